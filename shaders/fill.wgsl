@@ -1,0 +1,7 @@
+// Writes the pattern.
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    for (var word = id.x; word < parameters.words; word += parameters.threads) {
+        subject[word] = pattern(parameters.first + word);
+    }
+}
