@@ -1,0 +1,235 @@
+//! Copying between two buffers, whatever devices they belong to.
+
+use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::access::Access;
+use super::shared::{BufferInner, SharedBuffer, wait_all};
+use super::state::State;
+use crate::core::Core;
+use crate::device::DeviceInner;
+use crate::error::{Error, Result};
+use crate::memory::{Allocation, Content, View};
+use crate::sync::{Fence, Usage};
+use crate::transfer::{self, Span};
+
+/// Which bytes a copy moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyRegion {
+    /// First byte in the source.
+    pub from: u64,
+    /// First byte in the destination.
+    pub to: u64,
+    /// How many bytes.
+    pub len: u64,
+}
+
+impl CopyRegion {
+    /// The first `len` bytes of both.
+    pub fn first(len: u64) -> Self {
+        Self { from: 0, to: 0, len }
+    }
+}
+
+/// Copies, on the GPU where one device sees both buffers, else through staging memory.
+pub(crate) fn copy(
+    core: &Arc<Core>,
+    from: &SharedBuffer,
+    to: &SharedBuffer,
+    region: CopyRegion,
+) -> Result<Fence> {
+    let (from, to) = (&from.0, &to.0);
+    check(core, from, to, region)?;
+    if region.len == 0 {
+        return Ok(Fence::signalled());
+    }
+    let end = Instant::now() + core.timeout;
+    loop {
+        let executor = find_executor(from, to);
+        let mut pair = Pair::lock(from, to);
+        pair.own(from, to, region)?;
+        let mut waits = pair.from().fences.pending(Access::Read.usage().waits_for());
+        waits.extend(pair.to().fences.pending(Access::Write.usage().waits_for()));
+        if let Some(device) = &executor {
+            // Its own queue keeps the order of its own work.
+            waits.retain(|fence| fence.device() != Some(device.id()));
+        }
+        if !waits.is_empty() {
+            drop(pair);
+            wait_all(&waits, end)?;
+            continue;
+        }
+        match executor {
+            Some(device) => {
+                if let Some(fence) = pair.copy_on(&device, region)? {
+                    return Ok(fence);
+                }
+                // One of the two moved since the executor was found.
+            }
+            None => return staged(core, from, to, pair, region),
+        }
+    }
+}
+
+fn check(core: &Arc<Core>, from: &BufferInner, to: &BufferInner, region: CopyRegion) -> Result<()> {
+    for buffer in [from, to] {
+        if !Arc::ptr_eq(core, &buffer.core) {
+            return Err(Error::ForeignEngine { what: "a buffer" });
+        }
+    }
+    from.check_range(region.from, region.len)?;
+    to.check_range(region.to, region.len)?;
+    let (a, b, len) = (region.from, region.to, region.len);
+    if std::ptr::eq(from, to) && len > 0 && a < b + len && b < a + len {
+        return Err(Error::Overlap { buffer: from.name(), from: a, to: b, len });
+    }
+    Ok(())
+}
+
+/// A device that sees both buffers, the destination's home first. It gets its views here, without any
+/// reservation, since that may prove a route.
+fn find_executor(from: &Arc<BufferInner>, to: &Arc<BufferInner>) -> Option<Arc<DeviceInner>> {
+    let place = |buffer: &BufferInner| Arc::clone(buffer.lock().backing.allocation());
+    let sides = [(from, place(from)), (to, place(to))];
+    let mut devices: SmallVec<[Arc<DeviceInner>; 2]> = SmallVec::new();
+    for home in [to.home(), from.home()] {
+        if !devices.iter().any(|device| device.id() == home.id()) {
+            devices.push(home);
+        }
+    }
+    devices.into_iter().find(|device| {
+        sides.iter().all(|(buffer, allocation)| view(buffer, allocation, device).is_ok())
+    })
+}
+
+fn view(
+    buffer: &BufferInner,
+    allocation: &Allocation,
+    device: &Arc<DeviceInner>,
+) -> Result<Arc<View>> {
+    if let Some(view) = allocation.existing_view(device.id()) {
+        return Ok(view);
+    }
+    let take = buffer.core.take(allocation.provider(), &buffer.home(), device);
+    let take = take.map_err(|refused| Error::Unreachable {
+        buffer: buffer.name(),
+        device: device.name().to_owned(),
+        refused,
+    })?;
+    allocation.view(device, take)
+}
+
+/// Both reservations, taken in the order of the buffers' addresses.
+struct Pair<'a> {
+    first: MutexGuard<'a, State>,
+    second: Option<MutexGuard<'a, State>>,
+    /// Whether `first` is the destination's.
+    swapped: bool,
+}
+
+impl<'a> Pair<'a> {
+    fn lock(from: &'a Arc<BufferInner>, to: &'a Arc<BufferInner>) -> Self {
+        let (a, b) = (Arc::as_ptr(from), Arc::as_ptr(to));
+        if a == b {
+            return Self { first: from.lock(), second: None, swapped: false };
+        }
+        let swapped = b < a;
+        let (first, second) = if swapped { (to, from) } else { (from, to) };
+        let first = first.lock();
+        Self { first, second: Some(second.lock()), swapped }
+    }
+
+    fn from(&mut self) -> &mut State {
+        match &mut self.second {
+            Some(second) if self.swapped => second,
+            _ => &mut self.first,
+        }
+    }
+
+    fn to(&mut self) -> &mut State {
+        match &mut self.second {
+            Some(second) if !self.swapped => second,
+            _ => &mut self.first,
+        }
+    }
+
+    /// Makes both contents their owners'. A destination that is overwritten whole needs no scrub.
+    fn own(&mut self, from: &BufferInner, to: &BufferInner, region: CopyRegion) -> Result<()> {
+        from.own(self.from())?;
+        let state = self.to();
+        if region.len == to.size && state.backing.content() == Content::Stale {
+            state.backing.own();
+            return Ok(());
+        }
+        to.own(state)
+    }
+
+    /// Submits the copy; `Ok(None)` if `device` no longer sees both.
+    fn copy_on(&mut self, device: &Arc<DeviceInner>, region: CopyRegion) -> Result<Option<Fence>> {
+        let seen = |state: &State| {
+            let view = state.backing.allocation().existing_view(device.id())?;
+            Some((view, state.backing.offset()))
+        };
+        let (Some(from), Some(to)) = (seen(self.from()), seen(self.to())) else {
+            return Ok(None);
+        };
+        let len = region.len;
+        let source = Span { view: &from.0, offset: from.1 + region.from, len };
+        let target = Span { view: &to.0, offset: to.1 + region.to, len };
+        let fence = transfer::copy(device, source, target)?;
+        self.from().fences.add(Usage::Read, fence.clone());
+        self.to().fences.add(Usage::Write, fence.clone());
+        Ok(Some(fence))
+    }
+
+    /// Keeps both where they are, and enters `fence` for work of the host.
+    fn hold(&mut self, fence: &Fence) -> [(Arc<Allocation>, u64); 2] {
+        let place = |state: &mut State, usage| {
+            state.host += 1;
+            state.fences.add(usage, fence.clone());
+            (Arc::clone(state.backing.allocation()), state.backing.offset())
+        };
+        [place(self.from(), Usage::Read), place(self.to(), Usage::Write)]
+    }
+}
+
+/// No device sees both: each home moves its part through staging memory, and the host between them.
+/// Returns when it is done, without holding a reservation meanwhile; a host fence keeps others away.
+fn staged(
+    core: &Arc<Core>,
+    from: &Arc<BufferInner>,
+    to: &Arc<BufferInner>,
+    mut pair: Pair<'_>,
+    region: CopyRegion,
+) -> Result<Fence> {
+    let (fence, signal) = Fence::host();
+    let [source, target] = pair.hold(&fence);
+    drop(pair);
+    let done = staged_between(core, from, &source, to, &target, region);
+    for buffer in [from, to] {
+        buffer.lock().host -= 1;
+    }
+    drop(signal);
+    done.map(|()| Fence::signalled())
+}
+
+fn staged_between(
+    core: &Arc<Core>,
+    from: &Arc<BufferInner>,
+    source: &(Arc<Allocation>, u64),
+    to: &Arc<BufferInner>,
+    target: &(Arc<Allocation>, u64),
+    region: CopyRegion,
+) -> Result<()> {
+    let (near, far) = (from.home(), to.home());
+    let from_view = view(from, &source.0, &near)?;
+    let to_view = view(to, &target.0, &far)?;
+    let span = |view, offset| Span { view, offset, len: region.len };
+    transfer::staged_copy(
+        (span(&from_view, source.1 + region.from), &core.staging(&near)?),
+        (span(&to_view, target.1 + region.to), &core.staging(&far)?),
+        core.timeout,
+    )
+}

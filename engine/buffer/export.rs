@@ -1,0 +1,136 @@
+//! Handing out an fd to somebody who is not part of this engine.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use super::foreign::{ForeignFacts, ForeignHandle};
+use super::relocate;
+use super::shared::{BufferInner, SharedBuffer};
+use crate::device::HandleType;
+use crate::error::{Error, Result};
+use crate::memory::{Backing, Provider};
+use crate::observe::Object;
+
+/// A buffer's fd for a stranger, from [`SharedBuffer::export_foreign`].
+///
+/// The buffer is pinned while this lives: what the stranger holds cannot be recalled or pointed
+/// somewhere else. Dropping it unpins the buffer and closes this fd; whoever received a duplicate then
+/// sees bytes that may no longer be the buffer's.
+pub struct ForeignExport {
+    buffer: Arc<BufferInner>,
+    fd: OwnedFd,
+    facts: ForeignFacts,
+}
+
+impl ForeignExport {
+    pub(super) fn new(buffer: &Arc<BufferInner>) -> Result<Self> {
+        loop {
+            let mut state = buffer.lock();
+            if state.backing.is_dedicated() {
+                buffer.own(&mut state)?;
+                let allocation = Arc::clone(state.backing.allocation());
+                let fd = allocation.duplicate_fd()?;
+                let facts = facts(buffer, &state.backing)?;
+                buffer.core.exports.remember(fd.as_fd(), buffer)?;
+                // From here on nothing can fail.
+                allocation.mark_escaped();
+                state.pinned += 1;
+                drop(state);
+                buffer.core.live.born(Object::ForeignExport);
+                return Ok(Self { buffer: Arc::clone(buffer), fd, facts });
+            }
+            drop(state);
+            Self::move_out(buffer)?;
+        }
+    }
+
+    /// Moves the buffer into an allocation of its own, of the kind that it has now, so that whoever is
+    /// attached can still reach it.
+    #[cold]
+    fn move_out(buffer: &Arc<BufferInner>) -> Result<()> {
+        let home = buffer.home();
+        let provider = buffer.lock().backing.allocation().provider();
+        let same = |candidate| candidate == provider;
+        let missing = || Error::Unsupported {
+            device: home.name().to_owned(),
+            missing: format!("an allocation of its own from {provider}"),
+        };
+        let new = buffer
+            .core
+            .allocate(&home, buffer.placement, buffer.size, true, same)?
+            .ok_or_else(missing)?;
+        let state = relocate::lock_movable(buffer)?;
+        if state.backing.is_dedicated() || state.backing.allocation().provider() != provider {
+            return Ok(());
+        }
+        relocate::relocate(buffer, state, new)
+    }
+
+    /// The buffer.
+    pub fn buffer(&self) -> SharedBuffer {
+        SharedBuffer(Arc::clone(&self.buffer))
+    }
+
+    /// What a receiver must be told besides the fd.
+    pub fn facts(&self) -> ForeignFacts {
+        self.facts
+    }
+
+    /// A second fd with its facts, for handing on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FdLimit`].
+    pub fn handle(&self) -> Result<ForeignHandle> {
+        let fd = crate::memory::dma_buf::duplicate(self.fd.as_fd(), &self.buffer.core.calls)?;
+        Ok(ForeignHandle::new(fd, self.facts))
+    }
+}
+
+fn facts(buffer: &BufferInner, backing: &Backing) -> Result<ForeignFacts> {
+    let allocation = backing.allocation();
+    let home = buffer.home();
+    let handle = match allocation.provider() {
+        Provider::Device { handle, .. } | Provider::Foreign(handle) => handle,
+        Provider::DmaHeap | Provider::Udmabuf => HandleType::DmaBuf,
+        Provider::Memfd => HandleType::HostPointer,
+    };
+    let (memory_size, memory_type) = match handle {
+        HandleType::OpaqueFd => allocation.opaque_facts().ok_or_else(|| Error::Unsupported {
+            device: home.name().to_owned(),
+            missing: "a view of its own export".into(),
+        })?,
+        _ => (allocation.size(), 0),
+    };
+    Ok(ForeignFacts {
+        handle,
+        size: buffer.size,
+        device_uuid: home.adapter().device_uuid(),
+        driver_uuid: home.adapter().driver_uuid(),
+        memory_size,
+        memory_type,
+    })
+}
+
+impl AsFd for ForeignExport {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for ForeignExport {
+    fn drop(&mut self) {
+        self.buffer.lock().pinned -= 1;
+        self.buffer.core.live.died(Object::ForeignExport);
+    }
+}
+
+impl fmt::Debug for ForeignExport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForeignExport")
+            .field("buffer", &self.buffer.name())
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,47 @@
+//! What is shared: buffers, the seats of devices at them, mappings, host access, strangers' fds.
+//!
+//! Kernel counterparts: `struct dma_buf` ([`SharedBuffer`]), `struct dma_buf_attachment`
+//! ([`Attachment`]), the result of `dma_buf_map_attachment` ([`Mapping`]), `dma_buf_begin_cpu_access`
+//! ([`HostAccess`]). Vulkan: imported memory with a buffer bound to it.
+//!
+//! ```text
+//!  SharedBuffer ──attach──► Attachment ──map──► Mapping ──view──► (VkBuffer, offset, size)
+//!       │                  (a device's seat)   (pins while it lives)
+//!       ├──host_access──► HostAccess           volatile copies, bracketed
+//!       └──export_foreign──► ForeignExport     an fd for somebody else; pins
+//! ```
+//!
+//! A buffer's identity is not its location: everything that depends on the place is obtained from a
+//! [`Mapping`], which names the generation it belongs to.
+//!
+//! What is not here: attachments that are told when a buffer moves. Today's are *static* in the
+//! kernel's sense: whoever has mapped a buffer keeps it where it is, until the mapping is dropped.
+
+mod access;
+mod attachment;
+mod copy;
+mod descriptor;
+mod export;
+mod exports;
+mod foreign;
+mod host_access;
+mod mapping;
+mod own_buffer;
+mod relocate;
+mod shared;
+mod state;
+
+pub use access::Access;
+pub use attachment::{Attachment, DetachError};
+pub use copy::CopyRegion;
+pub use descriptor::BufferDescriptor;
+pub use export::ForeignExport;
+pub use foreign::{ForeignFacts, ForeignHandle};
+pub use host_access::HostAccess;
+pub use mapping::{Mapping, RawView, Scope};
+pub use own_buffer::OwnBuffer;
+pub use shared::SharedBuffer;
+
+pub(crate) use copy::copy;
+pub(crate) use exports::Exports;
+pub(crate) use foreign::import;

@@ -1,0 +1,359 @@
+//! The shared buffer: identity, size, current backing, generation, reservation.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::access::Access;
+use super::attachment::Attachment;
+use super::descriptor::BufferDescriptor;
+use super::export::ForeignExport;
+use super::host_access::HostAccess;
+use super::state::State;
+use crate::core::Core;
+use crate::device::{Device, DeviceId, DeviceInner};
+use crate::error::{Error, Result};
+use crate::memory::{Backing, Content, DomainId, Placement, Provider, SLOT_ALIGN};
+use crate::observe::Object;
+use crate::sync::{Fence, Retired, Usage};
+use crate::transfer::{self, Span};
+
+/// A buffer that several devices share: a name that outlives every place it lives in.
+///
+/// Made by [`crate::Engine::create_buffer`]. Cheap to clone; all clones are the same buffer, whose
+/// memory goes to the next owner when the last clone, attachment, mapping and export is gone and the
+/// last device has finished with it. Dropping never waits.
+///
+/// Kernel counterpart: `struct dma_buf`. Size is invariant over its life.
+#[derive(Clone)]
+#[doc(alias = "dma_buf")]
+pub struct SharedBuffer(pub(crate) Arc<BufferInner>);
+
+/// # Invariants
+///
+/// The state's backing holds at least `size` bytes.
+pub(crate) struct BufferInner {
+    // Constant after creation.
+    pub(super) core: Arc<Core>,
+    pub(super) size: u64,
+    name: Option<Box<str>>,
+    id: u64,
+    home: DeviceId,
+    pub(super) placement: Placement,
+    /// How often it has moved. Written under the reservation; release/acquire, so that who reads a
+    /// new generation without it sees what was done before.
+    generation: AtomicU32,
+    /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
+    reservation: Mutex<State>,
+}
+
+impl SharedBuffer {
+    pub(crate) fn create(
+        core: &Arc<Core>,
+        home: &Arc<DeviceInner>,
+        descriptor: BufferDescriptor,
+    ) -> Result<Self> {
+        descriptor.check()?;
+        core.check(home)?;
+        let (size, name, placement) = descriptor.into_parts();
+        let backing = match core.allocate(home, placement, size, false, |_| true) {
+            // Memory that waits to be retired may be what is missing.
+            Err(error) if error.is_out_of_memory() && core.trim() > 0 => {
+                core.allocate(home, placement, size, false, |_| true)
+            }
+            other => other,
+        }?;
+        let backing = backing.ok_or_else(|| Error::Unsupported {
+            device: home.name().to_owned(),
+            missing: "any memory that it could share".into(),
+        })?;
+        Ok(Self::new(core, home.id(), size, name, placement, backing))
+    }
+
+    pub(super) fn new(
+        core: &Arc<Core>,
+        home: DeviceId,
+        size: u64,
+        name: Option<Box<str>>,
+        placement: Placement,
+        backing: Backing,
+    ) -> Self {
+        core.live.born(Object::Buffer);
+        // INVARIANT: the backing was allocated for, or checked against, `size`.
+        Self(Arc::new(BufferInner {
+            core: Arc::clone(core),
+            size,
+            name,
+            id: core.next_buffer(),
+            home,
+            placement,
+            generation: AtomicU32::new(0),
+            reservation: Mutex::new(State::new(backing)),
+        }))
+    }
+
+    /// Its size in bytes; never changes.
+    pub fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    /// Its name, or a number if it was given none.
+    pub fn name(&self) -> String {
+        self.0.name()
+    }
+
+    /// The device it is at home on: whose memory is its VRAM, and which moves it.
+    pub fn home(&self) -> Device {
+        Device(Arc::clone(&self.0.core.member(self.0.home).device))
+    }
+
+    /// Where it may live.
+    pub fn placement(&self) -> Placement {
+        self.0.placement
+    }
+
+    /// Where its bytes are.
+    ///
+    /// Locks: the reservation.
+    pub fn domain(&self) -> DomainId {
+        self.0.lock().backing.domain()
+    }
+
+    /// Who provides its memory.
+    ///
+    /// Locks: the reservation.
+    pub fn provider(&self) -> Provider {
+        self.0.lock().backing.allocation().provider()
+    }
+
+    /// How often it has moved. A [`crate::Mapping`] tells which generation it is of.
+    pub fn generation(&self) -> u32 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether peerbuf can move it. A buffer that came in as a stranger's fd stays where it is.
+    pub fn is_dynamic(&self) -> bool {
+        !matches!(self.provider(), Provider::Foreign(_))
+    }
+
+    /// Gives `device` a seat.
+    ///
+    /// The buffer must live where every attached device can reach it. If this one cannot reach it
+    /// where it is, it moves, within its placement, provided that nobody holds it; the first
+    /// attachment of a pair of drivers also proves the routes between them, which takes some
+    /// milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AlreadyAttached`]; [`Error::Unreachable`] with every route that was considered;
+    /// [`Error::Busy`] if it would have to move and is held; [`Error::OutOfMemory`],
+    /// [`Error::FdLimit`]. None of them changes anything.
+    ///
+    /// Locks: the reservation.
+    #[doc(alias = "dma_buf_attach")]
+    pub fn attach(&self, device: &Device) -> Result<Attachment> {
+        Attachment::new(&self.0, &device.0)
+    }
+
+    /// Opens the buffer for the host.
+    ///
+    /// Waits, in bounds, until no device does what `access` may not overlap with; brackets the access
+    /// with `DMA_BUF_IOCTL_SYNC` or flush and invalidate where the memory needs it. Memory that the
+    /// host cannot map is copied through staging memory. The buffer stays where it is while the guard
+    /// lives.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`], [`Error::DeviceLost`], [`Error::Staging`], or what the calls said.
+    ///
+    /// Locks: the reservation, but not while waiting and not while the guard lives.
+    #[doc(alias = "dma_buf_begin_cpu_access")]
+    pub fn host_access(&self, access: Access) -> Result<HostAccess> {
+        HostAccess::begin(&self.0, access)
+    }
+
+    /// Hands out an fd, for somebody who is not part of this engine.
+    ///
+    /// A stranger's fd cannot be recalled, so the buffer is pinned until the guard is dropped; and it
+    /// would expose the neighbours in a slab, so a buffer in a slab first moves into an allocation of
+    /// its own. That memory never goes to another buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] if it would have to move and is held; [`Error::OutOfMemory`],
+    /// [`Error::FdLimit`], or what the calls said.
+    ///
+    /// Locks: the reservation.
+    pub fn export_foreign(&self) -> Result<ForeignExport> {
+        ForeignExport::new(&self.0)
+    }
+
+    /// Whether two handles are the same buffer.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl BufferInner {
+    pub(super) fn name(&self) -> String {
+        match &self.name {
+            Some(name) => name.to_string(),
+            None => format!("buffer {}", self.id),
+        }
+    }
+
+    pub(super) fn home(&self) -> Arc<DeviceInner> {
+        Arc::clone(&self.core.member(self.home).device)
+    }
+
+    pub(super) fn home_id(&self) -> DeviceId {
+        self.home
+    }
+
+    /// Takes the reservation.
+    ///
+    /// Poisoning is passed over: every change of the state is a single step, so a panic elsewhere
+    /// under the lock leaves it whole.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.reservation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Says that the buffer is now elsewhere. The reservation is held.
+    pub(super) fn next_generation(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Checks a range of bytes.
+    pub(super) fn check_range(&self, offset: u64, len: u64) -> Result<()> {
+        let fits = offset.checked_add(len).is_some_and(|end| end <= self.size);
+        if fits {
+            return Ok(());
+        }
+        Err(Error::OutOfBounds { buffer: self.name(), offset, len, size: self.size })
+    }
+
+    pub(super) fn busy(&self, state: &State) -> Error {
+        Error::Busy {
+            buffer: self.name(),
+            mapped: state.mapped(),
+            host: state.host,
+            pinned: state.pinned,
+        }
+    }
+
+    /// Takes the reservation when no fence that `relevant` picks is pending, waiting without it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] when the engine's bound is over, [`Error::DeviceLost`].
+    pub(super) fn lock_idle(
+        &self,
+        usage: Usage,
+        relevant: impl Fn(&Fence) -> bool,
+    ) -> Result<MutexGuard<'_, State>> {
+        let end = Instant::now() + self.core.timeout;
+        loop {
+            let mut state = self.lock();
+            let mut pending = state.fences.pending(usage);
+            pending.retain(|fence| relevant(fence));
+            if pending.is_empty() {
+                return Ok(state);
+            }
+            drop(state);
+            wait_all(&pending, end)?;
+        }
+    }
+
+    /// Makes sure that nobody sees an earlier owner's bytes: what is stale is zeroed before its first
+    /// use, by the host where it can, else by the home device, whose fence is then a `Move`.
+    ///
+    /// Lazily, as the kernel zeroes pages at first touch: whoever creates and drops buffers without
+    /// using them pays nothing.
+    pub(super) fn own(&self, state: &mut State) -> Result<()> {
+        if state.backing.content() == Content::Stale {
+            self.scrub(state)?;
+        }
+        state.backing.own();
+        Ok(())
+    }
+
+    #[cold]
+    fn scrub(&self, state: &mut State) -> Result<()> {
+        let allocation = state.backing.allocation();
+        let offset = state.backing.offset();
+        if let Some(host) = allocation.host()? {
+            allocation.begin_host_access(Access::Write)?;
+            scrub_by_host(host, offset, self.size);
+            return allocation.end_host_access(Access::Write);
+        }
+        let home = self.home();
+        let view = allocation.view(&home, self.take_at_home(allocation.provider())?)?;
+        let len = self.size.next_multiple_of(SLOT_ALIGN);
+        let fence = transfer::zero(&home, Span { view: &view, offset, len })?;
+        state.fences.add(Usage::Move, fence);
+        Ok(())
+    }
+
+    /// How the home device takes in memory of `provider`. Asks only for what is already known: no
+    /// route is proved under the reservation.
+    pub(super) fn take_at_home(&self, provider: Provider) -> Result<crate::memory::Take> {
+        let home = self.home();
+        self.core.take(provider, &home, &home).map_err(|refused| Error::Unreachable {
+            buffer: self.name(),
+            device: home.name().to_owned(),
+            refused,
+        })
+    }
+}
+
+/// Zeroes `len` bytes at `offset` of memory that the host sees at `host`.
+#[expect(unsafe_code, reason = "writing to mapped memory that nobody else uses yet")]
+fn scrub_by_host(host: crate::memory::HostPtr, offset: u64, len: u64) {
+    // CAST: the range is mapped, so it fits the address space.
+    let (offset, len) = (offset as usize, len as usize);
+    // SAFETY: by the buffer's invariant the range lies within its backing's allocation, all of which
+    // is mapped.
+    let start = unsafe { host.at(offset) };
+    // SAFETY: as above. The slot was given to this buffer after the last owner's fences had signalled,
+    // and nobody has seen it since.
+    unsafe { start.fill(0, len) };
+}
+
+pub(super) fn wait_all(fences: &[Fence], end: Instant) -> Result<()> {
+    fences.iter().try_for_each(|fence| fence.wait(end.saturating_duration_since(Instant::now())))
+}
+
+impl Drop for BufferInner {
+    fn drop(&mut self) {
+        let state = self.reservation.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if !state.fences.is_idle() {
+            // A device is still at work on it: its memory goes to the next owner when that has ended.
+            let fences = std::mem::take(&mut state.fences);
+            if let Some(backing) = state.backing.take() {
+                self.core.retire.push(fences, Retired::Backing(backing));
+            }
+        }
+        self.core.live.died(Object::Buffer);
+    }
+}
+
+impl fmt::Debug for SharedBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedBuffer")
+            .field("name", &self.name())
+            .field("size", &self.size())
+            .field("domain", &self.domain())
+            .field("generation", &self.generation())
+            .finish_non_exhaustive()
+    }
+}
+
+const _: () = {
+    const fn shareable<T: Send + Sync>() {}
+    shareable::<SharedBuffer>();
+};

@@ -1,0 +1,314 @@
+//! What every buffer needs of its engine: devices with their tools, pools, routes, the retire list.
+//!
+//! [`crate::Engine`] is the public face; this is what stays alive until the last buffer is gone.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::buffer::Exports;
+use crate::device::{Call, Calls, DeviceId, DeviceInner};
+use crate::error::{Error, Result};
+use crate::memory::staging::Staging;
+use crate::memory::{
+    Backing, Domain, DomainId, DomainKind, Origin, Placement, Pool, Provider, Take, candidates,
+};
+use crate::observe::Live;
+use crate::sync::Retire;
+use crate::transfer::{self, PairKey, Passes, Refusal, RefusalReason, Route, Routes, Verdict};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Core {
+    // Constant after creation.
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) live: Arc<Live>,
+    /// The bound of every wait.
+    pub(crate) timeout: Duration,
+    system: Arc<Domain>,
+    /// Host providers that this machine has, found out once.
+    host_providers: SmallVec<[Provider; 3]>,
+    // Each with a lock of its own.
+    pub(crate) routes: Routes,
+    pub(crate) exports: Exports,
+    // Declared before the members: memory goes before the devices that it is on.
+    pub(crate) retire: Retire,
+    pools: RwLock<SmallVec<[Arc<Pool>; 8]>>,
+    members: RwLock<Vec<Arc<Member>>>,
+    next_buffer: AtomicU64,
+}
+
+/// A device, and the tools that were made on it.
+#[derive(Debug)]
+pub(crate) struct Member {
+    tools: OnceLock<Tools>,
+    making: Mutex<()>,
+    pub(crate) vram: Arc<Domain>,
+    pub(crate) device: Arc<DeviceInner>,
+}
+
+#[derive(Clone, Debug)]
+struct Tools {
+    passes: Arc<Passes>,
+    staging: Arc<Staging>,
+}
+
+impl Core {
+    pub(crate) fn new(timeout: Duration, system_budget: u64) -> Self {
+        let host = [Provider::DmaHeap, Provider::Udmabuf, Provider::Memfd];
+        Self {
+            calls: Arc::default(),
+            live: Arc::default(),
+            timeout,
+            system: Arc::new(Domain::new(DomainId::System, system_budget)),
+            host_providers: host
+                .into_iter()
+                .filter(|provider| provider.missing_on_host().is_none())
+                .collect(),
+            routes: Routes::default(),
+            exports: Exports::default(),
+            retire: Retire::default(),
+            pools: RwLock::default(),
+            members: RwLock::default(),
+            next_buffer: AtomicU64::new(0),
+        }
+    }
+
+    /// Lets a device take part; `open` gets its number.
+    pub(crate) fn join(
+        &self,
+        open: impl FnOnce(DeviceId) -> Result<Arc<DeviceInner>>,
+    ) -> Result<Arc<DeviceInner>> {
+        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
+        let index = u16::try_from(members.len()).map_err(|_| Error::Unsupported {
+            device: "the engine".into(),
+            missing: "room for more than 65,536 devices".into(),
+        })?;
+        let device = open(DeviceId(index))?;
+        let heaps = device.adapter().heaps().iter();
+        let vram = heaps.filter(|heap| heap.device_local).map(|heap| heap.size).max();
+        let domain = Domain::new(DomainId::Vram(device.id()), vram.unwrap_or(0));
+        members.push(Arc::new(Member {
+            tools: OnceLock::new(),
+            making: Mutex::new(()),
+            vram: Arc::new(domain),
+            device: Arc::clone(&device),
+        }));
+        Ok(device)
+    }
+
+    /// The member for a device of this engine.
+    pub(crate) fn member(&self, device: DeviceId) -> Arc<Member> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&members[device.index()])
+    }
+
+    /// Whether the device takes part in this engine, and not in another one.
+    pub(crate) fn check(&self, device: &Arc<DeviceInner>) -> Result<()> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        let ours = members.get(device.id().index()).map(|member| &member.device);
+        if ours.is_some_and(|ours| Arc::ptr_eq(ours, device)) {
+            Ok(())
+        } else {
+            Err(Error::ForeignEngine { what: "the device" })
+        }
+    }
+
+    pub(crate) fn devices(&self) -> Vec<Arc<DeviceInner>> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        members.iter().map(|member| Arc::clone(&member.device)).collect()
+    }
+
+    pub(crate) fn next_buffer(&self) -> u64 {
+        // Relaxed: only uniqueness matters.
+        self.next_buffer.fetch_add(1, Ordering::Relaxed)
+    }
+
+    // ---- memory ----
+
+    /// The ledger of a domain: budget and bytes in use.
+    pub(crate) fn domain(&self, id: DomainId) -> Arc<Domain> {
+        match id {
+            DomainId::Vram(device) => Arc::clone(&self.member(device).vram),
+            DomainId::System => Arc::clone(&self.system),
+        }
+    }
+
+    /// A backing of `size` bytes in the first acceptable place that has room and that `accept` likes.
+    ///
+    /// # Errors
+    ///
+    /// Why the last place failed; if `accept` liked none, `Ok(None)`.
+    pub(crate) fn allocate(
+        &self,
+        home: &DeviceInner,
+        placement: Placement,
+        size: u64,
+        dedicated: bool,
+        accept: impl Fn(Provider) -> bool,
+    ) -> Result<Option<Backing>> {
+        let mut last = Ok(None);
+        for &kind in placement.kinds() {
+            for provider in self.possible(home, kind) {
+                if !accept(provider) {
+                    continue;
+                }
+                let pool = self.pool(provider);
+                let made =
+                    if dedicated { pool.allocate_dedicated(size) } else { pool.allocate(size) };
+                match made {
+                    Ok(backing) => return Ok(Some(backing)),
+                    // Another place has no more descriptors either.
+                    Err(error @ (Error::FdLimit { .. } | Error::DeviceLost { .. })) => {
+                        return Err(error);
+                    }
+                    Err(error) => last = Err(error),
+                }
+            }
+        }
+        last
+    }
+
+    /// The providers of a kind of place that may work for buffers at home on `home`.
+    pub(crate) fn possible(&self, home: &DeviceInner, kind: DomainKind) -> SmallVec<[Provider; 5]> {
+        let mut list = candidates(home, kind);
+        list.retain(|provider| match *provider {
+            Provider::Device { handle, .. } => transfer::can_export(home, handle),
+            host => {
+                self.host_providers.contains(&host)
+                    && host.takes().iter().any(|take| transfer::can_take(home, *take))
+            }
+        });
+        list
+    }
+
+    /// Gives unused memory back; returns how many bytes.
+    pub(crate) fn trim(&self) -> u64 {
+        self.retire.collect();
+        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner).clone();
+        pools.iter().map(|pool| pool.trim()).sum()
+    }
+
+    fn pool(&self, provider: Provider) -> Arc<Pool> {
+        let find = |pools: &[Arc<Pool>]| {
+            pools.iter().find(|pool| pool.provider() == provider).map(Arc::clone)
+        };
+        if let Some(pool) = find(&self.pools.read().unwrap_or_else(PoisonError::into_inner)) {
+            return pool;
+        }
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        find(&pools).unwrap_or_else(|| {
+            let pool = Pool::new(self.origin(provider));
+            pools.push(Arc::clone(&pool));
+            pool
+        })
+    }
+
+    pub(crate) fn origin(&self, provider: Provider) -> Origin {
+        Origin {
+            provider,
+            exporter: match provider {
+                Provider::Device { device, .. } => Some(Arc::clone(&self.member(device).device)),
+                _ => None,
+            },
+            domain: self.domain(provider.domain()),
+            calls: Arc::clone(&self.calls),
+            live: Arc::clone(&self.live),
+        }
+    }
+
+    // ---- routes ----
+
+    /// What is known of the ways from one device to another; proves them if nothing is known.
+    ///
+    /// Locks: none may be held; this waits for both devices.
+    pub(crate) fn verdict(
+        &self,
+        from: &Arc<DeviceInner>,
+        to: &Arc<DeviceInner>,
+    ) -> Result<Arc<Verdict>> {
+        let (near, far) = (self.end(from)?, self.end(to)?);
+        let key = PairKey::new(from.adapter(), to.adapter(), Arc::ptr_eq(from, to));
+        Ok(self.routes.verdict(key, || {
+            transfer::prove_all(&near, &far, |provider| self.origin(provider), self.timeout)
+        }))
+    }
+
+    /// How `device` takes in memory of `provider` for a buffer at home on `home`.
+    ///
+    /// Locks: as [`Core::verdict`].
+    pub(crate) fn take(
+        &self,
+        provider: Provider,
+        home: &Arc<DeviceInner>,
+        device: &Arc<DeviceInner>,
+    ) -> Result<Take, Vec<Refusal>> {
+        if let Provider::Foreign(handle) = provider {
+            return foreign_take(provider, home, device).ok_or_else(|| {
+                let device = device.name().to_owned();
+                let route = Route::of_foreign(handle);
+                vec![Refusal { route, reason: RefusalReason::NotImportable { device, handle } }]
+            });
+        }
+        if matches!(provider, Provider::Device { .. }) && Arc::ptr_eq(home, device) {
+            return Ok(provider.takes()[0]);
+        }
+        let verdict = self.verdict(home, device).map_err(|error| {
+            vec![Refusal { route: Route::Staged, reason: RefusalReason::Failed(error.to_string()) }]
+        })?;
+        verdict.take(provider).ok_or_else(|| verdict.refused.clone())
+    }
+
+    // ---- tools ----
+
+    pub(crate) fn passes(&self, device: &DeviceInner) -> Result<Arc<Passes>> {
+        self.tools(device).map(|tools| tools.passes)
+    }
+
+    pub(crate) fn staging(&self, device: &DeviceInner) -> Result<Arc<Staging>> {
+        self.tools(device).map(|tools| tools.staging)
+    }
+
+    fn end(&self, device: &Arc<DeviceInner>) -> Result<transfer::End> {
+        let Tools { passes, staging } = self.tools(device)?;
+        Ok(transfer::End { device: Arc::clone(device), staging, passes })
+    }
+
+    fn tools(&self, device: &DeviceInner) -> Result<Tools> {
+        let member = self.member(device.id());
+        if let Some(tools) = member.tools.get() {
+            return Ok(tools.clone());
+        }
+        let _making = member.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tools) = member.tools.get() {
+            return Ok(tools.clone());
+        }
+        let staging = Staging::new(&member.device)?;
+        let passes = Arc::new(Passes::new(&member.device, &staging)?);
+        Ok(member.tools.get_or_init(|| Tools { passes, staging }).clone())
+    }
+}
+
+/// A stranger's memory cannot be probed, since writing to it is not ours to do; what the driver says
+/// has to do.
+fn foreign_take(provider: Provider, home: &DeviceInner, device: &DeviceInner) -> Option<Take> {
+    provider.takes().iter().copied().find(|&take| {
+        let opaque = take == Take::Fd(crate::device::HandleType::OpaqueFd);
+        transfer::can_take(device, take)
+            && (!opaque || device.adapter().same_driver_and_device(home.adapter()))
+    })
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // The engine's own end, not that of a buffer: what is still running is waited for, in bounds.
+        self.retire.drain(self.timeout);
+        tracing::debug!(
+            allocations = self.calls.made(Call::AllocateMemory),
+            imports = self.calls.made(Call::ImportMemory),
+            "engine closed"
+        );
+    }
+}

@@ -1,0 +1,360 @@
+//! An opened or adopted `VkDevice`, parent of everything made on it.
+#![expect(unsafe_code, reason = "creating and destroying the device, loading its extensions")]
+
+use std::ffi::CStr;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ash::{ext, khr, vk};
+
+use super::adapter::Adapter;
+use super::adopt::AdoptedDevice;
+use super::calls::Calls;
+use super::queue::{Queue, QueueLock};
+use crate::error::{Error, Result};
+use crate::observe::{Live, Object};
+
+/// Number of a device within its engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceId(pub(crate) u16);
+
+impl DeviceId {
+    /// The number, from 0 in the order of opening.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "device {}", self.0)
+    }
+}
+
+/// A device that takes part: opened by [`crate::Engine::open_device`] or adopted from an application
+/// by [`crate::Engine::adopt_device`].
+///
+/// Cheap to clone. Two devices opened on one adapter are two devices, as different as two GPUs.
+#[derive(Clone)]
+pub struct Device(pub(crate) Arc<DeviceInner>);
+
+impl Device {
+    /// Its number within its engine.
+    pub fn id(&self) -> DeviceId {
+        self.0.id
+    }
+
+    /// The adapter it was opened on.
+    pub fn adapter(&self) -> &Adapter {
+        &self.0.adapter
+    }
+
+    /// The adapter's name and the device's number, as errors and reports show it.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The raw device with its function table, for applications that record their own commands.
+    ///
+    /// Handles made from it must be gone before the last [`Device`] and everything made on it is.
+    pub fn raw(&self) -> &ash::Device {
+        &self.0.raw
+    }
+
+    /// The raw instance, likewise.
+    pub fn raw_instance(&self) -> &ash::Instance {
+        self.0.adapter.instance().raw()
+    }
+
+    /// The family of its queue.
+    pub fn queue_family(&self) -> u32 {
+        self.0.queue.family()
+    }
+
+    /// Calls `work` with the raw queue, while nobody else uses it.
+    ///
+    /// Locks: the queue's. `work` must not submit through peerbuf on this device.
+    pub fn with_queue<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> R {
+        self.0.queue.with_raw(work)
+    }
+
+    /// Whether a call has found the device to be lost.
+    pub fn is_lost(&self) -> bool {
+        self.0.lost.load(Ordering::Acquire)
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Device {}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device")
+            .field("id", &self.0.id.0)
+            .field("adapter", &self.0.adapter)
+            .field("owned", &self.0.owned)
+            .finish_non_exhaustive()
+    }
+}
+
+/// # Invariants
+///
+/// `raw` is live until the end of `drop`, and was created on `adapter` with timeline semaphores. The
+/// extension tables are there exactly if the extension was enabled.
+pub(crate) struct DeviceInner {
+    // Constant after creation.
+    id: DeviceId,
+    name: String,
+    adapter: Adapter,
+    raw: ash::Device,
+    owned: bool,
+    queue: Queue,
+    memory_fd: Option<khr::external_memory_fd::Device>,
+    memory_host: Option<ext::external_memory_host::Device>,
+    dma_buf: bool,
+    foreign_queue_family: bool,
+    calls: Arc<Calls>,
+    live: Arc<Live>,
+    /// Set once, never cleared. Release/acquire, so that who sees it sees what led to it.
+    lost: AtomicBool,
+}
+
+impl DeviceInner {
+    /// Opens a device of our own on `adapter`.
+    pub(crate) fn open(
+        adapter: &Adapter,
+        id: DeviceId,
+        calls: Arc<Calls>,
+        live: Arc<Live>,
+    ) -> Result<Arc<Self>> {
+        if let [missing, ..] = adapter.missing() {
+            return Err(Error::Unsupported {
+                device: adapter.name().to_owned(),
+                missing: (*missing).to_owned(),
+            });
+        }
+        let family = adapter.compute_family()?;
+        let raw = create_raw(adapter, family)?;
+        let queue = QueueChoice { family, index: 0, lock: None };
+        let parts = Parts { adapter, id, calls, live, raw, queue, owned: true };
+        // SAFETY: `raw` was just created with that queue, those extensions and the feature.
+        unsafe { Self::wrap(parts, adapter.device_extensions()) }
+    }
+
+    /// Takes part in an application's device.
+    ///
+    /// # Safety
+    ///
+    /// The contract of [`crate::Engine::adopt_device`].
+    pub(crate) unsafe fn adopt(
+        adopted: AdoptedDevice,
+        adapter: &Adapter,
+        id: DeviceId,
+        calls: Arc<Calls>,
+        live: Arc<Live>,
+    ) -> Result<Arc<Self>> {
+        let flags = adapter.queue_flags(adopted.queue_family);
+        if !flags.contains(vk::QueueFlags::COMPUTE) {
+            return Err(Error::Unsupported {
+                device: adapter.name().to_owned(),
+                missing: format!("compute on queue family {}", adopted.queue_family),
+            });
+        }
+        let queue = QueueChoice {
+            family: adopted.queue_family,
+            index: adopted.queue_index,
+            lock: adopted.queue_lock,
+        };
+        let parts = Parts { adapter, id, calls, live, raw: adopted.device, queue, owned: false };
+        // SAFETY: the caller's contract is that of `wrap`.
+        unsafe { Self::wrap(parts, &adopted.extensions) }
+    }
+
+    /// # Safety
+    ///
+    /// `parts.raw` is live, of `parts.adapter`, with exactly `extensions`, timeline semaphores and the
+    /// queue enabled; if `owned`, nobody else destroys it.
+    unsafe fn wrap(parts: Parts<'_>, extensions: &[&CStr]) -> Result<Arc<Self>> {
+        let Parts { adapter, id, calls, live, raw, queue, owned } = parts;
+        // SAFETY: the caller's contract.
+        let queue = match unsafe { Queue::new(&raw, queue.family, queue.index, queue.lock) } {
+            Ok(queue) => queue,
+            Err(code) => {
+                if owned {
+                    // SAFETY: just created, and nothing was made on it.
+                    unsafe { raw.destroy_device(None) };
+                }
+                return Err(Error::vulkan("vkCreateSemaphore", adapter.name(), code));
+            }
+        };
+        let instance = adapter.instance().raw();
+        let has = |name: &CStr| extensions.contains(&name);
+        live.born(Object::Device);
+        Ok(Arc::new(Self {
+            id,
+            name: format!("{} [{}]", adapter.name(), id.0),
+            adapter: adapter.clone(),
+            owned,
+            queue,
+            memory_fd: has(khr::external_memory_fd::NAME)
+                .then(|| khr::external_memory_fd::Device::new(instance, &raw)),
+            memory_host: has(ext::external_memory_host::NAME)
+                .then(|| ext::external_memory_host::Device::new(instance, &raw)),
+            dma_buf: has(ext::external_memory_dma_buf::NAME),
+            foreign_queue_family: has(ext::queue_family_foreign::NAME),
+            raw,
+            calls,
+            live,
+            lost: AtomicBool::new(false),
+        }))
+    }
+
+    pub(crate) fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn adapter(&self) -> &Adapter {
+        &self.adapter
+    }
+
+    pub(crate) fn raw(&self) -> &ash::Device {
+        &self.raw
+    }
+
+    pub(crate) fn queue_family(&self) -> u32 {
+        self.queue.family()
+    }
+
+    pub(crate) fn calls(&self) -> &Arc<Calls> {
+        &self.calls
+    }
+
+    pub(crate) fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// `VK_KHR_external_memory_fd`, if it is on.
+    pub(crate) fn memory_fd(&self) -> Option<&khr::external_memory_fd::Device> {
+        self.memory_fd.as_ref()
+    }
+
+    /// `VK_EXT_external_memory_host`, if it is on.
+    pub(crate) fn memory_host(&self) -> Option<&ext::external_memory_host::Device> {
+        self.memory_host.as_ref()
+    }
+
+    /// Whether `VK_EXT_external_memory_dma_buf` is on.
+    pub(crate) fn has_dma_buf(&self) -> bool {
+        self.dma_buf
+    }
+
+    /// Whether `VK_EXT_queue_family_foreign` is on.
+    pub(crate) fn has_foreign_queue_family(&self) -> bool {
+        self.foreign_queue_family
+    }
+
+    /// Records and submits; returns the value that the device's timeline will reach.
+    pub(crate) fn submit(&self, record: impl FnOnce(vk::CommandBuffer)) -> Result<u64> {
+        self.queue
+            .submit(&self.raw, &self.calls, record)
+            .map_err(|code| self.error("vkQueueSubmit", code))
+    }
+
+    /// Whether the timeline has reached `value`. A lost device has reached everything.
+    pub(crate) fn reached(&self, value: u64) -> Result<bool> {
+        self.queue
+            .completed(&self.raw)
+            .map(|completed| completed >= value)
+            .map_err(|code| self.error("vkGetSemaphoreCounterValue", code))
+    }
+
+    /// Waits until the timeline reaches `value`; `Ok(false)` if `timeout` came first.
+    pub(crate) fn wait(&self, value: u64, timeout: Duration) -> Result<bool> {
+        self.queue
+            .wait(&self.raw, &self.calls, value, timeout)
+            .map_err(|code| self.error("vkWaitSemaphores", code))
+    }
+
+    /// Translates a code, and remembers a loss.
+    pub(crate) fn error(&self, call: &'static str, code: vk::Result) -> Error {
+        if code == vk::Result::ERROR_DEVICE_LOST && !self.lost.swap(true, Ordering::AcqRel) {
+            tracing::error!(device = self.name, call, "device lost");
+        }
+        Error::vulkan(call, &self.name, code)
+    }
+}
+
+impl Drop for DeviceInner {
+    /// The only wait for a GPU in any `drop`: whoever holds a device keeps it alive, so when the last
+    /// one is gone only our own finished or abandoned work can be left on it.
+    fn drop(&mut self) {
+        self.queue.with_raw(|queue| {
+            // SAFETY: the queue is live and locked. An error means that the device is lost, and then
+            // nothing is running.
+            let _ = unsafe { self.raw.queue_wait_idle(queue) };
+        });
+        // SAFETY: idle since the line above.
+        unsafe { self.queue.destroy(&self.raw) };
+        if self.owned {
+            // SAFETY: everything made on the device holds an `Arc` of it, so all of it is destroyed.
+            unsafe { self.raw.destroy_device(None) };
+        }
+        self.live.died(Object::Device);
+    }
+}
+
+impl fmt::Debug for DeviceInner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceInner").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+struct Parts<'a> {
+    adapter: &'a Adapter,
+    id: DeviceId,
+    calls: Arc<Calls>,
+    live: Arc<Live>,
+    raw: ash::Device,
+    queue: QueueChoice,
+    owned: bool,
+}
+
+struct QueueChoice {
+    family: u32,
+    index: u32,
+    lock: Option<Arc<dyn QueueLock>>,
+}
+
+fn create_raw(adapter: &Adapter, family: u32) -> Result<ash::Device> {
+    let priorities = [1.0];
+    let queues = [vk::DeviceQueueCreateInfo::default()
+        .queue_family_index(family)
+        .queue_priorities(&priorities)];
+    let extensions: Vec<_> = adapter.device_extensions().iter().map(|name| name.as_ptr()).collect();
+    let mut timeline =
+        vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
+    let info = vk::DeviceCreateInfo::default()
+        .queue_create_infos(&queues)
+        .enabled_extension_names(&extensions)
+        .push_next(&mut timeline);
+    // SAFETY: the family exists, the extensions were enumerated, and the feature was found to be
+    // supported when the adapter was read; all pointers outlive the call.
+    unsafe { adapter.instance().raw().create_device(adapter.physical(), &info, None) }
+        .map_err(|code| Error::vulkan("vkCreateDevice", adapter.name(), code))
+}
+
+const _: () = {
+    const fn shareable<T: Send + Sync>() {}
+    shareable::<Device>();
+};

@@ -1,0 +1,37 @@
+//! Who takes part: adapters, the devices opened or adopted on them, their queues.
+//!
+//! Kernel counterpart: `struct drm_device`, seen from an importer (`dma_buf_attachment::dev`).
+//! Vulkan: `VkPhysicalDevice`, `VkDevice`, `VkQueue`.
+//!
+//! An [`Adapter`] is a set of facts, read once and never changed. A [`Device`] is opened by peerbuf
+//! or adopted from an application; it is the parent of everything made on it and is destroyed after
+//! the last of those. Drivers that say one thing and do another are listed in [`quirks`], each row
+//! with its evidence.
+//!
+//! What is not here: memory is allocated in [`crate::memory`], and whether two devices can share any
+//! is found out by trying, in [`crate::transfer`]; what a driver *says* it can export or import is a
+//! fact of the adapter and proves nothing.
+
+mod adapter;
+mod adopt;
+mod calls;
+#[expect(clippy::module_inception, reason = "the file is named after the type that it holds")]
+mod device;
+mod external;
+mod instance;
+mod queue;
+pub mod quirks;
+mod select;
+
+pub use adapter::{Adapter, AdapterKind, DrmNode, Heap, MemoryType, PciAddress, Uuid};
+pub use adopt::AdoptedDevice;
+pub use calls::{Call, Calls};
+pub use device::{Device, DeviceId};
+pub use external::{ExternalBuffers, ExternalSemaphores, HandleType};
+pub use instance::{Message, MessageSink, Validation, instance_extensions};
+pub use queue::QueueLock;
+pub use select::AdapterSelector;
+
+pub(crate) use device::DeviceInner;
+pub(crate) use external::SHARED_BUFFER_USAGE;
+pub(crate) use instance::Instance;

@@ -1,0 +1,100 @@
+//! Drivers that say one thing and do another, row by row, with the evidence.
+//!
+//! A row is added when somebody saw it, with where; a workaround elsewhere in the code asks for the
+//! [`Effect`], never for a driver's name.
+
+use ash::vk;
+
+/// What a quirk changes in peerbuf's behaviour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Effect {
+    /// New device memory is all zero, so its first owner needs no scrub.
+    FreshMemoryIsZero,
+    /// Host pointers can be imported for buffers although the driver reports that they cannot.
+    HostImportUnreported,
+    /// `VK_EXT_memory_budget` does not react to allocations; budgets must be modelled.
+    BudgetIsNotReal,
+    /// `OPAQUE_FD`s of other drivers are accepted, and their memory is damaged. Nothing reads this:
+    /// UUIDs are compared for every driver.
+    AcceptsForeignOpaqueFd,
+    /// Exporting memory that was imported yields fd −1 with `VK_SUCCESS`. Nothing reads this: the
+    /// engine keeps the original fd and refuses negative ones from every driver.
+    ReexportYieldsNoFd,
+    /// The whole `VkDeviceMemory` is filled at allocation, which costs 0.5 ms per MiB.
+    AllocationFillsMemory,
+}
+
+/// One thing that one driver does.
+#[derive(Clone, Copy, Debug)]
+pub struct Quirk {
+    /// The driver.
+    pub driver: vk::DriverId,
+    /// The versions it was seen with.
+    pub versions: &'static str,
+    /// What we do about it.
+    pub effect: Effect,
+    /// What is seen without the workaround.
+    pub symptom: &'static str,
+    /// How it is known.
+    pub evidence: &'static str,
+}
+
+/// All known quirks.
+pub const QUIRKS: &[Quirk] = &[
+    Quirk {
+        driver: vk::DriverId::MESA_LLVMPIPE,
+        versions: "Mesa 25.0.7",
+        effect: Effect::FreshMemoryIsZero,
+        symptom: "none: exportable memory is a new memfd, or udmabuf over one",
+        evidence: "src/gallium/drivers/llvmpipe/lp_screen.c; every page read zero in tests/memory.rs",
+    },
+    Quirk {
+        driver: vk::DriverId::MESA_LLVMPIPE,
+        versions: "Mesa 25.0.7",
+        effect: Effect::BudgetIsNotReal,
+        symptom: "usage unchanged after allocating 1 GiB; an allocation of 200 GiB succeeded",
+        evidence: "measured 2026-11; gfx-rs/wgpu#7472",
+    },
+    Quirk {
+        driver: vk::DriverId::MESA_LLVMPIPE,
+        versions: "Mesa 25.0.7",
+        effect: Effect::ReexportYieldsNoFd,
+        symptom: "vkGetMemoryFdKHR(DMA_BUF) on imported memory: VK_SUCCESS, fd -1",
+        evidence: "measured 2026-11; unspecified by Vulkan, KhronosGroup/Vulkan-Docs#2645",
+    },
+    Quirk {
+        driver: vk::DriverId::GOOGLE_SWIFTSHADER,
+        versions: "5.0.0",
+        effect: Effect::HostImportUnreported,
+        symptom: "VkExternalBufferProperties for HOST_ALLOCATION is empty, imports work",
+        evidence: "measured 2026-11 over memfd and over a dma-buf's mmap; proved again by every probe",
+    },
+    Quirk {
+        driver: vk::DriverId::GOOGLE_SWIFTSHADER,
+        versions: "5.0.0",
+        effect: Effect::AcceptsForeignOpaqueFd,
+        symptom: "a lavapipe OPAQUE_FD imports; a write at offset 0 destroys lavapipe's header, and \
+                  every later import of it fails with ERROR_INVALID_EXTERNAL_HANDLE",
+        evidence: "measured 2026-11",
+    },
+    Quirk {
+        driver: vk::DriverId::GOOGLE_SWIFTSHADER,
+        versions: "5.0.0",
+        effect: Effect::FreshMemoryIsZero,
+        symptom: "none: the allocation is filled with zeros, or is a new memfd",
+        evidence: "src/Vulkan/VkDeviceMemory.cpp; every page read zero in tests/memory.rs",
+    },
+    Quirk {
+        driver: vk::DriverId::GOOGLE_SWIFTSHADER,
+        versions: "5.0.0",
+        effect: Effect::AllocationFillsMemory,
+        symptom: "vkAllocateMemory of 64 MiB takes 33 ms when not exportable",
+        evidence: "measured 2026-11",
+    },
+];
+
+/// The rows that apply to a driver.
+pub fn of(driver: vk::DriverId) -> impl Iterator<Item = &'static Quirk> {
+    QUIRKS.iter().filter(move |quirk| quirk.driver == driver)
+}

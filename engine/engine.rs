@@ -1,0 +1,295 @@
+//! The engine: adapters, devices, buffers; what wires the other modules together.
+#![expect(unsafe_code, reason = "adopting what only the caller can vouch for")]
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::buffer::{self, BufferDescriptor, CopyRegion, ForeignFacts, SharedBuffer};
+use crate::core::Core;
+use crate::device::{
+    Adapter, AdapterSelector, AdoptedDevice, Calls, Device, DeviceInner, Instance, MessageSink,
+    Validation,
+};
+use crate::error::{Error, Result};
+use crate::memory::DomainId;
+use crate::observe::Live;
+use crate::sync::Fence;
+use crate::transfer::Verdict;
+
+/// What an [`Engine`] is to be.
+#[derive(Clone)]
+pub struct EngineDescriptor {
+    validation: Validation,
+    sink: Option<MessageSink>,
+    timeout: Duration,
+}
+
+/// The bound of every wait, unless another is set.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+impl EngineDescriptor {
+    /// No validation; waits end after 10 seconds.
+    pub fn new() -> Self {
+        Self { validation: Validation::Off, sink: None, timeout: TIMEOUT }
+    }
+
+    /// Whether to run under the Khronos validation layer.
+    #[must_use]
+    pub fn validation(mut self, validation: Validation) -> Self {
+        self.validation = validation;
+        self
+    }
+
+    /// Who hears its messages, besides `tracing`.
+    #[must_use]
+    pub fn messages(mut self, sink: MessageSink) -> Self {
+        self.sink = Some(sink);
+        self
+    }
+
+    /// The bound of every wait for a device.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+impl Default for EngineDescriptor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for EngineDescriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineDescriptor")
+            .field("validation", &self.validation)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Devices that share buffers, and all that is needed for it.
+///
+/// Devices take part until the engine, the last buffer and the last [`Device`] handle are gone.
+#[derive(Debug)]
+pub struct Engine {
+    core: Arc<Core>,
+    adapters: Vec<Adapter>,
+    /// `None` if every device is adopted.
+    _instance: Option<Arc<Instance>>,
+}
+
+impl Engine {
+    /// Loads Vulkan and reads what adapters there are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoLoader`]; [`Error::NoDevice`] if no adapter can be used, with what each lacks;
+    /// [`Error::Unsupported`] without the validation layer that was required.
+    pub fn open(descriptor: &EngineDescriptor) -> Result<Self> {
+        let instance = Instance::create(descriptor.validation, descriptor.sink.clone())?;
+        let mut adapters = Vec::new();
+        for (index, physical) in instance.physical_devices()?.into_iter().enumerate() {
+            adapters.push(Adapter::read(&instance, physical, index)?);
+        }
+        check_usable(&adapters)?;
+        Ok(Self { adapters, _instance: Some(instance), ..Self::without_instance(descriptor) })
+    }
+
+    /// An engine for adopted devices alone: no instance of its own, no adapters to open.
+    pub fn without_instance(descriptor: &EngineDescriptor) -> Self {
+        let core = Arc::new(Core::new(descriptor.timeout, system_memory()));
+        Self { core, adapters: vec![], _instance: None }
+    }
+
+    /// The adapters, in the loader's order.
+    pub fn adapters(&self) -> &[Adapter] {
+        &self.adapters
+    }
+
+    /// The adapter that `selector` means.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownDevice`].
+    pub fn adapter(&self, selector: AdapterSelector) -> Result<&Adapter> {
+        selector.find(&self.adapters)
+    }
+
+    /// Opens a device. Opened twice, an adapter is two devices.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the adapter lacks something, or what `vkCreateDevice` said.
+    pub fn open_device(&self, adapter: &Adapter) -> Result<Device> {
+        let (calls, live) = (Arc::clone(&self.core.calls), Arc::clone(&self.core.live));
+        self.core.join(|id| DeviceInner::open(adapter, id, calls, live)).map(Device)
+    }
+
+    /// Lets an application's own device take part.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if its queue cannot compute.
+    ///
+    /// # Safety
+    ///
+    /// * `entry`, `instance`, `physical` and `device` belong together and are live; the instance was
+    ///   created for Vulkan 1.2 or newer;
+    /// * `device` was created with exactly the extensions named, with the feature `timelineSemaphore`,
+    ///   and with the queue named, without `VkDeviceQueueCreateFlags`;
+    /// * nothing else uses that queue, except through [`Device::with_queue`] or under `queue_lock`;
+    /// * `device` and `instance` stay alive until this engine, every buffer of it, everything made from
+    ///   those, and every [`Device`] handle is gone.
+    pub unsafe fn adopt_device(&self, adopted: AdoptedDevice) -> Result<Device> {
+        // SAFETY: the caller's contract.
+        let instance = unsafe { Instance::adopt(adopted.entry.clone(), adopted.instance.clone()) };
+        let position =
+            instance.physical_devices()?.iter().position(|physical| *physical == adopted.physical);
+        let adapter = Adapter::read(&instance, adopted.physical, position.unwrap_or(0))?;
+        let (calls, live) = (Arc::clone(&self.core.calls), Arc::clone(&self.core.live));
+        let device = self.core.join(|id| {
+            // SAFETY: the caller's contract.
+            unsafe { DeviceInner::adopt(adopted, &adapter, id, calls, live) }
+        });
+        device.map(Device)
+    }
+
+    /// The devices that take part.
+    pub fn devices(&self) -> Vec<Device> {
+        self.core.devices().into_iter().map(Device).collect()
+    }
+
+    /// Creates a buffer at home on `home`.
+    ///
+    /// Small ones are slots of slabs and cost no call into the driver while a slab has room; ones
+    /// larger than 8 MiB have an allocation of their own. Its bytes are zero.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSize`]; [`Error::OutOfMemory`] with the numbers of the last domain that was
+    /// tried; [`Error::FdLimit`]; [`Error::ForeignEngine`]; or what a call said.
+    pub fn create_buffer(
+        &self,
+        home: &Device,
+        descriptor: BufferDescriptor,
+    ) -> Result<SharedBuffer> {
+        SharedBuffer::create(&self.core, &home.0, descriptor)
+    }
+
+    /// Copies bytes between two buffers of any two devices, on a device that sees both; the fence
+    /// tells when it is done. Where none does, the bytes go through staging memory, and the call
+    /// returns when they have arrived.
+    ///
+    /// Ordered after what the buffers' fences stand for, and waited for by whoever uses them next
+    /// through peerbuf.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`], [`Error::Overlap`], [`Error::ForeignEngine`], [`Error::Timeout`],
+    /// [`Error::DeviceLost`].
+    ///
+    /// Locks: both reservations, but not while waiting.
+    pub fn copy(
+        &self,
+        from: &SharedBuffer,
+        to: &SharedBuffer,
+        region: CopyRegion,
+    ) -> Result<Fence> {
+        buffer::copy(&self.core, from, to, region)
+    }
+
+    /// Takes in memory that somebody outside this engine has exported, as a buffer at home on `device`.
+    /// Its bytes are whatever the stranger put there; it never moves. The fd stays the caller's. An fd
+    /// that this engine itself has handed out gives the same buffer again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignFd`] with what is wrong with the fd: closed, not what it was said to be, too
+    /// small, of another driver, or refused by this one; [`Error::Unsupported`]; [`Error::FdLimit`].
+    ///
+    /// # Safety
+    ///
+    /// * `fd` is what `facts` say; for an `OPAQUE_FD` nobody can check that, and a wrong size or memory
+    ///   type is undefined behaviour (VUID-VkMemoryAllocateInfo-allocationSize-01742);
+    /// * whoever else uses the memory keeps to some order with this engine's use: there are no fences
+    ///   between strangers.
+    pub unsafe fn import_foreign(
+        &self,
+        device: &Device,
+        fd: BorrowedFd<'_>,
+        facts: ForeignFacts,
+        name: Option<&str>,
+    ) -> Result<SharedBuffer> {
+        buffer::import(&self.core, &device.0, fd, facts, name)
+    }
+
+    /// What is known of the ways from one device to another. Proves them, with data, both ways, when
+    /// nothing is known yet; that takes some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignEngine`]; what making the compute passes said.
+    pub fn route(&self, from: &Device, to: &Device) -> Result<Arc<Verdict>> {
+        self.core.check(&from.0)?;
+        self.core.check(&to.0)?;
+        self.core.verdict(&from.0, &to.0)
+    }
+
+    /// Forgets what was proved, so that the next use proves again.
+    pub fn forget_routes(&self) {
+        self.core.routes.forget();
+    }
+
+    /// Gives memory that no buffer uses back to its providers; returns how many bytes.
+    pub fn trim(&self) -> u64 {
+        self.core.trim()
+    }
+
+    /// Budget of a domain and bytes of it in use, slabs and warm memory included.
+    pub fn usage(&self, domain: DomainId) -> (u64, u64) {
+        let domain = self.core.domain(domain);
+        (domain.budget(), domain.used())
+    }
+
+    /// Counters of the calls into drivers and kernel, and the means to make them fail.
+    pub fn calls(&self) -> &Arc<Calls> {
+        &self.core.calls
+    }
+
+    /// Counters of live objects. They outlive the engine, so that a test can see them end at zero.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.core.live
+    }
+}
+
+/// Fails if none of them can be opened.
+fn check_usable(adapters: &[Adapter]) -> Result<()> {
+    if adapters.iter().any(|adapter| adapter.missing().is_empty()) {
+        return Ok(());
+    }
+    let why = adapters
+        .iter()
+        .map(|adapter| format!("{} lacks {}", adapter.name(), adapter.missing().join(", ")))
+        .collect::<Vec<_>>()
+        .join("; ");
+    let why =
+        if why.is_empty() { "install a driver (Debian: mesa-vulkan-drivers)".into() } else { why };
+    Err(Error::NoDevice { seen: adapters.len(), why })
+}
+
+/// The machine's memory in bytes: the budget of the system domain.
+fn system_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    // CAST: kernel longs; never negative.
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
+}
+
+const _: () = {
+    const fn shareable<T: Send + Sync>() {}
+    shareable::<Engine>();
+};

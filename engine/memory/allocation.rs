@@ -1,0 +1,357 @@
+//! One fixed, exportable piece of memory, and every device's view of it.
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use smallvec::SmallVec;
+
+use super::dma_buf;
+use super::domain::Domain;
+use super::host::HostMemory;
+use super::pool::Pool;
+use super::provider::Provider;
+use super::view::{Source, View, ViewError};
+use super::volatile::HostPtr;
+use crate::Access;
+use crate::device::{Call, Calls, DeviceId, DeviceInner, HandleType};
+use crate::error::{Error, Result};
+use crate::observe::{Live, Object};
+
+/// How a device takes an allocation in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Take {
+    /// By importing its fd.
+    Fd(HandleType),
+    /// By importing the address at which the host sees it.
+    HostPointer,
+}
+
+impl Take {
+    pub(crate) fn handle(self) -> HandleType {
+        match self {
+            Self::Fd(handle) => handle,
+            Self::HostPointer => HandleType::HostPointer,
+        }
+    }
+}
+
+/// What can make allocations: the exporter, if there is one, and the domain that pays.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) provider: Provider,
+    pub(crate) exporter: Option<Arc<DeviceInner>>,
+    pub(crate) domain: Arc<Domain>,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) live: Arc<Live>,
+}
+
+/// One fixed piece of memory that can be shared: what an fd names.
+///
+/// Its payload never moves; buffers move by changing allocations.
+pub(crate) struct Allocation {
+    // Constant after creation.
+    origin: Origin,
+    size: u64,
+    charged: u64,
+    zeroed: bool,
+    /// Where it returns to when it backed a buffer of its own.
+    pool: Weak<Pool>,
+    /// Set once: somebody outside the process may know it. Release/acquire is not needed: it is set
+    /// under the buffer's reservation and read when the buffer's backing is dropped.
+    escaped: AtomicBool,
+    // Protected by this mutex; it is the innermost lock.
+    state: Mutex<State>,
+    /// Constant. Dropped after `state`: views may have imported the address that it maps.
+    host: Option<HostMemory>,
+}
+
+struct State {
+    views: SmallVec<[Arc<View>; 2]>,
+    /// Exported when the first other device needs it, and kept: a fresh export each time costs an fd
+    /// each time (ROCm/rocm-systems#10604), and re-exporting an import is unspecified
+    /// (KhronosGroup/Vulkan-Docs#2645).
+    fd: Option<OwnedFd>,
+}
+
+impl Allocation {
+    /// Allocates `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`], [`Error::FdLimit`], [`Error::Unsupported`], or what the calls said.
+    pub(crate) fn create(origin: &Origin, size: u64, pool: Weak<Pool>) -> Result<Arc<Self>> {
+        let charged = origin.charge(size)?;
+        match Self::allocate(origin, size) {
+            Ok((view, host)) => {
+                origin.live.born(Object::Allocation);
+                Ok(Arc::new(Self {
+                    size: host.as_ref().map_or(size, HostMemory::size),
+                    charged,
+                    host,
+                    zeroed: origin.provider.fresh_is_zero(origin.exporter.as_deref()),
+                    origin: origin.clone(),
+                    pool,
+                    escaped: AtomicBool::new(false),
+                    state: Mutex::new(State { views: view.into_iter().collect(), fd: None }),
+                }))
+            }
+            Err(error) => {
+                origin.domain.credit(charged);
+                Err(error)
+            }
+        }
+    }
+
+    fn allocate(origin: &Origin, size: u64) -> Result<(Option<Arc<View>>, Option<HostMemory>)> {
+        if let Provider::Device { handle, domain, .. } = origin.provider {
+            let Some(device) = &origin.exporter else {
+                unreachable!("an exported allocation has an exporter")
+            };
+            let view = View::export(device, size, handle, domain)
+                .map_err(|error| origin.translate(device, error, size))?;
+            return Ok((Some(Arc::new(view)), None));
+        }
+        HostMemory::create(origin.provider, size, &origin.calls).map(|host| (None, host))
+    }
+
+    /// Takes in a stranger's memory on `device`, which becomes its first importer.
+    pub(crate) fn import_foreign(
+        origin: &Origin,
+        device: &Arc<DeviceInner>,
+        fd: OwnedFd,
+        handle: HandleType,
+        size: u64,
+        opaque: Option<(u64, u32)>,
+    ) -> Result<Arc<Self>> {
+        let (host, fd, view) = match handle {
+            HandleType::HostPointer => {
+                // The whole file, since only whole pages can be imported; the caller has checked that
+                // it holds `size` bytes.
+                let file = dma_buf::size(&fd).map_err(|errno| Error::os("lseek", errno))?;
+                let host = HostMemory::foreign(fd, file, &origin.calls)?;
+                (Some(host), None, None)
+            }
+            HandleType::DmaBuf | HandleType::OpaqueFd => {
+                let (memory_size, memory_type) = match opaque {
+                    Some((size, kind)) => (size, Some(kind)),
+                    None => (size, None),
+                };
+                let source = Source::Fd { fd: fd.as_fd(), handle, memory_size, memory_type };
+                let view = View::import(device, size, source)
+                    .map_err(|error| error.importing(device, handle))?;
+                (None, Some(fd), Some(Arc::new(view)))
+            }
+        };
+        origin.live.born(Object::Allocation);
+        let allocation = Arc::new(Self {
+            origin: origin.clone(),
+            size: host.as_ref().map_or(size, HostMemory::size),
+            charged: 0,
+            host,
+            zeroed: false,
+            pool: Weak::new(),
+            escaped: AtomicBool::new(true),
+            state: Mutex::new(State { views: view.into_iter().collect(), fd }),
+        });
+        if handle == HandleType::HostPointer {
+            allocation.view(device, Take::HostPointer)?;
+        }
+        Ok(allocation)
+    }
+
+    pub(crate) fn provider(&self) -> Provider {
+        self.origin.provider
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether new bytes in it are known to be zero.
+    pub(crate) fn is_zeroed(&self) -> bool {
+        self.zeroed
+    }
+
+    pub(crate) fn pool(&self) -> Option<Arc<Pool>> {
+        self.pool.upgrade()
+    }
+
+    /// Remembers that somebody outside the process may know the memory, so that it is never given to
+    /// another buffer.
+    pub(crate) fn mark_escaped(&self) {
+        self.escaped.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_escaped(&self) -> bool {
+        self.escaped.load(Ordering::Relaxed)
+    }
+
+    /// The view that `device` already has.
+    ///
+    /// Locks: the allocation's.
+    pub(crate) fn existing_view(&self, device: DeviceId) -> Option<Arc<View>> {
+        find(&self.state().views, device).cloned()
+    }
+
+    /// `device`'s view, made by `take` if there is none yet.
+    ///
+    /// Locks: the allocation's.
+    pub(crate) fn view(&self, device: &Arc<DeviceInner>, take: Take) -> Result<Arc<View>> {
+        let mut state = self.state();
+        if let Some(view) = find(&state.views, device.id()) {
+            return Ok(Arc::clone(view));
+        }
+        let imported = match (take, &self.host) {
+            (Take::HostPointer, Some(host)) => {
+                View::import(device, self.size, Source::Host { pointer: host.pointer() })
+            }
+            (Take::HostPointer, None) => Err(ViewError::NoMemoryType),
+            (Take::Fd(handle), _) => {
+                let (memory_size, memory_type) = match (handle, state.views.first()) {
+                    (HandleType::OpaqueFd, Some(exporter)) => {
+                        (exporter.memory_size(), Some(exporter.memory_type()))
+                    }
+                    (_, Some(exporter)) => (exporter.memory_size(), None),
+                    (_, None) => (self.size, None),
+                };
+                let fd = self.fd(&mut state)?;
+                View::import(device, self.size, Source::Fd { fd, handle, memory_size, memory_type })
+            }
+        };
+        let view = imported.map_err(|error| error.importing(device, take.handle()))?;
+        let view = Arc::new(view);
+        state.views.push(Arc::clone(&view));
+        Ok(view)
+    }
+
+    /// A second fd of the memory, for handing out.
+    pub(crate) fn duplicate_fd(&self) -> Result<OwnedFd> {
+        let mut state = self.state();
+        let fd = self.fd(&mut state)?;
+        dma_buf::duplicate(fd.as_fd(), &self.origin.calls)
+    }
+
+    /// Size and memory type that an importer of an `OPAQUE_FD` must repeat.
+    pub(crate) fn opaque_facts(&self) -> Option<(u64, u32)> {
+        self.state().views.first().map(|view| (view.memory_size(), view.memory_type()))
+    }
+
+    /// Where the host sees the bytes; `Ok(None)` if it cannot.
+    ///
+    /// Locks: the allocation's.
+    pub(crate) fn host(&self) -> Result<Option<HostPtr>> {
+        match &self.host {
+            Some(host) => Ok(Some(host.pointer())),
+            None => {
+                let state = self.state();
+                state.views.first().map_or(Ok(None), |view| view.host())
+            }
+        }
+    }
+
+    /// Says that the host is about to touch the bytes.
+    pub(crate) fn begin_host_access(&self, access: Access) -> Result<()> {
+        if let Some(host) = self.host.as_ref().filter(|host| host.is_dma_buf()) {
+            return dma_buf::begin_cpu_access(host.fd(), access, &self.origin.calls);
+        }
+        self.host_visible_view().map_or(Ok(()), |view| view.invalidate())
+    }
+
+    /// Says that the host has finished.
+    pub(crate) fn end_host_access(&self, access: Access) -> Result<()> {
+        if let Some(host) = self.host.as_ref().filter(|host| host.is_dma_buf()) {
+            return dma_buf::end_cpu_access(host.fd(), access, &self.origin.calls);
+        }
+        match access {
+            Access::Read => Ok(()),
+            _ => self.host_visible_view().map_or(Ok(()), |view| view.flush()),
+        }
+    }
+
+    fn host_visible_view(&self) -> Option<Arc<View>> {
+        if self.host.is_some() { None } else { self.state().views.first().cloned() }
+    }
+
+    fn fd<'a>(&'a self, state: &'a mut State) -> Result<std::os::fd::BorrowedFd<'a>> {
+        if let Some(host) = &self.host {
+            return Ok(host.fd());
+        }
+        if state.fd.is_none() {
+            let exporter = state.views.first();
+            let Some(exporter) = exporter else {
+                unreachable!("an allocation without host memory has its exporter's view first")
+            };
+            state.fd = Some(exporter.export_fd()?);
+        }
+        match &state.fd {
+            Some(fd) => Ok(fd.as_fd()),
+            None => unreachable!("stored just above"),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn find(views: &[Arc<View>], device: DeviceId) -> Option<&Arc<View>> {
+    views.iter().find(|view| view.device().id() == device)
+}
+
+impl Origin {
+    /// Takes `size` bytes of the domain into use; returns how many to give back.
+    fn charge(&self, size: u64) -> Result<u64> {
+        let domain = &self.domain;
+        domain.charge(size).map(|()| size).map_err(|used| Error::OutOfMemory {
+            domain: domain.id(),
+            requested: size,
+            budget: domain.budget(),
+            used,
+            code: None,
+        })
+    }
+
+    fn translate(&self, device: &DeviceInner, error: ViewError, size: u64) -> Error {
+        use ash::vk::Result as Code;
+        let code = match error {
+            ViewError::Vulkan(code) => code,
+            ViewError::NoMemoryType => {
+                return Error::Unsupported {
+                    device: device.name().to_owned(),
+                    missing: format!("a memory type for {}", self.provider),
+                };
+            }
+            other => return other.importing(device, HandleType::OpaqueFd),
+        };
+        match code {
+            Code::ERROR_OUT_OF_DEVICE_MEMORY | Code::ERROR_OUT_OF_HOST_MEMORY => {
+                Error::fd_limit(Call::AllocateMemory.name()).unwrap_or_else(|| Error::OutOfMemory {
+                    domain: self.domain.id(),
+                    requested: size,
+                    budget: self.domain.budget(),
+                    used: self.domain.used().saturating_sub(size),
+                    code: Some(code),
+                })
+            }
+            code => device.error(Call::AllocateMemory.name(), code),
+        }
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        self.origin.domain.credit(self.charged);
+        self.origin.live.died(Object::Allocation);
+    }
+}
+
+impl fmt::Debug for Allocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allocation")
+            .field("provider", &self.origin.provider)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}

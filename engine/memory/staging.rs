@@ -1,0 +1,154 @@
+//! Staging memory: private to one device, from `gpu-allocator`.
+#![expect(unsafe_code, reason = "buffers bound to memory that gpu-allocator owns")]
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ash::vk;
+use gpu_allocator::MemoryLocation;
+use gpu_allocator::vulkan::{
+    Allocation, AllocationCreateDesc, AllocationScheme, Allocator, AllocatorCreateDesc,
+};
+
+use super::volatile::HostPtr;
+use crate::device::DeviceInner;
+use crate::error::{Error, Result};
+
+/// A device's staging memory.
+pub(crate) struct Staging {
+    /// `gpu-allocator` wants `&mut`. Dropped before the device, whose memory it frees.
+    allocator: ManuallyDrop<Mutex<Allocator>>,
+    device: Arc<DeviceInner>,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// The host writes, the device reads.
+    Upload,
+    /// The device writes, the host reads.
+    Readback,
+}
+
+impl Staging {
+    pub(crate) fn new(device: &Arc<DeviceInner>) -> Result<Arc<Self>> {
+        let desc = AllocatorCreateDesc {
+            instance: device.adapter().instance().raw().clone(),
+            device: device.raw().clone(),
+            physical_device: device.adapter().physical(),
+            debug_settings: Default::default(),
+            buffer_device_address: false,
+            allocation_sizes: Default::default(),
+        };
+        let allocator = Allocator::new(&desc).map_err(|source| Error::Staging {
+            device: device.name().to_owned(),
+            size: 0,
+            source,
+        })?;
+        Ok(Arc::new(Self {
+            allocator: ManuallyDrop::new(Mutex::new(allocator)),
+            device: Arc::clone(device),
+        }))
+    }
+
+    /// A mapped buffer of `size` bytes.
+    pub(crate) fn buffer(
+        self: &Arc<Self>,
+        size: u64,
+        direction: Direction,
+    ) -> Result<StagingBuffer> {
+        let device = &self.device;
+        let usage = vk::BufferUsageFlags::TRANSFER_SRC
+            | vk::BufferUsageFlags::TRANSFER_DST
+            | vk::BufferUsageFlags::STORAGE_BUFFER;
+        let info = vk::BufferCreateInfo::default().size(size).usage(usage);
+        // SAFETY: a plain buffer of a size that is not zero.
+        let raw = unsafe { device.raw().create_buffer(&info, None) }
+            .map_err(|code| device.error("vkCreateBuffer", code))?;
+        let mut buffer = StagingBuffer { staging: Arc::clone(self), raw, allocation: None };
+        // SAFETY: the buffer is live.
+        let requirements = unsafe { device.raw().get_buffer_memory_requirements(raw) };
+        let allocation = self
+            .allocator
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .allocate(&AllocationCreateDesc {
+                name: "peerbuf staging",
+                requirements,
+                location: match direction {
+                    Direction::Upload => MemoryLocation::CpuToGpu,
+                    Direction::Readback => MemoryLocation::GpuToCpu,
+                },
+                linear: true,
+                allocation_scheme: AllocationScheme::GpuAllocatorManaged,
+            })
+            .map_err(|source| Error::Staging { device: device.name().to_owned(), size, source })?;
+        let allocation = buffer.allocation.insert(allocation);
+        // SAFETY: the allocation's memory is live while the allocation is.
+        let memory = unsafe { allocation.memory() };
+        // SAFETY: the range was allocated for this buffer's requirements and is nobody else's.
+        unsafe { device.raw().bind_buffer_memory(raw, memory, allocation.offset()) }
+            .map_err(|code| device.error("vkBindBufferMemory", code))?;
+        Ok(buffer)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // SAFETY: dropped once, here, before the device that it frees memory of.
+        unsafe { ManuallyDrop::drop(&mut self.allocator) };
+    }
+}
+
+impl fmt::Debug for Staging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staging").field("device", &self.device.name()).finish_non_exhaustive()
+    }
+}
+
+/// A mapped buffer that one device and the host see.
+///
+/// # Invariants
+///
+/// `raw` is live and ours; once constructed it is bound to `allocation`. Whoever submits work that
+/// uses it waits for that work before dropping it.
+#[derive(Debug)]
+pub(crate) struct StagingBuffer {
+    raw: vk::Buffer,
+    /// `None` only while being made and during drop.
+    allocation: Option<Allocation>,
+    staging: Arc<Staging>,
+}
+
+impl StagingBuffer {
+    pub(crate) fn raw(&self) -> vk::Buffer {
+        self.raw
+    }
+
+    /// Where the host sees it. `gpu-allocator` maps only coherent memory for both directions.
+    pub(crate) fn host(&self) -> Result<HostPtr> {
+        self.allocation
+            .as_ref()
+            .and_then(Allocation::mapped_ptr)
+            .map(|pointer| HostPtr::new(pointer.cast()))
+            .ok_or_else(|| Error::Unsupported {
+                device: self.staging.device.name().to_owned(),
+                missing: "host-visible memory for staging".into(),
+            })
+    }
+}
+
+impl Drop for StagingBuffer {
+    fn drop(&mut self) {
+        // SAFETY: by the type invariant live, ours, and idle.
+        unsafe { self.staging.device.raw().destroy_buffer(self.raw, None) };
+        if let Some(allocation) = self.allocation.take() {
+            let mut allocator =
+                self.staging.allocator.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = allocator.free(allocation) {
+                tracing::error!(%error, "staging memory was not freed");
+            }
+        }
+    }
+}

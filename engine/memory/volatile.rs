@@ -1,0 +1,157 @@
+//! Bytes that a GPU or another process may write at any time: volatile copies, never references.
+//!
+//! A `&[u8]` promises the compiler that nobody writes; for shared memory that promise cannot be kept
+//! (the rule of rust-vmm's `vm-memory`). So there is a pointer, and copies that go through it.
+#![expect(unsafe_code, reason = "volatile access by raw pointer to memory that others write too")]
+
+use std::ptr::NonNull;
+
+/// First byte of mapped memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostPtr(NonNull<u8>);
+
+// SAFETY: an address; what may be done with it is up to the unsafe functions below.
+unsafe impl Send for HostPtr {}
+// SAFETY: as above.
+unsafe impl Sync for HostPtr {}
+
+/// The unit of bulk copies. Volatile accesses are not merged by the compiler, so the unit decides the
+/// speed.
+type Word = u64;
+const WORD: usize = size_of::<Word>();
+
+impl HostPtr {
+    pub(crate) fn new(pointer: NonNull<u8>) -> Self {
+        Self(pointer)
+    }
+
+    pub(crate) fn as_ptr(self) -> *mut u8 {
+        self.0.as_ptr()
+    }
+
+    /// The pointer `offset` bytes on.
+    ///
+    /// # Safety
+    ///
+    /// `offset` lies within the mapping that `self` points to.
+    pub(crate) unsafe fn at(self, offset: usize) -> Self {
+        // SAFETY: within the mapping, as the caller says.
+        Self(unsafe { self.0.add(offset) })
+    }
+
+    /// Copies `out.len()` bytes from here.
+    ///
+    /// # Safety
+    ///
+    /// So many bytes from here on are mapped and readable.
+    pub(crate) unsafe fn read(self, out: &mut [u8]) {
+        let head = self.head(out.len());
+        let (first, rest) = out.split_at_mut(head);
+        // SAFETY: `head` is at most the length.
+        let aligned = unsafe { self.at(head) };
+        let (words, tail) = rest.as_chunks_mut::<WORD>();
+        // SAFETY: the words' length is at most the rest's.
+        let end = unsafe { aligned.at(words.len() * WORD) };
+        for (index, byte) in first.iter_mut().enumerate() {
+            // SAFETY: readable, as the caller says.
+            *byte = unsafe { self.as_ptr().wrapping_add(index).read_volatile() };
+        }
+        let source = aligned.as_ptr().cast::<Word>();
+        for (index, word) in words.iter_mut().enumerate() {
+            // SAFETY: readable, and aligned by the choice of `head`.
+            *word = unsafe { source.wrapping_add(index).read_volatile() }.to_ne_bytes();
+        }
+        for (index, byte) in tail.iter_mut().enumerate() {
+            // SAFETY: readable, as the caller says.
+            *byte = unsafe { end.as_ptr().wrapping_add(index).read_volatile() };
+        }
+    }
+
+    /// Copies `bytes` to here.
+    ///
+    /// # Safety
+    ///
+    /// So many bytes from here on are mapped and writable.
+    pub(crate) unsafe fn write(self, bytes: &[u8]) {
+        let head = self.head(bytes.len());
+        let (first, rest) = bytes.split_at(head);
+        // SAFETY: `head` is at most the length.
+        let aligned = unsafe { self.at(head) };
+        let (words, tail) = rest.as_chunks::<WORD>();
+        // SAFETY: the words' length is at most the rest's.
+        let end = unsafe { aligned.at(words.len() * WORD) };
+        for (index, &byte) in first.iter().enumerate() {
+            // SAFETY: writable, as the caller says.
+            unsafe { self.as_ptr().wrapping_add(index).write_volatile(byte) };
+        }
+        let target = aligned.as_ptr().cast::<Word>();
+        for (index, &word) in words.iter().enumerate() {
+            // SAFETY: writable, and aligned by the choice of `head`.
+            unsafe { target.wrapping_add(index).write_volatile(Word::from_ne_bytes(word)) };
+        }
+        for (index, &byte) in tail.iter().enumerate() {
+            // SAFETY: writable, as the caller says.
+            unsafe { end.as_ptr().wrapping_add(index).write_volatile(byte) };
+        }
+    }
+
+    /// Sets `len` bytes from here on to `value`.
+    ///
+    /// Not volatile: nothing is read, so there is nothing to be misled about, and the memory is not
+    /// anybody else's yet when this is used (scrubbing) or being overwritten as a whole.
+    ///
+    /// # Safety
+    ///
+    /// So many bytes from here on are mapped and writable.
+    pub(crate) unsafe fn fill(self, value: u8, len: usize) {
+        // SAFETY: writable, as the caller says.
+        unsafe { self.as_ptr().write_bytes(value, len) };
+    }
+
+    /// Copies `len` bytes from `source` to here.
+    ///
+    /// # Safety
+    ///
+    /// Both ranges are mapped and do not overlap; nobody writes either of them meanwhile: the caller
+    /// holds both reservations and has waited for their fences.
+    pub(crate) unsafe fn copy_from(self, source: Self, len: usize) {
+        // SAFETY: as the caller says.
+        unsafe { self.as_ptr().copy_from_nonoverlapping(source.as_ptr(), len) };
+    }
+
+    /// Bytes up to the next word boundary, at most `len`.
+    fn head(self, len: usize) -> usize {
+        self.as_ptr().align_offset(WORD).min(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_exact_at_every_alignment_and_length() {
+        let mut memory = [0u8; 64];
+        let base = HostPtr::new(NonNull::new(memory.as_mut_ptr()).expect("not null"));
+        for start in 0..16 {
+            for len in 0..40 {
+                let bytes: Vec<u8> = (0..len).map(|i| (start * 41 + i * 7 + 1) as u8).collect();
+                let mut back = vec![0; len];
+                let mut around = [0; 64];
+                // SAFETY: all ranges lie within `memory`.
+                unsafe { base.fill(0xee, 64) };
+                // SAFETY: as above.
+                let here = unsafe { base.at(start) };
+                // SAFETY: as above.
+                unsafe { here.write(&bytes) };
+                // SAFETY: as above.
+                unsafe { here.read(&mut back) };
+                // SAFETY: as above.
+                unsafe { base.read(&mut around) };
+                assert_eq!(back, bytes);
+                assert!(around[..start].iter().all(|&b| b == 0xee));
+                assert!(around[start + len..].iter().all(|&b| b == 0xee));
+            }
+        }
+    }
+}

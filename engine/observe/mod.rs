@@ -1,0 +1,8 @@
+//! What is going on: live objects and calls, as plain numbers.
+//!
+//! Kernel counterpart: `debugfs dma_buf/bufinfo`. The engine prints nothing; it emits `tracing`
+//! events and answers questions.
+
+mod live;
+
+pub use live::{Live, Object};

@@ -1,0 +1,29 @@
+//! Who is using it: fences by usage, and what waits for them.
+//!
+//! Kernel counterparts: `dma_fence` ([`Fence`]), the fences of a `dma_resv` with their usages
+//! ([`Usage`]), TTM's delayed delete (the retire list).
+//! Vulkan: timeline semaphores; a fence is a device's timeline and a value on it.
+//!
+//! # Lock order
+//!
+//! 1. a buffer's reservation (two of them only in [`crate::Engine::copy`], in the order of their
+//!    addresses),
+//! 2. a pool's size class, the retire list,
+//! 3. an allocation,
+//! 4. a queue.
+//!
+//! Whoever holds a lock takes only those below it. No lock is held across a wait for a GPU: the waits
+//! of host access and copies take the reservation, copy the fences, let go, wait, and look again.
+//!
+//! What is not here: a lock for many reservations at once; cross-device waits on the GPU. Today a
+//! device waits for another one's work through the host.
+
+mod fence;
+mod fences;
+mod retire;
+
+pub use fence::Fence;
+pub use fences::Usage;
+
+pub(crate) use fences::Fences;
+pub(crate) use retire::{Retire, Retired};

@@ -1,0 +1,86 @@
+//! Copies on one device, between two spans that it sees: the one place that records them.
+#![expect(unsafe_code, reason = "recording copy commands")]
+
+use std::sync::Arc;
+
+use ash::vk;
+
+use super::ownership::{Side, acquire, release};
+use super::span::Span;
+use crate::device::DeviceInner;
+use crate::error::Result;
+use crate::sync::Fence;
+
+/// Copies `from` to `to`, which have the same length and do not overlap; both are views of `device`.
+///
+/// The caller has waited for whatever runs on other devices, and keeps both views alive until the
+/// fence signals. Does not wait.
+pub(crate) fn copy(device: &Arc<DeviceInner>, from: Span<'_>, to: Span<'_>) -> Result<Fence> {
+    debug_assert_eq!(from.len, to.len);
+    let region =
+        [vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size: from.len }];
+    submit(device, &[from, to], |commands| {
+        // SAFETY: both buffers are live, of this device and bound, with transfer usages; the region
+        // lies within both and, as the caller says, does not overlap itself
+        // (VUID-vkCmdCopyBuffer-pRegions-00117).
+        unsafe {
+            let (from, to) = (from.view.buffer(), to.view.buffer());
+            device.raw().cmd_copy_buffer(commands, from, to, &region);
+        }
+    })
+}
+
+/// Copies `span` to the beginning of a staging buffer of the same device. As [`copy`] otherwise.
+pub(crate) fn to_staging(
+    device: &Arc<DeviceInner>,
+    span: Span<'_>,
+    staging: vk::Buffer,
+) -> Result<Fence> {
+    let region = [vk::BufferCopy { src_offset: span.offset, dst_offset: 0, size: span.len }];
+    submit(device, &[span], |commands| {
+        // SAFETY: both buffers are live, of this device and bound, with transfer usages; the region
+        // lies within both.
+        unsafe { device.raw().cmd_copy_buffer(commands, span.view.buffer(), staging, &region) };
+    })
+}
+
+/// The other way round.
+pub(crate) fn from_staging(
+    device: &Arc<DeviceInner>,
+    staging: vk::Buffer,
+    span: Span<'_>,
+) -> Result<Fence> {
+    let region = [vk::BufferCopy { src_offset: 0, dst_offset: span.offset, size: span.len }];
+    submit(device, &[span], |commands| {
+        // SAFETY: as in `to_staging`.
+        unsafe { device.raw().cmd_copy_buffer(commands, staging, span.view.buffer(), &region) };
+    })
+}
+
+/// Fills `span` with zeros. As [`copy`] in everything else. Offset and length are multiples of 4.
+pub(crate) fn zero(device: &Arc<DeviceInner>, span: Span<'_>) -> Result<Fence> {
+    submit(device, &[span], |commands| {
+        // SAFETY: the buffer is live, of this device, with transfer usage; offset and length are
+        // multiples of 4 (VUID-vkCmdFillBuffer-dstOffset-00025, -size-00028): slots are multiples of
+        // 256 bytes and are scrubbed as a whole.
+        unsafe {
+            device.raw().cmd_fill_buffer(commands, span.view.buffer(), span.offset, span.len, 0);
+        }
+    })
+}
+
+fn submit(
+    device: &Arc<DeviceInner>,
+    spans: &[Span<'_>],
+    record: impl FnOnce(vk::CommandBuffer),
+) -> Result<Fence> {
+    debug_assert!(spans.iter().all(|span| Arc::ptr_eq(span.view.device(), device)));
+    let value = device.submit(|commands| {
+        // SAFETY: the queue began `commands` for this device's family.
+        unsafe { acquire(device, commands, spans, Side::TRANSFER) };
+        record(commands);
+        // SAFETY: as above.
+        unsafe { release(device, commands, spans, Side::TRANSFER) };
+    })?;
+    Ok(Fence::new(device, value))
+}

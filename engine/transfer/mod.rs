@@ -1,0 +1,27 @@
+//! How bytes travel: routes and their proof, copies, compute passes, ownership.
+//!
+//! Kernel counterparts: `pci_p2pdma_distance` and `allow_peer2peer` (routes), `ttm_bo_move_accel`
+//! (copies). Vulkan: `vkCmdCopyBuffer`, queue-family ownership transfers with
+//! `VK_QUEUE_FAMILY_EXTERNAL` and `VK_QUEUE_FAMILY_FOREIGN_EXT`.
+//!
+//! What is not here: nothing in this module knows what a shared buffer is. It works on *spans*: a
+//! view, an offset, a length.
+
+mod copy;
+mod ownership;
+mod pass;
+mod prove;
+mod route;
+mod span;
+mod staged;
+
+pub use pass::{PassReport, pattern_word};
+pub use route::{Refusal, RefusalReason, Route, Verdict, Working};
+
+pub(crate) use copy::{copy, from_staging, to_staging, zero};
+pub(crate) use ownership::{Side, acquire, release};
+pub(crate) use pass::Passes;
+pub(crate) use prove::{End, can_export, can_take, prove_all};
+pub(crate) use route::{PairKey, Routes};
+pub(crate) use span::Span;
+pub(crate) use staged::staged_copy;

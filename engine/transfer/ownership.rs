@@ -1,0 +1,128 @@
+//! Queue-family ownership transfers at the border of a device.
+//!
+//! Vulkan, "Queue Family Ownership Transfer" and "External Resource Sharing": memory that several
+//! devices see is handed over by a release on one and an acquire on the other. Between uses, peerbuf's
+//! buffers belong to nobody (`EXTERNAL` or `FOREIGN_EXT`); every use acquires first and releases last.
+#![expect(unsafe_code, reason = "recording pipeline barriers")]
+
+use ash::vk;
+
+use super::span::Span;
+use crate::device::{DeviceInner, HandleType};
+use crate::memory::View;
+
+/// Stages and accesses on one side of a barrier.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Side {
+    pub(crate) stages: vk::PipelineStageFlags,
+    pub(crate) access: vk::AccessFlags,
+}
+
+impl Side {
+    /// Copies.
+    pub(crate) const TRANSFER: Self = Self {
+        stages: vk::PipelineStageFlags::TRANSFER,
+        access: vk::AccessFlags::from_raw(
+            vk::AccessFlags::TRANSFER_READ.as_raw() | vk::AccessFlags::TRANSFER_WRITE.as_raw(),
+        ),
+    };
+    /// Compute passes.
+    pub(crate) const COMPUTE: Self = Self {
+        stages: vk::PipelineStageFlags::COMPUTE_SHADER,
+        access: vk::AccessFlags::from_raw(
+            vk::AccessFlags::SHADER_READ.as_raw() | vk::AccessFlags::SHADER_WRITE.as_raw(),
+        ),
+    };
+}
+
+/// Records that this device takes the span over, before `side` uses it.
+///
+/// # Safety
+///
+/// `commands` is being recorded outside a render pass, for the queue family that peerbuf uses on
+/// `device`, which is the view's.
+pub(crate) unsafe fn acquire(
+    device: &DeviceInner,
+    commands: vk::CommandBuffer,
+    spans: &[Span<'_>],
+    side: Side,
+) {
+    let from = |view| outside(device, view);
+    let barriers: Vec<_> = spans
+        .iter()
+        .map(|span| {
+            barrier(span)
+                .dst_access_mask(side.access)
+                .src_queue_family_index(from(span.view))
+                .dst_queue_family_index(device.queue_family())
+        })
+        .collect();
+    // ALL_COMMANDS, so that earlier work of this queue on the same bytes is done too.
+    // SAFETY: the caller's contract; the barriers name live buffers of this device and ranges within
+    // them, and exactly one of the two families is an external one (VUID-VkBufferMemoryBarrier-buffer-09095).
+    unsafe {
+        device.raw().cmd_pipeline_barrier(
+            commands,
+            vk::PipelineStageFlags::ALL_COMMANDS,
+            side.stages,
+            vk::DependencyFlags::empty(),
+            &[],
+            &barriers,
+            &[],
+        );
+    }
+}
+
+/// Records that this device has finished with the span, after `side` used it.
+///
+/// # Safety
+///
+/// As for [`acquire`].
+pub(crate) unsafe fn release(
+    device: &DeviceInner,
+    commands: vk::CommandBuffer,
+    spans: &[Span<'_>],
+    side: Side,
+) {
+    let to = |view| outside(device, view);
+    let barriers: Vec<_> = spans
+        .iter()
+        .map(|span| {
+            barrier(span)
+                .src_access_mask(side.access)
+                .src_queue_family_index(device.queue_family())
+                .dst_queue_family_index(to(span.view))
+        })
+        .collect();
+    // Host reads of mapped memory wait for a fence and need this availability as well.
+    let host = [vk::MemoryBarrier::default()
+        .src_access_mask(side.access)
+        .dst_access_mask(vk::AccessFlags::HOST_READ | vk::AccessFlags::HOST_WRITE)];
+    // SAFETY: as in `acquire`.
+    unsafe {
+        device.raw().cmd_pipeline_barrier(
+            commands,
+            side.stages,
+            vk::PipelineStageFlags::ALL_COMMANDS | vk::PipelineStageFlags::HOST,
+            vk::DependencyFlags::empty(),
+            &host,
+            &barriers,
+            &[],
+        );
+    }
+}
+
+fn barrier(span: &Span<'_>) -> vk::BufferMemoryBarrier<'static> {
+    vk::BufferMemoryBarrier::default().buffer(span.view.buffer()).offset(span.offset).size(span.len)
+}
+
+/// The queue family that stands for everybody else. An `OPAQUE_FD` is shared with the same driver
+/// only; anything else may be with another one, for which there is a family of its own where the
+/// extension is there.
+fn outside(device: &DeviceInner, view: &View) -> u32 {
+    if view.handle() != HandleType::OpaqueFd && device.has_foreign_queue_family() {
+        vk::QUEUE_FAMILY_FOREIGN_EXT
+    } else {
+        vk::QUEUE_FAMILY_EXTERNAL
+    }
+}

@@ -1,0 +1,286 @@
+//! Proving routes: write a pattern on one side, read it back on the other, both ways.
+//!
+//! A successful import proves nothing: NVIDIA/open-gpu-kernel-modules#1037 (imports that hang or lose
+//! the data), #1324 (writes silently dropped under an IOMMU), and SwiftShader with another driver's
+//! opaque fd. So a route counts when data has gone through it.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::pass::{PassReport, Passes};
+use super::route::{Refusal, RefusalReason, Route, Verdict, Working};
+use super::span::Span;
+use super::staged::staged_copy;
+use crate::device::{DeviceInner, HandleType};
+use crate::error::{Error, Result};
+use crate::memory::staging::Staging;
+use crate::memory::{Allocation, Origin, Provider, Take, View, has_host_only_memory};
+
+/// Bytes that are sent through a route to prove it.
+const PROBE: u64 = 1 << 20;
+
+/// One side of a route.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pub(crate) device: Arc<DeviceInner>,
+    pub(crate) staging: Arc<Staging>,
+    pub(crate) passes: Arc<Passes>,
+}
+
+/// Tries every route from `from` to `to`. `origin` says how a provider makes memory; `timeout` bounds
+/// each wait.
+pub(crate) fn prove_all(
+    from: &End,
+    to: &End,
+    origin: impl Fn(Provider) -> Origin,
+    timeout: Duration,
+) -> Verdict {
+    let same = Arc::ptr_eq(&from.device, &to.device);
+    let (mut working, mut refused) = (Vec::new(), Vec::new());
+    for route in ladder(same) {
+        match prove(route, from, to, &origin, timeout) {
+            Ok(proof) => working.push(proof),
+            Err(reason) => refused.push(Refusal { route, reason }),
+        }
+    }
+    let verdict = Verdict::new(working, refused, PROBE);
+    tracing::info!(
+        from = from.device.name(),
+        to = to.device.name(),
+        route = verdict.route.name(),
+        "route"
+    );
+    verdict
+}
+
+/// A device reaches its own exports without any route, and needs no staging.
+fn ladder(same: bool) -> impl Iterator<Item = Route> {
+    let local = same.then_some(Route::Local);
+    local.into_iter().chain(Route::LADDER.into_iter().filter(move |route| {
+        !same || matches!(route, Route::DmaHeap | Route::Udmabuf | Route::Memfd)
+    }))
+}
+
+fn prove(
+    route: Route,
+    from: &End,
+    to: &End,
+    origin: &impl Fn(Provider) -> Origin,
+    timeout: Duration,
+) -> Result<Working, RefusalReason> {
+    match route {
+        Route::Local => prove_local(from, origin, timeout),
+        Route::Staged => prove_staged(from, to, origin, timeout),
+        shared => {
+            let Some(provider) = shared.provider(from.device.id()) else {
+                unreachable!("every shared route has a provider")
+            };
+            prove_shared(shared, provider, from, to, origin, timeout)
+        }
+    }
+}
+
+/// Tries the ways in which both devices can take the memory in, until one carries data.
+fn prove_shared(
+    route: Route,
+    provider: Provider,
+    from: &End,
+    to: &End,
+    origin: &impl Fn(Provider) -> Origin,
+    timeout: Duration,
+) -> Result<Working, RefusalReason> {
+    check_stated(provider, &from.device, &to.device)?;
+    let mut last = None;
+    for (ours, theirs) in ways(provider, &from.device, &to.device)? {
+        match try_way(&origin(provider), from, to, ours, theirs, timeout) {
+            Ok(read) => {
+                return Ok(Working { route, read, take: Some(theirs) });
+            }
+            Err(reason) => last = Some(reason),
+        }
+    }
+    Err(last.unwrap_or(RefusalReason::Missing("no way to take it in")))
+}
+
+/// What can be known without trying.
+fn check_stated(
+    provider: Provider,
+    from: &DeviceInner,
+    to: &DeviceInner,
+) -> Result<(), RefusalReason> {
+    if let Some(missing) = provider.missing_on_host() {
+        return Err(RefusalReason::Missing(missing));
+    }
+    let Provider::Device { handle, domain, .. } = provider else {
+        return Ok(());
+    };
+    if domain == crate::memory::DomainKind::System && !has_host_only_memory(from) {
+        return Err(RefusalReason::NoHostMemory { device: from.name().to_owned() });
+    }
+    if !can_export(from, handle) {
+        return Err(RefusalReason::NotExportable { device: from.name().to_owned(), handle });
+    }
+    let (ours, theirs) = (to.adapter(), from.adapter());
+    if handle == HandleType::OpaqueFd && !ours.same_driver_and_device(theirs) {
+        return Err(RefusalReason::OtherDriver {
+            theirs: theirs.driver_uuid(),
+            ours: ours.driver_uuid(),
+        });
+    }
+    Ok(())
+}
+
+/// The pairs of ways in which the two devices may take the memory in, best first.
+fn ways(
+    provider: Provider,
+    from: &DeviceInner,
+    to: &DeviceInner,
+) -> Result<Vec<(Take, Take)>, RefusalReason> {
+    let able = |device: &DeviceInner| -> Result<Vec<Take>, RefusalReason> {
+        let takes: Vec<_> =
+            provider.takes().iter().copied().filter(|take| can_take(device, *take)).collect();
+        if takes.is_empty() {
+            let handle = provider.takes()[0].handle();
+            return Err(RefusalReason::NotImportable { device: device.name().to_owned(), handle });
+        }
+        Ok(takes)
+    };
+    let theirs = able(to)?;
+    // The exporter has its view already, whatever it could import.
+    let exports = matches!(provider, Provider::Device { .. });
+    let ours = if exports { vec![provider.takes()[0]] } else { able(from)? };
+    Ok(ours.iter().flat_map(|&our| theirs.iter().map(move |&their| (our, their))).collect())
+}
+
+/// Whether the driver says that it exports the handle type.
+pub(crate) fn can_export(device: &DeviceInner, handle: HandleType) -> bool {
+    device.adapter().external_buffer(handle).exportable && has_extension(device, handle)
+}
+
+/// Whether the driver says that it can take memory in this way.
+pub(crate) fn can_take(device: &DeviceInner, take: Take) -> bool {
+    let handle = take.handle();
+    device.adapter().external_buffer(handle).importable && has_extension(device, handle)
+}
+
+/// An adopted device may lack extensions that its adapter has.
+fn has_extension(device: &DeviceInner, handle: HandleType) -> bool {
+    match handle {
+        HandleType::DmaBuf => device.memory_fd().is_some() && device.has_dma_buf(),
+        HandleType::OpaqueFd => device.memory_fd().is_some(),
+        HandleType::HostPointer => device.memory_host().is_some(),
+    }
+}
+
+fn try_way(
+    origin: &Origin,
+    from: &End,
+    to: &End,
+    ours: Take,
+    theirs: Take,
+    timeout: Duration,
+) -> Result<Duration, RefusalReason> {
+    let allocation = Allocation::create(origin, PROBE, Weak::new()).map_err(failed)?;
+    let views = allocation
+        .view(&from.device, ours)
+        .and_then(|ours| allocation.view(&to.device, theirs).map(|theirs| (ours, theirs)))
+        .map_err(failed)?;
+    let (near, far) = (span(&views.0), span(&views.1));
+    let result = there_and_back(from, near, to, far, timeout);
+    if let Err(RefusalReason::Failed(_)) = &result {
+        // A device may still be at work on it (a time-out), so it is never freed.
+        std::mem::forget(allocation);
+    }
+    result
+}
+
+/// Writes on one side and reads on the other, then the other way round; measures a warm read.
+fn there_and_back(
+    from: &End,
+    near: Span<'_>,
+    to: &End,
+    far: Span<'_>,
+    timeout: Duration,
+) -> Result<Duration, RefusalReason> {
+    const SEEDS: [u32; 2] = [0x7065_6572, 0x6275_6621];
+    from.passes.fill(near, SEEDS[0], timeout).map_err(failed)?;
+    check(to.passes.verify(far, SEEDS[0], timeout))?;
+    let start = Instant::now();
+    check(to.passes.verify(far, SEEDS[0], timeout))?;
+    let read = start.elapsed();
+    to.passes.fill(far, SEEDS[1], timeout).map_err(failed)?;
+    check(from.passes.verify(near, SEEDS[1], timeout))?;
+    Ok(read)
+}
+
+fn prove_local(
+    end: &End,
+    origin: &impl Fn(Provider) -> Origin,
+    timeout: Duration,
+) -> Result<Working, RefusalReason> {
+    let (allocation, view) = private(end, origin)?;
+    let read = there_and_back(end, span(&view), end, span(&view), timeout);
+    drop(allocation);
+    Ok(Working { route: Route::Local, read: read?, take: None })
+}
+
+fn prove_staged(
+    from: &End,
+    to: &End,
+    origin: &impl Fn(Provider) -> Origin,
+    timeout: Duration,
+) -> Result<Working, RefusalReason> {
+    const SEED: u32 = 0x7374_6167;
+    let (_source, near) = private(from, origin)?;
+    let (_target, far) = private(to, origin)?;
+    let (near, far) = (span(&near), span(&far));
+    from.passes.fill(near, SEED, timeout).map_err(failed)?;
+    let start = Instant::now();
+    staged_copy((near, &from.staging), (far, &to.staging), timeout).map_err(failed)?;
+    let read = start.elapsed();
+    check(to.passes.verify(far, SEED, timeout))?;
+    Ok(Working { route: Route::Staged, read, take: None })
+}
+
+/// Memory that only this device needs to see: whatever it can export, or else take in.
+fn private(
+    end: &End,
+    origin: &impl Fn(Provider) -> Origin,
+) -> Result<(Arc<Allocation>, Arc<View>), RefusalReason> {
+    let device = &end.device;
+    let providers = [Route::DmaBuf, Route::OpaqueFd, Route::DmaHeap, Route::Udmabuf, Route::Memfd];
+    let mut last = RefusalReason::Missing("no memory that the device can use");
+    for provider in providers.into_iter().filter_map(|route| route.provider(device.id())) {
+        let made = check_stated(provider, device, device).and_then(|()| {
+            let ways = ways(provider, device, device)?;
+            let allocation =
+                Allocation::create(&origin(provider), PROBE, Weak::new()).map_err(failed)?;
+            let view = allocation.view(device, ways[0].1).map_err(failed)?;
+            Ok((allocation, view))
+        });
+        match made {
+            Ok(made) => return Ok(made),
+            Err(reason) => last = reason,
+        }
+    }
+    Err(last)
+}
+
+fn span(view: &View) -> Span<'_> {
+    Span { view, offset: 0, len: PROBE }
+}
+
+fn check(report: Result<PassReport>) -> Result<(), RefusalReason> {
+    let report = report.map_err(failed)?;
+    match report.first_wrong {
+        None => Ok(()),
+        Some(first_wrong) => {
+            Err(RefusalReason::WrongBytes { words: report.words, wrong: report.wrong, first_wrong })
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
+fn failed(error: Error) -> RefusalReason {
+    RefusalReason::Failed(error.to_string())
+}
