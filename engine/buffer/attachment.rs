@@ -48,7 +48,9 @@ impl Attachment {
     /// Makes the buffer reachable for `device`, moving it if need be, and sits down.
     #[cold]
     fn take_in(buffer: &Arc<BufferInner>, device: &Arc<DeviceInner>) -> Result<()> {
-        loop {
+        // Each turn ends with a seat or an error, unless somebody else moved the buffer meanwhile.
+        const TURNS: u32 = 100;
+        for _ in 0..TURNS {
             let seats = Seats::gather(buffer, device)?;
             let mut state = buffer.lock();
             check_free(buffer, device, &mut state)?;
@@ -64,6 +66,7 @@ impl Attachment {
             drop(state);
             relocate::make_reachable(buffer, device, &seats)?;
         }
+        Err(buffer.busy(&buffer.lock()))
     }
 
     /// The buffer.

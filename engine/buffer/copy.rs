@@ -13,7 +13,7 @@ use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Content, View};
 use crate::sync::{Fence, Usage};
-use crate::transfer::{self, Span};
+use crate::transfer::{self, Span, Unfinished};
 
 /// Which bytes a copy moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,11 +208,17 @@ fn staged(
     let [source, target] = pair.hold(&fence);
     drop(pair);
     let done = staged_between(core, from, &source, to, &target, region);
-    for buffer in [from, to] {
-        buffer.lock().host -= 1;
+    let (result, reading, writing) = match done {
+        Ok(()) => (Ok(Fence::signalled()), vec![], vec![]),
+        Err(Unfinished { error, reading, writing }) => (Err(error), reading, writing),
+    };
+    for (buffer, usage, left) in [(from, Usage::Read, reading), (to, Usage::Write, writing)] {
+        let mut state = buffer.lock();
+        state.host -= 1;
+        left.into_iter().for_each(|fence| state.fences.add(usage, fence));
     }
     drop(signal);
-    done.map(|()| Fence::signalled())
+    result
 }
 
 fn staged_between(
@@ -222,14 +228,15 @@ fn staged_between(
     to: &Arc<BufferInner>,
     target: &(Arc<Allocation>, u64),
     region: CopyRegion,
-) -> Result<()> {
+) -> Result<(), Unfinished> {
     let (near, far) = (from.home(), to.home());
-    let from_view = view(from, &source.0, &near)?;
-    let to_view = view(to, &target.0, &far)?;
+    let nothing = |error| Unfinished { error, reading: vec![], writing: vec![] };
+    let from_view = view(from, &source.0, &near).map_err(nothing)?;
+    let to_view = view(to, &target.0, &far).map_err(nothing)?;
+    let near = core.staging(&near).map_err(nothing)?;
+    let far = core.staging(&far).map_err(nothing)?;
     let span = |view, offset| Span { view, offset, len: region.len };
-    transfer::staged_copy(
-        (span(&from_view, source.1 + region.from), &core.staging(&near)?),
-        (span(&to_view, target.1 + region.to), &core.staging(&far)?),
-        core.timeout,
-    )
+    let from = span(&from_view, source.1 + region.from);
+    let to = span(&to_view, target.1 + region.to);
+    transfer::staged_copy((from, &near), (to, &far), core.timeout)
 }

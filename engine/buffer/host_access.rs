@@ -169,6 +169,7 @@ impl Bounce {
             return Ok(this);
         };
         let fence = transfer::to_staging(&this.home, this.span(), staging.raw())?;
+        buffer.lock().fences.add(Usage::Read, fence.clone());
         if let Err(error) = fence.wait(buffer.core.timeout) {
             this.retire(buffer, fence);
             return Err(error);

@@ -13,8 +13,8 @@ use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::View;
 use crate::observe::Object;
-use crate::sync::Usage;
-use crate::transfer::{self, PassReport, Side, Span};
+use crate::sync::{Fence, Usage};
+use crate::transfer::{self, PassReport, Side, Span, Watch};
 
 /// A device's view of one generation of a [`SharedBuffer`], from [`crate::Attachment::map`].
 ///
@@ -162,7 +162,11 @@ impl Mapping {
     /// [`Error::WrongAccess`], [`Error::Misaligned`], [`Error::Timeout`], [`Error::DeviceLost`].
     pub fn fill(&self, seed: u32) -> Result<()> {
         self.prepare(Access::Write)?;
-        self.passes()?.fill(self.span(), seed, self.buffer.core.timeout)
+        self.passes()?.fill(
+            self.span(),
+            seed,
+            &self.watch(&|fence| self.enter(Usage::Write, fence)),
+        )
     }
 
     /// Compares every word with the pattern of `seed`, by a compute pass on this device.
@@ -172,7 +176,11 @@ impl Mapping {
     /// As [`Mapping::fill`]. Wrong bytes are no error but a report.
     pub fn verify(&self, seed: u32) -> Result<PassReport> {
         self.prepare(Access::Read)?;
-        self.passes()?.verify(self.span(), seed, self.buffer.core.timeout)
+        self.passes()?.verify(
+            self.span(),
+            seed,
+            &self.watch(&|fence| self.enter(Usage::Read, fence)),
+        )
     }
 
     /// A sum over all words that depends on their positions, by a compute pass on this device.
@@ -182,7 +190,7 @@ impl Mapping {
     /// As [`Mapping::fill`].
     pub fn checksum(&self) -> Result<u32> {
         self.prepare(Access::Read)?;
-        self.passes()?.checksum(self.span(), self.buffer.core.timeout)
+        self.passes()?.checksum(self.span(), &self.watch(&|fence| self.enter(Usage::Read, fence)))
     }
 
     /// Copies all of this buffer to another one of the same size that the same device has mapped, by a
@@ -203,7 +211,11 @@ impl Mapping {
         self.prepare(Access::Read)?;
         target.prepare(Access::Write)?;
         let to = target.span().slice(0, self.buffer.size);
-        self.passes()?.copy(self.span(), to, self.buffer.core.timeout)
+        let submitted = |fence: &Fence| {
+            self.enter(Usage::Read, fence);
+            target.enter(Usage::Write, fence);
+        };
+        self.passes()?.copy(self.span(), to, &self.watch(&submitted))
     }
 
     pub(super) fn buffer_inner(&self) -> &BufferInner {
@@ -246,6 +258,15 @@ impl Mapping {
         drop(self.buffer.lock_idle(Usage::Move, |_| true)?);
         self.ready.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Enters a fence into the buffer's reservation.
+    fn enter(&self, usage: Usage, fence: &Fence) {
+        self.buffer.lock().fences.add(usage, fence.clone());
+    }
+
+    fn watch<'a>(&self, submitted: &'a dyn Fn(&Fence)) -> Watch<'a> {
+        Watch { timeout: self.buffer.core.timeout, submitted }
     }
 
     fn passes(&self) -> Result<Arc<transfer::Passes>> {

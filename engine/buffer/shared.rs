@@ -56,6 +56,7 @@ impl SharedBuffer {
     ) -> Result<Self> {
         descriptor.check()?;
         core.check(home)?;
+        core.retire.collect();
         let (size, name, placement) = descriptor.into_parts();
         let backing = match core.allocate(home, placement, size, false, |_| true) {
             // Memory that waits to be retired may be what is missing.

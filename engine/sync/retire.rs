@@ -2,6 +2,7 @@
 //!
 //! Kernel counterparts: TTM's delayed delete and ghost objects (`ttm_bo_delayed_delete`).
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,14 @@ use crate::memory::staging::StagingBuffer;
 
 /// Memory that waits for its last fence before it goes to the next owner.
 ///
-/// Looked through at every new slab and by [`crate::Engine::trim`]; dropping never waits.
+/// Looked through whenever a buffer is created, and by [`crate::Engine::trim`]; dropping never waits.
 #[derive(Debug, Default)]
-pub(crate) struct Retire(Mutex<Vec<(Fences, Retired)>>);
+pub(crate) struct Retire {
+    list: Mutex<Vec<(Fences, Retired)>>,
+    /// Its length, so that looking through an empty list costs a load. Relaxed: the list is behind the
+    /// lock, and what is missed now is found the next time.
+    length: AtomicUsize,
+}
 
 /// What can be retired.
 #[derive(Debug)]
@@ -29,16 +35,17 @@ impl Retire {
         if fences.is_idle() {
             drop(memory);
         } else {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push((fences, memory));
+            self.with(|list| list.push((fences, memory)));
         }
     }
 
     /// Gives back what is no longer in use.
     pub(crate) fn collect(&self) {
-        let done: Vec<_> = {
-            let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            list.extract_if(.., |(fences, _)| fences.is_idle()).collect()
-        };
+        if self.length.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let done: Vec<_> =
+            self.with(|list| list.extract_if(.., |(fences, _)| fences.is_idle()).collect());
         // Outside the lock: a backing takes its pool's.
         drop(done);
     }
@@ -47,17 +54,22 @@ impl Retire {
     /// device may still write to it.
     pub(crate) fn drain(&self, timeout: Duration) {
         let end = Instant::now() + timeout;
-        let waiting: Vec<_> = {
-            let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting: Vec<_> = self.with(|list| {
             list.iter_mut().flat_map(|(fences, _)| fences.pending(Usage::Bookkeep)).collect()
-        };
+        });
         for fence in waiting {
             if let Err(error) = fence.wait(end.saturating_duration_since(Instant::now())) {
                 tracing::warn!(%error, "retired memory is still in use");
             }
         }
         self.collect();
-        let left = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        std::mem::forget(left);
+        std::mem::forget(self.with(std::mem::take));
+    }
+
+    fn with<R>(&self, work: impl FnOnce(&mut Vec<(Fences, Retired)>) -> R) -> R {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = work(&mut list);
+        self.length.store(list.len(), Ordering::Relaxed);
+        result
     }
 }

@@ -20,8 +20,8 @@ pub use route::{Refusal, RefusalReason, Route, Verdict, Working};
 
 pub(crate) use copy::{copy, from_staging, to_staging, zero};
 pub(crate) use ownership::{Side, acquire, release};
-pub(crate) use pass::Passes;
+pub(crate) use pass::{Passes, Watch};
 pub(crate) use prove::{End, can_export, can_take, prove_all};
 pub(crate) use route::{PairKey, Routes};
 pub(crate) use span::Span;
-pub(crate) use staged::staged_copy;
+pub(crate) use staged::{Unfinished, staged_copy};

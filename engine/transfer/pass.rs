@@ -77,6 +77,13 @@ const FINDINGS: u64 = 8;
 /// Index that means "none" in `Findings`.
 const NONE: u32 = u32::MAX;
 
+/// How long a pass may take, and who is told of its fence before anybody waits for it: the owner of the
+/// memory, which must outlive the pass even if the wait ends in an error.
+pub(crate) struct Watch<'a> {
+    pub(crate) timeout: Duration,
+    pub(crate) submitted: &'a dyn Fn(&Fence),
+}
+
 /// The passes of one device.
 ///
 /// # Invariants
@@ -126,8 +133,8 @@ impl Passes {
     }
 
     /// Writes the pattern of `seed`; its word 0 is the span's first.
-    pub(crate) fn fill(&self, span: Span<'_>, seed: u32, timeout: Duration) -> Result<()> {
-        self.run(Pass::Fill, span, span, seed, timeout).map(|_| ())
+    pub(crate) fn fill(&self, span: Span<'_>, seed: u32, watch: &Watch<'_>) -> Result<()> {
+        self.run(Pass::Fill, [span, span], seed, watch).map(|_| ())
     }
 
     /// Compares with the pattern of `seed`.
@@ -135,10 +142,10 @@ impl Passes {
         &self,
         span: Span<'_>,
         seed: u32,
-        timeout: Duration,
+        watch: &Watch<'_>,
     ) -> Result<PassReport> {
         let mut report = PassReport::default();
-        for (words, count, first) in self.run(Pass::Verify, span, span, seed, timeout)? {
+        for (words, count, first) in self.run(Pass::Verify, [span, span], seed, watch)? {
             report = report.and(PassReport {
                 words: u64::from(words),
                 wrong: u64::from(count),
@@ -149,15 +156,15 @@ impl Passes {
     }
 
     /// A sum over all words that depends on their positions.
-    pub(crate) fn checksum(&self, span: Span<'_>, timeout: Duration) -> Result<u32> {
-        let pieces = self.run(Pass::Checksum, span, span, 0, timeout)?;
+    pub(crate) fn checksum(&self, span: Span<'_>, watch: &Watch<'_>) -> Result<u32> {
+        let pieces = self.run(Pass::Checksum, [span, span], 0, watch)?;
         Ok(pieces.into_iter().fold(0, |sum, (_, piece, _)| sum.wrapping_add(piece)))
     }
 
     /// Copies on the compute units.
-    pub(crate) fn copy(&self, from: Span<'_>, to: Span<'_>, timeout: Duration) -> Result<()> {
+    pub(crate) fn copy(&self, from: Span<'_>, to: Span<'_>, watch: &Watch<'_>) -> Result<()> {
         debug_assert_eq!(from.len, to.len);
-        self.run(Pass::Copy, from, to, 0, timeout).map(|_| ())
+        self.run(Pass::Copy, [from, to], 0, watch).map(|_| ())
     }
 
     /// Runs a pass over the spans, in pieces no larger than a binding may be; returns for each piece
@@ -165,10 +172,9 @@ impl Passes {
     fn run(
         &self,
         pass: Pass,
-        subject: Span<'_>,
-        destination: Span<'_>,
+        [subject, destination]: [Span<'_>; 2],
         seed: u32,
-        timeout: Duration,
+        watch: &Watch<'_>,
     ) -> Result<Vec<(u32, u32, u32)>> {
         subject.words()?;
         let piece = self.device.adapter().storage_range() & !(crate::memory::SLOT_ALIGN - 1);
@@ -181,12 +187,13 @@ impl Passes {
             // CAST: the whole span's words fit, so this piece's do.
             let words = (len / 4) as u32;
             let parameters = [seed, (offset / 4) as u32, words, threads(words)];
-            kit.last.wait(timeout)?;
+            kit.last.wait(watch.timeout)?;
             let findings = kit.findings()?;
             write_findings(findings, [0, NONE])?;
             self.bind(kit.set, spans, findings.raw());
             kit.last = self.dispatch(pass, kit.set, spans, parameters)?;
-            kit.last.wait(timeout)?;
+            (watch.submitted)(&kit.last);
+            kit.last.wait(watch.timeout)?;
             let [count, first] = read_findings(kit.findings()?)?;
             out.push((words, count, first));
             offset += len;

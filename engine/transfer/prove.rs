@@ -4,17 +4,19 @@
 //! the data), #1324 (writes silently dropped under an IOMMU), and SwiftShader with another driver's
 //! opaque fd. So a route counts when data has gone through it.
 
+use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::pass::{PassReport, Passes};
+use super::pass::{PassReport, Passes, Watch};
 use super::route::{Refusal, RefusalReason, Route, Verdict, Working};
 use super::span::Span;
-use super::staged::staged_copy;
+use super::staged::{Unfinished, staged_copy};
 use crate::device::{DeviceInner, HandleType};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
 use crate::memory::{Allocation, Origin, Provider, Take, View, has_host_only_memory};
+use crate::sync::Fence;
 
 /// Bytes that are sent through a route to prove it.
 const PROBE: u64 = 1 << 20;
@@ -185,31 +187,56 @@ fn try_way(
         .view(&from.device, ours)
         .and_then(|ours| allocation.view(&to.device, theirs).map(|theirs| (ours, theirs)))
         .map_err(failed)?;
-    let (near, far) = (span(&views.0), span(&views.1));
-    let result = there_and_back(from, near, to, far, timeout);
-    if let Err(RefusalReason::Failed(_)) = &result {
-        // A device may still be at work on it (a time-out), so it is never freed.
-        std::mem::forget(allocation);
+    let probe = Probe::new(allocation, timeout);
+    there_and_back(&probe, from, span(&views.0), to, span(&views.1))
+}
+
+/// Memory that a probe is using. It is freed when the passes on it are over; if one of them does not
+/// end, never.
+struct Probe {
+    allocation: Option<Arc<Allocation>>,
+    timeout: Duration,
+    submitted: RefCell<Vec<Fence>>,
+}
+
+impl Probe {
+    fn new(allocation: Arc<Allocation>, timeout: Duration) -> Self {
+        Self { allocation: Some(allocation), timeout, submitted: RefCell::default() }
     }
-    result
+
+    /// Runs a pass on the memory.
+    fn run<R>(&self, pass: impl FnOnce(&Watch<'_>) -> Result<R>) -> Result<R, RefusalReason> {
+        let submitted = |fence: &Fence| self.submitted.borrow_mut().push(fence.clone());
+        pass(&Watch { timeout: self.timeout, submitted: &submitted }).map_err(failed)
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let over = |fence: &Fence| !matches!(fence.wait(self.timeout), Err(Error::Timeout { .. }));
+        if !self.submitted.borrow().iter().all(over) {
+            tracing::warn!("a probe did not end; its memory is leaked");
+            std::mem::forget(self.allocation.take());
+        }
+    }
 }
 
 /// Writes on one side and reads on the other, then the other way round; measures a warm read.
 fn there_and_back(
+    probe: &Probe,
     from: &End,
     near: Span<'_>,
     to: &End,
     far: Span<'_>,
-    timeout: Duration,
 ) -> Result<Duration, RefusalReason> {
     const SEEDS: [u32; 2] = [0x7065_6572, 0x6275_6621];
-    from.passes.fill(near, SEEDS[0], timeout).map_err(failed)?;
-    check(to.passes.verify(far, SEEDS[0], timeout))?;
+    probe.run(|watch| from.passes.fill(near, SEEDS[0], watch))?;
+    check(probe.run(|watch| to.passes.verify(far, SEEDS[0], watch))?)?;
     let start = Instant::now();
-    check(to.passes.verify(far, SEEDS[0], timeout))?;
+    check(probe.run(|watch| to.passes.verify(far, SEEDS[0], watch))?)?;
     let read = start.elapsed();
-    to.passes.fill(far, SEEDS[1], timeout).map_err(failed)?;
-    check(from.passes.verify(near, SEEDS[1], timeout))?;
+    probe.run(|watch| to.passes.fill(far, SEEDS[1], watch))?;
+    check(probe.run(|watch| from.passes.verify(near, SEEDS[1], watch))?)?;
     Ok(read)
 }
 
@@ -219,9 +246,9 @@ fn prove_local(
     timeout: Duration,
 ) -> Result<Working, RefusalReason> {
     let (allocation, view) = private(end, origin)?;
-    let read = there_and_back(end, span(&view), end, span(&view), timeout);
-    drop(allocation);
-    Ok(Working { route: Route::Local, read: read?, take: None })
+    let probe = Probe::new(allocation, timeout);
+    let read = there_and_back(&probe, end, span(&view), end, span(&view))?;
+    Ok(Working { route: Route::Local, read, take: None })
 }
 
 fn prove_staged(
@@ -231,14 +258,19 @@ fn prove_staged(
     timeout: Duration,
 ) -> Result<Working, RefusalReason> {
     const SEED: u32 = 0x7374_6167;
-    let (_source, near) = private(from, origin)?;
-    let (_target, far) = private(to, origin)?;
+    let ((source, near), (target, far)) = (private(from, origin)?, private(to, origin)?);
+    let (source, target) = (Probe::new(source, timeout), Probe::new(target, timeout));
     let (near, far) = (span(&near), span(&far));
-    from.passes.fill(near, SEED, timeout).map_err(failed)?;
+    source.run(|watch| from.passes.fill(near, SEED, watch))?;
     let start = Instant::now();
-    staged_copy((near, &from.staging), (far, &to.staging), timeout).map_err(failed)?;
+    let copied = staged_copy((near, &from.staging), (far, &to.staging), timeout);
     let read = start.elapsed();
-    check(to.passes.verify(far, SEED, timeout))?;
+    copied.map_err(|Unfinished { error, reading, writing }| {
+        source.submitted.borrow_mut().extend(reading);
+        target.submitted.borrow_mut().extend(writing);
+        failed(error)
+    })?;
+    check(target.run(|watch| to.passes.verify(far, SEED, watch))?)?;
     Ok(Working { route: Route::Staged, read, take: None })
 }
 
@@ -270,8 +302,7 @@ fn span(view: &View) -> Span<'_> {
     Span { view, offset: 0, len: PROBE }
 }
 
-fn check(report: Result<PassReport>) -> Result<(), RefusalReason> {
-    let report = report.map_err(failed)?;
+fn check(report: PassReport) -> Result<(), RefusalReason> {
     match report.first_wrong {
         None => Ok(()),
         Some(first_wrong) => {

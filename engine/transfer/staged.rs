@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::copy::{from_staging, to_staging};
 use super::span::Span;
 use crate::device::DeviceInner;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::staging::{Direction, Staging, StagingBuffer};
 use crate::sync::Fence;
 
@@ -15,24 +15,39 @@ use crate::sync::Fence;
 /// MiB is 1.9 times as fast as staging 64 MiB whole, BENCHMARKS.md).
 const STEP: u64 = 4 << 20;
 
+/// Why a staged copy failed, with what may still be running.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    pub(crate) error: Error,
+    /// Fences of work that reads the source.
+    pub(crate) reading: Vec<Fence>,
+    /// Fences of work that writes the destination.
+    pub(crate) writing: Vec<Fence>,
+}
+
 /// Copies `from`, a view of one device, to `to`, a view of another, and returns when it is done.
 ///
 /// While the source device reads step n + 1, the host copies step n, and the destination device writes
-/// step n − 1.
+/// step n − 1. After a failure the caller keeps both sides' memory until the fences in it are over.
 pub(crate) fn staged_copy(
     (from, from_staging): (Span<'_>, &Arc<Staging>),
     (to, to_staging): (Span<'_>, &Arc<Staging>),
     timeout: Duration,
-) -> Result<()> {
+) -> Result<(), Unfinished> {
     let end = Instant::now() + timeout;
     let step = STEP.min(from.len);
-    let source = Ring::new(from_staging, step, Direction::Readback)?;
-    let target = Ring::new(to_staging, step, Direction::Upload)?;
+    let nothing = |error| Unfinished { error, reading: vec![], writing: vec![] };
+    let source = Ring::new(from_staging, step, Direction::Readback).map_err(nothing)?;
+    let target = Ring::new(to_staging, step, Direction::Upload).map_err(nothing)?;
     let mut ring = Stages { source, target };
-    // Whatever happens, the buffers are dropped only when nothing uses them any more.
+    // Whatever happens, the staging buffers are dropped only when nothing uses them any more.
     let result = ring.run(from, to, step, end);
     let drained = ring.drain(end);
-    result.and(drained)
+    result.and(drained).map_err(|error| Unfinished {
+        error,
+        reading: ring.source.fences.to_vec(),
+        writing: ring.target.fences.to_vec(),
+    })
 }
 
 struct Stages {
