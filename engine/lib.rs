@@ -1,5 +1,83 @@
-//! peerbuf: GPU buffers that can move while they are shared.
-#![cfg_attr(docsrs, feature(doc_cfg))]
+//! **GPU buffers that can move while they are shared.**
+//!
+//! peerbuf allocates exportable Vulkan memory on one GPU, lets others take it in (any vendor, or a
+//! software device), and keeps the freedom to move the bytes afterwards. It is the kernel's dynamic
+//! dma-buf and TTM, brought to user space.
+//!
+//! # What it is, and what it is not
+//!
+//! We live in user space. A `VkDeviceMemory` never changes its payload, and an exported fd names one
+//! fixed allocation. So:
+//!
+//! * *Moving* means a new backing, a copy, and new views for the devices that peerbuf knows. A
+//!   generation number tells old from new.
+//! * *Keeping in place* means that this backing stays this buffer's backing. It does not nail down
+//!   physical pages: the kernel driver below may still do as it likes.
+//! * An fd handed to a stranger cannot be recalled. Handing one out is a visible act
+//!   ([`SharedBuffer::export_foreign`]) that pins the buffer until its guard is dropped.
+//! * A successful import proves nothing. A route between two devices counts when a pattern was written
+//!   on one side and read back on the other ([`Engine::route`]).
+//!
+//! Today a buffer moves when a device attaches that cannot reach it where it is, and when it is handed
+//! out. Moving it on request and under memory pressure, and calling importers back, come next; see
+//! `CHANGELOG.md`.
+//!
+//! # An example
+//!
+//! ```no_run
+//! use peerbuf::{Access, BufferDescriptor, Engine, EngineDescriptor};
+//!
+//! # fn main() -> peerbuf::Result<()> {
+//! let engine = Engine::open(&EngineDescriptor::new())?;
+//! let first = engine.open_device(&engine.adapters()[0])?;
+//! let second = engine.open_device(engine.adapters().last().unwrap_or(&engine.adapters()[0]))?;
+//!
+//! // At home on the first device; wherever both can reach it.
+//! let frame = engine.create_buffer(&first, BufferDescriptor::new(8 << 20).name("frame"))?;
+//! let writer = frame.attach(&first)?;
+//! let reader = frame.attach(&second)?;
+//!
+//! // The first device writes, the second reads the same bytes.
+//! writer.map(Access::Write)?.fill(7)?;
+//! assert!(reader.map(Access::Read)?.verify(7)?.is_clean());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Applications that record their own commands take [`Mapping::view`] (a `VkBuffer`, an offset, a size)
+//! and the two halves of an ownership transfer, [`Mapping::acquire`] and [`Mapping::release`]; they let
+//! peerbuf adopt the device they have ([`Engine::adopt_device`]).
+//!
+//! # Words
+//!
+//! | here | kernel | Vulkan |
+//! |---|---|---|
+//! | [`Adapter`] | DRM device | `VkPhysicalDevice` |
+//! | [`Device`] | `ttm_device` | `VkDevice` |
+//! | [`DomainId`] | `ttm_resource_manager` | heap |
+//! | [`Placement`] | `ttm_placement` | choice of memory type |
+//! | [`SharedBuffer`] | `struct dma_buf` | – |
+//! | [`Attachment`] | `dma_buf_attachment` | – |
+//! | [`Mapping`] | mapped `sg_table` | imported memory, bound buffer |
+//! | [`HostAccess`] | `dma_buf_begin_cpu_access` | mapped memory |
+//! | [`Fence`], [`Usage`] | `dma_fence`, `dma_resv_usage` | timeline semaphore and value |
+//! | [`Route`] | p2p distance | – |
+//!
+//! # Flow
+//!
+//! ```text
+//!  Adapter ──open/adopt──► Device ──allocate──► Allocation ──slot or whole──► Backing ══► SharedBuffer
+//!                                                    │                                        │ attach
+//!                                              View per device ◄────────────map────────── Attachment
+//!                                            (memory, VkBuffer)        (Mapping, generation n)
+//! ```
+//!
+//! # Files, fds, threads
+//!
+//! Every fd is an `OwnedFd`, close-on-exec, duplicated before it is given to a driver. All public types
+//! are `Send + Sync`. Nothing waits without a bound ([`EngineDescriptor::timeout`]); dropping never
+//! waits for a GPU, except the last drop of a device and of its engine, in bounds. The library prints
+//! nothing; it emits [`tracing`] events.
 
 mod buffer;
 mod core;
@@ -20,4 +98,4 @@ pub use engine::{Engine, EngineDescriptor};
 pub use error::{Error, ForeignFdReason, Result};
 pub use memory::{DomainId, DomainKind, Placement, Provider};
 pub use sync::{Fence, Usage};
-pub use transfer::{Route, Verdict};
+pub use transfer::{PassReport, Route, Verdict};

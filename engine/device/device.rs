@@ -58,7 +58,8 @@ impl Device {
 
     /// The raw device with its function table, for applications that record their own commands.
     ///
-    /// Handles made from it must be gone before the last [`Device`] and everything made on it is.
+    /// Handles made from it must be gone, and work submitted through it be over, before the last
+    /// [`Device`] and everything made on it is gone.
     pub fn raw(&self) -> &ash::Device {
         &self.0.raw
     }
@@ -295,22 +296,29 @@ impl DeviceInner {
     }
 }
 
+/// How long the last drop of a device waits for what peerbuf submitted on it.
+const LAST_WAIT: Duration = Duration::from_secs(10);
+
 impl Drop for DeviceInner {
-    /// The only wait for a GPU in any `drop`: whoever holds a device keeps it alive, so when the last
-    /// one is gone only our own finished or abandoned work can be left on it.
+    /// The only wait for a GPU in the drop of an object: whoever holds a device keeps it alive, so when
+    /// the last one is gone only our own finished or abandoned work can be left on it. Bounded: a device
+    /// that does not come to its end is leaked.
     fn drop(&mut self) {
-        self.queue.with_raw(|queue| {
-            // SAFETY: the queue is live and locked. An error means that the device is lost, and then
-            // nothing is running.
-            let _ = unsafe { self.raw.queue_wait_idle(queue) };
-        });
-        // SAFETY: idle since the line above.
+        self.live.died(Object::Device);
+        let last = self.queue.submitted();
+        // An error means that the device is lost, and then nothing is running.
+        let over = self.queue.wait(&self.raw, &self.calls, last, LAST_WAIT).unwrap_or(true);
+        if !over {
+            tracing::error!(device = self.name, "the device did not come to its end; leaked");
+            return;
+        }
+        // SAFETY: the wait above says that nothing submitted here is running.
         unsafe { self.queue.destroy(&self.raw) };
         if self.owned {
-            // SAFETY: everything made on the device holds an `Arc` of it, so all of it is destroyed.
+            // SAFETY: everything made on the device holds an `Arc` of it, so all of it is destroyed;
+            // what an application made or submitted itself is gone by the contract of `Device::raw`.
             unsafe { self.raw.destroy_device(None) };
         }
-        self.live.died(Object::Device);
     }
 }
 

@@ -18,6 +18,7 @@ mod calls;
 #[expect(clippy::module_inception, reason = "the file is named after the type that it holds")]
 mod device;
 mod external;
+mod formats;
 mod instance;
 mod queue;
 pub mod quirks;
@@ -28,6 +29,7 @@ pub use adopt::AdoptedDevice;
 pub use calls::{Call, Calls};
 pub use device::{Device, DeviceId};
 pub use external::{ExternalBuffers, ExternalSemaphores, HandleType};
+pub use formats::{FormatModifier, vulkan_format};
 pub use instance::{Message, MessageSink, Validation, instance_extensions};
 pub use queue::QueueLock;
 pub use select::AdapterSelector;
