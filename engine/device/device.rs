@@ -310,6 +310,8 @@ impl Drop for DeviceInner {
         let over = self.queue.wait(&self.raw, &self.calls, last, LAST_WAIT).unwrap_or(true);
         if !over {
             tracing::error!(device = self.name, "the device did not come to its end; leaked");
+            // The instance may not be destroyed before the device.
+            std::mem::forget(self.adapter.clone());
             return;
         }
         // SAFETY: the wait above says that nothing submitted here is running.
