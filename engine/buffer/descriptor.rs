@@ -1,5 +1,8 @@
 //! What a buffer is to be.
 
+use ash::vk;
+
+use crate::device::SHARED_BUFFER_USAGE;
 use crate::error::{Error, Result};
 use crate::memory::Placement;
 
@@ -15,19 +18,31 @@ use crate::memory::Placement;
 pub struct BufferDescriptor {
     size: u64,
     name: Option<Box<str>>,
+    usage: vk::BufferUsageFlags,
     placement: Placement,
 }
 
 impl BufferDescriptor {
-    /// A buffer of `size` bytes; anywhere, nameless.
+    /// A buffer of `size` bytes; anywhere, nameless, for every use that needs no extension.
     pub fn new(size: u64) -> Self {
-        Self { size, name: None, placement: Placement::default() }
+        Self { size, name: None, usage: SHARED_BUFFER_USAGE, placement: Placement::default() }
     }
 
     /// Gives it a name, for errors, events and reports.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Says what devices will do with it.
+    ///
+    /// The `VkBuffer` of a [`crate::Mapping`] spans a whole slab and can do everything that needs no
+    /// extension, whatever is said here; saying it makes a use that it cannot do an error when the
+    /// buffer is created. For other uses there is [`crate::Mapping::own_buffer`].
+    #[must_use]
+    pub fn usage(mut self, usage: vk::BufferUsageFlags) -> Self {
+        self.usage = usage;
         self
     }
 
@@ -43,14 +58,30 @@ impl BufferDescriptor {
         self.size
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self, home: &str) -> Result<()> {
         match self.size {
             0 => Err(Error::InvalidSize { size: 0, rule: "at least one byte" }),
+            _ if !SHARED_BUFFER_USAGE.contains(self.usage) => Err(Error::Unsupported {
+                device: home.to_owned(),
+                missing: format!(
+                    "{:?} in buffers that span a slab (see Mapping::own_buffer)",
+                    self.usage & !SHARED_BUFFER_USAGE
+                ),
+            }),
             _ => Ok(()),
         }
     }
 
-    pub(super) fn into_parts(self) -> (u64, Option<Box<str>>, Placement) {
-        (self.size, self.name, self.placement)
+    /// What devices will do with it.
+    pub fn usages(&self) -> vk::BufferUsageFlags {
+        self.usage
+    }
+
+    pub(super) fn placed(&self) -> Placement {
+        self.placement
+    }
+
+    pub(super) fn into_name(self) -> Option<Box<str>> {
+        self.name
     }
 }

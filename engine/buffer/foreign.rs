@@ -131,7 +131,9 @@ pub(crate) fn import(
     name: Option<&str>,
 ) -> Result<SharedBuffer> {
     core.check(device)?;
-    BufferDescriptor::new(facts.size).check()?;
+    let descriptor = BufferDescriptor::new(facts.size);
+    let descriptor = name.map_or(descriptor.clone(), |name| descriptor.name(name));
+    descriptor.check(device.name())?;
     let handle = facts.handle;
     dma_buf::check_foreign(fd, handle, facts.size)?;
     check_driver(device, facts)?;
@@ -152,9 +154,7 @@ pub(crate) fn import(
     let origin = core.origin(provider);
     let allocation = Allocation::import_foreign(&origin, device, fd, handle, facts.size, opaque)?;
     let backing = Backing::foreign(allocation);
-    let placement = crate::memory::Placement::default();
-    let name = name.map(Into::into);
-    Ok(SharedBuffer::new(core, device.id(), facts.size, name, placement, backing))
+    Ok(SharedBuffer::new(core, device.id(), descriptor, backing))
 }
 
 /// Opaque fds are only for the same driver on the same device, and drivers do not look.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use ash::vk;
+
 use super::access::Access;
 use super::attachment::Attachment;
 use super::descriptor::BufferDescriptor;
@@ -41,6 +43,7 @@ pub(crate) struct BufferInner {
     id: u64,
     home: DeviceId,
     pub(super) placement: Placement,
+    usage: vk::BufferUsageFlags,
     /// How often it has moved. Written under the reservation; release/acquire, so that who reads a
     /// new generation without it sees what was done before.
     generation: AtomicU32,
@@ -54,10 +57,10 @@ impl SharedBuffer {
         home: &Arc<DeviceInner>,
         descriptor: BufferDescriptor,
     ) -> Result<Self> {
-        descriptor.check()?;
+        descriptor.check(home.name())?;
         core.check(home)?;
         core.retire.collect();
-        let (size, name, placement) = descriptor.into_parts();
+        let (size, placement) = (descriptor.size(), descriptor.placed());
         let backing = match core.allocate(home, placement, size, false, |_| true) {
             // Memory that waits to be retired may be what is missing.
             Err(error) if error.is_out_of_memory() && core.trim() > 0 => {
@@ -69,26 +72,25 @@ impl SharedBuffer {
             device: home.name().to_owned(),
             missing: "any memory that it could share".into(),
         })?;
-        Ok(Self::new(core, home.id(), size, name, placement, backing))
+        Ok(Self::new(core, home.id(), descriptor, backing))
     }
 
     pub(super) fn new(
         core: &Arc<Core>,
         home: DeviceId,
-        size: u64,
-        name: Option<Box<str>>,
-        placement: Placement,
+        descriptor: BufferDescriptor,
         backing: Backing,
     ) -> Self {
         core.live.born(Object::Buffer);
         // INVARIANT: the backing was allocated for, or checked against, `size`.
         Self(Arc::new(BufferInner {
             core: Arc::clone(core),
-            size,
-            name,
+            size: descriptor.size(),
+            placement: descriptor.placed(),
+            usage: descriptor.usages(),
+            name: descriptor.into_name(),
             id: core.next_buffer(),
             home,
-            placement,
             generation: AtomicU32::new(0),
             reservation: Mutex::new(State::new(backing)),
         }))
@@ -112,6 +114,16 @@ impl SharedBuffer {
     /// Where it may live.
     pub fn placement(&self) -> Placement {
         self.0.placement
+    }
+
+    /// What it was created as.
+    pub fn descriptor(&self) -> BufferDescriptor {
+        let descriptor = BufferDescriptor::new(self.0.size).usage(self.0.usage);
+        let descriptor = descriptor.placement(self.0.placement);
+        match &self.0.name {
+            Some(name) => descriptor.name(name),
+            None => descriptor,
+        }
     }
 
     /// Where its bytes are.
