@@ -99,3 +99,8 @@ pub use error::{Error, ForeignFdReason, Result};
 pub use memory::{DomainId, DomainKind, Placement, Provider};
 pub use sync::{Fence, Usage};
 pub use transfer::{PassReport, Route, Verdict};
+
+/// The README's example must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
