@@ -1,0 +1,35 @@
+//! A test that runs once more in a process of its own, with another environment.
+
+use std::process::{Command, Output};
+
+use super::turn;
+use super::watchdog::{Watchdog, test_name};
+
+const MARK: &str = "PEERBUF_TEST_CHILD";
+
+/// Whether this is the second run, in the child.
+pub(crate) fn is_child() -> bool {
+    std::env::var_os(MARK).is_some_and(|name| name == *test_name())
+}
+
+/// Runs this test, and no other, in a child that `prepare` has changed the environment of. Fails
+/// with what the child printed if the child failed. The child ends in bounds: it has a watchdog too.
+pub(crate) fn run(prepare: impl FnOnce(&mut Command) -> &mut Command) {
+    // Its pipes would be found by tests that count descriptors.
+    let _turn = turn();
+    let mut watchdog = Watchdog::start();
+    let name = test_name();
+    let this = std::env::current_exe().expect("the path of this program");
+    let mut command = Command::new(this);
+    command.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(MARK, &name);
+    let output = prepare(&mut command).output().expect("the child starts");
+    watchdog.stop();
+    check(&name, &output);
+}
+
+fn check(name: &str, output: &Output) {
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name} failed in its child:\n{out}\n{err}");
+    assert!(out.contains("1 passed"), "{name} did not run in its child:\n{out}\n{err}");
+}

@@ -1,0 +1,78 @@
+//! The file descriptors of this process, from `/proc/self/fd`.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::path::PathBuf;
+
+use rustix::io::FdFlags;
+
+/// What was open at some moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OpenFds(BTreeMap<RawFd, PathBuf>);
+
+impl OpenFds {
+    /// What is open now.
+    pub(crate) fn now() -> Self {
+        let list = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
+        let numbers = list.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        // The descriptor that lists them is closed when its link is looked up, and so left out.
+        let numbers: Vec<RawFd> = numbers.collect();
+        Self(numbers.into_iter().filter_map(|fd| Some((fd, link(fd)?))).collect())
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What is open in `later` and not here, and the other way round. Numbers may have changed hands
+    /// as long as the same files are open.
+    pub(crate) fn difference(&self, later: &Self) -> Vec<String> {
+        if self.kinds() == later.kinds() {
+            return vec![];
+        }
+        let more = later.0.iter().filter(|(fd, path)| self.0.get(fd) != Some(path));
+        let less = self.0.iter().filter(|(fd, path)| later.0.get(fd) != Some(path));
+        more.map(|(fd, path)| format!("fd {fd} was opened and not closed: {}", path.display()))
+            .chain(less.map(|(fd, path)| {
+                format!("fd {fd} was closed by somebody else: {}", path.display())
+            }))
+            .collect()
+    }
+
+    fn kinds(&self) -> Vec<&PathBuf> {
+        let mut kinds: Vec<_> = self.0.values().collect();
+        kinds.sort();
+        kinds
+    }
+
+    /// Those that a program started by this process would inherit, apart from the standard three.
+    pub(crate) fn inheritable(&self) -> Vec<String> {
+        self.0
+            .iter()
+            .filter(|(fd, _)| **fd > 2 && !closes_on_exec(**fd))
+            .map(|(fd, path)| format!("fd {fd}: {}", path.display()))
+            .collect()
+    }
+}
+
+/// What an fd is, as the kernel shows it: `/dmabuf:` for a dma-buf, `/memfd:peerbuf` for a memfd.
+pub(crate) fn link_of(fd: BorrowedFd<'_>) -> String {
+    link(fd.as_raw_fd()).expect("an open fd has a link").display().to_string()
+}
+
+fn link(fd: RawFd) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()
+}
+
+fn closes_on_exec(fd: RawFd) -> bool {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).unwrap_or(0);
+    flags & rustix::fs::OFlags::CLOEXEC.bits() != 0
+}
+
+/// Whether `fd` closes when the process starts another program.
+pub(crate) fn is_close_on_exec(fd: BorrowedFd<'_>) -> bool {
+    rustix::io::fcntl_getfd(fd).is_ok_and(|flags| flags.contains(FdFlags::CLOEXEC))
+}

@@ -1,0 +1,338 @@
+//! What every test stands on: an engine under the validation layer, devices found by declared
+//! requirements, and a look at the end whether anything was left behind.
+//!
+//! A [`Rig`] is the first thing that a test makes, so that it is the last to go. When it goes it
+//! checks that the process has the file descriptors it began with, that no object of the engine is
+//! alive, and that Vulkan had nothing to complain about. A test that needs what is not there says so
+//! on the real standard error, and fails under `CI=true`: a silent skip is a false pass.
+#![expect(dead_code, reason = "every test file uses its own part of the rig")]
+
+pub(crate) mod allowed;
+pub(crate) mod bytes;
+pub(crate) mod child;
+pub(crate) mod fds;
+pub(crate) mod watchdog;
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ash::vk::DriverId;
+use peerbuf::device::{Call, Message};
+use peerbuf::observe::{Live, Object};
+use peerbuf::{
+    Access, Adapter, BufferDescriptor, Device, Engine, EngineDescriptor, HandleType, Validation,
+};
+
+use fds::OpenFds;
+use watchdog::Watchdog;
+
+/// One test's engine and devices, and what it must leave behind: nothing.
+pub(crate) struct Rig {
+    engine: Option<Engine>,
+    live: Arc<Live>,
+    messages: Messages,
+    /// Whose devices were opened, for the list of allowed messages.
+    drivers: Mutex<Vec<DriverId>>,
+    before: OpenFds,
+    watchdog: Watchdog,
+    // Last, so that the next test begins when all else is gone. File descriptors are counted for the
+    // whole process, so tests in one process take turns.
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// What Vulkan said.
+pub(crate) type Messages = Arc<Mutex<Vec<Message>>>;
+
+static TURN: Mutex<()> = Mutex::new(());
+/// Keeps the drivers loaded. SwiftShader's compiler opens a memfd (`swiftshader_jit`) once per load of
+/// the library and never closes it, and the loader unloads drivers with the last instance.
+static WARM: OnceLock<Vec<Adapter>> = OnceLock::new();
+
+impl Rig {
+    /// Waits for its turn and opens an engine under the validation layer.
+    pub(crate) fn new() -> Self {
+        Self::with(|descriptor| descriptor)
+    }
+
+    /// The same with a descriptor that `change` has changed.
+    pub(crate) fn with(change: impl FnOnce(EngineDescriptor) -> EngineDescriptor) -> Self {
+        let turn = turn();
+        let watchdog = Watchdog::start();
+        // Loaders and drivers keep what they open first: caches, compilers, device nodes.
+        WARM.get_or_init(warm_up);
+        let before = OpenFds::now();
+        let messages = Messages::default();
+        let engine = open(change(descriptor(&messages)));
+        Self {
+            live: Arc::clone(engine.live()),
+            engine: Some(engine),
+            messages,
+            drivers: Mutex::default(),
+            before,
+            watchdog,
+            _turn: turn,
+        }
+    }
+
+    /// The engine.
+    pub(crate) fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("the engine is there until the rig is finished")
+    }
+
+    /// Takes the engine out, for tests of the order in which things go.
+    pub(crate) fn take_engine(&mut self) -> Engine {
+        self.engine.take().expect("the engine is taken once")
+    }
+
+    /// A second engine in the same process: a stranger to the first.
+    pub(crate) fn stranger(&self) -> Engine {
+        open(descriptor(&self.messages))
+    }
+
+    /// Where further engines of a test leave their messages.
+    pub(crate) fn messages(&self) -> &Messages {
+        &self.messages
+    }
+
+    /// Opens a device of the rig's engine.
+    pub(crate) fn open(&self, adapter: &Adapter) -> Device {
+        let device = self.engine().open_device(adapter).expect("the adapter opens");
+        self.know(&device);
+        device
+    }
+
+    /// Opens a device of another engine on the same adapter as `twin`.
+    pub(crate) fn open_on(&self, engine: &Engine, twin: &Device) -> Device {
+        let uuid = peerbuf::AdapterSelector::Uuid(twin.adapter().device_uuid());
+        let adapter = engine.adapter(uuid).expect("a second engine sees the same adapters");
+        let device = engine.open_device(adapter).expect("the adapter opens");
+        self.know(&device);
+        device
+    }
+
+    /// Remembers whose device it is, for the list of allowed messages.
+    pub(crate) fn know(&self, device: &Device) {
+        let driver = device.adapter().driver_id();
+        self.drivers.lock().unwrap_or_else(PoisonError::into_inner).push(driver);
+    }
+
+    // ---- devices by requirement ----
+
+    /// A device of lavapipe; `None`, and loudly, if there is none.
+    pub(crate) fn lavapipe(&self) -> Option<Device> {
+        self.of_driver(DriverId::MESA_LLVMPIPE, "lavapipe")
+    }
+
+    /// A device of SwiftShader; `None`, and loudly, if there is none.
+    pub(crate) fn swiftshader(&self) -> Option<Device> {
+        self.of_driver(DriverId::GOOGLE_SWIFTSHADER, "SwiftShader")
+    }
+
+    /// A device of each of two drivers that share no kind of fd: lavapipe and SwiftShader.
+    pub(crate) fn two_drivers(&self) -> Option<[Device; 2]> {
+        Some([self.lavapipe()?, self.swiftshader()?])
+    }
+
+    /// One device of every adapter that can be opened.
+    pub(crate) fn all(&self) -> Vec<Device> {
+        // Both drivers are always wanted, whatever else is there.
+        for (driver, name) in DRIVERS {
+            if self.find(driver).is_none() {
+                missing(name);
+            }
+        }
+        self.usable().map(|adapter| self.open(adapter)).collect()
+    }
+
+    /// Two devices of every adapter, side by side: what stands in for two GPUs each.
+    pub(crate) fn twice_each(&self) -> Vec<Device> {
+        self.all()
+            .into_iter()
+            .flat_map(|first| {
+                let second = self.open(&first.adapter().clone());
+                [first, second]
+            })
+            .collect()
+    }
+
+    /// Two devices of one adapter, the first there is.
+    pub(crate) fn two_of_one_adapter(&self) -> [Device; 2] {
+        let adapter = self.usable().next().expect("an engine opens with a usable adapter");
+        [self.open(adapter), self.open(adapter)]
+    }
+
+    fn of_driver(&self, driver: DriverId, name: &str) -> Option<Device> {
+        match self.find(driver) {
+            Some(adapter) => Some(self.open(adapter)),
+            None => {
+                missing(name);
+                None
+            }
+        }
+    }
+
+    fn find(&self, driver: DriverId) -> Option<&Adapter> {
+        self.usable().find(|adapter| adapter.driver_id() == driver)
+    }
+
+    fn usable(&self) -> impl Iterator<Item = &Adapter> {
+        self.engine().adapters().iter().filter(|adapter| adapter.missing().is_empty())
+    }
+
+    // ---- the end ----
+
+    /// How often calls were made, to compare with later.
+    pub(crate) fn made(&self) -> Made {
+        Made(Call::ALL.map(|call| self.engine().calls().made(call)))
+    }
+
+    /// Ends the rig and checks what is left. Dropping it does the same; this is for tests that have
+    /// something to do afterwards.
+    pub(crate) fn finish(self) {
+        drop(self);
+    }
+
+    /// Everything that is wrong at the end.
+    fn complaints(&mut self) -> Vec<String> {
+        self.engine = None;
+        let mut complaints = alive(&self.live);
+        complaints.extend(self.before.difference(&OpenFds::now()));
+        let drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
+        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        complaints.extend(
+            messages
+                .iter()
+                .filter(|message| !allowed::is_allowed(message, &drivers))
+                .map(|message| format!("Vulkan said: {message}")),
+        );
+        complaints
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let failing = std::thread::panicking();
+        let complaints = self.complaints();
+        self.watchdog.stop();
+        if complaints.is_empty() {
+            return;
+        }
+        let list = complaints.join("\n  ");
+        let name = watchdog::test_name();
+        if failing {
+            // The test says what went wrong; this may help to say why.
+            say(&format!("{name} failed, and at its end:\n  {list}"));
+        } else {
+            panic!("{name} left something behind:\n  {list}");
+        }
+    }
+}
+
+/// Waits until no other test of this process runs.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts of calls at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Made([u64; Call::ALL.len()]);
+
+impl Made {
+    /// The calls made since `earlier`, by name.
+    pub(crate) fn since(self, earlier: Self) -> Vec<(&'static str, u64)> {
+        Call::ALL
+            .into_iter()
+            .zip(self.0.into_iter().zip(earlier.0))
+            .filter(|(_, (now, then))| now > then)
+            .map(|(call, (now, then))| (call.name(), now - then))
+            .collect()
+    }
+}
+
+/// The drivers that the suite always wants.
+const DRIVERS: [(DriverId, &str); 2] =
+    [(DriverId::MESA_LLVMPIPE, "lavapipe"), (DriverId::GOOGLE_SWIFTSHADER, "SwiftShader")];
+
+/// Whether the suite runs in the virtual machine, where dma-bufs are real.
+pub(crate) fn in_vm() -> bool {
+    std::env::var_os("PEERBUF_VM").is_some_and(|value| value == "1")
+}
+
+/// Whether tests of real dma-bufs can run here. The virtual machine must have them; natively they are
+/// run where they are there, and otherwise belong to that tier.
+pub(crate) fn needs_dma_buf(device: &Device) -> bool {
+    let nodes = ["/dev/udmabuf", "/dev/dma_heap/system"];
+    let absent: Vec<_> =
+        nodes.into_iter().filter(|node| !std::path::Path::new(node).exists()).collect();
+    let exports = device.adapter().external_buffer(HandleType::DmaBuf).exportable;
+    if absent.is_empty() && exports {
+        return true;
+    }
+    let why = format!(
+        "no {} here, and {} {} dma-bufs",
+        absent.join(", "),
+        device.name(),
+        if exports { "exports" } else { "does not export" }
+    );
+    assert!(!in_vm(), "{}: the vm tier must have dma-bufs, but: {why}", watchdog::test_name());
+    say(&format!("{} runs in the vm tier: {why}", watchdog::test_name()));
+    false
+}
+
+/// Says that something is absent that the test needs: a failure under `CI=true`, and loud otherwise.
+pub(crate) fn missing(what: &str) {
+    let name = watchdog::test_name();
+    let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    assert!(!ci, "{name} needs {what}, which is missing, and CI=true allows no skip");
+    say(&format!("{name} SKIPPED a part: {what} is missing on this machine"));
+}
+
+/// Writes to the real standard error, which the test harness does not hide.
+pub(crate) fn say(text: &str) {
+    // Nobody can be told if standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// What of an engine is still alive.
+pub(crate) fn alive(live: &Live) -> Vec<String> {
+    Object::ALL
+        .into_iter()
+        .filter(|object| live.count(*object) > 0)
+        .map(|object| format!("{} {object:?} still alive", live.count(object)))
+        .collect()
+}
+
+fn descriptor(messages: &Messages) -> EngineDescriptor {
+    let sink = Arc::clone(messages);
+    EngineDescriptor::new()
+        .validation(Validation::Required)
+        .timeout(if in_vm() { Duration::from_secs(300) } else { Duration::from_secs(30) })
+        .messages(Arc::new(move |message: &Message| {
+            sink.lock().unwrap_or_else(PoisonError::into_inner).push(message.clone());
+        }))
+}
+
+fn open(descriptor: EngineDescriptor) -> Engine {
+    match Engine::open(&descriptor) {
+        Err(peerbuf::Error::Unsupported { missing: what, .. }) => {
+            missing(&what);
+            Engine::open(&descriptor.validation(Validation::IfPresent))
+        }
+        other => other,
+    }
+    .expect("the engine opens")
+}
+
+/// Uses everything once on every device, so that what drivers keep for the life of the process is
+/// there before anything is counted.
+fn warm_up() -> Vec<Adapter> {
+    let engine = open(descriptor(&Messages::default()));
+    for adapter in engine.adapters().iter().filter(|adapter| adapter.missing().is_empty()) {
+        let device = engine.open_device(adapter).expect("the adapter opens");
+        let buffer = engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
+        let seat = buffer.attach(&device).expect("a device reaches its own buffer");
+        seat.map(Access::ReadWrite).and_then(|mapping| mapping.fill(1)).expect("a pass runs");
+    }
+    engine.adapters().to_vec()
+}
