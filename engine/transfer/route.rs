@@ -203,10 +203,13 @@ pub struct Verdict {
 const WORTH_IT: u32 = 2;
 
 impl Verdict {
-    /// Chooses among what works: the highest on the ladder, unless another one is twice as fast.
+    /// Chooses among what works: the highest on the ladder, unless another one is twice as fast. A
+    /// device has no better way to itself than its own.
     pub(crate) fn new(working: Vec<Working>, refused: Vec<Refusal>, probe_bytes: u64) -> Self {
         let chosen = working.iter().copied().reduce(|best, next| {
-            let faster = next.route.is_shared() && next.read * WORTH_IT < best.read;
+            let faster = best.route != Route::Local
+                && next.route.is_shared()
+                && next.read * WORTH_IT < best.read;
             if faster { next } else { best }
         });
         Self {
@@ -295,6 +298,7 @@ mod tests {
         check(&[(Route::DmaBuf, 100), (Route::Memfd, 49)], Route::Memfd);
         check(&[(Route::Memfd, 100), (Route::Staged, 1)], Route::Memfd);
         check(&[(Route::Staged, 100)], Route::Staged);
+        check(&[(Route::Local, 100), (Route::Memfd, 1)], Route::Local);
     }
 
     #[test]
