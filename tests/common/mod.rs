@@ -21,7 +21,8 @@ use ash::vk::DriverId;
 use peerbuf::device::{Call, Message};
 use peerbuf::observe::{Live, Object};
 use peerbuf::{
-    Access, Adapter, BufferDescriptor, Device, Engine, EngineDescriptor, HandleType, Validation,
+    Access, Adapter, Attachment, BufferDescriptor, Device, Engine, EngineDescriptor, HandleType,
+    Validation,
 };
 
 use fds::OpenFds;
@@ -335,4 +336,18 @@ fn warm_up() -> Vec<Adapter> {
         seat.map(Access::ReadWrite).and_then(|mapping| mapping.fill(1)).expect("a pass runs");
     }
     engine.adapters().to_vec()
+}
+
+/// Writes the pattern of `seed` on the device of `seat`.
+pub(crate) fn fill(seat: &Attachment, seed: u32) {
+    let mapping = seat.map(Access::Write).expect("the device maps it");
+    mapping.fill(seed).expect("the pass runs");
+}
+
+/// Asserts that the device of `seat` sees the pattern of `seed` in every word.
+pub(crate) fn assert_pattern(seat: &Attachment, seed: u32, what: &str) {
+    let mapping = seat.map(Access::Read).expect("the device maps it");
+    let report = mapping.verify(seed).expect("the pass runs");
+    assert!(report.is_clean(), "{what}: {} sees {report:?}", mapping.device().name());
+    assert_eq!(report.words, mapping.buffer().size() / 4, "{what}");
 }
