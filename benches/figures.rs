@@ -1,2 +1,0 @@
-//! The figures.
-fn main() {}

@@ -1,0 +1,173 @@
+//! A figure: one number with its target, as a row of the table and as JSON.
+
+use std::fmt::{self, Write};
+
+use serde_json::{Value, json};
+
+use crate::measure::Compared;
+
+/// Which way is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    AtLeast,
+    AtMost,
+}
+
+/// One of the project's figures.
+pub(crate) struct Figure {
+    pub(crate) id: &'static str,
+    /// What is measured.
+    what: &'static str,
+    value: f64,
+    lo: f64,
+    hi: f64,
+    unit: &'static str,
+    /// What it is compared with; `None` for plain counts.
+    baseline: Option<&'static str>,
+    /// `None` for what is only told.
+    target: Option<f64>,
+    direction: Direction,
+    /// Seconds per operation: ours and the baseline's.
+    seconds: Option<(f64, f64)>,
+}
+
+impl Figure {
+    /// How many times as fast as `baseline` something is.
+    pub(crate) fn speed(
+        id: &'static str,
+        what: &'static str,
+        baseline: &'static str,
+        target: Option<f64>,
+        compared: Compared,
+    ) -> Self {
+        let Compared { ratio, ours, baseline: theirs } = compared;
+        Self {
+            id,
+            what,
+            value: ratio.median,
+            lo: ratio.lo,
+            hi: ratio.hi,
+            unit: "times as fast",
+            baseline: Some(baseline),
+            target,
+            direction: Direction::AtLeast,
+            seconds: Some((ours, theirs)),
+        }
+    }
+
+    /// Something that is counted, and the same in every run.
+    pub(crate) fn count(
+        id: &'static str,
+        what: &'static str,
+        unit: &'static str,
+        target: Option<f64>,
+        value: f64,
+    ) -> Self {
+        let direction = Direction::AtMost;
+        Self {
+            id,
+            what,
+            value,
+            lo: value,
+            hi: value,
+            unit,
+            baseline: None,
+            target,
+            direction,
+            seconds: None,
+        }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let direction = match self.direction {
+            Direction::AtLeast => "at_least",
+            Direction::AtMost => "at_most",
+        };
+        json!({
+            "id": self.id,
+            "value": self.value,
+            "unit": self.unit,
+            "baseline": self.baseline,
+            "target": self.target,
+            "direction": direction,
+            "lo": self.lo,
+            "hi": self.hi,
+            "seconds": self.seconds.map(|(ours, _)| ours),
+            "baseline_seconds": self.seconds.map(|(_, baseline)| baseline),
+        })
+    }
+
+    /// Whether the target is met, by the interval's worse end: by luck does not count.
+    fn met(&self) -> &'static str {
+        let Some(target) = self.target else {
+            return "";
+        };
+        let met = match self.direction {
+            Direction::AtLeast => [self.lo, self.value].map(|value| value >= target),
+            Direction::AtMost => [self.hi, self.value].map(|value| value <= target),
+        };
+        match met {
+            [true, _] => "yes",
+            [false, true] => "barely",
+            [false, false] => "no",
+        }
+    }
+
+    fn cells(&self) -> [String; COLUMNS] {
+        let number = |value: f64| match self.direction {
+            Direction::AtLeast if value < 10.0 => format!("{value:.3}"),
+            _ => format!("{value:.1}"),
+        };
+        let sign = if self.direction == Direction::AtLeast { "≥" } else { "≤" };
+        let (ours, theirs) =
+            self.seconds.map_or_else(Default::default, |(ours, theirs)| (time(ours), time(theirs)));
+        [
+            self.id.into(),
+            self.baseline.map_or(self.what.into(), |by| format!("{}, against {by}", self.what)),
+            format!("{} {}", number(self.value), self.unit),
+            format!("{} … {}", number(self.lo), number(self.hi)),
+            self.target.map_or_else(String::new, |target| format!("{sign} {target}")),
+            self.met().into(),
+            ours,
+            theirs,
+        ]
+    }
+}
+
+const COLUMNS: usize = 8;
+const HEADINGS: [&str; COLUMNS] =
+    ["id", "what", "value", "95 % interval", "target", "met", "ours", "baseline"];
+
+/// Figures as aligned text.
+pub(crate) struct Table<'a>(pub(crate) &'a [Figure]);
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows: Vec<_> = std::iter::once(HEADINGS.map(String::from))
+            .chain(self.0.iter().map(Figure::cells))
+            .collect();
+        let mut widths = [0; COLUMNS];
+        for row in &rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        for row in &rows {
+            let mut line = String::new();
+            for (cell, &width) in row.iter().zip(&widths) {
+                write!(line, "{cell:width$}  ")?;
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// Seconds, in the unit that suits.
+pub(crate) fn time(seconds: f64) -> String {
+    match seconds {
+        s if s < 1e-6 => format!("{:.0} ns", s * 1e9),
+        s if s < 1e-3 => format!("{:.2} µs", s * 1e6),
+        s => format!("{:.2} ms", s * 1e3),
+    }
+}

@@ -1,0 +1,95 @@
+//! What 100,000 live shared buffers hold: descriptors, and bytes of bookkeeping.
+
+use peerbuf::observe::Object;
+use peerbuf::{Access, Attachment, BufferDescriptor, Mapping, SharedBuffer};
+
+use crate::Outcome;
+use crate::figure::Figure;
+use crate::heap;
+use crate::setup::Setup;
+
+const BUFFERS: usize = 100_000;
+const SIZE: u64 = 4096;
+
+/// `live_100k_fds` and `live_100k_bytes`: a buffer is live and shared when it was created on one
+/// device and attached by another one. The bytes with a mapping each are told as well.
+pub(crate) fn live(setup: &Setup) -> Outcome<Vec<Figure>> {
+    let objects = setup.engine.live().count(Object::Buffer);
+    let fds = open_fds()?;
+    let (shared, bytes) = heap::taken_by(|| share_many(setup));
+    let shared = shared?;
+    let (mappings, mapped_bytes) = heap::taken_by(|| map_all(&shared));
+    let mappings = mappings?;
+    let held = open_fds()? - fds;
+    check(setup, &shared)?;
+    drop(mappings);
+    drop(shared);
+    setup.engine.trim();
+    if setup.engine.live().count(Object::Buffer) != objects {
+        return Err("buffers that were dropped are still alive".into());
+    }
+    let each = |bytes: i64| bytes as f64 / BUFFERS as f64;
+    Ok(vec![
+        Figure::count(
+            "live_100k_fds",
+            "100,000 buffers of 4 KiB, shared and mapped: open fds",
+            "fds",
+            Some(100.0),
+            held as f64,
+        ),
+        Figure::count(
+            "live_100k_bytes",
+            "100,000 buffers of 4 KiB, shared: heap bytes each",
+            "bytes",
+            Some(256.0),
+            each(bytes),
+        ),
+        Figure::count(
+            "live_100k_mapped_bytes",
+            "the same, mapped as well",
+            "bytes",
+            None,
+            each(bytes + mapped_bytes),
+        ),
+    ])
+}
+
+/// With the list that holds the user's handles, for they are needed to keep the buffers alive.
+fn share_many(setup: &Setup) -> Outcome<Vec<(SharedBuffer, Attachment)>> {
+    let mut list = Vec::with_capacity(BUFFERS);
+    for _ in 0..BUFFERS {
+        let buffer = setup.engine.create_buffer(&setup.near, BufferDescriptor::new(SIZE))?;
+        let attachment = buffer.attach(&setup.far)?;
+        list.push((buffer, attachment));
+    }
+    Ok(list)
+}
+
+fn map_all(shared: &[(SharedBuffer, Attachment)]) -> Outcome<Vec<Mapping>> {
+    let mut list = Vec::with_capacity(BUFFERS);
+    for (_, attachment) in shared {
+        list.push(attachment.map(Access::ReadWrite)?);
+    }
+    Ok(list)
+}
+
+/// Writes some of them on one device, then reads them on the other: no two share bytes.
+fn check(setup: &Setup, shared: &[(SharedBuffer, Attachment)]) -> Outcome<()> {
+    // A prime, so that every slab is visited.
+    let some = || shared.iter().enumerate().step_by(997);
+    for (index, (buffer, _)) in some() {
+        let seed = u32::try_from(index)?;
+        buffer.attach(&setup.near)?.map(Access::Write)?.fill(seed)?;
+    }
+    for (index, (_, attachment)) in some() {
+        let report = attachment.map(Access::Read)?.verify(u32::try_from(index)?)?;
+        if !report.is_clean() {
+            return Err(format!("buffer {index}: wrong bytes: {report:?}").into());
+        }
+    }
+    Ok(())
+}
+
+fn open_fds() -> Outcome<usize> {
+    Ok(std::fs::read_dir("/proc/self/fd")?.count())
+}

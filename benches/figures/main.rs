@@ -1,0 +1,125 @@
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports")]
+//! The project's own figures, each beside what it is compared with: `cargo bench --bench figures`.
+//!
+//! `-- --json` for a program to read, `-- --filter ID` for the figures whose id contains `ID`.
+//! BENCHMARKS.md says how they are measured and what they mean. A figure that misses its target is
+//! no failure; wrong bytes and failed calls are.
+
+mod by_hand;
+mod copy;
+mod figure;
+mod hand;
+mod heap;
+mod live;
+mod measure;
+mod noise;
+mod setup;
+mod share;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::figure::{Figure, Table};
+use crate::noise::Noise;
+use crate::setup::Setup;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+#[global_allocator]
+static HEAP: heap::Counted = heap::Counted;
+
+/// Figures that come from one measurement, and what measures them.
+struct Group {
+    ids: &'static [&'static str],
+    measure: fn(&Setup) -> Outcome<Vec<Figure>>,
+}
+
+const GROUPS: [Group; 5] = [
+    Group { ids: &["share_one_more"], measure: share::one_more },
+    Group { ids: &["create_share_destroy", "create_share_use_destroy"], measure: share::life },
+    Group {
+        ids: &["live_100k_fds", "live_100k_bytes", "live_100k_mapped_bytes"],
+        measure: live::live,
+    },
+    Group { ids: &["copy_64m_vs_ash"], measure: copy::vs_ash },
+    Group { ids: &["copy_64m_vs_memcpy"], measure: copy::vs_memcpy },
+];
+
+fn main() -> ExitCode {
+    match Options::parse(std::env::args().skip(1)).and_then(|options| run(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("figures: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Outcome<()> {
+    let groups: Vec<_> =
+        GROUPS.iter().filter(|group| group.ids.iter().any(|id| options.wants(id))).collect();
+    if groups.is_empty() {
+        let known: Vec<_> = GROUPS.iter().flat_map(|group| group.ids.iter().copied()).collect();
+        return Err(format!("no figure matches; there are {}", known.join(", ")).into());
+    }
+    let setup = Setup::new()?;
+    let noise = Noise::measure(&setup)?;
+    if !options.json {
+        print_header(&setup, &noise);
+    }
+    let mut figures = Vec::new();
+    for group in groups {
+        figures
+            .extend((group.measure)(&setup)?.into_iter().filter(|figure| options.wants(figure.id)));
+    }
+    if options.json {
+        let figures: Vec<_> = figures.iter().map(Figure::json).collect();
+        let noise: Vec<_> = noise.0.iter().map(noise::Line::json).collect();
+        println!("{:#}", json!({ "schema": 1, "figures": figures, "noise": noise }));
+    } else {
+        print!("{}", Table(&figures));
+    }
+    Ok(())
+}
+
+fn print_header(setup: &Setup, noise: &Noise) {
+    for (name, value) in setup.machine() {
+        println!("{name:>12}  {value}");
+    }
+    for line in &noise.0 {
+        println!("{:>12}  {line}", "A/A noise");
+    }
+    println!();
+}
+
+/// What the command line asked for.
+#[derive(Default)]
+struct Options {
+    json: bool,
+    filter: Option<String>,
+}
+
+impl Options {
+    fn parse(arguments: impl Iterator<Item = String>) -> Outcome<Self> {
+        let mut options = Self::default();
+        let mut arguments = arguments;
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--json" => options.json = true,
+                "--filter" => {
+                    options.filter = Some(arguments.next().ok_or("--filter needs an id")?);
+                }
+                // What cargo adds.
+                "--bench" => {}
+                other => return Err(format!("{other}: only --json and --filter ID").into()),
+            }
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, id: &str) -> bool {
+        self.filter.as_ref().is_none_or(|filter| id.contains(filter.as_str()))
+    }
+}

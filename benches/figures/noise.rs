@@ -1,0 +1,79 @@
+//! What this run cannot tell from nothing: the same operation as both contenders.
+
+use std::fmt;
+use std::hint::black_box;
+
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::by_hand::ByHand;
+use crate::copy::heap_pair;
+use crate::figure::time;
+use crate::measure::{Compared, Plan, compare};
+use crate::setup::Setup;
+
+/// The noise of this run, per kind of operation. Every ratio would be 1 without any.
+pub(crate) struct Noise(pub(crate) Vec<Line>);
+
+/// One operation against itself.
+pub(crate) struct Line {
+    what: &'static str,
+    compared: Compared,
+}
+
+impl Noise {
+    pub(crate) fn measure(setup: &Setup) -> Outcome<Self> {
+        let by_hand = ByHand::new(&setup.near, &setup.far, setup.handle, 64 << 10)?;
+        let block = by_hand.create()?;
+        let share = || {
+            black_box(by_hand.share(&block)?);
+            Ok(())
+        };
+        let micros = compare(Plan::MICROSECONDS, share, share)?;
+        let (source, mut target) = heap_pair()?;
+        let (other_source, mut other_target) = heap_pair()?;
+        let millis = compare(
+            Plan::MILLISECONDS,
+            || {
+                black_box(&mut target).copy_from_slice(black_box(&source));
+                Ok(())
+            },
+            || {
+                black_box(&mut other_target).copy_from_slice(black_box(&other_source));
+                Ok(())
+            },
+        )?;
+        Ok(Self(vec![
+            Line { what: "sharing by hand", compared: micros },
+            Line { what: "memcpy of 64 MiB", compared: millis },
+        ]))
+    }
+}
+
+impl Line {
+    pub(crate) fn json(&self) -> Value {
+        let ratio = self.compared.ratio;
+        json!({
+            "what": self.what,
+            "value": ratio.median,
+            "lo": ratio.lo,
+            "hi": ratio.hi,
+            "seconds": self.compared.ours,
+        })
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ratio = self.compared.ratio;
+        write!(
+            f,
+            "{}: {:.3} ({:.3} … {:.3}), {} each",
+            self.what,
+            ratio.median,
+            ratio.lo,
+            ratio.hi,
+            time(self.compared.ours),
+        )
+    }
+}

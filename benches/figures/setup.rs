@@ -1,0 +1,88 @@
+//! The devices that take part, and what the run should say about where it ran.
+
+use std::time::Duration;
+
+use ash::vk;
+use peerbuf::device::AdapterKind;
+use peerbuf::{Adapter, Device, Engine, EngineDescriptor, HandleType, Route};
+
+use crate::Outcome;
+
+/// Two devices that share memory directly, so that it can be done by hand as well.
+pub(crate) struct Setup {
+    pub(crate) engine: Engine,
+    /// Exports.
+    pub(crate) near: Device,
+    /// Imports.
+    pub(crate) far: Device,
+    /// How it travels.
+    pub(crate) handle: HandleType,
+}
+
+/// The bound of every wait.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Setup {
+    pub(crate) fn new() -> Outcome<Self> {
+        let engine = Engine::open(&EngineDescriptor::new().timeout(TIMEOUT))?;
+        let mut adapters: Vec<_> = usable(&engine).collect();
+        adapters.sort_by_key(|adapter| rank(adapter));
+        let first = *adapters.first().ok_or("no adapter can be used")?;
+        // Two pieces of hardware if there are two, else one adapter twice.
+        let second = adapters.get(1).copied().filter(|adapter| rank(adapter) == HARDWARE);
+        let near = engine.open_device(first)?;
+        let far = engine.open_device(second.unwrap_or(first))?;
+        let handle = match engine.route(&near, &far)?.route {
+            Route::DmaBuf => HandleType::DmaBuf,
+            Route::OpaqueFd => HandleType::OpaqueFd,
+            other => {
+                let (near, far) = (near.name(), far.name());
+                return Err(format!("{near} and {far} share by {other}, not by an fd").into());
+            }
+        };
+        Ok(Self { engine, near, far, handle })
+    }
+
+    /// What the figures were measured on, as lines of name and value.
+    pub(crate) fn machine(&self) -> Vec<(&'static str, String)> {
+        let kernel = rustix::system::uname();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let profile = if cfg!(debug_assertions) { "debug: NOT FOR FIGURES" } else { "release" };
+        vec![
+            ("near", describe(&self.near)),
+            ("far", describe(&self.far)),
+            ("shared by", self.handle.to_string()),
+            ("processor", format!("{}, {cores} cores", processor())),
+            ("kernel", kernel.release().to_string_lossy().into_owned()),
+            ("build", profile.into()),
+        ]
+    }
+}
+
+const HARDWARE: u32 = 0;
+
+/// Hardware first, then lavapipe, then what else there is.
+fn rank(adapter: &Adapter) -> u32 {
+    match (adapter.kind(), adapter.driver_id()) {
+        (AdapterKind::Cpu, vk::DriverId::MESA_LLVMPIPE) => 1,
+        (AdapterKind::Cpu, _) => 2,
+        _ => HARDWARE,
+    }
+}
+
+fn usable(engine: &Engine) -> impl Iterator<Item = &Adapter> {
+    engine.adapters().iter().filter(|adapter| adapter.missing().is_empty())
+}
+
+fn describe(device: &Device) -> String {
+    let adapter = device.adapter();
+    let software = if adapter.kind() == AdapterKind::Cpu { ", a software device" } else { "" };
+    format!("{}, {} {}{software}", device.name(), adapter.driver_name(), adapter.driver_info())
+}
+
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find(|line| line.starts_with("model name"));
+    let name = line.and_then(|line| line.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.into(), |(_, name)| name.trim().into())
+}
