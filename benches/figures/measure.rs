@@ -21,7 +21,7 @@ impl Plan {
     pub(crate) const MICROSECONDS: Self = Self { rounds: 201, batch: Duration::from_micros(500) };
 
     /// For what takes milliseconds.
-    pub(crate) const MILLISECONDS: Self = Self { rounds: 41, batch: Duration::ZERO };
+    pub(crate) const MILLISECONDS: Self = Self { rounds: 101, batch: Duration::ZERO };
 }
 
 /// What a comparison found.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::by_hand::ByHand;
-use crate::copy::heap_pair;
+use crate::copy::{HeapCopy, Turns, in_turns};
 use crate::figure::time;
 use crate::measure::{Compared, Plan, compare};
 use crate::setup::Setup;
@@ -30,16 +30,16 @@ impl Noise {
             Ok(())
         };
         let micros = compare(Plan::MICROSECONDS, share, share)?;
-        let (source, mut target) = heap_pair()?;
-        let (other_source, mut other_target) = heap_pair()?;
+        let (mut heap, mut other_heap) = in_turns(HeapCopy::new, HeapCopy::new)?;
+        let (mut turns, mut other_turns) = (Turns::default(), Turns::default());
         let millis = compare(
             Plan::MILLISECONDS,
             || {
-                black_box(&mut target).copy_from_slice(black_box(&source));
+                heap[turns.next()].copy();
                 Ok(())
             },
             || {
-                black_box(&mut other_target).copy_from_slice(black_box(&other_source));
+                other_heap[other_turns.next()].copy();
                 Ok(())
             },
         )?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ash::vk;
 use peerbuf::device::AdapterKind;
-use peerbuf::{Adapter, Device, Engine, EngineDescriptor, HandleType, Route};
+use peerbuf::{Adapter, BufferDescriptor, Device, Engine, EngineDescriptor, HandleType, Provider};
 
 use crate::Outcome;
 
@@ -32,14 +32,7 @@ impl Setup {
         let second = adapters.get(1).copied().filter(|adapter| rank(adapter) == HARDWARE);
         let near = engine.open_device(first)?;
         let far = engine.open_device(second.unwrap_or(first))?;
-        let handle = match engine.route(&near, &far)?.route {
-            Route::DmaBuf => HandleType::DmaBuf,
-            Route::OpaqueFd => HandleType::OpaqueFd,
-            other => {
-                let (near, far) = (near.name(), far.name());
-                return Err(format!("{near} and {far} share by {other}, not by an fd").into());
-            }
-        };
+        let handle = shared_by(&engine, &near, &far)?;
         Ok(Self { engine, near, far, handle })
     }
 
@@ -56,6 +49,20 @@ impl Setup {
             ("kernel", kernel.release().to_string_lossy().into_owned()),
             ("build", profile.into()),
         ]
+    }
+}
+
+/// How a buffer gets from one to the other. Sharing one proves the routes, which is to be over before
+/// anything is measured.
+fn shared_by(engine: &Engine, near: &Device, far: &Device) -> Outcome<HandleType> {
+    let buffer = engine.create_buffer(near, BufferDescriptor::new(4096))?;
+    let _seat = buffer.attach(far)?;
+    match buffer.provider() {
+        Provider::Device { handle, .. } => Ok(handle),
+        other => {
+            let (near, far) = (near.name(), far.name());
+            Err(format!("{near} and {far} share by {other}, which is not done by hand here").into())
+        }
     }
 }
 
