@@ -21,6 +21,9 @@ use crate::sync::Fence;
 /// Bytes that are sent through a route to prove it.
 const PROBE: u64 = 1 << 20;
 
+/// How often a warm read is timed.
+const READS: u32 = 5;
+
 /// One side of a route.
 #[derive(Clone, Debug)]
 pub(crate) struct End {
@@ -221,7 +224,7 @@ impl Drop for Probe {
     }
 }
 
-/// Writes on one side and reads on the other, then the other way round; measures a warm read.
+/// Writes on one side and reads on the other, then the other way round; measures warm reads.
 fn there_and_back(
     probe: &Probe,
     from: &End,
@@ -232,9 +235,14 @@ fn there_and_back(
     const SEEDS: [u32; 2] = [0x7065_6572, 0x6275_6621];
     probe.run(|watch| from.passes.fill(near, SEEDS[0], watch))?;
     check(probe.run(|watch| to.passes.verify(far, SEEDS[0], watch))?)?;
-    let start = Instant::now();
-    check(probe.run(|watch| to.passes.verify(far, SEEDS[0], watch))?)?;
-    let read = start.elapsed();
+    let mut read = Duration::MAX;
+    // The best of some: one wake-up of a thread that comes late costs more than the probe itself, and
+    // the choice among routes depends on a factor of two.
+    for _ in 0..READS {
+        let start = Instant::now();
+        check(probe.run(|watch| to.passes.verify(far, SEEDS[0], watch))?)?;
+        read = read.min(start.elapsed());
+    }
     probe.run(|watch| to.passes.fill(far, SEEDS[1], watch))?;
     check(probe.run(|watch| from.passes.verify(near, SEEDS[1], watch))?)?;
     Ok(read)
