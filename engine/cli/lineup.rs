@@ -1,0 +1,80 @@
+//! Who takes part: the adapters of this machine, opened.
+
+use std::time::Duration;
+
+use peerbuf::{Adapter, AdapterSelector, Device, Engine, EngineDescriptor, Error};
+
+use crate::failure::Failure;
+
+/// An engine, and the devices that were opened for a command, in order.
+#[derive(Debug)]
+pub(crate) struct Lineup {
+    pub(crate) engine: Engine,
+    pub(crate) devices: Vec<Device>,
+    /// Adapters that cannot take part, with what they lack.
+    pub(crate) unusable: Vec<(Adapter, String)>,
+}
+
+impl Lineup {
+    /// Opens what is selected; every adapter that can be opened, if nothing is. A single one is opened
+    /// twice.
+    ///
+    /// # Errors
+    ///
+    /// What opening said, for an adapter that was named; those that were not named and cannot be opened
+    /// are in [`Lineup::unusable`].
+    pub(crate) fn open(selected: &[AdapterSelector], timeout: Duration) -> Result<Self, Failure> {
+        let engine = Engine::open(&EngineDescriptor::new().timeout(timeout))?;
+        let mut this = Self { engine, devices: vec![], unusable: vec![] };
+        if selected.is_empty() {
+            this.open_all()?;
+        } else {
+            this.open_selected(selected)?;
+        }
+        if let [only] = &this.devices[..] {
+            let again = this.engine.open_device(only.adapter())?;
+            this.devices.push(again);
+        }
+        Ok(this)
+    }
+
+    /// All ordered pairs of different devices, by their positions.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (usize, usize)> {
+        let count = self.devices.len();
+        (0..count).flat_map(move |from| {
+            (0..count).filter(move |to| *to != from).map(move |to| (from, to))
+        })
+    }
+
+    fn open_selected(&mut self, selected: &[AdapterSelector]) -> Result<(), Failure> {
+        for selector in selected {
+            let adapter = self
+                .engine
+                .adapter(*selector)
+                .map_err(|error| Failure::selecting(error, self.engine.adapters()))?;
+            self.devices.push(self.engine.open_device(adapter)?);
+        }
+        Ok(())
+    }
+
+    fn open_all(&mut self) -> Result<(), Failure> {
+        for adapter in self.engine.adapters() {
+            if !adapter.missing().is_empty() {
+                self.unusable
+                    .push((adapter.clone(), format!("lacks {}", adapter.missing().join(", "))));
+                continue;
+            }
+            match self.engine.open_device(adapter) {
+                Ok(device) => self.devices.push(device),
+                // The next one would fail for the same reason.
+                Err(error @ Error::FdLimit { .. }) => return Err(error.into()),
+                Err(error) => self.unusable.push((adapter.clone(), error.to_string())),
+            }
+        }
+        if self.devices.is_empty() {
+            let line = |(adapter, why): &(Adapter, String)| format!("{}: {why}", adapter.name());
+            return Err(Failure::NothingOpens { why: self.unusable.iter().map(line).collect() });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! The reports as tables, for people: no colour, at most 100 columns while there are few devices.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
+
+use crate::report::{
+    DemoReport, DeviceFacts, DevicesReport, DrmFacts, PairResult, PciFacts, RouteFacts,
+    UnusableFacts, WorkingFacts,
+};
+use crate::size::Human;
+
+const WIDTH: u16 = 100;
+
+/// `peerbuf devices`.
+pub(crate) fn devices(report: &DevicesReport) -> String {
+    let mut text = Text::default();
+    text.line(format_args!("{}", device_table(&report.devices)));
+    text.unusable(&report.unusable);
+    text.line(format_args!("\nRoutes, from the row's device to the column's (✓ proved with data; speed of the probe's read):"));
+    text.line(format_args!("{}", matrix(report)));
+    let refused = refusals(&report.routes);
+    if refused.row_count() > 0 {
+        text.line(format_args!("\nNot used, and why:"));
+        text.line(format_args!("{refused}"));
+    }
+    let proved = report.routes.iter().filter(|route| route.verified).count();
+    text.line(format_args!(
+        "\n{proved} of {} ordered pairs have a proved route.",
+        report.routes.len()
+    ));
+    text.0
+}
+
+/// `peerbuf demo`.
+pub(crate) fn demo(report: &DemoReport) -> String {
+    let mut text = Text::default();
+    text.line(format_args!("One buffer of {}, shared by", Human(report.size)));
+    for device in &report.devices {
+        let driver = driver(device);
+        text.line(format_args!("  {}  {} · {driver}", device.index, device.name));
+    }
+    text.unusable(&report.unusable);
+    text.line(format_args!("\n{}", results(report)));
+    let place = if report.domain == "vram" { "the memory of device 0" } else { "system memory" };
+    let moved = match report.generation {
+        0 => "where it was created".to_owned(),
+        n => format!("after {n} {}, to where all can reach it", plural(n, "move")),
+    };
+    text.line(format_args!(
+        "Each rate is that of one pass; the first fill also pays for the first touch of fresh memory."
+    ));
+    text.line(format_args!(
+        "\nThe buffer is in {place} ({}), generation {}: {moved}.",
+        report.provider, report.generation,
+    ));
+    text.line(format_args!(
+        "{} verified over {} ordered pairs in {:.2} s: {}.",
+        Human(report.bytes_verified),
+        report.pairs,
+        report.seconds,
+        match report.mismatches {
+            0 => "every byte right".to_owned(),
+            wrong => format!("{wrong} wrong {}", plural(wrong, "word")),
+        },
+    ));
+    text.0
+}
+
+fn plural(count: impl Into<u64>, noun: &str) -> String {
+    if count.into() == 1 { noun.to_owned() } else { format!("{noun}s") }
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        writeln!(self.0, "{line}").expect("writing to a string cannot fail");
+    }
+
+    fn unusable(&mut self, unusable: &[UnusableFacts]) {
+        for UnusableFacts { adapter, name, reason } in unusable {
+            self.line(format_args!("Left out: adapter {adapter}, {name}: {reason}"));
+        }
+    }
+}
+
+fn table(header: impl IntoIterator<Item = impl Into<Cell>>) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_FULL_CONDENSED.with_rounded_corners())
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(WIDTH)
+        .set_header(header.into_iter().map(Into::into).collect::<Vec<Cell>>());
+    table
+}
+
+fn device_table(devices: &[DeviceFacts]) -> Table {
+    let mut table = table(["#", "device", "type", "memory", "exports", "imports", "node"]);
+    for device in devices {
+        table.add_row([
+            number(device),
+            format!("{}\n{}", device.name, driver(device)),
+            device.kind.to_owned(),
+            lines(device.heaps.iter().map(|heap| {
+                let place = if heap.device_local { "device" } else { "host" };
+                format!("{} {place}", Human(heap.size))
+            })),
+            lines(&device.exports),
+            lines(&device.imports),
+            node(device),
+        ]);
+    }
+    table
+}
+
+fn driver(device: &DeviceFacts) -> String {
+    let name = &device.driver;
+    match &device.driver_info {
+        Some(info) => format!("{name}, {info}"),
+        None => format!("{name}, version {:#x}", device.driver_version),
+    }
+}
+
+/// Its number here, and the one that `--devices` takes where that is another.
+fn number(device: &DeviceFacts) -> String {
+    if device.index == device.adapter {
+        device.index.to_string()
+    } else {
+        format!("{}\n(adapter {})", device.index, device.adapter)
+    }
+}
+
+fn node(device: &DeviceFacts) -> String {
+    let drm = |prefix, node: Option<DrmFacts>| node.map(|node| format!("{prefix}{}", node.minor));
+    let pci = device.pci.map(|PciFacts { domain, bus, device, function }| {
+        format!("{domain:04x}:{bus:02x}:{device:02x}.{function:x}")
+    });
+    let known = [drm("renderD", device.drm_render), drm("card", device.drm_primary), pci];
+    lines(known.into_iter().flatten())
+}
+
+/// One below the other; a dash if there is none.
+fn lines(items: impl IntoIterator<Item = impl ToString>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    if items.is_empty() { "–".to_owned() } else { items.join("\n") }
+}
+
+/// Who can share with whom: the chosen route first, then the others that work.
+fn matrix(report: &DevicesReport) -> Table {
+    let corner = "from \\ to".to_owned();
+    let header = report.devices.iter().map(|device| device.index.to_string());
+    let mut table = table([corner].into_iter().chain(header));
+    for from in &report.devices {
+        let cells = report.devices.iter().map(|to| {
+            let pair = report.routes.iter().find(|r| (r.from, r.to) == (from.index, to.index));
+            pair.map_or_else(|| "–".to_owned(), route_cell)
+        });
+        table.add_row([from.index.to_string()].into_iter().chain(cells));
+    }
+    table
+}
+
+fn route_cell(pair: &RouteFacts) -> String {
+    let Some(chosen) = pair.route else {
+        return "✗ none".to_owned();
+    };
+    let (first, others): (Vec<&WorkingFacts>, Vec<&WorkingFacts>) =
+        pair.working.iter().partition(|working| working.route == chosen);
+    lines(first.into_iter().chain(others).map(|working| {
+        format!("✓ {} {:.1} GB/s", working.route, working.read_bytes_per_second / 1e9)
+    }))
+}
+
+/// Every reason once, with the routes that it refuses and the pairs that it holds for.
+fn refusals(routes: &[RouteFacts]) -> Table {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for pair in routes {
+        let refused = pair.refused.iter().map(|refusal| (refusal.route, refusal.reason.as_str()));
+        let error = pair.error.as_deref().map(|error| ("any", error));
+        for (route, reason) in refused.chain(error) {
+            let known = groups.iter_mut().find(|g| g.routes == [route] && g.reason == reason);
+            match known {
+                Some(group) => group.pairs.push((pair.from, pair.to)),
+                None => groups.push(Group {
+                    routes: vec![route],
+                    pairs: vec![(pair.from, pair.to)],
+                    reason,
+                }),
+            }
+        }
+    }
+    let mut table = table(["route", "pairs", "reason"]);
+    for Group { routes: refused, pairs, reason } in merge(groups) {
+        let pairs = if pairs.len() == routes.len() { "all".to_owned() } else { compact(&pairs) };
+        table.add_row([lines(refused), pairs, reason.to_owned()]);
+    }
+    table
+}
+
+/// Routes that were refused for the same reason, between the same pairs.
+struct Group<'a> {
+    routes: Vec<&'a str>,
+    pairs: Vec<(usize, usize)>,
+    reason: &'a str,
+}
+
+/// Joins groups of one route that say the same, and puts those of one route side by side.
+fn merge(groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
+    let mut merged: Vec<Group<'_>> = Vec::new();
+    for group in groups {
+        let same = |m: &&mut Group<'_>| m.reason == group.reason && m.pairs == group.pairs;
+        if let Some(known) = merged.iter_mut().find(same) {
+            known.routes.extend(group.routes);
+            continue;
+        }
+        let after = merged.iter().rposition(|m| m.routes[0] == group.routes[0]);
+        merged.insert(after.map_or(merged.len(), |at| at + 1), group);
+    }
+    merged
+}
+
+/// Pairs by their first device: `0 → 1, 2`, one line each.
+fn compact(pairs: &[(usize, usize)]) -> String {
+    let mut by_first: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for (from, to) in pairs {
+        by_first.entry(*from).or_default().push(to.to_string());
+    }
+    lines(by_first.into_iter().map(|(from, to)| format!("{from} → {}", to.join(", "))))
+}
+
+fn results(report: &DemoReport) -> Table {
+    let mut table =
+        table(["writes → checks", "verified", "wrong words", "fill GB/s", "verify GB/s"]);
+    for pair in &report.results {
+        let rate = |seconds: f64| format!("{:.2}", report.size as f64 / seconds / 1e9);
+        table.add_row([
+            format!("{} → {}", pair.from, pair.to),
+            Human(pair.bytes_verified).to_string(),
+            wrong(pair),
+            rate(pair.fill_seconds),
+            rate(pair.verify_seconds),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn wrong(pair: &PairResult) -> String {
+    match pair.first_mismatch {
+        None => pair.mismatches.to_string(),
+        Some(first) => format!("{}, the first at byte {first}", pair.mismatches),
+    }
+}

@@ -1,0 +1,119 @@
+//! Sizes as people write them: `64M`, `4K`, `1G`, plain bytes.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The passes that fill and verify work on words of 32 bits.
+const WORD: u64 = 4;
+
+/// Letters for powers of 1024.
+const UNITS: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+
+/// Size of a buffer that the passes can work on: positive, and a multiple of 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(u64);
+
+impl Size {
+    pub(crate) fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ParseSizeError {
+    #[error("not a size; write bytes (4096), or a number with K, M, G or T (64M)")]
+    Malformed,
+    #[error("larger than any memory")]
+    TooLarge,
+    #[error("a buffer needs at least one word of 4 bytes")]
+    Zero,
+    #[error(
+        "{0} bytes are not a multiple of 4; the passes that fill and verify work on 32-bit words"
+    )]
+    NotWords(u64),
+}
+
+impl FromStr for Size {
+    type Err = ParseSizeError;
+
+    fn from_str(text: &str) -> Result<Self, ParseSizeError> {
+        // `64MiB` and `64MB` are what some people write, and mean the same here.
+        let upper = text.trim().to_ascii_uppercase();
+        let short = upper.strip_suffix("IB").or_else(|| upper.strip_suffix('B')).unwrap_or(&upper);
+        let unit = UNITS.iter().find(|(letter, _)| short.ends_with(*letter));
+        let digits = unit.map_or(short, |(letter, _)| short.trim_end_matches(*letter));
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(ParseSizeError::Malformed);
+        }
+        let number: u64 = digits.parse().map_err(|_| ParseSizeError::TooLarge)?;
+        let factor = 1u64 << unit.map_or(0, |(_, shift)| *shift);
+        match number.checked_mul(factor).ok_or(ParseSizeError::TooLarge)? {
+            0 => Err(ParseSizeError::Zero),
+            bytes if !bytes.is_multiple_of(WORD) => Err(ParseSizeError::NotWords(bytes)),
+            bytes => Ok(Self(bytes)),
+        }
+    }
+}
+
+/// Bytes for people: the largest unit that leaves at least one, with one decimal where it is not whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Human(pub(crate) u64);
+
+impl fmt::Display for Human {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0;
+        let Some((letter, shift)) = UNITS.iter().rev().find(|(_, shift)| bytes >> shift > 0) else {
+            return write!(f, "{bytes} B");
+        };
+        let whole = bytes >> shift;
+        if whole << shift == bytes {
+            return write!(f, "{whole} {letter}iB");
+        }
+        // CAST: rounded to one decimal anyway.
+        write!(f, "{:.1} {letter}iB", bytes as f64 / (1u64 << shift) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<u64, ParseSizeError>) {
+        assert_eq!(text.parse::<Size>().map(Size::bytes), expected, "{text}");
+    }
+
+    #[test]
+    fn sizes_are_read_from_text() {
+        check("4096", Ok(4096));
+        check("4K", Ok(4096));
+        check("64M", Ok(64 << 20));
+        check("64m", Ok(64 << 20));
+        check("64MiB", Ok(64 << 20));
+        check("64MB", Ok(64 << 20));
+        check("1G", Ok(1 << 30));
+        check("2T", Ok(2 << 40));
+        check("8B", Ok(8));
+        check("0", Err(ParseSizeError::Zero));
+        check("0G", Err(ParseSizeError::Zero));
+        check("6", Err(ParseSizeError::NotWords(6)));
+        check("99999999999T", Err(ParseSizeError::TooLarge));
+        check("99999999999999999999999", Err(ParseSizeError::TooLarge));
+        for wrong in ["", "M", "iB", "-4", "+4", "1.5M", "4 K", "4X", "0x10", "4MM"] {
+            check(wrong, Err(ParseSizeError::Malformed));
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_short() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1020, "1020 B"),
+            (4096, "4 KiB"),
+            (64 << 20, "64 MiB"),
+            ((64 << 20) + (1 << 19), "64.5 MiB"),
+            (31 << 30, "31 GiB"),
+        ] {
+            assert_eq!(Human(bytes).to_string(), text);
+        }
+    }
+}
