@@ -1,0 +1,169 @@
+#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
+#![expect(unsafe_code, reason = "only this program knows where the fd that it takes in came from")]
+//! Two processes share a buffer: an fd travels over a Unix socket, and each side's device writes what
+//! the other side's device then checks.
+//!
+//! `cargo run --example two_processes`
+
+use std::error::Error;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{env, io};
+
+use peerbuf::{
+    Access, Adapter, BufferDescriptor, Engine, EngineDescriptor, ForeignFacts, HandleType,
+    Validation,
+};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, send, sendmsg, socketpair,
+};
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+const SIZE: u64 = 4 << 20;
+/// What the parent's device writes, and what the child's device answers.
+const PARENTS_SEED: u32 = 1;
+const CHILDS_SEED: u32 = 2;
+/// Nobody waits longer than this for the other side. Waits for devices have bounds of their own.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What the child says when all that it read was right.
+const ALL_RIGHT: &[u8] = b"all right";
+
+fn main() -> Result<()> {
+    match env::args().nth(1).as_deref() {
+        Some("child") => child(),
+        _ => parent(),
+    }
+}
+
+fn parent() -> Result<()> {
+    let engine = Engine::open(&EngineDescriptor::new().validation(Validation::IfPresent))?;
+    // Best is one that exports dma-bufs, which every driver may take in.
+    let exports = |adapter: &&Adapter| adapter.external_buffer(HandleType::DmaBuf).exportable;
+    let adapters = engine.adapters();
+    let adapter = adapters.iter().find(exports).or(adapters.first()).ok_or("no adapter")?;
+    let device = engine.open_device(adapter)?;
+    let buffer = engine.create_buffer(&device, BufferDescriptor::new(SIZE).name("letter"))?;
+
+    // Handing out an fd may first move the buffer into memory of its own, so it comes before mapping.
+    // The buffer stays where it is until `export` is dropped.
+    let export = buffer.export_foreign()?;
+    let facts = export.facts();
+    println!("parent: {SIZE} bytes on {}, to be shared as {}", device.name(), facts.handle);
+    let seat = buffer.attach(&device)?;
+    let mapping = seat.map(Access::ReadWrite)?;
+    mapping.fill(PARENTS_SEED)?;
+
+    let (socket, mut process) = start_child()?;
+    send_fd(&socket, export.as_fd(), &facts)?;
+    let answer = receive_text(&socket);
+    // The child's end of the socket closes when the child ends. If it does not, the child has to go.
+    if answer.is_err() || receive_text(&socket).is_err() {
+        process.kill()?;
+    }
+    let status = process.wait()?;
+    if answer? != ALL_RIGHT || !status.success() {
+        return Err(format!("the child has failed ({status})").into());
+    }
+
+    let report = mapping.verify(CHILDS_SEED)?;
+    println!("parent: read {} words of the child's, {} wrong", report.words, report.wrong);
+    if report.is_clean() { Ok(()) } else { Err("the child's words did not arrive".into()) }
+}
+
+fn child() -> Result<()> {
+    // The parent has made the socket our standard input.
+    let stdin = io::stdin();
+    set_socket_timeout(&stdin, Timeout::Recv, Some(PATIENCE))?;
+    let (fd, facts) = receive_fd(stdin.as_fd())?;
+
+    let engine = Engine::open(&EngineDescriptor::new().validation(Validation::IfPresent))?;
+    let device = engine.open_device(adapter_for(&engine, &facts)?)?;
+    // SAFETY: the fd came from our parent, which runs the same program and sent the facts of that very
+    // export. The messages on the socket order the two sides: the parent's device has finished before
+    // the fd is sent, and the parent looks again only after our answer.
+    let buffer = unsafe { engine.import_foreign(&device, fd.as_fd(), facts, Some("letter")) }?;
+    println!("child:  took it in on {}", device.name());
+
+    let seat = buffer.attach(&device)?;
+    let mapping = seat.map(Access::ReadWrite)?;
+    let report = mapping.verify(PARENTS_SEED)?;
+    println!("child:  read {} words of the parent's, {} wrong", report.words, report.wrong);
+    if !report.is_clean() {
+        return Err("the parent's words did not arrive".into());
+    }
+    mapping.fill(CHILDS_SEED)?;
+    send(&stdin, ALL_RIGHT, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// The adapter that the memory came from, if this process sees it too; else another one that takes in
+/// such memory. An `OPAQUE_FD` is of use on its own adapter only.
+fn adapter_for<'a>(engine: &'a Engine, facts: &ForeignFacts) -> Result<&'a Adapter> {
+    let same = |adapter: &&Adapter| {
+        (adapter.device_uuid(), adapter.driver_uuid()) == (facts.device_uuid, facts.driver_uuid)
+    };
+    let able = |adapter: &&Adapter| {
+        facts.handle != HandleType::OpaqueFd && adapter.external_buffer(facts.handle).importable
+    };
+    let adapters = engine.adapters();
+    let found = adapters.iter().find(same).or_else(|| adapters.iter().find(able));
+    Ok(found.ok_or("no adapter takes in such memory")?)
+}
+
+/// Runs this program again, with one end of a new socket as its standard input.
+fn start_child() -> Result<(OwnedFd, Child)> {
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&ours, Timeout::Recv, Some(PATIENCE))?;
+    set_socket_timeout(&ours, Timeout::Send, Some(PATIENCE))?;
+    let child =
+        Command::new(env::current_exe()?).arg("child").stdin(Stdio::from(theirs)).spawn()?;
+    Ok((ours, child))
+}
+
+/// Sends an fd, and what a receiver must know about it, as one packet.
+fn send_fd(socket: &OwnedFd, fd: BorrowedFd<'_>, facts: &ForeignFacts) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err("no room for the fd".into());
+    }
+    sendmsg(socket, &[IoSlice::new(&facts.to_bytes())], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn receive_fd(socket: BorrowedFd<'_>) -> Result<(OwnedFd, ForeignFacts)> {
+    let mut bytes = [0; ForeignFacts::BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut bytes)],
+        &mut ancillary,
+        // Every fd that comes in is close-on-exec from its first moment.
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
+    let fd = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    if received.bytes != bytes.len() {
+        return Err(format!("a packet of {} bytes from the parent", received.bytes).into());
+    }
+    let facts = ForeignFacts::from_bytes(&bytes).ok_or("facts of an unknown kind")?;
+    Ok((fd.ok_or("a packet without an fd")?, facts))
+}
+
+/// The next packet; empty if the other side has closed its end.
+fn receive_text(socket: &OwnedFd) -> Result<Vec<u8>> {
+    let mut bytes = [0; 64];
+    let (_, len) = rustix::net::recv(socket, &mut bytes[..], RecvFlags::empty())?;
+    Ok(bytes[..len].to_vec())
+}
