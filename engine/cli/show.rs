@@ -102,8 +102,8 @@ fn device_table(devices: &[DeviceFacts]) -> Table {
     let mut table = table(["#", "device", "type", "memory", "exports", "imports", "node"]);
     for device in devices {
         table.add_row([
-            number(device),
-            format!("{}\n{}", device.name, driver(device)),
+            device.index.to_string(),
+            description(device),
             device.kind.to_owned(),
             lines(device.heaps.iter().map(|heap| {
                 let place = if heap.device_local { "device" } else { "host" };
@@ -117,21 +117,22 @@ fn device_table(devices: &[DeviceFacts]) -> Table {
     table
 }
 
+/// Name and version. Drivers without a version text use Vulkan's own packing of the number.
 fn driver(device: &DeviceFacts) -> String {
-    let name = &device.driver;
+    let (name, version) = (&device.driver, device.driver_version);
     match &device.driver_info {
         Some(info) => format!("{name}, {info}"),
-        None => format!("{name}, version {:#x}", device.driver_version),
+        None => {
+            let (major, minor, patch) = (version >> 22, version >> 12 & 0x3ff, version & 0xfff);
+            format!("{name}, {major}.{minor}.{patch}")
+        }
     }
 }
 
-/// Its number here, and the one that `--devices` takes where that is another.
-fn number(device: &DeviceFacts) -> String {
-    if device.index == device.adapter {
-        device.index.to_string()
-    } else {
-        format!("{}\n(adapter {})", device.index, device.adapter)
-    }
+/// What it is, and what `--devices` calls it where that is not its number here.
+fn description(device: &DeviceFacts) -> String {
+    let adapter = (device.index != device.adapter).then(|| format!("adapter {}", device.adapter));
+    lines([device.name.clone(), driver(device)].into_iter().chain(adapter))
 }
 
 fn node(device: &DeviceFacts) -> String {
