@@ -220,7 +220,7 @@ impl Allocation {
                 View::import(device, self.size, Source::Fd { fd, handle, memory_size, memory_type })
             }
         };
-        let view = imported.map_err(|error| error.importing(device, take.handle()))?;
+        let view = imported.map_err(|error| self.origin.taking_in(device, take.handle(), error))?;
         let view = Arc::new(view);
         state.views.push(Arc::clone(&view));
         Ok(view)
@@ -311,6 +311,21 @@ impl Origin {
             used,
             code: None,
         })
+    }
+
+    /// An error of taking the memory in. Only what came from outside is called a foreign fd.
+    fn taking_in(&self, device: &DeviceInner, handle: HandleType, error: ViewError) -> Error {
+        match error {
+            error if matches!(self.provider, Provider::Foreign(_)) => {
+                error.importing(device, handle)
+            }
+            ViewError::Vulkan(code) => device.error(Call::ImportMemory.name(), code),
+            ViewError::NoMemoryType => Error::Unsupported {
+                device: device.name().to_owned(),
+                missing: format!("a memory type for {}", self.provider),
+            },
+            error => error.importing(device, handle),
+        }
     }
 
     fn translate(&self, device: &DeviceInner, error: ViewError, size: u64) -> Error {
