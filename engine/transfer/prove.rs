@@ -319,7 +319,6 @@ fn check(report: PassReport) -> Result<(), RefusalReason> {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
 fn failed(error: Error) -> RefusalReason {
     RefusalReason::Failed(error.to_string())
 }
