@@ -39,10 +39,16 @@ impl Failure {
 
     /// The whole message: the error, its causes, and a hint.
     pub(crate) fn story(&self) -> String {
-        let mut story = format!("error: {self}\n");
+        let mut told = self.to_string();
+        let mut story = format!("error: {told}\n");
         let mut cause = self.source();
         while let Some(error) = cause {
-            add(&mut story, format_args!("  because: {error}"));
+            let text = error.to_string();
+            // Some errors only pass on the text of the one below.
+            if text != told {
+                add(&mut story, format_args!("  because: {text}"));
+            }
+            told = text;
             cause = error.source();
         }
         match self {
@@ -88,6 +94,9 @@ fn hint(error: &Error) -> Option<Cow<'static, str>> {
         Error::OutOfMemory { budget, used, .. } => {
             let free = Human(budget.saturating_sub(*used));
             return Some(format!("a smaller --size may fit; {free} are free there").into());
+        }
+        Error::Vulkan { code, .. } if *code == ash::vk::Result::ERROR_OUT_OF_DEVICE_MEMORY => {
+            "a smaller --size may fit: some drivers take no more than 1 or 2 GiB at once"
         }
         Error::FdLimit { .. } => "raise the limit: ulimit -n 4096",
         Error::Unreachable { .. } => "`peerbuf devices` shows which devices can share memory",

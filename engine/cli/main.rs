@@ -63,8 +63,9 @@ struct Options {
     /// Which devices take part, in this order; the default is every one that can.
     ///
     /// Each is an index as `peerbuf devices` shows it, a UUID, a PCI address (0000:01:00.0), a DRM
-    /// node (renderD128) or a type (discrete, integrated, virtual, cpu). Named twice, it is opened
-    /// twice, and counts as two devices. A single one is opened twice too, so that there is a pair.
+    /// node (renderD128) or a type (discrete, integrated, virtual, cpu), which means the first one of
+    /// that type. Named twice, it is opened twice, and counts as two devices. A single one is opened
+    /// twice too, so that there is a pair.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     devices: Vec<AdapterSelector>,
 }

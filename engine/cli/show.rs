@@ -258,3 +258,118 @@ fn wrong(pair: &PairResult) -> String {
         Some(first) => format!("{}, the first at byte {first}", pair.mismatches),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{HeapFacts, RefusalFacts, SCHEMA};
+
+    fn device(index: usize, adapter: usize) -> DeviceFacts {
+        DeviceFacts {
+            index,
+            adapter,
+            name: format!("GPU {adapter}"),
+            driver: "driver".into(),
+            driver_info: None,
+            driver_version: 5 << 22 | 6 << 12 | 7,
+            kind: "discrete",
+            uuid: String::new(),
+            driver_uuid: String::new(),
+            heaps: vec![HeapFacts { size: 8 << 30, device_local: true }],
+            exports: vec!["dma_buf"],
+            imports: vec![],
+            drm_render: Some(DrmFacts { major: 226, minor: 128 }),
+            drm_primary: None,
+            pci: Some(PciFacts { domain: 0, bus: 0xc1, device: 0, function: 0 }),
+        }
+    }
+
+    fn refused(from: usize, to: usize, reasons: &[(&'static str, &str)]) -> RouteFacts {
+        let refusal =
+            |&(route, reason): &(_, &str)| RefusalFacts { route, reason: reason.to_owned() };
+        RouteFacts {
+            from,
+            to,
+            route: None,
+            verified: false,
+            working: vec![],
+            refused: reasons.iter().map(refusal).collect(),
+            error: None,
+        }
+    }
+
+    /// Checks that some line has all `parts`.
+    fn check(text: &str, parts: &[&str]) {
+        let found = text.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+        assert!(found, "no line with {parts:?} in\n{text}");
+    }
+
+    #[test]
+    fn what_does_not_work_is_shown_once_with_its_pairs() {
+        let reasons = [("dma_buf", "broken"), ("memfd", "broken"), ("staged", "slow")];
+        let mut lost = refused(1, 0, &[]);
+        lost.error = Some("the device is lost".into());
+        let report = DevicesReport {
+            schema: SCHEMA,
+            devices: vec![device(0, 0), device(1, 3), device(2, 3)],
+            routes: vec![
+                refused(0, 1, &reasons),
+                refused(0, 2, &reasons),
+                lost,
+                refused(1, 2, &[("dma_buf", "hangs")]),
+                refused(2, 0, &[("dma_buf", "hangs")]),
+                refused(2, 1, &[]),
+            ],
+            unusable: vec![UnusableFacts {
+                adapter: 1,
+                name: "Old GPU".into(),
+                reason: "lacks Vulkan 1.2".into(),
+            }],
+        };
+        let text = devices(&report);
+        check(&text, &["GPU 3", "8 GiB device", "renderD128"]);
+        check(&text, &["driver, 5.6.7", "0000:c1:00.0"]);
+        check(&text, &["adapter 3"]);
+        check(&text, &["Left out: adapter 1, Old GPU: lacks Vulkan 1.2"]);
+        check(&text, &["✗ none"]);
+        check(&text, &["dma_buf", "0 → 1, 2", "broken"]);
+        check(&text, &["staged", "0 → 1, 2", "slow"]);
+        check(&text, &["dma_buf", "1 → 2", "hangs"]);
+        check(&text, &["any", "1 → 0", "the device is lost"]);
+        check(&text, &["0 of 6 ordered pairs have a proved route."]);
+        assert_eq!(text.matches("broken").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn wrong_words_are_not_overlooked() {
+        let pair = |from, to, mismatches, first_mismatch| PairResult {
+            from,
+            to,
+            bytes_verified: 4096,
+            mismatches,
+            first_mismatch,
+            fill_seconds: 1.0,
+            verify_seconds: 1.0,
+        };
+        let mut report = DemoReport {
+            schema: SCHEMA,
+            size: 4096,
+            pairs: 2,
+            bytes_verified: 8192,
+            mismatches: 3,
+            domain: "vram",
+            provider: "dma_buf",
+            generation: 0,
+            seconds: 1.0,
+            devices: vec![device(0, 0), device(1, 1)],
+            results: vec![pair(0, 1, 0, None), pair(1, 0, 3, Some(256))],
+            unusable: vec![],
+        };
+        let text = demo(&report);
+        check(&text, &["1 → 0", "3, the first at byte 256"]);
+        check(&text, &["in the memory of device 0 (dma_buf)", "generation 0"]);
+        check(&text, &["8 KiB verified over 2 ordered pairs", "3 wrong words."]);
+        report.mismatches = 1;
+        check(&demo(&report), &["1 wrong word."]);
+    }
+}

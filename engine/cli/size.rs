@@ -37,22 +37,29 @@ impl FromStr for Size {
     type Err = ParseSizeError;
 
     fn from_str(text: &str) -> Result<Self, ParseSizeError> {
-        // `64MiB` and `64MB` are what some people write, and mean the same here.
-        let upper = text.trim().to_ascii_uppercase();
-        let short = upper.strip_suffix("IB").or_else(|| upper.strip_suffix('B')).unwrap_or(&upper);
-        let unit = UNITS.iter().find(|(letter, _)| short.ends_with(*letter));
-        let digits = unit.map_or(short, |(letter, _)| short.trim_end_matches(*letter));
+        let upper = text.to_ascii_uppercase();
+        let (digits, shift) = split_unit(&upper);
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(ParseSizeError::Malformed);
         }
         let number: u64 = digits.parse().map_err(|_| ParseSizeError::TooLarge)?;
-        let factor = 1u64 << unit.map_or(0, |(_, shift)| *shift);
-        match number.checked_mul(factor).ok_or(ParseSizeError::TooLarge)? {
+        match number.checked_mul(1 << shift).ok_or(ParseSizeError::TooLarge)? {
             0 => Err(ParseSizeError::Zero),
             bytes if !bytes.is_multiple_of(WORD) => Err(ParseSizeError::NotWords(bytes)),
             bytes => Ok(Self(bytes)),
         }
     }
+}
+
+/// The number's digits, and the power of 2 of what follows them. `64MiB` and `64MB` are what some people
+/// write for `64M`.
+fn split_unit(text: &str) -> (&str, u32) {
+    let short = text.strip_suffix('B').unwrap_or(text);
+    let with_unit = |text| {
+        let mut units = UNITS.iter();
+        units.find_map(|(letter, shift)| Some((str::strip_suffix(text, *letter)?, *shift)))
+    };
+    short.strip_suffix('I').and_then(with_unit).or_else(|| with_unit(short)).unwrap_or((short, 0))
 }
 
 /// Bytes for people: the largest unit that leaves at least one, with one decimal where it is not whole.
@@ -78,28 +85,28 @@ impl fmt::Display for Human {
 mod tests {
     use super::*;
 
-    fn check(text: &str, expected: Result<u64, ParseSizeError>) {
-        assert_eq!(text.parse::<Size>().map(Size::bytes), expected, "{text}");
+    fn check(text: &str, expected: &Result<u64, ParseSizeError>) {
+        assert_eq!(&text.parse::<Size>().map(Size::bytes), expected, "{text}");
     }
 
     #[test]
     fn sizes_are_read_from_text() {
-        check("4096", Ok(4096));
-        check("4K", Ok(4096));
-        check("64M", Ok(64 << 20));
-        check("64m", Ok(64 << 20));
-        check("64MiB", Ok(64 << 20));
-        check("64MB", Ok(64 << 20));
-        check("1G", Ok(1 << 30));
-        check("2T", Ok(2 << 40));
-        check("8B", Ok(8));
-        check("0", Err(ParseSizeError::Zero));
-        check("0G", Err(ParseSizeError::Zero));
-        check("6", Err(ParseSizeError::NotWords(6)));
-        check("99999999999T", Err(ParseSizeError::TooLarge));
-        check("99999999999999999999999", Err(ParseSizeError::TooLarge));
-        for wrong in ["", "M", "iB", "-4", "+4", "1.5M", "4 K", "4X", "0x10", "4MM"] {
-            check(wrong, Err(ParseSizeError::Malformed));
+        check("4096", &Ok(4096));
+        check("4K", &Ok(4096));
+        check("64M", &Ok(64 << 20));
+        check("64m", &Ok(64 << 20));
+        check("64MiB", &Ok(64 << 20));
+        check("64MB", &Ok(64 << 20));
+        check("1G", &Ok(1 << 30));
+        check("2T", &Ok(2 << 40));
+        check("8B", &Ok(8));
+        check("0", &Err(ParseSizeError::Zero));
+        check("0G", &Err(ParseSizeError::Zero));
+        check("6", &Err(ParseSizeError::NotWords(6)));
+        check("99999999999T", &Err(ParseSizeError::TooLarge));
+        check("99999999999999999999999", &Err(ParseSizeError::TooLarge));
+        for wrong in ["", "M", "iB", "-4", "+4", "1.5M", "4 K", "4X", "0x10", "4MM", "4iB", "ü"] {
+            check(wrong, &Err(ParseSizeError::Malformed));
         }
     }
 

@@ -1,0 +1,271 @@
+//! The program `peerbuf`: what it prints, as what it exits, and what it says when it cannot.
+#![cfg(feature = "cli")]
+
+use std::io::Read;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const PROVED: i32 = 0;
+const FAILED: i32 = 2;
+
+fn peerbuf(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peerbuf"));
+    command.args(arguments);
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    peerbuf(arguments).output().expect("the program starts")
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("the program prints UTF-8")
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("the program complains in UTF-8")
+}
+
+/// Runs a command that must succeed, and reads what it printed.
+fn json(arguments: &[&str]) -> Value {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(PROVED), "{arguments:?}: {}", stderr(&output));
+    assert_eq!(stderr(&output), "", "{arguments:?}");
+    serde_json::from_slice(&output.stdout).expect("JSON and nothing else")
+}
+
+/// Fields that a reader relies on: `("name", "what")`, where what is `number`, `text`, `bool`, `list`;
+/// with a question mark behind it, null is allowed.
+fn check_fields(object: &Value, fields: &[(&str, &str)]) {
+    for (name, what) in fields {
+        let value = object.get(name).unwrap_or_else(|| panic!("no field {name:?} in {object}"));
+        let right = match what.trim_end_matches('?') {
+            "number" => value.is_number(),
+            "text" => value.is_string(),
+            "bool" => value.is_boolean(),
+            _ => value.is_array(),
+        };
+        assert!(right || (what.ends_with('?') && value.is_null()), "{name} is {value}, not {what}");
+    }
+}
+
+fn list<'a>(object: &'a Value, name: &str) -> &'a [Value] {
+    object[name].as_array().unwrap_or_else(|| panic!("{name} is no list in {object}"))
+}
+
+/// The pairs that a list names, as (from, to).
+fn pairs(list: &[Value]) -> Vec<(u64, u64)> {
+    let end = |pair: &Value, name: &str| pair[name].as_u64().expect("ends of pairs are numbers");
+    list.iter().map(|pair| (end(pair, "from"), end(pair, "to"))).collect()
+}
+
+fn all_pairs(devices: u64) -> Vec<(u64, u64)> {
+    (0..devices)
+        .flat_map(|from| (0..devices).map(move |to| (from, to)))
+        .filter(|(from, to)| from != to)
+        .collect()
+}
+
+#[test]
+fn devices_as_json_has_the_promised_fields() {
+    let report = json(&["devices", "--json"]);
+    assert_eq!(report["schema"], 1);
+    let devices = list(&report, "devices");
+    assert!(devices.len() >= 2, "one alone is opened twice: {report}");
+    for (index, device) in devices.iter().enumerate() {
+        assert_eq!(device["index"].as_u64(), Some(index as u64));
+        check_fields(
+            device,
+            &[
+                ("adapter", "number"),
+                ("name", "text"),
+                ("driver", "text"),
+                ("driver_info", "text?"),
+                ("driver_version", "number"),
+                ("type", "text"),
+                ("uuid", "text"),
+                ("driver_uuid", "text"),
+                ("heaps", "list"),
+                ("exports", "list"),
+                ("imports", "list"),
+            ],
+        );
+        let heaps = list(device, "heaps");
+        assert!(!heaps.is_empty(), "every device has memory: {device}");
+        for heap in heaps {
+            check_fields(heap, &[("size", "number"), ("device_local", "bool")]);
+        }
+    }
+    assert_eq!(pairs(list(&report, "routes")), all_pairs(devices.len() as u64));
+}
+
+#[test]
+fn every_pair_has_a_proved_route_and_every_other_route_a_reason() {
+    let report = json(&["devices", "--json"]);
+    for pair in list(&report, "routes") {
+        check_fields(pair, &[("route", "text"), ("verified", "bool"), ("error", "text?")]);
+        assert_eq!(pair["verified"], true, "{pair}");
+        let working = list(pair, "working");
+        assert!(working.iter().any(|working| working["route"] == pair["route"]), "{pair}");
+        for working in working {
+            check_fields(working, &[("read_bytes_per_second", "number")]);
+        }
+        for refusal in list(pair, "refused") {
+            check_fields(refusal, &[("route", "text"), ("reason", "text")]);
+            assert_ne!(refusal["reason"], "", "{pair}");
+        }
+        // Each way works or has a reason.
+        let told = working.len() + list(pair, "refused").len();
+        assert_eq!(told, peerbuf::Route::LADDER.len(), "{pair}");
+    }
+}
+
+#[test]
+fn the_demo_verifies_every_ordered_pair() {
+    let report = json(&["demo", "--json", "--size", "1M"]);
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["size"], 1 << 20);
+    assert_eq!(report["mismatches"], 0);
+    let expected = all_pairs(list(&report, "devices").len() as u64);
+    assert_eq!(pairs(list(&report, "results")), expected);
+    assert_eq!(report["pairs"], expected.len());
+    assert_eq!(report["bytes_verified"], expected.len() << 20);
+    check_fields(
+        &report,
+        &[
+            ("provider", "text"),
+            ("domain", "text"),
+            ("generation", "number"),
+            ("seconds", "number"),
+        ],
+    );
+    for pair in list(&report, "results") {
+        assert_eq!(pair["bytes_verified"], 1 << 20);
+        assert_eq!(pair["mismatches"], 0);
+        assert_eq!(pair["first_mismatch"], Value::Null);
+        check_fields(pair, &[("fill_seconds", "number"), ("verify_seconds", "number")]);
+    }
+}
+
+#[test]
+fn devices_are_selected_and_may_be_named_twice() {
+    for (selection, adapters) in [("0", vec![0, 0]), ("0,0", vec![0, 0]), ("0,0,0", vec![0, 0, 0])]
+    {
+        let report = json(&["demo", "--json", "--size", "64K", "--devices", selection]);
+        let devices = list(&report, "devices");
+        let opened: Vec<_> = devices.iter().map(|device| device["adapter"].as_u64()).collect();
+        assert_eq!(opened, adapters.into_iter().map(Some).collect::<Vec<_>>(), "{selection}");
+        // The same adapter by its UUID.
+        let uuid = devices[0]["uuid"].as_str().expect("a UUID is text");
+        let again = json(&["devices", "--json", "--devices", uuid]);
+        assert_eq!(again["devices"][0]["uuid"], uuid);
+    }
+}
+
+#[test]
+fn people_get_tables_within_100_columns() {
+    let devices = run(&["devices", "--devices", "0,0"]);
+    let demo = run(&["demo", "--devices", "0,0", "--size", "64K"]);
+    for (output, expected) in [
+        (&devices, ["from \\ to", "✓", "2 of 2 ordered pairs have a proved route."]),
+        (&demo, ["0 → 1", "One buffer of 64 KiB", "128 KiB verified over 2 ordered pairs"]),
+    ] {
+        assert_eq!(output.status.code(), Some(PROVED), "{}", stderr(output));
+        // The progress bar is for terminals.
+        assert_eq!(stderr(output), "");
+        let text = stdout(output);
+        for part in expected {
+            assert!(text.contains(part), "no {part:?} in\n{text}");
+        }
+        let widest = text.lines().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(100), "{widest:?} columns:\n{text}");
+        assert!(!text.contains('\u{1b}'), "no colours:\n{text}");
+    }
+}
+
+/// Runs something that must fail, and checks what it says.
+fn check_failure(command: &mut Command, parts: &[&str]) {
+    let output = command.output().expect("the program starts");
+    assert_eq!(output.status.code(), Some(FAILED), "{command:?}");
+    assert_eq!(stdout(&output), "", "{command:?}");
+    let text = stderr(&output);
+    for part in parts {
+        assert!(text.contains(part), "{command:?}: no {part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn bad_arguments_are_refused_with_what_would_be_right() {
+    for (arguments, parts) in [
+        (&["demo", "--size", "0"][..], &["at least one word of 4 bytes"][..]),
+        (&["demo", "--size", "6"], &["6 bytes are not a multiple of 4", "32-bit words"]),
+        (&["demo", "--size", "lots"], &["not a size", "64M"]),
+        (&["demo", "--size", "99999999T"], &["larger than any memory"]),
+        (&["devices", "--devices", "toaster"], &["\"toaster\" is no index", "renderD128"]),
+        (&["devices", "--devices", "999"], &["no adapter matches index 999", "hint:", "UUID"]),
+        (&["demo", "--devices", "0,999"], &["no adapter matches index 999", "hint:", "UUID"]),
+        (&["polish"], &["polish"]),
+        (&[], &["Usage: peerbuf", "devices", "demo"]),
+    ] {
+        check_failure(&mut peerbuf(arguments), parts);
+    }
+}
+
+#[test]
+fn a_buffer_larger_than_memory_is_refused_with_the_numbers() {
+    let parts = ["out of memory", &(1u64 << 50).to_string(), "hint: a smaller --size"];
+    check_failure(&mut peerbuf(&["demo", "--json", "--size", "1024T"]), &parts);
+}
+
+#[test]
+fn a_machine_without_drivers_is_told_what_to_install() {
+    for arguments in [&["devices"][..], &["devices", "--json"], &["demo"], &["demo", "--json"]] {
+        let mut command = peerbuf(arguments);
+        for name in ["VK_ADD_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_LOADER_DRIVERS_SELECT"] {
+            command.env_remove(name);
+        }
+        command.env("VK_DRIVER_FILES", "/nonexistent");
+        check_failure(&mut command, &["no usable Vulkan device", "hint:", "mesa-vulkan-drivers"]);
+    }
+}
+
+#[test]
+fn a_machine_without_a_loader_is_told_what_to_install() {
+    // The dynamic linker looks here first, and finds a file that is no library.
+    let folder = concat!(env!("CARGO_TARGET_TMPDIR"), "/no-loader");
+    std::fs::create_dir_all(folder).expect("cargo made the folder above");
+    std::fs::write(format!("{folder}/libvulkan.so.1"), "").expect("the folder is writable");
+    let mut command = peerbuf(&["devices"]);
+    command.env("LD_LIBRARY_PATH", folder);
+    check_failure(&mut command, &["no Vulkan loader", "because:", "hint:", "apt install"]);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let mut child = peerbuf(&["devices"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(child.stdout.take());
+    let mut complaint = String::new();
+    let mut stderr = child.stderr.take().expect("it was piped");
+    stderr.read_to_string(&mut complaint).expect("the program complains in UTF-8");
+    let status = child.wait().expect("it was started");
+    assert_eq!((status.code(), complaint.as_str()), (Some(PROVED), ""));
+}
+
+#[test]
+fn help_and_version_are_there() {
+    for (arguments, part) in [
+        (&["--help"][..], "Usage: peerbuf"),
+        (&["devices", "--help"], "Exit status"),
+        (&["demo", "--help"], "multiple of 4"),
+        (&["--version"], env!("CARGO_PKG_VERSION")),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(PROVED), "{arguments:?}");
+        assert!(stdout(&output).contains(part), "{arguments:?}: no {part:?}");
+    }
+}
