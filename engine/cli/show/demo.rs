@@ -1,0 +1,112 @@
+//! `peerbuf demo` as a table: who wrote, who checked, and what was found.
+
+use comfy_table::{CellAlignment, Table};
+
+use super::{Text, driver, table};
+use crate::report::{DemoReport, PairResult};
+use crate::size::Human;
+
+/// `peerbuf demo`.
+pub(crate) fn demo(report: &DemoReport) -> String {
+    let mut text = Text::default();
+    text.line(format_args!("One buffer of {}, shared by", Human(report.size)));
+    for device in &report.devices {
+        let driver = driver(device);
+        text.line(format_args!("  {}  {} · {driver}", device.index, device.name));
+    }
+    text.unusable(&report.unusable);
+    text.line(format_args!("\n{}", results(report)));
+    let place = if report.domain == "vram" { "the memory of device 0" } else { "system memory" };
+    let moved = match report.generation {
+        0 => "where it was created".to_owned(),
+        n => format!("after {n} {}, to where all can reach it", plural(n, "move")),
+    };
+    text.line(format_args!(
+        "Each rate is that of one pass; the first fill also pays for the first touch of fresh memory."
+    ));
+    text.line(format_args!(
+        "\nThe buffer is in {place} ({}), generation {}: {moved}.",
+        report.provider, report.generation,
+    ));
+    text.line(format_args!(
+        "{} verified over {} ordered pairs in {:.2} s: {}.",
+        Human(report.bytes_verified),
+        report.pairs,
+        report.seconds,
+        match report.mismatches {
+            0 => "every byte right".to_owned(),
+            wrong => format!("{wrong} wrong {}", plural(wrong, "word")),
+        },
+    ));
+    text.0
+}
+
+fn results(report: &DemoReport) -> Table {
+    let mut table =
+        table(["writes → checks", "verified", "wrong words", "fill GB/s", "verify GB/s"]);
+    for pair in &report.results {
+        let rate = |seconds: f64| format!("{:.2}", report.size as f64 / seconds / 1e9);
+        table.add_row([
+            format!("{} → {}", pair.from, pair.to),
+            Human(pair.bytes_verified).to_string(),
+            wrong(pair),
+            rate(pair.fill_seconds),
+            rate(pair.verify_seconds),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn wrong(pair: &PairResult) -> String {
+    match pair.first_mismatch {
+        None => pair.mismatches.to_string(),
+        Some(first) => format!("{}, the first at byte {first}", pair.mismatches),
+    }
+}
+
+fn plural(count: impl Into<u64>, noun: &str) -> String {
+    if count.into() == 1 { noun.to_owned() } else { format!("{noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{check, device};
+    use super::*;
+    use crate::report::SCHEMA;
+
+    #[test]
+    fn wrong_words_are_not_overlooked() {
+        let pair = |from, to, mismatches, first_mismatch| PairResult {
+            from,
+            to,
+            bytes_verified: 4096,
+            mismatches,
+            first_mismatch,
+            fill_seconds: 1.0,
+            verify_seconds: 1.0,
+        };
+        let mut report = DemoReport {
+            schema: SCHEMA,
+            size: 4096,
+            pairs: 2,
+            bytes_verified: 8192,
+            mismatches: 3,
+            domain: "vram",
+            provider: "dma_buf",
+            generation: 0,
+            seconds: 1.0,
+            devices: vec![device(0, 0), device(1, 1)],
+            results: vec![pair(0, 1, 0, None), pair(1, 0, 3, Some(256))],
+            unusable: vec![],
+        };
+        let text = demo(&report);
+        check(&text, &["1 → 0", "3, the first at byte 256"]);
+        check(&text, &["in the memory of device 0 (dma_buf)", "generation 0"]);
+        check(&text, &["8 KiB verified over 2 ordered pairs", "3 wrong words."]);
+        report.mismatches = 1;
+        check(&demo(&report), &["1 wrong word."]);
+    }
+}
