@@ -49,7 +49,7 @@ pub(crate) fn copy(
     loop {
         let executor = find_executor(from, to);
         let mut pair = Pair::lock(from, to);
-        pair.own(from, to, region)?;
+        pair.own(from, to, region, executor.is_some())?;
         let mut waits = pair.from().fences.pending(Access::Read.usage().waits_for());
         waits.extend(pair.to().fences.pending(Access::Write.usage().waits_for()));
         if let Some(device) = &executor {
@@ -155,12 +155,19 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// Makes both contents their owners'. A destination that is overwritten whole needs no scrub.
-    fn own(&mut self, from: &BufferInner, to: &BufferInner, region: CopyRegion) -> Result<()> {
+    /// Makes both contents their owners'. A destination that one submission overwrites whole needs no
+    /// scrub: [`Pair::copy_on`] makes it its owner's when the copy is under way, and not before, since
+    /// a copy that fails leaves the old owner's bytes there.
+    fn own(
+        &mut self,
+        from: &BufferInner,
+        to: &BufferInner,
+        region: CopyRegion,
+        at_once: bool,
+    ) -> Result<()> {
         from.own(self.from())?;
         let state = self.to();
-        if region.len == to.size && state.backing.content() == Content::Stale {
-            state.backing.own();
+        if at_once && region.len == to.size && state.backing.content() == Content::Stale {
             return Ok(());
         }
         to.own(state)
@@ -181,6 +188,7 @@ impl<'a> Pair<'a> {
         let fence = transfer::copy(device, source, target)?;
         self.from().fences.add(Usage::Read, fence.clone());
         self.to().fences.add(Usage::Write, fence.clone());
+        self.to().backing.own();
         Ok(Some(fence))
     }
 
