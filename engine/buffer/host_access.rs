@@ -1,7 +1,8 @@
 //! The host's scoped view of a buffer: volatile copies, bracketed.
 
 use std::fmt;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::access::Access;
 use super::shared::{BufferInner, SharedBuffer};
@@ -43,6 +44,9 @@ struct Bounce {
     start: HostPtr,
     /// `None` once it has been handed to the retire list.
     staging: Option<StagingBuffer>,
+    /// What was written. Only that goes back: the rest is a copy of what somebody else may have
+    /// written since.
+    written: Mutex<Vec<Range<u64>>>,
 }
 
 impl HostAccess {
@@ -96,6 +100,7 @@ impl HostAccess {
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let start = self.check(Access::Write, offset, bytes.len())?;
         write_to(start, bytes);
+        self.wrote(offset, bytes.len());
         Ok(())
     }
 
@@ -113,6 +118,7 @@ impl HostAccess {
             write_to(at(start, done as u64), &chunk[..part]);
             done += part;
         }
+        self.wrote(offset, len);
         Ok(())
     }
 
@@ -132,7 +138,13 @@ impl HostAccess {
         let _held = Held(&self.buffer);
         match &mut self.way {
             Way::Mapped { allocation, .. } => allocation.end_host_access(self.access),
-            Way::Bounced(bounce) => bounce.end(&self.buffer, self.access),
+            Way::Bounced(bounce) => bounce.end(&self.buffer),
+        }
+    }
+
+    fn wrote(&self, offset: u64, len: usize) {
+        if let Way::Bounced(bounce) = &self.way {
+            bounce.wrote(offset..offset + len as u64);
         }
     }
 
@@ -164,7 +176,8 @@ impl Bounce {
         let len = buffer.size;
         let staging = buffer.core.staging(&home)?.buffer(len, Direction::Readback)?;
         let start = staging.host()?;
-        let mut this = Self { home, view, offset, len, start, staging: Some(staging) };
+        let written = Mutex::default();
+        let mut this = Self { home, view, offset, len, start, staging: Some(staging), written };
         let Some(staging) = &this.staging else {
             return Ok(this);
         };
@@ -177,19 +190,31 @@ impl Bounce {
         Ok(this)
     }
 
-    /// Copies the bytes back if they may have changed. Does not wait: the copy is a write of the home
-    /// device like any other.
-    fn end(&mut self, buffer: &BufferInner, access: Access) -> Result<()> {
-        let Some(staging) = &self.staging else {
+    /// Copies back what was written. Does not wait: the copy is a write of the home device like any
+    /// other.
+    fn end(&mut self, buffer: &BufferInner) -> Result<()> {
+        let written =
+            std::mem::take(self.written.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let parts = merge(written);
+        let Some(staging) = self.staging.as_ref().filter(|_| !parts.is_empty()) else {
             return Ok(());
         };
-        if !access.writes() {
-            return Ok(());
-        }
-        let fence = transfer::from_staging(&self.home, staging.raw(), self.span())?;
-        buffer.lock().fences.add(Usage::Write, fence.clone());
+        let mut state = buffer.lock();
+        let fence = transfer::from_staging_parts(&self.home, staging.raw(), self.span(), &parts)?;
+        state.fences.add(Usage::Write, fence.clone());
+        drop(state);
         self.retire(buffer, fence);
         Ok(())
+    }
+
+    fn wrote(&self, part: Range<u64>) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        match written.last_mut() {
+            // The usual case: one write after the other.
+            Some(last) if last.end == part.start => last.end = part.end,
+            _ if part.is_empty() => {}
+            _ => written.push(part),
+        }
     }
 
     fn retire(&mut self, buffer: &BufferInner, fence: Fence) {
@@ -203,6 +228,19 @@ impl Bounce {
     fn span(&self) -> Span<'_> {
         Span { view: &self.view, offset: self.offset, len: self.len }
     }
+}
+
+/// The same parts in order, those that touch made one.
+fn merge(mut parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    parts.sort_unstable_by_key(|part| part.start);
+    parts.dedup_by(|next, kept| {
+        let touches = next.start <= kept.end;
+        if touches {
+            kept.end = kept.end.max(next.end);
+        }
+        touches
+    });
+    parts
 }
 
 /// One count of `State::host`.
@@ -257,3 +295,14 @@ const _: () = {
     const fn shareable<T: Send + Sync>() {}
     shareable::<HostAccess>();
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_that_touch_are_one() {
+        assert_eq!(merge(vec![8..9, 0..4, 4..6, 1..2, 5..7]), [0..7, 8..9]);
+        assert_eq!(merge(vec![]), []);
+    }
+}

@@ -1,6 +1,7 @@
 //! Copies on one device, between two spans that it sees: the one place that records them.
 #![expect(unsafe_code, reason = "recording copy commands")]
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use ash::vk;
@@ -50,10 +51,28 @@ pub(crate) fn from_staging(
     staging: vk::Buffer,
     span: Span<'_>,
 ) -> Result<Fence> {
-    let region = [vk::BufferCopy { src_offset: 0, dst_offset: span.offset, size: span.len }];
+    from_staging_parts(device, staging, span, std::slice::from_ref(&(0..span.len)))
+}
+
+/// The same for some parts of `span` alone, of which there is at least one; none is empty, and no two
+/// overlap.
+pub(crate) fn from_staging_parts(
+    device: &Arc<DeviceInner>,
+    staging: vk::Buffer,
+    span: Span<'_>,
+    parts: &[Range<u64>],
+) -> Result<Fence> {
+    debug_assert!(parts.iter().all(|part| part.start < part.end && part.end <= span.len));
+    let region = |part: &Range<u64>| vk::BufferCopy {
+        src_offset: part.start,
+        dst_offset: span.offset + part.start,
+        size: part.end - part.start,
+    };
+    let regions: Vec<_> = parts.iter().map(region).collect();
     submit(device, &[span], |commands| {
-        // SAFETY: as in `to_staging`.
-        unsafe { device.raw().cmd_copy_buffer(commands, staging, span.view.buffer(), &region) };
+        // SAFETY: as in `to_staging`; there is a region, and none is empty or overlaps another one
+        // (VUID-vkCmdCopyBuffer-regionCount-arraylength, VUID-VkBufferCopy-size-01988).
+        unsafe { device.raw().cmd_copy_buffer(commands, staging, span.view.buffer(), &regions) };
     })
 }
 

@@ -18,7 +18,7 @@ mod staged;
 pub use pass::{PassReport, pattern_word};
 pub use route::{Refusal, RefusalReason, Route, Verdict, Working};
 
-pub(crate) use copy::{copy, from_staging, to_staging, zero};
+pub(crate) use copy::{copy, from_staging_parts, to_staging, zero};
 pub(crate) use ownership::{Side, acquire, release};
 pub(crate) use pass::{Passes, Watch};
 pub(crate) use prove::{End, can_export, can_take, prove_all};
