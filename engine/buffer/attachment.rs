@@ -32,7 +32,7 @@ impl Attachment {
             let mut state = buffer.lock();
             check_free(buffer, device, &mut state)?;
             // The usual case: somebody else's buffer in the same slab was here before.
-            let known = state.backing.allocation().existing_view(device.id()).is_some();
+            let known = state.backing.allocation().has_view(device.id());
             if known {
                 sit(&mut state, device);
             }
@@ -98,15 +98,14 @@ impl Attachment {
         let (buffer, device) = (&self.buffer, &self.device);
         loop {
             let mut state = buffer.lock();
-            let allocation = Arc::clone(state.backing.allocation());
-            if let Some(view) = allocation.existing_view(device.id()) {
+            if let Some(view) = state.backing.allocation().existing_view(device.id()) {
                 if let Some(seat) = state.seat(device.id()) {
                     seat.mapped += 1;
                 }
-                let offset = state.backing.offset();
-                return Ok(Mapping::new(buffer, view, offset, access));
+                return Ok(Mapping::new(buffer, &mut state, view, access));
             }
             // Somebody moved it after this device sat down.
+            let allocation = Arc::clone(state.backing.allocation());
             drop(state);
             let provider = allocation.provider();
             let take = buffer.core.take(provider, &buffer.home(), device).map_err(|refused| {

@@ -9,9 +9,10 @@ use ash::vk;
 use super::access::Access;
 use super::own_buffer::OwnBuffer;
 use super::shared::{BufferInner, SharedBuffer};
+use super::state::State;
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::View;
+use crate::memory::{Content, View};
 use crate::observe::Object;
 use crate::sync::{Fence, Usage};
 use crate::transfer::{self, PassReport, Side, Span, Watch};
@@ -54,21 +55,23 @@ pub struct Scope {
 }
 
 impl Mapping {
-    /// The seat has been marked as mapped, under the reservation, which is still held.
+    /// The seat has been marked as mapped, under the reservation, which is still held: `state`.
     pub(super) fn new(
         buffer: &Arc<BufferInner>,
+        state: &mut State,
         view: Arc<View>,
-        offset: u64,
         access: Access,
     ) -> Self {
         buffer.core.live.born(Object::Mapping);
+        // The usual case: somebody has used it before, and nothing is under way.
+        let ready = state.backing.content() == Content::Own && state.fences.is_idle();
         Self {
             generation: buffer.generation(),
             buffer: Arc::clone(buffer),
             view,
-            offset,
+            offset: state.backing.offset(),
             access,
-            ready: AtomicBool::new(false),
+            ready: AtomicBool::new(ready),
         }
     }
 

@@ -188,6 +188,13 @@ impl Allocation {
         self.escaped.load(Ordering::Relaxed)
     }
 
+    /// Whether `device` already has a view.
+    ///
+    /// Locks: the allocation's.
+    pub(crate) fn has_view(&self, device: DeviceId) -> bool {
+        find(&self.state().views, device).is_some()
+    }
+
     /// The view that `device` already has.
     ///
     /// Locks: the allocation's.
