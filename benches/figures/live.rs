@@ -14,6 +14,8 @@ const SIZE: u64 = 4096;
 /// `live_100k_fds` and `live_100k_bytes`: a buffer is live and shared when it was created on one
 /// device and attached by another one. The bytes with a mapping each are told as well.
 pub(crate) fn live(setup: &Setup) -> Outcome<Vec<Figure>> {
+    // So that no slab is there already, whatever ran before.
+    setup.engine.trim();
     let objects = setup.engine.live().count(Object::Buffer);
     let fds = open_fds()?;
     let (shared, bytes) = heap::taken_by(|| share_many(setup));
