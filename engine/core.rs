@@ -13,7 +13,8 @@ use crate::device::{Call, Calls, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
 use crate::memory::{
-    Backing, Domain, DomainId, DomainKind, Origin, Placement, Pool, Provider, Take, candidates,
+    Backing, Domain, DomainId, DomainKind, Origin, Placement, Pool, Pools, Provider, Take,
+    candidates,
 };
 use crate::observe::Live;
 use crate::sync::Retire;
@@ -35,7 +36,7 @@ pub(crate) struct Core {
     pub(crate) exports: Exports,
     // Declared before the members: memory goes before the devices that it is on.
     pub(crate) retire: Retire,
-    pools: RwLock<SmallVec<[Arc<Pool>; 8]>>,
+    pools: Pools,
     members: RwLock<Vec<Arc<Member>>>,
     next_buffer: AtomicU64,
 }
@@ -70,7 +71,7 @@ impl Core {
             routes: Routes::default(),
             exports: Exports::default(),
             retire: Retire::default(),
-            pools: RwLock::default(),
+            pools: Pools::default(),
             members: RwLock::default(),
             next_buffer: AtomicU64::new(0),
         }
@@ -186,23 +187,11 @@ impl Core {
     /// Gives unused memory back; returns how many bytes.
     pub(crate) fn trim(&self) -> u64 {
         self.retire.collect();
-        let pools = self.pools.read().unwrap_or_else(PoisonError::into_inner).clone();
-        pools.iter().map(|pool| pool.trim()).sum()
+        self.pools.iter().map(Pool::trim).sum()
     }
 
-    fn pool(&self, provider: Provider) -> Arc<Pool> {
-        let find = |pools: &[Arc<Pool>]| {
-            pools.iter().find(|pool| pool.provider() == provider).map(Arc::clone)
-        };
-        if let Some(pool) = find(&self.pools.read().unwrap_or_else(PoisonError::into_inner)) {
-            return pool;
-        }
-        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
-        find(&pools).unwrap_or_else(|| {
-            let pool = Pool::new(self.origin(provider));
-            pools.push(Arc::clone(&pool));
-            pool
-        })
+    fn pool(&self, provider: Provider) -> &Arc<Pool> {
+        self.pools.get(provider, || Pool::new(self.origin(provider)))
     }
 
     pub(crate) fn origin(&self, provider: Provider) -> Origin {
