@@ -18,7 +18,9 @@ use crate::memory::{
 };
 use crate::observe::Live;
 use crate::sync::Retire;
-use crate::transfer::{self, PairKey, Passes, Refusal, RefusalReason, Route, Routes, Verdict};
+use crate::transfer::{
+    self, PairKey, Passes, Refusal, RefusalReason, Route, Routes, Side, Verdict,
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -217,14 +219,19 @@ impl Core {
         from: &Arc<DeviceInner>,
         to: &Arc<DeviceInner>,
     ) -> Result<Arc<Verdict>> {
-        let (near, far) = (self.end(from)?, self.end(to)?);
         let key = PairKey::new(from.adapter(), to.adapter(), Arc::ptr_eq(from, to));
-        Ok(self.routes.verdict(key, || {
+        self.routes.verdict(key, || {
+            let (near, far) = (self.end(from)?, self.end(to)?);
             transfer::prove_all(&near, &far, |provider| self.origin(provider), self.timeout)
-        }))
+        })
     }
 
-    /// How `device` takes in memory of `provider` for a buffer at home on `home`.
+    /// How `device` takes in memory of `provider` for a buffer at home on `home`; `None` if it cannot,
+    /// and then why is added to `refused`.
+    ///
+    /// # Errors
+    ///
+    /// What kept a route from being proved.
     ///
     /// Locks: as [`Core::verdict`].
     pub(crate) fn take(
@@ -232,21 +239,25 @@ impl Core {
         provider: Provider,
         home: &Arc<DeviceInner>,
         device: &Arc<DeviceInner>,
-    ) -> Result<Take, Vec<Refusal>> {
+        refused: &mut Vec<Refusal>,
+    ) -> Result<Option<Take>> {
         if let Provider::Foreign(handle) = provider {
-            return foreign_take(provider, home, device).ok_or_else(|| {
-                let device = device.name().to_owned();
-                let route = Route::of_foreign(handle);
-                vec![Refusal { route, reason: RefusalReason::NotImportable { device, handle } }]
-            });
+            let take = foreign_take(provider, home, device);
+            if take.is_none() {
+                let reason = RefusalReason::NotImportable { side: Side::Second, handle };
+                refused.push(Refusal { route: Route::of_foreign(handle), reason });
+            }
+            return Ok(take);
         }
         if matches!(provider, Provider::Device { .. }) && Arc::ptr_eq(home, device) {
-            return Ok(provider.takes()[0]);
+            return Ok(Some(provider.takes()[0]));
         }
-        let verdict = self.verdict(home, device).map_err(|error| {
-            vec![Refusal { route: Route::Staged, reason: RefusalReason::Failed(error.to_string()) }]
-        })?;
-        verdict.take(provider).ok_or_else(|| verdict.refused.clone())
+        let verdict = self.verdict(home, device)?;
+        let take = verdict.take(provider);
+        if take.is_none() {
+            refused.extend(verdict.refused.iter().cloned());
+        }
+        Ok(take)
     }
 
     // ---- tools ----

@@ -146,11 +146,9 @@ impl Engine {
     /// * `device` and `instance` stay alive until this engine, every buffer of it, everything made from
     ///   those, and every [`Device`] handle is gone.
     pub unsafe fn adopt_device(&self, adopted: AdoptedDevice) -> Result<Device> {
+        let (entry, instance) = (adopted.entry.clone(), adopted.instance.clone());
         // SAFETY: the caller's contract.
-        let instance = unsafe { Instance::adopt(adopted.entry.clone(), adopted.instance.clone()) };
-        let position =
-            instance.physical_devices()?.iter().position(|physical| *physical == adopted.physical);
-        let adapter = Adapter::read(&instance, adopted.physical, position.unwrap_or(0))?;
+        let adapter = unsafe { Adapter::of(entry, instance, adopted.physical) }?;
         let (calls, live) = (Arc::clone(&self.core.calls), Arc::clone(&self.core.live));
         let device = self.core.join(|id| {
             // SAFETY: the caller's contract.

@@ -25,7 +25,8 @@ pub enum Error {
     // ---- make room, or ask elsewhere ----
     /// A domain cannot hold so many more bytes. Free something there, or ask for another domain.
     #[error(
-        "{domain} is out of memory: {requested} bytes requested, {used} of {budget} bytes in use"
+        "{domain} is out of memory: {requested} bytes requested, {used} of {budget} bytes in use{}",
+        driver_said(*.code)
     )]
     OutOfMemory {
         /// Where the bytes were to live.
@@ -357,6 +358,10 @@ fn fd_usage() -> (u64, u64) {
         rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     let open = std::fs::read_dir("/proc/self/fd").map_or(limit, |dir| dir.count() as u64);
     (open, limit)
+}
+
+fn driver_said(code: Option<vk::Result>) -> String {
+    code.map_or_else(String::new, |code| format!(" (the driver said {code:?})"))
 }
 
 fn list(refused: &[Refusal]) -> String {

@@ -107,12 +107,7 @@ impl Attachment {
             // Somebody moved it after this device sat down.
             let allocation = Arc::clone(state.backing.allocation());
             drop(state);
-            let provider = allocation.provider();
-            let take = buffer.core.take(provider, &buffer.home(), device).map_err(|refused| {
-                let (buffer, device) = (buffer.name(), device.name().to_owned());
-                Error::Unreachable { buffer, device, refused }
-            })?;
-            allocation.view(device, take)?;
+            allocation.view(device, buffer.take(allocation.provider(), device)?)?;
         }
     }
 

@@ -112,13 +112,7 @@ fn view(
     if let Some(view) = allocation.existing_view(device.id()) {
         return Ok(view);
     }
-    let take = buffer.core.take(allocation.provider(), &buffer.home(), device);
-    let take = take.map_err(|refused| Error::Unreachable {
-        buffer: buffer.name(),
-        device: device.name().to_owned(),
-        refused,
-    })?;
-    allocation.view(device, take)
+    allocation.view(device, buffer.take(allocation.provider(), device)?)
 }
 
 /// Both reservations, taken in the order of the buffers' addresses.

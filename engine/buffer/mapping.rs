@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Content, View};
 use crate::observe::Object;
 use crate::sync::{Fence, Usage};
-use crate::transfer::{self, PassReport, Side, Span, Watch};
+use crate::transfer::{self, PassReport, Scope, Span, Watch};
 
 /// A device's view of one generation of a [`SharedBuffer`], from [`crate::Attachment::map`].
 ///
@@ -43,15 +43,6 @@ pub struct RawView {
     pub size: u64,
     /// The memory behind `buffer`, bound at 0.
     pub memory: vk::DeviceMemory,
-}
-
-/// For what stages and accesses ownership is taken over or given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scope {
-    /// The stages that use the buffer.
-    pub stages: vk::PipelineStageFlags,
-    /// How they use it.
-    pub access: vk::AccessFlags,
 }
 
 impl Mapping {
@@ -142,7 +133,7 @@ impl Mapping {
     pub unsafe fn acquire(&self, commands: vk::CommandBuffer, scope: Scope) -> Result<()> {
         self.view()?;
         // SAFETY: the caller's contract.
-        unsafe { transfer::acquire(self.view.device(), commands, &[self.span()], scope.side()) };
+        unsafe { transfer::acquire(self.view.device(), commands, &[self.span()], scope) };
         Ok(())
     }
 
@@ -154,7 +145,7 @@ impl Mapping {
     #[expect(unsafe_code, reason = "only the caller knows the state of its command buffer")]
     pub unsafe fn release(&self, commands: vk::CommandBuffer, scope: Scope) {
         // SAFETY: the caller's contract.
-        unsafe { transfer::release(self.view.device(), commands, &[self.span()], scope.side()) };
+        unsafe { transfer::release(self.view.device(), commands, &[self.span()], scope) };
     }
 
     /// Writes the pattern of `seed`, by a compute pass on this device, and waits for it. The buffer's
@@ -278,12 +269,6 @@ impl Mapping {
 
     pub(super) fn device_inner(&self) -> &Arc<DeviceInner> {
         self.view.device()
-    }
-}
-
-impl Scope {
-    fn side(self) -> Side {
-        Side { stages: self.stages, access: self.access }
     }
 }
 

@@ -38,7 +38,7 @@ pub use descriptor::BufferDescriptor;
 pub use export::ForeignExport;
 pub use foreign::{ForeignFacts, ForeignHandle};
 pub use host_access::HostAccess;
-pub use mapping::{Mapping, RawView, Scope};
+pub use mapping::{Mapping, RawView};
 pub use own_buffer::OwnBuffer;
 pub use shared::SharedBuffer;
 

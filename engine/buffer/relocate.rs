@@ -46,22 +46,15 @@ impl Seats {
             }
         }
         let mut refused = Vec::new();
-        let rows = providers
-            .into_iter()
-            .map(|provider| {
-                let takes = devices.iter().map(|&device| {
-                    let device = Arc::clone(&buffer.core.member(device).device);
-                    match buffer.core.take(provider, &home, &device) {
-                        Ok(take) => Some(take),
-                        Err(reasons) => {
-                            refused.extend(reasons);
-                            None
-                        }
-                    }
-                });
-                (provider, takes.collect())
-            })
-            .collect();
+        let mut rows = Vec::new();
+        for provider in providers {
+            let mut takes = SmallVec::new();
+            for &device in &devices {
+                let device = Arc::clone(&buffer.core.member(device).device);
+                takes.push(buffer.core.take(provider, &home, &device, &mut refused)?);
+            }
+            rows.push((provider, takes));
+        }
         refused.retain(|refusal| refusal.route != Route::Local);
         refused.sort_by_key(|refusal| refusal.route);
         refused.dedup();

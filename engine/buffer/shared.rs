@@ -16,7 +16,7 @@ use super::state::State;
 use crate::core::Core;
 use crate::device::{Device, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{Backing, Content, DomainId, Placement, Provider, SLOT_ALIGN};
+use crate::memory::{Backing, Content, DomainId, Placement, Provider, SLOT_ALIGN, Take};
 use crate::observe::Object;
 use crate::sync::{Fence, Retired, Usage};
 use crate::transfer::{self, Span};
@@ -314,11 +314,21 @@ impl BufferInner {
 
     /// How the home device takes in memory of `provider`. Asks only for what is already known: no
     /// route is proved under the reservation.
-    pub(super) fn take_at_home(&self, provider: Provider) -> Result<crate::memory::Take> {
-        let home = self.home();
-        self.core.take(provider, &home, &home).map_err(|refused| Error::Unreachable {
+    pub(super) fn take_at_home(&self, provider: Provider) -> Result<Take> {
+        self.take(provider, &self.home())
+    }
+
+    /// How `device` takes in memory of `provider`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreachable`], or what kept a route from being proved.
+    pub(super) fn take(&self, provider: Provider, device: &Arc<DeviceInner>) -> Result<Take> {
+        let mut refused = Vec::new();
+        let take = self.core.take(provider, &self.home(), device, &mut refused)?;
+        take.ok_or_else(|| Error::Unreachable {
             buffer: self.name(),
-            device: home.name().to_owned(),
+            device: device.name().to_owned(),
             refused,
         })
     }

@@ -136,6 +136,7 @@ struct Facts {
     semaphores: Vec<ExternalSemaphores>,
     host_pointer_alignment: Option<u64>,
     storage_range: u64,
+    max_allocation: u64,
     extensions: Vec<&'static CStr>,
     missing: Vec<&'static str>,
 }
@@ -177,7 +178,9 @@ impl Adapter {
         let mut drm = vk::PhysicalDeviceDrmPropertiesEXT::default();
         let mut pci = vk::PhysicalDevicePCIBusInfoPropertiesEXT::default();
         let mut host = vk::PhysicalDeviceExternalMemoryHostPropertiesEXT::default();
-        let mut all = vk::PhysicalDeviceProperties2::default().push_next(&mut id);
+        let mut limits = vk::PhysicalDeviceMaintenance3Properties::default();
+        let mut all =
+            vk::PhysicalDeviceProperties2::default().push_next(&mut id).push_next(&mut limits);
         if basic.api_version >= API_VERSION {
             all = all.push_next(&mut driver);
         }
@@ -227,6 +230,7 @@ impl Adapter {
             host_pointer_alignment: has(ext::external_memory_host::NAME)
                 .then_some(host.min_imported_host_pointer_alignment),
             storage_range: u64::from(basic.limits.max_storage_buffer_range),
+            max_allocation: limits.max_memory_allocation_size,
             extensions,
             missing,
         })))
@@ -356,6 +360,11 @@ impl Adapter {
     /// The raw handle.
     pub fn physical(&self) -> vk::PhysicalDevice {
         self.0.physical
+    }
+
+    /// Largest single allocation, in bytes: what a buffer can have at most, wherever it lives.
+    pub fn max_allocation(&self) -> u64 {
+        self.0.max_allocation
     }
 
     /// Largest range of a storage buffer binding, in bytes.

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use ash::vk;
 
+use super::adapter::Adapter;
+use super::instance::Instance;
 use super::queue::QueueLock;
+use crate::error::Result;
 
 /// An application's Vulkan objects, for [`crate::Engine::adopt_device`].
 ///
@@ -30,6 +33,32 @@ pub struct AdoptedDevice {
     /// The lock that the application takes around its own uses of that queue; `None` if it uses the
     /// queue only through [`crate::Device::with_queue`], or not at all.
     pub queue_lock: Option<Arc<dyn QueueLock>>,
+}
+
+impl Adapter {
+    /// The facts of an application's physical device, before it creates its device:
+    /// [`Adapter::device_extensions`] says what to enable.
+    ///
+    /// # Errors
+    ///
+    /// What the queries said.
+    ///
+    /// # Safety
+    ///
+    /// `physical` belongs to `instance`, which was loaded through `entry`, was created for Vulkan 1.2 or
+    /// newer, and outlives the result and every clone of it.
+    #[expect(unsafe_code, reason = "only the caller knows its instance")]
+    pub unsafe fn of(
+        entry: ash::Entry,
+        instance: ash::Instance,
+        physical: vk::PhysicalDevice,
+    ) -> Result<Self> {
+        // SAFETY: the caller's contract.
+        let instance = unsafe { Instance::adopt(entry, instance) };
+        let list = instance.physical_devices()?;
+        let index = list.iter().position(|&listed| listed == physical);
+        Self::read(&instance, physical, index.unwrap_or(0))
+    }
 }
 
 impl fmt::Debug for AdoptedDevice {

@@ -302,6 +302,10 @@ impl View {
         if needed > self.memory_size {
             return Err(ViewError::TooSmall { needed, actual: self.memory_size });
         }
+        let limit = self.device.adapter().max_allocation();
+        if self.memory_size > limit {
+            return Err(ViewError::TooLarge { size: self.memory_size, limit });
+        }
         let mut dedicated = vk::MemoryDedicatedAllocateInfo::default().buffer(self.buffer);
         let mut info = vk::MemoryAllocateInfo::default()
             .allocation_size(self.memory_size)
@@ -412,6 +416,8 @@ pub(super) enum ViewError {
     NoMemoryType,
     /// The memory is smaller than the buffer over it needs.
     TooSmall { needed: u64, actual: u64 },
+    /// The device does not make or take in so much at once (`maxMemoryAllocationSize`).
+    TooLarge { size: u64, limit: u64 },
     /// The device was not given this extension.
     NoExtension(&'static str),
 }
@@ -426,6 +432,10 @@ impl ViewError {
             Self::TooSmall { needed, actual } => {
                 refuse(ForeignFdReason::TooSmall { claimed: needed, actual })
             }
+            Self::TooLarge { size, limit } => Error::Unsupported {
+                device: device.name().to_owned(),
+                missing: format!("allocations of {size} bytes; its limit is {limit}"),
+            },
             Self::NoExtension(name) => {
                 Error::Unsupported { device: device.name().to_owned(), missing: name.to_owned() }
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ash::vk;
 
-use super::ownership::{Side, acquire, release};
+use super::ownership::{Scope, acquire, release};
 use super::span::Span;
 use crate::device::DeviceInner;
 use crate::error::Result;
@@ -96,10 +96,10 @@ fn submit(
     debug_assert!(spans.iter().all(|span| Arc::ptr_eq(span.view.device(), device)));
     let value = device.submit(|commands| {
         // SAFETY: the queue began `commands` for this device's family.
-        unsafe { acquire(device, commands, spans, Side::TRANSFER) };
+        unsafe { acquire(device, commands, spans, Scope::TRANSFER) };
         record(commands);
         // SAFETY: as above.
-        unsafe { release(device, commands, spans, Side::TRANSFER) };
+        unsafe { release(device, commands, spans, Scope::TRANSFER) };
     })?;
     Ok(Fence::new(device, value))
 }

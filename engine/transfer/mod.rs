@@ -15,11 +15,12 @@ mod route;
 mod span;
 mod staged;
 
+pub use ownership::Scope;
 pub use pass::{PassReport, pattern_word};
-pub use route::{Refusal, RefusalReason, Route, Verdict, Working};
+pub use route::{Refusal, RefusalReason, Route, Side, Verdict, Working};
 
 pub(crate) use copy::{copy, from_staging_parts, to_staging, zero};
-pub(crate) use ownership::{Side, acquire, release};
+pub(crate) use ownership::{acquire, release};
 pub(crate) use pass::{Passes, Watch};
 pub(crate) use prove::{End, can_export, can_take, prove_all};
 pub(crate) use route::{PairKey, Routes};

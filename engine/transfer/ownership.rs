@@ -11,14 +11,16 @@ use super::span::Span;
 use crate::device::{DeviceInner, HandleType};
 use crate::memory::View;
 
-/// Stages and accesses on one side of a barrier.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Side {
-    pub(crate) stages: vk::PipelineStageFlags,
-    pub(crate) access: vk::AccessFlags,
+/// For what stages and accesses ownership is taken over or given up: the near side of a barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// The stages that use the buffer.
+    pub stages: vk::PipelineStageFlags,
+    /// How they use it.
+    pub access: vk::AccessFlags,
 }
 
-impl Side {
+impl Scope {
     /// Copies.
     pub(crate) const TRANSFER: Self = Self {
         stages: vk::PipelineStageFlags::TRANSFER,
@@ -35,7 +37,7 @@ impl Side {
     };
 }
 
-/// Records that this device takes the span over, before `side` uses it.
+/// Records that this device takes the span over, before `scope` uses it.
 ///
 /// # Safety
 ///
@@ -45,14 +47,14 @@ pub(crate) unsafe fn acquire(
     device: &DeviceInner,
     commands: vk::CommandBuffer,
     spans: &[Span<'_>],
-    side: Side,
+    scope: Scope,
 ) {
     let from = |view| outside(device, view);
     let barriers: Vec<_> = spans
         .iter()
         .map(|span| {
             barrier(span)
-                .dst_access_mask(side.access)
+                .dst_access_mask(scope.access)
                 .src_queue_family_index(from(span.view))
                 .dst_queue_family_index(device.queue_family())
         })
@@ -64,7 +66,7 @@ pub(crate) unsafe fn acquire(
         device.raw().cmd_pipeline_barrier(
             commands,
             vk::PipelineStageFlags::ALL_COMMANDS,
-            side.stages,
+            scope.stages,
             vk::DependencyFlags::empty(),
             &[],
             &barriers,
@@ -73,7 +75,7 @@ pub(crate) unsafe fn acquire(
     }
 }
 
-/// Records that this device has finished with the span, after `side` used it.
+/// Records that this device has finished with the span, after `scope` used it.
 ///
 /// # Safety
 ///
@@ -82,27 +84,27 @@ pub(crate) unsafe fn release(
     device: &DeviceInner,
     commands: vk::CommandBuffer,
     spans: &[Span<'_>],
-    side: Side,
+    scope: Scope,
 ) {
     let to = |view| outside(device, view);
     let barriers: Vec<_> = spans
         .iter()
         .map(|span| {
             barrier(span)
-                .src_access_mask(side.access)
+                .src_access_mask(scope.access)
                 .src_queue_family_index(device.queue_family())
                 .dst_queue_family_index(to(span.view))
         })
         .collect();
     // Host reads of mapped memory wait for a fence and need this availability as well.
     let host = [vk::MemoryBarrier::default()
-        .src_access_mask(side.access)
+        .src_access_mask(scope.access)
         .dst_access_mask(vk::AccessFlags::HOST_READ | vk::AccessFlags::HOST_WRITE)];
     // SAFETY: as in `acquire`.
     unsafe {
         device.raw().cmd_pipeline_barrier(
             commands,
-            side.stages,
+            scope.stages,
             vk::PipelineStageFlags::ALL_COMMANDS | vk::PipelineStageFlags::HOST,
             vk::DependencyFlags::empty(),
             &host,

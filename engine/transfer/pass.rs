@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ash::vk;
 
-use super::ownership::{Side, acquire, release};
+use super::ownership::{Scope, acquire, release};
 use super::span::Span;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
@@ -240,7 +240,7 @@ impl Passes {
         let bytes: Vec<u8> = parameters.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let value = self.device.submit(|commands| {
             // SAFETY: the queue began `commands` for this device's family.
-            unsafe { acquire(&self.device, commands, spans, Side::COMPUTE) };
+            unsafe { acquire(&self.device, commands, spans, Scope::COMPUTE) };
             let (point, layout) = (vk::PipelineBindPoint::COMPUTE, self.layout);
             // SAFETY: the pipeline is live by the type invariant.
             unsafe { raw.cmd_bind_pipeline(commands, point, self.pipelines[pass as usize]) };
@@ -252,7 +252,7 @@ impl Passes {
             // SAFETY: no more groups than every device takes.
             unsafe { raw.cmd_dispatch(commands, parameters[3] / GROUP, 1, 1) };
             // SAFETY: as for `acquire`.
-            unsafe { release(&self.device, commands, spans, Side::COMPUTE) };
+            unsafe { release(&self.device, commands, spans, Scope::COMPUTE) };
         })?;
         Ok(Fence::new(&self.device, value))
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::pass::{PassReport, Passes, Watch};
-use super::route::{Refusal, RefusalReason, Route, Verdict, Working};
+use super::route::{Refusal, RefusalReason, Route, Side, Verdict, Working};
 use super::span::Span;
 use super::staged::{Unfinished, staged_copy};
 use crate::device::{DeviceInner, HandleType};
@@ -32,20 +32,53 @@ pub(crate) struct End {
     pub(crate) passes: Arc<Passes>,
 }
 
+/// Why a route was not proved.
+enum Unproved {
+    /// It does not work, and the next time it will not either.
+    Refused(RefusalReason),
+    /// It could not be tried: says nothing about the route.
+    Untried(Error),
+}
+
+impl From<RefusalReason> for Unproved {
+    fn from(reason: RefusalReason) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+impl From<Error> for Unproved {
+    /// A driver's `OUT_OF_DEVICE_MEMORY` is its way of saying no (lavapipe without udmabuf), and a
+    /// time-out is what a route that hangs looks like; but what our own ledger or the process' limits
+    /// refuse, and what a lost device does not do, is no word on the route.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::FdLimit { .. }
+            | Error::DeviceLost { .. }
+            | Error::OutOfMemory { code: None, .. } => Self::Untried(error),
+            other => Self::Refused(RefusalReason::Failed(other.to_string())),
+        }
+    }
+}
+
 /// Tries every route from `from` to `to`. `origin` says how a provider makes memory; `timeout` bounds
 /// each wait.
+///
+/// # Errors
+///
+/// What kept a route from being tried at all: no descriptors, no memory, a lost device.
 pub(crate) fn prove_all(
     from: &End,
     to: &End,
     origin: impl Fn(Provider) -> Origin,
     timeout: Duration,
-) -> Verdict {
+) -> Result<Verdict> {
     let same = Arc::ptr_eq(&from.device, &to.device);
     let (mut working, mut refused) = (Vec::new(), Vec::new());
     for route in ladder(same) {
         match prove(route, from, to, &origin, timeout) {
             Ok(proof) => working.push(proof),
-            Err(reason) => refused.push(Refusal { route, reason }),
+            Err(Unproved::Refused(reason)) => refused.push(Refusal { route, reason }),
+            Err(Unproved::Untried(error)) => return Err(error),
         }
     }
     let verdict = Verdict::new(working, refused, PROBE);
@@ -55,7 +88,7 @@ pub(crate) fn prove_all(
         route = verdict.route.name(),
         "route"
     );
-    verdict
+    Ok(verdict)
 }
 
 /// A device reaches its own exports without any route, and needs no staging.
@@ -72,7 +105,7 @@ fn prove(
     to: &End,
     origin: &impl Fn(Provider) -> Origin,
     timeout: Duration,
-) -> Result<Working, RefusalReason> {
+) -> Result<Working, Unproved> {
     match route {
         Route::Local => prove_local(from, origin, timeout),
         Route::Staged => prove_staged(from, to, origin, timeout),
@@ -93,7 +126,7 @@ fn prove_shared(
     to: &End,
     origin: &impl Fn(Provider) -> Origin,
     timeout: Duration,
-) -> Result<Working, RefusalReason> {
+) -> Result<Working, Unproved> {
     check_stated(provider, &from.device, &to.device)?;
     let mut last = None;
     for (ours, theirs) in ways(provider, &from.device, &to.device)? {
@@ -101,10 +134,11 @@ fn prove_shared(
             Ok(read) => {
                 return Ok(Working { route, read, take: Some(theirs) });
             }
-            Err(reason) => last = Some(reason),
+            Err(Unproved::Refused(reason)) => last = Some(reason.into()),
+            Err(untried) => return Err(untried),
         }
     }
-    Err(last.unwrap_or(RefusalReason::Missing("no way to take it in")))
+    Err(last.unwrap_or(RefusalReason::Missing("no way to take it in").into()))
 }
 
 /// What can be known without trying.
@@ -120,10 +154,10 @@ fn check_stated(
         return Ok(());
     };
     if domain == crate::memory::DomainKind::System && !has_host_only_memory(from) {
-        return Err(RefusalReason::NoHostMemory { device: from.name().to_owned() });
+        return Err(RefusalReason::NoHostMemory);
     }
     if !can_export(from, handle) {
-        return Err(RefusalReason::NotExportable { device: from.name().to_owned(), handle });
+        return Err(RefusalReason::NotExportable(handle));
     }
     let (ours, theirs) = (to.adapter(), from.adapter());
     if handle == HandleType::OpaqueFd && !ours.same_driver_and_device(theirs) {
@@ -141,19 +175,19 @@ fn ways(
     from: &DeviceInner,
     to: &DeviceInner,
 ) -> Result<Vec<(Take, Take)>, RefusalReason> {
-    let able = |device: &DeviceInner| -> Result<Vec<Take>, RefusalReason> {
+    let able = |device: &DeviceInner, side| -> Result<Vec<Take>, RefusalReason> {
         let takes: Vec<_> =
             provider.takes().iter().copied().filter(|take| can_take(device, *take)).collect();
         if takes.is_empty() {
             let handle = provider.takes()[0].handle();
-            return Err(RefusalReason::NotImportable { device: device.name().to_owned(), handle });
+            return Err(RefusalReason::NotImportable { side, handle });
         }
         Ok(takes)
     };
-    let theirs = able(to)?;
+    let theirs = able(to, Side::Second)?;
     // The exporter has its view already, whatever it could import.
     let exports = matches!(provider, Provider::Device { .. });
-    let ours = if exports { vec![provider.takes()[0]] } else { able(from)? };
+    let ours = if exports { vec![provider.takes()[0]] } else { able(from, Side::First)? };
     Ok(ours.iter().flat_map(|&our| theirs.iter().map(move |&their| (our, their))).collect())
 }
 
@@ -184,12 +218,11 @@ fn try_way(
     ours: Take,
     theirs: Take,
     timeout: Duration,
-) -> Result<Duration, RefusalReason> {
-    let allocation = Allocation::create(origin, PROBE, Weak::new()).map_err(failed)?;
+) -> Result<Duration, Unproved> {
+    let allocation = Allocation::create(origin, PROBE, Weak::new())?;
     let views = allocation
         .view(&from.device, ours)
-        .and_then(|ours| allocation.view(&to.device, theirs).map(|theirs| (ours, theirs)))
-        .map_err(failed)?;
+        .and_then(|ours| allocation.view(&to.device, theirs).map(|theirs| (ours, theirs)))?;
     let probe = Probe::new(allocation, timeout);
     there_and_back(&probe, from, span(&views.0), to, span(&views.1))
 }
@@ -208,9 +241,9 @@ impl Probe {
     }
 
     /// Runs a pass on the memory.
-    fn run<R>(&self, pass: impl FnOnce(&Watch<'_>) -> Result<R>) -> Result<R, RefusalReason> {
+    fn run<R>(&self, pass: impl FnOnce(&Watch<'_>) -> Result<R>) -> Result<R, Unproved> {
         let submitted = |fence: &Fence| self.submitted.borrow_mut().push(fence.clone());
-        pass(&Watch { timeout: self.timeout, submitted: &submitted }).map_err(failed)
+        Ok(pass(&Watch { timeout: self.timeout, submitted: &submitted })?)
     }
 }
 
@@ -231,7 +264,7 @@ fn there_and_back(
     near: Span<'_>,
     to: &End,
     far: Span<'_>,
-) -> Result<Duration, RefusalReason> {
+) -> Result<Duration, Unproved> {
     const SEEDS: [u32; 2] = [0x7065_6572, 0x6275_6621];
     probe.run(|watch| from.passes.fill(near, SEEDS[0], watch))?;
     check(probe.run(|watch| to.passes.verify(far, SEEDS[0], watch))?)?;
@@ -252,7 +285,7 @@ fn prove_local(
     end: &End,
     origin: &impl Fn(Provider) -> Origin,
     timeout: Duration,
-) -> Result<Working, RefusalReason> {
+) -> Result<Working, Unproved> {
     let (allocation, view) = private(end, origin)?;
     let probe = Probe::new(allocation, timeout);
     let read = there_and_back(&probe, end, span(&view), end, span(&view))?;
@@ -264,7 +297,7 @@ fn prove_staged(
     to: &End,
     origin: &impl Fn(Provider) -> Origin,
     timeout: Duration,
-) -> Result<Working, RefusalReason> {
+) -> Result<Working, Unproved> {
     const SEED: u32 = 0x7374_6167;
     let ((source, near), (target, far)) = (private(from, origin)?, private(to, origin)?);
     let (source, target) = (Probe::new(source, timeout), Probe::new(target, timeout));
@@ -272,13 +305,13 @@ fn prove_staged(
     source.run(|watch| from.passes.fill(near, SEED, watch))?;
     let start = Instant::now();
     let copied = staged_copy((near, &from.staging), (far, &to.staging), timeout);
-    let read = start.elapsed();
     copied.map_err(|Unfinished { error, reading, writing }| {
         source.submitted.borrow_mut().extend(reading);
         target.submitted.borrow_mut().extend(writing);
-        failed(error)
+        error
     })?;
     check(target.run(|watch| to.passes.verify(far, SEED, watch))?)?;
+    let read = start.elapsed();
     Ok(Working { route: Route::Staged, read, take: None })
 }
 
@@ -286,24 +319,30 @@ fn prove_staged(
 fn private(
     end: &End,
     origin: &impl Fn(Provider) -> Origin,
-) -> Result<(Arc<Allocation>, Arc<View>), RefusalReason> {
+) -> Result<(Arc<Allocation>, Arc<View>), Unproved> {
     let device = &end.device;
     let providers = [Route::DmaBuf, Route::OpaqueFd, Route::DmaHeap, Route::Udmabuf, Route::Memfd];
     let mut last = RefusalReason::Missing("no memory that the device can use");
     for provider in providers.into_iter().filter_map(|route| route.provider(device.id())) {
-        let made = check_stated(provider, device, device).and_then(|()| {
-            let ways = ways(provider, device, device)?;
-            let allocation =
-                Allocation::create(&origin(provider), PROBE, Weak::new()).map_err(failed)?;
-            let view = allocation.view(device, ways[0].1).map_err(failed)?;
-            Ok((allocation, view))
-        });
-        match made {
+        match try_private(provider, device, origin) {
             Ok(made) => return Ok(made),
-            Err(reason) => last = reason,
+            Err(Unproved::Refused(reason)) => last = reason,
+            Err(untried) => return Err(untried),
         }
     }
-    Err(last)
+    Err(last.into())
+}
+
+fn try_private(
+    provider: Provider,
+    device: &Arc<DeviceInner>,
+    origin: &impl Fn(Provider) -> Origin,
+) -> Result<(Arc<Allocation>, Arc<View>), Unproved> {
+    check_stated(provider, device, device)?;
+    let ways = ways(provider, device, device)?;
+    let allocation = Allocation::create(&origin(provider), PROBE, Weak::new())?;
+    let view = allocation.view(device, ways[0].1)?;
+    Ok((allocation, view))
 }
 
 fn span(view: &View) -> Span<'_> {
@@ -317,8 +356,4 @@ fn check(report: PassReport) -> Result<(), RefusalReason> {
             Err(RefusalReason::WrongBytes { words: report.words, wrong: report.wrong, first_wrong })
         }
     }
-}
-
-fn failed(error: Error) -> RefusalReason {
-    RefusalReason::Failed(error.to_string())
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::device::{Adapter, DeviceId, HandleType, Uuid};
+use crate::error::Result;
 use crate::memory::{DomainKind, Provider, Take};
 
 /// How bytes get from one device to another.
@@ -118,23 +119,37 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Why a route is not used.
+/// One of the two devices of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one that the route leads from; the exporter, where there is one.
+    First,
+    /// The one that it leads to.
+    Second,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::Second => "second",
+        })
+    }
+}
+
+/// Why a route is not used. The devices are named by their side, since what is known of a pair holds for
+/// every opening of the same two adapters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RefusalReason {
-    /// The driver says that it cannot export this.
-    #[error("{device} does not export {handle}")]
-    NotExportable {
-        /// The exporter.
-        device: String,
-        /// The handle type.
-        handle: HandleType,
-    },
-    /// The driver says that it cannot import this.
-    #[error("{device} does not import {handle}")]
+    /// The first device's driver says that it cannot export this.
+    #[error("the first device does not export {0}")]
+    NotExportable(HandleType),
+    /// A driver says that it cannot import this.
+    #[error("the {side} device does not import {handle}")]
     NotImportable {
-        /// The importer.
-        device: String,
+        /// Whose driver.
+        side: Side,
         /// The handle type.
         handle: HandleType,
     },
@@ -150,12 +165,9 @@ pub enum RefusalReason {
     /// The machine lacks something.
     #[error("{0}")]
     Missing(&'static str),
-    /// All of the device's memory is its own, so there is no other to export.
-    #[error("{device} has no host-visible memory besides its own")]
-    NoHostMemory {
-        /// The exporter.
-        device: String,
-    },
+    /// All of the first device's memory is its own, so there is no other to export.
+    #[error("the first device has no host-visible memory besides its own")]
+    NoHostMemory,
     /// The buffer may not live there.
     #[error("the buffer's placement excludes {0}")]
     Placement(DomainKind),
@@ -179,7 +191,8 @@ pub enum RefusalReason {
 pub struct Working {
     /// The route.
     pub route: Route,
-    /// What the second device needed to read the probe's bytes, once the route was warm.
+    /// How long it took until the second device had looked at the probe's bytes, once the route was warm:
+    /// a pass over what it sees, and for [`Route::Staged`] the copy before it.
     pub read: Duration,
     pub(crate) take: Option<Take>,
 }
@@ -262,14 +275,18 @@ impl Routes {
     /// The verdict on a pair, reached by `prove` if there is none yet.
     ///
     /// `prove` runs without the lock: it waits for GPUs. Two threads may prove the same pair at the
-    /// same time; the first verdict stays.
-    pub(crate) fn verdict(&self, key: PairKey, prove: impl FnOnce() -> Verdict) -> Arc<Verdict> {
+    /// same time; the first verdict stays. A proof that could not be made leaves nothing behind.
+    pub(crate) fn verdict(
+        &self,
+        key: PairKey,
+        prove: impl FnOnce() -> Result<Verdict>,
+    ) -> Result<Arc<Verdict>> {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(verdict) = lock().get(&key) {
-            return Arc::clone(verdict);
+            return Ok(Arc::clone(verdict));
         }
-        let verdict = Arc::new(prove());
-        Arc::clone(lock().entry(key).or_insert(verdict))
+        let verdict = Arc::new(prove()?);
+        Ok(Arc::clone(lock().entry(key).or_insert(verdict)))
     }
 
     /// Forgets everything, so that the next use proves again.
