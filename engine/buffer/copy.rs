@@ -161,7 +161,8 @@ impl<'a> Pair<'a> {
     ) -> Result<()> {
         from.own(self.from())?;
         let state = self.to();
-        if at_once && region.len == to.size && state.backing.content() == Content::Stale {
+        let whole = region.len == state.backing.extent(to.size);
+        if at_once && whole && state.backing.content() == Content::Stale {
             return Ok(());
         }
         to.own(state)

@@ -11,6 +11,7 @@ use crate::device::HandleType;
 use crate::error::{Error, Result};
 use crate::memory::{Backing, Provider};
 use crate::observe::Object;
+use crate::sync::Usage;
 
 /// A buffer's fd for a stranger, from [`SharedBuffer::export_foreign`].
 ///
@@ -26,9 +27,14 @@ pub struct ForeignExport {
 impl ForeignExport {
     pub(super) fn new(buffer: &Arc<BufferInner>) -> Result<Self> {
         loop {
-            let mut state = buffer.lock();
+            // A stranger waits for no fence of ours, so all writing has ended before it gets the fd.
+            let mut state = buffer.lock_idle(Usage::Write, |_| true)?;
             if state.backing.is_dedicated() {
                 buffer.own(&mut state)?;
+                if !state.fences.pending(Usage::Move).is_empty() {
+                    // A device is zeroing it.
+                    continue;
+                }
                 let allocation = Arc::clone(state.backing.allocation());
                 let fd = allocation.duplicate_fd()?;
                 let facts = facts(buffer, &state.backing)?;

@@ -143,16 +143,18 @@ pub(crate) fn import(
         return Ok(SharedBuffer(ours));
     }
     let provider = Provider::Foreign(handle);
-    if !provider.takes().iter().any(|take| transfer::can_take(device, *take)) {
+    let takes = provider.takes().iter().copied();
+    let Some(take) = takes.into_iter().find(|take| transfer::can_take(device, *take)) else {
         return Err(Error::Unsupported {
             device: device.name().to_owned(),
             missing: format!("import of {handle}"),
         });
-    }
+    };
     let fd = dma_buf::duplicate(fd, &core.calls)?;
     let opaque = (handle == HandleType::OpaqueFd).then_some((facts.memory_size, facts.memory_type));
     let origin = core.origin(provider);
-    let allocation = Allocation::import_foreign(&origin, device, fd, handle, facts.size, opaque)?;
+    let allocation =
+        Allocation::import_foreign(&origin, device, fd, handle, facts.size, opaque, take)?;
     let backing = Backing::foreign(allocation);
     Ok(SharedBuffer::new(core, device.id(), descriptor, backing))
 }

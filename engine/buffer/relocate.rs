@@ -142,7 +142,15 @@ pub(super) fn relocate(
         let to = home_view(buffer, &home, &new)?;
         let span =
             |view, backing: &Backing| Span { view, offset: backing.offset(), len: buffer.size };
-        let fence = transfer::copy(&home, span(&from, &state.backing), span(&to, &new))?;
+        let cleared = clear_tail(buffer, &home, &to, &new)?;
+        let copied = transfer::copy(&home, span(&from, &state.backing), span(&to, &new));
+        let fence = match copied {
+            Ok(fence) => fence,
+            Err(error) => {
+                retire(buffer, new, cleared);
+                return Err(error);
+            }
+        };
         new.own();
         // What was running on the buffer is ordered before the copy by the home device's queue, so
         // the copy's fence covers it.
@@ -164,9 +172,31 @@ fn publish(buffer: &BufferInner, state: &mut State, new: Backing, copied: Fence)
     );
     let old = std::mem::replace(&mut state.backing, new);
     buffer.next_generation();
+    retire(buffer, old, copied);
+}
+
+/// Lets go of a backing when `fence` has signalled.
+fn retire(buffer: &BufferInner, backing: Backing, fence: Fence) {
     let mut fences = crate::sync::Fences::default();
-    fences.add(Usage::Bookkeep, copied);
-    buffer.core.retire.push(fences, Retired::Backing(old));
+    fences.add(Usage::Bookkeep, fence);
+    buffer.core.retire.push(fences, Retired::Backing(backing));
+}
+
+/// Zeroes what an old owner may have left beyond the buffer's end, where the copy does not reach. The
+/// home device's queue keeps it ahead of the copy.
+fn clear_tail(
+    buffer: &BufferInner,
+    home: &Arc<DeviceInner>,
+    view: &View,
+    new: &Backing,
+) -> Result<Fence> {
+    // Whole words; the copy overwrites the bytes of the first one that are the buffer's.
+    let start = buffer.size & !3;
+    let len = new.extent(buffer.size) - start;
+    if new.content() != Content::Stale || new.extent(buffer.size) == buffer.size {
+        return Ok(Fence::signalled());
+    }
+    transfer::zero(home, Span { view, offset: new.offset() + start, len })
 }
 
 fn home_view(

@@ -195,9 +195,10 @@ impl SharedBuffer {
     /// # Errors
     ///
     /// [`Error::Busy`] if it would have to move and is held; [`Error::OutOfMemory`],
-    /// [`Error::FdLimit`], or what the calls said.
+    /// [`Error::FdLimit`]; [`Error::Timeout`] or [`Error::DeviceLost`] of the wait until nobody writes
+    /// to it any more; or what the calls said.
     ///
-    /// Locks: the reservation.
+    /// Locks: the reservation, but not while waiting.
     pub fn export_foreign(&self) -> Result<ForeignExport> {
         ForeignExport::new(&self.0)
     }
@@ -299,14 +300,15 @@ impl BufferInner {
     fn scrub(&self, state: &mut State) -> Result<()> {
         let allocation = state.backing.allocation();
         let offset = state.backing.offset();
+        let len = state.backing.extent(self.size);
         if let Some(host) = allocation.host()? {
             allocation.begin_host_access(Access::Write)?;
-            scrub_by_host(host, offset, self.size);
+            scrub_by_host(host, offset, len);
             return allocation.end_host_access(Access::Write);
         }
         let home = self.home();
         let view = allocation.view(&home, self.take_at_home(allocation.provider())?)?;
-        let len = self.size.next_multiple_of(SLOT_ALIGN);
+        let len = len.next_multiple_of(SLOT_ALIGN);
         let fence = transfer::zero(&home, Span { view: &view, offset, len })?;
         state.fences.add(Usage::Move, fence);
         Ok(())

@@ -124,41 +124,52 @@ impl Allocation {
         handle: HandleType,
         size: u64,
         opaque: Option<(u64, u32)>,
+        take: Take,
     ) -> Result<Arc<Self>> {
-        let (host, fd, view) = match handle {
-            HandleType::HostPointer => {
-                // The whole file, since only whole pages can be imported; the caller has checked that
-                // it holds `size` bytes.
-                let file = dma_buf::size(&fd).map_err(|errno| Error::os("lseek", errno))?;
-                let host = HostMemory::foreign(fd, file, &origin.calls)?;
-                (Some(host), None, None)
-            }
-            HandleType::DmaBuf | HandleType::OpaqueFd => {
-                let (memory_size, memory_type) = match opaque {
-                    Some((size, kind)) => (size, Some(kind)),
-                    None => (size, None),
-                };
-                let source = Source::Fd { fd: fd.as_fd(), handle, memory_size, memory_type };
+        let host = Self::map_foreign(&fd, handle, &origin.calls)?;
+        let view = match opaque {
+            Some((memory_size, memory_type)) => {
+                let (fd, memory_type) = (fd.as_fd(), Some(memory_type));
+                let source = Source::Fd { fd, handle, memory_size, memory_type };
                 let view = View::import(device, size, source)
                     .map_err(|error| error.importing(device, handle))?;
-                (None, Some(fd), Some(Arc::new(view)))
+                Some(Arc::new(view))
             }
+            None => None,
         };
         origin.live.born(Object::Allocation);
         let allocation = Arc::new(Self {
             origin: origin.clone(),
             size: host.as_ref().map_or(size, HostMemory::size),
             charged: 0,
-            host,
             zeroed: false,
             pool: Weak::new(),
             escaped: AtomicBool::new(true),
-            state: Mutex::new(State { views: view.into_iter().collect(), fd }),
+            state: Mutex::new(State {
+                views: view.into_iter().collect(),
+                fd: host.is_none().then_some(fd),
+            }),
+            host,
         });
-        if handle == HandleType::HostPointer {
-            allocation.view(device, Take::HostPointer)?;
-        }
+        allocation.view(device, take)?;
         Ok(allocation)
+    }
+
+    /// Maps a stranger's memory for the host and for devices that take it by address. `Ok(None)` where
+    /// only the driver can: an `OPAQUE_FD`, or a dma-buf whose exporter does not let it be mapped.
+    fn map_foreign(fd: &OwnedFd, handle: HandleType, calls: &Calls) -> Result<Option<HostMemory>> {
+        if handle == HandleType::OpaqueFd {
+            return Ok(None);
+        }
+        // The whole file, since only whole pages can be imported; the caller has checked that it holds
+        // as many bytes as were claimed.
+        let file = dma_buf::size(fd).map_err(|errno| Error::os("lseek", errno))?;
+        let own = dma_buf::duplicate(fd.as_fd(), calls)?;
+        match HostMemory::foreign(own, file, calls) {
+            Ok(host) => Ok(Some(host)),
+            Err(Error::Os { .. }) if handle == HandleType::DmaBuf => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn provider(&self) -> Provider {

@@ -76,6 +76,16 @@ impl Backing {
         matches!(self.place(), Place::Dedicated(_))
     }
 
+    /// How many bytes from [`Backing::offset`] on nobody else has, for a buffer of `size` bytes. What
+    /// lies beyond the buffer in an allocation of its own goes out with its fd, so it is scrubbed too;
+    /// the rest of a slot is seen by nobody.
+    pub(crate) fn extent(&self, size: u64) -> u64 {
+        match self.place() {
+            Place::Slot { .. } => size,
+            Place::Dedicated(allocation) => allocation.size(),
+        }
+    }
+
     pub(crate) fn domain(&self) -> DomainId {
         self.allocation().provider().domain()
     }

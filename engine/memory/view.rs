@@ -99,7 +99,8 @@ impl View {
         let duplicate = dma_buf::duplicate(fd, device.calls())?;
         view.memory_size = memory_size;
         view.memory_type = match memory_type {
-            Some(index) => index,
+            Some(index) if view.fits_type(index) => index,
+            Some(_) => return Err(ViewError::NoMemoryType),
             None => view.choose_import_type(fd_memory_types(device, &duplicate)?)?,
         };
         if device.calls().lying_imports() {
@@ -285,6 +286,12 @@ impl View {
     fn requirements(&self) -> vk::MemoryRequirements {
         // SAFETY: the buffer is live.
         unsafe { self.device.raw().get_buffer_memory_requirements(self.buffer) }
+    }
+
+    /// Whether the buffer can be bound to memory of this type; what a stranger says may be no type at all.
+    fn fits_type(&self, index: u32) -> bool {
+        let bit = 1u32.checked_shl(index).unwrap_or(0);
+        self.requirements().memory_type_bits & bit != 0
     }
 
     fn choose_import_type(&self, handle_bits: u32) -> Result<u32, ViewError> {
