@@ -76,6 +76,8 @@ fn check_recycled(rig: &Rig, device: &Device, size: u64, at: Placement, writer: 
         Writer::Device => common::fill(&old.attach(device).expect("a seat"), 7),
     }
     let before = place(&old);
+    // What is still being written to is not recycled yet.
+    drop(old.host_access(Access::Read).expect("idle in time"));
     drop(old);
     let new = create(rig, device, size, at);
     let after = place(&new);
@@ -83,6 +85,7 @@ fn check_recycled(rig: &Rig, device: &Device, size: u64, at: Placement, writer: 
     bytes::assert_zero(&new, &what);
     // And once more without anybody looking at it in between: still the first owner's bytes.
     bytes::write(&new, 9);
+    drop(new.host_access(Access::Read).expect("idle in time"));
     drop(new);
     drop(create(rig, device, size, at));
     let last = create(rig, device, size, at);
