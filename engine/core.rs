@@ -17,7 +17,7 @@ use crate::memory::{
     candidates,
 };
 use crate::observe::Live;
-use crate::sync::Retire;
+use crate::sync::{Retire, WaitQueues};
 use crate::transfer::{
     self, PairKey, Passes, Refusal, RefusalReason, Route, Routes, Side, Verdict,
 };
@@ -36,6 +36,8 @@ pub(crate) struct Core {
     // Each with a lock of its own.
     pub(crate) routes: Routes,
     pub(crate) exports: Exports,
+    /// Where those sleep that wait for a reservation.
+    pub(crate) queues: WaitQueues,
     // Declared before the members: memory goes before the devices that it is on.
     pub(crate) retire: Retire,
     pools: Pools,
@@ -72,6 +74,7 @@ impl Core {
                 .collect(),
             routes: Routes::default(),
             exports: Exports::default(),
+            queues: WaitQueues::new(),
             retire: Retire::default(),
             pools: Pools::default(),
             members: RwLock::default(),

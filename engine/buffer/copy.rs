@@ -1,6 +1,6 @@
 //! Copying between two buffers, whatever devices they belong to.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use smallvec::SmallVec;
@@ -12,7 +12,7 @@ use crate::core::Core;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Content, View};
-use crate::sync::{Fence, Usage};
+use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many};
 use crate::transfer::{self, Span, Unfinished};
 
 /// Which bytes a copy moves.
@@ -48,7 +48,7 @@ pub(crate) fn copy(
     let end = Instant::now() + core.timeout;
     loop {
         let executor = find_executor(from, to);
-        let mut pair = Pair::lock(from, to);
+        let mut pair = Pair::lock(core, from, to)?;
         pair.own(from, to, region, executor.is_some())?;
         let mut waits = pair.from().fences.pending(Access::Read.usage().waits_for());
         waits.extend(pair.to().fences.pending(Access::Write.usage().waits_for()));
@@ -115,38 +115,31 @@ fn view(
     allocation.view(device, buffer.take(allocation.provider(), device)?)
 }
 
-/// Both reservations, taken in the order of the buffers' addresses.
+/// Both reservations, locked together.
 struct Pair<'a> {
-    first: MutexGuard<'a, State>,
-    second: Option<MutexGuard<'a, State>>,
-    /// Whether `first` is the destination's.
-    swapped: bool,
+    locked: Locked<'a, State>,
+    from: Index,
+    to: Index,
 }
 
 impl<'a> Pair<'a> {
-    fn lock(from: &'a Arc<BufferInner>, to: &'a Arc<BufferInner>) -> Self {
-        let (a, b) = (Arc::as_ptr(from), Arc::as_ptr(to));
-        if a == b {
-            return Self { first: from.lock(), second: None, swapped: false };
-        }
-        let swapped = b < a;
-        let (first, second) = if swapped { (to, from) } else { (from, to) };
-        let first = first.lock();
-        Self { first, second: Some(second.lock()), swapped }
+    fn lock(core: &'a Core, from: &'a BufferInner, to: &'a BufferInner) -> Result<Self> {
+        let both = lock_many(&core.queues, core.timeout, |set| {
+            Ok((set.lock(&from.reservation)?, set.lock(&to.reservation)?))
+        });
+        let (locked, (from, to)) = both.map_err(|TimedOut| Error::Timeout {
+            what: format!("the reservations of {} and {}", from.name(), to.name()),
+            after: core.timeout,
+        })?;
+        Ok(Self { locked, from, to })
     }
 
     fn from(&mut self) -> &mut State {
-        match &mut self.second {
-            Some(second) if self.swapped => second,
-            _ => &mut self.first,
-        }
+        self.locked.get_mut(self.from)
     }
 
     fn to(&mut self) -> &mut State {
-        match &mut self.second {
-            Some(second) if !self.swapped => second,
-            _ => &mut self.first,
-        }
+        self.locked.get_mut(self.to)
     }
 
     /// Makes both contents their owners'. A destination that one submission overwrites whole needs no

@@ -3,7 +3,7 @@
 //! Kernel counterparts: `ttm_bo_validate` into a placement that all attachments can reach
 //! (`amdgpu_dma_buf_map`), `ttm_bo_move_accel_cleanup` (the old backing waits for the copy).
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -12,7 +12,7 @@ use super::state::State;
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{Backing, Content, Provider, Take, View};
-use crate::sync::{Fence, Retired, Usage};
+use crate::sync::{Fence, Guard, Retired, Usage};
 use crate::transfer::{self, Refusal, RefusalReason, Route, Span};
 
 /// What every device at a buffer, and one that wants to be, can take in.
@@ -120,7 +120,7 @@ pub(super) fn make_reachable(
 
 /// Takes the reservation of a buffer that may move now: nobody holds it, and no other device than its
 /// home, which will copy it, is at work on it.
-pub(super) fn lock_movable(buffer: &Arc<BufferInner>) -> Result<MutexGuard<'_, State>> {
+pub(super) fn lock_movable(buffer: &Arc<BufferInner>) -> Result<Guard<'_, State>> {
     let home = buffer.home_id();
     let state = buffer.lock_idle(Usage::Bookkeep, |fence| fence.device() != Some(home))?;
     if state.is_held() {
@@ -133,7 +133,7 @@ pub(super) fn lock_movable(buffer: &Arc<BufferInner>) -> Result<MutexGuard<'_, S
 /// for, and is a `Move` that everybody waits for. A failure leaves everything as it was.
 pub(super) fn relocate(
     buffer: &Arc<BufferInner>,
-    mut state: MutexGuard<'_, State>,
+    mut state: Guard<'_, State>,
     mut new: Backing,
 ) -> Result<()> {
     if state.backing.content() == Content::Own {

@@ -1,8 +1,8 @@
 //! The shared buffer: identity, size, current backing, generation, reservation.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ash::vk;
@@ -18,7 +18,7 @@ use crate::device::{Device, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{Backing, Content, DomainId, Placement, Provider, SLOT_ALIGN, Take};
 use crate::observe::Object;
-use crate::sync::{Fence, Retired, Usage};
+use crate::sync::{Fence, Guard, Reservation, Retired, Usage};
 use crate::transfer::{self, Span};
 
 /// A buffer that several devices share: a name that outlives every place it lives in.
@@ -48,7 +48,7 @@ pub(crate) struct BufferInner {
     /// new generation without it sees what was done before.
     generation: AtomicU32,
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
-    reservation: Mutex<State>,
+    pub(super) reservation: Reservation<State>,
 }
 
 impl SharedBuffer {
@@ -92,7 +92,7 @@ impl SharedBuffer {
             id: core.next_buffer(),
             home,
             generation: AtomicU32::new(0),
-            reservation: Mutex::new(State::new(backing)),
+            reservation: Reservation::new(State::new(backing)),
         }))
     }
 
@@ -226,11 +226,8 @@ impl BufferInner {
     }
 
     /// Takes the reservation.
-    ///
-    /// Poisoning is passed over: every change of the state is a single step, so a panic elsewhere
-    /// under the lock leaves it whole.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.reservation.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> Guard<'_, State> {
+        self.reservation.lock(&self.core.queues)
     }
 
     pub(super) fn generation(&self) -> u32 {
@@ -269,10 +266,15 @@ impl BufferInner {
         &self,
         usage: Usage,
         relevant: impl Fn(&Fence) -> bool,
-    ) -> Result<MutexGuard<'_, State>> {
+    ) -> Result<Guard<'_, State>> {
         let end = Instant::now() + self.core.timeout;
         loop {
-            let mut state = self.lock();
+            let left = end.saturating_duration_since(Instant::now());
+            let locked = self.reservation.lock_timeout(&self.core.queues, left);
+            let Some(mut state) = locked else {
+                let what = format!("the reservation of {}", self.name());
+                return Err(Error::Timeout { what, after: self.core.timeout });
+            };
             let mut pending = state.fences.pending(usage);
             pending.retain(|fence| relevant(fence));
             if pending.is_empty() {
@@ -355,7 +357,7 @@ pub(super) fn wait_all(fences: &[Fence], end: Instant) -> Result<()> {
 
 impl Drop for BufferInner {
     fn drop(&mut self) {
-        let state = self.reservation.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let state = self.reservation.get_mut();
         if !state.fences.is_idle() {
             // A device is still at work on it: its memory goes to the next owner when that has ended.
             let fences = std::mem::take(&mut state.fences);
@@ -369,12 +371,15 @@ impl Drop for BufferInner {
 
 impl fmt::Debug for SharedBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedBuffer")
-            .field("name", &self.name())
-            .field("size", &self.size())
-            .field("domain", &self.domain())
-            .field("generation", &self.generation())
-            .finish_non_exhaustive()
+        let mut out = f.debug_struct("SharedBuffer");
+        out.field("name", &self.name()).field("size", &self.size());
+        out.field("generation", &self.generation());
+        // Whoever prints may hold the reservation.
+        match self.0.reservation.try_lock(&self.0.core.queues) {
+            Some(state) => out.field("domain", &state.backing.domain()),
+            None => out.field("domain", &"(locked)"),
+        };
+        out.finish_non_exhaustive()
     }
 }
 

@@ -6,8 +6,8 @@
 //!
 //! # Lock order
 //!
-//! 1. a buffer's reservation (two of them only in [`crate::Engine::copy`], in the order of their
-//!    addresses),
+//! 1. reservations: a single one, or many together in a lock set, which backs off before it could
+//!    close a cycle,
 //! 2. a pool's size class, the retire list,
 //! 3. an allocation,
 //! 4. a queue.
@@ -15,15 +15,22 @@
 //! Whoever holds a lock takes only those below it. No lock is held across a wait for a GPU: the waits
 //! of host access and copies take the reservation, copy the fences, let go, wait, and look again.
 //!
-//! What is not here: a lock for many reservations at once; cross-device waits on the GPU. Today a
-//! device waits for another one's work through the host.
+//! What is not here: cross-device waits on the GPU. Today a device waits for another one's work through
+//! the host.
 
 mod fence;
 mod fences;
+mod lock_set;
+mod primitive;
+mod reservation;
 mod retire;
+#[cfg(test)]
+mod tests;
 
 pub use fence::Fence;
 pub use fences::Usage;
 
 pub(crate) use fences::Fences;
+pub(crate) use lock_set::{Index, Locked, TimedOut, lock_many};
+pub(crate) use reservation::{Guard, Reservation, WaitQueues};
 pub(crate) use retire::{Retire, Retired};
