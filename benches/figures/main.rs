@@ -1,4 +1,4 @@
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports")]
+#![expect(clippy::print_stderr, reason = "a program that says why it failed")]
 //! The project's own figures, each beside what it is compared with: `cargo bench --bench figures`.
 //!
 //! `-- --json` for a program to read, `-- --filter ID` for the figures whose id contains `ID`.
@@ -17,6 +17,7 @@ mod setup;
 mod share;
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -66,8 +67,9 @@ fn run(options: &Options) -> Outcome<()> {
     }
     let setup = Setup::new()?;
     let noise = Noise::measure(&setup)?;
+    let mut out = io::stdout().lock();
     if !options.json {
-        print_header(&setup, &noise);
+        write_header(&mut out, &setup, &noise)?;
     }
     let mut figures = Vec::new();
     for group in groups {
@@ -77,21 +79,21 @@ fn run(options: &Options) -> Outcome<()> {
     if options.json {
         let figures: Vec<_> = figures.iter().map(Figure::json).collect();
         let noise: Vec<_> = noise.0.iter().map(noise::Line::json).collect();
-        println!("{:#}", json!({ "schema": 1, "figures": figures, "noise": noise }));
+        writeln!(out, "{:#}", json!({ "schema": 1, "figures": figures, "noise": noise }))?;
     } else {
-        print!("{}", Table(&figures));
+        write!(out, "{}", Table(&figures))?;
     }
     Ok(())
 }
 
-fn print_header(setup: &Setup, noise: &Noise) {
+fn write_header(out: &mut impl Write, setup: &Setup, noise: &Noise) -> io::Result<()> {
     for (name, value) in setup.machine() {
-        println!("{name:>12}  {value}");
+        writeln!(out, "{name:>12}  {value}")?;
     }
     for line in &noise.0 {
-        println!("{:>12}  {line}", "A/A noise");
+        writeln!(out, "{:>12}  {line}", "A/A noise")?;
     }
-    println!();
+    writeln!(out)
 }
 
 /// What the command line asked for.
