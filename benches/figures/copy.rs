@@ -160,8 +160,8 @@ impl Ours {
     }
 }
 
-/// Touches a new buffer's pages, by one thread and in order, as the copies by hand do. A compute pass
-/// of a software device does it by several threads at once, and leaves pages that copy 2 % slower.
+/// Touches a new buffer's pages by one thread and in order, as the copies by hand do. Pages that a
+/// compute pass touched first were seen to copy 2 % slower; BENCHMARKS.md says what is known of it.
 fn touch(buffer: &SharedBuffer) -> Outcome<()> {
     let host = buffer.host_access(Access::Write)?;
     host.fill(0, usize::try_from(SIZE)?, 0)?;
