@@ -76,17 +76,17 @@ fn sharing_with_one_more_device_costs_no_call_at_all() {
         let seats: Vec<_> = devices.iter().map(|d| first.attach(d).expect("a seat")).collect();
         let first_mappings: Vec<_> =
             seats.iter().map(|seat| seat.map(Access::Read).expect("mapped")).collect();
-        let place = BufferDescriptor::new(4096).placement(Placement::System);
-        let fds = common::fds::OpenFds::now();
-        let before = rig.made();
-        let buffer = rig.engine().create_buffer(&devices[0], place).expect("a buffer");
+        // The second one is in use on its home device already.
+        let buffer = create(&rig, &devices[0], Placement::System);
+        fill(&buffer.attach(&devices[0]).expect("a seat"), 1);
         for device in &devices {
+            let (fds, before) = (common::fds::OpenFds::now(), rig.made());
             let seat = buffer.attach(device).expect("a seat");
             let mapping = seat.map(Access::Read).expect("mapped");
             mapping.view().expect("handles");
+            assert_eq!(rig.made().since(before), [], "{placement:?}: {}", device.name());
+            assert_eq!(fds.difference(&common::fds::OpenFds::now()), Vec::<String>::new());
         }
-        assert_eq!(rig.made().since(before), [], "{placement:?}");
-        assert_eq!(fds.difference(&common::fds::OpenFds::now()), Vec::<String>::new());
         drop((first_mappings, seats));
     }
 }

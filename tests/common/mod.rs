@@ -35,6 +35,8 @@ pub(crate) struct Rig {
     messages: Messages,
     /// Whose devices were opened, for the list of allowed messages.
     drivers: Mutex<Vec<DriverId>>,
+    /// What drivers may say of errors that the test provokes.
+    provoked: Mutex<Vec<&'static str>>,
     before: OpenFds,
     watchdog: Watchdog,
     // Last, so that the next test begins when all else is gone. File descriptors are counted for the
@@ -70,6 +72,7 @@ impl Rig {
             engine: Some(engine),
             messages,
             drivers: Mutex::default(),
+            provoked: Mutex::default(),
             before,
             watchdog,
             _turn: turn,
@@ -116,6 +119,12 @@ impl Rig {
     pub(crate) fn know(&self, device: &Device) {
         let driver = device.adapter().driver_id();
         self.drivers.lock().unwrap_or_else(PoisonError::into_inner).push(driver);
+    }
+
+    /// Says that the test makes drivers fail with `code`. Some report their own errors as messages,
+    /// without a VUID, since they break no rule.
+    pub(crate) fn provokes(&self, code: &'static str) {
+        self.provoked.lock().unwrap_or_else(PoisonError::into_inner).push(code);
     }
 
     // ---- devices by requirement ----
@@ -200,11 +209,13 @@ impl Rig {
         let mut complaints = alive(&self.live);
         complaints.extend(self.before.difference(&OpenFds::now()));
         let drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
+        let provoked = self.provoked.lock().unwrap_or_else(PoisonError::into_inner);
         let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         complaints.extend(
             messages
                 .iter()
                 .filter(|message| !allowed::is_allowed(message, &drivers))
+                .filter(|message| !is_provoked(message, &provoked))
                 .map(|message| format!("Vulkan said: {message}")),
         );
         complaints
@@ -304,6 +315,11 @@ pub(crate) fn alive(live: &Live) -> Vec<String> {
         .collect()
 }
 
+fn is_provoked(message: &Message, provoked: &[&str]) -> bool {
+    let is_rule = message.id.contains("VUID");
+    !is_rule && provoked.iter().any(|code| message.text.contains(code))
+}
+
 fn descriptor(messages: &Messages) -> EngineDescriptor {
     let sink = Arc::clone(messages);
     EngineDescriptor::new()
@@ -350,4 +366,17 @@ pub(crate) fn assert_pattern(seat: &Attachment, seed: u32, what: &str) {
     let report = mapping.verify(seed).expect("the pass runs");
     assert!(report.is_clean(), "{what}: {} sees {report:?}", mapping.device().name());
     assert_eq!(report.words, mapping.buffer().size() / 4, "{what}");
+}
+
+/// Waits until nothing runs on the devices, so that what they still used can go.
+#[expect(unsafe_code, reason = "waiting for a raw queue")]
+pub(crate) fn wait_idle(devices: &[&Device]) {
+    for device in devices {
+        device
+            .with_queue(|queue| {
+                // SAFETY: the queue is the device's own, and nobody else uses it meanwhile.
+                unsafe { device.raw().queue_wait_idle(queue) }
+            })
+            .expect("the device is not lost");
+    }
 }
