@@ -222,7 +222,7 @@ impl Core {
         from: &Arc<DeviceInner>,
         to: &Arc<DeviceInner>,
     ) -> Result<Arc<Verdict>> {
-        let key = PairKey::new(from.adapter(), to.adapter(), Arc::ptr_eq(from, to));
+        let key = PairKey::new(from, to);
         self.routes.verdict(key, || {
             let (near, far) = (self.end(from)?, self.end(to)?);
             transfer::prove_all(&near, &far, |provider| self.origin(provider), self.timeout)

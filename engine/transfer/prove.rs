@@ -203,7 +203,7 @@ pub(crate) fn can_take(device: &DeviceInner, take: Take) -> bool {
 }
 
 /// An adopted device may lack extensions that its adapter has.
-fn has_extension(device: &DeviceInner, handle: HandleType) -> bool {
+pub(super) fn has_extension(device: &DeviceInner, handle: HandleType) -> bool {
     match handle {
         HandleType::DmaBuf => device.memory_fd().is_some() && device.has_dma_buf(),
         HandleType::OpaqueFd => device.memory_fd().is_some(),

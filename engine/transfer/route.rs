@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::device::{Adapter, DeviceId, HandleType, Uuid};
+use super::prove::has_extension;
+use crate::device::{DeviceId, DeviceInner, HandleType, Uuid};
 use crate::error::Result;
 use crate::memory::{DomainKind, Provider, Take};
 
@@ -254,16 +255,20 @@ struct AdapterKey {
     device: Uuid,
     driver: Uuid,
     version: u32,
+    /// What the device was opened for, per handle type: an adopted one may lack extensions that its
+    /// adapter has.
+    enabled: [bool; HandleType::ALL.len()],
 }
 
 impl PairKey {
-    pub(crate) fn new(from: &Adapter, to: &Adapter, same_device: bool) -> Self {
-        let key = |adapter: &Adapter| AdapterKey {
-            device: adapter.device_uuid(),
-            driver: adapter.driver_uuid(),
-            version: adapter.driver_version(),
+    pub(crate) fn new(from: &DeviceInner, to: &DeviceInner) -> Self {
+        let key = |device: &DeviceInner| AdapterKey {
+            device: device.adapter().device_uuid(),
+            driver: device.adapter().driver_uuid(),
+            version: device.adapter().driver_version(),
+            enabled: HandleType::ALL.map(|handle| has_extension(device, handle)),
         };
-        Self { from: key(from), to: key(to), same_device }
+        Self { from: key(from), to: key(to), same_device: std::ptr::eq(from, to) }
     }
 }
 
