@@ -25,7 +25,8 @@ const DMA_BUF_MAGIC: u64 = 0x444d_4142;
 /// `raw` was returned by `call` to this caller, who owns it.
 pub(crate) unsafe fn own(raw: RawFd, call: &'static str) -> Result<OwnedFd> {
     if raw < 0 {
-        return Err(Error::os(call, Errno::BADF));
+        // lavapipe's way to say that its dup() failed.
+        return Err(Error::fd_limit(call).unwrap_or_else(|| Error::os(call, Errno::BADF)));
     }
     // SAFETY: the caller owns it, and it is not negative.
     let fd = unsafe { OwnedFd::from_raw_fd(raw) };
