@@ -77,7 +77,11 @@ fn sharing_with_one_more_device_costs_no_call_at_all() {
         let first_mappings: Vec<_> =
             seats.iter().map(|seat| seat.map(Access::Read).expect("mapped")).collect();
         // The second one is in use on its home device already.
-        let buffer = create(&rig, &devices[0], Placement::System);
+        let place = match first.domain().kind() {
+            DomainKind::Vram => Placement::Vram,
+            DomainKind::System => Placement::System,
+        };
+        let buffer = create(&rig, &devices[0], place);
         fill(&buffer.attach(&devices[0]).expect("a seat"), 1);
         for device in &devices {
             let (fds, before) = (common::fds::OpenFds::now(), rig.made());

@@ -147,11 +147,10 @@ fn sharing_and_exporting_without_an_fd_left_fails_cleanly_and_works_later() {
     }
     let rig = Rig::new();
     let devices = rig.twice_each();
-    for home in &devices {
+    for (home, peer) in devices.iter().flat_map(|home| devices.iter().map(move |p| (home, p))) {
         for placement in [Placement::VramOrSystem, Placement::System] {
             let buffer = create(&rig, home, 4096, placement);
             bytes::write(&buffer, 7);
-            let peer = devices.iter().find(|device| *device != home).expect("another device");
             rig.engine().route(home, peer).expect("a verdict");
             let limit = allow_only(0);
             let attached = buffer.attach(peer).map(drop);

@@ -297,7 +297,13 @@ pub(crate) fn missing(what: &str) {
     let name = watchdog::test_name();
     let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
     assert!(!ci, "{name} needs {what}, which is missing, and CI=true allows no skip");
-    say(&format!("{name} SKIPPED a part: {what} is missing on this machine"));
+    static SAID: Mutex<Vec<(String, String)>> = Mutex::new(vec![]);
+    let this = (name, what.to_owned());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if !said.contains(&this) {
+        say(&format!("{} SKIPPED a part: {what} is missing on this machine", this.0));
+        said.push(this);
+    }
 }
 
 /// Writes to the real standard error, which the test harness does not hide.
