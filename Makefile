@@ -1,0 +1,44 @@
+# The commands of this project. `make` alone lists them.
+
+CARGO := cargo
+# Where `make lint` and `make test` run, nothing may change the lock file behind our back.
+LOCKED := --locked
+
+.DEFAULT_GOAL := help
+.PHONY: help demo devices test test-native vm lint figures clean-deps
+
+help: ## what there is
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: ## share one buffer among all devices here, and check every byte
+	@.ci/setup demo
+	@$(CARGO) build $(LOCKED) --release
+	@$(CARGO) run $(LOCKED) --release --quiet -- demo
+
+devices: ## the devices here, and which route leads from each to each
+	@.ci/setup demo
+	@$(CARGO) build $(LOCKED) --release
+	@$(CARGO) run $(LOCKED) --release --quiet -- devices
+
+test: ## everything: test-native, then vm
+	@.ci/setup test
+	@$(MAKE) --no-print-directory test-native
+	@$(MAKE) --no-print-directory vm
+
+test-native: ## the tests on this machine's Vulkan drivers (no setup)
+	$(CARGO) test $(LOCKED)
+
+vm: ## the tests in a virtual machine, over real dma-bufs (no setup)
+	.ci/vm
+
+lint: ## formatting, clippy with and without the program, documentation
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) --all-targets --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps
+
+figures: ## the project's own speed figures, each beside its baseline
+	$(CARGO) bench $(LOCKED) --bench figures
+
+clean-deps: ## forget what .ci/setup unpacked
+	rm -rf target/deps target/vm
