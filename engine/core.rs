@@ -51,6 +51,9 @@ pub(crate) struct Member {
     tools: OnceLock<Tools>,
     making: Mutex<()>,
     pub(crate) vram: Arc<Domain>,
+    /// Bytes pinned by the device, and how many it may. Relaxed: `charge_pin` is one read-modify-write.
+    pinned: AtomicU64,
+    pin_quota: AtomicU64,
     pub(crate) device: Arc<DeviceInner>,
 }
 
@@ -58,6 +61,27 @@ pub(crate) struct Member {
 struct Tools {
     passes: Arc<Passes>,
     staging: Arc<Staging>,
+}
+
+impl Member {
+    /// Counts bytes as pinned; `Err` with what is pinned and what may be, if that is too much.
+    pub(crate) fn charge_pin(&self, bytes: u64) -> Result<(), (u64, u64)> {
+        let quota = self.pin_quota.load(Ordering::Relaxed);
+        self.pinned
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|&sum| sum <= quota)
+            })
+            .map(|_| ())
+            .map_err(|used| (used, quota))
+    }
+
+    pub(crate) fn credit_pin(&self, bytes: u64) {
+        self.pinned.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_pin_quota(&self, bytes: u64) {
+        self.pin_quota.store(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Core {
@@ -100,6 +124,8 @@ impl Core {
             tools: OnceLock::new(),
             making: Mutex::new(()),
             vram: Arc::new(domain),
+            pinned: AtomicU64::new(0),
+            pin_quota: AtomicU64::new(u64::MAX),
             device: Arc::clone(&device),
         }));
         Ok(device)
@@ -109,6 +135,19 @@ impl Core {
     pub(crate) fn member(&self, device: DeviceId) -> Arc<Member> {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&members[device.index()])
+    }
+
+    /// The device of a number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignEngine`] if there is none.
+    pub(crate) fn find(&self, device: DeviceId) -> Result<Arc<DeviceInner>> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        let member = members.get(device.index());
+        member
+            .map(|member| Arc::clone(&member.device))
+            .ok_or(Error::ForeignEngine { what: "the domain's device" })
     }
 
     /// Whether the device takes part in this engine, and not in another one: it counts its calls where
@@ -229,7 +268,7 @@ impl Core {
         })
     }
 
-    /// How `device` takes in memory of `provider` for a buffer at home on `home`; `None` if it cannot,
+    /// How `device` takes in memory of `provider`, for a buffer at home on `home`; `None` if it cannot,
     /// and then why is added to `refused`.
     ///
     /// # Errors
@@ -252,10 +291,14 @@ impl Core {
             }
             return Ok(take);
         }
-        if matches!(provider, Provider::Device { .. }) && Arc::ptr_eq(home, device) {
+        let from = match provider {
+            Provider::Device { device: exporter, .. } => Arc::clone(&self.member(exporter).device),
+            _ => Arc::clone(home),
+        };
+        if matches!(provider, Provider::Device { .. }) && Arc::ptr_eq(&from, device) {
             return Ok(Some(provider.takes()[0]));
         }
-        let verdict = self.verdict(home, device)?;
+        let verdict = self.verdict(&from, device)?;
         let take = verdict.take(provider);
         if take.is_none() {
             refused.extend(verdict.refused.iter().cloned());

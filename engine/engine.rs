@@ -15,7 +15,7 @@ use crate::device::{
 use crate::error::{Error, Result};
 use crate::memory::DomainId;
 use crate::observe::Live;
-use crate::sync::Fence;
+use crate::sync::{Fence, Signal};
 use crate::transfer::Verdict;
 
 /// What an [`Engine`] is to be.
@@ -241,6 +241,24 @@ impl Engine {
     /// Forgets what was proved, so that the next use proves again.
     pub fn forget_routes(&self) {
         self.core.routes.forget();
+    }
+
+    /// A fence for work of the host, and what signals it when it is dropped: for an importer that stops
+    /// something of its own.
+    pub fn host_fence(&self) -> (Fence, Signal) {
+        Fence::host()
+    }
+
+    /// How many bytes `device` may keep pinned at once ([`crate::Attachment::pin`]); no limit at first.
+    /// What is pinned stays pinned.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignEngine`].
+    pub fn set_pin_quota(&self, device: &Device, bytes: u64) -> Result<()> {
+        self.core.check(&device.0)?;
+        self.core.member(device.id()).set_pin_quota(bytes);
+        Ok(())
     }
 
     /// Gives memory that no buffer uses back to its providers; returns how many bytes.

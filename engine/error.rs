@@ -53,6 +53,20 @@ pub enum Error {
         open: u64,
     },
 
+    /// A device has as much pinned as it may. Unpin something, or raise its quota
+    /// ([`crate::Engine::set_pin_quota`]).
+    #[error("{device} may pin {quota} bytes, has {used}, and wants {requested} more")]
+    PinQuota {
+        /// The device's name.
+        device: String,
+        /// Bytes to be pinned.
+        requested: u64,
+        /// Bytes pinned already.
+        used: u64,
+        /// Bytes that may be pinned at once.
+        quota: u64,
+    },
+
     // ---- choose another path ----
     /// No Vulkan loader (`libvulkan.so.1`) on this machine.
     #[error(
@@ -112,6 +126,16 @@ pub enum Error {
         host: u32,
         /// Live pins, those of [`crate::ForeignExport`]s among them.
         pinned: u32,
+    },
+    /// The buffer has moved since it was mapped. Map it again ([`crate::Attachment::remap`]) and retry.
+    #[error("{buffer}: mapped at generation {mapped}, now at {current}")]
+    Stale {
+        /// The buffer's name.
+        buffer: String,
+        /// The generation that the mapping is of.
+        mapped: u32,
+        /// The generation that the buffer is at.
+        current: u32,
     },
     /// A bounded wait came to its end first.
     #[error("{what} did not finish within {after:?}")]
@@ -297,7 +321,7 @@ impl Error {
 
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Timeout { .. })
+        matches!(self, Self::Busy { .. } | Self::Timeout { .. } | Self::Stale { .. })
     }
 
     /// Whether a device is lost for good.

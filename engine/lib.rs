@@ -91,13 +91,14 @@ pub mod transfer;
 
 pub use buffer::{
     Access, Attachment, BufferDescriptor, CopyRegion, DetachError, ForeignExport, ForeignFacts,
-    ForeignHandle, HostAccess, Mapping, OwnBuffer, RawView, SharedBuffer,
+    ForeignHandle, HostAccess, Importer, Invalidation, Mapping, Migration, OpenAccess, OwnBuffer,
+    Pin, RawView, SharedBuffer,
 };
 pub use device::{Adapter, AdapterSelector, AdoptedDevice, Device, HandleType, Validation};
 pub use engine::{Engine, EngineDescriptor};
 pub use error::{Error, ForeignFdReason, Result};
 pub use memory::{DomainId, DomainKind, Placement, Provider};
-pub use sync::{Fence, Usage};
+pub use sync::{Fence, Signal, Usage};
 pub use transfer::{PassReport, Route, Scope, Verdict};
 
 /// The README's example must compile.

@@ -4,18 +4,24 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::access::Access;
+use super::importer::Importer;
 use super::mapping::Mapping;
-use super::relocate::{self, Seats};
+use super::pin::Pin;
+use super::relocate;
+use super::seats::{Guest, Seats};
 use super::shared::{BufferInner, SharedBuffer};
-use super::state::{Seat, State};
+use super::state::{SeatId, State};
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
 use crate::observe::Object;
+use crate::sync::Usage;
 
-/// A device's seat at a [`SharedBuffer`], from [`SharedBuffer::attach`].
+/// A device's seat at a [`SharedBuffer`], from [`SharedBuffer::attach`] or
+/// [`SharedBuffer::attach_dynamic`].
 ///
-/// It is *static* in the kernel's sense: the buffer may move while it is merely attached, and is kept
-/// where it is while it is mapped (`dma_buf_map_attachment` pins for importers without callbacks).
+/// A *static* one keeps the buffer where it is while it is mapped, and only then (the kernel pins for
+/// importers without callbacks in `dma_buf_map_attachment`). A *dynamic* one has an [`Importer`] that is
+/// told when the buffer moves, and lets it move at any time.
 ///
 /// Dropping it gives the seat up; mappings that are still alive stay valid and keep the seat until
 /// they go.
@@ -23,50 +29,25 @@ use crate::observe::Object;
 pub struct Attachment {
     buffer: Arc<BufferInner>,
     device: Arc<DeviceInner>,
+    seat: SeatId,
+    dynamic: bool,
 }
 
 impl Attachment {
-    pub(super) fn new(buffer: &Arc<BufferInner>, device: &Arc<DeviceInner>) -> Result<Self> {
+    pub(super) fn new(
+        buffer: &Arc<BufferInner>,
+        device: &Arc<DeviceInner>,
+        importer: Option<Arc<dyn Importer>>,
+    ) -> Result<Self> {
         buffer.core.check(device)?;
-        let seated = {
-            let mut state = buffer.lock();
-            check_free(buffer, device, &mut state)?;
-            // The usual case: somebody else's buffer in the same slab was here before.
-            let known = state.backing.allocation().has_view(device.id());
-            if known {
-                sit(&mut state, device);
-            }
-            known
+        let newcomer = Newcomer { device, importer };
+        let seat = match newcomer.sit_where_known(buffer)? {
+            Some(seat) => seat,
+            None => newcomer.take_in(buffer)?,
         };
-        if !seated {
-            Self::take_in(buffer, device)?;
-        }
         buffer.core.live.born(Object::Attachment);
-        Ok(Self { buffer: Arc::clone(buffer), device: Arc::clone(device) })
-    }
-
-    /// Makes the buffer reachable for `device`, moving it if need be, and sits down.
-    #[cold]
-    fn take_in(buffer: &Arc<BufferInner>, device: &Arc<DeviceInner>) -> Result<()> {
-        // Each turn ends with a seat or an error, unless somebody else moved the buffer meanwhile.
-        const TURNS: u32 = 100;
-        for _ in 0..TURNS {
-            let seats = Seats::gather(buffer, device)?;
-            let mut state = buffer.lock();
-            check_free(buffer, device, &mut state)?;
-            if !seats.still_fit(&state) {
-                continue;
-            }
-            let provider = state.backing.allocation().provider();
-            if let Some(take) = seats.take(device.id(), provider) {
-                state.backing.allocation().view(device, take)?;
-                sit(&mut state, device);
-                return Ok(());
-            }
-            drop(state);
-            relocate::make_reachable(buffer, device, &seats)?;
-        }
-        Err(buffer.busy(&buffer.lock()))
+        let (buffer, device) = (Arc::clone(buffer), Arc::clone(device));
+        Ok(Self { buffer, device, seat, dynamic: newcomer.importer.is_some() })
     }
 
     /// The buffer.
@@ -79,10 +60,23 @@ impl Attachment {
         Device(Arc::clone(&self.device))
     }
 
-    /// Whether it is told when the buffer moves. No attachment is yet.
+    /// Whether it is told when the buffer moves.
     #[doc(alias = "dma_buf_attachment_is_dynamic")]
     pub fn is_dynamic(&self) -> bool {
-        false
+        self.dynamic
+    }
+
+    /// Keeps the buffer where it is until the guard is dropped, because of `reason`. Waits, in bounds,
+    /// for a move that is under way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PinQuota`], [`Error::Timeout`], [`Error::DeviceLost`].
+    ///
+    /// Locks: the reservation, but not while waiting.
+    #[doc(alias = "dma_buf_pin")]
+    pub fn pin(&self, reason: &str) -> Result<Pin> {
+        Pin::new(&self.buffer, &self.device, reason)
     }
 
     /// Opens the buffer for the device: memory and `VkBuffer` at the place where it is now. The buffer
@@ -98,17 +92,33 @@ impl Attachment {
         let (buffer, device) = (&self.buffer, &self.device);
         loop {
             let mut state = buffer.lock();
+            if let Some(gate) = state.moving().cloned() {
+                // A mapping of the old place would be old at once, and nobody would say so.
+                drop(state);
+                gate.wait(buffer.core.timeout)?;
+                continue;
+            }
             if let Some(view) = state.backing.allocation().existing_view(device.id()) {
-                if let Some(seat) = state.seat(device.id()) {
-                    seat.mapped += 1;
-                }
-                return Ok(Mapping::new(buffer, &mut state, view, access));
+                state.map(self.seat);
+                return Ok(Mapping::new(buffer, &mut state, self.seat, view, access));
             }
             // Somebody moved it after this device sat down.
             let allocation = Arc::clone(state.backing.allocation());
             drop(state);
             allocation.view(device, buffer.take(allocation.provider(), device)?)?;
         }
+    }
+
+    /// Replaces a mapping that has become old by a current one, opened for the same access.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attachment::map`]; the mapping is then what it was.
+    ///
+    /// Locks: the reservation.
+    pub fn remap(&self, mapping: &mut Mapping) -> Result<()> {
+        *mapping = self.map(mapping.access())?;
+        Ok(())
     }
 
     /// Gives the seat up.
@@ -120,7 +130,7 @@ impl Attachment {
     /// Locks: the reservation.
     #[doc(alias = "dma_buf_detach")]
     pub fn detach(self) -> Result<(), DetachError> {
-        let mapped = self.buffer.lock().seat(self.device.id()).map_or(0, |seat| seat.mapped);
+        let mapped = self.buffer.lock().mapped_by(self.seat);
         if mapped == 0 {
             return Ok(());
         }
@@ -133,30 +143,72 @@ impl Attachment {
     }
 }
 
-fn check_free(buffer: &BufferInner, device: &DeviceInner, state: &mut State) -> Result<()> {
-    match state.seat(device.id()) {
-        Some(Seat { attached: true, .. }) => {
-            Err(Error::AlreadyAttached { buffer: buffer.name(), device: device.name().to_owned() })
-        }
-        _ => Ok(()),
-    }
+/// Somebody who wants a seat.
+struct Newcomer<'a> {
+    device: &'a Arc<DeviceInner>,
+    importer: Option<Arc<dyn Importer>>,
 }
 
-fn sit(state: &mut State, device: &DeviceInner) {
-    match state.seat(device.id()) {
-        Some(seat) => seat.attached = true,
-        None => state.seats.push(Seat { device: device.id(), attached: true, mapped: 0 }),
+impl Newcomer<'_> {
+    /// Sits down if nothing has to be found out. The usual case: somebody else's buffer in the same slab
+    /// was here before.
+    fn sit_where_known(&self, buffer: &BufferInner) -> Result<Option<SeatId>> {
+        let mut state = buffer.lock();
+        self.check_free(buffer, &state)?;
+        let allocation = state.backing.allocation();
+        let known = allocation.has_view(self.device.id())
+            && self.guest().may_be_given(allocation.provider())
+            && state.moving().is_none();
+        Ok(known.then(|| self.sit(&mut state)))
+    }
+
+    /// Makes the buffer reachable, moving it if need be, and sits down.
+    #[cold]
+    fn take_in(&self, buffer: &Arc<BufferInner>) -> Result<SeatId> {
+        // Each turn ends with a seat or an error, unless somebody else moved the buffer meanwhile.
+        const TURNS: u32 = 100;
+        for _ in 0..TURNS {
+            let kinds = buffer.placement.kinds();
+            let seats = Seats::gather(buffer, &buffer.home(), kinds, Some(self.guest()))?;
+            let mut state = buffer.lock_idle(Usage::Move, |fence| fence.device().is_none())?;
+            self.check_free(buffer, &state)?;
+            if !seats.still_fit(buffer, &state) {
+                continue;
+            }
+            let provider = state.backing.allocation().provider();
+            if let Some(take) = seats.take(self.device.id(), provider) {
+                state.backing.allocation().view(self.device, take)?;
+                return Ok(self.sit(&mut state));
+            }
+            drop(state);
+            relocate::make_reachable(buffer, self.device, &seats)?;
+        }
+        Err(buffer.busy(&buffer.lock()))
+    }
+
+    fn guest(&self) -> Guest {
+        let peer_to_peer = self.importer.as_ref().is_none_or(|importer| importer.allow_peer2peer());
+        Guest { device: self.device.id(), peer_to_peer }
+    }
+
+    fn check_free(&self, buffer: &BufferInner, state: &State) -> Result<()> {
+        if self.importer.is_none() && state.has_static_seat(self.device.id()) {
+            return Err(Error::AlreadyAttached {
+                buffer: buffer.name(),
+                device: self.device.name().to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn sit(&self, state: &mut State) -> SeatId {
+        state.sit(self.device.id(), self.importer.clone())
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        let mut state = self.buffer.lock();
-        if let Some(seat) = state.seat(self.device.id()) {
-            seat.attached = false;
-        }
-        state.sweep(self.device.id());
-        drop(state);
+        self.buffer.lock().leave(self.seat);
         self.buffer.core.live.died(Object::Attachment);
     }
 }
@@ -166,6 +218,7 @@ impl fmt::Debug for Attachment {
         f.debug_struct("Attachment")
             .field("buffer", &self.buffer.name())
             .field("device", &self.device.name())
+            .field("dynamic", &self.dynamic)
             .finish_non_exhaustive()
     }
 }

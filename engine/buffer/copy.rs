@@ -116,14 +116,14 @@ fn view(
 }
 
 /// Both reservations, locked together.
-struct Pair<'a> {
+pub(super) struct Pair<'a> {
     locked: Locked<'a, State>,
     from: Index,
     to: Index,
 }
 
 impl<'a> Pair<'a> {
-    fn lock(core: &'a Core, from: &'a BufferInner, to: &'a BufferInner) -> Result<Self> {
+    pub(super) fn lock(core: &'a Core, from: &'a BufferInner, to: &'a BufferInner) -> Result<Self> {
         let both = lock_many(&core.queues, core.timeout, |set| {
             Ok((set.lock(&from.reservation)?, set.lock(&to.reservation)?))
         });
@@ -134,11 +134,11 @@ impl<'a> Pair<'a> {
         Ok(Self { locked, from, to })
     }
 
-    fn from(&mut self) -> &mut State {
+    pub(super) fn from(&mut self) -> &mut State {
         self.locked.get_mut(self.from)
     }
 
-    fn to(&mut self) -> &mut State {
+    pub(super) fn to(&mut self) -> &mut State {
         self.locked.get_mut(self.to)
     }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::foreign::{ForeignFacts, ForeignHandle};
 use super::relocate;
+use super::seats::Seats;
 use super::shared::{BufferInner, SharedBuffer};
 use crate::device::HandleType;
 use crate::error::{Error, Result};
-use crate::memory::{Backing, Provider};
+use crate::memory::{Backing, Placement, Provider};
 use crate::observe::Object;
 use crate::sync::Usage;
 
@@ -56,21 +57,18 @@ impl ForeignExport {
     #[cold]
     fn move_out(buffer: &Arc<BufferInner>) -> Result<()> {
         let home = buffer.home();
+        let seats = Seats::gather(buffer, &home, buffer.placement.kinds(), None)?;
         let provider = buffer.lock().backing.allocation().provider();
         let same = |candidate| candidate == provider;
         let missing = || Error::Unsupported {
             device: home.name().to_owned(),
             missing: format!("an allocation of its own from {provider}"),
         };
-        let new = buffer
-            .core
-            .allocate(&home, buffer.placement, buffer.size, true, same)?
-            .ok_or_else(missing)?;
-        let state = relocate::lock_movable(buffer)?;
-        if state.backing.is_dedicated() || state.backing.allocation().provider() != provider {
-            return Ok(());
-        }
-        relocate::relocate(buffer, state, new)
+        // Wherever it is, for it may have been moved out of its placement.
+        let anywhere = Placement::default();
+        let new =
+            buffer.core.allocate(&home, anywhere, buffer.size, true, same)?.ok_or_else(missing)?;
+        relocate::relocate(buffer, &home, &seats, new).map(|_| ())
     }
 
     /// The buffer.

@@ -9,20 +9,23 @@ use ash::vk;
 use super::access::Access;
 use super::own_buffer::OwnBuffer;
 use super::shared::{BufferInner, SharedBuffer};
-use super::state::State;
+use super::state::{SeatId, State};
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{Content, View};
 use crate::observe::Object;
-use crate::sync::{Fence, Usage};
-use crate::transfer::{self, PassReport, Scope, Span, Watch};
+use crate::sync::Retired;
+use crate::transfer::{self, Scope, Span};
 
 /// A device's view of one generation of a [`SharedBuffer`], from [`crate::Attachment::map`].
 ///
-/// While it lives the buffer stays where it is. Drop it when the device has finished with what you
-/// submitted; work that peerbuf submits itself is looked after.
+/// Of a static attachment: while it lives the buffer stays where it is. Of a dynamic one: the buffer may
+/// move, and then this is old ([`Error::Stale`]); its handles stay valid until it is dropped, but show
+/// the place that the buffer has left. Drop it when the device has finished with what you submitted; work
+/// that peerbuf submits itself is looked after.
 pub struct Mapping {
     buffer: Arc<BufferInner>,
+    seat: SeatId,
     view: Arc<View>,
     offset: u64,
     generation: u32,
@@ -50,6 +53,7 @@ impl Mapping {
     pub(super) fn new(
         buffer: &Arc<BufferInner>,
         state: &mut State,
+        seat: SeatId,
         view: Arc<View>,
         access: Access,
     ) -> Self {
@@ -59,6 +63,7 @@ impl Mapping {
         Self {
             generation: buffer.generation(),
             buffer: Arc::clone(buffer),
+            seat,
             view,
             offset: state.backing.offset(),
             access,
@@ -91,10 +96,12 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`], [`Error::DeviceLost`], or what a call said.
+    /// [`Error::Stale`] if the buffer has moved since; [`Error::Timeout`], [`Error::DeviceLost`], or what
+    /// a call said.
     ///
-    /// Locks: the reservation, in the first call.
+    /// Locks: the reservation, in the first call; none after that.
     pub fn view(&self) -> Result<RawView> {
+        self.check_current()?;
         if !self.ready.load(Ordering::Acquire) {
             self.make_ready()?;
         }
@@ -148,71 +155,7 @@ impl Mapping {
         unsafe { transfer::release(self.view.device(), commands, &[self.span()], scope) };
     }
 
-    /// Writes the pattern of `seed`, by a compute pass on this device, and waits for it. The buffer's
-    /// size must be a multiple of 4.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::WrongAccess`], [`Error::Misaligned`], [`Error::Timeout`], [`Error::DeviceLost`].
-    pub fn fill(&self, seed: u32) -> Result<()> {
-        self.prepare(Access::Write)?;
-        self.passes()?.fill(
-            self.span(),
-            seed,
-            &self.watch(&|fence| self.enter(Usage::Write, fence)),
-        )
-    }
-
-    /// Compares every word with the pattern of `seed`, by a compute pass on this device.
-    ///
-    /// # Errors
-    ///
-    /// As [`Mapping::fill`]. Wrong bytes are no error but a report.
-    pub fn verify(&self, seed: u32) -> Result<PassReport> {
-        self.prepare(Access::Read)?;
-        self.passes()?.verify(
-            self.span(),
-            seed,
-            &self.watch(&|fence| self.enter(Usage::Read, fence)),
-        )
-    }
-
-    /// A sum over all words that depends on their positions, by a compute pass on this device.
-    ///
-    /// # Errors
-    ///
-    /// As [`Mapping::fill`].
-    pub fn checksum(&self) -> Result<u32> {
-        self.prepare(Access::Read)?;
-        self.passes()?.checksum(self.span(), &self.watch(&|fence| self.enter(Usage::Read, fence)))
-    }
-
-    /// Copies all of this buffer to another one of the same size that the same device has mapped, by a
-    /// compute pass instead of the copy engine.
-    ///
-    /// # Errors
-    ///
-    /// As [`Mapping::fill`]; [`Error::OutOfBounds`] if the sizes differ; [`Error::Unsupported`] if the
-    /// other mapping is of another device.
-    pub fn copy_to(&self, target: &Self) -> Result<()> {
-        target.buffer.check_range(0, self.buffer.size)?;
-        if !Arc::ptr_eq(self.view.device(), target.view.device()) {
-            return Err(Error::Unsupported {
-                device: self.view.device().name().to_owned(),
-                missing: format!("the mapping of {}", target.view.device().name()),
-            });
-        }
-        self.prepare(Access::Read)?;
-        target.prepare(Access::Write)?;
-        let to = target.span().slice(0, self.buffer.size);
-        let submitted = |fence: &Fence| {
-            self.enter(Usage::Read, fence);
-            target.enter(Usage::Write, fence);
-        };
-        self.passes()?.copy(self.span(), to, &self.watch(&submitted))
-    }
-
-    pub(super) fn buffer_inner(&self) -> &BufferInner {
+    pub(super) fn buffer_inner(&self) -> &Arc<BufferInner> {
         &self.buffer
     }
 
@@ -224,47 +167,37 @@ impl Mapping {
         self.offset
     }
 
-    fn span(&self) -> Span<'_> {
+    pub(super) fn span(&self) -> Span<'_> {
         Span { view: &self.view, offset: self.offset, len: self.buffer.size }
     }
 
-    /// Checks that the mapping allows `access`, and waits for what it may not overlap with.
-    fn prepare(&self, access: Access) -> Result<()> {
+    /// Checks that the mapping allows `access`.
+    pub(super) fn check_access(&self, access: Access) -> Result<()> {
         let allowed = match access {
             Access::Read => self.access.reads(),
             _ => self.access.writes(),
         };
-        if !allowed {
-            return Err(Error::WrongAccess {
-                buffer: self.buffer.name(),
-                opened: self.access,
-                used: access,
-            });
+        if allowed {
+            return Ok(());
         }
-        self.view()?;
-        drop(self.buffer.lock_idle(access.usage().waits_for(), |_| true)?);
-        Ok(())
+        Err(Error::WrongAccess { buffer: self.buffer.name(), opened: self.access, used: access })
+    }
+
+    /// Checks that the buffer is still where this is a view of. What was found holds only as long as the
+    /// reservation is held.
+    pub(super) fn check_current(&self) -> Result<()> {
+        let current = self.buffer.generation();
+        if current == self.generation {
+            return Ok(());
+        }
+        Err(Error::Stale { buffer: self.buffer.name(), mapped: self.generation, current })
     }
 
     #[cold]
     fn make_ready(&self) -> Result<()> {
-        self.buffer.own(&mut self.buffer.lock())?;
-        drop(self.buffer.lock_idle(Usage::Move, |_| true)?);
+        drop(self.buffer.lock_owned()?);
         self.ready.store(true, Ordering::Release);
         Ok(())
-    }
-
-    /// Enters a fence into the buffer's reservation.
-    fn enter(&self, usage: Usage, fence: &Fence) {
-        self.buffer.lock().fences.add(usage, fence.clone());
-    }
-
-    fn watch<'a>(&self, submitted: &'a dyn Fn(&Fence)) -> Watch<'a> {
-        Watch { timeout: self.buffer.core.timeout, submitted }
-    }
-
-    fn passes(&self) -> Result<Arc<transfer::Passes>> {
-        self.buffer.core.passes(self.view.device())
     }
 
     pub(super) fn device_inner(&self) -> &Arc<DeviceInner> {
@@ -274,15 +207,12 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        let device = self.view.device().id();
         let mut state = self.buffer.lock();
-        if let Some(seat) = state.seat(device) {
-            seat.mapped -= 1;
-            if !seat.attached {
-                state.sweep(device);
-            }
-        }
+        let left = state.unmap(self.seat, self.generation, self.buffer.generation());
         drop(state);
+        if let Some((fences, backing)) = left {
+            self.buffer.core.retire.push(fences, Retired::Backing(backing));
+        }
         self.buffer.core.live.died(Object::Mapping);
     }
 }

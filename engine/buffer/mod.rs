@@ -25,9 +25,15 @@ mod export;
 mod exports;
 mod foreign;
 mod host_access;
+mod importer;
 mod mapping;
+mod migrate;
+mod open_access;
 mod own_buffer;
+mod passes;
+mod pin;
 mod relocate;
+mod seats;
 mod shared;
 mod state;
 
@@ -38,8 +44,12 @@ pub use descriptor::BufferDescriptor;
 pub use export::ForeignExport;
 pub use foreign::{ForeignFacts, ForeignHandle};
 pub use host_access::HostAccess;
+pub use importer::{Importer, Invalidation};
 pub use mapping::{Mapping, RawView};
+pub use migrate::Migration;
+pub use open_access::OpenAccess;
 pub use own_buffer::OwnBuffer;
+pub use pin::Pin;
 pub use shared::SharedBuffer;
 
 pub(crate) use copy::copy;

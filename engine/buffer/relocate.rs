@@ -1,212 +1,254 @@
-//! Moving a buffer that nobody holds to where it can be used.
+//! The move.
 //!
-//! Kernel counterparts: `ttm_bo_validate` into a placement that all attachments can reach
-//! (`amdgpu_dma_buf_map`), `ttm_bo_move_accel_cleanup` (the old backing waits for the copy).
+//! Kernel counterparts: `ttm_bo_handle_move_mem` (tell everybody, then move), `ttm_bo_move_accel_cleanup`
+//! (the old backing waits for the copy).
 
+use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Instant;
 
-use smallvec::SmallVec;
-
-use super::shared::BufferInner;
+use super::importer::{Importer, Invalidation};
+use super::seats::Seats;
+use super::shared::{BufferInner, wait_all};
 use super::state::State;
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{Backing, Content, Provider, Take, View};
-use crate::sync::{Fence, Guard, Retired, Usage};
-use crate::transfer::{self, Refusal, RefusalReason, Route, Span};
+use crate::memory::{Allocation, Backing, Content, View};
+use crate::sync::{Fence, Fences, Guard, Retired, Signal, Usage};
+use crate::transfer::{self, Span};
 
-/// What every device at a buffer, and one that wants to be, can take in.
+/// How an attempt to move a buffer ended, when it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// It has moved.
+    Yes,
+    /// Somebody sat down, left, or moved it meanwhile: look again.
+    LookAgain,
+    /// No device sees both places.
+    NoMover,
+}
+
+/// Moves a buffer that nobody holds to `new`, at home on `home`, where the `seats` can reach it.
 ///
-/// Gathered without the reservation, because proving a route waits for devices.
-#[derive(Debug)]
-pub(super) struct Seats {
-    devices: SmallVec<[DeviceId; 4]>,
-    /// For each provider that the buffer might use or does use: how each device takes it in.
-    rows: Vec<(Provider, SmallVec<[Option<Take>; 4]>)>,
-    refused: Vec<Refusal>,
-}
-
-impl Seats {
-    pub(super) fn gather(buffer: &BufferInner, newcomer: &Arc<DeviceInner>) -> Result<Self> {
-        let home = buffer.home();
-        let (mut devices, current): (SmallVec<[DeviceId; 4]>, Provider) = {
-            let state = buffer.lock();
-            let seats = state.seats.iter().map(|seat| seat.device).collect();
-            (seats, state.backing.allocation().provider())
-        };
-        for device in [home.id(), newcomer.id()] {
-            if !devices.contains(&device) {
-                devices.push(device);
-            }
-        }
-        let mut providers: SmallVec<[Provider; 8]> = SmallVec::from_slice(&[current]);
-        if !matches!(current, Provider::Foreign(_)) {
-            for &kind in buffer.placement.kinds() {
-                providers.extend(buffer.core.possible(&home, kind));
-            }
-        }
-        let mut refused = Vec::new();
-        let mut rows = Vec::new();
-        for provider in providers {
-            let mut takes = SmallVec::new();
-            for &device in &devices {
-                let device = Arc::clone(&buffer.core.member(device).device);
-                takes.push(buffer.core.take(provider, &home, &device, &mut refused)?);
-            }
-            rows.push((provider, takes));
-        }
-        refused.retain(|refusal| refusal.route != Route::Local);
-        refused.sort_by_key(|refusal| refusal.route);
-        refused.dedup();
-        Ok(Self { devices, rows, refused })
-    }
-
-    /// Whether nobody sat down, and the buffer did not move, since they were gathered.
-    pub(super) fn still_fit(&self, state: &State) -> bool {
-        let provider = state.backing.allocation().provider();
-        state.seats.iter().all(|seat| self.devices.contains(&seat.device))
-            && self.rows.iter().any(|(of, _)| *of == provider)
-    }
-
-    /// How `device` takes in memory of `provider`.
-    pub(super) fn take(&self, device: DeviceId, provider: Provider) -> Option<Take> {
-        let (_, takes) = self.rows.iter().find(|(of, _)| *of == provider)?;
-        takes[self.devices.iter().position(|&of| of == device)?]
-    }
-
-    /// Whether everybody can take in memory of `provider`.
-    fn all_take(&self, provider: Provider) -> bool {
-        self.rows.iter().any(|(of, takes)| *of == provider && takes.iter().all(Option::is_some))
-    }
-}
-
-/// Moves the buffer to where `newcomer` and everybody at it can reach it.
-pub(super) fn make_reachable(
+/// Lock the reservation; refuse if somebody holds the buffer; tell every importer; wait, without the
+/// reservation, for what runs on other devices than the one that copies; submit the copy, ordered behind
+/// the rest; publish the new backing, generation + 1; add the copy's fence as a `Move`, which everybody
+/// waits for; keep the old backing until the copy and the last mapping of it are over. A failure at any
+/// step before "publish" leaves the buffer exactly as it was.
+pub(super) fn relocate(
     buffer: &Arc<BufferInner>,
-    newcomer: &Arc<DeviceInner>,
+    home: &Arc<DeviceInner>,
     seats: &Seats,
-) -> Result<()> {
-    let home = buffer.home();
-    let accept = |provider| seats.all_take(provider);
-    let unreachable = || {
-        let mut refused = seats.refused.clone();
-        for kind in [crate::memory::DomainKind::Vram, crate::memory::DomainKind::System] {
-            if !buffer.placement.kinds().contains(&kind) {
-                let route = if kind == crate::memory::DomainKind::Vram {
-                    Route::DmaBuf
-                } else {
-                    Route::Memfd
-                };
-                refused.retain(|refusal| refusal.route != route);
-                refused.push(Refusal { route, reason: RefusalReason::Placement(kind) });
-            }
-        }
-        Error::Unreachable { buffer: buffer.name(), device: newcomer.name().to_owned(), refused }
-    };
-    if matches!(buffer.lock().backing.allocation().provider(), Provider::Foreign(_)) {
-        return Err(unreachable());
+    new: Backing,
+) -> Result<Moved> {
+    let Some(mover) = Mover::find(buffer, home, &new)? else { return Ok(Moved::NoMover) };
+    let state = lock_movable(buffer, mover.device.id())?;
+    if !seats.still_fit(buffer, &state) || !mover.still_fits(&state) {
+        return Ok(Moved::LookAgain);
     }
-    let new = buffer
-        .core
-        .allocate(&home, buffer.placement, buffer.size, false, accept)?
-        .ok_or_else(unreachable)?;
-    let state = lock_movable(buffer)?;
-    if !seats.still_fit(&state) {
-        // Somebody else was faster; the caller looks again.
-        return Ok(());
+    let (mut state, gate) = tell_importers(buffer, state, mover.device.id())?;
+    let moved = mover.copy(buffer, &mut state, home, new);
+    if gate.is_some() {
+        state.set_moving(None);
     }
-    relocate(buffer, state, new)
+    drop(state);
+    // After the reservation: those who wait for it take that next.
+    drop(gate);
+    moved.map(|()| Moved::Yes)
 }
 
-/// Takes the reservation of a buffer that may move now: nobody holds it, and no other device than its
-/// home, which will copy it, is at work on it.
-pub(super) fn lock_movable(buffer: &Arc<BufferInner>) -> Result<Guard<'_, State>> {
-    let home = buffer.home_id();
-    let state = buffer.lock_idle(Usage::Bookkeep, |fence| fence.device() != Some(home))?;
+/// Takes the reservation of a buffer that may move now: nobody holds it, and no other device than the
+/// one that will copy it is at work on it.
+fn lock_movable(buffer: &Arc<BufferInner>, mover: DeviceId) -> Result<Guard<'_, State>> {
+    let state = buffer.lock_idle(Usage::Bookkeep, |fence| fence.device() != Some(mover))?;
     if state.is_held() {
         return Err(buffer.busy(&state));
     }
     Ok(state)
 }
 
-/// Moves the bytes to `new`, pipelined behind the buffer's fences: the copy is submitted, not waited
-/// for, and is a `Move` that everybody waits for. A failure leaves everything as it was.
-pub(super) fn relocate(
-    buffer: &Arc<BufferInner>,
-    mut state: Guard<'_, State>,
-    mut new: Backing,
-) -> Result<()> {
-    if state.backing.content() == Content::Own {
-        let home = buffer.home();
-        let from = home_view(buffer, &home, &state.backing)?;
-        let to = home_view(buffer, &home, &new)?;
+/// Calls every importer, under the reservation. If they say that devices are still using the buffer,
+/// lets go of the reservation until those have finished; meanwhile a host fence, which is a `Move` like
+/// any other, keeps everybody away, and whoever maps waits for it.
+fn tell_importers<'a>(
+    buffer: &'a Arc<BufferInner>,
+    mut state: Guard<'a, State>,
+    mover: DeviceId,
+) -> Result<(Guard<'a, State>, Option<Signal>)> {
+    let importers: Vec<Arc<dyn Importer>> =
+        state.seats().filter_map(|seat| seat.importer.clone()).collect();
+    if importers.is_empty() {
+        return Ok((state, None));
+    }
+    let said = RefCell::default();
+    let invalidation = Invalidation { generation: buffer.generation(), fences: &said };
+    for importer in &importers {
+        importer.invalidate_mappings(&invalidation);
+    }
+    for (usage, fence) in said.take() {
+        state.fences.add(usage, fence);
+    }
+    let mut waits = state.fences.pending(Usage::Bookkeep);
+    waits.retain(|fence| fence.device() != Some(mover));
+    if waits.is_empty() {
+        return Ok((state, None));
+    }
+    let (gate, signal) = Fence::host();
+    state.fences.add(Usage::Move, gate.clone());
+    state.set_moving(Some(gate));
+    drop(state);
+    let waited = wait_all(&waits, Instant::now() + buffer.core.timeout);
+    let mut state = buffer.lock();
+    match waited {
+        Ok(()) => Ok((state, Some(signal))),
+        Err(error) => {
+            state.set_moving(None);
+            Err(error)
+        }
+    }
+}
+
+/// A device that sees the old place and the new one, and copies.
+struct Mover {
+    device: Arc<DeviceInner>,
+    old: Arc<Allocation>,
+    from: Arc<View>,
+    to: Arc<View>,
+}
+
+impl Mover {
+    /// The new home, else the old one. Without the reservation, because it may prove a route.
+    fn find(buffer: &BufferInner, home: &Arc<DeviceInner>, new: &Backing) -> Result<Option<Self>> {
+        let old = Arc::clone(buffer.lock().backing.allocation());
+        for device in [Arc::clone(home), buffer.home()] {
+            let Some(from) = see(buffer, home, &old, &device)? else { continue };
+            if let Some(to) = see(buffer, home, new.allocation(), &device)? {
+                return Ok(Some(Self { device, old, from, to }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn still_fits(&self, state: &State) -> bool {
+        Arc::ptr_eq(&self.old, state.backing.allocation())
+    }
+
+    /// Moves the bytes, pipelined behind the buffer's fences: the copy is submitted, not waited for.
+    fn copy(
+        &self,
+        buffer: &BufferInner,
+        state: &mut State,
+        home: &Arc<DeviceInner>,
+        mut new: Backing,
+    ) -> Result<()> {
+        if state.backing.content() != Content::Own {
+            publish(buffer, state, home, new, Fence::signalled());
+            return Ok(());
+        }
         let span =
             |view, backing: &Backing| Span { view, offset: backing.offset(), len: buffer.size };
-        let cleared = clear_tail(buffer, &home, &to, &new)?;
-        let copied = transfer::copy(&home, span(&from, &state.backing), span(&to, &new));
-        let fence = match copied {
-            Ok(fence) => fence,
-            Err(error) => {
-                retire(buffer, new, cleared);
-                return Err(error);
+        let cleared = self.clear_tail(buffer, &new)?;
+        let (from, to) = (span(&self.from, &state.backing), span(&self.to, &new));
+        match transfer::copy(&self.device, from, to) {
+            Ok(fence) => {
+                new.own();
+                // What the mover's queue was doing on the buffer is ordered before the copy, and
+                // everything else has been waited for; so the copy's fence covers it all.
+                state.fences.add(Usage::Move, fence.clone());
+                publish(buffer, state, home, new, fence);
+                Ok(())
             }
-        };
-        new.own();
-        // What was running on the buffer is ordered before the copy by the home device's queue, so
-        // the copy's fence covers it.
-        state.fences.add(Usage::Move, fence.clone());
-        publish(buffer, &mut state, new, fence);
-    } else {
-        publish(buffer, &mut state, new, Fence::signalled());
+            Err(error) => {
+                retire(buffer, new, after(cleared));
+                Err(error)
+            }
+        }
     }
-    Ok(())
+
+    /// Zeroes what an old owner may have left beyond the buffer's end, where the copy does not reach. The
+    /// queue keeps it ahead of the copy.
+    fn clear_tail(&self, buffer: &BufferInner, new: &Backing) -> Result<Fence> {
+        // Whole words; the copy overwrites the bytes of the first one that are the buffer's.
+        let start = buffer.size & !3;
+        let len = new.extent(buffer.size) - start;
+        if new.content() != Content::Stale || new.extent(buffer.size) == buffer.size {
+            return Ok(Fence::signalled());
+        }
+        let span = Span { view: &self.to, offset: new.offset() + start, len };
+        transfer::zero(&self.device, span)
+    }
 }
 
 /// From here on nothing can fail.
-fn publish(buffer: &BufferInner, state: &mut State, new: Backing, copied: Fence) {
+fn publish(
+    buffer: &BufferInner,
+    state: &mut State,
+    home: &DeviceInner,
+    new: Backing,
+    copied: Fence,
+) {
     tracing::debug!(
         buffer = buffer.name(),
         from = %state.backing.domain(),
         to = %new.domain(),
         "moved"
     );
-    let old = std::mem::replace(&mut state.backing, new);
-    buffer.next_generation();
-    retire(buffer, old, copied);
+    let old_generation = buffer.generation();
+    if let Some((fences, old)) = state.leave_for(new, old_generation, after(copied)) {
+        buffer.core.retire.push(fences, Retired::Backing(old));
+    }
+    buffer.next_generation(home.id());
 }
 
-/// Lets go of a backing when `fence` has signalled.
-fn retire(buffer: &BufferInner, backing: Backing, fence: Fence) {
-    let mut fences = crate::sync::Fences::default();
-    fences.add(Usage::Bookkeep, fence);
+/// Lets go of a backing when its fences have signalled.
+fn retire(buffer: &BufferInner, backing: Backing, fences: Fences) {
     buffer.core.retire.push(fences, Retired::Backing(backing));
 }
 
-/// Zeroes what an old owner may have left beyond the buffer's end, where the copy does not reach. The
-/// home device's queue keeps it ahead of the copy.
-fn clear_tail(
-    buffer: &BufferInner,
-    home: &Arc<DeviceInner>,
-    view: &View,
-    new: &Backing,
-) -> Result<Fence> {
-    // Whole words; the copy overwrites the bytes of the first one that are the buffer's.
-    let start = buffer.size & !3;
-    let len = new.extent(buffer.size) - start;
-    if new.content() != Content::Stale || new.extent(buffer.size) == buffer.size {
-        return Ok(Fence::signalled());
-    }
-    transfer::zero(home, Span { view, offset: new.offset() + start, len })
+fn after(fence: Fence) -> Fences {
+    let mut fences = Fences::default();
+    fences.add(Usage::Bookkeep, fence);
+    fences
 }
 
-fn home_view(
+/// `device`'s view of an allocation; `None` if it cannot have one.
+fn see(
     buffer: &BufferInner,
     home: &Arc<DeviceInner>,
-    backing: &Backing,
-) -> Result<Arc<View>> {
-    let allocation = backing.allocation();
-    match allocation.existing_view(home.id()) {
-        Some(view) => Ok(view),
-        None => allocation.view(home, buffer.take_at_home(allocation.provider())?),
+    allocation: &Allocation,
+    device: &Arc<DeviceInner>,
+) -> Result<Option<Arc<View>>> {
+    if let Some(view) = allocation.existing_view(device.id()) {
+        return Ok(Some(view));
+    }
+    let provider = allocation.provider();
+    match buffer.core.take(provider, home, device, &mut Vec::new())? {
+        Some(take) => allocation.view(device, take).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Moves the buffer to where `newcomer` and everybody at it can reach it, within its placement.
+pub(super) fn make_reachable(
+    buffer: &Arc<BufferInner>,
+    newcomer: &DeviceInner,
+    seats: &Seats,
+) -> Result<()> {
+    let home = buffer.home();
+    let unreachable = || buffer.unreachable(newcomer, seats);
+    if !buffer.can_move() {
+        return Err(unreachable());
+    }
+    let accept = |provider| seats.all_take(provider);
+    let new = buffer
+        .core
+        .allocate(&home, buffer.placement, buffer.size, false, accept)?
+        .ok_or_else(unreachable)?;
+    match relocate(buffer, &home, seats, new)? {
+        Moved::Yes | Moved::LookAgain => Ok(()),
+        Moved::NoMover => Err(Error::Unsupported {
+            device: home.name().to_owned(),
+            missing: "a view of both the old place and the new one".into(),
+        }),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::Instant;
 
 use ash::vk;
@@ -12,14 +12,18 @@ use super::attachment::Attachment;
 use super::descriptor::BufferDescriptor;
 use super::export::ForeignExport;
 use super::host_access::HostAccess;
+use super::importer::Importer;
+use super::seats::Seats;
 use super::state::State;
 use crate::core::Core;
 use crate::device::{Device, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{Backing, Content, DomainId, Placement, Provider, SLOT_ALIGN, Take};
+use crate::memory::{
+    Backing, Content, DomainId, DomainKind, Placement, Provider, SLOT_ALIGN, Take,
+};
 use crate::observe::Object;
 use crate::sync::{Fence, Guard, Reservation, Retired, Usage};
-use crate::transfer::{self, Span};
+use crate::transfer::{self, Refusal, RefusalReason, Route, Span};
 
 /// A buffer that several devices share: a name that outlives every place it lives in.
 ///
@@ -41,7 +45,8 @@ pub(crate) struct BufferInner {
     pub(super) size: u64,
     name: Option<Box<str>>,
     id: u64,
-    home: DeviceId,
+    /// Written under the reservation. Relaxed: whoever relies on it holds that.
+    home: AtomicU16,
     pub(super) placement: Placement,
     usage: vk::BufferUsageFlags,
     /// How often it has moved. Written under the reservation; release/acquire, so that who reads a
@@ -90,7 +95,7 @@ impl SharedBuffer {
             usage: descriptor.usages(),
             name: descriptor.into_name(),
             id: core.next_buffer(),
-            home,
+            home: AtomicU16::new(home.0),
             generation: AtomicU32::new(0),
             reservation: Reservation::new(State::new(backing)),
         }))
@@ -108,7 +113,7 @@ impl SharedBuffer {
 
     /// The device it is at home on: whose memory is its VRAM, and which moves it.
     pub fn home(&self) -> Device {
-        Device(Arc::clone(&self.0.core.member(self.0.home).device))
+        Device(Arc::clone(&self.0.core.member(self.0.home_id()).device))
     }
 
     /// Where it may live.
@@ -166,7 +171,27 @@ impl SharedBuffer {
     /// Locks: the reservation.
     #[doc(alias = "dma_buf_attach")]
     pub fn attach(&self, device: &Device) -> Result<Attachment> {
-        Attachment::new(&self.0, &device.0)
+        Attachment::new(&self.0, &device.0, None)
+    }
+
+    /// Gives `device` a seat with an importer that is told when the buffer moves, and so does not keep it
+    /// from moving. A device may have several of these.
+    ///
+    /// Construct the importer fully first: it may be called back as soon as it is listed, before this
+    /// returns (the kernel's CVE-2026-52951 was an attachment that was published too early).
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedBuffer::attach`].
+    ///
+    /// Locks: the reservation.
+    #[doc(alias = "dma_buf_dynamic_attach")]
+    pub fn attach_dynamic(
+        &self,
+        device: &Device,
+        importer: Arc<dyn Importer>,
+    ) -> Result<Attachment> {
+        Attachment::new(&self.0, &device.0, Some(importer))
     }
 
     /// Opens the buffer for the host.
@@ -218,11 +243,11 @@ impl BufferInner {
     }
 
     pub(super) fn home(&self) -> Arc<DeviceInner> {
-        Arc::clone(&self.core.member(self.home).device)
+        Arc::clone(&self.core.member(self.home_id()).device)
     }
 
     pub(super) fn home_id(&self) -> DeviceId {
-        self.home
+        DeviceId(self.home.load(Ordering::Relaxed))
     }
 
     /// Takes the reservation.
@@ -234,8 +259,9 @@ impl BufferInner {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Says that the buffer is now elsewhere. The reservation is held.
-    pub(super) fn next_generation(&self) {
+    /// Says that the buffer is now elsewhere, and at home on `home`. The reservation is held.
+    pub(super) fn next_generation(&self, home: DeviceId) {
+        self.home.store(home.0, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
     }
 
@@ -248,10 +274,28 @@ impl BufferInner {
         Err(Error::OutOfBounds { buffer: self.name(), offset, len, size: self.size })
     }
 
+    /// Whether peerbuf may move it.
+    pub(super) fn can_move(&self) -> bool {
+        !matches!(self.lock().backing.allocation().provider(), Provider::Foreign(_))
+    }
+
+    /// That `device` cannot reach it, with every reason that was found.
+    pub(super) fn unreachable(&self, device: &DeviceInner, seats: &Seats) -> Error {
+        let mut refused = seats.refused.clone();
+        for (kind, route) in [(DomainKind::Vram, Route::DmaBuf), (DomainKind::System, Route::Memfd)]
+        {
+            if !self.placement.kinds().contains(&kind) {
+                refused.retain(|refusal| refusal.route != route);
+                refused.push(Refusal { route, reason: RefusalReason::Placement(kind) });
+            }
+        }
+        Error::Unreachable { buffer: self.name(), device: device.name().to_owned(), refused }
+    }
+
     pub(super) fn busy(&self, state: &State) -> Error {
         Error::Busy {
             buffer: self.name(),
-            mapped: state.mapped(),
+            mapped: state.static_mappings(),
             host: state.host,
             pinned: state.pinned,
         }

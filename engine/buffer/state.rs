@@ -1,53 +1,201 @@
 //! What a buffer's reservation protects.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
+use super::importer::Importer;
 use crate::device::DeviceId;
 use crate::memory::Backing;
-use crate::sync::Fences;
+use crate::sync::{Fence, Fences};
 
 /// The mutable part of a buffer. Kept small: there may be a million of them.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) backing: Backing,
     pub(super) fences: Fences,
-    pub(super) seats: SmallVec<[Seat; 2]>,
-    /// Live host accesses, and copies by the host.
+    seats: SmallVec<[Seat; 2]>,
+    /// Live host accesses, copies by the host, and accesses of applications that are being recorded.
     pub(super) host: u32,
     /// Live pins.
     pub(super) pinned: u32,
+    /// What few buffers have.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Debug, Default)]
+struct Rare {
+    /// Places it has left, that some mapping still looks at.
+    ghosts: Vec<Ghost>,
+    /// Signalled when a move that is under way has ended.
+    moving: Option<Fence>,
+}
+
+/// A backing that a buffer has left, kept for mappings of its generation (kernel: TTM's ghost objects).
+#[derive(Debug)]
+struct Ghost {
+    generation: u32,
+    mapped: u32,
+    backing: Backing,
+    fences: Fences,
 }
 
 /// A device's seat.
-#[derive(Clone, Copy, Debug)]
 pub(super) struct Seat {
     pub(super) device: DeviceId,
     /// Whether its [`crate::Attachment`] is alive. A seat whose attachment was dropped stays until its
     /// last mapping is.
-    pub(super) attached: bool,
-    pub(super) mapped: u32,
+    attached: bool,
+    /// Live mappings of the current generation.
+    mapped: u32,
+    /// Who is told when the buffer moves; `None` for a static seat.
+    pub(super) importer: Option<Arc<dyn Importer>>,
 }
+
+/// Which seat. Stays the same while the seat is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SeatId(u32);
 
 impl State {
     pub(super) fn new(backing: Backing) -> Self {
-        Self { backing, fences: Fences::default(), seats: SmallVec::new(), host: 0, pinned: 0 }
+        Self {
+            backing,
+            fences: Fences::default(),
+            seats: SmallVec::new(),
+            host: 0,
+            pinned: 0,
+            rare: None,
+        }
     }
 
-    pub(super) fn seat(&mut self, device: DeviceId) -> Option<&mut Seat> {
-        self.seats.iter_mut().find(|seat| seat.device == device)
+    // ---- seats ----
+
+    /// Takes a seat: the last step of an attachment, after which it may be called back at any time.
+    pub(super) fn sit(&mut self, device: DeviceId, importer: Option<Arc<dyn Importer>>) -> SeatId {
+        let seat = Seat { device, attached: true, mapped: 0, importer };
+        let vacant = self.seats.iter().position(Seat::is_vacant);
+        let index = vacant.unwrap_or(self.seats.len());
+        match vacant {
+            Some(index) => self.seats[index] = seat,
+            None => self.seats.push(seat),
+        }
+        // CAST: nobody has 2^32 seats.
+        SeatId(index as u32)
     }
 
-    /// Forgets a seat that nobody holds any more.
-    pub(super) fn sweep(&mut self, device: DeviceId) {
-        self.seats.retain(|seat| seat.device != device || seat.attached || seat.mapped > 0);
+    /// The seats that are taken.
+    pub(super) fn seats(&self) -> impl Iterator<Item = &Seat> {
+        self.seats.iter().filter(|seat| !seat.is_vacant())
     }
 
-    pub(super) fn mapped(&self) -> u32 {
-        self.seats.iter().map(|seat| seat.mapped).sum()
+    /// Whether a device already has a static seat.
+    pub(super) fn has_static_seat(&self, device: DeviceId) -> bool {
+        self.seats().any(|seat| seat.device == device && seat.attached && seat.importer.is_none())
+    }
+
+    /// Live mappings of a seat, of the current generation.
+    pub(super) fn mapped_by(&self, seat: SeatId) -> u32 {
+        self.seats[seat.0 as usize].mapped
+    }
+
+    pub(super) fn map(&mut self, seat: SeatId) {
+        self.seats[seat.0 as usize].mapped += 1;
+    }
+
+    /// Gives the seat up, but for its mappings.
+    pub(super) fn leave(&mut self, seat: SeatId) {
+        self.seats[seat.0 as usize].attached = false;
+        self.sweep();
+    }
+
+    /// Forgets a mapping. Returns the place that it was the last to look at, if the buffer has left it.
+    pub(super) fn unmap(
+        &mut self,
+        seat: SeatId,
+        mapped: u32,
+        current: u32,
+    ) -> Option<(Fences, Backing)> {
+        if mapped == current {
+            self.seats[seat.0 as usize].mapped -= 1;
+            self.sweep();
+            return None;
+        }
+        let ghosts = &mut self.rare.as_mut()?.ghosts;
+        let index = ghosts.iter().position(|ghost| ghost.generation == mapped)?;
+        ghosts[index].mapped -= 1;
+        if ghosts[index].mapped > 0 {
+            return None;
+        }
+        let Ghost { backing, fences, .. } = ghosts.swap_remove(index);
+        Some((fences, backing))
+    }
+
+    fn sweep(&mut self) {
+        while self.seats.last().is_some_and(Seat::is_vacant) {
+            self.seats.pop();
+        }
+    }
+
+    // ---- moving ----
+
+    /// Live mappings that keep the buffer where it is.
+    pub(super) fn static_mappings(&self) -> u32 {
+        self.seats().filter(|seat| seat.importer.is_none()).map(|seat| seat.mapped).sum()
     }
 
     /// Whether somebody relies on the bytes being where they are.
     pub(super) fn is_held(&self) -> bool {
-        self.mapped() + self.host + self.pinned > 0
+        self.host > 0 || self.pinned > 0 || self.static_mappings() > 0
+    }
+
+    /// Signalled when the move that is under way has ended; `None` if there is none.
+    pub(super) fn moving(&self) -> Option<&Fence> {
+        self.rare.as_ref()?.moving.as_ref()
+    }
+
+    pub(super) fn set_moving(&mut self, gate: Option<Fence>) {
+        if gate.is_some() || self.rare.is_some() {
+            self.rare.get_or_insert_default().moving = gate;
+        }
+    }
+
+    /// Leaves the old backing for `new`. What is returned can be retired; what mappings still look at is
+    /// kept until they are gone.
+    pub(super) fn leave_for(
+        &mut self,
+        new: Backing,
+        old_generation: u32,
+        copied: Fences,
+    ) -> Option<(Fences, Backing)> {
+        let old = std::mem::replace(&mut self.backing, new);
+        let mapped = self.seats.iter_mut().map(|seat| std::mem::take(&mut seat.mapped)).sum();
+        if mapped == 0 {
+            return Some((copied, old));
+        }
+        let ghost = Ghost { generation: old_generation, mapped, backing: old, fences: copied };
+        self.rare.get_or_insert_default().ghosts.push(ghost);
+        None
+    }
+}
+
+impl Seat {
+    fn is_vacant(&self) -> bool {
+        !self.attached && self.mapped == 0
+    }
+
+    /// Whether the seat's device may be given memory that is another device's own.
+    pub(super) fn allows_peer_to_peer(&self) -> bool {
+        self.importer.as_ref().is_none_or(|importer| importer.allow_peer2peer())
+    }
+}
+
+impl std::fmt::Debug for Seat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seat")
+            .field("device", &self.device)
+            .field("attached", &self.attached)
+            .field("mapped", &self.mapped)
+            .field("dynamic", &self.importer.is_some())
+            .finish()
     }
 }

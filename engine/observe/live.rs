@@ -23,11 +23,13 @@ pub enum Object {
     HostAccess,
     /// A [`crate::ForeignExport`].
     ForeignExport,
+    /// A [`crate::Pin`].
+    Pin,
 }
 
 impl Object {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Device,
         Self::Allocation,
         Self::View,
@@ -36,6 +38,7 @@ impl Object {
         Self::Mapping,
         Self::HostAccess,
         Self::ForeignExport,
+        Self::Pin,
     ];
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::device::{DeviceId, DeviceInner};
+use crate::device::{Device, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 
 /// A point on a device's timeline, an event of the host, or nothing to wait for.
@@ -28,8 +28,17 @@ struct Event {
 }
 
 /// Signals a host fence when it is dropped, so that no fence outlives its work unsignalled: not after
-/// an error, and not after a panic.
-pub(crate) struct Signal(Arc<Event>);
+/// an error, and not after a panic. From [`crate::Engine::host_fence`].
+///
+/// Whoever holds it owes the others its drop in bounded time; it may not depend on a user.
+#[must_use = "dropping it signals the fence"]
+pub struct Signal(Arc<Event>);
+
+impl fmt::Debug for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signal")
+    }
+}
 
 impl Drop for Signal {
     fn drop(&mut self) {
@@ -131,6 +140,18 @@ impl fmt::Display for Fence {
 impl fmt::Debug for Fence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Fence({self})")
+    }
+}
+
+impl Device {
+    /// A fence for everything that was submitted to the device's queue so far, by the application as
+    /// well: an empty submission behind it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`], or what `vkQueueSubmit` said.
+    pub fn submitted(&self) -> Result<Fence> {
+        Ok(Fence::new(&self.0, self.0.submit(|_| {})?))
     }
 }
 

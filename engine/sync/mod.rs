@@ -27,7 +27,7 @@ mod retire;
 #[cfg(test)]
 mod tests;
 
-pub use fence::Fence;
+pub use fence::{Fence, Signal};
 pub use fences::Usage;
 
 pub(crate) use fences::Fences;

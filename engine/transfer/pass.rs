@@ -77,11 +77,15 @@ const FINDINGS: u64 = 8;
 /// Index that means "none" in `Findings`.
 const NONE: u32 = u32::MAX;
 
-/// How long a pass may take, and who is told of its fence before anybody waits for it: the owner of the
-/// memory, which must outlive the pass even if the wait ends in an error.
+/// A submission.
+pub(crate) type Work<'a> = &'a mut dyn FnMut() -> Result<Fence>;
+
+/// How a pass is submitted, and how long it may take.
 pub(crate) struct Watch<'a> {
     pub(crate) timeout: Duration,
-    pub(crate) submitted: &'a dyn Fn(&Fence),
+    /// Calls the submission that it is given when the memory may be used, and remembers its fence before
+    /// anybody waits for it: the memory must outlive the pass even if that wait ends in an error.
+    pub(crate) submit: &'a dyn Fn(Work<'_>) -> Result<Fence>,
 }
 
 /// The passes of one device.
@@ -191,8 +195,8 @@ impl Passes {
             let findings = kit.findings()?;
             write_findings(findings, [0, NONE])?;
             self.bind(kit.set, spans, findings.raw());
-            kit.last = self.dispatch(pass, kit.set, spans, parameters)?;
-            (watch.submitted)(&kit.last);
+            let set = kit.set;
+            kit.last = (watch.submit)(&mut || self.dispatch(pass, set, spans, parameters))?;
             kit.last.wait(watch.timeout)?;
             let [count, first] = read_findings(kit.findings()?)?;
             out.push((words, count, first));

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::pass::{PassReport, Passes, Watch};
+use super::pass::{PassReport, Passes, Watch, Work};
 use super::route::{Refusal, RefusalReason, Route, Side, Verdict, Working};
 use super::span::Span;
 use super::staged::{Unfinished, staged_copy};
@@ -242,8 +242,12 @@ impl Probe {
 
     /// Runs a pass on the memory.
     fn run<R>(&self, pass: impl FnOnce(&Watch<'_>) -> Result<R>) -> Result<R, Unproved> {
-        let submitted = |fence: &Fence| self.submitted.borrow_mut().push(fence.clone());
-        Ok(pass(&Watch { timeout: self.timeout, submitted: &submitted })?)
+        let submit = |work: Work<'_>| {
+            let fence = work()?;
+            self.submitted.borrow_mut().push(fence.clone());
+            Ok(fence)
+        };
+        Ok(pass(&Watch { timeout: self.timeout, submit: &submit })?)
     }
 }
 

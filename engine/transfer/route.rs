@@ -172,6 +172,9 @@ pub enum RefusalReason {
     /// The buffer may not live there.
     #[error("the buffer's placement excludes {0}")]
     Placement(DomainKind),
+    /// The second device's importer does not want another device's own memory.
+    #[error("the importer does not do peer-to-peer")]
+    NoPeerToPeer,
     /// A call failed.
     #[error("{0}")]
     Failed(String),

@@ -1,0 +1,62 @@
+//! Being told that a buffer moves.
+//!
+//! Kernel counterpart: `struct dma_buf_attach_ops` (`include/linux/dma-buf.h`). The kernel renamed the
+//! callback from `move_notify` in 2026, because the old name told the event and hid the duty.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use super::access::Access;
+use crate::sync::{Fence, Usage};
+
+/// Somebody who can cope with a buffer that moves: the other side of a dynamic attachment
+/// ([`crate::SharedBuffer::attach_dynamic`]).
+///
+/// Three kinds are usual. One that *refaults* notes that its mapping is old, and maps again before its
+/// next submission. One that *fences and resumes* also stops its queue, says with a fence when it has
+/// stopped, and resumes on a new mapping. One that is *revocable* gives up for good when told that.
+#[doc(alias = "dma_buf_attach_ops")]
+pub trait Importer: Send + Sync {
+    /// The mappings of a generation are old: the next [`crate::Attachment::map`] shows the new place.
+    ///
+    /// Not "stop now": old mappings stay valid until they are dropped, and what a device still does with
+    /// them is waited for, provided that it was entered as a fence: before, or here, with
+    /// [`Invalidation::still_using`]. Called once per move and attachment, also for mappings that are
+    /// not there (any more), as soon as the attachment is listed, and possibly for a move that then
+    /// fails, after which the mapping is as good as before.
+    ///
+    /// Locks: called under the buffer's reservation. It may not lock any reservation (no map, no drop of
+    /// a mapping, no other operation on a buffer), and may not wait for a device.
+    #[doc(alias = "move_notify")]
+    fn invalidate_mappings(&self, invalidation: &Invalidation<'_>);
+
+    /// Whether the buffer may live in another device's own memory while this one is attached. The
+    /// importer offers; what the route between the two devices was proved to do decides.
+    fn allow_peer2peer(&self) -> bool {
+        true
+    }
+}
+
+/// What an [`Importer`] is told.
+pub struct Invalidation<'a> {
+    pub(super) generation: u32,
+    pub(super) fences: &'a RefCell<Vec<(Usage, Fence)>>,
+}
+
+impl Invalidation<'_> {
+    /// The generation whose mappings are old.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Says that a device is still using a mapping of it; the move waits for `fence`.
+    pub fn still_using(&self, access: Access, fence: Fence) {
+        self.fences.borrow_mut().push((access.usage(), fence));
+    }
+}
+
+impl fmt::Debug for Invalidation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invalidation").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}

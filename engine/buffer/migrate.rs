@@ -1,0 +1,91 @@
+//! Moving a buffer on request.
+
+use std::sync::Arc;
+
+use super::relocate::{self, Moved};
+use super::seats::Seats;
+use super::shared::{BufferInner, SharedBuffer};
+use crate::device::DeviceInner;
+use crate::error::{Error, Result};
+use crate::memory::{DomainId, DomainKind, Placement};
+
+/// What [`SharedBuffer::migrate`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Migration {
+    /// Nothing: it was there already. Nobody was told anything.
+    None,
+    /// It has moved, and is at this generation now.
+    Done {
+        /// The new generation.
+        generation: u32,
+    },
+}
+
+impl SharedBuffer {
+    /// Moves the buffer: into a device's own memory, which then is its home (the kernel cannot change the
+    /// exporter), or into system memory. Every importer is told once; what devices do with it is waited
+    /// for; the copy runs on the GPU, and everybody waits for that before the next use. Where no device
+    /// sees both places, it moves through system memory, in two moves.
+    ///
+    /// The request overrides the buffer's [`SharedBuffer::placement`] until it has to move again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] while it is pinned, under host access, mapped statically, or handed out;
+    /// [`Error::Unreachable`] if somebody attached cannot reach it there; [`Error::OutOfMemory`],
+    /// [`Error::FdLimit`], [`Error::Timeout`], [`Error::DeviceLost`]; [`Error::Unsupported`] for a
+    /// stranger's memory. None of them changes anything.
+    ///
+    /// Locks: the reservation, but not while waiting.
+    #[doc(alias = "ttm_bo_validate")]
+    pub fn migrate(&self, to: DomainId) -> Result<Migration> {
+        let buffer = &self.0;
+        let home = match to {
+            DomainId::Vram(device) => buffer.core.find(device)?,
+            DomainId::System => buffer.home(),
+        };
+        // Each turn ends with a move or an error, unless somebody else was faster.
+        const TURNS: u32 = 100;
+        for _ in 0..TURNS {
+            if buffer.lock().backing.domain() == to {
+                return Ok(Migration::None);
+            }
+            match turn(buffer, &home, to.kind())? {
+                Moved::Yes => return Ok(Migration::Done { generation: buffer.generation() }),
+                Moved::LookAgain => {}
+                Moved::NoMover => hop(self, &home, to)?,
+            }
+        }
+        Err(buffer.busy(&buffer.lock()))
+    }
+}
+
+fn turn(buffer: &Arc<BufferInner>, home: &Arc<DeviceInner>, kind: DomainKind) -> Result<Moved> {
+    if !buffer.can_move() {
+        return Err(Error::Unsupported {
+            device: home.name().to_owned(),
+            missing: "the right to move a stranger's memory".into(),
+        });
+    }
+    let placement = match kind {
+        DomainKind::Vram => Placement::Vram,
+        DomainKind::System => Placement::System,
+    };
+    let seats = Seats::gather(buffer, home, placement.kinds(), None)?;
+    let accept = |provider| seats.all_take(provider);
+    let new = buffer.core.allocate(home, placement, buffer.size, false, accept)?;
+    let new = new.ok_or_else(|| buffer.unreachable(home, &seats))?;
+    relocate::relocate(buffer, home, &seats, new)
+}
+
+/// Kernel: `-EMULTIHOP` (`ttm_bo_bounce_temp_buffer`).
+fn hop(buffer: &SharedBuffer, home: &DeviceInner, to: DomainId) -> Result<()> {
+    let from = buffer.domain();
+    if from == DomainId::System || to == DomainId::System {
+        return Err(Error::Unsupported {
+            device: home.name().to_owned(),
+            missing: "a view of both the old place and the new one".into(),
+        });
+    }
+    buffer.migrate(DomainId::System).map(|_| ())
+}

@@ -1,0 +1,124 @@
+//! The compute passes on a mapping.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::access::Access;
+use super::copy::Pair;
+use super::mapping::Mapping;
+use super::shared::wait_all;
+use crate::error::{Error, Result};
+use crate::sync::{Fence, Usage};
+use crate::transfer::{PassReport, Passes, Watch, Work};
+
+impl Mapping {
+    /// Writes the pattern of `seed`, by a compute pass on this device, and waits for it. The buffer's
+    /// size must be a multiple of 4.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stale`], [`Error::WrongAccess`], [`Error::Misaligned`], [`Error::Timeout`],
+    /// [`Error::DeviceLost`].
+    ///
+    /// Locks: the reservation, but not while waiting.
+    pub fn fill(&self, seed: u32) -> Result<()> {
+        self.run(Access::Write, |passes, watch| passes.fill(self.span(), seed, watch))
+    }
+
+    /// Compares every word with the pattern of `seed`, by a compute pass on this device.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapping::fill`]. Wrong bytes are no error but a report.
+    pub fn verify(&self, seed: u32) -> Result<PassReport> {
+        self.run(Access::Read, |passes, watch| passes.verify(self.span(), seed, watch))
+    }
+
+    /// A sum over all words that depends on their positions, by a compute pass on this device.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapping::fill`].
+    pub fn checksum(&self) -> Result<u32> {
+        self.run(Access::Read, |passes, watch| passes.checksum(self.span(), watch))
+    }
+
+    /// Copies all of this buffer to another one, at least as large, that the same device has mapped, by a
+    /// compute pass instead of the copy engine.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapping::fill`]; [`Error::OutOfBounds`] if the other is smaller; [`Error::Overlap`] if it is
+    /// the same buffer; [`Error::Unsupported`] if the other mapping is of another device.
+    pub fn copy_to(&self, target: &Self) -> Result<()> {
+        let (from, to) = (self.buffer_inner(), target.buffer_inner());
+        to.check_range(0, from.size)?;
+        if Arc::ptr_eq(from, to) {
+            return Err(Error::Overlap { buffer: from.name(), from: 0, to: 0, len: from.size });
+        }
+        if !Arc::ptr_eq(self.device_inner(), target.device_inner()) {
+            return Err(Error::Unsupported {
+                device: self.device_inner().name().to_owned(),
+                missing: format!("the mapping of {}", target.device_inner().name()),
+            });
+        }
+        self.check_access(Access::Read)?;
+        target.check_access(Access::Write)?;
+        self.view()?;
+        target.view()?;
+        let span = target.span().slice(0, from.size);
+        let submit = |work: Work<'_>| self.submit_with(target, work);
+        let watch = Watch { timeout: from.core.timeout, submit: &submit };
+        from.core.passes(self.device_inner())?.copy(self.span(), span, &watch)
+    }
+
+    /// Runs a pass, each of whose submissions is made under the reservation: of a mapping that is
+    /// current, when nothing is under way that `access` may not overlap with.
+    fn run<R>(
+        &self,
+        access: Access,
+        pass: impl FnOnce(&Passes, &Watch<'_>) -> Result<R>,
+    ) -> Result<R> {
+        self.check_access(access)?;
+        self.view()?;
+        let core = &self.buffer_inner().core;
+        let submit = |work: Work<'_>| self.submit(access, work);
+        let watch = Watch { timeout: core.timeout, submit: &submit };
+        pass(&*core.passes(self.device_inner())?, &watch)
+    }
+
+    fn submit(&self, access: Access, work: Work<'_>) -> Result<Fence> {
+        // The device's own queue keeps the order of its own work.
+        let own = self.device_inner().id();
+        let waits_for = access.usage().waits_for();
+        let mut state =
+            self.buffer_inner().lock_idle(waits_for, |fence| fence.device() != Some(own))?;
+        self.check_current()?;
+        let fence = work()?;
+        state.fences.add(access.usage(), fence.clone());
+        Ok(fence)
+    }
+
+    fn submit_with(&self, target: &Self, work: Work<'_>) -> Result<Fence> {
+        let (from, to) = (self.buffer_inner(), target.buffer_inner());
+        let own = self.device_inner().id();
+        let end = Instant::now() + from.core.timeout;
+        loop {
+            let mut pair = Pair::lock(&from.core, from, to)?;
+            let mut waits = pair.from().fences.pending(Usage::Read.waits_for());
+            waits.extend(pair.to().fences.pending(Usage::Write.waits_for()));
+            waits.retain(|fence| fence.device() != Some(own));
+            if !waits.is_empty() {
+                drop(pair);
+                wait_all(&waits, end)?;
+                continue;
+            }
+            self.check_current()?;
+            target.check_current()?;
+            let fence = work()?;
+            pair.from().fences.add(Usage::Read, fence.clone());
+            pair.to().fences.add(Usage::Write, fence.clone());
+            return Ok(fence);
+        }
+    }
+}

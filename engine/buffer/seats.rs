@@ -1,0 +1,124 @@
+//! What every device at a buffer can take in: where the buffer may live.
+//!
+//! Kernel counterpart: the intersection of all attachments' abilities in `amdgpu_dma_buf_pin` and
+//! `xe_dma_buf_pin`.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::shared::BufferInner;
+use super::state::State;
+use crate::device::{DeviceId, DeviceInner};
+use crate::error::Result;
+use crate::memory::{DomainId, DomainKind, Provider, Take};
+use crate::transfer::{Refusal, RefusalReason, Route};
+
+/// Somebody who wants a seat.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Guest {
+    pub(super) device: DeviceId,
+    pub(super) peer_to_peer: bool,
+}
+
+/// What every device at a buffer, and one that wants to be, can take in.
+///
+/// Gathered without the reservation, because proving a route waits for devices.
+#[derive(Debug)]
+pub(super) struct Seats {
+    guests: SmallVec<[Guest; 4]>,
+    /// For each provider that the buffer might use or does use: how each device takes it in.
+    rows: Vec<(Provider, SmallVec<[Option<Take>; 4]>)>,
+    pub(super) refused: Vec<Refusal>,
+    /// What was true when they were gathered.
+    generation: u32,
+    taken: usize,
+}
+
+impl Seats {
+    /// For a buffer that is to be at home on `home`, in one of `kinds`.
+    pub(super) fn gather(
+        buffer: &BufferInner,
+        home: &Arc<DeviceInner>,
+        kinds: &[DomainKind],
+        newcomer: Option<Guest>,
+    ) -> Result<Self> {
+        let (mut guests, current, generation, taken) = {
+            let state = buffer.lock();
+            let guests: SmallVec<[Guest; 4]> = state.seats().map(guest_of).collect();
+            let provider = state.backing.allocation().provider();
+            (guests, provider, buffer.generation(), state.seats().count())
+        };
+        guests.extend(newcomer);
+        let at_home = Guest { device: home.id(), peer_to_peer: true };
+        if !guests.iter().any(|guest| guest.device == home.id()) {
+            guests.push(at_home);
+        }
+        let mut providers: SmallVec<[Provider; 8]> = SmallVec::from_slice(&[current]);
+        if !matches!(current, Provider::Foreign(_)) {
+            for &kind in kinds {
+                providers.extend(buffer.core.possible(home, kind));
+            }
+        }
+        let mut this = Self { guests, rows: vec![], refused: vec![], generation, taken };
+        for provider in providers {
+            this.ask(buffer, home, provider)?;
+        }
+        this.refused.retain(|refusal| refusal.route != Route::Local);
+        this.refused.sort_by_key(|refusal| refusal.route);
+        this.refused.dedup();
+        Ok(this)
+    }
+
+    fn ask(
+        &mut self,
+        buffer: &BufferInner,
+        home: &Arc<DeviceInner>,
+        provider: Provider,
+    ) -> Result<()> {
+        let mut takes = SmallVec::new();
+        for guest in &self.guests {
+            if !guest.may_be_given(provider) {
+                let route = Route::of(provider).unwrap_or(Route::Local);
+                self.refused.push(Refusal { route, reason: RefusalReason::NoPeerToPeer });
+                takes.push(None);
+                continue;
+            }
+            let device = Arc::clone(&buffer.core.member(guest.device).device);
+            takes.push(buffer.core.take(provider, home, &device, &mut self.refused)?);
+        }
+        self.rows.push((provider, takes));
+        Ok(())
+    }
+
+    /// Whether nobody sat down or left, and the buffer did not move, since they were gathered.
+    pub(super) fn still_fit(&self, buffer: &BufferInner, state: &State) -> bool {
+        let known = |device| self.guests.iter().any(|guest| guest.device == device);
+        self.generation == buffer.generation()
+            && self.taken == state.seats().count()
+            && state.seats().all(|seat| known(seat.device))
+    }
+
+    /// How `device` takes in memory of `provider`.
+    pub(super) fn take(&self, device: DeviceId, provider: Provider) -> Option<Take> {
+        let (_, takes) = self.rows.iter().find(|(of, _)| *of == provider)?;
+        takes[self.guests.iter().position(|guest| guest.device == device)?]
+    }
+
+    /// Whether everybody can take in memory of `provider`.
+    pub(super) fn all_take(&self, provider: Provider) -> bool {
+        self.rows.iter().any(|(of, takes)| *of == provider && takes.iter().all(Option::is_some))
+    }
+}
+
+impl Guest {
+    /// Whether the device wants to have memory of `provider`, if it can reach it.
+    pub(super) fn may_be_given(self, provider: Provider) -> bool {
+        let peers = matches!(provider.domain(), DomainId::Vram(device) if device != self.device);
+        self.peer_to_peer || !peers
+    }
+}
+
+fn guest_of(seat: &super::state::Seat) -> Guest {
+    Guest { device: seat.device, peer_to_peer: seat.allows_peer_to_peer() }
+}
