@@ -1,0 +1,253 @@
+//! A buffer that moves while it is shared: everybody is told once, old mappings say so, and every byte
+//! arrives.
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use common::{Rig, bytes};
+use peerbuf::{
+    Access, BufferDescriptor, Device, DomainId, Error, Importer, Invalidation, Migration,
+    Placement, SharedBuffer, Signal,
+};
+
+/// An importer that notes what it is told.
+#[derive(Default)]
+struct Recorder {
+    told: Mutex<Vec<u32>>,
+    host_memory_only: bool,
+}
+
+impl Recorder {
+    fn told(&self) -> Vec<u32> {
+        self.told.lock().expect("not poisoned").clone()
+    }
+}
+
+impl Importer for Recorder {
+    fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
+        self.told.lock().expect("not poisoned").push(invalidation.generation());
+    }
+
+    fn allow_peer2peer(&self) -> bool {
+        !self.host_memory_only
+    }
+}
+
+fn create(rig: &Rig, home: &Device, placement: Placement) -> SharedBuffer {
+    let descriptor = BufferDescriptor::new(300_004).name("traveller").placement(placement);
+    rig.engine().create_buffer(home, descriptor).expect("a buffer")
+}
+
+fn vram(device: &Device) -> DomainId {
+    DomainId::Vram(device.id())
+}
+
+#[test]
+fn everybody_is_told_once_and_maps_the_new_place() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home, Placement::VramOrSystem);
+    let recorders = [Arc::new(Recorder::default()), Arc::new(Recorder::default())];
+    let seats = [&home, &peer].into_iter().zip(&recorders).map(|(device, recorder)| {
+        buffer.attach_dynamic(device, Arc::clone(recorder) as Arc<dyn Importer>).expect("a seat")
+    });
+    let seats: Vec<_> = seats.collect();
+    let mut mappings: Vec<_> =
+        seats.iter().map(|seat| seat.map(Access::ReadWrite).expect("mapped")).collect();
+    mappings[0].fill(1).expect("a pass");
+
+    let moved = buffer.migrate(DomainId::System).expect("nobody holds it");
+    assert_eq!(moved, Migration::Done { generation: 1 });
+    assert_eq!(buffer.domain(), DomainId::System);
+    assert!(recorders.iter().all(|recorder| recorder.told() == [0]), "once each");
+    for mapping in &mappings {
+        let error = mapping.view().expect_err("old");
+        assert!(matches!(error, Error::Stale { mapped: 0, current: 1, .. }), "{error}");
+        assert!(matches!(mapping.verify(1), Err(Error::Stale { .. })));
+    }
+    for (seat, mapping) in seats.iter().zip(&mut mappings) {
+        seat.remap(mapping).expect("a current one");
+        assert_eq!(mapping.generation(), 1);
+        assert!(mapping.verify(1).expect("a pass").is_clean(), "the bytes came along");
+    }
+    mappings[1].fill(2).expect("a pass");
+    assert!(mappings[0].verify(2).expect("a pass").is_clean(), "and are still shared");
+}
+
+#[test]
+fn a_move_to_where_it_is_is_none() {
+    let rig = Rig::new();
+    let [home, _] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home, Placement::VramOrSystem);
+    let recorder = Arc::new(Recorder::default());
+    let seat = buffer.attach_dynamic(&home, Arc::clone(&recorder) as _).expect("a seat");
+    assert_eq!(buffer.migrate(vram(&home)).expect("there already"), Migration::None);
+    assert_eq!((recorder.told(), buffer.generation()), (vec![], 0));
+    drop(seat);
+}
+
+#[test]
+fn a_buffer_can_change_its_home() {
+    let rig = Rig::new();
+    for [one, other] in [Some(rig.two_of_one_adapter()), rig.two_drivers()].into_iter().flatten() {
+        let buffer = create(&rig, &one, Placement::VramOrSystem);
+        bytes::write(&buffer, 5);
+        for (turn, device) in [&other, &one, &other].into_iter().enumerate() {
+            buffer.migrate(vram(device)).expect("nobody is attached who could not reach it");
+            assert_eq!((buffer.home(), buffer.domain()), (device.clone(), vram(device)));
+            bytes::assert_sequence(&buffer, 5, &format!("move {turn} to {}", device.name()));
+        }
+    }
+}
+
+#[test]
+fn it_does_not_move_where_somebody_cannot_follow() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home, Placement::VramOrSystem);
+    let recorder = Arc::new(Recorder { host_memory_only: true, ..Recorder::default() });
+    let seat = buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("a seat");
+    // Not peer-to-peer, so it is in system memory by now, and nobody was there to be told.
+    assert_eq!((buffer.domain(), recorder.told()), (DomainId::System, vec![]));
+    let error = buffer.migrate(vram(&home)).expect_err("the peer cannot follow");
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert_eq!((buffer.domain(), recorder.told()), (DomainId::System, vec![]));
+    // Its own memory is nobody else's.
+    buffer.migrate(vram(&peer)).expect("the peer's own memory");
+    assert_eq!(recorder.told(), [buffer.generation() - 1]);
+    drop(seat);
+}
+
+/// Stops something of its own when told, and says with a fence when that has stopped.
+struct Stopper {
+    rig: Arc<peerbuf::Engine>,
+    running: Mutex<Option<Signal>>,
+    stopped: AtomicBool,
+}
+
+impl Importer for Stopper {
+    fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
+        let (fence, signal) = self.rig.host_fence();
+        invalidation.still_using(Access::ReadWrite, fence);
+        *self.running.lock().expect("not poisoned") = Some(signal);
+        self.stopped.store(true, Ordering::Release);
+    }
+}
+
+#[test]
+fn a_move_waits_for_those_who_say_that_they_are_still_at_it() {
+    let mut rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home, Placement::VramOrSystem);
+    bytes::write(&buffer, 9);
+    let engine = Arc::new(rig.take_engine());
+    let stopper = Arc::new(Stopper {
+        rig: Arc::clone(&engine),
+        running: Mutex::default(),
+        stopped: AtomicBool::new(false),
+    });
+    let seat = buffer.attach_dynamic(&peer, Arc::clone(&stopper) as _).expect("a seat");
+    let old = seat.map(Access::ReadWrite).expect("mapped");
+    std::thread::scope(|scope| {
+        let mover = scope.spawn(|| buffer.migrate(DomainId::System));
+        while !stopper.stopped.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        // It cannot have moved, and whoever maps now waits and gets the new place.
+        assert_eq!(old.generation(), buffer.generation());
+        let mapper = scope.spawn(|| seat.map(Access::Read).map(|mapping| mapping.generation()));
+        drop(stopper.running.lock().expect("not poisoned").take());
+        assert!(matches!(mover.join().expect("no panic"), Ok(Migration::Done { generation: 1 })));
+        assert_eq!(mapper.join().expect("no panic").expect("mapped"), 1);
+    });
+    drop(old);
+    bytes::assert_sequence(&buffer, 9, "after the move");
+    drop(seat);
+    drop(buffer);
+    drop(stopper);
+}
+
+#[test]
+fn a_move_that_fails_leaves_everything_as_it_was() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home, Placement::VramOrSystem);
+    let recorder = Arc::new(Recorder::default());
+    let seat = buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("a seat");
+    let mapping = seat.map(Access::ReadWrite).expect("mapped");
+    mapping.fill(3).expect("a pass");
+    // The routes are known by now, so that the next submission is the copy.
+    buffer.migrate(DomainId::System).expect("nobody holds it");
+    buffer.migrate(vram(&home)).expect("nor now");
+    let mapping = seat.map(Access::ReadWrite).expect("mapped");
+    let calls = rig.engine().calls();
+    calls.fail_nth(
+        peerbuf::device::Call::QueueSubmit,
+        1,
+        ash::vk::Result::ERROR_OUT_OF_HOST_MEMORY,
+    );
+    buffer.migrate(DomainId::System).expect_err("the copy cannot be submitted");
+    assert!(!calls.clear_faults(), "the fault was met");
+    assert_eq!((buffer.generation(), buffer.domain()), (2, vram(&home)));
+    assert!(mapping.verify(3).expect("still current").is_clean());
+    drop(mapping);
+    drop(seat);
+}
+
+#[test]
+fn moving_all_the_time_tears_nothing() {
+    const ROUNDS: u32 = 60;
+    let rig = Rig::new();
+    let [one, two] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &one, Placement::VramOrSystem);
+    let recorders: [Arc<Recorder>; 2] = Default::default();
+    let seats: Vec<_> = [&one, &two]
+        .into_iter()
+        .zip(&recorders)
+        .map(|(device, told)| buffer.attach_dynamic(device, Arc::clone(told) as _).expect("a seat"))
+        .collect();
+    let done = AtomicBool::new(false);
+    let moves = std::thread::scope(|scope| {
+        let mover = scope.spawn(|| {
+            let places = [DomainId::System, vram(&two), vram(&one)];
+            let mut moves = 0;
+            for place in places.into_iter().cycle() {
+                if done.load(Ordering::Acquire) {
+                    break;
+                }
+                match buffer.migrate(place) {
+                    Ok(Migration::Done { .. }) => moves += 1,
+                    Ok(Migration::None) => {}
+                    Err(error) => assert!(error.is_retryable(), "{error}"),
+                }
+            }
+            moves
+        });
+        // The two devices take turns: one writes, the other looks, wherever the buffer is by then.
+        for round in 0..ROUNDS {
+            let (writer, reader) = (&seats[round as usize % 2], &seats[(round as usize + 1) % 2]);
+            retry(|| writer.map(Access::Write)?.fill(round));
+            let report = retry(|| reader.map(Access::Read)?.verify(round));
+            assert!(report.is_clean(), "round {round}: {report:?}");
+        }
+        done.store(true, Ordering::Release);
+        mover.join().expect("no panic")
+    });
+    assert!(moves > 0, "it moved meanwhile");
+    for recorder in &recorders {
+        assert_eq!(recorder.told().len(), moves, "moves and callbacks");
+    }
+    assert_eq!(buffer.generation() as usize, moves);
+}
+
+/// What an importer that refaults does.
+fn retry<R>(mut work: impl FnMut() -> peerbuf::Result<R>) -> R {
+    loop {
+        match work() {
+            Err(Error::Stale { .. }) => {}
+            other => return other.expect("nothing but moves gets in the way"),
+        }
+    }
+}
