@@ -159,16 +159,18 @@ impl Calls {
 
     #[cold]
     fn next_fault(&self, call: Call) -> Result<(), vk::Result> {
-        let mut faults = self.lock();
-        for (index, fault) in faults.iter_mut().enumerate() {
+        let mut hit = Ok(());
+        // Every fault counts this call, also those behind the one that it meets.
+        self.lock().retain_mut(|fault| {
             if fault.call == call {
                 fault.countdown -= 1;
-                if fault.countdown == 0 {
-                    return Err(faults.swap_remove(index).code);
-                }
             }
-        }
-        Ok(())
+            if fault.countdown == 0 {
+                hit = Err(fault.code);
+            }
+            fault.countdown > 0
+        });
+        hit
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Fault>> {
@@ -190,6 +192,16 @@ mod tests {
         assert_eq!(calls.enter(Call::Mmap), Ok(()));
         assert_eq!((calls.made(Call::Mmap), calls.made(Call::Ioctl)), (3, 1));
         assert!(!calls.clear_faults());
+    }
+
+    #[test]
+    fn faults_count_beside_each_other() {
+        let calls = Calls::default();
+        for nth in [1, 2, 4] {
+            calls.fail_nth(Call::Mmap, nth, vk::Result::ERROR_OUT_OF_HOST_MEMORY);
+        }
+        let failed: Vec<u32> = (1..=5).filter(|_| calls.enter(Call::Mmap).is_err()).collect();
+        assert_eq!(failed, [1, 2, 4]);
     }
 
     #[test]
