@@ -6,8 +6,12 @@ use std::os::fd::AsFd;
 
 use common::fds::{self, OpenFds};
 use common::{Rig, assert_pattern, bytes, child, fill};
-use peerbuf::{Access, BufferDescriptor, Device, Error, Placement, SharedBuffer};
+use peerbuf::{Access, BufferDescriptor, Device, Error, HandleType, Placement, SharedBuffer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Descriptors that a driver opens for itself without `O_CLOEXEC` and never shows us: lavapipe's memfd
+/// behind each dma-buf that it exports (Mesa 25.0.7).
+const DRIVERS_OWN: [&str; 1] = ["/memfd:lp_dma_buf"];
 
 fn create(rig: &Rig, home: &Device, size: u64, placement: Placement) -> SharedBuffer {
     let descriptor = BufferDescriptor::new(size).placement(placement);
@@ -31,7 +35,9 @@ fn every_fd_closes_on_exec() {
         }
     }
     let after = OpenFds::now();
-    let new: Vec<_> = after.inheritable().into_iter().filter(|fd| !before.contains(fd)).collect();
+    let ours = |fd: &String| !DRIVERS_OWN.iter().any(|name| fd.contains(name));
+    let inherited = after.inheritable().into_iter().filter(ours);
+    let new: Vec<_> = inherited.filter(|fd| !before.contains(fd)).collect();
     assert_eq!(new, Vec::<String>::new(), "a child would inherit these");
     drop(kept);
 }
@@ -121,6 +127,15 @@ fn running_out_of_fds_is_named_as_such_and_passes() {
     rig.provokes("VK_ERROR_OUT_OF_DEVICE_MEMORY");
     for device in rig.all() {
         for placement in [Placement::Vram, Placement::System] {
+            let exports_dma_buf = device.adapter().external_buffer(HandleType::DmaBuf).exportable;
+            let is_lavapipe = device.adapter().driver_id() == ash::vk::DriverId::MESA_LLVMPIPE;
+            if placement == Placement::Vram && exports_dma_buf && is_lavapipe {
+                // When it has no descriptor left to duplicate the dma-buf that it has just made,
+                // lavapipe (Mesa 25.0.7) fails and forgets to close it. Its leak would be counted as
+                // ours.
+                common::say("lavapipe leaks dma-bufs without descriptors: its VRAM is left out");
+                continue;
+            }
             let before = (common::alive(rig.engine().live()), OpenFds::now());
             let limit = allow_only(20);
             let (buffers, error) = exhaust(&rig, &device, placement);
@@ -146,6 +161,7 @@ fn sharing_and_exporting_without_an_fd_left_fails_cleanly_and_works_later() {
         return;
     }
     let rig = Rig::new();
+    rig.provokes("VK_ERROR_OUT_OF_DEVICE_MEMORY");
     let devices = rig.twice_each();
     for (home, peer) in devices.iter().flat_map(|home| devices.iter().map(move |p| (home, p))) {
         for placement in [Placement::VramOrSystem, Placement::System] {
@@ -177,6 +193,7 @@ fn a_route_that_was_tried_without_an_fd_left_is_tried_again() {
         return;
     }
     let rig = Rig::new();
+    rig.provokes("VK_ERROR_OUT_OF_DEVICE_MEMORY");
     let [home, peer] = rig.two_of_one_adapter();
     // Everything but the routes is there.
     rig.engine().route(&home, &home).expect("a verdict");
