@@ -18,9 +18,9 @@
 //! * A successful import proves nothing. A route between two devices counts when a pattern was written
 //!   on one side and read back on the other ([`Engine::route`]).
 //!
-//! Today a buffer moves when a device attaches that cannot reach it where it is, and when it is handed
-//! out. Moving it on request and under memory pressure, and calling importers back, come next; see
-//! `CHANGELOG.md`.
+//! A buffer moves on request ([`SharedBuffer::migrate`]), when a device attaches that cannot reach it
+//! where it is, and when it is handed out. Dynamic attachments are told ([`Importer`]); static ones and
+//! [`Pin`]s keep it in place. Moving by itself under memory pressure comes next; see `CHANGELOG.md`.
 //!
 //! # An example
 //!
@@ -45,8 +45,9 @@
 //! ```
 //!
 //! Applications that record their own commands take [`Mapping::view`] (a `VkBuffer`, an offset, a size)
-//! and the two halves of an ownership transfer, [`Mapping::acquire`] and [`Mapping::release`]; they let
-//! peerbuf adopt the device they have ([`Engine::adopt_device`]).
+//! and the two halves of an ownership transfer, [`Mapping::acquire`] and [`Mapping::release`], between
+//! [`Mapping::begin_access`] and [`OpenAccess::end`]; they let peerbuf adopt the device they have
+//! ([`Engine::adopt_device`]).
 //!
 //! # Words
 //!
@@ -59,6 +60,8 @@
 //! | [`SharedBuffer`] | `struct dma_buf` | – |
 //! | [`Attachment`] | `dma_buf_attachment` | – |
 //! | [`Mapping`] | mapped `sg_table` | imported memory, bound buffer |
+//! | [`Importer`] | `dma_buf_attach_ops` | – |
+//! | [`Pin`] | `dma_buf_pin` | – |
 //! | [`HostAccess`] | `dma_buf_begin_cpu_access` | mapped memory |
 //! | [`Fence`], [`Usage`] | `dma_fence`, `dma_resv_usage` | timeline semaphore and value |
 //! | [`Route`] | p2p distance | – |

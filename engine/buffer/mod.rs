@@ -14,8 +14,8 @@
 //! A buffer's identity is not its location: everything that depends on the place is obtained from a
 //! [`Mapping`], which names the generation it belongs to.
 //!
-//! What is not here: attachments that are told when a buffer moves. Today's are *static* in the
-//! kernel's sense: whoever has mapped a buffer keeps it where it is, until the mapping is dropped.
+//! What is not here: who decides that a buffer should move. It moves when it is told to, when a device
+//! attaches that cannot reach it, and out of its slab when it is handed out.
 
 mod access;
 mod attachment;
