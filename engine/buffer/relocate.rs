@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::importer::{Importer, Invalidation};
+use super::importer::Invalidation;
 use super::seats::Seats;
 use super::shared::{BufferInner, wait_all};
 use super::state::State;
@@ -75,8 +75,7 @@ fn tell_importers<'a>(
     mut state: Guard<'a, State>,
     mover: DeviceId,
 ) -> Result<(Guard<'a, State>, Option<Signal>)> {
-    let importers: Vec<Arc<dyn Importer>> =
-        state.seats().filter_map(|seat| seat.importer.clone()).collect();
+    let importers = state.importers();
     if importers.is_empty() {
         return Ok((state, None));
     }

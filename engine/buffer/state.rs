@@ -48,8 +48,9 @@ pub(super) struct Seat {
     attached: bool,
     /// Live mappings of the current generation.
     mapped: u32,
-    /// Who is told when the buffer moves; `None` for a static seat.
-    pub(super) importer: Option<Arc<dyn Importer>>,
+    /// Who is told when the buffer moves; `None` for a static seat. Boxed, since a pointer to a trait
+    /// object is two words, and most seats have none.
+    importer: Option<Box<Arc<dyn Importer>>>,
 }
 
 /// Which seat. Stays the same while the seat is taken.
@@ -72,7 +73,7 @@ impl State {
 
     /// Takes a seat: the last step of an attachment, after which it may be called back at any time.
     pub(super) fn sit(&mut self, device: DeviceId, importer: Option<Arc<dyn Importer>>) -> SeatId {
-        let seat = Seat { device, attached: true, mapped: 0, importer };
+        let seat = Seat { device, attached: true, mapped: 0, importer: importer.map(Box::new) };
         let vacant = self.seats.iter().position(Seat::is_vacant);
         let index = vacant.unwrap_or(self.seats.len());
         match vacant {
@@ -86,6 +87,12 @@ impl State {
     /// The seats that are taken.
     pub(super) fn seats(&self) -> impl Iterator<Item = &Seat> {
         self.seats.iter().filter(|seat| !seat.is_vacant())
+    }
+
+    /// Those who are to be told of a move: whose attachments are alive.
+    pub(super) fn importers(&self) -> Vec<Arc<dyn Importer>> {
+        let attached = self.seats().filter(|seat| seat.attached);
+        attached.filter_map(|seat| seat.importer.as_deref().cloned()).collect()
     }
 
     /// Whether a device already has a static seat.
