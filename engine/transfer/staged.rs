@@ -86,11 +86,17 @@ impl Stages {
     }
 
     fn drain(&mut self, end: Instant) -> Result<()> {
-        let mut result = Ok(());
+        let (mut result, mut busy) = (Ok(()), false);
         for index in 0..SLOTS as u64 {
-            result = result.and(self.source.wait(index, end)).and(self.target.wait(index, end));
+            for ring in [&self.source, &self.target] {
+                // Once more: a wait may fail for other reasons than the work that it waits for.
+                if let Err(error) = ring.wait(index, end).or_else(|_| ring.wait(index, end)) {
+                    busy |= !error.is_device_lost();
+                    result = result.and(Err(error));
+                }
+            }
         }
-        if result.is_err() {
+        if busy {
             // Still in use by a device: their memory may not be freed, ever.
             self.source.abandon();
             self.target.abandon();
