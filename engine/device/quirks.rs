@@ -23,6 +23,12 @@ pub enum Effect {
     ReexportYieldsNoFd,
     /// The whole `VkDeviceMemory` is filled at allocation, which costs 0.5 ms per MiB.
     AllocationFillsMemory,
+    /// Fds that the driver keeps for itself are not close-on-exec. Nothing reads this: a process that
+    /// starts others closes what it does not know.
+    InheritableFds,
+    /// An export that fails for want of fds keeps those that it had opened. Nothing reads this: peerbuf
+    /// needs few fds, and says when there are none.
+    LeaksFdsAtLimit,
 }
 
 /// One thing that one driver does.
@@ -62,6 +68,20 @@ pub const QUIRKS: &[Quirk] = &[
         effect: Effect::ReexportYieldsNoFd,
         symptom: "vkGetMemoryFdKHR(DMA_BUF) on imported memory: VK_SUCCESS, fd -1",
         evidence: "measured 2026-11; unspecified by Vulkan, KhronosGroup/Vulkan-Docs#2645",
+    },
+    Quirk {
+        driver: vk::DriverId::MESA_LLVMPIPE,
+        versions: "Mesa 25.0.7, with udmabuf",
+        effect: Effect::InheritableFds,
+        symptom: "the memfd `lp_dma_buf` behind every exportable allocation is inherited by children",
+        evidence: "/proc/self/fdinfo in tests/fd_hygiene.rs, in the virtual machine",
+    },
+    Quirk {
+        driver: vk::DriverId::MESA_LLVMPIPE,
+        versions: "Mesa 25.0.7, with udmabuf",
+        effect: Effect::LeaksFdsAtLimit,
+        symptom: "vkAllocateMemory fails at RLIMIT_NOFILE, and a memfd and a dma-buf stay open",
+        evidence: "tests/fd_hygiene.rs, in the virtual machine; not traced in Mesa's source",
     },
     Quirk {
         driver: vk::DriverId::GOOGLE_SWIFTSHADER,
