@@ -35,6 +35,7 @@ lint: ## formatting, clippy with and without the program, documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) --all-targets --no-default-features -- -D warnings
+	$(CARGO) build $(LOCKED) --lib --no-default-features
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps
 
 figures: ## the project's own speed figures, each beside its baseline

@@ -13,7 +13,7 @@ use crate::device::{
     Validation,
 };
 use crate::error::{Error, Result};
-use crate::memory::DomainId;
+use crate::memory::{DomainId, DomainUsage};
 use crate::observe::Live;
 use crate::sync::{Fence, Signal};
 use crate::transfer::Verdict;
@@ -134,7 +134,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if its queue cannot compute.
+    /// [`Error::Unsupported`] if its queue cannot compute, or what a call said.
     ///
     /// # Safety
     ///
@@ -170,7 +170,8 @@ impl Engine {
     /// # Errors
     ///
     /// [`Error::InvalidSize`]; [`Error::OutOfMemory`] with the numbers of the last domain that was
-    /// tried; [`Error::FdLimit`]; [`Error::ForeignEngine`]; or what a call said.
+    /// tried; [`Error::FdLimit`]; [`Error::Unsupported`] for a usage that needs a buffer of its own, and
+    /// where the device can share no memory; [`Error::ForeignEngine`]; or what a call said.
     pub fn create_buffer(
         &self,
         home: &Device,
@@ -189,7 +190,7 @@ impl Engine {
     /// # Errors
     ///
     /// [`Error::OutOfBounds`], [`Error::Overlap`], [`Error::ForeignEngine`], [`Error::Timeout`],
-    /// [`Error::DeviceLost`].
+    /// [`Error::DeviceLost`], [`Error::Staging`], or what a call said.
     ///
     /// Locks: both reservations, but not while waiting.
     pub fn copy(
@@ -266,10 +267,17 @@ impl Engine {
         self.core.trim()
     }
 
-    /// Budget of a domain and bytes of it in use, slabs and warm memory included.
-    pub fn usage(&self, domain: DomainId) -> (u64, u64) {
+    /// How full a domain is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignEngine`] for the VRAM of a device that does not take part.
+    pub fn usage(&self, domain: DomainId) -> Result<DomainUsage> {
+        if let DomainId::Vram(device) = domain {
+            self.core.find(device)?;
+        }
         let domain = self.core.domain(domain);
-        (domain.budget(), domain.used())
+        Ok(DomainUsage { budget: domain.budget(), used: domain.used() })
     }
 
     /// Counters of the calls into drivers and kernel, and the means to make them fail.

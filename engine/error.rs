@@ -2,9 +2,9 @@
 //!
 //! One error type serves the whole crate. Its variants come in five groups: *make room or ask
 //! elsewhere*, *choose another path*, *wait or retry*, *fix the call*, *give up on a device*; behind
-//! them stand the two raw ones, a Vulkan call or an operating-system call by its name and with its
-//! code. Everything that a `VkResult` or an `errno` can mean to a caller is decided in this file and
-//! nowhere else.
+//! them stand the raw ones, a call by its name and with its code. What a `VkResult` or an `errno` means
+//! to a caller is decided here, except where the loader or a stranger's fd gives a code a meaning of its
+//! own.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use crate::transfer::Refusal;
 /// A result with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation failed. A failed operation changes nothing.
+/// Why an operation failed. A failed operation leaves nothing half-made; of the bytes that it was to
+/// write, some may have been written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -213,6 +214,14 @@ pub enum Error {
         /// Which argument.
         what: &'static str,
     },
+    /// The mapping is of another buffer or of another device.
+    #[error("{buffer}: not a mapping of it on {device}")]
+    ForeignMapping {
+        /// The buffer's name.
+        buffer: String,
+        /// The device's name.
+        device: String,
+    },
     /// The access was opened for less than is being done with it.
     #[error("{buffer}: opened for {opened}, used for {used}")]
     WrongAccess {
@@ -298,7 +307,7 @@ pub enum ForeignFdReason {
     },
     /// An `OPAQUE_FD` of another driver or device
     /// (VUID-VkImportMemoryFdInfoKHR-fd-00668 and the table of external handle types).
-    #[error("it was made by driver {theirs}, this device's is {ours}")]
+    #[error("it was made by driver or device {theirs}, this one is {ours}")]
     OtherDriver {
         /// UUID of the driver or device that made it.
         theirs: crate::device::Uuid,

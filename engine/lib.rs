@@ -19,8 +19,8 @@
 //!   on one side and read back on the other ([`Engine::route`]).
 //!
 //! A buffer moves on request ([`SharedBuffer::migrate`]), when a device attaches that cannot reach it
-//! where it is, and when it is handed out. Dynamic attachments are told ([`Importer`]); static ones and
-//! [`Pin`]s keep it in place. Moving by itself under memory pressure comes next; see `CHANGELOG.md`.
+//! where it is, and when it is handed out. Dynamic attachments are told ([`Importer`]); the
+//! mappings of static ones, and [`Pin`]s, keep it in place. Moving by itself under memory pressure comes next; see `CHANGELOG.md`.
 //!
 //! # An example
 //!
@@ -78,7 +78,8 @@
 //! # Files, fds, threads
 //!
 //! Every fd is an `OwnedFd`, close-on-exec, duplicated before it is given to a driver. All public types
-//! are `Send + Sync`. Nothing waits without a bound ([`EngineDescriptor::timeout`]); dropping never
+//! but [`Invalidation`], which lives for one call, are `Send + Sync`. No wait for a device is without a
+//! bound ([`EngineDescriptor::timeout`]); dropping never
 //! waits for a GPU, except the last drop of a device and of its engine, in bounds. The library prints
 //! nothing; it emits [`tracing`] events.
 
@@ -92,17 +93,23 @@ pub mod observe;
 pub mod sync;
 pub mod transfer;
 
+pub use ash;
+pub use drm_fourcc;
+
 pub use buffer::{
     Access, Attachment, BufferDescriptor, CopyRegion, DetachError, ForeignExport, ForeignFacts,
     ForeignHandle, HostAccess, Importer, Invalidation, Mapping, Migration, OpenAccess, OwnBuffer,
     Pin, RawView, SharedBuffer,
 };
-pub use device::{Adapter, AdapterSelector, AdoptedDevice, Device, HandleType, Validation};
+pub use device::{
+    Adapter, AdapterSelector, AdoptedDevice, Device, DeviceId, HandleType, QueueLock, Uuid,
+    Validation,
+};
 pub use engine::{Engine, EngineDescriptor};
 pub use error::{Error, ForeignFdReason, Result};
-pub use memory::{DomainId, DomainKind, Placement, Provider};
+pub use memory::{DomainId, DomainKind, DomainUsage, Placement, Provider};
 pub use sync::{Fence, Signal, Usage};
-pub use transfer::{PassReport, Route, Scope, Verdict};
+pub use transfer::{PassReport, Refusal, RefusalReason, Route, Scope, Verdict};
 
 /// The README's example must compile.
 #[cfg(doctest)]

@@ -79,14 +79,15 @@ impl Attachment {
         Pin::new(&self.buffer, &self.device, reason)
     }
 
-    /// Opens the buffer for the device: memory and `VkBuffer` at the place where it is now. The buffer
-    /// stays there while the mapping lives.
+    /// Opens the buffer for the device: memory and `VkBuffer` at the place where it is now. The mapping of
+    /// a static attachment keeps it there. Waits, in bounds, for a move that is under way.
     ///
     /// # Errors
     ///
-    /// [`Error::Unreachable`], [`Error::FdLimit`], or what the import said.
+    /// [`Error::Unreachable`], [`Error::Timeout`], [`Error::DeviceLost`], [`Error::FdLimit`], or what the
+    /// import said.
     ///
-    /// Locks: the reservation.
+    /// Locks: the reservation, but not while waiting.
     #[doc(alias = "dma_buf_map_attachment")]
     pub fn map(&self, access: Access) -> Result<Mapping> {
         let (buffer, device) = (&self.buffer, &self.device);
@@ -113,10 +114,19 @@ impl Attachment {
     ///
     /// # Errors
     ///
-    /// As [`Attachment::map`]; the mapping is then what it was.
+    /// As [`Attachment::map`], and [`Error::ForeignMapping`] for a mapping of another buffer or device.
+    /// The mapping is then what it was.
     ///
     /// Locks: the reservation.
     pub fn remap(&self, mapping: &mut Mapping) -> Result<()> {
+        let ours = Arc::ptr_eq(mapping.buffer_inner(), &self.buffer)
+            && Arc::ptr_eq(mapping.device_inner(), &self.device);
+        if !ours {
+            return Err(Error::ForeignMapping {
+                buffer: self.buffer.name(),
+                device: self.device.name().to_owned(),
+            });
+        }
         *mapping = self.map(mapping.access())?;
         Ok(())
     }
@@ -208,7 +218,8 @@ impl Newcomer<'_> {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        self.buffer.lock().leave(self.seat);
+        let importer = self.buffer.lock().leave(self.seat);
+        drop(importer);
         self.buffer.core.live.died(Object::Attachment);
     }
 }

@@ -15,6 +15,8 @@ use crate::sync::{Fence, Usage};
 /// Three kinds are usual. One that *refaults* notes that its mapping is old, and maps again before its
 /// next submission. One that *fences and resumes* also stops its queue, says with a fence when it has
 /// stopped, and resumes on a new mapping. One that is *revocable* gives up for good when told that.
+///
+/// It may not own a mapping or an attachment of its buffer: the buffer holds the importer.
 #[doc(alias = "dma_buf_attach_ops")]
 pub trait Importer: Send + Sync {
     /// The mappings of a generation are old: the next [`crate::Attachment::map`] shows the new place.
@@ -32,6 +34,8 @@ pub trait Importer: Send + Sync {
 
     /// Whether the buffer may live in another device's own memory while this one is attached. The
     /// importer offers; what the route between the two devices was proved to do decides.
+    ///
+    /// Locks: may be called under the reservation, any number of times; always give the same answer.
     fn allow_peer2peer(&self) -> bool {
         true
     }

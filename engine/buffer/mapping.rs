@@ -113,7 +113,9 @@ impl Mapping {
         })
     }
 
-    /// A `VkBuffer` of its own over exactly these bytes, with `usage`.
+    /// A `VkBuffer` of its own over exactly these bytes, with `usage`. Wrap the mapping in an `Arc` first;
+    /// the buffer keeps it alive. Ownership transfers ([`Mapping::acquire`]) name the mapping's buffer; for
+    /// this one record your own, with the same families.
     ///
     /// # Errors
     ///

@@ -34,7 +34,8 @@ impl SharedBuffer {
     /// [`Error::Busy`] while it is pinned, under host access, mapped statically, or handed out;
     /// [`Error::Unreachable`] if somebody attached cannot reach it there; [`Error::OutOfMemory`],
     /// [`Error::FdLimit`], [`Error::Timeout`], [`Error::DeviceLost`]; [`Error::Unsupported`] for a
-    /// stranger's memory. None of them changes anything.
+    /// stranger's memory; [`Error::ForeignEngine`] for a device that does not take part. None of them
+    /// changes anything, except that a move in two hops may end after the first.
     ///
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "ttm_bo_validate")]

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  SharedBuffer ──attach──► Attachment ──map──► Mapping ──view──► (VkBuffer, offset, size)
-//!       │                  (a device's seat)   (pins while it lives)
+//!       │                  (a device's seat)   (a static one pins)
 //!       ├──host_access──► HostAccess           volatile copies, bracketed
 //!       └──export_foreign──► ForeignExport     an fd for somebody else; pins
 //! ```

@@ -13,7 +13,8 @@ use crate::sync::Fence;
 /// An access that an application is submitting itself, from [`Mapping::begin_access`].
 ///
 /// While it lives the buffer stays where it is, so keep it only while you record and submit, and end it
-/// with the fence of what you submitted.
+/// with the fence of what you submitted. Dropped without [`OpenAccess::end`], it enters no fence: right
+/// only if nothing was submitted.
 #[must_use = "end it with the fence of what was submitted"]
 pub struct OpenAccess<'a> {
     mapping: &'a Mapping,

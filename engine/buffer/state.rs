@@ -46,9 +46,11 @@ pub(super) struct Seat {
     /// Whether its [`crate::Attachment`] is alive. A seat whose attachment was dropped stays until its
     /// last mapping is.
     attached: bool,
+    /// Whether it came with an importer.
+    dynamic: bool,
     /// Live mappings of the current generation.
     mapped: u32,
-    /// Who is told when the buffer moves; `None` for a static seat. Boxed, since a pointer to a trait
+    /// Who is told when the buffer moves; `None` for a static seat, and once nobody is attached. Boxed, since a pointer to a trait
     /// object is two words, and most seats have none.
     importer: Option<Box<Arc<dyn Importer>>>,
 }
@@ -73,7 +75,9 @@ impl State {
 
     /// Takes a seat: the last step of an attachment, after which it may be called back at any time.
     pub(super) fn sit(&mut self, device: DeviceId, importer: Option<Arc<dyn Importer>>) -> SeatId {
-        let seat = Seat { device, attached: true, mapped: 0, importer: importer.map(Box::new) };
+        let dynamic = importer.is_some();
+        let importer = importer.map(Box::new);
+        let seat = Seat { device, attached: true, dynamic, mapped: 0, importer };
         let vacant = self.seats.iter().position(Seat::is_vacant);
         let index = vacant.unwrap_or(self.seats.len());
         match vacant {
@@ -97,7 +101,7 @@ impl State {
 
     /// Whether a device already has a static seat.
     pub(super) fn has_static_seat(&self, device: DeviceId) -> bool {
-        self.seats().any(|seat| seat.device == device && seat.attached && seat.importer.is_none())
+        self.seats().any(|seat| seat.device == device && seat.attached && !seat.dynamic)
     }
 
     /// Live mappings of a seat, of the current generation.
@@ -109,10 +113,14 @@ impl State {
         self.seats[seat.0 as usize].mapped += 1;
     }
 
-    /// Gives the seat up, but for its mappings.
-    pub(super) fn leave(&mut self, seat: SeatId) {
-        self.seats[seat.0 as usize].attached = false;
+    /// Gives the seat up, but for its mappings. The importer is for the caller to drop, without the
+    /// reservation: it is somebody else's code, and may own things whose drop takes it.
+    pub(super) fn leave(&mut self, seat: SeatId) -> Option<Box<Arc<dyn Importer>>> {
+        let left = &mut self.seats[seat.0 as usize];
+        left.attached = false;
+        let importer = left.importer.take();
         self.sweep();
+        importer
     }
 
     /// Forgets a mapping. Returns the place that it was the last to look at, if the buffer has left it.
@@ -147,7 +155,7 @@ impl State {
 
     /// Live mappings that keep the buffer where it is.
     pub(super) fn static_mappings(&self) -> u32 {
-        self.seats().filter(|seat| seat.importer.is_none()).map(|seat| seat.mapped).sum()
+        self.seats().filter(|seat| !seat.dynamic).map(|seat| seat.mapped).sum()
     }
 
     /// Whether somebody relies on the bytes being where they are.
@@ -202,7 +210,7 @@ impl std::fmt::Debug for Seat {
             .field("device", &self.device)
             .field("attached", &self.attached)
             .field("mapped", &self.mapped)
-            .field("dynamic", &self.importer.is_some())
+            .field("dynamic", &self.dynamic)
             .finish()
     }
 }

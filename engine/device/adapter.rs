@@ -394,11 +394,18 @@ impl Adapter {
             .map_or(vk::QueueFlags::empty(), |f| f.queue_flags)
     }
 
+    /// The driver UUIDs, or else the device UUIDs, if they differ.
+    pub(crate) fn differing_uuid(&self, other: &Self) -> Option<(Uuid, Uuid)> {
+        let pairs =
+            [(self.0.driver_uuid, other.0.driver_uuid), (self.0.device_uuid, other.0.device_uuid)];
+        pairs.into_iter().find(|(a, b)| a != b)
+    }
+
     /// Whether both are the same device under the same driver build: the condition for `OPAQUE_FD`
     /// (VUID-VkMemoryAllocateInfo-pNext-02742 and the table in "External Memory Handle Types
     /// Compatibility").
     pub(crate) fn same_driver_and_device(&self, other: &Self) -> bool {
-        (self.0.device_uuid, self.0.driver_uuid) == (other.0.device_uuid, other.0.driver_uuid)
+        self.differing_uuid(other).is_none()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The calls that can fail, counted, and failed on request.
 //!
-//! Every Vulkan and operating-system call on the way of a shared buffer announces itself here first.
+//! The calls that make, share and use a buffer's memory announce themselves here first.
 //! That gives three things: a test can say that an operation made *no* such call, a test can make the
 //! n-th one fail and look whether everything stayed as it was, and CI without a GPU can meet the
 //! faults that real drivers have.

@@ -22,7 +22,7 @@ pub enum HandleType {
 }
 
 impl HandleType {
-    /// Every kind, best first (design §6).
+    /// Every kind, best first (ARCHITECTURE.md, "Where memory comes from").
     pub const ALL: [Self; 3] = [Self::DmaBuf, Self::OpaqueFd, Self::HostPointer];
 
     /// The Vulkan bit.

@@ -32,7 +32,7 @@ pub use external::{ExternalBuffers, ExternalSemaphores, HandleType};
 pub use formats::{FormatModifier, vulkan_format};
 pub use instance::{Message, MessageSink, Validation, instance_extensions};
 pub use queue::QueueLock;
-pub use select::AdapterSelector;
+pub use select::{AdapterSelector, ParseSelectorError};
 
 pub(crate) use device::DeviceInner;
 pub(crate) use external::SHARED_BUFFER_USAGE;

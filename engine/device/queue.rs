@@ -18,7 +18,8 @@ use super::calls::{Call, Calls};
 /// Vulkan wants every use of a queue to be externally synchronised (VUID-vkQueueSubmit-queue…,
 /// "Host access to queue must be externally synchronized"), so both sides must take the same lock.
 pub trait QueueLock: Send + Sync {
-    /// Calls `work` while nobody else uses the queue.
+    /// Calls `work` while nobody else uses the queue: exactly once, before it returns; peerbuf panics
+    /// otherwise. Do not call into peerbuf while you hold the lock: it takes locks of its own first.
     fn locked(&self, work: &mut dyn FnMut());
 }
 

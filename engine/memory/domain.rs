@@ -37,6 +37,15 @@ impl fmt::Display for DomainId {
     }
 }
 
+/// How full a domain is, in bytes: [`crate::Engine::usage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DomainUsage {
+    /// What may be in use at once.
+    pub budget: u64,
+    /// What is in use, slabs and warm memory included.
+    pub used: u64,
+}
+
 /// A domain's ledger: what may be in use at once, and what is.
 #[derive(Debug)]
 pub(crate) struct Domain {

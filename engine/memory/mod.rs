@@ -34,7 +34,7 @@ pub(crate) mod staging;
 mod view;
 mod volatile;
 
-pub use domain::DomainId;
+pub use domain::{DomainId, DomainUsage};
 pub use placement::{DomainKind, Placement};
 pub use provider::Provider;
 

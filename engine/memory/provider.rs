@@ -109,7 +109,7 @@ impl fmt::Display for Provider {
     }
 }
 
-/// The providers of a kind of place for buffers whose home is `home`, best first (design §6): what
+/// The providers of a kind of place for buffers whose home is `home`, best first (ARCHITECTURE.md, "Where memory comes from"): what
 /// any driver may take in, then what only the same driver may, then plain pages.
 pub(crate) fn candidates(home: &DeviceInner, kind: DomainKind) -> SmallVec<[Provider; 5]> {
     let exported = |handle| Provider::Device { device: home.id(), handle, domain: kind };

@@ -1,6 +1,6 @@
 //! Slabs: one allocation cut into slots of one size.
 //!
-//! Why (design §5, measured): first touch of fresh memory costs 5 to 12 times the copy; a cycle of
+//! Why (measured, BENCHMARKS.md): first touch of fresh memory costs 5 to 12 times the copy; a cycle of
 //! create, export, import and free by hand costs 26 µs and ends at about 20,000 live fds. A slab is
 //! exported and imported once, stays warm, and a slot costs a table look-up.
 

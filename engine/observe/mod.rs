@@ -1,4 +1,4 @@
-//! What is going on: live objects and calls, as plain numbers.
+//! What is going on: live objects, as plain numbers.
 //!
 //! Kernel counterpart: `debugfs dma_buf/bufinfo`. The engine prints nothing; it emits `tracing`
 //! events and answers questions.

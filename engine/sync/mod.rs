@@ -6,14 +6,15 @@
 //!
 //! # Lock order
 //!
+//! 0. a device's compute passes, held for the whole of one pass, its bounded wait included,
 //! 1. reservations: a single one, or many together in a lock set, which backs off before it could
 //!    close a cycle,
-//! 2. a pool's size class, the retire list,
+//! 2. a pool's size class, the retire list, the lists of devices, verdicts and exports,
 //! 3. an allocation,
 //! 4. a queue.
 //!
-//! Whoever holds a lock takes only those below it. No lock is held across a wait for a GPU: the waits
-//! of host access and copies take the reservation, copy the fences, let go, wait, and look again.
+//! Whoever holds a lock takes only those below it. No reservation is held across a wait for a GPU: the
+//! waits of host access and copies take the reservation, copy the fences, let go, wait, and look again.
 //!
 //! What is not here: cross-device waits on the GPU. Today a device waits for another one's work through
 //! the host.

@@ -159,12 +159,10 @@ fn check_stated(
     if !can_export(from, handle) {
         return Err(RefusalReason::NotExportable(handle));
     }
-    let (ours, theirs) = (to.adapter(), from.adapter());
-    if handle == HandleType::OpaqueFd && !ours.same_driver_and_device(theirs) {
-        return Err(RefusalReason::OtherDriver {
-            theirs: theirs.driver_uuid(),
-            ours: ours.driver_uuid(),
-        });
+    if handle == HandleType::OpaqueFd
+        && let Some((theirs, ours)) = from.adapter().differing_uuid(to.adapter())
+    {
+        return Err(RefusalReason::OtherDriver { theirs, ours });
     }
     Ok(())
 }

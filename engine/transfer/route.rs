@@ -35,7 +35,7 @@ pub enum Route {
 }
 
 impl Route {
-    /// The ladder, best first (design §6).
+    /// The ladder, best first (ARCHITECTURE.md, "Where memory comes from").
     pub const LADDER: [Self; 8] = [
         Self::DmaBuf,
         Self::OpaqueFd,
@@ -156,11 +156,11 @@ pub enum RefusalReason {
     },
     /// Opaque fds are only for the same driver on the same device. Drivers do not check this: one was
     /// seen to accept the other's fd and to damage what is behind it.
-    #[error("only for the same driver and device; driver UUIDs {theirs} and {ours}")]
+    #[error("only for the same driver and device; theirs is {theirs}, ours {ours}")]
     OtherDriver {
-        /// UUID of the exporting driver.
+        /// UUID of the exporting driver, or of its device where the drivers are equal.
         theirs: Uuid,
-        /// UUID of the importing driver.
+        /// The same of the importing one.
         ours: Uuid,
     },
     /// The machine lacks something.
