@@ -49,10 +49,11 @@ impl EngineDescriptor {
         self
     }
 
-    /// The bound of every wait for a device.
+    /// The bound of every wait for a device; a day at most.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        self.timeout = timeout.min(DAY);
         self
     }
 }

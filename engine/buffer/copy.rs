@@ -49,12 +49,12 @@ pub(crate) fn copy(
     loop {
         let executor = find_executor(from, to);
         let mut pair = Pair::lock(core, from, to)?;
-        pair.own(from, to, region, executor.is_some())?;
-        let mut waits = pair.from().fences.pending(Access::Read.usage().waits_for());
-        waits.extend(pair.to().fences.pending(Access::Write.usage().waits_for()));
-        if let Some(device) = &executor {
-            // Its own queue keeps the order of its own work.
-            waits.retain(|fence| fence.device() != Some(device.id()));
+        // First wait, then make the contents their owners', which may submit something that has to be
+        // waited for in turn: a move that is under way relies on nobody touching the buffer.
+        let mut waits = pair.waits(executor.as_deref());
+        if waits.is_empty() {
+            pair.own(from, to, region, executor.is_some())?;
+            waits = pair.waits(executor.as_deref());
         }
         if !waits.is_empty() {
             drop(pair);
@@ -142,6 +142,16 @@ impl<'a> Pair<'a> {
         self.locked.get_mut(self.to)
     }
 
+    /// What a copy must wait for, except for what `executor`'s own queue keeps in order.
+    pub(super) fn waits(&mut self, executor: Option<&DeviceInner>) -> Vec<Fence> {
+        let mut waits = self.from().fences.pending(Access::Read.usage().waits_for());
+        waits.extend(self.to().fences.pending(Access::Write.usage().waits_for()));
+        if let Some(device) = executor {
+            waits.retain(|fence| !fence.is_on(device));
+        }
+        waits
+    }
+
     /// Makes both contents their owners'. A destination that one submission overwrites whole needs no
     /// scrub: [`Pair::copy_on`] makes it its owner's when the copy is under way, and not before, since
     /// a copy that fails leaves the old owner's bytes there.
@@ -175,7 +185,10 @@ impl<'a> Pair<'a> {
         let target = Span { view: &to.0, offset: to.1 + region.to, len };
         let fence = transfer::copy(device, source, target)?;
         self.from().fences.add(Usage::Read, fence.clone());
-        self.to().fences.add(Usage::Write, fence.clone());
+        // Where it takes the place of a scrub, everybody waits for it, as for one.
+        let scrubs = self.to().backing.content() == Content::Stale;
+        let usage = if scrubs { Usage::Move } else { Usage::Write };
+        self.to().fences.add(usage, fence.clone());
         self.to().backing.own();
         Ok(Some(fence))
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::foreign::{ForeignFacts, ForeignHandle};
-use super::relocate;
+use super::relocate::{self, Moved};
 use super::seats::Seats;
 use super::shared::{BufferInner, SharedBuffer};
 use crate::device::HandleType;
@@ -27,7 +27,9 @@ pub struct ForeignExport {
 
 impl ForeignExport {
     pub(super) fn new(buffer: &Arc<BufferInner>) -> Result<Self> {
-        loop {
+        // Each turn ends with an export or an error, unless somebody else moved the buffer meanwhile.
+        const TURNS: u32 = 100;
+        for _ in 0..TURNS {
             // A stranger waits for no fence of ours, so all writing has ended before it gets the fd.
             let mut state = buffer.lock_idle(Usage::Write, |_| true)?;
             if state.backing.is_dedicated() {
@@ -50,6 +52,7 @@ impl ForeignExport {
             drop(state);
             Self::move_out(buffer)?;
         }
+        Err(buffer.busy(&buffer.lock()))
     }
 
     /// Moves the buffer into an allocation of its own, of the kind that it has now, so that whoever is
@@ -68,7 +71,10 @@ impl ForeignExport {
         let anywhere = Placement::default();
         let new =
             buffer.core.allocate(&home, anywhere, buffer.size, true, same)?.ok_or_else(missing)?;
-        relocate::relocate(buffer, &home, &seats, new).map(|_| ())
+        match relocate::relocate(buffer, &home, &seats, new)? {
+            Moved::Yes | Moved::LookAgain => Ok(()),
+            Moved::NoMover => Err(relocate::no_mover(&home)),
+        }
     }
 
     /// The buffer.

@@ -26,7 +26,7 @@ struct Exported {
 
 impl Exports {
     pub(super) fn remember(&self, fd: BorrowedFd<'_>, buffer: &Arc<BufferInner>) -> Result<()> {
-        let identity = dma_buf::identity(fd)?;
+        let Some(identity) = dma_buf::identity(fd)? else { return Ok(()) };
         let exported = Exported { buffer: Arc::downgrade(buffer), generation: buffer.generation() };
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         list.retain(|_, exported| exported.buffer.strong_count() > 0);
@@ -36,7 +36,7 @@ impl Exports {
 
     /// The buffer that `fd` was handed out for, if it is still there.
     pub(super) fn find(&self, fd: BorrowedFd<'_>) -> Result<Option<Arc<BufferInner>>> {
-        let identity = dma_buf::identity(fd)?;
+        let Some(identity) = dma_buf::identity(fd)? else { return Ok(None) };
         let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(list.get(&identity).and_then(|exported| {
             let buffer = exported.buffer.upgrade()?;

@@ -197,7 +197,10 @@ impl Mapping {
 
     #[cold]
     fn make_ready(&self) -> Result<()> {
-        drop(self.buffer.lock_owned()?);
+        let state = self.buffer.lock_owned()?;
+        // Under the reservation: what was made its owner's is the current place, and only that.
+        self.check_current()?;
+        drop(state);
         self.ready.store(true, Ordering::Release);
         Ok(())
     }

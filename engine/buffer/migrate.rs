@@ -83,10 +83,7 @@ fn turn(buffer: &Arc<BufferInner>, home: &Arc<DeviceInner>, kind: DomainKind) ->
 fn hop(buffer: &SharedBuffer, home: &DeviceInner, to: DomainId) -> Result<()> {
     let from = buffer.domain();
     if from == DomainId::System || to == DomainId::System {
-        return Err(Error::Unsupported {
-            device: home.name().to_owned(),
-            missing: "a view of both the old place and the new one".into(),
-        });
+        return Err(relocate::no_mover(home));
     }
     buffer.migrate(DomainId::System).map(|_| ())
 }

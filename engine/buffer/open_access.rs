@@ -38,10 +38,9 @@ impl Mapping {
     pub fn begin_access(&self, access: Access) -> Result<OpenAccess<'_>> {
         self.check_access(access)?;
         let view = self.view()?;
-        let own = self.device_inner().id();
+        let own = self.device_inner();
         let waits_for = access.usage().waits_for();
-        let mut state =
-            self.buffer_inner().lock_idle(waits_for, |fence| fence.device() != Some(own))?;
+        let mut state = self.buffer_inner().lock_idle(waits_for, |fence| !fence.is_on(own))?;
         self.check_current()?;
         state.host += 1;
         Ok(OpenAccess { mapping: self, access, view })

@@ -1,15 +1,13 @@
 //! The compute passes on a mapping.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::access::Access;
 use super::copy::Pair;
 use super::mapping::Mapping;
-use super::shared::wait_all;
 use crate::error::{Error, Result};
-use crate::sync::{Fence, Usage};
-use crate::transfer::{PassReport, Passes, Watch, Work};
+use crate::sync::Usage;
+use crate::transfer::{Attempt, PassReport, Passes, Watch, Work};
 
 impl Mapping {
     /// Writes the pattern of `seed`, by a compute pass on this device, and waits for it. The buffer's
@@ -87,38 +85,33 @@ impl Mapping {
         pass(&*core.passes(self.device_inner())?, &watch)
     }
 
-    fn submit(&self, access: Access, work: Work<'_>) -> Result<Fence> {
+    fn submit(&self, access: Access, work: Work<'_>) -> Result<Attempt> {
+        let own = self.device_inner();
+        let mut state = self.buffer_inner().lock();
+        let mut waits = state.fences.pending(access.usage().waits_for());
         // The device's own queue keeps the order of its own work.
-        let own = self.device_inner().id();
-        let waits_for = access.usage().waits_for();
-        let mut state =
-            self.buffer_inner().lock_idle(waits_for, |fence| fence.device() != Some(own))?;
+        waits.retain(|fence| !fence.is_on(own));
+        if !waits.is_empty() {
+            return Ok(Attempt::Wait(waits));
+        }
         self.check_current()?;
         let fence = work()?;
         state.fences.add(access.usage(), fence.clone());
-        Ok(fence)
+        Ok(Attempt::Submitted(fence))
     }
 
-    fn submit_with(&self, target: &Self, work: Work<'_>) -> Result<Fence> {
+    fn submit_with(&self, target: &Self, work: Work<'_>) -> Result<Attempt> {
         let (from, to) = (self.buffer_inner(), target.buffer_inner());
-        let own = self.device_inner().id();
-        let end = Instant::now() + from.core.timeout;
-        loop {
-            let mut pair = Pair::lock(&from.core, from, to)?;
-            let mut waits = pair.from().fences.pending(Usage::Read.waits_for());
-            waits.extend(pair.to().fences.pending(Usage::Write.waits_for()));
-            waits.retain(|fence| fence.device() != Some(own));
-            if !waits.is_empty() {
-                drop(pair);
-                wait_all(&waits, end)?;
-                continue;
-            }
-            self.check_current()?;
-            target.check_current()?;
-            let fence = work()?;
-            pair.from().fences.add(Usage::Read, fence.clone());
-            pair.to().fences.add(Usage::Write, fence.clone());
-            return Ok(fence);
+        let mut pair = Pair::lock(&from.core, from, to)?;
+        let waits = pair.waits(Some(self.device_inner()));
+        if !waits.is_empty() {
+            return Ok(Attempt::Wait(waits));
         }
+        self.check_current()?;
+        target.check_current()?;
+        let fence = work()?;
+        pair.from().fences.add(Usage::Read, fence.clone());
+        pair.to().fences.add(Usage::Write, fence.clone());
+        Ok(Attempt::Submitted(fence))
     }
 }

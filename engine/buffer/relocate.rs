@@ -11,7 +11,7 @@ use super::importer::Invalidation;
 use super::seats::Seats;
 use super::shared::{BufferInner, wait_all};
 use super::state::State;
-use crate::device::{DeviceId, DeviceInner};
+use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Content, View};
 use crate::sync::{Fence, Fences, Guard, Retired, Signal, Usage};
@@ -42,11 +42,11 @@ pub(super) fn relocate(
     new: Backing,
 ) -> Result<Moved> {
     let Some(mover) = Mover::find(buffer, home, &new)? else { return Ok(Moved::NoMover) };
-    let state = lock_movable(buffer, mover.device.id())?;
+    let state = lock_movable(buffer, &mover.device)?;
     if !seats.still_fit(buffer, &state) || !mover.still_fits(&state) {
         return Ok(Moved::LookAgain);
     }
-    let (mut state, gate) = tell_importers(buffer, state, mover.device.id())?;
+    let (mut state, gate) = tell_importers(buffer, state, &mover.device)?;
     let moved = mover.copy(buffer, &mut state, home, new);
     if gate.is_some() {
         state.set_moving(None);
@@ -59,8 +59,8 @@ pub(super) fn relocate(
 
 /// Takes the reservation of a buffer that may move now: nobody holds it, and no other device than the
 /// one that will copy it is at work on it.
-fn lock_movable(buffer: &Arc<BufferInner>, mover: DeviceId) -> Result<Guard<'_, State>> {
-    let state = buffer.lock_idle(Usage::Bookkeep, |fence| fence.device() != Some(mover))?;
+fn lock_movable<'a>(buffer: &'a Arc<BufferInner>, mover: &DeviceInner) -> Result<Guard<'a, State>> {
+    let state = buffer.lock_idle(Usage::Bookkeep, |fence| !fence.is_on(mover))?;
     if state.is_held() {
         return Err(buffer.busy(&state));
     }
@@ -73,7 +73,7 @@ fn lock_movable(buffer: &Arc<BufferInner>, mover: DeviceId) -> Result<Guard<'_, 
 fn tell_importers<'a>(
     buffer: &'a Arc<BufferInner>,
     mut state: Guard<'a, State>,
-    mover: DeviceId,
+    mover: &DeviceInner,
 ) -> Result<(Guard<'a, State>, Option<Signal>)> {
     let importers = state.importers();
     if importers.is_empty() {
@@ -88,7 +88,7 @@ fn tell_importers<'a>(
         state.fences.add(usage, fence);
     }
     let mut waits = state.fences.pending(Usage::Bookkeep);
-    waits.retain(|fence| fence.device() != Some(mover));
+    waits.retain(|fence| !fence.is_on(mover));
     if waits.is_empty() {
         return Ok((state, None));
     }
@@ -96,6 +96,8 @@ fn tell_importers<'a>(
     state.fences.add(Usage::Move, gate.clone());
     state.set_moving(Some(gate));
     drop(state);
+    // Theirs may be the last references by now, and their drop may take the reservation.
+    drop(importers);
     let waited = wait_all(&waits, Instant::now() + buffer.core.timeout);
     let mut state = buffer.lock();
     match waited {
@@ -245,9 +247,13 @@ pub(super) fn make_reachable(
         .ok_or_else(unreachable)?;
     match relocate(buffer, &home, seats, new)? {
         Moved::Yes | Moved::LookAgain => Ok(()),
-        Moved::NoMover => Err(Error::Unsupported {
-            device: home.name().to_owned(),
-            missing: "a view of both the old place and the new one".into(),
-        }),
+        Moved::NoMover => Err(no_mover(&home)),
+    }
+}
+
+pub(super) fn no_mover(home: &DeviceInner) -> Error {
+    Error::Unsupported {
+        device: home.name().to_owned(),
+        missing: "a view of both the old place and the new one".into(),
     }
 }

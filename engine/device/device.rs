@@ -76,7 +76,9 @@ impl Device {
 
     /// Calls `work` with the raw queue, while nobody else uses it.
     ///
-    /// Locks: the queue's. `work` must not submit through peerbuf on this device.
+    /// Locks: the queue's. `work` must not submit through peerbuf on this device, nor do anything that
+    /// takes a buffer's reservation, dropping mappings and ending accesses included: others hold a
+    /// reservation while they wait for the queue.
     pub fn with_queue<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> R {
         self.0.queue.with_raw(work)
     }
@@ -306,8 +308,13 @@ impl Drop for DeviceInner {
     fn drop(&mut self) {
         self.live.died(Object::Device);
         let last = self.queue.submitted();
-        // An error means that the device is lost, and then nothing is running.
-        let over = self.queue.wait(&self.raw, &self.calls, last, LAST_WAIT).unwrap_or(true);
+        // A wait may fail for reasons of its own, so it is tried more than once; only a signalled timeline,
+        // or a lost device, says that nothing is running.
+        const TRIES: u32 = 3;
+        let over = (0..TRIES).any(|_| {
+            let waited = self.queue.wait(&self.raw, &self.calls, last, LAST_WAIT);
+            waited.unwrap_or_else(|code| code == vk::Result::ERROR_DEVICE_LOST)
+        });
         if !over {
             tracing::error!(device = self.name, "the device did not come to its end; leaked");
             // The instance may not be destroyed before the device.

@@ -49,9 +49,16 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>, calls: &Calls) -> Result<OwnedFd> {
 
 /// Whether two fds name the same file, by inode: the kernel's own identity of a dma-buf
 /// (`dma_buf_getfile`). Fd numbers are reused and prove nothing.
-pub(crate) fn identity(fd: impl AsFd) -> Result<(u64, u64)> {
+///
+/// `None` for device nodes, which are the same file for everything behind them: an NVIDIA `OPAQUE_FD` is
+/// an open of `/dev/nvidiactl` (`ctrl0000unix.h` of its open kernel modules).
+pub(crate) fn identity(fd: impl AsFd) -> Result<Option<(u64, u64)>> {
     let stat = rustix::fs::fstat(fd).map_err(|errno| Error::os("fstat", errno))?;
-    Ok((stat.st_dev, stat.st_ino))
+    let node = matches!(
+        rustix::fs::FileType::from_raw_mode(stat.st_mode),
+        rustix::fs::FileType::CharacterDevice | rustix::fs::FileType::BlockDevice
+    );
+    Ok((!node).then_some((stat.st_dev, stat.st_ino)))
 }
 
 /// Whether the fd is a dma-buf.

@@ -113,9 +113,15 @@ impl Fence {
         }
     }
 
-    /// Whether nothing needs to wait any more; a lost device has nothing running.
-    pub(super) fn is_over(&self) -> bool {
-        self.is_signalled().unwrap_or(true)
+    /// Whether nothing needs to wait any more: it has signalled, or its device is lost and has nothing
+    /// running. A query that fails otherwise says nothing.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_signalled().unwrap_or_else(|error| error.is_device_lost())
+    }
+
+    /// Whether it is on the timeline of this device. Numbers of devices repeat from engine to engine.
+    pub(crate) fn is_on(&self, device: &DeviceInner) -> bool {
+        matches!(&self.0, Kind::Point { device: of, .. } if std::ptr::eq(&**of, device))
     }
 }
 

@@ -21,7 +21,7 @@ pub use route::{Refusal, RefusalReason, Route, Side, Verdict, Working};
 
 pub(crate) use copy::{copy, from_staging_parts, to_staging, zero};
 pub(crate) use ownership::{acquire, release};
-pub(crate) use pass::{Passes, Watch, Work};
+pub(crate) use pass::{Attempt, Passes, Watch, Work};
 pub(crate) use prove::{End, can_export, can_take, prove_all};
 pub(crate) use route::{PairKey, Routes};
 pub(crate) use span::Span;

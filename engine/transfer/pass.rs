@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ash::vk;
 
@@ -83,9 +83,16 @@ pub(crate) type Work<'a> = &'a mut dyn FnMut() -> Result<Fence>;
 /// How a pass is submitted, and how long it may take.
 pub(crate) struct Watch<'a> {
     pub(crate) timeout: Duration,
-    /// Calls the submission that it is given when the memory may be used, and remembers its fence before
-    /// anybody waits for it: the memory must outlive the pass even if that wait ends in an error.
-    pub(crate) submit: &'a dyn Fn(Work<'_>) -> Result<Fence>,
+    /// Calls the submission that it is given if the memory may be used now, and remembers its fence
+    /// before anybody waits for it: the memory must outlive the pass even if that wait ends in an error.
+    pub(crate) submit: &'a dyn Fn(Work<'_>) -> Result<Attempt>,
+}
+
+/// How an attempt to submit ended.
+pub(crate) enum Attempt {
+    Submitted(Fence),
+    /// Nothing was submitted; these come first.
+    Wait(Vec<Fence>),
 }
 
 /// The passes of one device.
@@ -182,7 +189,7 @@ impl Passes {
     ) -> Result<Vec<(u32, u32, u32)>> {
         subject.words()?;
         let piece = self.device.adapter().storage_range() & !(crate::memory::SLOT_ALIGN - 1);
-        let mut kit = self.kit.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = Instant::now() + watch.timeout;
         let mut out = Vec::new();
         let mut offset = 0;
         while offset < subject.len {
@@ -191,18 +198,41 @@ impl Passes {
             // CAST: the whole span's words fit, so this piece's do.
             let words = (len / 4) as u32;
             let parameters = [seed, (offset / 4) as u32, words, threads(words)];
-            kit.last.wait(watch.timeout)?;
-            let findings = kit.findings()?;
-            write_findings(findings, [0, NONE])?;
-            self.bind(kit.set, spans, findings.raw());
-            let set = kit.set;
-            kit.last = (watch.submit)(&mut || self.dispatch(pass, set, spans, parameters))?;
-            kit.last.wait(watch.timeout)?;
-            let [count, first] = read_findings(kit.findings()?)?;
-            out.push((words, count, first));
+            match self.try_piece(pass, spans, parameters, watch)? {
+                Ok([count, first]) => out.push((words, count, first)),
+                Err(waits) => {
+                    let left =
+                        |fence: &Fence| fence.wait(end.saturating_duration_since(Instant::now()));
+                    waits.iter().try_for_each(left)?;
+                    continue;
+                }
+            }
             offset += len;
         }
         Ok(out)
+    }
+
+    /// Runs one piece; or tells what has to be waited for first, so that nobody waits for somebody else's
+    /// work with this device's passes locked.
+    fn try_piece(
+        &self,
+        pass: Pass,
+        spans: [Span<'_>; 2],
+        parameters: [u32; 4],
+        watch: &Watch<'_>,
+    ) -> Result<Result<[u32; 2], Vec<Fence>>> {
+        let mut kit = self.kit.lock().unwrap_or_else(PoisonError::into_inner);
+        kit.last.wait(watch.timeout)?;
+        let findings = kit.findings()?;
+        write_findings(findings, [0, NONE])?;
+        let set = kit.set;
+        self.bind(set, spans, findings.raw());
+        match (watch.submit)(&mut || self.dispatch(pass, set, spans, parameters))? {
+            Attempt::Wait(waits) => return Ok(Err(waits)),
+            Attempt::Submitted(fence) => kit.last = fence,
+        }
+        kit.last.wait(watch.timeout)?;
+        read_findings(kit.findings()?).map(Ok)
     }
 
     fn bind(&self, set: vk::DescriptorSet, spans: [Span<'_>; 2], findings: vk::Buffer) {
@@ -334,7 +364,7 @@ impl Passes {
 impl Drop for Passes {
     fn drop(&mut self) {
         let kit = self.kit.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if !kit.last.is_signalled().unwrap_or(true) {
+        if !kit.last.is_over() {
             // A pass that timed out still uses everything here, and nobody waits in a drop.
             tracing::warn!(
                 device = self.device.name(),

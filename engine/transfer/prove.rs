@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::pass::{PassReport, Passes, Watch, Work};
+use super::pass::{Attempt, PassReport, Passes, Watch, Work};
 use super::route::{Refusal, RefusalReason, Route, Side, Verdict, Working};
 use super::span::Span;
 use super::staged::{Unfinished, staged_copy};
@@ -243,7 +243,7 @@ impl Probe {
         let submit = |work: Work<'_>| {
             let fence = work()?;
             self.submitted.borrow_mut().push(fence.clone());
-            Ok(fence)
+            Ok(Attempt::Submitted(fence))
         };
         Ok(pass(&Watch { timeout: self.timeout, submit: &submit })?)
     }
@@ -251,7 +251,15 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        let over = |fence: &Fence| !matches!(fence.wait(self.timeout), Err(Error::Timeout { .. }));
+        // A wait may fail for reasons of its own, so it is tried more than once; only a fence that has
+        // signalled, or a lost device, says that nothing is running.
+        const TRIES: u32 = 3;
+        let over = |fence: &Fence| {
+            (0..TRIES).any(|_| match fence.wait(self.timeout) {
+                Ok(()) => true,
+                Err(error) => error.is_device_lost(),
+            })
+        };
         if !self.submitted.borrow().iter().all(over) {
             tracing::warn!("a probe did not end; its memory is leaked");
             std::mem::forget(self.allocation.take());
