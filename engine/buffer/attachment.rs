@@ -179,10 +179,11 @@ impl Newcomer<'_> {
         const TURNS: u32 = 100;
         for _ in 0..TURNS {
             let kinds = buffer.placement.kinds();
-            let seats = Seats::gather(buffer, &buffer.home(), kinds, Some(self.guest()))?;
+            let home = buffer.home();
+            let seats = Seats::gather(buffer, &home, kinds, Some(self.guest()))?;
             let mut state = buffer.lock_idle(Usage::Move, |fence| fence.device().is_none())?;
             self.check_free(buffer, &state)?;
-            if !seats.still_fit(buffer, &state) {
+            if !seats.still_fit(buffer, &state) || !seats.were_at(&home) {
                 continue;
             }
             let provider = state.backing.allocation().provider();
@@ -191,7 +192,7 @@ impl Newcomer<'_> {
                 return Ok(self.sit(&mut state));
             }
             drop(state);
-            relocate::make_reachable(buffer, self.device, &seats)?;
+            relocate::make_reachable(buffer, &home, self.device, &seats)?;
         }
         Err(buffer.busy(&buffer.lock()))
     }

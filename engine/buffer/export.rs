@@ -61,6 +61,9 @@ impl ForeignExport {
     fn move_out(buffer: &Arc<BufferInner>) -> Result<()> {
         let home = buffer.home();
         let seats = Seats::gather(buffer, &home, buffer.placement.kinds(), None)?;
+        if !seats.were_at(&home) {
+            return Ok(());
+        }
         let provider = buffer.lock().backing.allocation().provider();
         let same = |candidate| candidate == provider;
         let missing = || Error::Unsupported {

@@ -31,7 +31,7 @@ pub struct HostAccess {
 /// How the host gets at the bytes.
 enum Way {
     /// The memory is mapped.
-    Mapped { allocation: Arc<Allocation>, start: HostPtr },
+    Mapped { allocation: Arc<Allocation>, offset: u64, start: HostPtr },
     /// It cannot be; the bytes are copied here and back by the home device.
     Bounced(Bounce),
 }
@@ -62,8 +62,8 @@ impl HostAccess {
         let held = Held(buffer);
         let way = match allocation.host()? {
             Some(base) => {
-                allocation.begin_host_access(access)?;
-                Way::Mapped { allocation, start: at(base, offset) }
+                allocation.begin_host_access(access, offset, buffer.size)?;
+                Way::Mapped { allocation, offset, start: at(base, offset) }
             }
             None => Way::Bounced(Bounce::begin(buffer, &allocation, offset)?),
         };
@@ -137,7 +137,9 @@ impl HostAccess {
         }
         let _held = Held(&self.buffer);
         match &mut self.way {
-            Way::Mapped { allocation, .. } => allocation.end_host_access(self.access),
+            Way::Mapped { allocation, offset, .. } => {
+                allocation.end_host_access(self.access, *offset, self.buffer.size)
+            }
             Way::Bounced(bounce) => bounce.end(&self.buffer),
         }
     }

@@ -41,16 +41,16 @@ impl SharedBuffer {
     #[doc(alias = "ttm_bo_validate")]
     pub fn migrate(&self, to: DomainId) -> Result<Migration> {
         let buffer = &self.0;
-        let home = match to {
-            DomainId::Vram(device) => buffer.core.find(device)?,
-            DomainId::System => buffer.home(),
-        };
         // Each turn ends with a move or an error, unless somebody else was faster.
         const TURNS: u32 = 100;
         for _ in 0..TURNS {
             if buffer.lock().backing.domain() == to {
                 return Ok(Migration::None);
             }
+            let home = match to {
+                DomainId::Vram(device) => buffer.core.find(device)?,
+                DomainId::System => buffer.home(),
+            };
             match turn(buffer, &home, to.kind())? {
                 Moved::Yes => return Ok(Migration::Done { generation: buffer.generation() }),
                 Moved::LookAgain => {}
@@ -73,6 +73,9 @@ fn turn(buffer: &Arc<BufferInner>, home: &Arc<DeviceInner>, kind: DomainKind) ->
         DomainKind::System => Placement::System,
     };
     let seats = Seats::gather(buffer, home, placement.kinds(), None)?;
+    if kind == DomainKind::System && !seats.were_at(home) {
+        return Ok(Moved::LookAgain);
+    }
     let accept = |provider| seats.all_take(provider);
     let new = buffer.core.allocate(home, placement, buffer.size, false, accept)?;
     let new = new.ok_or_else(|| buffer.unreachable(home, &seats))?;

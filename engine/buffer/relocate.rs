@@ -232,10 +232,10 @@ fn see(
 /// Moves the buffer to where `newcomer` and everybody at it can reach it, within its placement.
 pub(super) fn make_reachable(
     buffer: &Arc<BufferInner>,
+    home: &Arc<DeviceInner>,
     newcomer: &DeviceInner,
     seats: &Seats,
 ) -> Result<()> {
-    let home = buffer.home();
     let unreachable = || buffer.unreachable(newcomer, seats);
     if !buffer.can_move() {
         return Err(unreachable());
@@ -243,11 +243,11 @@ pub(super) fn make_reachable(
     let accept = |provider| seats.all_take(provider);
     let new = buffer
         .core
-        .allocate(&home, buffer.placement, buffer.size, false, accept)?
+        .allocate(home, buffer.placement, buffer.size, false, accept)?
         .ok_or_else(unreachable)?;
-    match relocate(buffer, &home, seats, new)? {
+    match relocate(buffer, home, seats, new)? {
         Moved::Yes | Moved::LookAgain => Ok(()),
-        Moved::NoMover => Err(no_mover(&home)),
+        Moved::NoMover => Err(no_mover(home)),
     }
 }
 

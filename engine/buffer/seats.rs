@@ -15,7 +15,7 @@ use crate::memory::{DomainId, DomainKind, Provider, Take};
 use crate::transfer::{Refusal, RefusalReason, Route};
 
 /// Somebody who wants a seat.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Guest {
     pub(super) device: DeviceId,
     pub(super) peer_to_peer: bool,
@@ -30,8 +30,9 @@ pub(super) struct Seats {
     /// For each provider that the buffer might use or does use: how each device takes it in.
     rows: Vec<(Provider, SmallVec<[Option<Take>; 4]>)>,
     pub(super) refused: Vec<Refusal>,
-    /// What was true when they were gathered.
+    /// What was true when they were gathered: the generation, the home, how many of the guests had a seat.
     generation: u32,
+    home: DeviceId,
     taken: usize,
 }
 
@@ -43,12 +44,13 @@ impl Seats {
         kinds: &[DomainKind],
         newcomer: Option<Guest>,
     ) -> Result<Self> {
-        let (mut guests, current, generation, taken) = {
+        let (mut guests, current, generation, home_then) = {
             let state = buffer.lock();
             let guests: SmallVec<[Guest; 4]> = state.seats().map(guest_of).collect();
             let provider = state.backing.allocation().provider();
-            (guests, provider, buffer.generation(), state.seats().count())
+            (guests, provider, buffer.generation(), buffer.home_id())
         };
+        let taken = guests.len();
         guests.extend(newcomer);
         let at_home = Guest { device: home.id(), peer_to_peer: true };
         if !guests.iter().any(|guest| guest.device == home.id()) {
@@ -60,7 +62,8 @@ impl Seats {
                 providers.extend(buffer.core.possible(home, kind));
             }
         }
-        let mut this = Self { guests, rows: vec![], refused: vec![], generation, taken };
+        let (rows, refused) = (vec![], vec![]);
+        let mut this = Self { guests, rows, refused, generation, home: home_then, taken };
         for provider in providers {
             this.ask(buffer, home, provider)?;
         }
@@ -93,10 +96,13 @@ impl Seats {
 
     /// Whether nobody sat down or left, and the buffer did not move, since they were gathered.
     pub(super) fn still_fit(&self, buffer: &BufferInner, state: &State) -> bool {
-        let known = |device| self.guests.iter().any(|guest| guest.device == device);
         self.generation == buffer.generation()
-            && self.taken == state.seats().count()
-            && state.seats().all(|seat| known(seat.device))
+            && state.seats().map(guest_of).eq(self.guests[..self.taken].iter().copied())
+    }
+
+    /// Whether the buffer was at home there when they were gathered.
+    pub(super) fn were_at(&self, home: &DeviceInner) -> bool {
+        self.home == home.id()
     }
 
     /// How `device` takes in memory of `provider`.

@@ -348,9 +348,9 @@ impl BufferInner {
         let offset = state.backing.offset();
         let len = state.backing.extent(self.size);
         if let Some(host) = allocation.host()? {
-            allocation.begin_host_access(Access::Write)?;
+            allocation.begin_host_access(Access::Write, offset, self.size)?;
             scrub_by_host(host, offset, len);
-            return allocation.end_host_access(Access::Write);
+            return allocation.end_host_access(Access::Write, offset, self.size);
         }
         let home = self.home();
         let view = allocation.view(&home, self.take_at_home(allocation.provider())?)?;

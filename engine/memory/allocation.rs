@@ -63,8 +63,8 @@ pub(crate) struct Allocation {
     escaped: AtomicBool,
     // Protected by this mutex; it is the innermost lock.
     state: Mutex<State>,
-    /// Constant. Dropped after `state`: views may have imported the address that it maps.
-    host: Option<HostMemory>,
+    /// Constant. Views that imported the address hold it too.
+    host: Option<Arc<HostMemory>>,
 }
 
 struct State {
@@ -87,9 +87,9 @@ impl Allocation {
             Ok((view, host)) => {
                 origin.live.born(Object::Allocation);
                 Ok(Arc::new(Self {
-                    size: host.as_ref().map_or(size, HostMemory::size),
+                    size: host.as_ref().map_or(size, |host| host.size()),
                     charged,
-                    host,
+                    host: host.map(Arc::new),
                     zeroed: origin.provider.fresh_is_zero(origin.exporter.as_deref()),
                     origin: origin.clone(),
                     pool,
@@ -140,7 +140,7 @@ impl Allocation {
         origin.live.born(Object::Allocation);
         let allocation = Arc::new(Self {
             origin: origin.clone(),
-            size: host.as_ref().map_or(size, HostMemory::size),
+            size: host.as_ref().map_or(size, |host| host.size()),
             charged: 0,
             zeroed: false,
             pool: Weak::new(),
@@ -149,7 +149,7 @@ impl Allocation {
                 views: view.into_iter().collect(),
                 fd: host.is_none().then_some(fd),
             }),
-            host,
+            host: host.map(Arc::new),
         });
         allocation.view(device, take)?;
         Ok(allocation)
@@ -223,7 +223,7 @@ impl Allocation {
         }
         let imported = match (take, &self.host) {
             (Take::HostPointer, Some(host)) => {
-                View::import(device, self.size, Source::Host { pointer: host.pointer() })
+                View::import(device, self.size, Source::Host { memory: host })
             }
             (Take::HostPointer, None) => Err(ViewError::NoMemoryType),
             (Take::Fd(handle), _) => {
@@ -269,22 +269,22 @@ impl Allocation {
         }
     }
 
-    /// Says that the host is about to touch the bytes.
-    pub(crate) fn begin_host_access(&self, access: Access) -> Result<()> {
+    /// Says that the host is about to touch `len` bytes at `offset`.
+    pub(crate) fn begin_host_access(&self, access: Access, offset: u64, len: u64) -> Result<()> {
         if let Some(host) = self.host.as_ref().filter(|host| host.is_dma_buf()) {
             return dma_buf::begin_cpu_access(host.fd(), access, &self.origin.calls);
         }
-        self.host_visible_view().map_or(Ok(()), |view| view.invalidate())
+        self.host_visible_view().map_or(Ok(()), |view| view.invalidate(offset, len))
     }
 
     /// Says that the host has finished.
-    pub(crate) fn end_host_access(&self, access: Access) -> Result<()> {
+    pub(crate) fn end_host_access(&self, access: Access, offset: u64, len: u64) -> Result<()> {
         if let Some(host) = self.host.as_ref().filter(|host| host.is_dma_buf()) {
             return dma_buf::end_cpu_access(host.fd(), access, &self.origin.calls);
         }
         match access {
             Access::Read => Ok(()),
-            _ => self.host_visible_view().map_or(Ok(()), |view| view.flush()),
+            _ => self.host_visible_view().map_or(Ok(()), |view| view.flush(offset, len)),
         }
     }
 

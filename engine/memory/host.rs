@@ -93,7 +93,7 @@ impl Drop for HostMemory {
         // CAST: it was a usize when it was mapped.
         let len = self.size as usize;
         // SAFETY: by the type invariant the mapping is ours; views that imported its address hold an
-        // `Arc` of the allocation that owns this.
+        // `Arc` of this.
         let result = unsafe { rustix::mm::munmap(self.pointer.as_ptr().cast(), len) };
         debug_assert!(result.is_ok(), "munmap of our own mapping: {result:?}");
     }

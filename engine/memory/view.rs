@@ -14,8 +14,10 @@ use std::sync::{Arc, OnceLock};
 use ash::vk;
 
 use super::dma_buf;
+use super::host::HostMemory;
 use super::memory_type::{self, Wanted};
 use super::placement::DomainKind;
+use super::size_class::SLOT_ALIGN;
 use super::volatile::HostPtr;
 use crate::device::{Call, DeviceInner, HandleType, SHARED_BUFFER_USAGE};
 use crate::error::{Error, ForeignFdReason, Result};
@@ -39,6 +41,9 @@ pub(crate) struct View {
     /// The buffer needs the memory for itself alone, so no second one can be bound to it.
     dedicated: bool,
     mapped: OnceLock<HostPtr>,
+    /// What was imported by address. Unmapped only after `drop` has freed the memory: the specification
+    /// wants the range to stay accessible for as long as the imported object lives.
+    host_memory: Option<Arc<HostMemory>>,
 }
 
 /// Where an imported view's bytes come from.
@@ -47,8 +52,8 @@ pub(super) enum Source<'a> {
     /// An fd. For an `OPAQUE_FD`, size and memory type must be the exporter's
     /// (VUID-VkMemoryAllocateInfo-allocationSize-01742).
     Fd { fd: BorrowedFd<'a>, handle: HandleType, memory_size: u64, memory_type: Option<u32> },
-    /// Mapped pages, aligned to [`super::host::HOST_GRANULE`] in address and size.
-    Host { pointer: HostPtr },
+    /// Mapped pages.
+    Host { memory: &'a Arc<HostMemory> },
 }
 
 impl View {
@@ -83,7 +88,7 @@ impl View {
             Source::Fd { fd, handle, memory_size, memory_type } => {
                 Self::import_fd(device, size, fd, handle, memory_size, memory_type)
             }
-            Source::Host { pointer } => Self::import_host(device, size, pointer),
+            Source::Host { memory } => Self::import_host(device, memory),
         }
     }
 
@@ -122,12 +127,11 @@ impl View {
         view.bind()
     }
 
-    fn import_host(
-        device: &Arc<DeviceInner>,
-        size: u64,
-        pointer: HostPtr,
-    ) -> Result<Self, ViewError> {
+    fn import_host(device: &Arc<DeviceInner>, memory: &Arc<HostMemory>) -> Result<Self, ViewError> {
+        let (pointer, size) = (memory.pointer(), memory.size());
+        check_host_alignment(device, pointer, size)?;
         let mut view = Self::with_buffer(device, size, HandleType::HostPointer)?;
+        view.host_memory = Some(Arc::clone(memory));
         view.memory_size = size;
         view.memory_type = view.choose_import_type(host_memory_types(device, pointer)?)?;
         let mut import = vk::ImportMemoryHostPointerInfoEXT::default()
@@ -225,17 +229,18 @@ impl View {
         Ok(Some(*self.mapped.get_or_init(|| HostPtr::new(pointer))))
     }
 
-    /// Makes the device's writes visible to the host, where the memory is not coherent.
-    pub(super) fn invalidate(&self) -> Result<()> {
-        self.maintain("vkInvalidateMappedMemoryRanges", |device, ranges| {
-            // SAFETY: the range is all of memory that is mapped (VUID-VkMappedMemoryRange-memory-00684).
+    /// Makes the device's writes to some bytes visible to the host, where the memory is not coherent.
+    pub(super) fn invalidate(&self, offset: u64, len: u64) -> Result<()> {
+        self.maintain("vkInvalidateMappedMemoryRanges", offset, len, |device, ranges| {
+            // SAFETY: all of the memory is mapped (VUID-VkMappedMemoryRange-memory-00684), and the range
+            // is one that `maintain` has rounded.
             unsafe { device.invalidate_mapped_memory_ranges(ranges) }
         })
     }
 
-    /// Makes the host's writes visible to the device, where the memory is not coherent.
-    pub(super) fn flush(&self) -> Result<()> {
-        self.maintain("vkFlushMappedMemoryRanges", |device, ranges| {
+    /// Makes the host's writes to some bytes visible to the device, where the memory is not coherent.
+    pub(super) fn flush(&self, offset: u64, len: u64) -> Result<()> {
+        self.maintain("vkFlushMappedMemoryRanges", offset, len, |device, ranges| {
             // SAFETY: as for `invalidate`.
             unsafe { device.flush_mapped_memory_ranges(ranges) }
         })
@@ -244,14 +249,20 @@ impl View {
     fn maintain(
         &self,
         call: &'static str,
+        offset: u64,
+        len: u64,
         maintain: impl FnOnce(&ash::Device, &[vk::MappedMemoryRange<'_>]) -> Result<(), vk::Result>,
     ) -> Result<()> {
         let coherent = self.flags().contains(vk::MemoryPropertyFlags::HOST_COHERENT);
         if coherent || self.mapped.get().is_none() {
             return Ok(());
         }
-        // The whole memory, so that no range needs rounding to nonCoherentAtomSize.
-        let range = vk::MappedMemoryRange::default().memory(self.memory).size(vk::WHOLE_SIZE);
+        // Only these bytes: what a neighbour in the slab has written and not flushed yet would be lost.
+        // nonCoherentAtomSize is at most what slots are aligned to.
+        let end = (offset + len).next_multiple_of(SLOT_ALIGN);
+        let start = offset - offset % SLOT_ALIGN;
+        let size = if end >= self.memory_size { vk::WHOLE_SIZE } else { end - start };
+        let range = vk::MappedMemoryRange::default().memory(self.memory).offset(start).size(size);
         maintain(self.device.raw(), &[range]).map_err(|code| self.device.error(call, code))
     }
 
@@ -280,6 +291,7 @@ impl View {
             handle,
             dedicated: device.adapter().external_buffer(handle).dedicated_only,
             mapped: OnceLock::new(),
+            host_memory: None,
         })
     }
 
@@ -394,12 +406,29 @@ fn fd_memory_types(device: &DeviceInner, fd: &OwnedFd) -> Result<u32, ViewError>
     Ok(properties.memory_type_bits)
 }
 
+/// VUID-VkMemoryAllocateInfo-allocationSize-01745 and
+/// VUID-VkImportMemoryHostPointerInfoEXT-pHostPointer-01749.
+fn check_host_alignment(
+    device: &DeviceInner,
+    pointer: HostPtr,
+    size: u64,
+) -> Result<(), ViewError> {
+    let align = device.adapter().host_pointer_alignment().unwrap_or(1);
+    let address = pointer.as_ptr().addr() as u64;
+    for (what, value) in [("size of host memory", size), ("address of host memory", address)] {
+        if !value.is_multiple_of(align) {
+            return Err(Error::Misaligned { what, value, align }.into());
+        }
+    }
+    Ok(())
+}
+
 fn host_memory_types(device: &DeviceInner, pointer: HostPtr) -> Result<u32, ViewError> {
     let ext = device.memory_host().ok_or(ViewError::NoExtension("VK_EXT_external_memory_host"))?;
     let mut properties = vk::MemoryHostPointerPropertiesEXT::default();
     device.calls().enter(Call::GetHandleProperties)?;
-    // SAFETY: the pointer is mapped and aligned to 64 KiB, no less than
-    // minImportedHostPointerAlignment (VUID-vkGetMemoryHostPointerPropertiesEXT-pHostPointer-01753).
+    // SAFETY: the pointer is mapped, and was found to be aligned to minImportedHostPointerAlignment
+    // (VUID-vkGetMemoryHostPointerPropertiesEXT-pHostPointer-01753).
     unsafe {
         (ext.fp().get_memory_host_pointer_properties_ext)(
             device.raw().handle(),
