@@ -184,3 +184,11 @@ fn errors_say_whether_to_retry() {
     assert!(matches!(error, Error::Busy { host: 1, .. }) && error.is_retryable(), "{error:?}");
     assert!(!error.is_out_of_memory() && !error.is_device_lost());
 }
+
+#[test]
+fn a_bound_that_is_no_bound_is_a_day() {
+    let rig = Rig::with(|descriptor| descriptor.timeout(std::time::Duration::MAX));
+    let [home, _] = rig.two_of_one_adapter();
+    let buffer = rig.engine().create_buffer(&home, BufferDescriptor::new(64)).expect("a buffer");
+    drop(buffer.host_access(Access::Read).expect("no overflow"));
+}

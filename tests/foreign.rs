@@ -436,3 +436,22 @@ fn in_the_vm_a_dma_buf_that_is_too_small_is_refused_with_both_sizes() {
     let ForeignFdReason::TooSmall { claimed: said, actual } = reason else { panic!("{reason}") };
     assert!(said == claimed && actual < claimed, "{reason}");
 }
+
+#[test]
+fn a_buffer_that_cannot_leave_its_slab_says_so() {
+    let rig = Rig::new();
+    let Some(device) = rig.lavapipe() else { return };
+    let descriptor = BufferDescriptor::new(4096).placement(Placement::System);
+    let buffer = rig.engine().create_buffer(&device, descriptor).expect("a buffer");
+    // Every way of taking its memory in is refused while the routes are proved.
+    rig.engine().forget_routes();
+    for nth in 1..=40 {
+        let refused = ash::vk::Result::ERROR_INVALID_EXTERNAL_HANDLE;
+        rig.engine().calls().fail_nth(peerbuf::device::Call::ImportMemory, nth, refused);
+    }
+    let error = buffer.export_foreign().expect_err("no device can copy it out");
+    assert!(!error.is_retryable(), "{error}");
+    rig.engine().calls().clear_faults();
+    rig.engine().forget_routes();
+    drop(buffer.export_foreign().expect("nothing is in the way any more"));
+}

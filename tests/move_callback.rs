@@ -251,3 +251,42 @@ fn retry<R>(mut work: impl FnMut() -> peerbuf::Result<R>) -> R {
         }
     }
 }
+
+/// Keeps its old mapping, which an importer should not.
+#[derive(Default)]
+struct Hoarder(Mutex<Option<peerbuf::Mapping>>);
+
+impl Importer for Hoarder {
+    fn invalidate_mappings(&self, _: &Invalidation<'_>) {}
+}
+
+#[test]
+fn an_importer_is_dropped_where_its_drop_may_use_the_buffer() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home, Placement::VramOrSystem);
+    let hoarder = Arc::new(Hoarder::default());
+    let seat = buffer.attach_dynamic(&peer, Arc::clone(&hoarder) as _).expect("a seat");
+    let old = seat.map(Access::Read).expect("mapped");
+    *hoarder.0.lock().expect("not poisoned") = Some(old);
+    buffer.migrate(DomainId::System).expect("nobody holds it");
+    drop(hoarder);
+    // The last reference to the importer goes with the seat, and with it the mapping.
+    drop(seat);
+    assert_eq!(
+        buffer.migrate(vram(&home)).expect("still works"),
+        Migration::Done { generation: 2 }
+    );
+}
+
+#[test]
+fn a_mapping_is_replaced_only_by_its_own_attachment() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffers = [(); 2].map(|()| create(&rig, &home, Placement::VramOrSystem));
+    let seats = buffers.each_ref().map(|buffer| buffer.attach(&peer).expect("a seat"));
+    let mut mapping = seats[0].map(Access::Read).expect("mapped");
+    let error = seats[1].remap(&mut mapping).expect_err("of another buffer");
+    assert!(matches!(error, Error::ForeignMapping { .. }), "{error}");
+    seats[0].remap(&mut mapping).expect("its own");
+}
