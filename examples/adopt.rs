@@ -12,12 +12,13 @@
 use std::error::Error;
 use std::ffi::CStr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ash::vk;
 use peerbuf::device::{QueueLock, instance_extensions};
 use peerbuf::{
-    Access, Adapter, AdoptedDevice, BufferDescriptor, CopyRegion, Engine, EngineDescriptor,
-    Mapping, Scope,
+    Access, Adapter, AdoptedDevice, BufferDescriptor, CopyRegion, Device, Engine, EngineDescriptor,
+    Fence, Mapping, Scope,
 };
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -25,8 +26,8 @@ type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 const SIZE: u64 = 1 << 20;
 /// What the application's commands write into every word.
 const WORD: u32 = 0xc0ff_ee00;
-/// The bound of the application's own wait, in nanoseconds.
-const PATIENCE: u64 = 10_000_000_000;
+/// The bound of the application's own wait.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<()> {
     // Before the application creates its device, it asks what to enable.
@@ -58,9 +59,8 @@ fn share(engine: &Engine, app: &Application) -> Result<()> {
 
     // The application writes, by commands of its own.
     let mapping = our_seat.map(Access::Write)?;
-    app.fill(&mapping)?;
-    drop(mapping);
-    println!("the application has written {WORD:#x} into every word");
+    let written = app.fill(&ours, &mapping)?;
+    println!("the application writes {WORD:#x} into every word");
 
     // The other device reads: it copies the bytes into a buffer of its own, for the host to look at.
     let copy = engine.create_buffer(&theirs, BufferDescriptor::new(SIZE).name("copy"))?;
@@ -69,6 +69,9 @@ fn share(engine: &Engine, app: &Application) -> Result<()> {
     let access = copy.host_access(Access::Read)?;
     access.read(0, &mut bytes)?;
     access.end()?;
+    // A mapping, and the application's command pool, live until its commands are done with them.
+    written.wait(PATIENCE)?;
+    drop(mapping);
 
     let words = bytes.as_chunks().0.iter().map(|word| u32::from_ne_bytes(*word));
     let wrong = words.filter(|word| *word != WORD).count();
@@ -136,17 +139,17 @@ impl Application {
         }
     }
 
-    /// Fills the shared buffer with [`WORD`], and waits until that is done.
-    fn fill(&self, mapping: &Mapping) -> Result<()> {
+    /// Fills the shared buffer with [`WORD`]. Does not wait: peerbuf is told, and whoever reads the buffer
+    /// next waits. Returns what says that it is done.
+    fn fill(&self, ours: &Device, mapping: &Mapping) -> Result<Fence> {
+        // From here on nobody else is at work on the buffer, and it stays where it is ...
+        let open = mapping.begin_access(Access::Write)?;
         let commands = self.record_fill(mapping)?;
-        // SAFETY: the device is live.
-        let fence = unsafe { self.device.create_fence(&vk::FenceCreateInfo::default(), None) }?;
-        self.submit(commands, fence)?;
-        // SAFETY: the fence is live and has been submitted.
-        unsafe { self.device.wait_for_fences(&[fence], true, PATIENCE) }?;
-        // SAFETY: it has signalled, so nothing uses it any more.
-        unsafe { self.device.destroy_fence(fence, None) };
-        Ok(())
+        self.submit(commands)?;
+        // ... until here: after that it may move again, behind these commands.
+        let done = ours.submitted()?;
+        open.end(done.clone());
+        Ok(done)
     }
 
     fn record_fill(&self, mapping: &Mapping) -> Result<vk::CommandBuffer> {
@@ -181,13 +184,13 @@ impl Application {
         Ok(commands)
     }
 
-    fn submit(&self, commands: vk::CommandBuffer, fence: vk::Fence) -> Result<()> {
+    fn submit(&self, commands: vk::CommandBuffer) -> Result<()> {
         let commands = [commands];
         let submit = [vk::SubmitInfo::default().command_buffers(&commands)];
         let mut submitted = Ok(());
         self.lock.locked(&mut || {
-            // SAFETY: the lock is held; the commands are complete, and the fence is unsignalled.
-            submitted = unsafe { self.device.queue_submit(self.queue, &submit, fence) };
+            // SAFETY: the lock is held, and the commands are complete.
+            submitted = unsafe { self.device.queue_submit(self.queue, &submit, vk::Fence::null()) };
         });
         Ok(submitted?)
     }
