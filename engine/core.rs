@@ -17,7 +17,7 @@ use crate::memory::{
     candidates,
 };
 use crate::observe::Live;
-use crate::sync::{Retire, WaitQueues};
+use crate::sync::{Bridges, Retire, WaitQueues};
 use crate::transfer::{
     self, PairKey, Passes, Refusal, RefusalReason, Route, Routes, Side, Verdict,
 };
@@ -38,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) exports: Exports,
     /// Where those sleep that wait for a reservation.
     pub(crate) queues: WaitQueues,
+    /// Those who wait for one device on behalf of another. Before the members: their threads end first.
+    pub(crate) bridges: Bridges,
     // Declared before the members: memory goes before the devices that it is on.
     pub(crate) retire: Retire,
     pools: Pools,
@@ -99,6 +101,7 @@ impl Core {
             routes: Routes::default(),
             exports: Exports::default(),
             queues: WaitQueues::new(),
+            bridges: Bridges::default(),
             retire: Retire::default(),
             pools: Pools::default(),
             members: RwLock::default(),

@@ -15,7 +15,7 @@ use crate::device::{
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, DomainUsage};
 use crate::observe::Live;
-use crate::sync::{Fence, Signal};
+use crate::sync::{CallbackId, Fence, Signal, WaitRoute};
 use crate::transfer::Verdict;
 
 /// What an [`Engine`] is to be.
@@ -249,6 +249,45 @@ impl Engine {
     /// something of its own.
     pub fn host_fence(&self) -> (Fence, Signal) {
         Fence::host()
+    }
+
+    /// Calls `callback` when `fence` signals, or its work fails: for executors that do not block. It runs on
+    /// whatever thread finds out, possibly this one, and must not wait for anything. `None` if the fence
+    /// had signalled already; then the callback has been called.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for a stranger's fence (poll its file instead); what starting a thread said.
+    #[doc(alias = "dma_fence_add_callback")]
+    pub fn on_signal(
+        &self,
+        fence: &Fence,
+        callback: impl FnOnce() + Send + 'static,
+    ) -> Result<Option<CallbackId>> {
+        fence.on_signal(&self.core.bridges, Box::new(callback))
+    }
+
+    /// Takes a callback back. Whether it had not been called, and now will not be.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::on_signal`].
+    #[doc(alias = "dma_fence_remove_callback")]
+    pub fn forget_callback(&self, fence: &Fence, callback: CallbackId) -> Result<bool> {
+        fence.forget_callback(&self.core.bridges, callback)
+    }
+
+    /// How `target`'s queue waits for work of `source`, by what their drivers say. Where a semaphore
+    /// cannot be had after all, and where the source's work itself waits for a signal that is still to
+    /// come, the bridge takes its place.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignEngine`].
+    pub fn wait_route(&self, source: &Device, target: &Device) -> Result<WaitRoute> {
+        self.core.check(&source.0)?;
+        self.core.check(&target.0)?;
+        Ok(WaitRoute::between(&source.0, &target.0))
     }
 
     /// How many bytes `device` may keep pinned at once ([`crate::Attachment::pin`]); no limit at first.

@@ -251,6 +251,16 @@ pub enum Error {
         call: &'static str,
     },
 
+    /// The work behind a fence has ended, and went wrong; what it was to write is not what anybody
+    /// thinks. Do it again.
+    #[error("{what} failed: {why}")]
+    WorkFailed {
+        /// What the fence stood for.
+        what: String,
+        /// Why it went wrong.
+        why: &'static str,
+    },
+
     // ---- raw ----
     /// A Vulkan call failed in a way that has no better name here.
     #[error("{device}: {call} failed with {code:?}")]

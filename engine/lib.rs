@@ -108,7 +108,7 @@ pub use device::{
 pub use engine::{Engine, EngineDescriptor};
 pub use error::{Error, ForeignFdReason, Result};
 pub use memory::{DomainId, DomainKind, DomainUsage, Placement, Provider};
-pub use sync::{Fence, Signal, Usage};
+pub use sync::{CallbackId, Fence, Signal, Usage, WaitRoute};
 pub use transfer::{PassReport, Refusal, RefusalReason, Route, Scope, Verdict};
 
 /// The README's example must compile.

@@ -172,6 +172,8 @@ fn a_move_waits_for_those_who_say_that_they_are_still_at_it() {
 #[test]
 fn a_move_that_fails_leaves_everything_as_it_was() {
     let rig = Rig::new();
+    // Else the host would copy instead.
+    rig.engine().calls().set_unmappable_device_memory(true);
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, Placement::VramOrSystem);
     let recorder = Arc::new(Recorder::default());
@@ -192,6 +194,35 @@ fn a_move_that_fails_leaves_everything_as_it_was() {
     assert!(!calls.clear_faults(), "the fault was met");
     assert_eq!((buffer.generation(), buffer.domain()), (2, vram(&home)));
     assert!(mapping.verify(3).expect("still current").is_clean());
+    drop(mapping);
+    drop(seat);
+}
+
+#[test]
+fn where_no_device_copies_the_host_does() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home, Placement::VramOrSystem);
+    let recorder = Arc::new(Recorder::default());
+    let seat = buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("a seat");
+    let mapping = seat.map(Access::ReadWrite).expect("mapped");
+    mapping.fill(3).expect("a pass");
+    // The routes are known by now, so that the next submission is the copy.
+    buffer.migrate(DomainId::System).expect("nobody holds it");
+    buffer.migrate(vram(&home)).expect("nor now");
+    let calls = rig.engine().calls();
+    calls.fail_nth(
+        peerbuf::device::Call::QueueSubmit,
+        1,
+        ash::vk::Result::ERROR_OUT_OF_HOST_MEMORY,
+    );
+    buffer.migrate(DomainId::System).expect("the host copies");
+    assert!(!calls.clear_faults(), "the fault was met");
+    assert_eq!((buffer.generation(), buffer.domain()), (3, DomainId::System));
+    assert_eq!(recorder.told(), [0, 1, 2], "told once each");
+    drop(mapping);
+    let mapping = seat.map(Access::ReadWrite).expect("mapped");
+    assert!(mapping.verify(3).expect("a pass").is_clean());
     drop(mapping);
     drop(seat);
 }

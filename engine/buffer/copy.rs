@@ -12,7 +12,7 @@ use crate::core::Core;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Content, View};
-use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many};
+use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many, waits_on};
 use crate::transfer::{self, Span, Unfinished};
 
 /// Which bytes a copy moves.
@@ -49,12 +49,13 @@ pub(crate) fn copy(
     loop {
         let executor = find_executor(from, to);
         let mut pair = Pair::lock(core, from, to)?;
-        // First wait, then make the contents their owners', which may submit something that has to be
-        // waited for in turn: a move that is under way relies on nobody touching the buffer.
-        let mut waits = pair.waits(executor.as_deref());
+        // What no queue can wait for is waited for first, then the contents are made their owners', which
+        // may submit something that has to be waited for in turn: a move that is under way relies on
+        // nobody touching the buffer.
+        let mut waits = pair.host_waits(executor.as_deref());
         if waits.is_empty() {
             pair.own(from, to, region, executor.is_some())?;
-            waits = pair.waits(executor.as_deref());
+            waits = pair.host_waits(executor.as_deref());
         }
         if !waits.is_empty() {
             drop(pair);
@@ -63,7 +64,7 @@ pub(crate) fn copy(
         }
         match executor {
             Some(device) => {
-                if let Some(fence) = pair.copy_on(&device, region)? {
+                if let Some(fence) = pair.copy_on(core, &device, region)? {
                     return Ok(fence);
                 }
                 // One of the two moved since the executor was found.
@@ -142,13 +143,24 @@ impl<'a> Pair<'a> {
         self.locked.get_mut(self.to)
     }
 
-    /// What a copy must wait for, except for what `executor`'s own queue keeps in order.
-    pub(super) fn waits(&mut self, executor: Option<&DeviceInner>) -> Vec<Fence> {
+    /// What a copy must wait for.
+    fn waits(&mut self) -> Vec<Fence> {
         let mut waits = self.from().fences.pending(Access::Read.usage().waits_for());
         waits.extend(self.to().fences.pending(Access::Write.usage().waits_for()));
-        if let Some(device) = executor {
-            waits.retain(|fence| !fence.is_on(device));
-        }
+        waits
+    }
+
+    /// That of it which the host must wait for: everything if no device copies.
+    fn host_waits(&mut self, executor: Option<&DeviceInner>) -> Vec<Fence> {
+        let mut waits = self.waits();
+        waits.retain(|fence| executor.is_none_or(|device| fence.is_for_host(device)));
+        waits
+    }
+
+    /// What a pass on `device` must wait for: what its own queue does not keep in order.
+    pub(super) fn waits_elsewhere(&mut self, device: &DeviceInner) -> Vec<Fence> {
+        let mut waits = self.waits();
+        waits.retain(|fence| !fence.is_on(device));
         waits
     }
 
@@ -171,8 +183,13 @@ impl<'a> Pair<'a> {
         to.own(state)
     }
 
-    /// Submits the copy; `Ok(None)` if `device` no longer sees both.
-    fn copy_on(&mut self, device: &Arc<DeviceInner>, region: CopyRegion) -> Result<Option<Fence>> {
+    /// Submits the copy, behind the work of other devices; `Ok(None)` if `device` no longer sees both.
+    fn copy_on(
+        &mut self,
+        core: &Core,
+        device: &Arc<DeviceInner>,
+        region: CopyRegion,
+    ) -> Result<Option<Fence>> {
         let seen = |state: &State| {
             let view = state.backing.allocation().existing_view(device.id())?;
             Some((view, state.backing.offset()))
@@ -183,7 +200,8 @@ impl<'a> Pair<'a> {
         let len = region.len;
         let source = Span { view: &from.0, offset: from.1 + region.from, len };
         let target = Span { view: &to.0, offset: to.1 + region.to, len };
-        let fence = transfer::copy(device, source, target)?;
+        let waits = waits_on(&core.bridges, device, &self.waits())?;
+        let fence = transfer::copy(device, waits, source, target)?;
         self.from().fences.add(Usage::Read, fence.clone());
         // Where it takes the place of a scrub, everybody waits for it, as for one.
         let scrubs = self.to().backing.content() == Content::Stale;

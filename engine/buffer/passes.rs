@@ -103,7 +103,7 @@ impl Mapping {
     fn submit_with(&self, target: &Self, work: Work<'_>) -> Result<Attempt> {
         let (from, to) = (self.buffer_inner(), target.buffer_inner());
         let mut pair = Pair::lock(&from.core, from, to)?;
-        let waits = pair.waits(Some(self.device_inner()));
+        let waits = pair.waits_elsewhere(self.device_inner());
         if !waits.is_empty() {
             return Ok(Attempt::Wait(waits));
         }

@@ -7,14 +7,15 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::access::Access;
 use super::importer::Invalidation;
 use super::seats::Seats;
 use super::shared::{BufferInner, wait_all};
 use super::state::State;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
-use crate::memory::{Allocation, Backing, Content, View};
-use crate::sync::{Fence, Fences, Guard, Retired, Signal, Usage};
+use crate::memory::{Allocation, Backing, Content, HostPtr, View};
+use crate::sync::{Fence, Fences, Guard, Retired, Signal, Usage, waits_on};
 use crate::transfer::{self, Span};
 
 /// How an attempt to move a buffer ended, when it did not fail.
@@ -30,11 +31,14 @@ pub(super) enum Moved {
 
 /// Moves a buffer that nobody holds to `new`, at home on `home`, where the `seats` can reach it.
 ///
-/// Lock the reservation; refuse if somebody holds the buffer; tell every importer; wait, without the
-/// reservation, for what runs on other devices than the one that copies; submit the copy, ordered behind
-/// the rest; publish the new backing, generation + 1; add the copy's fence as a `Move`, which everybody
-/// waits for; keep the old backing until the copy and the last mapping of it are over. A failure at any
-/// step before "publish" leaves the buffer exactly as it was.
+/// Lock the reservation; refuse if somebody holds the buffer; tell every importer; submit the copy, ordered
+/// behind all fences of the buffer, those of other devices included; publish the new backing, generation
+/// + 1; add the copy's fence as a `Move`, which everybody waits for; keep the old backing until the copy
+/// and the last mapping of it are over. A failure at any step before "publish" leaves the buffer exactly
+/// as it was.
+///
+/// The caller waits for no device, but for an earlier move of the same buffer. It waits, without the
+/// reservation, for work of the host, which no queue may be made to wait for.
 pub(super) fn relocate(
     buffer: &Arc<BufferInner>,
     home: &Arc<DeviceInner>,
@@ -46,65 +50,119 @@ pub(super) fn relocate(
     if !seats.still_fit(buffer, &state) || !mover.still_fits(&state) {
         return Ok(Moved::LookAgain);
     }
-    let (mut state, gate) = tell_importers(buffer, state, &mover.device)?;
-    let moved = mover.copy(buffer, &mut state, home, new);
-    if gate.is_some() {
-        state.set_moving(None);
+    let mut move_ = Move { buffer, state, gate: None };
+    move_.tell_importers(&mover.device)?;
+    match mover.copy(buffer, &mut move_.state, home, new) {
+        Ok(()) => Ok(Moved::Yes),
+        Err(failed) => instead_of_copy(move_, &mover, home, failed),
     }
-    drop(state);
-    // After the reservation: those who wait for it take that next.
-    drop(gate);
-    moved.map(|()| Moved::Yes)
 }
 
-/// Takes the reservation of a buffer that may move now: nobody holds it, and no other device than the
-/// one that will copy it is at work on it.
+/// The copy could not be submitted: the host copies where it sees both places; else nothing has changed.
+#[cold]
+fn instead_of_copy(
+    mut move_: Move<'_>,
+    mover: &Mover,
+    home: &DeviceInner,
+    NotCopied { error, new, cleared }: NotCopied,
+) -> Result<Moved> {
+    let buffer = move_.buffer;
+    let copied = match mover.seen_by_host(&new) {
+        Ok(Some(host)) if !error.is_device_lost() => {
+            tracing::warn!(%error, buffer = buffer.name(), "no copy on the device; the host copies");
+            let end = Instant::now() + buffer.core.timeout;
+            move_.wait_for(|_| true).and_then(|()| {
+                wait_all(std::slice::from_ref(&cleared), end)?;
+                mover.copy_by_host(buffer, &move_.state, &new, host)
+            })
+        }
+        _ => Err(error),
+    };
+    match copied {
+        Ok(()) => {
+            let mut new = new;
+            new.own();
+            publish(buffer, &mut move_.state, home, new, Fence::signalled());
+            Ok(Moved::Yes)
+        }
+        Err(error) => {
+            retire(buffer, new, after(cleared));
+            Err(error)
+        }
+    }
+}
+
+/// Takes the reservation of a buffer that may move now: nobody holds it, and nothing is under way that the
+/// mover's queue could not wait for. Nor is an earlier move: one at a time, else whoever moves a buffer to
+/// and fro would fill queues and memory with places that it has left.
 fn lock_movable<'a>(buffer: &'a Arc<BufferInner>, mover: &DeviceInner) -> Result<Guard<'a, State>> {
-    let state = buffer.lock_idle(Usage::Bookkeep, |fence| !fence.is_on(mover))?;
+    let state = buffer.lock_when(|state| {
+        let mut waits = state.fences.pending(Usage::Bookkeep);
+        waits.retain(|fence| fence.is_for_host(mover));
+        waits.extend(state.fences.pending(Usage::Move));
+        waits
+    })?;
     if state.is_held() {
         return Err(buffer.busy(&state));
     }
     Ok(state)
 }
 
-/// Calls every importer, under the reservation. If they say that devices are still using the buffer,
-/// lets go of the reservation until those have finished; meanwhile a host fence, which is a `Move` like
-/// any other, keeps everybody away, and whoever maps waits for it.
-fn tell_importers<'a>(
+/// A move that is under way, with the reservation.
+struct Move<'a> {
     buffer: &'a Arc<BufferInner>,
-    mut state: Guard<'a, State>,
-    mover: &DeviceInner,
-) -> Result<(Guard<'a, State>, Option<Signal>)> {
-    let importers = state.importers();
-    if importers.is_empty() {
-        return Ok((state, None));
+    // Declared before the gate: those who wait for it take the reservation next.
+    state: Guard<'a, State>,
+    gate: Option<Signal>,
+}
+
+impl Move<'_> {
+    /// Calls every importer, under the reservation. If they say that something of the host's is still
+    /// using the buffer, waits for that.
+    fn tell_importers(&mut self, mover: &DeviceInner) -> Result<()> {
+        let importers = self.state.importers();
+        if importers.is_empty() {
+            return Ok(());
+        }
+        let said = RefCell::default();
+        let invalidation = Invalidation { generation: self.buffer.generation(), fences: &said };
+        for importer in &importers {
+            importer.invalidate_mappings(&invalidation);
+        }
+        for (usage, fence) in said.take() {
+            self.state.fences.add(usage, fence);
+        }
+        // The seats hold them too, so these are not the last ones, whose drop might take the reservation.
+        drop(importers);
+        self.wait_for(|fence| fence.is_for_host(mover))
     }
-    let said = RefCell::default();
-    let invalidation = Invalidation { generation: buffer.generation(), fences: &said };
-    for importer in &importers {
-        importer.invalidate_mappings(&invalidation);
+
+    /// Waits for the fences that `relevant` picks, without the reservation; meanwhile a host fence, which
+    /// is a `Move` like any other, keeps everybody away, and whoever maps waits for it.
+    fn wait_for(&mut self, relevant: impl Fn(&Fence) -> bool) -> Result<()> {
+        let gate = self.state.moving().cloned();
+        let mut waits = self.state.fences.pending(Usage::Bookkeep);
+        waits.retain(|fence| {
+            relevant(fence) && !gate.as_ref().is_some_and(|gate| gate.covers(fence))
+        });
+        if waits.is_empty() {
+            return Ok(());
+        }
+        if self.gate.is_none() {
+            let (gate, signal) = Fence::host();
+            self.state.fences.add(Usage::Move, gate.clone());
+            self.state.set_moving(Some(gate));
+            self.gate = Some(signal);
+        }
+        let buffer = self.buffer;
+        self.state.unlocked(|| wait_all(&waits, Instant::now() + buffer.core.timeout))
     }
-    for (usage, fence) in said.take() {
-        state.fences.add(usage, fence);
-    }
-    let mut waits = state.fences.pending(Usage::Bookkeep);
-    waits.retain(|fence| !fence.is_on(mover));
-    if waits.is_empty() {
-        return Ok((state, None));
-    }
-    let (gate, signal) = Fence::host();
-    state.fences.add(Usage::Move, gate.clone());
-    state.set_moving(Some(gate));
-    drop(state);
-    // Theirs may be the last references by now, and their drop may take the reservation.
-    drop(importers);
-    let waited = wait_all(&waits, Instant::now() + buffer.core.timeout);
-    let mut state = buffer.lock();
-    match waited {
-        Ok(()) => Ok((state, Some(signal))),
-        Err(error) => {
-            state.set_moving(None);
-            Err(error)
+}
+
+impl Drop for Move<'_> {
+    fn drop(&mut self) {
+        if self.gate.is_some() {
+            self.state.set_moving(None);
         }
     }
 }
@@ -141,29 +199,53 @@ impl Mover {
         state: &mut State,
         home: &Arc<DeviceInner>,
         mut new: Backing,
-    ) -> Result<()> {
+    ) -> Result<(), NotCopied> {
         if state.backing.content() != Content::Own {
             publish(buffer, state, home, new, Fence::signalled());
             return Ok(());
         }
         let span =
             |view, backing: &Backing| Span { view, offset: backing.offset(), len: buffer.size };
-        let cleared = self.clear_tail(buffer, &new)?;
+        let cleared = match self.clear_tail(buffer, &new) {
+            Ok(cleared) => cleared,
+            Err(error) => return Err(NotCopied { error, new, cleared: Fence::signalled() }),
+        };
+        let pending = state.fences.pending(Usage::Bookkeep);
         let (from, to) = (span(&self.from, &state.backing), span(&self.to, &new));
-        match transfer::copy(&self.device, from, to) {
+        let waits = waits_on(&buffer.core.bridges, &self.device, &pending);
+        match waits.and_then(|waits| transfer::copy(&self.device, waits, from, to)) {
             Ok(fence) => {
                 new.own();
-                // What the mover's queue was doing on the buffer is ordered before the copy, and
-                // everything else has been waited for; so the copy's fence covers it all.
+                // The copy waits for everything that the fences stand for, so its own covers it all.
                 state.fences.add(Usage::Move, fence.clone());
                 publish(buffer, state, home, new, fence);
                 Ok(())
             }
-            Err(error) => {
-                retire(buffer, new, after(cleared));
-                Err(error)
-            }
+            Err(error) => Err(NotCopied { error, new, cleared }),
         }
+    }
+
+    /// Where the host sees both places, if it does.
+    fn seen_by_host(&self, new: &Backing) -> Result<Option<[HostPtr; 2]>> {
+        Ok(self.old.host()?.zip(new.allocation().host()?).map(|(old, new)| [old, new]))
+    }
+
+    /// Moves the bytes by the host. Nothing is under way in either place.
+    fn copy_by_host(
+        &self,
+        buffer: &BufferInner,
+        state: &State,
+        new: &Backing,
+        [old_start, new_start]: [HostPtr; 2],
+    ) -> Result<()> {
+        let size = buffer.size;
+        let places = [(&*self.old, state.backing.offset()), (new.allocation(), new.offset())];
+        let [(old, from), (target, to)] = places;
+        old.begin_host_access(Access::Read, from, size)?;
+        target.begin_host_access(Access::Write, to, size)?;
+        copy_bytes((old_start, from), (new_start, to), size);
+        target.end_host_access(Access::Write, to, size)?;
+        old.end_host_access(Access::Read, from, size)
     }
 
     /// Zeroes what an old owner may have left beyond the buffer's end, where the copy does not reach. The
@@ -178,6 +260,14 @@ impl Mover {
         let span = Span { view: &self.to, offset: new.offset() + start, len };
         transfer::zero(&self.device, span)
     }
+}
+
+/// A copy that was not submitted.
+struct NotCopied {
+    error: Error,
+    new: Backing,
+    /// What the new place's tail is being cleared by.
+    cleared: Fence,
 }
 
 /// From here on nothing can fail.
@@ -210,6 +300,20 @@ fn after(fence: Fence) -> Fences {
     let mut fences = Fences::default();
     fences.add(Usage::Bookkeep, fence);
     fences
+}
+
+/// Copies between two places that the host sees.
+#[expect(unsafe_code, reason = "copying between mapped memory that nobody else uses")]
+fn copy_bytes((from, from_offset): (HostPtr, u64), (to, to_offset): (HostPtr, u64), len: u64) {
+    // CAST: the ranges are mapped, so they fit the address space.
+    let (from_offset, to_offset, len) = (from_offset as usize, to_offset as usize, len as usize);
+    // SAFETY: by the buffer's invariant its backing holds `len` bytes, all of them mapped.
+    let from = unsafe { from.at(from_offset) };
+    // SAFETY: the new backing was allocated for as many.
+    let to = unsafe { to.at(to_offset) };
+    // SAFETY: as above. All fences of the old place have signalled and the reservation is held; nobody
+    // knows the new one yet.
+    unsafe { to.copy_from(from, len) };
 }
 
 /// `device`'s view of an allocation; `None` if it cannot have one.

@@ -311,6 +311,22 @@ impl BufferInner {
         usage: Usage,
         relevant: impl Fn(&Fence) -> bool,
     ) -> Result<Guard<'_, State>> {
+        self.lock_when(|state| {
+            let mut pending = state.fences.pending(usage);
+            pending.retain(|fence| relevant(fence));
+            pending
+        })
+    }
+
+    /// Takes the reservation when nothing is pending that `waits` names, waiting without it.
+    ///
+    /// # Errors
+    ///
+    /// As [`BufferInner::lock_idle`].
+    pub(super) fn lock_when(
+        &self,
+        waits: impl Fn(&mut State) -> Vec<Fence>,
+    ) -> Result<Guard<'_, State>> {
         let end = Instant::now() + self.core.timeout;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -319,8 +335,7 @@ impl BufferInner {
                 let what = format!("the reservation of {}", self.name());
                 return Err(Error::Timeout { what, after: self.core.timeout });
             };
-            let mut pending = state.fences.pending(usage);
-            pending.retain(|fence| relevant(fence));
+            let pending = waits(&mut state);
             if pending.is_empty() {
                 return Ok(state);
             }

@@ -33,6 +33,12 @@ pub enum Call {
     QueueSubmit,
     /// `vkWaitSemaphores`.
     WaitSemaphores,
+    /// `vkCreateSemaphore`, for waits across devices.
+    CreateSemaphore,
+    /// `vkGetSemaphoreFdKHR`.
+    GetSemaphoreFd,
+    /// `vkImportSemaphoreFdKHR`.
+    ImportSemaphoreFd,
     /// `memfd_create` and what prepares it: `ftruncate`, seals.
     MemfdCreate,
     /// `mmap`.
@@ -45,7 +51,7 @@ pub enum Call {
 
 impl Call {
     /// Every call, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::AllocateMemory,
         Self::ImportMemory,
         Self::GetMemoryFd,
@@ -55,6 +61,9 @@ impl Call {
         Self::MapMemory,
         Self::QueueSubmit,
         Self::WaitSemaphores,
+        Self::CreateSemaphore,
+        Self::GetSemaphoreFd,
+        Self::ImportSemaphoreFd,
         Self::MemfdCreate,
         Self::Mmap,
         Self::DuplicateFd,
@@ -73,6 +82,9 @@ impl Call {
             Self::MapMemory => "vkMapMemory",
             Self::QueueSubmit => "vkQueueSubmit",
             Self::WaitSemaphores => "vkWaitSemaphores",
+            Self::CreateSemaphore => "vkCreateSemaphore",
+            Self::GetSemaphoreFd => "vkGetSemaphoreFdKHR",
+            Self::ImportSemaphoreFd => "vkImportSemaphoreFdKHR",
             Self::MemfdCreate => "memfd_create",
             Self::Mmap => "mmap",
             Self::DuplicateFd => "fcntl(F_DUPFD_CLOEXEC)",

@@ -3,8 +3,8 @@
 
 use std::ffi::CStr;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ash::{ext, khr, vk};
@@ -12,7 +12,8 @@ use ash::{ext, khr, vk};
 use super::adapter::Adapter;
 use super::adopt::AdoptedDevice;
 use super::calls::Calls;
-use super::queue::{Queue, QueueLock};
+use super::queue::{Body, Queue, QueueLock, Submit};
+use super::semaphore::{OwnedSemaphore, SemaphoreHandle, Waits};
 use crate::error::{Error, Result};
 use crate::observe::{Live, Object};
 
@@ -80,6 +81,7 @@ impl Device {
     /// takes a buffer's reservation, dropping mappings and ending accesses included: others hold a
     /// reservation while they wait for the queue.
     pub fn with_queue<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> R {
+        self.0.submitted_to.store(true, Ordering::Relaxed);
         self.0.queue.with_raw(work)
     }
 
@@ -121,12 +123,28 @@ pub(crate) struct DeviceInner {
     queue: Queue,
     memory_fd: Option<khr::external_memory_fd::Device>,
     memory_host: Option<ext::external_memory_host::Device>,
+    semaphore_fd: Option<khr::external_semaphore_fd::Device>,
     dma_buf: bool,
     foreign_queue_family: bool,
     calls: Arc<Calls>,
     live: Arc<Live>,
     /// Set once, never cleared. Release/acquire, so that who sees it sees what led to it.
     lost: AtomicBool,
+    /// Set once, never cleared: the application may have submitted to the queue itself. Relaxed: it is
+    /// set before the application gets at the queue, whose lock orders the rest.
+    submitted_to: AtomicBool,
+    /// Timelines on this device that show how far another one's has come; kept as long as the device.
+    /// Protected by this mutex, which is taken alone.
+    images: Mutex<Vec<(DeviceId, Image)>>,
+}
+
+/// A timeline on one device that shows how far another one's has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Image {
+    /// It is the other one's, taken in.
+    Shared(vk::Semaphore),
+    /// The host signals it.
+    Shown(vk::Semaphore),
 }
 
 impl DeviceInner {
@@ -186,8 +204,16 @@ impl DeviceInner {
     /// queue enabled; if `owned`, nobody else destroys it.
     unsafe fn wrap(parts: Parts<'_>, extensions: &[&CStr]) -> Result<Arc<Self>> {
         let Parts { adapter, id, calls, live, raw, queue, owned } = parts;
+        let has = |name: &CStr| extensions.contains(&name);
+        // The owner of an adopted device may not have asked for what a shared timeline needs.
+        let export = if has(khr::external_semaphore_fd::NAME) {
+            timeline_export(adapter)
+        } else {
+            SemaphoreHandle::empty()
+        };
+        let QueueChoice { family, index, lock } = queue;
         // SAFETY: the caller's contract.
-        let queue = match unsafe { Queue::new(&raw, queue.family, queue.index, queue.lock) } {
+        let queue = match unsafe { Queue::new(&raw, family, index, lock, export) } {
             Ok(queue) => queue,
             Err(code) => {
                 if owned {
@@ -198,7 +224,6 @@ impl DeviceInner {
             }
         };
         let instance = adapter.instance().raw();
-        let has = |name: &CStr| extensions.contains(&name);
         live.born(Object::Device);
         Ok(Arc::new(Self {
             id,
@@ -210,12 +235,16 @@ impl DeviceInner {
                 .then(|| khr::external_memory_fd::Device::new(instance, &raw)),
             memory_host: has(ext::external_memory_host::NAME)
                 .then(|| ext::external_memory_host::Device::new(instance, &raw)),
+            semaphore_fd: has(khr::external_semaphore_fd::NAME)
+                .then(|| khr::external_semaphore_fd::Device::new(instance, &raw)),
             dma_buf: has(ext::external_memory_dma_buf::NAME),
             foreign_queue_family: has(ext::queue_family_foreign::NAME),
             raw,
             calls,
             live,
             lost: AtomicBool::new(false),
+            submitted_to: AtomicBool::new(!owned),
+            images: Mutex::default(),
         }))
     }
 
@@ -267,19 +296,74 @@ impl DeviceInner {
         self.foreign_queue_family
     }
 
-    /// Records and submits; returns the value that the device's timeline will reach.
-    pub(crate) fn submit(&self, record: impl FnOnce(vk::CommandBuffer)) -> Result<u64> {
+    /// `VK_KHR_external_semaphore_fd`, if it is on.
+    pub(crate) fn semaphore_fd(&self) -> Option<&khr::external_semaphore_fd::Device> {
+        self.semaphore_fd.as_ref()
+    }
+
+    /// Records and submits behind `waits`; returns the value that the device's timeline will reach.
+    pub(crate) fn submit(
+        &self,
+        waits: Waits,
+        mut record: impl FnMut(vk::CommandBuffer),
+    ) -> Result<u64> {
+        self.submit_as(Submit { waits, body: Body::Record(&mut record), signal: None })
+    }
+
+    /// The same for any kind of submission.
+    pub(crate) fn submit_as(&self, submit: Submit<'_>) -> Result<u64> {
         self.queue
-            .submit(&self.raw, &self.calls, record)
+            .submit(&self.raw, &self.calls, submit)
             .map_err(|code| self.error("vkQueueSubmit", code))
+    }
+
+    /// Destroys a semaphore when the timeline has reached `value`.
+    pub(crate) fn keep_until(&self, value: u64, semaphore: OwnedSemaphore<'_>) {
+        self.queue.keep_until(value, semaphore.into_raw());
+    }
+
+    /// The largest value that the timeline has reached.
+    pub(crate) fn completed(&self) -> Result<u64> {
+        self.queue
+            .completed(&self.raw)
+            .map_err(|code| self.error("vkGetSemaphoreCounterValue", code))
+    }
+
+    /// The timeline that counts submissions.
+    pub(crate) fn timeline(&self) -> vk::Semaphore {
+        self.queue.timeline()
+    }
+
+    /// Whether a binary semaphore may be signalled behind what was submitted so far, and waited for
+    /// elsewhere. Nobody knows what an application's own submissions wait for.
+    pub(crate) fn may_signal_once(&self) -> Result<bool> {
+        if self.submitted_to.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        self.queue
+            .may_signal_once(&self.raw)
+            .map_err(|code| self.error("vkGetSemaphoreCounterValue", code))
+    }
+
+    /// The timeline on this device that shows how far `other`'s has come, made by `make` if there is
+    /// none.
+    pub(crate) fn image_of(
+        &self,
+        other: DeviceId,
+        make: impl FnOnce() -> Result<Image>,
+    ) -> Result<Image> {
+        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, image)) = images.iter().find(|(of, _)| *of == other) {
+            return Ok(*image);
+        }
+        let image = make()?;
+        images.push((other, image));
+        Ok(image)
     }
 
     /// Whether the timeline has reached `value`. A lost device has reached everything.
     pub(crate) fn reached(&self, value: u64) -> Result<bool> {
-        self.queue
-            .completed(&self.raw)
-            .map(|completed| completed >= value)
-            .map_err(|code| self.error("vkGetSemaphoreCounterValue", code))
+        Ok(self.completed()? >= value)
     }
 
     /// Waits until the timeline reaches `value`; `Ok(false)` if `timeout` came first.
@@ -321,6 +405,12 @@ impl Drop for DeviceInner {
             std::mem::forget(self.adapter.clone());
             return;
         }
+        let images = self.images.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (_, Image::Shared(image) | Image::Shown(image)) in images.drain(..) {
+            // SAFETY: nothing submitted here is running; whoever signals it from the host holds the
+            // device.
+            unsafe { self.raw.destroy_semaphore(image, None) };
+        }
         // SAFETY: the wait above says that nothing submitted here is running.
         unsafe { self.queue.destroy(&self.raw) };
         if self.owned {
@@ -351,6 +441,14 @@ struct QueueChoice {
     family: u32,
     index: u32,
     lock: Option<Arc<dyn QueueLock>>,
+}
+
+/// As what timelines of `adapter` can be exported; empty where they cannot.
+fn timeline_export(adapter: &Adapter) -> SemaphoreHandle {
+    const HANDLE: SemaphoreHandle = SemaphoreHandle::OPAQUE_FD;
+    let mut rows = adapter.external_semaphores().iter();
+    let able = rows.any(|row| row.handle == HANDLE && row.timeline && row.exportable);
+    if able { HANDLE } else { SemaphoreHandle::empty() }
 }
 
 fn create_raw(adapter: &Adapter, family: u32) -> Result<ash::Device> {

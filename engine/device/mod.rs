@@ -23,6 +23,7 @@ mod instance;
 mod queue;
 pub mod quirks;
 mod select;
+mod semaphore;
 
 pub use adapter::{Adapter, AdapterKind, DrmNode, Heap, MemoryType, PciAddress, Uuid};
 pub use adopt::AdoptedDevice;
@@ -34,6 +35,8 @@ pub use instance::{Message, MessageSink, Validation, instance_extensions};
 pub use queue::QueueLock;
 pub use select::{AdapterSelector, ParseSelectorError};
 
-pub(crate) use device::DeviceInner;
+pub(crate) use device::{DeviceInner, Image};
 pub(crate) use external::SHARED_BUFFER_USAGE;
 pub(crate) use instance::Instance;
+pub(crate) use queue::{Body, Submit};
+pub(crate) use semaphore::{OwnedSemaphore, SemaphoreHandle, Waits};

@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ash::vk;
+use smallvec::SmallVec;
 
 use super::calls::{Call, Calls};
+use super::semaphore::{SemaphoreHandle, Waits};
 
 /// Guards a `VkQueue` that an application shares with peerbuf.
 ///
@@ -55,7 +57,39 @@ struct State {
     pool: vk::CommandPool,
     submitted: u64,
     idle: Vec<vk::CommandBuffer>,
-    busy: VecDeque<(u64, vk::CommandBuffer)>,
+    busy: VecDeque<Busy>,
+}
+
+/// What a submission uses until it has finished.
+struct Busy {
+    value: u64,
+    commands: SmallVec<[vk::CommandBuffer; 2]>,
+    /// Timelines, signalled elsewhere, that it waits for.
+    gates: SmallVec<[(vk::Semaphore, u64); 1]>,
+    /// Binary semaphores that it waits for or signals, and nothing else does.
+    once: SmallVec<[vk::Semaphore; 2]>,
+}
+
+/// A submission.
+pub(crate) struct Submit<'a> {
+    pub(crate) waits: Waits,
+    pub(crate) body: Body<'a>,
+    /// A binary semaphore to signal when everything so far has finished.
+    pub(crate) signal: Option<vk::Semaphore>,
+}
+
+/// What a submission does.
+pub(crate) enum Body<'a> {
+    /// Commands that are recorded now.
+    Record(&'a mut dyn FnMut(vk::CommandBuffer)),
+    /// Command buffers of an application, between commands that are recorded now.
+    Around {
+        before: &'a mut dyn FnMut(vk::CommandBuffer),
+        commands: &'a [vk::CommandBuffer],
+        after: &'a mut dyn FnMut(vk::CommandBuffer),
+    },
+    /// Nothing: a point behind everything submitted so far.
+    Nothing,
 }
 
 impl Queue {
@@ -63,20 +97,27 @@ impl Queue {
     ///
     /// # Safety
     ///
-    /// `device` is live, was created with that queue (no flags) and with timeline semaphores on.
+    /// `device` is live, was created with that queue (no flags) and with timeline semaphores on, and
+    /// exports timelines as `export`, unless that is empty.
     pub(crate) unsafe fn new(
         device: &ash::Device,
         family: u32,
         index: u32,
         lock: Option<Arc<dyn QueueLock>>,
+        export: SemaphoreHandle,
     ) -> Result<Self, vk::Result> {
         // SAFETY: the caller says that the device was created with this queue.
         let raw = unsafe { device.get_device_queue(family, index) };
         let mut kind = vk::SemaphoreTypeCreateInfo::default()
             .semaphore_type(vk::SemaphoreType::TIMELINE)
             .initial_value(0);
-        let info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
-        // SAFETY: timeline semaphores are on (VUID-VkSemaphoreTypeCreateInfo-timelineSemaphore-03252).
+        let mut exported = vk::ExportSemaphoreCreateInfo::default().handle_types(export);
+        let mut info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
+        if !export.is_empty() {
+            info = info.push_next(&mut exported);
+        }
+        // SAFETY: timeline semaphores are on (VUID-VkSemaphoreTypeCreateInfo-timelineSemaphore-03252),
+        // and, as the caller says, exportable as this (VUID-VkExportSemaphoreCreateInfo-handleTypes-01124).
         let timeline = unsafe { device.create_semaphore(&info, None) }?;
         let info = vk::CommandPoolCreateInfo::default()
             .flags(
@@ -103,6 +144,11 @@ impl Queue {
         })
     }
 
+    /// The timeline that counts submissions.
+    pub(crate) fn timeline(&self) -> vk::Semaphore {
+        self.timeline
+    }
+
     pub(crate) fn family(&self) -> u32 {
         self.family
     }
@@ -117,62 +163,127 @@ impl Queue {
         out.expect("QueueLock::locked calls the work that it is given")
     }
 
-    /// Records commands with `record` and submits them; returns the timeline value they signal.
+    /// Records and submits; returns the timeline value that will be signalled. On an error the waits that
+    /// can be used only once are gone, and nothing else has changed.
     ///
     /// Locks: the queue's own, for the time of recording and submitting.
     pub(crate) fn submit(
         &self,
         device: &ash::Device,
         calls: &Calls,
-        record: impl FnOnce(vk::CommandBuffer),
+        submit: Submit<'_>,
     ) -> Result<u64, vk::Result> {
         let mut state = self.state();
-        calls.enter(Call::QueueSubmit)?;
-        let commands = self.take_idle(device, &mut state)?;
-        let begin = vk::CommandBufferBeginInfo::default()
-            .flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
-        // SAFETY: `commands` is idle, and its pool is locked through `state`.
-        let mut result = unsafe { device.begin_command_buffer(commands, &begin) };
-        if result.is_ok() {
-            record(commands);
-            // SAFETY: it was begun above and is being recorded.
-            result = unsafe { device.end_command_buffer(commands) };
-        }
+        let Submit { waits, body, signal } = submit;
+        let mut own = SmallVec::new();
         let value = state.submitted + 1;
-        let result = result.and_then(|()| self.submit_raw(device, commands, value));
+        let result = calls.enter(Call::QueueSubmit).and_then(|()| {
+            self.reap(device, &mut state)?;
+            let all = self.record(device, &mut state, body, &mut own)?;
+            self.submit_raw(device, &waits, &all, signal, value)
+        });
         match result {
             Ok(()) => {
                 state.submitted = value;
-                state.busy.push_back((value, commands));
+                let gates = waits.timelines().collect();
+                state.busy.push_back(Busy { value, commands: own, gates, once: waits.once });
                 Ok(value)
             }
             Err(code) => {
-                // Not pending, so it may be begun again: the pool allows resets.
-                state.idle.push(commands);
+                // Not pending, so they may be begun again: the pool allows resets.
+                state.idle.extend(own);
+                for semaphore in waits.once {
+                    // SAFETY: by the invariant of `Waits` a live one of this device that nothing else
+                    // uses, and the submission did not come about.
+                    unsafe { device.destroy_semaphore(semaphore, None) };
+                }
                 Err(code)
             }
         }
     }
 
+    /// Records what has to be recorded into buffers of our own, which are added to `own`; returns all
+    /// buffers in their order.
+    fn record(
+        &self,
+        device: &ash::Device,
+        state: &mut State,
+        body: Body<'_>,
+        own: &mut SmallVec<[vk::CommandBuffer; 2]>,
+    ) -> Result<SmallVec<[vk::CommandBuffer; 4]>, vk::Result> {
+        let mut one = |work: &mut dyn FnMut(vk::CommandBuffer)| {
+            let commands = self.take_idle(device, state)?;
+            own.push(commands);
+            let begin = vk::CommandBufferBeginInfo::default()
+                .flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
+            // SAFETY: `commands` is idle, and its pool is locked through `state`.
+            unsafe { device.begin_command_buffer(commands, &begin) }?;
+            work(commands);
+            // SAFETY: it was begun above and is being recorded.
+            unsafe { device.end_command_buffer(commands) }?;
+            Ok(commands)
+        };
+        let mut all = SmallVec::new();
+        match body {
+            Body::Record(work) => all.push(one(work)?),
+            Body::Around { before, commands, after } => {
+                all.push(one(before)?);
+                all.extend_from_slice(commands);
+                all.push(one(after)?);
+            }
+            Body::Nothing => {}
+        }
+        Ok(all)
+    }
+
     fn submit_raw(
         &self,
         device: &ash::Device,
-        commands: vk::CommandBuffer,
+        waits: &Waits,
+        commands: &[vk::CommandBuffer],
+        signal: Option<vk::Semaphore>,
         value: u64,
     ) -> Result<(), vk::Result> {
-        let (commands, semaphores, values) = ([commands], [self.timeline], [value]);
-        let mut timeline =
-            vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(&values);
+        let mut signals: SmallVec<[_; 2]> = SmallVec::from_slice(&[self.timeline]);
+        signals.extend(signal);
+        // The value of a binary semaphore is ignored.
+        let values = [value, 0];
+        // What follows may be anything, a transfer of ownership first of all.
+        let stages: SmallVec<[_; 4]> =
+            waits.semaphores.iter().map(|_| vk::PipelineStageFlags::ALL_COMMANDS).collect();
+        let mut timeline = vk::TimelineSemaphoreSubmitInfo::default()
+            .wait_semaphore_values(&waits.values)
+            .signal_semaphore_values(&values[..signals.len()]);
         let info = [vk::SubmitInfo::default()
-            .command_buffers(&commands)
-            .signal_semaphores(&semaphores)
+            .wait_semaphores(&waits.semaphores)
+            .wait_dst_stage_mask(&stages)
+            .command_buffers(commands)
+            .signal_semaphores(&signals)
             .push_next(&mut timeline)];
         self.with_raw(|raw| {
-            // SAFETY: the command buffer is executable and belongs to the queue's family; the value
-            // is larger than any before (VUID-VkSubmitInfo-pSignalSemaphores-03242), because
-            // `submitted` only grows under its lock; the queue is locked.
+            // SAFETY: the command buffers are executable and belong to the queue's family; the value is
+            // larger than any before (VUID-VkSubmitInfo-pSignalSemaphores-03242), because `submitted`
+            // only grows under its lock; the semaphores are live ones of this device by the invariant of
+            // `Waits`, and the binary ones have a signal under way; the queue is locked.
             unsafe { device.queue_submit(raw, &info, vk::Fence::null()) }
         })
+    }
+
+    /// Whether a binary semaphore may be signalled behind what was submitted here, and waited for
+    /// elsewhere: not while something may depend on a signal that nobody has submitted yet
+    /// (VUID-VkSemaphoreGetFdInfoKHR-handleType-03254, VUID-vkQueueSubmit-pWaitSemaphores-03238), and not
+    /// while a good number of them is under way, each of which is an fd or two.
+    pub(crate) fn may_signal_once(&self, device: &ash::Device) -> Result<bool, vk::Result> {
+        const MANY: usize = 64;
+        let mut state = self.state();
+        self.reap(device, &mut state)?;
+        for &(semaphore, value) in state.busy.iter().flat_map(|busy| &busy.gates) {
+            // SAFETY: timelines that were waited for stay alive as long as the device.
+            if unsafe { device.get_semaphore_counter_value(semaphore) }? < value {
+                return Ok(false);
+            }
+        }
+        Ok(state.busy.iter().map(|busy| busy.once.len()).sum::<usize>() < MANY)
     }
 
     /// The largest value that has been signalled.
@@ -225,7 +336,11 @@ impl Queue {
     /// once.
     pub(crate) unsafe fn destroy(&self, device: &ash::Device) {
         let state = self.state();
-        // SAFETY: the caller says that nothing is running; command buffers go with their pool.
+        for semaphore in state.busy.iter().flat_map(|busy| &busy.once) {
+            // SAFETY: the caller says that nothing is running, so the waits for it are over.
+            unsafe { device.destroy_semaphore(*semaphore, None) };
+        }
+        // SAFETY: as above; command buffers go with their pool.
         unsafe { device.destroy_command_pool(state.pool, None) };
         // SAFETY: as above.
         unsafe { device.destroy_semaphore(self.timeline, None) };
@@ -241,16 +356,6 @@ impl Queue {
         device: &ash::Device,
         state: &mut State,
     ) -> Result<vk::CommandBuffer, vk::Result> {
-        if !state.busy.is_empty() {
-            let completed = self.completed(device)?;
-            while let Some((value, commands)) = state.busy.front().copied() {
-                if value > completed {
-                    break;
-                }
-                state.busy.pop_front();
-                state.idle.push(commands);
-            }
-        }
         if let Some(commands) = state.idle.pop() {
             return Ok(commands);
         }
@@ -260,6 +365,30 @@ impl Queue {
             .command_buffer_count(1);
         // SAFETY: the pool is live and locked through `state`.
         unsafe { device.allocate_command_buffers(&info) }.map(|list| list[0])
+    }
+
+    /// Destroys `semaphore`, which a submission signals, when the timeline has reached `value`.
+    pub(crate) fn keep_until(&self, value: u64, semaphore: vk::Semaphore) {
+        let once = SmallVec::from_slice(&[semaphore]);
+        let (commands, gates) = (SmallVec::new(), SmallVec::new());
+        self.state().busy.push_back(Busy { value, commands, gates, once });
+    }
+
+    /// Takes back what finished submissions used.
+    fn reap(&self, device: &ash::Device, state: &mut State) -> Result<(), vk::Result> {
+        if state.busy.is_empty() {
+            return Ok(());
+        }
+        let completed = self.completed(device)?;
+        while state.busy.front().is_some_and(|busy| busy.value <= completed) {
+            let Some(Busy { commands, once, .. }) = state.busy.pop_front() else { break };
+            state.idle.extend(commands);
+            for semaphore in once {
+                // SAFETY: a live one of this device, whose only wait is over.
+                unsafe { device.destroy_semaphore(semaphore, None) };
+            }
+        }
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -1,13 +1,18 @@
 //! Fences: a promise that something has happened, kept in bounded time.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use crate::device::{Device, DeviceId, DeviceInner};
+use super::bridge::Bridges;
+use super::event::{Callback, CallbackId, Event, Signal};
+use super::primitive::Arc;
+use super::sync_file::{self, SyncFile};
+use crate::device::{Body, Device, DeviceId, DeviceInner, SemaphoreHandle, Submit, Waits};
 use crate::error::{Error, Result};
 
-/// A point on a device's timeline, an event of the host, or nothing to wait for.
+/// A point on a device's timeline, an event of the host, a sync file of the kernel, or nothing to wait
+/// for.
 ///
 /// Cheap to clone. Kernel counterpart: `struct dma_fence`. Signals once, and stays so.
 #[derive(Clone)]
@@ -18,33 +23,7 @@ enum Kind {
     Signalled,
     Point { device: Arc<DeviceInner>, value: u64 },
     Host(Arc<Event>),
-}
-
-/// Something that the host does, and says when it has.
-#[derive(Default)]
-struct Event {
-    done: Mutex<bool>,
-    changed: Condvar,
-}
-
-/// Signals a host fence when it is dropped, so that no fence outlives its work unsignalled: not after
-/// an error, and not after a panic. From [`crate::Engine::host_fence`].
-///
-/// Whoever holds it owes the others its drop in bounded time; it may not depend on a user.
-#[must_use = "dropping it signals the fence"]
-pub struct Signal(Arc<Event>);
-
-impl fmt::Debug for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Signal")
-    }
-}
-
-impl Drop for Signal {
-    fn drop(&mut self) {
-        *self.0.done.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.0.changed.notify_all();
-    }
+    SyncFile(Arc<SyncFile>),
 }
 
 impl Fence {
@@ -59,64 +38,188 @@ impl Fence {
 
     /// A fence for work of the host, and what signals it.
     pub(crate) fn host() -> (Self, Signal) {
-        let event = Arc::<Event>::default();
-        (Self(Kind::Host(Arc::clone(&event))), Signal(event))
+        let (event, signal) = Signal::new();
+        (Self(Kind::Host(event)), signal)
+    }
+
+    /// A stranger's fence, from a sync file: what `DMA_BUF_IOCTL_EXPORT_SYNC_FILE`,
+    /// `vkGetSemaphoreFdKHR` with `SYNC_FD`, EGL or KMS give.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] with `ENOTTY` if it is something else.
+    pub fn from_sync_file(fd: OwnedFd) -> Result<Self> {
+        SyncFile::new(fd).map(|file| Self(Kind::SyncFile(Arc::new(file))))
     }
 
     /// Whether it has signalled.
     ///
     /// # Errors
     ///
-    /// [`Error::DeviceLost`]: it never will, and nothing is running any more.
+    /// Errors travel with fences: [`Error::DeviceLost`], it never will, and nothing is running any more;
+    /// [`Error::WorkFailed`], it has, and the work behind it went wrong.
     pub fn is_signalled(&self) -> Result<bool> {
         match &self.0 {
             Kind::Signalled => Ok(true),
             Kind::Point { device, value } => device.reached(*value),
-            Kind::Host(event) => Ok(*event.done.lock().unwrap_or_else(PoisonError::into_inner)),
+            Kind::Host(event) => match event.outcome() {
+                None => Ok(false),
+                Some(outcome) => self.outcome(outcome).map(|()| true),
+            },
+            Kind::SyncFile(file) => match file.status()? {
+                None => Ok(false),
+                Some(status) => self.outcome(status.map_err(|_| REPORTED)).map(|()| true),
+            },
         }
     }
 
-    /// Waits until it signals.
+    /// Waits until it signals: looks, yields a few times, then sleeps.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] after `timeout`, [`Error::DeviceLost`].
+    /// [`Error::Timeout`] after `timeout`; those of [`Fence::is_signalled`].
     ///
     /// Locks: none.
     pub fn wait(&self, timeout: Duration) -> Result<()> {
         let done = match &self.0 {
             Kind::Signalled => true,
             Kind::Point { device, value } => device.wait(*value, timeout)?,
-            Kind::Host(event) => event.wait(timeout),
+            Kind::Host(event) => match event.wait(timeout) {
+                None => false,
+                Some(outcome) => return self.outcome(outcome),
+            },
+            Kind::SyncFile(file) => file.wait(timeout)? && self.is_signalled()?,
         };
         if done { Ok(()) } else { Err(Error::Timeout { what: self.to_string(), after: timeout }) }
+    }
+
+    fn outcome(&self, outcome: Result<(), &'static str>) -> Result<()> {
+        outcome.map_err(|why| Error::WorkFailed { what: self.to_string(), why })
+    }
+
+    /// Its sync file: for KMS, EGL, a stranger's dma-buf. Signals with it, or a little later: when all
+    /// that the device was given before this call has finished.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for work of the host, for devices that export no `SYNC_FD`, and for a
+    /// device whose queue waits for a signal that is still to come: wait for the fence instead;
+    /// [`Error::FdLimit`], [`Error::DeviceLost`], or what a call said.
+    pub fn to_sync_file(&self) -> Result<OwnedFd> {
+        let missing = |device: &str, missing: &str| Error::Unsupported {
+            device: device.to_owned(),
+            missing: missing.into(),
+        };
+        match &self.0 {
+            Kind::SyncFile(file) => rustix::io::fcntl_dupfd_cloexec(file.fd(), 0)
+                .map_err(|errno| Error::os("fcntl(F_DUPFD_CLOEXEC)", errno)),
+            Kind::Point { device, .. } => {
+                if !device.shares_semaphores(SemaphoreHandle::SYNC_FD, false).0 {
+                    return Err(missing(device.name(), "semaphores as SYNC_FD"));
+                }
+                if !device.may_signal_once()? {
+                    return Err(missing(device.name(), "work that waits for nobody but devices"));
+                }
+                let fd = super::waits::signal_behind(device, SemaphoreHandle::SYNC_FD)?;
+                fd.ok_or_else(|| missing(device.name(), "anything to wait for: it has signalled"))
+            }
+            Kind::Host(_) => Err(missing("the host", "sync files")),
+            Kind::Signalled => Err(missing("the host", "sync files of nothing")),
+        }
+    }
+
+    /// Calls `callback` when it signals: at the latest on a thread of the host that waits for it. `None`
+    /// if it has signalled already, and then the callback has been called, here.
+    pub(crate) fn on_signal(
+        &self,
+        bridges: &Bridges,
+        callback: Callback,
+    ) -> Result<Option<CallbackId>> {
+        if self.is_over() {
+            callback();
+            return Ok(None);
+        }
+        match &self.0 {
+            Kind::Host(event) => Ok(event.add_callback(callback).map_or_else(
+                |late| {
+                    late();
+                    None
+                },
+                Some,
+            )),
+            Kind::Point { device, value } => Ok(Some(bridges.of(device)?.call(*value, callback))),
+            Kind::Signalled | Kind::SyncFile(_) => Err(Error::Unsupported {
+                device: "the host".into(),
+                missing: "callbacks of strangers' fences".into(),
+            }),
+        }
+    }
+
+    /// Takes a callback back; whether it had not been called, and now will not be.
+    pub(crate) fn forget_callback(&self, bridges: &Bridges, id: CallbackId) -> Result<bool> {
+        match &self.0 {
+            Kind::Host(event) => Ok(event.remove_callback(id)),
+            Kind::Point { device, .. } => Ok(bridges.of(device)?.cancel(id)),
+            Kind::Signalled | Kind::SyncFile(_) => Ok(false),
+        }
     }
 
     /// The device whose timeline it is on; `None` for the host's and for nothing to wait for.
     pub fn device(&self) -> Option<DeviceId> {
         match &self.0 {
             Kind::Point { device, .. } => Some(device.id()),
-            Kind::Signalled | Kind::Host(_) => None,
+            Kind::Signalled | Kind::Host(_) | Kind::SyncFile(_) => None,
         }
     }
 
     /// Whether waiting for `self` is enough to know that `other` has signalled: the same timeline, no
     /// earlier.
-    pub(super) fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (_, Kind::Signalled) => true,
             (Kind::Point { device, value }, Kind::Point { device: other, value: earlier }) => {
                 Arc::ptr_eq(device, other) && value >= earlier
             }
             (Kind::Host(event), Kind::Host(other)) => Arc::ptr_eq(event, other),
+            (Kind::SyncFile(file), Kind::SyncFile(other)) => Arc::ptr_eq(file, other),
             _ => false,
         }
     }
 
-    /// Whether nothing needs to wait any more: it has signalled, or its device is lost and has nothing
-    /// running. A query that fails otherwise says nothing.
+    /// Whether nothing needs to wait any more: it has signalled, with or without an error, or its device
+    /// is lost and has nothing running. A query that fails otherwise says nothing.
     pub(crate) fn is_over(&self) -> bool {
-        self.is_signalled().unwrap_or_else(|error| error.is_device_lost())
+        self.is_signalled().unwrap_or_else(|error| is_final(&error))
+    }
+
+    /// The error that its work ended with.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.is_signalled().err().filter(is_final)
+    }
+
+    /// Whether only the host can wait for it on behalf of `device`'s queue. Work of the host is such: a
+    /// queue waits for nothing that devices or the kernel have not promised to finish.
+    pub(crate) fn is_for_host(&self, device: &DeviceInner) -> bool {
+        match &self.0 {
+            Kind::Host(_) => true,
+            Kind::SyncFile(_) => !device.shares_semaphores(SemaphoreHandle::SYNC_FD, false).1,
+            Kind::Signalled | Kind::Point { .. } => false,
+        }
+    }
+
+    /// The device and the value of a point on a timeline.
+    pub(super) fn point(&self) -> Option<(&Arc<DeviceInner>, u64)> {
+        match &self.0 {
+            Kind::Point { device, value } => Some((device, *value)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn sync_file(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            Kind::SyncFile(file) => Some(file.fd()),
+            _ => None,
+        }
     }
 
     /// Whether it is on the timeline of this device. Numbers of devices repeat from engine to engine.
@@ -125,12 +228,24 @@ impl Fence {
     }
 }
 
-impl Event {
-    fn wait(&self, timeout: Duration) -> bool {
-        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(done, timeout, |done| !*done);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+/// What a fence of the kernel says when its work went wrong.
+const REPORTED: &str = "the kernel says that it failed";
+
+/// Whether an error says that the work behind a fence has come to its end.
+fn is_final(error: &Error) -> bool {
+    matches!(error, Error::DeviceLost { .. } | Error::WorkFailed { .. })
+}
+
+/// One sync file that signals when all have.
+pub(crate) fn merge_sync_files(files: Vec<OwnedFd>) -> Result<Option<OwnedFd>> {
+    let mut merged: Option<OwnedFd> = None;
+    for file in files {
+        merged = Some(match merged {
+            Some(one) => sync_file::merge(one.as_fd(), file.as_fd())?,
+            None => file,
+        });
     }
+    Ok(merged)
 }
 
 impl fmt::Display for Fence {
@@ -139,6 +254,7 @@ impl fmt::Display for Fence {
             Kind::Signalled => f.write_str("nothing"),
             Kind::Point { device, value } => write!(f, "submission {value} on {}", device.name()),
             Kind::Host(_) => f.write_str("work of the host"),
+            Kind::SyncFile(_) => f.write_str("a stranger's work"),
         }
     }
 }
@@ -157,7 +273,8 @@ impl Device {
     ///
     /// [`Error::DeviceLost`], or what `vkQueueSubmit` said.
     pub fn submitted(&self) -> Result<Fence> {
-        Ok(Fence::new(&self.0, self.0.submit(|_| {})?))
+        let submit = Submit { waits: Waits::default(), body: Body::Nothing, signal: None };
+        Ok(Fence::new(&self.0, self.0.submit_as(submit)?))
     }
 }
 

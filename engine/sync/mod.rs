@@ -19,19 +19,28 @@
 //! What is not here: cross-device waits on the GPU. Today a device waits for another one's work through
 //! the host.
 
+mod bridge;
+mod event;
 mod fence;
 mod fences;
 mod lock_set;
 mod primitive;
 mod reservation;
 mod retire;
+mod sync_file;
 #[cfg(test)]
 mod tests;
+mod waits;
 
-pub use fence::{Fence, Signal};
+pub use event::{CallbackId, Signal};
+pub use fence::Fence;
 pub use fences::Usage;
+pub use waits::WaitRoute;
 
+pub(crate) use bridge::Bridges;
+pub(crate) use fence::merge_sync_files;
 pub(crate) use fences::Fences;
 pub(crate) use lock_set::{Index, Locked, TimedOut, lock_many};
 pub(crate) use reservation::{Guard, Reservation, WaitQueues};
 pub(crate) use retire::{Retire, Retired};
+pub(crate) use waits::waits_on;

@@ -12,13 +12,14 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until there is a value, or until `end`.
-pub(super) fn wait_until<T: Copy>(
+/// Waits until `pick` finds a value, or until `end`.
+pub(super) fn wait_until<T, R>(
     changed: &Condvar,
-    value: MutexGuard<'_, Option<T>>,
+    guard: MutexGuard<'_, T>,
     end: Instant,
-) -> Option<T> {
+    pick: impl Fn(&T) -> Option<R>,
+) -> Option<R> {
     let left = end.saturating_duration_since(Instant::now());
-    let waited = changed.wait_timeout_while(value, left, |value| value.is_none());
-    *waited.unwrap_or_else(PoisonError::into_inner).0
+    let waited = changed.wait_timeout_while(guard, left, |value| pick(value).is_none());
+    pick(&waited.unwrap_or_else(PoisonError::into_inner).0)
 }

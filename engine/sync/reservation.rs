@@ -289,7 +289,7 @@ impl<T> Reservation<T> {
 impl Waiter {
     /// `None` when the bound of the wait is over.
     fn wait(&self, end: Instant) -> Option<Verdict> {
-        wait_until(&self.changed, lock(&self.verdict), end)
+        wait_until(&self.changed, lock(&self.verdict), end, |verdict| *verdict)
     }
 
     /// Called with the line locked.
@@ -314,6 +314,23 @@ pub(crate) struct Guard<'a, T> {
     queues: &'a WaitQueues,
     /// The rank check counts per thread, so a guard stays on its own.
     _stays: PhantomData<*const ()>,
+}
+
+impl<T> Guard<'_, T> {
+    /// Lets go of the lock for as long as `work` runs, whatever its end. What the lock protects may be
+    /// different afterwards.
+    pub(crate) fn unlocked<R>(&mut self, work: impl FnOnce() -> R) -> R {
+        struct Again<'g, 'a, T>(&'g mut Guard<'a, T>);
+        impl<T> Drop for Again<'_, '_, T> {
+            fn drop(&mut self) {
+                std::mem::forget(self.0.lock.lock(self.0.queues));
+            }
+        }
+        note_released(1);
+        self.lock.release(self.queues);
+        let _again = Again(self);
+        work()
+    }
 }
 
 impl<T> Deref for Guard<'_, T> {

@@ -8,19 +8,24 @@ use ash::vk;
 
 use super::ownership::{Scope, acquire, release};
 use super::span::Span;
-use crate::device::DeviceInner;
+use crate::device::{DeviceInner, Waits};
 use crate::error::Result;
 use crate::sync::Fence;
 
-/// Copies `from` to `to`, which have the same length and do not overlap; both are views of `device`.
+/// Copies `from` to `to`, which have the same length and do not overlap; both are views of `device`,
+/// whose queue waits for `waits` first.
 ///
-/// The caller has waited for whatever runs on other devices, and keeps both views alive until the
-/// fence signals. Does not wait.
-pub(crate) fn copy(device: &Arc<DeviceInner>, from: Span<'_>, to: Span<'_>) -> Result<Fence> {
+/// The caller keeps both views alive until the fence signals. Does not wait.
+pub(crate) fn copy(
+    device: &Arc<DeviceInner>,
+    waits: Waits,
+    from: Span<'_>,
+    to: Span<'_>,
+) -> Result<Fence> {
     debug_assert_eq!(from.len, to.len);
     let region =
         [vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size: from.len }];
-    submit(device, &[from, to], |commands| {
+    submit(device, waits, &[from, to], |commands| {
         // SAFETY: both buffers are live, of this device and bound, with transfer usages; the region
         // lies within both and, as the caller says, does not overlap itself
         // (VUID-vkCmdCopyBuffer-pRegions-00117).
@@ -31,14 +36,15 @@ pub(crate) fn copy(device: &Arc<DeviceInner>, from: Span<'_>, to: Span<'_>) -> R
     })
 }
 
-/// Copies `span` to the beginning of a staging buffer of the same device. As [`copy`] otherwise.
+/// Copies `span` to the beginning of a staging buffer of the same device. The caller has waited for
+/// whatever runs on other devices. As [`copy`] otherwise.
 pub(crate) fn to_staging(
     device: &Arc<DeviceInner>,
     span: Span<'_>,
     staging: vk::Buffer,
 ) -> Result<Fence> {
     let region = [vk::BufferCopy { src_offset: span.offset, dst_offset: 0, size: span.len }];
-    submit(device, &[span], |commands| {
+    submit(device, Waits::default(), &[span], |commands| {
         // SAFETY: both buffers are live, of this device and bound, with transfer usages; the region
         // lies within both.
         unsafe { device.raw().cmd_copy_buffer(commands, span.view.buffer(), staging, &region) };
@@ -69,16 +75,16 @@ pub(crate) fn from_staging_parts(
         size: part.end - part.start,
     };
     let regions: Vec<_> = parts.iter().map(region).collect();
-    submit(device, &[span], |commands| {
+    submit(device, Waits::default(), &[span], |commands| {
         // SAFETY: as in `to_staging`; there is a region, and none is empty or overlaps another one
         // (VUID-vkCmdCopyBuffer-regionCount-arraylength, VUID-VkBufferCopy-size-01988).
         unsafe { device.raw().cmd_copy_buffer(commands, staging, span.view.buffer(), &regions) };
     })
 }
 
-/// Fills `span` with zeros. As [`copy`] in everything else. Offset and length are multiples of 4.
+/// Fills `span` with zeros. As [`to_staging`] in everything else. Offset and length are multiples of 4.
 pub(crate) fn zero(device: &Arc<DeviceInner>, span: Span<'_>) -> Result<Fence> {
-    submit(device, &[span], |commands| {
+    submit(device, Waits::default(), &[span], |commands| {
         // SAFETY: the buffer is live, of this device, with transfer usage; offset and length are
         // multiples of 4 (VUID-vkCmdFillBuffer-dstOffset-00025, -size-00028): slots are multiples of
         // 256 bytes and are scrubbed as a whole.
@@ -90,11 +96,12 @@ pub(crate) fn zero(device: &Arc<DeviceInner>, span: Span<'_>) -> Result<Fence> {
 
 fn submit(
     device: &Arc<DeviceInner>,
+    waits: Waits,
     spans: &[Span<'_>],
-    record: impl FnOnce(vk::CommandBuffer),
+    mut record: impl FnMut(vk::CommandBuffer),
 ) -> Result<Fence> {
     debug_assert!(spans.iter().all(|span| Arc::ptr_eq(span.view.device(), device)));
-    let value = device.submit(|commands| {
+    let value = device.submit(waits, |commands| {
         // SAFETY: the queue began `commands` for this device's family.
         unsafe { acquire(device, commands, spans, Scope::TRANSFER) };
         record(commands);

@@ -12,7 +12,7 @@ use ash::vk;
 
 use super::ownership::{Scope, acquire, release};
 use super::span::Span;
-use crate::device::DeviceInner;
+use crate::device::{DeviceInner, Waits};
 use crate::error::{Error, Result};
 use crate::memory::staging::{Direction, Staging, StagingBuffer};
 use crate::sync::Fence;
@@ -272,7 +272,7 @@ impl Passes {
         // The same span twice would be handed over twice.
         let spans = if matches!(pass, Pass::Copy) { &spans[..] } else { &spans[..1] };
         let bytes: Vec<u8> = parameters.iter().flat_map(|word| word.to_ne_bytes()).collect();
-        let value = self.device.submit(|commands| {
+        let value = self.device.submit(Waits::default(), |commands| {
             // SAFETY: the queue began `commands` for this device's family.
             unsafe { acquire(&self.device, commands, spans, Scope::COMPUTE) };
             let (point, layout) = (vk::PipelineBindPoint::COMPUTE, self.layout);

@@ -1,0 +1,232 @@
+//! Semaphores that cross the border of a device: made, given out as fds, taken in.
+//!
+//! Vulkan: `VK_KHR_external_semaphore_fd`. What a driver says about them is a fact of its adapter
+//! ([`super::ExternalSemaphores`]); which kind is used between two devices is decided in
+//! [`crate::sync`].
+#![expect(unsafe_code, reason = "creating, exporting and importing semaphores of a live device")]
+
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+
+use ash::vk;
+use smallvec::SmallVec;
+
+use super::calls::Call;
+use super::device::DeviceInner;
+use crate::error::{Error, Result};
+
+/// What a submission waits for before its first command.
+///
+/// # Invariants
+///
+/// Every semaphore is a live one of the device that the submission goes to. Timelines stay alive as
+/// long as that device; the binary ones in `once` belong to this, and to the queue once submitted.
+#[derive(Debug, Default)]
+pub(crate) struct Waits {
+    /// Values of binary semaphores are ignored.
+    pub(super) semaphores: SmallVec<[vk::Semaphore; 4]>,
+    pub(super) values: SmallVec<[u64; 4]>,
+    pub(super) once: SmallVec<[vk::Semaphore; 2]>,
+}
+
+impl Waits {
+    /// Waits until a timeline of the device has reached `value`.
+    pub(crate) fn timeline(&mut self, semaphore: vk::Semaphore, value: u64) {
+        match self.semaphores.iter().position(|&known| known == semaphore) {
+            Some(at) => self.values[at] = self.values[at].max(value),
+            None => {
+                self.semaphores.push(semaphore);
+                self.values.push(value);
+            }
+        }
+    }
+
+    /// Waits for a binary semaphore, which is then used up.
+    pub(crate) fn once(&mut self, semaphore: OwnedSemaphore<'_>) {
+        let raw = semaphore.into_raw();
+        self.semaphores.push(raw);
+        self.values.push(0);
+        self.once.push(raw);
+    }
+
+    /// The timelines among them, each with the value that is waited for.
+    pub(super) fn timelines(&self) -> impl Iterator<Item = (vk::Semaphore, u64)> + '_ {
+        let all = self.semaphores.iter().copied().zip(self.values.iter().copied());
+        all.filter(|(semaphore, _)| !self.once.contains(semaphore))
+    }
+}
+
+/// A semaphore that nothing uses yet, destroyed when dropped.
+#[derive(Debug)]
+pub(crate) struct OwnedSemaphore<'d> {
+    device: &'d DeviceInner,
+    raw: vk::Semaphore,
+}
+
+impl OwnedSemaphore<'_> {
+    pub(crate) fn raw(&self) -> vk::Semaphore {
+        self.raw
+    }
+
+    /// Gives it up to somebody who destroys it.
+    pub(crate) fn into_raw(self) -> vk::Semaphore {
+        let raw = self.raw;
+        std::mem::forget(self);
+        raw
+    }
+}
+
+impl Drop for OwnedSemaphore<'_> {
+    fn drop(&mut self) {
+        // SAFETY: live, and in no submission: those take it by `into_raw`.
+        unsafe { self.device.raw().destroy_semaphore(self.raw, None) };
+    }
+}
+
+/// The way by which a semaphore's payload travels.
+pub(crate) use vk::ExternalSemaphoreHandleTypeFlags as SemaphoreHandle;
+
+impl DeviceInner {
+    /// Whether the device gives semaphores out, and takes them in, as such a handle.
+    pub(crate) fn shares_semaphores(
+        &self,
+        handle: SemaphoreHandle,
+        timeline: bool,
+    ) -> (bool, bool) {
+        if self.semaphore_fd().is_none() {
+            return (false, false);
+        }
+        let rows = self.adapter().external_semaphores().iter();
+        let row = rows.copied().find(|row| row.handle == handle && row.timeline == timeline);
+        row.map_or((false, false), |row| (row.exportable, row.importable))
+    }
+
+    /// A new timeline at 0, for this device alone.
+    pub(crate) fn create_timeline(&self) -> Result<OwnedSemaphore<'_>> {
+        self.create_semaphore(vk::SemaphoreType::TIMELINE, SemaphoreHandle::empty())
+    }
+
+    /// A new binary semaphore, exportable as `handle` unless that is empty.
+    pub(crate) fn create_binary(&self, handle: SemaphoreHandle) -> Result<OwnedSemaphore<'_>> {
+        self.create_semaphore(vk::SemaphoreType::BINARY, handle)
+    }
+
+    fn create_semaphore(
+        &self,
+        kind: vk::SemaphoreType,
+        handle: SemaphoreHandle,
+    ) -> Result<OwnedSemaphore<'_>> {
+        const CALL: Call = Call::CreateSemaphore;
+        let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(kind);
+        let mut export = vk::ExportSemaphoreCreateInfo::default().handle_types(handle);
+        let mut info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
+        if !handle.is_empty() {
+            info = info.push_next(&mut export);
+        }
+        let made = self.calls().enter(CALL).and_then(|()| {
+            // SAFETY: the device is live, with timeline semaphores on; the handle type is one that the
+            // adapter exports (VUID-VkExportSemaphoreCreateInfo-handleTypes-01124): callers look at
+            // `shares_semaphores` first.
+            unsafe { self.raw().create_semaphore(&info, None) }
+        });
+        made.map(|raw| OwnedSemaphore { device: self, raw })
+            .map_err(|code| self.error(CALL.name(), code))
+    }
+
+    /// Exports the payload of `semaphore`; `Ok(None)` where the driver says that it has signalled
+    /// already (a `SYNC_FD` of −1).
+    ///
+    /// # Safety
+    ///
+    /// `semaphore` is one of this device, created for export as `handle`. For a `SYNC_FD` a signal of
+    /// it, and of everything that it depends on, has been submitted
+    /// (VUID-VkSemaphoreGetFdInfoKHR-handleType-03254), and nobody waits for it.
+    pub(crate) unsafe fn export_semaphore(
+        &self,
+        semaphore: vk::Semaphore,
+        handle: SemaphoreHandle,
+    ) -> Result<Option<OwnedFd>> {
+        const CALL: Call = Call::GetSemaphoreFd;
+        let ext = self.semaphore_fd().ok_or_else(|| no_semaphore_fd(self))?;
+        let info = vk::SemaphoreGetFdInfoKHR::default().semaphore(semaphore).handle_type(handle);
+        let raw = self.calls().enter(CALL).and_then(|()| {
+            // SAFETY: the caller's contract.
+            unsafe { ext.get_semaphore_fd(&info) }
+        });
+        let raw = raw.map_err(|code| self.error(CALL.name(), code))?;
+        if raw == -1 && handle == SemaphoreHandle::SYNC_FD {
+            return Ok(None);
+        }
+        // SAFETY: the driver returned it to this caller, who owns it.
+        unsafe { crate::memory::dma_buf::own(raw, CALL.name()) }.map(Some)
+    }
+
+    /// Gives `semaphore` the payload of an fd: for good, or, for a `SYNC_FD`, until it is waited for.
+    ///
+    /// # Safety
+    ///
+    /// `semaphore` is one of this device that nothing uses yet, of the kind that was exported; an
+    /// `OPAQUE_FD` is of the same driver and device (VUID-VkImportSemaphoreFdInfoKHR-fd-01544).
+    pub(crate) unsafe fn import_semaphore(
+        &self,
+        semaphore: vk::Semaphore,
+        handle: SemaphoreHandle,
+        fd: OwnedFd,
+    ) -> Result<()> {
+        const CALL: Call = Call::ImportSemaphoreFd;
+        let ext = self.semaphore_fd().ok_or_else(|| no_semaphore_fd(self))?;
+        let temporary = if handle == SemaphoreHandle::SYNC_FD {
+            vk::SemaphoreImportFlags::TEMPORARY
+        } else {
+            vk::SemaphoreImportFlags::empty()
+        };
+        // The driver owns the fd once, and only if, the import succeeded.
+        let raw = fd.into_raw_fd();
+        let info = vk::ImportSemaphoreFdInfoKHR::default()
+            .semaphore(semaphore)
+            .handle_type(handle)
+            .flags(temporary)
+            .fd(raw);
+        let done = self.calls().enter(CALL).and_then(|()| {
+            // SAFETY: the caller's contract; sync fds are taken in temporarily
+            // (VUID-VkImportSemaphoreFdInfoKHR-handleType-07307).
+            unsafe { ext.import_semaphore_fd(&info) }
+        });
+        done.map_err(|code| {
+            // SAFETY: the import failed, so `raw` is still ours ("Importing a semaphore payload from a
+            // file descriptor transfers ownership", on success).
+            drop(unsafe { OwnedFd::from_raw_fd(raw) });
+            self.error(CALL.name(), code)
+        })
+    }
+
+    /// The value of one of this device's timelines.
+    pub(crate) fn timeline_value(&self, semaphore: vk::Semaphore) -> Result<u64> {
+        // SAFETY: by the callers' invariant a live timeline of this device.
+        unsafe { self.raw().get_semaphore_counter_value(semaphore) }
+            .map_err(|code| self.error("vkGetSemaphoreCounterValue", code))
+    }
+
+    /// Signals one of this device's timelines from the host.
+    ///
+    /// # Safety
+    ///
+    /// `semaphore` is a live timeline of this device that only the caller signals, and `value` is larger
+    /// than its own (VUID-VkSemaphoreSignalInfo-value-03258).
+    pub(crate) unsafe fn signal_timeline(
+        &self,
+        semaphore: vk::Semaphore,
+        value: u64,
+    ) -> Result<()> {
+        let info = vk::SemaphoreSignalInfo::default().semaphore(semaphore).value(value);
+        // SAFETY: the caller's contract.
+        unsafe { self.raw().signal_semaphore(&info) }
+            .map_err(|code| self.error("vkSignalSemaphore", code))
+    }
+}
+
+fn no_semaphore_fd(device: &DeviceInner) -> Error {
+    Error::Unsupported {
+        device: device.name().to_owned(),
+        missing: "VK_KHR_external_semaphore_fd".into(),
+    }
+}

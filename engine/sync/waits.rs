@@ -1,0 +1,246 @@
+//! How a device's queue waits for work that runs elsewhere.
+//!
+//! Best first: its own timeline, which needs no wait; the other one's timeline, taken in as a semaphore;
+//! a sync file, or an opaque fd, of a binary semaphore; the bridge.
+#![expect(unsafe_code, reason = "semaphores from device to device")]
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use super::bridge::Bridges;
+use super::fence::Fence;
+use crate::device::{Body, DeviceInner, Image, OwnedSemaphore, SemaphoreHandle, Submit, Waits};
+use crate::error::Result;
+
+/// How one device's queue waits for another one's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WaitRoute {
+    /// It is the same queue, which keeps its own order.
+    SameTimeline,
+    /// The other device's timeline semaphore, exported once as an `OPAQUE_FD`: same driver and device.
+    SharedTimeline,
+    /// A binary semaphore for each wait, as a `SYNC_FD`: a fence of the kernel.
+    SyncFd,
+    /// A binary semaphore for each wait, as an `OPAQUE_FD`: same driver and device.
+    OpaqueFd,
+    /// A thread of the host that waits for the one and signals the other.
+    Bridge,
+}
+
+impl WaitRoute {
+    /// The best that the two devices have, by what their drivers say.
+    pub(crate) fn between(source: &DeviceInner, target: &DeviceInner) -> Self {
+        if std::ptr::eq(source, target) {
+            return Self::SameTimeline;
+        }
+        let same = source.adapter().same_driver_and_device(target.adapter());
+        let shared = |handle, timeline| {
+            source.shares_semaphores(handle, timeline).0
+                && target.shares_semaphores(handle, timeline).1
+        };
+        if same && shared(SemaphoreHandle::OPAQUE_FD, true) {
+            Self::SharedTimeline
+        } else if shared(SemaphoreHandle::SYNC_FD, false) {
+            Self::SyncFd
+        } else if same && shared(SemaphoreHandle::OPAQUE_FD, false) {
+            Self::OpaqueFd
+        } else {
+            Self::Bridge
+        }
+    }
+
+    /// The short name used in reports and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SameTimeline => "same_timeline",
+            Self::SharedTimeline => "shared_timeline",
+            Self::SyncFd => "sync_fd",
+            Self::OpaqueFd => "opaque_fd",
+            Self::Bridge => "bridge",
+        }
+    }
+}
+
+impl fmt::Display for WaitRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What `target`'s next submission must wait for so that it comes after `fences`, without blocking the
+/// caller. Fences that [`Fence::is_for_host`] names are passed over: the caller has waited for them.
+///
+/// # Errors
+///
+/// What making, exporting or importing a semaphore said, where the bridge could not help either.
+///
+/// Locks: none may be held but reservations; takes queues'.
+pub(crate) fn waits_on(
+    bridges: &Bridges,
+    target: &Arc<DeviceInner>,
+    fences: &[Fence],
+) -> Result<Waits> {
+    let mut waits = Waiting { bridges, target, waits: Waits::default() };
+    // One wait per device: of its fences the last.
+    for fence in fences {
+        let later = |other: &Fence| fence.covers(other) || !other.covers(fence);
+        if fence.is_over() || fence.is_on(target) || !fences.iter().all(later) {
+            continue;
+        }
+        waits.add(fence)?;
+    }
+    Ok(waits.finish())
+}
+
+struct Waiting<'a> {
+    bridges: &'a Bridges,
+    target: &'a Arc<DeviceInner>,
+    waits: Waits,
+}
+
+impl Waiting<'_> {
+    fn add(&mut self, fence: &Fence) -> Result<()> {
+        if let Some(fd) = fence.sync_file() {
+            let fd = crate::memory::dma_buf::duplicate(fd, self.target.calls())?;
+            return self.take_in(fd, SemaphoreHandle::SYNC_FD);
+        }
+        // Work of the host is the caller's to wait for.
+        let Some((source, value)) = fence.point() else { return Ok(()) };
+        match WaitRoute::between(source, self.target) {
+            WaitRoute::SameTimeline => Ok(()),
+            WaitRoute::SharedTimeline => self.timeline(source, value),
+            WaitRoute::SyncFd => self.binary(source, value, SemaphoreHandle::SYNC_FD),
+            WaitRoute::OpaqueFd => self.binary(source, value, SemaphoreHandle::OPAQUE_FD),
+            WaitRoute::Bridge => self.bridge(source, value),
+        }
+    }
+
+    /// The other device's own timeline. Taken in once, and kept.
+    fn timeline(&mut self, source: &Arc<DeviceInner>, value: u64) -> Result<()> {
+        let image = self.target.image_of(source.id(), || {
+            let image = self.target.create_timeline()?;
+            let taken = take_timeline_in(source, &image, self.target);
+            Ok(match taken {
+                Ok(()) => Image::Shared(image.into_raw()),
+                Err(error) => {
+                    tracing::warn!(%error, "no shared timeline; the bridge shows it");
+                    // It may have taken half of an import in, so it is not used again.
+                    Image::Shown(self.target.create_timeline()?.into_raw())
+                }
+            })
+        })?;
+        match image {
+            Image::Shared(image) => {
+                self.waits.timeline(image, value);
+                Ok(())
+            }
+            Image::Shown(_) => self.bridge(source, value),
+        }
+    }
+
+    /// A binary semaphore behind everything that the other device has been given so far. Not where that
+    /// depends on a signal that is still to be submitted, nor where many are under way, since each is an
+    /// fd or two; there, and where a call fails, the bridge.
+    fn binary(
+        &mut self,
+        source: &Arc<DeviceInner>,
+        value: u64,
+        handle: SemaphoreHandle,
+    ) -> Result<()> {
+        if !source.may_signal_once()? {
+            return self.bridge(source, value);
+        }
+        match signal_behind(source, handle) {
+            Ok(Some(fd)) => match self.take_in(fd, handle) {
+                Err(error) if !error.is_device_lost() => self.instead(source, value, &error),
+                other => other,
+            },
+            // It has signalled meanwhile.
+            Ok(None) => Ok(()),
+            Err(error) if error.is_device_lost() => Err(error),
+            Err(error) => self.instead(source, value, &error),
+        }
+    }
+
+    fn instead(
+        &mut self,
+        source: &Arc<DeviceInner>,
+        value: u64,
+        error: &crate::Error,
+    ) -> Result<()> {
+        tracing::warn!(%error, "no semaphore from {} to {}", source.name(), self.target.name());
+        self.bridge(source, value)
+    }
+
+    fn take_in(&mut self, fd: OwnedFd, handle: SemaphoreHandle) -> Result<()> {
+        let semaphore = self.target.create_binary(SemaphoreHandle::empty())?;
+        // SAFETY: it was just made, as the binary semaphore that was exported, or a sync file can be;
+        // opaque fds only between equal drivers and devices (`WaitRoute::between`).
+        unsafe { self.target.import_semaphore(semaphore.raw(), handle, fd) }?;
+        self.waits.once(semaphore);
+        Ok(())
+    }
+
+    fn bridge(&mut self, source: &Arc<DeviceInner>, value: u64) -> Result<()> {
+        let bridge = self.bridges.of(source)?;
+        let image = self.target.image_of(source.id(), || {
+            Ok(Image::Shown(self.target.create_timeline()?.into_raw()))
+        })?;
+        let Image::Shown(image) = image else {
+            // Some calls failed and some did not; what was taken in is as good.
+            return self.timeline(source, value);
+        };
+        if self.target.timeline_value(image)? < value {
+            bridge.show(value, self.target, image);
+            self.waits.timeline(image, value);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Waits {
+        self.waits
+    }
+}
+
+/// Submits the signal of a new binary semaphore behind everything that `source` has been given so far,
+/// and exports it; `Ok(None)` if it has signalled already.
+pub(super) fn signal_behind(
+    source: &DeviceInner,
+    handle: SemaphoreHandle,
+) -> Result<Option<OwnedFd>> {
+    let semaphore: OwnedSemaphore<'_> = source.create_binary(handle)?;
+    let raw = semaphore.raw();
+    let early = if handle == SemaphoreHandle::OPAQUE_FD {
+        // SAFETY: made just now, for export as this.
+        unsafe { source.export_semaphore(raw, handle) }?
+    } else {
+        None
+    };
+    let submit = Submit { waits: Waits::default(), body: Body::Nothing, signal: Some(raw) };
+    let value = source.submit_as(submit)?;
+    let fd = if early.is_some() {
+        Ok(early)
+    } else {
+        // SAFETY: its signal was submitted just above, nothing before it is gated (the caller has
+        // looked), and nobody waits for it.
+        unsafe { source.export_semaphore(raw, handle) }
+    };
+    source.keep_until(value, semaphore);
+    fd
+}
+
+fn take_timeline_in(
+    source: &DeviceInner,
+    image: &OwnedSemaphore<'_>,
+    target: &DeviceInner,
+) -> Result<()> {
+    const HANDLE: SemaphoreHandle = SemaphoreHandle::OPAQUE_FD;
+    // SAFETY: the queue made its timeline for export where the adapter exports timelines, which
+    // `WaitRoute::between` has looked at.
+    let fd = unsafe { source.export_semaphore(source.timeline(), HANDLE) }?;
+    let Some(fd) = fd else { return Ok(()) };
+    // SAFETY: `image` is a new timeline of `target`, which has the same driver and device as `source`.
+    unsafe { target.import_semaphore(image.raw(), HANDLE, fd) }
+}
