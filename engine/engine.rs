@@ -6,7 +6,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::buffer::{self, BufferDescriptor, CopyRegion, ForeignFacts, SharedBuffer};
+use crate::buffer::{
+    self, Attachment, BufferDescriptor, CopyRegion, ForeignFacts, Mapping, SharedBuffer, Submission,
+};
 use crate::core::Core;
 use crate::device::{
     Adapter, AdapterSelector, AdoptedDevice, Calls, Device, DeviceInner, Instance, MessageSink,
@@ -201,6 +203,46 @@ impl Engine {
         region: CopyRegion,
     ) -> Result<Fence> {
         buffer::copy(&self.core, from, to, region)
+    }
+
+    /// Submits an application's commands to `device`'s queue. `declare` says which buffers they read and
+    /// write, by their mappings, and what they are; then all reservations are locked together, and the
+    /// commands are submitted behind whatever the buffers' fences stand for, on this device or another
+    /// one, between the transfers of ownership; the fence is entered into every buffer and returned.
+    ///
+    /// Waits for no device; only for work of the host, which no queue may be made to wait for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stale`] with old and new generation if a buffer has moved since it was mapped (see
+    /// [`Engine::submit_remapped`]); those of [`Submission::uses`]; [`Error::Timeout`],
+    /// [`Error::DeviceLost`], what `declare` or a call said. Nothing was submitted then.
+    ///
+    /// Locks: the reservations of all buffers, but not while waiting.
+    pub fn submit<'a>(
+        &'a self,
+        device: &'a Device,
+        declare: impl FnOnce(&mut Submission<'a>) -> Result<()>,
+    ) -> Result<Fence> {
+        buffer::submit(&self.core, &device.0, declare)
+    }
+
+    /// The same, and where a buffer has moved since it was mapped, its mapping is replaced and `declare`
+    /// called again: it gets the mappings in the order of `mappings`, and has to record anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::submit`] and [`Attachment::remap`]; [`Error::Stale`] only if a buffer has moved a
+    /// hundred times meanwhile.
+    ///
+    /// Locks: as [`Engine::submit`].
+    pub fn submit_remapped(
+        &self,
+        device: &Device,
+        mappings: &mut [(&Attachment, &mut Mapping)],
+        declare: impl for<'m> FnMut(&mut Submission<'m>, &[&'m Mapping]) -> Result<()>,
+    ) -> Result<Fence> {
+        buffer::submit_remapped(&self.core, &device.0, mappings, declare)
     }
 
     /// Takes in memory that somebody outside this engine has exported, as a buffer at home on `device`.

@@ -105,12 +105,17 @@ impl Mapping {
         if !self.ready.load(Ordering::Acquire) {
             self.make_ready()?;
         }
-        Ok(RawView {
+        Ok(self.handles())
+    }
+
+    /// The handles, whatever is in the memory.
+    pub(super) fn handles(&self) -> RawView {
+        RawView {
             buffer: self.view.buffer(),
             offset: self.offset,
             size: self.buffer.size,
             memory: self.view.memory(),
-        })
+        }
     }
 
     /// A `VkBuffer` of its own over exactly these bytes, with `usage`. Wrap the mapping in an `Arc` first;

@@ -24,6 +24,7 @@ mod descriptor;
 mod export;
 mod exports;
 mod foreign;
+mod foreign_fences;
 mod host_access;
 mod importer;
 mod mapping;
@@ -36,6 +37,7 @@ mod relocate;
 mod seats;
 mod shared;
 mod state;
+mod submit;
 
 pub use access::Access;
 pub use attachment::{Attachment, DetachError};
@@ -51,7 +53,9 @@ pub use open_access::OpenAccess;
 pub use own_buffer::OwnBuffer;
 pub use pin::Pin;
 pub use shared::SharedBuffer;
+pub use submit::Submission;
 
 pub(crate) use copy::copy;
 pub(crate) use exports::Exports;
 pub(crate) use foreign::import;
+pub(crate) use submit::{submit, submit_remapped};

@@ -1,7 +1,7 @@
 //! One fixed, exportable piece of memory, and every device's view of it.
 
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -244,6 +244,25 @@ impl Allocation {
         Ok(view)
     }
 
+    /// Whether its fd is a dma-buf.
+    pub(crate) fn is_dma_buf(&self) -> bool {
+        match self.origin.provider {
+            Provider::Device { handle, .. } | Provider::Foreign(handle) => {
+                handle == HandleType::DmaBuf
+            }
+            Provider::DmaHeap | Provider::Udmabuf => true,
+            Provider::Memfd => false,
+        }
+    }
+
+    /// Calls `work` with the memory's fd.
+    ///
+    /// Locks: the allocation's.
+    pub(crate) fn with_fd<R>(&self, work: impl FnOnce(BorrowedFd<'_>) -> Result<R>) -> Result<R> {
+        let mut state = self.state();
+        work(self.fd(&mut state)?)
+    }
+
     /// A second fd of the memory, for handing out.
     pub(crate) fn duplicate_fd(&self) -> Result<OwnedFd> {
         let mut state = self.state();
@@ -292,7 +311,7 @@ impl Allocation {
         if self.host.is_some() { None } else { self.state().views.first().cloned() }
     }
 
-    fn fd<'a>(&'a self, state: &'a mut State) -> Result<std::os::fd::BorrowedFd<'a>> {
+    fn fd<'a>(&'a self, state: &'a mut State) -> Result<BorrowedFd<'a>> {
         if let Some(host) = &self.host {
             return Ok(host.fd());
         }

@@ -178,20 +178,14 @@ pub(crate) fn end_cpu_access(
 }
 
 fn sync(fd: BorrowedFd<'_>, edge: u64, access: crate::Access, calls: &Calls) -> Result<()> {
-    let direction = match access {
-        crate::Access::Read => DMA_BUF_SYNC_READ,
-        crate::Access::Write => DMA_BUF_SYNC_WRITE,
-        crate::Access::ReadWrite => DMA_BUF_SYNC_READ | DMA_BUF_SYNC_WRITE,
-    };
+    let flags = edge | direction(access);
     // The kernel may return EINTR or EAGAIN and wants the call again (`dma-buf.h`); bounded, because
     // nothing here may hang.
     const TRIES: u32 = 1000;
     let mut last = Errno::AGAIN;
     for _ in 0..TRIES {
         // SAFETY: DMA_BUF_IOCTL_SYNC reads exactly this structure.
-        let set = unsafe {
-            ioctl::Setter::<DMA_BUF_IOCTL_SYNC, _>::new(DmaBufSync { flags: edge | direction })
-        };
+        let set = unsafe { ioctl::Setter::<DMA_BUF_IOCTL_SYNC, _>::new(DmaBufSync { flags }) };
         match run_errno(fd, calls, set) {
             Ok(()) => return Ok(()),
             Err(errno @ (Errno::INTR | Errno::AGAIN)) => last = errno,
@@ -199,6 +193,48 @@ fn sync(fd: BorrowedFd<'_>, edge: u64, access: crate::Access, calls: &Calls) -> 
         }
     }
     Err(Error::os("DMA_BUF_IOCTL_SYNC", last))
+}
+
+/// A sync file of what is under way on a dma-buf: for a reader its writers, for a writer all. With
+/// nothing under way it has signalled.
+pub(crate) fn export_sync_file(
+    fd: BorrowedFd<'_>,
+    access: crate::Access,
+    calls: &Calls,
+) -> Result<OwnedFd> {
+    const NAME: &str = "DMA_BUF_IOCTL_EXPORT_SYNC_FILE";
+    // CAST: two bits.
+    let mut request = DmaBufSyncFile { flags: direction(access) as u32, fd: -1 };
+    // SAFETY: DMA_BUF_IOCTL_EXPORT_SYNC_FILE reads and writes exactly this structure.
+    let update = unsafe { ioctl::Updater::<DMA_BUF_IOCTL_EXPORT_SYNC_FILE, _>::new(&mut request) };
+    run(fd, NAME, calls, update)?;
+    // SAFETY: on success the kernel stored a new fd of this process (`dma_buf_export_sync_file`).
+    unsafe { own(request.fd, NAME) }
+}
+
+/// Adds the fences of a sync file to a dma-buf, as reading or writing it.
+pub(crate) fn import_sync_file(
+    fd: BorrowedFd<'_>,
+    file: &OwnedFd,
+    access: crate::Access,
+    calls: &Calls,
+) -> Result<()> {
+    let request = DmaBufSyncFile {
+        // CAST: two bits.
+        flags: direction(access) as u32,
+        fd: std::os::fd::AsRawFd::as_raw_fd(file),
+    };
+    // SAFETY: DMA_BUF_IOCTL_IMPORT_SYNC_FILE reads exactly this structure.
+    let set = unsafe { ioctl::Setter::<DMA_BUF_IOCTL_IMPORT_SYNC_FILE, _>::new(request) };
+    run(fd, "DMA_BUF_IOCTL_IMPORT_SYNC_FILE", calls, set)
+}
+
+fn direction(access: crate::Access) -> u64 {
+    match access {
+        crate::Access::Read => DMA_BUF_SYNC_READ,
+        crate::Access::Write => DMA_BUF_SYNC_WRITE,
+        crate::Access::ReadWrite => DMA_BUF_SYNC_READ | DMA_BUF_SYNC_WRITE,
+    }
 }
 
 fn open_device(path: &'static str) -> Result<OwnedFd> {
@@ -239,6 +275,15 @@ const DMA_BUF_SYNC_WRITE: u64 = 1 << 1;
 const DMA_BUF_SYNC_START: u64 = 0 << 2;
 const DMA_BUF_SYNC_END: u64 = 1 << 2;
 const DMA_BUF_IOCTL_SYNC: Opcode = opcode::write::<DmaBufSync>(b'b', 0);
+
+#[repr(C)]
+struct DmaBufSyncFile {
+    flags: u32,
+    fd: i32,
+}
+
+const DMA_BUF_IOCTL_EXPORT_SYNC_FILE: Opcode = opcode::read_write::<DmaBufSyncFile>(b'b', 2);
+const DMA_BUF_IOCTL_IMPORT_SYNC_FILE: Opcode = opcode::write::<DmaBufSyncFile>(b'b', 3);
 
 #[repr(C)]
 struct DmaHeapAllocation {
@@ -293,6 +338,8 @@ mod tests {
     #[test]
     fn opcodes_are_those_of_the_kernel_headers() {
         assert_eq!(DMA_BUF_IOCTL_SYNC, 0x4008_6200);
+        assert_eq!(DMA_BUF_IOCTL_EXPORT_SYNC_FILE, 0xc008_6202);
+        assert_eq!(DMA_BUF_IOCTL_IMPORT_SYNC_FILE, 0x4008_6203);
         assert_eq!(DMA_HEAP_IOCTL_ALLOC, 0xc018_4800);
         assert_eq!(UDMABUF_CREATE, 0x4018_7542);
     }

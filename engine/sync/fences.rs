@@ -3,6 +3,7 @@
 //! Kernel counterpart: `struct dma_resv_list` (`drivers/dma-buf/dma-resv.c`).
 
 use super::fence::Fence;
+use crate::error::{Error, Result};
 
 /// What the work behind a fence does to the buffer (kernel: `enum dma_resv_usage`).
 ///
@@ -46,6 +47,11 @@ impl Fences {
             !replaced && !old.is_over()
         });
         self.0.push((usage, fence));
+    }
+
+    /// Makes room for one more, so that adding it cannot fail (kernel: `dma_resv_reserve_fences`).
+    pub(crate) fn reserve(&mut self) -> Result<()> {
+        self.0.try_reserve(1).map_err(|_| Error::os("malloc", rustix::io::Errno::NOMEM))
     }
 
     /// Those of `usage` and of all before it that have not signalled; forgets those that have.

@@ -21,20 +21,37 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// Anything.
+    pub const ALL: Self = Self {
+        stages: vk::PipelineStageFlags::ALL_COMMANDS,
+        access: vk::AccessFlags::from_raw(
+            vk::AccessFlags::MEMORY_READ.as_raw() | vk::AccessFlags::MEMORY_WRITE.as_raw(),
+        ),
+    };
+    /// Nothing.
+    pub(crate) const NONE: Self =
+        Self { stages: vk::PipelineStageFlags::empty(), access: vk::AccessFlags::empty() };
     /// Copies.
-    pub(crate) const TRANSFER: Self = Self {
+    pub const TRANSFER: Self = Self {
         stages: vk::PipelineStageFlags::TRANSFER,
         access: vk::AccessFlags::from_raw(
             vk::AccessFlags::TRANSFER_READ.as_raw() | vk::AccessFlags::TRANSFER_WRITE.as_raw(),
         ),
     };
     /// Compute passes.
-    pub(crate) const COMPUTE: Self = Self {
+    pub const COMPUTE: Self = Self {
         stages: vk::PipelineStageFlags::COMPUTE_SHADER,
         access: vk::AccessFlags::from_raw(
             vk::AccessFlags::SHADER_READ.as_raw() | vk::AccessFlags::SHADER_WRITE.as_raw(),
         ),
     };
+}
+
+impl Scope {
+    /// Both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { stages: self.stages | other.stages, access: self.access | other.access }
+    }
 }
 
 /// Records that this device takes the span over, before `scope` uses it.
