@@ -220,7 +220,7 @@ impl Engine {
     ///
     /// Locks: the reservations of all buffers, but not while waiting.
     pub fn submit<'a>(
-        &'a self,
+        &self,
         device: &'a Device,
         declare: impl FnOnce(&mut Submission<'a>) -> Result<()>,
     ) -> Result<Fence> {
@@ -236,11 +236,11 @@ impl Engine {
     /// hundred times meanwhile.
     ///
     /// Locks: as [`Engine::submit`].
-    pub fn submit_remapped(
+    pub fn submit_remapped<'a>(
         &self,
-        device: &Device,
+        device: &'a Device,
         mappings: &mut [(&Attachment, &mut Mapping)],
-        declare: impl for<'m> FnMut(&mut Submission<'m>, &[&'m Mapping]) -> Result<()>,
+        declare: impl FnMut(&mut Submission<'a>, &[&Mapping]) -> Result<()>,
     ) -> Result<Fence> {
         buffer::submit_remapped(&self.core, &device.0, mappings, declare)
     }

@@ -166,6 +166,10 @@ impl Mapping {
         &self.buffer
     }
 
+    pub(super) fn shared_view(&self) -> &Arc<View> {
+        &self.view
+    }
+
     pub(super) fn raw_view(&self) -> &View {
         &self.view
     }
@@ -193,11 +197,7 @@ impl Mapping {
     /// Checks that the buffer is still where this is a view of. What was found holds only as long as the
     /// reservation is held.
     pub(super) fn check_current(&self) -> Result<()> {
-        let current = self.buffer.generation();
-        if current == self.generation {
-            return Ok(());
-        }
-        Err(Error::Stale { buffer: self.buffer.name(), mapped: self.generation, current })
+        self.buffer.check_generation(self.generation)
     }
 
     #[cold]

@@ -259,6 +259,15 @@ impl BufferInner {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// Checks that the buffer is still where a mapping of `mapped` shows it.
+    pub(super) fn check_generation(&self, mapped: u32) -> Result<()> {
+        let current = self.generation();
+        if current == mapped {
+            return Ok(());
+        }
+        Err(Error::Stale { buffer: self.name(), mapped, current })
+    }
+
     /// Says that the buffer is now elsewhere, and at home on `home`. The reservation is held.
     pub(super) fn next_generation(&self, home: DeviceId) {
         self.home.store(home.0, Ordering::Relaxed);

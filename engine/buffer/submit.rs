@@ -13,26 +13,36 @@ use smallvec::SmallVec;
 use super::access::Access;
 use super::attachment::Attachment;
 use super::mapping::{Mapping, RawView};
-use super::shared::wait_all;
+use super::shared::{BufferInner, wait_all};
 use super::state::State;
 use crate::core::Core;
 use crate::device::{Body, DeviceInner, Submit};
 use crate::error::{Error, Result};
+use crate::memory::View;
 use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many, waits_on};
 use crate::transfer::{Scope, Span, acquire, release};
 
 /// What a submission uses and does: filled in by the closure given to [`crate::Engine::submit`].
 pub struct Submission<'a> {
     device: &'a Arc<DeviceInner>,
-    uses: SmallVec<[Use<'a>; 4]>,
-    records: Vec<Box<dyn FnOnce(vk::CommandBuffer) + 'a>>,
-    commands: Vec<vk::CommandBuffer>,
+    uses: SmallVec<[Use; 4]>,
     after: Vec<Fence>,
+    work: Work<'a>,
 }
 
-/// A mapping that is used.
-struct Use<'a> {
-    mapping: &'a Mapping,
+/// What a submission does.
+#[derive(Default)]
+struct Work<'a> {
+    records: Vec<Box<dyn FnOnce(vk::CommandBuffer) + 'a>>,
+    commands: Vec<vk::CommandBuffer>,
+}
+
+/// A buffer that is used, where a mapping of it was.
+struct Use {
+    buffer: Arc<BufferInner>,
+    view: Arc<View>,
+    offset: u64,
+    generation: u32,
     usage: Usage,
     scope: Scope,
 }
@@ -43,7 +53,7 @@ impl<'a> Submission<'a> {
     /// # Errors
     ///
     /// As [`Submission::uses`].
-    pub fn read(&mut self, mapping: &'a Mapping) -> Result<RawView> {
+    pub fn read(&mut self, mapping: &Mapping) -> Result<RawView> {
         self.uses(mapping, Access::Read, Scope::ALL)
     }
 
@@ -52,7 +62,7 @@ impl<'a> Submission<'a> {
     /// # Errors
     ///
     /// As [`Submission::uses`].
-    pub fn write(&mut self, mapping: &'a Mapping) -> Result<RawView> {
+    pub fn write(&mut self, mapping: &Mapping) -> Result<RawView> {
         self.uses(mapping, Access::Write, Scope::ALL)
     }
 
@@ -63,7 +73,7 @@ impl<'a> Submission<'a> {
     ///
     /// [`Error::WrongAccess`]; [`Error::ForeignMapping`] for a mapping of another device;
     /// [`Error::Stale`] if the buffer has moved.
-    pub fn uses(&mut self, mapping: &'a Mapping, access: Access, scope: Scope) -> Result<RawView> {
+    pub fn uses(&mut self, mapping: &Mapping, access: Access, scope: Scope) -> Result<RawView> {
         mapping.check_access(access)?;
         self.add(mapping, access.usage(), scope)
     }
@@ -76,11 +86,11 @@ impl<'a> Submission<'a> {
     /// # Errors
     ///
     /// As [`Submission::uses`].
-    pub fn unordered(&mut self, mapping: &'a Mapping) -> Result<RawView> {
+    pub fn unordered(&mut self, mapping: &Mapping) -> Result<RawView> {
         self.add(mapping, Usage::Bookkeep, Scope::NONE)
     }
 
-    fn add(&mut self, mapping: &'a Mapping, usage: Usage, scope: Scope) -> Result<RawView> {
+    fn add(&mut self, mapping: &Mapping, usage: Usage, scope: Scope) -> Result<RawView> {
         if !Arc::ptr_eq(mapping.device_inner(), self.device) {
             return Err(Error::ForeignMapping {
                 buffer: mapping.buffer_inner().name(),
@@ -88,15 +98,21 @@ impl<'a> Submission<'a> {
             });
         }
         mapping.check_current()?;
-        let same = |known: &&mut Use<'_>| {
-            Arc::ptr_eq(known.mapping.buffer_inner(), mapping.buffer_inner())
-        };
+        let buffer = mapping.buffer_inner();
+        let same = |known: &&mut Use| Arc::ptr_eq(&known.buffer, buffer);
         match self.uses.iter_mut().find(same) {
             Some(known) => {
                 known.usage = known.usage.min(usage);
                 known.scope = known.scope.and(scope);
             }
-            None => self.uses.push(Use { mapping, usage, scope }),
+            None => self.uses.push(Use {
+                buffer: Arc::clone(buffer),
+                view: Arc::clone(mapping.shared_view()),
+                offset: mapping.offset(),
+                generation: mapping.generation(),
+                usage,
+                scope,
+            }),
         }
         Ok(mapping.handles())
     }
@@ -109,7 +125,7 @@ impl<'a> Submission<'a> {
     /// said, and everything else that it uses stays alive until the submission's fence has signalled.
     #[expect(unsafe_code, reason = "only the caller knows what it records")]
     pub unsafe fn record(&mut self, record: impl FnOnce(vk::CommandBuffer) + 'a) {
-        self.records.push(Box::new(record));
+        self.work.records.push(Box::new(record));
     }
 
     /// Submits command buffers of the application, behind what [`Submission::record`] recorded.
@@ -120,40 +136,43 @@ impl<'a> Submission<'a> {
     /// submission's fence has signalled; otherwise as [`Submission::record`].
     #[expect(unsafe_code, reason = "only the caller knows its command buffers")]
     pub unsafe fn commands(&mut self, commands: &[vk::CommandBuffer]) {
-        self.commands.extend_from_slice(commands);
+        self.work.commands.extend_from_slice(commands);
     }
 
     /// The commands wait for `fence` as well.
     pub fn after(&mut self, fence: &Fence) {
         self.after.push(fence.clone());
     }
+}
 
+impl Use {
     /// What must have signalled before the commands may start.
-    fn pending(&self, locked: &mut Locked<'_, State>, seats: &[Index]) -> Vec<Fence> {
-        let mut pending = self.after.clone();
-        for (used, &seat) in self.uses.iter().zip(seats) {
-            // Who opts out of order still waits for moves.
-            let waits_for = match used.usage {
-                Usage::Bookkeep => Usage::Move,
-                usage => usage.waits_for(),
-            };
-            pending.extend(locked.get_mut(seat).fences.pending(waits_for));
-        }
-        pending
+    fn waits(&self, state: &mut State) -> Vec<Fence> {
+        // Who opts out of order still waits for moves.
+        state.fences.pending(match self.usage {
+            Usage::Bookkeep => Usage::Move,
+            usage => usage.waits_for(),
+        })
     }
+}
 
+impl Work<'_> {
     /// Records and submits, behind `pending`.
     #[expect(unsafe_code, reason = "ownership transfers around the application's commands")]
-    fn submit(self, core: &Core, pending: &[Fence]) -> Result<Fence> {
-        let waits = waits_on(&core.bridges, self.device, pending)?;
-        let ordered = self.uses.iter().filter(|used| used.usage != Usage::Bookkeep);
+    fn submit(
+        &mut self,
+        core: &Core,
+        device: &Arc<DeviceInner>,
+        uses: &[Use],
+        pending: &[Fence],
+    ) -> Result<Fence> {
+        let waits = waits_on(&core.bridges, device, pending)?;
         let (mut spans, mut scope) = (SmallVec::<[Span<'_>; 4]>::new(), Scope::NONE);
-        for used in ordered {
-            spans.push(used.mapping.span());
+        for used in uses.iter().filter(|used| used.usage != Usage::Bookkeep) {
+            spans.push(Span { view: &used.view, offset: used.offset, len: used.buffer.size });
             scope = scope.and(used.scope);
         }
-        let mut records = self.records;
-        let device = self.device;
+        let Self { records, commands } = self;
         let mut before = |commands| {
             if !spans.is_empty() {
                 // SAFETY: the queue began `commands` for this device's family.
@@ -167,8 +186,7 @@ impl<'a> Submission<'a> {
                 unsafe { release(device, commands, &spans, scope) };
             }
         };
-        let body =
-            Body::Around { before: &mut before, commands: &self.commands, after: &mut after };
+        let body = Body::Around { before: &mut before, commands, after: &mut after };
         let value = device.submit_as(Submit { waits, body, signal: None })?;
         Ok(Fence::new(device, value))
     }
@@ -176,30 +194,30 @@ impl<'a> Submission<'a> {
 
 /// Lets `declare` say what is used and done, and submits it.
 pub(crate) fn submit<'a>(
-    core: &'a Core,
+    core: &Core,
     device: &'a Arc<DeviceInner>,
     declare: impl FnOnce(&mut Submission<'a>) -> Result<()>,
 ) -> Result<Fence> {
     core.check(device)?;
-    let (uses, records, commands) = (SmallVec::new(), vec![], vec![]);
-    let mut submission = Submission { device, uses, records, commands, after: vec![] };
+    let mut submission =
+        Submission { device, uses: SmallVec::new(), after: vec![], work: Work::default() };
     declare(&mut submission)?;
+    let Submission { uses, after, mut work, .. } = submission;
     let end = Instant::now() + core.timeout;
     loop {
-        let (mut locked, seats) = lock_all(core, &submission)?;
-        for used in &submission.uses {
-            used.mapping.check_current()?;
+        let (mut locked, seats) = lock_all(core, &uses)?;
+        for used in &uses {
+            used.buffer.check_generation(used.generation)?;
         }
         // As for a copy: first what no queue can wait for, then the contents are made their owners'.
-        let mut pending = submission.pending(&mut locked, &seats);
-        let mut host: Vec<_> = host_part(&pending, device);
-        if host.is_empty() {
-            for (used, &seat) in submission.uses.iter().zip(&seats) {
-                used.mapping.buffer_inner().own(locked.get_mut(seat))?;
+        let mut pending = all_waits(&uses, &seats, &mut locked, &after);
+        if host_part(&pending, device).next().is_none() {
+            for (used, &seat) in uses.iter().zip(&seats) {
+                used.buffer.own(locked.get_mut(seat))?;
             }
-            pending = submission.pending(&mut locked, &seats);
-            host = host_part(&pending, device);
+            pending = all_waits(&uses, &seats, &mut locked, &after);
         }
+        let host: Vec<_> = host_part(&pending, device).cloned().collect();
         if !host.is_empty() {
             drop(locked);
             wait_all(&host, end)?;
@@ -209,21 +227,20 @@ pub(crate) fn submit<'a>(
         for &seat in &seats {
             locked.get_mut(seat).fences.reserve()?;
         }
-        let usages: SmallVec<[_; 4]> = submission.uses.iter().map(|used| used.usage).collect();
-        let fence = submission.submit(core, &pending)?;
-        for (usage, &seat) in usages.into_iter().zip(&seats) {
-            locked.get_mut(seat).fences.add(usage, fence.clone());
+        let fence = work.submit(core, device, &uses, &pending)?;
+        for (used, &seat) in uses.iter().zip(&seats) {
+            locked.get_mut(seat).fences.add(used.usage, fence.clone());
         }
         return Ok(fence);
     }
 }
 
 /// The same, on mappings that are replaced when they are found to be old.
-pub(crate) fn submit_remapped(
+pub(crate) fn submit_remapped<'a>(
     core: &Core,
-    device: &Arc<DeviceInner>,
+    device: &'a Arc<DeviceInner>,
     mappings: &mut [(&Attachment, &mut Mapping)],
-    mut declare: impl for<'m> FnMut(&mut Submission<'m>, &[&'m Mapping]) -> Result<()>,
+    mut declare: impl FnMut(&mut Submission<'a>, &[&Mapping]) -> Result<()>,
 ) -> Result<Fence> {
     // Each turn ends with a submission or an error, unless a buffer has moved again.
     const TURNS: u32 = 100;
@@ -249,10 +266,9 @@ pub(crate) fn submit_remapped(
 
 type Seats = SmallVec<[Index; 4]>;
 
-fn lock_all<'a>(core: &'a Core, submission: &Submission<'a>) -> Result<(Locked<'a, State>, Seats)> {
-    let uses = &submission.uses;
+fn lock_all<'a>(core: &'a Core, uses: &'a [Use]) -> Result<(Locked<'a, State>, Seats)> {
     let locked = lock_many(&core.queues, core.timeout, |set| {
-        uses.iter().map(|used| set.lock(&used.mapping.buffer_inner().reservation)).collect()
+        uses.iter().map(|used| set.lock(&used.buffer.reservation)).collect()
     });
     locked.map_err(|TimedOut| Error::Timeout {
         what: format!("the reservations of {} buffers", uses.len()),
@@ -260,9 +276,18 @@ fn lock_all<'a>(core: &'a Core, submission: &Submission<'a>) -> Result<(Locked<'
     })
 }
 
-fn host_part(pending: &[Fence], device: &DeviceInner) -> Vec<Fence> {
-    let host = pending.iter().filter(|fence| fence.is_for_host(device) && !fence.is_over());
-    host.cloned().collect()
+fn all_waits(
+    uses: &[Use],
+    seats: &[Index],
+    locked: &mut Locked<'_, State>,
+    after: &[Fence],
+) -> Vec<Fence> {
+    let each = uses.iter().zip(seats).flat_map(|(used, &seat)| used.waits(locked.get_mut(seat)));
+    each.chain(after.iter().cloned()).collect()
+}
+
+fn host_part<'a>(pending: &'a [Fence], device: &'a DeviceInner) -> impl Iterator<Item = &'a Fence> {
+    pending.iter().filter(|fence| fence.is_for_host(device) && !fence.is_over())
 }
 
 impl fmt::Debug for Submission<'_> {

@@ -11,6 +11,7 @@ pub(crate) mod allowed;
 pub(crate) mod bytes;
 pub(crate) mod child;
 pub(crate) mod fds;
+pub(crate) mod gate;
 pub(crate) mod watchdog;
 
 use std::io::Write;

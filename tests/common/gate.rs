@@ -1,0 +1,56 @@
+//! A queue that stands still until the test lets it go on: how a test knows what has not happened yet.
+
+use ash::vk;
+use peerbuf::Device;
+
+/// Holds a device's queue; what is submitted behind it runs after [`Gate::open`], or its drop.
+pub(crate) struct Gate {
+    device: Device,
+    semaphore: vk::Semaphore,
+}
+
+impl Gate {
+    /// Stops the queue behind what was submitted so far.
+    #[expect(unsafe_code, reason = "a submission of the test's own")]
+    pub(crate) fn close(device: &Device) -> Self {
+        let raw = device.raw();
+        let mut kind =
+            vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
+        let info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
+        // SAFETY: every device of peerbuf has timeline semaphores on.
+        let semaphore = unsafe { raw.create_semaphore(&info, None) }.expect("a semaphore");
+        let this = Self { device: device.clone(), semaphore };
+        let (semaphores, values) = ([semaphore], [1]);
+        let stages = [vk::PipelineStageFlags::ALL_COMMANDS];
+        let mut timeline =
+            vk::TimelineSemaphoreSubmitInfo::default().wait_semaphore_values(&values);
+        let info = [vk::SubmitInfo::default()
+            .wait_semaphores(&semaphores)
+            .wait_dst_stage_mask(&stages)
+            .push_next(&mut timeline)];
+        let submitted = device.with_queue(|queue| {
+            // SAFETY: the queue is the device's own and locked; the semaphore is live until `drop`.
+            unsafe { raw.queue_submit(queue, &info, vk::Fence::null()) }
+        });
+        submitted.expect("a submission");
+        this
+    }
+
+    /// Lets it go on.
+    pub(crate) fn open(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Gate {
+    #[expect(unsafe_code, reason = "as in `close`")]
+    fn drop(&mut self) {
+        let raw = self.device.raw();
+        let info = vk::SemaphoreSignalInfo::default().semaphore(self.semaphore).value(1);
+        // SAFETY: it is at 0, and nobody else signals it.
+        unsafe { raw.signal_semaphore(&info) }.expect("a signal");
+        super::wait_idle(&[&self.device]);
+        // SAFETY: nothing waits for it any more.
+        unsafe { raw.destroy_semaphore(self.semaphore, None) };
+    }
+}
