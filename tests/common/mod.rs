@@ -12,6 +12,11 @@ pub(crate) mod bytes;
 pub(crate) mod child;
 pub(crate) mod fds;
 pub(crate) mod gate;
+pub(crate) mod note;
+pub(crate) mod random;
+pub(crate) mod reach;
+pub(crate) mod recorder;
+pub(crate) mod soak;
 pub(crate) mod watchdog;
 
 use std::io::Write;

@@ -4,7 +4,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{in_vm, say};
+use super::{in_vm, say, soak};
 
 /// Ends the process if it is not stopped in time.
 pub(crate) struct Watchdog {
@@ -20,7 +20,7 @@ const LIMIT_IN_VM: Duration = Duration::from_secs(900);
 impl Watchdog {
     /// Starts to watch the current test.
     pub(crate) fn start() -> Self {
-        let limit = if in_vm() { LIMIT_IN_VM } else { LIMIT };
+        let limit = if in_vm() { LIMIT_IN_VM } else { LIMIT } * soak::factor();
         let name = test_name();
         let (stop, stopped) = channel::<()>();
         let thread = std::thread::spawn(move || {
