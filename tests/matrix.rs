@@ -484,3 +484,17 @@ fn a_wait_that_was_cut_short_is_no_refusal() {
     assert_pattern(&seat, 7, "after the move");
     drop((seat, buffer));
 }
+
+/// The same device sits there already, and would take anything.
+#[test]
+fn an_importer_is_asked_itself_and_not_its_device_s_other_seat() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffer = rig.engine().create_buffer(&home, BufferDescriptor::new(SIZE)).expect("a buffer");
+    let first = Seat::sit(&buffer, &peer, Kind::PeerToPeer).expect("a seat");
+    assert_eq!(buffer.domain(), DomainId::Vram(home.id()));
+    let second = Seat::sit(&buffer, &peer, Kind::HostOnly).expect("another");
+    assert_eq!(buffer.domain(), DomainId::System, "the second wants none of a peer's memory");
+    first.check_told(1);
+    second.check_told(1);
+}

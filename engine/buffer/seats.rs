@@ -108,7 +108,9 @@ impl Seats {
     /// How `device` takes in memory of `provider`.
     pub(super) fn take(&self, device: DeviceId, provider: Provider) -> Option<Take> {
         let (_, takes) = self.rows.iter().find(|(of, _)| *of == provider)?;
-        takes[self.guests.iter().position(|guest| guest.device == device)?]
+        // The last one, for that is the newcomer: the device may have other seats, with importers that
+        // want something else.
+        takes[self.guests.iter().rposition(|guest| guest.device == device)?]
     }
 
     /// Whether everybody can take in memory of `provider`.
