@@ -1,0 +1,597 @@
+//! The operations. Each picks what it is done to, knows what must come of it, and tells the shadow.
+#![expect(unsafe_code, reason = "taking in one's own fd")]
+
+use std::any::Any;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use peerbuf::{
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Error, HandleType, Migration, Placement,
+};
+
+use crate::World;
+use crate::common::bytes;
+use crate::common::reach::Guest;
+use crate::common::recorder::Recorder;
+use crate::subject::{Chair, Expected, Mapped, Subject};
+
+/// How many buffers there are at most.
+const SUBJECTS: usize = 5;
+/// Words, because the compute passes want them; slots of several slabs.
+const SIZES: [u64; 5] = [4, 252, 4096, 12_292, 70_000];
+/// Of seats: dynamic, and peer-to-peer.
+const KINDS: [(bool, bool); 4] = [(true, true), (true, true), (true, false), (false, true)];
+const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::ReadWrite];
+
+/// Does something to the subject of this index. `None` if there is nothing of the kind to be done to it.
+type Step = fn(&mut World<'_>, usize) -> Option<()>;
+
+/// The operations, each as often as it is likely.
+const MENU: [(u32, Step); 20] = [
+    (1, drop_any),
+    (14, attach),
+    (4, leave),
+    (24, map),
+    (7, unmap),
+    (6, remap),
+    (16, fill),
+    (8, look_by_device),
+    (4, copy_by_pass),
+    (8, host_write),
+    (4, host_read),
+    (3, open_host),
+    (9, close_host),
+    (3, pin),
+    (9, unpin),
+    (20, migrate),
+    (3, export),
+    (9, take_back),
+    (12, copy),
+    (1, trim),
+];
+
+/// Does something.
+pub(crate) fn any(world: &mut World<'_>, step: u32) {
+    let few = world.subjects.len() < 2;
+    if few || world.subjects.len() < SUBJECTS && world.random.one_in(12) {
+        create(world);
+        return;
+    }
+    let all = MENU.iter().map(|(weight, _)| u64::from(*weight)).sum();
+    loop {
+        let mut at = world.random.below(all);
+        let chosen = MENU.iter().find(|(weight, _)| {
+            let here = at < u64::from(*weight);
+            at = at.saturating_sub(u64::from(*weight));
+            here
+        });
+        let Some((_, work)) = chosen else { continue };
+        let index = world.random.index(world.subjects.len());
+        if work(world, index).is_some() {
+            break;
+        }
+    }
+    // Not every time: a look waits for what is under way.
+    if world.random.one_in(3) && !world.subjects.is_empty() {
+        let index = world.random.index(world.subjects.len());
+        let World { subjects, random, .. } = world;
+        subjects[index].look(random);
+    }
+    if step % 64 == 63 {
+        world.look_at_all();
+    }
+}
+
+fn create(world: &mut World<'_>) {
+    let home = world.device();
+    let size = *world.random.pick(&SIZES);
+    let places = [Placement::VramOrSystem, Placement::Vram, Placement::System];
+    let placement = *world.random.pick(&places);
+    let id = world.number();
+    world.note(format!("create {id}: {size} bytes, {placement:?}, {}", home.name()));
+    let descriptor = BufferDescriptor::new(size).placement(placement);
+    let buffer = world.engine.create_buffer(&home, descriptor).expect("there is room");
+    let domain = match placement {
+        Placement::System => DomainId::System,
+        _ => DomainId::Vram(home.id()),
+    };
+    world.subjects.push(Subject {
+        id,
+        buffer,
+        clones: vec![],
+        chairs: vec![],
+        mappings: vec![],
+        pins: vec![],
+        exports: vec![],
+        host: None,
+        // CAST: small.
+        bytes: vec![0; size as usize],
+        domain,
+        home,
+        generation: 0,
+        alone: false,
+    });
+}
+
+fn drop_any(world: &mut World<'_>, at: usize) -> Option<()> {
+    drop_one(world, at);
+    Some(())
+}
+
+/// Drops a buffer and all that is held of it, in any order.
+pub(crate) fn drop_one(world: &mut World<'_>, at: usize) {
+    let subject = world.subjects.swap_remove(at);
+    world.note(format!("drop {}", subject.id));
+    let mut parts: Vec<Box<dyn Any>> = vec![Box::new(subject.buffer), Box::new(subject.host)];
+    parts.extend(subject.clones.into_iter().map(|part| Box::new(part) as _));
+    parts.extend(subject.chairs.into_iter().map(|part| Box::new(part.attachment) as _));
+    parts.extend(subject.mappings.into_iter().map(|part| Box::new(part.mapping) as _));
+    parts.extend(subject.pins.into_iter().map(|part| Box::new(part) as _));
+    parts.extend(subject.exports.into_iter().map(|part| Box::new(part) as _));
+    while !parts.is_empty() {
+        let part = world.random.index(parts.len());
+        drop(parts.swap_remove(part));
+    }
+}
+
+// ---- seats ----
+
+fn attach(world: &mut World<'_>, at: usize) -> Option<()> {
+    let device = world.device();
+    let (dynamic, peer_to_peer) = *world.random.pick(&KINDS);
+    let engine = world.engine;
+    let chair = world.number();
+    let id = world.subjects[at].id;
+    world.note(format!(
+        "attach {} to {id}, chair {chair}, dynamic {dynamic}, peer-to-peer {peer_to_peer}",
+        device.name()
+    ));
+    let subject = &mut world.subjects[at];
+    let sits = |chair: &Chair| chair.is_taken() && chair.is_static() && chair.device == device;
+    let twice = !dynamic && subject.chairs.iter().any(sits);
+    let expected = subject.expect_guest(engine, Guest { device: &device, peer_to_peer });
+    let recorder = dynamic.then(|| Recorder::new(peer_to_peer));
+    let result = match &recorder {
+        Some(recorder) => subject.buffer.attach_dynamic(&device, Arc::clone(recorder) as _),
+        None => subject.buffer.attach(&device),
+    };
+    let mut met = None;
+    let attachment = match result {
+        Ok(attachment) => {
+            assert!(!twice, "a second static seat");
+            match expected {
+                Expected::Stays => {}
+                Expected::Moves { to, .. } => {
+                    subject.moved(to, subject.home.clone());
+                    met = Some("moved for a newcomer");
+                }
+                other => panic!("{other:?} expected"),
+            }
+            attachment
+        }
+        Err(error) => {
+            match error {
+                Error::AlreadyAttached { .. } => {
+                    assert!(twice, "{error}");
+                    world.met("already attached");
+                }
+                Error::Busy { .. } => {
+                    assert_eq!(expected, Expected::Busy, "{error}");
+                    subject.assert_busy(&error);
+                    world.met("busy");
+                }
+                Error::Unreachable { .. } => {
+                    assert_eq!(expected, Expected::Unreachable, "{error}");
+                    world.met("unreachable");
+                }
+                _ => panic!("{error}"),
+            }
+            return Some(());
+        }
+    };
+    subject.chairs.push(Chair {
+        id: chair,
+        device,
+        attachment: Some(attachment),
+        recorder,
+        peer_to_peer,
+        told: vec![],
+    });
+    met.into_iter().for_each(|what| world.met(what));
+    Some(())
+}
+
+/// The index of a chair that somebody sits on.
+fn taken(world: &mut World<'_>, at: usize) -> Option<usize> {
+    let chairs = world.subjects[at].chairs.iter().enumerate();
+    let taken: Vec<usize> = chairs.filter(|(_, c)| c.is_taken()).map(|(index, _)| index).collect();
+    (!taken.is_empty()).then(|| *world.random.pick(&taken))
+}
+
+fn leave(world: &mut World<'_>, at: usize) -> Option<()> {
+    let index = taken(world, at)?;
+    let anyhow = world.random.one_in(2);
+    let (id, chair) = (world.subjects[at].id, world.subjects[at].chairs[index].id);
+    world.note(format!("chair {chair} leaves {id}, mapped or not: {anyhow}"));
+    let subject = &mut world.subjects[at];
+    let mapped = subject.mapped_by(chair);
+    let attachment = subject.chairs[index].attachment.take()?;
+    let mut met = (mapped > 0).then_some("kept its seat by a mapping");
+    if anyhow {
+        drop(attachment);
+        // Nobody there any more who would mind.
+        subject.chairs[index].peer_to_peer = true;
+    } else {
+        match attachment.detach() {
+            Ok(()) => assert_eq!(mapped, 0, "left while it was mapped"),
+            Err(refused) => {
+                subject.chairs[index].attachment = Some(refused.into_attachment());
+                assert!(mapped > 0, "could not leave");
+                met = Some("still mapped");
+            }
+        }
+    }
+    subject.sweep();
+    met.into_iter().for_each(|what| world.met(what));
+    Some(())
+}
+
+// ---- mappings ----
+
+fn map(world: &mut World<'_>, at: usize) -> Option<()> {
+    let index = taken(world, at)?;
+    let access = *world.random.pick(&ACCESSES);
+    let (id, chair) = (world.subjects[at].id, world.subjects[at].chairs[index].id);
+    world.note(format!("map {id} at chair {chair} for {access}"));
+    let subject = &mut world.subjects[at];
+    let taken = &subject.chairs[index];
+    let mapping = taken.attachment.as_ref()?.map(access).expect("whoever sits can map");
+    let (fixed, generation) = (taken.is_static(), subject.generation);
+    subject.mappings.push(Mapped { mapping, chair, fixed, generation });
+    Some(())
+}
+
+/// The index of a mapping.
+fn mapped(world: &mut World<'_>, at: usize) -> Option<usize> {
+    let len = world.subjects[at].mappings.len();
+    (len > 0).then(|| world.random.index(len))
+}
+
+fn unmap(world: &mut World<'_>, at: usize) -> Option<()> {
+    let index = mapped(world, at)?;
+    let id = world.subjects[at].id;
+    let subject = &mut world.subjects[at];
+    let gone = subject.mappings.swap_remove(index);
+    let (chair, generation) = (gone.chair, gone.generation);
+    drop(gone);
+    subject.sweep();
+    world.note(format!("unmap {id} at chair {chair}, generation {generation}"));
+    Some(())
+}
+
+/// A mapping is replaced, by its own attachment or by another one of the same device.
+fn remap(world: &mut World<'_>, at: usize) -> Option<()> {
+    let (mapping, chair) = (mapped(world, at)?, taken(world, at)?);
+    let subject = &mut world.subjects[at];
+    let (old, chair) = (&mut subject.mappings[mapping], &subject.chairs[chair]);
+    let text = format!("remap {} of chair {} at chair {}", subject.id, old.chair, chair.id);
+    let result = chair.attachment.as_ref()?.remap(&mut old.mapping);
+    if old.mapping.device() == chair.device {
+        result.expect("whoever sits can map");
+        (old.chair, old.fixed) = (chair.id, chair.is_static());
+        old.generation = subject.generation;
+    } else {
+        let error = result.expect_err("of another device");
+        assert!(matches!(error, Error::ForeignMapping { .. }), "{error}");
+    }
+    subject.sweep();
+    world.note(text);
+    Some(())
+}
+
+/// A device writes, if its mapping is current and for writing.
+fn fill(world: &mut World<'_>, at: usize) -> Option<()> {
+    let index = mapped(world, at)?;
+    let seed = world.number();
+    let subject = &world.subjects[at];
+    let Mapped { chair, generation, .. } = subject.mappings[index];
+    let text = format!("fill {} with {seed} at chair {chair}, generation {generation}", subject.id);
+    world.note(text);
+    let subject = &mut world.subjects[at];
+    let mapped = &subject.mappings[index];
+    if !mapped.mapping.access().writes() {
+        let error = mapped.mapping.fill(seed).expect_err("for reading alone");
+        assert!(matches!(error, Error::WrongAccess { .. }), "{error}");
+    } else if !subject.is_current(mapped) {
+        let error = mapped.mapping.fill(seed).expect_err("an old mapping");
+        subject.assert_stale(&error, mapped.generation);
+        world.met("stale");
+    } else if subject.is_writable() {
+        mapped.mapping.fill(seed).expect("a current mapping");
+        subject.fill(seed);
+    } else {
+        return None;
+    }
+    Some(())
+}
+
+/// A device reads, if its mapping is current and for reading.
+fn look_by_device(world: &mut World<'_>, at: usize) -> Option<()> {
+    let index = mapped(world, at)?;
+    let subject = &world.subjects[at];
+    let mapped = &subject.mappings[index];
+    let text = format!(
+        "look at {} at chair {}, generation {}",
+        subject.id, mapped.chair, mapped.generation
+    );
+    world.note(text);
+    let subject = &world.subjects[at];
+    let mapped = &subject.mappings[index];
+    if !mapped.mapping.access().reads() {
+        let error = mapped.mapping.checksum().expect_err("for writing alone");
+        assert!(matches!(error, Error::WrongAccess { .. }), "{error}");
+    } else if !subject.is_current(mapped) {
+        let error = mapped.mapping.checksum().expect_err("an old mapping");
+        subject.assert_stale(&error, mapped.generation);
+        world.met("stale");
+    } else if subject.is_readable() {
+        subject.look_through(mapped);
+    } else {
+        return None;
+    }
+    Some(())
+}
+
+/// A device copies from one of its mappings to another, by a compute pass.
+fn copy_by_pass(world: &mut World<'_>, at: usize) -> Option<()> {
+    let to = world.random.index(world.subjects.len());
+    let (from, to) = (&world.subjects[at], (to, &world.subjects[to]));
+    let fits = from.id != to.1.id && from.bytes.len() <= to.1.bytes.len();
+    if !fits || !from.is_readable() || !to.1.is_writable() {
+        return None;
+    }
+    let pairs = from
+        .mappings
+        .iter()
+        .flat_map(|source| to.1.mappings.iter().map(move |target| (source, target)));
+    let (source, target) = pairs.into_iter().find(|(source, target)| {
+        from.is_current(source)
+            && to.1.is_current(target)
+            && source.mapping.device() == target.mapping.device()
+            && source.mapping.access().reads()
+            && target.mapping.access().writes()
+    })?;
+    source.mapping.copy_to(&target.mapping).expect("two current mappings");
+    let (bytes, text) = (from.bytes.clone(), format!("a pass copies {} to {}", from.id, to.1.id));
+    let to = to.0;
+    world.subjects[to].bytes[..bytes.len()].copy_from_slice(&bytes);
+    world.note(text);
+    Some(())
+}
+
+// ---- the host ----
+
+/// A range of a buffer of `len` bytes, any.
+fn range(world: &mut World<'_>, len: usize) -> (u64, usize) {
+    let start = world.random.index(len + 1);
+    let count = world.random.index(len - start + 1);
+    (start as u64, count)
+}
+
+fn host_write(world: &mut World<'_>, at: usize) -> Option<()> {
+    let (offset, len) = range(world, world.subjects[at].bytes.len());
+    let seed = world.random.next();
+    let subject = &world.subjects[at];
+    if subject.host.as_ref().is_some_and(|guard| !guard.access().writes()) {
+        return None;
+    }
+    let text = format!("the host writes {len} bytes at {offset} of {}", subject.id);
+    world.note(text);
+    let subject = &mut world.subjects[at];
+    let new = bytes::sequence(seed, len as u64);
+    match &subject.host {
+        // It is at it already.
+        Some(guard) => guard.write(offset, &new).expect("in bounds"),
+        None => {
+            let guard = subject.buffer.host_access(Access::Write).expect("nobody holds it long");
+            guard.write(offset, &new).expect("in bounds");
+            guard.end().expect("it ends");
+        }
+    }
+    // CAST: an index of a small buffer.
+    subject.bytes[offset as usize..][..len].copy_from_slice(&new);
+    Some(())
+}
+
+fn host_read(world: &mut World<'_>, at: usize) -> Option<()> {
+    let (offset, len) = range(world, world.subjects[at].bytes.len());
+    let subject = &world.subjects[at];
+    if subject.host.as_ref().is_some_and(|guard| !guard.access().reads()) {
+        return None;
+    }
+    let text = format!("the host reads {len} bytes at {offset} of {}", subject.id);
+    world.note(text);
+    let subject = &world.subjects[at];
+    let mut seen = vec![0; len];
+    match &subject.host {
+        Some(guard) => guard.read(offset, &mut seen).expect("in bounds"),
+        None => {
+            let guard = subject.buffer.host_access(Access::Read).expect("nobody holds it long");
+            guard.read(offset, &mut seen).expect("in bounds");
+        }
+    }
+    // CAST: as above.
+    bytes::assert_same(&seen, &subject.bytes[offset as usize..][..len], "read by the host");
+    Some(())
+}
+
+/// The host begins, and goes on while other things happen.
+fn open_host(world: &mut World<'_>, at: usize) -> Option<()> {
+    if world.subjects[at].host.is_some() {
+        return None;
+    }
+    let access = *world.random.pick(&ACCESSES);
+    world.note(format!("the host begins {access} {}", world.subjects[at].id));
+    world.subjects[at].open_host(access);
+    Some(())
+}
+
+fn close_host(world: &mut World<'_>, at: usize) -> Option<()> {
+    let guard = world.subjects[at].host.take()?;
+    world.note(format!("the host ends its access to {}", world.subjects[at].id));
+    guard.end().expect("it ends");
+    Some(())
+}
+
+// ---- what stays and what moves ----
+
+fn pin(world: &mut World<'_>, at: usize) -> Option<()> {
+    let index = taken(world, at)?;
+    world.note(format!("pin {}", world.subjects[at].id));
+    let subject = &mut world.subjects[at];
+    let attachment = subject.chairs[index].attachment.as_ref()?;
+    subject.pins.push(attachment.pin("shadow").expect("no quota"));
+    Some(())
+}
+
+fn unpin(world: &mut World<'_>, at: usize) -> Option<()> {
+    drop(world.subjects[at].pins.pop()?);
+    world.note(format!("unpin {}", world.subjects[at].id));
+    Some(())
+}
+
+fn migrate(world: &mut World<'_>, at: usize) -> Option<()> {
+    let target = (!world.random.one_in(3)).then(|| world.device());
+    let engine = world.engine;
+    let subject = &world.subjects[at];
+    let home = target.clone().unwrap_or_else(|| subject.home.clone());
+    let to = target.map_or(DomainId::System, |device: Device| DomainId::Vram(device.id()));
+    let text = format!("migrate {} from {} to {to}", subject.id, subject.domain);
+    let expected = subject.expect_migration(engine, to, &home);
+    world.note(text);
+    let subject = &mut world.subjects[at];
+    let met = match (subject.buffer.migrate(to), expected) {
+        (Ok(Migration::None), Expected::Stays) => "there already",
+        (Ok(Migration::Done { generation }), Expected::Moves { to, hop }) => {
+            if hop {
+                subject.moved(DomainId::System, subject.home.clone());
+            }
+            subject.moved(to, home);
+            assert_eq!(generation, subject.generation);
+            if hop { "moved in two hops" } else { "moved" }
+        }
+        (Err(error @ Error::Busy { .. }), Expected::Busy) => {
+            subject.assert_busy(&error);
+            "busy"
+        }
+        (Err(Error::Unreachable { .. }), Expected::Unreachable) => "unreachable",
+        (other, _) => panic!("{other:?} instead of {expected:?}"),
+    };
+    world.met(met);
+    Some(())
+}
+
+// ---- strangers ----
+
+fn export(world: &mut World<'_>, at: usize) -> Option<()> {
+    let subject = &world.subjects[at];
+    let text = format!("export {}", subject.id);
+    world.note(text);
+    let subject = &mut world.subjects[at];
+    let met = match subject.buffer.export_foreign() {
+        Ok(export) => {
+            let moves = !subject.alone;
+            if moves {
+                assert!(!subject.is_held(), "it moved out of its slab");
+                subject.moved(subject.domain, subject.home.clone());
+            }
+            subject.alone = true;
+            subject.exports.push(export);
+            if moves { "moved out of its slab" } else { "handed out once more" }
+        }
+        Err(error) => {
+            assert!(!subject.alone && subject.is_held(), "{error}");
+            subject.assert_busy(&error);
+            "busy"
+        }
+    };
+    world.met(met);
+    Some(())
+}
+
+/// An fd that was handed out comes back, or is given up.
+fn take_back(world: &mut World<'_>, at: usize) -> Option<()> {
+    let give_up = world.random.one_in(3);
+    let device = world.device();
+    let engine = world.engine;
+    let id = world.subjects[at].id;
+    if give_up {
+        drop(world.subjects[at].exports.pop()?);
+        world.note(format!("give up an export of {id}"));
+        return Some(());
+    }
+    let (buffer, facts, fd) = {
+        let subject = &world.subjects[at];
+        let handle = subject.exports.last()?.handle().expect("descriptors are left");
+        (subject.buffer.clone(), handle.facts(), handle)
+    };
+    world.note(format!("{} takes {id} in again", device.name()));
+    // SAFETY: the engine's own fd, with its own facts.
+    let result = unsafe { engine.import_foreign(&device, fd.as_fd(), facts, None) };
+    let adapter = device.adapter();
+    let ours =
+        adapter.driver_uuid() == facts.driver_uuid && adapter.device_uuid() == facts.device_uuid;
+    match result {
+        Ok(same) => {
+            assert!(same.is_same(&buffer), "another buffer");
+            world.subjects[at].clones.push(same);
+            world.subjects[at].clones.truncate(2);
+        }
+        Err(Error::ForeignFd { handle: HandleType::OpaqueFd, .. }) if !ours => {}
+        Err(error) => panic!("{error}"),
+    }
+    Some(())
+}
+
+// ---- copies, and the rest ----
+
+/// A copy of any range from any buffer to any.
+fn copy(world: &mut World<'_>, at: usize) -> Option<()> {
+    let target = world.random.index(world.subjects.len());
+    let wait = world.random.one_in(3);
+    let (source_len, target_len) =
+        (world.subjects[at].bytes.len(), world.subjects[target].bytes.len());
+    let (from, len) = range(world, source_len.min(target_len));
+    let (to, _) = range(world, target_len - len);
+    let (source, destination) = (&world.subjects[at], &world.subjects[target]);
+    if !source.is_readable() || !destination.is_writable() {
+        return None;
+    }
+    let region = CopyRegion { from, to, len: len as u64 };
+    let text = format!("copy {region:?} of {} to {}", source.id, destination.id);
+    world.note(text);
+    let (source, destination) = (&world.subjects[at], &world.subjects[target]);
+    let result = world.engine.copy(&source.buffer, &destination.buffer, region);
+    let overlap = at == target && from < to + region.len && to < from + region.len;
+    match result {
+        Err(Error::Overlap { .. }) => assert!(overlap, "they do not"),
+        Err(error) => panic!("{error}"),
+        Ok(fence) => {
+            assert!(!overlap || len == 0, "an overlapping copy");
+            if wait {
+                fence.wait(std::time::Duration::from_secs(300)).expect("it ends");
+            }
+            // CAST: indices of small buffers.
+            let (from, to) = (from as usize, to as usize);
+            let moved = source.bytes[from..][..len].to_vec();
+            world.subjects[target].bytes[to..][..len].copy_from_slice(&moved);
+        }
+    }
+    Some(())
+}
+
+fn trim(world: &mut World<'_>, _: usize) -> Option<()> {
+    world.note("trim".into());
+    world.engine.trim();
+    Some(())
+}
