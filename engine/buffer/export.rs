@@ -10,7 +10,7 @@ use super::seats::Seats;
 use super::shared::{BufferInner, SharedBuffer};
 use crate::device::HandleType;
 use crate::error::{Error, Result};
-use crate::memory::{Backing, Placement, Provider};
+use crate::memory::{Allocation, Backing, Placement, Provider};
 use crate::observe::Object;
 use crate::sync::Usage;
 
@@ -29,18 +29,24 @@ impl ForeignExport {
     pub(super) fn new(buffer: &Arc<BufferInner>) -> Result<Self> {
         // Each turn ends with an export or an error, unless somebody else moved the buffer meanwhile.
         const TURNS: u32 = 100;
+        let mut prepared = None;
         for _ in 0..TURNS {
             // A stranger waits for no fence of ours, so all writing has ended before it gets the fd.
             let mut state = buffer.lock_idle(Usage::Write, |_| true)?;
+            // Before it moves, because it may fail.
+            buffer.own(&mut state)?;
+            if !state.fences.pending(Usage::Move).is_empty() {
+                // A device is zeroing it.
+                continue;
+            }
             if state.backing.is_dedicated() {
-                buffer.own(&mut state)?;
-                if !state.fences.pending(Usage::Move).is_empty() {
-                    // A device is zeroing it.
-                    continue;
-                }
                 let allocation = Arc::clone(state.backing.allocation());
-                let fd = allocation.duplicate_fd()?;
-                let facts = facts(buffer, &state.backing)?;
+                let ready = prepared.take();
+                let ready = ready.filter(|ready: &Prepared| Arc::ptr_eq(&ready.of, &allocation));
+                let Prepared { fd, facts, .. } = match ready {
+                    Some(ready) => ready,
+                    None => Prepared::new(buffer, &state.backing)?,
+                };
                 buffer.core.exports.remember(fd.as_fd(), buffer)?;
                 // From here on nothing can fail.
                 allocation.mark_escaped();
@@ -50,19 +56,19 @@ impl ForeignExport {
                 return Ok(Self { buffer: Arc::clone(buffer), fd, facts });
             }
             drop(state);
-            Self::move_out(buffer)?;
+            prepared = Self::move_out(buffer)?;
         }
         Err(buffer.busy(&buffer.lock()))
     }
 
     /// Moves the buffer into an allocation of its own, of the kind that it has now, so that whoever is
-    /// attached can still reach it.
+    /// attached can still reach it. Returns what is handed out of it, if it has moved.
     #[cold]
-    fn move_out(buffer: &Arc<BufferInner>) -> Result<()> {
+    fn move_out(buffer: &Arc<BufferInner>) -> Result<Option<Prepared>> {
         let home = buffer.home();
         let seats = Seats::gather(buffer, &home, buffer.placement.kinds(), None)?;
         if !seats.were_at(&home) {
-            return Ok(());
+            return Ok(None);
         }
         let provider = buffer.lock().backing.allocation().provider();
         let same = |candidate| candidate == provider;
@@ -74,8 +80,11 @@ impl ForeignExport {
         let anywhere = Placement::default();
         let new =
             buffer.core.allocate(&home, anywhere, buffer.size, true, same)?.ok_or_else(missing)?;
+        // Before it moves: without an fd there is no reason to.
+        let prepared = Prepared::new(buffer, &new)?;
         match relocate::relocate(buffer, &home, &seats, new)? {
-            Moved::Yes | Moved::LookAgain => Ok(()),
+            Moved::Yes => Ok(Some(prepared)),
+            Moved::LookAgain => Ok(None),
             Moved::NoMover => Err(relocate::no_mover(&home)),
         }
     }
@@ -98,6 +107,21 @@ impl ForeignExport {
     pub fn handle(&self) -> Result<ForeignHandle> {
         let fd = crate::memory::dma_buf::duplicate(self.fd.as_fd(), &self.buffer.core.calls)?;
         Ok(ForeignHandle::new(fd, self.facts))
+    }
+}
+
+/// What is handed out of an allocation.
+struct Prepared {
+    of: Arc<Allocation>,
+    fd: OwnedFd,
+    facts: ForeignFacts,
+}
+
+impl Prepared {
+    fn new(buffer: &BufferInner, backing: &Backing) -> Result<Self> {
+        let of = Arc::clone(backing.allocation());
+        let (fd, facts) = (of.duplicate_fd()?, facts(buffer, backing)?);
+        Ok(Self { of, fd, facts })
     }
 }
 

@@ -337,7 +337,7 @@ fn see(
 pub(super) fn make_reachable(
     buffer: &Arc<BufferInner>,
     home: &Arc<DeviceInner>,
-    newcomer: &DeviceInner,
+    newcomer: &Arc<DeviceInner>,
     seats: &Seats,
 ) -> Result<()> {
     let unreachable = || buffer.unreachable(newcomer, seats);
@@ -349,6 +349,9 @@ pub(super) fn make_reachable(
         .core
         .allocate(home, buffer.placement, buffer.size, false, accept)?
         .ok_or_else(unreachable)?;
+    // Its view of the new place before anything moves: a newcomer that fails has moved nobody.
+    let take = seats.take(newcomer.id(), new.allocation().provider()).ok_or_else(unreachable)?;
+    new.allocation().view(newcomer, take)?;
     match relocate(buffer, home, seats, new)? {
         Moved::Yes | Moved::LookAgain => Ok(()),
         Moved::NoMover => Err(no_mover(home)),

@@ -221,7 +221,8 @@ impl SharedBuffer {
     ///
     /// [`Error::Busy`] if it would have to move and is held; [`Error::OutOfMemory`],
     /// [`Error::FdLimit`]; [`Error::Timeout`] or [`Error::DeviceLost`] of the wait until nobody writes
-    /// to it any more; or what the calls said.
+    /// to it any more; or what the calls said. None of them changes anything, except that a wait for the
+    /// move may fail after the move.
     ///
     /// Locks: the reservation, but not while waiting.
     pub fn export_foreign(&self) -> Result<ForeignExport> {
