@@ -1,0 +1,442 @@
+//! Every call on the way of a move may fail, at any time, with any code: the operation then ends with an
+//! error and has changed nothing, or finds another way; the next attempt succeeds; every byte is right; and
+//! nothing is left behind.
+#![expect(unsafe_code, reason = "taking in one's own fd")]
+
+mod common;
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use ash::vk::Result as Code;
+use common::fds::OpenFds;
+use common::note::Note;
+use common::reach::{Guest, can_live};
+use common::recorder::Recorder;
+use common::{Rig, alive, bytes, in_vm, say, soak, wait_idle};
+use peerbuf::device::Call;
+use peerbuf::transfer::pattern_word;
+use peerbuf::{
+    Access, Attachment, BufferDescriptor, CopyRegion, Device, DomainId, DomainKind, Engine, Error,
+    Mapping, Migration, Result, SharedBuffer,
+};
+
+/// How drivers fail this call. The system calls' errors are the engine's to choose.
+fn codes(call: Call) -> &'static [Code] {
+    const HOST: Code = Code::ERROR_OUT_OF_HOST_MEMORY;
+    const DEVICE: Code = Code::ERROR_OUT_OF_DEVICE_MEMORY;
+    match call {
+        Call::AllocateMemory => &[DEVICE, HOST, Code::ERROR_TOO_MANY_OBJECTS],
+        Call::ImportMemory => &[Code::ERROR_INVALID_EXTERNAL_HANDLE, DEVICE, HOST],
+        Call::GetMemoryFd => &[Code::ERROR_TOO_MANY_OBJECTS, HOST, DEVICE],
+        Call::GetHandleProperties => &[Code::ERROR_INVALID_EXTERNAL_HANDLE, HOST],
+        Call::MapMemory => &[Code::ERROR_MEMORY_MAP_FAILED, HOST, DEVICE],
+        Call::CreateBuffer | Call::BindBufferMemory => &[HOST, DEVICE],
+        // That a device is lost is said by what it is given. What it is doing cannot be said to be lost
+        // here, for it goes on doing it.
+        Call::QueueSubmit => &[HOST, DEVICE, Code::ERROR_DEVICE_LOST],
+        Call::WaitSemaphores => &[HOST, DEVICE],
+        _ => &[HOST],
+    }
+}
+
+/// Errors that would mean that the engine has mistaken the fault for the user's, or for another's.
+fn is_wrong(error: &Error, code: Code) -> bool {
+    match error {
+        Error::DeviceLost { .. } => code != Code::ERROR_DEVICE_LOST,
+        Error::OutOfMemory { .. }
+        | Error::Unsupported { .. }
+        | Error::Vulkan { .. }
+        | Error::Os { .. }
+        | Error::Staging { .. }
+        | Error::ForeignFd { .. } => false,
+        _ => true,
+    }
+}
+
+/// A device at the buffer, as its user knows it.
+struct Seat {
+    attachment: Attachment,
+    recorder: Arc<Recorder>,
+    mapping: Option<Mapping>,
+    since: u32,
+}
+
+/// A buffer on its way through all places, and what is known to be true of it.
+struct Scene<'a> {
+    engine: &'a Engine,
+    devices: [&'a Device; 2],
+    size: u64,
+    buffer: SharedBuffer,
+    seats: Vec<Seat>,
+    /// The seed of the pattern in it, and its bytes; `None` while nobody can know.
+    content: Option<(u32, Vec<u8>)>,
+    fault: Fault,
+    /// Operations that failed, and succeeded the second time.
+    failed: Vec<&'static str>,
+}
+
+/// What fails, once; `None` if nothing does.
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    call: Option<Call>,
+    code: Code,
+}
+
+impl Fault {
+    /// Does `work`; if the fault makes it fail, `check`s what it has left, and does it again.
+    fn survive<R>(
+        self,
+        what: &'static str,
+        mut work: impl FnMut() -> Result<R>,
+        check: impl FnOnce(),
+    ) -> (R, Option<&'static str>) {
+        let error = match work() {
+            Ok(result) => return (result, None),
+            Err(error) => error,
+        };
+        assert!(!is_wrong(&error, self.code), "{what}: {error:?}");
+        assert!(!error.to_string().is_empty());
+        check();
+        let again = work().unwrap_or_else(|error| panic!("{what}, the second time: {error}"));
+        (again, Some(what))
+    }
+}
+
+impl<'a> Scene<'a> {
+    fn create(engine: &'a Engine, devices: [&'a Device; 2], size: u64, fault: Fault) -> Self {
+        let descriptor = || BufferDescriptor::new(size).name("traveller");
+        let create = || engine.create_buffer(devices[0], descriptor());
+        let (buffer, failed) = fault.survive("create", create, || {});
+        let failed = failed.into_iter().collect();
+        Self { engine, devices, size, buffer, seats: vec![], content: None, fault, failed }
+    }
+
+    /// Does `work`, a second time if it fails at first; then nothing has changed.
+    fn step<R>(&mut self, what: &'static str, work: impl Fn(&Self) -> Result<R>) -> R {
+        let (domain, generation) = (self.buffer.domain(), self.buffer.generation());
+        let check = || {
+            let now = (self.buffer.domain(), self.buffer.generation());
+            // To be handed out it leaves its slab, and the wait for that may fail.
+            let waited = what == "export" && self.fault.call == Some(Call::WaitSemaphores);
+            let left = waited && now == (domain, generation + 1);
+            assert!(left || now == (domain, generation), "{what} failed, and now it is {now:?}");
+            self.check(Told::OnceMore);
+        };
+        let (result, failed) = self.fault.survive(what, || work(self), check);
+        self.failed.extend(failed);
+        result
+    }
+
+    /// Bytes, and callbacks. Mappings of the current generation show the bytes.
+    fn check(&self, told: Told) {
+        let generation = self.buffer.generation();
+        for seat in &self.seats {
+            // A move that failed may have been told of, and is then told of again.
+            let mut heard = seat.recorder.told();
+            heard.dedup();
+            let end = generation + u32::from(heard.last() == Some(&generation));
+            assert!(end == generation || told == Told::OnceMore, "told of no move: {heard:?}");
+            assert_eq!(heard, Vec::from_iter(seat.since..end), "callbacks");
+            let current = seat.mapping.as_ref().filter(|m| m.generation() == generation);
+            if let (Some(mapping), &Some((seed, _))) = (current, &self.content) {
+                // The one fault may be met here as well.
+                let report = mapping.verify(seed).or_else(|_| mapping.verify(seed));
+                let report = report.expect("one fault");
+                assert!(report.is_clean(), "{} sees {report:?}", mapping.device().name());
+            }
+        }
+        if let Some((_, expected)) = &self.content {
+            let actual = read(&self.buffer).or_else(|_| read(&self.buffer)).expect("one fault");
+            bytes::assert_same(&actual, expected, "the host");
+        }
+    }
+
+    // ---- what a user does ----
+
+    fn attach(&mut self, device: &Device) {
+        let recorder = Recorder::new(true);
+        let importer = || Arc::clone(&recorder) as _;
+        let attachment = self.step("attach", |this| this.buffer.attach_dynamic(device, importer()));
+        let since = self.buffer.generation();
+        self.seats.push(Seat { attachment, recorder, mapping: None, since });
+    }
+
+    fn map_all(&mut self) {
+        for index in 0..self.seats.len() {
+            let access = Access::ReadWrite;
+            let mapping = self.step("map", |this| this.seats[index].attachment.map(access));
+            self.seats[index].mapping = Some(mapping);
+        }
+    }
+
+    fn remap_all(&mut self) {
+        for index in 0..self.seats.len() {
+            let mut mapping = self.seats[index].mapping.take().expect("mapped before");
+            let attachment = &self.seats[index].attachment;
+            let (mut failed, old) = (vec![], mapping.generation());
+            let result = attachment.remap(&mut mapping);
+            if let Err(error) = result {
+                assert!(!is_wrong(&error, self.fault.code), "remap: {error:?}");
+                assert_eq!(mapping.generation(), old, "it is what it was");
+                failed.push("remap");
+                attachment.remap(&mut mapping).expect("the second time");
+            }
+            assert_eq!(mapping.generation(), self.buffer.generation());
+            self.seats[index].mapping = Some(mapping);
+            self.failed.extend(failed);
+        }
+    }
+
+    fn fill(&mut self, index: usize, seed: u32) {
+        // If it fails, some of it may have been written.
+        self.content = None;
+        self.step("fill", |this| this.mapping(index).fill(seed));
+        self.content = Some((seed, pattern(seed, self.size)));
+    }
+
+    fn verify_all(&mut self) {
+        let seed = self.content().0;
+        for index in 0..self.seats.len() {
+            let report = self.step("verify", |this| this.mapping(index).verify(seed));
+            assert!(report.is_clean(), "device {index} sees {report:?}");
+        }
+    }
+
+    fn content(&self) -> &(u32, Vec<u8>) {
+        self.content.as_ref().expect("something was written")
+    }
+
+    fn mapping(&self, index: usize) -> &Mapping {
+        self.seats[index].mapping.as_ref().expect("mapped before")
+    }
+
+    fn migrate(&mut self, to: DomainId) {
+        // It may be there: where memory could not be had, another place was found.
+        let (here, generation) = (self.buffer.domain(), self.buffer.generation());
+        let moved = self.step("migrate", |this| this.buffer.migrate(to));
+        assert_eq!(self.buffer.domain(), to);
+        let expected = match here == to {
+            true => Migration::None,
+            false => Migration::Done { generation: self.buffer.generation() },
+        };
+        assert_eq!(moved, expected);
+        assert!(here == to || self.buffer.generation() > generation);
+    }
+
+    fn copy(&mut self) {
+        let (near, size) = (self.devices[0], self.size);
+        let descriptor = || BufferDescriptor::new(size);
+        let target = self.step("create", |this| this.engine.create_buffer(near, descriptor()));
+        let region = CopyRegion::first(size);
+        drop(self.step("copy", |this| this.engine.copy(&this.buffer, &target, region)));
+        let actual = self.step("host access", |_| read(&target));
+        bytes::assert_same(&actual, &self.content().1, "a copy");
+    }
+
+    fn hand_out(&mut self) {
+        let export = self.step("export", |this| this.buffer.export_foreign());
+        let handle = self.step("export again", |_| export.handle());
+        let home = self.buffer.home();
+        let same = self.step("import", |this| {
+            // SAFETY: the engine's own fd with its own facts.
+            unsafe { this.engine.import_foreign(&home, handle.as_fd(), handle.facts(), None) }
+        });
+        assert!(same.is_same(&self.buffer));
+        let pin = self.step("pin", |this| this.seats[0].attachment.pin("faults"));
+        drop((export, pin));
+    }
+
+    fn host_write(&mut self, seed: u32) {
+        self.content = None;
+        let new = pattern(seed, self.size);
+        self.step("host access", |this| {
+            let access = this.buffer.host_access(Access::Write)?;
+            access.write(0, &new)?;
+            access.end()
+        });
+        self.content = Some((seed, pattern(seed, self.size)));
+    }
+
+    /// Everything, in one go.
+    fn play(&mut self) {
+        let [near, far] = self.devices;
+        self.attach(near);
+        self.attach(far);
+        self.map_all();
+        self.fill(0, 1);
+        self.verify_all();
+        self.migrate(DomainId::System);
+        self.remap_all();
+        self.verify_all();
+        self.fill(1, 2);
+        let guest = Guest { device: near, peer_to_peer: true };
+        if !can_live(self.engine, far, DomainKind::Vram, &[guest]) {
+            // It could not follow into the other's memory.
+            drop(self.seats.remove(0));
+        }
+        self.migrate(DomainId::Vram(far.id()));
+        self.remap_all();
+        self.verify_all();
+        self.copy();
+        self.hand_out();
+        self.remap_all();
+        self.migrate(DomainId::System);
+        self.host_write(3);
+        self.migrate(DomainId::Vram(far.id()));
+        self.remap_all();
+        self.verify_all();
+        self.check(Told::OfMoves);
+    }
+}
+
+/// What importers may have heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Of every move.
+    OfMoves,
+    /// Of a move that failed, as well.
+    OnceMore,
+}
+
+fn pattern(seed: u32, len: u64) -> Vec<u8> {
+    // CAST: words of a small buffer.
+    (0..(len / 4) as u32).flat_map(|index| pattern_word(seed, index).to_le_bytes()).collect()
+}
+
+fn read(buffer: &SharedBuffer) -> Result<Vec<u8>> {
+    // CAST: a small buffer.
+    let mut actual = vec![0; buffer.size() as usize];
+    let access = buffer.host_access(Access::Read)?;
+    access.read(0, &mut actual)?;
+    access.end()?;
+    Ok(actual)
+}
+
+/// Which faults there are.
+#[derive(Clone, Copy, Debug)]
+enum Faults {
+    /// The n-th call for every n, with every code.
+    All,
+    /// The n-th call for n = 1, `factor`, `factor`² and so on, with one code.
+    Some { factor: u64 },
+}
+
+impl Faults {
+    /// For a slot of a slab. On emulated processors some stand for all.
+    fn small() -> Self {
+        if in_vm() && soak::factor() == 1 { Self::Some { factor: 2 } } else { Self::All }
+    }
+
+    /// For megabytes.
+    fn large() -> Self {
+        match (in_vm(), soak::factor()) {
+            (false, 1) => Self::Some { factor: 4 },
+            (false, _) => Self::All,
+            (true, _) => Self::Some { factor: 16 },
+        }
+    }
+
+    fn numbers(self) -> impl Iterator<Item = u64> {
+        let next = move |nth: &u64| {
+            Some(match self {
+                Self::All => nth + 1,
+                Self::Some { factor } => nth * factor,
+            })
+        };
+        // No scene makes so many calls of one kind.
+        std::iter::successors(Some(1), next).take_while(|nth| *nth < 1000)
+    }
+
+    fn codes(self, call: Call) -> &'static [Code] {
+        match self {
+            Self::All => codes(call),
+            Self::Some { .. } => &codes(call)[..1],
+        }
+    }
+}
+
+fn check(rig: &Rig, devices: [&Device; 2], size: u64, faults: Faults) {
+    let engine = rig.engine();
+    let trim = || {
+        wait_idle(&devices);
+        engine.trim();
+    };
+    let play = |fault| {
+        let mut scene = Scene::create(engine, devices, size, fault);
+        scene.play();
+        scene.failed
+    };
+    // The routes are proved, and what drivers keep is there.
+    assert!(play(Fault { call: None, code: Code::SUCCESS }).is_empty());
+    trim();
+    let (before, fds) = (alive(engine.live()), OpenFds::now());
+    let (mut injected, mut failed) = (0, 0);
+    for call in Call::ALL {
+        for &code in faults.codes(call) {
+            for nth in faults.numbers() {
+                let [a, b] = devices.map(Device::name);
+                let what = format!("{a} and {b}, {}, no. {nth}: {code:?}", call.name());
+                let _note = Note(what.clone());
+                engine.calls().fail_nth(call, nth, code);
+                let failures = play(Fault { call: Some(call), code });
+                let missed = engine.calls().clear_faults();
+                trim();
+                assert_eq!(alive(engine.live()), before, "after {failures:?}");
+                let open = fds.difference(&OpenFds::now());
+                assert_eq!(open, Vec::<String>::new(), "after {failures:?}");
+                assert!(failures.len() <= 1, "one fault, and more than one failure: {failures:?}");
+                if missed {
+                    assert!(failures.is_empty(), "failed without a fault: {failures:?}");
+                    break;
+                }
+                (injected, failed) = (injected + 1, failed + failures.len());
+            }
+        }
+    }
+    say(&format!(
+        "{} and {}: {injected} faults, {failed} of them made an operation fail",
+        devices[0].name(),
+        devices[1].name()
+    ));
+    assert!(failed > 10, "the operations make calls");
+}
+
+/// Some slot of a slab.
+const SMALL: u64 = 5000;
+/// An allocation of its own.
+const LARGE: u64 = (8 << 20) + 4;
+
+#[test]
+fn any_call_may_fail_while_a_buffer_moves_between_twins() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        let twin = rig.open(&device.adapter().clone());
+        check(&rig, [&device, &twin], SMALL, Faults::small());
+    }
+}
+
+#[test]
+fn any_call_may_fail_while_a_buffer_moves_between_drivers() {
+    let rig = Rig::new();
+    let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
+    check(&rig, [&lavapipe, &swiftshader], SMALL, Faults::small());
+    check(&rig, [&swiftshader, &lavapipe], SMALL, Faults::small());
+}
+
+#[test]
+fn any_call_may_fail_while_a_buffer_with_memory_of_its_own_moves() {
+    let rig = Rig::new();
+    let [one, two] = rig.two_of_one_adapter();
+    check(&rig, [&one, &two], LARGE, Faults::large());
+}
+
+#[test]
+fn any_call_may_fail_where_the_host_cannot_map_device_memory() {
+    let rig = Rig::new();
+    rig.engine().calls().set_unmappable_device_memory(true);
+    let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
+    let twin = rig.open(&lavapipe.adapter().clone());
+    check(&rig, [&lavapipe, &twin], SMALL, Faults::small());
+    check(&rig, [&swiftshader, &lavapipe], SMALL, Faults::small());
+}
