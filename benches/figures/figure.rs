@@ -55,6 +55,25 @@ impl Figure {
         }
     }
 
+    /// As what part of `baseline`'s time something takes.
+    pub(crate) fn part(
+        id: &'static str,
+        what: &'static str,
+        baseline: &'static str,
+        target: f64,
+        compared: Compared,
+    ) -> Self {
+        let speed = Self::speed(id, what, baseline, Some(target), compared);
+        Self {
+            value: speed.value.recip(),
+            lo: speed.hi.recip(),
+            hi: speed.lo.recip(),
+            unit: "of the time",
+            direction: Direction::AtMost,
+            ..speed
+        }
+    }
+
     /// Something that is counted, and the same in every run.
     pub(crate) fn count(
         id: &'static str,
@@ -116,6 +135,7 @@ impl Figure {
     fn cells(&self) -> [String; COLUMNS] {
         let number = |value: f64| match self.direction {
             Direction::AtLeast if value < 10.0 => format!("{value:.3}"),
+            Direction::AtMost if value < 1.0 => format!("{value:.6}"),
             _ => format!("{value:.1}"),
         };
         let sign = if self.direction == Direction::AtLeast { "≥" } else { "≤" };

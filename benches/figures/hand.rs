@@ -238,17 +238,24 @@ pub(crate) struct Recorded<'a> {
 }
 
 impl<'a> Recorded<'a> {
-    /// Records a copy of `size` bytes. Where the destination belongs to another device as well, it is
-    /// released to that one, as it must be.
+    /// Records a copy of the first `size` bytes.
     pub(crate) fn copy(
         device: &'a Device,
         from: &Block<'_>,
         to: &Block<'_>,
         size: u64,
     ) -> Outcome<Self> {
+        let this = Self::new(device)?;
+        this.record(from, to, size)?;
+        Ok(this)
+    }
+
+    /// Nothing yet.
+    pub(crate) fn new(device: &'a Device) -> Outcome<Self> {
         let raw = device.raw();
-        let family = device.queue_family();
-        let info = vk::CommandPoolCreateInfo::default().queue_family_index(family);
+        let info = vk::CommandPoolCreateInfo::default()
+            .flags(vk::CommandPoolCreateFlags::RESET_COMMAND_BUFFER)
+            .queue_family_index(device.queue_family());
         // SAFETY: the family exists.
         let pool = unsafe { raw.create_command_pool(&info, None) }?;
         // SAFETY: nothing is required.
@@ -260,8 +267,14 @@ impl<'a> Recorded<'a> {
         // SAFETY: the pool is live and used by this thread alone.
         let commands = unsafe { raw.allocate_command_buffers(&info) }?[0];
         // INVARIANT: created above.
-        let this = Self { device, pool, fence, commands };
-        // SAFETY: the command buffer is new.
+        Ok(Self { device, pool, fence, commands })
+    }
+
+    /// Records a copy of the first `size` bytes, and forgets what was recorded before. Where the
+    /// destination belongs to another device as well, it is released to that one, as it must be.
+    pub(crate) fn record(&self, from: &Block<'_>, to: &Block<'_>, size: u64) -> Outcome<()> {
+        let (raw, commands) = (self.device.raw(), self.commands);
+        // SAFETY: the command buffer is new, or has run and may be reset.
         unsafe { raw.begin_command_buffer(commands, &vk::CommandBufferBeginInfo::default()) }?;
         let region = [vk::BufferCopy { src_offset: 0, dst_offset: 0, size }];
         // SAFETY: being recorded; both buffers are live, of this device, and `size` bytes long.
@@ -270,7 +283,7 @@ impl<'a> Recorded<'a> {
             .buffer(to.buffer)
             .size(size)
             .src_access_mask(vk::AccessFlags::TRANSFER_WRITE)
-            .src_queue_family_index(family)
+            .src_queue_family_index(self.device.queue_family())
             .dst_queue_family_index(vk::QUEUE_FAMILY_EXTERNAL);
         // SAFETY: as above.
         unsafe {
@@ -286,7 +299,7 @@ impl<'a> Recorded<'a> {
         }
         // SAFETY: it was begun above.
         unsafe { raw.end_command_buffer(commands) }?;
-        Ok(this)
+        Ok(())
     }
 
     /// Submits, waits, and makes ready for the next time.

@@ -9,9 +9,12 @@ mod by_hand;
 mod copy;
 mod figure;
 mod hand;
+mod handover;
 mod heap;
+mod latency;
 mod live;
 mod measure;
+mod moves;
 mod noise;
 mod setup;
 mod share;
@@ -37,7 +40,7 @@ struct Group {
     measure: fn(&Setup) -> Outcome<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 10] = [
     Group { ids: &["share_one_more"], measure: share::one_more },
     Group { ids: &["create_share_destroy", "create_share_use_destroy"], measure: share::life },
     Group {
@@ -46,6 +49,11 @@ const GROUPS: [Group; 5] = [
     },
     Group { ids: &["copy_64m_vs_ash"], measure: copy::vs_ash },
     Group { ids: &["copy_64m_vs_memcpy"], measure: copy::vs_memcpy },
+    Group { ids: &["copy_4k_latency"], measure: latency::copy },
+    Group { ids: &["handover_64m"], measure: handover::handover },
+    Group { ids: &["move_1024"], measure: moves::anew },
+    Group { ids: &["move_1024_cached"], measure: moves::known },
+    Group { ids: &["batch_64"], measure: moves::batch },
 ];
 
 fn main() -> ExitCode {

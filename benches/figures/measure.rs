@@ -22,6 +22,10 @@ impl Plan {
 
     /// For what takes milliseconds.
     pub(crate) const MILLISECONDS: Self = Self { rounds: 101, batch: Duration::ZERO };
+
+    /// For what takes microseconds against what takes many milliseconds: ratios so far from 1 need
+    /// fewer rounds.
+    pub(crate) const UNEQUAL: Self = Self { rounds: 51, batch: Duration::from_micros(500) };
 }
 
 /// What a comparison found.

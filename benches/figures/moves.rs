@@ -1,0 +1,312 @@
+//! What it costs to move a buffer that others look at, and to move many.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use peerbuf::{
+    Access, Attachment, Device, DomainId, Importer, Invalidation, Mapping, SharedBuffer,
+};
+
+use crate::Outcome;
+use crate::by_hand::{ByHand, check_pattern, write_pattern};
+use crate::figure::Figure;
+use crate::hand::{Block, Recorded};
+use crate::measure::{Plan, compare};
+use crate::setup::Setup;
+use crate::share::{create_on, fill, verify};
+
+/// Small, since both sides copy the same bytes, and what is compared is the rest.
+const SIZE: u64 = 64 << 10;
+const IMPORTERS: usize = 1024;
+const SEED: u32 = 2026;
+
+/// `move_1024`: to a place that nobody knows yet. By hand: new memory, a copy, and for each importer a new
+/// import in the place of its old one.
+pub(crate) fn anew(setup: &Setup) -> Outcome<Vec<Figure>> {
+    let guest = guest(setup)?;
+    let mut ours = Ours::new(setup, &guest)?;
+    let mut by_hand = Rebuilt::new(setup, &guest)?;
+    let compared = compare(
+        Plan::UNEQUAL,
+        || {
+            ours.migrate()?;
+            // Gives the old place back to the driver, so that no place is ever seen twice.
+            black_box(setup.engine.trim());
+            Ok(())
+        },
+        || by_hand.move_anew(),
+    )?;
+    ours.check()?;
+    by_hand.check()?;
+    Ok(vec![Figure::speed(
+        "move_1024",
+        "move a buffer with 1024 importers",
+        "copy, and every importer imported anew",
+        Some(40.0),
+        compared,
+    )])
+}
+
+/// `move_1024_cached`: between two places that all devices know. By hand both pieces of memory stay, and
+/// so do the recorded copies; only the importers are imported anew.
+pub(crate) fn known(setup: &Setup) -> Outcome<Vec<Figure>> {
+    let guest = guest(setup)?;
+    let mut ours = Ours::new(setup, &guest)?;
+    // Keep both slabs in use, and known to everybody.
+    let stay = [&setup.near, &setup.far].map(|home| create_on(setup, home, SIZE));
+    let stay: Vec<_> = stay.into_iter().collect::<Outcome<_>>()?;
+    let mut by_hand = Rebuilt::new(setup, &guest)?;
+    let places = Places::new(&mut by_hand)?;
+    let compared = compare(Plan::UNEQUAL, || ours.migrate(), || by_hand.move_between(&places))?;
+    drop(stay);
+    ours.check()?;
+    by_hand.check()?;
+    Ok(vec![Figure::speed(
+        "move_1024_cached",
+        "the same, between two known places",
+        "copy, and every importer imported anew",
+        Some(500.0),
+        compared,
+    )])
+}
+
+/// A third device, where the importers are: no home of the buffer, so that each place must be imported.
+fn guest(setup: &Setup) -> Outcome<Device> {
+    let guest = setup.engine.open_device(setup.far.adapter())?;
+    for home in [&setup.near, &setup.far] {
+        let buffer = create_on(setup, home, SIZE)?;
+        let _seat = buffer.attach(&guest)?;
+        if buffer.provider().domain() != DomainId::Vram(home.id()) {
+            return Err(format!("{} cannot see {}'s memory", guest.name(), home.name()).into());
+        }
+    }
+    Ok(guest)
+}
+
+/// Counts how often it is told.
+#[derive(Default)]
+struct Told(AtomicU64);
+
+impl Importer for Told {
+    fn invalidate_mappings(&self, _: &Invalidation<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A buffer that moves between the two devices, and its importers on a third one.
+struct Ours<'a> {
+    guest: &'a Device,
+    homes: [DomainId; 2],
+    buffer: SharedBuffer,
+    seats: Vec<(Arc<Told>, Attachment, Mapping)>,
+    moves: u64,
+}
+
+impl<'a> Ours<'a> {
+    fn new(setup: &Setup, guest: &'a Device) -> Outcome<Self> {
+        let buffer = create_on(setup, &setup.near, SIZE)?;
+        fill(&buffer, &setup.near, SEED)?;
+        let homes = [&setup.near, &setup.far].map(|home| DomainId::Vram(home.id()));
+        let seat = |_| {
+            let told = Arc::<Told>::default();
+            let seat = buffer.attach_dynamic(guest, Arc::clone(&told) as Arc<dyn Importer>)?;
+            let mapping = seat.map(Access::Read)?;
+            Ok((told, seat, mapping))
+        };
+        let seats = (0..IMPORTERS).map(seat).collect::<Outcome<_>>()?;
+        Ok(Self { guest, homes, buffer, seats, moves: 0 })
+    }
+
+    /// Moves it to the other device, and lets every importer see the new place.
+    fn migrate(&mut self) -> Outcome<()> {
+        self.moves += 1;
+        // CAST: 0 or 1.
+        self.buffer.migrate(self.homes[(self.moves % 2) as usize])?;
+        // The copy runs meanwhile.
+        for (_, seat, mapping) in &mut self.seats {
+            seat.remap(mapping)?;
+        }
+        for (_, _, mapping) in &self.seats {
+            black_box(mapping.view()?);
+        }
+        Ok(())
+    }
+
+    /// Every importer was told of every move, and sees every byte.
+    fn check(&self) -> Outcome<()> {
+        for (told, _, mapping) in &self.seats {
+            let told = told.0.load(Ordering::Relaxed);
+            if told != self.moves {
+                return Err(format!("told {told} times of {} moves", self.moves).into());
+            }
+            let report = mapping.verify(SEED)?;
+            if !report.is_clean() {
+                return Err(format!("wrong bytes after a move: {report:?}").into());
+            }
+        }
+        verify(&self.buffer, self.guest, SEED)
+    }
+}
+
+/// The same by hand.
+struct Rebuilt<'a> {
+    guest: &'a Device,
+    /// From each home to the importers, and to the other home, which copies.
+    to_guest: [ByHand<'a>; 2],
+    across: [ByHand<'a>; 2],
+    copies: [Recorded<'a>; 2],
+    /// Where it is.
+    at: usize,
+    block: Option<Block<'a>>,
+    importers: Vec<Block<'a>>,
+}
+
+impl<'a> Rebuilt<'a> {
+    fn new(setup: &'a Setup, guest: &'a Device) -> Outcome<Self> {
+        let (near, far, handle) = (&setup.near, &setup.far, setup.handle);
+        let to_guest =
+            [ByHand::new(near, guest, handle, SIZE)?, ByHand::new(far, guest, handle, SIZE)?];
+        let across = [ByHand::new(near, far, handle, SIZE)?, ByHand::new(far, near, handle, SIZE)?];
+        let block = to_guest[0].create()?;
+        write_pattern(near, &block, SIZE)?;
+        let copies = [Recorded::new(near)?, Recorded::new(far)?];
+        let mut this =
+            Self { guest, to_guest, across, copies, at: 0, block: None, importers: vec![] };
+        this.importers = this.import(&block)?;
+        this.block = Some(block);
+        Ok(this)
+    }
+
+    fn import(&self, block: &Block<'_>) -> Outcome<Vec<Block<'a>>> {
+        (0..IMPORTERS).map(|_| self.to_guest[self.at].share(block)).collect()
+    }
+
+    fn move_anew(&mut self) -> Outcome<()> {
+        let old = self.block.take().ok_or("it is somewhere")?;
+        let crossing = self.across[self.at].share(&old)?;
+        self.at = 1 - self.at;
+        let new = self.to_guest[self.at].create()?;
+        let copy = &self.copies[self.at];
+        copy.record(&crossing, &new, SIZE)?;
+        copy.run()?;
+        self.importers = self.import(&new)?;
+        self.block = Some(new);
+        Ok(())
+    }
+
+    fn move_between(&mut self, places: &Places<'_>) -> Outcome<()> {
+        self.at = 1 - self.at;
+        self.copies[self.at].run()?;
+        self.importers = self.import(&places.blocks[self.at])?;
+        Ok(())
+    }
+
+    fn check(&self) -> Outcome<()> {
+        self.importers.iter().try_for_each(|block| check_pattern(self.guest, block, SIZE))
+    }
+}
+
+/// Two places that stay, and see each other.
+struct Places<'a> {
+    blocks: [Block<'a>; 2],
+    _crossings: [Block<'a>; 2],
+}
+
+impl<'a> Places<'a> {
+    /// Takes the block that the buffer is in as the first one, and records the copies.
+    fn new(by_hand: &mut Rebuilt<'a>) -> Outcome<Self> {
+        let first = by_hand.block.take().ok_or("it is somewhere")?;
+        let blocks = [first, by_hand.to_guest[1].create()?];
+        let crossings =
+            [by_hand.across[0].share(&blocks[0])?, by_hand.across[1].share(&blocks[1])?];
+        for at in [0, 1] {
+            by_hand.copies[at].record(&crossings[1 - at], &blocks[at], SIZE)?;
+        }
+        Ok(Self { blocks, _crossings: crossings })
+    }
+}
+
+const BATCH: usize = 64;
+
+/// `batch_64`: 64 small buffers to the other device, each with somebody there who looks at it. By hand:
+/// 64 recorded copies between memory that both sides know, each submitted and waited for.
+pub(crate) fn batch(setup: &Setup) -> Outcome<Vec<Figure>> {
+    let sizes = || (0..BATCH).map(|index| (4 << 10) << (index % 5));
+    let mut ours = sizes().map(|size| Small::new(setup, size)).collect::<Outcome<Vec<_>>>()?;
+    let by_hand = sizes().map(|size| Pair::new(setup, size)).collect::<Outcome<Vec<_>>>()?;
+    let homes = [&setup.near, &setup.far].map(|home| DomainId::Vram(home.id()));
+    let (mut turn, mut their_turn) = (0, 0);
+    let compared = compare(
+        Plan::MICROSECONDS,
+        || {
+            turn = 1 - turn;
+            for small in &ours {
+                small.buffer.migrate(homes[turn])?;
+            }
+            for small in &mut ours {
+                small.seat.remap(&mut small.mapping)?;
+            }
+            ours.iter().try_for_each(|small| {
+                black_box(small.mapping.view()?);
+                Ok(())
+            })
+        },
+        || {
+            their_turn = 1 - their_turn;
+            by_hand.iter().try_for_each(|pair| pair.copies[their_turn].run())
+        },
+    )?;
+    ours.iter().try_for_each(|small| verify(&small.buffer, &setup.far, SEED))?;
+    by_hand.iter().try_for_each(|pair| check_pattern(&setup.far, &pair.places[1], pair.size))?;
+    Ok(vec![Figure::speed(
+        "batch_64",
+        "move 64 buffers of 4 … 64 KiB",
+        "64 times a recorded copy, submitted and waited for",
+        Some(10.0),
+        compared,
+    )])
+}
+
+/// A small buffer, and somebody on the other device who looks at it.
+struct Small {
+    buffer: SharedBuffer,
+    seat: Attachment,
+    mapping: Mapping,
+}
+
+impl Small {
+    fn new(setup: &Setup, size: u64) -> Outcome<Self> {
+        let buffer = create_on(setup, &setup.near, size)?;
+        fill(&buffer, &setup.near, SEED)?;
+        let seat = buffer.attach_dynamic(&setup.far, Arc::<Told>::default())?;
+        let mapping = seat.map(Access::Read)?;
+        Ok(Self { buffer, seat, mapping })
+    }
+}
+
+/// Memory on each device that the other one has imported, and copies in both directions.
+struct Pair<'a> {
+    size: u64,
+    copies: [Recorded<'a>; 2],
+    /// Each home's own memory, and the other one's view of it.
+    places: [Block<'a>; 2],
+    _crossings: [Block<'a>; 2],
+}
+
+impl<'a> Pair<'a> {
+    fn new(setup: &'a Setup, size: u64) -> Outcome<Self> {
+        let (near, far, handle) = (&setup.near, &setup.far, setup.handle);
+        let ends = [ByHand::new(near, far, handle, size)?, ByHand::new(far, near, handle, size)?];
+        let places = [ends[0].create()?, ends[1].create()?];
+        let crossings = [ends[0].share(&places[0])?, ends[1].share(&places[1])?];
+        write_pattern(near, &places[0], size)?;
+        let copies = [
+            Recorded::copy(near, &crossings[1], &places[0], size)?,
+            Recorded::copy(far, &crossings[0], &places[1], size)?,
+        ];
+        // Once there, so that both places hold the bytes.
+        copies[1].run()?;
+        Ok(Self { size, copies, places, _crossings: crossings })
+    }
+}
