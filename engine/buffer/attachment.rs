@@ -40,7 +40,7 @@ impl Attachment {
         importer: Option<Arc<dyn Importer>>,
     ) -> Result<Self> {
         buffer.core.check(device)?;
-        let newcomer = Newcomer { device, importer };
+        let newcomer = Newcomer::new(device, importer);
         let seat = match newcomer.sit_where_known(buffer)? {
             Some(seat) => seat,
             None => newcomer.take_in(buffer)?,
@@ -157,9 +157,15 @@ impl Attachment {
 struct Newcomer<'a> {
     device: &'a Arc<DeviceInner>,
     importer: Option<Arc<dyn Importer>>,
+    guest: Guest,
 }
 
-impl Newcomer<'_> {
+impl<'a> Newcomer<'a> {
+    fn new(device: &'a Arc<DeviceInner>, importer: Option<Arc<dyn Importer>>) -> Self {
+        let peer_to_peer = importer.as_ref().is_none_or(|importer| importer.allow_peer2peer());
+        Self { device, importer, guest: Guest { device: device.id(), peer_to_peer } }
+    }
+
     /// Sits down if nothing has to be found out. The usual case: somebody else's buffer in the same slab
     /// was here before.
     fn sit_where_known(&self, buffer: &BufferInner) -> Result<Option<SeatId>> {
@@ -167,7 +173,7 @@ impl Newcomer<'_> {
         self.check_free(buffer, &state)?;
         let allocation = state.backing.allocation();
         let known = allocation.has_view(self.device.id())
-            && self.guest().may_be_given(allocation.provider())
+            && self.guest.may_be_given(allocation.provider())
             && state.moving().is_none();
         Ok(known.then(|| self.sit(&mut state)))
     }
@@ -180,14 +186,14 @@ impl Newcomer<'_> {
         for _ in 0..TURNS {
             let kinds = buffer.placement.kinds();
             let home = buffer.home();
-            let seats = Seats::gather(buffer, &home, kinds, Some(self.guest()))?;
+            let seats = Seats::gather(buffer, &home, kinds, Some(self.guest))?;
             let mut state = buffer.lock_idle(Usage::Move, |fence| fence.device().is_none())?;
             self.check_free(buffer, &state)?;
             if !seats.still_fit(buffer, &state) || !seats.were_at(&home) {
                 continue;
             }
             let provider = state.backing.allocation().provider();
-            if let Some(take) = seats.take(self.device.id(), provider) {
+            if let Some(take) = seats.take(self.guest, provider) {
                 state.backing.allocation().view(self.device, take)?;
                 return Ok(self.sit(&mut state));
             }
@@ -195,11 +201,6 @@ impl Newcomer<'_> {
             relocate::make_reachable(buffer, &home, self.device, &seats)?;
         }
         Err(buffer.busy(&buffer.lock()))
-    }
-
-    fn guest(&self) -> Guest {
-        let peer_to_peer = self.importer.as_ref().is_none_or(|importer| importer.allow_peer2peer());
-        Guest { device: self.device.id(), peer_to_peer }
     }
 
     fn check_free(&self, buffer: &BufferInner, state: &State) -> Result<()> {
@@ -213,7 +214,7 @@ impl Newcomer<'_> {
     }
 
     fn sit(&self, state: &mut State) -> SeatId {
-        state.sit(self.device.id(), self.importer.clone())
+        state.sit(self.guest, self.importer.clone())
     }
 }
 

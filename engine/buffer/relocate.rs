@@ -120,20 +120,19 @@ impl Move<'_> {
     /// Calls every importer, under the reservation. If they say that something of the host's is still
     /// using the buffer, waits for that.
     fn tell_importers(&mut self, mover: &DeviceInner) -> Result<()> {
-        let importers = self.state.importers();
-        if importers.is_empty() {
-            return Ok(());
-        }
         let said = RefCell::default();
         let invalidation = Invalidation { generation: self.buffer.generation(), fences: &said };
-        for importer in &importers {
+        let mut told = false;
+        for importer in self.state.importers() {
             importer.invalidate_mappings(&invalidation);
+            told = true;
+        }
+        if !told {
+            return Ok(());
         }
         for (usage, fence) in said.take() {
             self.state.fences.add(usage, fence);
         }
-        // The seats hold them too, so these are not the last ones, whose drop might take the reservation.
-        drop(importers);
         self.wait_for(|fence| fence.is_for_host(mover))
     }
 

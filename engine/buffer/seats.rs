@@ -26,14 +26,14 @@ pub(super) struct Guest {
 /// Gathered without the reservation, because proving a route waits for devices.
 #[derive(Debug)]
 pub(super) struct Seats {
+    /// Each once, however many seats it has.
     guests: SmallVec<[Guest; 4]>,
     /// For each provider that the buffer might use or does use: how each device takes it in.
     rows: Vec<(Provider, SmallVec<[Option<Take>; 4]>)>,
     pub(super) refused: Vec<Refusal>,
-    /// What was true when they were gathered: the generation, the home, how many of the guests had a seat.
+    /// What was true when they were gathered.
     generation: u32,
     home: DeviceId,
-    taken: usize,
 }
 
 impl Seats {
@@ -46,12 +46,16 @@ impl Seats {
     ) -> Result<Self> {
         let (mut guests, current, generation, home_then) = {
             let state = buffer.lock();
-            let guests: SmallVec<[Guest; 4]> = state.seats().map(guest_of).collect();
+            let mut guests: SmallVec<[Guest; 4]> = SmallVec::new();
+            for guest in state.seats().map(guest_of) {
+                if !guests.contains(&guest) {
+                    guests.push(guest);
+                }
+            }
             let provider = state.backing.allocation().provider();
             (guests, provider, buffer.generation(), buffer.home_id())
         };
-        let taken = guests.len();
-        guests.extend(newcomer);
+        guests.extend(newcomer.filter(|guest| !guests.contains(guest)));
         let at_home = Guest { device: home.id(), peer_to_peer: true };
         if !guests.iter().any(|guest| guest.device == home.id()) {
             guests.push(at_home);
@@ -63,7 +67,7 @@ impl Seats {
             }
         }
         let (rows, refused) = (vec![], vec![]);
-        let mut this = Self { guests, rows, refused, generation, home: home_then, taken };
+        let mut this = Self { guests, rows, refused, generation, home: home_then };
         for provider in providers {
             this.ask(buffer, home, provider)?;
         }
@@ -94,10 +98,10 @@ impl Seats {
         Ok(())
     }
 
-    /// Whether nobody sat down or left, and the buffer did not move, since they were gathered.
+    /// Whether everybody who sits was asked, and the buffer did not move, since they were gathered.
     pub(super) fn still_fit(&self, buffer: &BufferInner, state: &State) -> bool {
         self.generation == buffer.generation()
-            && state.seats().map(guest_of).eq(self.guests[..self.taken].iter().copied())
+            && state.seats().all(|seat| self.guests.contains(&guest_of(seat)))
     }
 
     /// Whether the buffer was at home there when they were gathered.
@@ -105,12 +109,10 @@ impl Seats {
         self.home == home.id()
     }
 
-    /// How `device` takes in memory of `provider`.
-    pub(super) fn take(&self, device: DeviceId, provider: Provider) -> Option<Take> {
+    /// How one of them takes in memory of `provider`.
+    pub(super) fn take(&self, guest: Guest, provider: Provider) -> Option<Take> {
         let (_, takes) = self.rows.iter().find(|(of, _)| *of == provider)?;
-        // The last one, for that is the newcomer: the device may have other seats, with importers that
-        // want something else.
-        takes[self.guests.iter().rposition(|guest| guest.device == device)?]
+        takes[self.guests.iter().position(|other| *other == guest)?]
     }
 
     /// Whether everybody can take in memory of `provider`.

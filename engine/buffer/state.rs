@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::importer::Importer;
+use super::seats::Guest;
 use crate::device::DeviceId;
 use crate::memory::Backing;
 use crate::sync::{Fence, Fences};
@@ -15,6 +16,11 @@ pub(super) struct State {
     pub(super) backing: Backing,
     pub(super) fences: Fences,
     seats: SmallVec<[Seat; 2]>,
+    /// How many of the seats are vacant, so that nobody looks for one where there is none; and live
+    /// mappings that keep the buffer where it is, so that nobody counts. A buffer may have thousands of
+    /// seats.
+    vacant: u32,
+    held_by_mappings: u32,
     /// Live host accesses, copies by the host, and accesses of applications that are being recorded.
     pub(super) host: u32,
     /// Live pins.
@@ -46,13 +52,22 @@ pub(super) struct Seat {
     /// Whether its [`crate::Attachment`] is alive. A seat whose attachment was dropped stays until its
     /// last mapping is.
     attached: bool,
-    /// Whether it came with an importer.
-    dynamic: bool,
+    manner: Manner,
     /// Live mappings of the current generation.
     mapped: u32,
-    /// Who is told when the buffer moves; `None` for a static seat, and once nobody is attached. Boxed, since a pointer to a trait
-    /// object is two words, and most seats have none.
+    /// Who is told when the buffer moves; `None` for a static seat, and once nobody is attached. Boxed,
+    /// since a pointer to a trait object is two words, and most seats have none.
     importer: Option<Box<Arc<dyn Importer>>>,
+}
+
+/// How somebody sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Static,
+    /// With an importer; and what that said of memory that is another device's own.
+    Dynamic {
+        peer_to_peer: bool,
+    },
 }
 
 /// Which seat. Stays the same while the seat is taken.
@@ -65,6 +80,8 @@ impl State {
             backing,
             fences: Fences::default(),
             seats: SmallVec::new(),
+            vacant: 0,
+            held_by_mappings: 0,
             host: 0,
             pinned: 0,
             rare: None,
@@ -74,14 +91,23 @@ impl State {
     // ---- seats ----
 
     /// Takes a seat: the last step of an attachment, after which it may be called back at any time.
-    pub(super) fn sit(&mut self, device: DeviceId, importer: Option<Arc<dyn Importer>>) -> SeatId {
-        let dynamic = importer.is_some();
+    pub(super) fn sit(&mut self, guest: Guest, importer: Option<Arc<dyn Importer>>) -> SeatId {
+        let manner = match importer {
+            Some(_) => Manner::Dynamic { peer_to_peer: guest.peer_to_peer },
+            None => Manner::Static,
+        };
         let importer = importer.map(Box::new);
-        let seat = Seat { device, attached: true, dynamic, mapped: 0, importer };
-        let vacant = self.seats.iter().position(Seat::is_vacant);
+        let seat = Seat { device: guest.device, attached: true, manner, mapped: 0, importer };
+        let vacant = match self.vacant {
+            0 => None,
+            _ => self.seats.iter().position(Seat::is_vacant),
+        };
         let index = vacant.unwrap_or(self.seats.len());
         match vacant {
-            Some(index) => self.seats[index] = seat,
+            Some(index) => {
+                self.seats[index] = seat;
+                self.vacant -= 1;
+            }
             None => self.seats.push(seat),
         }
         // CAST: nobody has 2^32 seats.
@@ -94,14 +120,15 @@ impl State {
     }
 
     /// Those who are to be told of a move: whose attachments are alive.
-    pub(super) fn importers(&self) -> Vec<Arc<dyn Importer>> {
-        let attached = self.seats().filter(|seat| seat.attached);
-        attached.filter_map(|seat| seat.importer.as_deref().cloned()).collect()
+    pub(super) fn importers(&self) -> impl Iterator<Item = &dyn Importer> {
+        // Leaving takes the importer out.
+        self.seats.iter().filter_map(|seat| seat.importer.as_deref().map(|importer| &**importer))
     }
 
     /// Whether a device already has a static seat.
     pub(super) fn has_static_seat(&self, device: DeviceId) -> bool {
-        self.seats().any(|seat| seat.device == device && seat.attached && !seat.dynamic)
+        let mut attached = self.seats().filter(|seat| seat.attached);
+        attached.any(|seat| seat.device == device && seat.manner == Manner::Static)
     }
 
     /// Live mappings of a seat, of the current generation.
@@ -110,7 +137,11 @@ impl State {
     }
 
     pub(super) fn map(&mut self, seat: SeatId) {
-        self.seats[seat.0 as usize].mapped += 1;
+        let seat = &mut self.seats[seat.0 as usize];
+        seat.mapped += 1;
+        if seat.manner == Manner::Static {
+            self.held_by_mappings += 1;
+        }
     }
 
     /// Gives the seat up, but for its mappings. The importer is for the caller to drop, without the
@@ -119,7 +150,7 @@ impl State {
         let left = &mut self.seats[seat.0 as usize];
         left.attached = false;
         let importer = left.importer.take();
-        self.sweep();
+        self.sweep(seat);
         importer
     }
 
@@ -131,8 +162,12 @@ impl State {
         current: u32,
     ) -> Option<(Fences, Backing)> {
         if mapped == current {
-            self.seats[seat.0 as usize].mapped -= 1;
-            self.sweep();
+            let unmapped = &mut self.seats[seat.0 as usize];
+            unmapped.mapped -= 1;
+            if unmapped.manner == Manner::Static {
+                self.held_by_mappings -= 1;
+            }
+            self.sweep(seat);
             return None;
         }
         let ghosts = &mut self.rare.as_mut()?.ghosts;
@@ -145,9 +180,19 @@ impl State {
         Some((fences, backing))
     }
 
-    fn sweep(&mut self) {
+    /// Looks whether a seat has become vacant, just now.
+    fn sweep(&mut self, seat: SeatId) {
+        if !self.seats[seat.0 as usize].is_vacant() {
+            return;
+        }
+        self.vacant += 1;
+        self.drop_vacant_tail();
+    }
+
+    fn drop_vacant_tail(&mut self) {
         while self.seats.last().is_some_and(Seat::is_vacant) {
             self.seats.pop();
+            self.vacant -= 1;
         }
     }
 
@@ -155,7 +200,7 @@ impl State {
 
     /// Live mappings that keep the buffer where it is.
     pub(super) fn static_mappings(&self) -> u32 {
-        self.seats().filter(|seat| !seat.dynamic).map(|seat| seat.mapped).sum()
+        self.held_by_mappings
     }
 
     /// Whether somebody relies on the bytes being where they are.
@@ -183,7 +228,16 @@ impl State {
         copied: Fences,
     ) -> Option<(Fences, Backing)> {
         let old = std::mem::replace(&mut self.backing, new);
-        let mapped = self.seats.iter_mut().map(|seat| std::mem::take(&mut seat.mapped)).sum();
+        let mut mapped = 0;
+        for seat in &mut self.seats {
+            let of_this = std::mem::take(&mut seat.mapped);
+            mapped += of_this;
+            // Only its mappings kept the seat.
+            self.vacant += u32::from(!seat.attached && of_this > 0);
+        }
+        // Static ones do not let the buffer move.
+        self.held_by_mappings = 0;
+        self.drop_vacant_tail();
         if mapped == 0 {
             return Some((copied, old));
         }
@@ -200,7 +254,7 @@ impl Seat {
 
     /// Whether the seat's device may be given memory that is another device's own.
     pub(super) fn allows_peer_to_peer(&self) -> bool {
-        self.importer.as_ref().is_none_or(|importer| importer.allow_peer2peer())
+        !matches!(self.manner, Manner::Dynamic { peer_to_peer: false })
     }
 }
 
@@ -210,7 +264,7 @@ impl std::fmt::Debug for Seat {
             .field("device", &self.device)
             .field("attached", &self.attached)
             .field("mapped", &self.mapped)
-            .field("dynamic", &self.dynamic)
+            .field("manner", &self.manner)
             .finish()
     }
 }
