@@ -13,8 +13,9 @@ use super::shared::{BufferInner, SharedBuffer};
 use super::state::{SeatId, State};
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
+use crate::memory::View;
 use crate::observe::Object;
-use crate::sync::Usage;
+use crate::sync::{Guard, Usage};
 
 /// A device's seat at a [`SharedBuffer`], from [`SharedBuffer::attach`] or
 /// [`SharedBuffer::attach_dynamic`].
@@ -90,6 +91,12 @@ impl Attachment {
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "dma_buf_map_attachment")]
     pub fn map(&self, access: Access) -> Result<Mapping> {
+        let (state, view) = self.open()?;
+        Ok(Mapping::new(&self.buffer, &state, self.seat, view, access))
+    }
+
+    /// Marks the seat as mapped where the buffer is now.
+    fn open(&self) -> Result<(Guard<'_, State>, Arc<View>)> {
         let (buffer, device) = (&self.buffer, &self.device);
         loop {
             let mut state = buffer.lock();
@@ -101,7 +108,7 @@ impl Attachment {
             }
             if let Some(view) = state.backing.allocation().existing_view(device.id()) {
                 state.map(self.seat);
-                return Ok(Mapping::new(buffer, &mut state, self.seat, view, access));
+                return Ok((state, view));
             }
             // Somebody moved it after this device sat down.
             let allocation = Arc::clone(state.backing.allocation());
@@ -127,7 +134,11 @@ impl Attachment {
                 device: self.device.name().to_owned(),
             });
         }
-        *mapping = self.map(mapping.access())?;
+        let (mut state, view) = self.open()?;
+        let (view, left) = mapping.replace(&mut state, self.seat, view);
+        drop(state);
+        drop(view);
+        self.buffer.retire(left);
         Ok(())
     }
 

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use ash::vk;
 
@@ -12,9 +11,9 @@ use super::shared::{BufferInner, SharedBuffer};
 use super::state::{SeatId, State};
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{Content, View};
+use crate::memory::{Backing, View};
 use crate::observe::Object;
-use crate::sync::Retired;
+use crate::sync::Fences;
 use crate::transfer::{self, Scope, Span};
 
 /// A device's view of one generation of a [`SharedBuffer`], from [`crate::Attachment::map`].
@@ -30,9 +29,6 @@ pub struct Mapping {
     offset: u64,
     generation: u32,
     access: Access,
-    /// Whether the bytes are known to be this buffer's and in place. Release/acquire: who sees `true`
-    /// sees the memory as it was when it was set.
-    ready: AtomicBool,
 }
 
 /// What a device needs to use a buffer: Vulkan handles, valid while the [`Mapping`] lives.
@@ -52,14 +48,12 @@ impl Mapping {
     /// The seat has been marked as mapped, under the reservation, which is still held: `state`.
     pub(super) fn new(
         buffer: &Arc<BufferInner>,
-        state: &mut State,
+        state: &State,
         seat: SeatId,
         view: Arc<View>,
         access: Access,
     ) -> Self {
         buffer.core.live.born(Object::Mapping);
-        // The usual case: somebody has used it before, and nothing is under way.
-        let ready = state.backing.content() == Content::Own && state.fences.is_idle();
         Self {
             generation: buffer.generation(),
             buffer: Arc::clone(buffer),
@@ -67,8 +61,23 @@ impl Mapping {
             view,
             offset: state.backing.offset(),
             access,
-            ready: AtomicBool::new(ready),
         }
+    }
+
+    /// Makes this a view of the current generation. The seat has been marked as mapped; `state` is the
+    /// reservation's. What is returned is to be given up without it.
+    pub(super) fn replace(
+        &mut self,
+        state: &mut State,
+        seat: SeatId,
+        view: Arc<View>,
+    ) -> (Arc<View>, Option<(Fences, Backing)>) {
+        let current = self.buffer.generation();
+        let left = state.unmap(self.seat, self.generation, current);
+        self.seat = seat;
+        self.offset = state.backing.offset();
+        self.generation = current;
+        (std::mem::replace(&mut self.view, view), left)
     }
 
     /// The buffer.
@@ -99,10 +108,13 @@ impl Mapping {
     /// [`Error::Stale`] if the buffer has moved since; [`Error::Timeout`], [`Error::DeviceLost`], or what
     /// a call said.
     ///
-    /// Locks: the reservation, in the first call; none after that.
+    /// Locks: the reservation, in the first call of anybody since the buffer moved; none after that.
     pub fn view(&self) -> Result<RawView> {
-        self.check_current()?;
-        if !self.ready.load(Ordering::Acquire) {
+        let (current, ready) = self.buffer.generation_and_ready();
+        if current != self.generation {
+            return Err(self.stale(current));
+        }
+        if !ready {
             self.make_ready()?;
         }
         Ok(self.handles())
@@ -197,7 +209,13 @@ impl Mapping {
     /// Checks that the buffer is still where this is a view of. What was found holds only as long as the
     /// reservation is held.
     pub(super) fn check_current(&self) -> Result<()> {
-        self.buffer.check_generation(self.generation)
+        let current = self.buffer.generation();
+        if current == self.generation { Ok(()) } else { Err(self.stale(current)) }
+    }
+
+    #[cold]
+    fn stale(&self, current: u32) -> Error {
+        Error::Stale { buffer: self.buffer.name(), mapped: self.generation, current }
     }
 
     #[cold]
@@ -205,8 +223,7 @@ impl Mapping {
         let state = self.buffer.lock_owned()?;
         // Under the reservation: what was made its owner's is the current place, and only that.
         self.check_current()?;
-        drop(state);
-        self.ready.store(true, Ordering::Release);
+        self.buffer.set_ready(&state);
         Ok(())
     }
 
@@ -220,9 +237,7 @@ impl Drop for Mapping {
         let mut state = self.buffer.lock();
         let left = state.unmap(self.seat, self.generation, self.buffer.generation());
         drop(state);
-        if let Some((fences, backing)) = left {
-            self.buffer.core.retire.push(fences, Retired::Backing(backing));
-        }
+        self.buffer.retire(left);
         self.buffer.core.live.died(Object::Mapping);
     }
 }

@@ -22,7 +22,7 @@ use crate::memory::{
     Backing, Content, DomainId, DomainKind, Placement, Provider, SLOT_ALIGN, Take,
 };
 use crate::observe::Object;
-use crate::sync::{Fence, Guard, Reservation, Retired, Usage};
+use crate::sync::{Fence, Fences, Guard, Reservation, Retired, Usage};
 use crate::transfer::{self, Refusal, RefusalReason, Route, Span};
 
 /// A buffer that several devices share: a name that outlives every place it lives in.
@@ -49,12 +49,16 @@ pub(crate) struct BufferInner {
     home: AtomicU16,
     pub(super) placement: Placement,
     usage: vk::BufferUsageFlags,
-    /// How often it has moved. Written under the reservation; release/acquire, so that who reads a
-    /// new generation without it sees what was done before.
+    /// How often it has moved, and whether the bytes of this generation are known to be the buffer's own
+    /// and in place ([`READY`]): one word, so that neither is read without the other. Written under the
+    /// reservation; release/acquire, so that who reads a new value without it sees what was done before.
     generation: AtomicU32,
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
     pub(super) reservation: Reservation<State>,
 }
+
+/// The lowest bit of the word; the rest counts.
+const READY: u32 = 1;
 
 impl SharedBuffer {
     pub(crate) fn create(
@@ -147,7 +151,7 @@ impl SharedBuffer {
 
     /// How often it has moved. A [`crate::Mapping`] tells which generation it is of.
     pub fn generation(&self) -> u32 {
-        self.0.generation.load(Ordering::Acquire)
+        self.0.generation()
     }
 
     /// Whether peerbuf can move it. A buffer that came in as a stranger's fd stays where it is.
@@ -257,7 +261,19 @@ impl BufferInner {
     }
 
     pub(super) fn generation(&self) -> u32 {
-        self.generation.load(Ordering::Acquire)
+        self.generation_and_ready().0
+    }
+
+    /// How often it has moved, and whether its bytes are known to be its own and in place.
+    pub(super) fn generation_and_ready(&self) -> (u32, bool) {
+        let word = self.generation.load(Ordering::Acquire);
+        (word >> 1, word & READY != 0)
+    }
+
+    /// Remembers that the bytes of this generation are the buffer's own and in place. The reservation is
+    /// held, and was when that was found out.
+    pub(super) fn set_ready(&self, _: &State) {
+        self.generation.fetch_or(READY, Ordering::Release);
     }
 
     /// Checks that the buffer is still where a mapping of `mapped` shows it.
@@ -272,7 +288,15 @@ impl BufferInner {
     /// Says that the buffer is now elsewhere, and at home on `home`. The reservation is held.
     pub(super) fn next_generation(&self, home: DeviceId) {
         self.home.store(home.0, Ordering::Relaxed);
-        self.generation.fetch_add(1, Ordering::Release);
+        let word = self.generation.load(Ordering::Relaxed);
+        self.generation.store((word & !READY).wrapping_add(1 << 1), Ordering::Release);
+    }
+
+    /// Gives up a place that the last mapping has left. Without the reservation: it may take a pool's lock.
+    pub(super) fn retire(&self, left: Option<(Fences, Backing)>) {
+        if let Some((fences, backing)) = left {
+            self.core.retire.push(fences, Retired::Backing(backing));
+        }
     }
 
     /// Checks a range of bytes.
