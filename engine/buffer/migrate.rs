@@ -76,6 +76,8 @@ fn turn(buffer: &Arc<BufferInner>, home: &Arc<DeviceInner>, kind: DomainKind) ->
     if kind == DomainKind::System && !seats.were_at(home) {
         return Ok(Moved::LookAgain);
     }
+    // The place that an earlier move has left may be free by now, and is known to everybody.
+    buffer.core.retire.collect();
     let accept = |provider| seats.all_take(provider);
     let new = buffer.core.allocate(home, placement, buffer.size, false, accept)?;
     let new = new.ok_or_else(|| buffer.unreachable(home, &seats))?;

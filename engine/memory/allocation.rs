@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use smallvec::SmallVec;
 
@@ -61,13 +61,19 @@ pub(crate) struct Allocation {
     /// Set once: somebody outside the process may know it. Release/acquire is not needed: it is set
     /// under the buffer's reservation and read when the buffer's backing is dropped.
     escaped: AtomicBool,
+    /// The first views, for those who look without the lock. Filled in order, under it.
+    first_views: [OnceLock<Arc<View>>; FIRST_VIEWS],
     // Protected by this mutex; it is the innermost lock.
     state: Mutex<State>,
     /// Constant. Views that imported the address hold it too.
     host: Option<Arc<HostMemory>>,
 }
 
+/// How many devices find their view without a lock.
+const FIRST_VIEWS: usize = 4;
+
 struct State {
+    /// All of them; none is ever taken out.
     views: SmallVec<[Arc<View>; 2]>,
     /// Exported when the first other device needs it, and kept: a fresh export each time costs an fd
     /// each time (ROCm/rocm-systems#10604), and re-exporting an import is unspecified
@@ -87,6 +93,7 @@ impl Allocation {
             Ok((view, host)) => {
                 origin.live.born(Object::Allocation);
                 Ok(Arc::new(Self {
+                    first_views: first_views(view.as_ref()),
                     size: host.as_ref().map_or(size, |host| host.size()),
                     charged,
                     host: host.map(Arc::new),
@@ -145,6 +152,7 @@ impl Allocation {
             zeroed: false,
             pool: Weak::new(),
             escaped: AtomicBool::new(true),
+            first_views: first_views(view.as_ref()),
             state: Mutex::new(State {
                 views: view.into_iter().collect(),
                 fd: host.is_none().then_some(fd),
@@ -201,16 +209,27 @@ impl Allocation {
 
     /// Whether `device` already has a view.
     ///
-    /// Locks: the allocation's.
+    /// Locks: the allocation's, if more than [`FIRST_VIEWS`] devices have one.
     pub(crate) fn has_view(&self, device: DeviceId) -> bool {
-        find(&self.state().views, device).is_some()
+        self.existing(device, |_| ()).is_some()
     }
 
     /// The view that `device` already has.
     ///
-    /// Locks: the allocation's.
+    /// Locks: as [`Allocation::has_view`].
     pub(crate) fn existing_view(&self, device: DeviceId) -> Option<Arc<View>> {
-        find(&self.state().views, device).cloned()
+        self.existing(device, Arc::clone)
+    }
+
+    fn existing<R>(&self, device: DeviceId, found: impl Fn(&Arc<View>) -> R) -> Option<R> {
+        for view in &self.first_views {
+            // They are filled in order, so there are no others behind an empty one.
+            let view = view.get()?;
+            if view.device().id() == device {
+                return Some(found(view));
+            }
+        }
+        find(&self.state().views, device).map(found)
     }
 
     /// `device`'s view, made by `take` if there is none yet.
@@ -240,6 +259,9 @@ impl Allocation {
         };
         let view = imported.map_err(|error| self.origin.taking_in(device, take.handle(), error))?;
         let view = Arc::new(view);
+        if let Some(first) = self.first_views.get(state.views.len()) {
+            first.get_or_init(|| Arc::clone(&view));
+        }
         state.views.push(Arc::clone(&view));
         Ok(view)
     }
@@ -331,6 +353,14 @@ impl Allocation {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn first_views(exporters: Option<&Arc<View>>) -> [OnceLock<Arc<View>>; FIRST_VIEWS] {
+    let mut views = [const { OnceLock::new() }; FIRST_VIEWS];
+    if let Some(view) = exporters {
+        views[0] = Arc::clone(view).into();
+    }
+    views
 }
 
 fn find(views: &[Arc<View>], device: DeviceId) -> Option<&Arc<View>> {
