@@ -8,14 +8,14 @@ use super::importer::Importer;
 use super::mapping::Mapping;
 use super::pin::Pin;
 use super::relocate;
+use super::remap::open;
 use super::seats::{Guest, Seats};
 use super::shared::{BufferInner, SharedBuffer};
 use super::state::{SeatId, State};
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::View;
 use crate::observe::Object;
-use crate::sync::{Guard, Usage};
+use crate::sync::Usage;
 
 /// A device's seat at a [`SharedBuffer`], from [`SharedBuffer::attach`] or
 /// [`SharedBuffer::attach_dynamic`].
@@ -91,55 +91,21 @@ impl Attachment {
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "dma_buf_map_attachment")]
     pub fn map(&self, access: Access) -> Result<Mapping> {
-        let (state, view) = self.open()?;
+        let (mut state, view) = open(&self.buffer, &self.device)?;
+        state.map(self.seat);
         Ok(Mapping::new(&self.buffer, &state, self.seat, view, access))
     }
 
-    /// Marks the seat as mapped where the buffer is now.
-    fn open(&self) -> Result<(Guard<'_, State>, Arc<View>)> {
-        let (buffer, device) = (&self.buffer, &self.device);
-        loop {
-            let mut state = buffer.lock();
-            if let Some(gate) = state.moving().cloned() {
-                // A mapping of the old place would be old at once, and nobody would say so.
-                drop(state);
-                gate.wait(buffer.core.timeout)?;
-                continue;
-            }
-            if let Some(view) = state.backing.allocation().existing_view(device.id()) {
-                state.map(self.seat);
-                return Ok((state, view));
-            }
-            // Somebody moved it after this device sat down.
-            let allocation = Arc::clone(state.backing.allocation());
-            drop(state);
-            allocation.view(device, buffer.take(allocation.provider(), device)?)?;
-        }
+    pub(super) fn buffer_inner(&self) -> &Arc<BufferInner> {
+        &self.buffer
     }
 
-    /// Replaces a mapping that has become old by a current one, opened for the same access.
-    ///
-    /// # Errors
-    ///
-    /// As [`Attachment::map`], and [`Error::ForeignMapping`] for a mapping of another buffer or device.
-    /// The mapping is then what it was.
-    ///
-    /// Locks: the reservation.
-    pub fn remap(&self, mapping: &mut Mapping) -> Result<()> {
-        let ours = Arc::ptr_eq(mapping.buffer_inner(), &self.buffer)
-            && Arc::ptr_eq(mapping.device_inner(), &self.device);
-        if !ours {
-            return Err(Error::ForeignMapping {
-                buffer: self.buffer.name(),
-                device: self.device.name().to_owned(),
-            });
-        }
-        let (mut state, view) = self.open()?;
-        let (view, left) = mapping.replace(&mut state, self.seat, view);
-        drop(state);
-        drop(view);
-        self.buffer.retire(left);
-        Ok(())
+    pub(super) fn device_inner(&self) -> &Arc<DeviceInner> {
+        &self.device
+    }
+
+    pub(super) fn seat(&self) -> SeatId {
+        self.seat
     }
 
     /// Gives the seat up.

@@ -64,20 +64,23 @@ impl Mapping {
         }
     }
 
-    /// Makes this a view of the current generation. The seat has been marked as mapped; `state` is the
-    /// reservation's. What is returned is to be given up without it.
+    /// Makes this a view of the current generation, for `seat`; `state` is the reservation's. What is
+    /// returned is to be given up without it.
     pub(super) fn replace(
         &mut self,
         state: &mut State,
         seat: SeatId,
         view: Arc<View>,
-    ) -> (Arc<View>, Option<(Fences, Backing)>) {
+    ) -> Option<(Fences, Backing)> {
         let current = self.buffer.generation();
+        state.map(seat);
         let left = state.unmap(self.seat, self.generation, current);
         self.seat = seat;
         self.offset = state.backing.offset();
         self.generation = current;
-        (std::mem::replace(&mut self.view, view), left)
+        // What is dropped is not the last reference: the allocation has one, and lives in `left` or longer.
+        self.view = view;
+        left
     }
 
     /// The buffer.

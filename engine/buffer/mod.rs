@@ -34,6 +34,7 @@ mod own_buffer;
 mod passes;
 mod pin;
 mod relocate;
+mod remap;
 mod seats;
 mod shared;
 mod state;

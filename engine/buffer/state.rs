@@ -194,6 +194,14 @@ impl State {
             self.seats.pop();
             self.vacant -= 1;
         }
+        debug_assert_eq!(
+            (self.vacant, self.held_by_mappings),
+            self.seats.iter().fold((0, 0), |(vacant, held), seat| {
+                let holds = if seat.manner == Manner::Static { seat.mapped } else { 0 };
+                (vacant + u32::from(seat.is_vacant()), held + holds)
+            }),
+            "vacant seats and static mappings are counted as they come and go"
+        );
     }
 
     // ---- moving ----

@@ -1,0 +1,126 @@
+//! Taking up the place that a buffer has moved to: one mapping, or all that somebody has.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::attachment::Attachment;
+use super::mapping::Mapping;
+use super::shared::{BufferInner, SharedBuffer};
+use super::state::State;
+use crate::device::DeviceInner;
+use crate::error::{Error, Result};
+use crate::memory::{Backing, View};
+use crate::sync::{Fences, Guard};
+
+impl Attachment {
+    /// Replaces a mapping that has become old by a current one, opened for the same access.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attachment::map`], and [`Error::ForeignMapping`] for a mapping of another buffer or device.
+    /// The mapping is then what it was.
+    ///
+    /// Locks: the reservation.
+    pub fn remap(&self, mapping: &mut Mapping) -> Result<()> {
+        self.check_ours(mapping)?;
+        let (mut state, view) = open(self.buffer_inner(), self.device_inner())?;
+        let left = mapping.replace(&mut state, self.seat(), view);
+        drop(state);
+        self.buffer_inner().retire(left);
+        Ok(())
+    }
+
+    fn check_ours(&self, mapping: &Mapping) -> Result<()> {
+        let ours = Arc::ptr_eq(mapping.buffer_inner(), self.buffer_inner())
+            && Arc::ptr_eq(mapping.device_inner(), self.device_inner());
+        if ours { Ok(()) } else { Err(foreign(self.buffer_inner(), self.device_inner())) }
+    }
+}
+
+impl SharedBuffer {
+    /// [`Attachment::remap`] for many mappings of this buffer, each with its attachment, under one lock:
+    /// for somebody with many importers, to whom the one lock and the one look-up make the difference.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attachment::remap`]. All mappings are then what they were.
+    ///
+    /// Locks: the reservation.
+    pub fn remap_all(&self, seats: &mut [(&Attachment, &mut Mapping)]) -> Result<()> {
+        let buffer = &self.0;
+        let mut devices: SmallVec<[&Arc<DeviceInner>; 4]> = SmallVec::new();
+        for (attachment, mapping) in &*seats {
+            if !Arc::ptr_eq(attachment.buffer_inner(), buffer) {
+                return Err(foreign(buffer, attachment.device_inner()));
+            }
+            attachment.check_ours(mapping)?;
+            let device = attachment.device_inner();
+            if !devices.iter().any(|known| Arc::ptr_eq(known, device)) {
+                devices.push(device);
+            }
+        }
+        let Some((mut state, views)) = open_all(buffer, &devices)? else { return Ok(()) };
+        let mut retired: SmallVec<[(Fences, Backing); 1]> = SmallVec::new();
+        for (attachment, mapping) in seats {
+            let device = attachment.device_inner();
+            let view = views.iter().find(|view| Arc::ptr_eq(view.device(), device));
+            let Some(view) = view else { unreachable!("every device was looked up") };
+            retired.extend(mapping.replace(&mut state, attachment.seat(), Arc::clone(view)));
+        }
+        drop(state);
+        retired.into_iter().for_each(|left| buffer.retire(Some(left)));
+        Ok(())
+    }
+}
+
+fn foreign(buffer: &BufferInner, device: &DeviceInner) -> Error {
+    Error::ForeignMapping { buffer: buffer.name(), device: device.name().to_owned() }
+}
+
+/// The reservation of a buffer that is not moving, and `device`'s view of where it is.
+pub(super) fn open<'a>(
+    buffer: &'a BufferInner,
+    device: &Arc<DeviceInner>,
+) -> Result<(Guard<'a, State>, Arc<View>)> {
+    loop {
+        let state = buffer.lock();
+        if let Some(gate) = state.moving().cloned() {
+            // A mapping of the old place would be old at once, and nobody would say so.
+            drop(state);
+            gate.wait(buffer.core.timeout)?;
+            continue;
+        }
+        if let Some(view) = state.backing.allocation().existing_view(device.id()) {
+            return Ok((state, view));
+        }
+        // Somebody moved it after this device sat down.
+        let allocation = Arc::clone(state.backing.allocation());
+        drop(state);
+        allocation.view(device, buffer.take(allocation.provider(), device)?)?;
+    }
+}
+
+/// The reservation with the views of many devices.
+type Opened<'a> = (Guard<'a, State>, SmallVec<[Arc<View>; 4]>);
+
+/// The same for many devices; `None` for none.
+fn open_all<'a>(
+    buffer: &'a BufferInner,
+    devices: &[&Arc<DeviceInner>],
+) -> Result<Option<Opened<'a>>> {
+    let Some((first, rest)) = devices.split_first() else { return Ok(None) };
+    loop {
+        let (state, view) = open(buffer, first)?;
+        let mut views = SmallVec::from_iter([view]);
+        let allocation = state.backing.allocation();
+        views.extend(rest.iter().map_while(|device| allocation.existing_view(device.id())));
+        if let Some(missing) = devices.get(views.len()) {
+            drop(state);
+            // Imports it, or says why not.
+            open(buffer, missing)?;
+            continue;
+        }
+        return Ok(Some((state, views)));
+    }
+}
