@@ -292,7 +292,7 @@ impl Queue {
         unsafe { device.get_semaphore_counter_value(self.timeline) }
     }
 
-    /// Waits until `value` is signalled: looks, yields a few times, then blocks. `Ok(false)` when
+    /// Waits until `value` is signalled: looks, yields for a while, then blocks. `Ok(false)` when
     /// `timeout` came first.
     ///
     /// Waking a sleeping thread costs 50 µs where halted processors are slow to wake, a few yields
@@ -304,16 +304,20 @@ impl Queue {
         value: u64,
         timeout: Duration,
     ) -> Result<bool, vk::Result> {
-        const YIELDS: u32 = 5;
+        // As long as a wake-up costs: so it takes never more than twice the time of the better way.
+        const YIELD_FOR: Duration = Duration::from_micros(50);
+        if self.completed(device)? >= value {
+            return Ok(true);
+        }
+        if timeout.is_zero() {
+            return Ok(false);
+        }
         let start = Instant::now();
-        for _ in 0..=YIELDS {
+        while start.elapsed() < YIELD_FOR.min(timeout) {
+            std::thread::yield_now();
             if self.completed(device)? >= value {
                 return Ok(true);
             }
-            if timeout.is_zero() {
-                return Ok(false);
-            }
-            std::thread::yield_now();
         }
         calls.enter(Call::WaitSemaphores)?;
         let (semaphores, values) = ([self.timeline], [value]);
