@@ -14,7 +14,7 @@ use super::shared::{BufferInner, wait_all};
 use super::state::State;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
-use crate::memory::{Allocation, Backing, Content, HostPtr, View};
+use crate::memory::{Allocation, Backing, Content, HostPtr, View, is_small_for_host};
 use crate::sync::{Fence, Fences, Guard, Retired, Signal, Usage, waits_on};
 use crate::transfer::{self, Span};
 
@@ -203,6 +203,14 @@ impl Mover {
             publish(buffer, state, home, new, Fence::signalled());
             return Ok(());
         }
+        if self.is_for_host(buffer, state, &new)
+            && let Ok(Some(host)) = self.seen_by_host(&new)
+            && self.copy_by_host(buffer, state, &new, host).is_ok()
+        {
+            new.own();
+            publish(buffer, state, home, new, Fence::signalled());
+            return Ok(());
+        }
         let span =
             |view, backing: &Backing| Span { view, offset: backing.offset(), len: buffer.size };
         let cleared = match self.clear_tail(buffer, &new) {
@@ -222,6 +230,14 @@ impl Mover {
             }
             Err(error) => Err(NotCopied { error, new, cleared }),
         }
+    }
+
+    /// Whether the host has copied sooner than a submission is over: few bytes, at full speed, and nothing
+    /// is under way. The old owner's bytes beyond the buffer's end are for a device to clear.
+    fn is_for_host(&self, buffer: &BufferInner, state: &mut State, new: &Backing) -> bool {
+        is_small_for_host(&self.old, new.allocation(), buffer.size)
+            && (new.content() != Content::Stale || new.extent(buffer.size) == buffer.size)
+            && state.fences.is_idle()
     }
 
     /// Where the host sees both places, if it does.

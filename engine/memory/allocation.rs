@@ -297,6 +297,12 @@ impl Allocation {
         self.state().views.first().map(|view| (view.memory_size(), view.memory_type()))
     }
 
+    /// Whether the host reads and writes it at full speed, and it is nobody's but this engine's.
+    pub(crate) fn is_quick_for_host(&self) -> bool {
+        let cached = || self.first_views[0].get().is_some_and(|view| view.is_host_cached());
+        !self.has_escaped() && (self.host.is_some() || cached())
+    }
+
     /// Where the host sees the bytes; `Ok(None)` if it cannot.
     ///
     /// Locks: the allocation's.

@@ -266,6 +266,12 @@ impl View {
         maintain(self.device.raw(), &[range]).map_err(|code| self.device.error(call, code))
     }
 
+    /// Whether the host sees the memory through its caches.
+    pub(super) fn is_host_cached(&self) -> bool {
+        let wanted = vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_CACHED;
+        self.flags().contains(wanted)
+    }
+
     fn flags(&self) -> vk::MemoryPropertyFlags {
         let types = self.device.adapter().memory_types();
         types.get(self.memory_type as usize).map_or(vk::MemoryPropertyFlags::empty(), |t| t.flags)
