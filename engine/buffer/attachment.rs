@@ -175,7 +175,7 @@ impl<'a> Newcomer<'a> {
                 return Ok(self.sit(&mut state));
             }
             drop(state);
-            relocate::make_reachable(buffer, &home, self.device, &seats)?;
+            relocate::make_reachable(buffer, &home, (self.device, self.guest), &seats)?;
         }
         Err(buffer.busy(&buffer.lock()))
     }

@@ -7,14 +7,15 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::access::Access;
 use super::importer::Invalidation;
-use super::seats::Seats;
+use super::seats::{Guest, Seats};
 use super::shared::{BufferInner, wait_all};
 use super::state::State;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
-use crate::memory::{Allocation, Backing, Content, HostPtr, View, is_small_for_host};
+use crate::memory::{
+    Allocation, Backing, Content, View, copy_by_host, is_small_for_host, zero_by_host,
+};
 use crate::sync::{Fence, Fences, Guard, Retired, Signal, Usage, waits_on};
 use crate::transfer::{self, Span};
 
@@ -67,18 +68,16 @@ fn instead_of_copy(
     NotCopied { error, new, cleared }: NotCopied,
 ) -> Result<Moved> {
     let buffer = move_.buffer;
-    let copied = match mover.seen_by_host(&new) {
-        Ok(Some(host)) if !error.is_device_lost() => {
-            tracing::warn!(%error, buffer = buffer.name(), "no copy on the device; the host copies");
-            let end = Instant::now() + buffer.core.timeout;
-            move_.wait_for(|_| true).and_then(|()| {
-                wait_all(std::slice::from_ref(&cleared), end)?;
-                mover.copy_by_host(buffer, &move_.state, &new, host)
-            })
+    tracing::warn!(%error, buffer = buffer.name(), "no copy on the device; does the host see both?");
+    let mut by_host = || {
+        if error.is_device_lost() {
+            return Ok(false);
         }
-        _ => Err(error),
+        move_.wait_for(|_| true)?;
+        wait_all(std::slice::from_ref(&cleared), Instant::now() + buffer.core.timeout)?;
+        mover.copy_by_host(buffer, &move_.state, &new)
     };
-    match copied {
+    match by_host().and_then(|copied| if copied { Ok(()) } else { Err(error) }) {
         Ok(()) => {
             let mut new = new;
             new.own();
@@ -204,8 +203,7 @@ impl Mover {
             return Ok(());
         }
         if self.is_for_host(buffer, state, &new)
-            && let Ok(Some(host)) = self.seen_by_host(&new)
-            && self.copy_by_host(buffer, state, &new, host).is_ok()
+            && self.copy_by_host(buffer, state, &new).unwrap_or(false)
         {
             new.own();
             publish(buffer, state, home, new, Fence::signalled());
@@ -233,34 +231,28 @@ impl Mover {
     }
 
     /// Whether the host has copied sooner than a submission is over: few bytes, at full speed, and nothing
-    /// is under way. The old owner's bytes beyond the buffer's end are for a device to clear.
+    /// is under way.
     fn is_for_host(&self, buffer: &BufferInner, state: &mut State, new: &Backing) -> bool {
-        is_small_for_host(&self.old, new.allocation(), buffer.size)
-            && (new.content() != Content::Stale || new.extent(buffer.size) == buffer.size)
-            && state.fences.is_idle()
+        is_small_for_host(&self.old, new.allocation(), buffer.size) && state.fences.is_idle()
     }
 
-    /// Where the host sees both places, if it does.
-    fn seen_by_host(&self, new: &Backing) -> Result<Option<[HostPtr; 2]>> {
-        Ok(self.old.host()?.zip(new.allocation().host()?).map(|(old, new)| [old, new]))
-    }
-
-    /// Moves the bytes by the host. Nothing is under way in either place.
-    fn copy_by_host(
-        &self,
-        buffer: &BufferInner,
-        state: &State,
-        new: &Backing,
-        [old_start, new_start]: [HostPtr; 2],
-    ) -> Result<()> {
+    /// Moves the bytes by the host, and clears what an old owner may have left behind them. Nothing is
+    /// under way in either place. `Ok(false)` if the host does not see both.
+    #[expect(unsafe_code, reason = "copying between mapped memory that nobody else uses")]
+    fn copy_by_host(&self, buffer: &BufferInner, state: &State, new: &Backing) -> Result<bool> {
+        let from = (&*self.old, state.backing.offset());
+        let to = (&**new.allocation(), new.offset());
         let size = buffer.size;
-        let places = [(&*self.old, state.backing.offset()), (new.allocation(), new.offset())];
-        let [(old, from), (target, to)] = places;
-        old.begin_host_access(Access::Read, from, size)?;
-        target.begin_host_access(Access::Write, to, size)?;
-        copy_bytes((old_start, from), (new_start, to), size);
-        target.end_host_access(Access::Write, to, size)?;
-        old.end_host_access(Access::Read, from, size)
+        // SAFETY: both backings have so many bytes, the old one by the buffer's invariant, the new one
+        // because it was allocated for them. All fences of the old place have signalled and the
+        // reservation is held; nobody knows the new one yet.
+        let copied = unsafe { copy_by_host(from, to, size) }?;
+        if copied && new.content() == Content::Stale {
+            let tail = new.extent(size) - size;
+            // SAFETY: as above: the rest of the new backing.
+            unsafe { zero_by_host((to.0, to.1 + size), tail) }?;
+        }
+        Ok(copied)
     }
 
     /// Zeroes what an old owner may have left beyond the buffer's end, where the copy does not reach. The
@@ -317,20 +309,6 @@ fn after(fence: Fence) -> Fences {
     fences
 }
 
-/// Copies between two places that the host sees.
-#[expect(unsafe_code, reason = "copying between mapped memory that nobody else uses")]
-fn copy_bytes((from, from_offset): (HostPtr, u64), (to, to_offset): (HostPtr, u64), len: u64) {
-    // CAST: the ranges are mapped, so they fit the address space.
-    let (from_offset, to_offset, len) = (from_offset as usize, to_offset as usize, len as usize);
-    // SAFETY: by the buffer's invariant its backing holds `len` bytes, all of them mapped.
-    let from = unsafe { from.at(from_offset) };
-    // SAFETY: the new backing was allocated for as many.
-    let to = unsafe { to.at(to_offset) };
-    // SAFETY: as above. All fences of the old place have signalled and the reservation is held; nobody
-    // knows the new one yet.
-    unsafe { to.copy_from(from, len) };
-}
-
 /// `device`'s view of an allocation; `None` if it cannot have one.
 fn see(
     buffer: &BufferInner,
@@ -352,7 +330,7 @@ fn see(
 pub(super) fn make_reachable(
     buffer: &Arc<BufferInner>,
     home: &Arc<DeviceInner>,
-    newcomer: &Arc<DeviceInner>,
+    (newcomer, guest): (&Arc<DeviceInner>, Guest),
     seats: &Seats,
 ) -> Result<()> {
     let unreachable = || buffer.unreachable(newcomer, seats);
@@ -365,7 +343,7 @@ pub(super) fn make_reachable(
         .allocate(home, buffer.placement, buffer.size, false, accept)?
         .ok_or_else(unreachable)?;
     // Its view of the new place before anything moves: a newcomer that fails has moved nobody.
-    let take = seats.take(newcomer.id(), new.allocation().provider()).ok_or_else(unreachable)?;
+    let take = seats.take(guest, new.allocation().provider()).ok_or_else(unreachable)?;
     new.allocation().view(newcomer, take)?;
     match relocate(buffer, home, seats, new)? {
         Moved::Yes | Moved::LookAgain => Ok(()),

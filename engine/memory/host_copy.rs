@@ -41,3 +41,19 @@ pub(crate) unsafe fn copy_by_host(
     from.end_host_access(Access::Read, from_offset, len)?;
     Ok(true)
 }
+
+/// Zeroes `len` bytes, with what the memory needs around it.
+///
+/// # Safety
+///
+/// As for [`copy_by_host`], which has found that the host sees the memory.
+pub(crate) unsafe fn zero_by_host((at, offset): (&Allocation, u64), len: u64) -> Result<()> {
+    let Some(start) = at.host()? else { return Ok(()) };
+    at.begin_host_access(Access::Write, offset, len)?;
+    // CAST: the range is mapped, so it fits the address space.
+    // SAFETY: within the allocation, all of which is mapped.
+    let start = unsafe { start.at(offset as usize) };
+    // SAFETY: the caller's contract.
+    unsafe { start.fill(0, len as usize) };
+    at.end_host_access(Access::Write, offset, len)
+}
