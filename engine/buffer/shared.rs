@@ -19,7 +19,7 @@ use crate::core::Core;
 use crate::device::{Device, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{
-    Backing, Content, DomainId, DomainKind, Placement, Provider, SLOT_ALIGN, Take,
+    Backing, Content, DomainId, DomainKind, Placement, Provider, SLOT_ALIGN, Take, zero_by_host,
 };
 use crate::observe::Object;
 use crate::sync::{Fence, Fences, Guard, Reservation, Retired, Usage};
@@ -392,14 +392,15 @@ impl BufferInner {
     }
 
     #[cold]
+    #[expect(unsafe_code, reason = "writing to mapped memory that nobody else uses yet")]
     fn scrub(&self, state: &mut State) -> Result<()> {
         let allocation = state.backing.allocation();
         let offset = state.backing.offset();
         let len = state.backing.extent(self.size);
-        if let Some(host) = allocation.host()? {
-            allocation.begin_host_access(Access::Write, offset, self.size)?;
-            scrub_by_host(host, offset, len);
-            return allocation.end_host_access(Access::Write, offset, self.size);
+        if allocation.host()?.is_some() {
+            // SAFETY: by the buffer's invariant its backing has so many bytes. The slot was given to this
+            // buffer after the last owner's fences had signalled, and nobody has seen it since.
+            return unsafe { zero_by_host((allocation, offset), len) };
         }
         let home = self.home();
         let view = allocation.view(&home, self.take_at_home(allocation.provider())?)?;
@@ -429,19 +430,6 @@ impl BufferInner {
             refused,
         })
     }
-}
-
-/// Zeroes `len` bytes at `offset` of memory that the host sees at `host`.
-#[expect(unsafe_code, reason = "writing to mapped memory that nobody else uses yet")]
-fn scrub_by_host(host: crate::memory::HostPtr, offset: u64, len: u64) {
-    // CAST: the range is mapped, so it fits the address space.
-    let (offset, len) = (offset as usize, len as usize);
-    // SAFETY: by the buffer's invariant the range lies within its backing's allocation, all of which
-    // is mapped.
-    let start = unsafe { host.at(offset) };
-    // SAFETY: as above. The slot was given to this buffer after the last owner's fences had signalled,
-    // and nobody has seen it since.
-    unsafe { start.fill(0, len) };
 }
 
 pub(super) fn wait_all(fences: &[Fence], end: Instant) -> Result<()> {
