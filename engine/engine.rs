@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::buffer::{
-    self, Attachment, BufferDescriptor, CopyRegion, ForeignFacts, Mapping, SharedBuffer, Submission,
+    self, Attachment, BufferDescriptor, CopyRegion, ForeignFacts, Mapping, Migration, SharedBuffer,
+    Submission,
 };
 use crate::core::Core;
 use crate::device::{
@@ -243,6 +244,19 @@ impl Engine {
         declare: impl FnMut(&mut Submission<'a>, &[&Mapping]) -> Result<()>,
     ) -> Result<Fence> {
         buffer::submit_remapped(&self.core, &device.0, mappings, declare)
+    }
+
+    /// Moves many buffers, each to its domain, as [`SharedBuffer::migrate`] does; what one device copies
+    /// goes in one submission. Each move has its own result, in the order of `moves`; one that fails does
+    /// not hold up the others.
+    ///
+    /// # Errors
+    ///
+    /// In each result as [`SharedBuffer::migrate`], and [`Error::ForeignEngine`].
+    ///
+    /// Locks: the reservations of up to 64 buffers, none of them waited for while another one is held.
+    pub fn migrate_many(&self, moves: &[(&SharedBuffer, DomainId)]) -> Vec<Result<Migration>> {
+        buffer::migrate_many(&self.core, moves)
     }
 
     /// Takes in memory that somebody outside this engine has exported, as a buffer at home on `device`.

@@ -153,20 +153,23 @@ fn buffers_may_go_while_they_are_copied() {
     }
 }
 
+/// More than the host copies itself.
+const DEVICES: u64 = 128 << 10;
+
 #[test]
 fn a_copy_that_fails_shows_nobody_an_old_owners_bytes() {
     let rig = Rig::new();
     for device in rig.all() {
-        let source = create(&rig, &device, 4096, Placement::Vram);
+        let source = create(&rig, &device, DEVICES, Placement::Vram);
         bytes::write(&source, 1);
-        let old = create(&rig, &device, 4096, Placement::Vram);
+        let old = create(&rig, &device, DEVICES, Placement::Vram);
         bytes::write(&old, 6);
         drop(old);
-        let new = create(&rig, &device, 4096, Placement::Vram);
+        let new = create(&rig, &device, DEVICES, Placement::Vram);
         let code = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
         rig.engine().calls().fail_nth(Call::QueueSubmit, 1, code);
         // It would have overwritten every byte, so nobody has zeroed them before.
-        rig.engine().copy(&source, &new, CopyRegion::first(4096)).expect_err("no memory");
+        rig.engine().copy(&source, &new, CopyRegion::first(DEVICES)).expect_err("no memory");
         bytes::assert_zero(&new, "after the copy that failed");
     }
 }
@@ -175,16 +178,16 @@ fn a_copy_that_fails_shows_nobody_an_old_owners_bytes() {
 fn a_staged_copy_that_fails_shows_nobody_an_old_owners_bytes() {
     let rig = Rig::new();
     let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
-    let source = create(&rig, &swiftshader, 4096, Placement::Vram);
+    let source = create(&rig, &swiftshader, DEVICES, Placement::Vram);
     bytes::write(&source, 1);
-    let old = create(&rig, &lavapipe, 4096, Placement::Vram);
+    let old = create(&rig, &lavapipe, DEVICES, Placement::Vram);
     bytes::write(&old, 6);
     drop(old);
-    let new = create(&rig, &lavapipe, 4096, Placement::Vram);
+    let new = create(&rig, &lavapipe, DEVICES, Placement::Vram);
     rig.engine().route(&swiftshader, &lavapipe).expect("a verdict");
     rig.engine().route(&lavapipe, &swiftshader).expect("a verdict");
     let code = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
     rig.engine().calls().fail_nth(Call::QueueSubmit, 1, code);
-    rig.engine().copy(&source, &new, CopyRegion::first(4096)).expect_err("no memory");
+    rig.engine().copy(&source, &new, CopyRegion::first(DEVICES)).expect_err("no memory");
     bytes::assert_zero(&new, "after the copy that failed");
 }

@@ -7,7 +7,7 @@ use super::seats::Seats;
 use super::shared::{BufferInner, SharedBuffer};
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
-use crate::memory::{DomainId, DomainKind, Placement};
+use crate::memory::{Backing, DomainId, DomainKind, Placement};
 
 /// What [`SharedBuffer::migrate`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +47,12 @@ impl SharedBuffer {
             if buffer.lock().backing.domain() == to {
                 return Ok(Migration::None);
             }
-            let home = match to {
-                DomainId::Vram(device) => buffer.core.find(device)?,
-                DomainId::System => buffer.home(),
+            let home = home_at(buffer, to)?;
+            let moved = match Plan::new(buffer, &home, to.kind())? {
+                Some(plan) => relocate::relocate(buffer, &home, &plan.seats, plan.new)?,
+                None => Moved::LookAgain,
             };
-            match turn(buffer, &home, to.kind())? {
+            match moved {
                 Moved::Yes => return Ok(Migration::Done { generation: buffer.generation() }),
                 Moved::LookAgain => {}
                 Moved::NoMover => hop(self, &home, to)?,
@@ -61,27 +62,50 @@ impl SharedBuffer {
     }
 }
 
-fn turn(buffer: &Arc<BufferInner>, home: &Arc<DeviceInner>, kind: DomainKind) -> Result<Moved> {
-    if !buffer.can_move() {
-        return Err(Error::Unsupported {
-            device: home.name().to_owned(),
-            missing: "the right to move a stranger's memory".into(),
-        });
+/// A move that is thought out, and not begun: nothing is locked.
+pub(super) struct Plan<'a> {
+    pub(super) buffer: &'a Arc<BufferInner>,
+    pub(super) home: Arc<DeviceInner>,
+    pub(super) seats: Seats,
+    pub(super) new: Backing,
+}
+
+impl<'a> Plan<'a> {
+    /// `Ok(None)` if somebody moved the buffer meanwhile.
+    pub(super) fn new(
+        buffer: &'a Arc<BufferInner>,
+        home: &Arc<DeviceInner>,
+        kind: DomainKind,
+    ) -> Result<Option<Self>> {
+        if !buffer.can_move() {
+            return Err(Error::Unsupported {
+                device: home.name().to_owned(),
+                missing: "the right to move a stranger's memory".into(),
+            });
+        }
+        let placement = match kind {
+            DomainKind::Vram => Placement::Vram,
+            DomainKind::System => Placement::System,
+        };
+        let seats = Seats::gather(buffer, home, placement.kinds(), None)?;
+        if kind == DomainKind::System && !seats.were_at(home) {
+            return Ok(None);
+        }
+        // The place that an earlier move has left may be free by now, and is known to everybody.
+        buffer.core.retire.collect();
+        let accept = |provider| seats.all_take(provider);
+        let new = buffer.core.allocate(home, placement, buffer.size, false, accept)?;
+        let new = new.ok_or_else(|| buffer.unreachable(home, &seats))?;
+        Ok(Some(Self { buffer, home: Arc::clone(home), seats, new }))
     }
-    let placement = match kind {
-        DomainKind::Vram => Placement::Vram,
-        DomainKind::System => Placement::System,
-    };
-    let seats = Seats::gather(buffer, home, placement.kinds(), None)?;
-    if kind == DomainKind::System && !seats.were_at(home) {
-        return Ok(Moved::LookAgain);
+}
+
+/// Where a buffer is at home when it is there.
+pub(super) fn home_at(buffer: &BufferInner, to: DomainId) -> Result<Arc<DeviceInner>> {
+    match to {
+        DomainId::Vram(device) => buffer.core.find(device),
+        DomainId::System => Ok(buffer.home()),
     }
-    // The place that an earlier move has left may be free by now, and is known to everybody.
-    buffer.core.retire.collect();
-    let accept = |provider| seats.all_take(provider);
-    let new = buffer.core.allocate(home, placement, buffer.size, false, accept)?;
-    let new = new.ok_or_else(|| buffer.unreachable(home, &seats))?;
-    relocate::relocate(buffer, home, &seats, new)
 }
 
 /// Kernel: `-EMULTIHOP` (`ttm_bo_bounce_temp_buffer`).

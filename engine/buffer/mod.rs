@@ -19,6 +19,7 @@
 
 mod access;
 mod attachment;
+mod batch;
 mod copy;
 mod descriptor;
 mod export;
@@ -56,6 +57,7 @@ pub use pin::Pin;
 pub use shared::SharedBuffer;
 pub use submit::Submission;
 
+pub(crate) use batch::migrate_many;
 pub(crate) use copy::copy;
 pub(crate) use exports::Exports;
 pub(crate) use foreign::import;

@@ -52,10 +52,22 @@ pub(super) fn relocate(
         return Ok(Moved::LookAgain);
     }
     let mut move_ = Move { buffer, state, gate: None };
-    move_.tell_importers(&mover.device)?;
-    match mover.copy(buffer, &mut move_.state, home, new) {
+    move_.tell_importers();
+    move_.wait_for(|fence| fence.is_for_host(&mover.device))?;
+    finish(move_, &mover, home, new)
+}
+
+/// The copy, and what comes after it. The importers have been told, and what no queue can wait for has been
+/// waited for.
+pub(super) fn finish(
+    mut move_: Move<'_>,
+    mover: &Mover,
+    home: &Arc<DeviceInner>,
+    new: Backing,
+) -> Result<Moved> {
+    match mover.copy(move_.buffer, &mut move_.state, home, new) {
         Ok(()) => Ok(Moved::Yes),
-        Err(failed) => instead_of_copy(move_, &mover, home, failed),
+        Err(failed) => instead_of_copy(move_, mover, home, failed),
     }
 }
 
@@ -95,65 +107,100 @@ fn instead_of_copy(
 /// mover's queue could not wait for. Nor is an earlier move: one at a time, else whoever moves a buffer to
 /// and fro would fill queues and memory with places that it has left.
 fn lock_movable<'a>(buffer: &'a Arc<BufferInner>, mover: &DeviceInner) -> Result<Guard<'a, State>> {
-    let state = buffer.lock_when(|state| {
-        let mut waits = state.fences.pending(Usage::Bookkeep);
-        waits.retain(|fence| fence.is_for_host(mover));
-        waits.extend(state.fences.pending(Usage::Move));
-        waits
-    })?;
+    let state = buffer.lock_when(|state| first_waits(state, mover))?;
     if state.is_held() {
         return Err(buffer.busy(&state));
     }
     Ok(state)
 }
 
+/// What has to be waited for before a move may begin.
+pub(super) fn first_waits(state: &mut State, mover: &DeviceInner) -> Vec<Fence> {
+    let mut waits = state.fences.pending(Usage::Bookkeep);
+    waits.retain(|fence| fence.is_for_host(mover));
+    waits.extend(state.fences.pending(Usage::Move));
+    waits
+}
+
 /// A move that is under way, with the reservation.
-struct Move<'a> {
-    buffer: &'a Arc<BufferInner>,
+pub(super) struct Move<'a> {
+    pub(super) buffer: &'a Arc<BufferInner>,
     // Declared before the gate: those who wait for it take the reservation next.
-    state: Guard<'a, State>,
+    pub(super) state: Guard<'a, State>,
     gate: Option<Signal>,
 }
 
-impl Move<'_> {
-    /// Calls every importer, under the reservation. If they say that something of the host's is still
-    /// using the buffer, waits for that.
-    fn tell_importers(&mut self, mover: &DeviceInner) -> Result<()> {
+/// A move that waits, without the reservation.
+pub(super) struct Parked<'a> {
+    buffer: &'a Arc<BufferInner>,
+    waits: Vec<Fence>,
+    gate: Option<Signal>,
+}
+
+impl<'a> Move<'a> {
+    pub(super) fn new(buffer: &'a Arc<BufferInner>, state: Guard<'a, State>) -> Self {
+        Self { buffer, state, gate: None }
+    }
+
+    /// Calls every importer, under the reservation. Devices that they say are still using the buffer are
+    /// for the copy to wait for, work of the host for the caller.
+    pub(super) fn tell_importers(&mut self) {
         let said = RefCell::default();
         let invalidation = Invalidation { generation: self.buffer.generation(), fences: &said };
-        let mut told = false;
         for importer in self.state.importers() {
             importer.invalidate_mappings(&invalidation);
-            told = true;
-        }
-        if !told {
-            return Ok(());
         }
         for (usage, fence) in said.take() {
             self.state.fences.add(usage, fence);
         }
-        self.wait_for(|fence| fence.is_for_host(mover))
     }
 
-    /// Waits for the fences that `relevant` picks, without the reservation; meanwhile a host fence, which
-    /// is a `Move` like any other, keeps everybody away, and whoever maps waits for it.
+    /// Waits for the fences that `relevant` picks, without the reservation.
     fn wait_for(&mut self, relevant: impl Fn(&Fence) -> bool) -> Result<()> {
+        let waits = self.close(relevant);
+        if waits.is_empty() {
+            return Ok(());
+        }
+        let end = Instant::now() + self.buffer.core.timeout;
+        self.state.unlocked(|| wait_all(&waits, end))
+    }
+
+    /// The fences that `relevant` picks. If there are any, a host fence, which is a `Move` like any other,
+    /// keeps everybody away from now on, and whoever maps waits for it: the reservation may be given up.
+    fn close(&mut self, relevant: impl Fn(&Fence) -> bool) -> Vec<Fence> {
         let gate = self.state.moving().cloned();
         let mut waits = self.state.fences.pending(Usage::Bookkeep);
         waits.retain(|fence| {
             relevant(fence) && !gate.as_ref().is_some_and(|gate| gate.covers(fence))
         });
-        if waits.is_empty() {
-            return Ok(());
-        }
-        if self.gate.is_none() {
+        if !waits.is_empty() && self.gate.is_none() {
             let (gate, signal) = Fence::host();
             self.state.fences.add(Usage::Move, gate.clone());
             self.state.set_moving(Some(gate));
             self.gate = Some(signal);
         }
-        let buffer = self.buffer;
-        self.state.unlocked(|| wait_all(&waits, Instant::now() + buffer.core.timeout))
+        waits
+    }
+
+    /// Gives the reservation up, if there is something that no queue can wait for; `Ok` if there is
+    /// nothing.
+    pub(super) fn park(mut self, mover: &DeviceInner) -> Result<Self, Parked<'a>> {
+        let waits = self.close(|fence| fence.is_for_host(mover));
+        if waits.is_empty() {
+            return Ok(self);
+        }
+        // Without its gate it does not let others in when it is dropped.
+        Err(Parked { buffer: self.buffer, waits, gate: self.gate.take() })
+    }
+}
+
+impl<'a> Parked<'a> {
+    /// Waits, and takes the reservation again.
+    pub(super) fn resume(self) -> Result<Move<'a>> {
+        let Self { buffer, waits, gate } = self;
+        let waited = wait_all(&waits, Instant::now() + buffer.core.timeout);
+        let resumed = Move { buffer, state: buffer.lock(), gate };
+        waited.map(|()| resumed)
     }
 }
 
@@ -166,8 +213,8 @@ impl Drop for Move<'_> {
 }
 
 /// A device that sees the old place and the new one, and copies.
-struct Mover {
-    device: Arc<DeviceInner>,
+pub(super) struct Mover {
+    pub(super) device: Arc<DeviceInner>,
     old: Arc<Allocation>,
     from: Arc<View>,
     to: Arc<View>,
@@ -175,7 +222,11 @@ struct Mover {
 
 impl Mover {
     /// The new home, else the old one. Without the reservation, because it may prove a route.
-    fn find(buffer: &BufferInner, home: &Arc<DeviceInner>, new: &Backing) -> Result<Option<Self>> {
+    pub(super) fn find(
+        buffer: &BufferInner,
+        home: &Arc<DeviceInner>,
+        new: &Backing,
+    ) -> Result<Option<Self>> {
         let old = Arc::clone(buffer.lock().backing.allocation());
         for device in [Arc::clone(home), buffer.home()] {
             let Some(from) = see(buffer, home, &old, &device)? else { continue };
@@ -186,7 +237,7 @@ impl Mover {
         Ok(None)
     }
 
-    fn still_fits(&self, state: &State) -> bool {
+    pub(super) fn still_fits(&self, state: &State) -> bool {
         Arc::ptr_eq(&self.old, state.backing.allocation())
     }
 
@@ -198,36 +249,57 @@ impl Mover {
         home: &Arc<DeviceInner>,
         mut new: Backing,
     ) -> Result<(), NotCopied> {
-        if state.backing.content() != Content::Own {
-            publish(buffer, state, home, new, Fence::signalled());
-            return Ok(());
-        }
-        if self.is_for_host(buffer, state, &new)
-            && self.copy_by_host(buffer, state, &new).unwrap_or(false)
-        {
-            new.own();
-            publish(buffer, state, home, new, Fence::signalled());
-            return Ok(());
-        }
-        let span =
-            |view, backing: &Backing| Span { view, offset: backing.offset(), len: buffer.size };
+        new = match self.without_device(buffer, state, home, new) {
+            Some(new) => new,
+            None => return Ok(()),
+        };
         let cleared = match self.clear_tail(buffer, &new) {
             Ok(cleared) => cleared,
             Err(error) => return Err(NotCopied { error, new, cleared: Fence::signalled() }),
         };
         let pending = state.fences.pending(Usage::Bookkeep);
-        let (from, to) = (span(&self.from, &state.backing), span(&self.to, &new));
+        let [from, to] = self.spans(buffer, state, &new);
         let waits = waits_on(&buffer.core.bridges, &self.device, &pending);
         match waits.and_then(|waits| transfer::copy(&self.device, waits, from, to)) {
             Ok(fence) => {
-                new.own();
-                // The copy waits for everything that the fences stand for, so its own covers it all.
-                state.fences.add(Usage::Move, fence.clone());
-                publish(buffer, state, home, new, fence);
+                copied(buffer, state, home, new, fence);
                 Ok(())
             }
             Err(error) => Err(NotCopied { error, new, cleared }),
         }
+    }
+
+    /// Moves what needs no device: nothing at all, or a few bytes, by the host. Gives `new` back if a
+    /// device is needed.
+    pub(super) fn without_device(
+        &self,
+        buffer: &BufferInner,
+        state: &mut State,
+        home: &Arc<DeviceInner>,
+        mut new: Backing,
+    ) -> Option<Backing> {
+        if state.backing.content() == Content::Own {
+            let copied = self.is_for_host(buffer, state, &new)
+                && self.copy_by_host(buffer, state, &new).unwrap_or(false);
+            if !copied {
+                return Some(new);
+            }
+            new.own();
+        }
+        publish(buffer, state, home, new, Fence::signalled());
+        None
+    }
+
+    /// What a device copies, and to where.
+    pub(super) fn spans(
+        &self,
+        buffer: &BufferInner,
+        state: &State,
+        new: &Backing,
+    ) -> [Span<'_>; 2] {
+        let span =
+            |view, backing: &Backing| Span { view, offset: backing.offset(), len: buffer.size };
+        [span(&self.from, &state.backing), span(&self.to, new)]
     }
 
     /// Whether the host has copied sooner than a submission is over: few bytes, at full speed, and nothing
@@ -261,7 +333,7 @@ impl Mover {
         // Whole words; the copy overwrites the bytes of the first one that are the buffer's.
         let start = buffer.size & !3;
         let len = new.extent(buffer.size) - start;
-        if new.content() != Content::Stale || new.extent(buffer.size) == buffer.size {
+        if !has_tail(buffer, new) {
             return Ok(Fence::signalled());
         }
         let span = Span { view: &self.to, offset: new.offset() + start, len };
@@ -275,6 +347,25 @@ struct NotCopied {
     new: Backing,
     /// What the new place's tail is being cleared by.
     cleared: Fence,
+}
+
+/// Whether an old owner may have left bytes beyond the buffer's end, which a device is to clear.
+pub(super) fn has_tail(buffer: &BufferInner, new: &Backing) -> bool {
+    new.content() == Content::Stale && new.extent(buffer.size) != buffer.size
+}
+
+/// Publishes the place that a copy goes to, which is under way and waits for everything that the buffer's
+/// fences stand for: so its own covers it all.
+pub(super) fn copied(
+    buffer: &BufferInner,
+    state: &mut State,
+    home: &DeviceInner,
+    mut new: Backing,
+    fence: Fence,
+) {
+    new.own();
+    state.fences.add(Usage::Move, fence.clone());
+    publish(buffer, state, home, new, fence);
 }
 
 /// From here on nothing can fail.

@@ -36,6 +36,34 @@ pub(crate) fn copy(
     })
 }
 
+/// Copies each first span to its second one, in one submission. As [`copy`] for each of them; no two
+/// overlap.
+pub(crate) fn copy_many(
+    device: &Arc<DeviceInner>,
+    waits: Waits,
+    copies: &[[Span<'_>; 2]],
+) -> Result<Fence> {
+    debug_assert!(!copies.is_empty() && copies.iter().all(|[from, to]| from.len == to.len));
+    // One command for each pair of buffers: slots of a slab share theirs.
+    let mut commands_of: Vec<([vk::Buffer; 2], Vec<vk::BufferCopy>)> = Vec::new();
+    for [from, to] in copies {
+        let pair = [from.view.buffer(), to.view.buffer()];
+        let region =
+            vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size: from.len };
+        match commands_of.iter_mut().find(|(of, _)| *of == pair) {
+            Some((_, regions)) => regions.push(region),
+            None => commands_of.push((pair, vec![region])),
+        }
+    }
+    submit(device, waits, copies.as_flattened(), |commands| {
+        for ([from, to], regions) in &commands_of {
+            // SAFETY: as in `copy`; there is a region, none is empty, and none overlaps another one
+            // (VUID-vkCmdCopyBuffer-regionCount-arraylength, -pRegions-00117).
+            unsafe { device.raw().cmd_copy_buffer(commands, *from, *to, regions) };
+        }
+    })
+}
+
 /// Copies `span` to the beginning of a staging buffer of the same device. The caller has waited for
 /// whatever runs on other devices. As [`copy`] otherwise.
 pub(crate) fn to_staging(

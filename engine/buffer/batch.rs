@@ -1,0 +1,202 @@
+//! Moving many buffers together: one submission for all that one device copies.
+//!
+//! The steps are those of a single move (`relocate`), and each buffer keeps to its own rules: it is told,
+//! refused, or left where it is for itself. What is shared is the submission.
+//!
+//! All reservations of a group are held from the checks until after the submission, because a move may be
+//! published only when its copy is under way, and nobody may see the new place before. They are taken with
+//! `try_lock`, never waited for, and nothing is waited for while they are held: so no cycle of waiters can
+//! close, and no ticket is needed. Whoever is not to be had at once, or would have to be waited for, moves
+//! by itself afterwards.
+
+use std::sync::Arc;
+
+use super::migrate::{Migration, Plan, home_at};
+use super::relocate::{
+    Move, Moved, Mover, Parked, copied, finish, first_waits, has_tail, relocate,
+};
+use super::shared::SharedBuffer;
+use crate::core::Core;
+use crate::device::DeviceInner;
+use crate::error::{Error, Result};
+use crate::memory::DomainId;
+use crate::sync::{Usage, waits_on};
+use crate::transfer;
+
+/// How many moves share a submission at most: so long others wait for the first one's reservation.
+const TOGETHER: usize = 64;
+
+/// See [`crate::Engine::migrate_many`].
+pub(crate) fn migrate_many(
+    core: &Arc<Core>,
+    moves: &[(&SharedBuffer, DomainId)],
+) -> Vec<Result<Migration>> {
+    moves.chunks(TOGETHER).flat_map(|chunk| migrate_chunk(core, chunk)).collect()
+}
+
+fn migrate_chunk(core: &Arc<Core>, moves: &[(&SharedBuffer, DomainId)]) -> Vec<Result<Migration>> {
+    let mut results: Vec<Option<Result<Migration>>> = moves.iter().map(|_| None).collect();
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for (index, &(buffer, to)) in moves.iter().enumerate() {
+        match planned(core, buffer, to) {
+            Ok(Some((plan, mover))) => Group::add(&mut groups, index, plan, mover),
+            // By itself: it is there already, needs a hop, or somebody was faster.
+            Ok(None) => {}
+            Err(error) => results[index] = Some(Err(error)),
+        }
+    }
+    for group in groups {
+        for (index, moved) in group.relocate(core) {
+            let generation = || moves[index].0.generation();
+            results[index] = match moved {
+                Ok(Moved::Yes) => Some(Ok(Migration::Done { generation: generation() })),
+                Ok(Moved::LookAgain | Moved::NoMover) => None,
+                Err(error) => Some(Err(error)),
+            };
+        }
+    }
+    let alone = |(result, &(buffer, to)): (Option<_>, &(&SharedBuffer, _))| {
+        result.unwrap_or_else(|| buffer.migrate(to))
+    };
+    results.into_iter().zip(moves).map(alone).collect()
+}
+
+fn planned<'a>(
+    core: &Arc<Core>,
+    buffer: &'a SharedBuffer,
+    to: DomainId,
+) -> Result<Option<(Plan<'a>, Mover)>> {
+    let buffer = &buffer.0;
+    if !Arc::ptr_eq(core, &buffer.core) {
+        return Err(Error::ForeignEngine { what: "a buffer" });
+    }
+    if buffer.lock().backing.domain() == to {
+        return Ok(None);
+    }
+    let home = home_at(buffer, to)?;
+    let Some(plan) = Plan::new(buffer, &home, to.kind())? else { return Ok(None) };
+    let mover = Mover::find(buffer, &home, &plan.new)?;
+    Ok(mover.map(|mover| (plan, mover)))
+}
+
+/// Moves that one device copies, by their positions in the list.
+struct Group<'a> {
+    device: Arc<DeviceInner>,
+    moves: Vec<(usize, Plan<'a>, Mover)>,
+}
+
+/// What became of a move, by its position in the list.
+type Outcome = (usize, Result<Moved>);
+
+impl<'a> Group<'a> {
+    fn add(groups: &mut Vec<Self>, index: usize, plan: Plan<'a>, mover: Mover) {
+        let known = groups.iter().position(|group| Arc::ptr_eq(&group.device, &mover.device));
+        let at = known.unwrap_or_else(|| {
+            groups.push(Self { device: Arc::clone(&mover.device), moves: vec![] });
+            groups.len() - 1
+        });
+        groups[at].moves.push((index, plan, mover));
+    }
+
+    fn relocate(self, core: &Core) -> Vec<Outcome> {
+        let device = self.device;
+        let mut begun = Begun::default();
+        for (index, plan, mover) in self.moves {
+            begun.begin(core, index, plan, mover);
+        }
+        begun.submit(core, &device);
+        begun.end()
+    }
+}
+
+/// A group's moves, sorted by what is missing of them.
+#[derive(Default)]
+struct Begun<'a> {
+    ended: Vec<Outcome>,
+    /// A copy by the device, all in one submission. The reservations are held.
+    ready: Vec<(usize, Move<'a>, Plan<'a>, Mover)>,
+    /// A wait for work of the host, and then the copy.
+    parked: Vec<(usize, Parked<'a>, Plan<'a>, Mover)>,
+    /// Everything.
+    alone: Vec<(usize, Plan<'a>)>,
+}
+
+impl<'a> Begun<'a> {
+    /// Goes as far as it gets without waiting for anybody.
+    fn begin(&mut self, core: &Core, index: usize, mut plan: Plan<'a>, mover: Mover) {
+        let buffer = plan.buffer;
+        let Some(mut state) = buffer.reservation.try_lock(&buffer.core.queues) else {
+            return self.alone.push((index, plan));
+        };
+        if !plan.seats.still_fit(buffer, &state) || !mover.still_fits(&state) {
+            return self.ended.push((index, Ok(Moved::LookAgain)));
+        }
+        if !first_waits(&mut state, &mover.device).is_empty() || has_tail(buffer, &plan.new) {
+            return self.alone.push((index, plan));
+        }
+        if state.is_held() {
+            return self.ended.push((index, Err(buffer.busy(&state))));
+        }
+        debug_assert!(std::ptr::eq(core, &*buffer.core), "checked when it was planned");
+        let mut move_ = Move::new(buffer, state);
+        move_.tell_importers();
+        let mut move_ = match move_.park(&mover.device) {
+            Ok(move_) => move_,
+            Err(parked) => return self.parked.push((index, parked, plan, mover)),
+        };
+        match mover.without_device(buffer, &mut move_.state, &plan.home, plan.new) {
+            None => self.ended.push((index, Ok(Moved::Yes))),
+            Some(new) => {
+                plan.new = new;
+                self.ready.push((index, move_, plan, mover));
+            }
+        }
+    }
+
+    /// One submission for all that are ready. If it fails, nothing has changed, and each moves by itself,
+    /// which has ways out that need waits.
+    fn submit(&mut self, core: &Core, device: &Arc<DeviceInner>) {
+        if self.ready.is_empty() {
+            return;
+        }
+        let states = self.ready.iter_mut().map(|(_, move_, ..)| &mut move_.state);
+        let pending: Vec<_> =
+            states.flat_map(|state| state.fences.pending(Usage::Bookkeep)).collect();
+        let copies: Vec<_> = self
+            .ready
+            .iter()
+            .map(|(_, move_, plan, mover)| mover.spans(plan.buffer, &move_.state, &plan.new))
+            .collect();
+        let waits = waits_on(&core.bridges, device, &pending);
+        let submitted = waits.and_then(|waits| transfer::copy_many(device, waits, &copies));
+        match submitted {
+            Ok(fence) => {
+                for (index, mut move_, plan, _) in self.ready.drain(..) {
+                    let Plan { buffer, home, new, .. } = plan;
+                    copied(buffer, &mut move_.state, &home, new, fence.clone());
+                    self.ended.push((index, Ok(Moved::Yes)));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no copies together; each by itself");
+                let plans = self.ready.drain(..).map(|(index, _, plan, _)| (index, plan));
+                self.alone.extend(plans);
+            }
+        }
+    }
+
+    /// What waits for somebody, one after the other: no reservation is held any more.
+    fn end(self) -> Vec<Outcome> {
+        let Self { mut ended, ready, parked, alone } = self;
+        drop(ready);
+        ended.extend(parked.into_iter().map(|(index, parked, plan, mover)| {
+            let moved =
+                parked.resume().and_then(|move_| finish(move_, &mover, &plan.home, plan.new));
+            (index, moved)
+        }));
+        ended.extend(alone.into_iter().map(|(index, plan)| {
+            (index, relocate(plan.buffer, &plan.home, &plan.seats, plan.new))
+        }));
+        ended
+    }
+}
