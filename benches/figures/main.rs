@@ -52,8 +52,8 @@ const GROUPS: [Group; 10] = [
     Group { ids: &["copy_4k_latency"], measure: latency::copy },
     Group { ids: &["handover_64m"], measure: handover::handover },
     Group { ids: &["move_1024"], measure: moves::anew },
-    Group { ids: &["move_1024_cached"], measure: moves::known },
-    Group { ids: &["batch_64"], measure: moves::batch },
+    Group { ids: &["move_1024_cached", "move_1024_cached_each"], measure: moves::known },
+    Group { ids: &["batch_64", "batch_64_device"], measure: moves::batch },
 ];
 
 fn main() -> ExitCode {

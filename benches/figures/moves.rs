@@ -12,7 +12,7 @@ use crate::Outcome;
 use crate::by_hand::{ByHand, check_pattern, write_pattern};
 use crate::figure::Figure;
 use crate::hand::{Block, Recorded};
-use crate::measure::{Plan, compare};
+use crate::measure::{Compared, Plan, compare};
 use crate::setup::Setup;
 use crate::share::{create_on, fill, verify};
 
@@ -30,7 +30,7 @@ pub(crate) fn anew(setup: &Setup) -> Outcome<Vec<Figure>> {
     let compared = compare(
         Plan::UNEQUAL,
         || {
-            ours.migrate()?;
+            ours.migrate(Remap::Each)?;
             // Gives the old place back to the driver, so that no place is ever seen twice.
             black_box(setup.engine.trim());
             Ok(())
@@ -58,17 +58,29 @@ pub(crate) fn known(setup: &Setup) -> Outcome<Vec<Figure>> {
     let stay: Vec<_> = stay.into_iter().collect::<Outcome<_>>()?;
     let mut by_hand = Rebuilt::new(setup, &guest)?;
     let places = Places::new(&mut by_hand)?;
-    let compared = compare(Plan::UNEQUAL, || ours.migrate(), || by_hand.move_between(&places))?;
+    let together =
+        compare(Plan::UNEQUAL, || ours.migrate(Remap::All), || by_hand.move_between(&places))?;
+    let each =
+        compare(Plan::UNEQUAL, || ours.migrate(Remap::Each), || by_hand.move_between(&places))?;
     drop(stay);
     ours.check()?;
     by_hand.check()?;
-    Ok(vec![Figure::speed(
-        "move_1024_cached",
-        "the same, between two known places",
-        "copy, and every importer imported anew",
-        Some(500.0),
-        compared,
-    )])
+    Ok(vec![
+        Figure::speed(
+            "move_1024_cached",
+            "the same, between two known places, all remapped in one call",
+            "copy, and every importer imported anew",
+            Some(500.0),
+            together,
+        ),
+        Figure::speed(
+            "move_1024_cached_each",
+            "the same, each remapped by itself",
+            "copy, and every importer imported anew",
+            None,
+            each,
+        ),
+    ])
 }
 
 /// A third device, where the importers are: no home of the buffer, so that each place must be imported.
@@ -82,6 +94,13 @@ fn guest(setup: &Setup) -> Outcome<Device> {
         }
     }
     Ok(guest)
+}
+
+/// How the importers take up the new place: each by itself, or all with one call.
+#[derive(Clone, Copy)]
+enum Remap {
+    Each,
+    All,
 }
 
 /// Counts how often it is told.
@@ -120,13 +139,21 @@ impl<'a> Ours<'a> {
     }
 
     /// Moves it to the other device, and lets every importer see the new place.
-    fn migrate(&mut self) -> Outcome<()> {
+    fn migrate(&mut self, how: Remap) -> Outcome<()> {
         self.moves += 1;
         // CAST: 0 or 1.
         self.buffer.migrate(self.homes[(self.moves % 2) as usize])?;
-        // The copy runs meanwhile.
-        for (_, seat, mapping) in &mut self.seats {
-            seat.remap(mapping)?;
+        match how {
+            Remap::Each => {
+                for (_, seat, mapping) in &mut self.seats {
+                    seat.remap(mapping)?;
+                }
+            }
+            Remap::All => {
+                let seats = self.seats.iter_mut();
+                let mut pairs: Vec<_> = seats.map(|(_, seat, mapping)| (&*seat, mapping)).collect();
+                self.buffer.remap_all(&mut pairs)?;
+            }
         }
         for (_, _, mapping) in &self.seats {
             black_box(mapping.view()?);
@@ -232,7 +259,34 @@ const BATCH: usize = 64;
 
 /// `batch_64`: 64 small buffers to the other device, each with somebody there who looks at it. By hand:
 /// 64 recorded copies between memory that both sides know, each submitted and waited for.
+///
+/// `batch_64_device`: the same where the host does not see the memory, so that a device copies.
 pub(crate) fn batch(setup: &Setup) -> Outcome<Vec<Figure>> {
+    let by_host = compare_batch(setup)?;
+    // Slabs that the host has seen stay seen, so they go first.
+    setup.engine.trim();
+    setup.engine.calls().set_unmappable_device_memory(true);
+    let by_device = compare_batch(setup);
+    setup.engine.calls().set_unmappable_device_memory(false);
+    Ok(vec![
+        Figure::speed(
+            "batch_64",
+            "move 64 buffers of 4 … 64 KiB",
+            "64 times a recorded copy, submitted and waited for",
+            Some(10.0),
+            by_host,
+        ),
+        Figure::speed(
+            "batch_64_device",
+            "the same, if the host cannot see the memory",
+            "64 times a recorded copy, submitted and waited for",
+            None,
+            by_device?,
+        ),
+    ])
+}
+
+fn compare_batch(setup: &Setup) -> Outcome<Compared> {
     let sizes = || (0..BATCH).map(|index| (4 << 10) << (index % 5));
     let mut ours = sizes().map(|size| Small::new(setup, size)).collect::<Outcome<Vec<_>>>()?;
     let by_hand = sizes().map(|size| Pair::new(setup, size)).collect::<Outcome<Vec<_>>>()?;
@@ -242,8 +296,9 @@ pub(crate) fn batch(setup: &Setup) -> Outcome<Vec<Figure>> {
         Plan::MICROSECONDS,
         || {
             turn = 1 - turn;
-            for small in &ours {
-                small.buffer.migrate(homes[turn])?;
+            let moves: Vec<_> = ours.iter().map(|small| (&small.buffer, homes[turn])).collect();
+            for moved in setup.engine.migrate_many(&moves) {
+                moved?;
             }
             for small in &mut ours {
                 small.seat.remap(&mut small.mapping)?;
@@ -260,13 +315,7 @@ pub(crate) fn batch(setup: &Setup) -> Outcome<Vec<Figure>> {
     )?;
     ours.iter().try_for_each(|small| verify(&small.buffer, &setup.far, SEED))?;
     by_hand.iter().try_for_each(|pair| check_pattern(&setup.far, &pair.places[1], pair.size))?;
-    Ok(vec![Figure::speed(
-        "batch_64",
-        "move 64 buffers of 4 … 64 KiB",
-        "64 times a recorded copy, submitted and waited for",
-        Some(10.0),
-        compared,
-    )])
+    Ok(compared)
 }
 
 /// A small buffer, and somebody on the other device who looks at it.
