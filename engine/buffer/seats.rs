@@ -63,7 +63,8 @@ impl Seats {
         let mut providers: SmallVec<[Provider; 8]> = SmallVec::from_slice(&[current]);
         if !matches!(current, Provider::Foreign(_)) {
             for &kind in kinds {
-                providers.extend(buffer.core.possible(home, kind));
+                let possible = buffer.core.possible(home, kind);
+                providers.extend(possible.into_iter().filter(|&provider| provider != current));
             }
         }
         let (rows, refused) = (vec![], vec![]);

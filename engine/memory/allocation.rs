@@ -299,7 +299,7 @@ impl Allocation {
 
     /// Whether the host reads and writes it at full speed, and it is nobody's but this engine's.
     pub(crate) fn is_quick_for_host(&self) -> bool {
-        let cached = || self.first_views[0].get().is_some_and(|view| view.is_host_cached());
+        let cached = || self.exporters_view().is_some_and(|view| view.is_host_cached());
         !self.has_escaped() && (self.host.is_some() || cached())
     }
 
@@ -307,13 +307,14 @@ impl Allocation {
     ///
     /// Locks: the allocation's.
     pub(crate) fn host(&self) -> Result<Option<HostPtr>> {
-        match &self.host {
-            Some(host) => Ok(Some(host.pointer())),
-            None => {
-                let state = self.state();
-                state.views.first().map_or(Ok(None), |view| view.host())
-            }
+        if let Some(host) = &self.host {
+            return Ok(Some(host.pointer()));
         }
+        if let Some(pointer) = self.exporters_view().and_then(|view| view.mapped()) {
+            return Ok(Some(pointer));
+        }
+        let state = self.state();
+        state.views.first().map_or(Ok(None), |view| view.host())
     }
 
     /// Says that the host is about to touch `len` bytes at `offset`.
@@ -335,8 +336,13 @@ impl Allocation {
         }
     }
 
-    fn host_visible_view(&self) -> Option<Arc<View>> {
-        if self.host.is_some() { None } else { self.state().views.first().cloned() }
+    fn host_visible_view(&self) -> Option<&Arc<View>> {
+        if self.host.is_some() { None } else { self.exporters_view() }
+    }
+
+    /// The first view of all.
+    fn exporters_view(&self) -> Option<&Arc<View>> {
+        self.first_views[0].get()
     }
 
     fn fd<'a>(&'a self, state: &'a mut State) -> Result<BorrowedFd<'a>> {

@@ -203,6 +203,11 @@ impl View {
         unsafe { dma_buf::own(raw, CALL.name()) }
     }
 
+    /// The bytes, if they have been mapped for the host.
+    pub(super) fn mapped(&self) -> Option<HostPtr> {
+        self.mapped.get().copied()
+    }
+
     /// The bytes, mapped for the host; `Ok(None)` if the host cannot see them. Mapped once, for the
     /// life of the view.
     pub(super) fn host(&self) -> Result<Option<HostPtr>> {

@@ -1,6 +1,5 @@
 //! Routes between two devices, what is known of them, and why others were refused.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -275,9 +274,10 @@ impl PairKey {
     }
 }
 
-/// The verdicts that were reached, per pair and driver version.
+/// The verdicts that were reached, per pair and driver version. A list: there are few, every move asks,
+/// and hashing a key takes longer than comparing a dozen.
 #[derive(Debug, Default)]
-pub(crate) struct Routes(Mutex<HashMap<PairKey, Arc<Verdict>>>);
+pub(crate) struct Routes(Mutex<Vec<(PairKey, Arc<Verdict>)>>);
 
 impl Routes {
     /// The verdict on a pair, reached by `prove` if there is none yet.
@@ -290,11 +290,19 @@ impl Routes {
         prove: impl FnOnce() -> Result<Verdict>,
     ) -> Result<Arc<Verdict>> {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(verdict) = lock().get(&key) {
-            return Ok(Arc::clone(verdict));
+        let find = |list: &[(PairKey, Arc<Verdict>)]| {
+            list.iter().find(|(of, _)| *of == key).map(|(_, verdict)| Arc::clone(verdict))
+        };
+        if let Some(verdict) = find(&lock()) {
+            return Ok(verdict);
         }
         let verdict = Arc::new(prove()?);
-        Ok(Arc::clone(lock().entry(key).or_insert(verdict)))
+        let mut list = lock();
+        if let Some(first) = find(&list) {
+            return Ok(first);
+        }
+        list.push((key, Arc::clone(&verdict)));
+        Ok(verdict)
     }
 
     /// Forgets everything, so that the next use proves again.
