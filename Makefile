@@ -3,9 +3,12 @@
 CARGO := cargo
 # Where `make lint` and `make test` run, nothing may change the lock file behind our back.
 LOCKED := --locked
+# How many times as long `make soak` makes the long tests, and which those are.
+SOAK := 20
+LONG := matrix shadow torture move_faults
 
 .DEFAULT_GOAL := help
-.PHONY: help demo devices test test-native vm lint figures clean-deps
+.PHONY: help demo devices test test-native vm soak lint figures clean-deps
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -30,6 +33,14 @@ test-native: ## the tests on this machine's Vulkan drivers (no setup)
 
 vm: ## the tests in a virtual machine, over real dma-bufs (no setup)
 	.ci/vm
+
+soak: ## the long tests, some 15 minutes; in the virtual machine too if it is there (no setup)
+	SOAK=$(SOAK) $(CARGO) test $(LOCKED) $(LONG:%=--test %)
+	@if [ -e target/deps/kernel/vmlinuz ]; then \
+		SOAK=$(SOAK) VM_TESTS="$(LONG)" VM_TIMEOUT=1800 VM_TEST_TIMEOUT=900 .ci/vm; \
+	else \
+		echo "soak: no virtual machine here: .ci/setup test prepares it"; \
+	fi
 
 lint: ## formatting, clippy with and without the program, documentation
 	$(CARGO) fmt --check
