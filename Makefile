@@ -3,8 +3,10 @@
 CARGO := cargo
 # Where `make lint` and `make test` run, nothing may change the lock file behind our back.
 LOCKED := --locked
-# How many times as long `make soak` makes the long tests, and which those are.
+# How many times as long `make soak` makes the long tests, here and in the virtual machine; and which
+# those are.
 SOAK := 20
+SOAK_VM := 5
 LONG := matrix shadow torture move_faults
 
 .DEFAULT_GOAL := help
@@ -37,7 +39,7 @@ vm: ## the tests in a virtual machine, over real dma-bufs (no setup)
 soak: ## the long tests, some 15 minutes; in the virtual machine too if it is there (no setup)
 	SOAK=$(SOAK) $(CARGO) test $(LOCKED) $(LONG:%=--test %)
 	@if [ -e target/deps/kernel/vmlinuz ]; then \
-		SOAK=$(SOAK) VM_TESTS="$(LONG)" VM_TIMEOUT=1800 VM_TEST_TIMEOUT=900 .ci/vm; \
+		SOAK=$(SOAK_VM) VM_TESTS="$(LONG)" VM_TIMEOUT=1800 VM_TEST_TIMEOUT=900 .ci/vm; \
 	else \
 		echo "soak: no virtual machine here: .ci/setup test prepares it"; \
 	fi
