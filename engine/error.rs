@@ -115,6 +115,24 @@ pub enum Error {
         refused: Vec<Refusal>,
     },
 
+    /// The buffer was taken away from everybody ([`crate::SharedBuffer::revoke`]). Drop what you have
+    /// mapped; map it again if its owner arms it again ([`crate::SharedBuffer::rearm`]).
+    #[error("{buffer} is revoked: nobody may use it until it is armed again")]
+    Revoked {
+        /// The buffer's name.
+        buffer: String,
+    },
+
+    /// Work that was to write the buffer, or to move it, has failed, and its bytes are not what anybody
+    /// thinks. Say that you know that ([`crate::SharedBuffer::accept_content`]), and write them again.
+    #[error("{buffer} is poisoned: {cause}")]
+    Poisoned {
+        /// The buffer's name.
+        buffer: String,
+        /// What failed, and why.
+        cause: String,
+    },
+
     // ---- wait, or retry ----
     /// The buffer cannot move now, because somebody uses it where it is. Retry when that has ended.
     #[error("{buffer} is busy: {mapped} mapped, {host} under host access, {pinned} pinned")]
@@ -127,6 +145,15 @@ pub enum Error {
         host: u32,
         /// Live pins, those of [`crate::ForeignExport`]s among them.
         pinned: u32,
+    },
+    /// The buffer cannot be revoked, because a stranger has an fd of it, and nobody can take that back.
+    /// Retry when the [`crate::ForeignExport`]s are dropped.
+    #[error("{buffer} is handed out to strangers, {exports} times")]
+    HandedOut {
+        /// The buffer's name.
+        buffer: String,
+        /// Live exports.
+        exports: u32,
     },
     /// The buffer has moved since it was mapped. Map it again ([`crate::Attachment::remap`]) and retry.
     #[error("{buffer}: mapped at generation {mapped}, now at {current}")]
@@ -340,7 +367,10 @@ impl Error {
 
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Timeout { .. } | Self::Stale { .. })
+        matches!(
+            self,
+            Self::Busy { .. } | Self::HandedOut { .. } | Self::Timeout { .. } | Self::Stale { .. }
+        )
     }
 
     /// Whether a device is lost for good.

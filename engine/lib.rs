@@ -98,8 +98,8 @@ pub use drm_fourcc;
 
 pub use buffer::{
     Access, Attachment, BufferDescriptor, CopyRegion, DetachError, ForeignExport, ForeignFacts,
-    ForeignHandle, HostAccess, Importer, Invalidation, Mapping, Migration, OpenAccess, OwnBuffer,
-    Pin, RawView, SharedBuffer, Submission,
+    ForeignHandle, HostAccess, Importer, Invalidation, InvalidationCause, Mapping, Migration,
+    OpenAccess, OwnBuffer, Pin, RawView, SharedBuffer, Submission,
 };
 pub use device::{
     Adapter, AdapterSelector, AdoptedDevice, Device, DeviceId, HandleType, QueueLock, Uuid,

@@ -1,8 +1,9 @@
-//! A buffer moves while two devices share it, and three kinds of importers are told.
+//! A buffer moves while two devices share it, then it is taken away from them, and then it is given back.
+//! Three kinds of importers are told.
 //!
 //! * One *refaults*: it notes that its mapping is old, and maps again at its next use.
 //! * One *fences and resumes*: something of its own is still running; the move waits for its fence.
-//! * One *gives up*: to it a move is the end.
+//! * One *is revoked*: it copes with a move, but when the buffer is taken away it gives up for good.
 //!
 //! `cargo run --example move_callback`
 
@@ -15,15 +16,18 @@ use std::time::{Duration, Instant};
 
 use peerbuf::{
     Access, BufferDescriptor, DomainId, Engine, EngineDescriptor, Error, Importer, Invalidation,
-    Signal,
+    InvalidationCause, Signal,
 };
+
+/// How long an answer may take, so that a mistake is not a hang.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What happened when.
 struct Story(Instant, Mutex<Vec<String>>);
 
 impl Story {
     fn tell(&self, who: &str, what: impl Display) {
-        let line = format!("{:>8.3} ms  {who:<8} {what}", self.0.elapsed().as_secs_f64() * 1e3);
+        let line = format!("{:>8.3} ms  {who:<9} {what}", self.0.elapsed().as_secs_f64() * 1e3);
         self.1.lock().expect("nobody panics while telling").push(line);
     }
 }
@@ -32,7 +36,8 @@ struct Refault(Arc<Story>);
 
 impl Importer for Refault {
     fn invalidate_mappings(&self, told: &Invalidation<'_>) {
-        self.0.tell("refault", format!("told: generation {} is old", told.generation()));
+        let (cause, generation) = (told.cause(), told.generation());
+        self.0.tell("refault", format!("told: {cause:?}; generation {generation} is old"));
     }
 }
 
@@ -43,17 +48,25 @@ impl Importer for FenceAndResume {
     fn invalidate_mappings(&self, told: &Invalidation<'_>) {
         let (stopped, signal) = self.1.host_fence();
         told.still_using(Access::Read, stopped);
-        self.0.tell("fence", "told: still reading; the move waits for my fence");
-        // Not sent: the signal is dropped, and the move goes on.
+        let cause = told.cause();
+        self.0.tell("fence", format!("told: {cause:?}; still reading, wait for my fence"));
+        // Not sent: the signal is dropped, and nobody waits.
         let _ = self.2.send(signal);
     }
 }
 
-struct GiveUp(Arc<Story>);
+/// What it has mapped is with the other end of the channel, which lets go of it.
+struct GiveUp(Arc<Story>, Sender<()>);
 
 impl Importer for GiveUp {
-    fn invalidate_mappings(&self, _: &Invalidation<'_>) {
-        self.0.tell("give up", "told: will not map it again");
+    fn invalidate_mappings(&self, told: &Invalidation<'_>) {
+        if told.cause() == InvalidationCause::Revoke {
+            self.0.tell("revocable", "told: Revoke; this is the end");
+            // Not sent: everything is dropped already.
+            let _ = self.1.send(());
+        } else {
+            self.0.tell("revocable", "told: Move; I keep looking at the old place");
+        }
     }
 }
 
@@ -66,25 +79,25 @@ fn main() -> peerbuf::Result<()> {
 
     let descriptor = BufferDescriptor::new(4 << 20).name("frame");
     let buffer = engine.create_buffer(&first, descriptor)?;
-    let (sender, queue) = channel();
+    let ((sender, queue), (last, end)) = (channel(), channel());
     let importers: [Arc<dyn Importer>; 3] = [
         Arc::new(Refault(Arc::clone(&story))),
         Arc::new(FenceAndResume(Arc::clone(&story), Arc::clone(&engine), sender)),
-        Arc::new(GiveUp(Arc::clone(&story))),
+        Arc::new(GiveUp(Arc::clone(&story), last)),
     ];
-    let [refault, fence, give_up] = importers;
+    let [refault, fence, revocable] = importers;
     let refault = buffer.attach_dynamic(&first, refault)?;
     let fence = buffer.attach_dynamic(&second, fence)?;
-    let give_up = buffer.attach_dynamic(&second, give_up)?;
+    let revocable = buffer.attach_dynamic(&second, revocable)?;
 
     let mut mapping = refault.map(Access::ReadWrite)?;
     mapping.fill(1)?;
-    let seen = give_up.map(Access::Read)?;
+    let seen = revocable.map(Access::Read)?;
     story.tell("frame", format!("written, in {}", buffer.domain()));
 
     std::thread::scope(|scope| {
         let mover = scope.spawn(|| buffer.migrate(DomainId::System));
-        if let Ok(reading) = queue.recv_timeout(Duration::from_secs(1)) {
+        if let Ok(reading) = queue.recv_timeout(PATIENCE) {
             story.tell("fence", "has read enough");
             drop(reading);
         }
@@ -102,9 +115,31 @@ fn main() -> peerbuf::Result<()> {
     story.tell("refault", format!("maps generation {}: every byte is right", mapping.generation()));
     assert!(fence.map(Access::Read)?.verify(1)?.is_clean());
     story.tell("fence", "resumes: every byte is right");
-    // The third drops what it had; with it goes the last view of the old place.
-    drop(seen);
-    story.tell("give up", "gone");
+
+    // Somebody needs the bytes for himself.
+    std::thread::scope(|scope| {
+        let revoker = scope.spawn(|| buffer.revoke());
+        if let Ok(reading) = queue.recv_timeout(PATIENCE) {
+            story.tell("fence", "has read enough");
+            drop(reading);
+        }
+        // To the first it is one more thing that it finds out at its next use.
+        match mapping.verify(1) {
+            Err(error @ Error::Revoked { .. }) => story.tell("refault", error),
+            other => panic!("the buffer is revoked: {other:?}"),
+        }
+        drop(mapping);
+        end.recv_timeout(PATIENCE).expect("everybody is told");
+        story.tell("revocable", "drops its mapping of the old place, and its seat");
+        drop((seen, revocable));
+        revoker.join().expect("a revocation does not panic")
+    })?;
+    story.tell("frame", "revoked: nobody looks at it, nothing works on it");
+    assert!(matches!(refault.map(Access::Read), Err(Error::Revoked { .. })));
+
+    buffer.rearm()?;
+    assert!(refault.map(Access::Read)?.verify(1)?.is_clean());
+    story.tell("refault", "armed again, mapped again: every byte is right");
 
     for line in story.1.lock().expect("nobody panics while telling").iter() {
         println!("{line}");

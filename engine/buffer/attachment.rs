@@ -72,7 +72,8 @@ impl Attachment {
     ///
     /// # Errors
     ///
-    /// [`Error::PinQuota`], [`Error::Timeout`], [`Error::DeviceLost`].
+    /// [`Error::PinQuota`], [`Error::Revoked`], [`Error::Poisoned`], [`Error::Timeout`],
+    /// [`Error::DeviceLost`].
     ///
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "dma_buf_pin")]
@@ -85,8 +86,8 @@ impl Attachment {
     ///
     /// # Errors
     ///
-    /// [`Error::Unreachable`], [`Error::Timeout`], [`Error::DeviceLost`], [`Error::FdLimit`], or what the
-    /// import said.
+    /// [`Error::Revoked`], [`Error::Poisoned`], [`Error::Unreachable`], [`Error::Timeout`],
+    /// [`Error::DeviceLost`], [`Error::FdLimit`], or what the import said.
     ///
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "dma_buf_map_attachment")]
@@ -147,7 +148,7 @@ impl<'a> Newcomer<'a> {
     /// was here before.
     fn sit_where_known(&self, buffer: &BufferInner) -> Result<Option<SeatId>> {
         let mut state = buffer.lock();
-        self.check_free(buffer, &state)?;
+        self.check_free(buffer, &mut state)?;
         let allocation = state.backing.allocation();
         let known = allocation.has_view(self.device.id())
             && self.guest.may_be_given(allocation.provider())
@@ -165,7 +166,7 @@ impl<'a> Newcomer<'a> {
             let home = buffer.home();
             let seats = Seats::gather(buffer, &home, kinds, Some(self.guest))?;
             let mut state = buffer.lock_idle(Usage::Move, |fence| fence.device().is_none())?;
-            self.check_free(buffer, &state)?;
+            self.check_free(buffer, &mut state)?;
             if !seats.still_fit(buffer, &state) || !seats.were_at(&home) {
                 continue;
             }
@@ -180,7 +181,8 @@ impl<'a> Newcomer<'a> {
         Err(buffer.busy(&buffer.lock()))
     }
 
-    fn check_free(&self, buffer: &BufferInner, state: &State) -> Result<()> {
+    fn check_free(&self, buffer: &BufferInner, state: &mut State) -> Result<()> {
+        buffer.check_usable(state)?;
         if self.importer.is_none() && state.has_static_seat(self.device.id()) {
             return Err(Error::AlreadyAttached {
                 buffer: buffer.name(),

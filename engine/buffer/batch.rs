@@ -128,6 +128,9 @@ impl<'a> Begun<'a> {
         let Some(mut state) = buffer.reservation.try_lock(&buffer.core.queues) else {
             return self.alone.push((index, plan));
         };
+        if let Err(error) = buffer.check_usable(&mut state) {
+            return self.ended.push((index, Err(error)));
+        }
         if !plan.seats.still_fit(buffer, &state) || !mover.still_fits(&state) {
             return self.ended.push((index, Ok(Moved::LookAgain)));
         }

@@ -56,6 +56,8 @@ pub(crate) fn copy(
         // may submit something that has to be waited for in turn: a move that is under way relies on
         // nobody touching the buffer.
         let mut waits = pair.host_waits(executor.as_deref());
+        from.check_usable(pair.from())?;
+        to.check_usable(pair.to())?;
         if waits.is_empty() {
             pair.own(from, to, region, executor.is_some())?;
             waits = pair.host_waits(executor.as_deref());
@@ -200,6 +202,8 @@ impl<'a> Pair<'a> {
         if !is_small_for_host(&source, &target, region.len) || !self.is_unused() {
             return Ok(false);
         }
+        from.check_usable(self.from())?;
+        to.check_usable(self.to())?;
         self.own(from, to, region, true)?;
         if !self.is_unused() {
             // A device scrubs.

@@ -50,7 +50,7 @@ impl ForeignExport {
                 buffer.core.exports.remember(fd.as_fd(), buffer)?;
                 // From here on nothing can fail.
                 allocation.mark_escaped();
-                state.pinned += 1;
+                state.hand_out();
                 drop(state);
                 buffer.core.live.born(Object::ForeignExport);
                 return Ok(Self { buffer: Arc::clone(buffer), fd, facts });
@@ -158,7 +158,7 @@ impl AsFd for ForeignExport {
 
 impl Drop for ForeignExport {
     fn drop(&mut self) {
-        self.buffer.lock().pinned -= 1;
+        self.buffer.lock().take_back();
         self.buffer.core.live.died(Object::ForeignExport);
     }
 }

@@ -250,7 +250,7 @@ struct Held<'a>(&'a BufferInner);
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.lock().host -= 1;
+        self.0.end_access();
         self.0.core.live.died(Object::HostAccess);
     }
 }

@@ -7,6 +7,8 @@ use std::cell::RefCell;
 use std::fmt;
 
 use super::access::Access;
+use super::shared::BufferInner;
+use super::state::State;
 use crate::sync::{Fence, Usage};
 
 /// Somebody who can cope with a buffer that moves: the other side of a dynamic attachment
@@ -14,7 +16,8 @@ use crate::sync::{Fence, Usage};
 ///
 /// Three kinds are usual. One that *refaults* notes that its mapping is old, and maps again before its
 /// next submission. One that *fences and resumes* also stops its queue, says with a fence when it has
-/// stopped, and resumes on a new mapping. One that is *revocable* gives up for good when told that.
+/// stopped, and resumes on a new mapping. One that is *revocable* gives up for good when it is told of an
+/// [`InvalidationCause::Revoke`].
 ///
 /// It may not own a mapping or an attachment of its buffer: the buffer holds the importer.
 #[doc(alias = "dma_buf_attach_ops")]
@@ -26,6 +29,10 @@ pub trait Importer: Send + Sync {
     /// [`Invalidation::still_using`]. Called once per move and attachment, also for mappings that are
     /// not there (any more), as soon as the attachment is listed, and possibly for a move that then
     /// fails, after which the mapping is as good as before.
+    ///
+    /// If the cause is [`InvalidationCause::Revoke`] there is no new place: the buffer is taken away, every
+    /// mapping of it is to be dropped in bounded time, and somebody waits for that. Called once per
+    /// revocation and attachment.
     ///
     /// Locks: called under the buffer's reservation. It may not lock any reservation (no map, no drop of
     /// a mapping, no other operation on a buffer), and may not wait for a device.
@@ -41,9 +48,20 @@ pub trait Importer: Send + Sync {
     }
 }
 
+/// Why an [`Importer`] is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidationCause {
+    /// The buffer moves: map it again to see the new place.
+    Move,
+    /// The buffer is revoked ([`crate::SharedBuffer::revoke`]): drop every mapping of it.
+    Revoke,
+}
+
 /// What an [`Importer`] is told.
 pub struct Invalidation<'a> {
     pub(super) generation: u32,
+    pub(super) cause: InvalidationCause,
     pub(super) fences: &'a RefCell<Vec<(Usage, Fence)>>,
 }
 
@@ -53,14 +71,38 @@ impl Invalidation<'_> {
         self.generation
     }
 
-    /// Says that a device is still using a mapping of it; the move waits for `fence`.
+    /// Why they are.
+    pub fn cause(&self) -> InvalidationCause {
+        self.cause
+    }
+
+    /// Says that a device is still using a mapping of it; the move or the revocation waits for `fence`.
     pub fn still_using(&self, access: Access, fence: Fence) {
         self.fences.borrow_mut().push((access.usage(), fence));
     }
 }
 
+/// Calls every importer, under the reservation, and enters the fences of what they say is still at work.
+/// Whether there were any.
+pub(super) fn tell(buffer: &BufferInner, state: &mut State, cause: InvalidationCause) -> bool {
+    let said = RefCell::default();
+    let invalidation = Invalidation { generation: buffer.generation(), cause, fences: &said };
+    let mut told = false;
+    for importer in state.importers() {
+        importer.invalidate_mappings(&invalidation);
+        told = true;
+    }
+    for (usage, fence) in said.take() {
+        state.fences.add(usage, fence);
+    }
+    told
+}
+
 impl fmt::Debug for Invalidation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Invalidation").field("generation", &self.generation).finish_non_exhaustive()
+        f.debug_struct("Invalidation")
+            .field("generation", &self.generation)
+            .field("cause", &self.cause)
+            .finish_non_exhaustive()
     }
 }

@@ -20,7 +20,8 @@ use crate::transfer::{self, Scope, Span};
 ///
 /// Of a static attachment: while it lives the buffer stays where it is. Of a dynamic one: the buffer may
 /// move, and then this is old ([`Error::Stale`]); its handles stay valid until it is dropped, but show
-/// the place that the buffer has left. Drop it when the device has finished with what you submitted; work
+/// the place that the buffer has left. Of a revoked buffer it has no view ([`Error::Revoked`]), and somebody
+/// waits for its drop. Drop it when the device has finished with what you submitted; work
 /// that peerbuf submits itself is looked after.
 pub struct Mapping {
     buffer: Arc<BufferInner>,
@@ -74,7 +75,7 @@ impl Mapping {
     ) -> Option<(Fences, Backing)> {
         let current = self.buffer.generation();
         state.map(seat);
-        let left = state.unmap(self.seat, self.generation, current);
+        let left = state.unmap(self.seat, self.view.device().id(), self.generation, current);
         self.seat = seat;
         self.offset = state.backing.offset();
         self.generation = current;
@@ -108,16 +109,12 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// [`Error::Stale`] if the buffer has moved since; [`Error::Timeout`], [`Error::DeviceLost`], or what
-    /// a call said.
+    /// [`Error::Stale`] if the buffer has moved since; [`Error::Revoked`]; [`Error::Poisoned`] if that was
+    /// found before, or in the first call; [`Error::Timeout`], [`Error::DeviceLost`], or what a call said.
     ///
     /// Locks: the reservation, in the first call of anybody since the buffer moved; none after that.
     pub fn view(&self) -> Result<RawView> {
-        let (current, ready) = self.buffer.generation_and_ready();
-        if current != self.generation {
-            return Err(self.stale(current));
-        }
-        if !ready {
+        if !self.buffer.standing.is_ready(self.generation) {
             self.make_ready()?;
         }
         Ok(self.handles())
@@ -209,24 +206,20 @@ impl Mapping {
         Err(Error::WrongAccess { buffer: self.buffer.name(), opened: self.access, used: access })
     }
 
-    /// Checks that the buffer is still where this is a view of. What was found holds only as long as the
-    /// reservation is held.
+    /// Checks that the buffer is still where this is a view of, and may be used. What was found holds only
+    /// as long as the reservation is held.
     pub(super) fn check_current(&self) -> Result<()> {
-        let current = self.buffer.generation();
-        if current == self.generation { Ok(()) } else { Err(self.stale(current)) }
-    }
-
-    #[cold]
-    fn stale(&self, current: u32) -> Error {
-        Error::Stale { buffer: self.buffer.name(), mapped: self.generation, current }
+        self.buffer.check_generation(self.generation)
     }
 
     #[cold]
     fn make_ready(&self) -> Result<()> {
-        let state = self.buffer.lock_owned()?;
+        // Without the reservation, which an old mapping does not need.
+        self.check_current()?;
+        let _state = self.buffer.lock_owned()?;
         // Under the reservation: what was made its owner's is the current place, and only that.
         self.check_current()?;
-        self.buffer.set_ready(&state);
+        self.buffer.standing.set_ready(true);
         Ok(())
     }
 
@@ -238,8 +231,12 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         let mut state = self.buffer.lock();
-        let left = state.unmap(self.seat, self.generation, self.buffer.generation());
+        let device = self.view.device().id();
+        let left = state.unmap(self.seat, device, self.generation, self.buffer.generation());
+        let deserted = state.deserted();
         drop(state);
+        // After the reservation: those who wait for it take that next.
+        drop(deserted);
         self.buffer.retire(left);
         self.buffer.core.live.died(Object::Mapping);
     }

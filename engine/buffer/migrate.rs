@@ -33,8 +33,9 @@ impl SharedBuffer {
     ///
     /// [`Error::Busy`] while it is pinned, under host access, mapped statically, or handed out;
     /// [`Error::Unreachable`] if somebody attached cannot reach it there; [`Error::OutOfMemory`],
-    /// [`Error::FdLimit`], [`Error::Timeout`], [`Error::DeviceLost`]; [`Error::Unsupported`] for a
-    /// stranger's memory; [`Error::ForeignEngine`] for a device that does not take part. None of them
+    /// [`Error::FdLimit`], [`Error::Timeout`], [`Error::DeviceLost`], [`Error::Revoked`],
+    /// [`Error::Poisoned`];
+    /// [`Error::Unsupported`] for a stranger's memory; [`Error::ForeignEngine`] for a device that does not take part. None of them
     /// changes anything, except that a move in two hops may end after the first.
     ///
     /// Locks: the reservation, but not while waiting.
@@ -44,6 +45,7 @@ impl SharedBuffer {
         // Each turn ends with a move or an error, unless somebody else was faster.
         const TURNS: u32 = 100;
         for _ in 0..TURNS {
+            buffer.check_not_revoked()?;
             if buffer.lock().backing.domain() == to {
                 return Ok(Migration::None);
             }

@@ -31,8 +31,8 @@ impl Mapping {
     /// # Errors
     ///
     /// [`crate::Error::Stale`] if the buffer has moved: map it again and retry
-    /// ([`crate::Attachment::remap`]); [`crate::Error::WrongAccess`], [`crate::Error::Timeout`],
-    /// [`crate::Error::DeviceLost`].
+    /// ([`crate::Attachment::remap`]); [`crate::Error::Revoked`], [`crate::Error::WrongAccess`],
+    /// [`crate::Error::Timeout`], [`crate::Error::DeviceLost`].
     ///
     /// Locks: the reservation, but not while waiting and not while the access is open.
     pub fn begin_access(&self, access: Access) -> Result<OpenAccess<'_>> {
@@ -63,7 +63,7 @@ impl OpenAccess<'_> {
 
 impl Drop for OpenAccess<'_> {
     fn drop(&mut self) {
-        self.mapping.buffer_inner().lock().host -= 1;
+        self.mapping.buffer_inner().end_access();
     }
 }
 

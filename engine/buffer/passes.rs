@@ -15,8 +15,8 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// [`Error::Stale`], [`Error::WrongAccess`], [`Error::Misaligned`], [`Error::Timeout`],
-    /// [`Error::DeviceLost`].
+    /// [`Error::Stale`], [`Error::Revoked`], [`Error::Poisoned`], [`Error::WrongAccess`],
+    /// [`Error::Misaligned`], [`Error::Timeout`], [`Error::DeviceLost`].
     ///
     /// Locks: the reservation, but not while waiting.
     pub fn fill(&self, seed: u32) -> Result<()> {
@@ -89,6 +89,7 @@ impl Mapping {
         let own = self.device_inner();
         let mut state = self.buffer_inner().lock();
         let mut waits = state.fences.pending(access.usage().waits_for());
+        self.buffer_inner().check_usable(&mut state)?;
         // The device's own queue keeps the order of its own work.
         waits.retain(|fence| !fence.is_on(own));
         if !waits.is_empty() {
@@ -104,6 +105,8 @@ impl Mapping {
         let (from, to) = (self.buffer_inner(), target.buffer_inner());
         let mut pair = Pair::lock(&from.core, from, to)?;
         let waits = pair.waits_elsewhere(self.device_inner());
+        from.check_usable(pair.from())?;
+        to.check_usable(pair.to())?;
         if !waits.is_empty() {
             return Ok(Attempt::Wait(waits));
         }

@@ -3,11 +3,10 @@
 //! Kernel counterparts: `ttm_bo_handle_move_mem` (tell everybody, then move), `ttm_bo_move_accel_cleanup`
 //! (the old backing waits for the copy).
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::importer::Invalidation;
+use super::importer::{self, InvalidationCause};
 use super::seats::{Guest, Seats};
 use super::shared::{BufferInner, wait_all};
 use super::state::State;
@@ -145,24 +144,18 @@ impl<'a> Move<'a> {
     /// Calls every importer, under the reservation. Devices that they say are still using the buffer are
     /// for the copy to wait for, work of the host for the caller.
     pub(super) fn tell_importers(&mut self) {
-        let said = RefCell::default();
-        let invalidation = Invalidation { generation: self.buffer.generation(), fences: &said };
-        for importer in self.state.importers() {
-            importer.invalidate_mappings(&invalidation);
-        }
-        for (usage, fence) in said.take() {
-            self.state.fences.add(usage, fence);
-        }
+        importer::tell(self.buffer, &mut self.state, InvalidationCause::Move);
     }
 
     /// Waits for the fences that `relevant` picks, without the reservation.
     fn wait_for(&mut self, relevant: impl Fn(&Fence) -> bool) -> Result<()> {
         let waits = self.close(relevant);
-        if waits.is_empty() {
-            return Ok(());
+        if !waits.is_empty() {
+            let end = Instant::now() + self.buffer.core.timeout;
+            self.state.unlocked(|| wait_all(&waits, end))?;
         }
-        let end = Instant::now() + self.buffer.core.timeout;
-        self.state.unlocked(|| wait_all(&waits, end))
+        // It may have been taken away meanwhile, or what was waited for may have failed.
+        self.buffer.check_usable(&mut self.state)
     }
 
     /// The fences that `relevant` picks. If there are any, a host fence, which is a `Move` like any other,
@@ -199,8 +192,11 @@ impl<'a> Parked<'a> {
     pub(super) fn resume(self) -> Result<Move<'a>> {
         let Self { buffer, waits, gate } = self;
         let waited = wait_all(&waits, Instant::now() + buffer.core.timeout);
-        let resumed = Move { buffer, state: buffer.lock(), gate };
-        waited.map(|()| resumed)
+        let mut resumed = Move { buffer, state: buffer.lock(), gate };
+        waited?;
+        // As after any wait of a move.
+        buffer.check_usable(&mut resumed.state)?;
+        Ok(resumed)
     }
 }
 

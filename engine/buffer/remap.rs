@@ -84,11 +84,12 @@ pub(super) fn open<'a>(
     device: &Arc<DeviceInner>,
 ) -> Result<(Guard<'a, State>, Arc<View>)> {
     loop {
-        let state = buffer.lock();
+        let mut state = buffer.lock();
+        buffer.check_usable(&mut state)?;
         if let Some(gate) = state.moving().cloned() {
             // A mapping of the old place would be old at once, and nobody would say so.
             drop(state);
-            gate.wait(buffer.core.timeout)?;
+            gate.wait_until_over(buffer.core.timeout)?;
             continue;
         }
         if let Some(view) = state.backing.allocation().existing_view(device.id()) {

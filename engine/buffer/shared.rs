@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use ash::vk;
@@ -14,6 +14,7 @@ use super::export::ForeignExport;
 use super::host_access::HostAccess;
 use super::importer::Importer;
 use super::seats::Seats;
+use super::standing::Standing;
 use super::state::State;
 use crate::core::Core;
 use crate::device::{Device, DeviceId, DeviceInner};
@@ -49,16 +50,11 @@ pub(crate) struct BufferInner {
     home: AtomicU16,
     pub(super) placement: Placement,
     usage: vk::BufferUsageFlags,
-    /// How often it has moved, and whether the bytes of this generation are known to be the buffer's own
-    /// and in place ([`READY`]): one word, so that neither is read without the other. Written under the
-    /// reservation; release/acquire, so that who reads a new value without it sees what was done before.
-    generation: AtomicU32,
+    /// How often it has moved, and how it stands. Written under the reservation.
+    pub(super) standing: Standing,
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
     pub(super) reservation: Reservation<State>,
 }
-
-/// The lowest bit of the word; the rest counts.
-const READY: u32 = 1;
 
 impl SharedBuffer {
     pub(crate) fn create(
@@ -100,7 +96,7 @@ impl SharedBuffer {
             name: descriptor.into_name(),
             id: core.next_buffer(),
             home: AtomicU16::new(home.0),
-            generation: AtomicU32::new(0),
+            standing: Standing::default(),
             reservation: Reservation::new(State::new(backing)),
         }))
     }
@@ -169,8 +165,8 @@ impl SharedBuffer {
     /// # Errors
     ///
     /// [`Error::AlreadyAttached`]; [`Error::Unreachable`] with every route that was considered;
-    /// [`Error::Busy`] if it would have to move and is held; [`Error::OutOfMemory`],
-    /// [`Error::FdLimit`]. None of them changes anything.
+    /// [`Error::Busy`] if it would have to move and is held; [`Error::Revoked`], [`Error::Poisoned`],
+    /// [`Error::OutOfMemory`], [`Error::FdLimit`]. None of them changes anything.
     ///
     /// Locks: the reservation.
     #[doc(alias = "dma_buf_attach")]
@@ -207,7 +203,8 @@ impl SharedBuffer {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`], [`Error::DeviceLost`], [`Error::Staging`], or what the calls said.
+    /// [`Error::Revoked`], [`Error::Poisoned`], [`Error::Timeout`], [`Error::DeviceLost`],
+    /// [`Error::Staging`], or what the calls said.
     ///
     /// Locks: the reservation, but not while waiting and not while the guard lives.
     #[doc(alias = "dma_buf_begin_cpu_access")]
@@ -223,10 +220,10 @@ impl SharedBuffer {
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`] if it would have to move and is held; [`Error::OutOfMemory`],
-    /// [`Error::FdLimit`]; [`Error::Timeout`] or [`Error::DeviceLost`] of the wait until nobody writes
-    /// to it any more; or what the calls said. None of them changes anything, except that a wait for the
-    /// move may fail after the move.
+    /// [`Error::Busy`] if it would have to move and is held; [`Error::Revoked`], [`Error::Poisoned`],
+    /// [`Error::OutOfMemory`], [`Error::FdLimit`]; [`Error::Timeout`] or [`Error::DeviceLost`] of the wait
+    /// until nobody writes to it any more; or what the calls said. None of them changes anything, except
+    /// that a wait for the move may fail after the move.
     ///
     /// Locks: the reservation, but not while waiting.
     pub fn export_foreign(&self) -> Result<ForeignExport> {
@@ -261,26 +258,20 @@ impl BufferInner {
     }
 
     pub(super) fn generation(&self) -> u32 {
-        self.generation_and_ready().0
+        self.standing.generation()
     }
 
-    /// How often it has moved, and whether its bytes are known to be its own and in place.
-    pub(super) fn generation_and_ready(&self) -> (u32, bool) {
-        let word = self.generation.load(Ordering::Acquire);
-        (word >> 1, word & READY != 0)
-    }
-
-    /// Remembers that the bytes of this generation are the buffer's own and in place. The reservation is
-    /// held, and was when that was found out.
-    pub(super) fn set_ready(&self, _: &State) {
-        self.generation.fetch_or(READY, Ordering::Release);
-    }
-
-    /// Checks that the buffer is still where a mapping of `mapped` shows it.
+    /// Checks that the buffer is still where a mapping of `mapped` shows it, and may be used.
     pub(super) fn check_generation(&self, mapped: u32) -> Result<()> {
+        if self.standing.is_good(mapped) { Ok(()) } else { self.why_not(mapped) }
+    }
+
+    #[cold]
+    fn why_not(&self, mapped: u32) -> Result<()> {
+        self.check_not_revoked()?;
         let current = self.generation();
         if current == mapped {
-            return Ok(());
+            return self.check_poisoned();
         }
         Err(Error::Stale { buffer: self.name(), mapped, current })
     }
@@ -288,8 +279,7 @@ impl BufferInner {
     /// Says that the buffer is now elsewhere, and at home on `home`. The reservation is held.
     pub(super) fn next_generation(&self, home: DeviceId) {
         self.home.store(home.0, Ordering::Relaxed);
-        let word = self.generation.load(Ordering::Relaxed);
-        self.generation.store((word & !READY).wrapping_add(1 << 1), Ordering::Release);
+        self.standing.next_generation();
     }
 
     /// Gives up a place that the last mapping has left. Without the reservation: it may take a pool's lock.
@@ -335,11 +325,12 @@ impl BufferInner {
         }
     }
 
-    /// Takes the reservation when no fence that `relevant` picks is pending, waiting without it.
+    /// Takes the reservation of a buffer that may be used, when no fence that `relevant` picks is pending,
+    /// waiting without it.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] when the engine's bound is over, [`Error::DeviceLost`].
+    /// [`Error::Revoked`], [`Error::Poisoned`]; [`Error::Timeout`] when the engine's bound is over, [`Error::DeviceLost`].
     pub(super) fn lock_idle(
         &self,
         usage: Usage,
@@ -370,6 +361,8 @@ impl BufferInner {
                 return Err(Error::Timeout { what, after: self.core.timeout });
             };
             let pending = waits(&mut state);
+            // After it: what is not pending any more may have failed.
+            self.check_usable(&mut state)?;
             if pending.is_empty() {
                 return Ok(state);
             }
@@ -399,7 +392,8 @@ impl BufferInner {
         let len = state.backing.extent(self.size);
         if allocation.host()?.is_some() {
             // SAFETY: by the buffer's invariant its backing has so many bytes. The slot was given to this
-            // buffer after the last owner's fences had signalled, and nobody has seen it since.
+            // buffer after the last owner's fences had signalled, and nobody relies on what is in it: nobody
+            // has seen it since, or what was to fill it has failed (`accept_content`).
             return unsafe { zero_by_host((allocation, offset), len) };
         }
         let home = self.home();
@@ -432,8 +426,11 @@ impl BufferInner {
     }
 }
 
+/// Waits until all are over, well or not: whoever waits looks again, and finds in the buffer what of it
+/// concerns the bytes.
 pub(super) fn wait_all(fences: &[Fence], end: Instant) -> Result<()> {
-    fences.iter().try_for_each(|fence| fence.wait(end.saturating_duration_since(Instant::now())))
+    let left = || end.saturating_duration_since(Instant::now());
+    fences.iter().try_for_each(|fence| fence.wait_until_over(left()))
 }
 
 impl Drop for BufferInner {

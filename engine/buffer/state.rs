@@ -8,7 +8,7 @@ use super::importer::Importer;
 use super::seats::Guest;
 use crate::device::DeviceId;
 use crate::memory::Backing;
-use crate::sync::{Fence, Fences};
+use crate::sync::{Fence, Fences, Signal};
 
 /// The mutable part of a buffer. Kept small: there may be a million of them.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct State {
     held_by_mappings: u32,
     /// Live host accesses, copies by the host, and accesses of applications that are being recorded.
     pub(super) host: u32,
-    /// Live pins.
+    /// Live pins, those of exports among them.
     pub(super) pinned: u32,
     /// What few buffers have.
     rare: Option<Box<Rare>>,
@@ -35,16 +35,25 @@ struct Rare {
     ghosts: Vec<Ghost>,
     /// Signalled when a move that is under way has ended.
     moving: Option<Fence>,
+    /// Live exports to strangers.
+    exported: u32,
+    /// How often it was revoked, so that who waits for one revocation is not taken in by the next.
+    revocations: u32,
+    /// Signalled when nobody looks at the buffer any more, while somebody waits for that.
+    desertion: Option<(Fence, Signal)>,
 }
 
 /// A backing that a buffer has left, kept for mappings of its generation (kernel: TTM's ghost objects).
 #[derive(Debug)]
 struct Ghost {
     generation: u32,
-    mapped: u32,
+    mapped: Mappings,
     backing: Backing,
     fences: Fences,
 }
+
+/// Live mappings by device.
+pub(super) type Mappings = SmallVec<[(DeviceId, u32); 2]>;
 
 /// A device's seat.
 pub(super) struct Seat {
@@ -158,6 +167,7 @@ impl State {
     pub(super) fn unmap(
         &mut self,
         seat: SeatId,
+        device: DeviceId,
         mapped: u32,
         current: u32,
     ) -> Option<(Fences, Backing)> {
@@ -172,8 +182,12 @@ impl State {
         }
         let ghosts = &mut self.rare.as_mut()?.ghosts;
         let index = ghosts.iter().position(|ghost| ghost.generation == mapped)?;
-        ghosts[index].mapped -= 1;
-        if ghosts[index].mapped > 0 {
+        let left = &mut ghosts[index].mapped;
+        if let Some((_, count)) = left.iter_mut().find(|(of, count)| *of == device && *count > 0) {
+            *count -= 1;
+        }
+        left.retain(|(_, count)| *count > 0);
+        if !left.is_empty() {
             return None;
         }
         let Ghost { backing, fences, .. } = ghosts.swap_remove(index);
@@ -236,22 +250,99 @@ impl State {
         copied: Fences,
     ) -> Option<(Fences, Backing)> {
         let old = std::mem::replace(&mut self.backing, new);
-        let mut mapped = 0;
+        let mut mapped = Mappings::new();
         for seat in &mut self.seats {
             let of_this = std::mem::take(&mut seat.mapped);
-            mapped += of_this;
+            count(&mut mapped, seat.device, of_this);
             // Only its mappings kept the seat.
             self.vacant += u32::from(!seat.attached && of_this > 0);
         }
         // Static ones do not let the buffer move.
         self.held_by_mappings = 0;
         self.drop_vacant_tail();
-        if mapped == 0 {
+        if mapped.is_empty() {
             return Some((copied, old));
         }
         let ghost = Ghost { generation: old_generation, mapped, backing: old, fences: copied };
         self.rare.get_or_insert_default().ghosts.push(ghost);
         None
+    }
+
+    // ---- strangers ----
+
+    /// An fd of the buffer goes out, which pins it.
+    pub(super) fn hand_out(&mut self) {
+        self.pinned += 1;
+        self.rare.get_or_insert_default().exported += 1;
+    }
+
+    /// An export has ended.
+    pub(super) fn take_back(&mut self) {
+        self.pinned -= 1;
+        if let Some(rare) = &mut self.rare {
+            rare.exported -= 1;
+        }
+    }
+
+    /// Live exports to strangers.
+    pub(super) fn exported(&self) -> u32 {
+        self.rare.as_ref().map_or(0, |rare| rare.exported)
+    }
+
+    // ---- revoking ----
+
+    pub(super) fn begin_revocation(&mut self) {
+        let revocations = &mut self.rare.get_or_insert_default().revocations;
+        *revocations = revocations.wrapping_add(1);
+    }
+
+    /// Which revocation the last one is.
+    pub(super) fn revocation(&self) -> u32 {
+        self.rare.as_ref().map_or(0, |rare| rare.revocations)
+    }
+
+    /// Live mappings of every generation, by device.
+    pub(super) fn mappings(&self) -> Mappings {
+        let mut all = Mappings::new();
+        for seat in &self.seats {
+            count(&mut all, seat.device, seat.mapped);
+        }
+        let ghosts = self.rare.iter().flat_map(|rare| &rare.ghosts);
+        for &(device, mapped) in ghosts.flat_map(|ghost| &ghost.mapped) {
+            count(&mut all, device, mapped);
+        }
+        all
+    }
+
+    /// Whether somebody holds a mapping, of whatever generation, or an access.
+    pub(super) fn is_looked_at(&self) -> bool {
+        let ghosts = self.rare.as_ref().is_some_and(|rare| !rare.ghosts.is_empty());
+        self.host > 0 || ghosts || self.seats.iter().any(|seat| seat.mapped > 0)
+    }
+
+    /// Signalled when nobody does any more. Only while nobody new can come, and somebody does.
+    pub(super) fn when_deserted(&mut self) -> Fence {
+        let desertion = &mut self.rare.get_or_insert_default().desertion;
+        desertion.get_or_insert_with(Fence::host).0.clone()
+    }
+
+    /// To be called when a mapping or an access has ended: the signal of those who wait for the last one,
+    /// if this was it. For the caller to drop, without the reservation, which they take next.
+    pub(super) fn deserted(&mut self) -> Option<Signal> {
+        self.rare.as_ref()?.desertion.as_ref()?;
+        if self.is_looked_at() {
+            return None;
+        }
+        self.rare.as_mut()?.desertion.take().map(|(_, signal)| signal)
+    }
+}
+
+/// Adds to the mappings of a device.
+fn count(mappings: &mut Mappings, device: DeviceId, mapped: u32) {
+    match mappings.iter_mut().find(|(of, _)| *of == device) {
+        Some((_, count)) => *count += mapped,
+        None if mapped > 0 => mappings.push((device, mapped)),
+        None => {}
     }
 }
 

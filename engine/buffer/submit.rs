@@ -72,7 +72,7 @@ impl<'a> Submission<'a> {
     /// # Errors
     ///
     /// [`Error::WrongAccess`]; [`Error::ForeignMapping`] for a mapping of another device;
-    /// [`Error::Stale`] if the buffer has moved.
+    /// [`Error::Stale`] if the buffer has moved; [`Error::Revoked`], [`Error::Poisoned`].
     pub fn uses(&mut self, mapping: &Mapping, access: Access, scope: Scope) -> Result<RawView> {
         mapping.check_access(access)?;
         self.add(mapping, access.usage(), scope)
@@ -211,6 +211,9 @@ pub(crate) fn submit<'a>(
         }
         // As for a copy: first what no queue can wait for, then the contents are made their owners'.
         let mut pending = all_waits(&uses, &seats, &mut locked, &after);
+        for (used, &seat) in uses.iter().zip(&seats) {
+            used.buffer.check_usable(locked.get_mut(seat))?;
+        }
         if host_part(&pending, device).next().is_none() {
             for (used, &seat) in uses.iter().zip(&seats) {
                 used.buffer.own(locked.get_mut(seat))?;

@@ -99,6 +99,11 @@ impl Backing {
         self.content = Content::Own;
     }
 
+    /// From now on the bytes are nobody's: they are scrubbed before the next use.
+    pub(crate) fn disown(&mut self) {
+        self.content = Content::Stale;
+    }
+
     fn place(&self) -> &Place {
         match &self.place {
             Some(place) => place,

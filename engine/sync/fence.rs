@@ -164,6 +164,15 @@ impl Fence {
         }
     }
 
+    /// Waits until it is over, well or not: for those who look afterwards what became of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fence::wait`], where it is not over.
+    pub(crate) fn wait_until_over(&self, timeout: Duration) -> Result<()> {
+        self.wait(timeout).or_else(|error| if self.is_over() { Ok(()) } else { Err(error) })
+    }
+
     /// The device whose timeline it is on; `None` for the host's and for nothing to wait for.
     pub fn device(&self) -> Option<DeviceId> {
         match &self.0 {

@@ -34,19 +34,42 @@ impl Usage {
 }
 
 /// The fences of one buffer. Protected by the buffer's reservation.
+///
+/// A fence is forgotten once it is over, but for one that failed, and with it what it was to write: it
+/// stays, and is nothing to wait for, until [`Fences::forget_failures`].
 #[derive(Debug, Default)]
-pub(crate) struct Fences(Vec<(Usage, Fence)>);
+pub(crate) struct Fences(Vec<Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    usage: Usage,
+    /// Whether it is over, and the bytes are not what it was to make of them.
+    failed: bool,
+    fence: Fence,
+}
+
+impl Entry {
+    /// Whether work may still be running; notes if it has failed.
+    fn is_running(&mut self) -> bool {
+        if self.failed {
+            return false;
+        }
+        let running = !self.fence.is_over();
+        self.failed = !running && self.usage <= Usage::Write && self.fence.failure().is_some();
+        running
+    }
+}
 
 impl Fences {
     /// Adds a fence. It replaces those that it covers: on the same timeline, no later, and of a usage
     /// that is no stronger, so that nobody who would have waited before waits for less now. Signalled
     /// ones go as well.
     pub(crate) fn add(&mut self, usage: Usage, fence: Fence) {
-        self.0.retain(|(old_usage, old)| {
-            let replaced = usage <= *old_usage && fence.covers(old);
-            !replaced && !old.is_over()
+        self.0.retain_mut(|old| {
+            let replaced = !old.failed && usage <= old.usage && fence.covers(&old.fence);
+            !replaced && (old.is_running() || old.failed)
         });
-        self.0.push((usage, fence));
+        self.0.push(Entry { usage, failed: false, fence });
     }
 
     /// Makes room for one more, so that adding it cannot fail (kernel: `dma_resv_reserve_fences`).
@@ -54,19 +77,54 @@ impl Fences {
         self.0.try_reserve(1).map_err(|_| Error::os("malloc", rustix::io::Errno::NOMEM))
     }
 
-    /// Those of `usage` and of all before it that have not signalled; forgets those that have.
+    /// Those of `usage` and of all before it that are not over; forgets those that are.
     pub(crate) fn pending(&mut self, usage: Usage) -> Vec<Fence> {
-        if self.0.is_empty() {
-            return vec![];
-        }
-        self.0.retain(|(_, fence)| !fence.is_over());
-        self.0.iter().filter(|(of, _)| *of <= usage).map(|(_, fence)| fence.clone()).collect()
+        let mut pending = vec![];
+        self.look(|entry| {
+            if entry.usage <= usage {
+                pending.push(entry.fence.clone());
+            }
+        });
+        pending
     }
 
-    /// Whether work of any usage may still be running; forgets what is not.
+    /// Whether no work of any usage is running any more; forgets what is not.
     pub(crate) fn is_idle(&mut self) -> bool {
-        self.0.retain(|(_, fence)| !fence.is_over());
-        self.0.is_empty()
+        let mut idle = true;
+        self.look(|_| idle = false);
+        idle
+    }
+
+    /// Whether it is idle, and nothing has failed.
+    pub(crate) fn is_empty(&mut self) -> bool {
+        self.is_idle() && self.0.is_empty()
+    }
+
+    /// What has failed of what was to write or to move the bytes, and why.
+    pub(crate) fn failure(&mut self) -> Option<String> {
+        if self.is_empty() {
+            return None;
+        }
+        let failed = self.0.iter().find(|entry| entry.failed)?;
+        let error = failed.fence.failure();
+        Some(error.map_or_else(|| failed.fence.to_string(), |error| error.to_string()))
+    }
+
+    /// Forgets what has failed; returns the strongest usage of it.
+    pub(crate) fn forget_failures(&mut self) -> Option<Usage> {
+        self.look(|_| {});
+        self.0.extract_if(.., |entry| entry.failed).map(|entry| entry.usage).min()
+    }
+
+    /// Forgets what is over, and shows what is running.
+    fn look(&mut self, mut running: impl FnMut(&Entry)) {
+        self.0.retain_mut(|entry| {
+            let is_running = entry.is_running();
+            if is_running {
+                running(entry);
+            }
+            is_running || entry.failed
+        });
     }
 }
 
@@ -88,5 +146,45 @@ mod tests {
         fences.add(Usage::Write, Fence::signalled());
         assert!(fences.pending(Usage::Bookkeep).is_empty());
         assert!(fences.is_idle());
+    }
+
+    #[test]
+    fn what_fails_to_write_is_kept_and_nobody_waits_for_it() {
+        for usage in [Usage::Move, Usage::Write] {
+            let mut fences = Fences::default();
+            let (fence, signal) = Fence::host();
+            fences.add(usage, fence);
+            assert!(!fences.is_idle() && fences.failure().is_none());
+            signal.fail("the disk is full");
+            assert!(fences.pending(Usage::Bookkeep).is_empty() && fences.is_idle());
+            fences.add(Usage::Write, Fence::signalled());
+            let cause = fences.failure().expect("kept");
+            assert!(cause.contains("the disk is full") && !fences.is_empty(), "{cause}");
+            assert_eq!(fences.forget_failures(), Some(usage));
+            assert!(fences.is_empty() && fences.failure().is_none());
+            assert_eq!(fences.forget_failures(), None);
+        }
+    }
+
+    #[test]
+    fn what_fails_to_read_is_nothing() {
+        for usage in [Usage::Read, Usage::Bookkeep] {
+            let mut fences = Fences::default();
+            let (fence, signal) = Fence::host();
+            fences.add(usage, fence);
+            signal.fail("nobody wants it any more");
+            assert!(fences.failure().is_none() && fences.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_failure_is_not_replaced_by_what_comes_later() {
+        let mut fences = Fences::default();
+        let (fence, signal) = Fence::host();
+        fences.add(Usage::Write, fence.clone());
+        signal.fail("torn");
+        assert!(fences.failure().is_some());
+        fences.add(Usage::Move, fence);
+        assert_eq!(fences.forget_failures(), Some(Usage::Move));
     }
 }

@@ -201,9 +201,9 @@ impl Passes {
             match self.try_piece(pass, spans, parameters, watch)? {
                 Ok([count, first]) => out.push((words, count, first)),
                 Err(waits) => {
-                    let left =
-                        |fence: &Fence| fence.wait(end.saturating_duration_since(Instant::now()));
-                    waits.iter().try_for_each(left)?;
+                    // Well or not: the next try finds what of it concerns the bytes.
+                    let left = || end.saturating_duration_since(Instant::now());
+                    waits.iter().try_for_each(|fence| fence.wait_until_over(left()))?;
                     continue;
                 }
             }

@@ -1,0 +1,84 @@
+//! Poison: a buffer whose bytes are not what anybody thinks says so, until somebody says that it knows.
+//!
+//! Kernel counterpart: errors that travel with fences (`dma_fence_set_error`). The kernel leaves it to
+//! everybody to look at them; here the buffer keeps the error, because a fence is forgotten once it is
+//! over.
+
+use super::shared::{BufferInner, SharedBuffer};
+use super::state::State;
+use crate::error::{Error, Result};
+use crate::memory::Provider;
+use crate::sync::Usage;
+
+impl SharedBuffer {
+    /// Whether work that was to write it, or to move it, has gone wrong, so that its bytes are not what
+    /// anybody thinks: its device was lost, or whoever signalled its fence said so
+    /// ([`crate::Signal::fail`]). Whatever uses the bytes is then [`Error::Poisoned`].
+    ///
+    /// Locks: the reservation.
+    pub fn is_poisoned(&self) -> bool {
+        let mut state = self.0.lock();
+        self.0.check_content(&mut state).is_err()
+    }
+
+    /// Says that the caller knows what is in a poisoned buffer: it is as good as it is, or all of it is
+    /// about to be written again. The buffer can then be used as before. Where it was its memory that was
+    /// being made ready, by a move or a scrub, it holds zeros from now on, and nobody else's bytes.
+    ///
+    /// Work that is still under way may poison it again.
+    ///
+    /// Locks: the reservation.
+    pub fn accept_content(&self) {
+        let buffer = &self.0;
+        let mut state = buffer.lock();
+        let failed = state.fences.forget_failures();
+        let strangers = matches!(state.backing.allocation().provider(), Provider::Foreign(_));
+        if failed == Some(Usage::Move) && !strangers {
+            state.backing.disown();
+            buffer.standing.set_ready(false);
+        }
+        buffer.standing.set_poisoned(false);
+    }
+}
+
+impl BufferInner {
+    /// Checks that the buffer was not taken away, and that its bytes are what its writers wrote. What was
+    /// found holds only as long as the reservation is held.
+    pub(super) fn check_usable(&self, state: &mut State) -> Result<()> {
+        self.check_not_revoked()?;
+        self.check_content(state)
+    }
+
+    fn check_content(&self, state: &mut State) -> Result<()> {
+        match state.fences.failure() {
+            Some(cause) => Err(self.poison(cause)),
+            None => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn poison(&self, cause: String) -> Error {
+        if self.standing.set_poisoned(true) {
+            tracing::error!(
+                buffer = self.name(),
+                cause,
+                "poisoned: its bytes are not what was written"
+            );
+        }
+        Error::Poisoned { buffer: self.name(), cause }
+    }
+
+    /// [`BufferInner::check_usable`] for those who may hold the reservation themselves, or somebody else
+    /// may. For a buffer that was found to be poisoned before.
+    #[cold]
+    pub(super) fn check_poisoned(&self) -> Result<()> {
+        if !self.standing.is_poisoned() {
+            return Ok(());
+        }
+        if let Some(mut state) = self.reservation.try_lock(&self.core.queues) {
+            return self.check_content(&mut state);
+        }
+        let cause = "work on it failed; the log says which".to_owned();
+        Err(Error::Poisoned { buffer: self.name(), cause })
+    }
+}
