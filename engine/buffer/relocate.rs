@@ -32,8 +32,8 @@ pub(super) enum Moved {
 /// Moves a buffer that nobody holds to `new`, at home on `home`, where the `seats` can reach it.
 ///
 /// Lock the reservation; refuse if somebody holds the buffer; tell every importer; submit the copy, ordered
-/// behind all fences of the buffer, those of other devices included; publish the new backing, generation
-/// + 1; add the copy's fence as a `Move`, which everybody waits for; keep the old backing until the copy
+/// behind all fences of the buffer, those of other devices included; publish the new backing, one generation
+/// on; add the copy's fence as a `Move`, which everybody waits for; keep the old backing until the copy
 /// and the last mapping of it are over. A failure at any step before "publish" leaves the buffer exactly
 /// as it was.
 ///
