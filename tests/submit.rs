@@ -373,3 +373,49 @@ fn callbacks_are_called_once_or_taken_back() {
     assert_eq!(engine.on_signal(&fence, send("late")).expect("called at once"), None);
     assert_eq!(receiver.try_recv(), Ok("late"));
 }
+
+#[test]
+fn an_error_travels_with_the_fences_from_device_to_device() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let devices = [device.clone(), rig.open(&device.adapter().clone())];
+        let (one, _seats, ones) = shared(&rig, &devices);
+        let (two, _others, twos) = shared(&rig, &devices);
+        let (three, _more, threes) = shared(&rig, &devices);
+        let (failed, signal) = engine.host_fence();
+        signal.fail("the test says so");
+        let gate = Gate::close(&devices[0]);
+        let raw = device.raw();
+        let written = engine.submit(&devices[0], |submission| {
+            submission.after(&failed);
+            let view = submission.write(&ones[0])?;
+            let record = move |commands| {
+                // SAFETY: as in `fill`.
+                unsafe { raw.cmd_fill_buffer(commands, view.buffer, view.offset, SIZE, 1) };
+            };
+            // SAFETY: as in `fill`.
+            unsafe { submission.record(record) };
+            Ok(())
+        });
+        written.expect("it is known when it has run");
+        let copied = copy(engine, &devices[1], &ones[1], &twos[1]).expect("a submission");
+        let again = copy(engine, &devices[0], &twos[0], &threes[0]).expect("a submission");
+        gate.open();
+        for (fence, buffer) in [(copied, &two), (again, &three)] {
+            let error = fence.wait(LONG).expect_err("what it relied on failed");
+            assert!(matches!(error, Error::WorkFailed { .. }), "{error}");
+            assert!(buffer.is_poisoned());
+        }
+        assert!(one.is_poisoned());
+        // The rest goes on.
+        for buffer in [&one, &two, &three] {
+            buffer.accept_content();
+        }
+        copy(engine, &devices[1], &ones[1], &twos[1])
+            .expect("a submission")
+            .wait(LONG)
+            .expect("fine");
+        drop((ones, twos, threes));
+    }
+}

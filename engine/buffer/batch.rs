@@ -176,7 +176,9 @@ impl<'a> Begun<'a> {
             Ok(fence) => {
                 for (index, mut move_, plan, _) in self.ready.drain(..) {
                     let Plan { buffer, home, new, .. } = plan;
-                    copied(buffer, &mut move_.state, &home, new, fence.clone());
+                    let writers = move_.state.fences.pending(Usage::Write);
+                    let fence = fence.clone().relying_on(&writers);
+                    copied(buffer, &mut move_.state, &home, new, fence);
                     self.ended.push((index, Ok(Moved::Yes)));
                 }
             }

@@ -244,7 +244,9 @@ impl<'a> Pair<'a> {
         let source = Span { view: &from.0, offset: from.1 + region.from, len };
         let target = Span { view: &to.0, offset: to.1 + region.to, len };
         let waits = waits_on(&core.bridges, device, &self.waits())?;
-        let fence = transfer::copy(device, waits, source, target)?;
+        let mut writers = self.from().fences.pending(Usage::Write);
+        writers.extend(self.to().fences.pending(Usage::Write));
+        let fence = transfer::copy(device, waits, source, target)?.relying_on(&writers);
         self.from().fences.add(Usage::Read, fence.clone());
         // Where it takes the place of a scrub, everybody waits for it, as for one.
         let scrubs = self.to().backing.content() == Content::Stale;

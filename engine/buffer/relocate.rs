@@ -258,7 +258,8 @@ impl Mover {
         let waits = waits_on(&buffer.core.bridges, &self.device, &pending);
         match waits.and_then(|waits| transfer::copy(&self.device, waits, from, to)) {
             Ok(fence) => {
-                copied(buffer, state, home, new, fence);
+                let writers = state.fences.pending(Usage::Write);
+                copied(buffer, state, home, new, fence.relying_on(&writers));
                 Ok(())
             }
             Err(error) => Err(NotCopied { error, new, cleared }),

@@ -231,6 +231,11 @@ pub(crate) fn submit<'a>(
             locked.get_mut(seat).fences.reserve()?;
         }
         let fence = work.submit(core, device, &uses, &pending)?;
+        let mut relied_on = after;
+        for &seat in &seats {
+            relied_on.extend(locked.get_mut(seat).fences.pending(Usage::Write));
+        }
+        let fence = fence.relying_on(&relied_on);
         for (used, &seat) in uses.iter().zip(&seats) {
             locked.get_mut(seat).fences.add(used.usage, fence.clone());
         }

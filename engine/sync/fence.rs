@@ -4,6 +4,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use super::behind::Behind;
 use super::bridge::Bridges;
 use super::event::{Callback, CallbackId, Event, Signal};
 use super::primitive::Arc;
@@ -21,7 +22,7 @@ pub struct Fence(Kind);
 #[derive(Clone)]
 enum Kind {
     Signalled,
-    Point { device: Arc<DeviceInner>, value: u64 },
+    Point { device: Arc<DeviceInner>, value: u64, behind: Option<Arc<Behind>> },
     Host(Arc<Event>),
     SyncFile(Arc<SyncFile>),
 }
@@ -33,7 +34,18 @@ impl Fence {
     }
 
     pub(crate) fn new(device: &Arc<DeviceInner>, value: u64) -> Self {
-        Self(Kind::Point { device: Arc::clone(device), value })
+        Self(Kind::Point { device: Arc::clone(device), value, behind: None })
+    }
+
+    /// The same fence of work that relied on what other work was to write: where that fails, so has this.
+    pub(crate) fn relying_on(self, fences: &[Self]) -> Self {
+        match self.0 {
+            Kind::Point { device, value, .. } => {
+                let behind = Behind::new(fences).map(Arc::new);
+                Self(Kind::Point { device, value, behind })
+            }
+            other => Self(other),
+        }
     }
 
     /// A fence for work of the host, and what signals it.
@@ -61,7 +73,9 @@ impl Fence {
     pub fn is_signalled(&self) -> Result<bool> {
         match &self.0 {
             Kind::Signalled => Ok(true),
-            Kind::Point { device, value } => device.reached(*value),
+            Kind::Point { device, value, behind } => {
+                Ok(device.reached(*value)? && self.relied(behind.as_deref())?)
+            }
             Kind::Host(event) => match event.outcome() {
                 None => Ok(false),
                 Some(outcome) => self.outcome(outcome).map(|()| true),
@@ -83,7 +97,9 @@ impl Fence {
     pub fn wait(&self, timeout: Duration) -> Result<()> {
         let done = match &self.0 {
             Kind::Signalled => true,
-            Kind::Point { device, value } => device.wait(*value, timeout)?,
+            Kind::Point { device, value, behind } => {
+                device.wait(*value, timeout)? && self.relied(behind.as_deref())?
+            }
             Kind::Host(event) => match event.wait(timeout) {
                 None => false,
                 Some(outcome) => return self.outcome(outcome),
@@ -91,6 +107,17 @@ impl Fence {
             Kind::SyncFile(file) => file.wait(timeout)? && self.is_signalled()?,
         };
         if done { Ok(()) } else { Err(Error::Timeout { what: self.to_string(), after: timeout }) }
+    }
+
+    /// Whether all that it relied on went well.
+    fn relied(&self, behind: Option<&Behind>) -> Result<bool> {
+        match behind.and_then(Behind::failure) {
+            None => Ok(true),
+            Some(error) => {
+                tracing::debug!(%error, fence = %self, "what it relied on failed");
+                Err(Error::WorkFailed { what: self.to_string(), why: "what it relied on failed" })
+            }
+        }
     }
 
     fn outcome(&self, outcome: Result<(), &'static str>) -> Result<()> {
@@ -147,7 +174,9 @@ impl Fence {
                 },
                 Some,
             )),
-            Kind::Point { device, value } => Ok(Some(bridges.of(device)?.call(*value, callback))),
+            Kind::Point { device, value, .. } => {
+                Ok(Some(bridges.of(device)?.call(*value, callback)))
+            }
             Kind::Signalled | Kind::SyncFile(_) => Err(Error::Unsupported {
                 device: "the host".into(),
                 missing: "callbacks of strangers' fences".into(),
@@ -186,9 +215,10 @@ impl Fence {
     pub(crate) fn covers(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (_, Kind::Signalled) => true,
-            (Kind::Point { device, value }, Kind::Point { device: other, value: earlier }) => {
-                Arc::ptr_eq(device, other) && value >= earlier
-            }
+            (
+                Kind::Point { device, value, .. },
+                Kind::Point { device: other, value: earlier, .. },
+            ) => Arc::ptr_eq(device, other) && value >= earlier,
             (Kind::Host(event), Kind::Host(other)) => Arc::ptr_eq(event, other),
             (Kind::SyncFile(file), Kind::SyncFile(other)) => Arc::ptr_eq(file, other),
             _ => false,
@@ -199,6 +229,16 @@ impl Fence {
     /// is lost and has nothing running. A query that fails otherwise says nothing.
     pub(crate) fn is_over(&self) -> bool {
         self.is_signalled().unwrap_or_else(|error| is_final(&error))
+    }
+
+    /// Whether it has not ended well, or not yet.
+    pub(super) fn is_open_or_failed(&self) -> bool {
+        !matches!(self.is_signalled(), Ok(true))
+    }
+
+    /// Whether it may still turn out that what it relied on failed.
+    pub(super) fn relies_on_others(&self) -> bool {
+        matches!(&self.0, Kind::Point { behind: Some(behind), .. } if !behind.is_settled())
     }
 
     /// The error that its work ended with.
@@ -219,7 +259,7 @@ impl Fence {
     /// The device and the value of a point on a timeline.
     pub(super) fn point(&self) -> Option<(&Arc<DeviceInner>, u64)> {
         match &self.0 {
-            Kind::Point { device, value } => Some((device, *value)),
+            Kind::Point { device, value, .. } => Some((device, *value)),
             _ => None,
         }
     }
@@ -261,7 +301,9 @@ impl fmt::Display for Fence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Signalled => f.write_str("nothing"),
-            Kind::Point { device, value } => write!(f, "submission {value} on {}", device.name()),
+            Kind::Point { device, value, .. } => {
+                write!(f, "submission {value} on {}", device.name())
+            }
             Kind::Host(_) => f.write_str("work of the host"),
             Kind::SyncFile(_) => f.write_str("a stranger's work"),
         }

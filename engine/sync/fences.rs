@@ -67,6 +67,8 @@ impl Fences {
     pub(crate) fn add(&mut self, usage: Usage, fence: Fence) {
         self.0.retain_mut(|old| {
             let replaced = !old.failed && usage <= old.usage && fence.covers(&old.fence);
+            // What it relied on may fail yet, and then it has to be here to say so.
+            let replaced = replaced && !old.fence.relies_on_others();
             !replaced && (old.is_running() || old.failed)
         });
         self.0.push(Entry { usage, failed: false, fence });

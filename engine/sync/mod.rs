@@ -19,6 +19,7 @@
 //! What is not here: cross-device waits on the GPU. Today a device waits for another one's work through
 //! the host.
 
+mod behind;
 mod bridge;
 mod event;
 mod fence;
