@@ -97,9 +97,9 @@ pub use ash;
 pub use drm_fourcc;
 
 pub use buffer::{
-    Access, Attachment, BufferDescriptor, CopyRegion, DetachError, ForeignExport, ForeignFacts,
-    ForeignHandle, HostAccess, Importer, Invalidation, InvalidationCause, Mapping, Migration,
-    OpenAccess, OwnBuffer, Pin, RawView, SharedBuffer, Submission,
+    Access, Attachment, BufferDescriptor, CopyRegion, DetachError, FenceAndResume, ForeignExport,
+    ForeignFacts, ForeignHandle, HostAccess, Importer, Invalidation, InvalidationCause, Mapping,
+    Migration, OpenAccess, OwnBuffer, Pin, RawView, Refault, Revocable, SharedBuffer, Submission,
 };
 pub use device::{
     Adapter, AdapterSelector, AdoptedDevice, Device, DeviceId, HandleType, QueueLock, Uuid,
