@@ -62,8 +62,8 @@ impl Entry {
 
 impl Fences {
     /// Adds a fence. It replaces those that it covers: on the same timeline, no later, and of a usage
-    /// that is no stronger, so that nobody who would have waited before waits for less now. Signalled
-    /// ones go as well.
+    /// that is no stronger, so that nobody who would have waited before waits for less now; one that is
+    /// covered likewise is not added. Signalled ones go as well.
     pub(crate) fn add(&mut self, usage: Usage, fence: Fence) {
         self.0.retain_mut(|old| {
             let replaced = !old.failed && usage <= old.usage && fence.covers(&old.fence);
@@ -71,7 +71,10 @@ impl Fences {
             let replaced = replaced && !old.fence.relies_on_others();
             !replaced && (old.is_running() || old.failed)
         });
-        self.0.push(Entry { usage, failed: false, fence });
+        let covers = |old: &Entry| !old.failed && old.usage <= usage && old.fence.covers(&fence);
+        if !self.0.iter().any(covers) {
+            self.0.push(Entry { usage, failed: false, fence });
+        }
     }
 
     /// Makes room for one more, so that adding it cannot fail (kernel: `dma_resv_reserve_fences`).
