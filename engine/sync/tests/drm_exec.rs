@@ -1,9 +1,21 @@
 //! `drivers/gpu/drm/tests/drm_exec_test.c`.
+//!
+//! | upstream | here |
+//! |---|---|
+//! | `sanitycheck` | [`an_empty_set_is_a_set`] |
+//! | `test_lock`, `test_lock_unlock` | [`what_a_set_locked_is_free_when_it_is_dropped`] |
+//! | `test_duplicates` | [`duplicates_are_locked_once`] |
+//! | `test_prepare` | [`a_slot_is_reserved_while_locking`] |
+//! | `test_prepare_array` | [`slots_are_reserved_in_all_of_a_set`], [`two_of_a_set_can_be_changed_at_once`] |
+//! | `test_multiple_loops` | [`one_set_after_the_other`] |
+//!
+//! Unlocking one of a set (`drm_exec_unlock_obj`) does not exist here: a set is unlocked as a whole.
 
 use std::time::Duration;
 
-use crate::sync::lock_set::lock_many;
+use crate::sync::lock_set::{LockSet, lock_many};
 use crate::sync::reservation::{Reservation, WaitQueues};
+use crate::sync::{Fence, Fences, Usage};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -60,4 +72,46 @@ fn one_set_after_the_other() {
     drop(lock_many::<(), _>(&queues, LONG, |_| Ok(())).ok());
     let second = lock_many(&queues, LONG, |set| set.lock(&one));
     assert!(second.is_ok());
+}
+
+/// upstream: `test_prepare`
+#[test]
+fn a_slot_is_reserved_while_locking() {
+    let queues = WaitQueues::new();
+    let one = Reservation::new(Fences::default());
+    let (mut locked, at) = lock_many(&queues, LONG, |set| {
+        let at = set.lock(&one)?;
+        set.get_mut(at).reserve().expect("memory for one");
+        Ok(at)
+    })
+    .expect("free");
+    let (fence, signal) = Fence::host();
+    locked.get_mut(at).add(Usage::Write, fence);
+    drop(locked);
+    assert_eq!(one.lock(&queues).pending(Usage::Write).len(), 1);
+    drop(signal);
+    assert!(one.lock(&queues).is_idle());
+}
+
+/// upstream: `test_prepare_array`
+#[test]
+fn slots_are_reserved_in_all_of_a_set() {
+    let queues = WaitQueues::new();
+    let all = [(); 4].map(|()| Reservation::new(Fences::default()));
+    let (mut locked, indices) = lock_many(&queues, LONG, |set: &mut LockSet<'_, Fences>| {
+        let mut prepare = |one| {
+            let at = set.lock(one)?;
+            set.get_mut(at).reserve().expect("memory for one");
+            Ok(at)
+        };
+        // The last one is there twice.
+        all.iter().chain(&all[3..]).map(&mut prepare).collect::<Result<Vec<_>, _>>()
+    })
+    .expect("free");
+    let (fence, _signal) = Fence::host();
+    for at in indices {
+        locked.get_mut(at).add(Usage::Write, fence.clone());
+    }
+    drop(locked);
+    assert!(all.iter().all(|one| one.lock(&queues).pending(Usage::Read).len() == 1));
 }

@@ -1,13 +1,28 @@
-//! `kernel/locking/test-ww_mutex.c` and `lib/locking-selftest.c`, and TTM's reserve tests.
+//! `kernel/locking/test-ww_mutex.c` and the ww part of `lib/locking-selftest.c`. TTM's reserve tests are in
+//! `ttm_bo.rs`.
 //!
-//! What the kernel's self-tests check at run time and the types rule out here, so that there is nothing
-//! to run: `ww_test_context_done_twice`, `_unlock_twice`, `_fini_early`, `_lock_after_done`,
-//! `ww_test_object_unlock_twice`, `_lock_unbalanced`, `_lock_stale_context`, `ww_test_diff_class`,
-//! `ww_test_unneeded_slow` (a `LockSet` lives only inside `lock_many`'s closure, and guards unlock).
+//! | upstream | here |
+//! |---|---|
+//! | `test_mutex` | [`a_lock_is_taken_refused_and_handed_over`], [`a_lock_is_handed_over_however_it_was_taken`] |
+//! | `test_aa` | [`the_same_lock_twice_in_a_set_is_the_same`] |
+//! | `test_abba` | [`crossed_locks_make_exactly_one_side_back_off`], [`who_does_not_come_back_leaves_the_other_alone`] |
+//! | `test_cycle` | [`a_ring_of_any_length_resolves`] |
+//! | `stress` | [`many_threads_with_many_locks_all_get_through`], [`sets_and_single_locks_get_on`] |
+//! | `ww_test_normal`, `ww_test_fail_acquire` | [`a_set_that_fails_at_any_step_holds_nothing`] |
+//! | `ww_test_two_contexts`, `ww_test_context_block`, `ww_test_block_context`, `ww_test_spin_nest_*` | [`a_second_lock_outside_a_set_is_caught`] and its neighbours |
+//! | `ww_test_context_try`, `ww_test_try_block`, `ww_test_try_context` | [`trying_is_allowed_anywhere`] |
+//! | `ww_test_edeadlk_normal`, `_normal_slow` | [`crossed_locks_make_exactly_one_side_back_off`] |
+//! | `ww_test_edeadlk_no_unlock`, `_acquire_more`, `_acquire_more_edeadlk`, `_acquire_wrong`, and each `_slow` | [`who_locks_more_after_being_told_to_back_off_does_no_harm`] |
+//!
+//! What the types rule out, so that there is nothing to run: `ww_test_context_done_twice`,
+//! `_unlock_twice`, `_fini_early`, `_lock_after_done`, `ww_test_object_unlock_twice`, `_lock_unbalanced`,
+//! `_lock_stale_context`, `ww_test_unneeded_slow` (a `LockSet` lives only inside `lock_many`'s closure,
+//! nothing but the set takes the slow path, and guards unlock), `ww_test_diff_class` (there is one class; a
+//! set's reservations are of one type).
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::sync::lock_set::{Contended, TimedOut, lock_many};
 use crate::sync::reservation::{Reservation, WaitQueues};
@@ -17,7 +32,7 @@ const LONG: Duration = Duration::from_secs(60);
 /// A bound that is reached when nobody lets go.
 const SHORT: Duration = Duration::from_millis(20);
 
-/// upstream: `test_mutex`, `ttm_bo_reserve_optimistic_no_ticket`, `ttm_bo_reserve_locked_no_sleep`
+/// upstream: `test_mutex`
 #[test]
 fn a_lock_is_taken_refused_and_handed_over() {
     let queues = WaitQueues::new();
@@ -42,7 +57,7 @@ fn a_lock_is_taken_refused_and_handed_over() {
     assert_eq!(*one.lock(&queues), 2);
 }
 
-/// upstream: `ttm_bo_reserve_interrupted` (a bound is how a wait is given up here)
+/// A bound is how a wait is given up here.
 #[test]
 fn a_wait_that_is_given_up_leaves_no_trace() {
     let queues = WaitQueues::new();
@@ -58,7 +73,7 @@ fn a_wait_that_is_given_up_leaves_no_trace() {
     assert!(one.try_lock(&queues).is_some());
 }
 
-/// upstream: `test_aa`, `ttm_bo_reserve_double_resv`
+/// upstream: `test_aa`
 #[test]
 fn the_same_lock_twice_in_a_set_is_the_same() {
     let queues = WaitQueues::new();
@@ -72,7 +87,7 @@ fn the_same_lock_twice_in_a_set_is_the_same() {
     assert_eq!(*one.lock(&queues), 6);
 }
 
-/// upstream: `test_abba`, `ttm_bo_reserve_deadlock`, `ww_test_edeadlk_normal`
+/// upstream: `test_abba`, `ww_test_edeadlk_normal`
 #[test]
 fn crossed_locks_make_exactly_one_side_back_off() {
     let queues = WaitQueues::new();
@@ -184,8 +199,7 @@ fn next(random: &mut u64) -> usize {
     (*random >> 33) as usize
 }
 
-/// upstream: `ww_test_spin_nest_*`, `ww_test_context_try`: what the types cannot rule out, debug builds
-/// check.
+/// upstream: `ww_test_spin_nest_*`: what the types cannot rule out, debug builds check.
 #[test]
 #[cfg(debug_assertions)]
 #[should_panic(expected = "lock them together in a LockSet")]
@@ -194,4 +208,222 @@ fn a_second_lock_outside_a_set_is_caught() {
     let (a, b) = (Reservation::new(()), Reservation::new(()));
     let _a = a.lock(&queues);
     let _b = b.lock(&queues);
+}
+
+/// upstream: `ww_test_context_block`
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "lock them together in a LockSet")]
+fn a_single_lock_beside_a_set_is_caught() {
+    let queues = WaitQueues::new();
+    let (a, b) = (Reservation::new(()), Reservation::new(()));
+    let _set = lock_many(&queues, LONG, |set| set.lock(&a));
+    let _b = b.lock(&queues);
+}
+
+/// upstream: `ww_test_block_context`
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "lock them together in a LockSet")]
+fn a_set_beside_a_single_lock_is_caught() {
+    let queues = WaitQueues::new();
+    let (a, b) = (Reservation::new(()), Reservation::new(()));
+    let _a = a.lock(&queues);
+    let _set = lock_many(&queues, LONG, |set| set.lock(&b));
+}
+
+/// upstream: `ww_test_two_contexts`
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "lock them together in a LockSet")]
+fn a_set_beside_a_set_is_caught() {
+    let queues = WaitQueues::new();
+    let (a, b) = (Reservation::new(()), Reservation::new(()));
+    let _one = lock_many(&queues, LONG, |set| set.lock(&a));
+    let _two = lock_many(&queues, LONG, |set| set.lock(&b));
+}
+
+/// upstream: `ww_test_context_try`, `ww_test_try_block`, `ww_test_try_context`: who does not wait closes no
+/// cycle.
+#[test]
+fn trying_is_allowed_anywhere() {
+    let queues = WaitQueues::new();
+    let (a, b, c) = (Reservation::new(()), Reservation::new(()), Reservation::new(()));
+    {
+        let _set = lock_many(&queues, LONG, |set| set.lock(&a));
+        assert!(b.try_lock(&queues).is_some() && a.try_lock(&queues).is_none());
+    }
+    let _a = a.lock(&queues);
+    let _b = b.try_lock(&queues).expect("free");
+    assert!(c.try_lock(&queues).is_some() && b.try_lock(&queues).is_none());
+}
+
+/// upstream: `test_mutex`, each way of holding against each way of waiting
+#[test]
+fn a_lock_is_handed_over_however_it_was_taken() {
+    type Way = fn(&WaitQueues, &Reservation<u32>, &dyn Fn());
+    let ways: [Way; 4] = [
+        |queues, one, work| {
+            let mut guard = one.lock(queues);
+            *guard += 1;
+            work();
+        },
+        |queues, one, work| {
+            let mut guard = one.lock_timeout(queues, LONG).expect("in time");
+            *guard += 1;
+            work();
+        },
+        |queues, one, work| {
+            let mut guard = std::iter::repeat_with(|| {
+                std::thread::yield_now();
+                one.try_lock(queues)
+            })
+            .flatten()
+            .next()
+            .expect("it goes on until it has it");
+            *guard += 1;
+            work();
+        },
+        |queues, one, work| {
+            let (mut locked, at) = lock_many(queues, LONG, |set| set.lock(one)).expect("in time");
+            *locked.get_mut(at) += 1;
+            work();
+        },
+    ];
+    for holder in ways {
+        for waiter in ways {
+            let (queues, one) = (WaitQueues::new(), Reservation::new(0));
+            let held = Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    held.wait();
+                    waiter(&queues, &one, &|| ());
+                });
+                holder(&queues, &one, &|| {
+                    held.wait();
+                    assert!(one.try_lock(&queues).is_none());
+                });
+            });
+            assert_eq!(*one.lock(&queues), 2);
+        }
+    }
+}
+
+/// upstream: `test_abba` without resolving: a side that backs off and does not come back
+#[test]
+fn who_does_not_come_back_leaves_the_other_alone() {
+    let queues = WaitQueues::new();
+    let (a, b) = (Reservation::new(()), Reservation::new(()));
+    let mut older = queues.ticket();
+    assert_eq!(a.acquire(&queues, older, Instant::now()), Ok(()));
+    older.holding = true;
+    // The younger side has b, wants a, and gives up when its bound is over.
+    let mut turns = 0;
+    let younger = lock_many(&queues, SHORT, |set| {
+        turns += 1;
+        Ok((set.lock(&b)?, set.lock(&a)?))
+    });
+    assert_eq!((younger.err(), turns), (Some(TimedOut), 1));
+    assert_eq!(b.acquire(&queues, older, Instant::now()), Ok(()), "it has let go");
+    a.release(&queues);
+    b.release(&queues);
+    assert!(a.try_lock(&queues).is_some() && b.try_lock(&queues).is_some());
+}
+
+/// upstream: `ww_test_edeadlk_no_unlock`, `ww_test_edeadlk_acquire_more`,
+/// `ww_test_edeadlk_acquire_more_edeadlk`, `ww_test_edeadlk_acquire_wrong`: what a closure does with its set
+/// after it was told to back off. Upstream each is an error that is reported; here the next turn puts it
+/// right, since it is the set that lets go, and that knows which lock comes first.
+#[test]
+fn who_locks_more_after_being_told_to_back_off_does_no_harm() {
+    let queues = WaitQueues::new();
+    let all: [_; 4] = std::array::from_fn(Reservation::new);
+    let older = queues.ticket();
+    for at in [1, 3] {
+        assert_eq!(all[at].acquire(&queues, older, Instant::now()), Ok(()));
+    }
+    let mut turns = 0;
+    let (mut locked, indices) = lock_many(&queues, LONG, |set| {
+        turns += 1;
+        let first = set.lock(&all[0])?;
+        let told = set.lock(&all[1]);
+        if turns == 1 {
+            assert!(told.is_err(), "somebody older has it");
+            assert!(set.lock(&all[2]).is_ok(), "more, and it is free");
+            assert!(set.lock(&all[1]).is_err(), "again, and it is told again");
+            assert!(set.lock(&all[3]).is_err(), "another one that somebody older has");
+            assert_eq!(
+                set.lock(&all[0]).ok(),
+                Some(first),
+                "what it has it keeps until it returns"
+            );
+            [1, 3].into_iter().for_each(|at| all[at].release(&queues));
+        }
+        Ok([first, told?, set.lock(&all[2])?, set.lock(&all[3])?])
+    })
+    .expect("the second turn");
+    assert_eq!(turns, 2);
+    assert_eq!(indices.map(|at| *locked.get_mut(at)), [0, 1, 2, 3]);
+    drop(locked);
+    assert!(all.iter().all(|one| one.try_lock(&queues).is_some()));
+}
+
+/// upstream: `ww_test_fail_acquire` (`-EDEADLK` at any acquisition), `ww_test_normal`
+#[test]
+fn a_set_that_fails_at_any_step_holds_nothing() {
+    const COUNT: usize = 4;
+    for taken in 0..COUNT {
+        let queues = WaitQueues::new();
+        let all: [_; COUNT] = std::array::from_fn(Reservation::new);
+        let lock_all = |bound| {
+            lock_many(&queues, bound, |set| {
+                all.iter().map(|one| set.lock(one)).collect::<Result<Vec<_>, _>>()
+            })
+        };
+        assert_eq!(all[taken].acquire(&queues, queues.ticket(), Instant::now()), Ok(()));
+        assert_eq!(lock_all(SHORT).err(), Some(TimedOut));
+        let free = |at: &usize| all[*at].try_lock(&queues).is_some();
+        assert_eq!((0..COUNT).filter(free).count(), COUNT - 1, "all but the one that was taken");
+        all[taken].release(&queues);
+        let (mut locked, indices) = lock_all(LONG).expect("free");
+        let values: Vec<_> = indices.into_iter().map(|at| *locked.get_mut(at)).collect();
+        assert_eq!(values, [0, 1, 2, 3]);
+    }
+}
+
+/// upstream: `stress` (`STRESS_ALL`: in order, in any order, and one at a time, all at once)
+#[test]
+fn sets_and_single_locks_get_on() {
+    const THREADS: usize = 6;
+    const LOCKS: usize = 8;
+    const ROUNDS: u64 = 200;
+    let queues = WaitQueues::new();
+    let mut all: [_; LOCKS] = std::array::from_fn(|_| Reservation::new(0u64));
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (queues, all) = (&queues, &all);
+            scope.spawn(move || {
+                let mut random = thread as u64 + 1;
+                for _ in 0..ROUNDS {
+                    let start = next(&mut random) % LOCKS;
+                    let picks: [_; LOCKS] = match thread % 3 {
+                        0 => std::array::from_fn(|at| at),
+                        1 => std::array::from_fn(|at| (start + at * 3) % LOCKS),
+                        _ => {
+                            *all[start].lock(queues) += 1;
+                            continue;
+                        }
+                    };
+                    let set = lock_many(queues, LONG, |set| {
+                        picks.iter().map(|&at| set.lock(&all[at])).collect::<Result<Vec<_>, _>>()
+                    });
+                    let (mut locked, indices) = set.expect("nobody starves");
+                    indices.into_iter().for_each(|at| *locked.get_mut(at) += 1);
+                }
+            });
+        }
+    });
+    let sum: u64 = all.iter_mut().map(|one| *one.get_mut()).sum();
+    let (sets, singles) = (THREADS as u64 / 3 * 2, THREADS as u64 / 3);
+    assert_eq!(sum, (sets * LOCKS as u64 + singles) * ROUNDS, "no update was lost");
 }

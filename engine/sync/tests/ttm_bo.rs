@@ -1,0 +1,148 @@
+//! The reserve tests of `drivers/gpu/drm/ttm/tests/ttm_bo_test.c`. Those of pins, moves and the end of a
+//! buffer's life are in `tests/ttm_bo.rs`, where buffers are.
+//!
+//! | upstream | here |
+//! |---|---|
+//! | `ttm_bo_reserve_optimistic_no_ticket` | [`a_free_lock_is_taken_in_every_way`] |
+//! | `ttm_bo_reserve_locked_no_sleep` | [`a_held_lock_is_refused_to_who_does_not_wait`] |
+//! | `ttm_bo_reserve_no_wait_ticket` | [`a_set_that_may_not_wait_is_refused_and_holds_nothing`] |
+//! | `ttm_bo_reserve_double_resv` | [`the_same_ticket_twice_holds_it_once`] |
+//! | `ttm_bo_reserve_interrupted` | [`a_wait_ends_with_its_bound_and_who_comes_next_gets_the_lock`] |
+//! | `ttm_bo_reserve_deadlock` | [`the_younger_ticket_backs_off_and_gets_both`] |
+//!
+//! A signal of a process has no counterpart: a wait for a lock is given up by its bound. A reservation
+//! without a wait but with a ticket is an error upstream (`WARN`, `-EBUSY`), even of a free lock; here a
+//! set with a bound of nothing is allowed, and takes what is free.
+
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use crate::sync::lock_set::{TimedOut, lock_many};
+use crate::sync::reservation::{Refused, Reservation, WaitQueues};
+
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(5);
+
+/// upstream: `ttm_bo_reserve_optimistic_no_ticket` (its rows: interruptible or not, waiting or not)
+#[test]
+fn a_free_lock_is_taken_in_every_way() {
+    let queues = WaitQueues::new();
+    let one = Reservation::new(0);
+    // Waiting, waiting in bounds, not waiting; each twice, so that the first has unlocked.
+    for _ in 0..2 {
+        *one.lock(&queues) += 1;
+        *one.lock_timeout(&queues, LONG).expect("free") += 1;
+        *one.lock_timeout(&queues, Duration::ZERO).expect("free") += 1;
+        *one.try_lock(&queues).expect("free") += 1;
+        let (mut locked, at) = lock_many(&queues, LONG, |set| set.lock(&one)).expect("free");
+        *locked.get_mut(at) += 1;
+    }
+    assert_eq!(*one.lock(&queues), 10);
+}
+
+/// upstream: `ttm_bo_reserve_locked_no_sleep`
+#[test]
+fn a_held_lock_is_refused_to_who_does_not_wait() {
+    let queues = WaitQueues::new();
+    let one = Reservation::new(());
+    let guard = one.lock(&queues);
+    for _ in 0..2 {
+        assert!(one.try_lock(&queues).is_none());
+    }
+    drop(guard);
+    let locked = lock_many(&queues, LONG, |set| set.lock(&one)).expect("free");
+    assert!(one.try_lock(&queues).is_none(), "by a set as well");
+    drop(locked);
+    assert!(one.try_lock(&queues).is_some());
+}
+
+/// upstream: `ttm_bo_reserve_no_wait_ticket`
+#[test]
+fn a_set_that_may_not_wait_is_refused_and_holds_nothing() {
+    let queues = WaitQueues::new();
+    let (free, held) = (Reservation::new(()), Reservation::new(()));
+    let other = queues.ticket();
+    assert_eq!(held.acquire(&queues, other, Instant::now()), Ok(()));
+    // A younger ticket that holds something must back off, and an older one may not wait; either way it is
+    // the bound that ends it.
+    for order in [[&free, &held], [&held, &free]] {
+        let refused = lock_many(&queues, Duration::ZERO, |set| {
+            order.iter().map(|one| set.lock(one)).collect::<Result<Vec<_>, _>>()
+        });
+        assert_eq!(refused.err(), Some(TimedOut));
+        assert!(free.try_lock(&queues).is_some(), "nothing is left behind");
+    }
+    held.release(&queues);
+    let both = lock_many(&queues, Duration::ZERO, |set| Ok((set.lock(&free)?, set.lock(&held)?)));
+    assert!(both.is_ok(), "what is free is taken");
+}
+
+/// upstream: `ttm_bo_reserve_double_resv` (there `-EALREADY`)
+#[test]
+fn the_same_ticket_twice_holds_it_once() {
+    let queues = WaitQueues::new();
+    let one = Reservation::new(());
+    let twice = lock_many(&queues, LONG, |set| Ok([set.lock(&one)?, set.lock(&one)?]));
+    let (locked, [first, second]) = twice.expect("free");
+    assert_eq!(first, second);
+    assert!(one.try_lock(&queues).is_none());
+    drop(locked);
+    assert!(one.try_lock(&queues).is_some(), "unlocked once, and free");
+}
+
+/// upstream: `ttm_bo_reserve_interrupted`
+#[test]
+fn a_wait_ends_with_its_bound_and_who_comes_next_gets_the_lock() {
+    let queues = WaitQueues::new();
+    let one = Reservation::new(0);
+    let waiting = Barrier::new(2);
+    let guard = one.lock(&queues);
+    std::thread::scope(|scope| {
+        let patient = scope.spawn(|| {
+            waiting.wait();
+            *one.lock(&queues) += 1;
+        });
+        waiting.wait();
+        // Those who give up stand in the same line, before and behind the patient one.
+        for _ in 0..3 {
+            let impatient = scope.spawn(|| one.lock_timeout(&queues, SHORT).is_none());
+            assert!(impatient.join().expect("its bound ends it"));
+            let set = scope.spawn(|| lock_many(&queues, SHORT, |set| set.lock(&one)).err());
+            assert_eq!(set.join().expect("its bound ends it"), Some(TimedOut));
+        }
+        drop(guard);
+        patient.join().expect("it is handed the lock");
+    });
+    assert_eq!(*one.lock(&queues), 1);
+}
+
+/// upstream: `ttm_bo_reserve_deadlock`. The older ticket is the test's own, so that nothing is left to
+/// chance: it has what the set wants, and lets go when the set has learned that it must back off.
+#[test]
+fn the_younger_ticket_backs_off_and_gets_both() {
+    let queues = WaitQueues::new();
+    let (a, b) = (Reservation::new(1), Reservation::new(2));
+    let mut older = queues.ticket();
+    assert_eq!(b.acquire(&queues, older, Instant::now()), Ok(()));
+    older.holding = true;
+    let mut turns = 0;
+    let (mut locked, (first, second)) = lock_many(&queues, LONG, |set| {
+        turns += 1;
+        let first = set.lock(&a)?;
+        let second = set.lock(&b);
+        if turns == 1 {
+            assert!(second.is_err(), "somebody older has it");
+            assert_eq!(
+                a.acquire(&queues, older, Instant::now()),
+                Err(Refused::TimedOut),
+                "the older one may wait, and does not have to back off"
+            );
+            b.release(&queues);
+        }
+        Ok((first, second?))
+    })
+    .expect("it starts again, and has both");
+    assert_eq!(turns, 2);
+    assert_eq!((*locked.get_mut(first), *locked.get_mut(second)), (1, 2));
+    assert!(a.try_lock(&queues).is_none() && b.try_lock(&queues).is_none());
+}
