@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ash::vk;
 
-use super::event::{Callback, CallbackId};
+use super::event::{Callback, CallbackId, call};
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 
@@ -199,7 +199,7 @@ impl Order {
         let Self { value, task } = self;
         let Task::Show { target, image } = task else {
             if let Task::Call { callback, .. } = task {
-                callback();
+                call(callback);
             }
             return Ok(());
         };

@@ -3,12 +3,21 @@
 //! Kernel counterparts: `dma_fence_signal`, `dma_fence_set_error`, `dma_fence_add_callback`.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::primitive::{Arc, Condvar, Mutex, lock, wait_until, yield_now};
 
 /// What is called when a fence signals.
 pub(super) type Callback = Box<dyn FnOnce() + Send>;
+
+/// Calls it. If it panics that is its owner's fault, and nobody else's loss: it is told of, and others are
+/// called all the same.
+pub(super) fn call(callback: Callback) {
+    if catch_unwind(AssertUnwindSafe(callback)).is_err() {
+        tracing::error!("a fence's callback panicked");
+    }
+}
 
 /// An event that happens once, with or without an error.
 #[derive(Default)]
@@ -86,7 +95,7 @@ impl Event {
         drop(state);
         self.changed.notify_all();
         // Outside the lock: they may look at the fence.
-        callbacks.into_iter().for_each(|(_, callback)| callback());
+        callbacks.into_iter().for_each(|(_, callback)| call(callback));
     }
 }
 
