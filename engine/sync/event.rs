@@ -19,6 +19,12 @@ pub(super) fn call(callback: Callback) {
     }
 }
 
+/// When a wait is over that begins now. A bound that no clock reaches is as good as one of many years.
+pub(super) fn end_of(timeout: Duration) -> Instant {
+    const YEARS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    Instant::now() + timeout.min(YEARS)
+}
+
 /// An event that happens once, with or without an error.
 #[derive(Default)]
 pub(super) struct Event {
@@ -57,7 +63,7 @@ impl Event {
             }
             yield_now();
         }
-        let end = Instant::now() + timeout;
+        let end = end_of(timeout);
         wait_until(&self.changed, lock(&self.state), end, |state| state.done).map(into_result)
     }
 

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::ioctl::{self, Opcode, opcode};
 
+use super::event::end_of;
 use crate::error::{Error, Result};
 
 /// A fence of the kernel. Several fences merged into one file are one fence: it signals when all have.
@@ -43,11 +44,11 @@ impl SyncFile {
     /// Waits until it signals; `Ok(false)` if `timeout` came first. A sync file becomes readable when it
     /// signals (`sync_file_poll`).
     pub(super) fn wait(&self, timeout: Duration) -> Result<bool> {
-        let end = Instant::now() + timeout;
+        let end = end_of(timeout);
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let left = Timespec {
-                // CAST: an engine's bound is a day at most.
+                // CAST: a hundred years at most.
                 tv_sec: left.as_secs() as i64,
                 tv_nsec: left.subsec_nanos().into(),
             };
