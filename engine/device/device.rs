@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use ash::{ext, khr, vk};
@@ -135,7 +135,7 @@ pub(crate) struct DeviceInner {
     submitted_to: AtomicBool,
     /// Timelines on this device that show how far another one's has come; kept as long as the device.
     /// Protected by this mutex, which is taken alone.
-    images: Mutex<Vec<(DeviceId, Image)>>,
+    images: Mutex<Vec<(Weak<DeviceInner>, Image)>>,
 }
 
 /// A timeline on one device that shows how far another one's has come.
@@ -346,18 +346,20 @@ impl DeviceInner {
     }
 
     /// The timeline on this device that shows how far `other`'s has come, made by `make` if there is
-    /// none.
+    /// none. Devices are told apart by their addresses, since their numbers repeat from engine to engine.
     pub(crate) fn image_of(
         &self,
-        other: DeviceId,
+        other: &Arc<Self>,
         make: impl FnOnce() -> Result<Image>,
     ) -> Result<Image> {
         let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, image)) = images.iter().find(|(of, _)| *of == other) {
+        // A weak one keeps the address from being used again.
+        let known = |(of, _): &&(Weak<Self>, Image)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(other));
+        if let Some((_, image)) = images.iter().find(known) {
             return Ok(*image);
         }
         let image = make()?;
-        images.push((other, image));
+        images.push((Arc::downgrade(other), image));
         Ok(image)
     }
 

@@ -7,19 +7,23 @@
 //! do, on a condition variable.
 #![expect(unsafe_code, reason = "signalling timelines of other devices")]
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ash::vk;
 
 use super::event::{Callback, CallbackId, call};
-use crate::device::{DeviceId, DeviceInner};
+use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 
-/// The threads of an engine. They are not the model checker's: what they wait for is a driver.
+/// The threads of an engine, for its own devices and for those of others whose fences it was given. They
+/// are not the model checker's: what they wait for is a driver.
+///
+/// Devices are told apart by their addresses, which weak ones keep from being used again: numbers of
+/// devices repeat from engine to engine.
 #[derive(Debug, Default)]
-pub(crate) struct Bridges(Mutex<Vec<(DeviceId, Arc<Bridge>)>>);
+pub(crate) struct Bridges(Mutex<Vec<(Weak<DeviceInner>, Arc<Bridge>)>>);
 
 /// The thread that watches one device.
 #[derive(Debug)]
@@ -67,11 +71,13 @@ impl Bridges {
     /// The thread that watches `source`.
     pub(super) fn of(&self, source: &Arc<DeviceInner>) -> Result<Arc<Bridge>> {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, bridge)) = list.iter().find(|(of, _)| *of == source.id()) {
+        let known =
+            |(of, _): &&(Weak<DeviceInner>, _)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(source));
+        if let Some((_, bridge)) = list.iter().find(known) {
             return Ok(Arc::clone(bridge));
         }
         let bridge = Arc::new(Bridge::start(source)?);
-        list.push((source.id(), Arc::clone(&bridge)));
+        list.push((Arc::downgrade(source), Arc::clone(&bridge)));
         Ok(bridge)
     }
 }

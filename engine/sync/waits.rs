@@ -119,7 +119,7 @@ impl Waiting<'_> {
 
     /// The other device's own timeline. Taken in once, and kept.
     fn timeline(&mut self, source: &Arc<DeviceInner>, value: u64) -> Result<()> {
-        let image = self.target.image_of(source.id(), || {
+        let image = self.target.image_of(source, || {
             let image = self.target.create_timeline()?;
             let taken = take_timeline_in(source, &image, self.target);
             Ok(match taken {
@@ -185,9 +185,9 @@ impl Waiting<'_> {
 
     fn bridge(&mut self, source: &Arc<DeviceInner>, value: u64) -> Result<()> {
         let bridge = self.bridges.of(source)?;
-        let image = self.target.image_of(source.id(), || {
-            Ok(Image::Shown(self.target.create_timeline()?.into_raw()))
-        })?;
+        let image = self
+            .target
+            .image_of(source, || Ok(Image::Shown(self.target.create_timeline()?.into_raw())))?;
         let Image::Shown(image) = image else {
             // Some calls failed and some did not; what was taken in is as good.
             return self.timeline(source, value);
