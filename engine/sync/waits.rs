@@ -83,10 +83,11 @@ pub(crate) fn waits_on(
     fences: &[Fence],
 ) -> Result<Waits> {
     let mut waits = Waiting { bridges, target, waits: Waits::default() };
-    // One wait per device: of its fences the last.
-    for fence in fences {
-        let later = |other: &Fence| fence.covers(other) || !other.covers(fence);
-        if fence.is_over() || fence.is_on(target) || !fences.iter().all(later) {
+    for (at, fence) in fences.iter().enumerate() {
+        // One wait per device: of its fences the last, of equal ones the first.
+        let covered =
+            |(of, other): (usize, &Fence)| other.covers(fence) && (of < at || !fence.covers(other));
+        if fence.is_over() || fence.is_on(target) || fences.iter().enumerate().any(covered) {
             continue;
         }
         waits.add(fence)?;
