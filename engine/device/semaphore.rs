@@ -199,6 +199,14 @@ impl DeviceInner {
         })
     }
 
+    /// Gives back what was to be waited for by a submission to this device that does not come about.
+    pub(crate) fn discard(&self, waits: Waits) {
+        for semaphore in waits.once {
+            // SAFETY: by the invariant of `Waits` a live one of this device, and no submission has it.
+            unsafe { self.raw().destroy_semaphore(semaphore, None) };
+        }
+    }
+
     /// The value of one of this device's timelines.
     pub(crate) fn timeline_value(&self, semaphore: vk::Semaphore) -> Result<u64> {
         // SAFETY: by the callers' invariant a live timeline of this device.

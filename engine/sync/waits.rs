@@ -90,7 +90,10 @@ pub(crate) fn waits_on(
         if fence.is_over() || fence.is_on(target) || fences.iter().enumerate().any(covered) {
             continue;
         }
-        waits.add(fence)?;
+        if let Err(error) = waits.add(fence) {
+            target.discard(waits.finish());
+            return Err(error);
+        }
     }
     Ok(waits.finish())
 }
