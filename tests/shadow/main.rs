@@ -5,6 +5,9 @@
 //! of the last writer that has finished; they are looked at after many steps but not after all, because
 //! a look waits for what is under way, and moves behind copies behind moves are what this is about.
 //!
+//! In one of the tests calls into drivers and the kernel fail every now and then: an operation that fails
+//! for that reason has changed nothing, and succeeds the second time.
+//!
 //! The same seed gives the same operations: `SHADOW_SEED=5 cargo test --test shadow` runs that one alone.
 
 #[path = "../common/mod.rs"]
@@ -36,6 +39,8 @@ struct World<'a> {
     seed: u64,
     log: VecDeque<String>,
     met: Met,
+    /// Whether calls fail.
+    faulty: bool,
 }
 
 /// How often something came of an operation that is worth being met.
@@ -54,11 +59,14 @@ const WORTH_MEETING: [&str; 9] = [
     "kept its seat by a mapping",
 ];
 
+/// What a faulty run is not without either.
+const FAILED: &str = "failed, and then succeeded";
+
 impl<'a> World<'a> {
-    fn new(engine: &'a Engine, devices: &'a [Device], seed: u64) -> Self {
+    fn new(engine: &'a Engine, devices: &'a [Device], seed: u64, faulty: bool) -> Self {
         let (random, log) = (Random::new(seed), VecDeque::new());
         let met = Met::new();
-        Self { engine, devices, random, subjects: vec![], last: 0, seed, log, met }
+        Self { engine, devices, random, subjects: vec![], last: 0, seed, log, met, faulty }
     }
 
     fn number(&mut self) -> u32 {
@@ -102,7 +110,7 @@ impl<'a> World<'a> {
     /// What must be true after every step.
     fn check(&self) {
         let subjects = || self.subjects.iter();
-        subjects().for_each(Subject::check);
+        subjects().for_each(|subject| subject.check(self.faulty));
         let attached = |subject: &Subject| subject.chairs.iter().filter(|c| c.is_taken()).count();
         for (object, count) in [
             (Object::Buffer, self.subjects.len()),
@@ -148,11 +156,15 @@ fn seeds() -> impl Iterator<Item = u64> {
     wanted.map_or(1..=few, |seed| seed..=seed)
 }
 
-fn run_all(rig: &Rig) {
+fn run_all(rig: &Rig, faulty: bool) {
     let devices = rig.twice_each();
+    // A proof that fails because of a fault would be remembered as the route's own failure.
+    for (from, to) in devices.iter().flat_map(|from| devices.iter().map(move |to| (from, to))) {
+        rig.engine().route(from, to).expect("routes can be proved");
+    }
     let mut met = Met::new();
     for seed in seeds() {
-        let mut world = World::new(rig.engine(), &devices, seed);
+        let mut world = World::new(rig.engine(), &devices, seed, faulty);
         world.run();
         for (what, times) in &world.met {
             *met.entry(what).or_default() += times;
@@ -161,7 +173,7 @@ fn run_all(rig: &Rig) {
     say(&format!("{met:?}"));
     // One seed alone, for a replay, may miss some.
     if std::env::var_os("SHADOW_SEED").is_none() {
-        for what in WORTH_MEETING {
+        for what in WORTH_MEETING.into_iter().chain(faulty.then_some(FAILED)) {
             assert!(met.contains_key(what), "{what}: never met, only {met:?}");
         }
     }
@@ -169,12 +181,17 @@ fn run_all(rig: &Rig) {
 
 #[test]
 fn any_sequence_of_operations_does_what_its_shadow_says() {
-    run_all(&Rig::new());
+    run_all(&Rig::new(), false);
 }
 
 #[test]
 fn any_sequence_does_where_the_host_cannot_map_device_memory() {
     let rig = Rig::new();
     rig.engine().calls().set_unmappable_device_memory(true);
-    run_all(&rig);
+    run_all(&rig, false);
+}
+
+#[test]
+fn any_sequence_does_while_calls_fail() {
+    run_all(&Rig::new(), true);
 }

@@ -5,15 +5,18 @@ use std::any::Any;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use ash::vk::Result as Code;
+use peerbuf::device::Call;
 use peerbuf::{
-    Access, BufferDescriptor, CopyRegion, Device, DomainId, Error, HandleType, Migration, Placement,
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, HandleType, Migration,
+    Placement, Result, SharedBuffer,
 };
 
-use crate::World;
 use crate::common::bytes;
 use crate::common::reach::Guest;
 use crate::common::recorder::Recorder;
 use crate::subject::{Chair, Expected, Mapped, Subject};
+use crate::{FAILED, World};
 
 /// How many buffers there are at most.
 const SUBJECTS: usize = 5;
@@ -49,6 +52,68 @@ const MENU: [(u32, Step); 20] = [
     (12, copy),
     (1, trim),
 ];
+
+/// Does `work` on a buffer while a call may fail. If it does, nothing has changed, except that a move in two
+/// `hops` may have ended after the first; and then it is done again.
+fn attempt<R>(
+    faults: &mut Faults<'_>,
+    buffer: &SharedBuffer,
+    hops: bool,
+    work: impl Fn() -> Result<R>,
+) -> Result<R> {
+    let Some((call, nth)) = faults.next else { return work() };
+    let before = (buffer.domain(), buffer.generation());
+    let calls = faults.engine.calls();
+    calls.fail_nth(call, nth, Code::ERROR_OUT_OF_HOST_MEMORY);
+    let result = work();
+    let missed = calls.clear_faults();
+    match result {
+        Err(error) if !missed && is_fault(&error) => {
+            let now = (buffer.domain(), buffer.generation());
+            let hopped = hops && now == (DomainId::System, before.1 + 1);
+            assert!(now == before || hopped, "{error}: and now it is {now:?}, not {before:?}");
+            faults.met = true;
+            work()
+        }
+        other => other,
+    }
+}
+
+/// What fails next, and whether it made an operation fail.
+struct Faults<'a> {
+    engine: &'a Engine,
+    next: Option<(Call, u64)>,
+    met: bool,
+}
+
+impl<'a> Faults<'a> {
+    fn of(world: &mut World<'a>) -> Self {
+        // A wait that fails after a move is another matter (tests/move_faults.rs).
+        let calls = Call::ALL.into_iter().filter(|call| *call != Call::WaitSemaphores);
+        let calls: Vec<Call> = calls.collect();
+        let fault = (*world.random.pick(&calls), 1 + world.random.below(3));
+        let next = (world.faulty && world.random.one_in(2)).then_some(fault);
+        Self { engine: world.engine, next, met: false }
+    }
+
+    fn tell(self, world: &mut World<'_>) {
+        if self.met {
+            world.met(FAILED);
+        }
+    }
+}
+
+fn is_fault(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Vulkan { .. }
+            | Error::Os { .. }
+            | Error::OutOfMemory { .. }
+            | Error::Staging { .. }
+            | Error::Unsupported { .. }
+            | Error::ForeignFd { .. }
+    )
+}
 
 /// Does something.
 pub(crate) fn any(world: &mut World<'_>, step: u32) {
@@ -146,15 +211,16 @@ fn attach(world: &mut World<'_>, at: usize) -> Option<()> {
         "attach {} to {id}, chair {chair}, dynamic {dynamic}, peer-to-peer {peer_to_peer}",
         device.name()
     ));
+    let mut faults = Faults::of(world);
     let subject = &mut world.subjects[at];
     let sits = |chair: &Chair| chair.is_taken() && chair.is_static() && chair.device == device;
     let twice = !dynamic && subject.chairs.iter().any(sits);
     let expected = subject.expect_guest(engine, Guest { device: &device, peer_to_peer });
     let recorder = dynamic.then(|| Recorder::new(peer_to_peer));
-    let result = match &recorder {
+    let result = attempt(&mut faults, &subject.buffer, false, || match &recorder {
         Some(recorder) => subject.buffer.attach_dynamic(&device, Arc::clone(recorder) as _),
         None => subject.buffer.attach(&device),
-    };
+    });
     let mut met = None;
     let attachment = match result {
         Ok(attachment) => {
@@ -198,6 +264,7 @@ fn attach(world: &mut World<'_>, at: usize) -> Option<()> {
         told: vec![],
     });
     met.into_iter().for_each(|what| world.met(what));
+    faults.tell(world);
     Some(())
 }
 
@@ -243,11 +310,15 @@ fn map(world: &mut World<'_>, at: usize) -> Option<()> {
     let access = *world.random.pick(&ACCESSES);
     let (id, chair) = (world.subjects[at].id, world.subjects[at].chairs[index].id);
     world.note(format!("map {id} at chair {chair} for {access}"));
+    let mut faults = Faults::of(world);
     let subject = &mut world.subjects[at];
     let taken = &subject.chairs[index];
-    let mapping = taken.attachment.as_ref()?.map(access).expect("whoever sits can map");
+    let attachment = taken.attachment.as_ref()?;
+    let mapping = attempt(&mut faults, &subject.buffer, false, || attachment.map(access));
+    let mapping = mapping.expect("whoever sits can map");
     let (fixed, generation) = (taken.is_static(), subject.generation);
     subject.mappings.push(Mapped { mapping, chair, fixed, generation });
+    faults.tell(world);
     Some(())
 }
 
@@ -448,9 +519,12 @@ fn close_host(world: &mut World<'_>, at: usize) -> Option<()> {
 fn pin(world: &mut World<'_>, at: usize) -> Option<()> {
     let index = taken(world, at)?;
     world.note(format!("pin {}", world.subjects[at].id));
+    let mut faults = Faults::of(world);
     let subject = &mut world.subjects[at];
     let attachment = subject.chairs[index].attachment.as_ref()?;
-    subject.pins.push(attachment.pin("shadow").expect("no quota"));
+    let pin = attempt(&mut faults, &subject.buffer, false, || attachment.pin("shadow"));
+    subject.pins.push(pin.expect("no quota"));
+    faults.tell(world);
     Some(())
 }
 
@@ -469,8 +543,11 @@ fn migrate(world: &mut World<'_>, at: usize) -> Option<()> {
     let text = format!("migrate {} from {} to {to}", subject.id, subject.domain);
     let expected = subject.expect_migration(engine, to, &home);
     world.note(text);
+    let mut faults = Faults::of(world);
     let subject = &mut world.subjects[at];
-    let met = match (subject.buffer.migrate(to), expected) {
+    let hops = matches!(expected, Expected::Moves { hop: true, .. });
+    let result = attempt(&mut faults, &subject.buffer, hops, || subject.buffer.migrate(to));
+    let met = match (result, expected) {
         (Ok(Migration::None), Expected::Stays) => "there already",
         (Ok(Migration::Done { generation }), Expected::Moves { to, hop }) => {
             if hop {
@@ -488,6 +565,7 @@ fn migrate(world: &mut World<'_>, at: usize) -> Option<()> {
         (other, _) => panic!("{other:?} instead of {expected:?}"),
     };
     world.met(met);
+    faults.tell(world);
     Some(())
 }
 
@@ -497,8 +575,10 @@ fn export(world: &mut World<'_>, at: usize) -> Option<()> {
     let subject = &world.subjects[at];
     let text = format!("export {}", subject.id);
     world.note(text);
+    let mut faults = Faults::of(world);
     let subject = &mut world.subjects[at];
-    let met = match subject.buffer.export_foreign() {
+    let result = attempt(&mut faults, &subject.buffer, false, || subject.buffer.export_foreign());
+    let met = match result {
         Ok(export) => {
             let moves = !subject.alone;
             if moves {
@@ -516,6 +596,7 @@ fn export(world: &mut World<'_>, at: usize) -> Option<()> {
         }
     };
     world.met(met);
+    faults.tell(world);
     Some(())
 }
 
@@ -570,8 +651,11 @@ fn copy(world: &mut World<'_>, at: usize) -> Option<()> {
     let region = CopyRegion { from, to, len: len as u64 };
     let text = format!("copy {region:?} of {} to {}", source.id, destination.id);
     world.note(text);
+    let mut faults = Faults::of(world);
     let (source, destination) = (&world.subjects[at], &world.subjects[target]);
-    let result = world.engine.copy(&source.buffer, &destination.buffer, region);
+    let result = attempt(&mut faults, &source.buffer, false, || {
+        world.engine.copy(&source.buffer, &destination.buffer, region)
+    });
     let overlap = at == target && from < to + region.len && to < from + region.len;
     match result {
         Err(Error::Overlap { .. }) => assert!(overlap, "they do not"),
@@ -587,6 +671,7 @@ fn copy(world: &mut World<'_>, at: usize) -> Option<()> {
             world.subjects[target].bytes[to..][..len].copy_from_slice(&moved);
         }
     }
+    faults.tell(world);
     Some(())
 }
 
