@@ -13,7 +13,7 @@ use peerbuf::device::Call;
 use peerbuf::{Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, SharedBuffer};
 
 /// Of a size class that no other test fills, so that the next buffer takes the next free slot.
-const SIZE: u64 = 100_000;
+const SIZE: u64 = 20_000;
 
 fn create(engine: &Engine, home: &Device) -> SharedBuffer {
     engine.create_buffer(home, BufferDescriptor::new(SIZE)).expect("there is room")
@@ -27,7 +27,7 @@ fn copy(engine: &Engine, from: &SharedBuffer, to: &SharedBuffer) {
 struct Squatters(Vec<SharedBuffer>);
 
 impl Squatters {
-    const COUNT: u64 = 12;
+    const COUNT: u64 = 8;
 
     fn settle(engine: &Engine, home: &Device) -> Self {
         let all = (0..Self::COUNT).map(|number| {
