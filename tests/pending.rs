@@ -102,7 +102,7 @@ fn what_a_move_reads_is_not_freed_before_it_has() {
                 let seat = imported.then(|| buffer.attach_dynamic(far, importer).expect("a seat"));
                 // A mapping of the old place, which is the last to let go of it.
                 let old = seat.as_ref().map(|seat| seat.map(Access::Read).expect("mapped"));
-                let gates = [Gate::close(near), Gate::shut(far)];
+                let gates = [Gate::close(near), Gate::close(far)];
                 let [one, other] = gates;
                 while_shut(engine, one, || {
                     buffer.migrate(to).expect("nobody holds it");
