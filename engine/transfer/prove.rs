@@ -8,11 +8,13 @@ use std::cell::RefCell;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use ash::vk;
+
 use super::pass::{Attempt, PassReport, Passes, Watch, Work};
 use super::route::{Refusal, RefusalReason, Route, Side, Verdict, Working};
 use super::span::Span;
 use super::staged::{Unfinished, staged_copy};
-use crate::device::{DeviceInner, HandleType};
+use crate::device::{Call, DeviceInner, HandleType};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
 use crate::memory::{Allocation, Origin, Provider, Take, View, has_host_only_memory};
@@ -49,15 +51,25 @@ impl From<RefusalReason> for Unproved {
 impl From<Error> for Unproved {
     /// A driver's `OUT_OF_DEVICE_MEMORY` is its way of saying no (lavapipe without udmabuf), and a
     /// time-out is what a route that hangs looks like; but what our own ledger or the process' limits
-    /// refuse, and what a lost device does not do, is no word on the route.
+    /// refuse, what a lost device does not do, and a queue that is short of memory for a moment, is no
+    /// word on the route.
     fn from(error: Error) -> Self {
         match error {
             Error::FdLimit { .. }
             | Error::DeviceLost { .. }
+            | Error::Staging { .. }
             | Error::OutOfMemory { code: None, .. } => Self::Untried(error),
+            Error::Vulkan { call, code, .. } if is_shortage(call, code) => Self::Untried(error),
             other => Self::Refused(RefusalReason::Failed(other.to_string())),
         }
     }
+}
+
+/// Whether a queue was short of memory: that passes.
+fn is_shortage(call: &str, code: vk::Result) -> bool {
+    let short = [vk::Result::ERROR_OUT_OF_HOST_MEMORY, vk::Result::ERROR_OUT_OF_DEVICE_MEMORY];
+    [Call::QueueSubmit, Call::WaitSemaphores].iter().any(|of| of.name() == call)
+        && short.contains(&code)
 }
 
 /// Tries every route from `from` to `to`. `origin` says how a provider makes memory; `timeout` bounds
