@@ -42,7 +42,6 @@ struct Desk {
 #[derive(Debug, Default)]
 struct State {
     orders: Vec<Order>,
-    next: u64,
     /// When to stop waiting: set once, when the engine goes.
     end: Option<Instant>,
 }
@@ -57,7 +56,7 @@ enum Task {
     /// Signal an image of the timeline, on another device.
     Show { target: Arc<DeviceInner>, image: vk::Semaphore },
     /// Call somebody.
-    Call { id: u64, callback: Callback },
+    Call { id: CallbackId, callback: Callback },
 }
 
 /// How long the thread waits for a device before it looks at its orders again.
@@ -102,17 +101,13 @@ impl Bridge {
 
     /// Calls `callback` when the watched timeline has reached `value`, on the bridge's thread.
     pub(super) fn call(&self, value: u64, callback: Callback) -> CallbackId {
-        let id = {
-            let mut state = self.desk.state();
-            state.next += 1;
-            state.next
-        };
+        let id = CallbackId::new();
         self.desk.order(Order { value, task: Task::Call { id, callback } });
-        CallbackId(id)
+        id
     }
 
     /// Takes a callback back; whether it had not been called, and now will not be.
-    pub(super) fn cancel(&self, CallbackId(id): CallbackId) -> bool {
+    pub(super) fn cancel(&self, id: CallbackId) -> bool {
         let ours = |order: &mut Order| matches!(order.task, Task::Call { id: of, .. } if of == id);
         let cancelled: Vec<_> = self.desk.state().orders.extract_if(.., ours).collect();
         // Dropped without the lock: it is somebody else's code.

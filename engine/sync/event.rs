@@ -36,16 +36,26 @@ pub(super) struct Event {
 struct State {
     /// `Some` once it has happened; then with the reason if it went wrong.
     done: Option<Outcome>,
-    callbacks: Vec<(u64, Callback)>,
-    next: u64,
+    callbacks: Vec<(CallbackId, Callback)>,
 }
 
 /// How the work behind an event ended: `None` if well, else why not.
 type Outcome = Option<&'static str>;
 
-/// Which callback, among those of one fence.
+/// Which callback, among all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CallbackId(pub(super) u64);
+pub struct CallbackId(u64);
+
+impl CallbackId {
+    /// One that no other callback of this process has, so that naming it to the wrong fence takes nobody
+    /// else's back.
+    pub(super) fn new() -> Self {
+        // The standard library's, since a number that is unique in all interleavings has none to check.
+        // Relaxed: only uniqueness matters.
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    }
+}
 
 impl Event {
     /// `None` until it has happened.
@@ -74,16 +84,15 @@ impl Event {
         if state.done.is_some() {
             return Err(callback);
         }
-        let id = state.next;
-        state.next += 1;
+        let id = CallbackId::new();
         state.callbacks.push((id, callback));
-        Ok(CallbackId(id))
+        Ok(id)
     }
 
     /// Takes a callback back. Whether it had not been called, and now will not be.
     pub(super) fn remove_callback(&self, id: CallbackId) -> bool {
         let mut state = lock(&self.state);
-        let at = state.callbacks.iter().position(|(of, _)| *of == id.0);
+        let at = state.callbacks.iter().position(|(of, _)| *of == id);
         let removed = at.map(|at| state.callbacks.swap_remove(at));
         // A callback's drop is somebody else's code.
         drop(state);

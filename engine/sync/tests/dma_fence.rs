@@ -135,6 +135,18 @@ fn a_callback_cannot_be_taken_back_late() {
     assert_eq!(calls.count(), 1);
 }
 
+/// Upstream a callback knows its fence; here its name is told to one.
+#[test]
+fn a_callback_is_taken_back_from_its_own_fence_only() {
+    let (calls, others) = (Calls::default(), Calls::default());
+    let ((one, signal), (other, others_signal)) = (Fence::host(), Fence::host());
+    let id = calls.on(&one).expect("not yet");
+    assert!(others.on(&other).is_some());
+    assert!(!forget(&other, id) && !forget(&Fence::signalled(), id));
+    drop((signal, others_signal));
+    assert_eq!((calls.count(), others.count()), (1, 1));
+}
+
 /// upstream: `test_error`
 #[test]
 fn an_error_is_seen_after_the_signal_and_not_before() {
