@@ -66,7 +66,7 @@ pub(super) fn finish(
 ) -> Result<Moved> {
     match mover.copy(move_.buffer, &mut move_.state, home, new) {
         Ok(()) => Ok(Moved::Yes),
-        Err(failed) => instead_of_copy(move_, mover, home, failed),
+        Err(failed) => instead_of_copy(move_, mover, home, *failed),
     }
 }
 
@@ -244,14 +244,17 @@ impl Mover {
         state: &mut State,
         home: &Arc<DeviceInner>,
         mut new: Backing,
-    ) -> Result<(), NotCopied> {
+    ) -> Result<(), Box<NotCopied>> {
         new = match self.without_device(buffer, state, home, new) {
             Some(new) => new,
             None => return Ok(()),
         };
         let cleared = match self.clear_tail(buffer, &new) {
             Ok(cleared) => cleared,
-            Err(error) => return Err(NotCopied { error, new, cleared: Fence::signalled() }),
+            Err(error) => {
+                let cleared = Fence::signalled();
+                return Err(Box::new(NotCopied { error, new, cleared }));
+            }
         };
         let pending = state.fences.pending(Usage::Bookkeep);
         let [from, to] = self.spans(buffer, state, &new);
@@ -262,7 +265,7 @@ impl Mover {
                 copied(buffer, state, home, new, fence.relying_on(&writers));
                 Ok(())
             }
-            Err(error) => Err(NotCopied { error, new, cleared }),
+            Err(error) => Err(Box::new(NotCopied { error, new, cleared })),
         }
     }
 

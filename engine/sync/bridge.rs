@@ -59,8 +59,9 @@ enum Task {
     Call { id: CallbackId, callback: Callback },
 }
 
-/// How long the thread waits for a device before it looks at its orders again.
-const SLICE: Duration = Duration::from_millis(500);
+/// How long the thread waits for a device's next step before it looks at its orders again: one of a step
+/// that was taken while the order was on its way would otherwise lie there until the next one.
+const SLICE: Duration = Duration::from_millis(20);
 /// How long it pauses after a call that failed for reasons of its own.
 const PAUSE: Duration = Duration::from_millis(1);
 /// How long work may still take when the engine goes.
@@ -181,8 +182,7 @@ fn progress(source: &DeviceInner, desk: &Desk) -> u64 {
             return Ok(reached);
         }
         // The next step and not the ordered value: an earlier one may be ordered meanwhile.
-        let slice = desk.state().end.map_or(SLICE, |_| SLICE / 10);
-        source.wait(reached + 1, slice)?;
+        source.wait(reached + 1, SLICE)?;
         source.completed()
     };
     step().unwrap_or_else(|error: Error| {
