@@ -2,15 +2,16 @@
 //!
 //! [`crate::Engine`] is the public face; this is what stays alive until the last buffer is gone.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::buffer::Exports;
+use crate::buffer::{Exports, Registry};
 use crate::device::{Call, Calls, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
+use crate::members::{Member, Members, Tools};
 use crate::memory::staging::Staging;
 use crate::memory::{
     Backing, Domain, DomainId, DomainKind, Origin, Placement, Pool, Pools, Provider, Take,
@@ -43,47 +44,10 @@ pub(crate) struct Core {
     // Declared before the members: memory goes before the devices that it is on.
     pub(crate) retire: Retire,
     pools: Pools,
-    members: RwLock<Vec<Arc<Member>>>,
+    pub(crate) members: Members,
+    /// All that are alive.
+    pub(crate) buffers: Registry,
     next_buffer: AtomicU64,
-}
-
-/// A device, and the tools that were made on it.
-#[derive(Debug)]
-pub(crate) struct Member {
-    tools: OnceLock<Tools>,
-    making: Mutex<()>,
-    pub(crate) vram: Arc<Domain>,
-    /// Bytes pinned by the device, and how many it may. Relaxed: `charge_pin` is one read-modify-write.
-    pinned: AtomicU64,
-    pin_quota: AtomicU64,
-    pub(crate) device: Arc<DeviceInner>,
-}
-
-#[derive(Clone, Debug)]
-struct Tools {
-    passes: Arc<Passes>,
-    staging: Arc<Staging>,
-}
-
-impl Member {
-    /// Counts bytes as pinned; `Err` with what is pinned and what may be, if that is too much.
-    pub(crate) fn charge_pin(&self, bytes: u64) -> Result<(), (u64, u64)> {
-        let quota = self.pin_quota.load(Ordering::Relaxed);
-        self.pinned
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|&sum| sum <= quota)
-            })
-            .map(|_| ())
-            .map_err(|used| (used, quota))
-    }
-
-    pub(crate) fn credit_pin(&self, bytes: u64) {
-        self.pinned.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_pin_quota(&self, bytes: u64) {
-        self.pin_quota.store(bytes, Ordering::Relaxed);
-    }
 }
 
 impl Core {
@@ -104,40 +68,18 @@ impl Core {
             bridges: Bridges::default(),
             retire: Retire::default(),
             pools: Pools::default(),
-            members: RwLock::default(),
+            members: Members::new(),
+            buffers: Registry::default(),
             next_buffer: AtomicU64::new(0),
         }
     }
 
-    /// Lets a device take part; `open` gets its number.
-    pub(crate) fn join(
-        &self,
-        open: impl FnOnce(DeviceId) -> Result<Arc<DeviceInner>>,
-    ) -> Result<Arc<DeviceInner>> {
-        let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
-        let index = u16::try_from(members.len()).map_err(|_| Error::Unsupported {
-            device: "the engine".into(),
-            missing: "room for more than 65,536 devices".into(),
-        })?;
-        let device = open(DeviceId(index))?;
-        let heaps = device.adapter().heaps().iter();
-        let vram = heaps.filter(|heap| heap.device_local).map(|heap| heap.size).max();
-        let domain = Domain::new(DomainId::Vram(device.id()), vram.unwrap_or(0));
-        members.push(Arc::new(Member {
-            tools: OnceLock::new(),
-            making: Mutex::new(()),
-            vram: Arc::new(domain),
-            pinned: AtomicU64::new(0),
-            pin_quota: AtomicU64::new(u64::MAX),
-            device: Arc::clone(&device),
-        }));
-        Ok(device)
-    }
-
     /// The member for a device of this engine.
-    pub(crate) fn member(&self, device: DeviceId) -> Arc<Member> {
-        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&members[device.index()])
+    pub(crate) fn member(&self, device: DeviceId) -> &Arc<Member> {
+        let Some(member) = self.members.get(device) else {
+            unreachable!("devices of other engines are turned away")
+        };
+        member
     }
 
     /// The device of a number.
@@ -146,8 +88,7 @@ impl Core {
     ///
     /// [`Error::ForeignEngine`] if there is none.
     pub(crate) fn find(&self, device: DeviceId) -> Result<Arc<DeviceInner>> {
-        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        let member = members.get(device.index());
+        let member = self.members.get(device);
         member
             .map(|member| Arc::clone(&member.device))
             .ok_or(Error::ForeignEngine { what: "the domain's device" })
@@ -164,8 +105,7 @@ impl Core {
     }
 
     pub(crate) fn devices(&self) -> Vec<Arc<DeviceInner>> {
-        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        members.iter().map(|member| Arc::clone(&member.device)).collect()
+        self.members.iter().map(|member| Arc::clone(&member.device)).collect()
     }
 
     pub(crate) fn next_buffer(&self) -> u64 {
@@ -325,17 +265,12 @@ impl Core {
     }
 
     fn tools(&self, device: &DeviceInner) -> Result<Tools> {
-        let member = self.member(device.id());
-        if let Some(tools) = member.tools.get() {
-            return Ok(tools.clone());
-        }
-        let _making = member.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tools) = member.tools.get() {
-            return Ok(tools.clone());
-        }
-        let staging = Staging::new(&member.device)?;
-        let passes = Arc::new(Passes::new(&member.device, &staging)?);
-        Ok(member.tools.get_or_init(|| Tools { passes, staging }).clone())
+        let tools = self.member(device.id()).tools(|device| {
+            let staging = Staging::new(device)?;
+            let passes = Arc::new(Passes::new(device, &staging)?);
+            Ok(Tools { passes, staging })
+        });
+        tools.cloned()
     }
 }
 

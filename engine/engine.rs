@@ -131,7 +131,7 @@ impl Engine {
     /// [`Error::Unsupported`] if the adapter lacks something, or what `vkCreateDevice` said.
     pub fn open_device(&self, adapter: &Adapter) -> Result<Device> {
         let (calls, live) = (Arc::clone(&self.core.calls), Arc::clone(&self.core.live));
-        self.core.join(|id| DeviceInner::open(adapter, id, calls, live)).map(Device)
+        self.core.members.join(|id| DeviceInner::open(adapter, id, calls, live)).map(Device)
     }
 
     /// Lets an application's own device take part.
@@ -154,7 +154,7 @@ impl Engine {
         // SAFETY: the caller's contract.
         let adapter = unsafe { Adapter::of(entry, instance, adopted.physical) }?;
         let (calls, live) = (Arc::clone(&self.core.calls), Arc::clone(&self.core.live));
-        let device = self.core.join(|id| {
+        let device = self.core.members.join(|id| {
             // SAFETY: the caller's contract.
             unsafe { DeviceInner::adopt(adopted, &adapter, id, calls, live) }
         });
@@ -347,14 +347,17 @@ impl Engine {
     }
 
     /// How many bytes `device` may keep pinned at once ([`crate::Attachment::pin`]); no limit at first.
-    /// What is pinned stays pinned.
+    /// What is pinned stays pinned. The first call looks at every buffer, and makes the device's pins a
+    /// little dearer from then on.
     ///
     /// # Errors
     ///
     /// [`Error::ForeignEngine`].
+    ///
+    /// Locks: each buffer's reservation, one at a time.
     pub fn set_pin_quota(&self, device: &Device, bytes: u64) -> Result<()> {
         self.core.check(&device.0)?;
-        self.core.member(device.id()).set_pin_quota(bytes);
+        buffer::limit_pins(&self.core, device.id(), bytes);
         Ok(())
     }
 

@@ -88,6 +88,7 @@ mod core;
 pub mod device;
 mod engine;
 mod error;
+mod members;
 pub mod memory;
 pub mod observe;
 pub mod sync;

@@ -1,5 +1,6 @@
 //! A device's seat at a buffer.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,12 +8,13 @@ use super::access::Access;
 use super::importer::Importer;
 use super::mapping::Mapping;
 use super::pin::Pin;
+use super::pins::FirstLine;
 use super::relocate;
 use super::remap::open;
 use super::seats::{Guest, Seats};
 use super::shared::{BufferInner, SharedBuffer};
 use super::state::{SeatId, State};
-use crate::device::{Device, DeviceInner};
+use crate::device::{Device, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::observe::Object;
 use crate::sync::Usage;
@@ -29,8 +31,9 @@ use crate::sync::Usage;
 #[doc(alias = "dma_buf_attachment")]
 pub struct Attachment {
     buffer: Arc<BufferInner>,
-    device: Arc<DeviceInner>,
+    first_pins: FirstLine,
     seat: SeatId,
+    device: DeviceId,
     dynamic: bool,
 }
 
@@ -47,8 +50,13 @@ impl Attachment {
             None => newcomer.take_in(buffer)?,
         };
         buffer.core.live.born(Object::Attachment);
-        let (buffer, device) = (Arc::clone(buffer), Arc::clone(device));
-        Ok(Self { buffer, device, seat, dynamic: newcomer.importer.is_some() })
+        Ok(Self {
+            buffer: Arc::clone(buffer),
+            first_pins: FirstLine::default(),
+            seat,
+            device: device.id(),
+            dynamic: newcomer.importer.is_some(),
+        })
     }
 
     /// The buffer.
@@ -58,7 +66,7 @@ impl Attachment {
 
     /// The device.
     pub fn device(&self) -> Device {
-        Device(Arc::clone(&self.device))
+        Device(Arc::clone(self.device_inner()))
     }
 
     /// Whether it is told when the buffer moves.
@@ -70,15 +78,18 @@ impl Attachment {
     /// Keeps the buffer where it is until the guard is dropped, because of `reason`. Waits, in bounds,
     /// for a move that is under way.
     ///
+    /// Pins for the same reason as the attachment's first one are cheap: two atomic operations each.
+    ///
     /// # Errors
     ///
-    /// [`Error::PinQuota`], [`Error::Revoked`], [`Error::Poisoned`], [`Error::Timeout`],
-    /// [`Error::DeviceLost`].
+    /// [`Error::PinQuota`]; [`Error::Revoked`]; [`Error::Poisoned`] if that was found before, or by a pin
+    /// that takes the reservation; [`Error::Timeout`], [`Error::DeviceLost`].
     ///
-    /// Locks: the reservation, but not while waiting.
+    /// Locks: the reservation, but not while waiting; none for the same reason as the first time, unless
+    /// somebody has moved, revoked or found poisoned the buffer since, or tried to move it.
     #[doc(alias = "dma_buf_pin")]
-    pub fn pin(&self, reason: &str) -> Result<Pin> {
-        Pin::new(&self.buffer, &self.device, reason)
+    pub fn pin(&self, reason: impl Into<Cow<'static, str>>) -> Result<Pin> {
+        Pin::new(self, reason.into())
     }
 
     /// Opens the buffer for the device: memory and `VkBuffer` at the place where it is now. The mapping of
@@ -92,7 +103,7 @@ impl Attachment {
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "dma_buf_map_attachment")]
     pub fn map(&self, access: Access) -> Result<Mapping> {
-        let (mut state, view) = open(&self.buffer, &self.device)?;
+        let (mut state, view) = open(&self.buffer, self.device_inner())?;
         state.map(self.seat);
         Ok(Mapping::new(&self.buffer, &state, self.seat, view, access))
     }
@@ -102,7 +113,15 @@ impl Attachment {
     }
 
     pub(super) fn device_inner(&self) -> &Arc<DeviceInner> {
-        &self.device
+        &self.buffer.core.member(self.device).device
+    }
+
+    pub(super) fn device_id(&self) -> DeviceId {
+        self.device
+    }
+
+    pub(super) fn first_pins(&self) -> &FirstLine {
+        &self.first_pins
     }
 
     pub(super) fn seat(&self) -> SeatId {
@@ -124,7 +143,7 @@ impl Attachment {
         }
         let error = Error::StillMapped {
             buffer: self.buffer.name(),
-            device: self.device.name().to_owned(),
+            device: self.device_inner().name().to_owned(),
             mapped,
         };
         Err(DetachError { attachment: self, error: Box::new(error) })
@@ -209,7 +228,7 @@ impl fmt::Debug for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attachment")
             .field("buffer", &self.buffer.name())
-            .field("device", &self.device.name())
+            .field("device", &self.device_inner().name())
             .field("dynamic", &self.dynamic)
             .finish_non_exhaustive()
     }

@@ -11,7 +11,7 @@ use super::shared::{BufferInner, SharedBuffer};
 use super::state::{SeatId, State};
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{Backing, View};
+use crate::memory::{Backing, SLOT_ALIGN, View};
 use crate::observe::Object;
 use crate::sync::Fences;
 use crate::transfer::{self, Scope, Span};
@@ -27,9 +27,43 @@ pub struct Mapping {
     buffer: Arc<BufferInner>,
     seat: SeatId,
     view: Arc<View>,
-    offset: u64,
     generation: u32,
-    access: Access,
+    place: Place,
+}
+
+/// Where a mapping's bytes begin, and what it may be used for. In one word, so that two mappings share a
+/// cache line: there may be a million of them.
+///
+/// # Invariants
+///
+/// The offset is a multiple of 256; the access is below that.
+#[derive(Clone, Copy)]
+struct Place(u64);
+
+const OFFSET: u64 = !(SLOT_ALIGN - 1);
+
+impl Place {
+    fn new(offset: u64, access: Access) -> Self {
+        debug_assert_eq!(offset & !OFFSET, 0, "slots are aligned");
+        let access = match access {
+            Access::Read => 0,
+            Access::Write => 1,
+            Access::ReadWrite => 2,
+        };
+        Self(offset | access)
+    }
+
+    fn offset(self) -> u64 {
+        self.0 & OFFSET
+    }
+
+    fn access(self) -> Access {
+        match self.0 & !OFFSET {
+            0 => Access::Read,
+            1 => Access::Write,
+            _ => Access::ReadWrite,
+        }
+    }
 }
 
 /// What a device needs to use a buffer: Vulkan handles, valid while the [`Mapping`] lives.
@@ -60,8 +94,7 @@ impl Mapping {
             buffer: Arc::clone(buffer),
             seat,
             view,
-            offset: state.backing.offset(),
-            access,
+            place: Place::new(state.backing.offset(), access),
         }
     }
 
@@ -77,7 +110,7 @@ impl Mapping {
         state.map(seat);
         let left = state.unmap(self.seat, self.view.device().id(), self.generation, current);
         self.seat = seat;
-        self.offset = state.backing.offset();
+        self.place = Place::new(state.backing.offset(), self.access());
         self.generation = current;
         // What is dropped is not the last reference: the allocation has one, and lives in `left` or longer.
         self.view = view;
@@ -101,7 +134,7 @@ impl Mapping {
 
     /// What it was opened for.
     pub fn access(&self) -> Access {
-        self.access
+        self.place.access()
     }
 
     /// The handles, once the bytes are this buffer's own and in place: the first call scrubs memory
@@ -113,6 +146,7 @@ impl Mapping {
     /// found before, or in the first call; [`Error::Timeout`], [`Error::DeviceLost`], or what a call said.
     ///
     /// Locks: the reservation, in the first call of anybody since the buffer moved; none after that.
+    #[inline]
     pub fn view(&self) -> Result<RawView> {
         if !self.buffer.standing.is_ready(self.generation) {
             self.make_ready()?;
@@ -121,10 +155,11 @@ impl Mapping {
     }
 
     /// The handles, whatever is in the memory.
+    #[inline]
     pub(super) fn handles(&self) -> RawView {
         RawView {
             buffer: self.view.buffer(),
-            offset: self.offset,
+            offset: self.place.offset(),
             size: self.buffer.size,
             memory: self.view.memory(),
         }
@@ -187,23 +222,24 @@ impl Mapping {
     }
 
     pub(super) fn offset(&self) -> u64 {
-        self.offset
+        self.place.offset()
     }
 
     pub(super) fn span(&self) -> Span<'_> {
-        Span { view: &self.view, offset: self.offset, len: self.buffer.size }
+        Span { view: &self.view, offset: self.place.offset(), len: self.buffer.size }
     }
 
     /// Checks that the mapping allows `access`.
     pub(super) fn check_access(&self, access: Access) -> Result<()> {
+        let opened = self.access();
         let allowed = match access {
-            Access::Read => self.access.reads(),
-            _ => self.access.writes(),
+            Access::Read => opened.reads(),
+            _ => opened.writes(),
         };
         if allowed {
             return Ok(());
         }
-        Err(Error::WrongAccess { buffer: self.buffer.name(), opened: self.access, used: access })
+        Err(Error::WrongAccess { buffer: self.buffer.name(), opened, used: access })
     }
 
     /// Checks that the buffer is still where this is a view of, and may be used. What was found holds only
@@ -248,7 +284,7 @@ impl fmt::Debug for Mapping {
             .field("buffer", &self.buffer.name())
             .field("device", &self.view.device().name())
             .field("generation", &self.generation)
-            .field("access", &self.access)
+            .field("access", &self.access())
             .finish_non_exhaustive()
     }
 }
@@ -256,4 +292,5 @@ impl fmt::Debug for Mapping {
 const _: () = {
     const fn shareable<T: Send + Sync>() {}
     shareable::<Mapping>();
+    assert!(size_of::<Mapping>() == 32, "two share a cache line");
 };

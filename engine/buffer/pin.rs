@@ -3,81 +3,107 @@
 //! Kernel counterpart: `dma_buf_pin`, with the quota that others added after they had been burnt
 //! (ROCm/amdgpu#212).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use super::attachment::Attachment;
+use super::pins::{PinLine, Pinned, Quick};
 use super::shared::{BufferInner, SharedBuffer};
-use crate::device::DeviceInner;
+use crate::core::Core;
+use crate::device::DeviceId;
 use crate::error::{Error, Result};
 use crate::observe::Object;
 use crate::sync::Usage;
 
-/// Keeps a buffer where it is while it lives, from [`crate::Attachment::pin`].
+/// Keeps a buffer where it is while it lives, from [`Attachment::pin`].
 ///
 /// For what cannot be interrupted, such as scanout. Pins nest. They count against the device's quota
-/// ([`crate::Engine::set_pin_quota`]).
+/// ([`crate::Engine::set_pin_quota`]), and stay when their attachment is dropped.
 #[doc(alias = "dma_buf_pin")]
-pub struct Pin {
-    buffer: Arc<BufferInner>,
-    device: Arc<DeviceInner>,
-    reason: Box<str>,
-}
+#[must_use = "the buffer may move as soon as the pin is dropped"]
+pub struct Pin(Pinned);
 
 impl Pin {
-    pub(super) fn new(
-        buffer: &Arc<BufferInner>,
-        device: &Arc<DeviceInner>,
-        reason: &str,
-    ) -> Result<Self> {
-        let member = buffer.core.member(device.id());
-        member.charge_pin(buffer.size).map_err(|(used, quota)| Error::PinQuota {
-            device: device.name().to_owned(),
-            requested: buffer.size,
-            used,
-            quota,
-        })?;
-        // What a pin promises (kernel: the contract of `dma_buf_attach_ops::pin`): the memory is there,
-        // an old owner's bytes are not, and no move is under way.
-        let ready = buffer.lock_owned();
-        match ready {
-            Ok(mut state) => state.pinned += 1,
-            Err(error) => {
-                member.credit_pin(buffer.size);
-                return Err(error);
-            }
-        }
+    pub(super) fn new(attachment: &Attachment, reason: Cow<'static, str>) -> Result<Self> {
+        let pinned = match attachment.first_pins().pin(&reason) {
+            Quick::Pinned(pinned) => pinned,
+            Quick::Refused(used, quota) => return Err(over_quota(attachment, used, quota)),
+            Quick::No => under_reservation(attachment, reason)?,
+        };
+        let buffer = attachment.buffer_inner();
         buffer.core.live.born(Object::Pin);
-        tracing::debug!(buffer = buffer.name(), device = device.name(), reason, "pinned");
-        Ok(Self { buffer: Arc::clone(buffer), device: Arc::clone(device), reason: reason.into() })
+        tracing::debug!(
+            buffer = buffer.name(),
+            device = attachment.device_inner().name(),
+            reason = pinned.line().reason().as_ref(),
+            "pinned"
+        );
+        Ok(Self(pinned))
     }
 
     /// The buffer.
     pub fn buffer(&self) -> SharedBuffer {
-        SharedBuffer(Arc::clone(&self.buffer))
+        SharedBuffer(Arc::clone(self.0.line().buffer()))
     }
 
     /// Why.
     pub fn reason(&self) -> &str {
-        &self.reason
+        self.0.line().reason()
     }
+}
+
+#[cold]
+fn under_reservation(attachment: &Attachment, reason: Cow<'static, str>) -> Result<Pinned> {
+    let (buffer, seat) = (attachment.buffer_inner(), attachment.seat());
+    // What a pin promises (kernel: the contract of `dma_buf_attach_ops::pin`): the memory is there,
+    // an old owner's bytes are not, and no move is under way.
+    let mut state = buffer.lock_owned()?;
+    let line = state.pin_line(seat, &reason.clone(), || {
+        PinLine::new(buffer, seat, attachment.device_id(), reason)
+    });
+    let pinned = line.open().map_err(|(used, quota)| over_quota(attachment, used, quota))?;
+    attachment.first_pins().offer(&line);
+    Ok(pinned)
+}
+
+#[cold]
+fn over_quota(attachment: &Attachment, used: u64, quota: u64) -> Error {
+    let device = attachment.device_inner().name().to_owned();
+    Error::PinQuota { device, requested: attachment.buffer_inner().size, used, quota }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.buffer.lock().pinned -= 1;
-        self.buffer.core.member(self.device.id()).credit_pin(self.buffer.size);
-        self.buffer.core.live.died(Object::Pin);
+        self.0.line().buffer().core.live.died(Object::Pin);
     }
 }
 
 impl fmt::Debug for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = self.0.line();
         f.debug_struct("Pin")
-            .field("buffer", &self.buffer.name())
-            .field("device", &self.device.name())
-            .field("reason", &self.reason)
+            .field("buffer", &line.buffer().name())
+            .field("device", &line.device())
+            .field("reason", line.reason())
             .finish()
     }
+}
+
+/// Sets how many bytes a device may keep pinned. Its pins of before are counted here.
+pub(crate) fn limit_pins(core: &Core, device: DeviceId, bytes: u64) {
+    let member = core.member(device);
+    let counted = member.limits_pins();
+    // First, so that pins which are not found below are charged by whoever makes them.
+    member.limit_pins(bytes);
+    if counted {
+        return;
+    }
+    core.buffers.for_each(|buffer| {
+        let state = buffer.lock();
+        let lines = state.pin_lines().iter();
+        lines.filter(|line| line.device() == device).for_each(|line| line.meter());
+    });
 }
 
 impl BufferInner {
@@ -93,3 +119,8 @@ impl BufferInner {
         }
     }
 }
+
+const _: () = {
+    const fn shareable<T: Send + Sync>() {}
+    shareable::<Pin>();
+};

@@ -35,6 +35,8 @@ impl SharedBuffer {
         let strangers = matches!(state.backing.allocation().provider(), Provider::Foreign(_));
         if failed == Some(Usage::Move) && !strangers {
             state.backing.disown();
+            // The next pin makes it the buffer's own again.
+            state.close_pins();
             buffer.standing.set_ready(false);
         }
         buffer.standing.set_poisoned(false);
@@ -51,13 +53,15 @@ impl BufferInner {
 
     fn check_content(&self, state: &mut State) -> Result<()> {
         match state.fences.failure() {
-            Some(cause) => Err(self.poison(cause)),
+            Some(cause) => Err(self.poison(state, cause)),
             None => Ok(()),
         }
     }
 
     #[cold]
-    fn poison(&self, cause: String) -> Error {
+    fn poison(&self, state: &State, cause: String) -> Error {
+        // From here on a pin takes the reservation, and finds it poisoned.
+        state.close_pins();
         if self.standing.set_poisoned(true) {
             tracing::error!(
                 buffer = self.name(),

@@ -86,6 +86,9 @@ fn mark(buffer: &BufferInner, state: &mut State) -> Result<()> {
     if state.exported() > 0 {
         return Err(Error::HandedOut { buffer: buffer.name(), exports: state.exported() });
     }
+    // Before the mark, so that whoever sees that does not pin any more: from here on a pin takes the
+    // reservation, and finds it revoked.
+    state.close_pins();
     // Before anybody is told: an importer that asks finds it revoked.
     buffer.standing.set_revoked(true);
     state.begin_revocation();

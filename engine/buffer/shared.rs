@@ -13,6 +13,7 @@ use super::descriptor::BufferDescriptor;
 use super::export::ForeignExport;
 use super::host_access::HostAccess;
 use super::importer::Importer;
+use super::registry::SlotId;
 use super::seats::Seats;
 use super::standing::Standing;
 use super::state::State;
@@ -46,6 +47,7 @@ pub(crate) struct BufferInner {
     pub(super) size: u64,
     name: Option<Box<str>>,
     id: u64,
+    slot: SlotId,
     /// Written under the reservation. Relaxed: whoever relies on it holds that.
     home: AtomicU16,
     pub(super) placement: Placement,
@@ -88,7 +90,8 @@ impl SharedBuffer {
     ) -> Self {
         core.live.born(Object::Buffer);
         // INVARIANT: the backing was allocated for, or checked against, `size`.
-        Self(Arc::new(BufferInner {
+        Self(Arc::new_cyclic(|this| BufferInner {
+            slot: core.buffers.add(this.clone()),
             core: Arc::clone(core),
             size: descriptor.size(),
             placement: descriptor.placed(),
@@ -321,7 +324,8 @@ impl BufferInner {
             buffer: self.name(),
             mapped: state.static_mappings(),
             host: state.host,
-            pinned: state.pinned,
+            // CAST: nobody has 2^32 pins.
+            pinned: state.pinned() as u32,
         }
     }
 
@@ -435,6 +439,7 @@ pub(super) fn wait_all(fences: &[Fence], end: Instant) -> Result<()> {
 
 impl Drop for BufferInner {
     fn drop(&mut self) {
+        self.core.buffers.vacate(self.slot);
         let state = self.reservation.get_mut();
         if !state.fences.is_idle() {
             // A device is still at work on it: its memory goes to the next owner when that has ended.

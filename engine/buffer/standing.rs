@@ -23,11 +23,13 @@ impl Standing {
     }
 
     /// Whether a mapping of `generation` shows the buffer as it is, and may be used.
+    #[inline]
     pub(super) fn is_good(&self, generation: u32) -> bool {
         self.0.load(Ordering::Acquire) & !READY == generation
     }
 
     /// The same, and the bytes are known to be the buffer's own and in place.
+    #[inline]
     pub(super) fn is_ready(&self, generation: u32) -> bool {
         self.0.load(Ordering::Acquire) == generation | READY
     }

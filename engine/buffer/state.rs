@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::importer::Importer;
+use super::pins::PinLine;
 use super::seats::Guest;
 use crate::device::DeviceId;
 use crate::memory::Backing;
@@ -23,8 +24,6 @@ pub(super) struct State {
     held_by_mappings: u32,
     /// Live host accesses, copies by the host, and accesses of applications that are being recorded.
     pub(super) host: u32,
-    /// Live pins, those of exports among them.
-    pub(super) pinned: u32,
     /// What few buffers have.
     rare: Option<Box<Rare>>,
 }
@@ -35,6 +34,8 @@ struct Rare {
     ghosts: Vec<Ghost>,
     /// Signalled when a move that is under way has ended.
     moving: Option<Fence>,
+    /// Pins, by attachment and reason.
+    pins: Vec<Arc<PinLine>>,
     /// Live exports to strangers.
     exported: u32,
     /// How often it was revoked, so that who waits for one revocation is not taken in by the next.
@@ -92,7 +93,6 @@ impl State {
             vacant: 0,
             held_by_mappings: 0,
             host: 0,
-            pinned: 0,
             rare: None,
         }
     }
@@ -159,6 +159,9 @@ impl State {
         let left = &mut self.seats[seat.0 as usize];
         left.attached = false;
         let importer = left.importer.take();
+        if let Some(rare) = &mut self.rare {
+            rare.pins.retain(|line| !line.leave(seat));
+        }
         self.sweep(seat);
         importer
     }
@@ -218,6 +221,49 @@ impl State {
         );
     }
 
+    // ---- pins ----
+
+    /// The line for pins of a seat for a reason, made by `make` if there is none; forgets what nobody
+    /// uses.
+    pub(super) fn pin_line(
+        &mut self,
+        seat: SeatId,
+        reason: &str,
+        make: impl FnOnce() -> Arc<PinLine>,
+    ) -> Arc<PinLine> {
+        let pins = &mut self.rare.get_or_insert_default().pins;
+        if let Some(line) = pins.iter().find(|line| line.is_of(seat, reason)) {
+            return Arc::clone(line);
+        }
+        pins.retain(|line| !line.is_idle());
+        let line = make();
+        pins.push(Arc::clone(&line));
+        line
+    }
+
+    /// Those that may have pins.
+    pub(super) fn pin_lines(&self) -> &[Arc<PinLine>] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.pins)
+    }
+
+    /// Takes out a line that nobody uses any more.
+    pub(super) fn forget_pins(&mut self, line: &PinLine) -> Option<Arc<PinLine>> {
+        let pins = &mut self.rare.as_mut()?.pins;
+        let index = pins.iter().position(|other| std::ptr::eq(&**other, line))?;
+        Some(pins.swap_remove(index))
+    }
+
+    /// From here on a pin takes the reservation first, until one has found the bytes in place. Returns
+    /// how many there are.
+    pub(super) fn close_pins(&self) -> u64 {
+        self.pin_lines().iter().map(|line| line.close()).sum::<u64>() + u64::from(self.exported())
+    }
+
+    /// Live pins, those of exports among them.
+    pub(super) fn pinned(&self) -> u64 {
+        self.pin_lines().iter().map(|line| line.pins()).sum::<u64>() + u64::from(self.exported())
+    }
+
     // ---- moving ----
 
     /// Live mappings that keep the buffer where it is.
@@ -225,9 +271,10 @@ impl State {
         self.held_by_mappings
     }
 
-    /// Whether somebody relies on the bytes being where they are.
+    /// Whether somebody relies on the bytes being where they are. If not, nobody can pin them any more
+    /// without the reservation, and then sees what has become of them: whoever moves asks this first.
     pub(super) fn is_held(&self) -> bool {
-        self.host > 0 || self.pinned > 0 || self.static_mappings() > 0
+        self.host > 0 || self.static_mappings() > 0 || self.close_pins() > 0
     }
 
     /// Signalled when the move that is under way has ended; `None` if there is none.
@@ -272,13 +319,11 @@ impl State {
 
     /// An fd of the buffer goes out, which pins it.
     pub(super) fn hand_out(&mut self) {
-        self.pinned += 1;
         self.rare.get_or_insert_default().exported += 1;
     }
 
     /// An export has ended.
     pub(super) fn take_back(&mut self) {
-        self.pinned -= 1;
         if let Some(rare) = &mut self.rare {
             rare.exported -= 1;
         }

@@ -4,5 +4,8 @@
 //! events and answers questions.
 
 mod live;
+mod shard;
 
 pub use live::{Live, Object};
+
+pub(crate) use shard::Shard;

@@ -1,0 +1,118 @@
+//! The live buffers of an engine, for its report: a slot each, and nothing that keeps them alive.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use smallvec::SmallVec;
+
+use super::shared::BufferInner;
+use crate::observe::Shard;
+
+/// All live buffers. A thread that makes buffers has a shard of its own most of the time, and one
+/// buffer costs a pointer: there may be a million of them.
+#[derive(Debug)]
+pub(crate) struct Registry([Mutex<Slots>; SHARDS]);
+
+const SHARDS: usize = 1 << SHARD_BITS;
+const SHARD_BITS: u32 = 4;
+/// Slots are made this many at a time, so that a list that grows never holds twice what it needs.
+const BLOCK: usize = 128;
+
+/// `None` while it is vacant.
+type Slot = Option<Weak<BufferInner>>;
+
+/// One shard, on cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Slots {
+    blocks: Vec<Box<[Slot]>>,
+    /// Those that are vacant, in no order.
+    vacant: Vec<u32>,
+}
+
+/// Which slot a buffer has: the shard's number, and above it that of the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SlotId(u32);
+
+impl Registry {
+    /// Gives a buffer that is being made a slot.
+    pub(super) fn add(&self, buffer: Weak<BufferInner>) -> SlotId {
+        let shard = Shard::mine().index() % SHARDS;
+        let mut slots = self.shard(shard);
+        let index = slots.vacant();
+        *slots.slot(index as usize) = Some(buffer);
+        // CAST: 2²⁸ buffers in a shard would have 50 GB of state.
+        SlotId(index << SHARD_BITS | shard as u32)
+    }
+
+    /// Gives the slot of a buffer back whose last reference is gone.
+    pub(super) fn vacate(&self, slot: SlotId) {
+        let mut slots = self.shard(slot.shard());
+        let left = slots.slot(slot.index()).take();
+        // CAST: it came from a `u32`.
+        slots.vacant.push(slot.index() as u32);
+        drop(slots);
+        drop(left);
+    }
+
+    /// Calls `visit` for each live buffer, without a lock of the registry's: `visit` may take the
+    /// reservation. A buffer that is made or dropped meanwhile is visited or not.
+    ///
+    /// A buffer may lose its last other reference meanwhile, and is then dropped here; that takes what
+    /// any drop takes, and waits for nothing.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<BufferInner>)) {
+        for shard in 0..SHARDS {
+            let mut block = 0;
+            loop {
+                let Some(buffers) = self.shard(shard).alive(block) else { break };
+                for buffer in buffers {
+                    visit(&buffer);
+                }
+                block += 1;
+            }
+        }
+    }
+
+    fn shard(&self, shard: usize) -> MutexGuard<'_, Slots> {
+        self.0[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SlotId {
+    fn shard(self) -> usize {
+        self.0 as usize % SHARDS
+    }
+
+    fn index(self) -> usize {
+        (self.0 >> SHARD_BITS) as usize
+    }
+}
+
+impl Slots {
+    /// The index of a vacant slot.
+    fn vacant(&mut self) -> u32 {
+        if let Some(vacant) = self.vacant.pop() {
+            return vacant;
+        }
+        // CAST: see `Registry::add`.
+        let first = (self.blocks.len() * BLOCK) as u32;
+        self.blocks.push(Box::new([const { None }; BLOCK]));
+        self.vacant.extend((first + 1..first + BLOCK as u32).rev());
+        first
+    }
+
+    fn slot(&mut self, index: usize) -> &mut Slot {
+        &mut self.blocks[index / BLOCK][index % BLOCK]
+    }
+
+    /// The live ones of a block; `None` if there is no such block.
+    fn alive(&self, block: usize) -> Option<SmallVec<[Arc<BufferInner>; BLOCK]>> {
+        let slots = self.blocks.get(block)?;
+        Some(slots.iter().flatten().filter_map(Weak::upgrade).collect())
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::default()))
+    }
+}

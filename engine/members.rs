@@ -1,0 +1,173 @@
+//! The devices of an engine, each with the tools that were made on it.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::device::{DeviceId, DeviceInner};
+use crate::error::{Error, Result};
+use crate::memory::staging::Staging;
+use crate::memory::{Domain, DomainId};
+use crate::transfer::Passes;
+
+/// A list that only grows and never moves, so that looking a device up takes no lock and counts no
+/// reference: every pin and every new buffer does.
+#[derive(Debug)]
+pub(crate) struct Members {
+    /// The n-th one holds 2ⁿ: together one for each number that a device can have, and one less.
+    blocks: [OnceLock<Block>; 16],
+    /// How many there are. Held while one joins.
+    joining: Mutex<u16>,
+}
+
+type Block = Box<[OnceLock<Arc<Member>>]>;
+
+/// A device, and the tools that were made on it.
+#[derive(Debug)]
+pub(crate) struct Member {
+    tools: OnceLock<Tools>,
+    making: Mutex<()>,
+    pub(crate) vram: Arc<Domain>,
+    quota: PinQuota,
+    pub(crate) device: Arc<DeviceInner>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Tools {
+    pub(crate) passes: Arc<Passes>,
+    pub(crate) staging: Arc<Staging>,
+}
+
+/// Bytes pinned by a device, and how many it may. Counted only from the moment when there is a limit:
+/// a counter that all threads share would cost each pin more than all the rest of it.
+#[derive(Debug)]
+struct PinQuota {
+    limited: AtomicBool,
+    /// Below zero for a moment, when pins of before the limit end while they are being counted.
+    /// Relaxed: charging is one read-modify-write.
+    pinned: AtomicI64,
+    limit: AtomicU64,
+}
+
+impl Members {
+    pub(crate) fn new() -> Self {
+        Self { blocks: std::array::from_fn(|_| OnceLock::new()), joining: Mutex::new(0) }
+    }
+
+    /// Lets a device take part; `open` gets its number.
+    pub(crate) fn join(
+        &self,
+        open: impl FnOnce(DeviceId) -> Result<Arc<DeviceInner>>,
+    ) -> Result<Arc<DeviceInner>> {
+        let mut count = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = count.checked_add(1).ok_or_else(|| Error::Unsupported {
+            device: "the engine".into(),
+            missing: "room for more than 65,535 devices".into(),
+        })?;
+        let device = open(DeviceId(*count))?;
+        let heaps = device.adapter().heaps().iter();
+        let vram = heaps.filter(|heap| heap.device_local).map(|heap| heap.size).max();
+        let domain = Domain::new(DomainId::Vram(device.id()), vram.unwrap_or(0));
+        let member = Arc::new(Member {
+            tools: OnceLock::new(),
+            making: Mutex::new(()),
+            vram: Arc::new(domain),
+            quota: PinQuota {
+                limited: AtomicBool::new(false),
+                pinned: AtomicI64::new(0),
+                limit: AtomicU64::new(u64::MAX),
+            },
+            device: Arc::clone(&device),
+        });
+        let (block, at) = place(device.id());
+        let vacant = || (0..1usize << block).map(|_| OnceLock::new()).collect();
+        self.blocks[block].get_or_init(vacant)[at].get_or_init(|| member);
+        *count = next;
+        Ok(device)
+    }
+
+    pub(crate) fn get(&self, device: DeviceId) -> Option<&Arc<Member>> {
+        let (block, at) = place(device);
+        self.blocks.get(block)?.get()?[at].get()
+    }
+
+    /// All of them, in the order of their numbers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Member>> {
+        let blocks = self.blocks.iter().map_while(OnceLock::get);
+        blocks.flat_map(|block| block.iter().map_while(OnceLock::get))
+    }
+}
+
+fn place(device: DeviceId) -> (usize, usize) {
+    let number = device.index() + 1;
+    let block = number.ilog2();
+    (block as usize, number - (1 << block))
+}
+
+impl Member {
+    /// What was made on the device, made by `make` if nothing was yet.
+    pub(crate) fn tools(
+        &self,
+        make: impl FnOnce(&Arc<DeviceInner>) -> Result<Tools>,
+    ) -> Result<&Tools> {
+        if let Some(tools) = self.tools.get() {
+            return Ok(tools);
+        }
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tools) = self.tools.get() {
+            return Ok(tools);
+        }
+        let tools = make(&self.device)?;
+        Ok(self.tools.get_or_init(|| tools))
+    }
+
+    // ---- the quota of pins ----
+
+    /// Sets how many bytes the device may keep pinned. Pins are counted from now on; those of before
+    /// are for the caller to count ([`Member::charge_old_pins`]).
+    pub(crate) fn limit_pins(&self, bytes: u64) {
+        self.quota.limit.store(bytes, Ordering::Relaxed);
+        self.quota.limited.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn limits_pins(&self) -> bool {
+        self.quota.limited.load(Ordering::Acquire)
+    }
+
+    /// Counts bytes as pinned; `Err` with what is pinned and what may be, if that is too much.
+    pub(crate) fn charge_pin(&self, bytes: u64) -> Result<(), (u64, u64)> {
+        let limit = self.quota.limit.load(Ordering::Relaxed);
+        let used = |pinned: i64| pinned.max(0) as u64; // CAST: not negative.
+        self.quota
+            .pinned
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pinned| {
+                used(pinned).checked_add(bytes).filter(|&sum| sum <= limit)?;
+                pinned.checked_add_unsigned(bytes)
+            })
+            .map(|_| ())
+            .map_err(|pinned| (used(pinned), limit))
+    }
+
+    /// Counts what was pinned before there was a limit: it stays pinned, whatever the limit.
+    pub(crate) fn charge_old_pins(&self, bytes: u64) {
+        // CAST: what is pinned is memory, so it fits.
+        self.quota.pinned.fetch_add(bytes as i64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn credit_pin(&self, bytes: u64) {
+        // CAST: as above.
+        self.quota.pinned.fetch_sub(bytes as i64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_has_a_place_of_its_own() {
+        assert_eq!((place(DeviceId(0)), place(DeviceId(1))), ((0, 0), (1, 0)));
+        assert_eq!((place(DeviceId(2)), place(DeviceId(6))), ((1, 1), (2, 3)));
+        assert_eq!(place(DeviceId(u16::MAX - 1)), (15, (1 << 15) - 1));
+        assert_eq!(Members::new().get(DeviceId(u16::MAX)).map(|_| ()), None, "no place, no panic");
+    }
+}
