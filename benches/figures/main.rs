@@ -16,8 +16,10 @@ mod live;
 mod measure;
 mod moves;
 mod noise;
+mod resolve;
 mod setup;
 mod share;
+mod threads;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -40,13 +42,15 @@ struct Group {
     measure: fn(&Setup) -> Outcome<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 12] = [
     Group { ids: &["share_one_more"], measure: share::one_more },
     Group { ids: &["create_share_destroy", "create_share_use_destroy"], measure: share::life },
     Group {
         ids: &["live_100k_fds", "live_100k_bytes", "live_100k_mapped_bytes"],
         measure: live::live,
     },
+    Group { ids: &["resolve_mapping"], measure: resolve::mapping },
+    Group { ids: &["pin_unpin", "pin_unpin_quota"], measure: resolve::pin },
     Group { ids: &["copy_64m_vs_ash"], measure: copy::vs_ash },
     Group { ids: &["copy_64m_vs_memcpy"], measure: copy::vs_memcpy },
     Group { ids: &["copy_4k_latency"], measure: latency::copy },

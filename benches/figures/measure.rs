@@ -60,22 +60,28 @@ pub(crate) fn compare(
         let first = time(&mut ours, our_batch)?;
         let theirs = time(&mut baseline, their_batch)? + time(&mut baseline, their_batch)?;
         let ours = first + time(&mut ours, our_batch)?;
-        rounds.ratios.push(theirs / ours);
-        rounds.ours.push(ours / 2.0);
-        rounds.baseline.push(theirs / 2.0);
+        rounds.add(ours, theirs);
     }
     Ok(rounds.summary())
 }
 
+/// What the rounds of a comparison took.
 #[derive(Default)]
-struct Rounds {
+pub(crate) struct Rounds {
     ratios: Vec<f64>,
     ours: Vec<f64>,
     baseline: Vec<f64>,
 }
 
 impl Rounds {
-    fn summary(mut self) -> Compared {
+    /// Adds a round: the seconds of two times of each contender.
+    pub(crate) fn add(&mut self, ours: f64, theirs: f64) {
+        self.ratios.push(theirs / ours);
+        self.ours.push(ours / 2.0);
+        self.baseline.push(theirs / 2.0);
+    }
+
+    pub(crate) fn summary(mut self) -> Compared {
         Compared {
             ratio: bootstrap(&self.ratios),
             ours: median(&mut self.ours),
@@ -110,7 +116,7 @@ fn time(operation: &mut impl FnMut() -> Outcome<()>, batch: u32) -> Outcome<f64>
 /// The median of `samples` with its 95 % percentile-bootstrap interval.
 fn bootstrap(samples: &[f64]) -> Interval {
     const RESAMPLES: usize = 2000;
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::new(0);
     let mut medians: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
             let mut drawn: Vec<f64> =
@@ -134,10 +140,15 @@ fn median(samples: &mut [f64]) -> f64 {
 }
 
 /// Marsaglia's xorshift with a fixed seed, so that the same samples give the same interval.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn below(&mut self, end: usize) -> usize {
+    /// The sequence of a number.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed ^ 0x9e37_79b9_7f4a_7c15)
+    }
+
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -1,0 +1,86 @@
+//! Two threads at the same thing: what a lock shared by all costs, and what none costs.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+use crate::measure::{Compared, Rounds};
+
+/// How many threads each contender is.
+const THREADS: usize = 2;
+const ROUNDS: usize = 101;
+
+/// One time that is taken covers at least this much work, so that starting a thread does not matter.
+const BATCH: Duration = Duration::from_millis(5);
+
+/// What one operation of a thread works on: an index into the buffers, random.
+pub(crate) trait Operation: Fn(usize) -> Outcome<()> + Sync {}
+impl<F: Fn(usize) -> Outcome<()> + Sync> Operation for F {}
+
+/// Measures `ours` against `baseline`, each done by two threads at once on indices below `buffers`, each
+/// thread in a random order of its own. Seconds are those of one operation of one thread.
+pub(crate) fn compare(
+    buffers: u16,
+    ours: impl Operation,
+    baseline: impl Operation,
+) -> Outcome<Compared> {
+    let orders: [Vec<u16>; THREADS] = std::array::from_fn(|thread| shuffled(buffers, thread));
+    let our_batch = batch_size(&orders, &ours)?;
+    let their_batch = batch_size(&orders, &baseline)?;
+    let mut rounds = Rounds::default();
+    for _ in 0..ROUNDS {
+        let first = time(&orders, &ours, our_batch)?;
+        let theirs =
+            time(&orders, &baseline, their_batch)? + time(&orders, &baseline, their_batch)?;
+        let ours = first + time(&orders, &ours, our_batch)?;
+        rounds.add(ours, theirs);
+    }
+    Ok(rounds.summary())
+}
+
+fn batch_size(orders: &[Vec<u16>; THREADS], operation: &impl Operation) -> Outcome<u32> {
+    let mut size = 1024;
+    loop {
+        let seconds = time(orders, operation, size)? * f64::from(size);
+        if seconds >= BATCH.as_secs_f64() {
+            return Ok(size);
+        }
+        size *= 2;
+    }
+}
+
+/// Seconds per operation, when each thread does `batch` of them, from when all have started until the
+/// last one is done.
+fn time(orders: &[Vec<u16>; THREADS], operation: &impl Operation, batch: u32) -> Outcome<f64> {
+    // CAST: a few threads.
+    let waiting = AtomicU32::new(THREADS as u32);
+    let work = |order: &[u16]| -> Result<(Instant, Instant), String> {
+        waiting.fetch_sub(1, Ordering::AcqRel);
+        while waiting.load(Ordering::Acquire) > 0 {
+            std::thread::yield_now();
+        }
+        let start = Instant::now();
+        for &index in order.iter().cycle().take(batch as usize) {
+            operation(usize::from(index)).map_err(|error| error.to_string())?;
+        }
+        Ok((start, Instant::now()))
+    };
+    let times: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = orders.iter().map(|order| scope.spawn(|| work(order))).collect();
+        threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread panicked")?).collect()
+    });
+    let times = times.into_iter().collect::<Result<Vec<_>, String>>()?;
+    let start = times.iter().map(|(start, _)| *start).min().ok_or("no threads")?;
+    let end = times.iter().map(|(_, end)| *end).max().ok_or("no threads")?;
+    Ok((end - start).as_secs_f64() / f64::from(batch))
+}
+
+/// The numbers below `end` in a random order (Fisher and Yates), the same in every run.
+fn shuffled(end: u16, thread: usize) -> Vec<u16> {
+    let mut random = crate::measure::Random::new(thread as u64);
+    let mut order: Vec<u16> = (0..end).collect();
+    for last in (1..order.len()).rev() {
+        order.swap(last, random.below(last + 1));
+    }
+    order
+}
