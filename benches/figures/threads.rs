@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
 use crate::Outcome;
 use crate::measure::{Compared, Rounds};
 
@@ -54,7 +56,8 @@ fn batch_size(orders: &[Vec<u16>; THREADS], operation: &impl Operation) -> Outco
 fn time(orders: &[Vec<u16>; THREADS], operation: &impl Operation, batch: u32) -> Outcome<f64> {
     // CAST: a few threads.
     let waiting = AtomicU32::new(THREADS as u32);
-    let work = |order: &[u16]| -> Result<(Instant, Instant), String> {
+    let work = &|thread: usize, order: &[u16]| -> Result<(Instant, Instant), String> {
+        stay_on(thread).map_err(|error| error.to_string())?;
         waiting.fetch_sub(1, Ordering::AcqRel);
         while waiting.load(Ordering::Acquire) > 0 {
             std::thread::yield_now();
@@ -66,13 +69,28 @@ fn time(orders: &[Vec<u16>; THREADS], operation: &impl Operation, batch: u32) ->
         Ok((start, Instant::now()))
     };
     let times: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = orders.iter().map(|order| scope.spawn(|| work(order))).collect();
+        let threads: Vec<_> = orders
+            .iter()
+            .enumerate()
+            .map(|(n, order)| scope.spawn(move || work(n, order)))
+            .collect();
         threads.into_iter().map(|thread| thread.join().map_err(|_| "a thread panicked")?).collect()
     });
     let times = times.into_iter().collect::<Result<Vec<_>, String>>()?;
     let start = times.iter().map(|(start, _)| *start).min().ok_or("no threads")?;
     let end = times.iter().map(|(_, end)| *end).max().ok_or("no threads")?;
     Ok((end - start).as_secs_f64() / f64::from(batch))
+}
+
+/// Keeps this thread on a core of its own: two that take turns on one never meet at a lock, and a busy
+/// machine's scheduler was seen to put both on the same for the whole of a batch.
+fn stay_on(thread: usize) -> rustix::io::Result<()> {
+    let allowed = sched_getaffinity(None)?;
+    let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+    let Some(core) = cores.nth(thread) else { return Ok(()) };
+    let mut one = CpuSet::new();
+    one.set(core);
+    sched_setaffinity(None, &one)
 }
 
 /// The numbers below `end` in a random order (Fisher and Yates), the same in every run.
