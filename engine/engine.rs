@@ -17,7 +17,7 @@ use crate::device::{
 };
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, DomainUsage};
-use crate::observe::Live;
+use crate::observe::{Live, Report};
 use crate::sync::{CallbackId, Fence, Signal, WaitRoute};
 use crate::transfer::Verdict;
 
@@ -377,6 +377,16 @@ impl Engine {
         }
         let domain = self.core.domain(domain);
         Ok(DomainUsage { budget: domain.budget(), used: domain.used() })
+    }
+
+    /// What there is and who uses it: every live buffer with its pins, fences, attachments and mappings.
+    ///
+    /// Keeps no buffer alive for longer than it takes.
+    ///
+    /// Locks: each buffer's reservation for a moment, one at a time; so not from within an importer.
+    #[doc(alias = "bufinfo")]
+    pub fn report(&self) -> Report {
+        buffer::report(&self.core)
     }
 
     /// Counters of the calls into drivers and kernel, and the means to make them fail.

@@ -140,6 +140,18 @@ fn the_demo_verifies_every_ordered_pair() {
             ("seconds", "number"),
         ],
     );
+    let live = &report["report"];
+    check_fields(live, &[("domains", "list"), ("buffers", "list")]);
+    let [buffer] = list(live, "buffers") else { panic!("one buffer is alive: {live}") };
+    assert_eq!((&buffer["name"], &buffer["size"]), (&"demo".into(), &(1 << 20).into()));
+    for name in ["domain", "provider", "generation"] {
+        assert_eq!(buffer[name], report[name], "{name}");
+    }
+    let devices = list(&report, "devices");
+    let seats: Vec<_> =
+        list(buffer, "attachments").iter().map(|seat| &seat["device_name"]).collect();
+    assert_eq!(seats.len(), devices.len(), "everybody sits there: {live}");
+    assert_eq!(live["totals"]["mappings"], devices.len(), "and has mapped it");
     for pair in list(&report, "results") {
         assert_eq!(pair["bytes_verified"], 1 << 20);
         assert_eq!(pair["mismatches"], 0);

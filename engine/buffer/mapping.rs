@@ -244,6 +244,7 @@ impl Mapping {
 
     /// Checks that the buffer is still where this is a view of, and may be used. What was found holds only
     /// as long as the reservation is held.
+    #[inline]
     pub(super) fn check_current(&self) -> Result<()> {
         self.buffer.check_generation(self.generation)
     }

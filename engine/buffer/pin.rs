@@ -31,10 +31,9 @@ impl Pin {
             Quick::Refused(used, quota) => return Err(over_quota(attachment, used, quota)),
             Quick::No => under_reservation(attachment, reason)?,
         };
-        let buffer = attachment.buffer_inner();
-        buffer.core.live.born(Object::Pin);
+        pinned.line().live().born(Object::Pin);
         tracing::debug!(
-            buffer = buffer.name(),
+            buffer = attachment.buffer_inner().name(),
             device = attachment.device_inner().name(),
             reason = pinned.line().reason().as_ref(),
             "pinned"
@@ -75,7 +74,7 @@ fn over_quota(attachment: &Attachment, used: u64, quota: u64) -> Error {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.0.line().buffer().core.live.died(Object::Pin);
+        self.0.line().live().died(Object::Pin);
     }
 }
 

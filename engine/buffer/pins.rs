@@ -16,6 +16,7 @@ use super::shared::BufferInner;
 use super::state::SeatId;
 use crate::device::DeviceId;
 use crate::members::Member;
+use crate::observe::Live;
 
 /// Pins of one attachment for one reason.
 ///
@@ -26,14 +27,17 @@ use crate::members::Member;
 ///
 /// While it is open the buffer's bytes are its own and in place: it is opened and closed under the
 /// reservation, by [`PinLine::open`] once that is so, and by a mover before it looks at the count.
+// In this order: what pinning reads lies together.
+#[repr(C)]
 pub(super) struct PinLine {
     /// The flags, and above them the number of pins.
     word: AtomicU64,
-    seat: SeatId,
-    device: DeviceId,
     reason: Cow<'static, str>,
+    live: Arc<Live>,
     /// A pin keeps its buffer alive. No cycle: without attachment and pins the state lets go of this.
     buffer: Arc<BufferInner>,
+    seat: SeatId,
+    device: DeviceId,
 }
 
 /// Its attachment is alive.
@@ -112,8 +116,14 @@ impl PinLine {
         device: DeviceId,
         reason: Cow<'static, str>,
     ) -> Arc<Self> {
-        let (word, buffer) = (AtomicU64::new(ATTACHED | CLOSED), Arc::clone(buffer));
-        Arc::new(Self { word, seat, device, reason, buffer })
+        Arc::new(Self {
+            word: AtomicU64::new(ATTACHED | CLOSED),
+            reason,
+            live: Arc::clone(&buffer.core.live),
+            buffer: Arc::clone(buffer),
+            seat,
+            device,
+        })
     }
 
     pub(super) fn device(&self) -> DeviceId {
@@ -126,6 +136,10 @@ impl PinLine {
 
     pub(super) fn buffer(&self) -> &Arc<BufferInner> {
         &self.buffer
+    }
+
+    pub(super) fn live(&self) -> &Live {
+        &self.live
     }
 
     /// Whether its pins are those of `seat`, which is taken, for `reason`.

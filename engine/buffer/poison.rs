@@ -52,14 +52,21 @@ impl BufferInner {
     }
 
     fn check_content(&self, state: &mut State) -> Result<()> {
-        match state.fences.failure() {
-            Some(cause) => Err(self.poison(state, cause)),
+        match self.poison(state) {
+            Some(cause) => Err(Error::Poisoned { buffer: self.name(), cause }),
             None => Ok(()),
         }
     }
 
+    /// Why its bytes are not what anybody thinks, if so. Mappings and pins know it from now on.
+    pub(super) fn poison(&self, state: &mut State) -> Option<String> {
+        let cause = state.fences.failure()?;
+        self.note_poison(state, &cause);
+        Some(cause)
+    }
+
     #[cold]
-    fn poison(&self, state: &State, cause: String) -> Error {
+    fn note_poison(&self, state: &State, cause: &str) {
         // From here on a pin takes the reservation, and finds it poisoned.
         state.close_pins();
         if self.standing.set_poisoned(true) {
@@ -69,7 +76,6 @@ impl BufferInner {
                 "poisoned: its bytes are not what was written"
             );
         }
-        Error::Poisoned { buffer: self.name(), cause }
     }
 
     /// [`BufferInner::check_usable`] for those who may hold the reservation themselves, or somebody else

@@ -41,22 +41,27 @@ pub struct SharedBuffer(pub(crate) Arc<BufferInner>);
 /// # Invariants
 ///
 /// The state's backing holds at least `size` bytes.
+// In this order: what a look-up and a pin read lies together, on one cache line.
+#[repr(C)]
 pub(crate) struct BufferInner {
-    // Constant after creation.
+    // Constant after creation, but for the standing and the home.
     pub(super) core: Arc<Core>,
     pub(super) size: u64,
-    name: Option<Box<str>>,
-    id: u64,
-    slot: SlotId,
+    /// How often it has moved, and how it stands. Written under the reservation.
+    pub(super) standing: Standing,
     /// Written under the reservation. Relaxed: whoever relies on it holds that.
     home: AtomicU16,
     pub(super) placement: Placement,
-    usage: vk::BufferUsageFlags,
-    /// How often it has moved, and how it stands. Written under the reservation.
-    pub(super) standing: Standing,
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
     pub(super) reservation: Reservation<State>,
+    slot: SlotId,
+    usage: vk::BufferUsageFlags,
+    id: u64,
+    name: Option<Box<Name>>,
 }
+
+/// Boxed once more, for most buffers have none, and a pointer to text is two words.
+struct Name(Box<str>);
 
 impl SharedBuffer {
     pub(crate) fn create(
@@ -96,7 +101,7 @@ impl SharedBuffer {
             size: descriptor.size(),
             placement: descriptor.placed(),
             usage: descriptor.usages(),
-            name: descriptor.into_name(),
+            name: descriptor.into_name().map(|name| Box::new(Name(name))),
             id: core.next_buffer(),
             home: AtomicU16::new(home.0),
             standing: Standing::default(),
@@ -129,7 +134,7 @@ impl SharedBuffer {
         let descriptor = BufferDescriptor::new(self.0.size).usage(self.0.usage);
         let descriptor = descriptor.placement(self.0.placement);
         match &self.0.name {
-            Some(name) => descriptor.name(name),
+            Some(name) => descriptor.name(&name.0),
             None => descriptor,
         }
     }
@@ -242,9 +247,19 @@ impl SharedBuffer {
 impl BufferInner {
     pub(super) fn name(&self) -> String {
         match &self.name {
-            Some(name) => name.to_string(),
+            Some(name) => name.0.to_string(),
             None => format!("buffer {}", self.id),
         }
+    }
+
+    /// Its number in this engine.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The name that it was given.
+    pub(super) fn given_name(&self) -> Option<&str> {
+        self.name.as_deref().map(|name| &*name.0)
     }
 
     pub(super) fn home(&self) -> Arc<DeviceInner> {
@@ -260,11 +275,13 @@ impl BufferInner {
         self.reservation.lock(&self.core.queues)
     }
 
+    #[inline]
     pub(super) fn generation(&self) -> u32 {
         self.standing.generation()
     }
 
     /// Checks that the buffer is still where a mapping of `mapped` shows it, and may be used.
+    #[inline]
     pub(super) fn check_generation(&self, mapped: u32) -> Result<()> {
         if self.standing.is_good(mapped) { Ok(()) } else { self.why_not(mapped) }
     }

@@ -18,6 +18,7 @@ const READY: u32 = 1 << 29;
 const GENERATION: u32 = READY - 1;
 
 impl Standing {
+    #[inline]
     pub(super) fn generation(&self) -> u32 {
         self.0.load(Ordering::Acquire) & GENERATION
     }

@@ -46,10 +46,10 @@ struct Rare {
 
 /// A backing that a buffer has left, kept for mappings of its generation (kernel: TTM's ghost objects).
 #[derive(Debug)]
-struct Ghost {
-    generation: u32,
+pub(super) struct Ghost {
+    pub(super) generation: u32,
     mapped: Mappings,
-    backing: Backing,
+    pub(super) backing: Backing,
     fences: Fences,
 }
 
@@ -266,6 +266,11 @@ impl State {
 
     // ---- moving ----
 
+    /// Places it has left, that some mapping still looks at.
+    pub(super) fn ghosts(&self) -> impl Iterator<Item = &Ghost> {
+        self.rare.iter().flat_map(|rare| &rare.ghosts)
+    }
+
     /// Live mappings that keep the buffer where it is.
     pub(super) fn static_mappings(&self) -> u32 {
         self.held_by_mappings
@@ -352,8 +357,7 @@ impl State {
         for seat in &self.seats {
             count(&mut all, seat.device, seat.mapped);
         }
-        let ghosts = self.rare.iter().flat_map(|rare| &rare.ghosts);
-        for &(device, mapped) in ghosts.flat_map(|ghost| &ghost.mapped) {
+        for (device, mapped) in self.ghosts().flat_map(Ghost::mapped) {
             count(&mut all, device, mapped);
         }
         all
@@ -361,7 +365,7 @@ impl State {
 
     /// Whether somebody holds a mapping, of whatever generation, or an access.
     pub(super) fn is_looked_at(&self) -> bool {
-        let ghosts = self.rare.as_ref().is_some_and(|rare| !rare.ghosts.is_empty());
+        let ghosts = self.ghosts().next().is_some();
         self.host > 0 || ghosts || self.seats.iter().any(|seat| seat.mapped > 0)
     }
 
@@ -391,7 +395,26 @@ fn count(mappings: &mut Mappings, device: DeviceId, mapped: u32) {
     }
 }
 
+impl Ghost {
+    /// Which devices still look at it, and with how many mappings.
+    pub(super) fn mapped(&self) -> impl Iterator<Item = (DeviceId, u32)> {
+        self.mapped.iter().copied()
+    }
+}
+
 impl Seat {
+    pub(super) fn is_attached(&self) -> bool {
+        self.attached
+    }
+
+    pub(super) fn is_dynamic(&self) -> bool {
+        self.manner != Manner::Static
+    }
+
+    pub(super) fn mapped(&self) -> u32 {
+        self.mapped
+    }
+
     fn is_vacant(&self) -> bool {
         !self.attached && self.mapped == 0
     }

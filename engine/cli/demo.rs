@@ -40,6 +40,7 @@ pub(crate) fn run(selected: &[AdapterSelector], size: Size, json: bool) -> Resul
         seconds: start.elapsed().as_secs_f64(),
         devices: DeviceFacts::of_all(&lineup.devices),
         results,
+        report: lineup.engine.report().into(),
         unusable: UnusableFacts::of_all(&lineup.unusable),
     };
     if json {

@@ -8,6 +8,7 @@ mod demo;
 mod devices;
 mod failure;
 mod lineup;
+mod live;
 mod output;
 mod report;
 mod show;

@@ -8,6 +8,8 @@ use peerbuf::transfer::Refusal;
 use peerbuf::{Adapter, Device, HandleType};
 use serde::Serialize;
 
+use crate::live::LiveFacts;
+
 /// The number of this form.
 pub(crate) const SCHEMA: u32 = 1;
 
@@ -41,6 +43,8 @@ pub(crate) struct DemoReport {
     pub(crate) seconds: f64,
     pub(crate) devices: Vec<DeviceFacts>,
     pub(crate) results: Vec<PairResult>,
+    /// What there was and who used it, when all was done and the buffer still alive.
+    pub(crate) report: LiveFacts,
     pub(crate) unusable: Vec<UnusableFacts>,
 }
 

@@ -145,10 +145,12 @@ impl View {
         &self.device
     }
 
+    #[inline]
     pub(crate) fn memory(&self) -> vk::DeviceMemory {
         self.memory
     }
 
+    #[inline]
     pub(crate) fn buffer(&self) -> vk::Buffer {
         self.buffer
     }

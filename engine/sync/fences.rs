@@ -93,6 +93,13 @@ impl Fences {
         pending
     }
 
+    /// All that are running; forgets what is not.
+    pub(crate) fn running(&mut self) -> Vec<(Usage, Fence)> {
+        let mut running = vec![];
+        self.look(|entry| running.push((entry.usage, entry.fence.clone())));
+        running
+    }
+
     /// Whether no work of any usage is running any more; forgets what is not.
     pub(crate) fn is_idle(&mut self) -> bool {
         let mut idle = true;

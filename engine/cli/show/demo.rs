@@ -38,6 +38,10 @@ pub(crate) fn demo(report: &DemoReport) -> String {
             wrong => format!("{wrong} wrong {}", plural(wrong, "word")),
         },
     ));
+    text.line(format_args!(
+        "\nWhat there is, and who uses it:\n\n{}",
+        report.report.text.trim_end()
+    ));
     text.0
 }
 
@@ -75,6 +79,7 @@ fn plural(count: impl Into<u64>, noun: &str) -> String {
 mod tests {
     use super::super::tests::{check, device};
     use super::*;
+    use crate::live::{LiveFacts, TotalFacts};
     use crate::report::SCHEMA;
 
     #[test]
@@ -100,9 +105,16 @@ mod tests {
             seconds: 1.0,
             devices: vec![device(0, 0), device(1, 1)],
             results: vec![pair(0, 1, 0, None), pair(1, 0, 3, Some(256))],
+            report: LiveFacts {
+                domains: vec![],
+                buffers: vec![],
+                totals: TotalFacts::default(),
+                text: "Buffers\n  demo".into(),
+            },
             unusable: vec![],
         };
         let text = demo(&report);
+        check(&text, &["  demo"]);
         check(&text, &["1 → 0", "3, the first at byte 256"]);
         check(&text, &["in the memory of device 0 (dma_buf)", "generation 0"]);
         check(&text, &["8 KiB verified over 2 ordered pairs", "3 wrong words."]);

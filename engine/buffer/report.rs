@@ -1,0 +1,110 @@
+//! What an engine's report says of each buffer.
+
+use super::shared::BufferInner;
+use super::state::State;
+use crate::core::Core;
+use crate::device::DeviceId;
+use crate::memory::{DomainId, DomainUsage, Provider};
+use crate::observe::{
+    AttachmentReport, BufferReport, DeviceReport, DomainReport, FenceReport, GhostReport,
+    PinReport, Report,
+};
+
+/// The report of an engine.
+///
+/// Locks: each buffer's reservation for a moment, one at a time.
+pub(crate) fn report(core: &Core) -> Report {
+    let devices: Vec<_> = core
+        .members
+        .iter()
+        .map(|member| &member.device)
+        .map(|device| DeviceReport { id: device.id(), name: device.name().to_owned() })
+        .collect();
+    let places = devices.iter().map(|device| DomainId::Vram(device.id)).chain([DomainId::System]);
+    let domains = places.map(|id| {
+        let domain = core.domain(id);
+        let usage = DomainUsage { budget: domain.budget(), used: domain.used() };
+        DomainReport { id, usage }
+    });
+    let domains = domains.collect();
+    let mut buffers = Vec::new();
+    core.buffers.for_each(|buffer| buffers.push(buffer.report()));
+    buffers.sort_unstable_by_key(|buffer| buffer.id);
+    Report { devices, domains, buffers }
+}
+
+impl BufferInner {
+    fn report(&self) -> BufferReport {
+        let mut state = self.lock();
+        let poisoned = self.poison(&mut state);
+        let provider = state.backing.allocation().provider();
+        BufferReport {
+            id: self.id(),
+            name: self.given_name().map(str::to_owned),
+            size: self.size,
+            domain: provider.domain(),
+            provider,
+            home: self.home_id(),
+            generation: self.generation(),
+            revoked: self.standing.is_revoked(),
+            poisoned,
+            moving: state.moving().is_some(),
+            imported: matches!(provider, Provider::Foreign(_)),
+            handed_out: state.exported(),
+            host_accesses: state.host,
+            pins: pins(&state, self.size),
+            fences: fences(&mut state),
+            attachments: self.attachments(&state),
+            ghosts: ghosts(&state),
+        }
+    }
+
+    fn attachments(&self, state: &State) -> Vec<AttachmentReport> {
+        let name = |device: DeviceId| self.core.member(device).device.name().to_owned();
+        let tell = |seat: &super::state::Seat| AttachmentReport {
+            device: seat.device,
+            device_name: name(seat.device),
+            attached: seat.is_attached(),
+            dynamic: seat.is_dynamic(),
+            peer_to_peer: seat.allows_peer_to_peer(),
+            mapped: seat.mapped(),
+        };
+        state.seats().map(tell).collect()
+    }
+}
+
+fn pins(state: &State, bytes: u64) -> Vec<PinReport> {
+    let lines = state.pin_lines().iter().map(|line| PinReport {
+        device: Some(line.device()),
+        reason: line.reason().clone(),
+        count: line.pins(),
+        bytes,
+    });
+    let handed_out = PinReport {
+        device: None,
+        reason: PinReport::HANDED_OUT.into(),
+        count: u64::from(state.exported()),
+        bytes,
+    };
+    lines.chain([handed_out]).filter(|pins| pins.count > 0).collect()
+}
+
+fn fences(state: &mut State) -> Vec<FenceReport> {
+    let running = state.fences.running().into_iter();
+    running
+        .map(|(usage, fence)| FenceReport { usage, device: fence.device(), on: fence.to_string() })
+        .collect()
+}
+
+fn ghosts(state: &State) -> Vec<GhostReport> {
+    let mut ghosts: Vec<_> = state
+        .ghosts()
+        .map(|ghost| GhostReport {
+            generation: ghost.generation,
+            domain: ghost.backing.domain(),
+            mapped: ghost.mapped().collect(),
+        })
+        .collect();
+    ghosts.sort_unstable_by_key(|ghost| ghost.generation);
+    ghosts
+}

@@ -1,0 +1,220 @@
+//! `Engine::report` as the JSON that the program prints: plain data of its own, so that the library
+//! need not know the format.
+
+use peerbuf::DomainId;
+use peerbuf::observe::{
+    AttachmentReport, BufferReport, DomainReport, FenceReport, GhostReport, PinReport, Report,
+};
+use serde::Serialize;
+
+/// What there is and who uses it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct LiveFacts {
+    pub(crate) domains: Vec<DomainFacts>,
+    pub(crate) buffers: Vec<BufferFacts>,
+    pub(crate) totals: TotalFacts,
+    /// The same for people.
+    #[serde(skip)]
+    pub(crate) text: String,
+}
+
+/// A place where bytes live.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct DomainFacts {
+    pub(crate) domain: &'static str,
+    /// Whose memory; null for system memory.
+    pub(crate) device: Option<usize>,
+    pub(crate) budget: u64,
+    pub(crate) used: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct BufferFacts {
+    pub(crate) id: u64,
+    /// Null if it was given none.
+    pub(crate) name: Option<String>,
+    pub(crate) size: u64,
+    pub(crate) domain: &'static str,
+    /// Whose memory; null for system memory.
+    pub(crate) domain_device: Option<usize>,
+    pub(crate) provider: &'static str,
+    pub(crate) home: usize,
+    pub(crate) generation: u32,
+    pub(crate) revoked: bool,
+    /// Why; null if it is not.
+    pub(crate) poisoned: Option<String>,
+    pub(crate) moving: bool,
+    pub(crate) imported: bool,
+    pub(crate) handed_out: u32,
+    pub(crate) host_accesses: u32,
+    pub(crate) pins: Vec<PinFacts>,
+    pub(crate) fences: Vec<FenceFacts>,
+    pub(crate) attachments: Vec<AttachmentFacts>,
+    pub(crate) ghosts: Vec<GhostFacts>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct PinFacts {
+    /// Null for a stranger.
+    pub(crate) device: Option<usize>,
+    pub(crate) reason: String,
+    pub(crate) count: u64,
+    /// Bytes that each of them keeps in place.
+    pub(crate) bytes: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct FenceFacts {
+    pub(crate) usage: &'static str,
+    /// Null for the host.
+    pub(crate) device: Option<usize>,
+    pub(crate) on: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct AttachmentFacts {
+    pub(crate) device: usize,
+    pub(crate) device_name: String,
+    pub(crate) attached: bool,
+    pub(crate) dynamic: bool,
+    pub(crate) peer_to_peer: bool,
+    pub(crate) mapped: u32,
+}
+
+/// A place that a buffer has left, and that mappings still look at.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct GhostFacts {
+    pub(crate) generation: u32,
+    pub(crate) domain: &'static str,
+    pub(crate) mapped: Vec<MappedFacts>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct MappedFacts {
+    pub(crate) device: usize,
+    pub(crate) count: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct TotalFacts {
+    pub(crate) buffers: usize,
+    pub(crate) bytes: u64,
+    pub(crate) attachments: usize,
+    pub(crate) mappings: u64,
+    pub(crate) pins: u64,
+    pub(crate) host_accesses: u64,
+    pub(crate) fences: usize,
+    pub(crate) ghosts: usize,
+}
+
+/// The short name of a domain, and whose it is.
+fn place(domain: DomainId) -> (&'static str, Option<usize>) {
+    match domain {
+        DomainId::Vram(device) => ("vram", Some(device.index())),
+        _ => ("system", None),
+    }
+}
+
+impl From<Report> for LiveFacts {
+    fn from(report: Report) -> Self {
+        let totals = report.totals();
+        Self {
+            text: report.to_string(),
+            domains: report.domains.iter().map(DomainFacts::from).collect(),
+            buffers: report.buffers.into_iter().map(BufferFacts::from).collect(),
+            totals: TotalFacts {
+                buffers: totals.buffers,
+                bytes: totals.bytes,
+                attachments: totals.attachments,
+                mappings: totals.mappings,
+                pins: totals.pins,
+                host_accesses: totals.host_accesses,
+                fences: totals.fences,
+                ghosts: totals.ghosts,
+            },
+        }
+    }
+}
+
+impl From<&DomainReport> for DomainFacts {
+    fn from(report: &DomainReport) -> Self {
+        let (domain, device) = place(report.id);
+        Self { domain, device, budget: report.usage.budget, used: report.usage.used }
+    }
+}
+
+impl From<BufferReport> for BufferFacts {
+    fn from(report: BufferReport) -> Self {
+        let (domain, domain_device) = place(report.domain);
+        Self {
+            id: report.id,
+            name: report.name,
+            size: report.size,
+            domain,
+            domain_device,
+            provider: report.provider.name(),
+            home: report.home.index(),
+            generation: report.generation,
+            revoked: report.revoked,
+            poisoned: report.poisoned,
+            moving: report.moving,
+            imported: report.imported,
+            handed_out: report.handed_out,
+            host_accesses: report.host_accesses,
+            pins: report.pins.into_iter().map(PinFacts::from).collect(),
+            fences: report.fences.into_iter().map(FenceFacts::from).collect(),
+            attachments: report.attachments.into_iter().map(AttachmentFacts::from).collect(),
+            ghosts: report.ghosts.iter().map(GhostFacts::from).collect(),
+        }
+    }
+}
+
+impl From<PinReport> for PinFacts {
+    fn from(report: PinReport) -> Self {
+        Self {
+            device: report.device.map(|device| device.index()),
+            reason: report.reason.into_owned(),
+            count: report.count,
+            bytes: report.bytes,
+        }
+    }
+}
+
+impl From<FenceReport> for FenceFacts {
+    fn from(report: FenceReport) -> Self {
+        use peerbuf::Usage;
+        let usage = match report.usage {
+            Usage::Move => "move",
+            Usage::Write => "write",
+            Usage::Read => "read",
+            Usage::Bookkeep => "bookkeep",
+        };
+        Self { usage, device: report.device.map(|device| device.index()), on: report.on }
+    }
+}
+
+impl From<AttachmentReport> for AttachmentFacts {
+    fn from(report: AttachmentReport) -> Self {
+        Self {
+            device: report.device.index(),
+            device_name: report.device_name,
+            attached: report.attached,
+            dynamic: report.dynamic,
+            peer_to_peer: report.peer_to_peer,
+            mapped: report.mapped,
+        }
+    }
+}
+
+impl From<&GhostReport> for GhostFacts {
+    fn from(report: &GhostReport) -> Self {
+        let mapped = report.mapped.iter();
+        Self {
+            generation: report.generation,
+            domain: place(report.domain).0,
+            mapped: mapped
+                .map(|&(device, count)| MappedFacts { device: device.index(), count })
+                .collect(),
+        }
+    }
+}
