@@ -106,3 +106,102 @@ fn what_is_handed_out_or_open_stays_as_well() {
     }
     buffer.migrate(DomainId::System).expect("free again");
 }
+
+/// A limit that comes late counts what is pinned already, in the usual way and in others.
+#[test]
+fn a_quota_that_comes_late_counts_what_is_pinned() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffers: Vec<_> = (0..3).map(|_| create(&rig, &home)).collect();
+    let seats: Vec<_> =
+        buffers.iter().map(|buffer| buffer.attach(&peer).expect("a seat")).collect();
+    let mut pins: Vec<_> = seats.iter().map(|seat| seat.pin("rdma").expect("no quota")).collect();
+    pins.push(seats[0].pin("another reason").expect("no quota"));
+    let refused = |at: usize, used: u64| {
+        let error = seats[at].pin("rdma").expect_err("too much");
+        let Error::PinQuota { requested: 8192, used: told, .. } = error else { panic!("{error}") };
+        assert_eq!(told, used);
+    };
+    rig.engine().set_pin_quota(&peer, 3 * 8192).expect("our device");
+    refused(0, 4 * 8192);
+    drop(pins.pop());
+    refused(1, 3 * 8192);
+    drop(pins.remove(0));
+    let again = seats[2].pin("rdma").expect("there is room for one");
+    refused(0, 3 * 8192);
+    drop((pins, again));
+    // What one device gives up another one may not have; and all is given back.
+    let three: Vec<_> = (0..3).map(|_| seats[1].pin("rdma").expect("there is room")).collect();
+    refused(1, 3 * 8192);
+    rig.engine().set_pin_quota(&peer, u64::MAX).expect("our device");
+    drop(seats[1].pin("rdma").expect("no limit again"));
+    drop(three);
+    buffers[1].migrate(DomainId::System).expect("nobody holds it");
+}
+
+/// upstream: the rule of `dma_buf_pin` that a pinned buffer does not move, with nobody in line.
+#[test]
+fn pinning_and_moving_at_once_never_moves_what_is_pinned() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home);
+    let seat = buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("a seat");
+    let turns = if common::in_vm() { 100 } else { 400 };
+    let moves = std::thread::scope(|scope| {
+        let pinner = |reason: &'static str| {
+            let (buffer, seat) = (&buffer, &seat);
+            move || {
+                for _ in 0..turns {
+                    let pin = seat.pin(reason).expect("no quota");
+                    let (place, generation) = (buffer.domain(), buffer.generation());
+                    for _ in 0..20 {
+                        assert_eq!(buffer.generation(), generation, "pinned, and it moved");
+                        std::thread::yield_now();
+                    }
+                    assert_eq!(buffer.domain(), place);
+                    drop(pin);
+                    std::thread::yield_now();
+                }
+            }
+        };
+        // The first one's reason is the quick one.
+        let pinners = [scope.spawn(pinner("scanout")), scope.spawn(pinner("rdma"))];
+        let mut moves = 0;
+        while !pinners.iter().all(|pinner| pinner.is_finished()) {
+            for to in [DomainId::System, DomainId::Vram(home.id())] {
+                match buffer.migrate(to) {
+                    Ok(Migration::Done { .. }) => moves += 1,
+                    Ok(Migration::None) | Err(Error::Busy { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        moves
+    });
+    assert_eq!(buffer.generation(), moves);
+    assert_eq!(rig.engine().report().totals().pins, 0);
+}
+
+#[test]
+fn a_pin_outlives_everything_else() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    for reasons in [["scanout", "scanout"], ["scanout", "rdma"]] {
+        let buffer = create(&rig, &home);
+        let seat = buffer.attach(&peer).expect("a seat");
+        let [first, second] = reasons.map(|reason| seat.pin(reason).expect("no quota"));
+        drop((seat, buffer));
+        assert_eq!(first.buffer().size(), 8192);
+        drop(first);
+        assert_eq!(second.reason(), reasons[1]);
+        let buffer = second.buffer();
+        assert!(buffer.migrate(DomainId::System).is_err(), "pinned");
+        // A new seat has pins of its own.
+        let seat = buffer.attach(&peer).expect("the seat is free");
+        let third = seat.pin(reasons[1]).expect("no quota");
+        drop(second);
+        assert!(buffer.migrate(DomainId::System).is_err(), "pinned");
+        drop(third);
+        buffer.migrate(DomainId::System).expect("nobody holds it");
+    }
+}
