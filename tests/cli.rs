@@ -147,6 +147,7 @@ fn the_demo_verifies_every_ordered_pair() {
     for name in ["domain", "provider", "generation"] {
         assert_eq!(buffer[name], report[name], "{name}");
     }
+    assert_eq!((&buffer["revoked"], buffer["poisoned"].is_null()), (&false.into(), true), "{live}");
     let devices = list(&report, "devices");
     let seats: Vec<_> =
         list(buffer, "attachments").iter().map(|seat| &seat["device_name"]).collect();

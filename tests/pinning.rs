@@ -22,6 +22,22 @@ fn create(rig: &Rig, home: &Device) -> SharedBuffer {
     rig.engine().create_buffer(home, BufferDescriptor::new(8192).name("scanout")).expect("a buffer")
 }
 
+/// Moves it by itself, or as one of many.
+fn migrate(
+    rig: &Rig,
+    buffer: &SharedBuffer,
+    to: DomainId,
+    together: bool,
+) -> peerbuf::Result<Migration> {
+    if !together {
+        return buffer.migrate(to);
+    }
+    let other = create(rig, &buffer.home());
+    let mut moved = rig.engine().migrate_many(&[(buffer, to), (&other, to)]);
+    moved.pop().expect("one for each").expect("nobody holds the other one");
+    moved.pop().expect("one for each")
+}
+
 /// upstream: `ttm_bo_pin_basic`, `ttm_bo_multiple_pin_one_unpin`, `ttm_bo_validate_pinned`
 #[test]
 fn it_stays_until_the_last_pin_is_gone() {
@@ -31,9 +47,13 @@ fn it_stays_until_the_last_pin_is_gone() {
     let seat = buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("a seat");
     let pins = [(); 3].map(|()| seat.pin("scanout").expect("within the quota"));
     assert_eq!(pins[0].reason(), "scanout");
-    for pin in pins.into_iter().rev() {
-        let error = buffer.migrate(DomainId::System).expect_err("pinned");
-        assert!(matches!(error, Error::Busy { .. }), "{error}");
+    for (pin, count) in pins.into_iter().rev().zip([3, 2, 1]) {
+        for together in [false, true] {
+            let error = migrate(&rig, &buffer, DomainId::System, together).expect_err("pinned");
+            assert!(matches!(error, Error::Busy { pinned, .. } if pinned == count), "{error}");
+        }
+        // A move that was refused does not keep others from pinning.
+        drop(seat.pin("scanout").expect("within the quota"));
         assert_eq!((buffer.generation(), buffer.domain()), (0, DomainId::Vram(home.id())));
         drop(pin);
     }
@@ -162,7 +182,7 @@ impl Importer for Tempter {
 fn a_pin_that_comes_in_the_middle_of_a_move_waits_for_its_end() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
-    for usual in ["scanout", "rdma"] {
+    for (usual, together) in [("scanout", false), ("rdma", false), ("scanout", true)] {
         let buffer = create(&rig, &home);
         let (now, go) = channel();
         let (done, pinned) = channel();
@@ -180,8 +200,8 @@ fn a_pin_that_comes_in_the_middle_of_a_move_waits_for_its_end() {
                 let _ = done.send(());
                 (pin, seen)
             });
-            let moved = buffer.migrate(DomainId::System).expect("nobody held it");
-            assert_eq!(moved, Migration::Done { generation: 1 });
+            let moved = migrate(&rig, buffer, DomainId::System, together);
+            assert_eq!(moved.expect("nobody held it"), Migration::Done { generation: 1 });
             let (pin, seen) = pinner.join().expect("it pins");
             assert_eq!(seen, (1, DomainId::System), "pinned in the middle of a move");
             assert!(buffer.migrate(DomainId::Vram(home.id())).is_err(), "pinned");
@@ -214,8 +234,13 @@ fn pinning_and_moving_at_once_never_moves_what_is_pinned() {
         });
         let mut moves = 0;
         while !pinner.is_finished() {
-            for to in [DomainId::System, DomainId::Vram(home.id())] {
-                match buffer.migrate(to) {
+            for (to, together) in [
+                (DomainId::System, false),
+                (DomainId::Vram(home.id()), true),
+                (DomainId::System, true),
+                (DomainId::Vram(home.id()), false),
+            ] {
+                match migrate(&rig, &buffer, to, together) {
                     Ok(Migration::Done { .. }) => moves += 1,
                     Ok(Migration::None) | Err(Error::Busy { .. }) => {}
                     Err(error) => panic!("{error}"),

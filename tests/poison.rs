@@ -43,6 +43,7 @@ fn everything_that_would_use_the_bytes_is_refused_until_somebody_accepts_them() 
     let handles = early.view().expect("nothing has happened yet");
     let other = rig.engine().create_buffer(&home, BufferDescriptor::new(SIZE)).expect("a buffer");
     let copy = |from, to| rig.engine().copy(from, to, CopyRegion::first(64)).map(|_| ());
+    drop(seat.pin("scanout").expect("nothing has happened yet"));
 
     begin(&rig, &seat, Access::Write).fail(WHY);
     let error = buffer.host_access(Access::Read).map(|_| ()).expect_err("torn");
@@ -52,7 +53,8 @@ fn everything_that_would_use_the_bytes_is_refused_until_somebody_accepts_them() 
     assert!(is_poisoned(early.fill(1)) && is_poisoned(early.checksum()), "passes");
     assert!(is_poisoned(early.begin_access(Access::Read).map(|_| ())), "an own submission");
     assert!(is_poisoned(seat.map(Access::Read)), "map");
-    assert!(is_poisoned(seat.pin("scanout").map(|_| ())), "pin");
+    assert!(is_poisoned(seat.pin("scanout").map(|_| ())), "a pin as before");
+    assert!(is_poisoned(seat.pin("rdma").map(|_| ())), "a pin for a new reason");
     assert!(is_poisoned(buffer.attach(&peer).map(|_| ())), "attach");
     assert!(is_poisoned(buffer.host_access(Access::Write).map(|_| ())), "a write, maybe of a part");
     assert!(is_poisoned(buffer.export_foreign().map(|_| ())), "export");
@@ -63,6 +65,7 @@ fn everything_that_would_use_the_bytes_is_refused_until_somebody_accepts_them() 
     assert!(!buffer.is_poisoned());
     bytes::assert_sequence(&buffer, 3, "nothing was lost here");
     assert_eq!(early.view().expect("good again"), handles);
+    drop(seat.pin("scanout").expect("as before"));
     early.fill(5).expect("as before");
     assert!(early.verify(5).expect("a pass").is_clean());
 }

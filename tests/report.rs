@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{Rig, fill};
 use peerbuf::observe::{BufferReport, Object, PinReport};
 use peerbuf::{
-    Access, BufferDescriptor, Device, DomainId, Importer, Invalidation, Placement, SharedBuffer,
-    Usage,
+    Access, BufferDescriptor, Device, DomainId, Error, Importer, Invalidation, Placement,
+    SharedBuffer, Usage,
 };
 
 const SIZE: u64 = 8192;
@@ -226,6 +226,32 @@ fn fences_are_told_by_usage_until_they_signal() {
     assert_eq!(rig.engine().report().totals().fences, 1);
     drop(signal);
     assert_eq!(of(&rig, "frame").fences, []);
+}
+
+#[test]
+fn what_was_taken_away_or_is_torn_is_told_until_it_is_good_again() {
+    let rig = Rig::new();
+    let [home, _] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home, "frame");
+    buffer.revoke().expect("nobody holds it");
+    let told = of(&rig, "frame");
+    assert!(told.revoked && told.to_string().contains("revoked:"), "{told}");
+    buffer.rearm().expect("nobody holds it");
+    let seat = buffer.attach(&home).expect("a seat");
+    let mapping = seat.map(Access::ReadWrite).expect("mapped");
+    mapping.view().expect("it is good");
+    let (fence, signal) = rig.engine().host_fence();
+    mapping.begin_access(Access::Write).expect("current").end(fence);
+    let told = of(&rig, "frame");
+    assert!(!told.revoked && told.poisoned.is_none(), "{told}");
+    signal.fail("the disk is full");
+    let told = of(&rig, "frame");
+    let cause = told.poisoned.as_deref().expect("it was told");
+    assert!(cause.contains("the disk is full") && told.to_string().contains(cause), "{told}");
+    assert_eq!(told.fences, [], "nobody waits for what has failed");
+    assert!(matches!(mapping.view(), Err(Error::Poisoned { .. })), "the report has found it");
+    buffer.accept_content();
+    assert_eq!(of(&rig, "frame").poisoned, None);
 }
 
 #[test]

@@ -61,6 +61,7 @@ fn everybody_is_told_once_and_everything_is_refused_until_it_is_armed_again() {
     let mut mapping = fixed.map(Access::ReadWrite).expect("mapped");
     let other = rig.engine().create_buffer(&home, BufferDescriptor::new(SIZE)).expect("a buffer");
     let copy = |from, to| rig.engine().copy(from, to, CopyRegion::first(64)).map(|_| ());
+    drop(fixed.pin("usual").expect("no limit"));
 
     std::thread::scope(|scope| {
         let revoker = scope.spawn(|| buffer.revoke());
@@ -74,6 +75,7 @@ fn everybody_is_told_once_and_everything_is_refused_until_it_is_armed_again() {
         assert!(is_revoked(fixed.remap(&mut mapping)), "remap");
         assert!(is_revoked(fixed.map(Access::Read)) && is_revoked(moving.map(Access::Read)), "map");
         assert!(is_revoked(moving.pin("late").map(|_| ())), "pin");
+        assert!(is_revoked(fixed.pin("usual").map(|_| ())), "a pin as before");
         assert!(is_revoked(buffer.attach(&peer).map(|_| ())), "attach");
         assert!(is_revoked(buffer.host_access(Access::Read).map(|_| ())), "host access");
         assert!(is_revoked(buffer.export_foreign().map(|_| ())), "export");
@@ -92,6 +94,7 @@ fn everybody_is_told_once_and_everything_is_refused_until_it_is_armed_again() {
     buffer.rearm().expect("nor now");
     assert!(!buffer.is_revoked());
     bytes::assert_sequence(&buffer, 4, "after all that");
+    drop(fixed.pin("usual").expect("as before"));
     fixed.map(Access::Write).and_then(|mapping| mapping.fill(6)).expect("the same seats");
     let seen = moving.map(Access::Read).and_then(|mapping| mapping.verify(6)).expect("a pass");
     assert!(seen.is_clean(), "{seen:?}");
