@@ -111,8 +111,9 @@ impl BufferInner {
         loop {
             let mut state = self.lock_idle(Usage::Move, |_| true)?;
             self.own(&mut state)?;
-            // Scrubbing may have been left to a device.
+            // Scrubbing may have been left to a device, and may be over by now, well or not.
             if state.fences.pending(Usage::Move).is_empty() {
+                self.check_usable(&mut state)?;
                 return Ok(state);
             }
         }
