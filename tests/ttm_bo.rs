@@ -145,7 +145,7 @@ fn pins_nest() {
             .iter()
             .enumerate()
             .map(|(at, reason)| {
-                let pin = seats[at % 2].pin(reason).expect("no quota");
+                let pin = seats[at % 2].pin(*reason).expect("no quota");
                 assert_eq!(pins(engine), at as u64 + 1);
                 pin
             })
