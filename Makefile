@@ -10,7 +10,7 @@ SOAK_VM := 5
 LONG := matrix shadow torture move_faults
 
 .DEFAULT_GOAL := help
-.PHONY: help demo devices test test-native vm soak lint figures clean-deps
+.PHONY: help demo devices test test-native model vm soak lint figures clean-deps
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -25,19 +25,27 @@ devices: ## the devices here, and which route leads from each to each
 	@$(CARGO) build $(LOCKED) --release
 	@$(CARGO) run $(LOCKED) --release --quiet -- devices
 
-test: ## everything: test-native, then vm
+test: ## everything: test-native, model, then vm
 	@.ci/setup test
 	@$(MAKE) --no-print-directory test-native
+	@$(MAKE) --no-print-directory model
 	@$(MAKE) --no-print-directory vm
 
 test-native: ## the tests on this machine's Vulkan drivers (no setup)
 	$(CARGO) test $(LOCKED)
+
+# With a target of its own, so that neither build undoes the other, and build scripts are made once.
+MODEL := --no-default-features --lib --target $$(rustc --print host-tuple)
+model: export RUSTFLAGS := --cfg peerbuf_shuttle
+model: ## locks, fences and the move in thousands of interleavings (no setup)
+	$(CARGO) test $(LOCKED) $(MODEL) -- model::
 
 vm: ## the tests in a virtual machine, over real dma-bufs (no setup)
 	.ci/vm
 
 soak: ## the long tests, some 15 minutes; in the virtual machine too if it is there (no setup)
 	SOAK=$(SOAK) $(CARGO) test $(LOCKED) $(LONG:%=--test %)
+	SOAK=$(SOAK) $(MAKE) --no-print-directory model
 	@if [ -e target/deps/kernel/vmlinuz ]; then \
 		SOAK=$(SOAK_VM) VM_TESTS="$(LONG)" VM_TIMEOUT=1800 VM_TEST_TIMEOUT=900 .ci/vm; \
 	else \
@@ -48,6 +56,7 @@ lint: ## formatting, clippy with and without the program, documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) --all-targets --no-default-features -- -D warnings
+	RUSTFLAGS="--cfg peerbuf_shuttle" $(CARGO) clippy $(LOCKED) --profile test $(MODEL) -- -D warnings
 	$(CARGO) build $(LOCKED) --lib --no-default-features
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps
 

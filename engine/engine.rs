@@ -81,7 +81,7 @@ impl fmt::Debug for EngineDescriptor {
 /// Devices take part until the engine, the last buffer and the last [`Device`] handle are gone.
 #[derive(Debug)]
 pub struct Engine {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     adapters: Vec<Adapter>,
     /// `None` if every device is adopted.
     _instance: Option<Arc<Instance>>,

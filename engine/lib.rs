@@ -90,6 +90,8 @@ mod engine;
 mod error;
 mod members;
 pub mod memory;
+#[cfg(all(test, peerbuf_shuttle))]
+mod model;
 pub mod observe;
 pub mod sync;
 pub mod transfer;

@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use super::shared::BufferInner;
 use crate::error::Result;
 use crate::memory::dma_buf;
+use crate::sync::primitive::Mutex;
 
 /// Buffers by the identity (device and inode) of what they exported. Never by fd number: those are
 /// reused (hgaiser/moonshine#137).

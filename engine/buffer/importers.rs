@@ -5,11 +5,11 @@
 //! *are revoked* (`drivers/vfio/pci/vfio_pci_dmabuf.c`).
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::access::Access;
 use super::importer::{Importer, Invalidation, InvalidationCause};
 use crate::sync::Fence;
+use crate::sync::primitive::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Rebuilds at its next use: it is told, notes it, and whoever uses the buffer next looks.
 ///

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use ash::vk;
@@ -24,6 +23,7 @@ use crate::memory::{
     Backing, Content, DomainId, DomainKind, Placement, Provider, SLOT_ALIGN, Take, zero_by_host,
 };
 use crate::observe::Object;
+use crate::sync::primitive::atomic::{AtomicU16, Ordering};
 use crate::sync::{Fence, Fences, Guard, Reservation, Retired, Usage};
 use crate::transfer::{self, Refusal, RefusalReason, Route, Span};
 

@@ -1,6 +1,6 @@
 //! A buffer's generation, whether its bytes are in place, and whether it may be used at all, in one word.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::primitive::atomic::{AtomicU32, Ordering};
 
 /// What a mapping compares itself with. One word, so that finding a mapping to be good is one load and
 /// one comparison, without a lock.

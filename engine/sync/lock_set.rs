@@ -97,6 +97,12 @@ impl<'a, T> LockSet<'a, T> {
         unsafe { &mut *self.held[index.0].value() }
     }
 
+    /// The number of its ticket: smaller is older.
+    #[cfg(all(test, peerbuf_shuttle))]
+    pub(crate) fn age(&self) -> u64 {
+        self.claim.age
+    }
+
     fn take(&mut self, reservation: &'a Reservation<T>) -> Result<(), Refused> {
         self.claim.holding = !self.held.is_empty();
         reservation.acquire(self.queues, self.claim, self.end)?;

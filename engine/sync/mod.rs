@@ -25,7 +25,7 @@ mod event;
 mod fence;
 mod fences;
 mod lock_set;
-mod primitive;
+pub(crate) mod primitive;
 mod reservation;
 mod retire;
 mod sync_file;

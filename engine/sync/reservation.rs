@@ -14,13 +14,14 @@
 //! kernel commit 95ccb0f3bdc4).
 #![expect(unsafe_code, reason = "a lock hands out references to what it protects")]
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
-use super::primitive::{Arc, AtomicU64, Condvar, Mutex, Ordering, lock, wait_until, yield_now};
+use super::primitive::atomic::{AtomicU64, Ordering};
+use super::primitive::{Arc, Condvar, Mutex, YIELDS, lock, thread_local, wait_until, yield_now};
 
 /// What a reservation protects, and who has it.
 ///
@@ -43,7 +44,7 @@ const AGE_SHIFT: u32 = 2;
 /// Who asks for a lock: how old it is, and whether it can be told to let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
-    age: u64,
+    pub(super) age: u64,
     alone: bool,
     /// Whether it holds other locks of its set: only then can waiting close a cycle.
     pub(super) holding: bool,
@@ -195,8 +196,7 @@ impl<T> Reservation<T> {
     #[cold]
     fn acquire_slow(&self, queues: &WaitQueues, claim: Claim, end: Instant) -> Result<(), Refused> {
         // Reservations are held for microseconds: often it is free again before sleeping pays.
-        const YIELDS: u32 = 3;
-        for _ in 0..YIELDS {
+        for () in std::iter::repeat_n((), YIELDS) {
             yield_now();
             if self.try_acquire(claim) {
                 return Ok(());
@@ -286,6 +286,23 @@ impl<T> Reservation<T> {
     }
 }
 
+/// What models look at in the end.
+#[cfg(all(test, peerbuf_shuttle))]
+impl WaitQueues {
+    /// How many are in line.
+    pub(crate) fn sleepers(&self) -> usize {
+        self.buckets.iter().map(|line| lock(line).len()).sum()
+    }
+}
+
+#[cfg(all(test, peerbuf_shuttle))]
+impl<T> Reservation<T> {
+    /// Whether it is free and nobody waits for it.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == 0
+    }
+}
+
 impl Waiter {
     /// `None` when the bound of the wait is over.
     fn wait(&self, end: Instant) -> Option<Verdict> {
@@ -367,14 +384,14 @@ impl<T> fmt::Debug for Reservation<T> {
 
 thread_local! {
     /// How many reservations this thread holds.
-    static HELD: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    static HELD: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Waiting for a single reservation while holding another one is the deadlock that sets are for; debug
 /// builds check it on the uncontended path too (kernel: `might_lock`, lockdep).
 pub(super) fn assert_nothing_held() {
     debug_assert_eq!(
-        HELD.get(),
+        HELD.with(Cell::get),
         0,
         "a reservation is taken while another one is held; lock them together in a LockSet"
     );
@@ -382,12 +399,12 @@ pub(super) fn assert_nothing_held() {
 
 pub(super) fn note_held() {
     if cfg!(debug_assertions) {
-        HELD.set(HELD.get() + 1);
+        HELD.with(|held| held.set(held.get() + 1));
     }
 }
 
 pub(super) fn note_released(count: u32) {
     if cfg!(debug_assertions) {
-        HELD.set(HELD.get() - count);
+        HELD.with(|held| held.set(held.get() - count));
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Kernel counterparts: TTM's delayed delete and ghost objects (`ttm_bo_delayed_delete`).
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::fences::{Fences, Usage};
+use super::primitive::Mutex;
+use super::primitive::atomic::{AtomicUsize, Ordering};
 use crate::memory::Backing;
 use crate::memory::staging::StagingBuffer;
 

@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "pipelines, descriptors and dispatches on a live device")]
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use ash::vk;
@@ -16,6 +16,7 @@ use crate::device::{DeviceInner, Waits};
 use crate::error::{Error, Result};
 use crate::memory::staging::{Direction, Staging, StagingBuffer};
 use crate::sync::Fence;
+use crate::sync::primitive::Mutex;
 
 /// What a verifying pass found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
