@@ -34,21 +34,36 @@ impl SharedBuffer {
     /// [`Error::Busy`] while it is pinned, under host access, mapped statically, or handed out;
     /// [`Error::Unreachable`] if somebody attached cannot reach it there; [`Error::OutOfMemory`],
     /// [`Error::FdLimit`], [`Error::Timeout`], [`Error::DeviceLost`], [`Error::Revoked`],
-    /// [`Error::Poisoned`];
-    /// [`Error::Unsupported`] for a stranger's memory; [`Error::ForeignEngine`] for a device that does not take part. None of them
-    /// changes anything, except that a move in two hops may end after the first.
+    /// [`Error::Poisoned`]; [`Error::Unsupported`] for a stranger's memory; [`Error::ForeignEngine`] for a
+    /// device that does not take part. None of them changes anything, except that a move in two hops may end after the first.
     ///
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "ttm_bo_validate")]
     pub fn migrate(&self, to: DomainId) -> Result<Migration> {
+        self.move_to(|now| (now != to).then_some(to))
+    }
+
+    /// Moves the buffer to other memory of the place where it is: out of a slab that is to become empty, or
+    /// away from an fd that was handed out, once that guard is gone. Importers are told as for any move.
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedBuffer::migrate`].
+    ///
+    /// Locks: the reservation, but not while waiting.
+    pub fn relocate(&self) -> Result<Migration> {
+        self.move_to(Some)
+    }
+
+    /// Moves it to what `choose` makes of where it is.
+    fn move_to(&self, choose: impl Fn(DomainId) -> Option<DomainId>) -> Result<Migration> {
         let buffer = &self.0;
         // Each turn ends with a move or an error, unless somebody else was faster.
         const TURNS: u32 = 100;
         for _ in 0..TURNS {
             buffer.check_not_revoked()?;
-            if buffer.lock().backing.domain() == to {
-                return Ok(Migration::None);
-            }
+            let now = buffer.lock().backing.domain();
+            let Some(to) = choose(now) else { return Ok(Migration::None) };
             let home = home_at(buffer, to)?;
             let moved = match Plan::new(buffer, &home, to.kind())? {
                 Some(plan) => relocate::relocate(buffer, &home, &plan.seats, plan.new)?,
@@ -97,7 +112,11 @@ impl<'a> Plan<'a> {
         buffer.core.retire.collect();
         let accept = |provider| seats.all_take(provider);
         let new = buffer.core.allocate(home, placement, buffer.size, false, accept)?;
-        let new = new.ok_or_else(|| buffer.unreachable(home, &seats))?;
+        let new = new.ok_or_else(|| {
+            let stranded = seats.stranded(kind).map(|device| buffer.core.find(device));
+            let stranded = stranded.and_then(Result::ok);
+            buffer.unreachable(stranded.as_ref().unwrap_or(home), &seats)
+        })?;
         Ok(Some(Self { buffer, home: Arc::clone(home), seats, new }))
     }
 }

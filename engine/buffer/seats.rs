@@ -116,6 +116,15 @@ impl Seats {
         takes[self.guests.iter().position(|other| *other == guest)?]
     }
 
+    /// Somebody who can take in no memory of that kind, if nothing suits all.
+    pub(super) fn stranded(&self, kind: DomainKind) -> Option<DeviceId> {
+        let takes_none = |&at: &usize| {
+            let mut rows = self.rows.iter().filter(|(of, _)| of.domain().kind() == kind);
+            rows.all(|(_, takes)| takes[at].is_none())
+        };
+        (0..self.guests.len()).find(takes_none).map(|at| self.guests[at].device)
+    }
+
     /// Whether everybody can take in memory of `provider`.
     pub(super) fn all_take(&self, provider: Provider) -> bool {
         self.rows.iter().any(|(of, takes)| *of == provider && takes.iter().all(Option::is_some))

@@ -1,14 +1,18 @@
-//! `peerbuf demo`: one buffer, every device writes it, every other one checks it.
+//! `peerbuf demo`: one buffer, every device writes it, every other one checks it; first where it is, then
+//! while it moves.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use peerbuf::{
-    Access, AdapterSelector, Attachment, BufferDescriptor, DomainKind, Mapping, SharedBuffer,
+    Access, AdapterSelector, Attachment, BufferDescriptor, DomainKind, Mapping, Refault,
+    SharedBuffer,
 };
 
 use crate::lineup::Lineup;
+use crate::moving::Cast;
 use crate::report::{DemoReport, DeviceFacts, PairResult, SCHEMA, UnusableFacts};
 use crate::size::Size;
 use crate::{Outcome, Result, output, show};
@@ -22,15 +26,27 @@ pub(crate) fn run(selected: &[AdapterSelector], size: Size, json: bool) -> Resul
         .create_buffer(&lineup.devices[0], BufferDescriptor::new(size.bytes()).name("demo"))?;
     // Everybody sits down before anybody maps: the buffer may have to move to where all can reach it,
     // and mapped it cannot.
-    let seats = attach_all(&lineup, &buffer)?;
-    let mappings = map_all(&seats)?;
-    let results = share(&mappings, size, &progress(size, mappings.len(), json))?;
+    let importers: Vec<_> = lineup.devices.iter().map(|_| Arc::new(Refault::new())).collect();
+    let seats = attach_all(&lineup, &buffer, &importers)?;
+    let mut mappings = map_all(&seats)?;
+    let progress = progress(size, mappings.len(), json);
+    let first_seed = fresh_seed();
+    let results = share(&mappings, first_seed, size, &progress)?;
+    let (devices, importers) = (&lineup.devices, &importers[..]);
+    let cast = Cast { buffer: &buffer, devices, seats: &seats, importers };
+    // CAST: no more devices than an engine takes.
+    let moving =
+        cast.run(&mut mappings, first_seed.wrapping_add(devices.len() as u32), &progress)?;
+    progress.finish_and_clear();
     let report = DemoReport {
         schema: SCHEMA,
         size: size.bytes(),
         pairs: results.len(),
-        bytes_verified: results.iter().map(|pair| pair.bytes_verified).sum(),
-        mismatches: results.iter().map(|pair| pair.mismatches).sum(),
+        bytes_verified: moving.bytes_verified
+            + results.iter().map(|pair| pair.bytes_verified).sum::<u64>(),
+        mismatches: moving.mismatches + results.iter().map(|pair| pair.mismatches).sum::<u64>(),
+        moves: moving.moves,
+        callbacks: moving.callbacks,
         domain: match buffer.domain().kind() {
             DomainKind::Vram => "vram",
             DomainKind::System => "system",
@@ -40,6 +56,7 @@ pub(crate) fn run(selected: &[AdapterSelector], size: Size, json: bool) -> Resul
         seconds: start.elapsed().as_secs_f64(),
         devices: DeviceFacts::of_all(&lineup.devices),
         results,
+        moving,
         report: lineup.engine.report().into(),
         unusable: UnusableFacts::of_all(&lineup.unusable),
     };
@@ -48,7 +65,8 @@ pub(crate) fn run(selected: &[AdapterSelector], size: Size, json: bool) -> Resul
     } else {
         output::print(&show::demo(&report))?;
     }
-    Ok(Outcome::of(report.mismatches == 0))
+    let told = report.moving.callbacks == report.moving.callbacks_expected;
+    Ok(Outcome::of(report.mismatches == 0 && told))
 }
 
 /// The bound of one wait: even a software device on a busy machine moves 8 MiB in a second.
@@ -56,8 +74,15 @@ fn timeout(size: Size) -> Duration {
     Duration::from_secs(10 + size.bytes() / (8 << 20))
 }
 
-fn attach_all(lineup: &Lineup, buffer: &SharedBuffer) -> Result<Vec<Attachment>> {
-    lineup.devices.iter().map(|device| Ok(buffer.attach(device)?)).collect()
+fn attach_all(
+    lineup: &Lineup,
+    buffer: &SharedBuffer,
+    importers: &[Arc<Refault>],
+) -> Result<Vec<Attachment>> {
+    let pairs = lineup.devices.iter().zip(importers);
+    pairs
+        .map(|(device, importer)| Ok(buffer.attach_dynamic(device, Arc::clone(importer) as _)?))
+        .collect()
 }
 
 fn map_all(seats: &[Attachment]) -> Result<Vec<Mapping>> {
@@ -65,9 +90,13 @@ fn map_all(seats: &[Attachment]) -> Result<Vec<Mapping>> {
 }
 
 /// Each device writes, each other one checks.
-fn share(mappings: &[Mapping], size: Size, progress: &ProgressBar) -> Result<Vec<PairResult>> {
+fn share(
+    mappings: &[Mapping],
+    first_seed: u32,
+    size: Size,
+    progress: &ProgressBar,
+) -> Result<Vec<PairResult>> {
     let mut results = Vec::new();
-    let first_seed = fresh_seed();
     for ((from, writer), turn) in mappings.iter().enumerate().zip(0..) {
         progress.set_message(format!("{from} writes"));
         // Another pattern at each turn, so that nobody can pass with what was there before.
@@ -89,7 +118,6 @@ fn share(mappings: &[Mapping], size: Size, progress: &ProgressBar) -> Result<Vec
             });
         }
     }
-    progress.finish_and_clear();
     Ok(results)
 }
 
@@ -110,11 +138,11 @@ fn progress(size: Size, devices: usize, json: bool) -> ProgressBar {
     if json {
         return ProgressBar::hidden();
     }
-    // One fill and `devices - 1` verifications for each device.
-    let passes = (devices * devices) as u64;
+    // One fill and `devices - 1` verifications for each device, twice.
+    let passes = 2 * (devices * devices) as u64;
     let total = size.bytes().saturating_mul(passes);
     let style = ProgressStyle::with_template(
-        "{msg:12} {bar:40} {binary_bytes} of {binary_total_bytes}, {eta} left",
+        "{msg:18} {bar:40} {binary_bytes} of {binary_total_bytes}, {eta} left",
     );
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
     bar.with_style(style.expect("the template is well-formed"))

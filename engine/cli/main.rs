@@ -9,6 +9,7 @@ mod devices;
 mod failure;
 mod lineup;
 mod live;
+mod moving;
 mod output;
 mod report;
 mod show;
@@ -41,12 +42,16 @@ enum Command {
                             one has none, 2 for an error."
     )]
     Devices(Options),
-    /// Shares one buffer among all devices: each writes it, and each other one checks every word.
+    /// Shares one buffer among all devices, and moves it around while all of them use it.
     ///
     /// Each device fills the buffer with a fresh pattern, through a mapping of its own. Then each
-    /// other device compares every word with what it should be.
-    #[command(after_help = "Exit status: 0 if every byte was right, 1 if one was wrong, 2 for an \
-                            error.")]
+    /// other device compares every word with what it should be. Then the same again, while the buffer
+    /// moves all the time: to system memory, and into every device's own memory where all can follow;
+    /// every importer is called back at each move, and maps the new place.
+    #[command(
+        after_help = "Exit status: 0 if every byte was right and every importer was told of \
+                            every move, 1 if not, 2 for an error."
+    )]
     Demo {
         #[command(flatten)]
         options: Options,

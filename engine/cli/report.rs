@@ -31,10 +31,14 @@ pub(crate) struct DemoReport {
     pub(crate) size: u64,
     /// Ordered pairs of writer and reader.
     pub(crate) pairs: usize,
-    /// Bytes that were compared, over all pairs.
+    /// Bytes that were compared, over all pairs, standing still and moving.
     pub(crate) bytes_verified: u64,
-    /// 32-bit words that were wrong, over all pairs.
+    /// 32-bit words that were wrong, likewise.
     pub(crate) mismatches: u64,
+    /// How often it moved while all devices used it.
+    pub(crate) moves: u64,
+    /// How often importers were told meanwhile; `moves` times the number of devices, if all is well.
+    pub(crate) callbacks: u64,
     /// Where the buffer lived: `vram` of its home device, or `system`.
     pub(crate) domain: &'static str,
     pub(crate) provider: &'static str,
@@ -43,6 +47,7 @@ pub(crate) struct DemoReport {
     pub(crate) seconds: f64,
     pub(crate) devices: Vec<DeviceFacts>,
     pub(crate) results: Vec<PairResult>,
+    pub(crate) moving: MovingFacts,
     /// What there was and who used it, when all was done and the buffer still alive.
     pub(crate) report: LiveFacts,
     pub(crate) unusable: Vec<UnusableFacts>,
@@ -143,6 +148,34 @@ pub(crate) struct PairResult {
     pub(crate) first_mismatch: Option<u64>,
     pub(crate) fill_seconds: f64,
     pub(crate) verify_seconds: f64,
+}
+
+/// What happened while the buffer moved.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct MovingFacts {
+    pub(crate) moves: u64,
+    pub(crate) callbacks: u64,
+    pub(crate) callbacks_expected: u64,
+    /// Where it has been, and how often it came there.
+    pub(crate) places: Vec<PlaceFacts>,
+    /// Where it could not go.
+    pub(crate) refused: Vec<RefusedFacts>,
+    pub(crate) bytes_verified: u64,
+    pub(crate) mismatches: u64,
+}
+
+/// A place: `system`, `vram N` for the memory of device N, or `other memory of the same place`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct PlaceFacts {
+    pub(crate) place: String,
+    pub(crate) moves: u64,
+}
+
+/// A place that was no place for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct RefusedFacts {
+    pub(crate) place: String,
+    pub(crate) reason: String,
 }
 
 impl DeviceFacts {

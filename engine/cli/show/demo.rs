@@ -17,15 +17,12 @@ pub(crate) fn demo(report: &DemoReport) -> String {
     text.unusable(&report.unusable);
     text.line(format_args!("\n{}", results(report)));
     let place = if report.domain == "vram" { "the memory of device 0" } else { "system memory" };
-    let moved = match report.generation {
-        0 => "where it was created".to_owned(),
-        n => format!("after {n} {}, to where all can reach it", plural(n, "move")),
-    };
     text.line(format_args!(
         "Each rate is that of one pass; the first fill also pays for the first touch of fresh memory."
     ));
+    moving(&mut text, report);
     text.line(format_args!(
-        "\nThe buffer is in {place} ({}), generation {}: {moved}.",
+        "At the end the buffer is in {place} ({}), generation {}.",
         report.provider, report.generation,
     ));
     text.line(format_args!(
@@ -43,6 +40,34 @@ pub(crate) fn demo(report: &DemoReport) -> String {
         report.report.text.trim_end()
     ));
     text.0
+}
+
+/// What happened while it moved.
+fn moving(text: &mut Text, report: &DemoReport) {
+    let moving = &report.moving;
+    text.line(format_args!(
+        "\nMoved {} {} while all devices used it: {} of {} callbacks.",
+        moving.moves,
+        plural(moving.moves, "time"),
+        moving.callbacks,
+        moving.callbacks_expected,
+    ));
+    for place in &moving.places {
+        text.line(format_args!("  {} × to {}", place.moves, spelled(&place.place)));
+    }
+    for refused in &moving.refused {
+        // The whole list of routes is in the JSON, and in `peerbuf devices`.
+        let reason = refused.reason.split("; ").next().unwrap_or_default();
+        text.line(format_args!("  not to {}: {reason}", spelled(&refused.place)));
+    }
+}
+
+fn spelled(place: &str) -> String {
+    match place.strip_prefix("vram ") {
+        Some(device) => format!("the memory of device {device}"),
+        None if place == "system" => "system memory".into(),
+        None => place.into(),
+    }
 }
 
 fn results(report: &DemoReport) -> Table {
@@ -80,7 +105,7 @@ mod tests {
     use super::super::tests::{check, device};
     use super::*;
     use crate::live::{LiveFacts, TotalFacts};
-    use crate::report::SCHEMA;
+    use crate::report::{MovingFacts, PlaceFacts, RefusedFacts, SCHEMA};
 
     #[test]
     fn wrong_words_are_not_overlooked() {
@@ -101,10 +126,21 @@ mod tests {
             mismatches: 3,
             domain: "vram",
             provider: "dma_buf",
+            moves: 0,
+            callbacks: 0,
             generation: 0,
             seconds: 1.0,
             devices: vec![device(0, 0), device(1, 1)],
             results: vec![pair(0, 1, 0, None), pair(1, 0, 3, Some(256))],
+            moving: MovingFacts {
+                moves: 3,
+                callbacks: 5,
+                callbacks_expected: 6,
+                places: vec![PlaceFacts { place: "system".into(), moves: 3 }],
+                refused: vec![RefusedFacts { place: "vram 1".into(), reason: "full".into() }],
+                bytes_verified: 0,
+                mismatches: 0,
+            },
             report: LiveFacts {
                 domains: vec![],
                 buffers: vec![],
@@ -117,6 +153,9 @@ mod tests {
         check(&text, &["  demo"]);
         check(&text, &["1 → 0", "3, the first at byte 256"]);
         check(&text, &["in the memory of device 0 (dma_buf)", "generation 0"]);
+        check(&text, &["Moved 3 times", "5 of 6 callbacks"]);
+        check(&text, &["3 × to system memory"]);
+        check(&text, &["not to the memory of device 1: full"]);
         check(&text, &["8 KiB verified over 2 ordered pairs", "3 wrong words."]);
         report.mismatches = 1;
         check(&demo(&report), &["1 wrong word."]);
