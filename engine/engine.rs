@@ -308,8 +308,9 @@ impl Engine {
     }
 
     /// Calls `callback` when `fence` signals, or its work fails: for executors that do not block. It runs on
-    /// whatever thread finds out, possibly this one, and must not wait for anything. `None` if the fence
-    /// had signalled already; then the callback has been called.
+    /// whatever thread finds out, possibly this one; it must not wait for anything, and not own the last
+    /// handle of an engine, a buffer or a device. It is called, too, when the engine goes first. `None` if
+    /// the fence had signalled already; then the callback has been called.
     ///
     /// # Errors
     ///

@@ -1,14 +1,15 @@
 //! Fences that come from strangers and go to them: as sync files, through the dma-buf's own reservation.
-#![expect(unsafe_code, reason = "commands of the test's own; importing what the test has exported")]
+#![expect(unsafe_code, reason = "importing what the test has exported")]
 
 mod common;
 
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use common::commands::{copy, fill};
 use common::{Rig, bytes, needs_dma_buf};
 use peerbuf::{
-    Access, Attachment, BufferDescriptor, Device, Engine, Error, Fence, Mapping, Placement, Scope,
+    Access, Attachment, BufferDescriptor, Device, Engine, Error, Fence, Mapping, Placement,
     SharedBuffer,
 };
 
@@ -24,21 +25,6 @@ fn create(engine: &Engine, device: &Device, size: u64) -> (SharedBuffer, Attachm
     (buffer, seat, mapping)
 }
 
-fn fill(engine: &Engine, device: &Device, mapping: &Mapping, word: u32) -> Fence {
-    let fence = engine.submit(device, |submission| {
-        let view = submission.uses(mapping, Access::Write, Scope::TRANSFER)?;
-        let raw = device.raw();
-        let record = move |commands| {
-            // SAFETY: a live buffer, and a range that is the mapping's.
-            unsafe { raw.cmd_fill_buffer(commands, view.buffer, view.offset, view.size, word) };
-        };
-        // SAFETY: it records one valid command on what was declared.
-        unsafe { submission.record(record) };
-        Ok(())
-    });
-    fence.expect("a submission")
-}
-
 fn assert_words(buffer: &SharedBuffer, word: u32, what: &str) {
     let expected: Vec<u8> = word.to_ne_bytes().into_iter().cycle().take(SIZE as usize).collect();
     bytes::assert_same(&bytes::read(buffer), &expected, what);
@@ -49,7 +35,7 @@ fn a_fence_becomes_a_file_and_a_fence_again() {
     let rig = Rig::new();
     let Some(device) = rig.lavapipe() else { return };
     let (_buffer, _seat, mapping) = create(rig.engine(), &device, LARGE);
-    let fence = fill(rig.engine(), &device, &mapping, 1);
+    let fence = fill(rig.engine(), &device, &mapping, 1).expect("a submission");
     match fence.to_sync_file() {
         Ok(file) => {
             let again = Fence::from_sync_file(file).expect("a sync file");
@@ -98,28 +84,12 @@ fn strangers_wait_for_us_and_we_for_them() {
         let what = format!("turn {turn}");
         let (engine, device) = engines[writer];
         // Something that takes a while, so that there is something to wait for.
-        fill(engine, device, &larges[writer].2, turn);
-        fill(engine, device, buffers[writer].1, turn + 1);
+        fill(engine, device, &larges[writer].2, turn).expect("a submission");
+        fill(engine, device, buffers[writer].1, turn + 1).expect("a submission");
         buffers[writer].0.export_foreign_fences().expect("entered into the dma-buf");
         buffers[reader].0.import_foreign_fences().expect("and found there");
         let (engine, device) = engines[reader];
-        let copied = engine.submit(device, |submission| {
-            let from = submission.read(buffers[reader].1)?;
-            let to = submission.write(&copies[reader].2)?;
-            let record = move |commands| {
-                let region = [ash::vk::BufferCopy {
-                    src_offset: from.offset,
-                    dst_offset: to.offset,
-                    size: SIZE,
-                }];
-                let raw = device.raw();
-                // SAFETY: live buffers, ranges of two mappings.
-                unsafe { raw.cmd_copy_buffer(commands, from.buffer, to.buffer, &region) };
-            };
-            // SAFETY: as in `fill`.
-            unsafe { submission.record(record) };
-            Ok(())
-        });
+        let copied = copy(engine, device, buffers[reader].1, &copies[reader].2);
         copied.expect("a submission").wait(LONG).expect(&what);
         assert_words(&copies[reader].0, turn + 1, &what);
         // The reader is done, and the writer learns of it likewise.

@@ -61,7 +61,7 @@ fn everything_that_would_use_the_bytes_is_refused_until_somebody_accepts_them() 
     assert!(is_poisoned(copy(&buffer, &other)) && is_poisoned(copy(&other, &buffer)), "copies");
     assert!(buffer.is_poisoned() && !other.is_poisoned());
 
-    buffer.accept_content();
+    buffer.accept_content().expect("nothing is under way");
     assert!(!buffer.is_poisoned());
     bytes::assert_sequence(&buffer, 3, "nothing was lost here");
     assert_eq!(early.view().expect("good again"), handles);
@@ -88,7 +88,7 @@ fn whoever_looks_first_finds_it() {
         begin(&rig, &seat, Access::ReadWrite).fail(WHY);
         assert!(is_poisoned(look(&buffer, &seat)), "{what}");
         assert_eq!((buffer.generation(), buffer.domain()), (0, DomainId::Vram(home.id())));
-        buffer.accept_content();
+        buffer.accept_content().expect("nothing is under way");
         look(&buffer, &seat).unwrap_or_else(|error| panic!("{what}: {error}"));
     }
     let buffer = create(&rig, &home);
@@ -96,7 +96,7 @@ fn whoever_looks_first_finds_it() {
     let mapping = seat.map(Access::ReadWrite).expect("mapped");
     begin(&rig, &seat, Access::Write).fail(WHY);
     assert!(is_poisoned(mapping.verify(1)), "a pass");
-    buffer.accept_content();
+    buffer.accept_content().expect("nothing is under way");
     let submit = || rig.engine().submit(&peer, |s| s.read(&mapping).map(|_| ()));
     submit().expect("accepted");
     begin(&rig, &seat, Access::Write).fail(WHY);
@@ -174,7 +174,7 @@ fn what_is_torn_does_not_move() {
         assert!(is_poisoned(mover.join().expect("no panic")));
     });
     assert_eq!((buffer.generation(), buffer.domain()), (0, place));
-    buffer.accept_content();
+    buffer.accept_content().expect("nothing is under way");
     buffer.migrate(DomainId::System).expect("known to be what it is");
     bytes::assert_sequence(&buffer, 1, "in the new place");
     drop(seat);
@@ -197,7 +197,7 @@ fn it_can_be_revoked_and_is_still_poisoned_afterwards() {
     assert!(matches!(error, Error::Revoked { .. }), "{error}");
     buffer.rearm().expect("nobody holds it");
     assert!(is_poisoned(seat.map(Access::Read)));
-    buffer.accept_content();
+    buffer.accept_content().expect("nothing is under way");
     seat.map(Access::Read).expect("mapped");
 }
 
@@ -255,7 +255,7 @@ fn it_is_said_loudly_and_once() {
                 assert!(is_poisoned(seat.map(Access::Read)));
             }
             assert_eq!(errors.0.load(Ordering::Relaxed), times);
-            buffer.accept_content();
+            buffer.accept_content().expect("nothing is under way");
         }
     });
 }

@@ -250,7 +250,7 @@ fn what_was_taken_away_or_is_torn_is_told_until_it_is_good_again() {
     assert!(cause.contains("the disk is full") && told.to_string().contains(cause), "{told}");
     assert_eq!(told.fences, [], "nobody waits for what has failed");
     assert!(matches!(mapping.view(), Err(Error::Poisoned { .. })), "the report has found it");
-    buffer.accept_content();
+    buffer.accept_content().expect("nothing is under way");
     assert_eq!(of(&rig, "frame").poisoned, None);
 }
 

@@ -1,6 +1,5 @@
 //! Submissions that declare what they use: in order across devices without blocking whoever submits, and
 //! never on a place that a buffer has left.
-#![expect(unsafe_code, reason = "commands of the test's own")]
 
 mod common;
 
@@ -8,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ash::vk;
+use common::commands::{copy, fill, record_fill};
 use common::gate::Gate;
 use common::{Rig, bytes};
 use peerbuf::device::Call;
 use peerbuf::{
-    Access, Attachment, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, Fence,
-    Importer, Invalidation, Mapping, RawView, Scope, SharedBuffer, WaitRoute,
+    Access, Attachment, BufferDescriptor, CopyRegion, Device, DomainId, Error, Importer,
+    Invalidation, Mapping, SharedBuffer, WaitRoute,
 };
 
 const SIZE: u64 = 40_000;
@@ -38,58 +38,6 @@ fn shared(rig: &Rig, devices: &[Device]) -> (SharedBuffer, Vec<Attachment>, Vec<
         .collect();
     let mappings = seats.iter().map(|seat| seat.map(Access::ReadWrite).expect("mapped")).collect();
     (buffer, seats, mappings)
-}
-
-/// Fills a buffer of `SIZE` bytes with a word, by commands of the test's own.
-fn fill(engine: &Engine, device: &Device, mapping: &Mapping, word: u32) -> peerbuf::Result<Fence> {
-    engine.submit(device, |submission| {
-        let view = submission.uses(mapping, Access::Write, Scope::TRANSFER)?;
-        let raw = device.raw();
-        let record = move |commands| {
-            // SAFETY: a live buffer, and a range that is the mapping's.
-            unsafe { raw.cmd_fill_buffer(commands, view.buffer, view.offset, SIZE, word) };
-        };
-        // SAFETY: it records one valid command on what was declared.
-        unsafe { submission.record(record) };
-        Ok(())
-    })
-}
-
-/// The same for all of a buffer of any size.
-fn fill_all(
-    engine: &Engine,
-    device: &Device,
-    mapping: &Mapping,
-    word: u32,
-) -> peerbuf::Result<Fence> {
-    engine.submit(device, |submission| {
-        let view = submission.uses(mapping, Access::Write, Scope::TRANSFER)?;
-        let raw = device.raw();
-        let record = move |commands| {
-            // SAFETY: as in `fill`.
-            unsafe { raw.cmd_fill_buffer(commands, view.buffer, view.offset, view.size, word) };
-        };
-        // SAFETY: as in `fill`.
-        unsafe { submission.record(record) };
-        Ok(())
-    })
-}
-
-/// Copies one buffer to another, likewise.
-fn copy(engine: &Engine, device: &Device, from: &Mapping, to: &Mapping) -> peerbuf::Result<Fence> {
-    engine.submit(device, |submission| {
-        let from = submission.uses(from, Access::Read, Scope::TRANSFER)?;
-        let to = submission.uses(to, Access::Write, Scope::TRANSFER)?;
-        // SAFETY: as in `fill`.
-        unsafe { submission.record(move |commands| record_copy(device, commands, from, to)) };
-        Ok(())
-    })
-}
-
-fn record_copy(device: &Device, commands: vk::CommandBuffer, from: RawView, to: RawView) {
-    let region = [vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size: SIZE }];
-    // SAFETY: live buffers, ranges of two different mappings.
-    unsafe { device.raw().cmd_copy_buffer(commands, from.buffer, to.buffer, &region) };
 }
 
 fn assert_words(buffer: &SharedBuffer, word: u32, what: &str) {
@@ -150,7 +98,7 @@ fn every_way_of_waiting_that_is_there_keeps_the_order() {
                 // CAST: a handful of devices.
                 let word = (from as u32) << 24 | (to as u32) << 16 | turn << 8 | 1;
                 for other in 0..8 {
-                    fill_all(engine, writer, &larges[from], other).expect("a submission");
+                    fill(engine, writer, &larges[from], other).expect("a submission");
                 }
                 fill(engine, writer, &ones[from], word).expect("a submission");
                 copy(engine, reader, &ones[to], &twos[to]).expect("a submission");
@@ -211,15 +159,7 @@ fn an_old_mapping_is_an_error_with_both_generations_or_replaced_in_one_call() {
         &mut [(&seats[1], &mut mappings[1])],
         |submission, mappings| {
             calls += 1;
-            let view = submission.write(mappings[0])?;
-            let raw = device.raw();
-            let record = move |commands| {
-                // SAFETY: a live buffer, and a range that is the mapping's.
-                unsafe { raw.cmd_fill_buffer(commands, view.buffer, view.offset, SIZE, 7) };
-            };
-            // SAFETY: it records one valid command on what was declared.
-            unsafe { submission.record(record) };
-            Ok(())
+            record_fill(submission, device, mappings[0], 7)
         },
     );
     fence.expect("on the new place").wait(LONG).expect("it runs");
@@ -377,50 +317,4 @@ fn callbacks_are_called_once_or_taken_back() {
     assert!(!engine.forget_callback(&fence, gone).expect("known"), "only once");
     assert_eq!(engine.on_signal(&fence, send("late")).expect("called at once"), None);
     assert_eq!(receiver.try_recv(), Ok("late"));
-}
-
-#[test]
-fn an_error_travels_with_the_fences_from_device_to_device() {
-    let rig = Rig::new();
-    let engine = rig.engine();
-    for device in rig.all() {
-        let devices = [device.clone(), rig.open(&device.adapter().clone())];
-        let (one, _seats, ones) = shared(&rig, &devices);
-        let (two, _others, twos) = shared(&rig, &devices);
-        let (three, _more, threes) = shared(&rig, &devices);
-        let (failed, signal) = engine.host_fence();
-        signal.fail("the test says so");
-        let gate = Gate::close(&devices[0]);
-        let raw = device.raw();
-        let written = engine.submit(&devices[0], |submission| {
-            submission.after(&failed);
-            let view = submission.write(&ones[0])?;
-            let record = move |commands| {
-                // SAFETY: as in `fill`.
-                unsafe { raw.cmd_fill_buffer(commands, view.buffer, view.offset, SIZE, 1) };
-            };
-            // SAFETY: as in `fill`.
-            unsafe { submission.record(record) };
-            Ok(())
-        });
-        written.expect("it is known when it has run");
-        let copied = copy(engine, &devices[1], &ones[1], &twos[1]).expect("a submission");
-        let again = copy(engine, &devices[0], &twos[0], &threes[0]).expect("a submission");
-        gate.open();
-        for (fence, buffer) in [(copied, &two), (again, &three)] {
-            let error = fence.wait(LONG).expect_err("what it relied on failed");
-            assert!(matches!(error, Error::WorkFailed { .. }), "{error}");
-            assert!(buffer.is_poisoned());
-        }
-        assert!(one.is_poisoned());
-        // The rest goes on.
-        for buffer in [&one, &two, &three] {
-            buffer.accept_content();
-        }
-        copy(engine, &devices[1], &ones[1], &twos[1])
-            .expect("a submission")
-            .wait(LONG)
-            .expect("fine");
-        drop((ones, twos, threes));
-    }
 }

@@ -56,6 +56,8 @@ pub(crate) fn copy(
         // may submit something that has to be waited for in turn: a move that is under way relies on
         // nobody touching the buffer.
         let mut waits = pair.host_waits(executor.as_deref());
+        // Before the look at what has failed: what fails after it is in here, and the copy's fence says so.
+        let writers = pair.writers();
         from.check_usable(pair.from())?;
         to.check_usable(pair.to())?;
         if waits.is_empty() {
@@ -69,7 +71,7 @@ pub(crate) fn copy(
         }
         match executor {
             Some(device) => {
-                if let Some(fence) = pair.copy_on(core, &device, region)? {
+                if let Some(fence) = pair.copy_on(core, &device, region, &writers)? {
                     return Ok(fence);
                 }
                 // One of the two moved since the executor was found.
@@ -155,6 +157,13 @@ impl<'a> Pair<'a> {
         waits
     }
 
+    /// Those whose work was to write either.
+    pub(super) fn writers(&mut self) -> Vec<Fence> {
+        let mut writers = self.from().fences.pending(Usage::Write);
+        writers.extend(self.to().fences.pending(Usage::Write));
+        writers
+    }
+
     /// That of it which the host must wait for: everything if no device copies.
     fn host_waits(&mut self, executor: Option<&DeviceInner>) -> Vec<Fence> {
         let mut waits = self.waits();
@@ -220,10 +229,10 @@ impl<'a> Pair<'a> {
         Ok(copied)
     }
 
-    /// Whether nothing is under way on either that a copy would have to wait for, and no access of the
-    /// host is open.
+    /// Whether nothing at all is under way on either, and no access of the host is open.
     fn is_unused(&mut self) -> bool {
-        self.from().host == 0 && self.to().host == 0 && self.waits().is_empty()
+        let idle = |state: &mut State| state.host == 0 && state.fences.is_idle();
+        idle(self.from()) && idle(self.to())
     }
 
     /// Submits the copy, behind the work of other devices; `Ok(None)` if `device` no longer sees both.
@@ -232,6 +241,7 @@ impl<'a> Pair<'a> {
         core: &Core,
         device: &Arc<DeviceInner>,
         region: CopyRegion,
+        writers: &[Fence],
     ) -> Result<Option<Fence>> {
         let seen = |state: &State| {
             let view = state.backing.allocation().existing_view(device.id())?;
@@ -244,9 +254,7 @@ impl<'a> Pair<'a> {
         let source = Span { view: &from.0, offset: from.1 + region.from, len };
         let target = Span { view: &to.0, offset: to.1 + region.to, len };
         let waits = waits_on(&core.bridges, device, &self.waits())?;
-        let mut writers = self.from().fences.pending(Usage::Write);
-        writers.extend(self.to().fences.pending(Usage::Write));
-        let fence = transfer::copy(device, waits, source, target)?.relying_on(&writers);
+        let fence = transfer::copy(device, waits, source, target)?.relying_on(writers);
         self.from().fences.add(Usage::Read, fence.clone());
         // Where it takes the place of a scrub, everybody waits for it, as for one.
         let scrubs = self.to().backing.content() == Content::Stale;

@@ -99,7 +99,8 @@ impl Importer for Refault {
 impl FenceAndResume {
     /// Uses the buffer for `access` until what `stop` returns has signalled.
     ///
-    /// `stop` is called under the buffer's reservation: it may not lock one, nor wait for a device. What it
+    /// `stop` is called once per move, also one that then fails, so possibly when all has stopped already;
+    /// under the buffer's reservation: it may not lock one, nor wait for a device. What it
     /// may do is to tell its own thread, with a fence from [`crate::Engine::host_fence`], or to take
     /// [`crate::Device::submitted`].
     pub fn new(access: Access, stop: impl Fn() -> Fence + Send + Sync + 'static) -> Self {
@@ -145,9 +146,11 @@ impl Revocable {
 
 impl Importer for Revocable {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
+        let revoked = invalidation.cause() == InvalidationCause::Revoke;
+        // First: whoever sees that it was told sees why.
+        self.revoked.fetch_or(revoked, Ordering::Release);
         self.told.note();
-        if invalidation.cause() == InvalidationCause::Revoke {
-            self.revoked.store(true, Ordering::Release);
+        if revoked {
             (self.give_up)();
         }
     }

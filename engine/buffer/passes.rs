@@ -89,6 +89,8 @@ impl Mapping {
         let own = self.device_inner();
         let mut state = self.buffer_inner().lock();
         let mut waits = state.fences.pending(access.usage().waits_for());
+        // Before the look at what has failed: what fails after it is in here, and the pass says so.
+        let writers = state.fences.pending(Usage::Write);
         self.buffer_inner().check_usable(&mut state)?;
         // The device's own queue keeps the order of its own work.
         waits.retain(|fence| !fence.is_on(own));
@@ -96,7 +98,7 @@ impl Mapping {
             return Ok(Attempt::Wait(waits));
         }
         self.check_current()?;
-        let fence = work()?;
+        let fence = work()?.relying_on(&writers);
         state.fences.add(access.usage(), fence.clone());
         Ok(Attempt::Submitted(fence))
     }
@@ -105,6 +107,7 @@ impl Mapping {
         let (from, to) = (self.buffer_inner(), target.buffer_inner());
         let mut pair = Pair::lock(&from.core, from, to)?;
         let waits = pair.waits_elsewhere(self.device_inner());
+        let writers = pair.writers();
         from.check_usable(pair.from())?;
         to.check_usable(pair.to())?;
         if !waits.is_empty() {
@@ -112,7 +115,7 @@ impl Mapping {
         }
         self.check_current()?;
         target.check_current()?;
-        let fence = work()?;
+        let fence = work()?.relying_on(&writers);
         pair.from().fences.add(Usage::Read, fence.clone());
         pair.to().fences.add(Usage::Write, fence.clone());
         Ok(Attempt::Submitted(fence))

@@ -4,7 +4,9 @@
 //! everybody to look at them; here the buffer keeps the error, because a fence is forgotten once it is
 //! over.
 
-use super::shared::{BufferInner, SharedBuffer};
+use std::time::Instant;
+
+use super::shared::{BufferInner, SharedBuffer, wait_all};
 use super::state::State;
 use crate::error::{Error, Result};
 use crate::memory::Provider;
@@ -25,12 +27,25 @@ impl SharedBuffer {
     /// about to be written again. The buffer can then be used as before. Where it was its memory that was
     /// being made ready, by a move or a scrub, it holds zeros from now on, and nobody else's bytes.
     ///
-    /// Work that is still under way may poison it again.
+    /// Waits, in bounds, for whatever is still at work on it, which might poison it again.
     ///
-    /// Locks: the reservation.
-    pub fn accept_content(&self) {
+    /// # Errors
+    ///
+    /// [`Error::Timeout`]; the buffer is then as it was.
+    ///
+    /// Locks: the reservation, but not while waiting.
+    pub fn accept_content(&self) -> Result<()> {
         let buffer = &self.0;
-        let mut state = buffer.lock();
+        let end = Instant::now() + buffer.core.timeout;
+        let mut state = loop {
+            let mut state = buffer.lock();
+            let pending = state.fences.pending(Usage::Bookkeep);
+            if pending.is_empty() {
+                break state;
+            }
+            drop(state);
+            wait_all(&pending, end)?;
+        };
         let failed = state.fences.forget_failures();
         let strangers = matches!(state.backing.allocation().provider(), Provider::Foreign(_));
         if failed == Some(Usage::Move) && !strangers {
@@ -40,6 +55,7 @@ impl SharedBuffer {
             buffer.standing.set_ready(false);
         }
         buffer.standing.set_poisoned(false);
+        Ok(())
     }
 }
 

@@ -84,8 +84,9 @@ fn instead_of_copy(
         if error.is_device_lost() {
             return Ok(false);
         }
+        // Others must not come in while it waits, and the new place is being cleared.
+        move_.state.fences.add(Usage::Bookkeep, cleared.clone());
         move_.wait_for(|_| true)?;
-        wait_all(std::slice::from_ref(&cleared), Instant::now() + buffer.core.timeout)?;
         mover.copy_by_host(buffer, &move_.state, &new)
     };
     match by_host().and_then(|copied| if copied { Ok(()) } else { Err(error) }) {
@@ -355,7 +356,7 @@ pub(super) fn has_tail(buffer: &BufferInner, new: &Backing) -> bool {
 }
 
 /// Publishes the place that a copy goes to, which is under way and waits for everything that the buffer's
-/// fences stand for: so its own covers it all.
+/// fences stand for.
 pub(super) fn copied(
     buffer: &BufferInner,
     state: &mut State,
@@ -383,7 +384,11 @@ fn publish(
         "moved"
     );
     let old_generation = buffer.generation();
-    if let Some((fences, old)) = state.leave_for(new, old_generation, after(copied)) {
+    // Behind everything that is under way, and not only behind the copy: that waits for all of it, but not
+    // if its device is lost first, and there is none where nobody wanted the bytes.
+    let mut last = after(copied);
+    state.fences.pending(Usage::Bookkeep).into_iter().for_each(|f| last.add(Usage::Bookkeep, f));
+    if let Some((fences, old)) = state.leave_for(new, old_generation, last) {
         buffer.core.retire.push(fences, Retired::Backing(old));
     }
     buffer.next_generation(home.id());

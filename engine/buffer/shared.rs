@@ -413,8 +413,8 @@ impl BufferInner {
         let len = state.backing.extent(self.size);
         if allocation.host()?.is_some() {
             // SAFETY: by the buffer's invariant its backing has so many bytes. The slot was given to this
-            // buffer after the last owner's fences had signalled, and nobody relies on what is in it: nobody
-            // has seen it since, or what was to fill it has failed (`accept_content`).
+            // buffer after the last owner's fences had signalled, and nobody has seen it since; or what
+            // was to fill it has failed, and all work on it is over (`accept_content`).
             return unsafe { zero_by_host((allocation, offset), len) };
         }
         let home = self.home();

@@ -33,7 +33,8 @@ pub struct Submission<'a> {
 /// What a submission does.
 #[derive(Default)]
 struct Work<'a> {
-    records: Vec<Box<dyn FnOnce(vk::CommandBuffer) + 'a>>,
+    /// Dropped without the reservations: they may own things whose drop takes one.
+    records: Vec<Box<dyn FnMut(vk::CommandBuffer) + 'a>>,
     commands: Vec<vk::CommandBuffer>,
 }
 
@@ -66,15 +67,18 @@ impl<'a> Submission<'a> {
         self.uses(mapping, Access::Write, Scope::ALL)
     }
 
-    /// The commands use the buffer for `access`, in the stages and by the accesses of `scope`. Said twice of
-    /// a buffer, both hold. The handles are for recording now; nothing is waited for.
+    /// The commands use the buffer for `access`, in the stages and by the accesses of `scope`; of no stages,
+    /// in any. Said twice of a buffer, both hold. The handles are for recording now; nothing is waited for.
     ///
     /// # Errors
     ///
     /// [`Error::WrongAccess`]; [`Error::ForeignMapping`] for a mapping of another device;
-    /// [`Error::Stale`] if the buffer has moved; [`Error::Revoked`], [`Error::Poisoned`].
+    /// [`Error::Stale`] if the buffer has moved; [`Error::Revoked`], [`Error::Poisoned`];
+    /// [`Error::Unsupported`] for stages that the device's queue does not have.
     pub fn uses(&mut self, mapping: &Mapping, access: Access, scope: Scope) -> Result<RawView> {
         mapping.check_access(access)?;
+        let scope = if scope.stages.is_empty() { Scope::ALL } else { scope };
+        self.device.check_stages(scope.stages)?;
         self.add(mapping, access.usage(), scope)
     }
 
@@ -119,12 +123,15 @@ impl<'a> Submission<'a> {
 
     /// Records commands, into a command buffer of peerbuf's.
     ///
+    /// Locks: `record` is called once, under the reservations of all buffers and the queue's lock: it may not
+    /// call into peerbuf. What it owns is dropped without them.
+    ///
     /// # Safety
     ///
     /// What `record` records is valid for the device's queue family, uses of the buffers only what was
     /// said, and everything else that it uses stays alive until the submission's fence has signalled.
     #[expect(unsafe_code, reason = "only the caller knows what it records")]
-    pub unsafe fn record(&mut self, record: impl FnOnce(vk::CommandBuffer) + 'a) {
+    pub unsafe fn record(&mut self, record: impl FnMut(vk::CommandBuffer) + 'a) {
         self.work.records.push(Box::new(record));
     }
 
@@ -139,7 +146,8 @@ impl<'a> Submission<'a> {
         self.work.commands.extend_from_slice(commands);
     }
 
-    /// The commands wait for `fence` as well.
+    /// The commands wait for `fence` as well. If what it stands for fails they run all the same, and the
+    /// submission's fence says so.
     pub fn after(&mut self, fence: &Fence) {
         self.after.push(fence.clone());
     }
@@ -178,7 +186,7 @@ impl Work<'_> {
                 // SAFETY: the queue began `commands` for this device's family.
                 unsafe { acquire(device, commands, &spans, scope) };
             }
-            records.drain(..).for_each(|record| record(commands));
+            records.iter_mut().for_each(|record| record(commands));
         };
         let mut after = |commands| {
             if !spans.is_empty() {
@@ -206,13 +214,13 @@ pub(crate) fn submit<'a>(
     let end = Instant::now() + core.timeout;
     loop {
         let (mut locked, seats) = lock_all(core, &uses)?;
-        for used in &uses {
-            used.buffer.check_generation(used.generation)?;
-        }
         // As for a copy: first what no queue can wait for, then the contents are made their owners'.
         let mut pending = all_waits(&uses, &seats, &mut locked, &after);
+        // Before the look at what has failed: what fails after it is in here, and says so.
+        let relied_on = all_writers(&uses, &seats, &mut locked, &after);
         for (used, &seat) in uses.iter().zip(&seats) {
             used.buffer.check_usable(locked.get_mut(seat))?;
+            used.buffer.check_generation(used.generation)?;
         }
         if host_part(&pending, device).next().is_none() {
             for (used, &seat) in uses.iter().zip(&seats) {
@@ -230,12 +238,7 @@ pub(crate) fn submit<'a>(
         for &seat in &seats {
             locked.get_mut(seat).fences.reserve()?;
         }
-        let fence = work.submit(core, device, &uses, &pending)?;
-        let mut relied_on = after;
-        for &seat in &seats {
-            relied_on.extend(locked.get_mut(seat).fences.pending(Usage::Write));
-        }
-        let fence = fence.relying_on(&relied_on);
+        let fence = work.submit(core, device, &uses, &pending)?.relying_on(&relied_on);
         for (used, &seat) in uses.iter().zip(&seats) {
             locked.get_mut(seat).fences.add(used.usage, fence.clone());
         }
@@ -292,6 +295,24 @@ fn all_waits(
 ) -> Vec<Fence> {
     let each = uses.iter().zip(seats).flat_map(|(used, &seat)| used.waits(locked.get_mut(seat)));
     each.chain(after.iter().cloned()).collect()
+}
+
+/// Those whose work was to write what the commands use.
+fn all_writers(
+    uses: &[Use],
+    seats: &[Index],
+    locked: &mut Locked<'_, State>,
+    after: &[Fence],
+) -> Vec<Fence> {
+    let writers = |used: &Use| match used.usage {
+        // Who opts out of order waits for no writer.
+        Usage::Bookkeep => Usage::Move,
+        _ => Usage::Write,
+    };
+    let each = uses.iter().zip(seats);
+    each.flat_map(|(used, &seat)| locked.get_mut(seat).fences.pending(writers(used)))
+        .chain(after.iter().cloned())
+        .collect()
 }
 
 fn host_part<'a>(pending: &'a [Fence], device: &'a DeviceInner) -> impl Iterator<Item = &'a Fence> {

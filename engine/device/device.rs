@@ -12,7 +12,7 @@ use ash::{ext, khr, vk};
 use super::adapter::Adapter;
 use super::adopt::AdoptedDevice;
 use super::calls::Calls;
-use super::queue::{Body, Queue, QueueLock, Submit};
+use super::queue::{Body, NOT_ONCE, Queue, QueueLock, Submit};
 use super::semaphore::{OwnedSemaphore, SemaphoreHandle, Waits};
 use crate::error::{Error, Result};
 use crate::observe::{Live, Object};
@@ -81,7 +81,6 @@ impl Device {
     /// takes a buffer's reservation, dropping mappings and ending accesses included: others hold a
     /// reservation while they wait for the queue.
     pub fn with_queue<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> R {
-        self.0.submitted_to.store(true, Ordering::Relaxed);
         self.0.queue.with_raw(work)
     }
 
@@ -130,9 +129,6 @@ pub(crate) struct DeviceInner {
     live: Arc<Live>,
     /// Set once, never cleared. Release/acquire, so that who sees it sees what led to it.
     lost: AtomicBool,
-    /// Set once, never cleared: the application may have submitted to the queue itself. Relaxed: it is
-    /// set before the application gets at the queue, whose lock orders the rest.
-    submitted_to: AtomicBool,
     /// Timelines on this device that show how far another one's has come; kept as long as the device.
     /// Protected by this mutex, which is taken alone.
     images: Mutex<Vec<(Weak<DeviceInner>, Image)>>,
@@ -243,7 +239,6 @@ impl DeviceInner {
             calls,
             live,
             lost: AtomicBool::new(false),
-            submitted_to: AtomicBool::new(!owned),
             images: Mutex::default(),
         }))
     }
@@ -317,16 +312,50 @@ impl DeviceInner {
             .map_err(|code| self.error("vkQueueSubmit", code))
     }
 
+    /// Checks that the queue's family has the stages (VUID-vkCmdPipelineBarrier-srcStageMask-06461).
+    pub(crate) fn check_stages(&self, stages: vk::PipelineStageFlags) -> Result<()> {
+        use vk::PipelineStageFlags as Stages;
+        let everywhere =
+            Stages::TOP_OF_PIPE | Stages::BOTTOM_OF_PIPE | Stages::ALL_COMMANDS | Stages::HOST;
+        let compute = Stages::TRANSFER | Stages::COMPUTE_SHADER | Stages::DRAW_INDIRECT;
+        let graphics = Stages::ALL_GRAPHICS
+            | Stages::VERTEX_INPUT
+            | Stages::VERTEX_SHADER
+            | Stages::FRAGMENT_SHADER
+            | Stages::EARLY_FRAGMENT_TESTS
+            | Stages::LATE_FRAGMENT_TESTS
+            | Stages::COLOR_ATTACHMENT_OUTPUT;
+        let flags = self.adapter.queue_flags(self.queue.family());
+        let mut has = everywhere | compute;
+        if flags.contains(vk::QueueFlags::GRAPHICS) {
+            has |= graphics;
+        }
+        let missing = stages & !has;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            device: self.name.clone(),
+            missing: format!("{missing:?} on queue family {}", self.queue.family()),
+        })
+    }
+
     /// Destroys a semaphore when the timeline has reached `value`.
     pub(crate) fn keep_until(&self, value: u64, semaphore: OwnedSemaphore<'_>) {
         self.queue.keep_until(value, semaphore.into_raw());
     }
 
     /// The largest value that the timeline has reached.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`], also if it was another call that said so.
     pub(crate) fn completed(&self) -> Result<u64> {
-        self.queue
-            .completed(&self.raw)
-            .map_err(|code| self.error("vkGetSemaphoreCounterValue", code))
+        const CALL: &str = "vkGetSemaphoreCounterValue";
+        if self.lost.load(Ordering::Acquire) {
+            return Err(self.error(CALL, vk::Result::ERROR_DEVICE_LOST));
+        }
+        self.queue.completed(&self.raw).map_err(|code| self.error(CALL, code))
     }
 
     /// The timeline that counts submissions.
@@ -334,15 +363,17 @@ impl DeviceInner {
         self.queue.timeline()
     }
 
-    /// Whether a binary semaphore may be signalled behind what was submitted so far, and waited for
-    /// elsewhere. Nobody knows what an application's own submissions wait for.
-    pub(crate) fn may_signal_once(&self) -> Result<bool> {
-        if self.submitted_to.load(Ordering::Relaxed) {
-            return Ok(false);
+    /// Submits nothing but the signal of a binary semaphore, behind everything that was submitted so far;
+    /// `Ok(None)` if that cannot be now, because something here may depend on a signal that nobody has
+    /// submitted yet, or many are under way.
+    pub(crate) fn signal_once(&self, semaphore: vk::Semaphore) -> Result<Option<u64>> {
+        let waits = Waits::default();
+        let submit = Submit { waits, body: Body::Nothing, signal: Some(semaphore) };
+        match self.queue.submit(&self.raw, &self.calls, submit) {
+            Ok(value) => Ok(Some(value)),
+            Err(NOT_ONCE) => Ok(None),
+            Err(code) => Err(self.error("vkQueueSubmit", code)),
         }
-        self.queue
-            .may_signal_once(&self.raw)
-            .map_err(|code| self.error("vkGetSemaphoreCounterValue", code))
     }
 
     /// The timeline on this device that shows how far `other`'s has come, made by `make` if there is
@@ -363,16 +394,38 @@ impl DeviceInner {
         Ok(image)
     }
 
-    /// Whether the timeline has reached `value`. A lost device has reached everything.
+    /// Whether the timeline has reached `value`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`] if it has not and never will, whichever call said so: drivers need not say it
+    /// again.
     pub(crate) fn reached(&self, value: u64) -> Result<bool> {
-        Ok(self.completed()? >= value)
+        const CALL: &str = "vkGetSemaphoreCounterValue";
+        let completed = self.queue.completed(&self.raw).map_err(|code| self.error(CALL, code))?;
+        let lost = self.lost.load(Ordering::Acquire);
+        // A counter beyond the last submission is how some drivers let everybody go.
+        if completed >= value && !(lost && completed > self.queue.submitted()) {
+            return Ok(true);
+        }
+        if lost { Err(self.error(CALL, vk::Result::ERROR_DEVICE_LOST)) } else { Ok(false) }
     }
 
     /// Waits until the timeline reaches `value`; `Ok(false)` if `timeout` came first.
+    ///
+    /// # Errors
+    ///
+    /// As [`DeviceInner::reached`].
     pub(crate) fn wait(&self, value: u64, timeout: Duration) -> Result<bool> {
-        self.queue
+        if timeout.is_zero() || self.lost.load(Ordering::Acquire) {
+            return self.reached(value);
+        }
+        let reached = self
+            .queue
             .wait(&self.raw, &self.calls, value, timeout)
-            .map_err(|code| self.error("vkWaitSemaphores", code))
+            .map_err(|code| self.error("vkWaitSemaphores", code))?;
+        // Looked at again, for what the driver says of a device that was lost meanwhile.
+        if reached { self.reached(value) } else { Ok(false) }
     }
 
     /// Translates a code, and remembers a loss.
@@ -397,10 +450,11 @@ impl Drop for DeviceInner {
         // A wait may fail for reasons of its own, so it is tried more than once; only a signalled timeline,
         // or a lost device, says that nothing is running.
         const TRIES: u32 = 3;
-        let over = (0..TRIES).any(|_| {
-            let waited = self.queue.wait(&self.raw, &self.calls, last, LAST_WAIT);
-            waited.unwrap_or_else(|code| code == vk::Result::ERROR_DEVICE_LOST)
-        });
+        let wait = |_| self.queue.wait(&self.raw, &self.calls, last, LAST_WAIT);
+        let waited = (0..TRIES)
+            .map(wait)
+            .find(|waited| waited.is_ok() || matches!(waited, Err(vk::Result::ERROR_DEVICE_LOST)));
+        let over = waited.is_some_and(|waited| waited.unwrap_or(true));
         if !over {
             tracing::error!(device = self.name, "the device did not come to its end; leaked");
             // The instance may not be destroyed before the device.

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,9 @@ pub(crate) struct Queue {
     family: u32,
     timeline: vk::Semaphore,
     lock: Arc<dyn QueueLock>,
+    /// Set once, never cleared: an application may have submitted here itself. Relaxed: it is set before
+    /// the application takes the lock, and looked at under it.
+    exposed: AtomicBool,
     // Protected by this mutex, which is taken before `lock`: the command pool and everything from it
     // are externally synchronised (VUID-vkBeginCommandBuffer-commandBuffer-recording).
     state: Mutex<State>,
@@ -69,6 +73,9 @@ struct Busy {
     /// Binary semaphores that it waits for or signals, and nothing else does.
     once: SmallVec<[vk::Semaphore; 2]>,
 }
+
+/// That a binary semaphore cannot be signalled now, and nothing was submitted; no driver's answer.
+pub(crate) const NOT_ONCE: vk::Result = vk::Result::NOT_READY;
 
 /// A submission.
 pub(crate) struct Submit<'a> {
@@ -139,6 +146,7 @@ impl Queue {
             raw,
             family,
             timeline,
+            exposed: AtomicBool::new(lock.is_some()),
             lock: lock.unwrap_or_else(|| Arc::<OwnLock>::default()),
             state: Mutex::new(state),
         })
@@ -153,8 +161,13 @@ impl Queue {
         self.family
     }
 
-    /// Calls `work` with the raw queue while nobody else uses it.
+    /// Calls an application's `work` with the raw queue while nobody else uses it.
     pub(crate) fn with_raw<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> R {
+        self.exposed.store(true, Ordering::Relaxed);
+        self.lock_raw(work)
+    }
+
+    fn lock_raw<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> R {
         let mut work = Some(work);
         let mut out = None;
         self.lock.locked(&mut || {
@@ -179,6 +192,9 @@ impl Queue {
         let value = state.submitted + 1;
         let result = calls.enter(Call::QueueSubmit).and_then(|()| {
             self.reap(device, &mut state)?;
+            if signal.is_some() && !self.may_signal_once(device, &state)? {
+                return Err(NOT_ONCE);
+            }
             let all = self.record(device, &mut state, body, &mut own)?;
             self.submit_raw(device, &waits, &all, signal, value)
         });
@@ -260,7 +276,11 @@ impl Queue {
             .command_buffers(commands)
             .signal_semaphores(&signals)
             .push_next(&mut timeline)];
-        self.with_raw(|raw| {
+        self.lock_raw(|raw| {
+            // Looked at under the lock: nobody knows what an application's own submissions wait for.
+            if signal.is_some() && self.exposed.load(Ordering::Relaxed) {
+                return Err(NOT_ONCE);
+            }
             // SAFETY: the command buffers are executable and belong to the queue's family; the value is
             // larger than any before (VUID-VkSubmitInfo-pSignalSemaphores-03242), because `submitted`
             // only grows under its lock; the semaphores are live ones of this device by the invariant of
@@ -273,10 +293,8 @@ impl Queue {
     /// elsewhere: not while something may depend on a signal that nobody has submitted yet
     /// (VUID-VkSemaphoreGetFdInfoKHR-handleType-03254, VUID-vkQueueSubmit-pWaitSemaphores-03238), and not
     /// while a good number of them is under way, each of which is an fd or two.
-    pub(crate) fn may_signal_once(&self, device: &ash::Device) -> Result<bool, vk::Result> {
+    fn may_signal_once(&self, device: &ash::Device, state: &State) -> Result<bool, vk::Result> {
         const MANY: usize = 64;
-        let mut state = self.state();
-        self.reap(device, &mut state)?;
         for &(semaphore, value) in state.busy.iter().flat_map(|busy| &busy.gates) {
             // SAFETY: timelines that were waited for stay alive as long as the device.
             if unsafe { device.get_semaphore_counter_value(semaphore) }? < value {

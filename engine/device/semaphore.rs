@@ -100,23 +100,26 @@ impl DeviceInner {
         row.map_or((false, false), |row| (row.exportable, row.importable))
     }
 
-    /// A new timeline at 0, for this device alone.
-    pub(crate) fn create_timeline(&self) -> Result<OwnedSemaphore<'_>> {
-        self.create_semaphore(vk::SemaphoreType::TIMELINE, SemaphoreHandle::empty())
+    /// A new timeline at `value`, for this device alone.
+    pub(crate) fn create_timeline(&self, value: u64) -> Result<OwnedSemaphore<'_>> {
+        let kind = vk::SemaphoreTypeCreateInfo::default()
+            .semaphore_type(vk::SemaphoreType::TIMELINE)
+            .initial_value(value);
+        self.create_semaphore(kind, SemaphoreHandle::empty())
     }
 
     /// A new binary semaphore, exportable as `handle` unless that is empty.
     pub(crate) fn create_binary(&self, handle: SemaphoreHandle) -> Result<OwnedSemaphore<'_>> {
-        self.create_semaphore(vk::SemaphoreType::BINARY, handle)
+        let kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::BINARY);
+        self.create_semaphore(kind, handle)
     }
 
     fn create_semaphore(
         &self,
-        kind: vk::SemaphoreType,
+        mut kind: vk::SemaphoreTypeCreateInfo<'_>,
         handle: SemaphoreHandle,
     ) -> Result<OwnedSemaphore<'_>> {
         const CALL: Call = Call::CreateSemaphore;
-        let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(kind);
         let mut export = vk::ExportSemaphoreCreateInfo::default().handle_types(handle);
         let mut info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
         if !handle.is_empty() {

@@ -6,36 +6,45 @@
 use std::fmt;
 
 use super::fence::Fence;
-use super::primitive::{Mutex, lock};
+use super::primitive::{Arc, Mutex, lock};
 use crate::error::Error;
 
-/// The fences of the work whose bytes some other work relied on.
+/// The fences of the work whose bytes some other work relied on, directly or by way of others.
 ///
-/// Each is forgotten when it is seen to have ended well, so a chain of such fences is no longer than what
-/// is under way.
-#[derive(Default)]
+/// None of them has such a list itself, and of a timeline only the latest point is in it: so a list is as
+/// long as there are devices, however long the chain is. Each is forgotten when it is seen to have ended
+/// well.
 pub(super) struct Behind(Mutex<Vec<Fence>>);
 
 impl Behind {
-    /// `None` if it relied on nothing.
-    pub(super) fn new(relied_on: &[Fence]) -> Option<Self> {
-        let open = relied_on.iter().filter(|fence| fence.is_open_or_failed()).cloned();
-        let open: Vec<_> = open.collect();
-        (!open.is_empty()).then(|| Self(Mutex::new(open)))
+    /// For work that relied on what some other did already, and on `fences`; `None` if none of that may
+    /// still fail.
+    pub(super) fn new(already: Option<&Self>, fences: &[Fence]) -> Option<Arc<Self>> {
+        let mut roots: Vec<Fence> = Vec::new();
+        let mut add = |root: Fence| {
+            if root.is_open_or_failed() && !roots.iter().any(|known| known.covers(&root)) {
+                roots.retain(|known| !root.covers(known));
+                roots.push(root);
+            }
+        };
+        already.into_iter().flat_map(Self::roots).for_each(&mut add);
+        for fence in fences {
+            let (alone, behind) = fence.split();
+            behind.into_iter().flat_map(Self::roots).for_each(&mut add);
+            add(alone);
+        }
+        (!roots.is_empty()).then(|| Arc::new(Self(Mutex::new(roots))))
+    }
+
+    fn roots(&self) -> Vec<Fence> {
+        lock(&self.0).clone()
     }
 
     /// The first failure among them. They are over, or treated as such.
     pub(super) fn failure(&self) -> Option<Error> {
-        let mut fences = lock(&self.0);
-        fences.retain(Fence::is_open_or_failed);
-        fences.iter().find_map(Fence::failure)
-    }
-
-    /// Whether all of them have ended well.
-    pub(super) fn is_settled(&self) -> bool {
-        let mut fences = lock(&self.0);
-        fences.retain(Fence::is_open_or_failed);
-        fences.is_empty()
+        let mut roots = lock(&self.0);
+        roots.retain(Fence::is_open_or_failed);
+        roots.iter().find_map(Fence::failure)
     }
 }
 

@@ -165,7 +165,10 @@ fn watch(source: &DeviceInner, desk: &Desk) {
         }
         let reached = if over { u64::MAX } else { progress(source, desk) };
         for order in desk.due(reached) {
-            if let Err(order) = order.carry_out() {
+            // At the end it is tried once.
+            if let Err(order) = order.carry_out()
+                && !over
+            {
                 desk.order(order);
                 std::thread::sleep(PAUSE);
             }

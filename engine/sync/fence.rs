@@ -40,11 +40,19 @@ impl Fence {
     /// The same fence of work that relied on what other work was to write: where that fails, so has this.
     pub(crate) fn relying_on(self, fences: &[Self]) -> Self {
         match self.0 {
-            Kind::Point { device, value, .. } => {
-                let behind = Behind::new(fences).map(Arc::new);
+            Kind::Point { device, value, behind } => {
+                let behind = Behind::new(behind.as_deref(), fences);
                 Self(Kind::Point { device, value, behind })
             }
             other => Self(other),
+        }
+    }
+
+    /// The fence alone, and what it relied on.
+    pub(super) fn split(&self) -> (Self, Option<&Behind>) {
+        match &self.0 {
+            Kind::Point { device, value, behind } => (Self::new(device, *value), behind.as_deref()),
+            other => (Self(other.clone()), None),
         }
     }
 
@@ -144,14 +152,17 @@ impl Fence {
                 if !device.shares_semaphores(SemaphoreHandle::SYNC_FD, false).0 {
                     return Err(missing(device.name(), "semaphores as SYNC_FD"));
                 }
-                if !device.may_signal_once()? {
-                    return Err(missing(device.name(), "work that waits for nobody but devices"));
+                let wait = "a sync file just now: wait for the fence instead";
+                match super::waits::signal_behind(device, SemaphoreHandle::SYNC_FD)? {
+                    super::waits::Behind::File(fd) => Ok(fd),
+                    super::waits::Behind::Signalled => {
+                        Err(missing(device.name(), "a sync file: it has signalled"))
+                    }
+                    super::waits::Behind::NotNow => Err(missing(device.name(), wait)),
                 }
-                let fd = super::waits::signal_behind(device, SemaphoreHandle::SYNC_FD)?;
-                fd.ok_or_else(|| missing(device.name(), "anything to wait for: it has signalled"))
             }
-            Kind::Host(_) => Err(missing("the host", "sync files")),
-            Kind::Signalled => Err(missing("the host", "sync files of nothing")),
+            Kind::Host(_) => Err(missing("the host", "sync files: wait for the fence instead")),
+            Kind::Signalled => Err(missing("the host", "a sync file: it has signalled")),
         }
     }
 
@@ -234,11 +245,6 @@ impl Fence {
     /// Whether it has not ended well, or not yet.
     pub(super) fn is_open_or_failed(&self) -> bool {
         !matches!(self.is_signalled(), Ok(true))
-    }
-
-    /// Whether it may still turn out that what it relied on failed.
-    pub(super) fn relies_on_others(&self) -> bool {
-        matches!(&self.0, Kind::Point { behind: Some(behind), .. } if !behind.is_settled())
     }
 
     /// The error that its work ended with.

@@ -64,12 +64,14 @@ impl Fences {
     /// Adds a fence. It replaces those that it covers: on the same timeline, no later, and of a usage
     /// that is no stronger, so that nobody who would have waited before waits for less now; one that is
     /// covered likewise is not added. Signalled ones go as well.
-    pub(crate) fn add(&mut self, usage: Usage, fence: Fence) {
+    pub(crate) fn add(&mut self, usage: Usage, mut fence: Fence) {
         self.0.retain_mut(|old| {
             let replaced = !old.failed && usage <= old.usage && fence.covers(&old.fence);
-            // What it relied on may fail yet, and then it has to be here to say so.
-            let replaced = replaced && !old.fence.relies_on_others();
-            !replaced && (old.is_running() || old.failed)
+            if replaced && old.usage <= Usage::Write && old.is_running() {
+                // What it relied on may fail yet, and then somebody has to be here to say so.
+                fence = fence.clone().relying_on(std::slice::from_ref(&old.fence));
+            }
+            (!replaced && old.is_running()) || old.failed
         });
         let covers = |old: &Entry| !old.failed && old.usage <= usage && old.fence.covers(&fence);
         if !self.0.iter().any(covers) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::bridge::Bridges;
 use super::fence::Fence;
-use crate::device::{Body, DeviceInner, Image, OwnedSemaphore, SemaphoreHandle, Submit, Waits};
+use crate::device::{DeviceInner, Image, OwnedSemaphore, SemaphoreHandle, Waits};
 use crate::error::Result;
 
 /// How one device's queue waits for another one's work.
@@ -124,14 +124,14 @@ impl Waiting<'_> {
     /// The other device's own timeline. Taken in once, and kept.
     fn timeline(&mut self, source: &Arc<DeviceInner>, value: u64) -> Result<()> {
         let image = self.target.image_of(source, || {
-            let image = self.target.create_timeline()?;
+            let image = self.target.create_timeline(0)?;
             let taken = take_timeline_in(source, &image, self.target);
             Ok(match taken {
                 Ok(()) => Image::Shared(image.into_raw()),
                 Err(error) => {
                     tracing::warn!(%error, "no shared timeline; the bridge shows it");
                     // It may have taken half of an import in, so it is not used again.
-                    Image::Shown(self.target.create_timeline()?.into_raw())
+                    Image::Shown(self.target.create_timeline(source.completed()?)?.into_raw())
                 }
             })
         })?;
@@ -153,17 +153,15 @@ impl Waiting<'_> {
         value: u64,
         handle: SemaphoreHandle,
     ) -> Result<()> {
-        if !source.may_signal_once()? {
-            return self.bridge(source, value);
-        }
         match signal_behind(source, handle) {
-            Ok(Some(fd)) => match self.take_in(fd, handle) {
+            Ok(Behind::File(fd)) => match self.take_in(fd, handle) {
                 Err(error) if !error.is_device_lost() => self.instead(source, value, &error),
                 other => other,
             },
-            // It has signalled meanwhile.
-            Ok(None) => Ok(()),
-            Err(error) if error.is_device_lost() => Err(error),
+            Ok(Behind::NotNow) => self.bridge(source, value),
+            Ok(Behind::Signalled) => Ok(()),
+            // Nothing is running there any more; that it went wrong the fence says.
+            Err(error) if error.is_device_lost() => Ok(()),
             Err(error) => self.instead(source, value, &error),
         }
     }
@@ -189,9 +187,9 @@ impl Waiting<'_> {
 
     fn bridge(&mut self, source: &Arc<DeviceInner>, value: u64) -> Result<()> {
         let bridge = self.bridges.of(source)?;
-        let image = self
-            .target
-            .image_of(source, || Ok(Image::Shown(self.target.create_timeline()?.into_raw())))?;
+        let image = self.target.image_of(source, || {
+            Ok(Image::Shown(self.target.create_timeline(source.completed()?)?.into_raw()))
+        })?;
         let Image::Shown(image) = image else {
             // Some calls failed and some did not; what was taken in is as good.
             return self.timeline(source, value);
@@ -208,12 +206,19 @@ impl Waiting<'_> {
     }
 }
 
+/// A point behind everything that a device has been given so far.
+pub(super) enum Behind {
+    /// As a file.
+    File(OwnedFd),
+    /// It has signalled already.
+    Signalled,
+    /// It cannot be had now: that work waits for a signal that is still to come, or there are many.
+    NotNow,
+}
+
 /// Submits the signal of a new binary semaphore behind everything that `source` has been given so far,
-/// and exports it; `Ok(None)` if it has signalled already.
-pub(super) fn signal_behind(
-    source: &DeviceInner,
-    handle: SemaphoreHandle,
-) -> Result<Option<OwnedFd>> {
+/// and exports it.
+pub(super) fn signal_behind(source: &DeviceInner, handle: SemaphoreHandle) -> Result<Behind> {
     let semaphore: OwnedSemaphore<'_> = source.create_binary(handle)?;
     let raw = semaphore.raw();
     let early = if handle == SemaphoreHandle::OPAQUE_FD {
@@ -222,17 +227,16 @@ pub(super) fn signal_behind(
     } else {
         None
     };
-    let submit = Submit { waits: Waits::default(), body: Body::Nothing, signal: Some(raw) };
-    let value = source.submit_as(submit)?;
+    let Some(value) = source.signal_once(raw)? else { return Ok(Behind::NotNow) };
     let fd = if early.is_some() {
         Ok(early)
     } else {
-        // SAFETY: its signal was submitted just above, nothing before it is gated (the caller has
-        // looked), and nobody waits for it.
+        // SAFETY: its signal was submitted just above, where nothing before it depends on a signal that
+        // is still to be submitted, and nobody waits for it.
         unsafe { source.export_semaphore(raw, handle) }
     };
     source.keep_until(value, semaphore);
-    fd
+    Ok(fd?.map_or(Behind::Signalled, Behind::File))
 }
 
 fn take_timeline_in(
@@ -244,7 +248,10 @@ fn take_timeline_in(
     // SAFETY: the queue made its timeline for export where the adapter exports timelines, which
     // `WaitRoute::between` has looked at.
     let fd = unsafe { source.export_semaphore(source.timeline(), HANDLE) }?;
-    let Some(fd) = fd else { return Ok(()) };
+    let fd = fd.ok_or_else(|| crate::Error::Unsupported {
+        device: source.name().to_owned(),
+        missing: "an fd of its timeline".into(),
+    })?;
     // SAFETY: `image` is a new timeline of `target`, which has the same driver and device as `source`.
     unsafe { target.import_semaphore(image.raw(), HANDLE, fd) }
 }

@@ -10,6 +10,7 @@
 pub(crate) mod allowed;
 pub(crate) mod bytes;
 pub(crate) mod child;
+pub(crate) mod commands;
 pub(crate) mod fds;
 pub(crate) mod gate;
 pub(crate) mod note;

@@ -1,0 +1,56 @@
+//! Commands of a test's own, submitted with `Engine::submit`.
+#![expect(unsafe_code, reason = "commands of the test's own")]
+
+use ash::vk;
+use peerbuf::{Access, Device, Engine, Fence, Mapping, Result, Scope, Submission};
+
+/// Fills a buffer with a word.
+pub(crate) fn fill(
+    engine: &Engine,
+    device: &Device,
+    mapping: &Mapping,
+    word: u32,
+) -> Result<Fence> {
+    engine.submit(device, |submission| record_fill(submission, device, mapping, word))
+}
+
+/// Says that a buffer is filled with a word, and does.
+pub(crate) fn record_fill<'a>(
+    submission: &mut Submission<'a>,
+    device: &'a Device,
+    mapping: &Mapping,
+    word: u32,
+) -> Result<()> {
+    let view = submission.uses(mapping, Access::Write, Scope::TRANSFER)?;
+    let raw = device.raw();
+    let record = move |commands| {
+        // SAFETY: a live buffer, and a range that is the mapping's.
+        unsafe { raw.cmd_fill_buffer(commands, view.buffer, view.offset, view.size, word) };
+    };
+    // SAFETY: it records one valid command on what was declared.
+    unsafe { submission.record(record) };
+    Ok(())
+}
+
+/// Copies all of one buffer to another one of the same size.
+pub(crate) fn copy(
+    engine: &Engine,
+    device: &Device,
+    from: &Mapping,
+    to: &Mapping,
+) -> Result<Fence> {
+    engine.submit(device, |submission| {
+        let from = submission.uses(from, Access::Read, Scope::TRANSFER)?;
+        let to = submission.uses(to, Access::Write, Scope::TRANSFER)?;
+        let raw = device.raw();
+        let region =
+            [vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size: from.size }];
+        let record = move |commands| {
+            // SAFETY: live buffers, ranges of two different mappings.
+            unsafe { raw.cmd_copy_buffer(commands, from.buffer, to.buffer, &region) };
+        };
+        // SAFETY: as in `record_fill`.
+        unsafe { submission.record(record) };
+        Ok(())
+    })
+}
