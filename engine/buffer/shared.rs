@@ -41,17 +41,18 @@ pub struct SharedBuffer(pub(crate) Arc<BufferInner>);
 /// # Invariants
 ///
 /// The state's backing holds at least `size` bytes.
-// In this order: what a look-up and a pin read lies together, on one cache line.
+// In this order: what a look-up reads lies together. An `Arc` begins with 16 bytes of its own and memory
+// comes in multiples of 16, so the first 16 here are always on one cache line.
 #[repr(C)]
 pub(crate) struct BufferInner {
     // Constant after creation, but for the standing and the home.
-    pub(super) core: Arc<Core>,
     pub(super) size: u64,
     /// How often it has moved, and how it stands. Written under the reservation.
     pub(super) standing: Standing,
     /// Written under the reservation. Relaxed: whoever relies on it holds that.
     home: AtomicU16,
     pub(super) placement: Placement,
+    pub(super) core: Arc<Core>,
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
     pub(super) reservation: Reservation<State>,
     slot: SlotId,
