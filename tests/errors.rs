@@ -3,7 +3,7 @@
 mod common;
 
 use ash::vk;
-use common::{Rig, assert_pattern, bytes, fill};
+use common::{Rig, assert_pattern, bytes, fill, wait_idle};
 use peerbuf::device::Call;
 use peerbuf::{
     Access, BufferDescriptor, CopyRegion, Device, DomainId, Error, Placement, SharedBuffer,
@@ -94,6 +94,8 @@ fn a_wait_that_finds_the_device_lost_says_so() {
             }
         }
         assert_eq!(device.is_lost(), !rig.engine().calls().clear_faults(), "{}", device.name());
+        // It is not lost in truth, and has to come to its end before its memory goes.
+        wait_idle(&[&device]);
     }
 }
 

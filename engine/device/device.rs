@@ -306,7 +306,15 @@ impl DeviceInner {
     }
 
     /// The same for any kind of submission.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`], also if it was another call that said so; what the call said.
     pub(crate) fn submit_as(&self, submit: Submit<'_>) -> Result<u64> {
+        if self.lost.load(Ordering::Acquire) {
+            self.discard(submit.waits);
+            return Err(self.error("vkQueueSubmit", vk::Result::ERROR_DEVICE_LOST));
+        }
         self.queue
             .submit(&self.raw, &self.calls, submit)
             .map_err(|code| self.error("vkQueueSubmit", code))
@@ -367,6 +375,9 @@ impl DeviceInner {
     /// `Ok(None)` if that cannot be now, because something here may depend on a signal that nobody has
     /// submitted yet, or many are under way.
     pub(crate) fn signal_once(&self, semaphore: vk::Semaphore) -> Result<Option<u64>> {
+        if self.lost.load(Ordering::Acquire) {
+            return Err(self.error("vkQueueSubmit", vk::Result::ERROR_DEVICE_LOST));
+        }
         let waits = Waits::default();
         let submit = Submit { waits, body: Body::Nothing, signal: Some(semaphore) };
         match self.queue.submit(&self.raw, &self.calls, submit) {
