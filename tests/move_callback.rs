@@ -120,6 +120,27 @@ fn it_does_not_move_where_somebody_cannot_follow() {
     drop(seat);
 }
 
+#[test]
+fn its_owner_may_keep_it_out_of_memory_that_is_one_device_s_own() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let descriptor = BufferDescriptor::new(300_004).peer_to_peer(false);
+    let buffer = rig.engine().create_buffer(&home, descriptor.clone()).expect("a buffer");
+    assert_eq!(buffer.domain(), vram(&home), "as long as it is nobody else's");
+    let seat = buffer.attach(&peer).expect("a static seat, whom nobody asks");
+    assert_eq!(buffer.domain(), DomainId::System);
+    let error = buffer.migrate(vram(&home)).expect_err("the peer is here");
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    drop(seat);
+    buffer.migrate(vram(&home)).expect("it has left");
+    // And one that may live nowhere else cannot be shared.
+    let only = descriptor.placement(Placement::Vram);
+    let only = rig.engine().create_buffer(&home, only).expect("a buffer");
+    let error = only.attach(&peer).expect_err("not to a peer");
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert_eq!((only.domain(), only.generation()), (vram(&home), 0));
+}
+
 /// Stops something of its own when told, and says with a fence when that has stopped.
 struct Stopper {
     rig: Arc<peerbuf::Engine>,

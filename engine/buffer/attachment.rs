@@ -44,7 +44,7 @@ impl Attachment {
         importer: Option<Arc<dyn Importer>>,
     ) -> Result<Self> {
         buffer.core.check(device)?;
-        let newcomer = Newcomer::new(device, importer);
+        let newcomer = Newcomer::new(buffer, device, importer);
         let seat = match newcomer.sit_where_known(buffer)? {
             Some(seat) => seat,
             None => newcomer.take_in(buffer)?,
@@ -158,8 +158,13 @@ struct Newcomer<'a> {
 }
 
 impl<'a> Newcomer<'a> {
-    fn new(device: &'a Arc<DeviceInner>, importer: Option<Arc<dyn Importer>>) -> Self {
-        let peer_to_peer = importer.as_ref().is_none_or(|importer| importer.allow_peer2peer());
+    fn new(
+        buffer: &BufferInner,
+        device: &'a Arc<DeviceInner>,
+        importer: Option<Arc<dyn Importer>>,
+    ) -> Self {
+        let offers = importer.as_ref().is_none_or(|importer| importer.allow_peer2peer());
+        let peer_to_peer = offers && buffer.peer_to_peer;
         Self { device, importer, guest: Guest { device: device.id(), peer_to_peer } }
     }
 

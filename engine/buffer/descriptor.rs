@@ -20,12 +20,19 @@ pub struct BufferDescriptor {
     name: Option<Box<str>>,
     usage: vk::BufferUsageFlags,
     placement: Placement,
+    peer_to_peer: bool,
 }
 
 impl BufferDescriptor {
     /// A buffer of `size` bytes; anywhere, nameless, for every use that needs no extension.
     pub fn new(size: u64) -> Self {
-        Self { size, name: None, usage: SHARED_BUFFER_USAGE, placement: Placement::default() }
+        Self {
+            size,
+            name: None,
+            usage: SHARED_BUFFER_USAGE,
+            placement: Placement::default(),
+            peer_to_peer: true,
+        }
     }
 
     /// Gives it a name, for errors, events and reports.
@@ -53,6 +60,16 @@ impl BufferDescriptor {
         self
     }
 
+    /// Says whether it may live in one device's own memory while another one is attached; `true` unless it
+    /// is said. Importers offer ([`crate::Importer::allow_peer2peer`]), the proved route decides, and this
+    /// is the owner's veto: for a device whose own memory is slow for others, or too dear.
+    #[must_use]
+    #[doc(alias = "allow_peer2peer")]
+    pub fn peer_to_peer(mut self, allowed: bool) -> Self {
+        self.peer_to_peer = allowed;
+        self
+    }
+
     /// Its size in bytes.
     pub fn size(&self) -> u64 {
         self.size
@@ -75,6 +92,10 @@ impl BufferDescriptor {
     /// What devices will do with it.
     pub fn usages(&self) -> vk::BufferUsageFlags {
         self.usage
+    }
+
+    pub(super) fn allows_peer_to_peer(&self) -> bool {
+        self.peer_to_peer
     }
 
     pub(super) fn placed(&self) -> Placement {

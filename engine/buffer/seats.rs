@@ -47,7 +47,7 @@ impl Seats {
         let (mut guests, current, generation, home_then) = {
             let state = buffer.lock();
             let mut guests: SmallVec<[Guest; 4]> = SmallVec::new();
-            for guest in state.seats().map(guest_of) {
+            for guest in state.seats().map(|seat| guest_of(buffer, seat)) {
                 if !guests.contains(&guest) {
                     guests.push(guest);
                 }
@@ -102,7 +102,7 @@ impl Seats {
     /// Whether everybody who sits was asked, and the buffer did not move, since they were gathered.
     pub(super) fn still_fit(&self, buffer: &BufferInner, state: &State) -> bool {
         self.generation == buffer.generation()
-            && state.seats().all(|seat| self.guests.contains(&guest_of(seat)))
+            && state.seats().all(|seat| self.guests.contains(&guest_of(buffer, seat)))
     }
 
     /// Whether the buffer was at home there when they were gathered.
@@ -139,6 +139,8 @@ impl Guest {
     }
 }
 
-fn guest_of(seat: &super::state::Seat) -> Guest {
-    Guest { device: seat.device, peer_to_peer: seat.allows_peer_to_peer() }
+fn guest_of(buffer: &BufferInner, seat: &super::state::Seat) -> Guest {
+    // The owner may veto what the importer offers.
+    let peer_to_peer = buffer.peer_to_peer && seat.allows_peer_to_peer();
+    Guest { device: seat.device, peer_to_peer }
 }

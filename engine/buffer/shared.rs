@@ -52,6 +52,8 @@ pub(crate) struct BufferInner {
     /// Written under the reservation. Relaxed: whoever relies on it holds that.
     home: AtomicU16,
     pub(super) placement: Placement,
+    /// Whether it may be in a device's own memory while others are attached.
+    pub(super) peer_to_peer: bool,
     pub(super) core: Arc<Core>,
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
     pub(super) reservation: Reservation<State>,
@@ -101,6 +103,7 @@ impl SharedBuffer {
             core: Arc::clone(core),
             size: descriptor.size(),
             placement: descriptor.placed(),
+            peer_to_peer: descriptor.allows_peer_to_peer(),
             usage: descriptor.usages(),
             name: descriptor.into_name().map(|name| Box::new(Name(name))),
             id: core.next_buffer(),
@@ -134,6 +137,7 @@ impl SharedBuffer {
     pub fn descriptor(&self) -> BufferDescriptor {
         let descriptor = BufferDescriptor::new(self.0.size).usage(self.0.usage);
         let descriptor = descriptor.placement(self.0.placement);
+        let descriptor = descriptor.peer_to_peer(self.0.peer_to_peer);
         match &self.0.name {
             Some(name) => descriptor.name(&name.0),
             None => descriptor,

@@ -46,8 +46,8 @@ enum Command {
     ///
     /// Each device fills the buffer with a fresh pattern, through a mapping of its own. Then each
     /// other device compares every word with what it should be. Then the same again, while the buffer
-    /// moves all the time: to system memory, and into every device's own memory where all can follow;
-    /// every importer is called back at each move, and maps the new place.
+    /// moves all the time: to system memory, into every device's own memory where all can follow, and to
+    /// other memory of the place where it is; every importer is called back at each move, and maps the new place.
     #[command(
         after_help = "Exit status: 0 if every byte was right and every importer was told of \
                             every move, 1 if not, 2 for an error."

@@ -37,10 +37,13 @@ pub(crate) struct DemoReport {
     pub(crate) mismatches: u64,
     /// How often it moved while all devices used it.
     pub(crate) moves: u64,
-    /// How often importers were told meanwhile; `moves` times the number of devices, if all is well.
+    /// How often importers were told meanwhile: `moves` times the number of devices, and once more for each
+    /// device when a move failed after they had been told.
     pub(crate) callbacks: u64,
-    /// Where the buffer lived: `vram` of its home device, or `system`.
+    /// Where the buffer lived at the end: `vram` of its home device, or `system`.
     pub(crate) domain: &'static str,
+    /// The device that it was at home on at the end.
+    pub(crate) home: usize,
     pub(crate) provider: &'static str,
     /// How often it had moved, attaching everybody included.
     pub(crate) generation: u32,

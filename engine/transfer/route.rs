@@ -171,8 +171,9 @@ pub enum RefusalReason {
     /// The buffer may not live there.
     #[error("the buffer's placement excludes {0}")]
     Placement(DomainKind),
-    /// The second device's importer does not want another device's own memory.
-    #[error("the importer does not do peer-to-peer")]
+    /// The second device's importer does not want another device's own memory, or the buffer's owner does
+    /// not want it there.
+    #[error("no peer-to-peer: the importer does not offer it, or the buffer's owner forbids it")]
     NoPeerToPeer,
     /// A call failed.
     #[error("{0}")]

@@ -16,7 +16,10 @@ pub(crate) fn demo(report: &DemoReport) -> String {
     }
     text.unusable(&report.unusable);
     text.line(format_args!("\n{}", results(report)));
-    let place = if report.domain == "vram" { "the memory of device 0" } else { "system memory" };
+    let place = match report.domain {
+        "vram" => spelled(&format!("vram {}", report.home)),
+        _ => spelled("system"),
+    };
     text.line(format_args!(
         "Each rate is that of one pass; the first fill also pays for the first touch of fresh memory."
     ));
@@ -125,6 +128,7 @@ mod tests {
             bytes_verified: 8192,
             mismatches: 3,
             domain: "vram",
+            home: 1,
             provider: "dma_buf",
             moves: 0,
             callbacks: 0,
@@ -152,7 +156,7 @@ mod tests {
         let text = demo(&report);
         check(&text, &["  demo"]);
         check(&text, &["1 → 0", "3, the first at byte 256"]);
-        check(&text, &["in the memory of device 0 (dma_buf)", "generation 0"]);
+        check(&text, &["in the memory of device 1 (dma_buf)", "generation 0"]);
         check(&text, &["Moved 3 times", "5 of 6 callbacks"]);
         check(&text, &["3 × to system memory"]);
         check(&text, &["not to the memory of device 1: full"]);
