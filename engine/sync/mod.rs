@@ -8,16 +8,18 @@
 //!
 //! 0. a device's compute passes, held for the whole of one pass, its bounded wait included,
 //! 1. reservations: a single one, or many together in a lock set, which backs off before it could
-//!    close a cycle,
-//! 2. a pool's size class, the retire list, the lists of devices, verdicts and exports,
+//!    close a cycle; or many by `try_lock` alone, which waits for nobody,
+//! 2. a pool's size class, the retire list, the lists of verdicts, exports, buffers and bridges,
 //! 3. an allocation,
-//! 4. a queue.
+//! 4. a device's images of other timelines,
+//! 5. a queue; the desk of a bridge; a host fence; what a fence relied on.
 //!
-//! Whoever holds a lock takes only those below it. No reservation is held across a wait for a GPU: the
-//! waits of host access and copies take the reservation, copy the fences, let go, wait, and look again.
+//! Whoever holds a lock takes only those below it. Callbacks of fences run under none of them. No
+//! reservation is held across a wait for a GPU: waiters take the reservation, copy the fences, let go, wait,
+//! and look again.
 //!
-//! What is not here: cross-device waits on the GPU. Today a device waits for another one's work through
-//! the host.
+//! What is not here: who is to be waited for, and by whom. Fences are entered and looked at in
+//! the buffers' own module.
 
 mod behind;
 mod bridge;
