@@ -148,7 +148,8 @@ impl Engine {
     ///   and with the queue named, without `VkDeviceQueueCreateFlags`;
     /// * nothing else uses that queue, except through [`Device::with_queue`] or under `queue_lock`;
     /// * `device` and `instance` stay alive until this engine, every buffer of it, everything made from
-    ///   those, and every [`Device`] handle is gone.
+    ///   those, every fence (also one that was given to another engine), and every [`Device`] handle is
+    ///   gone.
     pub unsafe fn adopt_device(&self, adopted: AdoptedDevice) -> Result<Device> {
         let (entry, instance) = (adopted.entry.clone(), adopted.instance.clone());
         // SAFETY: the caller's contract.
@@ -211,7 +212,8 @@ impl Engine {
     /// commands are submitted behind whatever the buffers' fences stand for, on this device or another
     /// one, between the transfers of ownership; the fence is entered into every buffer and returned.
     ///
-    /// Waits for no device; only for work of the host, which no queue may be made to wait for.
+    /// Waits for no device; only for what no queue can be made to wait for: work of the host, and strangers'
+    /// sync files where the device does not take them in. An open [`crate::HostAccess`] is no such work.
     ///
     /// # Errors
     ///

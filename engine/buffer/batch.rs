@@ -12,9 +12,9 @@
 use std::sync::Arc;
 
 use super::migrate::{Migration, Plan, home_at};
-use super::relocate::{
-    Move, Moved, Mover, Parked, copied, finish, first_waits, has_tail, relocate,
-};
+use super::mover::{Mover, has_tail};
+use super::publish::copied;
+use super::relocate::{Move, Moved, Parked, finish, first_waits, relocate};
 use super::shared::SharedBuffer;
 use crate::core::Core;
 use crate::device::DeviceInner;

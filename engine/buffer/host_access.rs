@@ -16,6 +16,9 @@ use crate::transfer::{self, Span};
 
 /// A scoped access of the host to a [`SharedBuffer`], from [`SharedBuffer::host_access`].
 ///
+/// It does not keep devices away: what is submitted while it is open is not ordered behind it. Open it,
+/// use it, and end it before anybody else is asked to use the buffer.
+///
 /// There is no slice to be had: a device or another process may write the same bytes at any time, so
 /// everything is a copy, of volatile reads and writes. While it lives the buffer stays where it is.
 ///

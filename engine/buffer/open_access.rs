@@ -25,7 +25,8 @@ pub struct OpenAccess<'a> {
 impl Mapping {
     /// Begins an access that the application submits itself: waits, in bounds, until no other device does
     /// what `access` may not overlap with, and keeps the buffer in place until the access is ended.
-    /// Between the two the application records (with [`Mapping::acquire`] and [`Mapping::release`]) and
+    /// Others may begin an access of theirs meanwhile: it is the fence given to [`OpenAccess::end`] that they
+    /// wait for. Between the two the application records (with [`Mapping::acquire`] and [`Mapping::release`]) and
     /// submits to [`crate::Device::with_queue`].
     ///
     /// # Errors

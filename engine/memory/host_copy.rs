@@ -29,7 +29,11 @@ pub(crate) unsafe fn copy_by_host(
 ) -> Result<bool> {
     let (Some(source), Some(target)) = (from.host()?, to.host()?) else { return Ok(false) };
     from.begin_host_access(Access::Read, from_offset, len)?;
-    to.begin_host_access(Access::Write, to_offset, len)?;
+    if let Err(error) = to.begin_host_access(Access::Write, to_offset, len) {
+        // That it fails again says nothing new.
+        let _ = from.end_host_access(Access::Read, from_offset, len);
+        return Err(error);
+    }
     // CAST: the ranges are mapped, so they fit the address space.
     // SAFETY: within the allocation, all of which is mapped.
     let source = unsafe { source.at(from_offset as usize) };
@@ -37,9 +41,9 @@ pub(crate) unsafe fn copy_by_host(
     let target = unsafe { target.at(to_offset as usize) };
     // SAFETY: the caller's contract.
     unsafe { target.copy_from(source, len as usize) };
-    to.end_host_access(Access::Write, to_offset, len)?;
-    from.end_host_access(Access::Read, from_offset, len)?;
-    Ok(true)
+    let written = to.end_host_access(Access::Write, to_offset, len);
+    let read = from.end_host_access(Access::Read, from_offset, len);
+    written.and(read).map(|()| true)
 }
 
 /// Zeroes `len` bytes, with what the memory needs around it.
