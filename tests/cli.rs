@@ -104,7 +104,8 @@ fn devices_as_json_has_the_promised_fields() {
 fn every_pair_has_a_proved_route_and_every_other_route_a_reason() {
     let report = json(&["devices", "--json"]);
     for pair in list(&report, "routes") {
-        check_fields(pair, &[("route", "text"), ("verified", "bool"), ("error", "text?")]);
+        check_fields(pair, &[("route", "text"), ("verified", "bool"), ("wait", "text")]);
+        check_fields(pair, &[("error", "text?")]);
         assert_eq!(pair["verified"], true, "{pair}");
         let working = list(pair, "working");
         assert!(working.iter().any(|working| working["route"] == pair["route"]), "{pair}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use peerbuf::transfer::Working;
-use peerbuf::{AdapterSelector, Verdict};
+use peerbuf::{AdapterSelector, Verdict, WaitRoute};
 
 use crate::lineup::Lineup;
 use crate::report::{
@@ -32,8 +32,10 @@ pub(crate) fn run(selected: &[AdapterSelector], json: bool) -> Result<Outcome> {
 }
 
 fn prove(lineup: &Lineup, from: usize, to: usize) -> RouteFacts {
-    match lineup.engine.route(&lineup.devices[from], &lineup.devices[to]) {
-        Ok(verdict) => facts(from, to, &verdict),
+    let (first, second) = (&lineup.devices[from], &lineup.devices[to]);
+    let wait = lineup.engine.wait_route(first, second).ok().map(WaitRoute::name);
+    match lineup.engine.route(first, second) {
+        Ok(verdict) => RouteFacts { wait, ..facts(from, to, &verdict) },
         // One device that does not even run a pass need not hide what the others can do.
         Err(error) => RouteFacts {
             from,
@@ -42,6 +44,7 @@ fn prove(lineup: &Lineup, from: usize, to: usize) -> RouteFacts {
             verified: false,
             working: vec![],
             refused: vec![],
+            wait,
             error: Some(error.to_string()),
         },
     }
@@ -61,6 +64,7 @@ fn facts(from: usize, to: usize, verdict: &Verdict) -> RouteFacts {
         verified: verdict.verified,
         working: verdict.working.iter().map(working).collect(),
         refused: verdict.refused.iter().map(RefusalFacts::from).collect(),
+        wait: None,
         error: None,
     }
 }

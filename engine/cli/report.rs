@@ -112,6 +112,8 @@ pub(crate) struct RouteFacts {
     /// All that work, best first.
     pub(crate) working: Vec<WorkingFacts>,
     pub(crate) refused: Vec<RefusalFacts>,
+    /// How the second device's queue waits for the first one's work; null if that is not known.
+    pub(crate) wait: Option<&'static str>,
     /// What kept the routes from being tried at all.
     pub(crate) error: Option<String>,
 }

@@ -12,7 +12,7 @@ pub(crate) fn devices(report: &DevicesReport) -> String {
     let mut text = Text::default();
     text.line(format_args!("{}", device_table(&report.devices)));
     text.unusable(&report.unusable);
-    text.line(format_args!("\nRoutes, from the row's device to the column's (✓ proved with data; speed of the probe's read):"));
+    text.line(format_args!("\nRoutes, from the row's device to the column's (✓ proved with data; speed of the probe's read;\nhow the second one's queue waits for the first one's work):"));
     text.line(format_args!("{}", matrix(report)));
     let refused = refusals(&report.routes);
     if refused.row_count() > 0 {
@@ -82,9 +82,10 @@ fn route_cell(pair: &RouteFacts) -> String {
     };
     let (first, others): (Vec<&WorkingFacts>, Vec<&WorkingFacts>) =
         pair.working.iter().partition(|working| working.route == chosen);
-    lines(first.into_iter().chain(others).map(|working| {
+    let routes = first.into_iter().chain(others).map(|working| {
         format!("✓ {} {:.1} GB/s", working.route, working.read_bytes_per_second / 1e9)
-    }))
+    });
+    lines(routes.chain(pair.wait.map(|wait| format!("waits by {wait}"))))
 }
 
 #[cfg(test)]
@@ -103,6 +104,7 @@ mod tests {
             verified: false,
             working: vec![],
             refused: reasons.iter().map(refusal).collect(),
+            wait: None,
             error: None,
         }
     }
