@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -251,6 +252,43 @@ fn pinning_and_moving_at_once_never_moves_what_is_pinned() {
         moves
     });
     assert_eq!(buffer.generation(), moves);
+    assert_eq!(rig.engine().report().totals().pins, 0);
+}
+
+/// Whoever is refused by its quota was never there: nobody meets such a pin.
+#[test]
+fn a_pin_that_is_refused_keeps_nobody_from_moving() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home);
+    let seat = buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("a seat");
+    let moves = if common::in_vm() { 200 } else { 2000 };
+    // From here on each move closes what it opened.
+    drop(seat.pin("scanout").expect("no quota yet"));
+    rig.engine().set_pin_quota(&peer, buffer.size() - 1).expect("our device");
+    let (refused, done) = (AtomicU32::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let pinner = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let error = seat.pin("scanout").expect_err("the quota is too small");
+                assert!(matches!(error, Error::PinQuota { used: 0, .. }), "{error}");
+                refused.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for turn in 0..moves {
+            let to = [DomainId::System, DomainId::Vram(home.id())][turn % 2];
+            let moved = buffer.migrate(to);
+            if moved.is_err() || pinner.is_finished() {
+                done.store(true, Ordering::Relaxed);
+            }
+            moved.expect("nobody has pinned it");
+        }
+        while refused.load(Ordering::Relaxed) == 0 && !pinner.is_finished() {
+            std::thread::yield_now();
+        }
+        done.store(true, Ordering::Relaxed);
+        pinner.join().expect("it is refused every time");
+    });
     assert_eq!(rig.engine().report().totals().pins, 0);
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A pin has to be seen by whoever wants to move the buffer, and by nobody else. So the pins of one
 //! attachment for one reason are a number, beside what a mover sets to keep further ones out: taking one
-//! and giving it up are an atomic addition each. The reservation is taken for the first, and after a
+//! and giving it up are an atomic operation each. The reservation is taken for the first, and after a
 //! move.
 #![expect(unsafe_code, reason = "a pin is counted, and so needs no reference of its own")]
 
@@ -153,30 +153,44 @@ impl PinLine {
     }
 
     /// Counts one more, if it is open.
+    ///
+    /// Nobody is counted who then has to go: a mover that came by meanwhile would take that for a pin.
     fn pin_open(&self) -> Quick {
-        // Acquire: whoever opened it saw the bytes in place.
-        let before = self.word.fetch_add(ONE, Ordering::Acquire);
-        if before & (CLOSED | METERED) == 0 {
-            return Quick::Pinned(self.pinned());
+        let mut seen = self.word.load(Ordering::Relaxed);
+        while seen & (CLOSED | METERED) == 0 {
+            match self.count_one(seen) {
+                Ok(pinned) => return Quick::Pinned(pinned),
+                Err(now) => seen = now,
+            }
         }
-        self.pin_slowly(before)
+        self.pin_slowly(seen)
     }
 
     #[cold]
-    fn pin_slowly(&self, before: u64) -> Quick {
-        let (member, size) = (self.member(), self.buffer.size);
-        if before & CLOSED == 0 {
-            let charged = member.charge_pin(size);
-            let Err((used, limit)) = charged else { return Quick::Pinned(self.pinned()) };
-            self.word.fetch_sub(ONE, Ordering::Relaxed);
+    fn pin_slowly(&self, mut seen: u64) -> Quick {
+        if seen & CLOSED != 0 {
+            return Quick::No;
+        }
+        if let Err((used, limit)) = self.member().charge_pin(self.buffer.size) {
             return Quick::Refused(used, limit);
         }
-        let then = self.word.fetch_sub(ONE, Ordering::Relaxed);
-        if then & METERED != before & METERED {
-            // Counted by whoever began to meter.
-            member.credit_pin(size);
+        // What is metered stays so.
+        while seen & CLOSED == 0 {
+            match self.count_one(seen) {
+                Ok(pinned) => return Quick::Pinned(pinned),
+                Err(now) => seen = now,
+            }
         }
+        self.member().credit_pin(self.buffer.size);
         Quick::No
+    }
+
+    /// Counts one more if the word still is what was seen; else what it is now.
+    fn count_one(&self, seen: u64) -> Result<Pinned, u64> {
+        // Acquire: whoever opened it saw the bytes in place.
+        let (order, failed) = (Ordering::Acquire, Ordering::Relaxed);
+        let counted = self.word.compare_exchange_weak(seen, seen + ONE, order, failed);
+        counted.map(|_| self.pinned())
     }
 
     /// Counts one more and opens the line. Under the reservation, when the bytes are the buffer's and in
