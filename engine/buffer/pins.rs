@@ -241,14 +241,6 @@ impl PinLine {
         word & (ATTACHED | FIRST) == ATTACHED && count(word) == 0
     }
 
-    /// The last pin without an attachment is gone.
-    #[cold]
-    fn forget(&self) {
-        let buffer = Arc::clone(&self.buffer);
-        let this = buffer.lock().forget_pins(self);
-        drop(this);
-    }
-
     fn is_attached(&self) -> bool {
         self.word.load(Ordering::Relaxed) & ATTACHED != 0
     }
@@ -291,10 +283,19 @@ impl Drop for Pinned {
             }
         }
         if count(before) == 1 && before & ATTACHED == 0 {
-            // Nobody else has this one, so it is still there.
-            line.forget();
+            forget(self.0);
         }
     }
+}
+
+/// The last pin without an attachment is gone. By its pointer: whoever lets go of the line may not be in
+/// the middle of a call that borrows it.
+#[cold]
+fn forget(line: NonNull<PinLine>) {
+    // SAFETY: nobody else has the last pin, so the state still holds the line.
+    let buffer = Arc::clone(unsafe { &line.as_ref().buffer });
+    let this = buffer.lock().forget_pins(line);
+    drop(this);
 }
 
 impl fmt::Debug for PinLine {

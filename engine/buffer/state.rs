@@ -1,5 +1,6 @@
 //! What a buffer's reservation protects.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -247,9 +248,9 @@ impl State {
     }
 
     /// Takes out a line that nobody uses any more.
-    pub(super) fn forget_pins(&mut self, line: &PinLine) -> Option<Arc<PinLine>> {
+    pub(super) fn forget_pins(&mut self, line: NonNull<PinLine>) -> Option<Arc<PinLine>> {
         let pins = &mut self.rare.as_mut()?.pins;
-        let index = pins.iter().position(|other| std::ptr::eq(&**other, line))?;
+        let index = pins.iter().position(|other| std::ptr::eq(&**other, line.as_ptr()))?;
         Some(pins.swap_remove(index))
     }
 
