@@ -141,6 +141,32 @@ fn its_owner_may_keep_it_out_of_memory_that_is_one_device_s_own() {
     assert_eq!((only.domain(), only.generation()), (vram(&home), 0));
 }
 
+/// Its importer is gone: it will not follow, so it does not matter where it could.
+#[test]
+fn who_has_left_a_dynamic_seat_but_for_a_mapping_does_not_say_where_it_may_be() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let near = Arc::new(Recorder { host_memory_only: true, ..Recorder::default() });
+    let mut guests = vec![(home.clone(), peer, near)];
+    if let Some([lavapipe, swiftshader]) = rig.two_drivers() {
+        guests.push((lavapipe, swiftshader, Arc::default()));
+    }
+    for (home, guest, recorder) in guests {
+        let buffer = create(&rig, &home, Placement::VramOrSystem);
+        let seat = buffer.attach_dynamic(&guest, Arc::clone(&recorder) as _).expect("a seat");
+        let mapping = seat.map(Access::Read).expect("mapped");
+        assert_eq!(buffer.domain(), DomainId::System, "where the guest reaches it");
+        let error = buffer.migrate(vram(&home)).expect_err("the guest cannot follow");
+        assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+        let told = recorder.told();
+        drop(seat);
+        buffer.migrate(vram(&home)).expect("nobody has to follow");
+        assert_eq!((buffer.domain(), recorder.told()), (vram(&home), told));
+        let error = mapping.view().expect_err("the place was left");
+        assert!(matches!(error, Error::Stale { .. }), "{error}");
+    }
+}
+
 /// Stops something of its own when told, and says with a fence when that has stopped.
 struct Stopper {
     rig: Arc<peerbuf::Engine>,

@@ -47,7 +47,7 @@ impl Seats {
         let (mut guests, current, generation, home_then) = {
             let state = buffer.lock();
             let mut guests: SmallVec<[Guest; 4]> = SmallVec::new();
-            for guest in state.seats().map(|seat| guest_of(buffer, seat)) {
+            for guest in sitting(buffer, &state) {
                 if !guests.contains(&guest) {
                     guests.push(guest);
                 }
@@ -102,7 +102,7 @@ impl Seats {
     /// Whether everybody who sits was asked, and the buffer did not move, since they were gathered.
     pub(super) fn still_fit(&self, buffer: &BufferInner, state: &State) -> bool {
         self.generation == buffer.generation()
-            && state.seats().all(|seat| self.guests.contains(&guest_of(buffer, seat)))
+            && sitting(buffer, state).all(|guest| self.guests.contains(&guest))
     }
 
     /// Whether the buffer was at home there when they were gathered.
@@ -139,8 +139,13 @@ impl Guest {
     }
 }
 
-fn guest_of(buffer: &BufferInner, seat: &super::state::Seat) -> Guest {
-    // The owner may veto what the importer offers.
-    let peer_to_peer = buffer.peer_to_peer && seat.allows_peer_to_peer();
-    Guest { device: seat.device, peer_to_peer }
+/// Those who have a say. Not those who have left a dynamic seat but for a mapping: they do not follow.
+fn sitting(buffer: &BufferInner, state: &State) -> impl Iterator<Item = Guest> {
+    let seats = state.seats().filter(|seat| seat.is_attached() || !seat.is_dynamic());
+    // The owner may veto what importers offer.
+    let allowed = buffer.peer_to_peer;
+    seats.map(move |seat| Guest {
+        device: seat.device,
+        peer_to_peer: allowed && seat.allows_peer_to_peer(),
+    })
 }

@@ -422,8 +422,7 @@ impl Seat {
 
     /// Whether the seat's device may be given memory that is another device's own.
     pub(super) fn allows_peer_to_peer(&self) -> bool {
-        // Who has left its seat but for a mapping does not follow the buffer, and has no say.
-        self.importer.is_none() || self.manner != (Manner::Dynamic { peer_to_peer: false })
+        self.manner != (Manner::Dynamic { peer_to_peer: false })
     }
 }
 

@@ -283,8 +283,6 @@ fn leave(world: &mut World<'_>, at: usize) -> Option<()> {
     let mut met = (mapped > 0).then_some("kept its seat by a mapping");
     if anyhow {
         drop(attachment);
-        // Nobody there any more who would mind.
-        subject.chairs[index].peer_to_peer = true;
     } else {
         match attachment.detach() {
             Ok(()) => assert_eq!(mapped, 0, "left while it was mapped"),

@@ -171,9 +171,10 @@ impl Subject {
 
     // ---- where it may live ----
 
+    /// Those who have a say. Who has left a dynamic chair but for a mapping does not follow.
     fn guests(&self) -> Vec<Guest<'_>> {
-        let chairs = self.chairs.iter();
-        chairs
+        let sitting = self.chairs.iter().filter(|chair| chair.is_taken() || chair.is_static());
+        sitting
             .map(|chair| Guest { device: &chair.device, peer_to_peer: chair.peer_to_peer })
             .collect()
     }
