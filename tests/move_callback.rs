@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -165,6 +166,83 @@ fn who_has_left_a_dynamic_seat_but_for_a_mapping_does_not_say_where_it_may_be() 
         let error = mapping.view().expect_err("the place was left");
         assert!(matches!(error, Error::Stale { .. }), "{error}");
     }
+}
+
+/// Panics when it is told, but for the first so many times.
+struct Panics(Mutex<u32>);
+
+impl Importer for Panics {
+    fn invalidate_mappings(&self, _: &Invalidation<'_>) {
+        let mut left = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match left.checked_sub(1) {
+            Some(less) => *left = less,
+            None => panic!("this importer is broken"),
+        }
+    }
+}
+
+/// Somebody else's bug is not the others': they are told, nothing has moved, and all goes on.
+#[test]
+fn an_importer_that_panics_keeps_nobody_from_being_told() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home, Placement::VramOrSystem);
+    bytes::write(&buffer, 6);
+    let recorders: [Arc<Recorder>; 2] = Default::default();
+    let attach =
+        |importer: Arc<dyn Importer>| buffer.attach_dynamic(&peer, importer).expect("a seat");
+    let first = attach(Arc::clone(&recorders[0]) as _);
+    let broken = [1, 0].map(|times| attach(Arc::new(Panics(Mutex::new(times)))));
+    let last = attach(Arc::clone(&recorders[1]) as _);
+    let mapping = last.map(Access::Read).expect("mapped");
+    for turn in 1..=2 {
+        let moving = || buffer.migrate(DomainId::System);
+        let panic = std::panic::catch_unwind(AssertUnwindSafe(moving)).expect_err("it is broken");
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"this importer is broken"));
+        for recorder in &recorders {
+            assert_eq!(recorder.told(), vec![0; turn], "told by a move that then failed");
+        }
+        assert_eq!((buffer.generation(), buffer.domain()), (0, vram(&home)));
+        mapping.view().expect("it is as good as before");
+    }
+    drop(broken);
+    assert_eq!(
+        buffer.migrate(DomainId::System).expect("nobody holds it"),
+        Migration::Done { generation: 1 }
+    );
+    bytes::assert_sequence(&buffer, 6, "after the move");
+    drop((first, last));
+}
+
+/// Together with others: those move all the same, and what waits for work of the host comes to its end.
+#[test]
+fn an_importer_that_panics_leaves_those_alone_who_move_with_its_buffer() {
+    let mut rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let [slow, broken, other] = [(); 3].map(|()| create(&rig, &home, Placement::VramOrSystem));
+    let engine = Arc::new(rig.take_engine());
+    let stopper = Arc::new(Stopper {
+        rig: Arc::clone(&engine),
+        running: Mutex::default(),
+        stopped: AtomicBool::new(false),
+    });
+    let stopped = slow.attach_dynamic(&peer, Arc::clone(&stopper) as _).expect("a seat");
+    let seat = broken.attach_dynamic(&peer, Arc::new(Panics(Mutex::new(0)))).expect("a seat");
+    std::thread::scope(|scope| {
+        let mover = scope.spawn(|| {
+            let moves = [&slow, &broken, &other].map(|buffer| (buffer, DomainId::System));
+            engine.migrate_many(&moves)
+        });
+        while !stopper.stopped.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        drop(stopper.running.lock().expect("not poisoned").take());
+        mover.join().expect_err("one importer is broken");
+    });
+    assert_eq!((slow.domain(), other.domain()), (DomainId::System, DomainId::System));
+    assert_eq!((broken.generation(), broken.domain()), (0, vram(&home)));
+    stopped.map(Access::Read).expect("nobody is moving it any more");
+    drop((stopped, seat, slow, broken, other, stopper));
 }
 
 /// Stops something of its own when told, and says with a fence when that has stopped.

@@ -48,6 +48,40 @@ fn until_marked(buffer: &SharedBuffer) {
     }
 }
 
+/// Panics when it is told.
+struct Panics;
+
+impl Importer for Panics {
+    fn invalidate_mappings(&self, _: &Invalidation<'_>) {
+        panic!("this importer is broken");
+    }
+}
+
+/// Nor does it come back half revoked.
+#[test]
+fn an_importer_that_panics_keeps_nobody_from_being_told() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home);
+    let recorders: [Arc<Recorder>; 2] = Default::default();
+    let attach = |importer| buffer.attach_dynamic(&peer, importer).expect("a seat");
+    let first = attach(Arc::clone(&recorders[0]) as Arc<dyn Importer>);
+    let broken = attach(Arc::new(Panics));
+    let last = attach(Arc::clone(&recorders[1]) as _);
+    let mapping = last.map(Access::Read).expect("mapped");
+    let revoking = std::panic::AssertUnwindSafe(|| buffer.revoke());
+    std::panic::catch_unwind(revoking).expect_err("one importer is broken");
+    for recorder in &recorders {
+        assert_eq!(recorder.told(), [(0, Cause::Revoke)]);
+    }
+    assert!(buffer.is_revoked() && is_revoked(mapping.view()));
+    drop(mapping);
+    buffer.revoke().expect("nobody is told a second time, and nobody holds it");
+    buffer.rearm().expect("nobody holds it");
+    last.map(Access::Read).expect("armed again").view().expect("it is good");
+    drop((first, broken));
+}
+
 /// upstream: `dmabuf_revoke` (`iommufd.c`)
 #[test]
 fn everybody_is_told_once_and_everything_is_refused_until_it_is_armed_again() {

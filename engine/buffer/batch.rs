@@ -9,6 +9,8 @@
 //! close, and no ticket is needed. Whoever is not to be had at once, or would have to be waited for, moves
 //! by itself afterwards.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use super::migrate::{Migration, Plan, home_at};
@@ -105,7 +107,13 @@ impl<'a> Group<'a> {
             begun.begin(core, index, plan, mover);
         }
         begun.submit(core, &device);
-        begun.end()
+        let panicked = begun.panicked.take();
+        let ended = begun.end();
+        // Not before: moves that are parked have to come to their end.
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
+        }
+        ended
     }
 }
 
@@ -119,6 +127,8 @@ struct Begun<'a> {
     parked: Vec<(usize, Parked<'a>, Plan<'a>, Mover)>,
     /// Everything.
     alone: Vec<(usize, Plan<'a>)>,
+    /// The first panic of an importer. Its buffer has not moved.
+    panicked: Option<Box<dyn Any + Send>>,
 }
 
 impl<'a> Begun<'a> {
@@ -142,7 +152,10 @@ impl<'a> Begun<'a> {
         }
         debug_assert!(std::ptr::eq(core, &*buffer.core), "checked when it was planned");
         let mut move_ = Move::new(buffer, state);
-        move_.tell_importers();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| move_.tell_importers())) {
+            self.panicked.get_or_insert(panic);
+            return;
+        }
         let mut move_ = match move_.park(&mover.device) {
             Ok(move_) => move_,
             Err(parked) => return self.parked.push((index, parked, plan, mover)),
@@ -192,7 +205,7 @@ impl<'a> Begun<'a> {
 
     /// What waits for somebody, one after the other: no reservation is held any more.
     fn end(self) -> Vec<Outcome> {
-        let Self { mut ended, ready, parked, alone } = self;
+        let Self { mut ended, ready, parked, alone, .. } = self;
         drop(ready);
         ended.extend(parked.into_iter().map(|(index, parked, plan, mover)| {
             let moved =

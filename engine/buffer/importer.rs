@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::access::Access;
 use super::shared::BufferInner;
@@ -33,6 +34,9 @@ pub trait Importer: Send + Sync {
     /// If the cause is [`InvalidationCause::Revoke`] there is no new place: the buffer is taken away, every
     /// mapping of it is to be dropped in bounded time, and somebody waits for that. Called once per
     /// revocation and attachment.
+    ///
+    /// It should not panic. If it does, all others are told nevertheless, and then the panic goes on in
+    /// whoever moves or revokes the buffer: that move has not happened, that revocation has begun.
     ///
     /// Locks: called under the buffer's reservation. It may not lock any reservation (no map, no drop of
     /// a mapping, no other operation on a buffer), and may not wait for a device.
@@ -83,19 +87,25 @@ impl Invalidation<'_> {
 }
 
 /// Calls every importer, under the reservation, and enters the fences of what they say is still at work.
-/// Whether there were any.
-pub(super) fn tell(buffer: &BufferInner, state: &mut State, cause: InvalidationCause) -> bool {
+///
+/// # Panics
+///
+/// If one of them did, when all of that is done.
+pub(super) fn tell(buffer: &BufferInner, state: &mut State, cause: InvalidationCause) {
     let said = RefCell::default();
     let invalidation = Invalidation { generation: buffer.generation(), cause, fences: &said };
-    let mut told = false;
+    let mut panicked = None;
     for importer in state.importers() {
-        importer.invalidate_mappings(&invalidation);
-        told = true;
+        // A bug of one must not keep the others from being told. What it has broken is its own.
+        let telling = AssertUnwindSafe(|| importer.invalidate_mappings(&invalidation));
+        panicked = panicked.or(catch_unwind(telling).err());
     }
     for (usage, fence) in said.take() {
         state.fences.add(usage, fence);
     }
-    told
+    if let Some(panic) = panicked {
+        resume_unwind(panic);
+    }
 }
 
 impl fmt::Debug for Invalidation<'_> {
