@@ -78,10 +78,10 @@
 //! # Files, fds, threads
 //!
 //! Every fd is an `OwnedFd`, close-on-exec, duplicated before it is given to a driver. All public types
-//! but [`Invalidation`], which lives for one call, are `Send + Sync`. No wait for a device is without a
-//! bound ([`EngineDescriptor::timeout`]); dropping never
-//! waits for a GPU, except the last drop of a device and of its engine, in bounds. The library prints
-//! nothing; it emits [`tracing`] events.
+//! but [`Invalidation`] and [`Submission`], which live for one call, are `Send + Sync`. No wait for a
+//! device is without a bound ([`EngineDescriptor::timeout`]); dropping never waits for a GPU, except the
+//! last drop of a device and of its engine, in bounds. The library prints nothing; it emits [`tracing`]
+//! events.
 
 mod buffer;
 mod core;

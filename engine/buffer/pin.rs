@@ -20,6 +20,8 @@ use crate::sync::Usage;
 ///
 /// For what cannot be interrupted, such as scanout. Pins nest. They count against the device's quota
 /// ([`crate::Engine::set_pin_quota`]), and stay when their attachment is dropped.
+///
+/// Locks: dropping one takes none; the last one of a reason whose attachment is gone takes the reservation.
 #[doc(alias = "dma_buf_pin")]
 #[must_use = "the buffer may move as soon as the pin is dropped"]
 pub struct Pin(Pinned);

@@ -308,3 +308,9 @@ impl fmt::Debug for PinLine {
             .finish_non_exhaustive()
     }
 }
+
+const _: () = {
+    const fn shareable<T: Send + Sync>() {}
+    // What `Pinned` and `FirstLine` rely on, who have it by its address.
+    shareable::<PinLine>();
+};
