@@ -72,6 +72,8 @@ fn planned<'a>(
     if !Arc::ptr_eq(core, &buffer.core) {
         return Err(Error::ForeignEngine { what: "a buffer" });
     }
+    // First, as for a move alone: whether it could go there is no matter.
+    buffer.check_not_revoked()?;
     if buffer.lock().backing.domain() == to {
         return Ok(None);
     }
