@@ -6,7 +6,8 @@ mod common;
 use common::{Rig, assert_pattern, bytes, fill};
 use peerbuf::transfer::RefusalReason;
 use peerbuf::{
-    Access, BufferDescriptor, Device, DomainKind, Error, Placement, Route, SharedBuffer,
+    Access, BufferDescriptor, Device, DomainId, DomainKind, Error, Placement, Refault, Route,
+    SharedBuffer,
 };
 
 fn create(rig: &Rig, home: &Device, placement: Placement) -> SharedBuffer {
@@ -45,6 +46,26 @@ fn detaching_while_mapped_gives_the_attachment_back() {
     assert!(mappings[0].verify(4).expect("a pass").is_clean());
     drop(mappings);
     buffer.attach(&peer).expect("the seat is free").detach().expect("nobody uses it");
+}
+
+/// Those are of a place that the buffer has left, and live as long as they like.
+#[test]
+fn old_mappings_do_not_keep_a_seat() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home, Placement::VramOrSystem);
+    let seat = buffer.attach_dynamic(&peer, std::sync::Arc::new(Refault::new())).expect("a seat");
+    let old = seat.map(Access::Read).expect("mapped");
+    buffer.migrate(DomainId::System).expect("nobody holds it");
+    let current = seat.map(Access::Read).expect("mapped");
+    let refused = seat.detach().expect_err("the current one is alive");
+    drop(current);
+    refused.into_attachment().detach().expect("only the old one is left");
+    let report = rig.engine().report();
+    let told = report.named("frame").next().expect("it is alive");
+    assert_eq!((told.attachments.len(), told.mappings()), (0, 1));
+    assert_eq!(told.ghosts[0].mapped, [(peer.id(), 1)]);
+    drop(old);
 }
 
 #[test]

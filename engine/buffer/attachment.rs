@@ -27,7 +27,7 @@ use crate::sync::Usage;
 /// told when the buffer moves, and lets it move at any time.
 ///
 /// Dropping it gives the seat up; mappings that are still alive stay valid and keep the seat until
-/// they go.
+/// they go, or are old.
 #[doc(alias = "dma_buf_attachment")]
 pub struct Attachment {
     buffer: Arc<BufferInner>,
@@ -128,7 +128,11 @@ impl Attachment {
         self.seat
     }
 
-    /// Gives the seat up.
+    /// Gives the seat up, if nobody has the buffer mapped by it where the buffer is now.
+    ///
+    /// Mappings of places that a move has left do not count: they stay valid until they are dropped,
+    /// whatever becomes of the seat, and are in the report by their device
+    /// ([`crate::observe::BufferReport::ghosts`]).
     ///
     /// # Errors
     ///
