@@ -217,10 +217,18 @@ fn pinning_and_moving_at_once_never_moves_what_is_pinned() {
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
     let seat = buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("a seat");
-    let turns = if common::in_vm() { 50 } else { 200 };
-    let moves = std::thread::scope(|scope| {
+    let turns: u32 = if common::in_vm() { 50 } else { 200 };
+    let moves = AtomicU32::new(0);
+    std::thread::scope(|scope| {
         let pinner = scope.spawn(|| {
             for turn in 0..turns {
+                if turn % 10 == 5 {
+                    // However the threads take turns: it moves in between.
+                    let before = moves.load(Ordering::Acquire);
+                    while moves.load(Ordering::Acquire) == before {
+                        std::thread::yield_now();
+                    }
+                }
                 let reason = if turn % 4 == 3 { "rdma" } else { "scanout" };
                 let pin = seat.pin(reason).expect("no quota");
                 let (place, generation) = (buffer.domain(), buffer.generation());
@@ -233,7 +241,6 @@ fn pinning_and_moving_at_once_never_moves_what_is_pinned() {
                 std::thread::yield_now();
             }
         });
-        let mut moves = 0;
         while !pinner.is_finished() {
             for (to, together) in [
                 (DomainId::System, false),
@@ -242,15 +249,16 @@ fn pinning_and_moving_at_once_never_moves_what_is_pinned() {
                 (DomainId::Vram(home.id()), false),
             ] {
                 match migrate(&rig, &buffer, to, together) {
-                    Ok(Migration::Done { .. }) => moves += 1,
+                    Ok(Migration::Done { .. }) => _ = moves.fetch_add(1, Ordering::Release),
                     Ok(Migration::None) | Err(Error::Busy { .. }) => {}
                     Err(error) => panic!("{error}"),
                 }
             }
         }
         pinner.join().expect("it never moved while pinned");
-        moves
     });
+    let moves = moves.into_inner();
+    assert!(moves >= turns / 10, "{moves} moves");
     assert_eq!(buffer.generation(), moves);
     assert_eq!(rig.engine().report().totals().pins, 0);
 }
