@@ -279,22 +279,24 @@ fn reports_do_not_disturb_those_who_create_move_and_drop() {
         };
         let workers = [scope.spawn(work), scope.spawn(work)];
         let reporter = scope.spawn(|| {
-            let mut reports = 0;
-            while !done.load(Ordering::Acquire) {
+            let look = || {
                 let report = rig.engine().report();
                 for buffer in &report.buffers {
                     assert_eq!(buffer.size, SIZE, "{buffer}");
                     assert!(buffer.pins.iter().all(|pin| pin.reason == "work"), "{buffer}");
                 }
-                reports += 1;
+            };
+            while !done.load(Ordering::Acquire) {
+                look();
             }
-            reports
+            // However late it was.
+            look();
         });
         for worker in workers {
             worker.join().expect("it works");
         }
         done.store(true, Ordering::Release);
-        assert!(reporter.join().expect("it reports") > 0);
+        reporter.join().expect("it reports");
     });
     assert_eq!(rig.engine().report().buffers, []);
     assert_eq!(rig.engine().live().count(Object::Buffer), baseline);
