@@ -163,6 +163,9 @@ fn the_demo_verifies_every_ordered_pair() {
         list(buffer, "attachments").iter().map(|seat| &seat["device_name"]).collect();
     assert_eq!(seats.len(), devices.len(), "everybody sits there: {live}");
     assert_eq!(live["totals"]["mappings"], devices.len(), "and has mapped it");
+    let [place] = list(&live["totals"], "bytes_by_domain") else { panic!("one place: {live}") };
+    assert_eq!((&place["domain"], &place["bytes"]), (&buffer["domain"], &buffer["size"]));
+    assert_eq!(place["device"], buffer["domain_device"]);
     for pair in list(&report, "results") {
         assert_eq!(pair["bytes_verified"], 1 << 20);
         assert_eq!(pair["mismatches"], 0);

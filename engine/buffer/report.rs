@@ -1,7 +1,7 @@
 //! What an engine's report says of each buffer.
 
 use super::shared::BufferInner;
-use super::state::State;
+use super::state::{Ghost, State};
 use crate::core::Core;
 use crate::device::DeviceId;
 use crate::memory::{DomainId, DomainUsage, Provider};
@@ -61,6 +61,10 @@ impl BufferInner {
 
     fn attachments(&self, state: &State) -> Vec<AttachmentReport> {
         let name = |device: DeviceId| self.core.member(device).device.name().to_owned();
+        let before = |device: DeviceId| {
+            let old = state.ghosts().flat_map(Ghost::mapped);
+            old.filter(|(of, _)| *of == device).map(|(_, mapped)| mapped).sum()
+        };
         let tell = |seat: &super::state::Seat| AttachmentReport {
             device: seat.device,
             device_name: name(seat.device),
@@ -68,6 +72,7 @@ impl BufferInner {
             dynamic: seat.is_dynamic(),
             peer_to_peer: seat.allows_peer_to_peer(),
             mapped: seat.mapped(),
+            mapped_before: before(seat.device),
         };
         state.seats().map(tell).collect()
     }

@@ -78,7 +78,10 @@ pub(crate) struct AttachmentFacts {
     pub(crate) attached: bool,
     pub(crate) dynamic: bool,
     pub(crate) peer_to_peer: bool,
+    /// Of the current generation.
     pub(crate) mapped: u32,
+    /// Of older ones, by this device; those are among the ghosts' as well.
+    pub(crate) mapped_before: u32,
 }
 
 /// A place that a buffer has left, and that mappings still look at.
@@ -95,16 +98,34 @@ pub(crate) struct MappedFacts {
     pub(crate) count: u32,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct TotalFacts {
     pub(crate) buffers: usize,
     pub(crate) bytes: u64,
+    /// The same, by where they are; those places where there are any.
+    pub(crate) bytes_by_domain: Vec<DomainBytes>,
     pub(crate) attachments: usize,
     pub(crate) mappings: u64,
     pub(crate) pins: u64,
     pub(crate) host_accesses: u64,
     pub(crate) fences: usize,
     pub(crate) ghosts: usize,
+}
+
+/// How many bytes of buffers a place has.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct DomainBytes {
+    pub(crate) domain: &'static str,
+    /// Whose memory; null for system memory.
+    pub(crate) device: Option<usize>,
+    pub(crate) bytes: u64,
+}
+
+impl From<(DomainId, u64)> for DomainBytes {
+    fn from((domain, bytes): (DomainId, u64)) -> Self {
+        let (domain, device) = place(domain);
+        Self { domain, device, bytes }
+    }
 }
 
 /// The short name of a domain, and whose it is.
@@ -125,6 +146,7 @@ impl From<Report> for LiveFacts {
             totals: TotalFacts {
                 buffers: totals.buffers,
                 bytes: totals.bytes,
+                bytes_by_domain: totals.bytes_by_domain.into_iter().map(Into::into).collect(),
                 attachments: totals.attachments,
                 mappings: totals.mappings,
                 pins: totals.pins,
@@ -202,6 +224,7 @@ impl From<AttachmentReport> for AttachmentFacts {
             dynamic: report.dynamic,
             peer_to_peer: report.peer_to_peer,
             mapped: report.mapped,
+            mapped_before: report.mapped_before,
         }
     }
 }

@@ -130,8 +130,11 @@ pub struct AttachmentReport {
     pub dynamic: bool,
     /// Whether it may be given another device's own memory.
     pub peer_to_peer: bool,
-    /// Live mappings of the current generation. Those of older ones are in [`BufferReport::ghosts`].
+    /// Live mappings of the current generation.
     pub mapped: u32,
+    /// Live mappings of older ones that its device has, by whatever seat: which of them is told in
+    /// [`BufferReport::ghosts`], and they are counted there.
+    pub mapped_before: u32,
 }
 
 /// A place that a buffer has left, and that mappings still look at.
@@ -261,7 +264,11 @@ impl fmt::Display for BufferReport {
             let left = if seat.attached { "" } else { ", attachment gone" };
             let (device, name) = (seat.device, &seat.device_name);
             writeln!(f, "{line}attached: {device}, {name}")?;
-            writeln!(f, "{line}          {kind}{peer}, mapped {} ×{left}", seat.mapped)?;
+            write!(f, "{line}          {kind}{peer}, mapped {} ×", seat.mapped)?;
+            if seat.mapped_before > 0 {
+                write!(f, ", and {} × where it was before", seat.mapped_before)?;
+            }
+            writeln!(f, "{left}")?;
         }
         for ghost in &self.ghosts {
             let mapped: Vec<_> =
@@ -312,6 +319,7 @@ mod tests {
             dynamic: number == 1,
             peer_to_peer: number == 1,
             mapped,
+            mapped_before: if number == 1 { 5 } else { 0 },
         };
         let buffer = BufferReport {
             id: 7,
@@ -355,7 +363,8 @@ mod tests {
             "system memory                    8888 of             9999 used",
             "       7  frame                      4096  VRAM of device 0 dma_buf      device 0           3",
             "attached: device 0, GPU 0\n                    static, mapped 4 ×, attachment gone",
-            "attached: device 1, GPU 1\n                    dynamic, peer to peer, mapped 0 ×\n",
+            "attached: device 1, GPU 1\n                    dynamic, peer to peer, mapped 0 ×, \
+             and 5 × where it was before\n",
             "ghost:    generation 2 in system memory, mapped by device 1 5 ×",
             "pinned:   by device 0, 2 × 4096 bytes: scanout",
             "pinned:   by a stranger, 1 × 4096 bytes: handed out",
