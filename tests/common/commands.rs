@@ -32,7 +32,32 @@ pub(crate) fn record_fill<'a>(
     Ok(())
 }
 
-/// Copies all of one buffer to another one of the same size.
+/// The same, ordered by the caller, who has the buffer to himself.
+pub(crate) fn fill_unordered(
+    engine: &Engine,
+    device: &Device,
+    mapping: &Mapping,
+    word: u32,
+) -> Result<Fence> {
+    engine.submit(device, |submission| {
+        let view = submission.unordered(mapping)?;
+        let raw = device.raw();
+        let record = move |commands| {
+            // SAFETY: it is being recorded for the device's family, and the caller has waited for all others.
+            let acquired = unsafe { mapping.acquire(commands, Scope::TRANSFER) };
+            acquired.expect("nobody moves it meanwhile");
+            // SAFETY: a live buffer, and a range that is the mapping's.
+            unsafe { raw.cmd_fill_buffer(commands, view.buffer, view.offset, view.size, word) };
+            // SAFETY: as above; it was acquired.
+            unsafe { mapping.release(commands, Scope::TRANSFER) };
+        };
+        // SAFETY: it records valid commands on what was declared.
+        unsafe { submission.record(record) };
+        Ok(())
+    })
+}
+
+/// Copies all of one buffer to another one, which is at least as large.
 pub(crate) fn copy(
     engine: &Engine,
     device: &Device,

@@ -12,8 +12,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod revocation;
 mod steps;
 mod subject;
+mod together;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -47,7 +49,7 @@ struct World<'a> {
 type Met = BTreeMap<&'static str, u32>;
 
 /// What no run is without.
-const WORTH_MEETING: [&str; 9] = [
+const WORTH_MEETING: [&str; 15] = [
     "moved",
     "moved in two hops",
     "moved for a newcomer",
@@ -57,6 +59,12 @@ const WORTH_MEETING: [&str; 9] = [
     "stale",
     "still mapped",
     "kept its seat by a mapping",
+    "moved within its place",
+    "moved with others",
+    "remapped together",
+    "revoked",
+    "handed out",
+    "armed again",
 ];
 
 /// What a faulty run is not without either.

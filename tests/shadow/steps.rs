@@ -1,4 +1,5 @@
-//! The operations. Each picks what it is done to, knows what must come of it, and tells the shadow.
+//! The operations. Each picks what it is done to, knows what must come of it, and tells the shadow. Those on
+//! several buffers at once, and revocations, are in files of their own.
 #![expect(unsafe_code, reason = "taking in one's own fd")]
 
 use std::any::Any;
@@ -8,15 +9,15 @@ use std::sync::Arc;
 use ash::vk::Result as Code;
 use peerbuf::device::Call;
 use peerbuf::{
-    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, HandleType, Migration,
-    Placement, Result, SharedBuffer,
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, HandleType, Placement,
+    Result, SharedBuffer,
 };
 
-use crate::common::bytes;
 use crate::common::reach::Guest;
 use crate::common::recorder::Recorder;
+use crate::common::{bytes, commands};
 use crate::subject::{Chair, Expected, Mapped, Subject};
-use crate::{FAILED, World};
+use crate::{FAILED, World, revocation, together};
 
 /// How many buffers there are at most.
 const SUBJECTS: usize = 5;
@@ -27,48 +28,65 @@ const KINDS: [(bool, bool); 4] = [(true, true), (true, true), (true, false), (fa
 const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::ReadWrite];
 
 /// Does something to the subject of this index. `None` if there is nothing of the kind to be done to it.
-type Step = fn(&mut World<'_>, usize) -> Option<()>;
+pub(crate) type Step = fn(&mut World<'_>, usize) -> Option<()>;
 
 /// The operations, each as often as it is likely.
-const MENU: [(u32, Step); 20] = [
+const MENU: [(u32, Step); 26] = [
     (1, drop_any),
     (14, attach),
     (4, leave),
     (24, map),
     (7, unmap),
     (6, remap),
-    (16, fill),
+    (4, together::remap_all),
+    (10, fill),
+    (10, fill_by_commands),
+    (5, fill_by_oneself),
     (8, look_by_device),
-    (4, copy_by_pass),
+    (4, copy_by_device),
     (8, host_write),
     (4, host_read),
     (3, open_host),
     (9, close_host),
     (3, pin),
     (9, unpin),
-    (20, migrate),
+    (14, migrate),
+    (6, relocate),
+    (7, together::migrate_many),
+    (10, revocation::revoke),
     (3, export),
     (9, take_back),
     (12, copy),
     (1, trim),
 ];
 
+/// What is done to a buffer that was taken away from everybody.
+const REVOKED: [(u32, Step); 7] = [
+    (1, drop_any),
+    (4, leave),
+    (2, unpin),
+    (2, together::migrate_many),
+    (6, revocation::refused),
+    (2, revocation::revoke),
+    (6, revocation::rearm),
+];
+
 /// Does `work` on a buffer while a call may fail. If it does, nothing has changed, except that a move in two
 /// `hops` may have ended after the first; and then it is done again.
-fn attempt<R>(
+pub(crate) fn attempt<R>(
     faults: &mut Faults<'_>,
     buffer: &SharedBuffer,
     hops: bool,
-    work: impl Fn() -> Result<R>,
+    mut work: impl FnMut() -> Result<R>,
 ) -> Result<R> {
-    let Some((call, nth)) = faults.next else { return work() };
+    if !faults.arm() {
+        return work();
+    }
     let before = (buffer.domain(), buffer.generation());
-    let calls = faults.engine.calls();
-    calls.fail_nth(call, nth, Code::ERROR_OUT_OF_HOST_MEMORY);
     let result = work();
-    let missed = calls.clear_faults();
+    let happened = faults.disarm();
     match result {
-        Err(error) if !missed && is_fault(&error) => {
+        Err(error) if happened && is_fault(&error) => {
             let now = (buffer.domain(), buffer.generation());
             let hopped = hops && now == (DomainId::System, before.1 + 1);
             assert!(now == before || hopped, "{error}: and now it is {now:?}, not {before:?}");
@@ -80,27 +98,40 @@ fn attempt<R>(
 }
 
 /// What fails next, and whether it made an operation fail.
-struct Faults<'a> {
+pub(crate) struct Faults<'a> {
     engine: &'a Engine,
     next: Option<(Call, u64)>,
-    met: bool,
+    pub(crate) met: bool,
 }
 
 impl<'a> Faults<'a> {
-    fn of(world: &mut World<'a>) -> Self {
+    pub(crate) fn of(world: &mut World<'a>) -> Self {
         let fault = (*world.random.pick(&Call::ALL), 1 + world.random.below(3));
         let next = (world.faulty && world.random.one_in(2)).then_some(fault);
         Self { engine: world.engine, next, met: false }
     }
 
-    fn tell(self, world: &mut World<'_>) {
+    /// From now on. Whether there is anything that fails.
+    pub(crate) fn arm(&self) -> bool {
+        if let Some((call, nth)) = self.next {
+            self.engine.calls().fail_nth(call, nth, Code::ERROR_OUT_OF_HOST_MEMORY);
+        }
+        self.next.is_some()
+    }
+
+    /// Nothing fails any more. Whether something did.
+    pub(crate) fn disarm(&self) -> bool {
+        !self.engine.calls().clear_faults() && self.next.is_some()
+    }
+
+    pub(crate) fn tell(self, world: &mut World<'_>) {
         if self.met {
             world.met(FAILED);
         }
     }
 }
 
-fn is_fault(error: &Error) -> bool {
+pub(crate) fn is_fault(error: &Error) -> bool {
     matches!(
         error,
         Error::Vulkan { .. }
@@ -119,16 +150,17 @@ pub(crate) fn any(world: &mut World<'_>, step: u32) {
         create(world);
         return;
     }
-    let all = MENU.iter().map(|(weight, _)| u64::from(*weight)).sum();
     loop {
+        let index = world.random.index(world.subjects.len());
+        let menu: &[(u32, Step)] = if world.subjects[index].revoked { &REVOKED } else { &MENU };
+        let all = menu.iter().map(|(weight, _)| u64::from(*weight)).sum();
         let mut at = world.random.below(all);
-        let chosen = MENU.iter().find(|(weight, _)| {
+        let chosen = menu.iter().find(|(weight, _)| {
             let here = at < u64::from(*weight);
             at = at.saturating_sub(u64::from(*weight));
             here
         });
         let Some((_, work)) = chosen else { continue };
-        let index = world.random.index(world.subjects.len());
         if work(world, index).is_some() {
             break;
         }
@@ -172,6 +204,7 @@ fn create(world: &mut World<'_>) {
         home,
         generation: 0,
         alone: false,
+        revoked: false,
     });
 }
 
@@ -266,7 +299,7 @@ fn attach(world: &mut World<'_>, at: usize) -> Option<()> {
 }
 
 /// The index of a chair that somebody sits on.
-fn taken(world: &mut World<'_>, at: usize) -> Option<usize> {
+pub(crate) fn taken(world: &mut World<'_>, at: usize) -> Option<usize> {
     let chairs = world.subjects[at].chairs.iter().enumerate();
     let taken: Vec<usize> = chairs.filter(|(_, c)| c.is_taken()).map(|(index, _)| index).collect();
     (!taken.is_empty()).then(|| *world.random.pick(&taken))
@@ -355,30 +388,76 @@ fn remap(world: &mut World<'_>, at: usize) -> Option<()> {
     Some(())
 }
 
-/// A device writes, if its mapping is current and for writing.
-fn fill(world: &mut World<'_>, at: usize) -> Option<()> {
+/// A device writes, if its mapping is current and for writing: as `write` does, which is given a number,
+/// after which there are the `bytes` of that.
+fn write<R>(
+    world: &mut World<'_>,
+    at: usize,
+    how: &'static str,
+    write: impl Fn(&Engine, &Mapped, u32) -> Result<R>,
+    bytes: impl FnOnce(&mut Subject, u32),
+) -> Option<()> {
     let index = mapped(world, at)?;
-    let seed = world.number();
+    let (seed, engine) = (world.number(), world.engine);
     let subject = &world.subjects[at];
     let Mapped { chair, generation, .. } = subject.mappings[index];
-    let text = format!("fill {} with {seed} at chair {chair}, generation {generation}", subject.id);
-    world.note(text);
-    let subject = &mut world.subjects[at];
+    let id = subject.id;
+    world.note(format!("fill {id} with {seed} {how} at chair {chair}, generation {generation}"));
+    let subject = &world.subjects[at];
     let mapped = &subject.mappings[index];
     if !mapped.mapping.access().writes() {
-        let error = mapped.mapping.fill(seed).expect_err("for reading alone");
+        let error = write(engine, mapped, seed).map(drop).expect_err("for reading alone");
         assert!(matches!(error, Error::WrongAccess { .. }), "{error}");
     } else if !subject.is_current(mapped) {
-        let error = mapped.mapping.fill(seed).expect_err("an old mapping");
+        let error = write(engine, mapped, seed).map(drop).expect_err("an old mapping");
         subject.assert_stale(&error, mapped.generation);
         world.met("stale");
     } else if subject.is_writable() {
-        mapped.mapping.fill(seed).expect("a current mapping");
-        subject.fill(seed);
+        let mut faults = Faults::of(world);
+        let subject = &mut world.subjects[at];
+        let mapped = &subject.mappings[index];
+        let written = attempt(&mut faults, &subject.buffer, false, || write(engine, mapped, seed));
+        drop(written.expect("a current mapping"));
+        bytes(subject, seed);
+        faults.tell(world);
     } else {
         return None;
     }
     Some(())
+}
+
+/// By a compute pass.
+fn fill(world: &mut World<'_>, at: usize) -> Option<()> {
+    let pass = |_: &Engine, mapped: &Mapped, seed| mapped.mapping.fill(seed);
+    write(world, at, "by a pass", pass, Subject::fill)
+}
+
+/// By commands of the test's own, which are not waited for.
+fn fill_by_commands(world: &mut World<'_>, at: usize) -> Option<()> {
+    let submit = |engine: &Engine, mapped: &Mapped, word| {
+        commands::fill(engine, &mapped.mapping.device(), &mapped.mapping, word)
+    };
+    write(world, at, "by commands", submit, Subject::fill_with_word)
+}
+
+/// By a submission that the test orders itself. Meanwhile the buffer stays where it is.
+fn fill_by_oneself(world: &mut World<'_>, at: usize) -> Option<()> {
+    let (fixed, host, pinned) = world.subjects[at].holds();
+    let submit = move |engine: &Engine, mapped: &Mapped, word| {
+        let (mapping, device) = (&mapped.mapping, mapped.mapping.device());
+        let open = mapping.begin_access(Access::Write)?;
+        let moved = mapping.buffer().relocate();
+        let Err(Error::Busy { mapped, host: at_it, pinned: pins, .. }) = moved else {
+            // What a move looks for first may fail as well.
+            assert!(moved.as_ref().is_err_and(is_fault), "it moved away: {moved:?}");
+            return moved.map(drop);
+        };
+        assert_eq!((mapped, at_it, pins), (fixed, host + 1, pinned), "who holds it");
+        commands::fill_unordered(engine, &device, mapping, word)?;
+        open.end(device.submitted()?);
+        Ok(())
+    };
+    write(world, at, "by oneself", submit, Subject::fill_with_word)
 }
 
 /// A device reads, if its mapping is current and for reading.
@@ -408,8 +487,9 @@ fn look_by_device(world: &mut World<'_>, at: usize) -> Option<()> {
     Some(())
 }
 
-/// A device copies from one of its mappings to another, by a compute pass.
-fn copy_by_pass(world: &mut World<'_>, at: usize) -> Option<()> {
+/// A device copies from one of its mappings to another, by a compute pass or by commands of the test's own.
+fn copy_by_device(world: &mut World<'_>, at: usize) -> Option<()> {
+    let by_commands = world.random.one_in(2);
     let to = world.random.index(world.subjects.len());
     let (from, to) = (&world.subjects[at], (to, &world.subjects[to]));
     let fits = from.id != to.1.id && from.bytes.len() <= to.1.bytes.len();
@@ -427,8 +507,16 @@ fn copy_by_pass(world: &mut World<'_>, at: usize) -> Option<()> {
             && source.mapping.access().reads()
             && target.mapping.access().writes()
     })?;
-    source.mapping.copy_to(&target.mapping).expect("two current mappings");
-    let (bytes, text) = (from.bytes.clone(), format!("a pass copies {} to {}", from.id, to.1.id));
+    let text = if by_commands {
+        let (source, target) = (&source.mapping, &target.mapping);
+        let copied = commands::copy(world.engine, &source.device(), source, target);
+        drop(copied.expect("two current mappings"));
+        format!("commands copy {} to {}", from.id, to.1.id)
+    } else {
+        source.mapping.copy_to(&target.mapping).expect("two current mappings");
+        format!("a pass copies {} to {}", from.id, to.1.id)
+    };
+    let bytes = from.bytes.clone();
     let to = to.0;
     world.subjects[to].bytes[..bytes.len()].copy_from_slice(&bytes);
     world.note(text);
@@ -542,22 +630,23 @@ fn migrate(world: &mut World<'_>, at: usize) -> Option<()> {
     let subject = &mut world.subjects[at];
     let hops = matches!(expected, Expected::Moves { hop: true, .. });
     let result = attempt(&mut faults, &subject.buffer, hops, || subject.buffer.migrate(to));
-    let met = match (result, expected) {
-        (Ok(Migration::None), Expected::Stays) => "there already",
-        (Ok(Migration::Done { generation }), Expected::Moves { to, hop }) => {
-            if hop {
-                subject.moved(DomainId::System, subject.home.clone());
-            }
-            subject.moved(to, home);
-            assert_eq!(generation, subject.generation);
-            if hop { "moved in two hops" } else { "moved" }
-        }
-        (Err(error @ Error::Busy { .. }), Expected::Busy) => {
-            subject.assert_busy(&error);
-            "busy"
-        }
-        (Err(Error::Unreachable { .. }), Expected::Unreachable) => "unreachable",
-        (other, _) => panic!("{other:?} instead of {expected:?}"),
+    let met = subject.settle(result, expected, home);
+    world.met(met);
+    faults.tell(world);
+    Some(())
+}
+
+/// To other memory of the same place.
+fn relocate(world: &mut World<'_>, at: usize) -> Option<()> {
+    let subject = &world.subjects[at];
+    let (expected, home) = (subject.expect_relocation(world.engine), subject.home.clone());
+    world.note(format!("relocate {} within {}", subject.id, subject.domain));
+    let mut faults = Faults::of(world);
+    let subject = &mut world.subjects[at];
+    let result = attempt(&mut faults, &subject.buffer, false, || subject.buffer.relocate());
+    let met = match subject.settle(result, expected, home) {
+        "moved" => "moved within its place",
+        other => other,
     };
     world.met(met);
     faults.tell(world);

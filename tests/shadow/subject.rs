@@ -5,7 +5,7 @@ use std::sync::Arc;
 use peerbuf::transfer::pattern_word;
 use peerbuf::{
     Access, Attachment, Device, DomainId, DomainKind, Engine, Error, ForeignExport, HostAccess,
-    Mapping, Pin, SharedBuffer,
+    Mapping, Migration, Pin, Result, SharedBuffer,
 };
 
 use crate::common::bytes;
@@ -30,6 +30,8 @@ pub(crate) struct Subject {
     pub(crate) generation: u32,
     /// Whether it has left its slab to be handed out.
     pub(crate) alone: bool,
+    /// Whether it was taken away from everybody.
+    pub(crate) revoked: bool,
 }
 
 /// A device's seat. One whose attachment is gone stays while a current mapping of it is there.
@@ -60,6 +62,7 @@ pub(crate) enum Expected {
     Moves { to: DomainId, hop: bool },
     Busy,
     Unreachable,
+    Revoked,
 }
 
 impl Chair {
@@ -82,13 +85,15 @@ impl Subject {
         assert_eq!(buffer.generation(), self.generation, "generation of {id}");
         assert_eq!(buffer.domain(), self.domain, "domain of {id}");
         assert_eq!(buffer.home(), self.home, "home of {id}");
+        assert_eq!(buffer.is_revoked(), self.revoked, "whether {id} is revoked");
         for chair in &self.chairs {
             if let Some(recorder) = &chair.recorder {
-                let mut told = recorder.told();
+                let (mut told, mut expected) = (recorder.told(), chair.told.clone());
                 if faulty {
                     told.dedup();
+                    expected.dedup();
                 }
-                assert_eq!(told, chair.told, "callbacks at chair {} of {id}", chair.id);
+                assert_eq!(told, expected, "callbacks at chair {} of {id}", chair.id);
             }
         }
         for mapped in &self.mappings {
@@ -130,14 +135,14 @@ impl Subject {
 
     // ---- who may do what ----
 
-    /// Whether the bytes may be looked at: the host is not writing them.
+    /// Whether the bytes may be looked at: the host is not writing them, and nobody took them away.
     pub(crate) fn is_readable(&self) -> bool {
-        self.host.as_ref().is_none_or(|guard| !guard.access().writes())
+        !self.revoked && self.host.as_ref().is_none_or(|guard| !guard.access().writes())
     }
 
-    /// Whether they may be changed: the host is not at them.
+    /// Whether they may be changed: the host is not at them, and nobody took them away.
     pub(crate) fn is_writable(&self) -> bool {
-        self.host.is_none()
+        !self.revoked && self.host.is_none()
     }
 
     pub(crate) fn is_current(&self, mapped: &Mapped) -> bool {
@@ -186,6 +191,9 @@ impl Subject {
         to: DomainId,
         home: &Device,
     ) -> Expected {
+        if self.revoked {
+            return Expected::Revoked;
+        }
         let can = |home, kind| can_live(engine, home, kind, &self.guests());
         if to == self.domain {
             return Expected::Stays;
@@ -196,6 +204,19 @@ impl Subject {
             return Expected::Unreachable;
         }
         if self.is_held() { Expected::Busy } else { Expected::Moves { to, hop } }
+    }
+
+    /// What must come of a request for other memory of the same place.
+    pub(crate) fn expect_relocation(&self, engine: &Engine) -> Expected {
+        let kind = self.domain.kind();
+        if !can_live(engine, &self.home, kind, &self.guests()) {
+            return Expected::Unreachable;
+        }
+        if self.is_held() {
+            Expected::Busy
+        } else {
+            Expected::Moves { to: self.domain, hop: false }
+        }
     }
 
     /// Whether one of two homes sees the other's memory, so that it can copy.
@@ -240,6 +261,41 @@ impl Subject {
         (self.domain, self.home, self.alone) = (to, home, false);
     }
 
+    /// A request to move, for a place at home on `home`, has come to its end. Says what it was.
+    pub(crate) fn settle(
+        &mut self,
+        result: Result<Migration>,
+        expected: Expected,
+        home: Device,
+    ) -> &'static str {
+        match (result, expected) {
+            (Ok(Migration::None), Expected::Stays) => "there already",
+            (Ok(Migration::Done { generation }), Expected::Moves { to, hop }) => {
+                if hop {
+                    self.moved(DomainId::System, self.home.clone());
+                }
+                self.moved(to, home);
+                assert_eq!(generation, self.generation);
+                if hop { "moved in two hops" } else { "moved" }
+            }
+            (Err(error @ Error::Busy { .. }), Expected::Busy) => {
+                self.assert_busy(&error);
+                "busy"
+            }
+            (Err(Error::Unreachable { .. }), Expected::Unreachable) => "unreachable",
+            (Err(Error::Revoked { .. }), Expected::Revoked) => "revoked",
+            (other, _) => panic!("{other:?} instead of {expected:?}"),
+        }
+    }
+
+    /// It was taken away: everybody attached was told.
+    pub(crate) fn taken_away(&mut self) {
+        self.revoked = true;
+        for chair in self.chairs.iter_mut().filter(|chair| !chair.is_static()) {
+            chair.told.push(self.generation);
+        }
+    }
+
     /// Forgets the chairs that nobody sits on and nobody has mapped.
     pub(crate) fn sweep(&mut self) {
         let keep: Vec<u32> = self.chairs.iter().map(|chair| chair.id).collect();
@@ -252,6 +308,12 @@ impl Subject {
         // CAST: words of small buffers.
         let words = 0..(self.bytes.len() / 4) as u32;
         self.bytes = words.flat_map(|index| pattern_word(seed, index).to_le_bytes()).collect();
+    }
+
+    /// The bytes are one word over and over.
+    pub(crate) fn fill_with_word(&mut self, word: u32) {
+        let bytes = word.to_ne_bytes().into_iter().cycle();
+        self.bytes = bytes.take(self.bytes.len()).collect();
     }
 
     pub(crate) fn open_host(&mut self, access: Access) {

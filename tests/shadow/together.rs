@@ -1,0 +1,125 @@
+//! Operations on many at once: each is to become what it would have become alone.
+
+use peerbuf::{Attachment, Device, DomainId, Error, Mapping};
+
+use crate::World;
+use crate::steps::{Faults, attempt, is_fault};
+use crate::subject::Expected;
+
+/// Several buffers move, each to a place of its own, or none.
+pub(crate) fn migrate_many(world: &mut World<'_>, _: usize) -> Option<()> {
+    let engine = world.engine;
+    let mut plan: Vec<(usize, DomainId, Device, Expected)> = Vec::new();
+    // Most go to the same place: those share a submission.
+    let common = world.device();
+    for index in 0..world.subjects.len() {
+        if world.random.one_in(4) {
+            continue;
+        }
+        let target = match world.random.below(4) {
+            0 => None,
+            1 => Some(world.device()),
+            _ => Some(common.clone()),
+        };
+        let subject = &world.subjects[index];
+        let home = target.clone().unwrap_or_else(|| subject.home.clone());
+        let to = target.map_or(DomainId::System, |device| DomainId::Vram(device.id()));
+        let expected = subject.expect_migration(engine, to, &home);
+        plan.push((index, to, home, expected));
+    }
+    let moving = |plan: &&(_, _, _, Expected)| matches!(plan.3, Expected::Moves { .. });
+    let several = plan.iter().filter(moving).count() > 1;
+    let ids = plan.iter().map(|(index, to, ..)| format!("{} to {to}", world.subjects[*index].id));
+    let text = format!("migrate together: {}", ids.collect::<Vec<_>>().join(", "));
+    world.note(text);
+    let mut faults = Faults::of(world);
+    let moves = plan.iter().map(|(index, to, ..)| (&world.subjects[*index].buffer, *to));
+    let moves: Vec<_> = moves.collect();
+    faults.arm();
+    let results = engine.migrate_many(&moves);
+    let may_fail = faults.disarm();
+    assert_eq!(results.len(), plan.len());
+    for (result, (index, to, home, expected)) in results.into_iter().zip(plan) {
+        let subject = &mut world.subjects[index];
+        let result = match result {
+            Err(error) if may_fail && !faults.met && is_fault(&error) => {
+                faults.met = true;
+                let now = (subject.buffer.domain(), subject.buffer.generation());
+                let hop = matches!(expected, Expected::Moves { hop: true, .. });
+                let hopped = hop && now == (DomainId::System, subject.generation + 1);
+                let same = now == (subject.domain, subject.generation);
+                assert!(same || hopped, "{error}: and now it is {now:?}");
+                subject.buffer.migrate(to)
+            }
+            other => other,
+        };
+        let met = subject.settle(result, expected, home);
+        world.met(met);
+    }
+    if several {
+        world.met("moved with others");
+    }
+    faults.tell(world);
+    Some(())
+}
+
+/// Several mappings of a buffer are replaced, each by some attachment. One that cannot be keeps all.
+pub(crate) fn remap_all(world: &mut World<'_>, at: usize) -> Option<()> {
+    let World { subjects, random, .. } = world;
+    let subject = &mut subjects[at];
+    let taken: Vec<_> = subject.chairs.iter().filter(|chair| chair.is_taken()).collect();
+    if taken.is_empty() {
+        return None;
+    }
+    let mut pairs = Vec::new();
+    for (index, mapped) in subject.mappings.iter().enumerate() {
+        let device = mapped.mapping.device();
+        let own = taken.iter().find(|chair| chair.device == device);
+        // Now and then one of another device.
+        let chair = own.filter(|_| !random.one_in(12)).unwrap_or(random.pick(&taken));
+        if !random.one_in(3) {
+            pairs.push((index, (chair.id, chair.is_static(), chair.device == device)));
+        }
+    }
+    let fit = pairs.iter().all(|(_, (.., same))| *same);
+    let text = format!("remap {} of {} together: {pairs:?}", pairs.len(), subject.id);
+    world.note(text);
+    let mut faults = Faults::of(world);
+    let subject = &mut world.subjects[at];
+    let (chairs, buffer) = (&subject.chairs, &subject.buffer);
+    let attachment = |id| -> Option<&Attachment> {
+        chairs.iter().find(|chair| chair.id == id)?.attachment.as_ref()
+    };
+    let old: Vec<u32> = subject.mappings.iter().map(|mapped| mapped.generation).collect();
+    let mut seats: Vec<(&Attachment, &mut Mapping)> = Vec::new();
+    for (index, mapped) in subject.mappings.iter_mut().enumerate() {
+        if let Some((_, (chair, ..))) = pairs.iter().find(|(of, _)| *of == index) {
+            seats.push((attachment(*chair)?, &mut mapped.mapping));
+        }
+    }
+    let result = attempt(&mut faults, buffer, false, || {
+        let result = buffer.remap_all(&mut seats);
+        if result.is_err() {
+            let now = seats.iter().map(|(_, mapping)| mapping.generation());
+            assert!(now.eq(pairs.iter().map(|(index, _)| old[*index])), "they are what they were");
+        }
+        result
+    });
+    if fit {
+        result.expect("whoever sits can map");
+        for (index, (chair, fixed, _)) in &pairs {
+            let mapped = &mut subject.mappings[*index];
+            (mapped.chair, mapped.fixed) = (*chair, *fixed);
+            mapped.generation = subject.generation;
+        }
+    } else {
+        let error = result.expect_err("one of another device");
+        assert!(matches!(error, Error::ForeignMapping { .. }), "{error}");
+    }
+    subject.sweep();
+    if fit && pairs.len() > 1 {
+        world.met("remapped together");
+    }
+    faults.tell(world);
+    Some(())
+}
