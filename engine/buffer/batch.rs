@@ -149,8 +149,8 @@ impl<'a> Begun<'a> {
         if !first_waits(&mut state, &mover.device).is_empty() || has_tail(buffer, &plan.new) {
             return self.alone.push((index, plan));
         }
-        if state.is_held() {
-            return self.ended.push((index, Err(buffer.busy(&state))));
+        if let Err(busy) = buffer.check_not_held(&state) {
+            return self.ended.push((index, Err(busy)));
         }
         debug_assert!(std::ptr::eq(core, &*buffer.core), "checked when it was planned");
         let mut move_ = Move::new(buffer, state);

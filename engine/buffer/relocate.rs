@@ -107,9 +107,7 @@ fn instead_of_copy(
 /// and fro would fill queues and memory with places that it has left.
 fn lock_movable<'a>(buffer: &'a Arc<BufferInner>, mover: &DeviceInner) -> Result<Guard<'a, State>> {
     let state = buffer.lock_when(|state| first_waits(state, mover))?;
-    if state.is_held() {
-        return Err(buffer.busy(&state));
-    }
+    buffer.check_not_held(&state)?;
     Ok(state)
 }
 

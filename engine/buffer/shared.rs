@@ -342,13 +342,26 @@ impl BufferInner {
     }
 
     pub(super) fn busy(&self, state: &State) -> Error {
+        self.held_by(state, state.pinned())
+    }
+
+    fn held_by(&self, state: &State, pins: u64) -> Error {
         Error::Busy {
             buffer: self.name(),
             mapped: state.static_mappings(),
             host: state.host,
             // CAST: nobody has 2^32 pins.
-            pinned: state.pinned() as u32,
+            pinned: pins as u32,
         }
+    }
+
+    /// Checks that nobody relies on the bytes being where they are. If so, nobody can pin them any more
+    /// without the reservation, and then sees what has become of them: whoever moves asks this first.
+    pub(super) fn check_not_held(&self, state: &State) -> Result<()> {
+        let held = state.host > 0 || state.static_mappings() > 0;
+        // Counted once: a pin goes without the reservation, and the error tells of those that were met.
+        let pins = if held { state.pinned() } else { state.close_pins() };
+        if held || pins > 0 { Err(self.held_by(state, pins)) } else { Ok(()) }
     }
 
     /// Takes the reservation of a buffer that may be used, when no fence that `relevant` picks is pending,

@@ -277,12 +277,6 @@ impl State {
         self.held_by_mappings
     }
 
-    /// Whether somebody relies on the bytes being where they are. If not, nobody can pin them any more
-    /// without the reservation, and then sees what has become of them: whoever moves asks this first.
-    pub(super) fn is_held(&self) -> bool {
-        self.host > 0 || self.static_mappings() > 0 || self.close_pins() > 0
-    }
-
     /// Signalled when the move that is under way has ended; `None` if there is none.
     pub(super) fn moving(&self) -> Option<&Fence> {
         self.rare.as_ref()?.moving.as_ref()
