@@ -1,12 +1,12 @@
 //! The devices of an engine, each with the tools that were made on it.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
 use crate::memory::{Domain, DomainId};
+use crate::sync::primitive::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use crate::transfer::Passes;
 
 /// A list that only grows and never moves, so that looking a device up takes no lock and counts no

@@ -10,13 +10,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::shared::BufferInner;
 use super::state::SeatId;
 use crate::device::DeviceId;
 use crate::members::Member;
 use crate::observe::Live;
+use crate::sync::primitive::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// Pins of one attachment for one reason.
 ///
