@@ -3,10 +3,15 @@
 //! nothing is left behind.
 #![expect(unsafe_code, reason = "taking in one's own fd")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod strangers;
+mod together;
+mod waits;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ash::vk::Result as Code;
 use common::fds::OpenFds;
@@ -35,6 +40,9 @@ fn codes(call: Call) -> &'static [Code] {
         // Not that the device is lost: then nothing works a second time (tests/errors.rs).
         Call::QueueSubmit => &[HOST, DEVICE],
         Call::WaitSemaphores => &[HOST, DEVICE],
+        Call::CreateSemaphore | Call::GetSemaphoreFd | Call::ImportSemaphoreFd => {
+            &[HOST, Code::ERROR_TOO_MANY_OBJECTS]
+        }
         _ => &[HOST],
     }
 }
@@ -359,16 +367,27 @@ impl Faults {
     }
 }
 
+/// The whole journey, with every fault.
 fn check(rig: &Rig, devices: [&Device; 2], size: u64, faults: Faults) {
     let engine = rig.engine();
-    let trim = || {
-        wait_idle(&devices);
-        engine.trim();
-    };
-    let play = |fault| {
+    check_play(engine, devices, faults, |fault| {
         let mut scene = Scene::create(engine, devices, size, fault);
         scene.play();
         scene.failed
+    });
+}
+
+/// Plays a scene again and again, each time with another fault. It returns the operations that failed, and
+/// succeeded the second time.
+fn check_play(
+    engine: &Engine,
+    devices: [&Device; 2],
+    faults: Faults,
+    play: impl Fn(Fault) -> Vec<&'static str>,
+) {
+    let trim = || {
+        wait_idle(&devices);
+        engine.trim();
     };
     // The routes are proved, and what drivers keep is there.
     assert!(play(Fault { call: None, code: Code::SUCCESS }).is_empty());
@@ -405,6 +424,8 @@ fn check(rig: &Rig, devices: [&Device; 2], size: u64, faults: Faults) {
     assert!(failed > 10 || matches!(faults, Faults::One), "the operations make calls");
 }
 
+/// A bound that is never reached when things are right.
+const LONG: Duration = Duration::from_secs(60);
 /// Some slot of a slab.
 const SMALL: u64 = 5000;
 /// An allocation of its own.
@@ -432,6 +453,22 @@ fn any_call_may_fail_while_a_buffer_with_memory_of_its_own_moves() {
     let rig = Rig::new();
     let [one, two] = rig.two_of_one_adapter();
     check(&rig, [&one, &two], LARGE, Faults::large());
+}
+
+#[test]
+fn any_call_may_fail_while_many_are_used_moved_and_taken_away() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let twin = rig.open(&device.adapter().clone());
+        let devices = [&device, &twin];
+        check_play(engine, devices, Faults::small(), |fault| {
+            together::play(engine, devices, fault)
+        });
+    }
+    let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
+    let devices = [&swiftshader, &lavapipe];
+    check_play(engine, devices, Faults::small(), |fault| together::play(engine, devices, fault));
 }
 
 #[test]

@@ -1,0 +1,89 @@
+//! Fences of strangers, in and out, through a dma-buf's own reservation: only where dma-bufs are real.
+#![expect(unsafe_code, reason = "importing what the test has exported")]
+
+use std::os::fd::AsFd;
+
+use peerbuf::device::Call;
+use peerbuf::{Access, BufferDescriptor, SharedBuffer};
+
+use crate::common::note::Note;
+use crate::common::{Rig, bytes, commands, needs_dma_buf, wait_idle};
+use crate::{Fault, LONG, codes};
+
+const SIZE: u64 = 16 << 10;
+/// Fills that take a while, so that there is something to wait for.
+const LARGE: u64 = 4 << 20;
+
+const CALLS: [Call; 6] = [
+    Call::Ioctl,
+    Call::DuplicateFd,
+    Call::QueueSubmit,
+    Call::CreateSemaphore,
+    Call::GetSemaphoreFd,
+    Call::ImportSemaphoreFd,
+];
+
+fn assert_word(buffer: &SharedBuffer, word: u32, what: &str) {
+    let expected: Vec<u8> = word.to_ne_bytes().into_iter().cycle().take(SIZE as usize).collect();
+    bytes::assert_same(&bytes::read(buffer), &expected, what);
+}
+
+#[test]
+fn any_call_may_fail_while_fences_go_to_strangers_and_come_back() {
+    let rig = Rig::new();
+    let Some(ours) = rig.lavapipe() else { return };
+    if !needs_dma_buf(&ours) {
+        return;
+    }
+    let (engine, stranger) = (rig.engine(), rig.stranger());
+    let theirs = rig.open_on(&stranger, &ours);
+    let buffer = engine.create_buffer(&ours, BufferDescriptor::new(SIZE)).expect("a buffer");
+    let large = engine.create_buffer(&ours, BufferDescriptor::new(LARGE)).expect("a buffer");
+    let export = buffer.export_foreign().expect("a dma-buf");
+    // SAFETY: it is what the facts say, exported just above; fences keep the two engines apart.
+    let taken = unsafe { stranger.import_foreign(&theirs, export.as_fd(), export.facts(), None) };
+    let taken = taken.expect("the same memory");
+    let seats = [
+        buffer.attach(&ours).expect("a seat"),
+        large.attach(&ours).expect("a seat"),
+        taken.attach(&theirs).expect("a seat"),
+    ];
+    let [mine, work, its] = [0, 1, 2].map(|at| seats[at].map(Access::ReadWrite).expect("mapped"));
+    let mut failed = 0;
+    for call in CALLS {
+        for &code in codes(call) {
+            for nth in 1.. {
+                let _note = Note(format!("{}, no. {nth}: {code:?}", call.name()));
+                let fault = Fault { call: Some(call), code };
+                let mut step = |what, work: &dyn Fn() -> peerbuf::Result<()>| {
+                    let (_, failure) = fault.survive(what, work, || {});
+                    failed += usize::from(failure.is_some());
+                };
+                engine.calls().fail_nth(call, nth, code);
+                step("fill", &|| commands::fill(engine, &ours, &work, 1).map(drop));
+                step("fill", &|| commands::fill(engine, &ours, &mine, 2).map(drop));
+                step("export fences", &|| buffer.export_foreign_fences());
+                taken.import_foreign_fences().expect("no fault of theirs");
+                let after =
+                    commands::fill(&stranger, &theirs, &its, 3).expect("no fault of theirs");
+                taken.export_foreign_fences().expect("no fault of theirs");
+                step("import fences", &|| buffer.import_foreign_fences());
+                let word = 4 + u32::try_from(nth).expect("a few");
+                step("fill", &|| commands::fill(engine, &ours, &mine, word).map(drop));
+                let missed = engine.calls().clear_faults();
+                assert_word(&buffer, word, "behind the stranger");
+                assert!(after.is_signalled().expect("no error"), "behind the stranger");
+                buffer.export_foreign_fences().expect("no fault any more");
+                taken.import_foreign_fences().expect("no fault of theirs");
+                after.wait(LONG).expect("it runs");
+                if missed {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(failed > 3, "the operations make calls");
+    drop((mine, work, its));
+    drop((seats, taken, export));
+    wait_idle(&[&ours, &theirs]);
+}

@@ -1,0 +1,77 @@
+//! Devices that wait for each other for the first time: what they make then, and keep, may fail to be made.
+
+use ash::vk::Result as Code;
+use peerbuf::device::Call;
+use peerbuf::{Access, BufferDescriptor, Device, Engine};
+
+use crate::common::gate::Gate;
+use crate::common::note::Note;
+use crate::common::{Rig, bytes, commands, in_vm};
+use crate::{LONG, codes, is_wrong};
+
+const SIZE: u64 = 4096;
+const CALLS: [Call; 3] = [Call::CreateSemaphore, Call::GetSemaphoreFd, Call::ImportSemaphoreFd];
+
+/// One device writes and the other one writes behind it. Whether the second submission failed.
+fn follow(engine: &Engine, devices: [&Device; 2], arm: impl FnOnce()) -> bool {
+    let buffer = engine.create_buffer(devices[0], BufferDescriptor::new(SIZE)).expect("a buffer");
+    let seats = devices.map(|device| buffer.attach(device).expect("a seat"));
+    let maps = [0, 1].map(|index| seats[index].map(Access::Write).expect("mapped"));
+    maps[0].fill(0).expect("in place, and zero");
+    arm();
+    let gate = Gate::close(devices[0]);
+    let first =
+        commands::fill(engine, devices[0], &maps[0], 0x0101_0101).expect("waits for nobody");
+    let second = commands::fill(engine, devices[1], &maps[1], 0x0202_0202);
+    assert!(!first.is_signalled().expect("no error"), "nobody has waited");
+    gate.open();
+    engine.calls().clear_faults();
+    let (last, error) = match second {
+        Ok(fence) => (fence.wait(LONG).map(|()| 2).expect("it runs"), None),
+        Err(error) => (1, Some(error)),
+    };
+    let expected = vec![last; SIZE as usize];
+    bytes::assert_same(&bytes::read(&buffer), &expected, "in order, or not at all");
+    if let Some(error) = &error {
+        assert!(!is_wrong(error, Code::SUCCESS), "{error:?}");
+        // It works the second time.
+        let again = commands::fill(engine, devices[1], &maps[1], 0x0303_0303);
+        again.and_then(|fence| fence.wait(LONG)).expect("the second time");
+        bytes::assert_same(&bytes::read(&buffer), &vec![3; SIZE as usize], "the second time");
+    }
+    error.is_some()
+}
+
+#[test]
+fn a_semaphore_that_cannot_be_had_is_replaced_by_the_bridge_or_the_submission_has_not_happened() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let known = rig.all();
+    let pairs = known.iter().flat_map(|one| known.iter().map(move |two| (one, two)));
+    let mut met = 0;
+    for (one, two) in pairs {
+        for call in CALLS {
+            for &code in codes(call).iter().take(if in_vm() { 1 } else { 2 }) {
+                for nth in 1.. {
+                    // New devices have nothing of each other yet.
+                    let fresh = [one, two].map(|device| rig.open(&device.adapter().clone()));
+                    let devices = [&fresh[0], &fresh[1]];
+                    let [from, to] = devices.map(Device::name);
+                    let _note =
+                        Note(format!("{from} to {to}, {}, no. {nth}: {code:?}", call.name()));
+                    let before = engine.calls().made(call);
+                    let failed =
+                        follow(engine, devices, || engine.calls().fail_nth(call, nth, code));
+                    // The bridge needs no fd.
+                    assert!(!failed || call == Call::CreateSemaphore, "there is the bridge");
+                    if engine.calls().made(call) - before < nth {
+                        assert!(!failed, "failed without a fault");
+                        break;
+                    }
+                    met += 1;
+                }
+            }
+        }
+    }
+    assert!(met > 0, "semaphores are made");
+}
