@@ -18,12 +18,13 @@ fn path_of(example: &str) -> PathBuf {
     path
 }
 
-fn check(example: &str, says: &str) {
+fn check(example: &str, says: &str) -> String {
     let output = Command::new(path_of(example)).output().expect("the example starts");
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{example}: {}\n{text}\n{errors}", output.status);
     assert!(text.contains(says), "{example} says {says:?}:\n{text}");
+    text.into_owned()
 }
 
 #[test]
@@ -33,7 +34,39 @@ fn share() {
 
 #[test]
 fn move_callback() {
-    check("move_callback", "resumes: every byte is right");
+    let text = check("move_callback", "time (ms)  who        what\n");
+    let story: Vec<_> = text
+        .lines()
+        .skip(1)
+        .map(|row| {
+            // Right-aligned, three decimals, and two columns of text.
+            let (time, rest) = row.split_at_checked(11).expect("a time");
+            time.trim().parse::<f64>().unwrap_or_else(|_| panic!("a time: {row}"));
+            let (who, what) = rest.split_at_checked(11).expect("somebody");
+            (who.trim_end(), what)
+        })
+        .collect();
+    let at = |row: (&str, &str)| {
+        story
+            .iter()
+            .position(|(who, what)| *who == row.0 && what.starts_with(row.1))
+            .unwrap_or_else(|| panic!("{row:?} is not in\n{text}"))
+    };
+    let order = [
+        ("frame", "written"),
+        ("fence", "told; still reading"),
+        ("fence", "has read enough"),
+        ("frame", "moved, in system memory"),
+        ("refault", "maps generation 1: every byte is right"),
+        ("fence", "resumes: every byte is right"),
+        ("revocable", "told that this is the end"),
+        ("revocable", "drops its mapping"),
+        ("refault", "frame is revoked"),
+        ("frame", "revoked"),
+        ("refault", "armed again, mapped again: every byte is right"),
+    ];
+    let places = order.map(at);
+    assert!(places.is_sorted(), "{places:?} in\n{text}");
 }
 
 #[test]
