@@ -713,32 +713,74 @@ fn revoke_against_move() {
 #[test]
 fn drop_against_everything() {
     sample(RUNS, || {
-        let stage = Stage::new();
-        let Stage { buffer, a, b, engine } = stage;
+        let Stage { buffer, a, b, engine } = Stage::new();
         let live = Arc::clone(engine.live());
         let (seat, told) = attach_told(&buffer, &b).expect("it reaches it");
         let kept = Arc::new(buffer.attach(&a).expect("it reaches it"));
         let old = seat.map(Access::Read).expect("it maps it");
-        let mut threads = vec![];
         let (moving, there) = (buffer.clone(), b.id());
-        threads.push(thread::spawn(move || {
-            for to in [DomainId::System, DomainId::Vram(there)] {
-                let moved = moving.migrate(to);
-                assert!(matches!(moved, Ok(_) | Err(Error::Busy { .. })), "{moved:?}");
-            }
-        }));
-        threads.push(thread::spawn(move || drop((old, seat))));
-        threads.push(thread::spawn(move || {
-            let mapping = kept.map(Access::Read).expect("it maps it");
-            drop((kept, mapping));
-        }));
-        threads.push(thread::spawn(move || drop((buffer, engine, a, b))));
-        for thread in threads {
-            thread.join().expect("nobody panics");
-        }
+        drop_all([
+            Box::new(move || move_or_be_busy(&moving, &[DomainId::System, DomainId::Vram(there)])),
+            Box::new(move || drop((old, seat))),
+            Box::new(move || {
+                let mapping = kept.map(Access::Read).expect("it maps it");
+                drop((kept, mapping));
+            }),
+            Box::new(move || drop((buffer, engine, a, b))),
+        ]);
         drop(told);
         assert_eq!(live.total(), 0);
     });
+}
+
+/// The same with what keeps a buffer in place, and with work that is still under way when the last handle
+/// goes.
+#[test]
+fn drop_against_pins_exports_submissions_and_the_host() {
+    sample(RUNS, || {
+        let stage = Stage::new();
+        let live = Arc::clone(stage.engine.live());
+        let (seat, told) = attach_told(&stage.buffer, &stage.b).expect("it reaches it");
+        let mut written = seat.map(Access::Write).expect("it maps it");
+        let pin = seat.pin("a model").expect("no quota");
+        let handed_out = stage.buffer.clone();
+        let (moving, looked_at) = (stage.buffer.clone(), stage.buffer.clone());
+        drop_all([
+            Box::new(move || move_or_be_busy(&moving, &[DomainId::System])),
+            Box::new(move || match handed_out.export_foreign() {
+                // Its slab is left by a move, as any other.
+                Ok(export) => drop((handed_out, export)),
+                Err(error) => assert!(matches!(error, Error::Busy { .. }), "{error}"),
+            }),
+            Box::new(move || {
+                let access = looked_at.host_access(Access::Read).expect("the host can read it");
+                drop((looked_at, access));
+            }),
+            Box::new(move || {
+                stage.write(&seat, &mut written, 2);
+                // The pin outlives its seat, and the work everybody.
+                drop((seat, written));
+                drop(stage);
+                drop(pin);
+            }),
+        ]);
+        drop(told);
+        assert_eq!(live.total(), 0);
+    });
+}
+
+/// Does all of it at once, each on a thread of its own.
+fn drop_all<const T: usize>(work: [Box<dyn FnOnce() + Send>; T]) {
+    for thread in work.map(thread::spawn) {
+        thread.join().expect("nobody panics");
+    }
+}
+
+fn move_or_be_busy(buffer: &SharedBuffer, places: &[DomainId]) {
+    for &to in places {
+        let moved = buffer.migrate(to);
+        assert!(matches!(moved, Ok(_) | Err(Error::Busy { .. })), "{moved:?}");
+    }
 }
 
 /// Memory goes to the next buffer when the last device has finished with it, and not before: what was still
