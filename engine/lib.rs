@@ -18,9 +18,12 @@
 //! * A successful import proves nothing. A route between two devices counts when a pattern was written
 //!   on one side and read back on the other ([`Engine::route`]).
 //!
-//! A buffer moves on request ([`SharedBuffer::migrate`]), when a device attaches that cannot reach it
-//! where it is, and when it is handed out. Dynamic attachments are told ([`Importer`]); the
-//! mappings of static ones, and [`Pin`]s, keep it in place. Moving by itself under memory pressure comes next; see `CHANGELOG.md`.
+//! A buffer moves on request ([`SharedBuffer::migrate`], many at once: [`Engine::migrate_many`]), when a
+//! device attaches that cannot reach it where it is, and when it is handed out. Dynamic attachments are told
+//! ([`Importer`]; the usual kinds are [`Refault`], [`FenceAndResume`], [`Revocable`]); the mappings of static
+//! ones, and [`Pin`]s, keep it in place. It can be taken away from everybody and given back
+//! ([`SharedBuffer::revoke`], [`SharedBuffer::rearm`]), and one whose writer failed says so until somebody
+//! accepts its content. Moving by itself under memory pressure comes next; see `CHANGELOG.md`.
 //!
 //! # An example
 //!
@@ -44,9 +47,10 @@
 //! # }
 //! ```
 //!
-//! Applications that record their own commands take [`Mapping::view`] (a `VkBuffer`, an offset, a size)
+//! Applications submit their own commands by [`Engine::submit`], which orders them behind everybody else's on
+//! the GPU; those that call `vkQueueSubmit` themselves take [`Mapping::view`] (a `VkBuffer`, an offset, a size)
 //! and the two halves of an ownership transfer, [`Mapping::acquire`] and [`Mapping::release`], between
-//! [`Mapping::begin_access`] and [`OpenAccess::end`]; they let peerbuf adopt the device they have
+//! [`Mapping::begin_access`] and [`OpenAccess::end`]. They let peerbuf adopt the device they have
 //! ([`Engine::adopt_device`]).
 //!
 //! # Words
@@ -64,7 +68,8 @@
 //! | [`Pin`] | `dma_buf_pin` | – |
 //! | [`HostAccess`] | `dma_buf_begin_cpu_access` | mapped memory |
 //! | [`Fence`], [`Usage`] | `dma_fence`, `dma_resv_usage` | timeline semaphore and value |
-//! | [`Route`] | p2p distance | – |
+//! | [`Submission`] | `drm_exec` and a job | `vkQueueSubmit` |
+//! | [`Route`], [`WaitRoute`] | p2p distance; dependency of a job | external memory; external semaphores |
 //!
 //! # Flow
 //!
