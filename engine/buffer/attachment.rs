@@ -104,8 +104,7 @@ impl Attachment {
     #[doc(alias = "dma_buf_map_attachment")]
     pub fn map(&self, access: Access) -> Result<Mapping> {
         let (mut state, view) = open(&self.buffer, self.device_inner())?;
-        state.map(self.seat);
-        Ok(Mapping::new(&self.buffer, &state, self.seat, view, access))
+        Ok(Mapping::new(&self.buffer, &mut state, self.seat, &view, access))
     }
 
     pub(super) fn buffer_inner(&self) -> &Arc<BufferInner> {

@@ -7,6 +7,7 @@ use ash::vk;
 
 use super::access::Access;
 use super::own_buffer::OwnBuffer;
+use super::seen::Seen;
 use super::shared::{BufferInner, SharedBuffer};
 use super::state::{SeatId, State};
 use crate::device::{Device, DeviceInner};
@@ -23,10 +24,14 @@ use crate::transfer::{self, Scope, Span};
 /// the place that the buffer has left. Of a revoked buffer it has no view ([`Error::Revoked`]), and somebody
 /// waits for its drop. Drop it when the device has finished with what you submitted; work
 /// that peerbuf submits itself is looked after.
+///
+/// # Invariants
+///
+/// It is counted in the buffer's state, for its seat, device and generation, from its making to its drop.
 pub struct Mapping {
     buffer: Arc<BufferInner>,
     seat: SeatId,
-    view: Arc<View>,
+    seen: Seen,
     generation: u32,
     place: Place,
 }
@@ -80,40 +85,46 @@ pub struct RawView {
 }
 
 impl Mapping {
-    /// The seat has been marked as mapped, under the reservation, which is still held: `state`.
+    /// Maps for `seat`; `state` is the reservation's, and `view` is one of where the buffer is.
+    #[expect(unsafe_code, reason = "vouching for a view")]
     pub(super) fn new(
         buffer: &Arc<BufferInner>,
-        state: &State,
+        state: &mut State,
         seat: SeatId,
-        view: Arc<View>,
+        view: &Arc<View>,
         access: Access,
     ) -> Self {
         buffer.core.live.born(Object::Mapping);
+        state.map(seat);
+        // INVARIANT: counted just now, and given up in `drop`.
         Self {
             generation: buffer.generation(),
             buffer: Arc::clone(buffer),
             seat,
-            view,
+            // SAFETY: by the invariant of `Mapping` it is counted.
+            seen: unsafe { Seen::new(view) },
             place: Place::new(state.backing.offset(), access),
         }
     }
 
     /// Makes this a view of the current generation, for `seat`; `state` is the reservation's. What is
     /// returned is to be given up without it.
+    #[expect(unsafe_code, reason = "vouching for a view")]
     pub(super) fn replace(
         &mut self,
         state: &mut State,
         seat: SeatId,
-        view: Arc<View>,
+        view: &Arc<View>,
     ) -> Option<(Fences, Backing)> {
         let current = self.buffer.generation();
         state.map(seat);
-        let left = state.unmap(self.seat, self.view.device().id(), self.generation, current);
+        let left = state.unmap(self.seat, self.seen.get().device().id(), self.generation, current);
+        // INVARIANT: counted above for the new place, and no longer for the old one.
         self.seat = seat;
         self.place = Place::new(state.backing.offset(), self.access());
         self.generation = current;
-        // What is dropped is not the last reference: the allocation has one, and lives in `left` or longer.
-        self.view = view;
+        // SAFETY: by the invariant of `Mapping` it is counted.
+        self.seen = unsafe { Seen::new(view) };
         left
     }
 
@@ -124,7 +135,7 @@ impl Mapping {
 
     /// The device.
     pub fn device(&self) -> Device {
-        Device(Arc::clone(self.view.device()))
+        Device(Arc::clone(self.seen.get().device()))
     }
 
     /// The generation of the buffer that this is a view of.
@@ -158,10 +169,10 @@ impl Mapping {
     #[inline]
     pub(super) fn handles(&self) -> RawView {
         RawView {
-            buffer: self.view.buffer(),
+            buffer: self.seen.get().buffer(),
             offset: self.place.offset(),
             size: self.buffer.size,
-            memory: self.view.memory(),
+            memory: self.seen.get().memory(),
         }
     }
 
@@ -194,7 +205,7 @@ impl Mapping {
     pub unsafe fn acquire(&self, commands: vk::CommandBuffer, scope: Scope) -> Result<()> {
         self.view()?;
         // SAFETY: the caller's contract.
-        unsafe { transfer::acquire(self.view.device(), commands, &[self.span()], scope) };
+        unsafe { transfer::acquire(self.seen.get().device(), commands, &[self.span()], scope) };
         Ok(())
     }
 
@@ -206,19 +217,19 @@ impl Mapping {
     #[expect(unsafe_code, reason = "only the caller knows the state of its command buffer")]
     pub unsafe fn release(&self, commands: vk::CommandBuffer, scope: Scope) {
         // SAFETY: the caller's contract.
-        unsafe { transfer::release(self.view.device(), commands, &[self.span()], scope) };
+        unsafe { transfer::release(self.seen.get().device(), commands, &[self.span()], scope) };
     }
 
     pub(super) fn buffer_inner(&self) -> &Arc<BufferInner> {
         &self.buffer
     }
 
-    pub(super) fn shared_view(&self) -> &Arc<View> {
-        &self.view
+    pub(super) fn shared_view(&self) -> Arc<View> {
+        self.seen.share()
     }
 
     pub(super) fn raw_view(&self) -> &View {
-        &self.view
+        self.seen.get()
     }
 
     pub(super) fn offset(&self) -> u64 {
@@ -226,7 +237,7 @@ impl Mapping {
     }
 
     pub(super) fn span(&self) -> Span<'_> {
-        Span { view: &self.view, offset: self.place.offset(), len: self.buffer.size }
+        Span { view: self.seen.get(), offset: self.place.offset(), len: self.buffer.size }
     }
 
     /// Checks that the mapping allows `access`.
@@ -261,14 +272,14 @@ impl Mapping {
     }
 
     pub(super) fn device_inner(&self) -> &Arc<DeviceInner> {
-        self.view.device()
+        self.seen.get().device()
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
         let mut state = self.buffer.lock();
-        let device = self.view.device().id();
+        let device = self.seen.get().device().id();
         let left = state.unmap(self.seat, device, self.generation, self.buffer.generation());
         let deserted = state.deserted();
         drop(state);
@@ -283,7 +294,7 @@ impl fmt::Debug for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mapping")
             .field("buffer", &self.buffer.name())
-            .field("device", &self.view.device().name())
+            .field("device", &self.seen.get().device().name())
             .field("generation", &self.generation)
             .field("access", &self.access())
             .finish_non_exhaustive()

@@ -45,6 +45,7 @@ mod remap;
 mod report;
 mod revoke;
 mod seats;
+mod seen;
 mod shared;
 mod standing;
 mod state;

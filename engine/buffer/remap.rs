@@ -25,7 +25,7 @@ impl Attachment {
     pub fn remap(&self, mapping: &mut Mapping) -> Result<()> {
         self.check_ours(mapping)?;
         let (mut state, view) = open(self.buffer_inner(), self.device_inner())?;
-        let left = mapping.replace(&mut state, self.seat(), view);
+        let left = mapping.replace(&mut state, self.seat(), &view);
         drop(state);
         self.buffer_inner().retire(left);
         Ok(())
@@ -66,7 +66,7 @@ impl SharedBuffer {
             let device = attachment.device_inner();
             let view = views.iter().find(|view| Arc::ptr_eq(view.device(), device));
             let Some(view) = view else { unreachable!("every device was looked up") };
-            retired.extend(mapping.replace(&mut state, attachment.seat(), Arc::clone(view)));
+            retired.extend(mapping.replace(&mut state, attachment.seat(), view));
         }
         drop(state);
         retired.into_iter().for_each(|left| buffer.retire(Some(left)));

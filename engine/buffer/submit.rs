@@ -111,7 +111,7 @@ impl<'a> Submission<'a> {
             }
             None => self.uses.push(Use {
                 buffer: Arc::clone(buffer),
-                view: Arc::clone(mapping.shared_view()),
+                view: mapping.shared_view(),
                 offset: mapping.offset(),
                 generation: mapping.generation(),
                 usage,
