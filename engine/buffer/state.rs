@@ -298,12 +298,21 @@ impl State {
     ) -> Option<(Fences, Backing)> {
         let old = std::mem::replace(&mut self.backing, new);
         let mut mapped = Mappings::new();
+        // Seats of one device often stand side by side: they are counted together.
+        let mut run = (DeviceId(0), 0);
+        let mut vacant = 0;
         for seat in &mut self.seats {
             let of_this = std::mem::take(&mut seat.mapped);
-            count(&mut mapped, seat.device, of_this);
+            if seat.device != run.0 {
+                count(&mut mapped, run.0, run.1);
+                run = (seat.device, 0);
+            }
+            run.1 += of_this;
             // Only its mappings kept the seat.
-            self.vacant += u32::from(!seat.attached && of_this > 0);
+            vacant += u32::from(!seat.attached && of_this > 0);
         }
+        count(&mut mapped, run.0, run.1);
+        self.vacant += vacant;
         // Static ones do not let the buffer move.
         self.held_by_mappings = 0;
         self.drop_vacant_tail();
