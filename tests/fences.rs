@@ -551,12 +551,13 @@ fn a_submission_that_wrote_many_buffers_is_one_to_wait_for() {
 fn a_submission_that_fails_half_way_keeps_no_semaphores() {
     let rig = Rig::new();
     let engine = rig.engine();
+    let (mut failed, mut any_by_fd) = (0, false);
     for adapter in rig.all().iter().map(Device::adapter) {
         let open = |_| rig.open(adapter);
         let busy = Busy::new(engine, (0..3).map(open).collect());
         let [one, other, target] = [0, 1, 2].map(|at| &busy.devices[at]);
         let by_fd = is_by_fd(engine, one, target) && is_by_fd(engine, other, target);
-        let mut failed = 0;
+        any_by_fd |= by_fd;
         for _ in 0..10 {
             let points = [busy.work(engine, 0), busy.work(engine, 1)];
             // One is taken in with two semaphores; for the other one neither a semaphore of its own nor the
@@ -576,8 +577,10 @@ fn a_submission_that_fails_half_way_keeps_no_semaphores() {
             failed += u32::from(after.is_err());
             points.iter().for_each(|point| point.wait(LONG).expect("nothing has happened to it"));
         }
-        assert!(failed > 0 || !by_fd, "{}: never busy enough", adapter.name());
     }
+    // Both must be at work at that moment. A driver that works in the call of `vkQueueSubmit` never is, so
+    // one adapter is enough.
+    assert!(failed > 0 || !any_by_fd, "no device was ever busy enough");
 }
 
 /// Numbers of devices repeat from engine to engine; their timelines do not.
