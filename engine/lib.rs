@@ -98,6 +98,7 @@ pub mod memory;
 #[cfg(all(test, peerbuf_shuttle))]
 mod model;
 pub mod observe;
+pub mod residency;
 pub mod sync;
 pub mod transfer;
 
