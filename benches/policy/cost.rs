@@ -1,0 +1,194 @@
+//! What it takes to keep account, and to choose.
+
+use std::hint::black_box;
+use std::io::{self, Write};
+use std::time::Instant;
+
+use peerbuf::residency::policy::{Adaptive, Lru, Policy, Slot, traces};
+use serde_json::{Value, json};
+
+use crate::bytes::geomean;
+use crate::figure::{Direction, Figure};
+
+/// Rounds of a comparison: odd, so that there is a middle one.
+const ROUNDS: usize = 7;
+const MANY: u32 = 1_000_000;
+const FEW: u32 = 100;
+
+/// What a use costs with everything that it brings: account, choice, eviction, arrival.
+pub(crate) struct Cost {
+    name: String,
+    /// Nanoseconds per use.
+    lru: f64,
+    adaptive: f64,
+    /// The median of ratios, which is not the ratio of medians.
+    ratio: f64,
+}
+
+impl Cost {
+    pub(crate) fn json(&self) -> Value {
+        let Self { name, lru, adaptive, ratio } = self;
+        json!({ "name": name, "lru_ns": lru, "adaptive_ns": adaptive, "ratio": ratio })
+    }
+}
+
+/// Both policies over all traces of buffers of one size.
+pub(crate) fn costs() -> Vec<Cost> {
+    traces::catalogue()
+        .filter(|trace| trace.uses.iter().all(|each| each.bytes == trace.uses[0].bytes))
+        .map(|trace| {
+            let slots: Vec<_> = trace.uses.iter().map(|each| each.slot).collect();
+            // CAST: a thousand.
+            let fit = (trace.capacity / trace.uses[0].bytes) as usize;
+            let known = slots.iter().map(|slot| slot.0 as usize + 1).max().unwrap_or(0);
+            let compared = compare(
+                || drive(&mut Adaptive::new(), &slots, fit, known),
+                || drive(&mut Lru::new(), &slots, fit, known),
+            );
+            let each = 1e9 / slots.len() as f64;
+            Cost {
+                name: trace.name,
+                lru: compared.theirs * each,
+                adaptive: compared.ours * each,
+                ratio: compared.ratio,
+            }
+        })
+        .collect()
+}
+
+/// As little as possible around a policy, so that its own cost is what is seen.
+fn drive(policy: &mut impl Policy, slots: &[Slot], fit: usize, known: usize) {
+    let mut resident = vec![false; known];
+    let (mut count, mut victims) = (0, Vec::new());
+    for &slot in slots {
+        let at = slot.0 as usize;
+        policy.access(slot, 1, resident[at]);
+        if resident[at] {
+            continue;
+        }
+        if count == fit {
+            policy.victims(1, &|_| false, &mut victims);
+            for victim in victims.drain(..) {
+                policy.leave(victim);
+                resident[victim.0 as usize] = false;
+                count -= 1;
+            }
+        }
+        policy.admit(slot, 1);
+        resident[at] = true;
+        count += 1;
+    }
+    black_box(resident);
+}
+
+pub(crate) fn figures(costs: &[Cost]) -> Vec<Figure> {
+    let ratios: Vec<_> = costs.iter().map(|cost| cost.ratio).collect();
+    let mut many = crowd(Adaptive::new(), MANY);
+    let mut few = crowd(Adaptive::new(), FEW);
+    // Too much is told rather than too little: what does not depend on their number counts too.
+    let bytes = |policy: &dyn Policy| policy.footprint() as f64 / f64::from(MANY);
+    vec![
+        Figure {
+            id: "policy_cost",
+            what: "time per use with all it brings, over that of an LRU list; geometric mean of traces",
+            value: geomean(&ratios),
+            target: Some((Direction::AtMost, 10.0)),
+        },
+        Figure {
+            id: "policy_cost_worst",
+            what: "the same, the worst trace",
+            value: ratios.iter().copied().fold(0.0, f64::max),
+            target: None,
+        },
+        Figure {
+            id: "policy_bytes",
+            what: "bookkeeping per buffer with 1e6 of them, bytes",
+            value: bytes(&many),
+            target: Some((Direction::AtMost, 24.0)),
+        },
+        Figure {
+            id: "lru_bytes",
+            what: "the same of LRU",
+            value: bytes(&crowd(Lru::new(), MANY)),
+            target: None,
+        },
+        Figure {
+            id: "pick_scaling",
+            what: "time of a choice among 1e6 buffers over that among 1e2",
+            value: compare(|| pick(&mut many), || pick(&mut few)).ratio,
+            target: Some((Direction::AtMost, 4.0)),
+        },
+    ]
+}
+
+/// A policy that knows `buffers` of them, all here, each used some times at random.
+fn crowd<P: Policy>(mut policy: P, buffers: u32) -> P {
+    const USES: u32 = 4;
+    (0..buffers).for_each(|number| policy.admit(Slot(number), 1));
+    let mut random: u64 = 1;
+    for _ in 0..buffers * USES {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        // CAST: below the number of buffers.
+        policy.access(Slot((random % u64::from(buffers)) as u32), 1, true);
+    }
+    policy
+}
+
+/// Many choices of one buffer each.
+fn pick(policy: &mut Adaptive) {
+    const PICKS: usize = 10_000;
+    let mut victims = Vec::new();
+    for _ in 0..PICKS {
+        victims.clear();
+        policy.victims(1, &|_| false, &mut victims);
+        black_box(&victims);
+    }
+}
+
+struct Compared {
+    /// How many times as long we take.
+    ratio: f64,
+    /// Seconds, the median.
+    ours: f64,
+    theirs: f64,
+}
+
+/// Ours, theirs, theirs, ours: what gets slower or faster meanwhile meets both.
+fn compare(mut ours: impl FnMut(), mut theirs: impl FnMut()) -> Compared {
+    let (mut ratios, mut our_times, mut their_times) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let mut our_time = time(&mut ours);
+        let their_time = time(&mut theirs) + time(&mut theirs);
+        our_time += time(&mut ours);
+        ratios.push(our_time / their_time);
+        our_times.push(our_time / 2.0);
+        their_times.push(their_time / 2.0);
+    }
+    Compared {
+        ratio: median(&mut ratios),
+        ours: median(&mut our_times),
+        theirs: median(&mut their_times),
+    }
+}
+
+fn time(work: &mut impl FnMut()) -> f64 {
+    let start = Instant::now();
+    work();
+    start.elapsed().as_secs_f64()
+}
+
+fn median(samples: &mut [f64]) -> f64 {
+    let middle = samples.len() / 2;
+    *samples.select_nth_unstable_by(middle, f64::total_cmp).1
+}
+
+pub(crate) fn write(out: &mut impl Write, costs: &[Cost]) -> io::Result<()> {
+    writeln!(out, "Time per use, ns; and times LRU's")?;
+    writeln!(out, "{:28} {:>8} {:>8} {:>8}", "", "LRU", "Adaptive", "ratio")?;
+    for Cost { name, lru, adaptive, ratio } in costs {
+        writeln!(out, "{name:28} {lru:8.1} {adaptive:8.1} {ratio:8.2}")?;
+    }
+    writeln!(out)
+}
