@@ -34,6 +34,7 @@ mod slab;
 pub(crate) mod staging;
 mod view;
 mod volatile;
+pub(crate) mod wide;
 
 pub use domain::{DomainId, DomainUsage};
 pub use placement::{DomainKind, Placement};

@@ -6,6 +6,8 @@
 
 use std::ptr::NonNull;
 
+use super::wide;
+
 /// First byte of mapped memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HostPtr(NonNull<u8>);
@@ -117,6 +119,26 @@ impl HostPtr {
     pub(crate) unsafe fn copy_from(self, source: Self, len: usize) {
         // SAFETY: as the caller says.
         unsafe { self.as_ptr().copy_from_nonoverlapping(source.as_ptr(), len) };
+    }
+
+    /// Like [`HostPtr::fill`], in the way that was measured to be fastest for so many bytes.
+    ///
+    /// # Safety
+    ///
+    /// As there; and it is memory that the processor caches.
+    pub(crate) unsafe fn fill_quickly(self, value: u8, len: usize) {
+        // SAFETY: the caller's contract.
+        unsafe { wide::fill(self.as_ptr(), value, len) };
+    }
+
+    /// Like [`HostPtr::copy_from`], in the way that was measured to be fastest for so many bytes.
+    ///
+    /// # Safety
+    ///
+    /// As there; and both are memory that the processor caches.
+    pub(crate) unsafe fn copy_quickly_from(self, source: Self, len: usize) {
+        // SAFETY: the caller's contract.
+        unsafe { wide::copy(self.as_ptr(), source.as_ptr(), len) };
     }
 
     /// Bytes up to the next word boundary, at most `len`.
