@@ -39,13 +39,14 @@ pub(crate) unsafe fn copy_by_host(
     let source = unsafe { source.at(from_offset as usize) };
     // SAFETY: as above.
     let target = unsafe { target.at(to_offset as usize) };
-    let len_here = len as usize;
+    // CAST: as above.
+    let bytes = len as usize;
     if from.is_quick_for_host() && to.is_quick_for_host() {
         // SAFETY: the caller's contract; the processor caches both.
-        unsafe { target.copy_quickly_from(source, len_here) };
+        unsafe { target.copy_quickly_from(source, bytes) };
     } else {
         // SAFETY: the caller's contract.
-        unsafe { target.copy_from(source, len_here) };
+        unsafe { target.copy_from(source, bytes) };
     }
     let written = to.end_host_access(Access::Write, to_offset, len);
     let read = from.end_host_access(Access::Read, from_offset, len);
@@ -63,13 +64,14 @@ pub(crate) unsafe fn zero_by_host((at, offset): (&Allocation, u64), len: u64) ->
     // CAST: the range is mapped, so it fits the address space.
     // SAFETY: within the allocation, all of which is mapped.
     let start = unsafe { start.at(offset as usize) };
-    let len_here = len as usize;
+    // CAST: as above.
+    let bytes = len as usize;
     if at.is_quick_for_host() {
         // SAFETY: the caller's contract; the processor caches it.
-        unsafe { start.fill_quickly(0, len_here) };
+        unsafe { start.fill_quickly(0, bytes) };
     } else {
         // SAFETY: the caller's contract.
-        unsafe { start.fill(0, len_here) };
+        unsafe { start.fill(0, bytes) };
     }
     at.end_host_access(Access::Write, offset, len)
 }

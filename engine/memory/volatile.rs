@@ -176,4 +176,22 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_quick_ways_do_the_same_as_the_others() {
+        const SIZE: usize = (1 << 20) + 3;
+        let mut source: Vec<u8> = (0..SIZE).map(|index| (index * 7 % 251) as u8).collect();
+        let mut target = vec![0xee; SIZE];
+        let [from, to] = [&mut source, &mut target]
+            .map(|bytes| HostPtr::new(NonNull::new(bytes.as_mut_ptr()).expect("not null")));
+        // SAFETY: two `Vec`s of so many bytes.
+        unsafe { to.copy_quickly_from(from, SIZE) };
+        assert!(target == source);
+        // SAFETY: as above.
+        let second = unsafe { to.at(1) };
+        // SAFETY: as above; the first byte and the last stay.
+        unsafe { second.fill_quickly(0, SIZE - 2) };
+        assert_eq!([target[0], target[SIZE - 1]], [source[0], source[SIZE - 1]]);
+        assert!(target[1..SIZE - 1].iter().all(|&byte| byte == 0));
+    }
 }

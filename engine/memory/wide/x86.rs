@@ -78,7 +78,11 @@ unsafe fn fill_string(to: *mut u8, value: u8, len: usize) {
 /// Registers that a caller may have values in are named as overwritten: the first sixteen whole, because
 /// `vzeroupper`, which keeps what follows from waiting for their upper halves, clears those of all.
 macro_rules! kernel {
-    ($copy:ident: $($line:literal)+; $fill:ident: $($broadcast:literal)+, $($store:literal)+; $last:literal) => {
+    (
+        $copy:ident: $($line:literal)+;
+        $fill:ident: $($broadcast:literal)+, $($store:literal)+;
+        $last:literal
+    ) => {
         unsafe fn $copy(to: *mut u8, from: *const u8, len: usize) {
             const { assert!(BLOCK == 128, "what the loop does in a turn") };
             if len == 0 {
