@@ -72,6 +72,11 @@ fn each_decision_is_a_sentence() {
              by device 0 (2 pins)",
         ),
         (
+            decision(What::Stayed, SYSTEM, VRAM, reasons()[5]),
+            "stays in system memory instead of going to VRAM of device 0: VRAM of device 0 has 3 bytes in \
+             use",
+        ),
+        (
             decision(What::Purged, VRAM, VRAM, wanted(None)),
             "purged from VRAM of device 0: 64 MiB were wanted, least recently used of 12",
         ),

@@ -54,7 +54,8 @@ impl<N: Fn(u64) -> Option<String>> Told<'_, N> {
                 write!(f, ", {pick} of {}", Count(of, 2047))
             }
             Reason::NoRoom { budget, used, pinned, by, pins } => {
-                let place = self.decision.from;
+                let Decision { what, from, to, .. } = *self.decision;
+                let place = if what == What::Stayed { to } else { from };
                 match budget {
                     u64::MAX => write!(f, "{place} has {} in use", Size(used))?,
                     _ => write!(f, "{place} has {} budget, {} in use", Size(budget), Size(used))?,

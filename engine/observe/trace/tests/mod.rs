@@ -1,9 +1,9 @@
 //! Traces as a viewer takes them in.
 
+mod file;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
 use serde_json::Value;
@@ -77,6 +77,7 @@ fn phase(event: &Value) -> &str {
 
 /// Nanoseconds, as Perfetto reads them.
 fn nanoseconds(event: &Value, key: &str) -> u64 {
+    // CAST: as Perfetto does; it is exact.
     (event[key].as_f64().expect("microseconds") * 1000.0) as u64
 }
 
@@ -196,6 +197,7 @@ fn one_of_each_is_what_it_should_be() {
 fn many_threads_make_one_trace() {
     const THREADS: u64 = 8;
     const TURNS: u64 = 200;
+    // CAST: eight.
     let barrier = Barrier::new(THREADS as usize);
     let (to_end, ends) = std::sync::mpsc::channel();
     let file = traced(|tracer| {
@@ -207,6 +209,7 @@ fn many_threads_make_one_trace() {
                     for turn in 0..TURNS {
                         let buffer = thread * TURNS + turn;
                         // Two devices copy, so that moves of several threads overlap on each.
+                        // CAST: below 2.
                         let id = tracer.begin(a_move(buffer, Some(DeviceId((thread % 2) as u16))));
                         for importer in 0..3 {
                             let outer = tracer.callback(id, buffer, DeviceId(importer));
@@ -235,6 +238,7 @@ fn many_threads_make_one_trace() {
     let events = events(&file);
     check(&events);
     let count = |phase_: &str, cat: &str| {
+        // CAST: as many as there are.
         events.iter().filter(|event| phase(event) == phase_ && event["cat"] == cat).count() as u64
     };
     let moves = THREADS * TURNS;
@@ -244,6 +248,7 @@ fn many_threads_make_one_trace() {
     assert_eq!((count("s", "move"), count("f", "move")), (3 * moves, 3 * moves));
     assert_eq!(count("i", "access"), 3 * moves);
     assert_eq!(count("i", "decision"), moves);
+    // CAST: as above.
     let ended = events.iter().filter(|event| event["args"]["outcome"] == "moved").count() as u64;
     assert_eq!(ended, moves, "none is left open");
 }
@@ -289,265 +294,4 @@ fn only_what_has_changed_is_counted_again_and_no_bound_is_not_drawn() {
     let name = |what| format!("\"system memory, {what}\"");
     let expected = [("used", 1), ("pinned", 0), ("in flight", 0), ("used", 2)];
     assert_eq!(drawn, expected.map(|(what, bytes)| (name(what), Some(bytes))));
-}
-
-#[test]
-fn a_file_that_was_cut_off_is_an_array_without_its_end() {
-    let whole = traced(one_of_each);
-    let text = str::from_utf8(&whole).expect("UTF-8");
-    for (cut, _) in text.match_indices('\n') {
-        // What `chrome://tracing` does to an array that does not end.
-        let cut = text[..cut].trim_end_matches(['\n', ',']);
-        let mended = if cut.ends_with(']') { cut.to_owned() } else { format!("{cut}]") };
-        let events: Vec<Value> = serde_json::from_str(&mended).expect(cut);
-        assert!(events.len() < text.lines().count());
-    }
-}
-
-/// Keeps what was written at once apart.
-#[derive(Clone, Default)]
-struct Chunks(Arc<Mutex<Vec<Vec<u8>>>>);
-
-impl Write for Chunks {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no writer panics").push(bytes.to_vec());
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[test]
-fn memory_is_bounded_and_the_file_always_ends_with_a_whole_line() {
-    let chunks = Chunks::default();
-    let tracer = Tracer::to_writer(chunks.clone());
-    (0..10_000).for_each(|buffer| tracer.access(an_access(buffer)));
-    {
-        let chunks = chunks.0.lock().expect("no writer panics");
-        assert!(chunks.len() >= 10, "{} chunks", chunks.len());
-        for chunk in &*chunks {
-            assert!(chunk.len() < 80 << 10, "{} bytes at once", chunk.len());
-            assert_eq!(chunk.last(), Some(&b'}'));
-        }
-    }
-    drop(tracer);
-    assert_eq!(
-        events(&chunks.0.lock().expect("no writer panics").concat()).len(),
-        10_000 + 1 + 2 * 4
-    );
-}
-
-#[test]
-fn accesses_are_read_back_as_they_were() {
-    let mut told: Vec<_> = (0..1000).map(an_access).collect();
-    told.push(AccessEvent {
-        buffer: u64::MAX,
-        bytes: u64::MAX,
-        device: DeviceId(u16::MAX),
-        ..told[1]
-    });
-    told.push(AccessEvent { domain: DomainId::Vram(DeviceId(u16::MAX)), ..told[2] });
-    let file = traced(|tracer| {
-        one_of_each(tracer);
-        told.iter().for_each(|&access| tracer.access(access));
-    });
-    let all = [&[an_access(1)], &*told].concat();
-    assert_eq!(read(&*file).expect("a trace"), all);
-    // Cut off anywhere, it still tells what is there.
-    let end = file.len() - 2000;
-    for cut in (2..4000).chain(end..file.len()) {
-        let accesses = read(&file[..cut]).expect("a trace that was cut off");
-        assert_eq!(accesses, all[..accesses.len()]);
-        let whole_lines = file[..cut].iter().filter(|&&byte| byte == b'\n').count();
-        let lines = file[..cut].split(|&byte| byte == b'\n').take(whole_lines);
-        let there = lines.filter(|line| line.windows(14).any(|part| part == br#""cat":"access""#));
-        assert!(accesses.len() >= there.count(), "cut at {cut}");
-    }
-}
-
-#[test]
-fn what_is_no_trace_is_refused() {
-    assert!(read(&b""[..]).expect("nothing").is_empty());
-    let access =
-        r#"{"ph":"i","cat":"access","args":{"buffer":1,"bytes":2,"device":0,"domain":"hell"}}"#;
-    for (line, wrong) in [
-        (1, "{\"traceEvents\":[]}".to_owned()),
-        (2, "[\n{\"ph\":\"i\"\n{\"ph\":\"i\"}\n]\n".to_owned()),
-        (2, format!("[\n{access}\n]\n")),
-    ] {
-        let error = read(wrong.as_bytes()).expect_err(&wrong);
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        assert_eq!(error.to_string(), format!("line {line} is none of a trace"));
-    }
-}
-
-/// Counts warnings.
-struct Warnings(Arc<AtomicUsize>);
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, _: &tracing::Event<'_>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
-fn warnings(work: impl FnOnce()) -> usize {
-    let count = Arc::new(AtomicUsize::new(0));
-    tracing::subscriber::with_default(Warnings(Arc::clone(&count)), work);
-    count.load(Ordering::Relaxed)
-}
-
-/// Takes so many bytes, and then none.
-struct Full {
-    left: usize,
-    refused: Arc<AtomicUsize>,
-}
-
-impl Write for Full {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.left.min(bytes.len()) {
-            0 => {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                Err(io::ErrorKind::StorageFull.into())
-            }
-            taken => {
-                self.left -= taken;
-                Ok(taken)
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[test]
-fn an_error_ends_the_trace_and_nothing_else() {
-    for left in [0, 1, 100_000] {
-        let refused = Arc::new(AtomicUsize::new(0));
-        let tracer = Tracer::to_writer(Full { left, refused: Arc::clone(&refused) });
-        let warned = warnings(|| {
-            let open = tracer.begin(a_move(1, None));
-            let callback = tracer.callback(open, 1, DeviceId(0));
-            for _ in 0..1000 {
-                one_of_each(&tracer);
-            }
-            drop(callback);
-            tracer.end(open, Outcome::Moved);
-            drop(tracer);
-        });
-        assert_eq!((warned, refused.load(Ordering::Relaxed)), (1, 1), "{left} bytes");
-    }
-}
-
-#[test]
-fn a_full_device_and_a_closed_pipe_are_such_errors() {
-    let full = Tracer::to_file("/dev/full".as_ref()).expect("it can be opened");
-    let (reader, writer) = io::pipe().expect("a pipe");
-    drop(reader);
-    for tracer in [full, Tracer::to_writer(writer)] {
-        assert!(tracer.is_on());
-        assert_eq!(warnings(|| drop(tracer)), 1);
-    }
-}
-
-#[test]
-fn who_traces_nothing_is_told_nothing() {
-    let tracer = Tracer::off();
-    assert!(!tracer.is_on());
-    let warned = warnings(|| one_of_each(&tracer));
-    assert_eq!((warned, tracer.begin(a_move(1, None))), (0, MoveId::NONE));
-    assert_eq!(size_of::<Tracer>(), 8);
-}
-
-/// A folder that goes with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("peerbuf-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).expect("it was made here");
-    }
-}
-
-#[test]
-fn engines_that_trace_at_a_time_have_files_of_their_own() {
-    let folder = Folder::new("trace");
-    let [path, second, third] = ["a.json", "a.2.json", "a.3.json"].map(|name| folder.0.join(name));
-    std::fs::write(
-        &path,
-        "what another run has written, which is longer than what comes now, by far",
-    )
-    .expect("a file");
-    let tracers = [1, 2, 3].map(|buffer| {
-        let tracer = Tracer::to_file(&path).expect("a file that can be written");
-        tracer.access(an_access(buffer));
-        tracer
-    });
-    drop(tracers);
-    for (path, buffer) in [(&path, 1), (&second, 2), (&third, 3)] {
-        let file = std::fs::read(path).expect("a trace");
-        assert_eq!(read(&*file).expect("a trace"), [an_access(buffer)]);
-    }
-    drop(Tracer::to_file(&path).expect("free again"));
-    assert!(read(&*std::fs::read(&path).expect("a trace")).expect("a trace").is_empty());
-    let nowhere = folder.0.join("none").join("a.json");
-    assert_eq!(
-        Tracer::to_file(&nowhere).expect_err("no such folder").kind(),
-        io::ErrorKind::NotFound
-    );
-}
-
-/// By itself it asks for whatever the tests were started with; the next one starts it with a file's name.
-#[test]
-fn the_environment_says_whether() {
-    let name = std::env::var_os("PEERBUF_TRACE").filter(|name| !name.is_empty());
-    let tracer = Tracer::from_env();
-    assert!(!tracer.is_on() || name.is_some());
-    tracer.access(an_access(4));
-}
-
-#[test]
-fn the_environment_says_where() {
-    let folder = Folder::new("environment");
-    let run = |path: &std::path::Path| {
-        let mut child = std::process::Command::new(std::env::current_exe().expect("this program"));
-        let name = "observe::trace::tests::the_environment_says_whether";
-        let child = child.args(["--exact", name]).env("PEERBUF_TRACE", path);
-        let output = child.output().expect("it runs");
-        assert!(output.status.success(), "{output:?}");
-        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
-    };
-    let path = folder.0.join("a b.json");
-    run(&path);
-    let file = std::fs::read(&path).expect("a trace");
-    assert_eq!(read(&*file).expect("a trace"), [an_access(4)]);
-    // Nothing, and what cannot be written, are passed over.
-    run("".as_ref());
-    run(&folder.0.join("none").join("a.json"));
 }
