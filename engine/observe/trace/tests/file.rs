@@ -38,19 +38,15 @@ fn memory_is_bounded_and_the_file_always_ends_with_a_whole_line() {
     let chunks = Chunks::default();
     let tracer = Tracer::to_writer(chunks.clone());
     (0..10_000).for_each(|buffer| tracer.access(an_access(buffer)));
-    {
-        let chunks = chunks.0.lock().expect("no writer panics");
-        assert!(chunks.len() >= 10, "{} chunks", chunks.len());
-        for chunk in &*chunks {
-            assert!(chunk.len() < 80 << 10, "{} bytes at once", chunk.len());
-            assert_eq!(chunk.last(), Some(&b'}'));
-        }
-    }
+    let written = || chunks.0.lock().expect("no writer panics").clone();
+    let before = written();
     drop(tracer);
-    assert_eq!(
-        events(&chunks.0.lock().expect("no writer panics").concat()).len(),
-        10_000 + 1 + 2 * 4
-    );
+    assert!(before.len() >= 10, "{} chunks", before.len());
+    for chunk in &before {
+        assert!(chunk.len() < 80 << 10, "{} bytes at once", chunk.len());
+        assert_eq!(chunk.last(), Some(&b'}'));
+    }
+    assert_eq!(events(&written().concat()).len(), 10_000 + 1 + 2 * 4);
 }
 
 #[test]
