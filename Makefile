@@ -7,7 +7,7 @@ LOCKED := --locked
 # those are.
 SOAK := 20
 SOAK_VM := 5
-LONG := matrix shadow torture move_faults
+LONG := matrix shadow torture move_faults working_sets
 
 .DEFAULT_GOAL := help
 .PHONY: help demo devices test test-native model vm soak lint figures clean-deps

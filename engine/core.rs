@@ -3,25 +3,42 @@
 //! [`crate::Engine`] is the public face; this is what stays alive until the last buffer is gone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::buffer::{Exports, Registry};
+use crate::buffer::{self, Exports, Registry, SlotId};
 use crate::device::{Call, Calls, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::members::{Member, Members, Tools};
 use crate::memory::staging::Staging;
 use crate::memory::{
     Backing, Domain, DomainId, DomainKind, Origin, Placement, Pool, Pools, Provider, Take,
-    candidates,
+    candidates, footprint,
 };
-use crate::observe::Live;
+use crate::observe::trace::Tracer;
+use crate::observe::{Live, MovedCounters};
+use crate::residency::{
+    self, Demand, Found, Place, Priority, Rules, Store, Terms, Throttle, Turned, policy, with_room,
+};
 use crate::sync::{Bridges, Retire, WaitQueues};
 use crate::transfer::{
     self, PairKey, Passes, Refusal, RefusalReason, Route, Routes, Side, Verdict,
 };
+
+/// Bytes that are given to a driver that is out of memory, at first.
+const RELIEF: u64 = 16 << 20;
+
+/// What a buffer needs a backing for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    pub(crate) home: &'a DeviceInner,
+    pub(crate) placement: Placement,
+    pub(crate) size: u64,
+    /// Whether it may share its memory with nobody, whatever its size.
+    pub(crate) dedicated: bool,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -31,7 +48,19 @@ pub(crate) struct Core {
     pub(crate) live: Arc<Live>,
     /// The bound of every wait.
     pub(crate) timeout: Duration,
-    system: Arc<Domain>,
+    system: Store<SlotId>,
+    /// What the user decides about residency, and how fast buffers come back.
+    pub(crate) throttle: Throttle,
+    /// Who writes down what happens, if anybody does. Bridges have it, too.
+    pub(crate) tracer: Arc<Tracer>,
+    /// How many decisions there were.
+    pub(crate) decisions: AtomicU64,
+    /// What was moved, and why.
+    pub(crate) moved: MovedCounters,
+    /// How many buffers keep a clean copy. Relaxed: it says whether to look for any.
+    pub(crate) clean_copies: AtomicUsize,
+    /// When the engine began.
+    began: Instant,
     /// Host providers that this machine has, found out once.
     host_providers: SmallVec<[Provider; 3]>,
     // Each with a lock of its own.
@@ -51,13 +80,19 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(timeout: Duration, system_budget: u64) -> Self {
+    pub(crate) fn new(timeout: Duration, system_budget: u64, rules: Rules, tracer: Tracer) -> Self {
         let host = [Provider::DmaHeap, Provider::Udmabuf, Provider::Memfd];
         Self {
             calls: Arc::default(),
             live: Arc::default(),
             timeout,
-            system: Arc::new(Domain::new(DomainId::System, system_budget)),
+            system: Store::new(Domain::new(DomainId::System, system_budget), policy::lru),
+            throttle: Throttle::new(rules),
+            tracer: Arc::new(tracer),
+            decisions: AtomicU64::new(0),
+            moved: MovedCounters::default(),
+            clean_copies: AtomicUsize::new(0),
+            began: Instant::now(),
             host_providers: host
                 .into_iter()
                 .filter(|provider| provider.missing_on_host().is_none())
@@ -115,45 +150,150 @@ impl Core {
 
     // ---- memory ----
 
-    /// The ledger of a domain: budget and bytes in use.
-    pub(crate) fn domain(&self, id: DomainId) -> Arc<Domain> {
+    /// A domain's ledger, and who is there.
+    pub(crate) fn store(&self, id: DomainId) -> &Store<SlotId> {
         match id {
-            DomainId::Vram(device) => Arc::clone(&self.member(device).vram),
-            DomainId::System => Arc::clone(&self.system),
+            DomainId::Vram(device) => &self.member(device).vram,
+            DomainId::System => &self.system,
         }
     }
 
-    /// A backing of `size` bytes in the first acceptable place that has room and that `accept` likes.
+    /// How far to go for room for somebody who cannot do without: evict whom it takes, and wait for it.
+    pub(crate) fn terms(&self, demand: Demand) -> Terms {
+        Terms {
+            evict: true,
+            most: Priority::Highest,
+            wait: Some(Instant::now() + self.timeout),
+            patient: false,
+            skip_busy: false,
+            demand,
+            depth: 0,
+        }
+    }
+
+    /// How long the engine has been there.
+    pub(crate) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// A backing in the first acceptable place that `accept` likes: where there is room, else where there is
+    /// when others have gone, as far as `terms` say.
     ///
     /// # Errors
     ///
     /// Why the last place failed; if `accept` liked none, `Ok(None)`.
+    ///
+    /// Locks: none may be held.
     pub(crate) fn allocate(
         &self,
-        home: &DeviceInner,
-        placement: Placement,
-        size: u64,
-        dedicated: bool,
+        wish: &Wish<'_>,
+        terms: &Terms,
         accept: impl Fn(Provider) -> bool,
     ) -> Result<Option<Backing>> {
-        let mut last = Ok(None);
-        for &kind in placement.kinds() {
-            for provider in self.possible(home, kind) {
-                if !accept(provider) {
-                    continue;
-                }
-                let pool = self.pool(provider);
-                let made =
-                    if dedicated { pool.allocate_dedicated(size) } else { pool.allocate(size) };
-                match made {
-                    Ok(backing) => return Ok(Some(backing)),
-                    // Another place has no more descriptors either.
-                    Err(error @ (Error::FdLimit { .. } | Error::DeviceLost { .. })) => {
-                        return Err(error);
-                    }
-                    Err(error) => last = Err(error),
-                }
+        Ok(self.find_backing(wish, terms, accept)?.map(|found| found.taken))
+    }
+
+    /// The same, with why it is not a better place.
+    pub(crate) fn find_backing(
+        &self,
+        wish: &Wish<'_>,
+        terms: &Terms,
+        accept: impl Fn(Provider) -> bool,
+    ) -> Result<Option<Found<Backing, Error>>> {
+        let Wish { home, placement, size, dedicated } = *wish;
+        self.poll_budget(home.id());
+        let bytes = footprint(size, dedicated).ok_or_else(|| Error::too_large(size))?;
+        let place = |(nth, &kind): (usize, &DomainKind)| Place {
+            domain: match kind {
+                DomainKind::Vram => DomainId::Vram(home.id()),
+                DomainKind::System => DomainId::System,
+            },
+            fallback: nth > 0,
+        };
+        // Nobody makes room in a place that would not do. Where there is room it is found out soon enough.
+        let does = |place: &Place, kind| {
+            let ledger = &self.store(place.domain).ledger;
+            ledger.used().saturating_add(bytes) <= ledger.budget()
+                || self.possible(home, kind).into_iter().any(&accept)
+        };
+        let kinds = placement.kinds().iter().enumerate();
+        let places: SmallVec<[Place; 2]> = kinds
+            .map(|at| (place(at), *at.1))
+            .filter(|(place, kind)| does(place, *kind))
+            .map(|at| at.0)
+            .collect();
+        for place in &places {
+            if self.store(place.domain).gets_tight(bytes) {
+                buffer::tighten(self, place.domain);
             }
+        }
+        with_room(self, &places, bytes, terms, &mut |domain, room| {
+            let made = self.allocate_in(domain, wish, &accept);
+            if made.is_ok() {
+                room.spend();
+            }
+            made
+        })
+    }
+
+    /// Looks whether others have taken some of a device's memory, or given it back: whoever does not fit any
+    /// more is told to go. At most every half second.
+    ///
+    /// Locks: none may be held.
+    pub(crate) fn poll_budget(&self, device: DeviceId) {
+        if self.member(device).poll_budget(self.age()) {
+            if self.store(DomainId::Vram(device)).gets_tight(0) {
+                buffer::tighten(self, DomainId::Vram(device));
+            }
+            let excess = self.store(DomainId::Vram(device)).ledger.excess();
+            let demand = Demand::Room { bytes: excess, by: None };
+            let terms = Terms { wait: None, ..self.terms(demand) };
+            let evicted = residency::fit(self, DomainId::Vram(device), &terms);
+            let ledger = self.store(DomainId::Vram(device)).ledger.usage();
+            tracing::debug!(%device, ?ledger, evicted = evicted.moved, "the budget has changed");
+        }
+    }
+
+    /// A driver has no memory left for something that is none of our allocations: gives it some, more each
+    /// round.
+    ///
+    /// Locks: none may be held.
+    pub(crate) fn relieve(&self, device: DeviceId, round: u32) {
+        let bytes = RELIEF << (2 * round);
+        let terms = self.terms(Demand::Room { bytes, by: None });
+        // At first what nobody uses.
+        let trimmed = self.trim();
+        let evicted = match round {
+            0 => 0,
+            _ => {
+                buffer::tighten(self, DomainId::Vram(device));
+                residency::evict_bytes(self, DomainId::Vram(device), bytes, &terms).moved
+            }
+        };
+        tracing::warn!(%device, evicted, trimmed, "the driver is out of memory");
+    }
+
+    /// The first provider of a place that has memory, of those that `accept` likes.
+    fn allocate_in(
+        &self,
+        domain: DomainId,
+        wish: &Wish<'_>,
+        accept: &dyn Fn(Provider) -> bool,
+    ) -> Result<Backing, Turned<Error>> {
+        let mut last = Err(Turned::Elsewhere);
+        for provider in self.possible(wish.home, domain.kind()) {
+            if !accept(provider) {
+                continue;
+            }
+            last = match self.pool(provider).allocate(wish.size, wish.dedicated) {
+                Ok(backing) => return Ok(backing),
+                // Another place has no more descriptors either.
+                Err(error @ (Error::FdLimit { .. } | Error::DeviceLost { .. })) => {
+                    return Err(Turned::Stop(error));
+                }
+                Err(error) if error.is_out_of_memory() => Err(Turned::Full(error)),
+                Err(error) => Err(Turned::Failed(error)),
+            };
         }
         last
     }
@@ -173,6 +313,7 @@ impl Core {
 
     /// Gives unused memory back; returns how many bytes.
     pub(crate) fn trim(&self) -> u64 {
+        buffer::drop_clean_copies(self);
         self.retire.collect();
         self.pools.iter().map(Pool::trim).sum()
     }
@@ -188,7 +329,7 @@ impl Core {
                 Provider::Device { device, .. } => Some(Arc::clone(&self.member(device).device)),
                 _ => None,
             },
-            domain: self.domain(provider.domain()),
+            domain: Arc::clone(&self.store(provider.domain()).ledger),
             calls: Arc::clone(&self.calls),
             live: Arc::clone(&self.live),
         }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,14 @@ use crate::buffer::{
 };
 use crate::core::Core;
 use crate::device::{
-    Adapter, AdapterSelector, AdoptedDevice, Calls, Device, DeviceInner, Instance, MessageSink,
-    Validation,
+    Adapter, AdapterSelector, AdoptedDevice, Calls, Device, DeviceId, DeviceInner, Instance,
+    MessageSink, Validation,
 };
 use crate::error::{Error, Result};
-use crate::memory::{DomainId, DomainUsage};
+use crate::memory::DomainId;
+use crate::observe::trace::Tracer;
 use crate::observe::{Live, Report};
+use crate::residency::Rules;
 use crate::sync::{CallbackId, Fence, Signal, WaitRoute};
 use crate::transfer::Verdict;
 
@@ -27,6 +30,8 @@ pub struct EngineDescriptor {
     validation: Validation,
     sink: Option<MessageSink>,
     timeout: Duration,
+    rules: Rules,
+    trace: Option<PathBuf>,
 }
 
 /// The bound of every wait, unless another is set.
@@ -35,7 +40,13 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 impl EngineDescriptor {
     /// No validation; waits end after 10 seconds.
     pub fn new() -> Self {
-        Self { validation: Validation::Off, sink: None, timeout: TIMEOUT }
+        Self {
+            validation: Validation::Off,
+            sink: None,
+            timeout: TIMEOUT,
+            rules: Rules::new(),
+            trace: None,
+        }
     }
 
     /// Whether to run under the Khronos validation layer.
@@ -49,6 +60,22 @@ impl EngineDescriptor {
     #[must_use]
     pub fn messages(mut self, sink: MessageSink) -> Self {
         self.sink = Some(sink);
+        self
+    }
+
+    /// How the right buffers are kept in the right places.
+    #[must_use]
+    pub fn residency(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// Writes what happens to a file, as a trace for Perfetto or `chrome://tracing`, from which policies can be
+    /// replayed as well ([`crate::observe::trace`]). Without this the environment may name a file, in
+    /// `PEERBUF_TRACE`.
+    #[must_use]
+    pub fn trace(mut self, file: impl Into<PathBuf>) -> Self {
+        self.trace = Some(file.into());
         self
     }
 
@@ -72,6 +99,8 @@ impl fmt::Debug for EngineDescriptor {
         f.debug_struct("EngineDescriptor")
             .field("validation", &self.validation)
             .field("timeout", &self.timeout)
+            .field("rules", &self.rules)
+            .field("trace", &self.trace)
             .finish_non_exhaustive()
     }
 }
@@ -101,12 +130,24 @@ impl Engine {
             adapters.push(Adapter::read(&instance, physical, index)?);
         }
         check_usable(&adapters)?;
-        Ok(Self { adapters, _instance: Some(instance), ..Self::without_instance(descriptor) })
+        let tracer = match &descriptor.trace {
+            Some(file) => Tracer::to_file(file).map_err(|error| {
+                let errno = error.raw_os_error().unwrap_or(0);
+                Error::os("open (trace)", rustix::io::Errno::from_raw_os_error(errno))
+            })?,
+            None => Tracer::from_env(),
+        };
+        Ok(Self { adapters, _instance: Some(instance), ..Self::with_tracer(descriptor, tracer) })
     }
 
     /// An engine for adopted devices alone: no instance of its own, no adapters to open.
     pub fn without_instance(descriptor: &EngineDescriptor) -> Self {
-        let core = Arc::new(Core::new(descriptor.timeout, system_memory()));
+        Self::with_tracer(descriptor, Tracer::from_env())
+    }
+
+    fn with_tracer(descriptor: &EngineDescriptor, tracer: Tracer) -> Self {
+        let core = Core::new(descriptor.timeout, system_memory(), descriptor.rules, tracer);
+        let core = Arc::new(core);
         Self { core, adapters: vec![], _instance: None }
     }
 
@@ -131,7 +172,7 @@ impl Engine {
     /// [`Error::Unsupported`] if the adapter lacks something, or what `vkCreateDevice` said.
     pub fn open_device(&self, adapter: &Adapter) -> Result<Device> {
         let (calls, live) = (Arc::clone(&self.core.calls), Arc::clone(&self.core.live));
-        self.core.members.join(|id| DeviceInner::open(adapter, id, calls, live)).map(Device)
+        self.join(|id| DeviceInner::open(adapter, id, calls, live))
     }
 
     /// Lets an application's own device take part.
@@ -155,11 +196,16 @@ impl Engine {
         // SAFETY: the caller's contract.
         let adapter = unsafe { Adapter::of(entry, instance, adopted.physical) }?;
         let (calls, live) = (Arc::clone(&self.core.calls), Arc::clone(&self.core.live));
-        let device = self.core.members.join(|id| {
+        self.join(|id| {
             // SAFETY: the caller's contract.
             unsafe { DeviceInner::adopt(adopted, &adapter, id, calls, live) }
-        });
-        device.map(Device)
+        })
+    }
+
+    fn join(&self, open: impl FnOnce(DeviceId) -> Result<Arc<DeviceInner>>) -> Result<Device> {
+        let device = self.core.members.join(self.core.throttle.rules(), open)?;
+        self.core.tracer.device(device.id(), device.name());
+        Ok(Device(device))
     }
 
     /// The devices that take part.
@@ -367,19 +413,6 @@ impl Engine {
     /// Gives memory that no buffer uses back to its providers; returns how many bytes.
     pub fn trim(&self) -> u64 {
         self.core.trim()
-    }
-
-    /// How full a domain is.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ForeignEngine`] for the VRAM of a device that does not take part.
-    pub fn usage(&self, domain: DomainId) -> Result<DomainUsage> {
-        if let DomainId::Vram(device) = domain {
-            self.core.find(device)?;
-        }
-        let domain = self.core.domain(domain);
-        Ok(DomainUsage { budget: domain.budget(), used: domain.used() })
     }
 
     /// What there is and who uses it: every live buffer with its pins, fences, attachments and mappings.

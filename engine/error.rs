@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::device::{AdapterSelector, HandleType};
 use crate::memory::DomainId;
+use crate::residency::Obstacles;
 use crate::transfer::Refusal;
 
 /// A result with this crate's [`enum@Error`].
@@ -26,8 +27,8 @@ pub enum Error {
     // ---- make room, or ask elsewhere ----
     /// A domain cannot hold so many more bytes. Free something there, or ask for another domain.
     #[error(
-        "{domain} is out of memory: {requested} bytes requested, {used} of {budget} bytes in use{}",
-        driver_said(*.code)
+        "{domain} is out of memory: {requested} bytes requested, {used} of {budget} bytes in use{}{}",
+        driver_said(*.code), in_the_way(.obstacles)
     )]
     OutOfMemory {
         /// Where the bytes were to live.
@@ -40,6 +41,8 @@ pub enum Error {
         used: u64,
         /// The driver's own word, where it was the driver that refused.
         code: Option<vk::Result>,
+        /// Which buffers could not be evicted, and why.
+        obstacles: Box<Obstacles>,
     },
     /// The process may open no more file descriptors. Drop exports, or raise `RLIMIT_NOFILE`.
     ///
@@ -131,6 +134,15 @@ pub enum Error {
         buffer: String,
         /// What failed, and why.
         cause: String,
+    },
+
+    /// The buffer's content is gone: it was allowed to lose it ([`crate::BufferDescriptor::discardable`],
+    /// [`crate::SharedBuffer::set_purgeable`]), and its place was needed. Give it a new place
+    /// ([`crate::SharedBuffer::renew`]), which holds zeros; map it again, and make its content anew.
+    #[error("{buffer} is purged: its content is gone, and it has no place until it is renewed")]
+    Purged {
+        /// The buffer's name.
+        buffer: String,
     },
 
     // ---- wait, or retry ----
@@ -365,6 +377,18 @@ impl Error {
         matches!(self, Self::OutOfMemory { .. } | Self::Staging { .. })
     }
 
+    /// Whether a driver said that it has no memory left for something that is no allocation of ours.
+    pub(crate) fn is_drivers_out_of_memory(&self) -> bool {
+        use vk::Result as Code;
+        matches!(
+            self,
+            Self::Vulkan {
+                code: Code::ERROR_OUT_OF_DEVICE_MEMORY | Code::ERROR_OUT_OF_HOST_MEMORY,
+                ..
+            }
+        )
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         matches!(
@@ -397,6 +421,11 @@ impl Error {
             return Self::FdLimit { call, limit, open };
         }
         Self::Os { call, source }
+    }
+
+    /// That no buffer can have so many bytes.
+    pub(crate) fn too_large(size: u64) -> Self {
+        Self::InvalidSize { size, rule: "at most 2^63 bytes" }
     }
 
     /// [`Error::FdLimit`] if no descriptor can be opened at this moment.
@@ -435,6 +464,10 @@ fn fd_usage() -> (u64, u64) {
 
 fn driver_said(code: Option<vk::Result>) -> String {
     code.map_or_else(String::new, |code| format!(" (the driver said {code:?})"))
+}
+
+fn in_the_way(obstacles: &Obstacles) -> String {
+    if obstacles.is_empty() { String::new() } else { format!("; in the way: {obstacles}") }
 }
 
 fn list(refused: &[Refusal]) -> String {

@@ -23,7 +23,11 @@
 //! ([`Importer`]; the usual kinds are [`Refault`], [`FenceAndResume`], [`Revocable`]); the mappings of static
 //! ones, and [`Pin`]s, keep it in place. It can be taken away from everybody and given back
 //! ([`SharedBuffer::revoke`], [`SharedBuffer::rearm`]), and one whose writer failed says so until somebody
-//! accepts its content. Moving by itself under memory pressure comes next; see `CHANGELOG.md`.
+//! accepts its content.
+//!
+//! It also moves by itself. When a device's memory is full ([`Engine::model_heap`], [`Engine::set_cap`], what the
+//! driver leaves to us), whoever needs room evicts others into system memory; they come back when they are
+//! used ([`Rules`]). [`SharedBuffer::explain`] says why a buffer is where it is.
 //!
 //! # An example
 //!
@@ -98,6 +102,7 @@ pub mod memory;
 #[cfg(all(test, peerbuf_shuttle))]
 mod model;
 pub mod observe;
+mod residence;
 pub mod residency;
 pub mod sync;
 pub mod transfer;
@@ -106,9 +111,10 @@ pub use ash;
 pub use drm_fourcc;
 
 pub use buffer::{
-    Access, Attachment, BufferDescriptor, CopyRegion, DetachError, FenceAndResume, ForeignExport,
-    ForeignFacts, ForeignHandle, HostAccess, Importer, Invalidation, InvalidationCause, Mapping,
-    Migration, OpenAccess, OwnBuffer, Pin, RawView, Refault, Revocable, SharedBuffer, Submission,
+    Abandoned, Access, Attachment, BufferDescriptor, CopyRegion, DetachError, Explanation,
+    FenceAndResume, ForeignExport, ForeignFacts, ForeignHandle, HostAccess, Importer, Invalidation,
+    InvalidationCause, Mapping, Migration, OpenAccess, OwnBuffer, Pin, RawView, Refault, Revocable,
+    SharedBuffer, Submission,
 };
 pub use device::{
     Adapter, AdapterSelector, AdoptedDevice, Device, DeviceId, HandleType, QueueLock, Uuid,
@@ -117,6 +123,8 @@ pub use device::{
 pub use engine::{Engine, EngineDescriptor};
 pub use error::{Error, ForeignFdReason, Result};
 pub use memory::{DomainId, DomainKind, DomainUsage, Placement, Provider};
+pub use residence::Eviction;
+pub use residency::{Priority, Rules};
 pub use sync::{CallbackId, Fence, Signal, Usage, WaitRoute};
 pub use transfer::{PassReport, Refusal, RefusalReason, Route, Scope, Verdict};
 

@@ -1,11 +1,14 @@
 //! The devices of an engine, each with the tools that were made on it.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
-use crate::device::{DeviceId, DeviceInner};
+use crate::buffer::SlotId;
+use crate::device::{DeviceId, DeviceInner, HeapBudget};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
 use crate::memory::{Domain, DomainId};
+use crate::residency::{Rules, Store};
 use crate::sync::primitive::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use crate::transfer::Passes;
 
@@ -26,7 +29,12 @@ type Block = Box<[OnceLock<Arc<Member>>]>;
 pub(crate) struct Member {
     tools: OnceLock<Tools>,
     making: Mutex<()>,
-    pub(crate) vram: Arc<Domain>,
+    pub(crate) vram: Store<SlotId>,
+    /// When the driver was asked last what it leaves to us, in milliseconds since the engine began, plus 1.
+    asked: AtomicU64,
+    /// Whether nobody is to come to its memory any more. Relaxed: whoever moves a buffer looks under the
+    /// reservation, which whoever gives the device up takes afterwards.
+    abandoned: AtomicBool,
     quota: PinQuota,
     pub(crate) device: Arc<DeviceInner>,
 }
@@ -56,6 +64,7 @@ impl Members {
     /// Lets a device take part; `open` gets its number.
     pub(crate) fn join(
         &self,
+        rules: &Rules,
         open: impl FnOnce(DeviceId) -> Result<Arc<DeviceInner>>,
     ) -> Result<Arc<DeviceInner>> {
         let mut count = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,7 +79,9 @@ impl Members {
         let member = Arc::new(Member {
             tools: OnceLock::new(),
             making: Mutex::new(()),
-            vram: Arc::new(domain),
+            vram: Store::new(domain, rules.policy),
+            asked: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
             quota: PinQuota {
                 limited: AtomicBool::new(false),
                 pinned: AtomicI64::new(0),
@@ -118,6 +129,43 @@ impl Member {
         }
         let tools = make(&self.device)?;
         Ok(self.tools.get_or_init(|| tools))
+    }
+
+    /// Asks the driver how much it leaves to us, unless it was asked less than half a second ago: the call
+    /// is slow on some, and what it says does not change faster (GPUOpen's memory allocator polls it as
+    /// rarely). Whether the budget has changed.
+    pub(crate) fn poll_budget(&self, age: Duration) -> bool {
+        const PAUSE: u64 = 500;
+        // CAST: half a billion years.
+        let now = age.as_millis() as u64 + 1;
+        let asked = self.asked.load(Ordering::Relaxed);
+        if asked != 0 && now < asked + PAUSE {
+            return false;
+        }
+        // One of those who come at once asks.
+        if self.asked.compare_exchange(asked, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        let said =
+            self.device.calls().heap_budget().or_else(|| self.device.adapter().heap_budget());
+        let before = self.vram.ledger.budget();
+        if let Some(HeapBudget { budget, usage }) = said {
+            self.vram.ledger.reported(budget, usage);
+        }
+        let changed = self.vram.ledger.budget() != before;
+        if changed {
+            self.vram.budget_changed();
+        }
+        changed
+    }
+
+    /// Gives the device up, for good.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
     }
 
     // ---- the quota of pins ----

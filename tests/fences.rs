@@ -433,8 +433,8 @@ impl Busy {
 
     /// Gives a device `load` times something to do.
     fn load(&self, engine: &Engine, at: usize, load: u32) -> Fence {
-        let last = (0..load).map(|_| self.work(engine, at)).last();
-        last.expect("there is some work")
+        (1..load).for_each(|_| drop(self.work(engine, at)));
+        self.work(engine, at)
     }
 
     /// Gives a device something to do.
@@ -582,13 +582,9 @@ fn a_submission_that_fails_half_way_keeps_no_semaphores() {
         for load in Busy::LOADS {
             let points = [0, 1].map(|at| busy.load(engine, at, load));
             // One is taken in with two semaphores; for the other one neither a semaphore of its own nor the
-            // bridge's can be had.
+            // bridge's can be had. Not for want of memory, which would be made free.
             for nth in [3, 4] {
-                engine.calls().fail_nth(
-                    Call::CreateSemaphore,
-                    nth,
-                    vk::Result::ERROR_OUT_OF_HOST_MEMORY,
-                );
+                engine.calls().fail_nth(Call::CreateSemaphore, nth, vk::Result::ERROR_UNKNOWN);
             }
             let after = engine.submit(target, |submission| {
                 points.iter().for_each(|point| submission.after(point));

@@ -93,11 +93,17 @@ fn every_way_of_waiting_that_is_there_keeps_the_order() {
             assert_eq!(route == WaitRoute::SameTimeline, from == to);
             let what = format!("{} to {}, by {route}", writer.name(), reader.name());
             let exported = engine.calls().made(Call::GetSemaphoreFd);
-            // Each turn gives the writer work that takes a while, so that there is something to wait for.
-            for turn in 0..5u32 {
+            let by_fd = matches!(route, WaitRoute::SyncFd | WaitRoute::OpaqueFd);
+            // Each turn gives the writer work that takes a while, so that there is something to wait for; more
+            // and more of it, and more turns, until it was met with.
+            for (turn, load) in (0u32..).zip([8, 8, 8, 16, 32, 64, 128, 256]) {
+                let met = engine.calls().made(Call::GetSemaphoreFd) > exported;
+                if turn >= 3 && (met || !by_fd) {
+                    break;
+                }
                 // CAST: a handful of devices.
                 let word = (from as u32) << 24 | (to as u32) << 16 | turn << 8 | 1;
-                for other in 0..8 {
+                for other in 0..load {
                     fill(engine, writer, &larges[from], other).expect("a submission");
                 }
                 fill(engine, writer, &ones[from], word).expect("a submission");
@@ -105,7 +111,6 @@ fn every_way_of_waiting_that_is_there_keeps_the_order() {
                 assert_words(&two, word, &what);
             }
             let exported = engine.calls().made(Call::GetSemaphoreFd) > exported;
-            let by_fd = matches!(route, WaitRoute::SyncFd | WaitRoute::OpaqueFd);
             assert_eq!(exported, by_fd, "{what}");
         }
     }
@@ -226,6 +231,7 @@ fn a_submission_that_fails_leaves_nothing_behind() {
     let devices = rig.twice_each();
     let (buffer, seats, mappings) = shared(&rig, &devices);
     let calls = Arc::clone(rig.engine().calls());
+    let code = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
     for call in
         [Call::QueueSubmit, Call::CreateSemaphore, Call::ImportSemaphoreFd, Call::GetSemaphoreFd]
     {
@@ -238,7 +244,9 @@ fn a_submission_that_fails_leaves_nothing_behind() {
                 // the bridge.
                 before.wait(LONG).expect("it is over");
             }
-            calls.fail_nth(call, 1, vk::Result::ERROR_OUT_OF_HOST_MEMORY);
+            // Memory that is missing for a submission is made free, a few times.
+            let times = if call == Call::QueueSubmit { 4 } else { 1 };
+            (1..=times).for_each(|nth| calls.fail_nth(call, nth, code));
             let failed = fill(rig.engine(), &devices[next], &mappings[next], 0x2222_2222);
             let met = !calls.clear_faults();
             let word = if failed.is_ok() { 0x2222_2222 } else { word };
@@ -256,6 +264,25 @@ fn a_submission_that_fails_leaves_nothing_behind() {
     drop(buffer);
     drop(devices);
     drop(rig.take_engine());
+}
+
+#[test]
+fn a_driver_without_memory_for_a_submission_is_given_some() {
+    let rig = Rig::new();
+    let devices = rig.twice_each();
+    let (buffer, _seats, mappings) = shared(&rig, &devices);
+    let calls = rig.engine().calls();
+    for (index, device) in devices.iter().enumerate() {
+        for code in [vk::Result::ERROR_OUT_OF_HOST_MEMORY, vk::Result::ERROR_OUT_OF_DEVICE_MEMORY] {
+            (1..=3).for_each(|nth| calls.fail_nth(Call::QueueSubmit, nth, code));
+            // CAST: a handful of devices.
+            let word = 0x0101_0101 * (index as u32 + 1);
+            let fence = fill(rig.engine(), device, &mappings[index], word).expect("in the end");
+            assert!(!calls.clear_faults(), "all of them were met");
+            fence.wait(LONG).expect("it ends");
+            assert_words(&buffer, word, device.name());
+        }
+    }
 }
 
 #[test]

@@ -4,13 +4,13 @@
 //! | | upstream | here |
 //! |---|---|---|
 //! | TB-1 … TB-6 | `ttm_bo_reserve_*` | `engine/sync/tests/ttm_bo.rs` |
-//! | TB-7 | `ttm_bo_unreserve_basic` | not yet: nothing here is in the order of its last use |
-//! | TB-8 | `ttm_bo_unreserve_pinned` | not yet, likewise; that it stays is [`what_was_pinned_while_it_was_used_stays`] |
-//! | TB-9 | `ttm_bo_unreserve_bulk` | not yet, likewise |
+//! | TB-7 | `ttm_bo_unreserve_basic` | `engine/residency/tests/ttm_bo.rs` |
+//! | TB-8 | `ttm_bo_unreserve_pinned` | `engine/residency/tests/ttm_bo.rs`; that it stays is [`what_was_pinned_while_it_was_used_stays`] |
+//! | TB-9 | `ttm_bo_unreserve_bulk` | `engine/residency/tests/ttm_bo.rs` |
 //! | TB-10 | `ttm_bo_fini_basic` | [`the_last_handle_frees_what_it_had`] |
 //! | TB-11 | `ttm_bo_fini_shared_resv` | [`two_that_were_locked_together_go_alone`]: two buffers do not share a reservation here |
 //! | TB-12 | `ttm_bo_pin_basic` | [`pins_nest`] |
-//! | TB-13 | `ttm_bo_pin_unpin_resource` | [`a_pin_that_is_given_back_leaves_no_trace`]; its order of last use: not yet |
+//! | TB-13 | `ttm_bo_pin_unpin_resource` | [`a_pin_that_is_given_back_leaves_no_trace`]; its order of last use: `engine/residency/tests/ttm_bo.rs` |
 //! | TB-14 | `ttm_bo_multiple_pin_one_unpin` | [`one_of_three_pins_given_back_leaves_it_pinned`] |
 //!
 //! Unpinning what is not pinned (`WARN_ON_ONCE(!bo->pin_count)`) cannot be written: a pin is a guard.

@@ -82,8 +82,8 @@ impl Attachment {
     ///
     /// # Errors
     ///
-    /// [`Error::PinQuota`]; [`Error::Revoked`]; [`Error::Poisoned`] if that was found before, or by a pin
-    /// that takes the reservation; [`Error::Timeout`], [`Error::DeviceLost`].
+    /// [`Error::PinQuota`]; [`Error::Revoked`]; [`Error::Purged`], [`Error::Poisoned`] if that was found
+    /// before, or by a pin that takes the reservation; [`Error::Timeout`], [`Error::DeviceLost`].
     ///
     /// Locks: the reservation, but not while waiting; none for the same reason as the first time, unless
     /// somebody has moved, revoked or found poisoned the buffer since, or tried to move it.
@@ -97,14 +97,15 @@ impl Attachment {
     ///
     /// # Errors
     ///
-    /// [`Error::Revoked`], [`Error::Poisoned`], [`Error::Unreachable`], [`Error::Timeout`],
-    /// [`Error::DeviceLost`], [`Error::FdLimit`], or what the import said.
+    /// [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`], [`Error::Unreachable`],
+    /// [`Error::Timeout`], [`Error::DeviceLost`], [`Error::FdLimit`], or what the import said.
     ///
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "dma_buf_map_attachment")]
     pub fn map(&self, access: Access) -> Result<Mapping> {
-        let (mut state, view) = open(&self.buffer, self.device_inner())?;
-        Ok(Mapping::new(&self.buffer, &mut state, self.seat, &view, access))
+        self.buffer.come_back(self.device, &mut self.buffer.core.throttle.submission());
+        let (mut state, seen) = open(&self.buffer, self.device_inner())?;
+        Ok(Mapping::new(&self.buffer, &mut state, self.seat, &seen, access))
     }
 
     pub(super) fn buffer_inner(&self) -> &Arc<BufferInner> {
@@ -176,7 +177,7 @@ impl<'a> Newcomer<'a> {
     fn sit_where_known(&self, buffer: &BufferInner) -> Result<Option<SeatId>> {
         let mut state = buffer.lock();
         self.check_free(buffer, &mut state)?;
-        let allocation = state.backing.allocation();
+        let allocation = buffer.backing(&state)?.allocation();
         let known = allocation.has_view(self.device.id())
             && self.guest.may_be_given(allocation.provider())
             && state.moving().is_none();
@@ -197,9 +198,9 @@ impl<'a> Newcomer<'a> {
             if !seats.still_fit(buffer, &state) || !seats.were_at(&home) {
                 continue;
             }
-            let provider = state.backing.allocation().provider();
+            let provider = state.place.provider();
             if let Some(take) = seats.take(self.guest, provider) {
-                state.backing.allocation().view(self.device, take)?;
+                buffer.backing(&state)?.allocation().view(self.device, take)?;
                 return Ok(self.sit(&mut state));
             }
             drop(state);

@@ -14,19 +14,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use super::migrate::{Migration, Plan, home_at};
-use super::mover::{Mover, has_tail};
+use super::mover::{Mover, bytes_of, has_tail};
 use super::publish::copied;
-use super::relocate::{Move, Moved, Parked, finish, first_waits, relocate};
+use super::relocate::{Errand, Move, Moved, Parked, finish, first_waits, relocate};
 use super::shared::SharedBuffer;
 use crate::core::Core;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::DomainId;
+use crate::observe::MoveCause;
+use crate::residency::Demand;
 use crate::sync::{Usage, waits_on};
 use crate::transfer;
 
 /// How many moves share a submission at most: so long others wait for the first one's reservation.
-const TOGETHER: usize = 64;
+pub(super) const TOGETHER: usize = 64;
 
 /// See [`crate::Engine::migrate_many`].
 pub(crate) fn migrate_many(
@@ -48,11 +50,11 @@ fn migrate_chunk(core: &Arc<Core>, moves: &[(&SharedBuffer, DomainId)]) -> Vec<R
         }
     }
     for group in groups {
-        for (index, moved) in group.relocate(core) {
+        for (index, moved) in group.relocate(core, Patience::Wait) {
             let generation = || moves[index].0.generation();
             results[index] = match moved {
                 Ok(Moved::Yes) => Some(Ok(Migration::Done { generation: generation() })),
-                Ok(Moved::LookAgain | Moved::NoMover) => None,
+                Ok(Moved::LookAgain | Moved::NoMover | Moved::NotNow) => None,
                 Err(error) => Some(Err(error)),
             };
         }
@@ -73,18 +75,34 @@ fn planned<'a>(
         return Err(Error::ForeignEngine { what: "a buffer" });
     }
     // First, as for a move alone: whether it could go there is no matter.
-    buffer.check_not_revoked()?;
-    if buffer.lock().backing.domain() == to {
+    buffer.check_there()?;
+    if buffer.lock().place.domain() == to {
         return Ok(None);
     }
     let home = home_at(buffer, to)?;
-    let Some(plan) = Plan::new(buffer, &home, to.kind())? else { return Ok(None) };
-    let mover = Mover::find(buffer, &home, &plan.new)?;
+    let Some(plan) = Plan::new(buffer, &home, to.kind(), &core.terms(buffer.demand()))? else {
+        return Ok(None);
+    };
+    let mover = Mover::find(
+        buffer,
+        &home,
+        &plan.new,
+        Errand { clean: plan.clean, cause: MoveCause::Asked, demand: Demand::Asked },
+    )?;
     Ok(mover.map(|mover| (plan, mover)))
 }
 
+/// What to do about those who would have to be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) enum Patience {
+    #[default]
+    Wait,
+    /// They stay where they are.
+    Skip,
+}
+
 /// Moves that one device copies, by their positions in the list.
-struct Group<'a> {
+pub(super) struct Group<'a> {
     device: Arc<DeviceInner>,
     moves: Vec<(usize, Plan<'a>, Mover)>,
 }
@@ -93,7 +111,7 @@ struct Group<'a> {
 type Outcome = (usize, Result<Moved>);
 
 impl<'a> Group<'a> {
-    fn add(groups: &mut Vec<Self>, index: usize, plan: Plan<'a>, mover: Mover) {
+    pub(super) fn add(groups: &mut Vec<Self>, index: usize, plan: Plan<'a>, mover: Mover) {
         let known = groups.iter().position(|group| Arc::ptr_eq(&group.device, &mover.device));
         let at = known.unwrap_or_else(|| {
             groups.push(Self { device: Arc::clone(&mover.device), moves: vec![] });
@@ -102,9 +120,9 @@ impl<'a> Group<'a> {
         groups[at].moves.push((index, plan, mover));
     }
 
-    fn relocate(self, core: &Core) -> Vec<Outcome> {
+    pub(super) fn relocate(self, core: &Core, patience: Patience) -> Vec<Outcome> {
         let device = self.device;
-        let mut begun = Begun::default();
+        let mut begun = Begun { patience, ..Begun::default() };
         for (index, plan, mover) in self.moves {
             begun.begin(core, index, plan, mover);
         }
@@ -122,13 +140,14 @@ impl<'a> Group<'a> {
 /// A group's moves, sorted by what is missing of them.
 #[derive(Default)]
 struct Begun<'a> {
+    patience: Patience,
     ended: Vec<Outcome>,
     /// A copy by the device, all in one submission. The reservations are held.
     ready: Vec<(usize, Move<'a>, Plan<'a>, Mover)>,
     /// A wait for work of the host, and then the copy.
     parked: Vec<(usize, Parked<'a>, Plan<'a>, Mover)>,
     /// Everything.
-    alone: Vec<(usize, Plan<'a>)>,
+    alone: Vec<(usize, Plan<'a>, Errand)>,
     /// The first panic of an importer. Its buffer has not moved.
     panicked: Option<Box<dyn Any + Send>>,
 }
@@ -138,7 +157,11 @@ impl<'a> Begun<'a> {
     fn begin(&mut self, core: &Core, index: usize, mut plan: Plan<'a>, mover: Mover) {
         let buffer = plan.buffer;
         let Some(mut state) = buffer.reservation.try_lock(&buffer.core.queues) else {
-            return self.alone.push((index, plan));
+            match self.patience {
+                Patience::Wait => self.alone.push((index, plan, mover.errand)),
+                Patience::Skip => self.ended.push((index, Ok(Moved::NotNow))),
+            }
+            return;
         };
         if let Err(error) = buffer.check_usable(&mut state) {
             return self.ended.push((index, Err(error)));
@@ -146,21 +169,38 @@ impl<'a> Begun<'a> {
         if !plan.seats.still_fit(buffer, &state) || !mover.still_fits(&state) {
             return self.ended.push((index, Ok(Moved::LookAgain)));
         }
-        if !first_waits(&mut state, &mover.device).is_empty() || has_tail(buffer, &plan.new) {
-            return self.alone.push((index, plan));
+        let waits = first_waits(&mut state, &mover.device);
+        if !waits.is_empty() || has_tail(buffer, &plan.new) {
+            match self.patience {
+                Patience::Wait => self.alone.push((index, plan, mover.errand)),
+                Patience::Skip => self.ended.push((index, Ok(Moved::NotNow))),
+            }
+            return;
         }
         if let Err(busy) = buffer.check_not_held(&state) {
             return self.ended.push((index, Err(busy)));
         }
         debug_assert!(std::ptr::eq(core, &*buffer.core), "checked when it was planned");
         let mut move_ = Move::new(buffer, state);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| move_.tell_importers())) {
+        if let Err(panic) =
+            catch_unwind(AssertUnwindSafe(|| move_.tell_importers(&mover, plan.new.domain())))
+        {
             self.panicked.get_or_insert(panic);
             return;
         }
         let mut move_ = match move_.park(&mover.device) {
             Ok(move_) => move_,
-            Err(parked) => return self.parked.push((index, parked, plan, mover)),
+            Err(parked) => {
+                match self.patience {
+                    Patience::Wait => self.parked.push((index, parked, plan, mover)),
+                    // It was told of a move that does not take place, and is as good as before.
+                    Patience::Skip => {
+                        parked.give_up();
+                        self.ended.push((index, Ok(Moved::NotNow)));
+                    }
+                }
+                return;
+            }
         };
         match mover.without_device(buffer, &mut move_.state, &plan.home, plan.new) {
             None => self.ended.push((index, Ok(Moved::Yes))),
@@ -180,26 +220,29 @@ impl<'a> Begun<'a> {
         let states = self.ready.iter_mut().map(|(_, move_, ..)| &mut move_.state);
         let pending: Vec<_> =
             states.flat_map(|state| state.fences.pending(Usage::Bookkeep)).collect();
-        let copies: Vec<_> = self
-            .ready
-            .iter()
-            .map(|(_, move_, plan, mover)| mover.spans(plan.buffer, &move_.state, &plan.new))
+        let each = self.ready.iter();
+        let copies: Vec<_> = each
+            .flat_map(|(_, move_, plan, mover)| mover.spans(plan.buffer, &move_.state, &plan.new))
             .collect();
         let waits = waits_on(&core.bridges, device, &pending);
+        self.ready.iter().for_each(|(.., mover)| mover.slice.copying());
         let submitted = waits.and_then(|waits| transfer::copy_many(device, waits, &copies));
         match submitted {
             Ok(fence) => {
-                for (index, mut move_, plan, _) in self.ready.drain(..) {
+                for (index, mut move_, plan, mover) in self.ready.drain(..) {
+                    let copies = mover.spans(plan.buffer, &move_.state, &plan.new);
+                    let done = mover.done(bytes_of(&copies));
                     let Plan { buffer, home, new, .. } = plan;
                     let writers = move_.state.fences.pending(Usage::Write);
                     let fence = fence.clone().relying_on(&writers);
-                    copied(buffer, &mut move_.state, &home, new, fence);
+                    copied(buffer, &mut move_.state, &home, new, fence, &done);
                     self.ended.push((index, Ok(Moved::Yes)));
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, "no copies together; each by itself");
-                let plans = self.ready.drain(..).map(|(index, _, plan, _)| (index, plan));
+                let plans =
+                    self.ready.drain(..).map(|(index, _, plan, mover)| (index, plan, mover.errand));
                 self.alone.extend(plans);
             }
         }
@@ -207,15 +250,18 @@ impl<'a> Begun<'a> {
 
     /// What waits for somebody, one after the other: no reservation is held any more.
     fn end(self) -> Vec<Outcome> {
-        let Self { mut ended, ready, parked, alone, .. } = self;
+        let Self { patience, mut ended, ready, parked, alone, .. } = self;
         drop(ready);
         ended.extend(parked.into_iter().map(|(index, parked, plan, mover)| {
             let moved =
                 parked.resume().and_then(|move_| finish(move_, &mover, &plan.home, plan.new));
             (index, moved)
         }));
-        ended.extend(alone.into_iter().map(|(index, plan)| {
-            (index, relocate(plan.buffer, &plan.home, &plan.seats, plan.new))
+        ended.extend(alone.into_iter().map(|(index, plan, errand)| match patience {
+            Patience::Wait => {
+                (index, relocate(plan.buffer, &plan.home, &plan.seats, plan.new, errand))
+            }
+            Patience::Skip => (index, Ok(Moved::NotNow)),
         }));
         ended
     }

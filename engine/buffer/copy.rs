@@ -9,9 +9,9 @@ use super::access::Access;
 use super::shared::{BufferInner, SharedBuffer, wait_all};
 use super::state::State;
 use crate::core::Core;
-use crate::device::DeviceInner;
+use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{Allocation, Content, View, copy_by_host, is_small_for_host};
+use crate::memory::{Allocation, Backing, Content, View, copy_by_host, is_small_for_host};
 use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many, waits_on};
 use crate::transfer::{self, Span, Unfinished};
 
@@ -48,9 +48,13 @@ pub(crate) fn copy(
     if Pair::lock(core, from, to)?.copy_by_host(from, to, region)? {
         return Ok(Fence::signalled());
     }
+    let mut allowance = core.throttle.submission();
+    for buffer in [from, to] {
+        buffer.come_back(to.home_id(), &mut allowance);
+    }
     let end = Instant::now() + core.timeout;
     loop {
-        let executor = find_executor(from, to);
+        let executor = find_executor(from, to)?;
         let mut pair = Pair::lock(core, from, to)?;
         // What no queue can wait for is waited for first, then the contents are made their owners', which
         // may submit something that has to be waited for in turn: a move that is under way relies on
@@ -71,6 +75,7 @@ pub(crate) fn copy(
         }
         match executor {
             Some(device) => {
+                to.note_write(pair.to(), region.to..region.to + region.len);
                 if let Some(fence) = pair.copy_on(core, &device, region, &writers)? {
                     return Ok(fence);
                 }
@@ -98,18 +103,24 @@ fn check(core: &Arc<Core>, from: &BufferInner, to: &BufferInner, region: CopyReg
 
 /// A device that sees both buffers, the destination's home first. It gets its views here, without any
 /// reservation, since that may prove a route.
-fn find_executor(from: &Arc<BufferInner>, to: &Arc<BufferInner>) -> Option<Arc<DeviceInner>> {
-    let place = |buffer: &BufferInner| Arc::clone(buffer.lock().backing.allocation());
-    let sides = [(from, place(from)), (to, place(to))];
+fn find_executor(
+    from: &Arc<BufferInner>,
+    to: &Arc<BufferInner>,
+) -> Result<Option<Arc<DeviceInner>>> {
+    let place = |buffer: &BufferInner| {
+        let state = buffer.lock();
+        buffer.backing(&state).map(|backing| Arc::clone(backing.allocation()))
+    };
+    let sides = [(from, place(from)?), (to, place(to)?)];
     let mut devices: SmallVec<[Arc<DeviceInner>; 2]> = SmallVec::new();
     for home in [to.home(), from.home()] {
         if !devices.iter().any(|device| device.id() == home.id()) {
             devices.push(home);
         }
     }
-    devices.into_iter().find(|device| {
+    Ok(devices.into_iter().find(|device| {
         sides.iter().all(|(buffer, allocation)| view(buffer, allocation, device).is_ok())
-    })
+    }))
 }
 
 fn view(
@@ -148,6 +159,17 @@ impl<'a> Pair<'a> {
 
     pub(super) fn to(&mut self) -> &mut State {
         self.locked.get_mut(self.to)
+    }
+
+    /// Both are being used.
+    pub(super) fn note_use(
+        &mut self,
+        from: &BufferInner,
+        to: &BufferInner,
+        device: Option<DeviceId>,
+    ) {
+        from.note_use(self.from(), device);
+        to.note_use(self.to(), device);
     }
 
     /// What a copy must wait for.
@@ -190,8 +212,9 @@ impl<'a> Pair<'a> {
     ) -> Result<()> {
         from.own(self.from())?;
         let state = self.to();
-        let whole = region.len == state.backing.extent(to.size);
-        if at_once && whole && state.backing.content() == Content::Stale {
+        let backing = to.backing(state)?;
+        let whole = region.len == backing.extent(to.size);
+        if at_once && whole && backing.content() == Content::Stale {
             return Ok(());
         }
         to.own(state)
@@ -206,8 +229,9 @@ impl<'a> Pair<'a> {
         to: &BufferInner,
         region: CopyRegion,
     ) -> Result<bool> {
-        let [source, target] = [self.from, self.to]
-            .map(|index| Arc::clone(self.locked.get_mut(index).backing.allocation()));
+        self.note_use(from, to, None);
+        let source = Arc::clone(from.backing(self.from())?.allocation());
+        let target = Arc::clone(to.backing(self.to())?.allocation());
         if !is_small_for_host(&source, &target, region.len) || !self.is_unused() {
             return Ok(false);
         }
@@ -218,13 +242,14 @@ impl<'a> Pair<'a> {
             // A device scrubs.
             return Ok(false);
         }
-        let source = (&*source, self.from().backing.offset() + region.from);
-        let target = (&*target, self.to().backing.offset() + region.to);
+        let source = (&*source, from.backing(self.from())?.offset() + region.from);
+        let target = (&*target, to.backing(self.to())?.offset() + region.to);
+        to.note_write(self.to(), region.to..region.to + region.len);
         // SAFETY: the region was checked against both buffers, which by their invariants have so many
         // bytes there, and against overlap; both reservations are held, and neither is in use.
         let copied = unsafe { copy_by_host(source, target, region.len) }?;
         if copied {
-            self.to().backing.own();
+            to.backing_mut(self.to())?.own();
         }
         Ok(copied)
     }
@@ -244,8 +269,8 @@ impl<'a> Pair<'a> {
         writers: &[Fence],
     ) -> Result<Option<Fence>> {
         let seen = |state: &State| {
-            let view = state.backing.allocation().existing_view(device.id())?;
-            Some((view, state.backing.offset()))
+            let backing = state.place.backing()?;
+            Some((backing.allocation().existing_view(device.id())?, backing.offset()))
         };
         let (Some(from), Some(to)) = (seen(self.from()), seen(self.to())) else {
             return Ok(None);
@@ -257,21 +282,33 @@ impl<'a> Pair<'a> {
         let fence = transfer::copy(device, waits, source, target)?.relying_on(writers);
         self.from().fences.add(Usage::Read, fence.clone());
         // Where it takes the place of a scrub, everybody waits for it, as for one.
-        let scrubs = self.to().backing.content() == Content::Stale;
+        let state = self.to();
+        let target = state.place.backing_mut();
+        let scrubs = target.as_ref().is_some_and(|backing| backing.content() == Content::Stale);
+        target.into_iter().for_each(Backing::own);
         let usage = if scrubs { Usage::Move } else { Usage::Write };
-        self.to().fences.add(usage, fence.clone());
-        self.to().backing.own();
+        state.fences.add(usage, fence.clone());
         Ok(Some(fence))
     }
 
     /// Keeps both where they are, and enters `fence` for work of the host.
-    fn hold(&mut self, fence: &Fence) -> [(Arc<Allocation>, u64); 2] {
-        let place = |state: &mut State, usage| {
+    fn hold(
+        &mut self,
+        from: &BufferInner,
+        to: &BufferInner,
+        fence: &Fence,
+    ) -> Result<[(Arc<Allocation>, u64); 2]> {
+        let place = |buffer: &BufferInner, state: &State| {
+            let backing = buffer.backing(state)?;
+            Ok::<_, Error>((Arc::clone(backing.allocation()), backing.offset()))
+        };
+        let places = [place(from, self.from())?, place(to, self.to())?];
+        for (state, usage) in [(self.from, Usage::Read), (self.to, Usage::Write)] {
+            let state = self.locked.get_mut(state);
             state.host += 1;
             state.fences.add(usage, fence.clone());
-            (Arc::clone(state.backing.allocation()), state.backing.offset())
-        };
-        [place(self.from(), Usage::Read), place(self.to(), Usage::Write)]
+        }
+        Ok(places)
     }
 }
 
@@ -285,7 +322,8 @@ fn staged(
     region: CopyRegion,
 ) -> Result<Fence> {
     let (fence, signal) = Fence::host();
-    let [source, target] = pair.hold(&fence);
+    to.note_write(pair.to(), region.to..region.to + region.len);
+    let [source, target] = pair.hold(from, to, &fence)?;
     drop(pair);
     let done = staged_between(core, from, &source, to, &target, region);
     let (result, reading, writing) = match done {

@@ -5,6 +5,7 @@ use ash::vk;
 use crate::device::SHARED_BUFFER_USAGE;
 use crate::error::{Error, Result};
 use crate::memory::Placement;
+use crate::residency::Priority;
 
 /// What a [`crate::SharedBuffer`] is to be: its size, and what has a default.
 ///
@@ -21,6 +22,8 @@ pub struct BufferDescriptor {
     usage: vk::BufferUsageFlags,
     placement: Placement,
     peer_to_peer: bool,
+    priority: Priority,
+    discardable: bool,
 }
 
 impl BufferDescriptor {
@@ -32,6 +35,8 @@ impl BufferDescriptor {
             usage: SHARED_BUFFER_USAGE,
             placement: Placement::default(),
             peer_to_peer: true,
+            priority: Priority::default(),
+            discardable: false,
         }
     }
 
@@ -57,6 +62,23 @@ impl BufferDescriptor {
     #[must_use]
     pub fn placement(mut self, placement: Placement) -> Self {
         self.placement = placement;
+        self
+    }
+
+    /// Says how much it matters that it is where it wants to be: whom an eviction takes first.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Says that its content may be lost whenever its place is needed, from the beginning: a cache. It is
+    /// asked to leave before all others, in system memory, too; its bytes are dropped, not copied, and
+    /// whoever uses it then is told ([`Error::Purged`]). [`crate::SharedBuffer::set_purgeable`] says the
+    /// same, or the contrary, while it lives.
+    #[must_use]
+    pub fn discardable(mut self) -> Self {
+        self.discardable = true;
         self
     }
 
@@ -96,6 +118,14 @@ impl BufferDescriptor {
 
     pub(super) fn allows_peer_to_peer(&self) -> bool {
         self.peer_to_peer
+    }
+
+    pub(super) fn prioritised(&self) -> Priority {
+        self.priority
+    }
+
+    pub(super) fn may_be_lost(&self) -> bool {
+        self.discardable
     }
 
     pub(super) fn placed(&self) -> Placement {

@@ -5,13 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::foreign::{ForeignFacts, ForeignHandle};
-use super::relocate::{self, Moved};
+use super::relocate::{self, Errand, Moved};
 use super::seats::Seats;
 use super::shared::{BufferInner, SharedBuffer};
+use crate::core::Wish;
 use crate::device::HandleType;
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Placement, Provider};
-use crate::observe::Object;
+use crate::observe::{MoveCause, Object};
+use crate::residency::Demand;
 use crate::sync::Usage;
 
 /// A buffer's fd for a stranger, from [`SharedBuffer::export_foreign`].
@@ -39,18 +41,21 @@ impl ForeignExport {
                 // A device is zeroing it.
                 continue;
             }
-            if state.backing.is_dedicated() {
-                let allocation = Arc::clone(state.backing.allocation());
+            let backing = buffer.backing(&state)?;
+            if backing.is_dedicated() {
+                let allocation = Arc::clone(backing.allocation());
                 let ready = prepared.take();
                 let ready = ready.filter(|ready: &Prepared| Arc::ptr_eq(&ready.of, &allocation));
                 let Prepared { fd, facts, .. } = match ready {
                     Some(ready) => ready,
-                    None => Prepared::new(buffer, &state.backing)?,
+                    None => Prepared::new(buffer, backing)?,
                 };
                 buffer.core.exports.remember(fd.as_fd(), buffer)?;
                 // From here on nothing can fail.
                 allocation.mark_escaped();
                 state.hand_out();
+                // A stranger may write to it at any time.
+                buffer.drop_clean_copy(&mut state);
                 drop(state);
                 buffer.core.live.born(Object::ForeignExport);
                 return Ok(Self { buffer: Arc::clone(buffer), fd, facts });
@@ -70,7 +75,7 @@ impl ForeignExport {
         if !seats.were_at(&home) {
             return Ok(None);
         }
-        let provider = buffer.lock().backing.allocation().provider();
+        let provider = buffer.lock().place.provider();
         let same = |candidate| candidate == provider;
         let missing = || Error::Unsupported {
             device: home.name().to_owned(),
@@ -78,13 +83,20 @@ impl ForeignExport {
         };
         // Wherever it is, for it may have been moved out of its placement.
         let anywhere = Placement::default();
-        let new =
-            buffer.core.allocate(&home, anywhere, buffer.size, true, same)?.ok_or_else(missing)?;
+        let wish = Wish { home: &home, placement: anywhere, size: buffer.size, dedicated: true };
+        let new = buffer.core.allocate(&wish, &buffer.core.terms(buffer.demand()), same)?;
+        let new = new.ok_or_else(missing)?;
         // Before it moves: without an fd there is no reason to.
         let prepared = Prepared::new(buffer, &new)?;
-        match relocate::relocate(buffer, &home, &seats, new)? {
+        match relocate::relocate(
+            buffer,
+            &home,
+            &seats,
+            new,
+            Errand::to_new(MoveCause::HandedOut, Demand::Asked),
+        )? {
             Moved::Yes => Ok(Some(prepared)),
-            Moved::LookAgain => Ok(None),
+            Moved::LookAgain | Moved::NotNow => Ok(None),
             Moved::NoMover => Err(relocate::no_mover(&home)),
         }
     }

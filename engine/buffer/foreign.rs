@@ -156,7 +156,7 @@ pub(crate) fn import(
     let allocation =
         Allocation::import_foreign(&origin, device, fd, handle, facts.size, opaque, take)?;
     let backing = Backing::foreign(allocation);
-    Ok(SharedBuffer::new(core, device.id(), descriptor, backing))
+    Ok(SharedBuffer::new(core, device.id(), descriptor, backing, None))
 }
 
 /// Opaque fds are only for the same driver on the same device, and drivers do not look.

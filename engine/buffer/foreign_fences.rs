@@ -72,8 +72,9 @@ impl SharedBuffer {
     /// The allocation, if it is this buffer's alone and a dma-buf.
     fn shared_dma_buf(&self) -> Result<Arc<Allocation>> {
         let state = self.0.lock();
-        let allocation = state.backing.allocation();
-        if state.backing.is_dedicated() && allocation.is_dma_buf() {
+        let backing = self.0.backing(&state)?;
+        let allocation = backing.allocation();
+        if backing.is_dedicated() && allocation.is_dma_buf() {
             return Ok(Arc::clone(allocation));
         }
         Err(Error::Unsupported {

@@ -57,8 +57,14 @@ impl HostAccess {
         let (allocation, offset) = {
             let mut state = buffer.lock_idle(access.usage().waits_for(), |_| true)?;
             buffer.own(&mut state)?;
+            let backing = buffer.backing(&state)?;
+            let (allocation, offset) = (Arc::clone(backing.allocation()), backing.offset());
             state.host += 1;
-            (Arc::clone(state.backing.allocation()), state.backing.offset())
+            buffer.note_use(&mut state, None);
+            if access.writes() {
+                buffer.note_write_anywhere(&mut state);
+            }
+            (allocation, offset)
         };
         buffer.core.live.born(Object::HostAccess);
         // From here on the buffer cannot move, and dropping `held` lets it.

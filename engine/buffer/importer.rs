@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use super::access::Access;
 use super::shared::BufferInner;
 use super::state::State;
+use crate::observe::trace::MoveId;
 use crate::sync::{Fence, Usage};
 
 /// Somebody who can cope with a buffer that moves: the other side of a dynamic attachment
@@ -25,11 +26,12 @@ use crate::sync::{Fence, Usage};
 pub trait Importer: Send + Sync {
     /// The mappings of a generation are old: the next [`crate::Attachment::map`] shows the new place.
     ///
-    /// Not "stop now": old mappings stay valid until they are dropped, and what a device still does with
-    /// them is waited for, provided that it was entered as a fence: before, or here, with
-    /// [`Invalidation::still_using`]. Called once per move and attachment, also for mappings that are
-    /// not there (any more), as soon as the attachment is listed, and possibly for a move that then
-    /// fails, after which the mapping is as good as before.
+    /// Not "stop now": old mappings stay valid until they are dropped (unless the cause is
+    /// [`InvalidationCause::Evict`] or [`InvalidationCause::Purge`]), and what a device still does with them
+    /// is waited for, provided that it was entered as a fence: before, or here, with
+    /// [`Invalidation::still_using`]. Called once per move and attachment, also for mappings that are not
+    /// there (any more), as soon as the attachment is listed, and possibly for a move that then fails, after
+    /// which the mapping is as good as before.
     ///
     /// If the cause is [`InvalidationCause::Revoke`] there is no new place: the buffer is taken away, every
     /// mapping of it is to be dropped in bounded time, and somebody waits for that. Called once per
@@ -58,6 +60,15 @@ pub trait Importer: Send + Sync {
 pub enum InvalidationCause {
     /// The buffer moves: map it again to see the new place.
     Move,
+    /// The buffer is evicted, because its place is needed: as for a move, but mappings of the old place do not
+    /// keep that. Raw handles of theirs may be used by nothing but work that was entered as a fence, before
+    /// or by [`Invalidation::still_using`]; everything that goes through peerbuf is refused anyway. This
+    /// is the kernel's rule for every move.
+    Evict,
+    /// The buffer loses its content, because its place is needed and it may be lost: as for
+    /// [`InvalidationCause::Evict`], but there is no new place to map until somebody renews the buffer
+    /// ([`crate::SharedBuffer::renew`]), and then it holds zeros.
+    Purge,
     /// The buffer is revoked ([`crate::SharedBuffer::revoke`]): drop every mapping of it.
     Revoke,
 }
@@ -91,16 +102,25 @@ impl Invalidation<'_> {
 /// # Panics
 ///
 /// If one of them did, when all of that is done.
-pub(super) fn tell(buffer: &BufferInner, state: &mut State, cause: InvalidationCause) {
+pub(super) fn tell(
+    buffer: &BufferInner,
+    state: &mut State,
+    cause: InvalidationCause,
+    slice: MoveId,
+) {
     let said = RefCell::default();
     let invalidation = Invalidation { generation: buffer.generation(), cause, fences: &said };
     let mut panicked = None;
-    for importer in state.importers() {
+    for (device, importer) in state.importers() {
+        let _traced = buffer.core.tracer.callback(slice, buffer.id(), device);
         // A bug of one must not keep the others from being told. What it has broken is its own.
         let telling = AssertUnwindSafe(|| importer.invalidate_mappings(&invalidation));
         panicked = panicked.or(catch_unwind(telling).err());
     }
     for (usage, fence) in said.take() {
+        if usage <= Usage::Write {
+            buffer.note_write_anywhere(state);
+        }
         state.fences.add(usage, fence);
     }
     if let Some(panic) = panicked {

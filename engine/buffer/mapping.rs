@@ -7,6 +7,7 @@ use ash::vk;
 
 use super::access::Access;
 use super::own_buffer::OwnBuffer;
+use super::remap::Opened;
 use super::seen::Seen;
 use super::shared::{BufferInner, SharedBuffer};
 use super::state::{SeatId, State};
@@ -85,13 +86,13 @@ pub struct RawView {
 }
 
 impl Mapping {
-    /// Maps for `seat`; `state` is the reservation's, and `view` is one of where the buffer is.
+    /// Maps for `seat`; `state` is the reservation's, and `seen` is where the buffer is.
     #[expect(unsafe_code, reason = "vouching for a view")]
     pub(super) fn new(
         buffer: &Arc<BufferInner>,
         state: &mut State,
         seat: SeatId,
-        view: &Arc<View>,
+        seen: &Opened,
         access: Access,
     ) -> Self {
         buffer.core.live.born(Object::Mapping);
@@ -102,8 +103,8 @@ impl Mapping {
             buffer: Arc::clone(buffer),
             seat,
             // SAFETY: by the invariant of `Mapping` it is counted.
-            seen: unsafe { Seen::new(view) },
-            place: Place::new(state.backing.offset(), access),
+            seen: unsafe { Seen::new(&seen.view) },
+            place: Place::new(seen.offset, access),
         }
     }
 
@@ -114,17 +115,17 @@ impl Mapping {
         &mut self,
         state: &mut State,
         seat: SeatId,
-        view: &Arc<View>,
+        seen: &Opened,
     ) -> Option<(Fences, Backing)> {
         let current = self.buffer.generation();
         state.map(seat);
         let left = state.unmap(self.seat, self.seen.get().device().id(), self.generation, current);
         // INVARIANT: counted above for the new place, and no longer for the old one.
         self.seat = seat;
-        self.place = Place::new(state.backing.offset(), self.access());
+        self.place = Place::new(seen.offset, self.access());
         self.generation = current;
         // SAFETY: by the invariant of `Mapping` it is counted.
-        self.seen = unsafe { Seen::new(view) };
+        self.seen = unsafe { Seen::new(&seen.view) };
         left
     }
 
@@ -153,8 +154,9 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// [`Error::Stale`] if the buffer has moved since; [`Error::Revoked`]; [`Error::Poisoned`] if that was
-    /// found before, or in the first call; [`Error::Timeout`], [`Error::DeviceLost`], or what a call said.
+    /// [`Error::Stale`] if the buffer has moved since; [`Error::Revoked`]; [`Error::Purged`],
+    /// [`Error::Poisoned`] if that was found before, or in the first call; [`Error::Timeout`],
+    /// [`Error::DeviceLost`], or what a call said.
     ///
     /// Locks: the reservation, in the first call of anybody since the buffer moved; none after that.
     #[inline]

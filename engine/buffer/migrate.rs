@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use super::relocate::{self, Moved};
+use super::relocate::{self, Errand, Moved};
 use super::seats::Seats;
 use super::shared::{BufferInner, SharedBuffer};
+use crate::core::Wish;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::{Backing, DomainId, DomainKind, Placement};
+use crate::observe::MoveCause;
+use crate::residency::{Demand, Terms};
 
 /// What [`SharedBuffer::migrate`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +36,19 @@ impl SharedBuffer {
     ///
     /// [`Error::Busy`] while it is pinned, under host access, mapped statically, or handed out;
     /// [`Error::Unreachable`] if somebody attached cannot reach it there; [`Error::OutOfMemory`],
-    /// [`Error::FdLimit`], [`Error::Timeout`], [`Error::DeviceLost`], [`Error::Revoked`],
+    /// [`Error::FdLimit`], [`Error::Timeout`], [`Error::DeviceLost`], [`Error::Revoked`], [`Error::Purged`],
     /// [`Error::Poisoned`]; [`Error::Unsupported`] for a stranger's memory; [`Error::ForeignEngine`] for a
-    /// device that does not take part. None of them changes anything, except that a move in two hops may end after the first.
+    /// device that does not take part. None of them changes anything, except that a move in two hops may end
+    /// after the first.
     ///
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "ttm_bo_validate")]
     pub fn migrate(&self, to: DomainId) -> Result<Migration> {
-        self.move_to(|now| (now != to).then_some(to))
+        let moved = self.move_to(MoveCause::Asked, |now| (now != to).then_some(to))?;
+        if moved == Migration::None {
+            self.0.want(&mut self.0.lock(), to);
+        }
+        Ok(moved)
     }
 
     /// Moves the buffer to other memory of the place where it is: out of a slab that is to become empty, or
@@ -52,26 +60,37 @@ impl SharedBuffer {
     ///
     /// Locks: the reservation, but not while waiting.
     pub fn relocate(&self) -> Result<Migration> {
-        self.move_to(Some)
+        self.move_to(MoveCause::Asked, Some)
     }
 
     /// Moves it to what `choose` makes of where it is.
-    fn move_to(&self, choose: impl Fn(DomainId) -> Option<DomainId>) -> Result<Migration> {
+    pub(super) fn move_to(
+        &self,
+        cause: MoveCause,
+        choose: impl Fn(DomainId) -> Option<DomainId>,
+    ) -> Result<Migration> {
         let buffer = &self.0;
         // Each turn ends with a move or an error, unless somebody else was faster.
         const TURNS: u32 = 100;
         for _ in 0..TURNS {
-            buffer.check_not_revoked()?;
-            let now = buffer.lock().backing.domain();
+            buffer.check_there()?;
+            let now = buffer.lock().place.domain();
             let Some(to) = choose(now) else { return Ok(Migration::None) };
             let home = home_at(buffer, to)?;
-            let moved = match Plan::new(buffer, &home, to.kind())? {
-                Some(plan) => relocate::relocate(buffer, &home, &plan.seats, plan.new)?,
-                None => Moved::LookAgain,
-            };
+            let moved =
+                match Plan::new(buffer, &home, to.kind(), &buffer.core.terms(buffer.demand()))? {
+                    Some(plan) => relocate::relocate(
+                        buffer,
+                        &home,
+                        &plan.seats,
+                        plan.new,
+                        Errand { cause, demand: Demand::Asked, clean: plan.clean },
+                    )?,
+                    None => Moved::LookAgain,
+                };
             match moved {
                 Moved::Yes => return Ok(Migration::Done { generation: buffer.generation() }),
-                Moved::LookAgain => {}
+                Moved::LookAgain | Moved::NotNow => {}
                 Moved::NoMover => hop(self, &home, to)?,
             }
         }
@@ -85,14 +104,19 @@ pub(super) struct Plan<'a> {
     pub(super) home: Arc<DeviceInner>,
     pub(super) seats: Seats,
     pub(super) new: Backing,
+    /// Whether that is the clean copy of the buffer.
+    pub(super) clean: bool,
 }
 
 impl<'a> Plan<'a> {
-    /// `Ok(None)` if somebody moved the buffer meanwhile.
+    /// With room in the new place, made on `terms`. `Ok(None)` if somebody moved the buffer meanwhile.
+    ///
+    /// Locks: none may be held.
     pub(super) fn new(
         buffer: &'a Arc<BufferInner>,
         home: &Arc<DeviceInner>,
         kind: DomainKind,
+        terms: &Terms,
     ) -> Result<Option<Self>> {
         if !buffer.can_move() {
             return Err(Error::Unsupported {
@@ -111,20 +135,46 @@ impl<'a> Plan<'a> {
         // The place that an earlier move has left may be free by now, and is known to everybody.
         buffer.core.retire.collect();
         let accept = |provider| seats.all_take(provider);
-        let new = buffer.core.allocate(home, placement, buffer.size, false, accept)?;
+        if kind == DomainKind::System
+            && let Some(new) = clean_copy(buffer, &seats)
+        {
+            return Ok(Some(Self { buffer, home: Arc::clone(home), seats, new, clean: true }));
+        }
+        let wish = Wish { home, placement, size: buffer.size, dedicated: false };
+        let new = buffer.core.allocate(&wish, terms, accept)?;
         let new = new.ok_or_else(|| {
             let stranded = seats.stranded(kind).map(|device| buffer.core.find(device));
             let stranded = stranded.and_then(Result::ok);
             buffer.unreachable(stranded.as_ref().unwrap_or(home), &seats)
         })?;
-        Ok(Some(Self { buffer, home: Arc::clone(home), seats, new }))
+        Ok(Some(Self { buffer, home: Arc::clone(home), seats, new, clean: false }))
     }
 }
 
+/// Takes the buffer's clean copy out, where everybody can reach it.
+fn clean_copy(buffer: &BufferInner, seats: &Seats) -> Option<Backing> {
+    let mut state = buffer.lock();
+    let clean = state.clean_mut()?;
+    let backing = clean.lend()?;
+    drop(state);
+    // Nobody reads it any more, so it may go if it is not what is wanted.
+    Some(backing).filter(|backing| seats.all_take(backing.allocation().provider()))
+}
+
 /// Where a buffer is at home when it is there.
+///
+/// # Errors
+///
+/// [`Error::ForeignEngine`]; [`Error::DeviceLost`] for the memory of a device that was given up.
 pub(super) fn home_at(buffer: &BufferInner, to: DomainId) -> Result<Arc<DeviceInner>> {
     match to {
-        DomainId::Vram(device) => buffer.core.find(device),
+        DomainId::Vram(device) => {
+            let home = buffer.core.find(device)?;
+            if buffer.core.member(device).is_abandoned() {
+                return Err(Error::DeviceLost { device: home.name().into(), call: "abandon" });
+            }
+            Ok(home)
+        }
         DomainId::System => Ok(buffer.home()),
     }
 }

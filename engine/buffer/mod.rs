@@ -14,14 +14,22 @@
 //! A buffer's identity is not its location: everything that depends on the place is obtained from a
 //! [`Mapping`], which names the generation it belongs to.
 //!
-//! What is not here: who decides that a buffer should move. It moves when it is told to, when a device
-//! attaches that cannot reach it, and out of its slab when it is handed out.
+//! What is not here: who is to go when there is no room ([`crate::residency`]). A buffer moves when it is told
+//! to, when a device attaches that cannot reach it, out of its slab when it is handed out, out of a full
+//! place, and back when it is used.
 
+mod abandon;
 mod access;
 mod attachment;
 mod batch;
+mod berth;
+mod clean;
+mod come_back;
 mod copy;
 mod descriptor;
+mod dirty;
+mod evict;
+mod explain;
 mod export;
 mod exports;
 mod foreign;
@@ -32,13 +40,16 @@ mod importers;
 mod mapping;
 mod migrate;
 mod mover;
+mod narrate;
 mod open_access;
 mod own_buffer;
 mod passes;
 mod pin;
 mod pins;
+mod place;
 mod poison;
 mod publish;
+mod purge;
 mod registry;
 mod relocate;
 mod remap;
@@ -51,10 +62,12 @@ mod standing;
 mod state;
 mod submit;
 
+pub use abandon::Abandoned;
 pub use access::Access;
 pub use attachment::{Attachment, DetachError};
 pub use copy::CopyRegion;
 pub use descriptor::BufferDescriptor;
+pub use explain::Explanation;
 pub use export::ForeignExport;
 pub use foreign::{ForeignFacts, ForeignHandle};
 pub use host_access::HostAccess;
@@ -68,11 +81,15 @@ pub use pin::Pin;
 pub use shared::SharedBuffer;
 pub use submit::Submission;
 
+pub(crate) use abandon::abandon;
 pub(crate) use batch::migrate_many;
+pub(crate) use berth::tighten;
+pub(crate) use clean::drop_clean_copies;
+pub(crate) use come_back::{evict_one, request, restore};
 pub(crate) use copy::copy;
 pub(crate) use exports::Exports;
 pub(crate) use foreign::import;
 pub(crate) use pin::limit_pins;
-pub(crate) use registry::Registry;
+pub(crate) use registry::{Registry, SlotId};
 pub(crate) use report::report;
 pub(crate) use submit::{submit, submit_remapped};

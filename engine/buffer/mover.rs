@@ -1,14 +1,20 @@
 //! Who copies a moving buffer, and how: a device that sees both places, or the host.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::publish::{copied, publish};
+use smallvec::SmallVec;
+
+use super::narrate::Slice;
+use super::publish::{Done, copied, publish};
+use super::relocate::Errand;
 use super::shared::BufferInner;
 use super::state::State;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
+use crate::members::Member;
 use crate::memory::{
-    Allocation, Backing, Content, View, copy_by_host, is_small_for_host, zero_by_host,
+    Allocation, Backing, Content, DomainId, View, copy_by_host, is_small_for_host, zero_by_host,
 };
 use crate::sync::{Fence, Usage, waits_on};
 use crate::transfer::{self, Span};
@@ -17,8 +23,14 @@ use crate::transfer::{self, Span};
 pub(super) struct Mover {
     pub(super) device: Arc<DeviceInner>,
     old: Arc<Allocation>,
+    /// Where the buffer's bytes begin in that.
+    offset: u64,
     from: Arc<View>,
     to: Arc<View>,
+    /// Whose own memory the new place is.
+    owner: Option<Arc<Member>>,
+    pub(super) errand: Errand,
+    pub(super) slice: Slice,
 }
 
 impl Mover {
@@ -27,19 +39,35 @@ impl Mover {
         buffer: &BufferInner,
         home: &Arc<DeviceInner>,
         new: &Backing,
+        errand: Errand,
     ) -> Result<Option<Self>> {
-        let old = Arc::clone(buffer.lock().backing.allocation());
+        let (old, offset) = {
+            let state = buffer.lock();
+            let backing = buffer.backing(&state)?;
+            (Arc::clone(backing.allocation()), backing.offset())
+        };
         for device in [Arc::clone(home), buffer.home()] {
             let Some(from) = see(buffer, home, &old, &device)? else { continue };
             if let Some(to) = see(buffer, home, new.allocation(), &device)? {
-                return Ok(Some(Self { device, old, from, to }));
+                return Ok(Some(Self {
+                    device,
+                    old,
+                    offset,
+                    from,
+                    to,
+                    owner: owner(buffer, new),
+                    errand,
+                    slice: Slice::new(&buffer.core),
+                }));
             }
         }
         Ok(None)
     }
 
+    /// Whether the bytes are where they were, and the new place is still one to go to.
     pub(super) fn still_fits(&self, state: &State) -> bool {
-        Arc::ptr_eq(&self.old, state.backing.allocation())
+        let given_up = self.owner.as_ref().is_some_and(|member| member.is_abandoned());
+        state.place.is_at(&self.old, self.offset) && !given_up
     }
 
     /// Moves the bytes, pipelined behind the buffer's fences: the copy is submitted, not waited for.
@@ -62,12 +90,14 @@ impl Mover {
             }
         };
         let pending = state.fences.pending(Usage::Bookkeep);
-        let [from, to] = self.spans(buffer, state, &new);
+        let copies = self.spans(buffer, state, &new);
         let waits = waits_on(&buffer.core.bridges, &self.device, &pending);
-        match waits.and_then(|waits| transfer::copy(&self.device, waits, from, to)) {
+        self.slice.copying();
+        match waits.and_then(|waits| transfer::copy_many(&self.device, waits, &copies)) {
             Ok(fence) => {
                 let writers = state.fences.pending(Usage::Write);
-                copied(buffer, state, home, new, fence.relying_on(&writers));
+                let done = self.done(bytes_of(&copies));
+                copied(buffer, state, home, new, fence.relying_on(&writers), &done);
                 Ok(())
             }
             Err(error) => Err(Box::new(NotCopied { error, new, cleared })),
@@ -83,28 +113,50 @@ impl Mover {
         home: &Arc<DeviceInner>,
         mut new: Backing,
     ) -> Option<Backing> {
-        if state.backing.content() == Content::Own {
+        let mut bytes = 0;
+        if state.place.has_content() && !self.is_clean(state) {
             let copied = self.is_for_host(buffer, state, &new)
-                && self.copy_by_host(buffer, state, &new).unwrap_or(false);
+                && self.copy_by_host(buffer, &new).unwrap_or(false);
             if !copied {
                 return Some(new);
             }
             new.own();
+            bytes = buffer.size;
         }
-        publish(buffer, state, home, new, Fence::signalled());
+        publish(buffer, state, home, new, Fence::signalled(), &self.done(bytes));
         None
     }
 
-    /// What a device copies, and to where.
+    /// What a device copies, and to where: everything, or what the clean copy does not have. There is
+    /// something.
     pub(super) fn spans(
         &self,
         buffer: &BufferInner,
         state: &State,
         new: &Backing,
-    ) -> [Span<'_>; 2] {
-        let span =
-            |view, backing: &Backing| Span { view, offset: backing.offset(), len: buffer.size };
-        [span(&self.from, &state.backing), span(&self.to, new)]
+    ) -> SmallVec<[[Span<'_>; 2]; 1]> {
+        let whole = 0..buffer.size;
+        let dirty = state.clean().filter(|_| self.errand.clean).map(|clean| clean.dirty().ranges());
+        let ranges = dirty.unwrap_or(std::slice::from_ref(&whole));
+        let both = |range: &Range<u64>| {
+            let span = |view, offset: u64| Span {
+                view,
+                offset: offset + range.start,
+                len: range.end - range.start,
+            };
+            [span(&*self.from, self.offset), span(&*self.to, new.offset())]
+        };
+        ranges.iter().map(both).collect()
+    }
+
+    /// What a move that copies so many bytes is.
+    pub(super) fn done(&self, copied: u64) -> Done<'_> {
+        Done { errand: self.errand, slice: &self.slice, copied }
+    }
+
+    /// Whether there is nothing to copy: the new place is the clean copy, and nothing was written since.
+    fn is_clean(&self, state: &State) -> bool {
+        self.errand.clean && state.clean().is_some_and(|clean| clean.dirty().is_clean())
     }
 
     /// Whether the host has copied sooner than a submission is over: few bytes, at full speed, and nothing
@@ -116,13 +168,9 @@ impl Mover {
     /// Moves the bytes by the host, and clears what an old owner may have left behind them. Nothing is
     /// under way in either place. `Ok(false)` if the host does not see both.
     #[expect(unsafe_code, reason = "copying between mapped memory that nobody else uses")]
-    pub(super) fn copy_by_host(
-        &self,
-        buffer: &BufferInner,
-        state: &State,
-        new: &Backing,
-    ) -> Result<bool> {
-        let from = (&*self.old, state.backing.offset());
+    pub(super) fn copy_by_host(&self, buffer: &BufferInner, new: &Backing) -> Result<bool> {
+        self.slice.copying();
+        let from = (&*self.old, self.offset);
         let to = (&**new.allocation(), new.offset());
         let size = buffer.size;
         // SAFETY: both backings have so many bytes, the old one by the buffer's invariant, the new one
@@ -149,6 +197,19 @@ impl Mover {
         let span = Span { view: &self.to, offset: new.offset() + start, len };
         transfer::zero(&self.device, span)
     }
+}
+
+/// The device whose own memory a place is.
+fn owner(buffer: &BufferInner, place: &Backing) -> Option<Arc<Member>> {
+    match place.domain() {
+        DomainId::Vram(device) => Some(Arc::clone(buffer.core.member(device))),
+        DomainId::System => None,
+    }
+}
+
+/// How many bytes are copied.
+pub(super) fn bytes_of(copies: &[[Span<'_>; 2]]) -> u64 {
+    copies.iter().map(|[from, _]| from.len).sum()
 }
 
 /// A copy that was not submitted.

@@ -44,6 +44,10 @@ impl Mapping {
         let mut state = self.buffer_inner().lock_idle(waits_for, |fence| !fence.is_on(own))?;
         self.check_current()?;
         state.host += 1;
+        self.buffer_inner().note_use(&mut state, Some(own.id()));
+        if access.writes() {
+            self.buffer_inner().note_write_anywhere(&mut state);
+        }
         Ok(OpenAccess { mapping: self, access, view })
     }
 }

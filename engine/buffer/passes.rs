@@ -15,7 +15,7 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// [`Error::Stale`], [`Error::Revoked`], [`Error::Poisoned`], [`Error::WrongAccess`],
+    /// [`Error::Stale`], [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`], [`Error::WrongAccess`],
     /// [`Error::Misaligned`], [`Error::Timeout`], [`Error::DeviceLost`].
     ///
     /// Locks: the reservation, but not while waiting.
@@ -98,8 +98,12 @@ impl Mapping {
             return Ok(Attempt::Wait(waits));
         }
         self.check_current()?;
+        if access.writes() {
+            self.buffer_inner().note_write_anywhere(&mut state);
+        }
         let fence = work()?.relying_on(&writers);
         state.fences.add(access.usage(), fence.clone());
+        self.buffer_inner().note_use(&mut state, Some(own.id()));
         Ok(Attempt::Submitted(fence))
     }
 
@@ -115,9 +119,11 @@ impl Mapping {
         }
         self.check_current()?;
         target.check_current()?;
+        to.note_write_anywhere(pair.to());
         let fence = work()?.relying_on(&writers);
         pair.from().fences.add(Usage::Read, fence.clone());
         pair.to().fences.add(Usage::Write, fence.clone());
+        pair.note_use(from, to, Some(self.device_inner().id()));
         Ok(Attempt::Submitted(fence))
     }
 }

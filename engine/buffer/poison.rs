@@ -31,7 +31,7 @@ impl SharedBuffer {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`]; the buffer is then as it was.
+    /// [`Error::Purged`]; [`Error::Timeout`]. The buffer is then as it was.
     ///
     /// Locks: the reservation, but not while waiting.
     pub fn accept_content(&self) -> Result<()> {
@@ -46,10 +46,14 @@ impl SharedBuffer {
             drop(state);
             wait_all(&pending, end)?;
         };
+        // It may be nowhere; then there is nothing to accept.
+        buffer.backing(&state)?;
         let failed = state.fences.forget_failures();
-        let strangers = matches!(state.backing.allocation().provider(), Provider::Foreign(_));
+        // It would bring back bytes of before what failed.
+        buffer.drop_clean_copy(&mut state);
+        let strangers = matches!(state.place.provider(), Provider::Foreign(_));
         if failed == Some(Usage::Move) && !strangers {
-            state.backing.disown();
+            buffer.backing_mut(&mut state)?.disown();
             // The next pin makes it the buffer's own again.
             state.close_pins();
             buffer.standing.set_ready(false);
@@ -60,10 +64,11 @@ impl SharedBuffer {
 }
 
 impl BufferInner {
-    /// Checks that the buffer was not taken away, and that its bytes are what its writers wrote. What was
-    /// found holds only as long as the reservation is held.
+    /// Checks that the buffer was not taken away, that it has bytes, and that those are what its writers
+    /// wrote. What was found holds only as long as the reservation is held.
     pub(super) fn check_usable(&self, state: &mut State) -> Result<()> {
         self.check_not_revoked()?;
+        self.backing(state)?;
         self.check_content(state)
     }
 

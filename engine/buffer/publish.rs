@@ -1,10 +1,22 @@
 //! The end of a move: the new place is the buffer's, and the old one is kept until nobody needs it.
 
+use super::narrate::Slice;
+use super::place::Place;
+use super::relocate::Errand;
 use super::shared::BufferInner;
 use super::state::State;
 use crate::device::DeviceInner;
 use crate::memory::Backing;
+use crate::observe::MoveCause;
 use crate::sync::{Fence, Fences, Retired, Usage};
+
+/// What a move was, for those who count.
+pub(super) struct Done<'a> {
+    pub(super) errand: Errand,
+    pub(super) slice: &'a Slice,
+    /// Bytes that were copied, or are being.
+    pub(super) copied: u64,
+}
 
 /// Publishes the place that a copy goes to, which is under way and waits for everything that the buffer's
 /// fences stand for.
@@ -14,10 +26,12 @@ pub(super) fn copied(
     home: &DeviceInner,
     mut new: Backing,
     fence: Fence,
+    done: &Done<'_>,
 ) {
     new.own();
-    state.fences.add(Usage::Move, fence.clone());
-    publish(buffer, state, home, new, fence);
+    publish(buffer, state, home, new, fence.clone(), done);
+    // After it: the copy is none of those that write the place that it reads.
+    state.fences.add(Usage::Move, fence);
 }
 
 /// From here on nothing can fail.
@@ -27,22 +41,38 @@ pub(super) fn publish(
     home: &DeviceInner,
     new: Backing,
     copied: Fence,
+    done: &Done<'_>,
 ) {
     tracing::debug!(
         buffer = buffer.name(),
-        from = %state.backing.domain(),
+        from = %state.place.domain(),
         to = %new.domain(),
         "moved"
     );
     let old_generation = buffer.generation();
+    let Errand { cause, demand, .. } = done.errand;
+    buffer.core.moved.add(cause, buffer.size, done.copied);
+    done.slice.moved(&buffer.core, &copied);
+    let evicted = matches!(cause, MoveCause::Evicted | MoveCause::Promoted);
+    let from = state.place.domain();
     // Behind everything that is under way, and not only behind the copy: that waits for all of it, but not
     // if its device is lost first, and there is none where nobody wanted the bytes.
     let mut last = after(copied);
     state.fences.pending(Usage::Bookkeep).into_iter().for_each(|f| last.add(Usage::Bookkeep, f));
-    if let Some((fences, old)) = state.leave_for(new, old_generation, last) {
-        buffer.core.retire.push(fences, Retired::Backing(old));
+    let writers = state.fences.pending(Usage::Write);
+    // After that look: what is over by now and has failed has left a place that nobody can vouch for.
+    let failed = state.fences.failure().is_some();
+    let keeps = !failed && buffer.keeps_clean_copy(state, new.domain());
+    buffer.drop_clean_copy(state);
+    let left = state.leave_for(Place::Here(new), old_generation, last, evicted);
+    if keeps {
+        buffer.keep_clean_copy(state, old_generation, left, writers);
+    } else {
+        buffer.retire(left);
     }
     buffer.next_generation(home.id());
+    buffer.note_move(state, cause);
+    buffer.decide_move(state, from, cause, demand);
 }
 
 /// Lets go of a backing when its fences have signalled.

@@ -31,7 +31,7 @@ struct Slots {
 
 /// Which slot a buffer has: the shard's number, and above it that of the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SlotId(u32);
+pub(crate) struct SlotId(u32);
 
 impl Registry {
     /// Gives a buffer that is being made a slot.
@@ -52,6 +52,12 @@ impl Registry {
         slots.vacant.push(slot.index() as u32);
         drop(slots);
         drop(left);
+    }
+
+    /// The buffer that has a slot, if it is alive. Its last other reference may go meanwhile: it is dropped
+    /// with what is returned, so not under a lock that a drop takes.
+    pub(super) fn get(&self, slot: SlotId) -> Option<Arc<BufferInner>> {
+        self.shard(slot.shard()).slot(slot.index()).as_ref()?.upgrade()
     }
 
     /// Calls `visit` for each live buffer, without a lock of the registry's: `visit` may take the

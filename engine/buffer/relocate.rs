@@ -12,10 +12,38 @@ use super::publish::{after, publish, retire};
 use super::seats::{Guest, Seats};
 use super::shared::{BufferInner, wait_all};
 use super::state::State;
+use crate::core::Wish;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
-use crate::memory::Backing;
+use crate::memory::{Backing, DomainId, Placement};
+use crate::observe::MoveCause;
+use crate::residency::Demand;
 use crate::sync::{Fence, Guard, Signal, Usage};
+
+/// Why a buffer moves, and with what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Errand {
+    pub(super) cause: MoveCause,
+    /// Who or what made it so.
+    pub(super) demand: Demand,
+    /// Whether it goes to its clean copy.
+    pub(super) clean: bool,
+}
+
+impl Errand {
+    /// A move to memory that is new to it.
+    pub(super) fn to_new(cause: MoveCause, demand: Demand) -> Self {
+        Self { cause, demand, clean: false }
+    }
+
+    /// What importers are told.
+    pub(super) fn invalidation(self) -> InvalidationCause {
+        match self.cause {
+            MoveCause::Evicted | MoveCause::Promoted => InvalidationCause::Evict,
+            _ => InvalidationCause::Move,
+        }
+    }
+}
 
 /// How an attempt to move a buffer ended, when it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +54,8 @@ pub(super) enum Moved {
     LookAgain,
     /// No device sees both places.
     NoMover,
+    /// Somebody would have to be waited for, and nobody is to wait.
+    NotNow,
 }
 
 /// Moves a buffer that nobody holds to `new`, at home on `home`, where the `seats` can reach it.
@@ -43,26 +73,31 @@ pub(super) fn relocate(
     home: &Arc<DeviceInner>,
     seats: &Seats,
     new: Backing,
+    errand: Errand,
 ) -> Result<Moved> {
-    let Some(mover) = Mover::find(buffer, home, &new)? else { return Ok(Moved::NoMover) };
+    let Some(mover) = Mover::find(buffer, home, &new, errand)? else { return Ok(Moved::NoMover) };
     let state = lock_movable(buffer, &mover.device)?;
     if !seats.still_fit(buffer, &state) || !mover.still_fits(&state) {
         return Ok(Moved::LookAgain);
     }
     let mut move_ = Move { buffer, state, gate: None };
-    move_.tell_importers();
+    move_.tell_importers(&mover, new.domain());
     move_.wait_for(|fence| fence.is_for_host(&mover.device))?;
     finish(move_, &mover, home, new)
 }
 
 /// The copy, and what comes after it. The importers have been told, and what no queue can wait for has been
-/// waited for.
+/// waited for; meanwhile the device may have been given up that the buffer was on, or goes to. Nobody has sat
+/// down: whoever would waits for the move.
 pub(super) fn finish(
     mut move_: Move<'_>,
     mover: &Mover,
     home: &Arc<DeviceInner>,
     new: Backing,
 ) -> Result<Moved> {
+    if !mover.still_fits(&move_.state) {
+        return Ok(Moved::LookAgain);
+    }
     match mover.copy(move_.buffer, &mut move_.state, home, new) {
         Ok(()) => Ok(Moved::Yes),
         Err(failed) => instead_of_copy(move_, mover, home, *failed),
@@ -81,21 +116,40 @@ fn instead_of_copy(
     tracing::warn!(%error, buffer = buffer.name(), "no copy on the device; does the host see both?");
     let mut by_host = || {
         if error.is_device_lost() {
-            return Ok(false);
+            return Ok(Some(false));
         }
         // Others must not come in while it waits, and the new place is being cleared.
         move_.state.fences.add(Usage::Bookkeep, cleared.clone());
         move_.wait_for(|_| true)?;
-        mover.copy_by_host(buffer, &move_.state, &new)
+        if !mover.still_fits(&move_.state) {
+            return Ok(None);
+        }
+        mover.copy_by_host(buffer, &new).map(Some)
     };
-    match by_host().and_then(|copied| if copied { Ok(()) } else { Err(error) }) {
-        Ok(()) => {
+    let copied = match by_host() {
+        Ok(Some(false)) => Err(error),
+        other => other,
+    };
+    match copied {
+        Ok(None) => {
+            retire(buffer, new, after(cleared));
+            Ok(Moved::LookAgain)
+        }
+        Ok(Some(_)) => {
             let mut new = new;
             new.own();
-            publish(buffer, &mut move_.state, home, new, Fence::signalled());
+            publish(
+                buffer,
+                &mut move_.state,
+                home,
+                new,
+                Fence::signalled(),
+                &mover.done(buffer.size),
+            );
             Ok(Moved::Yes)
         }
         Err(error) => {
+            mover.slice.failed();
             retire(buffer, new, after(cleared));
             Err(error)
         }
@@ -141,8 +195,10 @@ impl<'a> Move<'a> {
 
     /// Calls every importer, under the reservation. Devices that they say are still using the buffer are
     /// for the copy to wait for, work of the host for the caller.
-    pub(super) fn tell_importers(&mut self) {
-        importer::tell(self.buffer, &mut self.state, InvalidationCause::Move);
+    pub(super) fn tell_importers(&mut self, mover: &Mover, to: DomainId) {
+        self.buffer.trace_begin(&self.state, mover, to);
+        let cause = mover.errand.invalidation();
+        importer::tell(self.buffer, &mut self.state, cause, mover.slice.id());
     }
 
     /// Waits for the fences that `relevant` picks, without the reservation.
@@ -186,6 +242,12 @@ impl<'a> Move<'a> {
 }
 
 impl<'a> Parked<'a> {
+    /// Nobody waits: the buffer stays where it is, and whoever waits for the move goes on.
+    pub(super) fn give_up(self) {
+        let Self { buffer, gate, .. } = self;
+        drop(Move { buffer, state: buffer.lock(), gate });
+    }
+
     /// Waits, and takes the reservation again.
     pub(super) fn resume(self) -> Result<Move<'a>> {
         let Self { buffer, waits, gate } = self;
@@ -218,15 +280,24 @@ pub(super) fn make_reachable(
         return Err(unreachable());
     }
     let accept = |provider| seats.all_take(provider);
-    let new = buffer
-        .core
-        .allocate(home, buffer.placement, buffer.size, false, accept)?
-        .ok_or_else(unreachable)?;
+    // Nobody goes back to a device that was given up.
+    let abandoned = buffer.core.member(home.id()).is_abandoned();
+    let placement = if abandoned { Placement::System } else { buffer.placement };
+    let wish = Wish { home, placement, size: buffer.size, dedicated: false };
+    let terms = buffer.core.terms(buffer.demand());
+    let new = buffer.core.allocate(&wish, &terms, accept)?;
+    let new = new.ok_or_else(unreachable)?;
     // Its view of the new place before anything moves: a newcomer that fails has moved nobody.
     let take = seats.take(guest, new.allocation().provider()).ok_or_else(unreachable)?;
     new.allocation().view(newcomer, take)?;
-    match relocate(buffer, home, seats, new)? {
-        Moved::Yes | Moved::LookAgain => Ok(()),
+    match relocate(
+        buffer,
+        home,
+        seats,
+        new,
+        Errand::to_new(MoveCause::Reach, Demand::Device(newcomer.id())),
+    )? {
+        Moved::Yes | Moved::LookAgain | Moved::NotNow => Ok(()),
         Moved::NoMover => Err(no_mover(home)),
     }
 }

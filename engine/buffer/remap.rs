@@ -24,8 +24,16 @@ impl Attachment {
     /// Locks: the reservation.
     pub fn remap(&self, mapping: &mut Mapping) -> Result<()> {
         self.check_ours(mapping)?;
-        let (mut state, view) = open(self.buffer_inner(), self.device_inner())?;
-        let left = mapping.replace(&mut state, self.seat(), &view);
+        let buffer = self.buffer_inner();
+        buffer.come_back(self.device_id(), &mut buffer.core.throttle.submission());
+        self.follow(mapping)
+    }
+
+    /// The same, wherever the buffer is: nobody is to move for it.
+    pub(super) fn follow(&self, mapping: &mut Mapping) -> Result<()> {
+        self.check_ours(mapping)?;
+        let (mut state, seen) = open(self.buffer_inner(), self.device_inner())?;
+        let left = mapping.replace(&mut state, self.seat(), &seen);
         drop(state);
         self.buffer_inner().retire(left);
         Ok(())
@@ -60,13 +68,13 @@ impl SharedBuffer {
                 devices.push(device);
             }
         }
-        let Some((mut state, views)) = open_all(buffer, &devices)? else { return Ok(()) };
+        let Some((mut state, opened)) = open_all(buffer, &devices)? else { return Ok(()) };
         let mut retired: SmallVec<[(Fences, Backing); 1]> = SmallVec::new();
         for (attachment, mapping) in seats {
             let device = attachment.device_inner();
-            let view = views.iter().find(|view| Arc::ptr_eq(view.device(), device));
-            let Some(view) = view else { unreachable!("every device was looked up") };
-            retired.extend(mapping.replace(&mut state, attachment.seat(), view));
+            let seen = opened.iter().find(|seen| Arc::ptr_eq(seen.view.device(), device));
+            let Some(seen) = seen else { unreachable!("every device was looked up") };
+            retired.extend(mapping.replace(&mut state, attachment.seat(), seen));
         }
         drop(state);
         retired.into_iter().for_each(|left| buffer.retire(Some(left)));
@@ -78,11 +86,17 @@ fn foreign(buffer: &BufferInner, device: &DeviceInner) -> Error {
     Error::ForeignMapping { buffer: buffer.name(), device: device.name().to_owned() }
 }
 
+/// A device's view of where a buffer is, and where in that its bytes begin.
+pub(super) struct Opened {
+    pub(super) view: Arc<View>,
+    pub(super) offset: u64,
+}
+
 /// The reservation of a buffer that is not moving, and `device`'s view of where it is.
 pub(super) fn open<'a>(
     buffer: &'a BufferInner,
     device: &Arc<DeviceInner>,
-) -> Result<(Guard<'a, State>, Arc<View>)> {
+) -> Result<(Guard<'a, State>, Opened)> {
     loop {
         let mut state = buffer.lock();
         buffer.check_usable(&mut state)?;
@@ -92,36 +106,40 @@ pub(super) fn open<'a>(
             gate.wait_until_over(buffer.core.timeout)?;
             continue;
         }
-        if let Some(view) = state.backing.allocation().existing_view(device.id()) {
-            return Ok((state, view));
+        let backing = buffer.backing(&state)?;
+        if let Some(view) = backing.allocation().existing_view(device.id()) {
+            let offset = backing.offset();
+            return Ok((state, Opened { view, offset }));
         }
         // Somebody moved it after this device sat down.
-        let allocation = Arc::clone(state.backing.allocation());
+        let allocation = Arc::clone(backing.allocation());
         drop(state);
         allocation.view(device, buffer.take(allocation.provider(), device)?)?;
     }
 }
 
 /// The reservation with the views of many devices.
-type Opened<'a> = (Guard<'a, State>, SmallVec<[Arc<View>; 4]>);
+type OpenedAll<'a> = (Guard<'a, State>, SmallVec<[Opened; 4]>);
 
 /// The same for many devices; `None` for none.
 fn open_all<'a>(
     buffer: &'a BufferInner,
     devices: &[&Arc<DeviceInner>],
-) -> Result<Option<Opened<'a>>> {
+) -> Result<Option<OpenedAll<'a>>> {
     let Some((first, rest)) = devices.split_first() else { return Ok(None) };
     loop {
-        let (state, view) = open(buffer, first)?;
-        let mut views = SmallVec::from_iter([view]);
-        let allocation = state.backing.allocation();
-        views.extend(rest.iter().map_while(|device| allocation.existing_view(device.id())));
-        if let Some(missing) = devices.get(views.len()) {
+        let (state, seen) = open(buffer, first)?;
+        let offset = seen.offset;
+        let mut opened = SmallVec::from_iter([seen]);
+        let allocation = buffer.backing(&state)?.allocation();
+        let others = rest.iter().map_while(|device| allocation.existing_view(device.id()));
+        opened.extend(others.map(|view| Opened { view, offset }));
+        if let Some(missing) = devices.get(opened.len()) {
             drop(state);
             // Imports it, or says why not.
             open(buffer, missing)?;
             continue;
         }
-        return Ok(Some((state, views)));
+        return Ok(Some((state, opened)));
     }
 }

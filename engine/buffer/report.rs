@@ -1,13 +1,14 @@
 //! What an engine's report says of each buffer.
 
+use super::clean::Clean;
 use super::shared::BufferInner;
 use super::state::{Ghost, State};
 use crate::core::Core;
 use crate::device::DeviceId;
-use crate::memory::{DomainId, DomainUsage, Provider};
+use crate::memory::{DomainId, Provider};
 use crate::observe::{
     AttachmentReport, BufferReport, DeviceReport, DomainReport, FenceReport, GhostReport,
-    PinReport, Report,
+    MoveCause, PinReport, Report, Shares,
 };
 
 /// The report of an engine.
@@ -21,32 +22,54 @@ pub(crate) fn report(core: &Core) -> Report {
         .map(|device| DeviceReport { id: device.id(), name: device.name().to_owned() })
         .collect();
     let places = devices.iter().map(|device| DomainId::Vram(device.id)).chain([DomainId::System]);
-    let domains = places.map(|id| {
-        let domain = core.domain(id);
-        let usage = DomainUsage { budget: domain.budget(), used: domain.used() };
-        DomainReport { id, usage }
-    });
-    let domains = domains.collect();
     let mut buffers = Vec::new();
     core.buffers.for_each(|buffer| buffers.push(buffer.report()));
     buffers.sort_unstable_by_key(|buffer| buffer.id);
-    Report { devices, domains, buffers }
+    let domain = |id| DomainReport {
+        id,
+        usage: core.store(id).ledger.usage(),
+        shares: shares(&buffers, id, core.retire.bytes_in(id)),
+    };
+    let domains = places.map(domain).collect();
+    let moved = MoveCause::ALL.map(|cause| (cause, core.moved.get(cause))).into();
+    Report { devices, domains, buffers, moved }
+}
+
+/// Who has what of a place.
+fn shares(buffers: &[BufferReport], id: DomainId, in_flight: u64) -> Shares {
+    let mut shares = Shares { in_flight, ..Shares::default() };
+    for buffer in buffers {
+        if buffer.domain == id {
+            shares.buffers += 1;
+            shares.resident += buffer.footprint;
+            shares.pinned += if buffer.pins.is_empty() { 0 } else { buffer.footprint };
+        }
+        let ghosts = buffer.ghosts.iter().filter(|ghost| ghost.domain == id);
+        shares.ghosts += ghosts.map(|ghost| ghost.bytes).sum::<u64>();
+        let clean = buffer.clean_copy.filter(|(domain, _)| *domain == id);
+        shares.clean_copies += clean.map_or(0, |(_, bytes)| bytes);
+    }
+    shares
 }
 
 impl BufferInner {
     fn report(&self) -> BufferReport {
         let mut state = self.lock();
         let poisoned = self.poison(&mut state);
-        let provider = state.backing.allocation().provider();
+        let provider = state.place.provider();
         BufferReport {
             id: self.id(),
             name: self.given_name().map(str::to_owned),
             size: self.size,
             domain: provider.domain(),
+            footprint: state.place.footprint(),
+            wanted: state.berth.wanted(),
+            clean_copy: state.clean().and_then(Clean::footprint),
             provider,
             home: self.home_id(),
             generation: self.generation(),
             revoked: self.standing.is_revoked(),
+            purged: self.standing.is_purged(),
             poisoned,
             moving: state.moving().is_some(),
             imported: matches!(provider, Provider::Foreign(_)),
@@ -78,7 +101,7 @@ impl BufferInner {
     }
 }
 
-fn pins(state: &State, bytes: u64) -> Vec<PinReport> {
+pub(super) fn pins(state: &State, bytes: u64) -> Vec<PinReport> {
     let lines = state.pin_lines().iter().map(|line| PinReport {
         device: Some(line.device()),
         reason: line.reason().clone(),
@@ -106,7 +129,8 @@ fn ghosts(state: &State) -> Vec<GhostReport> {
         .ghosts()
         .map(|ghost| GhostReport {
             generation: ghost.generation,
-            domain: ghost.backing.domain(),
+            domain: ghost.domain(),
+            bytes: ghost.bytes(),
             mapped: ghost.mapped().collect(),
         })
         .collect();

@@ -9,6 +9,7 @@ use super::importer::{self, InvalidationCause};
 use super::shared::{BufferInner, SharedBuffer, wait_all};
 use super::state::State;
 use crate::error::{Error, Result};
+use crate::observe::trace::MoveId;
 use crate::sync::{Guard, Usage};
 
 impl SharedBuffer {
@@ -93,7 +94,7 @@ fn mark(buffer: &BufferInner, state: &mut State) -> Result<()> {
     buffer.standing.set_revoked(true);
     state.begin_revocation();
     tracing::debug!(buffer = buffer.name(), "revoked");
-    importer::tell(buffer, state, InvalidationCause::Revoke);
+    importer::tell(buffer, state, InvalidationCause::Revoke, MoveId::NONE);
     Ok(())
 }
 

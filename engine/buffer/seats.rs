@@ -52,7 +52,7 @@ impl Seats {
                     guests.push(guest);
                 }
             }
-            let provider = state.backing.allocation().provider();
+            let provider = state.place.provider();
             (guests, provider, buffer.generation(), buffer.home_id())
         };
         guests.extend(newcomer.filter(|guest| !guests.contains(guest)));
@@ -103,6 +103,11 @@ impl Seats {
     pub(super) fn still_fit(&self, buffer: &BufferInner, state: &State) -> bool {
         self.generation == buffer.generation()
             && sitting(buffer, state).all(|guest| self.guests.contains(&guest))
+    }
+
+    /// Whether they were gathered when the buffer was at that generation.
+    pub(super) fn is_of(&self, generation: u32) -> bool {
+        self.generation == generation
     }
 
     /// Whether the buffer was at home there when they were gathered.

@@ -8,6 +8,7 @@ use ash::vk;
 
 use super::access::Access;
 use super::attachment::Attachment;
+use super::berth::{self, Berth};
 use super::descriptor::BufferDescriptor;
 use super::export::ForeignExport;
 use super::host_access::HostAccess;
@@ -16,16 +17,18 @@ use super::registry::SlotId;
 use super::seats::Seats;
 use super::standing::Standing;
 use super::state::State;
-use crate::core::Core;
+use crate::core::{Core, Wish};
 use crate::device::{Device, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{
     Backing, Content, DomainId, DomainKind, Placement, Provider, SLOT_ALIGN, Take, zero_by_host,
 };
 use crate::observe::Object;
+use crate::residency::{Demand, Found, Priority};
 use crate::sync::primitive::atomic::{AtomicU16, Ordering};
 use crate::sync::{Fence, Fences, Guard, Reservation, Retired, Usage};
 use crate::transfer::{self, Refusal, RefusalReason, Route, Span};
+use std::sync::atomic::AtomicU8;
 
 /// A buffer that several devices share: a name that outlives every place it lives in.
 ///
@@ -54,6 +57,12 @@ pub(crate) struct BufferInner {
     pub(super) placement: Placement,
     /// Whether it may be in a device's own memory while others are attached.
     pub(super) peer_to_peer: bool,
+    /// 0 while it is where it wants to be; else after how many uses it may evict others for its return.
+    /// Written under the reservation when it moves, without it when it is used. Relaxed: a rough measure.
+    pub(super) away: AtomicU8,
+    /// What it was created with.
+    priority: Priority,
+    discardable: bool,
     pub(super) core: Arc<Core>,
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
     pub(super) reservation: Reservation<State>,
@@ -76,40 +85,55 @@ impl SharedBuffer {
         core.check(home)?;
         core.retire.collect();
         let (size, placement) = (descriptor.size(), descriptor.placed());
-        let backing = match core.allocate(home, placement, size, false, |_| true) {
-            // Memory that waits to be retired may be what is missing.
-            Err(error) if error.is_out_of_memory() && core.trim() > 0 => {
-                core.allocate(home, placement, size, false, |_| true)
-            }
-            other => other,
-        }?;
-        let backing = backing.ok_or_else(|| Error::Unsupported {
+        let id = core.next_buffer();
+        let wish = Wish { home, placement, size, dedicated: false };
+        let demand = Demand::Room { bytes: size, by: Some(id) };
+        let found = core.find_backing(&wish, &core.terms(demand), |_| true)?;
+        let Found { taken: backing, instead_of } = found.ok_or_else(|| Error::Unsupported {
             device: home.name().to_owned(),
             missing: "any memory that it could share".into(),
         })?;
-        Ok(Self::new(core, home.id(), descriptor, backing))
+        let buffer = Self::new(core, home.id(), descriptor, backing, Some(id));
+        buffer.0.decide_place(instead_of.as_ref());
+        Ok(buffer)
     }
 
+    /// A buffer with its backing; with its number if it is ours, and may go elsewhere.
     pub(super) fn new(
         core: &Arc<Core>,
         home: DeviceId,
         descriptor: BufferDescriptor,
         backing: Backing,
+        ours: Option<u64>,
     ) -> Self {
         core.live.born(Object::Buffer);
         // INVARIANT: the backing was allocated for, or checked against, `size`.
-        Self(Arc::new_cyclic(|this| BufferInner {
-            slot: core.buffers.add(this.clone()),
-            core: Arc::clone(core),
-            size: descriptor.size(),
-            placement: descriptor.placed(),
-            peer_to_peer: descriptor.allows_peer_to_peer(),
-            usage: descriptor.usages(),
-            name: descriptor.into_name().map(|name| Box::new(Name(name))),
-            id: core.next_buffer(),
-            home: AtomicU16::new(home.0),
-            standing: Standing::default(),
-            reservation: Reservation::new(State::new(backing)),
+        let now = backing.domain();
+        Self(Arc::new_cyclic(|this| {
+            let slot = core.buffers.add(this.clone());
+            let wanted = berth::wanted(descriptor.placed(), home);
+            let wanted = if ours.is_some() { wanted } else { now };
+            let mut berth = Berth::none(wanted, descriptor.prioritised(), descriptor.may_be_lost());
+            if ours.is_some() {
+                berth.join(core, slot, now, backing.footprint());
+            }
+            let away = ours.is_some() && now != wanted;
+            BufferInner {
+                slot,
+                away: AtomicU8::new(u8::from(away)),
+                core: Arc::clone(core),
+                size: descriptor.size(),
+                placement: descriptor.placed(),
+                peer_to_peer: descriptor.allows_peer_to_peer(),
+                priority: descriptor.prioritised(),
+                discardable: descriptor.may_be_lost(),
+                usage: descriptor.usages(),
+                name: descriptor.into_name().map(|name| Box::new(Name(name))),
+                id: ours.unwrap_or_else(|| core.next_buffer()),
+                home: AtomicU16::new(home.0),
+                standing: Standing::default(),
+                reservation: Reservation::new(State::new(backing, berth)),
+            }
         }))
     }
 
@@ -137,25 +161,26 @@ impl SharedBuffer {
     pub fn descriptor(&self) -> BufferDescriptor {
         let descriptor = BufferDescriptor::new(self.0.size).usage(self.0.usage);
         let descriptor = descriptor.placement(self.0.placement);
-        let descriptor = descriptor.peer_to_peer(self.0.peer_to_peer);
+        let descriptor = descriptor.peer_to_peer(self.0.peer_to_peer).priority(self.0.priority);
+        let descriptor = if self.0.discardable { descriptor.discardable() } else { descriptor };
         match &self.0.name {
             Some(name) => descriptor.name(&name.0),
             None => descriptor,
         }
     }
 
-    /// Where its bytes are.
+    /// Where its bytes are; of a purged buffer, where they were.
     ///
     /// Locks: the reservation.
     pub fn domain(&self) -> DomainId {
-        self.0.lock().backing.domain()
+        self.0.lock().place.domain()
     }
 
-    /// Who provides its memory.
+    /// Who provides its memory; of a purged buffer, who did.
     ///
     /// Locks: the reservation.
     pub fn provider(&self) -> Provider {
-        self.0.lock().backing.allocation().provider()
+        self.0.lock().place.provider()
     }
 
     /// How often it has moved. A [`crate::Mapping`] tells which generation it is of.
@@ -178,8 +203,8 @@ impl SharedBuffer {
     /// # Errors
     ///
     /// [`Error::AlreadyAttached`]; [`Error::Unreachable`] with every route that was considered;
-    /// [`Error::Busy`] if it would have to move and is held; [`Error::Revoked`], [`Error::Poisoned`],
-    /// [`Error::OutOfMemory`], [`Error::FdLimit`]. None of them changes anything.
+    /// [`Error::Busy`] if it would have to move and is held; [`Error::Revoked`], [`Error::Purged`],
+    /// [`Error::Poisoned`], [`Error::OutOfMemory`], [`Error::FdLimit`]. None of them changes anything.
     ///
     /// Locks: the reservation.
     #[doc(alias = "dma_buf_attach")]
@@ -216,7 +241,7 @@ impl SharedBuffer {
     ///
     /// # Errors
     ///
-    /// [`Error::Revoked`], [`Error::Poisoned`], [`Error::Timeout`], [`Error::DeviceLost`],
+    /// [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`], [`Error::Timeout`], [`Error::DeviceLost`],
     /// [`Error::Staging`], or what the calls said.
     ///
     /// Locks: the reservation, but not while waiting and not while the guard lives.
@@ -233,10 +258,10 @@ impl SharedBuffer {
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`] if it would have to move and is held; [`Error::Revoked`], [`Error::Poisoned`],
-    /// [`Error::OutOfMemory`], [`Error::FdLimit`]; [`Error::Timeout`] or [`Error::DeviceLost`] of the wait
-    /// until nobody writes to it any more; or what the calls said. None of them changes anything, except
-    /// that a wait for the move may fail after the move.
+    /// [`Error::Busy`] if it would have to move and is held; [`Error::Revoked`], [`Error::Purged`],
+    /// [`Error::Poisoned`], [`Error::OutOfMemory`], [`Error::FdLimit`]; [`Error::Timeout`] or
+    /// [`Error::DeviceLost`] of the wait until nobody writes to it any more; or what the calls said. None of
+    /// them changes anything, except that a wait for the move may fail after the move.
     ///
     /// Locks: the reservation, but not while waiting.
     pub fn export_foreign(&self) -> Result<ForeignExport> {
@@ -255,6 +280,11 @@ impl BufferInner {
             Some(name) => name.0.to_string(),
             None => format!("buffer {}", self.id),
         }
+    }
+
+    /// Its slot in the registry.
+    pub(super) fn slot(&self) -> SlotId {
+        self.slot
     }
 
     /// Its number in this engine.
@@ -293,7 +323,7 @@ impl BufferInner {
 
     #[cold]
     fn why_not(&self, mapped: u32) -> Result<()> {
-        self.check_not_revoked()?;
+        self.check_there()?;
         let current = self.generation();
         if current == mapped {
             return self.check_poisoned();
@@ -325,7 +355,7 @@ impl BufferInner {
 
     /// Whether peerbuf may move it.
     pub(super) fn can_move(&self) -> bool {
-        !matches!(self.lock().backing.allocation().provider(), Provider::Foreign(_))
+        !matches!(self.lock().place.provider(), Provider::Foreign(_))
     }
 
     /// That `device` cannot reach it, with every reason that was found.
@@ -369,7 +399,8 @@ impl BufferInner {
     ///
     /// # Errors
     ///
-    /// [`Error::Revoked`], [`Error::Poisoned`]; [`Error::Timeout`] when the engine's bound is over, [`Error::DeviceLost`].
+    /// [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`]; [`Error::Timeout`] when the engine's bound
+    /// is over, [`Error::DeviceLost`].
     pub(super) fn lock_idle(
         &self,
         usage: Usage,
@@ -416,19 +447,19 @@ impl BufferInner {
     /// Lazily, as the kernel zeroes pages at first touch: whoever creates and drops buffers without
     /// using them pays nothing.
     pub(super) fn own(&self, state: &mut State) -> Result<()> {
-        if state.backing.content() == Content::Stale {
+        if self.backing(state)?.content() == Content::Stale {
             self.scrub(state)?;
         }
-        state.backing.own();
+        self.backing_mut(state)?.own();
         Ok(())
     }
 
     #[cold]
     #[expect(unsafe_code, reason = "writing to mapped memory that nobody else uses yet")]
     fn scrub(&self, state: &mut State) -> Result<()> {
-        let allocation = state.backing.allocation();
-        let offset = state.backing.offset();
-        let len = state.backing.extent(self.size);
+        let backing = self.backing(state)?;
+        let (allocation, offset) = (backing.allocation(), backing.offset());
+        let len = backing.extent(self.size);
         if allocation.host()?.is_some() {
             // SAFETY: by the buffer's invariant its backing has so many bytes. The slot was given to this
             // buffer after the last owner's fences had signalled, and nobody has seen it since; or what
@@ -474,12 +505,20 @@ pub(super) fn wait_all(fences: &[Fence], end: Instant) -> Result<()> {
 
 impl Drop for BufferInner {
     fn drop(&mut self) {
-        self.core.buffers.vacate(self.slot);
         let state = self.reservation.get_mut();
+        // Before its number in the registry is somebody else's.
+        state.berth.leave(&self.core);
+        self.core.buffers.vacate(self.slot);
+        if let Some(clean) = state.set_clean(None) {
+            self.core.clean_copies.fetch_sub(1, Ordering::Relaxed);
+            if let Some((fences, backing)) = clean.into_place() {
+                self.core.retire.push(fences, Retired::Backing(backing));
+            }
+        }
         if !state.fences.is_idle() {
             // A device is still at work on it: its memory goes to the next owner when that has ended.
             let fences = std::mem::take(&mut state.fences);
-            if let Some(backing) = state.backing.take() {
+            if let Some(backing) = state.place.take() {
                 self.core.retire.push(fences, Retired::Backing(backing));
             }
         }
@@ -494,7 +533,7 @@ impl fmt::Debug for SharedBuffer {
         out.field("generation", &self.generation());
         // Whoever prints may hold the reservation.
         match self.0.reservation.try_lock(&self.0.core.queues) {
-            Some(state) => out.field("domain", &state.backing.domain()),
+            Some(state) => out.field("domain", &state.place.domain()),
             None => out.field("domain", &"(locked)"),
         };
         out.finish_non_exhaustive()

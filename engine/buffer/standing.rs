@@ -12,8 +12,10 @@ pub(super) struct Standing(AtomicU32);
 
 const REVOKED: u32 = 1 << 31;
 const POISONED: u32 = 1 << 30;
+/// It has no bytes any more.
+const PURGED: u32 = 1 << 29;
 /// The bytes of this generation are known to be the buffer's own and in place.
-const READY: u32 = 1 << 29;
+const READY: u32 = 1 << 28;
 /// The generation, which wraps in here and never spills into the flags.
 const GENERATION: u32 = READY - 1;
 
@@ -56,6 +58,15 @@ impl Standing {
         self.0.load(Ordering::Acquire) & POISONED != 0
     }
 
+    pub(super) fn is_purged(&self) -> bool {
+        self.0.load(Ordering::Acquire) & PURGED != 0
+    }
+
+    /// The reservation is held.
+    pub(super) fn set_purged(&self, purged: bool) {
+        self.set(PURGED, purged);
+    }
+
     /// The reservation is held.
     pub(super) fn set_revoked(&self, revoked: bool) {
         self.set(REVOKED, revoked);
@@ -95,6 +106,13 @@ mod tests {
         assert!(standing.set_poisoned(false) && standing.is_ready(1));
         standing.next_generation();
         assert!(standing.is_good(2) && !standing.is_ready(2), "another place");
+        standing.set_ready(true);
+        standing.set_purged(true);
+        assert!(standing.is_purged() && !standing.is_good(2) && !standing.is_ready(2));
+        standing.next_generation();
+        assert!(standing.is_purged() && !standing.is_good(3), "whatever the generation");
+        standing.set_purged(false);
+        assert!(standing.is_good(3) && !standing.is_ready(3) && !standing.is_revoked());
     }
 
     #[test]
@@ -105,6 +123,6 @@ mod tests {
         standing.set_revoked(true);
         standing.next_generation();
         assert_eq!((standing.generation(), standing.is_revoked()), (1, true));
-        assert!(!standing.is_poisoned());
+        assert!(!standing.is_poisoned() && !standing.is_purged());
     }
 }

@@ -5,18 +5,25 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::berth::Berth;
+use super::clean::Clean;
 use super::importer::Importer;
 use super::pins::PinLine;
+use super::place::Place;
 use super::seats::Guest;
 use crate::device::DeviceId;
-use crate::memory::Backing;
+use crate::memory::{Allocation, Backing, DomainId};
+use crate::observe::History;
 use crate::sync::{Fence, Fences, Signal};
 
 /// The mutable part of a buffer. Kept small: there may be a million of them.
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) backing: Backing,
+    pub(super) place: Place,
     pub(super) fences: Fences,
+    pub(super) berth: Berth,
+    /// What was decided about it.
+    pub(super) history: History,
     seats: SmallVec<[Seat; 2]>,
     /// How many of the seats are vacant, so that nobody looks for one where there is none; and live
     /// mappings that keep the buffer where it is, so that nobody counts. A buffer may have thousands of
@@ -41,6 +48,8 @@ struct Rare {
     exported: u32,
     /// How often it was revoked, so that who waits for one revocation is not taken in by the next.
     revocations: u32,
+    /// Where it came from, if it would go back there.
+    clean: Option<Clean>,
     /// Signalled when nobody looks at the buffer any more, while somebody waits for that.
     desertion: Option<(Fence, Signal)>,
 }
@@ -50,8 +59,17 @@ struct Rare {
 pub(super) struct Ghost {
     pub(super) generation: u32,
     mapped: Mappings,
-    pub(super) backing: Backing,
-    fences: Fences,
+    place: Left,
+}
+
+/// A place that a buffer has left.
+#[derive(Debug)]
+enum Left {
+    /// It is the mappings' until they are dropped, and until these fences have signalled.
+    Kept(Backing, Fences),
+    /// The buffer was evicted, and its bytes are somebody else's by now. The mappings still point at what
+    /// devices see of this, though nobody may use them.
+    Lost(Arc<Allocation>),
 }
 
 /// Live mappings by device.
@@ -86,9 +104,11 @@ enum Manner {
 pub(super) struct SeatId(u32);
 
 impl State {
-    pub(super) fn new(backing: Backing) -> Self {
+    pub(super) fn new(backing: Backing, berth: Berth) -> Self {
         Self {
-            backing,
+            place: Place::Here(backing),
+            berth,
+            history: History::default(),
             fences: Fences::default(),
             seats: SmallVec::new(),
             vacant: 0,
@@ -130,9 +150,9 @@ impl State {
     }
 
     /// Those who are to be told of a move: whose attachments are alive.
-    pub(super) fn importers(&self) -> impl Iterator<Item = &dyn Importer> {
+    pub(super) fn importers(&self) -> impl Iterator<Item = (DeviceId, &dyn Importer)> {
         // Leaving takes the importer out.
-        self.seats.iter().filter_map(|seat| seat.importer.as_deref().map(|importer| &**importer))
+        self.seats.iter().filter_map(|seat| Some((seat.device, &**seat.importer.as_deref()?)))
     }
 
     /// Whether a device already has a static seat.
@@ -194,8 +214,14 @@ impl State {
         if !left.is_empty() {
             return None;
         }
-        let Ghost { backing, fences, .. } = ghosts.swap_remove(index);
-        Some((fences, backing))
+        let left = match ghosts.swap_remove(index).place {
+            Left::Kept(backing, fences) => (fences, backing),
+            Left::Lost(_) => return None,
+        };
+        match self.clean_mut() {
+            Some(clean) => clean.take_in(mapped, left),
+            None => Some(left),
+        }
     }
 
     /// Looks whether a seat has become vacant, just now.
@@ -288,15 +314,35 @@ impl State {
         }
     }
 
-    /// Leaves the old backing for `new`. What is returned can be retired; what mappings still look at is
-    /// kept until they are gone.
+    /// The clean copy, if there is one.
+    pub(super) fn clean(&self) -> Option<&Clean> {
+        self.rare.as_ref()?.clean.as_ref()
+    }
+
+    pub(super) fn clean_mut(&mut self) -> Option<&mut Clean> {
+        self.rare.as_mut()?.clean.as_mut()
+    }
+
+    /// Returns the one that there was.
+    pub(super) fn set_clean(&mut self, clean: Option<Clean>) -> Option<Clean> {
+        if clean.is_none() && self.rare.is_none() {
+            return None;
+        }
+        std::mem::replace(&mut self.rare.get_or_insert_default().clean, clean)
+    }
+
+    /// Leaves the old backing for `new`, which may be nowhere. What is returned can be retired; what mappings
+    /// still look at is kept until they are gone, unless the place is needed at once because the buffer is
+    /// `evicted`.
     pub(super) fn leave_for(
         &mut self,
-        new: Backing,
+        new: Place,
         old_generation: u32,
         copied: Fences,
+        evicted: bool,
     ) -> Option<(Fences, Backing)> {
-        let old = std::mem::replace(&mut self.backing, new);
+        let old = self.place.take();
+        self.place = new;
         let mut mapped = Mappings::new();
         // Seats of one device often stand side by side: they are counted together.
         let mut run = (DeviceId(0), 0);
@@ -316,12 +362,19 @@ impl State {
         // Static ones do not let the buffer move.
         self.held_by_mappings = 0;
         self.drop_vacant_tail();
+        // From nowhere it leaves nothing.
+        let old = old?;
         if mapped.is_empty() {
             return Some((copied, old));
         }
-        let ghost = Ghost { generation: old_generation, mapped, backing: old, fences: copied };
+        let (place, left) = if evicted {
+            (Left::Lost(Arc::clone(old.allocation())), Some((copied, old)))
+        } else {
+            (Left::Kept(old, copied), None)
+        };
+        let ghost = Ghost { generation: old_generation, mapped, place };
         self.rare.get_or_insert_default().ghosts.push(ghost);
-        None
+        left
     }
 
     // ---- strangers ----
@@ -400,6 +453,22 @@ fn count(mappings: &mut Mappings, device: DeviceId, mapped: u32) {
 }
 
 impl Ghost {
+    /// Where it is.
+    pub(super) fn domain(&self) -> DomainId {
+        match &self.place {
+            Left::Kept(backing, _) => backing.domain(),
+            Left::Lost(allocation) => allocation.provider().domain(),
+        }
+    }
+
+    /// Bytes that it has in use.
+    pub(super) fn bytes(&self) -> u64 {
+        match &self.place {
+            Left::Kept(backing, _) => backing.footprint(),
+            Left::Lost(_) => 0,
+        }
+    }
+
     /// Which devices still look at it, and with how many mappings.
     pub(super) fn mapped(&self) -> impl Iterator<Item = (DeviceId, u32)> {
         self.mapped.iter().copied()

@@ -12,13 +12,15 @@ use smallvec::SmallVec;
 
 use super::access::Access;
 use super::attachment::Attachment;
+use super::come_back::{Held, come_back_together};
 use super::mapping::{Mapping, RawView};
 use super::shared::{BufferInner, wait_all};
 use super::state::State;
 use crate::core::Core;
-use crate::device::{Body, DeviceInner, Submit};
+use crate::device::{Body, DeviceId, DeviceInner, Submit};
 use crate::error::{Error, Result};
-use crate::memory::View;
+use crate::memory::{DomainId, View};
+use crate::residency::policy::Slot;
 use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many, waits_on};
 use crate::transfer::{Scope, Span, acquire, release};
 
@@ -45,6 +47,8 @@ struct Use {
     offset: u64,
     generation: u32,
     usage: Usage,
+    /// Whether it may write.
+    writes: bool,
     scope: Scope,
 }
 
@@ -73,7 +77,7 @@ impl<'a> Submission<'a> {
     /// # Errors
     ///
     /// [`Error::WrongAccess`]; [`Error::ForeignMapping`] for a mapping of another device;
-    /// [`Error::Stale`] if the buffer has moved; [`Error::Revoked`], [`Error::Poisoned`];
+    /// [`Error::Stale`] if the buffer has moved; [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`];
     /// [`Error::Unsupported`] for stages that the device's queue does not have.
     pub fn uses(&mut self, mapping: &Mapping, access: Access, scope: Scope) -> Result<RawView> {
         mapping.check_access(access)?;
@@ -103,10 +107,16 @@ impl<'a> Submission<'a> {
         }
         mapping.check_current()?;
         let buffer = mapping.buffer_inner();
+        // Who orders it itself says nothing of what it does, but for what it is mapped for.
+        let writes = match usage {
+            Usage::Bookkeep => mapping.access().writes(),
+            usage => usage <= Usage::Write,
+        };
         let same = |known: &&mut Use| Arc::ptr_eq(&known.buffer, buffer);
         match self.uses.iter_mut().find(same) {
             Some(known) => {
                 known.usage = known.usage.min(usage);
+                known.writes |= writes;
                 known.scope = known.scope.and(scope);
             }
             None => self.uses.push(Use {
@@ -115,6 +125,7 @@ impl<'a> Submission<'a> {
                 offset: mapping.offset(),
                 generation: mapping.generation(),
                 usage,
+                writes,
                 scope,
             }),
         }
@@ -123,7 +134,8 @@ impl<'a> Submission<'a> {
 
     /// Records commands, into a command buffer of peerbuf's.
     ///
-    /// Locks: `record` is called once, under the reservations of all buffers and the queue's lock: it may not
+    /// Locks: `record` is called once for each attempt (one, unless the driver is out of memory), under the
+    /// reservations of all buffers and the queue's lock: it may not
     /// call into peerbuf. What it owns is dropped without them.
     ///
     /// # Safety
@@ -200,18 +212,35 @@ impl Work<'_> {
     }
 }
 
-/// Lets `declare` say what is used and done, and submits it.
+/// How often a driver that is out of memory is given some, for one submission.
+const RELIEFS: u32 = 3;
+
+/// Lets `declare` say what is used and done, and submits it. Those that are elsewhere than they want to be are
+/// on their way back when they are used next.
 pub(crate) fn submit<'a>(
     core: &Core,
     device: &'a Arc<DeviceInner>,
     declare: impl FnOnce(&mut Submission<'a>) -> Result<()>,
 ) -> Result<Fence> {
+    let (fence, uses) = submit_once(core, device, declare)?;
+    let buffers: SmallVec<[_; 4]> = uses.iter().map(|used| &used.buffer).collect();
+    come_back_together(core, device.id(), &buffers);
+    Ok(fence)
+}
+
+/// The submission itself, with what it uses.
+fn submit_once<'a>(
+    core: &Core,
+    device: &'a Arc<DeviceInner>,
+    declare: impl FnOnce(&mut Submission<'a>) -> Result<()>,
+) -> Result<(Fence, SmallVec<[Use; 4]>)> {
     core.check(device)?;
     let mut submission =
         Submission { device, uses: SmallVec::new(), after: vec![], work: Work::default() };
     declare(&mut submission)?;
     let Submission { uses, after, mut work, .. } = submission;
     let end = Instant::now() + core.timeout;
+    let mut relieved = 0;
     loop {
         let (mut locked, seats) = lock_all(core, &uses)?;
         // As for a copy: first what no queue can wait for, then the contents are made their owners'.
@@ -235,14 +264,59 @@ pub(crate) fn submit<'a>(
             continue;
         }
         // A slot for the fence in each, so that nothing can fail once the commands run.
-        for &seat in &seats {
-            locked.get_mut(seat).fences.reserve()?;
-        }
-        let fence = work.submit(core, device, &uses, &pending)?.relying_on(&relied_on);
         for (used, &seat) in uses.iter().zip(&seats) {
-            locked.get_mut(seat).fences.add(used.usage, fence.clone());
+            let state = locked.get_mut(seat);
+            state.fences.reserve()?;
+            if used.writes {
+                used.buffer.note_write_anywhere(state);
+            }
         }
-        return Ok(fence);
+        let fence = match work.submit(core, device, &uses, &pending) {
+            Ok(fence) => fence.relying_on(&relied_on),
+            // An event, not an end: others make room, and it is tried again.
+            Err(error) if error.is_drivers_out_of_memory() && relieved < RELIEFS => {
+                drop(locked);
+                // Not these themselves.
+                let held: Vec<_> = uses.iter().map(|used| Held::new(&used.buffer)).collect();
+                core.relieve(device.id(), relieved);
+                drop(held);
+                relieved += 1;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        for (used, &seat) in uses.iter().zip(&seats) {
+            let state = locked.get_mut(seat);
+            state.fences.add(used.usage, fence.clone());
+        }
+        note_uses(core, device.id(), &uses, &seats, &mut locked);
+        drop(locked);
+        return Ok((fence, uses));
+    }
+}
+
+/// All that one submission uses ages together, under one lock for each place.
+fn note_uses(
+    core: &Core,
+    device: DeviceId,
+    uses: &[Use],
+    seats: &[Index],
+    locked: &mut Locked<'_, State>,
+) {
+    let mut slots: SmallVec<[(DomainId, Slot); 4]> = SmallVec::new();
+    for (used, &seat) in uses.iter().zip(seats) {
+        let state = locked.get_mut(seat);
+        used.buffer.trace_use(state, Some(device));
+        used.buffer.line_up_late(state);
+        slots.extend(state.berth.slot().map(|slot| (state.berth.order(), slot)));
+    }
+    let mut rest = &mut *slots;
+    while let Some(&mut (place, _)) = rest.first_mut() {
+        // Stable: within a place in the order in which they were said.
+        rest.sort_by_key(|(of, _)| *of != place);
+        let (here, others) = rest.split_at_mut(rest.partition_point(|(of, _)| *of == place));
+        core.store(place).recency.used_all(here.iter().map(|(_, slot)| *slot));
+        rest = others;
     }
 }
 
@@ -256,20 +330,25 @@ pub(crate) fn submit_remapped<'a>(
     // Each turn ends with a submission or an error, unless a buffer has moved again.
     const TURNS: u32 = 100;
     let mut turn = 0;
+    {
+        let buffers: SmallVec<[_; 4]> =
+            mappings.iter().map(|(attachment, _)| attachment.buffer_inner()).collect();
+        come_back_together(core, device.id(), &buffers);
+    }
     loop {
         turn += 1;
         let result = {
             let current: SmallVec<[&Mapping; 4]> =
                 mappings.iter().map(|(_, mapping)| &**mapping).collect();
-            submit(core, device, |submission| declare(submission, &current))
+            submit_once(core, device, |submission| declare(submission, &current))
         };
         match result {
             Err(Error::Stale { .. }) if turn < TURNS => {}
-            other => return other,
+            other => return other.map(|(fence, _)| fence),
         }
         for (attachment, mapping) in &mut *mappings {
             if mapping.check_current().is_err() {
-                attachment.remap(mapping)?;
+                attachment.follow(mapping)?;
             }
         }
     }

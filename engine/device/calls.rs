@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use ash::vk;
 
+use super::budget::HeapBudget;
+
 /// A call that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
@@ -107,6 +109,8 @@ pub struct Calls {
     lying_imports: AtomicBool,
     /// Device memory is treated as if the host could not map it.
     unmappable: AtomicBool,
+    /// What is taken for the word of every driver about its heap.
+    heap_budget: Mutex<Option<HeapBudget>>,
 }
 
 #[derive(Debug)]
@@ -148,6 +152,17 @@ impl Calls {
     /// From now on new device memory is treated as one that the host cannot map, as most VRAM is.
     pub fn set_unmappable_device_memory(&self, unmappable: bool) {
         self.unmappable.store(unmappable, Ordering::Relaxed);
+    }
+
+    /// From now on every driver is taken to say that this process should have no more than `budget` bytes in
+    /// its device's heap, and has `usage`; `None` for what they really say.
+    pub fn set_heap_budget(&self, said: Option<(u64, u64)>) {
+        let said = said.map(|(budget, usage)| HeapBudget { budget, usage });
+        *self.heap_budget.lock().unwrap_or_else(PoisonError::into_inner) = said;
+    }
+
+    pub(crate) fn heap_budget(&self) -> Option<HeapBudget> {
+        *self.heap_budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn lying_imports(&self) -> bool {

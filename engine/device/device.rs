@@ -86,7 +86,7 @@ impl Device {
 
     /// Whether a call has found the device to be lost.
     pub fn is_lost(&self) -> bool {
-        self.0.lost.load(Ordering::Acquire)
+        self.0.is_lost()
     }
 }
 
@@ -253,6 +253,10 @@ impl DeviceInner {
 
     pub(crate) fn adapter(&self) -> &Adapter {
         &self.adapter
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
     }
 
     pub(crate) fn raw(&self) -> &ash::Device {

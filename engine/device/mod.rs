@@ -14,6 +14,7 @@
 
 mod adapter;
 mod adopt;
+mod budget;
 mod calls;
 #[expect(clippy::module_inception, reason = "the file is named after the type that it holds")]
 mod device;
@@ -35,6 +36,7 @@ pub use instance::{Message, MessageSink, Validation, instance_extensions};
 pub use queue::QueueLock;
 pub use select::{AdapterSelector, ParseSelectorError};
 
+pub(crate) use budget::HeapBudget;
 pub(crate) use device::{DeviceInner, Image};
 pub(crate) use external::SHARED_BUFFER_USAGE;
 pub(crate) use instance::Instance;

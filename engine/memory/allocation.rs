@@ -54,7 +54,8 @@ pub(crate) struct Allocation {
     // Constant after creation.
     origin: Origin,
     size: u64,
-    charged: u64,
+    /// Bytes that the domain's ledger counts for it: none if they are a stranger's.
+    held: u64,
     zeroed: bool,
     /// Where it returns to when it backed a buffer of its own.
     pool: Weak<Pool>,
@@ -88,14 +89,14 @@ impl Allocation {
     ///
     /// [`Error::OutOfMemory`], [`Error::FdLimit`], [`Error::Unsupported`], or what the calls said.
     pub(crate) fn create(origin: &Origin, size: u64, pool: Weak<Pool>) -> Result<Arc<Self>> {
-        let charged = origin.charge(size)?;
+        let held = origin.hold(size)?;
         match Self::allocate(origin, size) {
             Ok((view, host)) => {
                 origin.live.born(Object::Allocation);
                 Ok(Arc::new(Self {
                     first_views: first_views(view.as_ref()),
                     size: host.as_ref().map_or(size, |host| host.size()),
-                    charged,
+                    held,
                     host: host.map(Arc::new),
                     zeroed: origin.provider.fresh_is_zero(origin.exporter.as_deref()),
                     origin: origin.clone(),
@@ -105,7 +106,7 @@ impl Allocation {
                 }))
             }
             Err(error) => {
-                origin.domain.credit(charged);
+                origin.domain.let_go(held);
                 Err(error)
             }
         }
@@ -148,7 +149,7 @@ impl Allocation {
         let allocation = Arc::new(Self {
             origin: origin.clone(),
             size: host.as_ref().map_or(size, |host| host.size()),
-            charged: 0,
+            held: 0,
             zeroed: false,
             pool: Weak::new(),
             escaped: AtomicBool::new(true),
@@ -186,6 +187,16 @@ impl Allocation {
 
     pub(crate) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The ledger of the place that it is in.
+    pub(super) fn domain(&self) -> &Domain {
+        &self.origin.domain
+    }
+
+    /// Bytes that count as in use when one buffer has it all.
+    pub(super) fn held(&self) -> u64 {
+        self.held
     }
 
     /// Whether new bytes in it are known to be zero.
@@ -380,15 +391,16 @@ fn find(views: &[Arc<View>], device: DeviceId) -> Option<&Arc<View>> {
 }
 
 impl Origin {
-    /// Takes `size` bytes of the domain into use; returns how many to give back.
-    fn charge(&self, size: u64) -> Result<u64> {
+    /// Counts `size` bytes as allocated; returns how many to let go of.
+    fn hold(&self, size: u64) -> Result<u64> {
         let domain = &self.domain;
-        domain.charge(size).map(|()| size).map_err(|used| Error::OutOfMemory {
+        domain.hold(size).map(|()| size).map_err(|held| Error::OutOfMemory {
             domain: domain.id(),
             requested: size,
             budget: domain.budget(),
-            used,
+            used: held,
             code: None,
+            obstacles: Box::default(),
         })
     }
 
@@ -425,8 +437,9 @@ impl Origin {
                     domain: self.domain.id(),
                     requested: size,
                     budget: self.domain.budget(),
-                    used: self.domain.used().saturating_sub(size),
+                    used: self.domain.used(),
                     code: Some(code),
+                    obstacles: Box::default(),
                 })
             }
             code => device.error(Call::AllocateMemory.name(), code),
@@ -436,7 +449,7 @@ impl Origin {
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        self.origin.domain.credit(self.charged);
+        self.origin.domain.let_go(self.held);
         self.origin.live.died(Object::Allocation);
     }
 }

@@ -49,12 +49,6 @@ impl Backing {
         Self { place: Some(Place::Dedicated(allocation)), content: Content::Own }
     }
 
-    /// Takes the bytes out, leaving nothing behind: for the drop of what holds a backing.
-    pub(crate) fn take(&mut self) -> Option<Self> {
-        let place = self.place.take()?;
-        Some(Self { place: Some(place), content: self.content })
-    }
-
     /// The allocation that the bytes lie in.
     pub(crate) fn allocation(&self) -> &Arc<Allocation> {
         match self.place() {
@@ -83,6 +77,14 @@ impl Backing {
         match self.place() {
             Place::Slot { .. } => size,
             Place::Dedicated(allocation) => allocation.size(),
+        }
+    }
+
+    /// Bytes of its domain that it has in use.
+    pub(crate) fn footprint(&self) -> u64 {
+        match self.place() {
+            Place::Slot { slab, .. } => slab.slot_size,
+            Place::Dedicated(allocation) => allocation.held(),
         }
     }
 
@@ -125,8 +127,10 @@ impl Drop for Backing {
                 if let Some(pool) = slab.pool.upgrade() {
                     pool.release_slot(&slab, slot, stale);
                 }
+                slab.allocation.domain().credit(slab.slot_size);
             }
             Some(Place::Dedicated(allocation)) => {
+                allocation.domain().credit(allocation.held());
                 if let Some(pool) = allocation.pool()
                     && !allocation.has_escaped()
                 {

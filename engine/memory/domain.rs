@@ -1,9 +1,10 @@
-//! Domains: places where bytes live, with a budget and what is in use.
+//! Domains: places where bytes live, each with its ledger.
 //!
 //! Kernel counterpart: `ttm_resource_manager` (size and usage).
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::placement::DomainKind;
 use crate::device::DeviceId;
@@ -39,26 +40,86 @@ impl fmt::Display for DomainId {
 
 /// How full a domain is, in bytes: [`crate::Engine::usage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DomainUsage {
-    /// What may be in use at once.
+    /// What the place has: the heap, or what it is modelled as ([`crate::Engine::model_heap`]).
+    pub capacity: u64,
+    /// What buffers may have in use there at once: the least of the capacity, the user's cap
+    /// ([`crate::Engine::set_cap`]), and what the driver leaves to us (`VK_EXT_memory_budget`).
     pub budget: u64,
-    /// What is in use, slabs and warm memory included.
+    /// What buffers have in use: each one's slot or allocation, from the moment when it is promised to a
+    /// buffer until the last copy out of it has ended.
     pub used: u64,
+    /// The most that `used` ever was.
+    pub peak: u64,
+    /// What is allocated there, slabs with their free slots and warm memory included.
+    pub held: u64,
 }
 
 /// A domain's ledger: what may be in use at once, and what is.
+///
+/// `used` never goes beyond the budget of the moment when bytes are charged. It counts what buffers have;
+/// what is allocated to cut that from (slabs, warm memory) is counted as `held`, and limited by what the
+/// place has, unless that is only modelled: a modelled heap says how much buffers may have, not how slabs
+/// are cut.
 #[derive(Debug)]
 pub(crate) struct Domain {
     id: DomainId,
-    budget: u64,
-    /// Bytes of live allocations. Relaxed is enough: `charge` is one read-modify-write, and nothing
-    /// else is ordered by it.
+    // Relaxed is enough for all of them: charging is one read-modify-write, and nothing else is ordered by
+    // it. What is read a moment too early is like a charge that came a moment earlier.
+    capacity: AtomicU64,
+    /// What may be allocated: the real heap.
+    physical: u64,
+    /// The user's cap and the driver's word; `u64::MAX` if there is none.
+    cap: AtomicU64,
+    left_to_us: AtomicU64,
     used: AtomicU64,
+    peak: AtomicU64,
+    held: AtomicU64,
+    /// How many claims there are, so that the usual charge takes no lock.
+    claimants: AtomicUsize,
+    /// Innermost; held for no call.
+    claims: Mutex<Claims>,
+}
+
+/// Those who make room, first come, first served.
+#[derive(Debug, Default)]
+struct Claims {
+    /// How many there have been; so no two have the same ticket.
+    tickets: u64,
+    queue: Vec<Pending>,
+}
+
+impl Claims {
+    /// Bytes that are claimed by those before `ticket`.
+    fn before(&self, ticket: u64) -> u64 {
+        let ahead = self.queue.iter().take_while(|claim| claim.ticket < ticket);
+        ahead.fold(0, |sum, claim| sum.saturating_add(claim.bytes))
+    }
+}
+
+/// A claim of somebody who makes room.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    ticket: u64,
+    bytes: u64,
 }
 
 impl Domain {
-    pub(crate) fn new(id: DomainId, budget: u64) -> Self {
-        Self { id, budget, used: AtomicU64::new(0) }
+    /// A domain of so many bytes.
+    pub(crate) fn new(id: DomainId, capacity: u64) -> Self {
+        Self {
+            id,
+            capacity: AtomicU64::new(capacity),
+            physical: capacity,
+            cap: AtomicU64::new(u64::MAX),
+            left_to_us: AtomicU64::new(u64::MAX),
+            used: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+            claimants: AtomicUsize::new(0),
+            claims: Mutex::default(),
+        }
     }
 
     pub(crate) fn id(&self) -> DomainId {
@@ -66,20 +127,72 @@ impl Domain {
     }
 
     pub(crate) fn budget(&self) -> u64 {
-        self.budget
+        let [capacity, cap, left] = [&self.capacity, &self.cap, &self.left_to_us]
+            .map(|limit| limit.load(Ordering::Relaxed));
+        capacity.min(cap).min(left)
     }
 
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Takes `bytes` into use; `Err` with the bytes already in use if they do not fit.
-    pub(crate) fn charge(&self, bytes: u64) -> Result<(), u64> {
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|&sum| sum <= self.budget)
-            })
-            .map(|_| ())
+    pub(crate) fn usage(&self) -> DomainUsage {
+        DomainUsage {
+            capacity: self.capacity.load(Ordering::Relaxed),
+            budget: self.budget(),
+            used: self.used(),
+            peak: self.peak.load(Ordering::Relaxed),
+            held: self.held.load(Ordering::Relaxed),
+        }
+    }
+
+    // ---- limits, which change while things run ----
+
+    /// The place has so many bytes from now on, as far as buffers can tell.
+    pub(crate) fn model(&self, capacity: u64) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+    }
+
+    /// The user wants no more than this in use; `None` for no cap.
+    pub(crate) fn set_cap(&self, cap: Option<u64>) {
+        self.cap.store(cap.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The driver says that the process should have no more than `budget` bytes there, and has `usage`: what
+    /// is not ours of that is not for us to use. Ours is also what is allocated and not in use: counted as
+    /// others', it would shrink the budget the more, the fewer bytes are in use.
+    pub(crate) fn reported(&self, budget: u64, usage: u64) {
+        let ours = self.held.load(Ordering::Relaxed).max(self.used());
+        let others = usage.saturating_sub(ours);
+        self.left_to_us.store(budget.saturating_sub(others), Ordering::Relaxed);
+    }
+
+    /// By how many bytes more is in use than may be: the budget has shrunk.
+    pub(crate) fn excess(&self) -> u64 {
+        self.used().saturating_sub(self.budget())
+    }
+
+    // ---- bytes that buffers have ----
+
+    /// Takes `bytes` into use, if they fit beside everybody else's and what others are making room for.
+    pub(crate) fn charge(&self, bytes: u64) -> Option<Room<'_>> {
+        let promised = match self.claimants.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.promised_before(u64::MAX),
+        };
+        self.charge_beside(bytes, promised)
+    }
+
+    fn charge_beside(&self, bytes: u64, promised: u64) -> Option<Room<'_>> {
+        let limit = self.budget().saturating_sub(promised);
+        let charged = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            used.checked_add(bytes).filter(|&sum| sum <= limit)
+        });
+        let sum = charged.ok()? + bytes;
+        if sum > self.peak.load(Ordering::Relaxed) {
+            self.peak.fetch_max(sum, Ordering::Relaxed);
+        }
+        Some(Room { domain: self, bytes })
     }
 
     /// Gives `bytes` back.
@@ -87,20 +200,239 @@ impl Domain {
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         debug_assert!(before >= bytes, "{}: {bytes} given back, {before} in use", self.id);
     }
+
+    /// Whether `bytes` fit as things are, without anybody's leaving. A look: it may change at once.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let promised = self.promised_before(u64::MAX);
+        self.used().saturating_add(promised).saturating_add(bytes) <= self.budget()
+    }
+
+    // ---- bytes that are being made room for ----
+
+    /// Whether `bytes` fit even with everybody gone.
+    pub(crate) fn could_hold(&self, bytes: u64) -> bool {
+        bytes <= self.budget()
+    }
+
+    /// Says that somebody makes room for `bytes`: what becomes free is for those who came first, and for
+    /// nobody who comes without a claim.
+    pub(crate) fn claim(&self, bytes: u64) -> Claim<'_> {
+        let mut claims = self.claims();
+        let ticket = claims.tickets;
+        claims.tickets += 1;
+        claims.queue.push(Pending { ticket, bytes });
+        self.claimants.store(claims.queue.len(), Ordering::Relaxed);
+        Claim { domain: self, ticket, bytes }
+    }
+
+    fn promised_before(&self, ticket: u64) -> u64 {
+        self.claims().before(ticket)
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Claims> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // ---- what is allocated ----
+
+    /// Counts an allocation of `bytes`; `Err` with what is allocated already if the place has no more.
+    pub(crate) fn hold(&self, bytes: u64) -> Result<(), u64> {
+        self.held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                held.checked_add(bytes).filter(|&sum| sum <= self.physical)
+            })
+            .map(|_| ())
+    }
+
+    /// An allocation has gone.
+    pub(crate) fn let_go(&self, bytes: u64) {
+        let before = self.held.fetch_sub(bytes, Ordering::Relaxed);
+        debug_assert!(before >= bytes, "{}: {bytes} let go, {before} held", self.id);
+    }
+}
+
+/// Bytes of a domain that are in use, for somebody who is about to have them. Dropped, they are given back.
+#[derive(Debug)]
+#[must_use = "dropped, the bytes are given back"]
+pub(crate) struct Room<'a> {
+    domain: &'a Domain,
+    bytes: u64,
+}
+
+impl Room<'_> {
+    #[cfg(test)]
+    pub(crate) fn domain(&self) -> DomainId {
+        self.domain.id
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The bytes are somebody's from now on, who gives them back by [`Domain::credit`].
+    pub(crate) fn spend(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.domain.credit(self.bytes);
+    }
+}
+
+/// A turn in the queue of those who make room. Ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Claim<'a> {
+    domain: &'a Domain,
+    ticket: u64,
+    bytes: u64,
+}
+
+impl<'a> Claim<'a> {
+    /// Takes the bytes, if there is room for them beside what is in use and what was claimed before. That ends
+    /// the claim: in the same step, so that nobody counts its bytes twice.
+    pub(crate) fn take(&self) -> Option<Room<'a>> {
+        let mut claims = self.domain.claims();
+        let at = claims.queue.iter().position(|claim| claim.ticket == self.ticket)?;
+        let room = self.domain.charge_beside(self.bytes, claims.before(self.ticket))?;
+        claims.queue.remove(at);
+        self.domain.claimants.store(claims.queue.len(), Ordering::Relaxed);
+        Some(room)
+    }
+
+    /// How many bytes have to go before [`Claim::take`] succeeds.
+    pub(crate) fn short_of(&self) -> u64 {
+        let claims = self.domain.claims();
+        let ahead = claims.before(self.ticket);
+        let wanted = self.domain.used().saturating_add(ahead).saturating_add(self.bytes);
+        wanted.saturating_sub(self.domain.budget())
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut claims = self.domain.claims();
+        claims.queue.retain(|claim| claim.ticket != self.ticket);
+        self.domain.claimants.store(claims.queue.len(), Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn domain() -> Domain {
+        Domain::new(DomainId::System, 100)
+    }
+
     #[test]
-    fn a_full_domain_takes_nothing_and_says_what_is_in_use() {
-        let domain = Domain::new(DomainId::System, 100);
-        assert_eq!(domain.charge(60), Ok(()));
-        assert_eq!(domain.charge(41), Err(60));
-        assert_eq!(domain.charge(u64::MAX), Err(60), "no overflow");
-        assert_eq!(domain.charge(40), Ok(()));
+    fn a_full_domain_takes_nothing() {
+        let domain = domain();
+        domain.charge(60).expect("room").spend();
+        assert!(domain.charge(41).is_none());
+        assert!(domain.charge(u64::MAX).is_none(), "no overflow");
+        domain.charge(40).expect("room").spend();
         domain.credit(100);
+        let usage = domain.usage();
+        assert_eq!((usage.used, usage.peak), (0, 100));
+    }
+
+    #[test]
+    fn room_that_nobody_spends_is_given_back() {
+        let domain = domain();
+        let room = domain.charge(100).expect("room");
+        assert!(domain.charge(1).is_none());
+        drop(room);
         assert_eq!(domain.used(), 0);
+    }
+
+    #[test]
+    fn what_becomes_free_is_for_the_first_who_claimed_it() {
+        let domain = domain();
+        domain.charge(80).expect("room").spend();
+        let (first, second) = (domain.claim(60), domain.claim(30));
+        assert_eq!((first.short_of(), second.short_of()), (40, 70));
+        domain.credit(40);
+        assert!(domain.charge(1).is_none(), "who has no claim comes last");
+        assert!(second.take().is_none(), "what is free is the first one's");
+        first.take().expect("its bytes").spend();
+        drop(first);
+        assert_eq!(second.short_of(), 30);
+        domain.credit(30);
+        second.take().expect("its bytes").spend();
+        drop(second);
+        assert_eq!(domain.used(), 100);
+    }
+
+    #[test]
+    fn a_claim_that_is_given_up_holds_nobody_up() {
+        let domain = domain();
+        drop(domain.claim(100));
+        assert!(domain.charge(100).is_some());
+        assert!(domain.could_hold(100) && !domain.could_hold(101));
+    }
+
+    #[test]
+    fn what_was_taken_is_claimed_no_longer() {
+        let domain = domain();
+        let (first, second) = (domain.claim(60), domain.claim(60));
+        first.take().expect("its bytes").spend();
+        assert_eq!(second.short_of(), 20, "counted once, while its claim is still there");
+        assert!(first.take().is_none(), "once");
+        let third = domain.claim(1);
+        drop(first);
+        assert_eq!((second.short_of(), third.short_of()), (20, 21), "the others are still in line");
+        assert!(domain.charge(1).is_none());
+    }
+
+    #[test]
+    fn claims_beyond_all_measure_do_not_overflow() {
+        let domain = domain();
+        let claims = [domain.claim(u64::MAX), domain.claim(u64::MAX)];
+        assert!(domain.charge(1).is_none() && claims[1].take().is_none());
+        assert_eq!(claims[1].short_of(), u64::MAX - 100);
+        drop(claims);
+        assert!(domain.charge(1).is_some());
+    }
+
+    #[test]
+    fn what_is_allocated_and_free_is_ours() {
+        let domain = domain();
+        domain.hold(80).expect("there is as much");
+        for used in [60, 30, 0] {
+            let room = domain.charge(used).expect("room");
+            // In the process there are 90 bytes; 10 of them are others'.
+            domain.reported(95, 90);
+            assert_eq!(domain.budget(), 85, "with {used} in use");
+            drop(room);
+        }
+    }
+
+    #[test]
+    fn the_least_limit_holds_and_is_alive() {
+        let domain = domain();
+        domain.charge(50).expect("room").spend();
+        domain.set_cap(Some(40));
+        assert_eq!((domain.budget(), domain.excess()), (40, 10));
+        domain.set_cap(None);
+        // Of 90 bytes in use in the process 50 are ours.
+        domain.reported(95, 90);
+        assert_eq!(domain.budget(), 55);
+        domain.reported(95, 50);
+        assert_eq!(domain.budget(), 95);
+        domain.model(60);
+        assert_eq!(domain.budget(), 60);
+    }
+
+    #[test]
+    fn what_is_allocated_is_limited_by_what_there_is() {
+        let domain = domain();
+        domain.model(10);
+        assert_eq!(domain.hold(100), Ok(()), "a model says nothing about slabs");
+        assert_eq!(domain.hold(1), Err(100));
+        domain.let_go(100);
+        assert_eq!(domain.usage().held, 0);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::allocation::{Allocation, Origin};
 use super::backing::Backing;
 use super::provider::Provider;
-use super::size_class::{CLASSES, MAX_SLOT, class_of, dedicated_size, slot_size};
+use super::size_class::{CLASSES, class_of, dedicated_size, is_dedicated, slot_size};
 use super::slab::{Slab, SlabSlots};
 use crate::error::{Error, Result};
 
@@ -53,19 +53,24 @@ impl Pool {
         self.origin.provider
     }
 
-    /// A backing for `size` bytes: a slot of a slab, or an allocation of its own if it is large.
+    /// A backing for `size` bytes: a slot of a slab, or an allocation of its own if it is large or has to be
+    /// `dedicated`. The caller has charged the domain for it ([`super::footprint`]), and the backing gives
+    /// that back.
     ///
     /// Locks: the size class'; a new slab is allocated under it.
-    pub(crate) fn allocate(self: &Arc<Self>, size: u64) -> Result<Backing> {
-        if size > MAX_SLOT { self.allocate_dedicated(size) } else { self.allocate_slot(size) }
+    pub(crate) fn allocate(self: &Arc<Self>, size: u64, dedicated: bool) -> Result<Backing> {
+        if is_dedicated(size, dedicated) {
+            self.allocate_dedicated(size)
+        } else {
+            self.allocate_slot(size)
+        }
     }
 
     /// A backing that shares its memory with nobody, whatever its size.
     ///
     /// It is *fresh* or was somebody's before; never one that a stranger may still know.
-    pub(crate) fn allocate_dedicated(self: &Arc<Self>, size: u64) -> Result<Backing> {
-        let rounded =
-            dedicated_size(size).ok_or(Error::InvalidSize { size, rule: "at most 2^63 bytes" })?;
+    fn allocate_dedicated(self: &Arc<Self>, size: u64) -> Result<Backing> {
+        let rounded = dedicated_size(size).ok_or_else(|| Error::too_large(size))?;
         if let Some(warm) = self.take_warm(rounded) {
             return Ok(Backing::dedicated(warm, true));
         }

@@ -47,6 +47,21 @@ pub(super) fn dedicated_size(size: u64) -> Option<u64> {
     size.checked_next_multiple_of(step.max(SLOT_ALIGN))
 }
 
+/// Whether a buffer of `size` bytes gets an allocation of its own.
+pub(super) fn is_dedicated(size: u64, asked_for: bool) -> bool {
+    asked_for || size > MAX_SLOT
+}
+
+/// Bytes that a buffer of `size` bytes has in use: its slot, or the whole of its own allocation. `None` if
+/// that overflows.
+pub(crate) fn footprint(size: u64, dedicated: bool) -> Option<u64> {
+    if is_dedicated(size, dedicated) {
+        dedicated_size(size)
+    } else {
+        Some(slot_size(class_of(size)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

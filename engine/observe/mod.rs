@@ -4,19 +4,21 @@
 //! Kernel counterpart: `debugfs dma_buf/bufinfo`. The engine prints nothing; it emits `tracing`
 //! events and answers questions.
 
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "nothing is decided yet"))]
 mod explain;
 mod live;
+mod moved;
 mod report;
 mod shard;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "nobody tells it anything yet"))]
 pub mod trace;
 
 pub use explain::{Decision, Pick, Reason, Told, What};
 pub use live::{Live, Object};
+pub use moved::{MoveCause, Moved};
 pub use report::{
     AttachmentReport, BufferReport, DeviceReport, DomainReport, FenceReport, GhostReport,
-    PinReport, Report, Totals,
+    PinReport, Report, Shares, Totals,
 };
 
+pub(crate) use explain::History;
+pub(crate) use moved::MovedCounters;
 pub(crate) use shard::Shard;

@@ -8,6 +8,7 @@ use std::fmt;
 
 use crate::device::DeviceId;
 use crate::memory::{DomainId, DomainUsage, Provider};
+use crate::observe::{MoveCause, Moved};
 use crate::sync::Usage;
 
 /// What an engine has and who uses it: [`crate::Engine::report`]. Printed, it is a text for people.
@@ -22,6 +23,8 @@ pub struct Report {
     pub domains: Vec<DomainReport>,
     /// The live buffers, by number.
     pub buffers: Vec<BufferReport>,
+    /// How much has moved since the engine began, by cause.
+    pub moved: Vec<(MoveCause, Moved)>,
 }
 
 /// A device that takes part.
@@ -40,8 +43,30 @@ pub struct DeviceReport {
 pub struct DomainReport {
     /// Which.
     pub id: DomainId,
-    /// Bytes: how many there may be, and how many are in use, slabs and warm memory included.
+    /// Bytes: how many there may be, and how many are in use.
     pub usage: DomainUsage,
+    /// Who has what is in use.
+    pub shares: Shares,
+}
+
+/// Who has the bytes of a place that are in use. While nobody moves, makes or drops a buffer, the sum of all but
+/// the pinned ones is [`DomainUsage::used`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Shares {
+    /// Buffers that are there.
+    pub buffers: u64,
+    /// Bytes of those.
+    pub resident: u64,
+    /// Bytes of those that are pinned.
+    pub pinned: u64,
+    /// Bytes of buffers that are elsewhere, kept as their clean copies.
+    pub clean_copies: u64,
+    /// Bytes that buffers have left and mappings still show.
+    pub ghosts: u64,
+    /// Bytes that nobody has any more, and that devices still work on: copies that run, buffers that were
+    /// dropped.
+    pub in_flight: u64,
 }
 
 /// A buffer.
@@ -54,9 +79,15 @@ pub struct BufferReport {
     pub name: Option<String>,
     /// Bytes.
     pub size: u64,
-    /// Where they are.
+    /// Where they are; if it is purged, where they were.
     pub domain: DomainId,
-    /// Who provides the memory.
+    /// Bytes that it has in use there: a slot, or an allocation of its own; none if it is purged.
+    pub footprint: u64,
+    /// Where it wants to be.
+    pub wanted: DomainId,
+    /// Bytes that it has in use elsewhere, as its clean copy.
+    pub clean_copy: Option<(DomainId, u64)>,
+    /// Who provides the memory, or did.
     pub provider: Provider,
     /// The device it is at home on.
     pub home: DeviceId,
@@ -64,6 +95,9 @@ pub struct BufferReport {
     pub generation: u32,
     /// Whether it was taken away from everybody ([`crate::SharedBuffer::revoke`]).
     pub revoked: bool,
+    /// Whether its content was dropped, and it has no memory until it is renewed
+    /// ([`crate::SharedBuffer::is_purged`]).
+    pub purged: bool,
     /// What went wrong when it was written or moved, if its bytes are not what anybody thinks
     /// ([`crate::SharedBuffer::is_poisoned`]).
     pub poisoned: Option<String>,
@@ -145,6 +179,8 @@ pub struct GhostReport {
     pub generation: u32,
     /// Where it is.
     pub domain: DomainId,
+    /// Bytes that it has in use; none if the buffer was evicted, and the place is somebody else's.
+    pub bytes: u64,
     /// How many mappings each device has.
     pub mapped: Vec<(DeviceId, u32)>,
 }
@@ -155,7 +191,7 @@ pub struct GhostReport {
 pub struct Totals {
     /// Buffers.
     pub buffers: usize,
-    /// Bytes of buffers, without what slabs keep beside them.
+    /// Bytes of buffers, without what slabs keep beside them. A purged one has none.
     pub bytes: u64,
     /// The same, by where they are.
     pub bytes_by_domain: Vec<(DomainId, u64)>,
@@ -184,8 +220,10 @@ impl Report {
         let mut domains = BTreeMap::new();
         let mut totals = Totals { buffers: self.buffers.len(), ..Totals::default() };
         for buffer in &self.buffers {
-            totals.bytes += buffer.size;
-            *domains.entry(buffer.domain).or_default() += buffer.size;
+            if !buffer.purged {
+                totals.bytes += buffer.size;
+                *domains.entry(buffer.domain).or_default() += buffer.size;
+            }
             totals.attachments += buffer.attachments.len();
             totals.mappings += buffer.mappings();
             totals.pins += buffer.pins.iter().map(|pin| pin.count).sum::<u64>();
@@ -210,7 +248,7 @@ impl BufferReport {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Domains, in bytes")?;
-        for DomainReport { id, usage } in &self.domains {
+        for DomainReport { id, usage, shares } in &self.domains {
             writeln!(
                 f,
                 "  {:<20} {:>16} of {:>16} used",
@@ -218,6 +256,23 @@ impl fmt::Display for Report {
                 usage.used,
                 usage.budget
             )?;
+            for (bytes, what) in [
+                (shares.pinned, "pinned"),
+                (shares.clean_copies, "clean copies"),
+                (shares.ghosts, "ghosts"),
+                (shares.in_flight, "in flight"),
+            ] {
+                if bytes > 0 {
+                    writeln!(f, "  {:<20} {bytes:>16} {what}", "")?;
+                }
+            }
+        }
+        let moved = self.moved.iter().filter(|(_, moved)| moved.moves > 0);
+        for (nth, (cause, Moved { moves, bytes, copied })) in moved.enumerate() {
+            if nth == 0 {
+                writeln!(f, "Moves")?;
+            }
+            writeln!(f, "  {cause:<20} {moves:>16} of {bytes} bytes, {copied} copied")?;
         }
         writeln!(f, "Buffers")?;
         writeln!(
@@ -290,6 +345,9 @@ impl fmt::Display for BufferReport {
         if self.revoked {
             writeln!(f, "{line}revoked:  nobody may use it")?;
         }
+        if self.purged {
+            writeln!(f, "{line}purged:   it has no memory until it is renewed")?;
+        }
         if let Some(cause) = &self.poisoned {
             writeln!(f, "{line}poisoned: {cause}")?;
         }
@@ -326,6 +384,9 @@ mod tests {
             name: Some("frame".into()),
             size: 4096,
             domain: DomainId::Vram(home),
+            footprint: 4096,
+            wanted: DomainId::Vram(home),
+            clean_copy: None,
             provider: Provider::Device {
                 device: home,
                 handle: crate::device::HandleType::DmaBuf,
@@ -334,6 +395,7 @@ mod tests {
             home,
             generation: 3,
             revoked: true,
+            purged: false,
             poisoned: Some("the host said no".into()),
             moving: true,
             imported: true,
@@ -348,19 +410,30 @@ mod tests {
             ghosts: vec![GhostReport {
                 generation: 2,
                 domain: DomainId::System,
+                bytes: 4096,
                 mapped: vec![(device(1), 5)],
             }],
         };
         let system = BufferReport { domain: DomainId::System, name: None, ..buffer.clone() };
-        let usage = DomainUsage { budget: 9999, used: 8888 };
+        // It has no bytes, and is otherwise counted like the others.
+        let purged = BufferReport { purged: true, ..system.clone() };
+        let usage =
+            DomainUsage { capacity: 9999, budget: 9999, used: 8888, peak: 8888, held: 8888 };
+        let shares = Shares { pinned: 128, in_flight: 64, ..Shares::default() };
         let report = Report {
             devices: vec![DeviceReport { id: home, name: "GPU 0".into() }],
-            domains: vec![DomainReport { id: DomainId::System, usage }],
-            buffers: vec![buffer, system],
+            domains: vec![DomainReport { id: DomainId::System, usage, shares }],
+            buffers: vec![buffer, system, purged],
+            moved: vec![
+                (MoveCause::Asked, Moved::default()),
+                (MoveCause::Evicted, Moved { moves: 3, bytes: 300, copied: 200 }),
+            ],
         };
         let text = report.to_string();
         for part in [
-            "system memory                    8888 of             9999 used",
+            "system memory                    8888 of             9999 used\n                                    128 pinned\n",
+            "  64 in flight\n",
+            "Moves\n  evicted                             3 of 300 bytes, 200 copied\nBuffers\n",
             "       7  frame                      4096  VRAM of device 0 dma_buf      device 0           3",
             "attached: device 0, GPU 0\n                    static, mapped 4 ×, attachment gone",
             "attached: device 1, GPU 1\n                    dynamic, peer to peer, mapped 0 ×, \
@@ -371,11 +444,12 @@ mod tests {
             "fence:    Write, the host",
             "host:     open 2 ×",
             "revoked:",
+            "purged:",
             "poisoned: the host said no",
             "moving:",
             "imported:",
-            "Total: 2 buffers, 8192 bytes, 4 attachments, 18 mappings, 6 pins,\n",
-            "4 host accesses, 2 fences, 2 ghosts",
+            "Total: 3 buffers, 8192 bytes, 6 attachments, 27 mappings, 9 pins,\n",
+            "6 host accesses, 3 fences, 3 ghosts",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }

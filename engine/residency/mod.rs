@@ -1,5 +1,40 @@
-//! Who stays and who goes: the part of the engine that chooses, and knows nothing of Vulkan.
+//! Who stays, who goes: budgets, room, eviction, priorities, policies.
 //!
-//! Kernel counterpart: `ttm_resource.c`'s lists and `ttm_bo.c`'s walk over them.
+//! Kernel counterpart: TTM (`ttm_bo_mem_space`, `ttm_bo_evict`, `ttm_resource_manager`'s lists).
+//!
+//! ```text
+//!  a buffer that needs a place ──► with_room ──charge──► Domain (the ledger)
+//!                                      │ no room
+//!                                      ▼
+//!                     Recency, by priority ──asks──► Policy: whom to evict
+//!                                      │ victims
+//!                                      ▼
+//!                     World::evict (the engine moves them; each goes where it may)
+//! ```
+//!
+//! Nothing here knows Vulkan or what a shared buffer is: residency says what it wants of the world
+//! (the trait `World`), and the engine, or a model of one in the tests, does it.
 
+mod obstacles;
 pub mod policy;
+mod priority;
+mod recency;
+mod room;
+mod rules;
+mod store;
+#[cfg(test)]
+mod tests;
+mod throttle;
+mod walk;
+
+pub use obstacles::{Kept, Obstacles};
+pub use priority::Priority;
+pub use rules::Rules;
+
+pub(crate) use recency::Victim;
+pub(crate) use room::{
+    Demand, Evicted, Found, Outcomes, Place, Settled, Terms, Turned, World, evict_bytes, fit,
+    with_room,
+};
+pub(crate) use store::Store;
+pub(crate) use throttle::{Allowance, Throttle};

@@ -12,6 +12,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod residency;
 mod revocation;
 mod steps;
 mod subject;
@@ -49,7 +50,7 @@ struct World<'a> {
 type Met = BTreeMap<&'static str, u32>;
 
 /// What no run is without.
-const WORTH_MEETING: [&str; 15] = [
+const WORTH_MEETING: [&str; 18] = [
     "moved",
     "moved in two hops",
     "moved for a newcomer",
@@ -65,6 +66,9 @@ const WORTH_MEETING: [&str; 15] = [
     "revoked",
     "handed out",
     "armed again",
+    "evicted",
+    "evicted without a copy",
+    "came back",
 ];
 
 /// What a faulty run is not without either.
@@ -131,6 +135,7 @@ impl<'a> World<'a> {
             // CAST: a handful.
             assert_eq!(self.engine.live().count(object), count as u64, "live: {object:?}");
         }
+        residency::check_accounts(&self.engine.report());
     }
 
     fn look_at_all(&mut self) {
@@ -189,17 +194,17 @@ fn run_all(rig: &Rig, faulty: bool) {
 
 #[test]
 fn any_sequence_of_operations_does_what_its_shadow_says() {
-    run_all(&Rig::new(), false);
+    run_all(&Rig::with(residency::nobody_returns), false);
 }
 
 #[test]
 fn any_sequence_does_where_the_host_cannot_map_device_memory() {
-    let rig = Rig::new();
+    let rig = Rig::with(residency::nobody_returns);
     rig.engine().calls().set_unmappable_device_memory(true);
     run_all(&rig, false);
 }
 
 #[test]
 fn any_sequence_does_while_calls_fail() {
-    run_all(&Rig::new(), true);
+    run_all(&Rig::with(residency::nobody_returns), true);
 }

@@ -17,7 +17,7 @@ use crate::common::reach::Guest;
 use crate::common::recorder::Recorder;
 use crate::common::{bytes, commands};
 use crate::subject::{Chair, Expected, Mapped, Subject};
-use crate::{FAILED, World, revocation, together};
+use crate::{FAILED, World, residency, revocation, together};
 
 /// How many buffers there are at most.
 const SUBJECTS: usize = 5;
@@ -31,7 +31,7 @@ const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::ReadWrite];
 pub(crate) type Step = fn(&mut World<'_>, usize) -> Option<()>;
 
 /// The operations, each as often as it is likely.
-const MENU: [(u32, Step); 26] = [
+const MENU: [(u32, Step); 28] = [
     (1, drop_any),
     (14, attach),
     (4, leave),
@@ -52,6 +52,8 @@ const MENU: [(u32, Step); 26] = [
     (9, unpin),
     (14, migrate),
     (6, relocate),
+    (8, residency::evict),
+    (8, residency::request),
     (7, together::migrate_many),
     (10, revocation::revoke),
     (3, export),
@@ -201,6 +203,7 @@ fn create(world: &mut World<'_>) {
         // CAST: small.
         bytes: vec![0; size as usize],
         domain,
+        wanted: domain,
         home,
         generation: 0,
         alone: false,

@@ -26,6 +26,8 @@ pub(crate) struct Subject {
     // What must be true of it.
     pub(crate) bytes: Vec<u8>,
     pub(crate) domain: DomainId,
+    /// Where it goes when it is asked to be where it wants to be.
+    pub(crate) wanted: DomainId,
     pub(crate) home: Device,
     pub(crate) generation: u32,
     /// Whether it has left its slab to be handed out.
@@ -85,6 +87,7 @@ impl Subject {
         assert_eq!(buffer.generation(), self.generation, "generation of {id}");
         assert_eq!(buffer.domain(), self.domain, "domain of {id}");
         assert_eq!(buffer.home(), self.home, "home of {id}");
+        assert_eq!(buffer.explain().wanted, self.wanted, "where {id} wants to be");
         assert_eq!(buffer.is_revoked(), self.revoked, "whether {id} is revoked");
         for chair in &self.chairs {
             if let Some(recorder) = &chair.recorder {
@@ -258,7 +261,7 @@ impl Subject {
             chair.told.push(self.generation);
         }
         self.generation += 1;
-        (self.domain, self.home, self.alone) = (to, home, false);
+        (self.domain, self.wanted, self.home, self.alone) = (to, to, home, false);
     }
 
     /// A request to move, for a place at home on `home`, has come to its end. Says what it was.
@@ -269,7 +272,10 @@ impl Subject {
         home: Device,
     ) -> &'static str {
         match (result, expected) {
-            (Ok(Migration::None), Expected::Stays) => "there already",
+            (Ok(Migration::None), Expected::Stays) => {
+                self.wanted = self.domain;
+                "there already"
+            }
             (Ok(Migration::Done { generation }), Expected::Moves { to, hop }) => {
                 if hop {
                     self.moved(DomainId::System, self.home.clone());

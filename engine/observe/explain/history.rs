@@ -44,6 +44,7 @@ impl History {
     }
 
     /// Bytes that it takes beyond itself.
+    #[cfg(test)]
     pub(crate) fn footprint(&self) -> usize {
         self.0.as_deref().map_or(0, size_of_val)
     }

@@ -6,11 +6,11 @@
 //! `PEERBUF_TRACE=file` makes every engine write one, in the Chrome trace event format, which
 //! <https://ui.perfetto.dev> and `chrome://tracing` open. It shows
 //!
-//! * for each place a counter of its budget, of what is used, pinned and in flight, and on a line of its own
-//!   each `access` and each decision with its reason;
+//! * for each place a counter of its budget, of what is used and what is in flight, and on a line of its own
+//!   each use of a buffer and each decision with its reason;
 //! * for each device the moves that it copies: a slice from the moment when importers are told until the
-//!   copy is over, with the copy inside it;
-//! * for each device the calls of its importers, with an arrow from the move to the call.
+//!   copy is over, and inside it a short `tell` for each importer, and the copy;
+//! * for each device the calls of its importers, with an arrow from the `tell` to the call.
 //!
 //! Slices that overlap take further lines of their track, because viewers cannot show them on one.
 //! The file is a JSON array, one event a line, and not an object with the array inside: both viewers open an
@@ -59,8 +59,8 @@ pub(crate) struct Counters {
     /// What may be in use; `u64::MAX` is no bound, and is not shown.
     pub(crate) budget: u64,
     pub(crate) used: u64,
-    pub(crate) pinned: u64,
-    /// What copies under way come from or go to.
+    /// What nobody has any more and devices still work on: places left by copies that run, and buffers
+    /// that were dropped.
     pub(crate) in_flight: u64,
 }
 

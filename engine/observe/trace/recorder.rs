@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::mem;
 use std::time::Instant;
 
 use super::json::{Event, Ticks};
@@ -33,7 +34,7 @@ pub(super) struct Recorder {
     open: BTreeMap<u64, OpenMove>,
     moves: u64,
     arrows: u64,
-    counters: BTreeMap<DomainId, [Option<u64>; 4]>,
+    counters: BTreeMap<DomainId, [Option<u64>; 3]>,
 }
 
 #[derive(Debug)]
@@ -51,10 +52,10 @@ struct OpenMove {
 }
 
 enum Mark {
-    /// An arrow begins.
-    Arrow(u64),
-    /// The copy was submitted.
-    Submitted,
+    /// An importer is told: a slice that ends soon, with an arrow on it.
+    Told { arrow: u64, at: Ticks, end: Ticks },
+    /// The copy was submitted. Its end, unless it ends with the move.
+    Copy { end: Option<Ticks> },
 }
 
 /// A callback that is running.
@@ -93,14 +94,20 @@ impl Recorder {
     }
 
     pub(super) fn counters(&mut self, domain: DomainId, counters: Counters) {
-        let Counters { budget, used, pinned, in_flight } = counters;
+        let Counters { budget, used, in_flight } = counters;
         // No budget at all is no number that anybody wants to see drawn.
-        let now =
-            [(budget != u64::MAX).then_some(budget), Some(used), Some(pinned), Some(in_flight)];
+        let now = [(budget != u64::MAX).then_some(budget), Some(used), Some(in_flight)];
         let before = self.counters.insert(domain, now).unwrap_or_default();
-        let names = ["budget", "used", "pinned", "in flight"];
-        for ((name, now), before) in names.into_iter().zip(now).zip(before) {
-            if let Some(bytes) = now.filter(|_| now != before) {
+        let mut changed = now;
+        for (now, before) in changed.iter_mut().zip(before) {
+            *now = now.filter(|_| *now != before);
+        }
+        self.count(domain, changed);
+    }
+
+    fn count(&mut self, domain: DomainId, counters: [Option<u64>; 3]) {
+        for (name, bytes) in ["budget", "used", "in flight"].into_iter().zip(counters) {
+            if let Some(bytes) = bytes {
                 let lane = self.line(Track::Domain(domain));
                 let at = self.clock.tick();
                 self.event('C', at, lane)
@@ -125,9 +132,15 @@ impl Recorder {
     }
 
     pub(super) fn submitted(&mut self, number: u64) {
-        let now = self.clock.tick();
         if let Some(open) = self.open.get_mut(&number) {
-            open.marks.push((now, Mark::Submitted));
+            let [over, now] = [(); 2].map(|()| self.clock.tick());
+            for (_, mark) in &mut open.marks {
+                // What is submitted again has failed before.
+                if let Mark::Copy { end } = mark {
+                    end.get_or_insert(over);
+                }
+            }
+            open.marks.push((now, Mark::Copy { end: None }));
         }
     }
 
@@ -139,6 +152,9 @@ impl Recorder {
 
     fn close(&mut self, number: u64, open: &OpenMove, outcome: Outcome) {
         let OpenMove { what, lane, begun, ref marks } = *open;
+        // The copy ends earlier: viewers add begins and lengths in ways that round, and what ends with its
+        // move might then end after it.
+        let copied = self.clock.tick();
         let end = self.clock.tick();
         let Move { buffer, bytes, from, to, cause, generation, .. } = what;
         self.event('X', begun, lane)
@@ -157,16 +173,23 @@ impl Recorder {
             .end();
         for &(at, ref mark) in marks {
             match *mark {
-                Mark::Arrow(id) => self.arrow('s', at, lane, id),
-                Mark::Submitted => self
-                    .event('X', at, lane)
-                    .ticks("dur", end.since(at))
-                    .text("cat", "copy")
-                    .text("name", "copy")
-                    .end(),
+                Mark::Told { arrow, at: arrow_at, end } => {
+                    self.part(lane, at, end, "tell");
+                    self.arrow('s', arrow_at, lane, arrow);
+                }
+                Mark::Copy { end } => self.part(lane, at, end.unwrap_or(copied), "copy"),
             }
         }
         self.tracks.give_back(lane);
+    }
+
+    /// A part of a move, as a slice within it.
+    fn part(&mut self, lane: Lane, begun: Ticks, end: Ticks, what: &str) {
+        self.event('X', begun, lane)
+            .ticks("dur", end.since(begun))
+            .text("cat", what)
+            .text("name", what)
+            .end();
     }
 
     /// An importer is called. If that is because of a move, an arrow leads from the move to the call.
@@ -177,14 +200,16 @@ impl Recorder {
         importer: DeviceId,
     ) -> OpenCallback {
         let lane = self.take(Track::Callbacks(importer));
-        let arrow_begins = self.clock.tick();
-        let begun = self.clock.tick();
-        let arrow_ends = self.clock.tick();
         let arrow = self.open.get_mut(&number).map(|open| {
             self.arrows += 1;
-            open.marks.push((arrow_begins, Mark::Arrow(self.arrows)));
-            (arrow_ends, self.arrows)
+            // Perfetto draws an arrow from the end of its slice, and the move ends after the call. So the
+            // arrow has a slice of its own, which has ended when the call begins.
+            let [told, at, end] = [(); 3].map(|()| self.clock.tick());
+            open.marks.push((told, Mark::Told { arrow: self.arrows, at, end }));
+            self.arrows
         });
+        let begun = self.clock.tick();
+        let arrow = arrow.map(|id| (self.clock.tick(), id));
         OpenCallback { lane, buffer, begun, arrow }
     }
 
@@ -211,7 +236,7 @@ impl Recorder {
         self.event('i', at, lane)
             .text("s", 't')
             .text("cat", "access")
-            .text("name", "access")
+            .text("name", format_args!("buffer {buffer}: used"))
             .args()
             .number("buffer", buffer)
             .number("bytes", bytes)
@@ -227,7 +252,7 @@ impl Recorder {
         self.event('i', at, lane)
             .text("s", 't')
             .text("cat", "decision")
-            .text("name", format_args!("buffer {buffer}: {}", decision.what))
+            .text("name", format_args!("buffer {buffer}: decided: {}", decision.what))
             .args()
             .number("buffer", buffer)
             .number("bytes", decision.bytes)
@@ -252,6 +277,10 @@ impl Recorder {
         while let Some((number, open)) = self.open.pop_first() {
             self.close(number, &open, Outcome::Unfinished);
             self.write()?;
+        }
+        // Viewers draw a counter as far as its last value stands.
+        for (domain, counters) in mem::take(&mut self.counters) {
+            self.count(domain, counters);
         }
         self.lines.push_str("\n]\n");
         self.write_all()

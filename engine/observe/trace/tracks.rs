@@ -6,6 +6,14 @@ use std::collections::{BTreeMap, BinaryHeap};
 use crate::device::DeviceId;
 use crate::memory::DomainId;
 
+/// Lines of a track that are shown in order: as many as anybody will look at.
+const RANKED: u32 = 1000;
+/// No line that is shown in order has a higher rank.
+// CAST: 65535.
+const LAST_RANK: u32 = 0x2_0000 + (u16::MAX as u32 + 1) * 2 * RANKED;
+/// So many characters of a device's name may follow that of a line.
+const SHORT: usize = 24;
+
 /// What a track is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Track {
@@ -33,7 +41,8 @@ pub(super) struct Lane {
 #[derive(Debug, Default)]
 pub(super) struct Tracks {
     lanes: BTreeMap<Track, Lanes>,
-    count: u32,
+    /// The lines beyond those that have a rank of their own.
+    beyond: u32,
     devices: BTreeMap<DeviceId, String>,
 }
 
@@ -55,7 +64,7 @@ impl Tracks {
         let lanes = self.lanes.entry(track).or_default();
         let is_new = lanes.tids.is_empty();
         if is_new {
-            lanes.open(&mut self.count);
+            lanes.open(track, &mut self.beyond);
         }
         (Lane { tid: lanes.tids[0], track, index: 0 }, is_new)
     }
@@ -65,7 +74,7 @@ impl Tracks {
         let lanes = self.lanes.entry(track).or_default();
         let is_new = lanes.free.is_empty();
         if is_new {
-            lanes.open(&mut self.count);
+            lanes.open(track, &mut self.beyond);
         }
         let Reverse(index) = lanes.free.pop().unwrap_or_default();
         (Lane { tid: lanes.tids[index], track, index }, is_new)
@@ -77,56 +86,69 @@ impl Tracks {
         }
     }
 
-    /// What a viewer calls a line.
+    /// What a viewer calls a line. It cuts long ones: what tells a line from others comes first.
     pub(super) fn name(&self, lane: Lane) -> String {
-        let mut name = match lane.track {
-            Track::Domain(domain) => domain.to_string(),
-            Track::Moves(None) => "moves by the host".to_owned(),
-            Track::Moves(Some(device)) => format!("moves by {}", self.device(device)),
-            Track::Callbacks(device) => format!("callbacks of {}", self.device(device)),
+        let (mut name, device) = match lane.track {
+            Track::Domain(domain) => (domain.to_string(), None),
+            Track::Moves(None) => ("moves by the host".to_owned(), None),
+            Track::Moves(Some(device)) => (format!("moves by {device}"), Some(device)),
+            Track::Callbacks(device) => (format!("callbacks of {device}"), Some(device)),
         };
         if lane.index > 0 {
             name += &format!(", line {}", lane.index + 1);
         }
-        name
-    }
-
-    /// With its number, which tells it from others of that name.
-    fn device(&self, device: DeviceId) -> String {
-        match self.devices.get(&device) {
-            Some(name) => format!("{device} ({name})"),
-            None => device.to_string(),
+        let device = device.and_then(|device| self.devices.get(&device));
+        if let Some(device) = device.filter(|name| name.chars().count() <= SHORT) {
+            name += &format!(" - {device}");
         }
+        name
     }
 }
 
 impl Lane {
-    /// Where a viewer shows it: places first, then device by device.
+    /// Where a viewer shows it, if it does not go by `tid`.
     pub(super) fn rank(self) -> u32 {
-        // As many as anybody will look at; beyond that the order does not matter.
-        let index = u32::try_from(self.index).unwrap_or(u32::MAX).min(999);
-        let device = |device: DeviceId| u32::from(device.0) * 2000;
-        match self.track {
-            Track::Domain(DomainId::Vram(id)) => u32::from(id.0),
-            Track::Domain(DomainId::System) => 0x1_0000,
-            Track::Moves(None) => 0x1_0001 + index,
-            Track::Moves(Some(id)) => 0x2_0000 + device(id) + index,
-            Track::Callbacks(id) => 0x2_0000 + device(id) + 1000 + index,
+        // Beyond the last rank the order does not matter.
+        let index = u32::try_from(self.index).unwrap_or(u32::MAX).min(RANKED - 1);
+        self.track.rank() + index
+    }
+}
+
+impl Track {
+    /// Where a viewer shows its first line: places first, then device by device.
+    fn rank(self) -> u32 {
+        let device = |device: DeviceId| 0x2_0000 + u32::from(device.0) * 2 * RANKED;
+        match self {
+            Self::Domain(DomainId::Vram(id)) => u32::from(id.0),
+            Self::Domain(DomainId::System) => 0x1_0000,
+            Self::Moves(None) => 0x1_0001,
+            Self::Moves(Some(id)) => device(id),
+            Self::Callbacks(id) => device(id) + RANKED,
         }
     }
 }
 
 impl Lanes {
-    fn open(&mut self, count: &mut u32) {
-        *count += 1;
+    /// Opens one more. Its number follows its rank, because that is what Perfetto sorts by.
+    fn open(&mut self, track: Track, beyond: &mut u32) {
         self.free.push(Reverse(self.tids.len()));
+        let index = u32::try_from(self.tids.len()).ok().filter(|&index| index < RANKED);
+        let rank = index.map_or_else(
+            || {
+                *beyond += 1;
+                LAST_RANK + *beyond
+            },
+            |index| track.rank() + index,
+        );
         // From 2: a viewer takes a line with the number of its process, 1, for something special.
-        self.tids.push(*count + 1);
+        self.tids.push(rank + 2);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -149,9 +171,51 @@ mod tests {
         let track = Track::Moves(Some(DeviceId(3)));
         let (first, second) = (tracks.take(track).0, tracks.take(track).0);
         assert_eq!(tracks.name(first), "moves by device 3");
+        assert_eq!(tracks.name(second), "moves by device 3, line 2");
         tracks.name_device(DeviceId(3), "Ünicorn");
-        assert_eq!(tracks.name(second), "moves by device 3 (Ünicorn), line 2");
+        assert_eq!(tracks.name(first), "moves by device 3 - Ünicorn");
+        assert_eq!(tracks.name(second), "moves by device 3, line 2 - Ünicorn");
+        tracks.name_device(DeviceId(3), "Ünicorn, the second of that name");
+        assert_eq!(tracks.name(second), "moves by device 3, line 2", "too long to be shown");
         let place = tracks.line(Track::Domain(DomainId::Vram(DeviceId(3)))).0;
         assert_eq!(tracks.name(place), "VRAM of device 3");
+    }
+
+    #[test]
+    fn numbers_go_by_rank_whatever_came_first() {
+        let [one, last] = [DeviceId(1), DeviceId(u16::MAX)];
+        let in_order = [
+            Track::Domain(DomainId::Vram(DeviceId(0))),
+            Track::Domain(DomainId::Vram(last)),
+            Track::Domain(DomainId::System),
+            Track::Moves(None),
+            Track::Moves(Some(DeviceId(0))),
+            Track::Callbacks(DeviceId(0)),
+            Track::Moves(Some(one)),
+            Track::Callbacks(one),
+            Track::Moves(Some(last)),
+            Track::Callbacks(last),
+        ];
+        let mut tracks = Tracks::default();
+        let mut lanes: Vec<_> = in_order.iter().rev().map(|&track| tracks.line(track).0).collect();
+        lanes.reverse();
+        assert!(lanes.is_sorted_by(|a, b| a.tid < b.tid), "{lanes:?}");
+        assert!(lanes.is_sorted_by(|a, b| a.rank() < b.rank()), "{lanes:?}");
+        assert!(lanes[0].tid > 1, "1 is the process");
+    }
+
+    #[test]
+    fn no_two_lines_have_one_number_however_many_there_are() {
+        let mut tracks = Tracks::default();
+        let [first, last] = [DeviceId(0), DeviceId(u16::MAX)];
+        let many = [None, Some(first), Some(last)].map(Track::Moves);
+        let many = many.into_iter().chain([first, last].map(Track::Callbacks));
+        let mut tids = BTreeSet::new();
+        for track in many {
+            for _ in 0..=RANKED + 1 {
+                let lane = tracks.take(track).0;
+                assert!(tids.insert(lane.tid), "{lane:?}");
+            }
+        }
     }
 }

@@ -37,6 +37,16 @@ impl Slot {
     }
 }
 
+/// The default: [`Adaptive`].
+pub(crate) fn adaptive() -> Box<dyn Policy> {
+    Box::new(Adaptive::new())
+}
+
+/// The simplest that there is: [`Lru`].
+pub(crate) fn lru() -> Box<dyn Policy> {
+    Box::new(Lru::new())
+}
+
 /// Says whom to evict from one domain.
 ///
 /// Everything is a plain answer to plain calls: no policy looks at a clock, and one that hears the same

@@ -60,7 +60,7 @@ fn a_decision() -> Decision {
 /// Everything that can be told, once. Ends with a move that does not end.
 fn one_of_each(tracer: &Tracer) {
     tracer.device(DeviceId(0), "a \"GPU\"\n\\ Ü");
-    tracer.counters(VRAM, Counters { budget: 256, used: 100, pinned: 10, in_flight: 1 });
+    tracer.counters(VRAM, Counters { budget: 256, used: 100, in_flight: 1 });
     tracer.access(an_access(1));
     tracer.decision(5, &a_decision());
     let id = tracer.begin(a_move(5, Some(DeviceId(0))));
@@ -91,13 +91,15 @@ fn line_of(event: &Value) -> u64 {
     event["tid"].as_u64().expect("a line")
 }
 
-/// Asserts what viewers want: lines have names, each goes forward, slices nest, arrows have two ends, each of
-/// which lies within a slice.
+/// Asserts what viewers want: lines have names, each goes forward, no two things happen at one moment, slices
+/// nest, and an arrow has two ends, each of which lies within a slice, and leads from one that has ended
+/// when the other one begins.
 fn check(events: &[Value]) {
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
     let mut named = BTreeSet::new();
     let mut slices: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
-    let mut outer: BTreeMap<u64, BTreeMap<u64, &Value>> = BTreeMap::new();
+    let mut by_kind: BTreeMap<(u64, &str), BTreeMap<u64, &Value>> = BTreeMap::new();
+    let mut moments = BTreeSet::new();
     for event in events {
         assert_eq!(event["pid"], 1, "{event}");
         match phase(event) {
@@ -107,9 +109,9 @@ fn check(events: &[Value]) {
             "M" => continue,
             "X" => {
                 slices.entry(line_of(event)).or_default().push(extent(event));
-                if event["cat"] != "copy" {
-                    outer.entry(line_of(event)).or_default().insert(extent(event).0, event);
-                }
+                let kind = (line_of(event), event["cat"].as_str().expect("a kind"));
+                by_kind.entry(kind).or_default().insert(extent(event).0, event);
+                assert!(moments.insert(extent(event).1), "not alone when it ends: {event}");
             }
             "C" | "i" | "s" | "f" => {}
             other => panic!("an event of phase {other}"),
@@ -117,6 +119,7 @@ fn check(events: &[Value]) {
         if phase(event) != "M" {
             assert!(named.contains(&line_of(event)), "before its line had a name: {event}");
             let at = nanoseconds(event, "ts");
+            assert!(moments.insert(at), "not alone: {event}");
             let before = last.insert(line_of(event), at);
             assert!(before.is_none_or(|before| before < at), "after {before:?}: {event}");
         }
@@ -126,7 +129,7 @@ fn check(events: &[Value]) {
         let mut open: Vec<u64> = vec![];
         for &(begin, end) in slices {
             open.retain(|&until| until > begin);
-            assert!(open.iter().all(|&until| end <= until), "line {line}: {begin}..{end} overlaps");
+            assert!(open.iter().all(|&until| end < until), "line {line}: {begin}..{end} overlaps");
             open.push(end);
         }
     }
@@ -142,13 +145,17 @@ fn check(events: &[Value]) {
     for (id, begin) in begun {
         let end = ended[&id];
         assert!(nanoseconds(begin, "ts") < nanoseconds(end, "ts"), "{begin} {end}");
-        for (event, category) in [(begin, "move"), (end, "callback")] {
+        let around = |event: &Value, kind| {
             let at = nanoseconds(event, "ts");
-            // The only one that may be open then: slices of these kinds lie side by side on their lines.
-            let around = outer[&line_of(event)].range(..=at).next_back();
-            let (_, slice) = around.expect("no slice has begun");
-            assert!(at < extent(slice).1 && slice["cat"] == category, "no slice around {event}");
-        }
+            // The only one that may be open then: slices of one kind lie side by side on their lines.
+            let around = by_kind[&(line_of(event), kind)].range(..=at).next_back();
+            let extent = extent(around.expect("no slice has begun").1);
+            assert!(at < extent.1, "no {kind} around {event}");
+            extent
+        };
+        around(begin, "move");
+        let (from, to) = (around(begin, "tell"), around(end, "callback"));
+        assert!(from.1 < to.0, "backwards: {begin} {end}");
     }
 }
 
@@ -165,15 +172,18 @@ fn one_of_each_is_what_it_should_be() {
         [
             "VRAM of device 0",
             "VRAM of device 1",
-            "moves by device 0 (a \"GPU\"\n\\ Ü)",
+            "moves by device 0 - a \"GPU\"\n\\ Ü",
             "callbacks of device 1",
             "moves by the host",
         ]
     );
-    for (name, bytes) in [("budget", 256), ("used", 100), ("pinned", 10), ("in flight", 1)] {
+    for (name, bytes) in [("budget", 256), ("used", 100), ("in flight", 1)] {
         let counter = named(&format!("VRAM of device 0, {name}"));
-        assert_eq!((counter.len(), phase(counter[0])), (1, "C"));
-        assert_eq!(counter[0]["args"], serde_json::json!({ "bytes": bytes }));
+        assert_eq!(counter.len(), 2, "when it was told, and at the end");
+        for counter in counter {
+            assert_eq!(phase(counter), "C");
+            assert_eq!(counter["args"], serde_json::json!({ "bytes": bytes }));
+        }
     }
     let done = named("buffer 5: eviction");
     let args = serde_json::json!({
@@ -183,12 +193,14 @@ fn one_of_each_is_what_it_should_be() {
     assert_eq!((phase(done[0]), &done[0]["args"]), ("X", &args));
     assert_eq!(named("buffer 6: eviction")[0]["args"]["outcome"], "unfinished");
     let copy = named("copy")[0];
-    assert_eq!(extent(copy).1, extent(done[0]).1, "the copy ends with its move");
+    assert!(extent(copy).1 < extent(done[0]).1, "the copy ends before its move");
     assert!(extent(copy).0 > extent(done[0]).0, "and begins later");
+    assert_eq!((phase(named("tell")[0]), named("tell").len()), ("X", 1));
     assert_eq!(named("buffer 5: mappings are old").len(), 1);
     assert_eq!(named("buffer 6: mappings are old").len(), 1);
     assert_eq!(named("told").len(), 2, "an arrow for the move, none for the call without one");
-    let decided = named("buffer 5: evicted")[0];
+    assert_eq!(phase(named("buffer 1: used")[0]), "i");
+    let decided = named("buffer 5: decided: evicted")[0];
     assert_eq!((phase(decided), &decided["s"]), ("i", &Value::from("t")));
     assert_eq!(decided["args"]["decision"], a_decision().to_string());
 }
@@ -220,10 +232,7 @@ fn many_threads_make_one_trace() {
                         tracer.decision(buffer, &a_decision());
                         let used = buffer * 4096;
                         let in_flight = turn % 7;
-                        tracer.counters(
-                            VRAM,
-                            Counters { budget: 1 << 30, used, pinned: 0, in_flight },
-                        );
+                        tracer.counters(VRAM, Counters { budget: 1 << 30, used, in_flight });
                         to_end.send(id).expect("somebody ends it");
                     }
                 });
@@ -244,6 +253,7 @@ fn many_threads_make_one_trace() {
     let moves = THREADS * TURNS;
     assert_eq!(count("X", "move"), moves);
     assert_eq!(count("X", "copy"), moves);
+    assert_eq!(count("X", "tell"), 3 * moves);
     assert_eq!(count("X", "callback"), 3 * moves);
     assert_eq!((count("s", "move"), count("f", "move")), (3 * moves, 3 * moves));
     assert_eq!(count("i", "access"), 3 * moves);
@@ -279,9 +289,24 @@ fn overlapping_moves_share_no_line_and_later_ones_use_it_again() {
 }
 
 #[test]
+fn a_copy_that_is_made_again_follows_the_one_that_failed() {
+    let file = traced(|tracer| {
+        let id = tracer.begin(a_move(1, None));
+        tracer.submitted(id);
+        drop(tracer.callback(id, 1, DeviceId(0)));
+        tracer.submitted(id);
+        tracer.end(id, Outcome::Moved);
+    });
+    let events = events(&file);
+    check(&events);
+    let copies: Vec<_> = events.iter().filter(|event| event["cat"] == "copy").map(extent).collect();
+    assert!(copies.len() == 2 && copies[0].1 < copies[1].0, "{copies:?}");
+}
+
+#[test]
 fn only_what_has_changed_is_counted_again_and_no_bound_is_not_drawn() {
     let file = traced(|tracer| {
-        let counters = Counters { budget: u64::MAX, used: 1, pinned: 0, in_flight: 0 };
+        let counters = Counters { budget: u64::MAX, used: 1, in_flight: 0 };
         tracer.counters(SYSTEM, counters);
         tracer.counters(SYSTEM, counters);
         tracer.counters(SYSTEM, Counters { used: 2, ..counters });
@@ -292,6 +317,7 @@ fn only_what_has_changed_is_counted_again_and_no_bound_is_not_drawn() {
         .map(|event| (event["name"].to_string(), event["args"]["bytes"].as_u64()))
         .collect();
     let name = |what| format!("\"system memory, {what}\"");
-    let expected = [("used", 1), ("pinned", 0), ("in flight", 0), ("used", 2)];
+    // All of them once more at the end, so that they are drawn as far as that.
+    let expected = [("used", 1), ("in flight", 0), ("used", 2), ("used", 2), ("in flight", 0)];
     assert_eq!(drawn, expected.map(|(what, bytes)| (name(what), Some(bytes))));
 }

@@ -1,0 +1,142 @@
+//! A device is lost, and what was in its memory with it.
+//!
+//! Kernel counterpart: what `drm_dev_unplug` leaves to each driver.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::clean::Clean;
+use super::importer::{self, InvalidationCause};
+use super::narrate::Slice;
+use super::publish::{Done, publish};
+use super::relocate::Errand;
+use super::shared::BufferInner;
+use super::state::State;
+use crate::core::Core;
+use crate::device::DeviceInner;
+use crate::memory::DomainId;
+use crate::observe::{MoveCause, Reason, What};
+use crate::residency::Demand;
+use crate::sync::{Fence, Guard, Usage};
+
+/// What [`crate::Engine::abandon`] did, in buffers that were in the device's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Abandoned {
+    /// Those that had a clean copy elsewhere, which is the buffer from now on.
+    pub promoted: usize,
+    /// Those whose bytes are gone.
+    pub lost: usize,
+}
+
+/// See [`crate::Engine::abandon`].
+///
+/// # Panics
+///
+/// If an importer does, when all buffers are done.
+pub(crate) fn abandon(core: &Core, device: &DeviceInner) -> Abandoned {
+    // First: a move that has not looked yet finds it when it has the reservation, and what has moved before
+    // is found below.
+    core.member(device.id()).abandon();
+    let end = Instant::now() + core.timeout;
+    let place = DomainId::Vram(device.id());
+    let mut abandoned = Abandoned::default();
+    let mut panicked = None;
+    core.buffers.for_each(|buffer| {
+        let mut state = lock_at_rest(buffer, place, end);
+        if state.berth.wanted() == place {
+            buffer.want(&mut state, DomainId::System);
+        }
+        if !is_in(&state, place) {
+            return;
+        }
+        // Before the copy is looked at: who still writes to what is lost says so now.
+        let slice = Slice::new(core);
+        let telling = AssertUnwindSafe(|| {
+            importer::tell(buffer, &mut state, InvalidationCause::Evict, slice.id());
+        });
+        // All have been told even so, and others are to be taken care of.
+        if let Err(panic) = catch_unwind(telling) {
+            panicked.get_or_insert(panic);
+        }
+        if promote(buffer, &mut state, device, &slice) {
+            abandoned.promoted += 1;
+        } else {
+            lose(buffer, &mut state, device);
+            abandoned.lost += 1;
+        }
+    });
+    if let Some(panic) = panicked {
+        resume_unwind(panic);
+    }
+    abandoned
+}
+
+fn is_in(state: &State, place: DomainId) -> bool {
+    state.place.backing().is_some_and(|backing| backing.domain() == place)
+}
+
+/// Takes the reservation. A buffer that would be lost, while a move of it waits for work of the host, is
+/// given until `end` to get out: the move may have its clean copy, too. Whatever becomes of it, a move that
+/// goes on afterwards looks first whether all is as it was.
+fn lock_at_rest(buffer: &BufferInner, place: DomainId, end: Instant) -> Guard<'_, State> {
+    loop {
+        let state = buffer.lock();
+        let moving = state.moving().filter(|gate| !gate.is_over()).cloned();
+        let Some(gate) = moving.filter(|_| is_in(&state, place) && !has_sound_copy(&state)) else {
+            return state;
+        };
+        drop(state);
+        if let Err(error) = gate.wait_until_over(end.saturating_duration_since(Instant::now())) {
+            tracing::warn!(%error, buffer = buffer.name(), "its move has not ended in time");
+            return buffer.lock();
+        }
+    }
+}
+
+fn has_sound_copy(state: &State) -> bool {
+    state.clean().is_some_and(Clean::is_sound)
+}
+
+/// Makes the clean copy the buffer, if there is one that is sound and that nobody still uses.
+fn promote(
+    buffer: &Arc<BufferInner>,
+    state: &mut State,
+    device: &DeviceInner,
+    slice: &Slice,
+) -> bool {
+    // Whoever relies on the place cannot be told that it is another one.
+    if !has_sound_copy(state) || buffer.check_not_held(state).is_err() {
+        return false;
+    }
+    let Some(copy) = state.clean_mut().and_then(Clean::lend) else { return false };
+    // What failed was to be in the place that is gone.
+    state.fences.forget_failures();
+    buffer.standing.set_poisoned(false);
+    let errand =
+        Errand { cause: MoveCause::Promoted, demand: Demand::Device(device.id()), clean: true };
+    let home = new_home(buffer, state, device);
+    publish(buffer, state, &home, copy, Fence::signalled(), &Done { errand, slice, copied: 0 });
+    true
+}
+
+/// Somebody else at the buffer, if there is anybody, so that its next move does not need the lost device.
+fn new_home(buffer: &BufferInner, state: &State, lost: &DeviceInner) -> Arc<DeviceInner> {
+    let others = state.seats().map(|seat| seat.device).filter(|device| *device != lost.id());
+    let others = others.map(|device| &buffer.core.member(device).device);
+    let found = others.into_iter().find(|device| !device.is_lost()).map(Arc::clone);
+    found.unwrap_or_else(|| buffer.home())
+}
+
+/// Nobody can vouch for the bytes any more.
+fn lose(buffer: &BufferInner, state: &mut State, device: &DeviceInner) {
+    let (fence, signal) = Fence::host();
+    signal.fail("the device that had its bytes is lost");
+    // As what moves it: accepted, the bytes are scrubbed.
+    state.fences.add(Usage::Move, fence);
+    let place = DomainId::Vram(device.id());
+    buffer.decide(state, What::Lost, [place, place], Reason::DeviceLost { device: device.id() });
+    // Marks it, and says so.
+    buffer.poison(state);
+}

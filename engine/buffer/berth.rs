@@ -1,0 +1,209 @@
+//! Where a buffer wants to be, and its slot among those who are there or would like to be.
+
+use std::sync::atomic::Ordering;
+
+use super::registry::SlotId;
+use super::shared::BufferInner;
+use super::state::State;
+use crate::core::Core;
+use crate::device::DeviceId;
+use crate::memory::{DomainId, DomainKind, Placement, Provider};
+use crate::observe::MoveCause;
+use crate::residency::policy::Slot;
+use crate::residency::{Demand, Priority};
+
+/// The place in whose order of eviction a buffer stands: where it wants to be, or, if it may lose its content
+/// and is in system memory, there.
+///
+/// From system memory a buffer has nowhere to go: who is to keep its content stands in no order there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Berth {
+    wanted: DomainId,
+    /// [`NO_SLOT`] where there is no order.
+    slot: u32,
+    priority: Priority,
+    /// Whether its content may be lost.
+    purgeable: bool,
+    /// Whether it stands in the order of system memory.
+    in_system: bool,
+}
+
+const NO_SLOT: u32 = u32::MAX;
+
+impl Berth {
+    /// In no order: that of a stranger's buffer, which nobody ever evicts, or of one that is nowhere yet.
+    pub(super) fn none(wanted: DomainId, priority: Priority, purgeable: bool) -> Self {
+        Self { wanted, slot: NO_SLOT, priority, purgeable, in_system: false }
+    }
+
+    /// It is `now` where it wants to be, or elsewhere, with so many bytes.
+    pub(super) fn join(&mut self, core: &Core, key: SlotId, now: DomainId, footprint: u64) {
+        self.leave(core);
+        self.in_system = self.purgeable && now == DomainId::System;
+        let store = core.store(self.order());
+        let nobody_goes = match self.order() {
+            DomainId::System => !self.purgeable,
+            // Nor does anybody where there is room enough.
+            DomainId::Vram(_) => !store.is_tight(),
+        };
+        if nobody_goes {
+            return;
+        }
+        let recency = &store.recency;
+        let slot = recency.join(key, footprint, self.priority, now == self.order());
+        if self.purgeable {
+            recency.set_purgeable(slot, true);
+        }
+        self.slot = slot.0;
+    }
+
+    /// In whose order it stands, if in any.
+    pub(super) fn order(self) -> DomainId {
+        if self.in_system { DomainId::System } else { self.wanted }
+    }
+
+    /// Whether its content may be lost.
+    pub(super) fn is_purgeable(self) -> bool {
+        self.purgeable
+    }
+
+    pub(super) fn wanted(self) -> DomainId {
+        self.wanted
+    }
+
+    pub(super) fn priority(self) -> Priority {
+        self.priority
+    }
+
+    pub(super) fn slot(self) -> Option<Slot> {
+        (self.slot != NO_SLOT).then_some(Slot(self.slot))
+    }
+
+    /// The buffer goes, or wants to be elsewhere.
+    pub(super) fn leave(&mut self, core: &Core) {
+        if let Some(slot) = self.slot() {
+            core.store(self.order()).recency.leave(slot);
+        }
+        self.slot = NO_SLOT;
+    }
+}
+
+/// Where a buffer of this placement wants to be.
+pub(super) fn wanted(placement: Placement, home: DeviceId) -> DomainId {
+    match placement {
+        Placement::VramOrSystem | Placement::Vram => DomainId::Vram(home),
+        Placement::System => DomainId::System,
+    }
+}
+
+impl BufferInner {
+    /// That room is wanted for it.
+    pub(super) fn demand(&self) -> Demand {
+        Demand::Room { bytes: self.size, by: Some(self.id()) }
+    }
+
+    /// A device uses it; the host is none. The reservation is held.
+    pub(super) fn note_use(&self, state: &mut State, device: Option<DeviceId>) {
+        self.trace_use(state, device);
+        self.line_up_late(state);
+        if let Some(slot) = state.berth.slot() {
+            self.core.store(state.berth.order()).recency.used(slot);
+        }
+    }
+
+    /// How much it matters that it is where it wants to be.
+    pub(crate) fn priority(&self) -> Priority {
+        self.lock().berth.priority()
+    }
+
+    /// It matters so much from now on.
+    pub(crate) fn set_priority(&self, priority: Priority) {
+        let mut state = self.lock();
+        state.berth.priority = priority;
+        if let Some(slot) = state.berth.slot() {
+            self.core.store(state.berth.order()).recency.set_priority(slot, priority);
+        }
+    }
+
+    /// It has moved. The reservation is held.
+    pub(super) fn note_move(&self, state: &mut State, cause: MoveCause) {
+        match cause {
+            MoveCause::Evicted
+            | MoveCause::Returned
+            | MoveCause::Requested
+            | MoveCause::Promoted => {}
+            // Somebody has said where it is to be, or it could not be where it was: it does not want to be
+            // anywhere else.
+            _ => self.want(state, state.place.domain()),
+        }
+        let now = state.place.domain();
+        let Berth { purgeable, in_system, .. } = state.berth;
+        if (purgeable && now == DomainId::System) != in_system {
+            self.line_up(state);
+        } else if let Some(slot) = state.berth.slot() {
+            let order = state.berth.order();
+            let here = (now == order).then(|| state.place.footprint());
+            self.core.store(order).recency.moved(slot, here);
+        }
+        let here = now == state.berth.wanted();
+        let uses = if here { 0 } else { self.core.throttle.rules().uses_before_return };
+        self.away.store(uses, Ordering::Relaxed);
+    }
+
+    /// It wants to be there from now on. The reservation is held.
+    pub(super) fn want(&self, state: &mut State, place: DomainId) {
+        if state.berth.wanted() == place {
+            return;
+        }
+        state.berth.leave(&self.core);
+        state.berth.wanted = place;
+        self.line_up(state);
+        // What is nowhere does not come back by itself.
+        let away = state.place.backing().is_some_and(|backing| backing.domain() != place);
+        self.away.store(u8::from(away), Ordering::Relaxed);
+    }
+
+    /// Its content may be lost from now on, or may not be. The reservation is held.
+    pub(super) fn let_lose(&self, state: &mut State, purgeable: bool) {
+        if state.berth.purgeable != purgeable {
+            state.berth.leave(&self.core);
+            state.berth.purgeable = purgeable;
+            self.line_up(state);
+        }
+    }
+
+    /// It takes its slot, if its place has become tight since it came. The reservation is held.
+    pub(super) fn line_up_late(&self, state: &mut State) {
+        let berth = state.berth;
+        if berth.slot().is_none()
+            && berth.wanted().kind() == DomainKind::Vram
+            && self.core.store(berth.order()).is_tight()
+            && !matches!(state.place.provider(), Provider::Foreign(_))
+        {
+            self.line_up(state);
+        }
+    }
+
+    /// It takes its slot where it is to stand now; none while it is nowhere. The reservation is held.
+    pub(super) fn line_up(&self, state: &mut State) {
+        if state.place.backing().is_some() {
+            let (now, footprint) = (state.place.domain(), state.place.footprint());
+            state.berth.join(&self.core, self.slot(), now, footprint);
+        }
+    }
+}
+
+/// Somebody may have to go from `domain` from now on: all who want to be there line up, unless they have
+/// already.
+///
+/// Locks: each buffer's reservation, one at a time.
+pub(crate) fn tighten(core: &Core, domain: DomainId) {
+    if domain.kind() == DomainKind::Vram && core.store(domain).tighten() {
+        core.buffers.for_each(|buffer| {
+            let mut state = buffer.lock();
+            if state.berth.wanted() == domain {
+                buffer.line_up_late(&mut state);
+            }
+        });
+    }
+}

@@ -1,0 +1,190 @@
+//! Coming back: a buffer that had to leave the place where it wants to be returns when it is used.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use smallvec::SmallVec;
+
+use super::migrate::{Migration, Plan, home_at};
+use super::relocate::{self, Errand, Moved};
+use super::shared::{BufferInner, SharedBuffer};
+use crate::core::Core;
+use crate::device::DeviceId;
+use crate::error::{Error, Result};
+use crate::memory::DomainId;
+use crate::observe::MoveCause;
+use crate::residency::{Allowance, Demand, Priority, Terms};
+
+/// After how many uses a return that failed is tried again: twice as many each time, up to this many.
+const LONGEST_REST: u8 = 128;
+
+impl BufferInner {
+    /// Whether it is elsewhere than it wants to be. A look without the reservation: it may change at once.
+    pub(super) fn is_away(&self) -> bool {
+        self.away.load(Ordering::Relaxed) > 0
+    }
+
+    /// Brings it back, if it is away and `allowance` and the rules of residency let it: a use of it is about
+    /// to begin. That it stays away is no failure: it works from there, too.
+    ///
+    /// Locks: none may be held.
+    pub(super) fn come_back(self: &Arc<Self>, device: DeviceId, allowance: &mut Allowance<'_>) {
+        if !self.is_away() {
+            return;
+        }
+        let Some(Journey { wanted, footprint, priority, generation, left }) = self.journey() else {
+            return;
+        };
+        let ledger = &self.core.store(wanted).ledger;
+        if footprint > ledger.budget() {
+            return self.rest(LONGEST_REST);
+        }
+        let roomy = ledger.has_room(footprint);
+        if !roomy && left > 1 {
+            return self.rest(left - 1);
+        }
+        let now = self.core.age();
+        if !allowance.allows(footprint, now) {
+            return;
+        }
+        // Never at the cost of a wait: what has to go first is told to, and the next use finds the room.
+        let terms =
+            Terms { evict: !roomy, most: priority, wait: None, ..self.core.terms(self.demand()) };
+        let demand = Demand::Device(device);
+        match self.return_to(wanted, generation, &terms, MoveCause::Returned, demand) {
+            Ok(Moved::Yes) => allowance.pay(footprint),
+            Ok(Moved::LookAgain | Moved::NotNow) => {}
+            Ok(Moved::NoMover) => self.rest(LONGEST_REST),
+            Err(Error::OutOfMemory { obstacles, .. }) if obstacles.is_empty() => self.rest(1),
+            Err(error) => {
+                tracing::debug!(%error, buffer = self.name(), "stays away");
+                self.rest(left.saturating_mul(2).min(LONGEST_REST));
+            }
+        }
+    }
+
+    /// What there is to know before it comes back. `None` if it is back already, or cannot move now: whoever
+    /// cannot come evicts nobody.
+    fn journey(&self) -> Option<Journey> {
+        let state = self.lock();
+        let wanted = state.berth.wanted();
+        if state.place.domain() == wanted {
+            self.away.store(0, Ordering::Relaxed);
+            return None;
+        }
+        let held = state.host > 0 || state.static_mappings() > 0 || state.pinned() > 0;
+        (!held && state.moving().is_none()).then(|| Journey {
+            wanted,
+            footprint: state.place.footprint(),
+            priority: state.berth.priority(),
+            generation: self.generation(),
+            left: self.away.load(Ordering::Relaxed).max(1),
+        })
+    }
+
+    fn return_to(
+        self: &Arc<Self>,
+        wanted: DomainId,
+        generation: u32,
+        terms: &Terms,
+        cause: MoveCause,
+        demand: Demand,
+    ) -> Result<Moved> {
+        self.check_there()?;
+        let home = home_at(self, wanted)?;
+        match Plan::new(self, &home, wanted.kind(), terms)? {
+            // Somebody else may have brought it back meanwhile.
+            Some(plan) if plan.seats.is_of(generation) => {
+                let errand = Errand::to_new(cause, demand);
+                relocate::relocate(self, &home, &plan.seats, plan.new, errand)
+            }
+            _ => Ok(Moved::LookAgain),
+        }
+    }
+
+    /// Not again before so many uses.
+    fn rest(&self, uses: u8) {
+        let state = self.lock();
+        if state.place.domain() != state.berth.wanted() {
+            self.away.store(uses, Ordering::Relaxed);
+        }
+    }
+}
+
+/// See [`BufferInner::journey`].
+struct Journey {
+    wanted: DomainId,
+    footprint: u64,
+    priority: Priority,
+    generation: u32,
+    /// After how many uses it may evict others.
+    left: u8,
+}
+
+/// Brings back those that one submission is about to use, or has used, and that are away. None of them has to
+/// go for another one.
+pub(super) fn come_back_together(core: &Core, device: DeviceId, buffers: &[&Arc<BufferInner>]) {
+    if !buffers.iter().any(|buffer| buffer.is_away()) {
+        return;
+    }
+    let mut allowance = core.throttle.submission();
+    let mut held: SmallVec<[Held<'_>; 4]> = SmallVec::new();
+    let (away, there): (SmallVec<[_; 4]>, SmallVec<[_; 4]>) =
+        buffers.iter().partition(|buffer| buffer.is_away());
+    held.extend(there.into_iter().map(|buffer| Held::new(buffer)));
+    for buffer in away {
+        buffer.come_back(device, &mut allowance);
+        held.push(Held::new(buffer));
+    }
+}
+
+/// Keeps a buffer where it is.
+pub(super) struct Held<'a>(&'a BufferInner);
+
+impl<'a> Held<'a> {
+    /// Locks: the reservation, here and when it is dropped.
+    pub(super) fn new(buffer: &'a BufferInner) -> Self {
+        buffer.lock().host += 1;
+        Self(buffer)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.end_access();
+    }
+}
+
+/// See [`crate::SharedBuffer::request_residency`].
+pub(crate) fn request(buffer: &Arc<BufferInner>) -> Result<Migration> {
+    let wanted = buffer.lock().berth.wanted();
+    move_until(buffer, wanted, MoveCause::Requested)
+}
+
+/// See [`crate::SharedBuffer::evict`].
+pub(crate) fn evict_one(buffer: &Arc<BufferInner>) -> Result<Migration> {
+    if buffer.purge_if_it_may()? {
+        return Ok(Migration::Done { generation: buffer.generation() });
+    }
+    move_until(buffer, DomainId::System, MoveCause::Evicted)
+}
+
+fn move_until(buffer: &Arc<BufferInner>, to: DomainId, cause: MoveCause) -> Result<Migration> {
+    SharedBuffer(Arc::clone(buffer)).move_to(cause, |now| (now != to).then_some(to))
+}
+
+/// Brings back whoever wants to be in `domain`, as far as there is room; returns how many came.
+pub(crate) fn restore(core: &Core, domain: DomainId) -> usize {
+    let terms = Terms { evict: false, ..core.terms(Demand::All) };
+    let mut came = 0;
+    core.buffers.for_each(|buffer| {
+        if buffer.is_away() && buffer.lock().berth.wanted() == domain {
+            let generation = buffer.generation();
+            match buffer.return_to(domain, generation, &terms, MoveCause::Requested, Demand::All) {
+                Ok(moved) => came += usize::from(moved == Moved::Yes),
+                Err(error) => tracing::debug!(%error, buffer = buffer.name(), "stays away"),
+            }
+        }
+    });
+    came
+}

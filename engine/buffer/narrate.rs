@@ -1,0 +1,234 @@
+//! What is told of a buffer, to whoever records it: uses, moves, decisions.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::mover::Mover;
+use super::shared::BufferInner;
+use super::state::State;
+use crate::core::Core;
+use crate::device::DeviceId;
+use crate::error::Error;
+use crate::memory::DomainId;
+use crate::observe::trace::{AccessEvent, Counters, Move, MoveId, Outcome, Tracer};
+use crate::observe::{Decision, MoveCause, Pick, Reason, What};
+use crate::residency::{Demand, Kept};
+use crate::sync::Fence;
+
+/// A move in the trace, from the call of its importers to the end of its copy. If that never comes, the
+/// buffer has stayed where it was.
+pub(super) struct Slice {
+    tracer: Arc<Tracer>,
+    id: Cell<MoveId>,
+}
+
+impl Slice {
+    pub(super) fn new(core: &Core) -> Self {
+        Self { tracer: Arc::clone(&core.tracer), id: Cell::new(MoveId::NONE) }
+    }
+
+    pub(super) fn id(&self) -> MoveId {
+        self.id.get()
+    }
+
+    /// Bytes are being copied for it from now on.
+    pub(super) fn copying(&self) {
+        if self.id.get() != MoveId::NONE {
+            self.tracer.submitted(self.id.get());
+        }
+    }
+
+    /// The move takes place; the slice ends with `fence`.
+    pub(super) fn moved(&self, core: &Core, fence: &Fence) {
+        let id = self.id.replace(MoveId::NONE);
+        if id == MoveId::NONE {
+            return;
+        }
+        let tracer = Arc::clone(&self.tracer);
+        let end = move || tracer.end(id, Outcome::Moved);
+        if fence.on_signal(&core.bridges, Box::new(end)).is_err() {
+            self.tracer.end(id, Outcome::Moved);
+        }
+    }
+}
+
+impl Slice {
+    /// The copy could not be made: the buffer is where it was.
+    pub(super) fn failed(&self) {
+        let id = self.id.replace(MoveId::NONE);
+        if id != MoveId::NONE {
+            self.tracer.end(id, Outcome::Failed);
+        }
+    }
+}
+
+impl Drop for Slice {
+    fn drop(&mut self) {
+        let id = self.id.get();
+        if id != MoveId::NONE {
+            self.tracer.end(id, Outcome::Stayed);
+        }
+    }
+}
+
+impl BufferInner {
+    /// A move to `to` begins: its importers are told next. The reservation is held.
+    pub(super) fn trace_begin(&self, state: &State, mover: &Mover, to: DomainId) {
+        if !self.core.tracer.is_on() {
+            return;
+        }
+        let id = self.core.tracer.begin(Move {
+            buffer: self.id(),
+            bytes: self.size,
+            from: state.place.domain(),
+            to,
+            cause: mover.errand.cause.name(),
+            generation: self.generation() + 1,
+            device: Some(mover.device.id()),
+        });
+        mover.slice.id.set(id);
+    }
+
+    /// A device uses it; the host is none. The reservation is held.
+    pub(super) fn trace_use(&self, state: &State, device: Option<DeviceId>) {
+        if let Some(device) = device
+            && self.core.tracer.is_on()
+        {
+            self.core.tracer.access(AccessEvent {
+                buffer: self.id(),
+                bytes: self.size,
+                device,
+                domain: state.berth.wanted(),
+                resident: state.place.domain() == state.berth.wanted(),
+            });
+        }
+    }
+
+    /// Something was decided about where it is. The reservation is held.
+    pub(super) fn decide(
+        &self,
+        state: &mut State,
+        what: What,
+        [from, to]: [DomainId; 2],
+        reason: Reason,
+    ) {
+        let when = self.core.decisions.fetch_add(1, Ordering::Relaxed);
+        let decision = Decision { what, when, from, to, bytes: self.size, reason };
+        state.history.record(&decision);
+        self.core.tracer.decision(self.id(), &decision);
+        tracing::trace!(buffer = self.id(), %decision, "decided");
+    }
+
+    /// It is new, and here instead of somewhere better, if that failed.
+    ///
+    /// Locks: the reservation.
+    pub(super) fn decide_place(&self, instead_of: Option<&Error>) {
+        if !self.is_away() {
+            // Not worth remembering; but somebody may look at how full the place is.
+            if self.core.tracer.is_on() {
+                let domain = self.lock().place.domain();
+                self.core.trace_counters(domain);
+            }
+            return;
+        }
+        let mut state = self.lock();
+        let (wanted, here) = (state.berth.wanted(), state.place.domain());
+        let reason = match instead_of {
+            Some(Error::OutOfMemory { budget, used, code: None, obstacles, .. }) => {
+                Reason::NoRoom {
+                    budget: *budget,
+                    used: *used,
+                    pinned: obstacles.bytes(Kept::Pinned),
+                    by: None,
+                    pins: 0,
+                }
+            }
+            _ => Reason::DriverOutOfMemory { device: self.home_id() },
+        };
+        self.decide(&mut state, What::FellBack, [wanted, here], reason);
+        self.core.trace_counters(here);
+    }
+
+    /// Somebody wanted it to go, and it stays. The reservation is held.
+    pub(super) fn decide_to_stay(&self, state: &mut State, kept: Kept) {
+        let here = state.place.domain();
+        let mut lines = state.pin_lines().iter().filter(|line| line.pins() > 0);
+        let by = lines.next().map(|line| line.device());
+        let reason = match kept {
+            // CAST: saturated; beyond a few thousand it is "or more".
+            Kept::Pinned => {
+                Reason::Pinned { by, pins: state.pinned().min(u64::from(u32::MAX)) as u32 }
+            }
+            Kept::Held if state.host > 0 => Reason::HostAccess,
+            Kept::Held => match state.mappings().first() {
+                Some(&(by, _)) => Reason::Mapped { by },
+                None => Reason::HostAccess,
+            },
+            _ => return,
+        };
+        self.decide(state, What::Stayed, [here, here], reason);
+    }
+
+    /// Its content goes. The reservation is held, and it still stands in its order.
+    pub(super) fn decide_purge(&self, state: &mut State, demand: Demand) {
+        let here = state.place.domain();
+        let reason = match demand {
+            Demand::Room { bytes, by } => {
+                let (_, of) = self.core.store(here).recency.pick();
+                Reason::Wanted { bytes, by, pick: Pick::Cheapest, of }
+            }
+            Demand::All => Reason::All,
+            Demand::Device(_) | Demand::Asked => Reason::Asked,
+        };
+        self.decide(state, What::Purged, [here, here], reason);
+    }
+
+    /// It has moved. The reservation is held.
+    pub(super) fn decide_move(
+        &self,
+        state: &mut State,
+        from: DomainId,
+        cause: MoveCause,
+        demand: Demand,
+    ) {
+        let to = state.place.domain();
+        let what = match cause {
+            MoveCause::Evicted => What::Evicted,
+            MoveCause::Promoted => What::Promoted,
+            MoveCause::Returned | MoveCause::Requested => What::Restored,
+            MoveCause::Asked | MoveCause::Reach | MoveCause::HandedOut => What::Migrated,
+        };
+        let reason = match (cause, demand) {
+            (MoveCause::HandedOut, _) => Reason::HandedOut,
+            (MoveCause::Reach, Demand::Device(by)) => Reason::Reach { by },
+            (MoveCause::Promoted, Demand::Device(device)) => Reason::DeviceLost { device },
+            (MoveCause::Returned, Demand::Device(by)) => Reason::Used { by },
+            (MoveCause::Evicted, Demand::Room { bytes, by }) => {
+                let (pick, others) = self.core.store(from).recency.pick();
+                Reason::Wanted { bytes, by, pick, of: others + 1 }
+            }
+            (_, Demand::All) => Reason::All,
+            _ => Reason::Asked,
+        };
+        self.decide(state, what, [from, to], reason);
+        self.core.trace_counters(from);
+        self.core.trace_counters(to);
+    }
+}
+
+impl Core {
+    /// How full a place is, for the trace.
+    pub(crate) fn trace_counters(&self, domain: DomainId) {
+        if !self.tracer.is_on() {
+            return;
+        }
+        let usage = self.store(domain).ledger.usage();
+        let in_flight = self.retire.bytes_in(domain);
+        let budget = match domain {
+            DomainId::System => u64::MAX,
+            DomainId::Vram(_) => usage.budget,
+        };
+        self.tracer.counters(domain, Counters { budget, used: usage.used, in_flight });
+    }
+}

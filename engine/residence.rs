@@ -1,0 +1,196 @@
+//! Who stays and who goes, by hand: budgets, and moving many at once because somebody says so.
+
+use std::sync::Arc;
+
+use crate::buffer::{self, Abandoned, Migration, SharedBuffer};
+use crate::device::Device;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::memory::{DomainId, DomainUsage};
+use crate::observe::{MoveCause, Moved};
+use crate::residency::{self, Demand, Obstacles, Priority};
+
+/// What [`Engine::evict_all`], [`Engine::set_cap`] and [`Engine::model_heap`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Eviction {
+    /// Bytes that have left.
+    pub bytes: u64,
+    /// What had to stay, and why.
+    pub stayed: Obstacles,
+}
+
+impl Engine {
+    /// Takes a device's memory to be so large: software devices have no heap of their own, and a real one can
+    /// be made smaller for a test. Whoever does not fit any more is evicted.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`].
+    ///
+    /// Locks: none may be held; waits, in bounds, for what is evicted.
+    pub fn model_heap(&self, device: &Device, bytes: u64) -> Result<Eviction> {
+        self.core.check(&device.0)?;
+        let domain = DomainId::Vram(device.id());
+        self.core.store(domain).ledger.model(bytes);
+        Ok(self.budget_changed(domain))
+    }
+
+    /// Limits what buffers may have in use in a domain, now and while things run; `None` for no limit but the
+    /// domain's own. Whoever does not fit any more is evicted.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`] for the VRAM of a device that does not take part.
+    ///
+    /// Locks: as [`Engine::model_heap`].
+    pub fn set_cap(&self, domain: DomainId, bytes: Option<u64>) -> Result<Eviction> {
+        self.check_domain(domain)?;
+        self.core.store(domain).ledger.set_cap(bytes);
+        Ok(self.budget_changed(domain))
+    }
+
+    fn budget_changed(&self, domain: DomainId) -> Eviction {
+        self.core.store(domain).budget_changed();
+        if self.core.store(domain).gets_tight(0) {
+            buffer::tighten(&self.core, domain);
+        }
+        let excess = self.core.store(domain).ledger.excess();
+        let demand = Demand::Room { bytes: excess, by: None };
+        residency::fit(&*self.core, domain, &self.core.terms(demand)).into()
+    }
+
+    /// Moves everything that may go out of a device's memory: it is to be suspended, or to go. Buffers come
+    /// back when they are used, or all together with [`Engine::restore`]; those that may lose their content
+    /// ([`SharedBuffer::set_purgeable`]) lose it.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`]. What could not go is in the result.
+    ///
+    /// Locks: as [`Engine::model_heap`].
+    #[doc(alias = "ttm_resource_manager_evict_all")]
+    pub fn evict_all(&self, device: &Device) -> Result<Eviction> {
+        self.core.check(&device.0)?;
+        let domain = DomainId::Vram(device.id());
+        buffer::tighten(&self.core, domain);
+        Ok(residency::evict_bytes(&*self.core, domain, u64::MAX, &self.core.terms(Demand::All))
+            .into())
+    }
+
+    /// Brings back to a device's memory what wants to be there, as far as there is room without evicting
+    /// anybody; returns how many buffers came.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`]. A buffer that cannot come stays where it is.
+    ///
+    /// Locks: none may be held.
+    pub fn restore(&self, device: &Device) -> Result<usize> {
+        self.core.check(&device.0)?;
+        Ok(buffer::restore(&self.core, DomainId::Vram(device.id())))
+    }
+
+    /// Gives up a device that is lost ([`crate::Error::DeviceLost`]) or about to be unplugged, for good:
+    /// buffers in its memory that have a clean copy elsewhere go on as that, and those that have none are
+    /// poisoned, until somebody accepts that their bytes are gone ([`SharedBuffer::accept_content`]) and moves
+    /// them somewhere else. Importers are told ([`crate::InvalidationCause::Evict`]). Buffers elsewhere, and
+    /// the other devices, do not notice; but nobody returns to the device's memory, and moves into it are
+    /// [`crate::Error::DeviceLost`]. A buffer that would be lost while a move of it waits for work of the
+    /// host is given time, in bounds, to get out.
+    ///
+    /// To take a device away that still works, [`Engine::evict_all`] first: it loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`].
+    ///
+    /// # Panics
+    ///
+    /// If an importer does, when all buffers are done.
+    ///
+    /// Locks: each buffer's reservation, one at a time, but not while waiting.
+    pub fn abandon(&self, device: &Device) -> Result<Abandoned> {
+        self.core.check(&device.0)?;
+        Ok(buffer::abandon(&self.core, &device.0))
+    }
+
+    /// How full a domain is.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`] for the VRAM of a device that does not take part.
+    pub fn usage(&self, domain: DomainId) -> Result<DomainUsage> {
+        self.check_domain(domain)?;
+        Ok(self.core.store(domain).ledger.usage())
+    }
+
+    /// How much has moved for a cause since the engine began.
+    pub fn moved(&self, cause: MoveCause) -> Moved {
+        self.core.moved.get(cause)
+    }
+
+    fn check_domain(&self, domain: DomainId) -> Result<()> {
+        match domain {
+            DomainId::Vram(device) => self.core.find(device).map(|_| ()),
+            DomainId::System => Ok(()),
+        }
+    }
+}
+
+impl SharedBuffer {
+    /// Moves the buffer out of the device memory where it is, to where it may go from there. Unlike
+    /// [`SharedBuffer::migrate`] this changes nothing about where it wants to be: it comes back when it is
+    /// used. Mappings of the old place do not keep that ([`crate::InvalidationCause::Evict`]).
+    ///
+    /// One that may lose its content ([`SharedBuffer::set_purgeable`]) loses it, wherever it is, and does not
+    /// come back until it is renewed.
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedBuffer::migrate`].
+    ///
+    /// Locks: the reservation, but not while waiting.
+    #[doc(alias = "ttm_bo_evict")]
+    pub fn evict(&self) -> Result<Migration> {
+        buffer::evict_one(&self.0)
+    }
+
+    /// Says how much it matters from now on that the buffer is where it wants to be.
+    ///
+    /// Locks: the reservation.
+    pub fn set_priority(&self, priority: Priority) {
+        self.0.set_priority(priority);
+    }
+
+    /// How much it matters that the buffer is where it wants to be.
+    ///
+    /// Locks: the reservation.
+    pub fn priority(&self) -> Priority {
+        self.0.priority()
+    }
+
+    /// Moves the buffer to where it wants to be, now, evicting others if need be: somebody is about to use it
+    /// a lot.
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedBuffer::migrate`]; [`crate::Error::OutOfMemory`] says what stood in the way.
+    ///
+    /// Locks: the reservation, but not while waiting; waits, in bounds, until others are out.
+    #[doc(alias = "ttm_bo_validate")]
+    pub fn request_residency(&self) -> Result<Migration> {
+        buffer::request(&self.0)
+    }
+}
+
+impl From<residency::Evicted> for Eviction {
+    fn from(evicted: residency::Evicted) -> Self {
+        Self { bytes: evicted.moved, stayed: evicted.obstacles }
+    }
+}
+
+const _: () = {
+    const fn shareable<T: Send + Sync>() {}
+    shareable::<Arc<Eviction>>();
+};

@@ -1,0 +1,125 @@
+//! What stood in the way when room was looked for.
+
+use std::fmt;
+
+use smallvec::SmallVec;
+
+/// Why a buffer stays where it is, for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kept {
+    /// It is pinned, or handed out to a stranger.
+    Pinned,
+    /// A static mapping, or an access by the host, keeps it there.
+    Held,
+    /// Somebody else has its reservation.
+    Locked,
+    /// A device is at work on it, and nobody was to wait.
+    Busy,
+    /// There is no room where it would have to go.
+    NoRoom,
+    /// Somebody attached cannot reach it anywhere else.
+    Unreachable,
+    /// Its move failed.
+    Failed,
+    /// It is not there any more.
+    Gone,
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pinned => "pinned",
+            Self::Held => "mapped or under host access",
+            Self::Locked => "locked by others",
+            Self::Busy => "busy",
+            Self::NoRoom => "without room elsewhere",
+            Self::Unreachable => "not reachable elsewhere",
+            Self::Failed => "failed to move",
+            Self::Gone => "gone",
+        })
+    }
+}
+
+/// What could not be moved out of the way, in bytes by reason.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Obstacles {
+    kept: SmallVec<[(Kept, u64, u32); 2]>,
+    /// Who has the pins: a device and its reason each.
+    pinned_by: Vec<String>,
+}
+
+/// How many holders of pins are named.
+const NAMED: usize = 4;
+
+impl Obstacles {
+    pub(crate) fn add(&mut self, why: Kept, bytes: u64) {
+        match self.kept.iter_mut().find(|(of, ..)| *of == why) {
+            Some((_, sum, count)) => {
+                *sum += bytes;
+                *count += 1;
+            }
+            None => self.kept.push((why, bytes, 1)),
+        }
+    }
+
+    /// Names somebody who has a pin, if not too many are named already.
+    pub(crate) fn pinned_by(&mut self, who: String) {
+        if self.pinned_by.len() < NAMED && !self.pinned_by.contains(&who) {
+            self.pinned_by.push(who);
+        }
+    }
+
+    /// Bytes that stayed for a reason.
+    pub fn bytes(&self, why: Kept) -> u64 {
+        self.kept.iter().filter(|(of, ..)| *of == why).map(|(_, bytes, _)| bytes).sum()
+    }
+
+    /// Bytes and number of buffers that stayed, by reason.
+    pub fn iter(&self) -> impl Iterator<Item = (Kept, u64, u32)> {
+        self.kept.iter().copied()
+    }
+
+    /// Those who have pins there, the first few: a device and its reason each.
+    pub fn holders_of_pins(&self) -> &[String] {
+        &self.pinned_by
+    }
+
+    /// Whether nothing stood in the way: it would not have fitted in any case.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+}
+
+impl fmt::Display for Obstacles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, (why, bytes, count)) in self.iter().enumerate() {
+            let comma = if nth == 0 { "" } else { ", " };
+            let s = if count == 1 { "" } else { "s" };
+            write!(f, "{comma}{bytes} bytes in {count} buffer{s} {why}")?;
+            if why == Kept::Pinned && !self.pinned_by.is_empty() {
+                write!(f, " (by {})", self.pinned_by.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_say_what_and_by_whom() {
+        let mut obstacles = Obstacles::default();
+        obstacles.add(Kept::Pinned, 100);
+        obstacles.add(Kept::Pinned, 28);
+        obstacles.add(Kept::Busy, 7);
+        obstacles.pinned_by("llvmpipe (scanout)".into());
+        obstacles.pinned_by("llvmpipe (scanout)".into());
+        assert_eq!(obstacles.bytes(Kept::Pinned), 128);
+        let said =
+            "128 bytes in 2 buffers pinned (by llvmpipe (scanout)), 7 bytes in 1 buffer busy";
+        assert_eq!(obstacles.to_string(), said);
+    }
+}

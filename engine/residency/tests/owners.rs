@@ -1,0 +1,231 @@
+//! Many owners at once: nobody takes what somebody else makes room for, and everybody gets on.
+//!
+//! A deadlock would be a wait that ends after [`LONG`], and then a refusal that these tests do not expect.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::world::{Buffer, Fake, Lock, Refused, Validated, site};
+use super::{POLICIES, Random, Terms, UNIT, places, seeds, terms};
+use crate::residency::policy;
+use crate::residency::priority::Priority;
+use crate::residency::room::{Place, Turned, with_room};
+
+/// A bound that is never reached when things are right.
+const LONG: Duration = Duration::from_secs(60);
+
+fn in_time() -> Terms {
+    Terms { wait: Some(Instant::now() + LONG), ..terms() }
+}
+
+/// Two who each want more than half of a place, in turns: one moves out for every one that moves in.
+#[test]
+fn two_over_a_place_for_one_and_a_half_move_as_often_as_they_have_to() {
+    const TURNS: u32 = 200;
+    for (_, make) in POLICIES {
+        let world = Fake::chain(make, &[3 * UNIT, 100 * UNIT]);
+        world.set_slow(true);
+        let buffers = [(); 2].map(|()| world.add(Buffer::new(2 * UNIT)));
+        for _ in 0..TURNS {
+            for buffer in buffers {
+                let there = world.validate(buffer, &places(&[0]), &terms());
+                assert_eq!(there, Ok(Validated::Moved));
+            }
+        }
+        world.check();
+        // Each comes back and is evicted once per turn; the first time it does not come back.
+        let moves: u32 = buffers.iter().map(|&each| world.buffer(each).moves).sum();
+        assert_eq!(moves, 2 * 2 * TURNS - 3);
+    }
+}
+
+/// The same from two threads, each of which comes back as soon as it was evicted.
+#[test]
+fn two_at_once_over_a_place_for_one_and_a_half_get_there_in_bounded_moves() {
+    const TURNS: u32 = 500;
+    for slow in [false, true] {
+        let world = Fake::chain(policy::lru, &[3 * UNIT, 100 * UNIT]);
+        world.set_slow(slow);
+        let buffers = [(); 2].map(|()| world.add(Buffer::new(2 * UNIT)));
+        let (refused, working, start) = (AtomicU32::new(0), AtomicU32::new(2), Barrier::new(2));
+        thread::scope(|scope| {
+            for buffer in buffers {
+                let (world, refused, working, start) = (&world, &refused, &working, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    let mut came = 0;
+                    while came < TURNS && working.load(Ordering::Relaxed) == 2 {
+                        match world.validate(buffer, &places(&[0]), &in_time()) {
+                            Ok(Validated::Moved) => came += 1,
+                            Ok(_) => thread::yield_now(),
+                            // The other one has the room, and has not moved in yet.
+                            Err(Refused::NoRoom { .. }) => {
+                                refused.fetch_add(1, Ordering::Relaxed);
+                                thread::yield_now();
+                            }
+                            other => panic!("{other:?}"),
+                        }
+                    }
+                    working.fetch_sub(1, Ordering::Relaxed);
+                });
+            }
+        });
+        world.check();
+        // Whoever comes makes the other one go at most once, and for nothing else does anybody move.
+        let moves: u32 = buffers.iter().map(|&each| world.buffer(each).moves).sum();
+        assert!((2 * TURNS - 3..=4 * TURNS).contains(&moves), "{moves}");
+        let usage = world.site(0).ledger.usage();
+        assert!(usage.peak <= usage.budget, "{usage:?}");
+        // Alone, each gets there at once.
+        for buffer in buffers {
+            world.validate(buffer, &places(&[0]), &in_time()).expect("nobody else wants it");
+            assert_eq!(world.at(buffer), Some(0));
+        }
+    }
+}
+
+/// What becomes free in the middle of a walk is the walker's, whoever looks.
+#[test]
+fn nobody_takes_what_was_made_free_for_somebody_else() {
+    for (_, make) in POLICIES {
+        for slow in [false, true] {
+            let world = Fake::chain(make, &[8 * UNIT, 100 * UNIT]);
+            for _ in 0..8 {
+                world.create(UNIT, 0);
+            }
+            world.set_slow(slow);
+            world.set_thief(true);
+            let buffer = world.add(Buffer::new(4 * UNIT));
+            assert_eq!(world.validate(buffer, &places(&[0]), &terms()), Ok(Validated::Moved));
+            assert!(world.thefts().0 >= 4, "it was tried at every chance");
+            assert_eq!(world.thefts().1, 0, "and never worked");
+            world.set_thief(false);
+            world.check();
+        }
+    }
+}
+
+/// Whoever claims first is served first, however little those behind want.
+#[test]
+fn first_come_first_served() {
+    let world = Fake::chain(policy::lru, &[8 * UNIT, 100 * UNIT]);
+    for _ in 0..8 {
+        world.create(UNIT, 0);
+    }
+    let ledger = &world.site(0).ledger;
+    let claims = [5, 1, 2].map(|units| ledger.claim(units * UNIT));
+    for freed in 1..=8 {
+        world.drop_buffer(freed - 1);
+        world.end_all();
+        let taken = claims.each_ref().map(|claim| {
+            let room = claim.take();
+            room.map(|room| room.spend()).is_some()
+        });
+        assert_eq!(taken, [freed == 5, freed == 6, freed == 8], "{freed} are free");
+        assert!(ledger.charge(UNIT).is_none(), "who did not claim waits");
+    }
+    ledger.credit(8 * UNIT);
+}
+
+/// Room in somebody's hands is in use: those who come meanwhile are refused, and can be served as soon as it
+/// is given back.
+#[test]
+fn room_that_is_given_back_is_for_the_next() {
+    let world = Fake::chain(policy::lru, &[2 * UNIT, 100 * UNIT]);
+    let inside = world.add(Buffer::new(2 * UNIT));
+    let place = [Place { domain: site(0), fallback: false }];
+    let failed = with_room(&world, &place, 2 * UNIT, &terms(), &mut |_, room| {
+        let refused = world.validate(inside, &places(&[0]), &terms());
+        assert!(matches!(refused, Err(Refused::NoRoom { .. })), "{refused:?}");
+        drop(room);
+        Err::<(), _>(Turned::Stop(Refused::Failed))
+    });
+    assert_eq!(failed, Err(Refused::Failed));
+    assert_eq!(world.validate(inside, &places(&[0]), &terms()), Ok(Validated::Moved));
+    world.check();
+}
+
+/// Four owners, each with a few buffers, who use, lock, pin and move them, over places that fit a third.
+#[test]
+fn four_owners_get_on() {
+    const EACH: u32 = 6;
+    const STEPS: u32 = 400;
+    for (name, make) in POLICIES {
+        for seed in seeds(4) {
+            let world = Fake::chain(make, &[20 * UNIT, 20 * UNIT, 1000 * UNIT]);
+            world.set_slow(seed % 2 == 0);
+            let owned: Vec<Vec<u32>> = (0..4)
+                .map(|owner| {
+                    (0..EACH)
+                        .map(|n| world.create(UNIT * u64::from(1 + (owner + n) % 5), 2))
+                        .collect()
+                })
+                .collect();
+            let served = AtomicU64::new(0);
+            thread::scope(|scope| {
+                for (owner, mine) in (0..).zip(&owned) {
+                    let (world, served) = (&world, &served);
+                    let mut random = Random(seed * 4 + owner);
+                    scope.spawn(move || {
+                        for _ in 0..STEPS {
+                            let came = one_step(world, &mut random, mine);
+                            served.fetch_add(u64::from(came), Ordering::Relaxed);
+                        }
+                        mine.iter().for_each(|&each| world.with(each, let_go));
+                    });
+                }
+            });
+            world.check();
+            for at in 0..2 {
+                let usage = world.site(at).ledger.usage();
+                assert!(usage.peak <= usage.budget, "{name}, seed {seed}, {at}: {usage:?}");
+            }
+            assert!(served.into_inner() > 0, "{name}, seed {seed}");
+            // Nobody holds anything now, so everybody can be served, one by one.
+            for each in owned.into_iter().flatten() {
+                let there = world.validate(each, &places(&[0]), &in_time());
+                assert!(there.is_ok(), "{name}, seed {seed}: {there:?}");
+            }
+            world.check();
+        }
+    }
+}
+
+fn let_go(buffer: &mut Buffer) {
+    (buffer.pins, buffer.held, buffer.lock) = (0, false, Lock::Free);
+}
+
+/// Whether somebody came where it wanted to be.
+fn one_step(world: &Fake, random: &mut Random, mine: &[u32]) -> bool {
+    let each = *random.pick(mine);
+    match random.below(10) {
+        0 => world.with(each, |buffer| buffer.pins += 1),
+        1 | 2 => world.with(each, let_go),
+        3 => world.set_priority(each, *random.pick(&Priority::ALL)),
+        4 => world.touch(each),
+        5 => {
+            // Somebody works on it for a moment. Nothing is asked of the world meanwhile: whoever holds a
+            // reservation makes no room.
+            world.with(each, |buffer| buffer.lock = Lock::Taken);
+            thread::yield_now();
+            let before = world.buffer(each);
+            thread::yield_now();
+            let after = world.buffer(each);
+            assert_eq!((before.at, before.moves), (after.at, after.moves), "it was locked");
+            world.with(each, |buffer| buffer.lock = Lock::Free);
+        }
+        _ => {
+            let list = *random.pick(&[&[0][..], &[0, 1], &[1, 2], &[2]]);
+            let most = *random.pick(&Priority::ALL);
+            let terms = Terms { most, ..in_time() };
+            return match world.validate(each, &places(list), &terms) {
+                Ok(_) => true,
+                Err(Refused::NoRoom { .. } | Refused::Kept(_)) => false,
+                Err(other) => panic!("{other:?}"),
+            };
+        }
+    }
+    false
+}

@@ -1,0 +1,405 @@
+//! Anything in any order, against what a plain look at the world before and after says.
+//!
+//! After every step: what is in use is what buffers have and what is on its way, and has not grown beyond the
+//! budget; whoever is held or locked is where it was; whoever was refused is where it was, and in no order if
+//! that was for long; a request that failed has left its buffer as it was; nobody went who could have stayed,
+//! nobody of a higher priority while those of lower ones were enough; and no claim is left.
+//!
+//! The same seed does the same: `RESIDENCY_SEED=5 cargo test --lib residency::tests::random` runs that one
+//! alone. `SOAK=n` runs n times as many.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::world::{Asked, Buffer, Fake, Lock, Nature, Refused, Validated, site};
+use super::{Make, POLICIES, Random, Terms, UNIT, places, seeds, terms};
+use crate::residency::obstacles::Kept;
+use crate::residency::priority::Priority;
+use crate::residency::room::{evict_bytes, fit};
+
+const STEPS: u32 = 400;
+/// What the places have, in units: the last one has room for all.
+const SIZES: [u64; 3] = [40, 60, 100_000];
+/// What is printed of the steps when one went wrong.
+const TAIL: usize = 20;
+
+/// How often something happened that no run is without.
+type Met = BTreeMap<&'static str, u32>;
+
+const WORTH_MEETING: [&str; 16] = [
+    "evicted",
+    "evicted for a victim",
+    "made do with a fallback",
+    "no room",
+    "out of memory",
+    "lost its content",
+    "pinned",
+    "mapped or under host access",
+    "locked by others",
+    "busy",
+    "without room elsewhere",
+    "not reachable elsewhere",
+    "shrunk",
+    "freed at last",
+    "a smallest set",
+    "stayed where it was",
+];
+
+struct Run<'a> {
+    world: Fake,
+    random: Random,
+    work: Vec<usize>,
+    log: &'a RefCell<Vec<String>>,
+    met: &'a RefCell<Met>,
+}
+
+/// The world before a step.
+struct Before {
+    buffers: BTreeMap<u32, Buffer>,
+    used: [u64; 3],
+    budget: [u64; 3],
+    on_way: u64,
+    order: Vec<u32>,
+    idle: bool,
+}
+
+/// What a step was about, as far as it matters afterwards.
+enum Step {
+    /// Nothing moved on request.
+    Other,
+    /// A buffer was to be in one of these places.
+    Validate { buffer: u32, list: Vec<usize>, terms: Terms, result: Result<Validated, Refused> },
+    /// Somebody was used or had its bytes changed otherwise.
+    Use,
+}
+
+impl<'a> Run<'a> {
+    fn new(make: Make, seed: u64, log: &'a RefCell<Vec<String>>, met: &'a RefCell<Met>) -> Self {
+        let world = Fake::chain(make, &SIZES.map(|units| units * UNIT));
+        Self { world, random: Random(seed), work: vec![], log, met }
+    }
+
+    fn say(&self, what: String) {
+        self.log.borrow_mut().push(what);
+    }
+
+    fn met(&self, what: &'static str) {
+        *self.met.borrow_mut().entry(what).or_default() += 1;
+    }
+
+    fn step(&mut self) {
+        let before = self.before();
+        let step = self.act();
+        self.world.check();
+        let asked = self.world.take_asked();
+        self.check_places(&before);
+        self.check_moves(&before, &step, &asked);
+        if let Step::Validate { buffer, list, terms, result } = &step {
+            self.check_request(&before, *buffer, list, result, &asked);
+            self.check_set(&before, *buffer, list[0], terms, &asked);
+        }
+        self.check_parked(&step, &asked);
+    }
+
+    fn before(&self) -> Before {
+        let world = &self.world;
+        let alive = world.alive();
+        let ledger = |at: usize| world.site(at).ledger.usage();
+        Before {
+            buffers: alive.iter().map(|&each| (each, world.buffer(each))).collect(),
+            used: [0, 1, 2].map(|at| ledger(at).used),
+            budget: [0, 1, 2].map(|at| ledger(at).budget),
+            on_way: (0..3).map(|at| world.on_way(at)).sum(),
+            order: world.order(0),
+            idle: alive.iter().all(|&each| world.is_idle(each)) && world.works_plainly(),
+        }
+    }
+
+    /// One operation.
+    fn act(&mut self) -> Step {
+        let alive = self.world.alive();
+        if alive.len() < 4 || alive.len() < 40 && self.random.one_in(4) {
+            let bytes = UNIT * (1 + self.random.below(20));
+            let priority = *self.random.pick(&Priority::ALL);
+            let buffer = self.world.add(Buffer::new(bytes).of(priority));
+            return self.validate(buffer);
+        }
+        let each = *self.random.pick(&alive);
+        match self.random.below(24) {
+            0..=6 => self.validate(each),
+            7..=9 => {
+                self.say(format!("use {each}"));
+                self.world.touch(each);
+                Step::Use
+            }
+            10 | 11 => self.drop_it(each),
+            12..=15 => self.change(each),
+            16 | 17 => self.work(each),
+            18 => {
+                let priority = *self.random.pick(&Priority::ALL);
+                self.say(format!("{each} is {priority}"));
+                self.world.set_priority(each, priority);
+                Step::Use
+            }
+            19 => self.shrink(),
+            20 => self.evict_some(),
+            _ => self.weather(),
+        }
+    }
+
+    fn some_terms(&mut self) -> Terms {
+        let wait = terms().wait.filter(|_| !self.random.one_in(3));
+        let most = *self.random.pick(&[Priority::Highest, Priority::Highest, Priority::Normal]);
+        let (evict, skip_busy) = (!self.random.one_in(8), self.random.one_in(4));
+        Terms { evict, most, wait, skip_busy, ..terms() }
+    }
+
+    fn validate(&mut self, buffer: u32) -> Step {
+        let lists: [&[usize]; 6] = [&[0], &[0, 1], &[0, 2], &[1], &[1, 2], &[2]];
+        let (list, terms) = (self.random.pick(&lists).to_vec(), self.some_terms());
+        self.say(format!("validate {buffer} in {list:?}, {terms:?}"));
+        let result = self.world.validate(buffer, &places(&list), &terms);
+        self.say(format!("  {result:?}"));
+        Step::Validate { buffer, list, terms, result }
+    }
+
+    fn drop_it(&mut self, each: u32) -> Step {
+        self.say(format!("drop {each}"));
+        self.world.drop_buffer(each);
+        Step::Other
+    }
+
+    fn change(&mut self, each: u32) -> Step {
+        let what = self.random.below(9);
+        self.say(format!("change {each}: {what}"));
+        self.world.with(each, |buffer| match what {
+            0 => buffer.pins += 1,
+            1 | 2 => buffer.pins = 0,
+            3 => buffer.held = !buffer.held,
+            4 => buffer.lock = Lock::Taken,
+            5 => buffer.lock = Lock::Yielding,
+            6 => buffer.lock = Lock::Free,
+            7 => buffer.discardable = !buffer.discardable,
+            _ => buffer.external = !buffer.external,
+        });
+        Step::Other
+    }
+
+    fn work(&mut self, each: u32) -> Step {
+        if self.random.one_in(2) || self.work.is_empty() {
+            let host = self.random.one_in(3);
+            self.say(format!("work on {each}, by the host: {host}"));
+            self.work.push(self.world.begin(each, host));
+        } else {
+            self.say("all work ends".into());
+            self.work.drain(..).for_each(|work| self.world.end(work));
+        }
+        Step::Other
+    }
+
+    fn shrink(&mut self) -> Step {
+        let at = if self.random.one_in(2) { 0 } else { 1 };
+        let cap = self.random.below(SIZES[at] * 3 / 2) * UNIT;
+        self.say(format!("no more than {cap} in {at}"));
+        let store = self.world.site(at);
+        store.ledger.set_cap(Some(cap));
+        store.budget_changed();
+        let evicted = fit(&self.world, site(at), &terms());
+        let done = self.world.site(at).ledger.excess() == 0 || self.world.on_way(at) > 0;
+        assert!(done || !self.world.could_go(at, &evicted.obstacles), "{evicted:?}");
+        if evicted.moved > 0 {
+            self.met("shrunk");
+        }
+        Step::Other
+    }
+
+    fn evict_some(&mut self) -> Step {
+        let at = if self.random.one_in(2) { 0 } else { 1 };
+        let bytes = if self.random.one_in(4) { u64::MAX } else { self.random.below(20) * UNIT };
+        self.say(format!("evict {bytes} from {at}"));
+        let terms = Terms { most: Priority::Highest, ..self.some_terms() };
+        let evicted = evict_bytes(&self.world, site(at), bytes, &terms);
+        assert!(evicted.moved >= bytes || !self.world.could_go(at, &evicted.obstacles));
+        Step::Other
+    }
+
+    /// What places and copies are like from now on.
+    fn weather(&mut self) -> Step {
+        let at = if self.random.one_in(2) { 0 } else { 1 };
+        let nature = match self.random.below(8) {
+            0 => Nature::Full,
+            1 => Nature::Busy,
+            2 | 3 => Nature::Tight(SIZES[at] * UNIT / 2),
+            _ => Nature::Works,
+        };
+        let (slow, stuck) = (self.random.one_in(3), self.random.one_in(6));
+        self.say(format!("{at} is {nature:?}, slow: {slow}, stuck: {stuck}"));
+        self.world.set_nature(at, nature);
+        self.world.set_slow(slow);
+        self.world.set_stuck(stuck);
+        self.world.lay_ghosts();
+        let some = self.world.alive();
+        let each = *self.random.pick(&some);
+        self.world.with(each, |buffer| buffer.haunted = !buffer.haunted);
+        Step::Other
+    }
+
+    // ---- what is true afterwards ----
+
+    fn check_places(&self, before: &Before) {
+        for at in 0..3 {
+            let usage = self.world.site(at).ledger.usage();
+            let bound = usage.budget.max(before.budget[at]).max(before.used[at]);
+            assert!(usage.used <= bound, "place {at}: {usage:?}");
+            if usage.used < before.used[at] && self.world.on_way(at) == 0 {
+                self.met("freed at last");
+            }
+        }
+    }
+
+    fn check_moves(&self, before: &Before, step: &Step, asked: &[Asked]) {
+        for (&each, was) in &before.buffers {
+            if !self.world.alive().contains(&each) {
+                continue;
+            }
+            let is = self.world.buffer(each);
+            let told: Vec<_> = asked.iter().filter(|asked| asked.buffer == each).collect();
+            let went = told.iter().any(|asked| asked.outcome.is_ok());
+            let wanted = matches!(step, Step::Validate { buffer, .. } if *buffer == each);
+            if !went && !wanted {
+                assert_eq!((is.at, is.moves), (was.at, was.moves), "{each} was not told to go");
+            }
+            let stays = was.pins > 0 || was.held || was.external || was.lock == Lock::Taken;
+            if stays && is.at != was.at {
+                // A lock is no reason not to have a first place, and neither is being somebody else's.
+                assert!(was.at.is_none() && wanted, "{each} was held: {was:?}, {is:?}");
+            }
+            if went && is.at.is_none() {
+                assert!(was.discardable && !is.content, "{each} has lost what it had");
+                self.met("lost its content");
+            }
+        }
+        for asked in asked {
+            match asked.outcome {
+                Ok(()) if asked.depth > 1 => self.met("evicted for a victim"),
+                Ok(()) => self.met("evicted"),
+                Err(Kept::Pinned) => self.met("pinned"),
+                Err(Kept::Held) => self.met("mapped or under host access"),
+                Err(Kept::Locked) => self.met("locked by others"),
+                Err(Kept::Busy) => self.met("busy"),
+                Err(Kept::NoRoom) => self.met("without room elsewhere"),
+                Err(Kept::Unreachable) => self.met("not reachable elsewhere"),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn check_request(
+        &self,
+        before: &Before,
+        buffer: u32,
+        list: &[usize],
+        result: &Result<Validated, Refused>,
+        asked: &[Asked],
+    ) {
+        let was = before.buffers.get(&buffer).and_then(|was| was.at);
+        let is = self.world.at(buffer);
+        match result {
+            Ok(Validated::Moved) => {
+                assert!(is.is_some_and(|at| list.contains(&at)) && is != was);
+                if is != Some(list[0]) {
+                    self.met("made do with a fallback");
+                }
+            }
+            Ok(Validated::Stayed) => assert!(is == was && asked.is_empty(), "nothing was to do"),
+            Ok(Validated::Dropped) => unreachable!("there were places"),
+            Err(refused) => {
+                // It may have had to go itself, for the victim of a victim.
+                let told = |asked: &Asked| asked.buffer == buffer && asked.outcome.is_ok();
+                assert!(is == was || asked.iter().any(told), "{was:?}, {is:?}");
+                match refused {
+                    Refused::NoRoom { .. } => self.met("no room"),
+                    Refused::Full => self.met("out of memory"),
+                    Refused::Kept(_) => self.met("stayed where it was"),
+                    Refused::Failed => {}
+                }
+            }
+        }
+    }
+
+    /// Where nothing was on its way and nobody refused, it is known what had to go.
+    fn check_set(&self, before: &Before, buffer: u32, at: usize, terms: &Terms, asked: &[Asked]) {
+        let refused = asked.iter().any(|asked| asked.outcome.is_err());
+        if at != 0 || before.on_way > 0 || !before.idle || refused {
+            return;
+        }
+        let bytes = self.world.buffer(buffer).bytes;
+        let short = (before.used[0] + bytes).saturating_sub(before.budget[0]);
+        let went: Vec<_> =
+            asked.iter().filter(|asked| asked.from == 0 && asked.depth == 1).collect();
+        let sum: u64 = went.iter().map(|asked| asked.bytes).sum();
+        for gone in went {
+            assert!(sum - gone.bytes < short, "{gone:?} could have stayed: {sum}, {short}");
+            self.met("a smallest set");
+            let priority = |each: u32| before.buffers[&each].priority;
+            let lower = before.order.iter().filter(|&&each| priority(each) < priority(gone.buffer));
+            let lower: u64 = lower.map(|each| before.buffers[each].bytes).sum();
+            assert!(lower < short, "{gone:?} went before those of lower priority");
+            assert!(priority(gone.buffer) <= terms.most, "{gone:?}");
+        }
+    }
+
+    /// Whoever was refused for long is in no order.
+    fn check_parked(&self, step: &Step, asked: &[Asked]) {
+        if matches!(step, Step::Use) {
+            return;
+        }
+        for asked in asked {
+            let long = matches!(asked.outcome, Err(Kept::Pinned | Kept::Held | Kept::Unreachable));
+            if long && self.world.at(asked.buffer) == Some(asked.from) {
+                let order = self.world.order(asked.from);
+                assert!(!order.contains(&asked.buffer), "{asked:?} is in order");
+            }
+        }
+    }
+}
+
+/// All seeds of a policy. Panics with what led to it.
+fn run(name: &str, make: Make, seed: u64, met: &RefCell<Met>) {
+    let log = RefCell::new(vec![]);
+    let steps = AssertUnwindSafe(|| {
+        let mut run = Run::new(make, seed, &log, met);
+        (0..STEPS).for_each(|_| run.step());
+        run.world.alive().into_iter().for_each(|each| run.world.drop_buffer(each));
+        run.world.end_all();
+        assert_eq!([0, 1, 2].map(|at| run.world.used(at)), [0; 3], "nothing is left");
+        run.world.check();
+    });
+    let Err(panic) = catch_unwind(steps) else { return };
+    let message = panic.downcast_ref::<String>().map(String::as_str);
+    let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+    let log = log.borrow();
+    let tail =
+        log[log.len().saturating_sub(TAIL)..].iter().fold(String::new(), |mut text, line| {
+            let _ = writeln!(text, "  {line}");
+            text
+        });
+    panic!("{name}, RESIDENCY_SEED={seed}: {message}\n{tail}");
+}
+
+#[test]
+fn anything_in_any_order() {
+    let seeds = seeds(60);
+    for (name, make) in POLICIES {
+        let met = RefCell::new(Met::new());
+        seeds.iter().for_each(|&seed| run(name, make, seed, &met));
+        let met = met.into_inner();
+        if seeds.len() > 1 {
+            for what in WORTH_MEETING {
+                assert!(met.contains_key(what), "{name}: never met: {what}; {met:?}");
+            }
+        }
+    }
+}

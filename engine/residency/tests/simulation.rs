@@ -1,0 +1,259 @@
+//! A million buffers on eight devices: nothing but the ledgers, the orders, and the search for room.
+//!
+//! [`Simulation`] is made for any number of buffers, so that what an operation costs with many can be held
+//! against what it costs with few.
+
+use std::cell::{Cell, RefCell};
+
+use super::world::site;
+use super::{Make, Place, Random, Terms, UNIT, terms};
+use crate::memory::{Domain, DomainId};
+use crate::residency::obstacles::{Kept, Obstacles};
+use crate::residency::policy::{self, Slot};
+use crate::residency::priority::Priority;
+use crate::residency::recency::Victim;
+use crate::residency::room::{Outcomes, Settled, Turned, World, with_room};
+use crate::residency::store::Store;
+
+/// Of all bytes of its buffers, one part in so many fits in a device.
+const FITS: u64 = 4;
+/// Sizes are from 1 to so many units.
+const LARGEST: u64 = 16;
+
+/// See the module. Buffers have numbers, and turns at the devices.
+#[derive(Debug)]
+pub(super) struct Simulation {
+    devices: Vec<Store<u32>>,
+    system: Store<u32>,
+    buffers: RefCell<Vec<Each>>,
+    asked: Cell<u64>,
+    evicted: Cell<u64>,
+    returned: Cell<u64>,
+}
+
+/// Eight bytes each.
+#[derive(Clone, Copy, Debug, Default)]
+struct Each {
+    slot: u32,
+    units: u8,
+    alive: bool,
+    here: bool,
+}
+
+impl Each {
+    fn bytes(self) -> u64 {
+        UNIT * u64::from(self.units)
+    }
+}
+
+impl Simulation {
+    pub(super) fn new(make: Make, buffers: usize, devices: usize) -> Self {
+        // CAST: a few million.
+        let average = UNIT * (1 + LARGEST) / 2;
+        let capacity = (buffers / devices) as u64 * average / FITS;
+        let store = |id, bytes| Store::new(Domain::new(id, bytes), make);
+        Self {
+            devices: (0..devices).map(|device| store(site(device), capacity)).collect(),
+            system: store(DomainId::System, u64::MAX),
+            buffers: RefCell::new(vec![Each::default(); buffers]),
+            asked: Cell::new(0),
+            evicted: Cell::new(0),
+            returned: Cell::new(0),
+        }
+    }
+
+    fn device(&self, buffer: usize) -> usize {
+        buffer % self.devices.len()
+    }
+
+    fn get(&self, buffer: usize) -> Each {
+        self.buffers.borrow()[buffer]
+    }
+
+    /// Makes a buffer in its device's memory; whoever is in the way goes.
+    pub(super) fn create(&self, buffer: usize, units: u8, priority: Priority) {
+        let bytes = UNIT * u64::from(units);
+        self.take_room(buffer, bytes);
+        let recency = &self.devices[self.device(buffer)].recency;
+        // CAST: a few million.
+        let slot = recency.join(buffer as u32, bytes, priority, true).0;
+        self.buffers.borrow_mut()[buffer] = Each { slot, units, alive: true, here: true };
+    }
+
+    /// Uses a buffer. If it is away it comes back.
+    pub(super) fn touch(&self, buffer: usize) {
+        let (each, recency) = (self.get(buffer), &self.devices[self.device(buffer)].recency);
+        recency.used(Slot(each.slot));
+        if !each.here {
+            self.take_room(buffer, each.bytes());
+            self.system.ledger.credit(each.bytes());
+            recency.moved(Slot(each.slot), Some(each.bytes()));
+            self.buffers.borrow_mut()[buffer].here = true;
+            self.returned.set(self.returned.get() + 1);
+        }
+    }
+
+    /// Says whom a device would evict for so many bytes; nobody goes. Returns how many that would be.
+    pub(super) fn pick(&self, device: usize, bytes: u64) -> usize {
+        self.devices[device].recency.victims(bytes, Priority::Highest, &|_| false).len()
+    }
+
+    pub(super) fn drop_buffer(&self, buffer: usize) {
+        let each = std::mem::take(&mut self.buffers.borrow_mut()[buffer]);
+        let store = &self.devices[self.device(buffer)];
+        store.recency.leave(Slot(each.slot));
+        let ledger = if each.here { &store.ledger } else { &self.system.ledger };
+        ledger.credit(each.bytes());
+    }
+
+    /// Bytes of bookkeeping of all devices.
+    pub(super) fn footprint(&self) -> usize {
+        self.devices.iter().map(|store| store.recency.footprint()).sum()
+    }
+
+    fn take_room(&self, buffer: usize, bytes: u64) {
+        let place = Place { domain: site(self.device(buffer)), fallback: false };
+        let came = with_room(self, &[place], bytes, &terms(), &mut |_, room| {
+            room.spend();
+            Ok::<_, Turned<()>>(())
+        });
+        let taken = came.map(|found| found.map(|found| found.taken));
+        assert_eq!(taken, Ok(Some(())), "everybody may be evicted");
+    }
+
+    /// Asserts that the ledgers and the orders say what the buffers say.
+    fn check(&self) {
+        let buffers = self.buffers.borrow();
+        let alive = |each: &&Each| each.alive;
+        for (device, store) in self.devices.iter().enumerate() {
+            let mine = buffers.iter().skip(device).step_by(self.devices.len()).filter(alive);
+            let here: Vec<_> = mine.filter(|each| each.here).collect();
+            let usage = store.ledger.usage();
+            assert_eq!(usage.used, here.iter().map(|each| each.bytes()).sum::<u64>());
+            assert!(usage.peak <= usage.budget, "{usage:?}");
+            assert_eq!(store.recency.residents().len(), here.len());
+            let order = store.recency.victims(u64::MAX, Priority::Highest, &|_| false);
+            assert_eq!(order.len(), here.len());
+            let priced = order.iter().all(|victim| {
+                let each = buffers[victim.key as usize];
+                each.here && (each.slot, each.bytes()) == (victim.slot.0, victim.bytes)
+            });
+            assert!(priced, "device {device}");
+        }
+        let away = buffers.iter().filter(alive).filter(|each| !each.here);
+        assert_eq!(self.system.ledger.used(), away.map(|each| each.bytes()).sum::<u64>());
+        assert_eq!(self.asked.get(), self.evicted.get(), "nobody refuses");
+    }
+}
+
+impl World for Simulation {
+    type Key = u32;
+    type Error = ();
+
+    fn store(&self, domain: DomainId) -> &Store<u32> {
+        match domain {
+            DomainId::Vram(device) => &self.devices[device.index()],
+            DomainId::System => &self.system,
+        }
+    }
+
+    fn reap(&self, _: DomainId) {}
+
+    fn trim(&self, _: DomainId) -> u64 {
+        0
+    }
+
+    fn evict(&self, from: DomainId, victims: &[Victim<u32>], _: &Terms) -> Outcomes {
+        let (store, mut buffers) = (self.store(from), self.buffers.borrow_mut());
+        self.asked.set(self.asked.get() + victims.len() as u64);
+        let go = |victim: &Victim<u32>| {
+            let each = &mut buffers[victim.key as usize];
+            if !each.here {
+                return Err(Kept::Gone);
+            }
+            each.here = false;
+            store.recency.moved(victim.slot, None);
+            store.ledger.credit(victim.bytes);
+            self.system.ledger.charge(victim.bytes).ok_or(Kept::NoRoom)?.spend();
+            self.evicted.set(self.evicted.get() + 1);
+            Ok(())
+        };
+        victims.iter().map(go).collect()
+    }
+
+    fn leaving(&self, _: DomainId) -> u64 {
+        0
+    }
+
+    fn settle(&self, _: DomainId, _: &Terms, _: &dyn Fn() -> bool) -> Settled {
+        Settled::Nothing
+    }
+
+    fn name_pins(&self, _: u32, _: &mut Obstacles) {}
+
+    fn no_room(&self, _: DomainId, _: u64, _: Obstacles) {}
+}
+
+/// Creates, uses, asks, drops: so many buffers, and as many uses.
+fn simulate(make: Make, buffers: usize, devices: usize) -> Simulation {
+    let simulation = Simulation::new(make, buffers, devices);
+    let mut random = Random(1);
+    let units: Vec<u8> = (0..buffers)
+        // CAST: at most 16.
+        .map(|_| 1 + random.below(LARGEST) as u8)
+        .collect();
+    for (buffer, &units) in units.iter().enumerate() {
+        simulation.create(buffer, units, *random.pick(&Priority::ALL));
+    }
+    simulation.check();
+    let footprint = simulation.footprint();
+    // Each policy has tables besides, as large for one buffer as for a million.
+    let tables = 64 * 1024 * Priority::ALL.len() * devices;
+    let allowed = 128 * buffers + tables;
+    assert!(footprint <= allowed, "{footprint} bytes for {buffers} buffers");
+
+    // CAST: a few million, here and below.
+    for _ in 0..buffers {
+        simulation.touch(random.below(buffers as u64) as usize);
+    }
+    simulation.check();
+    let returned = simulation.returned.get();
+    assert!(returned > buffers as u64 / 4, "{returned} came back, most being away");
+
+    let evicted = simulation.evicted.get();
+    for device in 0..devices {
+        for units in 1..=LARGEST {
+            let picked = simulation.pick(device, units * UNIT);
+            assert!((1..=units as usize).contains(&picked), "{picked} for {units} units");
+        }
+    }
+    assert_eq!(simulation.evicted.get(), evicted, "to ask is not to evict");
+
+    // The second half of them, and others in their slots; then all.
+    (buffers / 2..buffers).for_each(|buffer| simulation.drop_buffer(buffer));
+    simulation.check();
+    for (buffer, &units) in units.iter().enumerate().skip(buffers / 2) {
+        simulation.create(buffer, units, Priority::Normal);
+    }
+    simulation.check();
+    assert!(simulation.footprint() <= footprint * 2, "slots are given again");
+    (0..buffers).for_each(|buffer| simulation.drop_buffer(buffer));
+    simulation.check();
+    simulation
+}
+
+#[test]
+fn a_million_buffers_on_eight_devices() {
+    for make in [policy::lru, policy::adaptive] {
+        let simulation = simulate(make, 1_000_000, 8);
+        let used: u64 = simulation.devices.iter().map(|store| store.ledger.used()).sum();
+        assert_eq!((used, simulation.system.ledger.used()), (0, 0));
+    }
+}
+
+#[test]
+fn a_hundred_buffers_on_one_device() {
+    for (_, make) in super::POLICIES {
+        simulate(make, 100, 1);
+    }
+}

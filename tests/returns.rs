@@ -1,0 +1,288 @@
+//! Who comes back, when, and at whose cost; and what an eviction may not do to others.
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ash::vk;
+use common::commands::record_fill;
+use common::recorder::Recorder;
+use common::{Rig, bytes, wait_idle};
+use peerbuf::device::Call;
+use peerbuf::observe::MoveCause;
+use peerbuf::{
+    Access, BufferDescriptor, Device, DomainId, Error, Fence, Importer, Invalidation, Migration,
+    Refault, Rules, SharedBuffer,
+};
+
+const MIB: u64 = 1 << 20;
+
+fn vram(device: &Device) -> DomainId {
+    DomainId::Vram(device.id())
+}
+
+fn refault() -> Arc<Refault> {
+    Arc::new(Refault::new())
+}
+
+/// Room is made in a place that nobody would accept.
+#[test]
+fn a_newcomer_who_cannot_be_there_evicts_nobody() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    engine.model_heap(&first, 4 * MIB).expect("ours");
+    let all: Vec<_> = (0..4)
+        .map(|seed| {
+            let b = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+            bytes::write(&b, seed);
+            b
+        })
+        .collect();
+    let seat = all[3].attach_dynamic(&second, Recorder::new(false)).expect("a seat");
+    assert_eq!(all[3].domain(), DomainId::System);
+    assert_eq!(engine.moved(MoveCause::Evicted).moves, 0, "nobody had to go");
+    drop(seat);
+}
+
+/// A pinned buffer that is away evicts others, and then cannot come.
+#[test]
+fn who_cannot_come_back_evicts_nobody() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    engine.model_heap(&first, MIB).expect("ours");
+    let pinned = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    bytes::write(&pinned, 1);
+    pinned.evict().expect("nobody holds it");
+    let other = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    bytes::write(&other, 2);
+    let seat = pinned.attach_dynamic(&second, refault()).expect("a seat");
+    let pin = seat.pin("scanout").expect("pinned");
+    assert_eq!(other.domain(), vram(&first));
+    for _ in 0..8 {
+        let mapping = seat.map(Access::Read).expect("mapped");
+        assert_eq!(mapping.buffer().domain(), DomainId::System);
+    }
+    assert_eq!(other.domain(), vram(&first), "it went for nobody");
+    drop((pin, seat));
+}
+
+/// A buffer that can never fit eats what others might come back with.
+#[test]
+fn who_never_fits_keeps_nobody_away() {
+    let rig = Rig::with(|d| d.residency(Rules::new().bytes_per_ms(1)));
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    engine.model_heap(&first, MIB).expect("ours");
+    let large = engine.create_buffer(&first, BufferDescriptor::new(4 * MIB)).expect("elsewhere");
+    let small = engine.create_buffer(&first, BufferDescriptor::new(100)).expect("a buffer");
+    small.evict().expect("nobody holds it");
+    let seats = [&large, &small].map(|b| b.attach_dynamic(&second, refault()).expect("a seat"));
+    drop(seats[0].map(Access::Read).expect("mapped"));
+    drop(seats[1].map(Access::Read).expect("mapped"));
+    assert_eq!(small.domain(), vram(&first), "there is room, and nothing has moved yet");
+}
+
+/// What one submission may bring back.
+#[test]
+fn a_submission_brings_back_no_more_than_it_may() {
+    let rig = Rig::with(|d| {
+        d.residency(Rules::new().bytes_per_submission(64 << 10).bytes_per_ms(1 << 30))
+    });
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let all: Vec<_> = (0..8)
+        .map(|_| {
+            let b = engine.create_buffer(&first, BufferDescriptor::new(64 << 10)).expect("one");
+            let seat = b.attach_dynamic(&second, refault()).expect("a seat");
+            (b, seat)
+        })
+        .collect();
+    let mut mappings: Vec<_> =
+        all.iter().map(|(_, seat)| seat.map(Access::Write).expect("mapped")).collect();
+    engine.evict_all(&first).expect("ours");
+    let mut pairs: Vec<_> = all.iter().map(|(_, seat)| seat).zip(mappings.iter_mut()).collect();
+    engine
+        .submit_remapped(&second, &mut pairs, |submission, mappings| {
+            mappings.iter().try_for_each(|m| record_fill(submission, &second, m, 1))
+        })
+        .expect("submitted");
+    let returned = engine.moved(MoveCause::Returned);
+    wait_idle(&[&first, &second]);
+    assert!(returned.moves <= 1, "{returned:?}");
+}
+
+#[test]
+fn two_that_do_not_fit_together_can_be_submitted() {
+    for uses in [2, 1] {
+        let rules = Rules::new().uses_before_return(uses).bytes_per_ms(1 << 40);
+        let rig = Rig::with(|d| d.residency(rules.bytes_per_submission(1 << 40)));
+        let engine = rig.engine();
+        let [first, second] = rig.two_of_one_adapter();
+        engine.model_heap(&first, MIB).expect("ours");
+        let all: Vec<_> = (0..2)
+            .map(|_| {
+                let b = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("one");
+                let seat = b.attach_dynamic(&second, refault()).expect("a seat");
+                (b, seat)
+            })
+            .collect();
+        let mut mappings: Vec<_> =
+            all.iter().map(|(_, seat)| seat.map(Access::Write).expect("mapped")).collect();
+        let mut tries = 0;
+        for round in 0..30 {
+            let mut pairs: Vec<_> =
+                all.iter().map(|(_, seat)| seat).zip(mappings.iter_mut()).collect();
+            let fence = engine.submit_remapped(&second, &mut pairs, |submission, mappings| {
+                tries += 1;
+                mappings.iter().try_for_each(|m| record_fill(submission, &second, m, 1))
+            });
+            fence.unwrap_or_else(|e| panic!("uses {uses} round {round} tries {tries}: {e}"));
+        }
+        assert!(tries <= 60, "{tries} tries for 30 submissions: they take turns at the place");
+        wait_idle(&[&first, &second]);
+    }
+}
+
+#[test]
+fn a_buffer_comes_back_once() {
+    struct Second {
+        told: AtomicBool,
+        mapping: AtomicBool,
+    }
+    impl Importer for Second {
+        fn invalidate_mappings(&self, _: &Invalidation<'_>) {
+            self.told.store(true, Ordering::SeqCst);
+            let end = Instant::now() + Duration::from_secs(5);
+            while !self.mapping.load(Ordering::SeqCst) && Instant::now() < end {
+                std::thread::yield_now();
+            }
+            // So that the other one comes to wait for the reservation.
+            (0..1000).for_each(|_| std::thread::yield_now());
+        }
+    }
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    bytes::write(&buffer, 1);
+    buffer.evict().expect("nobody holds it");
+    let importer =
+        Arc::new(Second { told: AtomicBool::new(false), mapping: AtomicBool::new(false) });
+    let seat = buffer.attach_dynamic(&second, Arc::clone(&importer) as _).expect("a seat");
+    let before = buffer.generation();
+    std::thread::scope(|scope| {
+        let back = scope.spawn(|| buffer.request_residency());
+        while !importer.told.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        importer.mapping.store(true, Ordering::SeqCst);
+        drop(seat.map(Access::Read).expect("mapped"));
+        assert!(matches!(back.join().expect("no panic"), Ok(Migration::Done { .. })));
+    });
+    assert_eq!(buffer.generation(), before + 1, "it came back once");
+}
+
+#[test]
+fn a_submission_waits_for_no_work_of_the_host_of_somebody_else() {
+    struct Slow(Mutex<Option<Fence>>);
+    impl Importer for Slow {
+        fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
+            if let Some(fence) = self.0.lock().expect("ours").take() {
+                invalidation.still_using(Access::Read, fence);
+            }
+        }
+    }
+    let rig = Rig::with(|d| {
+        // Whoever waits for that work waits longer than the watchdog does.
+        d.timeout(Duration::from_secs(3600)).residency(Rules::new().uses_before_return(1))
+    });
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    engine.model_heap(&first, MIB).expect("ours");
+    let away = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    let seat = away.attach_dynamic(&second, refault()).expect("a seat");
+    away.evict().expect("nobody holds it");
+    let victim = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    bytes::write(&victim, 1);
+    let (fence, signal) = engine.host_fence();
+    let other =
+        victim.attach_dynamic(&second, Arc::new(Slow(Mutex::new(Some(fence))))).expect("a seat");
+    wait_idle(&[&first, &second]);
+    drop(seat.map(Access::Write).expect("mapped"));
+    drop(signal);
+    drop(other);
+}
+
+#[test]
+fn a_panic_during_relief_leaves_nobody_held() {
+    struct Panics(AtomicBool);
+    impl Importer for Panics {
+        fn invalidate_mappings(&self, _: &Invalidation<'_>) {
+            assert!(self.0.swap(true, Ordering::SeqCst), "the test says so");
+        }
+    }
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let used = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    let seat = used.attach_dynamic(&first, refault()).expect("a seat");
+    let mapping = seat.map(Access::Write).expect("mapped");
+    mapping.view().expect("ready");
+    let victim = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    bytes::write(&victim, 1);
+    let other =
+        victim.attach_dynamic(&second, Arc::new(Panics(AtomicBool::new(false)))).expect("a seat");
+    wait_idle(&[&first, &second]);
+    let calls = engine.calls();
+    calls.fail_nth(Call::QueueSubmit, 1, vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
+    calls.fail_nth(Call::QueueSubmit, 2, vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        engine.submit(&first, |submission| record_fill(submission, &first, &mapping, 1))
+    }));
+    assert!(caught.is_err(), "the panic goes on in whoever made room");
+    drop(mapping);
+    match used.evict() {
+        Ok(_) => {}
+        Err(error @ Error::Busy { .. }) => panic!("nobody holds it: {error}"),
+        Err(error) => panic!("{error}"),
+    }
+    drop((seat, other));
+}
+
+/// "The reservations of up to 64 buffers" are held together.
+#[test]
+fn an_eviction_locks_no_more_than_a_batch() {
+    struct Counts(Mutex<Vec<SharedBuffer>>, Mutex<usize>);
+    impl Importer for Counts {
+        fn invalidate_mappings(&self, _: &Invalidation<'_>) {
+            let all = self.0.lock().expect("ours");
+            let locked = all.iter().filter(|b| format!("{b:?}").contains("(locked)")).count();
+            let mut most = self.1.lock().expect("ours");
+            *most = locked.max(*most);
+        }
+    }
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let all: Vec<_> = (0..150)
+        .map(|seed| {
+            let b = engine.create_buffer(&first, BufferDescriptor::new(128 << 10)).expect("one");
+            bytes::write(&b, seed);
+            b
+        })
+        .collect();
+    let counts = Arc::new(Counts(Mutex::new(all.clone()), Mutex::new(0)));
+    let seats: Vec<_> = all
+        .iter()
+        .map(|b| b.attach_dynamic(&second, Arc::clone(&counts) as _).expect("a seat"))
+        .collect();
+    engine.evict_all(&first).expect("ours");
+    let most = *counts.1.lock().expect("ours");
+    counts.0.lock().expect("ours").clear();
+    drop(seats);
+    assert!(most <= 64, "{most} reservations at once");
+}

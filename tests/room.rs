@@ -1,0 +1,188 @@
+//! Making room, with others at it: who goes for whom, and what is waited for.
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::commands::fill;
+use common::gate::Gate;
+use common::{Rig, bytes, wait_idle};
+use peerbuf::observe::MoveCause;
+use peerbuf::{
+    Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Importer, Invalidation,
+    Refault, SharedBuffer,
+};
+
+const MIB: u64 = 1 << 20;
+
+fn vram(device: &Device) -> DomainId {
+    DomainId::Vram(device.id())
+}
+
+/// Buffers of so many MiB at home on `device`, each with bytes of its own.
+fn buffers<const N: usize>(engine: &Engine, device: &Device, sizes: [u64; N]) -> [SharedBuffer; N] {
+    sizes.map(|mib| {
+        let buffer = engine.create_buffer(device, BufferDescriptor::new(mib * MIB)).expect("room");
+        bytes::write(&buffer, 1);
+        buffer
+    })
+}
+
+fn sit(buffer: &SharedBuffer, device: &Device) -> Attachment {
+    buffer.attach_dynamic(device, Arc::new(Refault::new())).expect("a seat")
+}
+
+/// `user` is at work on the buffer, and stays so until its gate is opened; nobody has the buffer any more.
+fn drop_in_use(engine: &Engine, buffer: SharedBuffer, user: &Device) -> Gate {
+    let seat = sit(&buffer, user);
+    let mapping = seat.map(Access::Write).expect("mapped");
+    let gate = Gate::close(user);
+    fill(engine, user, &mapping, 1).expect("submitted");
+    drop((mapping, seat, buffer));
+    gate
+}
+
+/// Bytes of a place that wait for their last fence.
+fn in_flight(engine: &Engine, place: DomainId) -> u64 {
+    let report = engine.report();
+    let of = report.domains.iter().find(|domain| domain.id == place).expect("ours");
+    of.shares.in_flight
+}
+
+fn until(what: impl Fn() -> bool) {
+    while !what() {
+        std::thread::yield_now();
+    }
+}
+
+/// What leaves for the first one's claim is still in use when the second one looks.
+#[test]
+fn two_who_make_room_at_once_evict_as_much_as_they_need() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    engine.model_heap(&first, 16 * MIB).expect("ours");
+    let all = buffers(engine, &first, [1; 16]);
+    let seats = all.each_ref().map(|buffer| sit(buffer, &second));
+    wait_idle(&[&first, &second]);
+    let gate = Gate::close(&first);
+    let make = || engine.create_buffer(&first, BufferDescriptor::new(4 * MIB)).expect("room");
+    std::thread::scope(|scope| {
+        let one = scope.spawn(make);
+        until(|| in_flight(engine, vram(&first)) >= 4 * MIB);
+        let two = scope.spawn(make);
+        until(|| in_flight(engine, vram(&first)) >= 8 * MIB);
+        gate.open();
+        let both = [one, two].map(|made| made.join().expect("no panic"));
+        assert_eq!(both.map(|buffer| buffer.domain()), [vram(&first); 2]);
+    });
+    let evicted = engine.moved(MoveCause::Evicted);
+    assert_eq!(evicted.bytes, 8 * MIB, "4 MiB for each: {evicted:?}");
+    drop(seats);
+}
+
+#[test]
+fn evict_all_ends_when_everything_is_out_also_what_was_dropped_before() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let [dropped, stays] = buffers(engine, &first, [1; 2]);
+    let seat = sit(&stays, &second);
+    wait_idle(&[&first, &second]);
+    let first_out = drop_in_use(engine, dropped, &second);
+    // The copy of what goes runs on the first device.
+    let last_out = Gate::close(&first);
+    let used = || engine.usage(vram(&first)).expect("ours").used;
+    assert_eq!(used(), 2 * MIB);
+    std::thread::scope(|scope| {
+        let evicting = scope.spawn(|| {
+            let evicted = engine.evict_all(&first).expect("ours");
+            (evicted, used())
+        });
+        first_out.open();
+        until(|| used() == MIB);
+        last_out.open();
+        let (evicted, left) = evicting.join().expect("no panic");
+        assert_eq!(left, 0, "{evicted:?}");
+    });
+    drop(seat);
+}
+
+/// What is needed gets out behind something that does not for a long time.
+#[test]
+fn who_has_room_waits_for_nothing_else_that_is_leaving() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    engine.model_heap(&first, 5 * MIB).expect("ours");
+    let [dropped, _goes] = buffers(engine, &first, [1, 4]);
+    wait_idle(&[&first, &second]);
+    let gate = drop_in_use(engine, dropped, &second);
+    let [newcomer] = buffers(engine, &first, [4]);
+    assert_eq!(newcomer.domain(), vram(&first));
+    assert_eq!(in_flight(engine, vram(&first)), MIB, "that is still in use");
+    gate.open();
+}
+
+/// The budget shrinks by less than what is evicted for it.
+#[test]
+fn a_cap_is_kept_as_soon_as_no_more_is_in_use() {
+    // Who waits for too much does so until the watchdog comes.
+    let rig = Rig::with(|descriptor| descriptor.timeout(Duration::from_secs(3600)));
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    engine.model_heap(&first, 8 * MIB).expect("ours");
+    let [dropped, _goes, stays] = buffers(engine, &first, [1, 4, 1]);
+    wait_idle(&[&first, &second]);
+    let gate = drop_in_use(engine, dropped, &second);
+    let evicted = engine.set_cap(vram(&first), Some(3 * MIB)).expect("ours");
+    assert_eq!(evicted.bytes, 4 * MIB, "{evicted:?}");
+    assert_eq!(engine.usage(vram(&first)).expect("ours").used, 2 * MIB);
+    assert_eq!(in_flight(engine, vram(&first)), MIB, "that is still in use");
+    assert_eq!(stays.domain(), vram(&first));
+    gate.open();
+}
+
+/// Lets somebody else go on while it is asked, and waits until that has happened.
+struct Meanwhile {
+    go: Mutex<Option<Sender<()>>>,
+    gone: Arc<AtomicBool>,
+}
+
+impl Importer for Meanwhile {
+    fn invalidate_mappings(&self, _: &Invalidation<'_>) {
+        if let Some(go) = self.go.lock().expect("no panic").take() {
+            go.send(()).expect("somebody listens");
+            until(|| self.gone.load(Ordering::SeqCst));
+        }
+    }
+}
+
+/// One is found to be held, and is gone before the walk notes that.
+#[test]
+fn a_victim_may_be_dropped_between_its_answer_and_the_end_of_the_walk() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let [held, goes] = buffers(engine, &first, [1; 2]);
+    let access = held.host_access(Access::Read).expect("opened");
+    let (go, told) = channel();
+    let gone = Arc::new(AtomicBool::new(false));
+    let importer = Meanwhile { go: Mutex::new(Some(go)), gone: Arc::clone(&gone) };
+    let seat = goes.attach_dynamic(&second, Arc::new(importer)).expect("a seat");
+    std::thread::scope(|scope| {
+        let dropper = scope.spawn(move || {
+            told.recv().expect("told");
+            drop((access, held));
+            gone.store(true, Ordering::SeqCst);
+        });
+        let evicted = engine.evict_all(&first).expect("ours");
+        assert_eq!(evicted.bytes, MIB, "{evicted:?}");
+        dropper.join().expect("no panic");
+    });
+    assert_eq!(engine.usage(vram(&first)).expect("ours").used, 0);
+    drop(seat);
+}

@@ -1,0 +1,72 @@
+//! Eviction and return on request, and the accounts of every place. Buffers that come back by themselves are in
+//! `tests/overcommit.rs`: here the rules let none, so that a shadow knows where its buffer is.
+
+use peerbuf::observe::{MoveCause, Report};
+use peerbuf::{DomainId, EngineDescriptor, Migration, Rules};
+
+use crate::World;
+use crate::steps::{Faults, attempt};
+use crate::subject::Expected;
+
+/// An engine that brings no buffer back before it is told to.
+pub(crate) fn nobody_returns(descriptor: EngineDescriptor) -> EngineDescriptor {
+    descriptor.residency(Rules::new().bytes_per_submission(0))
+}
+
+/// Every byte that is in use belongs to somebody.
+pub(crate) fn check_accounts(report: &Report) {
+    for domain in &report.domains {
+        let (id, usage, shares) = (domain.id, domain.usage, domain.shares);
+        let sum = shares.resident + shares.clean_copies + shares.ghosts + shares.in_flight;
+        assert_eq!(usage.used, sum, "{id}: {shares:?}");
+        assert!(usage.used <= usage.peak && usage.used <= usage.budget, "{id}: {usage:?}");
+        assert!(usage.used <= usage.held, "{id}: {usage:?}");
+    }
+}
+
+/// Out into system memory, from where it would come back.
+pub(crate) fn evict(world: &mut World<'_>, at: usize) -> Option<()> {
+    go(world, at, DomainId::System, MoveCause::Evicted)
+}
+
+/// To where it wants to be.
+pub(crate) fn request(world: &mut World<'_>, at: usize) -> Option<()> {
+    let wanted = world.subjects[at].wanted;
+    go(world, at, wanted, MoveCause::Requested)
+}
+
+fn go(world: &mut World<'_>, at: usize, to: DomainId, cause: MoveCause) -> Option<()> {
+    let engine = world.engine;
+    let subject = &world.subjects[at];
+    let text = format!("{} from {} to {to}: {cause}", subject.id, subject.domain);
+    world.note(text);
+    let subject = &world.subjects[at];
+    let home = match to {
+        DomainId::Vram(id) => engine.devices().into_iter().find(|device| device.id() == id)?,
+        _ => subject.home.clone(),
+    };
+    let expected = subject.expect_migration(engine, to, &home);
+    let mut faults = Faults::of(world);
+    let before = engine.moved(cause);
+    let subject = &mut world.subjects[at];
+    let hops = matches!(expected, Expected::Moves { hop: true, .. });
+    let result = attempt(&mut faults, &subject.buffer, hops, || match cause {
+        MoveCause::Evicted => subject.buffer.evict(),
+        _ => subject.buffer.request_residency(),
+    });
+    let moved = matches!(result, Ok(Migration::Done { .. }));
+    let wanted = subject.wanted;
+    let met = subject.settle(result, expected, home);
+    // Neither changes that.
+    subject.wanted = wanted;
+    let copied = engine.moved(cause).copied - before.copied;
+    assert!(copied <= 2 * subject.bytes.len() as u64, "{copied} bytes copied");
+    world.met(match (moved, cause, copied) {
+        (true, MoveCause::Evicted, 0) => "evicted without a copy",
+        (true, MoveCause::Evicted, _) => "evicted",
+        (true, ..) => "came back",
+        _ => met,
+    });
+    faults.tell(world);
+    Some(())
+}
