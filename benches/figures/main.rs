@@ -7,7 +7,9 @@
 
 mod by_hand;
 mod copy;
+mod evict;
 mod figure;
+mod frames;
 mod hand;
 mod handover;
 mod heap;
@@ -42,7 +44,7 @@ struct Group {
     measure: fn(&Setup) -> Outcome<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 12] = [
+const GROUPS: [Group; 16] = [
     Group { ids: &["share_one_more"], measure: share::one_more },
     Group { ids: &["create_share_destroy", "create_share_use_destroy"], measure: share::life },
     Group {
@@ -58,6 +60,10 @@ const GROUPS: [Group; 12] = [
     Group { ids: &["move_1024"], measure: moves::anew },
     Group { ids: &["move_1024_cached", "move_1024_cached_each"], measure: moves::known },
     Group { ids: &["batch_64", "batch_64_device"], measure: moves::batch },
+    Group { ids: &["evict_64m"], measure: evict::by_hand },
+    Group { ids: &["evict_bandwidth", "restore_bandwidth"], measure: evict::bandwidth },
+    Group { ids: &["clean_evict_bytes"], measure: evict::clean },
+    Group { ids: &["frame_p99"], measure: frames::p99 },
 ];
 
 fn main() -> ExitCode {

@@ -1,0 +1,154 @@
+//! What it costs to make a large buffer leave a device's memory, and to bring it back.
+
+use std::time::Instant;
+
+use peerbuf::observe::MoveCause;
+use peerbuf::{Access, Migration, SharedBuffer};
+
+use crate::Outcome;
+use crate::by_hand::{ByHand, write_pattern};
+use crate::copy::HeapCopy;
+use crate::figure::Figure;
+use crate::hand::Recorded;
+use crate::measure::Rounds;
+use crate::setup::{Setup, TIMEOUT};
+use crate::share::{create_on, fill, verify};
+
+const SIZE: u64 = 64 << 20;
+const SEED: u32 = 2026;
+/// An odd number, so that there is a median.
+const ROUNDS: usize = 51;
+
+/// `evict_64m`: a buffer that was written leaves, in the steady state: where it goes is memory that it or
+/// another one had before. By hand: new exportable memory, a copy, and the old memory is freed.
+pub(crate) fn by_hand(setup: &Setup) -> Outcome<Vec<Figure>> {
+    let ours = Ours::new(setup)?;
+    let hand = ByHand::new(&setup.near, &setup.far, setup.handle, SIZE)?;
+    let first = hand.create()?;
+    write_pattern(&setup.near, &first, SIZE)?;
+    let mut place = Some(first);
+    let mut by_hand = || {
+        let Some(old) = place.take() else { return Err("it is somewhere".into()) };
+        timed(|| {
+            let new = hand.create()?;
+            Recorded::copy(&setup.near, &old, &new, SIZE)?.run()?;
+            drop(old);
+            place = Some(new);
+            Ok(())
+        })
+    };
+    let mut rounds = Rounds::default();
+    ours.evict_and_return()?;
+    for _ in 0..ROUNDS {
+        let first = ours.evict_and_return()?.evict;
+        let theirs = by_hand()? + by_hand()?;
+        rounds.add(first + ours.evict_and_return()?.evict, theirs);
+    }
+    ours.check()?;
+    Ok(vec![Figure::speed(
+        "evict_64m",
+        "evict a written buffer of 64 MiB",
+        "allocate, copy and free by hand",
+        Some(8.0),
+        rounds.summary(),
+    )])
+}
+
+/// `evict_bandwidth` and `restore_bandwidth`: against the processor's copy of as many bytes, warm.
+pub(crate) fn bandwidth(setup: &Setup) -> Outcome<Vec<Figure>> {
+    let ours = Ours::new(setup)?;
+    let mut heap = HeapCopy::new()?;
+    let mut memcpy = || timed(|| (heap.copy(), Ok(())).1);
+    let (mut evict, mut restore) = (Rounds::default(), Rounds::default());
+    ours.evict_and_return()?;
+    memcpy()?;
+    for _ in 0..ROUNDS {
+        let first = ours.evict_and_return()?;
+        let theirs = memcpy()? + memcpy()?;
+        let last = ours.evict_and_return()?;
+        evict.add(first.evict + last.evict, theirs);
+        restore.add(first.restore + last.restore, theirs);
+    }
+    ours.check()?;
+    let figure = |id, what, rounds: Rounds| {
+        Figure::speed(id, what, "memcpy on the heap", Some(0.95), rounds.summary())
+    };
+    Ok(vec![
+        figure("evict_bandwidth", "evict a written buffer of 64 MiB", evict),
+        figure("restore_bandwidth", "bring a buffer of 64 MiB back", restore),
+    ])
+}
+
+/// `clean_evict_bytes`: bytes that are copied when a buffer leaves that nobody has written since it came.
+pub(crate) fn clean(setup: &Setup) -> Outcome<Vec<Figure>> {
+    let ours = Ours::new(setup)?;
+    ours.evict_and_return()?;
+    let before = setup.engine.moved(MoveCause::Evicted);
+    moves(&ours.buffer.evict()?)?;
+    let after = setup.engine.moved(MoveCause::Evicted);
+    ours.check()?;
+    if after.moves != before.moves + 1 {
+        return Err("it was not evicted".into());
+    }
+    Ok(vec![Figure::count(
+        "clean_evict_bytes",
+        "bytes copied to evict 64 MiB that nobody has written since they came",
+        "bytes",
+        Some(0.0),
+        (after.copied - before.copied) as f64,
+    )])
+}
+
+/// A buffer in a device's memory, which was written.
+struct Ours<'a> {
+    setup: &'a Setup,
+    buffer: SharedBuffer,
+}
+
+/// Seconds of a way out and back.
+struct Trip {
+    evict: f64,
+    restore: f64,
+}
+
+impl<'a> Ours<'a> {
+    fn new(setup: &'a Setup) -> Outcome<Self> {
+        let buffer = create_on(setup, &setup.near, SIZE)?;
+        fill(&buffer, &setup.near, SEED)?;
+        Ok(Self { setup, buffer })
+    }
+
+    /// Out, with all its bytes, and back.
+    fn evict_and_return(&self) -> Outcome<Trip> {
+        // As far as the engine can tell all of it may have been written.
+        self.buffer.host_access(Access::Write)?.end()?;
+        let evict = self.timed(|| self.buffer.evict())?;
+        let restore = self.timed(|| self.buffer.request_residency())?;
+        Ok(Trip { evict, restore })
+    }
+
+    /// Until the copy has ended.
+    fn timed(&self, work: impl FnOnce() -> peerbuf::Result<Migration>) -> Outcome<f64> {
+        timed(|| {
+            moves(&work()?)?;
+            Ok(self.setup.near.submitted()?.wait(TIMEOUT)?)
+        })
+    }
+
+    fn check(&self) -> Outcome<()> {
+        verify(&self.buffer, &self.setup.far, SEED)
+    }
+}
+
+fn moves(migration: &Migration) -> Outcome<()> {
+    match migration {
+        Migration::Done { .. } => Ok(()),
+        Migration::None => Err("it did not move".into()),
+    }
+}
+
+fn timed(work: impl FnOnce() -> Outcome<()>) -> Outcome<f64> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed().as_secs_f64())
+}

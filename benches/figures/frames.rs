@@ -1,0 +1,147 @@
+//! Frames that use more than fits.
+#![expect(unsafe_code, reason = "recording copies")]
+
+use std::time::Instant;
+
+use ash::vk;
+use peerbuf::residency::policy::{Lru, Policy};
+use peerbuf::{
+    Access, Attachment, BufferDescriptor, Device, Engine, EngineDescriptor, Mapping, Refault,
+    Rules, SharedBuffer,
+};
+
+use crate::Outcome;
+use crate::figure::Figure;
+use crate::measure::Rounds;
+use crate::setup::{Setup, TIMEOUT};
+
+/// Buffers of a mebibyte, and how many of them fit: 1.25 times as many are used in each frame.
+const BUFFERS: usize = 80;
+const SIZE: u64 = 1 << 20;
+const BUDGET: u64 = 64 << 20;
+/// Every so many are written in a frame, the others read.
+const WRITTEN: usize = 5;
+/// What is read or written of each: what is measured is what surrounds it.
+const TOUCHED: u64 = 64 << 10;
+/// Frames of one sample, and samples: an odd number, so that there is a median.
+const FRAMES: usize = 100;
+const SAMPLES: usize = 11;
+
+/// `frame_p99`: the 99th percentile of frame times with the engine as it is, against one that makes each buffer
+/// resident before it is used, evicting the least recently used one and waiting for the copies, as residency
+/// libraries of applications do.
+pub(crate) fn p99(setup: &Setup) -> Outcome<Vec<Figure>> {
+    let ours = Frames::new(setup, Rules::new(), false)?;
+    let demanding = Rules::new().policy(lru).clean_copies(false).bytes_per_submission(0);
+    let theirs = Frames::new(setup, demanding, true)?;
+    let (mut ours, mut theirs) = (ours, theirs);
+    // Until each has settled.
+    ours.sample()?;
+    theirs.sample()?;
+    let mut rounds = Rounds::default();
+    for _ in 0..SAMPLES {
+        let first = ours.sample()?;
+        let them = theirs.sample()? + theirs.sample()?;
+        rounds.add(first + ours.sample()?, them);
+    }
+    Ok(vec![Figure::speed(
+        "frame_p99",
+        "99th percentile of a frame that uses 1.25 × what fits",
+        "each made resident first, by evicting the least recently used",
+        Some(2.0),
+        rounds.summary(),
+    )])
+}
+
+fn lru() -> Box<dyn Policy> {
+    Box::new(Lru::new())
+}
+
+/// An engine of its own with a small heap, and what its frames use.
+struct Frames {
+    all: Vec<Used>,
+    scratch: Mapping,
+    _scratch: (SharedBuffer, Attachment),
+    device: Device,
+    engine: Engine,
+    /// Whether each buffer is made resident before it is used.
+    demanding: bool,
+}
+
+struct Used {
+    mapping: Mapping,
+    seat: Attachment,
+    buffer: SharedBuffer,
+}
+
+impl Frames {
+    fn new(setup: &Setup, rules: Rules, demanding: bool) -> Outcome<Self> {
+        let engine = Engine::open(&EngineDescriptor::new().timeout(TIMEOUT).residency(rules))?;
+        let uuid = peerbuf::AdapterSelector::Uuid(setup.near.adapter().device_uuid());
+        let device = engine.open_device(engine.adapter(uuid)?)?;
+        engine.model_heap(&device, BUDGET)?;
+        let create = || -> Outcome<Used> {
+            let buffer = engine.create_buffer(&device, BufferDescriptor::new(SIZE))?;
+            let seat = buffer.attach_dynamic(&device, std::sync::Arc::new(Refault::new()))?;
+            let mapping = seat.map(Access::ReadWrite)?;
+            mapping.fill(1)?;
+            Ok(Used { mapping, seat, buffer })
+        };
+        let all = (0..BUFFERS).map(|_| create()).collect::<Outcome<_>>()?;
+        let scratch = BufferDescriptor::new(TOUCHED).placement(peerbuf::Placement::System);
+        let scratch = engine.create_buffer(&device, scratch)?;
+        let seat = scratch.attach(&device)?;
+        let mapping = seat.map(Access::ReadWrite)?;
+        mapping.fill(0)?;
+        Ok(Self { all, scratch: mapping, _scratch: (scratch, seat), device, engine, demanding })
+    }
+
+    /// The 99th percentile of so many frames, in seconds.
+    fn sample(&mut self) -> Outcome<f64> {
+        let mut times = (0..FRAMES).map(|_| self.frame()).collect::<Outcome<Vec<_>>>()?;
+        times.sort_by(f64::total_cmp);
+        Ok(times[FRAMES * 99 / 100])
+    }
+
+    fn frame(&mut self) -> Outcome<f64> {
+        let start = Instant::now();
+        for at in 0..self.all.len() {
+            self.touch(at)?;
+        }
+        self.device.submitted()?.wait(TIMEOUT)?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    fn touch(&mut self, at: usize) -> Outcome<()> {
+        let Self { all, scratch, device, engine, .. } = self;
+        let Used { mapping, seat, buffer } = &mut all[at];
+        if self.demanding {
+            buffer.request_residency()?;
+        }
+        let scratch = scratch.view()?;
+        let device: &Device = device;
+        engine.submit_remapped(device, &mut [(seat, mapping)], |work, mapped| {
+            let written = at.is_multiple_of(WRITTEN);
+            let view = if written { work.write(mapped[0])? } else { work.read(mapped[0])? };
+            let region = |from: u64, to: u64| {
+                vk::BufferCopy::default().src_offset(from).dst_offset(to).size(TOUCHED)
+            };
+            let copy = move |commands| {
+                let (from, to, region) = if written {
+                    (scratch, view, region(scratch.offset, view.offset))
+                } else {
+                    (view, scratch, region(view.offset, scratch.offset))
+                };
+                // SAFETY: both ranges are live and declared; the scratch is used by this queue alone, whose
+                // copies may overlap there: nobody looks at what is in it.
+                unsafe {
+                    device.raw().cmd_copy_buffer(commands, from.buffer, to.buffer, &[region]);
+                }
+            };
+            // SAFETY: it records one valid command on what was declared, and the scratch lives as long.
+            unsafe { work.record(copy) };
+            Ok(())
+        })?;
+        Ok(())
+    }
+}
