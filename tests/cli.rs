@@ -124,7 +124,7 @@ fn every_pair_has_a_proved_route_and_every_other_route_a_reason() {
 
 #[test]
 fn the_demo_verifies_every_ordered_pair() {
-    let report = json(&["demo", "--json", "--size", "1M"]);
+    let report = json(&["demo", "--json", "--size", "1M", "--vram", "1M"]);
     assert_eq!(report["schema"], 1);
     assert_eq!(report["size"], 1 << 20);
     assert_eq!(report["mismatches"], 0);
@@ -134,11 +134,13 @@ fn the_demo_verifies_every_ordered_pair() {
     let number = |value: &Value| value.as_u64().expect("a number");
     let moving = &report["moving"];
     let still = (expected.len() as u64) << 20;
-    assert_eq!(number(&report["bytes_verified"]), still + number(&moving["bytes_verified"]));
+    let parts = [moving, &report["overcommit"]].map(|part| number(&part["bytes_verified"]));
+    assert_eq!(number(&report["bytes_verified"]), still + parts[0] + parts[1]);
     // It moved while everybody used it, and everybody was told each time.
     let moves = number(&report["moves"]);
     assert!(moves > 0 && number(&moving["bytes_verified"]) >= still, "{moving}");
-    assert_eq!(number(&report["callbacks"]), moves * list(&report, "devices").len() as u64);
+    let told = moves * list(&report, "devices").len() as u64;
+    assert_eq!((number(&moving["moves"]), number(&moving["callbacks"])), (moves, told), "{moving}");
     assert!(number(&report["generation"]) >= moves);
     check_fields(moving, &[("places", "list"), ("refused", "list")]);
     check_fields(
@@ -174,11 +176,103 @@ fn the_demo_verifies_every_ordered_pair() {
     }
 }
 
+/// A small demo.
+fn demo(devices: &str) -> Value {
+    json(&["demo", "--json", "--size", "64K", "--vram", "256K", "--devices", devices])
+}
+
+/// Who takes part in the main job, and whether it reaches the buffers in place.
+fn members(report: &Value) -> Vec<(u64, bool)> {
+    let members = list(&report["overcommit"], "members").iter();
+    let member = |member: &Value| Some((member["device"].as_u64()?, member["in_place"].as_bool()?));
+    members.map(|facts| member(facts).expect("a number and a flag")).collect()
+}
+
+#[test]
+fn the_demo_uses_four_times_as_much_as_fits() {
+    let report = json(&["demo", "--json", "--size", "64K", "--vram", "1M"]);
+    let job = &report["overcommit"];
+    let number = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("no {name}: {job}"));
+    assert_eq!((number("budget"), &job["total"]), (1 << 20, &(4 << 20).into()));
+    // All of it was used, and never was more than the budget there at a time.
+    assert_eq!((number("peak"), number("mismatches")), (1 << 20, 0));
+    // Three quarters had to go as soon as all were there; each came back, and made another one go.
+    let buffers = job["buffers"].as_u64().expect("a number");
+    assert!(number("restores") > buffers, "the window went around twice: {job}");
+    assert_eq!(number("evictions"), number("restores") + buffers * 3 / 4, "{job}");
+    let moves = number("evictions") + number("restores");
+    let size = (4 << 20) / buffers;
+    assert_eq!(number("bytes_moved"), moves * size, "{job}");
+    assert!(job["bytes_copied"].as_u64() <= Some(number("bytes_moved")), "{job}");
+    assert!(0 < number("bytes_optimal") && number("bytes_optimal") <= number("bytes_moved"));
+    // Whoever looks at a buffer in place is told each time.
+    let near = members(&report).iter().filter(|(_, in_place)| *in_place).count() as u64;
+    assert_eq!(job["callbacks"].as_u64(), Some(moves * near), "{job}");
+    let moving = report["moving"]["callbacks"].as_u64().expect("a number");
+    assert_eq!(number("callbacks"), moves * near + moving);
+    // The same numbers stand where they were found.
+    for name in ["budget", "peak", "evictions", "restores", "bytes_moved", "bytes_optimal"] {
+        assert_eq!(report[name], job[name], "{name}");
+    }
+    let verified = job["bytes_verified"].as_u64();
+    assert!(verified > Some(4 << 20), "more than each buffer once: {job}");
+    check_fields(job, &[("frames", "number"), ("bytes_written", "number"), ("seconds", "number")]);
+}
+
+#[test]
+fn every_device_takes_part_in_the_main_job() {
+    // One adapter twice reaches its own memory; what was opened is enough.
+    assert_eq!(members(&demo("0,0,0")), [(0, true), (1, true), (2, true)]);
+    let report = json(&["demo", "--json", "--size", "64K", "--vram", "256K"]);
+    let opened = list(&report, "devices").len() as u64;
+    let members = members(&report);
+    for device in 0..opened {
+        assert!(members.iter().any(|(number, _)| *number == device), "{device}: {members:?}");
+    }
+    assert!(members.iter().filter(|(_, in_place)| *in_place).count() >= 2, "{members:?}");
+}
+
+#[test]
+fn the_main_job_is_traced() {
+    let file = concat!(env!("CARGO_TARGET_TMPDIR"), "/demo-trace.json");
+    let arguments = ["demo", "--devices", "0,0", "--size", "64K", "--vram", "256K"];
+    let output = run(&[&arguments[..], &["--trace", file]].concat());
+    assert_eq!(output.status.code(), Some(PROVED), "{}", stderr(&output));
+    assert!(stdout(&output).contains(file), "where it is: {}", stdout(&output));
+    let text = std::fs::read_to_string(file).expect("the trace");
+    let events: Value = serde_json::from_str(&text).expect("JSON");
+    let events = events.as_array().expect("a list of events");
+    let of = |phase| events.iter().filter(move |event| event["ph"] == phase);
+    let named = |phase, part| {
+        of(phase)
+            .filter(|event| event["name"].as_str().is_some_and(|name| name.contains(part)))
+            .count()
+    };
+    // 48 of 64 buffers had to go before the first frame.
+    assert!(named("X", "evicted") >= 48, "slices of evictions");
+    assert!(named("X", "requested") > 0, "slices of returns");
+    assert!(named("C", "VRAM of device 0, used") >= 48, "counters");
+    let ids = |phase| -> Vec<_> { of(phase).map(|event| event["id"].as_u64()).collect() };
+    assert!(ids("s").len() >= 2 * 48, "arrows");
+    assert_eq!(ids("s"), ids("f"), "each has two ends");
+    let accesses = peerbuf::observe::trace::read(text.as_bytes()).expect("it was just written");
+    assert!(accesses.len() > 64, "{} uses", accesses.len());
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_is_said_at_once() {
+    let file = "/nonexistent/demo-trace.json";
+    check_failure(
+        &mut peerbuf(&["demo", "--trace", file]),
+        &["cannot write the trace to /nonexistent/demo-trace.json", "because:"],
+    );
+}
+
 #[test]
 fn devices_are_selected_and_may_be_named_twice() {
     for (selection, adapters) in [("0", vec![0, 0]), ("0,0", vec![0, 0]), ("0,0,0", vec![0, 0, 0])]
     {
-        let report = json(&["demo", "--json", "--size", "64K", "--devices", selection]);
+        let report = demo(selection);
         let devices = list(&report, "devices");
         let opened: Vec<_> = devices.iter().map(|device| device["adapter"].as_u64()).collect();
         assert_eq!(opened, adapters.into_iter().map(Some).collect::<Vec<_>>(), "{selection}");
@@ -192,10 +286,11 @@ fn devices_are_selected_and_may_be_named_twice() {
 #[test]
 fn people_get_tables_within_100_columns() {
     let devices = run(&["devices", "--devices", "0,0"]);
-    let demo = run(&["demo", "--devices", "0,0", "--size", "64K"]);
+    let demo = run(&["demo", "--devices", "0,0", "--size", "64K", "--vram", "256K"]);
     for (output, expected) in [
-        (&devices, ["from \\ to", "✓", "2 of 2 ordered pairs have a proved route."]),
-        (&demo, ["0 → 1", "One buffer of 64 KiB", "while all devices used it"]),
+        (&devices, &["from \\ to", "✓", "2 of 2 ordered pairs have a proved route."][..]),
+        (&demo, &["0 → 1", "One buffer of 64 KiB", "while all devices used it"]),
+        (&demo, &["64 buffers, together 1 MiB", "within the budget", "× the optimum"]),
     ] {
         assert_eq!(output.status.code(), Some(PROVED), "{}", stderr(output));
         // The progress bar is for terminals.
@@ -228,6 +323,9 @@ fn bad_arguments_are_refused_with_what_would_be_right() {
         (&["demo", "--size", "6"], &["6 bytes are not a multiple of 4", "32-bit words"]),
         (&["demo", "--size", "lots"], &["not a size", "64M"]),
         (&["demo", "--size", "99999999T"], &["larger than any memory"]),
+        (&["demo", "--vram", "32K"], &["'--vram <SIZE>'", "at least 64K"]),
+        (&["demo", "--vram", "most of it"], &["'--vram <SIZE>'", "not a size", "64M"]),
+        (&["demo", "--vram", "99999999T"], &["larger than any memory"]),
         (&["devices", "--devices", "toaster"], &["\"toaster\" is no index", "renderD128"]),
         (&["devices", "--devices", "999"], &["no adapter matches index 999", "hint:", "UUID"]),
         (&["demo", "--devices", "0,999"], &["no adapter matches index 999", "hint:", "UUID"]),
@@ -242,6 +340,9 @@ fn bad_arguments_are_refused_with_what_would_be_right() {
 fn a_buffer_larger_than_memory_is_refused_with_the_numbers() {
     let parts = ["out of memory", &(1u64 << 50).to_string(), "hint: a smaller --size"];
     check_failure(&mut peerbuf(&["demo", "--json", "--size", "1024T"]), &parts);
+    // A memory that is modelled larger than what there is.
+    let arguments = ["demo", "--json", "--size", "64K", "--vram", "1024T"];
+    check_failure(&mut peerbuf(&arguments), &["hint: a smaller --size or --vram"]);
 }
 
 #[test]

@@ -78,3 +78,20 @@ fn two_processes() {
 fn adopt() {
     check("adopt", "read 262144 words, 0 wrong");
 }
+
+#[test]
+fn overcommit() {
+    let text = check("overcommit", "0 words wrong");
+    let row = |begin: &str| {
+        let row = text.lines().find(|row| row.starts_with(begin));
+        row.unwrap_or_else(|| panic!("no {begin:?} in\n{text}"))
+    };
+    assert!(row("32 tiles").contains("budget 8388608"), "{text}");
+    // Of 32 tiles 8 fit; who is used comes back.
+    for (cause, least) in [("evicted: ", 24), ("returned: ", 1)] {
+        let times = row(cause)[cause.len()..].split(' ').next().and_then(|n| n.parse::<u32>().ok());
+        assert!(times >= Some(least), "{times:?} {cause}\n{text}");
+    }
+    // And one of them says why it is where it is.
+    row("tile 0 is in ");
+}

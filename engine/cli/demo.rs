@@ -1,7 +1,8 @@
 //! `peerbuf demo`: one buffer, every device writes it, every other one checks it; first where it is, then
-//! while it moves.
+//! while it moves; then more buffers than fit ([`overcommit`]).
 
 use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,61 +14,85 @@ use peerbuf::{
 
 use crate::lineup::Lineup;
 use crate::moving::Cast;
-use crate::report::{DemoReport, DeviceFacts, PairResult, SCHEMA, UnusableFacts};
+use crate::report::{DemoReport, DeviceFacts, OneReport, PairResult, UnusableFacts};
 use crate::size::Size;
-use crate::{Outcome, Result, output, show};
+use crate::{Outcome, Result, output, overcommit, show};
 
-/// Runs the command.
-pub(crate) fn run(selected: &[AdapterSelector], size: Size, json: bool) -> Result<Outcome> {
-    let lineup = Lineup::open(selected, timeout(size))?;
-    let start = Instant::now();
-    let buffer = lineup
-        .engine
-        .create_buffer(&lineup.devices[0], BufferDescriptor::new(size.bytes()).name("demo"))?;
-    // Everybody sits down before anybody maps: the buffer may have to move to where all can reach it,
-    // and mapped it cannot.
-    let importers: Vec<_> = lineup.devices.iter().map(|_| Arc::new(Refault::new())).collect();
-    let seats = attach_all(&lineup, &buffer, &importers)?;
-    let mut mappings = map_all(&seats)?;
-    let progress = progress(size, mappings.len(), json);
-    let first_seed = fresh_seed();
-    let results = share(&mappings, first_seed, size, &progress)?;
-    let (devices, importers) = (&lineup.devices, &importers[..]);
-    let cast = Cast { buffer: &buffer, devices, seats: &seats, importers };
-    // CAST: no more devices than an engine takes.
-    let moving =
-        cast.run(&mut mappings, first_seed.wrapping_add(devices.len() as u32), &progress)?;
-    progress.finish_and_clear();
-    let report = DemoReport {
-        schema: SCHEMA,
-        size: size.bytes(),
-        pairs: results.len(),
-        bytes_verified: moving.bytes_verified
-            + results.iter().map(|pair| pair.bytes_verified).sum::<u64>(),
-        mismatches: moving.mismatches + results.iter().map(|pair| pair.mismatches).sum::<u64>(),
-        moves: moving.moves,
-        callbacks: moving.callbacks,
-        domain: match buffer.domain().kind() {
-            DomainKind::Vram => "vram",
-            DomainKind::System => "system",
-        },
-        home: buffer.home().id().index(),
-        provider: buffer.provider().name(),
-        generation: buffer.generation(),
-        seconds: start.elapsed().as_secs_f64(),
-        devices: DeviceFacts::of_all(&lineup.devices),
-        results,
-        moving,
-        report: lineup.engine.report().into(),
-        unusable: UnusableFacts::of_all(&lineup.unusable),
-    };
-    if json {
-        output::print_json(&report)?;
-    } else {
-        output::print(&show::demo(&report))?;
+/// What the command was told.
+#[derive(Debug)]
+pub(crate) struct Demo {
+    pub(crate) devices: Vec<AdapterSelector>,
+    pub(crate) size: Size,
+    pub(crate) vram: Size,
+    pub(crate) trace: Option<PathBuf>,
+    pub(crate) json: bool,
+}
+
+impl Demo {
+    /// Runs the command.
+    pub(crate) fn run(&self) -> Result<Outcome> {
+        // The main job has an engine of its own, so that all that this one counts and traces is the job's.
+        // It comes first: a file that cannot be written is known before anything is done.
+        let job = Lineup::open(&self.devices, timeout(self.vram), self.trace.as_deref())?;
+        let one = self.share_one()?;
+        let bar = progress(overcommit::work(self.vram), self.json);
+        let overcommit = overcommit::run(&job, self.vram, fresh_seed(), &bar)?;
+        bar.finish_and_clear();
+        // The trace is whole when its engine has gone.
+        drop(job);
+        let report = DemoReport::new(one, overcommit);
+        if self.json {
+            output::print_json(&report)?;
+        } else {
+            output::print(&show::demo(&report, self.trace.as_deref()))?;
+        }
+        let told = report.one.moving.callbacks >= report.one.moving.callbacks_expected;
+        Ok(Outcome::of(report.mismatches == 0 && told && report.overcommit.is_proved()))
     }
-    let told = report.moving.callbacks >= report.moving.callbacks_expected;
-    Ok(Outcome::of(report.mismatches == 0 && told))
+
+    /// The first part: one buffer that all devices use, where it is and while it moves.
+    fn share_one(&self) -> Result<OneReport> {
+        let lineup = Lineup::open(&self.devices, timeout(self.size), None)?;
+        let start = Instant::now();
+        let size = self.size;
+        let buffer = lineup
+            .engine
+            .create_buffer(&lineup.devices[0], BufferDescriptor::new(size.bytes()).name("demo"))?;
+        // Everybody sits down before anybody maps: the buffer may have to move to where all can reach it,
+        // and mapped it cannot.
+        let importers: Vec<_> = lineup.devices.iter().map(|_| Arc::new(Refault::new())).collect();
+        let seats = attach_all(&lineup, &buffer, &importers)?;
+        let mut mappings = map_all(&seats)?;
+        // One fill and one verification less than there are devices for each of them, twice.
+        let passes = 2 * (mappings.len() * mappings.len()) as u64;
+        let bar = progress(size.bytes().saturating_mul(passes), self.json);
+        let first_seed = fresh_seed();
+        let results = share(&mappings, first_seed, size, &bar)?;
+        let (devices, importers) = (&lineup.devices, &importers[..]);
+        let cast = Cast { buffer: &buffer, devices, seats: &seats, importers };
+        // CAST: no more devices than an engine takes.
+        let moving =
+            cast.run(&mut mappings, first_seed.wrapping_add(devices.len() as u32), &bar)?;
+        bar.finish_and_clear();
+        Ok(OneReport {
+            size: size.bytes(),
+            pairs: results.len(),
+            moves: moving.moves,
+            domain: match buffer.domain().kind() {
+                DomainKind::Vram => "vram",
+                DomainKind::System => "system",
+            },
+            home: buffer.home().id().index(),
+            provider: buffer.provider().name(),
+            generation: buffer.generation(),
+            seconds: start.elapsed().as_secs_f64(),
+            devices: DeviceFacts::of_all(&lineup.devices),
+            results,
+            moving,
+            report: lineup.engine.report().into(),
+            unusable: UnusableFacts::of_all(&lineup.unusable),
+        })
+    }
 }
 
 /// The bound of one wait: even a software device on a busy machine moves 8 MiB in a second.
@@ -135,16 +160,13 @@ fn fresh_seed() -> u32 {
 }
 
 /// A bar on standard error. It hides itself where that is no terminal.
-fn progress(size: Size, devices: usize, json: bool) -> ProgressBar {
+fn progress(bytes: u64, json: bool) -> ProgressBar {
     if json {
         return ProgressBar::hidden();
     }
-    // One fill and `devices - 1` verifications for each device, twice.
-    let passes = 2 * (devices * devices) as u64;
-    let total = size.bytes().saturating_mul(passes);
     let style = ProgressStyle::with_template(
-        "{msg:18} {bar:40} {binary_bytes} of {binary_total_bytes}, {eta} left",
+        "{msg:18} {wide_bar} {binary_bytes} of {binary_total_bytes}, {eta} left",
     );
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
     bar.with_style(style.expect("the template is well-formed"))
 }

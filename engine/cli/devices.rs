@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub(crate) fn run(selected: &[AdapterSelector], json: bool) -> Result<Outcome> {
-    let lineup = Lineup::open(selected, TIMEOUT)?;
+    let lineup = Lineup::open(selected, TIMEOUT, None)?;
     let report = DevicesReport {
         schema: SCHEMA,
         devices: DeviceFacts::of_all(&lineup.devices),

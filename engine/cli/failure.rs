@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::error::Error as _;
 use std::fmt::Write;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use peerbuf::{Adapter, Error};
 
@@ -26,6 +27,12 @@ pub(crate) enum Failure {
         /// One line for each adapter, with what it lacks.
         why: Vec<String>,
     },
+    #[error("cannot write the trace to {}", path.display())]
+    Trace {
+        path: PathBuf,
+        #[source]
+        error: Error,
+    },
     #[error("cannot write the result")]
     Output(#[source] io::Error),
 }
@@ -35,6 +42,14 @@ impl Failure {
     pub(crate) fn selecting(error: Error, adapters: &[Adapter]) -> Self {
         let present = adapters.iter().map(describe).collect();
         Self::Selection { error, present }
+    }
+
+    /// What opening an engine said that was to write a trace, or none.
+    pub(crate) fn opening(error: Error, trace: Option<&Path>) -> Self {
+        match (error, trace) {
+            (error @ Error::Os { .. }, Some(path)) => Self::Trace { path: path.to_owned(), error },
+            (error, _) => Self::Engine(error),
+        }
     }
 
     /// The whole message: the error, its causes, and a hint.
@@ -64,7 +79,7 @@ impl Failure {
                     add(&mut story, format_args!("hint: {hint}"));
                 }
             }
-            Self::Output(_) => {}
+            Self::Trace { .. } | Self::Output(_) => {}
         }
         story
     }
@@ -93,14 +108,18 @@ fn hint(error: &Error) -> Option<Cow<'static, str>> {
         }
         Error::OutOfMemory { budget, used, .. } => {
             let free = Human(budget.saturating_sub(*used));
-            return Some(format!("a smaller --size may fit; {free} are free there").into());
+            return Some(
+                format!("a smaller --size or --vram may fit; {free} are free there").into(),
+            );
         }
         Error::Vulkan { code, .. } if *code == ash::vk::Result::ERROR_OUT_OF_DEVICE_MEMORY => {
-            "a smaller --size may fit: some drivers take no more than 1 or 2 GiB at once"
+            "a smaller --size or --vram may fit: some drivers take no more than 1 or 2 GiB at once"
         }
         Error::FdLimit { .. } => "raise the limit: ulimit -n 4096",
         Error::Unreachable { .. } => "`peerbuf devices` shows which devices can share memory",
-        Error::Timeout { .. } => "a device hangs, or is very slow; a smaller --size may tell which",
+        Error::Timeout { .. } => {
+            "a device hangs, or is very slow; a smaller --size or --vram may tell which"
+        }
         Error::DeviceLost { .. } => "the kernel's log (dmesg) may say why the device went away",
         _ => return None,
     };

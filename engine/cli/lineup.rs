@@ -1,5 +1,6 @@
 //! Who takes part: the adapters of this machine, opened.
 
+use std::path::Path;
 use std::time::Duration;
 
 use peerbuf::{Adapter, AdapterSelector, Device, Engine, EngineDescriptor, Error};
@@ -11,21 +12,31 @@ use crate::failure::Failure;
 pub(crate) struct Lineup {
     pub(crate) engine: Engine,
     pub(crate) devices: Vec<Device>,
+    /// The bound of a wait for a device.
+    pub(crate) timeout: Duration,
     /// Adapters that cannot take part, with what they lack.
     pub(crate) unusable: Vec<(Adapter, String)>,
 }
 
 impl Lineup {
     /// Opens what is selected; every adapter that can be opened, if nothing is. A single one is opened
-    /// twice.
+    /// twice. What happens is written to `trace`, if that is there.
     ///
     /// # Errors
     ///
     /// What opening said, for an adapter that was named; those that were not named and cannot be opened
     /// are in [`Lineup::unusable`].
-    pub(crate) fn open(selected: &[AdapterSelector], timeout: Duration) -> Result<Self, Failure> {
-        let engine = Engine::open(&EngineDescriptor::new().timeout(timeout))?;
-        let mut this = Self { engine, devices: vec![], unusable: vec![] };
+    pub(crate) fn open(
+        selected: &[AdapterSelector],
+        timeout: Duration,
+        trace: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        let mut descriptor = EngineDescriptor::new().timeout(timeout);
+        if let Some(file) = trace {
+            descriptor = descriptor.trace(file);
+        }
+        let engine = Engine::open(&descriptor).map_err(|error| Failure::opening(error, trace))?;
+        let mut this = Self { engine, devices: vec![], timeout, unusable: vec![] };
         if selected.is_empty() {
             this.open_all()?;
         } else {

@@ -11,15 +11,18 @@ mod lineup;
 mod live;
 mod moving;
 mod output;
+mod overcommit;
 mod report;
 mod show;
 mod size;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use peerbuf::AdapterSelector;
 
+use demo::Demo;
 use failure::Failure;
 use size::Size;
 
@@ -42,22 +45,35 @@ enum Command {
                             one has none, 2 for an error."
     )]
     Devices(Options),
-    /// Shares one buffer among all devices, and moves it around while all of them use it.
+    /// Shares buffers among all devices: one that moves around, and four times as many bytes as a
+    /// device's memory holds.
     ///
     /// Each device fills the buffer with a fresh pattern, through a mapping of its own. Then each
     /// other device compares every word with what it should be. Then the same again, while the buffer
     /// moves all the time: to system memory, into every device's own memory where all can follow, and to
     /// other memory of the place where it is; every importer is called back at each move, and maps the new place.
+    ///
+    /// Then the main job: buffers that are together four times as large as a device's memory, which is
+    /// modelled to be small, and a frame loop that slides over them. In each frame a device writes some
+    /// and others check; whatever is used comes to that memory, and others make room. At the end stands
+    /// how much was moved, beside what somebody who knows the future would have moved.
     #[command(
-        after_help = "Exit status: 0 if every byte was right and every importer was told of \
-                            every move, 1 if not, 2 for an error."
+        after_help = "Exit status: 0 if every byte was right, every importer was told of every \
+                            move and no memory held more than its budget, 1 if not, 2 for an error."
     )]
     Demo {
         #[command(flatten)]
         options: Options,
-        /// Size of the buffer: bytes, or with K, M, G, T for powers of 1024; a multiple of 4.
+        /// Size of the one buffer: bytes, or with K, M, G, T for powers of 1024; a multiple of 4.
         #[arg(long, default_value = "64M", value_name = "SIZE")]
         size: Size,
+        /// How much memory a device is taken to have in the main job; at least 64K. The buffers are
+        /// together four times as large.
+        #[arg(long, default_value = "32M", value_name = "SIZE", value_parser = size::heap)]
+        vram: Size,
+        /// Write the main job as a trace, for https://ui.perfetto.dev or chrome://tracing.
+        #[arg(long, value_name = "FILE")]
+        trace: Option<PathBuf>,
     },
 }
 
@@ -79,7 +95,10 @@ struct Options {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Devices(options) => devices::run(&options.devices, options.json),
-        Command::Demo { options, size } => demo::run(&options.devices, size, options.json),
+        Command::Demo { options, size, vram, trace } => {
+            let Options { devices, json } = options;
+            Demo { devices, size, vram, trace, json }.run()
+        }
     };
     match outcome {
         Ok(Outcome::Proved) => ExitCode::SUCCESS,

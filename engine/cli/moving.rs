@@ -113,8 +113,12 @@ impl Cast<'_> {
         let writers =
             (0..ROUNDS).flat_map(|round| (0..mappings.len()).map(move |from| (round, from)));
         for (round, from) in writers.collect::<Vec<_>>() {
-            if round > 0 && from == 0 && enough() {
-                break;
+            if round > 0 && from == 0 {
+                if enough() {
+                    break;
+                }
+                // Another round that nobody could know of.
+                progress.inc_length(size.saturating_mul((mappings.len() * mappings.len()) as u64));
             }
             progress.set_message(format!("moving, {from} writes"));
             turns += 1;

@@ -27,19 +27,33 @@ pub(crate) struct DevicesReport {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct DemoReport {
     pub(crate) schema: u32,
+    /// Bytes that were compared, in both parts.
+    pub(crate) bytes_verified: u64,
+    /// 32-bit words that were wrong, likewise.
+    pub(crate) mismatches: u64,
+    /// How often importers were told of a move, likewise.
+    pub(crate) callbacks: u64,
+    // The main job's, once more, where nobody has to look for them.
+    pub(crate) budget: u64,
+    pub(crate) peak: u64,
+    pub(crate) evictions: u64,
+    pub(crate) restores: u64,
+    pub(crate) bytes_moved: u64,
+    pub(crate) bytes_optimal: u64,
+    #[serde(flatten)]
+    pub(crate) one: OneReport,
+    pub(crate) overcommit: OvercommitFacts,
+}
+
+/// The part with the one buffer.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct OneReport {
     /// Bytes of the buffer.
     pub(crate) size: u64,
     /// Ordered pairs of writer and reader.
     pub(crate) pairs: usize,
-    /// Bytes that were compared, over all pairs, standing still and moving.
-    pub(crate) bytes_verified: u64,
-    /// 32-bit words that were wrong, likewise.
-    pub(crate) mismatches: u64,
     /// How often it moved while all devices used it.
     pub(crate) moves: u64,
-    /// How often importers were told meanwhile: `moves` times the number of devices, and once more for each
-    /// device when a move failed after they had been told.
-    pub(crate) callbacks: u64,
     /// Where the buffer lived at the end: `vram` of its home device, or `system`.
     pub(crate) domain: &'static str,
     /// The device that it was at home on at the end.
@@ -159,7 +173,9 @@ pub(crate) struct PairResult {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct MovingFacts {
     pub(crate) moves: u64,
+    /// `callbacks_expected`, and once more for each device when a move failed after they had been told.
     pub(crate) callbacks: u64,
+    /// `moves` times the number of devices.
     pub(crate) callbacks_expected: u64,
     /// Where it has been, and how often it came there.
     pub(crate) places: Vec<PlaceFacts>,
@@ -181,6 +197,79 @@ pub(crate) struct PlaceFacts {
 pub(crate) struct RefusedFacts {
     pub(crate) place: String,
     pub(crate) reason: String,
+}
+
+/// What happened while there was four times as much as the first device's memory holds.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct OvercommitFacts {
+    pub(crate) buffers: usize,
+    /// Bytes of all of them together.
+    pub(crate) total: u64,
+    /// Bytes of those that are in use at a time.
+    pub(crate) working_set: u64,
+    pub(crate) frames: usize,
+    /// Bytes that buffers could have in the first device's memory at once.
+    pub(crate) budget: u64,
+    /// The most that they ever had.
+    pub(crate) peak: u64,
+    /// How often a buffer had to go, because its place was needed.
+    pub(crate) evictions: u64,
+    /// How often one came back, because it was used.
+    pub(crate) restores: u64,
+    /// Bytes of the buffers that went and came.
+    pub(crate) bytes_moved: u64,
+    /// What was copied of that: less where the place to go to had the same bytes already.
+    pub(crate) bytes_copied: u64,
+    /// `bytes_moved` of somebody who knows all uses in advance, and brings in each buffer that is used.
+    pub(crate) bytes_optimal: u64,
+    pub(crate) callbacks: u64,
+    /// One for each move and each device that reaches the buffers in place.
+    pub(crate) callbacks_expected: u64,
+    pub(crate) bytes_written: u64,
+    pub(crate) bytes_verified: u64,
+    pub(crate) mismatches: u64,
+    pub(crate) seconds: f64,
+    pub(crate) members: Vec<MemberFacts>,
+}
+
+/// A device of the main job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct MemberFacts {
+    /// Its number. One that is not among the devices is the first one's adapter, opened once more.
+    pub(crate) device: usize,
+    pub(crate) name: String,
+    /// Whether it reaches the first device's memory; else it is given copies.
+    pub(crate) in_place: bool,
+}
+
+impl DemoReport {
+    pub(crate) fn new(one: OneReport, overcommit: OvercommitFacts) -> Self {
+        let verified = one.results.iter().map(|pair| pair.bytes_verified).sum::<u64>();
+        let wrong = one.results.iter().map(|pair| pair.mismatches).sum::<u64>();
+        Self {
+            schema: SCHEMA,
+            bytes_verified: verified + one.moving.bytes_verified + overcommit.bytes_verified,
+            mismatches: wrong + one.moving.mismatches + overcommit.mismatches,
+            callbacks: one.moving.callbacks + overcommit.callbacks,
+            budget: overcommit.budget,
+            peak: overcommit.peak,
+            evictions: overcommit.evictions,
+            restores: overcommit.restores,
+            bytes_moved: overcommit.bytes_moved,
+            bytes_optimal: overcommit.bytes_optimal,
+            one,
+            overcommit,
+        }
+    }
+}
+
+impl OvercommitFacts {
+    /// Whether it did what it was to do.
+    pub(crate) fn is_proved(&self) -> bool {
+        self.mismatches == 0
+            && self.peak <= self.budget
+            && self.callbacks >= self.callbacks_expected
+    }
 }
 
 impl DeviceFacts {

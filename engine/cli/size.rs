@@ -23,6 +23,8 @@ impl Size {
 pub(crate) enum ParseSizeError {
     #[error("not a size; write bytes (4096), or a number with K, M, G or T (64M)")]
     Malformed,
+    #[error("too small a memory to be divided; at least 64K")]
+    SmallHeap,
     #[error("larger than any memory")]
     TooLarge,
     #[error("a buffer needs at least one word of 4 bytes")]
@@ -48,6 +50,15 @@ impl FromStr for Size {
             bytes if !bytes.is_multiple_of(WORD) => Err(ParseSizeError::NotWords(bytes)),
             bytes => Ok(Self(bytes)),
         }
+    }
+}
+
+/// Size of a memory: the smallest that can be divided.
+pub(crate) fn heap(text: &str) -> Result<Size, ParseSizeError> {
+    match text.parse::<Size>() {
+        Ok(size) if size.bytes() >= 64 << 10 => Ok(size),
+        Ok(_) | Err(ParseSizeError::Zero) => Err(ParseSizeError::SmallHeap),
+        other => other,
     }
 }
 
@@ -108,6 +119,15 @@ mod tests {
         for wrong in ["", "M", "iB", "-4", "+4", "1.5M", "4 K", "4X", "0x10", "4MM", "4iB", "ü"] {
             check(wrong, &Err(ParseSizeError::Malformed));
         }
+    }
+
+    #[test]
+    fn a_memory_has_a_least_size() {
+        assert_eq!(heap("64K").map(Size::bytes), Ok(64 << 10));
+        for small in ["65532", "4", "0"] {
+            assert_eq!(heap(small), Err(ParseSizeError::SmallHeap), "{small}");
+        }
+        assert_eq!(heap("70001"), Err(ParseSizeError::NotWords(70001)));
     }
 
     #[test]

@@ -1,14 +1,30 @@
-//! `peerbuf demo` as a table: who wrote, who checked, and what was found.
+//! `peerbuf demo` as tables: who wrote, who checked, and what was found.
+
+use std::path::Path;
 
 use comfy_table::{CellAlignment, Table};
 
+use super::overcommit::overcommit;
 use super::{Text, driver, table};
-use crate::report::{DemoReport, PairResult};
+use crate::report::{DemoReport, OneReport, PairResult};
 use crate::size::Human;
 
 /// `peerbuf demo`.
-pub(crate) fn demo(report: &DemoReport) -> String {
+pub(crate) fn demo(report: &DemoReport, trace: Option<&Path>) -> String {
     let mut text = Text::default();
+    one(&mut text, &report.one);
+    overcommit(&mut text, &report.overcommit, &report.one.devices);
+    if let Some(file) = trace {
+        text.line(format_args!(
+            "\nTraced to {}; https://ui.perfetto.dev opens it.",
+            file.display()
+        ));
+    }
+    text.0
+}
+
+/// The part with the one buffer.
+fn one(text: &mut Text, report: &OneReport) {
     text.line(format_args!("One buffer of {}, shared by", Human(report.size)));
     for device in &report.devices {
         let driver = driver(device);
@@ -23,30 +39,28 @@ pub(crate) fn demo(report: &DemoReport) -> String {
     text.line(format_args!(
         "Each rate is that of one pass; the first fill also pays for the first touch of fresh memory."
     ));
-    moving(&mut text, report);
+    moving(text, report);
     text.line(format_args!(
         "At the end the buffer is in {place} ({}), generation {}.",
         report.provider, report.generation,
     ));
+    let verified = report.results.iter().map(|pair| pair.bytes_verified).sum::<u64>();
+    let wrong = report.results.iter().map(|pair| pair.mismatches).sum::<u64>();
     text.line(format_args!(
         "{} verified over {} ordered pairs in {:.2} s: {}.",
-        Human(report.bytes_verified),
+        Human(verified + report.moving.bytes_verified),
         report.pairs,
         report.seconds,
-        match report.mismatches {
-            0 => "every byte right".to_owned(),
-            wrong => format!("{wrong} wrong {}", plural(wrong, "word")),
-        },
+        verdict(wrong + report.moving.mismatches),
     ));
     text.line(format_args!(
         "\nWhat there is, and who uses it:\n\n{}",
         report.report.text.trim_end()
     ));
-    text.0
 }
 
 /// What happened while it moved.
-fn moving(text: &mut Text, report: &DemoReport) {
+fn moving(text: &mut Text, report: &OneReport) {
     let moving = &report.moving;
     text.line(format_args!(
         "\nMoved {} {} while all devices used it: {} of {} callbacks.",
@@ -73,7 +87,7 @@ fn spelled(place: &str) -> String {
     }
 }
 
-fn results(report: &DemoReport) -> Table {
+fn results(report: &OneReport) -> Table {
     let mut table =
         table(["writes → checks", "verified", "wrong words", "fill GB/s", "verify GB/s"]);
     for pair in &report.results {
@@ -99,6 +113,13 @@ fn wrong(pair: &PairResult) -> String {
     }
 }
 
+pub(super) fn verdict(wrong: u64) -> String {
+    match wrong {
+        0 => "every byte right".to_owned(),
+        wrong => format!("{wrong} wrong {}", plural(wrong, "word")),
+    }
+}
+
 fn plural(count: impl Into<u64>, noun: &str) -> String {
     if count.into() == 1 { noun.to_owned() } else { format!("{noun}s") }
 }
@@ -108,7 +129,7 @@ mod tests {
     use super::super::tests::{check, device};
     use super::*;
     use crate::live::{LiveFacts, TotalFacts};
-    use crate::report::{MovingFacts, PlaceFacts, RefusedFacts, SCHEMA};
+    use crate::report::{MovingFacts, PlaceFacts, RefusedFacts};
 
     #[test]
     fn wrong_words_are_not_overlooked() {
@@ -121,17 +142,13 @@ mod tests {
             fill_seconds: 1.0,
             verify_seconds: 1.0,
         };
-        let mut report = DemoReport {
-            schema: SCHEMA,
+        let mut report = OneReport {
             size: 4096,
             pairs: 2,
-            bytes_verified: 8192,
-            mismatches: 3,
             domain: "vram",
             home: 1,
             provider: "dma_buf",
             moves: 0,
-            callbacks: 0,
             generation: 0,
             seconds: 1.0,
             devices: vec![device(0, 0), device(1, 1)],
@@ -153,7 +170,12 @@ mod tests {
             },
             unusable: vec![],
         };
-        let text = demo(&report);
+        let told = |report: &OneReport| {
+            let mut text = Text::default();
+            one(&mut text, report);
+            text.0
+        };
+        let text = told(&report);
         check(&text, &["  demo"]);
         check(&text, &["1 → 0", "3, the first at byte 256"]);
         check(&text, &["in the memory of device 1 (dma_buf)", "generation 0"]);
@@ -161,7 +183,7 @@ mod tests {
         check(&text, &["3 × to system memory"]);
         check(&text, &["not to the memory of device 1: full"]);
         check(&text, &["8 KiB verified over 2 ordered pairs", "3 wrong words."]);
-        report.mismatches = 1;
-        check(&demo(&report), &["1 wrong word."]);
+        report.moving.mismatches = 1;
+        check(&told(&report), &["4 wrong words."]);
     }
 }

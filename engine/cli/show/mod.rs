@@ -2,6 +2,7 @@
 
 mod demo;
 mod devices;
+mod overcommit;
 mod refusals;
 
 use std::fmt::{self, Write};
