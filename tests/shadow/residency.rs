@@ -35,6 +35,17 @@ pub(crate) fn request(world: &mut World<'_>, at: usize) -> Option<()> {
     go(world, at, wanted, MoveCause::Requested)
 }
 
+/// Out and back and out again, with nobody at work in between.
+pub(crate) fn to_and_fro(world: &mut World<'_>, at: usize) -> Option<()> {
+    for _ in 0..2 {
+        request(world, at)?;
+        let World { subjects, random, .. } = world;
+        subjects[at].look(random);
+        evict(world, at)?;
+    }
+    Some(())
+}
+
 fn go(world: &mut World<'_>, at: usize, to: DomainId, cause: MoveCause) -> Option<()> {
     let engine = world.engine;
     let subject = &world.subjects[at];

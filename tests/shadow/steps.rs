@@ -31,7 +31,7 @@ const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::ReadWrite];
 pub(crate) type Step = fn(&mut World<'_>, usize) -> Option<()>;
 
 /// The operations, each as often as it is likely.
-const MENU: [(u32, Step); 28] = [
+const MENU: [(u32, Step); 29] = [
     (1, drop_any),
     (14, attach),
     (4, leave),
@@ -54,6 +54,7 @@ const MENU: [(u32, Step); 28] = [
     (6, relocate),
     (8, residency::evict),
     (8, residency::request),
+    (12, residency::to_and_fro),
     (7, together::migrate_many),
     (10, revocation::revoke),
     (3, export),
