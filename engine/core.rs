@@ -18,7 +18,7 @@ use crate::memory::{
     candidates, footprint,
 };
 use crate::observe::trace::Tracer;
-use crate::observe::{Live, MovedCounters};
+use crate::observe::{Live, MovedCounters, StallCounters};
 use crate::residency::{
     self, Demand, Found, Place, Priority, Rules, Store, Terms, Throttle, Turned, policy, with_room,
 };
@@ -57,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) decisions: AtomicU64,
     /// What was moved, and why.
     pub(crate) moved: MovedCounters,
+    /// How long callers were held up.
+    pub(crate) stalls: StallCounters,
     /// How many buffers keep a clean copy. Relaxed: it says whether to look for any.
     pub(crate) clean_copies: AtomicUsize,
     /// When the engine began.
@@ -91,6 +93,7 @@ impl Core {
             tracer: Arc::new(tracer),
             decisions: AtomicU64::new(0),
             moved: MovedCounters::default(),
+            stalls: StallCounters::default(),
             clean_copies: AtomicUsize::new(0),
             began: Instant::now(),
             host_providers: host

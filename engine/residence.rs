@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::memory::{DomainId, DomainUsage};
-use crate::observe::{MoveCause, Moved};
+use crate::observe::{MoveCause, Moved, StallCause, Stalls};
 use crate::residency::{self, Demand, Obstacles, Priority};
 
 /// What [`Engine::evict_all`], [`Engine::set_cap`] and [`Engine::model_heap`] did.
@@ -128,6 +128,12 @@ impl Engine {
     /// How much has moved for a cause since the engine began.
     pub fn moved(&self, cause: MoveCause) -> Moved {
         self.core.moved.get(cause)
+    }
+
+    /// How often and how long calls waited for a cause since the engine began, without the waits for fences that
+    /// callers wait for themselves ([`crate::Fence::wait`]).
+    pub fn stalls(&self, cause: StallCause) -> Stalls {
+        self.core.stalls.get(cause)
     }
 
     fn check_domain(&self, domain: DomainId) -> Result<()> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::commands::fill;
 use common::gate::Gate;
 use common::{Rig, bytes, wait_idle};
-use peerbuf::observe::MoveCause;
+use peerbuf::observe::{MoveCause, StallCause};
 use peerbuf::{
     Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Importer, Invalidation,
     Refault, SharedBuffer,
@@ -81,6 +81,9 @@ fn two_who_make_room_at_once_evict_as_much_as_they_need() {
     });
     let evicted = engine.moved(MoveCause::Evicted);
     assert_eq!(evicted.bytes, 8 * MIB, "4 MiB for each: {evicted:?}");
+    let stalls = engine.stalls(StallCause::Room);
+    assert_eq!(stalls.waits, 2, "each has waited until they were out: {stalls:?}");
+    assert!(engine.report().to_string().contains("\nWaits\n  for room"));
     drop(seats);
 }
 

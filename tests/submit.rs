@@ -11,6 +11,7 @@ use common::commands::{copy, fill, record_fill};
 use common::gate::Gate;
 use common::{Rig, bytes};
 use peerbuf::device::Call;
+use peerbuf::observe::StallCause;
 use peerbuf::{
     Access, Attachment, BufferDescriptor, CopyRegion, Device, DomainId, Error, Importer,
     Invalidation, Mapping, SharedBuffer, WaitRoute,
@@ -306,7 +307,8 @@ fn only_mappings_of_the_device_for_what_they_were_opened_for() {
 #[test]
 fn work_of_the_host_is_waited_for_by_the_host_in_bounds() {
     // Long enough for what has to be over in that time in an emulated machine.
-    let rig = Rig::with(|descriptor| descriptor.timeout(Duration::from_secs(3)));
+    let bound = Duration::from_secs(3);
+    let rig = Rig::with(|descriptor| descriptor.timeout(bound));
     let engine = rig.engine();
     let devices = rig.two_of_one_adapter();
     let (_buffer, _seats, mappings) = shared(&rig, &devices);
@@ -315,6 +317,8 @@ fn work_of_the_host_is_waited_for_by_the_host_in_bounds() {
     open.end(fence);
     let error = fill(engine, &devices[1], &mappings[1], 1).expect_err("it has not signalled");
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    let stalls = engine.stalls(StallCause::Work);
+    assert!(stalls.waits == 1 && stalls.longest >= bound, "{stalls:?}");
     signal.fail("the test says so");
     fill(engine, &devices[1], &mappings[1], 1)
         .and_then(|f| f.wait(LONG))

@@ -12,6 +12,7 @@ use crate::core::Core;
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Content, View, copy_by_host, is_small_for_host};
+use crate::observe::StallCause;
 use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many, waits_on};
 use crate::transfer::{self, Span, Unfinished};
 
@@ -70,7 +71,7 @@ pub(crate) fn copy(
         }
         if !waits.is_empty() {
             drop(pair);
-            wait_all(&waits, end)?;
+            core.stalls.during(StallCause::Work, || wait_all(&waits, end))?;
             continue;
         }
         match executor {

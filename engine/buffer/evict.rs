@@ -15,7 +15,7 @@ use super::shared::BufferInner;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, DomainKind};
-use crate::observe::MoveCause;
+use crate::observe::{MoveCause, StallCause};
 use crate::residency::{Demand, Kept, Obstacles, Outcomes, Settled, Store, Terms, Victim, World};
 use crate::sync::Usage;
 
@@ -52,7 +52,12 @@ impl World for Core {
         let Some(until) = terms.wait else {
             return if self.leaving(from) > 0 { Settled::Late } else { Settled::Nothing };
         };
-        match self.retire.wait_for(from, until, enough) {
+        let start = Instant::now();
+        let waited = self.retire.wait_for(from, until, enough);
+        if !matches!(waited, Ok(false)) {
+            self.stalls.add(StallCause::Room, start.elapsed());
+        }
+        match waited {
             Ok(true) => Settled::Out,
             Ok(false) => Settled::Nothing,
             Err(error) => {

@@ -10,6 +10,7 @@ use super::shared::{BufferInner, SharedBuffer, wait_all};
 use super::state::State;
 use crate::error::{Error, Result};
 use crate::memory::Provider;
+use crate::observe::StallCause;
 use crate::sync::Usage;
 
 impl SharedBuffer {
@@ -44,7 +45,7 @@ impl SharedBuffer {
                 break state;
             }
             drop(state);
-            wait_all(&pending, end)?;
+            buffer.core.stalls.during(StallCause::Work, || wait_all(&pending, end))?;
         };
         // It may be nowhere; then there is nothing to accept.
         buffer.backing(&state)?;

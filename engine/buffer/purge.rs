@@ -18,7 +18,7 @@ use crate::core::Wish;
 use crate::error::{Error, Result};
 use crate::memory::{Backing, DomainId, DomainKind, Placement, Provider};
 use crate::observe::trace::MoveId;
-use crate::observe::{Reason, What};
+use crate::observe::{Reason, StallCause, What};
 use crate::residency::{Demand, Found, Kept, Terms};
 use crate::sync::{Fences, Guard, Usage};
 
@@ -197,7 +197,8 @@ impl BufferInner {
                 return Ok(true);
             };
             drop(state);
-            gate.wait_until_over(end.saturating_duration_since(Instant::now()))?;
+            let left = end.saturating_duration_since(Instant::now());
+            self.core.stalls.during(StallCause::Move, || gate.wait_until_over(left))?;
         }
     }
 

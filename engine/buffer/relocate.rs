@@ -16,7 +16,7 @@ use crate::core::Wish;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::{Backing, DomainId, Placement};
-use crate::observe::MoveCause;
+use crate::observe::{MoveCause, StallCause};
 use crate::residency::Demand;
 use crate::sync::{Fence, Guard, Signal, Usage};
 
@@ -206,7 +206,9 @@ impl<'a> Move<'a> {
         let waits = self.close(relevant);
         if !waits.is_empty() {
             let end = Instant::now() + self.buffer.core.timeout;
-            self.state.unlocked(|| wait_all(&waits, end))?;
+            let stalls = &self.buffer.core.stalls;
+            let wait = || stalls.during(StallCause::Move, || wait_all(&waits, end));
+            self.state.unlocked(wait)?;
         }
         // It may have been taken away meanwhile, or what was waited for may have failed.
         self.buffer.check_usable(&mut self.state)
@@ -251,7 +253,8 @@ impl<'a> Parked<'a> {
     /// Waits, and takes the reservation again.
     pub(super) fn resume(self) -> Result<Move<'a>> {
         let Self { buffer, waits, gate } = self;
-        let waited = wait_all(&waits, Instant::now() + buffer.core.timeout);
+        let end = Instant::now() + buffer.core.timeout;
+        let waited = buffer.core.stalls.during(StallCause::Move, || wait_all(&waits, end));
         let mut resumed = Move { buffer, state: buffer.lock(), gate };
         waited?;
         // As after any wait of a move.

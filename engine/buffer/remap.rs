@@ -11,6 +11,7 @@ use super::state::State;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::{Backing, View};
+use crate::observe::StallCause;
 use crate::sync::{Fences, Guard};
 
 impl Attachment {
@@ -103,7 +104,8 @@ pub(super) fn open<'a>(
         if let Some(gate) = state.moving().cloned() {
             // A mapping of the old place would be old at once, and nobody would say so.
             drop(state);
-            gate.wait_until_over(buffer.core.timeout)?;
+            let wait = || gate.wait_until_over(buffer.core.timeout);
+            buffer.core.stalls.during(StallCause::Move, wait)?;
             continue;
         }
         let backing = buffer.backing(&state)?;

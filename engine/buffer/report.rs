@@ -8,7 +8,7 @@ use crate::device::DeviceId;
 use crate::memory::{DomainId, Provider};
 use crate::observe::{
     AttachmentReport, BufferReport, DeviceReport, DomainReport, FenceReport, GhostReport,
-    MoveCause, PinReport, Report, Shares,
+    MoveCause, PinReport, Report, Shares, StallCause,
 };
 
 /// The report of an engine.
@@ -32,7 +32,8 @@ pub(crate) fn report(core: &Core) -> Report {
     };
     let domains = places.map(domain).collect();
     let moved = MoveCause::ALL.map(|cause| (cause, core.moved.get(cause))).into();
-    Report { devices, domains, buffers, moved }
+    let stalls = StallCause::ALL.map(|cause| (cause, core.stalls.get(cause))).into();
+    Report { devices, domains, buffers, moved, stalls }
 }
 
 /// Who has what of a place.

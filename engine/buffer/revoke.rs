@@ -9,6 +9,7 @@ use super::importer::{self, InvalidationCause};
 use super::shared::{BufferInner, SharedBuffer, wait_all};
 use super::state::State;
 use crate::error::{Error, Result};
+use crate::observe::StallCause;
 use crate::observe::trace::MoveId;
 use crate::sync::{Guard, Usage};
 
@@ -123,7 +124,7 @@ fn wait_for_the_end(
             waits.push(state.when_deserted());
         }
         drop(state);
-        match wait_all(&waits, end) {
+        match buffer.core.stalls.during(StallCause::Work, || wait_all(&waits, end)) {
             // Found above, where it is known what is still held.
             Ok(()) | Err(Error::Timeout { .. }) => {}
             Err(error) => return Err(error),

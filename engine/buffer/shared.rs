@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::memory::{
     Backing, Content, DomainId, DomainKind, Placement, Provider, SLOT_ALIGN, Take, zero_by_host,
 };
-use crate::observe::Object;
+use crate::observe::{Object, StallCause};
 use crate::residency::{Demand, Found, Priority};
 use crate::sync::primitive::atomic::{AtomicU16, Ordering};
 use crate::sync::{Fence, Fences, Guard, Reservation, Retired, Usage};
@@ -436,8 +436,10 @@ impl BufferInner {
             if pending.is_empty() {
                 return Ok(state);
             }
+            let moves = state.moving().is_some();
+            let cause = if moves { StallCause::Move } else { StallCause::Work };
             drop(state);
-            wait_all(&pending, end)?;
+            self.core.stalls.during(cause, || wait_all(&pending, end))?;
         }
     }
 

@@ -20,6 +20,7 @@ use crate::core::Core;
 use crate::device::{Body, DeviceId, DeviceInner, Submit};
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, View};
+use crate::observe::StallCause;
 use crate::residency::policy::Slot;
 use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many, waits_on};
 use crate::transfer::{Scope, Span, acquire, release};
@@ -260,7 +261,7 @@ fn submit_once<'a>(
         let host: Vec<_> = host_part(&pending, device).cloned().collect();
         if !host.is_empty() {
             drop(locked);
-            wait_all(&host, end)?;
+            core.stalls.during(StallCause::Work, || wait_all(&host, end))?;
             continue;
         }
         // A slot for the fence in each, so that nothing can fail once the commands run.

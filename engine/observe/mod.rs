@@ -9,6 +9,7 @@ mod live;
 mod moved;
 mod report;
 mod shard;
+mod stalls;
 pub mod trace;
 
 pub use explain::{Decision, Pick, Reason, Told, What};
@@ -18,7 +19,9 @@ pub use report::{
     AttachmentReport, BufferReport, DeviceReport, DomainReport, FenceReport, GhostReport,
     PinReport, Report, Shares, Totals,
 };
+pub use stalls::{StallCause, Stalls};
 
 pub(crate) use explain::History;
 pub(crate) use moved::MovedCounters;
 pub(crate) use shard::Shard;
+pub(crate) use stalls::StallCounters;

@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::device::DeviceId;
 use crate::memory::{DomainId, DomainUsage, Provider};
-use crate::observe::{MoveCause, Moved};
+use crate::observe::{MoveCause, Moved, StallCause, Stalls};
 use crate::sync::Usage;
 
 /// What an engine has and who uses it: [`crate::Engine::report`]. Printed, it is a text for people.
@@ -25,6 +25,8 @@ pub struct Report {
     pub buffers: Vec<BufferReport>,
     /// How much has moved since the engine began, by cause.
     pub moved: Vec<(MoveCause, Moved)>,
+    /// How long callers have waited since the engine began, by cause.
+    pub stalls: Vec<(StallCause, Stalls)>,
 }
 
 /// A device that takes part.
@@ -274,6 +276,13 @@ impl fmt::Display for Report {
             }
             writeln!(f, "  {cause:<20} {moves:>16} of {bytes} bytes, {copied} copied")?;
         }
+        let stalls = self.stalls.iter().filter(|(_, stalls)| stalls.waits > 0);
+        for (nth, (cause, Stalls { waits, total, longest })) in stalls.enumerate() {
+            if nth == 0 {
+                writeln!(f, "Waits")?;
+            }
+            writeln!(f, "  {cause:<20} {waits:>16} of {total:.1?}, the longest {longest:.1?}")?;
+        }
         writeln!(f, "Buffers")?;
         writeln!(
             f,
@@ -366,6 +375,8 @@ mod tests {
     use super::*;
     use crate::memory::DomainKind;
 
+    const MS: std::time::Duration = std::time::Duration::from_millis(1);
+
     #[test]
     fn everything_is_in_the_text_and_in_the_sums() {
         let device = |number| DeviceId(number);
@@ -428,12 +439,16 @@ mod tests {
                 (MoveCause::Asked, Moved::default()),
                 (MoveCause::Evicted, Moved { moves: 3, bytes: 300, copied: 200 }),
             ],
+            stalls: vec![
+                (StallCause::Room, Stalls { waits: 2, total: 3 * MS, longest: 2 * MS }),
+                (StallCause::Work, Stalls::default()),
+            ],
         };
         let text = report.to_string();
         for part in [
             "system memory                    8888 of             9999 used\n                                    128 pinned\n",
             "  64 in flight\n",
-            "Moves\n  evicted                             3 of 300 bytes, 200 copied\nBuffers\n",
+            "Moves\n  evicted                             3 of 300 bytes, 200 copied\nWaits\n  for room                            2 of 3.0ms, the longest 2.0ms\nBuffers\n",
             "       7  frame                      4096  VRAM of device 0 dma_buf      device 0           3",
             "attached: device 0, GPU 0\n                    static, mapped 4 ×, attachment gone",
             "attached: device 1, GPU 1\n                    dynamic, peer to peer, mapped 0 ×, \
