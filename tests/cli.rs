@@ -160,6 +160,22 @@ fn the_demo_verifies_every_ordered_pair() {
         assert_eq!(buffer[name], report[name], "{name}");
     }
     assert_eq!((&buffer["revoked"], buffer["poisoned"].is_null()), (&false.into(), true), "{live}");
+    assert_eq!((&buffer["purged"], number(&buffer["clean_copy"])), (&false.into(), 0), "{live}");
+    let at = |domain: &str, device: &str| (buffer[domain].clone(), buffer[device].clone());
+    assert_eq!(at("wanted", "wanted_device"), at("domain", "domain_device"), "nobody evicted it");
+    let moved = list(live, "moved").iter().map(|moved| number(&moved["moves"])).sum::<u64>();
+    assert_eq!(moved, number(&report["generation"]), "every move has a cause: {live}");
+    let stalls = list(live, "stalls");
+    assert!(!stalls.is_empty());
+    for stall in stalls {
+        check_fields(stall, &[("cause", "text"), ("waits", "number"), ("seconds", "number")]);
+    }
+    let home = list(live, "domains").iter().find(|domain| {
+        (&domain["domain"], &domain["device"]) == (&buffer["domain"], &buffer["domain_device"])
+    });
+    let home = home.expect("the place where the buffer is");
+    assert_eq!((number(&home["buffers"]), &home["resident"]), (1, &buffer["footprint"]), "{home}");
+    check_fields(home, &["capacity", "peak", "held", "in_flight"].map(|name| (name, "number")));
     let devices = list(&report, "devices");
     let seats: Vec<_> =
         list(buffer, "attachments").iter().map(|seat| &seat["device_name"]).collect();

@@ -3,7 +3,8 @@
 
 use peerbuf::DomainId;
 use peerbuf::observe::{
-    AttachmentReport, BufferReport, DomainReport, FenceReport, GhostReport, PinReport, Report,
+    AttachmentReport, BufferReport, DomainReport, FenceReport, GhostReport, MoveCause, Moved,
+    PinReport, Report, StallCause, Stalls,
 };
 use serde::Serialize;
 
@@ -12,6 +13,9 @@ use serde::Serialize;
 pub(crate) struct LiveFacts {
     pub(crate) domains: Vec<DomainFacts>,
     pub(crate) buffers: Vec<BufferFacts>,
+    /// By cause.
+    pub(crate) moved: Vec<MovedFacts>,
+    pub(crate) stalls: Vec<StallFacts>,
     pub(crate) totals: TotalFacts,
     /// The same for people.
     #[serde(skip)]
@@ -24,8 +28,35 @@ pub(crate) struct DomainFacts {
     pub(crate) domain: &'static str,
     /// Whose memory; null for system memory.
     pub(crate) device: Option<usize>,
+    pub(crate) capacity: u64,
     pub(crate) budget: u64,
     pub(crate) used: u64,
+    pub(crate) peak: u64,
+    pub(crate) held: u64,
+    pub(crate) buffers: u64,
+    pub(crate) resident: u64,
+    pub(crate) pinned: u64,
+    pub(crate) clean_copies: u64,
+    pub(crate) ghosts: u64,
+    pub(crate) in_flight: u64,
+}
+
+/// What has moved for a cause.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct MovedFacts {
+    pub(crate) cause: &'static str,
+    pub(crate) moves: u64,
+    pub(crate) bytes: u64,
+    pub(crate) copied: u64,
+}
+
+/// How long callers have waited for a cause.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct StallFacts {
+    pub(crate) cause: &'static str,
+    pub(crate) waits: u64,
+    pub(crate) seconds: f64,
+    pub(crate) longest_seconds: f64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -37,10 +68,18 @@ pub(crate) struct BufferFacts {
     pub(crate) domain: &'static str,
     /// Whose memory; null for system memory.
     pub(crate) domain_device: Option<usize>,
+    /// Bytes that it has in use there.
+    pub(crate) footprint: u64,
+    /// Where it wants to be.
+    pub(crate) wanted: &'static str,
+    pub(crate) wanted_device: Option<usize>,
+    /// Bytes that it has in use elsewhere, as its clean copy.
+    pub(crate) clean_copy: u64,
     pub(crate) provider: &'static str,
     pub(crate) home: usize,
     pub(crate) generation: u32,
     pub(crate) revoked: bool,
+    pub(crate) purged: bool,
     /// Why; null if it is not.
     pub(crate) poisoned: Option<String>,
     pub(crate) moving: bool,
@@ -143,6 +182,8 @@ impl From<Report> for LiveFacts {
             text: report.to_string(),
             domains: report.domains.iter().map(DomainFacts::from).collect(),
             buffers: report.buffers.into_iter().map(BufferFacts::from).collect(),
+            moved: report.moved.into_iter().map(MovedFacts::from).collect(),
+            stalls: report.stalls.into_iter().map(StallFacts::from).collect(),
             totals: TotalFacts {
                 buffers: totals.buffers,
                 bytes: totals.bytes,
@@ -161,23 +202,62 @@ impl From<Report> for LiveFacts {
 impl From<&DomainReport> for DomainFacts {
     fn from(report: &DomainReport) -> Self {
         let (domain, device) = place(report.id);
-        Self { domain, device, budget: report.usage.budget, used: report.usage.used }
+        let DomainReport { usage, shares, .. } = report;
+        Self {
+            domain,
+            device,
+            capacity: usage.capacity,
+            budget: usage.budget,
+            used: usage.used,
+            peak: usage.peak,
+            held: usage.held,
+            buffers: shares.buffers,
+            resident: shares.resident,
+            pinned: shares.pinned,
+            clean_copies: shares.clean_copies,
+            ghosts: shares.ghosts,
+            in_flight: shares.in_flight,
+        }
+    }
+}
+
+impl From<(MoveCause, Moved)> for MovedFacts {
+    fn from((cause, moved): (MoveCause, Moved)) -> Self {
+        let Moved { moves, bytes, copied, .. } = moved;
+        Self { cause: cause.name(), moves, bytes, copied }
+    }
+}
+
+impl From<(StallCause, Stalls)> for StallFacts {
+    fn from((cause, stalls): (StallCause, Stalls)) -> Self {
+        Self {
+            cause: cause.name(),
+            waits: stalls.waits,
+            seconds: stalls.total.as_secs_f64(),
+            longest_seconds: stalls.longest.as_secs_f64(),
+        }
     }
 }
 
 impl From<BufferReport> for BufferFacts {
     fn from(report: BufferReport) -> Self {
         let (domain, domain_device) = place(report.domain);
+        let (wanted, wanted_device) = place(report.wanted);
         Self {
             id: report.id,
             name: report.name,
             size: report.size,
             domain,
             domain_device,
+            footprint: report.footprint,
+            wanted,
+            wanted_device,
+            clean_copy: report.clean_copy.map_or(0, |(_, bytes)| bytes),
             provider: report.provider.name(),
             home: report.home.index(),
             generation: report.generation,
             revoked: report.revoked,
+            purged: report.purged,
             poisoned: report.poisoned,
             moving: report.moving,
             imported: report.imported,

@@ -165,6 +165,8 @@ mod tests {
             report: LiveFacts {
                 domains: vec![],
                 buffers: vec![],
+                moved: vec![],
+                stalls: vec![],
                 totals: TotalFacts::default(),
                 text: "Buffers\n  demo".into(),
             },
