@@ -5,11 +5,11 @@
 //! engine itself. A lost wake-up is a deadlock here, since waits do not time out; the checker reports
 //! that, and panics, with the schedule that led to it.
 //!
-//! `locks` needs no Vulkan. `moves`, `pins`, `endings` and `evictions` run on a device whose driver the checker
-//! does not know of: its waits are steps in which nobody else goes on. By when it has finished something is
-//! not the checker's choice, so a schedule that failed there may pass when it is replayed; in `locks` and
-//! `fences` it fails again. Run by their names alone: the other tests use threads that the checker does not
-//! know of.
+//! `locks` needs no Vulkan. `moves`, `pins`, `endings`, `evictions` and `purges` run on a device whose driver the
+//! checker does not know of: its waits are steps in which nobody else goes on. By when it has finished
+//! something is not the checker's choice, so a schedule that failed there may pass when it is replayed; in
+//! `locks` and `fences` it fails again. Run by their names alone: the other tests use threads that the
+//! checker does not know of.
 
 mod endings;
 mod evictions;
@@ -17,6 +17,7 @@ mod fences;
 mod locks;
 mod moves;
 mod pins;
+mod purges;
 mod scene;
 mod stage;
 

@@ -13,7 +13,7 @@ use crate::observe::Object;
 use crate::transfer::PairKey;
 use crate::{
     Access, Adapter, Attachment, BufferDescriptor, Device, DomainId, Engine, EngineDescriptor,
-    Error, Importer, Invalidation, Mapping, Migration, Result, SharedBuffer, Verdict,
+    Error, Fence, Importer, Invalidation, Mapping, Migration, Result, SharedBuffer, Verdict,
 };
 
 /// An engine, two devices, and a buffer at home on the first that shows [`FIRST`] in every word.
@@ -75,20 +75,28 @@ impl Stage {
 
     /// Sets every word, on the device of `seat`; maps again if the buffer has moved.
     pub(super) fn write(&self, seat: &Attachment, mapping: &mut Mapping, word: u32) {
+        self.try_write(seat, mapping, word).expect("a submission ends well");
+    }
+
+    /// The same, where the buffer may not be there.
+    pub(super) fn try_write(
+        &self,
+        seat: &Attachment,
+        mapping: &mut Mapping,
+        word: u32,
+    ) -> Result<Fence> {
         let device = seat.device();
-        let written =
-            self.engine.submit_remapped(&device, &mut [(seat, mapping)], |work, mapped| {
-                let view = work.write(mapped[0])?;
-                let raw = device.raw().clone();
-                // SAFETY: the range is the mapping's, which is written; nothing else is used.
-                unsafe {
-                    work.record(move |commands| {
-                        fill(&raw, commands, view, word);
-                    });
-                }
-                Ok(())
-            });
-        written.expect("a submission ends well");
+        self.engine.submit_remapped(&device, &mut [(seat, mapping)], |work, mapped| {
+            let view = work.write(mapped[0])?;
+            let raw = device.raw().clone();
+            // SAFETY: the range is the mapping's, which is written; nothing else is used.
+            unsafe {
+                work.record(move |commands| {
+                    fill(&raw, commands, view, word);
+                });
+            }
+            Ok(())
+        })
     }
 
     /// The word that the buffer shows everywhere.
