@@ -19,73 +19,59 @@ pub(crate) enum Content {
     Own,
 }
 
-/// The bytes of one buffer: a slot of a slab, or an allocation of its own.
+/// The bytes of one buffer: a slot of a slab, or an allocation of its own, which is a slab of one slot.
 ///
 /// Dropping it gives the memory back for the next owner, who will not see what is in it.
+// Kept small: every buffer has one.
 #[derive(Debug)]
 pub(crate) struct Backing {
-    /// `None` only during drop.
-    place: Option<Place>,
+    slab: Arc<Slab>,
+    slot: u32,
     content: Content,
 }
 
-#[derive(Debug)]
-enum Place {
-    Slot { slab: Arc<Slab>, slot: u32 },
-    Dedicated(Arc<Allocation>),
-}
+const _: () = assert!(size_of::<Option<Backing>>() <= 16, "there may be a million of them");
 
 impl Backing {
     pub(super) fn slot(slab: Arc<Slab>, slot: u32, stale: bool) -> Self {
-        Self { place: Some(Place::Slot { slab, slot }), content: content(stale) }
+        Self { slab, slot, content: content(stale) }
     }
 
-    pub(super) fn dedicated(allocation: Arc<Allocation>, stale: bool) -> Self {
-        Self { place: Some(Place::Dedicated(allocation)), content: content(stale) }
+    /// All of a slab that is whole.
+    pub(super) fn dedicated(slab: Arc<Slab>, stale: bool) -> Self {
+        Self::slot(slab, 0, stale)
     }
 
     /// A stranger's bytes, which are somebody's own.
     pub(crate) fn foreign(allocation: Arc<Allocation>) -> Self {
-        Self { place: Some(Place::Dedicated(allocation)), content: Content::Own }
+        Self { slab: Slab::whole(allocation), slot: 0, content: Content::Own }
     }
 
     /// The allocation that the bytes lie in.
     pub(crate) fn allocation(&self) -> &Arc<Allocation> {
-        match self.place() {
-            Place::Slot { slab, .. } => &slab.allocation,
-            Place::Dedicated(allocation) => allocation,
-        }
+        &self.slab.allocation
     }
 
     /// Where in the allocation they begin, in bytes; a multiple of 256.
     pub(crate) fn offset(&self) -> u64 {
-        match self.place() {
-            Place::Slot { slab, slot } => slab.offset(*slot),
-            Place::Dedicated(_) => 0,
-        }
+        self.slab.offset(self.slot)
     }
 
     /// Whether the allocation has no other buffer in it.
     pub(crate) fn is_dedicated(&self) -> bool {
-        matches!(self.place(), Place::Dedicated(_))
+        self.slab.cut.is_none()
     }
 
     /// How many bytes from [`Backing::offset`] on nobody else has, for a buffer of `size` bytes. What
     /// lies beyond the buffer in an allocation of its own goes out with its fd, so it is scrubbed too;
     /// the rest of a slot is seen by nobody.
     pub(crate) fn extent(&self, size: u64) -> u64 {
-        match self.place() {
-            Place::Slot { .. } => size,
-            Place::Dedicated(allocation) => allocation.size(),
-        }
+        if self.is_dedicated() { self.allocation().size() } else { size }
     }
 
     /// Bytes of its domain that it has in use.
     pub(crate) fn footprint(&self) -> u64 {
-        match self.place() {
-            Place::Slot { slab, .. } => slab.slot_size,
-            Place::Dedicated(allocation) => allocation.held(),
-        }
+        self.slab.slot_size
     }
 
     pub(crate) fn domain(&self) -> DomainId {
@@ -105,13 +91,6 @@ impl Backing {
     pub(crate) fn disown(&mut self) {
         self.content = Content::Stale;
     }
-
-    fn place(&self) -> &Place {
-        match &self.place {
-            Some(place) => place,
-            None => unreachable!("taken only by drop"),
-        }
-    }
 }
 
 fn content(stale: bool) -> Content {
@@ -120,24 +99,23 @@ fn content(stale: bool) -> Content {
 
 impl Drop for Backing {
     fn drop(&mut self) {
-        let stale = self.content != Content::Zero;
-        match self.place.take() {
-            Some(Place::Slot { slab, slot }) => {
+        let Slab { allocation, slot_size, cut } = &*self.slab;
+        match cut {
+            Some(cut) => {
                 // Without its pool the engine is gone, and the slab goes with this.
-                if let Some(pool) = slab.pool.upgrade() {
-                    pool.release_slot(&slab, slot, stale);
+                if let Some(pool) = cut.pool.upgrade() {
+                    pool.release_slot(cut, self.slot, self.content != Content::Zero);
                 }
-                slab.allocation.domain().credit(slab.slot_size);
+                allocation.domain().credit(*slot_size);
             }
-            Some(Place::Dedicated(allocation)) => {
-                allocation.domain().credit(allocation.held());
+            None => {
+                allocation.domain().credit(*slot_size);
                 if let Some(pool) = allocation.pool()
                     && !allocation.has_escaped()
                 {
-                    pool.recycle(allocation);
+                    pool.recycle(Arc::clone(&self.slab));
                 }
             }
-            None => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use super::allocation::{Allocation, Origin};
 use super::backing::Backing;
 use super::provider::Provider;
 use super::size_class::{CLASSES, class_of, dedicated_size, is_dedicated, slot_size};
-use super::slab::{Slab, SlabSlots};
+use super::slab::{Cut, Slab, SlabSlots};
 use crate::error::{Error, Result};
 
 /// Bytes of a class' first slab, and of its largest.
@@ -28,7 +28,8 @@ pub(crate) struct Pool {
     origin: Origin,
     // Each protected by its own mutex. Taken before an allocation's lock, after a reservation.
     classes: [Mutex<Class>; CLASSES],
-    warm: Mutex<Vec<Arc<Allocation>>>,
+    /// Whole ones.
+    warm: Mutex<Vec<Arc<Slab>>>,
 }
 
 /// The slabs of one slot size.
@@ -76,7 +77,7 @@ impl Pool {
         }
         let allocation = Allocation::create(&self.origin, rounded, Arc::downgrade(self))?;
         let stale = !allocation.is_zeroed();
-        Ok(Backing::dedicated(allocation, stale))
+        Ok(Backing::dedicated(Slab::whole(allocation), stale))
     }
 
     fn allocate_slot(self: &Arc<Self>, size: u64) -> Result<Backing> {
@@ -113,9 +114,7 @@ impl Pool {
         let slots = SlabSlots::new(Arc::new(Slab {
             allocation,
             slot_size,
-            class: index,
-            index: position,
-            pool: Arc::downgrade(self),
+            cut: Some(Cut { class: index, index: position, pool: Arc::downgrade(self) }),
         }));
         match hole {
             Some(hole) => class.slabs[hole] = Some(slots),
@@ -127,7 +126,7 @@ impl Pool {
     }
 
     /// Takes a slot back.
-    pub(super) fn release_slot(&self, slab: &Slab, slot: u32, stale: bool) {
+    pub(super) fn release_slot(&self, slab: &Cut, slot: u32, stale: bool) {
         let mut class = self.class(slab.class);
         let Some(Some(slots)) = class.slabs.get_mut(slab.index) else {
             unreachable!("a slab with a slot in use is in the list")
@@ -139,37 +138,37 @@ impl Pool {
         }
     }
 
-    /// Takes an allocation back, and keeps it warm if there is room.
-    pub(super) fn recycle(&self, allocation: Arc<Allocation>) {
+    /// Takes a whole slab back, and keeps it warm if there is room.
+    pub(super) fn recycle(&self, whole: Arc<Slab>) {
         let mut warm = self.warm();
-        let kept: u64 = warm.iter().map(|allocation| allocation.size()).sum();
-        if kept + allocation.size() <= WARM_BYTES {
-            warm.push(allocation);
+        let kept: u64 = warm.iter().map(|slab| slab.allocation.size()).sum();
+        if kept + whole.allocation.size() <= WARM_BYTES {
+            warm.push(whole);
         } else {
             drop(warm);
-            drop(allocation);
+            drop(whole);
         }
     }
 
     /// Gives unused memory back to the provider; returns how many bytes.
     pub(crate) fn trim(&self) -> u64 {
-        let mut freed: Vec<Arc<Allocation>> = std::mem::take(&mut *self.warm());
+        let mut freed: Vec<Arc<Slab>> = std::mem::take(&mut *self.warm());
         for index in 0..CLASSES {
             let mut class = self.class(index);
             for position in 0..class.slabs.len() {
                 let unused = class.slabs[position].as_ref().is_some_and(SlabSlots::is_unused);
                 if let Some(slots) = class.slabs[position].take_if(|_| unused) {
-                    freed.push(Arc::clone(&slots.slab.allocation));
+                    freed.push(Arc::clone(&slots.slab));
                     class.open.retain(|&open| open != position);
                 }
             }
         }
-        freed.iter().map(|allocation| allocation.size()).sum()
+        freed.iter().map(|slab| slab.allocation.size()).sum()
     }
 
-    fn take_warm(&self, size: u64) -> Option<Arc<Allocation>> {
+    fn take_warm(&self, size: u64) -> Option<Arc<Slab>> {
         let mut warm = self.warm();
-        let index = warm.iter().rposition(|allocation| allocation.size() == size)?;
+        let index = warm.iter().rposition(|slab| slab.allocation.size() == size)?;
         Some(warm.swap_remove(index))
     }
 
@@ -177,7 +176,7 @@ impl Pool {
         self.classes[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn warm(&self) -> MutexGuard<'_, Vec<Arc<Allocation>>> {
+    fn warm(&self) -> MutexGuard<'_, Vec<Arc<Slab>>> {
         self.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

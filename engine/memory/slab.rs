@@ -1,4 +1,4 @@
-//! Slabs: one allocation cut into slots of one size.
+//! Slabs: one allocation cut into slots of one size. One that is not cut is a slab of one slot.
 //!
 //! Why (measured, BENCHMARKS.md): first touch of fresh memory costs 5 to 12 times the copy; a cycle of
 //! create, export, import and free by hand costs 26 µs and ends at about 20,000 live fds. A slab is
@@ -9,11 +9,20 @@ use std::sync::{Arc, Weak};
 use super::allocation::Allocation;
 use super::pool::Pool;
 
-/// An allocation cut into equal slots. Which of them are free is known to the pool ([`SlabSlots`]).
+/// An allocation, whole or cut into equal slots. Which of them are free is known to the pool
+/// ([`SlabSlots`]).
 #[derive(Debug)]
 pub(crate) struct Slab {
     pub(super) allocation: Arc<Allocation>,
+    /// Bytes of its domain that one slot has in use.
     pub(super) slot_size: u64,
+    /// `None` if it is whole.
+    pub(super) cut: Option<Cut>,
+}
+
+/// Where a slab that is cut belongs.
+#[derive(Debug)]
+pub(super) struct Cut {
     pub(super) class: usize,
     /// Position in the pool's list for the class.
     pub(super) index: usize,
@@ -21,6 +30,12 @@ pub(crate) struct Slab {
 }
 
 impl Slab {
+    /// One that a single buffer has all of.
+    pub(super) fn whole(allocation: Arc<Allocation>) -> Arc<Self> {
+        let slot_size = allocation.held();
+        Arc::new(Self { allocation, slot_size, cut: None })
+    }
+
     /// Offset in bytes of a slot.
     pub(super) fn offset(&self, slot: u32) -> u64 {
         u64::from(slot) * self.slot_size
