@@ -2,6 +2,8 @@
 //!
 //! Kernel counterpart: `struct dma_resv_list` (`drivers/dma-buf/dma-resv.c`).
 
+use smallvec::SmallVec;
+
 use super::fence::Fence;
 use crate::error::{Error, Result};
 
@@ -37,8 +39,14 @@ impl Usage {
 ///
 /// A fence is forgotten once it is over, but for one that failed, and with it what it was to write: it
 /// stays, and is nothing to wait for, until [`Fences::forget_failures`].
+// A buffer that nobody has used yet has none, and pays a pointer for them.
 #[derive(Debug, Default)]
-pub(crate) struct Fences(Vec<Entry>);
+pub(crate) struct Fences(Option<Box<Entries>>);
+
+const _: () = assert!(size_of::<Fences>() <= 8, "there may be a million buffers");
+
+/// The usual ones beside each other: a writer, and a reader or a move.
+type Entries = SmallVec<[Entry; 2]>;
 
 #[derive(Debug)]
 struct Entry {
@@ -65,7 +73,8 @@ impl Fences {
     /// that is no stronger, so that nobody who would have waited before waits for less now; one that is
     /// covered likewise is not added. Signalled ones go as well.
     pub(crate) fn add(&mut self, usage: Usage, mut fence: Fence) {
-        self.0.retain_mut(|old| {
+        let entries = self.0.get_or_insert_default();
+        entries.retain(|old| {
             let replaced = !old.failed && usage <= old.usage && fence.covers(&old.fence);
             if replaced && old.usage <= Usage::Write && old.is_running() {
                 // What it relied on may fail yet, and then somebody has to be here to say so.
@@ -74,14 +83,15 @@ impl Fences {
             (!replaced && old.is_running()) || old.failed
         });
         let covers = |old: &Entry| !old.failed && old.usage <= usage && old.fence.covers(&fence);
-        if !self.0.iter().any(covers) {
-            self.0.push(Entry { usage, failed: false, fence });
+        if !entries.iter().any(covers) {
+            entries.push(Entry { usage, failed: false, fence });
         }
     }
 
     /// Makes room for one more, so that adding it cannot fail (kernel: `dma_resv_reserve_fences`).
     pub(crate) fn reserve(&mut self) -> Result<()> {
-        self.0.try_reserve(1).map_err(|_| Error::os("malloc", rustix::io::Errno::NOMEM))
+        let entries = self.0.get_or_insert_default();
+        entries.try_reserve(1).map_err(|_| Error::os("malloc", rustix::io::Errno::NOMEM))
     }
 
     /// Those of `usage` and of all before it that are not over; forgets those that are.
@@ -111,7 +121,7 @@ impl Fences {
 
     /// Whether it is idle, and nothing has failed.
     pub(crate) fn is_empty(&mut self) -> bool {
-        self.is_idle() && self.0.is_empty()
+        self.is_idle() && self.0.as_ref().is_none_or(|entries| entries.is_empty())
     }
 
     /// What has failed of what was to write or to move the bytes, and why.
@@ -119,7 +129,7 @@ impl Fences {
         if self.is_empty() {
             return None;
         }
-        let failed = self.0.iter().find(|entry| entry.failed)?;
+        let failed = self.0.as_ref()?.iter().find(|entry| entry.failed)?;
         let error = failed.fence.failure();
         Some(error.map_or_else(|| failed.fence.to_string(), |error| error.to_string()))
     }
@@ -127,12 +137,17 @@ impl Fences {
     /// Forgets what has failed; returns the strongest usage of it.
     pub(crate) fn forget_failures(&mut self) -> Option<Usage> {
         self.look(|_| {});
-        self.0.extract_if(.., |entry| entry.failed).map(|entry| entry.usage).min()
+        let entries = self.0.as_mut()?;
+        let failed = entries.iter().filter(|entry| entry.failed);
+        let strongest = failed.map(|entry| entry.usage).min();
+        entries.retain(|entry| !entry.failed);
+        strongest
     }
 
     /// Forgets what is over, and shows what is running.
     fn look(&mut self, mut running: impl FnMut(&Entry)) {
-        self.0.retain_mut(|entry| {
+        let Some(entries) = &mut self.0 else { return };
+        entries.retain(|entry| {
             let is_running = entry.is_running();
             if is_running {
                 running(entry);
