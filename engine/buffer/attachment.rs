@@ -168,7 +168,7 @@ impl<'a> Newcomer<'a> {
         importer: Option<Arc<dyn Importer>>,
     ) -> Self {
         let offers = importer.as_ref().is_none_or(|importer| importer.allow_peer2peer());
-        let peer_to_peer = offers && buffer.peer_to_peer;
+        let peer_to_peer = offers && buffer.peer_to_peer();
         Self { device, importer, guest: Guest { device: device.id(), peer_to_peer } }
     }
 
@@ -190,7 +190,7 @@ impl<'a> Newcomer<'a> {
         // Each turn ends with a seat or an error, unless somebody else moved the buffer meanwhile.
         const TURNS: u32 = 100;
         for _ in 0..TURNS {
-            let kinds = buffer.placement.kinds();
+            let kinds = buffer.placement().kinds();
             let home = buffer.home();
             let seats = Seats::gather(buffer, &home, kinds, Some(self.guest))?;
             let mut state = buffer.lock_idle(Usage::Move, |fence| fence.device().is_none())?;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::registry::SlotId;
 use super::shared::BufferInner;
 use super::state::State;
+use super::traits::{bits_of, priority_of};
 use crate::core::Core;
 use crate::device::DeviceId;
 use crate::memory::{DomainId, DomainKind, Placement, Provider};
@@ -16,33 +17,46 @@ use crate::residency::{Demand, Priority};
 /// and is in system memory, there.
 ///
 /// From system memory a buffer has nowhere to go: who is to keep its content stands in no order there.
+// Packed, for its seven bytes to be no eight: another byte of the state lies beside it.
 #[derive(Clone, Copy, Debug)]
+#[repr(packed)]
 pub(super) struct Berth {
-    wanted: DomainId,
     /// [`NO_SLOT`] where there is no order.
     slot: u32,
-    priority: Priority,
-    /// Whether its content may be lost.
-    purgeable: bool,
-    /// Whether it stands in the order of system memory.
-    in_system: bool,
+    /// The device whose memory it is; [`SYSTEM`] is none.
+    wanted: u16,
+    marks: Marks,
 }
 
 const NO_SLOT: u32 = u32::MAX;
+/// No device has this number: the 65,536th is turned away.
+const SYSTEM: u16 = u16::MAX;
+
+/// How much it matters that it is there, in the lowest two bits, and what else decides about its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Marks(u8);
+
+const PRIORITY: u8 = 3;
+/// Its content may be lost.
+const PURGEABLE: u8 = 1 << 2;
+/// It stands in the order of system memory.
+const IN_SYSTEM: u8 = 1 << 3;
 
 impl Berth {
     /// In no order: that of a stranger's buffer, which nobody ever evicts, or of one that is nowhere yet.
     pub(super) fn none(wanted: DomainId, priority: Priority, purgeable: bool) -> Self {
-        Self { wanted, slot: NO_SLOT, priority, purgeable, in_system: false }
+        let marks = Marks(bits_of(priority)).with(PURGEABLE, purgeable);
+        Self { slot: NO_SLOT, wanted: packed(wanted), marks }
     }
 
     /// It is `now` where it wants to be, or elsewhere, with so many bytes.
     pub(super) fn join(&mut self, core: &Core, key: SlotId, now: DomainId, footprint: u64) {
         self.leave(core);
-        self.in_system = self.purgeable && now == DomainId::System;
+        let purgeable = self.is_purgeable();
+        self.marks = self.marks.with(IN_SYSTEM, purgeable && now == DomainId::System);
         let store = core.store(self.order());
         let nobody_goes = match self.order() {
-            DomainId::System => !self.purgeable,
+            DomainId::System => !purgeable,
             // Nor does anybody where there is room enough.
             DomainId::Vram(_) => !store.is_tight(),
         };
@@ -50,8 +64,8 @@ impl Berth {
             return;
         }
         let recency = &store.recency;
-        let slot = recency.join(key, footprint, self.priority, now == self.order());
-        if self.purgeable {
+        let slot = recency.join(key, footprint, self.priority(), now == self.order());
+        if purgeable {
             recency.set_purgeable(slot, true);
         }
         self.slot = slot.0;
@@ -59,20 +73,27 @@ impl Berth {
 
     /// In whose order it stands, if in any.
     pub(super) fn order(self) -> DomainId {
-        if self.in_system { DomainId::System } else { self.wanted }
+        if self.is_in_system() { DomainId::System } else { self.wanted() }
     }
 
     /// Whether its content may be lost.
     pub(super) fn is_purgeable(self) -> bool {
-        self.purgeable
+        self.marks.has(PURGEABLE)
+    }
+
+    fn is_in_system(self) -> bool {
+        self.marks.has(IN_SYSTEM)
     }
 
     pub(super) fn wanted(self) -> DomainId {
-        self.wanted
+        match self.wanted {
+            SYSTEM => DomainId::System,
+            device => DomainId::Vram(DeviceId(device)),
+        }
     }
 
     pub(super) fn priority(self) -> Priority {
-        self.priority
+        priority_of(self.marks.0)
     }
 
     pub(super) fn slot(self) -> Option<Slot> {
@@ -85,6 +106,23 @@ impl Berth {
             core.store(self.order()).recency.leave(slot);
         }
         self.slot = NO_SLOT;
+    }
+}
+
+impl Marks {
+    fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
+    }
+
+    fn with(self, mark: u8, on: bool) -> Self {
+        Self(self.0 & !mark | if on { mark } else { 0 })
+    }
+}
+
+fn packed(domain: DomainId) -> u16 {
+    match domain {
+        DomainId::Vram(device) => device.0,
+        DomainId::System => SYSTEM,
     }
 }
 
@@ -119,7 +157,7 @@ impl BufferInner {
     /// It matters so much from now on.
     pub(crate) fn set_priority(&self, priority: Priority) {
         let mut state = self.lock();
-        state.berth.priority = priority;
+        state.berth.marks = Marks(state.berth.marks.0 & !PRIORITY | bits_of(priority));
         if let Some(slot) = state.berth.slot() {
             self.core.store(state.berth.order()).recency.set_priority(slot, priority);
         }
@@ -137,8 +175,8 @@ impl BufferInner {
             _ => self.want(state, state.place.domain()),
         }
         let now = state.place.domain();
-        let Berth { purgeable, in_system, .. } = state.berth;
-        if (purgeable && now == DomainId::System) != in_system {
+        let berth = state.berth;
+        if (berth.is_purgeable() && now == DomainId::System) != berth.is_in_system() {
             self.line_up(state);
         } else if let Some(slot) = state.berth.slot() {
             let order = state.berth.order();
@@ -156,7 +194,7 @@ impl BufferInner {
             return;
         }
         state.berth.leave(&self.core);
-        state.berth.wanted = place;
+        state.berth.wanted = packed(place);
         self.line_up(state);
         // What is nowhere does not come back by itself.
         let away = state.place.backing().is_some_and(|backing| backing.domain() != place);
@@ -165,9 +203,9 @@ impl BufferInner {
 
     /// Its content may be lost from now on, or may not be. The reservation is held.
     pub(super) fn let_lose(&self, state: &mut State, purgeable: bool) {
-        if state.berth.purgeable != purgeable {
+        if state.berth.is_purgeable() != purgeable {
             state.berth.leave(&self.core);
-            state.berth.purgeable = purgeable;
+            state.berth.marks = state.berth.marks.with(PURGEABLE, purgeable);
             self.line_up(state);
         }
     }
@@ -205,5 +243,32 @@ pub(crate) fn tighten(core: &Core, domain: DomainId) {
                 buffer.line_up_late(&mut state);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seven_bytes_tell_it_all() {
+        for wanted in
+            [DomainId::System, DomainId::Vram(DeviceId(0)), DomainId::Vram(DeviceId(65_534))]
+        {
+            for priority in Priority::ALL {
+                for purgeable in [false, true] {
+                    let berth = Berth::none(wanted, priority, purgeable);
+                    assert_eq!((berth.wanted(), berth.order()), (wanted, wanted));
+                    assert_eq!((berth.priority(), berth.is_purgeable()), (priority, purgeable));
+                    assert!(!berth.is_in_system() && berth.slot().is_none());
+                    let marks = berth.marks.with(IN_SYSTEM, true);
+                    let berth = Berth { marks, slot: 0, ..berth };
+                    assert_eq!((berth.wanted(), berth.order()), (wanted, DomainId::System));
+                    assert_eq!((berth.priority(), berth.is_purgeable()), (priority, purgeable));
+                    assert_eq!(berth.slot(), Some(Slot(0)));
+                }
+            }
+        }
+        assert_eq!(size_of::<Berth>(), 7);
     }
 }

@@ -72,7 +72,7 @@ impl BufferInner {
             self.away.store(0, Ordering::Relaxed);
             return None;
         }
-        let held = state.host > 0 || state.static_mappings() > 0 || state.pinned() > 0;
+        let held = state.host() > 0 || state.static_mappings() > 0 || state.pinned() > 0;
         (!held && state.moving().is_none()).then(|| Journey {
             wanted,
             footprint: state.place.footprint(),
@@ -144,7 +144,7 @@ pub(super) struct Held<'a>(&'a BufferInner);
 impl<'a> Held<'a> {
     /// Locks: the reservation, here and when it is dropped.
     pub(super) fn new(buffer: &'a BufferInner) -> Self {
-        buffer.lock().host += 1;
+        buffer.lock().begin_access();
         Self(buffer)
     }
 }

@@ -257,7 +257,7 @@ impl<'a> Pair<'a> {
 
     /// Whether nothing at all is under way on either, and no access of the host is open.
     fn is_unused(&mut self) -> bool {
-        let idle = |state: &mut State| state.host == 0 && state.fences.is_idle();
+        let idle = |state: &mut State| state.host() == 0 && state.fences.is_idle();
         idle(self.from()) && idle(self.to())
     }
 
@@ -306,7 +306,7 @@ impl<'a> Pair<'a> {
         let places = [place(from, self.from())?, place(to, self.to())?];
         for (state, usage) in [(self.from, Usage::Read), (self.to, Usage::Write)] {
             let state = self.locked.get_mut(state);
-            state.host += 1;
+            state.begin_access();
             state.fences.add(usage, fence.clone());
         }
         Ok(places)
@@ -333,7 +333,7 @@ fn staged(
     };
     for (buffer, usage, left) in [(from, Usage::Read, reading), (to, Usage::Write, writing)] {
         let mut state = buffer.lock();
-        state.host -= 1;
+        state.end_access();
         left.into_iter().for_each(|fence| state.fences.add(usage, fence));
     }
     drop(signal);

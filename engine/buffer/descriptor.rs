@@ -132,6 +132,10 @@ impl BufferDescriptor {
         self.placement
     }
 
+    pub(super) fn is_named(&self) -> bool {
+        self.name.is_some()
+    }
+
     pub(super) fn into_name(self) -> Option<Box<str>> {
         self.name
     }

@@ -152,7 +152,7 @@ fn plan<'a>(
         let kept = if state.pinned() > 0 {
             Some(Kept::Pinned)
         } else {
-            (state.host > 0 || state.static_mappings() > 0).then_some(Kept::Held)
+            (state.host() > 0 || state.static_mappings() > 0).then_some(Kept::Held)
         };
         if let Some(kept) = kept {
             buffer.decide_to_stay(&mut state, kept);
@@ -182,7 +182,7 @@ fn plan_unlocked<'a>(
     buffer: &'a Arc<BufferInner>,
     terms: &Terms,
 ) -> Result<(Plan<'a>, Mover), Kept> {
-    if !buffer.placement.kinds().contains(&DomainKind::System) {
+    if !buffer.placement().kinds().contains(&DomainKind::System) {
         return Err(Kept::Unreachable);
     }
     let planned = || {

@@ -38,7 +38,7 @@ impl SharedBuffer {
         let buffer = &self.0;
         let (domain, wanted, purged, decisions, pins) = {
             let state = buffer.lock();
-            let decisions: Vec<_> = state.history.decisions(buffer.size).collect();
+            let decisions: Vec<_> = state.decisions(buffer.size).collect();
             let pins = super::report::pins(&state, buffer.size);
             let purged = buffer.standing.is_purged();
             (state.place.domain(), state.berth.wanted(), purged, decisions, pins)

@@ -71,7 +71,7 @@ impl ForeignExport {
     #[cold]
     fn move_out(buffer: &Arc<BufferInner>) -> Result<Option<Prepared>> {
         let home = buffer.home();
-        let seats = Seats::gather(buffer, &home, buffer.placement.kinds(), None)?;
+        let seats = Seats::gather(buffer, &home, buffer.placement().kinds(), None)?;
         if !seats.were_at(&home) {
             return Ok(None);
         }

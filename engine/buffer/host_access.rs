@@ -59,7 +59,7 @@ impl HostAccess {
             buffer.own(&mut state)?;
             let backing = buffer.backing(&state)?;
             let (allocation, offset) = (Arc::clone(backing.allocation()), backing.offset());
-            state.host += 1;
+            state.begin_access();
             buffer.note_use(&mut state, None);
             if access.writes() {
                 buffer.note_write_anywhere(&mut state);

@@ -115,7 +115,7 @@ impl BufferInner {
     ) {
         let when = self.core.decisions.fetch_add(1, Ordering::Relaxed);
         let decision = Decision { what, when, from, to, bytes: self.size, reason };
-        state.history.record(&decision);
+        state.remember(&decision);
         self.core.tracer.decision(self.id(), &decision);
         tracing::trace!(buffer = self.id(), %decision, "decided");
     }
@@ -160,7 +160,7 @@ impl BufferInner {
             Kept::Pinned => {
                 Reason::Pinned { by, pins: state.pinned().min(u64::from(u32::MAX)) as u32 }
             }
-            Kept::Held if state.host > 0 => Reason::HostAccess,
+            Kept::Held if state.host() > 0 => Reason::HostAccess,
             Kept::Held => match state.mappings().first() {
                 Some(&(by, _)) => Reason::Mapped { by },
                 None => Reason::HostAccess,

@@ -43,7 +43,7 @@ impl Mapping {
         let waits_for = access.usage().waits_for();
         let mut state = self.buffer_inner().lock_idle(waits_for, |fence| !fence.is_on(own))?;
         self.check_current()?;
-        state.host += 1;
+        state.begin_access();
         self.buffer_inner().note_use(&mut state, Some(own.id()));
         if access.writes() {
             self.buffer_inner().note_write_anywhere(&mut state);

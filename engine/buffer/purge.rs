@@ -130,9 +130,9 @@ impl SharedBuffer {
 /// Where a buffer that wants to be in `wanted` may be: a move that was asked for overrides what was said
 /// when it was made.
 fn placement(buffer: &BufferInner, wanted: DomainId) -> Placement {
-    let kinds = buffer.placement.kinds();
+    let kinds = buffer.placement().kinds();
     match wanted.kind() {
-        DomainKind::Vram if kinds.contains(&DomainKind::Vram) => buffer.placement,
+        DomainKind::Vram if kinds.contains(&DomainKind::Vram) => buffer.placement(),
         DomainKind::Vram => Placement::Vram,
         DomainKind::System => Placement::System,
     }

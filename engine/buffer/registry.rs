@@ -1,5 +1,6 @@
 //! The live buffers of an engine, for its report: a slot each, and nothing that keeps them alive.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use smallvec::SmallVec;
@@ -27,6 +28,8 @@ struct Slots {
     blocks: Vec<Box<[Slot]>>,
     /// Those that are vacant, in no order.
     vacant: Vec<u32>,
+    /// Of those that were given one: few, or somebody who does not count bytes.
+    names: HashMap<u32, Box<str>>,
 }
 
 /// Which slot a buffer has: the shard's number, and above it that of the slot.
@@ -35,23 +38,31 @@ pub(crate) struct SlotId(u32);
 
 impl Registry {
     /// Gives a buffer that is being made a slot.
-    pub(super) fn add(&self, buffer: Weak<BufferInner>) -> SlotId {
+    pub(super) fn add(&self, buffer: Weak<BufferInner>, name: Option<Box<str>>) -> SlotId {
         let shard = Shard::mine().index() % SHARDS;
         let mut slots = self.shard(shard);
         let index = slots.vacant();
         *slots.slot(index as usize) = Some(buffer);
+        if let Some(name) = name {
+            slots.names.insert(index, name);
+        }
         // CAST: 2²⁸ buffers in a shard would have 50 GB of state.
         SlotId(index << SHARD_BITS | shard as u32)
     }
 
     /// Gives the slot of a buffer back whose last reference is gone.
-    pub(super) fn vacate(&self, slot: SlotId) {
+    pub(super) fn vacate(&self, slot: SlotId, named: bool) {
         let mut slots = self.shard(slot.shard());
         let left = slots.slot(slot.index()).take();
-        // CAST: it came from a `u32`.
-        slots.vacant.push(slot.index() as u32);
+        slots.vacant.push(slot.number());
+        let name = if named { slots.names.remove(&slot.number()) } else { None };
         drop(slots);
-        drop(left);
+        drop((left, name));
+    }
+
+    /// The name of the buffer that has a slot, if it was given one.
+    pub(super) fn name(&self, slot: SlotId) -> Option<Box<str>> {
+        self.shard(slot.shard()).names.get(&slot.number()).cloned()
     }
 
     /// The buffer that has a slot, if it is alive. Its last other reference may go meanwhile: it is dropped
@@ -89,7 +100,12 @@ impl SlotId {
     }
 
     fn index(self) -> usize {
-        (self.0 >> SHARD_BITS) as usize
+        self.number() as usize
+    }
+
+    /// In its shard.
+    fn number(self) -> u32 {
+        self.0 >> SHARD_BITS
     }
 }
 

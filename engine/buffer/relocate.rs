@@ -285,7 +285,7 @@ pub(super) fn make_reachable(
     let accept = |provider| seats.all_take(provider);
     // Nobody goes back to a device that was given up.
     let abandoned = buffer.core.member(home.id()).is_abandoned();
-    let placement = if abandoned { Placement::System } else { buffer.placement };
+    let placement = if abandoned { Placement::System } else { buffer.placement() };
     let wish = Wish { home, placement, size: buffer.size, dedicated: false };
     let terms = buffer.core.terms(buffer.demand());
     let new = buffer.core.allocate(&wish, &terms, accept)?;

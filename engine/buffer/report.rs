@@ -1,8 +1,9 @@
 //! What an engine's report says of each buffer.
 
 use super::clean::Clean;
+use super::ghost::Ghost;
 use super::shared::BufferInner;
-use super::state::{Ghost, State};
+use super::state::State;
 use crate::core::Core;
 use crate::device::DeviceId;
 use crate::memory::{DomainId, Provider};
@@ -60,7 +61,7 @@ impl BufferInner {
         let provider = state.place.provider();
         BufferReport {
             id: self.id(),
-            name: self.given_name().map(str::to_owned),
+            name: self.given_name().map(String::from),
             size: self.size,
             domain: provider.domain(),
             footprint: state.place.footprint(),
@@ -75,7 +76,7 @@ impl BufferInner {
             moving: state.moving().is_some(),
             imported: matches!(provider, Provider::Foreign(_)),
             handed_out: state.exported(),
-            host_accesses: state.host,
+            host_accesses: state.host(),
             pins: pins(&state, self.size),
             fences: fences(&mut state),
             attachments: self.attachments(&state),
@@ -89,7 +90,7 @@ impl BufferInner {
             let old = state.ghosts().flat_map(Ghost::mapped);
             old.filter(|(of, _)| *of == device).map(|(_, mapped)| mapped).sum()
         };
-        let tell = |seat: &super::state::Seat| AttachmentReport {
+        let tell = |seat: super::state::Seat| AttachmentReport {
             device: seat.device,
             device_name: name(seat.device),
             attached: seat.is_attached(),

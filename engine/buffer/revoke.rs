@@ -145,7 +145,7 @@ fn still_held(buffer: &BufferInner, state: &State, fences: usize) -> String {
     format!(
         "the revocation of {}: {mapped} mappings{by}, {} host and open accesses and {fences} fences",
         buffer.name(),
-        state.host
+        state.host()
     )
 }
 
@@ -162,7 +162,7 @@ impl BufferInner {
     /// Ends an access that was counted in `State::host`.
     pub(super) fn end_access(&self) {
         let mut state = self.lock();
-        state.host -= 1;
+        state.end_access();
         let deserted = state.deserted();
         drop(state);
         // After the reservation: those who wait for it take that next.

@@ -148,7 +148,7 @@ impl Guest {
 fn sitting(buffer: &BufferInner, state: &State) -> impl Iterator<Item = Guest> {
     let seats = state.seats().filter(|seat| seat.is_attached() || !seat.is_dynamic());
     // The owner may veto what importers offer.
-    let allowed = buffer.peer_to_peer;
+    let allowed = buffer.peer_to_peer();
     seats.map(move |seat| Guest {
         device: seat.device,
         peer_to_peer: allowed && seat.allows_peer_to_peer(),

@@ -17,6 +17,7 @@ use super::registry::SlotId;
 use super::seats::Seats;
 use super::standing::Standing;
 use super::state::State;
+use super::traits::Traits;
 use crate::core::{Core, Wish};
 use crate::device::{Device, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
@@ -24,7 +25,7 @@ use crate::memory::{
     Backing, Content, DomainId, DomainKind, Placement, Provider, SLOT_ALIGN, Take, zero_by_host,
 };
 use crate::observe::{Object, StallCause};
-use crate::residency::{Demand, Found, Priority};
+use crate::residency::{Demand, Found};
 use crate::sync::primitive::atomic::{AtomicU16, Ordering};
 use crate::sync::{Fence, Fences, Guard, Reservation, Retired, Usage};
 use crate::transfer::{self, Refusal, RefusalReason, Route, Span};
@@ -48,32 +49,29 @@ pub struct SharedBuffer(pub(crate) Arc<BufferInner>);
 // comes in multiples of 16, so the first 16 here are always on one cache line.
 #[repr(C)]
 pub(crate) struct BufferInner {
-    // Constant after creation, but for the standing and the home.
+    // Constant after creation, but for the standing, the home and `away`.
     pub(super) size: u64,
     /// How often it has moved, and how it stands. Written under the reservation.
     pub(super) standing: Standing,
     /// Written under the reservation. Relaxed: whoever relies on it holds that.
     home: AtomicU16,
-    pub(super) placement: Placement,
-    /// Whether it may be in a device's own memory while others are attached.
-    pub(super) peer_to_peer: bool,
+    traits: Traits,
     /// 0 while it is where it wants to be; else after how many uses it may evict others for its return.
     /// Written under the reservation when it moves, without it when it is used. Relaxed: a rough measure.
     pub(super) away: AtomicU8,
-    /// What it was created with.
-    priority: Priority,
-    discardable: bool,
     pub(super) core: Arc<Core>,
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
     pub(super) reservation: Reservation<State>,
     slot: SlotId,
     usage: vk::BufferUsageFlags,
     id: u64,
-    name: Option<Box<Name>>,
 }
 
-/// Boxed once more, for most buffers have none, and a pointer to text is two words.
-struct Name(Box<str>);
+// With the 16 bytes of its `Arc` and the registry's slot of 8 that is 120 for each live buffer. What not all
+// of them have is elsewhere: seats beyond two, decisions and all that is rare behind one pointer of the
+// state, names in the registry.
+#[cfg(not(all(test, peerbuf_shuttle)))]
+const _: () = assert!(size_of::<BufferInner>() <= 96, "there may be a million of them");
 
 impl SharedBuffer {
     pub(crate) fn create(
@@ -110,10 +108,12 @@ impl SharedBuffer {
         // INVARIANT: the backing was allocated for, or checked against, `size`.
         let now = backing.domain();
         Self(Arc::new_cyclic(|this| {
-            let slot = core.buffers.add(this.clone());
+            let (size, usage) = (descriptor.size(), descriptor.usages());
+            let traits = Traits::of(&descriptor);
             let wanted = berth::wanted(descriptor.placed(), home);
             let wanted = if ours.is_some() { wanted } else { now };
             let mut berth = Berth::none(wanted, descriptor.prioritised(), descriptor.may_be_lost());
+            let slot = core.buffers.add(this.clone(), descriptor.into_name());
             if ours.is_some() {
                 berth.join(core, slot, now, backing.footprint());
             }
@@ -122,13 +122,9 @@ impl SharedBuffer {
                 slot,
                 away: AtomicU8::new(u8::from(away)),
                 core: Arc::clone(core),
-                size: descriptor.size(),
-                placement: descriptor.placed(),
-                peer_to_peer: descriptor.allows_peer_to_peer(),
-                priority: descriptor.prioritised(),
-                discardable: descriptor.may_be_lost(),
-                usage: descriptor.usages(),
-                name: descriptor.into_name().map(|name| Box::new(Name(name))),
+                size,
+                traits,
+                usage,
                 id: ours.unwrap_or_else(|| core.next_buffer()),
                 home: AtomicU16::new(home.0),
                 standing: Standing::default(),
@@ -154,17 +150,19 @@ impl SharedBuffer {
 
     /// Where it may live.
     pub fn placement(&self) -> Placement {
-        self.0.placement
+        self.0.placement()
     }
 
     /// What it was created as.
     pub fn descriptor(&self) -> BufferDescriptor {
+        let traits = self.0.traits;
         let descriptor = BufferDescriptor::new(self.0.size).usage(self.0.usage);
-        let descriptor = descriptor.placement(self.0.placement);
-        let descriptor = descriptor.peer_to_peer(self.0.peer_to_peer).priority(self.0.priority);
-        let descriptor = if self.0.discardable { descriptor.discardable() } else { descriptor };
-        match &self.0.name {
-            Some(name) => descriptor.name(&name.0),
+        let descriptor = descriptor.placement(traits.placement()).priority(traits.priority());
+        let descriptor = descriptor.peer_to_peer(traits.peer_to_peer());
+        let descriptor =
+            if traits.is_discardable() { descriptor.discardable() } else { descriptor };
+        match self.0.given_name() {
+            Some(name) => descriptor.name(&name),
             None => descriptor,
         }
     }
@@ -276,10 +274,7 @@ impl SharedBuffer {
 
 impl BufferInner {
     pub(super) fn name(&self) -> String {
-        match &self.name {
-            Some(name) => name.0.to_string(),
-            None => format!("buffer {}", self.id),
-        }
+        self.given_name().map_or_else(|| format!("buffer {}", self.id), String::from)
     }
 
     /// Its slot in the registry.
@@ -293,8 +288,18 @@ impl BufferInner {
     }
 
     /// The name that it was given.
-    pub(super) fn given_name(&self) -> Option<&str> {
-        self.name.as_deref().map(|name| &*name.0)
+    pub(super) fn given_name(&self) -> Option<Box<str>> {
+        if self.traits.is_named() { self.core.buffers.name(self.slot) } else { None }
+    }
+
+    /// Where it may live.
+    pub(super) fn placement(&self) -> Placement {
+        self.traits.placement()
+    }
+
+    /// Whether it may be in a device's own memory while others are attached.
+    pub(super) fn peer_to_peer(&self) -> bool {
+        self.traits.peer_to_peer()
     }
 
     pub(super) fn home(&self) -> Arc<DeviceInner> {
@@ -363,7 +368,7 @@ impl BufferInner {
         let mut refused = seats.refused.clone();
         for (kind, route) in [(DomainKind::Vram, Route::DmaBuf), (DomainKind::System, Route::Memfd)]
         {
-            if !self.placement.kinds().contains(&kind) {
+            if !self.placement().kinds().contains(&kind) {
                 refused.retain(|refusal| refusal.route != route);
                 refused.push(Refusal { route, reason: RefusalReason::Placement(kind) });
             }
@@ -379,7 +384,7 @@ impl BufferInner {
         Error::Busy {
             buffer: self.name(),
             mapped: state.static_mappings(),
-            host: state.host,
+            host: state.host(),
             // CAST: nobody has 2^32 pins.
             pinned: pins as u32,
         }
@@ -388,7 +393,7 @@ impl BufferInner {
     /// Checks that nobody relies on the bytes being where they are. If so, nobody can pin them any more
     /// without the reservation, and then sees what has become of them: whoever moves asks this first.
     pub(super) fn check_not_held(&self, state: &State) -> Result<()> {
-        let held = state.host > 0 || state.static_mappings() > 0;
+        let held = state.host() > 0 || state.static_mappings() > 0;
         // Counted once: a pin goes without the reservation, and the error tells of those that were met.
         let pins = if held { state.pinned() } else { state.close_pins() };
         if held || pins > 0 { Err(self.held_by(state, pins)) } else { Ok(()) }
@@ -510,7 +515,7 @@ impl Drop for BufferInner {
         let state = self.reservation.get_mut();
         // Before its number in the registry is somebody else's.
         state.berth.leave(&self.core);
-        self.core.buffers.vacate(self.slot);
+        self.core.buffers.vacate(self.slot, self.traits.is_named());
         if let Some(clean) = state.set_clean(None) {
             self.core.clean_copies.fetch_sub(1, Ordering::Relaxed);
             if let Some((fences, backing)) = clean.into_place() {

@@ -51,7 +51,8 @@ impl History {
 }
 
 impl Decision {
-    fn is_ordinary(&self) -> bool {
+    /// Whether it is not worth remembering: a new buffer has got its first choice.
+    pub(crate) fn is_ordinary(&self) -> bool {
         self.what == What::Placed && self.reason == Reason::FirstChoice
     }
 
