@@ -1,7 +1,7 @@
 //! What 100,000 live shared buffers hold: descriptors, and bytes of bookkeeping.
 
 use peerbuf::observe::Object;
-use peerbuf::{Access, Attachment, BufferDescriptor, Mapping, SharedBuffer};
+use peerbuf::{Access, Attachment, BufferDescriptor, Device, Mapping, SharedBuffer};
 
 use crate::Outcome;
 use crate::figure::Figure;
@@ -9,7 +9,7 @@ use crate::heap;
 use crate::setup::Setup;
 
 const BUFFERS: usize = 100_000;
-const SIZE: u64 = 4096;
+pub(crate) const SIZE: u64 = 4096;
 
 /// `live_100k_fds` and `live_100k_bytes`: a buffer is live and shared when it was created on one
 /// device and attached by another one. The bytes with a mapping each are told as well.
@@ -18,12 +18,17 @@ pub(crate) fn live(setup: &Setup) -> Outcome<Vec<Figure>> {
     setup.engine.trim();
     let objects = setup.engine.live().count(Object::Buffer);
     let fds = open_fds()?;
-    let (shared, bytes) = heap::taken_by(|| share_many(setup));
+    // With the list that holds the user's handles.
+    let (shared, bytes) = heap::taken_by(|| {
+        let mut shared = Vec::with_capacity(BUFFERS);
+        share_many(setup, &mut shared, BUFFERS).map(|()| shared)
+    });
     let shared = shared?;
     let (mappings, mapped_bytes) = heap::taken_by(|| map_all(&shared));
     let mappings = mappings?;
     let held = open_fds()? - fds;
-    check(setup, &shared)?;
+    // A prime, so that every slab is visited.
+    check(&setup.near, &shared, 997)?;
     drop(mappings);
     drop(shared);
     setup.engine.trim();
@@ -56,18 +61,20 @@ pub(crate) fn live(setup: &Setup) -> Outcome<Vec<Figure>> {
     ])
 }
 
-/// With the list that holds the user's handles, for they are needed to keep the buffers alive.
-fn share_many(setup: &Setup) -> Outcome<Vec<(SharedBuffer, Attachment)>> {
-    let mut list = Vec::with_capacity(BUFFERS);
-    for _ in 0..BUFFERS {
+/// A buffer that is live and shared, by the handles that keep it so.
+pub(crate) type Shared = (SharedBuffer, Attachment);
+
+/// Adds so many to a list, for they need their handles to stay alive.
+pub(crate) fn share_many(setup: &Setup, list: &mut Vec<Shared>, count: usize) -> Outcome<()> {
+    for _ in 0..count {
         let buffer = setup.engine.create_buffer(&setup.near, BufferDescriptor::new(SIZE))?;
         let attachment = buffer.attach(&setup.far)?;
         list.push((buffer, attachment));
     }
-    Ok(list)
+    Ok(())
 }
 
-fn map_all(shared: &[(SharedBuffer, Attachment)]) -> Outcome<Vec<Mapping>> {
+fn map_all(shared: &[Shared]) -> Outcome<Vec<Mapping>> {
     let mut list = Vec::with_capacity(BUFFERS);
     for (_, attachment) in shared {
         list.push(attachment.map(Access::ReadWrite)?);
@@ -75,13 +82,12 @@ fn map_all(shared: &[(SharedBuffer, Attachment)]) -> Outcome<Vec<Mapping>> {
     Ok(list)
 }
 
-/// Writes some of them on one device, then reads them on the other: no two share bytes.
-fn check(setup: &Setup, shared: &[(SharedBuffer, Attachment)]) -> Outcome<()> {
-    // A prime, so that every slab is visited.
-    let some = || shared.iter().enumerate().step_by(997);
+/// Writes each `step`-th of them on one device, then reads it on the other: no two share bytes.
+pub(crate) fn check(near: &Device, shared: &[Shared], step: usize) -> Outcome<()> {
+    let some = || shared.iter().enumerate().step_by(step);
     for (index, (buffer, _)) in some() {
         let seed = u32::try_from(index)?;
-        buffer.attach(&setup.near)?.map(Access::Write)?.fill(seed)?;
+        buffer.attach(near)?.map(Access::Write)?.fill(seed)?;
     }
     for (index, (_, attachment)) in some() {
         let report = attachment.map(Access::Read)?.verify(u32::try_from(index)?)?;

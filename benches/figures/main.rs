@@ -15,6 +15,7 @@ mod handover;
 mod heap;
 mod latency;
 mod live;
+mod live_million;
 mod measure;
 mod moves;
 mod noise;
@@ -44,12 +45,16 @@ struct Group {
     measure: fn(&Setup) -> Outcome<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 16] = [
+const GROUPS: [Group; 17] = [
     Group { ids: &["share_one_more"], measure: share::one_more },
     Group { ids: &["create_share_destroy", "create_share_use_destroy"], measure: share::life },
     Group {
         ids: &["live_100k_fds", "live_100k_bytes", "live_100k_mapped_bytes"],
         measure: live::live,
+    },
+    Group {
+        ids: &["live_1m_bytes", "live_1m_tight_bytes", "live_1m_handle_bytes"],
+        measure: live_million::million,
     },
     Group { ids: &["resolve_mapping"], measure: resolve::mapping },
     Group { ids: &["pin_unpin", "pin_unpin_quota"], measure: resolve::pin },

@@ -176,12 +176,11 @@ impl Crowd {
 
     /// Takes everybody in, who keep their numbers.
     pub(super) fn take_in(&mut self, few: &mut Few) {
-        let few = std::mem::take(few);
-        if few.0.iter().all(Option::is_none) {
+        if few.seats().next().is_none() {
             return;
         }
         debug_assert!(self.is_empty(), "they sit in one place only");
-        for place in few.0 {
+        for place in std::mem::take(few).0 {
             let vacant = Small { device: DeviceId(0), attached: false, mapped: 0 };
             let seat = place.unwrap_or(vacant).seat();
             self.held_by_mappings += seat.holds();

@@ -125,7 +125,9 @@ impl State {
     }
 
     pub(super) fn map(&mut self, seat: SeatId) {
-        if self.crowd().is_some() || !self.few.map(seat) {
+        if let Some(crowd) = self.crowd_mut() {
+            crowd.map(seat);
+        } else if !self.few.map(seat) {
             self.gather().map(seat);
         }
     }
