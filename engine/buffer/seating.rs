@@ -163,7 +163,8 @@ pub(super) struct Crowd {
     held_by_mappings: u32,
 }
 
-struct Chair {
+/// A seat for anybody.
+pub(super) struct Chair {
     seat: Seat,
     /// Who is told when the buffer moves; `None` for a static seat, and once nobody is attached.
     importer: Option<Arc<dyn Importer>>,
@@ -212,13 +213,9 @@ impl Crowd {
         SeatId::new(index)
     }
 
-    pub(super) fn seats(&self) -> impl Iterator<Item = Seat> {
-        self.chairs.iter().map(|chair| chair.seat).filter(|seat| !seat.is_vacant())
-    }
-
-    /// Those whose attachments are alive, for leaving takes the importer out.
-    pub(super) fn importers(&self) -> impl Iterator<Item = (DeviceId, &dyn Importer)> {
-        self.chairs.iter().filter_map(|chair| Some((chair.seat.device, chair.importer.as_deref()?)))
+    /// All seats, some of which may be vacant.
+    pub(super) fn chairs(&self) -> &[Chair] {
+        &self.chairs
     }
 
     /// Live mappings of static seats.
@@ -295,6 +292,18 @@ impl Crowd {
     }
 }
 
+impl Chair {
+    /// The seat, if it is taken.
+    pub(super) fn taken(&self) -> Option<Seat> {
+        Some(self.seat).filter(|seat| !seat.is_vacant())
+    }
+
+    /// The importer, if there is one whose attachment is alive.
+    pub(super) fn importer(&self) -> Option<(DeviceId, &dyn Importer)> {
+        Some((self.seat.device, self.importer.as_deref()?))
+    }
+}
+
 impl std::fmt::Debug for Chair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.seat.fmt(f)
@@ -308,6 +317,14 @@ mod tests {
 
     const A: DeviceId = DeviceId(7);
     const B: DeviceId = DeviceId(8);
+
+    fn taken(crowd: &Crowd) -> Vec<Seat> {
+        crowd.chairs().iter().filter_map(Chair::taken).collect()
+    }
+
+    fn importers(crowd: &Crowd) -> usize {
+        crowd.chairs().iter().filter_map(Chair::importer).count()
+    }
 
     struct Nobody;
     impl Importer for Nobody {
@@ -353,7 +370,7 @@ mod tests {
         crowd.leave(SeatId(1));
         assert_eq!(told(|tell| few.forget_mappings(tell)), [(A, 1), (B, 1)]);
         assert_eq!(told(|tell| crowd.forget_mappings(tell)), [(A, 1), (B, 1)]);
-        for seats in [few.seats().collect::<Vec<_>>(), crowd.seats().collect()] {
+        for seats in [few.seats().collect::<Vec<_>>(), taken(&crowd)] {
             assert_eq!(seats.len(), 1, "nobody keeps the other one");
             assert_eq!((seats[0].device, seats[0].mapped()), (A, 0));
         }
@@ -381,13 +398,13 @@ mod tests {
         let mut crowd = Crowd::default();
         crowd.take_in(&mut few);
         assert_eq!(few.seats().count(), 0);
-        assert_eq!(crowd.seats().collect::<Vec<_>>(), before);
+        assert_eq!(taken(&crowd), before);
         assert_eq!((crowd.mapped_by(b), crowd.static_mappings()), (1, 1));
         let guest = Guest { device: A, peer_to_peer: false };
         assert_eq!(crowd.sit(guest, Some(Arc::new(Nobody))), a, "the vacant one");
         crowd.map(a);
-        assert_eq!((crowd.importers().count(), crowd.static_mappings()), (1, 1));
-        assert!(crowd.leave(a).is_some() && crowd.importers().next().is_none());
+        assert_eq!((importers(&crowd), crowd.static_mappings()), (1, 1));
+        assert!(crowd.leave(a).is_some() && importers(&crowd) == 0);
         crowd.leave(b);
         crowd.unmap(b);
         crowd.unmap(a);

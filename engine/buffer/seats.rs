@@ -47,11 +47,12 @@ impl Seats {
         let (mut guests, current, generation, home_then) = {
             let state = buffer.lock();
             let mut guests: SmallVec<[Guest; 4]> = SmallVec::new();
-            for guest in sitting(buffer, &state) {
+            // Not a loop: thousands of seats, in two places.
+            sitting(buffer, &state).for_each(|guest| {
                 if !guests.contains(&guest) {
                     guests.push(guest);
                 }
-            }
+            });
             let provider = state.place.provider();
             (guests, provider, buffer.generation(), buffer.home_id())
         };

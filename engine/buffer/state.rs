@@ -9,7 +9,7 @@ use super::ghost::{Ghost, Left, Mappings, count};
 use super::importer::Importer;
 use super::pins::PinLine;
 use super::place::Place;
-use super::seating::{Crowd, Few};
+use super::seating::{Chair, Crowd, Few};
 use super::seats::Guest;
 use crate::device::DeviceId;
 use crate::memory::Backing;
@@ -105,12 +105,12 @@ impl State {
 
     /// The seats that are taken.
     pub(super) fn seats(&self) -> impl Iterator<Item = Seat> {
-        self.few.seats().chain(self.crowd().into_iter().flat_map(Crowd::seats))
+        self.few.seats().chain(self.chairs().iter().filter_map(Chair::taken))
     }
 
     /// Those who are to be told of a move: whose attachments are alive.
     pub(super) fn importers(&self) -> impl Iterator<Item = (DeviceId, &dyn Importer)> {
-        self.crowd().into_iter().flat_map(Crowd::importers)
+        self.chairs().iter().filter_map(Chair::importer)
     }
 
     /// Whether a device already has a static seat.
@@ -124,6 +124,7 @@ impl State {
         self.crowd().map_or_else(|| self.few.mapped_by(seat), |crowd| crowd.mapped_by(seat))
     }
 
+    #[inline]
     pub(super) fn map(&mut self, seat: SeatId) {
         if let Some(crowd) = self.crowd_mut() {
             crowd.map(seat);
@@ -180,6 +181,11 @@ impl State {
             Some(clean) => clean.take_in(mapped, left),
             None => Some(left),
         }
+    }
+
+    /// One slice, since a move goes through thousands of them several times.
+    fn chairs(&self) -> &[Chair] {
+        self.more.as_ref().map_or(&[], |more| more.crowd.chairs())
     }
 
     /// Who sits at it, if those are not few.
