@@ -86,6 +86,11 @@ impl BufferInner {
         }
     }
 
+    /// Those of `written` are, or were, by somebody who keeps the buffer in place.
+    pub(super) fn note_writes(&self, state: &mut State, written: &Dirty) {
+        written.ranges().iter().for_each(|range| self.note_write(state, range.clone()));
+    }
+
     /// Any bytes of it may be.
     pub(super) fn note_write_anywhere(&self, state: &mut State) {
         self.note_write(state, 0..self.size);

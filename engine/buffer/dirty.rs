@@ -21,6 +21,13 @@ const RANGES: usize = 8;
 pub(super) struct Dirty(SmallVec<[Range<u64>; 2]>);
 
 impl Dirty {
+    /// Bytes `range` of a buffer of `size` bytes, and no others.
+    pub(super) fn of(range: Range<u64>, size: u64) -> Self {
+        let mut dirty = Self::default();
+        dirty.mark(range, size);
+        dirty
+    }
+
     /// Bytes `range` of a buffer of `size` bytes were written, or are about to be.
     pub(super) fn mark(&mut self, range: Range<u64>, size: u64) {
         if range.is_empty() {

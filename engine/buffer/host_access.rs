@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::access::Access;
+use super::dirty::Dirty;
 use super::shared::{BufferInner, SharedBuffer};
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
@@ -28,6 +29,9 @@ pub struct HostAccess {
     buffer: Arc<BufferInner>,
     access: Access,
     way: Way,
+    /// What was written, if the buffer has a clean copy, which does not have that. The copy is told at the
+    /// end: before it, the buffer neither moves nor goes on as its copy.
+    written: Option<Mutex<Dirty>>,
     ended: bool,
 }
 
@@ -54,17 +58,15 @@ struct Bounce {
 
 impl HostAccess {
     pub(super) fn begin(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
-        let (allocation, offset) = {
+        let (allocation, offset, written) = {
             let mut state = buffer.lock_idle(access.usage().waits_for(), |_| true)?;
             buffer.own(&mut state)?;
             let backing = buffer.backing(&state)?;
             let (allocation, offset) = (Arc::clone(backing.allocation()), backing.offset());
             state.begin_access();
             buffer.note_use(&mut state, None);
-            if access.writes() {
-                buffer.note_write_anywhere(&mut state);
-            }
-            (allocation, offset)
+            let written = access.writes() && state.clean().is_some();
+            (allocation, offset, written.then(Mutex::default))
         };
         buffer.core.live.born(Object::HostAccess);
         // From here on the buffer cannot move, and dropping `held` lets it.
@@ -77,7 +79,7 @@ impl HostAccess {
             None => Way::Bounced(Bounce::begin(buffer, &allocation, offset)?),
         };
         std::mem::forget(held);
-        Ok(Self { buffer: Arc::clone(buffer), access, way, ended: false })
+        Ok(Self { buffer: Arc::clone(buffer), access, way, written, ended: false })
     }
 
     /// The buffer.
@@ -145,6 +147,10 @@ impl HostAccess {
             return Ok(());
         }
         let _held = Held(&self.buffer);
+        if let Some(written) = &mut self.written {
+            let written = written.get_mut().unwrap_or_else(PoisonError::into_inner);
+            self.buffer.note_writes(&mut self.buffer.lock(), written);
+        }
         match &mut self.way {
             Way::Mapped { allocation, offset, .. } => {
                 allocation.end_host_access(self.access, *offset, self.buffer.size)
@@ -154,8 +160,13 @@ impl HostAccess {
     }
 
     fn wrote(&self, offset: u64, len: usize) {
+        let part = offset..offset + len as u64;
+        if let Some(written) = &self.written {
+            let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
+            written.mark(part.clone(), self.buffer.size);
+        }
         if let Way::Bounced(bounce) = &self.way {
-            bounce.wrote(offset..offset + len as u64);
+            bounce.wrote(part);
         }
     }
 

@@ -62,6 +62,7 @@ mod seen;
 mod shared;
 mod standing;
 mod state;
+mod submission;
 mod submit;
 mod traits;
 
@@ -82,7 +83,7 @@ pub use open_access::OpenAccess;
 pub use own_buffer::OwnBuffer;
 pub use pin::Pin;
 pub use shared::SharedBuffer;
-pub use submit::Submission;
+pub use submission::Submission;
 
 pub(crate) use abandon::abandon;
 pub(crate) use batch::migrate_many;

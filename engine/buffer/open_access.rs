@@ -4,6 +4,7 @@
 //! the job's fence.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::access::Access;
 use super::mapping::{Mapping, RawView};
@@ -37,7 +38,21 @@ impl Mapping {
     ///
     /// Locks: the reservation, but not while waiting and not while the access is open.
     pub fn begin_access(&self, access: Access) -> Result<OpenAccess<'_>> {
+        self.begin_access_part(access, 0..self.buffer_inner().size)
+    }
+
+    /// The same, but nothing is written outside of bytes `part`: a promise, as of
+    /// [`crate::Submission::uses_part`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapping::begin_access`]; [`crate::Error::OutOfBounds`] if `part` is not within the buffer, or ends
+    /// before it begins.
+    ///
+    /// Locks: as [`Mapping::begin_access`].
+    pub fn begin_access_part(&self, access: Access, part: Range<u64>) -> Result<OpenAccess<'_>> {
         self.check_access(access)?;
+        self.buffer_inner().check_part(&part)?;
         let view = self.view()?;
         let own = self.device_inner();
         let waits_for = access.usage().waits_for();
@@ -46,7 +61,7 @@ impl Mapping {
         state.begin_access();
         self.buffer_inner().note_use(&mut state, Some(own.id()));
         if access.writes() {
-            self.buffer_inner().note_write_anywhere(&mut state);
+            self.buffer_inner().note_write(&mut state, part);
         }
         Ok(OpenAccess { mapping: self, access, view })
     }

@@ -119,7 +119,7 @@ impl Mapping {
         }
         self.check_current()?;
         target.check_current()?;
-        to.note_write_anywhere(pair.to());
+        to.note_write(pair.to(), 0..from.size);
         let fence = work()?.relying_on(&writers);
         pair.from().fences.add(Usage::Read, fence.clone());
         pair.to().fences.add(Usage::Write, fence.clone());

@@ -1,6 +1,7 @@
 //! The shared buffer: identity, size, current backing, generation, reservation.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -356,6 +357,11 @@ impl BufferInner {
             return Ok(());
         }
         Err(Error::OutOfBounds { buffer: self.name(), offset, len, size: self.size })
+    }
+
+    /// The same for a range, which may end before it begins: then it has more bytes than fit anywhere.
+    pub(super) fn check_part(&self, part: &Range<u64>) -> Result<()> {
+        self.check_range(part.start, part.end.wrapping_sub(part.start))
     }
 
     /// Whether peerbuf may move it.

@@ -1,6 +1,8 @@
 //! Commands of a test's own, submitted with `Engine::submit`.
 #![expect(unsafe_code, reason = "commands of the test's own")]
 
+use std::ops::Range;
+
 use ash::vk;
 use peerbuf::{Access, Device, Engine, Fence, Mapping, Result, Scope, Submission};
 
@@ -32,7 +34,40 @@ pub(crate) fn record_fill<'a>(
     Ok(())
 }
 
-/// The same, ordered by the caller, who has the buffer to himself.
+/// Fills bytes `part` of a buffer with a word, and says that it is those alone.
+pub(crate) fn fill_part(
+    engine: &Engine,
+    device: &Device,
+    mapping: &Mapping,
+    part: Range<u64>,
+    word: u32,
+) -> Result<Fence> {
+    engine.submit(device, |submission| {
+        submission.write_part(mapping, part.clone())?;
+        record_fill_of(submission, device, mapping, part, word)
+    })
+}
+
+/// Fills bytes `part` of a buffer, which the caller has said what he does with.
+pub(crate) fn record_fill_of<'a>(
+    submission: &mut Submission<'a>,
+    device: &'a Device,
+    mapping: &Mapping,
+    part: Range<u64>,
+    word: u32,
+) -> Result<()> {
+    let (view, raw) = (mapping.view()?, device.raw());
+    let record = move |commands| {
+        let (at, len) = (view.offset + part.start, part.end - part.start);
+        // SAFETY: a live buffer, and words of the mapping's.
+        unsafe { raw.cmd_fill_buffer(commands, view.buffer, at, len, word) };
+    };
+    // SAFETY: as in `record_fill`.
+    unsafe { submission.record(record) };
+    Ok(())
+}
+
+/// Fills a buffer with a word, ordered by the caller, who has the buffer to himself.
 pub(crate) fn fill_unordered(
     engine: &Engine,
     device: &Device,

@@ -4,9 +4,9 @@
 use peerbuf::observe::{MoveCause, Report};
 use peerbuf::{DomainId, EngineDescriptor, Migration, Rules};
 
-use crate::World;
-use crate::steps::{Faults, attempt};
+use crate::steps::{Faults, attempt, host_write};
 use crate::subject::Expected;
+use crate::{World, parts};
 
 /// An engine that brings no buffer back before it is told to.
 pub(crate) fn nobody_returns(descriptor: EngineDescriptor) -> EngineDescriptor {
@@ -35,12 +35,17 @@ pub(crate) fn request(world: &mut World<'_>, at: usize) -> Option<()> {
     go(world, at, wanted, MoveCause::Requested)
 }
 
-/// Out and back and out again, with nobody at work in between.
+/// Out and back and out again, with nobody at work in between; and once more, when the host or a
+/// device has written a little.
 pub(crate) fn to_and_fro(world: &mut World<'_>, at: usize) -> Option<()> {
-    for _ in 0..2 {
+    for round in 0..3 {
         request(world, at)?;
         let World { subjects, random, .. } = world;
         subjects[at].look(random);
+        if round == 2 {
+            let by_host = world.random.one_in(2);
+            if by_host { host_write(world, at, 64) } else { parts::fill_by_home(world, at) }?;
+        }
         evict(world, at)?;
     }
     Some(())
@@ -71,9 +76,11 @@ fn go(world: &mut World<'_>, at: usize, to: DomainId, cause: MoveCause) -> Optio
     // Neither changes that.
     subject.wanted = wanted;
     let copied = engine.moved(cause).copied - before.copied;
-    assert!(copied <= 2 * subject.bytes.len() as u64, "{copied} bytes copied");
+    let size = subject.bytes.len() as u64;
+    assert!(copied <= 2 * size, "{copied} bytes copied");
     world.met(match (moved, cause, copied) {
         (true, MoveCause::Evicted, 0) => "evicted without a copy",
+        (true, MoveCause::Evicted, copied) if copied < size => "evicted by parts",
         (true, MoveCause::Evicted, _) => "evicted",
         (true, ..) => "came back",
         _ => met,

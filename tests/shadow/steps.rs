@@ -17,12 +17,13 @@ use crate::common::reach::Guest;
 use crate::common::recorder::Recorder;
 use crate::common::{bytes, commands};
 use crate::subject::{Chair, Expected, Mapped, Subject};
-use crate::{FAILED, World, residency, revocation, together};
+use crate::{FAILED, World, parts, residency, revocation, together};
 
 /// How many buffers there are at most.
 const SUBJECTS: usize = 5;
-/// Words, because the compute passes want them; slots of several slabs.
-const SIZES: [u64; 5] = [4, 252, 4096, 12_292, 70_000];
+/// Words, because the compute passes want them; slots of several slabs; the last two large enough to be written
+/// by parts.
+const SIZES: [u64; 7] = [4, 252, 4096, 12_292, 70_000, 270_000, 330_000];
 /// Of seats: dynamic, and peer-to-peer.
 const KINDS: [(bool, bool); 4] = [(true, true), (true, true), (true, false), (false, true)];
 const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::ReadWrite];
@@ -31,7 +32,7 @@ const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::ReadWrite];
 pub(crate) type Step = fn(&mut World<'_>, usize) -> Option<()>;
 
 /// The operations, each as often as it is likely.
-const MENU: [(u32, Step); 29] = [
+const MENU: [(u32, Step); 30] = [
     (1, drop_any),
     (14, attach),
     (4, leave),
@@ -41,10 +42,11 @@ const MENU: [(u32, Step); 29] = [
     (4, together::remap_all),
     (10, fill),
     (10, fill_by_commands),
+    (8, parts::fill),
     (5, fill_by_oneself),
     (8, look_by_device),
     (4, copy_by_device),
-    (8, host_write),
+    (8, host_write_any),
     (4, host_read),
     (3, open_host),
     (9, close_host),
@@ -394,7 +396,7 @@ fn remap(world: &mut World<'_>, at: usize) -> Option<()> {
 
 /// A device writes, if its mapping is current and for writing: as `write` does, which is given a number,
 /// after which there are the `bytes` of that.
-fn write<R>(
+pub(crate) fn write<R>(
     world: &mut World<'_>,
     at: usize,
     how: &'static str,
@@ -529,15 +531,20 @@ fn copy_by_device(world: &mut World<'_>, at: usize) -> Option<()> {
 
 // ---- the host ----
 
-/// A range of a buffer of `len` bytes, any.
-fn range(world: &mut World<'_>, len: usize) -> (u64, usize) {
+/// A range of a buffer of `len` bytes, any of no more than `most`.
+fn range(world: &mut World<'_>, len: usize, most: usize) -> (u64, usize) {
     let start = world.random.index(len + 1);
-    let count = world.random.index(len - start + 1);
+    let count = world.random.index(most.min(len - start) + 1);
     (start as u64, count)
 }
 
-fn host_write(world: &mut World<'_>, at: usize) -> Option<()> {
-    let (offset, len) = range(world, world.subjects[at].bytes.len());
+fn host_write_any(world: &mut World<'_>, at: usize) -> Option<()> {
+    host_write(world, at, usize::MAX)
+}
+
+/// The host writes no more than so many bytes.
+pub(crate) fn host_write(world: &mut World<'_>, at: usize, most: usize) -> Option<()> {
+    let (offset, len) = range(world, world.subjects[at].bytes.len(), most);
     let seed = world.random.next();
     let subject = &world.subjects[at];
     if subject.host.as_ref().is_some_and(|guard| !guard.access().writes()) {
@@ -562,7 +569,7 @@ fn host_write(world: &mut World<'_>, at: usize) -> Option<()> {
 }
 
 fn host_read(world: &mut World<'_>, at: usize) -> Option<()> {
-    let (offset, len) = range(world, world.subjects[at].bytes.len());
+    let (offset, len) = range(world, world.subjects[at].bytes.len(), usize::MAX);
     let subject = &world.subjects[at];
     if subject.host.as_ref().is_some_and(|guard| !guard.access().reads()) {
         return None;
@@ -732,8 +739,8 @@ fn copy(world: &mut World<'_>, at: usize) -> Option<()> {
     let wait = world.random.one_in(3);
     let (source_len, target_len) =
         (world.subjects[at].bytes.len(), world.subjects[target].bytes.len());
-    let (from, len) = range(world, source_len.min(target_len));
-    let (to, _) = range(world, target_len - len);
+    let (from, len) = range(world, source_len.min(target_len), usize::MAX);
+    let (to, _) = range(world, target_len - len, usize::MAX);
     let (source, destination) = (&world.subjects[at], &world.subjects[target]);
     if !source.is_readable() || !destination.is_writable() {
         return None;
