@@ -132,6 +132,21 @@ impl Core {
             .ok_or(Error::ForeignEngine { what: "the domain's device" })
     }
 
+    /// Gives up the devices that were found to be lost since. Every operation that takes a reservation begins
+    /// with this; whoever finds a loss out may hold anything.
+    ///
+    /// # Panics
+    ///
+    /// As [`crate::Engine::abandon`].
+    ///
+    /// Locks: none may be held.
+    #[inline]
+    pub(crate) fn give_up_lost(&self) {
+        if self.calls.has_lost_device() {
+            buffer::abandon_lost(self);
+        }
+    }
+
     /// Whether the device takes part in this engine, and not in another one: it counts its calls where
     /// this engine does.
     pub(crate) fn check(&self, device: &DeviceInner) -> Result<()> {

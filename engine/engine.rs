@@ -412,6 +412,7 @@ impl Engine {
 
     /// Gives memory that no buffer uses back to its providers; returns how many bytes.
     pub fn trim(&self) -> u64 {
+        self.core.give_up_lost();
         self.core.trim()
     }
 

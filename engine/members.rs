@@ -1,9 +1,9 @@
 //! The devices of an engine, each with the tools that were made on it.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::buffer::SlotId;
+use crate::buffer::{Abandoned, SlotId};
 use crate::device::{DeviceId, DeviceInner, HeapBudget};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
@@ -35,6 +35,8 @@ pub(crate) struct Member {
     /// Whether nobody is to come to its memory any more. Relaxed: whoever moves a buffer looks under the
     /// reservation, which whoever gives the device up takes afterwards.
     abandoned: AtomicBool,
+    /// What became of its buffers then.
+    given_up: Mutex<Abandoned>,
     quota: PinQuota,
     pub(crate) device: Arc<DeviceInner>,
 }
@@ -82,6 +84,7 @@ impl Members {
             vram: Store::new(domain, rules.policy),
             asked: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),
+            given_up: Mutex::default(),
             quota: PinQuota {
                 limited: AtomicBool::new(false),
                 pinned: AtomicI64::new(0),
@@ -159,9 +162,14 @@ impl Member {
         changed
     }
 
-    /// Gives the device up, for good.
-    pub(crate) fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Relaxed);
+    /// Gives the device up, for good; whether nobody had.
+    pub(crate) fn abandon(&self) -> bool {
+        !self.abandoned.swap(true, Ordering::Relaxed)
+    }
+
+    /// What has become of its buffers, as whoever gives it up counts them.
+    pub(crate) fn given_up(&self) -> MutexGuard<'_, Abandoned> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_abandoned(&self) -> bool {

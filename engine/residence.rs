@@ -51,6 +51,7 @@ impl Engine {
     }
 
     fn budget_changed(&self, domain: DomainId) -> Eviction {
+        self.core.give_up_lost();
         self.core.store(domain).budget_changed();
         if self.core.store(domain).gets_tight(0) {
             buffer::tighten(&self.core, domain);
@@ -72,6 +73,7 @@ impl Engine {
     #[doc(alias = "ttm_resource_manager_evict_all")]
     pub fn evict_all(&self, device: &Device) -> Result<Eviction> {
         self.core.check(&device.0)?;
+        self.core.give_up_lost();
         let domain = DomainId::Vram(device.id());
         buffer::tighten(&self.core, domain);
         Ok(residency::evict_bytes(&*self.core, domain, u64::MAX, &self.core.terms(Demand::All))
@@ -88,16 +90,23 @@ impl Engine {
     /// Locks: none may be held.
     pub fn restore(&self, device: &Device) -> Result<usize> {
         self.core.check(&device.0)?;
+        self.core.give_up_lost();
         Ok(buffer::restore(&self.core, DomainId::Vram(device.id())))
     }
 
-    /// Gives up a device that is lost ([`crate::Error::DeviceLost`]) or about to be unplugged, for good:
+    /// Gives up a device that is about to be unplugged, or is lost ([`crate::Error::DeviceLost`]), for good:
     /// buffers in its memory that have a clean copy elsewhere go on as that, and those that have none are
     /// poisoned, until somebody accepts that their bytes are gone ([`SharedBuffer::accept_content`]) and moves
     /// them somewhere else. Importers are told ([`crate::InvalidationCause::Evict`]). Buffers elsewhere, and
-    /// the other devices, do not notice; but nobody returns to the device's memory, and moves into it are
-    /// [`crate::Error::DeviceLost`]. A buffer that would be lost while a move of it waits for work of the
-    /// host is given time, in bounds, to get out.
+    /// the other devices, do not notice; but nobody returns to the device's memory, and moves into it, and new
+    /// buffers at home on the device, are [`crate::Error::DeviceLost`]. A buffer that would be lost while a
+    /// move of it waits for work of the host is given time, in bounds, to get out.
+    ///
+    /// Of a loss that a call has reported nobody need tell the engine: the next operation that makes a buffer
+    /// or uses one, of this device or another, begins with this.
+    ///
+    /// A device is given up once. Who asks again, or after the engine, is told what was done then; while
+    /// another thread is at it, what was done so far.
     ///
     /// To take a device away that still works, [`Engine::evict_all`] first: it loses nothing.
     ///

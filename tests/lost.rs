@@ -15,11 +15,84 @@ use common::{Rig, bytes, wait_idle};
 use peerbuf::device::Call;
 use peerbuf::observe::What;
 use peerbuf::{
-    Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Fence, Importer,
-    Invalidation, InvalidationCause, Migration, Placement, Refault, SharedBuffer,
+    Abandoned, Access, Attachment, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error,
+    Fence, Importer, Invalidation, InvalidationCause, Migration, Placement, Refault, SharedBuffer,
 };
 
 const SIZE: u64 = 1 << 20;
+
+/// Two devices of one adapter. The first one is what is lost.
+struct Pair {
+    first: Device,
+    second: Device,
+    // Last: it looks whether the others are gone.
+    rig: Rig,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let rig = Rig::new();
+        let [first, second] = rig.two_of_one_adapter();
+        Self { first, second, rig }
+    }
+
+    fn engine(&self) -> &Engine {
+        self.rig.engine()
+    }
+
+    /// A buffer in the memory of the first, with the sequence of 1, and nowhere else.
+    fn buffer(&self) -> SharedBuffer {
+        let descriptor = BufferDescriptor::new(SIZE);
+        let buffer = self.engine().create_buffer(&self.first, descriptor).expect("a buffer");
+        bytes::write(&buffer, 1);
+        assert_eq!(buffer.domain(), vram(&self.first));
+        buffer
+    }
+
+    /// The same, with a clean copy of it.
+    fn with_clean_copy(&self) -> SharedBuffer {
+        let buffer = self.buffer();
+        buffer.evict().expect("nobody holds it");
+        buffer.request_residency().expect("there is room");
+        wait_idle(&[&self.first]);
+        assert_eq!(buffer.domain(), vram(&self.first));
+        buffer
+    }
+
+    /// The second one's seat, for `importer`.
+    fn seat(&self, buffer: &SharedBuffer, importer: Arc<dyn Importer>) -> Attachment {
+        buffer.attach_dynamic(&self.second, importer).expect("a seat")
+    }
+
+    /// The first one is given up by hand; how many were promoted, and lost.
+    fn abandon(&self) -> (usize, usize) {
+        counts(self.engine().abandon(&self.first).expect("ours"))
+    }
+
+    /// A submission finds the first one lost.
+    fn lose(&self) {
+        lose(self.engine(), &self.first);
+    }
+}
+
+fn counts(abandoned: Abandoned) -> (usize, usize) {
+    (abandoned.promoted, abandoned.lost)
+}
+
+/// A submission finds the device lost.
+fn lose(engine: &Engine, device: &Device) {
+    engine.calls().fail_nth(Call::QueueSubmit, 1, vk::Result::ERROR_DEVICE_LOST);
+    let lost = engine.submit(device, |_| Ok(())).expect_err("as it was told to");
+    assert!(matches!(lost, Error::DeviceLost { .. }) && device.is_lost(), "{lost}");
+}
+
+fn vram(device: &Device) -> DomainId {
+    DomainId::Vram(device.id())
+}
+
+fn assert_lost(error: &Error) {
+    assert!(error.is_device_lost(), "{error}");
+}
 
 /// A buffer at home on the first device, with the pattern of `seed`, and a seat of each.
 fn create(
@@ -49,7 +122,7 @@ fn check(really: bool) {
     let engine = rig.engine();
     for first in rig.all() {
         let devices = [first.clone(), rig.open(&first.adapter().clone())];
-        let vram = DomainId::Vram(first.id());
+        let vram = vram(&first);
         let anywhere = Placement::VramOrSystem;
         let (kept, kept_seats, told) = create(engine, &devices, anywhere, 1);
         let (gone, gone_seats, _) = create(engine, &devices, anywhere, 2);
@@ -59,13 +132,10 @@ fn check(really: bool) {
         assert_eq!((kept.domain(), gone.domain()), (vram, vram));
         wait_idle(&[&devices[0], &devices[1]]);
         if really {
-            engine.calls().fail_nth(Call::QueueSubmit, 1, vk::Result::ERROR_DEVICE_LOST);
-            let lost = engine.submit(&first, |_| Ok(())).expect_err("as it was told to");
-            assert!(matches!(lost, Error::DeviceLost { .. }) && first.is_lost(), "{lost}");
+            lose(engine, &first);
         }
         let callbacks = (told.told().len(), untold.told().len());
-        let abandoned = engine.abandon(&first).expect("ours");
-        assert_eq!((abandoned.promoted, abandoned.lost), (1, 1));
+        assert_eq!(counts(engine.abandon(&first).expect("ours")), (1, 1));
         // The copy is the buffer.
         assert_eq!(kept.domain(), DomainId::System);
         assert_pattern(&kept_seats[1], 1);
@@ -114,36 +184,18 @@ fn its_importers_are_told_as_of_an_eviction() {
             self.0.lock().expect("no panic").push(invalidation.cause());
         }
     }
-    let rig = Rig::new();
-    let engine = rig.engine();
-    let [first, _second] = rig.two_of_one_adapter();
-    let buffer = engine.create_buffer(&first, BufferDescriptor::new(SIZE)).expect("a buffer");
+    let pair = Pair::new();
+    let buffer = pair.buffer();
     let told = Arc::new(Told(Default::default()));
-    let seat = buffer.attach_dynamic(&first, Arc::clone(&told) as _).expect("a seat");
-    bytes::write(&buffer, 1);
+    let seat = buffer.attach_dynamic(&pair.first, Arc::clone(&told) as _).expect("a seat");
     buffer.evict().expect("nobody holds it");
     buffer.request_residency().expect("there is room");
-    wait_idle(&[&first]);
-    assert_eq!(engine.abandon(&first).expect("ours").promoted, 1);
+    wait_idle(&[&pair.first]);
+    assert_eq!(pair.abandon(), (1, 0));
     let causes = told.0.lock().expect("no panic").clone();
     let expected = [InvalidationCause::Evict, InvalidationCause::Move, InvalidationCause::Evict];
     assert_eq!(causes, expected);
     drop(seat);
-}
-
-fn vram(device: &Device) -> DomainId {
-    DomainId::Vram(device.id())
-}
-
-/// A buffer in the memory of `home`, with the sequence of 1, and with a clean copy of it.
-fn with_clean_copy(engine: &Engine, home: &Device) -> SharedBuffer {
-    let buffer = engine.create_buffer(home, BufferDescriptor::new(SIZE)).expect("a buffer");
-    bytes::write(&buffer, 1);
-    buffer.evict().expect("nobody holds it");
-    buffer.request_residency().expect("there is room");
-    wait_idle(&[home]);
-    assert_eq!(buffer.domain(), vram(home));
-    buffer
 }
 
 /// Says once, when it is told, that it is still at work.
@@ -170,15 +222,13 @@ impl Importer for AtWork {
 /// The buffer came back while the write to what became its clean copy was still to run, and then failed.
 #[test]
 fn a_clean_copy_whose_writer_failed_is_not_promoted() {
-    let rig = Rig::new();
-    let engine = rig.engine();
     for fails in [false, true] {
-        let [first, second] = rig.two_of_one_adapter();
-        let buffer = engine.create_buffer(&first, BufferDescriptor::new(SIZE)).expect("a buffer");
-        let seat = buffer.attach_dynamic(&second, Arc::new(Refault::new())).expect("a seat");
-        bytes::write(&buffer, 1);
+        let pair = Pair::new();
+        let (engine, first, second) = (pair.engine(), &pair.first, &pair.second);
+        let buffer = pair.buffer();
+        let seat = pair.seat(&buffer, Arc::new(Refault::new()));
         buffer.evict().expect("nobody holds it");
-        engine.set_cap(vram(&first), Some(0)).expect("ours");
+        engine.set_cap(vram(first), Some(0)).expect("ours");
         let mapping = seat.map(Access::Write).expect("mapped");
         let (before, signal) = engine.host_fence();
         if fails {
@@ -186,42 +236,39 @@ fn a_clean_copy_whose_writer_failed_is_not_promoted() {
         } else {
             drop(signal);
         }
-        let gate = Gate::close(&second);
-        let written = engine.submit(&second, |submission| {
+        let gate = Gate::close(second);
+        let written = engine.submit(second, |submission| {
             submission.after(&before);
-            record_fill(submission, &second, &mapping, 7)
+            record_fill(submission, second, &mapping, 7)
         });
         written.expect("what it relies on is known when it has run");
         drop(mapping);
-        engine.set_cap(vram(&first), None).expect("ours");
+        engine.set_cap(vram(first), None).expect("ours");
         buffer.request_residency().expect("there is room");
-        assert_eq!(buffer.domain(), vram(&first), "behind the write");
+        assert_eq!(buffer.domain(), vram(first), "behind the write");
         gate.open();
-        wait_idle(&[&first, &second]);
-        let abandoned = engine.abandon(&first).expect("ours");
-        assert_eq!(abandoned.promoted, usize::from(!fails), "{abandoned:?}");
+        wait_idle(&[first, second]);
+        assert_eq!(pair.abandon(), (usize::from(!fails), usize::from(fails)));
         assert_eq!(buffer.is_poisoned(), fails, "what it holds is what was written, or failed");
+        drop((seat, buffer));
     }
 }
 
 /// A move waits for work of the host while the device that it moves on is given up.
 #[test]
 fn a_move_that_waits_survives_an_abandoned_device() {
-    let rig = Rig::new();
-    let engine = rig.engine();
-    let [first, second] = rig.two_of_one_adapter();
-    let buffer = with_clean_copy(engine, &first);
-    let (fence, signal) = engine.host_fence();
+    let pair = Pair::new();
+    let buffer = pair.with_clean_copy();
+    let (fence, signal) = pair.engine().host_fence();
     let importer = AtWork::new(Access::Read, fence);
-    let seat = buffer.attach_dynamic(&second, Arc::clone(&importer) as _).expect("a seat");
+    let seat = pair.seat(&buffer, Arc::clone(&importer) as _);
     std::thread::scope(|scope| {
         let moving = scope.spawn(|| buffer.relocate());
         while !importer.was_told() {
             std::thread::yield_now();
         }
         // Takes the reservation, so not before the move waits.
-        let abandoned = engine.abandon(&first).expect("ours");
-        assert_eq!((abandoned.promoted, abandoned.lost), (1, 0));
+        assert_eq!(pair.abandon(), (1, 0));
         drop(signal);
         let moved = moving.join().expect("no panic").expect("from where it is now");
         assert!(matches!(moved, Migration::Done { .. }));
@@ -234,22 +281,20 @@ fn a_move_that_waits_survives_an_abandoned_device() {
 /// It has its clean copy with it, so there is nothing that the buffer could go on as meanwhile.
 #[test]
 fn an_eviction_that_waits_gets_out_of_an_abandoned_device() {
-    let rig = Rig::new();
-    let engine = rig.engine();
-    let [first, second] = rig.two_of_one_adapter();
-    let buffer = with_clean_copy(engine, &first);
-    let (fence, signal) = engine.host_fence();
+    let pair = Pair::new();
+    let buffer = pair.with_clean_copy();
+    let (fence, signal) = pair.engine().host_fence();
     let importer = AtWork::new(Access::Read, fence);
-    let seat = buffer.attach_dynamic(&second, Arc::clone(&importer) as _).expect("a seat");
+    let seat = pair.seat(&buffer, Arc::clone(&importer) as _);
     std::thread::scope(|scope| {
         let moving = scope.spawn(|| buffer.evict());
         while !importer.was_told() {
             std::thread::yield_now();
         }
-        let abandoning = scope.spawn(|| engine.abandon(&first).expect("ours"));
+        let abandoning = scope.spawn(|| pair.abandon());
         drop(signal);
         moving.join().expect("no panic").expect("nobody holds it");
-        assert_eq!(abandoning.join().expect("no panic").lost, 0);
+        assert_eq!(abandoning.join().expect("no panic").1, 0);
     });
     assert_eq!(buffer.domain(), DomainId::System);
     bytes::assert_sequence(&buffer, 1, "evicted");
@@ -259,36 +304,51 @@ fn an_eviction_that_waits_gets_out_of_an_abandoned_device() {
 /// As the documentation says how to take a device away that still works: out with all, then give it up.
 #[test]
 fn nobody_returns_to_an_abandoned_device() {
-    let rig = Rig::new();
-    let engine = rig.engine();
-    let [first, second] = rig.two_of_one_adapter();
-    let buffer = engine.create_buffer(&first, BufferDescriptor::new(SIZE)).expect("a buffer");
-    let seat = buffer.attach_dynamic(&second, Arc::new(Refault::new())).expect("a seat");
-    bytes::write(&buffer, 1);
-    engine.evict_all(&first).expect("ours");
-    let abandoned = engine.abandon(&first).expect("ours");
-    assert_eq!((abandoned.promoted, abandoned.lost), (0, 0), "all were out");
+    let pair = Pair::new();
+    let (engine, first) = (pair.engine(), &pair.first);
+    let buffer = pair.buffer();
+    let seat = pair.seat(&buffer, Arc::new(Refault::new()));
+    engine.evict_all(first).expect("ours");
+    assert_eq!(pair.abandon(), (0, 0), "all were out");
     seat.map(Access::Read).expect("mapped");
-    assert_eq!(engine.restore(&first).expect("ours"), 0);
+    assert_eq!(engine.restore(first).expect("ours"), 0);
     assert_eq!(buffer.request_residency().expect("it is there"), Migration::None);
-    let error = buffer.migrate(vram(&first)).expect_err("it was given up");
-    assert!(error.is_device_lost(), "{error}");
-    let joint = engine.migrate_many(&[(&buffer, vram(&first))]);
+    assert_lost(&buffer.migrate(vram(first)).expect_err("it was given up"));
+    let joint = engine.migrate_many(&[(&buffer, vram(first))]);
     assert!(joint.iter().flat_map(|moved| moved.as_ref().err()).all(Error::is_device_lost));
     assert_eq!((joint.len(), buffer.domain()), (1, DomainId::System));
     bytes::assert_sequence(&buffer, 1, "it goes on");
+    drop(seat);
+}
+
+#[test]
+fn nobody_is_made_at_home_on_an_abandoned_device() {
+    let pair = Pair::new();
+    let (engine, first) = (pair.engine(), &pair.first);
+    let descriptor = || BufferDescriptor::new(SIZE).discardable();
+    let purged = engine.create_buffer(first, descriptor()).expect("a buffer");
+    purged.evict().expect("nobody holds it");
+    assert_eq!(pair.abandon(), (0, 0));
+    for placement in [Placement::VramOrSystem, Placement::Vram, Placement::System] {
+        let made = engine.create_buffer(first, descriptor().placement(placement));
+        assert_lost(&made.expect_err("it was given up"));
+    }
+    assert_eq!(engine.usage(vram(first)).expect("ours").used, 0, "nobody is there");
+    let elsewhere = engine.create_buffer(&pair.second, descriptor()).expect("not given up");
+    bytes::write(&elsewhere, 3);
+    bytes::assert_sequence(&elsewhere, 3, "as ever");
+    // Nor is one renewed there.
+    purged.renew().expect("somewhere else");
+    assert_eq!(purged.domain(), DomainId::System);
 }
 
 #[test]
 fn importers_of_what_is_lost_are_told() {
-    let rig = Rig::new();
-    let engine = rig.engine();
-    let [first, second] = rig.two_of_one_adapter();
-    let buffer = engine.create_buffer(&first, BufferDescriptor::new(SIZE)).expect("a buffer");
+    let pair = Pair::new();
+    let buffer = pair.buffer();
     let recorder = Recorder::new(true);
-    let seat = buffer.attach_dynamic(&second, Arc::clone(&recorder) as _).expect("a seat");
-    bytes::write(&buffer, 1);
-    assert_eq!(engine.abandon(&first).expect("ours").lost, 1);
+    let seat = pair.seat(&buffer, Arc::clone(&recorder) as _);
+    assert_eq!(pair.abandon(), (0, 1));
     assert_eq!(recorder.told(), [0]);
     drop(seat);
 }
@@ -296,43 +356,227 @@ fn importers_of_what_is_lost_are_told() {
 /// An importer writes still, and says so only when it is asked.
 #[test]
 fn what_an_importer_writes_while_it_is_told_is_not_forgotten() {
-    let rig = Rig::new();
-    let engine = rig.engine();
-    let [first, second] = rig.two_of_one_adapter();
-    let buffer = with_clean_copy(engine, &first);
-    let (fence, signal) = engine.host_fence();
-    let importer = AtWork::new(Access::Write, fence);
-    let seat = buffer.attach_dynamic(&second, importer).expect("a seat");
-    let abandoned = engine.abandon(&first).expect("ours");
+    let pair = Pair::new();
+    let buffer = pair.with_clean_copy();
+    let (fence, signal) = pair.engine().host_fence();
+    let seat = pair.seat(&buffer, AtWork::new(Access::Write, fence));
+    let abandoned = pair.abandon();
     drop(signal);
-    assert_eq!((abandoned.promoted, abandoned.lost), (0, 1));
+    assert_eq!(abandoned, (0, 1));
     assert!(buffer.is_poisoned(), "bytes were written to what is lost");
     drop(seat);
 }
 
+struct Panics;
+
+impl Importer for Panics {
+    fn invalidate_mappings(&self, _: &Invalidation<'_>) {
+        panic!("the test says so");
+    }
+}
+
 #[test]
 fn an_importer_that_panics_keeps_nobody_from_being_promoted_or_lost() {
-    struct Panics;
-    impl Importer for Panics {
-        fn invalidate_mappings(&self, _: &Invalidation<'_>) {
-            panic!("the test says so");
+    for by_hand in [true, false] {
+        let pair = Pair::new();
+        let kept: Vec<_> = (0..3).map(|_| pair.with_clean_copy()).collect();
+        let gone = pair.buffer();
+        let seats = [&kept[1], &gone].map(|buffer| pair.seat(buffer, Arc::new(Panics)));
+        let caught = if by_hand {
+            catch_unwind(AssertUnwindSafe(|| pair.abandon())).map(|_| ())
+        } else {
+            pair.lose();
+            catch_unwind(AssertUnwindSafe(|| pair.engine().trim())).map(|_| ())
+        };
+        assert!(caught.is_err(), "the panic goes on");
+        for buffer in &kept {
+            assert_eq!(buffer.domain(), DomainId::System);
+            bytes::assert_sequence(buffer, 1, "promoted");
         }
+        assert!(gone.is_poisoned());
+        assert_eq!(pair.abandon(), (3, 1), "and nobody is told again");
+        drop((seats, kept, gone));
     }
-    let rig = Rig::new();
-    let engine = rig.engine();
-    let [first, second] = rig.two_of_one_adapter();
-    let kept: Vec<_> = (0..3).map(|_| with_clean_copy(engine, &first)).collect();
-    let gone = engine.create_buffer(&first, BufferDescriptor::new(SIZE)).expect("a buffer");
-    bytes::write(&gone, 1);
-    let seats = [&kept[1], &gone]
-        .map(|buffer| buffer.attach_dynamic(&second, Arc::new(Panics)).expect("a seat"));
-    let caught = catch_unwind(AssertUnwindSafe(|| engine.abandon(&first)));
-    assert!(caught.is_err(), "the panic goes on");
-    for buffer in &kept {
-        assert_eq!(buffer.domain(), DomainId::System);
-        bytes::assert_sequence(buffer, 1, "promoted");
+}
+
+#[test]
+fn a_device_is_given_up_once() {
+    let pair = Pair::new();
+    let (kept, gone) = (pair.with_clean_copy(), pair.buffer());
+    let recorders = [Recorder::new(true), Recorder::new(true)];
+    let seats = [(&kept, &recorders[0]), (&gone, &recorders[1])]
+        .map(|(buffer, recorder)| pair.seat(buffer, Arc::clone(recorder) as _));
+    assert_eq!(pair.abandon(), (1, 1));
+    let told = || [recorders[0].told(), recorders[1].told()].concat();
+    let (once, explained) = (told(), gone.explain().decisions.len());
+    // Again, and by whoever finds out that it is lost as well.
+    assert_eq!(pair.abandon(), (1, 1), "what was done then");
+    pair.lose();
+    pair.engine().trim();
+    assert_eq!(pair.abandon(), (1, 1));
+    assert_eq!((told(), gone.explain().decisions.len()), (once, explained));
+    // Accepted, it is nobody's to take again.
+    gone.accept_content().expect("nobody is at work on it");
+    assert_eq!(pair.abandon(), (1, 1));
+    assert!(!gone.is_poisoned());
+    drop(seats);
+}
+
+// ---- by itself ----
+
+/// What a test does next; none of it is about the lost device.
+type Next = fn(&Pair, &SharedBuffer, &Attachment);
+
+const NEXT: [(&str, Next); 15] = [
+    ("create", |pair, _, _| {
+        let made = pair.engine().create_buffer(&pair.second, BufferDescriptor::new(64));
+        drop(made.expect("not lost"));
+    }),
+    ("create on it", |pair, _, _| {
+        let made = pair.engine().create_buffer(&pair.first, BufferDescriptor::new(64));
+        assert_lost(&made.expect_err("lost"));
+    }),
+    ("submit", |pair, _, _| {
+        pair.engine().submit(&pair.second, |_| Ok(())).expect("not lost");
+    }),
+    ("submit remapped", |pair, _, _| {
+        pair.engine().submit_remapped(&pair.second, &mut [], |_, _| Ok(())).expect("not lost");
+    }),
+    ("map", |_, other, seat| {
+        let mapping = seat.map(Access::Read).expect("not lost");
+        assert!(mapping.buffer().is_same(other));
+    }),
+    ("attach", |pair, other, _| {
+        drop(other.attach_dynamic(&pair.second, Recorder::new(true)).expect("not lost"));
+    }),
+    ("host access", |_, other, _| drop(other.host_access(Access::Read).expect("not lost"))),
+    ("copy", |pair, other, _| {
+        let region = CopyRegion { from: 0, to: 64, len: 64 };
+        pair.engine().copy(other, other, region).expect("not lost");
+    }),
+    ("migrate", |_, other, _| {
+        other.migrate(DomainId::System).expect("not lost");
+    }),
+    ("migrate many", |pair, other, _| {
+        let moved = pair.engine().migrate_many(&[(other, DomainId::System)]);
+        assert!(moved.iter().all(Result::is_ok));
+    }),
+    ("evict", |_, other, _| {
+        other.evict().expect("not lost");
+    }),
+    ("evict all", |pair, _, _| {
+        pair.engine().evict_all(&pair.second).expect("not lost");
+    }),
+    ("cap", |pair, _, _| {
+        pair.engine().set_cap(vram(&pair.second), None).expect("not lost");
+    }),
+    ("trim", |pair, _, _| {
+        pair.engine().trim();
+    }),
+    ("report", |pair, _, _| {
+        pair.engine().report();
+    }),
+];
+
+#[test]
+fn whatever_comes_next_gives_a_lost_device_up() {
+    for (what, next) in NEXT {
+        let pair = Pair::new();
+        let (kept, gone) = (pair.with_clean_copy(), pair.buffer());
+        let recorder = Recorder::new(true);
+        let seat = pair.seat(&kept, Arc::clone(&recorder) as _);
+        let other = pair
+            .engine()
+            .create_buffer(&pair.second, BufferDescriptor::new(SIZE))
+            .expect("a buffer elsewhere");
+        bytes::write(&other, 5);
+        let others_seat = pair.seat(&other, Arc::new(Refault::new()));
+        let told = recorder.told().len();
+        pair.lose();
+        let untouched = (kept.domain(), gone.is_poisoned(), recorder.told().len());
+        assert_eq!(
+            untouched,
+            (vram(&pair.first), false, told),
+            "{what}: whoever found out did not"
+        );
+        next(&pair, &other, &others_seat);
+        assert_eq!((kept.domain(), gone.is_poisoned()), (DomainId::System, true), "{what}");
+        assert_eq!(recorder.told().len(), told + 1, "{what}");
+        // The other device sees the bytes of what lives on, and the engine goes on.
+        let mapping = seat.map(Access::Read).expect("promoted");
+        let sum = mapping.checksum().expect("a pass of the other device");
+        let expected = pair.engine().create_buffer(&pair.second, BufferDescriptor::new(SIZE));
+        let expected = expected.expect("room");
+        bytes::write(&expected, 1);
+        let its_seat = expected.attach(&pair.second).expect("its own");
+        let its_sum = its_seat.map(Access::Read).and_then(|mapping| mapping.checksum());
+        assert_eq!(sum, its_sum.expect("a pass"), "{what}");
+        bytes::assert_sequence(&kept, 1, what);
+        if what != "copy" {
+            bytes::assert_sequence(&other, 5, what);
+        }
+        assert_eq!(pair.abandon(), (1, 1), "{what}");
     }
-    assert!(gone.is_poisoned());
+}
+
+#[test]
+fn it_does_not_matter_which_call_finds_out() {
+    for call in [Call::AllocateMemory, Call::WaitSemaphores, Call::CreateBuffer] {
+        let pair = Pair::new();
+        let (kept, engine) = (pair.with_clean_copy(), pair.engine());
+        engine.calls().fail_nth(call, 1, vk::Result::ERROR_DEVICE_LOST);
+        let found = match call {
+            Call::WaitSemaphores => {
+                let gate = Gate::close(&pair.first);
+                let fence = engine.submit(&pair.first, |_| Ok(())).expect("it lives");
+                let found = fence.wait(std::time::Duration::from_secs(60));
+                gate.open();
+                found
+            }
+            // An allocation of its own.
+            _ => engine.create_buffer(&pair.first, BufferDescriptor::new(9 << 20)).map(drop),
+        };
+        assert_lost(&found.expect_err("as it was told to"));
+        assert!(pair.first.is_lost());
+        engine.report();
+        assert_eq!(kept.domain(), DomainId::System, "{call:?}");
+        bytes::assert_sequence(&kept, 1, "promoted");
+    }
+}
+
+/// Many threads go on while a device is lost: each gets what it asks for, or hears of the loss, and the device
+/// is given up once.
+#[test]
+fn threads_that_go_on_give_it_up_once() {
+    let pair = Pair::new();
+    let kept: Vec<_> = (0..8).map(|_| pair.with_clean_copy()).collect();
+    let recorders: Vec<_> = kept.iter().map(|_| Recorder::new(true)).collect();
+    let seats: Vec<_> = kept
+        .iter()
+        .zip(&recorders)
+        .map(|(buffer, recorder)| pair.seat(buffer, Arc::clone(recorder) as _))
+        .collect();
+    let told = |recorders: &[Arc<Recorder>]| -> Vec<usize> {
+        recorders.iter().map(|recorder| recorder.told().len()).collect()
+    };
+    let before = told(&recorders);
+    pair.lose();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for (buffer, seat) in kept.iter().zip(&seats) {
+                    let mapped = seat.map(Access::Read).map(drop);
+                    assert!(mapped.is_ok() || mapped.as_ref().is_err_and(Error::is_device_lost));
+                    let read = buffer.host_access(Access::Read).map(drop);
+                    assert!(read.is_ok() || read.as_ref().is_err_and(Error::is_device_lost));
+                }
+            });
+        }
+    });
+    assert_eq!(pair.abandon(), (8, 0));
+    let once: Vec<_> = before.iter().map(|told| told + 1).collect();
+    assert_eq!(told(&recorders), once);
+    kept.iter().for_each(|buffer| bytes::assert_sequence(buffer, 1, "promoted"));
     drop(seats);
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Kernel counterpart: what `drm_dev_unplug` leaves to each driver.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use super::shared::BufferInner;
 use super::state::State;
 use crate::core::Core;
 use crate::device::DeviceInner;
+use crate::error::{Error, Result};
 use crate::memory::DomainId;
 use crate::observe::{MoveCause, Reason, What};
 use crate::residency::Demand;
@@ -36,12 +38,40 @@ pub struct Abandoned {
 ///
 /// If an importer does, when all buffers are done.
 pub(crate) fn abandon(core: &Core, device: &DeviceInner) -> Abandoned {
+    if let Some(panic) = give_up(core, device) {
+        resume_unwind(panic);
+    }
+    *core.member(device.id()).given_up()
+}
+
+/// Gives up those that were found to be lost, and were not given up yet.
+///
+/// # Panics
+///
+/// As [`abandon`], when all of them are done.
+#[cold]
+pub(crate) fn abandon_lost(core: &Core) {
+    if !core.calls.forget_lost_devices() {
+        return;
+    }
+    let lost = core.members.iter().filter(|member| member.device.is_lost());
+    let panicked = lost.filter_map(|member| give_up(core, &member.device));
+    // All of them, whoever panics.
+    if let Some(panic) = panicked.reduce(|first, _| first) {
+        resume_unwind(panic);
+    }
+}
+
+/// Does it, if nobody has; returns with what an importer has panicked.
+fn give_up(core: &Core, device: &DeviceInner) -> Option<Box<dyn Any + Send>> {
+    let member = core.member(device.id());
     // First: a move that has not looked yet finds it when it has the reservation, and what has moved before
-    // is found below.
-    core.member(device.id()).abandon();
+    // is found below, as is a buffer that was made before.
+    if !member.abandon() {
+        return None;
+    }
     let end = Instant::now() + core.timeout;
     let place = DomainId::Vram(device.id());
-    let mut abandoned = Abandoned::default();
     let mut panicked = None;
     core.buffers.for_each(|buffer| {
         let mut state = lock_at_rest(buffer, place, end);
@@ -61,16 +91,27 @@ pub(crate) fn abandon(core: &Core, device: &DeviceInner) -> Abandoned {
             panicked.get_or_insert(panic);
         }
         if promote(buffer, &mut state, device, &slice) {
-            abandoned.promoted += 1;
+            member.given_up().promoted += 1;
         } else {
             lose(buffer, &mut state, device);
-            abandoned.lost += 1;
+            member.given_up().lost += 1;
         }
     });
-    if let Some(panic) = panicked {
-        resume_unwind(panic);
+    let Abandoned { promoted, lost } = *member.given_up();
+    tracing::warn!(device = device.name(), promoted, lost, "given up");
+    panicked
+}
+
+/// That `home` can be at home to nobody any more.
+///
+/// # Errors
+///
+/// [`Error::DeviceLost`] if it was given up.
+pub(super) fn check_not_abandoned(core: &Core, home: &DeviceInner) -> Result<()> {
+    if core.member(home.id()).is_abandoned() {
+        return Err(Error::DeviceLost { device: home.name().into(), call: "abandon" });
     }
-    abandoned
+    Ok(())
 }
 
 fn is_in(state: &State, place: DomainId) -> bool {

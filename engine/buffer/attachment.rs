@@ -44,6 +44,7 @@ impl Attachment {
         importer: Option<Arc<dyn Importer>>,
     ) -> Result<Self> {
         buffer.core.check(device)?;
+        buffer.core.give_up_lost();
         let newcomer = Newcomer::new(buffer, device, importer);
         let seat = match newcomer.sit_where_known(buffer)? {
             Some(seat) => seat,
@@ -103,6 +104,7 @@ impl Attachment {
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "dma_buf_map_attachment")]
     pub fn map(&self, access: Access) -> Result<Mapping> {
+        self.buffer.core.give_up_lost();
         self.buffer.come_back(self.device, &mut self.buffer.core.throttle.submission());
         let (mut state, seen) = open(&self.buffer, self.device_inner())?;
         Ok(Mapping::new(&self.buffer, &mut state, self.seat, &seen, access))

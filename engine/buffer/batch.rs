@@ -35,6 +35,7 @@ pub(crate) fn migrate_many(
     core: &Arc<Core>,
     moves: &[(&SharedBuffer, DomainId)],
 ) -> Vec<Result<Migration>> {
+    core.give_up_lost();
     moves.chunks(TOGETHER).flat_map(|chunk| migrate_chunk(core, chunk)).collect()
 }
 

@@ -42,6 +42,7 @@ pub(crate) fn copy(
     region: CopyRegion,
 ) -> Result<Fence> {
     let (from, to) = (&from.0, &to.0);
+    core.give_up_lost();
     check(core, from, to, region)?;
     if region.len == 0 {
         return Ok(Fence::signalled());

@@ -58,6 +58,7 @@ struct Bounce {
 
 impl HostAccess {
     pub(super) fn begin(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
+        buffer.core.give_up_lost();
         let (allocation, offset, written) = {
             let mut state = buffer.lock_idle(access.usage().waits_for(), |_| true)?;
             buffer.own(&mut state)?;

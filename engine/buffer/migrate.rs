@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::abandon::check_not_abandoned;
 use super::relocate::{self, Errand, Moved};
 use super::seats::Seats;
 use super::shared::{BufferInner, SharedBuffer};
@@ -70,6 +71,7 @@ impl SharedBuffer {
         choose: impl Fn(DomainId) -> Option<DomainId>,
     ) -> Result<Migration> {
         let buffer = &self.0;
+        buffer.core.give_up_lost();
         // Each turn ends with a move or an error, unless somebody else was faster.
         const TURNS: u32 = 100;
         for _ in 0..TURNS {
@@ -170,9 +172,7 @@ pub(super) fn home_at(buffer: &BufferInner, to: DomainId) -> Result<Arc<DeviceIn
     match to {
         DomainId::Vram(device) => {
             let home = buffer.core.find(device)?;
-            if buffer.core.member(device).is_abandoned() {
-                return Err(Error::DeviceLost { device: home.name().into(), call: "abandon" });
-            }
+            check_not_abandoned(&buffer.core, &home)?;
             Ok(home)
         }
         DomainId::System => Ok(buffer.home()),

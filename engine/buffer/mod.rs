@@ -85,7 +85,7 @@ pub use pin::Pin;
 pub use shared::SharedBuffer;
 pub use submission::Submission;
 
-pub(crate) use abandon::abandon;
+pub(crate) use abandon::{abandon, abandon_lost};
 pub(crate) use batch::migrate_many;
 pub(crate) use berth::tighten;
 pub(crate) use clean::drop_clean_copies;

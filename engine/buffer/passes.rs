@@ -60,6 +60,7 @@ impl Mapping {
                 missing: format!("the mapping of {}", target.device_inner().name()),
             });
         }
+        from.core.give_up_lost();
         self.check_access(Access::Read)?;
         target.check_access(Access::Write)?;
         self.view()?;
@@ -77,9 +78,10 @@ impl Mapping {
         access: Access,
         pass: impl FnOnce(&Passes, &Watch<'_>) -> Result<R>,
     ) -> Result<R> {
+        let core = &self.buffer_inner().core;
+        core.give_up_lost();
         self.check_access(access)?;
         self.view()?;
-        let core = &self.buffer_inner().core;
         let submit = |work: Work<'_>| self.submit(access, work);
         let watch = Watch { timeout: core.timeout, submit: &submit };
         pass(&*core.passes(self.device_inner())?, &watch)

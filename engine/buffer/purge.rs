@@ -81,6 +81,7 @@ impl SharedBuffer {
     /// Locks: the reservation, but not while waiting; waits, in bounds, until others are out.
     pub fn renew(&self) -> Result<()> {
         let buffer = &self.0;
+        buffer.core.give_up_lost();
         // Each turn ends with a place or an error, unless somebody sat down or left meanwhile.
         const TURNS: u32 = 100;
         for _ in 0..TURNS {
@@ -103,7 +104,9 @@ impl SharedBuffer {
             })?;
             let Found { taken, instead_of } = found;
             let mut state = buffer.lock();
-            let fits = buffer.standing.is_purged() && seats.still_fit(buffer, &state);
+            let given_up =
+                taken.domain() != DomainId::System && buffer.core.member(home.id()).is_abandoned();
+            let fits = buffer.standing.is_purged() && seats.still_fit(buffer, &state) && !given_up;
             if !fits || buffer.standing.is_revoked() {
                 // Not under the reservation: it may take a pool's lock.
                 drop(state);

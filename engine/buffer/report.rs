@@ -16,6 +16,7 @@ use crate::observe::{
 ///
 /// Locks: each buffer's reservation for a moment, one at a time.
 pub(crate) fn report(core: &Core) -> Report {
+    core.give_up_lost();
     let devices: Vec<_> = core
         .members
         .iter()

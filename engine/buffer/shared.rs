@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use ash::vk;
 
+use super::abandon::check_not_abandoned;
 use super::access::Access;
 use super::attachment::Attachment;
 use super::berth::{self, Berth};
@@ -82,6 +83,8 @@ impl SharedBuffer {
     ) -> Result<Self> {
         descriptor.check(home.name())?;
         core.check(home)?;
+        core.give_up_lost();
+        check_not_abandoned(core, home)?;
         core.retire.collect();
         let (size, placement) = (descriptor.size(), descriptor.placed());
         let id = core.next_buffer();
@@ -93,6 +96,8 @@ impl SharedBuffer {
             missing: "any memory that it could share".into(),
         })?;
         let buffer = Self::new(core, home.id(), descriptor, backing, Some(id));
+        // Whoever gives the device up from now on finds the buffer.
+        check_not_abandoned(core, home)?;
         buffer.0.decide_place(instead_of.as_ref());
         Ok(buffer)
     }

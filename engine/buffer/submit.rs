@@ -32,6 +32,7 @@ pub(crate) fn submit<'a>(
     device: &'a Arc<DeviceInner>,
     declare: impl FnOnce(&mut Submission<'a>) -> Result<()>,
 ) -> Result<Fence> {
+    core.give_up_lost();
     let (fence, uses) = submit_once(core, device, declare)?;
     let buffers: SmallVec<[_; 4]> = uses.iter().map(|used| &used.buffer).collect();
     come_back_together(core, device.id(), &buffers);
@@ -137,6 +138,7 @@ pub(crate) fn submit_remapped<'a>(
     // Each turn ends with a submission or an error, unless a buffer has moved again.
     const TURNS: u32 = 100;
     let mut turn = 0;
+    core.give_up_lost();
     {
         let buffers: SmallVec<[_; 4]> =
             mappings.iter().map(|(attachment, _)| attachment.buffer_inner()).collect();

@@ -109,6 +109,8 @@ pub struct Calls {
     lying_imports: AtomicBool,
     /// Device memory is treated as if the host could not map it.
     unmappable: AtomicBool,
+    /// Whether a device was found to be lost since the engine has looked: its devices have nothing else in common.
+    device_lost: AtomicBool,
     /// What is taken for the word of every driver about its heap.
     heap_budget: Mutex<Option<HeapBudget>>,
 }
@@ -159,6 +161,21 @@ impl Calls {
     pub fn set_heap_budget(&self, said: Option<(u64, u64)>) {
         let said = said.map(|(budget, usage)| HeapBudget { budget, usage });
         *self.heap_budget.lock().unwrap_or_else(PoisonError::into_inner) = said;
+    }
+
+    /// A device is lost; it says so itself by now.
+    pub(crate) fn note_lost_device(&self) {
+        self.device_lost.store(true, Ordering::Release);
+    }
+
+    /// Whether a device was found to be lost since [`Calls::forget_lost_devices`].
+    pub(crate) fn has_lost_device(&self) -> bool {
+        self.device_lost.load(Ordering::Relaxed)
+    }
+
+    /// The same; whoever gets a yes looks for it, and nobody else does.
+    pub(crate) fn forget_lost_devices(&self) -> bool {
+        self.device_lost.swap(false, Ordering::Acquire)
     }
 
     pub(crate) fn heap_budget(&self) -> Option<HeapBudget> {

@@ -446,6 +446,7 @@ impl DeviceInner {
     /// Translates a code, and remembers a loss.
     pub(crate) fn error(&self, call: &'static str, code: vk::Result) -> Error {
         if code == vk::Result::ERROR_DEVICE_LOST && !self.lost.swap(true, Ordering::AcqRel) {
+            self.calls.note_lost_device();
             tracing::error!(device = self.name, call, "device lost");
         }
         Error::vulkan(call, &self.name, code)
