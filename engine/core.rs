@@ -20,7 +20,8 @@ use crate::memory::{
 use crate::observe::trace::Tracer;
 use crate::observe::{Live, MovedCounters, StallCounters};
 use crate::residency::{
-    self, Demand, Found, Place, Priority, Rules, Store, Terms, Throttle, Turned, policy, with_room,
+    self, Attraction, Demand, Found, Place, Priority, Rules, Store, Terms, Throttle, Turned,
+    policy, with_room,
 };
 use crate::sync::{Bridges, Retire, WaitQueues};
 use crate::transfer::{
@@ -51,6 +52,8 @@ pub(crate) struct Core {
     system: Store<SlotId>,
     /// What the user decides about residency, and how fast buffers come back.
     pub(crate) throttle: Throttle,
+    /// Who draws which buffer to itself.
+    pub(crate) attraction: Attraction,
     /// Who writes down what happens, if anybody does. Bridges have it, too.
     pub(crate) tracer: Arc<Tracer>,
     /// How many decisions there were.
@@ -90,6 +93,7 @@ impl Core {
             timeout,
             system: Store::new(Domain::new(DomainId::System, system_budget), policy::lru),
             throttle: Throttle::new(rules),
+            attraction: Attraction::new(rules.attraction),
             tracer: Arc::new(tracer),
             decisions: AtomicU64::new(0),
             moved: MovedCounters::default(),
@@ -364,10 +368,16 @@ impl Core {
         to: &Arc<DeviceInner>,
     ) -> Result<Arc<Verdict>> {
         let key = PairKey::new(from, to);
-        self.routes.verdict(key, || {
+        let mut proved = false;
+        let verdict = self.routes.verdict(key, || {
+            proved = true;
             let (near, far) = (self.end(from)?, self.end(to)?);
             transfer::prove_all(&near, &far, |provider| self.origin(provider), self.timeout)
-        })
+        });
+        if proved {
+            self.attraction.prices().forget();
+        }
+        verdict
     }
 
     /// How `device` takes in memory of `provider`, for a buffer at home on `home`; `None` if it cannot,

@@ -347,6 +347,7 @@ impl Engine {
     /// Forgets what was proved, so that the next use proves again.
     pub fn forget_routes(&self) {
         self.core.routes.forget();
+        self.core.attraction.prices().forget();
     }
 
     /// A fence for work of the host, and what signals it when it is dropped: for an importer that stops

@@ -36,6 +36,22 @@ impl Engine {
         Ok(self.budget_changed(domain))
     }
 
+    /// Takes a device to read so many bytes in a second from a place; `None` for what is measured. What software
+    /// devices have is the same memory everywhere, so without this nothing is drawn to them
+    /// ([`crate::Rules::attraction`]).
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`].
+    #[doc(hidden)]
+    pub fn model_speed(&self, device: &Device, place: DomainId, bytes: Option<u64>) -> Result<()> {
+        self.core.check(&device.0)?;
+        self.check_domain(place)?;
+        let price = bytes.map(residency::Price::of_speed);
+        self.core.attraction.prices().set(device.id(), place, price);
+        Ok(())
+    }
+
     /// Limits what buffers may have in use in a domain, now and while things run; `None` for no limit but the
     /// domain's own. Whoever does not fit any more is evicted.
     ///

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::access::Access;
+use super::attract;
 use super::importer::Importer;
 use super::mapping::Mapping;
 use super::pin::Pin;
@@ -105,7 +106,9 @@ impl Attachment {
     #[doc(alias = "dma_buf_map_attachment")]
     pub fn map(&self, access: Access) -> Result<Mapping> {
         self.buffer.core.give_up_lost();
-        self.buffer.come_back(self.device, &mut self.buffer.core.throttle.submission());
+        let mut allowance = self.buffer.core.throttle.submission();
+        self.buffer.come_back(self.device, &mut allowance);
+        self.buffer.attract(self.device, &mut allowance);
         let (mut state, seen) = open(&self.buffer, self.device_inner())?;
         Ok(Mapping::new(&self.buffer, &mut state, self.seat, &seen, access))
     }
@@ -191,6 +194,7 @@ impl<'a> Newcomer<'a> {
     fn take_in(&self, buffer: &Arc<BufferInner>) -> Result<SeatId> {
         // Each turn ends with a seat or an error, unless somebody else moved the buffer meanwhile.
         const TURNS: u32 = 100;
+        attract::learn_prices(buffer, self.device);
         for _ in 0..TURNS {
             let kinds = buffer.placement().kinds();
             let home = buffer.home();

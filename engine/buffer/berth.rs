@@ -143,6 +143,7 @@ impl BufferInner {
     /// A device uses it; the host is none. The reservation is held.
     pub(super) fn note_use(&self, state: &mut State, device: Option<DeviceId>) {
         self.trace_use(state, device);
+        self.note_pull_of_all(state, device);
         self.line_up_late(state);
         if let Some(slot) = state.berth.slot() {
             self.core.store(state.berth.order()).recency.used(slot);

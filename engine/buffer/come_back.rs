@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
+use super::attract::attract_together;
 use super::migrate::{Migration, Plan, home_at};
 use super::relocate::{self, Errand, Moved};
 use super::shared::{BufferInner, SharedBuffer};
@@ -121,19 +122,23 @@ struct Journey {
     left: u8,
 }
 
-/// Brings back those that one submission is about to use, or has used, and that are away. None of them has to
-/// go for another one.
+/// Brings back those that one submission is about to use, or has used, and that are away, and lets the device
+/// draw others to itself. None of them has to go for another one.
 pub(super) fn come_back_together(core: &Core, device: DeviceId, buffers: &[&Arc<BufferInner>]) {
-    if !buffers.iter().any(|buffer| buffer.is_away()) {
-        return;
-    }
     let mut allowance = core.throttle.submission();
+    if buffers.iter().any(|buffer| buffer.is_away()) {
+        return_together(device, buffers, &mut allowance);
+    }
+    attract_together(core, device, buffers, &mut allowance);
+}
+
+fn return_together(device: DeviceId, buffers: &[&Arc<BufferInner>], allowance: &mut Allowance<'_>) {
     let mut held: SmallVec<[Held<'_>; 4]> = SmallVec::new();
     let (away, there): (SmallVec<[_; 4]>, SmallVec<[_; 4]>) =
         buffers.iter().partition(|buffer| buffer.is_away());
     held.extend(there.into_iter().map(|buffer| Held::new(buffer)));
     for buffer in away {
-        buffer.come_back(device, &mut allowance);
+        buffer.come_back(device, allowance);
         held.push(Held::new(buffer));
     }
 }

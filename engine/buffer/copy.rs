@@ -53,6 +53,7 @@ pub(crate) fn copy(
     let mut allowance = core.throttle.submission();
     for buffer in [from, to] {
         buffer.come_back(to.home_id(), &mut allowance);
+        buffer.attract(to.home_id(), &mut allowance);
     }
     let end = Instant::now() + core.timeout;
     loop {
@@ -79,6 +80,8 @@ pub(crate) fn copy(
             Some(device) => {
                 to.note_write(pair.to(), region.to..region.to + region.len);
                 if let Some(fence) = pair.copy_on(core, &device, region, &writers)? {
+                    from.note_pull(pair.from(), device.id(), region.len);
+                    to.note_pull(pair.to(), device.id(), region.len);
                     return Ok(fence);
                 }
                 // One of the two moved since the executor was found.

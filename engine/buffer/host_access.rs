@@ -66,6 +66,7 @@ impl HostAccess {
             let (allocation, offset) = (Arc::clone(backing.allocation()), backing.offset());
             state.begin_access();
             buffer.note_use(&mut state, None);
+            buffer.note_pull_of_host(&state);
             let written = access.writes() && state.clean().is_some();
             (allocation, offset, written.then(Mutex::default))
         };

@@ -21,6 +21,7 @@
 mod abandon;
 mod access;
 mod attachment;
+mod attract;
 mod batch;
 mod berth;
 mod clean;

@@ -198,12 +198,14 @@ impl BufferInner {
             MoveCause::Promoted => What::Promoted,
             MoveCause::Returned | MoveCause::Requested => What::Restored,
             MoveCause::Asked | MoveCause::Reach | MoveCause::HandedOut => What::Migrated,
+            MoveCause::Attracted => What::Attracted,
         };
         let reason = match (cause, demand) {
             (MoveCause::HandedOut, _) => Reason::HandedOut,
             (MoveCause::Reach, Demand::Device(by)) => Reason::Reach { by },
             (MoveCause::Promoted, Demand::Device(device)) => Reason::DeviceLost { device },
             (MoveCause::Returned, Demand::Device(by)) => Reason::Used { by },
+            (MoveCause::Attracted, Demand::Device(by)) => self.why_drawn(by),
             (MoveCause::Evicted, Demand::Room { bytes, by }) => {
                 let (pick, others) = self.core.store(from).recency.pick();
                 Reason::Wanted { bytes, by, pick, of: others + 1 }

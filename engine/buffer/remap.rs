@@ -27,7 +27,9 @@ impl Attachment {
         self.check_ours(mapping)?;
         let buffer = self.buffer_inner();
         buffer.core.give_up_lost();
-        buffer.come_back(self.device_id(), &mut buffer.core.throttle.submission());
+        let mut allowance = buffer.core.throttle.submission();
+        buffer.come_back(self.device_id(), &mut allowance);
+        buffer.attract(self.device_id(), &mut allowance);
         self.follow(mapping)
     }
 

@@ -115,6 +115,7 @@ fn note_uses(
     for (used, &seat) in uses.iter().zip(seats) {
         let state = locked.get_mut(seat);
         used.buffer.trace_use(state, Some(device));
+        used.buffer.note_pull(state, device, used.buffer.size);
         used.buffer.line_up_late(state);
         slots.extend(state.berth.slot().map(|slot| (state.berth.order(), slot)));
     }

@@ -21,6 +21,9 @@ pub enum MoveCause {
     Requested,
     /// The device that had it is lost, and its clean copy took its place.
     Promoted,
+    /// A device that uses it all the time while it lived elsewhere drew it to itself
+    /// ([`crate::Rules::attraction`]).
+    Attracted,
 }
 
 impl MoveCause {
@@ -34,11 +37,12 @@ impl MoveCause {
             Self::Returned => "returned",
             Self::Requested => "requested",
             Self::Promoted => "promoted",
+            Self::Attracted => "attracted",
         }
     }
 
     /// All of them, in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Asked,
         Self::Reach,
         Self::HandedOut,
@@ -46,6 +50,7 @@ impl MoveCause {
         Self::Returned,
         Self::Requested,
         Self::Promoted,
+        Self::Attracted,
     ];
 }
 

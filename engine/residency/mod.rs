@@ -15,6 +15,7 @@
 //! Nothing here knows Vulkan or what a shared buffer is: residency says what it wants of the world
 //! (the trait `World`), and the engine, or a model of one in the tests, does it.
 
+mod attraction;
 mod obstacles;
 pub mod policy;
 mod priority;
@@ -31,6 +32,7 @@ pub use obstacles::{Kept, Obstacles};
 pub use priority::Priority;
 pub use rules::Rules;
 
+pub(crate) use attraction::{Attraction, Drawn, Price, Used};
 pub(crate) use recency::Victim;
 pub(crate) use room::{
     Demand, Evicted, Found, Outcomes, Place, Settled, Terms, Turned, World, evict_bytes, fit,

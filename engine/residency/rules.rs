@@ -13,6 +13,7 @@ pub struct Rules {
     pub(crate) bytes_per_ms: u64,
     pub(crate) uses_before_return: u8,
     pub(crate) clean_copies: bool,
+    pub(crate) attraction: bool,
 }
 
 impl Rules {
@@ -27,6 +28,7 @@ impl Rules {
             bytes_per_ms: 16 << 20,
             uses_before_return: 2,
             clean_copies: true,
+            attraction: true,
         }
     }
 
@@ -75,6 +77,15 @@ impl Rules {
         self.clean_copies = keep;
         self
     }
+
+    /// Whether a device that uses a buffer all the time while it lives elsewhere draws it into its own memory,
+    /// when by the measured speeds of the routes that is worth the move, what others lose included, and there is
+    /// room; `true` unless it is said. With `false` a buffer is at home where somebody has put it.
+    #[must_use]
+    pub fn attraction(mut self, draw: bool) -> Self {
+        self.attraction = draw;
+        self
+    }
 }
 
 impl Default for Rules {
@@ -92,6 +103,7 @@ impl fmt::Debug for Rules {
             .field("bytes_per_ms", &self.bytes_per_ms)
             .field("uses_before_return", &self.uses_before_return)
             .field("clean_copies", &self.clean_copies)
+            .field("attraction", &self.attraction)
             .finish()
     }
 }

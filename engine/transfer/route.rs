@@ -306,6 +306,12 @@ impl Routes {
         Ok(verdict)
     }
 
+    /// The verdict on a pair, if there is one.
+    pub(crate) fn known(&self, key: &PairKey) -> Option<Arc<Verdict>> {
+        let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        list.iter().find(|(of, _)| of == key).map(|(_, verdict)| Arc::clone(verdict))
+    }
+
     /// Forgets everything, so that the next use proves again.
     pub(crate) fn forget(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
