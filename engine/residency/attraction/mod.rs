@@ -61,8 +61,7 @@ pub(crate) use prices::{Price, Prices};
 use crate::device::DeviceId;
 use crate::memory::DomainId;
 
-/// How many entries the table has at most.
-pub(crate) const ENTRIES: usize = SETS * WAYS;
+/// The table has at most so many sets, of so many entries each.
 const SETS: usize = 512;
 const WAYS: usize = 8;
 
@@ -297,11 +296,15 @@ impl Attraction {
 
     fn set(&self, buffer: u64) -> MutexGuard<'_, Set> {
         let make = || (0..SETS).map(|_| Mutex::new([Entry::NONE; WAYS])).collect();
-        // Fibonacci hashing: buffers of one kind are often made in turns.
-        let mixed = buffer.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        // CAST: nine bits.
-        lock(&self.sets.get_or_init(make)[(mixed >> (64 - SETS.ilog2())) as usize])
+        lock(&self.sets.get_or_init(make)[set_of(buffer)])
     }
+}
+
+/// Fibonacci hashing: buffers of one kind are often made in turns.
+fn set_of(buffer: u64) -> usize {
+    let mixed = buffer.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    // CAST: as many bits as a number of a set has.
+    (mixed >> (u64::BITS - SETS.ilog2())) as usize
 }
 
 fn lock(set: &Mutex<Set>) -> MutexGuard<'_, Set> {

@@ -6,6 +6,7 @@ use super::*;
 
 const MIB: u64 = 1 << 20;
 const GB: u64 = 1_000_000_000;
+const ENTRIES: usize = SETS * WAYS;
 
 fn device(number: usize) -> DeviceId {
     // CAST: a few.
@@ -351,6 +352,30 @@ fn a_full_table_keeps_those_who_are_drawn_most() {
         assert!(live <= ENTRIES, "{live}");
     }
     assert!(drawn > 0, "one of {many} was used 80 times");
+}
+
+#[test]
+fn a_newcomer_gets_an_entry_when_it_has_come_more_often_than_the_weakest_counts() {
+    let mut world = World::new(2, 10 * GB, GB);
+    let mut same = (0..).filter(|&buffer| set_of(buffer) == set_of(7));
+    let residents: Vec<u64> = same.by_ref().take(WAYS).collect();
+    for &buffer in &residents {
+        world.buffer = buffer;
+        for _ in 0..16 {
+            world.uses(1, 256);
+        }
+    }
+    let times = |world: &World, buffer| world.attraction.drawn(buffer, device(1)).times;
+    let there = |world: &World| residents.iter().filter(|&&of| times(world, of) > 0).count();
+    // 16 can be halved four times; the fifth time nothing is left.
+    for newcomer in same.by_ref().take(4) {
+        world.buffer = newcomer;
+        world.uses(1, 256);
+        assert_eq!((times(&world, newcomer), there(&world)), (0, WAYS));
+    }
+    world.buffer = same.next().expect("there is always another one");
+    world.uses(1, 256);
+    assert_eq!((times(&world, world.buffer), there(&world)), (1, WAYS - 1));
 }
 
 #[test]
