@@ -107,6 +107,25 @@ fn who_reads_it_all_the_time_gets_it() {
 }
 
 #[test]
+fn it_is_in_the_trace() {
+    let file = std::env::temp_dir().join(format!("peerbuf-attraction-{}.json", std::process::id()));
+    {
+        let rig = Rig::with(|descriptor| descriptor.trace(&file));
+        let engine = rig.engine();
+        let pair = rig.two_of_one_adapter();
+        as_two_cards(engine, &pair);
+        let (_buffer, seat) = shared(engine, &pair);
+        assert_eq!(uses_until_drawn(engine, &seat), Some(ENOUGH));
+        wait_idle(&[&pair[0], &pair[1]]);
+    }
+    let text = std::fs::read_to_string(&file).expect("the trace was written");
+    std::fs::remove_file(&file).expect("it was there");
+    for part in [r#""cause":"attracted""#, "drawn to"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+}
+
+#[test]
 fn who_switches_it_off_has_it_where_it_was_put() {
     let rig = Rig::with(|d| d.residency(Rules::new().attraction(false)));
     let engine = rig.engine();
@@ -140,6 +159,9 @@ fn software_devices_draw_nothing() {
     wait_idle(&devices.iter().collect::<Vec<_>>());
 }
 
+/// A use of a buffer, by whoever has the seat.
+type Way<'a> = &'a dyn Fn(&SharedBuffer, &Attachment);
+
 #[test]
 fn every_way_to_use_it_counts() {
     let rig = Rig::new();
@@ -149,7 +171,7 @@ fn every_way_to_use_it_counts() {
     as_two_cards(engine, &pair);
     let other = engine.create_buffer(second, BufferDescriptor::new(MIB)).expect("a buffer");
     // A submission on given mappings is looked at when it is over, the others when the next use begins.
-    let ways: [(&str, u32, &dyn Fn(&SharedBuffer, &Attachment)); 4] = [
+    let ways: [(&str, u32, Way<'_>); 4] = [
         ("a pass", 1, &|_, seat| {
             seat.map(Access::Read).expect("mapped").checksum().expect("summed");
         }),

@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::memory::{DomainId, DomainKind, Provider};
 use crate::observe::{MoveCause, Reason, What};
 use crate::residency::{Allowance, Demand, Drawn, Price, Terms, Used};
-use crate::transfer::{PairKey, Route};
+use crate::transfer::{PairKey, Route, Verdict};
 
 impl Core {
     /// What `user` pays for a byte in `place`, if that was measured. Waits for nothing.
@@ -48,11 +48,7 @@ impl Core {
         Some(Price::measured(verdict.probe_bytes, working.read))
     }
 
-    fn known_route(
-        &self,
-        from: &DeviceInner,
-        to: &DeviceInner,
-    ) -> Option<Arc<crate::transfer::Verdict>> {
+    fn known_route(&self, from: &DeviceInner, to: &DeviceInner) -> Option<Arc<Verdict>> {
         self.routes.known(&PairKey::new(from, to))
     }
 }
@@ -71,8 +67,9 @@ pub(super) fn learn_prices(buffer: &BufferInner, newcomer: &Arc<DeviceInner>) {
     all.extend(buffer.lock().seats().map(|seat| seat.device));
     all.sort();
     all.dedup();
-    for id in all {
-        let other = &core.member(id).device;
+    for member in all.into_iter().map(|id| core.member(id)).filter(|member| !member.is_abandoned())
+    {
+        let other = &member.device;
         for [from, to] in [[other, other], [other, newcomer], [newcomer, other]] {
             if let Err(error) = core.verdict(from, to) {
                 tracing::debug!(%error, from = from.name(), to = to.name(), "no speed is known");

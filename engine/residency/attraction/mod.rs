@@ -197,12 +197,12 @@ impl Attraction {
         }
         self.sweep(period);
         let mut set = self.set(used.buffer);
-        let before = live(&*set);
+        let before = live(&set);
         if let Some(entry) = claim(&mut set, used, period, draws) {
             entry.note(used, draws, &price);
             entry.vacate_if_idle();
         }
-        self.count(before, live(&*set));
+        self.count(before, live(&set));
     }
 
     /// Whether it pays to move a buffer of `size` bytes from where `used` finds it into the memory of the device
@@ -265,12 +265,12 @@ impl Attraction {
 
     fn change(&self, buffer: u64, change: impl FnOnce(&mut Entry)) {
         let mut set = self.set(buffer);
-        let before = live(&*set);
+        let before = live(&set);
         if let Some(entry) = set.iter_mut().find(|entry| entry.is_of(buffer)) {
             change(entry);
             entry.vacate_if_idle();
         }
-        self.count(before, live(&*set));
+        self.count(before, live(&set));
     }
 
     /// Once a period: whoever was not used for long makes room, so that nobody pays for it.
@@ -280,9 +280,9 @@ impl Attraction {
         }
         for set in self.sets.get().into_iter().flatten() {
             let mut set = lock(set);
-            let before = live(&*set);
+            let before = live(&set);
             set.iter_mut().for_each(|entry| entry.age(period));
-            self.count(before, live(&*set));
+            self.count(before, live(&set));
         }
     }
 

@@ -235,30 +235,17 @@ fn whoever_has_no_price_lets_it_go() {
 
 #[test]
 fn a_place_that_was_asked_for_is_left_for_twice_as_much() {
-    let mut world = World::new(2, 10 * GB, GB);
-    let ready = |world: &World, reluctant| {
-        let used =
-            Used { buffer: world.buffer, generation: 0, at: vram(0), by: device(1), bytes: MIB };
-        let price =
-            |user: DeviceId, _| Some(Price::of_speed(if user.0 == 1 { 10 * GB } else { GB }));
-        let real = |user: DeviceId, place: DomainId| match place {
-            DomainId::Vram(owner) => world.price(user.index(), owner.index()),
-            DomainId::System => price(user, place),
-        };
-        world.attraction.pays(&used, MIB, reluctant, real)
+    let world = World::new(2, 10 * GB, GB);
+    let prices = |user: DeviceId, place| match place {
+        DomainId::Vram(owner) => world.price(user.index(), owner.index()),
+        DomainId::System => None,
     };
+    let used = Used { buffer: 7, generation: 0, at: vram(0), by: device(1), bytes: MIB };
     for uses in 1..=5 {
-        // Noted without a look at whether it pays.
-        world.generation = 0;
-        world.at = 0;
-        let prices = |user: DeviceId, place: DomainId| match place {
-            DomainId::Vram(owner) => world.price(user.index(), owner.index()),
-            DomainId::System => None,
-        };
-        let used =
-            Used { buffer: world.buffer, generation: 0, at: vram(0), by: device(1), bytes: MIB };
         world.attraction.note(&used, Duration::ZERO, prices);
-        assert_eq!((ready(&world, false), ready(&world, true)), (uses >= 3, uses >= 5), "{uses}");
+        let pays =
+            [false, true].map(|reluctant| world.attraction.pays(&used, MIB, reluctant, prices));
+        assert_eq!(pays, [uses >= 3, uses >= 5], "{uses}");
     }
 }
 
@@ -397,7 +384,7 @@ fn entries_are_counted_as_they_come_and_go() {
         }
     }
     let sets = world.attraction.sets.get().into_iter().flatten();
-    let there: usize = sets.map(|set| live(&*lock(set))).sum();
+    let there: usize = sets.map(|set| live(&lock(set))).sum();
     assert!(there > 100, "{there}");
     assert_eq!(there, world.attraction.live.load(Ordering::Relaxed));
 }
