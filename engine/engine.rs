@@ -32,6 +32,7 @@ pub struct EngineDescriptor {
     timeout: Duration,
     rules: Rules,
     trace: Option<PathBuf>,
+    transfer_queues: bool,
 }
 
 /// The bound of every wait, unless another is set.
@@ -46,6 +47,7 @@ impl EngineDescriptor {
             timeout: TIMEOUT,
             rules: Rules::new(),
             trace: None,
+            transfer_queues: true,
         }
     }
 
@@ -79,6 +81,14 @@ impl EngineDescriptor {
         self
     }
 
+    /// Whether devices that are opened move buffers on a queue of their own, where they have a second one, so
+    /// that moves run beside everything else. They do, unless told not to.
+    #[must_use]
+    pub fn transfer_queues(mut self, wanted: bool) -> Self {
+        self.transfer_queues = wanted;
+        self
+    }
+
     /// The bound of every wait for a device; a day at most.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -101,6 +111,7 @@ impl fmt::Debug for EngineDescriptor {
             .field("timeout", &self.timeout)
             .field("rules", &self.rules)
             .field("trace", &self.trace)
+            .field("transfer_queues", &self.transfer_queues)
             .finish_non_exhaustive()
     }
 }
@@ -112,6 +123,7 @@ impl fmt::Debug for EngineDescriptor {
 pub struct Engine {
     pub(crate) core: Arc<Core>,
     adapters: Vec<Adapter>,
+    transfer_queues: bool,
     /// `None` if every device is adopted.
     _instance: Option<Arc<Instance>>,
 }
@@ -148,7 +160,8 @@ impl Engine {
     fn with_tracer(descriptor: &EngineDescriptor, tracer: Tracer) -> Self {
         let core = Core::new(descriptor.timeout, system_memory(), descriptor.rules, tracer);
         let core = Arc::new(core);
-        Self { core, adapters: vec![], _instance: None }
+        let transfer_queues = descriptor.transfer_queues;
+        Self { core, adapters: vec![], transfer_queues, _instance: None }
     }
 
     /// The adapters, in the loader's order.
@@ -172,22 +185,23 @@ impl Engine {
     /// [`Error::Unsupported`] if the adapter lacks something, or what `vkCreateDevice` said.
     pub fn open_device(&self, adapter: &Adapter) -> Result<Device> {
         let (calls, live) = (Arc::clone(&self.core.calls), Arc::clone(&self.core.live));
-        self.join(|id| DeviceInner::open(adapter, id, calls, live))
+        self.join(|id| DeviceInner::open(adapter, self.transfer_queues, id, calls, live))
     }
 
     /// Lets an application's own device take part.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if its queue cannot compute, or what a call said.
+    /// [`Error::Unsupported`] if its queue cannot compute or the one for moves cannot copy, or for two locks
+    /// around one queue; what a call said.
     ///
     /// # Safety
     ///
     /// * `entry`, `instance`, `physical` and `device` belong together and are live; the instance was
     ///   created for Vulkan 1.2 or newer;
     /// * `device` was created with exactly the extensions named, with the feature `timelineSemaphore`,
-    ///   and with the queue named, without `VkDeviceQueueCreateFlags`;
-    /// * nothing else uses that queue, except through [`Device::with_queue`] or under `queue_lock`;
+    ///   and with the queues named, without `VkDeviceQueueCreateFlags`;
+    /// * nothing else uses those queues, except through [`Device::with_queue`] or under their locks;
     /// * `device` and `instance` stay alive until this engine, every buffer of it, everything made from
     ///   those, every fence (also one that was given to another engine), and every [`Device`] handle is
     ///   gone.

@@ -136,6 +136,7 @@ impl Application {
             queue_family: self.family,
             queue_index: 0,
             queue_lock: Some(self.lock.clone()),
+            transfer_queue: None,
         }
     }
 

@@ -71,6 +71,7 @@ impl App {
             queue_family: FAMILY,
             queue_index: 0,
             queue_lock: Some(Arc::clone(&self.lock) as Arc<dyn QueueLock>),
+            transfer_queue: None,
         }
     }
 

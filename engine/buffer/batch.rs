@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::memory::DomainId;
 use crate::observe::MoveCause;
 use crate::residency::Demand;
-use crate::sync::{Usage, waits_on};
+use crate::sync::{Usage, waits_of_move};
 use crate::transfer;
 
 /// How many moves share a submission at most: so long others wait for the first one's reservation.
@@ -225,7 +225,7 @@ impl<'a> Begun<'a> {
         let copies: Vec<_> = each
             .flat_map(|(_, move_, plan, mover)| mover.spans(plan.buffer, &move_.state, &plan.new))
             .collect();
-        let waits = waits_on(&core.bridges, device, &pending);
+        let waits = waits_of_move(&core.bridges, device, &pending);
         self.ready.iter().for_each(|(.., mover)| mover.slice.copying());
         let submitted = waits.and_then(|waits| transfer::copy_many(device, waits, &copies));
         match submitted {

@@ -16,7 +16,7 @@ use crate::members::Member;
 use crate::memory::{
     Allocation, Backing, Content, DomainId, View, copy_by_host, is_small_for_host, zero_by_host,
 };
-use crate::sync::{Fence, Usage, waits_on};
+use crate::sync::{Fence, Usage, waits_of_move};
 use crate::transfer::{self, Span};
 
 /// A device that sees the old place and the new one, and copies.
@@ -91,7 +91,7 @@ impl Mover {
         };
         let pending = state.fences.pending(Usage::Bookkeep);
         let copies = self.spans(buffer, state, &new);
-        let waits = waits_on(&buffer.core.bridges, &self.device, &pending);
+        let waits = waits_of_move(&buffer.core.bridges, &self.device, &pending);
         self.slice.copying();
         match waits.and_then(|waits| transfer::copy_many(&self.device, waits, &copies)) {
             Ok(fence) => {
@@ -195,7 +195,7 @@ impl Mover {
             return Ok(Fence::signalled());
         }
         let span = Span { view: &self.to, offset: new.offset() + start, len };
-        transfer::zero(&self.device, span)
+        transfer::zero_ahead(&self.device, span)
     }
 }
 

@@ -386,6 +386,11 @@ impl Adapter {
             })
     }
 
+    /// The families of its queues.
+    pub(super) fn queue_families(&self) -> &[vk::QueueFamilyProperties] {
+        &self.0.queue_families
+    }
+
     /// What queues of a family can do; empty for a family that does not exist.
     pub(crate) fn queue_flags(&self, family: u32) -> vk::QueueFlags {
         self.0

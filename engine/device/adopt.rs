@@ -8,8 +8,9 @@ use ash::vk;
 
 use super::adapter::Adapter;
 use super::instance::Instance;
-use super::queue::QueueLock;
-use crate::error::Result;
+use super::lane::{QueueChoice, QueueIndex, copies};
+use super::queue_lock::QueueLock;
+use crate::error::{Error, Result};
 
 /// An application's Vulkan objects, for [`crate::Engine::adopt_device`].
 ///
@@ -33,6 +34,52 @@ pub struct AdoptedDevice {
     /// The lock that the application takes around its own uses of that queue; `None` if it uses the
     /// queue only through [`crate::Device::with_queue`], or not at all.
     pub queue_lock: Option<Arc<dyn QueueLock>>,
+    /// A further queue, for moves, so that they run beside everything else; `None` if they are to go to the
+    /// one above. It may be the same one.
+    pub transfer_queue: Option<AdoptedQueue>,
+}
+
+/// A further queue of an application's device, for [`AdoptedDevice::transfer_queue`].
+#[derive(Clone)]
+pub struct AdoptedQueue {
+    /// Its family: one that copies buffers.
+    pub family: u32,
+    /// Its index in the family.
+    pub index: u32,
+    /// The lock that the application takes around its own uses of it; `None` if nobody else uses it. For one
+    /// queue there is one lock: if this is the main one, either names it, or both the same.
+    pub lock: Option<Arc<dyn QueueLock>>,
+}
+
+impl AdoptedDevice {
+    /// Its queues: the main one, and one for moves.
+    pub(super) fn queues(self, adapter: &Adapter) -> Result<(QueueChoice, Option<QueueChoice>)> {
+        let missing = |missing| Error::Unsupported { device: adapter.name().to_owned(), missing };
+        let family = self.queue_family;
+        if !adapter.queue_flags(family).contains(vk::QueueFlags::COMPUTE) {
+            return Err(missing(format!("compute on queue family {family}")));
+        }
+        let at = QueueIndex { family, index: self.queue_index };
+        let main = QueueChoice { at, lock: self.queue_lock };
+        let Some(AdoptedQueue { family, index, lock }) = self.transfer_queue else {
+            return Ok((main, None));
+        };
+        if !copies(adapter.queue_flags(family)) {
+            return Err(missing(format!("copies on queue family {family}")));
+        }
+        let transfer = QueueChoice { at: QueueIndex { family, index }, lock };
+        if transfer.at != at {
+            return Ok((main, Some(transfer)));
+        }
+        let lock = match (main.lock, transfer.lock) {
+            (Some(one), Some(other)) if !Arc::ptr_eq(&one, &other) => {
+                return Err(missing("one lock for one queue".into()));
+            }
+            (one, other) => one.or(other),
+        };
+        let both = || QueueChoice { at, lock: lock.clone() };
+        Ok((both(), Some(both())))
+    }
 }
 
 impl Adapter {
@@ -67,7 +114,17 @@ impl fmt::Debug for AdoptedDevice {
             .field("physical", &self.physical)
             .field("queue_family", &self.queue_family)
             .field("queue_index", &self.queue_index)
+            .field("transfer_queue", &self.transfer_queue)
             .field("extensions", &self.extensions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AdoptedQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdoptedQueue")
+            .field("family", &self.family)
+            .field("index", &self.index)
             .finish_non_exhaustive()
     }
 }

@@ -5,14 +5,16 @@ use std::ffi::CStr;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ash::{ext, khr, vk};
+use smallvec::{SmallVec, smallvec};
 
 use super::adapter::Adapter;
 use super::adopt::AdoptedDevice;
 use super::calls::Calls;
-use super::queue::{Body, NOT_ONCE, Queue, QueueLock, Submit};
+use super::lane::{self, Lane, Lanes, QueueChoice, QueueIndex};
+use super::queue::{Body, NOT_LOCKED, NOT_ONCE, Queue, Submit};
 use super::semaphore::{OwnedSemaphore, SemaphoreHandle, Waits};
 use crate::error::{Error, Result};
 use crate::observe::{Live, Object};
@@ -72,16 +74,28 @@ impl Device {
 
     /// The family of its queue.
     pub fn queue_family(&self) -> u32 {
-        self.0.queue.family()
+        self.0.queue_family(Lane::Main)
     }
 
-    /// Calls `work` with the raw queue, while nobody else uses it.
+    /// The family of the queue that moves go to beside that one; `None` if they go to the same one.
+    pub fn transfer_queue_family(&self) -> Option<u32> {
+        let lane = self.0.lane_for_moves();
+        (lane != Lane::Main).then(|| self.0.queue_family(lane))
+    }
+
+    /// Calls `work` with the raw queue, while nobody else uses it. Moves may go to another one
+    /// ([`Device::transfer_queue_family`]).
+    ///
+    /// # Panics
+    ///
+    /// If the application's own [`super::QueueLock`] does not call the work that it is given.
     ///
     /// Locks: the queue's. `work` must not submit through peerbuf on this device, nor do anything that
     /// takes a buffer's reservation, dropping mappings and ending accesses included: others hold a
     /// reservation while they wait for the queue.
     pub fn with_queue<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> R {
-        self.0.queue.with_raw(work)
+        let out = self.0.queue(Lane::Main).with_raw(work);
+        out.expect("the application's QueueLock calls the work that it is given")
     }
 
     /// Whether a call has found the device to be lost.
@@ -119,7 +133,7 @@ pub(crate) struct DeviceInner {
     adapter: Adapter,
     raw: ash::Device,
     owned: bool,
-    queue: Queue,
+    lanes: Lanes,
     memory_fd: Option<khr::external_memory_fd::Device>,
     memory_host: Option<ext::external_memory_host::Device>,
     semaphore_fd: Option<khr::external_semaphore_fd::Device>,
@@ -131,7 +145,7 @@ pub(crate) struct DeviceInner {
     lost: AtomicBool,
     /// Timelines on this device that show how far another one's has come; kept as long as the device.
     /// Protected by this mutex, which is taken alone.
-    images: Mutex<Vec<(Weak<DeviceInner>, Image)>>,
+    images: Mutex<Vec<(Weak<DeviceInner>, Lane, Image)>>,
 }
 
 /// A timeline on one device that shows how far another one's has come.
@@ -144,9 +158,10 @@ pub(crate) enum Image {
 }
 
 impl DeviceInner {
-    /// Opens a device of our own on `adapter`.
+    /// Opens a device of our own on `adapter`; with a queue for moves if `lanes` says so and there is one.
     pub(crate) fn open(
         adapter: &Adapter,
+        lanes: bool,
         id: DeviceId,
         calls: Arc<Calls>,
         live: Arc<Live>,
@@ -158,10 +173,13 @@ impl DeviceInner {
             });
         }
         let family = adapter.compute_family()?;
-        let raw = create_raw(adapter, family)?;
-        let queue = QueueChoice { family, index: 0, lock: None };
-        let parts = Parts { adapter, id, calls, live, raw, queue, owned: true };
-        // SAFETY: `raw` was just created with that queue, those extensions and the feature.
+        let main = QueueIndex { family, index: 0 };
+        let transfer = lane::beside(adapter.queue_families(), family).filter(|_| lanes);
+        let raw = create_raw(adapter, main, transfer)?;
+        let own = |at| QueueChoice { at, lock: None };
+        let queues = (own(main), transfer.map(own));
+        let parts = Parts { adapter, id, calls, live, raw, queues, owned: true };
+        // SAFETY: `raw` was just created with those queues, those extensions and the feature.
         unsafe { Self::wrap(parts, adapter.device_extensions()) }
     }
 
@@ -177,29 +195,19 @@ impl DeviceInner {
         calls: Arc<Calls>,
         live: Arc<Live>,
     ) -> Result<Arc<Self>> {
-        let flags = adapter.queue_flags(adopted.queue_family);
-        if !flags.contains(vk::QueueFlags::COMPUTE) {
-            return Err(Error::Unsupported {
-                device: adapter.name().to_owned(),
-                missing: format!("compute on queue family {}", adopted.queue_family),
-            });
-        }
-        let queue = QueueChoice {
-            family: adopted.queue_family,
-            index: adopted.queue_index,
-            lock: adopted.queue_lock,
-        };
-        let parts = Parts { adapter, id, calls, live, raw: adopted.device, queue, owned: false };
+        let (raw, extensions) = (adopted.device.clone(), adopted.extensions.clone());
+        let queues = adopted.queues(adapter)?;
+        let parts = Parts { adapter, id, calls, live, raw, queues, owned: false };
         // SAFETY: the caller's contract is that of `wrap`.
-        unsafe { Self::wrap(parts, &adopted.extensions) }
+        unsafe { Self::wrap(parts, &extensions) }
     }
 
     /// # Safety
     ///
     /// `parts.raw` is live, of `parts.adapter`, with exactly `extensions`, timeline semaphores and the
-    /// queue enabled; if `owned`, nobody else destroys it.
+    /// queues enabled; if `owned`, nobody else destroys it.
     unsafe fn wrap(parts: Parts<'_>, extensions: &[&CStr]) -> Result<Arc<Self>> {
-        let Parts { adapter, id, calls, live, raw, queue, owned } = parts;
+        let Parts { adapter, id, calls, live, raw, queues: (main, transfer), owned } = parts;
         let has = |name: &CStr| extensions.contains(&name);
         // The owner of an adopted device may not have asked for what a shared timeline needs.
         let export = if has(khr::external_semaphore_fd::NAME) {
@@ -207,10 +215,9 @@ impl DeviceInner {
         } else {
             SemaphoreHandle::empty()
         };
-        let QueueChoice { family, index, lock } = queue;
         // SAFETY: the caller's contract.
-        let queue = match unsafe { Queue::new(&raw, family, index, lock, export) } {
-            Ok(queue) => queue,
+        let lanes = match unsafe { Lanes::new(&raw, main, transfer, export) } {
+            Ok(lanes) => lanes,
             Err(code) => {
                 if owned {
                     // SAFETY: just created, and nothing was made on it.
@@ -226,7 +233,7 @@ impl DeviceInner {
             name: format!("{} [{}]", adapter.name(), id.0),
             adapter: adapter.clone(),
             owned,
-            queue,
+            lanes,
             memory_fd: has(khr::external_memory_fd::NAME)
                 .then(|| khr::external_memory_fd::Device::new(instance, &raw)),
             memory_host: has(ext::external_memory_host::NAME)
@@ -263,8 +270,17 @@ impl DeviceInner {
         &self.raw
     }
 
-    pub(crate) fn queue_family(&self) -> u32 {
-        self.queue.family()
+    fn queue(&self, lane: Lane) -> &Queue {
+        self.lanes.get(lane)
+    }
+
+    /// The lane that moves go to: one of their own where there is one.
+    pub(crate) fn lane_for_moves(&self) -> Lane {
+        self.lanes.for_moves()
+    }
+
+    pub(crate) fn queue_family(&self, lane: Lane) -> u32 {
+        self.queue(lane).family()
     }
 
     pub(crate) fn calls(&self) -> &Arc<Calls> {
@@ -300,31 +316,54 @@ impl DeviceInner {
         self.semaphore_fd.as_ref()
     }
 
-    /// Records and submits behind `waits`; returns the value that the device's timeline will reach.
+    /// Records and submits behind `waits`; returns the value that the main lane's timeline will reach.
     pub(crate) fn submit(
         &self,
         waits: Waits,
-        mut record: impl FnMut(vk::CommandBuffer),
+        record: impl FnMut(vk::CommandBuffer),
     ) -> Result<u64> {
-        self.submit_as(Submit { waits, body: Body::Record(&mut record), signal: None })
+        self.submit_on(Lane::Main, waits, record)
     }
 
-    /// The same for any kind of submission.
+    /// The same on any lane.
+    pub(crate) fn submit_on(
+        &self,
+        lane: Lane,
+        waits: Waits,
+        mut record: impl FnMut(vk::CommandBuffer),
+    ) -> Result<u64> {
+        self.give(lane, Submit { waits, body: Body::Record(&mut record), signal: None })
+    }
+
+    /// The same for any kind of submission, on the main lane.
     ///
     /// # Errors
     ///
     /// [`Error::DeviceLost`], also if it was another call that said so; what the call said.
     pub(crate) fn submit_as(&self, submit: Submit<'_>) -> Result<u64> {
+        self.give(Lane::Main, submit)
+    }
+
+    fn give(&self, lane: Lane, submit: Submit<'_>) -> Result<u64> {
         if self.lost.load(Ordering::Acquire) {
             self.discard(submit.waits);
             return Err(self.error("vkQueueSubmit", vk::Result::ERROR_DEVICE_LOST));
         }
-        self.queue
-            .submit(&self.raw, &self.calls, submit)
-            .map_err(|code| self.error("vkQueueSubmit", code))
+        let given = self.queue(lane).submit(&self.raw, &self.calls, submit);
+        given.map_err(|code| self.not_submitted(code))
     }
 
-    /// Checks that the queue's family has the stages (VUID-vkCmdPipelineBarrier-srcStageMask-06461).
+    fn not_submitted(&self, code: vk::Result) -> Error {
+        if code == NOT_LOCKED {
+            return Error::Unsupported {
+                device: self.name.clone(),
+                missing: "a QueueLock that calls the work that it is given".into(),
+            };
+        }
+        self.error("vkQueueSubmit", code)
+    }
+
+    /// Checks that the main queue's family has the stages (VUID-vkCmdPipelineBarrier-srcStageMask-06461).
     pub(crate) fn check_stages(&self, stages: vk::PipelineStageFlags) -> Result<()> {
         use vk::PipelineStageFlags as Stages;
         let everywhere =
@@ -337,7 +376,8 @@ impl DeviceInner {
             | Stages::EARLY_FRAGMENT_TESTS
             | Stages::LATE_FRAGMENT_TESTS
             | Stages::COLOR_ATTACHMENT_OUTPUT;
-        let flags = self.adapter.queue_flags(self.queue.family());
+        let family = self.queue_family(Lane::Main);
+        let flags = self.adapter.queue_flags(family);
         let mut has = everywhere | compute;
         if flags.contains(vk::QueueFlags::GRAPHICS) {
             has |= graphics;
@@ -348,99 +388,120 @@ impl DeviceInner {
         }
         Err(Error::Unsupported {
             device: self.name.clone(),
-            missing: format!("{missing:?} on queue family {}", self.queue.family()),
+            missing: format!("{missing:?} on queue family {family}"),
         })
     }
 
-    /// Destroys a semaphore when the timeline has reached `value`.
-    pub(crate) fn keep_until(&self, value: u64, semaphore: OwnedSemaphore<'_>) {
-        self.queue.keep_until(value, semaphore.into_raw());
+    /// Destroys a semaphore when the lane's timeline has reached `value`.
+    pub(crate) fn keep_until(&self, lane: Lane, value: u64, semaphore: OwnedSemaphore<'_>) {
+        self.queue(lane).keep_until(value, semaphore.into_raw());
     }
 
-    /// The largest value that the timeline has reached.
+    /// The largest value that the lane's timeline has reached.
     ///
     /// # Errors
     ///
     /// [`Error::DeviceLost`], also if it was another call that said so.
-    pub(crate) fn completed(&self) -> Result<u64> {
+    pub(crate) fn completed(&self, lane: Lane) -> Result<u64> {
         const CALL: &str = "vkGetSemaphoreCounterValue";
         if self.lost.load(Ordering::Acquire) {
             return Err(self.error(CALL, vk::Result::ERROR_DEVICE_LOST));
         }
-        self.queue.completed(&self.raw).map_err(|code| self.error(CALL, code))
+        self.queue(lane).completed(&self.raw).map_err(|code| self.error(CALL, code))
     }
 
-    /// The timeline that counts submissions.
-    pub(crate) fn timeline(&self) -> vk::Semaphore {
-        self.queue.timeline()
+    /// The timeline that counts a lane's submissions.
+    pub(crate) fn timeline(&self, lane: Lane) -> vk::Semaphore {
+        self.queue(lane).timeline()
     }
 
-    /// Submits nothing but the signal of a binary semaphore, behind everything that was submitted so far;
-    /// `Ok(None)` if that cannot be now, because something here may depend on a signal that nobody has
+    /// Submits nothing but the signal of a binary semaphore, behind everything that the lane was given so
+    /// far; `Ok(None)` if that cannot be now, because something there may depend on a signal that nobody has
     /// submitted yet, or many are under way.
-    pub(crate) fn signal_once(&self, semaphore: vk::Semaphore) -> Result<Option<u64>> {
+    pub(crate) fn signal_once(&self, lane: Lane, semaphore: vk::Semaphore) -> Result<Option<u64>> {
         if self.lost.load(Ordering::Acquire) {
             return Err(self.error("vkQueueSubmit", vk::Result::ERROR_DEVICE_LOST));
         }
         let waits = Waits::default();
         let submit = Submit { waits, body: Body::Nothing, signal: Some(semaphore) };
-        match self.queue.submit(&self.raw, &self.calls, submit) {
+        match self.queue(lane).submit(&self.raw, &self.calls, submit) {
             Ok(value) => Ok(Some(value)),
             Err(NOT_ONCE) => Ok(None),
-            Err(code) => Err(self.error("vkQueueSubmit", code)),
+            Err(code) => Err(self.not_submitted(code)),
         }
     }
 
-    /// The timeline on this device that shows how far `other`'s has come, made by `make` if there is
+    /// The timeline on this device that shows how far a lane of `other` has come, made by `make` if there is
     /// none. Devices are told apart by their addresses, since their numbers repeat from engine to engine.
     pub(crate) fn image_of(
         &self,
         other: &Arc<Self>,
+        lane: Lane,
         make: impl FnOnce() -> Result<Image>,
     ) -> Result<Image> {
         let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
         // A weak one keeps the address from being used again.
-        let known = |(of, _): &&(Weak<Self>, Image)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(other));
-        if let Some((_, image)) = images.iter().find(known) {
+        let known = |(of, on, _): &&(Weak<Self>, Lane, Image)| {
+            std::ptr::eq(of.as_ptr(), Arc::as_ptr(other)) && *on == lane
+        };
+        if let Some((.., image)) = images.iter().find(known) {
             return Ok(*image);
         }
         let image = make()?;
-        images.push((Arc::downgrade(other), image));
+        images.push((Arc::downgrade(other), lane, image));
         Ok(image)
     }
 
-    /// Whether the timeline has reached `value`.
+    /// Whether the lane's timeline has reached `value`.
     ///
     /// # Errors
     ///
     /// [`Error::DeviceLost`] if it has not and never will, whichever call said so: drivers need not say it
     /// again.
-    pub(crate) fn reached(&self, value: u64) -> Result<bool> {
+    pub(crate) fn reached(&self, lane: Lane, value: u64) -> Result<bool> {
         const CALL: &str = "vkGetSemaphoreCounterValue";
-        let completed = self.queue.completed(&self.raw).map_err(|code| self.error(CALL, code))?;
+        let queue = self.queue(lane);
+        let completed = queue.completed(&self.raw).map_err(|code| self.error(CALL, code))?;
         let lost = self.lost.load(Ordering::Acquire);
         // A counter beyond the last submission is how some drivers let everybody go.
-        if completed >= value && !(lost && completed > self.queue.submitted()) {
+        if completed >= value && !(lost && completed > queue.submitted()) {
             return Ok(true);
         }
         if lost { Err(self.error(CALL, vk::Result::ERROR_DEVICE_LOST)) } else { Ok(false) }
     }
 
-    /// Waits until the timeline reaches `value`; `Ok(false)` if `timeout` came first.
+    /// Waits until the lane's timeline reaches `value`; `Ok(false)` if `timeout` came first.
     ///
     /// # Errors
     ///
     /// As [`DeviceInner::reached`].
-    pub(crate) fn wait(&self, value: u64, timeout: Duration) -> Result<bool> {
+    pub(crate) fn wait(&self, lane: Lane, value: u64, timeout: Duration) -> Result<bool> {
         if timeout.is_zero() || self.lost.load(Ordering::Acquire) {
-            return self.reached(value);
+            return self.reached(lane, value);
         }
         let reached = self
-            .queue
+            .queue(lane)
             .wait(&self.raw, &self.calls, value, timeout)
             .map_err(|code| self.error("vkWaitSemaphores", code))?;
         // Looked at again, for what the driver says of a device that was lost meanwhile.
-        if reached { self.reached(value) } else { Ok(false) }
+        if reached { self.reached(lane, value) } else { Ok(false) }
+    }
+
+    /// Waits, in bounds, for everything that the lanes were given. Whether it is over.
+    fn comes_to_its_end(&self) -> bool {
+        // A wait may fail for reasons of its own, so it is tried more than once; only a signalled timeline,
+        // or a lost device, says that nothing is running.
+        const TRIES: u32 = 3;
+        let end = Instant::now() + LAST_WAIT;
+        self.lanes.iter().all(|queue| {
+            let last = queue.submitted();
+            let left = |_| end.saturating_duration_since(Instant::now());
+            let waited =
+                (0..TRIES).map(|nth| queue.wait(&self.raw, &self.calls, last, left(nth))).find(
+                    |waited| waited.is_ok() || matches!(waited, Err(vk::Result::ERROR_DEVICE_LOST)),
+                );
+            waited.is_some_and(|waited| waited.unwrap_or(true))
+        })
     }
 
     /// Translates a code, and remembers a loss.
@@ -462,29 +523,22 @@ impl Drop for DeviceInner {
     /// that does not come to its end is leaked.
     fn drop(&mut self) {
         self.live.died(Object::Device);
-        let last = self.queue.submitted();
-        // A wait may fail for reasons of its own, so it is tried more than once; only a signalled timeline,
-        // or a lost device, says that nothing is running.
-        const TRIES: u32 = 3;
-        let wait = |_| self.queue.wait(&self.raw, &self.calls, last, LAST_WAIT);
-        let waited = (0..TRIES)
-            .map(wait)
-            .find(|waited| waited.is_ok() || matches!(waited, Err(vk::Result::ERROR_DEVICE_LOST)));
-        let over = waited.is_some_and(|waited| waited.unwrap_or(true));
-        if !over {
+        if !self.comes_to_its_end() {
             tracing::error!(device = self.name, "the device did not come to its end; leaked");
             // The instance may not be destroyed before the device.
             std::mem::forget(self.adapter.clone());
             return;
         }
         let images = self.images.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (_, Image::Shared(image) | Image::Shown(image)) in images.drain(..) {
+        for (.., Image::Shared(image) | Image::Shown(image)) in images.drain(..) {
             // SAFETY: nothing submitted here is running; whoever signals it from the host holds the
             // device.
             unsafe { self.raw.destroy_semaphore(image, None) };
         }
-        // SAFETY: the wait above says that nothing submitted here is running.
-        unsafe { self.queue.destroy(&self.raw) };
+        for queue in self.lanes.iter() {
+            // SAFETY: the wait above says that nothing submitted here is running.
+            unsafe { queue.destroy(&self.raw) };
+        }
         if self.owned {
             // SAFETY: everything made on the device holds an `Arc` of it, so all of it is destroyed;
             // what an application made or submitted itself is gone by the contract of `Device::raw`.
@@ -505,14 +559,9 @@ struct Parts<'a> {
     calls: Arc<Calls>,
     live: Arc<Live>,
     raw: ash::Device,
-    queue: QueueChoice,
+    /// The main one, and one for moves.
+    queues: (QueueChoice, Option<QueueChoice>),
     owned: bool,
-}
-
-struct QueueChoice {
-    family: u32,
-    index: u32,
-    lock: Option<Arc<dyn QueueLock>>,
 }
 
 /// As what timelines of `adapter` can be exported; empty where they cannot.
@@ -523,11 +572,22 @@ fn timeline_export(adapter: &Adapter) -> SemaphoreHandle {
     if able { HANDLE } else { SemaphoreHandle::empty() }
 }
 
-fn create_raw(adapter: &Adapter, family: u32) -> Result<ash::Device> {
-    let priorities = [1.0];
-    let queues = [vk::DeviceQueueCreateInfo::default()
-        .queue_family_index(family)
-        .queue_priorities(&priorities)];
+fn create_raw(
+    adapter: &Adapter,
+    main: QueueIndex,
+    transfer: Option<QueueIndex>,
+) -> Result<ash::Device> {
+    let priorities = [1.0; 2];
+    let family = |family, count| {
+        let info = vk::DeviceQueueCreateInfo::default().queue_family_index(family);
+        info.queue_priorities(&priorities[..count])
+    };
+    // A family is named once (VUID-VkDeviceCreateInfo-queueFamilyIndex-02802).
+    let queues: SmallVec<[_; 2]> = match transfer {
+        None => smallvec![family(main.family, 1)],
+        Some(at) if at.family == main.family => smallvec![family(main.family, 2)],
+        Some(at) => smallvec![family(main.family, 1), family(at.family, 1)],
+    };
     let extensions: Vec<_> = adapter.device_extensions().iter().map(|name| name.as_ptr()).collect();
     let mut timeline =
         vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
@@ -535,7 +595,7 @@ fn create_raw(adapter: &Adapter, family: u32) -> Result<ash::Device> {
         .queue_create_infos(&queues)
         .enabled_extension_names(&extensions)
         .push_next(&mut timeline);
-    // SAFETY: the family exists, the extensions were enumerated, and the feature was found to be
+    // SAFETY: the families exist and have so many queues, the extensions were enumerated, and the feature was found to be
     // supported when the adapter was read; all pointers outlive the call.
     unsafe { adapter.instance().raw().create_device(adapter.physical(), &info, None) }
         .map_err(|code| Error::vulkan("vkCreateDevice", adapter.name(), code))

@@ -1,4 +1,4 @@
-//! A device's queue: externally synchronised, so guarded; with a timeline that counts submissions.
+//! A lane's queue: externally synchronised, so guarded; with a timeline that counts submissions.
 #![expect(
     unsafe_code,
     reason = "command pools, timeline semaphores and submission on a live device"
@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,45 +13,20 @@ use ash::vk;
 use smallvec::SmallVec;
 
 use super::calls::{Call, Calls};
+use super::queue_lock::RawQueue;
 use super::semaphore::{SemaphoreHandle, Waits};
-
-/// Guards a `VkQueue` that an application shares with peerbuf.
-///
-/// Vulkan wants every use of a queue to be externally synchronised (VUID-vkQueueSubmit-queue…,
-/// "Host access to queue must be externally synchronized"), so both sides must take the same lock.
-pub trait QueueLock: Send + Sync {
-    /// Calls `work` while nobody else uses the queue: exactly once, before it returns; peerbuf panics
-    /// otherwise. Do not call into peerbuf while you hold the lock: it takes locks of its own first.
-    fn locked(&self, work: &mut dyn FnMut());
-}
-
-/// The lock of a queue that peerbuf has for itself.
-#[derive(Debug, Default)]
-struct OwnLock(Mutex<()>);
-
-impl QueueLock for OwnLock {
-    fn locked(&self, work: &mut dyn FnMut()) {
-        let _guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        work();
-    }
-}
 
 /// A queue and its timeline: the n-th submission signals the value n.
 ///
 /// # Invariants
 ///
 /// `raw`, `timeline` and the pool in `state` belong to the same live device, which the owner of this
-/// destroys after calling [`Queue::destroy`].
+/// destroys after calling [`Queue::destroy`]; the pool is of the queue's family.
 pub(crate) struct Queue {
     // Constant after creation.
-    raw: vk::Queue,
-    family: u32,
+    raw: Arc<RawQueue>,
     timeline: vk::Semaphore,
-    lock: Arc<dyn QueueLock>,
-    /// Set once, never cleared: an application may have submitted here itself. Relaxed: it is set before
-    /// the application takes the lock, and looked at under it.
-    exposed: AtomicBool,
-    // Protected by this mutex, which is taken before `lock`: the command pool and everything from it
+    // Protected by this mutex, which is taken before the lock of `raw`: the command pool and everything from it
     // are externally synchronised (VUID-vkBeginCommandBuffer-commandBuffer-recording).
     state: Mutex<State>,
 }
@@ -75,7 +49,9 @@ struct Busy {
 }
 
 /// That a binary semaphore cannot be signalled now, and nothing was submitted; no driver's answer.
-pub(crate) const NOT_ONCE: vk::Result = vk::Result::NOT_READY;
+pub(super) const NOT_ONCE: vk::Result = vk::Result::NOT_READY;
+/// That an application's lock has not done the work that it was given; no driver's answer either.
+pub(super) const NOT_LOCKED: vk::Result = vk::Result::EVENT_RESET;
 
 /// A submission.
 pub(crate) struct Submit<'a> {
@@ -100,21 +76,17 @@ pub(crate) enum Body<'a> {
 }
 
 impl Queue {
-    /// Takes queue `index` of `family`.
+    /// A new timeline on `raw`.
     ///
     /// # Safety
     ///
-    /// `device` is live, was created with that queue (no flags) and with timeline semaphores on, and
-    /// exports timelines as `export`, unless that is empty.
-    pub(crate) unsafe fn new(
+    /// `device` is live, has that queue and timeline semaphores on, and exports timelines as `export`,
+    /// unless that is empty.
+    pub(super) unsafe fn new(
         device: &ash::Device,
-        family: u32,
-        index: u32,
-        lock: Option<Arc<dyn QueueLock>>,
+        raw: Arc<RawQueue>,
         export: SemaphoreHandle,
     ) -> Result<Self, vk::Result> {
-        // SAFETY: the caller says that the device was created with this queue.
-        let raw = unsafe { device.get_device_queue(family, index) };
         let mut kind = vk::SemaphoreTypeCreateInfo::default()
             .semaphore_type(vk::SemaphoreType::TIMELINE)
             .initial_value(0);
@@ -131,7 +103,7 @@ impl Queue {
                 vk::CommandPoolCreateFlags::RESET_COMMAND_BUFFER
                     | vk::CommandPoolCreateFlags::TRANSIENT,
             )
-            .queue_family_index(family);
+            .queue_family_index(raw.family());
         // SAFETY: the family exists.
         let pool = match unsafe { device.create_command_pool(&info, None) } {
             Ok(pool) => pool,
@@ -142,14 +114,7 @@ impl Queue {
             }
         };
         let state = State { pool, submitted: 0, idle: vec![], busy: VecDeque::new() };
-        Ok(Self {
-            raw,
-            family,
-            timeline,
-            exposed: AtomicBool::new(lock.is_some()),
-            lock: lock.unwrap_or_else(|| Arc::<OwnLock>::default()),
-            state: Mutex::new(state),
-        })
+        Ok(Self { raw, timeline, state: Mutex::new(state) })
     }
 
     /// The timeline that counts submissions.
@@ -158,22 +123,14 @@ impl Queue {
     }
 
     pub(crate) fn family(&self) -> u32 {
-        self.family
+        self.raw.family()
     }
 
-    /// Calls an application's `work` with the raw queue while nobody else uses it.
-    pub(crate) fn with_raw<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> R {
-        self.exposed.store(true, Ordering::Relaxed);
-        self.lock_raw(work)
-    }
-
-    fn lock_raw<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> R {
-        let mut work = Some(work);
-        let mut out = None;
-        self.lock.locked(&mut || {
-            out = work.take().map(|work| work(self.raw));
-        });
-        out.expect("QueueLock::locked calls the work that it is given")
+    /// Calls an application's `work` with the raw queue while nobody else uses it; `None` if its lock does
+    /// not.
+    pub(crate) fn with_raw<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> Option<R> {
+        self.raw.expose();
+        self.raw.locked(work)
     }
 
     /// Records and submits; returns the timeline value that will be signalled. On an error the waits that
@@ -276,9 +233,9 @@ impl Queue {
             .command_buffers(commands)
             .signal_semaphores(&signals)
             .push_next(&mut timeline)];
-        self.lock_raw(|raw| {
-            // Looked at under the lock: nobody knows what an application's own submissions wait for.
-            if signal.is_some() && self.exposed.load(Ordering::Relaxed) {
+        let submitted = self.raw.locked(|raw| {
+            // Looked at under the lock: nobody knows what others' submissions wait for.
+            if signal.is_some() && self.raw.is_exposed() {
                 return Err(NOT_ONCE);
             }
             // SAFETY: the command buffers are executable and belong to the queue's family; the value is
@@ -286,7 +243,8 @@ impl Queue {
             // only grows under its lock; the semaphores are live ones of this device by the invariant of
             // `Waits`, and the binary ones have a signal under way; the queue is locked.
             unsafe { device.queue_submit(raw, &info, vk::Fence::null()) }
-        })
+        });
+        submitted.unwrap_or(Err(NOT_LOCKED))
     }
 
     /// Whether a binary semaphore may be signalled behind what was submitted here, and waited for
@@ -421,7 +379,7 @@ impl Queue {
 impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue")
-            .field("family", &self.family)
+            .field("family", &self.family())
             .field("submitted", &self.submitted())
             .finish_non_exhaustive()
     }

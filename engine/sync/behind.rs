@@ -12,7 +12,7 @@ use crate::error::Error;
 /// The fences of the work whose bytes some other work relied on, directly or by way of others.
 ///
 /// None of them has such a list itself, and of a timeline only the latest point is in it: so a list is as
-/// long as there are devices, however long the chain is. Each is forgotten when it is seen to have ended
+/// long as there are lanes of devices, however long the chain is. Each is forgotten when it is seen to have ended
 /// well.
 pub(super) struct Behind(Mutex<Vec<Fence>>);
 

@@ -3,7 +3,7 @@
 //! A device that cannot take another one's semaphores in waits for an *image* of its timeline: a timeline
 //! of its own that the bridge signals when the other one has come as far. So whoever submits does not
 //! block: Vulkan lets a queue wait for a timeline value that nobody has promised yet. One thread per
-//! watched device, started when it is first needed; it sleeps in `vkWaitSemaphores`, or, with nothing to
+//! watched lane of a device, started when it is first needed; it sleeps in `vkWaitSemaphores`, or, with nothing to
 //! do, on a condition variable.
 #![expect(unsafe_code, reason = "signalling timelines of other devices")]
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ash::vk;
 
 use super::event::{Callback, CallbackId, call};
-use crate::device::DeviceInner;
+use crate::device::{DeviceInner, Lane};
 use crate::error::{Error, Result};
 
 /// The threads of an engine, for its own devices and for those of others whose fences it was given. They
@@ -23,9 +23,9 @@ use crate::error::{Error, Result};
 /// Devices are told apart by their addresses, which weak ones keep from being used again: numbers of
 /// devices repeat from engine to engine.
 #[derive(Debug, Default)]
-pub(crate) struct Bridges(Mutex<Vec<(Weak<DeviceInner>, Arc<Bridge>)>>);
+pub(crate) struct Bridges(Mutex<Vec<(Weak<DeviceInner>, Lane, Arc<Bridge>)>>);
 
-/// The thread that watches one device.
+/// The thread that watches one lane.
 #[derive(Debug)]
 pub(super) struct Bridge {
     desk: Arc<Desk>,
@@ -68,27 +68,28 @@ const PAUSE: Duration = Duration::from_millis(1);
 const LAST: Duration = Duration::from_secs(10);
 
 impl Bridges {
-    /// The thread that watches `source`.
-    pub(super) fn of(&self, source: &Arc<DeviceInner>) -> Result<Arc<Bridge>> {
+    /// The thread that watches a lane of `source`.
+    pub(super) fn of(&self, source: &Arc<DeviceInner>, lane: Lane) -> Result<Arc<Bridge>> {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known =
-            |(of, _): &&(Weak<DeviceInner>, _)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(source));
-        if let Some((_, bridge)) = list.iter().find(known) {
+        let known = |(of, on, _): &&(Weak<DeviceInner>, Lane, _)| {
+            std::ptr::eq(of.as_ptr(), Arc::as_ptr(source)) && *on == lane
+        };
+        if let Some((.., bridge)) = list.iter().find(known) {
             return Ok(Arc::clone(bridge));
         }
-        let bridge = Arc::new(Bridge::start(source)?);
-        list.push((Arc::downgrade(source), Arc::clone(&bridge)));
+        let bridge = Arc::new(Bridge::start(source, lane)?);
+        list.push((Arc::downgrade(source), lane, Arc::clone(&bridge)));
         Ok(bridge)
     }
 }
 
 impl Bridge {
-    fn start(source: &Arc<DeviceInner>) -> Result<Self> {
+    fn start(source: &Arc<DeviceInner>, lane: Lane) -> Result<Self> {
         let desk = Arc::<Desk>::default();
         let (theirs, source) = (Arc::clone(&desk), Arc::clone(source));
         let thread = std::thread::Builder::new()
             .name(format!("peerbuf-bridge-{}", source.id().index()))
-            .spawn(move || watch(&source, &theirs))
+            .spawn(move || watch((&source, lane), &theirs))
             .map_err(|error| Error::os("clone (a thread)", errno(&error)))?;
         Ok(Self { desk, thread: Some(thread) })
     }
@@ -157,13 +158,13 @@ impl Desk {
     }
 }
 
-fn watch(source: &DeviceInner, desk: &Desk) {
+fn watch((source, lane): (&DeviceInner, Lane), desk: &Desk) {
     while let Some(end) = desk.next() {
         let over = end.is_some_and(|end| end <= Instant::now());
         if over {
             tracing::error!(device = source.name(), "did not finish; those who wait are let go");
         }
-        let reached = if over { u64::MAX } else { progress(source, desk) };
+        let reached = if over { u64::MAX } else { progress((source, lane), desk) };
         for order in desk.due(reached) {
             // At the end it is tried once.
             if let Err(order) = order.carry_out()
@@ -176,17 +177,17 @@ fn watch(source: &DeviceInner, desk: &Desk) {
     }
 }
 
-/// Waits for the device's next step if nothing is due yet; how far it has come. A device that is lost
+/// Waits for the lane's next step if nothing is due yet; how far it has come. A device that is lost
 /// has come to its end.
-fn progress(source: &DeviceInner, desk: &Desk) -> u64 {
+fn progress((source, lane): (&DeviceInner, Lane), desk: &Desk) -> u64 {
     let step = || {
-        let reached = source.completed()?;
+        let reached = source.completed(lane)?;
         if desk.state().orders.iter().any(|order| order.value <= reached) {
             return Ok(reached);
         }
         // The next step and not the ordered value: an earlier one may be ordered meanwhile.
-        source.wait(reached + 1, SLICE)?;
-        source.completed()
+        source.wait(lane, reached + 1, SLICE)?;
+        source.completed(lane)
     };
     step().unwrap_or_else(|error: Error| {
         if error.is_device_lost() {

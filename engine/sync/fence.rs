@@ -9,7 +9,7 @@ use super::bridge::Bridges;
 use super::event::{Callback, CallbackId, Event, Signal};
 use super::primitive::Arc;
 use super::sync_file::{self, SyncFile};
-use crate::device::{Body, Device, DeviceId, DeviceInner, SemaphoreHandle, Submit, Waits};
+use crate::device::{Body, Device, DeviceId, DeviceInner, Lane, SemaphoreHandle, Submit, Waits};
 use crate::error::{Error, Result};
 
 /// A point on a device's timeline, an event of the host, a sync file of the kernel, or nothing to wait
@@ -22,9 +22,24 @@ pub struct Fence(Kind);
 #[derive(Clone)]
 enum Kind {
     Signalled,
-    Point { device: Arc<DeviceInner>, value: u64, behind: Option<Arc<Behind>> },
+    Point { at: Point, behind: Option<Arc<Behind>> },
     Host(Arc<Event>),
     SyncFile(Arc<SyncFile>),
+}
+
+/// A value on the timeline of one of a device's lanes.
+#[derive(Clone)]
+pub(super) struct Point {
+    pub(super) device: Arc<DeviceInner>,
+    pub(super) lane: Lane,
+    pub(super) value: u64,
+}
+
+impl Point {
+    /// Whether both are on one timeline.
+    fn is_beside(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.device, &other.device) && self.lane == other.lane
+    }
 }
 
 impl Fence {
@@ -33,16 +48,23 @@ impl Fence {
         Self(Kind::Signalled)
     }
 
+    /// Of a submission to the device's main lane.
     pub(crate) fn new(device: &Arc<DeviceInner>, value: u64) -> Self {
-        Self(Kind::Point { device: Arc::clone(device), value, behind: None })
+        Self::on(device, Lane::Main, value)
+    }
+
+    /// Of a submission to any lane.
+    pub(crate) fn on(device: &Arc<DeviceInner>, lane: Lane, value: u64) -> Self {
+        let at = Point { device: Arc::clone(device), lane, value };
+        Self(Kind::Point { at, behind: None })
     }
 
     /// The same fence of work that relied on what other work was to write: where that fails, so has this.
     pub(crate) fn relying_on(self, fences: &[Self]) -> Self {
         match self.0 {
-            Kind::Point { device, value, behind } => {
+            Kind::Point { at, behind } => {
                 let behind = Behind::new(behind.as_deref(), fences);
-                Self(Kind::Point { device, value, behind })
+                Self(Kind::Point { at, behind })
             }
             other => Self(other),
         }
@@ -51,7 +73,9 @@ impl Fence {
     /// The fence alone, and what it relied on.
     pub(super) fn split(&self) -> (Self, Option<&Behind>) {
         match &self.0 {
-            Kind::Point { device, value, behind } => (Self::new(device, *value), behind.as_deref()),
+            Kind::Point { at, behind } => {
+                (Self(Kind::Point { at: at.clone(), behind: None }), behind.as_deref())
+            }
             other => (Self(other.clone()), None),
         }
     }
@@ -81,8 +105,8 @@ impl Fence {
     pub fn is_signalled(&self) -> Result<bool> {
         match &self.0 {
             Kind::Signalled => Ok(true),
-            Kind::Point { device, value, behind } => {
-                Ok(device.reached(*value)? && self.relied(behind.as_deref())?)
+            Kind::Point { at: Point { device, lane, value }, behind } => {
+                Ok(device.reached(*lane, *value)? && self.relied(behind.as_deref())?)
             }
             Kind::Host(event) => match event.outcome() {
                 None => Ok(false),
@@ -105,8 +129,8 @@ impl Fence {
     pub fn wait(&self, timeout: Duration) -> Result<()> {
         let done = match &self.0 {
             Kind::Signalled => true,
-            Kind::Point { device, value, behind } => {
-                device.wait(*value, timeout)? && self.relied(behind.as_deref())?
+            Kind::Point { at: Point { device, lane, value }, behind } => {
+                device.wait(*lane, *value, timeout)? && self.relied(behind.as_deref())?
             }
             Kind::Host(event) => match event.wait(timeout) {
                 None => false,
@@ -133,7 +157,7 @@ impl Fence {
     }
 
     /// Its sync file: for KMS, EGL, a stranger's dma-buf. Signals with it, or a little later: when all
-    /// that the device was given before this call has finished.
+    /// that its queue was given before this call has finished.
     ///
     /// # Errors
     ///
@@ -148,12 +172,12 @@ impl Fence {
         match &self.0 {
             Kind::SyncFile(file) => rustix::io::fcntl_dupfd_cloexec(file.fd(), 0)
                 .map_err(|errno| Error::os("fcntl(F_DUPFD_CLOEXEC)", errno)),
-            Kind::Point { device, .. } => {
+            Kind::Point { at: Point { device, lane, .. }, .. } => {
                 if !device.shares_semaphores(SemaphoreHandle::SYNC_FD, false).0 {
                     return Err(missing(device.name(), "semaphores as SYNC_FD"));
                 }
                 let wait = "a sync file just now: wait for the fence instead";
-                match super::waits::signal_behind(device, SemaphoreHandle::SYNC_FD)? {
+                match super::waits::signal_behind(device, *lane, SemaphoreHandle::SYNC_FD)? {
                     super::waits::Behind::File(fd) => Ok(fd),
                     super::waits::Behind::Signalled => {
                         Err(missing(device.name(), "a sync file: it has signalled"))
@@ -185,8 +209,8 @@ impl Fence {
                 },
                 Some,
             )),
-            Kind::Point { device, value, .. } => {
-                Ok(Some(bridges.of(device)?.call(*value, callback)))
+            Kind::Point { at, .. } => {
+                Ok(Some(bridges.of(&at.device, at.lane)?.call(at.value, callback)))
             }
             Kind::Signalled | Kind::SyncFile(_) => Err(Error::Unsupported {
                 device: "the host".into(),
@@ -199,7 +223,7 @@ impl Fence {
     pub(crate) fn forget_callback(&self, bridges: &Bridges, id: CallbackId) -> Result<bool> {
         match &self.0 {
             Kind::Host(event) => Ok(event.remove_callback(id)),
-            Kind::Point { device, .. } => Ok(bridges.of(device)?.cancel(id)),
+            Kind::Point { at, .. } => Ok(bridges.of(&at.device, at.lane)?.cancel(id)),
             Kind::Signalled | Kind::SyncFile(_) => Ok(false),
         }
     }
@@ -216,7 +240,7 @@ impl Fence {
     /// The device whose timeline it is on; `None` for the host's and for nothing to wait for.
     pub fn device(&self) -> Option<DeviceId> {
         match &self.0 {
-            Kind::Point { device, .. } => Some(device.id()),
+            Kind::Point { at, .. } => Some(at.device.id()),
             Kind::Signalled | Kind::Host(_) | Kind::SyncFile(_) => None,
         }
     }
@@ -226,10 +250,9 @@ impl Fence {
     pub(crate) fn covers(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (_, Kind::Signalled) => true,
-            (
-                Kind::Point { device, value, .. },
-                Kind::Point { device: other, value: earlier, .. },
-            ) => Arc::ptr_eq(device, other) && value >= earlier,
+            (Kind::Point { at, .. }, Kind::Point { at: other, .. }) => {
+                at.is_beside(other) && at.value >= other.value
+            }
             (Kind::Host(event), Kind::Host(other)) => Arc::ptr_eq(event, other),
             (Kind::SyncFile(file), Kind::SyncFile(other)) => Arc::ptr_eq(file, other),
             _ => false,
@@ -262,10 +285,10 @@ impl Fence {
         }
     }
 
-    /// The device and the value of a point on a timeline.
-    pub(super) fn point(&self) -> Option<(&Arc<DeviceInner>, u64)> {
+    /// Where on which timeline it is, if it is on any.
+    pub(super) fn point(&self) -> Option<&Point> {
         match &self.0 {
-            Kind::Point { device, value, .. } => Some((device, *value)),
+            Kind::Point { at, .. } => Some(at),
             _ => None,
         }
     }
@@ -277,9 +300,16 @@ impl Fence {
         }
     }
 
-    /// Whether it is on the timeline of this device. Numbers of devices repeat from engine to engine.
+    /// Whether it is on the timeline of this device's main lane, which keeps its own order. Numbers of
+    /// devices repeat from engine to engine.
     pub(crate) fn is_on(&self, device: &DeviceInner) -> bool {
-        matches!(&self.0, Kind::Point { device: of, .. } if std::ptr::eq(&**of, device))
+        self.is_on_lane(device, Lane::Main)
+    }
+
+    /// The same of any lane.
+    pub(super) fn is_on_lane(&self, device: &DeviceInner, lane: Lane) -> bool {
+        let on = |at: &Point| std::ptr::eq(&*at.device, device) && at.lane == lane;
+        self.point().is_some_and(on)
     }
 }
 
@@ -307,8 +337,12 @@ impl fmt::Display for Fence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Signalled => f.write_str("nothing"),
-            Kind::Point { device, value, .. } => {
-                write!(f, "submission {value} on {}", device.name())
+            Kind::Point { at: Point { device, lane, value }, .. } => {
+                let queue = match lane {
+                    Lane::Main => "",
+                    Lane::Transfer => "the transfer queue of ",
+                };
+                write!(f, "submission {value} on {queue}{}", device.name())
             }
             Kind::Host(_) => f.write_str("work of the host"),
             Kind::SyncFile(_) => f.write_str("a stranger's work"),
@@ -324,7 +358,7 @@ impl fmt::Debug for Fence {
 
 impl Device {
     /// A fence for everything that was submitted to the device's queue so far, by the application as
-    /// well: an empty submission behind it.
+    /// well: an empty submission behind it. Moves are not among it where they have a queue of their own.
     ///
     /// # Errors
     ///

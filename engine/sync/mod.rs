@@ -2,7 +2,7 @@
 //!
 //! Kernel counterparts: `dma_fence` ([`Fence`]), the fences of a `dma_resv` with their usages
 //! ([`Usage`]), TTM's delayed delete (the retire list).
-//! Vulkan: timeline semaphores; a fence is a device's timeline and a value on it.
+//! Vulkan: timeline semaphores; a fence is the timeline of one of a device's lanes and a value on it.
 //!
 //! # Lock order
 //!
@@ -46,4 +46,4 @@ pub(crate) use fences::Fences;
 pub(crate) use lock_set::{Index, Locked, TimedOut, lock_many};
 pub(crate) use reservation::{Guard, Reservation, WaitQueues};
 pub(crate) use retire::{Retire, Retired};
-pub(crate) use waits::waits_on;
+pub(crate) use waits::{waits_of_move, waits_on};

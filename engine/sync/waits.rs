@@ -1,7 +1,8 @@
 //! How a device's queue waits for work that runs elsewhere.
 //!
-//! Best first: its own timeline, which needs no wait; the other one's timeline, taken in as a semaphore;
-//! a sync file, or an opaque fd, of a binary semaphore; the bridge.
+//! Best first: its own timeline, which needs no wait; that of another lane of its device, which is a semaphore
+//! of its own; another device's timeline, taken in as one; a sync file, or an opaque fd, of a binary semaphore;
+//! the bridge.
 #![expect(unsafe_code, reason = "semaphores from device to device")]
 
 use std::fmt;
@@ -9,15 +10,16 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::bridge::Bridges;
-use super::fence::Fence;
-use crate::device::{DeviceInner, Image, OwnedSemaphore, SemaphoreHandle, Waits};
+use super::fence::{Fence, Point};
+use crate::device::{DeviceInner, Image, Lane, OwnedSemaphore, SemaphoreHandle, Waits};
 use crate::error::Result;
 
 /// How one device's queue waits for another one's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitRoute {
-    /// It is the same queue, which keeps its own order.
+    /// It is the same device: its queue keeps its own order, and waits for the timeline of the other one
+    /// that moves go to, if there is one.
     SameTimeline,
     /// The other device's timeline semaphore, exported once as an `OPAQUE_FD`: same driver and device.
     SharedTimeline,
@@ -69,7 +71,7 @@ impl fmt::Display for WaitRoute {
     }
 }
 
-/// What `target`'s next submission must wait for so that it comes after `fences`, without blocking the
+/// What the next submission to `target`'s main lane must wait for so that it comes after `fences`, without blocking the
 /// caller. Fences that [`Fence::is_for_host`] names are passed over: the caller has waited for them.
 ///
 /// # Errors
@@ -82,12 +84,32 @@ pub(crate) fn waits_on(
     target: &Arc<DeviceInner>,
     fences: &[Fence],
 ) -> Result<Waits> {
+    waits_on_lane(bridges, (target, Lane::Main), fences)
+}
+
+/// The same for the next move that `target` makes.
+pub(crate) fn waits_of_move(
+    bridges: &Bridges,
+    target: &Arc<DeviceInner>,
+    fences: &[Fence],
+) -> Result<Waits> {
+    waits_on_lane(bridges, (target, target.lane_for_moves()), fences)
+}
+
+fn waits_on_lane(
+    bridges: &Bridges,
+    (target, lane): (&Arc<DeviceInner>, Lane),
+    fences: &[Fence],
+) -> Result<Waits> {
     let mut waits = Waiting { bridges, target, waits: Waits::default() };
     for (at, fence) in fences.iter().enumerate() {
-        // One wait per device: of its fences the last, of equal ones the first.
+        // One wait per timeline: of its fences the last, of equal ones the first.
         let covered =
             |(of, other): (usize, &Fence)| other.covers(fence) && (of < at || !fence.covers(other));
-        if fence.is_over() || fence.is_on(target) || fences.iter().enumerate().any(covered) {
+        if fence.is_over()
+            || fence.is_on_lane(target, lane)
+            || fences.iter().enumerate().any(covered)
+        {
             continue;
         }
         if let Err(error) = waits.add(fence) {
@@ -111,69 +133,71 @@ impl Waiting<'_> {
             return self.take_in(fd, SemaphoreHandle::SYNC_FD);
         }
         // Work of the host is the caller's to wait for.
-        let Some((source, value)) = fence.point() else { return Ok(()) };
-        match WaitRoute::between(source, self.target) {
-            WaitRoute::SameTimeline => Ok(()),
-            WaitRoute::SharedTimeline => self.timeline(source, value),
-            WaitRoute::SyncFd => self.binary(source, value, SemaphoreHandle::SYNC_FD),
-            WaitRoute::OpaqueFd => self.binary(source, value, SemaphoreHandle::OPAQUE_FD),
-            WaitRoute::Bridge => self.bridge(source, value),
+        let Some(point) = fence.point() else { return Ok(()) };
+        match WaitRoute::between(&point.device, self.target) {
+            WaitRoute::SameTimeline => {
+                self.beside(point);
+                Ok(())
+            }
+            WaitRoute::SharedTimeline => self.timeline(point),
+            WaitRoute::SyncFd => self.binary(point, SemaphoreHandle::SYNC_FD),
+            WaitRoute::OpaqueFd => self.binary(point, SemaphoreHandle::OPAQUE_FD),
+            WaitRoute::Bridge => self.bridge(point),
         }
     }
 
+    /// The timeline of another lane of the same device, which lives as long as that. What it stands for has
+    /// been submitted, so even lanes of one `VkQueue` come to it.
+    fn beside(&mut self, point: &Point) {
+        self.waits.timeline(self.target.timeline(point.lane), point.value);
+    }
+
     /// The other device's own timeline. Taken in once, and kept.
-    fn timeline(&mut self, source: &Arc<DeviceInner>, value: u64) -> Result<()> {
-        let image = self.target.image_of(source, || {
+    fn timeline(&mut self, point: &Point) -> Result<()> {
+        let Point { device: source, lane, value } = point;
+        let image = self.target.image_of(source, *lane, || {
             let image = self.target.create_timeline(0)?;
-            let taken = take_timeline_in(source, &image, self.target);
+            let taken = take_timeline_in(source, *lane, &image, self.target);
             Ok(match taken {
                 Ok(()) => Image::Shared(image.into_raw()),
                 Err(error) => {
                     tracing::warn!(%error, "no shared timeline; the bridge shows it");
                     // It may have taken half of an import in, so it is not used again.
-                    Image::Shown(self.target.create_timeline(source.completed()?)?.into_raw())
+                    let reached = source.completed(*lane)?;
+                    Image::Shown(self.target.create_timeline(reached)?.into_raw())
                 }
             })
         })?;
         match image {
             Image::Shared(image) => {
-                self.waits.timeline(image, value);
+                self.waits.timeline(image, *value);
                 Ok(())
             }
-            Image::Shown(_) => self.bridge(source, value),
+            Image::Shown(_) => self.bridge(point),
         }
     }
 
-    /// A binary semaphore behind everything that the other device has been given so far. Not where that
-    /// depends on a signal that is still to be submitted, nor where many are under way, since each is an
+    /// A binary semaphore behind everything that the other device's lane has been given so far. Not where
+    /// that depends on a signal that is still to be submitted, nor where many are under way, since each is an
     /// fd or two; there, and where a call fails, the bridge.
-    fn binary(
-        &mut self,
-        source: &Arc<DeviceInner>,
-        value: u64,
-        handle: SemaphoreHandle,
-    ) -> Result<()> {
-        match signal_behind(source, handle) {
+    fn binary(&mut self, point: &Point, handle: SemaphoreHandle) -> Result<()> {
+        match signal_behind(&point.device, point.lane, handle) {
             Ok(Behind::File(fd)) => match self.take_in(fd, handle) {
-                Err(error) if !error.is_device_lost() => self.instead(source, value, &error),
+                Err(error) if !error.is_device_lost() => self.instead(point, &error),
                 other => other,
             },
-            Ok(Behind::NotNow) => self.bridge(source, value),
+            Ok(Behind::NotNow) => self.bridge(point),
             Ok(Behind::Signalled) => Ok(()),
             // Nothing is running there any more; that it went wrong the fence says.
             Err(error) if error.is_device_lost() => Ok(()),
-            Err(error) => self.instead(source, value, &error),
+            Err(error) => self.instead(point, &error),
         }
     }
 
-    fn instead(
-        &mut self,
-        source: &Arc<DeviceInner>,
-        value: u64,
-        error: &crate::Error,
-    ) -> Result<()> {
-        tracing::warn!(%error, "no semaphore from {} to {}", source.name(), self.target.name());
-        self.bridge(source, value)
+    fn instead(&mut self, point: &Point, error: &crate::Error) -> Result<()> {
+        let (source, target) = (point.device.name(), self.target.name());
+        tracing::warn!(%error, "no semaphore from {source} to {target}");
+        self.bridge(point)
     }
 
     fn take_in(&mut self, fd: OwnedFd, handle: SemaphoreHandle) -> Result<()> {
@@ -185,18 +209,20 @@ impl Waiting<'_> {
         Ok(())
     }
 
-    fn bridge(&mut self, source: &Arc<DeviceInner>, value: u64) -> Result<()> {
-        let bridge = self.bridges.of(source)?;
-        let image = self.target.image_of(source, || {
-            Ok(Image::Shown(self.target.create_timeline(source.completed()?)?.into_raw()))
+    fn bridge(&mut self, point: &Point) -> Result<()> {
+        let Point { device: source, lane, value } = point;
+        let bridge = self.bridges.of(source, *lane)?;
+        let image = self.target.image_of(source, *lane, || {
+            let reached = source.completed(*lane)?;
+            Ok(Image::Shown(self.target.create_timeline(reached)?.into_raw()))
         })?;
         let Image::Shown(image) = image else {
             // Some calls failed and some did not; what was taken in is as good.
-            return self.timeline(source, value);
+            return self.timeline(point);
         };
-        if self.target.timeline_value(image)? < value {
-            bridge.show(value, self.target, image);
-            self.waits.timeline(image, value);
+        if self.target.timeline_value(image)? < *value {
+            bridge.show(*value, self.target, image);
+            self.waits.timeline(image, *value);
         }
         Ok(())
     }
@@ -206,7 +232,7 @@ impl Waiting<'_> {
     }
 }
 
-/// A point behind everything that a device has been given so far.
+/// A point behind everything that a lane has been given so far.
 pub(super) enum Behind {
     /// As a file.
     File(OwnedFd),
@@ -216,9 +242,13 @@ pub(super) enum Behind {
     NotNow,
 }
 
-/// Submits the signal of a new binary semaphore behind everything that `source` has been given so far,
-/// and exports it.
-pub(super) fn signal_behind(source: &DeviceInner, handle: SemaphoreHandle) -> Result<Behind> {
+/// Submits the signal of a new binary semaphore behind everything that a lane of `source` has been given so
+/// far, and exports it.
+pub(super) fn signal_behind(
+    source: &DeviceInner,
+    lane: Lane,
+    handle: SemaphoreHandle,
+) -> Result<Behind> {
     let semaphore: OwnedSemaphore<'_> = source.create_binary(handle)?;
     let raw = semaphore.raw();
     let early = if handle == SemaphoreHandle::OPAQUE_FD {
@@ -227,7 +257,7 @@ pub(super) fn signal_behind(source: &DeviceInner, handle: SemaphoreHandle) -> Re
     } else {
         None
     };
-    let Some(value) = source.signal_once(raw)? else { return Ok(Behind::NotNow) };
+    let Some(value) = source.signal_once(lane, raw)? else { return Ok(Behind::NotNow) };
     let fd = if early.is_some() {
         Ok(early)
     } else {
@@ -235,19 +265,20 @@ pub(super) fn signal_behind(source: &DeviceInner, handle: SemaphoreHandle) -> Re
         // is still to be submitted, and nobody waits for it.
         unsafe { source.export_semaphore(raw, handle) }
     };
-    source.keep_until(value, semaphore);
+    source.keep_until(lane, value, semaphore);
     Ok(fd?.map_or(Behind::Signalled, Behind::File))
 }
 
 fn take_timeline_in(
     source: &DeviceInner,
+    lane: Lane,
     image: &OwnedSemaphore<'_>,
     target: &DeviceInner,
 ) -> Result<()> {
     const HANDLE: SemaphoreHandle = SemaphoreHandle::OPAQUE_FD;
     // SAFETY: the queue made its timeline for export where the adapter exports timelines, which
     // `WaitRoute::between` has looked at.
-    let fd = unsafe { source.export_semaphore(source.timeline(), HANDLE) }?;
+    let fd = unsafe { source.export_semaphore(source.timeline(lane), HANDLE) }?;
     let fd = fd.ok_or_else(|| crate::Error::Unsupported {
         device: source.name().to_owned(),
         missing: "an fd of its timeline".into(),

@@ -19,7 +19,7 @@ pub use ownership::Scope;
 pub use pass::{PassReport, pattern_word};
 pub use route::{Refusal, RefusalReason, Route, Side, Verdict, Working};
 
-pub(crate) use copy::{copy, copy_many, from_staging_parts, to_staging, zero};
+pub(crate) use copy::{copy, copy_many, from_staging_parts, to_staging, zero, zero_ahead};
 pub(crate) use ownership::{acquire, release};
 pub(crate) use pass::{Attempt, Passes, Watch, Work};
 pub(crate) use prove::{End, can_export, can_take, prove_all};

@@ -8,7 +8,7 @@
 use ash::vk;
 
 use super::span::Span;
-use crate::device::{DeviceInner, HandleType};
+use crate::device::{DeviceInner, HandleType, Lane};
 use crate::memory::View;
 
 /// For what stages and accesses ownership is taken over or given up: the near side of a barrier.
@@ -54,14 +54,30 @@ impl Scope {
     }
 }
 
-/// Records that this device takes the span over, before `scope` uses it.
+/// Records that this device's main queue takes the span over, before `scope` uses it.
 ///
 /// # Safety
 ///
-/// `commands` is being recorded outside a render pass, for the queue family that peerbuf uses on
+/// `commands` is being recorded outside a render pass, for the queue family of the main lane of
 /// `device`, which is the view's.
 pub(crate) unsafe fn acquire(
     device: &DeviceInner,
+    commands: vk::CommandBuffer,
+    spans: &[Span<'_>],
+    scope: Scope,
+) {
+    // SAFETY: the caller's contract.
+    unsafe { acquire_on((device, Lane::Main), commands, spans, scope) };
+}
+
+/// The same for the queue of any lane. Between two lanes of one device it is as between two devices: nobody
+/// owns the bytes in between.
+///
+/// # Safety
+///
+/// As for [`acquire`], with that lane's family.
+pub(super) unsafe fn acquire_on(
+    (device, lane): (&DeviceInner, Lane),
     commands: vk::CommandBuffer,
     spans: &[Span<'_>],
     scope: Scope,
@@ -73,7 +89,7 @@ pub(crate) unsafe fn acquire(
             barrier(span)
                 .dst_access_mask(scope.access)
                 .src_queue_family_index(from(span.view))
-                .dst_queue_family_index(device.queue_family())
+                .dst_queue_family_index(device.queue_family(lane))
         })
         .collect();
     // ALL_COMMANDS, so that earlier work of this queue on the same bytes is done too.
@@ -92,7 +108,7 @@ pub(crate) unsafe fn acquire(
     }
 }
 
-/// Records that this device has finished with the span, after `scope` used it.
+/// Records that this device's main queue has finished with the span, after `scope` used it.
 ///
 /// # Safety
 ///
@@ -103,13 +119,28 @@ pub(crate) unsafe fn release(
     spans: &[Span<'_>],
     scope: Scope,
 ) {
+    // SAFETY: the caller's contract.
+    unsafe { release_on((device, Lane::Main), commands, spans, scope) };
+}
+
+/// The same for the queue of any lane.
+///
+/// # Safety
+///
+/// As for [`acquire_on`].
+pub(super) unsafe fn release_on(
+    (device, lane): (&DeviceInner, Lane),
+    commands: vk::CommandBuffer,
+    spans: &[Span<'_>],
+    scope: Scope,
+) {
     let to = |view| outside(device, view);
     let barriers: Vec<_> = spans
         .iter()
         .map(|span| {
             barrier(span)
                 .src_access_mask(scope.access)
-                .src_queue_family_index(device.queue_family())
+                .src_queue_family_index(device.queue_family(lane))
                 .dst_queue_family_index(to(span.view))
         })
         .collect();

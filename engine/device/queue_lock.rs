@@ -1,0 +1,121 @@
+//! A `VkQueue` and the lock around it: Vulkan leaves it to its users to take turns.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ash::vk;
+
+/// Guards a `VkQueue` that an application shares with peerbuf.
+///
+/// Vulkan wants every use of a queue to be externally synchronised (VUID-vkQueueSubmit-queue…,
+/// "Host access to queue must be externally synchronized"), so both sides must take the same lock.
+pub trait QueueLock: Send + Sync {
+    /// Calls `work` while nobody else uses the queue: exactly once, before it returns. Where it does not,
+    /// peerbuf's submissions fail with [`crate::Error::Unsupported`]. Do not call into peerbuf while you hold
+    /// the lock: it takes locks of its own first.
+    fn locked(&self, work: &mut dyn FnMut());
+}
+
+/// The lock of a queue that peerbuf has for itself.
+#[derive(Debug, Default)]
+struct OwnLock(Mutex<()>);
+
+impl QueueLock for OwnLock {
+    fn locked(&self, work: &mut dyn FnMut()) {
+        let _guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        work();
+    }
+}
+
+/// A `VkQueue`. Lanes that submit to the same one have this in common, and so its lock.
+pub(super) struct RawQueue {
+    // Constant after creation.
+    raw: vk::Queue,
+    family: u32,
+    lock: Arc<dyn QueueLock>,
+    /// Set once, never cleared: others than the one lane may have submitted here. Relaxed: it is set before
+    /// they take the lock, and looked at under it.
+    exposed: AtomicBool,
+}
+
+impl RawQueue {
+    /// `lock` is the application's, if it uses the queue itself.
+    pub(super) fn new(raw: vk::Queue, family: u32, lock: Option<Arc<dyn QueueLock>>) -> Self {
+        Self {
+            raw,
+            family,
+            exposed: AtomicBool::new(lock.is_some()),
+            lock: lock.unwrap_or_else(|| Arc::<OwnLock>::default()),
+        }
+    }
+
+    pub(super) fn family(&self) -> u32 {
+        self.family
+    }
+
+    /// From now on there may be submissions that no single lane knows of.
+    pub(super) fn expose(&self) {
+        self.exposed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_exposed(&self) -> bool {
+        self.exposed.load(Ordering::Relaxed)
+    }
+
+    /// Calls `work` with the raw queue while nobody else uses it. `None` if an application's lock has not
+    /// called it.
+    pub(super) fn locked<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> Option<R> {
+        let mut work = Some(work);
+        let mut out = None;
+        self.lock.locked(&mut || {
+            // Called once more, it has nothing to do.
+            if let Some(work) = work.take() {
+                out = Some(work(self.raw));
+            }
+        });
+        out
+    }
+}
+
+impl fmt::Debug for RawQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawQueue").field("family", &self.family).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Calls the work that it is given so many times.
+    struct Times(u32);
+
+    impl QueueLock for Times {
+        fn locked(&self, work: &mut dyn FnMut()) {
+            (0..self.0).for_each(|_| work());
+        }
+    }
+
+    #[test]
+    fn work_is_done_once_or_it_is_said_that_it_was_not() {
+        for (times, expected) in [(0, None), (1, Some(1)), (2, Some(1))] {
+            let queue = RawQueue::new(vk::Queue::null(), 0, Some(Arc::new(Times(times))));
+            let mut done = 0;
+            let result = queue.locked(|_| {
+                done += 1;
+                done
+            });
+            assert_eq!(result, expected, "called {times} times");
+        }
+    }
+
+    #[test]
+    fn an_applications_queue_is_exposed_and_one_of_our_own_when_it_is_said() {
+        assert!(RawQueue::new(vk::Queue::null(), 0, Some(Arc::new(Times(1)))).is_exposed());
+        let own = RawQueue::new(vk::Queue::null(), 0, None);
+        assert!(!own.is_exposed());
+        own.expose();
+        assert!(own.is_exposed());
+    }
+}
