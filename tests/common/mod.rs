@@ -8,6 +8,7 @@
 #![expect(dead_code, reason = "every test file uses its own part of the rig")]
 
 pub(crate) mod allowed;
+pub(crate) mod app;
 pub(crate) mod bytes;
 pub(crate) mod child;
 pub(crate) mod commands;
@@ -18,6 +19,7 @@ pub(crate) mod random;
 pub(crate) mod reach;
 pub(crate) mod recorder;
 pub(crate) mod soak;
+pub(crate) mod soft_queues;
 pub(crate) mod watchdog;
 
 use std::io::Write;

@@ -1,0 +1,240 @@
+//! An application with an instance, a device and a queue of its own.
+#![expect(unsafe_code, reason = "an application's raw Vulkan objects")]
+
+use std::ffi::{CStr, c_void};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ash::{ext, vk};
+use peerbuf::device::{AdoptedDevice, AdoptedQueue, Message, QueueLock};
+use peerbuf::{Adapter, Device, Engine, Result};
+
+use super::soft_queues::SoftQueues;
+use super::{Messages, Rig};
+
+/// An application that had Vulkan running before it heard of peerbuf.
+pub(crate) struct App {
+    entry: ash::Entry,
+    instance: ash::Instance,
+    physical: vk::PhysicalDevice,
+    pub(crate) device: ash::Device,
+    extensions: Vec<&'static CStr>,
+    pub(crate) lock: Arc<AppLock>,
+    /// Two queues instead of the driver's one, if the application wants them.
+    soft: Option<SoftQueues>,
+    messenger: Option<(ext::debug_utils::Instance, vk::DebugUtilsMessengerEXT)>,
+    _messages: Box<Messages>,
+}
+
+/// The lock that the application has around its queue, and how often it was taken.
+#[derive(Default)]
+pub(crate) struct AppLock {
+    queue: Mutex<()>,
+    pub(crate) taken: AtomicU64,
+}
+
+impl QueueLock for AppLock {
+    fn locked(&self, work: &mut dyn FnMut()) {
+        let _guard = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        work();
+    }
+}
+
+/// The family that software devices have; it can do everything.
+pub(crate) const FAMILY: u32 = 0;
+
+impl App {
+    /// Starts on the adapter that `adapter` is, with those of its extensions that `wanted` likes.
+    pub(crate) fn new(rig: &Rig, adapter: &Adapter, wanted: impl Fn(&CStr) -> bool) -> Self {
+        // SAFETY: the system's Vulkan loader is sound to load.
+        let entry = unsafe { ash::Entry::load() }.expect("the loader that the rig has used");
+        let messages = Box::new(Arc::clone(rig.messages()));
+        let (instance, debug) = create_instance(&entry);
+        let messenger = debug.then(|| create_messenger(&entry, &instance, &messages));
+        let physical = find(&instance, adapter);
+        let extensions: Vec<_> =
+            adapter.device_extensions().iter().copied().filter(|name| wanted(name)).collect();
+        let device = create_device(&instance, physical, &extensions);
+        let lock = Arc::default();
+        let soft = None;
+        Self {
+            entry,
+            instance,
+            physical,
+            device,
+            extensions,
+            lock,
+            soft,
+            messenger,
+            _messages: messages,
+        }
+    }
+
+    /// One whose device has two queues, whatever the driver has.
+    pub(crate) fn with_two_queues(rig: &Rig, adapter: &Adapter) -> Self {
+        let mut app = Self::new(rig, adapter, |_| true);
+        app.soft = Some(SoftQueues::new(&app.device, FAMILY));
+        app
+    }
+
+    /// Its two queues.
+    pub(crate) fn queues(&self) -> &SoftQueues {
+        self.soft.as_ref().expect("made with two queues")
+    }
+
+    pub(crate) fn facts(&self) -> AdoptedDevice {
+        AdoptedDevice {
+            entry: self.entry.clone(),
+            instance: self.instance.clone(),
+            physical: self.physical,
+            device: self.soft.as_ref().map_or(&self.device, SoftQueues::device).clone(),
+            extensions: self.extensions.clone(),
+            queue_family: FAMILY,
+            queue_index: 0,
+            queue_lock: Some(Arc::clone(&self.lock) as Arc<dyn QueueLock>),
+            transfer_queue: None,
+        }
+    }
+
+    /// Lets the device take part. `self` outlives the engine: it is made before and dropped after.
+    pub(crate) fn join(&self, rig: &Rig, engine: &Engine) -> Device {
+        self.try_join(rig, engine, |_| {}).expect("it can compute")
+    }
+
+    /// The same with a second lane for moves: on a queue of its own if there are two, else on the only one.
+    pub(crate) fn join_with_lane(&self, rig: &Rig, engine: &Engine) -> Device {
+        let index = u32::from(self.soft.is_some());
+        // The lock of a queue is the application's; that of one which it leaves to peerbuf is not.
+        let lane = AdoptedQueue { family: FAMILY, index, lock: None };
+        let joined = self.try_join(rig, engine, |facts| facts.transfer_queue = Some(lane));
+        joined.expect("it can compute and copy")
+    }
+
+    /// The same with what `change` has changed.
+    pub(crate) fn try_join(
+        &self,
+        rig: &Rig,
+        engine: &Engine,
+        change: impl FnOnce(&mut AdoptedDevice),
+    ) -> Result<Device> {
+        let mut facts = self.facts();
+        change(&mut facts);
+        // SAFETY: all of it belongs together and is what was enabled; queues are used under their locks
+        // alone; the application goes last.
+        let device = unsafe { engine.adopt_device(facts) }?;
+        rig.know(&device);
+        Ok(device)
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.soft = None;
+        // SAFETY: the engine and all that was made from it are gone.
+        unsafe { self.device.destroy_device(None) };
+        if let Some((ext, messenger)) = self.messenger.take() {
+            // SAFETY: made on this instance, destroyed once.
+            unsafe { ext.destroy_debug_utils_messenger(messenger, None) };
+        }
+        // SAFETY: its device and its messenger are gone.
+        unsafe { self.instance.destroy_instance(None) };
+    }
+}
+
+/// An instance under the validation layer, where that is installed.
+fn create_instance(entry: &ash::Entry) -> (ash::Instance, bool) {
+    const LAYER: &CStr = c"VK_LAYER_KHRONOS_validation";
+    // SAFETY: the entry is loaded.
+    let present = unsafe { entry.enumerate_instance_layer_properties() }.expect("a list");
+    let debug = present.iter().any(|layer| layer.layer_name_as_c_str() == Ok(LAYER));
+    let (layers, extensions) = ([LAYER.as_ptr()], [ext::debug_utils::NAME.as_ptr()]);
+    let application = vk::ApplicationInfo::default().api_version(vk::API_VERSION_1_2);
+    let mut info = vk::InstanceCreateInfo::default().application_info(&application);
+    if debug {
+        info = info.enabled_layer_names(&layers).enabled_extension_names(&extensions);
+    }
+    // SAFETY: everything that is pointed to outlives the call.
+    let instance = unsafe { entry.create_instance(&info, None) }.expect("an instance");
+    (instance, debug)
+}
+
+fn create_messenger(
+    entry: &ash::Entry,
+    instance: &ash::Instance,
+    messages: &Messages,
+) -> (ext::debug_utils::Instance, vk::DebugUtilsMessengerEXT) {
+    use vk::{
+        DebugUtilsMessageSeverityFlagsEXT as Severity, DebugUtilsMessageTypeFlagsEXT as Type,
+    };
+    let ext = ext::debug_utils::Instance::new(entry, instance);
+    let info = vk::DebugUtilsMessengerCreateInfoEXT::default()
+        .message_severity(Severity::ERROR | Severity::WARNING)
+        .message_type(Type::VALIDATION)
+        .pfn_user_callback(Some(on_message))
+        .user_data((&raw const *messages).cast_mut().cast());
+    // SAFETY: the extension is on; the user data is boxed in the application, which destroys the
+    // messenger before it.
+    let messenger = unsafe { ext.create_debug_utils_messenger(&info, None) }.expect("a messenger");
+    (ext, messenger)
+}
+
+/// # Safety
+///
+/// Called by the loader, with valid data and the user data of `create_messenger`.
+unsafe extern "system" fn on_message(
+    severity: vk::DebugUtilsMessageSeverityFlagsEXT,
+    _kind: vk::DebugUtilsMessageTypeFlagsEXT,
+    data: *const vk::DebugUtilsMessengerCallbackDataEXT<'_>,
+    user: *mut c_void,
+) -> vk::Bool32 {
+    // SAFETY: the loader's data is valid during the call.
+    let data = unsafe { &*data };
+    // SAFETY: the user data points to the application's messages.
+    let messages = unsafe { &*user.cast::<Messages>() };
+    // SAFETY: null, or text that ends.
+    let id = unsafe { data.message_id_name_as_c_str() };
+    // SAFETY: as above.
+    let text = unsafe { data.message_as_c_str() };
+    let owned = |text: Option<&CStr>| text.unwrap_or_default().to_string_lossy().into_owned();
+    messages.lock().unwrap_or_else(PoisonError::into_inner).push(Message {
+        error: severity.contains(vk::DebugUtilsMessageSeverityFlagsEXT::ERROR),
+        id: owned(id),
+        text: owned(text),
+    });
+    vk::FALSE
+}
+
+fn find(instance: &ash::Instance, adapter: &Adapter) -> vk::PhysicalDevice {
+    // SAFETY: the instance is live.
+    let all = unsafe { instance.enumerate_physical_devices() }.expect("a list");
+    let uuid = |physical| {
+        let mut id = vk::PhysicalDeviceIDProperties::default();
+        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut id);
+        // SAFETY: enumerated from the live instance, which is of version 1.2.
+        unsafe { instance.get_physical_device_properties2(physical, &mut properties) };
+        id.device_uuid
+    };
+    let found = all.into_iter().find(|&physical| uuid(physical) == adapter.device_uuid().0);
+    found.expect("the same adapters for every instance")
+}
+
+fn create_device(
+    instance: &ash::Instance,
+    physical: vk::PhysicalDevice,
+    extensions: &[&CStr],
+) -> ash::Device {
+    let priorities = [1.0];
+    let queues = [vk::DeviceQueueCreateInfo::default()
+        .queue_family_index(FAMILY)
+        .queue_priorities(&priorities)];
+    let names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
+    let mut timeline =
+        vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
+    let info = vk::DeviceCreateInfo::default()
+        .queue_create_infos(&queues)
+        .enabled_extension_names(&names)
+        .push_next(&mut timeline);
+    // SAFETY: the family exists, the adapter has these extensions and the feature.
+    unsafe { instance.create_device(physical, &info, None) }.expect("a device")
+}
