@@ -2,8 +2,8 @@
 //!
 //! [`crate::Engine`] is the public face; this is what stays alive until the last buffer is gone.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -25,7 +25,7 @@ use crate::residency::{
 };
 use crate::sync::{Bridges, Retire, WaitQueues};
 use crate::transfer::{
-    self, PairKey, Passes, Refusal, RefusalReason, Route, Routes, Side, Verdict,
+    self, CopySpeeds, PairKey, Passes, Refusal, RefusalReason, Route, Routes, Side, Verdict,
 };
 
 /// Bytes that are given to a driver that is out of memory, at first.
@@ -64,6 +64,8 @@ pub(crate) struct Core {
     pub(crate) stalls: StallCounters,
     /// How many buffers keep a clean copy. Relaxed: it says whether to look for any.
     pub(crate) clean_copies: AtomicUsize,
+    /// How fast host and devices copy, if somebody has said so.
+    pub(crate) said_speeds: OnceLock<CopySpeeds>,
     /// When the engine began.
     began: Instant,
     /// Host providers that this machine has, found out once.
@@ -99,6 +101,7 @@ impl Core {
             moved: MovedCounters::default(),
             stalls: StallCounters::default(),
             clean_copies: AtomicUsize::new(0),
+            said_speeds: OnceLock::new(),
             began: Instant::now(),
             host_providers: host
                 .into_iter()
@@ -426,6 +429,43 @@ impl Core {
 
     pub(crate) fn staging(&self, device: &DeviceInner) -> Result<Arc<Staging>> {
         self.tools(device).map(|tools| tools.staging)
+    }
+
+    /// How fast the host and a device copy. Measured here, once; while the device is at work, what is assumed
+    /// until then.
+    ///
+    /// Locks: none may be held; this waits for the device, which has nothing else to do.
+    pub(crate) fn speeds(&self, device: DeviceId) -> &CopySpeeds {
+        if let Some(known) = self.known_speeds(device) {
+            return known;
+        }
+        let member = self.member(device);
+        // Who comes while somebody measures does not wait for that.
+        let _measuring = match member.measuring.try_lock() {
+            Err(TryLockError::WouldBlock) => return transfer::mover::assumed(),
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        };
+        let measured = self
+            .staging(&member.device)
+            .and_then(|staging| transfer::mover::measure(&member.device, &staging, self.timeout));
+        match measured {
+            Ok(None) => transfer::mover::assumed(),
+            Ok(Some(speeds)) => member.speeds.get_or_init(|| speeds),
+            Err(error) => {
+                tracing::warn!(%error, device = member.device.name(), "copies were not measured");
+                // It would fail again, at the cost of every move.
+                member.speeds.get_or_init(|| transfer::mover::assumed().clone())
+            }
+        }
+    }
+
+    /// The same, if it is known.
+    pub(crate) fn known_speeds(&self, device: DeviceId) -> Option<&CopySpeeds> {
+        // A model is to take the same way each time.
+        let assumed = || cfg!(peerbuf_shuttle).then(transfer::mover::assumed);
+        let said = self.said_speeds.get();
+        said.or_else(|| self.member(device).speeds.get()).or_else(assumed)
     }
 
     fn end(&self, device: &Arc<DeviceInner>) -> Result<transfer::End> {

@@ -22,7 +22,7 @@ use crate::observe::trace::Tracer;
 use crate::observe::{Live, Report};
 use crate::residency::Rules;
 use crate::sync::{CallbackId, Fence, Signal, WaitRoute};
-use crate::transfer::Verdict;
+use crate::transfer::{CopySpeeds, Verdict};
 
 /// What an [`Engine`] is to be.
 #[derive(Clone)]
@@ -186,6 +186,22 @@ impl Engine {
     pub fn open_device(&self, adapter: &Adapter) -> Result<Device> {
         let (calls, live) = (Arc::clone(&self.core.calls), Arc::clone(&self.core.live));
         self.join(|id| DeviceInner::open(adapter, self.transfer_queues, id, calls, live))
+    }
+
+    /// Says how fast the host and all devices copy, instead of measuring it at the first move that could use
+    /// it: for those who want the same way taken every time. Whoever says it first is believed.
+    pub fn set_copy_speeds(&self, speeds: CopySpeeds) {
+        self.core.said_speeds.get_or_init(|| speeds);
+    }
+
+    /// How fast host and device copy: what was said or measured; `None` while nothing was.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignEngine`].
+    pub fn copy_speeds(&self, device: &Device) -> Result<Option<CopySpeeds>> {
+        self.core.check(&device.0)?;
+        Ok(self.core.known_speeds(device.id()).cloned())
     }
 
     /// Lets an application's own device take part.

@@ -10,7 +10,7 @@ use crate::memory::staging::Staging;
 use crate::memory::{Domain, DomainId};
 use crate::residency::{Rules, Store};
 use crate::sync::primitive::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use crate::transfer::Passes;
+use crate::transfer::{CopySpeeds, Passes};
 
 /// A list that only grows and never moves, so that looking a device up takes no lock and counts no
 /// reference: every pin and every new buffer does.
@@ -29,6 +29,9 @@ type Block = Box<[OnceLock<Arc<Member>>]>;
 pub(crate) struct Member {
     tools: OnceLock<Tools>,
     making: Mutex<()>,
+    /// How fast it copies, once that was measured. The mutex is for who measures.
+    pub(crate) speeds: OnceLock<CopySpeeds>,
+    pub(crate) measuring: Mutex<()>,
     pub(crate) vram: Store<SlotId>,
     /// When the driver was asked last what it leaves to us, in milliseconds since the engine began, plus 1.
     asked: AtomicU64,
@@ -81,6 +84,8 @@ impl Members {
         let member = Arc::new(Member {
             tools: OnceLock::new(),
             making: Mutex::new(()),
+            speeds: OnceLock::new(),
+            measuring: Mutex::new(()),
             vram: Store::new(domain, rules.policy),
             asked: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),

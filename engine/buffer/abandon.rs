@@ -156,7 +156,7 @@ fn promote(
     state.fences.forget_failures();
     buffer.standing.set_poisoned(false);
     let errand =
-        Errand { cause: MoveCause::Promoted, demand: Demand::Device(device.id()), clean: true };
+        Errand { clean: true, ..Errand::to_new(MoveCause::Promoted, Demand::Device(device.id())) };
     let home = new_home(buffer, state, device);
     publish(buffer, state, &home, copy, Fence::signalled(), &Done { errand, slice, copied: 0 });
     true

@@ -12,6 +12,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::migrate::{Migration, Plan, home_at};
 use super::mover::{Mover, bytes_of, has_tail};
@@ -26,6 +27,7 @@ use crate::observe::MoveCause;
 use crate::residency::Demand;
 use crate::sync::{Usage, waits_of_move};
 use crate::transfer;
+use crate::transfer::mover::PAUSE;
 
 /// How many moves share a submission at most: so long others wait for the first one's reservation.
 pub(super) const TOGETHER: usize = 64;
@@ -45,7 +47,7 @@ fn migrate_chunk(core: &Arc<Core>, moves: &[(&SharedBuffer, DomainId)]) -> Vec<R
     for (index, &(buffer, to)) in moves.iter().enumerate() {
         match planned(core, buffer, to) {
             Ok(Some((plan, mover))) => Group::add(&mut groups, index, plan, mover),
-            // By itself: it is there already, needs a hop, or somebody was faster.
+            // By itself: it is there already, or somebody was faster.
             Ok(None) => {}
             Err(error) => results[index] = Some(Err(error)),
         }
@@ -88,7 +90,7 @@ fn planned<'a>(
         buffer,
         &home,
         &plan.new,
-        Errand { clean: plan.clean, cause: MoveCause::Asked, demand: Demand::Asked },
+        Errand { clean: plan.clean, ..Errand::to_new(MoveCause::Asked, Demand::Asked) },
     )?;
     Ok(mover.map(|mover| (plan, mover)))
 }
@@ -123,7 +125,7 @@ impl<'a> Group<'a> {
 
     pub(super) fn relocate(self, core: &Core, patience: Patience) -> Vec<Outcome> {
         let device = self.device;
-        let mut begun = Begun { patience, ..Begun::default() };
+        let mut begun = Begun { patience, pause: PAUSE, ..Begun::default() };
         for (index, plan, mover) in self.moves {
             begun.begin(core, index, plan, mover);
         }
@@ -142,6 +144,8 @@ impl<'a> Group<'a> {
 #[derive(Default)]
 struct Begun<'a> {
     patience: Patience,
+    /// How long the host may still copy, while all these reservations are held.
+    pause: Duration,
     ended: Vec<Outcome>,
     /// A copy by the device, all in one submission. The reservations are held.
     ready: Vec<(usize, Move<'a>, Plan<'a>, Mover)>,
@@ -171,7 +175,7 @@ impl<'a> Begun<'a> {
             return self.ended.push((index, Ok(Moved::LookAgain)));
         }
         let waits = first_waits(&mut state, &mover.device);
-        if !waits.is_empty() || has_tail(buffer, &plan.new) {
+        if !waits.is_empty() || has_tail(buffer, &plan.new) || mover.has_no_device() {
             match self.patience {
                 Patience::Wait => self.alone.push((index, plan, mover.errand)),
                 Patience::Skip => self.ended.push((index, Ok(Moved::NotNow))),
@@ -203,7 +207,9 @@ impl<'a> Begun<'a> {
                 return;
             }
         };
-        match mover.without_device(buffer, &mut move_.state, &plan.home, plan.new) {
+        let idle = move_.state.fences.is_idle();
+        let (state, pause) = (&mut move_.state, &mut self.pause);
+        match mover.without_device(buffer, state, &plan.home, plan.new, idle, pause) {
             None => self.ended.push((index, Ok(Moved::Yes))),
             Some(new) => {
                 plan.new = new;

@@ -96,7 +96,8 @@ impl BufferInner {
         match Plan::new(self, &home, wanted.kind(), terms)? {
             // Somebody else may have brought it back meanwhile.
             Some(plan) if plan.seats.is_of(generation) => {
-                let errand = Errand::to_new(cause, demand);
+                let waits = terms.wait.is_some();
+                let errand = Errand { waits, ..Errand::to_new(cause, demand) };
                 relocate::relocate(self, &home, &plan.seats, plan.new, errand)
             }
             _ => Ok(Moved::LookAgain),

@@ -11,9 +11,10 @@ use super::state::State;
 use crate::core::Core;
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{Allocation, Backing, Content, View, copy_by_host, is_small_for_host};
+use crate::memory::{Allocation, Backing, Content, View, copy_by_host};
 use crate::observe::StallCause;
 use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many, waits_on};
+use crate::transfer::mover::{self, PAUSE, Places, Way};
 use crate::transfer::{self, Span, Unfinished};
 
 /// Which bytes a copy moves.
@@ -225,8 +226,7 @@ impl<'a> Pair<'a> {
         to.own(state)
     }
 
-    /// Has the host copy where that is sooner over than a submission: few bytes, at full speed, and
-    /// nothing is under way. `Ok(false)` if a device is to copy.
+    /// Has the host copy where that is sooner over than a submission. `Ok(false)` if a device is to copy.
     #[expect(unsafe_code, reason = "copying between mapped memory that nobody else uses")]
     fn copy_by_host(
         &mut self,
@@ -237,7 +237,12 @@ impl<'a> Pair<'a> {
         self.note_use(from, to, None);
         let source = Arc::clone(from.backing(self.from())?.allocation());
         let target = Arc::clone(to.backing(self.to())?.allocation());
-        if !is_small_for_host(&source, &target, region.len) || !self.is_unused() {
+        let quick = source.is_quick_for_host() && target.is_quick_for_host();
+        let (bytes, idle) = (region.len, quick && self.is_unused());
+        let places = Places { bytes, one_device: true, quick, idle, divisible: false };
+        // As a move of the destination would measure it.
+        let speeds = to.core.known_speeds(to.home_id()).unwrap_or(mover::assumed());
+        if mover::choose(places, speeds, PAUSE) != Way::Host {
             return Ok(false);
         }
         from.check_usable(self.from())?;

@@ -193,12 +193,17 @@ fn plan_unlocked<'a>(
         };
         let mover = {
             let errand =
-                Errand { cause: MoveCause::Evicted, demand: terms.demand, clean: plan.clean };
+                Errand { clean: plan.clean, ..Errand::to_new(MoveCause::Evicted, terms.demand) };
             Mover::find(buffer, &home, &plan.new, errand)?
         };
         Ok(mover.map(|mover| (plan, mover)))
     };
-    planned().map_err(|error: Error| why(&error))?.ok_or(Kept::Gone)
+    let (plan, mover) = planned().map_err(|error: Error| why(&error))?.ok_or(Kept::Gone)?;
+    // It would have to be waited for until its bytes are out.
+    if mover.has_no_device() && !terms.patient {
+        return Err(Kept::Busy);
+    }
+    Ok((plan, mover))
 }
 
 /// Why a victim stays, by the error of its move.

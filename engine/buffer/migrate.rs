@@ -29,7 +29,8 @@ impl SharedBuffer {
     /// Moves the buffer: into a device's own memory, which then is its home (the kernel cannot change the
     /// exporter), or into system memory. Every importer is told once; what devices do with it is waited
     /// for; the copy runs on the GPU, and everybody waits for that before the next use. Where no device
-    /// sees both places, it moves through system memory, in two moves.
+    /// sees both places, the host carries the bytes, through staging memory that it shares with each, and this
+    /// returns when they are there.
     ///
     /// The request overrides the buffer's [`SharedBuffer::placement`] until it has to move again.
     ///
@@ -39,8 +40,7 @@ impl SharedBuffer {
     /// [`Error::Unreachable`] if somebody attached cannot reach it there; [`Error::OutOfMemory`],
     /// [`Error::FdLimit`], [`Error::Timeout`], [`Error::DeviceLost`], [`Error::Revoked`], [`Error::Purged`],
     /// [`Error::Poisoned`]; [`Error::Unsupported`] for a stranger's memory; [`Error::ForeignEngine`] for a
-    /// device that does not take part. None of them changes anything, except that a move in two hops may end
-    /// after the first.
+    /// device that does not take part. None of them changes anything.
     ///
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "ttm_bo_validate")]
@@ -86,14 +86,14 @@ impl SharedBuffer {
                         &home,
                         &plan.seats,
                         plan.new,
-                        Errand { cause, demand: Demand::Asked, clean: plan.clean },
+                        Errand { clean: plan.clean, ..Errand::to_new(cause, Demand::Asked) },
                     )?,
                     None => Moved::LookAgain,
                 };
             match moved {
                 Moved::Yes => return Ok(Migration::Done { generation: buffer.generation() }),
                 Moved::LookAgain | Moved::NotNow => {}
-                Moved::NoMover => hop(self, &home, to)?,
+                Moved::NoMover => return Err(relocate::no_mover(&home)),
             }
         }
         Err(buffer.busy(&buffer.lock()))
@@ -177,13 +177,4 @@ pub(super) fn home_at(buffer: &BufferInner, to: DomainId) -> Result<Arc<DeviceIn
         }
         DomainId::System => Ok(buffer.home()),
     }
-}
-
-/// Kernel: `-EMULTIHOP` (`ttm_bo_bounce_temp_buffer`).
-fn hop(buffer: &SharedBuffer, home: &DeviceInner, to: DomainId) -> Result<()> {
-    let from = buffer.domain();
-    if from == DomainId::System || to == DomainId::System {
-        return Err(relocate::no_mover(home));
-    }
-    buffer.migrate(DomainId::System).map(|_| ())
 }

@@ -1,7 +1,8 @@
-//! Who copies a moving buffer, and how: a device that sees both places, or the host.
+//! Who copies a moving buffer: the way that [`crate::transfer::mover`] chooses, behind the buffer's fences.
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -10,31 +11,39 @@ use super::publish::{Done, copied, publish};
 use super::relocate::Errand;
 use super::shared::BufferInner;
 use super::state::State;
-use crate::device::DeviceInner;
+use crate::device::{DeviceInner, Waits};
 use crate::error::{Error, Result};
 use crate::members::Member;
-use crate::memory::{
-    Allocation, Backing, Content, DomainId, View, copy_by_host, is_small_for_host, zero_by_host,
-};
+use crate::memory::{Allocation, Backing, Content, DomainId, View, copy_by_host, zero_by_host};
 use crate::sync::{Fence, Usage, waits_of_move};
-use crate::transfer::{self, Span};
+use crate::transfer::mover::{self, Carrier, End, PAUSE, Places, Way};
+use crate::transfer::{self, Span, Unfinished};
 
-/// A device that sees the old place and the new one, and copies.
+/// What moves a buffer: a device that sees the old place and the new one, and copies; or else the host.
 pub(super) struct Mover {
+    /// That device; where there is none, the new home.
     pub(super) device: Arc<DeviceInner>,
+    means: Means,
     old: Arc<Allocation>,
     /// Where the buffer's bytes begin in that.
     offset: u64,
-    from: Arc<View>,
-    to: Arc<View>,
     /// Whose own memory the new place is.
     owner: Option<Arc<Member>>,
     pub(super) errand: Errand,
     pub(super) slice: Slice,
 }
 
+/// By what.
+enum Means {
+    /// The device's views of both places.
+    Device { from: Arc<View>, to: Arc<View> },
+    /// No device sees both.
+    Carrier(Carrier),
+}
+
 impl Mover {
-    /// The new home, else the old one. Without the reservation, because it may prove a route.
+    /// The new home, else the old one, else both with the host between them. Without the reservation, because
+    /// it may prove a route, and measure.
     pub(super) fn find(
         buffer: &BufferInner,
         home: &Arc<DeviceInner>,
@@ -49,19 +58,41 @@ impl Mover {
         for device in [Arc::clone(home), buffer.home()] {
             let Some(from) = see(buffer, home, &old, &device)? else { continue };
             if let Some(to) = see(buffer, home, new.allocation(), &device)? {
-                return Ok(Some(Self {
-                    device,
-                    old,
-                    offset,
-                    from,
-                    to,
-                    owner: owner(buffer, new),
-                    errand,
-                    slice: Slice::new(&buffer.core),
-                }));
+                let means = Means::Device { from, to };
+                return Ok(Some(Self::new(buffer, device, means, (old, offset), new, errand)));
             }
         }
-        Ok(None)
+        let Some(from) = end(buffer, home, &old, [buffer.home(), Arc::clone(home)])? else {
+            return Ok(None);
+        };
+        let Some(to) = end(buffer, home, new.allocation(), [Arc::clone(home), buffer.home()])?
+        else {
+            return Ok(None);
+        };
+        let means = Means::Carrier(Carrier { from, to });
+        Ok(Some(Self::new(buffer, Arc::clone(home), means, (old, offset), new, errand)))
+    }
+
+    fn new(
+        buffer: &BufferInner,
+        device: Arc<DeviceInner>,
+        means: Means,
+        (old, offset): (Arc<Allocation>, u64),
+        new: &Backing,
+        errand: Errand,
+    ) -> Self {
+        if is_quick(&old, new) && buffer.size > FEW {
+            // Measures if nobody has: under the reservation it would be too late.
+            buffer.core.speeds(device.id());
+        }
+        let (owner, slice) = (owner(buffer, new), Slice::new(&buffer.core));
+        Self { device, means, old, offset, owner, errand, slice }
+    }
+
+    /// Whether no device sees both places, so that whoever moves the buffer may have to wait until the bytes
+    /// are there.
+    pub(super) fn has_no_device(&self) -> bool {
+        matches!(self.means, Means::Carrier(_))
     }
 
     /// Whether the bytes are where they were, and the new place is still one to go to.
@@ -70,7 +101,8 @@ impl Mover {
         state.place.is_at(&self.old, self.offset) && !given_up
     }
 
-    /// Moves the bytes, pipelined behind the buffer's fences: the copy is submitted, not waited for.
+    /// Moves the bytes, pipelined behind the buffer's fences: the copy is submitted, not waited for. Of much
+    /// the host may copy a part meanwhile.
     pub(super) fn copy(
         &self,
         buffer: &BufferInner,
@@ -78,7 +110,9 @@ impl Mover {
         home: &Arc<DeviceInner>,
         mut new: Backing,
     ) -> Result<(), Box<NotCopied>> {
-        new = match self.without_device(buffer, state, home, new) {
+        let idle = state.fences.is_idle();
+        let mut pause = PAUSE;
+        new = match self.without_device(buffer, state, home, new, idle, &mut pause) {
             Some(new) => new,
             None => return Ok(()),
         };
@@ -90,36 +124,67 @@ impl Mover {
             }
         };
         let pending = state.fences.pending(Usage::Bookkeep);
-        let copies = self.spans(buffer, state, &new);
+        let mut copies = self.spans(buffer, state, &new);
+        let bytes = bytes_of(&copies);
+        let own = match self.way(buffer, state, &new, idle, pause) {
+            Way::Device { host } if host > 0 => split(&mut copies, host),
+            _ => None,
+        };
         let waits = waits_of_move(&buffer.core.bridges, &self.device, &pending);
         self.slice.copying();
-        match waits.and_then(|waits| transfer::copy_many(&self.device, waits, &copies)) {
+        let submitted = waits.and_then(|waits| transfer::copy_many(&self.device, waits, &copies));
+        let copied_by = match (submitted, own) {
+            (Ok(fence), Some(own)) => self
+                .copy_beside(&new, own)
+                .map_err(|error| (error, fence.clone()))
+                .map(|late| late.unwrap_or(fence)),
+            (submitted, _) => submitted.map_err(|error| (error, cleared)),
+        };
+        drop(copies);
+        match copied_by {
             Ok(fence) => {
                 let writers = state.fences.pending(Usage::Write);
-                let done = self.done(bytes_of(&copies));
+                let done = self.done(bytes);
                 copied(buffer, state, home, new, fence.relying_on(&writers), &done);
                 Ok(())
             }
-            Err(error) => Err(Box::new(NotCopied { error, new, cleared })),
+            Err((error, cleared)) => Err(Box::new(NotCopied { error, new, cleared })),
         }
     }
 
-    /// Moves what needs no device: nothing at all, or a few bytes, by the host. Gives `new` back if a
-    /// device is needed.
+    /// The host copies its part while the device is at work on the others. If it cannot after all, the device
+    /// does, and then that is the fence to wait for.
+    #[expect(unsafe_code, reason = "copying between mapped memory that nobody else uses")]
+    fn copy_beside(&self, new: &Backing, own: [Span<'_>; 2]) -> Result<Option<Fence>> {
+        let [from, to] = own;
+        let (source, target) = ((&*self.old, from.offset), (&**new.allocation(), to.offset));
+        // SAFETY: as in `copy_by_host`; and the device, which reads the old place and writes the new one,
+        // does so where this part is not.
+        match unsafe { copy_by_host(source, target, from.len) } {
+            Ok(true) => Ok(None),
+            _ => transfer::copy(&self.device, Waits::default(), from, to).map(Some),
+        }
+    }
+
+    /// Moves what needs no device: nothing at all, or what the host copies sooner, which it does in what is
+    /// left of `pause`. `idle` says whether nothing is under way. Gives `new` back if a device is needed.
     pub(super) fn without_device(
         &self,
         buffer: &BufferInner,
         state: &mut State,
         home: &Arc<DeviceInner>,
         mut new: Backing,
+        idle: bool,
+        pause: &mut Duration,
     ) -> Option<Backing> {
         let mut bytes = 0;
         if state.place.has_content() && !self.is_clean(state) {
-            let copied = self.is_for_host(buffer, state, &new)
-                && self.copy_by_host(buffer, &new).unwrap_or(false);
-            if !copied {
+            let way = self.way(buffer, state, &new, idle, *pause);
+            if way != Way::Host || !self.copy_by_host(buffer, &new).unwrap_or(false) {
                 return Some(new);
             }
+            let speeds = buffer.core.known_speeds(self.device.id());
+            *pause = pause.saturating_sub(speeds.map_or(PAUSE, |speeds| speeds.host(buffer.size)));
             new.own();
             bytes = buffer.size;
         }
@@ -127,26 +192,82 @@ impl Mover {
         None
     }
 
-    /// What a device copies, and to where: everything, or what the clean copy does not have. There is
-    /// something.
+    /// Which way the bytes should go, if the host may spend `pause` on it.
+    fn way(
+        &self,
+        buffer: &BufferInner,
+        state: &State,
+        new: &Backing,
+        idle: bool,
+        pause: Duration,
+    ) -> Way {
+        let allocations = [&*self.old, &**new.allocation()];
+        let places = Places {
+            bytes: buffer.size,
+            one_device: !self.has_no_device(),
+            quick: is_quick(&self.old, new),
+            idle,
+            // Both would be at work on one dma-buf, of which the kernel is told as a whole who uses it; or
+            // on the word where the buffer ends and the tail begins.
+            divisible: !allocations.iter().any(|allocation| allocation.is_dma_buf())
+                && !has_tail(buffer, new)
+                && !(self.errand.clean && state.clean().is_some()),
+        };
+        let speeds = buffer.core.known_speeds(self.device.id()).unwrap_or(mover::assumed());
+        mover::choose(places, speeds, pause)
+    }
+
+    /// Carries the bytes to where no device could copy them from, and returns when they are there.
+    ///
+    /// Nothing is under way in either place, nobody is let in, and the reservation need not be held.
+    #[expect(unsafe_code, reason = "copying between memory that nobody else uses")]
+    pub(super) fn carry(
+        &self,
+        buffer: &BufferInner,
+        parts: &[Range<u64>],
+        new: &Backing,
+    ) -> Result<(), Unfinished> {
+        let Means::Carrier(carrier) = &self.means else {
+            unreachable!("a device that sees both places copies")
+        };
+        let tail = if has_tail(buffer, new) {
+            // Whole words; the copy overwrites the bytes of the first one that are the buffer's.
+            buffer.size & !3..new.extent(buffer.size)
+        } else {
+            0..0
+        };
+        let from = (&*self.old, self.offset);
+        let to = (&**new.allocation(), new.offset());
+        // SAFETY: both backings have so many bytes, the old one by the buffer's invariant, the new one because
+        // it was allocated for them. Nothing is under way, as the caller says, and whoever wants to begin
+        // something waits for the move; nobody knows the new one yet.
+        unsafe { carrier.carry(from, to, parts, tail, buffer.core.timeout) }
+    }
+
+    /// What is copied: everything, or what the clean copy does not have. There is something.
+    pub(super) fn parts(&self, buffer: &BufferInner, state: &State) -> SmallVec<[Range<u64>; 1]> {
+        match state.clean().filter(|_| self.errand.clean) {
+            Some(clean) => clean.dirty().ranges().iter().cloned().collect(),
+            None => std::iter::once(0..buffer.size).collect(),
+        }
+    }
+
+    /// The same as a device sees it, and where it goes.
     pub(super) fn spans(
         &self,
         buffer: &BufferInner,
         state: &State,
         new: &Backing,
     ) -> SmallVec<[[Span<'_>; 2]; 1]> {
-        let whole = 0..buffer.size;
-        let dirty = state.clean().filter(|_| self.errand.clean).map(|clean| clean.dirty().ranges());
-        let ranges = dirty.unwrap_or(std::slice::from_ref(&whole));
-        let both = |range: &Range<u64>| {
-            let span = |view, offset: u64| Span {
-                view,
-                offset: offset + range.start,
-                len: range.end - range.start,
-            };
-            [span(&*self.from, self.offset), span(&*self.to, new.offset())]
+        let Means::Device { from, to } = &self.means else {
+            unreachable!("a device that copies sees both places")
         };
-        ranges.iter().map(both).collect()
+        let both = |range: Range<u64>| {
+            let len = range.end - range.start;
+            let span = |view, offset: u64| Span { view, offset: offset + range.start, len };
+            [span(&**from, self.offset), span(&**to, new.offset())]
+        };
+        self.parts(buffer, state).into_iter().map(both).collect()
     }
 
     /// What a move that copies so many bytes is.
@@ -157,12 +278,6 @@ impl Mover {
     /// Whether there is nothing to copy: the new place is the clean copy, and nothing was written since.
     fn is_clean(&self, state: &State) -> bool {
         self.errand.clean && state.clean().is_some_and(|clean| clean.dirty().is_clean())
-    }
-
-    /// Whether the host has copied sooner than a submission is over: few bytes, at full speed, and nothing
-    /// is under way.
-    fn is_for_host(&self, buffer: &BufferInner, state: &mut State, new: &Backing) -> bool {
-        is_small_for_host(&self.old, new.allocation(), buffer.size) && state.fences.is_idle()
     }
 
     /// Moves the bytes by the host, and clears what an old owner may have left behind them. Nothing is
@@ -194,7 +309,10 @@ impl Mover {
         if !has_tail(buffer, new) {
             return Ok(Fence::signalled());
         }
-        let span = Span { view: &self.to, offset: new.offset() + start, len };
+        let Means::Device { to, .. } = &self.means else {
+            unreachable!("where no device copies, none clears")
+        };
+        let span = Span { view: to, offset: new.offset() + start, len };
         transfer::zero_ahead(&self.device, span)
     }
 }
@@ -223,6 +341,43 @@ pub(super) struct NotCopied {
 /// Whether an old owner may have left bytes beyond the buffer's end, which a device is to clear.
 pub(super) fn has_tail(buffer: &BufferInner, new: &Backing) -> bool {
     new.content() == Content::Stale && new.extent(buffer.size) != buffer.size
+}
+
+/// Up to how many bytes are over before anybody could say whose they should be.
+const FEW: u64 = 4 << 10;
+
+/// Whether the host reads and writes both places at full speed.
+fn is_quick(old: &Allocation, new: &Backing) -> bool {
+    old.is_quick_for_host() && new.allocation().is_quick_for_host()
+}
+
+/// Takes the last `host` bytes out of a copy of one piece, for the host.
+fn split<'a>(copies: &mut [[Span<'a>; 2]], host: u64) -> Option<[Span<'a>; 2]> {
+    let [[from, to]] = copies else { return None };
+    let rest = from.len.checked_sub(host).filter(|rest| *rest > 0)?;
+    let own = [from.slice(rest, host), to.slice(rest, host)];
+    (from.len, to.len) = (rest, rest);
+    Some(own)
+}
+
+/// Who sees one end, where no device sees both: the host, if it does so at full speed, else one of `devices`, else
+/// the host.
+fn end(
+    buffer: &BufferInner,
+    home: &Arc<DeviceInner>,
+    allocation: &Allocation,
+    devices: [Arc<DeviceInner>; 2],
+) -> Result<Option<End>> {
+    let host = allocation.host()?.is_some();
+    if host && allocation.is_quick_for_host() {
+        return Ok(Some(End::Host));
+    }
+    for device in devices {
+        if let Some(view) = see(buffer, home, allocation, &device)? {
+            return Ok(Some(End::Device { view, staging: buffer.core.staging(&device)? }));
+        }
+    }
+    Ok(host.then_some(End::Host))
 }
 
 /// `device`'s view of an allocation; `None` if it cannot have one.

@@ -18,7 +18,9 @@ use crate::error::{Error, Result};
 use crate::memory::{Backing, DomainId, Placement};
 use crate::observe::{MoveCause, StallCause};
 use crate::residency::Demand;
-use crate::sync::{Fence, Guard, Signal, Usage};
+use crate::sync::{Fence, Fences, Guard, Signal, Usage};
+use crate::transfer::Unfinished;
+use crate::transfer::mover::PAUSE;
 
 /// Why a buffer moves, and with what.
 #[derive(Clone, Copy, Debug)]
@@ -28,12 +30,14 @@ pub(super) struct Errand {
     pub(super) demand: Demand,
     /// Whether it goes to its clean copy.
     pub(super) clean: bool,
+    /// Whether whoever moves it may wait for devices, where none sees both places.
+    pub(super) waits: bool,
 }
 
 impl Errand {
     /// A move to memory that is new to it.
     pub(super) fn to_new(cause: MoveCause, demand: Demand) -> Self {
-        Self { cause, demand, clean: false }
+        Self { cause, demand, clean: false, waits: true }
     }
 
     /// What importers are told.
@@ -52,7 +56,7 @@ pub(super) enum Moved {
     Yes,
     /// Somebody sat down, left, or moved it meanwhile: look again.
     LookAgain,
-    /// No device sees both places.
+    /// No device sees both places, and nobody can carry the bytes, or is to wait for that.
     NoMover,
     /// Somebody would have to be waited for, and nobody is to wait.
     NotNow,
@@ -67,7 +71,8 @@ pub(super) enum Moved {
 /// as it was.
 ///
 /// The caller waits for no device, but for an earlier move of the same buffer. It waits, without the
-/// reservation, for work of the host, which no queue may be made to wait for.
+/// reservation, for work of the host, which no queue may be made to wait for. Where no device sees both places
+/// it waits, likewise, for everybody, and carries the bytes.
 pub(super) fn relocate(
     buffer: &Arc<BufferInner>,
     home: &Arc<DeviceInner>,
@@ -76,6 +81,9 @@ pub(super) fn relocate(
     errand: Errand,
 ) -> Result<Moved> {
     let Some(mover) = Mover::find(buffer, home, &new, errand)? else { return Ok(Moved::NoMover) };
+    if mover.has_no_device() && !errand.waits {
+        return Ok(Moved::NoMover);
+    }
     let state = lock_movable(buffer, &mover.device)?;
     if !seats.still_fit(buffer, &state) || !mover.still_fits(&state) {
         return Ok(Moved::LookAgain);
@@ -98,10 +106,56 @@ pub(super) fn finish(
     if !mover.still_fits(&move_.state) {
         return Ok(Moved::LookAgain);
     }
+    if mover.has_no_device() {
+        return carry(move_, mover, home, new);
+    }
     match mover.copy(move_.buffer, &mut move_.state, home, new) {
         Ok(()) => Ok(Moved::Yes),
         Err(failed) => instead_of_copy(move_, mover, home, *failed),
     }
+}
+
+/// No device sees both places. The host waits for whoever is at work on the buffer, and carries the bytes: at
+/// once what is over soon, the rest without the reservation, while the gate keeps others away.
+fn carry(
+    mut move_: Move<'_>,
+    mover: &Mover,
+    home: &Arc<DeviceInner>,
+    new: Backing,
+) -> Result<Moved> {
+    let buffer = move_.buffer;
+    move_.wait_for(|_| true)?;
+    if !mover.still_fits(&move_.state) {
+        return Ok(Moved::LookAgain);
+    }
+    let mut pause = PAUSE;
+    let Some(mut new) = mover.without_device(buffer, &mut move_.state, home, new, true, &mut pause)
+    else {
+        return Ok(Moved::Yes);
+    };
+    move_.shut();
+    let parts = mover.parts(buffer, &move_.state);
+    mover.slice.copying();
+    if let Err(failed) = move_.state.unlocked(|| mover.carry(buffer, &parts, &new)) {
+        let Unfinished { error, reading, writing } = failed;
+        tracing::warn!(%error, buffer = buffer.name(), "its bytes did not get there; it stays");
+        mover.slice.failed();
+        // Both places are kept until nobody is at work on them any more.
+        reading.into_iter().for_each(|fence| move_.state.fences.add(Usage::Read, fence));
+        let mut fences = Fences::default();
+        writing.into_iter().for_each(|fence| fences.add(Usage::Bookkeep, fence));
+        retire(buffer, new, fences);
+        return Err(error);
+    }
+    // It may have been taken away meanwhile, or the device given up that it goes to.
+    buffer.check_usable(&mut move_.state)?;
+    if !mover.still_fits(&move_.state) {
+        return Ok(Moved::LookAgain);
+    }
+    new.own();
+    let bytes = parts.iter().map(|part| part.end - part.start).sum();
+    publish(buffer, &mut move_.state, home, new, Fence::signalled(), &mover.done(bytes));
+    Ok(Moved::Yes)
 }
 
 /// The copy could not be submitted: the host copies where it sees both places; else nothing has changed.
@@ -222,13 +276,20 @@ impl<'a> Move<'a> {
         waits.retain(|fence| {
             relevant(fence) && !gate.as_ref().is_some_and(|gate| gate.covers(fence))
         });
-        if !waits.is_empty() && self.gate.is_none() {
+        if !waits.is_empty() {
+            self.shut();
+        }
+        waits
+    }
+
+    /// Keeps everybody away from now on, with or without the reservation.
+    fn shut(&mut self) {
+        if self.gate.is_none() {
             let (gate, signal) = Fence::host();
             self.state.fences.add(Usage::Move, gate.clone());
             self.state.set_moving(Some(gate));
             self.gate = Some(signal);
         }
-        waits
     }
 
     /// Gives the reservation up, if there is something that no queue can wait for; `Ok` if there is
@@ -308,6 +369,6 @@ pub(super) fn make_reachable(
 pub(super) fn no_mover(home: &DeviceInner) -> Error {
     Error::Unsupported {
         device: home.name().to_owned(),
-        missing: "a view of both the old place and the new one".into(),
+        missing: "a view of the new place, or anybody's of the old one".into(),
     }
 }

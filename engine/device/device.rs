@@ -410,6 +410,16 @@ impl DeviceInner {
         self.queue(lane).completed(&self.raw).map_err(|code| self.error(CALL, code))
     }
 
+    /// Whether everything that was submitted here has finished, as far as peerbuf knows.
+    pub(crate) fn is_idle(&self) -> Result<bool> {
+        for lane in [Lane::Main, self.lane_for_moves()] {
+            if self.completed(lane)? < self.queue(lane).submitted() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The timeline that counts a lane's submissions.
     pub(crate) fn timeline(&self, lane: Lane) -> vk::Semaphore {
         self.queue(lane).timeline()

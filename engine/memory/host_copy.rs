@@ -5,16 +5,6 @@ use super::allocation::Allocation;
 use crate::Access;
 use crate::error::Result;
 
-/// Up to how many bytes the host copies sooner than a device: a submission alone costs 8 µs and its end
-/// is noticed 10 µs later (measured, BENCHMARKS.md), while so many bytes take 6 µs out of no cache at all.
-pub(crate) const SMALL: u64 = 64 << 10;
-
-/// Whether the host is the right one to copy `len` bytes: few, and both places are memory that it reads
-/// and writes at full speed. Not video memory behind a bus, which it reads a hundred times as slowly.
-pub(crate) fn is_small_for_host(from: &Allocation, to: &Allocation, len: u64) -> bool {
-    len <= SMALL && from.is_quick_for_host() && to.is_quick_for_host()
-}
-
 /// Copies `len` bytes, with what the memory needs around it. `Ok(false)` if the host does not see both.
 ///
 /// # Safety

@@ -43,7 +43,7 @@ pub use provider::Provider;
 pub(crate) use allocation::{Allocation, Origin, Take};
 pub(crate) use backing::{Backing, Content};
 pub(crate) use domain::{Domain, Room};
-pub(crate) use host_copy::{copy_by_host, is_small_for_host, zero_by_host};
+pub(crate) use host_copy::{copy_by_host, zero_by_host};
 pub(crate) use pool::Pool;
 pub(crate) use pools::Pools;
 pub(crate) use provider::{candidates, has_host_only_memory};

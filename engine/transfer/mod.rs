@@ -1,4 +1,4 @@
-//! How bytes travel: routes and their proof, copies, compute passes, ownership.
+//! How bytes travel: routes and their proof, copies, the mover, compute passes, ownership.
 //!
 //! Kernel counterparts: `pci_p2pdma_distance` and `allow_peer2peer` (routes), `ttm_bo_move_accel`
 //! (copies). Vulkan: `vkCmdCopyBuffer`, queue-family ownership transfers with
@@ -8,21 +8,22 @@
 //! view, an offset, a length.
 
 mod copy;
+pub(crate) mod mover;
 mod ownership;
 mod pass;
 mod prove;
 mod route;
 mod span;
-mod staged;
 
+pub use mover::{CopySpeed, CopySpeeds};
 pub use ownership::Scope;
 pub use pass::{PassReport, pattern_word};
 pub use route::{Refusal, RefusalReason, Route, Side, Verdict, Working};
 
 pub(crate) use copy::{copy, copy_many, from_staging_parts, to_staging, zero, zero_ahead};
+pub(crate) use mover::{Unfinished, staged_copy};
 pub(crate) use ownership::{acquire, release};
 pub(crate) use pass::{Attempt, Passes, Watch, Work};
 pub(crate) use prove::{End, can_export, can_take, prove_all};
 pub(crate) use route::{PairKey, Routes};
 pub(crate) use span::Span;
-pub(crate) use staged::{Unfinished, staged_copy};

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use ash::vk;
 
+use super::mover::{Unfinished, staged_copy};
 use super::pass::{Attempt, PassReport, Passes, Watch, Work};
 use super::route::{Refusal, RefusalReason, Route, Side, Verdict, Working};
 use super::span::Span;
-use super::staged::{Unfinished, staged_copy};
 use crate::device::{Call, DeviceInner, HandleType};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;

@@ -29,6 +29,7 @@ use std::time::Duration;
 use ash::vk::DriverId;
 use peerbuf::device::{Call, Message};
 use peerbuf::observe::{Live, Object};
+use peerbuf::transfer::CopySpeeds;
 use peerbuf::{
     Access, Adapter, Attachment, BufferDescriptor, Device, Engine, EngineDescriptor, HandleType,
     Validation,
@@ -353,6 +354,7 @@ fn open(descriptor: EngineDescriptor) -> Engine {
         }
         other => other,
     }
+    .inspect(|engine| engine.set_copy_speeds(CopySpeeds::host_up_to(64 << 10)))
     .expect("the engine opens")
 }
 

@@ -53,7 +53,7 @@ type Met = BTreeMap<&'static str, u32>;
 /// What no run is without.
 const WORTH_MEETING: [&str; 18] = [
     "moved",
-    "moved in two hops",
+    "moved where no device sees both places",
     "moved for a newcomer",
     "moved out of its slab",
     "busy",

@@ -65,8 +65,7 @@ fn go(world: &mut World<'_>, at: usize, to: DomainId, cause: MoveCause) -> Optio
     let mut faults = Faults::of(world);
     let before = engine.moved(cause);
     let subject = &mut world.subjects[at];
-    let hops = matches!(expected, Expected::Moves { hop: true, .. });
-    let result = attempt(&mut faults, &subject.buffer, hops, || match cause {
+    let result = attempt(&mut faults, &subject.buffer, || match cause {
         MoveCause::Evicted => subject.buffer.evict(),
         _ => subject.buffer.request_residency(),
     });
@@ -77,7 +76,7 @@ fn go(world: &mut World<'_>, at: usize, to: DomainId, cause: MoveCause) -> Optio
     subject.wanted = wanted;
     let copied = engine.moved(cause).copied - before.copied;
     let size = subject.bytes.len() as u64;
-    assert!(copied <= 2 * size, "{copied} bytes copied");
+    assert!(copied <= size, "{copied} bytes copied");
     world.met(match (moved, cause, copied) {
         (true, MoveCause::Evicted, 0) => "evicted without a copy",
         (true, MoveCause::Evicted, copied) if copied < size => "evicted by parts",

@@ -16,7 +16,7 @@ pub(crate) fn revoke(world: &mut World<'_>, at: usize) -> Option<()> {
     world.note(format!("revoke {}", subject.id));
     let mut faults = Faults::of(world);
     let subject = &mut world.subjects[at];
-    let result = attempt(&mut faults, &subject.buffer, false, || subject.buffer.revoke());
+    let result = attempt(&mut faults, &subject.buffer, || subject.buffer.revoke());
     let met = match result {
         Ok(()) => {
             assert!(!handed_out, "a stranger has an fd");

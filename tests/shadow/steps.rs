@@ -76,12 +76,10 @@ const REVOKED: [(u32, Step); 7] = [
     (6, revocation::rearm),
 ];
 
-/// Does `work` on a buffer while a call may fail. If it does, nothing has changed, except that a move in two
-/// `hops` may have ended after the first; and then it is done again.
+/// Does `work` on a buffer while a call may fail. If it does, nothing has changed, and then it is done again.
 pub(crate) fn attempt<R>(
     faults: &mut Faults<'_>,
     buffer: &SharedBuffer,
-    hops: bool,
     mut work: impl FnMut() -> Result<R>,
 ) -> Result<R> {
     if !faults.arm() {
@@ -93,8 +91,7 @@ pub(crate) fn attempt<R>(
     match result {
         Err(error) if happened && is_fault(&error) => {
             let now = (buffer.domain(), buffer.generation());
-            let hopped = hops && now == (DomainId::System, before.1 + 1);
-            assert!(now == before || hopped, "{error}: and now it is {now:?}, not {before:?}");
+            assert_eq!(now, before, "{error}");
             faults.met = true;
             work()
         }
@@ -253,7 +250,7 @@ fn attach(world: &mut World<'_>, at: usize) -> Option<()> {
     let twice = !dynamic && subject.chairs.iter().any(sits);
     let expected = subject.expect_guest(engine, Guest { device: &device, peer_to_peer });
     let recorder = dynamic.then(|| Recorder::new(peer_to_peer));
-    let result = attempt(&mut faults, &subject.buffer, false, || match &recorder {
+    let result = attempt(&mut faults, &subject.buffer, || match &recorder {
         Some(recorder) => subject.buffer.attach_dynamic(&device, Arc::clone(recorder) as _),
         None => subject.buffer.attach(&device),
     });
@@ -348,7 +345,7 @@ fn map(world: &mut World<'_>, at: usize) -> Option<()> {
     let subject = &mut world.subjects[at];
     let taken = &subject.chairs[index];
     let attachment = taken.attachment.as_ref()?;
-    let mapping = attempt(&mut faults, &subject.buffer, false, || attachment.map(access));
+    let mapping = attempt(&mut faults, &subject.buffer, || attachment.map(access));
     let mapping = mapping.expect("whoever sits can map");
     let (fixed, generation) = (taken.is_static(), subject.generation);
     subject.mappings.push(Mapped { mapping, chair, fixed, generation });
@@ -422,7 +419,7 @@ pub(crate) fn write<R>(
         let mut faults = Faults::of(world);
         let subject = &mut world.subjects[at];
         let mapped = &subject.mappings[index];
-        let written = attempt(&mut faults, &subject.buffer, false, || write(engine, mapped, seed));
+        let written = attempt(&mut faults, &subject.buffer, || write(engine, mapped, seed));
         drop(written.expect("a current mapping"));
         bytes(subject, seed);
         faults.tell(world);
@@ -616,7 +613,7 @@ fn pin(world: &mut World<'_>, at: usize) -> Option<()> {
     let mut faults = Faults::of(world);
     let subject = &mut world.subjects[at];
     let attachment = subject.chairs[index].attachment.as_ref()?;
-    let pin = attempt(&mut faults, &subject.buffer, false, || attachment.pin("shadow"));
+    let pin = attempt(&mut faults, &subject.buffer, || attachment.pin("shadow"));
     subject.pins.push(pin.expect("no quota"));
     faults.tell(world);
     Some(())
@@ -639,8 +636,7 @@ fn migrate(world: &mut World<'_>, at: usize) -> Option<()> {
     world.note(text);
     let mut faults = Faults::of(world);
     let subject = &mut world.subjects[at];
-    let hops = matches!(expected, Expected::Moves { hop: true, .. });
-    let result = attempt(&mut faults, &subject.buffer, hops, || subject.buffer.migrate(to));
+    let result = attempt(&mut faults, &subject.buffer, || subject.buffer.migrate(to));
     let met = subject.settle(result, expected, home);
     world.met(met);
     faults.tell(world);
@@ -654,7 +650,7 @@ fn relocate(world: &mut World<'_>, at: usize) -> Option<()> {
     world.note(format!("relocate {} within {}", subject.id, subject.domain));
     let mut faults = Faults::of(world);
     let subject = &mut world.subjects[at];
-    let result = attempt(&mut faults, &subject.buffer, false, || subject.buffer.relocate());
+    let result = attempt(&mut faults, &subject.buffer, || subject.buffer.relocate());
     let met = match subject.settle(result, expected, home) {
         "moved" => "moved within its place",
         other => other,
@@ -674,7 +670,7 @@ fn export(world: &mut World<'_>, at: usize) -> Option<()> {
     let subject = &mut world.subjects[at];
     // A wait may fail after the move (tests/move_faults.rs).
     faults.next.take_if(|(call, _)| *call == Call::WaitSemaphores);
-    let result = attempt(&mut faults, &subject.buffer, false, || subject.buffer.export_foreign());
+    let result = attempt(&mut faults, &subject.buffer, || subject.buffer.export_foreign());
     let met = match result {
         Ok(export) => {
             let moves = !subject.alone;
@@ -750,7 +746,7 @@ fn copy(world: &mut World<'_>, at: usize) -> Option<()> {
     world.note(text);
     let mut faults = Faults::of(world);
     let (source, destination) = (&world.subjects[at], &world.subjects[target]);
-    let result = attempt(&mut faults, &source.buffer, false, || {
+    let result = attempt(&mut faults, &source.buffer, || {
         world.engine.copy(&source.buffer, &destination.buffer, region)
     });
     let overlap = at == target && from < to + region.len && to < from + region.len;

@@ -61,7 +61,7 @@ pub(crate) struct Mapped {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
     Stays,
-    Moves { to: DomainId, hop: bool },
+    Moves { to: DomainId, carried: bool },
     Busy,
     Unreachable,
     Revoked,
@@ -201,12 +201,12 @@ impl Subject {
         if to == self.domain {
             return Expected::Stays;
         }
-        let hop = matches!((self.domain, to), (DomainId::Vram(_), DomainId::Vram(_)))
+        let carried = matches!((self.domain, to), (DomainId::Vram(_), DomainId::Vram(_)))
             && !self.is_seen_across(engine, home);
-        if !can(home, to.kind()) || hop && !can(&self.home, DomainKind::System) {
+        if !can(home, to.kind()) {
             return Expected::Unreachable;
         }
-        if self.is_held() { Expected::Busy } else { Expected::Moves { to, hop } }
+        if self.is_held() { Expected::Busy } else { Expected::Moves { to, carried } }
     }
 
     /// What must come of a request for other memory of the same place.
@@ -218,7 +218,7 @@ impl Subject {
         if self.is_held() {
             Expected::Busy
         } else {
-            Expected::Moves { to: self.domain, hop: false }
+            Expected::Moves { to: self.domain, carried: false }
         }
     }
 
@@ -245,9 +245,9 @@ impl Subject {
         match best {
             None => Expected::Unreachable,
             Some(_) if self.is_held() => Expected::Busy,
-            Some(DomainKind::System) => Expected::Moves { to: DomainId::System, hop: false },
+            Some(DomainKind::System) => Expected::Moves { to: DomainId::System, carried: false },
             Some(DomainKind::Vram) => {
-                Expected::Moves { to: DomainId::Vram(self.home.id()), hop: false }
+                Expected::Moves { to: DomainId::Vram(self.home.id()), carried: false }
             }
         }
     }
@@ -276,13 +276,10 @@ impl Subject {
                 self.wanted = self.domain;
                 "there already"
             }
-            (Ok(Migration::Done { generation }), Expected::Moves { to, hop }) => {
-                if hop {
-                    self.moved(DomainId::System, self.home.clone());
-                }
+            (Ok(Migration::Done { generation }), Expected::Moves { to, carried }) => {
                 self.moved(to, home);
                 assert_eq!(generation, self.generation);
-                if hop { "moved in two hops" } else { "moved" }
+                if carried { "moved where no device sees both places" } else { "moved" }
             }
             (Err(error @ Error::Busy { .. }), Expected::Busy) => {
                 self.assert_busy(&error);

@@ -51,6 +51,21 @@ pub(super) unsafe fn fill(to: *mut u8, value: u8, len: usize) {
     unsafe { kernel.fill(to, value, len) };
 }
 
+/// Takes `len` bytes out of every cache, where that can be done: so that a measurement does not find them there.
+///
+/// # Safety
+///
+/// So many bytes are mapped.
+pub(crate) unsafe fn forget(start: *const u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: the caller's contract.
+    unsafe {
+        x86::flush(start, len);
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = (start, len);
+}
+
 /// What was found to be fastest here. The first call finds out, which takes some 6 ms.
 pub(crate) fn measured() -> &'static Measured {
     static MEASURED: OnceLock<Measured> = OnceLock::new();
