@@ -3,7 +3,7 @@
 //! [`crate::Engine`] is the public face; this is what stays alive until the last buffer is gone.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, TryLockError};
+use std::sync::{Arc, TryLockError};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -65,7 +65,7 @@ pub(crate) struct Core {
     /// How many buffers keep a clean copy. Relaxed: it says whether to look for any.
     pub(crate) clean_copies: AtomicUsize,
     /// How fast host and devices copy, if somebody has said so.
-    pub(crate) said_speeds: OnceLock<CopySpeeds>,
+    pub(crate) said_speeds: Option<CopySpeeds>,
     /// When the engine began.
     began: Instant,
     /// Host providers that this machine has, found out once.
@@ -101,7 +101,7 @@ impl Core {
             moved: MovedCounters::default(),
             stalls: StallCounters::default(),
             clean_copies: AtomicUsize::new(0),
-            said_speeds: OnceLock::new(),
+            said_speeds: None,
             began: Instant::now(),
             host_providers: host
                 .into_iter()
@@ -464,7 +464,7 @@ impl Core {
     pub(crate) fn known_speeds(&self, device: DeviceId) -> Option<&CopySpeeds> {
         // A model is to take the same way each time.
         let assumed = || cfg!(peerbuf_shuttle).then(transfer::mover::assumed);
-        let said = self.said_speeds.get();
+        let said = self.said_speeds.as_ref();
         said.or_else(|| self.member(device).speeds.get()).or_else(assumed)
     }
 

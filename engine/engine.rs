@@ -33,6 +33,7 @@ pub struct EngineDescriptor {
     rules: Rules,
     trace: Option<PathBuf>,
     transfer_queues: bool,
+    copy_speeds: Option<CopySpeeds>,
 }
 
 /// The bound of every wait, unless another is set.
@@ -48,6 +49,7 @@ impl EngineDescriptor {
             rules: Rules::new(),
             trace: None,
             transfer_queues: true,
+            copy_speeds: None,
         }
     }
 
@@ -86,6 +88,15 @@ impl EngineDescriptor {
     #[must_use]
     pub fn transfer_queues(mut self, wanted: bool) -> Self {
         self.transfer_queues = wanted;
+        self
+    }
+
+    /// How fast the host and each device copy, for those who want the same way taken every time. `None`, as
+    /// from the start: each device is measured once, at the first move that could use it, which takes a few
+    /// milliseconds.
+    #[must_use]
+    pub fn copy_speeds(mut self, speeds: impl Into<Option<CopySpeeds>>) -> Self {
+        self.copy_speeds = speeds.into();
         self
     }
 
@@ -158,7 +169,8 @@ impl Engine {
     }
 
     fn with_tracer(descriptor: &EngineDescriptor, tracer: Tracer) -> Self {
-        let core = Core::new(descriptor.timeout, system_memory(), descriptor.rules, tracer);
+        let mut core = Core::new(descriptor.timeout, system_memory(), descriptor.rules, tracer);
+        core.said_speeds = descriptor.copy_speeds.clone();
         let core = Arc::new(core);
         let transfer_queues = descriptor.transfer_queues;
         Self { core, adapters: vec![], transfer_queues, _instance: None }
@@ -186,12 +198,6 @@ impl Engine {
     pub fn open_device(&self, adapter: &Adapter) -> Result<Device> {
         let (calls, live) = (Arc::clone(&self.core.calls), Arc::clone(&self.core.live));
         self.join(|id| DeviceInner::open(adapter, self.transfer_queues, id, calls, live))
-    }
-
-    /// Says how fast the host and all devices copy, instead of measuring it at the first move that could use
-    /// it: for those who want the same way taken every time. Whoever says it first is believed.
-    pub fn set_copy_speeds(&self, speeds: CopySpeeds) {
-        self.core.said_speeds.get_or_init(|| speeds);
     }
 
     /// How fast host and device copy: what was said or measured; `None` while nothing was.

@@ -340,6 +340,8 @@ fn descriptor(messages: &Messages) -> EngineDescriptor {
     let sink = Arc::clone(messages);
     EngineDescriptor::new()
         .validation(Validation::Required)
+        // The same way on every machine.
+        .copy_speeds(CopySpeeds::host_up_to(64 << 10))
         .timeout(if in_vm() { Duration::from_secs(300) } else { Duration::from_secs(30) })
         .messages(Arc::new(move |message: &Message| {
             sink.lock().unwrap_or_else(PoisonError::into_inner).push(message.clone());
@@ -354,7 +356,6 @@ fn open(descriptor: EngineDescriptor) -> Engine {
         }
         other => other,
     }
-    .inspect(|engine| engine.set_copy_speeds(CopySpeeds::host_up_to(64 << 10)))
     .expect("the engine opens")
 }
 
