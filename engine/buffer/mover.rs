@@ -17,7 +17,7 @@ use crate::members::Member;
 use crate::memory::{Allocation, Backing, Content, DomainId, View, copy_by_host, zero_by_host};
 use crate::sync::{Fence, Usage, waits_of_move};
 use crate::transfer::mover::{self, Carrier, End, PAUSE, Places, Way};
-use crate::transfer::{self, Span, Unfinished};
+use crate::transfer::{self, CopySpeeds, Span, Unfinished};
 
 /// What moves a buffer: a device that sees the old place and the new one, and copies; or else the host.
 pub(super) struct Mover {
@@ -126,7 +126,8 @@ impl Mover {
         let pending = state.fences.pending(Usage::Bookkeep);
         let mut copies = self.spans(buffer, state, &new);
         let bytes = bytes_of(&copies);
-        let own = match self.way(buffer, state, &new, idle, pause) {
+        let parts = self.parts(buffer, state);
+        let own = match self.way(buffer, &parts, &new, idle, pause) {
             Way::Device { host } if host > 0 => split(&mut copies, host),
             _ => None,
         };
@@ -179,14 +180,14 @@ impl Mover {
     ) -> Option<Backing> {
         let mut bytes = 0;
         if state.place.has_content() && !self.is_clean(state) {
-            let way = self.way(buffer, state, &new, idle, *pause);
-            if way != Way::Host || !self.copy_by_host(buffer, &new).unwrap_or(false) {
+            let parts = self.parts(buffer, state);
+            let way = self.way(buffer, &parts, &new, idle, *pause);
+            if way != Way::Host || !self.copy_by_host(buffer, &parts, &new).unwrap_or(false) {
                 return Some(new);
             }
-            let speeds = buffer.core.known_speeds(self.device.id());
-            *pause = pause.saturating_sub(speeds.map_or(PAUSE, |speeds| speeds.host(buffer.size)));
+            bytes = sum(&parts);
+            *pause = pause.saturating_sub(self.speeds(buffer).host(bytes));
             new.own();
-            bytes = buffer.size;
         }
         publish(buffer, state, home, new, Fence::signalled(), &self.done(bytes));
         None
@@ -196,25 +197,28 @@ impl Mover {
     fn way(
         &self,
         buffer: &BufferInner,
-        state: &State,
+        parts: &[Range<u64>],
         new: &Backing,
         idle: bool,
         pause: Duration,
     ) -> Way {
         let allocations = [&*self.old, &**new.allocation()];
         let places = Places {
-            bytes: buffer.size,
+            bytes: sum(parts),
             one_device: !self.has_no_device(),
             quick: is_quick(&self.old, new),
             idle,
             // Both would be at work on one dma-buf, of which the kernel is told as a whole who uses it; or
             // on the word where the buffer ends and the tail begins.
-            divisible: !allocations.iter().any(|allocation| allocation.is_dma_buf())
-                && !has_tail(buffer, new)
-                && !(self.errand.clean && state.clean().is_some()),
+            divisible: parts.len() == 1
+                && !allocations.iter().any(|allocation| allocation.is_dma_buf())
+                && !has_tail(buffer, new),
         };
-        let speeds = buffer.core.known_speeds(self.device.id()).unwrap_or(mover::assumed());
-        mover::choose(places, speeds, pause)
+        mover::choose(places, self.speeds(buffer), pause)
+    }
+
+    fn speeds<'a>(&self, buffer: &'a BufferInner) -> &'a CopySpeeds {
+        buffer.core.known_speeds(self.device.id()).unwrap_or(mover::assumed())
     }
 
     /// Carries the bytes to where no device could copy them from, and returns when they are there.
@@ -280,24 +284,33 @@ impl Mover {
         self.errand.clean && state.clean().is_some_and(|clean| clean.dirty().is_clean())
     }
 
-    /// Moves the bytes by the host, and clears what an old owner may have left behind them. Nothing is
+    /// Copies `parts` by the host, and clears what an old owner may have left behind them. Nothing is
     /// under way in either place. `Ok(false)` if the host does not see both.
     #[expect(unsafe_code, reason = "copying between mapped memory that nobody else uses")]
-    pub(super) fn copy_by_host(&self, buffer: &BufferInner, new: &Backing) -> Result<bool> {
+    pub(super) fn copy_by_host(
+        &self,
+        buffer: &BufferInner,
+        parts: &[Range<u64>],
+        new: &Backing,
+    ) -> Result<bool> {
         self.slice.copying();
-        let from = (&*self.old, self.offset);
-        let to = (&**new.allocation(), new.offset());
-        let size = buffer.size;
-        // SAFETY: both backings have so many bytes, the old one by the buffer's invariant, the new one
-        // because it was allocated for them. All fences of the old place have signalled and the
-        // reservation is held; nobody knows the new one yet.
-        let copied = unsafe { copy_by_host(from, to, size) }?;
-        if copied && new.content() == Content::Stale {
+        let (old, target, size) = (&*self.old, &**new.allocation(), buffer.size);
+        for part in parts {
+            let from = (old, self.offset + part.start);
+            let to = (target, new.offset() + part.start);
+            // SAFETY: both backings have so many bytes, the old one by the buffer's invariant, the new one
+            // because it was allocated for them. All fences of the old place have signalled and the
+            // reservation is held; nobody knows the new one yet.
+            if !unsafe { copy_by_host(from, to, part.end - part.start) }? {
+                return Ok(false);
+            }
+        }
+        if new.content() == Content::Stale {
             let tail = new.extent(size) - size;
             // SAFETY: as above: the rest of the new backing.
-            unsafe { zero_by_host((to.0, to.1 + size), tail) }?;
+            unsafe { zero_by_host((target, new.offset() + size), tail) }?;
         }
-        Ok(copied)
+        Ok(true)
     }
 
     /// Zeroes what an old owner may have left beyond the buffer's end, where the copy does not reach. The
@@ -315,6 +328,11 @@ impl Mover {
         let span = Span { view: to, offset: new.offset() + start, len };
         transfer::zero_ahead(&self.device, span)
     }
+}
+
+/// How many bytes there are in all parts.
+pub(super) fn sum(parts: &[Range<u64>]) -> u64 {
+    parts.iter().map(|part| part.end - part.start).sum()
 }
 
 /// The device whose own memory a place is.

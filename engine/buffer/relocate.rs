@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::importer::{self, InvalidationCause};
-use super::mover::{Mover, NotCopied};
+use super::mover::{Mover, NotCopied, sum};
 use super::publish::{after, publish, retire};
 use super::seats::{Guest, Seats};
 use super::shared::{BufferInner, wait_all};
@@ -153,8 +153,8 @@ fn carry(
         return Ok(Moved::LookAgain);
     }
     new.own();
-    let bytes = parts.iter().map(|part| part.end - part.start).sum();
-    publish(buffer, &mut move_.state, home, new, Fence::signalled(), &mover.done(bytes));
+    let done = mover.done(sum(&parts));
+    publish(buffer, &mut move_.state, home, new, Fence::signalled(), &done);
     Ok(Moved::Yes)
 }
 
@@ -168,6 +168,7 @@ fn instead_of_copy(
 ) -> Result<Moved> {
     let buffer = move_.buffer;
     tracing::warn!(%error, buffer = buffer.name(), "no copy on the device; does the host see both?");
+    let mut copied = 0;
     let mut by_host = || {
         if error.is_device_lost() {
             return Ok(Some(false));
@@ -178,13 +179,15 @@ fn instead_of_copy(
         if !mover.still_fits(&move_.state) {
             return Ok(None);
         }
-        mover.copy_by_host(buffer, &new).map(Some)
+        let parts = mover.parts(buffer, &move_.state);
+        copied = sum(&parts);
+        mover.copy_by_host(buffer, &parts, &new).map(Some)
     };
-    let copied = match by_host() {
+    let done = match by_host() {
         Ok(Some(false)) => Err(error),
         other => other,
     };
-    match copied {
+    match done {
         Ok(None) => {
             retire(buffer, new, after(cleared));
             Ok(Moved::LookAgain)
@@ -192,14 +195,7 @@ fn instead_of_copy(
         Ok(Some(_)) => {
             let mut new = new;
             new.own();
-            publish(
-                buffer,
-                &mut move_.state,
-                home,
-                new,
-                Fence::signalled(),
-                &mover.done(buffer.size),
-            );
+            publish(buffer, &mut move_.state, home, new, Fence::signalled(), &mover.done(copied));
             Ok(Moved::Yes)
         }
         Err(error) => {

@@ -5,7 +5,6 @@ use peerbuf::observe::{MoveCause, Report};
 use peerbuf::{DomainId, EngineDescriptor, Migration, Rules};
 
 use crate::steps::{Faults, attempt, host_write};
-use crate::subject::Expected;
 use crate::{World, parts};
 
 /// An engine that brings no buffer back before it is told to.

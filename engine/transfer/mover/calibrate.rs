@@ -23,13 +23,13 @@ const SIZES: [u64; 4] = [4 << 10, 64 << 10, 512 << 10, LARGEST];
 const LARGEST: u64 = 2 << 20;
 
 /// How often each is tried. The best time counts: nothing makes a copy faster by chance.
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 6;
 
-/// No further round begins later than this after the first.
-const BUDGET: Duration = Duration::from_millis(6);
+/// No further round than the second begins later than this after the first.
+const BUDGET: Duration = Duration::from_millis(10);
 
-/// Both together are worth it from here on, as a part of the time of the faster one.
-const WORTH_IT: f64 = 0.85;
+/// Both together are worth it up to here, as a part of the time of the device.
+const WORTH_IT: f64 = 0.95;
 
 /// Measures. `Ok(None)` if the device is at work, which would be measured as well: another time.
 ///
@@ -46,10 +46,12 @@ pub(crate) fn measure(
     if !device.is_idle()? {
         return Ok(None);
     }
+    // So that the first copy is none that measures something itself.
+    wide::measured();
     let start = Instant::now();
     let buffer = || staging.buffer(LARGEST, Direction::Readback);
     let mut pieces = Pieces::new(device, [buffer()?, buffer()?], timeout)?;
-    let speeds = pieces.measure(start);
+    let speeds = pieces.measure();
     if speeds.is_err() {
         pieces.keep_if_in_use();
     }
@@ -92,14 +94,15 @@ impl<'a> Pieces<'a> {
         Ok(Self { device, timeout, buffers: Some(buffers), raw, hosts, last: Fence::signalled() })
     }
 
-    fn measure(&mut self, start: Instant) -> Result<CopySpeeds> {
+    fn measure(&mut self) -> Result<CopySpeeds> {
         let longest = CopySpeed { bytes: 0, host: Duration::MAX, device: Duration::MAX };
         let mut rows = SIZES.map(|bytes| CopySpeed { bytes, ..longest });
         let mut both = Duration::MAX;
         // The first time a queue is used is slower than all others.
         self.by_device(SIZES[0])?;
+        let start = Instant::now();
         for round in 0..ROUNDS {
-            if round > 0 && start.elapsed() > BUDGET {
+            if round > 1 && start.elapsed() > BUDGET {
                 break;
             }
             for row in &mut rows {
@@ -108,15 +111,15 @@ impl<'a> Pieces<'a> {
                 self.forget_if_large(row.bytes);
                 row.device = row.device.min(self.by_device(row.bytes)?);
             }
-            self.forget_if_large(LARGEST);
-            both = both.min(self.by_both()?);
+            // More often: both have to be left in peace at the same time.
+            for _ in 0..3 {
+                self.forget_if_large(LARGEST);
+                both = both.min(self.by_both()?);
+            }
         }
         let [.., last] = rows;
-        // What it costs to ask the device is paid once however large the copy is, and is not what this is about.
-        let asking = rows[0].device;
-        let alone = last.host.min(last.device.saturating_sub(asking));
-        let together = both.saturating_sub(asking);
-        let parallel = together.as_secs_f64() < alone.as_secs_f64() * WORTH_IT;
+        // Against the device: what is shared out is what the host may not take the time for alone.
+        let parallel = both.as_secs_f64() < last.device.as_secs_f64() * WORTH_IT;
         Ok(CopySpeeds::new(&rows, parallel))
     }
 

@@ -33,8 +33,8 @@ pub struct CopySpeeds {
 }
 
 impl CopySpeeds {
-    /// Those of a table that is not empty; its sizes ascend. `parallel` says whether host and device
-    /// together are faster than the faster one of them.
+    /// Those of a table that is not empty; its sizes ascend. `parallel` says whether a device is
+    /// sooner through if the host takes half of it.
     ///
     /// # Panics
     ///
@@ -61,7 +61,7 @@ impl CopySpeeds {
         &self.rows
     }
 
-    /// Whether host and device, each with a part of the bytes, are sooner through than either alone.
+    /// Whether a device is sooner through with a large copy if the host takes half of it.
     pub fn is_parallel(&self) -> bool {
         self.parallel
     }
