@@ -111,6 +111,7 @@ impl Mapping {
     /// Makes this a view of the current generation, for `seat`; `state` is the reservation's. What is
     /// returned is to be given up without it.
     #[expect(unsafe_code, reason = "vouching for a view")]
+    #[inline]
     pub(super) fn replace(
         &mut self,
         state: &mut State,

@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::importer::Importer;
 use super::seats::Guest;
 use crate::device::DeviceId;
@@ -156,7 +154,7 @@ impl Small {
 /// Seats of any kind and number; none of them while few suffice.
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
-    chairs: SmallVec<[Chair; 1]>,
+    chairs: Vec<Chair>,
     /// How many are vacant, so that nobody looks for one where there is none; and live mappings that keep
     /// the buffer where it is, so that nobody counts. A buffer may have thousands of seats.
     vacant: u32,
@@ -186,7 +184,7 @@ impl Crowd {
             let seat = place.unwrap_or(vacant).seat();
             self.held_by_mappings += seat.holds();
             self.vacant += u32::from(seat.is_vacant());
-            self.chairs.push(Chair { seat, importer: None });
+            self.push(Chair { seat, importer: None });
         }
         self.drop_vacant_tail();
     }
@@ -208,9 +206,17 @@ impl Crowd {
                 self.chairs[index] = chair;
                 self.vacant -= 1;
             }
-            None => self.chairs.push(chair),
+            None => self.push(chair),
         }
         SeatId::new(index)
+    }
+
+    fn push(&mut self, chair: Chair) {
+        if self.chairs.capacity() == 0 {
+            // Many crowds are one importer, or two; a list begins with four.
+            self.chairs.reserve_exact(2);
+        }
+        self.chairs.push(chair);
     }
 
     /// All seats, some of which may be vacant.
@@ -253,7 +259,7 @@ impl Crowd {
     /// Forgets all mappings, and tells of them: those of a place that the buffer leaves.
     pub(super) fn forget_mappings(&mut self, mut tell: impl FnMut(DeviceId, u32)) {
         // Seats of one device often stand side by side: they are counted together.
-        let mut run = (DeviceId(0), 0);
+        let (mut run, mut vacated) = ((DeviceId(0), 0), 0);
         for Chair { seat, .. } in &mut self.chairs {
             let of_this = std::mem::take(&mut seat.mapped);
             if seat.device != run.0 {
@@ -262,9 +268,10 @@ impl Crowd {
             }
             run.1 += of_this;
             // Only its mappings kept the seat.
-            self.vacant += u32::from(!seat.attached && of_this > 0);
+            vacated += u32::from(!seat.attached && of_this > 0);
         }
         tell(run.0, run.1);
+        self.vacant += vacated;
         self.held_by_mappings = 0;
         self.drop_vacant_tail();
     }
