@@ -23,11 +23,12 @@ use crate::error::{Error, Result};
 /// Devices are told apart by their addresses, which weak ones keep from being used again: numbers of
 /// devices repeat from engine to engine.
 #[derive(Debug, Default)]
-pub(crate) struct Bridges(Mutex<Vec<(Weak<DeviceInner>, Lane, Arc<Bridge>)>>);
+pub(crate) struct Bridges(Mutex<Vec<(Weak<DeviceInner>, Arc<Bridge>)>>);
 
 /// The thread that watches one lane.
 #[derive(Debug)]
 pub(super) struct Bridge {
+    lane: Lane,
     desk: Arc<Desk>,
     thread: Option<JoinHandle<()>>,
 }
@@ -71,14 +72,14 @@ impl Bridges {
     /// The thread that watches a lane of `source`.
     pub(super) fn of(&self, source: &Arc<DeviceInner>, lane: Lane) -> Result<Arc<Bridge>> {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |(of, on, _): &&(Weak<DeviceInner>, Lane, _)| {
-            std::ptr::eq(of.as_ptr(), Arc::as_ptr(source)) && *on == lane
+        let known = |(of, bridge): &&(Weak<DeviceInner>, Arc<Bridge>)| {
+            std::ptr::eq(of.as_ptr(), Arc::as_ptr(source)) && bridge.lane == lane
         };
-        if let Some((.., bridge)) = list.iter().find(known) {
+        if let Some((_, bridge)) = list.iter().find(known) {
             return Ok(Arc::clone(bridge));
         }
         let bridge = Arc::new(Bridge::start(source, lane)?);
-        list.push((Arc::downgrade(source), lane, Arc::clone(&bridge)));
+        list.push((Arc::downgrade(source), Arc::clone(&bridge)));
         Ok(bridge)
     }
 }
@@ -91,7 +92,7 @@ impl Bridge {
             .name(format!("peerbuf-bridge-{}", source.id().index()))
             .spawn(move || watch((&source, lane), &theirs))
             .map_err(|error| Error::os("clone (a thread)", errno(&error)))?;
-        Ok(Self { desk, thread: Some(thread) })
+        Ok(Self { lane, desk, thread: Some(thread) })
     }
 
     /// Signals `image`, a timeline of `target` that nobody else signals, when the watched one has
