@@ -8,20 +8,20 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::buffer::{self, Exports, Registry, SlotId};
+use crate::buffer::{self, AgeTable, Exports, Registry, SlotId};
 use crate::device::{Call, Calls, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::members::{Member, Members, Tools};
 use crate::memory::staging::Staging;
 use crate::memory::{
-    Backing, Domain, DomainId, DomainKind, Origin, Placement, Pool, Pools, Provider, Take,
+    Backing, Domain, DomainId, DomainKind, GroupId, Origin, Placement, Pool, Pools, Provider, Take,
     candidates, footprint,
 };
 use crate::observe::trace::Tracer;
 use crate::observe::{Live, MovedCounters, StallCounters};
 use crate::residency::{
-    self, Attraction, Demand, Found, Place, Priority, Rules, Store, Terms, Throttle, Turned,
-    policy, with_room,
+    self, Attraction, Demand, Found, Groups, Place, Priority, Rules, Store, Terms, Throttle,
+    Turned, policy, with_room,
 };
 use crate::sync::{Bridges, Retire, WaitQueues};
 use crate::transfer::{
@@ -39,6 +39,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) size: u64,
     /// Whether it may share its memory with nobody, whatever its size.
     pub(crate) dedicated: bool,
+    /// On whose account it is.
+    pub(crate) group: GroupId,
 }
 
 /// See the module.
@@ -73,6 +75,9 @@ pub(crate) struct Core {
     // Each with a lock of its own.
     pub(crate) routes: Routes,
     pub(crate) exports: Exports,
+    /// The client groups, and who is in which age group.
+    pub(crate) groups: Groups,
+    pub(crate) ages: AgeTable,
     /// Where those sleep that wait for a reservation.
     pub(crate) queues: WaitQueues,
     /// Those who wait for one device on behalf of another. Before the members: their threads end first.
@@ -109,6 +114,8 @@ impl Core {
                 .collect(),
             routes: Routes::default(),
             exports: Exports::default(),
+            groups: Groups::default(),
+            ages: AgeTable::default(),
             queues: WaitQueues::new(),
             bridges: Bridges::default(),
             retire: Retire::default(),
@@ -175,6 +182,22 @@ impl Core {
 
     // ---- memory ----
 
+    /// All domains: the VRAM of each device, then system memory.
+    pub(crate) fn domains(&self) -> impl Iterator<Item = DomainId> {
+        let devices = self.members.iter().map(|member| DomainId::Vram(member.device.id()));
+        devices.chain([DomainId::System])
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::ForeignEngine`] for the VRAM of a device that does not take part.
+    pub(crate) fn check_domain(&self, domain: DomainId) -> Result<()> {
+        match domain {
+            DomainId::Vram(device) => self.find(device).map(|_| ()),
+            DomainId::System => Ok(()),
+        }
+    }
+
     /// A domain's ledger, and who is there.
     pub(crate) fn store(&self, id: DomainId) -> &Store<SlotId> {
         match id {
@@ -225,7 +248,7 @@ impl Core {
         terms: &Terms,
         accept: impl Fn(Provider) -> bool,
     ) -> Result<Option<Found<Backing, Error>>> {
-        let Wish { home, placement, size, dedicated } = *wish;
+        let Wish { home, placement, size, dedicated, group } = *wish;
         self.poll_budget(home.id());
         let bytes = footprint(size, dedicated).ok_or_else(|| Error::too_large(size))?;
         let place = |(nth, &kind): (usize, &DomainKind)| Place {
@@ -248,12 +271,13 @@ impl Core {
             .map(|at| at.0)
             .collect();
         for place in &places {
-            if self.store(place.domain).gets_tight(bytes) {
+            if self.store(place.domain).gets_tight((bytes, group)) {
                 buffer::tighten(self, place.domain);
             }
         }
-        with_room(self, &places, bytes, terms, &mut |domain, room| {
+        with_room(self, &places, (bytes, group), terms, &mut |domain, room| {
             let made = self.allocate_in(domain, wish, &accept);
+            let made = made.map(|backing| backing.on_account_of(group));
             if made.is_ok() {
                 room.spend();
             }
@@ -273,7 +297,7 @@ impl Core {
             let excess = self.store(DomainId::Vram(device)).ledger.excess();
             let demand = Demand::Room { bytes: excess, by: None };
             let terms = Terms { wait: None, ..self.terms(demand) };
-            let evicted = residency::fit(self, DomainId::Vram(device), &terms);
+            let evicted = residency::fit(self, DomainId::Vram(device), GroupId::NONE, &terms);
             let ledger = self.store(DomainId::Vram(device)).ledger.usage();
             tracing::debug!(%device, ?ledger, evicted = evicted.moved, "the budget has changed");
         }
@@ -338,7 +362,7 @@ impl Core {
 
     /// Gives unused memory back; returns how many bytes.
     pub(crate) fn trim(&self) -> u64 {
-        buffer::drop_clean_copies(self);
+        buffer::drop_clean_copies(self, GroupId::NONE);
         self.retire.collect();
         self.pools.iter().map(Pool::trim).sum()
     }

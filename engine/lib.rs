@@ -111,10 +111,10 @@ pub use ash;
 pub use drm_fourcc;
 
 pub use buffer::{
-    Abandoned, Access, Attachment, BufferDescriptor, CopyRegion, DetachError, Explanation,
-    FenceAndResume, ForeignExport, ForeignFacts, ForeignHandle, HostAccess, Importer, Invalidation,
-    InvalidationCause, Mapping, Migration, OpenAccess, OwnBuffer, Pin, RawView, Refault, Revocable,
-    SharedBuffer, Submission,
+    Abandoned, Access, AgeGroup, Attachment, BufferDescriptor, ClientGroup, CopyRegion,
+    DetachError, Explanation, FenceAndResume, ForeignExport, ForeignFacts, ForeignHandle,
+    HostAccess, Importer, Invalidation, InvalidationCause, Mapping, Migration, OpenAccess,
+    OwnBuffer, Pin, RawView, Refault, Revocable, SharedBuffer, Submission,
 };
 pub use device::{
     Adapter, AdapterSelector, AdoptedDevice, Device, DeviceId, HandleType, QueueLock, Uuid,
@@ -122,7 +122,7 @@ pub use device::{
 };
 pub use engine::{Engine, EngineDescriptor};
 pub use error::{Error, ForeignFdReason, Result};
-pub use memory::{DomainId, DomainKind, DomainUsage, Placement, Provider};
+pub use memory::{DomainId, DomainKind, DomainUsage, GroupUsage, Placement, Provider};
 pub use residence::Eviction;
 pub use residency::{Priority, Rules};
 pub use sync::{CallbackId, Fence, Signal, Usage, WaitRoute};

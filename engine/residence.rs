@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use crate::buffer::{self, Abandoned, Migration, SharedBuffer};
+use crate::core::Core;
 use crate::device::Device;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::memory::{DomainId, DomainUsage};
+use crate::memory::{DomainId, DomainUsage, GroupId};
 use crate::observe::{MoveCause, Moved, StallCause, Stalls};
 use crate::residency::{self, Demand, Obstacles, Priority};
 
-/// What [`Engine::evict_all`], [`Engine::set_cap`] and [`Engine::model_heap`] did.
+/// What [`Engine::evict_all`], [`Engine::set_cap`], [`Engine::model_heap`] and [`crate::ClientGroup::set_cap`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Eviction {
@@ -46,7 +47,7 @@ impl Engine {
     #[doc(hidden)]
     pub fn model_speed(&self, device: &Device, place: DomainId, bytes: Option<u64>) -> Result<()> {
         self.core.check(&device.0)?;
-        self.check_domain(place)?;
+        self.core.check_domain(place)?;
         let price = bytes.map(residency::Price::of_speed);
         self.core.attraction.prices().set(device.id(), place, price);
         Ok(())
@@ -61,7 +62,7 @@ impl Engine {
     ///
     /// Locks: as [`Engine::model_heap`].
     pub fn set_cap(&self, domain: DomainId, bytes: Option<u64>) -> Result<Eviction> {
-        self.check_domain(domain)?;
+        self.core.check_domain(domain)?;
         self.core.store(domain).ledger.set_cap(bytes);
         Ok(self.budget_changed(domain))
     }
@@ -69,12 +70,7 @@ impl Engine {
     fn budget_changed(&self, domain: DomainId) -> Eviction {
         self.core.give_up_lost();
         self.core.store(domain).budget_changed();
-        if self.core.store(domain).gets_tight(0) {
-            buffer::tighten(&self.core, domain);
-        }
-        let excess = self.core.store(domain).ledger.excess();
-        let demand = Demand::Room { bytes: excess, by: None };
-        residency::fit(&*self.core, domain, &self.core.terms(demand)).into()
+        fit(&self.core, domain, GroupId::NONE)
     }
 
     /// Moves everything that may go out of a device's memory: it is to be suspended, or to go. Buffers come
@@ -146,7 +142,7 @@ impl Engine {
     ///
     /// [`crate::Error::ForeignEngine`] for the VRAM of a device that does not take part.
     pub fn usage(&self, domain: DomainId) -> Result<DomainUsage> {
-        self.check_domain(domain)?;
+        self.core.check_domain(domain)?;
         Ok(self.core.store(domain).ledger.usage())
     }
 
@@ -160,13 +156,20 @@ impl Engine {
     pub fn stalls(&self, cause: StallCause) -> Stalls {
         self.core.stalls.get(cause)
     }
+}
 
-    fn check_domain(&self, domain: DomainId) -> Result<()> {
-        match domain {
-            DomainId::Vram(device) => self.core.find(device).map(|_| ()),
-            DomainId::System => Ok(()),
-        }
+/// Less may be in use in a domain, or be a group's there: whoever does not fit any more goes.
+pub(crate) fn fit(core: &Core, domain: DomainId, group: GroupId) -> Eviction {
+    let store = core.store(domain);
+    if store.gets_tight((0, group)) {
+        buffer::tighten(core, domain);
     }
+    let bytes = match group {
+        GroupId::NONE => store.ledger.excess(),
+        group => store.ledger.group_excess(group),
+    };
+    let terms = core.terms(Demand::Room { bytes, by: None });
+    residency::fit(core, domain, group, &terms).into()
 }
 
 impl SharedBuffer {

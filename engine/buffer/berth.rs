@@ -2,13 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use super::age_group;
 use super::registry::SlotId;
 use super::shared::BufferInner;
 use super::state::State;
 use super::traits::{bits_of, priority_of};
 use crate::core::Core;
 use crate::device::DeviceId;
-use crate::memory::{DomainId, DomainKind, Placement, Provider};
+use crate::memory::{Charge, DomainId, DomainKind, Placement, Provider};
 use crate::observe::MoveCause;
 use crate::residency::policy::Slot;
 use crate::residency::{Demand, Priority};
@@ -50,7 +51,13 @@ impl Berth {
     }
 
     /// It is `now` where it wants to be, or elsewhere, with so many bytes.
-    pub(super) fn join(&mut self, core: &Core, key: SlotId, now: DomainId, footprint: u64) {
+    pub(super) fn join(
+        &mut self,
+        core: &Core,
+        key: SlotId,
+        now: DomainId,
+        held: impl Into<Charge>,
+    ) {
         self.leave(core);
         let purgeable = self.is_purgeable();
         self.marks = self.marks.with(IN_SYSTEM, purgeable && now == DomainId::System);
@@ -64,10 +71,12 @@ impl Berth {
             return;
         }
         let recency = &store.recency;
-        let slot = recency.join(key, footprint, self.priority(), now == self.order());
+        let Charge { bytes, group } = held.into();
+        let slot = recency.join_in(group, key, bytes, self.priority(), now == self.order());
         if purgeable {
             recency.set_purgeable(slot, true);
         }
+        age_group::join(core, key, self.order(), slot);
         self.slot = slot.0;
     }
 
@@ -145,9 +154,7 @@ impl BufferInner {
         self.trace_use(state, device);
         self.note_pull_of_all(state, device);
         self.line_up_late(state);
-        if let Some(slot) = state.berth.slot() {
-            self.core.store(state.berth.order()).recency.used(slot);
-        }
+        self.age(state);
     }
 
     /// How much it matters that it is where it wants to be.
@@ -226,8 +233,9 @@ impl BufferInner {
     /// It takes its slot where it is to stand now; none while it is nowhere. The reservation is held.
     pub(super) fn line_up(&self, state: &mut State) {
         if state.place.backing().is_some() {
-            let (now, footprint) = (state.place.domain(), state.place.footprint());
-            state.berth.join(&self.core, self.slot(), now, footprint);
+            let (now, held) =
+                (state.place.domain(), (state.place.footprint(), state.place.group()));
+            state.berth.join(&self.core, self.slot(), now, held);
         }
     }
 }

@@ -8,7 +8,7 @@ use super::dirty::Dirty;
 use super::shared::BufferInner;
 use super::state::State;
 use crate::core::Core;
-use crate::memory::{Backing, DomainId, DomainKind};
+use crate::memory::{Backing, DomainId, DomainKind, GroupId};
 use crate::sync::{Fence, Fences, Retired};
 
 /// The place in system memory that a buffer came from, and what it holds.
@@ -133,13 +133,16 @@ impl BufferInner {
     }
 }
 
-/// Gives all clean copies up whose buffers are not in use at this moment: their room is needed.
-pub(crate) fn drop_clean_copies(core: &Core) {
+/// Gives all clean copies up whose buffers are not in use at this moment, or, with a group, its own: their room
+/// is needed.
+pub(crate) fn drop_clean_copies(core: &Core, of: GroupId) {
     if core.clean_copies.load(Ordering::Relaxed) == 0 {
         return;
     }
     core.buffers.for_each(|buffer| {
-        if let Some(mut state) = buffer.reservation.try_lock(&core.queues) {
+        if let Some(mut state) = buffer.reservation.try_lock(&core.queues)
+            && (of == GroupId::NONE || of == state.place.group())
+        {
             buffer.drop_clean_copy(&mut state);
         }
     });

@@ -12,7 +12,7 @@ use super::shared::{BufferInner, SharedBuffer};
 use crate::core::Core;
 use crate::device::DeviceId;
 use crate::error::{Error, Result};
-use crate::memory::DomainId;
+use crate::memory::{DomainId, GroupId};
 use crate::observe::MoveCause;
 use crate::residency::{Allowance, Demand, Priority, Terms};
 
@@ -33,14 +33,13 @@ impl BufferInner {
         if !self.is_away() {
             return;
         }
-        let Some(Journey { wanted, footprint, priority, generation, left }) = self.journey() else {
-            return;
-        };
+        let Some(journey) = self.journey() else { return };
+        let Journey { wanted, footprint, group, priority, generation, left } = journey;
         let ledger = &self.core.store(wanted).ledger;
-        if footprint > ledger.budget() {
+        if !ledger.could_hold((footprint, group)) {
             return self.rest(LONGEST_REST);
         }
-        let roomy = ledger.has_room(footprint);
+        let roomy = ledger.has_room((footprint, group));
         if !roomy && left > 1 {
             return self.rest(left - 1);
         }
@@ -56,7 +55,9 @@ impl BufferInner {
             Ok(Moved::Yes) => allowance.pay(footprint),
             Ok(Moved::LookAgain | Moved::NotNow) => {}
             Ok(Moved::NoMover) => self.rest(LONGEST_REST),
-            Err(Error::OutOfMemory { obstacles, .. }) if obstacles.is_empty() => self.rest(1),
+            Err(Error::OutOfMemory { obstacles, .. }) if obstacles.iter().next().is_none() => {
+                self.rest(1);
+            }
             Err(error) => {
                 tracing::debug!(%error, buffer = self.name(), "stays away");
                 self.rest(left.saturating_mul(2).min(LONGEST_REST));
@@ -77,6 +78,7 @@ impl BufferInner {
         (!held && state.moving().is_none()).then(|| Journey {
             wanted,
             footprint: state.place.footprint(),
+            group: state.place.group(),
             priority: state.berth.priority(),
             generation: self.generation(),
             left: self.away.load(Ordering::Relaxed).max(1),
@@ -117,6 +119,7 @@ impl BufferInner {
 struct Journey {
     wanted: DomainId,
     footprint: u64,
+    group: GroupId,
     priority: Priority,
     generation: u32,
     /// After how many uses it may evict others.

@@ -1,10 +1,14 @@
 //! What a buffer is to be.
 
+use std::sync::Arc;
+
 use ash::vk;
 
+use super::client::ClientGroup;
+use crate::core::Core;
 use crate::device::SHARED_BUFFER_USAGE;
 use crate::error::{Error, Result};
-use crate::memory::Placement;
+use crate::memory::{GroupId, Placement};
 use crate::residency::Priority;
 
 /// What a [`crate::SharedBuffer`] is to be: its size, and what has a default.
@@ -24,6 +28,7 @@ pub struct BufferDescriptor {
     peer_to_peer: bool,
     priority: Priority,
     discardable: bool,
+    client: Option<ClientGroup>,
 }
 
 impl BufferDescriptor {
@@ -37,6 +42,7 @@ impl BufferDescriptor {
             peer_to_peer: true,
             priority: Priority::default(),
             discardable: false,
+            client: None,
         }
     }
 
@@ -79,6 +85,14 @@ impl BufferDescriptor {
     #[must_use]
     pub fn discardable(mut self) -> Self {
         self.discardable = true;
+        self
+    }
+
+    /// Puts it on the account of a client group: what it has in use is counted there, wherever it is, and
+    /// limited by what the group may have.
+    #[must_use]
+    pub fn client(mut self, group: &ClientGroup) -> Self {
+        self.client = Some(group.clone());
         self
     }
 
@@ -126,6 +140,15 @@ impl BufferDescriptor {
 
     pub(super) fn may_be_lost(&self) -> bool {
         self.discardable
+    }
+
+    /// On whose account it is to be.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignEngine`].
+    pub(super) fn account(&self, core: &Arc<Core>) -> Result<GroupId> {
+        self.client.as_ref().map_or(Ok(GroupId::NONE), |group| group.id(core))
     }
 
     pub(super) fn placed(&self) -> Placement {

@@ -14,9 +14,11 @@ use super::relocate::{Errand, Moved};
 use super::shared::BufferInner;
 use crate::core::Core;
 use crate::error::{Error, Result};
-use crate::memory::{DomainId, DomainKind};
+use crate::memory::{DomainId, DomainKind, GroupId};
 use crate::observe::{MoveCause, StallCause};
-use crate::residency::{Demand, Kept, Obstacles, Outcomes, Settled, Store, Terms, Victim, World};
+use crate::residency::{
+    CapReached, Demand, Kept, Obstacles, Outcomes, Settled, Store, Terms, Victim, World,
+};
 use crate::sync::Usage;
 
 impl World for Core {
@@ -27,10 +29,10 @@ impl World for Core {
         Self::store(self, domain)
     }
 
-    fn reap(&self, domain: DomainId) {
+    fn reap(&self, domain: DomainId, of: GroupId) {
         self.retire.collect();
         if domain == DomainId::System {
-            drop_clean_copies(self);
+            drop_clean_copies(self, of);
         }
     }
 
@@ -44,13 +46,13 @@ impl World for Core {
         some.flat_map(|victims| evict_some(self, from, victims, terms)).collect()
     }
 
-    fn leaving(&self, from: DomainId) -> u64 {
-        self.retire.bytes_in(from)
+    fn leaving(&self, from: DomainId, of: GroupId) -> u64 {
+        self.retire.bytes_of(of, from)
     }
 
     fn settle(&self, from: DomainId, terms: &Terms, enough: &dyn Fn() -> bool) -> Settled {
         let Some(until) = terms.wait else {
-            return if self.leaving(from) > 0 { Settled::Late } else { Settled::Nothing };
+            return if self.retire.bytes_in(from) > 0 { Settled::Late } else { Settled::Nothing };
         };
         let start = Instant::now();
         let waited = self.retire.wait_for(from, until, enough);
@@ -80,8 +82,19 @@ impl World for Core {
         drop(state);
     }
 
-    fn no_room(&self, domain: DomainId, bytes: u64, obstacles: Obstacles) -> Error {
+    fn no_room(
+        &self,
+        domain: DomainId,
+        bytes: u64,
+        capped: Option<GroupId>,
+        mut obstacles: Obstacles,
+    ) -> Error {
         let ledger = &self.store(domain).ledger;
+        if let Some(group) = capped.and_then(|id| self.groups.get(id)) {
+            let usage = ledger.group(group.id);
+            let (group, cap) = (group.name.to_string(), usage.cap.unwrap_or(u64::MAX));
+            obstacles.capped(CapReached { group, asked: bytes, cap, used: usage.used });
+        }
         Error::OutOfMemory {
             domain,
             requested: bytes,

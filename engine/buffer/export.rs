@@ -83,7 +83,8 @@ impl ForeignExport {
         };
         // Wherever it is, for it may have been moved out of its placement.
         let anywhere = Placement::default();
-        let wish = Wish { home: &home, placement: anywhere, size: buffer.size, dedicated: true };
+        let (size, group) = (buffer.size, buffer.group());
+        let wish = Wish { home: &home, placement: anywhere, size, dedicated: true, group };
         let new = buffer.core.allocate(&wish, &buffer.core.terms(buffer.demand()), same)?;
         let new = new.ok_or_else(missing)?;
         // Before it moves: without an fd there is no reason to.

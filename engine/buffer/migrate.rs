@@ -142,7 +142,8 @@ impl<'a> Plan<'a> {
         {
             return Ok(Some(Self { buffer, home: Arc::clone(home), seats, new, clean: true }));
         }
-        let wish = Wish { home, placement, size: buffer.size, dedicated: false };
+        let (size, group) = (buffer.size, buffer.group());
+        let wish = Wish { home, placement, size, dedicated: false, group };
         let new = buffer.core.allocate(&wish, terms, accept)?;
         let new = new.ok_or_else(|| {
             let stranded = seats.stranded(kind).map(|device| buffer.core.find(device));

@@ -20,11 +20,13 @@
 
 mod abandon;
 mod access;
+mod age_group;
 mod attachment;
 mod attract;
 mod batch;
 mod berth;
 mod clean;
+mod client;
 mod come_back;
 mod copy;
 mod descriptor;
@@ -69,7 +71,9 @@ mod traits;
 
 pub use abandon::Abandoned;
 pub use access::Access;
+pub use age_group::AgeGroup;
 pub use attachment::{Attachment, DetachError};
+pub use client::ClientGroup;
 pub use copy::CopyRegion;
 pub use descriptor::BufferDescriptor;
 pub use explain::Explanation;
@@ -87,6 +91,7 @@ pub use shared::SharedBuffer;
 pub use submission::Submission;
 
 pub(crate) use abandon::{abandon, abandon_lost};
+pub(crate) use age_group::AgeTable;
 pub(crate) use batch::migrate_many;
 pub(crate) use berth::tighten;
 pub(crate) use clean::drop_clean_copies;

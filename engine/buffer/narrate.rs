@@ -136,9 +136,11 @@ impl BufferInner {
         let (wanted, here) = (state.berth.wanted(), state.place.domain());
         let reason = match instead_of {
             Some(Error::OutOfMemory { budget, used, code: None, obstacles, .. }) => {
+                // What its client group may have there, if that was it.
+                let cap = obstacles.cap_reached();
                 Reason::NoRoom {
-                    budget: *budget,
-                    used: *used,
+                    budget: cap.map_or(*budget, |reached| reached.cap),
+                    used: cap.map_or(*used, |reached| reached.used),
                     pinned: obstacles.bytes(Kept::Pinned),
                     by: None,
                     pins: 0,

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::memory::{Allocation, Backing, Content, DomainId, Provider};
+use crate::memory::{Allocation, Backing, Content, DomainId, GroupId, Provider};
 
 /// Where a buffer is.
 ///
@@ -14,8 +14,8 @@ use crate::memory::{Allocation, Backing, Content, DomainId, Provider};
 pub(super) enum Place {
     /// It has its bytes here.
     Here(Backing),
-    /// Its content was purged; who provided the memory then.
-    Nowhere(Provider),
+    /// Its content was purged; who provided the memory then, and on whose account.
+    Nowhere(Provider, GroupId),
 }
 
 impl Place {
@@ -23,7 +23,15 @@ impl Place {
     pub(super) fn provider(&self) -> Provider {
         match self {
             Self::Here(backing) => backing.allocation().provider(),
-            Self::Nowhere(provider) => *provider,
+            Self::Nowhere(provider, _) => *provider,
+        }
+    }
+
+    /// On whose account it is.
+    pub(super) fn group(&self) -> GroupId {
+        match self {
+            Self::Here(backing) => backing.group(),
+            Self::Nowhere(_, group) => *group,
         }
     }
 
@@ -40,14 +48,14 @@ impl Place {
     pub(super) fn backing(&self) -> Option<&Backing> {
         match self {
             Self::Here(backing) => Some(backing),
-            Self::Nowhere(_) => None,
+            Self::Nowhere(..) => None,
         }
     }
 
     pub(super) fn backing_mut(&mut self) -> Option<&mut Backing> {
         match self {
             Self::Here(backing) => Some(backing),
-            Self::Nowhere(_) => None,
+            Self::Nowhere(..) => None,
         }
     }
 
@@ -65,10 +73,10 @@ impl Place {
 
     /// Takes the bytes out.
     pub(super) fn take(&mut self) -> Option<Backing> {
-        let nowhere = Self::Nowhere(self.provider());
+        let nowhere = Self::Nowhere(self.provider(), self.group());
         match std::mem::replace(self, nowhere) {
             Self::Here(backing) => Some(backing),
-            Self::Nowhere(_) => None,
+            Self::Nowhere(..) => None,
         }
     }
 }

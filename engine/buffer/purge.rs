@@ -93,7 +93,8 @@ impl SharedBuffer {
             let home = home_at(buffer, wanted)?;
             let placement = placement(buffer, wanted);
             let seats = Seats::gather(buffer, &home, placement.kinds(), None)?;
-            let wish = Wish { home: &home, placement, size: buffer.size, dedicated: false };
+            let (size, group) = (buffer.size, buffer.group());
+            let wish = Wish { home: &home, placement, size, dedicated: false, group };
             let terms = buffer.core.terms(buffer.demand());
             let accept = |provider| seats.all_take(provider);
             let found = buffer.core.find_backing(&wish, &terms, accept)?.ok_or_else(|| {
@@ -255,7 +256,7 @@ impl BufferInner {
             state.fences.add(Usage::Bookkeep, fence.clone());
             last.add(Usage::Bookkeep, fence);
         }
-        let nowhere = Place::Nowhere(state.place.provider());
+        let nowhere = Place::Nowhere(state.place.provider(), state.place.group());
         let left = state.leave_for(nowhere, self.generation(), last, true);
         // Before the generation, so that old mappings are found to be of a purged buffer, and not just old.
         self.standing.set_purged(true);

@@ -33,7 +33,7 @@ struct Slots {
 }
 
 /// Which slot a buffer has: the shard's number, and above it that of the slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SlotId(u32);
 
 impl Registry {

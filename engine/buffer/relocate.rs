@@ -343,7 +343,8 @@ pub(super) fn make_reachable(
     // Nobody goes back to a device that was given up.
     let abandoned = buffer.core.member(home.id()).is_abandoned();
     let placement = if abandoned { Placement::System } else { buffer.placement() };
-    let wish = Wish { home, placement, size: buffer.size, dedicated: false };
+    let (size, group) = (buffer.size, buffer.group());
+    let wish = Wish { home, placement, size, dedicated: false, group };
     let terms = buffer.core.terms(buffer.demand());
     let new = buffer.core.allocate(&wish, &terms, accept)?;
     let new = new.ok_or_else(unreachable)?;

@@ -1,6 +1,7 @@
 //! What an engine's report says of each buffer.
 
 use super::clean::Clean;
+use super::client;
 use super::ghost::Ghost;
 use super::shared::BufferInner;
 use super::state::State;
@@ -35,7 +36,8 @@ pub(crate) fn report(core: &Core) -> Report {
     let domains = places.map(domain).collect();
     let moved = MoveCause::ALL.map(|cause| (cause, core.moved.get(cause))).into();
     let stalls = StallCause::ALL.map(|cause| (cause, core.stalls.get(cause))).into();
-    Report { devices, domains, buffers, moved, stalls }
+    let groups = client::report(core);
+    Report { devices, domains, groups, buffers, moved, stalls }
 }
 
 /// Who has what of a place.

@@ -88,13 +88,15 @@ impl SharedBuffer {
         core.retire.collect();
         let (size, placement) = (descriptor.size(), descriptor.placed());
         let id = core.next_buffer();
-        let wish = Wish { home, placement, size, dedicated: false };
+        let group = descriptor.account(core)?;
+        let wish = Wish { home, placement, size, dedicated: false, group };
         let demand = Demand::Room { bytes: size, by: Some(id) };
         let found = core.find_backing(&wish, &core.terms(demand), |_| true)?;
         let Found { taken: backing, instead_of } = found.ok_or_else(|| Error::Unsupported {
             device: home.name().to_owned(),
             missing: "any memory that it could share".into(),
         })?;
+        core.groups.entered(group);
         let buffer = Self::new(core, home.id(), descriptor, backing, Some(id));
         // Whoever gives the device up from now on finds the buffer.
         check_not_abandoned(core, home)?;
@@ -121,7 +123,7 @@ impl SharedBuffer {
             let mut berth = Berth::none(wanted, descriptor.prioritised(), descriptor.may_be_lost());
             let slot = core.buffers.add(this.clone(), descriptor.into_name());
             if ours.is_some() {
-                berth.join(core, slot, now, backing.footprint());
+                berth.join(core, slot, now, (backing.footprint(), backing.group()));
             }
             let away = ours.is_some() && now != wanted;
             BufferInner {
@@ -167,6 +169,10 @@ impl SharedBuffer {
         let descriptor = descriptor.peer_to_peer(traits.peer_to_peer());
         let descriptor =
             if traits.is_discardable() { descriptor.discardable() } else { descriptor };
+        let descriptor = match self.client_group() {
+            Some(group) => descriptor.client(&group),
+            None => descriptor,
+        };
         match self.0.given_name() {
             Some(name) => descriptor.name(&name),
             None => descriptor,
@@ -526,6 +532,8 @@ impl Drop for BufferInner {
         let state = self.reservation.get_mut();
         // Before its number in the registry is somebody else's.
         state.berth.leave(&self.core);
+        self.core.ages.forget(self.slot);
+        self.core.groups.left(state.place.group());
         self.core.buffers.vacate(self.slot, self.traits.is_named());
         if let Some(clean) = state.set_clean(None) {
             self.core.clean_copies.fetch_sub(1, Ordering::Relaxed);

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::age_group;
 use super::attachment::Attachment;
 use super::come_back::{Held, come_back_together};
 use super::mapping::Mapping;
@@ -117,14 +118,18 @@ fn note_uses(
         used.buffer.trace_use(state, Some(device));
         used.buffer.note_pull(state, device, used.buffer.size);
         used.buffer.line_up_late(state);
-        slots.extend(state.berth.slot().map(|slot| (state.berth.order(), slot)));
+        match state.berth.slot() {
+            Some(slot) => slots.push((state.berth.order(), slot)),
+            None => used.buffer.age_in_no_order(),
+        }
     }
     let mut rest = &mut *slots;
     while let Some(&mut (place, _)) = rest.first_mut() {
         // Stable: within a place in the order in which they were said.
         rest.sort_by_key(|(of, _)| *of != place);
         let (here, others) = rest.split_at_mut(rest.partition_point(|(of, _)| *of == place));
-        core.store(place).recency.used_all(here.iter().map(|(_, slot)| *slot));
+        let ages = core.store(place).recency.used_all(here.iter().map(|(_, slot)| *slot));
+        age_group::tell(core, Some(place), ages);
         rest = others;
     }
 }

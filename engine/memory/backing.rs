@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::account::GroupId;
 use super::allocation::Allocation;
 use super::domain::DomainId;
 use super::slab::Slab;
@@ -28,13 +29,15 @@ pub(crate) struct Backing {
     slab: Arc<Slab>,
     slot: u32,
     content: Content,
+    /// On whose account its bytes are.
+    group: GroupId,
 }
 
 const _: () = assert!(size_of::<Option<Backing>>() <= 16, "there may be a million of them");
 
 impl Backing {
     pub(super) fn slot(slab: Arc<Slab>, slot: u32, stale: bool) -> Self {
-        Self { slab, slot, content: content(stale) }
+        Self { slab, slot, content: content(stale), group: GroupId::NONE }
     }
 
     /// All of a slab that is whole.
@@ -44,7 +47,19 @@ impl Backing {
 
     /// A stranger's bytes, which are somebody's own.
     pub(crate) fn foreign(allocation: Arc<Allocation>) -> Self {
-        Self { slab: Slab::whole(allocation), slot: 0, content: Content::Own }
+        let (slab, group) = (Slab::whole(allocation), GroupId::NONE);
+        Self { slab, slot: 0, content: Content::Own, group }
+    }
+
+    /// The same, on the account of a group, which was charged for it.
+    pub(crate) fn on_account_of(mut self, group: GroupId) -> Self {
+        self.group = group;
+        self
+    }
+
+    /// On whose account its bytes are.
+    pub(crate) fn group(&self) -> GroupId {
+        self.group
     }
 
     /// The allocation that the bytes lie in.
@@ -106,10 +121,10 @@ impl Drop for Backing {
                 if let Some(pool) = cut.pool.upgrade() {
                     pool.release_slot(cut, self.slot, self.content != Content::Zero);
                 }
-                allocation.domain().credit(*slot_size);
+                allocation.domain().credit((*slot_size, self.group));
             }
             None => {
-                allocation.domain().credit(*slot_size);
+                allocation.domain().credit((*slot_size, self.group));
                 if let Some(pool) = allocation.pool()
                     && !allocation.has_escaped()
                 {

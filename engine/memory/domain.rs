@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::account::{Account, Accounts, Charge, GroupId, GroupUsage};
 use super::placement::DomainKind;
 use crate::device::DeviceId;
 
@@ -76,9 +77,12 @@ pub(crate) struct Domain {
     used: AtomicU64,
     peak: AtomicU64,
     held: AtomicU64,
+    /// What of it is on the account of which client group.
+    accounts: Accounts,
     /// How many claims there are, so that the usual charge takes no lock.
     claimants: AtomicUsize,
-    /// Innermost; held for no call.
+    /// Innermost; held for no call. Also held where a group that has a cap is charged: it and the domain are
+    /// one step.
     claims: Mutex<Claims>,
 }
 
@@ -91,10 +95,51 @@ struct Claims {
 }
 
 impl Claims {
-    /// Bytes that are claimed by those before `ticket`.
-    fn before(&self, ticket: u64) -> u64 {
-        let ahead = self.queue.iter().take_while(|claim| claim.ticket < ticket);
-        ahead.fold(0, |sum, claim| sum.saturating_add(claim.bytes))
+    /// What is promised to those before `ticket`, as far as it matters to `group`. `accounts` are the domain's.
+    fn before(&self, ticket: u64, accounts: &Accounts, group: GroupId) -> Promised {
+        let ahead = &self.queue[..self.queue.partition_point(|claim| claim.ticket < ticket)];
+        let mut promised = Promised::default();
+        for (at, &Pending { charge: Charge { bytes, group: of }, .. }) in ahead.iter().enumerate() {
+            let Some(account) = accounts.find(of) else {
+                promised.all = promised.all.saturating_add(bytes);
+                continue;
+            };
+            if of == group {
+                promised.own = promised.own.saturating_add(bytes);
+            }
+            // What a group needs beyond its cap its own make free; of the rest of the place it is to have no
+            // more than it may have.
+            let same = ahead[..at].iter().filter(|claim| claim.charge.group == of);
+            let earlier = same.fold(0, |sum: u64, claim| sum.saturating_add(claim.charge.bytes));
+            let room = account.room();
+            let share = earlier.saturating_add(bytes).min(room) - earlier.min(room);
+            promised.all = promised.all.saturating_add(share);
+        }
+        promised
+    }
+}
+
+/// Bytes that others were promised.
+#[derive(Clone, Copy, Debug, Default)]
+struct Promised {
+    /// Of the domain.
+    all: u64,
+    /// Of what the group may have.
+    own: u64,
+}
+
+/// How many bytes are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Short {
+    /// So many have to leave, whosever they are.
+    pub(crate) all: u64,
+    /// And so many of the group's own.
+    pub(crate) own: u64,
+}
+
+impl Short {
+    pub(crate) fn is_nothing(self) -> bool {
+        self.all == 0 && self.own == 0
     }
 }
 
@@ -102,7 +147,7 @@ impl Claims {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     ticket: u64,
-    bytes: u64,
+    charge: Charge,
 }
 
 impl Domain {
@@ -117,6 +162,7 @@ impl Domain {
             used: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             held: AtomicU64::new(0),
+            accounts: Accounts::default(),
             claimants: AtomicUsize::new(0),
             claims: Mutex::default(),
         }
@@ -172,19 +218,68 @@ impl Domain {
         self.used().saturating_sub(self.budget())
     }
 
-    // ---- bytes that buffers have ----
+    // ---- groups ----
 
-    /// Takes `bytes` into use, if they fit beside everybody else's and what others are making room for.
-    pub(crate) fn charge(&self, bytes: u64) -> Option<Room<'_>> {
-        let promised = match self.claimants.load(Ordering::Relaxed) {
-            0 => 0,
-            _ => self.promised_before(u64::MAX),
-        };
-        self.charge_beside(bytes, promised)
+    /// What a group has, and may have.
+    pub(crate) fn group(&self, group: GroupId) -> GroupUsage {
+        self.accounts.find(group).map_or_else(|| Account::default().usage(), Account::usage)
     }
 
-    fn charge_beside(&self, bytes: u64, promised: u64) -> Option<Room<'_>> {
-        let limit = self.budget().saturating_sub(promised);
+    /// The user wants a group to have no more than this; `None` for no cap.
+    pub(crate) fn set_group_cap(&self, group: GroupId, cap: Option<u64>) {
+        if let Some(account) = self.accounts.get(group) {
+            // Under the lock: whoever is charged meanwhile was charged before, or sees it.
+            let _claims = self.claims();
+            account.set_cap(cap);
+        }
+    }
+
+    /// By how many bytes a group has more than it may: its cap has shrunk.
+    pub(crate) fn group_excess(&self, group: GroupId) -> u64 {
+        self.accounts.find(group).map_or(0, |account| account.short_of(0))
+    }
+
+    /// Whether a group would have more than half of what it may have.
+    pub(crate) fn gets_group_tight(&self, charge: impl Into<Charge>) -> bool {
+        let Charge { bytes, group } = charge.into();
+        self.accounts.find(group).is_some_and(|account| account.gets_tight(bytes))
+    }
+
+    /// Closes a group's account, if nothing is on it: another group may have the number.
+    pub(crate) fn close_account(&self, group: GroupId) -> bool {
+        self.accounts.find(group).is_none_or(Account::close)
+    }
+
+    // ---- bytes that buffers have ----
+
+    /// Takes bytes into use, if they fit beside everybody else's and what others are making room for, and if
+    /// their group may have them.
+    pub(crate) fn charge(&self, charge: impl Into<Charge>) -> Option<Room<'_>> {
+        let charge = charge.into();
+        let account = self.accounts.get(charge.group);
+        let lock =
+            self.claimants.load(Ordering::Relaxed) > 0 || account.is_some_and(Account::is_capped);
+        if !lock {
+            return self.charge_beside(charge, account, Promised::default());
+        }
+        let claims = self.claims();
+        let promised = claims.before(u64::MAX, &self.accounts, charge.group);
+        self.charge_beside(charge, account, promised)
+    }
+
+    /// The lock of the claims is held if the group has a cap: nobody else charges it meanwhile.
+    fn charge_beside(
+        &self,
+        charge: Charge,
+        account: Option<&Account>,
+        promised: Promised,
+    ) -> Option<Room<'_>> {
+        let bytes = charge.bytes;
+        let own = promised.own.saturating_add(bytes);
+        if account.is_some_and(|account| account.is_capped() && account.short_of(own) > 0) {
+            return None;
+        }
+        let limit = self.budget().saturating_sub(promised.all);
         let charged = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
             used.checked_add(bytes).filter(|&sum| sum <= limit)
         });
@@ -192,41 +287,70 @@ impl Domain {
         if sum > self.peak.load(Ordering::Relaxed) {
             self.peak.fetch_max(sum, Ordering::Relaxed);
         }
-        Some(Room { domain: self, bytes })
+        if let Some(account) = account {
+            account.add(bytes);
+        }
+        Some(Room { domain: self, charge })
     }
 
-    /// Gives `bytes` back.
-    pub(crate) fn credit(&self, bytes: u64) {
+    /// Gives bytes back.
+    pub(crate) fn credit(&self, charge: impl Into<Charge>) {
+        let Charge { bytes, group } = charge.into();
+        // First its group: what that is promised grows with what it may have, so nobody takes what it makes
+        // free for itself.
+        if let Some(account) = self.accounts.find(group) {
+            account.take_off(bytes);
+        }
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         debug_assert!(before >= bytes, "{}: {bytes} given back, {before} in use", self.id);
     }
 
-    /// Whether `bytes` fit as things are, without anybody's leaving. A look: it may change at once.
-    pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        let promised = self.promised_before(u64::MAX);
-        self.used().saturating_add(promised).saturating_add(bytes) <= self.budget()
+    /// Whether bytes fit as things are, without anybody's leaving. A look: it may change at once.
+    pub(crate) fn has_room(&self, charge: impl Into<Charge>) -> bool {
+        self.short_by(charge.into(), u64::MAX, &self.claims()).is_nothing()
+    }
+
+    /// Whether it is the group's cap that keeps them out. A look, too.
+    pub(crate) fn is_beyond_cap(&self, charge: impl Into<Charge>) -> bool {
+        self.short_by(charge.into(), u64::MAX, &self.claims()).own > 0
+    }
+
+    fn short_by(&self, charge: Charge, ticket: u64, claims: &Claims) -> Short {
+        let Charge { bytes, group } = charge;
+        let promised = claims.before(ticket, &self.accounts, group);
+        let wanted = self.used().saturating_add(promised.all).saturating_add(bytes);
+        let account = self.accounts.find(group).filter(|account| account.is_capped());
+        let own = promised.own.saturating_add(bytes);
+        Short {
+            all: wanted.saturating_sub(self.budget()),
+            own: account.map_or(0, |account| account.short_of(own)),
+        }
     }
 
     // ---- bytes that are being made room for ----
 
-    /// Whether `bytes` fit even with everybody gone.
-    pub(crate) fn could_hold(&self, bytes: u64) -> bool {
-        bytes <= self.budget()
+    /// Whether bytes fit even with everybody gone.
+    pub(crate) fn could_hold(&self, charge: impl Into<Charge>) -> bool {
+        let charge = charge.into();
+        charge.bytes <= self.budget() && self.group_could_hold(charge)
     }
 
-    /// Says that somebody makes room for `bytes`: what becomes free is for those who came first, and for
-    /// nobody who comes without a claim.
-    pub(crate) fn claim(&self, bytes: u64) -> Claim<'_> {
+    /// Whether their group may have them, even with all its own gone.
+    pub(crate) fn group_could_hold(&self, charge: impl Into<Charge>) -> bool {
+        let Charge { bytes, group } = charge.into();
+        self.accounts.find(group).is_none_or(|account| account.could_hold(bytes))
+    }
+
+    /// Says that somebody makes room: what becomes free is for those who came first, and for nobody who comes
+    /// without a claim. What a group makes free for itself is for that group.
+    pub(crate) fn claim(&self, charge: impl Into<Charge>) -> Claim<'_> {
+        let charge = charge.into();
         let mut claims = self.claims();
         let ticket = claims.tickets;
         claims.tickets += 1;
-        claims.queue.push(Pending { ticket, bytes });
+        claims.queue.push(Pending { ticket, charge });
         self.claimants.store(claims.queue.len(), Ordering::Relaxed);
-        Claim { domain: self, ticket, bytes }
-    }
-
-    fn promised_before(&self, ticket: u64) -> u64 {
-        self.claims().before(ticket)
+        Claim { domain: self, ticket, charge }
     }
 
     fn claims(&self) -> MutexGuard<'_, Claims> {
@@ -256,7 +380,7 @@ impl Domain {
 #[must_use = "dropped, the bytes are given back"]
 pub(crate) struct Room<'a> {
     domain: &'a Domain,
-    bytes: u64,
+    charge: Charge,
 }
 
 impl Room<'_> {
@@ -267,7 +391,7 @@ impl Room<'_> {
 
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+        self.charge.bytes
     }
 
     /// The bytes are somebody's from now on, who gives them back by [`Domain::credit`].
@@ -278,7 +402,7 @@ impl Room<'_> {
 
 impl Drop for Room<'_> {
     fn drop(&mut self) {
-        self.domain.credit(self.bytes);
+        self.domain.credit(self.charge);
     }
 }
 
@@ -287,7 +411,7 @@ impl Drop for Room<'_> {
 pub(crate) struct Claim<'a> {
     domain: &'a Domain,
     ticket: u64,
-    bytes: u64,
+    charge: Charge,
 }
 
 impl<'a> Claim<'a> {
@@ -296,18 +420,18 @@ impl<'a> Claim<'a> {
     pub(crate) fn take(&self) -> Option<Room<'a>> {
         let mut claims = self.domain.claims();
         let at = claims.queue.iter().position(|claim| claim.ticket == self.ticket)?;
-        let room = self.domain.charge_beside(self.bytes, claims.before(self.ticket))?;
+        let accounts = &self.domain.accounts;
+        let promised = claims.before(self.ticket, accounts, self.charge.group);
+        let account = accounts.get(self.charge.group);
+        let room = self.domain.charge_beside(self.charge, account, promised)?;
         claims.queue.remove(at);
         self.domain.claimants.store(claims.queue.len(), Ordering::Relaxed);
         Some(room)
     }
 
     /// How many bytes have to go before [`Claim::take`] succeeds.
-    pub(crate) fn short_of(&self) -> u64 {
-        let claims = self.domain.claims();
-        let ahead = claims.before(self.ticket);
-        let wanted = self.domain.used().saturating_add(ahead).saturating_add(self.bytes);
-        wanted.saturating_sub(self.domain.budget())
+    pub(crate) fn short_of(&self) -> Short {
+        self.domain.short_by(self.charge, self.ticket, &self.domain.claims())
     }
 }
 
@@ -353,13 +477,13 @@ mod tests {
         let domain = domain();
         domain.charge(80).expect("room").spend();
         let (first, second) = (domain.claim(60), domain.claim(30));
-        assert_eq!((first.short_of(), second.short_of()), (40, 70));
+        assert_eq!((first.short_of().all, second.short_of().all), (40, 70));
         domain.credit(40);
         assert!(domain.charge(1).is_none(), "who has no claim comes last");
         assert!(second.take().is_none(), "what is free is the first one's");
         first.take().expect("its bytes").spend();
         drop(first);
-        assert_eq!(second.short_of(), 30);
+        assert_eq!(second.short_of().all, 30);
         domain.credit(30);
         second.take().expect("its bytes").spend();
         drop(second);
@@ -379,11 +503,15 @@ mod tests {
         let domain = domain();
         let (first, second) = (domain.claim(60), domain.claim(60));
         first.take().expect("its bytes").spend();
-        assert_eq!(second.short_of(), 20, "counted once, while its claim is still there");
+        assert_eq!(second.short_of().all, 20, "counted once, while its claim is still there");
         assert!(first.take().is_none(), "once");
         let third = domain.claim(1);
         drop(first);
-        assert_eq!((second.short_of(), third.short_of()), (20, 21), "the others are still in line");
+        assert_eq!(
+            (second.short_of().all, third.short_of().all),
+            (20, 21),
+            "the others are still in line"
+        );
         assert!(domain.charge(1).is_none());
     }
 
@@ -392,7 +520,7 @@ mod tests {
         let domain = domain();
         let claims = [domain.claim(u64::MAX), domain.claim(u64::MAX)];
         assert!(domain.charge(1).is_none() && claims[1].take().is_none());
-        assert_eq!(claims[1].short_of(), u64::MAX - 100);
+        assert_eq!(claims[1].short_of().all, u64::MAX - 100);
         drop(claims);
         assert!(domain.charge(1).is_some());
     }

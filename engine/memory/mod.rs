@@ -18,6 +18,7 @@
 //! What is not here: which provider suits a set of devices is proved in [`crate::transfer`]; which
 //! buffers stay and which go is not decided in this module.
 
+mod account;
 mod allocation;
 mod backing;
 pub(crate) mod dma_buf;
@@ -36,13 +37,15 @@ mod view;
 mod volatile;
 pub(crate) mod wide;
 
+pub use account::GroupUsage;
 pub use domain::{DomainId, DomainUsage};
 pub use placement::{DomainKind, Placement};
 pub use provider::Provider;
 
+pub(crate) use account::{Charge, GroupId};
 pub(crate) use allocation::{Allocation, Origin, Take};
 pub(crate) use backing::{Backing, Content};
-pub(crate) use domain::{Domain, Room};
+pub(crate) use domain::{Claim, Domain, Room};
 pub(crate) use host_copy::{copy_by_host, zero_by_host};
 pub(crate) use pool::Pool;
 pub(crate) use pools::Pools;

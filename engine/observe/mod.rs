@@ -17,7 +17,7 @@ pub use live::{Live, Object};
 pub use moved::{MoveCause, Moved};
 pub use report::{
     AttachmentReport, BufferReport, DeviceReport, DomainReport, FenceReport, GhostReport,
-    PinReport, Report, Shares, Totals,
+    GroupReport, PinReport, Report, Shares, Totals,
 };
 pub use stalls::{StallCause, Stalls};
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::device::DeviceId;
-use crate::memory::{DomainId, DomainUsage, Provider};
+use crate::memory::{DomainId, DomainUsage, GroupUsage, Provider};
 use crate::observe::{MoveCause, Moved, StallCause, Stalls};
 use crate::sync::Usage;
 
@@ -21,6 +21,8 @@ pub struct Report {
     pub devices: Vec<DeviceReport>,
     /// Where bytes live: the VRAM of each device, then system memory.
     pub domains: Vec<DomainReport>,
+    /// What client groups have in use in them, or may have.
+    pub groups: Vec<GroupReport>,
     /// The live buffers, by number.
     pub buffers: Vec<BufferReport>,
     /// How much has moved since the engine began, by cause.
@@ -49,6 +51,18 @@ pub struct DomainReport {
     pub usage: DomainUsage,
     /// Who has what is in use.
     pub shares: Shares,
+}
+
+/// What a client group has in a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupReport {
+    /// The group's name.
+    pub name: String,
+    /// Where.
+    pub domain: DomainId,
+    /// Bytes: how many there may be, and how many are in use.
+    pub usage: GroupUsage,
 }
 
 /// Who has the bytes of a place that are in use. While nobody moves, makes or drops a buffer, the sum of all but
@@ -269,6 +283,13 @@ impl fmt::Display for Report {
                 }
             }
         }
+        for (nth, GroupReport { name, domain, usage }) in self.groups.iter().enumerate() {
+            if nth == 0 {
+                writeln!(f, "Client groups, in bytes")?;
+            }
+            let of = usage.cap.map_or(String::new(), |cap| format!(" of {cap:>16}"));
+            writeln!(f, "  {name:<20} {:>16}{of} used, {domain}", usage.used)?;
+        }
         let moved = self.moved.iter().filter(|(_, moved)| moved.moves > 0);
         for (nth, (cause, Moved { moves, bytes, copied })) in moved.enumerate() {
             if nth == 0 {
@@ -434,6 +455,11 @@ mod tests {
         let report = Report {
             devices: vec![DeviceReport { id: home, name: "GPU 0".into() }],
             domains: vec![DomainReport { id: DomainId::System, usage, shares }],
+            groups: vec![GroupReport {
+                name: "browser".into(),
+                domain: DomainId::Vram(home),
+                usage: GroupUsage { cap: Some(8192), used: 4096, peak: 8192 },
+            }],
             buffers: vec![buffer, system, purged],
             moved: vec![
                 (MoveCause::Asked, Moved::default()),
@@ -448,6 +474,7 @@ mod tests {
         for part in [
             "system memory                    8888 of             9999 used\n                                    128 pinned\n",
             "  64 in flight\n",
+            "Client groups, in bytes\n  browser                          4096 of             8192 used, VRAM of device 0\n",
             "Moves\n  evicted                             3 of 300 bytes, 200 copied\nWaits\n  for room                            2 of 3.0ms, the longest 2.0ms\nBuffers\n",
             "       7  frame                      4096  VRAM of device 0 dma_buf      device 0           3",
             "attached: device 0, GPU 0\n                    static, mapped 4 ×, attachment gone",

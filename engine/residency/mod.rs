@@ -15,11 +15,15 @@
 //! Nothing here knows Vulkan or what a shared buffer is: residency says what it wants of the world
 //! (the trait `World`), and the engine, or a model of one in the tests, does it.
 
+mod ageing;
 mod attraction;
+mod entry;
+mod group;
 mod obstacles;
 pub mod policy;
 mod priority;
 mod recency;
+mod rolls;
 mod room;
 mod rules;
 mod store;
@@ -28,12 +32,14 @@ mod tests;
 mod throttle;
 mod walk;
 
-pub use obstacles::{Kept, Obstacles};
+pub use obstacles::{CapReached, Kept, Obstacles};
 pub use priority::Priority;
 pub use rules::Rules;
 
+pub(crate) use ageing::Ageing;
 pub(crate) use attraction::{Attraction, Drawn, Price, Used};
-pub(crate) use recency::Victim;
+pub(crate) use group::{Group, Groups};
+pub(crate) use recency::{Elsewhere, Victim};
 pub(crate) use room::{
     Demand, Evicted, Found, Outcomes, Place, Settled, Terms, Turned, World, evict_bytes, fit,
     with_room,

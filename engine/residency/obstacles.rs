@@ -47,6 +47,28 @@ pub struct Obstacles {
     kept: SmallVec<[(Kept, u64, u32); 2]>,
     /// Who has the pins: a device and its reason each.
     pinned_by: Vec<String>,
+    cap: Option<Box<CapReached>>,
+}
+
+/// That a client group has as much of a place as it may ([`crate::ClientGroup::set_cap`]), in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CapReached {
+    /// The group's name.
+    pub group: String,
+    /// How many bytes were asked for.
+    pub asked: u64,
+    /// How many it may have there at once.
+    pub cap: u64,
+    /// How many it had.
+    pub used: u64,
+}
+
+impl fmt::Display for CapReached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { group, cap, used, .. } = self;
+        write!(f, "the cap of client group \"{group}\", which has {used} of {cap} bytes")
+    }
 }
 
 /// How many holders of pins are named.
@@ -70,6 +92,17 @@ impl Obstacles {
         }
     }
 
+    /// It is a group's cap.
+    pub(crate) fn capped(&mut self, cap: CapReached) {
+        self.cap = Some(Box::new(cap));
+    }
+
+    /// The cap of the client group that it was for, if that was in the way: its own were asked to leave, and
+    /// nobody else.
+    pub fn cap_reached(&self) -> Option<&CapReached> {
+        self.cap.as_deref()
+    }
+
     /// Bytes that stayed for a reason.
     pub fn bytes(&self, why: Kept) -> u64 {
         self.kept.iter().filter(|(of, ..)| *of == why).map(|(_, bytes, _)| bytes).sum()
@@ -87,14 +120,17 @@ impl Obstacles {
 
     /// Whether nothing stood in the way: it would not have fitted in any case.
     pub fn is_empty(&self) -> bool {
-        self.kept.is_empty()
+        self.kept.is_empty() && self.cap.is_none()
     }
 }
 
 impl fmt::Display for Obstacles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(cap) = &self.cap {
+            cap.fmt(f)?;
+        }
         for (nth, (why, bytes, count)) in self.iter().enumerate() {
-            let comma = if nth == 0 { "" } else { ", " };
+            let comma = if nth == 0 && self.cap.is_none() { "" } else { ", " };
             let s = if count == 1 { "" } else { "s" };
             write!(f, "{comma}{bytes} bytes in {count} buffer{s} {why}")?;
             if why == Kept::Pinned && !self.pinned_by.is_empty() {
@@ -121,5 +157,11 @@ mod tests {
         let said =
             "128 bytes in 2 buffers pinned (by llvmpipe (scanout)), 7 bytes in 1 buffer busy";
         assert_eq!(obstacles.to_string(), said);
+        obstacles.capped(CapReached { group: "a".into(), asked: 5, cap: 9, used: 8 });
+        let capped = "the cap of client group \"a\", which has 8 of 9 bytes";
+        assert_eq!(obstacles.to_string(), format!("{capped}, {said}"));
+        let mut only = Obstacles::default();
+        only.capped(CapReached { group: "a".into(), asked: 5, cap: 9, used: 8 });
+        assert!(!only.is_empty() && only.to_string() == capped);
     }
 }

@@ -12,7 +12,7 @@ use super::recency::Victim;
 use super::store::Store;
 use super::walk::Walk;
 use crate::device::DeviceId;
-use crate::memory::{DomainId, Room};
+use crate::memory::{Charge, Claim, Domain, DomainId, GroupId, Room};
 
 /// What residency moves, and how: the engine, or a model of one.
 pub(crate) trait World {
@@ -23,8 +23,9 @@ pub(crate) trait World {
     /// A place's ledger and buffers.
     fn store(&self, domain: DomainId) -> &Store<Self::Key>;
 
-    /// Gives back what nobody needs any more, without waiting: dropped buffers, places that were left.
-    fn reap(&self, domain: DomainId);
+    /// Gives back what nobody needs any more, without waiting: dropped buffers, places that were left. If it is
+    /// for a group, others keep what they might need again.
+    fn reap(&self, domain: DomainId, of: GroupId);
 
     /// Gives unused memory back to whoever provides it: the provider said that it has no more. Returns how
     /// many bytes.
@@ -37,8 +38,9 @@ pub(crate) trait World {
     /// [`World::settle`].
     fn evict(&self, from: DomainId, victims: &[Victim<Self::Key>], terms: &Terms) -> Outcomes;
 
-    /// Bytes that are on their way out of a place, whoever sent them: still in use, and not for long.
-    fn leaving(&self, from: DomainId) -> u64;
+    /// Bytes that are on their way out of a place, whoever sent them: still in use, and not for long. Those of
+    /// a group, or, without one, all.
+    fn leaving(&self, from: DomainId, of: GroupId) -> u64;
 
     /// Waits, at most until `terms` say, until everything that is on its way out of `from` now is out, or
     /// until `enough`, which is asked whenever something may be, says that the rest does not matter.
@@ -47,8 +49,14 @@ pub(crate) trait World {
     /// Names those who have pins on a buffer.
     fn name_pins(&self, key: Self::Key, obstacles: &mut Obstacles);
 
-    /// That there is no room.
-    fn no_room(&self, domain: DomainId, bytes: u64, obstacles: Obstacles) -> Self::Error;
+    /// That there is no room; with a group: that it has as much as it may.
+    fn no_room(
+        &self,
+        domain: DomainId,
+        bytes: u64,
+        capped: Option<GroupId>,
+        obstacles: Obstacles,
+    ) -> Self::Error;
 }
 
 /// What became of each victim.
@@ -143,8 +151,10 @@ pub(crate) struct Found<T, E> {
     pub(crate) instead_of: Option<E>,
 }
 
-/// Finds room for `bytes` in one of `places`, and lets `take` have it. First wherever there is room; then
+/// Finds room for so many bytes in one of `places`, and lets `take` have it. First wherever there is room; then
 /// by evicting; then, the same, where it may be if all else fails. `Ok(None)` if `take` wanted none.
+///
+/// Where the group that they are for has as much as it may, its own go, and nobody else.
 ///
 /// # Errors
 ///
@@ -154,19 +164,20 @@ pub(crate) struct Found<T, E> {
 pub(crate) fn with_room<W: World, T>(
     world: &W,
     places: &[Place],
-    bytes: u64,
+    charge: impl Into<Charge>,
     terms: &Terms,
     take: &mut Take<'_, T, W::Error>,
 ) -> Result<Option<Found<T, W::Error>>, W::Error> {
+    let charge = charge.into();
     let mut last = None;
     for fallback in [false, true] {
         for evicting in [false, true] {
             let suited = places.iter().filter(|place| place.fallback == fallback);
             for place in suited {
                 let attempt = if !evicting {
-                    at_once(world, place.domain, bytes, take)
+                    at_once(world, place.domain, charge, take)
                 } else if terms.evict {
-                    by_evicting(world, place.domain, bytes, terms, take)
+                    by_evicting(world, place.domain, charge, terms, take)
                 } else {
                     continue;
                 };
@@ -185,35 +196,44 @@ pub(crate) fn with_room<W: World, T>(
 fn at_once<W: World, T>(
     world: &W,
     domain: DomainId,
-    bytes: u64,
+    charge: Charge,
     take: &mut Take<'_, T, W::Error>,
 ) -> Result<T, Turned<W::Error>> {
     let ledger = &world.store(domain).ledger;
-    let room = ledger.charge(bytes).or_else(|| {
-        world.reap(domain);
-        ledger.charge(bytes)
+    let room = ledger.charge(charge).or_else(|| {
+        world.reap(domain, capped(ledger, charge).unwrap_or_default());
+        ledger.charge(charge)
     });
     match room {
         Some(room) => take(domain, room),
-        None => Err(Turned::Full(world.no_room(domain, bytes, Obstacles::default()))),
+        None => {
+            let capped = capped(ledger, charge);
+            Err(Turned::Full(world.no_room(domain, charge.bytes, capped, Obstacles::default())))
+        }
     }
+}
+
+/// The group, if it is that one's cap that keeps the bytes out.
+fn capped(ledger: &Domain, charge: Charge) -> Option<GroupId> {
+    ledger.is_beyond_cap(charge).then_some(charge.group)
 }
 
 fn by_evicting<W: World, T>(
     world: &W,
     domain: DomainId,
-    bytes: u64,
+    charge: Charge,
     terms: &Terms,
     take: &mut Take<'_, T, W::Error>,
 ) -> Result<T, Turned<W::Error>> {
     let mut round = 0;
     loop {
-        let room = make_room(world, domain, bytes, terms).map_err(Turned::Full)?;
+        let room = make_room(world, domain, charge, terms).map_err(Turned::Full)?;
         match take(domain, room) {
             // Out of memory is an event: somebody goes, and what became free goes back to the provider.
             Err(Turned::Full(error)) if round < ROUNDS => {
                 // First what nobody has, then more and more of what somebody has.
-                let more = if round == 0 { 0 } else { bytes.saturating_mul(1 << (round - 1)) };
+                let more =
+                    if round == 0 { 0 } else { charge.bytes.saturating_mul(1 << (round - 1)) };
                 let evicted = evict_bytes(world, domain, more, terms).moved;
                 if evicted + world.trim(domain) == 0 && round > 0 {
                     return Err(Turned::Full(error));
@@ -225,40 +245,63 @@ fn by_evicting<W: World, T>(
     }
 }
 
-/// Makes room for `bytes`, and takes it in the same walk: what becomes free meanwhile is for nobody else.
+/// Makes room for so many bytes, and takes it in the same walk: what becomes free meanwhile is for nobody else.
 fn make_room<'a, W: World>(
     world: &'a W,
     domain: DomainId,
-    bytes: u64,
+    charge: Charge,
     terms: &Terms,
 ) -> Result<Room<'a>, W::Error> {
     let ledger = &world.store(domain).ledger;
-    if !ledger.could_hold(bytes) {
-        return Err(world.no_room(domain, bytes, Obstacles::default()));
+    let (bytes, group) = (charge.bytes, charge.group);
+    if !ledger.could_hold(charge) {
+        let capped = (!ledger.group_could_hold(charge)).then_some(group);
+        return Err(world.no_room(domain, bytes, capped, Obstacles::default()));
     }
-    let claim = ledger.claim(bytes);
+    let claim = ledger.claim(charge);
     let mut walk = Walk::new(world, domain, terms);
     loop {
         // What was dropped goes before what is used.
-        world.reap(domain);
+        world.reap(domain, capped_claim(&claim, group).unwrap_or_default());
         if let Some(room) = claim.take() {
             return Ok(room);
         }
         // In this order: what gets out in between is then missing twice, and nobody goes for it.
-        let leaving = world.leaving(domain);
+        let own_leaving = if group == GroupId::NONE { 0 } else { world.leaving(domain, group) };
+        let leaving = world.leaving(domain, GroupId::NONE);
         let short = claim.short_of();
-        if short > leaving && walk.step(short - leaving) {
+        // First its own: the others' leaving does not help a group that has as much as it may.
+        if short.own > own_leaving && walk.step(short.own - own_leaving, group) {
+            continue;
+        }
+        let hopeless = short.own > own_leaving;
+        if !hopeless && short.all > leaving && walk.step(short.all - leaving, GroupId::NONE) {
             continue;
         }
         // Enough are leaving, or nobody else can be asked.
-        match world.settle(domain, terms, &|| claim.short_of() == 0) {
+        let settled = if hopeless && own_leaving == 0 {
+            Settled::Late
+        } else {
+            let enough = || {
+                let short = claim.short_of();
+                short.is_nothing() || short.own > 0 && world.leaving(domain, group) == 0
+            };
+            world.settle(domain, terms, &enough)
+        };
+        match settled {
             Settled::Out => {}
-            Settled::Nothing if leaving > 0 || short == 0 => {}
+            Settled::Nothing if leaving > 0 || short.is_nothing() => {}
             Settled::Nothing | Settled::Late => {
-                return Err(world.no_room(domain, bytes, walk.obstacles()));
+                let capped = capped_claim(&claim, group);
+                return Err(world.no_room(domain, bytes, capped, walk.obstacles()));
             }
         }
     }
+}
+
+/// The group, if it is that one's cap that a claim waits for.
+fn capped_claim(claim: &Claim<'_>, group: GroupId) -> Option<GroupId> {
+    (group != GroupId::NONE && claim.short_of().own > 0).then_some(group)
 }
 
 /// What [`evict_bytes`] did.
@@ -277,29 +320,38 @@ pub(crate) fn evict_bytes<W: World>(
     terms: &Terms,
 ) -> Evicted {
     let mut walk = Walk::new(world, domain, terms);
-    while walk.gone() < bytes && walk.step(bytes - walk.gone()) {}
+    while walk.gone() < bytes && walk.step(bytes - walk.gone(), GroupId::NONE) {}
     if walk.gone() > 0 {
         world.settle(domain, terms, &|| false);
     }
     walk.evicted()
 }
 
-/// Evicts until no more is in use than may be: the budget has shrunk.
-pub(crate) fn fit<W: World>(world: &W, domain: DomainId, terms: &Terms) -> Evicted {
+/// Evicts until no more is in use than may be: the budget has shrunk, or, with a group, that one's cap; then its
+/// own go.
+pub(crate) fn fit<W: World>(world: &W, domain: DomainId, group: GroupId, terms: &Terms) -> Evicted {
     let ledger = &world.store(domain).ledger;
+    let excess_now = || match group {
+        GroupId::NONE => ledger.excess(),
+        group => ledger.group_excess(group),
+    };
     let mut walk = Walk::new(world, domain, terms);
     loop {
-        world.reap(domain);
+        world.reap(domain, group);
         // In this order, as in `make_room`.
-        let leaving = world.leaving(domain);
-        let excess = ledger.excess();
+        let leaving = world.leaving(domain, group);
+        let excess = excess_now();
         if excess == 0 {
             return walk.evicted();
         }
-        if excess > leaving && walk.step(excess - leaving) {
+        if excess > leaving && walk.step(excess - leaving, group) {
             continue;
         }
-        match world.settle(domain, terms, &|| ledger.excess() == 0) {
+        if group != GroupId::NONE && leaving == 0 {
+            // What is leaving is others', and does not help.
+            return walk.evicted();
+        }
+        match world.settle(domain, terms, &|| excess_now() == 0) {
             Settled::Out => {}
             Settled::Nothing if leaving > 0 => {}
             Settled::Nothing | Settled::Late => return walk.evicted(),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::policy::Policy;
 use super::recency::Recency;
-use crate::memory::Domain;
+use crate::memory::{Charge, Domain};
 
 /// A domain's ledger, and its buffers in the order in which they go.
 #[derive(Debug)]
@@ -28,9 +28,12 @@ impl<K: Copy> Store<K> {
         self.tight.load(Ordering::Relaxed)
     }
 
-    /// Whether half of it would be in use with `bytes` more: time to learn who is used when.
-    pub(crate) fn gets_tight(&self, bytes: u64) -> bool {
-        !self.is_tight() && self.ledger.used().saturating_add(bytes) > self.ledger.budget() / 2
+    /// Whether half of it, or of what the group may have, would be in use with so many bytes more: time to
+    /// learn who is used when.
+    pub(crate) fn gets_tight(&self, charge: impl Into<Charge>) -> bool {
+        let charge = charge.into();
+        let is_half = |used: u64| used.saturating_add(charge.bytes) > self.ledger.budget() / 2;
+        !self.is_tight() && (is_half(self.ledger.used()) || self.ledger.gets_group_tight(charge))
     }
 
     /// From now on they do. Whether they did not before.

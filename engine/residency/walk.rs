@@ -8,13 +8,17 @@ use super::obstacles::{Kept, Obstacles};
 use super::policy::Slot;
 use super::recency::Victim;
 use super::room::{Evicted, Terms, World};
-use crate::memory::DomainId;
+use crate::memory::{DomainId, GroupId};
 
 /// One look for victims: each is asked once, and once more with patience.
 pub(super) struct Walk<'a, W: World> {
     world: &'a W,
     domain: DomainId,
     terms: Terms,
+    /// Whether somebody is to be patient, as it was said.
+    patient: bool,
+    /// Whose are asked: a client group's own, or anybody's.
+    within: GroupId,
     /// Those that were asked and have stayed, with their reasons.
     kept: Vec<(Victim<W::Key>, Kept)>,
     /// Those that were asked and have left. They may be back: then they were used, and others are to go.
@@ -30,7 +34,18 @@ const AGAIN: usize = 64;
 impl<'a, W: World> Walk<'a, W> {
     pub(super) fn new(world: &'a W, domain: DomainId, terms: &Terms) -> Self {
         let terms = terms.deeper();
-        Self { world, domain, terms, kept: vec![], left: vec![], gone: 0, parked: None }
+        let (patient, within) = (terms.patient, GroupId::NONE);
+        Self {
+            world,
+            domain,
+            terms,
+            patient,
+            within,
+            kept: vec![],
+            left: vec![],
+            gone: 0,
+            parked: None,
+        }
     }
 
     /// Bytes that have been told to go.
@@ -38,13 +53,18 @@ impl<'a, W: World> Walk<'a, W> {
         self.gone
     }
 
-    /// Asks as many as are needed for `wanted` bytes. `false` if there is nobody left to ask.
-    pub(super) fn step(&mut self, wanted: u64) -> bool {
+    /// Asks as many as are needed for `wanted` bytes, of a group or, without one, of all. `false` if there is
+    /// nobody left to ask.
+    pub(super) fn step(&mut self, wanted: u64, within: GroupId) -> bool {
+        if within != self.within {
+            // Others are asked from now on, and at first without patience.
+            (self.within, self.parked, self.terms.patient) = (within, None, self.patient);
+        }
         let recency = &self.world.store(self.domain).recency;
         loop {
             let asked = self.asked();
             let skip = |slot| asked.binary_search(&slot).is_ok();
-            let victims = recency.victims(wanted, self.terms.most, &skip);
+            let victims = recency.victims_of(within, wanted, self.terms.most, &skip);
             if !victims.is_empty() {
                 let outcomes = self.world.evict(self.domain, &victims, &self.terms);
                 for (victim, outcome) in victims.into_iter().zip(outcomes) {
@@ -73,7 +93,8 @@ impl<'a, W: World> Walk<'a, W> {
         let left = *self.parked.get_or_insert_with(|| recency.parked());
         if left > 0 {
             let asked = self.asked();
-            recency.recheck(left.min(AGAIN), &|slot| asked.binary_search(&slot).is_ok());
+            let skip = |slot| asked.binary_search(&slot).is_ok();
+            recency.recheck(self.within, left.min(AGAIN), &skip);
             self.parked = Some(left.saturating_sub(AGAIN));
             return true;
         }

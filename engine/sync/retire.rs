@@ -11,7 +11,7 @@ use super::primitive::Mutex;
 use super::primitive::atomic::{AtomicUsize, Ordering};
 use crate::error::{Error, Result};
 use crate::memory::staging::StagingBuffer;
-use crate::memory::{Backing, DomainId};
+use crate::memory::{Backing, DomainId, GroupId};
 
 /// Memory that waits for its last fence before it goes to the next owner.
 ///
@@ -55,9 +55,12 @@ impl Retired {
         matches!(self, Self::Backing(backing) if backing.domain() == place)
     }
 
-    fn bytes_in(&self, place: DomainId) -> u64 {
+    fn bytes_of(&self, of: GroupId, place: DomainId) -> u64 {
+        let is_its = |backing: &Backing| of == GroupId::NONE || backing.group() == of;
         match self {
-            Self::Backing(backing) if backing.domain() == place => backing.footprint(),
+            Self::Backing(backing) if backing.domain() == place && is_its(backing) => {
+                backing.footprint()
+            }
             _ => 0,
         }
     }
@@ -90,7 +93,12 @@ impl Retire {
 
     /// Bytes of a place that wait for their last fence.
     pub(crate) fn bytes_in(&self, place: DomainId) -> u64 {
-        self.with(|list| list.waiting.iter().map(|each| each.memory.bytes_in(place)).sum())
+        self.bytes_of(GroupId::NONE, place)
+    }
+
+    /// Those of a client group, or, without one, all.
+    pub(crate) fn bytes_of(&self, of: GroupId, place: DomainId) -> u64 {
+        self.with(|list| list.waiting.iter().map(|each| each.memory.bytes_of(of, place)).sum())
     }
 
     /// Waits until everything of a place that is here now has been given back, or until `enough` says that

@@ -78,6 +78,21 @@ pub trait Policy: fmt::Debug + Send {
     /// The cost grows with those who are named and those who are skipped, not with those who are here.
     fn victims(&mut self, wanted: u64, skip: &dyn Fn(Slot) -> bool, into: &mut Vec<Slot>);
 
+    /// The same, where only `members` are meant, and `skip` says yes to all others: whom to evict of one client
+    /// group. Who is not here may be among them.
+    ///
+    /// Unless the policy knows better it walks past the others, and the cost grows with those who are here.
+    fn victims_among(
+        &mut self,
+        members: &[Slot],
+        wanted: u64,
+        skip: &dyn Fn(Slot) -> bool,
+        into: &mut Vec<Slot>,
+    ) {
+        let _ = members;
+        self.victims(wanted, skip, into);
+    }
+
     /// Bytes of bookkeeping, for the report.
     fn footprint(&self) -> usize;
 }

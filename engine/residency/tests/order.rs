@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{Make, POLICIES, Random, UNIT, seeds};
+use crate::memory::GroupId;
 use crate::residency::policy::{self, Slot};
 use crate::residency::priority::Priority;
 use crate::residency::recency::{Recency, Victims};
@@ -116,7 +117,7 @@ impl Pair {
     /// Everybody who was parked is back, but for those who were asked just now.
     fn recheck(&mut self, random: &mut Random) {
         let skipped: HashSet<_> = self.all.keys().filter(|_| random.one_in(3)).copied().collect();
-        self.recency.recheck(self.recency.parked(), &|slot| skipped.contains(&slot));
+        self.recency.recheck(GroupId::NONE, self.recency.parked(), &|slot| skipped.contains(&slot));
         for (slot, each) in &mut self.all {
             if each.is == Is::Parked && !skipped.contains(slot) {
                 each.is = Is::Here;
@@ -227,7 +228,7 @@ fn one_that_is_parked_and_used_for_ever_costs_no_more_than_once() {
     assert_eq!(next, slots[1], "slots are given again");
     recency.park(&recency.victim(next));
     assert_eq!(recency.parked(), 3);
-    recency.recheck(2, &|_| false);
+    recency.recheck(GroupId::NONE, 2, &|_| false);
     let order = recency.victims(u64::MAX, Priority::Highest, &|_| false);
     assert_eq!(order.iter().map(|each| each.slot).collect::<Vec<_>>(), [slots[0], next]);
 }

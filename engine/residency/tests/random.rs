@@ -15,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::world::{Asked, Buffer, Fake, Lock, Nature, Refused, Validated, site};
 use super::{Make, POLICIES, Random, Terms, UNIT, places, seeds, terms};
+use crate::memory::GroupId;
 use crate::residency::obstacles::Kept;
 use crate::residency::priority::Priority;
 use crate::residency::room::{evict_bytes, fit};
@@ -206,7 +207,7 @@ impl<'a> Run<'a> {
         let store = self.world.site(at);
         store.ledger.set_cap(Some(cap));
         store.budget_changed();
-        let evicted = fit(&self.world, site(at), &terms());
+        let evicted = fit(&self.world, site(at), GroupId::NONE, &terms());
         let done = self.world.site(at).ledger.excess() == 0 || self.world.on_way(at) > 0;
         assert!(done || !self.world.could_go(at, &evicted.obstacles), "{evicted:?}");
         if evicted.moved > 0 {

@@ -1,5 +1,6 @@
 //! The order of those who may be asked to leave, rule by rule.
 
+use crate::memory::GroupId;
 use crate::observe::Pick;
 use crate::residency::policy::{self, Slot};
 use crate::residency::priority::Priority;
@@ -32,7 +33,7 @@ fn who_may_lose_its_content_goes_first_whatever_else_is_said_of_it() {
     recency.park(&recency.victim(slots[1]));
     recency.set_purgeable(slots[1], true);
     assert_eq!(order(&recency, Priority::Highest), "ac");
-    recency.recheck(1, &|_| false);
+    recency.recheck(GroupId::NONE, 1, &|_| false);
     assert_eq!(order(&recency, Priority::Highest), "bac");
 }
 
@@ -46,7 +47,7 @@ fn being_parked_again_and_again_leaves_nothing_behind() {
     }
     assert!(recency.parked() < 100, "{}", recency.parked());
     recency.park(&recency.victim(slots[0]));
-    recency.recheck(usize::MAX, &|_| false);
+    recency.recheck(GroupId::NONE, usize::MAX, &|_| false);
     assert_eq!(order(&recency, Priority::Normal).len(), 2, "it is asked again");
 }
 
@@ -81,7 +82,7 @@ fn who_has_another_size_after_a_move_within_its_place_counts_as_that() {
     // Also of one that is in no order now, and one that is elsewhere.
     recency.park(&recency.victim(slots[1]));
     recency.moved(slots[1], Some(512));
-    recency.recheck(1, NOBODY);
+    recency.recheck(GroupId::NONE, 1, NOBODY);
     recency.moved(slots[0], None);
     recency.moved(slots[0], Some(768));
     assert_eq!(bytes(u64::MAX), [('b', 512), ('a', 768)]);

@@ -2,6 +2,7 @@
 
 use super::world::{Asked, Buffer, Fake, Lock, Nature, Refused, Validated, site};
 use super::{UNIT, no_wait, places, terms};
+use crate::memory::GroupId;
 use crate::residency::obstacles::{Kept, Obstacles};
 use crate::residency::policy;
 use crate::residency::priority::Priority;
@@ -227,10 +228,10 @@ fn a_shrunk_budget_costs_the_excess_and_no_more() {
     let store = world.site(0);
     store.ledger.set_cap(Some(5 * UNIT));
     store.budget_changed();
-    assert_eq!(fit(&world, site(0), &terms()).moved, 3 * UNIT);
+    assert_eq!(fit(&world, site(0), GroupId::NONE, &terms()).moved, 3 * UNIT);
     assert_eq!(who(&world.take_asked()), buffers[..3]);
     assert_eq!(world.used(0), 5 * UNIT, "and they are out");
-    assert_eq!(fit(&world, site(0), &terms()).moved, 0);
+    assert_eq!(fit(&world, site(0), GroupId::NONE, &terms()).moved, 0);
     world.check();
 }
 
@@ -241,7 +242,7 @@ fn what_is_leaving_already_counts_when_the_budget_shrinks() {
         world.set_slow(true);
         obstacles(ask_for(&world, 2, &no_wait()).1);
         world.site(0).ledger.set_cap(Some(cap * UNIT));
-        fit(&world, site(0), &terms());
+        fit(&world, site(0), GroupId::NONE, &terms());
         assert!(world.used(0) <= cap * UNIT, "{cap}");
         assert_eq!(world.order(0), buffers[asked..], "{cap}");
         world.check();

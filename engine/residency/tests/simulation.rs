@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 
 use super::world::site;
 use super::{Make, Place, Random, Terms, UNIT, terms};
-use crate::memory::{Domain, DomainId};
+use crate::memory::{Domain, DomainId, GroupId};
 use crate::residency::obstacles::{Kept, Obstacles};
 use crate::residency::policy::{self, Slot};
 use crate::residency::priority::Priority;
@@ -157,7 +157,7 @@ impl World for Simulation {
         }
     }
 
-    fn reap(&self, _: DomainId) {}
+    fn reap(&self, _: DomainId, _: GroupId) {}
 
     fn trim(&self, _: DomainId) -> u64 {
         0
@@ -181,7 +181,7 @@ impl World for Simulation {
         victims.iter().map(go).collect()
     }
 
-    fn leaving(&self, _: DomainId) -> u64 {
+    fn leaving(&self, _: DomainId, _: GroupId) -> u64 {
         0
     }
 
@@ -191,7 +191,7 @@ impl World for Simulation {
 
     fn name_pins(&self, _: u32, _: &mut Obstacles) {}
 
-    fn no_room(&self, _: DomainId, _: u64, _: Obstacles) {}
+    fn no_room(&self, _: DomainId, _: u64, _: Option<GroupId>, _: Obstacles) {}
 }
 
 /// Creates, uses, asks, drops: so many buffers, and as many uses.

@@ -23,6 +23,7 @@
 use super::UNIT;
 use super::world::{Buffer, Fake, Refused, Validated};
 use super::{places, terms};
+use crate::memory::GroupId;
 use crate::memory::{Domain, DomainId};
 use crate::residency::policy;
 use crate::residency::priority::Priority;
@@ -134,7 +135,7 @@ fn a_place_that_is_closed_takes_nobody_and_keeps_who_is_there() {
     world.with(buffer, |buffer| buffer.pins = 1);
     world.site(0).ledger.set_cap(Some(0));
     world.site(0).budget_changed();
-    assert_eq!(fit(&world, super::world::site(0), &terms()).moved, 0);
+    assert_eq!(fit(&world, super::world::site(0), GroupId::NONE, &terms()).moved, 0);
     let other = world.add(Buffer::new(UNIT));
     let refused = world.validate(other, &places(&[0]), &terms());
     assert!(matches!(refused, Err(Refused::NoRoom { .. })), "{refused:?}");

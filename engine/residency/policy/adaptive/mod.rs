@@ -1,5 +1,6 @@
 //! The default: learns from every use how soon buffers of its kind come back.
 
+mod among;
 mod hull;
 mod outlook;
 mod scale;
@@ -288,6 +289,16 @@ impl Policy for Adaptive {
                 self.move_to(slot, eligible);
             }
         }
+    }
+
+    fn victims_among(
+        &mut self,
+        members: &[Slot],
+        wanted: u64,
+        skip: &dyn Fn(Slot) -> bool,
+        into: &mut Vec<Slot>,
+    ) {
+        self.choose_among(members, wanted, skip, into);
     }
 
     fn footprint(&self) -> usize {

@@ -10,11 +10,12 @@ mod residency;
 mod validate;
 
 use std::collections::HashSet;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::Make;
 use crate::device::DeviceId;
-use crate::memory::{Domain, DomainId};
+use crate::memory::{Domain, DomainId, GroupId};
+use crate::residency::ageing::Ageing;
 use crate::residency::obstacles::{Kept, Obstacles};
 use crate::residency::policy::Slot;
 use crate::residency::priority::Priority;
@@ -86,6 +87,10 @@ struct Site {
 pub(super) struct Buffer {
     pub(super) bytes: u64,
     pub(super) priority: Priority,
+    /// On whose account it is.
+    pub(super) group: GroupId,
+    /// The age group that it is in.
+    age: Option<Arc<Ageing>>,
     /// Where it is, if it has bytes.
     pub(super) at: Option<usize>,
     /// Whether its bytes are what was written; not after it was discarded.
@@ -117,6 +122,8 @@ impl Buffer {
         Self {
             bytes,
             priority: Priority::Normal,
+            group: GroupId::NONE,
+            age: None,
             at: None,
             content: true,
             pins: 0,
@@ -139,6 +146,11 @@ impl Buffer {
         Self { priority, ..self }
     }
 
+    /// On a group's account.
+    pub(super) fn on_account_of(self, group: u16) -> Self {
+        Self { group: GroupId(group), ..self }
+    }
+
     fn slot(&self, at: usize) -> Option<Slot> {
         self.berths.iter().find(|(place, _)| *place == at).map(|&(_, slot)| slot)
     }
@@ -157,6 +169,7 @@ struct Work {
 struct OnWay {
     at: usize,
     bytes: u64,
+    group: GroupId,
     work: Vec<usize>,
     /// A mapping of it lives; there is nothing to wait for.
     ghost: bool,
@@ -314,7 +327,23 @@ impl Fake {
     pub(super) fn touch(&self, buffer: u32) {
         let mut inner = self.inner();
         for &(at, slot) in &inner.buffer(buffer).berths {
-            self.sites[at].store.recency.used(slot);
+            if let Some(age) = self.sites[at].store.recency.used(slot) {
+                let others = (0..self.sites.len()).filter(|&other| other != at);
+                others.filter(|&other| age.is_in(site(other))).for_each(|other| {
+                    self.sites[other].store.recency.aged(&age);
+                });
+            }
+        }
+    }
+
+    /// Puts a buffer into an age group, or takes it out of the one that it is in.
+    pub(super) fn set_age(&self, buffer: u32, age: Option<&Arc<Ageing>>) {
+        let mut inner = self.inner();
+        let buffer = inner.buffer(buffer);
+        buffer.age = age.cloned();
+        for &(at, slot) in &buffer.berths {
+            buffer.age.iter().for_each(|age| age.may_be_in(site(at)));
+            self.sites[at].store.recency.set_age(slot, age);
         }
     }
 
@@ -340,7 +369,8 @@ impl Fake {
         }
         if let Some(at) = gone.at {
             let work = gone.work.clone();
-            inner.on_way.push(OnWay { at, bytes: gone.bytes, work, ghost: gone.haunted });
+            let (bytes, group, ghost) = (gone.bytes, gone.group, gone.haunted);
+            inner.on_way.push(OnWay { at, bytes, group, work, ghost });
         }
     }
 

@@ -4,8 +4,8 @@ use std::sync::MutexGuard;
 use std::time::Instant;
 
 use super::{Asked, Fake, Inner, Lock, Nature, OnWay, Refused, number};
-use crate::memory::{DomainId, Room};
-use crate::residency::obstacles::{Kept, Obstacles};
+use crate::memory::{Charge, DomainId, GroupId, Room};
+use crate::residency::obstacles::{CapReached, Kept, Obstacles};
 use crate::residency::policy::Slot;
 use crate::residency::recency::Victim;
 use crate::residency::room::{Outcomes, Place, Settled, Terms, Turned, World, with_room};
@@ -19,7 +19,7 @@ impl World for Fake {
         &self.sites[number(domain)].store
     }
 
-    fn reap(&self, domain: DomainId) {
+    fn reap(&self, domain: DomainId, _: GroupId) {
         self.collect(&mut self.inner(), number(domain));
     }
 
@@ -41,10 +41,11 @@ impl World for Fake {
         victims.iter().map(ask).collect()
     }
 
-    fn leaving(&self, from: DomainId) -> u64 {
+    fn leaving(&self, from: DomainId, of: GroupId) -> u64 {
         let (mut inner, from) = (self.inner(), number(from));
+        let is_its = |each: &OnWay| of == GroupId::NONE || each.group == of;
         let leaves = inner.on_way.iter().filter(|each| each.at == from && !each.ghost);
-        let bytes = leaves.map(|each| each.bytes).sum();
+        let bytes = leaves.filter(|each| is_its(each)).map(|each| each.bytes).sum();
         if bytes > 0 && std::mem::take(&mut inner.raced) {
             inner.work.iter_mut().for_each(|work| work.over = true);
             self.collect(&mut inner, from);
@@ -77,7 +78,18 @@ impl World for Fake {
         obstacles.pinned_by(format!("whoever pinned buffer {key}"));
     }
 
-    fn no_room(&self, at: DomainId, _bytes: u64, obstacles: Obstacles) -> Refused {
+    fn no_room(
+        &self,
+        at: DomainId,
+        asked: u64,
+        capped: Option<GroupId>,
+        mut obstacles: Obstacles,
+    ) -> Refused {
+        if let Some(group) = capped {
+            let usage = self.store(at).ledger.group(group);
+            let (name, cap) = (group.0.to_string(), usage.cap.expect("it is capped"));
+            obstacles.capped(CapReached { group: name, asked, cap, used: usage.used });
+        }
         Refused::NoRoom { at, obstacles }
     }
 }
@@ -88,7 +100,7 @@ impl Fake {
         let all = std::mem::take(&mut inner.on_way);
         for each in all {
             if each.at == at && !each.ghost && inner.pending(&each.work).is_empty() {
-                self.free(inner, at, each.bytes);
+                self.free(inner, at, (each.bytes, each.group));
             } else {
                 inner.on_way.push(each);
             }
@@ -112,12 +124,14 @@ impl Fake {
         Ok(at)
     }
 
-    pub(super) fn free(&self, inner: &mut Inner, at: usize, bytes: u64) {
+    pub(super) fn free(&self, inner: &mut Inner, at: usize, charge: impl Into<Charge>) {
+        let charge = charge.into();
+        let bytes = charge.bytes;
         inner.given[at] -= bytes;
         if matches!(inner.natures[at], Nature::Tight(_)) {
             inner.warm[at] += bytes;
         }
-        self.sites[at].store.ledger.credit(bytes);
+        self.sites[at].store.ledger.credit(charge);
         if inner.thief {
             let taken = self.sites[at].store.ledger.charge(bytes).is_some();
             inner.thefts = (inner.thefts.0 + 1, inner.thefts.1 + u32::from(taken));
@@ -127,7 +141,7 @@ impl Fake {
     /// Asks one buffer to leave.
     fn ask(&self, from: usize, victim: &Victim<u32>, terms: &Terms) -> Result<(), Kept> {
         let buffer = victim.key;
-        let bytes = {
+        let (bytes, group) = {
             let mut inner = self.movable(buffer, from, victim.slot, terms)?;
             if inner.buffer(buffer).fleeting {
                 let gone = inner.buffers[buffer as usize].take().expect("it was there");
@@ -139,21 +153,23 @@ impl Fake {
                 self.discard(&mut inner, buffer);
                 return Ok(());
             }
-            victim.bytes
+            (victim.bytes, inner.buffer(buffer).group)
         };
         let to = self.sites[from].slower.ok_or(Kept::Unreachable)?;
         let place = Place { domain: super::site(to), fallback: false };
         let mut take = |_, room: Room<'_>| self.provide(to, room);
         let new =
-            with_room(self, &[place], bytes, terms, &mut take).map_err(|error| match error {
-                Refused::NoRoom { .. } | Refused::Full => Kept::NoRoom,
-                Refused::Failed | Refused::Kept(_) => Kept::Failed,
-            })?;
+            with_room(self, &[place], (bytes, group), terms, &mut take).map_err(
+                |error| match error {
+                    Refused::NoRoom { .. } | Refused::Full => Kept::NoRoom,
+                    Refused::Failed | Refused::Kept(_) => Kept::Failed,
+                },
+            )?;
         let new = new.ok_or(Kept::Unreachable)?.taken;
         let mut inner = match self.movable(buffer, from, victim.slot, terms) {
             Ok(inner) => inner,
             Err(kept) => {
-                self.free(&mut self.inner(), new, bytes);
+                self.free(&mut self.inner(), new, (bytes, group));
                 return Err(kept);
             }
         };
@@ -241,12 +257,13 @@ impl Fake {
         // Somebody else's memory has a first place like everybody's.
         let external = each.external && each.at.is_some();
         assert!(each.pins == 0 && !each.held && !external, "buffer {buffer} is to stay");
-        let (bytes, ghost, from) = (each.bytes, each.haunted, each.at.replace(to));
+        let (bytes, group) = (each.bytes, each.group);
+        let (ghost, from) = (each.haunted, each.at.replace(to));
         each.work.clone_from(&pending);
         if let Some(from) = from {
             each.moves += 1;
             self.depart(inner, buffer, from);
-            inner.on_way.push(OnWay { at: from, bytes, work: pending, ghost });
+            inner.on_way.push(OnWay { at: from, bytes, group, work: pending, ghost });
             inner.bytes_moved += bytes;
             if !inner.slow && !inner.soon {
                 self.collect(inner, from);
@@ -259,11 +276,12 @@ impl Fake {
     pub(super) fn discard(&self, inner: &mut Inner, buffer: u32) {
         let each = inner.buffer(buffer);
         assert!(each.pins == 0 && !each.held && !each.external, "buffer {buffer} is to stay");
-        let (bytes, ghost, work) = (each.bytes, each.haunted, std::mem::take(&mut each.work));
+        let (bytes, group) = (each.bytes, each.group);
+        let (ghost, work) = (each.haunted, std::mem::take(&mut each.work));
         each.content = false;
         if let Some(at) = each.at.take() {
             self.depart(inner, buffer, at);
-            inner.on_way.push(OnWay { at, bytes, work, ghost });
+            inner.on_way.push(OnWay { at, bytes, group, work, ghost });
             self.collect(inner, at);
         }
     }
@@ -286,7 +304,9 @@ impl Fake {
         match each.slot(to) {
             Some(slot) => recency.moved(slot, Some(each.bytes)),
             None => {
-                let slot = recency.join(buffer, each.bytes, each.priority, true);
+                let slot = recency.join_in(each.group, buffer, each.bytes, each.priority, true);
+                each.age.iter().for_each(|age| age.may_be_in(super::site(to)));
+                recency.set_age(slot, each.age.as_ref());
                 each.berths.push((to, slot));
             }
         }
@@ -294,9 +314,9 @@ impl Fake {
 
     /// A restless buffer is used, and comes back if there is room.
     fn return_to(&self, inner: &mut Inner, buffer: u32, to: usize) {
-        let bytes = inner.buffer(buffer).bytes;
+        let (bytes, group) = (inner.buffer(buffer).bytes, inner.buffer(buffer).group);
         assert!(inner.buffer(buffer).moves < 100, "buffer {buffer} is evicted again and again");
-        if let Some(room) = self.sites[to].store.ledger.charge(bytes) {
+        if let Some(room) = self.sites[to].store.ledger.charge((bytes, group)) {
             inner.given[to] += bytes;
             room.spend();
             self.commit(inner, buffer, to);

@@ -44,7 +44,7 @@ impl Fake {
         terms: &Terms,
     ) -> Result<Validated, Refused> {
         for _ in 0..TURNS {
-            let bytes = {
+            let charge = {
                 let mut inner = self.inner();
                 let each = inner.buffer(buffer);
                 if places.iter().any(|place| each.at == Some(number(place.domain))) {
@@ -55,12 +55,12 @@ impl Fake {
                     self.discard(&mut inner, buffer);
                     return Ok(Validated::Dropped);
                 }
-                each.bytes
+                (each.bytes, each.group)
             };
             let known = |place: &&Place| number(place.domain) < self.sites.len();
             let known: Vec<_> = places.iter().filter(known).copied().collect();
             let mut take = |domain, room: Room<'_>| self.provide(number(domain), room);
-            let new = with_room(self, &known, bytes, terms, &mut take)?;
+            let new = with_room(self, &known, charge, terms, &mut take)?;
             let Some(to) = new else { return Err(Refused::Failed) };
             if self.settle_in(buffer, to.taken, terms)? {
                 return Ok(Validated::Moved);
@@ -73,7 +73,7 @@ impl Fake {
     /// looked at again; if it does not move, the room is given back.
     fn settle_in(&self, buffer: u32, to: usize, terms: &Terms) -> Result<bool, Refused> {
         let mut inner = self.inner();
-        let bytes = inner.buffer(buffer).bytes;
+        let bytes = (inner.buffer(buffer).bytes, inner.buffer(buffer).group);
         while inner.buffer(buffer).lock == Lock::Taken {
             let Some(again) = self.wait_unlocked(inner, terms) else {
                 self.free(&mut self.inner(), to, bytes);
