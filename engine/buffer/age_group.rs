@@ -43,8 +43,8 @@ impl Engine {
 }
 
 impl SharedBuffer {
-    /// Says in which age group it is from now on; `None` for none, as at first. It counts as used just now. A
-    /// pinned buffer that was found to be so is in no order, and comes back to its group when it is not any
+    /// Says in which age group it is from now on; `None` for none, as at first. Of its group it is the one that was
+    /// used last. A pinned buffer that was found to be so is in no order, and comes back to its group when it is not any
     /// more.
     ///
     /// # Errors

@@ -133,8 +133,8 @@ impl<K: Copy> Recency<K> {
         self.lock().touch(age.id());
     }
 
-    /// It is in that age group from now on, or in none. Its place in the order is that of who was used just
-    /// now.
+    /// It is in that age group from now on, or in none. It stands as if it had been used just now: by itself,
+    /// or among those of its bulk.
     pub(crate) fn set_age(&self, slot: Slot, age: Option<&Arc<Ageing>>) {
         let mut inner = self.lock();
         inner.forget(slot);
@@ -398,6 +398,7 @@ impl<K: Copy> Inner<K> {
 
     /// It may be asked to leave from now on.
     fn admit(&mut self, slot: Slot) {
+        self.last = None;
         let entry = self.entry(slot);
         if !entry.has(AGED) {
             return self.rank(entry.rank()).admit(slot, entry.bytes());

@@ -282,9 +282,11 @@ fn make_room<'a, W: World>(
         let settled = if hopeless && own_leaving == 0 {
             Settled::Late
         } else {
+            // What its own leave is out, if that was not enough: the others do not help.
+            let rest = if hopeless { short.own - own_leaving } else { 0 };
             let enough = || {
-                let short = claim.short_of();
-                short.is_nothing() || short.own > 0 && world.leaving(domain, group) == 0
+                let now = claim.short_of();
+                now.is_nothing() || now.own > 0 && now.own <= rest
             };
             world.settle(domain, terms, &enough)
         };
@@ -351,7 +353,8 @@ pub(crate) fn fit<W: World>(world: &W, domain: DomainId, group: GroupId, terms: 
             // What is leaving is others', and does not help.
             return walk.evicted();
         }
-        match world.settle(domain, terms, &|| excess_now() == 0) {
+        let rest = if group == GroupId::NONE { 0 } else { excess.saturating_sub(leaving) };
+        match world.settle(domain, terms, &|| excess_now() <= rest) {
             Settled::Out => {}
             Settled::Nothing if leaving > 0 => {}
             Settled::Nothing | Settled::Late => return walk.evicted(),

@@ -3,7 +3,8 @@
 //! After every step: what is in use is what buffers have and what is on its way, and has not grown beyond the
 //! budget; whoever is held or locked is where it was; whoever was refused is where it was, and in no order if
 //! that was for long; a request that failed has left its buffer as it was; nobody went who could have stayed,
-//! nobody of a higher priority while those of lower ones were enough; and no claim is left.
+//! nobody of a higher priority while those of lower ones were enough, and nobody of others while it was the
+//! group's own cap; what a group has is what its buffers have, and no more than it may; and no claim is left.
 //!
 //! The same seed does the same: `RESIDENCY_SEED=5 cargo test --lib residency::tests::random` runs that one
 //! alone. `SOAK=n` runs n times as many.
@@ -12,15 +13,19 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::world::{Asked, Buffer, Fake, Lock, Nature, Refused, Validated, site};
 use super::{Make, POLICIES, Random, Terms, UNIT, places, seeds, terms};
-use crate::memory::GroupId;
+use crate::memory::{GroupId, GroupUsage};
+use crate::residency::ageing::Ageing;
 use crate::residency::obstacles::Kept;
 use crate::residency::priority::Priority;
 use crate::residency::room::{evict_bytes, fit};
 
 const STEPS: u32 = 400;
+/// How many client groups there are.
+const GROUPS: usize = 3;
 /// What the places have, in units: the last one has room for all.
 const SIZES: [u64; 3] = [40, 60, 100_000];
 /// What is printed of the steps when one went wrong.
@@ -29,7 +34,7 @@ const TAIL: usize = 20;
 /// How often something happened that no run is without.
 type Met = BTreeMap<&'static str, u32>;
 
-const WORTH_MEETING: [&str; 16] = [
+const WORTH_MEETING: [&str; 20] = [
     "evicted",
     "evicted for a victim",
     "made do with a fallback",
@@ -46,12 +51,17 @@ const WORTH_MEETING: [&str; 16] = [
     "freed at last",
     "a smallest set",
     "stayed where it was",
+    "its group has all that it may",
+    "only its own",
+    "first its own and then others",
+    "a smaller cap",
 ];
 
 struct Run<'a> {
     world: Fake,
     random: Random,
     work: Vec<usize>,
+    ages: [Arc<Ageing>; 2],
     log: &'a RefCell<Vec<String>>,
     met: &'a RefCell<Met>,
 }
@@ -61,6 +71,7 @@ struct Before {
     buffers: BTreeMap<u32, Buffer>,
     used: [u64; 3],
     budget: [u64; 3],
+    groups: [[GroupUsage; GROUPS]; 3],
     on_way: u64,
     order: Vec<u32>,
     idle: bool,
@@ -74,12 +85,15 @@ enum Step {
     Validate { buffer: u32, list: Vec<usize>, terms: Terms, result: Result<Validated, Refused> },
     /// Somebody was used or had its bytes changed otherwise.
     Use,
+    /// A group may have more, or less.
+    Limit(GroupId),
 }
 
 impl<'a> Run<'a> {
     fn new(make: Make, seed: u64, log: &'a RefCell<Vec<String>>, met: &'a RefCell<Met>) -> Self {
         let world = Fake::chain(make, &SIZES.map(|units| units * UNIT));
-        Self { world, random: Random(seed), work: vec![], log, met }
+        let ages = [1, 2].map(|number| Arc::new(Ageing::new(number)));
+        Self { world, random: Random(seed), work: vec![], ages, log, met }
     }
 
     fn say(&self, what: String) {
@@ -99,7 +113,13 @@ impl<'a> Run<'a> {
         self.check_moves(&before, &step, &asked);
         if let Step::Validate { buffer, list, terms, result } = &step {
             self.check_request(&before, *buffer, list, result, &asked);
+            self.check_own(&before, *buffer, list[0], &asked);
             self.check_set(&before, *buffer, list[0], terms, &asked);
+        }
+        if let Step::Limit(group) = step {
+            let its =
+                |asked: &&Asked| asked.depth > 1 || before.buffers[&asked.buffer].group == group;
+            assert_eq!(asked.iter().filter(its).count(), asked.len(), "only its own: {asked:?}");
         }
         self.check_parked(&step, &asked);
     }
@@ -112,10 +132,17 @@ impl<'a> Run<'a> {
             buffers: alive.iter().map(|&each| (each, world.buffer(each))).collect(),
             used: [0, 1, 2].map(|at| ledger(at).used),
             budget: [0, 1, 2].map(|at| ledger(at).budget),
+            groups: [0, 1, 2].map(|at| self.groups(at)),
             on_way: (0..3).map(|at| world.on_way(at)).sum(),
             order: world.order(0),
             idle: alive.iter().all(|&each| world.is_idle(each)) && world.works_plainly(),
         }
+    }
+
+    /// What the groups have in a place; the first has number 1.
+    fn groups(&self, at: usize) -> [GroupUsage; GROUPS] {
+        // CAST: a few.
+        std::array::from_fn(|nth| self.world.site(at).ledger.group(GroupId(1 + nth as u16)))
     }
 
     /// One operation.
@@ -124,11 +151,13 @@ impl<'a> Run<'a> {
         if alive.len() < 4 || alive.len() < 40 && self.random.one_in(4) {
             let bytes = UNIT * (1 + self.random.below(20));
             let priority = *self.random.pick(&Priority::ALL);
-            let buffer = self.world.add(Buffer::new(bytes).of(priority));
+            // CAST: a few.
+            let group = self.random.below(1 + GROUPS as u64) as u16;
+            let buffer = self.world.add(Buffer::new(bytes).of(priority).on_account_of(group));
             return self.validate(buffer);
         }
         let each = *self.random.pick(&alive);
-        match self.random.below(24) {
+        match self.random.below(27) {
             0..=6 => self.validate(each),
             7..=9 => {
                 self.say(format!("use {each}"));
@@ -146,6 +175,8 @@ impl<'a> Run<'a> {
             }
             19 => self.shrink(),
             20 => self.evict_some(),
+            21 | 22 => self.limit(),
+            23 => self.age(each),
             _ => self.weather(),
         }
     }
@@ -209,11 +240,42 @@ impl<'a> Run<'a> {
         store.budget_changed();
         let evicted = fit(&self.world, site(at), GroupId::NONE, &terms());
         let done = self.world.site(at).ledger.excess() == 0 || self.world.on_way(at) > 0;
-        assert!(done || !self.world.could_go(at, &evicted.obstacles), "{evicted:?}");
+        assert!(done || !self.world.could_go(at, GroupId::NONE, &evicted.obstacles), "{evicted:?}");
         if evicted.moved > 0 {
             self.met("shrunk");
         }
         Step::Other
+    }
+
+    /// What a group may have from now on.
+    fn limit(&mut self) -> Step {
+        let at = if self.random.one_in(3) { 1 } else { 0 };
+        // CAST: a few.
+        let group = GroupId(1 + self.random.below(GROUPS as u64) as u16);
+        // A little less than it has, or anything.
+        let (used, some) = (self.world.used_by(group.0, at), self.random.below(SIZES[at] * 2 / 3));
+        let cap = match self.random.below(4) {
+            0 => None,
+            1 => Some(some * UNIT),
+            _ => Some(used - used.min(self.random.below(4) * UNIT)),
+        };
+        self.say(format!("{group:?} has no more than {cap:?} in {at}"));
+        self.world.cap(group.0, at, cap);
+        let evicted = fit(&self.world, site(at), group, &terms());
+        let ledger = &self.world.site(at).ledger;
+        let done = ledger.group_excess(group) == 0 || self.world.on_way(at) > 0;
+        assert!(done || !self.world.could_go(at, group, &evicted.obstacles), "{evicted:?}");
+        if evicted.moved > 0 {
+            self.met("a smaller cap");
+        }
+        Step::Limit(group)
+    }
+
+    fn age(&mut self, each: u32) -> Step {
+        let group = (!self.random.one_in(3)).then(|| self.random.pick(&self.ages).clone());
+        self.say(format!("{each} is in age group {group:?}"));
+        self.world.set_age(each, group.as_ref());
+        Step::Use
     }
 
     fn evict_some(&mut self) -> Step {
@@ -222,7 +284,9 @@ impl<'a> Run<'a> {
         self.say(format!("evict {bytes} from {at}"));
         let terms = Terms { most: Priority::Highest, ..self.some_terms() };
         let evicted = evict_bytes(&self.world, site(at), bytes, &terms);
-        assert!(evicted.moved >= bytes || !self.world.could_go(at, &evicted.obstacles));
+        assert!(
+            evicted.moved >= bytes || !self.world.could_go(at, GroupId::NONE, &evicted.obstacles)
+        );
         Step::Other
     }
 
@@ -256,6 +320,10 @@ impl<'a> Run<'a> {
             assert!(usage.used <= bound, "place {at}: {usage:?}");
             if usage.used < before.used[at] && self.world.on_way(at) == 0 {
                 self.met("freed at last");
+            }
+            for (was, is) in before.groups[at].iter().zip(self.groups(at)) {
+                let bound = is.cap.unwrap_or(u64::MAX).max(was.used);
+                assert!(is.used <= bound, "place {at}: {was:?}, {is:?}");
             }
         }
     }
@@ -321,6 +389,9 @@ impl<'a> Run<'a> {
                 let told = |asked: &Asked| asked.buffer == buffer && asked.outcome.is_ok();
                 assert!(is == was || asked.iter().any(told), "{was:?}, {is:?}");
                 match refused {
+                    Refused::NoRoom { obstacles, .. } if obstacles.cap_reached().is_some() => {
+                        self.met("its group has all that it may");
+                    }
                     Refused::NoRoom { .. } => self.met("no room"),
                     Refused::Full => self.met("out of memory"),
                     Refused::Kept(_) => self.met("stayed where it was"),
@@ -330,14 +401,51 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// By how many bytes a buffer would be beyond its group's cap in the first place, and that beyond its budget.
+    fn shorts(&self, before: &Before, buffer: u32) -> (u64, u64) {
+        let Buffer { bytes, group, .. } = self.world.buffer(buffer);
+        let usage = usize::from(group.0).checked_sub(1).map(|nth| before.groups[0][nth]);
+        let own = match usage {
+            Some(GroupUsage { cap: Some(cap), used, .. }) => (used + bytes).saturating_sub(cap),
+            _ => 0,
+        };
+        (own, (before.used[0] + bytes).saturating_sub(before.budget[0]))
+    }
+
+    /// Who is at its cap asks its own; others only where the place is full as well.
+    fn check_own(&self, before: &Before, buffer: u32, at: usize, asked: &[Asked]) {
+        let (own_short, short) = self.shorts(before, buffer);
+        if at != 0 || own_short == 0 || !self.world.gives(at) {
+            return;
+        }
+        let group = self.world.buffer(buffer).group;
+        let asked = asked.iter().filter(|asked| asked.from == 0 && asked.depth == 1);
+        let (own, others): (Vec<_>, Vec<_>) =
+            asked.partition(|asked| before.buffers[&asked.buffer].group == group);
+        if short == 0 {
+            assert!(others.is_empty(), "only its own: {others:?}");
+        }
+        let gone: u64 = own.iter().filter(|own| own.outcome.is_ok()).map(|own| own.bytes).sum();
+        if !others.is_empty() {
+            assert!(gone + before.on_way >= own_short, "first its own: {own:?}, {others:?}");
+            self.met("first its own and then others");
+        } else if gone > 0 {
+            self.met("only its own");
+        }
+    }
+
     /// Where nothing was on its way and nobody refused, it is known what had to go.
     fn check_set(&self, before: &Before, buffer: u32, at: usize, terms: &Terms, asked: &[Asked]) {
         let refused = asked.iter().any(|asked| asked.outcome.is_err());
         if at != 0 || before.on_way > 0 || !before.idle || refused {
             return;
         }
-        let bytes = self.world.buffer(buffer).bytes;
-        let short = (before.used[0] + bytes).saturating_sub(before.budget[0]);
+        let (own_short, short) = self.shorts(before, buffer);
+        if own_short > 0 && short > 0 {
+            // Two sets, of which the second may make part of the first unnecessary.
+            return;
+        }
+        let (short, group) = (short.max(own_short), self.world.buffer(buffer).group);
         let went: Vec<_> =
             asked.iter().filter(|asked| asked.from == 0 && asked.depth == 1).collect();
         let sum: u64 = went.iter().map(|asked| asked.bytes).sum();
@@ -345,7 +453,9 @@ impl<'a> Run<'a> {
             assert!(sum - gone.bytes < short, "{gone:?} could have stayed: {sum}, {short}");
             self.met("a smallest set");
             let priority = |each: u32| before.buffers[&each].priority;
-            let lower = before.order.iter().filter(|&&each| priority(each) < priority(gone.buffer));
+            let may_go = |each: u32| own_short == 0 || before.buffers[&each].group == group;
+            let lower = before.order.iter().filter(|&&each| may_go(each));
+            let lower = lower.filter(|&&each| priority(each) < priority(gone.buffer));
             let lower: u64 = lower.map(|each| before.buffers[each].bytes).sum();
             assert!(lower < short, "{gone:?} went before those of lower priority");
             assert!(priority(gone.buffer) <= terms.most, "{gone:?}");
@@ -392,7 +502,7 @@ fn run(name: &str, make: Make, seed: u64, met: &RefCell<Met>) {
 
 #[test]
 fn anything_in_any_order() {
-    let seeds = seeds(60);
+    let seeds = seeds(100);
     for (name, make) in POLICIES {
         let met = RefCell::new(Met::new());
         seeds.iter().for_each(|&seed| run(name, make, seed, &met));

@@ -5,16 +5,19 @@
 //! |---|---|---|
 //! | TB-7 | `ttm_bo_unreserve_basic` | [`whoever_is_used_goes_last`] |
 //! | TB-8 | `ttm_bo_unreserve_pinned` | [`a_pinned_one_is_in_no_order_once_it_was_asked`] |
-//! | TB-9 | `ttm_bo_unreserve_bulk` | [`a_group_ages_together`] |
+//! | TB-9 | `ttm_bo_unreserve_bulk` | [`a_group_ages_together`], [`those_who_are_told_together_age_together`] |
 //! | TB-13 | `ttm_bo_pin_unpin_resource` | [`what_is_not_pinned_any_more_is_back_in_order`] |
 //!
 //! There, a pin takes an object off its list at once. Here a pin is a count that nobody looks at until
 //! somebody has to go: then the buffer is parked, until it is used or nobody else is left. There, letting a
-//! reservation go counts as a use; here a use does. And there is no bulk: a group is a list of those who are
-//! used together, told in one call.
+//! reservation go counts as a use; here a use does. There, a bulk is a range of the list; here it is one
+//! entry of it. Those who are used together and are in no group are told in one call.
+
+use std::sync::Arc;
 
 use super::world::{Buffer, Fake, Validated};
 use super::{UNIT, places, terms};
+use crate::residency::ageing::Ageing;
 use crate::residency::policy;
 use crate::residency::room::evict_bytes;
 
@@ -69,9 +72,37 @@ fn a_pinned_one_is_in_no_order_once_it_was_asked() {
     world.check();
 }
 
-/// upstream: `ttm_bo_unreserve_bulk`
+/// upstream: `ttm_bo_unreserve_bulk`. There whoever is used is the last of its bulk, and the bulk of the list.
 #[test]
 fn a_group_ages_together() {
+    let (world, buffers) = four();
+    let age = Arc::new(Ageing::new(1));
+    world.set_age(buffers[0], Some(&age));
+    world.set_age(buffers[2], Some(&age));
+    assert_eq!(world.order(0), [1, 3, 0, 2]);
+    world.touch(buffers[1]);
+    assert_eq!(world.order(0), [3, 0, 2, 1]);
+    world.touch(buffers[0]);
+    assert_eq!(world.order(0), [3, 1, 2, 0], "the other one is as young, and goes first");
+    evict_bytes(&world, super::world::site(0), 3 * UNIT, &terms());
+    assert_eq!(world.order(0), [buffers[0]]);
+    assert_eq!(world.order(1), [3, 1, 2], "elsewhere it stands beside nobody of its group");
+    // One that is elsewhere keeps those who are here.
+    let newcomer = another(&world);
+    assert_eq!(world.order(0), [buffers[0], newcomer]);
+    world.touch(buffers[2]);
+    assert_eq!(world.order(0), [newcomer, buffers[0]]);
+    // Without the group each is on its own.
+    world.set_age(buffers[2], None);
+    world.touch(newcomer);
+    world.touch(buffers[2]);
+    assert_eq!(world.order(0), [buffers[0], newcomer]);
+    world.check();
+}
+
+/// upstream: `ttm_bo_unreserve_bulk`, without a bulk.
+#[test]
+fn those_who_are_told_together_age_together() {
     let (world, buffers) = four();
     let (recency, slots) = (&world.site(0).recency, world.slots(0));
     // One call, in the order of the call, wherever they stood.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::{Fake, Nature};
+use crate::memory::GroupId;
 use crate::residency::obstacles::Obstacles;
 
 impl Fake {
@@ -21,6 +22,11 @@ impl Fake {
         !each.haunted && inner.pending(&each.work).is_empty()
     }
 
+    /// Whether a place's provider has what its ledger says.
+    pub(in crate::residency::tests) fn gives(&self, at: usize) -> bool {
+        self.inner().natures[at] == Nature::Works
+    }
+
     /// Whether copies take no time and all providers have what their ledgers say.
     pub(in crate::residency::tests) fn works_plainly(&self) -> bool {
         let inner = self.inner();
@@ -28,10 +34,17 @@ impl Fake {
     }
 
     /// Whether somebody in a place could go who is not among those who stood in the way.
-    pub(in crate::residency::tests) fn could_go(&self, at: usize, obstacles: &Obstacles) -> bool {
+    pub(in crate::residency::tests) fn could_go(
+        &self,
+        at: usize,
+        of: GroupId,
+        obstacles: &Obstacles,
+    ) -> bool {
         let kept: u32 = obstacles.iter().map(|(_, _, count)| count).sum();
+        let there = self.site(at).recency.residents();
+        let may_go = |key| of == GroupId::NONE || self.buffer(key).group == of;
         // CAST: a few buffers.
-        self.site(at).recency.residents().len() > kept as usize
+        there.iter().filter(|each| may_go(each.key)).count() > kept as usize
     }
 
     /// All work is over, and what is not in use any more is taken back.
@@ -52,6 +65,15 @@ impl Fake {
             inner.on_way.iter().filter(|each| each.at == at).map(|each| each.bytes).sum();
         assert_eq!(usage.used, live + on_way, "place {at}: who is there, and what is on its way");
         assert_eq!(usage.used, inner.given[at], "place {at}: what its provider gave");
+        for group in 1..4 {
+            let is_its = |of| of == GroupId(group);
+            let alive = inner.buffers.iter().flatten().filter(|each| each.at == Some(at));
+            let live: u64 = alive.filter(|each| is_its(each.group)).map(|each| each.bytes).sum();
+            let on_way = inner.on_way.iter().filter(|each| each.at == at && is_its(each.group));
+            let on_way: u64 = on_way.map(|each| each.bytes).sum();
+            let used = ledger.group(GroupId(group)).used;
+            assert_eq!(used, live + on_way, "place {at}, group {group}: what its own have");
+        }
         assert!(usage.peak >= usage.used, "place {at}: {usage:?}");
         let free = usage.budget.saturating_sub(usage.used);
         assert!(usage.used > usage.budget || ledger.has_room(free), "place {at}: a claim is left");

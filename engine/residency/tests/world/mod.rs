@@ -432,6 +432,16 @@ impl Fake {
         self.alive().into_iter().filter_map(|each| self.buffer(each).slot(at)).collect()
     }
 
+    /// How many bytes a group has in a place.
+    pub(super) fn used_by(&self, group: u16, at: usize) -> u64 {
+        self.sites[at].store.ledger.group(GroupId(group)).used
+    }
+
+    /// Limits what a group may have in a place; nobody goes for it.
+    pub(super) fn cap(&self, group: u16, at: usize, bytes: Option<u64>) {
+        self.sites[at].store.ledger.set_group_cap(GroupId(group), bytes);
+    }
+
     /// Everybody who may be asked to leave, in order.
     pub(super) fn order(&self, at: usize) -> Vec<u32> {
         let recency = &self.sites[at].store.recency;
