@@ -61,6 +61,9 @@ impl ClientGroup {
     /// ([`crate::residency::Obstacles::cap_reached`]). Where the domain is full, anybody may have to go for
     /// it, as for anybody else; a cap is no promise that there is room.
     ///
+    /// With the default policy a choice among its own costs the same however many others there are
+    /// ([`crate::residency::policy::Policy::victims_among`]).
+    ///
     /// What the group's buffers have left counts until devices have finished with it and mappings do not
     /// look at it any more, as does a buffer's place before and after a move until that has ended: so a
     /// buffer of more than half of the cap cannot move within the domain. Imported buffers are on nobody's

@@ -70,7 +70,7 @@ impl Pair {
             let each = Each { bytes, priority, group, age: None, here };
             assert!(self.all.insert(slot, each).is_none(), "a slot of its own");
             return if here {
-                self.arrive(slot)
+                self.arrive(slot);
             };
         }
         let slot = *random.pick(&slots);

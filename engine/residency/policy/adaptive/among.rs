@@ -48,7 +48,7 @@ impl Adaptive {
     ) {
         let len = members.len();
         let first = self.random.below(len);
-        let mut step = (len * GOLDEN >> 16) | 1;
+        let mut step = ((len * GOLDEN) >> 16) | 1;
         // Without a common divisor everybody comes up once.
         while greatest_common_divisor(step, len) > 1 {
             step += 2;
