@@ -37,8 +37,8 @@ impl Engine {
         Ok(self.budget_changed(domain))
     }
 
-    /// Takes a device to read so many bytes in a second from a place; `None` for what is measured. What software
-    /// devices have is the same memory everywhere, so without this nothing is drawn to them
+    /// Takes a device to read so many bytes in a second from a place; `None` for what is measured. What
+    /// software devices have is the same memory everywhere, so without this nothing is drawn to them
     /// ([`crate::Rules::attraction`]).
     ///
     /// # Errors

@@ -136,8 +136,8 @@ impl BufferInner {
         self.placement().kinds().contains(&DomainKind::Vram)
     }
 
-    /// Moves it to `device`, which is about to use it, or has used it, if that pays, and where it costs nobody
-    /// else his place, and nobody a wait. That it stays is no failure.
+    /// Moves it to `device`, which is about to use it, or has used it, if that pays, and where it costs
+    /// nobody else his place, and nobody a wait. That it stays is no failure.
     ///
     /// Locks: none may be held.
     pub(super) fn attract(self: &Arc<Self>, device: DeviceId, allowance: &mut Allowance<'_>) {

@@ -78,9 +78,10 @@ impl Rules {
         self
     }
 
-    /// Whether a device that uses a buffer all the time while it lives elsewhere draws it into its own memory,
-    /// when by the measured speeds of the routes that is worth the move, what others lose included, and there is
-    /// room; `true` unless it is said. With `false` a buffer is at home where somebody has put it.
+    /// Whether a device that uses a buffer all the time while it lives elsewhere draws it into its own
+    /// memory, when by the measured speeds of the routes that is worth the move, what others lose included,
+    /// and there is room; `true` unless it is said. With `false` a buffer is at home where somebody has put
+    /// it.
     #[must_use]
     pub fn attraction(mut self, draw: bool) -> Self {
         self.attraction = draw;

@@ -9,38 +9,39 @@
 //! would read the buffer in its own memory at two thirds of the price or less; what software devices have is
 //! the same memory everywhere, and they have no prices.
 //!
-//! For each buffer that somebody draws, and each device D that does, a counter says what would have been saved
-//! had it been in D's memory: a use by U of so many bytes adds `bytes × (U's price here - U's price at D)`. So
-//! uses by those who would lose take away from it, and it does not fall below nothing. A move costs
-//! `M = size × (D's price here + D's price at home)`, since D reads each byte here and writes it there. D gets
-//! the buffer when its counter has reached `T = 2 M`; every counter then starts anew, and `T` doubles with
-//! each move that came before, until that is a while ago.
+//! For each buffer that somebody draws, and each device D that does, a counter says what would have been
+//! saved had it been in D's memory: a use by U of so many bytes adds `bytes × (U's price here - U's price at
+//! D)`. So uses by those who would lose take away from it, and it does not fall below nothing. A move costs
+//! `M = size × (D's price here + D's price at home)`, since D reads each byte here and writes it there. D
+//! gets the buffer when its counter has reached `T = 2 M`; every counter then starts anew, and `T` doubles
+//! with each move that came before, until that is a while ago.
 //!
 //! # What that is worth
 //!
-//! Let all uses be small against `T`, and time short against [`PERIOD_MS`], within which nothing is forgotten.
+//! Let all uses be small against `T`, and time short against [`PERIOD_MS`], within which nothing is
+//! forgotten.
 //!
 //! *Two places, no doubling.* The counter, cut off at nothing, is the difference of the work functions of the
 //! two places plus `M`, so moving at `2 M` is the work function algorithm, which pays at most 3 times what is
-//! paid by somebody who knows all uses beforehand and moves when it suits him. Nobody who does not know them can
-//! do better (Borodin, Linial, Saks: metrical task systems, with two states).
+//! paid by somebody who knows all uses beforehand and moves when it suits him. Nobody who does not know them
+//! can do better (Borodin, Linial, Saks: metrical task systems, with two states).
 //!
-//! *Ski rental.* A buffer that moves once has cost at most `2 M` too much before, and `M` for the move, against
-//! `M` for whoever moves it at once: 3 times as much, and less the longer it is used.
+//! *Ski rental.* A buffer that moves once has cost at most `2 M` too much before, and `M` for the move,
+//! against `M` for whoever moves it at once: 3 times as much, and less the longer it is used.
 //!
-//! *Doubling.* Let `T₀, T₁, …` be the thresholds of a buffer that goes to and fro. While it was where it should
-//! not have been it has paid at most `Tₖ` more than if it had been in the other place, and `2 M` for coming and
-//! going; somebody who had it stay there has paid at least `Tₖ₋₁` during the stay before, because that is what it
-//! left for. `(Tₖ + 2 M) / Tₖ₋₁` is at most 3, so the whole is at most 4 times what the best place costs, however
-//! it is used; and of `n` moves the last one was preceded by a saving of `2ⁿ M`, so there are at most as many as the
-//! logarithm of the time that is spent. Fewer moves are worth that: each one is told to importers, and
-//! makes mappings old.
+//! *Doubling.* Let `T₀, T₁, …` be the thresholds of a buffer that goes to and fro. While it was where it
+//! should not have been it has paid at most `Tₖ` more than if it had been in the other place, and `2 M` for
+//! coming and going; somebody who had it stay there has paid at least `Tₖ₋₁` during the stay before, because
+//! that is what it left for. `(Tₖ + 2 M) / Tₖ₋₁` is at most 3, so the whole is at most 4 times what the best
+//! place costs, however it is used; and of `n` moves the last one was preceded by a saving of `2ⁿ M`, so
+//! there are at most as many as the logarithm of the time that is spent. Fewer moves are worth that: each one
+//! is told to importers, and makes mappings old.
 //!
-//! *One use more.* A counter goes beyond `T` by at most what one use adds, which for a use of all bytes is less
-//! than `M`; that makes it 4.5.
+//! *One use more.* A counter goes beyond `T` by at most what one use adds, which for a use of all bytes is
+//! less than `M`; that makes it 4.5.
 //!
-//! *Ageing.* After [`PERIOD_MS`] counters are halved, and one doubling is forgotten. So whoever draws slower than
-//! `M` in such a time never gets it, and pays at most that share of its time.
+//! *Ageing.* After [`PERIOD_MS`] counters are halved, and one doubling is forgotten. So whoever draws slower
+//! than `M` in such a time never gets it, and pays at most that share of its time.
 //!
 //! # What it costs
 //!
@@ -48,6 +49,7 @@
 //! comparison or two. Where the table is full, the newcomer halves the counts of whoever was used least, and
 //! takes its entry when nothing is left.
 
+mod entry;
 mod prices;
 #[cfg(test)]
 mod tests;
@@ -56,6 +58,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use entry::Entry;
 pub(crate) use prices::{Price, Prices};
 
 use crate::device::DeviceId;
@@ -64,9 +67,6 @@ use crate::memory::DomainId;
 /// The table has at most so many sets, of so many entries each.
 const SETS: usize = 512;
 const WAYS: usize = 8;
-
-/// How many devices may draw one buffer at once. Of more, the weakest is forgotten.
-const PULLS: usize = 4;
 
 /// After so many milliseconds counts are worth half.
 pub(crate) const PERIOD_MS: u64 = 8192;
@@ -91,41 +91,6 @@ pub(crate) struct Attraction {
 }
 
 type Set = [Entry; WAYS];
-
-/// One buffer.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    /// Its number plus 1; 0 is nobody.
-    buffer: u64,
-    /// What counts, counts since it is at this generation.
-    generation: u32,
-    /// When it was aged last, in periods.
-    period: u32,
-    /// Uses by anybody.
-    uses: u32,
-    /// How often it was drawn, less what was forgotten.
-    moves: u8,
-    pulls: [Pull; PULLS],
-}
-
-/// A device that draws a buffer.
-#[derive(Clone, Copy, Debug)]
-struct Pull {
-    by: DeviceId,
-    /// Uses by it; 0 is nobody.
-    times: u32,
-    /// What would have been saved, in picoseconds.
-    gain: u64,
-}
-
-impl Pull {
-    const NONE: Self = Self { by: DeviceId(0), times: 0, gain: 0 };
-}
-
-impl Entry {
-    const NONE: Self =
-        Self { buffer: 0, generation: 0, period: 0, uses: 0, moves: 0, pulls: [Pull::NONE; PULLS] };
-}
 
 /// A use of a buffer.
 #[derive(Clone, Copy, Debug)]
@@ -205,8 +170,8 @@ impl Attraction {
         self.count(before, live(&set));
     }
 
-    /// Whether it pays to move a buffer of `size` bytes from where `used` finds it into the memory of the device
-    /// that uses it; `reluctant` where it has to pay twice as much as that.
+    /// Whether it pays to move a buffer of `size` bytes from where `used` finds it into the memory of the
+    /// device that uses it; `reluctant` where it has to pay twice as much as that.
     pub(crate) fn pays(
         &self,
         used: &Used,
@@ -327,8 +292,8 @@ fn draws(by: DeviceId, at: DomainId, price: impl Fn(DeviceId, DomainId) -> Optio
     at != own && price(by, at).is_some_and(better)
 }
 
-/// The entry of a buffer, aged; a vacant one, or that of somebody else whose counts are used up, for one who is
-/// drawn and has none.
+/// The entry of a buffer, aged; a vacant one, or that of somebody else whose counts are used up, for one who
+/// is drawn and has none.
 fn claim<'a>(set: &'a mut Set, used: &Used, period: u32, draws: bool) -> Option<&'a mut Entry> {
     let known = set.iter().position(|entry| entry.is_of(used.buffer));
     let at = match known {
@@ -359,85 +324,4 @@ fn claim<'a>(set: &'a mut Set, used: &Used, period: u32, draws: bool) -> Option<
         entry.restart(used.generation);
     }
     Some(entry)
-}
-
-impl Entry {
-    fn is_of(&self, buffer: u64) -> bool {
-        self.buffer == buffer + 1
-    }
-
-    fn pulls(&self) -> impl Iterator<Item = &Pull> {
-        self.pulls.iter().filter(|pull| pull.times > 0)
-    }
-
-    /// What speaks for keeping it.
-    fn weight(&self) -> u32 {
-        self.uses.saturating_add(u32::from(self.moves))
-    }
-
-    fn note(
-        &mut self,
-        used: &Used,
-        draws: bool,
-        price: impl Fn(DeviceId, DomainId) -> Option<Price>,
-    ) {
-        let Used { at, by, bytes, .. } = *used;
-        self.uses = self.uses.saturating_add(1);
-        if draws && !self.pulls().any(|pull| pull.by == by) {
-            let weakest = self.pulls.iter_mut().min_by_key(|pull| (pull.times > 0, pull.gain));
-            weakest.into_iter().for_each(|pull| *pull = Pull { by, times: 0, gain: 0 });
-        }
-        let here = price(by, at);
-        for pull in &mut self.pulls {
-            let is_own = pull.by == by && (draws || pull.times > 0);
-            if is_own {
-                pull.times = pull.times.saturating_add(1);
-            }
-            if pull.times == 0 {
-                continue;
-            }
-            pull.gain = match (here, price(by, DomainId::Vram(pull.by))) {
-                (Some(here), Some(there)) if here > there => {
-                    pull.gain.saturating_add(here.of(bytes) - there.of(bytes))
-                }
-                (Some(here), Some(there)) => {
-                    pull.gain.saturating_sub(there.of(bytes) - here.of(bytes))
-                }
-                // Nobody knows what he would lose.
-                _ => 0,
-            };
-        }
-    }
-
-    /// It has moved: what it was used for elsewhere says nothing any more.
-    fn restart(&mut self, generation: u32) {
-        (self.generation, self.uses, self.pulls) = (generation, 0, [Pull::NONE; PULLS]);
-    }
-
-    fn age(&mut self, period: u32) {
-        let periods = period.saturating_sub(self.period);
-        if periods > 0 {
-            self.period = period;
-            // CAST: at most a byte.
-            self.moves = self.moves.saturating_sub(periods.min(255) as u8);
-            self.halve(periods);
-        }
-    }
-
-    /// What counts is worth half, so many times.
-    fn halve(&mut self, times: u32) {
-        self.uses = self.uses.checked_shr(times).unwrap_or(0);
-        for pull in &mut self.pulls {
-            pull.times = pull.times.checked_shr(times).unwrap_or(0);
-            pull.gain = pull.gain.checked_shr(times).unwrap_or(0);
-        }
-        self.vacate_if_idle();
-    }
-
-    /// Nobody draws it any more, and that it was moved is forgotten.
-    fn vacate_if_idle(&mut self) {
-        if self.moves == 0 && self.pulls.iter().all(|pull| pull.times == 0 || pull.gain == 0) {
-            *self = Self { period: self.period, ..Self::NONE };
-        }
-    }
 }
