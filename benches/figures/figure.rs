@@ -97,6 +97,11 @@ impl Figure {
         }
     }
 
+    /// The same, of which more may be better, or which lies between `lo` and `hi`.
+    pub(crate) fn within(self, direction: Direction, (lo, hi): (f64, f64)) -> Self {
+        Self { direction, lo, hi, ..self }
+    }
+
     pub(crate) fn json(&self) -> Value {
         let direction = match self.direction {
             Direction::AtLeast => "at_least",

@@ -19,6 +19,7 @@ mod live_million;
 mod measure;
 mod moves;
 mod noise;
+mod policy;
 mod resolve;
 mod setup;
 mod share;
@@ -45,7 +46,7 @@ struct Group {
     measure: fn(&Setup) -> Outcome<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 17] = [
+const GROUPS: [Group; 19] = [
     Group { ids: &["share_one_more"], measure: share::one_more },
     Group { ids: &["create_share_destroy", "create_share_use_destroy"], measure: share::life },
     Group {
@@ -69,6 +70,11 @@ const GROUPS: [Group; 17] = [
     Group { ids: &["evict_bandwidth", "restore_bandwidth"], measure: evict::bandwidth },
     Group { ids: &["clean_evict_bytes"], measure: evict::clean },
     Group { ids: &["frame_p99"], measure: frames::p99 },
+    Group { ids: &["policy_worst", "policy_geomean", "policy_vs_lru"], measure: policy::bytes },
+    Group {
+        ids: &["policy_cost", "policy_cost_worst", "policy_bytes", "lru_bytes", "pick_scaling"],
+        measure: policy::cost,
+    },
 ];
 
 fn main() -> ExitCode {

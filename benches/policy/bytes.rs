@@ -2,10 +2,11 @@
 
 use std::io::{self, Write};
 
-use peerbuf::residency::policy::{Adaptive, Clock, Lru, Policy, belady, replay, traces};
+use peerbuf::residency::policy::traces::Trace;
+use peerbuf::residency::policy::{Adaptive, Clock, Lru, Policy, belady, replay};
 use serde_json::{Value, json};
 
-use crate::figure::{Direction, Figure};
+use super::figure::{Direction, Figure};
 
 /// The trace on which everybody sees what the least recently used does to a frame loop.
 const LOOP: &str = "frame loop 1.1";
@@ -23,8 +24,8 @@ pub(crate) struct Row {
 
 impl Row {
     fn ratio(&self, bytes: u64) -> f64 {
-        // CAST: a ratio; the last bits do not matter.
-        bytes as f64 / self.belady as f64
+        // CAST: a ratio; the last bits do not matter. Nobody moves what is larger than the domain.
+        if self.belady == 0 { 1.0 } else { bytes as f64 / self.belady as f64 }
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -36,8 +37,9 @@ impl Row {
     }
 }
 
-pub(crate) fn rows() -> Vec<Row> {
-    traces::catalogue()
+pub(crate) fn rows(traces: impl IntoIterator<Item = Trace>) -> Vec<Row> {
+    traces
+        .into_iter()
         .map(|trace| {
             let bytes =
                 |policy: &mut dyn Policy| replay(policy, &trace.uses, trace.capacity).bytes_in;
@@ -65,18 +67,21 @@ pub(crate) fn figures(rows: &[Row]) -> Vec<Figure> {
             id: "policy_worst",
             what: "bytes brought in over Belady's, the worst of all traces",
             value: ratios.iter().copied().fold(0.0, f64::max),
+            range: None,
             target: Some((Direction::AtMost, 1.8)),
         },
         Figure {
             id: "policy_geomean",
             what: "the same, geometric mean",
             value: geomean(&ratios),
+            range: None,
             target: Some((Direction::AtMost, 1.35)),
         },
         Figure {
             id: "policy_vs_lru",
             what: "times fewer bytes than LRU in a frame loop over 1.1 times what fits",
             value: against_lru,
+            range: None,
             target: Some((Direction::AtLeast, 5.0)),
         },
     ]
@@ -89,10 +94,11 @@ pub(crate) fn geomean(ratios: &[f64]) -> f64 {
 
 pub(crate) fn write(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
     const GIB: f64 = (1u64 << 30) as f64;
+    let names = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
     writeln!(out, "Brought in, GiB; and times Belady's")?;
     writeln!(
         out,
-        "{:28} {:>8} {:>7} {:>8} {:>8} {:>8} {:>7} {:>7} {:>8}",
+        "{:names$} {:>8} {:>7} {:>8} {:>8} {:>8} {:>7} {:>7} {:>8}",
         "", "used", "Belady", "LRU", "Clock", "Adaptive", "LRU", "Clock", "Adaptive"
     )?;
     for row in rows {
@@ -100,7 +106,7 @@ pub(crate) fn write(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
         let gib = |bytes: u64| bytes as f64 / GIB;
         writeln!(
             out,
-            "{:28} {:8.1} {:7.1} {:8.1} {:8.1} {:8.1} {:7.3} {:7.3} {:8.3}",
+            "{:names$} {:8.1} {:7.1} {:8.1} {:8.1} {:8.1} {:7.3} {:7.3} {:8.3}",
             row.name,
             gib(row.used),
             gib(row.belady),
@@ -119,7 +125,8 @@ pub(crate) fn write(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
     let worst = columns.each_ref().map(|column| column.iter().copied().fold(0.0, f64::max));
     let mean = columns.each_ref().map(|column| geomean(column));
     for (name, [lru, clock, adaptive]) in [("worst", worst), ("geometric mean", mean)] {
-        writeln!(out, "{name:72} {lru:7.3} {clock:7.3} {adaptive:8.3}")?;
+        let wide = names + 44;
+        writeln!(out, "{name:wide$} {lru:7.3} {clock:7.3} {adaptive:8.3}")?;
     }
     writeln!(out)
 }

@@ -7,8 +7,8 @@ use std::time::Instant;
 use peerbuf::residency::policy::{Adaptive, Lru, Policy, Slot, traces};
 use serde_json::{Value, json};
 
-use crate::bytes::geomean;
-use crate::figure::{Direction, Figure};
+use super::bytes::geomean;
+use super::figure::{Direction, Figure};
 
 /// Rounds of a comparison: odd, so that there is a middle one.
 const ROUNDS: usize = 7;
@@ -23,18 +23,22 @@ pub(crate) struct Cost {
     adaptive: f64,
     /// The median of ratios, which is not the ratio of medians.
     ratio: f64,
+    /// The least and the largest of them.
+    range: (f64, f64),
 }
 
 impl Cost {
     pub(crate) fn json(&self) -> Value {
-        let Self { name, lru, adaptive, ratio } = self;
+        let Self { name, lru, adaptive, ratio, .. } = self;
         json!({ "name": name, "lru_ns": lru, "adaptive_ns": adaptive, "ratio": ratio })
     }
 }
 
-/// Both policies over all traces of buffers of one size.
+/// Both policies over all traces of buffers of one size that are long enough to be timed.
 pub(crate) fn costs() -> Vec<Cost> {
+    const LONG: usize = 10_000;
     traces::catalogue()
+        .filter(|trace| trace.uses.len() >= LONG)
         .filter(|trace| trace.uses.iter().all(|each| each.bytes == trace.uses[0].bytes))
         .map(|trace| {
             let slots: Vec<_> = trace.uses.iter().map(|each| each.slot).collect();
@@ -51,6 +55,7 @@ pub(crate) fn costs() -> Vec<Cost> {
                 lru: compared.theirs * each,
                 adaptive: compared.ours * each,
                 ratio: compared.ratio,
+                range: compared.range,
             }
         })
         .collect()
@@ -82,40 +87,49 @@ fn drive(policy: &mut impl Policy, slots: &[Slot], fit: usize, known: usize) {
 }
 
 pub(crate) fn figures(costs: &[Cost]) -> Vec<Figure> {
-    let ratios: Vec<_> = costs.iter().map(|cost| cost.ratio).collect();
+    let all = |ratio: fn(&Cost) -> f64| -> Vec<f64> { costs.iter().map(ratio).collect() };
+    let ratios = all(|cost| cost.ratio);
+    let range = (geomean(&all(|cost| cost.range.0)), geomean(&all(|cost| cost.range.1)));
     let mut many = crowd(Adaptive::new(), MANY);
     let mut few = crowd(Adaptive::new(), FEW);
     // Too much is told rather than too little: what does not depend on their number counts too.
     let bytes = |policy: &dyn Policy| policy.footprint() as f64 / f64::from(MANY);
+    let bytes = [bytes(&many), bytes(&crowd(Lru::new(), MANY))];
+    let picks = compare(|| pick(&mut many), || pick(&mut few));
     vec![
         Figure {
             id: "policy_cost",
             what: "time per use with all it brings, over that of an LRU list; geometric mean of traces",
             value: geomean(&ratios),
+            range: Some(range),
             target: Some((Direction::AtMost, 10.0)),
         },
         Figure {
             id: "policy_cost_worst",
             what: "the same, the worst trace",
             value: ratios.iter().copied().fold(0.0, f64::max),
+            range: None,
             target: None,
         },
         Figure {
             id: "policy_bytes",
             what: "bookkeeping per buffer with 1e6 of them, bytes",
-            value: bytes(&many),
+            value: bytes[0],
+            range: None,
             target: Some((Direction::AtMost, 24.0)),
         },
         Figure {
             id: "lru_bytes",
             what: "the same of LRU",
-            value: bytes(&crowd(Lru::new(), MANY)),
+            value: bytes[1],
+            range: None,
             target: None,
         },
         Figure {
             id: "pick_scaling",
             what: "time of a choice among 1e6 buffers over that among 1e2",
-            value: compare(|| pick(&mut many), || pick(&mut few)).ratio,
+            value: picks.ratio,
+            range: Some(picks.range),
             target: Some((Direction::AtMost, 4.0)),
         },
     ]
@@ -148,8 +162,9 @@ fn pick(policy: &mut Adaptive) {
 }
 
 struct Compared {
-    /// How many times as long we take.
+    /// How many times as long we take: the median, the least and the most.
     ratio: f64,
+    range: (f64, f64),
     /// Seconds, the median.
     ours: f64,
     theirs: f64,
@@ -166,8 +181,12 @@ fn compare(mut ours: impl FnMut(), mut theirs: impl FnMut()) -> Compared {
         our_times.push(our_time / 2.0);
         their_times.push(their_time / 2.0);
     }
+    let range = ratios
+        .iter()
+        .fold((f64::INFINITY, 0.0), |(lo, hi): (f64, f64), ratio| (lo.min(*ratio), hi.max(*ratio)));
     Compared {
         ratio: median(&mut ratios),
+        range,
         ours: median(&mut our_times),
         theirs: median(&mut their_times),
     }
@@ -187,7 +206,7 @@ fn median(samples: &mut [f64]) -> f64 {
 pub(crate) fn write(out: &mut impl Write, costs: &[Cost]) -> io::Result<()> {
     writeln!(out, "Time per use, ns; and times LRU's")?;
     writeln!(out, "{:28} {:>8} {:>8} {:>8}", "", "LRU", "Adaptive", "ratio")?;
-    for Cost { name, lru, adaptive, ratio } in costs {
+    for Cost { name, lru, adaptive, ratio, .. } in costs {
         writeln!(out, "{name:28} {lru:8.1} {adaptive:8.1} {ratio:8.2}")?;
     }
     writeln!(out)

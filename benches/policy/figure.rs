@@ -9,6 +9,8 @@ pub(crate) struct Figure {
     pub(crate) id: &'static str,
     pub(crate) what: &'static str,
     pub(crate) value: f64,
+    /// Of what is measured: where it lies, of so many rounds. `None` for what is counted.
+    pub(crate) range: Option<(f64, f64)>,
     /// What it should be, and whether at least so much or at most. `None` for what is only told.
     pub(crate) target: Option<(Direction, f64)>,
 }
@@ -25,6 +27,8 @@ impl Figure {
         json!({
             "id": self.id,
             "value": self.value,
+            "lo": self.range.map_or(self.value, |(lo, _)| lo),
+            "hi": self.range.map_or(self.value, |(_, hi)| hi),
             "target": self.target.map(|(_, target)| target),
             "direction": self.target.map(|(direction, _)| match direction {
                 Direction::AtLeast => "at_least",

@@ -1,6 +1,8 @@
 #![expect(clippy::print_stderr, reason = "a program that says why it failed")]
 //! What the eviction policies move, against somebody who knows the future, and what they cost:
-//! `cargo bench --bench policy`; `-- --json` for a program to read.
+//! `cargo bench --bench policy`; `-- --json` for a program to read. `-- --trace FILE…` replays what engines have
+//! recorded (`PEERBUF_TRACE=file`) instead, for domains that hold 50, 75 and 90 % of the buffers, or as
+//! `--capacity 256M` says.
 //!
 //! Bytes are counted, not measured: they are the same in every run. All bytes that are brought in count,
 //! those of a buffer's first use included, which nobody can avoid; where there is nothing else (`streaming`),
@@ -12,19 +14,21 @@
 mod bytes;
 mod cost;
 mod figure;
+mod options;
+mod recorded;
 
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use peerbuf::residency::policy::traces;
 use serde_json::json;
 
 use crate::figure::Figure;
+use crate::options::Options;
 
 fn main() -> ExitCode {
-    // What cargo adds is not for us.
-    let json = std::env::args().skip(1).any(|argument| argument == "--json");
-    match run(json) {
+    match Options::parse(std::env::args().skip(1)).and_then(|options| run(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("policy: {error}");
@@ -33,13 +37,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(json: bool) -> Result<(), Box<dyn Error>> {
-    let (rows, mut figures) = (bytes::rows(), Vec::new());
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    if !options.traces.is_empty() {
+        return replay(options);
+    }
+    let (rows, mut figures) = (bytes::rows(traces::catalogue()), Vec::new());
     figures.extend(bytes::figures(&rows));
     let costs = cost::costs();
     figures.extend(cost::figures(&costs));
     let mut out = io::stdout().lock();
-    if json {
+    if options.json {
         let traces: Vec<_> = rows.iter().map(bytes::Row::json).collect();
         let costs: Vec<_> = costs.iter().map(cost::Cost::json).collect();
         let figures: Vec<_> = figures.iter().map(Figure::json).collect();
@@ -49,6 +56,27 @@ fn run(json: bool) -> Result<(), Box<dyn Error>> {
         bytes::write(&mut out, &rows)?;
         cost::write(&mut out, &costs)?;
         figure::write(&mut out, &figures)?;
+    }
+    Ok(())
+}
+
+/// What each policy would have moved of what was recorded.
+fn replay(options: &Options) -> Result<(), Box<dyn Error>> {
+    let capacities = match &*options.capacities {
+        [] => &recorded::CAPACITIES[..],
+        said => said,
+    };
+    let mut recorded = Vec::new();
+    for file in &options.traces {
+        recorded.extend(recorded::traces(file, capacities)?);
+    }
+    let rows = bytes::rows(recorded);
+    let mut out = io::stdout().lock();
+    if options.json {
+        let traces: Vec<_> = rows.iter().map(bytes::Row::json).collect();
+        writeln!(out, "{:#}", json!({ "schema": 1, "traces": traces }))?;
+    } else {
+        bytes::write(&mut out, &rows)?;
     }
     Ok(())
 }

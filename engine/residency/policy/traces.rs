@@ -1,9 +1,14 @@
-//! Uses that are made up: frame loops, scans, popularity, changes. The same in every run.
+//! Uses that are made up: frame loops, scans, popularity, changes; and one that was recorded. The same in
+//! every run.
 //!
 //! Where nothing else is said, buffers have 1 MiB each and 1000 of them fit.
 
+use std::collections::HashMap;
+
 use super::replay::Use;
 use super::{Random, Slot};
+use crate::memory::DomainId;
+use crate::observe::trace::{AccessEvent, read};
 
 /// Bytes of a buffer, where all have the same.
 const EACH: u64 = 1 << 20;
@@ -39,11 +44,24 @@ pub fn named(name: &str) -> Option<Trace> {
     Some(Trace { name: (*name).into(), capacity, uses })
 }
 
+/// What an engine has recorded of one place ([`crate::observe::trace::read`]), in order, as a policy is told of
+/// it: buffers are numbered anew, by their first use. None for system memory, from where nobody is evicted.
+pub fn recorded(accesses: &[AccessEvent], place: DomainId) -> Vec<Use> {
+    let mut known = HashMap::new();
+    let uses = accesses.iter().filter(|access| access.domain == place && place != DomainId::System);
+    uses.map(|access| {
+        let next = known.len();
+        let number = *known.entry(access.buffer).or_insert(next);
+        Use { slot: slot(number), bytes: access.bytes }
+    })
+    .collect()
+}
+
 /// Bytes of the domain, and the uses.
 type Made = (u64, Vec<Use>);
 type Maker = fn() -> Made;
 
-const MAKERS: [(&str, Maker); 20] = [
+const MAKERS: [(&str, Maker); 21] = [
     ("frame loop 1.1", || equal(frame_loop(1100))),
     ("frame loop 1.25", || equal(frame_loop(1250))),
     ("frame loop 1.5", || equal(frame_loop(1500))),
@@ -64,6 +82,7 @@ const MAKERS: [(&str, Maker); 20] = [
     ("a dozen buffers 1.2", || (10 * EACH, same_size(&frames(12, 4000)))),
     ("mixed sizes, frame loop 1.25", mixed_loop),
     ("mixed sizes, zipf 0.9", mixed_zipf),
+    ("recorded: the demo", demo),
 ];
 
 fn same_size(numbers: &[usize]) -> Vec<Use> {
@@ -240,4 +259,12 @@ fn mixed_loop() -> Made {
 
 fn mixed_zipf() -> Made {
     of_sizes(&zipf(0.9, 0), &sizes(10_000), 0.1)
+}
+
+/// `peerbuf demo --vram 64M --trace`, what is about that memory: 128 frames slide over 64 buffers of 4 MiB.
+fn demo() -> Made {
+    const TRACE: &[u8] = include_bytes!("traces/demo.json");
+    let accesses = read(TRACE).expect("it was written by an engine");
+    let uses = accesses.first().map(|first| recorded(&accesses, first.domain));
+    (64 << 20, uses.unwrap_or_default())
 }
