@@ -163,7 +163,7 @@ impl Mover {
         // does so where this part is not.
         match unsafe { copy_by_host(source, target, from.len) } {
             Ok(true) => Ok(None),
-            _ => transfer::copy(&self.device, Waits::default(), from, to).map(Some),
+            _ => transfer::copy_many(&self.device, Waits::default(), &[[from, to]]).map(Some),
         }
     }
 
