@@ -372,9 +372,13 @@ pub enum ForeignFdReason {
 }
 
 impl Error {
-    /// Whether freeing memory, or asking for another domain, may help.
+    /// Whether freeing memory, or asking for another domain, may help. Any call may say so, not only those that
+    /// allocate.
     pub fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::OutOfMemory { .. } | Self::Staging { .. })
+        matches!(
+            self,
+            Self::OutOfMemory { .. } | Self::Staging { .. } | Self::Os { source: Errno::NOMEM, .. }
+        ) || self.is_drivers_out_of_memory()
     }
 
     /// Whether a driver said that it has no memory left for something that is no allocation of ours.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::access::Access;
+use super::relief::with_relief;
 use super::shared::{BufferInner, SharedBuffer, wait_all};
 use super::state::State;
 use crate::core::Core;
@@ -56,6 +57,15 @@ pub(crate) fn copy(
         buffer.come_back(to.home_id(), &mut allowance);
         buffer.attract(to.home_id(), &mut allowance);
     }
+    with_relief(core, to.home_id(), [&**from, &**to], || copy_once(core, from, to, region))
+}
+
+fn copy_once(
+    core: &Arc<Core>,
+    from: &Arc<BufferInner>,
+    to: &Arc<BufferInner>,
+    region: CopyRegion,
+) -> Result<Fence> {
     let end = Instant::now() + core.timeout;
     loop {
         let executor = find_executor(from, to)?;

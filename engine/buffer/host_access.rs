@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::access::Access;
 use super::dirty::Dirty;
+use super::relief::with_relief;
 use super::shared::{BufferInner, SharedBuffer};
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
@@ -58,7 +59,12 @@ struct Bounce {
 
 impl HostAccess {
     pub(super) fn begin(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
-        buffer.core.give_up_lost();
+        let core = &buffer.core;
+        core.give_up_lost();
+        with_relief(core, buffer.home_id(), [&**buffer], || Self::begin_once(buffer, access))
+    }
+
+    fn begin_once(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
         let (allocation, offset, written) = {
             let mut state = buffer.lock_idle(access.usage().waits_for(), |_| true)?;
             buffer.own(&mut state)?;

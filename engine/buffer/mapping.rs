@@ -7,6 +7,7 @@ use ash::vk;
 
 use super::access::Access;
 use super::own_buffer::OwnBuffer;
+use super::relief::with_relief;
 use super::remap::Opened;
 use super::seen::Seen;
 use super::shared::{BufferInner, SharedBuffer};
@@ -267,7 +268,9 @@ impl Mapping {
     fn make_ready(&self) -> Result<()> {
         // Without the reservation, which an old mapping does not need.
         self.check_current()?;
-        let _state = self.buffer.lock_owned()?;
+        let owned = || self.buffer.lock_owned();
+        let device = self.device_inner().id();
+        let _state = with_relief(&self.buffer.core, device, [&*self.buffer], owned)?;
         // Under the reservation: what was made its owner's is the current place, and only that.
         self.check_current()?;
         self.buffer.standing.set_ready(true);

@@ -55,6 +55,7 @@ mod poison;
 mod publish;
 mod purge;
 mod registry;
+mod relief;
 mod relocate;
 mod remap;
 mod report;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::access::Access;
 use super::copy::Pair;
 use super::mapping::Mapping;
+use super::relief::with_relief;
 use crate::error::{Error, Result};
 use crate::sync::Usage;
 use crate::transfer::{Attempt, PassReport, Passes, Watch, Work};
@@ -68,23 +69,25 @@ impl Mapping {
         let span = target.span().slice(0, from.size);
         let submit = |work: Work<'_>| self.submit_with(target, work);
         let watch = Watch { timeout: from.core.timeout, submit: &submit };
-        from.core.passes(self.device_inner())?.copy(self.span(), span, &watch)
+        let passes = from.core.passes(self.device_inner())?;
+        with_relief(&from.core, self.device_inner().id(), [&**from, &**to], || {
+            passes.copy(self.span(), span, &watch)
+        })
     }
 
     /// Runs a pass, each of whose submissions is made under the reservation: of a mapping that is
     /// current, when nothing is under way that `access` may not overlap with.
-    fn run<R>(
-        &self,
-        access: Access,
-        pass: impl FnOnce(&Passes, &Watch<'_>) -> Result<R>,
-    ) -> Result<R> {
+    fn run<R>(&self, access: Access, pass: impl Fn(&Passes, &Watch<'_>) -> Result<R>) -> Result<R> {
         let core = &self.buffer_inner().core;
         core.give_up_lost();
         self.check_access(access)?;
         self.view()?;
         let submit = |work: Work<'_>| self.submit(access, work);
         let watch = Watch { timeout: core.timeout, submit: &submit };
-        pass(&*core.passes(self.device_inner())?, &watch)
+        let passes = core.passes(self.device_inner())?;
+        with_relief(core, self.device_inner().id(), [&**self.buffer_inner()], || {
+            pass(&passes, &watch)
+        })
     }
 
     fn submit(&self, access: Access, work: Work<'_>) -> Result<Attempt> {

@@ -10,11 +10,12 @@ use smallvec::SmallVec;
 
 use super::age_group;
 use super::attachment::Attachment;
-use super::come_back::{Held, come_back_together};
+use super::come_back::come_back_together;
 use super::mapping::Mapping;
+use super::relief::with_relief;
 use super::shared::wait_all;
 use super::state::State;
-use super::submission::{Submission, Use};
+use super::submission::{Submission, Use, Work};
 use crate::core::Core;
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
@@ -22,9 +23,6 @@ use crate::memory::DomainId;
 use crate::observe::StallCause;
 use crate::residency::policy::Slot;
 use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many};
-
-/// How often a driver that is out of memory is given some, for one submission.
-const RELIEFS: u32 = 3;
 
 /// Lets `declare` say what is used and done, and submits it. Those that are elsewhere than they want to be are
 /// on their way back when they are used next.
@@ -50,14 +48,27 @@ fn submit_once<'a>(
     let mut submission = Submission::new(device);
     declare(&mut submission)?;
     let Submission { uses, after, mut work, .. } = submission;
+    let buffers = uses.iter().map(|used| &*used.buffer);
+    let fence = with_relief(core, device.id(), buffers, || {
+        work_on(core, device, &uses, &after, &mut work)
+    })?;
+    Ok((fence, uses))
+}
+
+fn work_on(
+    core: &Core,
+    device: &Arc<DeviceInner>,
+    uses: &[Use],
+    after: &[Fence],
+    work: &mut Work<'_>,
+) -> Result<Fence> {
     let end = Instant::now() + core.timeout;
-    let mut relieved = 0;
     loop {
-        let (mut locked, seats) = lock_all(core, &uses)?;
+        let (mut locked, seats) = lock_all(core, uses)?;
         // As for a copy: first what no queue can wait for, then the contents are made their owners'.
-        let mut pending = all_waits(&uses, &seats, &mut locked, &after);
+        let mut pending = all_waits(uses, &seats, &mut locked, after);
         // Before the look at what has failed: what fails after it is in here, and says so.
-        let relied_on = all_writers(&uses, &seats, &mut locked, &after);
+        let relied_on = all_writers(uses, &seats, &mut locked, after);
         for (used, &seat) in uses.iter().zip(&seats) {
             used.buffer.check_usable(locked.get_mut(seat))?;
             used.buffer.check_generation(used.generation)?;
@@ -66,7 +77,7 @@ fn submit_once<'a>(
             for (used, &seat) in uses.iter().zip(&seats) {
                 used.buffer.own(locked.get_mut(seat))?;
             }
-            pending = all_waits(&uses, &seats, &mut locked, &after);
+            pending = all_waits(uses, &seats, &mut locked, after);
         }
         let host: Vec<_> = host_part(&pending, device).cloned().collect();
         if !host.is_empty() {
@@ -80,27 +91,13 @@ fn submit_once<'a>(
             state.fences.reserve()?;
             used.buffer.note_writes(state, &used.written);
         }
-        let fence = match work.submit(core, device, &uses, &pending) {
-            Ok(fence) => fence.relying_on(&relied_on),
-            // An event, not an end: others make room, and it is tried again.
-            Err(error) if error.is_drivers_out_of_memory() && relieved < RELIEFS => {
-                drop(locked);
-                // Not these themselves.
-                let held: Vec<_> = uses.iter().map(|used| Held::new(&used.buffer)).collect();
-                core.relieve(device.id(), relieved);
-                drop(held);
-                relieved += 1;
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
+        let fence = work.submit(core, device, uses, &pending)?.relying_on(&relied_on);
         for (used, &seat) in uses.iter().zip(&seats) {
             let state = locked.get_mut(seat);
             state.fences.add(used.usage, fence.clone());
         }
-        note_uses(core, device.id(), &uses, &seats, &mut locked);
-        drop(locked);
-        return Ok((fence, uses));
+        note_uses(core, device.id(), uses, &seats, &mut locked);
+        return Ok(fence);
     }
 }
 

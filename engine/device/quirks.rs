@@ -26,6 +26,9 @@ pub enum Effect {
     /// Fds that the driver keeps for itself are not close-on-exec. Nothing reads this: a process that
     /// starts others closes what it does not know.
     InheritableFds,
+    /// An import that fails for want of address space closes the fd all the same, which is still ours by the
+    /// specification. It is left to the driver, and stays open if the driver fails before that.
+    ClosesFdOfFailedImport,
     /// An export that fails for want of fds keeps those that it had opened. Nothing reads this: peerbuf
     /// needs few fds, and says when there are none.
     LeaksFdsAtLimit,
@@ -84,6 +87,13 @@ pub const QUIRKS: &[Quirk] = &[
         evidence: "tests/fd_hygiene.rs, in the virtual machine; not traced in Mesa's source",
     },
     Quirk {
+        driver: vk::DriverId::MESA_LLVMPIPE,
+        versions: "Mesa 25.0.7",
+        effect: Effect::ClosesFdOfFailedImport,
+        symptom: "vkAllocateMemory of an OPAQUE_FD: mmap gives ENOMEM, the fd is closed, an error returned",
+        evidence: "strace of tests/allocation_failures.rs, 2026-11",
+    },
+    Quirk {
         driver: vk::DriverId::GOOGLE_SWIFTSHADER,
         versions: "5.0.0",
         effect: Effect::HostImportUnreported,
@@ -97,6 +107,14 @@ pub const QUIRKS: &[Quirk] = &[
         symptom: "a lavapipe OPAQUE_FD imports; a write at offset 0 destroys lavapipe's header, and \
                   every later import of it fails with ERROR_INVALID_EXTERNAL_HANDLE",
         evidence: "measured 2026-11",
+    },
+    Quirk {
+        driver: vk::DriverId::GOOGLE_SWIFTSHADER,
+        versions: "5.0.0",
+        effect: Effect::ClosesFdOfFailedImport,
+        symptom: "vkAllocateMemory of an OPAQUE_FD: mmap gives ENOMEM, the fd is closed, an error returned; \
+                  closed once more it may be another thread's file",
+        evidence: "strace of tests/allocation_failures.rs, 2026-11",
     },
     Quirk {
         driver: vk::DriverId::GOOGLE_SWIFTSHADER,

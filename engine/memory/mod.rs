@@ -19,6 +19,7 @@
 //! buffers stay and which go is not decided in this module.
 
 mod account;
+mod address_space;
 mod allocation;
 mod backing;
 pub(crate) mod dma_buf;

@@ -13,12 +13,14 @@ use std::sync::{Arc, OnceLock};
 
 use ash::vk;
 
+use super::address_space;
 use super::dma_buf;
 use super::host::HostMemory;
 use super::memory_type::{self, Wanted};
 use super::placement::DomainKind;
 use super::size_class::SLOT_ALIGN;
 use super::volatile::HostPtr;
+use crate::device::quirks::Effect;
 use crate::device::{Call, DeviceInner, HandleType, SHARED_BUFFER_USAGE};
 use crate::error::{Error, ForeignFdReason, Result};
 use crate::observe::Object;
@@ -114,11 +116,16 @@ impl View {
             view.allocate(Call::ImportMemory, &mut export)?;
             return view.bind();
         }
+        view.announce(Call::ImportMemory)?;
         // The driver owns the fd once, and only if, the allocation succeeded; so ours is given up
         // just before and taken back on failure.
         let raw = duplicate.into_raw_fd();
         let mut import = vk::ImportMemoryFdInfoKHR::default().handle_type(handle.vk()).fd(raw);
-        if let Err(error) = view.allocate(Call::ImportMemory, &mut import) {
+        if let Err(error) = view.allocate_announced(&mut import) {
+            // By now the number may be somebody else's file.
+            if device.adapter().has_quirk(Effect::ClosesFdOfFailedImport) {
+                return Err(error);
+            }
             // SAFETY: the allocation failed, so `raw` is still ours ("If this call succeeds, ...
             // ownership is transferred", VkImportMemoryFdInfoKHR).
             drop(unsafe { dma_buf::own(raw, Call::ImportMemory.name()) });
@@ -330,6 +337,12 @@ impl View {
         call: Call,
         extra: &mut impl vk::ExtendsMemoryAllocateInfo,
     ) -> Result<(), ViewError> {
+        self.announce(call)?;
+        self.allocate_announced(extra)
+    }
+
+    /// All that can fail of an allocation before the driver hears of it.
+    fn announce(&self, call: Call) -> Result<(), ViewError> {
         let needed = self.requirements().size;
         if needed > self.memory_size {
             return Err(ViewError::TooSmall { needed, actual: self.memory_size });
@@ -338,6 +351,13 @@ impl View {
         if self.memory_size > limit {
             return Err(ViewError::TooLarge { size: self.memory_size, limit });
         }
+        Ok(self.device.calls().enter(call)?)
+    }
+
+    fn allocate_announced(
+        &mut self,
+        extra: &mut impl vk::ExtendsMemoryAllocateInfo,
+    ) -> Result<(), ViewError> {
         let mut dedicated = vk::MemoryDedicatedAllocateInfo::default().buffer(self.buffer);
         let mut info = vk::MemoryAllocateInfo::default()
             .allocation_size(self.memory_size)
@@ -346,11 +366,11 @@ impl View {
         if self.dedicated {
             info = info.push_next(&mut dedicated);
         }
-        self.device.calls().enter(call)?;
         // SAFETY: the type index was chosen among the device's own types, by the bits that buffer and
         // handle allow (VUID-VkMemoryAllocateInfo-memoryTypeIndex-00645 ff.); the structures in the
         // chain are complete and outlive the call.
-        self.memory = unsafe { self.device.raw().allocate_memory(&info, None) }?;
+        let made = unsafe { self.device.raw().allocate_memory(&info, None) };
+        self.memory = made.map_err(|code| address_space::or_out_of_it(code, self.memory_size))?;
         Ok(())
     }
 

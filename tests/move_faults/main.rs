@@ -38,7 +38,8 @@ fn codes(call: Call) -> &'static [Code] {
         Call::MapMemory => &[Code::ERROR_MEMORY_MAP_FAILED, HOST, DEVICE],
         Call::CreateBuffer | Call::BindBufferMemory => &[HOST, DEVICE],
         // Not that the device is lost: then nothing works a second time (tests/errors.rs).
-        Call::QueueSubmit => &[HOST, DEVICE],
+        // For want of memory it is tried again, for anything else it is not.
+        Call::QueueSubmit => &[Code::ERROR_INITIALIZATION_FAILED, HOST, DEVICE],
         Call::WaitSemaphores => &[HOST, DEVICE],
         Call::CreateSemaphore | Call::GetSemaphoreFd | Call::ImportSemaphoreFd => {
             &[HOST, Code::ERROR_TOO_MANY_OBJECTS]
