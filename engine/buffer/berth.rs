@@ -20,7 +20,7 @@ use crate::residency::{Demand, Priority};
 /// From system memory a buffer has nowhere to go: who is to keep its content stands in no order there.
 // Packed, for its seven bytes to be no eight: another byte of the state lies beside it.
 #[derive(Clone, Copy, Debug)]
-#[repr(packed)]
+#[repr(C, packed)]
 pub(super) struct Berth {
     /// [`NO_SLOT`] where there is no order.
     slot: u32,
