@@ -287,6 +287,15 @@ fn other_devices_wait_for_a_move() {
             let (target, target_seat) = create(engine, &other);
             meet(engine, device, &other);
             bytes::write(&buffer, 1);
+            // It waits for the other lane first, which is another timeline.
+            let (early, early_seat) = create(engine, device);
+            let early_far = sit(&early, &other);
+            let held = app.queues().hold(MAIN);
+            drop(fill(engine, device, &early_seat, 1));
+            let fence = copy(engine, &other, &early_far, &target_seat);
+            assert_waits(&fence, "the main lane is held up");
+            drop(held);
+            assert_over(&fence, "the main lane goes on");
             let held = app.queues().hold(TRANSFER);
             // It may have to move for a newcomer.
             let far = sit(&buffer, &other);
