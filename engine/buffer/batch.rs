@@ -208,8 +208,12 @@ impl<'a> Begun<'a> {
             }
         };
         let idle = move_.state.fences.is_idle();
-        let (state, pause) = (&mut move_.state, &mut self.pause);
-        match mover.without_device(buffer, state, &plan.home, plan.new, idle, pause) {
+        let (state, most) = (&mut move_.state, self.pause.min(mover.errand.pause()));
+        let mut left = most;
+        let pause = &mut left;
+        let moved = mover.without_device(buffer, state, &plan.home, plan.new, idle, pause);
+        self.pause = self.pause.saturating_sub(most - left);
+        match moved {
             None => self.ended.push((index, Ok(Moved::Yes))),
             Some(new) => {
                 plan.new = new;

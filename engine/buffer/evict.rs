@@ -205,8 +205,9 @@ fn plan_unlocked<'a>(
             return Ok(None);
         };
         let mover = {
+            let (clean, waits) = (plan.clean, terms.wait.is_some());
             let errand =
-                Errand { clean: plan.clean, ..Errand::to_new(MoveCause::Evicted, terms.demand) };
+                Errand { clean, waits, ..Errand::to_new(MoveCause::Evicted, terms.demand) };
             Mover::find(buffer, &home, &plan.new, errand)?
         };
         Ok(mover.map(|mover| (plan, mover)))

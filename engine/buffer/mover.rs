@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::members::Member;
 use crate::memory::{Allocation, Backing, Content, DomainId, View, copy_by_host, zero_by_host};
 use crate::sync::{Fence, Usage, waits_of_move};
-use crate::transfer::mover::{self, Carrier, End, PAUSE, Places, Way};
+use crate::transfer::mover::{self, Carrier, End, Places, Way};
 use crate::transfer::{self, CopySpeeds, Span, Unfinished};
 
 /// What moves a buffer: a device that sees the old place and the new one, and copies; or else the host.
@@ -81,8 +81,9 @@ impl Mover {
         new: &Backing,
         errand: Errand,
     ) -> Self {
-        if is_quick(&old, new) && buffer.size > FEW {
-            // Measures if nobody has: under the reservation it would be too late.
+        if errand.waits && buffer.size > FEW && is_quick(&old, new) {
+            // Measures if nobody has: under the reservation it would be too late, and where a use of the buffer
+            // brings the move with it, it would be that use which has to wait.
             buffer.core.speeds(device.id());
         }
         let (owner, slice) = (owner(buffer, new), Slice::new(&buffer.core));
@@ -111,7 +112,7 @@ impl Mover {
         mut new: Backing,
     ) -> Result<(), Box<NotCopied>> {
         let idle = state.fences.is_idle();
-        let mut pause = PAUSE;
+        let mut pause = self.errand.pause();
         new = match self.without_device(buffer, state, home, new, idle, &mut pause) {
             Some(new) => new,
             None => return Ok(()),

@@ -4,7 +4,7 @@
 //! (the old backing waits for the copy).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::importer::{self, InvalidationCause};
 use super::mover::{Mover, NotCopied, sum};
@@ -20,7 +20,7 @@ use crate::observe::{MoveCause, StallCause};
 use crate::residency::Demand;
 use crate::sync::{Fence, Fences, Guard, Signal, Usage};
 use crate::transfer::Unfinished;
-use crate::transfer::mover::PAUSE;
+use crate::transfer::mover::{MOMENT, PAUSE};
 
 /// Why a buffer moves, and with what.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,8 @@ pub(super) struct Errand {
     pub(super) demand: Demand,
     /// Whether it goes to its clean copy.
     pub(super) clean: bool,
-    /// Whether whoever moves it may wait for devices, where none sees both places.
+    /// Whether somebody has asked for this and nothing else, and may be kept waiting: for the host's copy, and
+    /// for devices where none sees both places.
     pub(super) waits: bool,
 }
 
@@ -38,6 +39,11 @@ impl Errand {
     /// A move to memory that is new to it.
     pub(super) fn to_new(cause: MoveCause, demand: Demand) -> Self {
         Self { cause, demand, clean: false, waits: true }
+    }
+
+    /// How long the host may copy for it.
+    pub(super) fn pause(self) -> Duration {
+        if self.waits { PAUSE } else { MOMENT }
     }
 
     /// What importers are told.
@@ -128,7 +134,7 @@ fn carry(
     if !mover.still_fits(&move_.state) {
         return Ok(Moved::LookAgain);
     }
-    let mut pause = PAUSE;
+    let mut pause = mover.errand.pause();
     let Some(mut new) = mover.without_device(buffer, &mut move_.state, home, new, true, &mut pause)
     else {
         return Ok(Moved::Yes);

@@ -34,8 +34,13 @@ pub(crate) struct Places {
 }
 
 /// How long the host copies at most while others wait for a lock, and whoever wants the bytes moved could do
-/// something else: a sixteenth of a frame.
+/// something else: a sixteenth of a frame. For moves that somebody has asked for.
 pub(crate) const PAUSE: Duration = Duration::from_millis(1);
+
+/// The same for a move that comes with something else, like the use of a buffer that is away: little more than
+/// a submission would cost. With more, the slowest frames of an application that has less than it needs became
+/// slower and their times less even.
+pub(crate) const MOMENT: Duration = Duration::from_micros(20);
 
 /// From how many bytes on a copy is shared out. Fewer are over before it has paid off.
 const SHARED_FROM: u64 = 4 << 20;
