@@ -11,7 +11,8 @@ use crate::memory::{DomainId, DomainUsage, GroupId};
 use crate::observe::{MoveCause, Moved, StallCause, Stalls};
 use crate::residency::{self, Demand, Obstacles, Priority};
 
-/// What [`Engine::evict_all`], [`Engine::set_cap`], [`Engine::model_heap`] and [`crate::ClientGroup::set_cap`] did.
+/// What [`Engine::evict_all`], [`Engine::set_cap`], [`Engine::model_heap`] and
+/// [`crate::ClientGroup::set_cap`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Eviction {

@@ -18,14 +18,15 @@ use crate::memory::DomainId;
 use crate::residency::policy::Slot;
 use crate::residency::{Ageing, Elsewhere};
 
-/// Buffers that are used together, and so age together: a use of one is a use of all, and when they have to leave
-/// they go one after the other, whoever was used the longest time ago first. The buffers of a draw, of a model, of a
-/// sparse resource.
+/// Buffers that are used together, and so age together: a use of one is a use of all, and when they have to
+/// leave they go one after the other, whoever was used the longest time ago first. The buffers of a draw, of
+/// a model, of a sparse resource.
 ///
 /// Made by [`Engine::age_group`]; [`SharedBuffer::set_age_group`] says who is in it. In a place those of one
-/// priority stand together: a group does not keep somebody whose priority is lower than that of others. However
-/// many are in it, a use costs the same, and one more look for each other device whose memory some of them
-/// want to be in. Cheap to clone; all clones are the same group, which lasts as long as somebody is in it.
+/// priority stand together: a group does not keep somebody whose priority is lower than that of others.
+/// However many are in it, a use costs the same, and one more look for each other device whose memory some of
+/// them want to be in. Cheap to clone; all clones are the same group, which lasts as long as somebody is in
+/// it.
 #[derive(Clone)]
 #[doc(alias = "ttm_lru_bulk_move")]
 pub struct AgeGroup {
@@ -43,9 +44,9 @@ impl Engine {
 }
 
 impl SharedBuffer {
-    /// Says in which age group it is from now on; `None` for none, as at first. Of its group it is the one that was
-    /// used last. A pinned buffer that was found to be so is in no order, and comes back to its group when it is not any
-    /// more.
+    /// Says in which age group it is from now on; `None` for none, as at first. Of its group it is the one
+    /// that was used last. A pinned buffer that was found to be so is in no order, and comes back to its
+    /// group when it is not any more.
     ///
     /// # Errors
     ///

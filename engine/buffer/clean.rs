@@ -133,8 +133,8 @@ impl BufferInner {
     }
 }
 
-/// Gives all clean copies up whose buffers are not in use at this moment, or, with a group, its own: their room
-/// is needed.
+/// Gives all clean copies up whose buffers are not in use at this moment, or, with a group, its own: their
+/// room is needed.
 pub(crate) fn drop_clean_copies(core: &Core, of: GroupId) {
     if core.clean_copies.load(Ordering::Relaxed) == 0 {
         return;

@@ -18,8 +18,8 @@ use crate::residency::Group;
 /// Buffers of one client: what they have in use together is counted, and can be limited.
 ///
 /// Made by [`Engine::client_group`]; a buffer is of a group from its creation on
-/// ([`crate::BufferDescriptor::client`]). Cheap to clone; all clones are the same group. Like a buffer it keeps the
-/// engine's devices open.
+/// ([`crate::BufferDescriptor::client`]). Cheap to clone; all clones are the same group. Like a buffer it
+/// keeps the engine's devices open.
 #[derive(Clone)]
 #[doc(alias = "cgroup")]
 #[doc(alias = "dmem")]

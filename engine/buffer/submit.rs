@@ -24,8 +24,8 @@ use crate::observe::StallCause;
 use crate::residency::policy::Slot;
 use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many};
 
-/// Lets `declare` say what is used and done, and submits it. Those that are elsewhere than they want to be are
-/// on their way back when they are used next.
+/// Lets `declare` say what is used and done, and submits it. Those that are elsewhere than they want to be
+/// are on their way back when they are used next.
 pub(crate) fn submit<'a>(
     core: &Core,
     device: &'a Arc<DeviceInner>,

@@ -95,7 +95,8 @@ struct Claims {
 }
 
 impl Claims {
-    /// What is promised to those before `ticket`, as far as it matters to `group`. `accounts` are the domain's.
+    /// What is promised to those before `ticket`, as far as it matters to `group`. `accounts` are the
+    /// domain's.
     fn before(&self, ticket: u64, accounts: &Accounts, group: GroupId) -> Promised {
         let ahead = &self.queue[..self.queue.partition_point(|claim| claim.ticket < ticket)];
         let mut promised = Promised::default();
@@ -415,8 +416,8 @@ pub(crate) struct Claim<'a> {
 }
 
 impl<'a> Claim<'a> {
-    /// Takes the bytes, if there is room for them beside what is in use and what was claimed before. That ends
-    /// the claim: in the same step, so that nobody counts its bytes twice.
+    /// Takes the bytes, if there is room for them beside what is in use and what was claimed before. That
+    /// ends the claim: in the same step, so that nobody counts its bytes twice.
     pub(crate) fn take(&self) -> Option<Room<'a>> {
         let mut claims = self.domain.claims();
         let at = claims.queue.iter().position(|claim| claim.ticket == self.ticket)?;

@@ -65,8 +65,8 @@ pub struct GroupReport {
     pub usage: GroupUsage,
 }
 
-/// Who has the bytes of a place that are in use. While nobody moves, makes or drops a buffer, the sum of all but
-/// the pinned ones is [`DomainUsage::used`].
+/// Who has the bytes of a place that are in use. While nobody moves, makes or drops a buffer, the sum of all
+/// but the pinned ones is [`DomainUsage::used`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Shares {

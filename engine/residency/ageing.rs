@@ -87,7 +87,8 @@ pub(super) struct Bulk {
     members: u32,
     /// What those who are here have.
     pub(super) bytes: u64,
-    /// What the policy was told that they have. It costs a longer look to be wrong about it, and nothing else.
+    /// What the policy was told that they have. It costs a longer look to be wrong about it, and nothing
+    /// else.
     pub(super) told: u64,
 }
 

@@ -16,7 +16,8 @@ pub(crate) struct Group {
     buffers: AtomicUsize,
 }
 
-/// All groups of an engine. A number is given again when the last handle, buffer and byte of its group is gone.
+/// All groups of an engine. A number is given again when the last handle, buffer and byte of its group is
+/// gone.
 #[derive(Debug, Default)]
 pub(crate) struct Groups(Mutex<List>);
 
@@ -35,8 +36,8 @@ const FEW: usize = 16;
 const MOST: usize = u16::MAX as usize;
 
 impl Groups {
-    /// A new group; `None` if there are 65,535. `is_unused` says whether nothing is on the account of one, and
-    /// from then on the account is a new one's.
+    /// A new group; `None` if there are 65,535. `is_unused` says whether nothing is on the account of one,
+    /// and from then on the account is a new one's.
     pub(crate) fn make(
         &self,
         name: &str,

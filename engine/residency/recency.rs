@@ -189,8 +189,8 @@ impl<K: Copy> Recency<K> {
         self.lock().parked.len()
     }
 
-    /// Puts up to `count` of those that were parked first back in order: they may not be pinned any more. Those
-    /// whom `skip` names were asked just now; those of other groups than `group` are not to be asked.
+    /// Puts up to `count` of those that were parked first back in order: they may not be pinned any more.
+    /// Those whom `skip` names were asked just now; those of other groups than `group` are not to be asked.
     pub(crate) fn recheck(&self, group: GroupId, count: usize, skip: &dyn Fn(Slot) -> bool) {
         let mut inner = self.lock();
         for _ in 0..count {
@@ -472,7 +472,8 @@ impl<K: Copy> Inner<K> {
         }
     }
 
-    /// Adds those of a rank to `victims` who have `wanted` bytes, or all that there are; returns how many bytes.
+    /// Adds those of a rank to `victims` who have `wanted` bytes, or all that there are; returns how many
+    /// bytes.
     fn choose(
         &mut self,
         rank: usize,

@@ -23,8 +23,8 @@ pub(crate) trait World {
     /// A place's ledger and buffers.
     fn store(&self, domain: DomainId) -> &Store<Self::Key>;
 
-    /// Gives back what nobody needs any more, without waiting: dropped buffers, places that were left. If it is
-    /// for a group, others keep what they might need again.
+    /// Gives back what nobody needs any more, without waiting: dropped buffers, places that were left. If it
+    /// is for a group, others keep what they might need again.
     fn reap(&self, domain: DomainId, of: GroupId);
 
     /// Gives unused memory back to whoever provides it: the provider said that it has no more. Returns how
@@ -38,8 +38,8 @@ pub(crate) trait World {
     /// [`World::settle`].
     fn evict(&self, from: DomainId, victims: &[Victim<Self::Key>], terms: &Terms) -> Outcomes;
 
-    /// Bytes that are on their way out of a place, whoever sent them: still in use, and not for long. Those of
-    /// a group, or, without one, all.
+    /// Bytes that are on their way out of a place, whoever sent them: still in use, and not for long. Those
+    /// of a group, or, without one, all.
     fn leaving(&self, from: DomainId, of: GroupId) -> u64;
 
     /// Waits, at most until `terms` say, until everything that is on its way out of `from` now is out, or
@@ -103,8 +103,8 @@ pub(crate) struct Terms {
     pub(crate) most: Priority,
     /// Whether to wait until what was evicted is out, and until when.
     pub(crate) wait: Option<Instant>,
-    /// Whether to wait, so long, for a buffer's lock and for those who are at work on it. Only when those were
-    /// asked who are not (kernel: the ticketed pass of `ttm_lru_walk_for_evict`).
+    /// Whether to wait, so long, for a buffer's lock and for those who are at work on it. Only when those
+    /// were asked who are not (kernel: the ticketed pass of `ttm_lru_walk_for_evict`).
     pub(crate) patient: bool,
     /// Whether a buffer that a device is at work on stays where it is; else its copy is queued behind that.
     pub(crate) skip_busy: bool,
@@ -151,8 +151,8 @@ pub(crate) struct Found<T, E> {
     pub(crate) instead_of: Option<E>,
 }
 
-/// Finds room for so many bytes in one of `places`, and lets `take` have it. First wherever there is room; then
-/// by evicting; then, the same, where it may be if all else fails. `Ok(None)` if `take` wanted none.
+/// Finds room for so many bytes in one of `places`, and lets `take` have it. First wherever there is room;
+/// then by evicting; then, the same, where it may be if all else fails. `Ok(None)` if `take` wanted none.
 ///
 /// Where the group that they are for has as much as it may, its own go, and nobody else.
 ///
@@ -245,7 +245,8 @@ fn by_evicting<W: World, T>(
     }
 }
 
-/// Makes room for so many bytes, and takes it in the same walk: what becomes free meanwhile is for nobody else.
+/// Makes room for so many bytes, and takes it in the same walk: what becomes free meanwhile is for nobody
+/// else.
 fn make_room<'a, W: World>(
     world: &'a W,
     domain: DomainId,
@@ -329,8 +330,8 @@ pub(crate) fn evict_bytes<W: World>(
     walk.evicted()
 }
 
-/// Evicts until no more is in use than may be: the budget has shrunk, or, with a group, that one's cap; then its
-/// own go.
+/// Evicts until no more is in use than may be: the budget has shrunk, or, with a group, that one's cap; then
+/// its own go.
 pub(crate) fn fit<W: World>(world: &W, domain: DomainId, group: GroupId, terms: &Terms) -> Evicted {
     let ledger = &world.store(domain).ledger;
     let excess_now = || match group {

@@ -78,12 +78,13 @@ pub trait Policy: fmt::Debug + Send {
     /// The cost grows with those who are named and those who are skipped, not with those who are here.
     fn victims(&mut self, wanted: u64, skip: &dyn Fn(Slot) -> bool, into: &mut Vec<Slot>);
 
-    /// The same, where only `members` are meant, and `skip` says yes to all others: whom to evict of one client
-    /// group. Who is not here may be among them.
+    /// The same, where only `members` are meant, and `skip` says yes to all others: whom to evict of one
+    /// client group. Who is not here may be among them.
     ///
-    /// Unless the policy knows better it walks past the others. Of lists that is exact, and quick where the group's
-    /// own are among the oldest; where they are the youngest of 10⁵ it took 13 ms, of 10⁶ 0.4 s. [`Adaptive`] looks
-    /// at some of the group's own: 2 to 12 µs, however many are here and of whatever group.
+    /// Unless the policy knows better it walks past the others. Of lists that is exact, and quick where the
+    /// group's own are among the oldest; where they are the youngest of 10⁵ it took 13 ms, of 10⁶ 0.4 s.
+    /// [`Adaptive`] looks at some of the group's own: 2 to 12 µs, however many are here and of whatever
+    /// group.
     fn victims_among(
         &mut self,
         members: &[Slot],

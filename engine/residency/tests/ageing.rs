@@ -138,8 +138,8 @@ impl Pair {
         }
     }
 
-    /// In the order in which they go, by priority; bulks of one age group that differ only in their client group may
-    /// stand either way round, so that is not looked at.
+    /// In the order in which they go, by priority; bulks of one age group that differ only in their client
+    /// group may stand either way round, so that is not looked at.
     fn order(&self, group: GroupId) -> Vec<Slot> {
         let mut order: Vec<_> = self.list.iter().flat_map(|(_, slots)| slots.clone()).collect();
         order.retain(|slot| group == GroupId::NONE || self.all[slot].group == group);

@@ -1,5 +1,5 @@
-//! Client groups, as the dmem cgroup controller has them: `dmem.max` of a region, `dmem_cgroup_try_charge` and
-//! `dmem_cgroup_state_evict_valuable`.
+//! Client groups, as the dmem cgroup controller has them: `dmem.max` of a region, `dmem_cgroup_try_charge`
+//! and `dmem_cgroup_state_evict_valuable`.
 //!
 //! | kernel | here |
 //! |---|---|

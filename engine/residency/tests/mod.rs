@@ -1,9 +1,10 @@
 //! Residency in a world without Vulkan.
 //!
 //! `world` is the fake; `ttm_*` are the kernel's own tests of buffers, eviction and managers, under their
-//! upstream names; `order` holds the choice of victims to a plain list, `recency` to its rules,
-//! `room` the search for room to its promises, one by one; `random` does anything in any order, `owners` does
-//! it from many threads; `dmem` is the client groups', and `ageing` the age groups'; `simulation` has a million buffers.
+//! upstream names; `order` holds the choice of victims to a plain list, `recency` to its rules, `room` the
+//! search for room to its promises, one by one; `random` does anything in any order, `owners` does it from
+//! many threads; `dmem` is the client groups', and `ageing` the age groups'; `simulation` has a million
+//! buffers.
 
 mod ageing;
 mod dmem;

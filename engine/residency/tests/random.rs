@@ -401,7 +401,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// By how many bytes a buffer would be beyond its group's cap in the first place, and that beyond its budget.
+    /// By how many bytes a buffer would be beyond its group's cap in the first place, and that beyond its
+    /// budget.
     fn shorts(&self, before: &Before, buffer: u32) -> (u64, u64) {
         let Buffer { bytes, group, .. } = self.world.buffer(buffer);
         let usage = usize::from(group.0).checked_sub(1).map(|nth| before.groups[0][nth]);

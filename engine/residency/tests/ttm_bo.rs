@@ -72,7 +72,8 @@ fn a_pinned_one_is_in_no_order_once_it_was_asked() {
     world.check();
 }
 
-/// upstream: `ttm_bo_unreserve_bulk`. There whoever is used is the last of its bulk, and the bulk of the list.
+/// upstream: `ttm_bo_unreserve_bulk`. There whoever is used is the last of its bulk, and the bulk of the
+/// list.
 #[test]
 fn a_group_ages_together() {
     let (world, buffers) = four();
