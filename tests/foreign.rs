@@ -7,7 +7,7 @@ mod common;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use common::{Rig, assert_pattern, bytes, fds, fill, needs_dma_buf};
-use peerbuf::device::Uuid;
+use peerbuf::device::{Call, Uuid};
 use peerbuf::{
     BufferDescriptor, Device, Engine, Error, ForeignFacts, ForeignFdReason, HandleType, Placement,
     Provider, Result, SharedBuffer,
@@ -443,13 +443,14 @@ fn a_buffer_that_cannot_leave_its_slab_says_so() {
     let Some(device) = rig.lavapipe() else { return };
     let descriptor = BufferDescriptor::new(4096).placement(Placement::System);
     let buffer = rig.engine().create_buffer(&device, descriptor).expect("a buffer");
-    // Every way of taking its memory in is refused while the routes are proved.
+    // Every way of taking its memory in is refused while the routes are proved, and the host sees no more of it.
     rig.engine().forget_routes();
     for nth in 1..=40 {
         let refused = ash::vk::Result::ERROR_INVALID_EXTERNAL_HANDLE;
-        rig.engine().calls().fail_nth(peerbuf::device::Call::ImportMemory, nth, refused);
+        rig.engine().calls().fail_nth(Call::ImportMemory, nth, refused);
+        rig.engine().calls().fail_nth(Call::Mmap, nth, refused);
     }
-    let error = buffer.export_foreign().expect_err("no device can copy it out");
+    let error = buffer.export_foreign().expect_err("neither a device nor the host can copy it out");
     assert!(!error.is_retryable(), "{error}");
     rig.engine().calls().clear_faults();
     rig.engine().forget_routes();

@@ -16,6 +16,7 @@ use common::random::Random;
 use common::{Rig, alive, bytes, commands};
 use peerbuf::device::{AdoptedQueue, Call, QueueLock};
 use peerbuf::observe::MoveCause;
+use peerbuf::transfer::CopySpeeds;
 use peerbuf::{
     Access, Attachment, BufferDescriptor, CopyRegion, Device, DomainId, Engine, EngineDescriptor,
     Error, Fence, Mapping, Migration, Refault, Scope, SharedBuffer,
@@ -495,7 +496,9 @@ fn one_queue_has_one_lock() {
     let rig = Rig::new();
     let twin = &rig.all()[0];
     let app = App::new(&rig, twin.adapter(), |_| true);
-    let engine = Engine::without_instance(&EngineDescriptor::new());
+    // What is measured is submitted, too.
+    let speeds = CopySpeeds::host_up_to(64 << 10);
+    let engine = Engine::without_instance(&EngineDescriptor::new().copy_speeds(speeds));
     let lane = |family, lock| Some(AdoptedQueue { family, index: 0, lock });
     let lock = || Some(Arc::clone(&app.lock) as Arc<dyn QueueLock>);
     let other = || Some(Arc::new(Idle) as Arc<dyn QueueLock>);
