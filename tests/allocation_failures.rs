@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ash::vk::Result as Code;
 use common::random::Random;
-use common::{Rig, child, soak, wait_idle};
+use common::{Rig, child, in_vm, soak, wait_idle};
 use peerbuf::device::Call;
 use peerbuf::observe::MoveCause;
 use peerbuf::{
@@ -207,12 +207,16 @@ fn run_all(calls: &'static [Call]) {
         for device in &devices {
             engine.model_heap(device, HEAP).expect("ours");
         }
-        for nth in [1, 2, 3, 5, 7] {
+        let mut failures = 0;
+        // An emulated machine has not the time for all.
+        let every: &[u64] = if in_vm() { &[1, 3] } else { &[1, 2, 3, 5, 7] };
+        for &nth in every {
             let (failed, met) = run(engine, &devices, Every { nth, calls });
-            assert!(met >= 2 * nth, "{met} calls, and few failed");
+            failures += met / nth;
             // No device copies or looks, so something must say so.
             assert!(failed > 0 || nth > 1 || !calls.contains(&Call::QueueSubmit));
         }
+        assert!(failures >= 10, "{failures} calls failed");
     }
     let evicted = engine.moved(MoveCause::Evicted);
     assert!(evicted.moves > 20, "{evicted:?}");

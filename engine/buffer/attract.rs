@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::memory::{DomainId, DomainKind, Provider};
 use crate::observe::{MoveCause, Reason, What};
 use crate::residency::{Allowance, Demand, Drawn, Price, Terms, Used};
+use crate::sync::Usage;
 use crate::transfer::{PairKey, Route, Verdict};
 
 impl Core {
@@ -222,9 +223,10 @@ impl BufferInner {
             return Ok(Moved::LookAgain);
         }
         let errand = Errand::to_new(MoveCause::Attracted, Demand::Device(device));
-        match Mover::find(self, &home, &plan.new, errand)? {
-            Some(mover) => self.go_at_once(plan, &mover),
-            None => Ok(Moved::NoMover),
+        match Mover::find(self, &home, &plan.new, Errand { waits: false, ..errand })? {
+            // Bytes that no device copies would have to be waited for.
+            Some(mover) if !mover.has_no_device() => self.go_at_once(plan, &mover),
+            _ => Ok(Moved::NoMover),
         }
     }
 
@@ -275,6 +277,8 @@ impl BufferInner {
             Ok(()) => Ok(Moved::Yes),
             Err(failed) => {
                 mover.slice.failed();
+                // What was submitted of it reads the old place.
+                move_.state.fences.add(Usage::Bookkeep, failed.cleared.clone());
                 drop(move_);
                 retire(self, failed.new, after(failed.cleared));
                 Err(failed.error)

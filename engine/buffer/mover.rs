@@ -370,10 +370,12 @@ fn is_quick(old: &Allocation, new: &Backing) -> bool {
     old.is_quick_for_host() && new.allocation().is_quick_for_host()
 }
 
-/// Takes the last `host` bytes out of a copy of one piece, for the host.
+/// Takes the last `host` bytes out of a copy of one piece, for the host; a few less, so that the border is one
+/// of every memory's units of flushing.
 fn split<'a>(copies: &mut [[Span<'a>; 2]], host: u64) -> Option<[Span<'a>; 2]> {
     let [[from, to]] = copies else { return None };
-    let rest = from.len.checked_sub(host).filter(|rest| *rest > 0)?;
+    let rest = from.len.checked_sub(host)?.next_multiple_of(mover::PART);
+    let host = from.len.checked_sub(rest).filter(|host| *host > 0 && rest > 0)?;
     let own = [from.slice(rest, host), to.slice(rest, host)];
     (from.len, to.len) = (rest, rest);
     Some(own)

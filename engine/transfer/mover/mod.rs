@@ -20,4 +20,4 @@ pub(crate) use calibrate::measure;
 pub(crate) use carrier::{Carrier, End};
 pub(crate) use ring::{Unfinished, staged_copy};
 pub(crate) use speeds::assumed;
-pub(crate) use way::{MOMENT, PAUSE, Places, Way, choose};
+pub(crate) use way::{MOMENT, PART, PAUSE, Places, Way, choose};

@@ -46,7 +46,7 @@ pub(crate) const MOMENT: Duration = Duration::from_micros(20);
 const SHARED_FROM: u64 = 4 << 20;
 
 /// What the host takes is a multiple of this: more than any memory's unit of flushing.
-const PART: u64 = 64 << 10;
+pub(crate) const PART: u64 = 64 << 10;
 
 /// The way to take, if the host may spend `pause` on it.
 pub(crate) fn choose(places: Places, speeds: &CopySpeeds, pause: Duration) -> Way {
