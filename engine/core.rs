@@ -28,6 +28,8 @@ use crate::transfer::{
     self, CopySpeeds, PairKey, Passes, Refusal, RefusalReason, Route, Routes, Side, Verdict,
 };
 
+/// How often copies that were not measured in time are measured again.
+const TRIES: u8 = 2;
 /// Bytes that are given to a driver that is out of memory, at first.
 const RELIEF: u64 = 16 << 20;
 
@@ -472,9 +474,13 @@ impl Core {
         };
         let measured = self
             .staging(&member.device)
-            .and_then(|staging| transfer::mover::measure(&member.device, &staging, self.timeout));
+            .and_then(|staging| transfer::mover::measure(&member.device, &staging, &self.retire));
         match measured {
             Ok(None) => transfer::mover::assumed(),
+            // The application is at work there. Each try is a wait, so there are few.
+            Err(Error::Timeout { .. }) if member.late.fetch_add(1, Ordering::Relaxed) < TRIES => {
+                transfer::mover::assumed()
+            }
             Ok(Some(speeds)) => member.speeds.get_or_init(|| speeds),
             Err(error) => {
                 tracing::warn!(%error, device = member.device.name(), "copies were not measured");

@@ -1,5 +1,6 @@
 //! The devices of an engine, each with the tools that were made on it.
 
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub(crate) struct Member {
     making: Mutex<()>,
     /// How fast it copies, once that was measured. The mutex is for who measures.
     pub(crate) speeds: OnceLock<CopySpeeds>,
+    /// How often they were not measured in time.
+    pub(crate) late: AtomicU8,
     pub(crate) measuring: Mutex<()>,
     pub(crate) vram: Store<SlotId>,
     /// When the driver was asked last what it leaves to us, in milliseconds since the engine began, plus 1.
@@ -85,6 +88,7 @@ impl Members {
             tools: OnceLock::new(),
             making: Mutex::new(()),
             speeds: OnceLock::new(),
+            late: AtomicU8::new(0),
             measuring: Mutex::new(()),
             vram: Store::new(domain, rules.policy),
             asked: AtomicU64::new(0),

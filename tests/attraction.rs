@@ -9,9 +9,11 @@ mod common;
 use std::sync::Arc;
 
 use ash::vk;
+use common::gate::Gate;
 use common::{Rig, bytes, wait_idle};
 use peerbuf::device::Call;
 use peerbuf::observe::{MoveCause, Reason, What};
+use peerbuf::transfer::{CopySpeed, CopySpeeds};
 use peerbuf::{
     Access, Attachment, BufferDescriptor, CopyRegion, Device, DomainId, Engine, FenceAndResume,
     Mapping, Placement, Priority, Refault, Result, Rules, SharedBuffer,
@@ -387,5 +389,82 @@ fn what_the_host_uses_as_well_stays_in_system_memory() {
     bytes::write(&buffer, 30);
     assert_eq!(uses_until_drawn(engine, &seat), Some(5), "asked for, so it takes twice as much");
     bytes::assert_sequence(&buffer, 30, "drawn when the host had left it alone");
+    wait_idle(&[&pair[0], &pair[1]]);
+}
+
+/// A move that a use brings with it measures nothing, though nobody has said how fast copies are.
+#[test]
+fn who_draws_a_buffer_measures_nothing() {
+    let rig = Rig::with(|descriptor| descriptor.copy_speeds(None));
+    let engine = rig.engine();
+    let pair = rig.two_of_one_adapter();
+    as_two_cards(engine, &pair);
+    let (_buffer, seat) = shared(engine, &pair);
+    let mut mapping = seat.map(Access::Read).expect("mapped");
+    for _ in 0..2 * ENOUGH {
+        let before = engine.calls().made(Call::QueueSubmit);
+        read(engine, &pair[1], &seat, &mut mapping).expect("it can be used wherever it is");
+        let submitted = engine.calls().made(Call::QueueSubmit) - before;
+        assert!(submitted <= 4, "{submitted} submissions in one use");
+    }
+    assert_eq!(engine.moved(MoveCause::Attracted).moves, 1);
+    assert_eq!(engine.copy_speeds(&pair[1]).expect("ours"), None);
+    wait_idle(&[&pair[0], &pair[1]]);
+}
+
+/// A group's cap is why its buffer stays, and it says so.
+#[test]
+fn beyond_its_groups_cap_it_stays() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let pair = rig.two_of_one_adapter();
+    as_two_cards(engine, &pair);
+    let group = engine.client_group("ours").expect("few");
+    group.set_cap(vram(&pair[1]), Some(0)).expect("ours");
+    let descriptor = BufferDescriptor::new(MIB).client(&group);
+    let buffer = engine.create_buffer(&pair[0], descriptor).expect("a buffer");
+    bytes::write(&buffer, 7);
+    let seat = buffer.attach_dynamic(&pair[1], Arc::new(Refault::new())).expect("a seat");
+    assert_eq!(uses_until_drawn(engine, &seat), None);
+    let explained = buffer.explain();
+    let stayed = explained.decisions.iter().find(|decision| decision.what == What::Stayed);
+    let reason = stayed.map(|decision| decision.reason);
+    assert!(matches!(reason, Some(Reason::NoRoom { budget: 0, used: 0, .. })), "{explained}");
+    wait_idle(&[&pair[0], &pair[1]]);
+}
+
+/// Half of a move that was submitted, before the other half could not be, still reads the old place: its fence
+/// is entered.
+#[test]
+fn half_of_a_move_that_was_submitted_is_waited_for() {
+    let row = |bytes, host, device| {
+        let [host, device] = [host, device].map(std::time::Duration::from_nanos);
+        CopySpeed { bytes, host, device }
+    };
+    let speeds = CopySpeeds::new(&[row(4096, 10, 2000), row(2 * MIB, 2000, 1000)], true);
+    let rig = Rig::with(|descriptor| descriptor.copy_speeds(speeds));
+    let engine = rig.engine();
+    let pair = rig.two_of_one_adapter();
+    as_two_cards(engine, &pair);
+    // So that the host cannot copy its part after all.
+    engine.calls().set_unmappable_device_memory(true);
+    let buffer =
+        engine.create_buffer(&pair[0], BufferDescriptor::new(8 * MIB)).expect("there is room");
+    bytes::write(&buffer, 7);
+    let seat = buffer.attach_dynamic(&pair[1], Arc::new(Refault::new())).expect("a seat");
+    let mut mapping = seat.map(Access::Read).expect("mapped");
+    for _ in 0..ENOUGH {
+        read(engine, &pair[1], &seat, &mut mapping).expect("it can be used");
+    }
+    assert_eq!(buffer.domain(), vram(&pair[0]), "not yet");
+    let gate = Gate::close(&pair[1]);
+    engine.calls().fail_nth(Call::QueueSubmit, 2, vk::Result::ERROR_OUT_OF_HOST_MEMORY);
+    let again = seat.map(Access::Read);
+    assert!(!engine.calls().clear_faults(), "the second half was to be submitted");
+    assert_eq!(buffer.domain(), vram(&pair[0]), "it stays");
+    let fences = engine.report().buffers[0].fences.clone();
+    gate.open();
+    drop(again);
+    assert!(!fences.is_empty(), "a device reads the place, and nobody knows");
     wait_idle(&[&pair[0], &pair[1]]);
 }

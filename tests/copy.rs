@@ -192,3 +192,16 @@ fn a_staged_copy_that_fails_shows_nobody_an_old_owners_bytes() {
     rig.engine().copy(&source, &new, CopyRegion::first(DEVICES)).expect_err("a fault");
     bytes::assert_zero(&new, "after the copy that failed");
 }
+
+/// A copy that the host makes is tried again like one that a device makes.
+#[test]
+fn a_copy_by_the_host_is_given_memory() {
+    let rig = Rig::new();
+    rig.provokes("VK_ERROR_OUT_OF_HOST_MEMORY");
+    let engine = rig.engine();
+    let [home, _] = rig.two_of_one_adapter();
+    let [from, to] = [(); 2].map(|()| create(&rig, &home, 4096, Placement::VramOrSystem));
+    engine.calls().fail_nth(Call::MapMemory, 1, vk::Result::ERROR_OUT_OF_HOST_MEMORY);
+    engine.copy(&from, &to, CopyRegion::first(4096)).expect("an event, not an end");
+    assert!(!engine.calls().clear_faults(), "it has met the failure");
+}

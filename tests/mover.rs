@@ -248,3 +248,27 @@ fn copies_are_measured_once_and_not_while_the_device_is_at_work() {
     assert!(again <= 1, "{again}: nothing is measured again");
     assert_eq!(engine.copy_speeds(&one).expect("ours"), Some(speeds));
 }
+
+/// Work of an application's own on the queue, that peerbuf does not know of: a move neither waits for it nor
+/// leaves anything behind for ever because of it, and measures another time.
+#[test]
+fn what_an_application_has_on_its_queue_is_not_waited_for() {
+    let rig = rig_with(None);
+    let engine = rig.engine();
+    let [one, two] = rig.two_of_one_adapter();
+    let buffer = create(engine, &one, 70_000, 1, true);
+    for (from, to) in [(&one, &two), (&two, &one)] {
+        engine.route(from, to).expect("proved");
+    }
+    let gate = Gate::close(&two);
+    // With the gate closed: it would not open before the engine's own bound.
+    assert_moved(buffer.migrate(vram(&two)), 1);
+    assert_eq!(engine.copy_speeds(&two).expect("ours"), None, "not measured in time");
+    gate.open();
+    bytes::assert_sequence(&buffer, 1, "moved");
+    assert_moved(buffer.migrate(vram(&one)), 2);
+    assert_moved(buffer.migrate(vram(&two)), 3);
+    assert!(engine.copy_speeds(&two).expect("ours").is_some(), "measured by now");
+    drop((buffer, one, two));
+    rig.finish();
+}

@@ -15,7 +15,7 @@ use super::state::State;
 use crate::core::Core;
 use crate::device::{AdapterKind, DeviceId, DeviceInner};
 use crate::error::Result;
-use crate::memory::{DomainId, DomainKind, Provider};
+use crate::memory::{DomainId, DomainKind, GroupUsage, Provider};
 use crate::observe::{MoveCause, Reason, What};
 use crate::residency::{Allowance, Demand, Drawn, Price, Terms, Used};
 use crate::sync::Usage;
@@ -186,8 +186,14 @@ impl BufferInner {
             return None;
         }
         let ledger = &core.store(there).ledger;
-        if !ledger.has_room(footprint) {
-            let (budget, used) = (ledger.budget(), ledger.used());
+        let charge = (footprint, state.place.group());
+        if !ledger.has_room(charge) {
+            let (budget, used) = match ledger.group(charge.1) {
+                GroupUsage { cap: Some(cap), used, .. } if ledger.is_beyond_cap(charge) => {
+                    (cap, used)
+                }
+                _ => (ledger.budget(), ledger.used()),
+            };
             let reason = Reason::NoRoom { budget, used, pinned: 0, by: None, pins: 0 };
             let here = state.place.domain();
             self.decide(&mut state, What::Stayed, [here, there], reason);

@@ -49,7 +49,8 @@ pub(crate) fn copy(
     if region.len == 0 {
         return Ok(Fence::signalled());
     }
-    if Pair::lock(core, from, to)?.copy_by_host(from, to, region)? {
+    let by_host = || Pair::lock(core, from, to)?.copy_by_host(from, to, region);
+    if with_relief(core, to.home_id(), [&**from, &**to], by_host)? {
         return Ok(Fence::signalled());
     }
     let mut allowance = core.throttle.submission();

@@ -49,7 +49,8 @@ pub struct GroupUsage {
 
 /// What one group has of one domain.
 ///
-/// Relaxed, as in [`super::Domain`]: of a group that has a cap, bytes are charged under the domain's lock.
+/// Of a group that has a cap, bytes are charged under the domain's lock; what came before the cap was seen
+/// is found by [`Account::add_within`].
 #[derive(Debug)]
 pub(super) struct Account {
     /// `u64::MAX` if there is none.
@@ -66,7 +67,7 @@ impl Default for Account {
 
 impl Account {
     fn cap(&self) -> u64 {
-        self.cap.load(Ordering::Relaxed)
+        self.cap.load(Ordering::SeqCst)
     }
 
     pub(super) fn is_capped(&self) -> bool {
@@ -74,11 +75,12 @@ impl Account {
     }
 
     pub(super) fn set_cap(&self, cap: Option<u64>) {
-        self.cap.store(cap.unwrap_or(u64::MAX), Ordering::Relaxed);
+        // As in `add_within`.
+        self.cap.store(cap.unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
     fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.used.load(Ordering::SeqCst)
     }
 
     /// How much more it may have.
@@ -100,15 +102,24 @@ impl Account {
         bytes <= self.cap()
     }
 
-    pub(super) fn add(&self, bytes: u64) {
-        let sum = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    /// Adds bytes, if they are within the cap beside what others of the group were promised. Whether they were.
+    ///
+    /// Who thinks that there is no cap takes no lock. In one order with everybody's: either the cap is seen here,
+    /// or whoever has set it sees the bytes, and evicts for them.
+    pub(super) fn add_within(&self, bytes: u64, promised: u64) -> bool {
+        let sum = self.used.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        if sum.saturating_add(promised) > self.cap() {
+            self.take_off(bytes);
+            return false;
+        }
         if sum > self.peak.load(Ordering::Relaxed) {
             self.peak.fetch_max(sum, Ordering::Relaxed);
         }
+        true
     }
 
     pub(super) fn take_off(&self, bytes: u64) {
-        let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
+        let before = self.used.fetch_sub(bytes, Ordering::SeqCst);
         debug_assert!(before >= bytes, "{bytes} given back, {before} in use");
     }
 
@@ -176,7 +187,8 @@ mod tests {
         assert!(accounts.get(GroupId::NONE).is_none());
         assert!(accounts.find(GroupId(7)).is_none(), "nobody has asked for it");
         for number in [1, 2, 3, 7, 8, u16::MAX] {
-            accounts.get(GroupId(number)).expect("a group").add(u64::from(number));
+            let account = accounts.get(GroupId(number)).expect("a group");
+            assert!(account.add_within(u64::from(number), 0));
         }
         for number in [1, 2, 3, 7, 8, u16::MAX] {
             let usage = accounts.find(GroupId(number)).expect("it was asked for").usage();
@@ -187,10 +199,12 @@ mod tests {
     #[test]
     fn an_account_knows_how_far_it_is_from_its_cap() {
         let account = Account::default();
-        account.add(6);
+        assert!(account.add_within(6, 1 << 40));
         assert!(!account.gets_tight(1 << 40) && account.could_hold(u64::MAX));
         account.set_cap(Some(10));
         assert_eq!((account.room(), account.short_of(4), account.short_of(7)), (4, 0, 3));
+        assert!(!account.add_within(5, 0) && !account.add_within(3, 2), "beyond it");
+        assert_eq!(account.usage().used, 6);
         assert!(account.gets_tight(0) && !account.could_hold(11));
         account.set_cap(Some(5));
         assert_eq!((account.room(), account.short_of(0)), (0, 1));
@@ -199,7 +213,7 @@ mod tests {
         assert_eq!((usage.cap, usage.used, usage.peak), (Some(5), 0, 6));
         assert!(account.close());
         assert_eq!(account.usage(), Account::default().usage());
-        account.add(1);
+        assert!(account.add_within(1, 0));
         assert!(!account.close(), "a byte is still in use");
     }
 }

@@ -285,11 +285,12 @@ impl Domain {
             used.checked_add(bytes).filter(|&sum| sum <= limit)
         });
         let sum = charged.ok()? + bytes;
+        if account.is_some_and(|account| !account.add_within(bytes, promised.own)) {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            return None;
+        }
         if sum > self.peak.load(Ordering::Relaxed) {
             self.peak.fetch_max(sum, Ordering::Relaxed);
-        }
-        if let Some(account) = account {
-            account.add(bytes);
         }
         Some(Room { domain: self, charge })
     }

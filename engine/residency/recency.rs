@@ -381,6 +381,10 @@ impl<K: Copy> Inner<K> {
             let (rank, bytes, told) = (bulk.rank, bulk.bytes, bulk.told);
             bulk.told = bytes;
             if bytes != told && bytes > 0 {
+                // A policy is told of a size once.
+                if told > 0 {
+                    self.rank(rank).leave(slot);
+                }
                 self.rank(rank).admit(slot, bytes);
             }
             if !again {

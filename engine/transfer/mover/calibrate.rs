@@ -16,7 +16,7 @@ use crate::device::{DeviceInner, Waits};
 use crate::error::Result;
 use crate::memory::staging::{Direction, Staging, StagingBuffer};
 use crate::memory::{HostPtr, wide};
-use crate::sync::Fence;
+use crate::sync::{Fence, Fences, Retire, Retired, Usage};
 
 /// The sizes that are measured.
 const SIZES: [u64; 4] = [4 << 10, 64 << 10, 512 << 10, LARGEST];
@@ -28,20 +28,26 @@ const ROUNDS: u32 = 6;
 /// No further round than the second begins later than this after the first.
 const BUDGET: Duration = Duration::from_millis(10);
 
+/// How long one copy is waited for. Some milliseconds are enough, unless an application has work of its own on
+/// the queue, which it may not end before this thread goes on.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// Both together are worth it up to here, as a part of the time of the device.
 const WORTH_IT: f64 = 0.95;
 
-/// Measures. `Ok(None)` if the device is at work, which would be measured as well: another time.
+/// Measures. `Ok(None)` if the device is at work, which would be measured as well: another time. What it still
+/// uses then goes to `retire`.
 ///
 /// # Errors
 ///
-/// What kept it from being measured: no memory, a lost device.
+/// What kept it from being measured: no memory, a lost device; [`crate::Error::Timeout`] if it is at work on
+/// what peerbuf does not know of.
 ///
-/// Locks: none may be held; this waits for the device.
+/// Locks: none may be held; this waits for the device, some tens of milliseconds at most.
 pub(crate) fn measure(
     device: &Arc<DeviceInner>,
     staging: &Arc<Staging>,
-    timeout: Duration,
+    retire: &Retire,
 ) -> Result<Option<CopySpeeds>> {
     if !device.is_idle()? {
         return Ok(None);
@@ -50,10 +56,13 @@ pub(crate) fn measure(
     wide::measured();
     let start = Instant::now();
     let buffer = || staging.buffer(LARGEST, Direction::Readback);
-    let mut pieces = Pieces::new(device, [buffer()?, buffer()?], timeout)?;
+    let mut pieces = Pieces::new(device, [buffer()?, buffer()?])?;
     let speeds = pieces.measure();
-    if speeds.is_err() {
-        pieces.keep_if_in_use();
+    let Pieces { buffers, last, .. } = pieces;
+    for buffer in buffers {
+        let mut fences = Fences::default();
+        fences.add(Usage::Bookkeep, last.clone());
+        retire.push(fences, Retired::Staging(buffer));
     }
     let speeds = speeds?;
     let took = start.elapsed();
@@ -66,23 +75,17 @@ pub(crate) fn measure(
 /// # Invariants
 ///
 /// `LARGEST` bytes are mapped at each of `hosts`, which lie in `buffers`. Nobody else knows them. Between two
-/// calls the device does not use them, unless the last one failed.
+/// calls the device does not use them, unless the last one failed; `last` is over when it does not any more.
 struct Pieces<'a> {
     device: &'a Arc<DeviceInner>,
-    timeout: Duration,
-    /// `None` once they are leaked.
-    buffers: Option<[StagingBuffer; 2]>,
+    buffers: [StagingBuffer; 2],
     raw: [vk::Buffer; 2],
     hosts: [HostPtr; 2],
     last: Fence,
 }
 
 impl<'a> Pieces<'a> {
-    fn new(
-        device: &'a Arc<DeviceInner>,
-        buffers: [StagingBuffer; 2],
-        timeout: Duration,
-    ) -> Result<Self> {
+    fn new(device: &'a Arc<DeviceInner>, buffers: [StagingBuffer; 2]) -> Result<Self> {
         let hosts = [buffers[0].host()?, buffers[1].host()?];
         let raw = [buffers[0].raw(), buffers[1].raw()];
         for host in hosts {
@@ -91,7 +94,7 @@ impl<'a> Pieces<'a> {
             // may be one and the same.
             unsafe { host.fill(0x5a, LARGEST as usize) };
         }
-        Ok(Self { device, timeout, buffers: Some(buffers), raw, hosts, last: Fence::signalled() })
+        Ok(Self { device, buffers, raw, hosts, last: Fence::signalled() })
     }
 
     fn measure(&mut self) -> Result<CopySpeeds> {
@@ -132,7 +135,7 @@ impl<'a> Pieces<'a> {
     fn by_device(&mut self, bytes: u64) -> Result<Duration> {
         let start = Instant::now();
         self.submit(bytes)?;
-        self.last.wait(self.timeout)?;
+        self.last.wait(PATIENCE)?;
         Ok(start.elapsed())
     }
 
@@ -141,7 +144,7 @@ impl<'a> Pieces<'a> {
         let start = Instant::now();
         self.submit(LARGEST / 2)?;
         self.copy_by_host(LARGEST / 2, LARGEST / 2);
-        self.last.wait(self.timeout)?;
+        self.last.wait(PATIENCE)?;
         Ok(start.elapsed())
     }
 
@@ -175,14 +178,6 @@ impl<'a> Pieces<'a> {
             // CAST: 2 MiB.
             // SAFETY: so many bytes are mapped.
             unsafe { wide::forget(host.as_ptr(), LARGEST as usize) };
-        }
-    }
-
-    /// After an error: a wait may have failed for other reasons than the work that it waits for.
-    fn keep_if_in_use(&mut self) {
-        if let Err(error) = self.last.wait_until_over(self.timeout) {
-            tracing::warn!(%error, "a copy did not end; its memory is leaked");
-            std::mem::forget(self.buffers.take());
         }
     }
 }
