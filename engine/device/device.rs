@@ -14,7 +14,7 @@ use super::adapter::Adapter;
 use super::adopt::AdoptedDevice;
 use super::calls::Calls;
 use super::lane::{self, Lane, Lanes, QueueChoice, QueueIndex};
-use super::queue::{Body, NOT_LOCKED, NOT_ONCE, Queue, Submit};
+use super::queue::{Body, NOT_LOCKED, NOT_ONCE, Queue, SignalOnce, Submit};
 use super::semaphore::{OwnedSemaphore, SemaphoreHandle, Waits};
 use crate::error::{Error, Result};
 use crate::observe::{Live, Object};
@@ -433,7 +433,8 @@ impl DeviceInner {
             return Err(self.error("vkQueueSubmit", vk::Result::ERROR_DEVICE_LOST));
         }
         let waits = Waits::default();
-        let submit = Submit { waits, body: Body::Nothing, signal: Some(semaphore) };
+        let signal = Some(SignalOnce { semaphore, beside: self.lanes.beside(lane) });
+        let submit = Submit { waits, body: Body::Nothing, signal };
         match self.queue(lane).submit(&self.raw, &self.calls, submit) {
             Ok(value) => Ok(Some(value)),
             Err(NOT_ONCE) => Ok(None),

@@ -103,6 +103,14 @@ impl Lanes {
         if self.transfer.is_some() { Lane::Transfer } else { Lane::Main }
     }
 
+    /// The other one than `lane`, if there are two.
+    pub(super) fn beside(&self, lane: Lane) -> Option<&Queue> {
+        match lane {
+            Lane::Main => self.transfer.as_ref(),
+            Lane::Transfer => self.transfer.is_some().then_some(&self.main),
+        }
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Queue> {
         std::iter::once(&self.main).chain(&self.transfer)
     }

@@ -38,6 +38,30 @@ struct State {
     busy: VecDeque<Busy>,
 }
 
+impl State {
+    /// Whether something here waits for a timeline that has not come so far, other than `own`.
+    fn waits_for_others(
+        &self,
+        device: &ash::Device,
+        own: Option<vk::Semaphore>,
+    ) -> Result<bool, vk::Result> {
+        let gates = self.busy.iter().flat_map(|busy| &busy.gates);
+        for &(semaphore, value) in gates.filter(|(semaphore, _)| Some(*semaphore) != own) {
+            // SAFETY: timelines that were waited for stay alive as long as the device.
+            if unsafe { device.get_semaphore_counter_value(semaphore) }? < value {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether something here that is not known to be over waits for `own`.
+    fn waits_for(&self, own: Option<vk::Semaphore>) -> bool {
+        let mut gates = self.busy.iter().flat_map(|busy| &busy.gates);
+        gates.any(|(semaphore, _)| Some(*semaphore) == own)
+    }
+}
+
 /// What a submission uses until it has finished.
 struct Busy {
     value: u64,
@@ -58,7 +82,14 @@ pub(crate) struct Submit<'a> {
     pub(crate) waits: Waits,
     pub(crate) body: Body<'a>,
     /// A binary semaphore to signal when everything so far has finished.
-    pub(crate) signal: Option<vk::Semaphore>,
+    pub(crate) signal: Option<SignalOnce<'a>>,
+}
+
+/// A binary semaphore that is to be signalled.
+pub(crate) struct SignalOnce<'a> {
+    pub(super) semaphore: vk::Semaphore,
+    /// The device's other lane, whose timeline this one may wait for.
+    pub(super) beside: Option<&'a Queue>,
 }
 
 /// What a submission does.
@@ -149,9 +180,12 @@ impl Queue {
         let value = state.submitted + 1;
         let result = calls.enter(Call::QueueSubmit).and_then(|()| {
             self.reap(device, &mut state)?;
-            if signal.is_some() && !self.may_signal_once(device, &state)? {
+            if let Some(signal) = &signal
+                && !self.may_signal_once(device, &state, signal.beside)?
+            {
                 return Err(NOT_ONCE);
             }
+            let signal = signal.map(|signal| signal.semaphore);
             let all = self.record(device, &mut state, body, &mut own)?;
             self.submit_raw(device, &waits, &all, signal, value)
         });
@@ -251,15 +285,27 @@ impl Queue {
     /// elsewhere: not while something may depend on a signal that nobody has submitted yet
     /// (VUID-VkSemaphoreGetFdInfoKHR-handleType-03254, VUID-vkQueueSubmit-pWaitSemaphores-03238), and not
     /// while a good number of them is under way, each of which is an fd or two.
-    fn may_signal_once(&self, device: &ash::Device, state: &State) -> Result<bool, vk::Result> {
+    ///
+    /// What the other lane signals was submitted before it was waited for, so it is enough that nothing there
+    /// depends on anybody else.
+    fn may_signal_once(
+        &self,
+        device: &ash::Device,
+        state: &State,
+        beside: Option<&Self>,
+    ) -> Result<bool, vk::Result> {
         const MANY: usize = 64;
-        for &(semaphore, value) in state.busy.iter().flat_map(|busy| &busy.gates) {
-            // SAFETY: timelines that were waited for stay alive as long as the device.
-            if unsafe { device.get_semaphore_counter_value(semaphore) }? < value {
-                return Ok(false);
-            }
+        if state.busy.iter().map(|busy| busy.once.len()).sum::<usize>() >= MANY {
+            return Ok(false);
         }
-        Ok(state.busy.iter().map(|busy| busy.once.len()).sum::<usize>() < MANY)
+        let other = beside.map(|other| other.timeline);
+        if state.waits_for_others(device, other)? {
+            return Ok(false);
+        }
+        let Some(beside) = beside.filter(|_| state.waits_for(other)) else { return Ok(true) };
+        // Both lanes may come here at once, each with its own lock.
+        let Ok(theirs) = beside.state.try_lock() else { return Ok(false) };
+        Ok(!beside.raw.is_exposed() && !theirs.waits_for_others(device, Some(self.timeline))?)
     }
 
     /// The largest value that has been signalled.
