@@ -8,6 +8,8 @@ use super::dirty::Dirty;
 use super::shared::BufferInner;
 use super::state::State;
 use crate::core::Core;
+use crate::device::DeviceId;
+use crate::error::{Error, Result};
 use crate::memory::{Backing, DomainId, DomainKind, GroupId};
 use crate::sync::{Fence, Fences, Retired};
 
@@ -79,7 +81,8 @@ impl Clean {
 }
 
 impl BufferInner {
-    /// Bytes of the buffer are about to be written. The reservation is held.
+    /// Bytes of the buffer are written from here on. The reservation is held, and has been since before the
+    /// writing began.
     pub(super) fn note_write(&self, state: &mut State, range: Range<u64>) {
         if let Some(clean) = state.clean_mut() {
             clean.wrote(range, self.size);
@@ -89,6 +92,23 @@ impl BufferInner {
     /// Those of `written` are, or were, by somebody who keeps the buffer in place.
     pub(super) fn note_writes(&self, state: &mut State, written: &Dirty) {
         written.ranges().iter().for_each(|range| self.note_write(state, range.clone()));
+    }
+
+    /// A submission on `device` that writes those of `written` was made, or has failed. Not before: one that
+    /// fails has written nothing, unless the device was lost with it (what `vkQueueSubmit` says of failures);
+    /// and what was in the device's own memory went with it then, so that its clean copy is what there was.
+    pub(super) fn note_submitted(
+        &self,
+        state: &mut State,
+        written: &Dirty,
+        device: DeviceId,
+        submitted: &Result<Fence>,
+    ) {
+        let (here, own) = (state.place.domain(), DomainId::Vram(device));
+        let may_be = |error: &Error| error.is_device_lost() && here != own;
+        if submitted.as_ref().err().is_none_or(may_be) {
+            self.note_writes(state, written);
+        }
     }
 
     /// Any bytes of it may be.

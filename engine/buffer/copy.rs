@@ -6,6 +6,7 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::access::Access;
+use super::dirty::Dirty;
 use super::relief::with_relief;
 use super::shared::{BufferInner, SharedBuffer, wait_all};
 use super::state::State;
@@ -90,8 +91,7 @@ fn copy_once(
         }
         match executor {
             Some(device) => {
-                to.note_write(pair.to(), region.to..region.to + region.len);
-                if let Some(fence) = pair.copy_on(core, &device, region, &writers)? {
+                if let Some(fence) = pair.copy_on(core, to, &device, region, &writers)? {
                     from.note_pull(pair.from(), device.id(), region.len);
                     to.note_pull(pair.to(), device.id(), region.len);
                     return Ok(fence);
@@ -265,10 +265,14 @@ impl<'a> Pair<'a> {
         }
         let source = (&*source, from.backing(self.from())?.offset() + region.from);
         let target = (&*target, to.backing(self.to())?.offset() + region.to);
-        to.note_write(self.to(), region.to..region.to + region.len);
         // SAFETY: the region was checked against both buffers, which by their invariants have so many
         // bytes there, and against overlap; both reservations are held, and neither is in use.
-        let copied = unsafe { copy_by_host(source, target, region.len) }?;
+        let copied = unsafe { copy_by_host(source, target, region.len) };
+        // An error may be of what comes after the bytes.
+        if !matches!(copied, Ok(false)) {
+            to.note_write(self.to(), region.to..region.to + region.len);
+        }
+        let copied = copied?;
         if copied {
             to.backing_mut(self.to())?.own();
         }
@@ -285,6 +289,7 @@ impl<'a> Pair<'a> {
     fn copy_on(
         &mut self,
         core: &Core,
+        to_buffer: &BufferInner,
         device: &Arc<DeviceInner>,
         region: CopyRegion,
         writers: &[Fence],
@@ -300,7 +305,10 @@ impl<'a> Pair<'a> {
         let source = Span { view: &from.0, offset: from.1 + region.from, len };
         let target = Span { view: &to.0, offset: to.1 + region.to, len };
         let waits = waits_on(&core.bridges, device, &self.waits())?;
-        let fence = transfer::copy(device, waits, source, target)?.relying_on(writers);
+        let submitted = transfer::copy(device, waits, source, target);
+        let written = Dirty::of(region.to..region.to + len, to_buffer.size);
+        to_buffer.note_submitted(self.to(), &written, device.id(), &submitted);
+        let fence = submitted?.relying_on(writers);
         self.from().fences.add(Usage::Read, fence.clone());
         // Where it takes the place of a scrub, everybody waits for it, as for one.
         let state = self.to();

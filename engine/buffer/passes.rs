@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::access::Access;
 use super::copy::Pair;
+use super::dirty::Dirty;
 use super::mapping::Mapping;
 use super::relief::with_relief;
 use crate::error::{Error, Result};
@@ -103,10 +104,12 @@ impl Mapping {
             return Ok(Attempt::Wait(waits));
         }
         self.check_current()?;
+        let submitted = work();
         if access.writes() {
-            self.buffer_inner().note_write_anywhere(&mut state);
+            let all = Dirty::of(0..self.buffer_inner().size, self.buffer_inner().size);
+            self.buffer_inner().note_submitted(&mut state, &all, own.id(), &submitted);
         }
-        let fence = work()?.relying_on(&writers);
+        let fence = submitted?.relying_on(&writers);
         state.fences.add(access.usage(), fence.clone());
         self.buffer_inner().note_use(&mut state, Some(own.id()));
         Ok(Attempt::Submitted(fence))
@@ -124,8 +127,10 @@ impl Mapping {
         }
         self.check_current()?;
         target.check_current()?;
-        to.note_write(pair.to(), 0..from.size);
-        let fence = work()?.relying_on(&writers);
+        let submitted = work();
+        let written = Dirty::of(0..from.size, to.size);
+        to.note_submitted(pair.to(), &written, self.device_inner().id(), &submitted);
+        let fence = submitted?.relying_on(&writers);
         pair.from().fences.add(Usage::Read, fence.clone());
         pair.to().fences.add(Usage::Write, fence.clone());
         pair.note_use(from, to, Some(self.device_inner().id()));

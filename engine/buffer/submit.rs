@@ -86,12 +86,15 @@ fn work_on(
             continue;
         }
         // A slot for the fence in each, so that nothing can fail once the commands run.
+        for &seat in &seats {
+            locked.get_mut(seat).fences.reserve()?;
+        }
+        let submitted = work.submit(core, device, uses, &pending);
         for (used, &seat) in uses.iter().zip(&seats) {
             let state = locked.get_mut(seat);
-            state.fences.reserve()?;
-            used.buffer.note_writes(state, &used.written);
+            used.buffer.note_submitted(state, &used.written, device.id(), &submitted);
         }
-        let fence = work.submit(core, device, uses, &pending)?.relying_on(&relied_on);
+        let fence = submitted?.relying_on(&relied_on);
         for (used, &seat) in uses.iter().zip(&seats) {
             let state = locked.get_mut(seat);
             state.fences.add(used.usage, fence.clone());
