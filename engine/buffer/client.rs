@@ -78,6 +78,7 @@ impl ClientGroup {
     #[doc(alias = "dmem.max")]
     pub fn set_cap(&self, domain: DomainId, bytes: Option<u64>) -> Result<Eviction> {
         self.core.check_domain(domain)?;
+        self.core.give_up_lost();
         self.core.store(domain).ledger.set_group_cap(self.group.id, bytes);
         Ok(fit(&self.core, domain, self.group.id))
     }

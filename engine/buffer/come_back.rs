@@ -166,12 +166,15 @@ impl Drop for Held<'_> {
 
 /// See [`crate::SharedBuffer::request_residency`].
 pub(crate) fn request(buffer: &Arc<BufferInner>) -> Result<Migration> {
+    // Before the look at where it wants to be.
+    buffer.core.give_up_lost();
     let wanted = buffer.lock().berth.wanted();
     move_until(buffer, wanted, MoveCause::Requested)
 }
 
 /// See [`crate::SharedBuffer::evict`].
 pub(crate) fn evict_one(buffer: &Arc<BufferInner>) -> Result<Migration> {
+    buffer.core.give_up_lost();
     if buffer.purge_if_it_may()? {
         return Ok(Migration::Done { generation: buffer.generation() });
     }

@@ -32,6 +32,7 @@ impl ForeignExport {
         // Each turn ends with an export or an error, unless somebody else moved the buffer meanwhile.
         const TURNS: u32 = 100;
         let mut prepared = None;
+        buffer.core.give_up_lost();
         for _ in 0..TURNS {
             // A stranger waits for no fence of ours, so all writing has ended before it gets the fd.
             let mut state = buffer.lock_idle(Usage::Write, |_| true)?;

@@ -57,6 +57,7 @@ impl Pin {
 #[cold]
 fn under_reservation(attachment: &Attachment, reason: Cow<'static, str>) -> Result<Pinned> {
     let (buffer, seat) = (attachment.buffer_inner(), attachment.seat());
+    buffer.core.give_up_lost();
     // What a pin promises (kernel: the contract of `dma_buf_attach_ops::pin`): the memory is there,
     // an old owner's bytes are not, and no move is under way.
     let mut state = buffer.lock_owned()?;

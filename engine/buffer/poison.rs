@@ -20,6 +20,7 @@ impl SharedBuffer {
     ///
     /// Locks: the reservation.
     pub fn is_poisoned(&self) -> bool {
+        self.0.core.give_up_lost();
         let mut state = self.0.lock();
         self.0.check_content(&mut state).is_err()
     }
@@ -37,6 +38,7 @@ impl SharedBuffer {
     /// Locks: the reservation, but not while waiting.
     pub fn accept_content(&self) -> Result<()> {
         let buffer = &self.0;
+        buffer.core.give_up_lost();
         let end = Instant::now() + buffer.core.timeout;
         let mut state = loop {
             let mut state = buffer.lock();

@@ -43,6 +43,7 @@ impl SharedBuffer {
     #[doc(alias = "MADV_FREE")]
     pub fn set_purgeable(&self, purgeable: bool) -> Result<bool> {
         let buffer = &self.0;
+        buffer.core.give_up_lost();
         let mut state = buffer.lock();
         if matches!(state.place.provider(), Provider::Foreign(_)) {
             return Err(Error::Unsupported {
