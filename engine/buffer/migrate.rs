@@ -47,6 +47,8 @@ impl SharedBuffer {
     pub fn migrate(&self, to: DomainId) -> Result<Migration> {
         let moved = self.move_to(MoveCause::Asked, |now| (now != to).then_some(to))?;
         if moved == Migration::None {
+            // Nobody wants to be on a device that was given up, wherever it is.
+            home_at(&self.0, to)?;
             self.0.want(&mut self.0.lock(), to);
         }
         Ok(moved)
