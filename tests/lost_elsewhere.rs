@@ -1,0 +1,138 @@
+//! A device is lost, and nothing else: what could go on goes on, and what was there can be used from elsewhere.
+
+mod common;
+
+use std::sync::Arc;
+
+use ash::vk;
+use common::{Rig, bytes, wait_idle};
+use peerbuf::device::Call;
+use peerbuf::{
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Refault, SharedBuffer,
+};
+
+const MIB: u64 = 1 << 20;
+
+fn vram(device: &Device) -> DomainId {
+    DomainId::Vram(device.id())
+}
+
+/// A submission finds the device lost.
+fn lose(engine: &Engine, device: &Device) {
+    engine.calls().fail_nth(Call::QueueSubmit, 1, vk::Result::ERROR_DEVICE_LOST);
+    engine.submit(device, |_| Ok(())).expect_err("as it was told to");
+}
+
+/// How many were promoted, and lost, when `device` was given up.
+fn counts(engine: &Engine, device: &Device) -> (usize, usize) {
+    let given_up = engine.abandon(device).expect("ours");
+    (given_up.promoted, given_up.lost)
+}
+
+/// A buffer in the memory of `home`, and a clean copy of it in system memory.
+fn with_clean_copy(engine: &Engine, home: &Device) -> SharedBuffer {
+    let buffer = engine.create_buffer(home, BufferDescriptor::new(MIB)).expect("a buffer");
+    bytes::write(&buffer, 1);
+    buffer.evict().expect("nobody holds it");
+    buffer.request_residency().expect("there is room");
+    wait_idle(&[home]);
+    assert_eq!(buffer.domain(), vram(home));
+    buffer
+}
+
+/// The submission that finds the loss out has written nothing: the clean copy is the buffer.
+#[test]
+fn a_submission_that_fails_loses_nothing() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let buffer = with_clean_copy(engine, &first);
+    let seat = buffer.attach_dynamic(&first, Arc::new(Refault::new())).expect("a seat");
+    let _other = buffer.attach_dynamic(&second, Arc::new(Refault::new())).expect("a seat");
+    let mapping = seat.map(Access::Write).expect("mapped");
+    mapping.view().expect("it is there");
+    engine.calls().fail_nth(Call::QueueSubmit, 1, vk::Result::ERROR_DEVICE_LOST);
+    let lost = engine.submit(&first, |submission| submission.write(&mapping).map(drop));
+    assert!(lost.expect_err("as it was told to").is_device_lost());
+    assert_eq!(counts(engine, &first), (1, 0));
+    bytes::assert_sequence(&buffer, 1, "promoted");
+}
+
+/// So have a pass and a copy.
+#[test]
+fn a_pass_or_a_copy_that_fails_loses_nothing() {
+    for copies in [false, true] {
+        let rig = Rig::new();
+        let engine = rig.engine();
+        let [first, _second] = rig.two_of_one_adapter();
+        let buffer = with_clean_copy(engine, &first);
+        let seat = buffer.attach_dynamic(&first, Arc::new(Refault::new())).expect("a seat");
+        let mapping = seat.map(Access::Write).expect("mapped");
+        let source = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+        bytes::write(&source, 2);
+        // What they need besides is made.
+        drop(source.attach(&first).and_then(|seat| seat.map(Access::Read)?.checksum()));
+        engine.calls().fail_nth(Call::QueueSubmit, 1, vk::Result::ERROR_DEVICE_LOST);
+        let lost = if copies {
+            engine.copy(&source, &buffer, CopyRegion::first(MIB)).map(drop)
+        } else {
+            mapping.fill(3)
+        };
+        assert!(lost.expect_err("as it was told to").is_device_lost());
+        assert_eq!(counts(engine, &first), (1, 1), "copies: {copies}");
+        bytes::assert_sequence(&buffer, 1, "promoted");
+    }
+}
+
+/// It is promoted first, and there is nothing to accept then.
+#[test]
+fn accepting_what_is_there_after_a_loss_loses_nothing() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, _second] = rig.two_of_one_adapter();
+    let buffer = with_clean_copy(engine, &first);
+    lose(engine, &first);
+    buffer.accept_content().expect("nothing is at work on it");
+    assert_eq!(counts(engine, &first), (1, 0));
+}
+
+/// Its bytes are gone, whether or not anybody has used it since.
+#[test]
+fn whoever_asks_after_a_loss_is_told_that_it_is_poisoned() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, _second] = rig.two_of_one_adapter();
+    let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    bytes::write(&buffer, 1);
+    lose(engine, &first);
+    assert!(buffer.is_poisoned(), "its bytes are gone");
+}
+
+/// What is handed out right after a loss is what the buffer goes on as.
+#[test]
+fn handing_out_after_a_loss_loses_nothing() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, _second] = rig.two_of_one_adapter();
+    let buffer = engine.create_buffer(&first, BufferDescriptor::new(9 * MIB)).expect("a buffer");
+    bytes::write(&buffer, 1);
+    buffer.evict().expect("nobody holds it");
+    buffer.request_residency().expect("there is room");
+    wait_idle(&[&first]);
+    lose(engine, &first);
+    let handed_out = buffer.export_foreign();
+    assert_eq!(counts(engine, &first), (1, 0), "{handed_out:?}");
+}
+
+/// Nobody wants to be in the memory of a device that was given up.
+#[test]
+fn nobody_is_moved_to_where_it_is_on_a_lost_device() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, _second] = rig.two_of_one_adapter();
+    let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    lose(engine, &first);
+    assert_eq!(counts(engine, &first), (0, 1));
+    buffer.migrate(vram(&first)).expect_err("nobody goes there");
+    assert_eq!(buffer.explain().wanted, DomainId::System);
+}
