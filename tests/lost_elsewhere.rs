@@ -84,6 +84,23 @@ fn a_pass_or_a_copy_that_fails_loses_nothing() {
     }
 }
 
+/// A move that is refused changes nothing: the clean copy is still one.
+#[test]
+fn what_may_not_leave_keeps_its_clean_copy() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, _second] = rig.two_of_one_adapter();
+    let buffer = with_clean_copy(engine, &first);
+    let before = engine.usage(DomainId::System).expect("ours").used;
+    let seat = buffer.attach_dynamic(&first, Arc::new(Refault::new())).expect("a seat");
+    let pin = seat.pin("scanout").expect("pinned");
+    buffer.evict().expect_err("it is pinned");
+    drop(pin);
+    assert_eq!(engine.usage(DomainId::System).expect("ours").used, before);
+    lose(engine, &first);
+    assert_eq!(counts(engine, &first), (1, 0));
+}
+
 /// It is promoted first, and there is nothing to accept then.
 #[test]
 fn accepting_what_is_there_after_a_loss_loses_nothing() {

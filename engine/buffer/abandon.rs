@@ -151,7 +151,7 @@ fn promote(
     if !has_sound_copy(state) || buffer.check_not_held(state).is_err() {
         return false;
     }
-    let Some(copy) = state.clean_mut().and_then(Clean::lend) else { return false };
+    let Some((_, copy)) = state.clean_mut().and_then(Clean::lend) else { return false };
     // What failed was to be in the place that is gone.
     state.fences.forget_failures();
     buffer.standing.set_poisoned(false);

@@ -279,7 +279,7 @@ impl BufferInner {
                 return Ok(Moved::NoMover);
             }
         };
-        match mover.copy(self, &mut move_.state, &home, new) {
+        match mover.copy(self, &mut move_.state, &home, new.take()) {
             Ok(()) => Ok(Moved::Yes),
             Err(failed) => {
                 mover.slice.failed();

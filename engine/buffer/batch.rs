@@ -211,9 +211,11 @@ impl<'a> Begun<'a> {
         let (state, most) = (&mut move_.state, self.pause.min(mover.errand.pause()));
         let mut left = most;
         let pause = &mut left;
-        let moved = mover.without_device(buffer, state, &plan.home, plan.new, idle, pause);
+        let home = &plan.home;
+        let rest =
+            plan.new.unless(|new| mover.without_device(buffer, state, home, new, idle, pause));
         self.pause = self.pause.saturating_sub(most - left);
-        match moved {
+        match rest {
             None => self.ended.push((index, Ok(Moved::Yes))),
             Some(new) => {
                 plan.new = new;
@@ -246,7 +248,7 @@ impl<'a> Begun<'a> {
                     let Plan { buffer, home, new, .. } = plan;
                     let writers = move_.state.fences.pending(Usage::Write);
                     let fence = fence.clone().relying_on(&writers);
-                    copied(buffer, &mut move_.state, &home, new, fence, &done);
+                    copied(buffer, &mut move_.state, &home, new.take(), fence, &done);
                     self.ended.push((index, Ok(Moved::Yes)));
                 }
             }

@@ -35,8 +35,8 @@ impl Clean {
         Self { generation, place, dirty: Dirty::default(), writers }
     }
 
-    /// Takes the place in that the last mapping of a generation has left; gives it back if it is another
-    /// one.
+    /// Takes the place in that the last mapping of a generation has left, or that was lent and is not needed;
+    /// gives it back if it is another one.
     pub(super) fn take_in(
         &mut self,
         generation: u32,
@@ -50,9 +50,10 @@ impl Clean {
     }
 
     /// The place, for somebody who moves the buffer there, unless it is still being read. What is written
-    /// meanwhile is noted here.
-    pub(super) fn lend(&mut self) -> Option<Backing> {
-        self.place.take_if(|(fences, _)| fences.is_idle()).map(|(_, backing)| backing)
+    /// meanwhile is noted here. With the generation that [`Clean::take_in`] takes it back by.
+    pub(super) fn lend(&mut self) -> Option<(u32, Backing)> {
+        let place = self.place.take_if(|(fences, _)| fences.is_idle());
+        place.map(|(_, backing)| (self.generation, backing))
     }
 
     /// Whether the place, for whoever takes it now, holds what the buffer is to hold, whatever becomes of the

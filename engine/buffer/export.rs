@@ -94,7 +94,7 @@ impl ForeignExport {
             buffer,
             &home,
             &seats,
-            new,
+            new.into(),
             Errand::to_new(MoveCause::HandedOut, Demand::Asked),
         )? {
             Moved::Yes => Ok(Some(prepared)),

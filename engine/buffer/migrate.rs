@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::abandon::check_not_abandoned;
+use super::clean::Clean;
+use super::destination::{Destination, Lender};
 use super::relocate::{self, Errand, Moved};
 use super::seats::Seats;
 use super::shared::{BufferInner, SharedBuffer};
 use crate::core::Wish;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
-use crate::memory::{Backing, DomainId, DomainKind, Placement};
+use crate::memory::{DomainId, DomainKind, Placement};
 use crate::observe::MoveCause;
 use crate::residency::{Demand, Terms};
 
@@ -107,7 +109,7 @@ pub(super) struct Plan<'a> {
     pub(super) buffer: &'a Arc<BufferInner>,
     pub(super) home: Arc<DeviceInner>,
     pub(super) seats: Seats,
-    pub(super) new: Backing,
+    pub(super) new: Destination<'a>,
     /// Whether that is the clean copy of the buffer.
     pub(super) clean: bool,
 }
@@ -140,7 +142,7 @@ impl<'a> Plan<'a> {
         buffer.core.retire.collect();
         let accept = |provider| seats.all_take(provider);
         if kind == DomainKind::System
-            && let Some(new) = clean_copy(buffer, &seats)
+            && let Some(new) = clean_copy(buffer, &seats)?
         {
             return Ok(Some(Self { buffer, home: Arc::clone(home), seats, new, clean: true }));
         }
@@ -152,18 +154,36 @@ impl<'a> Plan<'a> {
             let stranded = stranded.and_then(Result::ok);
             buffer.unreachable(stranded.as_ref().unwrap_or(home), &seats)
         })?;
-        Ok(Some(Self { buffer, home: Arc::clone(home), seats, new, clean: false }))
+        let (home, new) = (Arc::clone(home), new.into());
+        Ok(Some(Self { buffer, home, seats, new, clean: false }))
     }
 }
 
 /// Takes the buffer's clean copy out, where everybody can reach it.
-fn clean_copy(buffer: &BufferInner, seats: &Seats) -> Option<Backing> {
+///
+/// # Errors
+///
+/// [`Error::Busy`] if the buffer has one that it cannot go to, because somebody holds it: there is no need to
+/// take it out for that.
+fn clean_copy<'a>(buffer: &'a BufferInner, seats: &Seats) -> Result<Option<Destination<'a>>> {
     let mut state = buffer.lock();
-    let clean = state.clean_mut()?;
-    let backing = clean.lend()?;
+    if state.clean().is_none() {
+        return Ok(None);
+    }
+    // As a move would.
+    buffer.check_usable(&mut state)?;
+    if state.host() > 0 || state.static_mappings() > 0 || state.pinned() > 0 {
+        return Err(buffer.busy(&state));
+    }
+    let Some((generation, place)) = state.clean_mut().and_then(Clean::lend) else {
+        return Ok(None);
+    };
     drop(state);
+    if seats.all_take(place.allocation().provider()) {
+        return Ok(Some(Destination::lent(place, Lender { buffer, generation })));
+    }
     // Nobody reads it any more, so it may go if it is not what is wanted.
-    Some(backing).filter(|backing| seats.all_take(backing.allocation().provider()))
+    Ok(None)
 }
 
 /// Where a buffer is at home when it is there.

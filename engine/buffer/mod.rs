@@ -30,6 +30,7 @@ mod client;
 mod come_back;
 mod copy;
 mod descriptor;
+mod destination;
 mod dirty;
 mod evict;
 mod explain;

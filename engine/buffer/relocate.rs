@@ -6,16 +6,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::destination::{Destination, Lender, leave};
 use super::importer::{self, InvalidationCause};
 use super::mover::{Mover, NotCopied, sum};
-use super::publish::{after, publish, retire};
+use super::publish::{after, publish};
 use super::seats::{Guest, Seats};
 use super::shared::{BufferInner, wait_all};
 use super::state::State;
 use crate::core::Wish;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
-use crate::memory::{Backing, DomainId, Placement};
+use crate::memory::{DomainId, Placement};
 use crate::observe::{MoveCause, StallCause};
 use crate::residency::Demand;
 use crate::sync::{Fence, Fences, Guard, Signal, Usage};
@@ -83,7 +84,7 @@ pub(super) fn relocate(
     buffer: &Arc<BufferInner>,
     home: &Arc<DeviceInner>,
     seats: &Seats,
-    new: Backing,
+    new: Destination<'_>,
     errand: Errand,
 ) -> Result<Moved> {
     let Some(mover) = Mover::find(buffer, home, &new, errand)? else { return Ok(Moved::NoMover) };
@@ -104,41 +105,47 @@ pub(super) fn relocate(
 /// waited for; meanwhile the device may have been given up that the buffer was on, or goes to. Nobody has sat
 /// down: whoever would waits for the move.
 pub(super) fn finish(
-    mut move_: Move<'_>,
+    move_: Move<'_>,
     mover: &Mover,
     home: &Arc<DeviceInner>,
-    new: Backing,
+    new: Destination<'_>,
 ) -> Result<Moved> {
+    // Ends before the new place goes back, which takes the reservation.
+    let mut move_ = move_;
     if !mover.still_fits(&move_.state) {
         return Ok(Moved::LookAgain);
     }
     if mover.has_no_device() {
         return carry(move_, mover, home, new);
     }
-    match mover.copy(move_.buffer, &mut move_.state, home, new) {
+    let lender = new.lender();
+    match mover.copy(move_.buffer, &mut move_.state, home, new.take()) {
         Ok(()) => Ok(Moved::Yes),
-        Err(failed) => instead_of_copy(move_, mover, home, *failed),
+        Err(failed) => instead_of_copy(move_, mover, home, *failed, lender),
     }
 }
 
 /// No device sees both places. The host waits for whoever is at work on the buffer, and carries the bytes: at
 /// once what is over soon, the rest without the reservation, while the gate keeps others away.
 fn carry(
-    mut move_: Move<'_>,
+    move_: Move<'_>,
     mover: &Mover,
     home: &Arc<DeviceInner>,
-    new: Backing,
+    new: Destination<'_>,
 ) -> Result<Moved> {
+    // As in `finish`.
+    let mut move_ = move_;
     let buffer = move_.buffer;
     move_.wait_for(|_| true)?;
     if !mover.still_fits(&move_.state) {
         return Ok(Moved::LookAgain);
     }
     let mut pause = mover.errand.pause();
-    let Some(mut new) = mover.without_device(buffer, &mut move_.state, home, new, true, &mut pause)
-    else {
-        return Ok(Moved::Yes);
-    };
+    let state = &mut move_.state;
+    let left = new.unless(|new| mover.without_device(buffer, state, home, new, true, &mut pause));
+    let Some(new) = left else { return Ok(Moved::Yes) };
+    // As in `finish`.
+    let mut move_ = move_;
     move_.shut();
     let parts = mover.parts(buffer, &move_.state);
     mover.slice.copying();
@@ -150,7 +157,8 @@ fn carry(
         reading.into_iter().for_each(|fence| move_.state.fences.add(Usage::Read, fence));
         let mut fences = Fences::default();
         writing.into_iter().for_each(|fence| fences.add(Usage::Bookkeep, fence));
-        retire(buffer, new, fences);
+        let lender = new.lender();
+        leave(buffer, &mut move_.state, (new.take(), lender), fences);
         return Err(error);
     }
     // It may have been taken away meanwhile, or the device given up that it goes to.
@@ -158,6 +166,7 @@ fn carry(
     if !mover.still_fits(&move_.state) {
         return Ok(Moved::LookAgain);
     }
+    let mut new = new.take();
     new.own();
     let done = mover.done(sum(&parts));
     publish(buffer, &mut move_.state, home, new, Fence::signalled(), &done);
@@ -171,6 +180,7 @@ fn instead_of_copy(
     mover: &Mover,
     home: &DeviceInner,
     NotCopied { error, new, cleared }: NotCopied,
+    lender: Option<Lender<'_>>,
 ) -> Result<Moved> {
     let buffer = move_.buffer;
     tracing::warn!(%error, buffer = buffer.name(), "no copy on the device; does the host see both?");
@@ -195,7 +205,7 @@ fn instead_of_copy(
     };
     match done {
         Ok(None) => {
-            retire(buffer, new, after(cleared));
+            leave(buffer, &mut move_.state, (new, lender), after(cleared));
             Ok(Moved::LookAgain)
         }
         Ok(Some(_)) => {
@@ -206,7 +216,7 @@ fn instead_of_copy(
         }
         Err(error) => {
             mover.slice.failed();
-            retire(buffer, new, after(cleared));
+            leave(buffer, &mut move_.state, (new, lender), after(cleared));
             Err(error)
         }
     }
@@ -361,7 +371,7 @@ pub(super) fn make_reachable(
         buffer,
         home,
         seats,
-        new,
+        new.into(),
         Errand::to_new(MoveCause::Reach, Demand::Device(newcomer.id())),
     )? {
         Moved::Yes | Moved::LookAgain | Moved::NotNow => Ok(()),
