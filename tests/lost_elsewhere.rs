@@ -8,7 +8,8 @@ use ash::vk;
 use common::{Rig, bytes, wait_idle};
 use peerbuf::device::Call;
 use peerbuf::{
-    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Refault, SharedBuffer,
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Placement, Refault,
+    SharedBuffer,
 };
 
 const MIB: u64 = 1 << 20;
@@ -152,4 +153,93 @@ fn nobody_is_moved_to_where_it_is_on_a_lost_device() {
     assert_eq!(counts(engine, &first), (0, 1));
     buffer.migrate(vram(&first)).expect_err("nobody goes there");
     assert_eq!(buffer.explain().wanted, DomainId::System);
+}
+
+/// Buffers elsewhere do not notice that their home is lost.
+#[test]
+fn what_was_in_system_memory_can_be_attached_by_others() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let descriptor = BufferDescriptor::new(MIB).placement(Placement::System);
+    let buffer = engine.create_buffer(&first, descriptor).expect("a buffer");
+    bytes::write(&buffer, 1);
+    lose(engine, &first);
+    engine.abandon(&first).expect("ours");
+    bytes::assert_sequence(&buffer, 1, "elsewhere");
+    let seat = buffer.attach_dynamic(&second, Arc::new(Refault::new())).expect("a seat");
+    drop(seat.map(Access::Read).expect("mapped"));
+}
+
+/// What was promoted is in system memory, where the second device can reach it.
+#[test]
+fn what_was_promoted_can_be_attached_by_others() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let buffer = with_clean_copy(engine, &first);
+    lose(engine, &first);
+    assert_eq!(counts(engine, &first), (1, 0));
+    bytes::assert_sequence(&buffer, 1, "promoted");
+    let seat = buffer.attach_dynamic(&second, Arc::new(Refault::new())).expect("a seat");
+    drop(seat.map(Access::Read).expect("mapped"));
+}
+
+/// The same, into the memory of a device that works.
+#[test]
+fn what_was_promoted_can_be_moved_to_others() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let buffer = with_clean_copy(engine, &first);
+    lose(engine, &first);
+    assert_eq!(counts(engine, &first), (1, 0));
+    buffer.migrate(vram(&second)).expect("it works");
+}
+
+/// Accepted, it can be moved away from the lost device, as the documentation of `abandon` says.
+#[test]
+fn what_is_lost_can_be_moved_away() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    bytes::write(&buffer, 1);
+    lose(engine, &first);
+    assert_eq!(counts(engine, &first), (0, 1));
+    buffer.accept_content().expect("its bytes are gone");
+    buffer.migrate(DomainId::System).expect("away from what is lost");
+    bytes::write(&buffer, 2);
+    drop(second);
+}
+
+/// The same, to another device.
+#[test]
+fn what_is_lost_can_be_moved_to_others() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    bytes::write(&buffer, 1);
+    lose(engine, &first);
+    assert_eq!(counts(engine, &first), (0, 1));
+    buffer.accept_content().expect("its bytes are gone");
+    buffer.migrate(vram(&second)).expect("it works");
+}
+
+/// A purged buffer at home on a lost device gets a new place elsewhere.
+#[test]
+fn what_was_purged_is_renewed_elsewhere() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let descriptor = BufferDescriptor::new(MIB).discardable();
+    let buffer = engine.create_buffer(&first, descriptor).expect("a buffer");
+    bytes::write(&buffer, 1);
+    buffer.evict().expect("nobody holds it");
+    assert!(buffer.is_purged());
+    lose(engine, &first);
+    engine.abandon(&first).expect("ours");
+    buffer.renew().expect("in system memory");
+    drop(second);
 }

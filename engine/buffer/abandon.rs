@@ -15,9 +15,9 @@ use super::relocate::Errand;
 use super::shared::BufferInner;
 use super::state::State;
 use crate::core::Core;
-use crate::device::DeviceInner;
+use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::DomainId;
+use crate::memory::{DomainId, Provider};
 use crate::observe::{MoveCause, Reason, What};
 use crate::residency::Demand;
 use crate::sync::{Fence, Guard, Usage};
@@ -79,6 +79,7 @@ fn give_up(core: &Core, device: &DeviceInner) -> Option<Box<dyn Any + Send>> {
             buffer.want(&mut state, DomainId::System);
         }
         if !is_in(&state, place) {
+            rehome(buffer, &state, device);
             return;
         }
         // Before the copy is looked at: who still writes to what is lost says so now.
@@ -94,6 +95,10 @@ fn give_up(core: &Core, device: &DeviceInner) -> Option<Box<dyn Any + Send>> {
             member.given_up().promoted += 1;
         } else {
             lose(buffer, &mut state, device);
+            // As long as the device works, it is the one that knows the place best.
+            if device.is_lost() {
+                rehome(buffer, &state, device);
+            }
             member.given_up().lost += 1;
         }
     });
@@ -162,12 +167,36 @@ fn promote(
     true
 }
 
-/// Somebody else at the buffer, if there is anybody, so that its next move does not need the lost device.
+/// A buffer that was at home there is so elsewhere, so that using and moving it does not need the lost device.
+/// The reservation is held.
+fn rehome(buffer: &BufferInner, state: &State, lost: &DeviceInner) {
+    // What strangers handed in is what it was to the device that it was handed to.
+    if buffer.home_id() == lost.id() && !matches!(state.place.provider(), Provider::Foreign(_)) {
+        buffer.settle_at(new_home(buffer, state, lost).id());
+    }
+}
+
+/// Somebody else at the buffer, if there is anybody, or any other device.
 fn new_home(buffer: &BufferInner, state: &State, lost: &DeviceInner) -> Arc<DeviceInner> {
-    let others = state.seats().map(|seat| seat.device).filter(|device| *device != lost.id());
-    let others = others.map(|device| &buffer.core.member(device).device);
-    let found = others.into_iter().find(|device| !device.is_lost()).map(Arc::clone);
-    found.unwrap_or_else(|| buffer.home())
+    let core = &buffer.core;
+    let works = |device: &DeviceId| {
+        let member = core.member(*device);
+        *device != lost.id() && !member.device.is_lost() && !member.is_abandoned()
+    };
+    let seated = state.seats().map(|seat| seat.device).find(works);
+    let any = || core.members.iter().map(|member| member.device.id()).find(works);
+    seated
+        .or_else(any)
+        .map_or_else(|| buffer.home(), |found| Arc::clone(&core.member(found).device))
+}
+
+/// Where a buffer that has moved is at home: where its move was to make it, if that was not given up meanwhile.
+/// The reservation is held; whoever gives a device up says so before he looks at the buffer.
+pub(super) fn home_after_move(buffer: &BufferInner, state: &State, home: &DeviceInner) -> DeviceId {
+    if buffer.core.member(home.id()).is_abandoned() {
+        return new_home(buffer, state, home).id();
+    }
+    home.id()
 }
 
 /// Nobody can vouch for the bytes any more.

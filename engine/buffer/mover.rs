@@ -14,7 +14,9 @@ use super::state::State;
 use crate::device::{DeviceInner, Waits};
 use crate::error::{Error, Result};
 use crate::members::Member;
-use crate::memory::{Allocation, Backing, Content, DomainId, View, copy_by_host, zero_by_host};
+use crate::memory::{
+    Allocation, Backing, Content, DomainId, Provider, View, copy_by_host, zero_by_host,
+};
 use crate::sync::{Fence, Usage, waits_of_move};
 use crate::transfer::mover::{self, Carrier, End, Places, Way};
 use crate::transfer::{self, CopySpeeds, Span, Unfinished};
@@ -39,6 +41,8 @@ enum Means {
     Device { from: Arc<View>, to: Arc<View> },
     /// No device sees both.
     Carrier(Carrier),
+    /// None: the bytes are gone with the device that had them, and nothing is to be copied.
+    Nothing,
 }
 
 impl Mover {
@@ -50,11 +54,16 @@ impl Mover {
         new: &Backing,
         errand: Errand,
     ) -> Result<Option<Self>> {
-        let (old, offset) = {
+        let (old, offset, empty) = {
             let state = buffer.lock();
             let backing = buffer.backing(&state)?;
-            (Arc::clone(backing.allocation()), backing.offset())
+            let empty = !state.place.has_content();
+            (Arc::clone(backing.allocation()), backing.offset(), empty)
         };
+        if empty && owner(buffer, old.provider()).is_some_and(|owner| owner.device.is_lost()) {
+            let (device, means) = (Arc::clone(home), Means::Nothing);
+            return Ok(Some(Self::new(buffer, device, means, (old, offset), new, errand)));
+        }
         for device in [Arc::clone(home), buffer.home()] {
             let Some(from) = see(buffer, home, &old, &device)? else { continue };
             if let Some(to) = see(buffer, home, new.allocation(), &device)? {
@@ -86,7 +95,8 @@ impl Mover {
             // brings the move with it, it would be that use which has to wait.
             buffer.core.speeds(device.id());
         }
-        let (owner, slice) = (owner(buffer, new), Slice::new(&buffer.core));
+        let owner = owner(buffer, new.allocation().provider());
+        let (owner, slice) = (owner, Slice::new(&buffer.core));
         Self { device, means, old, offset, owner, errand, slice }
     }
 
@@ -99,7 +109,8 @@ impl Mover {
     /// Whether the bytes are where they were, and the new place is still one to go to.
     pub(super) fn still_fits(&self, state: &State) -> bool {
         let given_up = self.owner.as_ref().is_some_and(|member| member.is_abandoned());
-        state.place.is_at(&self.old, self.offset) && !given_up
+        let nothing = !matches!(self.means, Means::Nothing) || !state.place.has_content();
+        state.place.is_at(&self.old, self.offset) && !given_up && nothing
     }
 
     /// Moves the bytes, pipelined behind the buffer's fences: the copy is submitted, not waited for. Of much
@@ -337,8 +348,8 @@ pub(super) fn sum(parts: &[Range<u64>]) -> u64 {
 }
 
 /// The device whose own memory a place is.
-fn owner(buffer: &BufferInner, place: &Backing) -> Option<Arc<Member>> {
-    match place.domain() {
+fn owner(buffer: &BufferInner, provider: Provider) -> Option<Arc<Member>> {
+    match provider.domain() {
         DomainId::Vram(device) => Some(Arc::clone(buffer.core.member(device))),
         DomainId::System => None,
     }

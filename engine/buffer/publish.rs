@@ -1,5 +1,6 @@
 //! The end of a move: the new place is the buffer's, and the old one is kept until nobody needs it.
 
+use super::abandon::home_after_move;
 use super::narrate::Slice;
 use super::place::Place;
 use super::relocate::Errand;
@@ -70,7 +71,7 @@ pub(super) fn publish(
     } else {
         buffer.retire(left);
     }
-    buffer.next_generation(home.id());
+    buffer.next_generation(home_after_move(buffer, state, home));
     buffer.note_move(state, cause);
     buffer.decide_move(state, from, cause, demand);
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::abandon::home_after_move;
 use super::importer::{self, InvalidationCause};
 use super::migrate::home_at;
 use super::place::Place;
@@ -116,7 +117,7 @@ impl SharedBuffer {
                 continue;
             }
             settle(buffer, &mut state, taken);
-            buffer.next_generation(home.id());
+            buffer.next_generation(home_after_move(buffer, &state, &home));
             // Last: who sees that it is not purged sees the rest.
             buffer.standing.set_purged(false);
             let here = state.place.domain();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::shared::BufferInner;
-use super::state::State;
+use super::state::{Seat, State};
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::Result;
 use crate::memory::{DomainId, DomainKind, Provider, Take};
@@ -86,6 +86,14 @@ impl Seats {
         provider: Provider,
     ) -> Result<()> {
         let mut takes = SmallVec::new();
+        let exporter = match provider {
+            Provider::Device { device, .. } => Some(&buffer.core.member(device).device),
+            _ => None,
+        };
+        if exporter.is_some_and(|exporter| exporter.is_lost()) {
+            // Nobody can be asked about it. Whoever has a view of it keeps that, until the buffer leaves.
+            return Ok(());
+        }
         for guest in &self.guests {
             if !guest.may_be_given(provider) {
                 let route = Route::of(provider).unwrap_or(Route::Local);
@@ -147,7 +155,10 @@ impl Guest {
 
 /// Those who have a say. Not those who have left a dynamic seat but for a mapping: they do not follow.
 fn sitting(buffer: &BufferInner, state: &State) -> impl Iterator<Item = Guest> {
-    let seats = state.seats().filter(|seat| seat.is_attached() || !seat.is_dynamic());
+    let follows = |seat: &Seat| seat.is_attached() || !seat.is_dynamic();
+    // Nor does who is lost.
+    let works = |seat: &Seat| !buffer.core.member(seat.device).device.is_lost();
+    let seats = state.seats().filter(move |seat| follows(seat) && works(seat));
     // The owner may veto what importers offer.
     let allowed = buffer.peer_to_peer();
     seats.map(move |seat| Guest {

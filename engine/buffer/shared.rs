@@ -350,8 +350,13 @@ impl BufferInner {
 
     /// Says that the buffer is now elsewhere, and at home on `home`. The reservation is held.
     pub(super) fn next_generation(&self, home: DeviceId) {
-        self.home.store(home.0, Ordering::Relaxed);
+        self.settle_at(home);
         self.standing.next_generation();
+    }
+
+    /// Says that the buffer, where it is, is now at home on `home`. The reservation is held.
+    pub(super) fn settle_at(&self, home: DeviceId) {
+        self.home.store(home.0, Ordering::Relaxed);
     }
 
     /// Gives up a place that the last mapping has left. Without the reservation: it may take a pool's lock.
