@@ -3,13 +3,15 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ash::vk;
 use common::{Rig, bytes, wait_idle};
 use peerbuf::device::Call;
+use peerbuf::observe::MoveCause;
 use peerbuf::{
-    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Placement, Refault,
-    SharedBuffer,
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, FenceAndResume, Placement,
+    Refault, SharedBuffer,
 };
 
 const MIB: u64 = 1 << 20;
@@ -100,6 +102,34 @@ fn what_may_not_leave_keeps_its_clean_copy() {
     assert_eq!(engine.usage(DomainId::System).expect("ours").used, before);
     lose(engine, &first);
     assert_eq!(counts(engine, &first), (1, 0));
+}
+
+/// Nor does one change anything that waited for somebody in vain, alone or with others.
+#[test]
+fn what_could_not_leave_in_time_keeps_its_clean_copy() {
+    for together in [false, true] {
+        let rig = Rig::with(|descriptor| descriptor.timeout(Duration::from_secs(1)));
+        let engine = rig.engine();
+        let [first, second] = rig.two_of_one_adapter();
+        let buffer = with_clean_copy(engine, &first);
+        let before = engine.usage(DomainId::System).expect("ours").used;
+        let (working, done) = engine.host_fence();
+        let slow = FenceAndResume::new(Access::Read, move || working.clone());
+        let _seat = buffer.attach_dynamic(&second, Arc::new(slow)).expect("a seat");
+        let refused = if together {
+            engine.migrate_many(&[(&buffer, DomainId::System)]).remove(0)
+        } else {
+            buffer.evict()
+        };
+        refused.expect_err("somebody is at work on it");
+        let used = engine.usage(DomainId::System).expect("ours").used;
+        assert_eq!(used, before, "together: {together}");
+        drop(done);
+        let copied = engine.moved(MoveCause::Evicted).copied;
+        buffer.evict().expect("nobody is at work on it");
+        assert_eq!(engine.moved(MoveCause::Evicted).copied, copied, "together: {together}");
+        bytes::assert_sequence(&buffer, 1, "its clean copy");
+    }
 }
 
 /// It is promoted first, and there is nothing to accept then.
