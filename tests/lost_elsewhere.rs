@@ -1,4 +1,4 @@
-//! A device is lost, and nothing else: what could go on goes on, and what was there can be used from elsewhere.
+//! A device is lost, and nothing else: what could go on does, and what was there can be used elsewhere.
 
 mod common;
 

@@ -167,7 +167,7 @@ fn promote(
     true
 }
 
-/// A buffer that was at home there is so elsewhere, so that using and moving it does not need the lost device.
+/// A buffer that was at home there is so elsewhere, so that using and moving it needs no lost device.
 /// The reservation is held.
 fn rehome(buffer: &BufferInner, state: &State, lost: &DeviceInner) {
     // What strangers handed in is what it was to the device that it was handed to.
@@ -190,7 +190,7 @@ fn new_home(buffer: &BufferInner, state: &State, lost: &DeviceInner) -> Arc<Devi
         .map_or_else(|| buffer.home(), |found| Arc::clone(&core.member(found).device))
 }
 
-/// Where a buffer that has moved is at home: where its move was to make it, if that was not given up meanwhile.
+/// Where a buffer that has moved is at home: where its move was to make it, if that was not given up.
 /// The reservation is held; whoever gives a device up says so before he looks at the buffer.
 pub(super) fn home_after_move(buffer: &BufferInner, state: &State, home: &DeviceInner) -> DeviceId {
     if buffer.core.member(home.id()).is_abandoned() {

@@ -90,7 +90,7 @@ impl Deref for Destination<'_> {
 }
 
 impl Drop for Destination<'_> {
-    /// Nobody has begun to write it, or has done so by the host and left off: only what the buffer wrote since.
+    /// No device has begun to write it; the host may have, and left off: only what the buffer wrote since.
     fn drop(&mut self) {
         let (Some(place), Some(lender)) = (self.place.take(), self.lender) else { return };
         // Never waits: whoever has the reservation now may be this thread. It is then given up, as any place.
