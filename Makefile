@@ -7,7 +7,7 @@ LOCKED := --locked
 # those are.
 SOAK := 20
 SOAK_VM := 5
-LONG := matrix shadow torture move_faults working_sets
+LONG := matrix shadow torture move_faults working_sets purge allocation_failures
 
 .DEFAULT_GOAL := help
 .PHONY: help demo devices test test-native model vm soak lint figures clean-deps
@@ -43,8 +43,9 @@ model: ## locks, fences and the move in thousands of interleavings (no setup)
 vm: ## the tests in a virtual machine, over real dma-bufs (no setup)
 	.ci/vm
 
-soak: ## the long tests, some 15 minutes; in the virtual machine too if it is there (no setup)
+soak: ## the long tests, half an hour or so; in the virtual machine too if it is there (no setup)
 	SOAK=$(SOAK) $(CARGO) test $(LOCKED) $(LONG:%=--test %)
+	SOAK=$(SOAK) $(CARGO) test $(LOCKED) --lib residency
 	SOAK=$(SOAK) $(MAKE) --no-print-directory model
 	@if [ -e target/deps/kernel/vmlinuz ]; then \
 		SOAK=$(SOAK_VM) VM_TESTS="$(LONG)" VM_TIMEOUT=1800 VM_TEST_TIMEOUT=900 .ci/vm; \

@@ -1,9 +1,10 @@
 //! What it costs to make a large buffer leave a device's memory, and to bring it back.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use peerbuf::observe::MoveCause;
-use peerbuf::{Access, Migration, SharedBuffer};
+use peerbuf::{Access, Attachment, Fence, Migration, Refault, SharedBuffer};
 
 use crate::Outcome;
 use crate::by_hand::{ByHand, write_pattern};
@@ -103,6 +104,7 @@ pub(crate) fn clean(setup: &Setup) -> Outcome<Vec<Figure>> {
 struct Ours<'a> {
     setup: &'a Setup,
     buffer: SharedBuffer,
+    seat: Attachment,
 }
 
 /// Seconds of a way out and back.
@@ -115,13 +117,15 @@ impl<'a> Ours<'a> {
     fn new(setup: &'a Setup) -> Outcome<Self> {
         let buffer = create_on(setup, &setup.near, SIZE)?;
         fill(&buffer, &setup.near, SEED)?;
-        Ok(Self { setup, buffer })
+        let seat = buffer.attach_dynamic(&setup.near, Arc::new(Refault::new()))?;
+        Ok(Self { setup, buffer, seat })
     }
 
     /// Out, with all its bytes, and back.
     fn evict_and_return(&self) -> Outcome<Trip> {
-        // As far as the engine can tell all of it may have been written.
-        self.buffer.host_access(Access::Write)?.end()?;
+        // As far as the engine can tell all of it was written.
+        let mapping = self.seat.map(Access::Write)?;
+        mapping.begin_access(Access::Write)?.end(Fence::signalled());
         let evict = self.timed(|| self.buffer.evict())?;
         let restore = self.timed(|| self.buffer.request_residency())?;
         Ok(Trip { evict, restore })
