@@ -92,12 +92,13 @@ impl Rounds {
 
 /// How many operations fill a batch; finding that out warms them up.
 fn batch_size(plan: Plan, operation: &mut impl FnMut() -> Outcome<()>) -> Outcome<u32> {
+    // There and back: the first time may do what is done only once, like measuring how fast a device copies,
+    // and would fill a batch alone.
+    time(operation, 2)?;
     let mut size = 1;
     loop {
         let seconds = time(operation, size)? * f64::from(size);
         if seconds >= plan.batch.as_secs_f64() {
-            // Once more: the first time may have been all cold.
-            time(operation, size)?;
             return Ok(size);
         }
         size *= 2;
