@@ -79,7 +79,9 @@ impl SharedBuffer {
             let device = attachment.device_inner();
             let seen = opened.iter().find(|seen| Arc::ptr_eq(seen.view.device(), device));
             let Some(seen) = seen else { unreachable!("every device was looked up") };
-            retired.extend(mapping.replace(&mut state, attachment.seat(), seen));
+            if let Some(left) = mapping.replace(&mut state, attachment.seat(), seen) {
+                retired.push(left);
+            }
         }
         drop(state);
         retired.into_iter().for_each(|left| buffer.retire(Some(left)));

@@ -153,16 +153,19 @@ impl Guest {
     }
 }
 
-/// Those who have a say. Not those who have left a dynamic seat but for a mapping: they do not follow.
+/// Those who have a say. Not those who have left a dynamic seat but for a mapping: they do not follow. Whoever
+/// is like their neighbour is left out, since thousands of importers may sit in a row.
 fn sitting(buffer: &BufferInner, state: &State) -> impl Iterator<Item = Guest> {
     let follows = |seat: &Seat| seat.is_attached() || !seat.is_dynamic();
-    // Nor does who is lost.
-    let works = |seat: &Seat| !buffer.core.member(seat.device).device.is_lost();
-    let seats = state.seats().filter(move |seat| follows(seat) && works(seat));
     // The owner may veto what importers offer.
     let allowed = buffer.peer_to_peer();
-    seats.map(move |seat| Guest {
+    let guests = state.seats().filter(follows).map(move |seat| Guest {
         device: seat.device,
         peer_to_peer: allowed && seat.allows_peer_to_peer(),
-    })
+    });
+    let mut neighbour = None;
+    let differs = move |guest: &Guest| neighbour.replace(*guest) != Some(*guest);
+    // Nor does who is lost.
+    let works = |guest: &Guest| !buffer.core.member(guest.device).device.is_lost();
+    guests.filter(differs).filter(works)
 }
