@@ -20,13 +20,16 @@ mod calls;
 mod device;
 mod external;
 mod formats;
+mod inner;
 mod instance;
 mod lane;
+mod open;
 mod queue;
 mod queue_lock;
 pub mod quirks;
 mod select;
 mod semaphore;
+mod work;
 
 pub use adapter::{Adapter, AdapterKind, DrmNode, Heap, MemoryType, PciAddress, Uuid};
 pub use adopt::{AdoptedDevice, AdoptedQueue};
@@ -39,8 +42,8 @@ pub use queue_lock::QueueLock;
 pub use select::{AdapterSelector, ParseSelectorError};
 
 pub(crate) use budget::HeapBudget;
-pub(crate) use device::{DeviceInner, Image};
 pub(crate) use external::SHARED_BUFFER_USAGE;
+pub(crate) use inner::{DeviceInner, Image};
 pub(crate) use instance::Instance;
 pub(crate) use lane::Lane;
 pub(crate) use queue::{Body, Submit};

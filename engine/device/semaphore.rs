@@ -11,7 +11,7 @@ use ash::vk;
 use smallvec::SmallVec;
 
 use super::calls::Call;
-use super::device::DeviceInner;
+use super::inner::DeviceInner;
 use crate::error::{Error, Result};
 
 /// What a submission waits for before its first command.

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::account::{Account, Accounts, Charge, GroupId, GroupUsage};
+pub(crate) use super::claims::Short;
+use super::claims::{Claims, Promised};
 use super::placement::DomainKind;
 use crate::device::DeviceId;
 
@@ -84,71 +86,6 @@ pub(crate) struct Domain {
     /// Innermost; held for no call. Also held where a group that has a cap is charged: it and the domain are
     /// one step.
     claims: Mutex<Claims>,
-}
-
-/// Those who make room, first come, first served.
-#[derive(Debug, Default)]
-struct Claims {
-    /// How many there have been; so no two have the same ticket.
-    tickets: u64,
-    queue: Vec<Pending>,
-}
-
-impl Claims {
-    /// What is promised to those before `ticket`, as far as it matters to `group`. `accounts` are the
-    /// domain's.
-    fn before(&self, ticket: u64, accounts: &Accounts, group: GroupId) -> Promised {
-        let ahead = &self.queue[..self.queue.partition_point(|claim| claim.ticket < ticket)];
-        let mut promised = Promised::default();
-        for (at, &Pending { charge: Charge { bytes, group: of }, .. }) in ahead.iter().enumerate() {
-            let Some(account) = accounts.find(of) else {
-                promised.all = promised.all.saturating_add(bytes);
-                continue;
-            };
-            if of == group {
-                promised.own = promised.own.saturating_add(bytes);
-            }
-            // What a group needs beyond its cap its own make free; of the rest of the place it is to have no
-            // more than it may have.
-            let same = ahead[..at].iter().filter(|claim| claim.charge.group == of);
-            let earlier = same.fold(0, |sum: u64, claim| sum.saturating_add(claim.charge.bytes));
-            let room = account.room();
-            let share = earlier.saturating_add(bytes).min(room) - earlier.min(room);
-            promised.all = promised.all.saturating_add(share);
-        }
-        promised
-    }
-}
-
-/// Bytes that others were promised.
-#[derive(Clone, Copy, Debug, Default)]
-struct Promised {
-    /// Of the domain.
-    all: u64,
-    /// Of what the group may have.
-    own: u64,
-}
-
-/// How many bytes are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Short {
-    /// So many have to leave, whosever they are.
-    pub(crate) all: u64,
-    /// And so many of the group's own.
-    pub(crate) own: u64,
-}
-
-impl Short {
-    pub(crate) fn is_nothing(self) -> bool {
-        self.all == 0 && self.own == 0
-    }
-}
-
-/// A claim of somebody who makes room.
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    ticket: u64,
-    charge: Charge,
 }
 
 impl Domain {
@@ -348,10 +285,8 @@ impl Domain {
     pub(crate) fn claim(&self, charge: impl Into<Charge>) -> Claim<'_> {
         let charge = charge.into();
         let mut claims = self.claims();
-        let ticket = claims.tickets;
-        claims.tickets += 1;
-        claims.queue.push(Pending { ticket, charge });
-        self.claimants.store(claims.queue.len(), Ordering::Relaxed);
+        let ticket = claims.push(charge);
+        self.claimants.store(claims.len(), Ordering::Relaxed);
         Claim { domain: self, ticket, charge }
     }
 
@@ -421,13 +356,15 @@ impl<'a> Claim<'a> {
     /// ends the claim: in the same step, so that nobody counts its bytes twice.
     pub(crate) fn take(&self) -> Option<Room<'a>> {
         let mut claims = self.domain.claims();
-        let at = claims.queue.iter().position(|claim| claim.ticket == self.ticket)?;
+        if !claims.has(self.ticket) {
+            return None;
+        }
         let accounts = &self.domain.accounts;
         let promised = claims.before(self.ticket, accounts, self.charge.group);
         let account = accounts.get(self.charge.group);
         let room = self.domain.charge_beside(self.charge, account, promised)?;
-        claims.queue.remove(at);
-        self.domain.claimants.store(claims.queue.len(), Ordering::Relaxed);
+        claims.remove(self.ticket);
+        self.domain.claimants.store(claims.len(), Ordering::Relaxed);
         Some(room)
     }
 
@@ -440,8 +377,8 @@ impl<'a> Claim<'a> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         let mut claims = self.domain.claims();
-        claims.queue.retain(|claim| claim.ticket != self.ticket);
-        self.domain.claimants.store(claims.queue.len(), Ordering::Relaxed);
+        claims.remove(self.ticket);
+        self.domain.claimants.store(claims.len(), Ordering::Relaxed);
     }
 }
 

@@ -22,6 +22,7 @@ mod account;
 mod address_space;
 mod allocation;
 mod backing;
+mod claims;
 pub(crate) mod dma_buf;
 mod domain;
 mod host;

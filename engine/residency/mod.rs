@@ -20,6 +20,7 @@ mod attraction;
 mod entry;
 mod group;
 mod obstacles;
+mod order;
 pub mod policy;
 mod priority;
 mod recency;
