@@ -154,8 +154,8 @@ fn create_raw(
         .queue_create_infos(&queues)
         .enabled_extension_names(&extensions)
         .push_next(&mut timeline);
-    // SAFETY: the families exist and have so many queues, the extensions were enumerated, and the feature was found to be
-    // supported when the adapter was read; all pointers outlive the call.
+    // SAFETY: the families exist and have so many queues, the extensions were enumerated, and the feature was
+    // found to be supported when the adapter was read; all pointers outlive the call.
     unsafe { adapter.instance().raw().create_device(adapter.physical(), &info, None) }
         .map_err(|code| Error::vulkan("vkCreateDevice", adapter.name(), code))
 }
