@@ -176,6 +176,8 @@ fn the_demo_verifies_every_ordered_pair() {
     let home = home.expect("the place where the buffer is");
     assert_eq!((number(&home["buffers"]), &home["resident"]), (1, &buffer["footprint"]), "{home}");
     check_fields(home, &["capacity", "peak", "held", "in_flight"].map(|name| (name, "number")));
+    let provider = buffer["provider"].as_str().expect("a name");
+    assert_eq!(home["providers"][provider], home["resident"], "{home}");
     let devices = list(&report, "devices");
     let seats: Vec<_> =
         list(buffer, "attachments").iter().map(|seat| &seat["device_name"]).collect();

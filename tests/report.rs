@@ -65,7 +65,13 @@ fn a_buffer_is_told_with_its_place_and_is_gone_when_it_is_dropped() {
     assert_eq!(report.devices[home.id().index()].name, home.name());
     for domain in &report.domains {
         assert_eq!(rig.engine().usage(domain.id).expect("our device"), domain.usage);
+        let by_provider: u64 = domain.providers.iter().map(|(_, bytes)| bytes).sum();
+        assert_eq!(by_provider, domain.shares.resident, "{domain:?}");
     }
+    let place = report.domains.iter().find(|domain| domain.id == frame.domain);
+    let providers = &place.expect("the place where it is").providers;
+    let has = |&(provider, bytes): &(_, u64)| provider == frame.provider && bytes >= SIZE;
+    assert!(providers.iter().any(has), "{providers:?}");
     assert!(report.to_string().contains("frame"));
     drop((named, unnamed));
     assert_eq!(rig.engine().report().totals(), before);

@@ -32,6 +32,7 @@ pub(crate) fn report(core: &Core) -> Report {
         id,
         usage: core.store(id).ledger.usage(),
         shares: shares(&buffers, id, core.retire.bytes_in(id)),
+        providers: providers(&buffers, id),
     };
     let domains = places.map(domain).collect();
     let moved = MoveCause::ALL.map(|cause| (cause, core.moved.get(cause))).into();
@@ -55,6 +56,19 @@ fn shares(buffers: &[BufferReport], id: DomainId, in_flight: u64) -> Shares {
         shares.clean_copies += clean.map_or(0, |(_, bytes)| bytes);
     }
     shares
+}
+
+/// Whose memory the buffers of a place have, whoever has most first.
+fn providers(buffers: &[BufferReport], id: DomainId) -> Vec<(Provider, u64)> {
+    let mut providers: Vec<(Provider, u64)> = vec![];
+    for buffer in buffers.iter().filter(|buffer| buffer.domain == id && buffer.footprint > 0) {
+        match providers.iter_mut().find(|(provider, _)| *provider == buffer.provider) {
+            Some((_, bytes)) => *bytes += buffer.footprint,
+            None => providers.push((buffer.provider, buffer.footprint)),
+        }
+    }
+    providers.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+    providers
 }
 
 impl BufferInner {

@@ -1,6 +1,8 @@
 //! `Engine::report` as the JSON that the program prints: plain data of its own, so that the library
 //! need not know the format.
 
+use std::collections::BTreeMap;
+
 use peerbuf::DomainId;
 use peerbuf::observe::{
     AttachmentReport, BufferReport, DomainReport, FenceReport, GhostReport, MoveCause, Moved,
@@ -39,6 +41,8 @@ pub(crate) struct DomainFacts {
     pub(crate) clean_copies: u64,
     pub(crate) ghosts: u64,
     pub(crate) in_flight: u64,
+    /// Bytes that are resident, by whose memory they are in.
+    pub(crate) providers: BTreeMap<&'static str, u64>,
 }
 
 /// What has moved for a cause.
@@ -203,6 +207,10 @@ impl From<&DomainReport> for DomainFacts {
     fn from(report: &DomainReport) -> Self {
         let (domain, device) = place(report.id);
         let DomainReport { usage, shares, .. } = report;
+        let mut providers = BTreeMap::new();
+        for (provider, bytes) in &report.providers {
+            *providers.entry(provider.name()).or_default() += bytes;
+        }
         Self {
             domain,
             device,
@@ -217,6 +225,7 @@ impl From<&DomainReport> for DomainFacts {
             clean_copies: shares.clean_copies,
             ghosts: shares.ghosts,
             in_flight: shares.in_flight,
+            providers,
         }
     }
 }

@@ -42,7 +42,7 @@ pub struct DeviceReport {
 }
 
 /// A place where bytes live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DomainReport {
     /// Which.
@@ -51,6 +51,9 @@ pub struct DomainReport {
     pub usage: DomainUsage,
     /// Who has what is in use.
     pub shares: Shares,
+    /// Whose memory the buffers that are there have, in bytes: [`Shares::resident`] by provider. Those share
+    /// the place's budget.
+    pub providers: Vec<(Provider, u64)>,
 }
 
 /// What a client group has in a place.
@@ -264,7 +267,7 @@ impl BufferReport {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Domains, in bytes")?;
-        for DomainReport { id, usage, shares } in &self.domains {
+        for DomainReport { id, usage, shares, providers } in &self.domains {
             writeln!(
                 f,
                 "  {:<20} {:>16} of {:>16} used",
@@ -272,6 +275,9 @@ impl fmt::Display for Report {
                 usage.used,
                 usage.budget
             )?;
+            for (provider, bytes) in providers {
+                writeln!(f, "  {:<20} {bytes:>16} by {}", "", provider.name())?;
+            }
             for (bytes, what) in [
                 (shares.pinned, "pinned"),
                 (shares.clean_copies, "clean copies"),
@@ -454,7 +460,12 @@ mod tests {
         let shares = Shares { pinned: 128, in_flight: 64, ..Shares::default() };
         let report = Report {
             devices: vec![DeviceReport { id: home, name: "GPU 0".into() }],
-            domains: vec![DomainReport { id: DomainId::System, usage, shares }],
+            domains: vec![DomainReport {
+                id: DomainId::System,
+                usage,
+                shares,
+                providers: vec![(Provider::Memfd, 8824)],
+            }],
             groups: vec![GroupReport {
                 name: "browser".into(),
                 domain: DomainId::Vram(home),
@@ -472,7 +483,7 @@ mod tests {
         };
         let text = report.to_string();
         for part in [
-            "system memory                    8888 of             9999 used\n                                    128 pinned\n",
+            "system memory                    8888 of             9999 used\n                                   8824 by memfd\n                                    128 pinned\n",
             "  64 in flight\n",
             "Client groups, in bytes\n  browser                          4096 of             8192 used, VRAM of device 0\n",
             "Moves\n  evicted                             3 of 300 bytes, 200 copied\nWaits\n  for room                            2 of 3.0ms, the longest 2.0ms\nBuffers\n",
