@@ -138,10 +138,11 @@ impl Figure {
     }
 
     fn cells(&self) -> [String; COLUMNS] {
-        let number = |value: f64| match self.direction {
-            Direction::AtLeast if value < 10.0 => format!("{value:.3}"),
-            Direction::AtMost if value < 1.0 => format!("{value:.6}"),
-            _ => format!("{value:.1}"),
+        let number = |value: f64| match value {
+            0.0 => "0".into(),
+            value if value < 0.1 => format!("{value:.6}"),
+            value if value < 10.0 => format!("{value:.3}"),
+            value => format!("{value:.1}"),
         };
         let sign = if self.direction == Direction::AtLeast { "≥" } else { "≤" };
         let (ours, theirs) =
@@ -191,6 +192,7 @@ impl fmt::Display for Table<'_> {
 /// Seconds, in the unit that suits.
 pub(crate) fn time(seconds: f64) -> String {
     match seconds {
+        s if s < 1e-7 => format!("{:.1} ns", s * 1e9),
         s if s < 1e-6 => format!("{:.0} ns", s * 1e9),
         s if s < 1e-3 => format!("{:.2} µs", s * 1e6),
         s => format!("{:.2} ms", s * 1e3),
