@@ -32,15 +32,22 @@ fn counts(engine: &Engine, device: &Device) -> (usize, usize) {
     (given_up.promoted, given_up.lost)
 }
 
-/// A buffer in the memory of `home`, and a clean copy of it in system memory.
-fn with_clean_copy(engine: &Engine, home: &Device) -> SharedBuffer {
-    let buffer = engine.create_buffer(home, BufferDescriptor::new(MIB)).expect("a buffer");
+/// Two devices of one adapter, and a buffer at home on the first, that was written.
+fn written(rig: &Rig, descriptor: BufferDescriptor) -> ([Device; 2], SharedBuffer) {
+    let devices = rig.two_of_one_adapter();
+    let buffer = rig.engine().create_buffer(&devices[0], descriptor).expect("a buffer");
     bytes::write(&buffer, 1);
+    (devices, buffer)
+}
+
+/// The same, in the first one's memory, and with a clean copy in system memory.
+fn with_clean_copy(rig: &Rig, size: u64) -> ([Device; 2], SharedBuffer) {
+    let (devices, buffer) = written(rig, BufferDescriptor::new(size));
     buffer.evict().expect("nobody holds it");
     buffer.request_residency().expect("there is room");
-    wait_idle(&[home]);
-    assert_eq!(buffer.domain(), vram(home));
-    buffer
+    wait_idle(&[&devices[0]]);
+    assert_eq!(buffer.domain(), vram(&devices[0]));
+    (devices, buffer)
 }
 
 /// The submission that finds the loss out has written nothing: the clean copy is the buffer.
@@ -48,8 +55,7 @@ fn with_clean_copy(engine: &Engine, home: &Device) -> SharedBuffer {
 fn a_submission_that_fails_loses_nothing() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let [first, second] = rig.two_of_one_adapter();
-    let buffer = with_clean_copy(engine, &first);
+    let ([first, second], buffer) = with_clean_copy(&rig, MIB);
     let seat = buffer.attach_dynamic(&first, Arc::new(Refault::new())).expect("a seat");
     let _other = buffer.attach_dynamic(&second, Arc::new(Refault::new())).expect("a seat");
     let mapping = seat.map(Access::Write).expect("mapped");
@@ -67,8 +73,7 @@ fn a_pass_or_a_copy_that_fails_loses_nothing() {
     for copies in [false, true] {
         let rig = Rig::new();
         let engine = rig.engine();
-        let [first, _second] = rig.two_of_one_adapter();
-        let buffer = with_clean_copy(engine, &first);
+        let ([first, _second], buffer) = with_clean_copy(&rig, MIB);
         let seat = buffer.attach_dynamic(&first, Arc::new(Refault::new())).expect("a seat");
         let mapping = seat.map(Access::Write).expect("mapped");
         let source = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
@@ -92,8 +97,7 @@ fn a_pass_or_a_copy_that_fails_loses_nothing() {
 fn what_may_not_leave_keeps_its_clean_copy() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let [first, _second] = rig.two_of_one_adapter();
-    let buffer = with_clean_copy(engine, &first);
+    let ([first, _second], buffer) = with_clean_copy(&rig, MIB);
     let before = engine.usage(DomainId::System).expect("ours").used;
     let seat = buffer.attach_dynamic(&first, Arc::new(Refault::new())).expect("a seat");
     let pin = seat.pin("scanout").expect("pinned");
@@ -110,8 +114,7 @@ fn what_could_not_leave_in_time_keeps_its_clean_copy() {
     for together in [false, true] {
         let rig = Rig::with(|descriptor| descriptor.timeout(Duration::from_secs(1)));
         let engine = rig.engine();
-        let [first, second] = rig.two_of_one_adapter();
-        let buffer = with_clean_copy(engine, &first);
+        let ([_first, second], buffer) = with_clean_copy(&rig, MIB);
         let before = engine.usage(DomainId::System).expect("ours").used;
         let (working, done) = engine.host_fence();
         let slow = FenceAndResume::new(Access::Read, move || working.clone());
@@ -137,8 +140,7 @@ fn what_could_not_leave_in_time_keeps_its_clean_copy() {
 fn accepting_what_is_there_after_a_loss_loses_nothing() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let [first, _second] = rig.two_of_one_adapter();
-    let buffer = with_clean_copy(engine, &first);
+    let ([first, _second], buffer) = with_clean_copy(&rig, MIB);
     lose(engine, &first);
     buffer.accept_content().expect("nothing is at work on it");
     assert_eq!(counts(engine, &first), (1, 0));
@@ -149,9 +151,7 @@ fn accepting_what_is_there_after_a_loss_loses_nothing() {
 fn whoever_asks_after_a_loss_is_told_that_it_is_poisoned() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let [first, _second] = rig.two_of_one_adapter();
-    let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
-    bytes::write(&buffer, 1);
+    let ([first, _second], buffer) = written(&rig, BufferDescriptor::new(MIB));
     lose(engine, &first);
     assert!(buffer.is_poisoned(), "its bytes are gone");
 }
@@ -161,12 +161,7 @@ fn whoever_asks_after_a_loss_is_told_that_it_is_poisoned() {
 fn handing_out_after_a_loss_loses_nothing() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let [first, _second] = rig.two_of_one_adapter();
-    let buffer = engine.create_buffer(&first, BufferDescriptor::new(9 * MIB)).expect("a buffer");
-    bytes::write(&buffer, 1);
-    buffer.evict().expect("nobody holds it");
-    buffer.request_residency().expect("there is room");
-    wait_idle(&[&first]);
+    let ([first, _second], buffer) = with_clean_copy(&rig, 9 * MIB);
     lose(engine, &first);
     let handed_out = buffer.export_foreign();
     assert_eq!(counts(engine, &first), (1, 0), "{handed_out:?}");
@@ -190,10 +185,8 @@ fn nobody_is_moved_to_where_it_is_on_a_lost_device() {
 fn what_was_in_system_memory_can_be_attached_by_others() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let [first, second] = rig.two_of_one_adapter();
     let descriptor = BufferDescriptor::new(MIB).placement(Placement::System);
-    let buffer = engine.create_buffer(&first, descriptor).expect("a buffer");
-    bytes::write(&buffer, 1);
+    let ([first, second], buffer) = written(&rig, descriptor);
     lose(engine, &first);
     engine.abandon(&first).expect("ours");
     bytes::assert_sequence(&buffer, 1, "elsewhere");
@@ -206,8 +199,7 @@ fn what_was_in_system_memory_can_be_attached_by_others() {
 fn what_was_promoted_can_be_attached_by_others() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let [first, second] = rig.two_of_one_adapter();
-    let buffer = with_clean_copy(engine, &first);
+    let ([first, second], buffer) = with_clean_copy(&rig, MIB);
     lose(engine, &first);
     assert_eq!(counts(engine, &first), (1, 0));
     bytes::assert_sequence(&buffer, 1, "promoted");
@@ -220,8 +212,7 @@ fn what_was_promoted_can_be_attached_by_others() {
 fn what_was_promoted_can_be_moved_to_others() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let [first, second] = rig.two_of_one_adapter();
-    let buffer = with_clean_copy(engine, &first);
+    let ([first, second], buffer) = with_clean_copy(&rig, MIB);
     lose(engine, &first);
     assert_eq!(counts(engine, &first), (1, 0));
     buffer.migrate(vram(&second)).expect("it works");
@@ -232,15 +223,12 @@ fn what_was_promoted_can_be_moved_to_others() {
 fn what_is_lost_can_be_moved_away() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let [first, second] = rig.two_of_one_adapter();
-    let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
-    bytes::write(&buffer, 1);
+    let ([first, _second], buffer) = written(&rig, BufferDescriptor::new(MIB));
     lose(engine, &first);
     assert_eq!(counts(engine, &first), (0, 1));
     buffer.accept_content().expect("its bytes are gone");
     buffer.migrate(DomainId::System).expect("away from what is lost");
     bytes::write(&buffer, 2);
-    drop(second);
 }
 
 /// The same, to another device.
@@ -248,9 +236,7 @@ fn what_is_lost_can_be_moved_away() {
 fn what_is_lost_can_be_moved_to_others() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let [first, second] = rig.two_of_one_adapter();
-    let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
-    bytes::write(&buffer, 1);
+    let ([first, second], buffer) = written(&rig, BufferDescriptor::new(MIB));
     lose(engine, &first);
     assert_eq!(counts(engine, &first), (0, 1));
     buffer.accept_content().expect("its bytes are gone");
@@ -262,14 +248,11 @@ fn what_is_lost_can_be_moved_to_others() {
 fn what_was_purged_is_renewed_elsewhere() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let [first, second] = rig.two_of_one_adapter();
     let descriptor = BufferDescriptor::new(MIB).discardable();
-    let buffer = engine.create_buffer(&first, descriptor).expect("a buffer");
-    bytes::write(&buffer, 1);
+    let ([first, _second], buffer) = written(&rig, descriptor);
     buffer.evict().expect("nobody holds it");
     assert!(buffer.is_purged());
     lose(engine, &first);
     engine.abandon(&first).expect("ours");
     buffer.renew().expect("in system memory");
-    drop(second);
 }

@@ -8,10 +8,10 @@
 //! | a limit below what is in use | [`a_smaller_cap_evicts_the_groups_own_down_to_it`] |
 //! | what was charged is given back with the resource, not with the object | [`what_has_not_left_counts`] |
 
-use super::world::{Asked, Buffer, Fake, Refused, Validated, site};
-use super::{POLICIES, UNIT, no_wait, places, terms};
+use super::world::{Buffer, Fake, Validated, site};
+use super::{POLICIES, UNIT, no_wait, obstacles, places, terms, who};
 use crate::memory::GroupId;
-use crate::residency::obstacles::{CapReached, Kept, Obstacles};
+use crate::residency::obstacles::{CapReached, Kept};
 use crate::residency::policy;
 use crate::residency::priority::Priority;
 use crate::residency::room::fit;
@@ -36,17 +36,6 @@ fn at_its_cap(make: super::Make) -> (Fake, [u32; 4], [u32; 4]) {
 
 fn newcomer(world: &Fake, units: u64) -> u32 {
     world.add(Buffer::new(units * UNIT).on_account_of(OURS))
-}
-
-fn who(asked: &[Asked]) -> Vec<u32> {
-    asked.iter().map(|asked| asked.buffer).collect()
-}
-
-fn obstacles(refused: Result<Validated, Refused>) -> Obstacles {
-    match refused {
-        Err(Refused::NoRoom { obstacles, .. }) => obstacles,
-        other => panic!("no room was expected, and not {other:?}"),
-    }
 }
 
 #[test]

@@ -20,10 +20,11 @@ mod ttm_bo_validate;
 mod ttm_resource;
 mod world;
 
+use super::obstacles::Obstacles;
 use super::policy::{self, Policy};
 use super::priority::Priority;
 use super::room::{Place, Terms};
-use world::site;
+use world::{Asked, Refused, Validated, site};
 
 /// Makes a policy.
 type Make = fn() -> Box<dyn Policy>;
@@ -72,6 +73,19 @@ fn terms() -> Terms {
 /// The same, without any wait (kernel: `no_wait_gpu`).
 fn no_wait() -> Terms {
     Terms { wait: None, ..terms() }
+}
+
+/// Who was asked to leave.
+fn who(asked: &[Asked]) -> Vec<u32> {
+    asked.iter().map(|asked| asked.buffer).collect()
+}
+
+/// Why there was no room.
+fn obstacles(refused: Result<Validated, Refused>) -> Obstacles {
+    match refused {
+        Err(Refused::NoRoom { obstacles, .. }) => obstacles,
+        other => panic!("no room was expected, and not {other:?}"),
+    }
 }
 
 /// Sebastiano Vigna's splitmix64: the same seed gives the same numbers.

@@ -1,9 +1,9 @@
 //! The search for room: what it promises, one by one.
 
-use super::world::{Asked, Buffer, Fake, Lock, Nature, Refused, Validated, site};
-use super::{UNIT, no_wait, places, terms};
+use super::world::{Buffer, Fake, Lock, Nature, Refused, Validated, site};
+use super::{UNIT, no_wait, obstacles, places, terms, who};
 use crate::memory::GroupId;
-use crate::residency::obstacles::{Kept, Obstacles};
+use crate::residency::obstacles::Kept;
 use crate::residency::policy;
 use crate::residency::priority::Priority;
 use crate::residency::room::{Terms, Turned, evict_bytes, fit, with_room};
@@ -19,17 +19,6 @@ fn full(units: u64) -> (Fake, Vec<u32>) {
 fn ask_for(world: &Fake, units: u64, terms: &Terms) -> (u32, Result<Validated, Refused>) {
     let newcomer = world.add(Buffer::new(units * UNIT));
     (newcomer, world.validate(newcomer, &places(&[0]), terms))
-}
-
-fn who(asked: &[Asked]) -> Vec<u32> {
-    asked.iter().map(|asked| asked.buffer).collect()
-}
-
-fn obstacles(refused: Result<Validated, Refused>) -> Obstacles {
-    match refused {
-        Err(Refused::NoRoom { obstacles, .. }) => obstacles,
-        other => panic!("no room was expected, and not {other:?}"),
-    }
 }
 
 #[test]
