@@ -1,27 +1,35 @@
 //! Working sets of 1.1 to 4 times what fits, in buffers of all sizes, used by one to four threads, with pinned
-//! and busy ones among them: every byte is right, seen from another device, and no place is ever fuller than it
-//! may be.
+//! and busy ones among them, and some that may lose their content: every byte is right or known to be lost, seen
+//! from another device, and no place is ever fuller than it may be.
 
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use common::random::Random;
 use common::{Rig, soak, wait_idle};
 use peerbuf::observe::MoveCause;
 use peerbuf::{
     Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Priority, Refault,
-    SharedBuffer,
+    Result, SharedBuffer,
 };
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-const BUDGET: u64 = 8 * MIB;
-/// Uses per thread.
-const USES: u32 = 120;
 /// How often a use is tried again because the buffer has moved meanwhile.
 const TURNS: u32 = 1000;
+
+/// How large things are.
+#[derive(Clone, Copy, Debug)]
+struct Scale {
+    budget: u64,
+    /// Sizes go from 4 KiB up to this.
+    largest: u64,
+    /// Uses per thread, natively.
+    uses: u32,
+}
 
 /// A buffer, a seat of each device, and the seed of what it holds.
 struct Shared {
@@ -31,14 +39,12 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(engine: &Engine, devices: &[Device], size: u64, random: &mut Random) -> Self {
-        let priority = *random.pick(&Priority::ALL);
-        let descriptor = BufferDescriptor::new(size).priority(priority);
+    fn new(engine: &Engine, devices: &[Device], descriptor: BufferDescriptor) -> Self {
         let buffer = engine.create_buffer(&devices[0], descriptor).expect("somebody makes room");
         let sit = |device| buffer.attach_dynamic(device, Arc::new(Refault::new())).expect("a seat");
         let seats = devices.iter().map(sit).collect();
         let mut shared = Self { buffer, seats, seed: 0 };
-        shared.write(0, 1);
+        shared.write_or_renew(0, 1);
         shared
     }
 
@@ -51,57 +57,119 @@ impl Shared {
         let report = retry(|| self.seats[device].map(Access::Read)?.verify(self.seed));
         assert!(report.is_clean(), "{}: {report:?}", self.buffer.name());
     }
+
+    /// Of what may lose its content: checks it, or writes it anew. Whether it was lost.
+    fn check_or_renew(&mut self, device: usize, seed: u32) -> bool {
+        let report = retry_or(|| self.seats[device].map(Access::Read)?.verify(self.seed));
+        match report {
+            Ok(report) => {
+                assert!(report.is_clean(), "{}: {report:?}", self.buffer.name());
+                return false;
+            }
+            Err(Error::Purged { .. }) => {}
+            Err(other) => panic!("nothing else goes wrong: {other}"),
+        }
+        self.write_or_renew(device, seed);
+        true
+    }
+
+    /// What may lose its content may do so before it is written, and once more before it is written again.
+    fn write_or_renew(&mut self, device: usize, seed: u32) {
+        for _ in 0..TURNS {
+            match retry_or(|| self.seats[device].map(Access::Write)?.fill(seed)) {
+                Err(Error::Purged { .. }) => {}
+                other => {
+                    self.seed = seed;
+                    return other.expect("nothing else goes wrong");
+                }
+            }
+            self.buffer.renew().expect("somebody makes room");
+        }
+        panic!("it is lost all the time");
+    }
+
+    /// A device is at work on it for a while, as far as anybody can tell.
+    fn be_busy(&self, engine: &Engine, device: usize) {
+        let (working, done) = engine.host_fence();
+        retry(|| {
+            let mapping = self.seats[device].map(Access::Read)?;
+            mapping.begin_access(Access::Read)?.end(working.clone());
+            Ok(())
+        });
+        std::thread::sleep(Duration::from_millis(1));
+        drop(done);
+    }
 }
 
 /// A use may find that the buffer has moved since it was mapped.
-fn retry<R>(work: impl Fn() -> peerbuf::Result<R>) -> R {
+fn retry<R>(work: impl Fn() -> Result<R>) -> R {
+    retry_or(work).expect("nothing else goes wrong")
+}
+
+fn retry_or<R>(work: impl Fn() -> Result<R>) -> Result<R> {
     for _ in 0..TURNS {
         match work() {
             Err(Error::Stale { .. }) => {}
-            other => return other.expect("nothing else goes wrong"),
+            other => return other,
         }
     }
     panic!("it moves all the time");
 }
 
-/// Sizes from 4 KiB to a quarter of the budget, as many small as large ones, until they are `bytes` together.
-fn sizes(bytes: u64, random: &mut Random) -> Vec<u64> {
+/// Sizes from 4 KiB to the largest, as many small as large ones, until they are `bytes` together.
+fn sizes(scale: Scale, bytes: u64, random: &mut Random) -> Vec<u64> {
     let mut sizes = vec![];
+    let doublings = u64::from((scale.largest / (4 * KIB)).ilog2()) + 1;
     while sizes.iter().sum::<u64>() < bytes {
-        let doublings = random.below(10);
-        let size = ((4 * KIB) << doublings) + 4 * random.below(KIB);
-        sizes.push(size.min(BUDGET / 4));
+        let size = ((4 * KIB) << random.below(doublings)) + 4 * random.below(KIB);
+        sizes.push(size.min(scale.largest));
     }
     sizes
 }
 
-fn run(engine: &Engine, devices: &[Device], tenths: u64, threads: u64) {
+/// Returns how often content was lost.
+fn run(engine: &Engine, devices: &[Device], scale: Scale, tenths: u64, threads: u64) -> u32 {
+    let Scale { budget, uses, .. } = scale;
     let what = format!("{}: {tenths} tenths, {threads} threads", devices[0].name());
     let domain = DomainId::Vram(devices[0].id());
     let usage = || engine.usage(domain).expect("ours");
-    engine.model_heap(&devices[0], BUDGET).expect("ours");
-    let within = || assert!(usage().used <= BUDGET, "{what}: {:?}", usage());
-    let done = AtomicBool::new(false);
+    engine.model_heap(&devices[0], budget).expect("ours");
+    let within = || assert!(usage().used <= budget, "{what}: {:?}", usage());
+    let (done, lost) = (AtomicBool::new(false), AtomicU32::new(0));
     std::thread::scope(|scope| {
         let users = (0..threads).map(|thread| {
-            let within = &within;
+            let (within, lost) = (&within, &lost);
             scope.spawn(move || {
                 let mut random = Random::new(tenths * 100 + thread);
-                let share = BUDGET * tenths / 10 / threads;
-                let all = sizes(share, &mut random).into_iter();
-                let mut all: Vec<_> =
-                    all.map(|size| Shared::new(engine, devices, size, &mut random)).collect();
+                let share = budget * tenths / 10 / threads;
+                let all = sizes(scale, share, &mut random).into_iter();
+                let mut all: Vec<_> = all
+                    .map(|size| {
+                        let priority = *random.pick(&Priority::ALL);
+                        let descriptor = BufferDescriptor::new(size).priority(priority);
+                        Shared::new(engine, devices, descriptor)
+                    })
+                    .collect();
+                let cache = BufferDescriptor::new(scale.largest / 4).discardable();
+                let mut cache = Shared::new(engine, devices, cache);
                 let pinned = &all[0].seats[0];
                 let pin = pinned.pin("stays").expect("nothing keeps it from being pinned");
-                for turn in 0..soak::times(USES, USES / 5) {
+                for turn in 0..soak::times(uses, uses / 5) {
                     // Most uses are of a part that moves on slowly: a working set.
                     let at = match random.one_in(4) {
                         true => random.index(all.len()),
                         false => (turn as usize / 16 + random.index(4)) % all.len(),
                     };
+                    // CAST: any seed.
+                    let seed = random.next() as u32;
+                    if random.one_in(8) {
+                        let device = random.index(devices.len());
+                        lost.fetch_add(
+                            u32::from(cache.check_or_renew(device, seed)),
+                            Ordering::Relaxed,
+                        );
+                    }
                     if random.one_in(3) {
-                        // CAST: any seed.
-                        let seed = random.next() as u32;
                         all[at].write(random.index(devices.len()), seed);
                     } else {
                         all[at].check(random.index(devices.len()));
@@ -122,28 +190,52 @@ fn run(engine: &Engine, devices: &[Device], tenths: u64, threads: u64) {
                 std::thread::yield_now();
             }
         });
+        let busy = scope.spawn(|| {
+            let busy = Shared::new(engine, devices, BufferDescriptor::new(scale.largest / 4));
+            while !done.load(Ordering::Acquire) {
+                busy.be_busy(engine, 1);
+                busy.check(0);
+            }
+        });
         let ended: Vec<_> = users.into_iter().map(|user| user.join()).collect();
         done.store(true, Ordering::Release);
         watch.join().expect("it was never too full");
+        busy.join().expect("every byte was right");
         ended.into_iter().for_each(|user| user.expect("every byte was right"));
     });
     let used: Vec<_> = devices.iter().collect();
     wait_idle(&used);
     engine.trim();
     assert_eq!(usage().used, 0, "{what}: everything was given back");
-    assert!(usage().peak <= BUDGET, "{what}: {:?}", usage());
+    assert!(usage().peak <= budget, "{what}: {:?}", usage());
+    lost.into_inner()
 }
 
 #[test]
 fn any_working_set_keeps_its_bytes() {
     let rig = Rig::new();
     let engine = rig.engine();
+    let scale = Scale { budget: 8 * MIB, largest: 2 * MIB, uses: 120 };
+    let mut lost = 0;
     for first in rig.all() {
         let devices = [first.clone(), rig.open(&first.adapter().clone())];
         for (tenths, threads) in [(11, 1), (15, 2), (20, 3), (40, 4)] {
-            run(engine, &devices, tenths, threads);
+            lost += run(engine, &devices, scale, tenths, threads);
         }
     }
     assert!(engine.moved(MoveCause::Evicted).moves > 100, "{:?}", engine.report().moved);
     assert!(engine.moved(MoveCause::Returned).moves > 20, "{:?}", engine.report().moved);
+    assert!(lost > 0, "{:?}", engine.report().moved);
+}
+
+#[test]
+fn so_do_large_ones() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let scale = Scale { budget: 160 * MIB, largest: 64 * MIB, uses: 40 };
+    for first in rig.all() {
+        let devices = [first.clone(), rig.open(&first.adapter().clone())];
+        run(engine, &devices, scale, 15, 2);
+    }
+    assert!(engine.moved(MoveCause::Evicted).bytes > 100 * MIB, "{:?}", engine.report().moved);
 }
