@@ -93,8 +93,11 @@ fn check_accounts(engine: &Engine, what: &str) {
 
 // ---- every n-th call fails ----
 
-/// What each device's memory is taken to hold.
-const HEAP: u64 = 24 * MIB;
+/// What each device's memory is taken to hold: less where everything takes twenty times as long.
+fn heap() -> u64 {
+    if in_vm() { 12 * MIB } else { 24 * MIB }
+}
+
 /// Steps of each run.
 const STEPS: u32 = 150;
 /// Slots, and, where there is a half more, allocations of their own.
@@ -129,7 +132,7 @@ fn run(engine: &Engine, devices: &[Device; 2], every: Every) -> (u32, u64) {
     let total = |all: &[Shared]| all.iter().map(|shared| shared.buffer.size()).sum::<u64>();
     let made = || every.calls.iter().map(|call| engine.calls().made(*call)).sum::<u64>();
     // Some are there before.
-    while total(&all) < HEAP {
+    while total(&all) < heap() {
         let (home, size) = (random.index(2), *random.pick(&SIZES));
         all.push(Shared::new(engine, devices, home, size).expect("nothing fails yet"));
     }
@@ -137,12 +140,12 @@ fn run(engine: &Engine, devices: &[Device; 2], every: Every) -> (u32, u64) {
     every.arm(engine);
     for step in 0..soak::times(STEPS, STEPS / 5) {
         let what = format!("{what}, step {step}");
-        if total(&all) < 4 * HEAP || random.one_in(20) {
+        if total(&all) < 4 * heap() || random.one_in(20) {
             let (home, size) = (random.index(2), *random.pick(&SIZES));
             let made = Shared::new(engine, devices, home, size);
             all.extend(count(made, &format!("{what}: create"), &mut failed));
         }
-        if total(&all) > 4 * HEAP {
+        if total(&all) > 4 * heap() {
             all.swap_remove(random.index(all.len()));
         }
         let (at, device) = (random.index(all.len()), random.index(2));
@@ -205,7 +208,7 @@ fn run_all(calls: &'static [Call]) {
             engine.route(&devices[from], &devices[to]).expect("routes can be proved");
         }
         for device in &devices {
-            engine.model_heap(device, HEAP).expect("ours");
+            engine.model_heap(device, heap()).expect("ours");
         }
         let mut failures = 0;
         // An emulated machine has not the time for all.
