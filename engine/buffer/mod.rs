@@ -43,6 +43,7 @@ mod host_access;
 mod importer;
 mod importers;
 mod mapping;
+mod means;
 mod migrate;
 mod mover;
 mod narrate;

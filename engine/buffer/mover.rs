@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::means::Means;
 use super::narrate::Slice;
 use super::publish::{Done, copied, publish};
 use super::relocate::Errand;
@@ -14,11 +15,9 @@ use super::state::State;
 use crate::device::{DeviceInner, Waits};
 use crate::error::{Error, Result};
 use crate::members::Member;
-use crate::memory::{
-    Allocation, Backing, Content, DomainId, Provider, View, copy_by_host, zero_by_host,
-};
+use crate::memory::{Allocation, Backing, Content, DomainId, Provider, copy_by_host, zero_by_host};
 use crate::sync::{Fence, Usage, waits_of_move};
-use crate::transfer::mover::{self, Carrier, End, Places, Way};
+use crate::transfer::mover::{self, Places, Way};
 use crate::transfer::{self, CopySpeeds, Span, Unfinished};
 
 /// What moves a buffer: a device that sees the old place and the new one, and copies; or else the host.
@@ -35,19 +34,8 @@ pub(super) struct Mover {
     pub(super) slice: Slice,
 }
 
-/// By what.
-enum Means {
-    /// The device's views of both places.
-    Device { from: Arc<View>, to: Arc<View> },
-    /// No device sees both.
-    Carrier(Carrier),
-    /// None: the bytes are gone with the device that had them, and nothing is to be copied.
-    Nothing,
-}
-
 impl Mover {
-    /// The new home, else the old one, else both with the host between them. Without the reservation, because
-    /// it may prove a route, and measure.
+    /// By the means that there are. Without the reservation, because it may prove a route, and measure.
     pub(super) fn find(
         buffer: &BufferInner,
         home: &Arc<DeviceInner>,
@@ -60,44 +48,21 @@ impl Mover {
             let empty = !state.place.has_content();
             (Arc::clone(backing.allocation()), backing.offset(), empty)
         };
-        if empty && owner(buffer, old.provider()).is_some_and(|owner| owner.device.is_lost()) {
-            let (device, means) = (Arc::clone(home), Means::Nothing);
-            return Ok(Some(Self::new(buffer, device, means, (old, offset), new, errand)));
-        }
-        for device in [Arc::clone(home), buffer.home()] {
-            let Some(from) = see(buffer, home, &old, &device)? else { continue };
-            if let Some(to) = see(buffer, home, new.allocation(), &device)? {
-                let means = Means::Device { from, to };
-                return Ok(Some(Self::new(buffer, device, means, (old, offset), new, errand)));
-            }
-        }
-        let Some(from) = end(buffer, home, &old, [buffer.home(), Arc::clone(home)])? else {
-            return Ok(None);
-        };
-        let Some(to) = end(buffer, home, new.allocation(), [Arc::clone(home), buffer.home()])?
-        else {
-            return Ok(None);
-        };
-        let means = Means::Carrier(Carrier { from, to });
-        Ok(Some(Self::new(buffer, Arc::clone(home), means, (old, offset), new, errand)))
-    }
-
-    fn new(
-        buffer: &BufferInner,
-        device: Arc<DeviceInner>,
-        means: Means,
-        (old, offset): (Arc<Allocation>, u64),
-        new: &Backing,
-        errand: Errand,
-    ) -> Self {
+        let found =
+            if empty && owner(buffer, old.provider()).is_some_and(|owner| owner.device.is_lost()) {
+                Some((Arc::clone(home), Means::Nothing))
+            } else {
+                Means::find(buffer, home, &old, new.allocation())?
+            };
+        let Some((device, means)) = found else { return Ok(None) };
         if errand.waits && buffer.size > FEW && is_quick(&old, new) {
             // Measures if nobody has: under the reservation it would be too late, and where a use of the buffer
             // brings the move with it, it would be that use which has to wait.
             buffer.core.speeds(device.id());
         }
         let owner = owner(buffer, new.allocation().provider());
-        let (owner, slice) = (owner, Slice::new(&buffer.core));
-        Self { device, means, old, offset, owner, errand, slice }
+        let slice = Slice::new(&buffer.core);
+        Ok(Some(Self { device, means, old, offset, owner, errand, slice }))
     }
 
     /// Whether no device sees both places, so that whoever moves the buffer may have to wait until the bytes
@@ -390,41 +355,4 @@ fn split<'a>(copies: &mut [[Span<'a>; 2]], host: u64) -> Option<[Span<'a>; 2]> {
     let own = [from.slice(rest, host), to.slice(rest, host)];
     (from.len, to.len) = (rest, rest);
     Some(own)
-}
-
-/// Who sees one end, where no device sees both: the host, if it does so at full speed, else one of `devices`, else
-/// the host.
-fn end(
-    buffer: &BufferInner,
-    home: &Arc<DeviceInner>,
-    allocation: &Allocation,
-    devices: [Arc<DeviceInner>; 2],
-) -> Result<Option<End>> {
-    let host = allocation.host()?.is_some();
-    if host && allocation.is_quick_for_host() {
-        return Ok(Some(End::Host));
-    }
-    for device in devices {
-        if let Some(view) = see(buffer, home, allocation, &device)? {
-            return Ok(Some(End::Device { view, staging: buffer.core.staging(&device)? }));
-        }
-    }
-    Ok(host.then_some(End::Host))
-}
-
-/// `device`'s view of an allocation; `None` if it cannot have one.
-fn see(
-    buffer: &BufferInner,
-    home: &Arc<DeviceInner>,
-    allocation: &Allocation,
-    device: &Arc<DeviceInner>,
-) -> Result<Option<Arc<View>>> {
-    if let Some(view) = allocation.existing_view(device.id()) {
-        return Ok(Some(view));
-    }
-    let provider = allocation.provider();
-    match buffer.core.take(provider, home, device, &mut Vec::new())? {
-        Some(take) => allocation.view(device, take).map(Some),
-        None => Ok(None),
-    }
 }
