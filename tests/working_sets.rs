@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use common::random::Random;
-use common::{Rig, soak, wait_idle};
+use common::{Rig, in_vm, soak, wait_idle};
 use peerbuf::observe::MoveCause;
 use peerbuf::{
     Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Priority, Refault,
@@ -31,11 +31,12 @@ struct Scale {
     uses: u32,
 }
 
-/// A buffer, a seat of each device, and the seed of what it holds.
+/// A buffer, a seat of each device, the seed of what it holds, and which device wrote that.
 struct Shared {
     buffer: SharedBuffer,
     seats: Vec<Attachment>,
     seed: u32,
+    writer: usize,
 }
 
 impl Shared {
@@ -43,31 +44,36 @@ impl Shared {
         let buffer = engine.create_buffer(&devices[0], descriptor).expect("somebody makes room");
         let sit = |device| buffer.attach_dynamic(device, Arc::new(Refault::new())).expect("a seat");
         let seats = devices.iter().map(sit).collect();
-        let mut shared = Self { buffer, seats, seed: 0 };
+        let mut shared = Self { buffer, seats, seed: 0, writer: 0 };
         shared.write_or_renew(0, 1);
         shared
     }
 
     fn write(&mut self, device: usize, seed: u32) {
-        self.seed = seed;
+        (self.seed, self.writer) = (seed, device);
         retry(|| self.seats[device].map(Access::Write)?.fill(seed));
     }
 
-    fn check(&self, device: usize) {
-        let report = retry(|| self.seats[device].map(Access::Read)?.verify(self.seed));
+    /// Every byte, by another device than the one that wrote it.
+    fn check(&self) {
+        retry_or(|| self.verify()).expect("nothing else goes wrong");
+    }
+
+    fn verify(&self) -> Result<()> {
+        let other = (self.writer + 1) % self.seats.len();
+        let report = self.seats[other].map(Access::Read)?.verify(self.seed)?;
         assert!(report.is_clean(), "{}: {report:?}", self.buffer.name());
+        Ok(())
     }
 
     /// Of what may lose its content: checks it, or writes it anew. Whether it was lost.
     fn check_or_renew(&mut self, device: usize, seed: u32) -> bool {
-        let report = retry_or(|| self.seats[device].map(Access::Read)?.verify(self.seed));
-        match report {
-            Ok(report) => {
-                assert!(report.is_clean(), "{}: {report:?}", self.buffer.name());
+        match retry_or(|| self.verify()) {
+            Err(Error::Purged { .. }) => {}
+            other => {
+                other.expect("nothing else goes wrong");
                 return false;
             }
-            Err(Error::Purged { .. }) => {}
-            Err(other) => panic!("nothing else goes wrong: {other}"),
         }
         self.write_or_renew(device, seed);
         true
@@ -79,7 +85,7 @@ impl Shared {
             match retry_or(|| self.seats[device].map(Access::Write)?.fill(seed)) {
                 Err(Error::Purged { .. }) => {}
                 other => {
-                    self.seed = seed;
+                    (self.seed, self.writer) = (seed, device);
                     return other.expect("nothing else goes wrong");
                 }
             }
@@ -172,14 +178,12 @@ fn run(engine: &Engine, devices: &[Device], scale: Scale, tenths: u64, threads: 
                     if random.one_in(3) {
                         all[at].write(random.index(devices.len()), seed);
                     } else {
-                        all[at].check(random.index(devices.len()));
+                        all[at].check();
                     }
                     within();
                 }
                 drop(pin);
-                for (nth, shared) in all.iter().enumerate() {
-                    shared.check((nth + 1) % devices.len());
-                }
+                all.iter().for_each(Shared::check);
             })
         });
         let users: Vec<_> = users.collect();
@@ -194,7 +198,7 @@ fn run(engine: &Engine, devices: &[Device], scale: Scale, tenths: u64, threads: 
             let busy = Shared::new(engine, devices, BufferDescriptor::new(scale.largest / 4));
             while !done.load(Ordering::Acquire) {
                 busy.be_busy(engine, 1);
-                busy.check(0);
+                busy.check();
             }
         });
         let ended: Vec<_> = users.into_iter().map(|user| user.join()).collect();
@@ -235,7 +239,11 @@ fn so_do_large_ones() {
     let scale = Scale { budget: 160 * MIB, largest: 64 * MIB, uses: 40 };
     for first in rig.all() {
         let devices = [first.clone(), rig.open(&first.adapter().clone())];
-        run(engine, &devices, scale, 15, 2);
+        let all = [(15, 2), (11, 1), (20, 3), (40, 4)];
+        let enough = if soak::factor() > 1 && !in_vm() { all.len() } else { 1 };
+        for &(tenths, threads) in &all[..enough] {
+            run(engine, &devices, scale, tenths, threads);
+        }
     }
     assert!(engine.moved(MoveCause::Evicted).bytes > 100 * MIB, "{:?}", engine.report().moved);
 }
