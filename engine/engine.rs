@@ -447,7 +447,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives memory that no buffer uses back to its providers; returns how many bytes.
+    /// Gives memory that no buffer uses back to its providers, clean copies with it (the next eviction of
+    /// such a buffer copies again); returns how many bytes. For an application that goes idle: what should leave
+    /// the devices' memory as well is evicted first ([`Engine::evict_all`]).
+    ///
+    /// Locks: each buffer's reservation, one at a time.
     pub fn trim(&self) -> u64 {
         self.core.give_up_lost();
         self.core.trim()

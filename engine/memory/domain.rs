@@ -41,11 +41,13 @@ impl fmt::Display for DomainId {
     }
 }
 
-/// How full a domain is, in bytes: [`crate::Engine::usage`].
+/// How full a domain is, in bytes: [`crate::Engine::usage`]. Memory of strangers
+/// ([`crate::Engine::import_foreign`]) is counted by whoever exports it, and not here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DomainUsage {
-    /// What the place has: the heap, or what it is modelled as ([`crate::Engine::model_heap`]).
+    /// What the place has: the heap, or what it is modelled as ([`crate::Engine::model_heap`]); of system
+    /// memory all that the machine has, of which a cap says how much may be ours.
     pub capacity: u64,
     /// What buffers may have in use there at once: the least of the capacity, the user's cap
     /// ([`crate::Engine::set_cap`]), and what the driver leaves to us (`VK_EXT_memory_budget`).
