@@ -1,23 +1,28 @@
 //! Many at once: buffers that move together, mappings that follow together, and small copies that need
 //! no device.
+#![expect(unsafe_code, reason = "taking in one's own fd")]
 
 mod common;
 
+use std::os::fd::AsFd;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Rig, bytes};
+use common::{Rig, bytes, wait_idle};
 use peerbuf::ash::vk;
 use peerbuf::device::Call;
 use peerbuf::{
-    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, Importer, Invalidation,
-    Mapping, Migration, Placement, Result, SharedBuffer, Signal,
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, ForeignFacts, Importer,
+    Invalidation, Mapping, Migration, Placement, Result, SharedBuffer, Signal,
 };
 
 /// More than the host copies itself, and less.
 const LARGE: u64 = 200_004;
 const SMALL: u64 = 4096;
+/// An allocation of its own, and a size that has one as large and ends within a word.
+const WHOLE: u64 = 9 << 20;
+const ODD: u64 = (8 << 20) + 5;
 
 #[derive(Default)]
 struct Recorder(Mutex<Vec<u32>>);
@@ -145,6 +150,95 @@ fn each_keeps_to_its_own_rules() {
     bytes::assert_zero(&fresh, "never written");
     drop(pin);
     assert!(rig.engine().migrate_many(&[]).is_empty());
+}
+
+/// System memory for so many buffers of [`ODD`] bytes that was others' before.
+fn leave_used_memory(rig: &Rig, home: &Device, count: u64) {
+    let create = |seed| {
+        let descriptor = BufferDescriptor::new(WHOLE).placement(Placement::System);
+        let buffer = rig.engine().create_buffer(home, descriptor).expect("a buffer");
+        bytes::write(&buffer, seed);
+        buffer
+    };
+    drop((70..70 + count).map(create).collect::<Vec<_>>());
+}
+
+/// Proves the route, so that a move is one submission.
+fn warm_up(rig: &Rig, home: &Device) {
+    create(rig, home, LARGE).migrate(DomainId::System).expect("nobody holds it");
+}
+
+/// The buffer's bytes, and none of anybody else's behind them.
+fn assert_alone(rig: &Rig, buffer: &SharedBuffer, seed: u64) {
+    let export = buffer.export_foreign().expect("an fd");
+    let facts = ForeignFacts { size: WHOLE, ..export.facts() };
+    let stranger = rig.stranger();
+    let device = rig.open_on(&stranger, &buffer.home());
+    // SAFETY: the engine's own fd, of so much memory.
+    let taken = unsafe { stranger.import_foreign(&device, export.as_fd(), facts, None) };
+    let mut expected = bytes::sequence(seed, ODD);
+    // CAST: the buffer fits memory.
+    expected.resize(WHOLE as usize, 0);
+    let taken = taken.expect("taken in");
+    bytes::assert_same(&bytes::read(&taken), &expected, "the whole memory");
+}
+
+#[test]
+fn what_others_left_behind_the_ends_is_cleared_in_the_same_submission() {
+    let rig = Rig::new();
+    for home in rig.all() {
+        let buffers: Vec<_> = (0..4).map(|_| create(&rig, &home, ODD)).collect();
+        for (seed, buffer) in (0..).zip(&buffers) {
+            bytes::write(buffer, seed);
+        }
+        warm_up(&rig, &home);
+        let ([alone], together) = buffers.split_first_chunk().expect("several");
+        leave_used_memory(&rig, &home, 4);
+        wait_idle(&[&home]);
+        let memory = || rig.engine().calls().made(Call::MemfdCreate);
+        let before = memory();
+        let made = submissions(&rig, || {
+            assert_moved(migrate_all(&rig, together, DomainId::System), 1);
+        });
+        assert_eq!(made, 1, "one for all");
+        let made = submissions(&rig, || {
+            alone.migrate(DomainId::System).expect("nobody holds it");
+        });
+        assert_eq!(made, 1, "and one for one");
+        assert_eq!(memory(), before, "others had it before");
+        for (seed, buffer) in (0..).zip(&buffers) {
+            bytes::assert_sequence(buffer, seed, "after the move");
+            assert_alone(&rig, buffer, seed);
+        }
+    }
+}
+
+#[test]
+fn when_such_a_submission_fails_they_stay_or_move_by_themselves() {
+    let rig = Rig::new();
+    rig.provokes("VK_ERROR_OUT_OF_HOST_MEMORY");
+    for home in rig.all() {
+        let buffers: Vec<_> = (0..3).map(|_| create(&rig, &home, ODD)).collect();
+        for (seed, buffer) in (0..).zip(&buffers) {
+            bytes::write(buffer, seed);
+        }
+        leave_used_memory(&rig, &home, 3);
+        wait_idle(&[&home]);
+        warm_up(&rig, &home);
+        // That of all; and then that of the first, which the host copies.
+        for nth in [1, 2] {
+            let code = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
+            rig.engine().calls().fail_nth(Call::QueueSubmit, nth, code);
+        }
+        let made = submissions(&rig, || {
+            assert_moved(migrate_all(&rig, &buffers, DomainId::System), 1);
+        });
+        assert!(!rig.engine().calls().clear_faults() && made == 4, "{made} submissions");
+        for (seed, buffer) in (0..).zip(&buffers) {
+            bytes::assert_sequence(buffer, seed, "after the move");
+            assert_alone(&rig, buffer, seed);
+        }
+    }
 }
 
 #[test]

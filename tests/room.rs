@@ -10,10 +10,11 @@ use std::time::Duration;
 use common::commands::fill;
 use common::gate::Gate;
 use common::{Rig, bytes, wait_idle};
+use peerbuf::device::Call;
 use peerbuf::observe::{MoveCause, StallCause};
 use peerbuf::{
     Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Importer, Invalidation,
-    Refault, SharedBuffer,
+    Placement, Refault, SharedBuffer,
 };
 
 const MIB: u64 = 1 << 20;
@@ -147,6 +148,80 @@ fn a_cap_is_kept_as_soon_as_no_more_is_in_use() {
     assert_eq!(in_flight(engine, vram(&first)), MIB, "that is still in use");
     assert_eq!(stays.domain(), vram(&first));
     gate.open();
+}
+
+/// More than a slot, and no multiple of the steps in which memory of a buffer's own comes.
+const ODD: u64 = 8 * MIB + 4096;
+/// What that takes.
+const ROUNDED: u64 = 9 * MIB;
+
+/// Buffers of such a size in the device's memory; as many as there are may go to memory that was others'
+/// before.
+fn odd_buffers<const N: usize>(engine: &Engine, device: &Device) -> [SharedBuffer; N] {
+    let create = |size, placement| {
+        let descriptor = BufferDescriptor::new(size).placement(placement);
+        let buffer = engine.create_buffer(device, descriptor).expect("room");
+        bytes::write(&buffer, 1);
+        buffer
+    };
+    // The route is proved.
+    create(MIB, Placement::VramOrSystem).evict().expect("nobody holds it");
+    drop([(); N].map(|()| create(ROUNDED, Placement::System)));
+    let all = [(); N].map(|()| create(ODD, Placement::VramOrSystem));
+    wait_idle(&[device]);
+    all
+}
+
+/// Their size is no reason to let others go for them, nor to go one by one.
+#[test]
+fn buffers_of_odd_sizes_go_in_their_turn_and_together() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        engine.model_heap(&device, 64 * MIB).expect("ours");
+        let old = odd_buffers::<4>(engine, &device);
+        let hot = buffers(engine, &device, [1; 4]);
+        wait_idle(&[&device]);
+        let submitted = || engine.calls().made(Call::QueueSubmit);
+        let before = submitted();
+        let left = 2 * ROUNDED + 4 * MIB;
+        let evicted = engine.set_cap(vram(&device), Some(left)).expect("ours");
+        assert_eq!(evicted.bytes, 2 * ROUNDED, "{evicted:?}");
+        assert_eq!(submitted() - before, 1, "one for both");
+        assert_eq!(engine.usage(vram(&device)).expect("ours").used, left);
+        let there = vram(&device);
+        let stayed = old.iter().filter(|buffer| buffer.domain() == there).count();
+        assert_eq!(stayed, 2, "they were used before the others");
+        assert!(hot.iter().all(|buffer| buffer.domain() == there));
+        old.iter().chain(&hot).for_each(|buffer| bytes::assert_sequence(buffer, 1, "evicted"));
+    }
+}
+
+/// Where nobody waits.
+#[test]
+fn what_others_take_is_made_up_for_by_buffers_of_odd_sizes_as_well() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let all = odd_buffers::<4>(engine, &device);
+        let usage = || engine.usage(vram(&device)).expect("ours");
+        assert_eq!(usage().used, 4 * ROUNDED);
+        let budget = 3 * ROUNDED;
+        engine.calls().set_heap_budget(Some((budget, usage().held)));
+        // Whoever creates something asks the driver, twice a second at most, and needs no room there.
+        let small = BufferDescriptor::new(256).placement(Placement::System);
+        until(|| {
+            drop(engine.create_buffer(&device, small.clone()).expect("room"));
+            usage().budget == budget
+        });
+        let stayed = all.iter().filter(|buffer| buffer.domain() == vram(&device)).count();
+        assert_eq!(stayed, 3, "one has left");
+        wait_idle(&[&device]);
+        engine.trim();
+        assert_eq!(usage().used, budget);
+        all.iter().for_each(|buffer| bytes::assert_sequence(buffer, 1, "evicted"));
+        engine.calls().set_heap_budget(None);
+    }
 }
 
 /// Lets somebody else go on while it is asked, and waits until that has happened.

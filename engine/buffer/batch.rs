@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::migrate::{Migration, Plan, home_at};
-use super::mover::{Mover, bytes_of, has_tail};
+use super::mover::{Mover, bytes_of};
 use super::publish::copied;
 use super::relocate::{Errand, Move, Moved, Parked, finish, first_waits, relocate};
 use super::shared::SharedBuffer;
@@ -175,7 +175,7 @@ impl<'a> Begun<'a> {
             return self.ended.push((index, Ok(Moved::LookAgain)));
         }
         let waits = first_waits(&mut state, &mover.device);
-        if !waits.is_empty() || has_tail(buffer, &plan.new) || mover.has_no_device() {
+        if !waits.is_empty() || mover.has_no_device() {
             match self.patience {
                 Patience::Wait => self.alone.push((index, plan, mover.errand)),
                 Patience::Skip => self.ended.push((index, Ok(Moved::NotNow))),
@@ -237,9 +237,12 @@ impl<'a> Begun<'a> {
         let copies: Vec<_> = each
             .flat_map(|(_, move_, plan, mover)| mover.spans(plan.buffer, &move_.state, &plan.new))
             .collect();
+        let each = self.ready.iter();
+        let tails: Vec<_> =
+            each.filter_map(|(_, _, plan, mover)| mover.tail(plan.buffer, &plan.new)).collect();
         let waits = waits_of_move(&core.bridges, device, &pending);
         self.ready.iter().for_each(|(.., mover)| mover.slice.copying());
-        let submitted = waits.and_then(|waits| transfer::copy_many(device, waits, &copies));
+        let submitted = waits.and_then(|waits| transfer::copy_many(device, waits, &copies, &tails));
         match submitted {
             Ok(fence) => {
                 for (index, mut move_, plan, mover) in self.ready.drain(..) {

@@ -93,13 +93,6 @@ impl Mover {
             Some(new) => new,
             None => return Ok(()),
         };
-        let cleared = match self.clear_tail(buffer, &new) {
-            Ok(cleared) => cleared,
-            Err(error) => {
-                let cleared = Fence::signalled();
-                return Err(Box::new(NotCopied { error, new, cleared }));
-            }
-        };
         let pending = state.fences.pending(Usage::Bookkeep);
         let mut copies = self.spans(buffer, state, &new);
         let bytes = bytes_of(&copies);
@@ -110,13 +103,15 @@ impl Mover {
         };
         let waits = waits_of_move(&buffer.core.bridges, &self.device, &pending);
         self.slice.copying();
-        let submitted = waits.and_then(|waits| transfer::copy_many(&self.device, waits, &copies));
+        let tail = self.tail(buffer, &new);
+        let submitted = waits
+            .and_then(|waits| transfer::copy_many(&self.device, waits, &copies, tail.as_slice()));
         let copied_by = match (submitted, own) {
             (Ok(fence), Some(own)) => self
                 .copy_beside(&new, own)
                 .map_err(|error| (error, fence.clone()))
                 .map(|late| late.unwrap_or(fence)),
-            (submitted, _) => submitted.map_err(|error| (error, cleared)),
+            (submitted, _) => submitted.map_err(|error| (error, Fence::signalled())),
         };
         drop(copies);
         match copied_by {
@@ -140,7 +135,7 @@ impl Mover {
         // does so where this part is not.
         match unsafe { copy_by_host(source, target, from.len) } {
             Ok(true) => Ok(None),
-            _ => transfer::copy_many(&self.device, Waits::default(), &[[from, to]]).map(Some),
+            _ => transfer::copy_many(&self.device, Waits::default(), &[[from, to]], &[]).map(Some),
         }
     }
 
@@ -189,7 +184,7 @@ impl Mover {
             // on the word where the buffer ends and the tail begins.
             divisible: parts.len() == 1
                 && !allocations.iter().any(|allocation| allocation.is_dma_buf())
-                && !has_tail(buffer, new),
+                && tail_of(buffer, new).is_none(),
         };
         mover::choose(places, self.speeds(buffer), pause)
     }
@@ -211,12 +206,7 @@ impl Mover {
         let Means::Carrier(carrier) = &self.means else {
             unreachable!("a device that sees both places copies")
         };
-        let tail = if has_tail(buffer, new) {
-            // Whole words; the copy overwrites the bytes of the first one that are the buffer's.
-            buffer.size & !3..new.extent(buffer.size)
-        } else {
-            0..0
-        };
+        let tail = tail_of(buffer, new).unwrap_or(0..0);
         let from = (&*self.old, self.offset);
         let to = (&**new.allocation(), new.offset());
         // SAFETY: both backings have so many bytes, the old one by the buffer's invariant, the new one because
@@ -290,20 +280,14 @@ impl Mover {
         Ok(true)
     }
 
-    /// Zeroes what an old owner may have left beyond the buffer's end, where the copy does not reach. The
-    /// queue keeps it ahead of the copy.
-    fn clear_tail(&self, buffer: &BufferInner, new: &Backing) -> Result<Fence> {
-        // Whole words; the copy overwrites the bytes of the first one that are the buffer's.
-        let start = buffer.size & !3;
-        let len = new.extent(buffer.size) - start;
-        if !has_tail(buffer, new) {
-            return Ok(Fence::signalled());
-        }
+    /// What is to be cleared of the new place, as the device that copies sees it.
+    pub(super) fn tail(&self, buffer: &BufferInner, new: &Backing) -> Option<Span<'_>> {
+        let tail = tail_of(buffer, new)?;
         let Means::Device { to, .. } = &self.means else {
             unreachable!("where no device copies, none clears")
         };
-        let span = Span { view: to, offset: new.offset() + start, len };
-        transfer::zero_ahead(&self.device, span)
+        let len = tail.end - tail.start;
+        Some(Span { view: to, offset: new.offset() + tail.start, len })
     }
 }
 
@@ -329,13 +313,15 @@ pub(super) fn bytes_of(copies: &[[Span<'_>; 2]]) -> u64 {
 pub(super) struct NotCopied {
     pub(super) error: Error,
     pub(super) new: Backing,
-    /// What the new place's tail is being cleared by.
+    /// What was submitted of it all the same, and writes the new place.
     pub(super) cleared: Fence,
 }
 
-/// Whether an old owner may have left bytes beyond the buffer's end, which a device is to clear.
-pub(super) fn has_tail(buffer: &BufferInner, new: &Backing) -> bool {
-    new.content() == Content::Stale && new.extent(buffer.size) != buffer.size
+/// Where in a backing an old owner may have left bytes beyond the buffer's end, which the copy does not reach:
+/// whole words, the first of which may begin with bytes of the buffer's, which the copy overwrites.
+fn tail_of(buffer: &BufferInner, new: &Backing) -> Option<Range<u64>> {
+    let extent = new.extent(buffer.size);
+    (new.content() == Content::Stale && extent != buffer.size).then_some(buffer.size & !3..extent)
 }
 
 /// Up to how many bytes are over before anybody could say whose they should be.

@@ -1,6 +1,7 @@
 //! Copies on one device, between two spans that it sees: the one place that records them.
 #![expect(unsafe_code, reason = "recording copy commands")]
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -38,10 +39,14 @@ pub(crate) fn copy(
 
 /// Copies each first span to its second one, in one submission, on the queue that moves go to. As [`copy`] for
 /// each of them otherwise; no two overlap.
+///
+/// Before that `tails` are filled with zeros. Their offsets and lengths are multiples of 4. Where one begins
+/// with the last bytes that a copy writes, those are the copy's.
 pub(crate) fn copy_many(
     device: &Arc<DeviceInner>,
     waits: Waits,
     copies: &[[Span<'_>; 2]],
+    tails: &[Span<'_>],
 ) -> Result<Fence> {
     debug_assert!(!copies.is_empty() && copies.iter().all(|[from, to]| from.len == to.len));
     // One command for each pair of buffers: slots of a slab share theirs.
@@ -56,13 +61,50 @@ pub(crate) fn copy_many(
         }
     }
     let lane = device.lane_for_moves();
-    submit((device, lane), waits, copies.as_flattened(), |commands| {
+    submit((device, lane), waits, &together(copies, tails), |commands| {
+        for tail in tails {
+            fill_with_zeros(device, commands, tail);
+        }
+        if !tails.is_empty() {
+            first_these(device, commands);
+        }
         for ([from, to], regions) in &commands_of {
             // SAFETY: as in `copy`; there is a region, none is empty, and none overlaps another one
             // (VUID-vkCmdCopyBuffer-regionCount-arraylength, -pRegions-00117).
             unsafe { device.raw().cmd_copy_buffer(commands, *from, *to, regions) };
         }
     })
+}
+
+/// All that such a submission uses. No byte is handed over twice: a tail is one with the copy that it follows.
+fn together<'a>(copies: &'a [[Span<'a>; 2]], tails: &[Span<'a>]) -> Cow<'a, [Span<'a>]> {
+    let mut spans = Cow::Borrowed(copies.as_flattened());
+    for tail in tails {
+        let spans = spans.to_mut();
+        let begins_in = |span: &&mut Span<'_>| {
+            span.view.buffer() == tail.view.buffer()
+                && (span.offset..=span.offset + span.len).contains(&tail.offset)
+        };
+        match spans.iter_mut().find(begins_in) {
+            Some(span) => span.len = span.len.max(tail.offset + tail.len - span.offset),
+            None => spans.push(*tail),
+        }
+    }
+    spans
+}
+
+/// Records that what was written so far is there before any copy that follows.
+fn first_these(device: &DeviceInner, commands: vk::CommandBuffer) {
+    let written = [vk::MemoryBarrier::default()
+        .src_access_mask(vk::AccessFlags::TRANSFER_WRITE)
+        .dst_access_mask(vk::AccessFlags::TRANSFER_WRITE)];
+    let stage = vk::PipelineStageFlags::TRANSFER;
+    let flags = vk::DependencyFlags::empty();
+    // SAFETY: `commands` is being recorded, for a queue that copies, outside a render pass; the accesses are
+    // those of the stage (VUID-vkCmdPipelineBarrier-srcAccessMask-02815, -dstAccessMask-02816).
+    unsafe {
+        device.raw().cmd_pipeline_barrier(commands, stage, stage, flags, &written, &[], &[]);
+    }
 }
 
 /// Copies `span` to the beginning of a staging buffer of the same device. The caller has waited for
@@ -113,25 +155,17 @@ pub(crate) fn from_staging_parts(
 
 /// Fills `span` with zeros. As [`to_staging`] in everything else. Offset and length are multiples of 4.
 pub(crate) fn zero(device: &Arc<DeviceInner>, span: Span<'_>) -> Result<Fence> {
-    zero_on((device, Lane::Main), span)
-}
-
-/// The same on the queue that moves go to, and so ahead of the next [`copy_many`].
-pub(crate) fn zero_ahead(device: &Arc<DeviceInner>, span: Span<'_>) -> Result<Fence> {
-    zero_on((device, device.lane_for_moves()), span)
-}
-
-fn zero_on(at: (&Arc<DeviceInner>, Lane), span: Span<'_>) -> Result<Fence> {
-    submit(at, Waits::default(), &[span], |commands| {
-        // SAFETY: the buffer is live, of this device, with transfer usage; offset and length are
-        // multiples of 4 (VUID-vkCmdFillBuffer-dstOffset-00025, -size-00028): slots are multiples of
-        // 256 bytes and are scrubbed as a whole. A queue that only copies fills as well, since Vulkan 1.1
-        // (VUID-vkCmdFillBuffer-apiVersion-07894).
-        unsafe {
-            let (raw, buffer) = (at.0.raw(), span.view.buffer());
-            raw.cmd_fill_buffer(commands, buffer, span.offset, span.len, 0);
-        }
+    submit((device, Lane::Main), Waits::default(), &[span], |commands| {
+        fill_with_zeros(device, commands, &span);
     })
+}
+
+fn fill_with_zeros(device: &DeviceInner, commands: vk::CommandBuffer, span: &Span<'_>) {
+    let buffer = span.view.buffer();
+    // SAFETY: the buffer is live, of this device, with transfer usage; offset and length are multiples of 4
+    // (VUID-vkCmdFillBuffer-dstOffset-00025, -size-00028), as the callers say. A queue that only copies fills
+    // as well, since Vulkan 1.1 (VUID-vkCmdFillBuffer-apiVersion-07894).
+    unsafe { device.raw().cmd_fill_buffer(commands, buffer, span.offset, span.len, 0) };
 }
 
 fn submit(

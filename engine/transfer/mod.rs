@@ -20,7 +20,7 @@ pub use ownership::Scope;
 pub use pass::{PassReport, pattern_word};
 pub use route::{Refusal, RefusalReason, Route, Side, Verdict, Working};
 
-pub(crate) use copy::{copy, copy_many, from_staging_parts, to_staging, zero, zero_ahead};
+pub(crate) use copy::{copy, copy_many, from_staging_parts, to_staging, zero};
 pub(crate) use mover::{Unfinished, staged_copy};
 pub(crate) use ownership::{acquire, release};
 pub(crate) use pass::{Attempt, Passes, Watch, Work};
