@@ -350,7 +350,8 @@ impl Engine {
     /// # Errors
     ///
     /// [`Error::ForeignFd`] with what is wrong with the fd: closed, not what it was said to be, too
-    /// small, of another driver, or refused by this one; [`Error::Unsupported`]; [`Error::FdLimit`].
+    /// small, of another driver, or refused by this one; [`Error::Unsupported`]; [`Error::FdLimit`]; what
+    /// the driver said, if it has no memory left.
     ///
     /// # Safety
     ///

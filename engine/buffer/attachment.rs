@@ -10,6 +10,7 @@ use super::importer::Importer;
 use super::mapping::Mapping;
 use super::pin::Pin;
 use super::pins::FirstLine;
+use super::relief::with_relief;
 use super::relocate;
 use super::remap::open;
 use super::seats::{Guest, Seats};
@@ -49,7 +50,9 @@ impl Attachment {
         let newcomer = Newcomer::new(buffer, device, importer);
         let seat = match newcomer.sit_where_known(buffer)? {
             Some(seat) => seat,
-            None => newcomer.take_in(buffer)?,
+            None => {
+                with_relief(&buffer.core, device.id(), [&**buffer], || newcomer.take_in(buffer))?
+            }
         };
         buffer.core.live.born(Object::Attachment);
         Ok(Self {

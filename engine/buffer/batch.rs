@@ -49,6 +49,8 @@ fn migrate_chunk(core: &Arc<Core>, moves: &[(&SharedBuffer, DomainId)]) -> Vec<R
             Ok(Some((plan, mover))) => Group::add(&mut groups, index, plan, mover),
             // By itself: it is there already, or somebody was faster.
             Ok(None) => {}
+            // That too: others make room for it.
+            Err(error) if error.is_drivers_out_of_memory() => {}
             Err(error) => results[index] = Some(Err(error)),
         }
     }
@@ -58,6 +60,7 @@ fn migrate_chunk(core: &Arc<Core>, moves: &[(&SharedBuffer, DomainId)]) -> Vec<R
             results[index] = match moved {
                 Ok(Moved::Yes) => Some(Ok(Migration::Done { generation: generation() })),
                 Ok(Moved::LookAgain | Moved::NoMover | Moved::NotNow) => None,
+                Err(error) if error.is_drivers_out_of_memory() => None,
                 Err(error) => Some(Err(error)),
             };
         }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::foreign::{ForeignFacts, ForeignHandle};
+use super::relief::with_relief;
 use super::relocate::{self, Errand, Moved};
 use super::seats::Seats;
 use super::shared::{BufferInner, SharedBuffer};
@@ -29,10 +30,15 @@ pub struct ForeignExport {
 
 impl ForeignExport {
     pub(super) fn new(buffer: &Arc<BufferInner>) -> Result<Self> {
+        let core = &buffer.core;
+        core.give_up_lost();
+        with_relief(core, buffer.home_id(), [&**buffer], || Self::once(buffer))
+    }
+
+    fn once(buffer: &Arc<BufferInner>) -> Result<Self> {
         // Each turn ends with an export or an error, unless somebody else moved the buffer meanwhile.
         const TURNS: u32 = 100;
         let mut prepared = None;
-        buffer.core.give_up_lost();
         for _ in 0..TURNS {
             // A stranger waits for no fence of ours, so all writing has ended before it gets the fd.
             let mut state = buffer.lock_idle(Usage::Write, |_| true)?;

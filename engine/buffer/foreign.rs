@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::descriptor::BufferDescriptor;
+use super::relief::with_relief;
 use super::shared::SharedBuffer;
 use crate::core::Core;
 use crate::device::{DeviceInner, HandleType, Uuid};
@@ -150,11 +151,12 @@ pub(crate) fn import(
             missing: format!("import of {handle}"),
         });
     };
-    let fd = dma_buf::duplicate(fd, &core.calls)?;
     let opaque = (handle == HandleType::OpaqueFd).then_some((facts.memory_size, facts.memory_type));
     let origin = core.origin(provider);
-    let allocation =
-        Allocation::import_foreign(&origin, device, fd, handle, facts.size, opaque, take)?;
+    let allocation = with_relief(core, device.id(), [], || {
+        let own = dma_buf::duplicate(fd, &core.calls)?;
+        Allocation::import_foreign(&origin, device, own, handle, facts.size, opaque, take)
+    })?;
     let backing = Backing::foreign(allocation);
     Ok(SharedBuffer::new(core, device.id(), descriptor, backing, None))
 }

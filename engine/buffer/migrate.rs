@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::abandon::check_not_abandoned;
 use super::clean::Clean;
 use super::destination::{Destination, Lender};
+use super::relief::with_relief;
 use super::relocate::{self, Errand, Moved};
 use super::seats::Seats;
 use super::shared::{BufferInner, SharedBuffer};
@@ -33,6 +34,9 @@ impl SharedBuffer {
     /// for; the copy runs on the GPU, and everybody waits for that before the next use. Where no device
     /// sees both places, the host carries the bytes, through staging memory that it shares with each, and this
     /// returns when they are there.
+    ///
+    /// A driver that has no memory left for it is given some, and the move begins again, at most three times;
+    /// importers are then told again.
     ///
     /// The request overrides the buffer's [`SharedBuffer::placement`] until it has to move again.
     ///
@@ -83,18 +87,15 @@ impl SharedBuffer {
             let now = buffer.lock().place.domain();
             let Some(to) = choose(now) else { return Ok(Migration::None) };
             let home = home_at(buffer, to)?;
-            let moved =
-                match Plan::new(buffer, &home, to.kind(), &buffer.core.terms(buffer.demand()))? {
-                    Some(plan) => relocate::relocate(
-                        buffer,
-                        &home,
-                        &plan.seats,
-                        plan.new,
-                        Errand { clean: plan.clean, ..Errand::to_new(cause, Demand::Asked) },
-                    )?,
-                    None => Moved::LookAgain,
+            let once = || {
+                let terms = buffer.core.terms(buffer.demand());
+                let Some(plan) = Plan::new(buffer, &home, to.kind(), &terms)? else {
+                    return Ok(Moved::LookAgain);
                 };
-            match moved {
+                let errand = Errand { clean: plan.clean, ..Errand::to_new(cause, Demand::Asked) };
+                relocate::relocate(buffer, &home, &plan.seats, plan.new, errand)
+            };
+            match with_relief(&buffer.core, home.id(), [&**buffer], once)? {
                 Moved::Yes => return Ok(Migration::Done { generation: buffer.generation() }),
                 Moved::LookAgain | Moved::NotNow => {}
                 Moved::NoMover => return Err(relocate::no_mover(&home)),

@@ -1,4 +1,5 @@
-//! A driver that is out of memory for something that is no buffer's: it is given some, and asked again.
+//! A driver that is out of memory for something that is no buffer's, or for taking one in: it is given some, and
+//! asked again.
 
 use smallvec::SmallVec;
 

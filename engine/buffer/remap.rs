@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::attachment::Attachment;
 use super::mapping::Mapping;
+use super::relief::with_relief;
 use super::shared::{BufferInner, SharedBuffer};
 use super::state::State;
 use crate::device::DeviceInner;
@@ -122,7 +123,9 @@ pub(super) fn open<'a>(
         // Somebody moved it after this device sat down.
         let allocation = Arc::clone(backing.allocation());
         drop(state);
-        allocation.view(device, buffer.take(allocation.provider(), device)?)?;
+        with_relief(&buffer.core, device.id(), [buffer], || {
+            allocation.view(device, buffer.take(allocation.provider(), device)?)
+        })?;
     }
 }
 

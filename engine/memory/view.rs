@@ -509,6 +509,8 @@ impl ViewError {
                 Error::Unsupported { device: device.name().to_owned(), missing: name.to_owned() }
             }
             Self::Vulkan(code) => match device.error(Call::ImportMemory.name(), code) {
+                // That says nothing of the fd.
+                error if error.is_drivers_out_of_memory() => error,
                 Error::Vulkan { code, .. } => refuse(ForeignFdReason::Rejected(code)),
                 named => named,
             },

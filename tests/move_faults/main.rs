@@ -26,7 +26,7 @@ use peerbuf::{
     Mapping, Migration, Result, SharedBuffer,
 };
 
-/// How drivers fail this call. The system calls' errors are the engine's to choose.
+/// How drivers fail this call. For want of memory they are mostly asked again, for anything else not. The system calls' errors are the engine's to choose.
 fn codes(call: Call) -> &'static [Code] {
     const HOST: Code = Code::ERROR_OUT_OF_HOST_MEMORY;
     const DEVICE: Code = Code::ERROR_OUT_OF_DEVICE_MEMORY;
@@ -38,7 +38,6 @@ fn codes(call: Call) -> &'static [Code] {
         Call::MapMemory => &[Code::ERROR_MEMORY_MAP_FAILED, HOST, DEVICE],
         Call::CreateBuffer | Call::BindBufferMemory => &[HOST, DEVICE],
         // Not that the device is lost: then nothing works a second time (tests/errors.rs).
-        // For want of memory it is tried again, for anything else it is not.
         Call::QueueSubmit => &[Code::ERROR_INITIALIZATION_FAILED, HOST, DEVICE],
         Call::WaitSemaphores => &[HOST, DEVICE],
         Call::CreateSemaphore | Call::GetSemaphoreFd | Call::ImportSemaphoreFd => {
@@ -87,7 +86,6 @@ struct Scene<'a> {
 /// What fails, once; `None` if nothing does.
 #[derive(Clone, Copy, Debug)]
 struct Fault {
-    call: Option<Call>,
     code: Code,
 }
 
@@ -125,10 +123,7 @@ impl<'a> Scene<'a> {
         let (domain, generation) = (self.buffer.domain(), self.buffer.generation());
         let check = || {
             let now = (self.buffer.domain(), self.buffer.generation());
-            // To be handed out it leaves its slab, and the wait for that may fail.
-            let waited = what == "export" && self.fault.call == Some(Call::WaitSemaphores);
-            let left = waited && now == (domain, generation + 1);
-            assert!(left || now == (domain, generation), "{what} failed, and now it is {now:?}");
+            assert_eq!(now, (domain, generation), "{what} failed, and now it is elsewhere");
             self.check(Told::OnceMore);
         };
         let (result, failed) = self.fault.survive(what, || work(self), check);
@@ -391,7 +386,7 @@ fn check_play(
         engine.trim();
     };
     // The routes are proved, and what drivers keep is there.
-    assert!(play(Fault { call: None, code: Code::SUCCESS }).is_empty());
+    assert!(play(Fault { code: Code::SUCCESS }).is_empty());
     trim();
     let (before, fds) = (alive(engine.live()), OpenFds::now());
     let (mut injected, mut failed) = (0, 0);
@@ -402,7 +397,7 @@ fn check_play(
                 let what = format!("{a} and {b}, {}, no. {nth}: {code:?}", call.name());
                 let _note = Note(what.clone());
                 engine.calls().fail_nth(call, nth, code);
-                let failures = play(Fault { call: Some(call), code });
+                let failures = play(Fault { code });
                 let missed = engine.calls().clear_faults();
                 trim();
                 assert_eq!(alive(engine.live()), before, "after {failures:?}");
@@ -422,7 +417,13 @@ fn check_play(
         devices[0].name(),
         devices[1].name()
     ));
-    assert!(failed > 10 || matches!(faults, Faults::One), "the operations make calls");
+    // What fails for want of memory is tried again, and there are few that fail for anything else.
+    let few = match faults {
+        Faults::All => 10,
+        Faults::Some { .. } => 5,
+        Faults::One => 0,
+    };
+    assert!(failed > few || matches!(faults, Faults::One), "the operations make calls");
 }
 
 /// A bound that is never reached when things are right.

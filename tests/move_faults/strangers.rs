@@ -54,7 +54,7 @@ fn any_call_may_fail_while_fences_go_to_strangers_and_come_back() {
         for &code in codes(call) {
             for nth in 1.. {
                 let _note = Note(format!("{}, no. {nth}: {code:?}", call.name()));
-                let fault = Fault { call: Some(call), code };
+                let fault = Fault { code };
                 let mut step = |what, work: &dyn Fn() -> peerbuf::Result<()>| {
                     let (_, failure) = fault.survive(what, work, || {});
                     failed += usize::from(failure.is_some());
