@@ -189,7 +189,7 @@ fn instead_of_copy(
         if error.is_device_lost() {
             return Ok(Some(false));
         }
-        // Others must not come in while it waits, and the new place is being cleared.
+        // Others must not come in while it waits, and some of the new place may be being written.
         move_.state.fences.add(Usage::Bookkeep, cleared.clone());
         move_.wait_for(|_| true)?;
         if !mover.still_fits(&move_.state) {
