@@ -316,10 +316,7 @@ impl Core {
         let trimmed = self.trim();
         let evicted = match round {
             0 => 0,
-            _ => {
-                buffer::tighten(self, DomainId::Vram(device));
-                residency::evict_bytes(self, DomainId::Vram(device), bytes, &terms).moved
-            }
+            _ => residency::evict_bytes(self, DomainId::Vram(device), bytes, &terms).moved,
         };
         tracing::warn!(%device, evicted, trimmed, "the driver is out of memory");
     }

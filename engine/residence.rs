@@ -88,7 +88,6 @@ impl Engine {
         self.core.check(&device.0)?;
         self.core.give_up_lost();
         let domain = DomainId::Vram(device.id());
-        buffer::tighten(&self.core, domain);
         Ok(residency::evict_bytes(&*self.core, domain, u64::MAX, &self.core.terms(Demand::All))
             .into())
     }

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ash::vk;
 use common::commands::fill;
 use common::gate::Gate;
 use common::{Rig, bytes, wait_idle};
@@ -263,4 +264,44 @@ fn a_victim_may_be_dropped_between_its_answer_and_the_end_of_the_walk() {
     });
     assert_eq!(engine.usage(vram(&first)).expect("ours").used, 0);
     drop(seat);
+}
+
+/// Another process has the rest, and nobody has told the ledger.
+#[test]
+fn a_driver_without_memory_gets_some_of_ours_however_little_that_is() {
+    const SIZE: u64 = 9 * MIB;
+    let rig = Rig::new();
+    let (engine, calls) = (rig.engine(), rig.engine().calls());
+    let fail = |count| {
+        let code = vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
+        (1..=count).for_each(|nth| calls.fail_nth(Call::AllocateMemory, nth, code));
+    };
+    for device in rig.all() {
+        let make = || {
+            let descriptor = BufferDescriptor::new(SIZE);
+            engine.create_buffer(&device, descriptor.placement(Placement::Vram))
+        };
+        // So often it is asked while nobody has anything to give.
+        let before = calls.made(Call::AllocateMemory);
+        fail(100);
+        make().expect_err("no memory");
+        calls.clear_faults();
+        let tries = calls.made(Call::AllocateMemory) - before;
+        let ours = [1, 2].map(|seed| {
+            let buffer = engine.create_buffer(&device, BufferDescriptor::new(SIZE)).expect("room");
+            bytes::write(&buffer, seed);
+            buffer
+        });
+        engine.model_heap(&device, 40 * SIZE).expect("ours");
+        fail(tries);
+        let newcomer = make();
+        assert!(!calls.clear_faults(), "{}: it has said so each time", device.name());
+        assert_eq!(newcomer.expect("somebody went for it").domain(), vram(&device));
+        let mut places = ours.each_ref().map(|buffer| buffer.domain());
+        places.sort_unstable();
+        assert_eq!(places, [vram(&device), DomainId::System], "one, and no more");
+        [1, 2].into_iter().zip(&ours).for_each(|(seed, buffer)| {
+            bytes::assert_sequence(buffer, seed, "wherever it is");
+        });
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::batch::{Group, Patience, TOGETHER};
+use super::berth::tighten;
 use super::clean::drop_clean_copies;
 use super::migrate::{Plan, home_at};
 use super::mover::Mover;
@@ -27,6 +28,10 @@ impl World for Core {
 
     fn store(&self, domain: DomainId) -> &Store<SlotId> {
         Self::store(self, domain)
+    }
+
+    fn line_up(&self, domain: DomainId) {
+        tighten(self, domain);
     }
 
     fn reap(&self, domain: DomainId, of: GroupId) {

@@ -23,6 +23,9 @@ pub(crate) trait World {
     /// A place's ledger and buffers.
     fn store(&self, domain: DomainId) -> &Store<Self::Key>;
 
+    /// Somebody is to go from there: all who are there stand in order from now on, if they did not before.
+    fn line_up(&self, domain: DomainId);
+
     /// Gives back what nobody needs any more, without waiting: dropped buffers, places that were left. If it
     /// is for a group, others keep what they might need again.
     fn reap(&self, domain: DomainId, of: GroupId);

@@ -60,6 +60,8 @@ impl<'a, W: World> Walk<'a, W> {
             // Others are asked from now on, and at first without patience.
             (self.within, self.parked, self.terms.patient) = (within, None, self.patient);
         }
+        // However empty it is by the ledger: the provider may have less.
+        self.world.line_up(self.domain);
         let recency = &self.world.store(self.domain).recency;
         loop {
             let asked = self.asked();

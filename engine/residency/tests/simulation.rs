@@ -157,6 +157,8 @@ impl World for Simulation {
         }
     }
 
+    fn line_up(&self, _: DomainId) {}
+
     fn reap(&self, _: DomainId, _: GroupId) {}
 
     fn trim(&self, _: DomainId) -> u64 {

@@ -19,6 +19,8 @@ impl World for Fake {
         &self.sites[number(domain)].store
     }
 
+    fn line_up(&self, _: DomainId) {}
+
     fn reap(&self, domain: DomainId, _: GroupId) {
         self.collect(&mut self.inner(), number(domain));
     }
