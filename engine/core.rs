@@ -68,6 +68,8 @@ pub(crate) struct Core {
     pub(crate) stalls: StallCounters,
     /// How many buffers keep a clean copy. Relaxed: it says whether to look for any.
     pub(crate) clean_copies: AtomicUsize,
+    /// Where in the registry one was given up last. Relaxed: whose goes next is no matter.
+    pub(crate) clean_at: AtomicUsize,
     /// How fast host and devices copy, if somebody has said so.
     pub(crate) said_speeds: Option<CopySpeeds>,
     /// When the engine began.
@@ -108,6 +110,7 @@ impl Core {
             moved: MovedCounters::default(),
             stalls: StallCounters::default(),
             clean_copies: AtomicUsize::new(0),
+            clean_at: AtomicUsize::new(0),
             said_speeds: None,
             began: Instant::now(),
             host_providers: host
@@ -361,9 +364,17 @@ impl Core {
 
     /// Gives unused memory back; returns how many bytes.
     pub(crate) fn trim(&self) -> u64 {
-        buffer::drop_clean_copies(self, GroupId::NONE);
+        self.domains().map(|domain| self.trim_in(domain)).sum()
+    }
+
+    /// Gives unused memory of a place back; returns how many bytes. In system memory clean copies are unused.
+    pub(crate) fn trim_in(&self, domain: DomainId) -> u64 {
+        if domain == DomainId::System {
+            buffer::drop_clean_copies(self, GroupId::NONE, &|| false);
+        }
         self.retire.collect();
-        self.pools.iter().map(Pool::trim).sum()
+        let there = self.pools.iter().filter(|pool| pool.provider().domain() == domain);
+        there.map(Pool::trim).sum()
     }
 
     fn pool(&self, provider: Provider) -> &Arc<Pool> {

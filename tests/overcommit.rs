@@ -7,8 +7,10 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ash::vk;
 use common::Rig;
 use common::random::Random;
+use peerbuf::device::Call;
 use peerbuf::observe::{MoveCause, What};
 use peerbuf::{
     Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Migration, Placement,
@@ -330,5 +332,74 @@ fn a_buffer_is_not_evicted_to_make_room_for_itself() {
         assert_eq!(other.buffer.domain(), DomainId::System);
         first.check(1, "moved within its place");
         other.check(1, "evicted");
+    }
+}
+
+/// What system memory keeps for buffers that came back.
+fn clean_copies(engine: &Engine) -> u64 {
+    let report = engine.report();
+    let system = report.domains.iter().find(|domain| domain.id == DomainId::System);
+    system.expect("there is one").shares.clean_copies
+}
+
+/// Buffers of 1 MiB in a device's memory, each with a clean copy.
+fn clean(engine: &Engine, devices: &[Device], count: u32) -> Vec<Shared> {
+    let all: Vec<_> = (0..count).map(|seed| Shared::new(engine, devices, MIB, seed)).collect();
+    for shared in &all {
+        shared.buffer.evict().expect("nobody holds it");
+        shared.buffer.request_residency().expect("there is room");
+    }
+    devices.iter().for_each(|device| common::wait_idle(&[device]));
+    assert_eq!(clean_copies(engine), u64::from(count) * MIB);
+    all
+}
+
+#[test]
+fn a_shortage_costs_no_more_clean_copies_than_it_takes() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for devices in pairs(&rig) {
+        let all = clean(engine, &devices, 4);
+        let used = engine.usage(DomainId::System).expect("ours").used;
+        engine.set_cap(DomainId::System, Some(used)).expect("ours");
+        assert_eq!(clean_copies(engine), 4 * MIB, "it is kept as things are");
+        let in_system = BufferDescriptor::new(MIB).placement(Placement::System);
+        let newcomers: Vec<_> = (1..=4)
+            .map(|count| {
+                let newcomer = engine.create_buffer(&devices[0], in_system.clone());
+                assert_eq!(clean_copies(engine), (4 - count) * MIB, "one for each");
+                newcomer.expect("room")
+            })
+            .collect();
+        engine.create_buffer(&devices[0], in_system).expect_err("nobody has anything to give");
+        engine.set_cap(DomainId::System, None).expect("ours");
+        all.iter().for_each(|shared| shared.check(1, "afterwards"));
+        drop(newcomers);
+    }
+}
+
+#[test]
+fn a_driver_without_memory_gets_nothing_of_the_hosts() {
+    let rig = Rig::new();
+    let (engine, calls) = (rig.engine(), rig.engine().calls());
+    let fail = |count| {
+        let code = vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
+        (1..=count).for_each(|nth| calls.fail_nth(Call::AllocateMemory, nth, code));
+    };
+    let large = BufferDescriptor::new(9 * MIB).placement(Placement::Vram);
+    for devices in pairs(&rig) {
+        let before = calls.made(Call::AllocateMemory);
+        fail(100);
+        engine.create_buffer(&devices[0], large.clone()).expect_err("no memory");
+        calls.clear_faults();
+        // At once, before and after what nobody uses was given back; each time by all providers.
+        let providers = (calls.made(Call::AllocateMemory) - before) / 3;
+        let all = clean(engine, &devices, 4);
+        fail(2 * providers);
+        let newcomer = engine.create_buffer(&devices[0], large.clone()).expect("room");
+        assert!(!calls.clear_faults(), "it has said so each time");
+        assert_eq!(newcomer.domain(), vram(&devices[0]));
+        assert_eq!(clean_copies(engine), 4 * MIB, "these are not in its way");
+        assert!(all.iter().all(|shared| shared.buffer.domain() == vram(&devices[0])));
     }
 }

@@ -1,7 +1,7 @@
 //! Clean copies: a buffer that came back from system memory keeps the bytes that it left there, as long as
 //! there is room, so that evicting it again moves only what was written since.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::Ordering;
 
 use super::dirty::Dirty;
@@ -54,6 +54,11 @@ impl Clean {
     pub(super) fn lend(&mut self) -> Option<(u32, Backing)> {
         let place = self.place.take_if(|(fences, _)| fences.is_idle());
         place.map(|(_, backing)| (self.generation, backing))
+    }
+
+    /// Whether its room is there as soon as it is given up: nobody reads it.
+    fn is_idle(&mut self) -> bool {
+        self.place.as_mut().is_some_and(|(fences, _)| fences.is_idle())
     }
 
     /// Whether the place, for whoever takes it now, holds what the buffer is to hold, whatever becomes of the
@@ -154,18 +159,30 @@ impl BufferInner {
     }
 }
 
-/// Gives all clean copies up whose buffers are not in use at this moment, or, with a group, its own: their
-/// room is needed.
-pub(crate) fn drop_clean_copies(core: &Core, of: GroupId) {
-    if core.clean_copies.load(Ordering::Relaxed) == 0 {
-        return;
-    }
-    core.buffers.for_each(|buffer| {
-        if let Some(mut state) = buffer.reservation.try_lock(&core.queues)
-            && (of == GroupId::NONE || of == state.place.group())
-        {
-            buffer.drop_clean_copy(&mut state);
+/// Gives clean copies up whose buffers are not in use at this moment, of a group's own or, without one,
+/// anybody's, until there is `enough`: their room is needed.
+///
+/// From where it ended the last time, so that many who need a little each do not look at all buffers each
+/// time.
+pub(crate) fn drop_clean_copies(core: &Core, of: GroupId, enough: &dyn Fn() -> bool) {
+    // At first those that nobody reads any more: their room is there at once.
+    for read in [false, true] {
+        if core.clean_copies.load(Ordering::Relaxed) == 0 || enough() {
+            return;
         }
-    });
-    core.retire.collect();
+        let from = core.clean_at.load(Ordering::Relaxed);
+        let at = core.buffers.until(from, |buffer| {
+            let Some(mut state) = buffer.reservation.try_lock(&core.queues) else {
+                return ControlFlow::Continue(());
+            };
+            let is_its = of == GroupId::NONE || of == state.place.group();
+            if !is_its || !state.clean_mut().is_some_and(|clean| read || clean.is_idle()) {
+                return ControlFlow::Continue(());
+            }
+            buffer.drop_clean_copy(&mut state);
+            drop(state);
+            if enough() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        core.clean_at.store(at, Ordering::Relaxed);
+    }
 }

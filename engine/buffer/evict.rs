@@ -34,15 +34,15 @@ impl World for Core {
         tighten(self, domain);
     }
 
-    fn reap(&self, domain: DomainId, of: GroupId) {
+    fn reap(&self, domain: DomainId, of: GroupId, enough: &dyn Fn() -> bool) {
         self.retire.collect();
         if domain == DomainId::System {
-            drop_clean_copies(self, of);
+            drop_clean_copies(self, of, enough);
         }
     }
 
-    fn trim(&self, _domain: DomainId) -> u64 {
-        Self::trim(self)
+    fn trim(&self, domain: DomainId) -> u64 {
+        self.trim_in(domain)
     }
 
     fn evict(&self, from: DomainId, victims: &[Victim<SlotId>], terms: &Terms) -> Outcomes {

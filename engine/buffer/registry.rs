@@ -1,6 +1,7 @@
 //! The live buffers of an engine, for its report: a slot each, and nothing that keeps them alive.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use smallvec::SmallVec;
@@ -77,16 +78,35 @@ impl Registry {
     /// A buffer may lose its last other reference meanwhile, and is then dropped here; that takes what
     /// any drop takes, and waits for nothing.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<BufferInner>)) {
-        for shard in 0..SHARDS {
-            let mut block = 0;
-            loop {
+        self.until(0, |buffer| {
+            visit(buffer);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// The same once around from `from`, which is where an earlier call has ended, or 0, until `visit` breaks
+    /// it off; returns where that was.
+    pub(super) fn until(
+        &self,
+        from: usize,
+        mut visit: impl FnMut(&Arc<BufferInner>) -> ControlFlow<()>,
+    ) -> usize {
+        let (first, start) = (from % SHARDS, from / SHARDS);
+        // What lies before the start is the last turn's.
+        for turn in 0..=SHARDS {
+            let shard = (first + turn) % SHARDS;
+            let mut block = if turn == 0 { start } else { 0 };
+            while turn < SHARDS || block < start {
                 let Some(buffers) = self.shard(shard).alive(block) else { break };
                 for buffer in buffers {
-                    visit(&buffer);
+                    if visit(&buffer).is_break() {
+                        return block * SHARDS + shard;
+                    }
                 }
                 block += 1;
             }
         }
+        from
     }
 
     fn shard(&self, shard: usize) -> MutexGuard<'_, Slots> {

@@ -26,12 +26,12 @@ pub(crate) trait World {
     /// Somebody is to go from there: all who are there stand in order from now on, if they did not before.
     fn line_up(&self, domain: DomainId);
 
-    /// Gives back what nobody needs any more, without waiting: dropped buffers, places that were left. If it
-    /// is for a group, others keep what they might need again.
-    fn reap(&self, domain: DomainId, of: GroupId);
+    /// Gives back what nobody needs any more, without waiting: dropped buffers, places that were left. And,
+    /// until there is `enough`, what somebody might need again; if it is for a group, its own.
+    fn reap(&self, domain: DomainId, of: GroupId, enough: &dyn Fn() -> bool);
 
-    /// Gives unused memory back to whoever provides it: the provider said that it has no more. Returns how
-    /// many bytes.
+    /// Gives unused memory of a place back to whoever provides it: the provider said that it has no more.
+    /// Returns how many bytes.
     fn trim(&self, domain: DomainId) -> u64;
 
     /// Moves these out of `from`, each to where it may go from there, or drops what they hold if they may
@@ -204,7 +204,8 @@ fn at_once<W: World, T>(
 ) -> Result<T, Turned<W::Error>> {
     let ledger = &world.store(domain).ledger;
     let room = ledger.charge(charge).or_else(|| {
-        world.reap(domain, capped(ledger, charge).unwrap_or_default());
+        let group = capped(ledger, charge).unwrap_or_default();
+        world.reap(domain, group, &|| ledger.has_room(charge));
         ledger.charge(charge)
     });
     match room {
@@ -266,7 +267,8 @@ fn make_room<'a, W: World>(
     let mut walk = Walk::new(world, domain, terms);
     loop {
         // What was dropped goes before what is used.
-        world.reap(domain, capped_claim(&claim, group).unwrap_or_default());
+        let of = capped_claim(&claim, group).unwrap_or_default();
+        world.reap(domain, of, &|| claim.short_of().is_nothing());
         if let Some(room) = claim.take() {
             return Ok(room);
         }
@@ -343,7 +345,7 @@ pub(crate) fn fit<W: World>(world: &W, domain: DomainId, group: GroupId, terms: 
     };
     let mut walk = Walk::new(world, domain, terms);
     loop {
-        world.reap(domain, group);
+        world.reap(domain, group, &|| excess_now() == 0);
         // In this order, as in `make_room`.
         let leaving = world.leaving(domain, group);
         let excess = excess_now();

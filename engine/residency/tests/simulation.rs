@@ -159,7 +159,7 @@ impl World for Simulation {
 
     fn line_up(&self, _: DomainId) {}
 
-    fn reap(&self, _: DomainId, _: GroupId) {}
+    fn reap(&self, _: DomainId, _: GroupId, _: &dyn Fn() -> bool) {}
 
     fn trim(&self, _: DomainId) -> u64 {
         0

@@ -21,7 +21,7 @@ impl World for Fake {
 
     fn line_up(&self, _: DomainId) {}
 
-    fn reap(&self, domain: DomainId, _: GroupId) {
+    fn reap(&self, domain: DomainId, _: GroupId, _: &dyn Fn() -> bool) {
         self.collect(&mut self.inner(), number(domain));
     }
 
