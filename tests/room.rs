@@ -13,8 +13,9 @@ use common::gate::Gate;
 use common::{Rig, bytes, wait_idle};
 use peerbuf::device::Call;
 use peerbuf::observe::{MoveCause, StallCause};
+use peerbuf::residency::Kept;
 use peerbuf::{
-    Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Importer, Invalidation,
+    Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Importer, Invalidation,
     Placement, Refault, SharedBuffer,
 };
 
@@ -304,4 +305,33 @@ fn a_driver_without_memory_gets_some_of_ours_however_little_that_is() {
             bytes::assert_sequence(buffer, seed, "wherever it is");
         });
     }
+}
+
+/// A thread hangs that has all of them.
+#[test]
+fn whoever_makes_room_waits_as_long_as_one_wait_may_take() {
+    let rig = Rig::with(|descriptor| descriptor.timeout(Duration::from_secs(2)));
+    let engine = rig.engine();
+    let [device, _] = rig.two_of_one_adapter();
+    engine.model_heap(&device, 4 * MIB).expect("ours");
+    let all = buffers(engine, &device, [1; 4]);
+    let used: Vec<_> = all
+        .iter()
+        .map(|buffer| {
+            let seat = sit(buffer, &device);
+            let mapping = seat.map(Access::Write).expect("mapped");
+            let (fence, signal) = engine.host_fence();
+            mapping.begin_access(Access::Write).expect("current").end(fence);
+            (seat, signal)
+        })
+        .collect();
+    let descriptor = BufferDescriptor::new(MIB).placement(Placement::Vram);
+    let error = engine.create_buffer(&device, descriptor.clone()).expect_err("all are in use");
+    let Error::OutOfMemory { obstacles, .. } = error else { panic!("{error}") };
+    assert_eq!(obstacles.bytes(Kept::Busy), 4 * MIB, "{obstacles}");
+    let stalls = engine.stalls(StallCause::Work);
+    assert_eq!(stalls.waits, 1, "not one for each: {stalls:?}");
+    let seats: Vec<_> = used.into_iter().map(|(seat, _)| seat).collect();
+    engine.create_buffer(&device, descriptor).expect("nobody hangs any more");
+    drop(seats);
 }

@@ -273,7 +273,7 @@ impl<'a> Begun<'a> {
         drop(ready);
         ended.extend(parked.into_iter().map(|(index, parked, plan, mover)| {
             let moved =
-                parked.resume().and_then(|move_| finish(move_, &mover, &plan.home, plan.new));
+                parked.resume(&mover).and_then(|move_| finish(move_, &mover, &plan.home, plan.new));
             (index, moved)
         }));
         ended.extend(alone.into_iter().map(|(index, plan, errand)| match patience {

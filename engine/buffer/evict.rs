@@ -123,6 +123,12 @@ fn evict_some(
     let mut groups: Vec<Group<'_>> = vec![];
     for (index, (victim, buffer)) in victims.iter().zip(&buffers).enumerate() {
         let Some(buffer) = buffer else { continue };
+        // Who is asked with patience would have to be waited for, and the time for that is over: it is one for
+        // all of them.
+        if terms.patient && terms.wait.is_some_and(|until| Instant::now() >= until) {
+            outcomes[index] = Err(Kept::Busy);
+            continue;
+        }
         match plan(buffer, victim, from, terms) {
             Ok(Some((plan, mover))) => Group::add(&mut groups, index, plan, mover),
             Ok(None) => outcomes[index] = Ok(()),
@@ -211,8 +217,12 @@ fn plan_unlocked<'a>(
         };
         let mover = {
             let (clean, waits) = (plan.clean, terms.wait.is_some());
-            let errand =
-                Errand { clean, waits, ..Errand::to_new(MoveCause::Evicted, terms.demand) };
+            let errand = Errand {
+                clean,
+                waits,
+                until: terms.wait,
+                ..Errand::to_new(MoveCause::Evicted, terms.demand)
+            };
             Mover::find(buffer, &home, &plan.new, errand)?
         };
         Ok(mover.map(|mover| (plan, mover)))

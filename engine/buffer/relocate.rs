@@ -13,7 +13,7 @@ use super::publish::{after, publish};
 use super::seats::{Guest, Seats};
 use super::shared::{BufferInner, wait_all};
 use super::state::State;
-use crate::core::Wish;
+use crate::core::{Core, Wish};
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, Placement};
@@ -34,12 +34,19 @@ pub(super) struct Errand {
     /// Whether somebody has asked for this and nothing else, and may be kept waiting: for the host's copy, and
     /// for devices where none sees both places.
     pub(super) waits: bool,
+    /// Until when everything that it waits for has to be over; `None` for the engine's bound, for each.
+    pub(super) until: Option<Instant>,
 }
 
 impl Errand {
     /// A move to memory that is new to it.
     pub(super) fn to_new(cause: MoveCause, demand: Demand) -> Self {
-        Self { cause, demand, clean: false, waits: true }
+        Self { cause, demand, clean: false, waits: true, until: None }
+    }
+
+    /// When a wait that begins now is over.
+    fn end(self, core: &Core) -> Instant {
+        self.until.unwrap_or_else(|| Instant::now() + core.timeout)
     }
 
     /// How long the host may copy for it.
@@ -91,13 +98,13 @@ pub(super) fn relocate(
     if mover.has_no_device() && !errand.waits {
         return Ok(Moved::NoMover);
     }
-    let state = lock_movable(buffer, &mover.device)?;
+    let state = lock_movable(buffer, &mover)?;
     if !seats.still_fit(buffer, &state) || !mover.still_fits(&state) {
         return Ok(Moved::LookAgain);
     }
     let mut move_ = Move { buffer, state, gate: None };
     move_.tell_importers(&mover, new.domain());
-    move_.wait_for(|fence| fence.is_for_host(&mover.device))?;
+    move_.wait_for(&mover, |fence| fence.is_for_host(&mover.device))?;
     finish(move_, &mover, home, new)
 }
 
@@ -136,7 +143,7 @@ fn carry(
     // As in `finish`.
     let mut move_ = move_;
     let buffer = move_.buffer;
-    move_.wait_for(|_| true)?;
+    move_.wait_for(mover, |_| true)?;
     if !mover.still_fits(&move_.state) {
         return Ok(Moved::LookAgain);
     }
@@ -191,7 +198,7 @@ fn instead_of_copy(
         }
         // Others must not come in while it waits, and some of the new place may be being written.
         move_.state.fences.add(Usage::Bookkeep, cleared.clone());
-        move_.wait_for(|_| true)?;
+        move_.wait_for(mover, |_| true)?;
         if !mover.still_fits(&move_.state) {
             return Ok(None);
         }
@@ -225,8 +232,9 @@ fn instead_of_copy(
 /// Takes the reservation of a buffer that may move now: nobody holds it, and nothing is under way that the
 /// mover's queue could not wait for. Nor is an earlier move: one at a time, else whoever moves a buffer to
 /// and fro would fill queues and memory with places that it has left.
-fn lock_movable<'a>(buffer: &'a Arc<BufferInner>, mover: &DeviceInner) -> Result<Guard<'a, State>> {
-    let state = buffer.lock_when(|state| first_waits(state, mover))?;
+fn lock_movable<'a>(buffer: &'a Arc<BufferInner>, mover: &Mover) -> Result<Guard<'a, State>> {
+    let end = mover.errand.end(&buffer.core);
+    let state = buffer.lock_when(end, |state| first_waits(state, &mover.device))?;
     buffer.check_not_held(&state)?;
     Ok(state)
 }
@@ -268,10 +276,10 @@ impl<'a> Move<'a> {
     }
 
     /// Waits for the fences that `relevant` picks, without the reservation.
-    fn wait_for(&mut self, relevant: impl Fn(&Fence) -> bool) -> Result<()> {
+    fn wait_for(&mut self, mover: &Mover, relevant: impl Fn(&Fence) -> bool) -> Result<()> {
         let waits = self.close(relevant);
         if !waits.is_empty() {
-            let end = Instant::now() + self.buffer.core.timeout;
+            let end = mover.errand.end(&self.buffer.core);
             let stalls = &self.buffer.core.stalls;
             let wait = || stalls.during(StallCause::Move, || wait_all(&waits, end));
             self.state.unlocked(wait)?;
@@ -324,9 +332,9 @@ impl<'a> Parked<'a> {
     }
 
     /// Waits, and takes the reservation again.
-    pub(super) fn resume(self) -> Result<Move<'a>> {
+    pub(super) fn resume(self, mover: &Mover) -> Result<Move<'a>> {
         let Self { buffer, waits, gate } = self;
-        let end = Instant::now() + buffer.core.timeout;
+        let end = mover.errand.end(&buffer.core);
         let waited = buffer.core.stalls.during(StallCause::Move, || wait_all(&waits, end));
         let mut resumed = Move { buffer, state: buffer.lock(), gate };
         waited?;

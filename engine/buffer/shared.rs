@@ -433,23 +433,23 @@ impl BufferInner {
         usage: Usage,
         relevant: impl Fn(&Fence) -> bool,
     ) -> Result<Guard<'_, State>> {
-        self.lock_when(|state| {
+        self.lock_when(Instant::now() + self.core.timeout, |state| {
             let mut pending = state.fences.pending(usage);
             pending.retain(|fence| relevant(fence));
             pending
         })
     }
 
-    /// Takes the reservation when nothing is pending that `waits` names, waiting without it.
+    /// Takes the reservation when nothing is pending that `waits` names, waiting without it, until `end`.
     ///
     /// # Errors
     ///
     /// As [`BufferInner::lock_idle`].
     pub(super) fn lock_when(
         &self,
+        end: Instant,
         waits: impl Fn(&mut State) -> Vec<Fence>,
     ) -> Result<Guard<'_, State>> {
-        let end = Instant::now() + self.core.timeout;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let locked = self.reservation.lock_timeout(&self.core.queues, left);
