@@ -74,7 +74,8 @@ impl Engine {
         fit(&self.core, domain, GroupId::NONE)
     }
 
-    /// Moves everything that may go out of a device's memory: it is to be suspended, or to go. Buffers come
+    /// Moves everything that may go out of a device's memory, and gives that back to the driver: it is to be
+    /// suspended, or to go. Buffers come
     /// back when they are used, or all together with [`Engine::restore`]; those that may lose their content
     /// ([`SharedBuffer::set_purgeable`]) lose it.
     ///
@@ -88,8 +89,10 @@ impl Engine {
         self.core.check(&device.0)?;
         self.core.give_up_lost();
         let domain = DomainId::Vram(device.id());
-        Ok(residency::evict_bytes(&*self.core, domain, u64::MAX, &self.core.terms(Demand::All))
-            .into())
+        let terms = self.core.terms(Demand::All);
+        let evicted = residency::evict_bytes(&*self.core, domain, u64::MAX, &terms);
+        self.core.trim_in(domain);
+        Ok(evicted.into())
     }
 
     /// Brings back to a device's memory what wants to be there, as far as there is room without evicting

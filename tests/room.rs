@@ -335,3 +335,19 @@ fn whoever_makes_room_waits_as_long_as_one_wait_may_take() {
     engine.create_buffer(&device, descriptor).expect("nobody hangs any more");
     drop(seats);
 }
+
+/// The device is to be suspended: what nobody has any more is not in its way.
+#[test]
+fn evict_all_gives_the_memory_back_too() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let all = buffers(engine, &device, [1, 9]);
+        let held = || engine.usage(vram(&device)).expect("ours").held;
+        assert!(held() >= 10 * MIB);
+        assert_eq!(engine.evict_all(&device).expect("ours").bytes, 10 * MIB);
+        assert_eq!(held(), 0, "{}", device.name());
+        assert_eq!(engine.restore(&device).expect("ours"), 2);
+        all.iter().for_each(|buffer| bytes::assert_sequence(buffer, 1, "back"));
+    }
+}
