@@ -291,20 +291,29 @@ impl Core {
     }
 
     /// Looks whether others have taken some of a device's memory, or given it back: whoever does not fit any
-    /// more is told to go. At most every half second.
+    /// more is told to go, and what is out by then, and what nobody uses, goes back to the driver. At most
+    /// every half second.
     ///
     /// Locks: none may be held.
     pub(crate) fn poll_budget(&self, device: DeviceId) {
-        if self.member(device).poll_budget(self.age()) {
-            if self.store(DomainId::Vram(device)).gets_tight(0) {
-                buffer::tighten(self, DomainId::Vram(device));
-            }
-            let excess = self.store(DomainId::Vram(device)).ledger.excess();
-            let demand = Demand::Room { bytes: excess, by: None };
+        let (member, domain) = (self.member(device), DomainId::Vram(device));
+        member.ask_budget(self.age());
+        if !member.has_news() {
+            return;
+        }
+        if member.vram.gets_tight(0) {
+            buffer::tighten(self, domain);
+        }
+        let ledger = &member.vram.ledger;
+        if ledger.used() > ledger.left_to_us() {
+            let demand = Demand::Room { bytes: ledger.excess(), by: None };
             let terms = Terms { wait: None, ..self.terms(demand) };
-            let evicted = residency::fit(self, DomainId::Vram(device), GroupId::NONE, &terms);
-            let ledger = self.store(DomainId::Vram(device)).ledger.usage();
-            tracing::debug!(%device, ?ledger, evicted = evicted.moved, "the budget has changed");
+            let evicted = residency::fit(self, domain, GroupId::NONE, &terms).moved;
+            tracing::debug!(%device, ledger = ?ledger.usage(), evicted, "others need memory");
+        }
+        if ledger.usage().held > ledger.left_to_us() {
+            let trimmed = self.trim_in(domain);
+            tracing::debug!(%device, trimmed, "others need memory");
         }
     }
 

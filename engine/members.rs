@@ -38,6 +38,9 @@ pub(crate) struct Member {
     pub(crate) vram: Store<SlotId>,
     /// When the driver was asked last what it leaves to us, in milliseconds since the engine began, plus 1.
     asked: AtomicU64,
+    /// Whether nobody has looked since at what that means for those who are there. Relaxed: it is looked at
+    /// at the latest when the driver was asked again.
+    news: AtomicBool,
     /// Whether nobody is to come to its memory any more. Relaxed: whoever moves a buffer looks under the
     /// reservation, which whoever gives the device up takes afterwards.
     abandoned: AtomicBool,
@@ -92,6 +95,7 @@ impl Members {
             measuring: Mutex::new(()),
             vram: Store::new(domain, rules.policy),
             asked: AtomicU64::new(0),
+            news: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             given_up: Mutex::default(),
             quota: PinQuota {
@@ -145,30 +149,33 @@ impl Member {
 
     /// Asks the driver how much it leaves to us, unless it was asked less than half a second ago: the call
     /// is slow on some, and what it says does not change faster (GPUOpen's memory allocator polls it as
-    /// rarely). Whether the budget has changed.
-    pub(crate) fn poll_budget(&self, age: Duration) -> bool {
+    /// rarely).
+    pub(crate) fn ask_budget(&self, age: Duration) {
         const PAUSE: u64 = 500;
         // CAST: half a billion years.
         let now = age.as_millis() as u64 + 1;
         let asked = self.asked.load(Ordering::Relaxed);
         if asked != 0 && now < asked + PAUSE {
-            return false;
+            return;
         }
         // One of those who come at once asks.
         if self.asked.compare_exchange(asked, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-            return false;
+            return;
         }
         let said =
             self.device.calls().heap_budget().or_else(|| self.device.adapter().heap_budget());
+        let Some(HeapBudget { budget, usage }) = said else { return };
         let before = self.vram.ledger.budget();
-        if let Some(HeapBudget { budget, usage }) = said {
-            self.vram.ledger.reported(budget, usage);
-        }
-        let changed = self.vram.ledger.budget() != before;
-        if changed {
+        self.vram.ledger.reported(budget, usage);
+        if self.vram.ledger.budget() != before {
             self.vram.budget_changed();
         }
-        changed
+        self.news.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the driver was asked since somebody has looked.
+    pub(crate) fn has_news(&self) -> bool {
+        self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::Relaxed)
     }
 
     /// Gives the device up, for good; whether nobody had.

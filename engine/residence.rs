@@ -146,6 +146,9 @@ impl Engine {
     /// [`crate::Error::ForeignEngine`] for the VRAM of a device that does not take part.
     pub fn usage(&self, domain: DomainId) -> Result<DomainUsage> {
         self.core.check_domain(domain)?;
+        if let DomainId::Vram(device) = domain {
+            self.core.member(device).ask_budget(self.core.age());
+        }
         Ok(self.core.store(domain).ledger.usage())
     }
 

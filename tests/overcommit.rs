@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use ash::vk;
 use common::Rig;
+use common::commands::record_fill;
 use common::random::Random;
 use peerbuf::device::Call;
 use peerbuf::observe::{MoveCause, What};
 use peerbuf::{
-    Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Migration, Placement,
-    Refault, SharedBuffer,
+    Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Mapping, Migration,
+    Placement, Refault, SharedBuffer,
 };
 
 const MIB: u64 = 1 << 20;
@@ -401,5 +402,37 @@ fn a_driver_without_memory_gets_nothing_of_the_hosts() {
         assert_eq!(newcomer.domain(), vram(&devices[0]));
         assert_eq!(clean_copies(engine), 4 * MIB, "these are not in its way");
         assert!(all.iter().all(|shared| shared.buffer.domain() == vram(&devices[0])));
+    }
+}
+
+/// The driver says how much others have taken to who makes nothing new, too, and gets that much.
+#[test]
+fn who_only_submits_makes_way_for_others() {
+    const SIZE: u64 = 9 * MIB;
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let all: Vec<_> = (0..4)
+            .map(|_| engine.create_buffer(&device, BufferDescriptor::new(SIZE)).expect("room"))
+            .collect();
+        let hot = all[3].attach_dynamic(&device, Arc::new(Refault::new())).expect("a seat");
+        let mut mapping = hot.map(Access::Write).expect("mapped");
+        let usage = || engine.usage(vram(&device)).expect("ours");
+        assert!(usage().held >= 4 * SIZE);
+        let left = 3 * SIZE + MIB;
+        engine.calls().set_heap_budget(Some((left, 0)));
+        // The driver is asked twice a second at most.
+        let until = Instant::now() + Duration::from_secs(60);
+        while usage().budget != left || usage().used > left || usage().held > left {
+            assert!(Instant::now() < until, "{:?}", usage());
+            let fill = |submission: &mut _, mappings: &[&Mapping]| {
+                record_fill(submission, &device, mappings[0], 7)
+            };
+            let filled = engine.submit_remapped(&device, &mut [(&hot, &mut mapping)], fill);
+            filled.and_then(|fence| fence.wait(Duration::from_secs(60))).expect("filled");
+        }
+        let here = all.iter().filter(|buffer| buffer.domain() == vram(&device)).count();
+        assert_eq!((here, all[3].domain()), (3, vram(&device)), "one of those that nobody uses");
+        engine.calls().set_heap_budget(None);
     }
 }

@@ -35,6 +35,8 @@ pub(crate) fn submit<'a>(
     let (fence, uses) = submit_once(core, device, declare)?;
     let buffers: SmallVec<[_; 4]> = uses.iter().map(|used| &used.buffer).collect();
     come_back_together(core, device.id(), &buffers);
+    // Last: who was just used goes last.
+    core.poll_budget(device.id());
     Ok(fence)
 }
 
@@ -159,7 +161,11 @@ pub(crate) fn submit_remapped<'a>(
         };
         match result {
             Err(Error::Stale { .. }) if turn < TURNS => {}
-            other => return other.map(|(fence, _)| fence),
+            Err(error) => return Err(error),
+            Ok((fence, _)) => {
+                core.poll_budget(device.id());
+                return Ok(fence);
+            }
         }
         for (attachment, mapping) in &mut *mappings {
             if mapping.check_current().is_err() {

@@ -153,6 +153,11 @@ impl Domain {
         self.left_to_us.store(budget.saturating_sub(others), Ordering::Relaxed);
     }
 
+    /// How much of it is ours, if it goes by the driver.
+    pub(crate) fn left_to_us(&self) -> u64 {
+        self.left_to_us.load(Ordering::Relaxed)
+    }
+
     /// By how many bytes more is in use than may be: the budget has shrunk.
     pub(crate) fn excess(&self) -> u64 {
         self.used().saturating_sub(self.budget())
