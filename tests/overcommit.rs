@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ash::vk;
 use common::Rig;
-use common::commands::record_fill;
+use common::commands::{fill, record_fill};
 use common::random::Random;
 use peerbuf::device::Call;
 use peerbuf::observe::{MoveCause, What};
@@ -285,6 +285,8 @@ fn what_others_take_shrinks_the_budget() {
             assert!(Instant::now() < until, "{:?}", usage());
             drop(engine.create_buffer(&devices[0], small.clone()).expect("room is made"));
         }
+        // Whoever looks evicts nobody; whoever makes something does.
+        drop(engine.create_buffer(&devices[0], small.clone()).expect("room is made"));
         assert!(usage().used <= expected, "{:?}", usage());
         all.iter().for_each(|shared| shared.check(1, "after the budget has shrunk"));
         engine.calls().set_heap_budget(None);
@@ -433,6 +435,47 @@ fn who_only_submits_makes_way_for_others() {
         }
         let here = all.iter().filter(|buffer| buffer.domain() == vram(&device)).count();
         assert_eq!((here, all[3].domain()), (3, vram(&device)), "one of those that nobody uses");
+        engine.calls().set_heap_budget(None);
+    }
+}
+
+/// Nobody waits there, and nobody asks again for a while.
+#[test]
+fn those_whose_copies_are_not_submitted_together_leave_each_by_itself() {
+    let rig = Rig::new();
+    rig.provokes("VK_ERROR_OUT_OF_HOST_MEMORY");
+    let engine = rig.engine();
+    engine.calls().set_unmappable_device_memory(true);
+    for devices in pairs(&rig) {
+        let all: Vec<_> = (0..8)
+            .map(|_| {
+                let buffer = engine.create_buffer(&devices[0], BufferDescriptor::new(MIB));
+                let buffer = buffer.expect("there is room");
+                let seat = buffer.attach_dynamic(&devices[0], Arc::new(Refault::new()));
+                let mapping = seat.and_then(|seat| seat.map(Access::Write)).expect("mapped");
+                fill(engine, &devices[0], &mapping, 7).expect("submitted");
+                buffer
+            })
+            .collect();
+        common::wait_idle(&[&devices[0]]);
+        // What is to be found out is, before submissions are counted.
+        all[0].evict().and_then(|_| all[0].request_residency()).expect("there is room");
+        common::wait_idle(&[&devices[0]]);
+        let moves = || engine.moved(MoveCause::Evicted).moves;
+        let before = moves();
+        engine.calls().set_heap_budget(Some((4 * MIB, 0)));
+        // The driver is asked twice a second at most.
+        let until = Instant::now() + Duration::from_secs(60);
+        while engine.usage(vram(&devices[0])).expect("ours").budget != 4 * MIB {
+            assert!(Instant::now() < until);
+        }
+        let code = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
+        engine.calls().fail_nth(Call::QueueSubmit, 1, code);
+        let system = BufferDescriptor::new(256).placement(Placement::System);
+        engine.create_buffer(&devices[0], system).expect("there is room");
+        assert!(!engine.calls().clear_faults(), "it was that submission");
+        assert_eq!(moves() - before, 4, "all that have to");
+        common::wait_idle(&[&devices[0]]);
         engine.calls().set_heap_budget(None);
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::migrate::{Migration, Plan, home_at};
 use super::mover::{Mover, bytes_of};
 use super::publish::copied;
-use super::relocate::{Errand, Move, Moved, Parked, finish, first_waits, relocate};
+use super::relocate::{Errand, Move, Moved, Parked, finish, finish_at_once, first_waits, relocate};
 use super::shared::SharedBuffer;
 use crate::core::Core;
 use crate::device::DeviceInner;
@@ -227,8 +227,8 @@ impl<'a> Begun<'a> {
         }
     }
 
-    /// One submission for all that are ready. If it fails, nothing has changed, and each moves by itself,
-    /// which has ways out that need waits.
+    /// One submission for all that are ready. If it fails, nothing has changed, and each moves by itself:
+    /// where somebody may be waited for, in ways that need that, too.
     fn submit(&mut self, core: &Core, device: &Arc<DeviceInner>) {
         if self.ready.is_empty() {
             return;
@@ -260,27 +260,32 @@ impl<'a> Begun<'a> {
             }
             Err(error) => {
                 tracing::warn!(%error, "no copies together; each by itself");
-                let plans =
-                    self.ready.drain(..).map(|(index, _, plan, mover)| (index, plan, mover.errand));
-                self.alone.extend(plans);
+                let ready = self.ready.drain(..);
+                match self.patience {
+                    Patience::Wait => self
+                        .alone
+                        .extend(ready.map(|(index, _, plan, mover)| (index, plan, mover.errand))),
+                    Patience::Skip => {
+                        self.ended.extend(ready.map(|(index, move_, plan, mover)| {
+                            (index, finish_at_once(move_, &mover, &plan.home, plan.new))
+                        }))
+                    }
+                }
             }
         }
     }
 
     /// What waits for somebody, one after the other: no reservation is held any more.
     fn end(self) -> Vec<Outcome> {
-        let Self { patience, mut ended, ready, parked, alone, .. } = self;
+        let Self { mut ended, ready, parked, alone, .. } = self;
         drop(ready);
         ended.extend(parked.into_iter().map(|(index, parked, plan, mover)| {
             let moved =
                 parked.resume(&mover).and_then(|move_| finish(move_, &mover, &plan.home, plan.new));
             (index, moved)
         }));
-        ended.extend(alone.into_iter().map(|(index, plan, errand)| match patience {
-            Patience::Wait => {
-                (index, relocate(plan.buffer, &plan.home, &plan.seats, plan.new, errand))
-            }
-            Patience::Skip => (index, Ok(Moved::NotNow)),
+        ended.extend(alone.into_iter().map(|(index, plan, errand)| {
+            (index, relocate(plan.buffer, &plan.home, &plan.seats, plan.new, errand))
         }));
         ended
     }

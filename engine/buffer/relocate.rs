@@ -132,6 +132,27 @@ pub(super) fn finish(
     }
 }
 
+/// The copy, if it can be submitted; else nothing has changed, and nobody is waited for.
+pub(super) fn finish_at_once(
+    move_: Move<'_>,
+    mover: &Mover,
+    home: &Arc<DeviceInner>,
+    new: Destination<'_>,
+) -> Result<Moved> {
+    // As in `finish`.
+    let mut move_ = move_;
+    let (buffer, lender) = (move_.buffer, new.lender());
+    match mover.copy(buffer, &mut move_.state, home, new.take()) {
+        Ok(()) => Ok(Moved::Yes),
+        Err(failed) => {
+            let NotCopied { error, new, cleared } = *failed;
+            mover.slice.failed();
+            leave(buffer, &mut move_.state, (new, lender), after(cleared));
+            Err(error)
+        }
+    }
+}
+
 /// No device sees both places. The host waits for whoever is at work on the buffer, and carries the bytes: at
 /// once what is over soon, the rest without the reservation, while the gate keeps others away.
 fn carry(

@@ -104,7 +104,9 @@ impl<'a, W: World> Walk<'a, W> {
         let before = self.kept.len();
         if patience {
             self.terms.patient = true;
-            self.kept.retain(|(_, why)| !matches!(why, Kept::Locked | Kept::Busy));
+            // A move that failed may have a way out that needs a wait.
+            let again = |why| matches!(why, Kept::Locked | Kept::Busy | Kept::Failed);
+            self.kept.retain(|(_, why)| !again(*why));
         }
         self.kept.len() < before
     }
