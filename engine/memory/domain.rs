@@ -3,7 +3,7 @@
 //! Kernel counterpart: `ttm_resource_manager` (size and usage).
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::account::{Account, Accounts, Charge, GroupId, GroupUsage};
@@ -70,8 +70,9 @@ pub struct DomainUsage {
 #[derive(Debug)]
 pub(crate) struct Domain {
     id: DomainId,
-    // Relaxed is enough for all of them: charging is one read-modify-write, and nothing else is ordered by
-    // it. What is read a moment too early is like a charge that came a moment earlier.
+    // Relaxed is enough for all of them, but where a charge and a claim meet: charging is one
+    // read-modify-write, and nothing else is ordered by it. What is read a moment too early is like a charge
+    // that came a moment earlier.
     capacity: AtomicU64,
     /// What may be allocated: the real heap.
     physical: u64,
@@ -205,7 +206,13 @@ impl Domain {
         let lock =
             self.claimants.load(Ordering::Relaxed) > 0 || account.is_some_and(Account::is_capped);
         if !lock {
-            return self.charge_beside(charge, account, Promised::default());
+            let room = self.charge_beside(charge, account, Promised::default())?;
+            // Whoever has claimed since may have made free what these bytes are; then they are not ours to
+            // take. SeqCst, as are the charge and the claim: this sees the claim, or whoever claims sees the
+            // bytes in use, and makes others free.
+            if self.claimants.load(Ordering::SeqCst) == 0 {
+                return Some(room);
+            }
         }
         let claims = self.claims();
         let promised = claims.before(u64::MAX, &self.accounts, charge.group);
@@ -225,7 +232,8 @@ impl Domain {
             return None;
         }
         let limit = self.budget().saturating_sub(promised.all);
-        let charged = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+        // SeqCst: see `charge`.
+        let charged = self.used.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |used| {
             used.checked_add(bytes).filter(|&sum| sum <= limit)
         });
         let sum = charged.ok()? + bytes;
@@ -293,7 +301,9 @@ impl Domain {
         let charge = charge.into();
         let mut claims = self.claims();
         let ticket = claims.push(charge);
-        self.claimants.store(claims.len(), Ordering::Relaxed);
+        self.claimants.store(claims.len(), Ordering::SeqCst);
+        // Before anything in use is looked at: see `charge`.
+        fence(Ordering::SeqCst);
         Claim { domain: self, ticket, charge }
     }
 
