@@ -261,15 +261,13 @@ impl<'a> Begun<'a> {
             Err(error) => {
                 tracing::warn!(%error, "no copies together; each by itself");
                 let ready = self.ready.drain(..);
-                match self.patience {
-                    Patience::Wait => self
-                        .alone
-                        .extend(ready.map(|(index, _, plan, mover)| (index, plan, mover.errand))),
-                    Patience::Skip => {
-                        self.ended.extend(ready.map(|(index, move_, plan, mover)| {
-                            (index, finish_at_once(move_, &mover, &plan.home, plan.new))
-                        }))
-                    }
+                if self.patience == Patience::Wait {
+                    let plans = ready.map(|(index, _, plan, mover)| (index, plan, mover.errand));
+                    self.alone.extend(plans);
+                } else {
+                    self.ended.extend(ready.map(|(index, move_, plan, mover)| {
+                        (index, finish_at_once(move_, &mover, &plan.home, plan.new))
+                    }));
                 }
             }
         }

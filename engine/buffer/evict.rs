@@ -123,8 +123,8 @@ fn evict_some(
     let mut groups: Vec<Group<'_>> = vec![];
     for (index, (victim, buffer)) in victims.iter().zip(&buffers).enumerate() {
         let Some(buffer) = buffer else { continue };
-        // Who is asked with patience would have to be waited for, and the time for that is over: it is one for
-        // all of them.
+        // Who is asked with patience would have to be waited for, and the time for that is over: all of them
+        // have the same.
         if terms.patient && terms.wait.is_some_and(|until| Instant::now() >= until) {
             outcomes[index] = Err(Kept::Busy);
             continue;
