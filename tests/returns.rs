@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use ash::vk;
 use common::commands::record_fill;
+use common::gate::Gate;
 use common::recorder::Recorder;
 use common::{Rig, bytes, wait_idle};
 use peerbuf::device::Call;
-use peerbuf::observe::MoveCause;
+use peerbuf::observe::{MoveCause, StallCause};
 use peerbuf::{
-    Access, BufferDescriptor, Device, DomainId, Error, Fence, Importer, Invalidation, Migration,
-    Refault, Rules, SharedBuffer,
+    Access, BufferDescriptor, Device, DomainId, Engine, Error, Fence, Importer, Invalidation,
+    Migration, Refault, Rules, SharedBuffer,
 };
 
 const MIB: u64 = 1 << 20;
@@ -285,4 +286,65 @@ fn an_eviction_locks_no_more_than_a_batch() {
     counts.0.lock().expect("ours").clear();
     drop(seats);
     assert!(most <= 64, "{most} reservations at once");
+}
+
+/// Who waited, for whatever.
+fn waits(engine: &Engine) -> u64 {
+    StallCause::ALL.into_iter().map(|cause| engine.stalls(cause).waits).sum()
+}
+
+/// Somebody reads it where it is, and the host is to say when that is over.
+#[test]
+fn a_return_waits_for_no_work_of_the_host() {
+    let rig = Rig::with(|d| d.timeout(Duration::from_millis(200)));
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    bytes::write(&buffer, 1);
+    let seats =
+        [&first, &second].map(|device| buffer.attach_dynamic(device, refault()).expect("a seat"));
+    buffer.evict().expect("nobody holds it");
+    engine.set_cap(vram(&first), Some(0)).expect("ours");
+    let mapping = seats[0].map(Access::Read).expect("mapped");
+    let (fence, signal) = engine.host_fence();
+    let access = mapping.begin_access(Access::Read).expect("it is there");
+    access.end(fence);
+    engine.set_cap(vram(&first), None).expect("ours");
+    wait_idle(&[&first, &second]);
+    let before = waits(engine);
+    for _ in 0..3 {
+        drop(seats[1].map(Access::Read).expect("readers do not wait for each other"));
+    }
+    assert_eq!(waits(engine), before, "nobody was kept waiting");
+    assert_eq!(buffer.domain(), DomainId::System, "it is being read there");
+    drop(signal);
+    drop(seats[1].map(Access::Read).expect("mapped"));
+    assert_eq!(buffer.domain(), vram(&first), "nothing keeps it");
+    bytes::assert_sequence(&buffer, 1, "after its return");
+    drop(mapping);
+}
+
+/// The copy out has not run yet: the copy back is queued behind it.
+#[test]
+fn a_return_waits_for_no_copy() {
+    let rig = Rig::with(|d| d.timeout(Duration::from_secs(2)));
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    let seat = buffer.attach_dynamic(&second, refault()).expect("a seat");
+    let mapping = seat.map(Access::Write).expect("mapped");
+    bytes::write(&buffer, 1);
+    let gate = Gate::close(&second);
+    engine
+        .submit(&second, |submission| record_fill(submission, &second, &mapping, 7))
+        .expect("submitted");
+    drop(mapping);
+    buffer.evict().expect("nobody holds it");
+    let before = waits(engine);
+    drop(seat.map(Access::Read).expect("mapped"));
+    assert_eq!(waits(engine), before, "queues wait, and nobody else");
+    assert_eq!(buffer.domain(), vram(&first));
+    gate.open();
+    wait_idle(&[&first, &second]);
+    assert_eq!(bytes::read(&buffer), 7_u32.to_ne_bytes().repeat(1 << 18), "what was filled");
 }

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::migrate::{Plan, home_at};
-use super::mover::Mover;
-use super::publish::{after, retire};
-use super::relocate::{Errand, Move, Moved, first_waits};
+use super::relocate::{Errand, Moved};
 use super::shared::BufferInner;
 use super::state::State;
 use crate::core::Core;
@@ -18,7 +16,6 @@ use crate::error::Result;
 use crate::memory::{DomainId, DomainKind, GroupUsage, Provider};
 use crate::observe::{MoveCause, Reason, What};
 use crate::residency::{Allowance, Demand, Drawn, Price, Terms, Used};
-use crate::sync::Usage;
 use crate::transfer::{PairKey, Route, Verdict};
 
 impl Core {
@@ -228,12 +225,7 @@ impl BufferInner {
         if !plan.seats.is_of(generation) {
             return Ok(Moved::LookAgain);
         }
-        let errand = Errand::to_new(MoveCause::Attracted, Demand::Device(device));
-        match Mover::find(self, &home, &plan.new, Errand { waits: false, ..errand })? {
-            // Bytes that no device copies would have to be waited for.
-            Some(mover) if !mover.has_no_device() => self.go_at_once(plan, &mover),
-            _ => Ok(Moved::NoMover),
-        }
+        self.go_at_once(plan, Errand::to_new(MoveCause::Attracted, Demand::Device(device)))
     }
 
     /// Whether it is known of all who sit there how they would reach `home`'s memory: finding it out takes a
@@ -253,43 +245,6 @@ impl BufferInner {
         }
         let known = |guest: DeviceId| core.known_route(home, &core.member(guest).device).is_some();
         guests.into_iter().all(known)
-    }
-
-    /// As `relocate`, but that whoever would have to be waited for keeps it where it is.
-    fn go_at_once(self: &Arc<Self>, plan: Plan<'_>, mover: &Mover) -> Result<Moved> {
-        let Plan { home, seats, new, .. } = plan;
-        let Some(mut state) = self.reservation.try_lock(&self.core.queues) else {
-            return Ok(Moved::NotNow);
-        };
-        self.check_usable(&mut state)?;
-        if !seats.still_fit(self, &state) || !mover.still_fits(&state) {
-            return Ok(Moved::LookAgain);
-        }
-        if !first_waits(&mut state, &mover.device).is_empty() {
-            return Ok(Moved::NotNow);
-        }
-        self.check_not_held(&state)?;
-        let mut move_ = Move::new(self, state);
-        move_.tell_importers(mover, new.domain());
-        let mut move_ = match move_.park(&mover.device) {
-            Ok(move_) => move_,
-            Err(parked) => {
-                // They were told of a move that does not take place, and shall not be at every use.
-                parked.give_up();
-                return Ok(Moved::NoMover);
-            }
-        };
-        match mover.copy(self, &mut move_.state, &home, new.take()) {
-            Ok(()) => Ok(Moved::Yes),
-            Err(failed) => {
-                mover.slice.failed();
-                // What was submitted of it reads the old place.
-                move_.state.fences.add(Usage::Bookkeep, failed.cleared.clone());
-                drop(move_);
-                retire(self, failed.new, after(failed.cleared));
-                Err(failed.error)
-            }
-        }
     }
 
     /// Who drew it, in numbers.

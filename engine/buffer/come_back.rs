@@ -9,12 +9,14 @@ use super::attract::attract_together;
 use super::migrate::{Migration, Plan, home_at};
 use super::relocate::{self, Errand, Moved};
 use super::shared::{BufferInner, SharedBuffer};
+use super::state::State;
 use crate::core::Core;
 use crate::device::DeviceId;
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, GroupId};
 use crate::observe::MoveCause;
 use crate::residency::{Allowance, Demand, Priority, Terms};
+use crate::sync::Usage;
 
 /// After how many uses a return that failed is tried again: twice as many each time, up to this many.
 const LONGEST_REST: u8 = 128;
@@ -68,14 +70,17 @@ impl BufferInner {
     /// What there is to know before it comes back. `None` if it is back already, or cannot move now: whoever
     /// cannot come evicts nobody.
     fn journey(&self) -> Option<Journey> {
-        let state = self.lock();
+        let mut state = self.lock();
         let wanted = state.berth.wanted();
         if state.place.domain() == wanted {
             self.away.store(0, Ordering::Relaxed);
             return None;
         }
         let held = state.host() > 0 || state.static_mappings() > 0 || state.pinned() > 0;
-        (!held && state.moving().is_none()).then(|| Journey {
+        if held || state.moving().is_some() || self.awaits_host(&mut state, wanted) {
+            return None;
+        }
+        Some(Journey {
             wanted,
             footprint: state.place.footprint(),
             group: state.place.group(),
@@ -83,6 +88,17 @@ impl BufferInner {
             generation: self.generation(),
             left: self.away.load(Ordering::Relaxed).max(1),
         })
+    }
+
+    /// Whether work of the host is under way, which a move to `there` would have to wait for. The reservation
+    /// is held.
+    fn awaits_host(&self, state: &mut State, there: DomainId) -> bool {
+        let device = match there {
+            DomainId::Vram(device) => device,
+            DomainId::System => self.home_id(),
+        };
+        let device = &self.core.member(device).device;
+        state.fences.pending(Usage::Bookkeep).iter().any(|fence| fence.is_for_host(device))
     }
 
     fn return_to(
@@ -98,9 +114,11 @@ impl BufferInner {
         match Plan::new(self, &home, wanted.kind(), terms)? {
             // Somebody else may have brought it back meanwhile.
             Some(plan) if plan.seats.is_of(generation) => {
-                let waits = terms.wait.is_some();
-                let errand = Errand { waits, ..Errand::to_new(cause, demand) };
-                relocate::relocate(self, &home, &plan.seats, plan.new, errand)
+                let errand = Errand::to_new(cause, demand);
+                match terms.wait {
+                    Some(_) => relocate::relocate(self, &home, &plan.seats, plan.new, errand),
+                    None => self.go_at_once(plan, errand),
+                }
             }
             _ => Ok(Moved::LookAgain),
         }

@@ -21,6 +21,7 @@
 mod abandon;
 mod access;
 mod age_group;
+mod at_once;
 mod attachment;
 mod attract;
 mod batch;
