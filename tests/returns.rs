@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -347,4 +347,49 @@ fn a_return_waits_for_no_copy() {
     gate.open();
     wait_idle(&[&first, &second]);
     assert_eq!(bytes::read(&buffer), 7_u32.to_ne_bytes().repeat(1 << 18), "what was filled");
+}
+
+/// Whoever keeps it away each time is not asked at each use; but now and then.
+#[test]
+fn a_return_that_failed_is_not_tried_at_each_use() {
+    struct Slow {
+        told: AtomicUsize,
+        fence: Mutex<Option<Fence>>,
+    }
+    impl Importer for Slow {
+        fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
+            self.told.fetch_add(1, Ordering::SeqCst);
+            if let Some(fence) = self.fence.lock().expect("ours").take() {
+                invalidation.still_using(Access::Read, fence);
+            }
+        }
+    }
+    let rig = Rig::with(|d| d.timeout(Duration::from_millis(20)));
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    bytes::write(&buffer, 1);
+    buffer.evict().expect("nobody holds it");
+    let importer = Arc::new(Slow { told: AtomicUsize::new(0), fence: Mutex::default() });
+    let seat = buffer.attach_dynamic(&second, Arc::clone(&importer) as _).expect("a seat");
+    wait_idle(&[&first, &second]);
+    for _ in 0..40 {
+        let (fence, signal) = engine.host_fence();
+        *importer.fence.lock().expect("ours") = Some(fence);
+        drop(seat.map(Access::Read).expect("mapped"));
+        // Nothing is under way at the next use.
+        drop(signal);
+    }
+    assert_eq!(importer.told.load(Ordering::SeqCst), 1, "of a move that does not take place");
+    assert_eq!(buffer.domain(), DomainId::System);
+    importer.fence.lock().expect("ours").take();
+    let mut uses = 0;
+    while buffer.domain() == DomainId::System && uses < 1000 {
+        drop(seat.map(Access::Read).expect("mapped"));
+        uses += 1;
+    }
+    assert_eq!(buffer.domain(), vram(&first), "it was tried again");
+    assert_eq!(importer.told.load(Ordering::SeqCst), 2);
+    bytes::assert_sequence(&buffer, 1, "after its return");
+    drop(seat);
 }

@@ -1,7 +1,5 @@
 //! Where a buffer wants to be, and its slot among those who are there or would like to be.
 
-use std::sync::atomic::Ordering;
-
 use super::age_group;
 use super::registry::SlotId;
 use super::shared::BufferInner;
@@ -193,7 +191,7 @@ impl BufferInner {
         }
         let here = now == state.berth.wanted();
         let uses = if here { 0 } else { self.core.throttle.rules().uses_before_return };
-        self.away.store(uses, Ordering::Relaxed);
+        self.away.set(uses);
     }
 
     /// It wants to be there from now on. The reservation is held.
@@ -206,7 +204,7 @@ impl BufferInner {
         self.line_up(state);
         // What is nowhere does not come back by itself.
         let away = state.place.backing().is_some_and(|backing| backing.domain() != place);
-        self.away.store(u8::from(away), Ordering::Relaxed);
+        self.away.set(u8::from(away));
     }
 
     /// Its content may be lost from now on, or may not be. The reservation is held.

@@ -1,11 +1,11 @@
 //! Coming back: a buffer that had to leave the place where it wants to be returns when it is used.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
 use super::attract::attract_together;
+use super::away::{Away, Turn};
 use super::migrate::{Migration, Plan, home_at};
 use super::relocate::{self, Errand, Moved};
 use super::shared::{BufferInner, SharedBuffer};
@@ -18,13 +18,10 @@ use crate::observe::MoveCause;
 use crate::residency::{Allowance, Demand, Priority, Terms};
 use crate::sync::Usage;
 
-/// After how many uses a return that failed is tried again: twice as many each time, up to this many.
-const LONGEST_REST: u8 = 128;
-
 impl BufferInner {
     /// Whether it is elsewhere than it wants to be. A look without the reservation: it may change at once.
     pub(super) fn is_away(&self) -> bool {
-        self.away.load(Ordering::Relaxed) > 0
+        self.away.is_away()
     }
 
     /// Brings it back, if it is away and `allowance` and the rules of residency let it: a use of it is about
@@ -39,11 +36,11 @@ impl BufferInner {
         let Journey { wanted, footprint, group, priority, generation, left } = journey;
         let ledger = &self.core.store(wanted).ledger;
         if !ledger.could_hold((footprint, group)) {
-            return self.rest(LONGEST_REST);
+            return;
         }
         let roomy = ledger.has_room((footprint, group));
         if !roomy && left > 1 {
-            return self.rest(left - 1);
+            return self.still_away(|away| away.set(left - 1));
         }
         let now = self.core.age();
         if !allowance.allows(footprint, now) {
@@ -55,38 +52,46 @@ impl BufferInner {
         let demand = Demand::Device(device);
         match self.return_to(wanted, generation, &terms, MoveCause::Returned, demand) {
             Ok(Moved::Yes) => allowance.pay(footprint),
+            // Whoever was busy is not for long.
             Ok(Moved::LookAgain | Moved::NotNow) => {}
-            Ok(Moved::NoMover) => self.rest(LONGEST_REST),
-            Err(Error::OutOfMemory { obstacles, .. }) if obstacles.iter().next().is_none() => {
-                self.rest(1);
+            Ok(Moved::NoMover) => self.still_away(Away::failed_for_long),
+            // Nobody stays there who was told to go.
+            Err(Error::OutOfMemory { code: None, obstacles, .. })
+                if obstacles.iter().next().is_none() =>
+            {
+                self.still_away(|away| away.set(1));
             }
             Err(error) => {
                 tracing::debug!(%error, buffer = self.name(), "stays away");
-                self.rest(left.saturating_mul(2).min(LONGEST_REST));
+                self.still_away(match error {
+                    Error::Unreachable { .. } | Error::Unsupported { .. } => Away::failed_for_long,
+                    _ => Away::failed,
+                });
             }
         }
     }
 
-    /// What there is to know before it comes back. `None` if it is back already, or cannot move now: whoever
-    /// cannot come evicts nobody.
+    /// What there is to know before it comes back. `None` if it is back already, cannot move now, or rests:
+    /// whoever cannot come evicts nobody.
     fn journey(&self) -> Option<Journey> {
         let mut state = self.lock();
         let wanted = state.berth.wanted();
         if state.place.domain() == wanted {
-            self.away.store(0, Ordering::Relaxed);
+            self.away.set(0);
             return None;
         }
         let held = state.host() > 0 || state.static_mappings() > 0 || state.pinned() > 0;
         if held || state.moving().is_some() || self.awaits_host(&mut state, wanted) {
             return None;
         }
+        let Turn::Try { left } = self.away.turn() else { return None };
         Some(Journey {
             wanted,
             footprint: state.place.footprint(),
             group: state.place.group(),
             priority: state.berth.priority(),
             generation: self.generation(),
-            left: self.away.load(Ordering::Relaxed).max(1),
+            left,
         })
     }
 
@@ -124,11 +129,11 @@ impl BufferInner {
         }
     }
 
-    /// Not again before so many uses.
-    fn rest(&self, uses: u8) {
+    /// Says when it is tried again, if nobody has brought it back meanwhile.
+    fn still_away(&self, when: impl FnOnce(&Away)) {
         let state = self.lock();
         if state.place.domain() != state.berth.wanted() {
-            self.away.store(uses, Ordering::Relaxed);
+            when(&self.away);
         }
     }
 }

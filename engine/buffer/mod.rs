@@ -24,6 +24,7 @@ mod age_group;
 mod at_once;
 mod attachment;
 mod attract;
+mod away;
 mod batch;
 mod berth;
 mod clean;

@@ -5,7 +5,6 @@
 //! `MADV_FREE`. OpenGL: `GL_APPLE_object_purgeable`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::abandon::home_after_move;
@@ -150,7 +149,7 @@ fn settle(buffer: &BufferInner, state: &mut State, new: Backing) {
     state.place = Place::Here(new);
     buffer.line_up(state);
     let away = state.place.domain() != state.berth.wanted();
-    buffer.away.store(u8::from(away), Ordering::Relaxed);
+    buffer.away.set(u8::from(away));
 }
 
 impl BufferInner {
@@ -248,7 +247,7 @@ impl BufferInner {
         self.decide_purge(state, demand);
         self.drop_clean_copy(state);
         state.berth.leave(&self.core);
-        self.away.store(0, Ordering::Relaxed);
+        self.away.set(0);
         // What still runs concerns the old place only: whoever revokes the buffer waits for it, but whether
         // it fails is no matter any more.
         let mut last = Fences::default();

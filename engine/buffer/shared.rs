@@ -10,6 +10,7 @@ use ash::vk;
 use super::abandon::check_not_abandoned;
 use super::access::Access;
 use super::attachment::Attachment;
+use super::away::Away;
 use super::berth::{self, Berth};
 use super::descriptor::BufferDescriptor;
 use super::export::ForeignExport;
@@ -31,7 +32,6 @@ use crate::residency::{Demand, Found};
 use crate::sync::primitive::atomic::{AtomicU16, Ordering};
 use crate::sync::{Fence, Fences, Guard, Reservation, Retired, Usage};
 use crate::transfer::{self, Refusal, RefusalReason, Route, Span};
-use std::sync::atomic::AtomicU8;
 
 /// A buffer that several devices share: a name that outlives every place it lives in.
 ///
@@ -58,9 +58,8 @@ pub(crate) struct BufferInner {
     /// Written under the reservation. Relaxed: whoever relies on it holds that.
     home: AtomicU16,
     traits: Traits,
-    /// 0 while it is where it wants to be; else after how many uses it may evict others for its return.
-    /// Written under the reservation when it moves, without it when it is used. Relaxed: a rough measure.
-    pub(super) away: AtomicU8,
+    /// Whether it is elsewhere than it wants to be.
+    pub(super) away: Away,
     pub(super) core: Arc<Core>,
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
     pub(super) reservation: Reservation<State>,
@@ -128,7 +127,7 @@ impl SharedBuffer {
             let away = ours.is_some() && now != wanted;
             BufferInner {
                 slot,
-                away: AtomicU8::new(u8::from(away)),
+                away: Away::new(u8::from(away)),
                 core: Arc::clone(core),
                 size,
                 traits,

@@ -63,10 +63,10 @@ impl Rules {
     }
 
     /// At which use after it was evicted a buffer may evict others for its return, so that two buffers do
-    /// not change places for ever; 1 is at the first. Where there is room it comes back at once.
+    /// not change places for ever; 1 is at the first, and 127 the most. Where there is room it comes back at once.
     #[must_use]
     pub fn uses_before_return(mut self, uses: u8) -> Self {
-        self.uses_before_return = uses.max(1);
+        self.uses_before_return = uses.clamp(1, 127);
         self
     }
 
