@@ -18,6 +18,9 @@ use crate::observe::MoveCause;
 use crate::residency::{Allowance, Demand, Priority, Terms};
 use crate::sync::Usage;
 
+/// At which use those are asked again to make room who could not.
+const UNTIL_ASKED_AGAIN: u8 = 8;
+
 impl BufferInner {
     /// Whether it is elsewhere than it wants to be. A look without the reservation: it may change at once.
     pub(super) fn is_away(&self) -> bool {
@@ -55,11 +58,11 @@ impl BufferInner {
             // Whoever was busy is not for long.
             Ok(Moved::LookAgain | Moved::NotNow) => {}
             Ok(Moved::NoMover) => self.still_away(Away::failed_for_long),
-            // Nobody stays there who was told to go.
-            Err(Error::OutOfMemory { code: None, obstacles, .. })
-                if obstacles.iter().next().is_none() =>
-            {
-                self.still_away(|away| away.set(1));
+            // As soon as there is room it may come. Nobody stays who was told to go; who was asked and stayed
+            // is not asked each time.
+            Err(Error::OutOfMemory { code: None, obstacles, .. }) => {
+                let uses = if obstacles.is_empty() { 1 } else { UNTIL_ASKED_AGAIN };
+                self.still_away(|away| away.set(uses));
             }
             Err(error) => {
                 tracing::debug!(%error, buffer = self.name(), "stays away");
