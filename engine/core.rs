@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::buffer::{self, AgeTable, Exports, Registry, SlotId};
+use crate::buffer::{self, AgeTable, Exports, Registry, SlotId, Spared};
 use crate::device::{Call, Calls, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::members::{Member, Members, Tools};
@@ -66,6 +66,8 @@ pub(crate) struct Core {
     pub(crate) moved: MovedCounters,
     /// How long callers were held up.
     pub(crate) stalls: StallCounters,
+    /// Who is not to go for those that are used together with him.
+    pub(crate) spared: Spared,
     /// How many buffers keep a clean copy. Relaxed: it says whether to look for any.
     pub(crate) clean_copies: AtomicUsize,
     /// Where in the registry one was given up last. Relaxed: whose goes next is no matter.
@@ -109,6 +111,7 @@ impl Core {
             decisions: AtomicU64::new(0),
             moved: MovedCounters::default(),
             stalls: StallCounters::default(),
+            spared: Spared::default(),
             clean_copies: AtomicUsize::new(0),
             clean_at: AtomicUsize::new(0),
             said_speeds: None,

@@ -15,7 +15,7 @@ use peerbuf::device::Call;
 use peerbuf::observe::{MoveCause, StallCause};
 use peerbuf::{
     Access, BufferDescriptor, Device, DomainId, Engine, Error, Fence, Importer, Invalidation,
-    Migration, Refault, Rules, SharedBuffer,
+    Migration, Refault, Rules, Scope, SharedBuffer,
 };
 
 const MIB: u64 = 1 << 20;
@@ -392,4 +392,117 @@ fn a_return_that_failed_is_not_tried_at_each_use() {
     assert_eq!(importer.told.load(Ordering::SeqCst), 2);
     bytes::assert_sequence(&buffer, 1, "after its return");
     drop(seat);
+}
+
+/// What happens while room is made for somebody else: the importer of who has to go lets it.
+#[derive(Default)]
+struct Meanwhile {
+    begun: AtomicBool,
+    over: AtomicBool,
+}
+
+impl Importer for Meanwhile {
+    fn invalidate_mappings(&self, _: &Invalidation<'_>) {
+        self.begun.store(true, Ordering::SeqCst);
+        wait_until(|| self.over.load(Ordering::SeqCst));
+    }
+}
+
+impl Meanwhile {
+    /// Does `meanwhile` while `work` tells it, until that has ended or is `far_enough`.
+    fn while_told<R: Send>(
+        &self,
+        work: impl FnOnce() + Send,
+        meanwhile: impl FnOnce() -> R + Send,
+        far_enough: impl Fn() -> bool,
+    ) -> R {
+        std::thread::scope(|scope| {
+            scope.spawn(work);
+            wait_until(|| self.begun.load(Ordering::SeqCst));
+            assert!(self.begun.load(Ordering::SeqCst), "nobody was told");
+            let doing = scope.spawn(meanwhile);
+            wait_until(|| doing.is_finished() || far_enough());
+            self.over.store(true, Ordering::SeqCst);
+            doing.join().expect("no panic")
+        })
+    }
+}
+
+/// In bounds: whoever does not get there finds out.
+fn wait_until(done: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while !done() && Instant::now() < end {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_others_make_room_for_is_held_by_nobody() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let used = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    let seat = used.attach_dynamic(&first, refault()).expect("a seat");
+    let mapping = seat.map(Access::Write).expect("mapped");
+    mapping.view().expect("ready");
+    let victim = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    bytes::write(&victim, 2);
+    let importer = Arc::new(Meanwhile::default());
+    let other = victim.attach_dynamic(&second, Arc::clone(&importer) as _).expect("a seat");
+    wait_idle(&[&first, &second]);
+    for nth in [1, 2] {
+        let code = vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
+        engine.calls().fail_nth(Call::QueueSubmit, nth, code);
+    }
+    let moved = importer.while_told(
+        // It may find that the buffer has moved.
+        || drop(engine.submit(&first, |submission| record_fill(submission, &first, &mapping, 1))),
+        || used.evict(),
+        || false,
+    );
+    assert!(matches!(moved, Ok(Migration::Done { .. })), "{moved:?}");
+    assert_eq!(used.domain(), DomainId::System);
+    drop((mapping, other));
+}
+
+/// The device goes while another buffer of the submission returns.
+#[test]
+fn what_is_used_with_one_that_returns_lives_on_as_its_copy() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let [there, away] = [1, 2].map(|seed| {
+        let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+        bytes::write(&buffer, seed);
+        buffer.evict().expect("nobody holds it");
+        buffer
+    });
+    let importer = Arc::new(Meanwhile::default());
+    let seats = [
+        there.attach_dynamic(&second, refault()).expect("a seat"),
+        away.attach_dynamic(&second, Arc::clone(&importer) as _).expect("a seat"),
+    ];
+    engine.set_cap(vram(&first), Some(0)).expect("ours");
+    let of_away = seats[1].map(Access::Read).expect("mapped");
+    engine.set_cap(vram(&first), None).expect("ours");
+    there.request_residency().expect("there is room");
+    let of_there = seats[0].map(Access::Read).expect("mapped");
+    wait_idle(&[&first, &second]);
+    let promoted = importer.while_told(
+        || {
+            let submitted = engine.submit(&second, |submission| {
+                for mapping in [&of_there, &of_away] {
+                    submission.uses(mapping, Access::Read, Scope::ALL)?;
+                }
+                Ok(())
+            });
+            drop(submitted.expect("both are where they were mapped"));
+        },
+        || engine.abandon(&first).expect("ours").promoted,
+        || there.domain() == DomainId::System || there.is_poisoned(),
+    );
+    assert!(promoted >= 1 && !there.is_poisoned(), "{promoted}");
+    assert_eq!(there.domain(), DomainId::System);
+    bytes::assert_sequence(&there, 1, "what the copy had");
+    drop((of_there, of_away, seats));
 }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::attract::attract_together;
 use super::away::{Away, Turn};
 use super::migrate::{Migration, Plan, home_at};
@@ -157,37 +155,10 @@ struct Journey {
 pub(super) fn come_back_together(core: &Core, device: DeviceId, buffers: &[&Arc<BufferInner>]) {
     let mut allowance = core.throttle.submission();
     if buffers.iter().any(|buffer| buffer.is_away()) {
-        return_together(device, buffers, &mut allowance);
+        let _spared = core.spared.spare(buffers.iter().map(|buffer| &***buffer));
+        buffers.iter().for_each(|buffer| buffer.come_back(device, &mut allowance));
     }
     attract_together(core, device, buffers, &mut allowance);
-}
-
-fn return_together(device: DeviceId, buffers: &[&Arc<BufferInner>], allowance: &mut Allowance<'_>) {
-    let mut held: SmallVec<[Held<'_>; 4]> = SmallVec::new();
-    let (away, there): (SmallVec<[_; 4]>, SmallVec<[_; 4]>) =
-        buffers.iter().partition(|buffer| buffer.is_away());
-    held.extend(there.into_iter().map(|buffer| Held::new(buffer)));
-    for buffer in away {
-        buffer.come_back(device, allowance);
-        held.push(Held::new(buffer));
-    }
-}
-
-/// Keeps a buffer where it is.
-pub(super) struct Held<'a>(&'a BufferInner);
-
-impl<'a> Held<'a> {
-    /// Locks: the reservation, here and when it is dropped.
-    pub(super) fn new(buffer: &'a BufferInner) -> Self {
-        buffer.lock().begin_access();
-        Self(buffer)
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.0.end_access();
-    }
 }
 
 /// See [`crate::SharedBuffer::request_residency`].

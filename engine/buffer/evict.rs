@@ -168,6 +168,10 @@ fn plan<'a>(
         if matches!(terms.demand, Demand::Room { by: Some(by), .. } if by == buffer.id()) {
             return Err(Kept::Busy);
         }
+        // Nor would it for those that are used together with it.
+        if buffer.core.spared.contains(buffer.id()) {
+            return Err(Kept::Busy);
+        }
         let berth = state.berth;
         let is_there = berth.order() == from && state.place.domain() == from;
         if berth.slot() != Some(victim.slot) || !is_there {

@@ -1,9 +1,6 @@
 //! A driver that is out of memory for something that is no buffer's, or for taking one in: it is given some, and
 //! asked again.
 
-use smallvec::SmallVec;
-
-use super::come_back::Held;
 use super::shared::BufferInner;
 use crate::core::Core;
 use crate::device::DeviceId;
@@ -29,9 +26,9 @@ pub(super) fn with_relief<'a, R>(
     for round in 0..RELIEFS {
         match work() {
             Err(error) if error.is_drivers_out_of_memory() => {
-                let held: SmallVec<[_; 4]> = buffers.clone().into_iter().map(Held::new).collect();
+                let spared = core.spared.spare(buffers.clone());
                 core.relieve(device, round);
-                drop(held);
+                drop(spared);
             }
             other => return other,
         }
