@@ -255,7 +255,8 @@ fn a_buffer_says_why_it_is_where_it_is() {
         let fourth = create("fourth");
         let text = fourth.explain().to_string();
         assert_eq!(fourth.explain().decisions[0].what, What::FellBack, "{text}");
-        assert!(text.contains("2 MiB budget, 2 MiB in use, 2 MiB pinned"), "{text}");
+        assert!(text.contains("2 MiB budget, 2 MiB in use, 2 MiB pinned by device"), "{text}");
+        assert!(text.contains("(2 pins)"), "{text}");
         let text = third.explain().to_string();
         assert!(text.contains("stays") && text.contains("scanout"), "{text}");
         drop((pins, seats));

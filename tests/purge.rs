@@ -660,3 +660,27 @@ fn use_it(cache: &SharedBuffer, seat: &peerbuf::Attachment, rounds: u32) {
         }
     }
 }
+
+/// There is room, but somebody who has sat down meanwhile could not follow it there.
+#[test]
+fn renewed_elsewhere_it_says_that_it_could_not_be_shared_there() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for [home, peer] in pairs(&rig) {
+        let descriptor = plain(NAME).peer_to_peer(false);
+        let buffer = engine.create_buffer(&home, descriptor).expect("somewhere");
+        bytes::write(&buffer, 1);
+        buffer.evict().expect("nobody holds it");
+        let seat = buffer.attach_dynamic(&peer, Arc::new(Refault::new())).expect("a seat");
+        assert_eq!(buffer.explain().wanted, vram(&home));
+        buffer.set_purgeable(true).expect("ours");
+        buffer.evict().expect("nobody holds it");
+        assert!(buffer.is_purged());
+        buffer.renew().expect("in system memory");
+        let explained = buffer.explain();
+        assert_eq!(buffer.domain(), DomainId::System, "{explained}");
+        assert_eq!(explained.decisions[0].what, What::FellBack, "{explained}");
+        assert_eq!(explained.decisions[0].reason, Reason::NotShareable, "{explained}");
+        drop(seat);
+    }
+}

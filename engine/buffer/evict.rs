@@ -80,6 +80,7 @@ impl World for Core {
         for line in state.pin_lines().iter().filter(|line| line.pins() > 0) {
             let device = &self.member(line.device()).device;
             obstacles.pinned_by(format!("{}: {}", device.name(), line.reason()));
+            obstacles.pins(line.device(), buffer.size, line.pins());
         }
         if state.exported() > 0 {
             obstacles.pinned_by("handed out".into());

@@ -134,22 +134,37 @@ impl BufferInner {
         }
         let mut state = self.lock();
         let (wanted, here) = (state.berth.wanted(), state.place.domain());
-        let reason = match instead_of {
+        let reason = self.why_not_in(wanted, instead_of);
+        self.decide(&mut state, What::FellBack, [wanted, here], reason);
+        self.core.trace_counters(here);
+    }
+
+    /// Why it could not be had in `wanted`, by what came of the attempt, if it came to one.
+    fn why_not_in(&self, wanted: DomainId, error: Option<&Error>) -> Reason {
+        let device = match wanted {
+            DomainId::Vram(device) => device,
+            DomainId::System => self.home_id(),
+        };
+        match error {
             Some(Error::OutOfMemory { budget, used, code: None, obstacles, .. }) => {
                 // What its client group may have there, if that was it.
                 let cap = obstacles.cap_reached();
+                let most = obstacles.most_pinned();
                 Reason::NoRoom {
                     budget: cap.map_or(*budget, |reached| reached.cap),
                     used: cap.map_or(*used, |reached| reached.used),
                     pinned: obstacles.bytes(Kept::Pinned),
-                    by: None,
-                    pins: 0,
+                    by: most.map(|(by, _)| by),
+                    // CAST: saturated; beyond a few it is "or more".
+                    pins: most.map_or(0, |(_, pins)| pins.min(u64::from(u32::MAX)) as u32),
                 }
             }
-            _ => Reason::DriverOutOfMemory { device: self.home_id() },
-        };
-        self.decide(&mut state, What::FellBack, [wanted, here], reason);
-        self.core.trace_counters(here);
+            Some(error) if error.is_out_of_memory() => Reason::DriverOutOfMemory { device },
+            None | Some(Error::Unreachable { .. } | Error::Unsupported { .. }) => {
+                Reason::NotShareable
+            }
+            Some(_) => Reason::DriverFailed { device },
+        }
     }
 
     /// Somebody wanted it to go, and it stays. The reservation is held.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
+use crate::device::DeviceId;
+
 /// Why a buffer stays where it is, for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -47,6 +49,8 @@ pub struct Obstacles {
     kept: SmallVec<[(Kept, u64, u32); 2]>,
     /// Who has the pins: a device and its reason each.
     pinned_by: Vec<String>,
+    /// Which devices have them: bytes and pins of each.
+    pinners: SmallVec<[(DeviceId, u64, u64); 1]>,
     cap: Option<Box<CapReached>>,
 }
 
@@ -90,6 +94,23 @@ impl Obstacles {
         if self.pinned_by.len() < NAMED && !self.pinned_by.contains(&who) {
             self.pinned_by.push(who);
         }
+    }
+
+    /// A device has so many pins on a buffer of so many bytes.
+    pub(crate) fn pins(&mut self, by: DeviceId, bytes: u64, pins: u64) {
+        match self.pinners.iter_mut().find(|(of, ..)| *of == by) {
+            Some((_, sum, count)) => {
+                *sum += bytes;
+                *count += pins;
+            }
+            None => self.pinners.push((by, bytes, pins)),
+        }
+    }
+
+    /// The device that has pinned most bytes, and how many pins those are.
+    pub(crate) fn most_pinned(&self) -> Option<(DeviceId, u64)> {
+        let most = self.pinners.iter().max_by_key(|(_, bytes, _)| *bytes)?;
+        Some((most.0, most.2))
     }
 
     /// It is a group's cap.
@@ -154,6 +175,11 @@ mod tests {
         obstacles.pinned_by("llvmpipe (scanout)".into());
         obstacles.pinned_by("llvmpipe (scanout)".into());
         assert_eq!(obstacles.bytes(Kept::Pinned), 128);
+        assert_eq!(obstacles.most_pinned(), None, "nobody knows");
+        for (by, bytes, pins) in [(1, 60, 9), (2, 50, 1), (2, 50, 3)] {
+            obstacles.pins(DeviceId(by), bytes, pins);
+        }
+        assert_eq!(obstacles.most_pinned(), Some((DeviceId(2), 4)), "by bytes");
         let said =
             "128 bytes in 2 buffers pinned (by llvmpipe (scanout)), 7 bytes in 1 buffer busy";
         assert_eq!(obstacles.to_string(), said);

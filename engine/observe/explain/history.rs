@@ -157,6 +157,11 @@ fn put_reason(bits: &mut Bits, reason: Reason) {
             kind(4);
             bits.put_device(Some(device));
         }
+        Reason::DriverFailed { device } => {
+            kind(19);
+            bits.put_device(Some(device));
+        }
+        Reason::NotShareable => kind(20),
         Reason::Pinned { by, pins } => {
             kind(5);
             bits.put_device(by);
@@ -238,6 +243,8 @@ fn reason(bits: &mut Bits) -> Option<Reason> {
         16 => Reason::Idle,
         17 => Reason::All,
         18 => Reason::DeviceLost { device: bits.device()? },
+        19 => Reason::DriverFailed { device: bits.device()? },
+        20 => Reason::NotShareable,
         _ => return None,
     })
 }

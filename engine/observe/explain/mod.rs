@@ -103,6 +103,13 @@ pub enum Reason {
         /// Whose.
         device: DeviceId,
     },
+    /// The driver could not provide it, for another reason.
+    DriverFailed {
+        /// Whose.
+        device: DeviceId,
+    },
+    /// Memory of that place cannot be shared with all who use the buffer.
+    NotShareable,
     /// It is pinned.
     Pinned {
         /// By whom; `None` for a stranger.

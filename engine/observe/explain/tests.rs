@@ -16,7 +16,7 @@ fn wanted(by: Option<u64>) -> Reason {
 }
 
 /// One reason of each kind, with numbers that are kept exactly.
-fn reasons() -> [Reason; 21] {
+fn reasons() -> [Reason; 23] {
     [
         Reason::FirstChoice,
         Reason::Asked,
@@ -45,6 +45,8 @@ fn reasons() -> [Reason; 21] {
         Reason::Idle,
         Reason::All,
         Reason::DeviceLost { device: GPU },
+        Reason::DriverFailed { device: OTHER },
+        Reason::NotShareable,
     ]
 }
 
@@ -106,6 +108,10 @@ fn each_decision_is_a_sentence() {
         (
             decision(What::Promoted, VRAM, SYSTEM, Reason::DeviceLost { device: GPU }),
             "lives on in system memory as its copy from VRAM of device 0: device 0 is lost",
+        ),
+        (
+            decision(What::FellBack, VRAM, SYSTEM, Reason::NotShareable),
+            "fell back to system memory: memory there cannot be shared with all who use it",
         ),
         (
             decision(What::Placed, VRAM, VRAM, Reason::FirstChoice),

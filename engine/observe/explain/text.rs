@@ -72,6 +72,12 @@ impl<N: Fn(u64) -> Option<String>> Told<'_, N> {
             Reason::DriverOutOfMemory { device } => {
                 write!(f, "the driver of {device} had no memory left")
             }
+            Reason::DriverFailed { device } => {
+                write!(f, "the driver of {device} could not provide it there")
+            }
+            Reason::NotShareable => {
+                f.write_str("memory there cannot be shared with all who use it")
+            }
             Reason::Pinned { by, pins } => {
                 write!(f, "pinned by {}", Who(by, "a stranger"))?;
                 match pins {
