@@ -12,7 +12,7 @@ use common::gate::Gate;
 use common::recorder::Recorder;
 use common::{Rig, bytes, wait_idle};
 use peerbuf::device::Call;
-use peerbuf::observe::{MoveCause, StallCause};
+use peerbuf::observe::{MoveCause, Reason, StallCause, What};
 use peerbuf::{
     Access, BufferDescriptor, Device, DomainId, Engine, Error, Fence, Importer, Invalidation,
     Migration, Refault, Rules, Scope, SharedBuffer,
@@ -505,4 +505,71 @@ fn what_is_used_with_one_that_returns_lives_on_as_its_copy() {
     assert_eq!(there.domain(), DomainId::System);
     bytes::assert_sequence(&there, 1, "what the copy had");
     drop((of_there, of_away, seats));
+}
+
+/// Why it stays where it is used, and does not return; said last.
+fn why_away(buffer: &SharedBuffer, to: &Device) -> Reason {
+    let explained = buffer.explain();
+    let last = explained.decisions[0];
+    let expected = (What::Stayed, DomainId::System, vram(to));
+    assert_eq!((last.what, last.from, last.to), expected, "{explained}");
+    last.reason
+}
+
+#[test]
+fn a_buffer_that_stays_away_says_why_and_says_it_once() {
+    let rig = Rig::with(|d| d.residency(Rules::new().uses_before_return(3)));
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    engine.model_heap(&first, MIB).expect("ours");
+    let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    let seat = buffer.attach_dynamic(&second, refault()).expect("a seat");
+    buffer.evict().expect("nobody holds it");
+    let wall = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    let wall_seat = wall.attach_dynamic(&first, refault()).expect("a seat");
+    let pin = wall_seat.pin("scanout").expect("pinned");
+    wait_idle(&[&first, &second]);
+    let use_it = || drop(seat.map(Access::Read).expect("mapped"));
+    use_it();
+    assert_eq!(why_away(&buffer, &first), Reason::Hysteresis { uses: 1, needed: 3 });
+    let before = buffer.explain();
+    use_it();
+    assert_eq!(buffer.explain(), before, "it was said");
+    assert_eq!(before.decisions[1].what, What::Evicted);
+    use_it();
+    let by = Some(first.id());
+    let full = Reason::NoRoom { budget: MIB, used: MIB, pinned: MIB, by, pins: 1 };
+    assert_eq!(why_away(&buffer, &first), full);
+    let access = buffer.host_access(Access::Read).expect("ours");
+    use_it();
+    assert_eq!(why_away(&buffer, &first), Reason::HostAccess);
+    drop(access);
+    drop(pin);
+    engine.set_cap(vram(&first), Some(0)).expect("ours");
+    engine.set_cap(vram(&first), None).expect("ours");
+    use_it();
+    assert_eq!(buffer.domain(), vram(&first), "there is room");
+    assert_eq!(buffer.explain().decisions[0].what, What::Restored);
+    drop((seat, wall_seat));
+}
+
+#[test]
+fn who_comes_after_too_many_says_so() {
+    let rig = Rig::with(|d| d.residency(Rules::new().bytes_per_ms(1)));
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let all = [1, 2].map(|seed| {
+        let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+        bytes::write(&buffer, seed);
+        buffer.evict().expect("nobody holds it");
+        let seat = buffer.attach_dynamic(&second, refault()).expect("a seat");
+        drop(seat.map(Access::Read).expect("mapped"));
+        buffer
+    });
+    assert_eq!(all[0].domain(), vram(&first), "it went into debt");
+    let reason = why_away(&all[1], &first);
+    assert!(
+        matches!(reason, Reason::Throttled { moved, allowed: 200 } if moved > 200),
+        "{reason:?}"
+    );
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::migrate::{Plan, home_at};
+use super::narrate::full;
 use super::relocate::{Errand, Moved};
 use super::shared::BufferInner;
 use super::state::State;
 use crate::core::Core;
 use crate::device::{AdapterKind, DeviceId, DeviceInner};
 use crate::error::Result;
-use crate::memory::{DomainId, DomainKind, GroupUsage, Provider};
+use crate::memory::{DomainId, DomainKind, Provider};
 use crate::observe::{MoveCause, Reason, What};
 use crate::residency::{Allowance, Demand, Drawn, Price, Terms, Used};
 use crate::transfer::{PairKey, Route, Verdict};
@@ -185,13 +186,7 @@ impl BufferInner {
         let ledger = &core.store(there).ledger;
         let charge = (footprint, state.place.group());
         if !ledger.has_room(charge) {
-            let (budget, used) = match ledger.group(charge.1) {
-                GroupUsage { cap: Some(cap), used, .. } if ledger.is_beyond_cap(charge) => {
-                    (cap, used)
-                }
-                _ => (ledger.budget(), ledger.used()),
-            };
-            let reason = Reason::NoRoom { budget, used, pinned: 0, by: None, pins: 0 };
+            let reason = full(ledger, charge);
             let here = state.place.domain();
             self.decide(&mut state, What::Stayed, [here, there], reason);
             core.attraction.refused(self.id(), device);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::attract::attract_together;
 use super::away::{Away, Turn};
 use super::migrate::{Migration, Plan, home_at};
+use super::narrate::{full, what_holds};
 use super::relocate::{self, Errand, Moved};
 use super::shared::{BufferInner, SharedBuffer};
 use super::state::State;
@@ -12,7 +13,7 @@ use crate::core::Core;
 use crate::device::DeviceId;
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, GroupId};
-use crate::observe::MoveCause;
+use crate::observe::{MoveCause, Reason};
 use crate::residency::{Allowance, Demand, Priority, Terms};
 use crate::sync::Usage;
 
@@ -35,17 +36,22 @@ impl BufferInner {
         }
         let Some(journey) = self.journey() else { return };
         let Journey { wanted, footprint, group, priority, generation, left } = journey;
-        let ledger = &self.core.store(wanted).ledger;
-        if !ledger.could_hold((footprint, group)) {
-            return;
+        let (ledger, charge) = (&self.core.store(wanted).ledger, (footprint, group));
+        if !ledger.could_hold(charge) {
+            return self.still_away(Some(full(ledger, charge)), |_| {});
         }
-        let roomy = ledger.has_room((footprint, group));
+        let roomy = ledger.has_room(charge);
         if !roomy && left > 1 {
-            return self.still_away(|away| away.set(left - 1));
+            let needed = self.core.throttle.rules().uses_before_return;
+            // Or it was tried, and why it failed was said.
+            let uses = needed.checked_sub(left).map(|before| u32::from(before) + 1);
+            let reason = uses.map(|uses| Reason::Hysteresis { uses, needed: needed.into() });
+            return self.still_away(reason, |away| away.set(left - 1));
         }
         let now = self.core.age();
         if !allowance.allows(footprint, now) {
-            return;
+            let (moved, allowed) = allowance.refusal();
+            return self.still_away(Some(Reason::Throttled { moved, allowed }), |_| {});
         }
         // Never at the cost of a wait: what has to go first is told to, and the next use finds the room.
         let terms =
@@ -55,20 +61,26 @@ impl BufferInner {
             Ok(Moved::Yes) => allowance.pay(footprint),
             // Whoever was busy is not for long.
             Ok(Moved::LookAgain | Moved::NotNow) => {}
-            Ok(Moved::NoMover) => self.still_away(Away::failed_for_long),
+            Ok(Moved::NoMover) => self.still_away(None, Away::failed_for_long),
+            Err(error) => self.failed_to_return(wanted, &error),
+        }
+    }
+
+    #[cold]
+    fn failed_to_return(&self, wanted: DomainId, error: &Error) {
+        tracing::debug!(%error, buffer = self.name(), "stays away");
+        let lasting = matches!(error, Error::Unreachable { .. } | Error::Unsupported { .. });
+        let told = lasting || error.is_out_of_memory();
+        let reason = told.then(|| self.why_not_in(wanted, Some(error)));
+        match error {
             // As soon as there is room it may come. Nobody stays who was told to go; who was asked and stayed
             // is not asked each time.
-            Err(Error::OutOfMemory { code: None, obstacles, .. }) => {
+            Error::OutOfMemory { code: None, obstacles, .. } => {
                 let uses = if obstacles.is_empty() { 1 } else { UNTIL_ASKED_AGAIN };
-                self.still_away(|away| away.set(uses));
+                self.still_away(reason, |away| away.set(uses));
             }
-            Err(error) => {
-                tracing::debug!(%error, buffer = self.name(), "stays away");
-                self.still_away(match error {
-                    Error::Unreachable { .. } | Error::Unsupported { .. } => Away::failed_for_long,
-                    _ => Away::failed,
-                });
-            }
+            _ if lasting => self.still_away(reason, Away::failed_for_long),
+            _ => self.still_away(reason, Away::failed),
         }
     }
 
@@ -81,8 +93,12 @@ impl BufferInner {
             self.away.set(0);
             return None;
         }
-        let held = state.host() > 0 || state.static_mappings() > 0 || state.pinned() > 0;
-        if held || state.moving().is_some() || self.awaits_host(&mut state, wanted) {
+        if state.moving().is_some() {
+            return None;
+        }
+        let awaits = self.awaits_host(&mut state, wanted).then_some(Reason::Busy { by: None });
+        if let Some(reason) = what_holds(&state).or(awaits) {
+            self.decide_to_stay_away(&mut state, reason);
             return None;
         }
         let Turn::Try { left } = self.away.turn() else { return None };
@@ -130,11 +146,14 @@ impl BufferInner {
         }
     }
 
-    /// Says when it is tried again, if nobody has brought it back meanwhile.
-    fn still_away(&self, when: impl FnOnce(&Away)) {
-        let state = self.lock();
+    /// Says why, and when it is tried again, if nobody has brought it back meanwhile.
+    fn still_away(&self, why: Option<Reason>, when: impl FnOnce(&Away)) {
+        let mut state = self.lock();
         if state.place.domain() != state.berth.wanted() {
             when(&self.away);
+            if let Some(reason) = why {
+                self.decide_to_stay_away(&mut state, reason);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use super::state::State;
 use crate::core::Core;
 use crate::device::DeviceId;
 use crate::error::Error;
-use crate::memory::DomainId;
+use crate::memory::{Domain, DomainId, GroupId, GroupUsage};
 use crate::observe::trace::{AccessEvent, Counters, Move, MoveId, Outcome, Tracer};
 use crate::observe::{Decision, MoveCause, Pick, Reason, What};
 use crate::residency::{Demand, Kept};
@@ -140,7 +140,7 @@ impl BufferInner {
     }
 
     /// Why it could not be had in `wanted`, by what came of the attempt, if it came to one.
-    fn why_not_in(&self, wanted: DomainId, error: Option<&Error>) -> Reason {
+    pub(super) fn why_not_in(&self, wanted: DomainId, error: Option<&Error>) -> Reason {
         let device = match wanted {
             DomainId::Vram(device) => device,
             DomainId::System => self.home_id(),
@@ -170,21 +170,25 @@ impl BufferInner {
     /// Somebody wanted it to go, and it stays. The reservation is held.
     pub(super) fn decide_to_stay(&self, state: &mut State, kept: Kept) {
         let here = state.place.domain();
-        let mut lines = state.pin_lines().iter().filter(|line| line.pins() > 0);
-        let by = lines.next().map(|line| line.device());
-        let reason = match kept {
-            // CAST: saturated; beyond a few thousand it is "or more".
-            Kept::Pinned => {
-                Reason::Pinned { by, pins: state.pinned().min(u64::from(u32::MAX)) as u32 }
-            }
-            Kept::Held if state.host() > 0 => Reason::HostAccess,
-            Kept::Held => match state.mappings().first() {
-                Some(&(by, _)) => Reason::Mapped { by },
-                None => Reason::HostAccess,
-            },
-            _ => return,
-        };
-        self.decide(state, What::Stayed, [here, here], reason);
+        if matches!(kept, Kept::Pinned | Kept::Held)
+            && let Some(reason) = what_holds(state)
+        {
+            self.decide(state, What::Stayed, [here, here], reason);
+        }
+    }
+
+    /// It is used, and does not come back to where it wants to be. Said once for each reason, until something
+    /// else is decided: it may be used often. The reservation is held.
+    pub(super) fn decide_to_stay_away(&self, state: &mut State, reason: Reason) {
+        let places = [state.place.domain(), state.berth.wanted()];
+        let kind = std::mem::discriminant(&reason);
+        let said =
+            state.decisions(self.size).take_while(|last| last.what == What::Stayed).any(|last| {
+                [last.from, last.to] == places && std::mem::discriminant(&last.reason) == kind
+            });
+        if !said {
+            self.decide(state, What::Stayed, places, reason);
+        }
     }
 
     /// Its content goes. The reservation is held, and it still stands in its order.
@@ -234,6 +238,33 @@ impl BufferInner {
         self.core.trace_counters(from);
         self.core.trace_counters(to);
     }
+}
+
+/// What keeps a buffer from moving, if something does. Its reservation is held.
+pub(super) fn what_holds(state: &State) -> Option<Reason> {
+    let pins = state.pinned();
+    if pins > 0 {
+        let mut lines = state.pin_lines().iter().filter(|line| line.pins() > 0);
+        let by = lines.next().map(|line| line.device());
+        // CAST: saturated; beyond a few thousand it is "or more".
+        return Some(Reason::Pinned { by, pins: pins.min(u64::from(u32::MAX)) as u32 });
+    }
+    if state.host() > 0 {
+        return Some(Reason::HostAccess);
+    }
+    if state.static_mappings() == 0 {
+        return None;
+    }
+    state.mappings().first().map(|&(by, _)| Reason::Mapped { by })
+}
+
+/// That a place has no room for what is to be charged there.
+pub(super) fn full(ledger: &Domain, charge: (u64, GroupId)) -> Reason {
+    let (budget, used) = match ledger.group(charge.1) {
+        GroupUsage { cap: Some(cap), used, .. } if ledger.is_beyond_cap(charge) => (cap, used),
+        _ => (ledger.budget(), ledger.used()),
+    };
+    Reason::NoRoom { budget, used, pinned: 0, by: None, pins: 0 }
 }
 
 impl Core {

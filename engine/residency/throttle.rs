@@ -74,6 +74,18 @@ impl Allowance<'_> {
         fits && self.moves > 0 && self.throttle.has_any(now)
     }
 
+    /// Why not, if it may not: how many bytes have come, and how many may.
+    pub(crate) fn refusal(&self) -> (u64, u64) {
+        let rules = &self.throttle.rules;
+        if !self.first {
+            let left = if self.moves > 0 { self.bytes } else { 0 };
+            return (rules.bytes_per_submission - left, rules.bytes_per_submission);
+        }
+        let full = full(rules);
+        let bytes = full.saturating_sub(self.throttle.account().bytes);
+        (bytes.unsigned_abs(), full.unsigned_abs())
+    }
+
     /// It came.
     pub(crate) fn pay(&mut self, bytes: u64) {
         self.first = false;
@@ -120,10 +132,12 @@ mod tests {
         let mut small = throttle.submission();
         assert!(come(&mut small, 60, 0));
         assert!(!come(&mut small, 41, 0), "more than is left");
+        assert_eq!(small.refusal(), (60, 100));
         assert!(come(&mut small, 40, 0));
         let mut large = throttle.submission();
         assert!(come(&mut large, 500, 0), "or it would never come back");
         assert!(!come(&mut large, 1, 0));
+        assert_eq!(large.refusal(), (100, 100));
     }
 
     #[test]
@@ -140,6 +154,7 @@ mod tests {
         let go = |bytes, at| come(&mut throttle.submission(), bytes, at);
         assert!(go(500, 0), "200 were saved: it goes into debt");
         assert!(!go(1, 300), "300 were owed");
+        assert_eq!(throttle.submission().refusal(), (200, 200));
         assert!(go(1, 302));
         assert!(go(100, 1_000_000) && go(100, 1_000_000), "200 at most are saved");
         assert!(!go(1, 1_000_000));

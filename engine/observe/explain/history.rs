@@ -158,10 +158,10 @@ fn put_reason(bits: &mut Bits, reason: Reason) {
             bits.put_device(Some(device));
         }
         Reason::DriverFailed { device } => {
-            kind(19);
+            kind(9);
             bits.put_device(Some(device));
         }
-        Reason::NotShareable => kind(20),
+        Reason::NotShareable => kind(16),
         Reason::Pinned { by, pins } => {
             kind(5);
             bits.put_device(by);
@@ -176,7 +176,6 @@ fn put_reason(bits: &mut Bits, reason: Reason) {
             kind(8);
             bits.put_device(by);
         }
-        Reason::Locked => kind(9),
         Reason::Throttled { moved, allowed } => {
             kind(10);
             [moved, allowed].into_iter().for_each(|bytes| bits.put_size(bytes));
@@ -199,7 +198,6 @@ fn put_reason(bits: &mut Bits, reason: Reason) {
             bits.put_device(Some(by));
         }
         Reason::HandedOut => kind(15),
-        Reason::Idle => kind(16),
         Reason::All => kind(17),
         Reason::DeviceLost { device } => {
             kind(18);
@@ -231,7 +229,6 @@ fn reason(bits: &mut Bits) -> Option<Reason> {
         6 => Reason::Mapped { by: bits.device()? },
         7 => Reason::HostAccess,
         8 => Reason::Busy { by: bits.device() },
-        9 => Reason::Locked,
         10 => Reason::Throttled { moved: bits.size(), allowed: bits.size() },
         11 => Reason::Hysteresis { uses: bits.count(12), needed: bits.count(12) },
         12 => Reason::Used { by: bits.device()? },
@@ -240,11 +237,10 @@ fn reason(bits: &mut Bits) -> Option<Reason> {
         }
         14 => Reason::Reach { by: bits.device()? },
         15 => Reason::HandedOut,
-        16 => Reason::Idle,
         17 => Reason::All,
         18 => Reason::DeviceLost { device: bits.device()? },
-        19 => Reason::DriverFailed { device: bits.device()? },
-        20 => Reason::NotShareable,
+        9 => Reason::DriverFailed { device: bits.device()? },
+        16 => Reason::NotShareable,
         _ => return None,
     })
 }

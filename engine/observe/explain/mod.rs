@@ -129,13 +129,11 @@ pub enum Reason {
         /// Whose; `None` for the host's, or a stranger's.
         by: Option<DeviceId>,
     },
-    /// Somebody was doing something with it just then.
-    Locked,
     /// Enough was moved already.
     Throttled {
-        /// Bytes that were moved in this submission, or this millisecond.
+        /// Bytes that have come in this submission; if none have, lately.
         moved: u64,
-        /// Bytes that may be.
+        /// Bytes that may.
         allowed: u64,
     },
     /// It has moved only a short while ago, and must be used more before it moves again.
@@ -166,8 +164,6 @@ pub enum Reason {
     },
     /// It was handed out to a stranger.
     HandedOut,
-    /// Nobody has used it for long.
-    Idle,
     /// Everything was to leave, or to come back.
     All,
     /// A device is lost, or was unplugged.

@@ -16,7 +16,7 @@ fn wanted(by: Option<u64>) -> Reason {
 }
 
 /// One reason of each kind, with numbers that are kept exactly.
-fn reasons() -> [Reason; 23] {
+fn reasons() -> [Reason; 21] {
     [
         Reason::FirstChoice,
         Reason::Asked,
@@ -35,14 +35,12 @@ fn reasons() -> [Reason; 23] {
         Reason::Mapped { by: OTHER },
         Reason::HostAccess,
         Reason::Busy { by: None },
-        Reason::Locked,
         Reason::Throttled { moved: 1 << 20, allowed: 16 << 20 },
         Reason::Hysteresis { uses: 2, needed: 8 },
         Reason::Used { by: GPU },
         Reason::UsedMore { by: OTHER, times: 37, others: 2 },
         Reason::Reach { by: OTHER },
         Reason::HandedOut,
-        Reason::Idle,
         Reason::All,
         Reason::DeviceLost { device: GPU },
         Reason::DriverFailed { device: OTHER },
@@ -87,7 +85,7 @@ fn each_decision_is_a_sentence() {
             "brought back to VRAM of device 0 from system memory: device 0 uses it",
         ),
         (
-            decision(What::Attracted, VRAM, DomainId::Vram(OTHER), reasons()[15]),
+            decision(What::Attracted, VRAM, DomainId::Vram(OTHER), reasons()[14]),
             "drawn to VRAM of device 1 from VRAM of device 0: device 1 has used it 37 times, all others 2 \
              times",
         ),
@@ -217,7 +215,7 @@ fn staying_again_for_the_same_reason_takes_the_place_of_the_last_time() {
     let evicted = decision(What::Evicted, VRAM, SYSTEM, Reason::Asked);
     assert_eq!(told, [stays(1000, None, 2), evicted]);
     // Another reason is another decision.
-    history.record(&decision(What::Stayed, SYSTEM, VRAM, Reason::Locked));
+    history.record(&decision(What::Stayed, SYSTEM, VRAM, Reason::HostAccess));
     assert_eq!(history.decisions(1).count(), 3);
 }
 

@@ -88,7 +88,6 @@ impl<N: Fn(u64) -> Option<String>> Told<'_, N> {
             Reason::Mapped { by } => write!(f, "{by} maps it, and cannot be told"),
             Reason::HostAccess => f.write_str("the host is using it"),
             Reason::Busy { by } => write!(f, "work of {} has not ended", Who(by, "others")),
-            Reason::Locked => f.write_str("somebody was using it just then"),
             Reason::Throttled { moved, allowed } => {
                 write!(f, "{} of {} that may move at once have moved", Size(moved), Size(allowed))
             }
@@ -103,7 +102,6 @@ impl<N: Fn(u64) -> Option<String>> Told<'_, N> {
             }
             Reason::Reach { by } => write!(f, "{by} could not have reached it"),
             Reason::HandedOut => f.write_str("it was handed out"),
-            Reason::Idle => f.write_str("nobody has used it for long"),
             Reason::All => f.write_str("everything was to go there"),
             Reason::DeviceLost { device } => write!(f, "{device} is lost"),
         }
