@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::buffer::{self, AgeTable, Exports, Registry, SlotId, Spared};
+use crate::buffer::{self, AgeTable, Exports, GivingUp, Registry, SlotId, Spared};
 use crate::device::{Call, Calls, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::members::{Member, Members, Tools};
@@ -68,6 +68,7 @@ pub(crate) struct Core {
     pub(crate) stalls: StallCounters,
     /// Who is not to go for those that are used together with him.
     pub(crate) spared: Spared,
+    pub(crate) giving_up: GivingUp,
     /// How many buffers keep a clean copy. Relaxed: it says whether to look for any.
     pub(crate) clean_copies: AtomicUsize,
     /// Where in the registry one was given up last. Relaxed: whose goes next is no matter.
@@ -112,6 +113,7 @@ impl Core {
             moved: MovedCounters::default(),
             stalls: StallCounters::default(),
             spared: Spared::default(),
+            giving_up: GivingUp::default(),
             clean_copies: AtomicUsize::new(0),
             clean_at: AtomicUsize::new(0),
             said_speeds: None,

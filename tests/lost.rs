@@ -562,7 +562,10 @@ fn threads_that_go_on_give_it_up_once() {
             scope.spawn(|| {
                 for (buffer, seat) in kept.iter().zip(&seats) {
                     let mapped = seat.map(Access::Read).map(drop);
-                    assert!(mapped.is_ok() || mapped.as_ref().is_err_and(Error::is_device_lost));
+                    assert!(
+                        mapped.is_ok() || mapped.as_ref().is_err_and(Error::is_device_lost),
+                        "{mapped:?}"
+                    );
                     let read = buffer.host_access(Access::Read).map(drop);
                     assert!(read.is_ok() || read.as_ref().is_err_and(Error::is_device_lost));
                 }

@@ -38,26 +38,43 @@ pub struct Abandoned {
 ///
 /// If an importer does, when all buffers are done.
 pub(crate) fn abandon(core: &Core, device: &DeviceInner) -> Abandoned {
-    if let Some(panic) = give_up(core, device) {
+    let turn = core.giving_up.turn(core);
+    let panicked = give_up(core, device);
+    drop(turn);
+    if let Some(panic) = panicked {
         resume_unwind(panic);
     }
     *core.member(device.id()).given_up()
 }
 
-/// Gives up those that were found to be lost, and were not given up yet.
+/// Gives up those that were found to be lost, and were not given up yet. Who comes while somebody is at it
+/// waits for that.
 ///
 /// # Panics
 ///
 /// As [`abandon`], when all of them are done.
 #[cold]
 pub(crate) fn abandon_lost(core: &Core) {
-    if !core.calls.forget_lost_devices() {
-        return;
+    let Some(turn) = core.giving_up.turn(core) else { return };
+    let mut panicked = None;
+    let found = || {
+        let mut members = core.members.iter();
+        members.find(|member| member.device.is_lost() && !member.is_abandoned())
+    };
+    loop {
+        while let Some(member) = found() {
+            // All of them, whoever panics.
+            panicked = panicked.or(give_up(core, &member.device));
+        }
+        // Only now: whoever comes meanwhile is to wait.
+        core.calls.forget_lost_devices();
+        // It may have been another one that was noted.
+        if found().is_none() {
+            break;
+        }
     }
-    let lost = core.members.iter().filter(|member| member.device.is_lost());
-    let panicked = lost.filter_map(|member| give_up(core, &member.device));
-    // All of them, whoever panics.
-    if let Some(panic) = panicked.reduce(|first, _| first) {
+    drop(turn);
+    if let Some(panic) = panicked {
         resume_unwind(panic);
     }
 }

@@ -173,9 +173,10 @@ impl Calls {
         self.device_lost.load(Ordering::Relaxed)
     }
 
-    /// The same; whoever gets a yes looks for it, and nobody else does.
-    pub(crate) fn forget_lost_devices(&self) -> bool {
-        self.device_lost.swap(false, Ordering::Acquire)
+    /// From here on none was found: to be called before one looks for the last time.
+    pub(crate) fn forget_lost_devices(&self) {
+        // Not a store: what was noted before is to be seen by that look.
+        self.device_lost.swap(false, Ordering::AcqRel);
     }
 
     pub(crate) fn heap_budget(&self) -> Option<HeapBudget> {

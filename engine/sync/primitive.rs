@@ -31,7 +31,7 @@ mod choice {
 }
 
 /// Takes a mutex. Poisoning is passed over: nothing under these panics half-way.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
