@@ -28,7 +28,7 @@ pub(super) struct Turn<'a> {
 impl GivingUp {
     /// Takes the turn; where somebody else has it, waits for the end of that, in bounds, and takes none.
     pub(super) fn turn<'a>(&'a self, core: &Core) -> Option<Turn<'a>> {
-        if MINE.get() {
+        if MINE.with(Cell::get) {
             return None;
         }
         let mut under_way = self.under_way();
@@ -41,7 +41,7 @@ impl GivingUp {
         }
         let (gate, end) = Fence::host();
         *under_way = Some(gate);
-        MINE.set(true);
+        MINE.with(|mine| mine.set(true));
         Some(Turn { giving_up: self, _end: end })
     }
 
@@ -52,7 +52,7 @@ impl GivingUp {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        MINE.set(false);
+        MINE.with(|mine| mine.set(false));
         // Nobody waits any more once `end` is dropped, after this.
         *self.giving_up.under_way() = None;
     }
