@@ -415,6 +415,8 @@ fn who_only_submits_makes_way_for_others() {
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
+        // Tight, so that it is known who is used.
+        engine.model_heap(&device, 5 * SIZE).expect("ours");
         let all: Vec<_> = (0..4)
             .map(|_| engine.create_buffer(&device, BufferDescriptor::new(SIZE)).expect("room"))
             .collect();

@@ -296,7 +296,7 @@ fn waits(engine: &Engine) -> u64 {
 /// Somebody reads it where it is, and the host is to say when that is over.
 #[test]
 fn a_return_waits_for_no_work_of_the_host() {
-    let rig = Rig::with(|d| d.timeout(Duration::from_millis(200)));
+    let rig = Rig::new();
     let engine = rig.engine();
     let [first, second] = rig.two_of_one_adapter();
     let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
@@ -327,7 +327,7 @@ fn a_return_waits_for_no_work_of_the_host() {
 /// The copy out has not run yet: the copy back is queued behind it.
 #[test]
 fn a_return_waits_for_no_copy() {
-    let rig = Rig::with(|d| d.timeout(Duration::from_secs(2)));
+    let rig = Rig::new();
     let engine = rig.engine();
     let [first, second] = rig.two_of_one_adapter();
     let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
@@ -364,7 +364,7 @@ fn a_return_that_failed_is_not_tried_at_each_use() {
             }
         }
     }
-    let rig = Rig::with(|d| d.timeout(Duration::from_millis(20)));
+    let rig = Rig::new();
     let engine = rig.engine();
     let [first, second] = rig.two_of_one_adapter();
     let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
