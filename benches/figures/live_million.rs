@@ -69,7 +69,7 @@ fn kept_each(setup: &Setup, heap: u64) -> Outcome<f64> {
 }
 
 /// Devices of the same hardware in an engine of their own.
-fn same_again(setup: &Setup) -> Outcome<Setup> {
+pub(crate) fn same_again(setup: &Setup) -> Outcome<Setup> {
     let engine = Engine::open(&EngineDescriptor::new().timeout(TIMEOUT))?;
     let open = |like: &Device| -> Outcome<Device> {
         let uuid = peerbuf::AdapterSelector::Uuid(like.adapter().device_uuid());

@@ -21,6 +21,7 @@ mod moves;
 mod noise;
 mod policy;
 mod resolve;
+mod scaling;
 mod setup;
 mod share;
 mod threads;
@@ -46,7 +47,7 @@ struct Group {
     measure: fn(&Setup) -> Outcome<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 19] = [
+const GROUPS: [Group; 20] = [
     Group { ids: &["share_one_more"], measure: share::one_more },
     Group { ids: &["create_share_destroy", "create_share_use_destroy"], measure: share::life },
     Group {
@@ -57,6 +58,7 @@ const GROUPS: [Group; 19] = [
         ids: &["live_1m_bytes", "live_1m_tight_bytes", "live_1m_handle_bytes"],
         measure: live_million::million,
     },
+    Group { ids: &["op_scaling"], measure: scaling::scaling },
     Group { ids: &["resolve_mapping"], measure: resolve::mapping },
     Group { ids: &["pin_unpin", "pin_unpin_quota"], measure: resolve::pin },
     Group { ids: &["copy_64m_vs_ash"], measure: copy::vs_ash },
