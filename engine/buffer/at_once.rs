@@ -3,16 +3,13 @@
 
 use std::sync::Arc;
 
-use super::destination::leave;
 use super::migrate::Plan;
 use super::mover::Mover;
-use super::publish::after;
-use super::relocate::{Errand, Move, Moved, first_waits};
+use super::relocate::{Errand, Move, Moved, finish_at_once, first_waits};
 use super::shared::BufferInner;
 use super::state::State;
 use crate::error::Result;
 use crate::observe::MoveCause;
-use crate::sync::Usage;
 
 impl BufferInner {
     /// As `relocate`, but that it waits for nobody. The steps are the same.
@@ -41,23 +38,12 @@ impl BufferInner {
         self.check_not_held(&state)?;
         let mut move_ = Move::new(self, state);
         move_.tell_importers(&mover, new.domain());
-        let mut move_ = match move_.park(&mover.device) {
-            Ok(move_) => move_,
+        match move_.park(&mover.device) {
+            Ok(move_) => finish_at_once(move_, &mover, &home, new),
             Err(parked) => {
                 // They were told of a move that does not take place, and shall not be at every use.
                 parked.give_up();
-                return Ok(Moved::NoMover);
-            }
-        };
-        let lender = new.lender();
-        match mover.copy(self, &mut move_.state, &home, new.take()) {
-            Ok(()) => Ok(Moved::Yes),
-            Err(failed) => {
-                mover.slice.failed();
-                // What was submitted of it reads the old place.
-                move_.state.fences.add(Usage::Bookkeep, failed.cleared.clone());
-                leave(self, &mut move_.state, (failed.new, lender), after(failed.cleared));
-                Err(failed.error)
+                Ok(Moved::NoMover)
             }
         }
     }

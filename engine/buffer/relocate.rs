@@ -147,6 +147,8 @@ pub(super) fn finish_at_once(
         Err(failed) => {
             let NotCopied { error, new, cleared } = *failed;
             mover.slice.failed();
+            // What was submitted all the same reads the old place.
+            move_.state.fences.add(Usage::Bookkeep, cleared.clone());
             leave(buffer, &mut move_.state, (new, lender), after(cleared));
             Err(error)
         }
