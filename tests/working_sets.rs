@@ -5,8 +5,7 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use common::random::Random;
 use common::{Rig, in_vm, soak, wait_idle};
@@ -94,15 +93,17 @@ impl Shared {
         panic!("it is lost all the time");
     }
 
-    /// A device is at work on it for a while, as far as anybody can tell.
-    fn be_busy(&self, engine: &Engine, device: usize) {
+    /// A device is at work on it, as far as anybody can tell, until `enough`.
+    fn be_busy(&self, engine: &Engine, device: usize, enough: impl Fn() -> bool) {
         let (working, done) = engine.host_fence();
         retry(|| {
             let mapping = self.seats[device].map(Access::Read)?;
             mapping.begin_access(Access::Read)?.end(working.clone());
             Ok(())
         });
-        std::thread::sleep(Duration::from_millis(1));
+        while !enough() {
+            std::thread::yield_now();
+        }
         drop(done);
     }
 }
@@ -141,7 +142,7 @@ fn run(engine: &Engine, devices: &[Device], scale: Scale, tenths: u64, threads: 
     let usage = || engine.usage(domain).expect("ours");
     engine.model_heap(&devices[0], budget).expect("ours");
     let within = || assert!(usage().used <= budget, "{what}: {:?}", usage());
-    let (done, lost) = (AtomicBool::new(false), AtomicU32::new(0));
+    let (done, lost, looks) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let users = (0..threads).map(|thread| {
             let (within, lost) = (&within, &lost);
@@ -191,13 +192,18 @@ fn run(engine: &Engine, devices: &[Device], scale: Scale, tenths: u64, threads: 
         let watch = scope.spawn(|| {
             while !done.load(Ordering::Acquire) {
                 within();
+                looks.fetch_add(1, Ordering::Relaxed);
                 std::thread::yield_now();
             }
         });
         let busy = scope.spawn(|| {
             let busy = Shared::new(engine, devices, BufferDescriptor::new(scale.largest / 4));
             while !done.load(Ordering::Acquire) {
-                busy.be_busy(engine, 1);
+                // Until somebody has looked for a while.
+                let begun = looks.load(Ordering::Relaxed);
+                busy.be_busy(engine, 1, || {
+                    done.load(Ordering::Acquire) || looks.load(Ordering::Relaxed) - begun >= 100
+                });
                 busy.check();
             }
         });
