@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::clean::Clean;
-use super::importer::{self, InvalidationCause};
+use super::importer::{InvalidationCause, invalidate_importers};
 use super::narrate::Slice;
 use super::publish::{Done, publish};
 use super::relocate::Errand;
@@ -102,7 +102,7 @@ fn give_up(core: &Core, device: &DeviceInner) -> Option<Box<dyn Any + Send>> {
         // Before the copy is looked at: who still writes to what is lost says so now.
         let slice = Slice::new(core);
         let telling = AssertUnwindSafe(|| {
-            importer::tell(buffer, &mut state, InvalidationCause::Evict, slice.id());
+            invalidate_importers(buffer, &mut state, InvalidationCause::Evict, slice.id());
         });
         // All have been told even so, and others are to be taken care of.
         if let Err(panic) = catch_unwind(telling) {

@@ -121,14 +121,14 @@ fn line_up(core: &Core, place: DomainId, slot: Slot, age: Option<&Arc<Ageing>>) 
 }
 
 /// A buffer stands in the order of a place from now on, and with its age group if it is in one.
-pub(super) fn join(core: &Core, buffer: SlotId, place: DomainId, slot: Slot) {
+pub(super) fn join_age_group(core: &Core, buffer: SlotId, place: DomainId, slot: Slot) {
     if let Some(age) = core.ages.of(buffer) {
         line_up(core, place, slot, Some(&age));
     }
 }
 
 /// Some of these groups were used; the place `told` knows.
-pub(super) fn tell(core: &Core, told: Option<DomainId>, ages: Elsewhere) {
+pub(super) fn age_elsewhere(core: &Core, told: Option<DomainId>, ages: Elsewhere) {
     for age in ages {
         let others = core.domains().filter(|place| Some(*place) != told && age.is_in(*place));
         others.for_each(|place| core.store(place).recency.aged(&age));
@@ -140,7 +140,7 @@ impl BufferInner {
     pub(super) fn age(&self, state: &State) {
         let Some(slot) = state.berth.slot() else { return self.age_in_no_order() };
         let place = state.berth.order();
-        tell(
+        age_elsewhere(
             &self.core,
             Some(place),
             self.core.store(place).recency.used(slot).into_iter().collect(),
@@ -149,7 +149,7 @@ impl BufferInner {
 
     /// It is used, and stands in no order; but others of its age group may. The reservation is held.
     pub(super) fn age_in_no_order(&self) {
-        tell(&self.core, None, self.core.ages.of(self.slot()).into_iter().collect());
+        age_elsewhere(&self.core, None, self.core.ages.of(self.slot()).into_iter().collect());
     }
 }
 

@@ -5,13 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::access::Access;
-use super::attract;
+use super::attract::learn_prices;
 use super::importer::Importer;
 use super::mapping::Mapping;
 use super::pin::Pin;
 use super::pins::FirstLine;
 use super::relief::with_relief;
-use super::relocate;
+use super::relocate::make_reachable;
 use super::remap::open;
 use super::seats::{Guest, Seats};
 use super::shared::{BufferInner, SharedBuffer};
@@ -197,7 +197,7 @@ impl<'a> Newcomer<'a> {
     fn take_in(&self, buffer: &Arc<BufferInner>) -> Result<SeatId> {
         // Each turn ends with a seat or an error, unless somebody else moved the buffer meanwhile.
         const TURNS: u32 = 100;
-        attract::learn_prices(buffer, self.device);
+        learn_prices(buffer, self.device);
         for _ in 0..TURNS {
             let kinds = buffer.placement().kinds();
             let home = buffer.home();
@@ -213,7 +213,7 @@ impl<'a> Newcomer<'a> {
                 return Ok(self.sit(&mut state));
             }
             drop(state);
-            relocate::make_reachable(buffer, &home, (self.device, self.guest), &seats)?;
+            make_reachable(buffer, &home, (self.device, self.guest), &seats)?;
         }
         Err(buffer.busy(&buffer.lock()))
     }

@@ -1,6 +1,6 @@
 //! Where a buffer wants to be, and its slot among those who are there or would like to be.
 
-use super::age_group;
+use super::age_group::join_age_group;
 use super::registry::SlotId;
 use super::shared::BufferInner;
 use super::state::State;
@@ -74,7 +74,7 @@ impl Berth {
         if purgeable {
             recency.set_purgeable(slot, true);
         }
-        age_group::join(core, key, self.order(), slot);
+        join_age_group(core, key, self.order(), slot);
         self.slot = slot.0;
     }
 
@@ -134,7 +134,7 @@ fn packed(domain: DomainId) -> u16 {
 }
 
 /// Where a buffer of this placement wants to be.
-pub(super) fn wanted(placement: Placement, home: DeviceId) -> DomainId {
+pub(super) fn preferred_domain(placement: Placement, home: DeviceId) -> DomainId {
     match placement {
         Placement::VramOrSystem | Placement::Vram => DomainId::Vram(home),
         Placement::System => DomainId::System,

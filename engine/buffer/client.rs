@@ -126,7 +126,7 @@ impl BufferInner {
 }
 
 /// What each group has in each place, as far as it has, or may have, anything in particular.
-pub(super) fn report(core: &Core) -> Vec<GroupReport> {
+pub(super) fn group_reports(core: &Core) -> Vec<GroupReport> {
     let groups = core.groups.all();
     let told = core.domains().flat_map(|domain| {
         let told = |group: &Arc<Group>| {

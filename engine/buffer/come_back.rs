@@ -6,7 +6,7 @@ use super::attract::attract_together;
 use super::away::{Away, Turn};
 use super::migrate::{Migration, Plan, home_at};
 use super::narrate::{full, what_holds};
-use super::relocate::{self, Errand, Moved};
+use super::relocate::{Errand, Moved, relocate};
 use super::shared::{BufferInner, SharedBuffer};
 use super::state::State;
 use crate::core::Core;
@@ -138,7 +138,7 @@ impl BufferInner {
             Some(plan) if plan.seats.is_of(generation) => {
                 let errand = Errand::to_new(cause, demand);
                 match terms.wait {
-                    Some(_) => relocate::relocate(self, &home, &plan.seats, plan.new, errand),
+                    Some(_) => relocate(self, &home, &plan.seats, plan.new, errand),
                     None => self.go_at_once(plan, errand),
                 }
             }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use super::report::pins;
 use super::shared::SharedBuffer;
 use crate::memory::DomainId;
 use crate::observe::{Decision, PinReport, Reason};
@@ -39,7 +40,7 @@ impl SharedBuffer {
         let (domain, wanted, purged, decisions, pins) = {
             let state = buffer.lock();
             let decisions: Vec<_> = state.decisions(buffer.size).collect();
-            let pins = super::report::pins(&state, buffer.size);
+            let pins = pins(&state, buffer.size);
             let purged = buffer.standing.is_purged();
             (state.place.domain(), state.berth.wanted(), purged, decisions, pins)
         };

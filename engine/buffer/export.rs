@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::foreign::{ForeignFacts, ForeignHandle};
 use super::relief::with_relief;
-use super::relocate::{self, Errand, Moved};
+use super::relocate::{Errand, Moved, no_mover, relocate};
 use super::seats::Seats;
 use super::shared::{BufferInner, SharedBuffer};
 use crate::core::Wish;
@@ -96,7 +96,7 @@ impl ForeignExport {
         let new = new.ok_or_else(missing)?;
         // Before it moves: without an fd there is no reason to.
         let prepared = Prepared::new(buffer, &new)?;
-        match relocate::relocate(
+        match relocate(
             buffer,
             &home,
             &seats,
@@ -105,7 +105,7 @@ impl ForeignExport {
         )? {
             Moved::Yes => Ok(Some(prepared)),
             Moved::LookAgain | Moved::NotNow => Ok(None),
-            Moved::NoMover => Err(relocate::no_mover(&home)),
+            Moved::NoMover => Err(no_mover(&home)),
         }
     }
 

@@ -102,7 +102,7 @@ impl Invalidation<'_> {
 /// # Panics
 ///
 /// If one of them did, when all of that is done.
-pub(super) fn tell(
+pub(super) fn invalidate_importers(
     buffer: &BufferInner,
     state: &mut State,
     cause: InvalidationCause,

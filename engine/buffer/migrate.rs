@@ -6,7 +6,7 @@ use super::abandon::check_not_abandoned;
 use super::clean::Clean;
 use super::destination::{Destination, Lender};
 use super::relief::with_relief;
-use super::relocate::{self, Errand, Moved};
+use super::relocate::{Errand, Moved, no_mover, relocate};
 use super::seats::Seats;
 use super::shared::{BufferInner, SharedBuffer};
 use crate::core::Wish;
@@ -93,12 +93,12 @@ impl SharedBuffer {
                     return Ok(Moved::LookAgain);
                 };
                 let errand = Errand { clean: plan.clean, ..Errand::to_new(cause, Demand::Asked) };
-                relocate::relocate(buffer, &home, &plan.seats, plan.new, errand)
+                relocate(buffer, &home, &plan.seats, plan.new, errand)
             };
             match with_relief(&buffer.core, home.id(), [&**buffer], once)? {
                 Moved::Yes => return Ok(Migration::Done { generation: buffer.generation() }),
                 Moved::LookAgain | Moved::NotNow => {}
-                Moved::NoMover => return Err(relocate::no_mover(&home)),
+                Moved::NoMover => return Err(no_mover(&home)),
             }
         }
         Err(buffer.busy(&buffer.lock()))

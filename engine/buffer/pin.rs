@@ -10,11 +10,12 @@ use std::sync::Arc;
 use super::attachment::Attachment;
 use super::pins::{PinLine, Pinned, Quick};
 use super::shared::{BufferInner, SharedBuffer};
+use super::state::State;
 use crate::core::Core;
 use crate::device::DeviceId;
 use crate::error::{Error, Result};
 use crate::observe::Object;
-use crate::sync::Usage;
+use crate::sync::{Guard, Usage};
 
 /// Keeps a buffer where it is while it lives, from [`Attachment::pin`].
 ///
@@ -110,7 +111,7 @@ pub(crate) fn limit_pins(core: &Core, device: DeviceId, bytes: u64) {
 
 impl BufferInner {
     /// Takes the reservation of a buffer whose bytes are its own and in place.
-    pub(super) fn lock_owned(&self) -> Result<crate::sync::Guard<'_, super::state::State>> {
+    pub(super) fn lock_owned(&self) -> Result<Guard<'_, State>> {
         loop {
             let mut state = self.lock_idle(Usage::Move, |_| true)?;
             self.own(&mut state)?;

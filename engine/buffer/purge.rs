@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::abandon::home_after_move;
-use super::importer::{self, InvalidationCause};
+use super::importer::{InvalidationCause, invalidate_importers};
 use super::migrate::home_at;
 use super::place::Place;
 use super::seats::Seats;
@@ -241,7 +241,7 @@ impl BufferInner {
     ///
     /// If an importer does; the buffer then keeps its content.
     fn purge(&self, state: &mut State, demand: Demand) {
-        importer::tell(self, state, InvalidationCause::Purge, MoveId::NONE);
+        invalidate_importers(self, state, InvalidationCause::Purge, MoveId::NONE);
         // From here on nothing can fail.
         let from = state.place.domain();
         self.decide_purge(state, demand);

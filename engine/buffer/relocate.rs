@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::destination::{Destination, Lender, leave};
-use super::importer::{self, InvalidationCause};
+use super::importer::{InvalidationCause, invalidate_importers};
 use super::mover::{Mover, NotCopied, sum};
 use super::publish::{after, publish};
 use super::seats::{Guest, Seats};
@@ -295,7 +295,7 @@ impl<'a> Move<'a> {
     pub(super) fn tell_importers(&mut self, mover: &Mover, to: DomainId) {
         self.buffer.trace_begin(&self.state, mover, to);
         let cause = mover.errand.invalidation();
-        importer::tell(self.buffer, &mut self.state, cause, mover.slice.id());
+        invalidate_importers(self.buffer, &mut self.state, cause, mover.slice.id());
     }
 
     /// Waits for the fences that `relevant` picks, without the reservation.

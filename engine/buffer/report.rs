@@ -1,10 +1,10 @@
 //! What an engine's report says of each buffer.
 
 use super::clean::Clean;
-use super::client;
+use super::client::group_reports;
 use super::ghost::Ghost;
 use super::shared::BufferInner;
-use super::state::State;
+use super::state::{Seat, State};
 use crate::core::Core;
 use crate::device::DeviceId;
 use crate::memory::{DomainId, Provider};
@@ -37,7 +37,7 @@ pub(crate) fn report(core: &Core) -> Report {
     let domains = places.map(domain).collect();
     let moved = MoveCause::ALL.map(|cause| (cause, core.moved.get(cause))).into();
     let stalls = StallCause::ALL.map(|cause| (cause, core.stalls.get(cause))).into();
-    let groups = client::report(core);
+    let groups = group_reports(core);
     Report { devices, domains, groups, buffers, moved, stalls }
 }
 
@@ -107,7 +107,7 @@ impl BufferInner {
             let old = state.ghosts().flat_map(Ghost::mapped);
             old.filter(|(of, _)| *of == device).map(|(_, mapped)| mapped).sum()
         };
-        let tell = |seat: super::state::Seat| AttachmentReport {
+        let tell = |seat: Seat| AttachmentReport {
             device: seat.device,
             device_name: name(seat.device),
             attached: seat.is_attached(),

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use super::importer::{self, InvalidationCause};
+use super::importer::{InvalidationCause, invalidate_importers};
 use super::shared::{BufferInner, SharedBuffer, wait_all};
 use super::state::State;
 use crate::error::{Error, Result};
@@ -95,7 +95,7 @@ fn mark(buffer: &BufferInner, state: &mut State) -> Result<()> {
     buffer.standing.set_revoked(true);
     state.begin_revocation();
     tracing::debug!(buffer = buffer.name(), "revoked");
-    importer::tell(buffer, state, InvalidationCause::Revoke, MoveId::NONE);
+    invalidate_importers(buffer, state, InvalidationCause::Revoke, MoveId::NONE);
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use super::abandon::check_not_abandoned;
 use super::access::Access;
 use super::attachment::Attachment;
 use super::away::Away;
-use super::berth::{self, Berth};
+use super::berth::{Berth, preferred_domain};
 use super::descriptor::BufferDescriptor;
 use super::export::ForeignExport;
 use super::host_access::HostAccess;
@@ -117,7 +117,7 @@ impl SharedBuffer {
         Self(Arc::new_cyclic(|this| {
             let (size, usage) = (descriptor.size(), descriptor.usages());
             let traits = Traits::of(&descriptor);
-            let wanted = berth::wanted(descriptor.placed(), home);
+            let wanted = preferred_domain(descriptor.placed(), home);
             let wanted = if ours.is_some() { wanted } else { now };
             let mut berth = Berth::none(wanted, descriptor.prioritised(), descriptor.may_be_lost());
             let slot = core.buffers.add(this.clone(), descriptor.into_name());

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::age_group;
+use super::age_group::age_elsewhere;
 use super::attachment::Attachment;
 use super::come_back::come_back_together;
 use super::mapping::Mapping;
@@ -131,7 +131,7 @@ fn note_uses(
         rest.sort_by_key(|(of, _)| *of != place);
         let (here, others) = rest.split_at_mut(rest.partition_point(|(of, _)| *of == place));
         let ages = core.store(place).recency.used_all(here.iter().map(|(_, slot)| *slot));
-        age_group::tell(core, Some(place), ages);
+        age_elsewhere(core, Some(place), ages);
         rest = others;
     }
 }
