@@ -92,6 +92,7 @@
 //! last drop of a device and of its engine, in bounds. The library prints nothing; it emits [`tracing`]
 //! events.
 
+mod access;
 mod buffer;
 mod core;
 pub mod device;
@@ -110,11 +111,12 @@ pub mod transfer;
 pub use ash;
 pub use drm_fourcc;
 
+pub use access::Access;
 pub use buffer::{
-    Abandoned, Access, AgeGroup, Attachment, BufferDescriptor, ClientGroup, CopyRegion,
-    DetachError, Explanation, FenceAndResume, ForeignExport, ForeignFacts, ForeignHandle,
-    HostAccess, Importer, Invalidation, InvalidationCause, Mapping, Migration, OpenAccess,
-    OwnBuffer, Pin, RawView, Refault, Revocable, SharedBuffer, Submission,
+    Abandoned, AgeGroup, Attachment, BufferDescriptor, ClientGroup, CopyRegion, DetachError,
+    Explanation, FenceAndResume, ForeignExport, ForeignFacts, ForeignHandle, HostAccess, Importer,
+    Invalidation, InvalidationCause, Mapping, Migration, OpenAccess, OwnBuffer, Pin, RawView,
+    Refault, Revocable, SharedBuffer, Submission,
 };
 pub use device::{
     Adapter, AdapterSelector, AdoptedDevice, Device, DeviceId, HandleType, QueueLock, Uuid,

@@ -1,0 +1,139 @@
+//! The compute passes on a mapping.
+
+use std::sync::Arc;
+
+use super::pair::Pair;
+use crate::access::Access;
+use crate::buffer::attach::Mapping;
+use crate::buffer::placement::with_relief;
+use crate::buffer::state::Dirty;
+use crate::error::{Error, Result};
+use crate::sync::Usage;
+use crate::transfer::{Attempt, PassReport, Passes, Watch, Work};
+
+impl Mapping {
+    /// Writes the pattern of `seed`, by a compute pass on this device, and waits for it. The buffer's
+    /// size must be a multiple of 4.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stale`], [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`], [`Error::WrongAccess`],
+    /// [`Error::Misaligned`], [`Error::Timeout`], [`Error::DeviceLost`].
+    ///
+    /// Locks: the reservation, but not while waiting.
+    pub fn fill(&self, seed: u32) -> Result<()> {
+        self.run(Access::Write, |passes, watch| passes.fill(self.span(), seed, watch))
+    }
+
+    /// Compares every word with the pattern of `seed`, by a compute pass on this device.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapping::fill`]. Wrong bytes are no error but a report.
+    pub fn verify(&self, seed: u32) -> Result<PassReport> {
+        self.run(Access::Read, |passes, watch| passes.verify(self.span(), seed, watch))
+    }
+
+    /// A sum over all words that depends on their positions, by a compute pass on this device.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapping::fill`].
+    pub fn checksum(&self) -> Result<u32> {
+        self.run(Access::Read, |passes, watch| passes.checksum(self.span(), watch))
+    }
+
+    /// Copies all of this buffer to another one, at least as large, that the same device has mapped, by a
+    /// compute pass instead of the copy engine.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapping::fill`]; [`Error::OutOfBounds`] if the other is smaller; [`Error::Overlap`] if it is
+    /// the same buffer; [`Error::Unsupported`] if the other mapping is of another device.
+    pub fn copy_to(&self, target: &Self) -> Result<()> {
+        let (from, to) = (self.buffer_inner(), target.buffer_inner());
+        to.check_range(0, from.size)?;
+        if Arc::ptr_eq(from, to) {
+            return Err(Error::Overlap { buffer: from.name(), from: 0, to: 0, len: from.size });
+        }
+        if !Arc::ptr_eq(self.device_inner(), target.device_inner()) {
+            return Err(Error::Unsupported {
+                device: self.device_inner().name().to_owned(),
+                missing: format!("the mapping of {}", target.device_inner().name()),
+            });
+        }
+        from.core.give_up_lost();
+        self.check_access(Access::Read)?;
+        target.check_access(Access::Write)?;
+        self.view()?;
+        target.view()?;
+        let span = target.span().slice(0, from.size);
+        let submit = |work: Work<'_>| self.submit_with(target, work);
+        let watch = Watch { timeout: from.core.timeout, submit: &submit };
+        let passes = from.core.passes(self.device_inner())?;
+        with_relief(&from.core, self.device_inner().id(), [&**from, &**to], || {
+            passes.copy(self.span(), span, &watch)
+        })
+    }
+
+    /// Runs a pass, each of whose submissions is made under the reservation: of a mapping that is
+    /// current, when nothing is under way that `access` may not overlap with.
+    fn run<R>(&self, access: Access, pass: impl Fn(&Passes, &Watch<'_>) -> Result<R>) -> Result<R> {
+        let core = &self.buffer_inner().core;
+        core.give_up_lost();
+        self.check_access(access)?;
+        self.view()?;
+        let submit = |work: Work<'_>| self.submit(access, work);
+        let watch = Watch { timeout: core.timeout, submit: &submit };
+        let passes = core.passes(self.device_inner())?;
+        with_relief(core, self.device_inner().id(), [&**self.buffer_inner()], || {
+            pass(&passes, &watch)
+        })
+    }
+
+    fn submit(&self, access: Access, work: Work<'_>) -> Result<Attempt> {
+        let own = self.device_inner();
+        let mut state = self.buffer_inner().lock();
+        let mut waits = state.fences.pending(access.usage().waits_for());
+        // Before the look at what has failed: what fails after it is in here, and the pass says so.
+        let writers = state.fences.pending(Usage::Write);
+        self.buffer_inner().check_usable(&mut state)?;
+        // The device's own queue keeps the order of its own work.
+        waits.retain(|fence| !fence.is_on(own));
+        if !waits.is_empty() {
+            return Ok(Attempt::Wait(waits));
+        }
+        self.check_current()?;
+        let submitted = work();
+        if access.writes() {
+            let all = Dirty::of(0..self.buffer_inner().size, self.buffer_inner().size);
+            self.buffer_inner().note_submitted(&mut state, &all, own.id(), &submitted);
+        }
+        let fence = submitted?.relying_on(&writers);
+        state.fences.add(access.usage(), fence.clone());
+        self.buffer_inner().note_use(&mut state, Some(own.id()));
+        Ok(Attempt::Submitted(fence))
+    }
+
+    fn submit_with(&self, target: &Self, work: Work<'_>) -> Result<Attempt> {
+        let (from, to) = (self.buffer_inner(), target.buffer_inner());
+        let mut pair = Pair::lock(&from.core, from, to)?;
+        let waits = pair.waits_elsewhere(self.device_inner());
+        let writers = pair.writers();
+        from.check_usable(pair.from())?;
+        to.check_usable(pair.to())?;
+        if !waits.is_empty() {
+            return Ok(Attempt::Wait(waits));
+        }
+        self.check_current()?;
+        target.check_current()?;
+        let submitted = work();
+        let written = Dirty::of(0..from.size, to.size);
+        to.note_submitted(pair.to(), &written, self.device_inner().id(), &submitted);
+        let fence = submitted?.relying_on(&writers);
+        pair.from().fences.add(Usage::Read, fence.clone());
+        pair.to().fences.add(Usage::Write, fence.clone());
+        pair.note_use(from, to, Some(self.device_inner().id()));
+        Ok(Attempt::Submitted(fence))
+    }
+}

@@ -1,0 +1,167 @@
+//! Copying between two buffers, whatever devices they belong to.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::pair::{CopyRegion, Pair, view};
+use crate::buffer::object::{BufferInner, SharedBuffer, wait_all};
+use crate::buffer::placement::with_relief;
+use crate::core::Core;
+use crate::device::DeviceInner;
+use crate::error::{Error, Result};
+use crate::memory::Allocation;
+use crate::observe::StallCause;
+use crate::sync::{Fence, Usage};
+use crate::transfer::{self, Span, Unfinished};
+
+/// Copies, on the GPU where one device sees both buffers, else through staging memory.
+pub(crate) fn copy(
+    core: &Arc<Core>,
+    from: &SharedBuffer,
+    to: &SharedBuffer,
+    region: CopyRegion,
+) -> Result<Fence> {
+    let (from, to) = (&from.0, &to.0);
+    core.give_up_lost();
+    check(core, from, to, region)?;
+    if region.len == 0 {
+        return Ok(Fence::signalled());
+    }
+    let by_host = || Pair::lock(core, from, to)?.copy_by_host(from, to, region);
+    if with_relief(core, to.home_id(), [&**from, &**to], by_host)? {
+        return Ok(Fence::signalled());
+    }
+    let mut allowance = core.throttle.submission();
+    for buffer in [from, to] {
+        buffer.come_back(to.home_id(), &mut allowance);
+        buffer.attract(to.home_id(), &mut allowance);
+    }
+    with_relief(core, to.home_id(), [&**from, &**to], || copy_once(core, from, to, region))
+}
+
+fn copy_once(
+    core: &Arc<Core>,
+    from: &Arc<BufferInner>,
+    to: &Arc<BufferInner>,
+    region: CopyRegion,
+) -> Result<Fence> {
+    let end = Instant::now() + core.timeout;
+    loop {
+        let executor = find_executor(from, to)?;
+        let mut pair = Pair::lock(core, from, to)?;
+        // What no queue can wait for is waited for first, then the contents are made their owners', which
+        // may submit something that has to be waited for in turn: a move that is under way relies on
+        // nobody touching the buffer.
+        let mut waits = pair.host_waits(executor.as_deref());
+        // Before the look at what has failed: what fails after it is in here, and the copy's fence says so.
+        let writers = pair.writers();
+        from.check_usable(pair.from())?;
+        to.check_usable(pair.to())?;
+        if waits.is_empty() {
+            pair.own(from, to, region, executor.is_some())?;
+            waits = pair.host_waits(executor.as_deref());
+        }
+        if !waits.is_empty() {
+            drop(pair);
+            core.stalls.during(StallCause::Work, || wait_all(&waits, end))?;
+            continue;
+        }
+        match executor {
+            Some(device) => {
+                if let Some(fence) = pair.copy_on(core, to, &device, region, &writers)? {
+                    from.note_pull(pair.from(), device.id(), region.len);
+                    to.note_pull(pair.to(), device.id(), region.len);
+                    return Ok(fence);
+                }
+                // One of the two moved since the executor was found.
+            }
+            None => return staged(core, from, to, pair, region),
+        }
+    }
+}
+
+fn check(core: &Arc<Core>, from: &BufferInner, to: &BufferInner, region: CopyRegion) -> Result<()> {
+    for buffer in [from, to] {
+        if !Arc::ptr_eq(core, &buffer.core) {
+            return Err(Error::ForeignEngine { what: "a buffer" });
+        }
+    }
+    from.check_range(region.from, region.len)?;
+    to.check_range(region.to, region.len)?;
+    let (a, b, len) = (region.from, region.to, region.len);
+    if std::ptr::eq(from, to) && len > 0 && a < b + len && b < a + len {
+        return Err(Error::Overlap { buffer: from.name(), from: a, to: b, len });
+    }
+    Ok(())
+}
+
+/// A device that sees both buffers, the destination's home first. It gets its views here, without any
+/// reservation, since that may prove a route.
+fn find_executor(
+    from: &Arc<BufferInner>,
+    to: &Arc<BufferInner>,
+) -> Result<Option<Arc<DeviceInner>>> {
+    let place = |buffer: &BufferInner| {
+        let state = buffer.lock();
+        buffer.backing(&state).map(|backing| Arc::clone(backing.allocation()))
+    };
+    let sides = [(from, place(from)?), (to, place(to)?)];
+    let mut devices: SmallVec<[Arc<DeviceInner>; 2]> = SmallVec::new();
+    for home in [to.home(), from.home()] {
+        if !devices.iter().any(|device| device.id() == home.id()) {
+            devices.push(home);
+        }
+    }
+    Ok(devices.into_iter().find(|device| {
+        sides.iter().all(|(buffer, allocation)| view(buffer, allocation, device).is_ok())
+    }))
+}
+
+/// No device sees both: each home moves its part through staging memory, and the host between them.
+/// Returns when it is done, without holding a reservation meanwhile; a host fence keeps others away.
+fn staged(
+    core: &Arc<Core>,
+    from: &Arc<BufferInner>,
+    to: &Arc<BufferInner>,
+    mut pair: Pair<'_>,
+    region: CopyRegion,
+) -> Result<Fence> {
+    let (fence, signal) = Fence::host();
+    to.note_write(pair.to(), region.to..region.to + region.len);
+    let [source, target] = pair.hold(from, to, &fence)?;
+    drop(pair);
+    let done = staged_between(core, from, &source, to, &target, region);
+    let (result, reading, writing) = match done {
+        Ok(()) => (Ok(Fence::signalled()), vec![], vec![]),
+        Err(Unfinished { error, reading, writing }) => (Err(error), reading, writing),
+    };
+    for (buffer, usage, left) in [(from, Usage::Read, reading), (to, Usage::Write, writing)] {
+        let mut state = buffer.lock();
+        state.end_access();
+        left.into_iter().for_each(|fence| state.fences.add(usage, fence));
+    }
+    drop(signal);
+    result
+}
+
+fn staged_between(
+    core: &Arc<Core>,
+    from: &Arc<BufferInner>,
+    source: &(Arc<Allocation>, u64),
+    to: &Arc<BufferInner>,
+    target: &(Arc<Allocation>, u64),
+    region: CopyRegion,
+) -> Result<(), Unfinished> {
+    let (near, far) = (from.home(), to.home());
+    let nothing = |error| Unfinished { error, reading: vec![], writing: vec![] };
+    let from_view = view(from, &source.0, &near).map_err(nothing)?;
+    let to_view = view(to, &target.0, &far).map_err(nothing)?;
+    let near = core.staging(&near).map_err(nothing)?;
+    let far = core.staging(&far).map_err(nothing)?;
+    let span = |view, offset| Span { view, offset, len: region.len };
+    let from = span(&from_view, source.1 + region.from);
+    let to = span(&to_view, target.1 + region.to);
+    transfer::staged_copy((from, &near), (to, &far), core.timeout)
+}

@@ -1,0 +1,358 @@
+//! The host's scoped view of a buffer: volatile copies, bracketed.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::access::Access;
+use crate::buffer::object::{BufferInner, SharedBuffer};
+use crate::buffer::placement::with_relief;
+use crate::buffer::state::Dirty;
+use crate::device::DeviceInner;
+use crate::error::{Error, Result};
+use crate::memory::staging::{Direction, StagingBuffer};
+use crate::memory::{Allocation, HostPtr, View};
+use crate::observe::Object;
+use crate::sync::{Fence, Fences, Retired, Usage};
+use crate::transfer::{self, Span};
+
+/// A scoped access of the host to a [`SharedBuffer`], from [`SharedBuffer::host_access`].
+///
+/// It does not keep devices away: what is submitted while it is open is not ordered behind it. Open it,
+/// use it, and end it before anybody else is asked to use the buffer.
+///
+/// There is no slice to be had: a device or another process may write the same bytes at any time, so
+/// everything is a copy, of volatile reads and writes. While it lives the buffer stays where it is.
+///
+/// End it with [`HostAccess::end`] to learn of errors; dropping it ends it too, and only logs them.
+#[doc(alias = "dma_buf_begin_cpu_access")]
+pub struct HostAccess {
+    buffer: Arc<BufferInner>,
+    access: Access,
+    way: Way,
+    /// What was written, if the buffer has a clean copy, which does not have that. The copy is told at the
+    /// end: before it, the buffer neither moves nor goes on as its copy.
+    written: Option<Mutex<Dirty>>,
+    ended: bool,
+}
+
+/// How the host gets at the bytes.
+enum Way {
+    /// The memory is mapped.
+    Mapped { allocation: Arc<Allocation>, offset: u64, start: HostPtr },
+    /// It cannot be; the bytes are copied here and back by the home device.
+    Bounced(Bounce),
+}
+
+struct Bounce {
+    home: Arc<DeviceInner>,
+    view: Arc<View>,
+    offset: u64,
+    len: u64,
+    start: HostPtr,
+    /// `None` once it has been handed to the retire list.
+    staging: Option<StagingBuffer>,
+    /// What was written. Only that goes back: the rest is a copy of what somebody else may have
+    /// written since.
+    written: Mutex<Vec<Range<u64>>>,
+}
+
+impl HostAccess {
+    pub(in crate::buffer) fn begin(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
+        let core = &buffer.core;
+        core.give_up_lost();
+        with_relief(core, buffer.home_id(), [&**buffer], || Self::begin_once(buffer, access))
+    }
+
+    fn begin_once(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
+        let (allocation, offset, written) = {
+            let mut state = buffer.lock_idle(access.usage().waits_for(), |_| true)?;
+            buffer.own(&mut state)?;
+            let backing = buffer.backing(&state)?;
+            let (allocation, offset) = (Arc::clone(backing.allocation()), backing.offset());
+            state.begin_access();
+            buffer.note_use(&mut state, None);
+            buffer.note_pull_of_host(&state);
+            let written = access.writes() && state.clean().is_some();
+            (allocation, offset, written.then(Mutex::default))
+        };
+        buffer.core.live.born(Object::HostAccess);
+        // From here on the buffer cannot move, and dropping `held` lets it.
+        let held = Held(buffer);
+        let way = match allocation.host()? {
+            Some(base) => {
+                allocation.begin_host_access(access, offset, buffer.size)?;
+                Way::Mapped { allocation, offset, start: at(base, offset) }
+            }
+            None => Way::Bounced(Bounce::begin(buffer, &allocation, offset)?),
+        };
+        std::mem::forget(held);
+        Ok(Self { buffer: Arc::clone(buffer), access, way, written, ended: false })
+    }
+
+    /// The buffer.
+    pub fn buffer(&self) -> SharedBuffer {
+        SharedBuffer(Arc::clone(&self.buffer))
+    }
+
+    /// What it was opened for.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Copies bytes from `offset` on out of the buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`], [`Error::WrongAccess`].
+    pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let start = self.check(Access::Read, offset, out.len())?;
+        read_from(start, out);
+        Ok(())
+    }
+
+    /// Copies bytes into the buffer from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`], [`Error::WrongAccess`].
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let start = self.check(Access::Write, offset, bytes.len())?;
+        write_to(start, bytes);
+        self.wrote(offset, bytes.len());
+        Ok(())
+    }
+
+    /// Sets `len` bytes from `offset` on to `value`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`], [`Error::WrongAccess`].
+    pub fn fill(&self, offset: u64, len: usize, value: u8) -> Result<()> {
+        let start = self.check(Access::Write, offset, len)?;
+        let chunk = [value; 4096];
+        let mut done = 0;
+        while done < len {
+            let part = chunk.len().min(len - done);
+            write_to(at(start, done as u64), &chunk[..part]);
+            done += part;
+        }
+        self.wrote(offset, len);
+        Ok(())
+    }
+
+    /// Ends the access, and makes what was written visible to devices.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceLost`], or what a call said. The access has ended in any case.
+    pub fn end(mut self) -> Result<()> {
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
+        let _held = Held(&self.buffer);
+        if let Some(written) = &mut self.written {
+            let written = written.get_mut().unwrap_or_else(PoisonError::into_inner);
+            self.buffer.note_writes(&mut self.buffer.lock(), written);
+        }
+        match &mut self.way {
+            Way::Mapped { allocation, offset, .. } => {
+                allocation.end_host_access(self.access, *offset, self.buffer.size)
+            }
+            Way::Bounced(bounce) => bounce.end(&self.buffer),
+        }
+    }
+
+    fn wrote(&self, offset: u64, len: usize) {
+        let part = offset..offset + len as u64;
+        if let Some(written) = &self.written {
+            let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
+            written.mark(part.clone(), self.buffer.size);
+        }
+        if let Way::Bounced(bounce) = &self.way {
+            bounce.wrote(part);
+        }
+    }
+
+    fn check(&self, access: Access, offset: u64, len: usize) -> Result<HostPtr> {
+        let allowed =
+            if access == Access::Read { self.access.reads() } else { self.access.writes() };
+        if !allowed {
+            let (opened, used) = (self.access, access);
+            return Err(Error::WrongAccess { buffer: self.buffer.name(), opened, used });
+        }
+        self.buffer.check_range(offset, len as u64)?;
+        let start = match &self.way {
+            Way::Mapped { start, .. } => *start,
+            Way::Bounced(bounce) => bounce.start,
+        };
+        Ok(at(start, offset))
+    }
+}
+
+impl Bounce {
+    /// Copies the bytes to staging memory, whatever the access: a write may be partial.
+    fn begin(buffer: &BufferInner, allocation: &Allocation, offset: u64) -> Result<Self> {
+        let home = buffer.home();
+        let take = buffer.take_at_home(allocation.provider());
+        let view = match allocation.existing_view(home.id()) {
+            Some(view) => view,
+            None => allocation.view(&home, take?)?,
+        };
+        let len = buffer.size;
+        let staging = buffer.core.staging(&home)?.buffer(len, Direction::Readback)?;
+        let start = staging.host()?;
+        let written = Mutex::default();
+        let mut this = Self { home, view, offset, len, start, staging: Some(staging), written };
+        let Some(staging) = &this.staging else {
+            return Ok(this);
+        };
+        let fence = transfer::to_staging(&this.home, this.span(), staging.raw())?;
+        buffer.lock().fences.add(Usage::Read, fence.clone());
+        if let Err(error) = fence.wait(buffer.core.timeout) {
+            this.retire(buffer, fence);
+            return Err(error);
+        }
+        Ok(this)
+    }
+
+    /// Copies back what was written. Does not wait: the copy is a write of the home device like any
+    /// other.
+    fn end(&mut self, buffer: &BufferInner) -> Result<()> {
+        let written =
+            std::mem::take(self.written.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let parts = merge(written);
+        let Some(staging) = self.staging.as_ref().filter(|_| !parts.is_empty()) else {
+            return Ok(());
+        };
+        let mut state = buffer.lock();
+        let fence = transfer::from_staging_parts(&self.home, staging.raw(), self.span(), &parts)?;
+        state.fences.add(Usage::Write, fence.clone());
+        drop(state);
+        self.retire(buffer, fence);
+        Ok(())
+    }
+
+    fn wrote(&self, part: Range<u64>) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        match written.last_mut() {
+            // The usual case: one write after the other.
+            Some(last) if last.end == part.start => last.end = part.end,
+            _ if part.is_empty() => {}
+            _ => written.push(part),
+        }
+    }
+
+    fn retire(&mut self, buffer: &BufferInner, fence: Fence) {
+        if let Some(staging) = self.staging.take() {
+            let mut fences = Fences::default();
+            fences.add(Usage::Bookkeep, fence);
+            buffer.core.retire.push(fences, Retired::Staging(staging));
+        }
+    }
+
+    fn span(&self) -> Span<'_> {
+        Span { view: &self.view, offset: self.offset, len: self.len }
+    }
+}
+
+/// The same parts in order, those that touch made one.
+fn merge(mut parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    parts.sort_unstable_by_key(|part| part.start);
+    parts.dedup_by(|next, kept| {
+        let touches = next.start <= kept.end;
+        if touches {
+            kept.end = kept.end.max(next.end);
+        }
+        touches
+    });
+    parts
+}
+
+/// One count of `State::host`.
+struct Held<'a>(&'a BufferInner);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.end_access();
+        self.0.core.live.died(Object::HostAccess);
+    }
+}
+
+impl Drop for HostAccess {
+    fn drop(&mut self) {
+        if let Err(error) = self.finish() {
+            tracing::error!(buffer = self.buffer.name(), %error, "host access did not end well");
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "offsets that were checked")]
+fn at(start: HostPtr, offset: u64) -> HostPtr {
+    // CAST: within mapped memory, so it fits the address space.
+    // SAFETY: callers pass the offset of a backing within its mapped allocation, or one that
+    // `check_range` has found to be within the buffer.
+    unsafe { start.at(offset as usize) }
+}
+
+#[expect(unsafe_code, reason = "volatile reads of mapped memory")]
+fn read_from(start: HostPtr, out: &mut [u8]) {
+    // SAFETY: `HostAccess::check` has found the range to be within the buffer, whose memory is mapped
+    // and cannot move while the access lives.
+    unsafe { start.read(out) };
+}
+
+#[expect(unsafe_code, reason = "volatile writes to mapped memory")]
+fn write_to(start: HostPtr, bytes: &[u8]) {
+    // SAFETY: as for `read_from`.
+    unsafe { start.write(bytes) };
+}
+
+impl fmt::Debug for HostAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostAccess")
+            .field("buffer", &self.buffer.name())
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
+}
+
+const _: () = {
+    const fn shareable<T: Send + Sync>() {}
+    shareable::<HostAccess>();
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_that_touch_are_one() {
+        assert_eq!(merge(vec![8..9, 0..4, 4..6, 1..2, 5..7]), [0..7, 8..9]);
+        assert_eq!(merge(vec![]), []);
+    }
+}
+
+impl SharedBuffer {
+    /// Opens the buffer for the host.
+    ///
+    /// Waits, in bounds, until no device does what `access` may not overlap with; brackets the access
+    /// with `DMA_BUF_IOCTL_SYNC` or flush and invalidate where the memory needs it. Memory that the
+    /// host cannot map is copied through staging memory. The buffer stays where it is while the guard
+    /// lives.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`], [`Error::Timeout`], [`Error::DeviceLost`],
+    /// [`Error::Staging`], or what the calls said.
+    ///
+    /// Locks: the reservation, but not while waiting and not while the guard lives.
+    #[doc(alias = "dma_buf_begin_cpu_access")]
+    pub fn host_access(&self, access: Access) -> Result<HostAccess> {
+        HostAccess::begin(&self.0, access)
+    }
+}

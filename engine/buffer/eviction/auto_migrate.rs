@@ -1,0 +1,211 @@
+//! Attraction as buffers know it: which uses count, what reading costs, and the move.
+//!
+//! Who is drawn, and when it pays, is [`crate::residency`]'s.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::buffer::inspect::full;
+use crate::buffer::migration::{Errand, Moved, Plan};
+use crate::buffer::object::BufferInner;
+use crate::buffer::placement::home_at;
+use crate::buffer::state::State;
+use crate::core::Core;
+use crate::device::{AdapterKind, DeviceId, DeviceInner};
+use crate::error::Result;
+use crate::memory::{DomainId, Provider};
+use crate::observe::{MoveCause, Reason, What};
+use crate::residency::{Allowance, Demand, Drawn, Price, Terms};
+use crate::transfer::{PairKey, Route, Verdict};
+
+impl Core {
+    /// What `user` pays for a byte in `place`, if that was measured. Waits for nothing.
+    pub(in crate::buffer) fn price(&self, user: DeviceId, place: DomainId) -> Option<Price> {
+        self.attraction.prices().get(user, place, || self.measured_price(user, place))
+    }
+
+    /// By the route that a buffer in that place would have.
+    #[cold]
+    fn measured_price(&self, user: DeviceId, place: DomainId) -> Option<Price> {
+        let device = &self.members.get(user)?.device;
+        // All memory is the host's there, and what differs is noise.
+        if device.adapter().kind() == AdapterKind::Cpu {
+            return None;
+        }
+        let owner = match place {
+            DomainId::Vram(owner) => owner,
+            DomainId::System => user,
+        };
+        let verdict = self.known_route(&self.members.get(owner)?.device, device)?;
+        let own = place == DomainId::Vram(user);
+        let leads_there = |route: Route| match route {
+            Route::Local => own,
+            route => route.provider(owner).is_some_and(|provider| provider.domain() == place),
+        };
+        let working = verdict.working.iter().find(|working| leads_there(working.route))?;
+        Some(Price::measured(verdict.probe_bytes, working.read))
+    }
+
+    fn known_route(&self, from: &DeviceInner, to: &DeviceInner) -> Option<Arc<Verdict>> {
+        self.routes.known(&PairKey::new(from, to))
+    }
+}
+
+/// Finds out what a newcomer and those who are there read how fast from each other, since later nobody waits
+/// for that. Whatever fails is not known.
+///
+/// Locks: none may be held; this waits for devices.
+pub(in crate::buffer) fn learn_prices(buffer: &BufferInner, newcomer: &Arc<DeviceInner>) {
+    let core = &buffer.core;
+    let may = core.attraction.is_on() && buffer.may_be_drawn();
+    if !may || newcomer.adapter().kind() == AdapterKind::Cpu {
+        return;
+    }
+    let mut all: SmallVec<[DeviceId; 4]> = SmallVec::from_slice(&[newcomer.id(), buffer.home_id()]);
+    all.extend(buffer.lock().seats().map(|seat| seat.device));
+    all.sort();
+    all.dedup();
+    for member in all.into_iter().map(|id| core.member(id)).filter(|member| !member.is_abandoned())
+    {
+        let other = &member.device;
+        for [from, to] in [[other, other], [other, newcomer], [newcomer, other]] {
+            if let Err(error) = core.verdict(from, to) {
+                tracing::debug!(%error, from = from.name(), to = to.name(), "no speed is known");
+            }
+        }
+    }
+}
+
+/// Draws those to `device` that one submission is about to use, or has used.
+///
+/// Locks: none may be held.
+pub(in crate::buffer) fn attract_together(
+    core: &Core,
+    device: DeviceId,
+    buffers: &[&Arc<BufferInner>],
+    allowance: &mut Allowance<'_>,
+) {
+    if !core.attraction.is_idle() {
+        buffers.iter().for_each(|buffer| buffer.attract(device, allowance));
+    }
+}
+
+impl BufferInner {
+    /// Moves it to `device`, which is about to use it, or has used it, if that pays, and where it costs
+    /// nobody else his place, and nobody a wait. That it stays is no failure.
+    ///
+    /// Locks: none may be held.
+    pub(in crate::buffer) fn attract(
+        self: &Arc<Self>,
+        device: DeviceId,
+        allowance: &mut Allowance<'_>,
+    ) {
+        let core = &self.core;
+        if core.attraction.is_idle() {
+            return;
+        }
+        let Some(footprint) = self.is_drawn_by(device) else { return };
+        if !allowance.allows(footprint, core.age()) {
+            return;
+        }
+        match self.go_to(device) {
+            Ok(Moved::Yes) => {
+                allowance.pay(footprint);
+                core.attraction.moved(self.id(), self.generation());
+            }
+            // Whoever was busy is not for long.
+            Ok(Moved::LookAgain | Moved::NotNow) => {}
+            Ok(Moved::NoMover) => core.attraction.refused(self.id(), device),
+            Err(error) => {
+                tracing::debug!(%error, buffer = self.name(), "is not drawn");
+                core.attraction.refused(self.id(), device);
+            }
+        }
+    }
+
+    /// How many bytes it takes there, if it pays that it goes, it could, and there is room.
+    fn is_drawn_by(&self, device: DeviceId) -> Option<u64> {
+        let core = &self.core;
+        let mut state = self.lock();
+        let used = self.used_by(&state, device, self.size);
+        let pays = |reluctant| {
+            core.attraction.pays(&used, self.size, reluctant, |user, at| core.price(user, at))
+        };
+        if !pays(false) || self.was_asked_for(&state) && !pays(true) {
+            return None;
+        }
+        let held = state.host() > 0 || state.static_mappings() > 0 || state.pinned() > 0;
+        if held || state.moving().is_some() || !self.may_be_drawn() {
+            return None;
+        }
+        let (there, footprint) = (DomainId::Vram(device), state.place.footprint());
+        // Where it wants to be it comes by itself (`come_back`).
+        if state.berth.wanted() == there {
+            return None;
+        }
+        let ledger = &core.store(there).ledger;
+        let charge = (footprint, state.place.group());
+        if !ledger.has_room(charge) {
+            let reason = full(ledger, charge);
+            let here = state.place.domain();
+            self.decide(&mut state, What::Stayed, [here, there], reason);
+            core.attraction.refused(self.id(), device);
+            return None;
+        }
+        Some(footprint)
+    }
+
+    /// Whether somebody has said, not long ago, where it is to be: that is not undone lightly.
+    fn was_asked_for(&self, state: &State) -> bool {
+        state.decisions(self.size).any(|decision| {
+            let said = matches!(decision.what, What::Migrated | What::Restored);
+            said && decision.reason == Reason::Asked
+        })
+    }
+
+    /// The move. Nobody is evicted for it, and nothing is waited for.
+    fn go_to(self: &Arc<Self>, device: DeviceId) -> Result<Moved> {
+        let core = &self.core;
+        self.check_there()?;
+        let (generation, there) = (self.generation(), DomainId::Vram(device));
+        let home = home_at(self, there)?;
+        if !self.can_be_asked_about(&home) {
+            return Ok(Moved::NoMover);
+        }
+        let terms = Terms { evict: false, wait: None, ..core.terms(self.demand()) };
+        let Some(plan) = Plan::new(self, &home, there.kind(), &terms)? else {
+            return Ok(Moved::LookAgain);
+        };
+        // Somebody else may have moved it meanwhile.
+        if !plan.seats.is_of(generation) {
+            return Ok(Moved::LookAgain);
+        }
+        self.go_at_once(plan, Errand::to_new(MoveCause::Attracted, Demand::Device(device)))
+    }
+
+    /// Whether it is known of all who sit there how they would reach `home`'s memory: finding it out takes a
+    /// wait.
+    fn can_be_asked_about(&self, home: &DeviceInner) -> bool {
+        let core = &self.core;
+        let mut guests: SmallVec<[DeviceId; 4]> = SmallVec::new();
+        let state = self.lock();
+        guests.extend(state.seats().map(|seat| seat.device));
+        // What is nobody's own is reached by a route of its user's.
+        let is_own = matches!(state.place.provider(), Provider::Device { .. });
+        drop(state);
+        if is_own {
+            guests.retain(|guest| *guest != home.id());
+        } else {
+            guests.push(home.id());
+        }
+        let known = |guest: DeviceId| core.known_route(home, &core.member(guest).device).is_some();
+        guests.into_iter().all(known)
+    }
+
+    /// Who drew it, in numbers.
+    pub(in crate::buffer) fn why_drawn(&self, by: DeviceId) -> Reason {
+        let Drawn { times, others } = self.core.attraction.drawn(self.id(), by);
+        Reason::UsedMore { by, times, others }
+    }
+}

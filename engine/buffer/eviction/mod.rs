@@ -1,0 +1,16 @@
+//! What residency decides, carried out: victims leave, evicted buffers are restored, contents are purged.
+//!
+//! Kernel counterparts: `ttm_bo_evict`, `ttm_bo_swapout`, `amdgpu_cs_bo_validate`, access-counter migration.
+//!
+//! Not here: which buffers are the victims ([`crate::residency`]).
+
+mod auto_migrate;
+mod on_request;
+mod purge;
+mod restore;
+mod victims;
+mod world;
+
+pub(in crate::buffer) use auto_migrate::learn_prices;
+pub(crate) use on_request::{evict_one, request, restore};
+pub(in crate::buffer) use restore::come_back_together;

@@ -1,0 +1,183 @@
+//! Coming back: a buffer that had to leave the place where it wants to be returns when it is used.
+
+use std::sync::Arc;
+
+use super::auto_migrate::attract_together;
+use crate::buffer::inspect::{full, what_holds};
+use crate::buffer::migration::{Errand, Moved, Plan, relocate};
+use crate::buffer::object::{Away, BufferInner, Turn};
+use crate::buffer::placement::home_at;
+use crate::buffer::state::State;
+use crate::core::Core;
+use crate::device::DeviceId;
+use crate::error::{Error, Result};
+use crate::memory::{DomainId, GroupId};
+use crate::observe::{MoveCause, Reason};
+use crate::residency::{Allowance, Demand, Priority, Terms};
+use crate::sync::Usage;
+
+/// At which use those are asked again to make room who could not.
+const UNTIL_ASKED_AGAIN: u8 = 8;
+
+impl BufferInner {
+    /// Brings it back, if it is away and `allowance` and the rules of residency let it: a use of it is about
+    /// to begin. That it stays away is no failure: it works from there, too.
+    ///
+    /// Locks: none may be held.
+    pub(in crate::buffer) fn come_back(
+        self: &Arc<Self>,
+        device: DeviceId,
+        allowance: &mut Allowance<'_>,
+    ) {
+        if !self.is_away() {
+            return;
+        }
+        let Some(journey) = self.journey() else { return };
+        let Journey { wanted, footprint, group, priority, generation, left } = journey;
+        let (ledger, charge) = (&self.core.store(wanted).ledger, (footprint, group));
+        if !ledger.could_hold(charge) {
+            return self.still_away(Some(full(ledger, charge)), |_| {});
+        }
+        let roomy = ledger.has_room(charge);
+        if !roomy && left > 1 {
+            let needed = self.core.throttle.rules().uses_before_return;
+            // Or it was tried, and why it failed was said.
+            let uses = needed.checked_sub(left).map(|before| u32::from(before) + 1);
+            let reason = uses.map(|uses| Reason::Hysteresis { uses, needed: needed.into() });
+            return self.still_away(reason, |away| away.set(left - 1));
+        }
+        let now = self.core.age();
+        if !allowance.allows(footprint, now) {
+            let (moved, allowed) = allowance.refusal();
+            return self.still_away(Some(Reason::Throttled { moved, allowed }), |_| {});
+        }
+        // Never at the cost of a wait: what has to go first is told to, and the next use finds the room.
+        let terms =
+            Terms { evict: !roomy, most: priority, wait: None, ..self.core.terms(self.demand()) };
+        let demand = Demand::Device(device);
+        match self.return_to(wanted, generation, &terms, MoveCause::Returned, demand) {
+            Ok(Moved::Yes) => allowance.pay(footprint),
+            // Whoever was busy is not for long.
+            Ok(Moved::LookAgain | Moved::NotNow) => {}
+            Ok(Moved::NoMover) => self.still_away(None, Away::failed_for_long),
+            Err(error) => self.failed_to_return(wanted, &error),
+        }
+    }
+
+    #[cold]
+    fn failed_to_return(&self, wanted: DomainId, error: &Error) {
+        tracing::debug!(%error, buffer = self.name(), "stays away");
+        let lasting = matches!(error, Error::Unreachable { .. } | Error::Unsupported { .. });
+        let told = lasting || error.is_out_of_memory();
+        let reason = told.then(|| self.why_not_in(wanted, Some(error)));
+        match error {
+            // As soon as there is room it may come. Nobody stays who was told to go; who was asked and stayed
+            // is not asked each time.
+            Error::OutOfMemory { code: None, obstacles, .. } => {
+                let uses = if obstacles.is_empty() { 1 } else { UNTIL_ASKED_AGAIN };
+                self.still_away(reason, |away| away.set(uses));
+            }
+            _ if lasting => self.still_away(reason, Away::failed_for_long),
+            _ => self.still_away(reason, Away::failed),
+        }
+    }
+
+    /// What there is to know before it comes back. `None` if it is back already, cannot move now, or rests:
+    /// whoever cannot come evicts nobody.
+    fn journey(&self) -> Option<Journey> {
+        let mut state = self.lock();
+        let wanted = state.berth.wanted();
+        if state.place.domain() == wanted {
+            self.away.set(0);
+            return None;
+        }
+        if state.moving().is_some() {
+            return None;
+        }
+        let awaits = self.awaits_host(&mut state, wanted).then_some(Reason::Busy { by: None });
+        if let Some(reason) = what_holds(&state).or(awaits) {
+            self.decide_to_stay_away(&mut state, reason);
+            return None;
+        }
+        let Turn::Try { left } = self.away.turn() else { return None };
+        Some(Journey {
+            wanted,
+            footprint: state.place.footprint(),
+            group: state.place.group(),
+            priority: state.berth.priority(),
+            generation: self.generation(),
+            left,
+        })
+    }
+
+    /// Whether work of the host is under way, which a move to `there` would have to wait for. The reservation
+    /// is held.
+    fn awaits_host(&self, state: &mut State, there: DomainId) -> bool {
+        let device = match there {
+            DomainId::Vram(device) => device,
+            DomainId::System => self.home_id(),
+        };
+        let device = &self.core.member(device).device;
+        state.fences.pending(Usage::Bookkeep).iter().any(|fence| fence.is_for_host(device))
+    }
+
+    pub(in crate::buffer) fn return_to(
+        self: &Arc<Self>,
+        wanted: DomainId,
+        generation: u32,
+        terms: &Terms,
+        cause: MoveCause,
+        demand: Demand,
+    ) -> Result<Moved> {
+        self.check_there()?;
+        let home = home_at(self, wanted)?;
+        match Plan::new(self, &home, wanted.kind(), terms)? {
+            // Somebody else may have brought it back meanwhile.
+            Some(plan) if plan.seats.is_of(generation) => {
+                let errand = Errand::to_new(cause, demand);
+                match terms.wait {
+                    Some(_) => relocate(self, &home, &plan.seats, plan.new, errand),
+                    None => self.go_at_once(plan, errand),
+                }
+            }
+            _ => Ok(Moved::LookAgain),
+        }
+    }
+
+    /// Says why, and when it is tried again, if nobody has brought it back meanwhile.
+    fn still_away(&self, why: Option<Reason>, when: impl FnOnce(&Away)) {
+        let mut state = self.lock();
+        if state.place.domain() != state.berth.wanted() {
+            when(&self.away);
+            if let Some(reason) = why {
+                self.decide_to_stay_away(&mut state, reason);
+            }
+        }
+    }
+}
+
+/// See [`BufferInner::journey`].
+struct Journey {
+    wanted: DomainId,
+    footprint: u64,
+    group: GroupId,
+    priority: Priority,
+    generation: u32,
+    /// After how many uses it may evict others.
+    left: u8,
+}
+
+/// Brings back those that one submission is about to use, or has used, and that are away, and lets the device
+/// draw others to itself. None of them has to go for another one.
+pub(in crate::buffer) fn come_back_together(
+    core: &Core,
+    device: DeviceId,
+    buffers: &[&Arc<BufferInner>],
+) {
+    let mut allowance = core.throttle.submission();
+    if buffers.iter().any(|buffer| buffer.is_away()) {
+        let _spared = core.spared.spare(buffers.iter().map(|buffer| &***buffer));
+        buffers.iter().for_each(|buffer| buffer.come_back(device, &mut allowance));
+    }
+    attract_together(core, device, buffers, &mut allowance);
+}

@@ -1,0 +1,163 @@
+//! What residency asks of the engine: moving victims out, and waiting until they are out.
+//!
+//! Kernel counterparts: `ttm_bo_evict`, `ttm_bo_evict_cb`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::buffer::migration::{Errand, Group, Moved, Mover, Patience, Plan};
+use crate::buffer::object::{BufferInner, SlotId};
+use crate::buffer::placement::home_at;
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::memory::{DomainId, DomainKind};
+use crate::observe::MoveCause;
+use crate::residency::{Demand, Kept, Terms, Victim};
+use crate::sync::Usage;
+
+/// Moves victims out, those that one device copies in one submission.
+pub(in crate::buffer) fn evict_some(
+    core: &Core,
+    from: DomainId,
+    victims: &[Victim<SlotId>],
+    terms: &Terms,
+) -> Vec<Result<(), Kept>> {
+    let buffers: Vec<_> = victims.iter().map(|victim| core.buffers.get(victim.key)).collect();
+    let mut outcomes: Vec<_> = victims.iter().map(|_| Err(Kept::Gone)).collect();
+    let mut groups: Vec<Group<'_>> = vec![];
+    for (index, (victim, buffer)) in victims.iter().zip(&buffers).enumerate() {
+        let Some(buffer) = buffer else { continue };
+        // Who is asked with patience would have to be waited for, and the time for that is over: all of them
+        // have the same.
+        if terms.patient && terms.wait.is_some_and(|until| Instant::now() >= until) {
+            outcomes[index] = Err(Kept::Busy);
+            continue;
+        }
+        match plan(buffer, victim, from, terms) {
+            Ok(Some((plan, mover))) => Group::add(&mut groups, index, plan, mover),
+            Ok(None) => outcomes[index] = Ok(()),
+            Err(kept) => outcomes[index] = Err(kept),
+        }
+    }
+    let patience = if terms.patient { Patience::Wait } else { Patience::Skip };
+    for group in groups {
+        for (index, moved) in group.relocate(core, patience) {
+            outcomes[index] = moved.map_err(|error| why(&error)).and_then(|moved| match moved {
+                Moved::Yes => Ok(()),
+                Moved::LookAgain => Err(Kept::Gone),
+                Moved::NotNow => Err(Kept::Locked),
+                Moved::NoMover => Err(Kept::Unreachable),
+            });
+        }
+    }
+    outcomes
+}
+
+/// Where a victim goes, if it may go. `None`: it was one that may lose its content, and has lost it.
+fn plan<'a>(
+    buffer: &'a Arc<BufferInner>,
+    victim: &Victim<SlotId>,
+    from: DomainId,
+    terms: &Terms,
+) -> Result<Option<(Plan<'a>, Mover)>, Kept> {
+    loop {
+        // A look before anything is made ready: the answer may be different when it matters, and is then
+        // found out again.
+        let mut state = match buffer.reservation.try_lock(&buffer.core.queues) {
+            Some(state) => state,
+            None if terms.patient => buffer.lock(),
+            None => return Err(Kept::Locked),
+        };
+        // Room for a buffer in the place where it is would not be made by its leaving.
+        if matches!(terms.demand, Demand::Room { by: Some(by), .. } if by == buffer.id()) {
+            return Err(Kept::Busy);
+        }
+        // Nor would it for those that are used together with it.
+        if buffer.core.spared.contains(buffer.id()) {
+            return Err(Kept::Busy);
+        }
+        let berth = state.berth;
+        let is_there = berth.order() == from && state.place.domain() == from;
+        if berth.slot() != Some(victim.slot) || !is_there {
+            return Err(Kept::Gone);
+        }
+        let kept = if state.pinned() > 0 {
+            Some(Kept::Pinned)
+        } else {
+            (state.host() > 0 || state.static_mappings() > 0).then_some(Kept::Held)
+        };
+        if let Some(kept) = kept {
+            buffer.decide_to_stay(&mut state, kept);
+            return Err(kept);
+        }
+        if !berth.is_purgeable() {
+            let at_work = !state.fences.pending(Usage::Bookkeep).is_empty();
+            if at_work && terms.skip_busy {
+                return Err(Kept::Busy);
+            }
+            break;
+        }
+        if let Some(purged) = buffer.purge_victim(&mut state, terms) {
+            return purged.map(|()| None);
+        }
+        // A move of it waits for work of the host.
+        let moving = state.moving().cloned();
+        drop(state);
+        let left = terms.wait.map(|until| until.saturating_duration_since(Instant::now()));
+        let waited = moving.map_or(Ok(()), |gate| gate.wait_until_over(left.unwrap_or_default()));
+        waited.map_err(|error| why(&error))?;
+    }
+    plan_unlocked(buffer, terms).map(Some)
+}
+
+fn plan_unlocked<'a>(
+    buffer: &'a Arc<BufferInner>,
+    terms: &Terms,
+) -> Result<(Plan<'a>, Mover), Kept> {
+    if !buffer.placement().kinds().contains(&DomainKind::System) {
+        return Err(Kept::Unreachable);
+    }
+    let planned = || {
+        buffer.check_there()?;
+        let home = home_at(buffer, DomainId::System)?;
+        let Some(plan) = Plan::new(buffer, &home, DomainKind::System, terms)? else {
+            return Ok(None);
+        };
+        let mover = {
+            let (clean, waits) = (plan.clean, terms.wait.is_some());
+            let errand = Errand {
+                clean,
+                waits,
+                until: terms.wait,
+                ..Errand::to_new(MoveCause::Evicted, terms.demand)
+            };
+            Mover::find(buffer, &home, &plan.new, errand)?
+        };
+        Ok(mover.map(|mover| (plan, mover)))
+    };
+    let (plan, mover) = planned().map_err(|error: Error| why(&error))?.ok_or(Kept::Gone)?;
+    // It would have to be waited for until its bytes are out.
+    if mover.has_no_device() && !terms.patient {
+        return Err(Kept::Busy);
+    }
+    Ok((plan, mover))
+}
+
+/// Why a victim stays, by the error of its move.
+fn why(error: &Error) -> Kept {
+    match error {
+        Error::Busy { pinned: 1.., .. } => Kept::Pinned,
+        Error::Busy { .. } => Kept::Held,
+        Error::OutOfMemory { .. } | Error::FdLimit { .. } => Kept::NoRoom,
+        Error::Unreachable { .. } | Error::Unsupported { .. } => Kept::Unreachable,
+        Error::Timeout { .. } => Kept::Busy,
+        // Somebody else had it purged.
+        Error::Purged { .. } => Kept::Gone,
+        // Nobody may use it, and it stays for who gives it back.
+        Error::Revoked { .. } => Kept::Held,
+        error => {
+            tracing::warn!(%error, "a buffer that was to leave stays");
+            Kept::Failed
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Taking in memory by an fd from somebody who is not part of this engine.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use super::handle::{ForeignFacts, ForeignHandle};
+use crate::buffer::object::{BufferDescriptor, SharedBuffer};
+use crate::buffer::placement::with_relief;
+use crate::core::Core;
+use crate::device::{DeviceInner, HandleType};
+use crate::error::{Error, ForeignFdReason, Result};
+use crate::memory::{Allocation, Backing, Provider, dma_buf};
+use crate::transfer;
+
+impl From<ForeignHandle> for OwnedFd {
+    fn from(handle: ForeignHandle) -> Self {
+        handle.fd
+    }
+}
+
+/// Takes a stranger's memory in on `device`; if it is no stranger's but our own, that buffer again. The
+/// fd stays the caller's.
+///
+/// The contract is that of [`crate::Engine::import_foreign`].
+pub(crate) fn import(
+    core: &Arc<Core>,
+    device: &Arc<DeviceInner>,
+    fd: BorrowedFd<'_>,
+    facts: ForeignFacts,
+    name: Option<&str>,
+) -> Result<SharedBuffer> {
+    core.check(device)?;
+    let descriptor = BufferDescriptor::new(facts.size);
+    let descriptor = name.map_or(descriptor.clone(), |name| descriptor.name(name));
+    descriptor.check(device.name())?;
+    let handle = facts.handle;
+    dma_buf::check_foreign(fd, handle, facts.size)?;
+    check_driver(device, facts)?;
+    if let Some(ours) = core.exports.find(fd)?
+        && ours.size >= facts.size
+    {
+        return Ok(SharedBuffer(ours));
+    }
+    let provider = Provider::Foreign(handle);
+    let takes = provider.takes().iter().copied();
+    let Some(take) = takes.into_iter().find(|take| transfer::can_take(device, *take)) else {
+        return Err(Error::Unsupported {
+            device: device.name().to_owned(),
+            missing: format!("import of {handle}"),
+        });
+    };
+    let opaque = (handle == HandleType::OpaqueFd).then_some((facts.memory_size, facts.memory_type));
+    let origin = core.origin(provider);
+    let allocation = with_relief(core, device.id(), [], || {
+        let own = dma_buf::duplicate(fd, &core.calls)?;
+        Allocation::import_foreign(&origin, device, own, handle, facts.size, opaque, take)
+    })?;
+    let backing = Backing::foreign(allocation);
+    Ok(SharedBuffer::new(core, device.id(), descriptor, backing, None))
+}
+
+/// Opaque fds are only for the same driver on the same device, and drivers do not look.
+fn check_driver(device: &DeviceInner, facts: ForeignFacts) -> Result<()> {
+    if facts.handle != HandleType::OpaqueFd {
+        return Ok(());
+    }
+    let adapter = device.adapter();
+    let pairs =
+        [(facts.driver_uuid, adapter.driver_uuid()), (facts.device_uuid, adapter.device_uuid())];
+    for (theirs, ours) in pairs {
+        if theirs != ours {
+            let reason = ForeignFdReason::OtherDriver { theirs, ours };
+            return Err(Error::ForeignFd { handle: facts.handle, reason });
+        }
+    }
+    Ok(())
+}

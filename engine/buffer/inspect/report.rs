@@ -1,0 +1,172 @@
+//! What an engine's report says of each buffer.
+
+use std::sync::Arc;
+
+use crate::buffer::object::BufferInner;
+use crate::buffer::state::{Clean, Ghost, Seat, State};
+use crate::core::Core;
+use crate::device::DeviceId;
+use crate::memory::{DomainId, Provider};
+use crate::observe::{
+    AttachmentReport, BufferReport, DeviceReport, DomainReport, FenceReport, GhostReport,
+    GroupReport, MoveCause, PinReport, Report, Shares, StallCause,
+};
+use crate::residency::Group;
+
+/// The report of an engine.
+///
+/// Locks: each buffer's reservation for a moment, one at a time.
+pub(crate) fn report(core: &Core) -> Report {
+    core.give_up_lost();
+    let devices: Vec<_> = core
+        .members
+        .iter()
+        .map(|member| &member.device)
+        .map(|device| DeviceReport { id: device.id(), name: device.name().to_owned() })
+        .collect();
+    let places = devices.iter().map(|device| DomainId::Vram(device.id)).chain([DomainId::System]);
+    let mut buffers = Vec::new();
+    core.buffers.for_each(|buffer| buffers.push(buffer.report()));
+    buffers.sort_unstable_by_key(|buffer| buffer.id);
+    let domain = |id| DomainReport {
+        id,
+        usage: core.store(id).ledger.usage(),
+        shares: shares(&buffers, id, core.retire.bytes_in(id)),
+        providers: providers(&buffers, id),
+    };
+    let domains = places.map(domain).collect();
+    let moved = MoveCause::ALL.map(|cause| (cause, core.moved.get(cause))).into();
+    let stalls = StallCause::ALL.map(|cause| (cause, core.stalls.get(cause))).into();
+    let groups = group_reports(core);
+    Report { devices, domains, groups, buffers, moved, stalls }
+}
+
+/// Who has what of a place.
+fn shares(buffers: &[BufferReport], id: DomainId, in_flight: u64) -> Shares {
+    let mut shares = Shares { in_flight, ..Shares::default() };
+    for buffer in buffers {
+        if buffer.domain == id {
+            shares.buffers += 1;
+            shares.resident += buffer.footprint;
+            shares.pinned += if buffer.pins.is_empty() { 0 } else { buffer.footprint };
+        }
+        let ghosts = buffer.ghosts.iter().filter(|ghost| ghost.domain == id);
+        shares.ghosts += ghosts.map(|ghost| ghost.bytes).sum::<u64>();
+        let clean = buffer.clean_copy.filter(|(domain, _)| *domain == id);
+        shares.clean_copies += clean.map_or(0, |(_, bytes)| bytes);
+    }
+    shares
+}
+
+/// Whose memory the buffers of a place have, whoever has most first.
+fn providers(buffers: &[BufferReport], id: DomainId) -> Vec<(Provider, u64)> {
+    let mut providers: Vec<(Provider, u64)> = vec![];
+    for buffer in buffers.iter().filter(|buffer| buffer.domain == id && buffer.footprint > 0) {
+        match providers.iter_mut().find(|(provider, _)| *provider == buffer.provider) {
+            Some((_, bytes)) => *bytes += buffer.footprint,
+            None => providers.push((buffer.provider, buffer.footprint)),
+        }
+    }
+    providers.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+    providers
+}
+
+impl BufferInner {
+    fn report(&self) -> BufferReport {
+        let mut state = self.lock();
+        let poisoned = self.poison(&mut state);
+        let provider = state.place.provider();
+        BufferReport {
+            id: self.id(),
+            name: self.given_name().map(String::from),
+            size: self.size,
+            domain: provider.domain(),
+            footprint: state.place.footprint(),
+            wanted: state.berth.wanted(),
+            clean_copy: state.clean().and_then(Clean::footprint),
+            provider,
+            home: self.home_id(),
+            generation: self.generation(),
+            revoked: self.standing.is_revoked(),
+            purged: self.standing.is_purged(),
+            poisoned,
+            moving: state.moving().is_some(),
+            imported: matches!(provider, Provider::Foreign(_)),
+            handed_out: state.exported(),
+            host_accesses: state.host(),
+            pins: pins(&state, self.size),
+            fences: fences(&mut state),
+            attachments: self.attachments(&state),
+            ghosts: ghosts(&state),
+        }
+    }
+
+    fn attachments(&self, state: &State) -> Vec<AttachmentReport> {
+        let name = |device: DeviceId| self.core.member(device).device.name().to_owned();
+        let before = |device: DeviceId| {
+            let old = state.ghosts().flat_map(Ghost::mapped);
+            old.filter(|(of, _)| *of == device).map(|(_, mapped)| mapped).sum()
+        };
+        let tell = |seat: Seat| AttachmentReport {
+            device: seat.device,
+            device_name: name(seat.device),
+            attached: seat.is_attached(),
+            dynamic: seat.is_dynamic(),
+            peer_to_peer: seat.allows_peer_to_peer(),
+            mapped: seat.mapped(),
+            mapped_before: before(seat.device),
+        };
+        state.seats().map(tell).collect()
+    }
+}
+
+pub(in crate::buffer) fn pins(state: &State, bytes: u64) -> Vec<PinReport> {
+    let lines = state.pin_lines().iter().map(|line| PinReport {
+        device: Some(line.device()),
+        reason: line.reason().clone(),
+        count: line.pins(),
+        bytes,
+    });
+    let handed_out = PinReport {
+        device: None,
+        reason: PinReport::HANDED_OUT.into(),
+        count: u64::from(state.exported()),
+        bytes,
+    };
+    lines.chain([handed_out]).filter(|pins| pins.count > 0).collect()
+}
+
+fn fences(state: &mut State) -> Vec<FenceReport> {
+    let running = state.fences.running().into_iter();
+    running
+        .map(|(usage, fence)| FenceReport { usage, device: fence.device(), on: fence.to_string() })
+        .collect()
+}
+
+fn ghosts(state: &State) -> Vec<GhostReport> {
+    let mut ghosts: Vec<_> = state
+        .ghosts()
+        .map(|ghost| GhostReport {
+            generation: ghost.generation,
+            domain: ghost.domain(),
+            bytes: ghost.bytes(),
+            mapped: ghost.mapped().collect(),
+        })
+        .collect();
+    ghosts.sort_unstable_by_key(|ghost| ghost.generation);
+    ghosts
+}
+
+/// What each group has in each place, as far as it has, or may have, anything in particular.
+pub(in crate::buffer) fn group_reports(core: &Core) -> Vec<GroupReport> {
+    let groups = core.groups.all();
+    let told = core.domains().flat_map(|domain| {
+        let told = |group: &Arc<Group>| {
+            let usage = core.store(domain).ledger.group(group.id);
+            let is_news = usage.used > 0 || usage.cap.is_some();
+            is_news.then(|| GroupReport { name: group.name.to_string(), domain, usage })
+        };
+        groups.iter().filter_map(told).collect::<Vec<_>>()
+    });
+    told.collect()
+}

@@ -1,0 +1,117 @@
+//! A move in the trace, and uses of a buffer and levels of a domain for the tracer.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use crate::buffer::migration::Mover;
+use crate::buffer::object::BufferInner;
+use crate::buffer::state::State;
+use crate::core::Core;
+use crate::device::DeviceId;
+use crate::memory::DomainId;
+use crate::observe::trace::{AccessEvent, Counters, Move, MoveId, Outcome, Tracer};
+use crate::sync::Fence;
+
+/// A move in the trace, from the call of its importers to the end of its copy. If that never comes, the
+/// buffer has stayed where it was.
+pub(in crate::buffer) struct Slice {
+    tracer: Arc<Tracer>,
+    id: Cell<MoveId>,
+}
+
+impl Slice {
+    pub(in crate::buffer) fn new(core: &Core) -> Self {
+        Self { tracer: Arc::clone(&core.tracer), id: Cell::new(MoveId::NONE) }
+    }
+
+    pub(in crate::buffer) fn id(&self) -> MoveId {
+        self.id.get()
+    }
+
+    /// Bytes are being copied for it from now on.
+    pub(in crate::buffer) fn copying(&self) {
+        if self.id.get() != MoveId::NONE {
+            self.tracer.submitted(self.id.get());
+        }
+    }
+
+    /// The move takes place; the slice ends with `fence`.
+    pub(in crate::buffer) fn moved(&self, core: &Core, fence: &Fence) {
+        let id = self.id.replace(MoveId::NONE);
+        if id == MoveId::NONE {
+            return;
+        }
+        let tracer = Arc::clone(&self.tracer);
+        let end = move || tracer.end(id, Outcome::Moved);
+        if fence.on_signal(&core.bridges, Box::new(end)).is_err() {
+            self.tracer.end(id, Outcome::Moved);
+        }
+    }
+
+    /// The copy could not be made: the buffer is where it was.
+    pub(in crate::buffer) fn failed(&self) {
+        let id = self.id.replace(MoveId::NONE);
+        if id != MoveId::NONE {
+            self.tracer.end(id, Outcome::Failed);
+        }
+    }
+}
+
+impl Drop for Slice {
+    fn drop(&mut self) {
+        let id = self.id.get();
+        if id != MoveId::NONE {
+            self.tracer.end(id, Outcome::Stayed);
+        }
+    }
+}
+
+impl BufferInner {
+    /// A move to `to` begins: its importers are told next. The reservation is held.
+    pub(in crate::buffer) fn trace_begin(&self, state: &State, mover: &Mover, to: DomainId) {
+        if !self.core.tracer.is_on() {
+            return;
+        }
+        let id = self.core.tracer.begin(Move {
+            buffer: self.id(),
+            bytes: self.size,
+            from: state.place.domain(),
+            to,
+            cause: mover.errand.cause.name(),
+            generation: self.generation() + 1,
+            device: Some(mover.device.id()),
+        });
+        mover.slice.id.set(id);
+    }
+
+    /// A device uses it; the host is none. The reservation is held.
+    pub(in crate::buffer) fn trace_use(&self, state: &State, device: Option<DeviceId>) {
+        if let Some(device) = device
+            && self.core.tracer.is_on()
+        {
+            self.core.tracer.access(AccessEvent {
+                buffer: self.id(),
+                bytes: self.size,
+                device,
+                domain: state.berth.wanted(),
+                resident: state.place.domain() == state.berth.wanted(),
+            });
+        }
+    }
+}
+
+impl Core {
+    /// How full a place is, for the trace.
+    pub(crate) fn trace_counters(&self, domain: DomainId) {
+        if !self.tracer.is_on() {
+            return;
+        }
+        let usage = self.store(domain).ledger.usage();
+        let in_flight = self.retire.bytes_in(domain);
+        let budget = match domain {
+            DomainId::System => u64::MAX,
+            DomainId::Vram(_) => usage.budget,
+        };
+        self.tracer.counters(domain, Counters { budget, used: usage.used, in_flight });
+    }
+}

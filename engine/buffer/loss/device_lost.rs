@@ -1,0 +1,191 @@
+//! A device is lost, and what was in its memory with it.
+//!
+//! Kernel counterpart: what `drm_dev_unplug` leaves to each driver.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::buffer::inspect::Slice;
+use crate::buffer::migration::{Done, Errand, invalidate_importers, publish};
+use crate::buffer::object::BufferInner;
+use crate::buffer::placement::new_home;
+use crate::buffer::state::{Clean, InvalidationCause, State};
+use crate::core::Core;
+use crate::device::DeviceInner;
+use crate::memory::{DomainId, Provider};
+use crate::observe::{MoveCause, Reason, What};
+use crate::residency::Demand;
+use crate::sync::{Fence, Guard, Usage};
+
+/// What [`crate::Engine::abandon`] did, in buffers that were in the device's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Abandoned {
+    /// Those that had a clean copy elsewhere, which is the buffer from now on.
+    pub promoted: usize,
+    /// Those whose bytes are gone.
+    pub lost: usize,
+}
+
+/// See [`crate::Engine::abandon`].
+///
+/// # Panics
+///
+/// If an importer does, when all buffers are done.
+pub(crate) fn abandon(core: &Core, device: &DeviceInner) -> Abandoned {
+    let turn = core.giving_up.turn(core);
+    let panicked = give_up(core, device);
+    drop(turn);
+    if let Some(panic) = panicked {
+        resume_unwind(panic);
+    }
+    *core.member(device.id()).given_up()
+}
+
+/// Gives up those that were found to be lost, and were not given up yet. Who comes while somebody is at it
+/// waits for that.
+///
+/// # Panics
+///
+/// As [`abandon`], when all of them are done.
+#[cold]
+pub(crate) fn abandon_lost(core: &Core) {
+    let Some(turn) = core.giving_up.turn(core) else { return };
+    let mut panicked = None;
+    let found = || {
+        let mut members = core.members.iter();
+        members.find(|member| member.device.is_lost() && !member.is_abandoned())
+    };
+    loop {
+        while let Some(member) = found() {
+            // All of them, whoever panics.
+            panicked = panicked.or(give_up(core, &member.device));
+        }
+        // Only now: whoever comes meanwhile is to wait.
+        core.calls.forget_lost_devices();
+        // It may have been another one that was noted.
+        if found().is_none() {
+            break;
+        }
+    }
+    drop(turn);
+    if let Some(panic) = panicked {
+        resume_unwind(panic);
+    }
+}
+
+/// Does it, if nobody has; returns with what an importer has panicked.
+fn give_up(core: &Core, device: &DeviceInner) -> Option<Box<dyn Any + Send>> {
+    let member = core.member(device.id());
+    // First: a move that has not looked yet finds it when it has the reservation, and what has moved before
+    // is found below, as is a buffer that was made before.
+    if !member.abandon() {
+        return None;
+    }
+    let end = Instant::now() + core.timeout;
+    let place = DomainId::Vram(device.id());
+    let mut panicked = None;
+    core.buffers.for_each(|buffer| {
+        let mut state = lock_at_rest(buffer, place, end);
+        if state.berth.wanted() == place {
+            buffer.want(&mut state, DomainId::System);
+        }
+        if !is_in(&state, place) {
+            rehome(buffer, &state, device);
+            return;
+        }
+        // Before the copy is looked at: who still writes to what is lost says so now.
+        let slice = Slice::new(core);
+        let telling = AssertUnwindSafe(|| {
+            invalidate_importers(buffer, &mut state, InvalidationCause::Evict, slice.id());
+        });
+        // All have been told even so, and others are to be taken care of.
+        if let Err(panic) = catch_unwind(telling) {
+            panicked.get_or_insert(panic);
+        }
+        if promote(buffer, &mut state, device, &slice) {
+            member.given_up().promoted += 1;
+        } else {
+            lose(buffer, &mut state, device);
+            // As long as the device works, it is the one that knows the place best.
+            if device.is_lost() {
+                rehome(buffer, &state, device);
+            }
+            member.given_up().lost += 1;
+        }
+    });
+    let Abandoned { promoted, lost } = *member.given_up();
+    tracing::warn!(device = device.name(), promoted, lost, "given up");
+    panicked
+}
+
+fn is_in(state: &State, place: DomainId) -> bool {
+    state.place.backing().is_some_and(|backing| backing.domain() == place)
+}
+
+/// Takes the reservation. A buffer that would be lost, while a move of it waits for work of the host, is
+/// given until `end` to get out: the move may have its clean copy, too. Whatever becomes of it, a move that
+/// goes on afterwards looks first whether all is as it was.
+fn lock_at_rest(buffer: &BufferInner, place: DomainId, end: Instant) -> Guard<'_, State> {
+    loop {
+        let state = buffer.lock();
+        let moving = state.moving().filter(|gate| !gate.is_over()).cloned();
+        let Some(gate) = moving.filter(|_| is_in(&state, place) && !has_sound_copy(&state)) else {
+            return state;
+        };
+        drop(state);
+        if let Err(error) = gate.wait_until_over(end.saturating_duration_since(Instant::now())) {
+            tracing::warn!(%error, buffer = buffer.name(), "its move has not ended in time");
+            return buffer.lock();
+        }
+    }
+}
+
+fn has_sound_copy(state: &State) -> bool {
+    state.clean().is_some_and(Clean::is_sound)
+}
+
+/// Makes the clean copy the buffer, if there is one that is sound and that nobody still uses.
+fn promote(
+    buffer: &Arc<BufferInner>,
+    state: &mut State,
+    device: &DeviceInner,
+    slice: &Slice,
+) -> bool {
+    // Whoever relies on the place cannot be told that it is another one.
+    if !has_sound_copy(state) || buffer.check_not_held(state).is_err() {
+        return false;
+    }
+    let Some((_, copy)) = state.clean_mut().and_then(Clean::lend) else { return false };
+    // What failed was to be in the place that is gone.
+    state.fences.forget_failures();
+    buffer.standing.set_poisoned(false);
+    let errand =
+        Errand { clean: true, ..Errand::to_new(MoveCause::Promoted, Demand::Device(device.id())) };
+    let home = new_home(buffer, state, device);
+    publish(buffer, state, &home, copy, Fence::signalled(), &Done { errand, slice, copied: 0 });
+    true
+}
+
+/// A buffer that was at home there is so elsewhere, so that using and moving it needs no lost device.
+/// The reservation is held.
+fn rehome(buffer: &BufferInner, state: &State, lost: &DeviceInner) {
+    // What strangers handed in is what it was to the device that it was handed to.
+    if buffer.home_id() == lost.id() && !matches!(state.place.provider(), Provider::Foreign(_)) {
+        buffer.settle_at(new_home(buffer, state, lost).id());
+    }
+}
+
+/// Nobody can vouch for the bytes any more.
+fn lose(buffer: &BufferInner, state: &mut State, device: &DeviceInner) {
+    let (fence, signal) = Fence::host();
+    signal.fail("the device that had its bytes is lost");
+    // As what moves it: accepted, the bytes are scrubbed.
+    state.fences.add(Usage::Move, fence);
+    let place = DomainId::Vram(device.id());
+    buffer.decide(state, What::Lost, [place, place], Reason::DeviceLost { device: device.id() });
+    // Marks it, and says so.
+    buffer.poison(state);
+}

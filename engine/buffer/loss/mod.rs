@@ -1,0 +1,9 @@
+//! Devices that are lost, and content that is.
+//!
+//! Kernel counterparts: `drm_dev_unplug`, `dma_fence_set_error`.
+
+mod device_lost;
+mod poison;
+
+pub use device_lost::Abandoned;
+pub(crate) use device_lost::{abandon, abandon_lost};

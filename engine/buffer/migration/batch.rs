@@ -1,0 +1,227 @@
+//! Moving many buffers together: one submission for all that one device copies.
+//!
+//! The steps are those of a single move (`relocate`), and each buffer keeps to its own rules: it is told,
+//! refused, or left where it is for itself. What is shared is the submission.
+//!
+//! All reservations of a group are held from the checks until after the submission, because a move may be
+//! published only when its copy is under way, and nobody may see the new place before. They are taken with
+//! `try_lock`, never waited for, and nothing is waited for while they are held: so no cycle of waiters can
+//! close, and no ticket is needed. Whoever is not to be had at once, or would have to be waited for, moves
+//! by itself afterwards.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::commit::copied;
+use super::copier::{Mover, bytes_of};
+use super::execute::{finish, finish_at_once, relocate};
+use super::in_progress::{Move, Parked, first_waits};
+use super::plan::Plan;
+use super::request::{Errand, Moved};
+use crate::core::Core;
+use crate::device::DeviceInner;
+use crate::error::Result;
+use crate::sync::{Usage, waits_of_move};
+use crate::transfer;
+use crate::transfer::mover::PAUSE;
+
+/// How many moves share a submission at most: so long others wait for the first one's reservation.
+pub(in crate::buffer) const TOGETHER: usize = 64;
+
+/// What to do about those who would have to be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(in crate::buffer) enum Patience {
+    #[default]
+    Wait,
+    /// They stay where they are.
+    Skip,
+}
+
+/// Moves that one device copies, by their positions in the list.
+pub(in crate::buffer) struct Group<'a> {
+    device: Arc<DeviceInner>,
+    moves: Vec<(usize, Plan<'a>, Mover)>,
+}
+
+/// What became of a move, by its position in the list.
+type Outcome = (usize, Result<Moved>);
+
+impl<'a> Group<'a> {
+    pub(in crate::buffer) fn add(
+        groups: &mut Vec<Self>,
+        index: usize,
+        plan: Plan<'a>,
+        mover: Mover,
+    ) {
+        let known = groups.iter().position(|group| Arc::ptr_eq(&group.device, &mover.device));
+        let at = known.unwrap_or_else(|| {
+            groups.push(Self { device: Arc::clone(&mover.device), moves: vec![] });
+            groups.len() - 1
+        });
+        groups[at].moves.push((index, plan, mover));
+    }
+
+    pub(in crate::buffer) fn relocate(self, core: &Core, patience: Patience) -> Vec<Outcome> {
+        let device = self.device;
+        let mut begun = Begun { patience, pause: PAUSE, ..Begun::default() };
+        for (index, plan, mover) in self.moves {
+            begun.begin(core, index, plan, mover);
+        }
+        begun.submit(core, &device);
+        let panicked = begun.panicked.take();
+        let ended = begun.end();
+        // Not before: moves that are parked have to come to their end.
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
+        }
+        ended
+    }
+}
+
+/// A group's moves, sorted by what is missing of them.
+#[derive(Default)]
+struct Begun<'a> {
+    patience: Patience,
+    /// How long the host may still copy, while all these reservations are held.
+    pause: Duration,
+    ended: Vec<Outcome>,
+    /// A copy by the device, all in one submission. The reservations are held.
+    ready: Vec<(usize, Move<'a>, Plan<'a>, Mover)>,
+    /// A wait for work of the host, and then the copy.
+    parked: Vec<(usize, Parked<'a>, Plan<'a>, Mover)>,
+    /// Everything.
+    alone: Vec<(usize, Plan<'a>, Errand)>,
+    /// The first panic of an importer. Its buffer has not moved.
+    panicked: Option<Box<dyn Any + Send>>,
+}
+
+impl<'a> Begun<'a> {
+    /// Goes as far as it gets without waiting for anybody.
+    fn begin(&mut self, core: &Core, index: usize, mut plan: Plan<'a>, mover: Mover) {
+        let buffer = plan.buffer;
+        let Some(mut state) = buffer.reservation.try_lock(&buffer.core.queues) else {
+            match self.patience {
+                Patience::Wait => self.alone.push((index, plan, mover.errand)),
+                Patience::Skip => self.ended.push((index, Ok(Moved::NotNow))),
+            }
+            return;
+        };
+        if let Err(error) = buffer.check_usable(&mut state) {
+            return self.ended.push((index, Err(error)));
+        }
+        if !plan.seats.still_fit(buffer, &state) || !mover.still_fits(&state) {
+            return self.ended.push((index, Ok(Moved::LookAgain)));
+        }
+        let waits = first_waits(&mut state, &mover.device);
+        if !waits.is_empty() || mover.has_no_device() {
+            match self.patience {
+                Patience::Wait => self.alone.push((index, plan, mover.errand)),
+                Patience::Skip => self.ended.push((index, Ok(Moved::NotNow))),
+            }
+            return;
+        }
+        if let Err(busy) = buffer.check_not_held(&state) {
+            return self.ended.push((index, Err(busy)));
+        }
+        debug_assert!(std::ptr::eq(core, &*buffer.core), "checked when it was planned");
+        let mut move_ = Move::new(buffer, state);
+        if let Err(panic) =
+            catch_unwind(AssertUnwindSafe(|| move_.tell_importers(&mover, plan.new.domain())))
+        {
+            self.panicked.get_or_insert(panic);
+            return;
+        }
+        let mut move_ = match move_.park(&mover.device) {
+            Ok(move_) => move_,
+            Err(parked) => {
+                match self.patience {
+                    Patience::Wait => self.parked.push((index, parked, plan, mover)),
+                    // It was told of a move that does not take place, and is as good as before.
+                    Patience::Skip => {
+                        parked.give_up();
+                        self.ended.push((index, Ok(Moved::NotNow)));
+                    }
+                }
+                return;
+            }
+        };
+        let idle = move_.state.fences.is_idle();
+        let (state, most) = (&mut move_.state, self.pause.min(mover.errand.pause()));
+        let mut left = most;
+        let pause = &mut left;
+        let home = &plan.home;
+        let rest =
+            plan.new.unless(|new| mover.without_device(buffer, state, home, new, idle, pause));
+        self.pause = self.pause.saturating_sub(most - left);
+        match rest {
+            None => self.ended.push((index, Ok(Moved::Yes))),
+            Some(new) => {
+                plan.new = new;
+                self.ready.push((index, move_, plan, mover));
+            }
+        }
+    }
+
+    /// One submission for all that are ready. If it fails, nothing has changed, and each moves by itself:
+    /// where somebody may be waited for, in ways that need that, too.
+    fn submit(&mut self, core: &Core, device: &Arc<DeviceInner>) {
+        if self.ready.is_empty() {
+            return;
+        }
+        let states = self.ready.iter_mut().map(|(_, move_, ..)| &mut move_.state);
+        let pending: Vec<_> =
+            states.flat_map(|state| state.fences.pending(Usage::Bookkeep)).collect();
+        let each = self.ready.iter();
+        let copies: Vec<_> = each
+            .flat_map(|(_, move_, plan, mover)| mover.spans(plan.buffer, &move_.state, &plan.new))
+            .collect();
+        let each = self.ready.iter();
+        let tails: Vec<_> =
+            each.filter_map(|(_, _, plan, mover)| mover.tail(plan.buffer, &plan.new)).collect();
+        let waits = waits_of_move(&core.bridges, device, &pending);
+        self.ready.iter().for_each(|(.., mover)| mover.slice.copying());
+        let submitted = waits.and_then(|waits| transfer::copy_many(device, waits, &copies, &tails));
+        match submitted {
+            Ok(fence) => {
+                for (index, mut move_, plan, mover) in self.ready.drain(..) {
+                    let copies = mover.spans(plan.buffer, &move_.state, &plan.new);
+                    let done = mover.done(bytes_of(&copies));
+                    let Plan { buffer, home, new, .. } = plan;
+                    let writers = move_.state.fences.pending(Usage::Write);
+                    let fence = fence.clone().relying_on(&writers);
+                    copied(buffer, &mut move_.state, &home, new.take(), fence, &done);
+                    self.ended.push((index, Ok(Moved::Yes)));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no copies together; each by itself");
+                let ready = self.ready.drain(..);
+                if self.patience == Patience::Wait {
+                    let plans = ready.map(|(index, _, plan, mover)| (index, plan, mover.errand));
+                    self.alone.extend(plans);
+                } else {
+                    self.ended.extend(ready.map(|(index, move_, plan, mover)| {
+                        (index, finish_at_once(move_, &mover, &plan.home, plan.new))
+                    }));
+                }
+            }
+        }
+    }
+
+    /// What waits for somebody, one after the other: no reservation is held any more.
+    fn end(self) -> Vec<Outcome> {
+        let Self { mut ended, ready, parked, alone, .. } = self;
+        drop(ready);
+        ended.extend(parked.into_iter().map(|(index, parked, plan, mover)| {
+            let moved =
+                parked.resume(&mover).and_then(|move_| finish(move_, &mover, &plan.home, plan.new));
+            (index, moved)
+        }));
+        ended.extend(alone.into_iter().map(|(index, plan, errand)| {
+            (index, relocate(plan.buffer, &plan.home, &plan.seats, plan.new, errand))
+        }));
+        ended
+    }
+}

@@ -1,0 +1,38 @@
+//! The move: plan, destination, lock, check, invalidate, copy, commit.
+//!
+//! Kernel counterparts: `ttm_bo_handle_move_mem`, `ttm_bo_move_accel_cleanup`, `ttm_bo_bounce_temp_buffer`.
+//!
+//! ```text
+//!  plan ──► destination ──► execute ──► invalidate ──► copier ──► commit
+//!  (nothing locked)         (reservation)   │             │         (nothing fails)
+//!                                           │             └─ no device: fallback
+//!                                           └─ a wait: in_progress (move fence)
+//! ```
+//!
+//! A step before `commit` that fails leaves the buffer as it was. Not here: who is to move (`eviction/`), and
+//! which fences a device waits for (`crate::sync`).
+
+mod batch;
+mod commit;
+mod copier;
+mod copy_path;
+mod destination;
+mod execute;
+mod fallback;
+mod in_progress;
+mod invalidate;
+mod migrate;
+mod migrate_many;
+mod nowait;
+mod plan;
+mod request;
+
+pub(in crate::buffer) use batch::{Group, Patience, TOGETHER};
+pub(in crate::buffer) use commit::{Done, publish};
+pub(in crate::buffer) use copier::Mover;
+pub(in crate::buffer) use execute::{no_mover, relocate};
+pub(in crate::buffer) use invalidate::invalidate_importers;
+pub use migrate::Migration;
+pub(crate) use migrate_many::migrate_many;
+pub(in crate::buffer) use plan::Plan;
+pub(in crate::buffer) use request::{Errand, Moved};

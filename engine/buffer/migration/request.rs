@@ -1,0 +1,62 @@
+//! Why a buffer moves, and how an attempt to move it ended.
+
+use std::time::{Duration, Instant};
+
+use crate::buffer::state::InvalidationCause;
+use crate::core::Core;
+use crate::observe::MoveCause;
+use crate::residency::Demand;
+use crate::transfer::mover::{MOMENT, PAUSE};
+
+/// Why a buffer moves, and with what.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::buffer) struct Errand {
+    pub(in crate::buffer) cause: MoveCause,
+    /// Who or what made it so.
+    pub(in crate::buffer) demand: Demand,
+    /// Whether it goes to its clean copy.
+    pub(in crate::buffer) clean: bool,
+    /// Whether somebody has asked for this and nothing else, and may be kept waiting: for the host's copy, and
+    /// for devices where none sees both places.
+    pub(in crate::buffer) waits: bool,
+    /// Until when everything that it waits for has to be over; `None` for the engine's bound, for each.
+    pub(in crate::buffer) until: Option<Instant>,
+}
+
+impl Errand {
+    /// A move to memory that is new to it.
+    pub(in crate::buffer) fn to_new(cause: MoveCause, demand: Demand) -> Self {
+        Self { cause, demand, clean: false, waits: true, until: None }
+    }
+
+    /// When a wait that begins now is over.
+    pub(in crate::buffer) fn end(self, core: &Core) -> Instant {
+        self.until.unwrap_or_else(|| Instant::now() + core.timeout)
+    }
+
+    /// How long the host may copy for it.
+    pub(in crate::buffer) fn pause(self) -> Duration {
+        if self.waits { PAUSE } else { MOMENT }
+    }
+
+    /// What importers are told.
+    pub(in crate::buffer) fn invalidation(self) -> InvalidationCause {
+        match self.cause {
+            MoveCause::Evicted | MoveCause::Promoted => InvalidationCause::Evict,
+            _ => InvalidationCause::Move,
+        }
+    }
+}
+
+/// How an attempt to move a buffer ended, when it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::buffer) enum Moved {
+    /// It has moved.
+    Yes,
+    /// Somebody sat down, left, or moved it meanwhile: look again.
+    LookAgain,
+    /// No device sees both places, and nobody can carry the bytes, or is to wait for that.
+    NoMover,
+    /// Somebody would have to be waited for, and nobody is to wait.
+    NotNow,
+}

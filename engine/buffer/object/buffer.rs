@@ -1,0 +1,287 @@
+//! The shared buffer: identity, size, current backing, generation, reservation.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ash::vk;
+
+use super::creation_flags::Traits;
+use super::descriptor::BufferDescriptor;
+use super::registry::SlotId;
+use super::return_backoff::Away;
+use super::status::Standing;
+use crate::buffer::state::State;
+use crate::core::Core;
+use crate::device::{Device, DeviceId, DeviceInner};
+use crate::memory::{Backing, DomainId, Placement, Provider};
+use crate::observe::Object;
+use crate::sync::primitive::atomic::{AtomicU16, Ordering};
+use crate::sync::{Fences, Reservation, Retired};
+
+/// A buffer that several devices share: a name that outlives every place it lives in.
+///
+/// Made by [`crate::Engine::create_buffer`]. Cheap to clone; all clones are the same buffer, whose
+/// memory goes to the next owner when the last clone, attachment, mapping and export is gone and the
+/// last device has finished with it. Dropping never waits.
+///
+/// Kernel counterpart: `struct dma_buf`. Size is invariant over its life.
+#[derive(Clone)]
+#[doc(alias = "dma_buf")]
+pub struct SharedBuffer(pub(crate) Arc<BufferInner>);
+
+/// # Invariants
+///
+/// The state's backing holds at least `size` bytes.
+// In this order: what a look-up reads lies together. An `Arc` begins with 16 bytes of its own and memory
+// comes in multiples of 16, so the first 16 here are always on one cache line.
+#[repr(C)]
+pub(crate) struct BufferInner {
+    // Constant after creation, but for the standing, the home and `away`.
+    pub(in crate::buffer) size: u64,
+    /// How often it has moved, and how it stands. Written under the reservation.
+    pub(in crate::buffer) standing: Standing,
+    /// Written under the reservation. Relaxed: whoever relies on it holds that.
+    home: AtomicU16,
+    traits: Traits,
+    /// Whether it is elsewhere than it wants to be.
+    pub(in crate::buffer) away: Away,
+    pub(in crate::buffer) core: Arc<Core>,
+    /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
+    pub(in crate::buffer) reservation: Reservation<State>,
+    slot: SlotId,
+    usage: vk::BufferUsageFlags,
+    id: u64,
+}
+
+// With the 16 bytes of its `Arc` and the registry's slot of 8 that is 120 for each live buffer. What not all
+// of them have is elsewhere: seats beyond two, decisions and all that is rare behind one pointer of the
+// state, names in the registry.
+#[cfg(not(all(test, peerbuf_shuttle)))]
+const _: () = assert!(size_of::<BufferInner>() <= 96, "there may be a million of them");
+
+/// What a new buffer is, before it has a slot in the registry.
+pub(in crate::buffer) struct Made {
+    pub(in crate::buffer) id: u64,
+    pub(in crate::buffer) home: DeviceId,
+    pub(in crate::buffer) size: u64,
+    pub(in crate::buffer) usage: vk::BufferUsageFlags,
+    pub(in crate::buffer) traits: Traits,
+    /// Whether its backing is in another domain than the one it prefers.
+    pub(in crate::buffer) is_displaced: bool,
+    pub(in crate::buffer) name: Option<Box<str>>,
+}
+
+impl BufferInner {
+    /// A buffer in the registry, with the state that `state` makes for its slot.
+    pub(in crate::buffer) fn new(
+        core: &Arc<Core>,
+        made: Made,
+        state: impl FnOnce(SlotId) -> State,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| {
+            let slot = core.buffers.add(this.clone(), made.name);
+            Self {
+                size: made.size,
+                standing: Standing::default(),
+                home: AtomicU16::new(made.home.0),
+                traits: made.traits,
+                away: Away::new(u8::from(made.is_displaced)),
+                core: Arc::clone(core),
+                reservation: Reservation::new(state(slot)),
+                slot,
+                usage: made.usage,
+                id: made.id,
+            }
+        })
+    }
+}
+
+impl SharedBuffer {
+    /// Its size in bytes; never changes.
+    pub fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    /// Its name, or a number if it was given none.
+    pub fn name(&self) -> String {
+        self.0.name()
+    }
+
+    /// The device it is at home on: whose memory is its VRAM, and which moves it.
+    pub fn home(&self) -> Device {
+        Device(Arc::clone(&self.0.core.member(self.0.home_id()).device))
+    }
+
+    /// Where it may live.
+    pub fn placement(&self) -> Placement {
+        self.0.placement()
+    }
+
+    /// What it was created as.
+    pub fn descriptor(&self) -> BufferDescriptor {
+        let traits = self.0.traits;
+        let descriptor = BufferDescriptor::new(self.0.size).usage(self.0.usage);
+        let descriptor = descriptor.placement(traits.placement()).priority(traits.priority());
+        let descriptor = descriptor.peer_to_peer(traits.peer_to_peer());
+        let descriptor =
+            if traits.is_discardable() { descriptor.discardable() } else { descriptor };
+        let descriptor = match self.client_group() {
+            Some(group) => descriptor.client(&group),
+            None => descriptor,
+        };
+        match self.0.given_name() {
+            Some(name) => descriptor.name(&name),
+            None => descriptor,
+        }
+    }
+
+    /// Where its bytes are; of a purged buffer, where they were.
+    ///
+    /// Locks: the reservation.
+    pub fn domain(&self) -> DomainId {
+        self.0.lock().place.domain()
+    }
+
+    /// Who provides its memory; of a purged buffer, who did.
+    ///
+    /// Locks: the reservation.
+    pub fn provider(&self) -> Provider {
+        self.0.lock().place.provider()
+    }
+
+    /// How often it has moved. A [`crate::Mapping`] tells which generation it is of.
+    pub fn generation(&self) -> u32 {
+        self.0.generation()
+    }
+
+    /// Whether peerbuf can move it. A buffer that came in as a stranger's fd stays where it is.
+    pub fn is_dynamic(&self) -> bool {
+        !matches!(self.provider(), Provider::Foreign(_))
+    }
+
+    /// Whether two handles are the same buffer.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl BufferInner {
+    pub(in crate::buffer) fn name(&self) -> String {
+        self.given_name().map_or_else(|| format!("buffer {}", self.id), String::from)
+    }
+
+    /// Its slot in the registry.
+    pub(in crate::buffer) fn slot(&self) -> SlotId {
+        self.slot
+    }
+
+    /// Its number in this engine.
+    pub(in crate::buffer) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The name that it was given.
+    pub(in crate::buffer) fn given_name(&self) -> Option<Box<str>> {
+        if self.traits.is_named() { self.core.buffers.name(self.slot) } else { None }
+    }
+
+    /// Where it may live.
+    pub(in crate::buffer) fn placement(&self) -> Placement {
+        self.traits.placement()
+    }
+
+    /// Whether it may be in a device's own memory while others are attached.
+    pub(in crate::buffer) fn peer_to_peer(&self) -> bool {
+        self.traits.peer_to_peer()
+    }
+
+    pub(in crate::buffer) fn home(&self) -> Arc<DeviceInner> {
+        Arc::clone(&self.core.member(self.home_id()).device)
+    }
+
+    pub(in crate::buffer) fn home_id(&self) -> DeviceId {
+        DeviceId(self.home.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(in crate::buffer) fn generation(&self) -> u32 {
+        self.standing.generation()
+    }
+
+    /// Says that the buffer is now elsewhere, and at home on `home`. The reservation is held.
+    pub(in crate::buffer) fn next_generation(&self, home: DeviceId) {
+        self.settle_at(home);
+        self.standing.next_generation();
+    }
+
+    /// Says that the buffer, where it is, is now at home on `home`. The reservation is held.
+    pub(in crate::buffer) fn settle_at(&self, home: DeviceId) {
+        self.home.store(home.0, Ordering::Relaxed);
+    }
+
+    /// Gives up a place that the last mapping has left. Without the reservation: it may take a pool's lock.
+    pub(in crate::buffer) fn retire(&self, left: Option<(Fences, Backing)>) {
+        if let Some((fences, backing)) = left {
+            self.core.retire.push(fences, Retired::Backing(backing));
+        }
+    }
+}
+
+impl Drop for BufferInner {
+    fn drop(&mut self) {
+        let state = self.reservation.get_mut();
+        // Before its number in the registry is somebody else's.
+        if let Some((order, slot)) = state.berth.take_slot() {
+            self.core.store(order).recency.leave(slot);
+        }
+        self.core.ages.forget(self.slot);
+        self.core.groups.left(state.place.group());
+        self.core.buffers.vacate(self.slot, self.traits.is_named());
+        if let Some(clean) = state.set_clean(None) {
+            self.core.clean_copies.fetch_sub(1, Ordering::Relaxed);
+            if let Some((fences, backing)) = clean.into_place() {
+                self.core.retire.push(fences, Retired::Backing(backing));
+            }
+        }
+        if !state.fences.is_idle() {
+            // A device is still at work on it: its memory goes to the next owner when that has ended.
+            let fences = std::mem::take(&mut state.fences);
+            if let Some(backing) = state.place.take() {
+                self.core.retire.push(fences, Retired::Backing(backing));
+            }
+        }
+        self.core.live.died(Object::Buffer);
+    }
+}
+
+impl fmt::Debug for SharedBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("SharedBuffer");
+        out.field("name", &self.name()).field("size", &self.size());
+        out.field("generation", &self.generation());
+        // Whoever prints may hold the reservation.
+        match self.0.reservation.try_lock(&self.0.core.queues) {
+            Some(state) => out.field("domain", &state.place.domain()),
+            None => out.field("domain", &"(locked)"),
+        };
+        out.finish_non_exhaustive()
+    }
+}
+
+const _: () = {
+    const fn shareable<T: Send + Sync>() {}
+    shareable::<SharedBuffer>();
+};
+
+impl fmt::Debug for BufferInner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferInner").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+impl BufferInner {
+    /// Whether it is elsewhere than it wants to be. A look without the reservation: it may change at once.
+    pub(in crate::buffer) fn is_away(&self) -> bool {
+        self.away.is_away()
+    }
+}

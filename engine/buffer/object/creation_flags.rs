@@ -1,0 +1,87 @@
+//! What a buffer is for as long as it lives, in one byte.
+
+use super::descriptor::BufferDescriptor;
+use crate::buffer::state::{bits_of, priority_of};
+use crate::memory::Placement;
+use crate::residency::Priority;
+
+/// What a buffer was created as, but for its size, its usages and its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::buffer) struct Traits(u8);
+
+const PLACEMENTS: [Placement; 3] = [Placement::VramOrSystem, Placement::Vram, Placement::System];
+
+/// Two bits each.
+const PLACEMENT: u32 = 0;
+
+pub(in crate::buffer) const PRIORITY: u32 = 2;
+
+const PEER_TO_PEER: u8 = 1 << 4;
+
+const DISCARDABLE: u8 = 1 << 5;
+
+const NAMED: u8 = 1 << 6;
+
+impl Traits {
+    pub(in crate::buffer) fn of(descriptor: &BufferDescriptor) -> Self {
+        let flag = |flag, on| if on { flag } else { 0 };
+        let placement = match descriptor.placed() {
+            Placement::VramOrSystem => 0,
+            Placement::Vram => 1,
+            Placement::System => 2,
+        };
+        Self(
+            placement << PLACEMENT
+                | bits_of(descriptor.prioritised()) << PRIORITY
+                | flag(PEER_TO_PEER, descriptor.allows_peer_to_peer())
+                | flag(DISCARDABLE, descriptor.may_be_lost())
+                | flag(NAMED, descriptor.is_named()),
+        )
+    }
+
+    pub(in crate::buffer) fn placement(self) -> Placement {
+        PLACEMENTS[usize::from(self.0 >> PLACEMENT & 3)]
+    }
+
+    /// Whether it may be in a device's own memory while others are attached.
+    pub(in crate::buffer) fn peer_to_peer(self) -> bool {
+        self.0 & PEER_TO_PEER != 0
+    }
+
+    pub(in crate::buffer) fn priority(self) -> Priority {
+        priority_of(self.0 >> PRIORITY)
+    }
+
+    pub(in crate::buffer) fn is_discardable(self) -> bool {
+        self.0 & DISCARDABLE != 0
+    }
+
+    /// Whether it was given a name.
+    pub(in crate::buffer) fn is_named(self) -> bool {
+        self.0 & NAMED != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_tells_what_was_asked_for() {
+        for placement in PLACEMENTS {
+            for priority in Priority::ALL {
+                for flags in 0..8 {
+                    let [peer_to_peer, discardable, named] = [1, 2, 4].map(|bit| flags & bit != 0);
+                    let asked = BufferDescriptor::new(1).placement(placement).priority(priority);
+                    let asked = asked.peer_to_peer(peer_to_peer);
+                    let asked = if discardable { asked.discardable() } else { asked };
+                    let asked = if named { asked.name("it") } else { asked };
+                    let traits = Traits::of(&asked);
+                    assert_eq!((traits.placement(), traits.priority()), (placement, priority));
+                    let told = [traits.peer_to_peer(), traits.is_discardable(), traits.is_named()];
+                    assert_eq!(told, [peer_to_peer, discardable, named], "{traits:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The buffer: its identity, its reservation, what every operation checks first.
+//!
+//! Kernel counterparts: `struct dma_buf`, `dma_resv_lock`, `drm_gem_object`.
+//!
+//! Not here: moving, attaching, and using a buffer. Those are methods of [`SharedBuffer`] too, and stand in the
+//! room of their topic.
+
+mod buffer;
+mod checks;
+mod client_group;
+mod creation_flags;
+mod descriptor;
+mod exports;
+mod giving_up;
+mod lock;
+mod registry;
+mod return_backoff;
+mod scrub;
+mod spared;
+mod status;
+
+pub use buffer::SharedBuffer;
+pub(in crate::buffer) use buffer::{BufferInner, Made};
+pub use client_group::ClientGroup;
+pub(in crate::buffer) use creation_flags::Traits;
+pub use descriptor::BufferDescriptor;
+pub(crate) use exports::Exports;
+pub(crate) use giving_up::GivingUp;
+pub(in crate::buffer) use lock::wait_all;
+pub(crate) use registry::{Registry, SlotId};
+pub(in crate::buffer) use return_backoff::{Away, Turn};
+pub(crate) use spared::Spared;

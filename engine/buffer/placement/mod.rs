@@ -1,0 +1,18 @@
+//! Where a buffer may live, and memory there.
+//!
+//! Kernel counterparts: `ttm_bo_mem_space`, and the intersection of all attachments' abilities in
+//! `amdgpu_dma_buf_pin` and `xe_dma_buf_pin`.
+//!
+//! An allocation may evict: it does so through `residency::World`, which `eviction/` implements. That is the one
+//! recursion there is.
+
+mod create;
+mod home;
+mod import_matrix;
+mod pressure;
+mod reclaim;
+
+pub(in crate::buffer) use home::{home_after_move, home_at, new_home};
+pub(in crate::buffer) use import_matrix::Seats;
+pub(in crate::buffer) use pressure::with_relief;
+pub(crate) use reclaim::drop_clean_copies;

@@ -1,0 +1,35 @@
+//! Giving unused memory back: clean copies, unused slabs.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+
+use crate::core::Core;
+use crate::memory::GroupId;
+
+/// Gives clean copies up whose buffers are not in use at this moment, of a group's own or, without one,
+/// anybody's, until there is `enough`: their room is needed.
+///
+/// From where it ended the last time, so that many who need a little each do not look at all buffers each
+/// time.
+pub(crate) fn drop_clean_copies(core: &Core, of: GroupId, enough: &dyn Fn() -> bool) {
+    // At first those that nobody reads any more: their room is there at once.
+    for read in [false, true] {
+        if core.clean_copies.load(Ordering::Relaxed) == 0 || enough() {
+            return;
+        }
+        let from = core.clean_at.load(Ordering::Relaxed);
+        let at = core.buffers.until(from, |buffer| {
+            let Some(mut state) = buffer.reservation.try_lock(&core.queues) else {
+                return ControlFlow::Continue(());
+            };
+            let is_its = of == GroupId::NONE || of == state.place.group();
+            if !is_its || !state.clean_mut().is_some_and(|clean| read || clean.is_idle()) {
+                return ControlFlow::Continue(());
+            }
+            buffer.drop_clean_copy(&mut state);
+            drop(state);
+            if enough() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        core.clean_at.store(at, Ordering::Relaxed);
+    }
+}
