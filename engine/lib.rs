@@ -93,17 +93,15 @@
 //! events.
 
 mod access;
+mod api;
 mod buffer;
 mod core;
 pub mod device;
-mod engine;
 mod error;
-mod members;
 pub mod memory;
 #[cfg(all(test, peerbuf_shuttle))]
 mod model;
 pub mod observe;
-mod residence;
 pub mod residency;
 pub mod sync;
 pub mod transfer;
@@ -112,20 +110,20 @@ pub use ash;
 pub use drm_fourcc;
 
 pub use access::Access;
+pub use api::{Engine, EngineDescriptor};
 pub use buffer::{
-    Abandoned, AgeGroup, Attachment, BufferDescriptor, ClientGroup, CopyRegion, DetachError,
-    Explanation, FenceAndResume, ForeignExport, ForeignFacts, ForeignHandle, HostAccess, Importer,
-    Invalidation, InvalidationCause, Mapping, Migration, OpenAccess, OwnBuffer, Pin, RawView,
-    Refault, Revocable, SharedBuffer, Submission,
+    AgeGroup, Attachment, BufferDescriptor, ClientGroup, CopyRegion, DetachError, Explanation,
+    FenceAndResume, ForeignExport, ForeignFacts, ForeignHandle, HostAccess, Importer, Invalidation,
+    InvalidationCause, Mapping, Migration, OpenAccess, OwnBuffer, Pin, RawView, Refault, Revocable,
+    SharedBuffer, Submission,
 };
+pub use core::Abandoned;
 pub use device::{
     Adapter, AdapterSelector, AdoptedDevice, Device, DeviceId, HandleType, QueueLock, Uuid,
     Validation,
 };
-pub use engine::{Engine, EngineDescriptor};
 pub use error::{Error, ForeignFdReason, Result};
 pub use memory::{DomainId, DomainKind, DomainUsage, GroupUsage, Placement, Provider};
-pub use residence::Eviction;
 pub use residency::{Priority, Rules};
 pub use sync::{CallbackId, Fence, Signal, Usage, WaitRoute};
 pub use transfer::{PassReport, Refusal, RefusalReason, Route, Scope, Verdict};

@@ -36,7 +36,6 @@ pub use attach::{
 };
 pub use foreign::{ForeignExport, ForeignFacts, ForeignHandle};
 pub use inspect::Explanation;
-pub use loss::Abandoned;
 pub use migration::Migration;
 pub use object::{BufferDescriptor, ClientGroup, SharedBuffer};
 pub use state::{Importer, Invalidation, InvalidationCause};
@@ -44,11 +43,11 @@ pub use tracking::AgeGroup;
 
 pub(crate) use access::{copy, submit, submit_remapped};
 pub(crate) use attach::limit_pins;
-pub(crate) use eviction::{evict_one, request, restore};
+pub(crate) use eviction::Eviction;
+pub(crate) use eviction::{fit, restore};
 pub(crate) use foreign::import;
 pub(crate) use inspect::report;
-pub(crate) use loss::{abandon, abandon_lost};
+pub(crate) use loss::abandon;
 pub(crate) use migration::migrate_many;
-pub(crate) use object::{Exports, GivingUp, Registry, SlotId, Spared};
-pub(crate) use placement::drop_clean_copies;
-pub(crate) use tracking::{AgeTable, tighten};
+pub(crate) use object::Buffers;
+pub(crate) use tracking::AgeTable;

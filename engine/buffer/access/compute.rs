@@ -62,16 +62,16 @@ impl Mapping {
                 missing: format!("the mapping of {}", target.device_inner().name()),
             });
         }
-        from.core.give_up_lost();
+        from.set.give_up_lost();
         self.check_access(Access::Read)?;
         target.check_access(Access::Write)?;
         self.view()?;
         target.view()?;
         let span = target.span().slice(0, from.size);
         let submit = |work: Work<'_>| self.submit_with(target, work);
-        let watch = Watch { timeout: from.core.timeout, submit: &submit };
-        let passes = from.core.passes(self.device_inner())?;
-        with_relief(&from.core, self.device_inner().id(), [&**from, &**to], || {
+        let watch = Watch { timeout: from.core().timeout, submit: &submit };
+        let passes = from.core().passes(self.device_inner())?;
+        with_relief(&from.set, self.device_inner().id(), [&**from, &**to], || {
             passes.copy(self.span(), span, &watch)
         })
     }
@@ -79,14 +79,14 @@ impl Mapping {
     /// Runs a pass, each of whose submissions is made under the reservation: of a mapping that is
     /// current, when nothing is under way that `access` may not overlap with.
     fn run<R>(&self, access: Access, pass: impl Fn(&Passes, &Watch<'_>) -> Result<R>) -> Result<R> {
-        let core = &self.buffer_inner().core;
-        core.give_up_lost();
+        let set = &self.buffer_inner().set;
+        set.give_up_lost();
         self.check_access(access)?;
         self.view()?;
         let submit = |work: Work<'_>| self.submit(access, work);
-        let watch = Watch { timeout: core.timeout, submit: &submit };
-        let passes = core.passes(self.device_inner())?;
-        with_relief(core, self.device_inner().id(), [&**self.buffer_inner()], || {
+        let watch = Watch { timeout: set.core.timeout, submit: &submit };
+        let passes = set.core.passes(self.device_inner())?;
+        with_relief(set, self.device_inner().id(), [&**self.buffer_inner()], || {
             pass(&passes, &watch)
         })
     }
@@ -117,7 +117,7 @@ impl Mapping {
 
     fn submit_with(&self, target: &Self, work: Work<'_>) -> Result<Attempt> {
         let (from, to) = (self.buffer_inner(), target.buffer_inner());
-        let mut pair = Pair::lock(&from.core, from, to)?;
+        let mut pair = Pair::lock(&from.set, from, to)?;
         let waits = pair.waits_elsewhere(self.device_inner());
         let writers = pair.writers();
         from.check_usable(pair.from())?;

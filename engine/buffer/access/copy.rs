@@ -6,9 +6,8 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::pair::{CopyRegion, Pair, view};
-use crate::buffer::object::{BufferInner, SharedBuffer, wait_all};
+use crate::buffer::object::{BufferInner, Buffers, SharedBuffer, wait_all};
 use crate::buffer::placement::with_relief;
-use crate::core::Core;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::Allocation;
@@ -18,39 +17,39 @@ use crate::transfer::{self, Span, Unfinished};
 
 /// Copies, on the GPU where one device sees both buffers, else through staging memory.
 pub(crate) fn copy(
-    core: &Arc<Core>,
+    set: &Arc<Buffers>,
     from: &SharedBuffer,
     to: &SharedBuffer,
     region: CopyRegion,
 ) -> Result<Fence> {
     let (from, to) = (&from.0, &to.0);
-    core.give_up_lost();
-    check(core, from, to, region)?;
+    set.give_up_lost();
+    check(set, from, to, region)?;
     if region.len == 0 {
         return Ok(Fence::signalled());
     }
-    let by_host = || Pair::lock(core, from, to)?.copy_by_host(from, to, region);
-    if with_relief(core, to.home_id(), [&**from, &**to], by_host)? {
+    let by_host = || Pair::lock(set, from, to)?.copy_by_host(from, to, region);
+    if with_relief(set, to.home_id(), [&**from, &**to], by_host)? {
         return Ok(Fence::signalled());
     }
-    let mut allowance = core.throttle.submission();
+    let mut allowance = set.core.throttle.submission();
     for buffer in [from, to] {
         buffer.come_back(to.home_id(), &mut allowance);
         buffer.attract(to.home_id(), &mut allowance);
     }
-    with_relief(core, to.home_id(), [&**from, &**to], || copy_once(core, from, to, region))
+    with_relief(set, to.home_id(), [&**from, &**to], || copy_once(set, from, to, region))
 }
 
 fn copy_once(
-    core: &Arc<Core>,
+    set: &Arc<Buffers>,
     from: &Arc<BufferInner>,
     to: &Arc<BufferInner>,
     region: CopyRegion,
 ) -> Result<Fence> {
-    let end = Instant::now() + core.timeout;
+    let end = Instant::now() + set.core.timeout;
     loop {
         let executor = find_executor(from, to)?;
-        let mut pair = Pair::lock(core, from, to)?;
+        let mut pair = Pair::lock(set, from, to)?;
         // What no queue can wait for is waited for first, then the contents are made their owners', which
         // may submit something that has to be waited for in turn: a move that is under way relies on
         // nobody touching the buffer.
@@ -65,26 +64,31 @@ fn copy_once(
         }
         if !waits.is_empty() {
             drop(pair);
-            core.stalls.during(StallCause::Work, || wait_all(&waits, end))?;
+            set.core.counters.stalls.during(StallCause::Work, || wait_all(&waits, end))?;
             continue;
         }
         match executor {
             Some(device) => {
-                if let Some(fence) = pair.copy_on(core, to, &device, region, &writers)? {
+                if let Some(fence) = pair.copy_on(set, to, &device, region, &writers)? {
                     from.note_pull(pair.from(), device.id(), region.len);
                     to.note_pull(pair.to(), device.id(), region.len);
                     return Ok(fence);
                 }
                 // One of the two moved since the executor was found.
             }
-            None => return staged(core, from, to, pair, region),
+            None => return staged(set, from, to, pair, region),
         }
     }
 }
 
-fn check(core: &Arc<Core>, from: &BufferInner, to: &BufferInner, region: CopyRegion) -> Result<()> {
+fn check(
+    set: &Arc<Buffers>,
+    from: &BufferInner,
+    to: &BufferInner,
+    region: CopyRegion,
+) -> Result<()> {
     for buffer in [from, to] {
-        if !Arc::ptr_eq(core, &buffer.core) {
+        if !Arc::ptr_eq(set, &buffer.set) {
             return Err(Error::ForeignEngine { what: "a buffer" });
         }
     }
@@ -122,7 +126,7 @@ fn find_executor(
 /// No device sees both: each home moves its part through staging memory, and the host between them.
 /// Returns when it is done, without holding a reservation meanwhile; a host fence keeps others away.
 fn staged(
-    core: &Arc<Core>,
+    set: &Arc<Buffers>,
     from: &Arc<BufferInner>,
     to: &Arc<BufferInner>,
     mut pair: Pair<'_>,
@@ -132,7 +136,7 @@ fn staged(
     to.note_write(pair.to(), region.to..region.to + region.len);
     let [source, target] = pair.hold(from, to, &fence)?;
     drop(pair);
-    let done = staged_between(core, from, &source, to, &target, region);
+    let done = staged_between(set, from, &source, to, &target, region);
     let (result, reading, writing) = match done {
         Ok(()) => (Ok(Fence::signalled()), vec![], vec![]),
         Err(Unfinished { error, reading, writing }) => (Err(error), reading, writing),
@@ -147,7 +151,7 @@ fn staged(
 }
 
 fn staged_between(
-    core: &Arc<Core>,
+    set: &Arc<Buffers>,
     from: &Arc<BufferInner>,
     source: &(Arc<Allocation>, u64),
     to: &Arc<BufferInner>,
@@ -158,10 +162,10 @@ fn staged_between(
     let nothing = |error| Unfinished { error, reading: vec![], writing: vec![] };
     let from_view = view(from, &source.0, &near).map_err(nothing)?;
     let to_view = view(to, &target.0, &far).map_err(nothing)?;
-    let near = core.staging(&near).map_err(nothing)?;
-    let far = core.staging(&far).map_err(nothing)?;
+    let near = set.core.staging(&near).map_err(nothing)?;
+    let far = set.core.staging(&far).map_err(nothing)?;
     let span = |view, offset| Span { view, offset, len: region.len };
     let from = span(&from_view, source.1 + region.from);
     let to = span(&to_view, target.1 + region.to);
-    transfer::staged_copy((from, &near), (to, &far), core.timeout)
+    transfer::staged_copy((from, &near), (to, &far), set.core.timeout)
 }

@@ -59,9 +59,9 @@ struct Bounce {
 
 impl HostAccess {
     pub(in crate::buffer) fn begin(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
-        let core = &buffer.core;
-        core.give_up_lost();
-        with_relief(core, buffer.home_id(), [&**buffer], || Self::begin_once(buffer, access))
+        let set = &buffer.set;
+        set.give_up_lost();
+        with_relief(set, buffer.home_id(), [&**buffer], || Self::begin_once(buffer, access))
     }
 
     fn begin_once(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
@@ -76,7 +76,7 @@ impl HostAccess {
             let written = access.writes() && state.clean().is_some();
             (allocation, offset, written.then(Mutex::default))
         };
-        buffer.core.live.born(Object::HostAccess);
+        buffer.core().live.born(Object::HostAccess);
         // From here on the buffer cannot move, and dropping `held` lets it.
         let held = Held(buffer);
         let way = match allocation.host()? {
@@ -204,7 +204,7 @@ impl Bounce {
             None => allocation.view(&home, take?)?,
         };
         let len = buffer.size;
-        let staging = buffer.core.staging(&home)?.buffer(len, Direction::Readback)?;
+        let staging = buffer.core().staging(&home)?.buffer(len, Direction::Readback)?;
         let start = staging.host()?;
         let written = Mutex::default();
         let mut this = Self { home, view, offset, len, start, staging: Some(staging), written };
@@ -213,7 +213,7 @@ impl Bounce {
         };
         let fence = transfer::to_staging(&this.home, this.span(), staging.raw())?;
         buffer.lock().fences.add(Usage::Read, fence.clone());
-        if let Err(error) = fence.wait(buffer.core.timeout) {
+        if let Err(error) = fence.wait(buffer.core().timeout) {
             this.retire(buffer, fence);
             return Err(error);
         }
@@ -251,7 +251,7 @@ impl Bounce {
         if let Some(staging) = self.staging.take() {
             let mut fences = Fences::default();
             fences.add(Usage::Bookkeep, fence);
-            buffer.core.retire.push(fences, Retired::Staging(staging));
+            buffer.core().retire.push(fences, Retired::Staging(staging));
         }
     }
 
@@ -279,7 +279,7 @@ struct Held<'a>(&'a BufferInner);
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.0.end_access();
-        self.0.core.live.died(Object::HostAccess);
+        self.0.core().live.died(Object::HostAccess);
     }
 }
 
@@ -326,17 +326,6 @@ const _: () = {
     shareable::<HostAccess>();
 };
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_that_touch_are_one() {
-        assert_eq!(merge(vec![8..9, 0..4, 4..6, 1..2, 5..7]), [0..7, 8..9]);
-        assert_eq!(merge(vec![]), []);
-    }
-}
-
 impl SharedBuffer {
     /// Opens the buffer for the host.
     ///
@@ -354,5 +343,16 @@ impl SharedBuffer {
     #[doc(alias = "dma_buf_begin_cpu_access")]
     pub fn host_access(&self, access: Access) -> Result<HostAccess> {
         HostAccess::begin(&self.0, access)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_that_touch_are_one() {
+        assert_eq!(merge(vec![8..9, 0..4, 4..6, 1..2, 5..7]), [0..7, 8..9]);
+        assert_eq!(merge(vec![]), []);
     }
 }

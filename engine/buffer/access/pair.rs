@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use crate::access::Access;
-use crate::buffer::object::BufferInner;
+use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::state::{Dirty, State};
-use crate::core::Core;
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Content, View, copy_by_host};
@@ -40,16 +39,16 @@ pub(in crate::buffer) struct Pair<'a> {
 
 impl<'a> Pair<'a> {
     pub(in crate::buffer) fn lock(
-        core: &'a Core,
+        set: &'a Buffers,
         from: &'a BufferInner,
         to: &'a BufferInner,
     ) -> Result<Self> {
-        let both = lock_many(&core.queues, core.timeout, |set| {
+        let both = lock_many(&set.core.queues, set.core.timeout, |set| {
             Ok((set.lock(&from.reservation)?, set.lock(&to.reservation)?))
         });
         let (locked, (from, to)) = both.map_err(|TimedOut| Error::Timeout {
             what: format!("the reservations of {} and {}", from.name(), to.name()),
-            after: core.timeout,
+            after: set.core.timeout,
         })?;
         Ok(Self { locked, from, to })
     }
@@ -136,7 +135,7 @@ impl<'a> Pair<'a> {
         let (bytes, idle) = (region.len, quick && self.is_unused());
         let places = Places { bytes, one_device: true, quick, idle, divisible: false };
         // As a move of the destination would measure it.
-        let speeds = to.core.known_speeds(to.home_id()).unwrap_or(mover::assumed());
+        let speeds = to.core().known_speeds(to.home_id()).unwrap_or(mover::assumed());
         if mover::choose(places, speeds, PAUSE) != Way::Host {
             return Ok(false);
         }
@@ -172,7 +171,7 @@ impl<'a> Pair<'a> {
     /// Submits the copy, behind the work of other devices; `Ok(None)` if `device` no longer sees both.
     pub(in crate::buffer) fn copy_on(
         &mut self,
-        core: &Core,
+        set: &Buffers,
         to_buffer: &BufferInner,
         device: &Arc<DeviceInner>,
         region: CopyRegion,
@@ -188,7 +187,7 @@ impl<'a> Pair<'a> {
         let len = region.len;
         let source = Span { view: &from.0, offset: from.1 + region.from, len };
         let target = Span { view: &to.0, offset: to.1 + region.to, len };
-        let waits = waits_on(&core.bridges, device, &self.waits())?;
+        let waits = waits_on(&set.core.bridges, device, &self.waits())?;
         let submitted = transfer::copy(device, waits, source, target);
         let written = Dirty::of(region.to..region.to + len, to_buffer.size);
         to_buffer.note_submitted(self.to(), &written, device.id(), &submitted);

@@ -9,9 +9,8 @@ use smallvec::SmallVec;
 
 use crate::access::Access;
 use crate::buffer::attach::{Mapping, RawView};
-use crate::buffer::object::BufferInner;
+use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::state::{Dirty, State};
-use crate::core::Core;
 use crate::device::{Body, DeviceInner, Submit};
 use crate::error::{Error, Result};
 use crate::memory::View;
@@ -215,12 +214,12 @@ impl Work<'_> {
     #[expect(unsafe_code, reason = "ownership transfers around the application's commands")]
     pub(in crate::buffer) fn submit(
         &mut self,
-        core: &Core,
+        set: &Buffers,
         device: &Arc<DeviceInner>,
         uses: &[Use],
         pending: &[Fence],
     ) -> Result<Fence> {
-        let waits = waits_on(&core.bridges, device, pending)?;
+        let waits = waits_on(&set.core.bridges, device, pending)?;
         let (mut spans, mut scope) = (SmallVec::<[Span<'_>; 4]>::new(), Scope::NONE);
         for used in uses.iter().filter(|used| used.usage != Usage::Bookkeep) {
             spans.push(Span { view: &used.view, offset: used.offset, len: used.buffer.size });

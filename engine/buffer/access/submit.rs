@@ -11,11 +11,10 @@ use smallvec::SmallVec;
 use super::submission::{Submission, Use, Work};
 use crate::buffer::attach::{Attachment, Mapping};
 use crate::buffer::eviction::come_back_together;
-use crate::buffer::object::wait_all;
+use crate::buffer::object::{Buffers, wait_all};
 use crate::buffer::placement::with_relief;
 use crate::buffer::state::State;
 use crate::buffer::tracking::age_elsewhere;
-use crate::core::Core;
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::DomainId;
@@ -26,46 +25,45 @@ use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many};
 /// Lets `declare` say what is used and done, and submits it. Those that are elsewhere than they want to be
 /// are on their way back when they are used next.
 pub(crate) fn submit<'a>(
-    core: &Core,
+    set: &Buffers,
     device: &'a Arc<DeviceInner>,
     declare: impl FnOnce(&mut Submission<'a>) -> Result<()>,
 ) -> Result<Fence> {
-    core.give_up_lost();
-    let (fence, uses) = submit_once(core, device, declare)?;
+    set.give_up_lost();
+    let (fence, uses) = submit_once(set, device, declare)?;
     let buffers: SmallVec<[_; 4]> = uses.iter().map(|used| &used.buffer).collect();
-    come_back_together(core, device.id(), &buffers);
+    come_back_together(set, device.id(), &buffers);
     // Last: who was just used goes last.
-    core.poll_budget(device.id());
+    set.poll_budget(device.id());
     Ok(fence)
 }
 
 /// The submission itself, with what it uses.
 fn submit_once<'a>(
-    core: &Core,
+    set: &Buffers,
     device: &'a Arc<DeviceInner>,
     declare: impl FnOnce(&mut Submission<'a>) -> Result<()>,
 ) -> Result<(Fence, SmallVec<[Use; 4]>)> {
-    core.check(device)?;
+    set.core.check(device)?;
     let mut submission = Submission::new(device);
     declare(&mut submission)?;
     let Submission { uses, after, mut work, .. } = submission;
     let buffers = uses.iter().map(|used| &*used.buffer);
-    let fence = with_relief(core, device.id(), buffers, || {
-        work_on(core, device, &uses, &after, &mut work)
-    })?;
+    let fence =
+        with_relief(set, device.id(), buffers, || work_on(set, device, &uses, &after, &mut work))?;
     Ok((fence, uses))
 }
 
 fn work_on(
-    core: &Core,
+    set: &Buffers,
     device: &Arc<DeviceInner>,
     uses: &[Use],
     after: &[Fence],
     work: &mut Work<'_>,
 ) -> Result<Fence> {
-    let end = Instant::now() + core.timeout;
+    let end = Instant::now() + set.core.timeout;
     loop {
-        let (mut locked, seats) = lock_all(core, uses)?;
+        let (mut locked, seats) = lock_all(set, uses)?;
         // As for a copy: first what no queue can wait for, then the contents are made their owners'.
         let mut pending = all_waits(uses, &seats, &mut locked, after);
         // Before the look at what has failed: what fails after it is in here, and says so.
@@ -83,14 +81,14 @@ fn work_on(
         let host: Vec<_> = host_part(&pending, device).cloned().collect();
         if !host.is_empty() {
             drop(locked);
-            core.stalls.during(StallCause::Work, || wait_all(&host, end))?;
+            set.core.counters.stalls.during(StallCause::Work, || wait_all(&host, end))?;
             continue;
         }
         // A slot for the fence in each, so that nothing can fail once the commands run.
         for &seat in &seats {
             locked.get_mut(seat).fences.reserve()?;
         }
-        let submitted = work.submit(core, device, uses, &pending);
+        let submitted = work.submit(set, device, uses, &pending);
         for (used, &seat) in uses.iter().zip(&seats) {
             let state = locked.get_mut(seat);
             used.buffer.note_submitted(state, &used.written, device.id(), &submitted);
@@ -100,14 +98,14 @@ fn work_on(
             let state = locked.get_mut(seat);
             state.fences.add(used.usage, fence.clone());
         }
-        note_uses(core, device.id(), uses, &seats, &mut locked);
+        note_uses(set, device.id(), uses, &seats, &mut locked);
         return Ok(fence);
     }
 }
 
 /// All that one submission uses ages together, under one lock for each place.
 fn note_uses(
-    core: &Core,
+    set: &Buffers,
     device: DeviceId,
     uses: &[Use],
     seats: &[Index],
@@ -129,15 +127,15 @@ fn note_uses(
         // Stable: within a place in the order in which they were said.
         rest.sort_by_key(|(of, _)| *of != place);
         let (here, others) = rest.split_at_mut(rest.partition_point(|(of, _)| *of == place));
-        let ages = core.store(place).recency.used_all(here.iter().map(|(_, slot)| *slot));
-        age_elsewhere(core, Some(place), ages);
+        let ages = set.core.store(place).recency.used_all(here.iter().map(|(_, slot)| *slot));
+        age_elsewhere(&set.core, Some(place), ages);
         rest = others;
     }
 }
 
 /// The same, on mappings that are replaced when they are found to be old.
 pub(crate) fn submit_remapped<'a>(
-    core: &Core,
+    set: &Buffers,
     device: &'a Arc<DeviceInner>,
     mappings: &mut [(&Attachment, &mut Mapping)],
     mut declare: impl FnMut(&mut Submission<'a>, &[&Mapping]) -> Result<()>,
@@ -145,24 +143,24 @@ pub(crate) fn submit_remapped<'a>(
     // Each turn ends with a submission or an error, unless a buffer has moved again.
     const TURNS: u32 = 100;
     let mut turn = 0;
-    core.give_up_lost();
+    set.give_up_lost();
     {
         let buffers: SmallVec<[_; 4]> =
             mappings.iter().map(|(attachment, _)| attachment.buffer_inner()).collect();
-        come_back_together(core, device.id(), &buffers);
+        come_back_together(set, device.id(), &buffers);
     }
     loop {
         turn += 1;
         let result = {
             let current: SmallVec<[&Mapping; 4]> =
                 mappings.iter().map(|(_, mapping)| &**mapping).collect();
-            submit_once(core, device, |submission| declare(submission, &current))
+            submit_once(set, device, |submission| declare(submission, &current))
         };
         match result {
             Err(Error::Stale { .. }) if turn < TURNS => {}
             Err(error) => return Err(error),
             Ok((fence, _)) => {
-                core.poll_budget(device.id());
+                set.poll_budget(device.id());
                 return Ok(fence);
             }
         }
@@ -176,13 +174,13 @@ pub(crate) fn submit_remapped<'a>(
 
 type Seats = SmallVec<[Index; 4]>;
 
-fn lock_all<'a>(core: &'a Core, uses: &'a [Use]) -> Result<(Locked<'a, State>, Seats)> {
-    let locked = lock_many(&core.queues, core.timeout, |set| {
+fn lock_all<'a>(set: &'a Buffers, uses: &'a [Use]) -> Result<(Locked<'a, State>, Seats)> {
+    let locked = lock_many(&set.core.queues, set.core.timeout, |set| {
         uses.iter().map(|used| set.lock(&used.buffer.reservation)).collect()
     });
     locked.map_err(|TimedOut| Error::Timeout {
         what: format!("the reservations of {} buffers", uses.len()),
-        after: core.timeout,
+        after: set.core.timeout,
     })
 }
 

@@ -49,7 +49,7 @@ impl Attachment {
     }
 
     pub(in crate::buffer) fn device_inner(&self) -> &Arc<DeviceInner> {
-        &self.buffer.core.member(self.device).device
+        &self.buffer.core().member(self.device).device
     }
 
     pub(in crate::buffer) fn device_id(&self) -> DeviceId {
@@ -94,7 +94,7 @@ impl Drop for Attachment {
     fn drop(&mut self) {
         let importer = self.buffer.lock().leave(self.seat);
         drop(importer);
-        self.buffer.core.live.died(Object::Attachment);
+        self.buffer.core().live.died(Object::Attachment);
     }
 }
 

@@ -28,8 +28,8 @@ impl Attachment {
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "dma_buf_map_attachment")]
     pub fn map(&self, access: Access) -> Result<Mapping> {
-        self.buffer.core.give_up_lost();
-        let mut allowance = self.buffer.core.throttle.submission();
+        self.buffer.set.give_up_lost();
+        let mut allowance = self.buffer.core().throttle.submission();
         self.buffer.come_back(self.device, &mut allowance);
         self.buffer.attract(self.device, &mut allowance);
         let (mut state, seen) = open(&self.buffer, self.device_inner())?;
@@ -48,8 +48,8 @@ pub(in crate::buffer) fn open<'a>(
         if let Some(gate) = state.moving().cloned() {
             // A mapping of the old place would be old at once, and nobody would say so.
             drop(state);
-            let wait = || gate.wait_until_over(buffer.core.timeout);
-            buffer.core.stalls.during(StallCause::Move, wait)?;
+            let wait = || gate.wait_until_over(buffer.core().timeout);
+            buffer.core().counters.stalls.during(StallCause::Move, wait)?;
             continue;
         }
         let backing = buffer.backing(&state)?;
@@ -60,7 +60,7 @@ pub(in crate::buffer) fn open<'a>(
         // Somebody moved it after this device sat down.
         let allocation = Arc::clone(backing.allocation());
         drop(state);
-        with_relief(&buffer.core, device.id(), [buffer], || {
+        with_relief(&buffer.set, device.id(), [buffer], || {
             allocation.view(device, buffer.take(allocation.provider(), device)?)
         })?;
     }

@@ -94,7 +94,7 @@ impl Mapping {
         seen: &Opened,
         access: Access,
     ) -> Self {
-        buffer.core.live.born(Object::Mapping);
+        buffer.core().live.born(Object::Mapping);
         state.map(seat);
         // INVARIANT: counted just now, and given up in `drop`.
         Self {
@@ -256,7 +256,7 @@ impl Mapping {
         self.check_current()?;
         let owned = || self.buffer.lock_owned();
         let device = self.device_inner().id();
-        let _state = with_relief(&self.buffer.core, device, [&*self.buffer], owned)?;
+        let _state = with_relief(&self.buffer.set, device, [&*self.buffer], owned)?;
         // Under the reservation: what was made its owner's is the current place, and only that.
         self.check_current()?;
         self.buffer.standing.set_ready(true);
@@ -278,7 +278,7 @@ impl Drop for Mapping {
         // After the reservation: those who wait for it take that next.
         drop(deserted);
         self.buffer.retire(left);
-        self.buffer.core.live.died(Object::Mapping);
+        self.buffer.core().live.died(Object::Mapping);
     }
 }
 

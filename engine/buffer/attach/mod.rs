@@ -4,7 +4,7 @@
 //! `dma_buf_invalidate_mappings`.
 
 mod aliased_buffer;
-mod attach;
+mod attach_device;
 mod attachment;
 mod importers;
 mod map;

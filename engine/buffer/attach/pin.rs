@@ -3,14 +3,16 @@
 //! Kernel counterpart: `dma_buf_pin`, with the quota that others added after they had been burnt
 //! (ROCm/amdgpu#212).
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::attachment::Attachment;
-use crate::buffer::object::SharedBuffer;
-use crate::buffer::state::{PinLine, Pinned, Quick};
-use crate::core::Core;
+use crate::buffer::object::{BufferInner, Buffers, SharedBuffer};
+use crate::buffer::state::{PinLine, PinOwner, Pinned, Quick};
+use crate::core::PinQuota;
 use crate::device::DeviceId;
 use crate::error::{Error, Result};
 use crate::observe::Object;
@@ -47,7 +49,9 @@ impl Pin {
 
     /// The buffer.
     pub fn buffer(&self) -> SharedBuffer {
-        SharedBuffer(Arc::clone(self.0.line().buffer()))
+        let owner: Arc<dyn Any + Send + Sync> = Arc::<dyn PinOwner>::clone(self.0.line().owner());
+        let Ok(buffer) = owner.downcast() else { unreachable!("buffers alone own pins") };
+        SharedBuffer(buffer)
     }
 
     /// Why.
@@ -59,12 +63,13 @@ impl Pin {
 #[cold]
 fn under_reservation(attachment: &Attachment, reason: Cow<'static, str>) -> Result<Pinned> {
     let (buffer, seat) = (attachment.buffer_inner(), attachment.seat());
-    buffer.core.give_up_lost();
+    buffer.set.give_up_lost();
     // What a pin promises (kernel: the contract of `dma_buf_attach_ops::pin`): the memory is there,
     // an old owner's bytes are not, and no move is under way.
     let mut state = buffer.lock_owned()?;
     let line = state.pin_line(seat, &reason.clone(), || {
-        PinLine::new(buffer, seat, attachment.device_id(), reason)
+        let accounted = (buffer.size, Arc::clone(&buffer.core().live));
+        PinLine::new(Arc::clone(buffer) as _, accounted, seat, attachment.device_id(), reason)
     });
     let pinned = line.open().map_err(|(used, quota)| over_quota(attachment, used, quota))?;
     attachment.first_pins().offer(&line);
@@ -87,23 +92,35 @@ impl fmt::Debug for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = self.0.line();
         f.debug_struct("Pin")
-            .field("buffer", &line.buffer().name())
+            .field("buffer", &self.buffer().name())
             .field("device", &line.device())
             .field("reason", line.reason())
             .finish()
     }
 }
 
+impl PinOwner for BufferInner {
+    fn quota(&self, device: DeviceId) -> &PinQuota {
+        &self.core().member(device).pin_quota
+    }
+
+    fn forget(&self, counter: NonNull<PinLine>) {
+        let forgotten = self.lock().forget_pins(counter);
+        // Not under the reservation: it may hold the last reference to the buffer.
+        drop(forgotten);
+    }
+}
+
 /// Sets how many bytes a device may keep pinned. Its pins of before are counted here.
-pub(crate) fn limit_pins(core: &Core, device: DeviceId, bytes: u64) {
-    let member = core.member(device);
-    let counted = member.limits_pins();
+pub(crate) fn limit_pins(set: &Buffers, device: DeviceId, bytes: u64) {
+    let member = set.core.member(device);
+    let counted = member.pin_quota.is_limited();
     // First, so that pins which are not found below are charged by whoever makes them.
-    member.limit_pins(bytes);
+    member.pin_quota.set_limit(bytes);
     if counted {
         return;
     }
-    core.buffers.for_each(|buffer| {
+    set.live.for_each(|buffer| {
         let state = buffer.lock();
         let lines = state.pin_lines().iter();
         lines.filter(|line| line.device() == device).for_each(|line| line.meter());

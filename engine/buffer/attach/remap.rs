@@ -25,8 +25,8 @@ impl Attachment {
     pub fn remap(&self, mapping: &mut Mapping) -> Result<()> {
         self.check_ours(mapping)?;
         let buffer = self.buffer_inner();
-        buffer.core.give_up_lost();
-        let mut allowance = buffer.core.throttle.submission();
+        buffer.set.give_up_lost();
+        let mut allowance = buffer.core().throttle.submission();
         buffer.come_back(self.device_id(), &mut allowance);
         buffer.attract(self.device_id(), &mut allowance);
         self.follow(mapping)
@@ -60,7 +60,7 @@ impl SharedBuffer {
     /// Locks: the reservation.
     pub fn remap_all(&self, seats: &mut [(&Attachment, &mut Mapping)]) -> Result<()> {
         let buffer = &self.0;
-        buffer.core.give_up_lost();
+        buffer.set.give_up_lost();
         let mut devices: SmallVec<[&Arc<DeviceInner>; 4]> = SmallVec::new();
         for (attachment, mapping) in &*seats {
             if !Arc::ptr_eq(attachment.buffer_inner(), buffer) {

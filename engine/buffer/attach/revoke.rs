@@ -37,7 +37,7 @@ impl SharedBuffer {
     #[doc(alias = "dma_buf_invalidate_mappings")]
     pub fn revoke(&self) -> Result<()> {
         let buffer = &self.0;
-        let end = Instant::now() + buffer.core.timeout;
+        let end = Instant::now() + buffer.core().timeout;
         let mut state = buffer.lock();
         if !buffer.standing.is_revoked() {
             mark(buffer, &mut state)?;
@@ -61,7 +61,7 @@ impl SharedBuffer {
     /// Locks: the reservation, but not while waiting.
     pub fn rearm(&self) -> Result<()> {
         let buffer = &self.0;
-        let end = Instant::now() + buffer.core.timeout;
+        let end = Instant::now() + buffer.core().timeout;
         let revocation = {
             let state = buffer.lock();
             if !buffer.standing.is_revoked() {
@@ -118,13 +118,13 @@ fn wait_for_the_end(
         }
         if Instant::now() >= end {
             let what = still_held(buffer, &state, waits.len());
-            return Err(Error::Timeout { what, after: buffer.core.timeout });
+            return Err(Error::Timeout { what, after: buffer.core().timeout });
         }
         if waits.is_empty() {
             waits.push(state.when_deserted());
         }
         drop(state);
-        match buffer.core.stalls.during(StallCause::Work, || wait_all(&waits, end)) {
+        match buffer.core().counters.stalls.during(StallCause::Work, || wait_all(&waits, end)) {
             // Found above, where it is known what is still held.
             Ok(()) | Err(Error::Timeout { .. }) => {}
             Err(error) => return Err(error),
@@ -137,7 +137,7 @@ fn still_held(buffer: &BufferInner, state: &State, fences: usize) -> String {
     let by: Vec<String> = mappings
         .iter()
         .map(|&(device, mapped)| {
-            format!("{mapped} by {}", buffer.core.member(device).device.name())
+            format!("{mapped} by {}", buffer.core().member(device).device.name())
         })
         .collect();
     let by = if by.is_empty() { String::new() } else { format!(" ({})", by.join(", ")) };

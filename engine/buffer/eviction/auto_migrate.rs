@@ -8,56 +8,21 @@ use smallvec::SmallVec;
 
 use crate::buffer::inspect::full;
 use crate::buffer::migration::{Errand, Moved, Plan};
-use crate::buffer::object::BufferInner;
+use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::placement::home_at;
 use crate::buffer::state::State;
-use crate::core::Core;
 use crate::device::{AdapterKind, DeviceId, DeviceInner};
 use crate::error::Result;
 use crate::memory::{DomainId, Provider};
 use crate::observe::{MoveCause, Reason, What};
-use crate::residency::{Allowance, Demand, Drawn, Price, Terms};
-use crate::transfer::{PairKey, Route, Verdict};
-
-impl Core {
-    /// What `user` pays for a byte in `place`, if that was measured. Waits for nothing.
-    pub(in crate::buffer) fn price(&self, user: DeviceId, place: DomainId) -> Option<Price> {
-        self.attraction.prices().get(user, place, || self.measured_price(user, place))
-    }
-
-    /// By the route that a buffer in that place would have.
-    #[cold]
-    fn measured_price(&self, user: DeviceId, place: DomainId) -> Option<Price> {
-        let device = &self.members.get(user)?.device;
-        // All memory is the host's there, and what differs is noise.
-        if device.adapter().kind() == AdapterKind::Cpu {
-            return None;
-        }
-        let owner = match place {
-            DomainId::Vram(owner) => owner,
-            DomainId::System => user,
-        };
-        let verdict = self.known_route(&self.members.get(owner)?.device, device)?;
-        let own = place == DomainId::Vram(user);
-        let leads_there = |route: Route| match route {
-            Route::Local => own,
-            route => route.provider(owner).is_some_and(|provider| provider.domain() == place),
-        };
-        let working = verdict.working.iter().find(|working| leads_there(working.route))?;
-        Some(Price::measured(verdict.probe_bytes, working.read))
-    }
-
-    fn known_route(&self, from: &DeviceInner, to: &DeviceInner) -> Option<Arc<Verdict>> {
-        self.routes.known(&PairKey::new(from, to))
-    }
-}
+use crate::residency::{Allowance, Demand, Drawn, Terms};
 
 /// Finds out what a newcomer and those who are there read how fast from each other, since later nobody waits
 /// for that. Whatever fails is not known.
 ///
 /// Locks: none may be held; this waits for devices.
 pub(in crate::buffer) fn learn_prices(buffer: &BufferInner, newcomer: &Arc<DeviceInner>) {
-    let core = &buffer.core;
+    let core = buffer.core();
     let may = core.attraction.is_on() && buffer.may_be_drawn();
     if !may || newcomer.adapter().kind() == AdapterKind::Cpu {
         return;
@@ -81,12 +46,12 @@ pub(in crate::buffer) fn learn_prices(buffer: &BufferInner, newcomer: &Arc<Devic
 ///
 /// Locks: none may be held.
 pub(in crate::buffer) fn attract_together(
-    core: &Core,
+    set: &Buffers,
     device: DeviceId,
     buffers: &[&Arc<BufferInner>],
     allowance: &mut Allowance<'_>,
 ) {
-    if !core.attraction.is_idle() {
+    if !set.core.attraction.is_idle() {
         buffers.iter().for_each(|buffer| buffer.attract(device, allowance));
     }
 }
@@ -101,7 +66,7 @@ impl BufferInner {
         device: DeviceId,
         allowance: &mut Allowance<'_>,
     ) {
-        let core = &self.core;
+        let core = self.core();
         if core.attraction.is_idle() {
             return;
         }
@@ -126,7 +91,7 @@ impl BufferInner {
 
     /// How many bytes it takes there, if it pays that it goes, it could, and there is room.
     fn is_drawn_by(&self, device: DeviceId) -> Option<u64> {
-        let core = &self.core;
+        let core = self.core();
         let mut state = self.lock();
         let used = self.used_by(&state, device, self.size);
         let pays = |reluctant| {
@@ -166,7 +131,7 @@ impl BufferInner {
 
     /// The move. Nobody is evicted for it, and nothing is waited for.
     fn go_to(self: &Arc<Self>, device: DeviceId) -> Result<Moved> {
-        let core = &self.core;
+        let core = self.core();
         self.check_there()?;
         let (generation, there) = (self.generation(), DomainId::Vram(device));
         let home = home_at(self, there)?;
@@ -187,7 +152,7 @@ impl BufferInner {
     /// Whether it is known of all who sit there how they would reach `home`'s memory: finding it out takes a
     /// wait.
     fn can_be_asked_about(&self, home: &DeviceInner) -> bool {
-        let core = &self.core;
+        let core = self.core();
         let mut guests: SmallVec<[DeviceId; 4]> = SmallVec::new();
         let state = self.lock();
         guests.extend(state.seats().map(|seat| seat.device));
@@ -205,7 +170,7 @@ impl BufferInner {
 
     /// Who drew it, in numbers.
     pub(in crate::buffer) fn why_drawn(&self, by: DeviceId) -> Reason {
-        let Drawn { times, others } = self.core.attraction.drawn(self.id(), by);
+        let Drawn { times, others } = self.core().attraction.drawn(self.id(), by);
         Reason::UsedMore { by, times, others }
     }
 }

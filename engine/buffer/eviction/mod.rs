@@ -5,6 +5,7 @@
 //! Not here: which buffers are the victims ([`crate::residency`]).
 
 mod auto_migrate;
+mod fit;
 mod on_request;
 mod purge;
 mod restore;
@@ -12,5 +13,7 @@ mod victims;
 mod world;
 
 pub(in crate::buffer) use auto_migrate::learn_prices;
-pub(crate) use on_request::{evict_one, request, restore};
+pub(crate) use fit::Eviction;
+pub(crate) use fit::fit;
+pub(crate) use on_request::restore;
 pub(in crate::buffer) use restore::come_back_together;

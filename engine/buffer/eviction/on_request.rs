@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use crate::buffer::migration::{Migration, Moved};
-use crate::buffer::object::{BufferInner, SharedBuffer};
-use crate::core::Core;
+use crate::buffer::object::{BufferInner, Buffers, SharedBuffer};
 use crate::error::Result;
 use crate::memory::DomainId;
 use crate::observe::MoveCause;
@@ -13,14 +12,14 @@ use crate::residency::{Demand, Terms};
 /// See [`crate::SharedBuffer::request_residency`].
 pub(crate) fn request(buffer: &Arc<BufferInner>) -> Result<Migration> {
     // Before the look at where it wants to be.
-    buffer.core.give_up_lost();
+    buffer.set.give_up_lost();
     let wanted = buffer.lock().berth.wanted();
     move_until(buffer, wanted, MoveCause::Requested)
 }
 
 /// See [`crate::SharedBuffer::evict`].
 pub(crate) fn evict_one(buffer: &Arc<BufferInner>) -> Result<Migration> {
-    buffer.core.give_up_lost();
+    buffer.set.give_up_lost();
     if buffer.purge_if_it_may()? {
         return Ok(Migration::Done { generation: buffer.generation() });
     }
@@ -32,10 +31,10 @@ fn move_until(buffer: &Arc<BufferInner>, to: DomainId, cause: MoveCause) -> Resu
 }
 
 /// Brings back whoever wants to be in `domain`, as far as there is room; returns how many came.
-pub(crate) fn restore(core: &Core, domain: DomainId) -> usize {
-    let terms = Terms { evict: false, ..core.terms(Demand::All) };
+pub(crate) fn restore(set: &Buffers, domain: DomainId) -> usize {
+    let terms = Terms { evict: false, ..set.core.terms(Demand::All) };
     let mut came = 0;
-    core.buffers.for_each(|buffer| {
+    set.live.for_each(|buffer| {
         if buffer.is_away() && buffer.lock().berth.wanted() == domain {
             let generation = buffer.generation();
             match buffer.return_to(domain, generation, &terms, MoveCause::Requested, Demand::All) {
@@ -45,4 +44,36 @@ pub(crate) fn restore(core: &Core, domain: DomainId) -> usize {
         }
     });
     came
+}
+
+impl SharedBuffer {
+    /// Moves the buffer out of the device memory where it is, to where it may go from there. Unlike
+    /// [`SharedBuffer::migrate`] this changes nothing about where it wants to be: it comes back when it is
+    /// used. Mappings of the old place do not keep that ([`crate::InvalidationCause::Evict`]).
+    ///
+    /// One that may lose its content ([`SharedBuffer::set_purgeable`]) loses it, wherever it is, and does not
+    /// come back until it is renewed.
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedBuffer::migrate`].
+    ///
+    /// Locks: the reservation, but not while waiting.
+    #[doc(alias = "ttm_bo_evict")]
+    pub fn evict(&self) -> Result<Migration> {
+        evict_one(&self.0)
+    }
+
+    /// Moves the buffer to where it wants to be, now, evicting others if need be: somebody is about to use it
+    /// a lot.
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedBuffer::migrate`]; [`crate::Error::OutOfMemory`] says what stood in the way.
+    ///
+    /// Locks: the reservation, but not while waiting; waits, in bounds, until others are out.
+    #[doc(alias = "ttm_bo_validate")]
+    pub fn request_residency(&self) -> Result<Migration> {
+        request(&self.0)
+    }
 }

@@ -12,7 +12,7 @@ use crate::buffer::object::{BufferInner, SharedBuffer};
 use crate::buffer::placement::{Seats, home_after_move, home_at};
 use crate::buffer::state::{InvalidationCause, Place, State};
 use crate::buffer::tracking::unlist;
-use crate::core::Wish;
+use crate::core::BackingRequest;
 use crate::error::{Error, Result};
 use crate::memory::{Backing, DomainId, DomainKind, Placement, Provider};
 use crate::observe::trace::MoveId;
@@ -41,7 +41,7 @@ impl SharedBuffer {
     #[doc(alias = "MADV_FREE")]
     pub fn set_purgeable(&self, purgeable: bool) -> Result<bool> {
         let buffer = &self.0;
-        buffer.core.give_up_lost();
+        buffer.set.give_up_lost();
         let mut state = buffer.lock();
         if matches!(state.place.provider(), Provider::Foreign(_)) {
             return Err(Error::Unsupported {
@@ -80,7 +80,7 @@ impl SharedBuffer {
     /// Locks: the reservation, but not while waiting; waits, in bounds, until others are out.
     pub fn renew(&self) -> Result<()> {
         let buffer = &self.0;
-        buffer.core.give_up_lost();
+        buffer.set.give_up_lost();
         // Each turn ends with a place or an error, unless somebody sat down or left meanwhile.
         const TURNS: u32 = 100;
         for _ in 0..TURNS {
@@ -93,19 +93,19 @@ impl SharedBuffer {
             let placement = placement(buffer, wanted);
             let seats = Seats::gather(buffer, &home, placement.kinds(), None)?;
             let (size, group) = (buffer.size, buffer.group());
-            let wish = Wish { home: &home, placement, size, dedicated: false, group };
-            let terms = buffer.core.terms(buffer.demand());
+            let wish = BackingRequest { home: &home, placement, size, dedicated: false, group };
+            let terms = buffer.core().terms(buffer.demand());
             let accept = |provider| seats.all_take(provider);
-            let found = buffer.core.find_backing(&wish, &terms, accept)?.ok_or_else(|| {
+            let found = buffer.set.find_backing(&wish, &terms, accept)?.ok_or_else(|| {
                 let mut kinds = placement.kinds().iter();
                 let stranded = kinds.find_map(|&kind| seats.stranded(kind));
-                let stranded = stranded.map(|device| buffer.core.find(device));
+                let stranded = stranded.map(|device| buffer.core().find(device));
                 buffer.unreachable(stranded.and_then(Result::ok).as_ref().unwrap_or(&home), &seats)
             })?;
             let Found { taken, instead_of } = found;
             let mut state = buffer.lock();
-            let given_up =
-                taken.domain() != DomainId::System && buffer.core.member(home.id()).is_abandoned();
+            let given_up = taken.domain() != DomainId::System
+                && buffer.core().member(home.id()).is_abandoned();
             let fits = buffer.standing.is_purged() && seats.still_fit(buffer, &state) && !given_up;
             if !fits || buffer.standing.is_revoked() {
                 // Not under the reservation: it may take a pool's lock.
@@ -160,7 +160,7 @@ impl BufferInner {
     ///
     /// Locks: the reservation, but not while waiting.
     pub(in crate::buffer) fn purge_if_it_may(&self) -> Result<bool> {
-        let end = Instant::now() + self.core.timeout;
+        let end = Instant::now() + self.core().timeout;
         loop {
             let mut state = self.lock();
             self.check_there()?;
@@ -174,7 +174,7 @@ impl BufferInner {
             };
             drop(state);
             let left = end.saturating_duration_since(Instant::now());
-            self.core.stalls.during(StallCause::Move, || gate.wait_until_over(left))?;
+            self.core().counters.stalls.during(StallCause::Move, || gate.wait_until_over(left))?;
         }
     }
 
@@ -217,7 +217,7 @@ impl BufferInner {
         let from = state.place.domain();
         self.decide_purge(state, demand);
         self.drop_clean_copy(state);
-        unlist(&self.core, &mut state.berth);
+        unlist(self.core(), &mut state.berth);
         self.away.set(0);
         // What still runs concerns the old place only: whoever revokes the buffer waits for it, but whether
         // it fails is no matter any more.
@@ -236,6 +236,6 @@ impl BufferInner {
         self.next_generation(self.home_id());
         self.retire(left);
         tracing::debug!(buffer = self.name(), %from, "purged");
-        self.core.trace_counters(from);
+        self.core().trace_counters(from);
     }
 }

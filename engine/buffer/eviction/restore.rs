@@ -5,10 +5,9 @@ use std::sync::Arc;
 use super::auto_migrate::attract_together;
 use crate::buffer::inspect::{full, what_holds};
 use crate::buffer::migration::{Errand, Moved, Plan, relocate};
-use crate::buffer::object::{Away, BufferInner, Turn};
+use crate::buffer::object::{Away, BufferInner, Buffers, Turn};
 use crate::buffer::placement::home_at;
 use crate::buffer::state::State;
-use crate::core::Core;
 use crate::device::DeviceId;
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, GroupId};
@@ -34,26 +33,26 @@ impl BufferInner {
         }
         let Some(journey) = self.journey() else { return };
         let Journey { wanted, footprint, group, priority, generation, left } = journey;
-        let (ledger, charge) = (&self.core.store(wanted).ledger, (footprint, group));
+        let (ledger, charge) = (&self.core().store(wanted).ledger, (footprint, group));
         if !ledger.could_hold(charge) {
             return self.still_away(Some(full(ledger, charge)), |_| {});
         }
         let roomy = ledger.has_room(charge);
         if !roomy && left > 1 {
-            let needed = self.core.throttle.rules().uses_before_return;
+            let needed = self.core().throttle.rules().uses_before_return;
             // Or it was tried, and why it failed was said.
             let uses = needed.checked_sub(left).map(|before| u32::from(before) + 1);
             let reason = uses.map(|uses| Reason::Hysteresis { uses, needed: needed.into() });
             return self.still_away(reason, |away| away.set(left - 1));
         }
-        let now = self.core.age();
+        let now = self.core().age();
         if !allowance.allows(footprint, now) {
             let (moved, allowed) = allowance.refusal();
             return self.still_away(Some(Reason::Throttled { moved, allowed }), |_| {});
         }
         // Never at the cost of a wait: what has to go first is told to, and the next use finds the room.
         let terms =
-            Terms { evict: !roomy, most: priority, wait: None, ..self.core.terms(self.demand()) };
+            Terms { evict: !roomy, most: priority, wait: None, ..self.core().terms(self.demand()) };
         let demand = Demand::Device(device);
         match self.return_to(wanted, generation, &terms, MoveCause::Returned, demand) {
             Ok(Moved::Yes) => allowance.pay(footprint),
@@ -117,7 +116,7 @@ impl BufferInner {
             DomainId::Vram(device) => device,
             DomainId::System => self.home_id(),
         };
-        let device = &self.core.member(device).device;
+        let device = &self.core().member(device).device;
         state.fences.pending(Usage::Bookkeep).iter().any(|fence| fence.is_for_host(device))
     }
 
@@ -170,14 +169,15 @@ struct Journey {
 /// Brings back those that one submission is about to use, or has used, and that are away, and lets the device
 /// draw others to itself. None of them has to go for another one.
 pub(in crate::buffer) fn come_back_together(
-    core: &Core,
+    set: &Buffers,
     device: DeviceId,
     buffers: &[&Arc<BufferInner>],
 ) {
-    let mut allowance = core.throttle.submission();
+    let mut allowance = set.core.throttle.submission();
     if buffers.iter().any(|buffer| buffer.is_away()) {
-        let _spared = core.spared.spare(buffers.iter().map(|buffer| &***buffer));
+        let _spared =
+            set.core.protected.protect(buffers.iter().map(|buffer| buffer.id()).collect());
         buffers.iter().for_each(|buffer| buffer.come_back(device, &mut allowance));
     }
-    attract_together(core, device, buffers, &mut allowance);
+    attract_together(set, device, buffers, &mut allowance);
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::buffer::migration::{Errand, Group, Moved, Mover, Patience, Plan};
-use crate::buffer::object::{BufferInner, SlotId};
+use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::placement::home_at;
-use crate::core::Core;
+use crate::core::SlotId;
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, DomainKind};
 use crate::observe::MoveCause;
@@ -17,12 +17,12 @@ use crate::sync::Usage;
 
 /// Moves victims out, those that one device copies in one submission.
 pub(in crate::buffer) fn evict_some(
-    core: &Core,
+    set: &Buffers,
     from: DomainId,
     victims: &[Victim<SlotId>],
     terms: &Terms,
 ) -> Vec<Result<(), Kept>> {
-    let buffers: Vec<_> = victims.iter().map(|victim| core.buffers.get(victim.key)).collect();
+    let buffers: Vec<_> = victims.iter().map(|victim| set.live.get(victim.key)).collect();
     let mut outcomes: Vec<_> = victims.iter().map(|_| Err(Kept::Gone)).collect();
     let mut groups: Vec<Group<'_>> = vec![];
     for (index, (victim, buffer)) in victims.iter().zip(&buffers).enumerate() {
@@ -41,7 +41,7 @@ pub(in crate::buffer) fn evict_some(
     }
     let patience = if terms.patient { Patience::Wait } else { Patience::Skip };
     for group in groups {
-        for (index, moved) in group.relocate(core, patience) {
+        for (index, moved) in group.relocate(set, patience) {
             outcomes[index] = moved.map_err(|error| why(&error)).and_then(|moved| match moved {
                 Moved::Yes => Ok(()),
                 Moved::LookAgain => Err(Kept::Gone),
@@ -63,7 +63,7 @@ fn plan<'a>(
     loop {
         // A look before anything is made ready: the answer may be different when it matters, and is then
         // found out again.
-        let mut state = match buffer.reservation.try_lock(&buffer.core.queues) {
+        let mut state = match buffer.reservation.try_lock(&buffer.core().queues) {
             Some(state) => state,
             None if terms.patient => buffer.lock(),
             None => return Err(Kept::Locked),
@@ -73,7 +73,7 @@ fn plan<'a>(
             return Err(Kept::Busy);
         }
         // Nor would it for those that are used together with it.
-        if buffer.core.spared.contains(buffer.id()) {
+        if buffer.core().protected.contains(buffer.id()) {
             return Err(Kept::Busy);
         }
         let berth = state.berth;

@@ -6,21 +6,21 @@ use std::time::Instant;
 
 use super::victims::evict_some;
 use crate::buffer::migration::TOGETHER;
-use crate::buffer::object::SlotId;
+use crate::buffer::object::Buffers;
 use crate::buffer::placement::drop_clean_copies;
 use crate::buffer::tracking::tighten;
-use crate::core::Core;
+use crate::core::SlotId;
 use crate::error::Error;
 use crate::memory::{DomainId, GroupId};
 use crate::observe::StallCause;
 use crate::residency::{CapReached, Obstacles, Outcomes, Settled, Store, Terms, Victim, World};
 
-impl World for Core {
+impl World for Buffers {
     type Key = SlotId;
     type Error = Error;
 
     fn store(&self, domain: DomainId) -> &Store<SlotId> {
-        Self::store(self, domain)
+        self.core.store(domain)
     }
 
     fn line_up(&self, domain: DomainId) {
@@ -28,7 +28,7 @@ impl World for Core {
     }
 
     fn reap(&self, domain: DomainId, of: GroupId, enough: &dyn Fn() -> bool) {
-        self.retire.collect();
+        self.core.retire.collect();
         if domain == DomainId::System {
             drop_clean_copies(self, of, enough);
         }
@@ -45,17 +45,21 @@ impl World for Core {
     }
 
     fn leaving(&self, from: DomainId, of: GroupId) -> u64 {
-        self.retire.bytes_of(of, from)
+        self.core.retire.bytes_of(of, from)
     }
 
     fn settle(&self, from: DomainId, terms: &Terms, enough: &dyn Fn() -> bool) -> Settled {
         let Some(until) = terms.wait else {
-            return if self.retire.bytes_in(from) > 0 { Settled::Late } else { Settled::Nothing };
+            return if self.core.retire.bytes_in(from) > 0 {
+                Settled::Late
+            } else {
+                Settled::Nothing
+            };
         };
         let start = Instant::now();
-        let waited = self.retire.wait_for(from, until, enough);
+        let waited = self.core.retire.wait_for(from, until, enough);
         if !matches!(waited, Ok(false)) {
-            self.stalls.add(StallCause::Room, start.elapsed());
+            self.core.counters.stalls.add(StallCause::Room, start.elapsed());
         }
         match waited {
             Ok(true) => Settled::Out,
@@ -68,10 +72,10 @@ impl World for Core {
     }
 
     fn name_pins(&self, key: SlotId, obstacles: &mut Obstacles) {
-        let Some(buffer) = self.buffers.get(key) else { return };
+        let Some(buffer) = self.live.get(key) else { return };
         let state = buffer.lock();
         for line in state.pin_lines().iter().filter(|line| line.pins() > 0) {
-            let device = &self.member(line.device()).device;
+            let device = &self.core.member(line.device()).device;
             obstacles.pinned_by(format!("{}: {}", device.name(), line.reason()));
             obstacles.pins(line.device(), buffer.size, line.pins());
         }
@@ -88,8 +92,8 @@ impl World for Core {
         capped: Option<GroupId>,
         mut obstacles: Obstacles,
     ) -> Error {
-        let ledger = &self.store(domain).ledger;
-        if let Some(group) = capped.and_then(|id| self.groups.get(id)) {
+        let ledger = &self.core.store(domain).ledger;
+        if let Some(group) = capped.and_then(|id| self.core.groups.get(id)) {
             let usage = ledger.group(group.id);
             let (group, cap) = (group.name.to_string(), usage.cap.unwrap_or(u64::MAX));
             obstacles.capped(CapReached { group, asked: bytes, cap, used: usage.used });

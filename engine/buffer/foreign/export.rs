@@ -8,7 +8,7 @@ use super::handle::{ForeignFacts, ForeignHandle};
 use crate::buffer::migration::{Errand, Moved, no_mover, relocate};
 use crate::buffer::object::{BufferInner, SharedBuffer};
 use crate::buffer::placement::{Seats, with_relief};
-use crate::core::Wish;
+use crate::core::BackingRequest;
 use crate::device::HandleType;
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Placement, Provider};
@@ -29,9 +29,9 @@ pub struct ForeignExport {
 
 impl ForeignExport {
     pub(in crate::buffer) fn new(buffer: &Arc<BufferInner>) -> Result<Self> {
-        let core = &buffer.core;
-        core.give_up_lost();
-        with_relief(core, buffer.home_id(), [&**buffer], || Self::once(buffer))
+        let set = &buffer.set;
+        set.give_up_lost();
+        with_relief(set, buffer.home_id(), [&**buffer], || Self::once(buffer))
     }
 
     fn once(buffer: &Arc<BufferInner>) -> Result<Self> {
@@ -56,14 +56,14 @@ impl ForeignExport {
                     Some(ready) => ready,
                     None => Prepared::new(buffer, backing)?,
                 };
-                buffer.core.exports.remember(fd.as_fd(), buffer)?;
+                buffer.set.exports.remember(fd.as_fd(), buffer, buffer.generation())?;
                 // From here on nothing can fail.
                 allocation.mark_escaped();
                 state.hand_out();
                 // A stranger may write to it at any time.
                 buffer.drop_clean_copy(&mut state);
                 drop(state);
-                buffer.core.live.born(Object::ForeignExport);
+                buffer.core().live.born(Object::ForeignExport);
                 return Ok(Self { buffer: Arc::clone(buffer), fd, facts });
             }
             drop(state);
@@ -90,8 +90,9 @@ impl ForeignExport {
         // Wherever it is, for it may have been moved out of its placement.
         let anywhere = Placement::default();
         let (size, group) = (buffer.size, buffer.group());
-        let wish = Wish { home: &home, placement: anywhere, size, dedicated: true, group };
-        let new = buffer.core.allocate(&wish, &buffer.core.terms(buffer.demand()), same)?;
+        let wish =
+            BackingRequest { home: &home, placement: anywhere, size, dedicated: true, group };
+        let new = buffer.set.allocate(&wish, &buffer.core().terms(buffer.demand()), same)?;
         let new = new.ok_or_else(missing)?;
         // Before it moves: without an fd there is no reason to.
         let prepared = Prepared::new(buffer, &new)?;
@@ -124,7 +125,7 @@ impl ForeignExport {
     ///
     /// [`Error::FdLimit`].
     pub fn handle(&self) -> Result<ForeignHandle> {
-        let fd = crate::memory::dma_buf::duplicate(self.fd.as_fd(), &self.buffer.core.calls)?;
+        let fd = crate::memory::dma_buf::duplicate(self.fd.as_fd(), &self.buffer.core().calls)?;
         Ok(ForeignHandle::new(fd, self.facts))
     }
 }
@@ -178,7 +179,7 @@ impl AsFd for ForeignExport {
 impl Drop for ForeignExport {
     fn drop(&mut self) {
         self.buffer.lock().take_back();
-        self.buffer.core.live.died(Object::ForeignExport);
+        self.buffer.core().live.died(Object::ForeignExport);
     }
 }
 

@@ -29,7 +29,7 @@ impl SharedBuffer {
     #[doc(alias = "DMA_BUF_IOCTL_EXPORT_SYNC_FILE")]
     pub fn import_foreign_fences(&self) -> Result<()> {
         let allocation = self.shared_dma_buf()?;
-        let calls = &self.0.core.calls;
+        let calls = &self.0.core().calls;
         let export = |access| {
             let fd = allocation.with_fd(|fd| dma_buf::export_sync_file(fd, access, calls))?;
             Fence::from_sync_file(fd)
@@ -54,7 +54,7 @@ impl SharedBuffer {
     #[doc(alias = "DMA_BUF_IOCTL_IMPORT_SYNC_FILE")]
     pub fn export_foreign_fences(&self) -> Result<()> {
         let allocation = self.shared_dma_buf()?;
-        let end = Instant::now() + self.0.core.timeout;
+        let end = Instant::now() + self.0.core().timeout;
         let (writers, all) = {
             let mut state = self.0.lock();
             (state.fences.pending(Usage::Write), state.fences.pending(Usage::Read))
@@ -63,7 +63,7 @@ impl SharedBuffer {
             all.into_iter().filter(|fence| !writers.iter().any(|w| w.covers(fence))).collect();
         for (access, fences) in [(Access::Write, writers), (Access::Read, readers)] {
             let Some(file) = merge_sync_files(sync_files(&fences, end)?)? else { continue };
-            let calls = &self.0.core.calls;
+            let calls = &self.0.core().calls;
             allocation.with_fd(|fd| dma_buf::import_sync_file(fd, &file, access, calls))?;
         }
         Ok(())

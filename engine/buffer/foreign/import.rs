@@ -4,9 +4,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::handle::{ForeignFacts, ForeignHandle};
-use crate::buffer::object::{BufferDescriptor, SharedBuffer};
+use crate::buffer::object::{BufferDescriptor, Buffers, SharedBuffer};
 use crate::buffer::placement::with_relief;
-use crate::core::Core;
 use crate::device::{DeviceInner, HandleType};
 use crate::error::{Error, ForeignFdReason, Result};
 use crate::memory::{Allocation, Backing, Provider, dma_buf};
@@ -23,20 +22,22 @@ impl From<ForeignHandle> for OwnedFd {
 ///
 /// The contract is that of [`crate::Engine::import_foreign`].
 pub(crate) fn import(
-    core: &Arc<Core>,
+    set: &Arc<Buffers>,
     device: &Arc<DeviceInner>,
     fd: BorrowedFd<'_>,
     facts: ForeignFacts,
     name: Option<&str>,
 ) -> Result<SharedBuffer> {
-    core.check(device)?;
+    set.core.check(device)?;
     let descriptor = BufferDescriptor::new(facts.size);
     let descriptor = name.map_or(descriptor.clone(), |name| descriptor.name(name));
     descriptor.check(device.name())?;
     let handle = facts.handle;
     dma_buf::check_foreign(fd, handle, facts.size)?;
     check_driver(device, facts)?;
-    if let Some(ours) = core.exports.find(fd)?
+    if let Some((ours, generation)) = set.exports.find(fd)?
+        // A buffer that has moved since is no longer in that file.
+        && ours.generation() == generation
         && ours.size >= facts.size
     {
         return Ok(SharedBuffer(ours));
@@ -50,13 +51,13 @@ pub(crate) fn import(
         });
     };
     let opaque = (handle == HandleType::OpaqueFd).then_some((facts.memory_size, facts.memory_type));
-    let origin = core.origin(provider);
-    let allocation = with_relief(core, device.id(), [], || {
-        let own = dma_buf::duplicate(fd, &core.calls)?;
+    let origin = set.core.origin(provider);
+    let allocation = with_relief(set, device.id(), [], || {
+        let own = dma_buf::duplicate(fd, &set.core.calls)?;
         Allocation::import_foreign(&origin, device, own, handle, facts.size, opaque, take)
     })?;
     let backing = Backing::foreign(allocation);
-    Ok(SharedBuffer::new(core, device.id(), descriptor, backing, None))
+    Ok(SharedBuffer::new(set, device.id(), descriptor, backing, None))
 }
 
 /// Opaque fds are only for the same driver on the same device, and drivers do not look.

@@ -18,10 +18,10 @@ impl BufferInner {
         [from, to]: [DomainId; 2],
         reason: Reason,
     ) {
-        let when = self.core.decisions.fetch_add(1, Ordering::Relaxed);
+        let when = self.core().counters.decisions.fetch_add(1, Ordering::Relaxed);
         let decision = Decision { what, when, from, to, bytes: self.size, reason };
         state.remember(&decision);
-        self.core.tracer.decision(self.id(), &decision);
+        self.core().tracer.decision(self.id(), &decision);
         tracing::trace!(buffer = self.id(), %decision, "decided");
     }
 
@@ -31,9 +31,9 @@ impl BufferInner {
     pub(in crate::buffer) fn decide_place(&self, instead_of: Option<&Error>) {
         if !self.is_away() {
             // Not worth remembering; but somebody may look at how full the place is.
-            if self.core.tracer.is_on() {
+            if self.core().tracer.is_on() {
                 let domain = self.lock().place.domain();
-                self.core.trace_counters(domain);
+                self.core().trace_counters(domain);
             }
             return;
         }
@@ -41,7 +41,7 @@ impl BufferInner {
         let (wanted, here) = (state.berth.wanted(), state.place.domain());
         let reason = self.why_not_in(wanted, instead_of);
         self.decide(&mut state, What::FellBack, [wanted, here], reason);
-        self.core.trace_counters(here);
+        self.core().trace_counters(here);
     }
 
     /// Why it could not be had in `wanted`, by what came of the attempt, if it came to one.
@@ -101,7 +101,7 @@ impl BufferInner {
         let here = state.place.domain();
         let reason = match demand {
             Demand::Room { bytes, by } => {
-                let (_, of) = self.core.store(here).recency.pick();
+                let (_, of) = self.core().store(here).recency.pick();
                 Reason::Wanted { bytes, by, pick: Pick::Cheapest, of }
             }
             Demand::All => Reason::All,
@@ -133,15 +133,15 @@ impl BufferInner {
             (MoveCause::Returned, Demand::Device(by)) => Reason::Used { by },
             (MoveCause::Attracted, Demand::Device(by)) => self.why_drawn(by),
             (MoveCause::Evicted, Demand::Room { bytes, by }) => {
-                let (pick, others) = self.core.store(from).recency.pick();
+                let (pick, others) = self.core().store(from).recency.pick();
                 Reason::Wanted { bytes, by, pick, of: others + 1 }
             }
             (_, Demand::All) => Reason::All,
             _ => Reason::Asked,
         };
         self.decide(state, what, [from, to], reason);
-        self.core.trace_counters(from);
-        self.core.trace_counters(to);
+        self.core().trace_counters(from);
+        self.core().trace_counters(to);
     }
 }
 

@@ -51,7 +51,7 @@ impl SharedBuffer {
         let mut names: HashMap<u64, String> =
             others.map(|number| (number, String::new())).collect();
         if !names.is_empty() {
-            buffer.core.buffers.for_each(|other| {
+            buffer.set.live.for_each(|other| {
                 if let Some(name) = names.get_mut(&other.id()) {
                     *name = other.name();
                 }

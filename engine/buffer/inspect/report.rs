@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::buffer::object::BufferInner;
+use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::state::{Clean, Ghost, Seat, State};
-use crate::core::Core;
 use crate::device::DeviceId;
 use crate::memory::{DomainId, Provider};
 use crate::observe::{
@@ -16,28 +15,29 @@ use crate::residency::Group;
 /// The report of an engine.
 ///
 /// Locks: each buffer's reservation for a moment, one at a time.
-pub(crate) fn report(core: &Core) -> Report {
-    core.give_up_lost();
-    let devices: Vec<_> = core
-        .members
+pub(crate) fn report(set: &Buffers) -> Report {
+    set.give_up_lost();
+    let devices: Vec<_> = set
+        .core
+        .devices
         .iter()
         .map(|member| &member.device)
         .map(|device| DeviceReport { id: device.id(), name: device.name().to_owned() })
         .collect();
     let places = devices.iter().map(|device| DomainId::Vram(device.id)).chain([DomainId::System]);
     let mut buffers = Vec::new();
-    core.buffers.for_each(|buffer| buffers.push(buffer.report()));
+    set.live.for_each(|buffer| buffers.push(buffer.report()));
     buffers.sort_unstable_by_key(|buffer| buffer.id);
     let domain = |id| DomainReport {
         id,
-        usage: core.store(id).ledger.usage(),
-        shares: shares(&buffers, id, core.retire.bytes_in(id)),
+        usage: set.core.store(id).ledger.usage(),
+        shares: shares(&buffers, id, set.core.retire.bytes_in(id)),
         providers: providers(&buffers, id),
     };
     let domains = places.map(domain).collect();
-    let moved = MoveCause::ALL.map(|cause| (cause, core.moved.get(cause))).into();
-    let stalls = StallCause::ALL.map(|cause| (cause, core.stalls.get(cause))).into();
-    let groups = group_reports(core);
+    let moved = MoveCause::ALL.map(|cause| (cause, set.core.counters.moved.get(cause))).into();
+    let stalls = StallCause::ALL.map(|cause| (cause, set.core.counters.stalls.get(cause))).into();
+    let groups = group_reports(set);
     Report { devices, domains, groups, buffers, moved, stalls }
 }
 
@@ -102,7 +102,7 @@ impl BufferInner {
     }
 
     fn attachments(&self, state: &State) -> Vec<AttachmentReport> {
-        let name = |device: DeviceId| self.core.member(device).device.name().to_owned();
+        let name = |device: DeviceId| self.core().member(device).device.name().to_owned();
         let before = |device: DeviceId| {
             let old = state.ghosts().flat_map(Ghost::mapped);
             old.filter(|(of, _)| *of == device).map(|(_, mapped)| mapped).sum()
@@ -158,11 +158,11 @@ fn ghosts(state: &State) -> Vec<GhostReport> {
 }
 
 /// What each group has in each place, as far as it has, or may have, anything in particular.
-pub(in crate::buffer) fn group_reports(core: &Core) -> Vec<GroupReport> {
-    let groups = core.groups.all();
-    let told = core.domains().flat_map(|domain| {
+pub(in crate::buffer) fn group_reports(set: &Buffers) -> Vec<GroupReport> {
+    let groups = set.core.groups.all();
+    let told = set.core.domains().flat_map(|domain| {
         let told = |group: &Arc<Group>| {
-            let usage = core.store(domain).ledger.group(group.id);
+            let usage = set.core.store(domain).ledger.group(group.id);
             let is_news = usage.used > 0 || usage.cap.is_some();
             is_news.then(|| GroupReport { name: group.name.to_string(), domain, usage })
         };

@@ -9,7 +9,7 @@ use crate::buffer::state::State;
 use crate::core::Core;
 use crate::device::DeviceId;
 use crate::memory::DomainId;
-use crate::observe::trace::{AccessEvent, Counters, Move, MoveId, Outcome, Tracer};
+use crate::observe::trace::{AccessEvent, Move, MoveId, Outcome, Tracer};
 use crate::sync::Fence;
 
 /// A move in the trace, from the call of its importers to the end of its copy. If that never comes, the
@@ -69,10 +69,10 @@ impl Drop for Slice {
 impl BufferInner {
     /// A move to `to` begins: its importers are told next. The reservation is held.
     pub(in crate::buffer) fn trace_begin(&self, state: &State, mover: &Mover, to: DomainId) {
-        if !self.core.tracer.is_on() {
+        if !self.core().tracer.is_on() {
             return;
         }
-        let id = self.core.tracer.begin(Move {
+        let id = self.core().tracer.begin(Move {
             buffer: self.id(),
             bytes: self.size,
             from: state.place.domain(),
@@ -87,9 +87,9 @@ impl BufferInner {
     /// A device uses it; the host is none. The reservation is held.
     pub(in crate::buffer) fn trace_use(&self, state: &State, device: Option<DeviceId>) {
         if let Some(device) = device
-            && self.core.tracer.is_on()
+            && self.core().tracer.is_on()
         {
-            self.core.tracer.access(AccessEvent {
+            self.core().tracer.access(AccessEvent {
                 buffer: self.id(),
                 bytes: self.size,
                 device,
@@ -97,21 +97,5 @@ impl BufferInner {
                 resident: state.place.domain() == state.berth.wanted(),
             });
         }
-    }
-}
-
-impl Core {
-    /// How full a place is, for the trace.
-    pub(crate) fn trace_counters(&self, domain: DomainId) {
-        if !self.tracer.is_on() {
-            return;
-        }
-        let usage = self.store(domain).ledger.usage();
-        let in_flight = self.retire.bytes_in(domain);
-        let budget = match domain {
-            DomainId::System => u64::MAX,
-            DomainId::Vram(_) => usage.budget,
-        };
-        self.tracer.counters(domain, Counters { budget, used: usage.used, in_flight });
     }
 }

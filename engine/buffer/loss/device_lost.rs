@@ -9,39 +9,29 @@ use std::time::Instant;
 
 use crate::buffer::inspect::Slice;
 use crate::buffer::migration::{Done, Errand, invalidate_importers, publish};
-use crate::buffer::object::BufferInner;
+use crate::buffer::object::{BufferInner, Buffers, LossHandler};
 use crate::buffer::placement::new_home;
 use crate::buffer::state::{Clean, InvalidationCause, State};
-use crate::core::Core;
+use crate::core::Abandoned;
 use crate::device::DeviceInner;
 use crate::memory::{DomainId, Provider};
 use crate::observe::{MoveCause, Reason, What};
 use crate::residency::Demand;
 use crate::sync::{Fence, Guard, Usage};
 
-/// What [`crate::Engine::abandon`] did, in buffers that were in the device's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Abandoned {
-    /// Those that had a clean copy elsewhere, which is the buffer from now on.
-    pub promoted: usize,
-    /// Those whose bytes are gone.
-    pub lost: usize,
-}
-
 /// See [`crate::Engine::abandon`].
 ///
 /// # Panics
 ///
 /// If an importer does, when all buffers are done.
-pub(crate) fn abandon(core: &Core, device: &DeviceInner) -> Abandoned {
-    let turn = core.giving_up.turn(core);
-    let panicked = give_up(core, device);
+pub(crate) fn abandon(set: &Buffers, device: &DeviceInner) -> Abandoned {
+    let turn = set.core.loss_guard.turn(set.core.timeout);
+    let panicked = give_up(set, device);
     drop(turn);
     if let Some(panic) = panicked {
         resume_unwind(panic);
     }
-    *core.member(device.id()).given_up()
+    *set.core.member(device.id()).given_up()
 }
 
 /// Gives up those that were found to be lost, and were not given up yet. Who comes while somebody is at it
@@ -51,20 +41,20 @@ pub(crate) fn abandon(core: &Core, device: &DeviceInner) -> Abandoned {
 ///
 /// As [`abandon`], when all of them are done.
 #[cold]
-pub(crate) fn abandon_lost(core: &Core) {
-    let Some(turn) = core.giving_up.turn(core) else { return };
+fn abandon_lost(set: &Buffers) {
+    let Some(turn) = set.core.loss_guard.turn(set.core.timeout) else { return };
     let mut panicked = None;
     let found = || {
-        let mut members = core.members.iter();
+        let mut members = set.core.devices.iter();
         members.find(|member| member.device.is_lost() && !member.is_abandoned())
     };
     loop {
         while let Some(member) = found() {
             // All of them, whoever panics.
-            panicked = panicked.or(give_up(core, &member.device));
+            panicked = panicked.or(give_up(set, &member.device));
         }
         // Only now: whoever comes meanwhile is to wait.
-        core.calls.forget_lost_devices();
+        set.core.calls.forget_lost_devices();
         // It may have been another one that was noted.
         if found().is_none() {
             break;
@@ -76,18 +66,25 @@ pub(crate) fn abandon_lost(core: &Core) {
     }
 }
 
+impl LossHandler for Buffers {
+    #[cold]
+    fn handle_lost(&self) {
+        abandon_lost(self);
+    }
+}
+
 /// Does it, if nobody has; returns with what an importer has panicked.
-fn give_up(core: &Core, device: &DeviceInner) -> Option<Box<dyn Any + Send>> {
-    let member = core.member(device.id());
+fn give_up(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Send>> {
+    let member = set.core.member(device.id());
     // First: a move that has not looked yet finds it when it has the reservation, and what has moved before
     // is found below, as is a buffer that was made before.
     if !member.abandon() {
         return None;
     }
-    let end = Instant::now() + core.timeout;
+    let end = Instant::now() + set.core.timeout;
     let place = DomainId::Vram(device.id());
     let mut panicked = None;
-    core.buffers.for_each(|buffer| {
+    set.live.for_each(|buffer| {
         let mut state = lock_at_rest(buffer, place, end);
         if state.berth.wanted() == place {
             buffer.want(&mut state, DomainId::System);
@@ -97,7 +94,7 @@ fn give_up(core: &Core, device: &DeviceInner) -> Option<Box<dyn Any + Send>> {
             return;
         }
         // Before the copy is looked at: who still writes to what is lost says so now.
-        let slice = Slice::new(core);
+        let slice = Slice::new(&set.core);
         let telling = AssertUnwindSafe(|| {
             invalidate_importers(buffer, &mut state, InvalidationCause::Evict, slice.id());
         });

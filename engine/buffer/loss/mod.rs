@@ -5,5 +5,4 @@
 mod device_lost;
 mod poison;
 
-pub use device_lost::Abandoned;
-pub(crate) use device_lost::{abandon, abandon_lost};
+pub(crate) use device_lost::abandon;

@@ -19,7 +19,7 @@ impl SharedBuffer {
     ///
     /// Locks: the reservation.
     pub fn is_poisoned(&self) -> bool {
-        self.0.core.give_up_lost();
+        self.0.set.give_up_lost();
         let mut state = self.0.lock();
         self.0.check_content(&mut state).is_err()
     }
@@ -37,8 +37,8 @@ impl SharedBuffer {
     /// Locks: the reservation, but not while waiting.
     pub fn accept_content(&self) -> Result<()> {
         let buffer = &self.0;
-        buffer.core.give_up_lost();
-        let end = Instant::now() + buffer.core.timeout;
+        buffer.set.give_up_lost();
+        let end = Instant::now() + buffer.core().timeout;
         let mut state = loop {
             let mut state = buffer.lock();
             let pending = state.fences.pending(Usage::Bookkeep);
@@ -46,7 +46,7 @@ impl SharedBuffer {
                 break state;
             }
             drop(state);
-            buffer.core.stalls.during(StallCause::Work, || wait_all(&pending, end))?;
+            buffer.core().counters.stalls.during(StallCause::Work, || wait_all(&pending, end))?;
         };
         // It may be nowhere; then there is nothing to accept.
         buffer.backing(&state)?;

@@ -20,7 +20,7 @@ use super::execute::{finish, finish_at_once, relocate};
 use super::in_progress::{Move, Parked, first_waits};
 use super::plan::Plan;
 use super::request::{Errand, Moved};
-use crate::core::Core;
+use crate::buffer::object::Buffers;
 use crate::device::DeviceInner;
 use crate::error::Result;
 use crate::sync::{Usage, waits_of_move};
@@ -63,13 +63,13 @@ impl<'a> Group<'a> {
         groups[at].moves.push((index, plan, mover));
     }
 
-    pub(in crate::buffer) fn relocate(self, core: &Core, patience: Patience) -> Vec<Outcome> {
+    pub(in crate::buffer) fn relocate(self, set: &Buffers, patience: Patience) -> Vec<Outcome> {
         let device = self.device;
         let mut begun = Begun { patience, pause: PAUSE, ..Begun::default() };
         for (index, plan, mover) in self.moves {
-            begun.begin(core, index, plan, mover);
+            begun.begin(set, index, plan, mover);
         }
-        begun.submit(core, &device);
+        begun.submit(set, &device);
         let panicked = begun.panicked.take();
         let ended = begun.end();
         // Not before: moves that are parked have to come to their end.
@@ -99,9 +99,9 @@ struct Begun<'a> {
 
 impl<'a> Begun<'a> {
     /// Goes as far as it gets without waiting for anybody.
-    fn begin(&mut self, core: &Core, index: usize, mut plan: Plan<'a>, mover: Mover) {
+    fn begin(&mut self, set: &Buffers, index: usize, mut plan: Plan<'a>, mover: Mover) {
         let buffer = plan.buffer;
-        let Some(mut state) = buffer.reservation.try_lock(&buffer.core.queues) else {
+        let Some(mut state) = buffer.reservation.try_lock(&buffer.core().queues) else {
             match self.patience {
                 Patience::Wait => self.alone.push((index, plan, mover.errand)),
                 Patience::Skip => self.ended.push((index, Ok(Moved::NotNow))),
@@ -125,7 +125,7 @@ impl<'a> Begun<'a> {
         if let Err(busy) = buffer.check_not_held(&state) {
             return self.ended.push((index, Err(busy)));
         }
-        debug_assert!(std::ptr::eq(core, &*buffer.core), "checked when it was planned");
+        debug_assert!(std::ptr::eq(set, &*buffer.set), "checked when it was planned");
         let mut move_ = Move::new(buffer, state);
         if let Err(panic) =
             catch_unwind(AssertUnwindSafe(|| move_.tell_importers(&mover, plan.new.domain())))
@@ -166,7 +166,7 @@ impl<'a> Begun<'a> {
 
     /// One submission for all that are ready. If it fails, nothing has changed, and each moves by itself:
     /// where somebody may be waited for, in ways that need that, too.
-    fn submit(&mut self, core: &Core, device: &Arc<DeviceInner>) {
+    fn submit(&mut self, set: &Buffers, device: &Arc<DeviceInner>) {
         if self.ready.is_empty() {
             return;
         }
@@ -180,7 +180,7 @@ impl<'a> Begun<'a> {
         let each = self.ready.iter();
         let tails: Vec<_> =
             each.filter_map(|(_, _, plan, mover)| mover.tail(plan.buffer, &plan.new)).collect();
-        let waits = waits_of_move(&core.bridges, device, &pending);
+        let waits = waits_of_move(&set.core.bridges, device, &pending);
         self.ready.iter().for_each(|(.., mover)| mover.slice.copying());
         let submitted = waits.and_then(|waits| transfer::copy_many(device, waits, &copies, &tails));
         match submitted {

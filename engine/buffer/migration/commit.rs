@@ -51,8 +51,8 @@ pub(in crate::buffer) fn publish(
     );
     let old_generation = buffer.generation();
     let Errand { cause, demand, .. } = done.errand;
-    buffer.core.moved.add(cause, buffer.size, done.copied);
-    done.slice.moved(&buffer.core, &copied);
+    buffer.core().counters.moved.add(cause, buffer.size, done.copied);
+    done.slice.moved(buffer.core(), &copied);
     let evicted = matches!(cause, MoveCause::Evicted | MoveCause::Promoted);
     let from = state.place.domain();
     // Behind everything that is under way, and not only behind the copy: that waits for all of it, but not
@@ -77,7 +77,7 @@ pub(in crate::buffer) fn publish(
 
 /// Lets go of a backing when its fences have signalled.
 pub(in crate::buffer) fn retire(buffer: &BufferInner, backing: Backing, fences: Fences) {
-    buffer.core.retire.push(fences, Retired::Backing(backing));
+    buffer.core().retire.push(fences, Retired::Backing(backing));
 }
 
 pub(in crate::buffer) fn after(fence: Fence) -> Fences {

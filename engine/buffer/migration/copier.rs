@@ -12,9 +12,9 @@ use super::request::Errand;
 use crate::buffer::inspect::Slice;
 use crate::buffer::object::BufferInner;
 use crate::buffer::state::State;
+use crate::core::DeviceEntry;
 use crate::device::{DeviceInner, Waits};
 use crate::error::{Error, Result};
-use crate::members::Member;
 use crate::memory::{Allocation, Backing, Content, DomainId, Provider, copy_by_host, zero_by_host};
 use crate::sync::{Fence, Usage, waits_of_move};
 use crate::transfer::mover::{self, Places, Way};
@@ -29,7 +29,7 @@ pub(in crate::buffer) struct Mover {
     /// Where the buffer's bytes begin in that.
     offset: u64,
     /// Whose own memory the new place is.
-    owner: Option<Arc<Member>>,
+    owner: Option<Arc<DeviceEntry>>,
     pub(in crate::buffer) errand: Errand,
     pub(in crate::buffer) slice: Slice,
 }
@@ -58,10 +58,10 @@ impl Mover {
         if errand.waits && buffer.size > FEW && is_quick(&old, new) {
             // Measures if nobody has: under the reservation it would be too late, and where a use of the buffer
             // brings the move with it, it would be that use which has to wait.
-            buffer.core.speeds(device.id());
+            buffer.core().speeds(device.id());
         }
         let owner = owner(buffer, new.allocation().provider());
-        let slice = Slice::new(&buffer.core);
+        let slice = Slice::new(buffer.core());
         Ok(Some(Self { device, means, old, offset, owner, errand, slice }))
     }
 
@@ -101,7 +101,7 @@ impl Mover {
             Way::Device { host } if host > 0 => split(&mut copies, host),
             _ => None,
         };
-        let waits = waits_of_move(&buffer.core.bridges, &self.device, &pending);
+        let waits = waits_of_move(&buffer.core().bridges, &self.device, &pending);
         self.slice.copying();
         let tail = self.tail(buffer, &new);
         let submitted = waits
@@ -190,7 +190,7 @@ impl Mover {
     }
 
     fn speeds<'a>(&self, buffer: &'a BufferInner) -> &'a CopySpeeds {
-        buffer.core.known_speeds(self.device.id()).unwrap_or(mover::assumed())
+        buffer.core().known_speeds(self.device.id()).unwrap_or(mover::assumed())
     }
 
     /// Carries the bytes to where no device could copy them from, and returns when they are there.
@@ -212,7 +212,7 @@ impl Mover {
         // SAFETY: both backings have so many bytes, the old one by the buffer's invariant, the new one because
         // it was allocated for them. Nothing is under way, as the caller says, and whoever wants to begin
         // something waits for the move; nobody knows the new one yet.
-        unsafe { carrier.carry(from, to, parts, tail, buffer.core.timeout) }
+        unsafe { carrier.carry(from, to, parts, tail, buffer.core().timeout) }
     }
 
     /// What is copied: everything, or what the clean copy does not have. There is something.
@@ -301,9 +301,9 @@ pub(in crate::buffer) fn sum(parts: &[Range<u64>]) -> u64 {
 }
 
 /// The device whose own memory a place is.
-fn owner(buffer: &BufferInner, provider: Provider) -> Option<Arc<Member>> {
+fn owner(buffer: &BufferInner, provider: Provider) -> Option<Arc<DeviceEntry>> {
     match provider.domain() {
-        DomainId::Vram(device) => Some(Arc::clone(buffer.core.member(device))),
+        DomainId::Vram(device) => Some(Arc::clone(buffer.core().member(device))),
         DomainId::System => None,
     }
 }

@@ -57,7 +57,7 @@ fn end(
     }
     for device in devices {
         if let Some(view) = see(buffer, home, allocation, &device)? {
-            return Ok(Some(End::Device { view, staging: buffer.core.staging(&device)? }));
+            return Ok(Some(End::Device { view, staging: buffer.core().staging(&device)? }));
         }
     }
     Ok(host.then_some(End::Host))
@@ -74,7 +74,7 @@ fn see(
         return Ok(Some(view));
     }
     let provider = allocation.provider();
-    match buffer.core.take(provider, home, device, &mut Vec::new())? {
+    match buffer.core().take(provider, home, device, &mut Vec::new())? {
         Some(take) => allocation.view(device, take).map(Some),
         None => Ok(None),
     }

@@ -102,7 +102,7 @@ impl Drop for Destination<'_> {
     fn drop(&mut self) {
         let (Some(place), Some(lender)) = (self.place.take(), self.lender) else { return };
         // Never waits: whoever has the reservation now may be this thread. It is then given up, as any place.
-        if let Some(mut state) = lender.buffer.reservation.try_lock(&lender.buffer.core.queues) {
+        if let Some(mut state) = lender.buffer.reservation.try_lock(&lender.buffer.core().queues) {
             lender.give_back(&mut state, place, Fences::default());
         }
     }

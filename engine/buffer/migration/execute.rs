@@ -101,7 +101,7 @@ pub(in crate::buffer) fn finish_at_once(
 /// mover's queue could not wait for. Nor is an earlier move: one at a time, else whoever moves a buffer to
 /// and fro would fill queues and memory with places that it has left.
 fn lock_movable<'a>(buffer: &'a Arc<BufferInner>, mover: &Mover) -> Result<Guard<'a, State>> {
-    let end = mover.errand.end(&buffer.core);
+    let end = mover.errand.end(buffer.core());
     let state = buffer.lock_when(end, |state| first_waits(state, &mover.device))?;
     buffer.check_not_held(&state)?;
     Ok(state)

@@ -41,8 +41,8 @@ impl<'a> Move<'a> {
     ) -> Result<()> {
         let waits = self.close(relevant);
         if !waits.is_empty() {
-            let end = mover.errand.end(&self.buffer.core);
-            let stalls = &self.buffer.core.stalls;
+            let end = mover.errand.end(self.buffer.core());
+            let stalls = &self.buffer.core().counters.stalls;
             let wait = || stalls.during(StallCause::Move, || wait_all(&waits, end));
             self.state.unlocked(wait)?;
         }
@@ -111,8 +111,9 @@ impl<'a> Parked<'a> {
     /// Waits, and takes the reservation again.
     pub(in crate::buffer) fn resume(self, mover: &Mover) -> Result<Move<'a>> {
         let Self { buffer, waits, gate } = self;
-        let end = mover.errand.end(&buffer.core);
-        let waited = buffer.core.stalls.during(StallCause::Move, || wait_all(&waits, end));
+        let end = mover.errand.end(buffer.core());
+        let waited =
+            buffer.core().counters.stalls.during(StallCause::Move, || wait_all(&waits, end));
         let mut resumed = Move { buffer, state: buffer.lock(), gate };
         waited?;
         // As after any wait of a move.

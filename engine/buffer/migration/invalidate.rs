@@ -23,7 +23,7 @@ pub(in crate::buffer) fn invalidate_importers(
     let invalidation = Invalidation { generation: buffer.generation(), cause, fences: &said };
     let mut panicked = None;
     for (device, importer) in state.importers() {
-        let _traced = buffer.core.tracer.callback(slice, buffer.id(), device);
+        let _traced = buffer.core().tracer.callback(slice, buffer.id(), device);
         // A bug of one must not keep the others from being told. What it has broken is its own.
         let telling = AssertUnwindSafe(|| importer.invalidate_mappings(&invalidation));
         panicked = panicked.or(catch_unwind(telling).err());

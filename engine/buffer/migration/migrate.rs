@@ -73,7 +73,7 @@ impl SharedBuffer {
         choose: impl Fn(DomainId) -> Option<DomainId>,
     ) -> Result<Migration> {
         let buffer = &self.0;
-        buffer.core.give_up_lost();
+        buffer.set.give_up_lost();
         // Each turn ends with a move or an error, unless somebody else was faster.
         const TURNS: u32 = 100;
         for _ in 0..TURNS {
@@ -82,14 +82,14 @@ impl SharedBuffer {
             let Some(to) = choose(now) else { return Ok(Migration::None) };
             let home = home_at(buffer, to)?;
             let once = || {
-                let terms = buffer.core.terms(buffer.demand());
+                let terms = buffer.core().terms(buffer.demand());
                 let Some(plan) = Plan::new(buffer, &home, to.kind(), &terms)? else {
                     return Ok(Moved::LookAgain);
                 };
                 let errand = Errand { clean: plan.clean, ..Errand::to_new(cause, Demand::Asked) };
                 relocate(buffer, &home, &plan.seats, plan.new, errand)
             };
-            match with_relief(&buffer.core, home.id(), [&**buffer], once)? {
+            match with_relief(&buffer.set, home.id(), [&**buffer], once)? {
                 Moved::Yes => return Ok(Migration::Done { generation: buffer.generation() }),
                 Moved::LookAgain | Moved::NotNow => {}
                 Moved::NoMover => return Err(no_mover(&home)),

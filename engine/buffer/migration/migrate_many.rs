@@ -7,9 +7,8 @@ use super::copier::Mover;
 use super::migrate::Migration;
 use super::plan::Plan;
 use super::request::{Errand, Moved};
-use crate::buffer::object::SharedBuffer;
+use crate::buffer::object::{Buffers, SharedBuffer};
 use crate::buffer::placement::home_at;
-use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::memory::DomainId;
 use crate::observe::MoveCause;
@@ -17,18 +16,21 @@ use crate::residency::Demand;
 
 /// See [`crate::Engine::migrate_many`].
 pub(crate) fn migrate_many(
-    core: &Arc<Core>,
+    set: &Arc<Buffers>,
     moves: &[(&SharedBuffer, DomainId)],
 ) -> Vec<Result<Migration>> {
-    core.give_up_lost();
-    moves.chunks(TOGETHER).flat_map(|chunk| migrate_chunk(core, chunk)).collect()
+    set.give_up_lost();
+    moves.chunks(TOGETHER).flat_map(|chunk| migrate_chunk(set, chunk)).collect()
 }
 
-fn migrate_chunk(core: &Arc<Core>, moves: &[(&SharedBuffer, DomainId)]) -> Vec<Result<Migration>> {
+fn migrate_chunk(
+    set: &Arc<Buffers>,
+    moves: &[(&SharedBuffer, DomainId)],
+) -> Vec<Result<Migration>> {
     let mut results: Vec<Option<Result<Migration>>> = moves.iter().map(|_| None).collect();
     let mut groups: Vec<Group<'_>> = Vec::new();
     for (index, &(buffer, to)) in moves.iter().enumerate() {
-        match planned(core, buffer, to) {
+        match planned(set, buffer, to) {
             Ok(Some((plan, mover))) => Group::add(&mut groups, index, plan, mover),
             // By itself: it is there already, or somebody was faster.
             Ok(None) => {}
@@ -38,7 +40,7 @@ fn migrate_chunk(core: &Arc<Core>, moves: &[(&SharedBuffer, DomainId)]) -> Vec<R
         }
     }
     for group in groups {
-        for (index, moved) in group.relocate(core, Patience::Wait) {
+        for (index, moved) in group.relocate(set, Patience::Wait) {
             let generation = || moves[index].0.generation();
             results[index] = match moved {
                 Ok(Moved::Yes) => Some(Ok(Migration::Done { generation: generation() })),
@@ -55,12 +57,12 @@ fn migrate_chunk(core: &Arc<Core>, moves: &[(&SharedBuffer, DomainId)]) -> Vec<R
 }
 
 fn planned<'a>(
-    core: &Arc<Core>,
+    set: &Arc<Buffers>,
     buffer: &'a SharedBuffer,
     to: DomainId,
 ) -> Result<Option<(Plan<'a>, Mover)>> {
     let buffer = &buffer.0;
-    if !Arc::ptr_eq(core, &buffer.core) {
+    if !Arc::ptr_eq(set, &buffer.set) {
         return Err(Error::ForeignEngine { what: "a buffer" });
     }
     // First, as for a move alone: whether it could go there is no matter.
@@ -69,7 +71,7 @@ fn planned<'a>(
         return Ok(None);
     }
     let home = home_at(buffer, to)?;
-    let Some(plan) = Plan::new(buffer, &home, to.kind(), &core.terms(buffer.demand()))? else {
+    let Some(plan) = Plan::new(buffer, &home, to.kind(), &set.core.terms(buffer.demand()))? else {
         return Ok(None);
     };
     let mover = Mover::find(

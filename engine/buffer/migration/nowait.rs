@@ -31,7 +31,7 @@ impl BufferInner {
         if mover.has_no_device() {
             return Ok(Moved::NoMover);
         }
-        let Some(mut state) = self.reservation.try_lock(&self.core.queues) else {
+        let Some(mut state) = self.reservation.try_lock(&self.core().queues) else {
             return Ok(Moved::NotNow);
         };
         self.check_usable(&mut state)?;

@@ -6,7 +6,7 @@ use super::destination::{Destination, Lender};
 use crate::buffer::object::BufferInner;
 use crate::buffer::placement::Seats;
 use crate::buffer::state::Clean;
-use crate::core::Wish;
+use crate::core::BackingRequest;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::{DomainKind, Placement};
@@ -47,7 +47,7 @@ impl<'a> Plan<'a> {
             return Ok(None);
         }
         // The place that an earlier move has left may be free by now, and is known to everybody.
-        buffer.core.retire.collect();
+        buffer.core().retire.collect();
         let accept = |provider| seats.all_take(provider);
         if kind == DomainKind::System
             && let Some(new) = clean_copy(buffer, &seats)?
@@ -55,10 +55,10 @@ impl<'a> Plan<'a> {
             return Ok(Some(Self { buffer, home: Arc::clone(home), seats, new, clean: true }));
         }
         let (size, group) = (buffer.size, buffer.group());
-        let wish = Wish { home, placement, size, dedicated: false, group };
-        let new = buffer.core.allocate(&wish, terms, accept)?;
+        let wish = BackingRequest { home, placement, size, dedicated: false, group };
+        let new = buffer.set.allocate(&wish, terms, accept)?;
         let new = new.ok_or_else(|| {
-            let stranded = seats.stranded(kind).map(|device| buffer.core.find(device));
+            let stranded = seats.stranded(kind).map(|device| buffer.core().find(device));
             let stranded = stranded.and_then(Result::ok);
             buffer.unreachable(stranded.as_ref().unwrap_or(home), &seats)
         })?;

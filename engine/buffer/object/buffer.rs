@@ -7,11 +7,11 @@ use ash::vk;
 
 use super::creation_flags::Traits;
 use super::descriptor::BufferDescriptor;
-use super::registry::SlotId;
 use super::return_backoff::Away;
+use super::set::Buffers;
 use super::status::Standing;
 use crate::buffer::state::State;
-use crate::core::Core;
+use crate::core::{Core, SlotId};
 use crate::device::{Device, DeviceId, DeviceInner};
 use crate::memory::{Backing, DomainId, Placement, Provider};
 use crate::observe::Object;
@@ -45,7 +45,7 @@ pub(crate) struct BufferInner {
     traits: Traits,
     /// Whether it is elsewhere than it wants to be.
     pub(in crate::buffer) away: Away,
-    pub(in crate::buffer) core: Arc<Core>,
+    pub(in crate::buffer) set: Arc<Buffers>,
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
     pub(in crate::buffer) reservation: Reservation<State>,
     slot: SlotId,
@@ -74,19 +74,19 @@ pub(in crate::buffer) struct Made {
 impl BufferInner {
     /// A buffer in the registry, with the state that `state` makes for its slot.
     pub(in crate::buffer) fn new(
-        core: &Arc<Core>,
+        set: &Arc<Buffers>,
         made: Made,
         state: impl FnOnce(SlotId) -> State,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| {
-            let slot = core.buffers.add(this.clone(), made.name);
+            let slot = set.live.add(this.clone(), made.name);
             Self {
                 size: made.size,
                 standing: Standing::default(),
                 home: AtomicU16::new(made.home.0),
                 traits: made.traits,
                 away: Away::new(u8::from(made.is_displaced)),
-                core: Arc::clone(core),
+                set: Arc::clone(set),
                 reservation: Reservation::new(state(slot)),
                 slot,
                 usage: made.usage,
@@ -109,7 +109,7 @@ impl SharedBuffer {
 
     /// The device it is at home on: whose memory is its VRAM, and which moves it.
     pub fn home(&self) -> Device {
-        Device(Arc::clone(&self.0.core.member(self.0.home_id()).device))
+        Device(Arc::clone(&self.0.core().member(self.0.home_id()).device))
     }
 
     /// Where it may live.
@@ -170,6 +170,12 @@ impl BufferInner {
         self.given_name().map_or_else(|| format!("buffer {}", self.id), String::from)
     }
 
+    /// The services of its engine.
+    #[inline]
+    pub(in crate::buffer) fn core(&self) -> &Core {
+        &self.set.core
+    }
+
     /// Its slot in the registry.
     pub(in crate::buffer) fn slot(&self) -> SlotId {
         self.slot
@@ -182,7 +188,7 @@ impl BufferInner {
 
     /// The name that it was given.
     pub(in crate::buffer) fn given_name(&self) -> Option<Box<str>> {
-        if self.traits.is_named() { self.core.buffers.name(self.slot) } else { None }
+        if self.traits.is_named() { self.set.live.name(self.slot) } else { None }
     }
 
     /// Where it may live.
@@ -196,7 +202,7 @@ impl BufferInner {
     }
 
     pub(in crate::buffer) fn home(&self) -> Arc<DeviceInner> {
-        Arc::clone(&self.core.member(self.home_id()).device)
+        Arc::clone(&self.core().member(self.home_id()).device)
     }
 
     pub(in crate::buffer) fn home_id(&self) -> DeviceId {
@@ -222,7 +228,7 @@ impl BufferInner {
     /// Gives up a place that the last mapping has left. Without the reservation: it may take a pool's lock.
     pub(in crate::buffer) fn retire(&self, left: Option<(Fences, Backing)>) {
         if let Some((fences, backing)) = left {
-            self.core.retire.push(fences, Retired::Backing(backing));
+            self.core().retire.push(fences, Retired::Backing(backing));
         }
     }
 }
@@ -232,25 +238,25 @@ impl Drop for BufferInner {
         let state = self.reservation.get_mut();
         // Before its number in the registry is somebody else's.
         if let Some((order, slot)) = state.berth.take_slot() {
-            self.core.store(order).recency.leave(slot);
+            self.set.core.store(order).recency.leave(slot);
         }
-        self.core.ages.forget(self.slot);
-        self.core.groups.left(state.place.group());
-        self.core.buffers.vacate(self.slot, self.traits.is_named());
+        self.set.core.ages.forget(self.slot);
+        self.set.core.groups.left(state.place.group());
+        self.set.live.vacate(self.slot, self.traits.is_named());
         if let Some(clean) = state.set_clean(None) {
-            self.core.clean_copies.fetch_sub(1, Ordering::Relaxed);
+            self.set.clean_copies.fetch_sub(1, Ordering::Relaxed);
             if let Some((fences, backing)) = clean.into_place() {
-                self.core.retire.push(fences, Retired::Backing(backing));
+                self.set.core.retire.push(fences, Retired::Backing(backing));
             }
         }
         if !state.fences.is_idle() {
             // A device is still at work on it: its memory goes to the next owner when that has ended.
             let fences = std::mem::take(&mut state.fences);
             if let Some(backing) = state.place.take() {
-                self.core.retire.push(fences, Retired::Backing(backing));
+                self.set.core.retire.push(fences, Retired::Backing(backing));
             }
         }
-        self.core.live.died(Object::Buffer);
+        self.set.core.live.died(Object::Buffer);
     }
 }
 
@@ -260,7 +266,7 @@ impl fmt::Debug for SharedBuffer {
         out.field("name", &self.name()).field("size", &self.size());
         out.field("generation", &self.generation());
         // Whoever prints may hold the reservation.
-        match self.0.reservation.try_lock(&self.0.core.queues) {
+        match self.0.reservation.try_lock(&self.0.core().queues) {
             Some(state) => out.field("domain", &state.place.domain()),
             None => out.field("domain", &"(locked)"),
         };

@@ -147,7 +147,7 @@ impl BufferInner {
         if !self.standing.is_poisoned() {
             return Ok(());
         }
-        if let Some(mut state) = self.reservation.try_lock(&self.core.queues) {
+        if let Some(mut state) = self.reservation.try_lock(&self.core().queues) {
             return self.check_content(&mut state);
         }
         let cause = "work on it failed; the log says which".to_owned();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ash::vk;
 
 use super::client_group::ClientGroup;
-use crate::core::Core;
+use super::set::Buffers;
 use crate::device::SHARED_BUFFER_USAGE;
 use crate::error::{Error, Result};
 use crate::memory::{GroupId, Placement};
@@ -147,8 +147,8 @@ impl BufferDescriptor {
     /// # Errors
     ///
     /// [`Error::ForeignEngine`].
-    pub(in crate::buffer) fn account(&self, core: &Arc<Core>) -> Result<GroupId> {
-        self.client.as_ref().map_or(Ok(GroupId::NONE), |group| group.id(core))
+    pub(in crate::buffer) fn account(&self, set: &Arc<Buffers>) -> Result<GroupId> {
+        self.client.as_ref().map_or(Ok(GroupId::NONE), |group| group.id(set))
     }
 
     pub(in crate::buffer) fn placed(&self) -> Placement {

@@ -11,7 +11,7 @@ use crate::sync::{Fence, Guard, Usage};
 impl BufferInner {
     /// Takes the reservation.
     pub(in crate::buffer) fn lock(&self) -> Guard<'_, State> {
-        self.reservation.lock(&self.core.queues)
+        self.reservation.lock(&self.core().queues)
     }
 
     /// Takes the reservation of a buffer that may be used, when no fence that `relevant` picks is pending,
@@ -26,7 +26,7 @@ impl BufferInner {
         usage: Usage,
         relevant: impl Fn(&Fence) -> bool,
     ) -> Result<Guard<'_, State>> {
-        self.lock_when(Instant::now() + self.core.timeout, |state| {
+        self.lock_when(Instant::now() + self.core().timeout, |state| {
             let mut pending = state.fences.pending(usage);
             pending.retain(|fence| relevant(fence));
             pending
@@ -45,10 +45,10 @@ impl BufferInner {
     ) -> Result<Guard<'_, State>> {
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let locked = self.reservation.lock_timeout(&self.core.queues, left);
+            let locked = self.reservation.lock_timeout(&self.core().queues, left);
             let Some(mut state) = locked else {
                 let what = format!("the reservation of {}", self.name());
-                return Err(Error::Timeout { what, after: self.core.timeout });
+                return Err(Error::Timeout { what, after: self.core().timeout });
             };
             let pending = waits(&mut state);
             // After it: what is not pending any more may have failed.
@@ -59,7 +59,7 @@ impl BufferInner {
             let moves = state.moving().is_some();
             let cause = if moves { StallCause::Move } else { StallCause::Work };
             drop(state);
-            self.core.stalls.during(cause, || wait_all(&pending, end))?;
+            self.core().counters.stalls.during(cause, || wait_all(&pending, end))?;
         }
     }
 

@@ -61,7 +61,7 @@ impl BufferInner {
         device: &Arc<DeviceInner>,
     ) -> Result<Take> {
         let mut refused = Vec::new();
-        let take = self.core.take(provider, &self.home(), device, &mut refused)?;
+        let take = self.core().take(provider, &self.home(), device, &mut refused)?;
         take.ok_or_else(|| Error::Unreachable {
             buffer: self.name(),
             device: device.name().to_owned(),

@@ -17,8 +17,8 @@ use crate::memory::DomainId;
 pub(in crate::buffer) fn home_at(buffer: &BufferInner, to: DomainId) -> Result<Arc<DeviceInner>> {
     match to {
         DomainId::Vram(device) => {
-            let home = buffer.core.find(device)?;
-            check_not_abandoned(&buffer.core, &home)?;
+            let home = buffer.core().find(device)?;
+            check_not_abandoned(buffer.core(), &home)?;
             Ok(home)
         }
         DomainId::System => Ok(buffer.home()),
@@ -43,13 +43,13 @@ pub(in crate::buffer) fn new_home(
     state: &State,
     lost: &DeviceInner,
 ) -> Arc<DeviceInner> {
-    let core = &buffer.core;
+    let core = buffer.core();
     let works = |device: &DeviceId| {
         let member = core.member(*device);
         *device != lost.id() && !member.device.is_lost() && !member.is_abandoned()
     };
     let seated = state.seats().map(|seat| seat.device).find(works);
-    let any = || core.members.iter().map(|member| member.device.id()).find(works);
+    let any = || core.devices.iter().map(|member| member.device.id()).find(works);
     seated
         .or_else(any)
         .map_or_else(|| buffer.home(), |found| Arc::clone(&core.member(found).device))
@@ -62,7 +62,7 @@ pub(in crate::buffer) fn home_after_move(
     state: &State,
     home: &DeviceInner,
 ) -> DeviceId {
-    if buffer.core.member(home.id()).is_abandoned() {
+    if buffer.core().member(home.id()).is_abandoned() {
         return new_home(buffer, state, home).id();
     }
     home.id()

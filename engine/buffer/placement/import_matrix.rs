@@ -57,7 +57,7 @@ impl Seats {
         let mut providers: SmallVec<[Provider; 8]> = SmallVec::from_slice(&[current]);
         if !matches!(current, Provider::Foreign(_)) {
             for &kind in kinds {
-                let possible = buffer.core.possible(home, kind);
+                let possible = buffer.core().providers.possible(home, kind);
                 providers.extend(possible.into_iter().filter(|&provider| provider != current));
             }
         }
@@ -80,7 +80,7 @@ impl Seats {
     ) -> Result<()> {
         let mut takes = SmallVec::new();
         let exporter = match provider {
-            Provider::Device { device, .. } => Some(&buffer.core.member(device).device),
+            Provider::Device { device, .. } => Some(&buffer.core().member(device).device),
             _ => None,
         };
         if exporter.is_some_and(|exporter| exporter.is_lost()) {
@@ -94,8 +94,8 @@ impl Seats {
                 takes.push(None);
                 continue;
             }
-            let device = Arc::clone(&buffer.core.member(guest.device).device);
-            takes.push(buffer.core.take(provider, home, &device, &mut self.refused)?);
+            let device = Arc::clone(&buffer.core().member(guest.device).device);
+            takes.push(buffer.core().take(provider, home, &device, &mut self.refused)?);
         }
         self.rows.push((provider, takes));
         Ok(())
@@ -151,7 +151,7 @@ fn sitting(buffer: &BufferInner, state: &State) -> impl Iterator<Item = Guest> {
     let mut neighbour = None;
     let differs = move |guest: &Guest| neighbour.replace(*guest) != Some(*guest);
     // Nor does who is lost.
-    let works = |guest: &Guest| !buffer.core.member(guest.device).device.is_lost();
+    let works = |guest: &Guest| !buffer.core().member(guest.device).device.is_lost();
     guests.filter(differs).filter(works)
 }
 

@@ -6,6 +6,7 @@
 //! An allocation may evict: it does so through `residency::World`, which `eviction/` implements. That is the one
 //! recursion there is.
 
+mod allocate;
 mod create;
 mod home;
 mod import_matrix;

@@ -1,11 +1,15 @@
 //! A driver that is out of memory for something that is no buffer's, or for taking one in: it is given some, and
 //! asked again.
 
-use crate::buffer::object::BufferInner;
-use crate::core::Core;
+use crate::buffer::object::{BufferInner, Buffers};
+use crate::buffer::tracking::tighten;
 use crate::device::DeviceId;
 use crate::error::Result;
+use crate::memory::{DomainId, GroupId};
+use crate::residency::{self, Demand, Terms};
 
+/// Bytes that are given to a driver that is out of memory, at first.
+const RELIEF: u64 = 16 << 20;
 /// How often a driver that is out of memory is given some, for one operation.
 const RELIEFS: u32 = 3;
 
@@ -18,7 +22,7 @@ const RELIEFS: u32 = 3;
 ///
 /// Locks: none may be held, but within `work`.
 pub(in crate::buffer) fn with_relief<'a, R>(
-    core: &Core,
+    set: &Buffers,
     device: DeviceId,
     buffers: impl IntoIterator<Item = &'a BufferInner> + Clone,
     mut work: impl FnMut() -> Result<R>,
@@ -26,12 +30,60 @@ pub(in crate::buffer) fn with_relief<'a, R>(
     for round in 0..RELIEFS {
         match work() {
             Err(error) if error.is_drivers_out_of_memory() => {
-                let spared = core.spared.spare(buffers.clone());
-                core.relieve(device, round);
-                drop(spared);
+                let protection = set
+                    .core
+                    .protected
+                    .protect(buffers.clone().into_iter().map(BufferInner::id).collect());
+                set.relieve(device, round);
+                drop(protection);
             }
             other => return other,
         }
     }
     work()
+}
+
+impl Buffers {
+    /// Looks whether others have taken some of a device's memory, or given it back: whoever does not fit any
+    /// more is told to go, and what is out by then, and what nobody uses, goes back to the driver. At most
+    /// every half second.
+    ///
+    /// Locks: none may be held.
+    pub(in crate::buffer) fn poll_budget(&self, device: DeviceId) {
+        let (member, domain) = (self.core.member(device), DomainId::Vram(device));
+        member.ask_budget(self.core.age());
+        if !member.has_news() {
+            return;
+        }
+        if member.vram.gets_tight(0) {
+            tighten(self, domain);
+        }
+        let ledger = &member.vram.ledger;
+        if ledger.used() > ledger.left_to_us() {
+            let demand = Demand::Room { bytes: ledger.excess(), by: None };
+            let terms = Terms { wait: None, ..self.core.terms(demand) };
+            let evicted = residency::fit(self, domain, GroupId::NONE, &terms).moved;
+            tracing::debug!(%device, ledger = ?ledger.usage(), evicted, "others need memory");
+        }
+        if ledger.usage().held > ledger.left_to_us() {
+            let trimmed = self.trim_in(domain);
+            tracing::debug!(%device, trimmed, "others need memory");
+        }
+    }
+
+    /// A driver has no memory left for something that is none of our allocations: gives it some, more each
+    /// round.
+    ///
+    /// Locks: none may be held.
+    pub(in crate::buffer) fn relieve(&self, device: DeviceId, round: u32) {
+        let bytes = RELIEF << (2 * round);
+        let terms = self.core.terms(Demand::Room { bytes, by: None });
+        // At first what nobody uses.
+        let trimmed = self.trim();
+        let evicted = match round {
+            0 => 0,
+            _ => residency::evict_bytes(self, DomainId::Vram(device), bytes, &terms).moved,
+        };
+        tracing::warn!(%device, evicted, trimmed, "the driver is out of memory");
+    }
 }

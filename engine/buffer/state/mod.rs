@@ -23,5 +23,5 @@ pub(in crate::buffer) use eviction_entry::{Berth, bits_of, preferred_domain, pri
 pub(in crate::buffer) use ghost::Ghost;
 pub use importer::{Importer, Invalidation, InvalidationCause};
 pub(in crate::buffer) use location::Place;
-pub(in crate::buffer) use pin_counter::{FirstLine, PinLine, Pinned, Quick};
+pub(in crate::buffer) use pin_counter::{FirstLine, PinLine, PinOwner, Pinned, Quick};
 pub(in crate::buffer) use protected::State;

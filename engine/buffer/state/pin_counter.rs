@@ -5,18 +5,28 @@
 //! and giving it up are an atomic operation each. The reservation is taken for the first, and after a
 //! move.
 #![expect(unsafe_code, reason = "a pin is counted, and so needs no reference of its own")]
-
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::attachment_table::SeatId;
-use crate::buffer::object::BufferInner;
+use crate::core::PinQuota;
 use crate::device::DeviceId;
-use crate::members::Member;
 use crate::observe::Live;
 use crate::sync::primitive::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+/// What pins keep in place and alive: a buffer.
+pub(in crate::buffer) trait PinOwner: Any + Send + Sync {
+    /// The quota of a device that is attached.
+    fn quota(&self, device: DeviceId) -> &PinQuota;
+
+    /// The last pin of a counter whose attachment is gone has ended: the state lets go of the counter.
+    ///
+    /// Locks: takes the reservation.
+    fn forget(&self, counter: NonNull<PinLine>);
+}
 
 /// Pins of one attachment for one reason.
 ///
@@ -35,7 +45,9 @@ pub(in crate::buffer) struct PinLine {
     reason: Cow<'static, str>,
     live: Arc<Live>,
     /// A pin keeps its buffer alive. No cycle: without attachment and pins the state lets go of this.
-    buffer: Arc<BufferInner>,
+    owner: Arc<dyn PinOwner>,
+    /// What the buffer has, for the quota.
+    bytes: u64,
     seat: SeatId,
     device: DeviceId,
 }
@@ -116,7 +128,8 @@ impl FirstLine {
 impl PinLine {
     /// A closed one without pins.
     pub(in crate::buffer) fn new(
-        buffer: &Arc<BufferInner>,
+        owner: Arc<dyn PinOwner>,
+        (bytes, live): (u64, Arc<Live>),
         seat: SeatId,
         device: DeviceId,
         reason: Cow<'static, str>,
@@ -124,8 +137,9 @@ impl PinLine {
         Arc::new(Self {
             word: AtomicU64::new(ATTACHED | CLOSED),
             reason,
-            live: Arc::clone(&buffer.core.live),
-            buffer: Arc::clone(buffer),
+            live,
+            bytes,
+            owner,
             seat,
             device,
         })
@@ -139,8 +153,8 @@ impl PinLine {
         &self.reason
     }
 
-    pub(in crate::buffer) fn buffer(&self) -> &Arc<BufferInner> {
-        &self.buffer
+    pub(in crate::buffer) fn owner(&self) -> &Arc<dyn PinOwner> {
+        &self.owner
     }
 
     pub(in crate::buffer) fn live(&self) -> &Live {
@@ -176,7 +190,7 @@ impl PinLine {
         if seen & CLOSED != 0 {
             return Quick::No;
         }
-        if let Err((used, limit)) = self.member().charge_pin(self.buffer.size) {
+        if let Err((used, limit)) = self.quota().charge(self.bytes) {
             return Quick::Refused(used, limit);
         }
         // What is metered stays so.
@@ -186,7 +200,7 @@ impl PinLine {
                 Err(now) => seen = now,
             }
         }
-        self.member().credit_pin(self.buffer.size);
+        self.quota().credit(self.bytes);
         Quick::No
     }
 
@@ -205,9 +219,9 @@ impl PinLine {
     ///
     /// The quota: what is pinned, and what may be.
     pub(in crate::buffer) fn open(&self) -> Result<Pinned, (u64, u64)> {
-        if self.member().limits_pins() {
+        if self.quota().is_limited() {
             self.meter();
-            self.member().charge_pin(self.buffer.size)?;
+            self.quota().charge(self.bytes)?;
         }
         self.word.fetch_add(ONE, Ordering::Relaxed);
         // Release: who pins without the reservation sees what this thread has seen.
@@ -226,7 +240,7 @@ impl PinLine {
     pub(in crate::buffer) fn meter(&self) {
         let before = self.word.fetch_or(METERED, Ordering::Relaxed);
         if before & METERED == 0 {
-            self.member().charge_old_pins(count(before) * self.buffer.size);
+            self.quota().charge_earlier(count(before) * self.bytes);
         }
     }
 
@@ -250,8 +264,8 @@ impl PinLine {
         self.word.load(Ordering::Relaxed) & ATTACHED != 0
     }
 
-    fn member(&self) -> &Arc<Member> {
-        self.buffer.core.member(self.device)
+    fn quota(&self) -> &PinQuota {
+        self.owner.quota(self.device)
     }
 
     /// The caller has counted it.
@@ -276,7 +290,7 @@ impl Drop for Pinned {
         loop {
             if before & METERED != 0 && charged {
                 // First, for afterwards the line may be gone.
-                line.member().credit_pin(line.buffer.size);
+                line.quota().credit(line.bytes);
                 charged = false;
             }
             // Release: what was done under the pin is seen by whoever moves the buffer next. Acquire,
@@ -298,9 +312,8 @@ impl Drop for Pinned {
 #[cold]
 fn forget(line: NonNull<PinLine>) {
     // SAFETY: nobody else has the last pin, so the state still holds the line.
-    let buffer = Arc::clone(unsafe { &line.as_ref().buffer });
-    let this = buffer.lock().forget_pins(line);
-    drop(this);
+    let owner = Arc::clone(unsafe { &line.as_ref().owner });
+    owner.forget(line);
 }
 
 impl fmt::Debug for PinLine {

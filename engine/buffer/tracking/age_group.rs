@@ -7,11 +7,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::buffer::object::{BufferInner, SharedBuffer, SlotId};
+use crate::buffer::object::{BufferInner, SharedBuffer};
 use crate::buffer::state::State;
-use crate::core::Core;
+use crate::core::{Core, SlotId};
 use crate::device::Calls;
-use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::memory::DomainId;
 use crate::residency::policy::Slot;
@@ -21,7 +20,7 @@ use crate::residency::{Ageing, Elsewhere};
 /// leave they go one after the other, whoever was used the longest time ago first. The buffers of a draw, of
 /// a model, of a sparse resource.
 ///
-/// Made by [`Engine::age_group`]; [`SharedBuffer::set_age_group`] says who is in it. In a place those of one
+/// Made by [`crate::Engine::age_group`]; [`SharedBuffer::set_age_group`] says who is in it. In a place those of one
 /// priority stand together: a group does not keep somebody whose priority is lower than that of others.
 /// However many are in it, a use costs the same, and one more look for each other device whose memory some of
 /// them want to be in. Cheap to clone; all clones are the same group, which lasts as long as somebody is in
@@ -34,11 +33,10 @@ pub struct AgeGroup {
     ageing: Arc<Ageing>,
 }
 
-impl Engine {
-    /// A new age group, with nobody in it.
-    pub fn age_group(&self) -> AgeGroup {
-        let calls = Arc::clone(&self.core.calls);
-        AgeGroup { calls, ageing: Arc::new(self.core.ages.make()) }
+impl AgeGroup {
+    /// A new age group, with no buffer in it.
+    pub(crate) fn new(core: &Core) -> Self {
+        Self { calls: Arc::clone(&core.calls), ageing: Arc::new(core.ages.make()) }
     }
 }
 
@@ -54,7 +52,7 @@ impl SharedBuffer {
     /// Locks: the reservation.
     #[doc(alias = "ttm_bo_set_bulk_move")]
     pub fn set_age_group(&self, group: Option<&AgeGroup>) -> Result<()> {
-        let (buffer, core) = (&self.0, &self.0.core);
+        let (buffer, core) = (&self.0, self.0.core());
         if group.is_some_and(|group| !Arc::ptr_eq(&group.calls, &core.calls)) {
             return Err(Error::ForeignEngine { what: "the age group" });
         }
@@ -140,15 +138,15 @@ impl BufferInner {
         let Some(slot) = state.berth.slot() else { return self.age_in_no_order() };
         let place = state.berth.order();
         age_elsewhere(
-            &self.core,
+            self.core(),
             Some(place),
-            self.core.store(place).recency.used(slot).into_iter().collect(),
+            self.core().store(place).recency.used(slot).into_iter().collect(),
         );
     }
 
     /// It is used, and stands in no order; but others of its age group may. The reservation is held.
     pub(in crate::buffer) fn age_in_no_order(&self) {
-        age_elsewhere(&self.core, None, self.core.ages.of(self.slot()).into_iter().collect());
+        age_elsewhere(self.core(), None, self.core().ages.of(self.slot()).into_iter().collect());
     }
 }
 

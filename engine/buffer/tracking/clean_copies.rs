@@ -48,7 +48,7 @@ impl BufferInner {
 
     /// Whether the place that the buffer leaves for one in `new` is worth keeping: it would go back there.
     pub(in crate::buffer) fn keeps_clean_copy(&self, state: &State, new: DomainId) -> bool {
-        self.core.throttle.rules().clean_copies
+        self.core().throttle.rules().clean_copies
             && state.place.domain() == DomainId::System
             && state.place.has_content()
             // A stranger may write it at any time.
@@ -62,9 +62,9 @@ impl BufferInner {
     /// Gives the clean copy up. The reservation is held.
     pub(in crate::buffer) fn drop_clean_copy(&self, state: &mut State) {
         if let Some(clean) = state.set_clean(None) {
-            self.core.clean_copies.fetch_sub(1, Ordering::Relaxed);
+            self.set.clean_copies.fetch_sub(1, Ordering::Relaxed);
             if let Some((fences, backing)) = clean.into_place() {
-                self.core.retire.push(fences, Retired::Backing(backing));
+                self.core().retire.push(fences, Retired::Backing(backing));
             }
         }
     }
@@ -78,7 +78,7 @@ impl BufferInner {
         left: Option<(Fences, Backing)>,
         writers: Vec<Fence>,
     ) {
-        self.core.clean_copies.fetch_add(1, Ordering::Relaxed);
+        self.set.clean_copies.fetch_add(1, Ordering::Relaxed);
         state.set_clean(Some(Clean::new(generation, left, writers)));
     }
 }

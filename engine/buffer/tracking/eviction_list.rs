@@ -1,12 +1,28 @@
 //! Where a buffer wants to be, and its slot among those who are there or would like to be.
 
 use super::age_group::join_age_group;
-use crate::buffer::object::{BufferInner, SlotId};
+use crate::buffer::object::{BufferInner, Buffers, SharedBuffer};
 use crate::buffer::state::{Berth, State};
-use crate::core::Core;
+use crate::core::{Core, SlotId};
 use crate::memory::{Charge, DomainId, DomainKind, Provider};
 use crate::observe::MoveCause;
 use crate::residency::{Demand, Priority};
+
+impl SharedBuffer {
+    /// Says how much it matters from now on that the buffer is where it wants to be.
+    ///
+    /// Locks: the reservation.
+    pub fn set_priority(&self, priority: Priority) {
+        self.0.set_priority(priority);
+    }
+
+    /// How much it matters that the buffer is where it wants to be.
+    ///
+    /// Locks: the reservation.
+    pub fn priority(&self) -> Priority {
+        self.0.priority()
+    }
+}
 
 impl BufferInner {
     /// That room is wanted for it.
@@ -24,7 +40,7 @@ impl BufferInner {
         let mut state = self.lock();
         state.berth.set_priority(priority);
         if let Some(slot) = state.berth.slot() {
-            self.core.store(state.berth.order()).recency.set_priority(slot, priority);
+            self.core().store(state.berth.order()).recency.set_priority(slot, priority);
         }
     }
 
@@ -46,10 +62,10 @@ impl BufferInner {
         } else if let Some(slot) = state.berth.slot() {
             let order = state.berth.order();
             let here = (now == order).then(|| state.place.footprint());
-            self.core.store(order).recency.moved(slot, here);
+            self.core().store(order).recency.moved(slot, here);
         }
         let here = now == state.berth.wanted();
-        let uses = if here { 0 } else { self.core.throttle.rules().uses_before_return };
+        let uses = if here { 0 } else { self.core().throttle.rules().uses_before_return };
         self.away.set(uses);
     }
 
@@ -58,7 +74,7 @@ impl BufferInner {
         if state.berth.wanted() == place {
             return;
         }
-        unlist(&self.core, &mut state.berth);
+        unlist(self.core(), &mut state.berth);
         state.berth.set_wanted(place);
         self.line_up(state);
         // What is nowhere does not come back by itself.
@@ -69,7 +85,7 @@ impl BufferInner {
     /// Its content may be lost from now on, or may not be. The reservation is held.
     pub(in crate::buffer) fn let_lose(&self, state: &mut State, purgeable: bool) {
         if state.berth.is_purgeable() != purgeable {
-            unlist(&self.core, &mut state.berth);
+            unlist(self.core(), &mut state.berth);
             state.berth.set_purgeable(purgeable);
             self.line_up(state);
         }
@@ -80,7 +96,7 @@ impl BufferInner {
         let berth = state.berth;
         if berth.slot().is_none()
             && berth.wanted().kind() == DomainKind::Vram
-            && self.core.store(berth.order()).is_tight()
+            && self.core().store(berth.order()).is_tight()
             && !matches!(state.place.provider(), Provider::Foreign(_))
         {
             self.line_up(state);
@@ -92,7 +108,7 @@ impl BufferInner {
         if state.place.backing().is_some() {
             let (now, held) =
                 (state.place.domain(), (state.place.footprint(), state.place.group()));
-            enlist(&self.core, &mut state.berth, self.slot(), now, held);
+            enlist(self.core(), &mut state.berth, self.slot(), now, held);
         }
     }
 }
@@ -140,9 +156,9 @@ pub(in crate::buffer) fn unlist(core: &Core, entry: &mut Berth) {
 /// already.
 ///
 /// Locks: each buffer's reservation, one at a time.
-pub(crate) fn tighten(core: &Core, domain: DomainId) {
-    if domain.kind() == DomainKind::Vram && core.store(domain).tighten() {
-        core.buffers.for_each(|buffer| {
+pub(crate) fn tighten(set: &Buffers, domain: DomainId) {
+    if domain.kind() == DomainKind::Vram && set.core.store(domain).tighten() {
+        set.live.for_each(|buffer| {
             let mut state = buffer.lock();
             if state.berth.wanted() == domain {
                 buffer.line_up_late(&mut state);

@@ -18,7 +18,7 @@ impl BufferInner {
     /// `device` uses so many bytes of it. The reservation is held.
     #[inline]
     pub(in crate::buffer) fn note_pull(&self, state: &State, device: DeviceId, bytes: u64) {
-        let (core, at) = (&self.core, state.place.domain());
+        let (core, at) = (self.core(), state.place.domain());
         if core.attraction.concerns(device, at, |user, place| core.price(user, place)) {
             self.count_pull(state, device, bytes);
         }
@@ -36,12 +36,12 @@ impl BufferInner {
     /// reservation is held.
     pub(in crate::buffer) fn note_pull_of_host(&self, state: &State) {
         if state.place.domain() == DomainId::System {
-            self.core.attraction.lets_go(self.id());
+            self.core().attraction.lets_go(self.id());
         }
     }
 
     fn count_pull(&self, state: &State, device: DeviceId, bytes: u64) {
-        let core = &self.core;
+        let core = self.core();
         if self.may_be_drawn() && !matches!(state.place.provider(), Provider::Foreign(_)) {
             let used = self.used_by(state, device, bytes);
             core.attraction.note(&used, core.age(), |user, place| core.price(user, place));

@@ -1,4 +1,6 @@
-//! Buffers that are not to go for the sake of those that somebody makes room for, because he uses them together.
+//! Buffers protected from eviction while one submission makes room for all of them.
+//!
+//! Kernel counterpart: cgroup v2 memory protection.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,11 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
-use super::buffer::BufferInner;
-
 /// No hold: they may be moved by whoever does not look for victims, and nobody waits for them.
 #[derive(Debug, Default)]
-pub(crate) struct Spared {
+pub(crate) struct ProtectedSet {
     /// How many there are: nobody looks for victims in an empty list. Relaxed: whoever must not evict a buffer
     /// is the one who has entered it.
     some: AtomicUsize,
@@ -20,28 +20,22 @@ pub(crate) struct Spared {
 
 /// As long as this lives.
 #[derive(Debug)]
-pub(in crate::buffer) struct Sparing<'a> {
-    spared: &'a Spared,
+pub(crate) struct Protection<'a> {
+    set: &'a ProtectedSet,
     buffers: SmallVec<[u64; 8]>,
 }
 
-impl Spared {
-    pub(in crate::buffer) fn spare<'b>(
-        &self,
-        buffers: impl IntoIterator<Item = &'b BufferInner>,
-    ) -> Sparing<'_> {
-        self.spare_numbers(buffers.into_iter().map(BufferInner::id).collect())
-    }
-
-    fn spare_numbers(&self, buffers: SmallVec<[u64; 8]>) -> Sparing<'_> {
+impl ProtectedSet {
+    /// Protects the buffers of these numbers for as long as the guard lives.
+    pub(crate) fn protect(&self, buffers: SmallVec<[u64; 8]>) -> Protection<'_> {
         let mut all = self.all();
         buffers.iter().for_each(|number| *all.entry(*number).or_default() += 1);
         self.some.store(all.len(), Ordering::Relaxed);
         drop(all);
-        Sparing { spared: self, buffers }
+        Protection { set: self, buffers }
     }
 
-    pub(in crate::buffer) fn contains(&self, number: u64) -> bool {
+    pub(crate) fn contains(&self, number: u64) -> bool {
         self.some.load(Ordering::Relaxed) > 0 && self.all().contains_key(&number)
     }
 
@@ -50,9 +44,9 @@ impl Spared {
     }
 }
 
-impl Drop for Sparing<'_> {
+impl Drop for Protection<'_> {
     fn drop(&mut self) {
-        let mut all = self.spared.all();
+        let mut all = self.set.all();
         for number in &self.buffers {
             if let Some(by) = all.get_mut(number) {
                 *by -= 1;
@@ -61,7 +55,7 @@ impl Drop for Sparing<'_> {
                 }
             }
         }
-        self.spared.some.store(all.len(), Ordering::Relaxed);
+        self.set.some.store(all.len(), Ordering::Relaxed);
     }
 }
 
@@ -71,14 +65,14 @@ mod tests {
 
     #[test]
     fn a_buffer_is_spared_as_long_as_anybody_says_so() {
-        let spared = Spared::default();
-        let one = spared.spare_numbers(SmallVec::from_slice(&[1, 2, 2]));
-        let other = spared.spare_numbers(SmallVec::from_slice(&[2, 3]));
-        assert!([1, 2, 3].iter().all(|number| spared.contains(*number)) && !spared.contains(4));
+        let set = ProtectedSet::default();
+        let one = set.protect(SmallVec::from_slice(&[1, 2, 2]));
+        let other = set.protect(SmallVec::from_slice(&[2, 3]));
+        assert!([1, 2, 3].iter().all(|number| set.contains(*number)) && !set.contains(4));
         drop(one);
-        assert_eq!([1, 2, 3].map(|number| spared.contains(number)), [false, true, true]);
+        assert_eq!([1, 2, 3].map(|number| set.contains(number)), [false, true, true]);
         drop(other);
-        assert!(![1, 2, 3].iter().any(|number| spared.contains(*number)));
-        assert!(spared.all().is_empty(), "nothing is left behind");
+        assert!(![1, 2, 3].iter().any(|number| set.contains(*number)));
+        assert!(set.all().is_empty(), "nothing is left behind");
     }
 }

@@ -1,4 +1,4 @@
-//! The live buffers of an engine, for its report: a slot each, and nothing that keeps them alive.
+//! The live objects of an engine: a slot each, by a weak reference, so that listing keeps none alive.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use smallvec::SmallVec;
 
-use super::buffer::BufferInner;
 use crate::observe::Shard;
 
 /// All live buffers. A thread that makes buffers has a shard of its own most of the time, and one
 /// buffer costs a pointer: there may be a million of them.
 #[derive(Debug)]
-pub(crate) struct Registry([Mutex<Slots>; SHARDS]);
+pub(crate) struct Registry<T>([Mutex<Slots<T>>; SHARDS]);
 
 const SHARDS: usize = 1 << SHARD_BITS;
 
@@ -22,13 +21,13 @@ const SHARD_BITS: u32 = 4;
 const BLOCK: usize = 128;
 
 /// `None` while it is vacant.
-type Slot = Option<Weak<BufferInner>>;
+type Slot<T> = Option<Weak<T>>;
 
 /// One shard, on cache lines of its own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
-struct Slots {
-    blocks: Vec<Box<[Slot]>>,
+struct Slots<T> {
+    blocks: Vec<Box<[Slot<T>]>>,
     /// Those that are vacant, in no order.
     vacant: Vec<u32>,
     /// Of those that were given one: few, or somebody who does not count bytes.
@@ -39,13 +38,9 @@ struct Slots {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SlotId(u32);
 
-impl Registry {
+impl<T> Registry<T> {
     /// Gives a buffer that is being made a slot.
-    pub(in crate::buffer) fn add(
-        &self,
-        buffer: Weak<BufferInner>,
-        name: Option<Box<str>>,
-    ) -> SlotId {
+    pub(crate) fn add(&self, buffer: Weak<T>, name: Option<Box<str>>) -> SlotId {
         let shard = Shard::mine().index() % SHARDS;
         let mut slots = self.shard(shard);
         let index = slots.vacant();
@@ -58,7 +53,7 @@ impl Registry {
     }
 
     /// Gives the slot of a buffer back whose last reference is gone.
-    pub(in crate::buffer) fn vacate(&self, slot: SlotId, named: bool) {
+    pub(crate) fn vacate(&self, slot: SlotId, named: bool) {
         let mut slots = self.shard(slot.shard());
         let left = slots.slot(slot.index()).take();
         slots.vacant.push(slot.number());
@@ -68,13 +63,13 @@ impl Registry {
     }
 
     /// The name of the buffer that has a slot, if it was given one.
-    pub(in crate::buffer) fn name(&self, slot: SlotId) -> Option<Box<str>> {
+    pub(crate) fn name(&self, slot: SlotId) -> Option<Box<str>> {
         self.shard(slot.shard()).names.get(&slot.number()).cloned()
     }
 
     /// The buffer that has a slot, if it is alive. Its last other reference may go meanwhile: it is dropped
     /// with what is returned, so not under a lock that a drop takes.
-    pub(in crate::buffer) fn get(&self, slot: SlotId) -> Option<Arc<BufferInner>> {
+    pub(crate) fn get(&self, slot: SlotId) -> Option<Arc<T>> {
         self.shard(slot.shard()).slot(slot.index()).as_ref()?.upgrade()
     }
 
@@ -83,7 +78,7 @@ impl Registry {
     ///
     /// A buffer may lose its last other reference meanwhile, and is then dropped here; that takes what
     /// any drop takes, and waits for nothing.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<BufferInner>)) {
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<T>)) {
         self.until(0, |buffer| {
             visit(buffer);
             ControlFlow::Continue(())
@@ -92,10 +87,10 @@ impl Registry {
 
     /// The same once around from `from`, which is where an earlier call has ended, or 0, until `visit` breaks
     /// it off; returns where that was.
-    pub(in crate::buffer) fn until(
+    pub(crate) fn until(
         &self,
         from: usize,
-        mut visit: impl FnMut(&Arc<BufferInner>) -> ControlFlow<()>,
+        mut visit: impl FnMut(&Arc<T>) -> ControlFlow<()>,
     ) -> usize {
         let (first, start) = (from % SHARDS, from / SHARDS);
         // What lies before the start is the last turn's.
@@ -115,7 +110,7 @@ impl Registry {
         from
     }
 
-    fn shard(&self, shard: usize) -> MutexGuard<'_, Slots> {
+    fn shard(&self, shard: usize) -> MutexGuard<'_, Slots<T>> {
         self.0[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -135,7 +130,11 @@ impl SlotId {
     }
 }
 
-impl Slots {
+impl<T> Slots<T> {
+    fn new() -> Self {
+        Self { blocks: vec![], vacant: vec![], names: HashMap::new() }
+    }
+
     /// The index of a vacant slot.
     fn vacant(&mut self) -> u32 {
         if let Some(vacant) = self.vacant.pop() {
@@ -148,19 +147,19 @@ impl Slots {
         first
     }
 
-    fn slot(&mut self, index: usize) -> &mut Slot {
+    fn slot(&mut self, index: usize) -> &mut Slot<T> {
         &mut self.blocks[index / BLOCK][index % BLOCK]
     }
 
     /// The live ones of a block; `None` if there is no such block.
-    fn alive(&self, block: usize) -> Option<SmallVec<[Arc<BufferInner>; BLOCK]>> {
+    fn alive(&self, block: usize) -> Option<SmallVec<[Arc<T>; BLOCK]>> {
         let slots = self.blocks.get(block)?;
         Some(slots.iter().flatten().filter_map(Weak::upgrade).collect())
     }
 }
 
-impl Default for Registry {
+impl<T> Default for Registry<T> {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| Mutex::default()))
+        Self(std::array::from_fn(|_| Mutex::new(Slots::new())))
     }
 }

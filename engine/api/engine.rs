@@ -1,138 +1,31 @@
 //! The engine: adapters, devices, buffers; what wires the other modules together.
 #![expect(unsafe_code, reason = "adopting what only the caller can vouch for")]
-
-use std::fmt;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::descriptor::EngineDescriptor;
 use crate::buffer::{
-    self, Attachment, BufferDescriptor, CopyRegion, ForeignFacts, Mapping, Migration, SharedBuffer,
-    Submission,
+    self, Attachment, BufferDescriptor, Buffers, CopyRegion, ForeignFacts, Mapping, Migration,
+    SharedBuffer, Submission,
 };
 use crate::core::Core;
 use crate::device::{
     Adapter, AdapterSelector, AdoptedDevice, Calls, Device, DeviceId, DeviceInner, Instance,
-    MessageSink, Validation,
 };
 use crate::error::{Error, Result};
 use crate::memory::DomainId;
 use crate::observe::trace::Tracer;
 use crate::observe::{Live, Report};
-use crate::residency::Rules;
 use crate::sync::{CallbackId, Fence, Signal, WaitRoute};
 use crate::transfer::{CopySpeeds, Verdict};
-
-/// What an [`Engine`] is to be.
-#[derive(Clone)]
-pub struct EngineDescriptor {
-    validation: Validation,
-    sink: Option<MessageSink>,
-    timeout: Duration,
-    rules: Rules,
-    trace: Option<PathBuf>,
-    transfer_queues: bool,
-    copy_speeds: Option<CopySpeeds>,
-}
-
-/// The bound of every wait, unless another is set.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-impl EngineDescriptor {
-    /// No validation; waits end after 10 seconds.
-    pub fn new() -> Self {
-        Self {
-            validation: Validation::Off,
-            sink: None,
-            timeout: TIMEOUT,
-            rules: Rules::new(),
-            trace: None,
-            transfer_queues: true,
-            copy_speeds: None,
-        }
-    }
-
-    /// Whether to run under the Khronos validation layer.
-    #[must_use]
-    pub fn validation(mut self, validation: Validation) -> Self {
-        self.validation = validation;
-        self
-    }
-
-    /// Who hears its messages, besides `tracing`.
-    #[must_use]
-    pub fn messages(mut self, sink: MessageSink) -> Self {
-        self.sink = Some(sink);
-        self
-    }
-
-    /// How the right buffers are kept in the right places.
-    #[must_use]
-    pub fn residency(mut self, rules: Rules) -> Self {
-        self.rules = rules;
-        self
-    }
-
-    /// Writes what happens to a file, as a trace for Perfetto or `chrome://tracing`, from which policies can be
-    /// replayed as well ([`crate::observe::trace`]). Without this the environment may name a file, in
-    /// `PEERBUF_TRACE`.
-    #[must_use]
-    pub fn trace(mut self, file: impl Into<PathBuf>) -> Self {
-        self.trace = Some(file.into());
-        self
-    }
-
-    /// Whether devices that are opened move buffers on a queue of their own, where they have a second one, so
-    /// that moves run beside everything else. They do, unless told not to.
-    #[must_use]
-    pub fn transfer_queues(mut self, wanted: bool) -> Self {
-        self.transfer_queues = wanted;
-        self
-    }
-
-    /// How fast the host and each device copy, for those who want the same way taken every time. `None`, as
-    /// from the start: each device is measured once, at the first move that could use it, which takes a few
-    /// milliseconds.
-    #[must_use]
-    pub fn copy_speeds(mut self, speeds: impl Into<Option<CopySpeeds>>) -> Self {
-        self.copy_speeds = speeds.into();
-        self
-    }
-
-    /// The bound of every wait for a device; a day at most.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-        self.timeout = timeout.min(DAY);
-        self
-    }
-}
-
-impl Default for EngineDescriptor {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Debug for EngineDescriptor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EngineDescriptor")
-            .field("validation", &self.validation)
-            .field("timeout", &self.timeout)
-            .field("rules", &self.rules)
-            .field("trace", &self.trace)
-            .field("transfer_queues", &self.transfer_queues)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Devices that share buffers, and all that is needed for it.
 ///
 /// Devices take part until the engine, the last buffer and the last [`Device`] handle are gone.
 #[derive(Debug)]
 pub struct Engine {
-    pub(crate) core: Arc<Core>,
+    /// The buffers, with the services they use.
+    pub(crate) set: Arc<Buffers>,
     adapters: Vec<Adapter>,
     transfer_queues: bool,
     /// `None` if every device is adopted.
@@ -169,11 +62,10 @@ impl Engine {
     }
 
     fn with_tracer(descriptor: &EngineDescriptor, tracer: Tracer) -> Self {
-        let mut core = Core::new(descriptor.timeout, system_memory(), descriptor.rules, tracer);
-        core.said_speeds = descriptor.copy_speeds.clone();
-        let core = Arc::new(core);
+        let speeds = descriptor.copy_speeds.clone();
+        let core = Core::new(descriptor.timeout, system_memory(), descriptor.rules, tracer, speeds);
         let transfer_queues = descriptor.transfer_queues;
-        Self { core, adapters: vec![], transfer_queues, _instance: None }
+        Self { set: Buffers::new(core), adapters: vec![], transfer_queues, _instance: None }
     }
 
     /// The adapters, in the loader's order.
@@ -196,7 +88,7 @@ impl Engine {
     ///
     /// [`Error::Unsupported`] if the adapter lacks something, or what `vkCreateDevice` said.
     pub fn open_device(&self, adapter: &Adapter) -> Result<Device> {
-        let (calls, live) = (Arc::clone(&self.core.calls), Arc::clone(&self.core.live));
+        let (calls, live) = (Arc::clone(&self.set.core.calls), Arc::clone(&self.set.core.live));
         self.join(|id| DeviceInner::open(adapter, self.transfer_queues, id, calls, live))
     }
 
@@ -206,8 +98,8 @@ impl Engine {
     ///
     /// [`Error::ForeignEngine`].
     pub fn copy_speeds(&self, device: &Device) -> Result<Option<CopySpeeds>> {
-        self.core.check(&device.0)?;
-        Ok(self.core.known_speeds(device.id()).cloned())
+        self.set.core.check(&device.0)?;
+        Ok(self.set.core.known_speeds(device.id()).cloned())
     }
 
     /// Lets an application's own device take part.
@@ -231,7 +123,7 @@ impl Engine {
         let (entry, instance) = (adopted.entry.clone(), adopted.instance.clone());
         // SAFETY: the caller's contract.
         let adapter = unsafe { Adapter::of(entry, instance, adopted.physical) }?;
-        let (calls, live) = (Arc::clone(&self.core.calls), Arc::clone(&self.core.live));
+        let (calls, live) = (Arc::clone(&self.set.core.calls), Arc::clone(&self.set.core.live));
         self.join(|id| {
             // SAFETY: the caller's contract.
             unsafe { DeviceInner::adopt(adopted, &adapter, id, calls, live) }
@@ -239,14 +131,14 @@ impl Engine {
     }
 
     fn join(&self, open: impl FnOnce(DeviceId) -> Result<Arc<DeviceInner>>) -> Result<Device> {
-        let device = self.core.members.join(self.core.throttle.rules(), open)?;
-        self.core.tracer.device(device.id(), device.name());
+        let device = self.set.core.devices.join(self.set.core.throttle.rules(), open)?;
+        self.set.core.tracer.device(device.id(), device.name());
         Ok(Device(device))
     }
 
     /// The devices that take part.
     pub fn devices(&self) -> Vec<Device> {
-        self.core.devices().into_iter().map(Device).collect()
+        self.set.core.devices.iter().map(|entry| Device(Arc::clone(&entry.device))).collect()
     }
 
     /// Creates a buffer at home on `home`.
@@ -264,7 +156,7 @@ impl Engine {
         home: &Device,
         descriptor: BufferDescriptor,
     ) -> Result<SharedBuffer> {
-        SharedBuffer::create(&self.core, &home.0, descriptor)
+        SharedBuffer::create(&self.set, &home.0, descriptor)
     }
 
     /// Copies bytes between two buffers of any two devices, on a device that sees both; the fence
@@ -286,7 +178,7 @@ impl Engine {
         to: &SharedBuffer,
         region: CopyRegion,
     ) -> Result<Fence> {
-        buffer::copy(&self.core, from, to, region)
+        buffer::copy(&self.set, from, to, region)
     }
 
     /// Submits an application's commands to `device`'s queue. `declare` says which buffers they read and
@@ -309,7 +201,7 @@ impl Engine {
         device: &'a Device,
         declare: impl FnOnce(&mut Submission<'a>) -> Result<()>,
     ) -> Result<Fence> {
-        buffer::submit(&self.core, &device.0, declare)
+        buffer::submit(&self.set, &device.0, declare)
     }
 
     /// The same, and where a buffer has moved since it was mapped, its mapping is replaced and `declare`
@@ -327,7 +219,7 @@ impl Engine {
         mappings: &mut [(&Attachment, &mut Mapping)],
         declare: impl FnMut(&mut Submission<'a>, &[&Mapping]) -> Result<()>,
     ) -> Result<Fence> {
-        buffer::submit_remapped(&self.core, &device.0, mappings, declare)
+        buffer::submit_remapped(&self.set, &device.0, mappings, declare)
     }
 
     /// Moves many buffers, each to its domain, as [`SharedBuffer::migrate`] does; what one device copies
@@ -340,7 +232,7 @@ impl Engine {
     ///
     /// Locks: the reservations of up to 64 buffers, none of them waited for while another one is held.
     pub fn migrate_many(&self, moves: &[(&SharedBuffer, DomainId)]) -> Vec<Result<Migration>> {
-        buffer::migrate_many(&self.core, moves)
+        buffer::migrate_many(&self.set, moves)
     }
 
     /// Takes in memory that somebody outside this engine has exported, as a buffer at home on `device`.
@@ -366,7 +258,7 @@ impl Engine {
         facts: ForeignFacts,
         name: Option<&str>,
     ) -> Result<SharedBuffer> {
-        buffer::import(&self.core, &device.0, fd, facts, name)
+        buffer::import(&self.set, &device.0, fd, facts, name)
     }
 
     /// What is known of the ways from one device to another. Proves them, with data, both ways, when
@@ -376,15 +268,15 @@ impl Engine {
     ///
     /// [`Error::ForeignEngine`]; what making the compute passes said.
     pub fn route(&self, from: &Device, to: &Device) -> Result<Arc<Verdict>> {
-        self.core.check(&from.0)?;
-        self.core.check(&to.0)?;
-        self.core.verdict(&from.0, &to.0)
+        self.set.core.check(&from.0)?;
+        self.set.core.check(&to.0)?;
+        self.set.core.verdict(&from.0, &to.0)
     }
 
     /// Forgets what was proved, so that the next use proves again.
     pub fn forget_routes(&self) {
-        self.core.routes.forget();
-        self.core.attraction.prices().forget();
+        self.set.core.routes.forget();
+        self.set.core.attraction.prices().forget();
     }
 
     /// A fence for work of the host, and what signals it when it is dropped: for an importer that stops
@@ -407,7 +299,7 @@ impl Engine {
         fence: &Fence,
         callback: impl FnOnce() + Send + 'static,
     ) -> Result<Option<CallbackId>> {
-        fence.on_signal(&self.core.bridges, Box::new(callback))
+        fence.on_signal(&self.set.core.bridges, Box::new(callback))
     }
 
     /// Takes a callback back. Whether it had not been called, and now will not be.
@@ -417,7 +309,7 @@ impl Engine {
     /// As [`Engine::on_signal`].
     #[doc(alias = "dma_fence_remove_callback")]
     pub fn forget_callback(&self, fence: &Fence, callback: CallbackId) -> Result<bool> {
-        fence.forget_callback(&self.core.bridges, callback)
+        fence.forget_callback(&self.set.core.bridges, callback)
     }
 
     /// How `target`'s queue waits for work of `source`, by what their drivers say. Where a semaphore
@@ -428,8 +320,8 @@ impl Engine {
     ///
     /// [`Error::ForeignEngine`].
     pub fn wait_route(&self, source: &Device, target: &Device) -> Result<WaitRoute> {
-        self.core.check(&source.0)?;
-        self.core.check(&target.0)?;
+        self.set.core.check(&source.0)?;
+        self.set.core.check(&target.0)?;
         Ok(WaitRoute::between(&source.0, &target.0))
     }
 
@@ -443,8 +335,8 @@ impl Engine {
     ///
     /// Locks: each buffer's reservation, one at a time.
     pub fn set_pin_quota(&self, device: &Device, bytes: u64) -> Result<()> {
-        self.core.check(&device.0)?;
-        buffer::limit_pins(&self.core, device.id(), bytes);
+        self.set.core.check(&device.0)?;
+        buffer::limit_pins(&self.set, device.id(), bytes);
         Ok(())
     }
 
@@ -454,8 +346,8 @@ impl Engine {
     ///
     /// Locks: each buffer's reservation, one at a time.
     pub fn trim(&self) -> u64 {
-        self.core.give_up_lost();
-        self.core.trim()
+        self.set.give_up_lost();
+        self.set.trim()
     }
 
     /// What there is and who uses it: every live buffer with its pins, fences, attachments and mappings.
@@ -465,17 +357,17 @@ impl Engine {
     /// Locks: each buffer's reservation for a moment, one at a time; so not from within an importer.
     #[doc(alias = "bufinfo")]
     pub fn report(&self) -> Report {
-        buffer::report(&self.core)
+        buffer::report(&self.set)
     }
 
     /// Counters of the calls into drivers and kernel, and the means to make them fail.
     pub fn calls(&self) -> &Arc<Calls> {
-        &self.core.calls
+        &self.set.core.calls
     }
 
     /// Counters of live objects. They outlive the engine, so that a test can see them end at zero.
     pub fn live(&self) -> &Arc<Live> {
-        &self.core.live
+        &self.set.core.live
     }
 }
 

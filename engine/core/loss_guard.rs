@@ -2,8 +2,8 @@
 //! like a look of the host at a buffer, could keep that from becoming its clean copy.
 
 use std::cell::Cell;
+use std::time::Duration;
 
-use crate::core::Core;
 use crate::sync::primitive::{Mutex, MutexGuard, lock, thread_local};
 use crate::sync::{Fence, Signal};
 
@@ -14,27 +14,27 @@ thread_local! {
 
 /// Whose turn it is.
 #[derive(Debug, Default)]
-pub(crate) struct GivingUp {
+pub(crate) struct LossGuard {
     /// Signalled when whoever is at it has ended. Innermost; held for no call.
     under_way: Mutex<Option<Fence>>,
 }
 
 /// This thread's turn, until it is dropped.
-pub(in crate::buffer) struct Turn<'a> {
-    giving_up: &'a GivingUp,
+pub(crate) struct Turn<'a> {
+    giving_up: &'a LossGuard,
     _end: Signal,
 }
 
-impl GivingUp {
+impl LossGuard {
     /// Takes the turn; where somebody else has it, waits for the end of that, in bounds, and takes none.
-    pub(in crate::buffer) fn turn<'a>(&'a self, core: &Core) -> Option<Turn<'a>> {
+    pub(crate) fn turn<'a>(&'a self, timeout: Duration) -> Option<Turn<'a>> {
         if MINE.with(Cell::get) {
             return None;
         }
         let mut under_way = self.under_way();
         if let Some(gate) = under_way.clone() {
             drop(under_way);
-            if let Err(error) = gate.wait_until_over(core.timeout) {
+            if let Err(error) = gate.wait_until_over(timeout) {
                 tracing::warn!(%error, "a device is being given up, and goes on being");
             }
             return None;

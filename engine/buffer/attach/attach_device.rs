@@ -8,7 +8,7 @@ use crate::buffer::migration::{Errand, Moved, no_mover, relocate};
 use crate::buffer::object::{BufferInner, SharedBuffer};
 use crate::buffer::placement::{Seats, with_relief};
 use crate::buffer::state::{FirstLine, Guest, Importer, SeatId, State};
-use crate::core::Wish;
+use crate::core::BackingRequest;
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::Placement;
@@ -22,16 +22,16 @@ impl Attachment {
         device: &Arc<DeviceInner>,
         importer: Option<Arc<dyn Importer>>,
     ) -> Result<Self> {
-        buffer.core.check(device)?;
-        buffer.core.give_up_lost();
+        buffer.core().check(device)?;
+        buffer.set.give_up_lost();
         let newcomer = Newcomer::new(buffer, device, importer);
         let seat = match newcomer.sit_where_known(buffer)? {
             Some(seat) => seat,
             None => {
-                with_relief(&buffer.core, device.id(), [&**buffer], || newcomer.take_in(buffer))?
+                with_relief(&buffer.set, device.id(), [&**buffer], || newcomer.take_in(buffer))?
             }
         };
-        buffer.core.live.born(Object::Attachment);
+        buffer.core().live.born(Object::Attachment);
         Ok(Self {
             buffer: Arc::clone(buffer),
             first_pins: FirstLine::default(),
@@ -168,12 +168,12 @@ pub(in crate::buffer) fn make_reachable(
     }
     let accept = |provider| seats.all_take(provider);
     // Nobody goes back to a device that was given up.
-    let abandoned = buffer.core.member(home.id()).is_abandoned();
+    let abandoned = buffer.core().member(home.id()).is_abandoned();
     let placement = if abandoned { Placement::System } else { buffer.placement() };
     let (size, group) = (buffer.size, buffer.group());
-    let wish = Wish { home, placement, size, dedicated: false, group };
-    let terms = buffer.core.terms(buffer.demand());
-    let new = buffer.core.allocate(&wish, &terms, accept)?;
+    let wish = BackingRequest { home, placement, size, dedicated: false, group };
+    let terms = buffer.core().terms(buffer.demand());
+    let new = buffer.set.allocate(&wish, &terms, accept)?;
     let new = new.ok_or_else(unreachable)?;
     // Its view of the new place before anything moves: a newcomer that fails has moved nobody.
     let take = seats.take(guest, new.allocation().provider()).ok_or_else(unreachable)?;

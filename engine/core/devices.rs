@@ -4,30 +4,31 @@ use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use crate::buffer::{Abandoned, SlotId};
+use super::pin_quota::PinQuota;
+use super::registry::SlotId;
 use crate::device::{DeviceId, DeviceInner, HeapBudget};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
 use crate::memory::{Domain, DomainId};
 use crate::residency::{Rules, Store};
-use crate::sync::primitive::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use crate::sync::primitive::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::transfer::{CopySpeeds, Passes};
 
 /// A list that only grows and never moves, so that looking a device up takes no lock and counts no
 /// reference: every pin and every new buffer does.
 #[derive(Debug)]
-pub(crate) struct Members {
+pub(crate) struct DeviceTable {
     /// The n-th one holds 2ⁿ: together one for each number that a device can have, and one less.
     blocks: [OnceLock<Block>; 16],
     /// How many there are. Held while one joins.
     joining: Mutex<u16>,
 }
 
-type Block = Box<[OnceLock<Arc<Member>>]>;
+type Block = Box<[OnceLock<Arc<DeviceEntry>>]>;
 
 /// A device, and the tools that were made on it.
 #[derive(Debug)]
-pub(crate) struct Member {
+pub(crate) struct DeviceEntry {
     tools: OnceLock<Tools>,
     making: Mutex<()>,
     /// How fast it copies, once that was measured. The mutex is for who measures.
@@ -46,7 +47,7 @@ pub(crate) struct Member {
     abandoned: AtomicBool,
     /// What became of its buffers then.
     given_up: Mutex<Abandoned>,
-    quota: PinQuota,
+    pub(crate) pin_quota: PinQuota,
     pub(crate) device: Arc<DeviceInner>,
 }
 
@@ -56,18 +57,7 @@ pub(crate) struct Tools {
     pub(crate) staging: Arc<Staging>,
 }
 
-/// Bytes pinned by a device, and how many it may. Counted only from the moment when there is a limit:
-/// a counter that all threads share would cost each pin more than all the rest of it.
-#[derive(Debug)]
-struct PinQuota {
-    limited: AtomicBool,
-    /// Below zero for a moment, when pins of before the limit end while they are being counted.
-    /// Relaxed: charging is one read-modify-write.
-    pinned: AtomicI64,
-    limit: AtomicU64,
-}
-
-impl Members {
+impl DeviceTable {
     pub(crate) fn new() -> Self {
         Self { blocks: std::array::from_fn(|_| OnceLock::new()), joining: Mutex::new(0) }
     }
@@ -87,7 +77,7 @@ impl Members {
         let heaps = device.adapter().heaps().iter();
         let vram = heaps.filter(|heap| heap.device_local).map(|heap| heap.size).max();
         let domain = Domain::new(DomainId::Vram(device.id()), vram.unwrap_or(0));
-        let member = Arc::new(Member {
+        let member = Arc::new(DeviceEntry {
             tools: OnceLock::new(),
             making: Mutex::new(()),
             speeds: OnceLock::new(),
@@ -98,11 +88,7 @@ impl Members {
             news: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             given_up: Mutex::default(),
-            quota: PinQuota {
-                limited: AtomicBool::new(false),
-                pinned: AtomicI64::new(0),
-                limit: AtomicU64::new(u64::MAX),
-            },
+            pin_quota: PinQuota::default(),
             device: Arc::clone(&device),
         });
         let (block, at) = place(device.id());
@@ -112,13 +98,13 @@ impl Members {
         Ok(device)
     }
 
-    pub(crate) fn get(&self, device: DeviceId) -> Option<&Arc<Member>> {
+    pub(crate) fn get(&self, device: DeviceId) -> Option<&Arc<DeviceEntry>> {
         let (block, at) = place(device);
         self.blocks.get(block)?.get()?[at].get()
     }
 
     /// All of them, in the order of their numbers.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Member>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<DeviceEntry>> {
         let blocks = self.blocks.iter().map_while(OnceLock::get);
         blocks.flat_map(|block| block.iter().map_while(OnceLock::get))
     }
@@ -130,7 +116,7 @@ fn place(device: DeviceId) -> (usize, usize) {
     (block as usize, number - (1 << block))
 }
 
-impl Member {
+impl DeviceEntry {
     /// What was made on the device, made by `make` if nothing was yet.
     pub(crate) fn tools(
         &self,
@@ -191,44 +177,16 @@ impl Member {
     pub(crate) fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
     }
+}
 
-    // ---- the quota of pins ----
-
-    /// Sets how many bytes the device may keep pinned. Pins are counted from now on; those of before
-    /// are for the caller to count ([`Member::charge_old_pins`]).
-    pub(crate) fn limit_pins(&self, bytes: u64) {
-        self.quota.limit.store(bytes, Ordering::Relaxed);
-        self.quota.limited.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn limits_pins(&self) -> bool {
-        self.quota.limited.load(Ordering::Acquire)
-    }
-
-    /// Counts bytes as pinned; `Err` with what is pinned and what may be, if that is too much.
-    pub(crate) fn charge_pin(&self, bytes: u64) -> Result<(), (u64, u64)> {
-        let limit = self.quota.limit.load(Ordering::Relaxed);
-        let used = |pinned: i64| pinned.max(0) as u64; // CAST: not negative.
-        self.quota
-            .pinned
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pinned| {
-                used(pinned).checked_add(bytes).filter(|&sum| sum <= limit)?;
-                pinned.checked_add_unsigned(bytes)
-            })
-            .map(|_| ())
-            .map_err(|pinned| (used(pinned), limit))
-    }
-
-    /// Counts what was pinned before there was a limit: it stays pinned, whatever the limit.
-    pub(crate) fn charge_old_pins(&self, bytes: u64) {
-        // CAST: what is pinned is memory, so it fits.
-        self.quota.pinned.fetch_add(bytes as i64, Ordering::Relaxed);
-    }
-
-    pub(crate) fn credit_pin(&self, bytes: u64) {
-        // CAST: as above.
-        self.quota.pinned.fetch_sub(bytes as i64, Ordering::Relaxed);
-    }
+/// What [`crate::Engine::abandon`] did, in buffers that were in the device's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Abandoned {
+    /// Those that had a clean copy elsewhere, which is the buffer from now on.
+    pub promoted: usize,
+    /// Those whose bytes are gone.
+    pub lost: usize,
 }
 
 #[cfg(test)]
@@ -240,6 +198,10 @@ mod tests {
         assert_eq!((place(DeviceId(0)), place(DeviceId(1))), ((0, 0), (1, 0)));
         assert_eq!((place(DeviceId(2)), place(DeviceId(6))), ((1, 1), (2, 3)));
         assert_eq!(place(DeviceId(u16::MAX - 1)), (15, (1 << 15) - 1));
-        assert_eq!(Members::new().get(DeviceId(u16::MAX)).map(|_| ()), None, "no place, no panic");
+        assert_eq!(
+            DeviceTable::new().get(DeviceId(u16::MAX)).map(|_| ()),
+            None,
+            "no place, no panic"
+        );
     }
 }

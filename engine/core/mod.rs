@@ -1,0 +1,198 @@
+//! The services of one engine: its devices, providers of memory, routes, tools, and lists.
+//!
+//! A service registry: the parts are independent, each with a lock of its own where it needs one, and a function
+//! takes the part that it uses where that is one. Nothing here knows a buffer; what lists buffers is generic
+//! ([`Registry`], [`ExportTable`]) or holds their numbers ([`ProtectedSet`]).
+
+mod counters;
+mod devices;
+mod export_table;
+mod loss_guard;
+mod pin_quota;
+mod protected_set;
+mod providers;
+mod registry;
+mod routes;
+mod tools;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::buffer::AgeTable;
+use crate::device::{Call, Calls, DeviceId, DeviceInner};
+use crate::error::{Error, Result};
+use crate::memory::{Domain, DomainId};
+use crate::observe::Live;
+use crate::observe::trace::Tracer;
+use crate::residency::{
+    Attraction, Demand, Groups, Priority, Rules, Store, Terms, Throttle, policy,
+};
+use crate::sync::{Bridges, Retire, WaitQueues};
+use crate::transfer::{CopySpeeds, Routes};
+
+pub(crate) use counters::Counters;
+pub use devices::Abandoned;
+pub(crate) use devices::{DeviceEntry, DeviceTable};
+pub(crate) use export_table::ExportTable;
+pub(crate) use loss_guard::LossGuard;
+pub(crate) use pin_quota::PinQuota;
+pub(crate) use protected_set::ProtectedSet;
+pub(crate) use providers::{BackingRequest, Providers};
+pub(crate) use registry::{Registry, SlotId};
+
+/// See the module.
+// Dropped in this order: the threads of bridges end before the devices that they wait for, and memory goes before
+// the devices that it is on.
+#[derive(Debug)]
+pub(crate) struct Core {
+    // Constant after creation.
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) live: Arc<Live>,
+    /// The bound of every wait.
+    pub(crate) timeout: Duration,
+    /// System memory. That of a device is in its [`DeviceEntry`].
+    system: Store<SlotId>,
+    /// What the user decides about residency, and how fast buffers come back.
+    pub(crate) throttle: Throttle,
+    /// Who draws which buffer to itself.
+    pub(crate) attraction: Attraction,
+    /// Who writes down what happens, if anybody does. Bridges have it, too.
+    pub(crate) tracer: Arc<Tracer>,
+    pub(crate) counters: Counters,
+    pub(crate) protected: ProtectedSet,
+    pub(crate) loss_guard: LossGuard,
+    /// How fast host and devices copy, if the user has said so.
+    said_speeds: Option<CopySpeeds>,
+    /// When the engine began.
+    began: Instant,
+    // Each with a lock of its own.
+    pub(crate) routes: Routes,
+    /// The client groups, and who is in which age group.
+    pub(crate) groups: Groups,
+    pub(crate) ages: AgeTable,
+    /// Where those sleep that wait for a reservation.
+    pub(crate) queues: WaitQueues,
+    pub(crate) bridges: Bridges,
+    pub(crate) retire: Retire,
+    pub(crate) providers: Providers,
+    pub(crate) devices: DeviceTable,
+}
+
+impl Core {
+    pub(crate) fn new(
+        timeout: Duration,
+        system_budget: u64,
+        rules: Rules,
+        tracer: Tracer,
+        said_speeds: Option<CopySpeeds>,
+    ) -> Self {
+        Self {
+            calls: Arc::default(),
+            live: Arc::default(),
+            timeout,
+            system: Store::new(Domain::new(DomainId::System, system_budget), policy::lru),
+            throttle: Throttle::new(rules),
+            attraction: Attraction::new(rules.attraction),
+            tracer: Arc::new(tracer),
+            counters: Counters::default(),
+            protected: ProtectedSet::default(),
+            loss_guard: LossGuard::default(),
+            said_speeds,
+            began: Instant::now(),
+            routes: Routes::default(),
+            groups: Groups::default(),
+            ages: AgeTable::default(),
+            queues: WaitQueues::new(),
+            bridges: Bridges::default(),
+            retire: Retire::default(),
+            providers: Providers::new(),
+            devices: DeviceTable::new(),
+        }
+    }
+
+    /// The member for a device of this engine.
+    pub(crate) fn member(&self, device: DeviceId) -> &Arc<DeviceEntry> {
+        let Some(member) = self.devices.get(device) else {
+            unreachable!("devices of other engines are turned away")
+        };
+        member
+    }
+
+    /// The device of a number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignEngine`] if there is none.
+    pub(crate) fn find(&self, device: DeviceId) -> Result<Arc<DeviceInner>> {
+        let member = self.devices.get(device);
+        member
+            .map(|member| Arc::clone(&member.device))
+            .ok_or(Error::ForeignEngine { what: "the domain's device" })
+    }
+
+    /// Whether the device takes part in this engine, and not in another one: it counts its calls where
+    /// this engine does.
+    pub(crate) fn check(&self, device: &DeviceInner) -> Result<()> {
+        if Arc::ptr_eq(&self.calls, device.calls()) {
+            Ok(())
+        } else {
+            Err(Error::ForeignEngine { what: "the device" })
+        }
+    }
+
+    // ---- memory ----
+
+    /// All domains: the VRAM of each device, then system memory.
+    pub(crate) fn domains(&self) -> impl Iterator<Item = DomainId> {
+        let devices = self.devices.iter().map(|member| DomainId::Vram(member.device.id()));
+        devices.chain([DomainId::System])
+    }
+
+    /// # Errors
+    ///
+    /// [`Error::ForeignEngine`] for the VRAM of a device that does not take part.
+    pub(crate) fn check_domain(&self, domain: DomainId) -> Result<()> {
+        match domain {
+            DomainId::Vram(device) => self.find(device).map(|_| ()),
+            DomainId::System => Ok(()),
+        }
+    }
+
+    /// A domain's ledger, and who is there.
+    pub(crate) fn store(&self, id: DomainId) -> &Store<SlotId> {
+        match id {
+            DomainId::Vram(device) => &self.member(device).vram,
+            DomainId::System => &self.system,
+        }
+    }
+
+    /// How far to go for room for somebody who cannot do without: evict whom it takes, and wait for it.
+    pub(crate) fn terms(&self, demand: Demand) -> Terms {
+        Terms {
+            evict: true,
+            most: Priority::Highest,
+            wait: Some(Instant::now() + self.timeout),
+            patient: false,
+            skip_busy: false,
+            demand,
+            depth: 0,
+        }
+    }
+
+    /// How long the engine has been there.
+    pub(crate) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        // The engine's own end, not that of a buffer: what is still running is waited for, in bounds.
+        self.retire.drain(self.timeout);
+        tracing::debug!(
+            allocations = self.calls.made(Call::AllocateMemory),
+            imports = self.calls.made(Call::ImportMemory),
+            "engine closed"
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! Who provides memory: a backing from the first provider of a domain that has some.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::Core;
+use crate::device::DeviceInner;
+use crate::error::Error;
+use crate::memory::{
+    Backing, DomainId, DomainKind, GroupId, Origin, Placement, Pool, Pools, Provider, candidates,
+};
+use crate::residency::Turned;
+use crate::transfer;
+
+/// What a backing must be.
+#[derive(Clone, Copy)]
+pub(crate) struct BackingRequest<'a> {
+    pub(crate) home: &'a DeviceInner,
+    pub(crate) placement: Placement,
+    pub(crate) size: u64,
+    /// Whether it may share its memory with nobody, whatever its size.
+    pub(crate) dedicated: bool,
+    /// On whose account it is.
+    pub(crate) group: GroupId,
+}
+
+/// The providers of one engine, with a pool each.
+#[derive(Debug)]
+pub(crate) struct Providers {
+    /// Host providers that this machine has, found out once.
+    host: SmallVec<[Provider; 3]>,
+    pools: Pools,
+}
+
+impl Providers {
+    pub(super) fn new() -> Self {
+        let host = [Provider::DmaHeap, Provider::Udmabuf, Provider::Memfd];
+        let has = |provider: &Provider| provider.missing_on_host().is_none();
+        Self { host: host.into_iter().filter(has).collect(), pools: Pools::default() }
+    }
+
+    /// The providers of a kind of place that may work for buffers at home on `home`.
+    pub(crate) fn possible(&self, home: &DeviceInner, kind: DomainKind) -> SmallVec<[Provider; 5]> {
+        let mut list = candidates(home, kind);
+        list.retain(|provider| match *provider {
+            Provider::Device { handle, .. } => transfer::can_export(home, handle),
+            host => {
+                self.host.contains(&host)
+                    && host.takes().iter().any(|take| transfer::can_take(home, *take))
+            }
+        });
+        list
+    }
+
+    /// Gives unused memory of a domain back to its providers; returns how many bytes.
+    pub(crate) fn trim(&self, domain: DomainId) -> u64 {
+        let there = self.pools.iter().filter(|pool| pool.provider().domain() == domain);
+        there.map(Pool::trim).sum()
+    }
+}
+
+impl Core {
+    /// The first provider of a place that has memory, of those that `accept` likes.
+    pub(crate) fn allocate_in(
+        &self,
+        domain: DomainId,
+        request: &BackingRequest<'_>,
+        accept: &dyn Fn(Provider) -> bool,
+    ) -> Result<Backing, Turned<Error>> {
+        let mut last = Err(Turned::Elsewhere);
+        for provider in self.providers.possible(request.home, domain.kind()) {
+            if !accept(provider) {
+                continue;
+            }
+            last = match self.pool(provider).allocate(request.size, request.dedicated) {
+                Ok(backing) => return Ok(backing),
+                // Another place has no more descriptors either.
+                Err(error @ (Error::FdLimit { .. } | Error::DeviceLost { .. })) => {
+                    return Err(Turned::Stop(error));
+                }
+                Err(error) if error.is_out_of_memory() => Err(Turned::Full(error)),
+                Err(error) => Err(Turned::Failed(error)),
+            };
+        }
+        last
+    }
+
+    fn pool(&self, provider: Provider) -> &Arc<Pool> {
+        self.providers.pools.get(provider, || Pool::new(self.origin(provider)))
+    }
+
+    pub(crate) fn origin(&self, provider: Provider) -> Origin {
+        Origin {
+            provider,
+            exporter: match provider {
+                Provider::Device { device, .. } => Some(Arc::clone(&self.member(device).device)),
+                _ => None,
+            },
+            domain: Arc::clone(&self.store(provider.domain()).ledger),
+            calls: Arc::clone(&self.calls),
+            live: Arc::clone(&self.live),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Routes between devices: proved once, then looked up; and what an access over each costs.
+
+use std::sync::Arc;
+
+use super::Core;
+use crate::device::{AdapterKind, DeviceId, DeviceInner, HandleType};
+use crate::error::Result;
+use crate::memory::{DomainId, Provider, Take};
+use crate::residency::Price;
+use crate::transfer::{self, PairKey, Refusal, RefusalReason, Route, Side, Verdict};
+
+impl Core {
+    // ---- routes ----
+
+    /// What is known of the ways from one device to another; proves them if nothing is known.
+    ///
+    /// Locks: none may be held; this waits for both devices.
+    pub(crate) fn verdict(
+        &self,
+        from: &Arc<DeviceInner>,
+        to: &Arc<DeviceInner>,
+    ) -> Result<Arc<Verdict>> {
+        let key = PairKey::new(from, to);
+        let mut proved = false;
+        let verdict = self.routes.verdict(key, || {
+            proved = true;
+            let (near, far) = (self.end(from)?, self.end(to)?);
+            transfer::prove_all(&near, &far, |provider| self.origin(provider), self.timeout)
+        });
+        if proved {
+            self.attraction.prices().forget();
+        }
+        verdict
+    }
+
+    /// How `device` takes in memory of `provider`, for a buffer at home on `home`; `None` if it cannot,
+    /// and then why is added to `refused`.
+    ///
+    /// # Errors
+    ///
+    /// What kept a route from being proved.
+    ///
+    /// Locks: as [`Core::verdict`].
+    pub(crate) fn take(
+        &self,
+        provider: Provider,
+        home: &Arc<DeviceInner>,
+        device: &Arc<DeviceInner>,
+        refused: &mut Vec<Refusal>,
+    ) -> Result<Option<Take>> {
+        if let Provider::Foreign(handle) = provider {
+            let take = foreign_take(provider, home, device);
+            if take.is_none() {
+                let reason = RefusalReason::NotImportable { side: Side::Second, handle };
+                refused.push(Refusal { route: Route::of_foreign(handle), reason });
+            }
+            return Ok(take);
+        }
+        let from = match provider {
+            Provider::Device { device: exporter, .. } => Arc::clone(&self.member(exporter).device),
+            _ => Arc::clone(home),
+        };
+        if matches!(provider, Provider::Device { .. }) && Arc::ptr_eq(&from, device) {
+            return Ok(Some(provider.takes()[0]));
+        }
+        let verdict = self.verdict(&from, device)?;
+        let take = verdict.take(provider);
+        if take.is_none() {
+            refused.extend(verdict.refused.iter().cloned());
+        }
+        Ok(take)
+    }
+
+    /// What `user` pays for a byte in `place`, if that was measured. Waits for nothing.
+    pub(crate) fn price(&self, user: DeviceId, place: DomainId) -> Option<Price> {
+        self.attraction.prices().get(user, place, || self.measured_price(user, place))
+    }
+
+    /// By the route that a buffer in that place would have.
+    #[cold]
+    fn measured_price(&self, user: DeviceId, place: DomainId) -> Option<Price> {
+        let device = &self.devices.get(user)?.device;
+        // All memory is the host's there, and what differs is noise.
+        if device.adapter().kind() == AdapterKind::Cpu {
+            return None;
+        }
+        let owner = match place {
+            DomainId::Vram(owner) => owner,
+            DomainId::System => user,
+        };
+        let verdict = self.known_route(&self.devices.get(owner)?.device, device)?;
+        let own = place == DomainId::Vram(user);
+        let leads_there = |route: Route| match route {
+            Route::Local => own,
+            route => route.provider(owner).is_some_and(|provider| provider.domain() == place),
+        };
+        let working = verdict.working.iter().find(|working| leads_there(working.route))?;
+        Some(Price::measured(verdict.probe_bytes, working.read))
+    }
+
+    pub(crate) fn known_route(&self, from: &DeviceInner, to: &DeviceInner) -> Option<Arc<Verdict>> {
+        self.routes.known(&PairKey::new(from, to))
+    }
+}
+
+/// A stranger's memory cannot be probed, since writing to it is not ours to do; what the driver says
+/// has to do.
+fn foreign_take(provider: Provider, home: &DeviceInner, device: &DeviceInner) -> Option<Take> {
+    provider.takes().iter().copied().find(|&take| {
+        let opaque = take == Take::Fd(HandleType::OpaqueFd);
+        transfer::can_take(device, take)
+            && (!opaque || device.adapter().same_driver_and_device(home.adapter()))
+    })
+}
