@@ -4,6 +4,7 @@
 //! takes the part that it uses where that is one. Nothing here knows a buffer; what lists buffers is generic
 //! ([`Registry`], [`ExportTable`]) or holds their numbers ([`ProtectedSet`]).
 
+mod backing;
 mod counters;
 mod devices;
 mod export_table;
@@ -23,7 +24,7 @@ use crate::device::{Call, Calls, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{Domain, DomainId};
 use crate::observe::Live;
-use crate::observe::trace::Tracer;
+use crate::observe::trace::{Counters as Levels, Tracer};
 use crate::residency::{
     Attraction, Demand, Groups, Priority, Rules, Store, Terms, Throttle, policy,
 };
@@ -182,6 +183,20 @@ impl Core {
     /// How long the engine has been there.
     pub(crate) fn age(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// How full a domain is, for the trace.
+    pub(crate) fn trace_counters(&self, domain: DomainId) {
+        if !self.tracer.is_on() {
+            return;
+        }
+        let usage = self.store(domain).ledger.usage();
+        let in_flight = self.retire.bytes_in(domain);
+        let budget = match domain {
+            DomainId::System => u64::MAX,
+            DomainId::Vram(_) => usage.budget,
+        };
+        self.tracer.counters(domain, Levels { budget, used: usage.used, in_flight });
     }
 }
 

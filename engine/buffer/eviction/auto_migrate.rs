@@ -15,7 +15,7 @@ use crate::device::{AdapterKind, DeviceId, DeviceInner};
 use crate::error::Result;
 use crate::memory::{DomainId, Provider};
 use crate::observe::{MoveCause, Reason, What};
-use crate::residency::{Allowance, Demand, Drawn, Terms};
+use crate::residency::{Allowance, Demand, Terms};
 
 /// Finds out what a newcomer and those who are there read how fast from each other, since later nobody waits
 /// for that. Whatever fails is not known.
@@ -166,11 +166,5 @@ impl BufferInner {
         }
         let known = |guest: DeviceId| core.known_route(home, &core.member(guest).device).is_some();
         guests.into_iter().all(known)
-    }
-
-    /// Who drew it, in numbers.
-    pub(in crate::buffer) fn why_drawn(&self, by: DeviceId) -> Reason {
-        let Drawn { times, others } = self.core().attraction.drawn(self.id(), by);
-        Reason::UsedMore { by, times, others }
     }
 }

@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 
 use crate::buffer::object::BufferInner;
 use crate::buffer::state::State;
+use crate::device::DeviceId;
 use crate::error::Error;
 use crate::memory::{Domain, DomainId, GroupId, GroupUsage};
 use crate::observe::{Decision, MoveCause, Pick, Reason, What};
-use crate::residency::{Demand, Kept};
+use crate::residency::{Demand, Drawn, Kept};
 
 impl BufferInner {
     /// Something was decided about where it is. The reservation is held.
@@ -142,6 +143,12 @@ impl BufferInner {
         self.decide(state, what, [from, to], reason);
         self.core().trace_counters(from);
         self.core().trace_counters(to);
+    }
+
+    /// Who drew it, in numbers.
+    fn why_drawn(&self, by: DeviceId) -> Reason {
+        let Drawn { times, others } = self.core().attraction.drawn(self.id(), by);
+        Reason::UsedMore { by, times, others }
     }
 }
 

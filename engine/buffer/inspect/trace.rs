@@ -3,12 +3,12 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use crate::buffer::migration::Mover;
 use crate::buffer::object::BufferInner;
 use crate::buffer::state::State;
 use crate::core::Core;
 use crate::device::DeviceId;
 use crate::memory::DomainId;
+use crate::observe::MoveCause;
 use crate::observe::trace::{AccessEvent, Move, MoveId, Outcome, Tracer};
 use crate::sync::Fence;
 
@@ -67,8 +67,15 @@ impl Drop for Slice {
 }
 
 impl BufferInner {
-    /// A move to `to` begins: its importers are told next. The reservation is held.
-    pub(in crate::buffer) fn trace_begin(&self, state: &State, mover: &Mover, to: DomainId) {
+    /// A move to `to` for `cause` begins, copied by `device`: its importers are notified next. The reservation is
+    /// held.
+    pub(in crate::buffer) fn trace_begin(
+        &self,
+        state: &State,
+        span: &Slice,
+        cause: MoveCause,
+        (device, to): (DeviceId, DomainId),
+    ) {
         if !self.core().tracer.is_on() {
             return;
         }
@@ -77,11 +84,11 @@ impl BufferInner {
             bytes: self.size,
             from: state.place.domain(),
             to,
-            cause: mover.errand.cause.name(),
+            cause: cause.name(),
             generation: self.generation() + 1,
-            device: Some(mover.device.id()),
+            device: Some(device),
         });
-        mover.slice.id.set(id);
+        span.id.set(id);
     }
 
     /// A device uses it; the host is none. The reservation is held.

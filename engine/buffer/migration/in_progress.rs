@@ -28,7 +28,8 @@ impl<'a> Move<'a> {
     /// Calls every importer, under the reservation. Devices that they say are still using the buffer are
     /// for the copy to wait for, work of the host for the caller.
     pub(in crate::buffer) fn tell_importers(&mut self, mover: &Mover, to: DomainId) {
-        self.buffer.trace_begin(&self.state, mover, to);
+        let (cause, device) = (mover.errand.cause, mover.device.id());
+        self.buffer.trace_begin(&self.state, &mover.slice, cause, (device, to));
         let cause = mover.errand.invalidation();
         invalidate_importers(self.buffer, &mut self.state, cause, mover.slice.id());
     }

@@ -2,16 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use ash::vk;
 
 use super::creation_flags::Traits;
-use super::descriptor::BufferDescriptor;
 use super::return_backoff::Away;
-use super::set::Buffers;
 use super::status::Standing;
 use crate::buffer::state::State;
-use crate::core::{Core, SlotId};
+use crate::core::{Core, ExportTable, Registry, SlotId};
 use crate::device::{Device, DeviceId, DeviceInner};
 use crate::memory::{Backing, DomainId, Placement, Provider};
 use crate::observe::Object;
@@ -42,14 +41,14 @@ pub(crate) struct BufferInner {
     pub(in crate::buffer) standing: Standing,
     /// Written under the reservation. Relaxed: whoever relies on it holds that.
     home: AtomicU16,
-    traits: Traits,
+    pub(in crate::buffer) traits: Traits,
     /// Whether it is elsewhere than it wants to be.
     pub(in crate::buffer) away: Away,
     pub(in crate::buffer) set: Arc<Buffers>,
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
     pub(in crate::buffer) reservation: Reservation<State>,
     slot: SlotId,
-    usage: vk::BufferUsageFlags,
+    pub(in crate::buffer) usage: vk::BufferUsageFlags,
     id: u64,
 }
 
@@ -58,6 +57,22 @@ pub(crate) struct BufferInner {
 // state, names in the registry.
 #[cfg(not(all(test, peerbuf_shuttle)))]
 const _: () = assert!(size_of::<BufferInner>() <= 96, "there may be a million of them");
+
+/// The set that a buffer belongs to.
+// Dropped in this order: the engine's services wait for what is still running before the lists go.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    pub(crate) core: Core,
+    /// Every buffer that is alive.
+    pub(in crate::buffer) live: Registry<BufferInner>,
+    /// Buffers that were exported, by the identity of the file.
+    pub(in crate::buffer) exports: ExportTable<BufferInner>,
+    /// How many buffers keep a clean copy. Relaxed: it says whether to look for any.
+    pub(in crate::buffer) clean_copies: AtomicUsize,
+    /// Where in the registry one was given up last. Relaxed: whose goes next is no matter.
+    pub(in crate::buffer) clean_at: AtomicUsize,
+    pub(super) next: AtomicU64,
+}
 
 /// What a new buffer is, before it has a slot in the registry.
 pub(in crate::buffer) struct Made {
@@ -115,24 +130,6 @@ impl SharedBuffer {
     /// Where it may live.
     pub fn placement(&self) -> Placement {
         self.0.placement()
-    }
-
-    /// What it was created as.
-    pub fn descriptor(&self) -> BufferDescriptor {
-        let traits = self.0.traits;
-        let descriptor = BufferDescriptor::new(self.0.size).usage(self.0.usage);
-        let descriptor = descriptor.placement(traits.placement()).priority(traits.priority());
-        let descriptor = descriptor.peer_to_peer(traits.peer_to_peer());
-        let descriptor =
-            if traits.is_discardable() { descriptor.discardable() } else { descriptor };
-        let descriptor = match self.client_group() {
-            Some(group) => descriptor.client(&group),
-            None => descriptor,
-        };
-        match self.0.given_name() {
-            Some(name) => descriptor.name(&name),
-            None => descriptor,
-        }
     }
 
     /// Where its bytes are; of a purged buffer, where they were.

@@ -6,8 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::buffer::{BufferInner, SharedBuffer};
-use super::set::Buffers;
+use super::buffer::{BufferInner, Buffers, SharedBuffer};
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, GroupId, GroupUsage};
 use crate::residency::Group;

@@ -1,6 +1,5 @@
 //! What a buffer is for as long as it lives, in one byte.
 
-use super::descriptor::BufferDescriptor;
 use crate::buffer::state::{bits_of, priority_of};
 use crate::memory::Placement;
 use crate::residency::Priority;
@@ -14,7 +13,7 @@ const PLACEMENTS: [Placement; 3] = [Placement::VramOrSystem, Placement::Vram, Pl
 /// Two bits each.
 const PLACEMENT: u32 = 0;
 
-pub(in crate::buffer) const PRIORITY: u32 = 2;
+const PRIORITY: u32 = 2;
 
 const PEER_TO_PEER: u8 = 1 << 4;
 
@@ -23,19 +22,23 @@ const DISCARDABLE: u8 = 1 << 5;
 const NAMED: u8 = 1 << 6;
 
 impl Traits {
-    pub(in crate::buffer) fn of(descriptor: &BufferDescriptor) -> Self {
+    pub(super) fn new(
+        placement: Placement,
+        priority: Priority,
+        [peer_to_peer, discardable, named]: [bool; 3],
+    ) -> Self {
         let flag = |flag, on| if on { flag } else { 0 };
-        let placement = match descriptor.placed() {
+        let placement = match placement {
             Placement::VramOrSystem => 0,
             Placement::Vram => 1,
             Placement::System => 2,
         };
         Self(
             placement << PLACEMENT
-                | bits_of(descriptor.prioritised()) << PRIORITY
-                | flag(PEER_TO_PEER, descriptor.allows_peer_to_peer())
-                | flag(DISCARDABLE, descriptor.may_be_lost())
-                | flag(NAMED, descriptor.is_named()),
+                | bits_of(priority) << PRIORITY
+                | flag(PEER_TO_PEER, peer_to_peer)
+                | flag(DISCARDABLE, discardable)
+                | flag(NAMED, named),
         )
     }
 
@@ -65,6 +68,7 @@ impl Traits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::BufferDescriptor;
 
     #[test]
     fn a_byte_tells_what_was_asked_for() {
@@ -76,7 +80,7 @@ mod tests {
                     let asked = asked.peer_to_peer(peer_to_peer);
                     let asked = if discardable { asked.discardable() } else { asked };
                     let asked = if named { asked.name("it") } else { asked };
-                    let traits = Traits::of(&asked);
+                    let traits = asked.traits();
                     assert_eq!((traits.placement(), traits.priority()), (placement, priority));
                     let told = [traits.peer_to_peer(), traits.is_discardable(), traits.is_named()];
                     assert_eq!(told, [peer_to_peer, discardable, named], "{traits:?}");

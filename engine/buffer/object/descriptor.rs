@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use ash::vk;
 
+use super::buffer::Buffers;
 use super::client_group::ClientGroup;
-use super::set::Buffers;
+use super::creation_flags::Traits;
 use crate::device::SHARED_BUFFER_USAGE;
 use crate::error::{Error, Result};
 use crate::memory::{GroupId, Placement};
@@ -130,8 +131,10 @@ impl BufferDescriptor {
         self.usage
     }
 
-    pub(in crate::buffer) fn allows_peer_to_peer(&self) -> bool {
-        self.peer_to_peer
+    /// What it says, in a byte.
+    pub(in crate::buffer) fn traits(&self) -> Traits {
+        let flags = [self.peer_to_peer, self.discardable, self.name.is_some()];
+        Traits::new(self.placement, self.priority, flags)
     }
 
     pub(in crate::buffer) fn prioritised(&self) -> Priority {
@@ -153,10 +156,6 @@ impl BufferDescriptor {
 
     pub(in crate::buffer) fn placed(&self) -> Placement {
         self.placement
-    }
-
-    pub(in crate::buffer) fn is_named(&self) -> bool {
-        self.name.is_some()
     }
 
     pub(in crate::buffer) fn into_name(self) -> Option<Box<str>> {

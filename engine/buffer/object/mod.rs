@@ -16,12 +16,11 @@ mod scrub;
 mod set;
 mod status;
 
+pub(crate) use buffer::Buffers;
 pub use buffer::SharedBuffer;
 pub(in crate::buffer) use buffer::{BufferInner, Made};
 pub use client_group::ClientGroup;
-pub(in crate::buffer) use creation_flags::Traits;
 pub use descriptor::BufferDescriptor;
 pub(in crate::buffer) use lock::wait_all;
 pub(in crate::buffer) use return_backoff::{Away, Turn};
-pub(crate) use set::Buffers;
 pub(in crate::buffer) use set::LossHandler;

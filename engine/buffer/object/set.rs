@@ -1,26 +1,10 @@
-//! All live buffers of one engine, with the services they use.
+//! The set of all buffers of one engine: what every operation asks of it first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::buffer::BufferInner;
+use super::buffer::Buffers;
 use crate::core::{Core, ExportTable, Registry};
-
-/// The set that a buffer belongs to.
-// Dropped in this order: the engine's services wait for what is still running before the lists go.
-#[derive(Debug)]
-pub(crate) struct Buffers {
-    pub(crate) core: Core,
-    /// Every buffer that is alive.
-    pub(in crate::buffer) live: Registry<BufferInner>,
-    /// Buffers that were exported, by the identity of the file.
-    pub(in crate::buffer) exports: ExportTable<BufferInner>,
-    /// How many buffers keep a clean copy. Relaxed: it says whether to look for any.
-    pub(in crate::buffer) clean_copies: AtomicUsize,
-    /// Where in the registry one was given up last. Relaxed: whose goes next is no matter.
-    pub(in crate::buffer) clean_at: AtomicUsize,
-    next: AtomicU64,
-}
 
 /// What is done when devices were found to be lost.
 pub(in crate::buffer) trait LossHandler {

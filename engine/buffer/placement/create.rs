@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::home::check_not_abandoned;
-use crate::buffer::object::{BufferDescriptor, BufferInner, Buffers, Made, SharedBuffer, Traits};
+use crate::buffer::object::{BufferDescriptor, BufferInner, Buffers, Made, SharedBuffer};
 use crate::buffer::state::{Berth, State, preferred_domain};
 use crate::buffer::tracking::enlist;
 use crate::core::BackingRequest;
@@ -61,7 +61,7 @@ impl SharedBuffer {
             home,
             size: descriptor.size(),
             usage: descriptor.usages(),
-            traits: Traits::of(&descriptor),
+            traits: descriptor.traits(),
             is_displaced: ours.is_some() && now != preferred,
             name: descriptor.into_name(),
         };
@@ -71,5 +71,23 @@ impl SharedBuffer {
             }
             State::new(backing, entry)
         }))
+    }
+
+    /// What it was created as.
+    pub fn descriptor(&self) -> BufferDescriptor {
+        let traits = self.0.traits;
+        let descriptor = BufferDescriptor::new(self.0.size).usage(self.0.usage);
+        let descriptor = descriptor.placement(traits.placement()).priority(traits.priority());
+        let descriptor = descriptor.peer_to_peer(traits.peer_to_peer());
+        let descriptor =
+            if traits.is_discardable() { descriptor.discardable() } else { descriptor };
+        let descriptor = match self.client_group() {
+            Some(group) => descriptor.client(&group),
+            None => descriptor,
+        };
+        match self.0.given_name() {
+            Some(name) => descriptor.name(&name),
+            None => descriptor,
+        }
     }
 }
