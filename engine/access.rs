@@ -1,37 +1,27 @@
-//! Reading, writing, or both.
+//! Access modes: read, write, or both. Imports nothing of this crate.
 
 use std::fmt;
 
-use crate::sync::Usage;
-
-/// What somebody wants to do with a buffer.
+/// How a buffer is accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// Look at it.
+    /// Reads.
     Read,
-    /// Change it, without looking.
+    /// Writes, without reading.
     Write,
-    /// Both.
+    /// Reads and writes.
     ReadWrite,
 }
 
 impl Access {
-    /// Whether it includes reading.
+    /// Whether the access includes reading.
     pub const fn reads(self) -> bool {
         matches!(self, Self::Read | Self::ReadWrite)
     }
 
-    /// Whether it includes writing.
+    /// Whether the access includes writing.
     pub const fn writes(self) -> bool {
         matches!(self, Self::Write | Self::ReadWrite)
-    }
-
-    /// The usage under which such work is entered into a reservation.
-    pub(crate) const fn usage(self) -> Usage {
-        match self {
-            Self::Read => Usage::Read,
-            Self::Write | Self::ReadWrite => Usage::Write,
-        }
     }
 }
 

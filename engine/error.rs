@@ -1,52 +1,61 @@
-//! What can go wrong, grouped by what the caller can do next.
+//! The error type of this crate, grouped by what the caller can do next.
 //!
-//! One error type serves the whole crate. Its variants come in five groups: *make room or ask
-//! elsewhere*, *choose another path*, *wait or retry*, *fix the call*, *give up on a device*; behind
-//! them stand the raw ones, a call by its name and with its code. What a `VkResult` or an `errno` means
-//! to a caller is decided here, except where the loader or a stranger's fd gives a code a meaning of its
-//! own.
+//! One error type serves the whole crate. Its variants are in five groups: *make room or ask another domain*,
+//! *choose another path*, *wait or retry*, *fix the call*, *stop using a device*. The raw ones are last: the name
+//! of a call, and its code. The meaning of a `VkResult` or an `errno` is decided in `codes`, except where the
+//! loader or the import of a foreign fd gives a code another meaning.
+//!
+//! May be known here: files that hold plain ids or reasons, and [`Access`].
+
+mod codes;
+mod foreign_fd;
 
 use std::time::Duration;
 
 use ash::vk;
 use rustix::io::Errno;
 
+use crate::access::Access;
 use crate::device::{AdapterSelector, HandleType};
 use crate::memory::DomainId;
 use crate::residency::Obstacles;
 use crate::transfer::Refusal;
 
+pub use foreign_fd::ForeignFdReason;
+
 /// A result with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation failed. A failed operation leaves nothing half-made; of the bytes that it was to
-/// write, some may have been written.
+/// Why an operation failed.
+///
+/// A failed operation leaves no half-made objects. Of the bytes that it should have written, some may have been
+/// written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    // ---- make room, or ask elsewhere ----
-    /// A domain cannot hold so many more bytes. Free something there, or ask for another domain.
+    // ---- make room, or ask another domain ----
+    /// A domain cannot hold the requested bytes. Free memory there, or ask for another domain.
     #[error(
         "{domain} is out of memory: {requested} bytes requested, {used} of {budget} bytes in use{}{}",
-        driver_said(*.code), in_the_way(.obstacles)
+        driver_code(*.code), obstacles_of(.obstacles)
     )]
     OutOfMemory {
-        /// Where the bytes were to live.
+        /// The domain that was asked.
         domain: DomainId,
-        /// Bytes asked for, after rounding.
+        /// Bytes requested, after rounding.
         requested: u64,
         /// Bytes that may be in use there at once.
         budget: u64,
         /// Bytes in use there when the request failed, as this engine counts them.
         used: u64,
-        /// The driver's own word, where it was the driver that refused.
+        /// The driver's code, if the driver refused.
         code: Option<vk::Result>,
-        /// Which buffers could not be evicted, and why.
+        /// The buffers that could not be evicted, and why.
         obstacles: Box<Obstacles>,
     },
-    /// The process may open no more file descriptors. Drop exports, or raise `RLIMIT_NOFILE`.
+    /// The process cannot open more file descriptors. Drop exports, or raise `RLIMIT_NOFILE`.
     ///
-    /// Drivers report this as being out of memory; peerbuf looks and says which it was.
+    /// Drivers report this as out of memory; peerbuf checks which of the two it is.
     #[error("{call}: no file descriptor left, {open} open of {limit} allowed (RLIMIT_NOFILE)")]
     FdLimit {
         /// The call that needed a descriptor.
@@ -57,9 +66,9 @@ pub enum Error {
         open: u64,
     },
 
-    /// A device has as much pinned as it may. Unpin something, or raise its quota
+    /// A device has reached its pin quota. Unpin a buffer, or raise the quota
     /// ([`crate::Engine::set_pin_quota`]).
-    #[error("{device} may pin {quota} bytes, has {used}, and wants {requested} more")]
+    #[error("{device} may pin {quota} bytes: {used} pinned, {requested} more requested")]
     PinQuota {
         /// The device's name.
         device: String,
@@ -77,11 +86,11 @@ pub enum Error {
         "no Vulkan loader: install one (Debian: libvulkan1) and a driver (mesa-vulkan-drivers)"
     )]
     NoLoader {
-        /// What the dynamic linker said.
+        /// The error of the dynamic linker.
         #[source]
         source: ash::LoadingError,
     },
-    /// The loader runs but knows no device that peerbuf can use.
+    /// The loader lists no device that peerbuf can use.
     #[error("no usable Vulkan device among {seen}: {why}")]
     NoDevice {
         /// How many devices the loader listed.
@@ -89,10 +98,10 @@ pub enum Error {
         /// What each of them lacks.
         why: String,
     },
-    /// No adapter fits the selection.
+    /// No adapter matches the selector.
     #[error("no adapter matches {selector}; there are {present}: {names}")]
     UnknownDevice {
-        /// What was asked for.
+        /// The selector.
         selector: AdapterSelector,
         /// How many adapters there are.
         present: usize,
@@ -104,30 +113,30 @@ pub enum Error {
     Unsupported {
         /// The device's name.
         device: String,
-        /// The extension, feature or ability that is missing.
+        /// The extension, feature or capability that is missing.
         missing: String,
     },
-    /// No proved way leads from where the bytes may live to this device.
+    /// The device cannot reach any domain that the buffer may live in, by any proved route.
     #[error("{buffer}: {device} cannot reach it{}", list(.refused))]
     Unreachable {
         /// The buffer's name.
         buffer: String,
         /// The device that was to be attached.
         device: String,
-        /// Every way that was considered, and why not.
+        /// Every route that was considered, and why it was refused.
         refused: Vec<Refusal>,
     },
 
-    /// The buffer was taken away from everybody ([`crate::SharedBuffer::revoke`]). Drop what you have
-    /// mapped; map it again if its owner arms it again ([`crate::SharedBuffer::rearm`]).
-    #[error("{buffer} is revoked: nobody may use it until it is armed again")]
+    /// The buffer is revoked ([`crate::SharedBuffer::revoke`]). Drop its mappings; map it again after its owner
+    /// has called [`crate::SharedBuffer::rearm`].
+    #[error("{buffer} is revoked: it cannot be used before `rearm` is called")]
     Revoked {
         /// The buffer's name.
         buffer: String,
     },
 
-    /// Work that was to write the buffer, or to move it, has failed, and its bytes are not what anybody
-    /// thinks. Say that you know that ([`crate::SharedBuffer::accept_content`]), and write them again.
+    /// Work that should have written or moved the buffer has failed, so its content is undefined. Accept the
+    /// content ([`crate::SharedBuffer::accept_content`]), and write it again.
     #[error("{buffer} is poisoned: {cause}")]
     Poisoned {
         /// The buffer's name.
@@ -136,17 +145,20 @@ pub enum Error {
         cause: String,
     },
 
-    /// The buffer's content is gone: it was allowed to lose it ([`crate::BufferDescriptor::discardable`],
-    /// [`crate::SharedBuffer::set_purgeable`]), and its place was needed. Give it a new place
-    /// ([`crate::SharedBuffer::renew`]), which holds zeros; map it again, and make its content anew.
-    #[error("{buffer} is purged: its content is gone, and it has no place until it is renewed")]
+    /// The buffer's content was discarded, because it was purgeable ([`crate::BufferDescriptor::discardable`],
+    /// [`crate::SharedBuffer::set_purgeable`]) and its memory was needed. Call [`crate::SharedBuffer::renew`] to
+    /// allocate zeroed memory, map the buffer again, and write its content again.
+    #[error(
+        "{buffer} is purged: its content was discarded; call `renew` to allocate zeroed memory"
+    )]
     Purged {
         /// The buffer's name.
         buffer: String,
     },
 
     // ---- wait, or retry ----
-    /// The buffer cannot move now, because somebody uses it where it is. Retry when that has ended.
+    /// The buffer cannot move now, because a mapping, a host access or a pin keeps it in place. Retry when it has
+    /// ended.
     #[error("{buffer} is busy: {mapped} mapped, {host} under host access, {pinned} pinned")]
     Busy {
         /// The buffer's name.
@@ -158,9 +170,9 @@ pub enum Error {
         /// Live pins, those of [`crate::ForeignExport`]s among them.
         pinned: u32,
     },
-    /// The buffer cannot be revoked, because a stranger has an fd of it, and nobody can take that back.
-    /// Retry when the [`crate::ForeignExport`]s are dropped.
-    #[error("{buffer} is handed out to strangers, {exports} times")]
+    /// The buffer cannot be revoked, because an fd of it was exported outside this engine, and an fd cannot be
+    /// taken back. Retry when the [`crate::ForeignExport`]s are dropped.
+    #[error("{buffer} is exported outside this engine, {exports} times")]
     HandedOut {
         /// The buffer's name.
         buffer: String,
@@ -172,17 +184,17 @@ pub enum Error {
     Stale {
         /// The buffer's name.
         buffer: String,
-        /// The generation that the mapping is of.
+        /// The generation of the mapping.
         mapped: u32,
-        /// The generation that the buffer is at.
+        /// The generation of the buffer.
         current: u32,
     },
-    /// A bounded wait came to its end first.
+    /// A wait ended by its timeout.
     #[error("{what} did not finish within {after:?}")]
     Timeout {
         /// What was waited for.
         what: String,
-        /// How long.
+        /// The timeout.
         after: Duration,
     },
 
@@ -190,12 +202,12 @@ pub enum Error {
     /// A size that no buffer can have.
     #[error("a buffer of {size} bytes: {rule}")]
     InvalidSize {
-        /// The size that was asked for.
+        /// The requested size.
         size: u64,
         /// The rule that it breaks.
         rule: &'static str,
     },
-    /// A range that does not lie within its buffer.
+    /// A range that is not within its buffer.
     #[error("{buffer}: {len} bytes at {offset} do not fit into {size}")]
     OutOfBounds {
         /// The buffer's name.
@@ -229,7 +241,7 @@ pub enum Error {
         /// Length in bytes.
         len: u64,
     },
-    /// The device already has a seat at this buffer.
+    /// The device is already attached to this buffer.
     #[error("{buffer}: {device} is already attached")]
     AlreadyAttached {
         /// The buffer's name.
@@ -244,7 +256,7 @@ pub enum Error {
         buffer: String,
         /// The device's name.
         device: String,
-        /// Mappings that are alive.
+        /// Live mappings.
         mapped: u32,
     },
     /// The objects belong to different engines.
@@ -254,78 +266,77 @@ pub enum Error {
         what: &'static str,
     },
     /// The mapping is of another buffer or of another device.
-    #[error("{buffer}: not a mapping of it on {device}")]
+    #[error("{buffer}: not a mapping of this buffer on {device}")]
     ForeignMapping {
         /// The buffer's name.
         buffer: String,
         /// The device's name.
         device: String,
     },
-    /// The access was opened for less than is being done with it.
+    /// The access was opened for another mode than it is used for.
     #[error("{buffer}: opened for {opened}, used for {used}")]
     WrongAccess {
         /// The buffer's name.
         buffer: String,
-        /// What the guard allows.
-        opened: crate::Access,
-        /// What was tried.
-        used: crate::Access,
+        /// The mode that the guard allows.
+        opened: Access,
+        /// The mode that was attempted.
+        used: Access,
     },
-    /// A file descriptor from outside is not what it was said to be.
+    /// A file descriptor from outside is not of the stated type or size.
     #[error("foreign fd refused as {handle}: {reason}")]
     ForeignFd {
-        /// As what it was offered.
+        /// The stated type.
         handle: HandleType,
-        /// What is wrong with it.
+        /// Why it was refused.
         reason: ForeignFdReason,
     },
 
-    // ---- give up on a device ----
-    /// The device is gone; its queues accept nothing more. Other devices do not notice.
-    #[error("{device} is lost (noticed in {call})")]
+    // ---- stop using a device ----
+    /// The device is lost; its queues accept no more work. Other devices are not affected.
+    #[error("{device} is lost (reported by {call})")]
     DeviceLost {
         /// The device's name.
         device: String,
-        /// The call that said so.
+        /// The call that reported the loss.
         call: &'static str,
     },
 
-    /// The work behind a fence has ended, and went wrong; what it was to write is not what anybody
-    /// thinks. Do it again.
+    /// The work behind a fence has failed, so what it should have written is undefined. Submit it again.
     #[error("{what} failed: {why}")]
     WorkFailed {
-        /// What the fence stood for.
+        /// The work behind the fence.
         what: String,
-        /// Why it went wrong.
+        /// Why it failed.
         why: &'static str,
     },
 
     // ---- raw ----
-    /// A Vulkan call failed in a way that has no better name here.
+    /// A Vulkan call failed with a code that has no variant of its own.
     #[error("{device}: {call} failed with {code:?}")]
     Vulkan {
         /// The device's name, or the loader's.
         device: String,
         /// The call.
         call: &'static str,
-        /// Its result.
+        /// Its code.
         code: vk::Result,
     },
-    /// An operating-system call failed in a way that has no better name here.
+    /// An operating-system call failed with an `errno` that has no variant of its own.
     #[error("{call} failed")]
     Os {
         /// The call.
         call: &'static str,
-        /// Its error.
+        /// Its `errno`.
         #[source]
         source: Errno,
     },
     /// The allocator of staging memory failed.
-    #[error("{device}: staging memory of {size} bytes")]
+    #[error("{device}: allocating {size} bytes of staging memory failed")]
     Staging {
         /// The device's name.
         device: String,
-        /// Bytes asked for.
+        /// Bytes requested.
         size: u64,
         /// The allocator's reason.
         #[source]
@@ -333,47 +344,9 @@ pub enum Error {
     },
 }
 
-/// What is wrong with a file descriptor that came from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ForeignFdReason {
-    /// The descriptor is not open (`EBADF`).
-    #[error("it is closed")]
-    Closed,
-    /// The descriptor is open, but no dma-buf.
-    #[error("it is not a dma-buf")]
-    NotDmaBuf,
-    /// The descriptor is open, but no memfd that is sealed against shrinking.
-    #[error("it is no memfd sealed against shrinking, so its pages could vanish under a mapping")]
-    NotSealed,
-    /// What the descriptor names is smaller than claimed.
-    #[error("it holds {actual} bytes, {claimed} were claimed")]
-    TooSmall {
-        /// The size that the caller claimed.
-        claimed: u64,
-        /// The size that the kernel or the driver reports.
-        actual: u64,
-    },
-    /// An `OPAQUE_FD` of another driver or device
-    /// (VUID-VkImportMemoryFdInfoKHR-fd-00668 and the table of external handle types).
-    #[error("it was made by driver or device {theirs}, this one is {ours}")]
-    OtherDriver {
-        /// UUID of the driver or device that made it.
-        theirs: crate::device::Uuid,
-        /// UUID of the importing one.
-        ours: crate::device::Uuid,
-    },
-    /// The driver looked at it and refused.
-    #[error("the driver does not take it ({0:?})")]
-    Rejected(vk::Result),
-    /// No memory type of the importing device can hold it.
-    #[error("no memory type of the device fits it")]
-    NoMemoryType,
-}
-
 impl Error {
-    /// Whether freeing memory, or asking for another domain, may help. Any call may say so, not only those that
-    /// allocate.
+    /// Whether freeing memory, or asking for another domain, may help. Any call may return such an error, not only
+    /// those that allocate.
     pub fn is_out_of_memory(&self) -> bool {
         matches!(
             self,
@@ -381,7 +354,7 @@ impl Error {
         ) || self.is_drivers_out_of_memory()
     }
 
-    /// Whether a driver said that it has no memory left for something that is no allocation of ours.
+    /// Whether a driver ran out of memory in a call other than an allocation of shared memory.
     pub(crate) fn is_drivers_out_of_memory(&self) -> bool {
         use vk::Result as Code;
         matches!(
@@ -401,77 +374,18 @@ impl Error {
         )
     }
 
-    /// Whether a device is lost for good.
+    /// Whether the error is the loss of a device, which is permanent.
     pub fn is_device_lost(&self) -> bool {
         matches!(self, Self::DeviceLost { .. })
     }
-
-    /// The one translation of a `VkResult` that carries no domain.
-    pub(crate) fn vulkan(call: &'static str, device: &str, code: vk::Result) -> Self {
-        let device = device.to_owned();
-        match code {
-            vk::Result::ERROR_DEVICE_LOST => Self::DeviceLost { device, call },
-            code => match Self::fd_limit(call) {
-                Some(limit) if may_mean_no_fd(code) => limit,
-                _ => Self::Vulkan { device, call, code },
-            },
-        }
-    }
-
-    /// The one translation of an `errno`.
-    pub(crate) fn os(call: &'static str, source: Errno) -> Self {
-        if matches!(source, Errno::MFILE | Errno::NFILE) {
-            let (open, limit) = fd_usage();
-            return Self::FdLimit { call, limit, open };
-        }
-        Self::Os { call, source }
-    }
-
-    /// That no buffer can have so many bytes.
-    pub(crate) fn too_large(size: u64) -> Self {
-        Self::InvalidSize { size, rule: "at most 2^63 bytes" }
-    }
-
-    /// [`Error::FdLimit`] if no descriptor can be opened at this moment.
-    ///
-    /// Drivers answer `VK_ERROR_OUT_OF_HOST_MEMORY` or worse when `memfd_create` or `dup` gave
-    /// `EMFILE`, so the only way to know is to try.
-    pub(crate) fn fd_limit(call: &'static str) -> Option<Self> {
-        match rustix::fs::memfd_create("peerbuf-fd-check", rustix::fs::MemfdFlags::CLOEXEC) {
-            Err(Errno::MFILE | Errno::NFILE) => Some(Self::os(call, Errno::MFILE)),
-            _ => None,
-        }
-    }
 }
 
-/// Codes that drivers return when they ran out of descriptors.
-fn may_mean_no_fd(code: vk::Result) -> bool {
-    matches!(
-        code,
-        vk::Result::ERROR_OUT_OF_HOST_MEMORY
-            | vk::Result::ERROR_OUT_OF_DEVICE_MEMORY
-            | vk::Result::ERROR_TOO_MANY_OBJECTS
-            | vk::Result::ERROR_INVALID_EXTERNAL_HANDLE
-            | vk::Result::ERROR_INITIALIZATION_FAILED
-            | vk::Result::ERROR_UNKNOWN
-    )
+fn driver_code(code: Option<vk::Result>) -> String {
+    code.map_or_else(String::new, |code| format!(" (driver: {code:?})"))
 }
 
-/// Open descriptors and the soft limit. Counting needs a descriptor of its own; where there is none
-/// left the limit is the count.
-fn fd_usage() -> (u64, u64) {
-    let limit =
-        rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    let open = std::fs::read_dir("/proc/self/fd").map_or(limit, |dir| dir.count() as u64);
-    (open, limit)
-}
-
-fn driver_said(code: Option<vk::Result>) -> String {
-    code.map_or_else(String::new, |code| format!(" (the driver said {code:?})"))
-}
-
-fn in_the_way(obstacles: &Obstacles) -> String {
-    if obstacles.is_empty() { String::new() } else { format!("; in the way: {obstacles}") }
+fn obstacles_of(obstacles: &Obstacles) -> String {
+    if obstacles.is_empty() { String::new() } else { format!("; obstacles: {obstacles}") }
 }
 
 fn list(refused: &[Refusal]) -> String {

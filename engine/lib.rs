@@ -98,6 +98,7 @@ mod buffer;
 mod core;
 pub mod device;
 mod error;
+mod fd;
 pub mod memory;
 #[cfg(all(test, peerbuf_shuttle))]
 mod model;

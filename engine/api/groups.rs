@@ -16,7 +16,8 @@ impl Engine {
     /// [`Error::Unsupported`] if there are 65,535 groups of which somebody has a handle or a buffer.
     pub fn client_group(&self, name: &str) -> Result<ClientGroup> {
         let core = &self.set.core;
-        let unused = |group| core.domains().all(|id| core.store(id).ledger.close_account(group));
+        let unused =
+            |group| core.domains().all(|id| core.store(id).ledger.close_group_account(group));
         let group = core.groups.make(name, unused).ok_or_else(|| Error::Unsupported {
             device: "the engine".into(),
             missing: "room for more than 65,535 client groups".into(),

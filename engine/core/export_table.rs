@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, PoisonError, Weak};
 
 use crate::error::Result;
-use crate::memory::dma_buf;
+use crate::fd;
 use crate::sync::primitive::Mutex;
 
 /// Buffers by the identity (device and inode) of what they exported. Never by fd number: those are
@@ -36,7 +36,7 @@ impl<T> ExportTable<T> {
         object: &Arc<T>,
         generation: u32,
     ) -> Result<()> {
-        let Some(identity) = dma_buf::identity(fd)? else { return Ok(()) };
+        let Some(identity) = fd::identity(fd)? else { return Ok(()) };
         let exported = Exported { object: Arc::downgrade(object), generation };
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         table.retain(|_, exported| exported.object.strong_count() > 0);
@@ -50,7 +50,7 @@ impl<T> ExportTable<T> {
     ///
     /// What the kernel said of the file.
     pub(crate) fn find(&self, fd: BorrowedFd<'_>) -> Result<Option<(Arc<T>, u32)>> {
-        let Some(identity) = dma_buf::identity(fd)? else { return Ok(None) };
+        let Some(identity) = fd::identity(fd)? else { return Ok(None) };
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = table.get(&identity);
         Ok(found.and_then(|exported| Some((exported.object.upgrade()?, exported.generation))))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Core;
 use crate::device::{AdapterKind, DeviceId, DeviceInner, HandleType};
 use crate::error::Result;
-use crate::memory::{DomainId, Provider, Take};
+use crate::memory::{DomainId, ImportKind, Provider};
 use crate::residency::Price;
 use crate::transfer::{self, PairKey, Refusal, RefusalReason, Route, Side, Verdict};
 
@@ -47,7 +47,7 @@ impl Core {
         home: &Arc<DeviceInner>,
         device: &Arc<DeviceInner>,
         refused: &mut Vec<Refusal>,
-    ) -> Result<Option<Take>> {
+    ) -> Result<Option<ImportKind>> {
         if let Provider::Foreign(handle) = provider {
             let take = foreign_take(provider, home, device);
             if take.is_none() {
@@ -61,7 +61,7 @@ impl Core {
             _ => Arc::clone(home),
         };
         if matches!(provider, Provider::Device { .. }) && Arc::ptr_eq(&from, device) {
-            return Ok(Some(provider.takes()[0]));
+            return Ok(Some(provider.import_kinds()[0]));
         }
         let verdict = self.verdict(&from, device)?;
         let take = verdict.take(provider);
@@ -105,9 +105,13 @@ impl Core {
 
 /// A stranger's memory cannot be probed, since writing to it is not ours to do; what the driver says
 /// has to do.
-fn foreign_take(provider: Provider, home: &DeviceInner, device: &DeviceInner) -> Option<Take> {
-    provider.takes().iter().copied().find(|&take| {
-        let opaque = take == Take::Fd(HandleType::OpaqueFd);
+fn foreign_take(
+    provider: Provider,
+    home: &DeviceInner,
+    device: &DeviceInner,
+) -> Option<ImportKind> {
+    provider.import_kinds().iter().copied().find(|&take| {
+        let opaque = take == ImportKind::Fd(HandleType::OpaqueFd);
         transfer::can_take(device, take)
             && (!opaque || device.adapter().same_driver_and_device(home.adapter()))
     })

@@ -1,4 +1,4 @@
-//! Taking part in an application's own device.
+//! Adoption of an application's own device.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -8,16 +8,16 @@ use ash::vk;
 
 use super::adapter::Adapter;
 use super::instance::Instance;
-use super::lane::{QueueChoice, QueueIndex, copies};
 use super::queue_lock::QueueLock;
+use super::queues::{QueueChoice, QueueIndex, copies};
 use crate::error::{Error, Result};
 
 /// An application's Vulkan objects, for [`crate::Engine::adopt_device`].
 ///
-/// Before it creates its device, the application asks [`crate::device::instance_extensions`] and
-/// [`crate::Adapter::device_extensions`] what to enable; what it did enable it says here.
+/// [`crate::device::instance_extensions`] and [`crate::Adapter::device_extensions`] list what the application
+/// should enable when it creates its instance and device. What it has enabled is stated here.
 pub struct AdoptedDevice {
-    /// What `instance` was loaded through.
+    /// The entry points that `instance` was loaded through.
     pub entry: ash::Entry,
     /// The instance; `VkApplicationInfo::apiVersion` at least 1.2.
     pub instance: ash::Instance,
@@ -31,28 +31,29 @@ pub struct AdoptedDevice {
     pub queue_family: u32,
     /// Index of that queue in its family.
     pub queue_index: u32,
-    /// The lock that the application takes around its own uses of that queue; `None` if it uses the
+    /// The lock that the application holds around its own uses of that queue; `None` if it uses the
     /// queue only through [`crate::Device::with_queue`], or not at all.
     pub queue_lock: Option<Arc<dyn QueueLock>>,
-    /// A further queue, for moves, so that they run beside everything else; `None` if they are to go to the
-    /// one above. It may be the same one.
+    /// A second queue, for moves, so that they run in parallel with other work; `None` to submit moves to the
+    /// queue above. It may be the same queue.
     pub transfer_queue: Option<AdoptedQueue>,
 }
 
-/// A further queue of an application's device, for [`AdoptedDevice::transfer_queue`].
+/// A second queue of an application's device, for [`AdoptedDevice::transfer_queue`].
 #[derive(Clone)]
 pub struct AdoptedQueue {
-    /// Its family: one that copies buffers.
+    /// Its family, which must support copies of buffers.
     pub family: u32,
     /// Its index in the family.
     pub index: u32,
-    /// The lock that the application takes around its own uses of it; `None` if nobody else uses it. For one
-    /// queue there is one lock: if this is the main one, either names it, or both the same.
+    /// The lock that the application holds around its own uses of the queue; `None` if it does not use the
+    /// queue. One queue has one lock: if this is the main queue, one of the two fields may name the lock, or
+    /// both the same one.
     pub lock: Option<Arc<dyn QueueLock>>,
 }
 
 impl AdoptedDevice {
-    /// Its queues: the main one, and one for moves.
+    /// The main queue, and the one for moves.
     pub(super) fn queues(self, adapter: &Adapter) -> Result<(QueueChoice, Option<QueueChoice>)> {
         let missing = |missing| Error::Unsupported { device: adapter.name().to_owned(), missing };
         let family = self.queue_family;
@@ -83,12 +84,12 @@ impl AdoptedDevice {
 }
 
 impl Adapter {
-    /// The facts of an application's physical device, before it creates its device:
-    /// [`Adapter::device_extensions`] says what to enable.
+    /// Reads the facts of an application's physical device, before the application creates its device:
+    /// [`Adapter::device_extensions`] lists what to enable.
     ///
     /// # Errors
     ///
-    /// What the queries said.
+    /// [`Error::Vulkan`] if a query fails.
     ///
     /// # Safety
     ///

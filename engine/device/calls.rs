@@ -1,9 +1,8 @@
-//! The calls that can fail, counted, and failed on request.
+//! Counts the calls that can fail, and injects failures on request.
 //!
-//! The calls that make, share and use a buffer's memory announce themselves here first.
-//! That gives three things: a test can say that an operation made *no* such call, a test can make the
-//! n-th one fail and look whether everything stayed as it was, and CI without a GPU can meet the
-//! faults that real drivers have.
+//! Every call that makes, shares or uses a buffer's memory is announced here first. So a test can assert that
+//! an operation made *no* such call. A test can make the n-th call fail, and check that nothing has changed. And
+//! CI without a GPU can exercise the faults of real drivers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -47,12 +46,12 @@ pub enum Call {
     Mmap,
     /// `fcntl(F_DUPFD_CLOEXEC)`.
     DuplicateFd,
-    /// Any `ioctl` of ours: `DMA_BUF_IOCTL_*`, `DMA_HEAP_IOCTL_ALLOC`, `UDMABUF_CREATE`.
+    /// Any `ioctl` of peerbuf: `DMA_BUF_IOCTL_*`, `DMA_HEAP_IOCTL_ALLOC`, `UDMABUF_CREATE`.
     Ioctl,
 }
 
 impl Call {
-    /// Every call, in the order of their numbers.
+    /// Every call, in the order of its number.
     pub const ALL: [Self; 16] = [
         Self::AllocateMemory,
         Self::ImportMemory,
@@ -72,7 +71,7 @@ impl Call {
         Self::Ioctl,
     ];
 
-    /// The call's own name.
+    /// The name of the call.
     pub const fn name(self) -> &'static str {
         match self {
             Self::AllocateMemory => "vkAllocateMemory",
@@ -95,23 +94,24 @@ impl Call {
     }
 }
 
-/// Counts calls, and fails those that it was told to fail.
+/// Counts calls, and fails those that were requested to fail.
 ///
 /// One per engine, shared by all its devices: [`crate::Engine::calls`].
 #[derive(Debug, Default)]
 pub struct Calls {
     made: [AtomicU64; Call::ALL.len()],
-    /// Whether `faults` holds anything. Relaxed: a fault armed by another thread may miss a call that
-    /// is under way, and nobody can tell the difference.
+    /// Whether `faults` is not empty. Relaxed: a fault armed by another thread may miss a call in progress,
+    /// which cannot be told from arming it later.
     armed: AtomicBool,
     faults: Mutex<Vec<Fault>>,
     /// Imports yield memory of their own instead of the exporter's.
     lying_imports: AtomicBool,
-    /// Device memory is treated as if the host could not map it.
+    /// Device memory is treated as not mappable by the host.
     unmappable: AtomicBool,
-    /// Whether a device was found to be lost since the engine has looked: its devices have nothing else in common.
+    /// Whether a device was reported lost since the engine last checked. It is here because the devices of an
+    /// engine share nothing else.
     device_lost: AtomicBool,
-    /// What is taken for the word of every driver about its heap.
+    /// Replaces what every driver reports about its heap.
     heap_budget: Mutex<Option<HeapBudget>>,
 }
 
@@ -123,19 +123,20 @@ struct Fault {
 }
 
 impl Calls {
-    /// How often `call` was made, failed ones included.
+    /// How often `call` was made, failed calls included.
     pub fn made(&self, call: Call) -> u64 {
         self.made[call as usize].load(Ordering::Relaxed)
     }
 
-    /// Makes the `nth` call from now (1 is the next one) fail with `code`, without reaching the
-    /// driver. For operating-system calls the code says only *that* it fails; they report `ENOMEM`.
+    /// Makes the `nth` call from now (1 is the next one) fail with `code`, without reaching the driver.
+    ///
+    /// Operating-system calls report `ENOMEM`, whatever `code` is.
     pub fn fail_nth(&self, call: Call, nth: u64, code: vk::Result) {
         self.lock().push(Fault { call, countdown: nth.max(1), code });
         self.armed.store(true, Ordering::Relaxed);
     }
 
-    /// Takes back all faults that have not happened; tells whether there were any.
+    /// Removes all faults that have not happened; returns whether there were any.
     pub fn clear_faults(&self) -> bool {
         let mut faults = self.lock();
         let pending = !faults.is_empty();
@@ -144,38 +145,38 @@ impl Calls {
         pending
     }
 
-    /// From now on every import *succeeds* and yields zeroed memory that has nothing to do with the
-    /// exporter's: the driver of NVIDIA/open-gpu-kernel-modules#1037 and the reason for proving
-    /// routes with data.
+    /// From now on every import *succeeds* and yields zeroed memory that is not the exporter's.
+    ///
+    /// The driver of NVIDIA/open-gpu-kernel-modules#1037 does this; it is why routes are proved with data.
     pub fn set_lying_imports(&self, lying: bool) {
         self.lying_imports.store(lying, Ordering::Relaxed);
     }
 
-    /// From now on new device memory is treated as one that the host cannot map, as most VRAM is.
+    /// From now on new device memory is treated as not mappable by the host, as most VRAM is.
     pub fn set_unmappable_device_memory(&self, unmappable: bool) {
         self.unmappable.store(unmappable, Ordering::Relaxed);
     }
 
-    /// From now on every driver is taken to say that this process should have no more than `budget` bytes in
-    /// its device's heap, and has `usage`; `None` for what they really say.
+    /// Replaces what every driver reports about its device's heap: a budget of `budget` bytes for this process,
+    /// of which `usage` bytes are in use. `None` restores what the drivers report.
     pub fn set_heap_budget(&self, said: Option<(u64, u64)>) {
         let said = said.map(|(budget, usage)| HeapBudget { budget, usage });
         *self.heap_budget.lock().unwrap_or_else(PoisonError::into_inner) = said;
     }
 
-    /// A device is lost; it says so itself by now.
+    /// Notes that a device is lost. The device is marked as lost before.
     pub(crate) fn note_lost_device(&self) {
         self.device_lost.store(true, Ordering::Release);
     }
 
-    /// Whether a device was found to be lost since [`Calls::forget_lost_devices`].
+    /// Whether a device was reported lost since [`Calls::forget_lost_devices`].
     pub(crate) fn has_lost_device(&self) -> bool {
         self.device_lost.load(Ordering::Relaxed)
     }
 
-    /// From here on none was found: to be called before one looks for the last time.
+    /// Forgets the lost devices noted so far. Call it before the last check of the devices.
     pub(crate) fn forget_lost_devices(&self) {
-        // Not a store: what was noted before is to be seen by that look.
+        // Not a store: the check that follows must see what was noted before.
         self.device_lost.swap(false, Ordering::AcqRel);
     }
 
@@ -191,13 +192,13 @@ impl Calls {
         self.unmappable.load(Ordering::Relaxed)
     }
 
-    /// Counts `call`, and says whether it is to fail.
+    /// Counts `call`; `Err` if it must fail.
     pub(crate) fn enter(&self, call: Call) -> Result<(), vk::Result> {
         self.made[call as usize].fetch_add(1, Ordering::Relaxed);
         if self.armed.load(Ordering::Relaxed) { self.next_fault(call) } else { Ok(()) }
     }
 
-    /// The same for a call whose errors are `errno`s.
+    /// Like [`Calls::enter`], for a call whose errors are `errno`s.
     pub(crate) fn enter_os(&self, call: Call) -> Result<(), rustix::io::Errno> {
         self.enter(call).map_err(|_| rustix::io::Errno::NOMEM)
     }
@@ -205,7 +206,7 @@ impl Calls {
     #[cold]
     fn next_fault(&self, call: Call) -> Result<(), vk::Result> {
         let mut hit = Ok(());
-        // Every fault counts this call, also those behind the one that it meets.
+        // Every fault counts this call, also those behind the one that fails it.
         self.lock().retain_mut(|fault| {
             if fault.call == call {
                 fault.countdown -= 1;

@@ -6,30 +6,14 @@ use std::sync::Arc;
 use ash::vk;
 
 use super::adapter::Adapter;
+use super::id::DeviceId;
 use super::inner::DeviceInner;
-use super::lane::Lane;
+use super::queues::QueueKind;
 
-/// Number of a device within its engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DeviceId(pub(crate) u16);
-
-impl DeviceId {
-    /// The number, from 0 in the order of opening.
-    pub fn index(self) -> usize {
-        usize::from(self.0)
-    }
-}
-
-impl fmt::Display for DeviceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "device {}", self.0)
-    }
-}
-
-/// A device that takes part: opened by [`crate::Engine::open_device`] or adopted from an application
+/// A device that shares buffers: opened by [`crate::Engine::open_device`] or adopted from an application
 /// by [`crate::Engine::adopt_device`].
 ///
-/// Cheap to clone. Two devices opened on one adapter are two devices, as different as two GPUs.
+/// Cheap to clone. Two devices opened on one adapter are as separate as two GPUs.
 #[derive(Clone)]
 pub struct Device(pub(crate) Arc<DeviceInner>);
 
@@ -51,29 +35,29 @@ impl Device {
 
     /// The raw device with its function table, for applications that record their own commands.
     ///
-    /// Handles made from it must be gone, and work submitted through it be over, before the last
-    /// [`Device`] and everything made on it is gone.
+    /// Handles made from it must be destroyed, and work submitted through it must have finished, before the
+    /// last [`Device`] and everything made on it is dropped.
     pub fn raw(&self) -> &ash::Device {
         &self.0.raw
     }
 
-    /// The raw instance, likewise.
+    /// The raw instance, under the same conditions.
     pub fn raw_instance(&self) -> &ash::Instance {
         self.0.adapter.instance().raw()
     }
 
     /// The family of its queue.
     pub fn queue_family(&self) -> u32 {
-        self.0.queue_family(Lane::Main)
+        self.0.queue_family(QueueKind::Main)
     }
 
-    /// The family of the queue that moves go to beside that one; `None` if they go to the same one.
+    /// The family of the queue that moves are submitted to; `None` if that is the main queue.
     pub fn transfer_queue_family(&self) -> Option<u32> {
-        let lane = self.0.lane_for_moves();
-        (lane != Lane::Main).then(|| self.0.queue_family(lane))
+        let kind = self.0.queue_for_moves();
+        (kind != QueueKind::Main).then(|| self.0.queue_family(kind))
     }
 
-    /// Calls `work` with the raw queue, while nobody else uses it. Moves may go to another one
+    /// Calls `work` with the raw queue, while nothing else uses it. Moves may be submitted to another queue
     /// ([`Device::transfer_queue_family`]).
     ///
     /// # Panics
@@ -81,14 +65,14 @@ impl Device {
     /// If the application's own [`super::QueueLock`] does not call the work that it is given.
     ///
     /// Locks: the queue's. `work` must not submit through peerbuf on this device, nor do anything that
-    /// takes a buffer's reservation, dropping mappings and ending accesses included: others hold a
+    /// takes a buffer's reservation, dropping mappings and ending accesses included: other threads hold a
     /// reservation while they wait for the queue.
     pub fn with_queue<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> R {
-        let out = self.0.queue(Lane::Main).with_raw(work);
+        let out = self.0.queue(QueueKind::Main).with_raw(work);
         out.expect("the application's QueueLock calls the work that it is given")
     }
 
-    /// Whether a call has found the device to be lost.
+    /// Whether a call has reported that the device is lost.
     pub fn is_lost(&self) -> bool {
         self.0.is_lost()
     }

@@ -1,83 +1,47 @@
-//! What a driver says it can export and import, per handle type.
+//! What a driver reports that it can export and import, per handle type.
 //!
 //! Vulkan: `vkGetPhysicalDeviceExternalBufferProperties`,
-//! `vkGetPhysicalDeviceExternalSemaphoreProperties`. These are statements, not proofs; routes are
-//! proved in [`crate::transfer`].
+//! `vkGetPhysicalDeviceExternalSemaphoreProperties`. These are statements, not proofs: routes
+//! are proved in [`crate::transfer`].
 #![expect(unsafe_code, reason = "physical-device queries of the Vulkan instance")]
-
-use std::fmt;
 
 use ash::vk;
 
-/// A kind of handle by which memory travels between devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum HandleType {
-    /// A Linux dma-buf: any device, any driver, any process.
-    DmaBuf,
-    /// An fd that only the same driver on the same device understands.
-    OpaqueFd,
-    /// Host memory, taken in by address. As a foreign handle: a sealed memfd.
-    HostPointer,
-}
+use super::handle_type::HandleType;
 
-impl HandleType {
-    /// Every kind, best first (ARCHITECTURE.md, "Where memory comes from").
-    pub const ALL: [Self; 3] = [Self::DmaBuf, Self::OpaqueFd, Self::HostPointer];
+/// The handle type by which a semaphore's payload is shared.
+pub(crate) use vk::ExternalSemaphoreHandleTypeFlags as SemaphoreHandle;
 
-    /// The Vulkan bit.
-    pub const fn vk(self) -> vk::ExternalMemoryHandleTypeFlags {
-        match self {
-            Self::DmaBuf => vk::ExternalMemoryHandleTypeFlags::DMA_BUF_EXT,
-            Self::OpaqueFd => vk::ExternalMemoryHandleTypeFlags::OPAQUE_FD,
-            Self::HostPointer => vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT,
-        }
-    }
-
-    /// The short name used in reports and JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::DmaBuf => "dma_buf",
-            Self::OpaqueFd => "opaque_fd",
-            Self::HostPointer => "host_pointer",
-        }
-    }
-}
-
-impl fmt::Display for HandleType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// What a driver says about memory of shared buffers, for one handle type.
+/// What a driver reports about memory of shared buffers, for one handle type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExternalBuffers {
     /// The handle type.
     pub handle: HandleType,
-    /// New memory can be given out as such a handle.
+    /// New memory can be exported as such a handle.
     pub exportable: bool,
-    /// Such a handle can be taken in.
+    /// Such a handle can be imported.
     pub importable: bool,
-    /// Only with memory that belongs to a single `VkBuffer`.
+    /// Both require memory that is dedicated to a single `VkBuffer`.
     pub dedicated_only: bool,
 }
 
-/// What a driver says about semaphores, for one handle type.
+/// What a driver reports about semaphores, for one handle type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExternalSemaphores {
     /// The handle type: `OPAQUE_FD` or `SYNC_FD`.
     pub handle: vk::ExternalSemaphoreHandleTypeFlags,
     /// Whether this row is about timeline semaphores.
     pub timeline: bool,
-    /// A semaphore can be given out as such a handle.
+    /// A semaphore can be exported as such a handle.
     pub exportable: bool,
-    /// Such a handle can be taken in.
+    /// Such a handle can be imported.
     pub importable: bool,
 }
 
-/// The usages that every shared buffer has. One `VkBuffer` spans a whole slab, and slots do not know
-/// what their next owner will do, so the slab can do everything that needs no extension.
+/// The usages that every shared buffer has.
+///
+/// One `VkBuffer` spans a whole slab, and the uses of a slot's next owner are not known. So the slab has every
+/// usage that needs no extension.
 pub(crate) const SHARED_BUFFER_USAGE: vk::BufferUsageFlags = vk::BufferUsageFlags::from_raw(
     vk::BufferUsageFlags::TRANSFER_SRC.as_raw()
         | vk::BufferUsageFlags::TRANSFER_DST.as_raw()
@@ -88,7 +52,7 @@ pub(crate) const SHARED_BUFFER_USAGE: vk::BufferUsageFlags = vk::BufferUsageFlag
         | vk::BufferUsageFlags::INDIRECT_BUFFER.as_raw(),
 );
 
-/// Asks about shared buffers, for one handle type.
+/// Queries the driver about shared buffers, for one handle type.
 pub(super) fn query_buffers(
     instance: &ash::Instance,
     physical: vk::PhysicalDevice,
@@ -109,7 +73,7 @@ pub(super) fn query_buffers(
     }
 }
 
-/// Asks about semaphores: binary and timeline as `OPAQUE_FD`, binary as `SYNC_FD`.
+/// Queries the driver about semaphores: binary and timeline as `OPAQUE_FD`, binary as `SYNC_FD`.
 pub(super) fn query_semaphores(
     instance: &ash::Instance,
     physical: vk::PhysicalDevice,

@@ -1,4 +1,4 @@
-//! Which DRM formats and modifiers a device can lay images out in.
+//! The DRM formats and modifiers in which a device can lay out images.
 //!
 //! Vulkan: `VK_EXT_image_drm_format_modifier`. Kernel: `drm_fourcc.h`. Two devices can share an image
 //! only in a modifier that both list; `LINEAR` is the only one that different vendors have in common
@@ -10,14 +10,14 @@ use drm_fourcc::{DrmFourcc, DrmModifier};
 
 use super::adapter::Adapter;
 
-/// One way in which a device lays out images of a format.
+/// One layout that a device supports for images of a format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FormatModifier {
     /// The modifier.
     pub modifier: DrmModifier,
-    /// How many memory planes such an image has.
+    /// Number of memory planes of such an image.
     pub planes: u32,
-    /// What such an image can be used for.
+    /// The uses that such an image supports.
     pub features: vk::FormatFeatureFlags,
 }
 
@@ -43,7 +43,7 @@ impl Adapter {
     /// The modifiers in which the device lays out images of `fourcc`, in its order; empty without
     /// `VK_EXT_image_drm_format_modifier`, and for formats that peerbuf or the device does not know.
     ///
-    /// `DRM_FORMAT_MOD_INVALID` is left out: across devices it means nothing (Smithay#1767).
+    /// `DRM_FORMAT_MOD_INVALID` is left out, since it has no meaning across devices (Smithay#1767).
     pub fn format_modifiers(&self, fourcc: DrmFourcc) -> Vec<FormatModifier> {
         let extension = ash::ext::image_drm_format_modifier::NAME;
         let Some(format) = vulkan_format(fourcc) else { return vec![] };

@@ -1,4 +1,4 @@
-//! What everything made on a device holds: its handles and tables, and how it ends.
+//! The device as every object made on it holds it: its handles and function tables, and its destruction.
 #![expect(unsafe_code, reason = "destroying the device")]
 
 use std::fmt;
@@ -9,12 +9,14 @@ use ash::{ext, khr, vk};
 
 use super::adapter::Adapter;
 use super::calls::Calls;
-use super::device::DeviceId;
-use super::lane::{Lane, Lanes};
+use super::id::DeviceId;
 use super::queue::Queue;
+use super::queues::{QueueKind, Queues};
 use crate::error::{Error, Result};
 use crate::observe::{Live, Object};
 
+/// A `VkDevice` with its queues. Every object made on it holds an `Arc` of it.
+///
 /// # Invariants
 ///
 /// `raw` is live until the end of `drop`, and was created on `adapter` with timeline semaphores. The
@@ -26,7 +28,7 @@ pub(crate) struct DeviceInner {
     pub(super) adapter: Adapter,
     pub(super) raw: ash::Device,
     pub(super) owned: bool,
-    pub(super) lanes: Lanes,
+    pub(super) queues: Queues,
     pub(super) memory_fd: Option<khr::external_memory_fd::Device>,
     pub(super) memory_host: Option<ext::external_memory_host::Device>,
     pub(super) semaphore_fd: Option<khr::external_semaphore_fd::Device>,
@@ -34,20 +36,20 @@ pub(crate) struct DeviceInner {
     pub(super) foreign_queue_family: bool,
     pub(super) calls: Arc<Calls>,
     pub(super) live: Arc<Live>,
-    /// Set once, never cleared. Release/acquire, so that who sees it sees what led to it.
+    /// Set once, never cleared. Release/acquire, so that a thread that reads it also sees what led to it.
     pub(super) lost: AtomicBool,
-    /// Timelines on this device that show how far another one's has come; kept as long as the device.
-    /// Protected by this mutex, which is taken alone.
-    pub(super) images: Mutex<Vec<(Weak<DeviceInner>, Lane, Image)>>,
+    /// Timelines on this device that mirror those of other devices; kept as long as the device. Protected by
+    /// this mutex, which is taken alone.
+    pub(super) mirrors: Mutex<Vec<(Weak<DeviceInner>, QueueKind, TimelineMirror)>>,
 }
 
-/// A timeline on one device that shows how far another one's has come.
+/// A timeline on one device that mirrors the progress of another device's timeline.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Image {
-    /// It is the other one's, taken in.
+pub(crate) enum TimelineMirror {
+    /// The other device's timeline, imported.
     Shared(vk::Semaphore),
-    /// The host signals it.
-    Shown(vk::Semaphore),
+    /// A timeline that the host signals.
+    HostSignalled(vk::Semaphore),
 }
 
 impl DeviceInner {
@@ -71,17 +73,17 @@ impl DeviceInner {
         &self.raw
     }
 
-    pub(super) fn queue(&self, lane: Lane) -> &Queue {
-        self.lanes.get(lane)
+    pub(super) fn queue(&self, kind: QueueKind) -> &Queue {
+        self.queues.get(kind)
     }
 
-    /// The lane that moves go to: one of their own where there is one.
-    pub(crate) fn lane_for_moves(&self) -> Lane {
-        self.lanes.for_moves()
+    /// The queue that moves are submitted to: the transfer queue if the device has one.
+    pub(crate) fn queue_for_moves(&self) -> QueueKind {
+        self.queues.for_moves()
     }
 
-    pub(crate) fn queue_family(&self, lane: Lane) -> u32 {
-        self.queue(lane).family()
+    pub(crate) fn queue_family(&self, kind: QueueKind) -> u32 {
+        self.queue(kind).family()
     }
 
     pub(crate) fn calls(&self) -> &Arc<Calls> {
@@ -92,32 +94,32 @@ impl DeviceInner {
         &self.live
     }
 
-    /// `VK_KHR_external_memory_fd`, if it is on.
+    /// `VK_KHR_external_memory_fd`, if enabled.
     pub(crate) fn memory_fd(&self) -> Option<&khr::external_memory_fd::Device> {
         self.memory_fd.as_ref()
     }
 
-    /// `VK_EXT_external_memory_host`, if it is on.
+    /// `VK_EXT_external_memory_host`, if enabled.
     pub(crate) fn memory_host(&self) -> Option<&ext::external_memory_host::Device> {
         self.memory_host.as_ref()
     }
 
-    /// Whether `VK_EXT_external_memory_dma_buf` is on.
+    /// Whether `VK_EXT_external_memory_dma_buf` is enabled.
     pub(crate) fn has_dma_buf(&self) -> bool {
         self.dma_buf
     }
 
-    /// Whether `VK_EXT_queue_family_foreign` is on.
+    /// Whether `VK_EXT_queue_family_foreign` is enabled.
     pub(crate) fn has_foreign_queue_family(&self) -> bool {
         self.foreign_queue_family
     }
 
-    /// `VK_KHR_external_semaphore_fd`, if it is on.
+    /// `VK_KHR_external_semaphore_fd`, if enabled.
     pub(crate) fn semaphore_fd(&self) -> Option<&khr::external_semaphore_fd::Device> {
         self.semaphore_fd.as_ref()
     }
 
-    /// Checks that the main queue's family has the stages (VUID-vkCmdPipelineBarrier-srcStageMask-06461).
+    /// Checks that the main queue's family supports the stages (VUID-vkCmdPipelineBarrier-srcStageMask-06461).
     pub(crate) fn check_stages(&self, stages: vk::PipelineStageFlags) -> Result<()> {
         use vk::PipelineStageFlags as Stages;
         let everywhere =
@@ -130,7 +132,7 @@ impl DeviceInner {
             | Stages::EARLY_FRAGMENT_TESTS
             | Stages::LATE_FRAGMENT_TESTS
             | Stages::COLOR_ATTACHMENT_OUTPUT;
-        let family = self.queue_family(Lane::Main);
+        let family = self.queue_family(QueueKind::Main);
         let flags = self.adapter.queue_flags(family);
         let mut has = everywhere | compute;
         if flags.contains(vk::QueueFlags::GRAPHICS) {
@@ -146,33 +148,34 @@ impl DeviceInner {
         })
     }
 
-    /// The timeline that counts a lane's submissions.
-    pub(crate) fn timeline(&self, lane: Lane) -> vk::Semaphore {
-        self.queue(lane).timeline()
+    /// The timeline that counts a queue's submissions.
+    pub(crate) fn timeline(&self, kind: QueueKind) -> vk::Semaphore {
+        self.queue(kind).timeline()
     }
 
-    /// The timeline on this device that shows how far a lane of `other` has come, made by `make` if there is
-    /// none. Devices are told apart by their addresses, since their numbers repeat from engine to engine.
-    pub(crate) fn image_of(
+    /// The timeline on this device that mirrors a queue of `other`, made by `make` if there is none yet.
+    ///
+    /// Devices are identified by their addresses, since their numbers repeat from engine to engine.
+    pub(crate) fn mirror_of(
         &self,
         other: &Arc<Self>,
-        lane: Lane,
-        make: impl FnOnce() -> Result<Image>,
-    ) -> Result<Image> {
-        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
-        // A weak one keeps the address from being used again.
-        let known = |(of, on, _): &&(Weak<Self>, Lane, Image)| {
-            std::ptr::eq(of.as_ptr(), Arc::as_ptr(other)) && *on == lane
+        kind: QueueKind,
+        make: impl FnOnce() -> Result<TimelineMirror>,
+    ) -> Result<TimelineMirror> {
+        let mut mirrors = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
+        // The weak reference keeps the address from being reused.
+        let known = |(of, on, _): &&(Weak<Self>, QueueKind, TimelineMirror)| {
+            std::ptr::eq(of.as_ptr(), Arc::as_ptr(other)) && *on == kind
         };
-        if let Some((.., image)) = images.iter().find(known) {
-            return Ok(*image);
+        if let Some((.., mirror)) = mirrors.iter().find(known) {
+            return Ok(*mirror);
         }
-        let image = make()?;
-        images.push((Arc::downgrade(other), lane, image));
-        Ok(image)
+        let mirror = make()?;
+        mirrors.push((Arc::downgrade(other), kind, mirror));
+        Ok(mirror)
     }
 
-    /// Translates a code, and remembers a loss.
+    /// Translates a code, and marks the device as lost if the code is `VK_ERROR_DEVICE_LOST`.
     pub(crate) fn error(&self, call: &'static str, code: vk::Result) -> Error {
         if code == vk::Result::ERROR_DEVICE_LOST && !self.lost.swap(true, Ordering::AcqRel) {
             self.calls.note_lost_device();
@@ -183,24 +186,30 @@ impl DeviceInner {
 }
 
 impl Drop for DeviceInner {
-    /// The only wait for a GPU in the drop of an object: whoever holds a device keeps it alive, so when
-    /// the last one is gone only our own finished or abandoned work can be left on it. Bounded: a device
-    /// that does not come to its end is leaked.
+    /// Waits until the device is idle, then destroys it.
+    ///
+    /// This is the only wait for a GPU in the drop of an object. Every object made on the device keeps it
+    /// alive, so at its last drop only our own finished or abandoned work can be left on it. The wait is
+    /// bounded: a device that does not become idle is leaked.
     fn drop(&mut self) {
         self.live.died(Object::Device);
-        if !self.comes_to_its_end() {
-            tracing::error!(device = self.name, "the device did not come to its end; leaked");
-            // The instance may not be destroyed before the device.
+        if !self.wait_until_idle() {
+            tracing::error!(
+                device = self.name,
+                "device not idle after the timeout; handles leaked"
+            );
+            // The instance must not be destroyed before the device.
             std::mem::forget(self.adapter.clone());
             return;
         }
-        let images = self.images.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (.., Image::Shared(image) | Image::Shown(image)) in images.drain(..) {
-            // SAFETY: nothing submitted here is running; whoever signals it from the host holds the
+        let mirrors = self.mirrors.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (.., mirror) in mirrors.drain(..) {
+            let (TimelineMirror::Shared(raw) | TimelineMirror::HostSignalled(raw)) = mirror;
+            // SAFETY: nothing submitted here is running; a bridge that signals it from the host holds the
             // device.
-            unsafe { self.raw.destroy_semaphore(image, None) };
+            unsafe { self.raw.destroy_semaphore(raw, None) };
         }
-        for queue in self.lanes.iter() {
+        for queue in self.queues.iter() {
             // SAFETY: the wait above says that nothing submitted here is running.
             unsafe { queue.destroy(&self.raw) };
         }

@@ -1,4 +1,4 @@
-//! The Vulkan instance, its validation messages, and who destroys it.
+//! The Vulkan instance and its validation messages.
 #![expect(
     unsafe_code,
     reason = "loading Vulkan, creating and destroying the instance, its callback"
@@ -19,32 +19,32 @@ const VALIDATION_LAYER: &CStr = c"VK_LAYER_KHRONOS_validation";
 
 /// Instance extensions that an application should enable before it lets peerbuf adopt its device.
 ///
-/// All that peerbuf needs of the instance is core in Vulkan 1.2, so the list is empty; it is a
-/// function so that this can change without breaking anybody.
+/// All that peerbuf needs of the instance is core in Vulkan 1.2, so the list is empty. It is a function so that
+/// this can change without breaking callers.
 pub fn instance_extensions() -> &'static [&'static CStr] {
     &[]
 }
 
-/// Whether to run under the Khronos validation layer.
+/// Whether to enable the Khronos validation layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Validation {
-    /// No layer, no cost.
+    /// Without the layer, and without its cost.
     #[default]
     Off,
-    /// The layer if it is installed.
+    /// With the layer if it is installed.
     IfPresent,
-    /// The layer; opening the engine fails without it.
+    /// With the layer; opening the engine fails if it is not installed.
     Required,
 }
 
 /// A message of the validation layer or the driver. All of them are also `tracing` events.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// Whether it is an error (the alternative is a warning).
+    /// Whether it is an error; otherwise it is a warning.
     pub error: bool,
     /// The VUID or the message's name; empty if it has none.
     pub id: String,
-    /// What it says.
+    /// The message.
     pub text: String,
 }
 
@@ -54,15 +54,15 @@ impl fmt::Display for Message {
     }
 }
 
-/// Who hears about messages. Called from inside Vulkan calls, on any thread; must not call Vulkan.
+/// Receives messages. Called from inside Vulkan calls, on any thread; must not call Vulkan.
 pub type MessageSink = Arc<dyn Fn(&Message) + Send + Sync>;
 
 /// A live `VkInstance`.
 ///
 /// # Invariants
 ///
-/// `raw` is live. If `owned`, it was created here and nothing else destroys it; else the application
-/// that lent it keeps it alive for as long as this exists (contract of `Engine::adopt_device`).
+/// `raw` is live. If `owned`, it was created here and nothing else destroys it; otherwise the application
+/// keeps it alive for as long as this exists (contract of `Engine::adopt_device`).
 pub(crate) struct Instance {
     /// Keeps `libvulkan` loaded; `raw` calls into it.
     entry: ash::Entry,
@@ -111,7 +111,7 @@ impl Instance {
         // SAFETY: `raw` is live by the type invariant.
         match unsafe { self.raw.enumerate_physical_devices() } {
             Ok(list) => Ok(list),
-            // A loader without any driver says this at instance creation or here.
+            // A loader without any driver returns this at instance creation or here.
             Err(vk::Result::ERROR_INITIALIZATION_FAILED) => Ok(vec![]),
             Err(code) => Err(Error::vulkan("vkEnumeratePhysicalDevices", "loader", code)),
         }
@@ -193,7 +193,7 @@ fn create_raw(entry: &ash::Entry, layers: &[&CStr], extensions: &[&CStr]) -> Res
     // of a layer that was enumerated and of an extension which that layer provides.
     match unsafe { entry.create_instance(&info, None) } {
         Ok(raw) => Ok(raw),
-        // What the loader says when it finds no driver at all.
+        // The loader returns this if it finds no driver.
         Err(vk::Result::ERROR_INCOMPATIBLE_DRIVER) => Err(Error::NoDevice {
             seen: 0,
             why: "the loader found no driver (Debian: install mesa-vulkan-drivers)".into(),

@@ -1,18 +1,22 @@
-//! Who takes part: adapters, the devices opened or adopted on them, their queues.
+//! Adapters, the devices opened or adopted on them, and their queues.
 //!
 //! Kernel counterpart: `struct drm_device`, seen from an importer (`dma_buf_attachment::dev`).
 //! Vulkan: `VkPhysicalDevice`, `VkDevice`, `VkQueue`.
 //!
 //! An [`Adapter`] is a set of facts, read once and never changed. A [`Device`] is opened by peerbuf
 //! or adopted from an application; it is the parent of everything made on it and is destroyed after
-//! the last of those. Drivers that say one thing and do another are listed in [`quirks`], each row
-//! with its evidence.
+//! the last of those. Drivers whose behaviour differs from what they report are listed in [`quirks`], each
+//! row with its evidence.
 //!
-//! What is not here: memory is allocated in [`crate::memory`], and whether two devices can share any
-//! is found out by trying, in [`crate::transfer`]; what a driver *says* it can export or import is a
-//! fact of the adapter and proves nothing.
+//! May be known here: the instance, errors and counters. `id`, `handle_type` and `selector` know nothing else,
+//! so that errors can name a device.
+//!
+//! What is not here: memory is allocated in [`crate::memory`]. Whether two devices can share memory is proved
+//! by experiment in [`crate::transfer`]; what a driver *reports* that it can export or import is a fact of the
+//! adapter and proves nothing.
 
 mod adapter;
+mod adapter_read;
 mod adopt;
 mod budget;
 mod calls;
@@ -20,31 +24,40 @@ mod calls;
 mod device;
 mod external;
 mod formats;
+mod handle_type;
+mod id;
+mod in_flight;
 mod inner;
 mod instance;
-mod lane;
 mod open;
 mod queue;
 mod queue_lock;
+mod queues;
 pub mod quirks;
 mod select;
+mod selector;
 mod semaphore;
+mod submit;
+mod waits;
 mod work;
 
-pub use adapter::{Adapter, AdapterKind, DrmNode, Heap, MemoryType, PciAddress, Uuid};
+pub use adapter::{Adapter, Heap, MemoryType};
 pub use adopt::{AdoptedDevice, AdoptedQueue};
 pub use calls::{Call, Calls};
-pub use device::{Device, DeviceId};
-pub use external::{ExternalBuffers, ExternalSemaphores, HandleType};
+pub use device::Device;
+pub use external::{ExternalBuffers, ExternalSemaphores};
 pub use formats::{FormatModifier, vulkan_format};
+pub use handle_type::{HandleType, Uuid};
+pub use id::DeviceId;
 pub use instance::{Message, MessageSink, Validation, instance_extensions};
 pub use queue_lock::QueueLock;
-pub use select::{AdapterSelector, ParseSelectorError};
+pub use selector::{AdapterKind, AdapterSelector, DrmNode, ParseSelectorError, PciAddress};
 
 pub(crate) use budget::HeapBudget;
-pub(crate) use external::SHARED_BUFFER_USAGE;
-pub(crate) use inner::{DeviceInner, Image};
+pub(crate) use external::{SHARED_BUFFER_USAGE, SemaphoreHandle};
+pub(crate) use inner::{DeviceInner, TimelineMirror};
 pub(crate) use instance::Instance;
-pub(crate) use lane::Lane;
-pub(crate) use queue::{Body, Submit};
-pub(crate) use semaphore::{OwnedSemaphore, SemaphoreHandle, Waits};
+pub(crate) use queues::QueueKind;
+pub(crate) use semaphore::OwnedSemaphore;
+pub(crate) use submit::{Body, Submit};
+pub(crate) use waits::Waits;

@@ -1,4 +1,4 @@
-//! How a device comes to be: opened by peerbuf, or adopted from an application.
+//! Creates devices: opened by peerbuf, or adopted from an application.
 #![expect(unsafe_code, reason = "creating the device, loading its extensions")]
 
 use std::ffi::CStr;
@@ -11,18 +11,18 @@ use smallvec::{SmallVec, smallvec};
 use super::adapter::Adapter;
 use super::adopt::AdoptedDevice;
 use super::calls::Calls;
-use super::device::DeviceId;
+use super::external::SemaphoreHandle;
+use super::id::DeviceId;
 use super::inner::DeviceInner;
-use super::lane::{self, Lanes, QueueChoice, QueueIndex};
-use super::semaphore::SemaphoreHandle;
+use super::queues::{self, QueueChoice, QueueIndex, Queues};
 use crate::error::{Error, Result};
 use crate::observe::{Live, Object};
 
 impl DeviceInner {
-    /// Opens a device of our own on `adapter`; with a queue for moves if `lanes` says so and there is one.
+    /// Opens a device on `adapter`; with a queue for moves if `transfer_queue` is set and the adapter has one.
     pub(crate) fn open(
         adapter: &Adapter,
-        lanes: bool,
+        transfer_queue: bool,
         id: DeviceId,
         calls: Arc<Calls>,
         live: Arc<Live>,
@@ -35,16 +35,17 @@ impl DeviceInner {
         }
         let family = adapter.compute_family()?;
         let main = QueueIndex { family, index: 0 };
-        let transfer = lane::beside(adapter.queue_families(), family).filter(|_| lanes);
+        let transfer =
+            queues::choose_transfer(adapter.queue_families(), family).filter(|_| transfer_queue);
         let raw = create_raw(adapter, main, transfer)?;
         let own = |at| QueueChoice { at, lock: None };
         let queues = (own(main), transfer.map(own));
         let parts = Parts { adapter, id, calls, live, raw, queues, owned: true };
-        // SAFETY: `raw` was just created with those queues, those extensions and the feature.
+        // SAFETY: `raw` was just created with these queues, these extensions and the feature.
         unsafe { Self::wrap(parts, adapter.device_extensions()) }
     }
 
-    /// Takes part in an application's device.
+    /// Adopts an application's device.
     ///
     /// # Safety
     ///
@@ -66,19 +67,19 @@ impl DeviceInner {
     /// # Safety
     ///
     /// `parts.raw` is live, of `parts.adapter`, with exactly `extensions`, timeline semaphores and the
-    /// queues enabled; if `owned`, nobody else destroys it.
+    /// queues enabled; if `owned`, nothing else destroys it.
     unsafe fn wrap(parts: Parts<'_>, extensions: &[&CStr]) -> Result<Arc<Self>> {
         let Parts { adapter, id, calls, live, raw, queues: (main, transfer), owned } = parts;
         let has = |name: &CStr| extensions.contains(&name);
-        // The owner of an adopted device may not have asked for what a shared timeline needs.
+        // The application may not have enabled what a shared timeline needs.
         let export = if has(khr::external_semaphore_fd::NAME) {
             timeline_export(adapter)
         } else {
             SemaphoreHandle::empty()
         };
         // SAFETY: the caller's contract.
-        let lanes = match unsafe { Lanes::new(&raw, main, transfer, export) } {
-            Ok(lanes) => lanes,
+        let queues = match unsafe { Queues::new(&raw, main, transfer, export) } {
+            Ok(queues) => queues,
             Err(code) => {
                 if owned {
                     // SAFETY: just created, and nothing was made on it.
@@ -94,7 +95,7 @@ impl DeviceInner {
             name: format!("{} [{}]", adapter.name(), id.0),
             adapter: adapter.clone(),
             owned,
-            lanes,
+            queues,
             memory_fd: has(khr::external_memory_fd::NAME)
                 .then(|| khr::external_memory_fd::Device::new(instance, &raw)),
             memory_host: has(ext::external_memory_host::NAME)
@@ -107,7 +108,7 @@ impl DeviceInner {
             calls,
             live,
             lost: AtomicBool::new(false),
-            images: Mutex::default(),
+            mirrors: Mutex::default(),
         }))
     }
 }
@@ -118,12 +119,12 @@ struct Parts<'a> {
     calls: Arc<Calls>,
     live: Arc<Live>,
     raw: ash::Device,
-    /// The main one, and one for moves.
+    /// The main queue, and the one for moves.
     queues: (QueueChoice, Option<QueueChoice>),
     owned: bool,
 }
 
-/// As what timelines of `adapter` can be exported; empty where they cannot.
+/// The handle type as which timelines of `adapter` can be exported; empty if they cannot.
 fn timeline_export(adapter: &Adapter) -> SemaphoreHandle {
     const HANDLE: SemaphoreHandle = SemaphoreHandle::OPAQUE_FD;
     let mut rows = adapter.external_semaphores().iter();
@@ -154,7 +155,7 @@ fn create_raw(
         .queue_create_infos(&queues)
         .enabled_extension_names(&extensions)
         .push_next(&mut timeline);
-    // SAFETY: the families exist and have so many queues, the extensions were enumerated, and the feature was
+    // SAFETY: the families exist and have that many queues, the extensions were enumerated, and the feature was
     // found to be supported when the adapter was read; all pointers outlive the call.
     unsafe { adapter.instance().raw().create_device(adapter.physical(), &info, None) }
         .map_err(|code| Error::vulkan("vkCreateDevice", adapter.name(), code))

@@ -1,10 +1,9 @@
-//! A lane's queue: externally synchronised, so guarded; with a timeline that counts submissions.
+//! A queue: externally synchronised, so guarded; with a timeline that counts submissions.
 #![expect(
     unsafe_code,
     reason = "command pools, timeline semaphores and submission on a live device"
 )]
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,14 +12,17 @@ use ash::vk;
 use smallvec::SmallVec;
 
 use super::calls::{Call, Calls};
+use super::external::SemaphoreHandle;
+use super::in_flight::{InFlight, Pending};
 use super::queue_lock::RawQueue;
-use super::semaphore::{SemaphoreHandle, Waits};
+use super::submit::{Body, NOT_LOCKED, NOT_ONCE, Submit};
+use super::waits::Waits;
 
 /// A queue and its timeline: the n-th submission signals the value n.
 ///
 /// # Invariants
 ///
-/// `raw`, `timeline` and the pool in `state` belong to the same live device, which the owner of this
+/// `raw`, `timeline` and the pool in `in_flight` belong to the same live device, which the owner of this
 /// destroys after calling [`Queue::destroy`]; the pool is of the queue's family.
 pub(crate) struct Queue {
     // Constant after creation.
@@ -28,82 +30,7 @@ pub(crate) struct Queue {
     timeline: vk::Semaphore,
     // Protected by this mutex, which is taken before the lock of `raw`: the command pool and everything from it
     // are externally synchronised (VUID-vkBeginCommandBuffer-commandBuffer-recording).
-    state: Mutex<State>,
-}
-
-struct State {
-    pool: vk::CommandPool,
-    submitted: u64,
-    idle: Vec<vk::CommandBuffer>,
-    busy: VecDeque<Busy>,
-}
-
-impl State {
-    /// Whether something here waits for a timeline that has not come so far, other than `own`.
-    fn waits_for_others(
-        &self,
-        device: &ash::Device,
-        own: Option<vk::Semaphore>,
-    ) -> Result<bool, vk::Result> {
-        let gates = self.busy.iter().flat_map(|busy| &busy.gates);
-        for &(semaphore, value) in gates.filter(|(semaphore, _)| Some(*semaphore) != own) {
-            // SAFETY: timelines that were waited for stay alive as long as the device.
-            if unsafe { device.get_semaphore_counter_value(semaphore) }? < value {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Whether something here that is not known to be over waits for `own`.
-    fn waits_for(&self, own: Option<vk::Semaphore>) -> bool {
-        let mut gates = self.busy.iter().flat_map(|busy| &busy.gates);
-        gates.any(|(semaphore, _)| Some(*semaphore) == own)
-    }
-}
-
-/// What a submission uses until it has finished.
-struct Busy {
-    value: u64,
-    commands: SmallVec<[vk::CommandBuffer; 2]>,
-    /// Timelines, signalled elsewhere, that it waits for.
-    gates: SmallVec<[(vk::Semaphore, u64); 1]>,
-    /// Binary semaphores that it waits for or signals, and nothing else does.
-    once: SmallVec<[vk::Semaphore; 2]>,
-}
-
-/// That a binary semaphore cannot be signalled now, and nothing was submitted; no driver's answer.
-pub(super) const NOT_ONCE: vk::Result = vk::Result::NOT_READY;
-/// That an application's lock has not done the work that it was given; no driver's answer either.
-pub(super) const NOT_LOCKED: vk::Result = vk::Result::EVENT_RESET;
-
-/// A submission.
-pub(crate) struct Submit<'a> {
-    pub(crate) waits: Waits,
-    pub(crate) body: Body<'a>,
-    /// A binary semaphore to signal when everything so far has finished.
-    pub(crate) signal: Option<SignalOnce<'a>>,
-}
-
-/// A binary semaphore that is to be signalled.
-pub(crate) struct SignalOnce<'a> {
-    pub(super) semaphore: vk::Semaphore,
-    /// The device's other lane, whose timeline this one may wait for.
-    pub(super) beside: Option<&'a Queue>,
-}
-
-/// What a submission does.
-pub(crate) enum Body<'a> {
-    /// Commands that are recorded now.
-    Record(&'a mut dyn FnMut(vk::CommandBuffer)),
-    /// Command buffers of an application, between commands that are recorded now.
-    Around {
-        before: &'a mut dyn FnMut(vk::CommandBuffer),
-        commands: &'a [vk::CommandBuffer],
-        after: &'a mut dyn FnMut(vk::CommandBuffer),
-    },
-    /// Nothing: a point behind everything submitted so far.
-    Nothing,
+    in_flight: Mutex<InFlight>,
 }
 
 impl Queue {
@@ -144,8 +71,7 @@ impl Queue {
                 return Err(code);
             }
         };
-        let state = State { pool, submitted: 0, idle: vec![], busy: VecDeque::new() };
-        Ok(Self { raw, timeline, state: Mutex::new(state) })
+        Ok(Self { raw, timeline, in_flight: Mutex::new(InFlight::new(pool)) })
     }
 
     /// The timeline that counts submissions.
@@ -157,15 +83,17 @@ impl Queue {
         self.raw.family()
     }
 
-    /// Calls an application's `work` with the raw queue while nobody else uses it; `None` if its lock does
-    /// not.
+    /// Calls an application's `work` with the raw queue while nothing else uses it; `None` if the
+    /// application's lock did not call it.
     pub(crate) fn with_raw<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> Option<R> {
         self.raw.expose();
         self.raw.locked(work)
     }
 
-    /// Records and submits; returns the timeline value that will be signalled. On an error the waits that
-    /// can be used only once are gone, and nothing else has changed.
+    /// Records and submits; returns the timeline value that will be signalled. On an error the binary
+    /// semaphores of the waits are destroyed, and nothing else has changed.
+    ///
+    /// `other` is the device's other queue, whose timeline earlier submissions may wait for.
     ///
     /// Locks: the queue's own, for the time of recording and submitting.
     pub(crate) fn submit(
@@ -173,35 +101,33 @@ impl Queue {
         device: &ash::Device,
         calls: &Calls,
         submit: Submit<'_>,
+        other: Option<&Self>,
     ) -> Result<u64, vk::Result> {
-        let mut state = self.state();
+        let mut state = self.in_flight();
         let Submit { waits, body, signal } = submit;
         let mut own = SmallVec::new();
         let value = state.submitted + 1;
         let result = calls.enter(Call::QueueSubmit).and_then(|()| {
-            self.reap(device, &mut state)?;
-            if let Some(signal) = &signal
-                && !self.may_signal_once(device, &state, signal.beside)?
-            {
+            self.reclaim(device, &mut state)?;
+            if signal.is_some() && !self.may_signal_once(device, &state, other)? {
                 return Err(NOT_ONCE);
             }
-            let signal = signal.map(|signal| signal.semaphore);
             let all = self.record(device, &mut state, body, &mut own)?;
             self.submit_raw(device, &waits, &all, signal, value)
         });
         match result {
             Ok(()) => {
                 state.submitted = value;
-                let gates = waits.timelines().collect();
-                state.busy.push_back(Busy { value, commands: own, gates, once: waits.once });
+                let timelines = waits.timelines().collect();
+                state.push(Pending { value, commands: own, timelines, once: waits.once });
                 Ok(value)
             }
             Err(code) => {
                 // Not pending, so they may be begun again: the pool allows resets.
-                state.idle.extend(own);
+                state.return_idle(own);
                 for semaphore in waits.once {
                     // SAFETY: by the invariant of `Waits` a live one of this device that nothing else
-                    // uses, and the submission did not come about.
+                    // uses, and the submission was not made.
                     unsafe { device.destroy_semaphore(semaphore, None) };
                 }
                 Err(code)
@@ -209,17 +135,17 @@ impl Queue {
         }
     }
 
-    /// Records what has to be recorded into buffers of our own, which are added to `own`; returns all
-    /// buffers in their order.
+    /// Records into command buffers of this queue, which are added to `own`; returns all command buffers of
+    /// the submission in their order.
     fn record(
         &self,
         device: &ash::Device,
-        state: &mut State,
+        state: &mut InFlight,
         body: Body<'_>,
         own: &mut SmallVec<[vk::CommandBuffer; 2]>,
     ) -> Result<SmallVec<[vk::CommandBuffer; 4]>, vk::Result> {
         let mut one = |work: &mut dyn FnMut(vk::CommandBuffer)| {
-            let commands = self.take_idle(device, state)?;
+            let commands = state.take_idle(device)?;
             own.push(commands);
             let begin = vk::CommandBufferBeginInfo::default()
                 .flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
@@ -255,7 +181,7 @@ impl Queue {
         signals.extend(signal);
         // The value of a binary semaphore is ignored.
         let values = [value, 0];
-        // What follows may be anything, a transfer of ownership first of all.
+        // The commands may be anything, and an ownership transfer comes first.
         let stages: SmallVec<[_; 4]> =
             waits.semaphores.iter().map(|_| vk::PipelineStageFlags::ALL_COMMANDS).collect();
         let mut timeline = vk::TimelineSemaphoreSubmitInfo::default()
@@ -268,44 +194,46 @@ impl Queue {
             .signal_semaphores(&signals)
             .push_next(&mut timeline)];
         let submitted = self.raw.locked(|raw| {
-            // Looked at under the lock: nobody knows what others' submissions wait for.
+            // Checked under the lock: what others' submissions wait for is not known.
             if signal.is_some() && self.raw.is_exposed() {
                 return Err(NOT_ONCE);
             }
             // SAFETY: the command buffers are executable and belong to the queue's family; the value is
             // larger than any before (VUID-VkSubmitInfo-pSignalSemaphores-03242), because `submitted`
             // only grows under its lock; the semaphores are live ones of this device by the invariant of
-            // `Waits`, and the binary ones have a signal under way; the queue is locked.
+            // `Waits`, and the binary ones have a pending signal; the queue is locked.
             unsafe { device.queue_submit(raw, &info, vk::Fence::null()) }
         });
         submitted.unwrap_or(Err(NOT_LOCKED))
     }
 
     /// Whether a binary semaphore may be signalled behind what was submitted here, and waited for
-    /// elsewhere: not while something may depend on a signal that nobody has submitted yet
-    /// (VUID-VkSemaphoreGetFdInfoKHR-handleType-03254, VUID-vkQueueSubmit-pWaitSemaphores-03238), and not
-    /// while a good number of them is under way, each of which is an fd or two.
+    /// elsewhere.
     ///
-    /// What the other lane signals was submitted before it was waited for, so it is enough that nothing there
-    /// depends on anybody else.
+    /// Not while a submission may depend on a signal that is not submitted yet
+    /// (VUID-VkSemaphoreGetFdInfoKHR-handleType-03254, VUID-vkQueueSubmit-pWaitSemaphores-03238). Not while
+    /// many binary semaphores are in flight either, since each is an fd or two.
+    ///
+    /// What the device's other queue signals was submitted before it was waited for. So it is enough that
+    /// nothing there depends on other devices.
     fn may_signal_once(
         &self,
         device: &ash::Device,
-        state: &State,
-        beside: Option<&Self>,
+        state: &InFlight,
+        other: Option<&Self>,
     ) -> Result<bool, vk::Result> {
         const MANY: usize = 64;
-        if state.busy.iter().map(|busy| busy.once.len()).sum::<usize>() >= MANY {
+        if state.binary_semaphores() >= MANY {
             return Ok(false);
         }
-        let other = beside.map(|other| other.timeline);
-        if state.waits_for_others(device, other)? {
+        let timeline = other.map(|other| other.timeline);
+        if state.waits_for_others(device, timeline)? {
             return Ok(false);
         }
-        let Some(beside) = beside.filter(|_| state.waits_for(other)) else { return Ok(true) };
-        // Both lanes may come here at once, each with its own lock.
-        let Ok(theirs) = beside.state.try_lock() else { return Ok(false) };
-        Ok(!beside.raw.is_exposed() && !theirs.waits_for_others(device, Some(self.timeline))?)
+        let Some(other) = other.filter(|_| state.waits_for(timeline)) else { return Ok(true) };
+        // Both queues may get here at once, each with its own lock held.
+        let Ok(theirs) = other.in_flight.try_lock() else { return Ok(false) };
+        Ok(!other.raw.is_exposed() && !theirs.waits_for_others(device, Some(self.timeline))?)
     }
 
     /// The largest value that has been signalled.
@@ -314,11 +242,11 @@ impl Queue {
         unsafe { device.get_semaphore_counter_value(self.timeline) }
     }
 
-    /// Waits until `value` is signalled: looks, yields for a while, then blocks. `Ok(false)` when
-    /// `timeout` came first.
+    /// Waits until `value` is signalled: polls, yields for a while, then blocks. `Ok(false)` if `timeout`
+    /// passes first.
     ///
-    /// Waking a sleeping thread costs 50 µs where halted processors are slow to wake, a few yields
-    /// cost 10 (measured, BENCHMARKS.md), so short work is polled for.
+    /// Waking a sleeping thread costs 50 µs where halted processors are slow to wake; a few yields
+    /// cost 10 µs (measured, BENCHMARKS.md). So short work is polled for.
     pub(crate) fn wait(
         &self,
         device: &ash::Device,
@@ -326,7 +254,7 @@ impl Queue {
         value: u64,
         timeout: Duration,
     ) -> Result<bool, vk::Result> {
-        // As long as a wake-up costs: so it takes never more than twice the time of the better way.
+        // The cost of a wake-up, so that the wait never takes more than twice the time of the better way.
         const YIELD_FOR: Duration = Duration::from_micros(50);
         if self.completed(device)? >= value {
             return Ok(true);
@@ -361,64 +289,34 @@ impl Queue {
     /// `device` is the one given to [`Queue::new`]; nothing submitted here is still running; called
     /// once.
     pub(crate) unsafe fn destroy(&self, device: &ash::Device) {
-        let state = self.state();
-        for semaphore in state.busy.iter().flat_map(|busy| &busy.once) {
-            // SAFETY: the caller says that nothing is running, so the waits for it are over.
-            unsafe { device.destroy_semaphore(*semaphore, None) };
-        }
-        // SAFETY: as above; command buffers go with their pool.
-        unsafe { device.destroy_command_pool(state.pool, None) };
+        // SAFETY: the caller's contract.
+        unsafe { self.in_flight().destroy(device) };
         // SAFETY: as above.
         unsafe { device.destroy_semaphore(self.timeline, None) };
     }
 
     /// The value of the last submission.
     pub(crate) fn submitted(&self) -> u64 {
-        self.state().submitted
-    }
-
-    fn take_idle(
-        &self,
-        device: &ash::Device,
-        state: &mut State,
-    ) -> Result<vk::CommandBuffer, vk::Result> {
-        if let Some(commands) = state.idle.pop() {
-            return Ok(commands);
-        }
-        let info = vk::CommandBufferAllocateInfo::default()
-            .command_pool(state.pool)
-            .level(vk::CommandBufferLevel::PRIMARY)
-            .command_buffer_count(1);
-        // SAFETY: the pool is live and locked through `state`.
-        unsafe { device.allocate_command_buffers(&info) }.map(|list| list[0])
+        self.in_flight().submitted
     }
 
     /// Destroys `semaphore`, which a submission signals, when the timeline has reached `value`.
     pub(crate) fn keep_until(&self, value: u64, semaphore: vk::Semaphore) {
         let once = SmallVec::from_slice(&[semaphore]);
-        let (commands, gates) = (SmallVec::new(), SmallVec::new());
-        self.state().busy.push_back(Busy { value, commands, gates, once });
+        let (commands, timelines) = (SmallVec::new(), SmallVec::new());
+        self.in_flight().push(Pending { value, commands, timelines, once });
     }
 
-    /// Takes back what finished submissions used.
-    fn reap(&self, device: &ash::Device, state: &mut State) -> Result<(), vk::Result> {
-        if state.busy.is_empty() {
-            return Ok(());
-        }
-        let completed = self.completed(device)?;
-        while state.busy.front().is_some_and(|busy| busy.value <= completed) {
-            let Some(Busy { commands, once, .. }) = state.busy.pop_front() else { break };
-            state.idle.extend(commands);
-            for semaphore in once {
-                // SAFETY: a live one of this device, whose only wait is over.
-                unsafe { device.destroy_semaphore(semaphore, None) };
-            }
+    /// Reclaims what finished submissions used.
+    fn reclaim(&self, device: &ash::Device, state: &mut InFlight) -> Result<(), vk::Result> {
+        if !state.is_empty() {
+            state.reclaim(device, self.completed(device)?);
         }
         Ok(())
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_flight(&self) -> MutexGuard<'_, InFlight> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

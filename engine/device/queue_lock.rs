@@ -1,4 +1,4 @@
-//! A `VkQueue` and the lock around it: Vulkan leaves it to its users to take turns.
+//! A `VkQueue` and the lock around it, since Vulkan requires its users to synchronise.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,16 +8,17 @@ use ash::vk;
 
 /// Guards a `VkQueue` that an application shares with peerbuf.
 ///
-/// Vulkan wants every use of a queue to be externally synchronised (VUID-vkQueueSubmit-queue…,
+/// Vulkan requires every use of a queue to be externally synchronised (VUID-vkQueueSubmit-queue…,
 /// "Host access to queue must be externally synchronized"), so both sides must take the same lock.
 pub trait QueueLock: Send + Sync {
-    /// Calls `work` while nobody else uses the queue: exactly once, before it returns. Where it does not,
-    /// peerbuf's submissions fail with [`crate::Error::Unsupported`]. Do not call into peerbuf while you hold
-    /// the lock: it takes locks of its own first.
+    /// Calls `work` while nothing else uses the queue: exactly once, before it returns. If it does not,
+    /// peerbuf's submissions fail with [`crate::Error::Unsupported`].
+    ///
+    /// Locks: do not call peerbuf while holding this lock, since peerbuf takes locks of its own before it.
     fn locked(&self, work: &mut dyn FnMut());
 }
 
-/// The lock of a queue that peerbuf has for itself.
+/// The lock of a queue that only peerbuf uses.
 #[derive(Debug, Default)]
 struct OwnLock(Mutex<()>);
 
@@ -28,19 +29,19 @@ impl QueueLock for OwnLock {
     }
 }
 
-/// A `VkQueue`. Lanes that submit to the same one have this in common, and so its lock.
+/// A `VkQueue`. All [`super::queue::Queue`]s that submit to it share this, and so its lock.
 pub(super) struct RawQueue {
     // Constant after creation.
     raw: vk::Queue,
     family: u32,
     lock: Arc<dyn QueueLock>,
-    /// Set once, never cleared: others than the one lane may have submitted here. Relaxed: it is set before
-    /// they take the lock, and looked at under it.
+    /// Set once, never cleared: submissions may have been made here that one [`super::queue::Queue`] does not
+    /// know of. Relaxed: it is set before the lock is taken for them, and read under the lock.
     exposed: AtomicBool,
 }
 
 impl RawQueue {
-    /// `lock` is the application's, if it uses the queue itself.
+    /// Wraps a queue. `lock` is the application's, if the application uses the queue itself.
     pub(super) fn new(raw: vk::Queue, family: u32, lock: Option<Arc<dyn QueueLock>>) -> Self {
         Self {
             raw,
@@ -54,7 +55,7 @@ impl RawQueue {
         self.family
     }
 
-    /// From now on there may be submissions that no single lane knows of.
+    /// Marks that there may be submissions that one [`super::queue::Queue`] does not know of.
     pub(super) fn expose(&self) {
         self.exposed.store(true, Ordering::Relaxed);
     }
@@ -63,13 +64,13 @@ impl RawQueue {
         self.exposed.load(Ordering::Relaxed)
     }
 
-    /// Calls `work` with the raw queue while nobody else uses it. `None` if an application's lock has not
-    /// called it.
+    /// Calls `work` with the raw queue while nothing else uses it. `None` if the application's lock did not
+    /// call it.
     pub(super) fn locked<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> Option<R> {
         let mut work = Some(work);
         let mut out = None;
         self.lock.locked(&mut || {
-            // Called once more, it has nothing to do.
+            // A second call does nothing.
             if let Some(work) = work.take() {
                 out = Some(work(self.raw));
             }
@@ -88,7 +89,7 @@ impl fmt::Debug for RawQueue {
 mod tests {
     use super::*;
 
-    /// Calls the work that it is given so many times.
+    /// Calls the work that it is given this many times.
     struct Times(u32);
 
     impl QueueLock for Times {
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn work_is_done_once_or_it_is_said_that_it_was_not() {
+    fn work_runs_once_or_is_reported_as_not_run() {
         for (times, expected) in [(0, None), (1, Some(1)), (2, Some(1))] {
             let queue = RawQueue::new(vk::Queue::null(), 0, Some(Arc::new(Times(times))));
             let mut done = 0;
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn an_applications_queue_is_exposed_and_one_of_our_own_when_it_is_said() {
+    fn an_applications_queue_is_exposed_and_an_own_one_after_expose() {
         assert!(RawQueue::new(vk::Queue::null(), 0, Some(Arc::new(Times(1)))).is_exposed());
         let own = RawQueue::new(vk::Queue::null(), 0, None);
         assert!(!own.is_exposed());

@@ -1,7 +1,7 @@
-//! Drivers that say one thing and do another, row by row, with the evidence.
+//! Drivers whose behaviour differs from what they report, row by row, with the evidence.
 //!
-//! A row is added when somebody saw it, with where; a workaround elsewhere in the code asks for the
-//! [`Effect`], never for a driver's name.
+//! A row is added when the behaviour was observed, with the place. A workaround elsewhere in the code tests for
+//! the [`Effect`], never for a driver's name.
 
 use ash::vk;
 
@@ -15,37 +15,37 @@ pub enum Effect {
     HostImportUnreported,
     /// `VK_EXT_memory_budget` does not react to allocations; budgets must be modelled.
     BudgetIsNotReal,
-    /// `OPAQUE_FD`s of other drivers are accepted, and their memory is damaged. Nothing reads this:
+    /// `OPAQUE_FD`s of other drivers are accepted, and their memory is damaged. No code tests for this:
     /// UUIDs are compared for every driver.
     AcceptsForeignOpaqueFd,
-    /// Exporting memory that was imported yields fd −1 with `VK_SUCCESS`. Nothing reads this: the
-    /// engine keeps the original fd and refuses negative ones from every driver.
+    /// Exporting memory that was imported yields fd −1 with `VK_SUCCESS`. No code tests for this:
+    /// the engine keeps the original fd and refuses negative ones from every driver.
     ReexportYieldsNoFd,
     /// The whole `VkDeviceMemory` is filled at allocation, which costs 0.5 ms per MiB.
     AllocationFillsMemory,
-    /// Fds that the driver keeps for itself are not close-on-exec. Nothing reads this: a process that
-    /// starts others closes what it does not know.
+    /// Fds that the driver keeps for itself are not close-on-exec. No code tests for this: a process that
+    /// starts others must close the fds that it does not know.
     InheritableFds,
-    /// An import that fails for want of address space closes the fd all the same, which is still ours by the
-    /// specification. It is left to the driver, and stays open if the driver fails before that.
+    /// An import that fails for lack of address space closes the fd, although the specification leaves it to
+    /// the caller. So peerbuf leaves the fd to the driver; it leaks if the import fails earlier.
     ClosesFdOfFailedImport,
-    /// An export that fails for want of fds keeps those that it had opened. Nothing reads this: peerbuf
-    /// needs few fds, and says when there are none.
+    /// An export that fails for lack of fds leaks those that it had opened. No code tests for this: peerbuf
+    /// needs few fds, and reports when there are none.
     LeaksFdsAtLimit,
 }
 
-/// One thing that one driver does.
+/// One behaviour of one driver.
 #[derive(Clone, Copy, Debug)]
 pub struct Quirk {
     /// The driver.
     pub driver: vk::DriverId,
-    /// The versions it was seen with.
+    /// The versions it was observed with.
     pub versions: &'static str,
-    /// What we do about it.
+    /// What it changes in peerbuf.
     pub effect: Effect,
-    /// What is seen without the workaround.
+    /// What happens without the workaround.
     pub symptom: &'static str,
-    /// How it is known.
+    /// Where it was observed.
     pub evidence: &'static str,
 }
 
@@ -132,7 +132,7 @@ pub const QUIRKS: &[Quirk] = &[
     },
 ];
 
-/// The rows that apply to a driver.
+/// The quirks of a driver.
 pub fn of(driver: vk::DriverId) -> impl Iterator<Item = &'static Quirk> {
     QUIRKS.iter().filter(move |quirk| quirk.driver == driver)
 }

@@ -1,61 +1,21 @@
-//! Semaphores that cross the border of a device: made, given out as fds, taken in.
+//! Semaphores shared between devices: created, exported as fds, imported.
 //!
-//! Vulkan: `VK_KHR_external_semaphore_fd`. What a driver says about them is a fact of its adapter
-//! ([`super::ExternalSemaphores`]); which kind is used between two devices is decided in
-//! [`crate::sync`].
+//! Vulkan: `VK_KHR_external_semaphore_fd`. What a driver reports about them is a fact of its adapter
+//! ([`super::ExternalSemaphores`]). Which kind is used between two devices is decided in [`crate::sync`].
 #![expect(unsafe_code, reason = "creating, exporting and importing semaphores of a live device")]
 
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{IntoRawFd, OwnedFd};
 
 use ash::vk;
-use smallvec::SmallVec;
 
 use super::calls::Call;
+use super::external::SemaphoreHandle;
 use super::inner::DeviceInner;
+use super::waits::Waits;
 use crate::error::{Error, Result};
+use crate::fd;
 
-/// What a submission waits for before its first command.
-///
-/// # Invariants
-///
-/// Every semaphore is a live one of the device that the submission goes to. Timelines stay alive as
-/// long as that device; the binary ones in `once` belong to this, and to the queue once submitted.
-#[derive(Debug, Default)]
-pub(crate) struct Waits {
-    /// Values of binary semaphores are ignored.
-    pub(super) semaphores: SmallVec<[vk::Semaphore; 4]>,
-    pub(super) values: SmallVec<[u64; 4]>,
-    pub(super) once: SmallVec<[vk::Semaphore; 2]>,
-}
-
-impl Waits {
-    /// Waits until a timeline of the device has reached `value`.
-    pub(crate) fn timeline(&mut self, semaphore: vk::Semaphore, value: u64) {
-        match self.semaphores.iter().position(|&known| known == semaphore) {
-            Some(at) => self.values[at] = self.values[at].max(value),
-            None => {
-                self.semaphores.push(semaphore);
-                self.values.push(value);
-            }
-        }
-    }
-
-    /// Waits for a binary semaphore, which is then used up.
-    pub(crate) fn once(&mut self, semaphore: OwnedSemaphore<'_>) {
-        let raw = semaphore.into_raw();
-        self.semaphores.push(raw);
-        self.values.push(0);
-        self.once.push(raw);
-    }
-
-    /// The timelines among them, each with the value that is waited for.
-    pub(super) fn timelines(&self) -> impl Iterator<Item = (vk::Semaphore, u64)> + '_ {
-        let all = self.semaphores.iter().copied().zip(self.values.iter().copied());
-        all.filter(|(semaphore, _)| !self.once.contains(semaphore))
-    }
-}
-
-/// A semaphore that nothing uses yet, destroyed when dropped.
+/// A semaphore that no submission uses yet. Destroyed when dropped.
 #[derive(Debug)]
 pub(crate) struct OwnedSemaphore<'d> {
     device: &'d DeviceInner,
@@ -67,7 +27,7 @@ impl OwnedSemaphore<'_> {
         self.raw
     }
 
-    /// Gives it up to somebody who destroys it.
+    /// Releases it to the caller, who must destroy it.
     pub(crate) fn into_raw(self) -> vk::Semaphore {
         let raw = self.raw;
         std::mem::forget(self);
@@ -82,11 +42,18 @@ impl Drop for OwnedSemaphore<'_> {
     }
 }
 
-/// The way by which a semaphore's payload travels.
-pub(crate) use vk::ExternalSemaphoreHandleTypeFlags as SemaphoreHandle;
+impl Waits {
+    /// Adds a wait for a binary semaphore, which no other submission may wait for.
+    pub(crate) fn once(&mut self, semaphore: OwnedSemaphore<'_>) {
+        let raw = semaphore.into_raw();
+        self.semaphores.push(raw);
+        self.values.push(0);
+        self.once.push(raw);
+    }
+}
 
 impl DeviceInner {
-    /// Whether the device gives semaphores out, and takes them in, as such a handle.
+    /// Whether the device exports, and whether it imports, semaphores as such a handle.
     pub(crate) fn shares_semaphores(
         &self,
         handle: SemaphoreHandle,
@@ -100,7 +67,7 @@ impl DeviceInner {
         row.map_or((false, false), |row| (row.exportable, row.importable))
     }
 
-    /// A new timeline at `value`, for this device alone.
+    /// Creates a timeline at `value` that is not shared with other devices.
     pub(crate) fn create_timeline(&self, value: u64) -> Result<OwnedSemaphore<'_>> {
         let kind = vk::SemaphoreTypeCreateInfo::default()
             .semaphore_type(vk::SemaphoreType::TIMELINE)
@@ -108,7 +75,7 @@ impl DeviceInner {
         self.create_semaphore(kind, SemaphoreHandle::empty())
     }
 
-    /// A new binary semaphore, exportable as `handle` unless that is empty.
+    /// Creates a binary semaphore, exportable as `handle` unless that is empty.
     pub(crate) fn create_binary(&self, handle: SemaphoreHandle) -> Result<OwnedSemaphore<'_>> {
         let kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::BINARY);
         self.create_semaphore(kind, handle)
@@ -127,7 +94,7 @@ impl DeviceInner {
         }
         let made = self.calls().enter(CALL).and_then(|()| {
             // SAFETY: the device is live, with timeline semaphores on; the handle type is one that the
-            // adapter exports (VUID-VkExportSemaphoreCreateInfo-handleTypes-01124): callers look at
+            // adapter exports (VUID-VkExportSemaphoreCreateInfo-handleTypes-01124): callers check
             // `shares_semaphores` first.
             unsafe { self.raw().create_semaphore(&info, None) }
         });
@@ -135,14 +102,14 @@ impl DeviceInner {
             .map_err(|code| self.error(CALL.name(), code))
     }
 
-    /// Exports the payload of `semaphore`; `Ok(None)` where the driver says that it has signalled
-    /// already (a `SYNC_FD` of −1).
+    /// Exports the payload of `semaphore`; `Ok(None)` if the driver reports that it has signalled already (a
+    /// `SYNC_FD` of −1).
     ///
     /// # Safety
     ///
     /// `semaphore` is one of this device, created for export as `handle`. For a `SYNC_FD` a signal of
     /// it, and of everything that it depends on, has been submitted
-    /// (VUID-VkSemaphoreGetFdInfoKHR-handleType-03254), and nobody waits for it.
+    /// (VUID-VkSemaphoreGetFdInfoKHR-handleType-03254), and nothing waits for it.
     pub(crate) unsafe fn export_semaphore(
         &self,
         semaphore: vk::Semaphore,
@@ -160,10 +127,10 @@ impl DeviceInner {
             return Ok(None);
         }
         // SAFETY: the driver returned it to this caller, who owns it.
-        unsafe { crate::memory::dma_buf::own(raw, CALL.name()) }.map(Some)
+        unsafe { fd::own(raw, CALL.name()) }.map(Some)
     }
 
-    /// Gives `semaphore` the payload of an fd: for good, or, for a `SYNC_FD`, until it is waited for.
+    /// Imports the payload of an fd into `semaphore`: permanently, or, for a `SYNC_FD`, until it is waited for.
     ///
     /// # Safety
     ///
@@ -190,22 +157,22 @@ impl DeviceInner {
             .flags(temporary)
             .fd(raw);
         let done = self.calls().enter(CALL).and_then(|()| {
-            // SAFETY: the caller's contract; sync fds are taken in temporarily
+            // SAFETY: the caller's contract; sync fds are imported temporarily
             // (VUID-VkImportSemaphoreFdInfoKHR-handleType-07307).
             unsafe { ext.import_semaphore_fd(&info) }
         });
         done.map_err(|code| {
             // SAFETY: the import failed, so `raw` is still ours ("Importing a semaphore payload from a
             // file descriptor transfers ownership", on success).
-            drop(unsafe { OwnedFd::from_raw_fd(raw) });
+            drop(unsafe { fd::own(raw, CALL.name()) });
             self.error(CALL.name(), code)
         })
     }
 
-    /// Gives back what was to be waited for by a submission to this device that does not come about.
+    /// Destroys the binary semaphores of a submission to this device that is not made.
     pub(crate) fn discard(&self, waits: Waits) {
         for semaphore in waits.once {
-            // SAFETY: by the invariant of `Waits` a live one of this device, and no submission has it.
+            // SAFETY: by the invariant of `Waits` a live one of this device, and no submission uses it.
             unsafe { self.raw().destroy_semaphore(semaphore, None) };
         }
     }

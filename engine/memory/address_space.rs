@@ -1,4 +1,4 @@
-//! Whether the process has address space left.
+//! Detects that the process has run out of address space.
 #![expect(unsafe_code, reason = "mmap and munmap of a range that is never touched")]
 
 use std::ptr;
@@ -6,11 +6,11 @@ use std::ptr;
 use ash::vk;
 use rustix::mm::{MapFlags, ProtFlags};
 
-/// What a driver says of an import of `size` bytes, or, if the process has no address space for so many at this
-/// moment, that it was for want of that.
+/// Returns the driver's code for an import of `size` bytes, or `VK_ERROR_OUT_OF_HOST_MEMORY` if the process has no
+/// address space for that many bytes at this moment.
 ///
-/// lavapipe answers `VK_ERROR_INVALID_EXTERNAL_HANDLE` when its `mmap` gave `ENOMEM`, so the only way to know is
-/// to try.
+/// lavapipe returns `VK_ERROR_INVALID_EXTERNAL_HANDLE` if its `mmap` fails with `ENOMEM`, so the only way to know
+/// is to try.
 pub(super) fn or_out_of_it(code: vk::Result, size: u64) -> vk::Result {
     match code {
         vk::Result::ERROR_INVALID_EXTERNAL_HANDLE | vk::Result::ERROR_MEMORY_MAP_FAILED
@@ -30,7 +30,7 @@ fn is_short_of(size: u64) -> bool {
         unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags) };
     match mapped {
         Ok(address) => {
-            // SAFETY: mapped above with this size; nobody else knows the address.
+            // SAFETY: mapped above with this size; the address is not known elsewhere.
             let unmapped = unsafe { rustix::mm::munmap(address, len) };
             debug_assert!(unmapped.is_ok(), "mapped above");
             false
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_may_mean_it_is_looked_into() {
+    fn only_ambiguous_codes_are_checked() {
         const TOO_MUCH: u64 = 1 << 62;
         let told = |code, size| or_out_of_it(code, size);
         let (invalid, host) =

@@ -4,32 +4,32 @@
 
 use std::sync::Arc;
 
-use super::account::GroupId;
 use super::allocation::Allocation;
-use super::domain::DomainId;
+use super::domain_id::DomainId;
+use super::group_account::GroupId;
 use super::slab::Slab;
 
-/// Whose bytes are in a backing.
+/// The state of a backing's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// Zeros.
-    Zero,
-    /// Those of an earlier owner. Must be scrubbed before anybody sees them.
+    Zeroed,
+    /// Bytes of an earlier owner, or of a failed write. Must be scrubbed before they are read.
     Stale,
-    /// Those of this owner.
-    Own,
+    /// Bytes of this owner.
+    Valid,
 }
 
 /// The bytes of one buffer: a slot of a slab, or an allocation of its own, which is a slab of one slot.
 ///
-/// Dropping it gives the memory back for the next owner, who will not see what is in it.
-// Kept small: every buffer has one.
+/// Dropping it returns the memory for the next owner, which cannot read what is in it.
+// Small, because every buffer has one.
 #[derive(Debug)]
 pub(crate) struct Backing {
     slab: Arc<Slab>,
     slot: u32,
     content: Content,
-    /// On whose account its bytes are.
+    /// The group that its bytes are charged to.
     group: GroupId,
 }
 
@@ -40,24 +40,24 @@ impl Backing {
         Self { slab, slot, content: content(stale), group: GroupId::NONE }
     }
 
-    /// All of a slab that is whole.
+    /// All of a slab that is not cut.
     pub(super) fn dedicated(slab: Arc<Slab>, stale: bool) -> Self {
         Self::slot(slab, 0, stale)
     }
 
-    /// A stranger's bytes, which are somebody's own.
+    /// Imported memory from outside this engine, whose bytes are valid.
     pub(crate) fn foreign(allocation: Arc<Allocation>) -> Self {
-        let (slab, group) = (Slab::whole(allocation), GroupId::NONE);
-        Self { slab, slot: 0, content: Content::Own, group }
+        let (slab, group) = (Slab::whole(allocation, None), GroupId::NONE);
+        Self { slab, slot: 0, content: Content::Valid, group }
     }
 
-    /// The same, on the account of a group, which was charged for it.
-    pub(crate) fn on_account_of(mut self, group: GroupId) -> Self {
+    /// Notes the group that was charged for it.
+    pub(crate) fn charged_to(mut self, group: GroupId) -> Self {
         self.group = group;
         self
     }
 
-    /// On whose account its bytes are.
+    /// The group that its bytes are charged to.
     pub(crate) fn group(&self) -> GroupId {
         self.group
     }
@@ -67,24 +67,25 @@ impl Backing {
         &self.slab.allocation
     }
 
-    /// Where in the allocation they begin, in bytes; a multiple of 256.
+    /// Offset of the bytes in the allocation; a multiple of 256.
     pub(crate) fn offset(&self) -> u64 {
         self.slab.offset(self.slot)
     }
 
-    /// Whether the allocation has no other buffer in it.
+    /// Whether the allocation holds no other buffer.
     pub(crate) fn is_dedicated(&self) -> bool {
         self.slab.cut.is_none()
     }
 
-    /// How many bytes from [`Backing::offset`] on nobody else has, for a buffer of `size` bytes. What
-    /// lies beyond the buffer in an allocation of its own goes out with its fd, so it is scrubbed too;
-    /// the rest of a slot is seen by nobody.
+    /// How many bytes from [`Backing::offset`] on must be scrubbed, for a buffer of `size` bytes.
+    ///
+    /// An allocation of its own is exported as a whole, so the bytes beyond the buffer are scrubbed too. The rest
+    /// of a slot is never read.
     pub(crate) fn extent(&self, size: u64) -> u64 {
         if self.is_dedicated() { self.allocation().size() } else { size }
     }
 
-    /// Bytes of its domain that it has in use.
+    /// Bytes of its domain that it uses.
     pub(crate) fn footprint(&self) -> u64 {
         self.slab.slot_size
     }
@@ -97,36 +98,36 @@ impl Backing {
         self.content
     }
 
-    /// From now on the bytes are the owner's.
-    pub(crate) fn own(&mut self) {
-        self.content = Content::Own;
+    /// Marks the bytes as the owner's.
+    pub(crate) fn make_valid(&mut self) {
+        self.content = Content::Valid;
     }
 
-    /// From now on the bytes are nobody's: they are scrubbed before the next use.
-    pub(crate) fn disown(&mut self) {
+    /// Marks the bytes as stale: they are scrubbed before the next use.
+    pub(crate) fn mark_stale(&mut self) {
         self.content = Content::Stale;
     }
 }
 
 fn content(stale: bool) -> Content {
-    if stale { Content::Stale } else { Content::Zero }
+    if stale { Content::Stale } else { Content::Zeroed }
 }
 
 impl Drop for Backing {
     fn drop(&mut self) {
-        let Slab { allocation, slot_size, cut } = &*self.slab;
-        match cut {
+        let Slab { allocation, slot_size, cut, .. } = &*self.slab;
+        match *cut {
             Some(cut) => {
-                // Without its pool the engine is gone, and the slab goes with this.
-                if let Some(pool) = cut.pool.upgrade() {
-                    pool.release_slot(cut, self.slot, self.content != Content::Zero);
+                // Without its pool the engine is gone, and the slab is freed with its last backing.
+                if let Some(pool) = self.slab.pool() {
+                    pool.release_slot(cut, self.slot, self.content != Content::Zeroed);
                 }
                 allocation.domain().credit((*slot_size, self.group));
             }
             None => {
                 allocation.domain().credit((*slot_size, self.group));
-                if let Some(pool) = allocation.pool()
-                    && !allocation.has_escaped()
+                if let Some(pool) = self.slab.pool()
+                    && !allocation.is_external()
                 {
                     pool.recycle(Arc::clone(&self.slab));
                 }

@@ -1,44 +1,24 @@
-//! dma-buf fds and the ioctls around them: the one place where integers become fds.
+//! dma-buf fds and the ioctls around them.
 //!
 //! Kernel: `include/uapi/linux/dma-buf.h`, `dma-heap.h`, `udmabuf.h`;
 //! `Documentation/driver-api/dma-buf.rst`.
-#![expect(unsafe_code, reason = "ioctls, and fds that the kernel returns as integers")]
+#![expect(unsafe_code, reason = "ioctls, and the fds that they return")]
 
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::io::{Errno, FdFlags};
+use rustix::io::Errno;
 use rustix::ioctl::{self, Opcode, opcode};
 
+use crate::access::Access;
 use crate::device::{Call, Calls, HandleType};
 use crate::error::{Error, ForeignFdReason, Result};
+use crate::fd;
 
 /// `DMA_BUF_MAGIC` of `include/uapi/linux/magic.h`: the file-system type of every dma-buf.
 const DMA_BUF_MAGIC: u64 = 0x444d_4142;
 
-/// Takes ownership of an fd that a driver returned with success, and makes sure that it is one: a
-/// driver was seen to return −1 (quirk `ReexportYieldsNoFd`). Close-on-exec is set where missing,
-/// since an fd that leaks into a child is a hole (`Documentation/driver-api/dma-buf.rst`).
-///
-/// # Safety
-///
-/// `raw` was returned by `call` to this caller, who owns it.
-pub(crate) unsafe fn own(raw: RawFd, call: &'static str) -> Result<OwnedFd> {
-    if raw < 0 {
-        // lavapipe's way to say that its dup() failed.
-        return Err(Error::fd_limit(call).unwrap_or_else(|| Error::os(call, Errno::BADF)));
-    }
-    // SAFETY: the caller owns it, and it is not negative.
-    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-    let flags = rustix::io::fcntl_getfd(&fd).map_err(|errno| Error::os(call, errno))?;
-    if !flags.contains(FdFlags::CLOEXEC) {
-        rustix::io::fcntl_setfd(&fd, flags | FdFlags::CLOEXEC)
-            .map_err(|errno| Error::os("fcntl(F_SETFD)", errno))?;
-    }
-    Ok(fd)
-}
-
-/// A second fd of the same file, close-on-exec.
+/// Duplicates an fd; the result is close-on-exec.
 pub(crate) fn duplicate(fd: BorrowedFd<'_>, calls: &Calls) -> Result<OwnedFd> {
     const CALL: Call = Call::DuplicateFd;
     calls
@@ -47,27 +27,13 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>, calls: &Calls) -> Result<OwnedFd> {
         .map_err(|errno| Error::os(CALL.name(), errno))
 }
 
-/// Whether two fds name the same file, by inode: the kernel's own identity of a dma-buf
-/// (`dma_buf_getfile`). Fd numbers are reused and prove nothing.
-///
-/// `None` for device nodes, which are the same file for everything behind them: an NVIDIA `OPAQUE_FD` is
-/// an open of `/dev/nvidiactl` (`ctrl0000unix.h` of its open kernel modules).
-pub(crate) fn identity(fd: impl AsFd) -> Result<Option<(u64, u64)>> {
-    let stat = rustix::fs::fstat(fd).map_err(|errno| Error::os("fstat", errno))?;
-    let node = matches!(
-        rustix::fs::FileType::from_raw_mode(stat.st_mode),
-        rustix::fs::FileType::CharacterDevice | rustix::fs::FileType::BlockDevice
-    );
-    Ok((!node).then_some((stat.st_dev, stat.st_ino)))
-}
-
 /// Whether the fd is a dma-buf.
 pub(crate) fn is_dma_buf(fd: impl AsFd) -> Result<bool, Errno> {
     // CAST: the kernel's magic numbers fit 32 bits; the field's type differs between architectures.
     rustix::fs::fstatfs(fd).map(|stat| stat.f_type as u64 == DMA_BUF_MAGIC)
 }
 
-/// Size in bytes of a dma-buf or memfd; `lseek` is how a dma-buf tells it (`dma_buf_llseek`).
+/// Size in bytes of a dma-buf or memfd. A dma-buf reports it through `lseek` (`dma_buf_llseek`).
 pub(crate) fn size(fd: impl AsFd) -> Result<u64, Errno> {
     let fd = fd.as_fd();
     let size = rustix::fs::seek(fd, rustix::fs::SeekFrom::End(0))?;
@@ -75,10 +41,9 @@ pub(crate) fn size(fd: impl AsFd) -> Result<u64, Errno> {
     Ok(size)
 }
 
-/// Checks that a stranger's fd is what it was said to be, with the size that was claimed.
+/// Checks that a foreign fd is of the stated type, and at least as large as claimed.
 ///
-/// `OPAQUE_FD`s have no size that anybody but their driver can read; for them only openness is
-/// checked here.
+/// Only the driver can read the size of an `OPAQUE_FD`; for those, this checks only that the fd is open.
 pub(crate) fn check_foreign(fd: BorrowedFd<'_>, handle: HandleType, claimed: u64) -> Result<()> {
     let refuse = |reason| Err(Error::ForeignFd { handle, reason });
     match rustix::io::fcntl_getfd(fd) {
@@ -107,8 +72,8 @@ pub(crate) fn check_foreign(fd: BorrowedFd<'_>, handle: HandleType, claimed: u64
     Ok(())
 }
 
-/// A new memfd of `size` bytes, close-on-exec, sealed so that nobody it is passed to can shrink or
-/// grow it under a mapping. udmabuf asks for the first seal too (`drivers/dma-buf/udmabuf.c`).
+/// Creates a memfd of `size` bytes, close-on-exec, sealed so that no process can shrink or grow it under a
+/// mapping. udmabuf requires the first seal too (`drivers/dma-buf/udmabuf.c`).
 pub(crate) fn memfd(size: u64, calls: &Calls) -> Result<OwnedFd> {
     const CALL: Call = Call::MemfdCreate;
     let made = calls.enter_os(CALL).and_then(|()| {
@@ -121,7 +86,7 @@ pub(crate) fn memfd(size: u64, calls: &Calls) -> Result<OwnedFd> {
     made.map_err(|errno| Error::os(CALL.name(), errno))
 }
 
-/// A dma-buf over all `size` bytes of a sealed memfd, from `/dev/udmabuf`.
+/// Creates a dma-buf over all `size` bytes of a sealed memfd, by `/dev/udmabuf`.
 pub(crate) fn udmabuf(memfd: BorrowedFd<'_>, size: u64, calls: &Calls) -> Result<OwnedFd> {
     let device = open_device(UDMABUF)?;
     let request = UdmabufCreate {
@@ -133,10 +98,10 @@ pub(crate) fn udmabuf(memfd: BorrowedFd<'_>, size: u64, calls: &Calls) -> Result
     };
     let raw = run(&device, "UDMABUF_CREATE", calls, UdmabufIoctl(request))?;
     // SAFETY: on success the ioctl returns a new fd for this process (`udmabuf_create`).
-    unsafe { own(raw, "UDMABUF_CREATE") }
+    unsafe { fd::own(raw, "UDMABUF_CREATE") }
 }
 
-/// A dma-buf of `size` bytes of zeroed system memory, from the dma-heap `system`.
+/// Creates a dma-buf of `size` bytes of zeroed system memory, by the dma-heap `system`.
 pub(crate) fn dma_heap(size: u64, calls: &Calls) -> Result<OwnedFd> {
     let device = open_device(DMA_HEAP)?;
     let fd_flags = (rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::RDWR).bits();
@@ -146,7 +111,7 @@ pub(crate) fn dma_heap(size: u64, calls: &Calls) -> Result<OwnedFd> {
     run(&device, "DMA_HEAP_IOCTL_ALLOC", calls, update)?;
     // SAFETY: on success the kernel stored a new fd of this process (`dma_heap_ioctl_allocate`).
     // CAST: it stored a non-negative int in a __u32.
-    unsafe { own(request.fd as RawFd, "DMA_HEAP_IOCTL_ALLOC") }
+    unsafe { fd::own(request.fd as RawFd, "DMA_HEAP_IOCTL_ALLOC") }
 }
 
 /// The device node of udmabuf.
@@ -159,28 +124,20 @@ pub(crate) fn can_open(node: &str) -> bool {
     rustix::fs::access(node, rustix::fs::Access::READ_OK).is_ok()
 }
 
-/// Says that CPU access to a dma-buf begins (`DMA_BUF_IOCTL_SYNC` with `DMA_BUF_SYNC_START`).
-pub(crate) fn begin_cpu_access(
-    fd: BorrowedFd<'_>,
-    access: crate::Access,
-    calls: &Calls,
-) -> Result<()> {
+/// Begins CPU access to a dma-buf (`DMA_BUF_IOCTL_SYNC` with `DMA_BUF_SYNC_START`).
+pub(crate) fn begin_cpu_access(fd: BorrowedFd<'_>, access: Access, calls: &Calls) -> Result<()> {
     sync(fd, DMA_BUF_SYNC_START, access, calls)
 }
 
-/// Says that CPU access to a dma-buf has ended.
-pub(crate) fn end_cpu_access(
-    fd: BorrowedFd<'_>,
-    access: crate::Access,
-    calls: &Calls,
-) -> Result<()> {
+/// Ends CPU access to a dma-buf (`DMA_BUF_IOCTL_SYNC` with `DMA_BUF_SYNC_END`).
+pub(crate) fn end_cpu_access(fd: BorrowedFd<'_>, access: Access, calls: &Calls) -> Result<()> {
     sync(fd, DMA_BUF_SYNC_END, access, calls)
 }
 
-fn sync(fd: BorrowedFd<'_>, edge: u64, access: crate::Access, calls: &Calls) -> Result<()> {
+fn sync(fd: BorrowedFd<'_>, edge: u64, access: Access, calls: &Calls) -> Result<()> {
     let flags = edge | direction(access);
-    // The kernel may return EINTR or EAGAIN and wants the call again (`dma-buf.h`); bounded, because
-    // nothing here may hang.
+    // After EINTR or EAGAIN the call must be repeated (`dma-buf.h`). The number of tries is bounded, so that
+    // this cannot hang.
     const TRIES: u32 = 1000;
     let mut last = Errno::AGAIN;
     for _ in 0..TRIES {
@@ -195,11 +152,11 @@ fn sync(fd: BorrowedFd<'_>, edge: u64, access: crate::Access, calls: &Calls) -> 
     Err(Error::os("DMA_BUF_IOCTL_SYNC", last))
 }
 
-/// A sync file of what is under way on a dma-buf: for a reader its writers, for a writer all. With
-/// nothing under way it has signalled.
+/// Exports the fences of a dma-buf as a sync file: for a reader those of writers, for a writer all. Without
+/// pending fences the sync file has signalled.
 pub(crate) fn export_sync_file(
     fd: BorrowedFd<'_>,
-    access: crate::Access,
+    access: Access,
     calls: &Calls,
 ) -> Result<OwnedFd> {
     const NAME: &str = "DMA_BUF_IOCTL_EXPORT_SYNC_FILE";
@@ -209,14 +166,14 @@ pub(crate) fn export_sync_file(
     let update = unsafe { ioctl::Updater::<DMA_BUF_IOCTL_EXPORT_SYNC_FILE, _>::new(&mut request) };
     run(fd, NAME, calls, update)?;
     // SAFETY: on success the kernel stored a new fd of this process (`dma_buf_export_sync_file`).
-    unsafe { own(request.fd, NAME) }
+    unsafe { fd::own(request.fd, NAME) }
 }
 
-/// Adds the fences of a sync file to a dma-buf, as reading or writing it.
+/// Adds the fences of a sync file to a dma-buf, as those of a reader or of a writer.
 pub(crate) fn import_sync_file(
     fd: BorrowedFd<'_>,
     file: &OwnedFd,
-    access: crate::Access,
+    access: Access,
     calls: &Calls,
 ) -> Result<()> {
     let request = DmaBufSyncFile {
@@ -229,11 +186,11 @@ pub(crate) fn import_sync_file(
     run(fd, "DMA_BUF_IOCTL_IMPORT_SYNC_FILE", calls, set)
 }
 
-fn direction(access: crate::Access) -> u64 {
+fn direction(access: Access) -> u64 {
     match access {
-        crate::Access::Read => DMA_BUF_SYNC_READ,
-        crate::Access::Write => DMA_BUF_SYNC_WRITE,
-        crate::Access::ReadWrite => DMA_BUF_SYNC_READ | DMA_BUF_SYNC_WRITE,
+        Access::Read => DMA_BUF_SYNC_READ,
+        Access::Write => DMA_BUF_SYNC_WRITE,
+        Access::ReadWrite => DMA_BUF_SYNC_READ | DMA_BUF_SYNC_WRITE,
     }
 }
 
@@ -259,11 +216,11 @@ fn run_errno<I: ioctl::Ioctl>(
 ) -> Result<I::Output, Errno> {
     calls.enter_os(Call::Ioctl)?;
     // SAFETY: each request is built for its own ioctl, in this file; on an fd of another kind the
-    // kernel answers ENOTTY, because the opcodes' type bytes are theirs alone.
+    // kernel returns ENOTTY, because the opcodes' type bytes are unique.
     unsafe { ioctl::ioctl(fd, request) }
 }
 
-// ---- the kernel's interfaces ----
+// ---- kernel interfaces ----
 
 #[repr(C)]
 struct DmaBufSync {
@@ -306,7 +263,7 @@ struct UdmabufCreate {
 const UDMABUF_FLAGS_CLOEXEC: u32 = 1;
 const UDMABUF_CREATE: Opcode = opcode::write::<UdmabufCreate>(b'u', 0x42);
 
-/// `UDMABUF_CREATE` returns its result as the return value, which rustix' ready-made types drop.
+/// `UDMABUF_CREATE`, whose result is the return value, which the types of rustix discard.
 struct UdmabufIoctl(UdmabufCreate);
 
 // SAFETY: the opcode is UDMABUF_CREATE's, which reads the pointed-to structure and returns an fd.
@@ -333,6 +290,8 @@ unsafe impl ioctl::Ioctl for UdmabufIoctl {
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::FdFlags;
+
     use super::*;
 
     #[test]
@@ -345,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_memfd_has_its_size_its_seals_and_closes_on_exec() {
+    fn a_memfd_has_its_size_its_seals_and_is_close_on_exec() {
         let calls = Calls::default();
         let fd = memfd(12_288, &calls).expect("a memfd");
         assert_eq!(size(&fd), Ok(12_288));
@@ -354,14 +313,7 @@ mod tests {
         assert!(flags.contains(FdFlags::CLOEXEC));
         assert_eq!(rustix::fs::ftruncate(&fd, 4096), Err(Errno::PERM), "sealed");
         let second = duplicate(fd.as_fd(), &calls).expect("a duplicate");
-        assert_eq!(identity(&fd).expect("stat"), identity(&second).expect("stat"));
+        assert_eq!(fd::identity(&fd).expect("stat"), fd::identity(&second).expect("stat"));
         assert!(rustix::io::fcntl_getfd(&second).expect("flags").contains(FdFlags::CLOEXEC));
-    }
-
-    #[test]
-    fn what_is_no_fd_is_not_owned() {
-        // SAFETY: -1 is refused before anything is owned.
-        let refused = unsafe { own(-1, "vkGetMemoryFdKHR") };
-        assert!(matches!(refused, Err(Error::Os { source: Errno::BADF, .. })));
     }
 }

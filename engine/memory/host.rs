@@ -1,4 +1,4 @@
-//! System memory with an fd: from a dma-heap, udmabuf, a memfd, or a stranger; mapped once.
+//! System memory with an fd: from a dma-heap, udmabuf, a memfd, or a foreign exporter; mapped once.
 #![expect(unsafe_code, reason = "mmap and munmap of memory that this type owns")]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ use super::volatile::HostPtr;
 use crate::device::{Call, Calls};
 use crate::error::{Error, Result};
 
-/// Host memory that an fd names, mapped into this process.
+/// System memory that an fd names, mapped into this process.
 ///
 /// # Invariants
 ///
@@ -27,12 +27,12 @@ pub(crate) struct HostMemory {
     dma_buf: bool,
 }
 
-/// Sizes of host memory are multiples of this many bytes. 64 KiB is the largest page size and the
+/// The size of host memory is a multiple of this many bytes. 64 KiB is the largest page size and the
 /// largest `minImportedHostPointerAlignment` of Linux machines.
 pub(crate) const HOST_GRANULE: u64 = 64 << 10;
 
 impl HostMemory {
-    /// New zeroed memory of at least `size` bytes. `Ok(None)` if `provider` gives no host memory.
+    /// Allocates zeroed memory of at least `size` bytes. `Ok(None)` if `provider` does not provide host memory.
     pub(crate) fn create(provider: Provider, size: u64, calls: &Calls) -> Result<Option<Self>> {
         let size = size.next_multiple_of(HOST_GRANULE);
         let fd = match provider {
@@ -47,7 +47,7 @@ impl HostMemory {
         Self::map(fd, size, calls).map(Some)
     }
 
-    /// Maps a stranger's memory.
+    /// Maps foreign memory.
     ///
     /// The caller has checked with [`dma_buf::check_foreign`] that `fd` is a dma-buf or a sealed memfd
     /// of at least `size` bytes.
@@ -66,7 +66,7 @@ impl HostMemory {
         });
         let address = mapped.map_err(|errno| Error::os(Call::Mmap.name(), errno))?;
         let pointer = NonNull::new(address.cast::<u8>()).expect("mmap does not map page zero");
-        // INVARIANT: mapped above with this size; nobody else knows the address.
+        // INVARIANT: mapped above with this size; the address is not known elsewhere.
         Ok(Self { pointer: HostPtr::new(pointer), size, fd, dma_buf })
     }
 
@@ -82,7 +82,7 @@ impl HostMemory {
         self.fd.as_fd()
     }
 
-    /// Whether the fd is a dma-buf, so that CPU access wants `DMA_BUF_IOCTL_SYNC` around it.
+    /// Whether the fd is a dma-buf, so that CPU access needs `DMA_BUF_IOCTL_SYNC` around it.
     pub(crate) fn is_dma_buf(&self) -> bool {
         self.dma_buf
     }

@@ -1,17 +1,17 @@
-//! Copies by the host, between memory that it sees.
-#![expect(unsafe_code, reason = "copying between mapped memory that nobody else uses")]
+//! Copies by the host, between memory that it has mapped.
+#![expect(unsafe_code, reason = "copying between mapped memory that nothing else uses")]
 
 use super::allocation::Allocation;
-use crate::Access;
+use crate::access::Access;
 use crate::error::Result;
 
-/// Copies `len` bytes, with what the memory needs around it. `Ok(false)` if the host does not see both.
+/// Copies `len` bytes, with the cache maintenance that the memory needs. `Ok(false)` if the host cannot map both
+/// allocations.
 ///
 /// # Safety
 ///
-/// Both ranges lie within their allocations and do not overlap; nobody uses them meanwhile: the caller
-/// holds the reservations of the buffers that they belong to, has waited for their fences, and no other
-/// access of the host is open.
+/// Both ranges lie within their allocations and do not overlap. Nothing else uses them meanwhile: the caller
+/// holds the reservations of their buffers and has waited for their fences, and no other host access is open.
 pub(crate) unsafe fn copy_by_host(
     (from, from_offset): (&Allocation, u64),
     (to, to_offset): (&Allocation, u64),
@@ -20,7 +20,7 @@ pub(crate) unsafe fn copy_by_host(
     let (Some(source), Some(target)) = (from.host()?, to.host()?) else { return Ok(false) };
     from.begin_host_access(Access::Read, from_offset, len)?;
     if let Err(error) = to.begin_host_access(Access::Write, to_offset, len) {
-        // That it fails again says nothing new.
+        // The first error is reported; a second one adds nothing.
         let _ = from.end_host_access(Access::Read, from_offset, len);
         return Err(error);
     }
@@ -31,7 +31,7 @@ pub(crate) unsafe fn copy_by_host(
     let target = unsafe { target.at(to_offset as usize) };
     // CAST: as above.
     let bytes = len as usize;
-    if from.is_quick_for_host() && to.is_quick_for_host() {
+    if from.is_fast_for_host() && to.is_fast_for_host() {
         // SAFETY: the caller's contract; the processor caches both.
         unsafe { target.copy_quickly_from(source, bytes) };
     } else {
@@ -43,11 +43,11 @@ pub(crate) unsafe fn copy_by_host(
     written.and(read).map(|()| true)
 }
 
-/// Zeroes `len` bytes, with what the memory needs around it.
+/// Zeroes `len` bytes, with the cache maintenance that the memory needs.
 ///
 /// # Safety
 ///
-/// As for [`copy_by_host`], which has found that the host sees the memory.
+/// As for [`copy_by_host`]; and the host has mapped the memory.
 pub(crate) unsafe fn zero_by_host((at, offset): (&Allocation, u64), len: u64) -> Result<()> {
     let Some(start) = at.host()? else { return Ok(()) };
     at.begin_host_access(Access::Write, offset, len)?;
@@ -56,7 +56,7 @@ pub(crate) unsafe fn zero_by_host((at, offset): (&Allocation, u64), len: u64) ->
     let start = unsafe { start.at(offset as usize) };
     // CAST: as above.
     let bytes = len as usize;
-    if at.is_quick_for_host() {
+    if at.is_fast_for_host() {
         // SAFETY: the caller's contract; the processor caches it.
         unsafe { start.fill_quickly(0, bytes) };
     } else {

@@ -1,13 +1,13 @@
-//! Choosing a memory type: a pure function.
+//! The choice of a memory type: a pure function.
 
 use ash::vk;
 
-use super::placement::DomainKind;
+use super::domain_id::DomainKind;
 use crate::device::MemoryType;
 
 use vk::MemoryPropertyFlags as Flags;
 
-/// What is wanted of a memory type.
+/// Property flags that a memory type must have, should have, and should not have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
     required: Flags,
@@ -16,7 +16,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// For new memory in a kind of place.
+    /// For new memory in a kind of domain.
     pub(super) fn for_domain(kind: DomainKind) -> Self {
         match kind {
             DomainKind::Vram => Self {
@@ -34,8 +34,8 @@ impl Wanted {
         }
     }
 
-    /// For imported memory: the exporter has decided where it is; any type that the driver offers
-    /// for the handle will do (crbug 422128949: insisting on DEVICE_LOCAL refused good memory).
+    /// For imported memory. The exporter has decided where the memory is, so any type that the driver offers for
+    /// the handle will do (crbug 422128949: requiring DEVICE_LOCAL refused usable memory).
     pub(super) fn for_import() -> Self {
         Self {
             required: Flags::empty(),
@@ -45,8 +45,8 @@ impl Wanted {
     }
 }
 
-/// The best type among those that `bits` allows. Within equals, the driver's order decides, which the
-/// specification makes an order of preference.
+/// Chooses the best type among those that `bits` allows. Among equals the driver's order decides, which the
+/// specification defines as an order of preference.
 pub(super) fn choose(types: &[MemoryType], bits: u32, wanted: Wanted) -> Option<u32> {
     (0u32..)
         .zip(types)
@@ -63,7 +63,7 @@ pub(super) fn choose(types: &[MemoryType], bits: u32, wanted: Wanted) -> Option<
 mod tests {
     use super::*;
 
-    /// A discrete GPU with a resizable BAR, as its driver lists it.
+    /// The memory types of a discrete GPU with a resizable BAR.
     fn discrete() -> Vec<MemoryType> {
         [
             Flags::empty(),

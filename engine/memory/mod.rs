@@ -1,4 +1,4 @@
-//! Where bytes live: domains, placements, backings, slabs, host memory, dma-bufs.
+//! Memory: domains, placements, backings, slabs, host memory, dma-bufs.
 //!
 //! Kernel counterparts: `ttm_resource_manager` (domain), `ttm_placement`, `ttm_resource` (backing),
 //! `dma-heap` and `udmabuf` (system memory that devices can import).
@@ -11,23 +11,28 @@
 //!                              └─ View per device (one import, one VkBuffer)
 //! ```
 //!
-//! An *allocation* is one fixed, exportable piece of memory: what an fd names. Each device that takes
-//! part has one *view* of it, made once, however many buffers live inside. A *backing* is what one
-//! buffer has: a slot of a slab, or a whole allocation.
+//! An *allocation* is one fixed, exportable piece of memory: what an fd names. Each device that uses it has
+//! one *view* of it, created once, however many buffers are inside. A *backing* is the memory of one buffer: a
+//! slot of a slab, or a whole allocation.
 //!
-//! What is not here: which provider suits a set of devices is proved in [`crate::transfer`]; which
-//! buffers stay and which go is not decided in this module.
+//! May be known here: devices. `domain_id` knows ids only, so that errors can name a domain.
+//!
+//! What is not here: which provider suits a set of devices is proved in [`crate::transfer`]. Which buffers stay
+//! and which are evicted is decided in [`crate::residency`].
 
-mod account;
 mod address_space;
 mod allocation;
 mod backing;
-mod claims;
+mod claim_queue;
 pub(crate) mod dma_buf;
 mod domain;
+mod domain_id;
+mod group_account;
 mod host;
 mod host_copy;
+mod import_kind;
 mod memory_type;
+mod origin;
 mod placement;
 mod pool;
 mod pools;
@@ -36,22 +41,28 @@ mod size_class;
 mod slab;
 pub(crate) mod staging;
 mod view;
+mod view_create;
+mod view_error;
 mod volatile;
 pub(crate) mod wide;
 
-pub use account::GroupUsage;
-pub use domain::{DomainId, DomainUsage};
-pub use placement::{DomainKind, Placement};
+pub use domain::DomainUsage;
+pub use domain_id::{DomainId, DomainKind};
+pub use group_account::GroupUsage;
+pub use placement::Placement;
 pub use provider::Provider;
 
-pub(crate) use account::{Charge, GroupId};
-pub(crate) use allocation::{Allocation, Origin, Take};
+pub(crate) use allocation::Allocation;
 pub(crate) use backing::{Backing, Content};
 pub(crate) use domain::{Claim, Domain, Room};
+pub(crate) use group_account::{Charge, GroupId};
 pub(crate) use host_copy::{copy_by_host, zero_by_host};
+pub(crate) use import_kind::ImportKind;
+pub(crate) use origin::Origin;
 pub(crate) use pool::Pool;
 pub(crate) use pools::Pools;
 pub(crate) use provider::{candidates, has_host_only_memory};
 pub(crate) use size_class::{SLOT_ALIGN, footprint};
-pub(crate) use view::{View, create_buffer};
+pub(crate) use view::View;
+pub(crate) use view_create::create_buffer;
 pub(crate) use volatile::HostPtr;

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use super::pool::Pool;
 use super::provider::Provider;
 
-/// A list that only grows, so that whoever looks for a pool needs neither a lock nor a reference of its
-/// own: every new buffer looks for one.
+/// A list that only grows, so that a look-up needs neither a lock nor a reference count: every new buffer looks
+/// up its pool.
 #[derive(Debug, Default)]
 pub(crate) struct Pools(OnceLock<Box<Node>>);
 
@@ -21,7 +21,7 @@ impl Pools {
     pub(crate) fn get(&self, provider: Provider, make: impl Fn() -> Arc<Pool>) -> &Arc<Pool> {
         let mut rest = self;
         loop {
-            // Of two threads that come to the end, one appends; the other looks at what that was.
+            // Of two threads that reach the end, one appends; the other one checks the appended node.
             let node =
                 rest.0.get_or_init(|| Box::new(Node { pool: make(), next: Self::default() }));
             if node.pool.provider() == provider {
@@ -31,7 +31,7 @@ impl Pools {
         }
     }
 
-    /// All of them.
+    /// All pools.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Pool> {
         let first = self.0.get();
         std::iter::successors(first, |node| node.next.0.get()).map(|node| &*node.pool)

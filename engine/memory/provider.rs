@@ -1,40 +1,39 @@
-//! Who can provide shareable bytes, and how a device takes them in.
+//! Providers of shareable memory, and how a device imports it.
 
 use std::fmt;
 
 use smallvec::SmallVec;
 
-use super::allocation::Take;
 use super::dma_buf;
-use super::domain::DomainId;
-use super::placement::DomainKind;
+use super::domain_id::{DomainId, DomainKind};
+use super::import_kind::ImportKind;
 use crate::device::{DeviceId, DeviceInner, HandleType};
 
-/// Who provides the memory of a backing, and as which kind of handle it travels.
+/// The source of a backing's memory, and the kind of handle by which it is shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Provider {
-    /// A Vulkan device, by exporting.
+    /// A Vulkan device that exports it.
     Device {
         /// The exporter.
         device: DeviceId,
-        /// What it exports.
+        /// The kind of handle that it exports.
         handle: HandleType,
-        /// From its own memory or from the host's.
+        /// From the device's own memory, or from host-visible system memory.
         domain: DomainKind,
     },
     /// The dma-heap `system`: zeroed pages as a dma-buf.
     DmaHeap,
     /// `/dev/udmabuf`: a memfd's pages as a dma-buf.
     Udmabuf,
-    /// A memfd, taken in by address.
+    /// A memfd, imported by address.
     Memfd,
-    /// Somebody outside this engine.
+    /// An exporter outside this engine.
     Foreign(HandleType),
 }
 
 impl Provider {
-    /// The domain in which its bytes live. Foreign bytes are counted by their exporter.
+    /// The domain of its memory. Foreign memory is counted by its exporter.
     pub fn domain(self) -> DomainId {
         match self {
             Self::Device { device, domain: DomainKind::Vram, .. } => DomainId::Vram(device),
@@ -63,20 +62,22 @@ impl Provider {
         }
     }
 
-    /// The ways in which a device may take such memory in, best first.
-    pub(crate) fn takes(self) -> &'static [Take] {
+    /// How a device may import such memory, best first.
+    pub(crate) fn import_kinds(self) -> &'static [ImportKind] {
         match self {
-            Self::Device { handle: HandleType::DmaBuf, .. } => &[Take::Fd(HandleType::DmaBuf)],
-            Self::Device { .. } => &[Take::Fd(HandleType::OpaqueFd)],
-            Self::DmaHeap | Self::Udmabuf | Self::Foreign(HandleType::DmaBuf) => {
-                &[Take::Fd(HandleType::DmaBuf), Take::HostPointer]
+            Self::Device { handle: HandleType::DmaBuf, .. } => {
+                &[ImportKind::Fd(HandleType::DmaBuf)]
             }
-            Self::Memfd | Self::Foreign(HandleType::HostPointer) => &[Take::HostPointer],
-            Self::Foreign(HandleType::OpaqueFd) => &[Take::Fd(HandleType::OpaqueFd)],
+            Self::Device { .. } => &[ImportKind::Fd(HandleType::OpaqueFd)],
+            Self::DmaHeap | Self::Udmabuf | Self::Foreign(HandleType::DmaBuf) => {
+                &[ImportKind::Fd(HandleType::DmaBuf), ImportKind::HostPointer]
+            }
+            Self::Memfd | Self::Foreign(HandleType::HostPointer) => &[ImportKind::HostPointer],
+            Self::Foreign(HandleType::OpaqueFd) => &[ImportKind::Fd(HandleType::OpaqueFd)],
         }
     }
 
-    /// Whether its new memory is known to be all zero.
+    /// Whether its new memory is known to be zeroed.
     pub(crate) fn fresh_is_zero(self, exporter: Option<&DeviceInner>) -> bool {
         match self {
             Self::DmaHeap | Self::Udmabuf | Self::Memfd => true,
@@ -109,8 +110,8 @@ impl fmt::Display for Provider {
     }
 }
 
-/// The providers of a kind of place for buffers whose home is `home`, best first (ARCHITECTURE.md, "Where memory comes from"): what
-/// any driver may take in, then what only the same driver may, then plain pages.
+/// The providers of a kind of domain for buffers whose home is `home`, best first (ARCHITECTURE.md, "Where memory
+/// comes from"): what any driver may import, then what only the same driver may, then plain pages.
 pub(crate) fn candidates(home: &DeviceInner, kind: DomainKind) -> SmallVec<[Provider; 5]> {
     let exported = |handle| Provider::Device { device: home.id(), handle, domain: kind };
     let exports = [exported(HandleType::DmaBuf), exported(HandleType::OpaqueFd)];
@@ -124,9 +125,10 @@ pub(crate) fn candidates(home: &DeviceInner, kind: DomainKind) -> SmallVec<[Prov
     }
 }
 
-/// Whether the device has memory that the host can see and that is not its own. Where all memory is
-/// one (integrated and software devices), exporting "host-visible memory" would be the same as
-/// exporting VRAM, under another name.
+/// Whether the device has memory that is host-visible and not device-local.
+///
+/// Integrated and software devices have only one kind of memory. There, exporting host-visible memory would be
+/// the same as exporting VRAM.
 pub(crate) fn has_host_only_memory(device: &DeviceInner) -> bool {
     use ash::vk::MemoryPropertyFlags as Flags;
     device.adapter().memory_types().iter().any(|kind| {

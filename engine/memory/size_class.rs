@@ -1,7 +1,7 @@
 //! Size classes of slots: at most an eighth of a slot is wasted.
 
-/// Slots are multiples of this many bytes, so that every offset suits every use of a buffer: the
-/// specification caps `minStorageBufferOffsetAlignment`, `minUniformBufferOffsetAlignment` and
+/// Slot sizes are multiples of this many bytes, so that every offset suits every use of a buffer: the
+/// specification limits `minStorageBufferOffsetAlignment`, `minUniformBufferOffsetAlignment` and
 /// `nonCoherentAtomSize` at 256 (Vulkan, "Required Limits").
 pub(crate) const SLOT_ALIGN: u64 = 256;
 
@@ -12,7 +12,7 @@ pub(super) const MAX_SLOT: u64 = 8 << 20;
 const STEPS: u64 = 8;
 const STEP_BITS: u32 = STEPS.trailing_zeros();
 
-/// How many classes there are.
+/// The number of classes.
 pub(super) const CLASSES: usize = class_of(MAX_SLOT) + 1;
 
 /// The class of the smallest slot that holds `size` bytes (`size` from 1 to [`MAX_SLOT`]).
@@ -21,7 +21,7 @@ pub(super) const fn class_of(size: u64) -> usize {
     if units <= STEPS {
         return (units - 1) as usize;
     }
-    // The top bit and the three below it, rounded up, as a floating-point number would keep them.
+    // The top bit and the three below it, rounded up, like the mantissa of a floating-point number.
     let shift = (units - 1).ilog2() - STEP_BITS;
     let mantissa = (units - 1) >> shift;
     // CAST: a few hundred at most.
@@ -40,8 +40,8 @@ pub(super) const fn slot_size(class: usize) -> u64 {
     units * SLOT_ALIGN
 }
 
-/// The size that an allocation of its own has for a buffer of `size` bytes: rounded up in the same
-/// steps, so that recycled ones fit again. `None` if it overflows.
+/// The size of a dedicated allocation for a buffer of `size` bytes: rounded up in the same steps, so that unused
+/// ones can be reused. `None` if it overflows.
 pub(super) fn dedicated_size(size: u64) -> Option<u64> {
     let step = (1u64 << (size.max(MAX_SLOT) - 1).ilog2()) / STEPS;
     size.checked_next_multiple_of(step.max(SLOT_ALIGN))
@@ -52,8 +52,8 @@ pub(super) fn is_dedicated(size: u64, asked_for: bool) -> bool {
     asked_for || size > MAX_SLOT
 }
 
-/// Bytes that a buffer of `size` bytes has in use: its slot, or the whole of its own allocation. `None` if
-/// that overflows.
+/// Bytes that a buffer of `size` bytes uses: its slot, or the whole of its own allocation. `None` if that
+/// overflows.
 pub(crate) fn footprint(size: u64, dedicated: bool) -> Option<u64> {
     if is_dedicated(size, dedicated) {
         dedicated_size(size)

@@ -1,39 +1,64 @@
-//! Slabs: one allocation cut into slots of one size. One that is not cut is a slab of one slot.
+//! Slabs: an allocation cut into slots of one size, or a whole allocation as a single slot.
 //!
-//! Why (measured, BENCHMARKS.md): first touch of fresh memory costs 5 to 12 times the copy; a cycle of
-//! create, export, import and free by hand costs 26 µs and ends at about 20,000 live fds. A slab is
-//! exported and imported once, stays warm, and a slot costs a table look-up.
+//! Why (measured, BENCHMARKS.md): first touch of fresh memory costs 5 to 12 times the copy. A cycle of
+//! create, export, import and free without slabs costs 26 µs, and fails at about 20,000 live fds. A slab is
+//! exported and imported once, its pages stay allocated, and a slot costs a table look-up.
 
 use std::sync::{Arc, Weak};
 
 use super::allocation::Allocation;
-use super::pool::Pool;
 
-/// An allocation, whole or cut into equal slots. Which of them are free is known to the pool
-/// ([`SlabSlots`]).
+/// Takes unused memory back; implemented by the pool that the memory came from.
+///
+/// Declared here, so that slabs and backings need not know pools.
+pub(super) trait Recycle: Send + Sync {
+    /// Takes back a slot of a slab that is cut. `stale` says whether an owner's bytes may be in it.
+    fn release_slot(&self, cut: Cut, slot: u32, stale: bool);
+
+    /// Takes back a whole slab.
+    fn recycle(&self, whole: Arc<Slab>);
+}
+
+/// An allocation, whole or cut into equal slots. The pool knows which of them are free ([`SlabSlots`]).
 #[derive(Debug)]
 pub(crate) struct Slab {
     pub(super) allocation: Arc<Allocation>,
-    /// Bytes of its domain that one slot has in use.
+    /// Bytes of its domain that one slot uses.
     pub(super) slot_size: u64,
-    /// `None` if it is whole.
+    /// The pool that it returns to; `None` for memory that was imported from outside.
+    pool: Option<Weak<dyn Recycle>>,
+    /// `None` if it is not cut.
     pub(super) cut: Option<Cut>,
 }
 
-/// Where a slab that is cut belongs.
-#[derive(Debug)]
+/// The position of a slab that is cut, in its pool.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Cut {
     pub(super) class: usize,
     /// Position in the pool's list for the class.
     pub(super) index: usize,
-    pub(super) pool: Weak<Pool>,
 }
 
 impl Slab {
-    /// One that a single buffer has all of.
-    pub(super) fn whole(allocation: Arc<Allocation>) -> Arc<Self> {
+    /// An allocation that a single buffer has all of.
+    pub(super) fn whole(allocation: Arc<Allocation>, pool: Option<Weak<dyn Recycle>>) -> Arc<Self> {
         let slot_size = allocation.held();
-        Arc::new(Self { allocation, slot_size, cut: None })
+        Arc::new(Self { allocation, slot_size, pool, cut: None })
+    }
+
+    /// An allocation cut into slots of `slot_size` bytes.
+    pub(super) fn cut(
+        allocation: Arc<Allocation>,
+        slot_size: u64,
+        pool: Weak<dyn Recycle>,
+        cut: Cut,
+    ) -> Arc<Self> {
+        Arc::new(Self { allocation, slot_size, pool: Some(pool), cut: Some(cut) })
+    }
+
+    /// The pool that it returns to, while the engine is alive.
+    pub(super) fn pool(&self) -> Option<Arc<dyn Recycle>> {
+        self.pool.as_ref()?.upgrade()
     }
 
     /// Offset in bytes of a slot.
@@ -48,15 +73,15 @@ pub(super) struct SlabSlots {
     pub(super) slab: Arc<Slab>,
     /// How many slots there are.
     total: u32,
-    /// Slots from here on were never used.
+    /// The first slot that was never used.
     fresh: u32,
-    /// Slots that were used and given back, with a flag for those that hold old bytes.
+    /// Slots that were used and returned; those that hold an owner's bytes are flagged [`STALE`].
     recycled: Vec<u32>,
 }
 
 const STALE: u32 = 1 << 31;
 
-/// A slot that was taken.
+/// An allocated slot.
 pub(super) struct Taken {
     pub(super) slot: u32,
     /// Whether another owner's bytes may be in it.
@@ -70,7 +95,7 @@ impl SlabSlots {
         Self { slab, total: total as u32, fresh: 0, recycled: Vec::new() }
     }
 
-    /// Takes a slot, the last one given back first: it is the warmest.
+    /// Takes a slot. The last one returned comes first, since it is most likely in a cache.
     pub(super) fn take(&mut self) -> Option<Taken> {
         if let Some(entry) = self.recycled.pop() {
             return Some(Taken { slot: entry & !STALE, stale: entry & STALE != 0 });

@@ -1,4 +1,4 @@
-//! Staging memory: private to one device, from `gpu-allocator`.
+//! Staging memory: private to one device, allocated by `gpu-allocator`.
 #![expect(unsafe_code, reason = "buffers bound to memory that gpu-allocator owns")]
 
 use std::fmt;
@@ -17,12 +17,12 @@ use crate::error::{Error, Result};
 
 /// A device's staging memory.
 pub(crate) struct Staging {
-    /// `gpu-allocator` wants `&mut`. Dropped before the device, whose memory it frees.
+    /// `gpu-allocator` needs `&mut`. Dropped before the device, whose memory it frees.
     allocator: ManuallyDrop<Mutex<Allocator>>,
     device: Arc<DeviceInner>,
 }
 
-/// Which way bytes go.
+/// The direction of a copy through staging memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     /// The host writes, the device reads.
@@ -52,7 +52,7 @@ impl Staging {
         }))
     }
 
-    /// A mapped buffer of `size` bytes.
+    /// Allocates a mapped buffer of `size` bytes.
     pub(crate) fn buffer(
         self: &Arc<Self>,
         size: u64,
@@ -87,7 +87,7 @@ impl Staging {
         let allocation = buffer.allocation.insert(allocation);
         // SAFETY: the allocation's memory is live while the allocation is.
         let memory = unsafe { allocation.memory() };
-        // SAFETY: the range was allocated for this buffer's requirements and is nobody else's.
+        // SAFETY: the range was allocated for this buffer's requirements, and nothing else uses it.
         unsafe { device.raw().bind_buffer_memory(raw, memory, allocation.offset()) }
             .map_err(|code| device.error("vkBindBufferMemory", code))?;
         Ok(buffer)
@@ -107,16 +107,16 @@ impl fmt::Debug for Staging {
     }
 }
 
-/// A mapped buffer that one device and the host see.
+/// A buffer in staging memory, mapped for the host.
 ///
 /// # Invariants
 ///
-/// `raw` is live and ours; once constructed it is bound to `allocation`. Whoever submits work that
-/// uses it waits for that work before dropping it.
+/// `raw` is live and ours; once constructed it is bound to `allocation`. A caller that submits work that uses
+/// it waits for that work before dropping it.
 #[derive(Debug)]
 pub(crate) struct StagingBuffer {
     raw: vk::Buffer,
-    /// `None` only while being made and during drop.
+    /// `None` only during construction and drop.
     allocation: Option<Allocation>,
     staging: Arc<Staging>,
 }
@@ -126,7 +126,7 @@ impl StagingBuffer {
         self.raw
     }
 
-    /// Where the host sees it. `gpu-allocator` maps only coherent memory for both directions.
+    /// The host's mapping. `gpu-allocator` uses only coherent memory for both directions.
     pub(crate) fn host(&self) -> Result<HostPtr> {
         self.allocation
             .as_ref()
@@ -147,7 +147,7 @@ impl Drop for StagingBuffer {
             let mut allocator =
                 self.staging.allocator.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = allocator.free(allocation) {
-                tracing::error!(%error, "staging memory was not freed");
+                tracing::error!(%error, "freeing staging memory failed; leaked");
             }
         }
     }

@@ -1,24 +1,23 @@
-//! Bytes that a GPU or another process may write at any time: volatile copies, never references.
+//! Access to bytes that a GPU or another process may write at any time: volatile copies, never references.
 //!
-//! A `&[u8]` promises the compiler that nobody writes; for shared memory that promise cannot be kept
-//! (the rule of rust-vmm's `vm-memory`). So there is a pointer, and copies that go through it.
-#![expect(unsafe_code, reason = "volatile access by raw pointer to memory that others write too")]
+//! A `&[u8]` promises the compiler that no other thread writes, which does not hold for shared memory (the rule of
+//! rust-vmm's `vm-memory`). So this is a pointer, with copies from and to it.
+#![expect(unsafe_code, reason = "volatile access by raw pointer to shared memory")]
 
 use std::ptr::NonNull;
 
 use super::wide;
 
-/// First byte of mapped memory.
+/// The address of mapped memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HostPtr(NonNull<u8>);
 
-// SAFETY: an address; what may be done with it is up to the unsafe functions below.
+// SAFETY: an address only; accesses are made by the unsafe functions below.
 unsafe impl Send for HostPtr {}
 // SAFETY: as above.
 unsafe impl Sync for HostPtr {}
 
-/// The unit of bulk copies. Volatile accesses are not merged by the compiler, so the unit decides the
-/// speed.
+/// The unit of bulk copies. The compiler does not merge volatile accesses, so the unit determines the speed.
 type Word = u64;
 const WORD: usize = size_of::<Word>();
 
@@ -45,7 +44,7 @@ impl HostPtr {
     ///
     /// # Safety
     ///
-    /// So many bytes from here on are mapped and readable.
+    /// That many bytes from here on are mapped and readable.
     pub(crate) unsafe fn read(self, out: &mut [u8]) {
         let head = self.head(out.len());
         let (first, rest) = out.split_at_mut(head);
@@ -73,7 +72,7 @@ impl HostPtr {
     ///
     /// # Safety
     ///
-    /// So many bytes from here on are mapped and writable.
+    /// That many bytes from here on are mapped and writable.
     pub(crate) unsafe fn write(self, bytes: &[u8]) {
         let head = self.head(bytes.len());
         let (first, rest) = bytes.split_at(head);
@@ -99,12 +98,12 @@ impl HostPtr {
 
     /// Sets `len` bytes from here on to `value`.
     ///
-    /// Not volatile: nothing is read, so there is nothing to be misled about, and the memory is not
-    /// anybody else's yet when this is used (scrubbing) or being overwritten as a whole.
+    /// Not volatile: nothing is read, so a concurrent write cannot be misread. Besides, this is used only for
+    /// memory that has no other user yet (scrubbing), or that is overwritten as a whole.
     ///
     /// # Safety
     ///
-    /// So many bytes from here on are mapped and writable.
+    /// That many bytes from here on are mapped and writable.
     pub(crate) unsafe fn fill(self, value: u8, len: usize) {
         // SAFETY: writable, as the caller says.
         unsafe { self.as_ptr().write_bytes(value, len) };
@@ -114,28 +113,28 @@ impl HostPtr {
     ///
     /// # Safety
     ///
-    /// Both ranges are mapped and do not overlap; nobody writes either of them meanwhile: the caller
+    /// Both ranges are mapped and do not overlap. Nothing writes either of them meanwhile: the caller
     /// holds both reservations and has waited for their fences.
     pub(crate) unsafe fn copy_from(self, source: Self, len: usize) {
         // SAFETY: as the caller says.
         unsafe { self.as_ptr().copy_from_nonoverlapping(source.as_ptr(), len) };
     }
 
-    /// Like [`HostPtr::fill`], in the way that was measured to be fastest for so many bytes.
+    /// Like [`HostPtr::fill`], with the kernel that was measured to be fastest for this size.
     ///
     /// # Safety
     ///
-    /// As there; and it is memory that the processor caches.
+    /// As for [`HostPtr::fill`]; and the memory is cached by the processor.
     pub(crate) unsafe fn fill_quickly(self, value: u8, len: usize) {
         // SAFETY: the caller's contract.
         unsafe { wide::fill(self.as_ptr(), value, len) };
     }
 
-    /// Like [`HostPtr::copy_from`], in the way that was measured to be fastest for so many bytes.
+    /// Like [`HostPtr::copy_from`], with the kernel that was measured to be fastest for this size.
     ///
     /// # Safety
     ///
-    /// As there; and both are memory that the processor caches.
+    /// As for [`HostPtr::copy_from`]; and both ranges are cached by the processor.
     pub(crate) unsafe fn copy_quickly_from(self, source: Self, len: usize) {
         // SAFETY: the caller's contract.
         unsafe { wide::copy(self.as_ptr(), source.as_ptr(), len) };
@@ -178,13 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn the_quick_ways_do_the_same_as_the_others() {
+    fn quick_copies_and_fills_are_exact() {
         const SIZE: usize = (1 << 20) + 3;
         let mut source: Vec<u8> = (0..SIZE).map(|index| (index * 7 % 251) as u8).collect();
         let mut target = vec![0xee; SIZE];
         let [from, to] = [&mut source, &mut target]
             .map(|bytes| HostPtr::new(NonNull::new(bytes.as_mut_ptr()).expect("not null")));
-        // SAFETY: two `Vec`s of so many bytes.
+        // SAFETY: two `Vec`s of `SIZE` bytes.
         unsafe { to.copy_quickly_from(from, SIZE) };
         assert!(target == source);
         // SAFETY: as above.

@@ -33,7 +33,8 @@ impl<K: Copy> Store<K> {
     pub(crate) fn gets_tight(&self, charge: impl Into<Charge>) -> bool {
         let charge = charge.into();
         let is_half = |used: u64| used.saturating_add(charge.bytes) > self.ledger.budget() / 2;
-        !self.is_tight() && (is_half(self.ledger.used()) || self.ledger.gets_group_tight(charge))
+        !self.is_tight()
+            && (is_half(self.ledger.used()) || self.ledger.group_under_pressure(charge))
     }
 
     /// From now on they do. Whether they did not before.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ash::vk;
 
 use super::event::{Callback, CallbackId, call};
-use crate::device::{DeviceInner, Lane};
+use crate::device::{DeviceInner, QueueKind};
 use crate::error::{Error, Result};
 
 /// The threads of an engine, for its own devices and for those of others whose fences it was given. They
@@ -28,7 +28,7 @@ pub(crate) struct Bridges(Mutex<Vec<(Weak<DeviceInner>, Arc<Bridge>)>>);
 /// The thread that watches one lane.
 #[derive(Debug)]
 pub(super) struct Bridge {
-    lane: Lane,
+    lane: QueueKind,
     desk: Arc<Desk>,
     thread: Option<JoinHandle<()>>,
 }
@@ -70,7 +70,7 @@ const LAST: Duration = Duration::from_secs(10);
 
 impl Bridges {
     /// The thread that watches a lane of `source`.
-    pub(super) fn of(&self, source: &Arc<DeviceInner>, lane: Lane) -> Result<Arc<Bridge>> {
+    pub(super) fn of(&self, source: &Arc<DeviceInner>, lane: QueueKind) -> Result<Arc<Bridge>> {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |(of, bridge): &&(Weak<DeviceInner>, Arc<Bridge>)| {
             std::ptr::eq(of.as_ptr(), Arc::as_ptr(source)) && bridge.lane == lane
@@ -85,7 +85,7 @@ impl Bridges {
 }
 
 impl Bridge {
-    fn start(source: &Arc<DeviceInner>, lane: Lane) -> Result<Self> {
+    fn start(source: &Arc<DeviceInner>, lane: QueueKind) -> Result<Self> {
         let desk = Arc::<Desk>::default();
         let (theirs, source) = (Arc::clone(&desk), Arc::clone(source));
         let thread = std::thread::Builder::new()
@@ -159,7 +159,7 @@ impl Desk {
     }
 }
 
-fn watch((source, lane): (&DeviceInner, Lane), desk: &Desk) {
+fn watch((source, lane): (&DeviceInner, QueueKind), desk: &Desk) {
     while let Some(end) = desk.next() {
         let over = end.is_some_and(|end| end <= Instant::now());
         if over {
@@ -180,7 +180,7 @@ fn watch((source, lane): (&DeviceInner, Lane), desk: &Desk) {
 
 /// Waits for the lane's next step if nothing is due yet; how far it has come. A device that is lost
 /// has come to its end.
-fn progress((source, lane): (&DeviceInner, Lane), desk: &Desk) -> u64 {
+fn progress((source, lane): (&DeviceInner, QueueKind), desk: &Desk) -> u64 {
     let step = || {
         let reached = source.completed(lane)?;
         if desk.state().orders.iter().any(|order| order.value <= reached) {

@@ -9,7 +9,9 @@ use super::bridge::Bridges;
 use super::event::{Callback, CallbackId, Event, Signal};
 use super::primitive::Arc;
 use super::sync_file::{self, SyncFile};
-use crate::device::{Body, Device, DeviceId, DeviceInner, Lane, SemaphoreHandle, Submit, Waits};
+use crate::device::{
+    Body, Device, DeviceId, DeviceInner, QueueKind, SemaphoreHandle, Submit, Waits,
+};
 use crate::error::{Error, Result};
 
 /// A point on a device's timeline, an event of the host, a sync file of the kernel, or nothing to wait
@@ -31,7 +33,7 @@ enum Kind {
 #[derive(Clone)]
 pub(super) struct Point {
     pub(super) device: Arc<DeviceInner>,
-    pub(super) lane: Lane,
+    pub(super) lane: QueueKind,
     pub(super) value: u64,
 }
 
@@ -50,11 +52,11 @@ impl Fence {
 
     /// Of a submission to the device's main lane.
     pub(crate) fn new(device: &Arc<DeviceInner>, value: u64) -> Self {
-        Self::on(device, Lane::Main, value)
+        Self::on(device, QueueKind::Main, value)
     }
 
     /// Of a submission to any lane.
-    pub(crate) fn on(device: &Arc<DeviceInner>, lane: Lane, value: u64) -> Self {
+    pub(crate) fn on(device: &Arc<DeviceInner>, lane: QueueKind, value: u64) -> Self {
         let at = Point { device: Arc::clone(device), lane, value };
         Self(Kind::Point { at, behind: None })
     }
@@ -303,11 +305,11 @@ impl Fence {
     /// Whether it is on the timeline of this device's main lane, which keeps its own order. Numbers of
     /// devices repeat from engine to engine.
     pub(crate) fn is_on(&self, device: &DeviceInner) -> bool {
-        self.is_on_lane(device, Lane::Main)
+        self.is_on_lane(device, QueueKind::Main)
     }
 
     /// The same of any lane.
-    pub(super) fn is_on_lane(&self, device: &DeviceInner, lane: Lane) -> bool {
+    pub(super) fn is_on_lane(&self, device: &DeviceInner, lane: QueueKind) -> bool {
         let on = |at: &Point| std::ptr::eq(&*at.device, device) && at.lane == lane;
         self.point().is_some_and(on)
     }
@@ -339,8 +341,8 @@ impl fmt::Display for Fence {
             Kind::Signalled => f.write_str("nothing"),
             Kind::Point { at: Point { device, lane, value }, .. } => {
                 let queue = match lane {
-                    Lane::Main => "",
-                    Lane::Transfer => "the transfer queue of ",
+                    QueueKind::Main => "",
+                    QueueKind::Transfer => "the transfer queue of ",
                 };
                 write!(f, "submission {value} on {queue}{}", device.name())
             }

@@ -5,6 +5,7 @@
 use smallvec::SmallVec;
 
 use super::fence::Fence;
+use crate::access::Access;
 use crate::error::{Error, Result};
 
 /// What the work behind a fence does to the buffer (kernel: `enum dma_resv_usage`).
@@ -31,6 +32,16 @@ impl Usage {
             Self::Move => Self::Bookkeep,
             Self::Write => Self::Read,
             Self::Read | Self::Bookkeep => Self::Write,
+        }
+    }
+}
+
+impl From<Access> for Usage {
+    /// The usage under which work with this access is added to a reservation.
+    fn from(access: Access) -> Self {
+        match access {
+            Access::Read => Self::Read,
+            Access::Write | Access::ReadWrite => Self::Write,
         }
     }
 }

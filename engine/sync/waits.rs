@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use super::bridge::Bridges;
 use super::fence::{Fence, Point};
-use crate::device::{DeviceInner, Image, Lane, OwnedSemaphore, SemaphoreHandle, Waits};
+use crate::device::{
+    DeviceInner, OwnedSemaphore, QueueKind, SemaphoreHandle, TimelineMirror, Waits,
+};
 use crate::error::Result;
 
 /// How one device's queue waits for another one's work.
@@ -84,7 +86,7 @@ pub(crate) fn waits_on(
     target: &Arc<DeviceInner>,
     fences: &[Fence],
 ) -> Result<Waits> {
-    waits_on_lane(bridges, (target, Lane::Main), fences)
+    waits_on_lane(bridges, (target, QueueKind::Main), fences)
 }
 
 /// The same for the next move that `target` makes.
@@ -93,12 +95,12 @@ pub(crate) fn waits_of_move(
     target: &Arc<DeviceInner>,
     fences: &[Fence],
 ) -> Result<Waits> {
-    waits_on_lane(bridges, (target, target.lane_for_moves()), fences)
+    waits_on_lane(bridges, (target, target.queue_for_moves()), fences)
 }
 
 fn waits_on_lane(
     bridges: &Bridges,
-    (target, lane): (&Arc<DeviceInner>, Lane),
+    (target, lane): (&Arc<DeviceInner>, QueueKind),
     fences: &[Fence],
 ) -> Result<Waits> {
     let mut waits = Waiting { bridges, target, waits: Waits::default() };
@@ -155,25 +157,25 @@ impl Waiting<'_> {
     /// The other device's own timeline. Taken in once, and kept.
     fn timeline(&mut self, point: &Point) -> Result<()> {
         let Point { device: source, lane, value } = point;
-        let image = self.target.image_of(source, *lane, || {
+        let image = self.target.mirror_of(source, *lane, || {
             let image = self.target.create_timeline(0)?;
             let taken = take_timeline_in(source, *lane, &image, self.target);
             Ok(match taken {
-                Ok(()) => Image::Shared(image.into_raw()),
+                Ok(()) => TimelineMirror::Shared(image.into_raw()),
                 Err(error) => {
                     tracing::warn!(%error, "no shared timeline; the bridge shows it");
                     // It may have taken half of an import in, so it is not used again.
                     let reached = source.completed(*lane)?;
-                    Image::Shown(self.target.create_timeline(reached)?.into_raw())
+                    TimelineMirror::HostSignalled(self.target.create_timeline(reached)?.into_raw())
                 }
             })
         })?;
         match image {
-            Image::Shared(image) => {
+            TimelineMirror::Shared(image) => {
                 self.waits.timeline(image, *value);
                 Ok(())
             }
-            Image::Shown(_) => self.bridge(point),
+            TimelineMirror::HostSignalled(_) => self.bridge(point),
         }
     }
 
@@ -212,11 +214,11 @@ impl Waiting<'_> {
     fn bridge(&mut self, point: &Point) -> Result<()> {
         let Point { device: source, lane, value } = point;
         let bridge = self.bridges.of(source, *lane)?;
-        let image = self.target.image_of(source, *lane, || {
+        let image = self.target.mirror_of(source, *lane, || {
             let reached = source.completed(*lane)?;
-            Ok(Image::Shown(self.target.create_timeline(reached)?.into_raw()))
+            Ok(TimelineMirror::HostSignalled(self.target.create_timeline(reached)?.into_raw()))
         })?;
-        let Image::Shown(image) = image else {
+        let TimelineMirror::HostSignalled(image) = image else {
             // Some calls failed and some did not; what was taken in is as good.
             return self.timeline(point);
         };
@@ -246,7 +248,7 @@ pub(super) enum Behind {
 /// far, and exports it.
 pub(super) fn signal_behind(
     source: &DeviceInner,
-    lane: Lane,
+    lane: QueueKind,
     handle: SemaphoreHandle,
 ) -> Result<Behind> {
     let semaphore: OwnedSemaphore<'_> = source.create_binary(handle)?;
@@ -271,7 +273,7 @@ pub(super) fn signal_behind(
 
 fn take_timeline_in(
     source: &DeviceInner,
-    lane: Lane,
+    lane: QueueKind,
     image: &OwnedSemaphore<'_>,
     target: &DeviceInner,
 ) -> Result<()> {

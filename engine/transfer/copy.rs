@@ -9,7 +9,7 @@ use ash::vk;
 
 use super::ownership::{Scope, acquire_on, release_on};
 use super::span::Span;
-use crate::device::{DeviceInner, Lane, Waits};
+use crate::device::{DeviceInner, QueueKind, Waits};
 use crate::error::Result;
 use crate::sync::Fence;
 
@@ -26,7 +26,7 @@ pub(crate) fn copy(
     debug_assert_eq!(from.len, to.len);
     let region =
         [vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size: from.len }];
-    submit((device, Lane::Main), waits, &[from, to], |commands| {
+    submit((device, QueueKind::Main), waits, &[from, to], |commands| {
         // SAFETY: both buffers are live, of this device and bound, with transfer usages; the region
         // lies within both and, as the caller says, does not overlap itself
         // (VUID-vkCmdCopyBuffer-pRegions-00117).
@@ -60,7 +60,7 @@ pub(crate) fn copy_many(
             None => commands_of.push((pair, vec![region])),
         }
     }
-    let lane = device.lane_for_moves();
+    let lane = device.queue_for_moves();
     submit((device, lane), waits, &together(copies, tails), |commands| {
         for tail in tails {
             fill_with_zeros(device, commands, tail);
@@ -115,7 +115,7 @@ pub(crate) fn to_staging(
     staging: vk::Buffer,
 ) -> Result<Fence> {
     let region = [vk::BufferCopy { src_offset: span.offset, dst_offset: 0, size: span.len }];
-    submit((device, Lane::Main), Waits::default(), &[span], |commands| {
+    submit((device, QueueKind::Main), Waits::default(), &[span], |commands| {
         // SAFETY: both buffers are live, of this device and bound, with transfer usages; the region
         // lies within both.
         unsafe { device.raw().cmd_copy_buffer(commands, span.view.buffer(), staging, &region) };
@@ -146,7 +146,7 @@ pub(crate) fn from_staging_parts(
         size: part.end - part.start,
     };
     let regions: Vec<_> = parts.iter().map(region).collect();
-    submit((device, Lane::Main), Waits::default(), &[span], |commands| {
+    submit((device, QueueKind::Main), Waits::default(), &[span], |commands| {
         // SAFETY: as in `to_staging`; there is a region, and none is empty or overlaps another one
         // (VUID-vkCmdCopyBuffer-regionCount-arraylength, VUID-VkBufferCopy-size-01988).
         unsafe { device.raw().cmd_copy_buffer(commands, staging, span.view.buffer(), &regions) };
@@ -155,7 +155,7 @@ pub(crate) fn from_staging_parts(
 
 /// Fills `span` with zeros. As [`to_staging`] in everything else. Offset and length are multiples of 4.
 pub(crate) fn zero(device: &Arc<DeviceInner>, span: Span<'_>) -> Result<Fence> {
-    submit((device, Lane::Main), Waits::default(), &[span], |commands| {
+    submit((device, QueueKind::Main), Waits::default(), &[span], |commands| {
         fill_with_zeros(device, commands, &span);
     })
 }
@@ -169,7 +169,7 @@ fn fill_with_zeros(device: &DeviceInner, commands: vk::CommandBuffer, span: &Spa
 }
 
 fn submit(
-    (device, lane): (&Arc<DeviceInner>, Lane),
+    (device, lane): (&Arc<DeviceInner>, QueueKind),
     waits: Waits,
     spans: &[Span<'_>],
     mut record: impl FnMut(vk::CommandBuffer),

@@ -8,7 +8,7 @@
 use ash::vk;
 
 use super::span::Span;
-use crate::device::{DeviceInner, HandleType, Lane};
+use crate::device::{DeviceInner, HandleType, QueueKind};
 use crate::memory::View;
 
 /// For what stages and accesses ownership is taken over or given up: the near side of a barrier.
@@ -67,7 +67,7 @@ pub(crate) unsafe fn acquire(
     scope: Scope,
 ) {
     // SAFETY: the caller's contract.
-    unsafe { acquire_on((device, Lane::Main), commands, spans, scope) };
+    unsafe { acquire_on((device, QueueKind::Main), commands, spans, scope) };
 }
 
 /// The same for the queue of any lane. Between two lanes of one device it is as between two devices: nobody
@@ -77,7 +77,7 @@ pub(crate) unsafe fn acquire(
 ///
 /// As for [`acquire`], with that lane's family.
 pub(super) unsafe fn acquire_on(
-    (device, lane): (&DeviceInner, Lane),
+    (device, lane): (&DeviceInner, QueueKind),
     commands: vk::CommandBuffer,
     spans: &[Span<'_>],
     scope: Scope,
@@ -120,7 +120,7 @@ pub(crate) unsafe fn release(
     scope: Scope,
 ) {
     // SAFETY: the caller's contract.
-    unsafe { release_on((device, Lane::Main), commands, spans, scope) };
+    unsafe { release_on((device, QueueKind::Main), commands, spans, scope) };
 }
 
 /// The same for the queue of any lane.
@@ -129,7 +129,7 @@ pub(crate) unsafe fn release(
 ///
 /// As for [`acquire_on`].
 pub(super) unsafe fn release_on(
-    (device, lane): (&DeviceInner, Lane),
+    (device, lane): (&DeviceInner, QueueKind),
     commands: vk::CommandBuffer,
     spans: &[Span<'_>],
     scope: Scope,

@@ -5,7 +5,7 @@
 //! opaque fd. So a route counts when data has gone through it.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ash::vk;
@@ -17,7 +17,7 @@ use super::span::Span;
 use crate::device::{Call, DeviceInner, HandleType};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
-use crate::memory::{Allocation, Origin, Provider, Take, View, has_host_only_memory};
+use crate::memory::{Allocation, ImportKind, Origin, Provider, View, has_host_only_memory};
 use crate::sync::Fence;
 
 /// Bytes that are sent through a route to prove it.
@@ -184,12 +184,16 @@ fn ways(
     provider: Provider,
     from: &DeviceInner,
     to: &DeviceInner,
-) -> Result<Vec<(Take, Take)>, RefusalReason> {
-    let able = |device: &DeviceInner, side| -> Result<Vec<Take>, RefusalReason> {
-        let takes: Vec<_> =
-            provider.takes().iter().copied().filter(|take| can_take(device, *take)).collect();
+) -> Result<Vec<(ImportKind, ImportKind)>, RefusalReason> {
+    let able = |device: &DeviceInner, side| -> Result<Vec<ImportKind>, RefusalReason> {
+        let takes: Vec<_> = provider
+            .import_kinds()
+            .iter()
+            .copied()
+            .filter(|take| can_take(device, *take))
+            .collect();
         if takes.is_empty() {
-            let handle = provider.takes()[0].handle();
+            let handle = provider.import_kinds()[0].handle();
             return Err(RefusalReason::NotImportable { side, handle });
         }
         Ok(takes)
@@ -197,7 +201,7 @@ fn ways(
     let theirs = able(to, Side::Second)?;
     // The exporter has its view already, whatever it could import.
     let exports = matches!(provider, Provider::Device { .. });
-    let ours = if exports { vec![provider.takes()[0]] } else { able(from, Side::First)? };
+    let ours = if exports { vec![provider.import_kinds()[0]] } else { able(from, Side::First)? };
     Ok(ours.iter().flat_map(|&our| theirs.iter().map(move |&their| (our, their))).collect())
 }
 
@@ -207,7 +211,7 @@ pub(crate) fn can_export(device: &DeviceInner, handle: HandleType) -> bool {
 }
 
 /// Whether the driver says that it can take memory in this way.
-pub(crate) fn can_take(device: &DeviceInner, take: Take) -> bool {
+pub(crate) fn can_take(device: &DeviceInner, take: ImportKind) -> bool {
     let handle = take.handle();
     device.adapter().external_buffer(handle).importable && has_extension(device, handle)
 }
@@ -225,11 +229,11 @@ fn try_way(
     origin: &Origin,
     from: &End,
     to: &End,
-    ours: Take,
-    theirs: Take,
+    ours: ImportKind,
+    theirs: ImportKind,
     timeout: Duration,
 ) -> Result<Duration, Unproved> {
-    let allocation = Allocation::create(origin, PROBE, Weak::new())?;
+    let allocation = Allocation::create(origin, PROBE)?;
     let views = allocation
         .view(&from.device, ours)
         .and_then(|ours| allocation.view(&to.device, theirs).map(|theirs| (ours, theirs)))?;
@@ -362,7 +366,7 @@ fn try_private(
 ) -> Result<(Arc<Allocation>, Arc<View>), Unproved> {
     check_stated(provider, device, device)?;
     let ways = ways(provider, device, device)?;
-    let allocation = Allocation::create(&origin(provider), PROBE, Weak::new())?;
+    let allocation = Allocation::create(&origin(provider), PROBE)?;
     let view = allocation.view(device, ways[0].1)?;
     Ok((allocation, view))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::prove::has_extension;
 use crate::device::{DeviceId, DeviceInner, HandleType, Uuid};
 use crate::error::Result;
-use crate::memory::{DomainKind, Provider, Take};
+use crate::memory::{DomainKind, ImportKind, Provider};
 
 /// How bytes get from one device to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -198,7 +198,7 @@ pub struct Working {
     /// How long it took until the second device had looked at the probe's bytes, once the route was warm:
     /// a pass over what it sees, and for [`Route::Staged`] the copy before it.
     pub read: Duration,
-    pub(crate) take: Option<Take>,
+    pub(crate) take: Option<ImportKind>,
 }
 
 /// All that is known of the ways from one device to another.
@@ -239,7 +239,7 @@ impl Verdict {
     }
 
     /// How the second device takes in memory of `provider`; `None` if that was not proved.
-    pub(crate) fn take(&self, provider: Provider) -> Option<Take> {
+    pub(crate) fn take(&self, provider: Provider) -> Option<ImportKind> {
         let route = Route::of(provider)?;
         self.working.iter().find(|working| working.route == route)?.take
     }

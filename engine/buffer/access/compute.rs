@@ -94,7 +94,7 @@ impl Mapping {
     fn submit(&self, access: Access, work: Work<'_>) -> Result<Attempt> {
         let own = self.device_inner();
         let mut state = self.buffer_inner().lock();
-        let mut waits = state.fences.pending(access.usage().waits_for());
+        let mut waits = state.fences.pending(Usage::from(access).waits_for());
         // Before the look at what has failed: what fails after it is in here, and the pass says so.
         let writers = state.fences.pending(Usage::Write);
         self.buffer_inner().check_usable(&mut state)?;
@@ -110,7 +110,7 @@ impl Mapping {
             self.buffer_inner().note_submitted(&mut state, &all, own.id(), &submitted);
         }
         let fence = submitted?.relying_on(&writers);
-        state.fences.add(access.usage(), fence.clone());
+        state.fences.add(Usage::from(access), fence.clone());
         self.buffer_inner().note_use(&mut state, Some(own.id()));
         Ok(Attempt::Submitted(fence))
     }

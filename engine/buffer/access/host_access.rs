@@ -66,7 +66,7 @@ impl HostAccess {
 
     fn begin_once(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
         let (allocation, offset, written) = {
-            let mut state = buffer.lock_idle(access.usage().waits_for(), |_| true)?;
+            let mut state = buffer.lock_idle(Usage::from(access).waits_for(), |_| true)?;
             buffer.own(&mut state)?;
             let backing = buffer.backing(&state)?;
             let (allocation, offset) = (Arc::clone(backing.allocation()), backing.offset());

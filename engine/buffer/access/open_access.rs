@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::access::Access;
 use crate::buffer::attach::{Mapping, RawView};
 use crate::error::Result;
-use crate::sync::Fence;
+use crate::sync::{Fence, Usage};
 
 /// An access that an application is submitting itself, from [`Mapping::begin_access`].
 ///
@@ -56,7 +56,7 @@ impl Mapping {
         self.buffer_inner().set.give_up_lost();
         let view = self.view()?;
         let own = self.device_inner();
-        let waits_for = access.usage().waits_for();
+        let waits_for = Usage::from(access).waits_for();
         let mut state = self.buffer_inner().lock_idle(waits_for, |fence| !fence.is_on(own))?;
         self.check_current()?;
         state.begin_access();
@@ -78,7 +78,7 @@ impl OpenAccess<'_> {
     /// for everything that was submitted to the queue so far).
     pub fn end(self, fence: Fence) {
         let mut state = self.mapping.buffer_inner().lock();
-        state.fences.add(self.access.usage(), fence);
+        state.fences.add(Usage::from(self.access), fence);
     }
 }
 

@@ -74,8 +74,8 @@ impl<'a> Pair<'a> {
 
     /// What a copy must wait for.
     fn waits(&mut self) -> Vec<Fence> {
-        let mut waits = self.from().fences.pending(Access::Read.usage().waits_for());
-        waits.extend(self.to().fences.pending(Access::Write.usage().waits_for()));
+        let mut waits = self.from().fences.pending(Usage::from(Access::Read).waits_for());
+        waits.extend(self.to().fences.pending(Usage::from(Access::Write).waits_for()));
         waits
     }
 
@@ -131,7 +131,7 @@ impl<'a> Pair<'a> {
         self.note_use(from, to, None);
         let source = Arc::clone(from.backing(self.from())?.allocation());
         let target = Arc::clone(to.backing(self.to())?.allocation());
-        let quick = source.is_quick_for_host() && target.is_quick_for_host();
+        let quick = source.is_fast_for_host() && target.is_fast_for_host();
         let (bytes, idle) = (region.len, quick && self.is_unused());
         let places = Places { bytes, one_device: true, quick, idle, divisible: false };
         // As a move of the destination would measure it.
@@ -157,7 +157,7 @@ impl<'a> Pair<'a> {
         }
         let copied = copied?;
         if copied {
-            to.backing_mut(self.to())?.own();
+            to.backing_mut(self.to())?.make_valid();
         }
         Ok(copied)
     }
@@ -197,7 +197,7 @@ impl<'a> Pair<'a> {
         let state = self.to();
         let target = state.place.backing_mut();
         let scrubs = target.as_ref().is_some_and(|backing| backing.content() == Content::Stale);
-        target.into_iter().for_each(Backing::own);
+        target.into_iter().for_each(Backing::make_valid);
         let usage = if scrubs { Usage::Move } else { Usage::Write };
         state.fences.add(usage, fence.clone());
         Ok(Some(fence))

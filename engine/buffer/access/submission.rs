@@ -112,7 +112,7 @@ impl<'a> Submission<'a> {
         let scope = if scope.stages.is_empty() { Scope::ALL } else { scope };
         self.device.check_stages(scope.stages)?;
         let written = if access.writes() { part } else { 0..0 };
-        self.add(mapping, access.usage(), written, scope)
+        self.add(mapping, Usage::from(access), written, scope)
     }
 
     /// The commands use the buffer, and the application orders that itself: neither does the submission

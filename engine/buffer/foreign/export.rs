@@ -58,7 +58,7 @@ impl ForeignExport {
                 };
                 buffer.set.exports.remember(fd.as_fd(), buffer, buffer.generation())?;
                 // From here on nothing can fail.
-                allocation.mark_escaped();
+                allocation.mark_external();
                 state.hand_out();
                 // A stranger may write to it at any time.
                 buffer.drop_clean_copy(&mut state);

@@ -43,7 +43,7 @@ pub(crate) fn import(
         return Ok(SharedBuffer(ours));
     }
     let provider = Provider::Foreign(handle);
-    let takes = provider.takes().iter().copied();
+    let takes = provider.import_kinds().iter().copied();
     let Some(take) = takes.into_iter().find(|take| transfer::can_take(device, *take)) else {
         return Err(Error::Unsupported {
             device: device.name().to_owned(),

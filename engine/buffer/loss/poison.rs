@@ -55,7 +55,7 @@ impl SharedBuffer {
         buffer.drop_clean_copy(&mut state);
         let strangers = matches!(state.place.provider(), Provider::Foreign(_));
         if failed == Some(Usage::Move) && !strangers {
-            buffer.backing_mut(&mut state)?.disown();
+            buffer.backing_mut(&mut state)?.mark_stale();
             // The next pin makes it the buffer's own again.
             state.close_pins();
             buffer.standing.set_ready(false);

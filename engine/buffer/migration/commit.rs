@@ -28,7 +28,7 @@ pub(in crate::buffer) fn copied(
     fence: Fence,
     done: &Done<'_>,
 ) {
-    new.own();
+    new.make_valid();
     publish(buffer, state, home, new, fence.clone(), done);
     // After it: the copy is none of those that write the place that it reads.
     state.fences.add(Usage::Move, fence);

@@ -159,7 +159,7 @@ impl Mover {
             }
             bytes = sum(&parts);
             *pause = pause.saturating_sub(self.speeds(buffer).host(bytes));
-            new.own();
+            new.make_valid();
         }
         publish(buffer, state, home, new, Fence::signalled(), &self.done(bytes));
         None
@@ -333,7 +333,7 @@ const FEW: u64 = 4 << 10;
 
 /// Whether the host reads and writes both places at full speed.
 fn is_quick(old: &Allocation, new: &Backing) -> bool {
-    old.is_quick_for_host() && new.allocation().is_quick_for_host()
+    old.is_fast_for_host() && new.allocation().is_fast_for_host()
 }
 
 /// Takes the last `host` bytes out of a copy of one piece, for the host; a few less, so that the border is one

@@ -52,7 +52,7 @@ fn end(
     devices: [Arc<DeviceInner>; 2],
 ) -> Result<Option<End>> {
     let host = allocation.host()?.is_some();
-    if host && allocation.is_quick_for_host() {
+    if host && allocation.is_fast_for_host() {
         return Ok(Some(End::Host));
     }
     for device in devices {

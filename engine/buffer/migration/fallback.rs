@@ -54,7 +54,7 @@ pub(in crate::buffer) fn carry(
         return Ok(Moved::LookAgain);
     }
     let mut new = new.take();
-    new.own();
+    new.make_valid();
     let done = mover.done(sum(&parts));
     publish(buffer, &mut move_.state, home, new, Fence::signalled(), &done);
     Ok(Moved::Yes)
@@ -97,7 +97,7 @@ pub(in crate::buffer) fn instead_of_copy(
         }
         Ok(Some(_)) => {
             let mut new = new;
-            new.own();
+            new.make_valid();
             publish(buffer, &mut move_.state, home, new, Fence::signalled(), &mover.done(copied));
             Ok(Moved::Yes)
         }

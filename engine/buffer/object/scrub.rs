@@ -6,7 +6,7 @@ use super::buffer::BufferInner;
 use crate::buffer::state::State;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
-use crate::memory::{Content, Provider, SLOT_ALIGN, Take, zero_by_host};
+use crate::memory::{Content, ImportKind, Provider, SLOT_ALIGN, zero_by_host};
 use crate::sync::Usage;
 use crate::transfer::{self, Span};
 
@@ -20,7 +20,7 @@ impl BufferInner {
         if self.backing(state)?.content() == Content::Stale {
             self.scrub(state)?;
         }
-        self.backing_mut(state)?.own();
+        self.backing_mut(state)?.make_valid();
         Ok(())
     }
 
@@ -46,7 +46,7 @@ impl BufferInner {
 
     /// How the home device takes in memory of `provider`. Asks only for what is already known: no
     /// route is proved under the reservation.
-    pub(in crate::buffer) fn take_at_home(&self, provider: Provider) -> Result<Take> {
+    pub(in crate::buffer) fn take_at_home(&self, provider: Provider) -> Result<ImportKind> {
         self.take(provider, &self.home())
     }
 
@@ -59,7 +59,7 @@ impl BufferInner {
         &self,
         provider: Provider,
         device: &Arc<DeviceInner>,
-    ) -> Result<Take> {
+    ) -> Result<ImportKind> {
         let mut refused = Vec::new();
         let take = self.core().take(provider, &self.home(), device, &mut refused)?;
         take.ok_or_else(|| Error::Unreachable {

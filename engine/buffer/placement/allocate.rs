@@ -65,7 +65,7 @@ impl Buffers {
         }
         with_room(self, &places, (bytes, group), terms, &mut |domain, room| {
             let made = self.core.allocate_in(domain, request, &accept);
-            let made = made.map(|backing| backing.on_account_of(group));
+            let made = made.map(|backing| backing.charged_to(group));
             if made.is_ok() {
                 room.spend();
             }

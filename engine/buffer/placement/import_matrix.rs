@@ -11,7 +11,7 @@ use crate::buffer::object::BufferInner;
 use crate::buffer::state::{Guest, Seat, State};
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{DomainKind, Provider, Take};
+use crate::memory::{DomainKind, ImportKind, Provider};
 use crate::transfer::{Refusal, RefusalReason, Route};
 
 /// What every device at a buffer, and one that wants to be, can take in.
@@ -22,7 +22,7 @@ pub(in crate::buffer) struct Seats {
     /// Each once, however many seats it has.
     guests: SmallVec<[Guest; 4]>,
     /// For each provider that the buffer might use or does use: how each device takes it in.
-    rows: Vec<(Provider, SmallVec<[Option<Take>; 4]>)>,
+    rows: Vec<(Provider, SmallVec<[Option<ImportKind>; 4]>)>,
     pub(in crate::buffer) refused: Vec<Refusal>,
     /// What was true when they were gathered.
     generation: u32,
@@ -118,7 +118,7 @@ impl Seats {
     }
 
     /// How one of them takes in memory of `provider`.
-    pub(in crate::buffer) fn take(&self, guest: Guest, provider: Provider) -> Option<Take> {
+    pub(in crate::buffer) fn take(&self, guest: Guest, provider: Provider) -> Option<ImportKind> {
         let (_, takes) = self.rows.iter().find(|(of, _)| *of == provider)?;
         takes[self.guests.iter().position(|other| *other == guest)?]
     }

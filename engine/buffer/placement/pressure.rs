@@ -59,13 +59,13 @@ impl Buffers {
             tighten(self, domain);
         }
         let ledger = &member.vram.ledger;
-        if ledger.used() > ledger.left_to_us() {
+        if ledger.used() > ledger.driver_budget() {
             let demand = Demand::Room { bytes: ledger.excess(), by: None };
             let terms = Terms { wait: None, ..self.core.terms(demand) };
             let evicted = residency::fit(self, domain, GroupId::NONE, &terms).moved;
             tracing::debug!(%device, ledger = ?ledger.usage(), evicted, "others need memory");
         }
-        if ledger.usage().held > ledger.left_to_us() {
+        if ledger.usage().held > ledger.driver_budget() {
             let trimmed = self.trim_in(domain);
             tracing::debug!(%device, trimmed, "others need memory");
         }

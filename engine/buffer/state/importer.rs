@@ -89,7 +89,7 @@ impl Invalidation<'_> {
 
     /// Says that a device is still using a mapping of it; the move or the revocation waits for `fence`.
     pub fn still_using(&self, access: Access, fence: Fence) {
-        self.fences.borrow_mut().push((access.usage(), fence));
+        self.fences.borrow_mut().push((Usage::from(access), fence));
     }
 }
 

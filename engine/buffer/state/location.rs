@@ -61,7 +61,7 @@ impl Place {
 
     /// Whether bytes of the buffer's own are there. Others are zeros to whoever looks.
     pub(in crate::buffer) fn has_content(&self) -> bool {
-        self.backing().is_some_and(|backing| backing.content() == Content::Own)
+        self.backing().is_some_and(|backing| backing.content() == Content::Valid)
     }
 
     /// Whether its bytes begin there.

@@ -52,7 +52,7 @@ impl BufferInner {
             && state.place.domain() == DomainId::System
             && state.place.has_content()
             // A stranger may write it at any time.
-            && !state.place.backing().is_some_and(|backing| backing.allocation().has_escaped())
+            && !state.place.backing().is_some_and(|backing| backing.allocation().is_external())
             // What may be lost is never copied out again.
             && !state.berth.is_purgeable()
             && new.kind() == DomainKind::Vram

@@ -1,4 +1,4 @@
-//! The ledger's promises, one by one.
+//! The guarantees of the ledger, one by one.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn domain() -> Domain {
 }
 
 #[test]
-fn a_full_domain_takes_nothing() {
+fn a_full_domain_refuses_charges() {
     let domain = domain();
     domain.charge(60).expect("room").spend();
     assert!(domain.charge(41).is_none());
@@ -19,7 +19,7 @@ fn a_full_domain_takes_nothing() {
 }
 
 #[test]
-fn room_that_nobody_spends_is_given_back() {
+fn room_that_is_not_spent_is_uncharged() {
     let domain = domain();
     let room = domain.charge(100).expect("room");
     assert!(domain.charge(1).is_none());
@@ -28,14 +28,14 @@ fn room_that_nobody_spends_is_given_back() {
 }
 
 #[test]
-fn what_becomes_free_is_for_the_first_who_claimed_it() {
+fn freed_bytes_go_to_the_first_claim() {
     let domain = domain();
     domain.charge(80).expect("room").spend();
     let (first, second) = (domain.claim(60), domain.claim(30));
     assert_eq!((first.short_of().all, second.short_of().all), (40, 70));
     domain.credit(40);
-    assert!(domain.charge(1).is_none(), "who has no claim comes last");
-    assert!(second.take().is_none(), "what is free is the first one's");
+    assert!(domain.charge(1).is_none(), "a charge without a claim comes last");
+    assert!(second.take().is_none(), "the free bytes are reserved for the first claim");
     first.take().expect("its bytes").spend();
     drop(first);
     assert_eq!(second.short_of().all, 30);
@@ -46,7 +46,7 @@ fn what_becomes_free_is_for_the_first_who_claimed_it() {
 }
 
 #[test]
-fn a_claim_that_is_given_up_holds_nobody_up() {
+fn a_dropped_claim_reserves_nothing() {
     let domain = domain();
     drop(domain.claim(100));
     assert!(domain.charge(100).is_some());
@@ -54,24 +54,24 @@ fn a_claim_that_is_given_up_holds_nobody_up() {
 }
 
 #[test]
-fn what_was_taken_is_claimed_no_longer() {
+fn taken_bytes_are_no_longer_claimed() {
     let domain = domain();
     let (first, second) = (domain.claim(60), domain.claim(60));
     first.take().expect("its bytes").spend();
-    assert_eq!(second.short_of().all, 20, "counted once, while its claim is still there");
-    assert!(first.take().is_none(), "once");
+    assert_eq!(second.short_of().all, 20, "counted once, while the claim still exists");
+    assert!(first.take().is_none(), "a claim can be taken once");
     let third = domain.claim(1);
     drop(first);
     assert_eq!(
         (second.short_of().all, third.short_of().all),
         (20, 21),
-        "the others are still in line"
+        "the other claims are still queued"
     );
     assert!(domain.charge(1).is_none());
 }
 
 #[test]
-fn claims_beyond_all_measure_do_not_overflow() {
+fn huge_claims_do_not_overflow() {
     let domain = domain();
     let claims = [domain.claim(u64::MAX), domain.claim(u64::MAX)];
     assert!(domain.charge(1).is_none() && claims[1].take().is_none());
@@ -81,12 +81,12 @@ fn claims_beyond_all_measure_do_not_overflow() {
 }
 
 #[test]
-fn what_is_allocated_and_free_is_ours() {
+fn allocated_free_bytes_do_not_shrink_the_budget() {
     let domain = domain();
-    domain.hold(80).expect("there is as much");
+    domain.hold(80).expect("the heap has as much");
     for used in [60, 30, 0] {
         let room = domain.charge(used).expect("room");
-        // In the process there are 90 bytes; 10 of them are others'.
+        // The process has allocated 90 bytes, 10 of them outside this engine.
         domain.reported(95, 90);
         assert_eq!(domain.budget(), 85, "with {used} in use");
         drop(room);
@@ -94,13 +94,13 @@ fn what_is_allocated_and_free_is_ours() {
 }
 
 #[test]
-fn the_least_limit_holds_and_is_alive() {
+fn the_least_limit_applies_and_may_change() {
     let domain = domain();
     domain.charge(50).expect("room").spend();
     domain.set_cap(Some(40));
     assert_eq!((domain.budget(), domain.excess()), (40, 10));
     domain.set_cap(None);
-    // Of 90 bytes in use in the process 50 are ours.
+    // The process has allocated 90 bytes, 40 of them outside this engine.
     domain.reported(95, 90);
     assert_eq!(domain.budget(), 55);
     domain.reported(95, 50);
@@ -110,12 +110,12 @@ fn the_least_limit_holds_and_is_alive() {
 }
 
 #[test]
-fn what_is_allocated_is_limited_by_what_there_is() {
+fn allocations_are_limited_by_the_real_heap() {
     let domain = domain();
     domain.model(10);
-    assert_eq!(domain.hold(100), Ok(()), "a model says nothing about slabs");
+    assert_eq!(domain.hold(100), Ok(()), "a modelled size does not limit slabs");
     assert_eq!(domain.hold(1), Err(100));
-    domain.let_go(100);
+    domain.release(100);
     assert_eq!(domain.usage().held, 0);
 }
 
@@ -123,26 +123,26 @@ const A: GroupId = GroupId(1);
 const B: GroupId = GroupId(2);
 
 #[test]
-fn a_group_is_charged_with_its_domain_or_not_at_all() {
+fn a_group_and_its_domain_are_charged_together_or_not_at_all() {
     let domain = domain();
     domain.set_group_cap(A, Some(30));
     domain.charge((30, A)).expect("room").spend();
-    assert!(domain.charge((1, A)).is_none(), "that is all that it may have");
-    domain.charge((20, B)).expect("others may").spend();
-    domain.charge(50).expect("and those without a group").spend();
+    assert!(domain.charge((1, A)).is_none(), "the group is at its cap");
+    domain.charge((20, B)).expect("another group has room").spend();
+    domain.charge(50).expect("a charge without a group has room").spend();
     domain.set_group_cap(A, None);
     assert!(domain.charge((1, A)).is_none(), "the domain is full");
-    assert_eq!(domain.group(A).used, 30, "and nothing was charged");
+    assert_eq!(domain.group(A).used, 30, "nothing was charged");
     domain.credit((30, A));
     domain.credit((20, B));
     let (a, b) = (domain.group(A), domain.group(B));
     assert_eq!((a.used, a.peak, a.cap), (0, 30, None));
     assert_eq!((b.used, b.peak, domain.used()), (0, 20, 50));
-    assert_eq!(domain.group(GroupId(9)).used, 0, "of a group that nobody knows");
+    assert_eq!(domain.group(GroupId(9)).used, 0, "an unknown group");
 }
 
 #[test]
-fn a_caps_excess_is_its_own() {
+fn a_groups_excess_is_separate_from_the_domains() {
     let domain = domain();
     domain.charge((30, A)).expect("room").spend();
     domain.set_group_cap(A, Some(10));
@@ -150,30 +150,30 @@ fn a_caps_excess_is_its_own() {
     assert!(domain.is_beyond_cap((1, A)) && !domain.is_beyond_cap((100, B)));
     assert!(domain.could_hold((10, A)) && !domain.could_hold((11, A)));
     assert!(domain.has_room((70, B)) && !domain.has_room((0, A)));
-    assert!(!domain.close_account(A), "it is in use");
+    assert!(!domain.close_group_account(A), "it is in use");
     domain.credit((30, A));
-    assert!(domain.close_account(A));
+    assert!(domain.close_group_account(A));
     assert_eq!((domain.group(A).cap, domain.group(A).peak), (None, 0));
 }
 
-/// What a group at its cap makes free is for nobody else, and what it waits for is in nobody's way.
+/// What a group at its cap frees is reserved for it, and its claim does not block other charges.
 #[test]
-fn a_group_that_makes_room_for_itself_holds_up_nobody_and_loses_nothing() {
+fn a_group_that_makes_room_for_itself_blocks_no_others_and_loses_nothing() {
     let domain = domain();
     domain.set_group_cap(A, Some(40));
     domain.charge((40, A)).expect("room").spend();
     domain.charge(50).expect("room").spend();
     let first = domain.claim((20, A));
     assert_eq!(first.short_of(), Short { all: 10, own: 20 });
-    // The ten bytes that are free will not do for the group, and are free.
+    // The ten free bytes are no use to the group, so others may have them.
     domain.charge((10, B)).expect("room").spend();
     assert!(domain.charge(1).is_none());
-    // What the group's own leave is not.
+    // What the group's own buffers free is reserved for the group.
     domain.credit((10, A));
     assert_eq!(first.short_of(), Short { all: 10, own: 10 });
     assert!(domain.charge(1).is_none() && domain.charge((1, B)).is_none());
     let second = domain.claim((5, A));
-    assert_eq!(second.short_of(), Short { all: 5, own: 15 }, "behind the first");
+    assert_eq!(second.short_of(), Short { all: 5, own: 15 }, "behind the first claim");
     domain.credit((10, A));
     assert!(second.take().is_none() && domain.charge(1).is_none());
     first.take().expect("its bytes").spend();
@@ -182,7 +182,7 @@ fn a_group_that_makes_room_for_itself_holds_up_nobody_and_loses_nothing() {
 }
 
 #[test]
-fn a_group_beyond_its_cap_takes_nothing_from_who_waits_for_the_domain() {
+fn a_group_beyond_its_cap_takes_nothing_from_other_claims() {
     let domain = domain();
     domain.charge((60, A)).expect("room").spend();
     domain.charge(40).expect("room").spend();
@@ -191,7 +191,7 @@ fn a_group_beyond_its_cap_takes_nothing_from_who_waits_for_the_domain() {
     assert_eq!(own.short_of(), Short { all: 10, own: 20 });
     assert_eq!(other.short_of(), Short { all: 10, own: 0 });
     domain.credit((20, A));
-    // Ten for each.
+    // Ten bytes for each claim.
     other.take().expect("there is room").spend();
     assert!(domain.charge(1).is_none());
     own.take().expect("there is room").spend();
@@ -200,7 +200,7 @@ fn a_group_beyond_its_cap_takes_nothing_from_who_waits_for_the_domain() {
 }
 
 #[test]
-fn many_at_once_never_have_more_than_their_group_may() {
+fn concurrent_charges_stay_within_the_cap() {
     let domain = Domain::new(DomainId::System, 1000);
     domain.set_group_cap(A, Some(7));
     std::thread::scope(|scope| {
@@ -208,7 +208,7 @@ fn many_at_once_never_have_more_than_their_group_may() {
             scope.spawn(|| {
                 for _ in 0..2000 {
                     let (mine, other) = (domain.charge((3, A)), domain.charge((3, B)));
-                    assert!(other.is_some(), "there is room for all of these");
+                    assert!(other.is_some(), "this group has no cap");
                     drop((mine, other));
                 }
             });

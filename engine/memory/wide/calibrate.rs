@@ -1,45 +1,45 @@
-//! Finding out what is fastest on this processor, once.
+//! Measures which kernels are fastest on this processor, once.
 //!
-//! On two private pieces of 2 MiB, so that no more than 4 MiB have to be touched for the first time, which
-//! is a quarter of what it costs. Smaller ones would not do: up to the size of a core's own cache a C library
-//! copies in another way than beyond it. Pieces that are as large as the copies in question would have
-//! to be several times the last-level cache; pieces somewhat larger than the cache are the worst choice,
-//! because some of them are still in it. Instead the pieces are flushed from all caches before each copy
-//! that is to find them in none. That gives the same order as copies that rotate through 256 MiB, with
-//! a spread of 2 %, and does not depend on how large a cache is.
+//! The kernels run on two private pieces of 2 MiB. So only 4 MiB are touched for the first time, which is a
+//! quarter of the total cost. Smaller pieces would not do: up to the size of a core's own cache a C library copies
+//! differently than beyond it. Pieces as large as real copies would have to be several times the last-level
+//! cache. Pieces slightly larger than the cache are the worst choice, because parts of them are still in it.
+//! Instead, the pieces are flushed from all caches before each uncached measurement. This gives the same order as
+//! copies that rotate through 256 MiB, with a spread of 2 %, and does not depend on the size of a cache.
 
 use std::fmt;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use super::kernel::{Kernel, PLAIN, available};
+use super::kernel::{Kernel, PLAIN};
+use super::kernels::available;
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use super::x86::flush;
 
 /// Bytes of a piece.
 const PIECE: usize = 2 << 20;
 
-/// How often each kernel is tried. The best time counts: nothing makes a copy faster by chance.
+/// How often each kernel is measured. The best time counts, since noise only ever makes a copy slower.
 const ROUNDS: usize = 3;
 
-/// No further round for a choice begins later than this after its first.
+/// No round of a choice starts later than this after its first round.
 const BUDGET: Duration = Duration::from_millis(4);
 
-/// What was found.
+/// The result of the measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
     pub(crate) copy: Choice,
     pub(crate) fill: Choice,
-    /// How long it took to find out.
+    /// How long the measurement took.
     pub(crate) took: Duration,
 }
 
-/// Which kernel to take.
+/// The kernels to use for one operation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Choice {
-    /// For as many bytes as a cache may hold, and whoever comes next may want to find there.
+    /// For sizes that a cache may hold, so that the next reader may find the bytes there.
     pub(crate) cached: &'static Kernel,
-    /// For more.
+    /// For larger sizes.
     pub(crate) streamed: &'static Kernel,
 }
 
@@ -54,7 +54,7 @@ impl fmt::Display for Choice {
 }
 
 impl Measured {
-    /// Measures.
+    /// Measures the available kernels.
     pub(super) fn now() -> Self {
         let start = Instant::now();
         let kernels = available();
@@ -69,7 +69,7 @@ impl Measured {
     }
 }
 
-/// Private memory to try the kernels on.
+/// Private memory to measure the kernels on.
 struct Pieces {
     source: Piece,
     target: Piece,
@@ -91,12 +91,12 @@ impl Pieces {
                 self.flush();
                 times.flushed.add(|| run(self, times.kernel));
                 if times.kernel.is_cached {
-                    // More often: it is over sooner, so that an interruption weighs more.
+                    // More often, since this is shorter, so that an interruption weighs more.
                     (0..3).for_each(|_| times.cached.add(|| run(self, times.kernel)));
                 }
             }
         }
-        // Nobody knows whether the bytes of a smaller copy are in a cache, so both count.
+        // Whether the bytes of a smaller copy are in a cache is not known, so both times count.
         let either = |times: &Times| times.flushed.0 + times.cached.0;
         Choice {
             cached: best(times.iter().filter(|times| times.kernel.is_cached), either),
@@ -107,18 +107,18 @@ impl Pieces {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     fn flush(&self) {
         for piece in [&self.source, &self.target] {
-            // SAFETY: by the type's invariant so many bytes are there.
+            // SAFETY: by the type's invariant that many bytes are there.
             unsafe { flush(piece.start, PIECE) };
         }
     }
 
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     fn flush(&self) {
-        // There is nothing to choose from, so nothing is measured.
+        // There is only one kernel, so nothing is measured.
     }
 
     fn copy(&mut self, kernel: &Kernel) {
-        // SAFETY: by the type's invariant so many bytes are at both; the kernel is available.
+        // SAFETY: by the type's invariant that many bytes are at both; the kernel is available.
         unsafe { kernel.copy(black_box(self.target.start), black_box(self.source.start), PIECE) };
     }
 
@@ -128,8 +128,8 @@ impl Pieces {
     }
 }
 
-/// Memory as buffers have it: it begins with a page. Where it does not, or where source and destination
-/// begin at different places within a line, other kernels are the fastest.
+/// Memory that starts at a page, like that of buffers. If it does not, or if source and destination start at
+/// different offsets in a cache line, other kernels are the fastest.
 ///
 /// # Invariants
 ///
@@ -142,9 +142,9 @@ struct Piece {
 impl Piece {
     fn new(byte: u8) -> Self {
         const PAGE: usize = 4096;
-        // Not zero: memory that has only been read may be one and the same page of zeros.
+        // Not zero: memory that was only read may be backed by one shared page of zeros.
         let mut memory = vec![byte; PIECE + PAGE];
-        // INVARIANT: less than a page is skipped, which is how much longer the memory is.
+        // INVARIANT: less than a page is skipped, and the memory is a page longer than the piece.
         let start = memory.as_mut_ptr().wrapping_add(memory.as_ptr().align_offset(PAGE));
         Self { start, _memory: memory }
     }
@@ -155,7 +155,7 @@ struct Times {
     kernel: &'static Kernel,
     /// With the pieces in no cache.
     flushed: Best,
-    /// With the pieces where the same kernel left them just before.
+    /// With the pieces in the caches as the previous run of the same kernel left them.
     cached: Best,
 }
 
@@ -176,8 +176,8 @@ impl Best {
     }
 }
 
-/// The fastest; but a later one must be faster than those before it by 3 %, so that noise does not decide
-/// among equals, and the plain one stays unless there is a reason.
+/// Chooses the fastest kernel. A later one must be faster than those before it by 3 %, so that noise does not
+/// decide among equals, and the plain kernel is kept unless another one is clearly faster.
 fn best<'a>(
     mut candidates: impl Iterator<Item = &'a Times>,
     time: impl Fn(&Times) -> Duration,
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plain_one_stays_among_equals() {
+    fn the_plain_kernel_is_kept_among_equals() {
         assert_eq!(chosen([100, 100, 100]), "plain");
         assert_eq!(chosen([100, 98, 98]), "plain");
         assert_eq!(chosen([100, 110, 200]), "plain");

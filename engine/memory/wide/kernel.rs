@@ -1,31 +1,28 @@
-//! One way of copying and filling, with what it leaves to others: the ends that are not whole blocks.
+//! A kernel for copies and fills of whole blocks, and the handling of the unaligned ends.
 
 use std::fmt;
 use std::ptr;
 
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-use super::x86;
-
-/// A way to copy and to fill.
+/// A routine to copy, and one to fill.
 ///
 /// # Invariants
 ///
-/// `copy` and `fill` may be called where `is_available` says so, with a destination aligned to [`BLOCK`]
-/// bytes, and with lengths that are multiples of it. When they return, their stores are visible to
-/// everybody who sees a later one.
+/// `copy` and `fill` may be called if `is_available` returns true, with a destination aligned to [`BLOCK`]
+/// bytes, and with lengths that are multiples of it. When they return, their stores are visible to every thread
+/// that sees a later store.
 pub(crate) struct Kernel {
     pub(super) name: &'static str,
-    /// Whether what was written may stay in the caches, for whoever reads it next.
+    /// Whether the written bytes may stay in the caches.
     pub(super) is_cached: bool,
     pub(super) is_available: fn() -> bool,
     pub(super) copy: unsafe fn(*mut u8, *const u8, usize),
     pub(super) fill: unsafe fn(*mut u8, u8, usize),
 }
 
-/// Kernels are given whole blocks: two lines of a cache. One and four were no faster.
+/// Kernels process whole blocks: two cache lines. One and four lines were no faster.
 pub(super) const BLOCK: usize = 128;
 
-/// The standard library's.
+/// The routines of the standard library.
 pub(super) static PLAIN: Kernel = Kernel {
     name: "plain",
     is_cached: true,
@@ -34,30 +31,12 @@ pub(super) static PLAIN: Kernel = Kernel {
     fill: plain_fill,
 };
 
-/// All of them: the plain one, and from the narrowest to the widest.
-const KERNELS: &[&Kernel] = &[
-    &PLAIN,
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    &x86::STRING,
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    &x86::STREAM_16,
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    &x86::STREAM_32,
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    &x86::STREAM_64,
-];
-
-/// Those that this processor has, in the order of [`KERNELS`].
-pub(super) fn available() -> Vec<&'static Kernel> {
-    KERNELS.iter().copied().filter(|kernel| (kernel.is_available)()).collect()
-}
-
 impl Kernel {
-    /// Copies `len` bytes, whatever the alignment.
+    /// Copies `len` bytes, of any alignment.
     ///
     /// # Safety
     ///
-    /// This processor has the kernel. Both ranges are mapped and do not overlap; nobody writes either of
+    /// This processor supports the kernel. Both ranges are mapped and do not overlap; nothing writes either of
     /// them meanwhile.
     pub(super) unsafe fn copy(&self, to: *mut u8, from: *const u8, len: usize) {
         debug_assert!(
@@ -74,11 +53,11 @@ impl Kernel {
         unsafe { plain_copy(to.wrapping_add(body), from.wrapping_add(body), tail) };
     }
 
-    /// Sets `len` bytes to `value`, whatever the alignment.
+    /// Sets `len` bytes to `value`, of any alignment.
     ///
     /// # Safety
     ///
-    /// This processor has the kernel. The range is mapped, and nobody uses it meanwhile.
+    /// This processor supports the kernel. The range is mapped, and nothing else uses it meanwhile.
     pub(super) unsafe fn fill(&self, to: *mut u8, value: u8, len: usize) {
         let [head, body, tail] = split(to, len);
         // SAFETY: the caller's contract, for a part of the range.
@@ -91,7 +70,7 @@ impl Kernel {
     }
 }
 
-/// How many bytes come before the first whole block of the destination, are whole blocks, and come after.
+/// Splits `len` bytes: those before the first whole block of the destination, the whole blocks, and the rest.
 fn split(to: *const u8, len: usize) -> [usize; 3] {
     let head = to.align_offset(BLOCK).min(len);
     let tail = (len - head) % BLOCK;

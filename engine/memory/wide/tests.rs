@@ -1,13 +1,14 @@
-//! Every kernel of this processor against the plain meaning of copying and filling.
+//! Tests of every kernel that this processor supports.
 
-use super::kernel::{BLOCK, Kernel, PLAIN, available};
+use super::kernel::{BLOCK, Kernel, PLAIN};
+use super::kernels::available;
 use super::*;
 
-/// Bytes around what is written, which must stay.
+/// Bytes around the written range, which must stay unchanged.
 const GUARD: usize = 2 * BLOCK;
 const UNTOUCHED: u8 = 0xee;
 
-/// Runs `write` on `len` bytes at this distance from an aligned address, and gives back what is there.
+/// Runs `write` on `len` bytes at `offset` from an aligned address, and returns those bytes.
 fn written(len: usize, offset: usize, write: impl FnOnce(*mut u8)) -> Vec<u8> {
     let mut room = vec![UNTOUCHED; GUARD + offset + len + GUARD + BLOCK];
     let start = room.as_ptr().align_offset(BLOCK) + GUARD + offset;
@@ -19,7 +20,7 @@ fn written(len: usize, offset: usize, write: impl FnOnce(*mut u8)) -> Vec<u8> {
     room.split_off(start)
 }
 
-/// Different bytes at any two places less than a kernel's turn apart, and never [`UNTOUCHED`].
+/// Bytes that differ at any two positions closer than an iteration of a kernel, and are never [`UNTOUCHED`].
 fn source(len: usize) -> Vec<u8> {
     // CAST: below 199.
     (0..len).map(|index| ((index * 7 + index / 199) % 199) as u8).collect()
@@ -28,7 +29,7 @@ fn source(len: usize) -> Vec<u8> {
 fn check_copy(kernel: &Kernel, bytes: &[u8], offset: usize) {
     let len = bytes.len();
     let copied = written(len, offset, |to| {
-        // SAFETY: two `Vec`s with room for so many bytes; the kernel is one of this processor.
+        // SAFETY: two `Vec`s with room for that many bytes; this processor supports the kernel.
         unsafe { kernel.copy(to, bytes.as_ptr(), len) };
     });
     assert!(copied == bytes, "{kernel}: {len} bytes from {:?} to +{offset}", bytes.as_ptr());
@@ -36,7 +37,7 @@ fn check_copy(kernel: &Kernel, bytes: &[u8], offset: usize) {
 
 fn check_fill(kernel: &Kernel, value: u8, len: usize, offset: usize) {
     let filled = written(len, offset, |to| {
-        // SAFETY: a `Vec` with room for so many bytes; the kernel is one of this processor.
+        // SAFETY: a `Vec` with room for that many bytes; this processor supports the kernel.
         unsafe { kernel.fill(to, value, len) };
     });
     let right = filled.iter().all(|&byte| byte == value);
@@ -94,18 +95,18 @@ fn every_kernel_copies_and_fills_at_random() {
     }
 }
 
-/// On both sides of each size from which on another kernel is taken.
+/// Tests sizes around each one at which the choice of the kernel changes.
 #[test]
-fn what_is_chosen_copies_and_fills_exactly() {
+fn the_chosen_kernels_copy_and_fill_exactly() {
     let bytes = source(STREAMED + 2);
     for len in [0, 1, WIDE - 1, WIDE, WIDE + 1, STREAMED - 1, STREAMED, STREAMED + 1] {
         let copied = written(len, 3, |to| {
-            // SAFETY: two `Vec`s with room for so many bytes.
+            // SAFETY: two `Vec`s with room for that many bytes.
             unsafe { copy(to, bytes[1..].as_ptr(), len) };
         });
         assert!(copied == bytes[1..][..len], "{len} bytes");
         let filled = written(len, 3, |to| {
-            // SAFETY: a `Vec` with room for so many bytes.
+            // SAFETY: a `Vec` with room for that many bytes.
             unsafe { fill(to, 0, len) };
         });
         assert!(filled.iter().all(|&byte| byte == 0), "{len} bytes");
@@ -113,13 +114,13 @@ fn what_is_chosen_copies_and_fills_exactly() {
 }
 
 #[test]
-fn only_what_this_processor_has_is_chosen_and_only_once() {
+fn supported_kernels_are_chosen_once() {
     let measured = measured();
     for choice in [measured.copy, measured.fill] {
         for kernel in [choice.cached, choice.streamed] {
             assert!((kernel.is_available)(), "{kernel}");
         }
-        // What a cache can hold is left there for whoever comes next.
+        // Copies that fit a cache are left there for the next reader.
         assert!(choice.cached.is_cached, "{}", choice.cached);
     }
     assert!(std::ptr::eq(measured, super::measured()));
@@ -141,9 +142,9 @@ fn the_plain_kernel_is_always_there() {
 #[cfg(debug_assertions)]
 #[test]
 #[should_panic(expected = "overlap")]
-fn an_overlap_is_noticed() {
+fn an_overlap_is_detected() {
     let mut bytes = source(64);
     let start = bytes.as_mut_ptr();
-    // SAFETY: none: this is what the assertion is for, and it comes before the first access.
+    // SAFETY: none: the assertion under test fails before the first access.
     unsafe { PLAIN.copy(start.wrapping_add(1), start, 63) };
 }

@@ -1,8 +1,8 @@
-//! What processors of the x86-64 kind have for large copies: string instructions, and stores of 16, 32 and
-//! 64 bytes that go past the caches (non-temporal).
+//! Kernels for x86-64: string instructions, and non-temporal stores of 16, 32 and 64 bytes, which bypass the
+//! caches.
 //!
-//! In assembly, so that to the compiler each is one opaque access, as a volatile one is, and so that it is
-//! as fast in a debug build. Non-temporal stores are not ordered with others until there was an `sfence`
+//! They are in assembly, so that each is one opaque access to the compiler, like a volatile one, and is equally
+//! fast in a debug build. Non-temporal stores are not ordered with others until an `sfence`
 //! (Intel, Software Developer's Manual, volume 1, 12.10.3; AMD, Programmer's Manual, volume 2, 7.1), so
 //! each kernel ends with one. So do the string kernels, whose stores are unordered among themselves.
 
@@ -11,8 +11,8 @@ use std::arch::is_x86_feature_detected;
 
 use super::kernel::{BLOCK, Kernel};
 
-/// One instruction; how, is the processor's business. Found to be faster than loops of loads and stores in
-/// and out of the cache.
+/// One string instruction (`rep movsb`, `rep stosb`). Measured to be faster than loops of loads and stores, with
+/// the bytes in the cache and without.
 pub(super) static STRING: Kernel = Kernel {
     name: "string",
     is_cached: true,
@@ -75,8 +75,8 @@ unsafe fn fill_string(to: *mut u8, value: u8, len: usize) {
 
 /// Defines a pair of loops that copy and fill a block at a time.
 ///
-/// Registers that a caller may have values in are named as overwritten: the first sixteen whole, because
-/// `vzeroupper`, which keeps what follows from waiting for their upper halves, clears those of all.
+/// Registers in which a caller may have values are named as clobbered, the first sixteen as a whole: `vzeroupper`,
+/// which avoids a dependency of later code on their upper halves, clears those of all of them.
 macro_rules! kernel {
     (
         $copy:ident: $($line:literal)+;
@@ -84,12 +84,12 @@ macro_rules! kernel {
         $last:literal
     ) => {
         unsafe fn $copy(to: *mut u8, from: *const u8, len: usize) {
-            const { assert!(BLOCK == 128, "what the loop does in a turn") };
+            const { assert!(BLOCK == 128, "bytes per iteration of the loop") };
             if len == 0 {
                 return;
             }
-            // SAFETY: the contract of `Kernel`: so many bytes are mapped at both ends, in whole blocks,
-            // and the processor has these instructions.
+            // SAFETY: the contract of `Kernel`: that many bytes are mapped at both ends, in whole blocks,
+            // and the processor supports these instructions.
             unsafe {
                 asm!(
                     "2:",
@@ -201,18 +201,18 @@ kernel! {
     "vzeroupper"
 }
 
-/// Writes the lines of `len` bytes back to memory and takes them out of every cache.
+/// Writes the cache lines of `len` bytes back to memory and evicts them from every cache.
 ///
 /// # Safety
 ///
-/// So many bytes are mapped.
+/// That many bytes are mapped.
 pub(super) unsafe fn flush(start: *const u8, len: usize) {
     const LINE: usize = 64;
     for offset in (0..len).step_by(LINE) {
         let line = start.wrapping_add(offset);
-        // SAFETY: mapped, as the caller says; every processor of this kind has the instruction.
+        // SAFETY: mapped, as the caller says; every x86-64 processor supports the instruction.
         unsafe { asm!("clflush [{line}]", line = in(reg) line, options(nostack, preserves_flags)) };
     }
-    // SAFETY: what follows waits for the above; nothing else happens.
+    // SAFETY: a fence, which accesses no memory.
     unsafe { asm!("mfence", options(nostack, preserves_flags)) };
 }

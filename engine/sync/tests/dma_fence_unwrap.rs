@@ -19,7 +19,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use crate::device::{Device, Lane, SemaphoreHandle};
+use crate::device::{Device, QueueKind, SemaphoreHandle};
 use crate::error::Error;
 use crate::sync::{Fence, Fences, Signal, Usage, merge_sync_files};
 use crate::{Engine, EngineDescriptor};
@@ -63,7 +63,7 @@ fn assert_pending(fences: &mut Fences, query: Usage, expected: &[&Fence], what: 
 fn different_fences_stay_side_by_side() {
     let (_engine, devices) = devices(2);
     let (host, _signal) = Fence::host();
-    let beside = Fence::on(&devices[0].0, Lane::Transfer, 1);
+    let beside = Fence::on(&devices[0].0, QueueKind::Transfer, 1);
     let all = [point(&devices[0], 1), point(&devices[1], 1), beside, host];
     assert!(!all[0].covers(&all[1]), "equal values of different timelines");
     assert!(!all[0].covers(&all[2]) && !all[2].covers(&all[0]), "and of different lanes");
@@ -161,8 +161,10 @@ enum Source {
 
 impl<'a> Mix<'a> {
     fn new(devices: &'a [Device], seed: u64) -> Self {
-        let reached =
-            devices.iter().map(|device| device.0.completed(Lane::Main).expect("alive")).collect();
+        let reached = devices
+            .iter()
+            .map(|device| device.0.completed(QueueKind::Main).expect("alive"))
+            .collect();
         let random = seed * 7919 + 1;
         Self { devices, reached, hosts: vec![], fences: Fences::default(), added: vec![], random }
     }

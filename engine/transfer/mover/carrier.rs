@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::copy::zero;
 use super::super::span::Span;
 use super::ring::{self, Side, Unfinished};
-use crate::Access;
+use crate::access::Access;
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
 use crate::memory::{Allocation, HostPtr, View, copy_by_host, zero_by_host};

@@ -1,26 +1,26 @@
-//! The queue of those who make room in a domain, and what they were promised.
+//! The queue of claims on a domain, and how many bytes earlier claims reserve.
 //!
-//! Kernel counterpart: `ttm_bo_evict_alloc`, which takes what it has evicted for within the same walk.
+//! Kernel counterpart: `ttm_bo_evict_alloc`, which allocates what it has evicted within the same walk.
 
-use super::account::{Accounts, Charge, GroupId};
+use super::group_account::{Charge, GroupAccounts, GroupId};
 
-/// Those who make room, first come, first served.
+/// The claims of a domain, first come, first served.
 #[derive(Debug, Default)]
-pub(super) struct Claims {
-    /// How many there have been; so no two have the same ticket.
+pub(super) struct ClaimQueue {
+    /// How many claims there have been, so that tickets are unique.
     tickets: u64,
     queue: Vec<Pending>,
 }
 
-/// A claim of somebody who makes room.
+/// A claim that has not ended.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     ticket: u64,
     charge: Charge,
 }
 
-impl Claims {
-    /// Whoever comes next; returns their ticket.
+impl ClaimQueue {
+    /// Appends a claim; returns its ticket.
     pub(super) fn push(&mut self, charge: Charge) -> u64 {
         let ticket = self.tickets;
         self.tickets += 1;
@@ -28,7 +28,7 @@ impl Claims {
         ticket
     }
 
-    /// A claim has ended.
+    /// Removes a claim.
     pub(super) fn remove(&mut self, ticket: u64) {
         self.queue.retain(|claim| claim.ticket != ticket);
     }
@@ -38,14 +38,14 @@ impl Claims {
         self.queue.iter().any(|claim| claim.ticket == ticket)
     }
 
-    /// How many there are.
+    /// The number of claims.
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// What is promised to those before `ticket`, as far as it matters to `group`. `accounts` are the
+    /// What is promised to the claims before `ticket`, as far as it concerns `group`. `accounts` are the
     /// domain's.
-    pub(super) fn before(&self, ticket: u64, accounts: &Accounts, group: GroupId) -> Promised {
+    pub(super) fn before(&self, ticket: u64, accounts: &GroupAccounts, group: GroupId) -> Promised {
         let ahead = &self.queue[..self.queue.partition_point(|claim| claim.ticket < ticket)];
         let mut promised = Promised::default();
         for (at, &Pending { charge: Charge { bytes, group: of }, .. }) in ahead.iter().enumerate() {
@@ -56,8 +56,8 @@ impl Claims {
             if of == group {
                 promised.own = promised.own.saturating_add(bytes);
             }
-            // What a group needs beyond its cap its own make free; of the rest of the place it is to have no
-            // more than it may have.
+            // What a group needs beyond its cap is freed from its own buffers. So a group's claims reserve no
+            // more of the domain than the room below its cap.
             let same = ahead[..at].iter().filter(|claim| claim.charge.group == of);
             let earlier = same.fold(0, |sum: u64, claim| sum.saturating_add(claim.charge.bytes));
             let room = account.room();
@@ -68,21 +68,21 @@ impl Claims {
     }
 }
 
-/// Bytes that others were promised.
+/// Bytes that earlier claims reserve.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Promised {
-    /// Of the domain.
+    /// In the domain.
     pub(super) all: u64,
-    /// Of what the group may have.
+    /// Within the group's cap.
     pub(super) own: u64,
 }
 
-/// How many bytes are missing.
+/// How many bytes must be freed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Short {
-    /// So many have to leave, whosever they are.
+    /// Of any buffers.
     pub(crate) all: u64,
-    /// And so many of the group's own.
+    /// Of the group's own buffers.
     pub(crate) own: u64,
 }
 

@@ -1,27 +1,27 @@
-//! Accounts: how many bytes of a domain each client group has, and how many it may have.
+//! Group accounts: the bytes of a domain that are charged to each client group, and the cap of the group.
 //!
 //! Kernel counterpart: the dmem cgroup controller (`dmem.current`, `dmem.max`).
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Which client group of an engine.
+/// The number of a client group within its engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub(crate) struct GroupId(pub(crate) u16);
 
 impl GroupId {
-    /// No group: nobody counts.
+    /// No group: bytes are charged to the domain only.
     pub(crate) const NONE: Self = Self(0);
 }
 
-/// Bytes, and on whose account they are.
+/// Bytes, and the group that they are charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Charge {
     pub(crate) bytes: u64,
     pub(crate) group: GroupId,
 }
 
-/// On nobody's account.
+/// A charge without a group.
 impl From<u64> for Charge {
     fn from(bytes: u64) -> Self {
         Self { bytes, group: GroupId::NONE }
@@ -34,38 +34,38 @@ impl From<(u64, GroupId)> for Charge {
     }
 }
 
-/// How much a client group has of a domain, in bytes: [`crate::ClientGroup::usage`].
+/// The usage of a domain by a client group, in bytes: [`crate::ClientGroup::usage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GroupUsage {
-    /// What its buffers may have in use there at once; `None` for no limit but the domain's.
+    /// What its buffers may use there at once; `None` for no limit but the domain's.
     pub cap: Option<u64>,
-    /// What they have: as [`crate::DomainUsage::used`], so what they have left and devices or mappings still
-    /// look at counts, and their clean copies do.
+    /// What its buffers use, counted as [`crate::DomainUsage::used`]. This includes memory that they have left
+    /// and that devices or mappings still use, and their clean copies.
     pub used: u64,
-    /// The most that `used` ever was.
+    /// The highest value that `used` has had.
     pub peak: u64,
 }
 
-/// What one group has of one domain.
+/// What one group is charged in one domain.
 ///
-/// Of a group that has a cap, bytes are charged under the domain's lock; what came before the cap was seen
-/// is found by [`Account::add_within`].
+/// If the group has a cap, bytes are charged under the domain's lock. A charge that was made before the cap
+/// became visible is detected by [`GroupAccount::charge_within`].
 #[derive(Debug)]
-pub(super) struct Account {
-    /// `u64::MAX` if there is none.
+pub(super) struct GroupAccount {
+    /// `u64::MAX` if there is no cap.
     cap: AtomicU64,
     used: AtomicU64,
     peak: AtomicU64,
 }
 
-impl Default for Account {
+impl Default for GroupAccount {
     fn default() -> Self {
         Self { cap: AtomicU64::new(u64::MAX), used: AtomicU64::new(0), peak: AtomicU64::new(0) }
     }
 }
 
-impl Account {
+impl GroupAccount {
     fn cap(&self) -> u64 {
         self.cap.load(Ordering::SeqCst)
     }
@@ -75,7 +75,7 @@ impl Account {
     }
 
     pub(super) fn set_cap(&self, cap: Option<u64>) {
-        // As in `add_within`.
+        // SeqCst: see `charge_within`.
         self.cap.store(cap.unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
@@ -83,18 +83,18 @@ impl Account {
         self.used.load(Ordering::SeqCst)
     }
 
-    /// How much more it may have.
+    /// Bytes that can still be charged.
     pub(super) fn room(&self) -> u64 {
         self.cap().saturating_sub(self.used())
     }
 
-    /// By how much it would be beyond its cap with `bytes` more.
+    /// Bytes beyond the cap if `bytes` more were charged.
     pub(super) fn short_of(&self, bytes: u64) -> u64 {
         self.used().saturating_add(bytes).saturating_sub(self.cap())
     }
 
-    /// Whether `bytes` more would be beyond half of its cap.
-    pub(super) fn gets_tight(&self, bytes: u64) -> bool {
+    /// Whether the group would use more than half of its cap with `bytes` more.
+    pub(super) fn under_pressure(&self, bytes: u64) -> bool {
         self.is_capped() && self.used().saturating_add(bytes) > self.cap() / 2
     }
 
@@ -102,14 +102,14 @@ impl Account {
         bytes <= self.cap()
     }
 
-    /// Adds bytes, if they are within the cap beside what others of the group were promised. Whether they were.
+    /// Charges bytes, if they are within the cap beside the `promised` ones. Returns whether they were charged.
     ///
-    /// Who thinks that there is no cap takes no lock. In one order with everybody's: either the cap is seen here,
-    /// or whoever has set it sees the bytes, and evicts for them.
-    pub(super) fn add_within(&self, bytes: u64, promised: u64) -> bool {
+    /// A charge that sees no cap takes no lock. SeqCst puts both in one order: either the cap is seen here, or the
+    /// thread that has set it sees the bytes, and evicts for them.
+    pub(super) fn charge_within(&self, bytes: u64, promised: u64) -> bool {
         let sum = self.used.fetch_add(bytes, Ordering::SeqCst) + bytes;
         if sum.saturating_add(promised) > self.cap() {
-            self.take_off(bytes);
+            self.uncharge(bytes);
             return false;
         }
         if sum > self.peak.load(Ordering::Relaxed) {
@@ -118,9 +118,9 @@ impl Account {
         true
     }
 
-    pub(super) fn take_off(&self, bytes: u64) {
+    pub(super) fn uncharge(&self, bytes: u64) {
         let before = self.used.fetch_sub(bytes, Ordering::SeqCst);
-        debug_assert!(before >= bytes, "{bytes} given back, {before} in use");
+        debug_assert!(before >= bytes, "{bytes} uncharged, {before} in use");
     }
 
     pub(super) fn usage(&self) -> GroupUsage {
@@ -131,7 +131,7 @@ impl Account {
         }
     }
 
-    /// Forgets what there was to know, if nothing is in use.
+    /// Resets cap and peak if nothing is charged; returns whether it did.
     pub(super) fn close(&self) -> bool {
         if self.used() > 0 {
             return false;
@@ -142,36 +142,36 @@ impl Account {
     }
 }
 
-/// The accounts of a domain: a list that only grows and never moves, so that looking one up takes no lock.
-/// An account is there from its group's first byte, or its cap, on.
+/// The accounts of a domain: a list that only grows and never moves, so that a look-up takes no lock. An account
+/// is created by its group's first charge, or by its cap.
 #[derive(Debug)]
-pub(super) struct Accounts {
-    /// The n-th one holds 2ⁿ: together one for each group.
-    blocks: [OnceLock<Box<[Account]>>; 16],
+pub(super) struct GroupAccounts {
+    /// The n-th block holds 2ⁿ accounts: together one for each group.
+    blocks: [OnceLock<Box<[GroupAccount]>>; 16],
 }
 
-impl Default for Accounts {
+impl Default for GroupAccounts {
     fn default() -> Self {
         Self { blocks: std::array::from_fn(|_| OnceLock::new()) }
     }
 }
 
-impl Accounts {
-    /// That of a group, if there is one yet.
-    pub(super) fn find(&self, group: GroupId) -> Option<&Account> {
-        let (block, at) = place(group)?;
+impl GroupAccounts {
+    /// The account of a group, if it was created.
+    pub(super) fn find(&self, group: GroupId) -> Option<&GroupAccount> {
+        let (block, at) = position(group)?;
         self.blocks[block].get().map(|accounts| &accounts[at])
     }
 
-    /// That of a group; `None` without a group.
-    pub(super) fn get(&self, group: GroupId) -> Option<&Account> {
-        let (block, at) = place(group)?;
-        let open = || (0..1usize << block).map(|_| Account::default()).collect();
+    /// The account of a group, created if need be; `None` without a group.
+    pub(super) fn get(&self, group: GroupId) -> Option<&GroupAccount> {
+        let (block, at) = position(group)?;
+        let open = || (0..1usize << block).map(|_| GroupAccount::default()).collect();
         Some(&self.blocks[block].get_or_init(open)[at])
     }
 }
 
-fn place(group: GroupId) -> Option<(usize, usize)> {
+fn position(group: GroupId) -> Option<(usize, usize)> {
     let number = usize::from(group.0);
     let block = number.checked_ilog2()?;
     Some((block as usize, number - (1 << block)))
@@ -183,37 +183,37 @@ mod tests {
 
     #[test]
     fn every_group_has_an_account_of_its_own_and_no_group_none() {
-        let accounts = Accounts::default();
+        let accounts = GroupAccounts::default();
         assert!(accounts.get(GroupId::NONE).is_none());
-        assert!(accounts.find(GroupId(7)).is_none(), "nobody has asked for it");
+        assert!(accounts.find(GroupId(7)).is_none(), "not created yet");
         for number in [1, 2, 3, 7, 8, u16::MAX] {
             let account = accounts.get(GroupId(number)).expect("a group");
-            assert!(account.add_within(u64::from(number), 0));
+            assert!(account.charge_within(u64::from(number), 0));
         }
         for number in [1, 2, 3, 7, 8, u16::MAX] {
-            let usage = accounts.find(GroupId(number)).expect("it was asked for").usage();
+            let usage = accounts.find(GroupId(number)).expect("created above").usage();
             assert_eq!((usage.used, usage.cap), (u64::from(number), None));
         }
     }
 
     #[test]
     fn an_account_knows_how_far_it_is_from_its_cap() {
-        let account = Account::default();
-        assert!(account.add_within(6, 1 << 40));
-        assert!(!account.gets_tight(1 << 40) && account.could_hold(u64::MAX));
+        let account = GroupAccount::default();
+        assert!(account.charge_within(6, 1 << 40));
+        assert!(!account.under_pressure(1 << 40) && account.could_hold(u64::MAX));
         account.set_cap(Some(10));
         assert_eq!((account.room(), account.short_of(4), account.short_of(7)), (4, 0, 3));
-        assert!(!account.add_within(5, 0) && !account.add_within(3, 2), "beyond it");
+        assert!(!account.charge_within(5, 0) && !account.charge_within(3, 2), "beyond it");
         assert_eq!(account.usage().used, 6);
-        assert!(account.gets_tight(0) && !account.could_hold(11));
+        assert!(account.under_pressure(0) && !account.could_hold(11));
         account.set_cap(Some(5));
         assert_eq!((account.room(), account.short_of(0)), (0, 1));
-        account.take_off(6);
+        account.uncharge(6);
         let usage = account.usage();
         assert_eq!((usage.cap, usage.used, usage.peak), (Some(5), 0, 6));
         assert!(account.close());
-        assert_eq!(account.usage(), Account::default().usage());
-        assert!(account.add_within(1, 0));
+        assert_eq!(account.usage(), GroupAccount::default().usage());
+        assert!(account.charge_within(1, 0));
         assert!(!account.close(), "a byte is still in use");
     }
 }

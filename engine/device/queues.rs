@@ -1,4 +1,4 @@
-//! The lanes of a device: its main queue, and beside it one for moves, where there is one.
+//! The queues of a device: the main one, and one for moves where the device has a second queue.
 //!
 //! Kernel counterpart: a driver's copy engine with a scheduler of its own (`ttm_device_funcs::move` on
 //! `amdgpu_mman::entity`).
@@ -9,47 +9,47 @@ use std::sync::Arc;
 
 use ash::vk;
 
+use super::external::SemaphoreHandle;
 use super::queue::Queue;
 use super::queue_lock::{QueueLock, RawQueue};
-use super::semaphore::SemaphoreHandle;
 
-/// One of a device's queues, with a timeline of its own.
+/// Which queue of a device. Each has a timeline of its own.
 ///
-/// Within a lane the queue keeps the order. Between two lanes, of one device or of two, somebody has to wait;
-/// within a device that is a wait for the other lane's timeline, which is the same `VkDevice`'s.
+/// Within one queue, submissions run in order. Between two queues, of one device or of two, the later
+/// submission waits for the timeline of the other queue.
 ///
-/// Both may be lanes of one `VkQueue`, which works off what it is given in its order. No wait closes a cycle
-/// there: a fence is made when its submission has been made, so whoever waits for it is submitted later, and
-/// stands behind it in every queue.
+/// Both may be one `VkQueue`, which executes its submissions in order. No wait closes a cycle there: a fence is
+/// made after its submission, so every submission that waits for it is made later, and is behind it in every
+/// queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Lane {
-    /// Everything else, applications' work first of all.
+pub(crate) enum QueueKind {
+    /// Everything except moves, applications' work included.
     Main,
     /// Moves: evictions, returns, migrations.
     Transfer,
 }
 
-/// A queue of a device, by its numbers.
+/// The family of a queue, and its index there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct QueueIndex {
     pub(super) family: u32,
     pub(super) index: u32,
 }
 
-/// A queue, and the lock that an application takes around its own uses.
+/// A queue, and the lock that the application holds around its own uses of it.
 pub(super) struct QueueChoice {
     pub(super) at: QueueIndex,
     pub(super) lock: Option<Arc<dyn QueueLock>>,
 }
 
-/// A device's lanes.
-pub(super) struct Lanes {
+/// A device's queues.
+pub(super) struct Queues {
     main: Queue,
     transfer: Option<Queue>,
 }
 
-impl Lanes {
-    /// Takes the queues. Choices of the same one have one lock.
+impl Queues {
+    /// Gets the queues from the device. Two choices of one queue share one lock.
     ///
     /// # Safety
     ///
@@ -70,7 +70,7 @@ impl Lanes {
         let main = raw(main);
         let transfer = transfer.map(|choice| {
             if choice.at == at {
-                // Neither lane knows what the other one's submissions before it wait for.
+                // Neither side knows what the submissions of the other one wait for.
                 main.expose();
                 Arc::clone(&main)
             } else {
@@ -90,24 +90,24 @@ impl Lanes {
         }
     }
 
-    /// The queue of a lane; the main one for a lane that the device does not have.
-    pub(super) fn get(&self, lane: Lane) -> &Queue {
-        match (lane, &self.transfer) {
-            (Lane::Transfer, Some(queue)) => queue,
+    /// The queue of a kind; the main one if the device has no second queue.
+    pub(super) fn get(&self, kind: QueueKind) -> &Queue {
+        match (kind, &self.transfer) {
+            (QueueKind::Transfer, Some(queue)) => queue,
             _ => &self.main,
         }
     }
 
-    /// Where moves go.
-    pub(super) fn for_moves(&self) -> Lane {
-        if self.transfer.is_some() { Lane::Transfer } else { Lane::Main }
+    /// The queue that moves are submitted to.
+    pub(super) fn for_moves(&self) -> QueueKind {
+        if self.transfer.is_some() { QueueKind::Transfer } else { QueueKind::Main }
     }
 
-    /// The other one than `lane`, if there are two.
-    pub(super) fn beside(&self, lane: Lane) -> Option<&Queue> {
-        match lane {
-            Lane::Main => self.transfer.as_ref(),
-            Lane::Transfer => self.transfer.is_some().then_some(&self.main),
+    /// The queue other than `kind`, if there are two.
+    pub(super) fn other(&self, kind: QueueKind) -> Option<&Queue> {
+        match kind {
+            QueueKind::Main => self.transfer.as_ref(),
+            QueueKind::Transfer => self.transfer.is_some().then_some(&self.main),
         }
     }
 
@@ -116,15 +116,20 @@ impl Lanes {
     }
 }
 
-impl fmt::Debug for Lanes {
+impl fmt::Debug for Queues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }
 }
 
-/// A second queue for copies, beside the first one of family `main`: of a family that does nothing else, as
-/// those of copy engines, before one that computes as well; then a further one of the main family.
-pub(super) fn beside(families: &[vk::QueueFamilyProperties], main: u32) -> Option<QueueIndex> {
+/// Chooses a second queue, for copies; the first one is queue 0 of family `main`.
+///
+/// Preferred are families that only copy (copy engines), then those that also compute, then a second queue of
+/// the main family.
+pub(super) fn choose_transfer(
+    families: &[vk::QueueFamilyProperties],
+    main: u32,
+) -> Option<QueueIndex> {
     let choices = (0..).zip(families).filter_map(|(family, properties)| {
         let flags = properties.queue_flags;
         let draws = flags.contains(vk::QueueFlags::GRAPHICS);
@@ -137,14 +142,14 @@ pub(super) fn beside(families: &[vk::QueueFamilyProperties], main: u32) -> Optio
     choices.min_by_key(|(rank, _)| *rank).map(|(_, at)| at)
 }
 
-/// Engines for pictures copy on the side, if they say so; those are left alone.
+/// Video engines may report that they copy; their queues are not used.
 const VIDEO: vk::QueueFlags = vk::QueueFlags::from_raw(
     vk::QueueFlags::VIDEO_DECODE_KHR.as_raw()
         | vk::QueueFlags::VIDEO_ENCODE_KHR.as_raw()
         | vk::QueueFlags::OPTICAL_FLOW_NV.as_raw(),
 );
 
-/// Whether queues with such flags copy: those that draw or compute do, whether or not they say so.
+/// Whether queues with these flags copy. Graphics and compute queues do, whether or not they report it.
 pub(super) fn copies(flags: vk::QueueFlags) -> bool {
     use vk::QueueFlags as Flags;
     flags.intersects(Flags::TRANSFER | Flags::COMPUTE | Flags::GRAPHICS)
@@ -159,38 +164,38 @@ mod tests {
     const T: vk::QueueFlags = vk::QueueFlags::TRANSFER;
     const V: vk::QueueFlags = vk::QueueFlags::VIDEO_DECODE_KHR;
 
-    fn beside_first(families: &[(vk::QueueFlags, u32)]) -> Option<(u32, u32)> {
+    fn choose(families: &[(vk::QueueFlags, u32)]) -> Option<(u32, u32)> {
         let families: Vec<_> = families
             .iter()
             .map(|&(flags, count)| {
                 vk::QueueFamilyProperties::default().queue_flags(flags).queue_count(count)
             })
             .collect();
-        beside(&families, 0).map(|at| (at.family, at.index))
+        choose_transfer(&families, 0).map(|at| (at.family, at.index))
     }
 
     #[test]
-    fn a_copy_engine_goes_before_everything_else() {
+    fn a_copy_engine_is_preferred() {
         let sparse = vk::QueueFlags::SPARSE_BINDING;
         let discrete = [(G | C | T | sparse, 16), (V | T, 1), (G | C | T, 8), (C | T, 8), (T, 2)];
-        assert_eq!(beside_first(&discrete), Some((4, 0)));
-        assert_eq!(beside_first(&[(G | C | T, 1), (C | T, 4), (T | sparse, 2)]), Some((2, 0)));
+        assert_eq!(choose(&discrete), Some((4, 0)));
+        assert_eq!(choose(&[(G | C | T, 1), (C | T, 4), (T | sparse, 2)]), Some((2, 0)));
     }
 
     #[test]
-    fn else_whoever_draws_least() {
-        assert_eq!(beside_first(&[(G | C | T, 4), (C | T, 4)]), Some((1, 0)));
-        assert_eq!(beside_first(&[(G | C | T, 1), (G | C, 1)]), Some((1, 0)));
-        assert_eq!(beside_first(&[(G | C, 2)]), Some((0, 1)), "those that draw need not say it");
-        assert_eq!(beside_first(&[(C | T, 2), (G | C | T, 1)]), Some((0, 1)));
+    fn without_a_copy_engine_compute_is_preferred_to_graphics() {
+        assert_eq!(choose(&[(G | C | T, 4), (C | T, 4)]), Some((1, 0)));
+        assert_eq!(choose(&[(G | C | T, 1), (G | C, 1)]), Some((1, 0)));
+        assert_eq!(choose(&[(G | C, 2)]), Some((0, 1)), "graphics queues need not report TRANSFER");
+        assert_eq!(choose(&[(C | T, 2), (G | C | T, 1)]), Some((0, 1)));
     }
 
     #[test]
-    fn and_nothing_where_there_is_one_queue_only() {
-        assert_eq!(beside_first(&[(G | C | T, 1)]), None);
-        assert_eq!(beside_first(&[(G | C | T, 1), (V | T, 1)]), None);
-        assert_eq!(beside_first(&[(G | C | T, 1), (vk::QueueFlags::SPARSE_BINDING, 1)]), None);
-        assert_eq!(beside_first(&[(G | C | T, 1), (T, 0)]), None);
-        assert_eq!(beside_first(&[]), None);
+    fn nothing_is_chosen_where_there_is_one_queue() {
+        assert_eq!(choose(&[(G | C | T, 1)]), None);
+        assert_eq!(choose(&[(G | C | T, 1), (V | T, 1)]), None);
+        assert_eq!(choose(&[(G | C | T, 1), (vk::QueueFlags::SPARSE_BINDING, 1)]), None);
+        assert_eq!(choose(&[(G | C | T, 1), (T, 0)]), None);
+        assert_eq!(choose(&[]), None);
     }
 }

@@ -1,0 +1,88 @@
+//! Origins: what an allocation is created from, and the translation of its errors.
+
+use std::sync::Arc;
+
+use super::domain::Domain;
+use super::provider::Provider;
+use super::view_error::ViewError;
+use crate::device::{Call, Calls, DeviceInner, HandleType};
+use crate::error::{Error, Result};
+use crate::observe::Live;
+
+/// What an allocation is created from: the provider, its exporter if it has one, and the domain that counts it.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) provider: Provider,
+    pub(crate) exporter: Option<Arc<DeviceInner>>,
+    pub(crate) domain: Arc<Domain>,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) live: Arc<Live>,
+}
+
+impl Origin {
+    /// Counts `size` bytes as allocated; returns how many to release later.
+    pub(super) fn hold(&self, size: u64) -> Result<u64> {
+        let domain = &self.domain;
+        domain.hold(size).map(|()| size).map_err(|held| Error::OutOfMemory {
+            domain: domain.id(),
+            requested: size,
+            budget: domain.budget(),
+            used: held,
+            code: None,
+            obstacles: Box::default(),
+        })
+    }
+
+    /// Translates an error of an import. Only memory from outside this engine is reported as a foreign fd.
+    pub(super) fn import_error(
+        &self,
+        device: &DeviceInner,
+        handle: HandleType,
+        error: ViewError,
+    ) -> Error {
+        match error {
+            error if matches!(self.provider, Provider::Foreign(_)) => {
+                error.importing(device, handle)
+            }
+            ViewError::Vulkan(code) => device.error(Call::ImportMemory.name(), code),
+            ViewError::NoMemoryType => Error::Unsupported {
+                device: device.name().to_owned(),
+                missing: format!("a memory type for {}", self.provider),
+            },
+            error => error.importing(device, handle),
+        }
+    }
+
+    /// Translates an error of an allocation of `size` bytes on `device`.
+    pub(super) fn allocation_error(
+        &self,
+        device: &DeviceInner,
+        error: ViewError,
+        size: u64,
+    ) -> Error {
+        use ash::vk::Result as Code;
+        let code = match error {
+            ViewError::Vulkan(code) => code,
+            ViewError::NoMemoryType => {
+                return Error::Unsupported {
+                    device: device.name().to_owned(),
+                    missing: format!("a memory type for {}", self.provider),
+                };
+            }
+            other => return other.importing(device, HandleType::OpaqueFd),
+        };
+        match code {
+            Code::ERROR_OUT_OF_DEVICE_MEMORY | Code::ERROR_OUT_OF_HOST_MEMORY => {
+                Error::fd_limit(Call::AllocateMemory.name()).unwrap_or_else(|| Error::OutOfMemory {
+                    domain: self.domain.id(),
+                    requested: size,
+                    budget: self.domain.budget(),
+                    used: self.domain.used(),
+                    code: Some(code),
+                    obstacles: Box::default(),
+                })
+            }
+            code => device.error(Call::AllocateMemory.name(), code),
+        }
+    }
+}
