@@ -12,7 +12,7 @@ use crate::memory::staging::Staging;
 use crate::memory::{Domain, DomainId};
 use crate::residency::{Rules, Store};
 use crate::sync::primitive::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::transfer::{CopySpeeds, Passes};
+use crate::transfer::{ComputeKernels, CopySpeeds};
 
 /// A list that only grows and never moves, so that looking a device up takes no lock and counts no
 /// reference: every pin and every new buffer does.
@@ -53,7 +53,7 @@ pub(crate) struct DeviceEntry {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
-    pub(crate) passes: Arc<Passes>,
+    pub(crate) passes: Arc<ComputeKernels>,
     pub(crate) staging: Arc<Staging>,
 }
 

@@ -40,7 +40,7 @@ impl Providers {
             Provider::Device { handle, .. } => transfer::can_export(home, handle),
             host => {
                 self.host.contains(&host)
-                    && host.import_kinds().iter().any(|take| transfer::can_take(home, *take))
+                    && host.import_kinds().iter().any(|take| transfer::can_import(home, *take))
             }
         });
         list

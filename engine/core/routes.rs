@@ -64,7 +64,7 @@ impl Core {
             return Ok(Some(provider.import_kinds()[0]));
         }
         let verdict = self.verdict(&from, device)?;
-        let take = verdict.take(provider);
+        let take = verdict.import_kind(provider);
         if take.is_none() {
             refused.extend(verdict.refused.iter().cloned());
         }
@@ -112,7 +112,7 @@ fn foreign_take(
 ) -> Option<ImportKind> {
     provider.import_kinds().iter().copied().find(|&take| {
         let opaque = take == ImportKind::Fd(HandleType::OpaqueFd);
-        transfer::can_take(device, take)
+        transfer::can_import(device, take)
             && (!opaque || device.adapter().same_driver_and_device(home.adapter()))
     })
 }

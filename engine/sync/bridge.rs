@@ -1,10 +1,10 @@
-//! The bridge: threads of the host that watch a device's timeline for others.
+//! The bridge: host threads that watch one device's timeline on behalf of other devices.
 //!
-//! A device that cannot take another one's semaphores in waits for an *image* of its timeline: a timeline
-//! of its own that the bridge signals when the other one has come as far. So whoever submits does not
-//! block: Vulkan lets a queue wait for a timeline value that nobody has promised yet. One thread per
-//! watched lane of a device, started when it is first needed; it sleeps in `vkWaitSemaphores`, or, with nothing to
-//! do, on a condition variable.
+//! A device that cannot import another device's semaphores waits for an *image* of the other timeline: a
+//! timeline of its own, which the bridge signals once the other one has reached the value. The submitting
+//! thread does not block, because Vulkan lets a queue wait for a timeline value whose signal is not submitted
+//! yet. There is one thread per watched lane of a device, started at its first use. It sleeps in
+//! `vkWaitSemaphores`, or, without tasks, on a condition variable.
 #![expect(unsafe_code, reason = "signalling timelines of other devices")]
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,63 +13,63 @@ use std::time::{Duration, Instant};
 
 use ash::vk;
 
-use super::event::{Callback, CallbackId, call};
+use super::host_fence::{Callback, CallbackId, call};
 use crate::device::{DeviceInner, QueueKind};
 use crate::error::{Error, Result};
 
-/// The threads of an engine, for its own devices and for those of others whose fences it was given. They
-/// are not the model checker's: what they wait for is a driver.
+/// The bridge threads of an engine, for its own devices and for devices of other engines whose fences it was
+/// given. They use the standard library's locks and not the model checker's, because they wait for a driver.
 ///
-/// Devices are told apart by their addresses, which weak ones keep from being used again: numbers of
-/// devices repeat from engine to engine.
+/// Devices are identified by address, because device ids repeat from engine to engine. The weak references
+/// keep an address from being reused.
 #[derive(Debug, Default)]
 pub(crate) struct Bridges(Mutex<Vec<(Weak<DeviceInner>, Arc<Bridge>)>>);
 
-/// The thread that watches one lane.
+/// A thread that watches one lane.
 #[derive(Debug)]
 pub(super) struct Bridge {
     lane: QueueKind,
-    desk: Arc<Desk>,
+    queue: Arc<TaskQueue>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Where orders lie.
+/// The tasks of one thread.
 #[derive(Debug, Default)]
-struct Desk {
+struct TaskQueue {
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    orders: Vec<Order>,
-    /// When to stop waiting: set once, when the engine goes.
+    tasks: Vec<Task>,
+    /// When to stop waiting: set once, when the engine is dropped.
     end: Option<Instant>,
 }
 
-/// Something to do when the watched timeline has reached a value.
-struct Order {
+/// An action for when the watched timeline has reached a value.
+struct Task {
     value: u64,
-    task: Task,
+    action: Action,
 }
 
-enum Task {
-    /// Signal an image of the timeline, on another device.
+enum Action {
+    /// Signals an image of the timeline, on another device.
     Show { target: Arc<DeviceInner>, image: vk::Semaphore },
-    /// Call somebody.
+    /// Calls a callback.
     Call { id: CallbackId, callback: Callback },
 }
 
-/// How long the thread waits for a device's next step before it looks at its orders again: one of a step
-/// that was taken while the order was on its way would otherwise lie there until the next one.
+/// How long the thread waits for a device's next step before it checks its tasks again. Without this limit, a
+/// task added just after its value was reached would stay until the following step.
 const SLICE: Duration = Duration::from_millis(20);
-/// How long it pauses after a call that failed for reasons of its own.
+/// How long the thread pauses after a failed call.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How long work may still take when the engine goes.
+/// How long tasks may still wait once the engine is dropped.
 const LAST: Duration = Duration::from_secs(10);
 
 impl Bridges {
-    /// The thread that watches a lane of `source`.
+    /// The thread that watches a lane of `source`; starts it if there is none.
     pub(super) fn of(&self, source: &Arc<DeviceInner>, lane: QueueKind) -> Result<Arc<Bridge>> {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |(of, bridge): &&(Weak<DeviceInner>, Arc<Bridge>)| {
@@ -86,107 +86,111 @@ impl Bridges {
 
 impl Bridge {
     fn start(source: &Arc<DeviceInner>, lane: QueueKind) -> Result<Self> {
-        let desk = Arc::<Desk>::default();
-        let (theirs, source) = (Arc::clone(&desk), Arc::clone(source));
+        let queue = Arc::<TaskQueue>::default();
+        let (theirs, source) = (Arc::clone(&queue), Arc::clone(source));
         let thread = std::thread::Builder::new()
             .name(format!("peerbuf-bridge-{}", source.id().index()))
             .spawn(move || watch((&source, lane), &theirs))
             .map_err(|error| Error::os("clone (a thread)", errno(&error)))?;
-        Ok(Self { lane, desk, thread: Some(thread) })
+        Ok(Self { lane, queue, thread: Some(thread) })
     }
 
-    /// Signals `image`, a timeline of `target` that nobody else signals, when the watched one has
-    /// reached `value`.
+    /// Signals `image` once the watched timeline has reached `value`. `image` is a timeline of `target`, and
+    /// only this thread signals it.
     pub(super) fn show(&self, value: u64, target: &Arc<DeviceInner>, image: vk::Semaphore) {
-        let task = Task::Show { target: Arc::clone(target), image };
-        self.desk.order(Order { value, task });
+        let action = Action::Show { target: Arc::clone(target), image };
+        self.queue.add(Task { value, action });
     }
 
-    /// Calls `callback` when the watched timeline has reached `value`, on the bridge's thread.
+    /// Calls `callback` on the bridge's thread once the watched timeline has reached `value`.
     pub(super) fn call(&self, value: u64, callback: Callback) -> CallbackId {
         let id = CallbackId::new();
-        self.desk.order(Order { value, task: Task::Call { id, callback } });
+        self.queue.add(Task { value, action: Action::Call { id, callback } });
         id
     }
 
-    /// Takes a callback back; whether it had not been called, and now will not be.
+    /// Removes a callback. Returns whether it was removed before it was called.
     pub(super) fn cancel(&self, id: CallbackId) -> bool {
-        let ours = |order: &mut Order| matches!(order.task, Task::Call { id: of, .. } if of == id);
-        let cancelled: Vec<_> = self.desk.state().orders.extract_if(.., ours).collect();
-        // Dropped without the lock: it is somebody else's code.
+        let ours = |task: &mut Task| matches!(task.action, Action::Call { id: of, .. } if of == id);
+        let cancelled: Vec<_> = self.queue.state().tasks.extract_if(.., ours).collect();
+        // Dropped without the lock: the drop of a callback is code of the caller.
         !cancelled.is_empty()
     }
 }
 
 impl Drop for Bridge {
-    /// Ends the thread. What was ordered is done first, within [`LAST`]; after that it is done whether
-    /// or not the device has come so far, since others must not wait for ever.
+    /// Ends the thread. Its tasks are done first, for at most [`LAST`]. After that they are done whether or
+    /// not the device has reached their values, because other devices must not wait for ever.
     fn drop(&mut self) {
-        self.desk.state().end = Some(Instant::now() + LAST);
-        self.desk.changed.notify_one();
+        self.queue.state().end = Some(Instant::now() + LAST);
+        self.queue.changed.notify_one();
         let Some(thread) = self.thread.take() else { return };
-        // A callback may have dropped the last of the engine.
+        // This may run on the bridge's own thread: a callback may have dropped the engine.
         if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
             tracing::error!("a bridge's thread panicked");
         }
     }
 }
 
-impl Desk {
+impl TaskQueue {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn order(&self, order: Order) {
-        self.state().orders.push(order);
+    fn add(&self, task: Task) {
+        self.state().tasks.push(task);
         self.changed.notify_one();
     }
 
-    /// Sleeps until there is an order; `None` if none will come any more.
+    /// Sleeps until there is a task. `None` once the engine is dropped and no task is left.
     fn next(&self) -> Option<Option<Instant>> {
-        let idle = |state: &mut State| state.orders.is_empty() && state.end.is_none();
+        let idle = |state: &mut State| state.tasks.is_empty() && state.end.is_none();
         let waited = self.changed.wait_while(self.state(), idle);
         let state = waited.unwrap_or_else(PoisonError::into_inner);
-        (!state.orders.is_empty()).then_some(state.end)
+        (!state.tasks.is_empty()).then_some(state.end)
     }
 
-    /// Those orders whose value has been reached, in its order.
-    fn due(&self, reached: u64) -> Vec<Order> {
+    /// Removes the tasks whose values have been reached, in ascending order of the values.
+    fn due(&self, reached: u64) -> Vec<Task> {
         let mut due: Vec<_> =
-            self.state().orders.extract_if(.., |order| order.value <= reached).collect();
-        due.sort_by_key(|order| order.value);
+            self.state().tasks.extract_if(.., |task| task.value <= reached).collect();
+        due.sort_by_key(|task| task.value);
         due
     }
 }
 
-fn watch((source, lane): (&DeviceInner, QueueKind), desk: &Desk) {
-    while let Some(end) = desk.next() {
+fn watch((source, lane): (&DeviceInner, QueueKind), queue: &TaskQueue) {
+    while let Some(end) = queue.next() {
         let over = end.is_some_and(|end| end <= Instant::now());
         if over {
-            tracing::error!(device = source.name(), "did not finish; those who wait are let go");
+            tracing::error!(
+                device = source.name(),
+                "device still busy after the timeout; signalling its waiters early"
+            );
         }
-        let reached = if over { u64::MAX } else { progress((source, lane), desk) };
-        for order in desk.due(reached) {
-            // At the end it is tried once.
-            if let Err(order) = order.carry_out()
+        let reached = if over { u64::MAX } else { progress((source, lane), queue) };
+        for task in queue.due(reached) {
+            // After the end time, each task is tried once.
+            if let Err(task) = task.carry_out()
                 && !over
             {
-                desk.order(order);
+                queue.add(task);
                 std::thread::sleep(PAUSE);
             }
         }
     }
 }
 
-/// Waits for the lane's next step if nothing is due yet; how far it has come. A device that is lost
-/// has come to its end.
-fn progress((source, lane): (&DeviceInner, QueueKind), desk: &Desk) -> u64 {
+/// Waits for the lane's next step unless a task is due; returns the value that the lane has reached. A lost
+/// device counts as having reached every value.
+fn progress((source, lane): (&DeviceInner, QueueKind), queue: &TaskQueue) -> u64 {
     let step = || {
         let reached = source.completed(lane)?;
-        if desk.state().orders.iter().any(|order| order.value <= reached) {
+        if queue.state().tasks.iter().any(|task| task.value <= reached) {
             return Ok(reached);
         }
-        // The next step and not the ordered value: an earlier one may be ordered meanwhile.
+        // Waits for the next step and not for a task's value: a task with an earlier value may be added
+        // meanwhile.
         source.wait(lane, reached + 1, SLICE)?;
         source.completed(lane)
     };
@@ -199,12 +203,12 @@ fn progress((source, lane): (&DeviceInner, QueueKind), desk: &Desk) -> u64 {
     })
 }
 
-impl Order {
-    /// Does it. `Err` with the order if it has to be tried again.
+impl Task {
+    /// Carries the task out. `Err` with the task if it must be tried again.
     fn carry_out(self) -> Result<(), Self> {
-        let Self { value, task } = self;
-        let Task::Show { target, image } = task else {
-            if let Task::Call { callback, .. } = task {
+        let Self { value, action } = self;
+        let Action::Show { target, image } = action else {
+            if let Action::Call { callback, .. } = action {
                 call(callback);
             }
             return Ok(());
@@ -214,23 +218,23 @@ impl Order {
                 return Ok(());
             }
             // SAFETY: a live timeline of `target`, which is held here; only this thread signals it, and
-            // it has not come as far.
+            // it has not reached the value.
             unsafe { target.signal_timeline(image, value) }
         });
         match shown {
             Err(error) if !error.is_device_lost() => {
-                tracing::warn!(%error, "signalling across devices is tried again");
-                Err(Self { value, task: Task::Show { target, image } })
+                tracing::warn!(%error, "signalling a timeline of another device failed; retrying");
+                Err(Self { value, action: Action::Show { target, image } })
             }
-            // A lost device waits for nothing.
+            // Nothing waits on a lost device.
             _ => Ok(()),
         }
     }
 }
 
-impl std::fmt::Debug for Order {
+impl std::fmt::Debug for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Order").field("value", &self.value).finish_non_exhaustive()
+        f.debug_struct("Task").field("value", &self.value).finish_non_exhaustive()
     }
 }
 

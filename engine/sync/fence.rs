@@ -1,31 +1,32 @@
-//! Fences: a promise that something has happened, kept in bounded time.
+//! Fences: each signals once, within bounded time, when its work has finished.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use super::behind::Behind;
 use super::bridge::Bridges;
-use super::event::{Callback, CallbackId, Event, Signal};
+use super::dependencies::Dependencies;
+use super::host_fence::{Callback, CallbackId, HostFence, Signal};
 use super::primitive::Arc;
-use super::sync_file::{self, SyncFile};
+use super::sync_file::SyncFile;
 use crate::device::{
     Body, Device, DeviceId, DeviceInner, QueueKind, SemaphoreHandle, Submit, Waits,
 };
 use crate::error::{Error, Result};
 
-/// A point on a device's timeline, an event of the host, a sync file of the kernel, or nothing to wait
-/// for.
+/// Signals when some work has finished: a point on a device's timeline, a host fence, or a sync file of the
+/// kernel. It may also have signalled from the start.
 ///
-/// Cheap to clone. Kernel counterpart: `struct dma_fence`. Signals once, and stays so.
+/// A fence signals once and stays signalled. Clones are cheap and stand for the same work. Kernel counterpart:
+/// `struct dma_fence`.
 #[derive(Clone)]
 pub struct Fence(Kind);
 
 #[derive(Clone)]
 enum Kind {
     Signalled,
-    Point { at: Point, behind: Option<Arc<Behind>> },
-    Host(Arc<Event>),
+    Point { at: Point, dependencies: Option<Arc<Dependencies>> },
+    Host(Arc<HostFence>),
     SyncFile(Arc<SyncFile>),
 }
 
@@ -38,62 +39,63 @@ pub(super) struct Point {
 }
 
 impl Point {
-    /// Whether both are on one timeline.
-    fn is_beside(&self, other: &Self) -> bool {
+    /// Whether both points are on the same timeline.
+    fn is_on_timeline_of(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.device, &other.device) && self.lane == other.lane
     }
 }
 
 impl Fence {
-    /// A fence that is signalled already (kernel: `dma_fence_get_stub`).
+    /// A fence that has signalled already (kernel: `dma_fence_get_stub`).
     pub fn signalled() -> Self {
         Self(Kind::Signalled)
     }
 
-    /// Of a submission to the device's main lane.
+    /// The fence of a submission to the device's main lane.
     pub(crate) fn new(device: &Arc<DeviceInner>, value: u64) -> Self {
         Self::on(device, QueueKind::Main, value)
     }
 
-    /// Of a submission to any lane.
+    /// The fence of a submission to any lane.
     pub(crate) fn on(device: &Arc<DeviceInner>, lane: QueueKind, value: u64) -> Self {
         let at = Point { device: Arc::clone(device), lane, value };
-        Self(Kind::Point { at, behind: None })
+        Self(Kind::Point { at, dependencies: None })
     }
 
-    /// The same fence of work that relied on what other work was to write: where that fails, so has this.
-    pub(crate) fn relying_on(self, fences: &[Self]) -> Self {
+    /// The same fence, for work that depends on the results of other work: if one of `fences` fails, so does
+    /// this one.
+    pub(crate) fn depends_on(self, fences: &[Self]) -> Self {
         match self.0 {
-            Kind::Point { at, behind } => {
-                let behind = Behind::new(behind.as_deref(), fences);
-                Self(Kind::Point { at, behind })
+            Kind::Point { at, dependencies } => {
+                let dependencies = Dependencies::new(dependencies.as_deref(), fences);
+                Self(Kind::Point { at, dependencies })
             }
             other => Self(other),
         }
     }
 
-    /// The fence alone, and what it relied on.
-    pub(super) fn split(&self) -> (Self, Option<&Behind>) {
+    /// The fence without its dependencies, and the dependencies.
+    pub(super) fn split(&self) -> (Self, Option<&Dependencies>) {
         match &self.0 {
-            Kind::Point { at, behind } => {
-                (Self(Kind::Point { at: at.clone(), behind: None }), behind.as_deref())
+            Kind::Point { at, dependencies } => {
+                (Self(Kind::Point { at: at.clone(), dependencies: None }), dependencies.as_deref())
             }
             other => (Self(other.clone()), None),
         }
     }
 
-    /// A fence for work of the host, and what signals it.
+    /// A fence for work of the host, and the [`Signal`] that signals it.
     pub(crate) fn host() -> (Self, Signal) {
-        let (event, signal) = Signal::new();
-        (Self(Kind::Host(event)), signal)
+        let (host, signal) = Signal::new();
+        (Self(Kind::Host(host)), signal)
     }
 
-    /// A stranger's fence, from a sync file: what `DMA_BUF_IOCTL_EXPORT_SYNC_FILE`,
-    /// `vkGetSemaphoreFdKHR` with `SYNC_FD`, EGL or KMS give.
+    /// Imports an external fence from a sync file, such as one from `DMA_BUF_IOCTL_EXPORT_SYNC_FILE`,
+    /// `vkGetSemaphoreFdKHR` with `SYNC_FD`, EGL or KMS.
     ///
     /// # Errors
     ///
-    /// [`Error::Os`] with `ENOTTY` if it is something else.
+    /// [`Error::Os`] with `ENOTTY` if the fd is not a sync file.
     pub fn from_sync_file(fd: OwnedFd) -> Result<Self> {
         SyncFile::new(fd).map(|file| Self(Kind::SyncFile(Arc::new(file))))
     }
@@ -102,15 +104,15 @@ impl Fence {
     ///
     /// # Errors
     ///
-    /// Errors travel with fences: [`Error::DeviceLost`], it never will, and nothing is running any more;
-    /// [`Error::WorkFailed`], it has, and the work behind it went wrong.
+    /// Fences report the errors of their work. [`Error::DeviceLost`]: it will never signal, and no work is
+    /// running any more. [`Error::WorkFailed`]: it has signalled, and its work failed.
     pub fn is_signalled(&self) -> Result<bool> {
         match &self.0 {
             Kind::Signalled => Ok(true),
-            Kind::Point { at: Point { device, lane, value }, behind } => {
-                Ok(device.reached(*lane, *value)? && self.relied(behind.as_deref())?)
-            }
-            Kind::Host(event) => match event.outcome() {
+            Kind::Point { at: Point { device, lane, value }, dependencies } => Ok(device
+                .reached(*lane, *value)?
+                && self.dependencies_succeeded(dependencies.as_deref())?),
+            Kind::Host(host) => match host.outcome() {
                 None => Ok(false),
                 Some(outcome) => self.outcome(outcome).map(|()| true),
             },
@@ -121,20 +123,21 @@ impl Fence {
         }
     }
 
-    /// Waits until it signals: looks, yields a few times, then sleeps.
+    /// Waits until it signals: polls, yields a few times, then sleeps.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] after `timeout`; those of [`Fence::is_signalled`].
+    /// [`Error::Timeout`] after `timeout`; the errors of [`Fence::is_signalled`].
     ///
     /// Locks: none.
     pub fn wait(&self, timeout: Duration) -> Result<()> {
         let done = match &self.0 {
             Kind::Signalled => true,
-            Kind::Point { at: Point { device, lane, value }, behind } => {
-                device.wait(*lane, *value, timeout)? && self.relied(behind.as_deref())?
+            Kind::Point { at: Point { device, lane, value }, dependencies } => {
+                device.wait(*lane, *value, timeout)?
+                    && self.dependencies_succeeded(dependencies.as_deref())?
             }
-            Kind::Host(event) => match event.wait(timeout) {
+            Kind::Host(host) => match host.wait(timeout) {
                 None => false,
                 Some(outcome) => return self.outcome(outcome),
             },
@@ -143,13 +146,16 @@ impl Fence {
         if done { Ok(()) } else { Err(Error::Timeout { what: self.to_string(), after: timeout }) }
     }
 
-    /// Whether all that it relied on went well.
-    fn relied(&self, behind: Option<&Behind>) -> Result<bool> {
-        match behind.and_then(Behind::failure) {
+    /// Whether all dependencies succeeded; an error if one of them failed.
+    fn dependencies_succeeded(&self, dependencies: Option<&Dependencies>) -> Result<bool> {
+        match dependencies.and_then(Dependencies::failure) {
             None => Ok(true),
             Some(error) => {
-                tracing::debug!(%error, fence = %self, "what it relied on failed");
-                Err(Error::WorkFailed { what: self.to_string(), why: "what it relied on failed" })
+                tracing::debug!(%error, fence = %self, "a dependency of the fence failed");
+                Err(Error::WorkFailed {
+                    what: self.to_string(),
+                    why: "work that it depends on failed",
+                })
             }
         }
     }
@@ -158,14 +164,14 @@ impl Fence {
         outcome.map_err(|why| Error::WorkFailed { what: self.to_string(), why })
     }
 
-    /// Its sync file: for KMS, EGL, a stranger's dma-buf. Signals with it, or a little later: when all
-    /// that its queue was given before this call has finished.
+    /// Exports the fence as a sync file, for KMS, EGL or an external dma-buf. The file signals with the fence
+    /// or a little later, once all work submitted to the same queue before this call has finished.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] for work of the host, for devices that export no `SYNC_FD`, and for a
-    /// device whose queue waits for a signal that is still to come: wait for the fence instead;
-    /// [`Error::FdLimit`], [`Error::DeviceLost`], or what a call said.
+    /// [`Error::Unsupported`] for work of the host, for a signalled fence, for devices that export no
+    /// `SYNC_FD`, and for a device whose queue waits for a signal that is not submitted yet: wait for the
+    /// fence instead. [`Error::FdLimit`], [`Error::DeviceLost`], or the error of a call.
     pub fn to_sync_file(&self) -> Result<OwnedFd> {
         let missing = |device: &str, missing: &str| Error::Unsupported {
             device: device.to_owned(),
@@ -179,12 +185,12 @@ impl Fence {
                     return Err(missing(device.name(), "semaphores as SYNC_FD"));
                 }
                 let wait = "a sync file just now: wait for the fence instead";
-                match super::waits::signal_behind(device, *lane, SemaphoreHandle::SYNC_FD)? {
-                    super::waits::Behind::File(fd) => Ok(fd),
-                    super::waits::Behind::Signalled => {
+                match super::waits::export_signal(device, *lane, SemaphoreHandle::SYNC_FD)? {
+                    super::waits::ExportedSignal::File(fd) => Ok(fd),
+                    super::waits::ExportedSignal::Signalled => {
                         Err(missing(device.name(), "a sync file: it has signalled"))
                     }
-                    super::waits::Behind::NotNow => Err(missing(device.name(), wait)),
+                    super::waits::ExportedSignal::Unavailable => Err(missing(device.name(), wait)),
                 }
             }
             Kind::Host(_) => Err(missing("the host", "sync files: wait for the fence instead")),
@@ -192,8 +198,9 @@ impl Fence {
         }
     }
 
-    /// Calls `callback` when it signals: at the latest on a thread of the host that waits for it. `None`
-    /// if it has signalled already, and then the callback has been called, here.
+    /// Calls `callback` when it signals. If it has signalled already, the callback is called here, and this
+    /// returns `None`. Otherwise the callback is called by the signalling thread, or by a bridge thread that
+    /// waits for it.
     pub(crate) fn on_signal(
         &self,
         bridges: &Bridges,
@@ -204,7 +211,7 @@ impl Fence {
             return Ok(None);
         }
         match &self.0 {
-            Kind::Host(event) => Ok(event.add_callback(callback).map_or_else(
+            Kind::Host(host) => Ok(host.add_callback(callback).map_or_else(
                 |late| {
                     late();
                     None
@@ -216,30 +223,30 @@ impl Fence {
             }
             Kind::Signalled | Kind::SyncFile(_) => Err(Error::Unsupported {
                 device: "the host".into(),
-                missing: "callbacks of strangers' fences".into(),
+                missing: "callbacks of external fences".into(),
             }),
         }
     }
 
-    /// Takes a callback back; whether it had not been called, and now will not be.
+    /// Removes a callback. Returns whether it was removed before it was called.
     pub(crate) fn forget_callback(&self, bridges: &Bridges, id: CallbackId) -> Result<bool> {
         match &self.0 {
-            Kind::Host(event) => Ok(event.remove_callback(id)),
+            Kind::Host(host) => Ok(host.remove_callback(id)),
             Kind::Point { at, .. } => Ok(bridges.of(&at.device, at.lane)?.cancel(id)),
             Kind::Signalled | Kind::SyncFile(_) => Ok(false),
         }
     }
 
-    /// Waits until it is over, well or not: for those who look afterwards what became of it.
+    /// Waits until it is over, failed or not: for callers that check the outcome separately.
     ///
     /// # Errors
     ///
-    /// As [`Fence::wait`], where it is not over.
+    /// Those of [`Fence::wait`], if it is not over.
     pub(crate) fn wait_until_over(&self, timeout: Duration) -> Result<()> {
         self.wait(timeout).or_else(|error| if self.is_over() { Ok(()) } else { Err(error) })
     }
 
-    /// The device whose timeline it is on; `None` for the host's and for nothing to wait for.
+    /// The device whose timeline the fence is on. `None` for host fences, sync files, and [`Fence::signalled`].
     pub fn device(&self) -> Option<DeviceId> {
         match &self.0 {
             Kind::Point { at, .. } => Some(at.device.id()),
@@ -247,38 +254,37 @@ impl Fence {
         }
     }
 
-    /// Whether waiting for `self` is enough to know that `other` has signalled: the same timeline, no
-    /// earlier.
+    /// Whether `other` has signalled once `self` has: both are on the same timeline, and `self` is not earlier.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (_, Kind::Signalled) => true,
             (Kind::Point { at, .. }, Kind::Point { at: other, .. }) => {
-                at.is_beside(other) && at.value >= other.value
+                at.is_on_timeline_of(other) && at.value >= other.value
             }
-            (Kind::Host(event), Kind::Host(other)) => Arc::ptr_eq(event, other),
+            (Kind::Host(host), Kind::Host(other)) => Arc::ptr_eq(host, other),
             (Kind::SyncFile(file), Kind::SyncFile(other)) => Arc::ptr_eq(file, other),
             _ => false,
         }
     }
 
-    /// Whether nothing needs to wait any more: it has signalled, with or without an error, or its device
-    /// is lost and has nothing running. A query that fails otherwise says nothing.
+    /// Whether no work behind the fence is running any more: it has signalled, with or without an error, or its
+    /// device is lost. False if the query fails for another reason.
     pub(crate) fn is_over(&self) -> bool {
         self.is_signalled().unwrap_or_else(|error| is_final(&error))
     }
 
-    /// Whether it has not ended well, or not yet.
-    pub(super) fn is_open_or_failed(&self) -> bool {
+    /// Whether it has failed, or may still fail.
+    pub(super) fn may_fail(&self) -> bool {
         !matches!(self.is_signalled(), Ok(true))
     }
 
-    /// The error that its work ended with.
+    /// The error that its work ended with, if it has ended with one.
     pub(crate) fn failure(&self) -> Option<Error> {
         self.is_signalled().err().filter(is_final)
     }
 
-    /// Whether only the host can wait for it on behalf of `device`'s queue. Work of the host is such: a
-    /// queue waits for nothing that devices or the kernel have not promised to finish.
+    /// Whether `device`'s queue cannot wait for it, so that the host must. This holds for work of the host: a
+    /// queue waits only for work whose end a device or the kernel guarantees.
     pub(crate) fn is_for_host(&self, device: &DeviceInner) -> bool {
         match &self.0 {
             Kind::Host(_) => true,
@@ -287,7 +293,7 @@ impl Fence {
         }
     }
 
-    /// Where on which timeline it is, if it is on any.
+    /// Its point, if it is on a timeline.
     pub(super) fn point(&self) -> Option<&Point> {
         match &self.0 {
             Kind::Point { at, .. } => Some(at),
@@ -302,37 +308,25 @@ impl Fence {
         }
     }
 
-    /// Whether it is on the timeline of this device's main lane, which keeps its own order. Numbers of
-    /// devices repeat from engine to engine.
+    /// Whether it is on the timeline of this device's main lane, which keeps its own order. Devices are
+    /// compared by address, because device ids repeat from engine to engine.
     pub(crate) fn is_on(&self, device: &DeviceInner) -> bool {
         self.is_on_lane(device, QueueKind::Main)
     }
 
-    /// The same of any lane.
+    /// Whether it is on the timeline of the given lane of this device.
     pub(super) fn is_on_lane(&self, device: &DeviceInner, lane: QueueKind) -> bool {
         let on = |at: &Point| std::ptr::eq(&*at.device, device) && at.lane == lane;
         self.point().is_some_and(on)
     }
 }
 
-/// What a fence of the kernel says when its work went wrong.
-const REPORTED: &str = "the kernel says that it failed";
+/// Why the work behind a sync file failed, as far as known.
+const REPORTED: &str = "the kernel reports that it failed";
 
-/// Whether an error says that the work behind a fence has come to its end.
+/// Whether an error means that the work of a fence has ended.
 fn is_final(error: &Error) -> bool {
     matches!(error, Error::DeviceLost { .. } | Error::WorkFailed { .. })
-}
-
-/// One sync file that signals when all have.
-pub(crate) fn merge_sync_files(files: Vec<OwnedFd>) -> Result<Option<OwnedFd>> {
-    let mut merged: Option<OwnedFd> = None;
-    for file in files {
-        merged = Some(match merged {
-            Some(one) => sync_file::merge(one.as_fd(), file.as_fd())?,
-            None => file,
-        });
-    }
-    Ok(merged)
 }
 
 impl fmt::Display for Fence {
@@ -347,7 +341,7 @@ impl fmt::Display for Fence {
                 write!(f, "submission {value} on {queue}{}", device.name())
             }
             Kind::Host(_) => f.write_str("work of the host"),
-            Kind::SyncFile(_) => f.write_str("a stranger's work"),
+            Kind::SyncFile(_) => f.write_str("external work"),
         }
     }
 }
@@ -359,12 +353,12 @@ impl fmt::Debug for Fence {
 }
 
 impl Device {
-    /// A fence for everything that was submitted to the device's queue so far, by the application as
-    /// well: an empty submission behind it. Moves are not among it where they have a queue of their own.
+    /// A fence for all work submitted to the device's queue so far, including the application's own: an empty
+    /// submission behind that work. If moves have a queue of their own, they are not included.
     ///
     /// # Errors
     ///
-    /// [`Error::DeviceLost`], or what `vkQueueSubmit` said.
+    /// [`Error::DeviceLost`], or the error of `vkQueueSubmit`.
     pub fn submitted(&self) -> Result<Fence> {
         let submit = Submit { waits: Waits::default(), body: Body::Nothing, signal: None };
         Ok(Fence::new(&self.0, self.0.submit_as(submit)?))
@@ -381,7 +375,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_fence_signals_when_its_work_ends_however_it_ends() {
+    fn a_host_fence_signals_when_its_signal_is_dropped() {
         let (fence, signal) = Fence::host();
         assert!(matches!(fence.is_signalled(), Ok(false)));
         let early = fence.wait(Duration::from_millis(1));
@@ -394,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_covers_itself_and_what_is_over() {
+    fn a_fence_covers_itself_and_signalled_fences() {
         let ((a, _a), (b, _b)) = (Fence::host(), Fence::host());
         assert!(a.covers(&a.clone()) && a.covers(&Fence::signalled()));
         assert!(!a.covers(&b) && !Fence::signalled().covers(&a));

@@ -1,4 +1,4 @@
-//! A buffer's fences, each with what the work behind it does to the buffer.
+//! A buffer's fences, each with its usage.
 //!
 //! Kernel counterpart: `struct dma_resv_list` (`drivers/dma-buf/dma-resv.c`).
 
@@ -8,25 +8,25 @@ use super::fence::Fence;
 use crate::access::Access;
 use crate::error::{Error, Result};
 
-/// What the work behind a fence does to the buffer (kernel: `enum dma_resv_usage`).
+/// How the work behind a fence uses the buffer (kernel: `enum dma_resv_usage`).
 ///
-/// The order matters: asking for one usage means that one and all before it.
+/// The order matters: a query for one usage includes all usages before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[doc(alias = "dma_resv_usage")]
 pub enum Usage {
-    /// Moves or clears it. Everybody waits for these (kernel: `DMA_RESV_USAGE_KERNEL`).
+    /// Moves or clears it. Every other use waits for this (kernel: `DMA_RESV_USAGE_KERNEL`).
     Move,
     /// Writes it.
     Write,
     /// Reads it.
     Read,
-    /// Keeps its memory alive, and orders nothing.
+    /// Keeps its memory alive, without any ordering.
     Bookkeep,
 }
 
 impl Usage {
-    /// What must be waited for before a use of this kind may start (kernel: `dma_resv_usage_rw`):
-    /// before a write all reads, before a read all writes.
+    /// The usage to wait for before a use of this kind may start (kernel: `dma_resv_usage_rw`). A write waits
+    /// for all reads and writes, a read for all writes.
     pub fn waits_for(self) -> Self {
         match self {
             Self::Move => Self::Bookkeep,
@@ -48,27 +48,27 @@ impl From<Access> for Usage {
 
 /// The fences of one buffer. Protected by the buffer's reservation.
 ///
-/// A fence is forgotten once it is over, but for one that failed, and with it what it was to write: it
-/// stays, and is nothing to wait for, until [`Fences::forget_failures`].
-// A buffer that nobody has used yet has none, and pays a pointer for them.
+/// A fence is removed once it is over. The exception is a fence whose work was to write the bytes and failed:
+/// it is kept until [`Fences::forget_failures`], and no use waits for it.
+// A buffer without any use has no list, and pays only for the pointer.
 #[derive(Debug, Default)]
 pub(crate) struct Fences(Option<Box<Entries>>);
 
 const _: () = assert!(size_of::<Fences>() <= 8, "there may be a million buffers");
 
-/// The usual ones beside each other: a writer, and a reader or a move.
+/// Inline room for the usual case: a writer, and a reader or a move.
 type Entries = SmallVec<[Entry; 2]>;
 
 #[derive(Debug)]
 struct Entry {
     usage: Usage,
-    /// Whether it is over, and the bytes are not what it was to make of them.
+    /// Whether it is over and its work, which was to write the bytes, has failed.
     failed: bool,
     fence: Fence,
 }
 
 impl Entry {
-    /// Whether work may still be running; notes if it has failed.
+    /// Whether its work may still be running. Records a failure.
     fn is_running(&mut self) -> bool {
         if self.failed {
             return false;
@@ -80,16 +80,16 @@ impl Entry {
 }
 
 impl Fences {
-    /// Adds a fence. It replaces those that it covers: on the same timeline, no later, and of a usage
-    /// that is no stronger, so that nobody who would have waited before waits for less now; one that is
-    /// covered likewise is not added. Signalled ones go as well.
+    /// Adds a fence. It replaces every fence that it covers (same timeline, not later) and whose usage is not
+    /// stronger than its own, so that no query returns less than before. A fence that is covered in this way
+    /// itself is not added. Signalled fences are removed.
     pub(crate) fn add(&mut self, usage: Usage, mut fence: Fence) {
         let entries = self.0.get_or_insert_default();
         entries.retain(|old| {
             let replaced = !old.failed && usage <= old.usage && fence.covers(&old.fence);
             if replaced && old.usage <= Usage::Write && old.is_running() {
-                // What it relied on may fail yet, and then somebody has to be here to say so.
-                fence = fence.clone().relying_on(std::slice::from_ref(&old.fence));
+                // A dependency of the replaced fence may still fail, so the new fence must report that failure.
+                fence = fence.clone().depends_on(std::slice::from_ref(&old.fence));
             }
             (!replaced && old.is_running()) || old.failed
         });
@@ -99,16 +99,16 @@ impl Fences {
         }
     }
 
-    /// Makes room for one more, so that adding it cannot fail (kernel: `dma_resv_reserve_fences`).
+    /// Reserves room for one more fence, so that adding it cannot fail (kernel: `dma_resv_reserve_fences`).
     pub(crate) fn reserve(&mut self) -> Result<()> {
         let entries = self.0.get_or_insert_default();
         entries.try_reserve(1).map_err(|_| Error::os("malloc", rustix::io::Errno::NOMEM))
     }
 
-    /// Those of `usage` and of all before it that are not over; forgets those that are.
+    /// The fences of `usage` and of all usages before it that are not over. Removes those that are.
     pub(crate) fn pending(&mut self, usage: Usage) -> Vec<Fence> {
         let mut pending = vec![];
-        self.look(|entry| {
+        self.prune(|entry| {
             if entry.usage <= usage {
                 pending.push(entry.fence.clone());
             }
@@ -116,26 +116,26 @@ impl Fences {
         pending
     }
 
-    /// All that are running; forgets what is not.
+    /// All fences that are not over, with their usages. Removes the others.
     pub(crate) fn running(&mut self) -> Vec<(Usage, Fence)> {
         let mut running = vec![];
-        self.look(|entry| running.push((entry.usage, entry.fence.clone())));
+        self.prune(|entry| running.push((entry.usage, entry.fence.clone())));
         running
     }
 
-    /// Whether no work of any usage is running any more; forgets what is not.
+    /// Whether no work of any usage is running any more. Removes fences that are over.
     pub(crate) fn is_idle(&mut self) -> bool {
         let mut idle = true;
-        self.look(|_| idle = false);
+        self.prune(|_| idle = false);
         idle
     }
 
-    /// Whether it is idle, and nothing has failed.
+    /// Whether no work is running, and no failure is recorded.
     pub(crate) fn is_empty(&mut self) -> bool {
         self.is_idle() && self.0.as_ref().is_none_or(|entries| entries.is_empty())
     }
 
-    /// What has failed of what was to write or to move the bytes, and why.
+    /// Describes the first recorded failure of work that was to write or move the bytes.
     pub(crate) fn failure(&mut self) -> Option<String> {
         if self.is_empty() {
             return None;
@@ -145,9 +145,9 @@ impl Fences {
         Some(error.map_or_else(|| failed.fence.to_string(), |error| error.to_string()))
     }
 
-    /// Forgets what has failed; returns the strongest usage of it.
+    /// Removes the recorded failures; returns the strongest usage among them.
     pub(crate) fn forget_failures(&mut self) -> Option<Usage> {
-        self.look(|_| {});
+        self.prune(|_| {});
         let entries = self.0.as_mut()?;
         let failed = entries.iter().filter(|entry| entry.failed);
         let strongest = failed.map(|entry| entry.usage).min();
@@ -155,8 +155,8 @@ impl Fences {
         strongest
     }
 
-    /// Forgets what is over, and shows what is running.
-    fn look(&mut self, mut running: impl FnMut(&Entry)) {
+    /// Removes fences that are over, and calls `running` for each of the others.
+    fn prune(&mut self, mut running: impl FnMut(&Entry)) {
         let Some(entries) = &mut self.0 else { return };
         entries.retain(|entry| {
             let is_running = entry.is_running();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_to_write_is_kept_and_nobody_waits_for_it() {
+    fn a_failed_write_is_kept_and_no_use_waits_for_it() {
         for usage in [Usage::Move, Usage::Write] {
             let mut fences = Fences::default();
             let (fence, signal) = Fence::host();
@@ -207,18 +207,18 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_to_read_is_nothing() {
+    fn a_failed_read_is_not_kept() {
         for usage in [Usage::Read, Usage::Bookkeep] {
             let mut fences = Fences::default();
             let (fence, signal) = Fence::host();
             fences.add(usage, fence);
-            signal.fail("nobody wants it any more");
+            signal.fail("cancelled");
             assert!(fences.failure().is_none() && fences.is_empty());
         }
     }
 
     #[test]
-    fn a_failure_is_not_replaced_by_what_comes_later() {
+    fn a_failure_is_not_replaced_by_a_later_fence() {
         let mut fences = Fences::default();
         let (fence, signal) = Fence::host();
         fences.add(Usage::Write, fence.clone());

@@ -6,48 +6,48 @@
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use super::reservation::{
-    Claim, Refused, Reservation, WaitQueues, assert_nothing_held, note_held, note_released,
-};
+use super::lock_order::{assert_nothing_held, note_held, note_released};
+use super::reservation::Reservation;
+use super::wait_queue::{Refused, Ticket, WaitQueues};
 
-/// Reservations that are being locked together: handed to the closure of [`lock_many`], which locks what
-/// it needs with [`LockSet::lock`].
+/// A set of reservations that is being locked. The closure of [`lock_many`] receives it, and locks each
+/// reservation that it needs with [`LockSet::lock`].
 ///
-/// It exists only inside that closure, and what comes out has no way to lock more. So a set cannot be
-/// used after it is complete, nor unlocked twice, nor with a stale ticket.
+/// The set exists only inside that closure, and its result cannot lock more. So a set cannot be used after it
+/// is complete, nor unlocked twice, nor used with a stale ticket.
 ///
 /// # Invariants
 ///
-/// Every reservation in `held` is locked by this set's claim, and is in it once.
+/// Every reservation in `held` is locked with this set's ticket, and is in the list once.
 pub(crate) struct LockSet<'a, T> {
     queues: &'a WaitQueues,
-    claim: Claim,
+    ticket: Ticket,
     held: Vec<&'a Reservation<T>>,
     contended: Option<&'a Reservation<T>>,
     end: Instant,
-    /// The rank check counts per thread, so a set stays on its own.
+    /// Makes the type `!Send`: the lock-order check counts per thread.
     _stays: PhantomData<*const ()>,
 }
 
-/// Somebody older wants what this set has: return it from the closure (with `?`), which is then called
-/// again.
+/// The set must back off, because an older ticket has the lock. Return it from the closure (with `?`); the
+/// closure is then called again.
 #[derive(Debug)]
 #[must_use = "return it from the closure, so that the set starts again"]
 pub(crate) struct Contended(Refused);
 
-/// The bound of the wait was over before all were locked; none is.
+/// The wait timed out before all reservations were locked. None of them is locked.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TimedOut;
 
-/// Which of a set's reservations.
+/// Identifies one of a set's reservations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Index(usize);
 
-/// All reservations of a set, locked. They are unlocked when it is dropped.
+/// All reservations of a set, locked. Dropping it unlocks them.
 pub(crate) struct Locked<'a, T>(LockSet<'a, T>);
 
-/// Locks what `choose` asks for, together. `choose` is called again whenever somebody older needed
-/// something; the contended reservation is then locked before everything else.
+/// Locks all reservations that `choose` requests. If the set must back off for an older ticket, it releases all
+/// of them, locks the contended one first, and calls `choose` again.
 pub(crate) fn lock_many<'a, T, R>(
     queues: &'a WaitQueues,
     timeout: Duration,
@@ -56,7 +56,7 @@ pub(crate) fn lock_many<'a, T, R>(
     assert_nothing_held();
     let mut set = LockSet {
         queues,
-        claim: queues.ticket(),
+        ticket: queues.ticket(),
         held: Vec::new(),
         contended: None,
         end: Instant::now() + timeout,
@@ -64,50 +64,50 @@ pub(crate) fn lock_many<'a, T, R>(
     };
     loop {
         if let Some(first) = set.contended.take()
-            && set.take(first).is_err()
+            && set.acquire(first).is_err()
         {
             return Err(TimedOut);
         }
         match choose(&mut set) {
             Ok(result) => return Ok((Locked(set), result)),
             Err(Contended(Refused::TimedOut)) => return Err(TimedOut),
-            // The ticket stays, so that whoever backs off often is the oldest in the end.
+            // The ticket is kept, so that a set that backs off often becomes the oldest in the end.
             Err(Contended(Refused::Die)) => set.release_all(),
         }
     }
 }
 
 impl<'a, T> LockSet<'a, T> {
-    /// Locks one more; one that is locked already is the same again.
+    /// Locks one more reservation. If the set holds it already, returns its index.
     pub(crate) fn lock(&mut self, reservation: &'a Reservation<T>) -> Result<Index, Contended> {
         if let Some(at) = self.held.iter().position(|held| std::ptr::eq(*held, reservation)) {
             return Ok(Index(at));
         }
-        self.take(reservation).map_err(|refused| {
+        self.acquire(reservation).map_err(|refused| {
             self.contended = Some(reservation);
             Contended(refused)
         })?;
         Ok(Index(self.held.len() - 1))
     }
 
-    /// What a locked reservation protects.
+    /// The value that a locked reservation protects.
     pub(crate) fn get_mut(&mut self, index: Index) -> &mut T {
         // SAFETY: by the type invariant the reservation is locked by this set, which is borrowed
-        // exclusively, and no other index leads to it.
+        // exclusively, and no other index refers to it.
         unsafe { &mut *self.held[index.0].value() }
     }
 
-    /// The number of its ticket: smaller is older.
+    /// The age of its ticket: smaller is older.
     #[cfg(all(test, peerbuf_shuttle))]
     pub(crate) fn age(&self) -> u64 {
-        self.claim.age
+        self.ticket.age
     }
 
-    fn take(&mut self, reservation: &'a Reservation<T>) -> Result<(), Refused> {
-        self.claim.holding = !self.held.is_empty();
-        reservation.acquire(self.queues, self.claim, self.end)?;
+    fn acquire(&mut self, reservation: &'a Reservation<T>) -> Result<(), Refused> {
+        self.ticket.holding = !self.held.is_empty();
+        reservation.acquire(self.queues, self.ticket, self.end)?;
         note_held();
-        // INVARIANT: locked just above; callers have looked whether it was in the list.
+        // INVARIANT: locked just above; callers have checked that it was not in the list.
         self.held.push(reservation);
         Ok(())
     }
@@ -128,7 +128,7 @@ impl<T> Drop for LockSet<'_, T> {
 }
 
 impl<T> Locked<'_, T> {
-    /// What a reservation protects.
+    /// The value that a reservation protects.
     pub(crate) fn get_mut(&mut self, index: Index) -> &mut T {
         self.0.get_mut(index)
     }

@@ -1,31 +1,37 @@
-//! Who is using it: fences by usage, and what waits for them.
+//! Who is using a buffer: fences by usage, and how devices and the host wait for them.
 //!
-//! Kernel counterparts: `dma_fence` ([`Fence`]), the fences of a `dma_resv` with their usages
-//! ([`Usage`]), TTM's delayed delete (the retire list).
-//! Vulkan: timeline semaphores; a fence is the timeline of one of a device's lanes and a value on it.
+//! A [`Fence`] signals when some work has finished: work of a device, of the host ([`Signal`]), or of another
+//! process or API (a sync file). A [`Usage`] says how that work uses the buffer, and so which later uses wait
+//! for it. A [`WaitRoute`] says how one device's queue waits for another device's work.
 //!
-//! # Lock order
-//!
-//! 0. a device's compute passes, held for the whole of one pass, its bounded wait included,
-//! 1. reservations: a single one, or many together in a lock set, which backs off before it could
-//!    close a cycle; or many by `try_lock` alone, which waits for nobody,
-//! 2. a pool's size class, the retire list, the lists of verdicts, exports, buffers and bridges,
-//! 3. an allocation,
-//! 4. a device's images of other timelines,
-//! 5. a queue; the desk of a bridge; a host fence; what a fence relied on.
-//!
-//! Whoever holds a lock takes only those below it. Callbacks of fences run under none of them. No
-//! reservation is held across a wait for a GPU: waiters take the reservation, copy the fences, let go, wait,
-//! and look again.
-//!
-//! What is not here: who is to be waited for, and by whom. Fences are entered and looked at in
-//! the buffers' own module.
+//! Kernel counterparts: `dma_fence` ([`Fence`]), the fences of a `dma_resv` with their usages ([`Usage`]).
+//! Vulkan: timeline semaphores; the fence of a submission is a value on the timeline of one of the device's
+//! lanes.
 
-mod behind;
+// The retire list (`retire`) is TTM's delayed delete. Fences are added to a buffer, and waited for, in the
+// buffers' own module.
+//
+// # Lock order
+//
+// 0. a device's compute kernels, locked for the whole of one pass, including its wait of at most the engine
+//    timeout,
+// 1. reservations: a single one; or many together in a lock set, which backs off before it could close a cycle;
+//    or many by `try_lock` alone, which waits for no thread,
+// 2. a pool's size class, the retire list, the lists of verdicts, exports, buffers and bridges,
+// 3. an allocation,
+// 4. a device's images of other timelines,
+// 5. a queue; the task queue of a bridge; a host fence; the dependencies of a fence.
+//
+// A thread that holds a lock takes only locks below it. Callbacks of fences are called without any lock. No
+// reservation is held across a wait for a GPU: a waiter takes the reservation, copies the fences, releases the
+// reservation, waits, and checks again.
+
 mod bridge;
-mod event;
+mod dependencies;
 mod fence;
 mod fences;
+mod host_fence;
+mod lock_order;
 mod lock_set;
 pub(crate) mod primitive;
 mod reservation;
@@ -33,17 +39,19 @@ mod retire;
 mod sync_file;
 #[cfg(test)]
 mod tests;
+mod wait_queue;
 mod waits;
 
-pub use event::{CallbackId, Signal};
 pub use fence::Fence;
 pub use fences::Usage;
+pub use host_fence::{CallbackId, Signal};
 pub use waits::WaitRoute;
 
 pub(crate) use bridge::Bridges;
-pub(crate) use fence::merge_sync_files;
 pub(crate) use fences::Fences;
 pub(crate) use lock_set::{Index, Locked, TimedOut, lock_many};
-pub(crate) use reservation::{Guard, Reservation, WaitQueues};
+pub(crate) use reservation::{Guard, Reservation};
 pub(crate) use retire::{Retire, Retired};
+pub(crate) use sync_file::merge_sync_files;
+pub(crate) use wait_queue::WaitQueues;
 pub(crate) use waits::{waits_of_move, waits_on};

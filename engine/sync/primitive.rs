@@ -1,9 +1,9 @@
-//! What locks are made of, in one place, so that a model checker can stand in for it.
+//! The primitives that locks are built from, in one file, so that a model checker can replace them.
 //!
-//! Under `cfg(peerbuf_shuttle)` the unit tests run on shuttle's (`make model`), which decides at every one
-//! of these operations who goes on. Every lock that is held across one of them must come from here: the
-//! checker runs all threads of a model on one real thread, which a lock of the standard library would
-//! stop for good.
+//! Under `cfg(peerbuf_shuttle)` the unit tests use shuttle's primitives (`make model`). At every operation on
+//! one of these, shuttle decides which thread runs next. Every lock that is held across such an operation
+//! must be one of these: the checker runs all threads of a model on one real thread, which a lock of the
+//! standard library would block for ever.
 
 pub(crate) use choice::{Arc, Condvar, Mutex, MutexGuard, YIELDS, atomic, thread_local, yield_now};
 
@@ -16,7 +16,7 @@ mod choice {
     pub(crate) use std::thread::yield_now;
     pub(crate) use std::thread_local;
 
-    /// How often to look again, and let others go on, before sleeping.
+    /// How often to yield and retry before sleeping.
     pub(crate) const YIELDS: usize = 3;
 }
 
@@ -26,19 +26,19 @@ mod choice {
     pub(crate) use shuttle::thread::yield_now;
     pub(crate) use shuttle::thread_local;
 
-    /// None: whoever is to go on is the checker's choice anyway.
+    /// Zero: the checker chooses the next thread anyway.
     pub(crate) const YIELDS: usize = 0;
 }
 
-/// Takes a mutex. Poisoning is passed over: nothing under these panics half-way.
+/// Locks a mutex. Poisoning is ignored: no code under these locks panics with its data half changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until `pick` finds a value, or until `end`.
+/// Waits until `pick` returns a value, or until `end`.
 ///
-/// In a model only a bound that is over already ends the wait: any other one is never reached there, so
-/// that a wake-up that was lost is a deadlock, which the checker reports.
+/// In a model, only an `end` that has already passed ends the wait. Any later one is never reached there, so
+/// a lost wake-up is a deadlock, which the checker reports.
 pub(super) fn wait_until<T, R>(
     changed: &Condvar,
     guard: MutexGuard<'_, T>,

@@ -1,4 +1,4 @@
-//! What was dropped while a device was still using it.
+//! The retire list: memory that was dropped while a device was still using it.
 //!
 //! Kernel counterparts: TTM's delayed delete and ghost objects (`ttm_bo_delayed_delete`).
 
@@ -13,22 +13,22 @@ use crate::error::{Error, Result};
 use crate::memory::staging::StagingBuffer;
 use crate::memory::{Backing, DomainId, GroupId};
 
-/// Memory that waits for its last fence before it goes to the next owner.
+/// Memory that is freed once its last fence has signalled.
 ///
-/// Looked through whenever a buffer is created, and by [`crate::Engine::trim`]; dropping never waits.
+/// The list is collected whenever a buffer is created, and by [`crate::Engine::trim`]. Dropping never waits.
 #[derive(Debug, Default)]
 pub(crate) struct Retire {
     list: Mutex<List>,
-    /// Its length, so that looking through an empty list costs a load. Relaxed: the list is behind the
-    /// lock, and what is missed now is found the next time.
+    /// The length of the list, so that collecting an empty list costs one load. Relaxed: the list itself is
+    /// protected by the lock, and an entry missed now is found by the next collection.
     length: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct List {
-    /// In the order in which they came.
+    /// In the order of their retirement.
     waiting: Vec<Waiting>,
-    /// How many there have been; so no two have the same number.
+    /// How many entries were ever added: the next entry's number.
     pushed: u64,
 }
 
@@ -39,10 +39,10 @@ struct Waiting {
     memory: Retired,
 }
 
-/// How long somebody waits for one fence before others are looked at, at first and at most.
+/// How long [`Retire::wait_for`] waits for one fence before it checks the others: at first, and at most.
 const SLICES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(16)];
 
-/// What can be retired.
+/// Memory that can be retired.
 #[derive(Debug)]
 pub(crate) enum Retired {
     Backing(Backing),
@@ -51,14 +51,14 @@ pub(crate) enum Retired {
 }
 
 impl Retired {
-    fn is_in(&self, place: DomainId) -> bool {
-        matches!(self, Self::Backing(backing) if backing.domain() == place)
+    fn is_in(&self, domain: DomainId) -> bool {
+        matches!(self, Self::Backing(backing) if backing.domain() == domain)
     }
 
-    fn bytes_of(&self, of: GroupId, place: DomainId) -> u64 {
+    fn bytes_of(&self, of: GroupId, domain: DomainId) -> u64 {
         let is_its = |backing: &Backing| of == GroupId::NONE || backing.group() == of;
         match self {
-            Self::Backing(backing) if backing.domain() == place && is_its(backing) => {
+            Self::Backing(backing) if backing.domain() == domain && is_its(backing) => {
                 backing.footprint()
             }
             _ => 0,
@@ -67,7 +67,7 @@ impl Retired {
 }
 
 impl Retire {
-    /// Takes memory over. Gives it back at once if nothing is running.
+    /// Retires memory until `fences` have signalled. Frees it at once if they have signalled already.
     pub(crate) fn push(&self, mut fences: Fences, memory: Retired) {
         if fences.is_idle() {
             drop(memory);
@@ -80,58 +80,59 @@ impl Retire {
         }
     }
 
-    /// Gives back what is no longer in use.
+    /// Frees all memory that is no longer in use.
     pub(crate) fn collect(&self) {
         if self.length.load(Ordering::Relaxed) == 0 {
             return;
         }
         let done: Vec<_> =
             self.with(|list| list.waiting.extract_if(.., |each| each.fences.is_idle()).collect());
-        // Outside the lock: a backing takes its pool's.
+        // Without the lock: freeing a backing takes its pool's lock.
         drop(done);
     }
 
-    /// Bytes of a place that wait for their last fence.
-    pub(crate) fn bytes_in(&self, place: DomainId) -> u64 {
-        self.bytes_of(GroupId::NONE, place)
+    /// Bytes of a domain that wait for their last fence.
+    pub(crate) fn bytes_in(&self, domain: DomainId) -> u64 {
+        self.bytes_of(GroupId::NONE, domain)
     }
 
-    /// Those of a client group, or, without one, all.
-    pub(crate) fn bytes_of(&self, of: GroupId, place: DomainId) -> u64 {
-        self.with(|list| list.waiting.iter().map(|each| each.memory.bytes_of(of, place)).sum())
+    /// Bytes of a domain that wait for their last fence, of one client group or, for [`GroupId::NONE`], of all.
+    pub(crate) fn bytes_of(&self, of: GroupId, domain: DomainId) -> u64 {
+        self.with(|list| list.waiting.iter().map(|each| each.memory.bytes_of(of, domain)).sum())
     }
 
-    /// Waits until everything of a place that is here now has been given back, or until `enough` says that
-    /// the rest does not matter; at most until `end`. `Ok(false)` if there is nothing.
+    /// Waits until all memory of a domain that is retired now has been freed, or until `enough` returns true;
+    /// at most until `end`. Returns `Ok(false)` if there is none.
     ///
-    /// No fence holds up who has enough without it: nobody can wait for whichever of several comes first, so
-    /// it waits for one after the other, a little while each, and gives back whatever is over.
+    /// The first of several fences cannot be waited for as such. So this waits for one after the other, a short
+    /// time each, and frees what is no longer in use. A slow fence does not delay a caller that has enough
+    /// without it.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`], or why a fence could not be waited for.
+    /// [`Error::Timeout`], or the reason why a wait failed.
     ///
-    /// Locks: as giving back takes; `enough` is called without any.
+    /// Locks: those that freeing takes; `enough` is called without any.
     pub(crate) fn wait_for(
         &self,
-        place: DomainId,
+        domain: DomainId,
         end: Instant,
         enough: &dyn Fn() -> bool,
     ) -> Result<bool> {
         let now = self.with(|list| list.pushed);
         let (mut waited, mut turn, mut slice) = (false, 0, SLICES[0]);
         loop {
-            let Some(pending) = self.pending(place, now, turn) else { return Ok(waited) };
+            let Some(pending) = self.pending(domain, now, turn) else { return Ok(waited) };
             waited = true;
             let left = end.saturating_duration_since(Instant::now());
-            // Of an entry with several the first will do: the next turn sees the others.
+            // The first fence of an entry is enough: the next turn waits for its others.
             let over = pending.first().map_or(Ok(()), |f| f.wait_until_over(slice.min(left)));
             self.collect();
             if enough() {
                 return Ok(true);
             }
             match over {
-                // Whoever was first in line still is.
+                // The turn stays: the next entry has moved up to this position.
                 Ok(()) => {}
                 Err(Error::Timeout { .. }) if slice < left => {
                     turn += 1;
@@ -142,19 +143,19 @@ impl Retire {
         }
     }
 
-    /// What one of a place waits for, of those that came before number `before`; which one, the turn says.
-    fn pending(&self, place: DomainId, before: u64, turn: usize) -> Option<Vec<Fence>> {
+    /// The fences of one entry of a domain, among those numbered below `before`. `turn` selects the entry.
+    fn pending(&self, domain: DomainId, before: u64, turn: usize) -> Option<Vec<Fence>> {
         self.with(|list| {
-            let is_meant = |each: &Waiting| each.number < before && each.memory.is_in(place);
-            let count = list.waiting.iter().filter(|each| is_meant(each)).count();
+            let matches = |each: &Waiting| each.number < before && each.memory.is_in(domain);
+            let count = list.waiting.iter().filter(|each| matches(each)).count();
             let nth = turn.checked_rem(count)?;
-            let each = list.waiting.iter_mut().filter(|each| is_meant(each)).nth(nth)?;
+            let each = list.waiting.iter_mut().filter(|each| matches(each)).nth(nth)?;
             Some(each.fences.pending(Usage::Bookkeep))
         })
     }
 
-    /// Waits for what is still in use, at most `timeout` in all. What is not done then is leaked: a
-    /// device may still write to it.
+    /// Waits for all memory that is still in use, at most `timeout` in total. Memory that is in use after
+    /// that is leaked, because a device may still write to it.
     pub(crate) fn drain(&self, timeout: Duration) {
         let end = Instant::now() + timeout;
         let waiting: Vec<_> = self.with(|list| {
@@ -163,7 +164,7 @@ impl Retire {
         });
         for fence in waiting {
             if let Err(error) = fence.wait(end.saturating_duration_since(Instant::now())) {
-                tracing::warn!(%error, "retired memory is still in use");
+                tracing::warn!(%error, "retired memory still in use after the timeout; leaked");
             }
         }
         self.collect();

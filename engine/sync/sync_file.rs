@@ -1,4 +1,4 @@
-//! Fences of the kernel, as files: how strangers' fences come and go.
+//! Sync files: kernel fences as file descriptors, to import and export fences.
 //!
 //! Kernel: `drivers/dma-buf/sync_file.c`, `include/uapi/linux/sync_file.h`.
 #![expect(unsafe_code, reason = "ioctls of sync files")]
@@ -10,15 +10,15 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::ioctl::{self, Opcode, opcode};
 
-use super::event::end_of;
+use super::host_fence::end_of;
 use crate::error::{Error, Result};
 
-/// A fence of the kernel. Several fences merged into one file are one fence: it signals when all have.
+/// A kernel fence. Fences merged into one file are one fence: it signals once all have signalled.
 #[derive(Debug)]
 pub(super) struct SyncFile(OwnedFd);
 
 impl SyncFile {
-    /// Takes an fd over, if it is a sync file.
+    /// Takes ownership of an fd, if it is a sync file.
     ///
     /// # Errors
     ///
@@ -32,7 +32,7 @@ impl SyncFile {
         self.0.as_fd()
     }
 
-    /// `None` while it has not signalled; then with the error that its work ended with, if any.
+    /// `None` until it has signalled; then the error that its work ended with, if any.
     pub(super) fn status(&self) -> Result<Option<Result<(), Errno>>> {
         match info(self.fd())?.status {
             0 => Ok(None),
@@ -41,7 +41,7 @@ impl SyncFile {
         }
     }
 
-    /// Waits until it signals; `Ok(false)` if `timeout` came first. A sync file becomes readable when it
+    /// Waits until it signals; returns `Ok(false)` after `timeout`. A sync file becomes readable when it
     /// signals (`sync_file_poll`).
     pub(super) fn wait(&self, timeout: Duration) -> Result<bool> {
         let end = end_of(timeout);
@@ -62,8 +62,20 @@ impl SyncFile {
     }
 }
 
-/// One file that signals when both have.
-pub(super) fn merge(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<OwnedFd> {
+/// Merges sync files into one that signals once all have. `None` if there are none.
+pub(crate) fn merge_sync_files(files: Vec<OwnedFd>) -> Result<Option<OwnedFd>> {
+    let mut merged: Option<OwnedFd> = None;
+    for file in files {
+        merged = Some(match merged {
+            Some(one) => merge(one.as_fd(), file.as_fd())?,
+            None => file,
+        });
+    }
+    Ok(merged)
+}
+
+/// Merges two sync files into one that signals once both have signalled.
+fn merge(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<OwnedFd> {
     let mut request = SyncMergeData {
         name: *b"peerbuf\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
         fd2: std::os::fd::AsRawFd::as_raw_fd(&other),
@@ -132,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sync_file_is_refused() {
+    fn an_fd_that_is_no_sync_file_is_refused() {
         let file = rustix::fs::memfd_create("no-fence", rustix::fs::MemfdFlags::CLOEXEC);
         let refused = SyncFile::new(file.expect("a memfd"));
         assert!(matches!(refused, Err(Error::Os { source: Errno::NOTTY, .. })), "{refused:?}");

@@ -1,8 +1,8 @@
-//! How a device's queue waits for work that runs elsewhere.
+//! How a device's queue waits for work of other queues and devices.
 //!
-//! Best first: its own timeline, which needs no wait; that of another lane of its device, which is a semaphore
-//! of its own; another device's timeline, taken in as one; a sync file, or an opaque fd, of a binary semaphore;
-//! the bridge.
+//! Best first: its own timeline, which needs no wait; the timeline of another lane of the same device, which
+//! is a semaphore of that device; another device's timeline, imported; a binary semaphore, imported as a sync
+//! file or as an opaque fd; the bridge.
 #![expect(unsafe_code, reason = "semaphores from device to device")]
 
 use std::fmt;
@@ -16,25 +16,25 @@ use crate::device::{
 };
 use crate::error::Result;
 
-/// How one device's queue waits for another one's work.
+/// How one device's queue waits for another device's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitRoute {
-    /// It is the same device: its queue keeps its own order, and waits for the timeline of the other one
-    /// that moves go to, if there is one.
+    /// Both are the same device. Its queue keeps its own order. If moves have a queue of their own, each of
+    /// the two waits for the other's timeline semaphore.
     SameTimeline,
-    /// The other device's timeline semaphore, exported once as an `OPAQUE_FD`: same driver and device.
+    /// The other device's timeline semaphore, exported once as an `OPAQUE_FD`. Same driver and device only.
     SharedTimeline,
-    /// A binary semaphore for each wait, as a `SYNC_FD`: a fence of the kernel.
+    /// A binary semaphore for each wait, exported as a `SYNC_FD`: a kernel fence.
     SyncFd,
-    /// A binary semaphore for each wait, as an `OPAQUE_FD`: same driver and device.
+    /// A binary semaphore for each wait, exported as an `OPAQUE_FD`. Same driver and device only.
     OpaqueFd,
-    /// A thread of the host that waits for the one and signals the other.
+    /// A host thread that waits for the one device and signals the other.
     Bridge,
 }
 
 impl WaitRoute {
-    /// The best that the two devices have, by what their drivers say.
+    /// The best route that both devices' drivers support.
     pub(crate) fn between(source: &DeviceInner, target: &DeviceInner) -> Self {
         if std::ptr::eq(source, target) {
             return Self::SameTimeline;
@@ -73,12 +73,12 @@ impl fmt::Display for WaitRoute {
     }
 }
 
-/// What the next submission to `target`'s main lane must wait for so that it comes after `fences`, without blocking the
-/// caller. Fences that [`Fence::is_for_host`] names are passed over: the caller has waited for them.
+/// The semaphore waits that order the next submission to `target`'s main lane behind `fences`. Does not block.
+/// Fences for which [`Fence::is_for_host`] holds are skipped: the caller has waited for them.
 ///
 /// # Errors
 ///
-/// What making, exporting or importing a semaphore said, where the bridge could not help either.
+/// The error of creating, exporting or importing a semaphore, if the bridge failed as well.
 ///
 /// Locks: none may be held but reservations; takes queues'.
 pub(crate) fn waits_on(
@@ -89,7 +89,7 @@ pub(crate) fn waits_on(
     waits_on_lane(bridges, (target, QueueKind::Main), fences)
 }
 
-/// The same for the next move that `target` makes.
+/// As [`waits_on`], for the next move on `target`.
 pub(crate) fn waits_of_move(
     bridges: &Bridges,
     target: &Arc<DeviceInner>,
@@ -103,9 +103,9 @@ fn waits_on_lane(
     (target, lane): (&Arc<DeviceInner>, QueueKind),
     fences: &[Fence],
 ) -> Result<Waits> {
-    let mut waits = Waiting { bridges, target, waits: Waits::default() };
+    let mut waits = WaitBuilder { bridges, target, waits: Waits::default() };
     for (at, fence) in fences.iter().enumerate() {
-        // One wait per timeline: of its fences the last, of equal ones the first.
+        // One wait per timeline: for the last of its fences, and for the first of equal ones.
         let covered =
             |(of, other): (usize, &Fence)| other.covers(fence) && (of < at || !fence.covers(other));
         if fence.is_over()
@@ -122,23 +122,23 @@ fn waits_on_lane(
     Ok(waits.finish())
 }
 
-struct Waiting<'a> {
+struct WaitBuilder<'a> {
     bridges: &'a Bridges,
     target: &'a Arc<DeviceInner>,
     waits: Waits,
 }
 
-impl Waiting<'_> {
+impl WaitBuilder<'_> {
     fn add(&mut self, fence: &Fence) -> Result<()> {
         if let Some(fd) = fence.sync_file() {
             let fd = crate::memory::dma_buf::duplicate(fd, self.target.calls())?;
-            return self.take_in(fd, SemaphoreHandle::SYNC_FD);
+            return self.import(fd, SemaphoreHandle::SYNC_FD);
         }
-        // Work of the host is the caller's to wait for.
+        // The caller waits for work of the host.
         let Some(point) = fence.point() else { return Ok(()) };
         match WaitRoute::between(&point.device, self.target) {
             WaitRoute::SameTimeline => {
-                self.beside(point);
+                self.other_lane(point);
                 Ok(())
             }
             WaitRoute::SharedTimeline => self.timeline(point),
@@ -148,23 +148,23 @@ impl Waiting<'_> {
         }
     }
 
-    /// The timeline of another lane of the same device, which lives as long as that. What it stands for has
-    /// been submitted, so even lanes of one `VkQueue` come to it.
-    fn beside(&mut self, point: &Point) {
+    /// Waits for the timeline of another lane of the same device, which lives as long as the device. The
+    /// signal has been submitted, so the wait ends even if both lanes share one `VkQueue`.
+    fn other_lane(&mut self, point: &Point) {
         self.waits.timeline(self.target.timeline(point.lane), point.value);
     }
 
-    /// The other device's own timeline. Taken in once, and kept.
+    /// Waits for the other device's timeline, which is imported once and kept.
     fn timeline(&mut self, point: &Point) -> Result<()> {
         let Point { device: source, lane, value } = point;
         let image = self.target.mirror_of(source, *lane, || {
             let image = self.target.create_timeline(0)?;
-            let taken = take_timeline_in(source, *lane, &image, self.target);
-            Ok(match taken {
+            let imported = import_timeline(source, *lane, &image, self.target);
+            Ok(match imported {
                 Ok(()) => TimelineMirror::Shared(image.into_raw()),
                 Err(error) => {
-                    tracing::warn!(%error, "no shared timeline; the bridge shows it");
-                    // It may have taken half of an import in, so it is not used again.
+                    tracing::warn!(%error, "importing a timeline failed; using the bridge");
+                    // The failed import may have changed the semaphore, so it is not used again.
                     let reached = source.completed(*lane)?;
                     TimelineMirror::HostSignalled(self.target.create_timeline(reached)?.into_raw())
                 }
@@ -179,33 +179,34 @@ impl Waiting<'_> {
         }
     }
 
-    /// A binary semaphore behind everything that the other device's lane has been given so far. Not where
-    /// that depends on a signal that is still to be submitted, nor where many are under way, since each is an
-    /// fd or two; there, and where a call fails, the bridge.
+    /// Waits for a binary semaphore, signalled behind all work submitted to the other device's lane so far.
+    ///
+    /// Falls back to the bridge if that work depends on a signal that is not submitted yet, if many such
+    /// semaphores are pending (each costs an fd or two), or if a call fails.
     fn binary(&mut self, point: &Point, handle: SemaphoreHandle) -> Result<()> {
-        match signal_behind(&point.device, point.lane, handle) {
-            Ok(Behind::File(fd)) => match self.take_in(fd, handle) {
-                Err(error) if !error.is_device_lost() => self.instead(point, &error),
+        match export_signal(&point.device, point.lane, handle) {
+            Ok(ExportedSignal::File(fd)) => match self.import(fd, handle) {
+                Err(error) if !error.is_device_lost() => self.fall_back(point, &error),
                 other => other,
             },
-            Ok(Behind::NotNow) => self.bridge(point),
-            Ok(Behind::Signalled) => Ok(()),
-            // Nothing is running there any more; that it went wrong the fence says.
+            Ok(ExportedSignal::Unavailable) => self.bridge(point),
+            Ok(ExportedSignal::Signalled) => Ok(()),
+            // No work is running there any more; the fence itself reports the failure.
             Err(error) if error.is_device_lost() => Ok(()),
-            Err(error) => self.instead(point, &error),
+            Err(error) => self.fall_back(point, &error),
         }
     }
 
-    fn instead(&mut self, point: &Point, error: &crate::Error) -> Result<()> {
+    fn fall_back(&mut self, point: &Point, error: &crate::Error) -> Result<()> {
         let (source, target) = (point.device.name(), self.target.name());
-        tracing::warn!(%error, "no semaphore from {source} to {target}");
+        tracing::warn!(%error, "sharing a semaphore of {source} with {target} failed; using the bridge");
         self.bridge(point)
     }
 
-    fn take_in(&mut self, fd: OwnedFd, handle: SemaphoreHandle) -> Result<()> {
+    fn import(&mut self, fd: OwnedFd, handle: SemaphoreHandle) -> Result<()> {
         let semaphore = self.target.create_binary(SemaphoreHandle::empty())?;
-        // SAFETY: it was just made, as the binary semaphore that was exported, or a sync file can be;
-        // opaque fds only between equal drivers and devices (`WaitRoute::between`).
+        // SAFETY: it was just created as a binary semaphore, as the exported one was, and as a sync file
+        // allows; opaque fds only between equal drivers and devices (`WaitRoute::between`).
         unsafe { self.target.import_semaphore(semaphore.raw(), handle, fd) }?;
         self.waits.once(semaphore);
         Ok(())
@@ -219,7 +220,7 @@ impl Waiting<'_> {
             Ok(TimelineMirror::HostSignalled(self.target.create_timeline(reached)?.into_raw()))
         })?;
         let TimelineMirror::HostSignalled(image) = image else {
-            // Some calls failed and some did not; what was taken in is as good.
+            // An earlier import of this timeline has succeeded, so it can be used.
             return self.timeline(point);
         };
         if self.target.timeline_value(image)? < *value {
@@ -234,52 +235,55 @@ impl Waiting<'_> {
     }
 }
 
-/// A point behind everything that a lane has been given so far.
-pub(super) enum Behind {
-    /// As a file.
+/// A signal behind all work submitted to a lane so far.
+pub(super) enum ExportedSignal {
+    /// Exported as a file.
     File(OwnedFd),
-    /// It has signalled already.
+    /// All of the work has finished already.
     Signalled,
-    /// It cannot be had now: that work waits for a signal that is still to come, or there are many.
-    NotNow,
+    /// Not available now: the work waits for a signal that is not submitted yet, or too many semaphores are
+    /// pending.
+    Unavailable,
 }
 
-/// Submits the signal of a new binary semaphore behind everything that a lane of `source` has been given so
-/// far, and exports it.
-pub(super) fn signal_behind(
+/// Submits the signal of a new binary semaphore behind all work submitted to a lane of `source` so far, and
+/// exports the semaphore.
+pub(super) fn export_signal(
     source: &DeviceInner,
     lane: QueueKind,
     handle: SemaphoreHandle,
-) -> Result<Behind> {
+) -> Result<ExportedSignal> {
     let semaphore: OwnedSemaphore<'_> = source.create_binary(handle)?;
     let raw = semaphore.raw();
     let early = if handle == SemaphoreHandle::OPAQUE_FD {
-        // SAFETY: made just now, for export as this.
+        // SAFETY: created just now, for export with this handle type.
         unsafe { source.export_semaphore(raw, handle) }?
     } else {
         None
     };
-    let Some(value) = source.signal_once(lane, raw)? else { return Ok(Behind::NotNow) };
+    let Some(value) = source.signal_once(lane, raw)? else {
+        return Ok(ExportedSignal::Unavailable);
+    };
     let fd = if early.is_some() {
         Ok(early)
     } else {
-        // SAFETY: its signal was submitted just above, where nothing before it depends on a signal that
-        // is still to be submitted, and nobody waits for it.
+        // SAFETY: its signal was submitted just above, behind work that depends on no signal that is not
+        // submitted yet, and nothing waits for it.
         unsafe { source.export_semaphore(raw, handle) }
     };
     source.keep_until(lane, value, semaphore);
-    Ok(fd?.map_or(Behind::Signalled, Behind::File))
+    Ok(fd?.map_or(ExportedSignal::Signalled, ExportedSignal::File))
 }
 
-fn take_timeline_in(
+fn import_timeline(
     source: &DeviceInner,
     lane: QueueKind,
     image: &OwnedSemaphore<'_>,
     target: &DeviceInner,
 ) -> Result<()> {
     const HANDLE: SemaphoreHandle = SemaphoreHandle::OPAQUE_FD;
-    // SAFETY: the queue made its timeline for export where the adapter exports timelines, which
-    // `WaitRoute::between` has looked at.
+    // SAFETY: the queue creates its timeline for export if the adapter exports timelines, which
+    // `WaitRoute::between` has checked.
     let fd = unsafe { source.export_semaphore(source.timeline(lane), HANDLE) }?;
     let fd = fd.ok_or_else(|| crate::Error::Unsupported {
         device: source.name().to_owned(),

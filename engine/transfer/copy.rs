@@ -1,4 +1,4 @@
-//! Copies on one device, between two spans that it sees: the one place that records them.
+//! Copies on one device, between two spans that it sees. All copy commands are recorded here.
 #![expect(unsafe_code, reason = "recording copy commands")]
 
 use std::borrow::Cow;
@@ -13,10 +13,10 @@ use crate::device::{DeviceInner, QueueKind, Waits};
 use crate::error::Result;
 use crate::sync::Fence;
 
-/// Copies `from` to `to`, which have the same length and do not overlap; both are views of `device`,
-/// whose main queue waits for `waits` first.
+/// Submits a copy of `from` to `to` on the device's main queue, behind `waits`. Does not wait.
 ///
-/// The caller keeps both views alive until the fence signals. Does not wait.
+/// Both spans are views of `device`, have the same length and do not overlap. The caller keeps both views
+/// alive until the fence signals.
 pub(crate) fn copy(
     device: &Arc<DeviceInner>,
     waits: Waits,
@@ -28,7 +28,7 @@ pub(crate) fn copy(
         [vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size: from.len }];
     submit((device, QueueKind::Main), waits, &[from, to], |commands| {
         // SAFETY: both buffers are live, of this device and bound, with transfer usages; the region
-        // lies within both and, as the caller says, does not overlap itself
+        // lies within both and, by the caller's contract, does not overlap itself
         // (VUID-vkCmdCopyBuffer-pRegions-00117).
         unsafe {
             let (from, to) = (from.view.buffer(), to.view.buffer());
@@ -37,11 +37,11 @@ pub(crate) fn copy(
     })
 }
 
-/// Copies each first span to its second one, in one submission, on the queue that moves go to. As [`copy`] for
-/// each of them otherwise; no two overlap.
+/// Copies each first span to its second one, in one submission on the queue for moves. Otherwise as [`copy`]
+/// for each pair; no two pairs overlap.
 ///
-/// Before that `tails` are filled with zeros. Their offsets and lengths are multiples of 4. Where one begins
-/// with the last bytes that a copy writes, those are the copy's.
+/// `tails` are filled with zeros before the copies. Their offsets and lengths are multiples of 4. A tail may
+/// begin with the last bytes that a copy writes; the copied bytes stay.
 pub(crate) fn copy_many(
     device: &Arc<DeviceInner>,
     waits: Waits,
@@ -49,7 +49,7 @@ pub(crate) fn copy_many(
     tails: &[Span<'_>],
 ) -> Result<Fence> {
     debug_assert!(!copies.is_empty() && copies.iter().all(|[from, to]| from.len == to.len));
-    // One command for each pair of buffers: slots of a slab share theirs.
+    // One command for each pair of buffers: the slots of a slab share one buffer.
     let mut commands_of: Vec<([vk::Buffer; 2], Vec<vk::BufferCopy>)> = Vec::new();
     for [from, to] in copies {
         let pair = [from.view.buffer(), to.view.buffer()];
@@ -61,12 +61,12 @@ pub(crate) fn copy_many(
         }
     }
     let lane = device.queue_for_moves();
-    submit((device, lane), waits, &together(copies, tails), |commands| {
+    submit((device, lane), waits, &merged_spans(copies, tails), |commands| {
         for tail in tails {
             fill_with_zeros(device, commands, tail);
         }
         if !tails.is_empty() {
-            first_these(device, commands);
+            barrier_between_writes(device, commands);
         }
         for ([from, to], regions) in &commands_of {
             // SAFETY: as in `copy`; there is a region, none is empty, and none overlaps another one
@@ -76,8 +76,9 @@ pub(crate) fn copy_many(
     })
 }
 
-/// All that such a submission uses. No byte is handed over twice: a tail is one with the copy that it follows.
-fn together<'a>(copies: &'a [[Span<'a>; 2]], tails: &[Span<'a>]) -> Cow<'a, [Span<'a>]> {
+/// All spans that such a submission uses. A tail is merged with the copy that it follows, so that ownership of
+/// no byte is transferred twice.
+fn merged_spans<'a>(copies: &'a [[Span<'a>; 2]], tails: &[Span<'a>]) -> Cow<'a, [Span<'a>]> {
     let mut spans = Cow::Borrowed(copies.as_flattened());
     for tail in tails {
         let spans = spans.to_mut();
@@ -93,8 +94,8 @@ fn together<'a>(copies: &'a [[Span<'a>; 2]], tails: &[Span<'a>]) -> Cow<'a, [Spa
     spans
 }
 
-/// Records that what was written so far is there before any copy that follows.
-fn first_these(device: &DeviceInner, commands: vk::CommandBuffer) {
+/// Records a barrier: every write so far completes before any copy that follows.
+fn barrier_between_writes(device: &DeviceInner, commands: vk::CommandBuffer) {
     let written = [vk::MemoryBarrier::default()
         .src_access_mask(vk::AccessFlags::TRANSFER_WRITE)
         .dst_access_mask(vk::AccessFlags::TRANSFER_WRITE)];
@@ -107,8 +108,8 @@ fn first_these(device: &DeviceInner, commands: vk::CommandBuffer) {
     }
 }
 
-/// Copies `span` to the beginning of a staging buffer of the same device. The caller has waited for
-/// whatever runs on other devices. As [`copy`] otherwise.
+/// Copies `span` to the beginning of a staging buffer of the same device. The caller has waited for all work
+/// of other devices. Otherwise as [`copy`].
 pub(crate) fn to_staging(
     device: &Arc<DeviceInner>,
     span: Span<'_>,
@@ -122,7 +123,7 @@ pub(crate) fn to_staging(
     })
 }
 
-/// The other way round.
+/// Copies the beginning of a staging buffer to `span`. Otherwise as [`to_staging`].
 pub(crate) fn from_staging(
     device: &Arc<DeviceInner>,
     staging: vk::Buffer,
@@ -131,8 +132,8 @@ pub(crate) fn from_staging(
     from_staging_parts(device, staging, span, std::slice::from_ref(&(0..span.len)))
 }
 
-/// The same for some parts of `span` alone, of which there is at least one; none is empty, and no two
-/// overlap.
+/// Copies only some parts of a staging buffer to the same parts of `span`. There is at least one part; none is
+/// empty, and no two overlap. Otherwise as [`from_staging`].
 pub(crate) fn from_staging_parts(
     device: &Arc<DeviceInner>,
     staging: vk::Buffer,
@@ -153,7 +154,7 @@ pub(crate) fn from_staging_parts(
     })
 }
 
-/// Fills `span` with zeros. As [`to_staging`] in everything else. Offset and length are multiples of 4.
+/// Fills `span` with zeros. Its offset and length are multiples of 4. Otherwise as [`to_staging`].
 pub(crate) fn zero(device: &Arc<DeviceInner>, span: Span<'_>) -> Result<Fence> {
     submit((device, QueueKind::Main), Waits::default(), &[span], |commands| {
         fill_with_zeros(device, commands, &span);
@@ -163,8 +164,8 @@ pub(crate) fn zero(device: &Arc<DeviceInner>, span: Span<'_>) -> Result<Fence> {
 fn fill_with_zeros(device: &DeviceInner, commands: vk::CommandBuffer, span: &Span<'_>) {
     let buffer = span.view.buffer();
     // SAFETY: the buffer is live, of this device, with transfer usage; offset and length are multiples of 4
-    // (VUID-vkCmdFillBuffer-dstOffset-00025, -size-00028), as the callers say. A queue that only copies fills
-    // as well, since Vulkan 1.1 (VUID-vkCmdFillBuffer-apiVersion-07894).
+    // (VUID-vkCmdFillBuffer-dstOffset-00025, -size-00028), by the callers' contract. Transfer-only queues
+    // support fills since Vulkan 1.1 (VUID-vkCmdFillBuffer-apiVersion-07894).
     unsafe { device.raw().cmd_fill_buffer(commands, buffer, span.offset, span.len, 0) };
 }
 

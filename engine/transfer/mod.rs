@@ -1,29 +1,37 @@
-//! How bytes travel: routes and their proof, copies, the mover, compute passes, ownership.
+//! How bytes travel: routes between devices, copies, compute kernels, queue-family ownership.
+//!
+//! A [`Route`] says how two devices share bytes. It is used only once data has gone through it in both
+//! directions; a [`Verdict`] lists the routes that work, and a [`Refusal`] for every other one. [`CopySpeeds`]
+//! are measured once per device and decide whether the host or a device copies. [`Scope`] names the stages and
+//! accesses for which a submission of yours acquires a buffer.
 //!
 //! Kernel counterparts: `pci_p2pdma_distance` and `allow_peer2peer` (routes), `ttm_bo_move_accel`
 //! (copies). Vulkan: `vkCmdCopyBuffer`, queue-family ownership transfers with
 //! `VK_QUEUE_FAMILY_EXTERNAL` and `VK_QUEUE_FAMILY_FOREIGN_EXT`.
-//!
-//! What is not here: nothing in this module knows what a shared buffer is. It works on *spans*: a
-//! view, an offset, a length.
 
+// Nothing in this module knows what a shared buffer is. It works on spans: a view, an offset, a length.
+
+mod capability;
+mod compute;
 mod copy;
-pub(crate) mod mover;
 mod ownership;
-mod pass;
+pub(crate) mod path;
 mod prove;
+mod refusal;
 mod route;
 mod span;
 
-pub use mover::{CopySpeed, CopySpeeds};
+pub use compute::{PassReport, pattern_word};
 pub use ownership::Scope;
-pub use pass::{PassReport, pattern_word};
-pub use route::{Refusal, RefusalReason, Route, Side, Verdict, Working};
+pub use path::{CopySpeed, CopySpeeds};
+pub use refusal::{Refusal, RefusalReason, Route, Side};
+pub use route::{Verdict, Working};
 
+pub(crate) use capability::{can_export, can_import};
+pub(crate) use compute::{Attempt, ComputeKernels, Watch, Work};
 pub(crate) use copy::{copy, copy_many, from_staging_parts, to_staging, zero};
-pub(crate) use mover::{Unfinished, staged_copy};
 pub(crate) use ownership::{acquire, release};
-pub(crate) use pass::{Attempt, Passes, Watch, Work};
-pub(crate) use prove::{End, can_export, can_take, prove_all};
+pub(crate) use path::{Unfinished, staged_copy};
+pub(crate) use prove::{RouteEnd, prove_all};
 pub(crate) use route::{PairKey, Routes};
 pub(crate) use span::Span;

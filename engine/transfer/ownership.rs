@@ -1,8 +1,9 @@
-//! Queue-family ownership transfers at the border of a device.
+//! Queue-family ownership transfers between a device and everything outside it.
 //!
-//! Vulkan, "Queue Family Ownership Transfer" and "External Resource Sharing": memory that several
-//! devices see is handed over by a release on one and an acquire on the other. Between uses, peerbuf's
-//! buffers belong to nobody (`EXTERNAL` or `FOREIGN_EXT`); every use acquires first and releases last.
+//! Vulkan, "Queue Family Ownership Transfer" and "External Resource Sharing": for memory that several
+//! devices see, ownership is transferred by a release on one and an acquire on the other. Between uses,
+//! peerbuf's buffers are owned by an external family (`EXTERNAL` or `FOREIGN_EXT`). Every use acquires first
+//! and releases last.
 #![expect(unsafe_code, reason = "recording pipeline barriers")]
 
 use ash::vk;
@@ -11,7 +12,7 @@ use super::span::Span;
 use crate::device::{DeviceInner, HandleType, QueueKind};
 use crate::memory::View;
 
-/// For what stages and accesses ownership is taken over or given up: the near side of a barrier.
+/// The stages and accesses for which ownership is acquired or released: the device's side of the barrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scope {
     /// The stages that use the buffer.
@@ -21,14 +22,14 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Anything.
+    /// All stages, all accesses.
     pub const ALL: Self = Self {
         stages: vk::PipelineStageFlags::ALL_COMMANDS,
         access: vk::AccessFlags::from_raw(
             vk::AccessFlags::MEMORY_READ.as_raw() | vk::AccessFlags::MEMORY_WRITE.as_raw(),
         ),
     };
-    /// Nothing.
+    /// No stage, no access.
     pub(crate) const NONE: Self =
         Self { stages: vk::PipelineStageFlags::empty(), access: vk::AccessFlags::empty() };
     /// Copies.
@@ -48,13 +49,13 @@ impl Scope {
 }
 
 impl Scope {
-    /// Both.
+    /// The union of both scopes.
     pub(crate) fn and(self, other: Self) -> Self {
         Self { stages: self.stages | other.stages, access: self.access | other.access }
     }
 }
 
-/// Records that this device's main queue takes the span over, before `scope` uses it.
+/// Records that this device's main queue acquires the spans, before `scope` uses them.
 ///
 /// # Safety
 ///
@@ -70,8 +71,8 @@ pub(crate) unsafe fn acquire(
     unsafe { acquire_on((device, QueueKind::Main), commands, spans, scope) };
 }
 
-/// The same for the queue of any lane. Between two lanes of one device it is as between two devices: nobody
-/// owns the bytes in between.
+/// As [`acquire`], for the queue of any lane. Between two lanes of one device ownership is transferred as
+/// between two devices: an external family owns the bytes in between.
 ///
 /// # Safety
 ///
@@ -82,7 +83,7 @@ pub(super) unsafe fn acquire_on(
     spans: &[Span<'_>],
     scope: Scope,
 ) {
-    let from = |view| outside(device, view);
+    let from = |view| outside_family(device, view);
     let barriers: Vec<_> = spans
         .iter()
         .map(|span| {
@@ -92,7 +93,7 @@ pub(super) unsafe fn acquire_on(
                 .dst_queue_family_index(device.queue_family(lane))
         })
         .collect();
-    // ALL_COMMANDS, so that earlier work of this queue on the same bytes is done too.
+    // ALL_COMMANDS, so that the barrier also waits for earlier work of this queue on the same bytes.
     // SAFETY: the caller's contract; the barriers name live buffers of this device and ranges within
     // them, and exactly one of the two families is an external one (VUID-VkBufferMemoryBarrier-buffer-09095).
     unsafe {
@@ -108,7 +109,7 @@ pub(super) unsafe fn acquire_on(
     }
 }
 
-/// Records that this device's main queue has finished with the span, after `scope` used it.
+/// Records that this device's main queue releases the spans, after `scope` used them.
 ///
 /// # Safety
 ///
@@ -123,7 +124,7 @@ pub(crate) unsafe fn release(
     unsafe { release_on((device, QueueKind::Main), commands, spans, scope) };
 }
 
-/// The same for the queue of any lane.
+/// As [`release`], for the queue of any lane.
 ///
 /// # Safety
 ///
@@ -134,7 +135,7 @@ pub(super) unsafe fn release_on(
     spans: &[Span<'_>],
     scope: Scope,
 ) {
-    let to = |view| outside(device, view);
+    let to = |view| outside_family(device, view);
     let barriers: Vec<_> = spans
         .iter()
         .map(|span| {
@@ -144,7 +145,7 @@ pub(super) unsafe fn release_on(
                 .dst_queue_family_index(to(span.view))
         })
         .collect();
-    // Host reads of mapped memory wait for a fence and need this availability as well.
+    // Host accesses to mapped memory wait for a fence, and also need the writes to be available to the host.
     let host = [vk::MemoryBarrier::default()
         .src_access_mask(scope.access)
         .dst_access_mask(vk::AccessFlags::HOST_READ | vk::AccessFlags::HOST_WRITE)];
@@ -166,10 +167,10 @@ fn barrier(span: &Span<'_>) -> vk::BufferMemoryBarrier<'static> {
     vk::BufferMemoryBarrier::default().buffer(span.view.buffer()).offset(span.offset).size(span.len)
 }
 
-/// The queue family that stands for everybody else. An `OPAQUE_FD` is shared with the same driver
-/// only; anything else may be with another one, for which there is a family of its own where the
-/// extension is there.
-fn outside(device: &DeviceInner, view: &View) -> u32 {
+/// The queue family that stands for everything outside the device. An `OPAQUE_FD` is shared with the same
+/// driver only, so its family is `EXTERNAL`. Other handles may be shared with another driver; their family is
+/// `FOREIGN_EXT` if the extension is enabled.
+fn outside_family(device: &DeviceInner, view: &View) -> u32 {
     if view.handle() != HandleType::OpaqueFd && device.has_foreign_queue_family() {
         vk::QUEUE_FAMILY_FOREIGN_EXT
     } else {

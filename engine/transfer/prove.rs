@@ -1,8 +1,8 @@
-//! Proving routes: write a pattern on one side, read it back on the other, both ways.
+//! Proves routes: writes a pattern on one side and reads it back on the other, in both directions.
 //!
 //! A successful import proves nothing: NVIDIA/open-gpu-kernel-modules#1037 (imports that hang or lose
 //! the data), #1324 (writes silently dropped under an IOMMU), and SwiftShader with another driver's
-//! opaque fd. So a route counts when data has gone through it.
+//! opaque fd. So a route is used only once data has gone through it.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use ash::vk;
 
-use super::mover::{Unfinished, staged_copy};
-use super::pass::{Attempt, PassReport, Passes, Watch, Work};
-use super::route::{Refusal, RefusalReason, Route, Side, Verdict, Working};
+use super::capability::{can_export, can_import};
+use super::compute::{Attempt, ComputeKernels, PassReport, Watch, Work};
+use super::path::{Unfinished, staged_copy};
+use super::refusal::{Refusal, RefusalReason, Route, Side};
+use super::route::{Verdict, Working};
 use super::span::Span;
 use crate::device::{Call, DeviceInner, HandleType};
 use crate::error::{Error, Result};
@@ -20,25 +22,25 @@ use crate::memory::staging::Staging;
 use crate::memory::{Allocation, ImportKind, Origin, Provider, View, has_host_only_memory};
 use crate::sync::Fence;
 
-/// Bytes that are sent through a route to prove it.
+/// Bytes sent through a route to prove it.
 const PROBE: u64 = 1 << 20;
 
 /// How often a warm read is timed.
 const READS: u32 = 5;
 
-/// One side of a route.
+/// One side of a route: a device, and what a proof uses on it.
 #[derive(Clone, Debug)]
-pub(crate) struct End {
+pub(crate) struct RouteEnd {
     pub(crate) device: Arc<DeviceInner>,
     pub(crate) staging: Arc<Staging>,
-    pub(crate) passes: Arc<Passes>,
+    pub(crate) kernels: Arc<ComputeKernels>,
 }
 
 /// Why a route was not proved.
 enum Unproved {
-    /// It does not work, and the next time it will not either.
+    /// The route does not work; a later attempt would fail in the same way.
     Refused(RefusalReason),
-    /// It could not be tried: says nothing about the route.
+    /// The route could not be tried. This says nothing about the route.
     Untried(Error),
 }
 
@@ -49,10 +51,11 @@ impl From<RefusalReason> for Unproved {
 }
 
 impl From<Error> for Unproved {
-    /// A driver's `OUT_OF_DEVICE_MEMORY` is its way of saying no (lavapipe without udmabuf), and a
-    /// time-out is what a route that hangs looks like; but what our own ledger or the process' limits
-    /// refuse, what a lost device does not do, and a queue that is short of memory for a moment, is no
-    /// word on the route.
+    /// Decides whether an error says something about the route.
+    ///
+    /// A driver's `OUT_OF_DEVICE_MEMORY` is a refusal (lavapipe without udmabuf), and a time-out is how a route
+    /// that hangs appears. Errors of our own ledger, of the process' limits, of a lost device, and of a queue
+    /// that is short of memory for a moment say nothing about the route.
     fn from(error: Error) -> Self {
         match error {
             Error::FdLimit { .. }
@@ -65,22 +68,22 @@ impl From<Error> for Unproved {
     }
 }
 
-/// Whether a queue was short of memory: that passes.
+/// Whether a queue was short of memory, which is temporary.
 fn is_shortage(call: &str, code: vk::Result) -> bool {
     let short = [vk::Result::ERROR_OUT_OF_HOST_MEMORY, vk::Result::ERROR_OUT_OF_DEVICE_MEMORY];
     [Call::QueueSubmit, Call::WaitSemaphores].iter().any(|of| of.name() == call)
         && short.contains(&code)
 }
 
-/// Tries every route from `from` to `to`. `origin` says how a provider makes memory; `timeout` bounds
+/// Tries every route from `from` to `to`. `origin` returns how a provider allocates memory; `timeout` bounds
 /// each wait.
 ///
 /// # Errors
 ///
-/// What kept a route from being tried at all: no descriptors, no memory, a lost device.
+/// The reason why a route could not be tried at all: no descriptors, no memory, a lost device.
 pub(crate) fn prove_all(
-    from: &End,
-    to: &End,
+    from: &RouteEnd,
+    to: &RouteEnd,
     origin: impl Fn(Provider) -> Origin,
     timeout: Duration,
 ) -> Result<Verdict> {
@@ -98,12 +101,12 @@ pub(crate) fn prove_all(
         from = from.device.name(),
         to = to.device.name(),
         route = verdict.route.name(),
-        "route"
+        "route chosen"
     );
     Ok(verdict)
 }
 
-/// A device reaches its own exports without any route, and needs no staging.
+/// The routes to try, best first. A device accesses its own exports without a route, and needs no staging.
 fn ladder(same: bool) -> impl Iterator<Item = Route> {
     let local = same.then_some(Route::Local);
     local.into_iter().chain(Route::LADDER.into_iter().filter(move |route| {
@@ -113,8 +116,8 @@ fn ladder(same: bool) -> impl Iterator<Item = Route> {
 
 fn prove(
     route: Route,
-    from: &End,
-    to: &End,
+    from: &RouteEnd,
+    to: &RouteEnd,
     origin: &impl Fn(Provider) -> Origin,
     timeout: Duration,
 ) -> Result<Working, Unproved> {
@@ -130,30 +133,30 @@ fn prove(
     }
 }
 
-/// Tries the ways in which both devices can take the memory in, until one carries data.
+/// Tries every pair of ways in which the two devices can import the memory, until one carries data.
 fn prove_shared(
     route: Route,
     provider: Provider,
-    from: &End,
-    to: &End,
+    from: &RouteEnd,
+    to: &RouteEnd,
     origin: &impl Fn(Provider) -> Origin,
     timeout: Duration,
 ) -> Result<Working, Unproved> {
     check_stated(provider, &from.device, &to.device)?;
     let mut last = None;
-    for (ours, theirs) in ways(provider, &from.device, &to.device)? {
-        match try_way(&origin(provider), from, to, ours, theirs, timeout) {
+    for (ours, theirs) in import_pairs(provider, &from.device, &to.device)? {
+        match try_import(&origin(provider), from, to, ours, theirs, timeout) {
             Ok(read) => {
-                return Ok(Working { route, read, take: Some(theirs) });
+                return Ok(Working { route, read, import: Some(theirs) });
             }
             Err(Unproved::Refused(reason)) => last = Some(reason.into()),
             Err(untried) => return Err(untried),
         }
     }
-    Err(last.unwrap_or(RefusalReason::Missing("no way to take it in").into()))
+    Err(last.unwrap_or(RefusalReason::Missing("no way to import it").into()))
 }
 
-/// What can be known without trying.
+/// Checks what the drivers report, without trying.
 fn check_stated(
     provider: Provider,
     from: &DeviceInner,
@@ -179,56 +182,36 @@ fn check_stated(
     Ok(())
 }
 
-/// The pairs of ways in which the two devices may take the memory in, best first.
-fn ways(
+/// The pairs of ways in which the two devices can import the memory, best first.
+fn import_pairs(
     provider: Provider,
     from: &DeviceInner,
     to: &DeviceInner,
 ) -> Result<Vec<(ImportKind, ImportKind)>, RefusalReason> {
     let able = |device: &DeviceInner, side| -> Result<Vec<ImportKind>, RefusalReason> {
-        let takes: Vec<_> = provider
+        let kinds: Vec<_> = provider
             .import_kinds()
             .iter()
             .copied()
-            .filter(|take| can_take(device, *take))
+            .filter(|kind| can_import(device, *kind))
             .collect();
-        if takes.is_empty() {
+        if kinds.is_empty() {
             let handle = provider.import_kinds()[0].handle();
             return Err(RefusalReason::NotImportable { side, handle });
         }
-        Ok(takes)
+        Ok(kinds)
     };
     let theirs = able(to, Side::Second)?;
-    // The exporter has its view already, whatever it could import.
+    // The exporter already has a view of its own memory, whatever it could import.
     let exports = matches!(provider, Provider::Device { .. });
     let ours = if exports { vec![provider.import_kinds()[0]] } else { able(from, Side::First)? };
     Ok(ours.iter().flat_map(|&our| theirs.iter().map(move |&their| (our, their))).collect())
 }
 
-/// Whether the driver says that it exports the handle type.
-pub(crate) fn can_export(device: &DeviceInner, handle: HandleType) -> bool {
-    device.adapter().external_buffer(handle).exportable && has_extension(device, handle)
-}
-
-/// Whether the driver says that it can take memory in this way.
-pub(crate) fn can_take(device: &DeviceInner, take: ImportKind) -> bool {
-    let handle = take.handle();
-    device.adapter().external_buffer(handle).importable && has_extension(device, handle)
-}
-
-/// An adopted device may lack extensions that its adapter has.
-pub(super) fn has_extension(device: &DeviceInner, handle: HandleType) -> bool {
-    match handle {
-        HandleType::DmaBuf => device.memory_fd().is_some() && device.has_dma_buf(),
-        HandleType::OpaqueFd => device.memory_fd().is_some(),
-        HandleType::HostPointer => device.memory_host().is_some(),
-    }
-}
-
-fn try_way(
+fn try_import(
     origin: &Origin,
-    from: &End,
-    to: &End,
+    from: &RouteEnd,
+    to: &RouteEnd,
     ours: ImportKind,
     theirs: ImportKind,
     timeout: Duration,
@@ -241,8 +224,8 @@ fn try_way(
     there_and_back(&probe, from, span(&views.0), to, span(&views.1))
 }
 
-/// Memory that a probe is using. It is freed when the passes on it are over; if one of them does not
-/// end, never.
+/// Memory that a probe uses. It is freed once the passes on it are over. If one of them does not end, it is
+/// leaked.
 struct Probe {
     allocation: Option<Arc<Allocation>>,
     timeout: Duration,
@@ -254,7 +237,7 @@ impl Probe {
         Self { allocation: Some(allocation), timeout, submitted: RefCell::default() }
     }
 
-    /// Runs a pass on the memory.
+    /// Runs a pass on the memory, and keeps its fence.
     fn run<R>(&self, pass: impl FnOnce(&Watch<'_>) -> Result<R>) -> Result<R, Unproved> {
         let submit = |work: Work<'_>| {
             let fence = work()?;
@@ -267,8 +250,8 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        // A wait may fail for reasons of its own, so it is tried more than once; only a fence that has
-        // signalled, or a lost device, says that nothing is running.
+        // A wait may fail for reasons of its own, so it is tried more than once. Only a signalled fence or a
+        // lost device means that nothing is running.
         const TRIES: u32 = 3;
         let over = |fence: &Fence| {
             (0..TRIES).any(|_| match fence.wait(self.timeout) {
@@ -277,50 +260,50 @@ impl Drop for Probe {
             })
         };
         if !self.submitted.borrow().iter().all(over) {
-            tracing::warn!("a probe did not end; its memory is leaked");
+            tracing::warn!("route probe still running after its timeout; its memory is leaked");
             std::mem::forget(self.allocation.take());
         }
     }
 }
 
-/// Writes on one side and reads on the other, then the other way round; measures warm reads.
+/// Writes on one side and reads on the other, then in the other direction. Returns the time of a warm read.
 fn there_and_back(
     probe: &Probe,
-    from: &End,
+    from: &RouteEnd,
     near: Span<'_>,
-    to: &End,
+    to: &RouteEnd,
     far: Span<'_>,
 ) -> Result<Duration, Unproved> {
     const SEEDS: [u32; 2] = [0x7065_6572, 0x6275_6621];
-    probe.run(|watch| from.passes.fill(near, SEEDS[0], watch))?;
-    check(probe.run(|watch| to.passes.verify(far, SEEDS[0], watch))?)?;
+    probe.run(|watch| from.kernels.fill(near, SEEDS[0], watch))?;
+    check(probe.run(|watch| to.kernels.verify(far, SEEDS[0], watch))?)?;
     let mut read = Duration::MAX;
-    // The best of some: one wake-up of a thread that comes late costs more than the probe itself, and
-    // the choice among routes depends on a factor of two.
+    // The best of several reads: one late wake-up of a thread costs more than the probe itself, and the choice
+    // among routes depends on a factor of two.
     for _ in 0..READS {
         let start = Instant::now();
-        check(probe.run(|watch| to.passes.verify(far, SEEDS[0], watch))?)?;
+        check(probe.run(|watch| to.kernels.verify(far, SEEDS[0], watch))?)?;
         read = read.min(start.elapsed());
     }
-    probe.run(|watch| to.passes.fill(far, SEEDS[1], watch))?;
-    check(probe.run(|watch| from.passes.verify(near, SEEDS[1], watch))?)?;
+    probe.run(|watch| to.kernels.fill(far, SEEDS[1], watch))?;
+    check(probe.run(|watch| from.kernels.verify(near, SEEDS[1], watch))?)?;
     Ok(read)
 }
 
 fn prove_local(
-    end: &End,
+    end: &RouteEnd,
     origin: &impl Fn(Provider) -> Origin,
     timeout: Duration,
 ) -> Result<Working, Unproved> {
     let (allocation, view) = private(end, origin)?;
     let probe = Probe::new(allocation, timeout);
     let read = there_and_back(&probe, end, span(&view), end, span(&view))?;
-    Ok(Working { route: Route::Local, read, take: None })
+    Ok(Working { route: Route::Local, read, import: None })
 }
 
 fn prove_staged(
-    from: &End,
-    to: &End,
+    from: &RouteEnd,
+    to: &RouteEnd,
     origin: &impl Fn(Provider) -> Origin,
     timeout: Duration,
 ) -> Result<Working, Unproved> {
@@ -328,7 +311,7 @@ fn prove_staged(
     let ((source, near), (target, far)) = (private(from, origin)?, private(to, origin)?);
     let (source, target) = (Probe::new(source, timeout), Probe::new(target, timeout));
     let (near, far) = (span(&near), span(&far));
-    source.run(|watch| from.passes.fill(near, SEED, watch))?;
+    source.run(|watch| from.kernels.fill(near, SEED, watch))?;
     let start = Instant::now();
     let copied = staged_copy((near, &from.staging), (far, &to.staging), timeout);
     copied.map_err(|Unfinished { error, reading, writing }| {
@@ -336,14 +319,14 @@ fn prove_staged(
         target.submitted.borrow_mut().extend(writing);
         error
     })?;
-    check(target.run(|watch| to.passes.verify(far, SEED, watch))?)?;
+    check(target.run(|watch| to.kernels.verify(far, SEED, watch))?)?;
     let read = start.elapsed();
-    Ok(Working { route: Route::Staged, read, take: None })
+    Ok(Working { route: Route::Staged, read, import: None })
 }
 
-/// Memory that only this device needs to see: whatever it can export, or else take in.
+/// Memory that only this device needs to access: memory that it can export, or else import.
 fn private(
-    end: &End,
+    end: &RouteEnd,
     origin: &impl Fn(Provider) -> Origin,
 ) -> Result<(Arc<Allocation>, Arc<View>), Unproved> {
     let device = &end.device;
@@ -365,9 +348,9 @@ fn try_private(
     origin: &impl Fn(Provider) -> Origin,
 ) -> Result<(Arc<Allocation>, Arc<View>), Unproved> {
     check_stated(provider, device, device)?;
-    let ways = ways(provider, device, device)?;
+    let imports = import_pairs(provider, device, device)?;
     let allocation = Allocation::create(&origin(provider), PROBE)?;
-    let view = allocation.view(device, ways[0].1)?;
+    let view = allocation.view(device, imports[0].1)?;
     Ok((allocation, view))
 }
 

@@ -1,72 +1,17 @@
-//! Routes between two devices, what is known of them, and why others were refused.
+//! What is known of the routes between two devices: which were proved, how fast, and which one to use.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::prove::has_extension;
+use super::capability::has_extension;
+use super::refusal::{Refusal, Route};
 use crate::device::{DeviceId, DeviceInner, HandleType, Uuid};
 use crate::error::Result;
 use crate::memory::{DomainKind, ImportKind, Provider};
 
-/// How bytes get from one device to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Route {
-    /// Both are the same device.
-    Local,
-    /// The first exports its memory as a dma-buf, the second imports it.
-    DmaBuf,
-    /// The first exports its memory as an opaque fd, the second imports it.
-    OpaqueFd,
-    /// Both import a dma-buf from a dma-heap, or its mapping.
-    DmaHeap,
-    /// Both import a dma-buf from udmabuf, or its mapping.
-    Udmabuf,
-    /// The first exports host-visible memory as a dma-buf.
-    HostVisibleDmaBuf,
-    /// The first exports host-visible memory as an opaque fd.
-    HostVisibleOpaqueFd,
-    /// Both import the mapping of a memfd.
-    Memfd,
-    /// They share nothing; bytes go through private staging memory of each.
-    Staged,
-}
-
 impl Route {
-    /// The ladder, best first (ARCHITECTURE.md, "Where memory comes from").
-    pub const LADDER: [Self; 8] = [
-        Self::DmaBuf,
-        Self::OpaqueFd,
-        Self::DmaHeap,
-        Self::Udmabuf,
-        Self::HostVisibleDmaBuf,
-        Self::HostVisibleOpaqueFd,
-        Self::Memfd,
-        Self::Staged,
-    ];
-
-    /// The short name used in reports and JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::DmaBuf => "dma_buf",
-            Self::OpaqueFd => "opaque_fd",
-            Self::DmaHeap => "dma_heap",
-            Self::Udmabuf => "udmabuf",
-            Self::HostVisibleDmaBuf => "host_visible_dma_buf",
-            Self::HostVisibleOpaqueFd => "host_visible_opaque_fd",
-            Self::Memfd => "memfd",
-            Self::Staged => "staged",
-        }
-    }
-
-    /// Whether both devices see the same bytes, without a copy.
-    pub const fn is_shared(self) -> bool {
-        !matches!(self, Self::Staged)
-    }
-
-    /// The provider whose memory makes this route from `exporter`; `None` for those without one.
+    /// The provider whose memory this route shares, if `exporter` is its first device. `None` for routes
+    /// without a provider.
     pub(crate) fn provider(self, exporter: DeviceId) -> Option<Provider> {
         let exported = |handle, domain| Provider::Device { device: exporter, handle, domain };
         Some(match self {
@@ -81,7 +26,7 @@ impl Route {
         })
     }
 
-    /// The route by which a stranger's handle comes in.
+    /// The route by which an external handle is imported.
     pub(crate) fn of_foreign(handle: HandleType) -> Self {
         match handle {
             HandleType::DmaBuf => Self::DmaBuf,
@@ -90,7 +35,7 @@ impl Route {
         }
     }
 
-    /// The route that a provider's memory makes.
+    /// The route that shares memory of `provider`.
     pub(crate) fn of(provider: Provider) -> Option<Self> {
         Self::LADDER
             .into_iter()
@@ -98,130 +43,39 @@ impl Route {
     }
 }
 
-impl fmt::Display for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A route that was tried or considered, and why it is not used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The route.
-    pub route: Route,
-    /// Why not.
-    pub reason: RefusalReason,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.route, self.reason)
-    }
-}
-
-/// One of the two devices of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The one that the route leads from; the exporter, where there is one.
-    First,
-    /// The one that it leads to.
-    Second,
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::First => "first",
-            Self::Second => "second",
-        })
-    }
-}
-
-/// Why a route is not used. The devices are named by their side, since what is known of a pair holds for
-/// every opening of the same two adapters.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RefusalReason {
-    /// The first device's driver says that it cannot export this.
-    #[error("the first device does not export {0}")]
-    NotExportable(HandleType),
-    /// A driver says that it cannot import this.
-    #[error("the {side} device does not import {handle}")]
-    NotImportable {
-        /// Whose driver.
-        side: Side,
-        /// The handle type.
-        handle: HandleType,
-    },
-    /// Opaque fds are only for the same driver on the same device. Drivers do not check this: one was
-    /// seen to accept the other's fd and to damage what is behind it.
-    #[error("only for the same driver and device; theirs is {theirs}, ours {ours}")]
-    OtherDriver {
-        /// UUID of the exporting driver, or of its device where the drivers are equal.
-        theirs: Uuid,
-        /// The same of the importing one.
-        ours: Uuid,
-    },
-    /// The machine lacks something.
-    #[error("{0}")]
-    Missing(&'static str),
-    /// All of the first device's memory is its own, so there is no other to export.
-    #[error("the first device has no host-visible memory besides its own")]
-    NoHostMemory,
-    /// The buffer may not live there.
-    #[error("the buffer's placement excludes {0}")]
-    Placement(DomainKind),
-    /// The second device's importer does not want another device's own memory, or the buffer's owner does
-    /// not want it there.
-    #[error("no peer-to-peer: the importer does not offer it, or the buffer's owner forbids it")]
-    NoPeerToPeer,
-    /// A call failed.
-    #[error("{0}")]
-    Failed(String),
-    /// The import was accepted, and the bytes that arrived were not those that were written.
-    #[error("accepted, but {wrong} of {words} words were wrong, the first at byte {first_wrong}")]
-    WrongBytes {
-        /// Words that were written and read back.
-        words: u64,
-        /// How many of them were wrong.
-        wrong: u64,
-        /// Offset in bytes of the first wrong one.
-        first_wrong: u64,
-    },
-}
-
 /// A route that was proved, and how fast it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Working {
     /// The route.
     pub route: Route,
-    /// How long it took until the second device had looked at the probe's bytes, once the route was warm:
-    /// a pass over what it sees, and for [`Route::Staged`] the copy before it.
+    /// How long the second device took to read the probe's bytes once the route was warm. This is one pass
+    /// over the bytes; for [`Route::Staged`] the copy before it is included.
     pub read: Duration,
-    pub(crate) take: Option<ImportKind>,
+    /// How the second device imported the memory; `None` for routes without an import.
+    pub(crate) import: Option<ImportKind>,
 }
 
-/// All that is known of the ways from one device to another.
+/// Everything known about the routes from one device to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The route to use. [`Route::Staged`] when nothing can be shared.
+    /// The route to use. [`Route::Staged`] if the devices cannot share memory.
     pub route: Route,
-    /// Whether it was proved with data, in both directions.
+    /// Whether the route was proved with data, in both directions.
     pub verified: bool,
     /// All routes that were proved, best first.
     pub working: Vec<Working>,
-    /// All others, with the reason.
+    /// All other routes, with the reason.
     pub refused: Vec<Refusal>,
     /// Size of the probe in bytes.
     pub probe_bytes: u64,
 }
 
-/// How much faster a route must be to be preferred to one that stands higher on the ladder.
+/// How much faster a route must be to be preferred to one higher on the ladder.
 const WORTH_IT: u32 = 2;
 
 impl Verdict {
-    /// Chooses among what works: the highest on the ladder, unless another one is twice as fast. A
-    /// device has no better way to itself than its own.
+    /// Chooses among the working routes: the highest on the ladder, unless another one is twice as fast.
+    /// For a device and itself, [`Route::Local`] always wins.
     pub(crate) fn new(working: Vec<Working>, refused: Vec<Refusal>, probe_bytes: u64) -> Self {
         let chosen = working.iter().copied().reduce(|best, next| {
             let faster = best.route != Route::Local
@@ -238,14 +92,14 @@ impl Verdict {
         }
     }
 
-    /// How the second device takes in memory of `provider`; `None` if that was not proved.
-    pub(crate) fn take(&self, provider: Provider) -> Option<ImportKind> {
+    /// How the second device imports memory of `provider`; `None` if no import of it was proved.
+    pub(crate) fn import_kind(&self, provider: Provider) -> Option<ImportKind> {
         let route = Route::of(provider)?;
-        self.working.iter().find(|working| working.route == route)?.take
+        self.working.iter().find(|working| working.route == route)?.import
     }
 }
 
-/// Two devices, for what can be known about them: drivers and hardware, not this opening of them.
+/// Identifies a pair of devices by what a verdict depends on: hardware and drivers, not this opening of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PairKey {
     from: AdapterKey,
@@ -258,8 +112,8 @@ struct AdapterKey {
     device: Uuid,
     driver: Uuid,
     version: u32,
-    /// What the device was opened for, per handle type: an adopted one may lack extensions that its
-    /// adapter has.
+    /// Per handle type, whether the device has its extensions enabled: an adopted device may lack extensions
+    /// that its adapter has.
     enabled: [bool; HandleType::ALL.len()],
 }
 
@@ -275,16 +129,18 @@ impl PairKey {
     }
 }
 
-/// The verdicts that were reached, per pair and driver version. A list: there are few, every move asks,
-/// and hashing a key takes longer than comparing a dozen.
+/// Cache of verdicts, per pair of devices and driver version.
+///
+/// A list and not a map: there are few pairs, every move asks, and hashing a key takes longer than comparing
+/// a dozen of them.
 #[derive(Debug, Default)]
 pub(crate) struct Routes(Mutex<Vec<(PairKey, Arc<Verdict>)>>);
 
 impl Routes {
-    /// The verdict on a pair, reached by `prove` if there is none yet.
+    /// Returns the verdict on a pair; calls `prove` if there is none yet.
     ///
-    /// `prove` runs without the lock: it waits for GPUs. Two threads may prove the same pair at the
-    /// same time; the first verdict stays. A proof that could not be made leaves nothing behind.
+    /// `prove` runs without the lock, because it waits for GPUs. If two threads prove the same pair at the
+    /// same time, the first verdict is kept. If `prove` fails, nothing is cached.
     pub(crate) fn verdict(
         &self,
         key: PairKey,
@@ -306,13 +162,13 @@ impl Routes {
         Ok(verdict)
     }
 
-    /// The verdict on a pair, if there is one.
+    /// The cached verdict on a pair, if there is one.
     pub(crate) fn known(&self, key: &PairKey) -> Option<Arc<Verdict>> {
         let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         list.iter().find(|(of, _)| of == key).map(|(_, verdict)| Arc::clone(verdict))
     }
 
-    /// Forgets everything, so that the next use proves again.
+    /// Empties the cache, so that the next use proves again.
     pub(crate) fn forget(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -323,7 +179,7 @@ mod tests {
     use super::*;
 
     fn working(route: Route, micros: u64) -> Working {
-        Working { route, read: Duration::from_micros(micros), take: None }
+        Working { route, read: Duration::from_micros(micros), import: None }
     }
 
     fn check(routes: &[(Route, u64)], expected: Route) {
@@ -342,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_makes_one_route_whoever_exports() {
+    fn a_provider_makes_one_route_for_every_exporter() {
         for route in Route::LADDER {
             let Some(provider) = route.provider(DeviceId(3)) else {
                 continue;

@@ -9,7 +9,7 @@ use crate::buffer::placement::with_relief;
 use crate::buffer::state::Dirty;
 use crate::error::{Error, Result};
 use crate::sync::Usage;
-use crate::transfer::{Attempt, PassReport, Passes, Watch, Work};
+use crate::transfer::{Attempt, ComputeKernels, PassReport, Watch, Work};
 
 impl Mapping {
     /// Writes the pattern of `seed`, by a compute pass on this device, and waits for it. The buffer's
@@ -78,7 +78,11 @@ impl Mapping {
 
     /// Runs a pass, each of whose submissions is made under the reservation: of a mapping that is
     /// current, when nothing is under way that `access` may not overlap with.
-    fn run<R>(&self, access: Access, pass: impl Fn(&Passes, &Watch<'_>) -> Result<R>) -> Result<R> {
+    fn run<R>(
+        &self,
+        access: Access,
+        pass: impl Fn(&ComputeKernels, &Watch<'_>) -> Result<R>,
+    ) -> Result<R> {
         let set = &self.buffer_inner().set;
         set.give_up_lost();
         self.check_access(access)?;
@@ -109,7 +113,7 @@ impl Mapping {
             let all = Dirty::of(0..self.buffer_inner().size, self.buffer_inner().size);
             self.buffer_inner().note_submitted(&mut state, &all, own.id(), &submitted);
         }
-        let fence = submitted?.relying_on(&writers);
+        let fence = submitted?.depends_on(&writers);
         state.fences.add(Usage::from(access), fence.clone());
         self.buffer_inner().note_use(&mut state, Some(own.id()));
         Ok(Attempt::Submitted(fence))
@@ -130,7 +134,7 @@ impl Mapping {
         let submitted = work();
         let written = Dirty::of(0..from.size, to.size);
         to.note_submitted(pair.to(), &written, self.device_inner().id(), &submitted);
-        let fence = submitted?.relying_on(&writers);
+        let fence = submitted?.depends_on(&writers);
         pair.from().fences.add(Usage::Read, fence.clone());
         pair.to().fences.add(Usage::Write, fence.clone());
         pair.note_use(from, to, Some(self.device_inner().id()));

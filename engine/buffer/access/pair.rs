@@ -9,7 +9,7 @@ use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Content, View, copy_by_host};
 use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many, waits_on};
-use crate::transfer::mover::{self, PAUSE, Places, Way};
+use crate::transfer::path::{self, CopyChoice, CopyConditions, PAUSE};
 use crate::transfer::{self, Span};
 
 /// Which bytes a copy moves.
@@ -133,10 +133,10 @@ impl<'a> Pair<'a> {
         let target = Arc::clone(to.backing(self.to())?.allocation());
         let quick = source.is_fast_for_host() && target.is_fast_for_host();
         let (bytes, idle) = (region.len, quick && self.is_unused());
-        let places = Places { bytes, one_device: true, quick, idle, divisible: false };
+        let conditions = CopyConditions { bytes, one_device: true, quick, idle, divisible: false };
         // As a move of the destination would measure it.
-        let speeds = to.core().known_speeds(to.home_id()).unwrap_or(mover::assumed());
-        if mover::choose(places, speeds, PAUSE) != Way::Host {
+        let speeds = to.core().known_speeds(to.home_id()).unwrap_or(path::assumed());
+        if path::choose(conditions, speeds, PAUSE) != CopyChoice::Host {
             return Ok(false);
         }
         from.check_usable(self.from())?;
@@ -191,7 +191,7 @@ impl<'a> Pair<'a> {
         let submitted = transfer::copy(device, waits, source, target);
         let written = Dirty::of(region.to..region.to + len, to_buffer.size);
         to_buffer.note_submitted(self.to(), &written, device.id(), &submitted);
-        let fence = submitted?.relying_on(writers);
+        let fence = submitted?.depends_on(writers);
         self.from().fences.add(Usage::Read, fence.clone());
         // Where it takes the place of a scrub, everybody waits for it, as for one.
         let state = self.to();

@@ -93,7 +93,7 @@ fn work_on(
             let state = locked.get_mut(seat);
             used.buffer.note_submitted(state, &used.written, device.id(), &submitted);
         }
-        let fence = submitted?.relying_on(&relied_on);
+        let fence = submitted?.depends_on(&relied_on);
         for (used, &seat) in uses.iter().zip(&seats) {
             let state = locked.get_mut(seat);
             state.fences.add(used.usage, fence.clone());

@@ -44,7 +44,7 @@ pub(crate) fn import(
     }
     let provider = Provider::Foreign(handle);
     let takes = provider.import_kinds().iter().copied();
-    let Some(take) = takes.into_iter().find(|take| transfer::can_take(device, *take)) else {
+    let Some(take) = takes.into_iter().find(|take| transfer::can_import(device, *take)) else {
         return Err(Error::Unsupported {
             device: device.name().to_owned(),
             missing: format!("import of {handle}"),

@@ -25,7 +25,7 @@ use crate::device::DeviceInner;
 use crate::error::Result;
 use crate::sync::{Usage, waits_of_move};
 use crate::transfer;
-use crate::transfer::mover::PAUSE;
+use crate::transfer::path::PAUSE;
 
 /// How many moves share a submission at most: so long others wait for the first one's reservation.
 pub(in crate::buffer) const TOGETHER: usize = 64;
@@ -190,7 +190,7 @@ impl<'a> Begun<'a> {
                     let done = mover.done(bytes_of(&copies));
                     let Plan { buffer, home, new, .. } = plan;
                     let writers = move_.state.fences.pending(Usage::Write);
-                    let fence = fence.clone().relying_on(&writers);
+                    let fence = fence.clone().depends_on(&writers);
                     copied(buffer, &mut move_.state, &home, new.take(), fence, &done);
                     self.ended.push((index, Ok(Moved::Yes)));
                 }

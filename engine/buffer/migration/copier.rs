@@ -1,4 +1,4 @@
-//! Who copies a moving buffer: the way that [`crate::transfer::mover`] chooses, behind the buffer's fences.
+//! Who copies a moving buffer: the way that [`crate::transfer::path`] chooses, behind the buffer's fences.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::device::{DeviceInner, Waits};
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Content, DomainId, Provider, copy_by_host, zero_by_host};
 use crate::sync::{Fence, Usage, waits_of_move};
-use crate::transfer::mover::{self, Places, Way};
+use crate::transfer::path::{self, CopyChoice, CopyConditions};
 use crate::transfer::{self, CopySpeeds, Span, Unfinished};
 
 /// What moves a buffer: a device that sees the old place and the new one, and copies; or else the host.
@@ -68,7 +68,7 @@ impl Mover {
     /// Whether no device sees both places, so that whoever moves the buffer may have to wait until the bytes
     /// are there.
     pub(in crate::buffer) fn has_no_device(&self) -> bool {
-        matches!(self.means, Means::Carrier(_))
+        matches!(self.means, Means::BouncePath(_))
     }
 
     /// Whether the bytes are where they were, and the new place is still one to go to.
@@ -98,7 +98,7 @@ impl Mover {
         let bytes = bytes_of(&copies);
         let parts = self.parts(buffer, state);
         let own = match self.way(buffer, &parts, &new, idle, pause) {
-            Way::Device { host } if host > 0 => split(&mut copies, host),
+            CopyChoice::Device { host } if host > 0 => split(&mut copies, host),
             _ => None,
         };
         let waits = waits_of_move(&buffer.core().bridges, &self.device, &pending);
@@ -118,7 +118,7 @@ impl Mover {
             Ok(fence) => {
                 let writers = state.fences.pending(Usage::Write);
                 let done = self.done(bytes);
-                copied(buffer, state, home, new, fence.relying_on(&writers), &done);
+                copied(buffer, state, home, new, fence.depends_on(&writers), &done);
                 Ok(())
             }
             Err((error, cleared)) => Err(Box::new(NotCopied { error, new, cleared })),
@@ -154,7 +154,8 @@ impl Mover {
         if state.place.has_content() && !self.is_clean(state) {
             let parts = self.parts(buffer, state);
             let way = self.way(buffer, &parts, &new, idle, *pause);
-            if way != Way::Host || !self.copy_by_host(buffer, &parts, &new).unwrap_or(false) {
+            if way != CopyChoice::Host || !self.copy_by_host(buffer, &parts, &new).unwrap_or(false)
+            {
                 return Some(new);
             }
             bytes = sum(&parts);
@@ -173,9 +174,9 @@ impl Mover {
         new: &Backing,
         idle: bool,
         pause: Duration,
-    ) -> Way {
+    ) -> CopyChoice {
         let allocations = [&*self.old, &**new.allocation()];
-        let places = Places {
+        let conditions = CopyConditions {
             bytes: sum(parts),
             one_device: !self.has_no_device(),
             quick: is_quick(&self.old, new),
@@ -186,11 +187,11 @@ impl Mover {
                 && !allocations.iter().any(|allocation| allocation.is_dma_buf())
                 && tail_of(buffer, new).is_none(),
         };
-        mover::choose(places, self.speeds(buffer), pause)
+        path::choose(conditions, self.speeds(buffer), pause)
     }
 
     fn speeds<'a>(&self, buffer: &'a BufferInner) -> &'a CopySpeeds {
-        buffer.core().known_speeds(self.device.id()).unwrap_or(mover::assumed())
+        buffer.core().known_speeds(self.device.id()).unwrap_or(path::assumed())
     }
 
     /// Carries the bytes to where no device could copy them from, and returns when they are there.
@@ -203,7 +204,7 @@ impl Mover {
         parts: &[Range<u64>],
         new: &Backing,
     ) -> Result<(), Unfinished> {
-        let Means::Carrier(carrier) = &self.means else {
+        let Means::BouncePath(carrier) = &self.means else {
             unreachable!("a device that sees both places copies")
         };
         let tail = tail_of(buffer, new).unwrap_or(0..0);
@@ -340,7 +341,7 @@ fn is_quick(old: &Allocation, new: &Backing) -> bool {
 /// of every memory's units of flushing.
 fn split<'a>(copies: &mut [[Span<'a>; 2]], host: u64) -> Option<[Span<'a>; 2]> {
     let [[from, to]] = copies else { return None };
-    let rest = from.len.checked_sub(host)?.next_multiple_of(mover::PART);
+    let rest = from.len.checked_sub(host)?.next_multiple_of(path::PART);
     let host = from.len.checked_sub(rest).filter(|host| *host > 0 && rest > 0)?;
     let own = [from.slice(rest, host), to.slice(rest, host)];
     (from.len, to.len) = (rest, rest);

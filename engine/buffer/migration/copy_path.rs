@@ -6,14 +6,14 @@ use crate::buffer::object::BufferInner;
 use crate::device::DeviceInner;
 use crate::error::Result;
 use crate::memory::{Allocation, View};
-use crate::transfer::mover::{Carrier, End};
+use crate::transfer::path::{BounceEnd, BouncePath};
 
 /// By what.
 pub(in crate::buffer) enum Means {
     /// The device's views of both places.
     Device { from: Arc<View>, to: Arc<View> },
     /// No device sees both.
-    Carrier(Carrier),
+    BouncePath(BouncePath),
     /// None: the bytes are gone with the device that had them, and nothing is to be copied.
     Nothing,
 }
@@ -39,7 +39,7 @@ impl Means {
         let Some(to) = end(buffer, home, new, [Arc::clone(home), buffer.home()])? else {
             return Ok(None);
         };
-        Ok(Some((Arc::clone(home), Self::Carrier(Carrier { from, to }))))
+        Ok(Some((Arc::clone(home), Self::BouncePath(BouncePath { from, to }))))
     }
 }
 
@@ -50,17 +50,17 @@ fn end(
     home: &Arc<DeviceInner>,
     allocation: &Allocation,
     devices: [Arc<DeviceInner>; 2],
-) -> Result<Option<End>> {
+) -> Result<Option<BounceEnd>> {
     let host = allocation.host()?.is_some();
     if host && allocation.is_fast_for_host() {
-        return Ok(Some(End::Host));
+        return Ok(Some(BounceEnd::Host));
     }
     for device in devices {
         if let Some(view) = see(buffer, home, allocation, &device)? {
-            return Ok(Some(End::Device { view, staging: buffer.core().staging(&device)? }));
+            return Ok(Some(BounceEnd::Device { view, staging: buffer.core().staging(&device)? }));
         }
     }
-    Ok(host.then_some(End::Host))
+    Ok(host.then_some(BounceEnd::Host))
 }
 
 /// `device`'s view of an allocation; `None` if it cannot have one.

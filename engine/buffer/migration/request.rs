@@ -6,7 +6,7 @@ use crate::buffer::state::InvalidationCause;
 use crate::core::Core;
 use crate::observe::MoveCause;
 use crate::residency::Demand;
-use crate::transfer::mover::{MOMENT, PAUSE};
+use crate::transfer::path::{MOMENT, PAUSE};
 
 /// Why a buffer moves, and with what.
 #[derive(Clone, Copy, Debug)]

@@ -1,23 +1,23 @@
-//! `drivers/dma-buf/st-dma-fence.c`, on fences of the host. Points on a device's timeline go through the
-//! same tests in `tests/fences.rs`.
+//! `drivers/dma-buf/st-dma-fence.c`, on host fences. `tests/fences.rs` runs the same tests on points of a
+//! device's timeline.
 //!
 //! | upstream | here |
 //! |---|---|
-//! | `sanitycheck` | [`a_fence_comes_and_goes`] |
-//! | `test_signaling` | [`it_signals_once_and_stays_so`] |
-//! | `test_add_callback` | [`a_callback_is_called_once_when_it_signals`] |
+//! | `sanitycheck` | [`a_fence_is_created_and_dropped`] |
+//! | `test_signaling` | [`a_fence_signals_once_and_stays_signalled`] |
+//! | `test_add_callback` | [`a_callback_is_called_once_at_the_signal`] |
 //! | `test_late_add_callback` | [`a_late_callback_is_called_at_once`] |
-//! | `test_rm_callback` | [`a_callback_that_was_taken_back_is_not_called`] |
-//! | `test_late_rm_callback` | [`a_callback_cannot_be_taken_back_late`] |
-//! | `test_status` | [`it_signals_once_and_stays_so`] |
+//! | `test_rm_callback` | [`a_removed_callback_is_not_called`] |
+//! | `test_late_rm_callback` | [`a_callback_cannot_be_removed_after_the_signal`] |
+//! | `test_status` | [`a_fence_signals_once_and_stays_signalled`] |
 //! | `test_error` | [`an_error_is_seen_after_the_signal_and_not_before`] |
 //! | `test_wait` | [`a_wait_ends_with_the_signal`] |
-//! | `test_wait_timeout` | [`a_wait_that_ends_early_says_so_and_a_bound_of_nothing_is_a_question`] |
+//! | `test_wait_timeout` | [`a_wait_times_out_and_a_zero_timeout_polls`] |
 //! | `test_stub` | [`stubs_have_signalled`] |
 //! | `race_signal_callback` | [`a_callback_that_races_with_the_signal_is_called_once`] |
 //!
-//! The types rule out: signalling twice (`Signal::fail` takes it, and so does a drop), an error after the
-//! signal (likewise), a fence that is freed unsignalled (`Signal`'s drop signals it), a callback that is
+//! The types rule out: signalling twice (`Signal::fail` consumes the signal, as a drop does), an error after
+//! the signal (likewise), a fence that is freed unsignalled (`Signal`'s drop signals it), a callback that is
 //! added to two fences (it is moved into one).
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,12 +27,12 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::sync::{Bridges, CallbackId, Fence};
 
-/// A bound that is never reached when things are right.
+/// A timeout that is reached only by a hang.
 const LONG: Duration = Duration::from_secs(60);
-/// A bound that is reached when nobody signals.
+/// A timeout that is reached if the fence does not signal.
 const SHORT: Duration = Duration::from_millis(5);
 
-/// How often something was called.
+/// Counts calls.
 #[derive(Clone, Default)]
 struct Calls(Arc<AtomicU32>);
 
@@ -41,13 +41,13 @@ impl Calls {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Adds a callback that is counted; `None` if it was called at once.
+    /// Adds a counting callback; `None` if it was called at once.
     fn on(&self, fence: &Fence) -> Option<CallbackId> {
         let calls = self.clone();
         let callback = Box::new(move || {
             calls.0.fetch_add(1, Ordering::AcqRel);
         });
-        fence.on_signal(&Bridges::default(), callback).expect("fences of the host take callbacks")
+        fence.on_signal(&Bridges::default(), callback).expect("host fences accept callbacks")
     }
 }
 
@@ -61,7 +61,7 @@ fn is_timeout(result: Result<(), Error>, bound: Duration) -> bool {
 
 /// upstream: `sanitycheck`
 #[test]
-fn a_fence_comes_and_goes() {
+fn a_fence_is_created_and_dropped() {
     let (fence, signal) = Fence::host();
     drop(fence);
     drop(signal);
@@ -72,7 +72,7 @@ fn a_fence_comes_and_goes() {
 
 /// upstream: `test_signaling`, `test_status`
 #[test]
-fn it_signals_once_and_stays_so() {
+fn a_fence_signals_once_and_stays_signalled() {
     let (fence, signal) = Fence::host();
     for _ in 0..2 {
         assert!(!fence.is_signalled().expect("no error"));
@@ -87,20 +87,20 @@ fn it_signals_once_and_stays_so() {
 
 /// upstream: `test_add_callback`
 #[test]
-fn a_callback_is_called_once_when_it_signals() {
+fn a_callback_is_called_once_at_the_signal() {
     let (fence, signal) = Fence::host();
     let (one, two) = (Calls::default(), Calls::default());
     let ids = [one.on(&fence), two.on(&fence), two.on(&fence)];
-    assert!(ids[0] != ids[1] && ids[1] != ids[2], "each has a name of its own");
+    assert!(ids[0] != ids[1] && ids[1] != ids[2], "each callback has its own id");
     assert_eq!((one.count(), two.count()), (0, 0));
     drop(signal);
     assert_eq!((one.count(), two.count()), (1, 2));
     assert!(fence.wait(LONG).is_ok());
-    assert_eq!((one.count(), two.count()), (1, 2), "once");
+    assert_eq!((one.count(), two.count()), (1, 2), "only once");
 }
 
-/// upstream: `test_late_add_callback`. There it is refused, and the caller does the work itself; here it is
-/// called where it is added.
+/// upstream: `test_late_add_callback`. There the callback is refused, and the caller does the work itself;
+/// here it is called by the call that adds it.
 #[test]
 fn a_late_callback_is_called_at_once() {
     let (fence, signal) = Fence::host();
@@ -113,20 +113,20 @@ fn a_late_callback_is_called_at_once() {
 
 /// upstream: `test_rm_callback`
 #[test]
-fn a_callback_that_was_taken_back_is_not_called() {
+fn a_removed_callback_is_not_called() {
     let (fence, signal) = Fence::host();
-    let (kept, gone) = (Calls::default(), Calls::default());
+    let (kept, removed) = (Calls::default(), Calls::default());
     let [_, id, _] =
-        [kept.on(&fence), gone.on(&fence), kept.on(&fence)].map(|id| id.expect("not yet"));
+        [kept.on(&fence), removed.on(&fence), kept.on(&fence)].map(|id| id.expect("not yet"));
     assert!(forget(&fence, id));
-    assert!(!forget(&fence, id), "once");
+    assert!(!forget(&fence, id), "only once");
     drop(signal);
-    assert_eq!((kept.count(), gone.count()), (2, 0));
+    assert_eq!((kept.count(), removed.count()), (2, 0));
 }
 
 /// upstream: `test_late_rm_callback`
 #[test]
-fn a_callback_cannot_be_taken_back_late() {
+fn a_callback_cannot_be_removed_after_the_signal() {
     let (fence, signal) = Fence::host();
     let calls = Calls::default();
     let id = calls.on(&fence).expect("not yet");
@@ -135,9 +135,9 @@ fn a_callback_cannot_be_taken_back_late() {
     assert_eq!(calls.count(), 1);
 }
 
-/// Upstream a callback knows its fence; here its name is told to one.
+/// Upstream a callback knows its fence; here the caller passes its id to a fence.
 #[test]
-fn a_callback_is_taken_back_from_its_own_fence_only() {
+fn a_callback_is_removed_from_its_own_fence_only() {
     let (calls, others) = (Calls::default(), Calls::default());
     let ((one, signal), (other, others_signal)) = (Fence::host(), Fence::host());
     let id = calls.on(&one).expect("not yet");
@@ -157,21 +157,21 @@ fn an_error_is_seen_after_the_signal_and_not_before() {
     assert!(fence.failure().is_none());
     signal.fail("EIO");
     assert_eq!(calls.count(), 1, "callbacks are called all the same");
-    let told = |error: &Error| matches!(error, Error::WorkFailed { why: "EIO", .. });
-    assert!(fence.is_signalled().is_err_and(|error| told(&error)));
-    assert!(fence.wait(Duration::ZERO).is_err_and(|error| told(&error)));
-    assert!(fence.wait(LONG).is_err_and(|error| told(&error)));
-    assert!(fence.failure().as_ref().is_some_and(told));
-    assert!(fence.is_over(), "nobody has to wait any longer");
+    let matching = |error: &Error| matches!(error, Error::WorkFailed { why: "EIO", .. });
+    assert!(fence.is_signalled().is_err_and(|error| matching(&error)));
+    assert!(fence.wait(Duration::ZERO).is_err_and(|error| matching(&error)));
+    assert!(fence.wait(LONG).is_err_and(|error| matching(&error)));
+    assert!(fence.failure().as_ref().is_some_and(matching));
+    assert!(fence.is_over(), "no wait is needed any more");
 }
 
-/// upstream: `test_error`, where a thread ends without a word
+/// upstream: `test_error`, where the thread ends without an explicit signal
 #[test]
 fn work_that_panics_has_failed() {
     let (fence, signal) = Fence::host();
     let worker = std::thread::spawn(move || {
         let _signal = signal;
-        std::panic::resume_unwind(Box::new("the work goes wrong"));
+        std::panic::resume_unwind(Box::new("the work fails"));
     });
     assert!(worker.join().is_err());
     assert!(matches!(fence.wait(LONG), Err(Error::WorkFailed { .. })));
@@ -198,7 +198,7 @@ fn a_wait_ends_with_the_signal() {
 
 /// upstream: `test_wait_timeout`
 #[test]
-fn a_wait_that_ends_early_says_so_and_a_bound_of_nothing_is_a_question() {
+fn a_wait_times_out_and_a_zero_timeout_polls() {
     let (fence, signal) = Fence::host();
     for bound in [Duration::ZERO, SHORT] {
         assert!(is_timeout(fence.wait(bound), bound));
@@ -221,8 +221,8 @@ fn stubs_have_signalled() {
     }
 }
 
-/// upstream: `race_signal_callback`: one thread signals, one adds a callback, before and after it looks
-/// whether the other one has.
+/// upstream: `race_signal_callback`: one thread signals; the other adds a callback, with and without a query
+/// of the fence before.
 #[test]
 fn a_callback_that_races_with_the_signal_is_called_once() {
     for before in [false, true] {
@@ -236,27 +236,27 @@ fn a_callback_that_races_with_the_signal_is_called_once() {
                 });
                 start.wait();
                 if before {
-                    // Fails or not: what counts is that somebody looked.
+                    // The result does not matter, only that the fence was queried.
                     let _ = fence.is_signalled();
                 }
                 if calls.on(&fence).is_none() {
-                    assert_eq!(calls.count(), 1, "late, so it was called here");
+                    assert_eq!(calls.count(), 1, "after the signal, so it was called here");
                 }
                 assert!(fence.wait(LONG).is_ok());
             });
-            assert_eq!(calls.count(), 1, "called, and once");
+            assert_eq!(calls.count(), 1, "called exactly once");
         }
     }
 }
 
 /// upstream: `race_signal_callback`, with `dma_fence_remove_callback`
 #[test]
-fn a_callback_that_is_taken_back_at_the_signal_is_called_or_taken_back() {
+fn a_callback_removed_at_the_signal_is_either_called_or_removed() {
     for _ in 0..500 {
         let (fence, signal) = Fence::host();
         let (calls, start) = (Calls::default(), Barrier::new(2));
         let id = calls.on(&fence).expect("not yet");
-        let taken = std::thread::scope(|scope| {
+        let removed = std::thread::scope(|scope| {
             scope.spawn(|| {
                 start.wait();
                 drop(signal);
@@ -264,6 +264,6 @@ fn a_callback_that_is_taken_back_at_the_signal_is_called_or_taken_back() {
             start.wait();
             forget(&fence, id)
         });
-        assert_eq!(calls.count(), u32::from(!taken), "taken back: {taken}");
+        assert_eq!(calls.count(), u32::from(!removed), "removed: {removed}");
     }
 }

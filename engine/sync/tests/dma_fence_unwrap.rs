@@ -1,17 +1,17 @@
 //! `drivers/dma-buf/st-dma-fence-unwrap.c`: many fences as one.
 //!
-//! There are no containers here: nobody makes a fence out of fences. What stands for a merged one is a list of
-//! them, and its rules are those of [`Fences::add`]. Sync files are merged by the kernel.
+//! There are no fence containers here. A list of fences takes the place of a merged fence, with the rules of
+//! [`Fences::add`]. The kernel merges sync files.
 //!
 //! | upstream | here |
 //! |---|---|
-//! | `unwrap_array`, `unwrap_chain`, `unwrap_chain_array` | nothing to unwrap; a list gives its fences once each: `dma_resv.rs` |
-//! | `unwrap_merge` | [`different_fences_stay_side_by_side`] |
-//! | `unwrap_merge_duplicate` | [`a_fence_is_in_it_once`] |
-//! | `unwrap_merge_seqno` | [`of_one_timeline_the_later_stays`] |
+//! | `unwrap_array`, `unwrap_chain`, `unwrap_chain_array` | nothing to unwrap; a list returns each fence once: `dma_resv.rs` |
+//! | `unwrap_merge` | [`different_fences_are_all_kept`] |
+//! | `unwrap_merge_duplicate` | [`a_fence_is_kept_once`] |
+//! | `unwrap_merge_seqno` | [`of_one_timeline_the_later_fence_is_kept`] |
 //! | `unwrap_merge_order` | [`the_order_of_adding_does_not_matter`] |
-//! | `unwrap_merge_complex`, `unwrap_merge_complex_seqno` | [`any_mix_is_what_a_plain_model_says`] |
-//! | the kernel's own merging, and G12's stub for nothing | [`sync_files_are_merged_by_the_kernel`] |
+//! | `unwrap_merge_complex`, `unwrap_merge_complex_seqno` | [`any_mix_matches_a_plain_model`] |
+//! | the kernel's own merging, and G12's stub for an empty list | [`sync_files_are_merged_by_the_kernel`] |
 //!
 //! These need points on a timeline, so a device is opened; nothing is recorded on it, and its timeline
 //! advances when the test says so.
@@ -27,7 +27,7 @@ use crate::{Engine, EngineDescriptor};
 const LONG: Duration = Duration::from_secs(60);
 const USAGES: [Usage; 4] = [Usage::Move, Usage::Write, Usage::Read, Usage::Bookkeep];
 
-/// An engine and so many devices of it.
+/// An engine and `count` devices of it.
 fn devices(count: usize) -> (Engine, Vec<Device>) {
     let engine = Engine::open(&EngineDescriptor::new()).expect("Vulkan is there");
     let adapter = engine.adapters().iter().find(|adapter| adapter.missing().is_empty());
@@ -37,7 +37,7 @@ fn devices(count: usize) -> (Engine, Vec<Device>) {
     (engine, devices)
 }
 
-/// A point that the timeline has not reached: whoever made it submits later, or never.
+/// A point that the timeline has not reached. Its work is submitted later, or never.
 fn point(device: &Device, value: u64) -> Fence {
     Fence::new(&device.0, value)
 }
@@ -51,22 +51,22 @@ fn is_same(one: &Fence, other: &Fence) -> bool {
     one.covers(other) && other.covers(one)
 }
 
-/// Asserts that a query gives these, once each, in any order.
+/// Asserts that a query returns these fences, once each, in any order.
 fn assert_pending(fences: &mut Fences, query: Usage, expected: &[&Fence], what: &str) {
     let found = fences.pending(query);
     let all = expected.iter().all(|fence| found.iter().any(|one| is_same(one, fence)));
-    assert!(all && found.len() == expected.len(), "{what}: {found:?}, and not {expected:?}");
+    assert!(all && found.len() == expected.len(), "{what}: {found:?} instead of {expected:?}");
 }
 
 /// upstream: `unwrap_merge`
 #[test]
-fn different_fences_stay_side_by_side() {
+fn different_fences_are_all_kept() {
     let (_engine, devices) = devices(2);
     let (host, _signal) = Fence::host();
     let beside = Fence::on(&devices[0].0, QueueKind::Transfer, 1);
     let all = [point(&devices[0], 1), point(&devices[1], 1), beside, host];
     assert!(!all[0].covers(&all[1]), "equal values of different timelines");
-    assert!(!all[0].covers(&all[2]) && !all[2].covers(&all[0]), "and of different lanes");
+    assert!(!all[0].covers(&all[2]) && !all[2].covers(&all[0]), "equal values of different lanes");
     for usage in USAGES {
         let mut fences = Fences::default();
         all.iter().for_each(|fence| fences.add(usage, fence.clone()));
@@ -76,7 +76,7 @@ fn different_fences_stay_side_by_side() {
 
 /// upstream: `unwrap_merge_duplicate`
 #[test]
-fn a_fence_is_in_it_once() {
+fn a_fence_is_kept_once() {
     let (_engine, devices) = devices(1);
     let fence = point(&devices[0], 7);
     for usage in USAGES {
@@ -90,9 +90,9 @@ fn a_fence_is_in_it_once() {
 }
 
 /// upstream: `unwrap_merge_seqno`, with the usages of `dma_resv_add_fence`: a later point takes an earlier
-/// one's place where whoever asks for that one gets it.
+/// one's place if every query for the earlier one returns it.
 #[test]
-fn of_one_timeline_the_later_stays() {
+fn of_one_timeline_the_later_fence_is_kept() {
     let (_engine, devices) = devices(1);
     let (early, late) = (point(&devices[0], 3), point(&devices[0], 5));
     for old in USAGES {
@@ -104,7 +104,7 @@ fn of_one_timeline_the_later_stays() {
             let both = [&early, &late];
             let expected = if new <= old { &both[1..] } else { &both[..] };
             assert_pending(&mut fences, Usage::Bookkeep, expected, &what);
-            // Who asked for the early one waits for it still, or for the late one.
+            // A query for the early one still returns it, or the late one.
             assert!(fences.pending(old).iter().any(|fence| fence.covers(&early)), "{what}");
             assert!(fences.pending(new).iter().any(|fence| fence.covers(&late)), "{what}");
         }
@@ -136,14 +136,14 @@ fn the_order_of_adding_does_not_matter() {
 /// upstream: `unwrap_merge_complex`, `unwrap_merge_complex_seqno`: any mix of timelines, values, events
 /// of the host and usages, while some of them signal, against a model that keeps everything.
 #[test]
-fn any_mix_is_what_a_plain_model_says() {
+fn any_mix_matches_a_plain_model() {
     let (_engine, devices) = devices(3);
     for seed in 0..60 {
         Mix::new(&devices, seed).run(80);
     }
 }
 
-/// A list, and all that was ever added to it.
+/// A list, and every fence that was ever added to it.
 struct Mix<'a> {
     devices: &'a [Device],
     reached: Vec<u64>,
@@ -216,13 +216,13 @@ impl<'a> Mix<'a> {
 
     fn add_point(&mut self) {
         let (device, usage) = (self.next(self.devices.len()), USAGES[self.next(4)]);
-        // Around what has been reached, so that some have signalled.
+        // Near the reached value, so that some have signalled.
         let value = self.reached[device].max(1) - 1 + self.next(6) as u64;
         self.fences.add(usage, point(&self.devices[device], value));
         self.added.push((usage, Source::Point { device, value }));
     }
 
-    /// What a query gives is as good as all that was added, and nothing in it is for nothing.
+    /// A query's result covers every fence that was added, and contains no useless fence.
     fn check(&mut self, query: Usage) {
         let found = self.fences.pending(query);
         let asked: Vec<_> = self.added.iter().filter(|(usage, _)| *usage <= query).collect();
@@ -241,13 +241,12 @@ impl<'a> Mix<'a> {
             signal.is_some() && asked.iter().any(added)
         });
         expected.extend(hosts.map(|(_, (fence, _))| fence.clone()));
-        // As good as: what it gives covers the model's, and the other way round.
+        // The result covers the model's fences, and the model's fences cover the result.
         let covered =
             |by: &[Fence], all: &[Fence]| all.iter().all(|one| by.iter().any(|it| it.covers(one)));
-        let what = format!("asked for {query:?}: {found:?}, and not {expected:?}");
+        let what = format!("query for {query:?}: {found:?} instead of {expected:?}");
         assert!(covered(&found, &expected) && covered(&expected, &found), "{what}");
-        // For nothing: the same one twice, or one that has signalled. An earlier one may be there for a
-        // stronger usage.
+        // Useless: a duplicate, or a signalled fence. An earlier point may be there for a stronger usage.
         assert!(found.iter().all(|fence| !fence.is_over()), "{what}");
         let copies = |fence| found.iter().filter(|other| is_same(other, fence)).count();
         assert!(found.iter().all(|fence| copies(fence) == 1), "{what}");
@@ -262,7 +261,7 @@ impl<'a> Mix<'a> {
     }
 }
 
-/// The kernel's `sync_file_merge`: a file signals when all have, whatever their number and order. Needs a
+/// The kernel's `sync_file_merge`: a merged file signals once all have, in any number and order. Needs a
 /// driver that exports `SYNC_FD`, which the virtual machine has.
 #[test]
 fn sync_files_are_merged_by_the_kernel() {
@@ -288,12 +287,12 @@ fn sync_files_are_merged_by_the_kernel() {
         return;
     }
     let files = |device: &Device| {
-        // A driver may say instead that all has signalled; then there is no file.
+        // A driver may report instead that all work has finished; then there is no file.
         let file = |_| device.submitted().and_then(|fence| fence.to_sync_file()).ok();
         (0..3).filter_map(file).collect::<Vec<_>>()
     };
     let files: Vec<_> = devices.iter().chain(devices.iter().rev()).flat_map(files).collect();
-    let merged = merge_sync_files(files).expect("they are sync files").expect("there are some");
+    let merged = merge_sync_files(files).expect("all are sync files").expect("at least one");
     let fence = Fence::from_sync_file(merged).expect("what was merged is a sync file");
     fence.wait(LONG).expect("all signal");
     assert!(fence.is_signalled().expect("no error") && fence.is_over());

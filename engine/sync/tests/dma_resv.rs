@@ -3,22 +3,23 @@
 //! | upstream | here |
 //! |---|---|
 //! | `sanitycheck` | [`a_reservation_is_locked_and_unlocked_with_a_fence_in_it`] |
-//! | `test_signaling` | [`it_is_pending_until_its_fence_signals`] |
-//! | `test_for_each` | [`a_query_finds_it_for_its_usage_and_all_behind`] |
-//! | `test_for_each_unlocked` | [`a_snapshot_stays_what_it_was_while_the_list_changes`], [`snapshots_are_waited_for_without_the_lock_while_others_add`] |
+//! | `test_signaling` | [`a_fence_is_pending_until_it_signals`] |
+//! | `test_for_each` | [`a_query_returns_fences_of_its_usage_and_stronger_ones`] |
+//! | `test_for_each_unlocked` | [`a_snapshot_does_not_change_with_the_list`], [`threads_wait_for_snapshots_without_the_lock_while_others_add`] |
 //! | `test_get_fences` | [`a_snapshot_is_exactly_what_was_added`] |
 //!
-//! Rules of `dma_resv_add_fence` that have no test upstream: [`a_usage_is_promoted_and_never_degraded`];
-//! what the same timeline replaces is in `dma_fence_unwrap.rs`, since that needs a device.
+//! Rules of `dma_resv_add_fence` that have no test upstream: [`a_usage_is_promoted_and_never_degraded`].
+//! Replacement of fences on one timeline is tested in `dma_fence_unwrap.rs`, because it needs a device.
 //!
-//! A walk without the lock that starts again (`dma_resv_iter_is_restarted`) does not exist here: whoever
-//! walks has a copy, taken under the lock. Adding without a lock does not compile: the list is what the
-//! reservation protects.
+//! A walk without the lock that restarts (`dma_resv_iter_is_restarted`) does not exist here: a walk uses a
+//! copy, made under the lock. Adding without the lock does not compile, because the reservation protects the
+//! list.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::sync::reservation::{Reservation, WaitQueues};
+use crate::sync::reservation::Reservation;
+use crate::sync::wait_queue::WaitQueues;
 use crate::sync::{Fence, Fences, Signal, Usage};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -65,7 +66,7 @@ fn a_reservation_is_locked_and_unlocked_with_a_fence_in_it() {
 
 /// upstream: `test_signaling`
 #[test]
-fn it_is_pending_until_its_fence_signals() {
+fn a_fence_is_pending_until_it_signals() {
     for usage in USAGES {
         let (mut fences, fence, signal) = one(usage);
         assert!(!fences.is_idle(), "{usage:?}");
@@ -76,35 +77,35 @@ fn it_is_pending_until_its_fence_signals() {
     }
 }
 
-/// upstream: `test_signaling`, where the work goes wrong: memory is free again all the same
+/// upstream: `test_signaling`, where the work fails: the memory is free all the same
 #[test]
-fn work_that_failed_is_nothing_to_wait_for() {
+fn no_use_waits_for_failed_work() {
     for usage in USAGES {
         let (mut fences, fence, signal) = one(usage);
         let seen = fences.pending(Usage::Bookkeep);
-        signal.fail("it went wrong");
+        signal.fail("it failed");
         assert!(fences.is_idle(), "{usage:?}");
-        // Whoever was waiting is told.
+        // A waiter sees the error.
         assert!(seen[0].wait(LONG).is_err() && fence.failure().is_some(), "{usage:?}");
     }
 }
 
 /// upstream: `test_for_each`
 #[test]
-fn a_query_finds_it_for_its_usage_and_all_behind() {
+fn a_query_returns_fences_of_its_usage_and_stronger_ones() {
     for usage in USAGES {
         let (mut fences, fence, _signal) = one(usage);
         for query in USAGES {
             let found = fences.pending(query);
             let expected = if usage <= query { vec![fence.clone()] } else { vec![] };
-            assert!(same(&found, &expected), "{usage:?}, asked for {query:?}: {found:?}");
+            assert!(same(&found, &expected), "{usage:?}, query for {query:?}: {found:?}");
         }
     }
 }
 
 /// upstream: `test_for_each_unlocked`
 #[test]
-fn a_snapshot_stays_what_it_was_while_the_list_changes() {
+fn a_snapshot_does_not_change_with_the_list() {
     for usage in USAGES {
         let (mut fences, first, signal) = one(usage);
         let before = fences.pending(Usage::Bookkeep);
@@ -115,13 +116,13 @@ fn a_snapshot_stays_what_it_was_while_the_list_changes() {
         drop(signal);
         assert!(same(&fences.pending(usage), &[second]), "{usage:?}: one has signalled");
         assert!(same(&before, &[first]), "{usage:?}");
-        assert!(before[0].is_over(), "{usage:?}: its fences go on");
+        assert!(before[0].is_over(), "{usage:?}: the snapshot's fence has signalled");
     }
 }
 
-/// upstream: `test_for_each_unlocked`, with other threads at the list
+/// upstream: `test_for_each_unlocked`, while other threads change the list
 #[test]
-fn snapshots_are_waited_for_without_the_lock_while_others_add() {
+fn threads_wait_for_snapshots_without_the_lock_while_others_add() {
     const THREADS: u32 = 4;
     const TURNS: u32 = 50;
     let queues = WaitQueues::new();
@@ -141,7 +142,7 @@ fn snapshots_are_waited_for_without_the_lock_while_others_add() {
                         fences.add(usage, fence.clone());
                         seen
                     };
-                    // Those seen were added before ours, so nobody waits in a circle.
+                    // All fences in the snapshot were added before ours, so the waits form no cycle.
                     assert!(!seen.iter().any(|other| is_same(other, &fence)));
                     assert!(seen.iter().all(|other| other.wait(LONG).is_ok()));
                     assert!(seen.iter().all(Fence::is_over));
@@ -179,7 +180,7 @@ fn a_snapshot_is_exactly_what_was_added() {
     assert!(fences.is_idle());
 }
 
-/// The rule of `dma_resv_add_fence`: the same fence again is one fence, of the stronger of its usages.
+/// The rule of `dma_resv_add_fence`: a fence added twice is one fence, with the stronger of its usages.
 #[test]
 fn a_usage_is_promoted_and_never_degraded() {
     for first in USAGES {
@@ -187,7 +188,7 @@ fn a_usage_is_promoted_and_never_degraded() {
             let (mut fences, fence, _signal) = one(first);
             fences.add(second, fence.clone());
             for query in USAGES {
-                let what = format!("{first:?}, then {second:?}, asked for {query:?}");
+                let what = format!("{first:?}, then {second:?}, query for {query:?}");
                 let found = fences.pending(query);
                 let expected = query >= first.min(second);
                 assert_eq!(found.len(), usize::from(expected), "{what}: {found:?}");
@@ -197,10 +198,10 @@ fn a_usage_is_promoted_and_never_degraded() {
     }
 }
 
-/// The rule of `dma_resv_reserve_fences`: after it, adding needs no memory; there may be more than one
-/// slot, and unused ones are no fences.
+/// The rule of `dma_resv_reserve_fences`: after it, adding needs no memory. There may be several reserved
+/// slots; unused ones are no fences.
 #[test]
-fn what_was_reserved_is_there_when_it_is_added() {
+fn reserving_loses_no_fence() {
     let mut fences = Fences::default();
     for _ in 0..2 {
         fences.reserve().expect("memory for one");
@@ -212,9 +213,9 @@ fn what_was_reserved_is_there_when_it_is_added() {
     assert!(same(&fences.pending(Usage::Move), &[fence]), "reserving loses nothing");
 }
 
-/// Different fences do not replace each other, whatever their usages.
+/// Different fences do not replace each other, for any pair of usages.
 #[test]
-fn strangers_stand_side_by_side() {
+fn different_fences_are_all_kept() {
     for usage in USAGES {
         for other_usage in USAGES {
             let (mut fences, fence, _signal) = one(usage);

@@ -2,11 +2,11 @@
 //!
 //! | upstream | here |
 //! |---|---|
-//! | `sanitycheck` | [`an_empty_set_is_a_set`] |
-//! | `test_lock`, `test_lock_unlock` | [`what_a_set_locked_is_free_when_it_is_dropped`] |
+//! | `sanitycheck` | [`an_empty_set_is_allowed`] |
+//! | `test_lock`, `test_lock_unlock` | [`a_set_unlocks_when_it_is_dropped`] |
 //! | `test_duplicates` | [`duplicates_are_locked_once`] |
 //! | `test_prepare` | [`a_slot_is_reserved_while_locking`] |
-//! | `test_prepare_array` | [`slots_are_reserved_in_all_of_a_set`], [`two_of_a_set_can_be_changed_at_once`] |
+//! | `test_prepare_array` | [`slots_are_reserved_in_all_of_a_set`], [`two_values_of_a_set_can_be_changed_together`] |
 //! | `test_multiple_loops` | [`one_set_after_the_other`] |
 //!
 //! Unlocking one of a set (`drm_exec_unlock_obj`) does not exist here: a set is unlocked as a whole.
@@ -14,14 +14,15 @@
 use std::time::Duration;
 
 use crate::sync::lock_set::{LockSet, lock_many};
-use crate::sync::reservation::{Reservation, WaitQueues};
+use crate::sync::reservation::Reservation;
+use crate::sync::wait_queue::WaitQueues;
 use crate::sync::{Fence, Fences, Usage};
 
 const LONG: Duration = Duration::from_secs(60);
 
 /// upstream: `sanitycheck`
 #[test]
-fn an_empty_set_is_a_set() {
+fn an_empty_set_is_allowed() {
     let queues = WaitQueues::new();
     let locked = lock_many::<(), _>(&queues, LONG, |_| Ok(()));
     assert!(locked.is_ok());
@@ -29,7 +30,7 @@ fn an_empty_set_is_a_set() {
 
 /// upstream: `test_lock`, `test_lock_unlock`
 #[test]
-fn what_a_set_locked_is_free_when_it_is_dropped() {
+fn a_set_unlocks_when_it_is_dropped() {
     let queues = WaitQueues::new();
     let one = Reservation::new(1);
     for _ in 0..2 {
@@ -52,7 +53,7 @@ fn duplicates_are_locked_once() {
 
 /// upstream: `test_prepare_array`
 #[test]
-fn two_of_a_set_can_be_changed_at_once() {
+fn two_values_of_a_set_can_be_changed_together() {
     let queues = WaitQueues::new();
     let (one, two) = (Reservation::new(1), Reservation::new(2));
     let (mut locked, (a, b)) =
@@ -104,7 +105,7 @@ fn slots_are_reserved_in_all_of_a_set() {
             set.get_mut(at).reserve().expect("memory for one");
             Ok(at)
         };
-        // The last one is there twice.
+        // The last one is locked twice.
         all.iter().chain(&all[3..]).map(&mut prepare).collect::<Result<Vec<_>, _>>()
     })
     .expect("free");

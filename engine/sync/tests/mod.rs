@@ -1,4 +1,5 @@
-//! The kernel's own tests of locks, fences and reservations, as model tests, with their upstream names.
+//! The kernel's own tests of locks, fences and reservations. Each file is named after its upstream file, and
+//! names the upstream test of each of its tests.
 
 mod dma_fence;
 mod dma_fence_unwrap;

@@ -1,24 +1,25 @@
-//! The reserve tests of `drivers/gpu/drm/ttm/tests/ttm_bo_test.c`. Those of pins, moves and the end of a
-//! buffer's life are in `tests/ttm_bo.rs`, where buffers are.
+//! The reserve tests of `drivers/gpu/drm/ttm/tests/ttm_bo_test.c`. The tests of pins, moves and the end of a
+//! buffer's life are in `tests/ttm_bo.rs`, because they need buffers.
 //!
 //! | upstream | here |
 //! |---|---|
 //! | `ttm_bo_reserve_optimistic_no_ticket` | [`a_free_lock_is_taken_in_every_way`] |
-//! | `ttm_bo_reserve_locked_no_sleep` | [`a_held_lock_is_refused_to_who_does_not_wait`] |
+//! | `ttm_bo_reserve_locked_no_sleep` | [`a_held_lock_is_refused_without_a_wait`] |
 //! | `ttm_bo_reserve_no_wait_ticket` | [`a_set_that_may_not_wait_is_refused_and_holds_nothing`] |
-//! | `ttm_bo_reserve_double_resv` | [`the_same_ticket_twice_holds_it_once`] |
-//! | `ttm_bo_reserve_interrupted` | [`a_wait_ends_with_its_bound_and_who_comes_next_gets_the_lock`] |
+//! | `ttm_bo_reserve_double_resv` | [`a_ticket_holds_a_lock_once`] |
+//! | `ttm_bo_reserve_interrupted` | [`a_wait_times_out_and_the_next_waiter_gets_the_lock`] |
 //! | `ttm_bo_reserve_deadlock` | [`the_younger_ticket_backs_off_and_gets_both`] |
 //!
-//! A signal of a process has no counterpart: a wait for a lock is given up by its bound. A reservation
-//! without a wait but with a ticket is an error upstream (`WARN`, `-EBUSY`), even of a free lock; here a
-//! set with a bound of nothing is allowed, and takes what is free.
+//! A process signal has no counterpart: a wait for a lock ends with its timeout. Upstream, a reservation
+//! without a wait but with a ticket is an error (`WARN`, `-EBUSY`), even of a free lock. Here a set with a zero
+//! timeout is allowed, and takes free locks.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use crate::sync::lock_set::{TimedOut, lock_many};
-use crate::sync::reservation::{Refused, Reservation, WaitQueues};
+use crate::sync::reservation::Reservation;
+use crate::sync::wait_queue::{Refused, WaitQueues};
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(5);
@@ -28,7 +29,7 @@ const SHORT: Duration = Duration::from_millis(5);
 fn a_free_lock_is_taken_in_every_way() {
     let queues = WaitQueues::new();
     let one = Reservation::new(0);
-    // Waiting, waiting in bounds, not waiting; each twice, so that the first has unlocked.
+    // Waiting, waiting with a timeout, not waiting; each twice, after the first has unlocked.
     for _ in 0..2 {
         *one.lock(&queues) += 1;
         *one.lock_timeout(&queues, LONG).expect("free") += 1;
@@ -42,7 +43,7 @@ fn a_free_lock_is_taken_in_every_way() {
 
 /// upstream: `ttm_bo_reserve_locked_no_sleep`
 #[test]
-fn a_held_lock_is_refused_to_who_does_not_wait() {
+fn a_held_lock_is_refused_without_a_wait() {
     let queues = WaitQueues::new();
     let one = Reservation::new(());
     let guard = one.lock(&queues);
@@ -51,7 +52,7 @@ fn a_held_lock_is_refused_to_who_does_not_wait() {
     }
     drop(guard);
     let locked = lock_many(&queues, LONG, |set| set.lock(&one)).expect("free");
-    assert!(one.try_lock(&queues).is_none(), "by a set as well");
+    assert!(one.try_lock(&queues).is_none(), "held by a set as well");
     drop(locked);
     assert!(one.try_lock(&queues).is_some());
 }
@@ -63,14 +64,14 @@ fn a_set_that_may_not_wait_is_refused_and_holds_nothing() {
     let (free, held) = (Reservation::new(()), Reservation::new(()));
     let other = queues.ticket();
     assert_eq!(held.acquire(&queues, other, Instant::now()), Ok(()));
-    // A younger ticket that holds something must back off, and an older one may not wait; either way it is
-    // the bound that ends it.
+    // A younger ticket that holds a lock must back off; one that holds none may not wait, because of its zero
+    // timeout. In both cases the timeout ends the attempt.
     for order in [[&free, &held], [&held, &free]] {
         let refused = lock_many(&queues, Duration::ZERO, |set| {
             order.iter().map(|one| set.lock(one)).collect::<Result<Vec<_>, _>>()
         });
         assert_eq!(refused.err(), Some(TimedOut));
-        assert!(free.try_lock(&queues).is_some(), "nothing is left behind");
+        assert!(free.try_lock(&queues).is_some(), "no lock is left held");
     }
     held.release(&queues);
     let both = lock_many(&queues, Duration::ZERO, |set| Ok((set.lock(&free)?, set.lock(&held)?)));
@@ -79,7 +80,7 @@ fn a_set_that_may_not_wait_is_refused_and_holds_nothing() {
 
 /// upstream: `ttm_bo_reserve_double_resv` (there `-EALREADY`)
 #[test]
-fn the_same_ticket_twice_holds_it_once() {
+fn a_ticket_holds_a_lock_once() {
     let queues = WaitQueues::new();
     let one = Reservation::new(());
     let twice = lock_many(&queues, LONG, |set| Ok([set.lock(&one)?, set.lock(&one)?]));
@@ -92,7 +93,7 @@ fn the_same_ticket_twice_holds_it_once() {
 
 /// upstream: `ttm_bo_reserve_interrupted`
 #[test]
-fn a_wait_ends_with_its_bound_and_who_comes_next_gets_the_lock() {
+fn a_wait_times_out_and_the_next_waiter_gets_the_lock() {
     let queues = WaitQueues::new();
     let one = Reservation::new(0);
     let waiting = Barrier::new(2);
@@ -103,21 +104,21 @@ fn a_wait_ends_with_its_bound_and_who_comes_next_gets_the_lock() {
             *one.lock(&queues) += 1;
         });
         waiting.wait();
-        // Those who give up stand in the same line, before and behind the patient one.
+        // Waiters that time out are in the same queue, before and behind the patient one.
         for _ in 0..3 {
             let impatient = scope.spawn(|| one.lock_timeout(&queues, SHORT).is_none());
-            assert!(impatient.join().expect("its bound ends it"));
+            assert!(impatient.join().expect("its timeout ends it"));
             let set = scope.spawn(|| lock_many(&queues, SHORT, |set| set.lock(&one)).err());
-            assert_eq!(set.join().expect("its bound ends it"), Some(TimedOut));
+            assert_eq!(set.join().expect("its timeout ends it"), Some(TimedOut));
         }
         drop(guard);
-        patient.join().expect("it is handed the lock");
+        patient.join().expect("it gets the lock");
     });
     assert_eq!(*one.lock(&queues), 1);
 }
 
-/// upstream: `ttm_bo_reserve_deadlock`. The older ticket is the test's own, so that nothing is left to
-/// chance: it has what the set wants, and lets go when the set has learned that it must back off.
+/// upstream: `ttm_bo_reserve_deadlock`. The test itself holds the older ticket, so that the order is
+/// certain: it holds a lock that the set needs, and releases it once the set has had to back off.
 #[test]
 fn the_younger_ticket_backs_off_and_gets_both() {
     let queues = WaitQueues::new();
@@ -131,7 +132,7 @@ fn the_younger_ticket_backs_off_and_gets_both() {
         let first = set.lock(&a)?;
         let second = set.lock(&b);
         if turns == 1 {
-            assert!(second.is_err(), "somebody older has it");
+            assert!(second.is_err(), "an older ticket has it");
             assert_eq!(
                 a.acquire(&queues, older, Instant::now()),
                 Err(Refused::TimedOut),
@@ -141,7 +142,7 @@ fn the_younger_ticket_backs_off_and_gets_both() {
         }
         Ok((first, second?))
     })
-    .expect("it starts again, and has both");
+    .expect("it starts again, and gets both");
     assert_eq!(turns, 2);
     assert_eq!((*locked.get_mut(first), *locked.get_mut(second)), (1, 2));
     assert!(a.try_lock(&queues).is_none() && b.try_lock(&queues).is_none());

@@ -3,18 +3,18 @@
 //!
 //! | upstream | here |
 //! |---|---|
-//! | `test_mutex` | [`a_lock_is_taken_refused_and_handed_over`], [`a_lock_is_handed_over_however_it_was_taken`] |
-//! | `test_aa` | [`the_same_lock_twice_in_a_set_is_the_same`] |
-//! | `test_abba` | [`crossed_locks_make_exactly_one_side_back_off`], [`who_does_not_come_back_leaves_the_other_alone`] |
+//! | `test_mutex` | [`a_lock_is_taken_refused_and_passed_on`], [`a_lock_is_passed_on_for_every_way_of_taking_it`] |
+//! | `test_aa` | [`a_lock_taken_twice_in_a_set_has_one_index`] |
+//! | `test_abba` | [`with_crossed_locks_exactly_one_side_backs_off`], [`a_side_that_does_not_retry_does_not_disturb_the_other`] |
 //! | `test_cycle` | [`a_ring_of_any_length_resolves`] |
-//! | `stress` | [`many_threads_with_many_locks_all_get_through`], [`sets_and_single_locks_get_on`] |
+//! | `stress` | [`many_threads_with_many_locks_all_finish`], [`sets_and_single_locks_work_together`] |
 //! | `ww_test_normal`, `ww_test_fail_acquire` | [`a_set_that_fails_at_any_step_holds_nothing`] |
-//! | `ww_test_two_contexts`, `ww_test_context_block`, `ww_test_block_context`, `ww_test_spin_nest_*` | [`a_second_lock_outside_a_set_is_caught`] and its neighbours |
+//! | `ww_test_two_contexts`, `ww_test_context_block`, `ww_test_block_context`, `ww_test_spin_nest_*` | [`a_second_lock_outside_a_set_is_detected`] and its neighbours |
 //! | `ww_test_context_try`, `ww_test_try_block`, `ww_test_try_context` | [`trying_is_allowed_anywhere`] |
-//! | `ww_test_edeadlk_normal`, `_normal_slow` | [`crossed_locks_make_exactly_one_side_back_off`] |
-//! | `ww_test_edeadlk_no_unlock`, `_acquire_more`, `_acquire_more_edeadlk`, `_acquire_wrong`, and each `_slow` | [`who_locks_more_after_being_told_to_back_off_does_no_harm`] |
+//! | `ww_test_edeadlk_normal`, `_normal_slow` | [`with_crossed_locks_exactly_one_side_backs_off`] |
+//! | `ww_test_edeadlk_no_unlock`, `_acquire_more`, `_acquire_more_edeadlk`, `_acquire_wrong`, and each `_slow` | [`locking_more_after_a_back_off_is_harmless`] |
 //!
-//! What the types rule out, so that there is nothing to run: `ww_test_context_done_twice`,
+//! The types rule out the following, so there is no test: `ww_test_context_done_twice`,
 //! `_unlock_twice`, `_fini_early`, `_lock_after_done`, `ww_test_object_unlock_twice`, `_lock_unbalanced`,
 //! `_lock_stale_context`, `ww_test_unneeded_slow` (a `LockSet` lives only inside `lock_many`'s closure,
 //! nothing but the set takes the slow path, and guards unlock), `ww_test_diff_class` (there is one class; a
@@ -25,22 +25,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::sync::lock_set::{Contended, TimedOut, lock_many};
-use crate::sync::reservation::{Reservation, WaitQueues};
+use crate::sync::reservation::Reservation;
+use crate::sync::wait_queue::WaitQueues;
 
-/// A bound that is never reached when things are right.
+/// A timeout that is reached only by a hang.
 const LONG: Duration = Duration::from_secs(60);
-/// A bound that is reached when nobody lets go.
+/// A timeout that is reached if the lock is not released.
 const SHORT: Duration = Duration::from_millis(20);
 
 /// upstream: `test_mutex`
 #[test]
-fn a_lock_is_taken_refused_and_handed_over() {
+fn a_lock_is_taken_refused_and_passed_on() {
     let queues = WaitQueues::new();
     let one = Reservation::new(0);
     {
         let mut guard = one.lock(&queues);
         *guard += 1;
-        assert!(one.try_lock(&queues).is_none(), "try_lock of a locked one");
+        assert!(one.try_lock(&queues).is_none(), "try_lock of a locked reservation");
     }
     assert_eq!(*one.try_lock(&queues).expect("free again"), 1);
     let barrier = Barrier::new(2);
@@ -57,9 +58,9 @@ fn a_lock_is_taken_refused_and_handed_over() {
     assert_eq!(*one.lock(&queues), 2);
 }
 
-/// A bound is how a wait is given up here.
+/// Here a wait is given up by its timeout.
 #[test]
-fn a_wait_that_is_given_up_leaves_no_trace() {
+fn a_timed_out_wait_leaves_no_trace() {
     let queues = WaitQueues::new();
     let one = Reservation::new(());
     let guard = one.lock(&queues);
@@ -75,13 +76,13 @@ fn a_wait_that_is_given_up_leaves_no_trace() {
 
 /// upstream: `test_aa`
 #[test]
-fn the_same_lock_twice_in_a_set_is_the_same() {
+fn a_lock_taken_twice_in_a_set_has_one_index() {
     let queues = WaitQueues::new();
     let one = Reservation::new(5);
     let (mut locked, (a, b)) =
         lock_many(&queues, LONG, |set| Ok((set.lock(&one)?, set.lock(&one)?))).expect("free");
     assert_eq!(a, b);
-    assert!(one.try_lock(&queues).is_none(), "a foreign trylock fails");
+    assert!(one.try_lock(&queues).is_none(), "a try_lock outside the set fails");
     *locked.get_mut(a) += 1;
     drop(locked);
     assert_eq!(*one.lock(&queues), 6);
@@ -89,7 +90,7 @@ fn the_same_lock_twice_in_a_set_is_the_same() {
 
 /// upstream: `test_abba`, `ww_test_edeadlk_normal`
 #[test]
-fn crossed_locks_make_exactly_one_side_back_off() {
+fn with_crossed_locks_exactly_one_side_backs_off() {
     let queues = WaitQueues::new();
     let (a, b) = (Reservation::new(0), Reservation::new(0));
     let barrier = Barrier::new(2);
@@ -112,9 +113,9 @@ fn crossed_locks_make_exactly_one_side_back_off() {
                 turns
             })
         });
-        sides.map(|side| side.join().expect("nobody panics"))
+        sides.map(|side| side.join().expect("no panic"))
     });
-    // More than once, if the other side is still unlocking when it comes back.
+    // The side that backs off may need more than one retry, while the other side is still unlocking.
     assert!(turns.contains(&1) && turns.iter().any(|&turns| turns > 1), "{turns:?}");
     assert_eq!(*a.lock(&queues), 2);
     assert_eq!(*b.lock(&queues), 2);
@@ -140,7 +141,7 @@ fn a_ring_of_any_length_resolves() {
                         set.lock(&ring[(at + 1) % length])?;
                         Ok(own)
                     });
-                    let (mut locked, own) = done.expect("nobody is stuck");
+                    let (mut locked, own) = done.expect("no thread is stuck");
                     *locked.get_mut(own) += 1;
                 });
             }
@@ -152,7 +153,7 @@ fn a_ring_of_any_length_resolves() {
 /// upstream: `stress` (`STRESS_INORDER`, `STRESS_REORDER`), with the parameters of the ww_mutex stress
 /// tool: 16 threads; 8 of 4096 locks each, and 800 of 100,000.
 #[test]
-fn many_threads_with_many_locks_all_get_through() {
+fn many_threads_with_many_locks_all_finish() {
     check_stress(16, 4096, 8, 300, false);
     check_stress(16, 64, 8, 100, false);
     check_stress(16, 64, 8, 100, true);
@@ -179,7 +180,7 @@ fn check_stress(threads: u64, locks: usize, each: usize, rounds: usize, in_order
                             .map(|&pick| set.lock(&all[pick]))
                             .collect::<Result<Vec<_>, Contended>>()
                     })
-                    .expect("nobody starves");
+                    .expect("no thread starves");
                     for index in indices {
                         *locked.get_mut(index) += 1;
                         total.fetch_add(1, Ordering::Relaxed);
@@ -199,11 +200,11 @@ fn next(random: &mut u64) -> usize {
     (*random >> 33) as usize
 }
 
-/// upstream: `ww_test_spin_nest_*`: what the types cannot rule out, debug builds check.
+/// upstream: `ww_test_spin_nest_*`: debug builds check what the types cannot rule out.
 #[test]
 #[cfg(debug_assertions)]
 #[should_panic(expected = "lock them together in a LockSet")]
-fn a_second_lock_outside_a_set_is_caught() {
+fn a_second_lock_outside_a_set_is_detected() {
     let queues = WaitQueues::new();
     let (a, b) = (Reservation::new(()), Reservation::new(()));
     let _a = a.lock(&queues);
@@ -214,7 +215,7 @@ fn a_second_lock_outside_a_set_is_caught() {
 #[test]
 #[cfg(debug_assertions)]
 #[should_panic(expected = "lock them together in a LockSet")]
-fn a_single_lock_beside_a_set_is_caught() {
+fn a_single_lock_beside_a_set_is_detected() {
     let queues = WaitQueues::new();
     let (a, b) = (Reservation::new(()), Reservation::new(()));
     let _set = lock_many(&queues, LONG, |set| set.lock(&a));
@@ -225,7 +226,7 @@ fn a_single_lock_beside_a_set_is_caught() {
 #[test]
 #[cfg(debug_assertions)]
 #[should_panic(expected = "lock them together in a LockSet")]
-fn a_set_beside_a_single_lock_is_caught() {
+fn a_set_beside_a_single_lock_is_detected() {
     let queues = WaitQueues::new();
     let (a, b) = (Reservation::new(()), Reservation::new(()));
     let _a = a.lock(&queues);
@@ -236,15 +237,15 @@ fn a_set_beside_a_single_lock_is_caught() {
 #[test]
 #[cfg(debug_assertions)]
 #[should_panic(expected = "lock them together in a LockSet")]
-fn a_set_beside_a_set_is_caught() {
+fn a_set_beside_a_set_is_detected() {
     let queues = WaitQueues::new();
     let (a, b) = (Reservation::new(()), Reservation::new(()));
     let _one = lock_many(&queues, LONG, |set| set.lock(&a));
     let _two = lock_many(&queues, LONG, |set| set.lock(&b));
 }
 
-/// upstream: `ww_test_context_try`, `ww_test_try_block`, `ww_test_try_context`: who does not wait closes no
-/// cycle.
+/// upstream: `ww_test_context_try`, `ww_test_try_block`, `ww_test_try_context`: a thread that does not wait
+/// closes no cycle.
 #[test]
 fn trying_is_allowed_anywhere() {
     let queues = WaitQueues::new();
@@ -258,9 +259,9 @@ fn trying_is_allowed_anywhere() {
     assert!(c.try_lock(&queues).is_some() && b.try_lock(&queues).is_none());
 }
 
-/// upstream: `test_mutex`, each way of holding against each way of waiting
+/// upstream: `test_mutex`, every way of holding with every way of waiting
 #[test]
-fn a_lock_is_handed_over_however_it_was_taken() {
+fn a_lock_is_passed_on_for_every_way_of_taking_it() {
     type Way = fn(&WaitQueues, &Reservation<u32>, &dyn Fn());
     let ways: [Way; 4] = [
         |queues, one, work| {
@@ -280,7 +281,7 @@ fn a_lock_is_handed_over_however_it_was_taken() {
             })
             .flatten()
             .next()
-            .expect("it goes on until it has it");
+            .expect("it retries until it has the lock");
             *guard += 1;
             work();
         },
@@ -309,33 +310,37 @@ fn a_lock_is_handed_over_however_it_was_taken() {
     }
 }
 
-/// upstream: `test_abba` without resolving: a side that backs off and does not come back
+/// upstream: `test_abba` without resolving: one side backs off and does not retry
 #[test]
-fn who_does_not_come_back_leaves_the_other_alone() {
+fn a_side_that_does_not_retry_does_not_disturb_the_other() {
     let queues = WaitQueues::new();
     let (a, b) = (Reservation::new(()), Reservation::new(()));
     let mut older = queues.ticket();
     assert_eq!(a.acquire(&queues, older, Instant::now()), Ok(()));
     older.holding = true;
-    // The younger side has b, wants a, and gives up when its bound is over.
+    // The younger side holds b, waits for a, and gives up after its timeout.
     let mut turns = 0;
     let younger = lock_many(&queues, SHORT, |set| {
         turns += 1;
         Ok((set.lock(&b)?, set.lock(&a)?))
     });
     assert_eq!((younger.err(), turns), (Some(TimedOut), 1));
-    assert_eq!(b.acquire(&queues, older, Instant::now()), Ok(()), "it has let go");
+    assert_eq!(
+        b.acquire(&queues, older, Instant::now()),
+        Ok(()),
+        "the younger side has released it"
+    );
     a.release(&queues);
     b.release(&queues);
     assert!(a.try_lock(&queues).is_some() && b.try_lock(&queues).is_some());
 }
 
 /// upstream: `ww_test_edeadlk_no_unlock`, `ww_test_edeadlk_acquire_more`,
-/// `ww_test_edeadlk_acquire_more_edeadlk`, `ww_test_edeadlk_acquire_wrong`: what a closure does with its set
-/// after it was told to back off. Upstream each is an error that is reported; here the next turn puts it
-/// right, since it is the set that lets go, and that knows which lock comes first.
+/// `ww_test_edeadlk_acquire_more_edeadlk`, `ww_test_edeadlk_acquire_wrong`: a closure uses its set after it
+/// had to back off. Upstream each of these is a reported error. Here the next turn corrects it, because the
+/// set itself releases the locks and knows which one to lock first.
 #[test]
-fn who_locks_more_after_being_told_to_back_off_does_no_harm() {
+fn locking_more_after_a_back_off_is_harmless() {
     let queues = WaitQueues::new();
     let all: [_; 4] = std::array::from_fn(Reservation::new);
     let older = queues.ticket();
@@ -346,20 +351,20 @@ fn who_locks_more_after_being_told_to_back_off_does_no_harm() {
     let (mut locked, indices) = lock_many(&queues, LONG, |set| {
         turns += 1;
         let first = set.lock(&all[0])?;
-        let told = set.lock(&all[1]);
+        let refused = set.lock(&all[1]);
         if turns == 1 {
-            assert!(told.is_err(), "somebody older has it");
-            assert!(set.lock(&all[2]).is_ok(), "more, and it is free");
-            assert!(set.lock(&all[1]).is_err(), "again, and it is told again");
-            assert!(set.lock(&all[3]).is_err(), "another one that somebody older has");
+            assert!(refused.is_err(), "an older ticket has it");
+            assert!(set.lock(&all[2]).is_ok(), "another one, which is free");
+            assert!(set.lock(&all[1]).is_err(), "again, and refused again");
+            assert!(set.lock(&all[3]).is_err(), "another one that an older ticket has");
             assert_eq!(
                 set.lock(&all[0]).ok(),
                 Some(first),
-                "what it has it keeps until it returns"
+                "the set keeps its locks until the closure returns"
             );
             [1, 3].into_iter().for_each(|at| all[at].release(&queues));
         }
-        Ok([first, told?, set.lock(&all[2])?, set.lock(&all[3])?])
+        Ok([first, refused?, set.lock(&all[2])?, set.lock(&all[3])?])
     })
     .expect("the second turn");
     assert_eq!(turns, 2);
@@ -383,7 +388,7 @@ fn a_set_that_fails_at_any_step_holds_nothing() {
         assert_eq!(all[taken].acquire(&queues, queues.ticket(), Instant::now()), Ok(()));
         assert_eq!(lock_all(SHORT).err(), Some(TimedOut));
         let free = |at: &usize| all[*at].try_lock(&queues).is_some();
-        assert_eq!((0..COUNT).filter(free).count(), COUNT - 1, "all but the one that was taken");
+        assert_eq!((0..COUNT).filter(free).count(), COUNT - 1, "all but the one that is held");
         all[taken].release(&queues);
         let (mut locked, indices) = lock_all(LONG).expect("free");
         let values: Vec<_> = indices.into_iter().map(|at| *locked.get_mut(at)).collect();
@@ -391,9 +396,9 @@ fn a_set_that_fails_at_any_step_holds_nothing() {
     }
 }
 
-/// upstream: `stress` (`STRESS_ALL`: in order, in any order, and one at a time, all at once)
+/// upstream: `stress` (`STRESS_ALL`: in order, in any order, and one at a time, concurrently)
 #[test]
-fn sets_and_single_locks_get_on() {
+fn sets_and_single_locks_work_together() {
     const THREADS: usize = 6;
     const LOCKS: usize = 8;
     const ROUNDS: u64 = 200;
@@ -417,7 +422,7 @@ fn sets_and_single_locks_get_on() {
                     let set = lock_many(queues, LONG, |set| {
                         picks.iter().map(|&at| set.lock(&all[at])).collect::<Result<Vec<_>, _>>()
                     });
-                    let (mut locked, indices) = set.expect("nobody starves");
+                    let (mut locked, indices) = set.expect("no thread starves");
                     indices.into_iter().for_each(|at| *locked.get_mut(at) += 1);
                 }
             });

@@ -1,5 +1,5 @@
-//! Carrying bytes between two places that no device sees both of.
-#![expect(unsafe_code, reason = "copying between mapped memory that nobody else uses")]
+//! Copies between two backings that no single device sees.
+#![expect(unsafe_code, reason = "copying between mapped memory that nothing else uses")]
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,41 +13,40 @@ use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
 use crate::memory::{Allocation, HostPtr, View, copy_by_host, zero_by_host};
 
-/// By whom one end is seen.
+/// How one end of the copy is accessed.
 #[derive(Clone, Debug)]
-pub(crate) enum End {
-    /// By the host.
+pub(crate) enum BounceEnd {
+    /// The host accesses it.
     Host,
-    /// By a device, with staging memory of its own.
+    /// A device accesses it, with staging memory of its own.
     Device { view: Arc<View>, staging: Arc<Staging> },
 }
 
-/// What carries bytes from one place to another: the host, from end to end where it sees both, else through
-/// staging memory.
+/// A copy without a common device: directly by the host if it sees both ends, else through staging memory.
 #[derive(Clone, Debug)]
-pub(crate) struct Carrier {
-    pub(crate) from: End,
-    pub(crate) to: End,
+pub(crate) struct BouncePath {
+    pub(crate) from: BounceEnd,
+    pub(crate) to: BounceEnd,
 }
 
-/// A place: an allocation, and where in it.
+/// An allocation, and an offset in it.
 pub(crate) type At<'a> = (&'a Allocation, u64);
 
-impl Carrier {
-    /// Copies `parts` of what begins at `from` to the same places of what begins at `to`, zeroes `tail` there,
-    /// and returns when it is done. The tail begins with a whole word, and may begin before the last part
-    /// ends; the bytes of the part stay.
+impl BouncePath {
+    /// Copies `parts`, relative to `from`, to the same parts relative to `to`; zeroes `tail` there; returns
+    /// when both are done. The tail begins at a whole word. It may begin before the last part ends; the bytes
+    /// of the part stay.
     ///
     /// # Errors
     ///
-    /// Those of the copies; [`Error::Timeout`] after `timeout`. The caller keeps both places until the
-    /// fences in it are over.
+    /// Those of the copies; [`Error::Timeout`] after `timeout`. The caller keeps both allocations until the
+    /// fences in the error are over.
     ///
     /// # Safety
     ///
-    /// All parts lie within both allocations, the tail within the second one, and they do not overlap; nobody
-    /// else uses the second place, and nobody writes the first one meanwhile: all fences of both are over,
-    /// and nobody is let in.
+    /// All parts lie within both allocations, the tail within the second one, and they do not overlap. Nothing
+    /// else uses the second one, and nothing writes the first one meanwhile: all fences of both are over, and
+    /// no new use begins.
     pub(crate) unsafe fn carry(
         &self,
         from: At<'_>,
@@ -56,42 +55,42 @@ impl Carrier {
         tail: Range<u64>,
         timeout: Duration,
     ) -> Result<(), Unfinished> {
-        if let (End::Host, End::Host) = (&self.from, &self.to) {
+        if let (BounceEnd::Host, BounceEnd::Host) = (&self.from, &self.to) {
             // SAFETY: the caller's contract.
             return Ok(unsafe { by_host(from, to, parts, tail) }?);
         }
         let len = parts.iter().map(|part| part.end).max().unwrap_or(0);
-        let source = Opened::new(&self.from, from, len, Access::Read)?;
-        let target = Opened::new(&self.to, to, len, Access::Write)?;
+        let source = OpenSide::begin(&self.from, from, len, Access::Read)?;
+        let target = OpenSide::begin(&self.to, to, len, Access::Write)?;
         let cleared = match &self.to {
-            End::Device { view, .. } if !tail.is_empty() => {
+            BounceEnd::Device { view, .. } if !tail.is_empty() => {
                 let span = Span { view, offset: to.1 + tail.start, len: tail.end - tail.start };
                 Some(zero(view.device(), span)?)
             }
             _ => None,
         };
-        // SAFETY: the caller's contract; what the host sees is mapped as a whole.
+        // SAFETY: the caller's contract; an allocation that the host sees is mapped as a whole.
         let carried = unsafe { ring::run([source.side, target.side], parts, timeout) };
-        // Even if it did not come so far that the rest was behind it on the device's queue.
+        // The zeroing may still run, even if no later copy was submitted behind it.
         carried.map_err(|mut unfinished| {
             unfinished.writing.extend(cleared);
             unfinished
         })?;
-        if let End::Host = self.to
+        if let BounceEnd::Host = self.to
             && !tail.is_empty()
         {
             let after = tail.start.max(len);
             // SAFETY: the caller's contract.
             unsafe { zero_by_host((to.0, to.1 + after), tail.end - after) }?;
         }
-        source.close()?;
-        Ok(target.close()?)
+        source.end()?;
+        Ok(target.end()?)
     }
 }
 
 /// # Safety
 ///
-/// As for [`Carrier::carry`].
+/// As for [`BouncePath::carry`].
 unsafe fn by_host(
     (from, from_offset): At<'_>,
     (to, to_offset): At<'_>,
@@ -102,7 +101,7 @@ unsafe fn by_host(
         let (source, target) = (from_offset + part.start, to_offset + part.start);
         // SAFETY: the caller's contract.
         if !unsafe { copy_by_host((from, source), (to, target), part.end - part.start) }? {
-            return Err(unseen());
+            return Err(host_view_lost());
         }
     }
     let after = parts.iter().map(|part| part.end).fold(tail.start, u64::max);
@@ -110,29 +109,29 @@ unsafe fn by_host(
     unsafe { zero_by_host((to, to_offset + after), tail.end.saturating_sub(after)) }
 }
 
-fn unseen() -> Error {
+fn host_view_lost() -> Error {
     Error::Unsupported {
         device: "the host".into(),
-        missing: "a view of memory that it saw before".into(),
+        missing: "a mapping of memory that it had mapped before".into(),
     }
 }
 
-/// A side of a ring. Where the host sees it, the memory has been told that it is used.
-struct Opened<'a> {
+/// A side of a ring. If the host accesses it, host access to the memory has begun.
+struct OpenSide<'a> {
     side: Side<'a>,
-    /// What the host has to end.
+    /// The host access to end.
     access: Option<(&'a Allocation, u64, u64, Access)>,
 }
 
-impl<'a> Opened<'a> {
-    fn new(end: &'a End, (at, offset): At<'a>, len: u64, access: Access) -> Result<Self> {
+impl<'a> OpenSide<'a> {
+    fn begin(end: &'a BounceEnd, (at, offset): At<'a>, len: u64, access: Access) -> Result<Self> {
         match end {
-            End::Device { view, staging } => {
+            BounceEnd::Device { view, staging } => {
                 let side = Side::Device(Span { view, offset, len }, staging);
                 Ok(Self { side, access: None })
             }
-            End::Host => {
-                let start: HostPtr = at.host()?.ok_or_else(unseen)?;
+            BounceEnd::Host => {
+                let start: HostPtr = at.host()?.ok_or_else(host_view_lost)?;
                 at.begin_host_access(access, offset, len)?;
                 // CAST: mapped, so it fits the address space.
                 // SAFETY: within the allocation, all of which is mapped.
@@ -142,16 +141,16 @@ impl<'a> Opened<'a> {
         }
     }
 
-    fn close(mut self) -> Result<()> {
+    fn end(mut self) -> Result<()> {
         let Some((at, offset, len, access)) = self.access.take() else { return Ok(()) };
         at.end_host_access(access, offset, len)
     }
 }
 
-impl Drop for Opened<'_> {
+impl Drop for OpenSide<'_> {
     fn drop(&mut self) {
         if let Some((at, offset, len, access)) = self.access.take() {
-            // After a failure, which says more than this one's.
+            // The copy failed already, and its error says more than this one.
             let _ = at.end_host_access(access, offset, len);
         }
     }

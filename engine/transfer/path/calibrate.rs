@@ -1,9 +1,9 @@
-//! Finding out how fast host and device copy, once per device.
+//! Measures how fast the host and a device copy, once per device.
 //!
-//! Between two pieces of staging memory that both see, since the choice is only there where the host sees
-//! both places at full speed. What a device is measured to take includes what everybody pays for asking it:
-//! the submission, and until its end is noticed. The largest size is measured with the bytes in no cache, as
-//! large copies find them; it is small, so that few pages have to be touched for the first time.
+//! The measurement copies between two pieces of staging memory that both see, because there is a choice only
+//! where the host accesses both backings at full speed. The device's time includes the cost of every use of
+//! a device: the submission, and the time until its end is noticed. The largest size is measured with the bytes
+//! in no cache, as for real large copies. It is small, so that few pages are touched for the first time.
 #![expect(unsafe_code, reason = "copies between two mapped staging buffers, by host and device")]
 
 use std::sync::Arc;
@@ -22,26 +22,27 @@ use crate::sync::{Fence, Fences, Retire, Retired, Usage};
 const SIZES: [u64; 4] = [4 << 10, 64 << 10, 512 << 10, LARGEST];
 const LARGEST: u64 = 2 << 20;
 
-/// How often each is tried. The best time counts: nothing makes a copy faster by chance.
+/// How often each size is measured. The best time counts: nothing makes a copy faster by chance.
 const ROUNDS: u32 = 6;
 
-/// No further round than the second begins later than this after the first.
+/// Rounds after the second one begin only within this time after the first.
 const BUDGET: Duration = Duration::from_millis(10);
 
-/// How long one copy is waited for. Some milliseconds are enough, unless an application has work of its own on
-/// the queue, which it may not end before this thread goes on.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// The longest wait for one copy. Some milliseconds are enough unless the application has work of its own on
+/// the queue. That work may depend on this thread, so the wait must end.
+const COPY_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Both together are worth it up to here, as a part of the time of the device.
+/// A copy by host and device together pays if it takes less than this part of the device's time.
 const WORTH_IT: f64 = 0.95;
 
-/// Measures. `Ok(None)` if the device is at work, which would be measured as well: another time. What it still
-/// uses then goes to `retire`.
+/// Measures the copy speeds of a device. Returns `Ok(None)` if the device is busy, because its other work
+/// would be measured as well; the caller retries later. Memory that the device still uses at the end is moved
+/// to `retire`.
 ///
 /// # Errors
 ///
-/// What kept it from being measured: no memory, a lost device; [`crate::Error::Timeout`] if it is at work on
-/// what peerbuf does not know of.
+/// The reason why it was not measured: no memory, a lost device; [`crate::Error::Timeout`] if the device is
+/// busy with work that peerbuf does not know of.
 ///
 /// Locks: none may be held; this waits for the device, some tens of milliseconds at most.
 pub(crate) fn measure(
@@ -52,7 +53,7 @@ pub(crate) fn measure(
     if !device.is_idle()? {
         return Ok(None);
     }
-    // So that the first copy is none that measures something itself.
+    // Otherwise the first copy would include the measurement of the host's copy kernels.
     wide::measured();
     let start = Instant::now();
     let buffer = || staging.buffer(LARGEST, Direction::Readback);
@@ -66,7 +67,7 @@ pub(crate) fn measure(
     }
     let speeds = speeds?;
     let took = start.elapsed();
-    tracing::debug!(device = device.name(), %speeds, ?took, "how fast copies are was measured");
+    tracing::debug!(device = device.name(), %speeds, ?took, "copy speeds measured");
     Ok(Some(speeds))
 }
 
@@ -74,8 +75,9 @@ pub(crate) fn measure(
 ///
 /// # Invariants
 ///
-/// `LARGEST` bytes are mapped at each of `hosts`, which lie in `buffers`. Nobody else knows them. Between two
-/// calls the device does not use them, unless the last one failed; `last` is over when it does not any more.
+/// `LARGEST` bytes are mapped at each of `hosts`, which lie in `buffers`. Nothing else has access to them.
+/// Between two calls the device does not use them, unless the last one failed; it uses them no more once
+/// `last` is over.
 struct Pieces<'a> {
     device: &'a Arc<DeviceInner>,
     buffers: [StagingBuffer; 2],
@@ -90,8 +92,8 @@ impl<'a> Pieces<'a> {
         let raw = [buffers[0].raw(), buffers[1].raw()];
         for host in hosts {
             // CAST: 2 MiB.
-            // SAFETY: so many bytes are mapped, and nobody uses them yet. Not zero: pages that were only read
-            // may be one and the same.
+            // SAFETY: so many bytes are mapped, and nothing uses them yet. The value is not zero, because pages
+            // that were only read may all be the same zero page.
             unsafe { host.fill(0x5a, LARGEST as usize) };
         }
         Ok(Self { device, buffers, raw, hosts, last: Fence::signalled() })
@@ -101,7 +103,7 @@ impl<'a> Pieces<'a> {
         let longest = CopySpeed { bytes: 0, host: Duration::MAX, device: Duration::MAX };
         let mut rows = SIZES.map(|bytes| CopySpeed { bytes, ..longest });
         let mut both = Duration::MAX;
-        // The first time a queue is used is slower than all others.
+        // The first use of a queue is slower than all later ones.
         self.by_device(SIZES[0])?;
         let start = Instant::now();
         for round in 0..ROUNDS {
@@ -109,19 +111,19 @@ impl<'a> Pieces<'a> {
                 break;
             }
             for row in &mut rows {
-                self.forget_if_large(row.bytes);
+                self.flush_if_large(row.bytes);
                 row.host = row.host.min(self.by_host(row.bytes));
-                self.forget_if_large(row.bytes);
+                self.flush_if_large(row.bytes);
                 row.device = row.device.min(self.by_device(row.bytes)?);
             }
-            // More often: both have to be left in peace at the same time.
+            // More often, because neither may be disturbed during the same copy.
             for _ in 0..3 {
-                self.forget_if_large(LARGEST);
+                self.flush_if_large(LARGEST);
                 both = both.min(self.by_both()?);
             }
         }
         let [.., last] = rows;
-        // Against the device: what is shared out is what the host may not take the time for alone.
+        // Compared with the device alone: only copies that are too long for the host alone are split.
         let parallel = both.as_secs_f64() < last.device.as_secs_f64() * WORTH_IT;
         Ok(CopySpeeds::new(&rows, parallel))
     }
@@ -135,16 +137,16 @@ impl<'a> Pieces<'a> {
     fn by_device(&mut self, bytes: u64) -> Result<Duration> {
         let start = Instant::now();
         self.submit(bytes)?;
-        self.last.wait(PATIENCE)?;
+        self.last.wait(COPY_TIMEOUT)?;
         Ok(start.elapsed())
     }
 
-    /// The largest size, half of it by each.
+    /// Times a copy of the largest size, half of it by each.
     fn by_both(&mut self) -> Result<Duration> {
         let start = Instant::now();
         self.submit(LARGEST / 2)?;
         self.copy_by_host(LARGEST / 2, LARGEST / 2);
-        self.last.wait(PATIENCE)?;
+        self.last.wait(COPY_TIMEOUT)?;
         Ok(start.elapsed())
     }
 
@@ -154,7 +156,7 @@ impl<'a> Pieces<'a> {
         // SAFETY: within the mapping.
         let [from, to] = self.hosts.map(|host| unsafe { host.at(offset) });
         // SAFETY: so many bytes are mapped at both, which are two pieces; by the type's invariant the device
-        // is not at work, or on the bytes before these alone.
+        // does not use them, or only the bytes before these.
         unsafe { to.copy_quickly_from(from, bytes) };
     }
 
@@ -170,7 +172,8 @@ impl<'a> Pieces<'a> {
         Ok(())
     }
 
-    fn forget_if_large(&self, bytes: u64) {
+    /// Evicts the largest size from the caches.
+    fn flush_if_large(&self, bytes: u64) {
         if bytes < LARGEST {
             return;
         }

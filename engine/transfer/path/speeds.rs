@@ -1,4 +1,4 @@
-//! How long host and device take for copies of some sizes: what the choice between them rests on.
+//! How long the host and a device take for copies of several sizes. The choice between them uses this table.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -6,26 +6,26 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-/// How long host and device take to copy so many bytes, between memory that the host reads and writes at
-/// full speed.
+/// How long the host and a device take to copy a number of bytes, between memory that the host reads and writes
+/// at full speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopySpeed {
-    /// How many bytes.
+    /// Size of the copy in bytes.
     pub bytes: u64,
-    /// The host.
+    /// The host's time.
     pub host: Duration,
-    /// A device, from before the submission until the host has noticed its end.
+    /// The device's time, from before the submission until the host has noticed its end.
     pub device: Duration,
 }
 
-/// What is assumed while nothing was measured: a submission costs 8 µs and its end is noticed 10 µs later
-/// on the machines that were looked at, while 64 KiB take 6 µs out of no cache.
+/// The speeds assumed until a device is measured. On the machines examined, a submission costs 8 µs and its
+/// end is noticed 10 µs later, while the host copies 64 KiB that are in no cache in 6 µs.
 pub(crate) fn assumed() -> &'static CopySpeeds {
     static ASSUMED: LazyLock<CopySpeeds> = LazyLock::new(|| CopySpeeds::host_up_to(64 << 10));
     &ASSUMED
 }
 
-/// What a device and the host were measured to take for copies: a few sizes, in ascending order.
+/// Measured copy times of a device and the host: a few sizes, in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopySpeeds {
     rows: SmallVec<[CopySpeed; 4]>,
@@ -33,20 +33,20 @@ pub struct CopySpeeds {
 }
 
 impl CopySpeeds {
-    /// Those of a table that is not empty; its sizes ascend. `parallel` says whether a device is
-    /// sooner through if the host takes half of it.
+    /// Creates a table from `rows`: at least one, with ascending sizes. `parallel` says whether a device
+    /// finishes a large copy sooner if the host copies half of it.
     ///
     /// # Panics
     ///
-    /// If the table is not like that.
+    /// If `rows` is empty, or its sizes do not ascend.
     pub fn new(rows: &[CopySpeed], parallel: bool) -> Self {
-        assert!(rows.is_sorted_by(|a, b| a.bytes < b.bytes), "sizes ascend: {rows:?}");
-        assert!(!rows.is_empty(), "there is a size");
+        assert!(rows.is_sorted_by(|a, b| a.bytes < b.bytes), "sizes must ascend: {rows:?}");
+        assert!(!rows.is_empty(), "a table has at least one size");
         Self { rows: rows.iter().copied().collect(), parallel }
     }
 
-    /// Speeds by which the host copies up to `bytes`, and a device whatever is more: the same way on every
-    /// machine, for those who want to know beforehand.
+    /// Speeds with which the host copies up to `bytes`, and a device copies anything larger. The choice is then
+    /// the same on every machine, and known in advance.
     pub fn host_up_to(bytes: u64) -> Self {
         let row = |bytes, host, device| CopySpeed {
             bytes,
@@ -56,28 +56,28 @@ impl CopySpeeds {
         Self::new(&[row(bytes, 1, 1), row(bytes + 1, 1_000_000, 1)], false)
     }
 
-    /// What was measured.
+    /// The measured times, by ascending size.
     pub fn rows(&self) -> &[CopySpeed] {
         &self.rows
     }
 
-    /// Whether a device is sooner through with a large copy if the host takes half of it.
+    /// Whether a device finishes a large copy sooner if the host copies half of it.
     pub fn is_parallel(&self) -> bool {
         self.parallel
     }
 
-    /// How long the host takes for so many bytes.
+    /// How long the host takes to copy `bytes`.
     pub(crate) fn host(&self, bytes: u64) -> Duration {
         self.time(bytes, |row| row.host)
     }
 
-    /// How long a device takes.
+    /// How long a device takes to copy `bytes`.
     pub(crate) fn device(&self, bytes: u64) -> Duration {
         self.time(bytes, |row| row.device)
     }
 
-    /// On the line between the two sizes around `bytes`; before the first size as long as for that, beyond
-    /// the last one on the line through the last two.
+    /// Interpolates linearly between the two sizes around `bytes`. Below the first size it returns the time
+    /// of the first; above the last size it extrapolates from the last two.
     fn time(&self, bytes: u64, of: impl Fn(&CopySpeed) -> Duration) -> Duration {
         let above = self.rows.iter().position(|row| row.bytes >= bytes);
         let (low, high) = match above.unwrap_or(self.rows.len() - 1) {
@@ -86,7 +86,7 @@ impl CopySpeeds {
         };
         let nanos = |row| of(row).as_nanos() as f64;
         let slope = (nanos(high) - nanos(low)) / (high.bytes - low.bytes) as f64;
-        // A line that falls is noise.
+        // A falling line is noise.
         let time = nanos(low) + slope.max(0.0) * (bytes - low.bytes) as f64;
         // CAST: not negative; saturates.
         Duration::from_nanos(time as u64)
@@ -97,9 +97,13 @@ impl fmt::Display for CopySpeeds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, CopySpeed { bytes, host, device }) in self.rows.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
-            write!(f, "{comma}{} KiB {host:.1?} by the host, {device:.1?} by it", bytes >> 10)?;
+            write!(
+                f,
+                "{comma}{} KiB {host:.1?} by the host, {device:.1?} by the device",
+                bytes >> 10
+            )?;
         }
-        f.write_str(if self.parallel { "; sooner together" } else { "" })
+        f.write_str(if self.parallel { "; faster together" } else { "" })
     }
 }
 
@@ -108,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_lie_on_lines() {
+    fn times_are_interpolated_linearly() {
         let row = |bytes, host, device| CopySpeed {
             bytes,
             host: Duration::from_micros(host),
@@ -128,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn one_row_is_a_table_and_the_made_up_one_has_an_edge() {
+    fn one_row_is_enough_and_a_table_by_limit_has_an_edge() {
         let one = CopySpeed { bytes: 7, host: Duration::ZERO, device: Duration::from_secs(1) };
         assert_eq!(CopySpeeds::new(&[one], false).host(1 << 40), Duration::ZERO);
         let edge = CopySpeeds::host_up_to(64 << 10);

@@ -1,5 +1,5 @@
-//! Copies between devices that share nothing: through private staging memory of each, in a ring. Where the
-//! host sees one end itself, that end needs no staging.
+//! Copies between devices that share no memory: through private staging memory of each, in a ring. An end that
+//! the host sees itself needs no staging.
 #![expect(
     unsafe_code,
     reason = "copying between mapped memory: staging buffers, or the bytes themselves"
@@ -16,11 +16,11 @@ use crate::memory::HostPtr;
 use crate::memory::staging::{Direction, Staging, StagingBuffer};
 use crate::sync::Fence;
 
-/// Bytes of one step. Two of them per device stay in a processor's cache (measured: a ring of 2 × 4
+/// Bytes of one step. Two steps per device fit into a processor's cache (measured: a ring of 2 × 4
 /// MiB is 1.9 times as fast as staging 64 MiB whole, BENCHMARKS.md).
 const STEP: u64 = 4 << 20;
 
-/// Why a copy in steps failed, with what may still be running.
+/// Why a copy in steps failed, and the work that may still be running.
 #[derive(Debug)]
 pub(crate) struct Unfinished {
     pub(crate) error: Error,
@@ -31,25 +31,25 @@ pub(crate) struct Unfinished {
 }
 
 impl From<Error> for Unfinished {
-    /// Nothing is running.
+    /// An error with no work running.
     fn from(error: Error) -> Self {
         Self { error, reading: vec![], writing: vec![] }
     }
 }
 
-/// One of the two ends.
+/// One of the two ends of a copy.
 #[derive(Clone, Copy)]
 pub(super) enum Side<'a> {
-    /// A device sees it.
+    /// A device accesses it, through staging memory.
     Device(Span<'a>, &'a Arc<Staging>),
-    /// The host does.
+    /// The host accesses it.
     Host(HostPtr),
 }
 
-/// Copies `from`, a view of one device, to `to`, a view of another, and returns when it is done.
+/// Copies `from`, a view of one device, to `to`, a view of another, and returns when the copy is done.
 ///
 /// While the source device reads step n + 1, the host copies step n, and the destination device writes
-/// step n − 1. After a failure the caller keeps both sides' memory until the fences in it are over.
+/// step n − 1. After a failure the caller keeps both sides' memory until the fences in the error are over.
 pub(crate) fn staged_copy(
     (from, from_staging): (Span<'_>, &Arc<Staging>),
     (to, to_staging): (Span<'_>, &Arc<Staging>),
@@ -60,13 +60,12 @@ pub(crate) fn staged_copy(
     unsafe { run(sides, std::slice::from_ref(&(0..from.len)), timeout) }
 }
 
-/// Copies `parts` of what begins at the first side to the same places of the second one. As
-/// [`staged_copy`] in everything else.
+/// Copies `parts` of the first side to the same parts of the second one. Otherwise as [`staged_copy`].
 ///
 /// # Safety
 ///
-/// Where the host sees a side, all `parts` of it are mapped; nobody writes those of the first side or uses
-/// those of the second one meanwhile; and where it sees both, they do not overlap.
+/// If the host accesses a side, all `parts` of it are mapped; meanwhile nothing writes those of the first
+/// side or uses those of the second one; and if it accesses both, they do not overlap.
 pub(super) unsafe fn run(
     sides: [Side<'_>; 2],
     parts: &[Range<u64>],
@@ -79,17 +78,17 @@ pub(super) unsafe fn run(
         return Ok(());
     }
     let [from, to] = sides;
-    let source = Lane::new(from, longest, Direction::Readback)?;
-    let target = Lane::new(to, longest, Direction::Upload)?;
-    let mut lanes = Lanes { source, target };
-    // Whatever happens, the staging buffers are dropped only when nothing uses them any more.
+    let source = StagedSide::new(from, longest, Direction::Readback)?;
+    let target = StagedSide::new(to, longest, Direction::Upload)?;
+    let mut ring = Ring { source, target };
+    // In all cases, the staging buffers are dropped only once no device uses them.
     // SAFETY: the caller's contract.
-    let result = unsafe { lanes.run(&steps, end) };
-    let drained = lanes.drain(end);
+    let result = unsafe { ring.run(&steps, end) };
+    let drained = ring.drain(end);
     result.and(drained).map_err(|error| Unfinished {
         error,
-        reading: lanes.source.fences.to_vec(),
-        writing: lanes.target.fences.to_vec(),
+        reading: ring.source.fences.to_vec(),
+        writing: ring.target.fences.to_vec(),
     })
 }
 
@@ -99,15 +98,15 @@ fn steps_of(part: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
     (0..count).map(move |index| start + index * STEP..end.min(start + (index + 1) * STEP))
 }
 
-struct Lanes<'a> {
-    source: Lane<'a>,
-    target: Lane<'a>,
+struct Ring<'a> {
+    source: StagedSide<'a>,
+    target: StagedSide<'a>,
 }
 
-impl Lanes<'_> {
+impl Ring<'_> {
     /// # Safety
     ///
-    /// As for [`run`], which has made the lanes for the longest of the steps.
+    /// As for [`run`], which has created the ring for the longest of the steps.
     unsafe fn run(&mut self, steps: &[Range<u64>], end: Instant) -> Result<()> {
         let Self { source, target } = self;
         source.submit(0, &steps[0])?;
@@ -119,8 +118,8 @@ impl Lanes<'_> {
             target.wait(index, end)?;
             let (bytes, room) = (source.host(index, step)?, target.host(index, step)?);
             // CAST: at most `STEP`.
-            // SAFETY: staging buffers hold the longest step, and the fences waited for above say that no
-            // device is using them; what the host sees itself is the caller's contract.
+            // SAFETY: staging buffers hold the longest step, and the fences waited for above guarantee that no
+            // device uses them; for a side that the host accesses, the caller's contract.
             unsafe { room.copy_from(bytes, (step.end - step.start) as usize) };
             target.submit(index, step)?;
         }
@@ -130,18 +129,18 @@ impl Lanes<'_> {
     fn drain(&mut self, end: Instant) -> Result<()> {
         let (mut result, mut busy) = (Ok(()), false);
         for index in 0..SLOTS {
-            for lane in [&self.source, &self.target] {
-                // Once more: a wait may fail for other reasons than the work that it waits for.
-                if let Err(error) = lane.wait(index, end).or_else(|_| lane.wait(index, end)) {
+            for side in [&self.source, &self.target] {
+                // Tried twice: a wait may fail for reasons other than the work that it waits for.
+                if let Err(error) = side.wait(index, end).or_else(|_| side.wait(index, end)) {
                     busy |= !error.is_device_lost();
                     result = result.and(Err(error));
                 }
             }
         }
         if busy {
-            // Still in use by a device: their memory may not be freed, ever.
-            self.source.abandon();
-            self.target.abandon();
+            // A device still uses the staging buffers: their memory may never be freed.
+            self.source.leak();
+            self.target.leak();
         }
         result
     }
@@ -149,15 +148,15 @@ impl Lanes<'_> {
 
 const SLOTS: usize = 2;
 
-/// One side, with the staging memory that it needs: none if the host sees it.
-struct Lane<'a> {
+/// One side, with the staging memory that it needs. A side that the host accesses has none.
+struct StagedSide<'a> {
     side: Side<'a>,
     direction: Direction,
     slots: [Option<StagingBuffer>; SLOTS],
     fences: [Fence; SLOTS],
 }
 
-impl<'a> Lane<'a> {
+impl<'a> StagedSide<'a> {
     fn new(side: Side<'a>, step: u64, direction: Direction) -> Result<Self> {
         let slots = match side {
             Side::Device(_, staging) => {
@@ -168,7 +167,7 @@ impl<'a> Lane<'a> {
         Ok(Self { side, direction, slots, fences: [Fence::signalled(), Fence::signalled()] })
     }
 
-    /// Where the host finds a step, or puts it.
+    /// The host's address of a step: what it reads, or where it writes.
     fn host(&self, index: usize, step: &Range<u64>) -> Result<HostPtr> {
         match self.side {
             Side::Device(..) => self.slot(index).host(),
@@ -181,7 +180,7 @@ impl<'a> Lane<'a> {
     fn slot(&self, index: usize) -> &StagingBuffer {
         match &self.slots[index % SLOTS] {
             Some(slot) => slot,
-            None => unreachable!("a device's side has them, and abandons them only at the end"),
+            None => unreachable!("a device's side has both until it leaks them, at the end"),
         }
     }
 
@@ -189,7 +188,7 @@ impl<'a> Lane<'a> {
         self.fences[index % SLOTS].wait(end.saturating_duration_since(Instant::now()))
     }
 
-    /// Has the device read the step, or write it. There is nothing to do where the host sees it.
+    /// Submits the device's copy of a step, to or from staging memory. Does nothing for a side of the host.
     fn submit(&mut self, index: usize, step: &Range<u64>) -> Result<()> {
         let Side::Device(span, _) = self.side else { return Ok(()) };
         let span = span.slice(step.start, step.end - step.start);
@@ -201,7 +200,8 @@ impl<'a> Lane<'a> {
         Ok(())
     }
 
-    fn abandon(&mut self) {
+    /// Leaks the staging buffers.
+    fn leak(&mut self) {
         for slot in &mut self.slots {
             std::mem::forget(slot.take());
         }
@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_are_cut_into_steps() {
+    fn parts_are_split_into_steps() {
         let check = |part: Range<u64>, expected: &[(u64, u64)]| {
             let steps = steps_of(&part).map(|step| (step.start, step.end));
             assert_eq!(Vec::from_iter(steps), expected, "{part:?}");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn between_two_ends_that_the_host_sees_the_parts_alone_are_copied() {
+    fn between_two_host_sides_only_the_parts_are_copied() {
         let mut bytes = [1u8, 2, 3, 4, 5, 6, 7, 8];
         let mut out = [0u8; 8];
         let [from, to] = [&mut bytes, &mut out]

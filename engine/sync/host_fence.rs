@@ -1,4 +1,4 @@
-//! Something that the host does, and says when it has: the host's kind of fence.
+//! Host fences: software fences, signalled by the host.
 //!
 //! Kernel counterparts: `dma_fence_signal`, `dma_fence_set_error`, `dma_fence_add_callback`.
 
@@ -8,63 +8,60 @@ use std::time::{Duration, Instant};
 
 use super::primitive::{Arc, Condvar, Mutex, lock, wait_until, yield_now};
 
-/// What is called when a fence signals.
+/// A function to call when a fence signals.
 pub(super) type Callback = Box<dyn FnOnce() + Send>;
 
-/// Calls it. If it panics that is its owner's fault, and nobody else's loss: it is told of, and others are
-/// called all the same.
+/// Calls a callback. A panic in it is logged and does not propagate, so that other callbacks are still called.
 pub(super) fn call(callback: Callback) {
     if catch_unwind(AssertUnwindSafe(callback)).is_err() {
         tracing::error!("a fence's callback panicked");
     }
 }
 
-/// When a wait is over that begins now. A bound that no clock reaches is as good as one of many years.
+/// The end of a wait that begins now. Timeouts that the clock cannot represent are shortened to many years.
 pub(super) fn end_of(timeout: Duration) -> Instant {
     const YEARS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     Instant::now() + timeout.min(YEARS)
 }
 
-/// An event that happens once, with or without an error.
+/// A fence that the host signals once, with or without an error.
 #[derive(Default)]
-pub(super) struct Event {
+pub(super) struct HostFence {
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    /// `Some` once it has happened; then with the reason if it went wrong.
+    /// `Some` once it has signalled.
     done: Option<Outcome>,
     callbacks: Vec<(CallbackId, Callback)>,
 }
 
-/// How the work behind an event ended: `None` if well, else why not.
+/// How the work behind a fence ended: `None` if it succeeded, else why it failed.
 type Outcome = Option<&'static str>;
 
-/// Which callback, among all.
+/// Identifies a callback in this process, to remove it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallbackId(u64);
 
 impl CallbackId {
-    /// One that no other callback of this process has, so that naming it to the wrong fence takes nobody
-    /// else's back.
+    /// An id that is unique in this process: removing it from the wrong fence removes no other callback.
     pub(super) fn new() -> Self {
-        // The standard library's, since a number that is unique in all interleavings has none to check.
+        // An atomic of the standard library: the model checker has no interleaving to check here.
         // Relaxed: only uniqueness matters.
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         Self(NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
     }
 }
 
-impl Event {
-    /// `None` until it has happened.
+impl HostFence {
+    /// How the work ended; `None` until it has signalled.
     pub(super) fn outcome(&self) -> Option<Result<(), &'static str>> {
         lock(&self.state).done.map(into_result)
     }
 
-    /// Waits until it has happened: looks, yields a few times, then sleeps. `None` if `timeout` came
-    /// first.
+    /// Waits until it has signalled: polls, yields a few times, then sleeps. `None` after `timeout`.
     pub(super) fn wait(&self, timeout: Duration) -> Option<Result<(), &'static str>> {
         const YIELDS: u32 = 5;
         for _ in 0..YIELDS {
@@ -77,8 +74,8 @@ impl Event {
         wait_until(&self.changed, lock(&self.state), end, |state| state.done).map(into_result)
     }
 
-    /// Calls `callback` when it happens, on the thread that makes it happen. `Err` with the callback if
-    /// it has happened already.
+    /// Calls `callback` when it signals, on the signalling thread. `Err` with the callback if it has signalled
+    /// already.
     pub(super) fn add_callback(&self, callback: Callback) -> Result<CallbackId, Callback> {
         let mut state = lock(&self.state);
         if state.done.is_some() {
@@ -89,17 +86,17 @@ impl Event {
         Ok(id)
     }
 
-    /// Takes a callback back. Whether it had not been called, and now will not be.
+    /// Removes a callback. Returns whether it was removed before it was called.
     pub(super) fn remove_callback(&self, id: CallbackId) -> bool {
         let mut state = lock(&self.state);
         let at = state.callbacks.iter().position(|(of, _)| *of == id);
         let removed = at.map(|at| state.callbacks.swap_remove(at));
-        // A callback's drop is somebody else's code.
+        // Without the lock: the drop of a callback is code of the caller.
         drop(state);
         removed.is_some()
     }
 
-    /// Makes it happen. The first outcome stays.
+    /// Signals the fence. The first outcome is kept.
     fn signal(&self, outcome: Outcome) {
         let mut state = lock(&self.state);
         if state.done.is_some() {
@@ -109,7 +106,7 @@ impl Event {
         let callbacks = std::mem::take(&mut state.callbacks);
         drop(state);
         self.changed.notify_all();
-        // Outside the lock: they may look at the fence.
+        // Without the lock: callbacks may query the fence.
         callbacks.into_iter().for_each(|(_, callback)| call(callback));
     }
 }
@@ -118,21 +115,21 @@ fn into_result(outcome: Outcome) -> Result<(), &'static str> {
     outcome.map_or(Ok(()), Err)
 }
 
-/// Signals a host fence when it is dropped, so that no fence outlives its work unsignalled: not after
-/// an error, and not after a panic. From [`crate::Engine::host_fence`].
+/// Signals a host fence when it is dropped. Created by [`crate::Engine::host_fence`].
 ///
-/// Whoever holds it owes the others its drop in bounded time; it may not depend on a user. Dropped while
-/// its thread panics, it signals an error.
+/// Because the drop signals, no fence outlives its work unsignalled, even after an error or a panic. The
+/// holder must drop it within bounded time, because other work waits for it; the time may not depend on a
+/// user's action. If it is dropped while its thread panics, it signals an error.
 #[must_use = "dropping it signals the fence"]
-pub struct Signal(Arc<Event>);
+pub struct Signal(Arc<HostFence>);
 
 impl Signal {
-    pub(super) fn new() -> (Arc<Event>, Self) {
-        let event = Arc::<Event>::default();
-        (Arc::clone(&event), Self(event))
+    pub(super) fn new() -> (Arc<HostFence>, Self) {
+        let fence = Arc::<HostFence>::default();
+        (Arc::clone(&fence), Self(fence))
     }
 
-    /// Signals that the work went wrong: whoever waits gets [`crate::Error::WorkFailed`] with `why`.
+    /// Signals that the work failed: every wait for the fence returns [`crate::Error::WorkFailed`] with `why`.
     #[doc(alias = "dma_fence_set_error")]
     pub fn fail(self, why: &'static str) {
         self.0.signal(Some(why));

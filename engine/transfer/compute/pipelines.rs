@@ -1,0 +1,248 @@
+//! The Vulkan objects behind the kernels: layouts, pipelines and the descriptor set.
+#![expect(unsafe_code, reason = "pipelines, descriptors and dispatches on a live device")]
+
+use std::sync::Arc;
+
+use ash::vk;
+
+use super::super::ownership::{Scope, acquire, release};
+use super::super::span::Span;
+use crate::device::{DeviceInner, Waits};
+use crate::error::Result;
+use crate::sync::Fence;
+
+/// A compute kernel; its number is its index in [`SHADERS`].
+#[derive(Clone, Copy)]
+#[repr(usize)]
+pub(super) enum Kernel {
+    Fill,
+    Verify,
+    Checksum,
+    Copy,
+}
+
+const SHADERS: [&[u8]; 4] = [
+    include_bytes!(concat!(env!("OUT_DIR"), "/fill.spv")),
+    include_bytes!(concat!(env!("OUT_DIR"), "/verify.spv")),
+    include_bytes!(concat!(env!("OUT_DIR"), "/checksum.spv")),
+    include_bytes!(concat!(env!("OUT_DIR"), "/copy.spv")),
+];
+
+/// Invocations of a workgroup, as in the shaders.
+const GROUP: u32 = 64;
+/// Workgroups of a dispatch; invocations stride over the rest. Every device allows at least 65,535.
+const MAX_GROUPS: u32 = 1024;
+/// Size in bytes of the shaders' `Parameters`.
+const PARAMETERS: u32 = 16;
+/// Size in bytes of the shaders' `Findings`.
+pub(super) const FINDINGS: u64 = 8;
+
+/// The kernels' pipelines on one device, and their descriptor set.
+///
+/// # Invariants
+///
+/// Every handle is null or a live object of `device`, destroyed only by `drop`; once constructed none
+/// is null.
+pub(super) struct Pipelines {
+    device: Arc<DeviceInner>,
+    set_layout: vk::DescriptorSetLayout,
+    layout: vk::PipelineLayout,
+    pipelines: [vk::Pipeline; SHADERS.len()],
+    pool: vk::DescriptorPool,
+    set: vk::DescriptorSet,
+    /// Whether `drop` destroys nothing, because a dispatch may still be running.
+    leaked: bool,
+}
+
+impl Pipelines {
+    pub(super) fn new(device: &Arc<DeviceInner>) -> Result<Self> {
+        let mut this = Self {
+            device: Arc::clone(device),
+            set_layout: vk::DescriptorSetLayout::null(),
+            layout: vk::PipelineLayout::null(),
+            pipelines: [vk::Pipeline::null(); SHADERS.len()],
+            pool: vk::DescriptorPool::null(),
+            set: vk::DescriptorSet::null(),
+            leaked: false,
+        };
+        let failed = |call| move |code| device.error(call, code);
+        this.create_layouts().map_err(failed("vkCreatePipelineLayout"))?;
+        this.create_pipelines().map_err(failed("vkCreateComputePipelines"))?;
+        this.create_set().map_err(failed("vkAllocateDescriptorSets"))?;
+        Ok(this)
+    }
+
+    pub(super) fn device(&self) -> &Arc<DeviceInner> {
+        &self.device
+    }
+
+    /// Makes `drop` leak all objects.
+    pub(super) fn leak(&mut self) {
+        self.leaked = true;
+    }
+
+    /// Points the descriptor set at the two spans and at the buffer of the findings.
+    ///
+    /// The caller makes sure that no dispatch of these pipelines is running. Offsets of the spans are multiples
+    /// of 256, and their lengths are at most the adapter's storage range.
+    pub(super) fn bind(&self, spans: [Span<'_>; 2], findings: vk::Buffer) {
+        let [subject, destination] = spans.map(|span| {
+            [vk::DescriptorBufferInfo {
+                buffer: span.view.buffer(),
+                offset: span.offset,
+                range: span.len,
+            }]
+        });
+        let findings = [vk::DescriptorBufferInfo { buffer: findings, offset: 0, range: FINDINGS }];
+        let write = |binding| {
+            vk::WriteDescriptorSet::default()
+                .dst_set(self.set)
+                .dst_binding(binding)
+                .descriptor_type(vk::DescriptorType::STORAGE_BUFFER)
+        };
+        let writes = [
+            write(0).buffer_info(&subject),
+            write(1).buffer_info(&destination),
+            write(2).buffer_info(&findings),
+        ];
+        // SAFETY: the set is not in use, because the last dispatch has signalled; offsets are multiples
+        // of 256 and ranges no larger than the limit (VUID-VkWriteDescriptorSet-descriptorType-00328,
+        // -00333).
+        unsafe { self.device.raw().update_descriptor_sets(&writes, &[]) };
+    }
+
+    /// Submits a dispatch over what [`Self::bind`] has bound. `parameters` are the shaders' `Parameters`; the
+    /// last of them is the number of [`threads`].
+    pub(super) fn dispatch(
+        &self,
+        kernel: Kernel,
+        spans: [Span<'_>; 2],
+        parameters: [u32; 4],
+    ) -> Result<Fence> {
+        let raw = self.device.raw();
+        // Only a copy has two different spans; one span may not be acquired twice.
+        let spans = if matches!(kernel, Kernel::Copy) { &spans[..] } else { &spans[..1] };
+        let bytes: Vec<u8> = parameters.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let value = self.device.submit(Waits::default(), |commands| {
+            // SAFETY: the queue began `commands` for this device's family.
+            unsafe { acquire(&self.device, commands, spans, Scope::COMPUTE) };
+            let (point, layout) = (vk::PipelineBindPoint::COMPUTE, self.layout);
+            // SAFETY: the pipeline is live by the type invariant.
+            unsafe { raw.cmd_bind_pipeline(commands, point, self.pipelines[kernel as usize]) };
+            // SAFETY: the set was allocated with the layout's only set layout, and is bound.
+            unsafe { raw.cmd_bind_descriptor_sets(commands, point, layout, 0, &[self.set], &[]) };
+            let stage = vk::ShaderStageFlags::COMPUTE;
+            // SAFETY: the layout has these 16 bytes for this stage.
+            unsafe { raw.cmd_push_constants(commands, layout, stage, 0, &bytes) };
+            // SAFETY: no more groups than every device allows.
+            unsafe { raw.cmd_dispatch(commands, parameters[3] / GROUP, 1, 1) };
+            // SAFETY: as for `acquire`.
+            unsafe { release(&self.device, commands, spans, Scope::COMPUTE) };
+        })?;
+        Ok(Fence::new(&self.device, value))
+    }
+
+    fn create_layouts(&mut self) -> Result<(), vk::Result> {
+        let raw = self.device.raw();
+        let bindings = [0, 1, 2].map(|binding| {
+            vk::DescriptorSetLayoutBinding::default()
+                .binding(binding)
+                .descriptor_type(vk::DescriptorType::STORAGE_BUFFER)
+                .descriptor_count(1)
+                .stage_flags(vk::ShaderStageFlags::COMPUTE)
+        });
+        let info = vk::DescriptorSetLayoutCreateInfo::default().bindings(&bindings);
+        // SAFETY: `raw` is live; the bindings are distinct.
+        self.set_layout = unsafe { raw.create_descriptor_set_layout(&info, None) }?;
+        let sets = [self.set_layout];
+        let constants = [vk::PushConstantRange::default()
+            .stage_flags(vk::ShaderStageFlags::COMPUTE)
+            .size(PARAMETERS)];
+        let info = vk::PipelineLayoutCreateInfo::default()
+            .set_layouts(&sets)
+            .push_constant_ranges(&constants);
+        // SAFETY: as above; 16 bytes of push constants are within every limit.
+        self.layout = unsafe { raw.create_pipeline_layout(&info, None) }?;
+        Ok(())
+    }
+
+    fn create_pipelines(&mut self) -> Result<(), vk::Result> {
+        for (slot, bytes) in SHADERS.into_iter().enumerate() {
+            let raw = self.device.raw();
+            let words: Vec<u32> =
+                bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+            let info = vk::ShaderModuleCreateInfo::default().code(&words);
+            // SAFETY: the code was validated when it was compiled.
+            let module = unsafe { raw.create_shader_module(&info, None) }?;
+            let stage = vk::PipelineShaderStageCreateInfo::default()
+                .stage(vk::ShaderStageFlags::COMPUTE)
+                .module(module)
+                .name(c"main");
+            let info = [vk::ComputePipelineCreateInfo::default().stage(stage).layout(self.layout)];
+            let cache = vk::PipelineCache::null();
+            // SAFETY: the module is live and its entry point is `main`; the layout fits the shader.
+            let made = unsafe { raw.create_compute_pipelines(cache, &info, None) };
+            // SAFETY: pipelines do not need their module once they are made.
+            unsafe { raw.destroy_shader_module(module, None) };
+            match made {
+                Ok(made) => self.pipelines[slot] = made[0],
+                Err((_, code)) => return Err(code),
+            }
+        }
+        Ok(())
+    }
+
+    fn create_set(&mut self) -> Result<(), vk::Result> {
+        let raw = self.device.raw();
+        let sizes = [vk::DescriptorPoolSize {
+            ty: vk::DescriptorType::STORAGE_BUFFER,
+            descriptor_count: 3,
+        }];
+        let info = vk::DescriptorPoolCreateInfo::default().max_sets(1).pool_sizes(&sizes);
+        // SAFETY: `raw` is live.
+        self.pool = unsafe { raw.create_descriptor_pool(&info, None) }?;
+        let layouts = [self.set_layout];
+        let info = vk::DescriptorSetAllocateInfo::default()
+            .descriptor_pool(self.pool)
+            .set_layouts(&layouts);
+        // SAFETY: the pool holds exactly one such set.
+        self.set = unsafe { raw.allocate_descriptor_sets(&info) }.map(|sets| sets[0])?;
+        Ok(())
+    }
+}
+
+impl Drop for Pipelines {
+    fn drop(&mut self) {
+        if self.leaked {
+            return;
+        }
+        let raw = self.device.raw();
+        for pipeline in self.pipelines {
+            // SAFETY: by the type invariant null or live, and idle.
+            unsafe { raw.destroy_pipeline(pipeline, None) };
+        }
+        // SAFETY: as above; the set is freed with its pool.
+        unsafe { raw.destroy_descriptor_pool(self.pool, None) };
+        // SAFETY: as above.
+        unsafe { raw.destroy_pipeline_layout(self.layout, None) };
+        // SAFETY: as above.
+        unsafe { raw.destroy_descriptor_set_layout(self.set_layout, None) };
+    }
+}
+
+/// Invocations for a number of words: whole groups, at most [`MAX_GROUPS`] of them.
+pub(super) fn threads(words: u32) -> u32 {
+    words.div_ceil(GROUP).clamp(1, MAX_GROUPS) * GROUP
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_whole_groups_and_bounded() {
+        assert_eq!(threads(0), 64);
+        assert_eq!(threads(65), 128);
+        assert_eq!(threads(u32::MAX), 65_536);
+    }
+}
