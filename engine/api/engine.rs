@@ -276,7 +276,7 @@ impl Engine {
     /// Forgets what was proved, so that the next use proves again.
     pub fn forget_routes(&self) {
         self.set.core.routes.forget();
-        self.set.core.attraction.prices().forget();
+        self.set.core.auto_migration.access_costs().forget();
     }
 
     /// A fence for work of the host, and what signals it when it is dropped: for an importer that stops

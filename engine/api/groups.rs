@@ -16,8 +16,9 @@ impl Engine {
     /// [`Error::Unsupported`] if there are 65,535 groups of which somebody has a handle or a buffer.
     pub fn client_group(&self, name: &str) -> Result<ClientGroup> {
         let core = &self.set.core;
-        let unused =
-            |group| core.domains().all(|id| core.store(id).ledger.close_group_account(group));
+        let unused = |group| {
+            core.domains().all(|id| core.domain_state(id).ledger.close_group_account(group))
+        };
         let group = core.groups.make(name, unused).ok_or_else(|| Error::Unsupported {
             device: "the engine".into(),
             missing: "room for more than 65,535 client groups".into(),
@@ -59,7 +60,7 @@ impl ClientGroup {
     pub fn set_cap(&self, domain: DomainId, bytes: Option<u64>) -> Result<Eviction> {
         self.set.core.check_domain(domain)?;
         self.set.give_up_lost();
-        self.set.core.store(domain).ledger.set_group_cap(self.group.id, bytes);
+        self.set.core.domain_state(domain).ledger.set_group_cap(self.group.id, bytes);
         Ok(fit(&self.set, domain, self.group.id))
     }
 }

@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::memory::{DomainId, DomainUsage, GroupId};
 use crate::observe::{MoveCause, Moved, StallCause, Stalls};
-use crate::residency::{self, Demand};
+use crate::residency::{self, Trigger};
 
 impl Engine {
     /// Takes a device's memory to be so large: software devices have no heap of their own, and a real one can
@@ -21,7 +21,7 @@ impl Engine {
     pub fn model_heap(&self, device: &Device, bytes: u64) -> Result<Eviction> {
         self.set.core.check(&device.0)?;
         let domain = DomainId::Vram(device.id());
-        self.set.core.store(domain).ledger.model(bytes);
+        self.set.core.domain_state(domain).ledger.model(bytes);
         Ok(self.budget_changed(domain))
     }
 
@@ -36,8 +36,8 @@ impl Engine {
     pub fn model_speed(&self, device: &Device, place: DomainId, bytes: Option<u64>) -> Result<()> {
         self.set.core.check(&device.0)?;
         self.set.core.check_domain(place)?;
-        let price = bytes.map(residency::Price::of_speed);
-        self.set.core.attraction.prices().set(device.id(), place, price);
+        let price = bytes.map(residency::AccessCost::from_bandwidth);
+        self.set.core.auto_migration.access_costs().set(device.id(), place, price);
         Ok(())
     }
 
@@ -51,13 +51,13 @@ impl Engine {
     /// Locks: as [`Engine::model_heap`].
     pub fn set_cap(&self, domain: DomainId, bytes: Option<u64>) -> Result<Eviction> {
         self.set.core.check_domain(domain)?;
-        self.set.core.store(domain).ledger.set_cap(bytes);
+        self.set.core.domain_state(domain).ledger.set_cap(bytes);
         Ok(self.budget_changed(domain))
     }
 
     fn budget_changed(&self, domain: DomainId) -> Eviction {
         self.set.give_up_lost();
-        self.set.core.store(domain).budget_changed();
+        self.set.core.domain_state(domain).budget_changed();
         fit(&self.set, domain, GroupId::NONE)
     }
 
@@ -76,8 +76,8 @@ impl Engine {
         self.set.core.check(&device.0)?;
         self.set.give_up_lost();
         let domain = DomainId::Vram(device.id());
-        let terms = self.set.core.terms(Demand::All);
-        let evicted = residency::evict_bytes(&*self.set, domain, u64::MAX, &terms);
+        let limits = self.set.core.eviction_limits(Trigger::All);
+        let evicted = residency::evict_bytes(&*self.set, domain, u64::MAX, &limits);
         self.set.trim_in(domain);
         Ok(evicted.into())
     }
@@ -136,7 +136,7 @@ impl Engine {
         if let DomainId::Vram(device) = domain {
             self.set.core.member(device).ask_budget(self.set.core.age());
         }
-        Ok(self.set.core.store(domain).ledger.usage())
+        Ok(self.set.core.domain_state(domain).ledger.usage())
     }
 
     /// How much has moved for a cause since the engine began.

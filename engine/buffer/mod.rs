@@ -50,4 +50,3 @@ pub(crate) use inspect::report;
 pub(crate) use loss::abandon;
 pub(crate) use migration::migrate_many;
 pub(crate) use object::Buffers;
-pub(crate) use tracking::AgeTable;

@@ -6,7 +6,7 @@ use super::Core;
 use super::providers::BackingRequest;
 use crate::error::Error;
 use crate::memory::{Backing, DomainId, Origin, Pool, Provider};
-use crate::residency::Turned;
+use crate::residency::Rejected;
 
 impl Core {
     /// The first provider of a place that has memory, of those that `accept` likes.
@@ -15,8 +15,8 @@ impl Core {
         domain: DomainId,
         request: &BackingRequest<'_>,
         accept: &dyn Fn(Provider) -> bool,
-    ) -> Result<Backing, Turned<Error>> {
-        let mut last = Err(Turned::Elsewhere);
+    ) -> Result<Backing, Rejected<Error>> {
+        let mut last = Err(Rejected::Unsuitable);
         for provider in self.providers.possible(request.home, domain.kind()) {
             if !accept(provider) {
                 continue;
@@ -25,10 +25,10 @@ impl Core {
                 Ok(backing) => return Ok(backing),
                 // Another place has no more descriptors either.
                 Err(error @ (Error::FdLimit { .. } | Error::DeviceLost { .. })) => {
-                    return Err(Turned::Stop(error));
+                    return Err(Rejected::Stop(error));
                 }
-                Err(error) if error.is_out_of_memory() => Err(Turned::Full(error)),
-                Err(error) => Err(Turned::Failed(error)),
+                Err(error) if error.is_out_of_memory() => Err(Rejected::Full(error)),
+                Err(error) => Err(Rejected::Failed(error)),
             };
         }
         last
@@ -45,7 +45,7 @@ impl Core {
                 Provider::Device { device, .. } => Some(Arc::clone(&self.member(device).device)),
                 _ => None,
             },
-            domain: Arc::clone(&self.store(provider.domain()).ledger),
+            domain: Arc::clone(&self.domain_state(provider.domain()).ledger),
             calls: Arc::clone(&self.calls),
             live: Arc::clone(&self.live),
         }

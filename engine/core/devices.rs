@@ -10,7 +10,7 @@ use crate::device::{DeviceId, DeviceInner, HeapBudget};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
 use crate::memory::{Domain, DomainId};
-use crate::residency::{Rules, Store};
+use crate::residency::{DomainState, Rules};
 use crate::sync::primitive::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::transfer::{ComputeKernels, CopySpeeds};
 
@@ -36,7 +36,7 @@ pub(crate) struct DeviceEntry {
     /// How often they were not measured in time.
     pub(crate) late: AtomicU8,
     pub(crate) measuring: Mutex<()>,
-    pub(crate) vram: Store<SlotId>,
+    pub(crate) vram: DomainState<SlotId>,
     /// When the driver was asked last what it leaves to us, in milliseconds since the engine began, plus 1.
     asked: AtomicU64,
     /// Whether nobody has looked since at what that means for those who are there. Relaxed: it is looked at
@@ -83,7 +83,7 @@ impl DeviceTable {
             speeds: OnceLock::new(),
             late: AtomicU8::new(0),
             measuring: Mutex::new(()),
-            vram: Store::new(domain, rules.policy),
+            vram: DomainState::new(domain, rules.policy),
             asked: AtomicU64::new(0),
             news: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),

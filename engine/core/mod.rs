@@ -19,14 +19,14 @@ mod tools;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::buffer::AgeTable;
 use crate::device::{Call, Calls, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{Domain, DomainId};
 use crate::observe::Live;
 use crate::observe::trace::{Counters as Levels, Tracer};
 use crate::residency::{
-    Attraction, Demand, Groups, Priority, Rules, Store, Terms, Throttle, policy,
+    AutoMigration, BulkGroupTable, DomainState, EvictionLimits, Groups, Priority, Rules, Throttle,
+    Trigger, policy,
 };
 use crate::sync::{Bridges, Retire, WaitQueues};
 use crate::transfer::{CopySpeeds, Routes};
@@ -52,11 +52,11 @@ pub(crate) struct Core {
     /// The bound of every wait.
     pub(crate) timeout: Duration,
     /// System memory. That of a device is in its [`DeviceEntry`].
-    system: Store<SlotId>,
+    system: DomainState<SlotId>,
     /// What the user decides about residency, and how fast buffers come back.
     pub(crate) throttle: Throttle,
     /// Who draws which buffer to itself.
-    pub(crate) attraction: Attraction,
+    pub(crate) auto_migration: AutoMigration,
     /// Who writes down what happens, if anybody does. Bridges have it, too.
     pub(crate) tracer: Arc<Tracer>,
     pub(crate) counters: Counters,
@@ -70,7 +70,7 @@ pub(crate) struct Core {
     pub(crate) routes: Routes,
     /// The client groups, and who is in which age group.
     pub(crate) groups: Groups,
-    pub(crate) ages: AgeTable,
+    pub(crate) bulk_groups: BulkGroupTable<SlotId>,
     /// Where those sleep that wait for a reservation.
     pub(crate) queues: WaitQueues,
     pub(crate) bridges: Bridges,
@@ -91,9 +91,9 @@ impl Core {
             calls: Arc::default(),
             live: Arc::default(),
             timeout,
-            system: Store::new(Domain::new(DomainId::System, system_budget), policy::lru),
+            system: DomainState::new(Domain::new(DomainId::System, system_budget), policy::lru),
             throttle: Throttle::new(rules),
-            attraction: Attraction::new(rules.attraction),
+            auto_migration: AutoMigration::new(rules.attraction),
             tracer: Arc::new(tracer),
             counters: Counters::default(),
             protected: ProtectedSet::default(),
@@ -102,7 +102,7 @@ impl Core {
             began: Instant::now(),
             routes: Routes::default(),
             groups: Groups::default(),
-            ages: AgeTable::default(),
+            bulk_groups: BulkGroupTable::default(),
             queues: WaitQueues::new(),
             bridges: Bridges::default(),
             retire: Retire::default(),
@@ -160,7 +160,7 @@ impl Core {
     }
 
     /// A domain's ledger, and who is there.
-    pub(crate) fn store(&self, id: DomainId) -> &Store<SlotId> {
+    pub(crate) fn domain_state(&self, id: DomainId) -> &DomainState<SlotId> {
         match id {
             DomainId::Vram(device) => &self.member(device).vram,
             DomainId::System => &self.system,
@@ -168,14 +168,14 @@ impl Core {
     }
 
     /// How far to go for room for somebody who cannot do without: evict whom it takes, and wait for it.
-    pub(crate) fn terms(&self, demand: Demand) -> Terms {
-        Terms {
+    pub(crate) fn eviction_limits(&self, trigger: Trigger) -> EvictionLimits {
+        EvictionLimits {
             evict: true,
-            most: Priority::Highest,
+            max_priority: Priority::Highest,
             wait: Some(Instant::now() + self.timeout),
-            patient: false,
+            may_block: false,
             skip_busy: false,
-            demand,
+            trigger,
             depth: 0,
         }
     }
@@ -190,7 +190,7 @@ impl Core {
         if !self.tracer.is_on() {
             return;
         }
-        let usage = self.store(domain).ledger.usage();
+        let usage = self.domain_state(domain).ledger.usage();
         let in_flight = self.retire.bytes_in(domain);
         let budget = match domain {
             DomainId::System => u64::MAX,

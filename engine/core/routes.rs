@@ -6,7 +6,7 @@ use super::Core;
 use crate::device::{AdapterKind, DeviceId, DeviceInner, HandleType};
 use crate::error::Result;
 use crate::memory::{DomainId, ImportKind, Provider};
-use crate::residency::Price;
+use crate::residency::AccessCost;
 use crate::transfer::{self, PairKey, Refusal, RefusalReason, Route, Side, Verdict};
 
 impl Core {
@@ -28,7 +28,7 @@ impl Core {
             transfer::prove_all(&near, &far, |provider| self.origin(provider), self.timeout)
         });
         if proved {
-            self.attraction.prices().forget();
+            self.auto_migration.access_costs().forget();
         }
         verdict
     }
@@ -72,13 +72,15 @@ impl Core {
     }
 
     /// What `user` pays for a byte in `place`, if that was measured. Waits for nothing.
-    pub(crate) fn price(&self, user: DeviceId, place: DomainId) -> Option<Price> {
-        self.attraction.prices().get(user, place, || self.measured_price(user, place))
+    pub(crate) fn access_cost(&self, user: DeviceId, place: DomainId) -> Option<AccessCost> {
+        self.auto_migration
+            .access_costs()
+            .get(user, place, || self.measured_access_cost(user, place))
     }
 
     /// By the route that a buffer in that place would have.
     #[cold]
-    fn measured_price(&self, user: DeviceId, place: DomainId) -> Option<Price> {
+    fn measured_access_cost(&self, user: DeviceId, place: DomainId) -> Option<AccessCost> {
         let device = &self.devices.get(user)?.device;
         // All memory is the host's there, and what differs is noise.
         if device.adapter().kind() == AdapterKind::Cpu {
@@ -95,7 +97,7 @@ impl Core {
             route => route.provider(owner).is_some_and(|provider| provider.domain() == place),
         };
         let working = verdict.working.iter().find(|working| leads_there(working.route))?;
-        Some(Price::measured(verdict.probe_bytes, working.read))
+        Some(AccessCost::measured(verdict.probe_bytes, working.read))
     }
 
     pub(crate) fn known_route(&self, from: &DeviceInner, to: &DeviceInner) -> Option<Arc<Verdict>> {

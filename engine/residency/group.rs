@@ -1,4 +1,4 @@
-//! Client groups: who has which number.
+//! Client groups and their numbers.
 //!
 //! Kernel counterpart: the dmem cgroup controller's `dmem_cgroup_pool_state`s.
 
@@ -7,45 +7,44 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::memory::GroupId;
 
-/// A client group. What it has and may have is in the ledgers.
+/// A client group. Its usage and its caps are in the ledgers.
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) id: GroupId,
     pub(crate) name: Box<str>,
-    /// Buffers of it that are alive.
+    /// The number of its live buffers.
     buffers: AtomicUsize,
 }
 
-/// All groups of an engine. A number is given again when the last handle, buffer and byte of its group is
-/// gone.
+/// All groups of an engine. A number is reused after the last handle, buffer and byte of its group is gone.
 #[derive(Debug, Default)]
 pub(crate) struct Groups(Mutex<List>);
 
 #[derive(Debug, Default)]
 struct List {
-    /// The n-th has number n + 1.
+    /// The n-th group has number n + 1.
     groups: Vec<Arc<Group>>,
-    /// Positions of those that nobody has any more.
+    /// Positions of groups that are no longer in use.
     vacant: Vec<usize>,
-    /// At how many groups somebody looks for such.
-    look_at: usize,
+    /// At this number of groups, unused ones are searched for.
+    scan_at: usize,
 }
 
-/// Fewer groups are not looked through for those that nobody has any more.
+/// Among fewer groups, unused ones are not searched for.
 const FEW: usize = 16;
 const MOST: usize = u16::MAX as usize;
 
 impl Groups {
-    /// A new group; `None` if there are 65,535. `is_unused` says whether nothing is on the account of one,
-    /// and from then on the account is a new one's.
+    /// Makes a new group; `None` if there are 65,535. `is_unused` tells whether no byte is charged to a group
+    /// number, and clears the accounts of that number for its next group.
     pub(crate) fn make(
         &self,
         name: &str,
         is_unused: impl Fn(GroupId) -> bool,
     ) -> Option<Arc<Group>> {
         let mut list = self.lock();
-        if list.vacant.is_empty() && list.groups.len() >= list.look_at.clamp(FEW, MOST) {
-            list.look_around(is_unused);
+        if list.vacant.is_empty() && list.groups.len() >= list.scan_at.clamp(FEW, MOST) {
+            list.find_vacant(is_unused);
         }
         let at = list.vacant.pop().unwrap_or(list.groups.len());
         let id = GroupId(u16::try_from(at + 1).ok()?);
@@ -57,23 +56,23 @@ impl Groups {
         Some(group)
     }
 
-    /// The group of a number that somebody has.
+    /// The group of a number that is in use.
     pub(crate) fn get(&self, id: GroupId) -> Option<Arc<Group>> {
         let at = usize::from(id.0).checked_sub(1)?;
         self.lock().groups.get(at).cloned()
     }
 
-    /// A buffer of that group is made.
+    /// Counts a new buffer of that group.
     pub(crate) fn entered(&self, id: GroupId) {
         self.count(id, |buffers| _ = buffers.fetch_add(1, Ordering::Relaxed));
     }
 
-    /// A buffer of that group is gone.
+    /// A buffer of that group was destroyed.
     pub(crate) fn left(&self, id: GroupId) {
         self.count(id, |buffers| _ = buffers.fetch_sub(1, Ordering::Relaxed));
     }
 
-    /// All that are known, those that nobody has any more among them.
+    /// All known groups; some may no longer be in use.
     pub(crate) fn all(&self) -> Vec<Arc<Group>> {
         self.lock().groups.clone()
     }
@@ -90,17 +89,17 @@ impl Groups {
 }
 
 impl List {
-    fn look_around(&mut self, is_unused: impl Fn(GroupId) -> bool) {
+    fn find_vacant(&mut self, is_unused: impl Fn(GroupId) -> bool) {
         for (at, group) in self.groups.iter().enumerate() {
-            // Whoever has a handle can make buffers, and a buffer can give a handle.
+            // A handle can make buffers, and a buffer can give a handle.
             let is_left =
                 Arc::strong_count(group) == 1 && group.buffers.load(Ordering::Relaxed) == 0;
             if is_left && is_unused(group.id) {
                 self.vacant.push(at);
             }
         }
-        // So that looking costs each new group a bounded time.
-        self.look_at = (self.groups.len() - self.vacant.len()) * 2;
+        // So that the search costs amortised constant time per new group.
+        self.scan_at = (self.groups.len() - self.vacant.len()) * 2;
     }
 }
 
@@ -109,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_given_again_when_nobody_has_it_any_more() {
+    fn a_number_is_reused_after_its_group_is_gone() {
         let groups = Groups::default();
         let make = || groups.make("a", |id| id != GroupId(3)).expect("few");
         let kept: Vec<_> = (0..FEW).map(|_| make()).collect();
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_65535_at_once_and_no_more() {
+    fn there_are_at_most_65535_groups_at_once() {
         let groups = Groups::default();
         let mut all: Vec<_> = (0..MOST).map(|_| groups.make("a", |_| true).expect("one")).collect();
         assert!(groups.make("a", |_| true).is_none());

@@ -1,49 +1,63 @@
-//! Who stays, who goes: budgets, room, eviction, priorities, policies.
+//! Which buffers stay in a device's memory, and which are evicted when it is full.
 //!
-//! Kernel counterpart: TTM (`ttm_bo_mem_space`, `ttm_bo_evict`, `ttm_resource_manager`'s lists).
+//! Each device's memory has a budget, which [`Engine::set_cap`](crate::Engine::set_cap) can limit. A buffer that
+//! does not fit evicts others to system memory. They return when a device uses them again.
 //!
-//! ```text
-//!  a buffer that needs a place ──► with_room ──charge──► Domain (the ledger)
-//!                                      │ no room
-//!                                      ▼
-//!                     Recency, by priority ──asks──► Policy: whom to evict
-//!                                      │ victims
-//!                                      ▼
-//!                     World::evict (the engine moves them; each goes where it may)
-//! ```
+//! - The *policy* of a domain chooses what to evict. The default, [`policy::Adaptive`], learns from the uses of
+//!   each buffer. [`policy::Lru`] and [`policy::Clock`] are the classic alternatives, and an application can
+//!   implement [`policy::Policy`] itself. [`policy::replay`] compares policies over recorded or generated uses.
+//! - The [`Priority`] of a buffer goes before the policy: all buffers of a lower priority are evicted before any
+//!   of a higher one.
+//! - [`Rules`] are the options of an engine: which policy, how fast evicted buffers return, whether clean copies
+//!   are kept, and whether a buffer migrates automatically to the device that uses it most.
+//! - [`Obstacles`] tell why an allocation failed: which buffers could not be evicted, and for what reason
+//!   ([`Kept`]).
 //!
-//! Nothing here knows Vulkan or what a shared buffer is: residency says what it wants of the world
-//! (the trait `World`), and the engine, or a model of one in the tests, does it.
+//! Kernel counterpart: TTM (`ttm_bo_mem_space`, `ttm_bo_evict`, the lists of `ttm_resource_manager`).
 
-mod ageing;
-mod attraction;
-mod entry;
+// How the parts work together:
+//
+//  a buffer that needs memory ──► with_room ──charge──► Domain (the ledger)
+//                                     │ no room
+//                                     ▼
+//               EvictionList, by priority ──asks──► Policy: what to evict
+//                                     │ victims
+//                                     ▼
+//               World::evict (the engine moves each to a domain that its placement allows)
+//
+// Nothing here knows Vulkan, or what a shared buffer is. Residency states what it needs as a trait (`World`),
+// which the engine implements, and a model of an engine in the tests.
+
+mod auto_migration;
+mod bulk_move;
+mod domain_state;
+mod eviction_list;
+mod eviction_order;
 mod group;
+mod group_members;
+mod list_entry;
 mod obstacles;
-mod order;
+mod options;
 pub mod policy;
 mod priority;
-mod recency;
-mod rolls;
 mod room;
-mod rules;
-mod store;
 #[cfg(test)]
 mod tests;
 mod throttle;
 mod walk;
+mod world;
 
 pub use obstacles::{CapReached, Kept, Obstacles};
+pub use options::Rules;
 pub use priority::Priority;
-pub use rules::Rules;
 
-pub(crate) use ageing::Ageing;
-pub(crate) use attraction::{Attraction, Drawn, Price, Used};
+pub(crate) use auto_migration::{AccessCost, AccessCounts, AutoMigration, BufferUse};
+pub(crate) use bulk_move::{BulkGroup, BulkGroupTable};
+pub(crate) use domain_state::DomainState;
+pub(crate) use eviction_list::SpanningGroups;
 pub(crate) use group::{Group, Groups};
-pub(crate) use recency::{Elsewhere, Victim};
-pub(crate) use room::{
-    Demand, Evicted, Found, Outcomes, Place, Settled, Terms, Turned, World, evict_bytes, fit,
-    with_room,
-};
-pub(crate) use store::Store;
+pub(crate) use list_entry::Victim;
+pub(crate) use room::{Found, PlacementOption, Rejected, evict_bytes, fit, with_room};
 pub(crate) use throttle::{Allowance, Throttle};
+pub(crate) use walk::Evicted;
+pub(crate) use world::{EvictionLimits, Outcomes, ReleaseWait, Trigger, World};

@@ -1,4 +1,4 @@
-//! What stood in the way when room was looked for.
+//! The reasons why a search for room failed.
 
 use std::fmt;
 
@@ -6,25 +6,25 @@ use smallvec::SmallVec;
 
 use crate::device::DeviceId;
 
-/// Why a buffer stays where it is, for now.
+/// Why a buffer could not be evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kept {
-    /// It is pinned, or handed out to a stranger.
+    /// It is pinned, or exported to another engine or process.
     Pinned,
-    /// A static mapping, or an access by the host, keeps it there.
+    /// It has a static mapping, or the host is accessing it.
     Held,
-    /// Somebody else has its reservation.
+    /// Another thread holds its reservation.
     Locked,
-    /// A device is at work on it, and nobody was to wait.
+    /// A device is using it, and the search was not allowed to wait.
     Busy,
-    /// There is no room where it would have to go.
+    /// The domain that it would move to is full.
     NoRoom,
-    /// Somebody attached cannot reach it anywhere else.
+    /// An attached device cannot reach it in any other domain.
     Unreachable,
     /// Its move failed.
     Failed,
-    /// It is not there any more.
+    /// It has left the domain, or was destroyed.
     Gone,
 }
 
@@ -43,28 +43,28 @@ impl fmt::Display for Kept {
     }
 }
 
-/// What could not be moved out of the way, in bytes by reason.
+/// What could not be evicted, in bytes by reason.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Obstacles {
     kept: SmallVec<[(Kept, u64, u32); 2]>,
-    /// Who has the pins: a device and its reason each.
+    /// The holders of pins: a device and its reason each.
     pinned_by: Vec<String>,
-    /// Which devices have them: bytes and pins of each.
+    /// The bytes and the number of pins of each device.
     pinners: SmallVec<[(DeviceId, u64, u64); 1]>,
     cap: Option<Box<CapReached>>,
 }
 
-/// That a client group has as much of a place as it may ([`crate::ClientGroup::set_cap`]), in bytes.
+/// A client group has reached its cap in a domain ([`crate::ClientGroup::set_cap`]). Sizes are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CapReached {
     /// The group's name.
     pub group: String,
-    /// How many bytes were asked for.
+    /// The bytes that were requested.
     pub asked: u64,
-    /// How many it may have there at once.
+    /// The group's cap in the domain.
     pub cap: u64,
-    /// How many it had.
+    /// The bytes that the group used.
     pub used: u64,
 }
 
@@ -75,10 +75,11 @@ impl fmt::Display for CapReached {
     }
 }
 
-/// How many holders of pins are named.
+/// How many holders of pins are named at most.
 const NAMED: usize = 4;
 
 impl Obstacles {
+    /// Adds a buffer that was not evicted.
     pub(crate) fn add(&mut self, why: Kept, bytes: u64) {
         match self.kept.iter_mut().find(|(of, ..)| *of == why) {
             Some((_, sum, count)) => {
@@ -89,14 +90,14 @@ impl Obstacles {
         }
     }
 
-    /// Names somebody who has a pin, if not too many are named already.
-    pub(crate) fn pinned_by(&mut self, who: String) {
-        if self.pinned_by.len() < NAMED && !self.pinned_by.contains(&who) {
-            self.pinned_by.push(who);
+    /// Names a holder of a pin, unless [`NAMED`] are named already.
+    pub(crate) fn pinned_by(&mut self, holder: String) {
+        if self.pinned_by.len() < NAMED && !self.pinned_by.contains(&holder) {
+            self.pinned_by.push(holder);
         }
     }
 
-    /// A device has so many pins on a buffer of so many bytes.
+    /// Adds the pins of a device on a buffer of `bytes`.
     pub(crate) fn pins(&mut self, by: DeviceId, bytes: u64, pins: u64) {
         match self.pinners.iter_mut().find(|(of, ..)| *of == by) {
             Some((_, sum, count)) => {
@@ -107,39 +108,40 @@ impl Obstacles {
         }
     }
 
-    /// The device that has pinned most bytes, and how many pins those are.
+    /// The device that has pinned the most bytes, and the number of its pins.
     pub(crate) fn most_pinned(&self) -> Option<(DeviceId, u64)> {
         let most = self.pinners.iter().max_by_key(|(_, bytes, _)| *bytes)?;
         Some((most.0, most.2))
     }
 
-    /// It is a group's cap.
+    /// The search failed at a client group's cap.
     pub(crate) fn capped(&mut self, cap: CapReached) {
         self.cap = Some(Box::new(cap));
     }
 
-    /// The cap of the client group that it was for, if that was in the way: its own were asked to leave, and
-    /// nobody else.
+    /// The cap of the client group, if that was the reason. Then only the group's own buffers were candidates
+    /// for eviction.
     pub fn cap_reached(&self) -> Option<&CapReached> {
         self.cap.as_deref()
     }
 
-    /// Bytes that stayed for a reason.
+    /// Bytes that could not be evicted for a reason.
     pub fn bytes(&self, why: Kept) -> u64 {
         self.kept.iter().filter(|(of, ..)| *of == why).map(|(_, bytes, _)| bytes).sum()
     }
 
-    /// Bytes and number of buffers that stayed, by reason.
+    /// Bytes and number of buffers that could not be evicted, by reason.
     pub fn iter(&self) -> impl Iterator<Item = (Kept, u64, u32)> {
         self.kept.iter().copied()
     }
 
-    /// Those who have pins there, the first few: a device and its reason each.
+    /// The first few holders of pins: a device and its reason each.
     pub fn holders_of_pins(&self) -> &[String] {
         &self.pinned_by
     }
 
-    /// Whether nothing stood in the way: it would not have fitted in any case.
+    /// Whether neither a buffer nor a cap was the reason: the request is larger than the domain's budget, or
+    /// evicted bytes were not released in time.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty() && self.cap.is_none()
     }
@@ -167,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_say_what_and_by_whom() {
+    fn obstacles_name_reasons_and_holders() {
         let mut obstacles = Obstacles::default();
         obstacles.add(Kept::Pinned, 100);
         obstacles.add(Kept::Pinned, 28);
@@ -175,7 +177,7 @@ mod tests {
         obstacles.pinned_by("llvmpipe (scanout)".into());
         obstacles.pinned_by("llvmpipe (scanout)".into());
         assert_eq!(obstacles.bytes(Kept::Pinned), 128);
-        assert_eq!(obstacles.most_pinned(), None, "nobody knows");
+        assert_eq!(obstacles.most_pinned(), None, "no device is known");
         for (by, bytes, pins) in [(1, 60, 9), (2, 50, 1), (2, 50, 3)] {
             obstacles.pins(DeviceId(by), bytes, pins);
         }

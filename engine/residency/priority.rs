@@ -1,26 +1,26 @@
-//! How much it matters that a buffer is where it wants to be.
+//! Eviction priorities.
 
 use std::fmt;
 
-/// Whom an eviction takes first: everybody of a lower priority before anybody of a higher one, whatever was
-/// used when.
+/// A buffer's eviction priority: all buffers of a lower priority are evicted before any of a higher one,
+/// whichever was used last.
 ///
-/// Kernel counterpart: `TTM_MAX_BO_PRIORITY`, four lists per place.
+/// Kernel counterpart: `TTM_MAX_BO_PRIORITY`, four lists per domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Priority {
-    /// What can wait: prefetched, out of sight.
+    /// For content that can wait: prefetched, or out of sight.
     Low,
-    /// The usual one.
+    /// The default.
     #[default]
     Normal,
-    /// What hurts when it is away: render targets.
+    /// For content that is slow to use from another domain: render targets.
     High,
-    /// What goes last: what is on the screen.
+    /// For content that is on the screen: evicted last.
     Highest,
 }
 
 impl Priority {
-    /// All of them, lowest first.
+    /// All priorities, lowest first.
     pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Highest];
 
     pub(super) fn index(self) -> usize {

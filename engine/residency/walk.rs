@@ -1,137 +1,146 @@
-//! The walk past those who may be asked to leave.
+//! The walk over a domain's eviction list.
 //!
 //! Kernel counterpart: `ttm_lru_walk_for_evict`.
 
 use smallvec::SmallVec;
 
+use super::list_entry::Victim;
 use super::obstacles::{Kept, Obstacles};
 use super::policy::Slot;
-use super::recency::Victim;
-use super::room::{Evicted, Terms, World};
+use super::world::{EvictionLimits, World};
 use crate::memory::{DomainId, GroupId};
 
-/// One look for victims: each is asked once, and once more with patience.
+/// The result of a walk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Evicted {
+    /// Bytes that were evicted; some may still be in flight.
+    pub(crate) moved: u64,
+    pub(crate) obstacles: Obstacles,
+}
+
+/// One search for victims. Each candidate is tried once, and once more if blocking is allowed.
 pub(super) struct Walk<'a, W: World> {
     world: &'a W,
     domain: DomainId,
-    terms: Terms,
-    /// Whether somebody is to be patient, as it was said.
-    patient: bool,
-    /// Whose are asked: a client group's own, or anybody's.
+    limits: EvictionLimits,
+    /// The value of `limits.may_block` at the start.
+    may_block: bool,
+    /// The client group whose buffers are candidates; [`GroupId::NONE`] for all.
     within: GroupId,
-    /// Those that were asked and have stayed, with their reasons.
+    /// Candidates that were tried and not evicted, with the reasons.
     kept: Vec<(Victim<W::Key>, Kept)>,
-    /// Those that were asked and have left. They may be back: then they were used, and others are to go.
-    left: Vec<Slot>,
-    gone: u64,
-    /// How many of those that were parked have not been asked again.
+    /// Candidates that were evicted. They may be back already: then they were used, and others are tried
+    /// instead.
+    evicted: Vec<Slot>,
+    evicted_bytes: u64,
+    /// The number of parked buffers that were not tried again yet; `None` before the first look.
     parked: Option<usize>,
 }
 
-/// How many that were parked are asked again at once.
-const AGAIN: usize = 64;
+/// How many parked buffers are put back in order at once.
+const RECHECK: usize = 64;
 
 impl<'a, W: World> Walk<'a, W> {
-    pub(super) fn new(world: &'a W, domain: DomainId, terms: &Terms) -> Self {
-        let terms = terms.deeper();
-        let (patient, within) = (terms.patient, GroupId::NONE);
+    pub(super) fn new(world: &'a W, domain: DomainId, limits: &EvictionLimits) -> Self {
+        let limits = limits.deeper();
+        let (may_block, within) = (limits.may_block, GroupId::NONE);
         Self {
             world,
             domain,
-            terms,
-            patient,
+            limits,
+            may_block,
             within,
             kept: vec![],
-            left: vec![],
-            gone: 0,
+            evicted: vec![],
+            evicted_bytes: 0,
             parked: None,
         }
     }
 
-    /// Bytes that have been told to go.
-    pub(super) fn gone(&self) -> u64 {
-        self.gone
+    /// Bytes that were evicted so far.
+    pub(super) fn evicted_bytes(&self) -> u64 {
+        self.evicted_bytes
     }
 
-    /// Asks as many as are needed for `wanted` bytes, of a group or, without one, of all. `false` if there is
-    /// nobody left to ask.
+    /// Evicts buffers of about `wanted` bytes: of a client group, or of any. Returns `false` if no candidate is
+    /// left.
     pub(super) fn step(&mut self, wanted: u64, within: GroupId) -> bool {
         if within != self.within {
-            // Others are asked from now on, and at first without patience.
-            (self.within, self.parked, self.terms.patient) = (within, None, self.patient);
+            // Other candidates from now on, at first without blocking.
+            (self.within, self.parked, self.limits.may_block) = (within, None, self.may_block);
         }
-        // However empty it is by the ledger: the provider may have less.
-        self.world.line_up(self.domain);
-        let recency = &self.world.store(self.domain).recency;
+        // Even if the ledger has room: the provider may have less memory than the ledger says.
+        self.world.start_tracking(self.domain);
+        let eviction_list = &self.world.domain_state(self.domain).eviction_list;
         loop {
-            let asked = self.asked();
-            let skip = |slot| asked.binary_search(&slot).is_ok();
-            let victims = recency.victims_of(within, wanted, self.terms.most, &skip);
+            let tried = self.tried();
+            let skip = |slot| tried.binary_search(&slot).is_ok();
+            let victims = eviction_list.victims_of(within, wanted, self.limits.max_priority, &skip);
             if !victims.is_empty() {
-                let outcomes = self.world.evict(self.domain, &victims, &self.terms);
+                let outcomes = self.world.evict(self.domain, &victims, &self.limits);
                 for (victim, outcome) in victims.into_iter().zip(outcomes) {
-                    self.enter(victim, outcome);
+                    self.record(victim, outcome);
                 }
                 return true;
             }
-            if !self.ask_again() {
+            if !self.add_candidates() {
                 return false;
             }
         }
     }
 
-    /// Sorted: a walk past many that stay must not cost the square of their number.
-    fn asked(&self) -> SmallVec<[Slot; 16]> {
+    /// The slots that were tried. Sorted, so that a walk past many pinned buffers does not take quadratic time.
+    fn tried(&self) -> SmallVec<[Slot; 16]> {
         let kept = self.kept.iter().map(|(victim, _)| victim.slot);
-        let mut asked: SmallVec<[Slot; 16]> = kept.chain(self.left.iter().copied()).collect();
-        asked.sort_unstable();
-        asked
+        let mut tried: SmallVec<[Slot; 16]> = kept.chain(self.evicted.iter().copied()).collect();
+        tried.sort_unstable();
+        tried
     }
 
-    /// Whether somebody who stayed may be asked once more.
-    fn ask_again(&mut self) -> bool {
-        let recency = &self.world.store(self.domain).recency;
-        // Those that were pinned when somebody asked last may not be any more.
-        let left = *self.parked.get_or_insert_with(|| recency.parked());
-        if left > 0 {
-            let asked = self.asked();
-            let skip = |slot| asked.binary_search(&slot).is_ok();
-            recency.recheck(self.within, left.min(AGAIN), &skip);
-            self.parked = Some(left.saturating_sub(AGAIN));
+    /// Makes parked buffers, or buffers that were locked or busy, candidates again. Returns whether there may
+    /// be any.
+    fn add_candidates(&mut self) -> bool {
+        let eviction_list = &self.world.domain_state(self.domain).eviction_list;
+        // Parked buffers may have been unpinned since.
+        let parked = *self.parked.get_or_insert_with(|| eviction_list.parked());
+        if parked > 0 {
+            let tried = self.tried();
+            let skip = |slot| tried.binary_search(&slot).is_ok();
+            eviction_list.recheck(self.within, parked.min(RECHECK), &skip);
+            self.parked = Some(parked.saturating_sub(RECHECK));
             return true;
         }
-        let patience = self.terms.wait.is_some() && !self.terms.patient;
         let before = self.kept.len();
-        if patience {
-            self.terms.patient = true;
-            // A move that failed may have a way out that needs a wait.
+        if self.limits.wait.is_some() && !self.limits.may_block {
+            self.limits.may_block = true;
+            // A failed move may succeed by another copy path, which needs a wait.
             let again = |why| matches!(why, Kept::Locked | Kept::Busy | Kept::Failed);
             self.kept.retain(|(_, why)| !again(*why));
         }
         self.kept.len() < before
     }
 
-    fn enter(&mut self, victim: Victim<W::Key>, outcome: Result<(), Kept>) {
+    fn record(&mut self, victim: Victim<W::Key>, outcome: Result<(), Kept>) {
         match outcome {
             Ok(()) => {
-                self.gone += victim.bytes;
-                self.left.push(victim.slot);
+                self.evicted_bytes += victim.bytes;
+                self.evicted.push(victim.slot);
             }
             Err(why) => {
                 if matches!(why, Kept::Pinned | Kept::Held | Kept::Unreachable) {
-                    self.world.store(self.domain).recency.park(&victim);
+                    self.world.domain_state(self.domain).eviction_list.park(&victim);
                 }
                 self.kept.push((victim, why));
             }
         }
     }
 
-    /// What it has done.
-    pub(super) fn evicted(&self) -> Evicted {
-        Evicted { moved: self.gone, obstacles: self.obstacles() }
+    /// The result so far.
+    pub(super) fn result(&self) -> Evicted {
+        Evicted { moved: self.evicted_bytes, obstacles: self.obstacles() }
     }
 
-    /// What stood in its way.
+    /// The reasons why candidates were not evicted.
     pub(super) fn obstacles(&self) -> Obstacles {
         let mut obstacles = Obstacles::default();
         for (victim, why) in &self.kept {

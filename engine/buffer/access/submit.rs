@@ -127,7 +127,11 @@ fn note_uses(
         // Stable: within a place in the order in which they were said.
         rest.sort_by_key(|(of, _)| *of != place);
         let (here, others) = rest.split_at_mut(rest.partition_point(|(of, _)| *of == place));
-        let ages = set.core.store(place).recency.used_all(here.iter().map(|(_, slot)| *slot));
+        let ages = set
+            .core
+            .domain_state(place)
+            .eviction_list
+            .mark_all_used(here.iter().map(|(_, slot)| *slot));
         age_elsewhere(&set.core, Some(place), ages);
         rest = others;
     }

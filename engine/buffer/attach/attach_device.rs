@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::attachment::Attachment;
-use crate::buffer::eviction::learn_prices;
+use crate::buffer::eviction::learn_access_costs;
 use crate::buffer::migration::{Errand, Moved, no_mover, relocate};
 use crate::buffer::object::{BufferInner, SharedBuffer};
 use crate::buffer::placement::{Seats, with_relief};
@@ -13,7 +13,7 @@ use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::Placement;
 use crate::observe::{MoveCause, Object};
-use crate::residency::Demand;
+use crate::residency::Trigger;
 use crate::sync::Usage;
 
 impl Attachment {
@@ -77,7 +77,7 @@ impl<'a> Newcomer<'a> {
     fn take_in(&self, buffer: &Arc<BufferInner>) -> Result<SeatId> {
         // Each turn ends with a seat or an error, unless somebody else moved the buffer meanwhile.
         const TURNS: u32 = 100;
-        learn_prices(buffer, self.device);
+        learn_access_costs(buffer, self.device);
         for _ in 0..TURNS {
             let kinds = buffer.placement().kinds();
             let home = buffer.home();
@@ -172,8 +172,8 @@ pub(in crate::buffer) fn make_reachable(
     let placement = if abandoned { Placement::System } else { buffer.placement() };
     let (size, group) = (buffer.size, buffer.group());
     let wish = BackingRequest { home, placement, size, dedicated: false, group };
-    let terms = buffer.core().terms(buffer.demand());
-    let new = buffer.set.allocate(&wish, &terms, accept)?;
+    let limits = buffer.core().eviction_limits(buffer.trigger());
+    let new = buffer.set.allocate(&wish, &limits, accept)?;
     let new = new.ok_or_else(unreachable)?;
     // Its view of the new place before anything moves: a newcomer that fails has moved nobody.
     let take = seats.take(guest, new.allocation().provider()).ok_or_else(unreachable)?;
@@ -183,7 +183,7 @@ pub(in crate::buffer) fn make_reachable(
         home,
         seats,
         new.into(),
-        Errand::to_new(MoveCause::Reach, Demand::Device(newcomer.id())),
+        Errand::to_new(MoveCause::Reach, Trigger::Device(newcomer.id())),
     )? {
         Moved::Yes | Moved::LookAgain | Moved::NotNow => Ok(()),
         Moved::NoMover => Err(no_mover(home)),

@@ -15,15 +15,15 @@ use crate::device::{AdapterKind, DeviceId, DeviceInner};
 use crate::error::Result;
 use crate::memory::{DomainId, Provider};
 use crate::observe::{MoveCause, Reason, What};
-use crate::residency::{Allowance, Demand, Terms};
+use crate::residency::{Allowance, EvictionLimits, Trigger};
 
 /// Finds out what a newcomer and those who are there read how fast from each other, since later nobody waits
 /// for that. Whatever fails is not known.
 ///
 /// Locks: none may be held; this waits for devices.
-pub(in crate::buffer) fn learn_prices(buffer: &BufferInner, newcomer: &Arc<DeviceInner>) {
+pub(in crate::buffer) fn learn_access_costs(buffer: &BufferInner, newcomer: &Arc<DeviceInner>) {
     let core = buffer.core();
-    let may = core.attraction.is_on() && buffer.may_be_drawn();
+    let may = core.auto_migration.is_on() && buffer.may_be_drawn();
     if !may || newcomer.adapter().kind() == AdapterKind::Cpu {
         return;
     }
@@ -51,7 +51,7 @@ pub(in crate::buffer) fn attract_together(
     buffers: &[&Arc<BufferInner>],
     allowance: &mut Allowance<'_>,
 ) {
-    if !set.core.attraction.is_idle() {
+    if !set.core.auto_migration.is_idle() {
         buffers.iter().for_each(|buffer| buffer.attract(device, allowance));
     }
 }
@@ -67,7 +67,7 @@ impl BufferInner {
         allowance: &mut Allowance<'_>,
     ) {
         let core = self.core();
-        if core.attraction.is_idle() {
+        if core.auto_migration.is_idle() {
             return;
         }
         let Some(footprint) = self.is_drawn_by(device) else { return };
@@ -77,14 +77,14 @@ impl BufferInner {
         match self.go_to(device) {
             Ok(Moved::Yes) => {
                 allowance.pay(footprint);
-                core.attraction.moved(self.id(), self.generation());
+                core.auto_migration.moved(self.id(), self.generation());
             }
             // Whoever was busy is not for long.
             Ok(Moved::LookAgain | Moved::NotNow) => {}
-            Ok(Moved::NoMover) => core.attraction.refused(self.id(), device),
+            Ok(Moved::NoMover) => core.auto_migration.refused(self.id(), device),
             Err(error) => {
                 tracing::debug!(%error, buffer = self.name(), "is not drawn");
-                core.attraction.refused(self.id(), device);
+                core.auto_migration.refused(self.id(), device);
             }
         }
     }
@@ -95,7 +95,8 @@ impl BufferInner {
         let mut state = self.lock();
         let used = self.used_by(&state, device, self.size);
         let pays = |reluctant| {
-            core.attraction.pays(&used, self.size, reluctant, |user, at| core.price(user, at))
+            core.auto_migration
+                .pays(&used, self.size, reluctant, |user, at| core.access_cost(user, at))
         };
         if !pays(false) || self.was_asked_for(&state) && !pays(true) {
             return None;
@@ -109,13 +110,13 @@ impl BufferInner {
         if state.berth.wanted() == there {
             return None;
         }
-        let ledger = &core.store(there).ledger;
+        let ledger = &core.domain_state(there).ledger;
         let charge = (footprint, state.place.group());
         if !ledger.has_room(charge) {
             let reason = full(ledger, charge);
             let here = state.place.domain();
             self.decide(&mut state, What::Stayed, [here, there], reason);
-            core.attraction.refused(self.id(), device);
+            core.auto_migration.refused(self.id(), device);
             return None;
         }
         Some(footprint)
@@ -138,15 +139,16 @@ impl BufferInner {
         if !self.can_be_asked_about(&home) {
             return Ok(Moved::NoMover);
         }
-        let terms = Terms { evict: false, wait: None, ..core.terms(self.demand()) };
-        let Some(plan) = Plan::new(self, &home, there.kind(), &terms)? else {
+        let limits =
+            EvictionLimits { evict: false, wait: None, ..core.eviction_limits(self.trigger()) };
+        let Some(plan) = Plan::new(self, &home, there.kind(), &limits)? else {
             return Ok(Moved::LookAgain);
         };
         // Somebody else may have moved it meanwhile.
         if !plan.seats.is_of(generation) {
             return Ok(Moved::LookAgain);
         }
-        self.go_at_once(plan, Errand::to_new(MoveCause::Attracted, Demand::Device(device)))
+        self.go_at_once(plan, Errand::to_new(MoveCause::Attracted, Trigger::Device(device)))
     }
 
     /// Whether it is known of all who sit there how they would reach `home`'s memory: finding it out takes a

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::buffer::object::Buffers;
-use crate::buffer::tracking::tighten;
+use crate::buffer::tracking::start_tracking;
 use crate::memory::{DomainId, GroupId};
-use crate::residency::{self, Demand, Obstacles};
+use crate::residency::{self, Obstacles, Trigger};
 
 /// What [`crate::Engine::evict_all`], [`crate::Engine::set_cap`], [`crate::Engine::model_heap`] and
 /// [`crate::ClientGroup::set_cap`] did.
@@ -20,16 +20,16 @@ pub struct Eviction {
 
 /// Less may be in use in a domain, or be a group's there: whoever does not fit any more goes.
 pub(crate) fn fit(set: &Buffers, domain: DomainId, group: GroupId) -> Eviction {
-    let store = set.core.store(domain);
-    if store.gets_tight((0, group)) {
-        tighten(set, domain);
+    let store = set.core.domain_state(domain);
+    if store.comes_under_pressure((0, group)) {
+        start_tracking(set, domain);
     }
     let bytes = match group {
         GroupId::NONE => store.ledger.excess(),
         group => store.ledger.group_excess(group),
     };
-    let terms = set.core.terms(Demand::Room { bytes, by: None });
-    residency::fit(set, domain, group, &terms).into()
+    let limits = set.core.eviction_limits(Trigger::Room { bytes, by: None });
+    residency::fit(set, domain, group, &limits).into()
 }
 
 impl From<residency::Evicted> for Eviction {

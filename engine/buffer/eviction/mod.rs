@@ -12,7 +12,7 @@ mod restore;
 mod victims;
 mod world;
 
-pub(in crate::buffer) use auto_migrate::learn_prices;
+pub(in crate::buffer) use auto_migrate::learn_access_costs;
 pub(crate) use fit::Eviction;
 pub(crate) use fit::fit;
 pub(crate) use on_request::restore;

@@ -7,7 +7,7 @@ use crate::buffer::object::{BufferInner, Buffers, SharedBuffer};
 use crate::error::Result;
 use crate::memory::DomainId;
 use crate::observe::MoveCause;
-use crate::residency::{Demand, Terms};
+use crate::residency::{EvictionLimits, Trigger};
 
 /// See [`crate::SharedBuffer::request_residency`].
 pub(crate) fn request(buffer: &Arc<BufferInner>) -> Result<Migration> {
@@ -32,12 +32,13 @@ fn move_until(buffer: &Arc<BufferInner>, to: DomainId, cause: MoveCause) -> Resu
 
 /// Brings back whoever wants to be in `domain`, as far as there is room; returns how many came.
 pub(crate) fn restore(set: &Buffers, domain: DomainId) -> usize {
-    let terms = Terms { evict: false, ..set.core.terms(Demand::All) };
+    let limits = EvictionLimits { evict: false, ..set.core.eviction_limits(Trigger::All) };
     let mut came = 0;
     set.live.for_each(|buffer| {
         if buffer.is_away() && buffer.lock().berth.wanted() == domain {
             let generation = buffer.generation();
-            match buffer.return_to(domain, generation, &terms, MoveCause::Requested, Demand::All) {
+            match buffer.return_to(domain, generation, &limits, MoveCause::Requested, Trigger::All)
+            {
                 Ok(moved) => came += usize::from(moved == Moved::Yes),
                 Err(error) => tracing::debug!(%error, buffer = buffer.name(), "stays away"),
             }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Backing, DomainId, DomainKind, Placement, Provider};
 use crate::observe::trace::MoveId;
 use crate::observe::{Reason, StallCause, What};
-use crate::residency::{Demand, Found, Kept, Terms};
+use crate::residency::{EvictionLimits, Found, Kept, Trigger};
 use crate::sync::{Fences, Guard, Usage};
 
 impl SharedBuffer {
@@ -94,9 +94,9 @@ impl SharedBuffer {
             let seats = Seats::gather(buffer, &home, placement.kinds(), None)?;
             let (size, group) = (buffer.size, buffer.group());
             let wish = BackingRequest { home: &home, placement, size, dedicated: false, group };
-            let terms = buffer.core().terms(buffer.demand());
+            let limits = buffer.core().eviction_limits(buffer.trigger());
             let accept = |provider| seats.all_take(provider);
-            let found = buffer.set.find_backing(&wish, &terms, accept)?.ok_or_else(|| {
+            let found = buffer.set.find_backing(&wish, &limits, accept)?.ok_or_else(|| {
                 let mut kinds = placement.kinds().iter();
                 let stranded = kinds.find_map(|&kind| seats.stranded(kind));
                 let stranded = stranded.map(|device| buffer.core().find(device));
@@ -145,7 +145,7 @@ fn placement(buffer: &BufferInner, wanted: DomainId) -> Placement {
 fn settle(buffer: &BufferInner, state: &mut State, new: Backing) {
     // INVARIANT: it was allocated for the buffer's size.
     state.place = Place::Here(new);
-    buffer.line_up(state);
+    buffer.enlist(state);
     let away = state.place.domain() != state.berth.wanted();
     buffer.away.set(u8::from(away));
 }
@@ -169,7 +169,7 @@ impl BufferInner {
             }
             let Some(gate) = state.moving().cloned() else {
                 self.check_not_held(&state)?;
-                self.purge(&mut state, Demand::Asked);
+                self.purge(&mut state, Trigger::Asked);
                 return Ok(true);
             };
             drop(state);
@@ -183,16 +183,16 @@ impl BufferInner {
     pub(in crate::buffer) fn purge_victim(
         self: &Arc<Self>,
         state: &mut Guard<'_, State>,
-        terms: &Terms,
+        limits: &EvictionLimits,
     ) -> Option<Result<(), Kept>> {
         // Room for a buffer is not made by losing that buffer.
         let for_itself =
-            matches!(terms.demand, Demand::Room { by: Some(by), .. } if by == self.id());
-        if for_itself || terms.skip_busy && !state.fences.is_idle() {
+            matches!(limits.trigger, Trigger::Room { by: Some(by), .. } if by == self.id());
+        if for_itself || limits.skip_busy && !state.fences.is_idle() {
             return Some(Err(Kept::Busy));
         }
         if state.moving().is_some() {
-            return if terms.patient { None } else { Some(Err(Kept::Busy)) };
+            return if limits.may_block { None } else { Some(Err(Kept::Busy)) };
         }
         if self.standing.is_revoked() {
             return Some(Err(Kept::Failed));
@@ -201,7 +201,7 @@ impl BufferInner {
             // It was not a moment ago; somebody was faster.
             return Some(Err(Kept::Pinned));
         }
-        self.purge(state, terms.demand);
+        self.purge(state, limits.trigger);
         Some(Ok(()))
     }
 
@@ -211,11 +211,11 @@ impl BufferInner {
     /// # Panics
     ///
     /// If an importer does; the buffer then keeps its content.
-    fn purge(&self, state: &mut State, demand: Demand) {
+    fn purge(&self, state: &mut State, trigger: Trigger) {
         invalidate_importers(self, state, InvalidationCause::Purge, MoveId::NONE);
         // From here on nothing can fail.
         let from = state.place.domain();
-        self.decide_purge(state, demand);
+        self.decide_purge(state, trigger);
         self.drop_clean_copy(state);
         unlist(self.core(), &mut state.berth);
         self.away.set(0);

@@ -12,7 +12,7 @@ use crate::device::DeviceId;
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, GroupId};
 use crate::observe::{MoveCause, Reason};
-use crate::residency::{Allowance, Demand, Priority, Terms};
+use crate::residency::{Allowance, EvictionLimits, Priority, Trigger};
 use crate::sync::Usage;
 
 /// At which use those are asked again to make room who could not.
@@ -33,7 +33,7 @@ impl BufferInner {
         }
         let Some(journey) = self.journey() else { return };
         let Journey { wanted, footprint, group, priority, generation, left } = journey;
-        let (ledger, charge) = (&self.core().store(wanted).ledger, (footprint, group));
+        let (ledger, charge) = (&self.core().domain_state(wanted).ledger, (footprint, group));
         if !ledger.could_hold(charge) {
             return self.still_away(Some(full(ledger, charge)), |_| {});
         }
@@ -51,10 +51,14 @@ impl BufferInner {
             return self.still_away(Some(Reason::Throttled { moved, allowed }), |_| {});
         }
         // Never at the cost of a wait: what has to go first is told to, and the next use finds the room.
-        let terms =
-            Terms { evict: !roomy, most: priority, wait: None, ..self.core().terms(self.demand()) };
-        let demand = Demand::Device(device);
-        match self.return_to(wanted, generation, &terms, MoveCause::Returned, demand) {
+        let limits = EvictionLimits {
+            evict: !roomy,
+            max_priority: priority,
+            wait: None,
+            ..self.core().eviction_limits(self.trigger())
+        };
+        let trigger = Trigger::Device(device);
+        match self.return_to(wanted, generation, &limits, MoveCause::Returned, trigger) {
             Ok(Moved::Yes) => allowance.pay(footprint),
             // Whoever was busy is not for long.
             Ok(Moved::LookAgain | Moved::NotNow) => {}
@@ -124,17 +128,17 @@ impl BufferInner {
         self: &Arc<Self>,
         wanted: DomainId,
         generation: u32,
-        terms: &Terms,
+        limits: &EvictionLimits,
         cause: MoveCause,
-        demand: Demand,
+        trigger: Trigger,
     ) -> Result<Moved> {
         self.check_there()?;
         let home = home_at(self, wanted)?;
-        match Plan::new(self, &home, wanted.kind(), terms)? {
+        match Plan::new(self, &home, wanted.kind(), limits)? {
             // Somebody else may have brought it back meanwhile.
             Some(plan) if plan.seats.is_of(generation) => {
-                let errand = Errand::to_new(cause, demand);
-                match terms.wait {
+                let errand = Errand::to_new(cause, trigger);
+                match limits.wait {
                     Some(_) => relocate(self, &home, &plan.seats, plan.new, errand),
                     None => self.go_at_once(plan, errand),
                 }

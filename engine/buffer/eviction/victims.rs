@@ -5,14 +5,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::buffer::migration::{Errand, Group, Moved, Mover, Patience, Plan};
+use crate::buffer::migration::{Errand, Group, MayBlock, Moved, Mover, Plan};
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::placement::home_at;
 use crate::core::SlotId;
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, DomainKind};
 use crate::observe::MoveCause;
-use crate::residency::{Demand, Kept, Terms, Victim};
+use crate::residency::{EvictionLimits, Kept, Trigger, Victim};
 use crate::sync::Usage;
 
 /// Moves victims out, those that one device copies in one submission.
@@ -20,7 +20,7 @@ pub(in crate::buffer) fn evict_some(
     set: &Buffers,
     from: DomainId,
     victims: &[Victim<SlotId>],
-    terms: &Terms,
+    limits: &EvictionLimits,
 ) -> Vec<Result<(), Kept>> {
     let buffers: Vec<_> = victims.iter().map(|victim| set.live.get(victim.key)).collect();
     let mut outcomes: Vec<_> = victims.iter().map(|_| Err(Kept::Gone)).collect();
@@ -29,19 +29,19 @@ pub(in crate::buffer) fn evict_some(
         let Some(buffer) = buffer else { continue };
         // Who is asked with patience would have to be waited for, and the time for that is over: all of them
         // have the same.
-        if terms.patient && terms.wait.is_some_and(|until| Instant::now() >= until) {
+        if limits.may_block && limits.wait.is_some_and(|until| Instant::now() >= until) {
             outcomes[index] = Err(Kept::Busy);
             continue;
         }
-        match plan(buffer, victim, from, terms) {
+        match plan(buffer, victim, from, limits) {
             Ok(Some((plan, mover))) => Group::add(&mut groups, index, plan, mover),
             Ok(None) => outcomes[index] = Ok(()),
             Err(kept) => outcomes[index] = Err(kept),
         }
     }
-    let patience = if terms.patient { Patience::Wait } else { Patience::Skip };
+    let may_block = if limits.may_block { MayBlock::Wait } else { MayBlock::Skip };
     for group in groups {
-        for (index, moved) in group.relocate(set, patience) {
+        for (index, moved) in group.relocate(set, may_block) {
             outcomes[index] = moved.map_err(|error| why(&error)).and_then(|moved| match moved {
                 Moved::Yes => Ok(()),
                 Moved::LookAgain => Err(Kept::Gone),
@@ -58,18 +58,18 @@ fn plan<'a>(
     buffer: &'a Arc<BufferInner>,
     victim: &Victim<SlotId>,
     from: DomainId,
-    terms: &Terms,
+    limits: &EvictionLimits,
 ) -> Result<Option<(Plan<'a>, Mover)>, Kept> {
     loop {
         // A look before anything is made ready: the answer may be different when it matters, and is then
         // found out again.
         let mut state = match buffer.reservation.try_lock(&buffer.core().queues) {
             Some(state) => state,
-            None if terms.patient => buffer.lock(),
+            None if limits.may_block => buffer.lock(),
             None => return Err(Kept::Locked),
         };
         // Room for a buffer in the place where it is would not be made by its leaving.
-        if matches!(terms.demand, Demand::Room { by: Some(by), .. } if by == buffer.id()) {
+        if matches!(limits.trigger, Trigger::Room { by: Some(by), .. } if by == buffer.id()) {
             return Err(Kept::Busy);
         }
         // Nor would it for those that are used together with it.
@@ -92,27 +92,27 @@ fn plan<'a>(
         }
         if !berth.is_purgeable() {
             let at_work = !state.fences.pending(Usage::Bookkeep).is_empty();
-            if at_work && terms.skip_busy {
+            if at_work && limits.skip_busy {
                 return Err(Kept::Busy);
             }
             break;
         }
-        if let Some(purged) = buffer.purge_victim(&mut state, terms) {
+        if let Some(purged) = buffer.purge_victim(&mut state, limits) {
             return purged.map(|()| None);
         }
         // A move of it waits for work of the host.
         let moving = state.moving().cloned();
         drop(state);
-        let left = terms.wait.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = limits.wait.map(|until| until.saturating_duration_since(Instant::now()));
         let waited = moving.map_or(Ok(()), |gate| gate.wait_until_over(left.unwrap_or_default()));
         waited.map_err(|error| why(&error))?;
     }
-    plan_unlocked(buffer, terms).map(Some)
+    plan_unlocked(buffer, limits).map(Some)
 }
 
 fn plan_unlocked<'a>(
     buffer: &'a Arc<BufferInner>,
-    terms: &Terms,
+    limits: &EvictionLimits,
 ) -> Result<(Plan<'a>, Mover), Kept> {
     if !buffer.placement().kinds().contains(&DomainKind::System) {
         return Err(Kept::Unreachable);
@@ -120,16 +120,16 @@ fn plan_unlocked<'a>(
     let planned = || {
         buffer.check_there()?;
         let home = home_at(buffer, DomainId::System)?;
-        let Some(plan) = Plan::new(buffer, &home, DomainKind::System, terms)? else {
+        let Some(plan) = Plan::new(buffer, &home, DomainKind::System, limits)? else {
             return Ok(None);
         };
         let mover = {
-            let (clean, waits) = (plan.clean, terms.wait.is_some());
+            let (clean, waits) = (plan.clean, limits.wait.is_some());
             let errand = Errand {
                 clean,
                 waits,
-                until: terms.wait,
-                ..Errand::to_new(MoveCause::Evicted, terms.demand)
+                until: limits.wait,
+                ..Errand::to_new(MoveCause::Evicted, limits.trigger)
             };
             Mover::find(buffer, &home, &plan.new, errand)?
         };
@@ -137,7 +137,7 @@ fn plan_unlocked<'a>(
     };
     let (plan, mover) = planned().map_err(|error: Error| why(&error))?.ok_or(Kept::Gone)?;
     // It would have to be waited for until its bytes are out.
-    if mover.has_no_device() && !terms.patient {
+    if mover.has_no_device() && !limits.may_block {
         return Err(Kept::Busy);
     }
     Ok((plan, mover))

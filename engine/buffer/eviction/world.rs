@@ -8,26 +8,28 @@ use super::victims::evict_some;
 use crate::buffer::migration::TOGETHER;
 use crate::buffer::object::Buffers;
 use crate::buffer::placement::drop_clean_copies;
-use crate::buffer::tracking::tighten;
+use crate::buffer::tracking::start_tracking;
 use crate::core::SlotId;
 use crate::error::Error;
 use crate::memory::{DomainId, GroupId};
 use crate::observe::StallCause;
-use crate::residency::{CapReached, Obstacles, Outcomes, Settled, Store, Terms, Victim, World};
+use crate::residency::{
+    CapReached, DomainState, EvictionLimits, Obstacles, Outcomes, ReleaseWait, Victim, World,
+};
 
 impl World for Buffers {
     type Key = SlotId;
     type Error = Error;
 
-    fn store(&self, domain: DomainId) -> &Store<SlotId> {
-        self.core.store(domain)
+    fn domain_state(&self, domain: DomainId) -> &DomainState<SlotId> {
+        self.core.domain_state(domain)
     }
 
-    fn line_up(&self, domain: DomainId) {
-        tighten(self, domain);
+    fn start_tracking(&self, domain: DomainId) {
+        start_tracking(self, domain);
     }
 
-    fn reap(&self, domain: DomainId, of: GroupId, enough: &dyn Fn() -> bool) {
+    fn reclaim(&self, domain: DomainId, of: GroupId, enough: &dyn Fn() -> bool) {
         self.core.retire.collect();
         if domain == DomainId::System {
             drop_clean_copies(self, of, enough);
@@ -38,22 +40,32 @@ impl World for Buffers {
         self.trim_in(domain)
     }
 
-    fn evict(&self, from: DomainId, victims: &[Victim<SlotId>], terms: &Terms) -> Outcomes {
+    fn evict(
+        &self,
+        from: DomainId,
+        victims: &[Victim<SlotId>],
+        limits: &EvictionLimits,
+    ) -> Outcomes {
         // So many reservations are held at once, and no more.
         let some = victims.chunks(TOGETHER);
-        some.flat_map(|victims| evict_some(self, from, victims, terms)).collect()
+        some.flat_map(|victims| evict_some(self, from, victims, limits)).collect()
     }
 
-    fn leaving(&self, from: DomainId, of: GroupId) -> u64 {
+    fn in_flight(&self, from: DomainId, of: GroupId) -> u64 {
         self.core.retire.bytes_of(of, from)
     }
 
-    fn settle(&self, from: DomainId, terms: &Terms, enough: &dyn Fn() -> bool) -> Settled {
-        let Some(until) = terms.wait else {
+    fn wait_for_release(
+        &self,
+        from: DomainId,
+        limits: &EvictionLimits,
+        enough: &dyn Fn() -> bool,
+    ) -> ReleaseWait {
+        let Some(until) = limits.wait else {
             return if self.core.retire.bytes_in(from) > 0 {
-                Settled::Late
+                ReleaseWait::TimedOut
             } else {
-                Settled::Nothing
+                ReleaseWait::NothingInFlight
             };
         };
         let start = Instant::now();
@@ -62,11 +74,11 @@ impl World for Buffers {
             self.core.counters.stalls.add(StallCause::Room, start.elapsed());
         }
         match waited {
-            Ok(true) => Settled::Out,
-            Ok(false) => Settled::Nothing,
+            Ok(true) => ReleaseWait::Released,
+            Ok(false) => ReleaseWait::NothingInFlight,
             Err(error) => {
                 tracing::warn!(%error, %from, "what leaves is not out in time");
-                Settled::Late
+                ReleaseWait::TimedOut
             }
         }
     }
@@ -92,7 +104,7 @@ impl World for Buffers {
         capped: Option<GroupId>,
         mut obstacles: Obstacles,
     ) -> Error {
-        let ledger = &self.core.store(domain).ledger;
+        let ledger = &self.core.domain_state(domain).ledger;
         if let Some(group) = capped.and_then(|id| self.core.groups.get(id)) {
             let usage = ledger.group(group.id);
             let (group, cap) = (group.name.to_string(), usage.cap.unwrap_or(u64::MAX));

@@ -13,7 +13,7 @@ use crate::device::HandleType;
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Placement, Provider};
 use crate::observe::{MoveCause, Object};
-use crate::residency::Demand;
+use crate::residency::Trigger;
 use crate::sync::Usage;
 
 /// A buffer's fd for a stranger, from [`SharedBuffer::export_foreign`].
@@ -92,7 +92,8 @@ impl ForeignExport {
         let (size, group) = (buffer.size, buffer.group());
         let wish =
             BackingRequest { home: &home, placement: anywhere, size, dedicated: true, group };
-        let new = buffer.set.allocate(&wish, &buffer.core().terms(buffer.demand()), same)?;
+        let new =
+            buffer.set.allocate(&wish, &buffer.core().eviction_limits(buffer.trigger()), same)?;
         let new = new.ok_or_else(missing)?;
         // Before it moves: without an fd there is no reason to.
         let prepared = Prepared::new(buffer, &new)?;
@@ -101,7 +102,7 @@ impl ForeignExport {
             &home,
             &seats,
             new.into(),
-            Errand::to_new(MoveCause::HandedOut, Demand::Asked),
+            Errand::to_new(MoveCause::HandedOut, Trigger::Asked),
         )? {
             Moved::Yes => Ok(Some(prepared)),
             Moved::LookAgain | Moved::NotNow => Ok(None),

@@ -8,7 +8,7 @@ use crate::device::DeviceId;
 use crate::error::Error;
 use crate::memory::{Domain, DomainId, GroupId, GroupUsage};
 use crate::observe::{Decision, MoveCause, Pick, Reason, What};
-use crate::residency::{Demand, Drawn, Kept};
+use crate::residency::{AccessCounts, Kept, Trigger};
 
 impl BufferInner {
     /// Something was decided about where it is. The reservation is held.
@@ -98,15 +98,15 @@ impl BufferInner {
     }
 
     /// Its content goes. The reservation is held, and it still stands in its order.
-    pub(in crate::buffer) fn decide_purge(&self, state: &mut State, demand: Demand) {
+    pub(in crate::buffer) fn decide_purge(&self, state: &mut State, trigger: Trigger) {
         let here = state.place.domain();
-        let reason = match demand {
-            Demand::Room { bytes, by } => {
-                let (_, of) = self.core().store(here).recency.pick();
+        let reason = match trigger {
+            Trigger::Room { bytes, by } => {
+                let (_, of) = self.core().domain_state(here).eviction_list.pick();
                 Reason::Wanted { bytes, by, pick: Pick::Cheapest, of }
             }
-            Demand::All => Reason::All,
-            Demand::Device(_) | Demand::Asked => Reason::Asked,
+            Trigger::All => Reason::All,
+            Trigger::Device(_) | Trigger::Asked => Reason::Asked,
         };
         self.decide(state, What::Purged, [here, here], reason);
     }
@@ -117,7 +117,7 @@ impl BufferInner {
         state: &mut State,
         from: DomainId,
         cause: MoveCause,
-        demand: Demand,
+        trigger: Trigger,
     ) {
         let to = state.place.domain();
         let what = match cause {
@@ -127,17 +127,17 @@ impl BufferInner {
             MoveCause::Asked | MoveCause::Reach | MoveCause::HandedOut => What::Migrated,
             MoveCause::Attracted => What::Attracted,
         };
-        let reason = match (cause, demand) {
+        let reason = match (cause, trigger) {
             (MoveCause::HandedOut, _) => Reason::HandedOut,
-            (MoveCause::Reach, Demand::Device(by)) => Reason::Reach { by },
-            (MoveCause::Promoted, Demand::Device(device)) => Reason::DeviceLost { device },
-            (MoveCause::Returned, Demand::Device(by)) => Reason::Used { by },
-            (MoveCause::Attracted, Demand::Device(by)) => self.why_drawn(by),
-            (MoveCause::Evicted, Demand::Room { bytes, by }) => {
-                let (pick, others) = self.core().store(from).recency.pick();
+            (MoveCause::Reach, Trigger::Device(by)) => Reason::Reach { by },
+            (MoveCause::Promoted, Trigger::Device(device)) => Reason::DeviceLost { device },
+            (MoveCause::Returned, Trigger::Device(by)) => Reason::Used { by },
+            (MoveCause::Attracted, Trigger::Device(by)) => self.why_drawn(by),
+            (MoveCause::Evicted, Trigger::Room { bytes, by }) => {
+                let (pick, others) = self.core().domain_state(from).eviction_list.pick();
                 Reason::Wanted { bytes, by, pick, of: others + 1 }
             }
-            (_, Demand::All) => Reason::All,
+            (_, Trigger::All) => Reason::All,
             _ => Reason::Asked,
         };
         self.decide(state, what, [from, to], reason);
@@ -147,7 +147,8 @@ impl BufferInner {
 
     /// Who drew it, in numbers.
     fn why_drawn(&self, by: DeviceId) -> Reason {
-        let Drawn { times, others } = self.core().attraction.drawn(self.id(), by);
+        let AccessCounts { times, others } =
+            self.core().auto_migration.access_counts(self.id(), by);
         Reason::UsedMore { by, times, others }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn report(set: &Buffers) -> Report {
     buffers.sort_unstable_by_key(|buffer| buffer.id);
     let domain = |id| DomainReport {
         id,
-        usage: set.core.store(id).ledger.usage(),
+        usage: set.core.domain_state(id).ledger.usage(),
         shares: shares(&buffers, id, set.core.retire.bytes_in(id)),
         providers: providers(&buffers, id),
     };
@@ -162,7 +162,7 @@ pub(in crate::buffer) fn group_reports(set: &Buffers) -> Vec<GroupReport> {
     let groups = set.core.groups.all();
     let told = set.core.domains().flat_map(|domain| {
         let told = |group: &Arc<Group>| {
-            let usage = set.core.store(domain).ledger.group(group.id);
+            let usage = set.core.domain_state(domain).ledger.group(group.id);
             let is_news = usage.used > 0 || usage.cap.is_some();
             is_news.then(|| GroupReport { name: group.name.to_string(), domain, usage })
         };

@@ -16,7 +16,7 @@ use crate::core::Abandoned;
 use crate::device::DeviceInner;
 use crate::memory::{DomainId, Provider};
 use crate::observe::{MoveCause, Reason, What};
-use crate::residency::Demand;
+use crate::residency::Trigger;
 use crate::sync::{Fence, Guard, Usage};
 
 /// See [`crate::Engine::abandon`].
@@ -160,7 +160,7 @@ fn promote(
     state.fences.forget_failures();
     buffer.standing.set_poisoned(false);
     let errand =
-        Errand { clean: true, ..Errand::to_new(MoveCause::Promoted, Demand::Device(device.id())) };
+        Errand { clean: true, ..Errand::to_new(MoveCause::Promoted, Trigger::Device(device.id())) };
     let home = new_home(buffer, state, device);
     publish(buffer, state, &home, copy, Fence::signalled(), &Done { errand, slice, copied: 0 });
     true

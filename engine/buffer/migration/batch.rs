@@ -32,7 +32,7 @@ pub(in crate::buffer) const TOGETHER: usize = 64;
 
 /// What to do about those who would have to be waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub(in crate::buffer) enum Patience {
+pub(in crate::buffer) enum MayBlock {
     #[default]
     Wait,
     /// They stay where they are.
@@ -63,7 +63,7 @@ impl<'a> Group<'a> {
         groups[at].moves.push((index, plan, mover));
     }
 
-    pub(in crate::buffer) fn relocate(self, set: &Buffers, patience: Patience) -> Vec<Outcome> {
+    pub(in crate::buffer) fn relocate(self, set: &Buffers, patience: MayBlock) -> Vec<Outcome> {
         let device = self.device;
         let mut begun = Begun { patience, pause: PAUSE, ..Begun::default() };
         for (index, plan, mover) in self.moves {
@@ -83,7 +83,7 @@ impl<'a> Group<'a> {
 /// A group's moves, sorted by what is missing of them.
 #[derive(Default)]
 struct Begun<'a> {
-    patience: Patience,
+    patience: MayBlock,
     /// How long the host may still copy, while all these reservations are held.
     pause: Duration,
     ended: Vec<Outcome>,
@@ -103,8 +103,8 @@ impl<'a> Begun<'a> {
         let buffer = plan.buffer;
         let Some(mut state) = buffer.reservation.try_lock(&buffer.core().queues) else {
             match self.patience {
-                Patience::Wait => self.alone.push((index, plan, mover.errand)),
-                Patience::Skip => self.ended.push((index, Ok(Moved::NotNow))),
+                MayBlock::Wait => self.alone.push((index, plan, mover.errand)),
+                MayBlock::Skip => self.ended.push((index, Ok(Moved::NotNow))),
             }
             return;
         };
@@ -117,8 +117,8 @@ impl<'a> Begun<'a> {
         let waits = first_waits(&mut state, &mover.device);
         if !waits.is_empty() || mover.has_no_device() {
             match self.patience {
-                Patience::Wait => self.alone.push((index, plan, mover.errand)),
-                Patience::Skip => self.ended.push((index, Ok(Moved::NotNow))),
+                MayBlock::Wait => self.alone.push((index, plan, mover.errand)),
+                MayBlock::Skip => self.ended.push((index, Ok(Moved::NotNow))),
             }
             return;
         }
@@ -137,9 +137,9 @@ impl<'a> Begun<'a> {
             Ok(move_) => move_,
             Err(parked) => {
                 match self.patience {
-                    Patience::Wait => self.parked.push((index, parked, plan, mover)),
+                    MayBlock::Wait => self.parked.push((index, parked, plan, mover)),
                     // It was told of a move that does not take place, and is as good as before.
-                    Patience::Skip => {
+                    MayBlock::Skip => {
                         parked.give_up();
                         self.ended.push((index, Ok(Moved::NotNow)));
                     }
@@ -198,7 +198,7 @@ impl<'a> Begun<'a> {
             Err(error) => {
                 tracing::warn!(%error, "no copies together; each by itself");
                 let ready = self.ready.drain(..);
-                if self.patience == Patience::Wait {
+                if self.patience == MayBlock::Wait {
                     let plans = ready.map(|(index, _, plan, mover)| (index, plan, mover.errand));
                     self.alone.extend(plans);
                 } else {

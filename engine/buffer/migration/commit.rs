@@ -50,7 +50,7 @@ pub(in crate::buffer) fn publish(
         "moved"
     );
     let old_generation = buffer.generation();
-    let Errand { cause, demand, .. } = done.errand;
+    let Errand { cause, trigger, .. } = done.errand;
     buffer.core().counters.moved.add(cause, buffer.size, done.copied);
     done.slice.moved(buffer.core(), &copied);
     let evicted = matches!(cause, MoveCause::Evicted | MoveCause::Promoted);
@@ -72,7 +72,7 @@ pub(in crate::buffer) fn publish(
     }
     buffer.next_generation(home_after_move(buffer, state, home));
     buffer.note_move(state, cause);
-    buffer.decide_move(state, from, cause, demand);
+    buffer.decide_move(state, from, cause, trigger);
 }
 
 /// Lets go of a backing when its fences have signalled.

@@ -8,7 +8,7 @@ use crate::buffer::placement::{home_at, with_relief};
 use crate::error::Result;
 use crate::memory::DomainId;
 use crate::observe::MoveCause;
-use crate::residency::Demand;
+use crate::residency::Trigger;
 
 /// What [`SharedBuffer::migrate`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +82,11 @@ impl SharedBuffer {
             let Some(to) = choose(now) else { return Ok(Migration::None) };
             let home = home_at(buffer, to)?;
             let once = || {
-                let terms = buffer.core().terms(buffer.demand());
-                let Some(plan) = Plan::new(buffer, &home, to.kind(), &terms)? else {
+                let limits = buffer.core().eviction_limits(buffer.trigger());
+                let Some(plan) = Plan::new(buffer, &home, to.kind(), &limits)? else {
                     return Ok(Moved::LookAgain);
                 };
-                let errand = Errand { clean: plan.clean, ..Errand::to_new(cause, Demand::Asked) };
+                let errand = Errand { clean: plan.clean, ..Errand::to_new(cause, Trigger::Asked) };
                 relocate(buffer, &home, &plan.seats, plan.new, errand)
             };
             match with_relief(&buffer.set, home.id(), [&**buffer], once)? {

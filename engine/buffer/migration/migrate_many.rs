@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::batch::{Group, Patience, TOGETHER};
+use super::batch::{Group, MayBlock, TOGETHER};
 use super::copier::Mover;
 use super::migrate::Migration;
 use super::plan::Plan;
@@ -12,7 +12,7 @@ use crate::buffer::placement::home_at;
 use crate::error::{Error, Result};
 use crate::memory::DomainId;
 use crate::observe::MoveCause;
-use crate::residency::Demand;
+use crate::residency::Trigger;
 
 /// See [`crate::Engine::migrate_many`].
 pub(crate) fn migrate_many(
@@ -40,7 +40,7 @@ fn migrate_chunk(
         }
     }
     for group in groups {
-        for (index, moved) in group.relocate(set, Patience::Wait) {
+        for (index, moved) in group.relocate(set, MayBlock::Wait) {
             let generation = || moves[index].0.generation();
             results[index] = match moved {
                 Ok(Moved::Yes) => Some(Ok(Migration::Done { generation: generation() })),
@@ -71,14 +71,16 @@ fn planned<'a>(
         return Ok(None);
     }
     let home = home_at(buffer, to)?;
-    let Some(plan) = Plan::new(buffer, &home, to.kind(), &set.core.terms(buffer.demand()))? else {
+    let Some(plan) =
+        Plan::new(buffer, &home, to.kind(), &set.core.eviction_limits(buffer.trigger()))?
+    else {
         return Ok(None);
     };
     let mover = Mover::find(
         buffer,
         &home,
         &plan.new,
-        Errand { clean: plan.clean, ..Errand::to_new(MoveCause::Asked, Demand::Asked) },
+        Errand { clean: plan.clean, ..Errand::to_new(MoveCause::Asked, Trigger::Asked) },
     )?;
     Ok(mover.map(|mover| (plan, mover)))
 }

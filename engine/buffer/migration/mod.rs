@@ -27,7 +27,7 @@ mod nowait;
 mod plan;
 mod request;
 
-pub(in crate::buffer) use batch::{Group, Patience, TOGETHER};
+pub(in crate::buffer) use batch::{Group, MayBlock, TOGETHER};
 pub(in crate::buffer) use commit::{Done, publish};
 pub(in crate::buffer) use copier::Mover;
 pub(in crate::buffer) use execute::{no_mover, relocate};

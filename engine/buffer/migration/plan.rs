@@ -10,7 +10,7 @@ use crate::core::BackingRequest;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::{DomainKind, Placement};
-use crate::residency::Terms;
+use crate::residency::EvictionLimits;
 
 /// A move that is thought out, and not begun: nothing is locked.
 pub(in crate::buffer) struct Plan<'a> {
@@ -30,7 +30,7 @@ impl<'a> Plan<'a> {
         buffer: &'a Arc<BufferInner>,
         home: &Arc<DeviceInner>,
         kind: DomainKind,
-        terms: &Terms,
+        limits: &EvictionLimits,
     ) -> Result<Option<Self>> {
         if !buffer.can_move() {
             return Err(Error::Unsupported {
@@ -56,7 +56,7 @@ impl<'a> Plan<'a> {
         }
         let (size, group) = (buffer.size, buffer.group());
         let wish = BackingRequest { home, placement, size, dedicated: false, group };
-        let new = buffer.set.allocate(&wish, terms, accept)?;
+        let new = buffer.set.allocate(&wish, limits, accept)?;
         let new = new.ok_or_else(|| {
             let stranded = seats.stranded(kind).map(|device| buffer.core().find(device));
             let stranded = stranded.and_then(Result::ok);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::buffer::state::InvalidationCause;
 use crate::core::Core;
 use crate::observe::MoveCause;
-use crate::residency::Demand;
+use crate::residency::Trigger;
 use crate::transfer::path::{MOMENT, PAUSE};
 
 /// Why a buffer moves, and with what.
@@ -13,7 +13,7 @@ use crate::transfer::path::{MOMENT, PAUSE};
 pub(in crate::buffer) struct Errand {
     pub(in crate::buffer) cause: MoveCause,
     /// Who or what made it so.
-    pub(in crate::buffer) demand: Demand,
+    pub(in crate::buffer) trigger: Trigger,
     /// Whether it goes to its clean copy.
     pub(in crate::buffer) clean: bool,
     /// Whether somebody has asked for this and nothing else, and may be kept waiting: for the host's copy, and
@@ -25,8 +25,8 @@ pub(in crate::buffer) struct Errand {
 
 impl Errand {
     /// A move to memory that is new to it.
-    pub(in crate::buffer) fn to_new(cause: MoveCause, demand: Demand) -> Self {
-        Self { cause, demand, clean: false, waits: true, until: None }
+    pub(in crate::buffer) fn to_new(cause: MoveCause, trigger: Trigger) -> Self {
+        Self { cause, trigger, clean: false, waits: true, until: None }
     }
 
     /// When a wait that begins now is over.

@@ -235,9 +235,9 @@ impl Drop for BufferInner {
         let state = self.reservation.get_mut();
         // Before its number in the registry is somebody else's.
         if let Some((order, slot)) = state.berth.take_slot() {
-            self.set.core.store(order).recency.leave(slot);
+            self.set.core.domain_state(order).eviction_list.remove(slot);
         }
-        self.set.core.ages.forget(self.slot);
+        self.set.core.bulk_groups.forget(self.slot);
         self.set.core.groups.left(state.place.group());
         self.set.live.vacate(self.slot, self.traits.is_named());
         if let Some(clean) = state.set_clean(None) {

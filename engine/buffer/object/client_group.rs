@@ -38,7 +38,7 @@ impl ClientGroup {
     #[doc(alias = "dmem.current")]
     pub fn usage(&self, domain: DomainId) -> Result<GroupUsage> {
         self.set.core.check_domain(domain)?;
-        Ok(self.set.core.store(domain).ledger.group(self.group.id))
+        Ok(self.set.core.domain_state(domain).ledger.group(self.group.id))
     }
 
     /// Its number, for buffers of `core`.

@@ -11,7 +11,7 @@ use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::Backing;
 use crate::observe::Object;
-use crate::residency::{Demand, Found};
+use crate::residency::{Found, Trigger};
 
 impl SharedBuffer {
     pub(crate) fn create(
@@ -28,8 +28,8 @@ impl SharedBuffer {
         let id = set.next_id();
         let group = descriptor.account(set)?;
         let wish = BackingRequest { home, placement, size, dedicated: false, group };
-        let demand = Demand::Room { bytes: size, by: Some(id) };
-        let found = set.find_backing(&wish, &set.core.terms(demand), |_| true)?;
+        let trigger = Trigger::Room { bytes: size, by: Some(id) };
+        let found = set.find_backing(&wish, &set.core.eviction_limits(trigger), |_| true)?;
         let Found { taken: backing, instead_of } = found.ok_or_else(|| Error::Unsupported {
             device: home.name().to_owned(),
             missing: "any memory that it could share".into(),

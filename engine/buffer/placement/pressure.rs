@@ -2,11 +2,11 @@
 //! asked again.
 
 use crate::buffer::object::{BufferInner, Buffers};
-use crate::buffer::tracking::tighten;
+use crate::buffer::tracking::start_tracking;
 use crate::device::DeviceId;
 use crate::error::Result;
 use crate::memory::{DomainId, GroupId};
-use crate::residency::{self, Demand, Terms};
+use crate::residency::{self, EvictionLimits, Trigger};
 
 /// Bytes that are given to a driver that is out of memory, at first.
 const RELIEF: u64 = 16 << 20;
@@ -55,14 +55,14 @@ impl Buffers {
         if !member.has_news() {
             return;
         }
-        if member.vram.gets_tight(0) {
-            tighten(self, domain);
+        if member.vram.comes_under_pressure(0) {
+            start_tracking(self, domain);
         }
         let ledger = &member.vram.ledger;
         if ledger.used() > ledger.driver_budget() {
-            let demand = Demand::Room { bytes: ledger.excess(), by: None };
-            let terms = Terms { wait: None, ..self.core.terms(demand) };
-            let evicted = residency::fit(self, domain, GroupId::NONE, &terms).moved;
+            let trigger = Trigger::Room { bytes: ledger.excess(), by: None };
+            let limits = EvictionLimits { wait: None, ..self.core.eviction_limits(trigger) };
+            let evicted = residency::fit(self, domain, GroupId::NONE, &limits).moved;
             tracing::debug!(%device, ledger = ?ledger.usage(), evicted, "others need memory");
         }
         if ledger.usage().held > ledger.driver_budget() {
@@ -77,12 +77,12 @@ impl Buffers {
     /// Locks: none may be held.
     pub(in crate::buffer) fn relieve(&self, device: DeviceId, round: u32) {
         let bytes = RELIEF << (2 * round);
-        let terms = self.core.terms(Demand::Room { bytes, by: None });
+        let limits = self.core.eviction_limits(Trigger::Room { bytes, by: None });
         // At first what nobody uses.
         let trimmed = self.trim();
         let evicted = match round {
             0 => 0,
-            _ => residency::evict_bytes(self, DomainId::Vram(device), bytes, &terms).moved,
+            _ => residency::evict_bytes(self, DomainId::Vram(device), bytes, &limits).moved,
         };
         tracing::warn!(%device, evicted, trimmed, "the driver is out of memory");
     }

@@ -2,10 +2,8 @@
 //!
 //! Kernel counterpart: `ttm_bo_set_bulk_move`.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::buffer::object::{BufferInner, SharedBuffer};
 use crate::buffer::state::State;
@@ -14,7 +12,7 @@ use crate::device::Calls;
 use crate::error::{Error, Result};
 use crate::memory::DomainId;
 use crate::residency::policy::Slot;
-use crate::residency::{Ageing, Elsewhere};
+use crate::residency::{BulkGroup, SpanningGroups};
 
 /// Buffers that are used together, and so age together: a use of one is a use of all, and when they have to
 /// leave they go one after the other, whoever was used the longest time ago first. The buffers of a draw, of
@@ -30,13 +28,13 @@ use crate::residency::{Ageing, Elsewhere};
 pub struct AgeGroup {
     /// Which engine it is of.
     calls: Arc<Calls>,
-    ageing: Arc<Ageing>,
+    ageing: Arc<BulkGroup>,
 }
 
 impl AgeGroup {
     /// A new age group, with no buffer in it.
     pub(crate) fn new(core: &Core) -> Self {
-        Self { calls: Arc::clone(&core.calls), ageing: Arc::new(core.ages.make()) }
+        Self { calls: Arc::clone(&core.calls), ageing: Arc::new(core.bulk_groups.make()) }
     }
 }
 
@@ -58,77 +56,33 @@ impl SharedBuffer {
         }
         let age = group.map(|group| &group.ageing);
         let state = buffer.lock();
-        core.ages.set(buffer.slot(), age);
+        core.bulk_groups.set(buffer.slot(), age);
         if let Some(slot) = state.berth.slot() {
-            line_up(core, state.berth.order(), slot, age);
+            enlist(core, state.berth.order(), slot, age);
         }
         Ok(())
     }
 }
 
-/// Which buffers are in which age groups, so that others need not know.
-#[derive(Debug, Default)]
-pub(crate) struct AgeTable {
-    members: Mutex<HashMap<SlotId, Arc<Ageing>>>,
-    /// How many there are: nobody else looks. Relaxed: a buffer's own entry is written under its reservation,
-    /// and whoever looks for it has that.
-    count: AtomicUsize,
-    made: AtomicU64,
-}
-
-impl AgeTable {
-    fn make(&self) -> Ageing {
-        Ageing::new(self.made.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn set(&self, buffer: SlotId, age: Option<&Arc<Ageing>>) {
-        let mut members = self.lock();
-        match age {
-            Some(age) => _ = members.insert(buffer, Arc::clone(age)),
-            None => _ = members.remove(&buffer),
-        }
-        self.count.store(members.len(), Ordering::Relaxed);
-    }
-
-    /// The age group of a buffer.
-    fn of(&self, buffer: SlotId) -> Option<Arc<Ageing>> {
-        match self.count.load(Ordering::Relaxed) {
-            0 => None,
-            _ => self.lock().get(&buffer).cloned(),
-        }
-    }
-
-    /// The buffer is gone.
-    pub(in crate::buffer) fn forget(&self, buffer: SlotId) {
-        if self.count.load(Ordering::Relaxed) > 0 {
-            self.set(buffer, None);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<SlotId, Arc<Ageing>>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn line_up(core: &Core, place: DomainId, slot: Slot, age: Option<&Arc<Ageing>>) {
+fn enlist(core: &Core, place: DomainId, slot: Slot, age: Option<&Arc<BulkGroup>>) {
     if let Some(age) = age {
         age.may_be_in(place);
     }
-    core.store(place).recency.set_age(slot, age);
+    core.domain_state(place).eviction_list.set_bulk_group(slot, age);
 }
 
 /// A buffer stands in the order of a place from now on, and with its age group if it is in one.
 pub(in crate::buffer) fn join_age_group(core: &Core, buffer: SlotId, place: DomainId, slot: Slot) {
-    if let Some(age) = core.ages.of(buffer) {
-        line_up(core, place, slot, Some(&age));
+    if let Some(age) = core.bulk_groups.of(buffer) {
+        enlist(core, place, slot, Some(&age));
     }
 }
 
 /// Some of these groups were used; the place `told` knows.
-pub(in crate::buffer) fn age_elsewhere(core: &Core, told: Option<DomainId>, ages: Elsewhere) {
+pub(in crate::buffer) fn age_elsewhere(core: &Core, told: Option<DomainId>, ages: SpanningGroups) {
     for age in ages {
         let others = core.domains().filter(|place| Some(*place) != told && age.is_in(*place));
-        others.for_each(|place| core.store(place).recency.aged(&age));
+        others.for_each(|place| core.domain_state(place).eviction_list.mark_group_used(&age));
     }
 }
 
@@ -140,13 +94,17 @@ impl BufferInner {
         age_elsewhere(
             self.core(),
             Some(place),
-            self.core().store(place).recency.used(slot).into_iter().collect(),
+            self.core().domain_state(place).eviction_list.mark_used(slot).into_iter().collect(),
         );
     }
 
     /// It is used, and stands in no order; but others of its age group may. The reservation is held.
     pub(in crate::buffer) fn age_in_no_order(&self) {
-        age_elsewhere(self.core(), None, self.core().ages.of(self.slot()).into_iter().collect());
+        age_elsewhere(
+            self.core(),
+            None,
+            self.core().bulk_groups.of(self.slot()).into_iter().collect(),
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use crate::buffer::state::{Berth, State};
 use crate::core::{Core, SlotId};
 use crate::memory::{Charge, DomainId, DomainKind, Provider};
 use crate::observe::MoveCause;
-use crate::residency::{Demand, Priority};
+use crate::residency::{Priority, Trigger};
 
 impl SharedBuffer {
     /// Says how much it matters from now on that the buffer is where it wants to be.
@@ -26,8 +26,8 @@ impl SharedBuffer {
 
 impl BufferInner {
     /// That room is wanted for it.
-    pub(in crate::buffer) fn demand(&self) -> Demand {
-        Demand::Room { bytes: self.size, by: Some(self.id()) }
+    pub(in crate::buffer) fn trigger(&self) -> Trigger {
+        Trigger::Room { bytes: self.size, by: Some(self.id()) }
     }
 
     /// How much it matters that it is where it wants to be.
@@ -40,7 +40,10 @@ impl BufferInner {
         let mut state = self.lock();
         state.berth.set_priority(priority);
         if let Some(slot) = state.berth.slot() {
-            self.core().store(state.berth.order()).recency.set_priority(slot, priority);
+            self.core()
+                .domain_state(state.berth.order())
+                .eviction_list
+                .set_priority(slot, priority);
         }
     }
 
@@ -58,11 +61,11 @@ impl BufferInner {
         let now = state.place.domain();
         let berth = state.berth;
         if (berth.is_purgeable() && now == DomainId::System) != berth.is_in_system() {
-            self.line_up(state);
+            self.enlist(state);
         } else if let Some(slot) = state.berth.slot() {
             let order = state.berth.order();
             let here = (now == order).then(|| state.place.footprint());
-            self.core().store(order).recency.moved(slot, here);
+            self.core().domain_state(order).eviction_list.moved(slot, here);
         }
         let here = now == state.berth.wanted();
         let uses = if here { 0 } else { self.core().throttle.rules().uses_before_return };
@@ -76,7 +79,7 @@ impl BufferInner {
         }
         unlist(self.core(), &mut state.berth);
         state.berth.set_wanted(place);
-        self.line_up(state);
+        self.enlist(state);
         // What is nowhere does not come back by itself.
         let away = state.place.backing().is_some_and(|backing| backing.domain() != place);
         self.away.set(u8::from(away));
@@ -87,7 +90,7 @@ impl BufferInner {
         if state.berth.is_purgeable() != purgeable {
             unlist(self.core(), &mut state.berth);
             state.berth.set_purgeable(purgeable);
-            self.line_up(state);
+            self.enlist(state);
         }
     }
 
@@ -96,15 +99,15 @@ impl BufferInner {
         let berth = state.berth;
         if berth.slot().is_none()
             && berth.wanted().kind() == DomainKind::Vram
-            && self.core().store(berth.order()).is_tight()
+            && self.core().domain_state(berth.order()).is_under_pressure()
             && !matches!(state.place.provider(), Provider::Foreign(_))
         {
-            self.line_up(state);
+            self.enlist(state);
         }
     }
 
     /// It takes its slot where it is to stand now; none while it is nowhere. The reservation is held.
-    pub(in crate::buffer) fn line_up(&self, state: &mut State) {
+    pub(in crate::buffer) fn enlist(&self, state: &mut State) {
         if state.place.backing().is_some() {
             let (now, held) =
                 (state.place.domain(), (state.place.footprint(), state.place.group()));
@@ -126,20 +129,20 @@ pub(in crate::buffer) fn enlist(
     let purgeable = entry.is_purgeable();
     entry.set_in_system(purgeable && now == DomainId::System);
     let order = entry.order();
-    let store = core.store(order);
+    let store = core.domain_state(order);
     let nobody_goes = match order {
         DomainId::System => !purgeable,
         // Nor does anybody where there is room enough.
-        DomainId::Vram(_) => !store.is_tight(),
+        DomainId::Vram(_) => !store.is_under_pressure(),
     };
     if nobody_goes {
         return;
     }
-    let recency = &store.recency;
+    let eviction_list = &store.eviction_list;
     let Charge { bytes, group } = held.into();
-    let slot = recency.join_in(group, key, bytes, entry.priority(), now == order);
+    let slot = eviction_list.insert_in(group, key, bytes, entry.priority(), now == order);
     if purgeable {
-        recency.set_purgeable(slot, true);
+        eviction_list.set_purgeable(slot, true);
     }
     join_age_group(core, key, order, slot);
     entry.set_slot(slot);
@@ -148,7 +151,7 @@ pub(in crate::buffer) fn enlist(
 /// Takes a buffer's eviction entry out of the list it is in.
 pub(in crate::buffer) fn unlist(core: &Core, entry: &mut Berth) {
     if let Some((order, slot)) = entry.take_slot() {
-        core.store(order).recency.leave(slot);
+        core.domain_state(order).eviction_list.remove(slot);
     }
 }
 
@@ -156,8 +159,8 @@ pub(in crate::buffer) fn unlist(core: &Core, entry: &mut Berth) {
 /// already.
 ///
 /// Locks: each buffer's reservation, one at a time.
-pub(crate) fn tighten(set: &Buffers, domain: DomainId) {
-    if domain.kind() == DomainKind::Vram && set.core.store(domain).tighten() {
+pub(crate) fn start_tracking(set: &Buffers, domain: DomainId) {
+    if domain.kind() == DomainKind::Vram && set.core.domain_state(domain).start_tracking() {
         set.live.for_each(|buffer| {
             let mut state = buffer.lock();
             if state.berth.wanted() == domain {

@@ -11,7 +11,6 @@ mod eviction_list;
 mod usage;
 
 pub use age_group::AgeGroup;
-pub(crate) use age_group::AgeTable;
 pub(in crate::buffer) use age_group::age_elsewhere;
-pub(crate) use eviction_list::tighten;
+pub(crate) use eviction_list::start_tracking;
 pub(in crate::buffer) use eviction_list::{enlist, unlist};

@@ -4,7 +4,7 @@ use crate::buffer::object::BufferInner;
 use crate::buffer::state::State;
 use crate::device::DeviceId;
 use crate::memory::{DomainId, DomainKind, Provider};
-use crate::residency::Used;
+use crate::residency::BufferUse;
 
 impl BufferInner {
     /// A device uses it; the host is none. The reservation is held.
@@ -19,7 +19,7 @@ impl BufferInner {
     #[inline]
     pub(in crate::buffer) fn note_pull(&self, state: &State, device: DeviceId, bytes: u64) {
         let (core, at) = (self.core(), state.place.domain());
-        if core.attraction.concerns(device, at, |user, place| core.price(user, place)) {
+        if core.auto_migration.concerns(device, at, |user, place| core.access_cost(user, place)) {
             self.count_pull(state, device, bytes);
         }
     }
@@ -36,7 +36,7 @@ impl BufferInner {
     /// reservation is held.
     pub(in crate::buffer) fn note_pull_of_host(&self, state: &State) {
         if state.place.domain() == DomainId::System {
-            self.core().attraction.lets_go(self.id());
+            self.core().auto_migration.clear_gains(self.id());
         }
     }
 
@@ -44,13 +44,14 @@ impl BufferInner {
         let core = self.core();
         if self.may_be_drawn() && !matches!(state.place.provider(), Provider::Foreign(_)) {
             let used = self.used_by(state, device, bytes);
-            core.attraction.note(&used, core.age(), |user, place| core.price(user, place));
+            core.auto_migration
+                .note(&used, core.age(), |user, place| core.access_cost(user, place));
         }
     }
 
-    pub(in crate::buffer) fn used_by(&self, state: &State, by: DeviceId, bytes: u64) -> Used {
+    pub(in crate::buffer) fn used_by(&self, state: &State, by: DeviceId, bytes: u64) -> BufferUse {
         let (buffer, generation, at) = (self.id(), self.generation(), state.place.domain());
-        Used { buffer, generation, at, by, bytes }
+        BufferUse { buffer, generation, at, by, bytes }
     }
 
     /// Whether it may live in a device's own memory.

@@ -1,19 +1,20 @@
-//! What could have been moved at least, by somebody who knows the future.
+//! Belady's algorithm: the least that could have been moved, with knowledge of the future.
 
 use std::collections::{BinaryHeap, HashMap};
 
+use super::interface::Slot;
 use super::replay::{Replay, Stage, Use};
 
-/// Replays `uses` and always evicts whoever is used again last (L. A. Belady, "A study of replacement
-/// algorithms", 1966).
+/// Replays `uses` and always evicts the buffer whose next use is furthest away (L. A. Belady, "A study of
+/// replacement algorithms", 1966).
 ///
-/// With buffers of one size nobody can bring in less, if every use brings its buffer in. With mixed sizes it
-/// is a reference and not an optimum: to find that one is NP-hard.
+/// With buffers of one size this is optimal, if every use brings its buffer in. With mixed sizes it is a
+/// reference and not an optimum, because finding the optimum is NP-hard.
 pub fn belady(uses: &[Use], capacity: u64) -> Replay {
     let next = next_uses(uses);
     let mut stage = Stage::new(uses, capacity);
     let mut due = vec![0; uses.iter().map(|each| each.slot.index() + 1).max().unwrap_or(0)];
-    // Entries of uses that have passed stay until they come up: who is due when says `due`.
+    // Entries of past uses stay in the heap until they are popped. `due` tells whether an entry is current.
     let mut furthest = BinaryHeap::new();
     for (&each, &next) in uses.iter().zip(&next) {
         due[each.slot.index()] = next;
@@ -23,7 +24,7 @@ pub fn belady(uses: &[Use], capacity: u64) -> Replay {
             let Some((when, slot, bytes)) = furthest.pop() else {
                 break;
             };
-            let slot: super::Slot = slot;
+            let slot: Slot = slot;
             if due[slot.index()] == when && stage.is_resident(slot) {
                 stage.evict(slot);
                 missing = missing.saturating_sub(bytes);
@@ -39,7 +40,7 @@ pub fn belady(uses: &[Use], capacity: u64) -> Replay {
     stage.counts
 }
 
-/// For each use the number of the buffer's next one; `usize::MAX` if there is none.
+/// For each use, the number of the same buffer's next use; `usize::MAX` if there is none.
 fn next_uses(uses: &[Use]) -> Vec<usize> {
     let mut seen = HashMap::new();
     let mut next: Vec<_> = uses

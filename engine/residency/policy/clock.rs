@@ -1,20 +1,21 @@
-//! Second chance: who was used since the hand came by last is passed over once.
+//! Second chance: a buffer that was used since the hand passed it last is passed over once.
 
+use super::interface::{Policy, Slot};
 use super::list::List;
-use super::{Policy, Size, Slot, grow};
+use super::size::{Size, grow};
 
-/// Evicts in order of arrival, but passes over whoever was used since it looked at them last.
+/// Evicts in order of arrival, but passes once over each buffer that was used since the last pass.
 ///
-/// Close to [`Lru`](super::Lru), and a use costs one store.
+/// The choice is close to that of [`Lru`](super::Lru), and a use costs only one store.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    /// The hand is at the oldest.
+    /// The hand is at the oldest buffer.
     ring: List,
     used: Vec<bool>,
 }
 
 impl Clock {
-    /// One that knows nobody yet.
+    /// A policy without buffers.
     #[must_use]
     pub fn new() -> Self {
         Self { ring: List::new(), used: Vec::new() }
@@ -67,7 +68,7 @@ impl Policy for Clock {
             }
             let used = &mut self.used[slot.index()];
             if *used {
-                // It comes up again in this walk if the others are not enough.
+                // This walk reaches it again if the other buffers are not enough.
                 *used = false;
                 self.ring.touch(slot);
                 next = next.or(Some(slot));

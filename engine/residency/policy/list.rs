@@ -1,14 +1,15 @@
-//! A list in order of time, over arrays: twelve bytes per buffer.
+//! A linked list over an array: twelve bytes per buffer.
 
-use super::{Size, Slot, grow};
+use super::interface::Slot;
+use super::size::{Size, grow};
 
-/// In no list. Slots have numbers below this one.
+/// The link of a slot that is not in the list. All slots are below this number.
 const NOWHERE: u32 = u32::MAX;
 
-/// Slots, oldest first. Everything but [`List::push`]'s growing is a handful of stores.
+/// Slots, oldest first. Each operation takes constant time, except that [`List::push`] may grow the array.
 #[derive(Clone, Debug)]
 pub(super) struct List {
-    /// The first is nobody: before the oldest and after the newest. A slot has the number after its own.
+    /// Link 0 is a sentinel, before the oldest and after the newest. A slot's link has the slot's number plus 1.
     links: Vec<Link>,
 }
 
@@ -21,13 +22,13 @@ struct Link {
 
 impl Default for Link {
     fn default() -> Self {
-        Self { older: NOWHERE, newer: NOWHERE, bytes: Size(0) }
+        Self { older: NOWHERE, newer: NOWHERE, bytes: Size::ZERO }
     }
 }
 
 impl List {
     pub(super) fn new() -> Self {
-        Self { links: vec![Link { older: 0, newer: 0, bytes: Size(0) }] }
+        Self { links: vec![Link { older: 0, newer: 0, bytes: Size::ZERO }] }
     }
 
     fn link(&mut self, number: u32) -> &mut Link {
@@ -71,7 +72,7 @@ impl List {
         self.links[0].newer.checked_sub(1).map(Slot)
     }
 
-    /// Who comes after `slot`, which is in the list.
+    /// The slot after `slot`, which is in the list.
     pub(super) fn newer(&self, slot: Slot) -> Option<Slot> {
         self.links[slot.index() + 1].newer.checked_sub(1).map(Slot)
     }

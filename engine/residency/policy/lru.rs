@@ -1,17 +1,23 @@
-//! The least recently used first: the yardstick.
+//! Least recently used first.
 
+use super::interface::{Policy, Slot};
 use super::list::List;
-use super::{Policy, Size, Slot};
+use super::size::Size;
 
-/// Evicts whoever was used the longest time ago.
+/// Evicts the least recently used buffer, as the kernel does.
 ///
-/// What the kernel does, and right where what was used is used again soon. In a frame loop over a little more
-/// than fits it evicts everybody just before they are needed.
+/// It is good where a buffer that was used is used again soon. In a frame loop over a little more than fits, it
+/// evicts every buffer just before its next use.
 #[derive(Clone, Debug)]
 pub struct Lru(List);
 
+/// A boxed [`Lru`]: the policy of system memory.
+pub(crate) fn lru() -> Box<dyn Policy> {
+    Box::new(Lru::new())
+}
+
 impl Lru {
-    /// One that knows nobody yet.
+    /// A policy without buffers.
     #[must_use]
     pub fn new() -> Self {
         Self(List::new())

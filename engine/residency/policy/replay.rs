@@ -1,30 +1,30 @@
-//! A policy over a list of uses, without any buffers: what it would have moved.
+//! Replays a list of uses and counts what a policy would have moved, without real buffers.
 
-use super::{Policy, Slot};
+use super::interface::{Policy, Slot};
 
-/// One use of one buffer.
+/// One use of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
-    /// Which buffer.
+    /// The buffer.
     pub slot: Slot,
-    /// How large it is; the same in all of its uses.
+    /// The buffer's size; the same in all of its uses.
     pub bytes: u64,
 }
 
-/// What a policy did with a list of uses.
+/// What a policy moved for a list of uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replay {
-    /// How many uses there were.
+    /// The number of uses.
     pub accesses: u64,
-    /// How many of them found the buffer elsewhere.
+    /// The number of uses of a buffer that was not resident.
     pub misses: u64,
-    /// Bytes brought in, the first time of each buffer included.
+    /// Bytes brought in, including the first time of each buffer.
     pub bytes_in: u64,
     /// Bytes evicted.
     pub bytes_out: u64,
 }
 
-/// Who is where, and what that has cost: what [`replay`] and [`belady`](super::belady()) have in common.
+/// Which buffers are resident, and what was moved: shared by [`replay`] and [`belady`](super::belady()).
 #[derive(Debug)]
 pub(super) struct Stage {
     resident: Vec<bool>,
@@ -50,8 +50,8 @@ impl Stage {
         self.resident[slot.index()]
     }
 
-    /// Counts a use. `None` if nothing has to be done for it, because the buffer is here or can never be;
-    /// else how many bytes have to go first.
+    /// Counts a use. `None` if the buffer is resident, or larger than the domain. Otherwise the number of bytes
+    /// to evict first.
     pub(super) fn access(&mut self, each: Use) -> Option<u64> {
         self.counts.accesses += 1;
         if self.is_resident(each.slot) {
@@ -64,14 +64,14 @@ impl Stage {
 
     pub(super) fn bring_in(&mut self, each: Use) {
         self.used += each.bytes;
-        assert!(self.used <= self.capacity, "more is here than fits");
+        assert!(self.used <= self.capacity, "the domain holds more than its capacity");
         self.counts.bytes_in += each.bytes;
         self.resident[each.slot.index()] = true;
         self.bytes[each.slot.index()] = each.bytes;
     }
 
     pub(super) fn evict(&mut self, slot: Slot) {
-        assert!(self.is_resident(slot), "{slot:?} is evicted and is not here");
+        assert!(self.is_resident(slot), "{slot:?} was evicted but is not resident");
         let bytes = self.bytes[slot.index()];
         self.used -= bytes;
         self.counts.bytes_out += bytes;
@@ -79,14 +79,14 @@ impl Stage {
     }
 }
 
-/// Lets `policy` choose for a domain of `capacity` bytes that serves `uses`, one after the other.
+/// Replays `uses` in order on a domain of `capacity` bytes, with `policy` choosing what to evict.
 ///
-/// Every use of a buffer that is elsewhere brings it in. Buffers larger than the domain stay where they
-/// are; their uses are misses that move nothing.
+/// Every use of a buffer that is not resident brings it in. Buffers larger than the domain are never resident;
+/// their uses are misses that move nothing.
 ///
 /// # Panics
 ///
-/// If the policy names somebody who is not here, or does not make room although there is somebody to evict.
+/// If the policy names a buffer that is not resident, or does not make room although it could.
 pub fn replay(policy: &mut dyn Policy, uses: &[Use], capacity: u64) -> Replay {
     let mut stage = Stage::new(uses, capacity);
     let mut victims = Vec::new();

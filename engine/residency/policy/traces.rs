@@ -1,34 +1,35 @@
-//! Uses that are made up: frame loops, scans, popularity, changes; and one that was recorded. The same in
-//! every run.
+//! Traces for [`replay`](super::replay()): generated ones (frame loops, scans, popularity, changes) and a
+//! recorded one. They are the same in every run.
 //!
-//! Where nothing else is said, buffers have 1 MiB each and 1000 of them fit.
+//! Unless a trace says otherwise, each buffer has 1 MiB and 1000 of them fit.
 
 use std::collections::HashMap;
 
+use super::interface::Slot;
+use super::random::Random;
 use super::replay::Use;
-use super::{Random, Slot};
 use crate::memory::DomainId;
 use crate::observe::trace::{AccessEvent, read};
 
-/// Bytes of a buffer, where all have the same.
+/// The bytes of a buffer, where all have the same size.
 const EACH: u64 = 1 << 20;
-/// How many of these fit.
+/// How many such buffers fit.
 const FIT: usize = 1000;
-/// About how many uses a trace has.
+/// The approximate number of uses in a trace.
 const USES: usize = 220_000;
 
-/// A list of uses, and a domain for it.
+/// A list of uses, and the size of a domain for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
-    /// What it shows.
+    /// The name of the trace.
     pub name: String,
-    /// Bytes of the domain it is meant for.
+    /// The size of the domain in bytes.
     pub capacity: u64,
     /// The uses, in order.
     pub uses: Vec<Use>,
 }
 
-/// All of them, one after the other.
+/// All traces.
 pub fn catalogue() -> impl Iterator<Item = Trace> {
     MAKERS.iter().map(|(name, make)| {
         let (capacity, uses) = make();
@@ -36,7 +37,7 @@ pub fn catalogue() -> impl Iterator<Item = Trace> {
     })
 }
 
-/// The one of this name.
+/// The trace of this name.
 #[must_use]
 pub fn named(name: &str) -> Option<Trace> {
     let (name, make) = MAKERS.iter().find(|(known, _)| *known == name)?;
@@ -44,11 +45,12 @@ pub fn named(name: &str) -> Option<Trace> {
     Some(Trace { name: (*name).into(), capacity, uses })
 }
 
-/// What an engine has recorded of one place ([`crate::observe::trace::read`]), in order, as a policy is told of
-/// it: buffers are numbered anew, by their first use. None for system memory, from where nobody is evicted.
-pub fn recorded(accesses: &[AccessEvent], place: DomainId) -> Vec<Use> {
+/// The uses that an engine has recorded for one domain ([`crate::observe::trace::read`]), in order. Buffers are
+/// renumbered by their first use. The result is empty for system memory, because nothing is evicted from there.
+pub fn recorded(accesses: &[AccessEvent], domain: DomainId) -> Vec<Use> {
     let mut known = HashMap::new();
-    let uses = accesses.iter().filter(|access| access.domain == place && place != DomainId::System);
+    let uses =
+        accesses.iter().filter(|access| access.domain == domain && domain != DomainId::System);
     uses.map(|access| {
         let next = known.len();
         let number = *known.entry(access.buffer).or_insert(next);
@@ -57,7 +59,7 @@ pub fn recorded(accesses: &[AccessEvent], place: DomainId) -> Vec<Use> {
     .collect()
 }
 
-/// Bytes of the domain, and the uses.
+/// The size of the domain, and the uses.
 type Made = (u64, Vec<Use>);
 type Maker = fn() -> Made;
 
@@ -99,7 +101,7 @@ fn equal(numbers: Vec<usize>) -> Made {
     (FIT as u64 * EACH, same_size(&numbers))
 }
 
-/// Everybody in turn, again and again.
+/// All buffers in turn, `count` times.
 fn frames(buffers: usize, count: usize) -> Vec<usize> {
     (0..count).flat_map(|_| 0..buffers).collect()
 }
@@ -108,7 +110,7 @@ fn frame_loop(buffers: usize) -> Vec<usize> {
     frames(buffers, USES / buffers)
 }
 
-/// Everybody once per frame, in an order of its own.
+/// Each frame uses all buffers, in an order of its own.
 fn shuffled_loop(buffers: usize) -> Vec<usize> {
     let mut random = Random::new(1);
     let mut order: Vec<_> = (0..buffers).collect();
@@ -126,7 +128,7 @@ fn shuffle(list: &mut [usize], random: &mut Random) {
     }
 }
 
-/// Numbers below a bound, the n-th in proportion to n to the minus `exponent`.
+/// Random numbers below a bound; the probability of the n-th is proportional to n to the power of `-exponent`.
 struct Zipf(Vec<f64>);
 
 impl Zipf {
@@ -149,7 +151,7 @@ impl Zipf {
     }
 }
 
-/// 10,000 buffers by popularity; `one_shot` per cent of the uses are of buffers that are never used again.
+/// 10,000 buffers by popularity. `one_shot` per cent of the uses are of buffers that are never used again.
 fn zipf(exponent: f64, one_shot: usize) -> Vec<usize> {
     const POPULAR: u32 = 10_000;
     let (mut random, zipf) = (Random::new(2), Zipf::new(POPULAR, exponent));
@@ -165,7 +167,7 @@ fn zipf(exponent: f64, one_shot: usize) -> Vec<usize> {
         .collect()
 }
 
-/// A frame uses `hot` buffers and a window of `seen` ones, which goes on by `step` through a world of 10,000.
+/// A frame uses `hot` buffers and a window of `seen` others, which advances by `step` through 10,000 buffers.
 fn render(hot: usize, seen: usize, step: usize) -> Vec<usize> {
     const WORLD: usize = 10_000;
     (0..USES / (hot + seen))
@@ -176,7 +178,7 @@ fn render(hot: usize, seen: usize, step: usize) -> Vec<usize> {
         .collect()
 }
 
-/// A frame uses `hot` buffers and the next `cold` ones of 50,000.
+/// A frame uses `hot` buffers and the next `cold` of 50,000 others.
 fn scan(hot: usize, cold: usize) -> Vec<usize> {
     const ARCHIVE: usize = 50_000;
     (0..USES / (hot + cold))
@@ -186,7 +188,7 @@ fn scan(hot: usize, cold: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Eight phases of 25 × the capacity: loops, popularity, a window, other buffers each time.
+/// Eight phases of 25 times the capacity, each with other buffers: loops, popularity, a window.
 fn phases() -> Vec<usize> {
     const PHASE: usize = 25 * FIT;
     let parts = [
@@ -206,7 +208,7 @@ fn phases() -> Vec<usize> {
         .collect()
 }
 
-/// A frame loop in which two in a hundred buffers are replaced each frame, and half of them every 20 frames.
+/// A frame loop in which two per cent of the buffers are replaced each frame, and half of them every 20 frames.
 fn cuts(buffers: usize) -> Vec<usize> {
     let mut random = Random::new(3);
     let mut seen: Vec<_> = (0..buffers).collect();
@@ -223,7 +225,7 @@ fn cuts(buffers: usize) -> Vec<usize> {
     uses
 }
 
-/// Everybody in turn, then in the opposite order.
+/// All buffers in turn, then in the opposite order.
 fn back_and_forth(buffers: usize) -> Vec<usize> {
     (0..USES / (2 * buffers)).flat_map(|_| (0..buffers).chain((0..buffers).rev())).collect()
 }
@@ -233,7 +235,7 @@ fn random(buffers: usize) -> Vec<usize> {
     (0..USES).map(|_| random.below(buffers)).collect()
 }
 
-/// Sizes from 4 KiB to 64 MiB, each doubling as likely as the others.
+/// Sizes from 4 KiB to 64 MiB; each doubling is equally likely.
 fn sizes(count: usize) -> Vec<u64> {
     const SMALLEST: f64 = 4096.0;
     const DOUBLINGS: f64 = 14.0;
@@ -261,10 +263,10 @@ fn mixed_zipf() -> Made {
     of_sizes(&zipf(0.9, 0), &sizes(10_000), 0.1)
 }
 
-/// `peerbuf demo --vram 64M --trace`, what is about that memory: 128 frames slide over 64 buffers of 4 MiB.
+/// The part of `peerbuf demo --vram 64M --trace` about that memory: 128 frames slide over 64 buffers of 4 MiB.
 fn demo() -> Made {
     const TRACE: &[u8] = include_bytes!("traces/demo.json");
-    let accesses = read(TRACE).expect("it was written by an engine");
+    let accesses = read(TRACE).expect("the trace was written by an engine");
     let uses = accesses.first().map(|first| recorded(&accesses, first.domain));
     (64 << 20, uses.unwrap_or_default())
 }

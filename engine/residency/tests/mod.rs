@@ -1,17 +1,17 @@
 //! Residency in a world without Vulkan.
 //!
-//! `world` is the fake; `ttm_*` are the kernel's own tests of buffers, eviction and managers, under their
-//! upstream names; `order` holds the choice of victims to a plain list, `recency` to its rules, `room` the
-//! search for room to its promises, one by one; `random` does anything in any order, `owners` does it from
-//! many threads; `dmem` is the client groups', and `ageing` the age groups'; `simulation` has a million
-//! buffers.
+//! `world` is a model of an engine. `ttm_*` are the kernel's own tests of buffers, eviction and managers, with
+//! their upstream names. `eviction_order` compares the choice of victims with a plain list, `eviction_list`
+//! tests its rules, `room` the promises of the search for room. `random` does random operations, `concurrent`
+//! does them from several threads. `dmem` tests client groups, `bulk_move` bulk groups. `simulation` has a
+//! million buffers.
 
-mod ageing;
+mod bulk_move;
+mod concurrent;
 mod dmem;
-mod order;
-mod owners;
+mod eviction_list;
+mod eviction_order;
 mod random;
-mod recency;
 mod room;
 mod simulation;
 mod ttm_bo;
@@ -23,26 +23,27 @@ mod world;
 use super::obstacles::Obstacles;
 use super::policy::{self, Policy};
 use super::priority::Priority;
-use super::room::{Place, Terms};
-use world::{Asked, Refused, Validated, site};
+use super::room::PlacementOption;
+use super::world::EvictionLimits;
+use world::{Attempt, Refused, Validated, site};
 
 /// Makes a policy.
 type Make = fn() -> Box<dyn Policy>;
 
-/// The policies that everything here has to be right with, whatever they choose.
+/// Every test must pass with each of these policies, whatever they choose.
 const POLICIES: [(&str, Make); 3] =
     [("lru", policy::lru), ("adaptive", policy::adaptive), ("newest first", world::newest_first)];
 
-/// What sizes are multiples of.
+/// All sizes are multiples of this many bytes.
 const UNIT: u64 = 256;
 
-/// How many times as long the long tests are: `SOAK=n`, 1 unless somebody asked for more.
+/// The factor by which the long tests are longer: `SOAK=n`, by default 1.
 fn soak() -> u64 {
     let times = std::env::var("SOAK").ok().filter(|times| !times.is_empty());
     times.map_or(1, |times| times.parse().expect("SOAK is a number"))
 }
 
-/// The seeds of a test: `count` of them, or the one of `RESIDENCY_SEED`.
+/// The seeds of a test: `count` of them, or the one in `RESIDENCY_SEED`.
 fn seeds(count: u64) -> Vec<u64> {
     match std::env::var("RESIDENCY_SEED").ok().filter(|seed| !seed.is_empty()) {
         Some(seed) => vec![seed.parse().expect("RESIDENCY_SEED is a number")],
@@ -50,45 +51,47 @@ fn seeds(count: u64) -> Vec<u64> {
     }
 }
 
-/// Places as a placement names them: the first is wanted, the others will do.
-fn places(sites: &[usize]) -> Vec<Place> {
-    let place = |(nth, &number): (usize, &usize)| Place { domain: site(number), fallback: nth > 0 };
+/// A placement: the first domain is preferred, the others are fallbacks.
+fn places(sites: &[usize]) -> Vec<PlacementOption> {
+    let place = |(nth, &number): (usize, &usize)| PlacementOption {
+        domain: site(number),
+        fallback: nth > 0,
+    };
     sites.iter().enumerate().map(place).collect()
 }
 
-/// As far as one can go. The world takes no time, so the end of the wait is now; owners on threads of their
-/// own say otherwise.
-fn terms() -> Terms {
-    Terms {
-        demand: crate::residency::Demand::Asked,
+/// The widest limits. The model takes no time, so the wait ends now; tests with threads set a later time.
+fn limits() -> EvictionLimits {
+    EvictionLimits {
+        trigger: crate::residency::Trigger::Asked,
         evict: true,
-        most: Priority::Highest,
+        max_priority: Priority::Highest,
         wait: Some(std::time::Instant::now()),
-        patient: false,
+        may_block: false,
         skip_busy: false,
         depth: 0,
     }
 }
 
-/// The same, without any wait (kernel: `no_wait_gpu`).
-fn no_wait() -> Terms {
-    Terms { wait: None, ..terms() }
+/// The widest limits without a wait (kernel: `no_wait_gpu`).
+fn no_wait() -> EvictionLimits {
+    EvictionLimits { wait: None, ..limits() }
 }
 
-/// Who was asked to leave.
-fn who(asked: &[Asked]) -> Vec<u32> {
+/// The buffers that an eviction was attempted of.
+fn tried(asked: &[Attempt]) -> Vec<u32> {
     asked.iter().map(|asked| asked.buffer).collect()
 }
 
-/// Why there was no room.
+/// The reasons why there was no room.
 fn obstacles(refused: Result<Validated, Refused>) -> Obstacles {
     match refused {
         Err(Refused::NoRoom { obstacles, .. }) => obstacles,
-        other => panic!("no room was expected, and not {other:?}"),
+        other => panic!("expected no room, got {other:?}"),
     }
 }
 
-/// Sebastiano Vigna's splitmix64: the same seed gives the same numbers.
+/// Sebastiano Vigna's splitmix64; the same seed gives the same numbers.
 #[derive(Clone, Debug)]
 struct Random(u64);
 
@@ -105,7 +108,7 @@ impl Random {
         self.next() % end
     }
 
-    /// One of `list`, which is not empty.
+    /// A random element of `list`, which is not empty.
     fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
         // CAST: below a `usize`.
         &list[self.below(list.len() as u64) as usize]

@@ -1,13 +1,17 @@
-//! Anything in any order, against what a plain look at the world before and after says.
+//! Random operations in random order, checked against the state of the model before and after each.
 //!
-//! After every step: what is in use is what buffers have and what is on its way, and has not grown beyond the
-//! budget; whoever is held or locked is where it was; whoever was refused is where it was, and in no order if
-//! that was for long; a request that failed has left its buffer as it was; nobody went who could have stayed,
-//! nobody of a higher priority while those of lower ones were enough, and nobody of others while it was the
-//! group's own cap; what a group has is what its buffers have, and no more than it may; and no claim is left.
+//! After every step:
+//! - The usage is the bytes of the buffers plus those in flight, and has not grown beyond the budget.
+//! - A buffer that is held or locked has not moved.
+//! - A victim that was not evicted has not moved; if it was pinned, held or unreachable, it is parked.
+//! - A request that failed has left its buffer unchanged.
+//! - No eviction was unnecessary: none of a higher priority while lower ones were enough, and none of another
+//!   client group while only the group's own cap was reached.
+//! - A group's usage is that of its buffers, and within its cap.
+//! - No claim is left.
 //!
 //! The same seed does the same: `RESIDENCY_SEED=5 cargo test --lib residency::tests::random` runs that one
-//! alone. `SOAK=n` runs n times as many.
+//! alone. `SOAK=n` runs n times as many seeds.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,23 +19,23 @@ use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::world::{Asked, Buffer, Fake, Lock, Nature, Refused, Validated, site};
-use super::{Make, POLICIES, Random, Terms, UNIT, places, seeds, terms};
+use super::world::{Attempt, Buffer, Fake, Lock, Nature, Refused, Validated, site};
+use super::{EvictionLimits, Make, POLICIES, Random, UNIT, limits, places, seeds};
 use crate::memory::{GroupId, GroupUsage};
-use crate::residency::ageing::Ageing;
+use crate::residency::bulk_move::BulkGroup;
 use crate::residency::obstacles::Kept;
 use crate::residency::priority::Priority;
 use crate::residency::room::{evict_bytes, fit};
 
 const STEPS: u32 = 400;
-/// How many client groups there are.
+/// The number of client groups.
 const GROUPS: usize = 3;
-/// What the places have, in units: the last one has room for all.
+/// The sizes of the domains in units. The last one has room for all buffers.
 const SIZES: [u64; 3] = [40, 60, 100_000];
-/// What is printed of the steps when one went wrong.
+/// How many of the last steps are printed after a failure.
 const TAIL: usize = 20;
 
-/// How often something happened that no run is without.
+/// How often each situation occurred. All of [`WORTH_MEETING`] must.
 type Met = BTreeMap<&'static str, u32>;
 
 const WORTH_MEETING: [&str; 20] = [
@@ -61,38 +65,43 @@ struct Run<'a> {
     world: Fake,
     random: Random,
     work: Vec<usize>,
-    ages: [Arc<Ageing>; 2],
+    ages: [Arc<BulkGroup>; 2],
     log: &'a RefCell<Vec<String>>,
     met: &'a RefCell<Met>,
 }
 
-/// The world before a step.
+/// The state of the model before a step.
 struct Before {
     buffers: BTreeMap<u32, Buffer>,
     used: [u64; 3],
     budget: [u64; 3],
     groups: [[GroupUsage; GROUPS]; 3],
-    on_way: u64,
+    in_flight: u64,
     order: Vec<u32>,
     idle: bool,
 }
 
-/// What a step was about, as far as it matters afterwards.
+/// The kind of a step, as far as the checks need it.
 enum Step {
-    /// Nothing moved on request.
+    /// No buffer was moved on request.
     Other,
-    /// A buffer was to be in one of these places.
-    Validate { buffer: u32, list: Vec<usize>, terms: Terms, result: Result<Validated, Refused> },
-    /// Somebody was used or had its bytes changed otherwise.
+    /// A buffer was requested to be in one of these domains.
+    Validate {
+        buffer: u32,
+        list: Vec<usize>,
+        limits: EvictionLimits,
+        result: Result<Validated, Refused>,
+    },
+    /// A buffer was used, or its position in the eviction list changed otherwise.
     Use,
-    /// A group may have more, or less.
+    /// The cap of a group was changed.
     Limit(GroupId),
 }
 
 impl<'a> Run<'a> {
     fn new(make: Make, seed: u64, log: &'a RefCell<Vec<String>>, met: &'a RefCell<Met>) -> Self {
         let world = Fake::chain(make, &SIZES.map(|units| units * UNIT));
-        let ages = [1, 2].map(|number| Arc::new(Ageing::new(number)));
+        let ages = [1, 2].map(|number| Arc::new(BulkGroup::new(number)));
         Self { world, random: Random(seed), work: vec![], ages, log, met }
     }
 
@@ -108,17 +117,17 @@ impl<'a> Run<'a> {
         let before = self.before();
         let step = self.act();
         self.world.check();
-        let asked = self.world.take_asked();
+        let asked = self.world.take_attempts();
         self.check_places(&before);
         self.check_moves(&before, &step, &asked);
-        if let Step::Validate { buffer, list, terms, result } = &step {
+        if let Step::Validate { buffer, list, limits, result } = &step {
             self.check_request(&before, *buffer, list, result, &asked);
             self.check_own(&before, *buffer, list[0], &asked);
-            self.check_set(&before, *buffer, list[0], terms, &asked);
+            self.check_set(&before, *buffer, list[0], limits, &asked);
         }
         if let Step::Limit(group) = step {
             let its =
-                |asked: &&Asked| asked.depth > 1 || before.buffers[&asked.buffer].group == group;
+                |asked: &&Attempt| asked.depth > 1 || before.buffers[&asked.buffer].group == group;
             assert_eq!(asked.iter().filter(its).count(), asked.len(), "only its own: {asked:?}");
         }
         self.check_parked(&step, &asked);
@@ -133,13 +142,13 @@ impl<'a> Run<'a> {
             used: [0, 1, 2].map(|at| ledger(at).used),
             budget: [0, 1, 2].map(|at| ledger(at).budget),
             groups: [0, 1, 2].map(|at| self.groups(at)),
-            on_way: (0..3).map(|at| world.on_way(at)).sum(),
+            in_flight: (0..3).map(|at| world.bytes_in_flight(at)).sum(),
             order: world.order(0),
             idle: alive.iter().all(|&each| world.is_idle(each)) && world.works_plainly(),
         }
     }
 
-    /// What the groups have in a place; the first has number 1.
+    /// The usage of each group in a domain; the first has number 1.
     fn groups(&self, at: usize) -> [GroupUsage; GROUPS] {
         // CAST: a few.
         std::array::from_fn(|nth| self.world.site(at).ledger.group(GroupId(1 + nth as u16)))
@@ -153,7 +162,7 @@ impl<'a> Run<'a> {
             let priority = *self.random.pick(&Priority::ALL);
             // CAST: a few.
             let group = self.random.below(1 + GROUPS as u64) as u16;
-            let buffer = self.world.add(Buffer::new(bytes).of(priority).on_account_of(group));
+            let buffer = self.world.add(Buffer::new(bytes).of(priority).charged_to(group));
             return self.validate(buffer);
         }
         let each = *self.random.pick(&alive);
@@ -177,24 +186,25 @@ impl<'a> Run<'a> {
             20 => self.evict_some(),
             21 | 22 => self.limit(),
             23 => self.age(each),
-            _ => self.weather(),
+            _ => self.disturb(),
         }
     }
 
-    fn some_terms(&mut self) -> Terms {
-        let wait = terms().wait.filter(|_| !self.random.one_in(3));
-        let most = *self.random.pick(&[Priority::Highest, Priority::Highest, Priority::Normal]);
+    fn some_limits(&mut self) -> EvictionLimits {
+        let wait = limits().wait.filter(|_| !self.random.one_in(3));
+        let max_priority =
+            *self.random.pick(&[Priority::Highest, Priority::Highest, Priority::Normal]);
         let (evict, skip_busy) = (!self.random.one_in(8), self.random.one_in(4));
-        Terms { evict, most, wait, skip_busy, ..terms() }
+        EvictionLimits { evict, max_priority, wait, skip_busy, ..limits() }
     }
 
     fn validate(&mut self, buffer: u32) -> Step {
         let lists: [&[usize]; 6] = [&[0], &[0, 1], &[0, 2], &[1], &[1, 2], &[2]];
-        let (list, terms) = (self.random.pick(&lists).to_vec(), self.some_terms());
-        self.say(format!("validate {buffer} in {list:?}, {terms:?}"));
-        let result = self.world.validate(buffer, &places(&list), &terms);
+        let (list, limits) = (self.random.pick(&lists).to_vec(), self.some_limits());
+        self.say(format!("validate {buffer} in {list:?}, {limits:?}"));
+        let result = self.world.validate(buffer, &places(&list), &limits);
         self.say(format!("  {result:?}"));
-        Step::Validate { buffer, list, terms, result }
+        Step::Validate { buffer, list, limits, result }
     }
 
     fn drop_it(&mut self, each: u32) -> Step {
@@ -238,8 +248,8 @@ impl<'a> Run<'a> {
         let store = self.world.site(at);
         store.ledger.set_cap(Some(cap));
         store.budget_changed();
-        let evicted = fit(&self.world, site(at), GroupId::NONE, &terms());
-        let done = self.world.site(at).ledger.excess() == 0 || self.world.on_way(at) > 0;
+        let evicted = fit(&self.world, site(at), GroupId::NONE, &limits());
+        let done = self.world.site(at).ledger.excess() == 0 || self.world.bytes_in_flight(at) > 0;
         assert!(done || !self.world.could_go(at, GroupId::NONE, &evicted.obstacles), "{evicted:?}");
         if evicted.moved > 0 {
             self.met("shrunk");
@@ -247,12 +257,12 @@ impl<'a> Run<'a> {
         Step::Other
     }
 
-    /// What a group may have from now on.
+    /// Changes a group's cap.
     fn limit(&mut self) -> Step {
         let at = if self.random.one_in(3) { 1 } else { 0 };
         // CAST: a few.
         let group = GroupId(1 + self.random.below(GROUPS as u64) as u16);
-        // A little less than it has, or anything.
+        // A little less than its usage, or a random size.
         let (used, some) = (self.world.used_by(group.0, at), self.random.below(SIZES[at] * 2 / 3));
         let cap = match self.random.below(4) {
             0 => None,
@@ -261,9 +271,9 @@ impl<'a> Run<'a> {
         };
         self.say(format!("{group:?} has no more than {cap:?} in {at}"));
         self.world.cap(group.0, at, cap);
-        let evicted = fit(&self.world, site(at), group, &terms());
+        let evicted = fit(&self.world, site(at), group, &limits());
         let ledger = &self.world.site(at).ledger;
-        let done = ledger.group_excess(group) == 0 || self.world.on_way(at) > 0;
+        let done = ledger.group_excess(group) == 0 || self.world.bytes_in_flight(at) > 0;
         assert!(done || !self.world.could_go(at, group, &evicted.obstacles), "{evicted:?}");
         if evicted.moved > 0 {
             self.met("a smaller cap");
@@ -273,8 +283,8 @@ impl<'a> Run<'a> {
 
     fn age(&mut self, each: u32) -> Step {
         let group = (!self.random.one_in(3)).then(|| self.random.pick(&self.ages).clone());
-        self.say(format!("{each} is in age group {group:?}"));
-        self.world.set_age(each, group.as_ref());
+        self.say(format!("{each} is in bulk group {group:?}"));
+        self.world.set_bulk_group(each, group.as_ref());
         Step::Use
     }
 
@@ -282,21 +292,21 @@ impl<'a> Run<'a> {
         let at = if self.random.one_in(2) { 0 } else { 1 };
         let bytes = if self.random.one_in(4) { u64::MAX } else { self.random.below(20) * UNIT };
         self.say(format!("evict {bytes} from {at}"));
-        let terms = Terms { most: Priority::Highest, ..self.some_terms() };
-        let evicted = evict_bytes(&self.world, site(at), bytes, &terms);
+        let limits = EvictionLimits { max_priority: Priority::Highest, ..self.some_limits() };
+        let evicted = evict_bytes(&self.world, site(at), bytes, &limits);
         assert!(
             evicted.moved >= bytes || !self.world.could_go(at, GroupId::NONE, &evicted.obstacles)
         );
         Step::Other
     }
 
-    /// What places and copies are like from now on.
-    fn weather(&mut self) -> Step {
+    /// Changes how providers and copies behave.
+    fn disturb(&mut self) -> Step {
         let at = if self.random.one_in(2) { 0 } else { 1 };
         let nature = match self.random.below(8) {
             0 => Nature::Full,
             1 => Nature::Busy,
-            2 | 3 => Nature::Tight(SIZES[at] * UNIT / 2),
+            2 | 3 => Nature::Limited(SIZES[at] * UNIT / 2),
             _ => Nature::Works,
         };
         let (slow, stuck) = (self.random.one_in(3), self.random.one_in(6));
@@ -304,31 +314,31 @@ impl<'a> Run<'a> {
         self.world.set_nature(at, nature);
         self.world.set_slow(slow);
         self.world.set_stuck(stuck);
-        self.world.lay_ghosts();
+        self.world.drop_mappings();
         let some = self.world.alive();
         let each = *self.random.pick(&some);
-        self.world.with(each, |buffer| buffer.haunted = !buffer.haunted);
+        self.world.with(each, |buffer| buffer.mapped = !buffer.mapped);
         Step::Other
     }
 
-    // ---- what is true afterwards ----
+    // ---- checks after a step ----
 
     fn check_places(&self, before: &Before) {
         for at in 0..3 {
             let usage = self.world.site(at).ledger.usage();
             let bound = usage.budget.max(before.budget[at]).max(before.used[at]);
-            assert!(usage.used <= bound, "place {at}: {usage:?}");
-            if usage.used < before.used[at] && self.world.on_way(at) == 0 {
+            assert!(usage.used <= bound, "domain {at}: {usage:?}");
+            if usage.used < before.used[at] && self.world.bytes_in_flight(at) == 0 {
                 self.met("freed at last");
             }
             for (was, is) in before.groups[at].iter().zip(self.groups(at)) {
                 let bound = is.cap.unwrap_or(u64::MAX).max(was.used);
-                assert!(is.used <= bound, "place {at}: {was:?}, {is:?}");
+                assert!(is.used <= bound, "domain {at}: {was:?}, {is:?}");
             }
         }
     }
 
-    fn check_moves(&self, before: &Before, step: &Step, asked: &[Asked]) {
+    fn check_moves(&self, before: &Before, step: &Step, asked: &[Attempt]) {
         for (&each, was) in &before.buffers {
             if !self.world.alive().contains(&each) {
                 continue;
@@ -342,7 +352,7 @@ impl<'a> Run<'a> {
             }
             let stays = was.pins > 0 || was.held || was.external || was.lock == Lock::Taken;
             if stays && is.at != was.at {
-                // A lock is no reason not to have a first place, and neither is being somebody else's.
+                // A new buffer gets its first backing also if it is locked, or external memory.
                 assert!(was.at.is_none() && wanted, "{each} was held: {was:?}, {is:?}");
             }
             if went && is.at.is_none() {
@@ -371,7 +381,7 @@ impl<'a> Run<'a> {
         buffer: u32,
         list: &[usize],
         result: &Result<Validated, Refused>,
-        asked: &[Asked],
+        asked: &[Attempt],
     ) {
         let was = before.buffers.get(&buffer).and_then(|was| was.at);
         let is = self.world.at(buffer);
@@ -383,10 +393,10 @@ impl<'a> Run<'a> {
                 }
             }
             Ok(Validated::Stayed) => assert!(is == was && asked.is_empty(), "nothing was to do"),
-            Ok(Validated::Dropped) => unreachable!("there were places"),
+            Ok(Validated::Dropped) => unreachable!("there were domains"),
             Err(refused) => {
-                // It may have had to go itself, for the victim of a victim.
-                let told = |asked: &Asked| asked.buffer == buffer && asked.outcome.is_ok();
+                // It may have been evicted itself, for the victim of a victim.
+                let told = |asked: &Attempt| asked.buffer == buffer && asked.outcome.is_ok();
                 assert!(is == was || asked.iter().any(told), "{was:?}, {is:?}");
                 match refused {
                     Refused::NoRoom { obstacles, .. } if obstacles.cap_reached().is_some() => {
@@ -401,8 +411,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// By how many bytes a buffer would be beyond its group's cap in the first place, and that beyond its
-    /// budget.
+    /// By how many bytes a buffer would exceed its group's cap in the first domain, and that domain's budget.
     fn shorts(&self, before: &Before, buffer: u32) -> (u64, u64) {
         let Buffer { bytes, group, .. } = self.world.buffer(buffer);
         let usage = usize::from(group.0).checked_sub(1).map(|nth| before.groups[0][nth]);
@@ -413,8 +422,8 @@ impl<'a> Run<'a> {
         (own, (before.used[0] + bytes).saturating_sub(before.budget[0]))
     }
 
-    /// Who is at its cap asks its own; others only where the place is full as well.
-    fn check_own(&self, before: &Before, buffer: u32, at: usize, asked: &[Asked]) {
+    /// At its cap a group evicts its own buffers, and others only if the domain is full as well.
+    fn check_own(&self, before: &Before, buffer: u32, at: usize, asked: &[Attempt]) {
         let (own_short, short) = self.shorts(before, buffer);
         if at != 0 || own_short == 0 || !self.world.gives(at) {
             return;
@@ -428,22 +437,29 @@ impl<'a> Run<'a> {
         }
         let gone: u64 = own.iter().filter(|own| own.outcome.is_ok()).map(|own| own.bytes).sum();
         if !others.is_empty() {
-            assert!(gone + before.on_way >= own_short, "first its own: {own:?}, {others:?}");
+            assert!(gone + before.in_flight >= own_short, "first its own: {own:?}, {others:?}");
             self.met("first its own and then others");
         } else if gone > 0 {
             self.met("only its own");
         }
     }
 
-    /// Where nothing was on its way and nobody refused, it is known what had to go.
-    fn check_set(&self, before: &Before, buffer: u32, at: usize, terms: &Terms, asked: &[Asked]) {
+    /// If nothing was in flight and no victim was refused, the necessary evictions are known.
+    fn check_set(
+        &self,
+        before: &Before,
+        buffer: u32,
+        at: usize,
+        limits: &EvictionLimits,
+        asked: &[Attempt],
+    ) {
         let refused = asked.iter().any(|asked| asked.outcome.is_err());
-        if at != 0 || before.on_way > 0 || !before.idle || refused {
+        if at != 0 || before.in_flight > 0 || !before.idle || refused {
             return;
         }
         let (own_short, short) = self.shorts(before, buffer);
         if own_short > 0 && short > 0 {
-            // Two sets, of which the second may make part of the first unnecessary.
+            // Two sets: the second may make part of the first unnecessary.
             return;
         }
         let (short, group) = (short.max(own_short), self.world.buffer(buffer).group);
@@ -459,12 +475,12 @@ impl<'a> Run<'a> {
             let lower = lower.filter(|&&each| priority(each) < priority(gone.buffer));
             let lower: u64 = lower.map(|each| before.buffers[each].bytes).sum();
             assert!(lower < short, "{gone:?} went before those of lower priority");
-            assert!(priority(gone.buffer) <= terms.most, "{gone:?}");
+            assert!(priority(gone.buffer) <= limits.max_priority, "{gone:?}");
         }
     }
 
-    /// Whoever was refused for long is in no order.
-    fn check_parked(&self, step: &Step, asked: &[Asked]) {
+    /// A victim that was pinned, held or unreachable is parked.
+    fn check_parked(&self, step: &Step, asked: &[Attempt]) {
         if matches!(step, Step::Use) {
             return;
         }
@@ -478,7 +494,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// All seeds of a policy. Panics with what led to it.
+/// Runs one seed with a policy. A panic includes the last steps.
 fn run(name: &str, make: Make, seed: u64, met: &RefCell<Met>) {
     let log = RefCell::new(vec![]);
     let steps = AssertUnwindSafe(|| {
@@ -502,7 +518,7 @@ fn run(name: &str, make: Make, seed: u64, met: &RefCell<Met>) {
 }
 
 #[test]
-fn anything_in_any_order() {
+fn random_operations_in_random_order() {
     let seeds = seeds(100);
     for (name, make) in POLICIES {
         let met = RefCell::new(Met::new());

@@ -1,30 +1,31 @@
-//! A million buffers on eight devices: nothing but the ledgers, the orders, and the search for room.
+//! A million buffers on eight devices: only the ledgers, the eviction lists, and the search for room.
 //!
-//! [`Simulation`] is made for any number of buffers, so that what an operation costs with many can be held
-//! against what it costs with few.
+//! [`Simulation`] works with any number of buffers, so that the cost of an operation with many can be compared
+//! with its cost with few.
 
 use std::cell::{Cell, RefCell};
 
 use super::world::site;
-use super::{Make, Place, Random, Terms, UNIT, terms};
+use super::{EvictionLimits, Make, PlacementOption, Random, UNIT, limits};
 use crate::memory::{Domain, DomainId, GroupId};
+use crate::residency::domain_state::DomainState;
+use crate::residency::list_entry::Victim;
 use crate::residency::obstacles::{Kept, Obstacles};
 use crate::residency::policy::{self, Slot};
 use crate::residency::priority::Priority;
-use crate::residency::recency::Victim;
-use crate::residency::room::{Outcomes, Settled, Turned, World, with_room};
-use crate::residency::store::Store;
+use crate::residency::room::{Rejected, with_room};
+use crate::residency::world::{Outcomes, ReleaseWait, World};
 
-/// Of all bytes of its buffers, one part in so many fits in a device.
+/// One part in this many of a device's buffers fits in its memory.
 const FITS: u64 = 4;
-/// Sizes are from 1 to so many units.
+/// Sizes are from 1 to this many units.
 const LARGEST: u64 = 16;
 
-/// See the module. Buffers have numbers, and turns at the devices.
+/// The model. Buffers have numbers and are assigned to the devices in turn.
 #[derive(Debug)]
 pub(super) struct Simulation {
-    devices: Vec<Store<u32>>,
-    system: Store<u32>,
+    devices: Vec<DomainState<u32>>,
+    system: DomainState<u32>,
     buffers: RefCell<Vec<Each>>,
     asked: Cell<u64>,
     evicted: Cell<u64>,
@@ -51,7 +52,7 @@ impl Simulation {
         // CAST: a few million.
         let average = UNIT * (1 + LARGEST) / 2;
         let capacity = (buffers / devices) as u64 * average / FITS;
-        let store = |id, bytes| Store::new(Domain::new(id, bytes), make);
+        let store = |id, bytes| DomainState::new(Domain::new(id, bytes), make);
         Self {
             devices: (0..devices).map(|device| store(site(device), capacity)).collect(),
             system: store(DomainId::System, u64::MAX),
@@ -70,58 +71,59 @@ impl Simulation {
         self.buffers.borrow()[buffer]
     }
 
-    /// Makes a buffer in its device's memory; whoever is in the way goes.
+    /// Creates a buffer in its device's memory, with evictions if necessary.
     pub(super) fn create(&self, buffer: usize, units: u8, priority: Priority) {
         let bytes = UNIT * u64::from(units);
         self.take_room(buffer, bytes);
-        let recency = &self.devices[self.device(buffer)].recency;
+        let eviction_list = &self.devices[self.device(buffer)].eviction_list;
         // CAST: a few million.
-        let slot = recency.join(buffer as u32, bytes, priority, true).0;
+        let slot = eviction_list.insert(buffer as u32, bytes, priority, true).0;
         self.buffers.borrow_mut()[buffer] = Each { slot, units, alive: true, here: true };
     }
 
-    /// Uses a buffer. If it is away it comes back.
+    /// Uses a buffer. If it is displaced, it returns.
     pub(super) fn touch(&self, buffer: usize) {
-        let (each, recency) = (self.get(buffer), &self.devices[self.device(buffer)].recency);
-        recency.used(Slot(each.slot));
+        let (each, eviction_list) =
+            (self.get(buffer), &self.devices[self.device(buffer)].eviction_list);
+        eviction_list.mark_used(Slot(each.slot));
         if !each.here {
             self.take_room(buffer, each.bytes());
             self.system.ledger.credit(each.bytes());
-            recency.moved(Slot(each.slot), Some(each.bytes()));
+            eviction_list.moved(Slot(each.slot), Some(each.bytes()));
             self.buffers.borrow_mut()[buffer].here = true;
             self.returned.set(self.returned.get() + 1);
         }
     }
 
-    /// Says whom a device would evict for so many bytes; nobody goes. Returns how many that would be.
+    /// The number of buffers that a device would evict for so many bytes. Nothing is evicted.
     pub(super) fn pick(&self, device: usize, bytes: u64) -> usize {
-        self.devices[device].recency.victims(bytes, Priority::Highest, &|_| false).len()
+        self.devices[device].eviction_list.victims(bytes, Priority::Highest, &|_| false).len()
     }
 
     pub(super) fn drop_buffer(&self, buffer: usize) {
         let each = std::mem::take(&mut self.buffers.borrow_mut()[buffer]);
         let store = &self.devices[self.device(buffer)];
-        store.recency.leave(Slot(each.slot));
+        store.eviction_list.remove(Slot(each.slot));
         let ledger = if each.here { &store.ledger } else { &self.system.ledger };
         ledger.credit(each.bytes());
     }
 
     /// Bytes of bookkeeping of all devices.
     pub(super) fn footprint(&self) -> usize {
-        self.devices.iter().map(|store| store.recency.footprint()).sum()
+        self.devices.iter().map(|store| store.eviction_list.footprint()).sum()
     }
 
     fn take_room(&self, buffer: usize, bytes: u64) {
-        let place = Place { domain: site(self.device(buffer)), fallback: false };
-        let came = with_room(self, &[place], bytes, &terms(), &mut |_, room| {
+        let place = PlacementOption { domain: site(self.device(buffer)), fallback: false };
+        let found = with_room(self, &[place], bytes, &limits(), &mut |_, room| {
             room.spend();
-            Ok::<_, Turned<()>>(())
+            Ok::<_, Rejected<()>>(())
         });
-        let taken = came.map(|found| found.map(|found| found.taken));
-        assert_eq!(taken, Ok(Some(())), "everybody may be evicted");
+        let taken = found.map(|found| found.map(|found| found.taken));
+        assert_eq!(taken, Ok(Some(())), "every buffer may be evicted");
     }
 
-    /// Asserts that the ledgers and the orders say what the buffers say.
+    /// Asserts that the ledgers and the eviction lists agree with the buffers.
     fn check(&self) {
         let buffers = self.buffers.borrow();
         let alive = |each: &&Each| each.alive;
@@ -131,18 +133,18 @@ impl Simulation {
             let usage = store.ledger.usage();
             assert_eq!(usage.used, here.iter().map(|each| each.bytes()).sum::<u64>());
             assert!(usage.peak <= usage.budget, "{usage:?}");
-            assert_eq!(store.recency.residents().len(), here.len());
-            let order = store.recency.victims(u64::MAX, Priority::Highest, &|_| false);
+            assert_eq!(store.eviction_list.residents().len(), here.len());
+            let order = store.eviction_list.victims(u64::MAX, Priority::Highest, &|_| false);
             assert_eq!(order.len(), here.len());
-            let priced = order.iter().all(|victim| {
+            let all_match = order.iter().all(|victim| {
                 let each = buffers[victim.key as usize];
                 each.here && (each.slot, each.bytes()) == (victim.slot.0, victim.bytes)
             });
-            assert!(priced, "device {device}");
+            assert!(all_match, "device {device}");
         }
         let away = buffers.iter().filter(alive).filter(|each| !each.here);
         assert_eq!(self.system.ledger.used(), away.map(|each| each.bytes()).sum::<u64>());
-        assert_eq!(self.asked.get(), self.evicted.get(), "nobody refuses");
+        assert_eq!(self.asked.get(), self.evicted.get(), "no eviction fails");
     }
 }
 
@@ -150,23 +152,23 @@ impl World for Simulation {
     type Key = u32;
     type Error = ();
 
-    fn store(&self, domain: DomainId) -> &Store<u32> {
+    fn domain_state(&self, domain: DomainId) -> &DomainState<u32> {
         match domain {
             DomainId::Vram(device) => &self.devices[device.index()],
             DomainId::System => &self.system,
         }
     }
 
-    fn line_up(&self, _: DomainId) {}
+    fn start_tracking(&self, _: DomainId) {}
 
-    fn reap(&self, _: DomainId, _: GroupId, _: &dyn Fn() -> bool) {}
+    fn reclaim(&self, _: DomainId, _: GroupId, _: &dyn Fn() -> bool) {}
 
     fn trim(&self, _: DomainId) -> u64 {
         0
     }
 
-    fn evict(&self, from: DomainId, victims: &[Victim<u32>], _: &Terms) -> Outcomes {
-        let (store, mut buffers) = (self.store(from), self.buffers.borrow_mut());
+    fn evict(&self, from: DomainId, victims: &[Victim<u32>], _: &EvictionLimits) -> Outcomes {
+        let (store, mut buffers) = (self.domain_state(from), self.buffers.borrow_mut());
         self.asked.set(self.asked.get() + victims.len() as u64);
         let go = |victim: &Victim<u32>| {
             let each = &mut buffers[victim.key as usize];
@@ -174,7 +176,7 @@ impl World for Simulation {
                 return Err(Kept::Gone);
             }
             each.here = false;
-            store.recency.moved(victim.slot, None);
+            store.eviction_list.moved(victim.slot, None);
             store.ledger.credit(victim.bytes);
             self.system.ledger.charge(victim.bytes).ok_or(Kept::NoRoom)?.spend();
             self.evicted.set(self.evicted.get() + 1);
@@ -183,12 +185,17 @@ impl World for Simulation {
         victims.iter().map(go).collect()
     }
 
-    fn leaving(&self, _: DomainId, _: GroupId) -> u64 {
+    fn in_flight(&self, _: DomainId, _: GroupId) -> u64 {
         0
     }
 
-    fn settle(&self, _: DomainId, _: &Terms, _: &dyn Fn() -> bool) -> Settled {
-        Settled::Nothing
+    fn wait_for_release(
+        &self,
+        _: DomainId,
+        _: &EvictionLimits,
+        _: &dyn Fn() -> bool,
+    ) -> ReleaseWait {
+        ReleaseWait::NothingInFlight
     }
 
     fn name_pins(&self, _: u32, _: &mut Obstacles) {}
@@ -196,7 +203,7 @@ impl World for Simulation {
     fn no_room(&self, _: DomainId, _: u64, _: Option<GroupId>, _: Obstacles) {}
 }
 
-/// Creates, uses, asks, drops: so many buffers, and as many uses.
+/// Creates, uses, chooses and drops so many buffers, with as many uses.
 fn simulate(make: Make, buffers: usize, devices: usize) -> Simulation {
     let simulation = Simulation::new(make, buffers, devices);
     let mut random = Random(1);
@@ -209,7 +216,7 @@ fn simulate(make: Make, buffers: usize, devices: usize) -> Simulation {
     }
     simulation.check();
     let footprint = simulation.footprint();
-    // Each policy has tables besides, as large for one buffer as for a million.
+    // Each policy also has tables of a fixed size.
     let tables = 64 * 1024 * Priority::ALL.len() * devices;
     let allowed = 128 * buffers + tables;
     assert!(footprint <= allowed, "{footprint} bytes for {buffers} buffers");
@@ -220,7 +227,7 @@ fn simulate(make: Make, buffers: usize, devices: usize) -> Simulation {
     }
     simulation.check();
     let returned = simulation.returned.get();
-    assert!(returned > buffers as u64 / 4, "{returned} came back, most being away");
+    assert!(returned > buffers as u64 / 4, "{returned} returned, most being displaced");
 
     let evicted = simulation.evicted.get();
     for device in 0..devices {
@@ -229,16 +236,16 @@ fn simulate(make: Make, buffers: usize, devices: usize) -> Simulation {
             assert!((1..=units as usize).contains(&picked), "{picked} for {units} units");
         }
     }
-    assert_eq!(simulation.evicted.get(), evicted, "to ask is not to evict");
+    assert_eq!(simulation.evicted.get(), evicted, "a choice evicts nothing");
 
-    // The second half of them, and others in their slots; then all.
+    // Drop the second half and create others in their slots; then drop all.
     (buffers / 2..buffers).for_each(|buffer| simulation.drop_buffer(buffer));
     simulation.check();
     for (buffer, &units) in units.iter().enumerate().skip(buffers / 2) {
         simulation.create(buffer, units, Priority::Normal);
     }
     simulation.check();
-    assert!(simulation.footprint() <= footprint * 2, "slots are given again");
+    assert!(simulation.footprint() <= footprint * 2, "slots are reused");
     (0..buffers).for_each(|buffer| simulation.drop_buffer(buffer));
     simulation.check();
     simulation

@@ -1,18 +1,18 @@
-//! The choice among those of one client group.
+//! The choice among the buffers of one client group.
 
 use std::collections::HashSet;
 
+use super::choice::{Adaptive, NOWHERE};
 use super::shortlist::Rank;
-use super::{Adaptive, NOWHERE};
-use crate::residency::policy::Slot;
+use crate::residency::policy::interface::Slot;
 
-/// So many are looked at together, at first, and the best of them taken.
+/// The members that are looked at together, and how many of them are taken.
 const LOOK: usize = 64;
 const TAKE: usize = 4;
-/// Of fewer, or if that was not enough, all are looked at.
+/// With at most this many members, or if the samples were not enough, it looks at all.
 const FEW: usize = 256;
 
-/// The golden ratio's part of a circle, in 65536ths: steps of it spread over it.
+/// The golden ratio's fraction, in 65536ths: steps of this part of a cycle are spread evenly.
 const GOLDEN: usize = 40503;
 
 impl Adaptive {
@@ -26,7 +26,7 @@ impl Adaptive {
         let mut missing = wanted;
         let start = into.len();
         if members.len() > FEW {
-            self.look_here_and_there(members, &mut missing, skip, into);
+            self.sample_members(members, &mut missing, skip, into);
         }
         if missing == 0 {
             return;
@@ -38,8 +38,8 @@ impl Adaptive {
         self.take(ranks, &mut missing, into);
     }
 
-    /// Looks at all once, some at a time, in an order that has nothing to do with who joined when.
-    fn look_here_and_there(
+    /// Looks at each member once, some at a time, in an order that is unrelated to the order of joining.
+    fn sample_members(
         &mut self,
         members: &[Slot],
         missing: &mut u64,
@@ -49,7 +49,7 @@ impl Adaptive {
         let len = members.len();
         let first = self.random.below(len);
         let mut step = ((len * GOLDEN) >> 16) | 1;
-        // Without a common divisor everybody comes up once.
+        // Without a common divisor the steps reach every member once.
         while greatest_common_divisor(step, len) > 1 {
             step += 2;
         }
@@ -61,7 +61,7 @@ impl Adaptive {
                 at = (at + step) % len;
             }
             let mut ranks = self.ranks(look.iter(), skip);
-            // Where few of them are here, few are taken.
+            // If few of them are resident, few are taken.
             let take = (ranks.len() * TAKE).div_ceil(LOOK);
             ranks.sort_unstable();
             ranks.truncate(take);
@@ -72,16 +72,16 @@ impl Adaptive {
         }
     }
 
-    /// What those are worth who are here and may be named.
+    /// The ranks of the slots that are resident and not skipped.
     fn ranks<'a>(
         &self,
         slots: impl Iterator<Item = &'a Slot>,
         skip: &dyn Fn(Slot) -> bool,
     ) -> Vec<Rank> {
-        let is_here = |slot: &Slot| {
+        let is_resident = |slot: &Slot| {
             self.entries.get(slot.index()).is_some_and(|entry| entry.position != NOWHERE)
         };
-        let named = slots.filter(|slot| is_here(slot) && !skip(**slot));
+        let named = slots.filter(|slot| is_resident(slot) && !skip(**slot));
         named.map(|slot| self.rank(slot.0)).collect()
     }
 

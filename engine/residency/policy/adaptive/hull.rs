@@ -1,8 +1,8 @@
-//! The upper hull of a curve that is drawn from right to left.
+//! The upper convex hull of points that are added from right to left.
 
-use super::outlook::AGES;
+use super::scale::AGES;
 
-/// What is left of the points so far: every line to the right is flatter than the one before.
+/// The points of the hull so far. From left to right each line is flatter than the one before.
 #[derive(Debug)]
 pub(super) struct Hull {
     points: [Point; AGES + 1],
@@ -13,18 +13,18 @@ pub(super) struct Hull {
 struct Point {
     x: f64,
     y: f64,
-    /// Of the line to the next one on its right.
+    /// The slope of the line to the next point on the right.
     slope: f64,
 }
 
 impl Hull {
-    /// That of one point, (0, 0).
+    /// The hull of the point (0, 0).
     pub(super) fn new() -> Self {
         Self { points: [Point::default(); AGES + 1], len: 1 }
     }
 
-    /// Adds a point left of all others, and says how steep the steepest line from it to one of them is.
-    /// At most [`AGES`] points can be added.
+    /// Adds a point left of all others, and returns the slope of the steepest line from it to one of them. At
+    /// most [`AGES`] points can be added.
     pub(super) fn push(&mut self, x: f64, y: f64) -> f64 {
         loop {
             let right = self.points[self.len - 1];
@@ -42,7 +42,7 @@ impl Hull {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::residency::policy::Random;
+    use crate::residency::policy::random::Random;
 
     #[test]
     fn it_finds_the_steepest_line() {

@@ -1,8 +1,13 @@
-//! Lengths of time in few steps: finer the shorter they are, as a floating-point number would keep them.
+//! A logarithmic scale for lengths of time, like a floating-point number with few bits.
 
-/// A scale with `2^FINE` steps per doubling. Numbers below that have a step each.
+/// A scale with `2^FINE` steps per doubling. Numbers below `2^FINE` have a step each.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale<const FINE: u32>;
+
+/// Ages have four steps per doubling.
+pub(super) type Ages = Scale<2>;
+/// The number of age steps: enough for 2²⁴ uses of other buffers. Older buffers count as this old.
+pub(super) const AGES: usize = 96;
 
 impl<const FINE: u32> Scale<FINE> {
     /// The step that `length` is in.

@@ -1,36 +1,36 @@
-//! The few that are worth least of all that were looked at lately.
+//! The candidates that are worth least, of all that were looked at recently.
 
-/// How many are remembered from one choice to the next.
+/// How many candidates are kept from one choice to the next.
 const LEN: usize = 6;
 
-/// One that may be evicted.
+/// A candidate for eviction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Candidate {
-    /// What it is worth: the least goes first.
+    /// What it is worth; the least is evicted first.
     pub(super) rank: Rank,
-    /// When it was last used; if it has been used since, this is no candidate any more.
+    /// The time of its last use. After another use it is no longer a candidate.
     pub(super) last: u32,
 }
 
-/// What a slot is worth, and which it is: in order of worth, then of slots, and compared in one instruction.
+/// A slot and what it is worth. Ordered by worth, then by slot, with one integer comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank(u64);
 
 impl Rank {
     pub(super) const LAST: Self = Self(u64::MAX);
 
-    /// `worth` is not negative: the bits of such numbers are in their order.
+    /// `worth` must not be negative: the bit patterns of such numbers are in the order of the numbers.
     pub(super) fn new(worth: f32, slot: u32) -> Self {
         Self(u64::from(worth.to_bits()) << 32 | u64::from(slot))
     }
 
     pub(super) fn slot(self) -> u32 {
-        // CAST: the lower half is meant.
+        // CAST: the lower half.
         self.0 as u32
     }
 }
 
-/// Candidates, the one that is worth least first.
+/// Candidates; the one that is worth least comes first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shortlist {
     candidates: [Candidate; LEN],
@@ -38,7 +38,7 @@ pub(super) struct Shortlist {
 }
 
 impl Shortlist {
-    /// Adds a candidate, if it is among those that are worth least, and not there yet.
+    /// Adds a candidate, if it is among those that are worth least and not in the list yet.
     pub(super) fn offer(&mut self, candidate: Candidate) {
         let listed = &self.candidates[..self.len];
         if self.len == LEN && listed[LEN - 1].rank <= candidate.rank
@@ -55,7 +55,7 @@ impl Shortlist {
         self.candidates[at] = candidate;
     }
 
-    /// Looks at all again: `look` says what a slot is worth now, or that it is no candidate any more.
+    /// Evaluates all candidates again: `look` returns the current one of a slot, or `None` to remove it.
     pub(super) fn review(&mut self, look: impl Fn(u32) -> Option<Candidate>) {
         let Self { candidates, len } = std::mem::take(self);
         for candidate in candidates[..len].iter().filter_map(|old| look(old.rank.slot())) {
@@ -63,7 +63,7 @@ impl Shortlist {
         }
     }
 
-    /// Takes the one that is worth least off the list.
+    /// Removes the candidate that is worth least.
     pub(super) fn take(&mut self) -> Option<Candidate> {
         let first = *self.candidates[..self.len].first()?;
         self.candidates.copy_within(1..self.len, 0);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn it_keeps_those_that_are_worth_least_in_order() {
+    fn the_candidates_that_are_worth_least_are_kept_in_order() {
         let mut list = Shortlist::default();
         for (slot, worth) in (0..).zip([9, 3, 7, 1, 8, 2, 6, 4, 5, 0]) {
             list.offer(candidate(worth, slot));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_on_it_twice() {
+    fn no_slot_is_in_the_list_twice() {
         let mut list = Shortlist::default();
         list.offer(candidate(1, 4));
         list.offer(candidate(1, 4));

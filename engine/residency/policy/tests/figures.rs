@@ -1,10 +1,11 @@
-//! What the default moves, over what somebody would who knows the future. Counted, so the same in every run.
+//! What the default policy moves, compared with Belady's algorithm. Counted, and the same in every run.
 
 use std::collections::BTreeMap;
 
-use super::super::{Adaptive, Clock, Lru, Policy, Random, Slot, Use, belady, replay, traces};
+use super::super::random::Random;
+use super::super::{Adaptive, Clock, Lru, Policy, Slot, Use, belady, replay, traces};
 
-/// Times Belady's bytes at most, for each trace.
+/// The most bytes for each trace, as a multiple of Belady's.
 const AT_MOST: [(&str, f64); 21] = [
     ("frame loop 1.1", 1.1),
     ("frame loop 1.25", 1.1),
@@ -22,7 +23,7 @@ const AT_MOST: [(&str, f64); 21] = [
     ("phase changes", 1.3),
     ("camera cuts 1.25", 1.25),
     ("back and forth 1.25", 1.05),
-    // Nine uses of ten miss, whoever chooses; that is 1.512 times the optimum.
+    // Nine uses of ten miss with any policy; that is 1.512 times the optimum.
     ("random 10", 1.52),
     ("a dozen buffers 1.2", 1.1),
     ("mixed sizes, frame loop 1.25", 1.1),
@@ -69,8 +70,8 @@ fn a_little_too_much_moves_a_little() {
 }
 
 #[test]
-fn less_room_is_no_cliff() {
-    // From what fits just so down to half of it: what is brought in grows with what is missing.
+fn bytes_grow_steadily_with_less_room() {
+    // From a domain that just fits down to half of it: the bytes grow with the missing room.
     let trace = traces::named("frame loop 1.1").expect("it is in the catalogue");
     let total = trace.capacity / 10 * 11;
     for part in [100, 99, 95, 90, 80, 67, 50] {
@@ -82,9 +83,9 @@ fn less_room_is_no_cliff() {
 }
 
 #[test]
-fn where_lru_is_at_home_the_default_is_not_far_off() {
-    // Somebody walks at random through 10,000 buffers and uses what is near: there is nothing to learn, and
-    // what was used just now is used again.
+fn where_lru_is_best_the_default_is_close() {
+    // A random walk through 10,000 buffers that uses the ones nearby: there is nothing to learn, and recently
+    // used buffers are used again.
     const WORLD: usize = 10_000;
     let (mut random, mut at) = (Random::new(1), 0);
     let uses: Vec<_> = (0..100_000)

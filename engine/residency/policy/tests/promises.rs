@@ -1,14 +1,16 @@
-//! Random calls against a plain model of who is here.
+//! Random calls, compared with a plain model of the resident buffers.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 
-use super::super::{Adaptive, Clock, Lru, Policy, Random, Size, Slot, Use, replay, traces};
+use super::super::random::Random;
+use super::super::size::Size;
+use super::super::{Adaptive, Clock, Lru, Policy, Slot, Use, replay, traces};
 use super::all;
 
 const SLOTS: usize = 90;
 
-/// Who is here, with their bytes, in the order of their last use.
+/// The resident buffers with their bytes, and their order of last use.
 #[derive(Default)]
 struct Model {
     here: BTreeMap<Slot, u64>,
@@ -39,7 +41,7 @@ fn some_slot(random: &mut Random) -> Slot {
     Slot(random.below(SLOTS) as u32)
 }
 
-/// One call of any kind but `victims`, to both.
+/// One call of any kind except `victims`, to policy and model.
 fn step(policy: &mut dyn Policy, model: &mut Model, random: &mut Random) {
     let slot = some_slot(random);
     let bytes = 1 + random.below(1000) as u64;
@@ -63,7 +65,7 @@ fn step(policy: &mut dyn Policy, model: &mut Model, random: &mut Random) {
     }
 }
 
-/// Asks for victims and checks all that is promised about them.
+/// Asks for victims and checks the promises about them.
 fn ask(policy: &mut dyn Policy, model: &Model, random: &mut Random) -> Vec<Slot> {
     let skipped: HashSet<_> = (0..random.below(SLOTS)).map(|_| some_slot(random)).collect();
     let wanted = random.below(6000) as u64;
@@ -79,21 +81,21 @@ fn ask(policy: &mut dyn Policy, model: &Model, random: &mut Random) -> Vec<Slot>
     assert_eq!(victims.remove(0), earlier, "{name} appends");
 
     let unique: HashSet<_> = victims.iter().collect();
-    assert_eq!(unique.len(), victims.len(), "{name} names somebody twice");
+    assert_eq!(unique.len(), victims.len(), "{name} names a buffer twice");
     assert!(victims.iter().all(|slot| !skipped.contains(slot)), "{name} names a skipped one");
     let bytes: Vec<_> = victims
         .iter()
-        .map(|slot| *model.here.get(slot).expect("only those are named who are here"))
+        .map(|slot| *model.here.get(slot).expect("only resident buffers are named"))
         .collect();
     let sum: u64 = bytes.iter().sum();
     let others = model.here.keys().filter(|slot| !skipped.contains(slot)).count();
     assert!(sum >= wanted || victims.len() == others, "{name} names too few");
     assert!(wanted == 0 || bytes.last().is_none_or(|last| sum - last < wanted), "{name}: too many");
-    assert!(wanted > 0 || victims.is_empty(), "{name} names somebody for nothing");
+    assert!(wanted > 0 || victims.is_empty(), "{name} names a buffer for nothing");
     let here = model.here.len();
     assert!(asked.get() <= 2 * here, "{name} asks {} times about {here}", asked.get());
     if name != "clock" {
-        // Nobody is looked at who is neither named nor skipped.
+        // No buffer is looked at that is neither named nor skipped.
         let passed = model.here.keys().filter(|slot| skipped.contains(slot)).count();
         assert!(asked.get() <= victims.len() + passed, "{name} asks about others");
     }
@@ -101,7 +103,7 @@ fn ask(policy: &mut dyn Policy, model: &Model, random: &mut Random) -> Vec<Slot>
 }
 
 #[test]
-fn victims_are_who_they_should_be() {
+fn victims_keep_the_promises() {
     for mut policy in all() {
         let (mut random, mut model) = (Random::new(1), Model::default());
         for round in 0..20_000 {
@@ -110,13 +112,13 @@ fn victims_are_who_they_should_be() {
                 ask(&mut *policy, &model, &mut random);
             }
             if round % 100 == 0 {
-                let mut everybody = Vec::new();
-                policy.victims(u64::MAX, &|_| false, &mut everybody);
-                everybody.sort_unstable();
-                assert!(everybody.iter().eq(model.here.keys()), "{}", policy.name());
+                let mut all_named = Vec::new();
+                policy.victims(u64::MAX, &|_| false, &mut all_named);
+                all_named.sort_unstable();
+                assert!(all_named.iter().eq(model.here.keys()), "{}", policy.name());
             }
         }
-        // What is known grows with the slots, not with the calls.
+        // The memory grows with the slots, not with the calls.
         let before = policy.footprint();
         for _ in 0..20_000 {
             step(&mut *policy, &mut model, &mut random);
@@ -126,20 +128,20 @@ fn victims_are_who_they_should_be() {
 }
 
 #[test]
-fn the_least_recently_used_go_in_exactly_that_order() {
+fn lru_evicts_in_exact_order_of_last_use() {
     let (mut lru, mut random, mut model) = (Lru::new(), Random::new(2), Model::default());
     for _ in 0..5000 {
         step(&mut lru, &mut model, &mut random);
-        let mut everybody = Vec::new();
-        lru.victims(u64::MAX, &|_| false, &mut everybody);
-        assert_eq!(everybody, model.order);
+        let mut all_named = Vec::new();
+        lru.victims(u64::MAX, &|_| false, &mut all_named);
+        assert_eq!(all_named, model.order);
     }
 }
 
 #[test]
-fn a_slot_that_is_given_again_is_like_a_new_one() {
+fn a_reused_slot_is_like_a_new_one() {
     for (mut one, mut other) in all().into_iter().zip(all()) {
-        // The newcomer has the slot of somebody who is gone, or one that nobody had.
+        // The new buffer has the slot of a destroyed one, or an unused one.
         let answers = [(&mut one, Slot(0)), (&mut other, Slot(5))].map(|(policy, newcomer)| {
             for slot in [0, 1, 2].map(Slot) {
                 policy.access(slot, 1 << 30, false);
@@ -188,7 +190,7 @@ fn the_same_calls_have_the_same_answers() {
 }
 
 #[test]
-fn calls_that_make_no_sense_do_nothing() {
+fn senseless_calls_do_nothing() {
     for mut policy in all() {
         policy.leave(Slot(7));
         policy.forget(Slot(9));
@@ -211,7 +213,7 @@ fn clock_gives_a_second_chance() {
 }
 
 #[test]
-fn sizes_are_exact_where_buffers_are_usual() {
+fn sizes_are_exact_for_usual_buffers() {
     for bytes in [0, 1, 4096, (1 << 31) - 1, 1 << 31, 1 << 40] {
         assert_eq!(Size::new(bytes).bytes(), bytes);
     }
@@ -237,7 +239,7 @@ fn a_million_buffers_take_few_bytes() {
 }
 
 #[test]
-fn what_was_learned_is_forgotten_when_it_is_not_true_any_more() {
+fn outdated_knowledge_fades() {
     // A frame loop after something else, and the other way round: after four times the capacity it brings
     // in hardly more than if there had been nothing else.
     let names = ["frame loop 1.25", "zipf 0.8", "render, fast window 0.9", "shuffled loop 1.25"];

@@ -1,15 +1,16 @@
-//! Replay and Belady's optimum, against what can be found by trying everything.
+//! Replay and Belady's optimum, compared with an exhaustive search.
 
 use std::collections::HashMap;
 
-use super::super::{Random, Slot, Use, belady, replay, traces};
+use super::super::random::Random;
+use super::super::{Slot, Use, belady, replay, traces};
 use super::all;
 
 fn uses(slots: &[u32]) -> Vec<Use> {
     slots.iter().map(|&slot| Use { slot: Slot(slot), bytes: 1 }).collect()
 }
 
-/// The fewest misses there can be: tries every victim.
+/// The minimum number of misses, found by trying every victim.
 fn fewest(uses: &[Use], here: &[Slot], capacity: usize) -> u64 {
     let Some((first, rest)) = uses.split_first() else {
         return 0;
@@ -33,7 +34,7 @@ fn fewest(uses: &[Use], here: &[Slot], capacity: usize) -> u64 {
 }
 
 #[test]
-fn nobody_moves_less_than_belady() {
+fn no_policy_moves_less_than_belady() {
     let mut random = Random::new(1);
     for _ in 0..300 {
         let capacity = 1 + random.below(3);
@@ -58,7 +59,7 @@ fn a_replay_counts() {
 }
 
 #[test]
-fn what_fits_moves_once() {
+fn buffers_that_fit_move_once() {
     let uses = uses(&[0, 1, 2, 0, 1, 2, 2, 1, 0]);
     for mut policy in all() {
         let counts = replay(&mut *policy, &uses, 3);
@@ -78,7 +79,7 @@ fn a_buffer_that_never_fits_moves_nothing() {
 }
 
 #[test]
-fn nothing_to_do_is_nothing_done() {
+fn an_empty_trace_moves_nothing() {
     for mut policy in all() {
         assert_eq!(replay(&mut *policy, &[], 4), belady(&[], 4));
     }
@@ -89,7 +90,7 @@ fn traces_are_what_they_say() {
     let mut names = Vec::new();
     for trace in traces::catalogue() {
         if trace.name.starts_with("recorded") {
-            // As it was recorded, and not a use less.
+            // Exactly as it was recorded.
             assert_eq!((trace.uses.len(), trace.capacity), (608, 64 << 20), "{}", trace.name);
         } else {
             assert!(trace.uses.len() > 40_000, "{}", trace.name);
@@ -103,7 +104,7 @@ fn traces_are_what_they_say() {
             });
             sizes.values().sum()
         };
-        assert!(total > trace.capacity, "{}: everybody fits", trace.name);
+        assert!(total > trace.capacity, "{}: all buffers fit", trace.name);
         assert_eq!(traces::named(&trace.name), Some(trace.clone()), "the same every time");
         names.push(trace.name);
     }

@@ -1,8 +1,8 @@
-//! A world without Vulkan: places in chains, buffers, work on them, and copies that take as long as a test
-//! wants.
+//! A model of an engine without Vulkan: chains of domains, buffers, work on them, and copies whose end a test
+//! decides.
 //!
-//! Time stands still: whoever waits for a copy finds it finished, unless the world is `stuck`, and then the
-//! wait ends at once and in vain. Only a lock that a thread holds is waited for in earnest.
+//! No time passes: a wait for a copy ends it, unless the model is `stuck`; then the wait fails at once. Only the
+//! wait for a lock that a thread holds takes real time.
 
 mod check;
 mod newest_first;
@@ -15,54 +15,54 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use super::Make;
 use crate::device::DeviceId;
 use crate::memory::{Domain, DomainId, GroupId};
-use crate::residency::ageing::Ageing;
+use crate::residency::bulk_move::BulkGroup;
+use crate::residency::domain_state::DomainState;
 use crate::residency::obstacles::{Kept, Obstacles};
 use crate::residency::policy::Slot;
 use crate::residency::priority::Priority;
-use crate::residency::store::Store;
 
 pub(super) use newest_first::newest_first;
 pub(super) use validate::Validated;
 
-/// The place of a number.
+/// The domain with a number.
 pub(super) fn site(number: usize) -> DomainId {
-    DomainId::Vram(DeviceId(u16::try_from(number).expect("a few places")))
+    DomainId::Vram(DeviceId(u16::try_from(number).expect("a few domains")))
 }
 
 fn number(domain: DomainId) -> usize {
     match domain {
         DomainId::Vram(device) => device.index(),
-        DomainId::System => unreachable!("places have numbers here"),
+        DomainId::System => unreachable!("domains of the model have numbers"),
     }
 }
 
-/// What the provider of a place does.
+/// The behaviour of a domain's provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Nature {
-    /// It has whatever the ledger has.
+    /// It has as much memory as the ledger.
     Works,
-    /// It says that it is out of memory, whatever the ledger says (kernel: the bad manager).
+    /// It is always out of memory (kernel: the bad manager).
     Full,
-    /// It fails, for a reason that room does not help against (kernel: the busy manager).
+    /// It fails with an error that more room does not help against (kernel: the busy manager).
     Busy,
-    /// It has so many bytes, and needs to be told ([`World::trim`](super::super::room::World::trim)) to
-    /// take back what nobody uses.
-    Tight(u64),
+    /// It has so many bytes, and needs a call ([`World::trim`](super::super::super::world::World::trim)) to
+    /// reuse what was freed.
+    Limited(u64),
 }
 
-/// Whether somebody has a buffer's lock.
+/// The state of a buffer's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lock {
     Free,
     Taken,
-    /// And will be let go as soon as somebody waits for it.
+    /// Taken, and released as soon as a walk waits for it.
     Yielding,
 }
 
-/// Why there was no place for a buffer, or why it did not move.
+/// Why a buffer could not be moved to any of the requested domains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// Something keeps it.
+    /// The buffer itself cannot move.
     Kept(Kept),
     NoRoom {
         at: DomainId,
@@ -74,50 +74,50 @@ pub(super) enum Refused {
     Failed,
 }
 
-/// A place.
+/// A domain.
 #[derive(Debug)]
 struct Site {
-    store: Store<u32>,
-    /// Where victims go.
+    store: DomainState<u32>,
+    /// The domain to which victims are evicted.
     slower: Option<usize>,
 }
 
-/// A buffer, with all that can stand in its way.
+/// A buffer, and everything that can prevent its eviction.
 #[derive(Clone, Debug)]
 pub(super) struct Buffer {
     pub(super) bytes: u64,
     pub(super) priority: Priority,
-    /// On whose account it is.
+    /// The client group that it is charged to.
     pub(super) group: GroupId,
-    /// The age group that it is in.
-    age: Option<Arc<Ageing>>,
-    /// Where it is, if it has bytes.
+    /// Its bulk group.
+    age: Option<Arc<BulkGroup>>,
+    /// Its domain, if it has a backing.
     pub(super) at: Option<usize>,
-    /// Whether its bytes are what was written; not after it was discarded.
+    /// Whether its content is valid; `false` after it was discarded.
     pub(super) content: bool,
     pub(super) pins: u32,
     pub(super) held: bool,
     pub(super) lock: Lock,
-    /// Work that devices do on it; what is over may be among it.
+    /// Work on it. Some of it may be over.
     work: Vec<usize>,
-    /// It loses its content rather than moves.
+    /// Its content is discarded instead of moved.
     pub(super) discardable: bool,
-    /// Somebody else's memory: it cannot move.
+    /// External memory: it cannot move.
     pub(super) external: bool,
-    /// Comes back as soon as it has left.
+    /// It returns as soon as it was evicted.
     pub(super) restless: bool,
-    /// Somebody has a mapping of wherever it is: the bytes stay in use when it has left.
-    pub(super) haunted: bool,
-    /// Is dropped as soon as somebody asks whether it can go.
+    /// A mapping exists: the bytes stay in use after a move.
+    pub(super) mapped: bool,
+    /// It is destroyed as soon as it is tried as a victim.
     pub(super) fleeting: bool,
     pub(super) moves: u32,
-    wanted: usize,
-    /// Its slots: in the place where it is, and in the one where it wants to be.
-    berths: Vec<(usize, Slot)>,
+    preferred: usize,
+    /// Its entries in the eviction lists of its current and its preferred domain.
+    entries: Vec<(usize, Slot)>,
 }
 
 impl Buffer {
-    /// What everybody starts with.
+    /// A buffer with the defaults.
     pub(super) fn new(bytes: u64) -> Self {
         Self {
             bytes,
@@ -133,51 +133,51 @@ impl Buffer {
             discardable: false,
             external: false,
             restless: false,
-            haunted: false,
+            mapped: false,
             fleeting: false,
             moves: 0,
-            wanted: usize::MAX,
-            berths: vec![],
+            preferred: usize::MAX,
+            entries: vec![],
         }
     }
 
-    /// Of another priority.
+    /// Sets the priority.
     pub(super) fn of(self, priority: Priority) -> Self {
         Self { priority, ..self }
     }
 
-    /// On a group's account.
-    pub(super) fn on_account_of(self, group: u16) -> Self {
+    /// Sets the client group.
+    pub(super) fn charged_to(self, group: u16) -> Self {
         Self { group: GroupId(group), ..self }
     }
 
     fn slot(&self, at: usize) -> Option<Slot> {
-        self.berths.iter().find(|(place, _)| *place == at).map(|&(_, slot)| slot)
+        self.entries.iter().find(|(domain, _)| *domain == at).map(|&(_, slot)| slot)
     }
 }
 
-/// Something that a device, or the host, is going to finish.
+/// Work of a device or of the host.
 #[derive(Clone, Copy, Debug)]
 struct Work {
     over: bool,
-    /// No queue can be made to wait for it.
+    /// By the host: a queue cannot wait for it.
     host: bool,
 }
 
-/// Bytes that nobody has any more, and that are in use until their work is over.
+/// Bytes that no buffer has any more, and that are in use until their work is over.
 #[derive(Clone, Debug)]
-struct OnWay {
+struct InFlight {
     at: usize,
     bytes: u64,
     group: GroupId,
     work: Vec<usize>,
-    /// A mapping of it lives; there is nothing to wait for.
+    /// A mapping of the bytes exists; there is nothing to wait for.
     ghost: bool,
 }
 
-/// One time when somebody was asked to leave.
+/// One attempt to evict a buffer.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(super) struct Attempt {
     pub(super) from: usize,
     pub(super) depth: u8,
     pub(super) buffer: u32,
@@ -188,45 +188,45 @@ pub(super) struct Asked {
 #[derive(Debug)]
 struct Inner {
     natures: Vec<Nature>,
-    /// What a tight provider has given to buffers, and what it could take back.
+    /// The bytes that a limited provider has given out, and those that it can reuse after a trim.
     given: Vec<u64>,
     warm: Vec<u64>,
     buffers: Vec<Option<Buffer>>,
     work: Vec<Work>,
-    on_way: Vec<OnWay>,
-    /// Copies take until somebody finishes them; else they are over when they begin.
+    in_flight: Vec<InFlight>,
+    /// Copies last until a wait or a test ends them. Otherwise they are over when they begin.
     slow: bool,
-    /// Copies are over when they begin, and nobody has reaped what they have left.
+    /// Copies are over when they begin, but the old bytes were not reclaimed yet.
     soon: bool,
-    /// Nobody's wait ends well.
+    /// Every wait times out.
     stuck: bool,
-    /// Somebody else reaps, once, just when somebody has looked at what is leaving.
+    /// Once, all bytes in flight are reclaimed just after they were counted.
     raced: bool,
-    /// From where to where nothing can be copied.
+    /// Pairs of domains without a copy path.
     no_way: HashSet<(usize, usize)>,
-    asked: Vec<Asked>,
+    asked: Vec<Attempt>,
     bytes_moved: u64,
     trims: u32,
-    /// Somebody tries to take what has just become free; how often, and how often that worked.
+    /// Tries to take bytes that have just become free. Counts the attempts and the successes.
     thief: bool,
     thefts: (u32, u32),
 }
 
-/// See the module.
+/// The model.
 #[derive(Debug)]
 pub(super) struct Fake {
     sites: Vec<Site>,
     inner: Mutex<Inner>,
-    /// A lock was let go.
+    /// A lock was released.
     unlocked: Condvar,
 }
 
 impl Fake {
-    /// Places of so many bytes, and where each one's victims go.
+    /// Domains of so many bytes, and the domain to which each one's victims are evicted.
     pub(super) fn new(make: Make, sites: &[(u64, Option<usize>)]) -> Self {
         let count = sites.len();
         let build = |(at, &(bytes, slower)): (usize, &(u64, Option<usize>))| {
-            let store = Store::new(Domain::new(site(at), bytes), make);
+            let store = DomainState::new(Domain::new(site(at), bytes), make);
             Site { store, slower }
         };
         let inner = Inner {
@@ -235,7 +235,7 @@ impl Fake {
             warm: vec![0; count],
             buffers: vec![],
             work: vec![],
-            on_way: vec![],
+            in_flight: vec![],
             slow: false,
             soon: false,
             stuck: false,
@@ -254,7 +254,7 @@ impl Fake {
         }
     }
 
-    /// Places that get slower from the first to the last.
+    /// A chain of domains, from the fastest to the slowest.
     pub(super) fn chain(make: Make, bytes: &[u64]) -> Self {
         let last = bytes.len() - 1;
         let slower = |at| (at < last).then_some(at + 1);
@@ -266,7 +266,7 @@ impl Fake {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // ---- what a test decides ----
+    // ---- actions of a test ----
 
     pub(super) fn set_nature(&self, at: usize, nature: Nature) {
         self.inner().natures[at] = nature;
@@ -296,7 +296,7 @@ impl Fake {
         self.inner().no_way.insert((from, to));
     }
 
-    /// Changes what a buffer is.
+    /// Changes a buffer.
     pub(super) fn with<R>(&self, buffer: u32, change: impl FnOnce(&mut Buffer) -> R) -> R {
         let mut inner = self.inner();
         let changed = change(inner.buffer(buffer));
@@ -305,7 +305,7 @@ impl Fake {
         changed
     }
 
-    /// A device begins something with a buffer, or the host does.
+    /// Begins work on a buffer, by a device or the host.
     pub(super) fn begin(&self, buffer: u32, host: bool) -> usize {
         let mut inner = self.inner();
         let work = inner.new_work(host);
@@ -313,37 +313,37 @@ impl Fake {
         work
     }
 
-    /// Work is over.
+    /// Ends work.
     pub(super) fn end(&self, work: usize) {
         self.inner().work[work].over = true;
     }
 
-    /// How much work there has been.
+    /// The number of works begun so far.
     pub(super) fn works(&self) -> usize {
         self.inner().work.len()
     }
 
-    /// Somebody uses a buffer.
+    /// Records a use of a buffer.
     pub(super) fn touch(&self, buffer: u32) {
         let mut inner = self.inner();
-        for &(at, slot) in &inner.buffer(buffer).berths {
-            if let Some(age) = self.sites[at].store.recency.used(slot) {
+        for &(at, slot) in &inner.buffer(buffer).entries {
+            if let Some(age) = self.sites[at].store.eviction_list.mark_used(slot) {
                 let others = (0..self.sites.len()).filter(|&other| other != at);
                 others.filter(|&other| age.is_in(site(other))).for_each(|other| {
-                    self.sites[other].store.recency.aged(&age);
+                    self.sites[other].store.eviction_list.mark_group_used(&age);
                 });
             }
         }
     }
 
-    /// Puts a buffer into an age group, or takes it out of the one that it is in.
-    pub(super) fn set_age(&self, buffer: u32, age: Option<&Arc<Ageing>>) {
+    /// Sets the bulk group of a buffer.
+    pub(super) fn set_bulk_group(&self, buffer: u32, age: Option<&Arc<BulkGroup>>) {
         let mut inner = self.inner();
         let buffer = inner.buffer(buffer);
         buffer.age = age.cloned();
-        for &(at, slot) in &buffer.berths {
+        for &(at, slot) in &buffer.entries {
             buffer.age.iter().for_each(|age| age.may_be_in(site(at)));
-            self.sites[at].store.recency.set_age(slot, age);
+            self.sites[at].store.eviction_list.set_bulk_group(slot, age);
         }
     }
 
@@ -351,41 +351,41 @@ impl Fake {
         let mut inner = self.inner();
         let buffer = inner.buffer(buffer);
         buffer.priority = priority;
-        for &(at, slot) in &buffer.berths {
-            self.sites[at].store.recency.set_priority(slot, priority);
+        for &(at, slot) in &buffer.entries {
+            self.sites[at].store.eviction_list.set_priority(slot, priority);
         }
     }
 
-    /// The last handle goes. Its bytes are in use until its work is over and somebody has reaped it.
+    /// Destroys a buffer. Its bytes are in use until its work is over and they were reclaimed.
     pub(super) fn drop_buffer(&self, buffer: u32) {
         let mut inner = self.inner();
         let gone = inner.buffers[buffer as usize].take().expect("it is alive");
-        self.bury(&mut inner, &gone);
+        self.release(&mut inner, &gone);
     }
 
-    fn bury(&self, inner: &mut Inner, gone: &Buffer) {
-        for &(at, slot) in &gone.berths {
-            self.sites[at].store.recency.leave(slot);
+    fn release(&self, inner: &mut Inner, gone: &Buffer) {
+        for &(at, slot) in &gone.entries {
+            self.sites[at].store.eviction_list.remove(slot);
         }
         if let Some(at) = gone.at {
             let work = gone.work.clone();
-            let (bytes, group, ghost) = (gone.bytes, gone.group, gone.haunted);
-            inner.on_way.push(OnWay { at, bytes, group, work, ghost });
+            let (bytes, group, ghost) = (gone.bytes, gone.group, gone.mapped);
+            inner.in_flight.push(InFlight { at, bytes, group, work, ghost });
         }
     }
 
-    /// The mappings of places that were left go.
-    pub(super) fn lay_ghosts(&self) {
-        self.inner().on_way.iter_mut().for_each(|each| each.ghost = false);
+    /// Drops the mappings of old backings.
+    pub(super) fn drop_mappings(&self) {
+        self.inner().in_flight.iter_mut().for_each(|each| each.ghost = false);
     }
 
-    // ---- what a test looks at ----
+    // ---- queries of a test ----
 
     pub(super) fn buffer(&self, buffer: u32) -> Buffer {
         self.inner().buffer(buffer).clone()
     }
 
-    /// Where a buffer is.
+    /// The domain of a buffer.
     pub(super) fn at(&self, buffer: u32) -> Option<usize> {
         self.buffer(buffer).at
     }
@@ -400,11 +400,11 @@ impl Fake {
         self.sites[at].store.ledger.used()
     }
 
-    pub(super) fn site(&self, at: usize) -> &Store<u32> {
+    pub(super) fn site(&self, at: usize) -> &DomainState<u32> {
         &self.sites[at].store
     }
 
-    /// Bytes that were copied, since the world began.
+    /// The total of copied bytes.
     pub(super) fn bytes_moved(&self) -> u64 {
         self.inner().bytes_moved
     }
@@ -417,35 +417,35 @@ impl Fake {
         self.inner().trims
     }
 
-    /// Who was asked to leave since somebody looked last.
-    pub(super) fn take_asked(&self) -> Vec<Asked> {
+    /// The eviction attempts since the last call.
+    pub(super) fn take_attempts(&self) -> Vec<Attempt> {
         std::mem::take(&mut self.inner().asked)
     }
 
-    /// Whether bytes of a place wait for their work to be over.
-    pub(super) fn on_way(&self, at: usize) -> u64 {
-        self.inner().on_way.iter().filter(|each| each.at == at).map(|each| each.bytes).sum()
+    /// The bytes of a domain that are in flight.
+    pub(super) fn bytes_in_flight(&self, at: usize) -> u64 {
+        self.inner().in_flight.iter().filter(|each| each.at == at).map(|each| each.bytes).sum()
     }
 
-    /// The slots that everybody has in a place, by their numbers.
+    /// The slots of all buffers in a domain, by buffer number.
     pub(super) fn slots(&self, at: usize) -> Vec<Slot> {
         self.alive().into_iter().filter_map(|each| self.buffer(each).slot(at)).collect()
     }
 
-    /// How many bytes a group has in a place.
+    /// The usage of a group in a domain.
     pub(super) fn used_by(&self, group: u16, at: usize) -> u64 {
         self.sites[at].store.ledger.group(GroupId(group)).used
     }
 
-    /// Limits what a group may have in a place; nobody goes for it.
+    /// Sets a group's cap in a domain, without evictions.
     pub(super) fn cap(&self, group: u16, at: usize, bytes: Option<u64>) {
         self.sites[at].store.ledger.set_group_cap(GroupId(group), bytes);
     }
 
-    /// Everybody who may be asked to leave, in order.
+    /// The buffers that may be evicted, in order.
     pub(super) fn order(&self, at: usize) -> Vec<u32> {
-        let recency = &self.sites[at].store.recency;
-        let all = recency.victims(u64::MAX, Priority::Highest, &|_| false);
+        let eviction_list = &self.sites[at].store.eviction_list;
+        let all = eviction_list.victims(u64::MAX, Priority::Highest, &|_| false);
         all.into_iter().map(|victim| victim.key).collect()
     }
 }

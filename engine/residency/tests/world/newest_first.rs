@@ -1,6 +1,6 @@
-//! A policy that nobody should want: whoever came or was used last goes first.
+//! The worst policy: it evicts the most recently used buffer first.
 //!
-//! What has to be right with any policy has to be right with this one.
+//! Whatever must be right with every policy must be right with this one.
 
 use crate::residency::policy::{Policy, Slot};
 

@@ -1,27 +1,28 @@
-//! What residency asks of the world.
+//! [`World`] for the model.
 
 use std::sync::MutexGuard;
 use std::time::Instant;
 
-use super::{Asked, Fake, Inner, Lock, Nature, OnWay, Refused, number};
+use super::{Attempt, Fake, InFlight, Inner, Lock, Nature, Refused, number};
 use crate::memory::{Charge, DomainId, GroupId, Room};
+use crate::residency::domain_state::DomainState;
+use crate::residency::list_entry::Victim;
 use crate::residency::obstacles::{CapReached, Kept, Obstacles};
 use crate::residency::policy::Slot;
-use crate::residency::recency::Victim;
-use crate::residency::room::{Outcomes, Place, Settled, Terms, Turned, World, with_room};
-use crate::residency::store::Store;
+use crate::residency::room::{PlacementOption, Rejected, with_room};
+use crate::residency::world::{EvictionLimits, Outcomes, ReleaseWait, World};
 
 impl World for Fake {
     type Key = u32;
     type Error = Refused;
 
-    fn store(&self, domain: DomainId) -> &Store<u32> {
+    fn domain_state(&self, domain: DomainId) -> &DomainState<u32> {
         &self.sites[number(domain)].store
     }
 
-    fn line_up(&self, _: DomainId) {}
+    fn start_tracking(&self, _: DomainId) {}
 
-    fn reap(&self, domain: DomainId, _: GroupId, _: &dyn Fn() -> bool) {
+    fn reclaim(&self, domain: DomainId, _: GroupId, _: &dyn Fn() -> bool) {
         self.collect(&mut self.inner(), number(domain));
     }
 
@@ -32,21 +33,21 @@ impl World for Fake {
         std::mem::take(&mut inner.warm[number(domain)])
     }
 
-    fn evict(&self, from: DomainId, victims: &[Victim<u32>], terms: &Terms) -> Outcomes {
+    fn evict(&self, from: DomainId, victims: &[Victim<u32>], limits: &EvictionLimits) -> Outcomes {
         let ask = |victim: &Victim<u32>| {
-            let outcome = self.ask(number(from), victim, terms);
+            let outcome = self.ask(number(from), victim, limits);
             let Victim { key: buffer, bytes, .. } = *victim;
-            let (from, depth) = (number(from), terms.depth);
-            self.inner().asked.push(Asked { from, depth, buffer, bytes, outcome });
+            let (from, depth) = (number(from), limits.depth);
+            self.inner().asked.push(Attempt { from, depth, buffer, bytes, outcome });
             outcome
         };
         victims.iter().map(ask).collect()
     }
 
-    fn leaving(&self, from: DomainId, of: GroupId) -> u64 {
+    fn in_flight(&self, from: DomainId, of: GroupId) -> u64 {
         let (mut inner, from) = (self.inner(), number(from));
-        let is_its = |each: &OnWay| of == GroupId::NONE || each.group == of;
-        let leaves = inner.on_way.iter().filter(|each| each.at == from && !each.ghost);
+        let is_its = |each: &InFlight| of == GroupId::NONE || each.group == of;
+        let leaves = inner.in_flight.iter().filter(|each| each.at == from && !each.ghost);
         let bytes = leaves.filter(|each| is_its(each)).map(|each| each.bytes).sum();
         if bytes > 0 && std::mem::take(&mut inner.raced) {
             inner.work.iter_mut().for_each(|work| work.over = true);
@@ -55,20 +56,25 @@ impl World for Fake {
         bytes
     }
 
-    fn settle(&self, from: DomainId, terms: &Terms, enough: &dyn Fn() -> bool) -> Settled {
+    fn wait_for_release(
+        &self,
+        from: DomainId,
+        limits: &EvictionLimits,
+        enough: &dyn Fn() -> bool,
+    ) -> ReleaseWait {
         let mut inner = self.inner();
         let from = number(from);
-        let leaves = |each: &OnWay| each.at == from && !each.ghost;
-        let mut settled = Settled::Nothing;
-        while let Some(first) = inner.on_way.iter().position(leaves) {
-            if terms.wait.is_none() || inner.stuck {
-                return Settled::Late;
+        let leaves = |each: &InFlight| each.at == from && !each.ghost;
+        let mut settled = ReleaseWait::NothingInFlight;
+        while let Some(first) = inner.in_flight.iter().position(leaves) {
+            if limits.wait.is_none() || inner.stuck {
+                return ReleaseWait::TimedOut;
             }
-            for work in inner.on_way[first].work.clone() {
+            for work in inner.in_flight[first].work.clone() {
                 inner.work[work].over = true;
             }
             self.collect(&mut inner, from);
-            settled = Settled::Out;
+            settled = ReleaseWait::Released;
             if enough() {
                 break;
             }
@@ -77,7 +83,7 @@ impl World for Fake {
     }
 
     fn name_pins(&self, key: u32, obstacles: &mut Obstacles) {
-        obstacles.pinned_by(format!("whoever pinned buffer {key}"));
+        obstacles.pinned_by(format!("holder of buffer {key}"));
     }
 
     fn no_room(
@@ -88,7 +94,7 @@ impl World for Fake {
         mut obstacles: Obstacles,
     ) -> Refused {
         if let Some(group) = capped {
-            let usage = self.store(at).ledger.group(group);
+            let usage = self.domain_state(at).ledger.group(group);
             let (name, cap) = (group.0.to_string(), usage.cap.expect("it is capped"));
             obstacles.capped(CapReached { group: name, asked, cap, used: usage.used });
         }
@@ -97,29 +103,33 @@ impl World for Fake {
 }
 
 impl Fake {
-    /// Takes back what is not in use any more.
+    /// Frees bytes that are no longer in use.
     pub(super) fn collect(&self, inner: &mut Inner, at: usize) {
-        let all = std::mem::take(&mut inner.on_way);
+        let all = std::mem::take(&mut inner.in_flight);
         for each in all {
             if each.at == at && !each.ghost && inner.pending(&each.work).is_empty() {
                 self.free(inner, at, (each.bytes, each.group));
             } else {
-                inner.on_way.push(each);
+                inner.in_flight.push(each);
             }
         }
     }
 
-    /// A provider gives memory for what has room.
-    pub(super) fn provide(&self, at: usize, room: Room<'_>) -> Result<usize, Turned<Refused>> {
+    /// The provider allocates memory for room in the ledger.
+    pub(super) fn provide(&self, at: usize, room: Room<'_>) -> Result<usize, Rejected<Refused>> {
         let (mut inner, ledger) = (self.inner(), &self.sites[at].store.ledger);
-        assert_eq!(room.domain(), ledger.id(), "room is of the place that it was asked of");
+        assert_eq!(
+            room.domain(),
+            ledger.id(),
+            "the room is in the domain that it was requested from"
+        );
         match inner.natures[at] {
-            Nature::Full => return Err(Turned::Full(Refused::Full)),
-            Nature::Busy => return Err(Turned::Failed(Refused::Failed)),
-            Nature::Tight(bytes) if inner.given[at] + inner.warm[at] + room.bytes() > bytes => {
-                return Err(Turned::Full(Refused::Full));
+            Nature::Full => return Err(Rejected::Full(Refused::Full)),
+            Nature::Busy => return Err(Rejected::Failed(Refused::Failed)),
+            Nature::Limited(bytes) if inner.given[at] + inner.warm[at] + room.bytes() > bytes => {
+                return Err(Rejected::Full(Refused::Full));
             }
-            Nature::Works | Nature::Tight(_) => {}
+            Nature::Works | Nature::Limited(_) => {}
         }
         inner.given[at] += room.bytes();
         room.spend();
@@ -130,7 +140,7 @@ impl Fake {
         let charge = charge.into();
         let bytes = charge.bytes;
         inner.given[at] -= bytes;
-        if matches!(inner.natures[at], Nature::Tight(_)) {
+        if matches!(inner.natures[at], Nature::Limited(_)) {
             inner.warm[at] += bytes;
         }
         self.sites[at].store.ledger.credit(charge);
@@ -140,14 +150,14 @@ impl Fake {
         }
     }
 
-    /// Asks one buffer to leave.
-    fn ask(&self, from: usize, victim: &Victim<u32>, terms: &Terms) -> Result<(), Kept> {
+    /// Tries to evict one buffer.
+    fn ask(&self, from: usize, victim: &Victim<u32>, limits: &EvictionLimits) -> Result<(), Kept> {
         let buffer = victim.key;
         let (bytes, group) = {
-            let mut inner = self.movable(buffer, from, victim.slot, terms)?;
+            let mut inner = self.movable(buffer, from, victim.slot, limits)?;
             if inner.buffer(buffer).fleeting {
                 let gone = inner.buffers[buffer as usize].take().expect("it was there");
-                self.bury(&mut inner, &gone);
+                self.release(&mut inner, &gone);
                 return Err(Kept::Pinned);
             }
             assert_eq!(inner.buffer(buffer).bytes, victim.bytes, "as many as it has");
@@ -158,17 +168,17 @@ impl Fake {
             (victim.bytes, inner.buffer(buffer).group)
         };
         let to = self.sites[from].slower.ok_or(Kept::Unreachable)?;
-        let place = Place { domain: super::site(to), fallback: false };
+        let place = PlacementOption { domain: super::site(to), fallback: false };
         let mut take = |_, room: Room<'_>| self.provide(to, room);
         let new =
-            with_room(self, &[place], (bytes, group), terms, &mut take).map_err(
-                |error| match error {
+            with_room(self, &[place], (bytes, group), limits, &mut take).map_err(|error| {
+                match error {
                     Refused::NoRoom { .. } | Refused::Full => Kept::NoRoom,
                     Refused::Failed | Refused::Kept(_) => Kept::Failed,
-                },
-            )?;
+                }
+            })?;
         let new = new.ok_or(Kept::Unreachable)?.taken;
-        let mut inner = match self.movable(buffer, from, victim.slot, terms) {
+        let mut inner = match self.movable(buffer, from, victim.slot, limits) {
             Ok(inner) => inner,
             Err(kept) => {
                 self.free(&mut self.inner(), new, (bytes, group));
@@ -182,13 +192,13 @@ impl Fake {
         Ok(())
     }
 
-    /// The world, locked, if the buffer may leave `from` now.
+    /// The locked model, if the buffer may leave `from` now.
     fn movable(
         &self,
         buffer: u32,
         from: usize,
         slot: Slot,
-        terms: &Terms,
+        limits: &EvictionLimits,
     ) -> Result<MutexGuard<'_, Inner>, Kept> {
         let mut inner = self.inner();
         loop {
@@ -201,10 +211,10 @@ impl Fake {
             }
             match each.lock {
                 Lock::Free => {}
-                _ if !terms.patient => return Err(Kept::Locked),
+                _ if !limits.may_block => return Err(Kept::Locked),
                 Lock::Yielding => each.lock = Lock::Free,
                 Lock::Taken => {
-                    inner = self.wait_unlocked(inner, terms).ok_or(Kept::Locked)?;
+                    inner = self.wait_unlocked(inner, limits).ok_or(Kept::Locked)?;
                     continue;
                 }
             }
@@ -219,7 +229,7 @@ impl Fake {
             }
             let work = each.work.clone();
             let pending = inner.pending(&work);
-            if !pending.is_empty() && terms.skip_busy {
+            if !pending.is_empty() && limits.skip_busy {
                 return Err(Kept::Busy);
             }
             let by_host: Vec<_> =
@@ -227,7 +237,7 @@ impl Fake {
             if by_host.is_empty() {
                 return Ok(inner);
             }
-            if !terms.patient {
+            if !limits.may_block {
                 return Err(Kept::Locked);
             }
             if stuck {
@@ -237,18 +247,18 @@ impl Fake {
         }
     }
 
-    /// Waits until somebody lets a lock go; `None` if that takes too long.
+    /// Waits until a buffer's lock is released; `None` after the limits' time.
     pub(super) fn wait_unlocked<'a>(
         &self,
         inner: MutexGuard<'a, Inner>,
-        terms: &Terms,
+        limits: &EvictionLimits,
     ) -> Option<MutexGuard<'a, Inner>> {
-        let left = terms.wait?.saturating_duration_since(Instant::now());
-        let (inner, waited) = self.unlocked.wait_timeout(inner, left).expect("nobody panicked");
+        let left = limits.wait?.saturating_duration_since(Instant::now());
+        let (inner, waited) = self.unlocked.wait_timeout(inner, left).expect("no thread panicked");
         (!waited.timed_out()).then_some(inner)
     }
 
-    /// The buffer is at `to` from now on; its bytes there are charged.
+    /// Moves the buffer to `to`, where its bytes are charged already.
     pub(super) fn commit(&self, inner: &mut Inner, buffer: u32, to: usize) {
         let mut work = inner.buffer(buffer).work.clone();
         if inner.slow {
@@ -256,16 +266,16 @@ impl Fake {
         }
         let pending = inner.pending(&work);
         let each = inner.buffer(buffer);
-        // Somebody else's memory has a first place like everybody's.
+        // External memory gets its first domain like any other.
         let external = each.external && each.at.is_some();
-        assert!(each.pins == 0 && !each.held && !external, "buffer {buffer} is to stay");
+        assert!(each.pins == 0 && !each.held && !external, "buffer {buffer} must stay");
         let (bytes, group) = (each.bytes, each.group);
-        let (ghost, from) = (each.haunted, each.at.replace(to));
+        let (ghost, from) = (each.mapped, each.at.replace(to));
         each.work.clone_from(&pending);
         if let Some(from) = from {
             each.moves += 1;
             self.depart(inner, buffer, from);
-            inner.on_way.push(OnWay { at: from, bytes, group, work: pending, ghost });
+            inner.in_flight.push(InFlight { at: from, bytes, group, work: pending, ghost });
             inner.bytes_moved += bytes;
             if !inner.slow && !inner.soon {
                 self.collect(inner, from);
@@ -274,16 +284,16 @@ impl Fake {
         self.arrive(inner, buffer, to);
     }
 
-    /// The buffer has no bytes any more, and lost what was in them.
+    /// Discards the buffer's content and its backing.
     pub(super) fn discard(&self, inner: &mut Inner, buffer: u32) {
         let each = inner.buffer(buffer);
-        assert!(each.pins == 0 && !each.held && !each.external, "buffer {buffer} is to stay");
+        assert!(each.pins == 0 && !each.held && !each.external, "buffer {buffer} must stay");
         let (bytes, group) = (each.bytes, each.group);
-        let (ghost, work) = (each.haunted, std::mem::take(&mut each.work));
+        let (ghost, work) = (each.mapped, std::mem::take(&mut each.work));
         each.content = false;
         if let Some(at) = each.at.take() {
             self.depart(inner, buffer, at);
-            inner.on_way.push(OnWay { at, bytes, group, work, ghost });
+            inner.in_flight.push(InFlight { at, bytes, group, work, ghost });
             self.collect(inner, at);
         }
     }
@@ -291,30 +301,31 @@ impl Fake {
     fn depart(&self, inner: &mut Inner, buffer: u32, from: usize) {
         let each = inner.buffer(buffer);
         let Some(slot) = each.slot(from) else { return };
-        let recency = &self.sites[from].store.recency;
-        if each.wanted == from {
-            recency.moved(slot, None);
+        let eviction_list = &self.sites[from].store.eviction_list;
+        if each.preferred == from {
+            eviction_list.moved(slot, None);
         } else {
-            recency.leave(slot);
-            each.berths.retain(|(at, _)| *at != from);
+            eviction_list.remove(slot);
+            each.entries.retain(|(at, _)| *at != from);
         }
     }
 
     fn arrive(&self, inner: &mut Inner, buffer: u32, to: usize) {
         let each = inner.buffer(buffer);
-        let recency = &self.sites[to].store.recency;
+        let eviction_list = &self.sites[to].store.eviction_list;
         match each.slot(to) {
-            Some(slot) => recency.moved(slot, Some(each.bytes)),
+            Some(slot) => eviction_list.moved(slot, Some(each.bytes)),
             None => {
-                let slot = recency.join_in(each.group, buffer, each.bytes, each.priority, true);
+                let slot =
+                    eviction_list.insert_in(each.group, buffer, each.bytes, each.priority, true);
                 each.age.iter().for_each(|age| age.may_be_in(super::site(to)));
-                recency.set_age(slot, each.age.as_ref());
-                each.berths.push((to, slot));
+                eviction_list.set_bulk_group(slot, each.age.as_ref());
+                each.entries.push((to, slot));
             }
         }
     }
 
-    /// A restless buffer is used, and comes back if there is room.
+    /// Returns a restless buffer, if there is room.
     fn return_to(&self, inner: &mut Inner, buffer: u32, to: usize) {
         let (bytes, group) = (inner.buffer(buffer).bytes, inner.buffer(buffer).group);
         assert!(inner.buffer(buffer).moves < 100, "buffer {buffer} is evicted again and again");

@@ -1,26 +1,27 @@
-//! Putting a buffer where it is to be, on top of the search for room, as the engine does it.
+//! Moves a buffer to a domain, on top of the search for room, as the engine does.
 
 use super::{Buffer, Fake, Lock, Refused, number};
 use crate::memory::Room;
 use crate::residency::obstacles::Kept;
-use crate::residency::room::{Place, Terms, with_room};
+use crate::residency::room::{PlacementOption, with_room};
+use crate::residency::world::EvictionLimits;
 
 /// What [`Fake::validate`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::residency::tests) enum Validated {
-    /// It was in one of the places already.
+    /// It was in one of the domains already.
     Stayed,
-    /// It is in one of them now.
+    /// It was moved to one of them.
     Moved,
-    /// There was none, so it has no bytes any more.
+    /// There was no domain, so it has lost its backing.
     Dropped,
 }
 
-/// How often somebody may come in between.
+/// How often a move is retried after a concurrent change.
 const TURNS: u32 = 100;
 
 impl Fake {
-    /// A buffer without any bytes yet.
+    /// Adds a buffer without a backing.
     pub(in crate::residency::tests) fn add(&self, buffer: Buffer) -> u32 {
         let mut inner = self.inner();
         inner.buffers.push(Some(buffer));
@@ -28,20 +29,20 @@ impl Fake {
         inner.buffers.len() as u32 - 1
     }
 
-    /// A buffer in a place that has room for it.
+    /// Creates a buffer in a domain that has room for it.
     pub(in crate::residency::tests) fn create(&self, bytes: u64, at: usize) -> u32 {
         let buffer = self.add(Buffer::new(bytes));
-        let made = self.validate(buffer, &super::super::places(&[at]), &super::super::terms());
+        let made = self.validate(buffer, &super::super::places(&[at]), &super::super::limits());
         assert_eq!(made, Ok(Validated::Moved), "there is room");
         buffer
     }
 
-    /// Puts a buffer in the first of `places` that is to be had.
+    /// Moves a buffer to the first of `places` that is available.
     pub(in crate::residency::tests) fn validate(
         &self,
         buffer: u32,
-        places: &[Place],
-        terms: &Terms,
+        places: &[PlacementOption],
+        limits: &EvictionLimits,
     ) -> Result<Validated, Refused> {
         for _ in 0..TURNS {
             let charge = {
@@ -57,25 +58,25 @@ impl Fake {
                 }
                 (each.bytes, each.group)
             };
-            let known = |place: &&Place| number(place.domain) < self.sites.len();
+            let known = |place: &&PlacementOption| number(place.domain) < self.sites.len();
             let known: Vec<_> = places.iter().filter(known).copied().collect();
             let mut take = |domain, room: Room<'_>| self.provide(number(domain), room);
-            let new = with_room(self, &known, charge, terms, &mut take)?;
+            let new = with_room(self, &known, charge, limits, &mut take)?;
             let Some(to) = new else { return Err(Refused::Failed) };
-            if self.settle_in(buffer, to.taken, terms)? {
+            if self.move_to(buffer, to.taken, limits)? {
                 return Ok(Validated::Moved);
             }
         }
         Err(Refused::Kept(Kept::Locked))
     }
 
-    /// Moves a buffer to a place that has room for it. `false` if it is elsewhere than it was, and has to be
-    /// looked at again; if it does not move, the room is given back.
-    fn settle_in(&self, buffer: u32, to: usize, terms: &Terms) -> Result<bool, Refused> {
+    /// Moves a buffer to a domain that has room for it. Returns `false` if it has moved elsewhere meanwhile and
+    /// the caller must retry. If it does not move, the room is returned.
+    fn move_to(&self, buffer: u32, to: usize, limits: &EvictionLimits) -> Result<bool, Refused> {
         let mut inner = self.inner();
         let bytes = (inner.buffer(buffer).bytes, inner.buffer(buffer).group);
         while inner.buffer(buffer).lock == Lock::Taken {
-            let Some(again) = self.wait_unlocked(inner, terms) else {
+            let Some(again) = self.wait_unlocked(inner, limits) else {
                 self.free(&mut self.inner(), to, bytes);
                 return Err(Refused::Kept(Kept::Locked));
             };
@@ -91,15 +92,15 @@ impl Fake {
             return Ok(true);
         }
         if let Some(from) = from.filter(|&from| inner.no_way.contains(&(from, to))) {
-            // Through what is slower than where it is, and from there once more.
+            // Through the next slower domain, and from there in a second move.
             self.free(&mut inner, to, bytes);
             drop(inner);
-            let hop = self.sites[from].slower.expect("a way around");
-            self.validate(buffer, &super::super::places(&[hop]), terms)?;
+            let hop = self.sites[from].slower.expect("a detour");
+            self.validate(buffer, &super::super::places(&[hop]), limits)?;
             return Ok(false);
         }
-        if inner.buffer(buffer).wanted == usize::MAX {
-            inner.buffer(buffer).wanted = to;
+        if inner.buffer(buffer).preferred == usize::MAX {
+            inner.buffer(buffer).preferred = to;
         }
         self.commit(&mut inner, buffer, to);
         Ok(true)

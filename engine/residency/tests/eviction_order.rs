@@ -1,12 +1,13 @@
-//! Whom to ask, against a plain list of who is here.
+//! The choice of victims, against a plain list of the resident buffers.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::{Make, POLICIES, Random, UNIT, seeds};
 use crate::memory::GroupId;
+use crate::residency::eviction_list::EvictionList;
+use crate::residency::list_entry::Victims;
 use crate::residency::policy::{self, Slot};
 use crate::residency::priority::Priority;
-use crate::residency::recency::{Recency, Victims};
 
 const CAPACITY: u64 = 1 << 20;
 
@@ -25,11 +26,11 @@ struct Each {
     is: Is,
 }
 
-/// The list, and the order beside it.
+/// The plain list, and the eviction list beside it.
 struct Pair {
-    recency: Recency<u32>,
+    eviction_list: EvictionList<u32>,
     all: BTreeMap<Slot, Each>,
-    /// Oldest first, over all priorities; right for LRU.
+    /// Oldest first, over all priorities; the order of LRU.
     oldest_first: Vec<Slot>,
     keys: u32,
 }
@@ -37,12 +38,12 @@ struct Pair {
 impl Pair {
     fn new(make: Make) -> Self {
         let (all, oldest_first) = (BTreeMap::new(), vec![]);
-        Self { recency: Recency::new(make, CAPACITY), all, oldest_first, keys: 0 }
+        Self { eviction_list: EvictionList::new(make, CAPACITY), all, oldest_first, keys: 0 }
     }
 
     fn join(&mut self, bytes: u64, priority: Priority, here: bool) {
         self.keys += 1;
-        let slot = self.recency.join(self.keys, bytes, priority, here);
+        let slot = self.eviction_list.insert(self.keys, bytes, priority, here);
         let is = if here { Is::Here } else { Is::Away };
         let before = self.all.insert(slot, Each { key: self.keys, bytes, priority, is });
         assert!(before.is_none(), "a slot of its own");
@@ -72,12 +73,12 @@ impl Pair {
         let Each { is, priority, .. } = self.all[&slot];
         match random.below(8) {
             0 => {
-                self.recency.leave(slot);
+                self.eviction_list.remove(slot);
                 self.all.remove(&slot);
                 self.newest(slot);
             }
             1 | 2 => {
-                self.recency.used(slot);
+                self.eviction_list.mark_used(slot);
                 match is {
                     Is::Away => {}
                     Is::Here | Is::Parked => self.set(slot, Is::Here),
@@ -86,25 +87,25 @@ impl Pair {
             3 => {
                 let before = self.all[&slot].bytes;
                 let bytes = if random.one_in(2) { before } else { UNIT * (1 + random.below(20)) };
-                self.recency.moved(slot, Some(bytes));
+                self.eviction_list.moved(slot, Some(bytes));
                 self.all.get_mut(&slot).expect("known").bytes = bytes;
                 if is == Is::Away || is == Is::Here && bytes != before {
                     self.set(slot, Is::Here);
                 }
             }
             4 => {
-                self.recency.moved(slot, None);
+                self.eviction_list.moved(slot, None);
                 self.set(slot, Is::Away);
             }
             5 => {
-                self.recency.park(&self.recency.victim(slot));
+                self.eviction_list.park(&self.eviction_list.victim(slot));
                 if is == Is::Here {
                     self.set(slot, Is::Parked);
                 }
             }
             6 => {
                 let other = *random.pick(&Priority::ALL);
-                self.recency.set_priority(slot, other);
+                self.eviction_list.set_priority(slot, other);
                 if other != priority {
                     self.all.get_mut(&slot).expect("known").priority = other;
                     self.newest(slot);
@@ -114,17 +115,18 @@ impl Pair {
         }
     }
 
-    /// Everybody who was parked is back, but for those who were asked just now.
+    /// Unparks all buffers, except those that were tried just now.
     fn recheck(&mut self, random: &mut Random) {
         let skipped: HashSet<_> = self.all.keys().filter(|_| random.one_in(3)).copied().collect();
-        self.recency.recheck(GroupId::NONE, self.recency.parked(), &|slot| skipped.contains(&slot));
+        self.eviction_list
+            .recheck(GroupId::NONE, self.eviction_list.parked(), &|slot| skipped.contains(&slot));
         for (slot, each) in &mut self.all {
             if each.is == Is::Parked && !skipped.contains(slot) {
                 each.is = Is::Here;
             }
         }
-        // In which order they come back is not promised.
-        let order = self.recency.victims(u64::MAX, Priority::Highest, &|_| false);
+        // Their order is not specified.
+        let order = self.eviction_list.victims(u64::MAX, Priority::Highest, &|_| false);
         let newly = |slot: &Slot| !self.oldest_first.contains(slot);
         let newly: Vec<_> = order.iter().map(|victim| victim.slot).filter(newly).collect();
         self.oldest_first.extend(newly);
@@ -135,37 +137,49 @@ impl Pair {
     }
 
     /// What is true of a choice, whatever the policy.
-    fn check(&self, wanted: u64, most: Priority, skip: &HashSet<Slot>, chosen: &Victims<u32>) {
+    fn check(
+        &self,
+        wanted: u64,
+        max_priority: Priority,
+        skip: &HashSet<Slot>,
+        chosen: &Victims<u32>,
+    ) {
         let asked: Vec<_> = chosen.iter().map(|victim| victim.slot).collect();
         let may_go = |(slot, each): &(&Slot, &Each)| {
-            each.is == Is::Here && each.priority <= most && !skip.contains(slot)
+            each.is == Is::Here && each.priority <= max_priority && !skip.contains(slot)
         };
         let may_go: Vec<_> = self.all.iter().filter(may_go).map(|(slot, _)| *slot).collect();
         let unique: HashSet<_> = asked.iter().collect();
-        assert_eq!(unique.len(), asked.len(), "nobody twice: {asked:?}");
+        assert_eq!(unique.len(), asked.len(), "no duplicates: {asked:?}");
         for victim in chosen {
-            assert!(may_go.contains(&victim.slot), "{victim:?} may not be asked");
+            assert!(may_go.contains(&victim.slot), "{victim:?} may not be chosen");
             let each = self.all[&victim.slot];
             assert_eq!((victim.key, victim.bytes), (each.key, each.bytes));
         }
         let sum = self.sum(asked.iter().copied());
         if sum < wanted {
-            assert_eq!(asked.len(), may_go.len(), "everybody, if all are not enough");
+            assert_eq!(asked.len(), may_go.len(), "all candidates, if they are not enough");
             return;
         }
         for victim in chosen {
-            assert!(sum - victim.bytes < wanted, "{victim:?} could have been spared");
-            // A higher one only where all the lower ones are not enough.
+            assert!(sum - victim.bytes < wanted, "{victim:?} was not needed");
+            // A higher priority is chosen only if all lower ones are not enough.
             let priority = self.all[&victim.slot].priority;
             let lower = may_go.iter().copied().filter(|slot| self.all[slot].priority < priority);
-            assert!(self.sum(lower) < wanted, "{victim:?} has priority");
+            assert!(self.sum(lower) < wanted, "{victim:?} has a higher priority");
         }
     }
 
-    /// What is true of the choice of LRU: out of the first that are enough, all who are needed.
-    fn check_oldest(&self, wanted: u64, most: Priority, skip: &HashSet<Slot>, asked: &[Slot]) {
+    /// Checks the choice of LRU: all that are needed of the oldest that are enough.
+    fn check_oldest(
+        &self,
+        wanted: u64,
+        max_priority: Priority,
+        skip: &HashSet<Slot>,
+        asked: &[Slot],
+    ) {
         let mut order = self.oldest_first.clone();
-        order.retain(|slot| self.all[slot].priority <= most && !skip.contains(slot));
+        order.retain(|slot| self.all[slot].priority <= max_priority && !skip.contains(slot));
         order.sort_by_key(|slot| self.all[slot].priority);
         let mut prefix = vec![];
         for slot in order {
@@ -173,7 +187,7 @@ impl Pair {
                 prefix.push(slot);
             }
         }
-        // The last ones stay where one has to be spared.
+        // Surplus buffers are dropped from the last one on.
         let mut needed = prefix.clone();
         for slot in prefix.iter().rev() {
             let without = needed.iter().copied().filter(|each| each != slot);
@@ -186,7 +200,7 @@ impl Pair {
 }
 
 #[test]
-fn the_smallest_sufficient_set_of_those_who_may_go() {
+fn the_smallest_sufficient_set_of_candidates_is_chosen() {
     for (name, make) in POLICIES {
         for seed in seeds(20) {
             let mut random = Random(seed);
@@ -197,60 +211,61 @@ fn the_smallest_sufficient_set_of_those_who_may_go() {
                     0 => u64::MAX,
                     _ => UNIT * random.below(200),
                 };
-                let most = *random.pick(&Priority::ALL);
+                let max_priority = *random.pick(&Priority::ALL);
                 let skip: HashSet<_> =
                     pair.all.keys().filter(|_| random.one_in(5)).copied().collect();
-                let chosen = pair.recency.victims(wanted, most, &|slot| skip.contains(&slot));
-                pair.check(wanted, most, &skip, &chosen);
+                let chosen =
+                    pair.eviction_list.victims(wanted, max_priority, &|slot| skip.contains(&slot));
+                pair.check(wanted, max_priority, &skip, &chosen);
                 if name == "lru" {
                     let asked: Vec<_> = chosen.iter().map(|victim| victim.slot).collect();
-                    pair.check_oldest(wanted, most, &skip, &asked);
+                    pair.check_oldest(wanted, max_priority, &skip, &asked);
                 }
                 let here = pair.all.values().filter(|each| each.is != Is::Away).count();
-                assert_eq!(pair.recency.residents().len(), here, "{name}, seed {seed}");
+                assert_eq!(pair.eviction_list.residents().len(), here, "{name}, seed {seed}");
             }
         }
     }
 }
 
 #[test]
-fn one_that_is_parked_and_used_for_ever_costs_no_more_than_once() {
-    let recency = Recency::new(policy::lru, CAPACITY);
-    let slots = [(); 3].map(|()| recency.join(0, UNIT, Priority::Normal, true));
+fn a_buffer_that_is_parked_and_used_again_and_again_is_queued_once() {
+    let eviction_list = EvictionList::new(policy::lru, CAPACITY);
+    let slots = [(); 3].map(|()| eviction_list.insert(0, UNIT, Priority::Normal, true));
     for _ in 0..1000 {
-        slots.iter().for_each(|&slot| recency.park(&recency.victim(slot)));
-        recency.used(slots[0]);
+        slots.iter().for_each(|&slot| eviction_list.park(&eviction_list.victim(slot)));
+        eviction_list.mark_used(slots[0]);
     }
-    assert_eq!(recency.parked(), 3);
-    // Gone, and somebody else in its slot.
-    recency.leave(slots[1]);
-    let next = recency.join(0, UNIT, Priority::Normal, true);
-    assert_eq!(next, slots[1], "slots are given again");
-    recency.park(&recency.victim(next));
-    assert_eq!(recency.parked(), 3);
-    recency.recheck(GroupId::NONE, 2, &|_| false);
-    let order = recency.victims(u64::MAX, Priority::Highest, &|_| false);
+    assert_eq!(eviction_list.parked(), 3);
+    // Removed, with another buffer in its slot.
+    eviction_list.remove(slots[1]);
+    let next = eviction_list.insert(0, UNIT, Priority::Normal, true);
+    assert_eq!(next, slots[1], "slots are reused");
+    eviction_list.park(&eviction_list.victim(next));
+    assert_eq!(eviction_list.parked(), 3);
+    eviction_list.recheck(GroupId::NONE, 2, &|_| false);
+    let order = eviction_list.victims(u64::MAX, Priority::Highest, &|_| false);
     assert_eq!(order.iter().map(|each| each.slot).collect::<Vec<_>>(), [slots[0], next]);
 }
 
 #[test]
-fn the_same_priority_again_changes_nothing() {
-    let recency = Recency::new(policy::lru, CAPACITY);
-    let slots = [1, 2, 3].map(|key| recency.join(key, UNIT, Priority::Normal, true));
-    recency.set_priority(slots[0], Priority::Normal);
-    let first = recency.victims(UNIT, Priority::Highest, &|_| false);
+fn setting_the_same_priority_changes_nothing() {
+    let eviction_list = EvictionList::new(policy::lru, CAPACITY);
+    let slots = [1, 2, 3].map(|key| eviction_list.insert(key, UNIT, Priority::Normal, true));
+    eviction_list.set_priority(slots[0], Priority::Normal);
+    let first = eviction_list.victims(UNIT, Priority::Highest, &|_| false);
     assert_eq!(first[0].slot, slots[0]);
 }
 
-/// Sizes of odd numbers of bytes are rounded up: the ledger counts slots, which are not odd.
+/// Entries round sizes up to units. The ledger counts whole units, so one victim of this size is enough.
 #[test]
-fn a_mebibyte_and_a_tebibyte_are_enough_by_themselves() {
+fn one_victim_of_the_wanted_size_is_enough() {
     for bytes in [1 << 20, 3 << 30, 1 << 39] {
-        let recency = Recency::new(policy::lru, u64::MAX);
+        let eviction_list = EvictionList::new(policy::lru, u64::MAX);
         for key in 0..3 {
-            recency.join(key, bytes, Priority::Normal, true);
+            eviction_list.insert(key, bytes, Priority::Normal, true);
         }
-        let victims = recency.victims(bytes, Priority::Highest, &|_| false);
+        let victims = eviction_list.victims(bytes, Priority::Highest, &|_| false);
         assert_eq!(victims.iter().map(|each| each.bytes).collect::<Vec<_>>(), [bytes]);
     }
 }

@@ -1,11 +1,12 @@
-//! What is known of one who stands in the order of a place.
+//! One buffer's entry in a domain's eviction list.
+
+use smallvec::SmallVec;
 
 use super::policy::Slot;
 use super::priority::Priority;
-use super::recency::Victim;
 use crate::memory::GroupId;
 
-/// Twelve bytes, for a key of four: there may be a million.
+/// Twelve bytes with a key of four, because a list may have a million entries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry<K> {
     pub(super) key: K,
@@ -13,8 +14,8 @@ pub(super) struct Entry<K> {
     pub(super) units: u32,
     pub(super) group: GroupId,
     marks: u8,
-    /// The how many-th who has the slot. It wraps: whoever is taken for somebody 256 before is parked for no
-    /// reason, and asked later than its turn.
+    /// How many entries the slot had before this one. The number wraps: an entry that is mistaken for the one
+    /// 256 before it is parked without a reason, and is chosen later than its turn.
     pub(super) tenant: u8,
 }
 
@@ -22,35 +23,41 @@ const STATE: u8 = 0b11;
 const PRIORITY: u8 = 0b11 << PRIORITY_AT;
 const PRIORITY_AT: u32 = 2;
 
-/// Its content may be lost.
+/// The content may be discarded.
 pub(super) const PURGEABLE: u8 = 1 << 4;
-/// The slot is in the list of the parked ones; it stays there until its turn comes, whoever has it.
+/// The slot is in the queue of parked slots. It stays there until its turn, also if it gets another entry.
 pub(super) const QUEUED: u8 = 1 << 5;
-/// It is in an age group, and stands in that one's bulk, not by itself.
-pub(super) const AGED: u8 = 1 << 6;
-/// It is no buffer, but stands for those of an age group.
+/// The buffer is in a bulk group: the group's bulk is in the policy's order, the buffer itself is not.
+pub(super) const IN_BULK: u8 = 1 << 6;
+/// The entry is no buffer. It represents a bulk in the policy's order.
 pub(super) const BULK: u8 = 1 << 7;
 
-/// What all footprints are multiples of.
+/// All footprints are multiples of this many bytes.
 const UNIT: u64 = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Nobody's.
+    /// The slot has no buffer.
     Vacant,
-    /// It would like to be here, and is elsewhere.
-    Away,
-    /// It is here, and may be asked to leave.
-    Here,
-    /// It is here, and was found to be pinned.
+    /// This is the buffer's preferred domain, but it is in another one.
+    Displaced,
+    /// The buffer is in this domain and may be chosen as a victim.
+    Resident,
+    /// The buffer is in this domain, and an attempt to evict it has found it pinned.
     Parked,
 }
 
-const STATES: [State; 4] = [State::Vacant, State::Away, State::Here, State::Parked];
+const STATES: [State; 4] = [State::Vacant, State::Displaced, State::Resident, State::Parked];
 
 impl<K> Entry<K> {
-    pub(super) fn new(key: K, bytes: u64, group: GroupId, priority: Priority, here: bool) -> Self {
-        let state = if here { State::Here } else { State::Away };
+    pub(super) fn new(
+        key: K,
+        bytes: u64,
+        group: GroupId,
+        priority: Priority,
+        resident: bool,
+    ) -> Self {
+        let state = if resident { State::Resident } else { State::Displaced };
         let mut entry = Self { key, units: units(bytes), group, marks: 0, tenant: 0 };
         entry.set_state(state);
         entry.set_priority(priority);
@@ -78,7 +85,7 @@ impl<K> Entry<K> {
         self.marks = self.marks & !mark | if on { mark } else { 0 };
     }
 
-    /// Which of the ranks it belongs to.
+    /// The index of the entry's rank: 0 for purgeable entries, then one rank per priority.
     pub(super) fn rank(&self) -> usize {
         let priority = usize::from((self.marks & PRIORITY) >> PRIORITY_AT);
         if self.has(PURGEABLE) { 0 } else { 1 + priority }
@@ -99,8 +106,20 @@ impl<K: Copy> Entry<K> {
     }
 }
 
+/// A buffer that was chosen for eviction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Victim<K> {
+    pub(crate) slot: Slot,
+    pub(crate) key: K,
+    /// The bytes that it uses in the domain.
+    pub(crate) bytes: u64,
+    pub(super) tenant: u8,
+}
+
+pub(crate) type Victims<K> = SmallVec<[Victim<K>; 8]>;
+
 fn units(bytes: u64) -> u32 {
-    // CAST: saturated. Beyond a tebibyte the order does not matter.
+    // CAST: saturated. Beyond a tebibyte the size makes no difference to the order.
     bytes.div_ceil(UNIT).min(u64::from(u32::MAX)) as u32
 }
 
@@ -109,17 +128,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_has_bits_of_its_own() {
+    fn every_mark_has_its_own_bits() {
         assert_eq!(size_of::<Entry<u32>>(), 12);
         for priority in Priority::ALL {
             for state in STATES {
                 let mut entry = Entry::new((), 300, GroupId(7), priority, true);
                 entry.set_state(state);
-                for mark in [QUEUED, AGED, BULK] {
+                for mark in [QUEUED, IN_BULK, BULK] {
                     entry.set(mark, true);
                     assert_eq!((entry.state(), entry.rank()), (state, 1 + priority.index()));
                     entry.set(mark, false);
-                    assert!(!entry.has(QUEUED | AGED | BULK | PURGEABLE));
+                    assert!(!entry.has(QUEUED | IN_BULK | BULK | PURGEABLE));
                 }
                 entry.set(PURGEABLE, true);
                 assert_eq!((entry.state(), entry.rank(), entry.bytes()), (state, 0, 512));

@@ -1,55 +1,40 @@
-//! The order in which the buffers of one place are asked to leave: priorities, each with a policy; bulks of age
-//! groups, which stand there as one; and the slots by which all are known.
+//! The order of a domain's entries: one policy per priority, the bulks of bulk groups, and the slots.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use super::ageing::{Ageing, Ages, Changed};
-use super::entry::{AGED, BULK, Entry, QUEUED, State};
+use super::bulk_move::{BulkGroup, Bulks, Changed};
+use super::group_members::GroupMembers;
+use super::list_entry::{BULK, Entry, IN_BULK, QUEUED, State, Victims};
 use super::policy::{Policy, Slot};
 use super::priority::Priority;
-use super::rolls::Rolls;
 use crate::memory::GroupId;
 
-/// Not locked: [`super::recency::Recency`] is.
+/// What the lock of [`super::eviction_list::EvictionList`] protects.
 #[derive(Debug)]
-pub(super) struct Order<K> {
+pub(super) struct EvictionOrder<K> {
     pub(super) entries: Vec<Entry<K>>,
     pub(super) vacant: Vec<u32>,
-    /// Those that may lose their content, whatever their priority, then the others by priority. Each is made
-    /// when somebody has it.
+    /// A policy for the purgeable buffers, whatever their priority, and one per priority for the others. Each
+    /// is made for its first entry.
     pub(super) ranks: [Option<Box<dyn Policy>>; RANKS],
     make: fn() -> Box<dyn Policy>,
     pub(super) capacity: u64,
-    /// How many are here and may be asked to leave.
-    pub(super) here: u32,
-    /// Slots that were parked, some of which may not be any more. Each is there once.
+    /// How many entries are resident and may be chosen.
+    pub(super) resident: u32,
+    /// Slots that were parked; some of them may be unparked by now. Each is in the queue once.
     pub(super) parked: VecDeque<u32>,
-    /// Those who are in client groups.
-    pub(super) rolls: Rolls,
-    /// Those who are in age groups.
-    pub(super) ages: Ages,
-    /// The age group that was used last, if nobody else was since: that it is used once more is no news.
+    /// The entries of client groups.
+    pub(super) members: GroupMembers,
+    /// The entries of bulk groups.
+    pub(super) bulks: Bulks,
+    /// The bulk group that was used last, if nothing else was used since: its next use changes nothing.
     last: Option<u64>,
 }
 
 const RANKS: usize = 1 + Priority::ALL.len();
 
-/// Somebody to be asked to leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Victim<K> {
-    pub(crate) slot: Slot,
-    pub(crate) key: K,
-    /// Bytes that it has in use there.
-    pub(crate) bytes: u64,
-    pub(super) tenant: u8,
-}
-
-pub(crate) type Victims<K> = SmallVec<[Victim<K>; 8]>;
-
-impl<K: Copy> Order<K> {
+impl<K: Copy> EvictionOrder<K> {
     pub(super) fn new(make: fn() -> Box<dyn Policy>, capacity: u64) -> Self {
         Self {
             entries: vec![],
@@ -57,21 +42,21 @@ impl<K: Copy> Order<K> {
             ranks: [const { None }; RANKS],
             make,
             capacity,
-            here: 0,
+            resident: 0,
             parked: VecDeque::new(),
-            rolls: Rolls::default(),
-            ages: Ages::default(),
+            members: GroupMembers::default(),
+            bulks: Bulks::default(),
             last: None,
         }
     }
 
     pub(super) fn entry(&self, slot: Slot) -> Entry<K> {
         let entry = self.entries[slot.0 as usize];
-        debug_assert_ne!(entry.state(), State::Vacant, "slots are given up when their buffers go");
+        debug_assert_ne!(entry.state(), State::Vacant, "a slot is vacated with its buffer");
         entry
     }
 
-    /// Gives somebody a slot.
+    /// Gives an entry a slot.
     pub(super) fn enter(&mut self, entry: Entry<K>) -> Slot {
         let slot = match self.vacant.pop() {
             Some(slot) => {
@@ -84,16 +69,17 @@ impl<K: Copy> Order<K> {
             }
             None => {
                 self.entries.push(entry);
-                // CAST: nobody has 2^32 buffers.
+                // CAST: a domain has fewer than 2^32 buffers.
                 Slot(self.entries.len() as u32 - 1)
             }
         };
-        self.rolls.enter(entry.group, slot);
+        self.members.insert(entry.group, slot);
         slot
     }
 
+    /// Makes a slot available for another entry.
     pub(super) fn vacate(&mut self, slot: Slot) {
-        self.rolls.leave(self.entries[slot.0 as usize].group, slot);
+        self.members.remove(self.entries[slot.0 as usize].group, slot);
         self.vacant.push(slot.0);
     }
 
@@ -101,45 +87,46 @@ impl<K: Copy> Order<K> {
         let entry = &mut self.entries[slot.0 as usize];
         let before = entry.state();
         entry.set_state(state);
-        self.here += u32::from(state == State::Here);
-        self.here -= u32::from(before == State::Here);
+        self.resident += u32::from(state == State::Resident);
+        self.resident -= u32::from(before == State::Resident);
     }
 
-    /// An age group that `told` knows is not told of again.
-    pub(super) fn used(
+    /// Records a use. A bulk group that is in `seen` is not recorded again. Returns the entry's bulk group if
+    /// the use is news to other domains.
+    pub(super) fn mark_used(
         &mut self,
         slot: Slot,
-        told: Option<&mut HashSet<u64>>,
-    ) -> Option<Arc<Ageing>> {
+        seen: Option<&mut HashSet<u64>>,
+    ) -> Option<Arc<BulkGroup>> {
         self.unpark(slot);
         let entry = self.entry(slot);
-        let here = entry.state() == State::Here;
-        if !entry.has(AGED) {
+        let resident = entry.state() == State::Resident;
+        if !entry.has(IN_BULK) {
             self.last = None;
-            self.rank(entry.rank()).access(slot, entry.bytes(), here);
+            self.rank(entry.rank()).access(slot, entry.bytes(), resident);
             return None;
         }
-        // The last one of its bulk, as of the kernel's.
-        if self.ages.depart(slot).is_some() {
-            self.ages.arrive(slot, entry.bytes());
+        // It becomes the last of its bulk, as in the kernel.
+        if self.bulks.withdraw(slot).is_some() {
+            self.bulks.admit(slot, entry.bytes());
         }
-        let age = Arc::clone(self.ages.of(slot)?);
-        if told.is_none_or(|told| told.insert(age.id())) {
-            self.touch(age.id());
-            return Some(age).filter(|age| age.spans());
+        let group = Arc::clone(self.bulks.group_of(slot)?);
+        if seen.is_none_or(|seen| seen.insert(group.id())) {
+            self.mark_group_used(group.id());
+            return Some(group).filter(|group| group.spans_domains());
         }
         None
     }
 
-    /// All of an age group are used.
-    pub(super) fn touch(&mut self, age: u64) {
-        let again = self.last.replace(age) == Some(age);
-        for slot in self.ages.bulks(age) {
-            let bulk = self.ages.bulk(slot);
+    /// Records a use of all members of a bulk group.
+    pub(super) fn mark_group_used(&mut self, group: u64) {
+        let again = self.last.replace(group) == Some(group);
+        for slot in self.bulks.of_group(group) {
+            let bulk = self.bulks.get(slot);
             let (rank, bytes, told) = (bulk.rank, bulk.bytes, bulk.told);
             bulk.told = bytes;
             if bytes != told && bytes > 0 {
-                // A policy is told of a size once.
+                // A policy learns a size once, when it admits the slot.
                 if told > 0 {
                     self.rank(rank).leave(slot);
                 }
@@ -151,72 +138,73 @@ impl<K: Copy> Order<K> {
         }
     }
 
+    /// Puts a parked entry back in order.
     pub(super) fn unpark(&mut self, slot: Slot) {
         if self.entries[slot.0 as usize].state() == State::Parked {
-            self.set(slot, State::Here);
+            self.set(slot, State::Resident);
             self.admit(slot);
         }
     }
 
-    /// It may be asked to leave from now on.
+    /// Lets the policy choose this entry from now on.
     pub(super) fn admit(&mut self, slot: Slot) {
         self.last = None;
         let entry = self.entry(slot);
-        if !entry.has(AGED) {
+        if !entry.has(IN_BULK) {
             return self.rank(entry.rank()).admit(slot, entry.bytes());
         }
-        let Changed { bulk, rank, bytes, alone } = self.ages.arrive(slot, entry.bytes());
+        let Changed { bulk, rank, bytes, alone } = self.bulks.admit(slot, entry.bytes());
         if alone {
-            self.ages.bulk(bulk).told = bytes;
+            self.bulks.get(bulk).told = bytes;
             self.rank(rank).admit(bulk, bytes);
         }
     }
 
-    /// It may not any more, for now.
+    /// Keeps the policy from choosing this entry, for now.
     pub(super) fn withdraw(&mut self, slot: Slot) {
         let entry = self.entry(slot);
-        if !entry.has(AGED) {
+        if !entry.has(IN_BULK) {
             return self.rank(entry.rank()).leave(slot);
         }
-        if let Some(Changed { bulk, rank, alone: true, .. }) = self.ages.depart(slot) {
+        if let Some(Changed { bulk, rank, alone: true, .. }) = self.bulks.withdraw(slot) {
             self.rank(rank).leave(bulk);
         }
     }
 
-    /// It is in no order any more, and in no age group. Returns the one that it was in.
-    pub(super) fn forget(&mut self, slot: Slot) -> Option<Arc<Ageing>> {
+    /// Removes an entry from its policy and its bulk group. Returns the group.
+    pub(super) fn forget(&mut self, slot: Slot) -> Option<Arc<BulkGroup>> {
         let entry = self.entry(slot);
         self.withdraw(slot);
-        if !entry.has(AGED) {
+        if !entry.has(IN_BULK) {
             self.rank(entry.rank()).forget(slot);
             return None;
         }
-        self.entries[slot.0 as usize].set(AGED, false);
-        let (age, bulk) = self.ages.leave(slot)?;
+        self.entries[slot.0 as usize].set(IN_BULK, false);
+        let (group, bulk) = self.bulks.leave(slot)?;
         if let Some(bulk) = bulk {
             self.rank(entry.rank()).forget(bulk);
             self.set(bulk, State::Vacant);
             self.entries[bulk.0 as usize].set(BULK, false);
             self.vacate(bulk);
         }
-        Some(age)
+        Some(group)
     }
 
-    /// It is in an age group from now on. It is in none, and in no order.
-    pub(super) fn bulk(&mut self, slot: Slot, age: &Arc<Ageing>) {
+    /// Adds an entry, which is in no order and no bulk group, to a bulk group.
+    pub(super) fn join_bulk(&mut self, slot: Slot, group: &Arc<BulkGroup>) {
         let entry = self.entry(slot);
-        // Like the others of the bulk as far as that matters, and never here by itself.
+        // A new bulk needs an entry of the same rank and client group. It is never resident itself.
         let mut like = entry;
-        like.set_state(State::Away);
+        like.set_state(State::Displaced);
         like.set(QUEUED, false);
         like.set(BULK, true);
-        let mut ages = std::mem::take(&mut self.ages);
-        ages.join(slot, age, (entry.rank(), entry.group), || self.enter(like));
-        self.ages = ages;
-        self.entries[slot.0 as usize].set(AGED, true);
+        let mut bulks = std::mem::take(&mut self.bulks);
+        bulks.join(slot, group, (entry.rank(), entry.group), || self.enter(like));
+        self.bulks = bulks;
+        self.entries[slot.0 as usize].set(IN_BULK, true);
     }
 
-    /// Changes what decides where in the order it stands. Within its rank it stays where it is.
+    /// Changes an entry. It keeps its position unless its rank changes.
     pub(super) fn change(&mut self, slot: Slot, change: impl Fn(&mut Entry<K>)) {
         let before = self.entry(slot);
         let mut after = before;
@@ -224,18 +212,18 @@ impl<K: Copy> Order<K> {
         if after.rank() == before.rank() {
             return change(&mut self.entries[slot.0 as usize]);
         }
-        let age = self.forget(slot);
+        let group = self.forget(slot);
         change(&mut self.entries[slot.0 as usize]);
-        if let Some(age) = age {
-            self.bulk(slot, &age);
+        if let Some(group) = group {
+            self.join_bulk(slot, &group);
         }
-        if after.state() == State::Here {
+        if after.state() == State::Resident {
             self.admit(slot);
         }
     }
 
-    /// Adds those of a rank to `victims` who have `wanted` bytes, or all that there are; returns how many
-    /// bytes.
+    /// Appends victims of one rank to `victims` until they have `wanted` bytes or no candidate is left.
+    /// Returns their bytes.
     pub(super) fn choose(
         &mut self,
         rank: usize,
@@ -244,10 +232,10 @@ impl<K: Copy> Order<K> {
         skip: &dyn Fn(Slot) -> bool,
         victims: &mut Victims<K>,
     ) -> u64 {
-        let Self { entries, ranks, ages, rolls, .. } = self;
+        let Self { entries, ranks, bulks, members, .. } = self;
         let Some(policy) = &mut ranks[rank] else { return 0 };
         let entry = |slot: Slot| &entries[slot.0 as usize];
-        // A bulk may have less than the policy thinks: then it is asked for others.
+        // A bulk may have fewer bytes than the policy was told. Then the policy is asked for more.
         let (mut named, mut slots, mut sum) = (HashSet::new(), vec![], 0);
         while sum < wanted {
             let skips = |slot: Slot| {
@@ -255,7 +243,7 @@ impl<K: Copy> Order<K> {
                 of_others
                     || named.contains(&slot)
                     || if entry(slot).has(BULK) {
-                        ages.in_order(slot).all(skip)
+                        bulks.in_order(slot).all(skip)
                     } else {
                         skip(slot)
                     }
@@ -264,7 +252,7 @@ impl<K: Copy> Order<K> {
             if group == GroupId::NONE {
                 policy.victims(wanted - sum, &skips, &mut slots);
             } else {
-                policy.victims_among(rolls.of(group), wanted - sum, &skips, &mut slots);
+                policy.victims_among(members.of(group), wanted - sum, &skips, &mut slots);
             }
             let mut take = |slot: Slot| {
                 if sum < wanted {
@@ -272,16 +260,16 @@ impl<K: Copy> Order<K> {
                     victims.push(entry(slot).victim(slot));
                 }
             };
-            let mut bulks = false;
+            let mut any_bulk = false;
             for &slot in &slots {
                 if entry(slot).has(BULK) {
-                    bulks = true;
-                    ages.in_order(slot).filter(|slot| !skip(*slot)).for_each(&mut take);
+                    any_bulk = true;
+                    bulks.in_order(slot).filter(|slot| !skip(*slot)).for_each(&mut take);
                 } else {
                     take(slot);
                 }
             }
-            if !bulks {
+            if !any_bulk {
                 break;
             }
             named.extend(slots.iter().copied());

@@ -1,10 +1,10 @@
-//! What an engine's user decides about residency.
+//! The residency options of an engine.
 
 use std::fmt;
 
 use super::policy::{self, Policy};
 
-/// How an engine keeps the right buffers in the right places: [`crate::EngineDescriptor::residency`].
+/// The residency options of an engine: [`crate::EngineDescriptor::residency`].
 #[derive(Clone, Copy)]
 pub struct Rules {
     pub(crate) policy: fn() -> Box<dyn Policy>,
@@ -17,9 +17,9 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The defaults: the adaptive policy; up to 32 MiB and 64 buffers come back per submission, and 16 MiB
-    /// per millisecond; a buffer that had to go comes back, if somebody else has to go for it, at its second
-    /// use.
+    /// The defaults: the adaptive policy; up to 32 MiB and 64 buffers return per submission, and 16 MiB per
+    /// millisecond. An evicted buffer may evict others for its return at its second use. Clean copies and
+    /// automatic migration are on.
     pub fn new() -> Self {
         Self {
             policy: policy::adaptive,
@@ -32,59 +32,60 @@ impl Rules {
         }
     }
 
-    /// Whom to evict: makes a policy for a domain.
+    /// Sets the eviction policy. `make` is called for each priority in use of each device's memory.
     #[must_use]
     pub fn policy(mut self, make: fn() -> Box<dyn Policy>) -> Self {
         self.policy = make;
         self
     }
 
-    /// How many bytes come back to a device's memory for one submission, or one map, at most. One buffer may
-    /// go beyond it. Users of DXVK felt evictions as stutter until it moved no more than a mebibyte at a time.
+    /// Sets how many bytes return to a device's memory for one submission or one map at most. The first buffer
+    /// may exceed the limit. In DXVK evictions were visible as stutter until it moved at most one mebibyte at a
+    /// time.
     #[must_use]
     pub fn bytes_per_submission(mut self, bytes: u64) -> Self {
         self.bytes_per_submission = bytes;
         self
     }
 
-    /// How many buffers come back for one submission at most.
+    /// Sets how many buffers return for one submission at most.
     #[must_use]
     pub fn moves_per_submission(mut self, moves: u32) -> Self {
         self.moves_per_submission = moves;
         self
     }
 
-    /// How many bytes come back per millisecond, on the average. What was not used adds up for a while, and
-    /// one buffer may go beyond it (as in amdgpu's `amdgpu_cs_get_threshold_for_moves`).
+    /// Sets how many bytes return per millisecond, on average. Unused bytes accumulate for 200 ms, and one
+    /// buffer may exceed the limit (as in amdgpu's `amdgpu_cs_get_threshold_for_moves`).
     #[must_use]
     pub fn bytes_per_ms(mut self, bytes: u64) -> Self {
         self.bytes_per_ms = bytes;
         self
     }
 
-    /// At which use after it was evicted a buffer may evict others for its return, so that two buffers do
-    /// not change places for ever; 1 is at the first, and 127 the most. Where there is room it comes back at once.
+    /// Sets at which use after its eviction a buffer may evict others for its return, from 1 to 127. More than
+    /// 1 keeps two buffers from evicting each other at every use. If there is room, a buffer returns at its first
+    /// use.
     #[must_use]
     pub fn uses_before_return(mut self, uses: u8) -> Self {
         self.uses_before_return = uses.clamp(1, 127);
         self
     }
 
-    /// Whether a buffer that comes back keeps the bytes that it left in system memory, as long as there is
-    /// room, so that evicting it again moves only what was written since; `true` unless it is said.
+    /// Sets whether a buffer that returns keeps its copy in system memory, as long as there is room. The next
+    /// eviction then copies only what was written since. The default is `true`.
     #[must_use]
     pub fn clean_copies(mut self, keep: bool) -> Self {
         self.clean_copies = keep;
         self
     }
 
-    /// Whether a device that uses a buffer all the time while it lives elsewhere draws it into its own
-    /// memory, when by the measured speeds of the routes that is worth the move, what others lose included,
-    /// and there is room; `true` unless it is said. With `false` a buffer is at home where somebody has put
-    /// it.
+    /// Sets whether a buffer migrates automatically to the memory of the device that uses it most. It does so
+    /// if there is room, and if by the measured speeds the saving is worth the move, including what other devices
+    /// lose. The default is `true`. With `false` a buffer stays in the domain where it was placed.
     #[must_use]
-    pub fn attraction(mut self, draw: bool) -> Self {
-        self.attraction = draw;
+    pub fn attraction(mut self, migrate: bool) -> Self {
+        self.attraction = migrate;
         self
     }
 }

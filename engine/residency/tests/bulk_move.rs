@@ -1,4 +1,4 @@
-//! Age groups, against a plain list of those who are alone and those who stand together.
+//! Bulk groups, against a plain list of single buffers and bulks.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::{POLICIES, Random, UNIT, seeds};
 use crate::device::DeviceId;
 use crate::memory::{DomainId, GroupId};
-use crate::residency::ageing::Ageing;
+use crate::residency::bulk_move::BulkGroup;
+use crate::residency::eviction_list::EvictionList;
 use crate::residency::policy::{self, Slot};
 use crate::residency::priority::Priority;
-use crate::residency::recency::Recency;
 
-/// What stands as one: a buffer, or those of an age group, a priority and a client group.
+/// One position of the list: a buffer, or the members of a bulk group with one priority and client group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
     One(Slot),
@@ -29,17 +29,22 @@ struct Each {
 
 #[derive(Debug)]
 struct Pair {
-    recency: Recency<u32>,
-    ages: [Arc<Ageing>; 2],
+    eviction_list: EvictionList<u32>,
+    ages: [Arc<BulkGroup>; 2],
     all: BTreeMap<Slot, Each>,
-    /// Oldest first, with those who are here, in the order of their last uses.
+    /// Oldest first, with the resident members of each position in the order of their last uses.
     list: Vec<(Unit, Vec<Slot>)>,
 }
 
 impl Pair {
     fn new(make: super::Make) -> Self {
-        let ages = [1, 2].map(|number| Arc::new(Ageing::new(number)));
-        Self { recency: Recency::new(make, 1 << 30), ages, all: BTreeMap::new(), list: vec![] }
+        let ages = [1, 2].map(|number| Arc::new(BulkGroup::new(number)));
+        Self {
+            eviction_list: EvictionList::new(make, 1 << 30),
+            ages,
+            all: BTreeMap::new(),
+            list: vec![],
+        }
     }
 
     fn unit(&self, slot: Slot) -> Unit {
@@ -66,7 +71,7 @@ impl Pair {
             let (bytes, here) = (UNIT * (1 + random.below(9)), !random.one_in(4));
             // CAST: two.
             let (priority, group) = (some_priority(random), GroupId(1 + random.below(2) as u16));
-            let slot = self.recency.join_in(group, 0, bytes, priority, here);
+            let slot = self.eviction_list.insert_in(group, 0, bytes, priority, here);
             let each = Each { bytes, priority, group, age: None, here };
             assert!(self.all.insert(slot, each).is_none(), "a slot of its own");
             return if here {
@@ -76,28 +81,28 @@ impl Pair {
         let slot = *random.pick(&slots);
         match random.below(10) {
             0 => {
-                self.recency.leave(slot);
+                self.eviction_list.remove(slot);
                 self.depart(slot);
                 self.all.remove(&slot);
             }
             1..=3 => self.used(slot),
             4 => {
                 let age = (!random.one_in(4)).then(|| random.pick(&self.ages).clone());
-                self.recency.set_age(slot, age.as_ref());
+                self.eviction_list.set_bulk_group(slot, age.as_ref());
                 self.regroup(slot, |each| each.age = age.map(|age| age.id()));
             }
             5 => {
                 let priority = some_priority(random);
                 let news = self.all[&slot].priority != priority;
-                self.recency.set_priority(slot, priority);
+                self.eviction_list.set_priority(slot, priority);
                 if news {
                     self.regroup(slot, |each| each.priority = priority);
                 }
             }
             6 => {
-                // In no order until it is used.
+                // In no order until its next use.
                 if self.all[&slot].here {
-                    self.recency.park(&self.recency.victim(slot));
+                    self.eviction_list.park(&self.eviction_list.victim(slot));
                     self.depart(slot);
                     self.arrive(slot);
                     self.used(slot);
@@ -105,7 +110,7 @@ impl Pair {
             }
             _ => {
                 let here = !self.all[&slot].here;
-                self.recency.moved(slot, here.then(|| self.all[&slot].bytes));
+                self.eviction_list.moved(slot, here.then(|| self.all[&slot].bytes));
                 self.all.get_mut(&slot).expect("known").here = here;
                 if here { self.arrive(slot) } else { self.depart(slot) }
             }
@@ -113,7 +118,7 @@ impl Pair {
     }
 
     fn used(&mut self, slot: Slot) {
-        self.recency.used(slot);
+        self.eviction_list.mark_used(slot);
         if self.all[&slot].here {
             let list = self.list.iter_mut().find(|(_, slots)| slots.contains(&slot));
             let (_, slots) = list.expect("it is here");
@@ -125,7 +130,7 @@ impl Pair {
             (Unit::Bulk(of, ..), Some(age)) => *of == age,
             _ => false,
         };
-        // Between priorities, and between client groups, there is no order within an age group.
+        // Bulks of one group with different priorities or client groups have no order among them.
         self.list.sort_by_key(|(unit, _)| is_meant(unit));
     }
 
@@ -138,8 +143,8 @@ impl Pair {
         }
     }
 
-    /// In the order in which they go, by priority; bulks of one age group that differ only in their client
-    /// group may stand either way round, so that is not looked at.
+    /// The expected eviction order, by priority. Bulks of one bulk group that differ only in their client group
+    /// may have either order, so only one client group is compared at a time.
     fn order(&self, group: GroupId) -> Vec<Slot> {
         let mut order: Vec<_> = self.list.iter().flat_map(|(_, slots)| slots.clone()).collect();
         order.retain(|slot| group == GroupId::NONE || self.all[slot].group == group);
@@ -149,7 +154,7 @@ impl Pair {
 
     fn asked(&self, group: GroupId, wanted: u64, skip: &HashSet<Slot>) -> Vec<Slot> {
         let skips = |slot| skip.contains(&slot);
-        let victims = self.recency.victims_of(group, wanted, Priority::Highest, &skips);
+        let victims = self.eviction_list.victims_of(group, wanted, Priority::Highest, &skips);
         for victim in &victims {
             assert_eq!(victim.bytes, self.all[&victim.slot].bytes);
         }
@@ -166,7 +171,7 @@ fn some_priority(random: &mut Random) -> Priority {
 }
 
 #[test]
-fn they_stand_as_the_list_says_whatever_is_done() {
+fn the_order_is_that_of_the_list_after_any_operations() {
     for seed in seeds(60) {
         let (mut random, mut pair) = (Random(seed), Pair::new(policy::lru));
         for step in 0..400 {
@@ -178,13 +183,13 @@ fn they_stand_as_the_list_says_whatever_is_done() {
             }
         }
         let gone: Vec<_> = pair.all.keys().copied().collect();
-        gone.into_iter().for_each(|slot| pair.recency.leave(slot));
-        assert!(pair.recency.residents().is_empty());
+        gone.into_iter().for_each(|slot| pair.eviction_list.remove(slot));
+        assert!(pair.eviction_list.residents().is_empty());
     }
 }
 
 #[test]
-fn with_every_policy_enough_are_named_and_no_more() {
+fn every_policy_names_enough_victims_and_no_more() {
     for (name, make) in POLICIES {
         for seed in seeds(20) {
             let (mut random, mut pair) = (Random(seed), Pair::new(make));
@@ -199,7 +204,7 @@ fn with_every_policy_enough_are_named_and_no_more() {
                 may_go.retain(|slot| !skip.contains(slot));
                 assert!(asked.iter().all(|slot| may_go.contains(slot)), "{name}: {asked:?}");
                 let unique: HashSet<_> = asked.iter().collect();
-                assert_eq!(unique.len(), asked.len(), "{name}: nobody twice");
+                assert_eq!(unique.len(), asked.len(), "{name}: no duplicates");
                 let sum = pair.sum(&asked);
                 assert!(sum >= wanted || asked.len() == may_go.len(), "{name}, seed {seed}");
                 let spare = |slot: &&Slot| sum - pair.all[*slot].bytes >= wanted;
@@ -210,59 +215,59 @@ fn with_every_policy_enough_are_named_and_no_more() {
 }
 
 #[test]
-fn a_use_of_one_is_a_use_of_all_in_other_places_too() {
-    let places = [0, 1].map(|number| DomainId::Vram(DeviceId(number)));
-    let orders = places.map(|_| Recency::new(policy::lru, 1 << 20));
-    let age = Arc::new(Ageing::new(1));
+fn a_use_of_one_member_is_a_use_of_all_in_every_domain() {
+    let domains = [0, 1].map(|number| DomainId::Vram(DeviceId(number)));
+    let orders = domains.map(|_| EvictionList::new(policy::lru, 1 << 20));
+    let age = Arc::new(BulkGroup::new(1));
     let slots = orders
         .each_ref()
-        .map(|order| ['a', 'b', 'c'].map(|key| order.join(key, UNIT, Priority::Normal, true)));
+        .map(|order| ['a', 'b', 'c'].map(|key| order.insert(key, UNIT, Priority::Normal, true)));
     let order = |at: usize| -> String {
         let all = orders[at].victims(u64::MAX, Priority::Highest, &|_| false);
         all.iter().map(|victim| victim.key).collect()
     };
-    // Who is in one place only need not be told elsewhere.
-    age.may_be_in(places[0]);
-    orders[0].set_age(slots[0][0], Some(&age));
-    orders[0].set_age(slots[0][1], Some(&age));
-    assert!(orders[0].used(slots[0][0]).is_none());
-    age.may_be_in(places[1]);
-    orders[1].set_age(slots[1][0], Some(&age));
-    orders[1].used(slots[1][1]);
+    // A group in one domain needs no notification of others.
+    age.may_be_in(domains[0]);
+    orders[0].set_bulk_group(slots[0][0], Some(&age));
+    orders[0].set_bulk_group(slots[0][1], Some(&age));
+    assert!(orders[0].mark_used(slots[0][0]).is_none());
+    age.may_be_in(domains[1]);
+    orders[1].set_bulk_group(slots[1][0], Some(&age));
+    orders[1].mark_used(slots[1][1]);
     assert_eq!((order(0).as_str(), order(1).as_str()), ("cba", "cab"));
-    orders[0].used(slots[0][2]);
-    let elsewhere = orders[0].used(slots[0][1]).expect("it is in two places");
-    assert!(elsewhere.is_in(places[1]) && !elsewhere.is_in(DomainId::System));
-    orders[1].aged(&elsewhere);
+    orders[0].mark_used(slots[0][2]);
+    let elsewhere = orders[0].mark_used(slots[0][1]).expect("it is in two domains");
+    assert!(elsewhere.is_in(domains[1]) && !elsewhere.is_in(DomainId::System));
+    orders[1].mark_group_used(&elsewhere);
     assert_eq!((order(0).as_str(), order(1).as_str()), ("cab", "cba"));
-    // Told once, however many of it are used together.
-    assert_eq!(orders[0].used_all([slots[0][0], slots[0][2], slots[0][1]]).len(), 1);
+    // Returned once, however many members are used together.
+    assert_eq!(orders[0].mark_all_used([slots[0][0], slots[0][2], slots[0][1]]).len(), 1);
     assert_eq!(order(0), "abc");
-    // A group that is nowhere here is no matter.
-    orders[1].aged(&Ageing::new(7));
+    // A group without members here changes nothing.
+    orders[1].mark_group_used(&BulkGroup::new(7));
     assert_eq!(order(1), "cba");
 }
 
-/// The adaptive policy learns from every use: to it a hundred of one group are one buffer.
+/// The adaptive policy learns from every use; a hundred members of a group are one buffer to it.
 #[test]
-fn the_policy_hears_of_a_group_once_however_many_were_used() {
+fn the_policy_is_told_of_a_group_once_however_many_were_used() {
     let order = |members: u32| -> Vec<u32> {
-        let recency = Recency::new(policy::adaptive, 1 << 20);
-        let age = Arc::new(Ageing::new(1));
-        let join = |key| recency.join(key, UNIT, Priority::Normal, true);
+        let eviction_list = EvictionList::new(policy::adaptive, 1 << 20);
+        let age = Arc::new(BulkGroup::new(1));
+        let join = |key| eviction_list.insert(key, UNIT, Priority::Normal, true);
         let group: Vec<_> = (0..members).map(|_| join(0)).collect();
-        group.iter().for_each(|&slot| recency.set_age(slot, Some(&age)));
+        group.iter().for_each(|&slot| eviction_list.set_bulk_group(slot, Some(&age)));
         let others: Vec<_> = (1..30).map(join).collect();
         let mut random = Random(5);
         for _ in 0..2000 {
             match random.below(5) {
-                0 => _ = recency.used_all(group.iter().copied()),
-                // One by one, without anybody else in between.
-                1 => group.iter().for_each(|&slot| _ = recency.used(slot)),
-                _ => _ = recency.used(*random.pick(&others)),
+                0 => _ = eviction_list.mark_all_used(group.iter().copied()),
+                // One by one, without another use in between.
+                1 => group.iter().for_each(|&slot| _ = eviction_list.mark_used(slot)),
+                _ => _ = eviction_list.mark_used(*random.pick(&others)),
             }
         }
-        let victims = recency.victims(u64::MAX, Priority::Highest, &|_| false);
+        let victims = eviction_list.victims(u64::MAX, Priority::Highest, &|_| false);
         let mut order: Vec<_> = victims.iter().map(|victim| victim.key).collect();
         assert_eq!(order.len() as u32, members + 29);
         order.dedup();
@@ -273,20 +278,21 @@ fn the_policy_hears_of_a_group_once_however_many_were_used() {
 }
 
 #[test]
-fn a_pinned_one_is_in_no_order_and_comes_back_to_its_group() {
-    let recency = Recency::new(policy::lru, 1 << 20);
-    let age = Arc::new(Ageing::new(1));
-    let slots = ['a', 'b', 'c', 'd'].map(|key| recency.join(key, UNIT, Priority::Normal, true));
-    [0, 2].into_iter().for_each(|nth| recency.set_age(slots[nth], Some(&age)));
+fn a_parked_member_returns_to_its_group() {
+    let eviction_list = EvictionList::new(policy::lru, 1 << 20);
+    let age = Arc::new(BulkGroup::new(1));
+    let slots =
+        ['a', 'b', 'c', 'd'].map(|key| eviction_list.insert(key, UNIT, Priority::Normal, true));
+    [0, 2].into_iter().for_each(|nth| eviction_list.set_bulk_group(slots[nth], Some(&age)));
     let order = || -> String {
-        let all = recency.victims(u64::MAX, Priority::Highest, &|_| false);
+        let all = eviction_list.victims(u64::MAX, Priority::Highest, &|_| false);
         all.iter().map(|victim| victim.key).collect()
     };
     assert_eq!(order(), "bdac");
-    recency.park(&recency.victim(slots[0]));
-    recency.used(slots[2]);
-    assert_eq!(order(), "bdc", "that its group is used does not unpin it");
-    recency.used(slots[1]);
-    recency.recheck(GroupId::NONE, 1, &|_| false);
-    assert_eq!(order(), "dcab", "beside its own, where they are");
+    eviction_list.park(&eviction_list.victim(slots[0]));
+    eviction_list.mark_used(slots[2]);
+    assert_eq!(order(), "bdc", "a use of its group does not unpark it");
+    eviction_list.mark_used(slots[1]);
+    eviction_list.recheck(GroupId::NONE, 1, &|_| false);
+    assert_eq!(order(), "dcab", "at the position of its bulk");
 }

@@ -1,6 +1,6 @@
-//! Many owners at once: nobody takes what somebody else makes room for, and everybody gets on.
+//! Several owners at once: no thread takes the room that another one makes, and every thread makes progress.
 //!
-//! A deadlock would be a wait that ends after [`LONG`], and then a refusal that these tests do not expect.
+//! A deadlock would be a wait that ends after [`LONG`], with an error that these tests do not expect.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -8,21 +8,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::world::{Buffer, Fake, Lock, Refused, Validated, site};
-use super::{POLICIES, Random, Terms, UNIT, places, seeds, terms};
+use super::{EvictionLimits, POLICIES, Random, UNIT, limits, places, seeds};
 use crate::residency::policy;
 use crate::residency::priority::Priority;
-use crate::residency::room::{Place, Turned, with_room};
+use crate::residency::room::{PlacementOption, Rejected, with_room};
 
-/// A bound that is never reached when things are right.
+/// A time limit that is never reached without a deadlock.
 const LONG: Duration = Duration::from_secs(60);
 
-fn in_time() -> Terms {
-    Terms { wait: Some(Instant::now() + LONG), ..terms() }
+fn in_time() -> EvictionLimits {
+    EvictionLimits { wait: Some(Instant::now() + LONG), ..limits() }
 }
 
-/// Two who each want more than half of a place, in turns: one moves out for every one that moves in.
+/// Two buffers that each need more than half of a domain, in turns: each move in evicts the other.
 #[test]
-fn two_over_a_place_for_one_and_a_half_move_as_often_as_they_have_to() {
+fn two_buffers_in_a_domain_for_one_and_a_half_move_as_often_as_necessary() {
     const TURNS: u32 = 200;
     for (_, make) in POLICIES {
         let world = Fake::chain(make, &[3 * UNIT, 100 * UNIT]);
@@ -30,20 +30,20 @@ fn two_over_a_place_for_one_and_a_half_move_as_often_as_they_have_to() {
         let buffers = [(); 2].map(|()| world.add(Buffer::new(2 * UNIT)));
         for _ in 0..TURNS {
             for buffer in buffers {
-                let there = world.validate(buffer, &places(&[0]), &terms());
+                let there = world.validate(buffer, &places(&[0]), &limits());
                 assert_eq!(there, Ok(Validated::Moved));
             }
         }
         world.check();
-        // Each comes back and is evicted once per turn; the first time it does not come back.
+        // Each returns and is evicted once per turn; the first time it is new and does not return.
         let moves: u32 = buffers.iter().map(|&each| world.buffer(each).moves).sum();
         assert_eq!(moves, 2 * 2 * TURNS - 3);
     }
 }
 
-/// The same from two threads, each of which comes back as soon as it was evicted.
+/// The same from two threads; each buffer returns as soon as it was evicted.
 #[test]
-fn two_at_once_over_a_place_for_one_and_a_half_get_there_in_bounded_moves() {
+fn two_threads_with_a_domain_for_one_and_a_half_succeed_with_bounded_moves() {
     const TURNS: u32 = 500;
     for slow in [false, true] {
         let world = Fake::chain(policy::lru, &[3 * UNIT, 100 * UNIT]);
@@ -55,12 +55,12 @@ fn two_at_once_over_a_place_for_one_and_a_half_get_there_in_bounded_moves() {
                 let (world, refused, working, start) = (&world, &refused, &working, &start);
                 scope.spawn(move || {
                     start.wait();
-                    let mut came = 0;
-                    while came < TURNS && working.load(Ordering::Relaxed) == 2 {
+                    let mut moved = 0;
+                    while moved < TURNS && working.load(Ordering::Relaxed) == 2 {
                         match world.validate(buffer, &places(&[0]), &in_time()) {
-                            Ok(Validated::Moved) => came += 1,
+                            Ok(Validated::Moved) => moved += 1,
                             Ok(_) => thread::yield_now(),
-                            // The other one has the room, and has not moved in yet.
+                            // The other thread has the room, and has not moved its buffer yet.
                             Err(Refused::NoRoom { .. }) => {
                                 refused.fetch_add(1, Ordering::Relaxed);
                                 thread::yield_now();
@@ -73,22 +73,24 @@ fn two_at_once_over_a_place_for_one_and_a_half_get_there_in_bounded_moves() {
             }
         });
         world.check();
-        // Whoever comes makes the other one go at most once, and for nothing else does anybody move.
+        // Each return evicts the other buffer at most once, and there are no other moves.
         let moves: u32 = buffers.iter().map(|&each| world.buffer(each).moves).sum();
         assert!((2 * TURNS - 3..=4 * TURNS).contains(&moves), "{moves}");
         let usage = world.site(0).ledger.usage();
         assert!(usage.peak <= usage.budget, "{usage:?}");
-        // Alone, each gets there at once.
+        // Alone, each succeeds at once.
         for buffer in buffers {
-            world.validate(buffer, &places(&[0]), &in_time()).expect("nobody else wants it");
+            world
+                .validate(buffer, &places(&[0]), &in_time())
+                .expect("no other buffer needs the room");
             assert_eq!(world.at(buffer), Some(0));
         }
     }
 }
 
-/// What becomes free in the middle of a walk is the walker's, whoever looks.
+/// Room that becomes free during a walk belongs to the claim of that walk.
 #[test]
-fn nobody_takes_what_was_made_free_for_somebody_else() {
+fn room_that_was_made_for_a_claim_is_not_taken_by_others() {
     for (_, make) in POLICIES {
         for slow in [false, true] {
             let world = Fake::chain(make, &[8 * UNIT, 100 * UNIT]);
@@ -98,16 +100,16 @@ fn nobody_takes_what_was_made_free_for_somebody_else() {
             world.set_slow(slow);
             world.set_thief(true);
             let buffer = world.add(Buffer::new(4 * UNIT));
-            assert_eq!(world.validate(buffer, &places(&[0]), &terms()), Ok(Validated::Moved));
-            assert!(world.thefts().0 >= 4, "it was tried at every chance");
-            assert_eq!(world.thefts().1, 0, "and never worked");
+            assert_eq!(world.validate(buffer, &places(&[0]), &limits()), Ok(Validated::Moved));
+            assert!(world.thefts().0 >= 4, "a theft was tried at every release");
+            assert_eq!(world.thefts().1, 0, "no theft succeeded");
             world.set_thief(false);
             world.check();
         }
     }
 }
 
-/// Whoever claims first is served first, however little those behind want.
+/// Claims are served in order, however small the later ones are.
 #[test]
 fn first_come_first_served() {
     let world = Fake::chain(policy::lru, &[8 * UNIT, 100 * UNIT]);
@@ -124,32 +126,31 @@ fn first_come_first_served() {
             room.map(|room| room.spend()).is_some()
         });
         assert_eq!(taken, [freed == 5, freed == 6, freed == 8], "{freed} are free");
-        assert!(ledger.charge(UNIT).is_none(), "who did not claim waits");
+        assert!(ledger.charge(UNIT).is_none(), "a charge without a claim waits");
     }
     ledger.credit(8 * UNIT);
 }
 
-/// Room in somebody's hands is in use: those who come meanwhile are refused, and can be served as soon as it
-/// is given back.
+/// Room that was taken is in use: other requests fail meanwhile, and succeed as soon as it is returned.
 #[test]
-fn room_that_is_given_back_is_for_the_next() {
+fn room_that_is_returned_serves_the_next_request() {
     let world = Fake::chain(policy::lru, &[2 * UNIT, 100 * UNIT]);
     let inside = world.add(Buffer::new(2 * UNIT));
-    let place = [Place { domain: site(0), fallback: false }];
-    let failed = with_room(&world, &place, 2 * UNIT, &terms(), &mut |_, room| {
-        let refused = world.validate(inside, &places(&[0]), &terms());
+    let place = [PlacementOption { domain: site(0), fallback: false }];
+    let failed = with_room(&world, &place, 2 * UNIT, &limits(), &mut |_, room| {
+        let refused = world.validate(inside, &places(&[0]), &limits());
         assert!(matches!(refused, Err(Refused::NoRoom { .. })), "{refused:?}");
         drop(room);
-        Err::<(), _>(Turned::Stop(Refused::Failed))
+        Err::<(), _>(Rejected::Stop(Refused::Failed))
     });
     assert_eq!(failed, Err(Refused::Failed));
-    assert_eq!(world.validate(inside, &places(&[0]), &terms()), Ok(Validated::Moved));
+    assert_eq!(world.validate(inside, &places(&[0]), &limits()), Ok(Validated::Moved));
     world.check();
 }
 
-/// Four owners, each with a few buffers, who use, lock, pin and move them, over places that fit a third.
+/// Four threads use, lock, pin and move a few buffers each, in domains that fit a third of them.
 #[test]
-fn four_owners_get_on() {
+fn four_threads_make_progress() {
     const EACH: u32 = 6;
     const STEPS: u32 = 400;
     for (name, make) in POLICIES {
@@ -170,8 +171,8 @@ fn four_owners_get_on() {
                     let mut random = Random(seed * 4 + owner);
                     scope.spawn(move || {
                         for _ in 0..STEPS {
-                            let came = one_step(world, &mut random, mine);
-                            served.fetch_add(u64::from(came), Ordering::Relaxed);
+                            let moved = one_step(world, &mut random, mine);
+                            served.fetch_add(u64::from(moved), Ordering::Relaxed);
                         }
                         mine.iter().for_each(|&each| world.with(each, let_go));
                     });
@@ -183,7 +184,7 @@ fn four_owners_get_on() {
                 assert!(usage.peak <= usage.budget, "{name}, seed {seed}, {at}: {usage:?}");
             }
             assert!(served.into_inner() > 0, "{name}, seed {seed}");
-            // Nobody holds anything now, so everybody can be served, one by one.
+            // Nothing is held now, so each buffer can be moved, one by one.
             for each in owned.into_iter().flatten() {
                 let there = world.validate(each, &places(&[0]), &in_time());
                 assert!(there.is_ok(), "{name}, seed {seed}: {there:?}");
@@ -197,7 +198,7 @@ fn let_go(buffer: &mut Buffer) {
     (buffer.pins, buffer.held, buffer.lock) = (0, false, Lock::Free);
 }
 
-/// Whether somebody came where it wanted to be.
+/// One random operation. Returns whether a buffer is where it was requested.
 fn one_step(world: &Fake, random: &mut Random, mine: &[u32]) -> bool {
     let each = *random.pick(mine);
     match random.below(10) {
@@ -206,8 +207,8 @@ fn one_step(world: &Fake, random: &mut Random, mine: &[u32]) -> bool {
         3 => world.set_priority(each, *random.pick(&Priority::ALL)),
         4 => world.touch(each),
         5 => {
-            // Somebody works on it for a moment. Nothing is asked of the world meanwhile: whoever holds a
-            // reservation makes no room.
+            // The buffer is locked for a moment. No room is searched for meanwhile: that is not allowed under a
+            // reservation.
             world.with(each, |buffer| buffer.lock = Lock::Taken);
             thread::yield_now();
             let before = world.buffer(each);
@@ -218,9 +219,9 @@ fn one_step(world: &Fake, random: &mut Random, mine: &[u32]) -> bool {
         }
         _ => {
             let list = *random.pick(&[&[0][..], &[0, 1], &[1, 2], &[2]]);
-            let most = *random.pick(&Priority::ALL);
-            let terms = Terms { most, ..in_time() };
-            return match world.validate(each, &places(list), &terms) {
+            let max_priority = *random.pick(&Priority::ALL);
+            let limits = EvictionLimits { max_priority, ..in_time() };
+            return match world.validate(each, &places(list), &limits) {
                 Ok(_) => true,
                 Err(Refused::NoRoom { .. } | Refused::Kept(_)) => false,
                 Err(other) => panic!("{other:?}"),

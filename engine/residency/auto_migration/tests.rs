@@ -1,8 +1,13 @@
-//! Who is drawn, and what that costs against those who know everything beforehand.
+//! When buffers migrate, and what that costs compared with an algorithm that knows the future.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::*;
+use super::access_costs::AccessCost;
+use super::counters::BufferUse;
+use super::table::{AccessCounts, AutoMigration, PERIOD_MS, SETS, WAYS, live, lock, set_of};
+use crate::device::DeviceId;
+use crate::memory::DomainId;
 
 const MIB: u64 = 1 << 20;
 const GB: u64 = 1_000_000_000;
@@ -17,10 +22,10 @@ fn vram(number: usize) -> DomainId {
     DomainId::Vram(device(number))
 }
 
-/// Devices, how fast each reads in each one's memory, and one buffer.
+/// Devices with their bandwidths in each other's memory, and one buffer.
 struct World {
-    attraction: Attraction,
-    /// By user, then by owner; `None` was not measured.
+    auto_migration: AutoMigration,
+    /// Bandwidth by user, then by owner of the memory; `None` if it was not measured.
     speeds: Vec<Vec<Option<u64>>>,
     buffer: u64,
     size: u64,
@@ -33,12 +38,12 @@ struct World {
 }
 
 impl World {
-    /// Each reads so fast at home, and so fast elsewhere.
+    /// Each device reads with bandwidth `own` in its own memory and `other` in that of others.
     fn new(devices: usize, own: u64, other: u64) -> Self {
         let speed = |user, owner| Some(if user == owner { own } else { other });
         let row = |user| (0..devices).map(|owner| speed(user, owner)).collect();
         Self {
-            attraction: Attraction::new(true),
+            auto_migration: AutoMigration::new(true),
             speeds: (0..devices).map(row).collect(),
             buffer: 7,
             size: MIB,
@@ -50,55 +55,56 @@ impl World {
         }
     }
 
-    fn price(&self, user: usize, owner: usize) -> Option<Price> {
-        self.speeds[user][owner].map(Price::of_speed)
+    fn access_cost(&self, user: usize, owner: usize) -> Option<AccessCost> {
+        self.speeds[user][owner].map(AccessCost::from_bandwidth)
     }
 
     fn costs(&self, user: usize, owner: usize, bytes: u64) -> u64 {
-        self.price(user, owner).expect("measured").of(bytes)
+        self.access_cost(user, owner).expect("measured").of(bytes)
     }
 
-    /// What a move costs, for the device that it moves to.
+    /// The cost of a move, for the device that it moves to.
     fn move_costs(&self, from: usize, to: usize) -> u64 {
         self.costs(to, from, self.size) + self.costs(to, to, self.size)
     }
 
-    /// Whether `by` gets it before it uses so many bytes of it.
+    /// A use of so many bytes. Returns whether the buffer migrates to `by` before it.
     fn uses(&mut self, by: usize, bytes: u64) -> bool {
-        let prices = |user: DeviceId, place| match place {
-            DomainId::Vram(owner) => self.price(user.index(), owner.index()),
+        let costs = |user: DeviceId, domain| match domain {
+            DomainId::Vram(owner) => self.access_cost(user.index(), owner.index()),
             DomainId::System => None,
         };
-        let used = |at, generation| Used {
+        let used = |at, generation| BufferUse {
             buffer: self.buffer,
             generation,
             at: vram(at),
             by: device(by),
             bytes,
         };
-        let pays = self.attraction.pays(&used(self.at, self.generation), self.size, false, prices);
+        let pays =
+            self.auto_migration.pays(&used(self.at, self.generation), self.size, false, costs);
         let from = self.at;
         let generation = self.generation + u32::from(pays);
         if pays {
-            self.attraction.moved(self.buffer, generation);
+            self.auto_migration.moved(self.buffer, generation);
         }
         let used = used(if pays { by } else { from }, generation);
-        if self.attraction.concerns(used.by, used.at, prices) {
-            self.attraction.note(&used, self.age, prices);
+        if self.auto_migration.concerns(used.by, used.at, costs) {
+            self.auto_migration.note(&used, self.age, costs);
         }
         if pays {
             self.spent += self.move_costs(from, by);
             self.moves += 1;
             (self.at, self.generation) = (by, generation);
         }
-        if self.price(by, self.at).is_some() {
+        if self.access_cost(by, self.at).is_some() {
             self.spent += self.costs(by, self.at, bytes);
         }
         pays
     }
 
-    /// How many uses it takes until `by` has it; `None` if it does not get it.
-    fn uses_until_drawn(&mut self, by: usize) -> Option<u32> {
+    /// The number of uses until the buffer migrates to `by`; `None` if it does not.
+    fn uses_until_migrated(&mut self, by: usize) -> Option<u32> {
         (0..1000).find(|_| self.uses(by, self.size))
     }
 }
@@ -121,21 +127,21 @@ impl Random {
 }
 
 #[test]
-fn who_reads_elsewhere_all_the_time_gets_it_when_twice_the_move_is_saved() {
+fn a_buffer_migrates_when_twice_the_cost_of_the_move_was_saved() {
     // Ten times as fast: each use saves 9, the move costs 11, so the third one saves more than 22.
     let mut world = World::new(2, 10 * GB, GB);
-    assert_eq!(world.uses_until_drawn(1), Some(3));
-    let drawn = world.moves;
+    assert_eq!(world.uses_until_migrated(1), Some(3));
+    let moves = world.moves;
     for _ in 0..100 {
         world.uses(1, MIB);
     }
-    assert_eq!((drawn, world.moves, world.at), (1, 1, 1));
+    assert_eq!((moves, world.moves, world.at), (1, 1, 1));
     // Twice as fast: each use saves 1, the move costs 3.
-    assert_eq!(World::new(2, 2 * GB, GB).uses_until_drawn(1), Some(6));
+    assert_eq!(World::new(2, 2 * GB, GB).uses_until_migrated(1), Some(6));
 }
 
 #[test]
-fn uses_of_a_part_count_as_that_part() {
+fn a_use_of_a_part_counts_as_that_part() {
     let mut world = World::new(2, 10 * GB, GB);
     let until = (0..1000).find(|_| world.uses(1, MIB / 64));
     // 22 / 9 uses of everything.
@@ -143,31 +149,31 @@ fn uses_of_a_part_count_as_that_part() {
 }
 
 #[test]
-fn what_is_hardly_faster_is_not_worth_it() {
+fn a_small_difference_does_not_count() {
     let mut world = World::new(2, 149 * GB, 100 * GB);
-    assert_eq!(world.uses_until_drawn(1), None);
-    assert!(world.attraction.is_idle(), "nothing was counted");
-    assert!(world.attraction.sets.get().is_none(), "nor was there anything to count in");
-    assert!(World::new(2, 150 * GB, 100 * GB).uses_until_drawn(1).is_some());
+    assert_eq!(world.uses_until_migrated(1), None);
+    assert!(world.auto_migration.is_idle(), "nothing was counted");
+    assert!(world.auto_migration.sets.get().is_none(), "no table was made");
+    assert!(World::new(2, 150 * GB, 100 * GB).uses_until_migrated(1).is_some());
 }
 
 #[test]
-fn who_switches_it_off_gets_nothing_moved_and_nothing_counted() {
+fn without_auto_migration_nothing_moves_and_nothing_is_counted() {
     let mut world = World::new(2, 10 * GB, GB);
-    world.attraction = Attraction::new(false);
-    assert_eq!(world.uses_until_drawn(1), None);
-    assert!(world.attraction.sets.get().is_none());
+    world.auto_migration = AutoMigration::new(false);
+    assert_eq!(world.uses_until_migrated(1), None);
+    assert!(world.auto_migration.sets.get().is_none());
 }
 
 #[test]
-fn nobody_is_robbed_who_uses_it_as_much() {
+fn a_buffer_stays_with_a_device_that_uses_it_as_much() {
     let mut world = World::new(2, 10 * GB, GB);
     for _ in 0..1000 {
         world.uses(0, MIB);
         world.uses(1, MIB);
     }
     assert_eq!(world.moves, 0);
-    // Every other use of the owner's is of half of it: the other one saves more than he loses.
+    // The owner uses half of it each time: the other device saves more than the owner loses.
     for _ in 0..1000 {
         world.uses(0, MIB / 2);
         world.uses(1, MIB);
@@ -176,22 +182,22 @@ fn nobody_is_robbed_who_uses_it_as_much() {
 }
 
 #[test]
-fn uses_by_one_who_was_not_measured_keep_it_where_it_is() {
+fn uses_without_a_known_cost_prevent_a_migration() {
     let mut world = World::new(3, 10 * GB, GB);
     world.speeds[2][1] = None;
     for _ in 0..1000 {
         world.uses(1, MIB);
         world.uses(2, MIB);
     }
-    assert_ne!(world.at, 1, "nobody knows what the third would lose");
-    // Nor does it go where the one who draws was not measured.
+    assert_ne!(world.at, 1, "the loss of the third device is unknown");
+    // Nor does it migrate to a device whose own cost is unknown.
     let mut world = World::new(2, 10 * GB, GB);
     world.speeds[1][1] = None;
-    assert_eq!(world.uses_until_drawn(1), None);
+    assert_eq!(world.uses_until_migrated(1), None);
 }
 
 #[test]
-fn of_three_the_one_who_saves_most_gets_it() {
+fn of_three_devices_the_one_that_saves_most_gets_the_buffer() {
     let mut world = World::new(3, 10 * GB, GB);
     for _ in 0..100 {
         world.uses(1, MIB / 4);
@@ -201,69 +207,75 @@ fn of_three_the_one_who_saves_most_gets_it() {
 }
 
 #[test]
-fn a_move_by_somebody_else_makes_counts_begin_anew() {
+fn a_move_for_another_reason_starts_the_counters_anew() {
     let mut world = World::new(2, 10 * GB, GB);
     for turn in 1..100 {
-        // One use fewer than it takes.
+        // One use fewer than necessary.
         for _ in 0..3 {
             assert!(!world.uses(1, MIB));
         }
         world.generation = turn;
     }
-    assert_eq!(world.uses_until_drawn(1), Some(3));
+    assert_eq!(world.uses_until_migrated(1), Some(3));
 }
 
 #[test]
-fn who_could_not_have_it_draws_anew() {
+fn after_a_refusal_the_gain_starts_anew() {
     let mut world = World::new(2, 10 * GB, GB);
     for _ in 0..3 {
         world.uses(1, MIB);
     }
-    world.attraction.refused(world.buffer, device(1));
-    assert_eq!(world.uses_until_drawn(1), Some(3));
+    world.auto_migration.refused(world.buffer, device(1));
+    assert_eq!(world.uses_until_migrated(1), Some(3));
 }
 
 #[test]
-fn whoever_has_no_price_lets_it_go() {
+fn a_use_without_an_access_cost_clears_the_gains() {
     let mut world = World::new(2, 10 * GB, GB);
     for _ in 0..100 {
         world.uses(1, MIB);
-        world.attraction.lets_go(world.buffer);
+        world.auto_migration.clear_gains(world.buffer);
     }
     assert_eq!(world.moves, 0);
 }
 
 #[test]
-fn a_place_that_was_asked_for_is_left_for_twice_as_much() {
+fn a_requested_domain_is_left_for_twice_the_saving() {
     let world = World::new(2, 10 * GB, GB);
-    let prices = |user: DeviceId, place| match place {
-        DomainId::Vram(owner) => world.price(user.index(), owner.index()),
+    let costs = |user: DeviceId, domain| match domain {
+        DomainId::Vram(owner) => world.access_cost(user.index(), owner.index()),
         DomainId::System => None,
     };
-    let used = Used { buffer: 7, generation: 0, at: vram(0), by: device(1), bytes: MIB };
+    let used = BufferUse { buffer: 7, generation: 0, at: vram(0), by: device(1), bytes: MIB };
     for uses in 1..=5 {
-        world.attraction.note(&used, Duration::ZERO, prices);
+        world.auto_migration.note(&used, Duration::ZERO, costs);
         let pays =
-            [false, true].map(|reluctant| world.attraction.pays(&used, MIB, reluctant, prices));
+            [false, true].map(|reluctant| world.auto_migration.pays(&used, MIB, reluctant, costs));
         assert_eq!(pays, [uses >= 3, uses >= 5], "{uses}");
     }
 }
 
 #[test]
-fn the_numbers_are_those_since_counting_began() {
+fn access_counts_are_those_since_counting_began() {
     let mut world = World::new(3, 10 * GB, GB);
     for _ in 0..2 {
         world.uses(1, MIB);
     }
     world.uses(0, MIB / 8);
     world.uses(2, MIB / 8);
-    assert_eq!(world.attraction.drawn(world.buffer, device(1)), Drawn { times: 2, others: 2 });
-    assert_eq!(world.attraction.drawn(8, device(1)), Drawn { times: 0, others: 0 });
+    assert_eq!(
+        world.auto_migration.access_counts(world.buffer, device(1)),
+        AccessCounts { times: 2, others: 2 }
+    );
+    assert_eq!(
+        world.auto_migration.access_counts(8, device(1)),
+        AccessCounts { times: 0, others: 0 }
+    );
 }
 
-/// Whoever plays against it lets the other one use the buffer until it has moved.
+/// An adversary: the device that does not have the buffer uses it until it moves.
 #[test]
-fn two_who_take_turns_make_it_move_as_often_as_the_logarithm_of_what_they_spend() {
+fn alternating_users_move_it_at_most_logarithmically_often() {
     let mut world = World::new(2, 10 * GB, GB);
     let one_move = world.move_costs(0, 1);
     let mut saved = 0;
@@ -274,7 +286,7 @@ fn two_who_take_turns_make_it_move_as_often_as_the_logarithm_of_what_they_spend(
         }
         assert!(saved >= one_move << world.moves, "{} moves for {saved}", world.moves);
     }
-    // And with turns that are always the same, it settles.
+    // With regular turns it stays with one of them.
     let mut world = World::new(2, 10 * GB, GB);
     for turn in 0..1000 {
         for _ in 0..10 {
@@ -285,7 +297,7 @@ fn two_who_take_turns_make_it_move_as_often_as_the_logarithm_of_what_they_spend(
 }
 
 #[test]
-fn what_was_long_ago_counts_for_half_and_the_doubling_is_forgotten() {
+fn old_uses_count_half_and_doublings_are_forgotten() {
     let period = Duration::from_millis(PERIOD_MS);
     let mut world = World::new(2, 10 * GB, GB);
     for _ in 0..1000 {
@@ -293,56 +305,56 @@ fn what_was_long_ago_counts_for_half_and_the_doubling_is_forgotten() {
         world.age += period;
     }
     let mut world = World::new(2, 10 * GB, GB);
-    assert_eq!(world.uses_until_drawn(1), Some(3));
-    assert_eq!(world.uses_until_drawn(0), Some(5), "twice as much, so soon");
+    assert_eq!(world.uses_until_migrated(1), Some(3));
+    assert_eq!(world.uses_until_migrated(0), Some(5), "twice as much, so soon");
     world.age += 8 * period;
-    // A use by somebody makes it look at the time.
+    // Any use advances the period.
     world.uses(0, MIB);
-    assert_eq!(world.uses_until_drawn(1), Some(3));
+    assert_eq!(world.uses_until_migrated(1), Some(3));
 }
 
 #[test]
-fn what_nobody_uses_any_more_makes_room_by_itself() {
+fn unused_entries_become_vacant() {
     let mut world = World::new(2, 10 * GB, GB);
     for buffer in 0..100 {
         world.buffer = buffer;
         world.uses(1, MIB);
     }
-    assert_eq!(world.attraction.live.load(Ordering::Relaxed), 100);
+    assert_eq!(world.auto_migration.live.load(Ordering::Relaxed), 100);
     world.age += Duration::from_millis(3 * PERIOD_MS);
-    // Its owner's: not worth counting, but while others are.
+    // A use by the owner counts nothing new, but starts the sweep.
     world.uses(0, MIB);
-    assert!(world.attraction.is_idle());
+    assert!(world.auto_migration.is_idle());
 }
 
 #[test]
-fn a_full_table_keeps_those_who_are_drawn_most() {
+fn a_full_table_keeps_the_most_used_entries() {
     let mut world = World::new(2, 10 * GB, GB);
     // CAST: thousands.
     let many = 20 * ENTRIES as u64;
     world.size = 16 * MIB;
-    let mut drawn = 0;
+    let mut migrated = 0;
     for other in 0..many {
         world.buffer = 1_000_000 + other;
         world.uses(1, 256);
         if other % 1024 == 0 {
-            // The favourite; each use is a part.
+            // The favourite buffer; each use is of a part.
             world.buffer = 7;
             let (at, generation) = (world.at, world.generation);
             if world.uses(1, 2 * MIB) {
-                drawn += 1;
-                world.attraction.refused(7, device(1));
+                migrated += 1;
+                world.auto_migration.refused(7, device(1));
             }
             (world.at, world.generation) = (at, generation);
         }
-        let live = world.attraction.live.load(Ordering::Relaxed);
+        let live = world.auto_migration.live.load(Ordering::Relaxed);
         assert!(live <= ENTRIES, "{live}");
     }
-    assert!(drawn > 0, "one of {many} was used 80 times");
+    assert!(migrated > 0, "one of {many} was used 80 times");
 }
 
 #[test]
-fn a_newcomer_gets_an_entry_when_it_has_come_more_often_than_the_weakest_counts() {
+fn a_new_buffer_gets_an_entry_when_the_counters_of_the_weakest_are_used_up() {
     let mut world = World::new(2, 10 * GB, GB);
     let mut same = (0..).filter(|&buffer| set_of(buffer) == set_of(7));
     let residents: Vec<u64> = same.by_ref().take(WAYS).collect();
@@ -352,7 +364,7 @@ fn a_newcomer_gets_an_entry_when_it_has_come_more_often_than_the_weakest_counts(
             world.uses(1, 256);
         }
     }
-    let times = |world: &World, buffer| world.attraction.drawn(buffer, device(1)).times;
+    let times = |world: &World, buffer| world.auto_migration.access_counts(buffer, device(1)).times;
     let there = |world: &World| residents.iter().filter(|&&of| times(world, of) > 0).count();
     // 16 can be halved four times; the fifth time nothing is left.
     for newcomer in same.by_ref().take(4) {
@@ -366,7 +378,7 @@ fn a_newcomer_gets_an_entry_when_it_has_come_more_often_than_the_weakest_counts(
 }
 
 #[test]
-fn entries_are_counted_as_they_come_and_go() {
+fn the_number_of_entries_is_exact_after_any_operations() {
     let mut world = World::new(3, 10 * GB, GB);
     let mut random = Random(1);
     for _ in 0..200_000 {
@@ -375,31 +387,31 @@ fn entries_are_counted_as_they_come_and_go() {
         // CAST: few.
         world.generation = random.below(2) as u32;
         match random.below(20) {
-            0 => world.attraction.refused(world.buffer, device(random.index(3))),
-            1 => world.attraction.lets_go(world.buffer),
+            0 => world.auto_migration.refused(world.buffer, device(random.index(3))),
+            1 => world.auto_migration.clear_gains(world.buffer),
             2 => world.age += Duration::from_millis(PERIOD_MS / 100),
             _ => {
                 world.uses(random.index(3), MIB);
             }
         }
     }
-    let sets = world.attraction.sets.get().into_iter().flatten();
+    let sets = world.auto_migration.sets.get().into_iter().flatten();
     let there: usize = sets.map(|set| live(&lock(set))).sum();
     assert!(there > 100, "{there}");
-    assert_eq!(there, world.attraction.live.load(Ordering::Relaxed));
+    assert_eq!(there, world.auto_migration.live.load(Ordering::Relaxed));
 }
 
-/// What the best place would have cost, with the move there.
-fn best_place(world: &World, trace: &[(usize, u64)]) -> u64 {
-    let cost = |place: usize| {
-        let there = if place == 0 { 0 } else { world.move_costs(0, place) };
-        there + trace.iter().map(|&(by, bytes)| world.costs(by, place, bytes)).sum::<u64>()
+/// The cost of the best domain, with the move there.
+fn best_domain(world: &World, trace: &[(usize, u64)]) -> u64 {
+    let cost = |domain: usize| {
+        let there = if domain == 0 { 0 } else { world.move_costs(0, domain) };
+        there + trace.iter().map(|&(by, bytes)| world.costs(by, domain, bytes)).sum::<u64>()
     };
     (0..world.speeds.len()).map(cost).min().expect("a device")
 }
 
 #[test]
-fn on_random_traces_it_costs_at_most_three_times_what_the_best_place_does() {
+fn on_random_traces_it_costs_at_most_three_times_the_best_domain() {
     let mut random = Random(42);
     let (mut moved, mut worst) = (0, 0.0_f64);
     for round in 0..2000 {
@@ -411,7 +423,7 @@ fn on_random_traces_it_costs_at_most_three_times_what_the_best_place_does() {
                 world.speeds[user][owner] = Some(64 * GB / ratio);
             }
         }
-        // Each has its share; in some rounds the shares change with time.
+        // Each device has a share of the uses; in some rounds the shares change with time.
         let mut shares: Vec<u64> = (0..devices).map(|_| 1 + random.below(20)).collect();
         let length = 100 + random.below(400);
         let mut trace = vec![];
@@ -430,34 +442,34 @@ fn on_random_traces_it_costs_at_most_three_times_what_the_best_place_does() {
         for &(by, bytes) in &trace {
             world.uses(by, bytes);
         }
-        let best = best_place(&world, &trace);
+        let best = best_domain(&world, &trace);
         assert!(world.spent <= 3 * best, "round {round}: {} for {best}", world.spent);
         moved += u32::from(world.moves > 0);
         // CAST: a ratio of two.
         worst = worst.max(world.spent as f64 / best as f64);
     }
-    assert!(moved > 200, "{moved} of 2000 moved: the rest says nothing");
-    assert!(worst > 1.1, "{worst}: they were no challenge");
+    assert!(moved > 200, "only {moved} of 2000 moved");
+    assert!(worst > 1.1, "{worst}: the traces were no challenge");
 }
 
 #[test]
-fn who_plays_against_it_makes_it_cost_four_and_a_half_times_what_the_best_place_does() {
+fn an_adversary_makes_it_cost_at_most_four_and_a_half_times_the_best_domain() {
     let mut worst = 0.0_f64;
     for ratio in [2, 3, 10, 100, 1000] {
         for stop in 1..10 {
             let mut world = World::new(2, 1000 * GB, 1000 * GB / ratio);
             let mut trace = vec![];
-            // Always whoever does not have it, until so many moves.
+            // Always a use by the device that does not have it, until so many moves.
             while world.moves < stop {
                 let by = 1 - world.at;
                 trace.push((by, MIB));
                 world.uses(by, MIB);
             }
-            let best = best_place(&world, &trace);
+            let best = best_domain(&world, &trace);
             assert!(2 * world.spent <= 9 * best, "{ratio}, {stop}: {} for {best}", world.spent);
             // CAST: a ratio of two.
             worst = worst.max(world.spent as f64 / best as f64);
         }
     }
-    assert!(worst > 3.0, "{worst}: nobody plays against it");
+    assert!(worst > 3.0, "{worst}: the adversary was no challenge");
 }

@@ -1,0 +1,107 @@
+//! [`Policy`] for [`Adaptive`].
+
+use super::choice::{Adaptive, Entry, NOWHERE};
+use super::outlook::Habit;
+use crate::residency::policy::interface::{Policy, Slot};
+use crate::residency::policy::size::{Size, grow};
+
+/// A boxed [`Adaptive`]: the default policy.
+pub(crate) fn adaptive() -> Box<dyn Policy> {
+    Box::new(Adaptive::new())
+}
+
+impl Policy for Adaptive {
+    fn name(&self) -> &'static str {
+        "adaptive"
+    }
+
+    fn capacity(&mut self, _: u64) {}
+
+    fn access(&mut self, slot: Slot, _: u64, _: bool) {
+        grow(&mut self.entries, slot.index());
+        self.now = self.now.wrapping_add(1);
+        let (now, memory) = (self.now, self.memory());
+        let entry = &mut self.entries[slot.index()];
+        let habit = match entry.habit {
+            None => Habit::NEW,
+            Some(habit) => {
+                let age = now.wrapping_sub(entry.last);
+                self.outlook.returned(habit, age, now, memory);
+                entry.used_again(habit, age)
+            }
+        };
+        entry.habit = Some(habit);
+        entry.last = now;
+        self.outlook.start_waiting(habit);
+    }
+
+    fn admit(&mut self, slot: Slot, bytes: u64) {
+        grow(&mut self.entries, slot.index());
+        let end = self.residents.len();
+        let entry = &mut self.entries[slot.index()];
+        entry.bytes = Size::new(bytes);
+        if entry.habit.is_none() {
+            // It was never used: its age counts from its arrival.
+            entry.last = self.now;
+        }
+        if entry.position == NOWHERE {
+            // CAST: there are no more residents than slots.
+            entry.position = end as u32;
+            grow(&mut self.residents, end);
+            self.residents[end] = slot.0;
+        }
+    }
+
+    fn leave(&mut self, slot: Slot) {
+        if self.entries.get(slot.index()).is_some_and(|entry| entry.position != NOWHERE) {
+            self.move_to(slot.0, self.residents.len() - 1);
+            self.residents.pop();
+            self.entries[slot.index()].position = NOWHERE;
+        }
+    }
+
+    fn forget(&mut self, slot: Slot) {
+        self.leave(slot);
+        if let Some(habit) =
+            self.entries.get_mut(slot.index()).and_then(|entry| std::mem::take(entry).habit)
+        {
+            self.outlook.stop_waiting(habit);
+        }
+    }
+
+    fn victims(&mut self, wanted: u64, skip: &dyn Fn(Slot) -> bool, into: &mut Vec<Slot>) {
+        let mut missing = wanted;
+        let mut eligible = self.residents.len();
+        while let Some(slot) = Some(eligible)
+            .filter(|&eligible| missing > 0 && eligible > 0)
+            .and_then(|eligible| self.choose(eligible))
+        {
+            if !skip(Slot(slot)) {
+                into.push(Slot(slot));
+                missing = missing.saturating_sub(self.entry(slot).bytes.bytes());
+            }
+            if missing > 0 {
+                // Behind the eligible residents this walk does not find it again.
+                eligible -= 1;
+                self.move_to(slot, eligible);
+            }
+        }
+    }
+
+    fn victims_among(
+        &mut self,
+        members: &[Slot],
+        wanted: u64,
+        skip: &dyn Fn(Slot) -> bool,
+        into: &mut Vec<Slot>,
+    ) {
+        self.choose_among(members, wanted, skip, into);
+    }
+
+    fn footprint(&self) -> usize {
+        size_of::<Self>()
+            + self.entries.capacity() * size_of::<Entry>()
+            + self.residents.capacity() * size_of::<u32>()
+            + self.outlook.footprint()
+    }
+}
