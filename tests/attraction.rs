@@ -92,7 +92,7 @@ fn who_reads_it_all_the_time_gets_it() {
     assert_eq!(decision.reason, Reason::UsedMore { by: second.id(), times: ENOUGH, others: 0 });
     assert_eq!(explained.wanted, vram(second), "it is not to go back by itself");
     let text = explained.to_string();
-    assert!(text.contains("drawn to") && text.contains("has used it 3 times"), "{text}");
+    assert!(text.contains("auto-migrated to") && text.contains("has used it 3 times"), "{text}");
     assert!(engine.report().to_string().contains("attracted"), "{}", engine.report());
     // What, seen by everybody.
     bytes::assert_sequence(&buffer, 7, "drawn");
@@ -122,7 +122,7 @@ fn it_is_in_the_trace() {
     }
     let text = std::fs::read_to_string(&file).expect("the trace was written");
     std::fs::remove_file(&file).expect("it was there");
-    for part in [r#""cause":"attracted""#, "drawn to"] {
+    for part in [r#""cause":"attracted""#, "auto-migrated to"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
 }

@@ -301,26 +301,37 @@ fn devices_are_selected_and_may_be_named_twice() {
     }
 }
 
+/// Words with one space between them, as if no line were broken.
+fn unbroken(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[test]
-fn people_get_tables_within_100_columns() {
+fn people_get_text_within_80_columns() {
     let devices = run(&["devices", "--devices", "0,0"]);
-    let demo = run(&["demo", "--devices", "0,0", "--size", "64K", "--vram", "256K"]);
+    let arguments = ["demo", "--devices", "0,0", "--size", "64K", "--vram", "256K"];
+    let demo = run(&arguments);
+    let details = run(&[&arguments[..], &["--verbose"]].concat());
     for (output, expected) in [
         (&devices, &["from \\ to", "✓", "2 of 2 ordered pairs have a proved route."][..]),
-        (&demo, &["0 → 1", "One buffer of 64 KiB", "while all devices used it"]),
-        (&demo, &["64 buffers, together 1 MiB", "within the budget", "× the optimum"]),
+        (&demo, &["0 → 1", "one buffer of 64 KiB", "while all devices used it", "--verbose"]),
+        (&demo, &["64 buffers, 1 MiB together", "within the limit", "× the least possible"]),
+        (&details, &["0 → 1", "generation", "Buffers", "bytes copied"]),
     ] {
         assert_eq!(output.status.code(), Some(PROVED), "{}", stderr(output));
         // The progress bar is for terminals.
         assert_eq!(stderr(output), "");
         let text = stdout(output);
         for part in expected {
-            assert!(text.contains(part), "no {part:?} in\n{text}");
+            assert!(unbroken(text).contains(part), "no {part:?} in\n{text}");
         }
         let widest = text.lines().map(|line| line.chars().count()).max();
-        assert!(widest <= Some(100), "{widest:?} columns:\n{text}");
+        assert!(widest <= Some(80), "{widest:?} columns:\n{text}");
         assert!(!text.contains('\u{1b}'), "no colours:\n{text}");
     }
+    let text = stdout(&demo);
+    assert!(text.lines().count() <= 36, "a terminal of 24 lines and a half:\n{text}");
+    assert!(text.lines().count() < stdout(&details).lines().count());
 }
 
 /// Runs something that must fail, and checks what it says.
@@ -342,6 +353,7 @@ fn bad_arguments_are_refused_with_what_would_be_right() {
         (&["demo", "--size", "lots"], &["not a size", "64M"]),
         (&["demo", "--size", "99999999T"], &["larger than any memory"]),
         (&["demo", "--vram", "32K"], &["'--vram <SIZE>'", "at least 64K"]),
+        (&["demo", "--vram", "1"], &["'--vram <SIZE>'", "at least 64K"]),
         (&["demo", "--vram", "most of it"], &["'--vram <SIZE>'", "not a size", "64M"]),
         (&["demo", "--vram", "99999999T"], &["larger than any memory"]),
         (&["devices", "--devices", "toaster"], &["\"toaster\" is no index", "renderD128"]),
@@ -407,10 +419,14 @@ fn help_and_version_are_there() {
         (&["--help"][..], "Usage: peerbuf"),
         (&["devices", "--help"], "Exit status"),
         (&["demo", "--help"], "multiple of 4"),
+        (&["demo", "-h"], "--verbose"),
         (&["--version"], env!("CARGO_PKG_VERSION")),
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(PROVED), "{arguments:?}");
-        assert!(stdout(&output).contains(part), "{arguments:?}: no {part:?}");
+        let text = stdout(&output);
+        assert!(unbroken(text).contains(part), "{arguments:?}: no {part:?}");
+        let widest = text.lines().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(80), "{widest:?} columns:\n{text}");
     }
 }

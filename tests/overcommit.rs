@@ -246,7 +246,7 @@ fn a_buffer_says_why_it_is_where_it_is() {
         assert_eq!(explained.wanted, vram(&devices[0]));
         assert_eq!(explained.decisions[0].what, What::Evicted);
         let text = explained.to_string();
-        assert!(text.contains("1 MiB were wanted by \"third\""), "{text}");
+        assert!(text.contains("1 MiB were needed by \"third\""), "{text}");
         // Everything that is there is pinned: the next one falls back.
         let there =
             [&first, &second, &third].into_iter().filter(|b| b.domain() == vram(&devices[0]));

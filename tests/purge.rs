@@ -541,7 +541,7 @@ fn a_purged_buffer_says_why() {
         let text = explained.to_string();
         assert!(text.contains("cache is nowhere: its content was dropped from VRAM"), "{text}");
         assert!(text.contains("purged from VRAM of"), "{text}");
-        assert!(text.contains("1 MiB were wanted by \"frame\""), "{text}");
+        assert!(text.contains("1 MiB were needed by \"frame\""), "{text}");
         drop(wants);
         buffer.renew().expect("there is room");
         let explained = buffer.explain();

@@ -132,7 +132,7 @@ fn a_mapping_of_a_place_that_was_left_is_told_with_its_device() {
     assert_eq!(ghost.mapped, [(home.id(), 1), (peer.id(), 2)]);
     assert_eq!(told.mappings(), 4);
     assert_eq!(told.attachments.iter().map(|seat| seat.mapped_before).collect::<Vec<_>>(), [1, 2]);
-    assert!(told.to_string().contains("mapped 0 ×, and 2 × where it was before"), "{told}");
+    assert!(told.to_string().contains("mapped 0 × (2 × before it moved)"), "{told}");
     let totals = rig.engine().report().totals();
     assert_eq!((totals.ghosts, totals.mappings), (1, 4));
     let [first, second, third] = old;

@@ -1,5 +1,7 @@
-//! `peerbuf demo`: one buffer, every device writes it, every other one checks it; first where it is, then
-//! while it moves; then more buffers than fit ([`overcommit`]).
+//! `peerbuf demo`.
+//!
+//! One buffer, which every device writes and every other one checks: first in place, then while it moves
+//! ([`crate::moving`]). Then more buffers than fit ([`overcommit`]).
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
@@ -12,13 +14,15 @@ use peerbuf::{
     SharedBuffer,
 };
 
+use crate::failure::Result;
 use crate::lineup::Lineup;
-use crate::moving::Cast;
+use crate::moving::Participants;
+use crate::outcome::Outcome;
 use crate::report::{DemoReport, DeviceFacts, OneReport, PairResult, UnusableFacts};
 use crate::size::Size;
-use crate::{Outcome, Result, output, overcommit, show};
+use crate::{output, overcommit, show};
 
-/// What the command was told.
+/// The arguments of the command.
 #[derive(Debug)]
 pub(crate) struct Demo {
     pub(crate) devices: Vec<AdapterSelector>,
@@ -26,31 +30,32 @@ pub(crate) struct Demo {
     pub(crate) vram: Size,
     pub(crate) trace: Option<PathBuf>,
     pub(crate) json: bool,
+    pub(crate) verbose: bool,
 }
 
 impl Demo {
     /// Runs the command.
     pub(crate) fn run(&self) -> Result<Outcome> {
-        // The main job has an engine of its own, so that all that this one counts and traces is the job's.
-        // It comes first: a file that cannot be written is known before anything is done.
+        // The overcommit part has its own engine, whose counters and trace hold nothing else. It is opened
+        // first, so that a trace file that cannot be written is reported before any work.
         let job = Lineup::open(&self.devices, timeout(self.vram), self.trace.as_deref())?;
         let one = self.share_one()?;
         let bar = progress(overcommit::work(self.vram), self.json);
         let overcommit = overcommit::run(&job, self.vram, fresh_seed(), &bar)?;
         bar.finish_and_clear();
-        // The trace is whole when its engine has gone.
+        // Dropping the engine completes the trace.
         drop(job);
         let report = DemoReport::new(one, overcommit);
         if self.json {
             output::print_json(&report)?;
         } else {
-            output::print(&show::demo(&report, self.trace.as_deref()))?;
+            output::print(&show::demo(&report, self.trace.as_deref(), self.verbose))?;
         }
-        let told = report.one.moving.callbacks >= report.one.moving.callbacks_expected;
-        Ok(Outcome::of(report.mismatches == 0 && told && report.overcommit.is_proved()))
+        let notified = report.one.moving.callbacks >= report.one.moving.callbacks_expected;
+        Ok(Outcome::of(report.mismatches == 0 && notified && report.overcommit.is_proved()))
     }
 
-    /// The first part: one buffer that all devices use, where it is and while it moves.
+    /// Runs the first part: one buffer that all devices use, in place and while it moves.
     fn share_one(&self) -> Result<OneReport> {
         let lineup = Lineup::open(&self.devices, timeout(self.size), None)?;
         let start = Instant::now();
@@ -58,21 +63,22 @@ impl Demo {
         let buffer = lineup
             .engine
             .create_buffer(&lineup.devices[0], BufferDescriptor::new(size.bytes()).name("demo"))?;
-        // Everybody sits down before anybody maps: the buffer may have to move to where all can reach it,
-        // and mapped it cannot.
+        // All devices attach before any maps. The buffer may have to move to where all of them reach it,
+        // and a mapped buffer cannot.
         let importers: Vec<_> = lineup.devices.iter().map(|_| Arc::new(Refault::new())).collect();
-        let seats = attach_all(&lineup, &buffer, &importers)?;
-        let mut mappings = map_all(&seats)?;
-        // One fill and one verification less than there are devices for each of them, twice.
+        let attachments = attach_all(&lineup, &buffer, &importers)?;
+        let mut mappings = map_all(&attachments)?;
+        // For n devices: n fills and n (n - 1) checks, once in place and once while the buffer moves.
         let passes = 2 * (mappings.len() * mappings.len()) as u64;
         let bar = progress(size.bytes().saturating_mul(passes), self.json);
         let first_seed = fresh_seed();
         let results = share(&mappings, first_seed, size, &bar)?;
         let (devices, importers) = (&lineup.devices, &importers[..]);
-        let cast = Cast { buffer: &buffer, devices, seats: &seats, importers };
-        // CAST: no more devices than an engine takes.
+        let participants =
+            Participants { buffer: &buffer, devices, attachments: &attachments, importers };
+        // CAST: an engine takes fewer devices.
         let moving =
-            cast.run(&mut mappings, first_seed.wrapping_add(devices.len() as u32), &bar)?;
+            participants.run(&mut mappings, first_seed.wrapping_add(devices.len() as u32), &bar)?;
         bar.finish_and_clear();
         Ok(OneReport {
             size: size.bytes(),
@@ -95,7 +101,7 @@ impl Demo {
     }
 }
 
-/// The bound of one wait: even a software device on a busy machine moves 8 MiB in a second.
+/// The longest that one wait may take. Even a software device on a busy machine moves 8 MiB in a second.
 fn timeout(size: Size) -> Duration {
     Duration::from_secs(10 + size.bytes() / (8 << 20))
 }
@@ -111,11 +117,11 @@ fn attach_all(
         .collect()
 }
 
-fn map_all(seats: &[Attachment]) -> Result<Vec<Mapping>> {
-    seats.iter().map(|seat| Ok(seat.map(Access::ReadWrite)?)).collect()
+fn map_all(attachments: &[Attachment]) -> Result<Vec<Mapping>> {
+    attachments.iter().map(|attachment| Ok(attachment.map(Access::ReadWrite)?)).collect()
 }
 
-/// Each device writes, each other one checks.
+/// Lets each device write, and each other one check.
 fn share(
     mappings: &[Mapping],
     first_seed: u32,
@@ -125,7 +131,7 @@ fn share(
     let mut results = Vec::new();
     for ((from, writer), turn) in mappings.iter().enumerate().zip(0..) {
         progress.set_message(format!("{from} writes"));
-        // Another pattern at each turn, so that nobody can pass with what was there before.
+        // A new pattern at each turn, so that no check passes with the bytes of an earlier one.
         let seed = first_seed.wrapping_add(turn);
         let (fill_seconds, ()) = timed(|| writer.fill(seed))?;
         progress.inc(size.bytes());
@@ -153,13 +159,13 @@ fn timed<T>(work: impl FnOnce() -> peerbuf::Result<T>) -> Result<(f64, T)> {
     Ok((start.elapsed().as_secs_f64(), out))
 }
 
-/// A seed that no earlier run has left behind in memory.
+/// A seed for patterns that no earlier run has left in memory.
 fn fresh_seed() -> u32 {
-    // CAST: any 32 of the random bits will do.
+    // CAST: any 32 of the random bits are enough.
     RandomState::new().hash_one("peerbuf demo") as u32
 }
 
-/// A bar on standard error. It hides itself where that is no terminal.
+/// A progress bar on standard error. It is hidden if that is not a terminal.
 fn progress(bytes: u64, json: bool) -> ProgressBar {
     if json {
         return ProgressBar::hidden();

@@ -1,21 +1,23 @@
-//! `peerbuf devices`: who is there, and which routes carry data between them.
+//! `peerbuf devices`: which devices are present, and which routes carry data between them.
 
 use std::time::Duration;
 
 use peerbuf::transfer::Working;
 use peerbuf::{AdapterSelector, Verdict, WaitRoute};
 
+use crate::failure::Result;
 use crate::lineup::Lineup;
+use crate::outcome::Outcome;
 use crate::report::{
     DeviceFacts, DevicesReport, RefusalFacts, RouteFacts, SCHEMA, UnusableFacts, WorkingFacts,
 };
-use crate::{Outcome, Result, output, show};
+use crate::{output, show};
 
-/// A probe moves 1 MiB; a device that needs longer than this does not work.
+/// The longest that a probe may take. A probe moves 1 MiB.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the command.
-pub(crate) fn run(selected: &[AdapterSelector], json: bool) -> Result<Outcome> {
+pub(crate) fn run(selected: &[AdapterSelector], json: bool, verbose: bool) -> Result<Outcome> {
     let lineup = Lineup::open(selected, TIMEOUT, None)?;
     let report = DevicesReport {
         schema: SCHEMA,
@@ -26,7 +28,7 @@ pub(crate) fn run(selected: &[AdapterSelector], json: bool) -> Result<Outcome> {
     if json {
         output::print_json(&report)?;
     } else {
-        output::print(&show::devices(&report))?;
+        output::print(&show::devices(&report, verbose))?;
     }
     Ok(Outcome::of(report.routes.iter().all(|route| route.verified)))
 }
@@ -36,7 +38,7 @@ fn prove(lineup: &Lineup, from: usize, to: usize) -> RouteFacts {
     let wait = lineup.engine.wait_route(first, second).ok().map(WaitRoute::name);
     match lineup.engine.route(first, second) {
         Ok(verdict) => RouteFacts { wait, ..facts(from, to, &verdict) },
-        // One device that does not even run a pass need not hide what the others can do.
+        // If one device cannot even run a compute kernel, the others are still reported.
         Err(error) => RouteFacts {
             from,
             to,
@@ -53,7 +55,7 @@ fn prove(lineup: &Lineup, from: usize, to: usize) -> RouteFacts {
 fn facts(from: usize, to: usize, verdict: &Verdict) -> RouteFacts {
     let working = |working: &Working| WorkingFacts {
         route: working.route.name(),
-        // CAST: a rate needs no more digits. A read takes some time, so this is finite.
+        // CAST: a rate needs no more digits. The divisor is at least 1 ns, so the rate is finite.
         read_bytes_per_second: verdict.probe_bytes as f64
             / working.read.max(Duration::from_nanos(1)).as_secs_f64(),
     };

@@ -1,4 +1,4 @@
-//! What kept a command from doing its work, told with its causes and with what may help.
+//! Why a command could not do its work, with the causes and a hint.
 
 use std::borrow::Cow;
 use std::error::Error as _;
@@ -10,6 +10,8 @@ use peerbuf::{Adapter, Error};
 
 use crate::size::Human;
 
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
 /// Why a command could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -19,7 +21,7 @@ pub(crate) enum Failure {
     #[error("{error}")]
     Selection {
         error: Error,
-        /// One line for each adapter that there is.
+        /// One line for each adapter of this machine.
         present: Vec<String>,
     },
     #[error("no adapter could be opened")]
@@ -38,13 +40,13 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// `error`, beside the adapters that there are.
+    /// `error`, with a list of the adapters of this machine.
     pub(crate) fn selecting(error: Error, adapters: &[Adapter]) -> Self {
         let present = adapters.iter().map(describe).collect();
         Self::Selection { error, present }
     }
 
-    /// What opening an engine said that was to write a trace, or none.
+    /// The failure to open an engine that writes `trace`, or no trace.
     pub(crate) fn opening(error: Error, trace: Option<&Path>) -> Self {
         match (error, trace) {
             (error @ Error::Os { .. }, Some(path)) => Self::Trace { path: path.to_owned(), error },
@@ -53,40 +55,58 @@ impl Failure {
     }
 
     /// The whole message: the error, its causes, and a hint.
-    pub(crate) fn story(&self) -> String {
-        let mut told = self.to_string();
-        let mut story = format!("error: {told}\n");
+    pub(crate) fn message(&self) -> String {
+        if let Self::Engine(Error::Unreachable { buffer, device, .. }) = self {
+            return self.with_details(&format!("{buffer}: {device} cannot reach it"));
+        }
+        self.with_details(&self.to_string())
+    }
+
+    fn with_details(&self, summary: &str) -> String {
+        let mut message = format!("error: {summary}\n");
+        let mut shown = summary.to_owned();
         let mut cause = self.source();
         while let Some(error) = cause {
             let text = error.to_string();
             // Some errors only pass on the text of the one below.
-            if text != told {
-                add(&mut story, format_args!("  because: {text}"));
+            if text != shown {
+                add(&mut message, format_args!("  because: {text}"));
             }
-            told = text;
+            shown = text;
             cause = error.source();
         }
         match self {
             Self::Selection { present, .. } => {
-                add(&mut story, format_args!("hint: --devices takes"));
-                present.iter().for_each(|line| add(&mut story, format_args!("  {line}")));
+                add(&mut message, format_args!("hint: --devices takes"));
+                present.iter().for_each(|line| add(&mut message, format_args!("  {line}")));
             }
             Self::NothingOpens { why } => {
-                why.iter().for_each(|line| add(&mut story, format_args!("  {line}")));
+                why.iter().for_each(|line| add(&mut message, format_args!("  {line}")));
             }
             Self::Engine(error) => {
+                for reason in reasons(error) {
+                    add(&mut message, format_args!("  {reason}"));
+                }
                 if let Some(hint) = hint(error) {
-                    add(&mut story, format_args!("hint: {hint}"));
+                    add(&mut message, format_args!("hint: {hint}"));
                 }
             }
             Self::Trace { .. } | Self::Output(_) => {}
         }
-        story
+        message
     }
 }
 
-fn add(story: &mut String, line: std::fmt::Arguments<'_>) {
-    writeln!(story, "{line}").expect("writing to a string cannot fail");
+/// The reasons of an error that has several: one for each route to a device that cannot reach a buffer.
+pub(crate) fn reasons(error: &Error) -> Vec<String> {
+    match error {
+        Error::Unreachable { refused, .. } => refused.iter().map(ToString::to_string).collect(),
+        _ => vec![],
+    }
+}
+
+fn add(message: &mut String, line: std::fmt::Arguments<'_>) {
+    writeln!(message, "{line}").expect("writing to a string cannot fail");
 }
 
 fn describe(adapter: &Adapter) -> String {
@@ -103,25 +123,48 @@ fn hint(error: &Error) -> Option<Cow<'static, str>> {
         }
         Error::NoDevice { .. } => {
             "install a Vulkan driver: NVIDIA's own, or mesa-vulkan-drivers (AMD, Intel, and lavapipe, \
-             which needs no GPU); if there is one, look at VK_DRIVER_FILES and at the rights on \
+             which needs no GPU); if one is installed, check VK_DRIVER_FILES and the permissions of \
              /dev/dri"
         }
         Error::OutOfMemory { budget, used, .. } => {
             let free = Human(budget.saturating_sub(*used));
-            return Some(
-                format!("a smaller --size or --vram may fit; {free} are free there").into(),
-            );
+            return Some(format!("a smaller --size or --vram may fit; free there: {free}").into());
         }
         Error::Vulkan { code, .. } if *code == ash::vk::Result::ERROR_OUT_OF_DEVICE_MEMORY => {
-            "a smaller --size or --vram may fit: some drivers take no more than 1 or 2 GiB at once"
+            "a smaller --size or --vram may fit: some drivers allocate at most 1 or 2 GiB at once"
         }
         Error::FdLimit { .. } => "raise the limit: ulimit -n 4096",
         Error::Unreachable { .. } => "`peerbuf devices` shows which devices can share memory",
         Error::Timeout { .. } => {
-            "a device hangs, or is very slow; a smaller --size or --vram may tell which"
+            "the device hangs or is very slow; if a smaller --size or --vram works, it is slow"
         }
-        Error::DeviceLost { .. } => "the kernel's log (dmesg) may say why the device went away",
+        Error::DeviceLost { .. } => "the kernel log (dmesg) may say why the device was lost",
         _ => return None,
     };
     Some(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use peerbuf::Route;
+    use peerbuf::transfer::{Refusal, RefusalReason};
+
+    use super::*;
+
+    #[test]
+    fn each_reason_for_an_unreachable_device_has_a_line() {
+        let refusal =
+            |route, why: &str| Refusal { route, reason: RefusalReason::Failed(why.into()) };
+        let refused = vec![refusal(Route::DmaBuf, "no; never"), refusal(Route::Memfd, "too small")];
+        let failure = Failure::Engine(Error::Unreachable {
+            buffer: "demo".into(),
+            device: "GPU".into(),
+            refused,
+        });
+        assert_eq!(
+            failure.message(),
+            "error: demo: GPU cannot reach it\n  dma_buf: no; never\n  memfd: too small\n\
+             hint: `peerbuf devices` shows which devices can share memory\n"
+        );
+    }
 }

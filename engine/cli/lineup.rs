@@ -1,4 +1,4 @@
-//! Who takes part: the adapters of this machine, opened.
+//! The devices that take part in a command: adapters of this machine, opened.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use crate::failure::Failure;
 pub(crate) struct Lineup {
     pub(crate) engine: Engine,
     pub(crate) devices: Vec<Device>,
-    /// The bound of a wait for a device.
+    /// The longest that a wait for a device may take.
     pub(crate) timeout: Duration,
     /// Adapters that cannot take part, with what they lack.
     pub(crate) unusable: Vec<(Adapter, String)>,
 }
 
 impl Lineup {
-    /// Opens what is selected; every adapter that can be opened, if nothing is. A single one is opened
-    /// twice. What happens is written to `trace`, if that is there.
+    /// Opens the selected adapters; if none is selected, every adapter that can be opened. A single one is
+    /// opened twice. If `trace` is given, the engine writes its trace there.
     ///
     /// # Errors
     ///
-    /// What opening said, for an adapter that was named; those that were not named and cannot be opened
-    /// are in [`Lineup::unusable`].
+    /// Those of opening a device, for a selected adapter. Adapters that were not selected and cannot be
+    /// opened are in [`Lineup::unusable`].
     pub(crate) fn open(
         selected: &[AdapterSelector],
         timeout: Duration,
@@ -49,7 +49,7 @@ impl Lineup {
         Ok(this)
     }
 
-    /// All ordered pairs of different devices, by their positions.
+    /// All ordered pairs of different devices, by position.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (usize, usize)> {
         let count = self.devices.len();
         (0..count).flat_map(move |from| {

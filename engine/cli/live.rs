@@ -1,5 +1,6 @@
-//! `Engine::report` as the JSON that the program prints: plain data of its own, so that the library
-//! need not know the format.
+//! `Engine::report` as the JSON that the program prints.
+//!
+//! The types here copy those of the library, so that the library does not depend on serde.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use peerbuf::observe::{
 };
 use serde::Serialize;
 
-/// What there is and who uses it.
+/// The live buffers and their users.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct LiveFacts {
     pub(crate) domains: Vec<DomainFacts>,
@@ -19,16 +20,16 @@ pub(crate) struct LiveFacts {
     pub(crate) moved: Vec<MovedFacts>,
     pub(crate) stalls: Vec<StallFacts>,
     pub(crate) totals: TotalFacts,
-    /// The same for people.
+    /// The same as text for people.
     #[serde(skip)]
     pub(crate) text: String,
 }
 
-/// A place where bytes live.
+/// A memory domain.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct DomainFacts {
     pub(crate) domain: &'static str,
-    /// Whose memory; null for system memory.
+    /// The device whose memory it is; null for system memory.
     pub(crate) device: Option<usize>,
     pub(crate) capacity: u64,
     pub(crate) budget: u64,
@@ -41,11 +42,11 @@ pub(crate) struct DomainFacts {
     pub(crate) clean_copies: u64,
     pub(crate) ghosts: u64,
     pub(crate) in_flight: u64,
-    /// Bytes that are resident, by whose memory they are in.
+    /// Resident bytes, by provider.
     pub(crate) providers: BTreeMap<&'static str, u64>,
 }
 
-/// What has moved for a cause.
+/// The moves for one cause.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct MovedFacts {
     pub(crate) cause: &'static str,
@@ -54,7 +55,7 @@ pub(crate) struct MovedFacts {
     pub(crate) copied: u64,
 }
 
-/// How long callers have waited for a cause.
+/// The waits of callers for one cause.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct StallFacts {
     pub(crate) cause: &'static str,
@@ -66,25 +67,25 @@ pub(crate) struct StallFacts {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct BufferFacts {
     pub(crate) id: u64,
-    /// Null if it was given none.
+    /// Null if the buffer has none.
     pub(crate) name: Option<String>,
     pub(crate) size: u64,
     pub(crate) domain: &'static str,
-    /// Whose memory; null for system memory.
+    /// The device whose memory it is; null for system memory.
     pub(crate) domain_device: Option<usize>,
-    /// Bytes that it has in use there.
+    /// Bytes in use by it in that domain.
     pub(crate) footprint: u64,
-    /// Where it wants to be.
+    /// Its preferred domain.
     pub(crate) wanted: &'static str,
     pub(crate) wanted_device: Option<usize>,
-    /// Bytes that it has in use elsewhere, as its clean copy.
+    /// Bytes in use by its clean copy in another domain.
     pub(crate) clean_copy: u64,
     pub(crate) provider: &'static str,
     pub(crate) home: usize,
     pub(crate) generation: u32,
     pub(crate) revoked: bool,
     pub(crate) purged: bool,
-    /// Why; null if it is not.
+    /// The cause; null if it is not poisoned.
     pub(crate) poisoned: Option<String>,
     pub(crate) moving: bool,
     pub(crate) imported: bool,
@@ -98,11 +99,11 @@ pub(crate) struct BufferFacts {
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct PinFacts {
-    /// Null for a stranger.
+    /// Null for an export to another process.
     pub(crate) device: Option<usize>,
     pub(crate) reason: String,
     pub(crate) count: u64,
-    /// Bytes that each of them keeps in place.
+    /// Bytes that each pin keeps in place.
     pub(crate) bytes: u64,
 }
 
@@ -121,13 +122,13 @@ pub(crate) struct AttachmentFacts {
     pub(crate) attached: bool,
     pub(crate) dynamic: bool,
     pub(crate) peer_to_peer: bool,
-    /// Of the current generation.
+    /// Mappings of the current generation.
     pub(crate) mapped: u32,
-    /// Of older ones, by this device; those are among the ghosts' as well.
+    /// Mappings of older generations by this device. The ghosts count them too.
     pub(crate) mapped_before: u32,
 }
 
-/// A place that a buffer has left, and that mappings still look at.
+/// A backing that the buffer has left and that is still mapped.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct GhostFacts {
     pub(crate) generation: u32,
@@ -145,7 +146,7 @@ pub(crate) struct MappedFacts {
 pub(crate) struct TotalFacts {
     pub(crate) buffers: usize,
     pub(crate) bytes: u64,
-    /// The same, by where they are; those places where there are any.
+    /// The same by domain, without empty domains.
     pub(crate) bytes_by_domain: Vec<DomainBytes>,
     pub(crate) attachments: usize,
     pub(crate) mappings: u64,
@@ -155,11 +156,11 @@ pub(crate) struct TotalFacts {
     pub(crate) ghosts: usize,
 }
 
-/// How many bytes of buffers a place has.
+/// Bytes of buffers in a domain.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct DomainBytes {
     pub(crate) domain: &'static str,
-    /// Whose memory; null for system memory.
+    /// The device whose memory it is; null for system memory.
     pub(crate) device: Option<usize>,
     pub(crate) bytes: u64,
 }
@@ -171,7 +172,7 @@ impl From<(DomainId, u64)> for DomainBytes {
     }
 }
 
-/// The short name of a domain, and whose it is.
+/// The short name of a domain, and its device.
 fn place(domain: DomainId) -> (&'static str, Option<usize>) {
     match domain {
         DomainId::Vram(device) => ("vram", Some(device.index())),

@@ -1,8 +1,7 @@
-//! `peerbuf`: which devices share buffers, by which route, proved with data.
+//! The program `peerbuf`.
 //!
-//! The program is a user of the library like any other: it knows nothing but its public items. Both
-//! commands collect a report (`report`), and print it as JSON or as tables (`show`), so that the two
-//! cannot disagree.
+//! The program uses only the public items of the library. Each command collects a report (`report`) and
+//! prints it, either as JSON or as text (`show`), so that the two cannot disagree.
 
 mod demo;
 mod devices;
@@ -10,6 +9,7 @@ mod failure;
 mod lineup;
 mod live;
 mod moving;
+mod outcome;
 mod output;
 mod overcommit;
 mod report;
@@ -23,12 +23,16 @@ use clap::{Args, Parser, Subcommand};
 use peerbuf::AdapterSelector;
 
 use demo::Demo;
-use failure::Failure;
+use outcome::Outcome;
 use size::Size;
 
-/// Shares GPU buffers between Vulkan devices, and proves with data that it works.
+// Help is printed as it is broken here, so that it fits 80 columns: clap breaks lines only with more
+// dependencies.
+
+/// Shares GPU buffers between Vulkan devices, moves them while they are shared,
+/// and checks every byte.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, verbatim_doc_comment)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -36,91 +40,100 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Shows the devices, and by which routes each can share memory with each other.
+    /// Shows the Vulkan devices, and how each shares memory with each other
     ///
-    /// Every route between two devices is tried: a pattern is written on one side and read back on
-    /// the other, in both directions. What does not work is listed with the reason.
+    /// For each pair of devices, in both directions, every way to share memory (a
+    /// route) is tried: one device writes a pattern, the other one reads it back.
+    /// Routes that do not work are listed with the reason.
     #[command(
-        after_help = "Exit status: 0 if every ordered pair of devices has a proved route, 1 if \
-                            one has none, 2 for an error."
+        verbatim_doc_comment,
+        after_help = "\
+Exit status: 0 if every ordered pair of devices has a proved route, 1 if one
+has none, 2 for an error."
     )]
     Devices(Options),
-    /// Shares buffers among all devices: one that moves around, and four times as many bytes as a
-    /// device's memory holds.
+    /// Shares buffers among all devices, moves them, and overcommits memory
     ///
-    /// Each device fills the buffer with a fresh pattern, through a mapping of its own. Then each
-    /// other device compares every word with what it should be. Then the same again, while the buffer
-    /// moves all the time: to system memory, into every device's own memory where all can follow, and to
-    /// other memory of the place where it is; every importer is called back at each move, and maps the new place.
+    /// Part 1: one buffer. Each device fills it with a new pattern, and each other
+    /// device compares every word. Then they do so again while the buffer moves: to
+    /// system memory, to the memory of each device that all others can reach, and to
+    /// other memory in the same domain. Every device is notified of each move.
     ///
-    /// Then the main job: buffers that are together four times as large as a device's memory, which is
-    /// modelled to be small, and a frame loop that slides over them. In each frame a device writes some
-    /// and others check; whatever is used comes to that memory, and others make room. At the end stands
-    /// how much was moved, beside what somebody who knows the future would have moved.
+    /// Part 2: buffers that are together four times as large as a device's memory,
+    /// whose size is set by --vram. In each frame one device writes some buffers and
+    /// others check some, in a window that slides over all of them. Buffers that are
+    /// used are moved into that memory; others are evicted to make room. The result
+    /// shows how many bytes were moved, compared with the least possible.
     #[command(
-        after_help = "Exit status: 0 if every byte was right, every importer was told of every \
-                            move and no memory held more than its budget, 1 if not, 2 for an error."
+        verbatim_doc_comment,
+        after_help = "\
+Exit status: 0 if every byte was right, every device was notified of every move
+and no memory held more than its limit, 1 if not, 2 for an error."
     )]
     Demo {
         #[command(flatten)]
         options: Options,
-        /// Size of the one buffer: bytes, or with K, M, G, T for powers of 1024; a multiple of 4.
-        #[arg(long, default_value = "64M", value_name = "SIZE")]
+        /// Size of the buffer in part 1
+        ///
+        /// Bytes, or a number with K, M, G or T for powers of 1024. Must be a
+        /// multiple of 4.
+        #[arg(long, default_value = "64M", value_name = "SIZE", verbatim_doc_comment)]
         size: Size,
-        /// How much memory a device is taken to have in the main job; at least 64K. The buffers are
-        /// together four times as large.
-        #[arg(long, default_value = "32M", value_name = "SIZE", value_parser = size::heap)]
+        /// Memory size in part 2, at least 64K
+        ///
+        /// The device is taken to have so much memory. The buffers together are
+        /// four times as large.
+        #[arg(
+            long,
+            default_value = "32M",
+            value_name = "SIZE",
+            value_parser = size::heap,
+            verbatim_doc_comment
+        )]
         vram: Size,
-        /// Write the main job as a trace, for https://ui.perfetto.dev or chrome://tracing.
-        #[arg(long, value_name = "FILE")]
+        /// Write a trace of part 2
+        ///
+        /// Open it with https://ui.perfetto.dev or chrome://tracing.
+        #[arg(long, value_name = "FILE", verbatim_doc_comment)]
         trace: Option<PathBuf>,
     },
 }
 
 #[derive(Debug, Args)]
 struct Options {
-    /// Print one JSON object instead of tables.
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// Which devices take part, in this order; the default is every one that can.
+    /// Print more details; JSON always has all of them
+    #[arg(long)]
+    verbose: bool,
+    /// Devices that take part, in this order [default: all]
     ///
-    /// Each is an index as `peerbuf devices` shows it, a UUID, a PCI address (0000:01:00.0), a DRM
-    /// node (renderD128) or a type (discrete, integrated, virtual, cpu), which means the first one of
-    /// that type. Named twice, it is opened twice, and counts as two devices. A single one is opened
-    /// twice too, so that there is a pair.
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    /// Each is an index as `peerbuf devices` shows it, a UUID, a PCI address
+    /// (0000:01:00.0), a DRM node (renderD128), or a type (discrete,
+    /// integrated, virtual, cpu) for the first device of that type. A device
+    /// named twice is opened twice and counts as two. A single device is
+    /// opened twice too, so that there is a pair.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', verbatim_doc_comment)]
     devices: Vec<AdapterSelector>,
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Devices(options) => devices::run(&options.devices, options.json),
+        Command::Devices(Options { devices, json, verbose }) => {
+            devices::run(&devices, json, verbose)
+        }
         Command::Demo { options, size, vram, trace } => {
-            let Options { devices, json } = options;
-            Demo { devices, size, vram, trace, json }.run()
+            let Options { devices, json, verbose } = options;
+            Demo { devices, size, vram, trace, json, verbose }.run()
         }
     };
     match outcome {
         Ok(Outcome::Proved) => ExitCode::SUCCESS,
         Ok(Outcome::Disproved) => ExitCode::from(1),
         Err(failure) => {
-            output::complain(&failure);
+            output::print_failure(&failure);
             ExitCode::from(2)
         }
     }
 }
-
-/// What a command found out, when nothing kept it from finding out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Proved,
-    Disproved,
-}
-
-impl Outcome {
-    fn of(proved: bool) -> Self {
-        if proved { Self::Proved } else { Self::Disproved }
-    }
-}
-
-type Result<T, E = Failure> = std::result::Result<T, E>;

@@ -1,4 +1,4 @@
-//! The demo's second part: the buffer moves from place to place, all the time, while every device uses it.
+//! The second part of the demo: the buffer moves between memories while every device uses it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,51 +8,52 @@ use peerbuf::{
     Attachment, Device, DomainId, Error, Mapping, Migration, PassReport, Refault, SharedBuffer,
 };
 
-use crate::Result;
+use crate::failure::{Result, reasons};
 use crate::report::{MovingFacts, PlaceFacts, RefusedFacts};
 
-/// What takes part.
-pub(crate) struct Cast<'a> {
+/// The buffer, and its attachments by device.
+pub(crate) struct Participants<'a> {
     pub(crate) buffer: &'a SharedBuffer,
     pub(crate) devices: &'a [Device],
-    pub(crate) seats: &'a [Attachment],
-    /// Who is told for each seat.
+    pub(crate) attachments: &'a [Attachment],
+    /// The importer of each attachment, which is notified of moves.
     pub(crate) importers: &'a [Arc<Refault>],
 }
 
-/// How many moves are enough, and how many rounds of uses are waited for them at most.
+/// The number of moves after which the demo ends.
 const MOVES: u64 = 16;
+/// The number of rounds of uses after which it ends even with fewer moves.
 const ROUNDS: u32 = 10;
-/// How often a use is tried again because the buffer has moved just before it.
-const PATIENCE: u32 = 10_000;
+/// How often a use is tried again because the buffer moved just before it.
+const MAX_TRIES: u32 = 10_000;
 
-impl Cast<'_> {
-    /// Every device writes, every other one checks, while a thread moves the buffer; again and again, until
-    /// it has moved often enough.
+impl Participants<'_> {
+    /// Lets every device write and every other one check, while a thread moves the buffer. Repeats that until
+    /// the buffer has moved often enough.
     pub(crate) fn run(
         &self,
         mappings: &mut [Mapping],
         first_seed: u32,
         progress: &ProgressBar,
     ) -> Result<MovingFacts> {
-        let told = || self.importers.iter().map(|importer| importer.times_told()).sum::<u64>();
-        let before = told();
+        let notified = || self.importers.iter().map(|importer| importer.times_told()).sum::<u64>();
+        let before = notified();
         let (done, moves) = (AtomicBool::new(false), AtomicU64::new(0));
         let (moved, used) = std::thread::scope(|scope| {
-            let mover = scope.spawn(|| self.keep_moving(&done, &moves));
+            let moving = scope.spawn(|| self.keep_moving(&done, &moves));
             let enough = || moves.load(Ordering::Relaxed) >= MOVES;
             let used = self.use_it(mappings, first_seed, progress, enough);
             done.store(true, Ordering::Release);
-            // A panic of the mover is a panic of the demo.
-            let moved = mover.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            // A panic of the moving thread is a panic of the demo.
+            let moved = moving.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (moved, used)
         });
         let (Moved { places, refused }, found) = (moved?, used?);
         let moves = places.iter().map(|place| place.moves).sum();
         Ok(MovingFacts {
             moves,
-            callbacks: told() - before,
-            callbacks_expected: moves * self.seats.len() as u64,
+            callbacks: notified() - before,
+            callbacks_expected: moves * self.attachments.len() as u64,
             places,
             refused,
             bytes_verified: found.words * 4,
@@ -60,18 +61,18 @@ impl Cast<'_> {
         })
     }
 
-    /// Moves the buffer around until `done`, and at least once to each place: system memory, each device's
-    /// own, and other memory of wherever it is by then, which there always is.
+    /// Moves the buffer until `done`, and tries each target at least once: system memory, the memory of each
+    /// device, and other memory in the domain where the buffer then is. The last one is always possible.
     fn keep_moving(&self, done: &AtomicBool, moves: &AtomicU64) -> Result<Moved> {
         let vram = self.devices.iter().map(|device| Target::Domain(DomainId::Vram(device.id())));
         let mut targets = vec![Target::Domain(DomainId::System)];
         targets.extend(vram);
-        targets.push(Target::Elsewhere);
+        targets.push(Target::SameDomain);
         let mut moved = Moved::default();
         let mut rounds = 0;
         while !targets.is_empty() && (rounds == 0 || !done.load(Ordering::Acquire)) {
             let mut error = Ok(());
-            targets.retain(|&to| match self.go(to) {
+            targets.retain(|&to| match self.move_to(to) {
                 Ok(Migration::Done { .. }) => {
                     moves.fetch_add(1, Ordering::Relaxed);
                     moved.count(to)
@@ -79,9 +80,11 @@ impl Cast<'_> {
                 Ok(Migration::None) => true,
                 Err(error) if error.is_retryable() => true,
                 Err(refusal @ (Error::Unreachable { .. } | Error::Unsupported { .. })) => {
-                    moved.refuse(to, &refusal)
+                    moved.refuse(to, &refusal, self.devices)
                 }
-                Err(refusal) if refusal.is_out_of_memory() => moved.refuse(to, &refusal),
+                Err(refusal) if refusal.is_out_of_memory() => {
+                    moved.refuse(to, &refusal, self.devices)
+                }
                 Err(other) => {
                     error = Err(other);
                     false
@@ -93,10 +96,10 @@ impl Cast<'_> {
         Ok(moved)
     }
 
-    fn go(&self, to: Target) -> peerbuf::Result<Migration> {
+    fn move_to(&self, to: Target) -> peerbuf::Result<Migration> {
         match to {
             Target::Domain(domain) => self.buffer.migrate(domain),
-            Target::Elsewhere => self.buffer.relocate(),
+            Target::SameDomain => self.buffer.relocate(),
         }
     }
 
@@ -117,7 +120,7 @@ impl Cast<'_> {
                 if enough() {
                     break;
                 }
-                // Another round that nobody could know of.
+                // The length of the bar was set for one round.
                 progress.inc_length(size.saturating_mul((mappings.len() * mappings.len()) as u64));
             }
             progress.set_message(format!("moving, {from} writes"));
@@ -136,20 +139,20 @@ impl Cast<'_> {
         Ok(found)
     }
 
-    /// Uses a mapping that is of the place where the buffer is: what an importer does that was told.
+    /// Uses a current mapping: maps again if the buffer has moved, as an importer does that was notified.
     fn current<R>(
         &self,
         mapping: &mut Mapping,
-        seat: usize,
+        device: usize,
         work: impl Fn(&Mapping) -> peerbuf::Result<R>,
     ) -> Result<R> {
         let mut tries = 0;
         loop {
             tries += 1;
             match work(mapping) {
-                Err(Error::Stale { .. }) if tries < PATIENCE => {
-                    self.importers[seat].take_stale();
-                    self.seats[seat].remap(mapping)?;
+                Err(Error::Stale { .. }) if tries < MAX_TRIES => {
+                    self.importers[device].take_stale();
+                    self.attachments[device].remap(mapping)?;
                 }
                 other => return Ok(other?),
             }
@@ -157,14 +160,14 @@ impl Cast<'_> {
     }
 }
 
-/// Where to move it.
+/// Where to move the buffer.
 #[derive(Clone, Copy)]
 enum Target {
     Domain(DomainId),
-    Elsewhere,
+    SameDomain,
 }
 
-/// Where the buffer has been, and where it could not go.
+/// Where the buffer has been, and where it could not be moved.
 #[derive(Default)]
 struct Moved {
     places: Vec<PlaceFacts>,
@@ -172,7 +175,7 @@ struct Moved {
 }
 
 impl Moved {
-    /// `true`: it may go there again.
+    /// Counts a move. Returns `true`: the target stays in the list.
     fn count(&mut self, to: Target) -> bool {
         let to = name(to);
         match self.places.iter_mut().find(|place| place.place == to) {
@@ -182,17 +185,34 @@ impl Moved {
         true
     }
 
-    /// `false`: it will not be tried again.
-    fn refuse(&mut self, to: Target, reason: &Error) -> bool {
-        self.refused.push(RefusedFacts { place: name(to), reason: reason.to_string() });
+    /// Notes that a target is impossible. Returns `false`: the target leaves the list.
+    fn refuse(&mut self, to: Target, reason: &Error, devices: &[Device]) -> bool {
+        let summary = match reason {
+            Error::Unreachable { device, .. } => {
+                format!("{} cannot reach it", short(device, devices))
+            }
+            other => other.to_string(),
+        };
+        self.refused.push(RefusedFacts {
+            place: name(to),
+            reason: reason.to_string(),
+            summary,
+            details: reasons(reason),
+        });
         false
     }
+}
+
+/// A device by its number, as the list of devices shows it.
+fn short(name: &str, devices: &[Device]) -> String {
+    let found = devices.iter().find(|device| device.name() == name);
+    found.map_or_else(|| name.to_owned(), |device| device.id().to_string())
 }
 
 fn name(place: Target) -> String {
     match place {
         Target::Domain(DomainId::Vram(device)) => format!("vram {}", device.index()),
         Target::Domain(_) => "system".into(),
-        Target::Elsewhere => "other memory of the same place".into(),
+        Target::SameDomain => "other memory of the same place".into(),
     }
 }

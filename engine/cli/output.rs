@@ -1,4 +1,6 @@
-//! Writing to the two streams. `println!` panics when the reader has gone (`peerbuf devices | head`).
+//! Writing to standard output and standard error.
+//!
+//! `println!` is not used: it panics when the reader has closed the pipe (`peerbuf devices | head`).
 
 use std::io::{self, Write};
 
@@ -6,7 +8,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 
-/// Prints text. A reader that has seen enough is no failure.
+/// Prints text. A closed pipe is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -15,7 +17,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Prints one JSON object, ended by a newline.
+/// Prints one JSON object and a newline.
 pub(crate) fn print_json(report: &impl Serialize) -> Result<(), Failure> {
     let mut text =
         serde_json::to_string_pretty(report).map_err(|error| Failure::Output(error.into()))?;
@@ -23,9 +25,9 @@ pub(crate) fn print_json(report: &impl Serialize) -> Result<(), Failure> {
     print(&text)
 }
 
-/// Tells on standard error what went wrong and what may help.
-pub(crate) fn complain(failure: &Failure) {
+/// Prints a failure and its hint on standard error.
+pub(crate) fn print_failure(failure: &Failure) {
     let mut err = io::stderr().lock();
-    // If nobody can hear it, the exit status still says it.
-    let _ = err.write_all(failure.story().as_bytes());
+    // If standard error is closed, the exit status still reports the failure.
+    let _ = err.write_all(failure.message().as_bytes());
 }

@@ -1,10 +1,11 @@
-//! The demo's main job: four times as many bytes as a device's memory holds, used frame by frame.
+//! The overcommit part of the demo: four times as many bytes as a device's memory holds, used frame by frame.
 //!
-//! How much a device has is modelled, so that the same happens on every machine. The buffers are at home
-//! there. In each frame one device writes some of them and others check what they find, in a window that
-//! slides over all of them and is itself larger than the memory. Whatever a frame uses is asked for first,
-//! as a driver validates the buffers of a submission, so that what moves can be compared with what somebody
-//! who knows the future would have moved.
+//! The size of that memory is a modelled limit, so that the same happens on every machine. The memory is the
+//! preferred domain of all buffers. In each frame one device writes some of them and others check what they
+//! find, in a window that slides over all of them and is itself larger than the memory.
+//!
+//! Each buffer of a frame is requested before it is used, as a driver validates the buffers of a submission.
+//! So the bytes moved can be compared with those of a policy that knows all uses in advance.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,40 +18,41 @@ use peerbuf::{
     PassReport, Placement, Refault, SharedBuffer,
 };
 
-use crate::Result;
+use crate::failure::Result;
 use crate::lineup::Lineup;
 use crate::report::{MemberFacts, OvercommitFacts};
 use crate::size::Size;
 
-/// How many times as much as the device has the buffers are together.
+/// The size of all buffers together, over that of the memory.
 const TIMES: usize = 4;
-/// How many of them fit.
+/// The number of buffers that fit.
 const FITTING: usize = 16;
 const BUFFERS: usize = TIMES * FITTING;
-/// How many of them are in use at a time.
+/// The number of buffers in the window of a frame.
 const WINDOW: usize = FITTING * 5 / 4;
-/// A multiplier without a divisor in common with that: it leads anywhere but to the neighbour.
+/// The step between the buffers of a frame. It has no divisor in common with the window, so that
+/// neighbours are not used one after the other.
 const STRIDE: usize = 7;
-/// How many frames there are: the window goes around twice.
+/// The number of frames: the window goes around twice.
 const FRAMES: usize = 2 * BUFFERS;
-/// In each frame so many are written, and so many are read.
+/// The number of buffers written and checked in each frame.
 const WRITES: usize = 2;
 const READS: usize = 4;
-/// How often a use is tried again because the buffer has moved just before it.
-const PATIENCE: u32 = 10_000;
+/// How often a use is tried again because the buffer moved just before it.
+const MAX_TRIES: u32 = 10_000;
 
-/// Size of each buffer, for a memory of that size. What is shared comes in units of 256 bytes.
+/// Size of each buffer, for a memory of that size. Shared memory comes in units of 256 bytes.
 fn buffer_size(vram: Size) -> u64 {
     (vram.bytes() / FITTING as u64).next_multiple_of(256)
 }
 
-/// How many bytes go through the passes, for whoever shows how far they are.
+/// Bytes that the part writes and checks, for the progress bar.
 pub(crate) fn work(vram: Size) -> u64 {
     let passes = FRAMES * (WRITES + READS) + 2 * BUFFERS;
     buffer_size(vram).saturating_mul(passes as u64)
 }
 
-/// Runs the job on an engine of its own, whose counters are then those of the job.
+/// Runs the part. The engine must be used for nothing else, because its counters are the result.
 pub(crate) fn run(
     lineup: &Lineup,
     vram: Size,
@@ -58,13 +60,13 @@ pub(crate) fn run(
     progress: &ProgressBar,
 ) -> Result<OvercommitFacts> {
     let start = Instant::now();
-    let crew = Crew::new(lineup, buffer_size(vram))?;
-    let (engine, domain) = (&lineup.engine, DomainId::Vram(crew.near[0].id()));
-    engine.model_heap(&crew.near[0], vram.bytes())?;
+    let members = Members::new(lineup, buffer_size(vram))?;
+    let (engine, domain) = (&lineup.engine, DomainId::Vram(members.near[0].id()));
+    engine.model_heap(&members.near[0], vram.bytes())?;
     let mut job = Job {
         engine,
         timeout: lineup.timeout,
-        crew: &crew,
+        members: &members,
         progress,
         size: buffer_size(vram),
         seed: first_seed,
@@ -74,7 +76,7 @@ pub(crate) fn run(
         buffers: vec![],
     };
     job.create()?;
-    // What is new is slow, and says nothing about the rest.
+    // Creating buffers is slow, and says nothing about the time of the frames.
     progress.reset_eta();
     (0..FRAMES).try_for_each(|frame| job.frame(frame))?;
     job.check_all()?;
@@ -96,23 +98,23 @@ pub(crate) fn run(
         restores: sum(|back| back.moves),
         bytes_moved: evicted.bytes + sum(|back| back.bytes),
         bytes_copied: evicted.copied + sum(|back| back.copied),
-        // A buffer that is new is there without being moved.
+        // A new buffer is resident without a move.
         bytes_optimal: optimum.bytes_in - total + optimum.bytes_out,
-        callbacks: job.buffers.iter().map(Shared::times_told).sum(),
-        callbacks_expected: moves * crew.near.len() as u64,
+        callbacks: job.buffers.iter().map(Shared::notifications).sum(),
+        callbacks_expected: moves * members.near.len() as u64,
         bytes_written: job.written,
         bytes_verified: job.found.words * 4,
         mismatches: job.found.wrong,
         seconds: start.elapsed().as_secs_f64(),
-        members: crew.facts(),
+        members: members.facts(),
     })
 }
 
-/// Who takes part.
-struct Crew {
-    /// Those that reach the memory of the first of them, where the buffers are at home.
+/// The devices that take part.
+struct Members {
+    /// Devices that reach the memory of the first of them, which is the preferred domain of the buffers.
     near: Vec<Device>,
-    /// Those that do not: they are given copies.
+    /// Devices that do not: they read copies.
     far: Vec<Far>,
 }
 
@@ -120,31 +122,31 @@ struct Crew {
 struct Far {
     device: Device,
     copy: SharedBuffer,
-    seat: Attachment,
+    attachment: Attachment,
 }
 
-impl Crew {
-    /// Tries who reaches the memory of the first device that can share its own. If nobody does, its adapter
-    /// is opened once more.
+impl Members {
+    /// Finds the first device that can share its memory, and tries which other devices reach it. If none does,
+    /// its adapter is opened again.
     fn new(lineup: &Lineup, size: u64) -> Result<Self> {
         let (home, probe) = find_home(lineup)?;
-        let mut crew = Self { near: vec![home.clone()], far: vec![] };
+        let mut members = Self { near: vec![home.clone()], far: vec![] };
         for device in lineup.devices.iter().filter(|device| device.id() != home.id()) {
             match probe.attach_dynamic(device, Arc::new(Refault::new())) {
-                Ok(_) => crew.near.push(device.clone()),
+                Ok(_) => members.near.push(device.clone()),
                 Err(Error::Unreachable { .. }) => {
-                    crew.far.push(Far::new(&lineup.engine, device, size)?);
+                    members.far.push(Far::new(&lineup.engine, device, size)?);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        if crew.near.len() == 1 {
-            crew.near.push(lineup.engine.open_device(home.adapter())?);
+        if members.near.len() == 1 {
+            members.near.push(lineup.engine.open_device(home.adapter())?);
         }
-        Ok(crew)
+        Ok(members)
     }
 
-    /// Who reads what `writer` wrote, in the `turn`-th turn.
+    /// The device that checks what `writer` wrote, in the `turn`-th turn.
     fn reader(&self, writer: usize, turn: usize) -> Reader<'_> {
         let others = self.near.len() - 1;
         match turn % (others + self.far.len()) {
@@ -176,15 +178,15 @@ fn find_home(lineup: &Lineup) -> Result<(&Device, SharedBuffer)> {
             Err(error) => why = why.or(Some(error)),
         }
     }
-    Err(why.expect("a line-up has two devices").into())
+    Err(why.expect("a lineup has two devices").into())
 }
 
 impl Far {
     fn new(engine: &Engine, device: &Device, size: u64) -> Result<Self> {
         let copy = BufferDescriptor::new(size).placement(Placement::System).name("copy");
         let copy = engine.create_buffer(device, copy)?;
-        let seat = copy.attach(device)?;
-        Ok(Self { device: device.clone(), copy, seat })
+        let attachment = copy.attach(device)?;
+        Ok(Self { device: device.clone(), copy, attachment })
     }
 }
 
@@ -193,32 +195,32 @@ enum Reader<'a> {
     Far(&'a Far),
 }
 
-/// A buffer with a seat for each device that reaches it.
+/// A buffer with an attachment for each device that reaches it.
 struct Shared {
     buffer: SharedBuffer,
-    seats: Vec<Attachment>,
+    attachments: Vec<Attachment>,
     importers: Vec<Arc<Refault>>,
-    /// What is in it, and which of the seats wrote it.
+    /// The pattern in it, and the number of the attachment that wrote it.
     seed: u32,
     writer: usize,
 }
 
 impl Shared {
-    fn times_told(&self) -> u64 {
+    fn notifications(&self) -> u64 {
         self.importers.iter().map(|importer| importer.times_told()).sum()
     }
 }
 
 struct Job<'a> {
     engine: &'a Engine,
-    /// The bound of a wait for a copy.
+    /// The longest that a wait for a copy may take.
     timeout: Duration,
-    crew: &'a Crew,
+    members: &'a Members,
     progress: &'a ProgressBar,
-    /// Of each buffer.
+    /// Bytes of each buffer.
     size: u64,
     buffers: Vec<Shared>,
-    /// What was written last.
+    /// The pattern that was written last.
     seed: u32,
     /// Every use, for the optimum.
     uses: Vec<Use>,
@@ -227,19 +229,20 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Makes the buffers and writes each once. As soon as no more fit, others have to go.
+    /// Creates the buffers and writes each once. When the memory is full, earlier ones are evicted.
     fn create(&mut self) -> Result<()> {
         for number in 0..BUFFERS {
             self.progress.set_message(format!("buffer {number}"));
             let buffer = BufferDescriptor::new(self.size).name(&format!("tile {number}"));
-            let buffer = self.engine.create_buffer(&self.crew.near[0], buffer)?;
+            let buffer = self.engine.create_buffer(&self.members.near[0], buffer)?;
             let importers: Vec<_> =
-                self.crew.near.iter().map(|_| Arc::new(Refault::new())).collect();
-            let sit = |(device, told): (_, &Arc<Refault>)| {
-                buffer.attach_dynamic(device, Arc::clone(told) as _)
+                self.members.near.iter().map(|_| Arc::new(Refault::new())).collect();
+            let attach = |(device, importer): (_, &Arc<Refault>)| {
+                buffer.attach_dynamic(device, Arc::clone(importer) as _)
             };
-            let seats = self.crew.near.iter().zip(&importers).map(sit).collect::<Result<_, _>>()?;
-            self.buffers.push(Shared { buffer, seats, importers, seed: 0, writer: 0 });
+            let devices = self.members.near.iter();
+            let attachments = devices.zip(&importers).map(attach).collect::<Result<_, _>>()?;
+            self.buffers.push(Shared { buffer, attachments, importers, seed: 0, writer: 0 });
             self.write(number, 0)?;
         }
         Ok(())
@@ -248,22 +251,22 @@ impl Job<'_> {
     /// One device writes, others check what they find.
     fn frame(&mut self, frame: usize) -> Result<()> {
         self.progress.set_message(format!("frame {} of {FRAMES}", frame + 1));
-        let writer = frame % self.crew.near.len();
+        let writer = frame % self.members.near.len();
         let in_window = |nth: usize| (frame + (frame + nth) * STRIDE % WINDOW) % BUFFERS;
         for nth in 0..WRITES {
             self.write(in_window(nth), writer)?;
         }
-        // First what was just written.
+        // The buffers that were just written come first.
         for nth in 0..READS {
             self.check(in_window(nth), frame + nth)?;
         }
         Ok(())
     }
 
-    /// Each of them once more.
+    /// Checks each buffer once more.
     fn check_all(&mut self) -> Result<()> {
         (0..self.buffers.len()).try_for_each(|number| {
-            self.progress.set_message(format!("checks {number}"));
+            self.progress.set_message(format!("check of buffer {number}"));
             self.check(number, number)
         })
     }
@@ -272,24 +275,24 @@ impl Job<'_> {
         self.buffers[number].buffer.request_residency()?;
         self.seed = self.seed.wrapping_add(1);
         let (seed, shared) = (self.seed, &mut self.buffers[number]);
-        current(&shared.seats[device], Access::Write, |mapping| mapping.fill(seed))?;
+        current(&shared.attachments[device], Access::Write, |mapping| mapping.fill(seed))?;
         (shared.seed, shared.writer) = (seed, device);
         self.written += self.size;
         self.used(number);
         Ok(())
     }
 
-    /// Has another device than the writer look at it.
+    /// Lets another device than the writer check the buffer.
     fn check(&mut self, number: usize, turn: usize) -> Result<()> {
         let shared = &self.buffers[number];
         shared.buffer.request_residency()?;
         let verify = |mapping: &Mapping| mapping.verify(shared.seed);
-        let found = match self.crew.reader(shared.writer, turn) {
-            Reader::Near(device) => current(&shared.seats[device], Access::Read, verify)?,
+        let found = match self.members.reader(shared.writer, turn) {
+            Reader::Near(device) => current(&shared.attachments[device], Access::Read, verify)?,
             Reader::Far(far) => {
                 let whole = CopyRegion::first(shared.buffer.size());
                 self.engine.copy(&shared.buffer, &far.copy, whole)?.wait(self.timeout)?;
-                current(&far.seat, Access::Read, verify)?
+                current(&far.attachment, Access::Read, verify)?
             }
         };
         self.found.words += found.words;
@@ -299,23 +302,23 @@ impl Job<'_> {
     }
 
     fn used(&mut self, number: usize) {
-        // CAST: there are 64.
+        // CAST: below 64.
         self.uses.push(Use { slot: Slot(number as u32), bytes: self.size });
         self.progress.inc(self.size);
     }
 }
 
-/// Uses a buffer where it is by now: it may move between the map and the use.
+/// Maps a buffer and uses it. Tries again if the buffer moves between the two.
 fn current<R>(
-    seat: &Attachment,
+    attachment: &Attachment,
     access: Access,
     work: impl Fn(&Mapping) -> peerbuf::Result<R>,
 ) -> Result<R> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match seat.map(access).and_then(|mapping| work(&mapping)) {
-            Err(Error::Stale { .. }) if tries < PATIENCE => {}
+        match attachment.map(access).and_then(|mapping| work(&mapping)) {
+            Err(Error::Stale { .. }) if tries < MAX_TRIES => {}
             other => return Ok(other?),
         }
     }

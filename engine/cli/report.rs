@@ -1,7 +1,7 @@
-//! What the commands find out, as plain data: the JSON that they print, and what the tables show.
+//! The results of the commands as plain data: the JSON that they print, and the source of the tables.
 //!
-//! Numbers are numbers, in bytes and seconds, and what is not known is null. Fields are added, never
-//! changed or taken away, within one `schema`.
+//! Numbers are in bytes and seconds; an unknown value is null. Within one `schema` fields are added, never
+//! changed or removed.
 
 use peerbuf::device::{DrmNode, PciAddress};
 use peerbuf::transfer::Refusal;
@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use crate::live::LiveFacts;
 
-/// The number of this form.
+/// The version of the JSON format.
 pub(crate) const SCHEMA: u32 = 1;
 
-/// What `peerbuf devices` finds out.
+/// The result of `peerbuf devices`.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct DevicesReport {
     pub(crate) schema: u32,
@@ -23,17 +23,17 @@ pub(crate) struct DevicesReport {
     pub(crate) unusable: Vec<UnusableFacts>,
 }
 
-/// What `peerbuf demo` finds out.
+/// The result of `peerbuf demo`.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct DemoReport {
     pub(crate) schema: u32,
-    /// Bytes that were compared, in both parts.
+    /// Bytes compared, in all parts.
     pub(crate) bytes_verified: u64,
-    /// 32-bit words that were wrong, likewise.
+    /// 32-bit words that were wrong, in all parts.
     pub(crate) mismatches: u64,
-    /// How often importers were told of a move, likewise.
+    /// Notifications of importers about moves, in all parts.
     pub(crate) callbacks: u64,
-    // The main job's, once more, where nobody has to look for them.
+    // Copies of the overcommit part's numbers, at the top level.
     pub(crate) budget: u64,
     pub(crate) peak: u64,
     pub(crate) evictions: u64,
@@ -45,7 +45,7 @@ pub(crate) struct DemoReport {
     pub(crate) overcommit: OvercommitFacts,
 }
 
-/// The part with the one buffer.
+/// The part with one buffer.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct OneReport {
     /// Bytes of the buffer.
@@ -54,18 +54,18 @@ pub(crate) struct OneReport {
     pub(crate) pairs: usize,
     /// How often it moved while all devices used it.
     pub(crate) moves: u64,
-    /// Where the buffer lived at the end: `vram` of its home device, or `system`.
+    /// The domain of the buffer at the end: `vram` of its home device, or `system`.
     pub(crate) domain: &'static str,
-    /// The device that it was at home on at the end.
+    /// The home device of the buffer at the end.
     pub(crate) home: usize,
     pub(crate) provider: &'static str,
-    /// How often it had moved, attaching everybody included.
+    /// How often it had moved, including moves for attachments.
     pub(crate) generation: u32,
     pub(crate) seconds: f64,
     pub(crate) devices: Vec<DeviceFacts>,
     pub(crate) results: Vec<PairResult>,
     pub(crate) moving: MovingFacts,
-    /// What there was and who used it, when all was done and the buffer still alive.
+    /// The engine's report at the end, while the buffer was alive.
     pub(crate) report: LiveFacts,
     pub(crate) unusable: Vec<UnusableFacts>,
 }
@@ -115,7 +115,7 @@ pub(crate) struct PciFacts {
     pub(crate) function: u32,
 }
 
-/// What is known of the ways from one device to another.
+/// The routes from one device to another.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct RouteFacts {
     pub(crate) from: usize,
@@ -123,12 +123,12 @@ pub(crate) struct RouteFacts {
     /// The route to use; null if none works.
     pub(crate) route: Option<&'static str>,
     pub(crate) verified: bool,
-    /// All that work, best first.
+    /// All routes that work, best first.
     pub(crate) working: Vec<WorkingFacts>,
     pub(crate) refused: Vec<RefusalFacts>,
     /// How the second device's queue waits for the first one's work; null if that is not known.
     pub(crate) wait: Option<&'static str>,
-    /// What kept the routes from being tried at all.
+    /// Why no route could be tried.
     pub(crate) error: Option<String>,
 }
 
@@ -153,12 +153,12 @@ pub(crate) struct UnusableFacts {
     pub(crate) reason: String,
 }
 
-/// One device wrote, another one checked.
+/// The result of one device that wrote and another one that checked.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct PairResult {
-    /// Who wrote.
+    /// The device that wrote.
     pub(crate) from: usize,
-    /// Who checked.
+    /// The device that checked.
     pub(crate) to: usize,
     pub(crate) bytes_verified: u64,
     /// 32-bit words that were wrong.
@@ -169,17 +169,17 @@ pub(crate) struct PairResult {
     pub(crate) verify_seconds: f64,
 }
 
-/// What happened while the buffer moved.
+/// The part in which the buffer moves.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct MovingFacts {
     pub(crate) moves: u64,
-    /// `callbacks_expected`, and once more for each device when a move failed after they had been told.
+    /// Notifications: `callbacks_expected`, plus those of moves that failed after the importers were notified.
     pub(crate) callbacks: u64,
     /// `moves` times the number of devices.
     pub(crate) callbacks_expected: u64,
-    /// Where it has been, and how often it came there.
+    /// The places that the buffer moved to, and how often.
     pub(crate) places: Vec<PlaceFacts>,
-    /// Where it could not go.
+    /// The places that the buffer could not move to.
     pub(crate) refused: Vec<RefusedFacts>,
     pub(crate) bytes_verified: u64,
     pub(crate) mismatches: u64,
@@ -192,35 +192,41 @@ pub(crate) struct PlaceFacts {
     pub(crate) moves: u64,
 }
 
-/// A place that was no place for it.
+/// A place that the buffer could not move to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct RefusedFacts {
     pub(crate) place: String,
     pub(crate) reason: String,
+    /// The reason without its details.
+    #[serde(skip)]
+    pub(crate) summary: String,
+    /// The details, where the reason is a list.
+    #[serde(skip)]
+    pub(crate) details: Vec<String>,
 }
 
-/// What happened while there was four times as much as the first device's memory holds.
+/// The overcommit part: four times as many bytes as the first device's memory holds.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct OvercommitFacts {
     pub(crate) buffers: usize,
     /// Bytes of all of them together.
     pub(crate) total: u64,
-    /// Bytes of those that are in use at a time.
+    /// Bytes of the buffers in the window of a frame.
     pub(crate) working_set: u64,
     pub(crate) frames: usize,
-    /// Bytes that buffers could have in the first device's memory at once.
+    /// The limit: bytes that buffers may have in the first device's memory at once.
     pub(crate) budget: u64,
-    /// The most that they ever had.
+    /// The most bytes that they had there at once.
     pub(crate) peak: u64,
-    /// How often a buffer had to go, because its place was needed.
+    /// How often a buffer was evicted to make room.
     pub(crate) evictions: u64,
-    /// How often one came back, because it was used.
+    /// How often a buffer was moved back because it was used.
     pub(crate) restores: u64,
-    /// Bytes of the buffers that went and came.
+    /// Bytes of the buffers that were evicted and moved back.
     pub(crate) bytes_moved: u64,
-    /// What was copied of that: less where the place to go to had the same bytes already.
+    /// Bytes of those moves that were copied: fewer, if the destination was a clean copy.
     pub(crate) bytes_copied: u64,
-    /// `bytes_moved` of somebody who knows all uses in advance, and brings in each buffer that is used.
+    /// `bytes_moved` of a policy that knows all uses in advance and moves in every buffer that is used.
     pub(crate) bytes_optimal: u64,
     pub(crate) callbacks: u64,
     /// One for each move and each device that reaches the buffers in place.
@@ -232,13 +238,13 @@ pub(crate) struct OvercommitFacts {
     pub(crate) members: Vec<MemberFacts>,
 }
 
-/// A device of the main job.
+/// A device of the overcommit part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct MemberFacts {
-    /// Its number. One that is not among the devices is the first one's adapter, opened once more.
+    /// Its number. A number not among the devices is the first device's adapter, opened again.
     pub(crate) device: usize,
     pub(crate) name: String,
-    /// Whether it reaches the first device's memory; else it is given copies.
+    /// Whether it reaches the first device's memory; otherwise it reads copies.
     pub(crate) in_place: bool,
 }
 
@@ -264,7 +270,7 @@ impl DemoReport {
 }
 
 impl OvercommitFacts {
-    /// Whether it did what it was to do.
+    /// Whether every byte was right, the limit was kept, and every notification was made.
     pub(crate) fn is_proved(&self) -> bool {
         self.mismatches == 0
             && self.peak <= self.budget

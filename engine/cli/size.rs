@@ -1,15 +1,18 @@
-//! Sizes as people write them: `64M`, `4K`, `1G`, plain bytes.
+//! Sizes as text: `64M`, `4K`, `1G`, plain bytes.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The passes that fill and verify work on words of 32 bits.
+/// The compute kernels that fill and verify work on words of 32 bits.
 const WORD: u64 = 4;
+
+/// The smallest memory that `--vram` takes.
+const SMALLEST_HEAP: u64 = 64 << 10;
 
 /// Letters for powers of 1024.
 const UNITS: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
 
-/// Size of a buffer that the passes can work on: positive, and a multiple of 4.
+/// Size of a buffer that the compute kernels can work on: positive, and a multiple of 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size(u64);
 
@@ -23,15 +26,13 @@ impl Size {
 pub(crate) enum ParseSizeError {
     #[error("not a size; write bytes (4096), or a number with K, M, G or T (64M)")]
     Malformed,
-    #[error("too small a memory to be divided; at least 64K")]
+    #[error("too small: at least 64K")]
     SmallHeap,
     #[error("larger than any memory")]
     TooLarge,
-    #[error("a buffer needs at least one word of 4 bytes")]
+    #[error("too small: a buffer has at least one word of 4 bytes")]
     Zero,
-    #[error(
-        "{0} bytes are not a multiple of 4; the passes that fill and verify work on 32-bit words"
-    )]
+    #[error("{0} bytes are not a multiple of 4; buffers are filled and checked as 32-bit words")]
     NotWords(u64),
 }
 
@@ -39,31 +40,43 @@ impl FromStr for Size {
     type Err = ParseSizeError;
 
     fn from_str(text: &str) -> Result<Self, ParseSizeError> {
-        let upper = text.to_ascii_uppercase();
-        let (digits, shift) = split_unit(&upper);
-        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(ParseSizeError::Malformed);
-        }
-        let number: u64 = digits.parse().map_err(|_| ParseSizeError::TooLarge)?;
-        match number.checked_mul(1 << shift).ok_or(ParseSizeError::TooLarge)? {
+        match bytes(text)? {
             0 => Err(ParseSizeError::Zero),
-            bytes if !bytes.is_multiple_of(WORD) => Err(ParseSizeError::NotWords(bytes)),
-            bytes => Ok(Self(bytes)),
+            bytes => Self::of_words(bytes),
         }
     }
 }
 
-/// Size of a memory: the smallest that can be divided.
-pub(crate) fn heap(text: &str) -> Result<Size, ParseSizeError> {
-    match text.parse::<Size>() {
-        Ok(size) if size.bytes() >= 64 << 10 => Ok(size),
-        Ok(_) | Err(ParseSizeError::Zero) => Err(ParseSizeError::SmallHeap),
-        other => other,
+impl Size {
+    fn of_words(bytes: u64) -> Result<Self, ParseSizeError> {
+        if bytes.is_multiple_of(WORD) {
+            Ok(Self(bytes))
+        } else {
+            Err(ParseSizeError::NotWords(bytes))
+        }
     }
 }
 
-/// The number's digits, and the power of 2 of what follows them. `64MiB` and `64MB` are what some people
-/// write for `64M`.
+/// Parses the size of a memory, which must be large enough to be divided.
+pub(crate) fn heap(text: &str) -> Result<Size, ParseSizeError> {
+    match bytes(text)? {
+        // The rule that matters most comes first.
+        ..SMALLEST_HEAP => Err(ParseSizeError::SmallHeap),
+        bytes => Size::of_words(bytes),
+    }
+}
+
+fn bytes(text: &str) -> Result<u64, ParseSizeError> {
+    let upper = text.to_ascii_uppercase();
+    let (digits, shift) = split_unit(&upper);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(ParseSizeError::Malformed);
+    }
+    let number: u64 = digits.parse().map_err(|_| ParseSizeError::TooLarge)?;
+    number.checked_mul(1 << shift).ok_or(ParseSizeError::TooLarge)
+}
+
+/// The digits of a size, and the power of 2 that its unit means. `64MiB` and `64MB` are the same as `64M`.
 fn split_unit(text: &str) -> (&str, u32) {
     let short = text.strip_suffix('B').unwrap_or(text);
     let with_unit = |text| {
@@ -73,7 +86,7 @@ fn split_unit(text: &str) -> (&str, u32) {
     short.strip_suffix('I').and_then(with_unit).or_else(|| with_unit(short)).unwrap_or((short, 0))
 }
 
-/// Bytes for people: the largest unit that leaves at least one, with one decimal where it is not whole.
+/// Bytes as text for people, in the largest unit that leaves at least 1, with one decimal unless it is whole.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Human(pub(crate) u64);
 
@@ -122,9 +135,9 @@ mod tests {
     }
 
     #[test]
-    fn a_memory_has_a_least_size() {
+    fn a_memory_has_a_smallest_size() {
         assert_eq!(heap("64K").map(Size::bytes), Ok(64 << 10));
-        for small in ["65532", "4", "0"] {
+        for small in ["65532", "65535", "4", "1", "0"] {
             assert_eq!(heap(small), Err(ParseSizeError::SmallHeap), "{small}");
         }
         assert_eq!(heap("70001"), Err(ParseSizeError::NotWords(70001)));

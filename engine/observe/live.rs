@@ -1,17 +1,18 @@
-//! Counters of live objects: every test ends with them where they began.
+//! Counters of live objects. Every test checks at its end that they are where they were at its start.
 
+use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::shard::{SHARDS, Shard};
 
-/// Something that is born and dies.
+/// A kind of object that is created and dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
 #[non_exhaustive]
 pub enum Object {
     /// A Vulkan device, opened or adopted.
     Device,
-    /// An exportable allocation: a slab or a dedicated one.
+    /// An exportable allocation: a slab, or the dedicated memory of one buffer.
     Allocation,
     /// A device's view of an allocation: one `VkDeviceMemory` with its `VkBuffer`.
     View,
@@ -30,7 +31,7 @@ pub enum Object {
 }
 
 impl Object {
-    /// Every kind, in the order of their numbers.
+    /// All kinds, in order.
     pub const ALL: [Self; 9] = [
         Self::Device,
         Self::Allocation,
@@ -45,25 +46,24 @@ impl Object {
 }
 
 /// How many objects of each kind are alive in one engine: [`crate::Engine::live`].
-#[derive(Debug)]
 pub struct Live(Box<[Row; SHARDS]>);
 
-/// What one thread has seen born, less what it has seen die: it may be the other way round. On cache
-/// lines of its own.
+/// For each kind, the objects that one thread has created, less those that it has dropped. Negative if the
+/// thread dropped objects of other threads. Each row has its own cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Row([AtomicI64; Object::ALL.len()]);
 
 impl Live {
-    /// How many are alive.
+    /// The number of live objects of a kind.
     pub fn count(&self, object: Object) -> u64 {
         let all = self.0.iter().map(|row| row.0[object as usize].load(Ordering::Relaxed));
-        // CAST: while threads are at it the sum may miss a birth and see the death, so it can be
-        // negative for a moment.
+        // CAST: while other threads create and drop objects, the sum may miss a creation and include the
+        // drop. So it can be negative for a moment.
         all.sum::<i64>().max(0) as u64
     }
 
-    /// How many are alive in all, devices and what the engine keeps warm included.
+    /// The number of all live objects, including devices and what the engine keeps for reuse.
     pub fn total(&self) -> u64 {
         Object::ALL.into_iter().map(|object| self.count(object)).sum()
     }
@@ -76,12 +76,12 @@ impl Live {
         self.add(object, -1);
     }
 
-    // Relaxed: a statistic; nothing is read because of it.
+    // Relaxed: a statistic. No other memory is read because of its value.
     fn add(&self, object: Object, change: i64) {
         let shard = Shard::mine();
         let counter = &self.0[shard.index()].0[object as usize];
         if shard.is_exclusive() {
-            // Nobody else writes here.
+            // No other thread writes this row.
             counter.store(counter.load(Ordering::Relaxed) + change, Ordering::Relaxed);
         } else {
             counter.fetch_add(change, Ordering::Relaxed);
@@ -95,12 +95,21 @@ impl Default for Live {
     }
 }
 
+/// Prints the sums, not the rows of the threads.
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Live ")?;
+        let counts = Object::ALL.into_iter().map(|object| (object, self.count(object)));
+        f.debug_map().entries(counts).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn who_is_born_in_one_thread_may_die_in_another() {
+    fn an_object_may_be_dropped_on_another_thread() {
         let live = Live::default();
         let turns = 0..100;
         std::thread::scope(|scope| {
@@ -115,5 +124,15 @@ mod tests {
             }
         });
         assert_eq!(live.total(), 3500);
+    }
+
+    #[test]
+    fn debug_prints_sums() {
+        let live = Live::default();
+        live.born(Object::Buffer);
+        live.born(Object::Pin);
+        let text = format!("{live:?}");
+        assert!(text.starts_with("Live {Device: 0, ") && text.contains("Buffer: 1"), "{text}");
+        assert!(text.ends_with("Pin: 1}"), "{text}");
     }
 }

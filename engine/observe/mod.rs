@@ -1,8 +1,12 @@
-//! What is going on: live objects, as plain numbers, a report of who uses what, as plain data, why a buffer
-//! is where it is, and a trace of all that over time.
+//! What an engine reports about itself, as plain data.
 //!
-//! Kernel counterpart: `debugfs dma_buf/bufinfo`. The engine prints nothing; it emits `tracing`
-//! events and answers questions.
+//! Counters of live objects, of moves and of waits; a report of all buffers and their users; the decisions
+//! about a buffer, with their reasons; and a trace of all that over time.
+//!
+//! Kernel counterpart: `debugfs dma_buf/bufinfo`. The engine prints nothing. It emits `tracing` events, and
+//! the caller prints what it asked for.
+//!
+//! This folder knows ids, domains and usages only. The code that collects the data is `buffer/`.
 
 mod explain;
 mod live;

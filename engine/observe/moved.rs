@@ -1,4 +1,4 @@
-//! What was moved, and why.
+//! Counters of moves, by cause.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,27 +7,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum MoveCause {
-    /// Somebody said so ([`crate::SharedBuffer::migrate`], [`crate::SharedBuffer::relocate`]).
+    /// The caller asked for it ([`crate::SharedBuffer::migrate`], [`crate::SharedBuffer::relocate`]).
     Asked,
-    /// Somebody attached who could not reach it where it was.
+    /// A device attached that could not reach the buffer in its domain.
     Reach,
-    /// It was handed out, and had to leave its slab.
+    /// The buffer was exported to another process, which needs an allocation of its own instead of a slab.
     HandedOut,
-    /// Its place was needed, or somebody evicted it.
+    /// The buffer was evicted: to make room, or because the caller asked for it.
     Evicted,
-    /// It was used, and came back to where it wants to be.
+    /// The buffer was used, and was restored to its preferred domain.
     Returned,
-    /// Somebody asked that it be where it wants to be ([`crate::SharedBuffer::request_residency`], [`crate::Engine::restore`]).
+    /// The caller asked that it be in its preferred domain ([`crate::SharedBuffer::request_residency`],
+    /// [`crate::Engine::restore`]).
     Requested,
-    /// The device that had it is lost, and its clean copy took its place.
+    /// The device whose memory held the buffer is lost, and its clean copy became its backing.
     Promoted,
-    /// A device that uses it all the time while it lived elsewhere drew it to itself
+    /// The buffer was auto-migrated to the memory of a device that used it often from another domain
     /// ([`crate::Rules::attraction`]).
     Attracted,
 }
 
 impl MoveCause {
-    /// In a word or two.
+    /// The short name used in reports and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Asked => "asked for",
@@ -41,7 +42,7 @@ impl MoveCause {
         }
     }
 
-    /// All of them, in order.
+    /// All causes, in order.
     pub const ALL: [Self; 8] = [
         Self::Asked,
         Self::Reach,
@@ -60,19 +61,19 @@ impl fmt::Display for MoveCause {
     }
 }
 
-/// How much was moved for one cause: [`crate::Engine::moved`].
+/// The moves for one cause: [`crate::Engine::moved`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Moved {
-    /// How many moves were published.
+    /// The number of committed moves.
     pub moves: u64,
     /// Bytes of the buffers that moved.
     pub bytes: u64,
-    /// Bytes that were copied for it: fewer where a clean copy was there, or nobody had written yet.
+    /// Bytes that were copied: fewer, if the destination was a clean copy, or the buffer was never written.
     pub copied: u64,
 }
 
-/// The counters. Relaxed: statistics; nothing is decided by them.
+/// The counters of moves. Relaxed, because they are statistics and no decision depends on them.
 #[derive(Debug, Default)]
 pub(crate) struct MovedCounters([[AtomicU64; 3]; MoveCause::ALL.len()]);
 

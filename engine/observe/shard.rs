@@ -1,19 +1,19 @@
-//! A number for each thread, for counters and lists that all threads use and none should wait for.
+//! A small number for each thread, for counters and lists that all threads use without waiting for each other.
 
 use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 
-/// How many shards there are: one for each of the first threads, and the last one for all further.
+/// The number of shards. Each of the first threads has one of its own; all further threads share the last.
 pub(crate) const SHARDS: usize = 64;
 
-/// A thread's shard.
+/// The number of a thread's shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shard(u8);
 
 impl Shard {
     const COMMON: Self = Self((SHARDS - 1) as u8);
 
-    /// That of this thread.
+    /// The shard of the current thread.
     pub(crate) fn mine() -> Self {
         MINE.get().unwrap_or_else(assign)
     }
@@ -22,8 +22,8 @@ impl Shard {
         usize::from(self.0)
     }
 
-    /// Whether no other living thread has it. What only its thread writes needs no read-modify-write;
-    /// whoever gets the number later has taken the lock in between.
+    /// Whether no other living thread has this shard. Then its thread may write it without a read-modify-write.
+    /// A later thread with the same number has taken the lock of the vacant numbers in between.
     pub(crate) fn is_exclusive(self) -> bool {
         self != Self::COMMON
     }
@@ -34,12 +34,12 @@ thread_local! {
     static GIVE_BACK: GiveBack = const { GiveBack };
 }
 
-/// Numbers that no thread has, as a set of bits.
+/// The numbers that no thread has, as a set of bits.
 static VACANT: Mutex<u64> = Mutex::new(u64::MAX >> 1);
 
 #[cold]
 fn assign() -> Shard {
-    // Without its end nobody would give the number back.
+    // If the thread is already ending, `GIVE_BACK` would not run, and the number would be lost.
     let ends = GIVE_BACK.try_with(|_| ()).is_ok();
     let shard = if ends { take() } else { Shard::COMMON };
     MINE.set(Some(shard));
@@ -53,7 +53,7 @@ fn take() -> Shard {
         return Shard::COMMON;
     }
     *vacant &= !(1 << lowest);
-    // CAST: less than 64.
+    // CAST: below 64.
     Shard(lowest as u8)
 }
 
@@ -61,7 +61,7 @@ struct GiveBack;
 
 impl Drop for GiveBack {
     fn drop(&mut self) {
-        // What this thread still drops after this goes to the common one.
+        // Objects that this thread drops from now on are counted in the common shard.
         if let Some(shard) = MINE.replace(Some(Shard::COMMON))
             && shard.is_exclusive()
         {
@@ -97,6 +97,6 @@ mod tests {
         let exclusive: Vec<_> = shards.iter().filter(|shard| shard.is_exclusive()).collect();
         let distinct: HashSet<_> = exclusive.iter().map(|shard| shard.index()).collect();
         assert_eq!(distinct.len(), exclusive.len());
-        assert!(exclusive.len() < SHARDS && exclusive.len() < THREADS, "the rest has to share");
+        assert!(exclusive.len() < SHARDS && exclusive.len() < THREADS, "the others share one");
     }
 }

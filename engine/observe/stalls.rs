@@ -1,4 +1,4 @@
-//! How long callers were held up, and by what.
+//! Counters of waits, by cause.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum StallCause {
-    /// Room: those that were evicted had to be out first.
+    /// Room: evictions had to end first.
     Room,
-    /// A move of the buffer, or those whose work a move had to wait for.
+    /// A move of the buffer, or work that a move had to wait for.
     Move,
     /// Work on the buffer that no queue could wait for.
     Work,
 }
 
 impl StallCause {
-    /// In a word or two.
+    /// The short name used in reports and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Room => "for room",
@@ -26,7 +26,7 @@ impl StallCause {
         }
     }
 
-    /// All of them, in order.
+    /// All causes, in order.
     pub const ALL: [Self; 3] = [Self::Room, Self::Move, Self::Work];
 }
 
@@ -36,19 +36,19 @@ impl fmt::Display for StallCause {
     }
 }
 
-/// How often and how long callers waited for one cause: [`crate::Engine::stalls`].
+/// The waits for one cause: [`crate::Engine::stalls`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stalls {
-    /// How often somebody waited.
+    /// The number of waits.
     pub waits: u64,
-    /// The sum of all waits, of all threads.
+    /// The sum of all waits of all threads.
     pub total: Duration,
-    /// The longest.
+    /// The longest wait.
     pub longest: Duration,
 }
 
-/// The counters. Relaxed: statistics; nothing is decided by them.
+/// The counters of waits. Relaxed, because they are statistics and no decision depends on them.
 #[derive(Debug, Default)]
 pub(crate) struct StallCounters([Row; StallCause::ALL.len()]);
 
@@ -61,7 +61,7 @@ struct Row {
 }
 
 impl StallCounters {
-    /// Takes the time of `wait`, whatever comes of it.
+    /// Runs `wait` and counts its time, even if it fails.
     pub(crate) fn during<T>(&self, cause: StallCause, wait: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let waited = wait();
@@ -69,7 +69,7 @@ impl StallCounters {
         waited
     }
 
-    /// Somebody has waited.
+    /// Counts a wait.
     pub(crate) fn add(&self, cause: StallCause, waited: Duration) {
         let row = &self.0[cause as usize];
         let nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_fails_is_one() {
+    fn a_failed_wait_is_counted() {
         let counters = StallCounters::default();
         let waited: Result<(), ()> = counters.during(StallCause::Room, || Err(()));
         assert!(waited.is_err());

@@ -1,13 +1,13 @@
-//! The routes that are not used, each reason once.
+//! The routes that do not work, each reason once.
 
 use std::collections::BTreeMap;
 
 use comfy_table::Table;
 
-use super::{lines, table};
+use super::text::{lines, table};
 use crate::report::RouteFacts;
 
-/// Every reason once, with the routes that it refuses and the pairs that it holds for.
+/// Each reason once, with its routes and its pairs of devices.
 pub(super) fn refusals(routes: &[RouteFacts]) -> Table {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for pair in routes {
@@ -33,14 +33,14 @@ pub(super) fn refusals(routes: &[RouteFacts]) -> Table {
     table
 }
 
-/// Routes that were refused for the same reason, between the same pairs.
+/// Routes refused for the same reason between the same pairs.
 struct Group<'a> {
     routes: Vec<&'a str>,
     pairs: Vec<(usize, usize)>,
     reason: &'a str,
 }
 
-/// Joins groups of one route that say the same, and puts those of one route side by side.
+/// Joins groups that have the same reason and pairs, and puts those of one route side by side.
 fn merge(groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
     let mut merged: Vec<Group<'_>> = Vec::new();
     for group in groups {

@@ -1,10 +1,10 @@
-//! Numbers side by side in two words.
+//! Numbers packed into two words.
 
 use crate::device::DeviceId;
 
-/// Bits of a size: a mantissa of eleven of them (the first is not written) and where they stand.
+/// Bits of a size: ten of a mantissa of eleven (the first is always 1 and not written), and an exponent.
 pub(super) const SIZE: u32 = 16;
-/// Bits of a device's number, or of none.
+/// Bits of the number of a device. All ones means no device.
 pub(super) const DEVICE: u32 = 10;
 
 const NO_DEVICE: u64 = (1 << DEVICE) - 1;
@@ -22,11 +22,11 @@ impl Bits {
     }
 
     pub(super) fn words(self) -> [u64; 2] {
-        // CAST: each takes its half.
+        // CAST: the two halves.
         [(self.bits >> 64) as u64, self.bits as u64]
     }
 
-    /// Writes `number`, or as much as can be written.
+    /// Writes `number`, or the largest number of that width if it is larger.
     pub(super) fn put(&mut self, number: impl Into<u64>, width: u32) {
         let number = number.into().min(u64::MAX >> (64 - width));
         self.bits |= u128::from(number) << self.at;
@@ -41,10 +41,10 @@ impl Bits {
         number
     }
 
-    /// A number of at most 32 bits.
+    /// Reads a number of at most 32 bits.
     pub(super) fn count(&mut self, width: u32) -> u32 {
         debug_assert!(width <= u32::BITS);
-        // CAST: so many bits.
+        // CAST: at most 32 bits.
         self.take(width) as u32
     }
 
@@ -59,7 +59,7 @@ impl Bits {
         (number != NO_DEVICE).then_some(DeviceId(number as u16))
     }
 
-    /// Writes a size to three digits. `u64::MAX` stays what it is.
+    /// Writes a size to three digits. `u64::MAX` is kept exactly.
     pub(super) fn put_size(&mut self, bytes: u64) {
         self.put(shortened(bytes), SIZE);
     }
@@ -69,14 +69,14 @@ impl Bits {
     }
 }
 
-/// Eleven significant bits, rounded, and how far they are to be shifted.
+/// Rounds a size to eleven significant bits, and packs those and their shift.
 fn shortened(bytes: u64) -> u64 {
     if bytes < 1 << 10 {
         return bytes;
     }
     let shift = 53 - bytes.leading_zeros();
     let half = if shift == 0 { 0 } else { 1 << (shift - 1) };
-    // Rounding may make one more bit of it, which is as well: the mantissa is 0, and the exponent one more.
+    // Rounding may carry into a twelfth bit. Then the mantissa is 0 and the exponent one more, which is right.
     let Some(rounded) = bytes.checked_add(half) else { return u64::MAX };
     let mantissa = rounded >> shift;
     (u64::from(shift) << 10) + mantissa
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_lose_less_than_anybody_sees() {
+    fn sizes_are_exact_to_three_digits() {
         let mut sizes: Vec<u64> =
             (0..64).flat_map(|bit| [1 << bit, (1 << bit) - 1, 3 << bit]).collect();
         sizes.extend([1_234_567, 0x7ff << 40, (0x7ff << 40) + 1, (1 << 63) + 1]);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_what_is_too_large_is_cut_to_the_largest() {
+    fn numbers_are_read_as_written_and_too_large_ones_are_clamped() {
         let mut bits = Bits::default();
         bits.put(5_u64, 4);
         bits.put(99_u64, 6);

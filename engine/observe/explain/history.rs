@@ -1,31 +1,31 @@
-//! A buffer's last decisions, in little memory.
+//! The last decisions about a buffer, in few bytes.
 
 use super::bits::Bits;
-use super::{Decision, Pick, Reason, What};
+use super::decision::{Decision, Pick, Reason, What};
 use crate::device::DeviceId;
 use crate::memory::DomainId;
 
-/// How many decisions a buffer remembers.
+/// The number of decisions that a buffer keeps.
 const KEPT: usize = 4;
-/// Bits of the moment, of what was decided, of the kind of reason.
+/// Bits of the moment, of what was decided, and of the kind of reason.
 const WHEN: u32 = 35;
 const WHAT: u32 = 4;
 const KIND: u32 = 5;
 
-/// A buffer's last decisions. One that nothing was decided about after its creation has none, and pays for
-/// none: eight bytes.
+/// The last decisions about a buffer. Without a decision after the creation of the buffer, it takes eight
+/// bytes and no allocation.
 #[derive(Debug, Default)]
 pub(crate) struct History(Option<Box<[Packed; KEPT]>>);
 
-/// A decision without the buffer's size, which never changes. All zeros is none.
+/// A decision without the buffer's size, which never changes. All zeros means no decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Packed([u64; 2]);
 
 impl History {
-    /// Remembers a decision, and forgets the oldest one of five.
+    /// Adds a decision, and drops the oldest one if there are too many.
     ///
-    /// That a new buffer has got its first choice is not worth remembering. A buffer that stays for the same
-    /// reason as before, as each walk finds again, has decided so once: the last time counts.
+    /// A new buffer that got its first choice is not recorded. A decision to stay for the same reason as
+    /// before, which every walk makes again, replaces the previous one.
     pub(crate) fn record(&mut self, decision: &Decision) {
         if self.0.is_none() && decision.is_ordinary() {
             return;
@@ -43,7 +43,7 @@ impl History {
         self.0.iter().flat_map(|kept| kept.iter()).map_while(move |packed| packed.decision(bytes))
     }
 
-    /// Bytes that it takes beyond itself.
+    /// Bytes that it takes on the heap.
     #[cfg(test)]
     pub(crate) fn footprint(&self) -> usize {
         self.0.as_deref().map_or(0, size_of_val)
@@ -51,7 +51,7 @@ impl History {
 }
 
 impl Decision {
-    /// Whether it is not worth remembering: a new buffer has got its first choice.
+    /// Whether it is not recorded: a new buffer got its first choice.
     pub(crate) fn is_ordinary(&self) -> bool {
         self.what == What::Placed && self.reason == Reason::FirstChoice
     }
@@ -74,7 +74,7 @@ impl Packed {
         Self(bits.words())
     }
 
-    /// `None` if there is none.
+    /// The decision; `None` if there is none.
     fn decision(self, bytes: u64) -> Option<Decision> {
         let mut bits = Bits::read(self.0);
         let what = what_of(bits.take(WHAT).checked_sub(1)?)?;
@@ -110,7 +110,7 @@ const WHATS: [What; 10] = [
 ];
 
 fn number_of(what: What) -> u64 {
-    // CAST: there are ten.
+    // CAST: below ten.
     what as u64
 }
 
@@ -129,11 +129,11 @@ const PICKS: [Pick; 7] = [
     Pick::Cheapest,
 ];
 
-/// Bits of a buffer's number, or of none.
+/// Bits of the number of a buffer. All ones means no buffer.
 const BUFFER: u32 = 34;
 const NO_BUFFER: u64 = (1 << BUFFER) - 1;
 
-/// Writes the kind of a reason, and its numbers: at most 64 bits.
+/// Writes the kind of a reason and its numbers: at most 64 bits.
 fn put_reason(bits: &mut Bits, reason: Reason) {
     let mut kind = |number: u32| bits.put(number, KIND);
     match reason {
@@ -143,7 +143,7 @@ fn put_reason(bits: &mut Bits, reason: Reason) {
             kind(2);
             bits.put_size(bytes);
             bits.put(by.map_or(NO_BUFFER, |by| by.min(NO_BUFFER - 1)), BUFFER);
-            // CAST: there are seven.
+            // CAST: below seven.
             bits.put(pick as u64, 3);
             bits.put(of, 11);
         }

@@ -1,6 +1,8 @@
-//! What people read, and what is remembered.
+//! The texts of decisions, and the history.
 
 use super::*;
+use crate::device::DeviceId;
+use crate::memory::DomainId;
 
 const GPU: DeviceId = DeviceId(0);
 const OTHER: DeviceId = DeviceId(1);
@@ -51,10 +53,10 @@ fn reasons() -> [Reason; 21] {
 #[test]
 fn each_decision_is_a_sentence() {
     let no_room = reasons()[4];
-    let told = [
+    let texts = [
         (
             decision(What::Evicted, VRAM, SYSTEM, wanted(Some(7))),
-            "evicted from VRAM of device 0 to system memory: 64 MiB were wanted by buffer 7, least recently \
+            "evicted from VRAM of device 0 to system memory: 64 MiB were needed by buffer 7, least recently \
              used of 12",
         ),
         (
@@ -63,8 +65,7 @@ fn each_decision_is_a_sentence() {
         ),
         (
             decision(What::Stayed, SYSTEM, VRAM, Reason::Pinned { by: None, pins: 9999 }),
-            "stays in system memory instead of going to VRAM of device 0: pinned by a stranger, 4095 or more \
-             times",
+            "stays in system memory instead of VRAM of device 0: pinned by an export, 4095 or more times",
         ),
         (
             decision(What::FellBack, VRAM, SYSTEM, no_room),
@@ -73,20 +74,19 @@ fn each_decision_is_a_sentence() {
         ),
         (
             decision(What::Stayed, SYSTEM, VRAM, reasons()[5]),
-            "stays in system memory instead of going to VRAM of device 0: VRAM of device 0 has 3 bytes in \
-             use",
+            "stays in system memory instead of VRAM of device 0: VRAM of device 0 has 3 bytes in use",
         ),
         (
             decision(What::Purged, VRAM, VRAM, wanted(None)),
-            "purged from VRAM of device 0: 64 MiB were wanted, least recently used of 12",
+            "purged from VRAM of device 0: 64 MiB were needed, least recently used of 12",
         ),
         (
             decision(What::Restored, SYSTEM, VRAM, Reason::Used { by: GPU }),
-            "brought back to VRAM of device 0 from system memory: device 0 uses it",
+            "restored to VRAM of device 0 from system memory: device 0 uses it",
         ),
         (
             decision(What::Attracted, VRAM, DomainId::Vram(OTHER), reasons()[14]),
-            "drawn to VRAM of device 1 from VRAM of device 0: device 1 has used it 37 times, all others 2 \
+            "auto-migrated to VRAM of device 1 from VRAM of device 0: device 1 has used it 37 times, all others 2 \
              times",
         ),
         (
@@ -96,8 +96,7 @@ fn each_decision_is_a_sentence() {
                 VRAM,
                 Reason::Throttled { moved: 15 << 20, allowed: 16 << 20 },
             ),
-            "stays in system memory instead of going to VRAM of device 0: 15 MiB of 16 MiB that may move at \
-             once have moved",
+            "stays in system memory instead of VRAM of device 0: 15 MiB of at most 16 MiB have moved at once",
         ),
         (
             decision(What::Lost, VRAM, VRAM, Reason::DeviceLost { device: GPU }),
@@ -105,11 +104,11 @@ fn each_decision_is_a_sentence() {
         ),
         (
             decision(What::Promoted, VRAM, SYSTEM, Reason::DeviceLost { device: GPU }),
-            "lives on in system memory as its copy from VRAM of device 0: device 0 is lost",
+            "promoted from its clean copy in system memory; it was in VRAM of device 0: device 0 is lost",
         ),
         (
             decision(What::FellBack, VRAM, SYSTEM, Reason::NotShareable),
-            "fell back to system memory: memory there cannot be shared with all who use it",
+            "fell back to system memory: memory there cannot be shared with all its users",
         ),
         (
             decision(What::Placed, VRAM, VRAM, Reason::FirstChoice),
@@ -117,27 +116,27 @@ fn each_decision_is_a_sentence() {
         ),
         (
             decision(What::Migrated, VRAM, SYSTEM, Reason::Reach { by: OTHER }),
-            "moved from VRAM of device 0 to system memory: device 1 could not have reached it",
+            "moved from VRAM of device 0 to system memory: device 1 could not reach it",
         ),
     ];
-    for (decision, text) in told {
+    for (decision, text) in texts {
         assert_eq!(decision.to_string(), text);
     }
 }
 
 #[test]
-fn names_are_looked_up_when_asked() {
+fn names_are_supplied_by_the_caller() {
     let evicted = decision(What::Evicted, VRAM, SYSTEM, wanted(Some(7)));
     let text = evicted.told(|number| (number == 7).then(|| "texture 7".into())).to_string();
     assert!(
-        text.ends_with(": 64 MiB were wanted by \"texture 7\", least recently used of 12"),
+        text.ends_with(": 64 MiB were needed by \"texture 7\", least recently used of 12"),
         "{text}"
     );
 }
 
 #[test]
-fn every_decision_is_remembered_as_it_was() {
-    let places = [VRAM, SYSTEM, DomainId::Vram(DeviceId(1022))];
+fn every_decision_is_read_back_as_recorded() {
+    let domains = [VRAM, SYSTEM, DomainId::Vram(DeviceId(1022))];
     let whats = [
         What::Evicted,
         What::Restored,
@@ -152,7 +151,7 @@ fn every_decision_is_remembered_as_it_was() {
     ];
     for reason in reasons() {
         for what in whats {
-            for (from, to) in places.into_iter().flat_map(|from| places.map(|to| (from, to))) {
+            for (from, to) in domains.into_iter().flat_map(|from| domains.map(|to| (from, to))) {
                 let made = decision(what, from, to, reason);
                 let mut history = History::default();
                 history.record(&made);
@@ -165,7 +164,7 @@ fn every_decision_is_remembered_as_it_was() {
 }
 
 #[test]
-fn every_pick_is_remembered() {
+fn every_pick_is_read_back() {
     let picks = [
         Pick::Rule,
         Pick::LeastRecent,
@@ -187,7 +186,7 @@ fn every_pick_is_remembered() {
 }
 
 #[test]
-fn the_last_four_are_remembered_and_the_latest_comes_first() {
+fn the_last_four_are_kept_latest_first() {
     let mut history = History::default();
     for when in 0..10 {
         let (what, from, to) = if when % 2 == 0 {
@@ -202,7 +201,7 @@ fn the_last_four_are_remembered_and_the_latest_comes_first() {
 }
 
 #[test]
-fn staying_again_for_the_same_reason_takes_the_place_of_the_last_time() {
+fn staying_again_for_the_same_reason_replaces_the_previous_decision() {
     let mut history = History::default();
     let stays = |when, by, pins| Decision {
         when,
@@ -211,16 +210,16 @@ fn staying_again_for_the_same_reason_takes_the_place_of_the_last_time() {
     history.record(&decision(What::Evicted, VRAM, SYSTEM, Reason::Asked));
     (10..1000).for_each(|when| history.record(&stays(when, Some(OTHER), 1)));
     history.record(&stays(1000, None, 2));
-    let told: Vec<_> = history.decisions(8 << 20).collect();
+    let decisions: Vec<_> = history.decisions(8 << 20).collect();
     let evicted = decision(What::Evicted, VRAM, SYSTEM, Reason::Asked);
-    assert_eq!(told, [stays(1000, None, 2), evicted]);
+    assert_eq!(decisions, [stays(1000, None, 2), evicted]);
     // Another reason is another decision.
     history.record(&decision(What::Stayed, SYSTEM, VRAM, Reason::HostAccess));
     assert_eq!(history.decisions(1).count(), 3);
 }
 
 #[test]
-fn only_a_buffer_with_something_to_tell_pays_for_it() {
+fn only_a_buffer_with_decisions_pays_for_them() {
     assert_eq!(size_of::<History>(), 8);
     let mut history = History::default();
     let placed = decision(What::Placed, VRAM, VRAM, Reason::FirstChoice);

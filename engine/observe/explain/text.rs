@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use super::{Decision, Pick, Reason, What};
+use super::decision::{Decision, Pick, Reason, What};
 use crate::device::DeviceId;
 
 /// A [`Decision`] in words: [`Decision::told`].
@@ -12,9 +12,16 @@ pub struct Told<'a, N> {
     name: N,
 }
 
-impl<'a, N> Told<'a, N> {
-    pub(super) fn new(decision: &'a Decision, name: N) -> Self {
-        Self { decision, name }
+impl Decision {
+    /// The decision in words. `name` supplies the names of other buffers by number, where it knows them.
+    pub fn told<N: Fn(u64) -> Option<String>>(&self, name: N) -> Told<'_, N> {
+        Told { decision: self, name }
+    }
+}
+
+impl Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.told(|_| None).fmt(f)
     }
 }
 
@@ -24,15 +31,15 @@ impl<N: Fn(u64) -> Option<String>> Display for Told<'_, N> {
         match what {
             What::Placed => write!(f, "placed in {to}")?,
             What::Evicted => write!(f, "evicted from {from} to {to}")?,
-            What::Restored => write!(f, "brought back to {to} from {from}")?,
+            What::Restored => write!(f, "restored to {to} from {from}")?,
             What::Migrated => write!(f, "moved from {from} to {to}")?,
-            What::Attracted => write!(f, "drawn to {to} from {from}")?,
+            What::Attracted => write!(f, "auto-migrated to {to} from {from}")?,
             What::FellBack => write!(f, "fell back to {to}")?,
             What::Stayed if from == to => write!(f, "stays in {from}")?,
-            What::Stayed => write!(f, "stays in {from} instead of going to {to}")?,
+            What::Stayed => write!(f, "stays in {from} instead of {to}")?,
             What::Purged => write!(f, "purged from {from}")?,
             What::Lost => write!(f, "lost with {from}")?,
-            What::Promoted => write!(f, "lives on in {to} as its copy from {from}")?,
+            What::Promoted => write!(f, "promoted from its clean copy in {to}; it was in {from}")?,
         }
         f.write_str(": ")?;
         self.reason(reason, f)
@@ -43,9 +50,9 @@ impl<N: Fn(u64) -> Option<String>> Told<'_, N> {
     fn reason(&self, reason: Reason, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match reason {
             Reason::FirstChoice => f.write_str("the first choice"),
-            Reason::Asked => f.write_str("somebody asked for it"),
+            Reason::Asked => f.write_str("the caller asked for it"),
             Reason::Wanted { bytes, by, pick, of } => {
-                write!(f, "{} were wanted", Size(bytes))?;
+                write!(f, "{} were needed", Size(bytes))?;
                 match by.map(|number| (number, (self.name)(number))) {
                     Some((_, Some(name))) => write!(f, " by {name:?}")?,
                     Some((number, None)) => write!(f, " by buffer {number}")?,
@@ -75,34 +82,34 @@ impl<N: Fn(u64) -> Option<String>> Told<'_, N> {
             Reason::DriverFailed { device } => {
                 write!(f, "the driver of {device} could not provide it there")
             }
-            Reason::NotShareable => {
-                f.write_str("memory there cannot be shared with all who use it")
-            }
+            Reason::NotShareable => f.write_str("memory there cannot be shared with all its users"),
             Reason::Pinned { by, pins } => {
-                write!(f, "pinned by {}", Who(by, "a stranger"))?;
+                write!(f, "pinned by {}", DeviceOr(by, "an export"))?;
                 match pins {
                     0 | 1 => Ok(()),
                     _ => write!(f, ", {} times", Count(pins, 4095)),
                 }
             }
-            Reason::Mapped { by } => write!(f, "{by} maps it, and cannot be told"),
+            Reason::Mapped { by } => write!(f, "{by} maps it and cannot be notified"),
             Reason::HostAccess => f.write_str("the host is using it"),
-            Reason::Busy { by } => write!(f, "work of {} has not ended", Who(by, "others")),
+            Reason::Busy { by } => {
+                write!(f, "work of {} has not ended", DeviceOr(by, "the host or an external user"))
+            }
             Reason::Throttled { moved, allowed } => {
-                write!(f, "{} of {} that may move at once have moved", Size(moved), Size(allowed))
+                write!(f, "{} of at most {} have moved at once", Size(moved), Size(allowed))
             }
             Reason::Hysteresis { uses, needed } => {
                 let (uses, needed) = (Count(uses, 4095), Count(needed, 4095));
-                write!(f, "it has moved lately, and {uses} of {needed} uses have passed since")
+                write!(f, "it was moved recently, with {uses} of {needed} uses since")
             }
             Reason::Used { by } => write!(f, "{by} uses it"),
             Reason::UsedMore { by, times, others } => {
                 let (times, others) = (Count(times, 65535), Count(others, 65535));
                 write!(f, "{by} has used it {times} times, all others {others} times")
             }
-            Reason::Reach { by } => write!(f, "{by} could not have reached it"),
-            Reason::HandedOut => f.write_str("it was handed out"),
-            Reason::All => f.write_str("everything was to go there"),
+            Reason::Reach { by } => write!(f, "{by} could not reach it"),
+            Reason::HandedOut => f.write_str("it was exported"),
+            Reason::All => f.write_str("all buffers were to move there"),
             Reason::DeviceLost { device } => write!(f, "{device} is lost"),
         }
     }
@@ -113,14 +120,14 @@ impl Display for What {
         f.write_str(match self {
             Self::Placed => "placed",
             Self::Evicted => "evicted",
-            Self::Restored => "brought back",
+            Self::Restored => "restored",
             Self::Migrated => "moved",
-            Self::Attracted => "drawn",
+            Self::Attracted => "auto-migrated",
             Self::FellBack => "fell back",
             Self::Stayed => "stays",
             Self::Purged => "purged",
             Self::Lost => "lost",
-            Self::Promoted => "lives on",
+            Self::Promoted => "promoted",
         })
     }
 }
@@ -128,21 +135,21 @@ impl Display for What {
 impl Display for Pick {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Rule => "chosen out",
+            Self::Rule => "the policy's choice",
             Self::LeastRecent => "least recently used",
             Self::MostRecent => "most recently used",
             Self::FurthestUse => "with the next use furthest away",
-            Self::NextInLine => "next in line",
+            Self::NextInLine => "next in order",
             Self::LowestPriority => "with the lowest priority",
             Self::Cheapest => "cheapest to evict",
         })
     }
 }
 
-/// A device, or who it is if it is none.
-struct Who(Option<DeviceId>, &'static str);
+/// A device, or a text for no device.
+struct DeviceOr(Option<DeviceId>, &'static str);
 
-impl Display for Who {
+impl Display for DeviceOr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(device) => device.fmt(f),
@@ -151,7 +158,7 @@ impl Display for Who {
     }
 }
 
-/// A number that is kept up to a bound.
+/// A number, and the bound up to which it is kept.
 struct Count(u32, u32);
 
 impl Display for Count {
@@ -170,7 +177,7 @@ impl Display for Size {
         // CAST: a few digits are shown.
         let mut number = self.0 as f64;
         let mut unit = 0;
-        // What would round to 1024 is one of the next unit.
+        // A number that would round to 1024 is shown in the next unit.
         while number >= 1023.5 && unit + 1 < UNITS.len() {
             number /= 1024.0;
             unit += 1;

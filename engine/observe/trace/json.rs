@@ -1,11 +1,11 @@
-//! One event as one line of JSON, written by hand: a library must not need a serialiser to say what it does.
+//! Writes one event as one line of JSON, without a serialisation library, which would be a dependency.
 
 use std::fmt::{self, Display, Write};
 
-/// A moment since the tracer began, in eighths of a microsecond.
+/// A moment since the trace began, in eighths of a microsecond.
 ///
-/// Viewers read microseconds as a double and make nanoseconds of it. Eighths are exact in both, so that what
-/// ends when something else begins still does after they have rounded.
+/// Viewers read microseconds as a double and convert them to nanoseconds. Eighths are exact in both. So
+/// rounding does not make events overlap that touch each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticks(pub(super) u64);
 
@@ -24,14 +24,14 @@ impl Display for Ticks {
     }
 }
 
-/// An event that is being written, field by field.
+/// Writes an event, field by field.
 pub(super) struct Event<'a> {
     text: &'a mut String,
     in_args: bool,
 }
 
 impl<'a> Event<'a> {
-    /// Begins an event behind what is in `text`.
+    /// Begins an event at the end of `text`.
     pub(super) fn new(text: &'a mut String, phase: char) -> Self {
         text.push('{');
         let event = Self { text, in_args: false };
@@ -50,7 +50,7 @@ impl<'a> Event<'a> {
         self.raw(key, flag)
     }
 
-    /// Whatever text it is, quoted and escaped.
+    /// Writes any text, quoted and escaped.
     pub(super) fn text(mut self, key: &'static str, text: impl Display) -> Self {
         self.key(key);
         self.text.push('"');
@@ -59,7 +59,7 @@ impl<'a> Event<'a> {
         self
     }
 
-    /// What follows belongs to the event's arguments.
+    /// Begins the arguments of the event. All further fields belong to them.
     pub(super) fn args(mut self) -> Self {
         self.key("args");
         self.text.push('{');
@@ -87,7 +87,7 @@ impl<'a> Event<'a> {
     }
 }
 
-/// Text on its way into a JSON string.
+/// Escapes text for a JSON string.
 struct Escaped<'a>(&'a mut String);
 
 impl Write for Escaped<'_> {
@@ -98,7 +98,7 @@ impl Write for Escaped<'_> {
                 '\\' => self.0.push_str("\\\\"),
                 '\n' => self.0.push_str("\\n"),
                 '\t' => self.0.push_str("\\t"),
-                // Deleting is allowed unescaped, but not every viewer knows that.
+                // JSON allows the DEL character unescaped, but not every viewer does.
                 control @ ('\0'..'\u{20}' | '\u{7f}') => {
                     write!(self.0, "\\u{:04x}", u32::from(control))?;
                 }
@@ -109,7 +109,7 @@ impl Write for Escaped<'_> {
     }
 }
 
-/// Writes to memory, which takes everything.
+/// Writes to memory, which cannot fail.
 fn write(to: &mut impl Write, value: impl Display) {
     let written = write!(to, "{value}");
     debug_assert!(written.is_ok(), "a `Display` that fails");
@@ -119,7 +119,7 @@ fn write(to: &mut impl Write, value: impl Display) {
 mod tests {
     use super::*;
 
-    /// What a JSON parser makes of `text`, after it was written.
+    /// `text`, written and read again by a JSON parser.
     fn written_and_read(text: &str) -> String {
         let mut line = String::new();
         Event::new(&mut line, 'i').args().text("name", text).end();
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn every_text_comes_back_as_it_was() {
+    fn every_text_is_read_back_as_written() {
         let all_ascii: String = (0..=0x7f_u8).map(char::from).collect();
         let rest = "käse 麵 🧀 \u{85}\u{2028}\u{feff}\u{10ffff}";
         for text in ["", "\"", "\\", "\\\"", "a\"b\\c\nd", "\\u0041", "\0", &all_ascii, rest] {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_and_arguments_stand_where_they_belong() {
+    fn fields_and_arguments_are_in_their_objects() {
         let mut line = String::new();
         let event = Event::new(&mut line, 'X').ticks("ts", Ticks(13)).number("pid", 1_u32);
         event.args().number("bytes", u64::MAX).flag("here", false).end();
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_exact_where_viewers_look() {
+    fn moments_are_exact_in_nanoseconds() {
         for ticks in [0, 1, 7, 8, 1001, 3_600_000 * Ticks::PER_SECOND + 3] {
             let microseconds: f64 = Ticks(ticks).to_string().parse().expect("a number");
             let nanoseconds = microseconds * 1000.0;

@@ -1,20 +1,20 @@
-//! Taking the accesses out of a trace again.
+//! Reads the accesses of a trace.
 
 use std::io::{self, BufRead};
 use std::str::FromStr;
 
-use super::AccessEvent;
+use super::event::AccessEvent;
 use crate::device::DeviceId;
 use crate::memory::DomainId;
 
-/// The accesses in a trace, in their order. It need not be whole: a last line that was cut off is passed
-/// over.
+/// The accesses in a trace, in their order. A last line that was cut off is ignored.
 ///
-/// Reads what an engine has written, one event a line, and not what another program has made of it.
+/// Reads traces as an engine writes them, with one event a line. A trace that another program has reformatted
+/// is not read.
 ///
 /// # Errors
 ///
-/// What reading said; [`io::ErrorKind::InvalidData`] with the number of a line that is none of a trace's.
+/// Those of `trace`; [`io::ErrorKind::InvalidData`] with the number of a line that is not part of a trace.
 pub fn read(trace: impl BufRead) -> io::Result<Vec<AccessEvent>> {
     let mut accesses = Vec::new();
     let mut wrong = None;
@@ -24,7 +24,7 @@ pub fn read(trace: impl BufRead) -> io::Result<Vec<AccessEvent>> {
         if let Some(number) = wrong.take() {
             return Err(invalid(number));
         }
-        // It may be cut off within a character, and is then no event either.
+        // A line that is cut off within a character is not an event either.
         let line = String::from_utf8_lossy(&line);
         let line = line.trim_ascii_end();
         match (number, line.strip_suffix(',').unwrap_or(line)) {
@@ -48,25 +48,25 @@ fn access(event: &str) -> Option<AccessEvent> {
         buffer: field(event, "buffer")?,
         bytes: field(event, "bytes")?,
         device: DeviceId(field(event, "device")?),
-        domain: place(&field::<String>(event, "domain")?)?,
+        domain: domain(&field::<String>(event, "domain")?)?,
         resident: field(event, "resident")?,
     })
 }
 
-/// The value of a field that holds a number, a flag, or a text in which nothing is escaped.
+/// The value of a field: a number, a flag, or a text without escapes.
 fn field<T: FromStr>(event: &str, key: &str) -> Option<T> {
     let (_, value) = event.split_once(&format!("\"{key}\":"))?;
     let value = value.split([',', '}']).next()?;
     value.trim_matches('"').parse().ok()
 }
 
-/// The place that calls itself so.
-fn place(name: &str) -> Option<DomainId> {
+/// The domain whose text is `name`.
+fn domain(name: &str) -> Option<DomainId> {
     let number = name.rsplit(' ').next().and_then(|number| number.parse().ok());
     let vram = number.map(|number| DomainId::Vram(DeviceId(number)));
-    [Some(DomainId::System), vram].into_iter().flatten().find(|place| place.to_string() == name)
+    [Some(DomainId::System), vram].into_iter().flatten().find(|domain| domain.to_string() == name)
 }
 
 fn invalid(line: u64) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is none of a trace"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not part of a trace"))
 }

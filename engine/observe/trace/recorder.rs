@@ -1,8 +1,8 @@
-//! What a trace is made of, and in which order its events stand in the file.
+//! Turns events into the text of a trace, and defines their order in the file.
 //!
-//! Every event has a moment of its own: the clock never shows the same one twice. So nothing has to be
-//! guessed from the order of lines, and each line of a track goes forward in the file too: a slice is
-//! written when it has ended, together with the arrows that begin on it.
+//! Every event has its own moment: the clock never returns the same one twice. So the order of events does not
+//! depend on the order of the text, and each line of a track goes forward in the file too. A slice is written
+//! when it has ended, together with the arrows that begin on it.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -10,24 +10,24 @@ use std::io::{self, Write};
 use std::mem;
 use std::time::Instant;
 
+use super::event::{AccessEvent, Counters, Move, Outcome};
 use super::json::{Event, Ticks};
-use super::tracks::{Lane, Track, Tracks};
-use super::{AccessEvent, Counters, Move, Outcome};
+use super::tracks::{Track, TrackLine, Tracks};
 use crate::device::DeviceId;
 use crate::memory::DomainId;
 use crate::observe::explain::Decision;
 
-/// How many bytes are written at once.
+/// Text is written when it has at least so many bytes.
 const CHUNK: usize = 64 << 10;
-/// The process that everything is shown under.
+/// The number of the process that viewers show all tracks under.
 const PROCESS: u32 = 1;
 
-/// Where events go, and what has to be remembered between them.
+/// The output of a trace, and its state between events.
 pub(super) struct Recorder {
-    /// `None` after an error: nothing is traced any more.
+    /// `None` after an error, which ends the trace.
     out: Option<Box<dyn Write + Send>>,
-    /// Whole lines that are still to be written; so a file that is cut off ends with a whole line.
-    lines: String,
+    /// Whole lines that are not written yet. So a file that is cut off ends with a whole line.
+    text: String,
     written: Ticks,
     clock: Clock,
     tracks: Tracks,
@@ -45,22 +45,22 @@ struct Clock {
 
 struct OpenMove {
     what: Move,
-    lane: Lane,
+    line: TrackLine,
     begun: Ticks,
-    /// In the order in which they came.
+    /// In the order of their moments.
     marks: Vec<(Ticks, Mark)>,
 }
 
 enum Mark {
-    /// An importer is told: a slice that ends soon, with an arrow on it.
-    Told { arrow: u64, at: Ticks, end: Ticks },
-    /// The copy was submitted. Its end, unless it ends with the move.
+    /// An importer is notified: a short slice, with an arrow that begins on it.
+    Notified { arrow: u64, at: Ticks, end: Ticks },
+    /// The copy was submitted. `end` is `None` if the copy ends with the move.
     Copy { end: Option<Ticks> },
 }
 
-/// A callback that is running.
+/// A running call of an importer.
 pub(super) struct OpenCallback {
-    lane: Lane,
+    line: TrackLine,
     buffer: u64,
     begun: Ticks,
     arrow: Option<(Ticks, u64)>,
@@ -70,7 +70,7 @@ impl Recorder {
     pub(super) fn new(out: Box<dyn Write + Send>) -> Self {
         let mut recorder = Self {
             out: Some(out),
-            lines: String::new(),
+            text: String::new(),
             written: Ticks::default(),
             clock: Clock { began: Instant::now(), last: Ticks::default() },
             tracks: Tracks::default(),
@@ -79,8 +79,8 @@ impl Recorder {
             arrows: 0,
             counters: BTreeMap::new(),
         };
-        recorder.lines.push_str("[\n");
-        Event::new(&mut recorder.lines, 'M')
+        recorder.text.push_str("[\n");
+        Event::new(&mut recorder.text, 'M')
             .number("pid", PROCESS)
             .text("name", "process_name")
             .args()
@@ -95,7 +95,7 @@ impl Recorder {
 
     pub(super) fn counters(&mut self, domain: DomainId, counters: Counters) {
         let Counters { budget, used, in_flight } = counters;
-        // No budget at all is no number that anybody wants to see drawn.
+        // A budget without a limit is not drawn.
         let now = [(budget != u64::MAX).then_some(budget), Some(used), Some(in_flight)];
         let before = self.counters.insert(domain, now).unwrap_or_default();
         let mut changed = now;
@@ -108,9 +108,9 @@ impl Recorder {
     fn count(&mut self, domain: DomainId, counters: [Option<u64>; 3]) {
         for (name, bytes) in ["budget", "used", "in flight"].into_iter().zip(counters) {
             if let Some(bytes) = bytes {
-                let lane = self.line(Track::Domain(domain));
+                let line = self.line(Track::Domain(domain));
                 let at = self.clock.tick();
-                self.event('C', at, lane)
+                self.event('C', at, line)
                     .text("name", format_args!("{domain}, {name}"))
                     .args()
                     .number("bytes", bytes)
@@ -119,15 +119,15 @@ impl Recorder {
         }
     }
 
-    /// A move begins; its number.
+    /// Begins a move, and returns its number.
     pub(super) fn begin(&mut self, what: Move) -> u64 {
         if self.out.is_none() {
             return 0;
         }
-        let lane = self.take(Track::Moves(what.device));
+        let line = self.take(Track::Moves(what.device));
         let begun = self.clock.tick();
         self.moves += 1;
-        self.open.insert(self.moves, OpenMove { what, lane, begun, marks: vec![] });
+        self.open.insert(self.moves, OpenMove { what, line, begun, marks: vec![] });
         self.moves
     }
 
@@ -135,7 +135,7 @@ impl Recorder {
         if let Some(open) = self.open.get_mut(&number) {
             let [over, now] = [(); 2].map(|()| self.clock.tick());
             for (_, mark) in &mut open.marks {
-                // What is submitted again has failed before.
+                // A copy that is submitted again has failed before.
                 if let Mark::Copy { end } = mark {
                     end.get_or_insert(over);
                 }
@@ -151,13 +151,13 @@ impl Recorder {
     }
 
     fn close(&mut self, number: u64, open: &OpenMove, outcome: Outcome) {
-        let OpenMove { what, lane, begun, ref marks } = *open;
-        // The copy ends earlier: viewers add begins and lengths in ways that round, and what ends with its
-        // move might then end after it.
+        let OpenMove { what, line, begun, ref marks } = *open;
+        // The copy ends before the move. Viewers round when they add begins and lengths, so a copy that ends
+        // with its move could be shown as ending after it.
         let copied = self.clock.tick();
         let end = self.clock.tick();
         let Move { buffer, bytes, from, to, cause, generation, .. } = what;
-        self.event('X', begun, lane)
+        self.event('X', begun, line)
             .ticks("dur", end.since(begun))
             .text("cat", "move")
             .text("name", format_args!("buffer {buffer}: {cause}"))
@@ -173,50 +173,50 @@ impl Recorder {
             .end();
         for &(at, ref mark) in marks {
             match *mark {
-                Mark::Told { arrow, at: arrow_at, end } => {
-                    self.part(lane, at, end, "tell");
-                    self.arrow('s', arrow_at, lane, arrow);
+                Mark::Notified { arrow, at: arrow_at, end } => {
+                    self.part(line, at, end, "tell");
+                    self.arrow('s', arrow_at, line, arrow);
                 }
-                Mark::Copy { end } => self.part(lane, at, end.unwrap_or(copied), "copy"),
+                Mark::Copy { end } => self.part(line, at, end.unwrap_or(copied), "copy"),
             }
         }
-        self.tracks.give_back(lane);
+        self.tracks.give_back(line);
     }
 
-    /// A part of a move, as a slice within it.
-    fn part(&mut self, lane: Lane, begun: Ticks, end: Ticks, what: &str) {
-        self.event('X', begun, lane)
+    /// Writes a part of a move, as a slice within it.
+    fn part(&mut self, line: TrackLine, begun: Ticks, end: Ticks, what: &str) {
+        self.event('X', begun, line)
             .ticks("dur", end.since(begun))
             .text("cat", what)
             .text("name", what)
             .end();
     }
 
-    /// An importer is called. If that is because of a move, an arrow leads from the move to the call.
+    /// Begins a call of an importer. If a move is the cause, an arrow leads from the move to the call.
     pub(super) fn callback(
         &mut self,
         number: u64,
         buffer: u64,
         importer: DeviceId,
     ) -> OpenCallback {
-        let lane = self.take(Track::Callbacks(importer));
+        let line = self.take(Track::Callbacks(importer));
         let arrow = self.open.get_mut(&number).map(|open| {
             self.arrows += 1;
-            // Perfetto draws an arrow from the end of its slice, and the move ends after the call. So the
-            // arrow has a slice of its own, which has ended when the call begins.
-            let [told, at, end] = [(); 3].map(|()| self.clock.tick());
-            open.marks.push((told, Mark::Told { arrow: self.arrows, at, end }));
+            // Perfetto draws an arrow from the end of the slice that it begins on, and the move ends after the
+            // call. So the arrow begins on a slice of its own, which ends before the call.
+            let [begun, at, end] = [(); 3].map(|()| self.clock.tick());
+            open.marks.push((begun, Mark::Notified { arrow: self.arrows, at, end }));
             self.arrows
         });
         let begun = self.clock.tick();
         let arrow = arrow.map(|id| (self.clock.tick(), id));
-        OpenCallback { lane, buffer, begun, arrow }
+        OpenCallback { line, buffer, begun, arrow }
     }
 
     pub(super) fn called(&mut self, callback: &OpenCallback) {
-        let OpenCallback { lane, buffer, begun, arrow } = *callback;
+        let OpenCallback { line, buffer, begun, arrow } = *callback;
         let end = self.clock.tick();
-        self.event('X', begun, lane)
+        self.event('X', begun, line)
             .ticks("dur", end.since(begun))
             .text("cat", "callback")
             .text("name", format_args!("buffer {buffer}: mappings are old"))
@@ -224,16 +224,16 @@ impl Recorder {
             .number("buffer", buffer)
             .end();
         if let Some((at, id)) = arrow {
-            self.arrow('f', at, lane, id);
+            self.arrow('f', at, line, id);
         }
-        self.tracks.give_back(lane);
+        self.tracks.give_back(line);
     }
 
     pub(super) fn access(&mut self, access: AccessEvent) {
         let AccessEvent { buffer, bytes, device, domain, resident } = access;
-        let lane = self.line(Track::Domain(domain));
+        let line = self.line(Track::Domain(domain));
         let at = self.clock.tick();
-        self.event('i', at, lane)
+        self.event('i', at, line)
             .text("s", 't')
             .text("cat", "access")
             .text("name", format_args!("buffer {buffer}: used"))
@@ -247,9 +247,9 @@ impl Recorder {
     }
 
     pub(super) fn decision(&mut self, buffer: u64, decision: &Decision) {
-        let lane = self.line(Track::Domain(decision.from));
+        let line = self.line(Track::Domain(decision.from));
         let at = self.clock.tick();
-        self.event('i', at, lane)
+        self.event('i', at, line)
             .text("s", 't')
             .text("cat", "decision")
             .text("name", format_args!("buffer {buffer}: decided: {}", decision.what))
@@ -263,33 +263,33 @@ impl Recorder {
             .end();
     }
 
-    /// Writes what is due. To be called after each event.
+    /// Writes the text if it is long or old enough. Must be called after each event.
     pub(super) fn write(&mut self) -> io::Result<()> {
         let since = self.clock.last.since(self.written);
-        if self.lines.len() >= CHUNK || since.0 >= Ticks::PER_SECOND {
+        if self.text.len() >= CHUNK || since.0 >= Ticks::PER_SECOND {
             self.write_all()?;
         }
         Ok(())
     }
 
-    /// Closes what is open, and makes a whole of the file.
+    /// Ends all open moves, and completes the file.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         while let Some((number, open)) = self.open.pop_first() {
             self.close(number, &open, Outcome::Unfinished);
             self.write()?;
         }
-        // Viewers draw a counter as far as its last value stands.
+        // Viewers draw a counter only up to its last event.
         for (domain, counters) in mem::take(&mut self.counters) {
             self.count(domain, counters);
         }
-        self.lines.push_str("\n]\n");
+        self.text.push_str("\n]\n");
         self.write_all()
     }
 
-    /// Traces nothing any more, and remembers nothing.
+    /// Ends the trace, and drops the state.
     pub(super) fn stop(&mut self) {
         self.out = None;
-        self.lines = String::new();
+        self.text = String::new();
         self.open.clear();
         self.counters.clear();
     }
@@ -301,55 +301,55 @@ impl Recorder {
     fn write_all(&mut self) -> io::Result<()> {
         self.written = self.clock.last;
         if let Some(out) = &mut self.out {
-            out.write_all(self.lines.as_bytes())?;
+            out.write_all(self.text.as_bytes())?;
             out.flush()?;
         }
-        self.lines.clear();
+        self.text.clear();
         Ok(())
     }
 
-    fn arrow(&mut self, phase: char, at: Ticks, lane: Lane, id: u64) {
-        let event = self.event(phase, at, lane).number("id", id);
-        // An arrow belongs to the slice that is open at its moment, at both ends.
+    fn arrow(&mut self, phase: char, at: Ticks, line: TrackLine, id: u64) {
+        let event = self.event(phase, at, line).number("id", id);
+        // At both ends, `"bp": "e"` binds the arrow to the slice that is open at its moment.
         event.text("bp", 'e').text("cat", "move").text("name", "told").end();
     }
 
-    fn event(&mut self, phase: char, at: Ticks, lane: Lane) -> Event<'_> {
-        self.lines.push_str(",\n");
-        Event::new(&mut self.lines, phase)
+    fn event(&mut self, phase: char, at: Ticks, line: TrackLine) -> Event<'_> {
+        self.text.push_str(",\n");
+        Event::new(&mut self.text, phase)
             .ticks("ts", at)
             .number("pid", PROCESS)
-            .number("tid", lane.tid)
+            .number("tid", line.tid)
     }
 
-    fn line(&mut self, track: Track) -> Lane {
-        let (lane, is_new) = self.tracks.line(track);
-        self.introduce(lane, is_new)
+    fn line(&mut self, track: Track) -> TrackLine {
+        let (line, is_new) = self.tracks.line(track);
+        self.introduce(line, is_new)
     }
 
-    fn take(&mut self, track: Track) -> Lane {
-        let (lane, is_new) = self.tracks.take(track);
-        self.introduce(lane, is_new)
+    fn take(&mut self, track: Track) -> TrackLine {
+        let (line, is_new) = self.tracks.take(track);
+        self.introduce(line, is_new)
     }
 
-    fn introduce(&mut self, lane: Lane, is_new: bool) -> Lane {
+    fn introduce(&mut self, line: TrackLine, is_new: bool) -> TrackLine {
         if is_new {
-            let name = self.tracks.name(lane);
-            self.about(lane, "thread_name").text("name", name).end();
-            self.about(lane, "thread_sort_index").number("sort_index", lane.rank()).end();
+            let name = self.tracks.name(line);
+            self.about(line, "thread_name").text("name", name).end();
+            self.about(line, "thread_sort_index").number("sort_index", line.rank()).end();
         }
-        lane
+        line
     }
 
-    fn about(&mut self, lane: Lane, name: impl Display) -> Event<'_> {
-        self.lines.push_str(",\n");
-        let event = Event::new(&mut self.lines, 'M').number("pid", PROCESS);
-        event.number("tid", lane.tid).text("name", name).args()
+    fn about(&mut self, line: TrackLine, name: impl Display) -> Event<'_> {
+        self.text.push_str(",\n");
+        let event = Event::new(&mut self.text, 'M').number("pid", PROCESS);
+        event.number("tid", line.tid).text("name", name).args()
     }
 }
 
 impl Clock {
-    /// Now, and later than the last time.
+    /// The current moment, or the next one if this was returned before.
     fn tick(&mut self) -> Ticks {
         // CAST: 2^64 nanoseconds are 584 years.
         let nanoseconds = self.began.elapsed().as_nanos() as u64;

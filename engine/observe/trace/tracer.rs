@@ -1,4 +1,4 @@
-//! The face of a trace to those who have something to tell: off, it costs them one branch.
+//! The interface for code that reports events. If tracing is off, a report costs one branch.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -9,152 +9,156 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::event::{AccessEvent, Counters, Move, Outcome};
 use super::recorder::{OpenCallback, Recorder};
-use super::{AccessEvent, Counters, Move, Outcome};
 use crate::device::DeviceId;
 use crate::memory::DomainId;
 use crate::observe::explain::Decision;
 
-/// Names the file that an engine's trace goes to.
+/// The environment variable that names the file of an engine's trace.
 const VARIABLE: &str = "PEERBUF_TRACE";
-/// How many engines may trace to the same name at a time.
+/// The number of engines that may trace to the same name at a time.
 const SIBLINGS: u32 = 64;
 
-/// Writes down what an engine does, if it was asked to.
+/// Writes a trace of what an engine does, if tracing is on.
 ///
-/// What it is told it writes at once, under a lock of its own, which is held across nothing else. It never
-/// fails: the first error is reported by `tracing`, and then there is no trace any more.
+/// Each event is recorded at once, under the tracer's own lock, which is held across nothing else. No method
+/// fails: the first error is reported by `tracing` and ends the trace.
 #[derive(Default)]
 pub(crate) struct Tracer(Option<Box<Mutex<Recorder>>>);
 
-/// A move, as long as it is traced.
+/// The number of a traced move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MoveId(u64);
 
 impl MoveId {
-    /// No move: what an importer is called for if it is for something else.
+    /// No move: the cause of an importer's call is something else.
     pub(crate) const NONE: Self = Self(0);
 }
 
-/// An importer's call, until it is dropped.
+/// A running call of an importer. Dropping it ends the call.
 #[must_use = "the call ends when this is dropped"]
 pub(crate) struct Callback<'a>(Option<(&'a Mutex<Recorder>, OpenCallback)>);
 
 impl Tracer {
-    /// Traces nothing.
+    /// A tracer that is off.
     pub(crate) fn off() -> Self {
         Self::default()
     }
 
-    /// Traces to the file that `PEERBUF_TRACE` names; nothing if it does not, or if that cannot be opened.
+    /// Traces to the file that `PEERBUF_TRACE` names. If it names none, or one that cannot be opened, tracing is
+    /// off.
     pub(crate) fn from_env() -> Self {
         let path = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
         path.map_or_else(Self::off, |path| {
             Self::to_file(Path::new(&path)).unwrap_or_else(|error| {
                 let path = Path::new(&path).display();
-                tracing::warn!(%error, %path, "{VARIABLE} names a file that cannot be written");
+                tracing::warn!(%error, %path, "cannot open the file that {VARIABLE} names; tracing is off");
                 Self::off()
             })
         })
     }
 
-    /// Traces to a file, which is emptied first. If another engine is tracing to it just now, in this
-    /// process or another one, then to the next one that is free: `a.2.json` for `a.json`.
+    /// Traces to a file, which is emptied first. If another engine is tracing to it, in this process or another
+    /// one, the next free name is used: `a.2.json` for `a.json`.
     pub(crate) fn to_file(path: &Path) -> io::Result<Self> {
         for number in 1..=SIBLINGS {
             let path = sibling(path, number);
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
-            // Where files cannot be locked, nobody else can be seen.
+            // On file systems without locks, another engine cannot be detected.
             if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 continue;
             }
             empty(&file)?;
-            tracing::info!(path = %path.display(), "tracing");
+            tracing::info!(path = %path.display(), "writing a trace");
             return Ok(Self::to_writer(file));
         }
-        Err(io::Error::new(io::ErrorKind::ResourceBusy, "too many engines are tracing to it"))
+        Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "too many engines are tracing to this file",
+        ))
     }
 
-    /// Traces to whatever takes bytes.
+    /// Traces to a writer.
     pub(crate) fn to_writer(out: impl Write + Send + 'static) -> Self {
         Self(Some(Box::new(Mutex::new(Recorder::new(Box::new(out))))))
     }
 
-    /// Whether anybody looks, for those to whom it is work to say what they do.
+    /// Whether tracing is on, for callers to which collecting an event is work.
     pub(crate) fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// What a device is called. To be said before anything else about it.
+    /// Sets the name of a device. Must be called before other events of the device.
     pub(crate) fn device(&self, device: DeviceId, name: &str) {
-        self.tell(|recorder| recorder.name_device(device, name));
+        self.record(|recorder| recorder.name_device(device, name));
     }
 
-    /// How full a place is, after that has changed.
+    /// Records the use of a domain, after a change.
     pub(crate) fn counters(&self, domain: DomainId, counters: Counters) {
-        self.tell(|recorder| recorder.counters(domain, counters));
+        self.record(|recorder| recorder.counters(domain, counters));
     }
 
-    /// A move begins: its importers are told next, and then bytes are copied. It must be ended, whatever
-    /// becomes of it.
+    /// Begins a move. Its importers are notified next, then the bytes are copied. The caller must end it in any
+    /// case.
     pub(crate) fn begin(&self, what: Move) -> MoveId {
-        self.tell(|recorder| recorder.begin(what)).map_or(MoveId::NONE, MoveId)
+        self.record(|recorder| recorder.begin(what)).map_or(MoveId::NONE, MoveId)
     }
 
-    /// The copy of a move was submitted, or the host begins it.
+    /// Records that the copy of a move was submitted, or that the host begins it.
     pub(crate) fn submitted(&self, id: MoveId) {
-        self.tell(|recorder| recorder.submitted(id.0));
+        self.record(|recorder| recorder.submitted(id.0));
     }
 
-    /// A move is over: its copy has ended, or there will be none.
+    /// Ends a move: its copy has ended, or there will be none.
     pub(crate) fn end(&self, id: MoveId, outcome: Outcome) {
-        self.tell(|recorder| recorder.end(id.0, outcome));
+        self.record(|recorder| recorder.end(id.0, outcome));
     }
 
-    /// An importer of `buffer` is called, because of a move or of none.
+    /// Begins a call of an importer of `buffer`, caused by a move or by something else.
     pub(crate) fn callback(&self, id: MoveId, buffer: u64, importer: DeviceId) -> Callback<'_> {
-        let open = self.tell(|recorder| recorder.callback(id.0, buffer, importer));
+        let open = self.record(|recorder| recorder.callback(id.0, buffer, importer));
         Callback(self.0.as_deref().zip(open))
     }
 
-    /// A device uses a buffer.
+    /// Records a use of a buffer by a device.
     pub(crate) fn access(&self, access: AccessEvent) {
-        self.tell(|recorder| recorder.access(access));
+        self.record(|recorder| recorder.access(access));
     }
 
-    /// Something was decided about a buffer.
+    /// Records a decision about a buffer.
     pub(crate) fn decision(&self, buffer: u64, decision: &Decision) {
-        self.tell(|recorder| recorder.decision(buffer, decision));
+        self.record(|recorder| recorder.decision(buffer, decision));
     }
 
-    fn tell<R>(&self, event: impl FnOnce(&mut Recorder) -> R) -> Option<R> {
-        self.0.as_deref().and_then(|recorder| tell(recorder, event))
+    fn record<R>(&self, event: impl FnOnce(&mut Recorder) -> R) -> Option<R> {
+        self.0.as_deref().and_then(|recorder| record(recorder, event))
     }
 }
 
-// Apart, so that callers who trace nothing have one branch in their code, and not all of this.
+// A function of its own, so that a caller has only one branch inlined for the case that tracing is off.
 #[cold]
 #[inline(never)]
-fn tell<R>(recorder: &Mutex<Recorder>, event: impl FnOnce(&mut Recorder) -> R) -> Option<R> {
+fn record<R>(recorder: &Mutex<Recorder>, event: impl FnOnce(&mut Recorder) -> R) -> Option<R> {
     let mut recorder = lock(recorder);
     if recorder.has_stopped() {
         return None;
     }
-    let told = event(&mut recorder);
+    let result = event(&mut recorder);
     if let Err(error) = recorder.write() {
         stop(&mut recorder, &error);
     }
-    Some(told)
+    Some(result)
 }
 
-// Nothing under this lock leaves anything half-made.
+// A panic under this lock leaves the recorder usable: no code under it leaves an event half-made.
 fn lock(recorder: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
     recorder.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn stop(recorder: &mut Recorder, error: &io::Error) {
     recorder.stop();
-    tracing::warn!(%error, "the trace cannot be written any further, and ends here");
+    tracing::warn!(%error, "cannot write the trace; it ends here");
 }
 
 impl Drop for Tracer {
@@ -173,7 +177,7 @@ impl Drop for Tracer {
 impl Drop for Callback<'_> {
     fn drop(&mut self) {
         if let Some((recorder, open)) = self.0.take() {
-            tell(recorder, |recorder| recorder.called(&open));
+            record(recorder, |recorder| recorder.called(&open));
         }
     }
 }
@@ -190,7 +194,7 @@ impl fmt::Debug for Callback<'_> {
     }
 }
 
-/// The `number`-th file of that name: the file itself, then `name.2.ext`, `name.3.ext`.
+/// The `number`-th file of a name: the file itself, then `name.2.ext`, `name.3.ext`.
 fn sibling(path: &Path, number: u32) -> PathBuf {
     if number == 1 {
         return path.to_owned();
@@ -204,7 +208,7 @@ fn sibling(path: &Path, number: u32) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Forgets what another run has written. Pipes and terminals have nothing to forget.
+/// Drops the content of an earlier run. Pipes and terminals have none.
 fn empty(file: &File) -> io::Result<()> {
     if file.metadata()?.is_file() { file.set_len(0) } else { Ok(()) }
 }

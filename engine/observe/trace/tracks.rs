@@ -1,4 +1,4 @@
-//! Tracks: the lines on which a viewer shows events.
+//! Tracks: groups of lines on which a viewer shows events.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -6,96 +6,96 @@ use std::collections::{BTreeMap, BinaryHeap};
 use crate::device::DeviceId;
 use crate::memory::DomainId;
 
-/// Lines of a track that are shown in order: as many as anybody will look at.
+/// The number of lines of a track that are shown in order. Later lines are shown after all tracks.
 const RANKED: u32 = 1000;
-/// No line that is shown in order has a higher rank.
+/// The highest rank of a line that is shown in order.
 // CAST: 65535.
 const LAST_RANK: u32 = 0x2_0000 + (u16::MAX as u32 + 1) * 2 * RANKED;
-/// So many characters of a device's name may follow that of a line.
+/// A device's name is shown beside that of a line if it has at most so many characters.
 const SHORT: usize = 24;
 
-/// What a track is about.
+/// The subject of a track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Track {
-    /// What is decided about a place, and who uses what is in it.
+    /// The counters of a domain, the uses of its buffers, and the decisions about them.
     Domain(DomainId),
-    /// The moves that a device copies; `None` is the host.
+    /// The moves that a device copies; `None` for the host.
     Moves(Option<DeviceId>),
     /// The calls of a device's importers.
     Callbacks(DeviceId),
 }
 
-/// A line of a track: what happens on it does not overlap.
+/// A line of a track. Its slices do not overlap.
 ///
-/// Viewers draw the slices of one line as a stack, which those that overlap without being nested break. So
-/// a slice that begins while another one is open takes the next line of its track.
+/// Viewers draw the slices of a line as a stack, in which slices must be nested. So a slice that begins while
+/// another one is open takes the next line of its track.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lane {
-    /// The number by which a viewer knows it: the "thread".
+pub(super) struct TrackLine {
+    /// The number of the line for viewers: the "thread".
     pub(super) tid: u32,
     track: Track,
     index: usize,
 }
 
-/// The tracks there are, and the names of the devices.
+/// All tracks, and the names of the devices.
 #[derive(Debug, Default)]
 pub(super) struct Tracks {
-    lanes: BTreeMap<Track, Lanes>,
-    /// The lines beyond those that have a rank of their own.
+    lines: BTreeMap<Track, TrackLines>,
+    /// The number of lines beyond those that have a rank of their own.
     beyond: u32,
     devices: BTreeMap<DeviceId, String>,
 }
 
 #[derive(Debug, Default)]
-struct Lanes {
+struct TrackLines {
     tids: Vec<u32>,
-    /// Those on which no slice is open, the uppermost first.
+    /// The lines on which no slice is open, the uppermost first.
     free: BinaryHeap<Reverse<usize>>,
 }
 
 impl Tracks {
-    /// Says what a device is called, before anything happens on its tracks.
+    /// Sets the name of a device. Must be called before the first event on its tracks.
     pub(super) fn name_device(&mut self, device: DeviceId, name: &str) {
         self.devices.insert(device, name.to_owned());
     }
 
-    /// The line for events that take no time. True if it is new, and has to be introduced.
-    pub(super) fn line(&mut self, track: Track) -> (Lane, bool) {
-        let lanes = self.lanes.entry(track).or_default();
-        let is_new = lanes.tids.is_empty();
+    /// The line for events without a duration. `true` if it is new and has to be introduced.
+    pub(super) fn line(&mut self, track: Track) -> (TrackLine, bool) {
+        let lines = self.lines.entry(track).or_default();
+        let is_new = lines.tids.is_empty();
         if is_new {
-            lanes.open(track, &mut self.beyond);
+            lines.open(track, &mut self.beyond);
         }
-        (Lane { tid: lanes.tids[0], track, index: 0 }, is_new)
+        (TrackLine { tid: lines.tids[0], track, index: 0 }, is_new)
     }
 
-    /// A line on which nothing is open, until it is given back. True if it is new.
-    pub(super) fn take(&mut self, track: Track) -> (Lane, bool) {
-        let lanes = self.lanes.entry(track).or_default();
-        let is_new = lanes.free.is_empty();
+    /// Takes a line on which no slice is open, until it is given back. `true` if it is new.
+    pub(super) fn take(&mut self, track: Track) -> (TrackLine, bool) {
+        let lines = self.lines.entry(track).or_default();
+        let is_new = lines.free.is_empty();
         if is_new {
-            lanes.open(track, &mut self.beyond);
+            lines.open(track, &mut self.beyond);
         }
-        let Reverse(index) = lanes.free.pop().unwrap_or_default();
-        (Lane { tid: lanes.tids[index], track, index }, is_new)
+        let Reverse(index) = lines.free.pop().unwrap_or_default();
+        (TrackLine { tid: lines.tids[index], track, index }, is_new)
     }
 
-    pub(super) fn give_back(&mut self, lane: Lane) {
-        if let Some(lanes) = self.lanes.get_mut(&lane.track) {
-            lanes.free.push(Reverse(lane.index));
+    pub(super) fn give_back(&mut self, line: TrackLine) {
+        if let Some(lines) = self.lines.get_mut(&line.track) {
+            lines.free.push(Reverse(line.index));
         }
     }
 
-    /// What a viewer calls a line. It cuts long ones: what tells a line from others comes first.
-    pub(super) fn name(&self, lane: Lane) -> String {
-        let (mut name, device) = match lane.track {
+    /// The name of a line. The part that differs comes first, because viewers cut long names.
+    pub(super) fn name(&self, line: TrackLine) -> String {
+        let (mut name, device) = match line.track {
             Track::Domain(domain) => (domain.to_string(), None),
             Track::Moves(None) => ("moves by the host".to_owned(), None),
             Track::Moves(Some(device)) => (format!("moves by {device}"), Some(device)),
             Track::Callbacks(device) => (format!("callbacks of {device}"), Some(device)),
         };
-        if lane.index > 0 {
-            name += &format!(", line {}", lane.index + 1);
+        if line.index > 0 {
+            name += &format!(", line {}", line.index + 1);
         }
         let device = device.and_then(|device| self.devices.get(&device));
         if let Some(device) = device.filter(|name| name.chars().count() <= SHORT) {
@@ -105,17 +105,17 @@ impl Tracks {
     }
 }
 
-impl Lane {
-    /// Where a viewer shows it, if it does not go by `tid`.
+impl TrackLine {
+    /// The position of the line in a viewer that does not sort by `tid`.
     pub(super) fn rank(self) -> u32 {
-        // Beyond the last rank the order does not matter.
+        // Beyond the last rank, the order does not matter.
         let index = u32::try_from(self.index).unwrap_or(u32::MAX).min(RANKED - 1);
         self.track.rank() + index
     }
 }
 
 impl Track {
-    /// Where a viewer shows its first line: places first, then device by device.
+    /// The position of the first line of the track: domains first, then device by device.
     fn rank(self) -> u32 {
         let device = |device: DeviceId| 0x2_0000 + u32::from(device.0) * 2 * RANKED;
         match self {
@@ -128,8 +128,8 @@ impl Track {
     }
 }
 
-impl Lanes {
-    /// Opens one more. Its number follows its rank, because that is what Perfetto sorts by.
+impl TrackLines {
+    /// Adds a line. Its number follows its rank, because Perfetto sorts by the number.
     fn open(&mut self, track: Track, beyond: &mut u32) {
         self.free.push(Reverse(self.tids.len()));
         let index = u32::try_from(self.tids.len()).ok().filter(|&index| index < RANKED);
@@ -140,7 +140,7 @@ impl Lanes {
             },
             |index| track.rank() + index,
         );
-        // From 2: a viewer takes a line with the number of its process, 1, for something special.
+        // The numbers begin at 2, because viewers treat a line with the number of its process, 1, specially.
         self.tids.push(rank + 2);
     }
 }
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_taken_from_above_and_used_again() {
+    fn lines_are_taken_from_above_and_reused() {
         let (mut tracks, track) = (Tracks::default(), Track::Moves(Some(DeviceId(0))));
         let taken: Vec<_> = (0..3).map(|_| tracks.take(track)).collect();
         assert!(taken.iter().all(|&(_, is_new)| is_new));
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn names_say_whose_and_which() {
+    fn names_contain_the_device_and_the_number() {
         let mut tracks = Tracks::default();
         let track = Track::Moves(Some(DeviceId(3)));
         let (first, second) = (tracks.take(track).0, tracks.take(track).0);
@@ -177,12 +177,12 @@ mod tests {
         assert_eq!(tracks.name(second), "moves by device 3, line 2 - Ünicorn");
         tracks.name_device(DeviceId(3), "Ünicorn, the second of that name");
         assert_eq!(tracks.name(second), "moves by device 3, line 2", "too long to be shown");
-        let place = tracks.line(Track::Domain(DomainId::Vram(DeviceId(3)))).0;
-        assert_eq!(tracks.name(place), "VRAM of device 3");
+        let domain = tracks.line(Track::Domain(DomainId::Vram(DeviceId(3)))).0;
+        assert_eq!(tracks.name(domain), "VRAM of device 3");
     }
 
     #[test]
-    fn numbers_go_by_rank_whatever_came_first() {
+    fn numbers_follow_the_rank_in_any_order_of_creation() {
         let [one, last] = [DeviceId(1), DeviceId(u16::MAX)];
         let in_order = [
             Track::Domain(DomainId::Vram(DeviceId(0))),
@@ -197,15 +197,15 @@ mod tests {
             Track::Callbacks(last),
         ];
         let mut tracks = Tracks::default();
-        let mut lanes: Vec<_> = in_order.iter().rev().map(|&track| tracks.line(track).0).collect();
-        lanes.reverse();
-        assert!(lanes.is_sorted_by(|a, b| a.tid < b.tid), "{lanes:?}");
-        assert!(lanes.is_sorted_by(|a, b| a.rank() < b.rank()), "{lanes:?}");
-        assert!(lanes[0].tid > 1, "1 is the process");
+        let mut lines: Vec<_> = in_order.iter().rev().map(|&track| tracks.line(track).0).collect();
+        lines.reverse();
+        assert!(lines.is_sorted_by(|a, b| a.tid < b.tid), "{lines:?}");
+        assert!(lines.is_sorted_by(|a, b| a.rank() < b.rank()), "{lines:?}");
+        assert!(lines[0].tid > 1, "1 is the process");
     }
 
     #[test]
-    fn no_two_lines_have_one_number_however_many_there_are() {
+    fn all_lines_have_different_numbers() {
         let mut tracks = Tracks::default();
         let [first, last] = [DeviceId(0), DeviceId(u16::MAX)];
         let many = [None, Some(first), Some(last)].map(Track::Moves);
@@ -213,8 +213,8 @@ mod tests {
         let mut tids = BTreeSet::new();
         for track in many {
             for _ in 0..=RANKED + 1 {
-                let lane = tracks.take(track).0;
-                assert!(tids.insert(lane.tid), "{lane:?}");
+                let line = tracks.take(track).0;
+                assert!(tids.insert(line.tid), "{line:?}");
             }
         }
     }

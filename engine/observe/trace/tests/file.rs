@@ -1,4 +1,4 @@
-//! Where a trace goes, what becomes of it if it cannot, and what is read from it again.
+//! The file of a trace: where it is, what happens on errors, and what is read from it.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ fn a_file_that_was_cut_off_is_an_array_without_its_end() {
     let whole = traced(one_of_each);
     let text = str::from_utf8(&whole).expect("UTF-8");
     for (cut, _) in text.match_indices('\n') {
-        // What `chrome://tracing` does to an array that does not end.
+        // `chrome://tracing` does this to an array that does not end.
         let cut = text[..cut].trim_end_matches(['\n', ',']);
         let mended = if cut.ends_with(']') { cut.to_owned() } else { format!("{cut}]") };
         let events: Vec<Value> = serde_json::from_str(&mended).expect(cut);
@@ -18,7 +18,7 @@ fn a_file_that_was_cut_off_is_an_array_without_its_end() {
     }
 }
 
-/// Keeps what was written at once apart.
+/// Keeps the bytes of each write separate.
 #[derive(Clone, Default)]
 struct Chunks(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -51,21 +51,21 @@ fn memory_is_bounded_and_the_file_always_ends_with_a_whole_line() {
 
 #[test]
 fn accesses_are_read_back_as_they_were() {
-    let mut told: Vec<_> = (0..1000).map(an_access).collect();
-    told.push(AccessEvent {
+    let mut accesses: Vec<_> = (0..1000).map(an_access).collect();
+    accesses.push(AccessEvent {
         buffer: u64::MAX,
         bytes: u64::MAX,
         device: DeviceId(u16::MAX),
-        ..told[1]
+        ..accesses[1]
     });
-    told.push(AccessEvent { domain: DomainId::Vram(DeviceId(u16::MAX)), ..told[2] });
+    accesses.push(AccessEvent { domain: DomainId::Vram(DeviceId(u16::MAX)), ..accesses[2] });
     let file = traced(|tracer| {
         one_of_each(tracer);
-        told.iter().for_each(|&access| tracer.access(access));
+        accesses.iter().for_each(|&access| tracer.access(access));
     });
-    let all = [&[an_access(1)], &*told].concat();
+    let all = [&[an_access(1)], &*accesses].concat();
     assert_eq!(read(&*file).expect("a trace"), all);
-    // Cut off anywhere, it still tells what is there.
+    // Cut off at any byte, the accesses before the cut are read.
     let end = file.len() - 2000;
     for cut in (2..4000).chain(end..file.len()) {
         let accesses = read(&file[..cut]).expect("a trace that was cut off");
@@ -78,7 +78,7 @@ fn accesses_are_read_back_as_they_were() {
 }
 
 #[test]
-fn what_is_no_trace_is_refused() {
+fn text_that_is_not_a_trace_is_refused() {
     assert!(read(&b""[..]).expect("nothing").is_empty());
     let access =
         r#"{"ph":"i","cat":"access","args":{"buffer":1,"bytes":2,"device":0,"domain":"hell"}}"#;
@@ -89,7 +89,7 @@ fn what_is_no_trace_is_refused() {
     ] {
         let error = read(wrong.as_bytes()).expect_err(&wrong);
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        assert_eq!(error.to_string(), format!("line {line} is none of a trace"));
+        assert_eq!(error.to_string(), format!("line {line} is not part of a trace"));
     }
 }
 
@@ -124,7 +124,7 @@ fn warnings(work: impl FnOnce()) -> usize {
     count.load(Ordering::Relaxed)
 }
 
-/// Takes so many bytes, and then none.
+/// Accepts `left` bytes, and then fails.
 struct Full {
     left: usize,
     refused: Arc<AtomicUsize>,
@@ -169,7 +169,7 @@ fn an_error_ends_the_trace_and_nothing_else() {
 }
 
 #[test]
-fn a_full_device_and_a_closed_pipe_are_such_errors() {
+fn a_full_device_and_a_closed_pipe_end_the_trace() {
     let full = Tracer::to_file("/dev/full".as_ref()).expect("it can be opened");
     let (reader, writer) = io::pipe().expect("a pipe");
     drop(reader);
@@ -180,7 +180,7 @@ fn a_full_device_and_a_closed_pipe_are_such_errors() {
 }
 
 #[test]
-fn who_traces_nothing_is_told_nothing() {
+fn a_tracer_that_is_off_records_nothing() {
     let tracer = Tracer::off();
     assert!(!tracer.is_on());
     let warned = warnings(|| one_of_each(&tracer));
@@ -188,7 +188,7 @@ fn who_traces_nothing_is_told_nothing() {
     assert_eq!(size_of::<Tracer>(), 8);
 }
 
-/// A folder that goes with the test.
+/// A folder that is removed when this is dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -211,7 +211,7 @@ fn engines_that_trace_at_a_time_have_files_of_their_own() {
     let [path, second, third] = ["a.json", "a.2.json", "a.3.json"].map(|name| folder.0.join(name));
     std::fs::write(
         &path,
-        "what another run has written, which is longer than what comes now, by far",
+        "the trace of an earlier run, which is much longer than the one written now",
     )
     .expect("a file");
     let tracers = [1, 2, 3].map(|buffer| {
@@ -233,7 +233,7 @@ fn engines_that_trace_at_a_time_have_files_of_their_own() {
     );
 }
 
-/// By itself it asks for whatever the tests were started with; the next one starts it with a file's name.
+/// Run directly, this uses the environment of the test run. The next test runs it with the name of a file.
 #[test]
 fn the_environment_says_whether() {
     let name = std::env::var_os("PEERBUF_TRACE").filter(|name| !name.is_empty());
@@ -257,7 +257,7 @@ fn the_environment_says_where() {
     run(&path);
     let file = std::fs::read(&path).expect("a trace");
     assert_eq!(read(&*file).expect("a trace"), [an_access(4)]);
-    // Nothing, and what cannot be written, are passed over.
+    // An empty name, and a file that cannot be written, turn tracing off.
     run("".as_ref());
     run(&folder.0.join("none").join("a.json"));
 }

@@ -1,4 +1,4 @@
-//! Traces as a viewer takes them in.
+//! Traces as viewers read them.
 
 mod file;
 
@@ -9,12 +9,14 @@ use std::sync::{Arc, Barrier, Mutex};
 use serde_json::Value;
 
 use super::*;
+use crate::device::DeviceId;
+use crate::memory::DomainId;
 use crate::observe::explain::{Decision, Pick, Reason, What};
 
 const VRAM: DomainId = DomainId::Vram(DeviceId(0));
 const SYSTEM: DomainId = DomainId::System;
 
-/// Bytes that outlive whoever writes them.
+/// Bytes that outlive their writer.
 #[derive(Clone, Default)]
 struct Bytes(Arc<Mutex<Vec<u8>>>);
 
@@ -28,11 +30,11 @@ impl Write for Bytes {
     }
 }
 
-/// What is in the file when `tell` has told everything and the tracer is gone.
-fn traced(tell: impl FnOnce(&Tracer)) -> Vec<u8> {
+/// The content of the file after `report` has reported all its events and the tracer was dropped.
+fn traced(report: impl FnOnce(&Tracer)) -> Vec<u8> {
     let bytes = Bytes::default();
     let tracer = Tracer::to_writer(bytes.clone());
-    tell(&tracer);
+    report(&tracer);
     drop(tracer);
     bytes.0.lock().expect("no writer panics").clone()
 }
@@ -57,7 +59,7 @@ fn a_decision() -> Decision {
     Decision { what: What::Evicted, when: 9, from: VRAM, to: SYSTEM, bytes: 4096, reason }
 }
 
-/// Everything that can be told, once. Ends with a move that does not end.
+/// Reports one event of each kind. The last one is a move that does not end.
 fn one_of_each(tracer: &Tracer) {
     tracer.device(DeviceId(0), "a \"GPU\"\n\\ Ü");
     tracer.counters(VRAM, Counters { budget: 256, used: 100, in_flight: 1 });
@@ -91,9 +93,8 @@ fn line_of(event: &Value) -> u64 {
     event["tid"].as_u64().expect("a line")
 }
 
-/// Asserts what viewers want: lines have names, each goes forward, no two things happen at one moment, slices
-/// nest, and an arrow has two ends, each of which lies within a slice, and leads from one that has ended
-/// when the other one begins.
+/// Asserts what viewers need. Lines have names, and each goes forward. No two events share a moment. Slices
+/// nest. An arrow has two ends, each within a slice, and the first slice ends before the other one begins.
 fn check(events: &[Value]) {
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
     let mut named = BTreeSet::new();
@@ -125,7 +126,7 @@ fn check(events: &[Value]) {
         }
     }
     for (line, slices) in &slices {
-        // They are sorted by their beginnings, as was just seen.
+        // They are sorted by their beginnings, as was checked above.
         let mut open: Vec<u64> = vec![];
         for &(begin, end) in slices {
             open.retain(|&until| until > begin);
@@ -147,7 +148,7 @@ fn check(events: &[Value]) {
         assert!(nanoseconds(begin, "ts") < nanoseconds(end, "ts"), "{begin} {end}");
         let around = |event: &Value, kind| {
             let at = nanoseconds(event, "ts");
-            // The only one that may be open then: slices of one kind lie side by side on their lines.
+            // The only slice that may be open then: slices of one kind do not overlap on a line.
             let around = by_kind[&(line_of(event), kind)].range(..=at).next_back();
             let extent = extent(around.expect("no slice has begun").1);
             assert!(at < extent.1, "no {kind} around {event}");
@@ -160,7 +161,7 @@ fn check(events: &[Value]) {
 }
 
 #[test]
-fn one_of_each_is_what_it_should_be() {
+fn one_event_of_each_kind_is_as_expected() {
     let events = events(&traced(one_of_each));
     check(&events);
     let named =
@@ -179,7 +180,7 @@ fn one_of_each_is_what_it_should_be() {
     );
     for (name, bytes) in [("budget", 256), ("used", 100), ("in flight", 1)] {
         let counter = named(&format!("VRAM of device 0, {name}"));
-        assert_eq!(counter.len(), 2, "when it was told, and at the end");
+        assert_eq!(counter.len(), 2, "when it was reported, and at the end");
         for counter in counter {
             assert_eq!(phase(counter), "C");
             assert_eq!(counter["args"], serde_json::json!({ "bytes": bytes }));
@@ -233,12 +234,12 @@ fn many_threads_make_one_trace() {
                         let used = buffer * 4096;
                         let in_flight = turn % 7;
                         tracer.counters(VRAM, Counters { budget: 1 << 30, used, in_flight });
-                        to_end.send(id).expect("somebody ends it");
+                        to_end.send(id).expect("the receiver is alive");
                     }
                 });
             }
             drop(to_end);
-            // Others than those who began them, and late.
+            // Another thread ends the moves, and late.
             scope.spawn(move || {
                 ends.iter().for_each(|id| tracer.end(id, Outcome::Moved));
             });
@@ -247,7 +248,7 @@ fn many_threads_make_one_trace() {
     let events = events(&file);
     check(&events);
     let count = |phase_: &str, cat: &str| {
-        // CAST: as many as there are.
+        // CAST: a count of events.
         events.iter().filter(|event| phase(event) == phase_ && event["cat"] == cat).count() as u64
     };
     let moves = THREADS * TURNS;
@@ -264,7 +265,7 @@ fn many_threads_make_one_trace() {
 }
 
 #[test]
-fn overlapping_moves_share_no_line_and_later_ones_use_it_again() {
+fn overlapping_moves_share_no_line_and_later_ones_reuse_it() {
     let file = traced(|tracer| {
         let [first, second] = [1, 2].map(|buffer| tracer.begin(a_move(buffer, None)));
         tracer.end(first, Outcome::Moved);
@@ -304,7 +305,7 @@ fn a_copy_that_is_made_again_follows_the_one_that_failed() {
 }
 
 #[test]
-fn only_what_has_changed_is_counted_again_and_no_bound_is_not_drawn() {
+fn only_changed_counters_are_written_and_no_limit_is_not_drawn() {
     let file = traced(|tracer| {
         let counters = Counters { budget: u64::MAX, used: 1, in_flight: 0 };
         tracer.counters(SYSTEM, counters);
@@ -317,7 +318,7 @@ fn only_what_has_changed_is_counted_again_and_no_bound_is_not_drawn() {
         .map(|event| (event["name"].to_string(), event["args"]["bytes"].as_u64()))
         .collect();
     let name = |what| format!("\"system memory, {what}\"");
-    // All of them once more at the end, so that they are drawn as far as that.
+    // All of them once more at the end, so that they are drawn up to it.
     let expected = [("used", 1), ("in flight", 0), ("used", 2), ("used", 2), ("in flight", 0)];
     assert_eq!(drawn, expected.map(|(what, bytes)| (name(what), Some(bytes))));
 }
