@@ -17,13 +17,13 @@ help: ## what there is
 
 demo: ## share one buffer among all devices here, and check every byte
 	@.ci/setup demo
-	@$(CARGO) build $(LOCKED) --release
-	@$(CARGO) run $(LOCKED) --release --quiet -- demo
+	@$(CARGO) build $(LOCKED) --features cli --release
+	@$(CARGO) run $(LOCKED) --features cli --release --quiet -- demo
 
 devices: ## the devices here, and which route leads from each to each
 	@.ci/setup demo
-	@$(CARGO) build $(LOCKED) --release
-	@$(CARGO) run $(LOCKED) --release --quiet -- devices
+	@$(CARGO) build $(LOCKED) --features cli --release
+	@$(CARGO) run $(LOCKED) --features cli --release --quiet -- devices
 
 test: ## everything: test-native, model, then vm
 	@.ci/setup test
@@ -32,10 +32,10 @@ test: ## everything: test-native, model, then vm
 	@$(MAKE) --no-print-directory vm
 
 test-native: ## the tests on this machine's Vulkan drivers (no setup)
-	$(CARGO) test $(LOCKED)
+	$(CARGO) test $(LOCKED) --features cli
 
 # With a target of its own, so that neither build undoes the other, and build scripts are made once.
-MODEL := --no-default-features --lib --target $$(rustc --print host-tuple)
+MODEL := --lib --target $$(rustc --print host-tuple)
 model: export RUSTFLAGS := --cfg peerbuf_shuttle
 model: ## locks, fences and the move in thousands of interleavings (no setup)
 	$(CARGO) test $(LOCKED) $(MODEL) -- model::
@@ -44,8 +44,8 @@ vm: ## the tests in a virtual machine, over real dma-bufs (no setup)
 	.ci/vm
 
 soak: ## the long tests, half an hour or so; in the virtual machine too if it is there (no setup)
-	SOAK=$(SOAK) $(CARGO) test $(LOCKED) $(LONG:%=--test %)
-	SOAK=$(SOAK) $(CARGO) test $(LOCKED) --lib residency
+	SOAK=$(SOAK) $(CARGO) test $(LOCKED) --features cli $(LONG:%=--test %)
+	SOAK=$(SOAK) $(CARGO) test $(LOCKED) --features cli --lib residency
 	SOAK=$(SOAK) $(MAKE) --no-print-directory model
 	@if [ -e target/deps/kernel/vmlinuz ]; then \
 		SOAK=$(SOAK_VM) VM_TESTS="$(LONG)" VM_TIMEOUT=1800 VM_TEST_TIMEOUT=900 .ci/vm; \
@@ -55,7 +55,7 @@ soak: ## the long tests, half an hour or so; in the virtual machine too if it is
 
 lint: ## formatting, clippy with and without the program, documentation
 	$(CARGO) fmt --check
-	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) --features cli --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) --all-targets --no-default-features -- -D warnings
 	RUSTFLAGS="--cfg peerbuf_shuttle" $(CARGO) clippy $(LOCKED) --profile test $(MODEL) -- -D warnings
 	$(CARGO) build $(LOCKED) --lib --no-default-features

@@ -92,6 +92,11 @@
 //! last drop of a device and of its engine, in bounds. The library prints nothing; it emits [`tracing`]
 //! events.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "peerbuf builds on Linux only: it shares memory as dma-bufs, opaque fds and memfds, and fences as sync files"
+);
+
 mod access;
 mod api;
 mod buffer;

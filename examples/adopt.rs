@@ -1,13 +1,13 @@
-#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
 #![expect(unsafe_code, reason = "an application that calls Vulkan itself")]
-//! An application has a Vulkan device of its own. It lets peerbuf adopt it, shares a buffer with
-//! another device, and writes into the buffer with commands that it records itself.
+//! An application lets peerbuf adopt its Vulkan device. It shares a buffer with another device, and writes
+//! into the buffer with commands that it records itself.
 //!
 //! `cargo run --example adopt`
 //!
-//! With `VK_INSTANCE_LAYERS=VK_LAYER_KHRONOS_validation` before it, the validation layer looks on. It
-//! has nothing to say, except about SwiftShader, which imports host memory and reports that it cannot
-//! (VUID-VkBufferCreateInfo-pNext-00920 and what follows from it).
+//! `VK_INSTANCE_LAYERS=VK_LAYER_KHRONOS_validation` in the environment turns the validation layer on. It
+//! reports errors on SwiftShader only, which imports host memory and reports that it cannot
+//! (VUID-VkBufferCreateInfo-pNext-00920 and errors that follow from it).
 
 use std::error::Error;
 use std::ffi::CStr;
@@ -24,19 +24,19 @@ use peerbuf::{
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 const SIZE: u64 = 1 << 20;
-/// What the application's commands write into every word.
+/// The value that the application's commands write into every word.
 const WORD: u32 = 0xc0ff_ee00;
-/// The bound of the application's own wait.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of the application's own wait.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> Result<()> {
-    // Before the application creates its device, it asks what to enable.
+    // The engine comes first: the application asks which extensions its device must enable.
     let engine = Engine::open(&EngineDescriptor::new())?;
     let adapter = engine.adapters().first().ok_or("no adapter")?;
     let app = Application::new(adapter)?;
 
-    // The order of the end: first all that peerbuf made on the application's device, which is gone when
-    // `share` returns, except what the engine keeps warm; then the engine; then the device itself.
+    // The order of destruction: first everything that peerbuf created on the application's device. `share` drops
+    // it when it returns, except for what the engine caches. Then the engine, then the device itself.
     let outcome = share(&engine, &app);
     drop(engine);
     app.destroy();
@@ -44,33 +44,33 @@ fn main() -> Result<()> {
 }
 
 fn share(engine: &Engine, app: &Application) -> Result<()> {
-    // SAFETY: all these belong together, and `main` destroys them after the engine. The device was
-    // created with just these extensions, with timeline semaphores, and with this queue, which the
+    // SAFETY: the handles belong together, and `main` destroys them after the engine. The device was
+    // created with exactly these extensions, with timeline semaphores, and with this queue, which the
     // application uses under `app.lock` only.
     let ours = unsafe { engine.adopt_device(app.for_adoption()) }?;
-    // Another adapter if there is one, else a second device on the same.
+    // Another adapter if there is one, otherwise a second device on the same adapter.
     let adapters = engine.adapters();
     let theirs = engine.open_device(adapters.get(1).unwrap_or(&adapters[0]))?;
 
     let buffer = engine.create_buffer(&ours, BufferDescriptor::new(SIZE).name("texture"))?;
-    let our_seat = buffer.attach(&ours)?;
-    let _their_seat = buffer.attach(&theirs)?;
+    let our_attachment = buffer.attach(&ours)?;
+    let _their_attachment = buffer.attach(&theirs)?;
     println!("{} shares {SIZE} bytes with {}", ours.name(), theirs.name());
 
-    // The application writes, by commands of its own.
-    let mapping = our_seat.map(Access::Write)?;
+    // The application writes with its own commands.
+    let mapping = our_attachment.map(Access::Write)?;
     let written = app.fill(&ours, &mapping)?;
     println!("the application writes {WORD:#x} into every word");
 
-    // The other device reads: it copies the bytes into a buffer of its own, for the host to look at.
+    // The other device copies the bytes into a second buffer, which the host then reads.
     let copy = engine.create_buffer(&theirs, BufferDescriptor::new(SIZE).name("copy"))?;
     engine.copy(&buffer, &copy, CopyRegion::first(SIZE))?;
     let mut bytes = vec![0; usize::try_from(SIZE)?];
     let access = copy.host_access(Access::Read)?;
     access.read(0, &mut bytes)?;
     access.end()?;
-    // A mapping, and the application's command pool, live until its commands are done with them.
-    written.wait(PATIENCE)?;
+    // The mapping and the application's command pool must live until the commands have finished.
+    written.wait(TIMEOUT)?;
     drop(mapping);
 
     let words = bytes.as_chunks().0.iter().map(|word| u32::from_ne_bytes(*word));
@@ -79,7 +79,7 @@ fn share(engine: &Engine, app: &Application) -> Result<()> {
     if wrong == 0 { Ok(()) } else { Err("the application's words did not arrive".into()) }
 }
 
-/// Stands for a program that had its own Vulkan code before it met peerbuf.
+/// A program with Vulkan code of its own.
 struct Application {
     entry: ash::Entry,
     instance: ash::Instance,
@@ -92,7 +92,7 @@ struct Application {
     pool: vk::CommandPool,
 }
 
-/// A queue may be used by one thread at a time, so application and peerbuf take the same lock.
+/// The lock of the queue. Vulkan allows one thread at a time, so application and peerbuf share it.
 #[derive(Default)]
 struct AppLock(Mutex<()>);
 
@@ -111,9 +111,9 @@ impl Application {
         // SAFETY: the instance is live.
         let all = unsafe { instance.enumerate_physical_devices() }?;
         // Every instance of a process lists the same devices in the same order.
-        let physical = *all.get(adapter.index()).ok_or("the adapter has gone")?;
-        let family = compute_family(&instance, physical).ok_or("no queue that computes")?;
-        // What peerbuf makes use of. An application adds what it needs itself.
+        let physical = *all.get(adapter.index()).ok_or("the adapter is no longer listed")?;
+        let family = compute_family(&instance, physical).ok_or("no compute queue")?;
+        // The extensions that peerbuf uses. A real application adds its own.
         let extensions = adapter.device_extensions().to_vec();
         let device = create_device(&instance, physical, family, &extensions)?;
         // SAFETY: the device was created with this queue.
@@ -125,7 +125,7 @@ impl Application {
         Ok(Self { entry, instance, physical, device, extensions, family, queue, lock, pool })
     }
 
-    /// What peerbuf has to know.
+    /// Describes the device to peerbuf.
     fn for_adoption(&self) -> AdoptedDevice {
         AdoptedDevice {
             entry: self.entry.clone(),
@@ -140,14 +140,14 @@ impl Application {
         }
     }
 
-    /// Fills the shared buffer with [`WORD`]. Does not wait: peerbuf is told, and whoever reads the buffer
-    /// next waits. Returns what says that it is done.
+    /// Fills the shared buffer with [`WORD`] and returns the fence of the commands. Does not wait: peerbuf adds
+    /// the fence to the buffer, and the next reader waits for it.
     fn fill(&self, ours: &Device, mapping: &Mapping) -> Result<Fence> {
-        // From here on nobody else is at work on the buffer, and it stays where it is ...
+        // From here on no other work runs on the buffer, and it cannot move.
         let open = mapping.begin_access(Access::Write)?;
         let commands = self.record_fill(mapping)?;
         self.submit(commands)?;
-        // ... until here: after that it may move again, behind these commands.
+        // From `end` on it may move again, behind these commands.
         let done = ours.submitted()?;
         open.end(done.clone());
         Ok(done)
@@ -165,13 +165,13 @@ impl Application {
         // SAFETY: the command buffer is new.
         unsafe { device.begin_command_buffer(commands, &begin) }?;
 
-        // Between uses a shared buffer belongs to nobody: take it over, use it, give it up.
+        // Between uses no queue family owns a shared buffer: acquire it, use it, release it.
         let scope = Scope {
             stages: vk::PipelineStageFlags::TRANSFER,
             access: vk::AccessFlags::TRANSFER_WRITE,
         };
-        // SAFETY: the commands are being recorded for this device's family, and nobody has used the
-        // buffer yet.
+        // SAFETY: the commands are being recorded for this device's family, and no earlier command in them
+        // uses the buffer.
         unsafe { mapping.acquire(commands, scope) }?;
         let view = mapping.view()?;
         // SAFETY: the buffer is live while the mapping is, and has transfer usage; its offset is a
@@ -180,7 +180,7 @@ impl Application {
         // SAFETY: as for `acquire`, which was recorded above.
         unsafe { mapping.release(commands, scope) };
 
-        // SAFETY: it is being recorded.
+        // SAFETY: the command buffer is being recorded.
         unsafe { device.end_command_buffer(commands) }?;
         Ok(commands)
     }
@@ -196,11 +196,11 @@ impl Application {
         Ok(submitted?)
     }
 
-    /// The end. Nobody else uses the device any more.
+    /// Destroys the device. No other object uses it any more.
     fn destroy(self) {
-        // SAFETY: every submission has been waited for; command buffers go with their pool.
+        // SAFETY: every submission has been waited for; the command buffers are freed with their pool.
         unsafe { self.device.destroy_command_pool(self.pool, None) };
-        // SAFETY: all that was made on it is gone.
+        // SAFETY: every object that was created on the device is destroyed.
         unsafe { self.device.destroy_device(None) };
         // SAFETY: as above.
         unsafe { self.instance.destroy_instance(None) };
@@ -215,7 +215,7 @@ fn create_instance(entry: &ash::Entry) -> Result<ash::Instance> {
     let info = vk::InstanceCreateInfo::default()
         .application_info(&application)
         .enabled_extension_names(&extensions);
-    // SAFETY: all that `info` points to outlives the call.
+    // SAFETY: everything that `info` points to outlives the call.
     Ok(unsafe { entry.create_instance(&info, None) }?)
 }
 
@@ -243,7 +243,7 @@ fn create_device(
         .queue_create_infos(&queues)
         .enabled_extension_names(&names)
         .push_next(&mut vulkan12);
-    // SAFETY: the adapter has these extensions and the feature, since it can be opened; all that
+    // SAFETY: the adapter has these extensions and the feature, since it can be opened; everything that
     // `info` points to outlives the call.
     Ok(unsafe { instance.create_device(physical, &info, None) }?)
 }

@@ -1,13 +1,13 @@
-//! A buffer moves while two devices share it, then it is taken away from them, and then it is given back.
-//! Three kinds of importers are told, and what happened is printed as a table.
+//! A buffer moves while two devices share it. Then it is revoked, and then it is made available again. Three
+//! kinds of importers are notified, and the events are printed as a table.
 //!
-//! * One *refaults*: it notes that its mapping is old, and maps again at its next use.
-//! * One *fences and resumes*: something of its own is still running; the move waits for its fence.
-//! * One *is revoked*: it copes with a move, but when the buffer is taken away it gives up for good.
+//! * [`Refault`] notes that its mapping is stale, and maps again at its next use.
+//! * [`FenceAndResume`] still has work running: the move waits for its fence.
+//! * [`Revocable`] follows moves, but a revocation ends its attachment.
 //!
 //! `cargo run --example move_callback`
 
-#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
 
 use std::fmt::Display;
 use std::sync::mpsc::channel;
@@ -19,16 +19,16 @@ use peerbuf::{
     Revocable,
 };
 
-/// How long an answer may take, so that a mistake is not a hang.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout of waits for another thread, so that a mistake does not hang.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What happened when.
+/// The start, and the events so far.
 struct Story(Instant, Mutex<Vec<String>>);
 
 impl Story {
-    fn tell(&self, who: &str, what: impl Display) {
+    fn log(&self, who: &str, what: impl Display) {
         let line = format!("{:>9.3}  {who:<9}  {what}", self.0.elapsed().as_secs_f64() * 1e3);
-        self.1.lock().expect("nobody panics while telling").push(line);
+        self.1.lock().expect("no thread panics while it logs").push(line);
     }
 }
 
@@ -40,80 +40,80 @@ fn main() -> peerbuf::Result<()> {
     let buffer = engine.create_buffer(&first, BufferDescriptor::new(4 << 20).name("frame"))?;
     let story = Arc::new(Story(Instant::now(), Mutex::default()));
 
-    // The first is only told; it looks when it needs the buffer.
-    let told = Arc::new(Refault::new());
-    let refault = buffer.attach_dynamic(&first, Arc::clone(&told) as _)?;
+    // The first is only notified. It checks its mapping when it needs the buffer.
+    let stale = Arc::new(Refault::new());
+    let refault = buffer.attach_dynamic(&first, Arc::clone(&stale) as _)?;
 
-    // The second reads all the time. Told to stop, it answers with a fence; its queue, the other end of the
-    // channel, signals that when it has stopped.
+    // The second reads all the time. When it is notified, it returns a fence. Its queue is the other end of the
+    // channel and signals the fence when the reading has stopped.
     let (stop, queue) = channel();
     let (engine_too, story_too) = (Arc::clone(&engine), Arc::clone(&story));
     let reader = Arc::new(FenceAndResume::new(Access::Read, move || {
         let (stopped, signal) = engine_too.host_fence();
-        story_too.tell("fence", "told; still reading, wait for my fence");
-        // Not sent: the signal is dropped, and nobody waits.
+        story_too.log("fence", "notified; still reading, returns a fence");
+        // If the send fails, the signal is dropped, and dropping it signals the fence.
         let _ = stop.send(signal);
         stopped
     }));
     let fence = buffer.attach_dynamic(&second, Arc::clone(&reader) as _)?;
     let read_enough = || {
-        // Dropping the signal signals.
-        let _reading = queue.recv_timeout(PATIENCE).expect("it is told");
-        story.tell("fence", "has read enough");
+        // The signal is dropped at the end of this block, which signals the fence.
+        let _reading = queue.recv_timeout(TIMEOUT).expect("the importer is notified");
+        story.log("fence", "stops reading");
     };
 
-    // The third copes with moves. Whoever holds its mapping hears when it is to give up.
+    // The third follows moves. The holder of its mapping is notified when it must drop the mapping.
     let (last, end) = channel();
     let story_too = Arc::clone(&story);
-    let lodger = Arc::new(Revocable::new(move || {
-        story_too.tell("revocable", "told that this is the end");
-        // Not sent: everything is dropped already.
+    let revoked = Arc::new(Revocable::new(move || {
+        story_too.log("revocable", "notified of the revocation");
+        // If the send fails, the mapping is dropped already.
         let _ = last.send(());
     }));
-    let revocable = buffer.attach_dynamic(&second, Arc::clone(&lodger) as _)?;
+    let revocable = buffer.attach_dynamic(&second, Arc::clone(&revoked) as _)?;
 
     let mut mapping = refault.map(Access::ReadWrite)?;
     mapping.fill(1)?;
     let seen = revocable.map(Access::Read)?;
-    story.tell("frame", format!("written, in {}", buffer.domain()));
+    story.log("frame", format!("written, in {}", buffer.domain()));
 
     std::thread::scope(|scope| {
         let mover = scope.spawn(|| buffer.migrate(DomainId::System));
         read_enough();
         mover.join().expect("a move does not panic")
     })?;
-    story.tell("frame", format!("moved, in {}", buffer.domain()));
+    story.log("frame", format!("moved, in {}", buffer.domain()));
 
-    assert!(told.take_stale() && reader.take_stale() && lodger.take_stale(), "all were told");
+    assert!(stale.take_stale() && reader.take_stale() && revoked.take_stale(), "all are notified");
     refault.remap(&mut mapping)?;
     assert!(mapping.verify(1)?.is_clean());
-    story.tell("refault", format!("maps generation {}: every byte is right", mapping.generation()));
+    story.log("refault", format!("maps generation {}: every byte is right", mapping.generation()));
     assert!(fence.map(Access::Read)?.verify(1)?.is_clean());
-    story.tell("fence", "resumes: every byte is right");
+    story.log("fence", "resumes: every byte is right");
 
-    // Somebody needs the bytes for himself: nobody may look at them any more.
+    // The owner needs the buffer alone: no device may use it any more.
     std::thread::scope(|scope| {
         let revoker = scope.spawn(|| buffer.revoke());
         read_enough();
-        end.recv_timeout(PATIENCE).expect("everybody is told");
-        story.tell("revocable", "drops its mapping of the old place, and its seat");
+        end.recv_timeout(TIMEOUT).expect("every importer is notified");
+        story.log("revocable", "drops its mapping and its attachment");
         drop((seen, revocable));
         match mapping.verify(1) {
-            Err(error @ Error::Revoked { .. }) => story.tell("refault", error),
+            Err(error @ Error::Revoked { .. }) => story.log("refault", error),
             other => panic!("the buffer is revoked: {other:?}"),
         }
         drop(mapping);
         revoker.join().expect("a revocation does not panic")
     })?;
-    story.tell("frame", "revoked: nobody looks at it, nothing works on it");
+    story.log("frame", "revoked: no mapping is in use, no work is running");
 
     buffer.rearm()?;
-    assert!(told.take_stale() && lodger.is_revoked());
+    assert!(stale.take_stale() && revoked.is_revoked());
     assert!(refault.map(Access::Read)?.verify(1)?.is_clean());
-    story.tell("refault", "armed again, mapped again: every byte is right");
+    story.log("refault", "available and mapped again: every byte is right");
 
     println!("{:>9}  {:<9}  what", "time (ms)", "who");
-    for line in story.1.lock().expect("nobody panics while telling").iter() {
+    for line in story.1.lock().expect("no thread panics while it logs").iter() {
         println!("{line}");
     }
     Ok(())

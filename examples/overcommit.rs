@@ -1,6 +1,6 @@
-#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
 //! Streams four times as much as a device's memory holds through two devices: one writes a tile, the other
-//! reads it. Nobody says what is to move; who is used may come, and who is not makes room.
+//! reads it. The program requests no move: tiles in use are restored, and tiles out of use are evicted.
 //!
 //! `cargo run --example overcommit`
 
@@ -21,14 +21,14 @@ fn main() -> Result<()> {
     // Two devices on one adapter stand in for two GPUs that reach each other's memory.
     let adapter = &engine.adapters()[engine.adapters().len() - 1];
     let (writer, reader) = (engine.open_device(adapter)?, engine.open_device(adapter)?);
-    // A software device has no memory of its own: this says how much it has.
+    // A software device has no memory of its own. This sets the size of a modelled heap.
     engine.model_heap(&writer, VRAM)?;
 
     let mut tiles = Vec::new();
     for number in 0..TILES {
         let tile = BufferDescriptor::new(TILE).name(&format!("tile {number}"));
         let tile = engine.create_buffer(&writer, tile)?;
-        // Importers that are told of a move do not keep a buffer from moving.
+        // Dynamic attachments do not keep a buffer from moving: their importers are notified.
         let write = tile.attach_dynamic(&writer, Arc::new(Refault::new()))?;
         let read = tile.attach_dynamic(&reader, Arc::new(Refault::new()))?;
         write.map(Access::Write)?.fill(number)?;
@@ -37,7 +37,7 @@ fn main() -> Result<()> {
 
     let mut wrong = 0;
     for frame in 0..64 {
-        // Four tiles at a time, and every fourth frame the next four.
+        // Each frame uses four tiles; every fourth frame moves on to the next four.
         for at in 0..4 {
             let (_, write, read, seed) = &mut tiles[(frame / 4 * 4 + at) % TILES as usize];
             wrong += current(read, Access::Read, |mapping| mapping.verify(*seed))?.wrong;
@@ -59,14 +59,14 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Maps the buffer where it is now, and once more if it has moved before it could be used.
+/// Maps the buffer and runs `work`. If the buffer has moved in between, maps it again.
 fn current<T>(
-    seat: &Attachment,
+    attachment: &Attachment,
     access: Access,
     work: impl Fn(&Mapping) -> Result<T>,
 ) -> Result<T> {
     loop {
-        match seat.map(access).and_then(|mapping| work(&mapping)) {
+        match attachment.map(access).and_then(|mapping| work(&mapping)) {
             Err(Error::Stale { .. }) => {}
             done => return done,
         }

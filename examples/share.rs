@@ -1,4 +1,4 @@
-#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
 //! Shares one buffer between two devices: the first writes, the second reads.
 //!
 //! `cargo run --example share`
@@ -8,17 +8,17 @@ use peerbuf::{Access, BufferDescriptor, Engine, EngineDescriptor, Validation};
 fn main() -> peerbuf::Result<()> {
     let engine = Engine::open(&EngineDescriptor::new().validation(Validation::IfPresent))?;
 
-    // Two adapters where there are two; else one adapter twice, which is two devices as well.
+    // Two adapters if there are two. Otherwise one adapter is opened twice, which also gives two devices.
     let adapters = engine.adapters();
     let first = engine.open_device(&adapters[0])?;
     let second = engine.open_device(adapters.get(1).unwrap_or(&adapters[0]))?;
 
-    // A buffer at home on the first device, with a seat for each.
+    // A buffer whose home is the first device, attached by both.
     let buffer = engine.create_buffer(&first, BufferDescriptor::new(1 << 20).name("greeting"))?;
     let writer = buffer.attach(&first)?;
     let reader = buffer.attach(&second)?;
 
-    // The first device writes a pattern; the second looks at the same bytes.
+    // The first device writes a pattern; the second reads the same bytes.
     writer.map(Access::Write)?.fill(2026)?;
     let report = reader.map(Access::Read)?.verify(2026)?;
 

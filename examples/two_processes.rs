@@ -1,5 +1,5 @@
-#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
-#![expect(unsafe_code, reason = "only this program knows where the fd that it takes in came from")]
+#![expect(clippy::print_stdout, reason = "an example prints its results")]
+#![expect(unsafe_code, reason = "only this program knows the origin of the fd that it imports")]
 //! Two processes share a buffer: an fd travels over a Unix socket, and each side's device writes what
 //! the other side's device then checks.
 //!
@@ -26,12 +26,12 @@ use rustix::net::{
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 const SIZE: u64 = 4 << 20;
-/// What the parent's device writes, and what the child's device answers.
+/// Seeds of the patterns that the parent's and the child's device write.
 const PARENTS_SEED: u32 = 1;
 const CHILDS_SEED: u32 = 2;
-/// Nobody waits longer than this for the other side. Waits for devices have bounds of their own.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// What the child says when all that it read was right.
+/// Timeout of every wait for the other process. Waits for devices have the engine's timeout.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The child's answer if every word that it read was right.
 const ALL_RIGHT: &[u8] = b"all right";
 
 fn main() -> Result<()> {
@@ -43,26 +43,26 @@ fn main() -> Result<()> {
 
 fn parent() -> Result<()> {
     let engine = Engine::open(&EngineDescriptor::new().validation(Validation::IfPresent))?;
-    // Best is one that exports dma-bufs, which every driver may take in.
+    // Prefer an adapter that exports dma-bufs, which any driver may import.
     let exports = |adapter: &&Adapter| adapter.external_buffer(HandleType::DmaBuf).exportable;
     let adapters = engine.adapters();
     let adapter = adapters.iter().find(exports).or(adapters.first()).ok_or("no adapter")?;
     let device = engine.open_device(adapter)?;
     let buffer = engine.create_buffer(&device, BufferDescriptor::new(SIZE).name("letter"))?;
 
-    // Handing out an fd may first move the buffer into memory of its own, so it comes before mapping.
-    // The buffer stays where it is until `export` is dropped.
+    // An export may first move the buffer out of its slab, so it comes before the mapping. The buffer stays in
+    // place until `export` is dropped.
     let export = buffer.export_foreign()?;
     let facts = export.facts();
     println!("parent: {SIZE} bytes on {}, to be shared as {}", device.name(), facts.handle);
-    let seat = buffer.attach(&device)?;
-    let mapping = seat.map(Access::ReadWrite)?;
+    let attachment = buffer.attach(&device)?;
+    let mapping = attachment.map(Access::ReadWrite)?;
     mapping.fill(PARENTS_SEED)?;
 
     let (socket, mut process) = start_child()?;
     send_fd(&socket, export.as_fd(), &facts)?;
     let answer = receive_text(&socket);
-    // The child's end of the socket closes when the child ends. If it does not, the child has to go.
+    // The child's end of the socket closes when the child exits. If that takes too long, the child is killed.
     if answer.is_err() || receive_text(&socket).is_err() {
         process.kill()?;
     }
@@ -77,21 +77,21 @@ fn parent() -> Result<()> {
 }
 
 fn child() -> Result<()> {
-    // The parent has made the socket our standard input.
+    // The parent has made the socket this process's standard input.
     let stdin = io::stdin();
-    set_socket_timeout(&stdin, Timeout::Recv, Some(PATIENCE))?;
+    set_socket_timeout(&stdin, Timeout::Recv, Some(TIMEOUT))?;
     let (fd, facts) = receive_fd(stdin.as_fd())?;
 
     let engine = Engine::open(&EngineDescriptor::new().validation(Validation::IfPresent))?;
     let device = engine.open_device(adapter_for(&engine, &facts)?)?;
-    // SAFETY: the fd came from our parent, which runs the same program and sent the facts of that very
-    // export. The messages on the socket order the two sides: the parent's device has finished before
-    // the fd is sent, and the parent looks again only after our answer.
+    // SAFETY: the fd came from the parent, which runs the same program and sent the facts of this export.
+    // The messages on the socket order the two processes: the parent's device has finished before the fd
+    // is sent, and the parent reads the buffer only after the child's answer.
     let buffer = unsafe { engine.import_foreign(&device, fd.as_fd(), facts, Some("letter")) }?;
-    println!("child:  took it in on {}", device.name());
+    println!("child:  imported it on {}", device.name());
 
-    let seat = buffer.attach(&device)?;
-    let mapping = seat.map(Access::ReadWrite)?;
+    let attachment = buffer.attach(&device)?;
+    let mapping = attachment.map(Access::ReadWrite)?;
     let report = mapping.verify(PARENTS_SEED)?;
     println!("child:  read {} words of the parent's, {} wrong", report.words, report.wrong);
     if !report.is_clean() {
@@ -102,8 +102,8 @@ fn child() -> Result<()> {
     Ok(())
 }
 
-/// The adapter that the memory came from, if this process sees it too; else another one that takes in
-/// such memory. An `OPAQUE_FD` is of use on its own adapter only.
+/// The adapter that exported the memory, if this process sees it too. Otherwise another one that can import
+/// such memory; an `OPAQUE_FD` can be imported on its own adapter only.
 fn adapter_for<'a>(engine: &'a Engine, facts: &ForeignFacts) -> Result<&'a Adapter> {
     let same = |adapter: &&Adapter| {
         (adapter.device_uuid(), adapter.driver_uuid()) == (facts.device_uuid, facts.driver_uuid)
@@ -113,21 +113,21 @@ fn adapter_for<'a>(engine: &'a Engine, facts: &ForeignFacts) -> Result<&'a Adapt
     };
     let adapters = engine.adapters();
     let found = adapters.iter().find(same).or_else(|| adapters.iter().find(able));
-    Ok(found.ok_or("no adapter takes in such memory")?)
+    Ok(found.ok_or("no adapter imports such memory")?)
 }
 
-/// Runs this program again, with one end of a new socket as its standard input.
+/// Starts this program again, with one end of a new socket as its standard input.
 fn start_child() -> Result<(OwnedFd, Child)> {
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    set_socket_timeout(&ours, Timeout::Recv, Some(PATIENCE))?;
-    set_socket_timeout(&ours, Timeout::Send, Some(PATIENCE))?;
+    set_socket_timeout(&ours, Timeout::Recv, Some(TIMEOUT))?;
+    set_socket_timeout(&ours, Timeout::Send, Some(TIMEOUT))?;
     let child =
         Command::new(env::current_exe()?).arg("child").stdin(Stdio::from(theirs)).spawn()?;
     Ok((ours, child))
 }
 
-/// Sends an fd, and what a receiver must know about it, as one packet.
+/// Sends an fd and its facts as one packet.
 fn send_fd(socket: &OwnedFd, fd: BorrowedFd<'_>, facts: &ForeignFacts) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -147,7 +147,7 @@ fn receive_fd(socket: BorrowedFd<'_>) -> Result<(OwnedFd, ForeignFacts)> {
         socket,
         &mut [IoSliceMut::new(&mut bytes)],
         &mut ancillary,
-        // Every fd that comes in is close-on-exec from its first moment.
+        // The kernel sets close-on-exec as it installs the fd.
         RecvFlags::CMSG_CLOEXEC,
     )?;
     let fd = ancillary.drain().find_map(|message| match message {
@@ -161,7 +161,7 @@ fn receive_fd(socket: BorrowedFd<'_>) -> Result<(OwnedFd, ForeignFacts)> {
     Ok((fd.ok_or("a packet without an fd")?, facts))
 }
 
-/// The next packet; empty if the other side has closed its end.
+/// Receives the next packet; it is empty if the other process has closed its end.
 fn receive_text(socket: &OwnedFd) -> Result<Vec<u8>> {
     let mut bytes = [0; 64];
     let (_, len) = rustix::net::recv(socket, &mut bytes[..], RecvFlags::empty())?;

@@ -1,4 +1,4 @@
-// Sums every word, mixed with its position. Addition commutes, so the order of threads is no matter.
+// Sums every word, mixed with its position. Addition commutes, so the order of threads does not matter.
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     var sum = 0u;

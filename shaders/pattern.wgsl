@@ -1,8 +1,10 @@
-// Shared by all passes: bindings, parameters, and the pattern.
+// Text that precedes every shader: bindings, parameters, and the pattern.
 //
-// Each pass runs over `words` 32-bit words with `threads` invocations in strides, so that any size
-// fits into any limit of workgroups. `first` is the index of word 0 within the whole buffer, because
-// large buffers are bound piece by piece.
+// A shader processes `words` 32-bit words with `threads` invocations in strides, so that any size fits into any
+// limit on workgroups. Large buffers are bound piece by piece: `first` is the index of the piece's first word
+// in the whole buffer.
+//
+// After a change to one of these files, `WRITE_SHADERS=1 cargo test --test shaders` compiles them to `.spv`.
 
 struct Parameters {
     seed: u32,
@@ -12,7 +14,7 @@ struct Parameters {
 }
 
 struct Findings {
-    // verify: words that are wrong. checksum: the sum.
+    // verify: number of wrong words. checksum: the sum.
     count: atomic<u32>,
     // verify: index of the first wrong word.
     first_wrong: atomic<u32>,
@@ -24,8 +26,8 @@ var<immediate> parameters: Parameters;
 @group(0) @binding(1) var<storage, read_write> destination: array<u32>;
 @group(0) @binding(2) var<storage, read_write> findings: Findings;
 
-// Every word depends on its position and on the seed, so that bytes that are shifted, stale, or of
-// another run are wrong. The mixer is Chris Wellons' lowbias32 (hash-prospector).
+// Every word depends on its position and on the seed, so that shifted bytes, stale bytes, and bytes of another
+// run are wrong. The mixer is Chris Wellons' lowbias32 (hash-prospector).
 fn mix32(value: u32) -> u32 {
     var x = value;
     x = (x ^ (x >> 16u)) * 0x7feb352du;

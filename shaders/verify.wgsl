@@ -1,4 +1,4 @@
-// Counts the words that differ from the pattern, and finds the first of them.
+// Counts the words that differ from the pattern, and finds the first one.
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     var wrong = 0u;

@@ -54,16 +54,16 @@ fn move_callback() {
     };
     let order = [
         ("frame", "written"),
-        ("fence", "told; still reading"),
-        ("fence", "has read enough"),
+        ("fence", "notified; still reading"),
+        ("fence", "stops reading"),
         ("frame", "moved, in system memory"),
         ("refault", "maps generation 1: every byte is right"),
         ("fence", "resumes: every byte is right"),
-        ("revocable", "told that this is the end"),
+        ("revocable", "notified of the revocation"),
         ("revocable", "drops its mapping"),
         ("refault", "frame is revoked"),
         ("frame", "revoked"),
-        ("refault", "armed again, mapped again: every byte is right"),
+        ("refault", "available and mapped again: every byte is right"),
     ];
     let places = order.map(at);
     assert!(places.is_sorted(), "{places:?} in\n{text}");

@@ -1,4 +1,4 @@
-//! Two devices that share by hand, and the proof that they do.
+//! Two devices that share memory by hand, and a check that they do.
 
 use peerbuf::{Device, HandleType};
 
@@ -31,17 +31,17 @@ impl<'a> ByHand<'a> {
         Ok(Self { exporter, importer, exports, imports, needs, import_needs, size })
     }
 
-    /// Exportable memory with its buffer.
+    /// Allocates exportable memory with its buffer.
     pub(crate) fn create(&self) -> Outcome<Block<'a>> {
         self.exports.allocate(self.needs)
     }
 
-    /// The importer's view of it.
+    /// Imports the memory on the other device.
     pub(crate) fn share(&self, block: &Block<'_>) -> Outcome<Block<'a>> {
         self.imports.import(self.exports.export(block)?, self.import_needs)
     }
 
-    /// The exporter writes, the importer reads.
+    /// Checks that the importer reads what the exporter writes.
     pub(crate) fn check(&self) -> Outcome<()> {
         let block = self.create()?;
         let shared = self.share(&block)?;
@@ -50,7 +50,7 @@ impl<'a> ByHand<'a> {
     }
 }
 
-/// Has `device` write a pattern that depends on the position.
+/// Writes a pattern that depends on the position, on `device`.
 pub(crate) fn write_pattern(device: &Device, block: &Block<'_>, size: u64) -> Outcome<()> {
     let mut staging = Block::staging(device, size)?;
     staging.with_bytes(usize::try_from(size)?, |bytes| {
@@ -61,7 +61,7 @@ pub(crate) fn write_pattern(device: &Device, block: &Block<'_>, size: u64) -> Ou
     Recorded::copy(device, &staging, block, size)?.run()
 }
 
-/// Has `device` read it back.
+/// Reads the pattern back on `device` and checks it.
 pub(crate) fn check_pattern(device: &Device, block: &Block<'_>, size: u64) -> Outcome<()> {
     let mut staging = Block::staging(device, size)?;
     Recorded::copy(device, block, &staging, size)?.run()?;
@@ -72,7 +72,7 @@ pub(crate) fn check_pattern(device: &Device, block: &Block<'_>, size: u64) -> Ou
     if wrong == 0 { Ok(()) } else { Err(format!("by hand: {wrong} words are wrong").into()) }
 }
 
-/// The eight bytes at position `index`: no two the same (the factor is odd).
+/// The eight bytes at position `index`. No two positions have the same bytes, since the factor is odd.
 fn pattern(index: usize) -> [u8; 8] {
     (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_ne_bytes()
 }

@@ -1,4 +1,4 @@
-//! What a copy from one device to another costs.
+//! Cost of a copy from one device to another.
 
 use std::hint::black_box;
 
@@ -16,14 +16,14 @@ use crate::share::{create_on, fill, verify};
 const SIZE: u64 = 64 << 20;
 const SEED: u32 = 2026;
 
-/// How many pairs of source and destination each contender goes through in turn: where in physical
-/// memory a pair lies is worth up to 6 %, and luck.
+/// Number of pairs of source and destination that each contender uses in turn. The speed of one pair depends on
+/// its place in physical memory by up to 6 %.
 const PAIRS: usize = 4;
 
-/// `copy_64m_vs_ash`: against one recorded copy between memory of the device's own and an imported fd.
+/// `copy_64m_vs_ash`: against one recorded copy between the device's own memory and an imported fd.
 ///
-/// The device that copies is the one that peerbuf chooses, the destination's, so that both sides do
-/// the same, on the same queue.
+/// Both sides copy on the destination's device, the one that peerbuf chooses, so both do the same work on the
+/// same queue.
 pub(crate) fn vs_ash(setup: &Setup) -> Outcome<Vec<Figure>> {
     let (near, far) = (&setup.near, &setup.far);
     let sources = ByHand::new(near, far, setup.handle, SIZE)?;
@@ -55,7 +55,7 @@ pub(crate) fn vs_ash(setup: &Setup) -> Outcome<Vec<Figure>> {
     )])
 }
 
-/// `copy_64m_vs_memcpy`: against the processor's copy of as many bytes, warm.
+/// `copy_64m_vs_memcpy`: against a `memcpy` of as many bytes, warm.
 pub(crate) fn vs_memcpy(setup: &Setup) -> Outcome<Vec<Figure>> {
     let (ours, mut heap) = in_turns(|| Ours::new(setup), HeapCopy::new)?;
     let mut turns = Turns::default();
@@ -79,8 +79,8 @@ pub(crate) fn vs_memcpy(setup: &Setup) -> Outcome<Vec<Figure>> {
     )])
 }
 
-/// Makes the pairs of both contenders, the one's first and the other's first in turns, after the worst
-/// pages have gone elsewhere: who touches memory first was seen to copy up to 6 % slower ever after.
+/// Creates the pairs of both contenders; the contender that is first alternates. The worst pages are taken out
+/// beforehand: memory touched first in the process was seen to copy up to 6 % slower from then on.
 pub(crate) fn in_turns<A, B>(
     mut ours: impl FnMut() -> Outcome<A>,
     mut theirs: impl FnMut() -> Outcome<B>,
@@ -100,7 +100,7 @@ pub(crate) fn in_turns<A, B>(
     Ok(both)
 }
 
-/// One pair after the other, and again.
+/// The index of the next pair: the pairs are used in turn.
 #[derive(Default)]
 pub(crate) struct Turns(usize);
 
@@ -111,7 +111,7 @@ impl Turns {
     }
 }
 
-/// Two pieces of heap, touched, to copy between.
+/// Two heap blocks to copy between, with every page touched.
 pub(crate) struct HeapCopy {
     source: Vec<u8>,
     target: Vec<u8>,
@@ -132,7 +132,7 @@ impl HeapCopy {
     }
 }
 
-/// A buffer at home on each device.
+/// Two buffers, whose homes are the two devices.
 struct Ours {
     from: SharedBuffer,
     to: SharedBuffer,
@@ -145,7 +145,7 @@ impl Ours {
         touch(&from)?;
         touch(&to)?;
         fill(&from, &setup.near, SEED)?;
-        // What is copied must be what arrives, not what was there.
+        // The destination begins with other bytes, so that only a copy makes them right.
         fill(&to, &setup.far, !SEED)?;
         Ok(Self { from, to })
     }
@@ -160,8 +160,8 @@ impl Ours {
     }
 }
 
-/// Touches a new buffer's pages by one thread and in order, as the copies by hand do. Pages that a
-/// compute pass touched first were seen to copy 2 % slower; BENCHMARKS.md says what is known of it.
+/// Touches a new buffer's pages in order on one thread, as the copies by hand do. Pages that a compute pass
+/// touched first were seen to copy 2 % slower; see BENCHMARKS.md.
 fn touch(buffer: &SharedBuffer) -> Outcome<()> {
     let host = buffer.host_access(Access::Write)?;
     host.fill(0, usize::try_from(SIZE)?, 0)?;

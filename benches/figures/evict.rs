@@ -1,4 +1,4 @@
-//! What it costs to make a large buffer leave a device's memory, and to bring it back.
+//! Cost of evicting a large buffer from a device's memory, and of bringing it back.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,24 +17,24 @@ use crate::share::{create_on, fill, verify};
 
 const SIZE: u64 = 64 << 20;
 const SEED: u32 = 2026;
-/// An odd number, so that there is a median.
+/// Odd, so that the median is one of the rounds.
 const ROUNDS: usize = 51;
 
-/// `evict_64m`: a buffer that was written leaves, in the steady state: where it goes is memory that it or
+/// `evict_64m`: evicts a written buffer in the steady state: the destination is memory that this buffer or
 /// another one had before. By hand: new exportable memory, a copy, and the old memory is freed.
 pub(crate) fn by_hand(setup: &Setup) -> Outcome<Vec<Figure>> {
     let ours = Ours::new(setup)?;
     let hand = ByHand::new(&setup.near, &setup.far, setup.handle, SIZE)?;
     let first = hand.create()?;
     write_pattern(&setup.near, &first, SIZE)?;
-    let mut place = Some(first);
+    let mut block = Some(first);
     let mut by_hand = || {
-        let Some(old) = place.take() else { return Err("it is somewhere".into()) };
+        let Some(old) = block.take() else { return Err("the buffer has no memory".into()) };
         timed(|| {
             let new = hand.create()?;
             Recorded::copy(&setup.near, &old, &new, SIZE)?.run()?;
             drop(old);
-            place = Some(new);
+            block = Some(new);
             Ok(())
         })
     };
@@ -55,7 +55,7 @@ pub(crate) fn by_hand(setup: &Setup) -> Outcome<Vec<Figure>> {
     )])
 }
 
-/// `evict_bandwidth` and `restore_bandwidth`: against the processor's copy of as many bytes, warm.
+/// `evict_bandwidth` and `restore_bandwidth`: against a `memcpy` of as many bytes, warm.
 pub(crate) fn bandwidth(setup: &Setup) -> Outcome<Vec<Figure>> {
     let ours = Ours::new(setup)?;
     let mut heap = HeapCopy::new()?;
@@ -80,7 +80,7 @@ pub(crate) fn bandwidth(setup: &Setup) -> Outcome<Vec<Figure>> {
     ])
 }
 
-/// `clean_evict_bytes`: bytes that are copied when a buffer leaves that nobody has written since it came.
+/// `clean_evict_bytes`: bytes copied to evict a buffer that was not written since it was brought back.
 pub(crate) fn clean(setup: &Setup) -> Outcome<Vec<Figure>> {
     let ours = Ours::new(setup)?;
     ours.evict_and_return()?;
@@ -89,25 +89,25 @@ pub(crate) fn clean(setup: &Setup) -> Outcome<Vec<Figure>> {
     let after = setup.engine.moved(MoveCause::Evicted);
     ours.check()?;
     if after.moves != before.moves + 1 {
-        return Err("it was not evicted".into());
+        return Err("the buffer was not evicted".into());
     }
     Ok(vec![Figure::count(
         "clean_evict_bytes",
-        "bytes copied to evict 64 MiB that nobody has written since they came",
+        "bytes copied to evict 64 MiB that were not written since they were brought back",
         "bytes",
         Some(0.0),
         (after.copied - before.copied) as f64,
     )])
 }
 
-/// A buffer in a device's memory, which was written.
+/// Creates a buffer in a device's memory and writes it.
 struct Ours<'a> {
     setup: &'a Setup,
     buffer: SharedBuffer,
-    seat: Attachment,
+    attachment: Attachment,
 }
 
-/// Seconds of a way out and back.
+/// Seconds of an eviction and of the way back.
 struct Trip {
     evict: f64,
     restore: f64,
@@ -117,21 +117,21 @@ impl<'a> Ours<'a> {
     fn new(setup: &'a Setup) -> Outcome<Self> {
         let buffer = create_on(setup, &setup.near, SIZE)?;
         fill(&buffer, &setup.near, SEED)?;
-        let seat = buffer.attach_dynamic(&setup.near, Arc::new(Refault::new()))?;
-        Ok(Self { setup, buffer, seat })
+        let attachment = buffer.attach_dynamic(&setup.near, Arc::new(Refault::new()))?;
+        Ok(Self { setup, buffer, attachment })
     }
 
-    /// Out, with all its bytes, and back.
+    /// Evicts the buffer with all its bytes, and brings it back.
     fn evict_and_return(&self) -> Outcome<Trip> {
-        // As far as the engine can tell all of it was written.
-        let mapping = self.seat.map(Access::Write)?;
+        // The access declares the whole buffer as written, so the engine must copy all of it.
+        let mapping = self.attachment.map(Access::Write)?;
         mapping.begin_access(Access::Write)?.end(Fence::signalled());
         let evict = self.timed(|| self.buffer.evict())?;
         let restore = self.timed(|| self.buffer.request_residency())?;
         Ok(Trip { evict, restore })
     }
 
-    /// Until the copy has ended, on whatever queue it runs: the host may not look before.
+    /// Seconds until the copy has ended, on whatever queue it runs: the host's access waits for it.
     fn timed(&self, work: impl FnOnce() -> peerbuf::Result<Migration>) -> Outcome<f64> {
         timed(|| {
             moves(&work()?)?;
@@ -148,7 +148,7 @@ impl<'a> Ours<'a> {
 fn moves(migration: &Migration) -> Outcome<()> {
     match migration {
         Migration::Done { .. } => Ok(()),
-        Migration::None => Err("it did not move".into()),
+        Migration::None => Err("the buffer did not move".into()),
     }
 }
 

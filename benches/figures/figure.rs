@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::measure::Compared;
 
-/// Which way is better.
+/// The direction of the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     AtLeast,
@@ -16,15 +16,15 @@ pub(crate) enum Direction {
 /// One of the project's figures.
 pub(crate) struct Figure {
     pub(crate) id: &'static str,
-    /// What is measured.
+    /// Description of the measurement.
     what: &'static str,
     value: f64,
     lo: f64,
     hi: f64,
     unit: &'static str,
-    /// What it is compared with; `None` for plain counts.
+    /// Description of the baseline; `None` for counts.
     baseline: Option<&'static str>,
-    /// `None` for what is only told.
+    /// `None` for a figure without a target.
     target: Option<f64>,
     direction: Direction,
     /// Seconds per operation: ours and the baseline's.
@@ -32,7 +32,7 @@ pub(crate) struct Figure {
 }
 
 impl Figure {
-    /// How many times as fast as `baseline` something is.
+    /// A speed, as a multiple of the baseline's.
     pub(crate) fn speed(
         id: &'static str,
         what: &'static str,
@@ -55,7 +55,7 @@ impl Figure {
         }
     }
 
-    /// As what part of `baseline`'s time something takes.
+    /// A time, as a part of the baseline's.
     pub(crate) fn part(
         id: &'static str,
         what: &'static str,
@@ -74,7 +74,7 @@ impl Figure {
         }
     }
 
-    /// Something that is counted, and the same in every run.
+    /// A count, the same in every run.
     pub(crate) fn count(
         id: &'static str,
         what: &'static str,
@@ -97,7 +97,7 @@ impl Figure {
         }
     }
 
-    /// The same, of which more may be better, or which lies between `lo` and `hi`.
+    /// A count with a direction, or one that lies between `lo` and `hi`.
     pub(crate) fn within(self, direction: Direction, (lo, hi): (f64, f64)) -> Self {
         Self { direction, lo, hi, ..self }
     }
@@ -121,7 +121,7 @@ impl Figure {
         })
     }
 
-    /// Whether the target is met, by the interval's worse end: by luck does not count.
+    /// Says whether the interval's worse end meets the target, or only the value does.
     fn met(&self) -> &'static str {
         let Some(target) = self.target else {
             return "";
@@ -189,7 +189,7 @@ impl fmt::Display for Table<'_> {
     }
 }
 
-/// Seconds, in the unit that suits.
+/// Formats seconds in a suitable unit.
 pub(crate) fn time(seconds: f64) -> String {
     match seconds {
         s if s < 1e-7 => format!("{:.1} ns", s * 1e9),

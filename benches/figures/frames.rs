@@ -1,4 +1,4 @@
-//! Frames that use more than fits.
+//! Frames that use more buffers than fit.
 #![expect(unsafe_code, reason = "recording copies")]
 
 use std::time::Instant;
@@ -15,27 +15,27 @@ use crate::figure::Figure;
 use crate::measure::Rounds;
 use crate::setup::{Setup, TIMEOUT};
 
-/// Buffers of a mebibyte, and how many of them fit: 1.25 times as many are used in each frame.
+/// Buffers of 1 MiB, and how many of them fit: each frame uses 1.25 times as many.
 const BUFFERS: usize = 80;
 const SIZE: u64 = 1 << 20;
 const BUDGET: u64 = 64 << 20;
-/// Every so many are written in a frame, the others read.
+/// Out of this many buffers, a frame writes one and reads the others.
 const WRITTEN: usize = 5;
-/// What is read or written of each: what is measured is what surrounds it.
+/// Bytes read or written of each. They are few, so that the engine's share of the time dominates.
 const TOUCHED: u64 = 64 << 10;
-/// Frames of one sample, and samples: an odd number, so that there is a median.
+/// Frames of one sample, and samples. The number of samples is odd, so that the median is one of them.
 const FRAMES: usize = 100;
 const SAMPLES: usize = 11;
 
-/// `frame_p99`: the 99th percentile of frame times with the engine as it is, against one that makes each buffer
-/// resident before it is used, evicting the least recently used one and waiting for the copies, as residency
-/// libraries of applications do.
+/// `frame_p99`: the 99th percentile of frame times with the engine as it is. The baseline does what residency
+/// libraries of applications do: it makes each buffer resident before its use, by evicting the least recently
+/// used one and waiting for the copies.
 pub(crate) fn p99(setup: &Setup) -> Outcome<Vec<Figure>> {
     let ours = Frames::new(setup, Rules::new(), false)?;
     let demanding = Rules::new().policy(lru).clean_copies(false).bytes_per_submission(0);
     let theirs = Frames::new(setup, demanding, true)?;
     let (mut ours, mut theirs) = (ours, theirs);
-    // Until each has settled.
+    // Warm-up, until both engines are in a steady state.
     ours.sample()?;
     theirs.sample()?;
     let mut rounds = Rounds::default();
@@ -57,7 +57,7 @@ fn lru() -> Box<dyn Policy> {
     Box::new(Lru::new())
 }
 
-/// An engine of its own with a small heap, and what its frames use.
+/// An engine with a small heap, and the objects that its frames use.
 struct Frames {
     all: Vec<Used>,
     scratch: Mapping,
@@ -70,7 +70,7 @@ struct Frames {
 
 struct Used {
     mapping: Mapping,
-    seat: Attachment,
+    attachment: Attachment,
     buffer: SharedBuffer,
 }
 
@@ -82,21 +82,28 @@ impl Frames {
         engine.model_heap(&device, BUDGET)?;
         let create = || -> Outcome<Used> {
             let buffer = engine.create_buffer(&device, BufferDescriptor::new(SIZE))?;
-            let seat = buffer.attach_dynamic(&device, std::sync::Arc::new(Refault::new()))?;
-            let mapping = seat.map(Access::ReadWrite)?;
+            let attachment = buffer.attach_dynamic(&device, std::sync::Arc::new(Refault::new()))?;
+            let mapping = attachment.map(Access::ReadWrite)?;
             mapping.fill(1)?;
-            Ok(Used { mapping, seat, buffer })
+            Ok(Used { mapping, attachment, buffer })
         };
         let all = (0..BUFFERS).map(|_| create()).collect::<Outcome<_>>()?;
         let scratch = BufferDescriptor::new(TOUCHED).placement(peerbuf::Placement::System);
         let scratch = engine.create_buffer(&device, scratch)?;
-        let seat = scratch.attach(&device)?;
-        let mapping = seat.map(Access::ReadWrite)?;
+        let attachment = scratch.attach(&device)?;
+        let mapping = attachment.map(Access::ReadWrite)?;
         mapping.fill(0)?;
-        Ok(Self { all, scratch: mapping, _scratch: (scratch, seat), device, engine, demanding })
+        Ok(Self {
+            all,
+            scratch: mapping,
+            _scratch: (scratch, attachment),
+            device,
+            engine,
+            demanding,
+        })
     }
 
-    /// The 99th percentile of so many frames, in seconds.
+    /// Runs one sample of frames and returns the 99th percentile in seconds.
     fn sample(&mut self) -> Outcome<f64> {
         let mut times = (0..FRAMES).map(|_| self.frame()).collect::<Outcome<Vec<_>>>()?;
         times.sort_by(f64::total_cmp);
@@ -114,13 +121,13 @@ impl Frames {
 
     fn touch(&mut self, at: usize) -> Outcome<()> {
         let Self { all, scratch, device, engine, .. } = self;
-        let Used { mapping, seat, buffer } = &mut all[at];
+        let Used { mapping, attachment, buffer } = &mut all[at];
         if self.demanding {
             buffer.request_residency()?;
         }
         let scratch = scratch.view()?;
         let device: &Device = device;
-        engine.submit_remapped(device, &mut [(seat, mapping)], |work, mapped| {
+        engine.submit_remapped(device, &mut [(attachment, mapping)], |work, mapped| {
             let written = at.is_multiple_of(WRITTEN);
             let view = if written { work.write(mapped[0])? } else { work.read(mapped[0])? };
             let region = |from: u64, to: u64| {
@@ -133,12 +140,12 @@ impl Frames {
                     (view, scratch, region(view.offset, scratch.offset))
                 };
                 // SAFETY: both ranges are live and declared; the scratch is used by this queue alone, whose
-                // copies may overlap there: nobody looks at what is in it.
+                // copies may overlap there: its content is never read.
                 unsafe {
                     device.raw().cmd_copy_buffer(commands, from.buffer, to.buffer, &[region]);
                 }
             };
-            // SAFETY: it records one valid command on what was declared, and the scratch lives as long.
+            // SAFETY: it records one valid command on the declared ranges, and the scratch lives as long.
             unsafe { work.record(copy) };
             Ok(())
         })?;

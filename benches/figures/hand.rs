@@ -1,6 +1,6 @@
-//! The same things by hand: what somebody writes who knows Vulkan and has no library for this.
+//! The baselines: the same operations in plain Vulkan, without a library.
 //!
-//! As fast as by hand can be: memory types and sizes are found out once, nothing is counted or checked.
+//! They are as fast as they can be: memory types and sizes are queried once, nothing is counted or checked.
 #![expect(unsafe_code, reason = "raw Vulkan, on the devices that peerbuf has opened")]
 
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
@@ -11,7 +11,7 @@ use peerbuf::{Device, HandleType};
 
 use crate::Outcome;
 
-/// Bytes that a buffer needs, and of what memory type: the same for every buffer of one size.
+/// Size and memory type of an allocation: the same for every buffer of one size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
     size: u64,
@@ -43,12 +43,12 @@ impl<'a> Hand<'a> {
         Self { device, fds, handle }
     }
 
-    /// What exportable memory for `size` bytes has to be.
+    /// Requirements of exportable memory for `size` bytes.
     pub(crate) fn needs(&self, size: u64) -> Outcome<Needs> {
         self.needs_among(size, u32::MAX)
     }
 
-    /// What memory has to be that takes in `fd`, which `exporter` described.
+    /// Requirements of an import of `fd`, whose export has the requirements `exporter`.
     pub(crate) fn import_needs(&self, fd: &OwnedFd, exporter: Needs) -> Outcome<Needs> {
         if self.handle != HandleType::DmaBuf {
             return Ok(exporter);
@@ -69,14 +69,14 @@ impl<'a> Hand<'a> {
         Ok(Needs { size, memory_size: needs.size, memory_type })
     }
 
-    /// Exportable memory and its buffer.
+    /// Allocates exportable memory and binds a buffer to it.
     pub(crate) fn allocate(&self, needs: Needs) -> Outcome<Block<'a>> {
         let block = self.buffer(needs.size)?;
         let mut export = vk::ExportMemoryAllocateInfo::default().handle_types(self.handle.vk());
         self.back(block, needs, &mut export)
     }
 
-    /// An fd of a block's memory.
+    /// Exports a block's memory as an fd.
     pub(crate) fn export(&self, block: &Block<'_>) -> Outcome<OwnedFd> {
         let info =
             vk::MemoryGetFdInfoKHR::default().memory(block.memory).handle_type(self.handle.vk());
@@ -89,10 +89,10 @@ impl<'a> Hand<'a> {
         Ok(unsafe { OwnedFd::from_raw_fd(raw) })
     }
 
-    /// Memory that an fd names, and a buffer over it.
+    /// Imports the memory of an fd and binds a buffer to it.
     pub(crate) fn import(&self, fd: OwnedFd, needs: Needs) -> Outcome<Block<'a>> {
         let block = self.buffer(needs.size)?;
-        // The driver owns the fd from here on; if it refuses, the run is over anyway.
+        // The driver owns the fd from here on. If the import fails, the run ends anyway.
         let mut import =
             vk::ImportMemoryFdInfoKHR::default().handle_type(self.handle.vk()).fd(fd.into_raw_fd());
         self.back(block, needs, &mut import)
@@ -143,14 +143,14 @@ impl<'a> Block<'a> {
     }
 
     fn back(&mut self, info: &vk::MemoryAllocateInfo<'_>) -> Outcome<()> {
-        // SAFETY: size and type suit the buffer; an fd is what the handle type says.
+        // SAFETY: size and type suit the buffer; an fd is of the handle type.
         self.memory = unsafe { self.device.allocate_memory(info, None) }?;
         // SAFETY: both were just created, one for the other.
         unsafe { self.device.bind_buffer_memory(self.buffer, self.memory, 0) }?;
         Ok(())
     }
 
-    /// Private memory that the host sees as well.
+    /// Allocates host-visible memory that is not shared.
     pub(crate) fn staging(device: &'a Device, size: u64) -> Outcome<Self> {
         let mut block = Self::new(device.raw(), size, None)?;
         // SAFETY: the buffer is live.
@@ -169,7 +169,7 @@ impl<'a> Block<'a> {
         Ok(block)
     }
 
-    /// Writes one word where the host sees the memory.
+    /// Writes one word through the host's mapping.
     pub(crate) fn touch(&self, value: u64) -> Outcome<()> {
         let word = self.map()?.cast::<u64>();
         // SAFETY: mapped, page-aligned, and no device uses it now.
@@ -178,14 +178,14 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    /// Calls `work` with the first `size` bytes as the host sees them.
+    /// Calls `work` with the first `size` bytes of the host's mapping.
     pub(crate) fn with_bytes<T>(
         &mut self,
         size: usize,
         work: impl FnOnce(&mut [u8]) -> T,
     ) -> Outcome<T> {
         let start = self.map()?;
-        // SAFETY: mapped, so many bytes long, private to this device, which has finished with it.
+        // SAFETY: mapped, `size` bytes long, private to this device, which has finished with it.
         let bytes = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), size) };
         let out = work(bytes);
         self.unmap();
@@ -194,7 +194,7 @@ impl<'a> Block<'a> {
 
     fn map(&self) -> Outcome<NonNull<u8>> {
         let flags = vk::MemoryMapFlags::empty();
-        // SAFETY: live and not mapped; where the host cannot see it, that is an error.
+        // SAFETY: live and not mapped; for memory that is not host-visible the call returns an error.
         let start = unsafe { self.device.map_memory(self.memory, 0, vk::WHOLE_SIZE, flags) }?;
         NonNull::new(start.cast()).ok_or_else(|| "mapped at zero".into())
     }
@@ -207,14 +207,14 @@ impl<'a> Block<'a> {
 
 impl Drop for Block<'_> {
     fn drop(&mut self) {
-        // SAFETY: by the invariant null or live; nobody uses it any more.
+        // SAFETY: by the invariant null or live; no device uses it any more.
         unsafe { self.device.destroy_buffer(self.buffer, None) };
         // SAFETY: as above.
         unsafe { self.device.free_memory(self.memory, None) };
     }
 }
 
-/// A device's own memory where there is a choice, as an application would take it.
+/// Chooses a memory type: device-local if there is one, as an application would.
 fn choose(device: &Device, bits: u32) -> Outcome<u32> {
     let types = device.adapter().memory_types();
     let allowed = |index: &usize| bits & (1 << index) != 0;
@@ -225,7 +225,7 @@ fn choose(device: &Device, bits: u32) -> Outcome<u32> {
     Ok(index as u32)
 }
 
-/// One copy, recorded beforehand, with what submits it and waits for it.
+/// One copy, recorded beforehand, with its pool, fence and queue.
 ///
 /// # Invariants
 ///
@@ -250,7 +250,7 @@ impl<'a> Recorded<'a> {
         Ok(this)
     }
 
-    /// Nothing yet.
+    /// Creates it with nothing recorded.
     pub(crate) fn new(device: &'a Device) -> Outcome<Self> {
         let raw = device.raw();
         let info = vk::CommandPoolCreateInfo::default()
@@ -270,8 +270,8 @@ impl<'a> Recorded<'a> {
         Ok(Self { device, pool, fence, commands })
     }
 
-    /// Records a copy of the first `size` bytes, and forgets what was recorded before. Where the
-    /// destination belongs to another device as well, it is released to that one, as it must be.
+    /// Records a copy of the first `size` bytes and discards the former recording. The commands release ownership
+    /// of the destination, which Vulkan requires if another device shares it.
     pub(crate) fn record(&self, from: &Block<'_>, to: &Block<'_>, size: u64) -> Outcome<()> {
         let (raw, commands) = (self.device.raw(), self.commands);
         // SAFETY: the command buffer is new, or has run and may be reset.
@@ -297,12 +297,12 @@ impl<'a> Recorded<'a> {
                 &[],
             );
         }
-        // SAFETY: it was begun above.
+        // SAFETY: the recording was begun above.
         unsafe { raw.end_command_buffer(commands) }?;
         Ok(())
     }
 
-    /// Submits, waits, and makes ready for the next time.
+    /// Submits the copy, waits for it, and resets the fence.
     pub(crate) fn run(&self) -> Outcome<()> {
         let raw = self.device.raw();
         let commands = [self.commands];
@@ -313,7 +313,7 @@ impl<'a> Recorded<'a> {
         })?;
         // SAFETY: the fence is live.
         unsafe { raw.wait_for_fences(&[self.fence], true, 10_000_000_000) }?;
-        // SAFETY: it has signalled, so nothing pending uses it.
+        // SAFETY: the fence has signalled, so no pending work uses it.
         unsafe { raw.reset_fences(&[self.fence]) }?;
         Ok(())
     }
@@ -321,7 +321,7 @@ impl<'a> Recorded<'a> {
 
 impl Drop for Recorded<'_> {
     fn drop(&mut self) {
-        // SAFETY: nothing is running; the command buffer goes with its pool.
+        // SAFETY: nothing is running; the command buffer is freed with its pool.
         unsafe { self.device.raw().destroy_command_pool(self.pool, None) };
         // SAFETY: as above.
         unsafe { self.device.raw().destroy_fence(self.fence, None) };

@@ -1,4 +1,4 @@
-//! What it costs to hand a buffer over without copying it.
+//! Cost of handing a buffer over without copying it.
 
 use std::hint::black_box;
 
@@ -15,10 +15,10 @@ use crate::share::{create_on, fill, verify};
 const SIZE: u64 = 64 << 20;
 const SEED: u32 = 2026;
 
-/// `handover_64m`: the writer says with a fence that it has finished, and the next device maps the buffer
-/// and begins to read; as a part of the time that a copy of as many bytes takes.
+/// `handover_64m`: the writer ends its access with a fence, and the next device maps the buffer and begins to
+/// read. The figure is this time as a part of the time of a copy of as many bytes.
 ///
-/// The fence has signalled before: what is measured is the handing over, not the writing.
+/// The fence has signalled before, so the time is that of the hand-over, not of the write.
 pub(crate) fn handover(setup: &Setup) -> Outcome<Vec<Figure>> {
     let (near, far) = (&setup.near, &setup.far);
     let buffer = create_on(setup, near, SIZE)?;

@@ -1,19 +1,19 @@
-//! The heap, counted: what the process holds of it, as long as somebody wants to know.
-#![expect(unsafe_code, reason = "a global allocator that hands every call on to the system's")]
+//! A counter of the heap bytes that the process holds, off by default.
+#![expect(unsafe_code, reason = "a global allocator that forwards every call to the system's")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-/// The system's allocator, with a counter that is off by default: two atomic operations per
-/// allocation would be a tax on the side that uses this allocator, and drivers use C's.
+/// The system's allocator with a counter. It is off by default: two atomic operations per allocation would slow
+/// the side that uses this allocator, while drivers use C's.
 pub(crate) struct Counted;
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
 // Relaxed: a sum, read by the thread that caused it.
 static LIVE: AtomicI64 = AtomicI64::new(0);
 
-/// Bytes that `work` has taken from the Rust heap and not given back, as they were asked for: without
-/// the allocator's own rounding, and without what a driver takes from C's heap.
+/// Bytes that `work` has requested from the Rust heap and not freed. They include neither the allocator's
+/// rounding nor what a driver takes from C's heap.
 pub(crate) fn taken_by<T>(work: impl FnOnce() -> T) -> (T, i64) {
     let before = LIVE.load(Ordering::Relaxed);
     COUNTING.store(true, Ordering::Relaxed);
@@ -29,7 +29,7 @@ fn count(taken: usize, given: usize) {
     }
 }
 
-// SAFETY: every call goes to the system's allocator as it is; counting allocates nothing.
+// SAFETY: every call is forwarded to the system's allocator unchanged; counting allocates nothing.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size(), 0);

@@ -1,4 +1,4 @@
-//! What a small copy costs from the call to the moment when the caller knows that it is over.
+//! Latency of a small copy, from the call to the end of the wait for it.
 
 use peerbuf::CopyRegion;
 
@@ -13,8 +13,8 @@ use crate::share::{create_on, fill, verify};
 const SIZE: u64 = 4096;
 const SEED: u32 = 2026;
 
-/// `copy_4k_latency`: against one copy out of an imported fd, recorded beforehand, submitted and waited
-/// for with `vkWaitForFences`.
+/// `copy_4k_latency`: against one copy from an imported fd, recorded beforehand, submitted and waited for with
+/// `vkWaitForFences`.
 pub(crate) fn copy(setup: &Setup) -> Outcome<Vec<Figure>> {
     let (near, far) = (&setup.near, &setup.far);
     let from = create_on(setup, near, SIZE)?;

@@ -1,4 +1,4 @@
-//! What 100,000 live shared buffers hold: descriptors, and bytes of bookkeeping.
+//! Cost of 100,000 live shared buffers: file descriptors, and bytes of bookkeeping.
 
 use peerbuf::observe::Object;
 use peerbuf::{Access, Attachment, BufferDescriptor, Device, Mapping, SharedBuffer};
@@ -11,14 +11,14 @@ use crate::setup::Setup;
 const BUFFERS: usize = 100_000;
 pub(crate) const SIZE: u64 = 4096;
 
-/// `live_100k_fds` and `live_100k_bytes`: a buffer is live and shared when it was created on one
-/// device and attached by another one. The bytes with a mapping each are told as well.
+/// `live_100k_fds` and `live_100k_bytes`: each buffer was created on one device and attached by another one. A
+/// further figure counts the bytes with a mapping of each.
 pub(crate) fn live(setup: &Setup) -> Outcome<Vec<Figure>> {
-    // So that no slab is there already, whatever ran before.
+    // Frees unused slabs, so that no slab of an earlier figure is reused.
     setup.engine.trim();
     let objects = setup.engine.live().count(Object::Buffer);
     let fds = open_fds()?;
-    // With the list that holds the user's handles.
+    // Includes the list of the application's handles.
     let (shared, bytes) = heap::taken_by(|| {
         let mut shared = Vec::with_capacity(BUFFERS);
         share_many(setup, &mut shared, BUFFERS).map(|()| shared)
@@ -27,7 +27,7 @@ pub(crate) fn live(setup: &Setup) -> Outcome<Vec<Figure>> {
     let (mappings, mapped_bytes) = heap::taken_by(|| map_all(&shared));
     let mappings = mappings?;
     let held = open_fds()? - fds;
-    // A prime, so that every slab is visited.
+    // A prime stride visits every slab.
     check(&setup.near, &shared, 997)?;
     drop(mappings);
     drop(shared);
@@ -61,10 +61,10 @@ pub(crate) fn live(setup: &Setup) -> Outcome<Vec<Figure>> {
     ])
 }
 
-/// A buffer that is live and shared, by the handles that keep it so.
+/// The handles that keep one buffer live and shared.
 pub(crate) type Shared = (SharedBuffer, Attachment);
 
-/// Adds so many to a list, for they need their handles to stay alive.
+/// Creates buffers and adds their handles to a list, which keeps them alive.
 pub(crate) fn share_many(setup: &Setup, list: &mut Vec<Shared>, count: usize) -> Outcome<()> {
     for _ in 0..count {
         let buffer = setup.engine.create_buffer(&setup.near, BufferDescriptor::new(SIZE))?;
@@ -82,7 +82,7 @@ fn map_all(shared: &[Shared]) -> Outcome<Vec<Mapping>> {
     Ok(list)
 }
 
-/// Writes each `step`-th of them on one device, then reads it on the other: no two share bytes.
+/// Writes every `step`-th buffer on one device, then reads all of these on the other: no two share bytes.
 pub(crate) fn check(near: &Device, shared: &[Shared], step: usize) -> Outcome<()> {
     let some = || shared.iter().enumerate().step_by(step);
     for (index, (buffer, _)) in some() {

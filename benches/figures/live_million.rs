@@ -1,7 +1,7 @@
-//! What a million live shared buffers hold beyond their bytes.
+//! Bookkeeping of a million live shared buffers.
 //!
-//! In domains that are modelled, for no software device has memory of its own. The memory is there, but hardly
-//! any of it is ever touched.
+//! The domains are modelled heaps, since no software device has memory of its own. The memory exists, but hardly
+//! any of it is touched.
 
 use peerbuf::observe::Object;
 use peerbuf::{Device, DomainId, Engine, EngineDescriptor};
@@ -13,14 +13,14 @@ use crate::live::{SIZE, Shared, check, share_many};
 use crate::setup::{Setup, TIMEOUT};
 
 const BUFFERS: usize = 1_000_000;
-/// What they have in use.
+/// Bytes that all buffers use.
 const BYTES: u64 = BUFFERS as u64 * SIZE;
 
-/// `live_1m_bytes` and `live_1m_tight_bytes`: what the library keeps for a buffer that was created on one
-/// device and attached by another one, where there is room enough, and where there is just enough, so that all
-/// stand in the order in which they would have to go. Without the user's handles, which are told apart.
+/// `live_1m_bytes` and `live_1m_tight_bytes`: bookkeeping of a buffer that was created on one device and
+/// attached by another one. The first heap has room; the second one is full, so that all its buffers are in the
+/// eviction list. The application's handles are counted apart.
 pub(crate) fn million(setup: &Setup) -> Outcome<Vec<Figure>> {
-    // Beyond half of what there is the order begins.
+    // The eviction list is kept if more than half of a heap is in use.
     let roomy = kept_each(setup, 2 * BYTES)?;
     let tight = kept_each(setup, BYTES)?;
     Ok(vec![
@@ -33,14 +33,14 @@ pub(crate) fn million(setup: &Setup) -> Outcome<Vec<Figure>> {
         ),
         Figure::count(
             "live_1m_tight_bytes",
-            "the same, in a heap that is full to the last byte, so that all stand in its order",
+            "the same, in a heap that is full to the last byte, so that all are in its eviction list",
             "bytes",
             None,
             tight,
         ),
         Figure::count(
             "live_1m_handle_bytes",
-            "beside: the handles of each in the user's list, a SharedBuffer and an Attachment",
+            "apart from these: the application's handles of each, a SharedBuffer and an Attachment",
             "bytes",
             None,
             size_of::<Shared>() as f64,
@@ -48,7 +48,7 @@ pub(crate) fn million(setup: &Setup) -> Outcome<Vec<Figure>> {
     ])
 }
 
-/// Bytes of heap that each has, in an engine whose first device has `heap` bytes of memory.
+/// Rust heap bytes per buffer, in an engine whose first device has `heap` bytes of memory.
 fn kept_each(setup: &Setup, heap: u64) -> Outcome<f64> {
     let own = same_again(setup)?;
     own.engine.model_heap(&own.near, heap)?;
@@ -57,9 +57,9 @@ fn kept_each(setup: &Setup, heap: u64) -> Outcome<f64> {
     made?;
     let usage = own.engine.usage(DomainId::Vram(own.near.id()))?;
     if (usage.used, usage.budget) != (BYTES, heap) {
-        return Err(format!("not all are where they are to be: {usage:?}").into());
+        return Err(format!("not every buffer is in the modelled heap: {usage:?}").into());
     }
-    // A prime, so that every slab is visited.
+    // A prime stride visits every slab.
     check(&own.near, &shared, 9973)?;
     drop(shared);
     if own.engine.live().count(Object::Buffer) > 0 {
@@ -68,7 +68,7 @@ fn kept_each(setup: &Setup, heap: u64) -> Outcome<f64> {
     Ok(bytes as f64 / BUFFERS as f64)
 }
 
-/// Devices of the same hardware in an engine of their own.
+/// Opens devices of the same hardware in a new engine.
 pub(crate) fn same_again(setup: &Setup) -> Outcome<Setup> {
     let engine = Engine::open(&EngineDescriptor::new().timeout(TIMEOUT))?;
     let open = |like: &Device| -> Outcome<Device> {

@@ -1,9 +1,9 @@
-#![expect(clippy::print_stderr, reason = "a program that says why it failed")]
-//! The project's own figures, each beside what it is compared with: `cargo bench --bench figures`.
+#![expect(clippy::print_stderr, reason = "a program prints why it failed")]
+//! The project's figures, each with its baseline: `cargo bench --bench figures`.
 //!
-//! `-- --json` for a program to read, `-- --filter ID` for the figures whose id contains `ID`.
-//! BENCHMARKS.md says how they are measured and what they mean. A figure that misses its target is
-//! no failure; wrong bytes and failed calls are.
+//! `-- --json` prints JSON; `-- --filter ID` runs the figures whose id contains `ID`. BENCHMARKS.md says how they
+//! are measured and what they mean. A figure that misses its target is not a failure; wrong bytes and failed
+//! calls are.
 
 mod by_hand;
 mod copy;
@@ -41,7 +41,7 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 #[global_allocator]
 static HEAP: heap::Counted = heap::Counted;
 
-/// Figures that come from one measurement, and what measures them.
+/// The ids of the figures of one measurement, and the function that measures them.
 struct Group {
     ids: &'static [&'static str],
     measure: fn(&Setup) -> Outcome<Vec<Figure>>,
@@ -127,7 +127,7 @@ fn write_header(out: &mut impl Write, setup: &Setup, noise: &Noise) -> io::Resul
     writeln!(out)
 }
 
-/// What the command line asked for.
+/// Command-line options.
 #[derive(Default)]
 struct Options {
     json: bool,
@@ -144,7 +144,7 @@ impl Options {
                 "--filter" => {
                     options.filter = Some(arguments.next().ok_or("--filter needs an id")?);
                 }
-                // What cargo adds.
+                // `cargo bench` adds this.
                 "--bench" => {}
                 other => return Err(format!("{other}: only --json and --filter ID").into()),
             }

@@ -1,4 +1,4 @@
-//! Two contenders in one process, in turns: A B B A, and the median of the ratios.
+//! Compares two contenders in one process, in the order A B B A, by the median of their ratios.
 //!
 //! Absolute times on a shared machine drift by a factor of two within a run, and so do the ratios of
 //! two blocks measured one after the other. The ratio of two times taken side by side does not.
@@ -7,35 +7,35 @@ use std::time::{Duration, Instant};
 
 use crate::Outcome;
 
-/// How often, and how long, a comparison is made.
+/// Number and length of the measurements of a comparison.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
-    /// How many times A B B A.
+    /// Number of rounds A B B A.
     rounds: usize,
-    /// One time that is taken covers at least this much work.
+    /// Minimum duration of one measured batch.
     batch: Duration,
 }
 
 impl Plan {
-    /// For what takes microseconds: so many in a batch that reading the clock does not matter.
+    /// For operations of microseconds: a batch is so long that reading the clock does not matter.
     pub(crate) const MICROSECONDS: Self = Self { rounds: 201, batch: Duration::from_micros(500) };
 
-    /// For what takes milliseconds.
+    /// For operations of milliseconds.
     pub(crate) const MILLISECONDS: Self = Self { rounds: 101, batch: Duration::ZERO };
 
-    /// For what takes microseconds against what takes many milliseconds: ratios so far from 1 need
-    /// fewer rounds.
+    /// For operations of microseconds against operations of many milliseconds: ratios so far from 1 need fewer
+    /// rounds.
     pub(crate) const UNEQUAL: Self = Self { rounds: 51, batch: Duration::from_micros(500) };
 }
 
-/// What a comparison found.
+/// Result of a comparison.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Compared {
-    /// How many times as fast as the baseline: above 1 is faster.
+    /// Speed as a multiple of the baseline's: above 1 is faster.
     pub(crate) ratio: Interval,
-    /// Seconds per operation, the median.
+    /// Median seconds per operation.
     pub(crate) ours: f64,
-    /// The same for the baseline.
+    /// Median seconds per operation of the baseline.
     pub(crate) baseline: f64,
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn compare(
     Ok(rounds.summary())
 }
 
-/// What the rounds of a comparison took.
+/// Times of the rounds of a comparison.
 #[derive(Default)]
 pub(crate) struct Rounds {
     ratios: Vec<f64>,
@@ -74,7 +74,7 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    /// Adds a round: the seconds of two times of each contender.
+    /// Adds a round: two times of each contender, in seconds.
     pub(crate) fn add(&mut self, ours: f64, theirs: f64) {
         self.ratios.push(theirs / ours);
         self.ours.push(ours / 2.0);
@@ -90,10 +90,10 @@ impl Rounds {
     }
 }
 
-/// How many operations fill a batch; finding that out warms them up.
+/// Number of operations that fill a batch. The search also warms up the operation.
 fn batch_size(plan: Plan, operation: &mut impl FnMut() -> Outcome<()>) -> Outcome<u32> {
-    // There and back: the first time may do what is done only once, like measuring how fast a device copies,
-    // and would fill a batch alone.
+    // Two operations first: the first one may do work that is done only once, such as measuring copy speeds, and
+    // would fill a batch alone.
     time(operation, 2)?;
     let mut size = 1;
     loop {
@@ -134,17 +134,17 @@ fn bootstrap(samples: &[f64]) -> Interval {
     }
 }
 
-/// The middle one. Numbers of rounds are odd, so there is one.
+/// The middle sample. Numbers of rounds are odd, so there is one.
 fn median(samples: &mut [f64]) -> f64 {
     let middle = samples.len() / 2;
     *samples.select_nth_unstable_by(middle, f64::total_cmp).1
 }
 
-/// Marsaglia's xorshift with a fixed seed, so that the same samples give the same interval.
+/// Marsaglia's xorshift. Its seed is fixed, so that the same samples give the same interval.
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The sequence of a number.
+    /// The sequence with this seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed ^ 0x9e37_79b9_7f4a_7c15)
     }

@@ -1,4 +1,4 @@
-//! What it costs to move a buffer that others look at, and to move many.
+//! Cost of moving a buffer with many importers, and of moving many buffers.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::measure::{Compared, Plan, compare};
 use crate::setup::Setup;
 use crate::share::{create_on, fill, verify};
 
-/// Small, since both sides copy the same bytes, and what is compared is the rest.
+/// Small, since both sides copy the same bytes and the rest is compared.
 const SIZE: u64 = 64 << 10;
 const IMPORTERS: usize = 1024;
 const SEED: u32 = 2026;
 
-/// `move_1024`: to a place that nobody knows yet. By hand: new memory, a copy, and for each importer a new
-/// import in the place of its old one.
+/// `move_1024`: to a new backing. By hand: new memory, a copy, and for each importer a new import that replaces
+/// its old one.
 pub(crate) fn anew(setup: &Setup) -> Outcome<Vec<Figure>> {
     let guest = guest(setup)?;
     let mut ours = Ours::new(setup, &guest)?;
@@ -31,7 +31,7 @@ pub(crate) fn anew(setup: &Setup) -> Outcome<Vec<Figure>> {
         Plan::UNEQUAL,
         || {
             ours.migrate(Remap::Each)?;
-            // Gives the old place back to the driver, so that no place is ever seen twice.
+            // Returns the old backing to the driver, so that no backing is used twice.
             black_box(setup.engine.trim());
             Ok(())
         },
@@ -48,27 +48,27 @@ pub(crate) fn anew(setup: &Setup) -> Outcome<Vec<Figure>> {
     )])
 }
 
-/// `move_1024_cached`: between two places that all devices know. By hand both pieces of memory stay, and
-/// so do the recorded copies; only the importers are imported anew.
+/// `move_1024_cached`: between two backings that all devices have imported. By hand both allocations and the
+/// recorded copies are kept; only the importers' memory is imported anew.
 pub(crate) fn known(setup: &Setup) -> Outcome<Vec<Figure>> {
     let guest = guest(setup)?;
     let mut ours = Ours::new(setup, &guest)?;
-    // Keep both slabs in use, and known to everybody.
+    // Keep both slabs in use and imported by every device.
     let stay = [&setup.near, &setup.far].map(|home| create_on(setup, home, SIZE));
     let stay: Vec<_> = stay.into_iter().collect::<Outcome<_>>()?;
     let mut by_hand = Rebuilt::new(setup, &guest)?;
-    let places = Places::new(&mut by_hand)?;
+    let cached = Cached::new(&mut by_hand)?;
     let together =
-        compare(Plan::UNEQUAL, || ours.migrate(Remap::All), || by_hand.move_between(&places))?;
+        compare(Plan::UNEQUAL, || ours.migrate(Remap::All), || by_hand.move_between(&cached))?;
     let each =
-        compare(Plan::UNEQUAL, || ours.migrate(Remap::Each), || by_hand.move_between(&places))?;
+        compare(Plan::UNEQUAL, || ours.migrate(Remap::Each), || by_hand.move_between(&cached))?;
     drop(stay);
     ours.check()?;
     by_hand.check()?;
     Ok(vec![
         Figure::speed(
             "move_1024_cached",
-            "the same, between two known places, all remapped in one call",
+            "the same, between two known backings, all remapped in one call",
             "copy, and every importer imported anew",
             Some(500.0),
             together,
@@ -83,12 +83,12 @@ pub(crate) fn known(setup: &Setup) -> Outcome<Vec<Figure>> {
     ])
 }
 
-/// A third device, where the importers are: no home of the buffer, so that each place must be imported.
+/// The importers' device. It is never the buffer's home, so that it must import each backing.
 fn guest(setup: &Setup) -> Outcome<Device> {
     let guest = setup.engine.open_device(setup.far.adapter())?;
     for home in [&setup.near, &setup.far] {
         let buffer = create_on(setup, home, SIZE)?;
-        let _seat = buffer.attach(&guest)?;
+        let _attachment = buffer.attach(&guest)?;
         if buffer.provider().domain() != DomainId::Vram(home.id()) {
             return Err(format!("{} cannot see {}'s memory", guest.name(), home.name()).into());
         }
@@ -96,20 +96,20 @@ fn guest(setup: &Setup) -> Outcome<Device> {
     Ok(guest)
 }
 
-/// How the importers take up the new place: each by itself, or all with one call.
+/// How the mappings are replaced: each by its own call, or all in one call.
 #[derive(Clone, Copy)]
 enum Remap {
     Each,
     All,
 }
 
-/// Counts how often it is told.
+/// Counts its notifications.
 #[derive(Default)]
-struct Told(AtomicU64);
+struct Notifications(AtomicU64);
 
-impl Importer for Told {
+impl Importer for Notifications {
     fn invalidate_mappings(&self, _: &Invalidation<'_>) {
-        // Not a read-modify-write: nobody else is here, since this is called under the reservation.
+        // Not a read-modify-write: the reservation excludes other callers.
         self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 }
@@ -119,7 +119,7 @@ struct Ours<'a> {
     guest: &'a Device,
     homes: [DomainId; 2],
     buffer: SharedBuffer,
-    seats: Vec<(Arc<Told>, Attachment, Mapping)>,
+    attachments: Vec<(Arc<Notifications>, Attachment, Mapping)>,
     moves: u64,
 }
 
@@ -128,45 +128,47 @@ impl<'a> Ours<'a> {
         let buffer = create_on(setup, &setup.near, SIZE)?;
         fill(&buffer, &setup.near, SEED)?;
         let homes = [&setup.near, &setup.far].map(|home| DomainId::Vram(home.id()));
-        let seat = |_| {
-            let told = Arc::<Told>::default();
-            let seat = buffer.attach_dynamic(guest, Arc::clone(&told) as Arc<dyn Importer>)?;
-            let mapping = seat.map(Access::Read)?;
-            Ok((told, seat, mapping))
+        let attachment = |_| {
+            let notified = Arc::<Notifications>::default();
+            let attachment =
+                buffer.attach_dynamic(guest, Arc::clone(&notified) as Arc<dyn Importer>)?;
+            let mapping = attachment.map(Access::Read)?;
+            Ok((notified, attachment, mapping))
         };
-        let seats = (0..IMPORTERS).map(seat).collect::<Outcome<_>>()?;
-        Ok(Self { guest, homes, buffer, seats, moves: 0 })
+        let attachments = (0..IMPORTERS).map(attachment).collect::<Outcome<_>>()?;
+        Ok(Self { guest, homes, buffer, attachments, moves: 0 })
     }
 
-    /// Moves it to the other device, and lets every importer see the new place.
+    /// Moves the buffer to the other device and replaces the mapping of every importer.
     fn migrate(&mut self, how: Remap) -> Outcome<()> {
         self.moves += 1;
         // CAST: 0 or 1.
         self.buffer.migrate(self.homes[(self.moves % 2) as usize])?;
         match how {
             Remap::Each => {
-                for (_, seat, mapping) in &mut self.seats {
-                    seat.remap(mapping)?;
+                for (_, attachment, mapping) in &mut self.attachments {
+                    attachment.remap(mapping)?;
                 }
             }
             Remap::All => {
-                let seats = self.seats.iter_mut();
-                let mut pairs: Vec<_> = seats.map(|(_, seat, mapping)| (&*seat, mapping)).collect();
+                let attachments = self.attachments.iter_mut();
+                let mut pairs: Vec<_> =
+                    attachments.map(|(_, attachment, mapping)| (&*attachment, mapping)).collect();
                 self.buffer.remap_all(&mut pairs)?;
             }
         }
-        for (_, _, mapping) in &self.seats {
+        for (_, _, mapping) in &self.attachments {
             black_box(mapping.view()?);
         }
         Ok(())
     }
 
-    /// Every importer was told of every move, and sees every byte.
+    /// Checks that every importer was notified of every move and reads every byte.
     fn check(&self) -> Outcome<()> {
-        for (told, _, mapping) in &self.seats {
-            let told = told.0.load(Ordering::Relaxed);
-            if told != self.moves {
-                return Err(format!("told {told} times of {} moves", self.moves).into());
+        for (notified, _, mapping) in &self.attachments {
+            let notified = notified.0.load(Ordering::Relaxed);
+            if notified != self.moves {
+                return Err(format!("{notified} notifications of {} moves", self.moves).into());
             }
             let report = mapping.verify(SEED)?;
             if !report.is_clean() {
@@ -180,11 +182,11 @@ impl<'a> Ours<'a> {
 /// The same by hand.
 struct Rebuilt<'a> {
     guest: &'a Device,
-    /// From each home to the importers, and to the other home, which copies.
+    /// Sharing from each home to the importers' device, and to the other home, which copies.
     to_guest: [ByHand<'a>; 2],
     across: [ByHand<'a>; 2],
     copies: [Recorded<'a>; 2],
-    /// Where it is.
+    /// Index of the current home.
     at: usize,
     block: Option<Block<'a>>,
     importers: Vec<Block<'a>>,
@@ -211,7 +213,7 @@ impl<'a> Rebuilt<'a> {
     }
 
     fn move_anew(&mut self) -> Outcome<()> {
-        let old = self.block.take().ok_or("it is somewhere")?;
+        let old = self.block.take().ok_or("the buffer has no memory")?;
         let crossing = self.across[self.at].share(&old)?;
         self.at = 1 - self.at;
         let new = self.to_guest[self.at].create()?;
@@ -223,10 +225,10 @@ impl<'a> Rebuilt<'a> {
         Ok(())
     }
 
-    fn move_between(&mut self, places: &Places<'_>) -> Outcome<()> {
+    fn move_between(&mut self, cached: &Cached<'_>) -> Outcome<()> {
         self.at = 1 - self.at;
         self.copies[self.at].run()?;
-        self.importers = self.import(&places.blocks[self.at])?;
+        self.importers = self.import(&cached.blocks[self.at])?;
         Ok(())
     }
 
@@ -235,16 +237,16 @@ impl<'a> Rebuilt<'a> {
     }
 }
 
-/// Two places that stay, and see each other.
-struct Places<'a> {
+/// Two allocations that are kept, each imported by the other home.
+struct Cached<'a> {
     blocks: [Block<'a>; 2],
     _crossings: [Block<'a>; 2],
 }
 
-impl<'a> Places<'a> {
-    /// Takes the block that the buffer is in as the first one, and records the copies.
+impl<'a> Cached<'a> {
+    /// Uses the buffer's current block as the first one, and records the copies.
     fn new(by_hand: &mut Rebuilt<'a>) -> Outcome<Self> {
-        let first = by_hand.block.take().ok_or("it is somewhere")?;
+        let first = by_hand.block.take().ok_or("the buffer has no memory")?;
         let blocks = [first, by_hand.to_guest[1].create()?];
         let crossings =
             [by_hand.across[0].share(&blocks[0])?, by_hand.across[1].share(&blocks[1])?];
@@ -257,13 +259,13 @@ impl<'a> Places<'a> {
 
 const BATCH: usize = 64;
 
-/// `batch_64`: 64 small buffers to the other device, each with somebody there who looks at it. By hand:
-/// 64 recorded copies between memory that both sides know, each submitted and waited for.
+/// `batch_64`: moves 64 small buffers to the other device, where each has an importer. By hand: 64 recorded copies
+/// between memory that both sides have imported, each submitted and waited for.
 ///
-/// `batch_64_device`: the same where the host does not see the memory, so that a device copies.
+/// `batch_64_device`: the same in memory that the host cannot map, so that a device copies.
 pub(crate) fn batch(setup: &Setup) -> Outcome<Vec<Figure>> {
     let by_host = compare_batch(setup)?;
-    // Slabs that the host has seen stay seen, so they go first.
+    // Slabs that the host has already mapped stay mapped, so unused ones are freed first.
     setup.engine.trim();
     setup.engine.calls().set_unmappable_device_memory(true);
     let by_device = compare_batch(setup);
@@ -278,7 +280,7 @@ pub(crate) fn batch(setup: &Setup) -> Outcome<Vec<Figure>> {
         ),
         Figure::speed(
             "batch_64_device",
-            "the same, if the host cannot see the memory",
+            "the same, if the host cannot map the memory",
             "64 times a recorded copy, submitted and waited for",
             None,
             by_device?,
@@ -301,7 +303,7 @@ fn compare_batch(setup: &Setup) -> Outcome<Compared> {
                 moved?;
             }
             for small in &mut ours {
-                small.seat.remap(&mut small.mapping)?;
+                small.attachment.remap(&mut small.mapping)?;
             }
             ours.iter().try_for_each(|small| {
                 black_box(small.mapping.view()?);
@@ -314,14 +316,14 @@ fn compare_batch(setup: &Setup) -> Outcome<Compared> {
         },
     )?;
     ours.iter().try_for_each(|small| verify(&small.buffer, &setup.far, SEED))?;
-    by_hand.iter().try_for_each(|pair| check_pattern(&setup.far, &pair.places[1], pair.size))?;
+    by_hand.iter().try_for_each(|pair| check_pattern(&setup.far, &pair.blocks[1], pair.size))?;
     Ok(compared)
 }
 
-/// A small buffer, and somebody on the other device who looks at it.
+/// A small buffer, and its importer on the other device.
 struct Small {
     buffer: SharedBuffer,
-    seat: Attachment,
+    attachment: Attachment,
     mapping: Mapping,
 }
 
@@ -329,18 +331,18 @@ impl Small {
     fn new(setup: &Setup, size: u64) -> Outcome<Self> {
         let buffer = create_on(setup, &setup.near, size)?;
         fill(&buffer, &setup.near, SEED)?;
-        let seat = buffer.attach_dynamic(&setup.far, Arc::<Told>::default())?;
-        let mapping = seat.map(Access::Read)?;
-        Ok(Self { buffer, seat, mapping })
+        let attachment = buffer.attach_dynamic(&setup.far, Arc::<Notifications>::default())?;
+        let mapping = attachment.map(Access::Read)?;
+        Ok(Self { buffer, attachment, mapping })
     }
 }
 
-/// Memory on each device that the other one has imported, and copies in both directions.
+/// Memory of each device, imported by the other one, and copies in both directions.
 struct Pair<'a> {
     size: u64,
     copies: [Recorded<'a>; 2],
     /// Each home's own memory, and the other one's view of it.
-    places: [Block<'a>; 2],
+    blocks: [Block<'a>; 2],
     _crossings: [Block<'a>; 2],
 }
 
@@ -348,15 +350,15 @@ impl<'a> Pair<'a> {
     fn new(setup: &'a Setup, size: u64) -> Outcome<Self> {
         let (near, far, handle) = (&setup.near, &setup.far, setup.handle);
         let ends = [ByHand::new(near, far, handle, size)?, ByHand::new(far, near, handle, size)?];
-        let places = [ends[0].create()?, ends[1].create()?];
-        let crossings = [ends[0].share(&places[0])?, ends[1].share(&places[1])?];
-        write_pattern(near, &places[0], size)?;
+        let blocks = [ends[0].create()?, ends[1].create()?];
+        let crossings = [ends[0].share(&blocks[0])?, ends[1].share(&blocks[1])?];
+        write_pattern(near, &blocks[0], size)?;
         let copies = [
-            Recorded::copy(near, &crossings[1], &places[0], size)?,
-            Recorded::copy(far, &crossings[0], &places[1], size)?,
+            Recorded::copy(near, &crossings[1], &blocks[0], size)?,
+            Recorded::copy(far, &crossings[0], &blocks[1], size)?,
         ];
-        // Once there, so that both places hold the bytes.
+        // One copy first, so that both allocations have the bytes.
         copies[1].run()?;
-        Ok(Self { size, copies, places, _crossings: crossings })
+        Ok(Self { size, copies, blocks, _crossings: crossings })
     }
 }

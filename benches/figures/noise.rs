@@ -1,4 +1,4 @@
-//! What this run cannot tell from nothing: the same operation as both contenders.
+//! The noise of a run: the same operation as both contenders.
 
 use std::fmt;
 use std::hint::black_box;
@@ -12,10 +12,10 @@ use crate::figure::time;
 use crate::measure::{Compared, Plan, compare};
 use crate::setup::Setup;
 
-/// The noise of this run, per kind of operation. Every ratio would be 1 without any.
+/// The noise of this run, per kind of operation. Without noise every ratio would be 1.
 pub(crate) struct Noise(pub(crate) Vec<Line>);
 
-/// One operation against itself.
+/// Comparison of one operation with itself.
 pub(crate) struct Line {
     what: &'static str,
     compared: Compared,

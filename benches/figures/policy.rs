@@ -1,8 +1,8 @@
-//! What the eviction policy moves, and what it costs: computed as by `cargo bench --bench policy`, which shows
-//! each trace.
+//! Bytes that the eviction policy moves, and its cost. They are computed as by `cargo bench --bench policy`, which
+//! prints each trace.
 
 #[path = "../policy/bytes.rs"]
-#[expect(dead_code, reason = "the other bench shows each trace")]
+#[expect(dead_code, reason = "the other bench prints each trace")]
 mod bytes;
 #[path = "../policy/cost.rs"]
 #[expect(dead_code, reason = "as above")]
@@ -17,12 +17,12 @@ use crate::Outcome;
 use crate::figure::{Direction, Figure};
 use crate::setup::Setup;
 
-/// `policy_worst`, `policy_geomean`, `policy_vs_lru`: counted, so the same in every run.
+/// `policy_worst`, `policy_geomean`, `policy_vs_lru`: counts, the same in every run.
 pub(crate) fn bytes(_: &Setup) -> Outcome<Vec<Figure>> {
     Ok(shown(bytes::figures(&bytes::rows(traces::catalogue()))))
 }
 
-/// `policy_cost`, `pick_scaling`, and the bookkeeping.
+/// `policy_cost`, `pick_scaling`, and the bytes of bookkeeping.
 pub(crate) fn cost(_: &Setup) -> Outcome<Vec<Figure>> {
     Ok(shown(cost::figures(&cost::costs())))
 }

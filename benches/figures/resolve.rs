@@ -1,4 +1,4 @@
-//! What it costs to look a mapping up, and to pin a buffer, while others do the same.
+//! Cost of looking up a mapping, and of pinning a buffer, while other threads do the same.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -15,10 +15,10 @@ use crate::threads::compare;
 const BUFFERS: u16 = 10_000;
 const SIZE: u64 = 4096;
 
-/// A table that all threads share: the same facts by a buffer's number.
+/// The baseline: a table of the same facts by buffer number, which all threads share.
 type Table<T> = Mutex<HashMap<u64, T>>;
 
-/// `resolve_mapping`: `Mapping::view` of a buffer that did not move.
+/// `resolve_mapping`: `Mapping::view` of a buffer that has not moved.
 pub(crate) fn mapping(setup: &Setup) -> Outcome<Vec<Figure>> {
     let shared = Shared::new(setup)?;
     let mappings = shared.mappings()?;
@@ -82,7 +82,7 @@ fn compare_pins(shared: &Shared, pins: &Table<Pinned>) -> Outcome<crate::measure
     compare(
         BUFFERS,
         |index| {
-            drop(black_box(shared.seats[index].pin("scanout")?));
+            drop(black_box(shared.attachments[index].pin("scanout")?));
             Ok(())
         },
         |index| {
@@ -102,7 +102,7 @@ fn compare_pins(shared: &Shared, pins: &Table<Pinned>) -> Outcome<crate::measure
     )
 }
 
-/// What [`Mapping::view`] tells, and what it looks at.
+/// The values that [`Mapping::view`] returns, and the ones that it compares.
 #[derive(Clone, Copy)]
 struct Facts {
     view: RawView,
@@ -119,22 +119,22 @@ struct Pinned {
 /// Buffers of one device, attached by the other one.
 struct Shared {
     buffers: Vec<SharedBuffer>,
-    seats: Vec<Attachment>,
+    attachments: Vec<Attachment>,
 }
 
 impl Shared {
     fn new(setup: &Setup) -> Outcome<Self> {
-        let mut this = Self { buffers: vec![], seats: vec![] };
+        let mut this = Self { buffers: vec![], attachments: vec![] };
         for _ in 0..BUFFERS {
             let buffer = create_on(setup, &setup.near, SIZE)?;
-            this.seats.push(buffer.attach(&setup.far)?);
+            this.attachments.push(buffer.attach(&setup.far)?);
             this.buffers.push(buffer);
         }
         Ok(this)
     }
 
     fn mappings(&self) -> Outcome<Vec<Mapping>> {
-        self.seats.iter().map(|seat| Ok(seat.map(Access::ReadWrite)?)).collect()
+        self.attachments.iter().map(|attachment| Ok(attachment.map(Access::ReadWrite)?)).collect()
     }
 
     fn table<T>(&self, mappings: &[Mapping], make: impl Fn(Facts) -> T) -> Outcome<Table<T>> {
@@ -146,7 +146,7 @@ impl Shared {
         Ok(Mutex::new(table))
     }
 
-    /// Some of the mappings show what the home device wrote.
+    /// Checks that some of the mappings show what the home device wrote.
     fn check(&self, setup: &Setup, mappings: &[Mapping]) -> Outcome<()> {
         for (buffer, seed) in self.buffers.iter().zip(0..).step_by(997) {
             fill(buffer, &setup.near, seed)?;

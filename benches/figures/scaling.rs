@@ -1,4 +1,4 @@
-//! What operations cost among a million buffers, over what they cost among a hundred.
+//! Cost of operations among a million buffers, relative to their cost among a hundred.
 
 use std::hint::black_box;
 
@@ -11,8 +11,8 @@ use crate::live_million::same_again;
 use crate::measure::{Plan, Random, compare};
 use crate::setup::Setup;
 
-/// `op_scaling`: a buffer is dropped, another one created and attached, and a third one mapped and looked at,
-/// chosen at random, where all together fill a modelled heap to the last byte.
+/// `op_scaling`: drops a buffer, creates and attaches another one, maps and looks up a third one. They are chosen
+/// at random, and all buffers together fill a modelled heap to the last byte.
 pub(crate) fn scaling(setup: &Setup) -> Outcome<Vec<Figure>> {
     let mut few = Crowd::new(setup, 100)?;
     let mut many = Crowd::new(setup, 1_000_000)?;
@@ -28,9 +28,9 @@ pub(crate) fn scaling(setup: &Setup) -> Outcome<Vec<Figure>> {
     Ok(vec![figure.within(Direction::AtMost, (ratio.lo, ratio.hi))])
 }
 
-/// Buffers in an engine of their own.
+/// An engine and its buffers.
 struct Crowd {
-    // Before the engine.
+    // Dropped before the engine.
     shared: Vec<Shared>,
     own: Setup,
     random: Random,
@@ -44,7 +44,7 @@ impl Crowd {
         share_many(&own, &mut shared, buffers)?;
         let usage = own.engine.usage(DomainId::Vram(own.near.id()))?;
         if usage.used != usage.budget {
-            return Err(format!("they do not fill their heap: {usage:?}").into());
+            return Err(format!("the buffers do not fill their heap: {usage:?}").into());
         }
         Ok(Self { shared, own, random: Random::new(1) })
     }
@@ -53,8 +53,8 @@ impl Crowd {
         let at = self.random.below(self.shared.len());
         drop(self.shared.swap_remove(at));
         share_many(&self.own, &mut self.shared, 1)?;
-        let (_, seat) = &self.shared[self.random.below(self.shared.len())];
-        black_box(seat.map(Access::Read)?.view()?);
+        let (_, attachment) = &self.shared[self.random.below(self.shared.len())];
+        black_box(attachment.map(Access::Read)?.view()?);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The devices that take part, and what the run should say about where it ran.
+//! The devices of the run, and a description of the machine.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use peerbuf::{Adapter, BufferDescriptor, Device, Engine, EngineDescriptor, Handl
 
 use crate::Outcome;
 
-/// Two devices that share memory directly, so that it can be done by hand as well.
+/// Two devices that share memory directly, which the baselines do by hand.
 pub(crate) struct Setup {
     pub(crate) engine: Engine,
-    /// Exports.
+    /// The exporter.
     pub(crate) near: Device,
-    /// Imports.
+    /// The importer.
     pub(crate) far: Device,
-    /// How it travels.
+    /// Handle type of the shared memory.
     pub(crate) handle: HandleType,
 }
 
-/// The bound of every wait.
+/// Timeout of every wait.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Setup {
@@ -28,7 +28,7 @@ impl Setup {
         let mut adapters: Vec<_> = usable(&engine).collect();
         adapters.sort_by_key(|adapter| rank(adapter));
         let first = *adapters.first().ok_or("no adapter can be used")?;
-        // Two pieces of hardware if there are two, else one adapter twice.
+        // Two hardware adapters if there are two, otherwise one adapter twice.
         let second = adapters.get(1).copied().filter(|adapter| rank(adapter) == HARDWARE);
         let near = engine.open_device(first)?;
         let far = engine.open_device(second.unwrap_or(first))?;
@@ -36,7 +36,7 @@ impl Setup {
         Ok(Self { engine, near, far, handle })
     }
 
-    /// What the figures were measured on, as lines of name and value.
+    /// Describes the machine and the build, as pairs of name and value.
     pub(crate) fn machine(&self) -> Vec<(&'static str, String)> {
         let kernel = rustix::system::uname();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -52,11 +52,11 @@ impl Setup {
     }
 }
 
-/// How a buffer gets from one to the other. Sharing one proves the routes, which is to be over before
-/// anything is measured.
+/// The handle type of a buffer that both devices share. Sharing one also proves the routes, which must end before
+/// the measurements.
 fn shared_by(engine: &Engine, near: &Device, far: &Device) -> Outcome<HandleType> {
     let buffer = engine.create_buffer(near, BufferDescriptor::new(4096))?;
-    let _seat = buffer.attach(far)?;
+    let _attachment = buffer.attach(far)?;
     match buffer.provider() {
         Provider::Device { handle, .. } => Ok(handle),
         other => {
@@ -68,7 +68,7 @@ fn shared_by(engine: &Engine, near: &Device, far: &Device) -> Outcome<HandleType
 
 const HARDWARE: u32 = 0;
 
-/// Hardware first, then lavapipe, then what else there is.
+/// Rank of an adapter: hardware first, then lavapipe, then any other.
 fn rank(adapter: &Adapter) -> u32 {
     match (adapter.kind(), adapter.driver_id()) {
         (AdapterKind::Cpu, vk::DriverId::MESA_LLVMPIPE) => 1,

@@ -1,4 +1,4 @@
-//! What sharing costs: one more device, and the whole life of a buffer.
+//! Cost of sharing: one more device, and the whole life of a buffer.
 
 use peerbuf::{Access, BufferDescriptor, Device, SharedBuffer};
 
@@ -8,12 +8,12 @@ use crate::figure::Figure;
 use crate::measure::{Plan, compare};
 use crate::setup::Setup;
 
-/// Buffers that are shared in turn, so that no single one stays in a cache.
+/// Number of buffers shared in turn, so that no single one stays in a cache.
 const BUFFERS: usize = 64;
 const SIZE: u64 = 1 << 20;
 const SEED: u32 = 2026;
 
-/// `share_one_more`: an existing buffer gets one more device, and loses it again.
+/// `share_one_more`: one more device attaches an existing buffer and detaches again.
 pub(crate) fn one_more(setup: &Setup) -> Outcome<Vec<Figure>> {
     let by_hand = ByHand::new(&setup.near, &setup.far, setup.handle, SIZE)?;
     by_hand.check()?;
@@ -51,7 +51,7 @@ pub(crate) fn one_more(setup: &Setup) -> Outcome<Vec<Figure>> {
 
 const CYCLE_SIZE: u64 = 64 << 10;
 
-/// `create_share_destroy`: the whole life of a shared buffer of 64 KiB; and the same with a use.
+/// `create_share_destroy`: the whole life of a shared buffer of 64 KiB; `create_share_use_destroy`: with one use.
 pub(crate) fn life(setup: &Setup) -> Outcome<Vec<Figure>> {
     let by_hand = ByHand::new(&setup.near, &setup.far, setup.handle, CYCLE_SIZE)?;
     let bare = compare(
@@ -103,22 +103,22 @@ pub(crate) fn life(setup: &Setup) -> Outcome<Vec<Figure>> {
     ])
 }
 
-/// A buffer at home on the first device.
+/// Creates a buffer whose home is the first device.
 fn create(setup: &Setup, size: u64) -> Outcome<SharedBuffer> {
     create_on(setup, &setup.near, size)
 }
 
-/// A buffer at home on `home`.
+/// Creates a buffer whose home is `home`.
 pub(crate) fn create_on(setup: &Setup, home: &Device, size: u64) -> Outcome<SharedBuffer> {
     Ok(setup.engine.create_buffer(home, BufferDescriptor::new(size))?)
 }
 
-/// Has `device` write the pattern of `seed`.
+/// Writes the pattern of `seed` on `device`.
 pub(crate) fn fill(buffer: &SharedBuffer, device: &Device, seed: u32) -> Outcome<()> {
     Ok(buffer.attach(device)?.map(Access::Write)?.fill(seed)?)
 }
 
-/// Has `device` look for it.
+/// Verifies the pattern of `seed` on `device`.
 pub(crate) fn verify(buffer: &SharedBuffer, device: &Device, seed: u32) -> Outcome<()> {
     let report = buffer.attach(device)?.map(Access::Read)?.verify(seed)?;
     if report.is_clean() { Ok(()) } else { Err(format!("wrong bytes: {report:?}").into()) }

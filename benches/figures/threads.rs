@@ -1,4 +1,4 @@
-//! Two threads at the same thing: what a lock shared by all costs, and what none costs.
+//! Comparison on two threads at once: a shared lock against none.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -8,18 +8,18 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use crate::Outcome;
 use crate::measure::{Compared, Rounds};
 
-/// How many threads each contender is.
+/// Number of threads of each contender.
 const THREADS: usize = 2;
 const ROUNDS: usize = 101;
 
-/// One time that is taken covers at least this much work, so that starting a thread does not matter.
+/// Minimum duration of one measured batch, so that starting a thread does not matter.
 const BATCH: Duration = Duration::from_millis(5);
 
-/// What one operation of a thread works on: an index into the buffers, random.
+/// An operation of a thread on one buffer, given by its index. Indices are random.
 pub(crate) trait Operation: Fn(usize) -> Outcome<()> + Sync {}
 impl<F: Fn(usize) -> Outcome<()> + Sync> Operation for F {}
 
-/// Measures `ours` against `baseline`, each done by two threads at once on indices below `buffers`, each
+/// Measures `ours` against `baseline`. Two threads at once run each of them on indices below `buffers`, each
 /// thread in a random order of its own. Seconds are those of one operation of one thread.
 pub(crate) fn compare(
     buffers: u16,
@@ -51,8 +51,8 @@ fn batch_size(orders: &[Vec<u16>; THREADS], operation: &impl Operation) -> Outco
     }
 }
 
-/// Seconds per operation, when each thread does `batch` of them, from when all have started until the
-/// last one is done.
+/// Seconds per operation, when each thread does `batch` of them. The time begins when the first thread starts and
+/// ends when the last one has finished.
 fn time(orders: &[Vec<u16>; THREADS], operation: &impl Operation, batch: u32) -> Outcome<f64> {
     // CAST: a few threads.
     let waiting = AtomicU32::new(THREADS as u32);
@@ -82,8 +82,8 @@ fn time(orders: &[Vec<u16>; THREADS], operation: &impl Operation, batch: u32) ->
     Ok((end - start).as_secs_f64() / f64::from(batch))
 }
 
-/// Keeps this thread on a core of its own: two that take turns on one never meet at a lock, and a busy
-/// machine's scheduler was seen to put both on the same for the whole of a batch.
+/// Keeps this thread on a core of its own. Two threads that share a core never contend for a lock, and a busy
+/// machine's scheduler was seen to put both on one core for a whole batch.
 fn stay_on(thread: usize) -> rustix::io::Result<()> {
     let allowed = sched_getaffinity(None)?;
     let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));

@@ -1,4 +1,4 @@
-//! What is moved: every trace, every policy.
+//! Bytes moved, for every trace and every policy.
 
 use std::io::{self, Write};
 
@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use super::figure::{Direction, Figure};
 
-/// The trace on which everybody sees what the least recently used does to a frame loop.
+/// The trace that shows how badly LRU handles a frame loop.
 const LOOP: &str = "frame loop 1.1";
 
-/// Bytes that were brought in for one trace.
+/// Bytes brought in for one trace.
 pub(crate) struct Row {
     name: String,
-    /// Bytes that were used; brought in by somebody who keeps nothing.
+    /// Bytes used: a policy that keeps nothing brings in all of them.
     used: u64,
     belady: u64,
     lru: u64,
@@ -24,7 +24,7 @@ pub(crate) struct Row {
 
 impl Row {
     fn ratio(&self, bytes: u64) -> f64 {
-        // CAST: a ratio; the last bits do not matter. Nobody moves what is larger than the domain.
+        // CAST: a ratio; the last bits do not matter. Buffers larger than the domain are not moved.
         if self.belady == 0 { 1.0 } else { bytes as f64 / self.belady as f64 }
     }
 
@@ -102,7 +102,7 @@ pub(crate) fn write(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
         "", "used", "Belady", "LRU", "Clock", "Adaptive", "LRU", "Clock", "Adaptive"
     )?;
     for row in rows {
-        // CAST: for people.
+        // CAST: for display.
         let gib = |bytes: u64| bytes as f64 / GIB;
         writeln!(
             out,

@@ -1,4 +1,4 @@
-//! What it takes to keep account, and to choose.
+//! Cost of a policy's bookkeeping and of its choices.
 
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -10,20 +10,20 @@ use serde_json::{Value, json};
 use super::bytes::geomean;
 use super::figure::{Direction, Figure};
 
-/// Rounds of a comparison: odd, so that there is a middle one.
+/// Rounds of a comparison: odd, so that the median is one of them.
 const ROUNDS: usize = 7;
 const MANY: u32 = 1_000_000;
 const FEW: u32 = 100;
 
-/// What a use costs with everything that it brings: account, choice, eviction, arrival.
+/// Cost of one use, with the bookkeeping, choice, eviction and insertion that it causes.
 pub(crate) struct Cost {
     name: String,
     /// Nanoseconds per use.
     lru: f64,
     adaptive: f64,
-    /// The median of ratios, which is not the ratio of medians.
+    /// The median of the ratios, which is not the ratio of the medians.
     ratio: f64,
-    /// The least and the largest of them.
+    /// The smallest and the largest ratio.
     range: (f64, f64),
 }
 
@@ -34,7 +34,7 @@ impl Cost {
     }
 }
 
-/// Both policies over all traces of buffers of one size that are long enough to be timed.
+/// Runs both policies over all traces of buffers of one size that are long enough to be timed.
 pub(crate) fn costs() -> Vec<Cost> {
     const LONG: usize = 10_000;
     traces::catalogue()
@@ -61,7 +61,7 @@ pub(crate) fn costs() -> Vec<Cost> {
         .collect()
 }
 
-/// As little as possible around a policy, so that its own cost is what is seen.
+/// Runs a policy with as little around it as possible, so that its own cost dominates.
 fn drive(policy: &mut impl Policy, slots: &[Slot], fit: usize, known: usize) {
     let mut resident = vec![false; known];
     let (mut count, mut victims) = (0, Vec::new());
@@ -92,14 +92,14 @@ pub(crate) fn figures(costs: &[Cost]) -> Vec<Figure> {
     let range = (geomean(&all(|cost| cost.range.0)), geomean(&all(|cost| cost.range.1)));
     let mut many = crowd(Adaptive::new(), MANY);
     let mut few = crowd(Adaptive::new(), FEW);
-    // Too much is told rather than too little: what does not depend on their number counts too.
+    // An upper bound: memory that does not depend on the number of buffers counts too.
     let bytes = |policy: &dyn Policy| policy.footprint() as f64 / f64::from(MANY);
     let bytes = [bytes(&many), bytes(&crowd(Lru::new(), MANY))];
     let picks = compare(|| pick(&mut many), || pick(&mut few));
     vec![
         Figure {
             id: "policy_cost",
-            what: "time per use with all it brings, over that of an LRU list; geometric mean of traces",
+            what: "time per use, evictions included, over that of an LRU list; geometric mean of traces",
             value: geomean(&ratios),
             range: Some(range),
             target: Some((Direction::AtMost, 10.0)),
@@ -120,7 +120,7 @@ pub(crate) fn figures(costs: &[Cost]) -> Vec<Figure> {
         },
         Figure {
             id: "lru_bytes",
-            what: "the same of LRU",
+            what: "the same for LRU",
             value: bytes[1],
             range: None,
             target: None,
@@ -135,7 +135,7 @@ pub(crate) fn figures(costs: &[Cost]) -> Vec<Figure> {
     ]
 }
 
-/// A policy that knows `buffers` of them, all here, each used some times at random.
+/// A policy with `buffers` resident buffers, each used some times at random.
 fn crowd<P: Policy>(mut policy: P, buffers: u32) -> P {
     const USES: u32 = 4;
     (0..buffers).for_each(|number| policy.admit(Slot(number), 1));
@@ -150,7 +150,7 @@ fn crowd<P: Policy>(mut policy: P, buffers: u32) -> P {
     policy
 }
 
-/// Many choices of one buffer each.
+/// Makes many choices of one buffer each.
 fn pick(policy: &mut Adaptive) {
     const PICKS: usize = 10_000;
     let mut victims = Vec::new();
@@ -162,15 +162,15 @@ fn pick(policy: &mut Adaptive) {
 }
 
 struct Compared {
-    /// How many times as long we take: the median, the least and the most.
+    /// Ratio of our time to the baseline's: the median, the smallest and the largest.
     ratio: f64,
     range: (f64, f64),
-    /// Seconds, the median.
+    /// Median seconds.
     ours: f64,
     theirs: f64,
 }
 
-/// Ours, theirs, theirs, ours: what gets slower or faster meanwhile meets both.
+/// Times ours, the baseline, the baseline, ours: a drift in speed affects both alike.
 fn compare(mut ours: impl FnMut(), mut theirs: impl FnMut()) -> Compared {
     let (mut ratios, mut our_times, mut their_times) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {

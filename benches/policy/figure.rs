@@ -4,18 +4,18 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-/// One number.
+/// A measured or counted number.
 pub(crate) struct Figure {
     pub(crate) id: &'static str,
     pub(crate) what: &'static str,
     pub(crate) value: f64,
-    /// Of what is measured: where it lies, of so many rounds. `None` for what is counted.
+    /// Smallest and largest value of all rounds. `None` for counts.
     pub(crate) range: Option<(f64, f64)>,
-    /// What it should be, and whether at least so much or at most. `None` for what is only told.
+    /// The target and its direction. `None` for figures without a target.
     pub(crate) target: Option<(Direction, f64)>,
 }
 
-/// Which way is better.
+/// The direction of the target.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Direction {
     AtLeast,

@@ -1,13 +1,13 @@
-#![expect(clippy::print_stderr, reason = "a program that says why it failed")]
-//! What the eviction policies move, against somebody who knows the future, and what they cost:
-//! `cargo bench --bench policy`; `-- --json` for a program to read. `-- --trace FILE…` replays what engines have
-//! recorded (`PEERBUF_TRACE=file`) instead, for domains that hold 50, 75 and 90 % of the buffers, or as
-//! `--capacity 256M` says.
+#![expect(clippy::print_stderr, reason = "a program prints why it failed")]
+//! Bytes that the eviction policies move, against Belady's choice, which knows the future, and the policies' cost:
+//! `cargo bench --bench policy`. `-- --json` prints JSON. `-- --trace FILE…` replays recorded traces
+//! (`PEERBUF_TRACE=file`) instead, for domains that hold 50, 75 and 90 % of the buffers; `--capacity 256M` sets
+//! another size.
 //!
-//! Bytes are counted, not measured: they are the same in every run. All bytes that are brought in count,
-//! those of a buffer's first use included, which nobody can avoid; where there is nothing else (`streaming`),
-//! the ratio is 1. On `random 10` nobody who does not know the future does better than 1.51: with room for a
-//! tenth of them, nine uses of ten miss. (Of twice as many as fit, used at random, that bound is 2.57.)
+//! Bytes are counted, not measured: they are the same in every run. All bytes that are brought in count, also
+//! those of a buffer's first use, which no policy can avoid. If there is nothing else (`streaming`), the ratio
+//! is 1. On `random 10` no policy without knowledge of the future does better than 1.51: with room for a tenth
+//! of the buffers, nine uses of ten miss. (For random uses of twice as many buffers as fit, that bound is 2.57.)
 //!
 //! Times are medians of paired ratios: both contenders in turn, in both orders.
 
@@ -60,7 +60,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What each policy would have moved of what was recorded.
+/// Replays recorded traces through each policy and prints the bytes that it would have moved.
 fn replay(options: &Options) -> Result<(), Box<dyn Error>> {
     let capacities = match &*options.capacities {
         [] => &recorded::CAPACITIES[..],

@@ -1,15 +1,15 @@
-//! What the command line asked for.
+//! Command-line options.
 
 use std::error::Error;
 use std::path::PathBuf;
 
 use super::recorded::Capacity;
 
-/// See the module.
+/// The parsed command line.
 #[derive(Debug, Default)]
 pub(crate) struct Options {
     pub(crate) json: bool,
-    /// Recorded traces, instead of the catalogue.
+    /// Recorded traces, which replace the built-in ones.
     pub(crate) traces: Vec<PathBuf>,
     pub(crate) capacities: Vec<Capacity>,
 }
@@ -35,7 +35,7 @@ impl Options {
                     let value = arguments.next().ok_or("--capacity needs a size")?;
                     options.capacities.push(capacity(&value)?);
                 }
-                // What cargo adds.
+                // `cargo bench` adds this.
                 "--bench" => {}
                 other => {
                     let known = "--json, --trace FILE…, --capacity SIZE";
@@ -50,7 +50,7 @@ impl Options {
     }
 }
 
-/// Bytes, or with K, M, G for powers of 1024, or with % of what the buffers have together.
+/// Parses a capacity: bytes, with K, M, G for powers of 1024, or a percentage of the sum of all buffers.
 fn capacity(value: &str) -> Result<Capacity, Box<dyn Error>> {
     let wrong = || format!("{value}: no size, as 256M or 75%");
     let split = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());

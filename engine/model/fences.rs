@@ -1,4 +1,4 @@
-//! Fences of the host: signalling against waiting, and against callbacks.
+//! Host fences: signalling against waiting, and against callbacks.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use super::{exhaust, sample};
 use crate::error::Error;
 use crate::sync::{Bridges, CallbackId, Fence};
 
-/// A bound that is never over.
+/// A timeout that never expires.
 const EVER: Duration = Duration::from_secs(3600);
 
-/// Nobody sleeps through a signal.
+/// A signal wakes every waiter.
 #[test]
-fn a_signal_wakes_whoever_waits() {
+fn a_signal_wakes_every_waiter() {
     sample(10_000, || {
         let (fence, signal) = Fence::host();
         let waiters = [(); 2].map(|()| {
@@ -24,14 +24,14 @@ fn a_signal_wakes_whoever_waits() {
         });
         drop(signal);
         for waiter in waiters {
-            assert!(waiter.join().expect("nobody panics"));
+            assert!(waiter.join().expect("no thread panics"));
         }
     });
 }
 
-/// Errors travel with fences, to whoever waits, whenever it began to.
+/// A failure reaches every waiter, whether its wait began before or after the failure.
 #[test]
-fn a_failure_reaches_whoever_waits() {
+fn a_failure_reaches_every_waiter() {
     sample(10_000, || {
         let (fence, signal) = Fence::host();
         let waiter = thread::spawn({
@@ -39,12 +39,12 @@ fn a_failure_reaches_whoever_waits() {
             move || fence.wait(EVER)
         });
         signal.fail("on purpose");
-        let waited = waiter.join().expect("nobody panics");
+        let waited = waiter.join().expect("no thread panics");
         assert!(matches!(waited, Err(Error::WorkFailed { why: "on purpose", .. })), "{waited:?}");
     });
 }
 
-/// upstream: `race_signal_callback`. A callback is called once, whether it came before the signal or after.
+/// upstream: `race_signal_callback`. A callback is called once, whether it was added before the signal or after.
 #[test]
 fn a_callback_is_called_once_in_every_interleaving() {
     exhaust(|| {
@@ -55,28 +55,29 @@ fn a_callback_is_called_once_in_every_interleaving() {
             move || _ = add(&fence, &calls)
         });
         drop(signal);
-        adder.join().expect("nobody panics");
+        adder.join().expect("no thread panics");
         assert_eq!(calls.load(Ordering::Relaxed), 1);
     });
 }
 
-/// A callback that is taken back is called, or was taken back in time: one of the two.
+/// A callback that is removed is either called, or removed in time.
 #[test]
-fn a_callback_is_called_or_taken_back_in_every_interleaving() {
+fn a_callback_is_called_or_removed_in_every_interleaving() {
     exhaust(|| {
         let (fence, signal) = Fence::host();
         let calls = Arc::new(AtomicU32::new(0));
-        let id = add(&fence, &calls).expect("it has not signalled");
-        let taker = thread::spawn(move || {
-            fence.forget_callback(&Bridges::default(), id).expect("the host's fences can")
+        let id = add(&fence, &calls).expect("the fence has not signalled");
+        let remover = thread::spawn(move || {
+            fence.forget_callback(&Bridges::default(), id).expect("host fences support it")
         });
         drop(signal);
-        let taken = taker.join().expect("nobody panics");
-        assert_eq!(calls.load(Ordering::Relaxed), u32::from(!taken));
+        let removed = remover.join().expect("no thread panics");
+        assert_eq!(calls.load(Ordering::Relaxed), u32::from(!removed));
     });
 }
 
-/// A callback finds the fence signalled, and may look at it, wait for it, and add further ones.
+/// When a callback runs, the fence has signalled. The callback may query the fence, wait for it, and add
+/// further callbacks.
 #[test]
 fn a_callback_may_use_the_fence() {
     sample(5000, || {
@@ -90,14 +91,15 @@ fn a_callback_may_use_the_fence() {
                 let callback = Box::new(move || {
                     let waited = inner.wait(EVER).is_ok();
                     let late = add(&inner, &calls).is_none();
-                    *seen.lock().expect("nobody panicked") = Some((inner.is_over(), waited, late));
+                    *seen.lock().expect("no thread panicked") =
+                        Some((inner.is_over(), waited, late));
                 });
                 drop(fence.on_signal(&Bridges::default(), callback));
             }
         });
         drop(signal);
-        adder.join().expect("nobody panics");
-        assert_eq!(*seen.lock().expect("nobody panicked"), Some((true, true, true)));
+        adder.join().expect("no thread panics");
+        assert_eq!(*seen.lock().expect("no thread panicked"), Some((true, true, true)));
         assert_eq!(calls.load(Ordering::Relaxed), 1);
     });
 }
@@ -107,5 +109,5 @@ fn add(fence: &Fence, calls: &Arc<AtomicU32>) -> Option<CallbackId> {
     let callback = Box::new(move || {
         calls.fetch_add(1, Ordering::Relaxed);
     });
-    fence.on_signal(&Bridges::default(), callback).expect("the host's fences can")
+    fence.on_signal(&Bridges::default(), callback).expect("host fences support it")
 }

@@ -1,4 +1,4 @@
-//! The reservation and sets of them: hand-over, back-off, giving up.
+//! The reservation and sets of reservations: hand-over, back-off, waits that give up.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use shuttle::thread;
 use super::{exhaust, sample, together};
 use crate::sync::{Reservation, WaitQueues, lock_many};
 
-/// A bound that is never over.
+/// A timeout that never expires.
 const EVER: Duration = Duration::from_secs(3600);
 
-/// What the threads of a model share: locks, and what they protect.
+/// State that the threads of a model share: locks, and the values that they protect.
 struct Locks<const N: usize> {
     queues: WaitQueues,
     all: [Reservation<Protected>; N],
 }
 
-/// Notices when two are at it at once.
+/// Detects two owners at once.
 #[derive(Default)]
 struct Protected {
-    /// A step of its own, in which others may come between.
+    /// Incremented between the two stores to `busy`, as a separate step: other threads may run there.
     uses: AtomicU32,
     busy: std::sync::atomic::AtomicBool,
 }
@@ -47,7 +47,7 @@ impl<const N: usize> Locks<N> {
         self.all[at].lock(&self.queues).touch();
     }
 
-    /// Gives up rather than wait; tells whether it had the lock.
+    /// Does not wait; returns whether the lock was acquired.
     fn touch_or_give_up(&self, at: usize) -> bool {
         let locked = self.all[at].lock_timeout(&self.queues, Duration::ZERO);
         locked.map(|guard| guard.touch()).is_some()
@@ -57,7 +57,7 @@ impl<const N: usize> Locks<N> {
         self.all[at].try_lock(&self.queues).map(|guard| guard.touch()).is_some()
     }
 
-    /// Locks these together, in this order; returns its age, and how often it had to begin.
+    /// Locks these together, in this order. Returns the age of the set, and how many attempts it took.
     fn touch_together(&self, order: &[usize]) -> (u64, u32) {
         let (mut age, mut turns) = (None, 0);
         let locked = lock_many(&self.queues, EVER, |set| {
@@ -65,12 +65,12 @@ impl<const N: usize> Locks<N> {
             turns += 1;
             order.iter().map(|&at| set.lock(&self.all[at])).collect::<Result<Vec<_>, _>>()
         });
-        let (mut set, indices) = locked.expect("the bound is never over");
+        let (mut set, indices) = locked.expect("the timeout never expires");
         indices.into_iter().for_each(|index| set.get_mut(index).touch());
-        (age.expect("it began"), turns)
+        (age.expect("there was an attempt"), turns)
     }
 
-    /// Gives up rather than wait; tells whether it had all.
+    /// Does not wait; returns whether all locks were acquired.
     fn touch_together_or_give_up(&self, order: &[usize]) -> bool {
         let locked = lock_many(&self.queues, Duration::ZERO, |set| {
             order.iter().map(|&at| set.lock(&self.all[at])).collect::<Result<Vec<_>, _>>()
@@ -80,16 +80,19 @@ impl<const N: usize> Locks<N> {
         true
     }
 
-    /// Every lock was had this often, is free, and nobody is still in line.
+    /// Checks that each lock was acquired `uses` times and is free, and that no thread is queued.
     fn finish(self: Arc<Self>, uses: [u32; N]) {
-        let mut this = Arc::into_inner(self).expect("the threads are gone");
-        assert!(this.all.iter().all(Reservation::is_untouched), "a lock is free, and nobody waits");
-        assert_eq!(this.queues.sleepers(), 0, "nobody is in line");
+        let mut this = Arc::into_inner(self).expect("the threads have ended");
+        assert!(
+            this.all.iter().all(Reservation::is_untouched),
+            "every lock is free and has no waiter"
+        );
+        assert_eq!(this.queues.sleepers(), 0, "no thread is queued");
         assert_eq!(this.all.each_mut().map(|one| *one.get_mut().uses.get_mut()), uses);
     }
 }
 
-/// A lock that is given up goes to whoever waits: no wake-up is lost, and there is one owner at a time.
+/// A released lock goes to a waiter: no wake-up is lost, and there is one owner at a time.
 #[test]
 fn a_lock_is_handed_over() {
     sample(20_000, || {
@@ -108,10 +111,10 @@ fn a_lock_is_handed_over_in_every_interleaving() {
     });
 }
 
-/// Sets that cross back off, and all get through: the oldest never begins again, and nobody more often than
-/// somebody older gives up a lock.
+/// Sets whose orders cross back off, and all of them complete. The oldest set never restarts. A younger set
+/// restarts at most as often as older sets release a lock.
 #[test]
-fn crossed_sets_get_through_and_nobody_starves() {
+fn crossed_sets_complete_and_none_starves() {
     sample(20_000, || {
         let locks = Locks::<3>::new();
         let mut turns = together(
@@ -123,39 +126,39 @@ fn crossed_sets_get_through_and_nobody_starves() {
             ],
         );
         turns.sort_unstable();
-        // The oldest gives up 3 locks in the end; the next one 3 times 2 while it backs off, and then 3.
+        // The oldest releases 3 locks at its end; the next one releases 2 in each of 3 back-offs, and then 3.
         let most = [1, 1 + 3, 1 + 3 + 9];
         assert!(turns.iter().zip(most).all(|((_, turns), most)| *turns <= most), "{turns:?}");
         locks.finish([3, 3, 3]);
     });
 }
 
-/// A lock goes to the oldest in line, so that nobody is overtaken for ever.
+/// A lock goes to the oldest waiter, so that no waiter is overtaken without limit.
 #[test]
-fn the_oldest_in_line_is_next() {
+fn the_oldest_waiter_is_next() {
     sample(10_000, || {
         let locks = Arc::new(Line { locks: Locks::new(), ages: Mutex::default() });
-        let in_line = {
+        let queued = {
             let guard = locks.locks.all[0].lock(&locks.locks.queues);
             let threads = [(); 3].map(|()| {
                 let line = Arc::clone(&locks);
                 thread::spawn(move || line.pass())
             });
             thread::yield_now();
-            let in_line = locks.locks.queues.sleepers();
+            let queued = locks.locks.queues.sleepers();
             drop(guard);
-            threads.into_iter().for_each(|thread| thread.join().expect("nobody panics"));
-            in_line
+            threads.into_iter().for_each(|thread| thread.join().expect("no thread panics"));
+            queued
         };
-        let Line { locks, ages } = Arc::into_inner(locks).expect("the threads are gone");
-        let ages = ages.into_inner().expect("nobody panicked");
-        // When all were in line, nobody can have come between.
-        assert!(in_line < 3 || ages.is_sorted(), "{ages:?}");
+        let Line { locks, ages } = Arc::into_inner(locks).expect("the threads have ended");
+        let ages = ages.into_inner().expect("no thread panicked");
+        // If all threads were queued at the release, none can have passed another.
+        assert!(queued < 3 || ages.is_sorted(), "{ages:?}");
         locks.finish([3]);
     });
 }
 
-/// Who passed a lock, in their order.
+/// A lock, and the ages of the sets that acquired it, in order.
 struct Line {
     locks: Arc<Locks<1>>,
     ages: Mutex<Vec<u64>>,
@@ -165,16 +168,16 @@ impl Line {
     fn pass(&self) {
         let one = &self.locks.all[0];
         let locked = lock_many(&self.locks.queues, EVER, |set| Ok((set.age(), set.lock(one)?)));
-        let (mut set, (age, index)) = locked.expect("the bound is never over");
+        let (mut set, (age, index)) = locked.expect("the timeout never expires");
         set.get_mut(index).touch();
-        self.ages.lock().expect("nobody panicked").push(age);
+        self.ages.lock().expect("no thread panicked").push(age);
     }
 }
 
-/// upstream: kernel commit 95ccb0f3bdc4. A lock goes to somebody older than one who waits for it and holds
-/// what that one wants next: the waiter must learn that it has to let go.
+/// upstream: kernel commit 95ccb0f3bdc4. A lock goes to a set that is older than another waiter, which holds
+/// the lock that the new owner needs next. The waiter must be woken, so that it backs off.
 #[test]
-fn those_who_must_die_are_woken_when_the_owner_changes() {
+fn waiters_that_must_back_off_are_woken_when_the_owner_changes() {
     sample(20_000, || {
         let locks = Locks::<2>::new();
         together(
@@ -189,9 +192,9 @@ fn those_who_must_die_are_woken_when_the_owner_changes() {
     });
 }
 
-/// Whoever gives up leaves no trace, whenever the lock was about to become its own.
+/// A wait that times out leaves no trace, even if the lock was about to be handed to it.
 #[test]
-fn a_wait_that_is_given_up_leaves_no_trace() {
+fn a_wait_that_times_out_leaves_no_trace() {
     sample(20_000, || {
         let locks = Locks::<2>::new();
         let had = together(
@@ -212,7 +215,7 @@ fn a_wait_that_is_given_up_leaves_no_trace() {
 }
 
 #[test]
-fn a_wait_is_given_up_in_every_interleaving() {
+fn a_wait_times_out_in_every_interleaving() {
     exhaust(|| {
         let locks = Locks::<1>::new();
         let work: [fn(&Locks<1>) -> bool; 2] =
@@ -224,7 +227,7 @@ fn a_wait_is_given_up_in_every_interleaving() {
 
 /// upstream: `ttm_bo_reserve_locked_no_sleep`
 #[test]
-fn trying_a_lock_takes_it_or_does_not() {
+fn try_lock_acquires_the_lock_or_does_not() {
     sample(20_000, || {
         let locks = Locks::<1>::new();
         let had = together(
@@ -244,7 +247,7 @@ fn trying_a_lock_takes_it_or_does_not() {
 
 /// upstream: `stress` (`STRESS_ALL`)
 #[test]
-fn any_mix_of_locking_gets_through() {
+fn any_mix_of_locking_completes() {
     sample(10_000, || {
         let locks = Locks::<3>::new();
         let done = together(

@@ -1,15 +1,15 @@
-//! Models: small scenarios, each run in thousands of interleavings of its threads by a checker that
-//! decides at every lock, wait and atomic operation who goes on (`make model`).
+//! Models: small scenarios, each run in thousands of interleavings of its threads (`make model`). A checker
+//! chooses the next thread at every lock, wait and atomic operation.
 //!
-//! Nothing is replaced by a model but what locks are made of (`engine/sync/primitive.rs`): these run the
-//! engine itself. A lost wake-up is a deadlock here, since waits do not time out; the checker reports
-//! that, and panics, with the schedule that led to it.
+//! Only the primitives that locks are made of are replaced (`engine/sync/primitive.rs`): the models run the
+//! engine itself. Waits do not time out here, so a lost wake-up is a deadlock. The checker reports deadlocks
+//! and panics, with the schedule that led to them.
 //!
-//! `locks` needs no Vulkan. `moves`, `pins`, `endings`, `evictions` and `purges` run on a device whose driver the
-//! checker does not know of: its waits are steps in which nobody else goes on. By when it has finished
-//! something is not the checker's choice, so a schedule that failed there may pass when it is replayed; in
-//! `locks` and `fences` it fails again. Run by their names alone: the other tests use threads that the
-//! checker does not know of.
+//! `locks` and `fences` need no Vulkan. `moves`, `pins`, `endings`, `evictions` and `purges` run on a real
+//! device. The checker does not control its driver: a wait in the driver is one step, in which no other
+//! thread runs, and the checker does not choose when the device finishes. A schedule that failed there may
+//! therefore pass when it is replayed; in `locks` and `fences` it fails again. Run the models by their names
+//! alone: the other tests use threads that the checker does not control.
 
 mod endings;
 mod evictions;
@@ -28,19 +28,19 @@ use shuttle::sync::Arc;
 use shuttle::thread;
 use shuttle::{Config, MaxSteps, Runner};
 
-/// More than any model needs that comes to an end.
+/// More steps than any model needs that terminates.
 const STEPS: usize = 100_000;
-/// Drivers run on the models' stacks, and need more than the checker's 32 KiB.
+/// Drivers run on the models' stacks and need more than the checker's default of 32 KiB.
 const STACK: usize = 4 << 20;
-/// How many forced changes of the running thread the bugs have that are looked for.
+/// Forced thread switches that a bug may need and still be found.
 const DEPTH: usize = 3;
 
-/// Runs `scenario` in `count` interleavings chosen at random, and in as many with few changes of the
-/// running thread, but at the worst moments (Burckhardt et al., "A Randomized Scheduler with Probabilistic
-/// Guarantees of Finding Bugs").
+/// Runs `scenario` in `count` interleavings chosen at random, and in as many with at most [`DEPTH`] forced
+/// thread switches (Burckhardt et al., "A Randomized Scheduler with Probabilistic Guarantees of Finding
+/// Bugs").
 ///
-/// The same ones every time, so that a change is judged by itself. With `SOAK=n` in the environment
-/// (`make soak`), n times as many, and other ones every time.
+/// The seed is fixed, so that two runs of the same code choose the same interleavings. With `SOAK=n` in the
+/// environment (`make soak`), there are n times as many, chosen anew in every run.
 fn sample(count: usize, scenario: fn()) {
     match more() {
         None => {
@@ -54,7 +54,7 @@ fn sample(count: usize, scenario: fn()) {
     }
 }
 
-/// Runs `scenario` in every interleaving that there is.
+/// Runs `scenario` in every possible interleaving.
 fn exhaust(scenario: fn()) {
     run(DfsScheduler::new(None, false), scenario);
 }
@@ -72,7 +72,7 @@ fn more() -> Option<NonZeroUsize> {
     Some(times.parse().expect("SOAK is a number, and not 0"))
 }
 
-/// Runs `work` on threads of their own and returns what they return.
+/// Runs each of `work` on a thread of its own and returns their results.
 fn together<S: Send + Sync + 'static, R: Send + 'static, const T: usize>(
     shared: &Arc<S>,
     work: [fn(&S) -> R; T],
@@ -81,5 +81,5 @@ fn together<S: Send + Sync + 'static, R: Send + 'static, const T: usize>(
         let shared = Arc::clone(shared);
         thread::spawn(move || work(&shared))
     });
-    threads.map(|thread| thread.join().expect("nobody panics"))
+    threads.map(|thread| thread.join().expect("no thread panics"))
 }

@@ -1,18 +1,18 @@
-//! The move, against everything that may happen to a buffer meanwhile. On a real device.
+//! A move, against everything else that can be done to the buffer at the same time. On a real device.
 
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::sync::{Arc, Condvar, Mutex};
 use shuttle::thread;
 
 use super::scene::{RUNS, Scene, moved_twice};
-use super::stage::{FIRST, Stage, attach_told, word, words};
+use super::stage::{FIRST, Stage, attach_notified, word, words};
 use super::{sample, together};
 use crate::{
     Access, Attachment, CopyRegion, DomainId, Engine, Error, Importer, Invalidation, Migration,
     Refault, Result, SharedBuffer, Signal,
 };
 
-/// A mapping is of the place where the buffer is, or its importer has been told, and it says so itself.
+/// A mapping is of the current backing. Otherwise its importer was notified, and [`Error::Stale`] says so.
 #[test]
 fn map_against_move() {
     sample(RUNS, || {
@@ -23,15 +23,19 @@ fn map_against_move() {
                 |scene| moved_twice(scene.stage.move_on()),
                 |scene| {
                     for _ in 0..2 {
-                        let told = scene.told.list();
-                        let mapping = scene.seat.map(Access::Read).expect("the device maps it");
+                        let notified = scene.notified.list();
+                        let mapping =
+                            scene.attachment.map(Access::Read).expect("the device maps it");
                         let of = mapping.generation();
-                        assert!(!told.contains(&of), "a mapping of a place that is being left");
+                        assert!(
+                            !notified.contains(&of),
+                            "mapped at a generation that was invalidated"
+                        );
                         match mapping.view() {
                             Ok(view) => assert_eq!(view.size, scene.stage.buffer.size()),
                             Err(Error::Stale { mapped, current, .. }) => {
                                 assert_eq!(mapped, of);
-                                assert!(current > of && scene.told.has(of));
+                                assert!(current > of && scene.notified.has(of));
                             }
                             Err(error) => panic!("{error}"),
                         }
@@ -43,8 +47,8 @@ fn map_against_move() {
     });
 }
 
-/// Whoever maps again when it is told has a mapping that is good, or will have been told by the time that it
-/// finds out.
+/// An importer that remaps when it is notified has a current mapping. If the mapping is stale, the importer has
+/// been notified before `view` reports it.
 #[test]
 fn refault_against_move() {
     sample(RUNS, || {
@@ -55,19 +59,20 @@ fn refault_against_move() {
                 |scene| moved_twice(scene.stage.move_on()),
                 |scene| {
                     let buffer = &scene.stage.buffer;
-                    let told = Arc::new(Refault::new());
-                    let seat = buffer.attach_dynamic(&scene.stage.a, Arc::clone(&told) as _);
-                    let seat = seat.expect("it reaches it");
-                    let mut mapping = seat.map(Access::Read).expect("it maps it");
+                    let notified = Arc::new(Refault::new());
+                    let attachment =
+                        buffer.attach_dynamic(&scene.stage.a, Arc::clone(&notified) as _);
+                    let attachment = attachment.expect("the device reaches the buffer");
+                    let mut mapping = attachment.map(Access::Read).expect("the device maps it");
                     for _ in 0..3 {
-                        if told.take_stale() {
-                            seat.remap(&mut mapping).expect("it maps it again");
+                        if notified.take_stale() {
+                            attachment.remap(&mut mapping).expect("the mapping is replaced");
                         }
                         match mapping.view() {
                             Ok(_) => {}
                             Err(Error::Stale { .. }) => {
-                                assert!(told.take_stale(), "old, and nobody said so");
-                                seat.remap(&mut mapping).expect("it maps it again");
+                                assert!(notified.take_stale(), "stale without a notification");
+                                attachment.remap(&mut mapping).expect("the mapping is replaced");
                             }
                             Err(error) => panic!("{error}"),
                         }
@@ -79,7 +84,7 @@ fn refault_against_move() {
     });
 }
 
-/// What devices write goes to where the buffer is, and stays when it moves.
+/// Device writes reach the current backing and survive the move.
 #[test]
 fn submissions_against_move() {
     sample(RUNS, || {
@@ -89,8 +94,10 @@ fn submissions_against_move() {
             [
                 |scene| moved_twice(scene.stage.move_on()),
                 |scene| {
-                    let mut mapping = scene.seat.map(Access::Write).expect("the device maps it");
-                    (2..=3).for_each(|word| scene.stage.write(&scene.seat, &mut mapping, word));
+                    let mut mapping =
+                        scene.attachment.map(Access::Write).expect("the device maps it");
+                    (2..=3)
+                        .for_each(|word| scene.stage.write(&scene.attachment, &mut mapping, word));
                 },
             ],
         );
@@ -98,7 +105,7 @@ fn submissions_against_move() {
     });
 }
 
-/// What the host reads never goes back to what was there before.
+/// The host never reads an older value after a newer one.
 #[test]
 fn host_access_against_move_and_submissions() {
     sample(RUNS, || {
@@ -108,11 +115,13 @@ fn host_access_against_move_and_submissions() {
             [
                 |scene| _ = scene.stage.move_on(),
                 |scene| {
-                    let mut mapping = scene.seat.map(Access::Write).expect("the device maps it");
-                    (2..=3).for_each(|word| scene.stage.write(&scene.seat, &mut mapping, word));
+                    let mut mapping =
+                        scene.attachment.map(Access::Write).expect("the device maps it");
+                    (2..=3)
+                        .for_each(|word| scene.stage.write(&scene.attachment, &mut mapping, word));
                 },
                 |scene| {
-                    // A device may begin to write while the host reads; but no word goes back.
+                    // A device may begin to write while the host reads, but no word returns to an older value.
                     let [first, then] = [(); 2].map(|()| words(&scene.stage.buffer));
                     let order = [FIRST, 2, 3];
                     let at = |word| order.iter().position(|of| of == word).expect("written");
@@ -120,12 +129,12 @@ fn host_access_against_move_and_submissions() {
                 },
             ],
         );
-        // A move that met the host did not happen, nor was anybody told.
+        // A move that met the host's access did not happen, and the importer was not notified.
         scene.finish(3);
     });
 }
 
-/// What the host writes goes to where the buffer is, too.
+/// Host writes reach the current backing.
 #[test]
 fn host_writes_against_move() {
     sample(RUNS, || {
@@ -136,9 +145,10 @@ fn host_writes_against_move() {
                 |scene| _ = scene.stage.move_on(),
                 |scene| {
                     let buffer = &scene.stage.buffer;
-                    let access = buffer.host_access(Access::Write).expect("it is in place");
-                    access.fill(0, buffer.size() as usize, 7).expect("all of it");
-                    access.end().expect("it ends well");
+                    let access =
+                        buffer.host_access(Access::Write).expect("the host can write the buffer");
+                    access.fill(0, buffer.size() as usize, 7).expect("the range is in the buffer");
+                    access.end().expect("the access ends without an error");
                 },
             ],
         );
@@ -146,8 +156,8 @@ fn host_writes_against_move() {
     });
 }
 
-/// Whoever cannot have another device's memory never sits at it: the move fails, or the seat comes with a
-/// move back.
+/// A device that cannot import another device's memory is never attached to a buffer there. Either the move
+/// fails, or the attach moves the buffer back.
 #[test]
 fn attach_without_peer_to_peer_against_move() {
     sample(RUNS, || {
@@ -162,18 +172,18 @@ fn attach_without_peer_to_peer_against_move() {
             },
             |scene| {
                 let near = Arc::new(Near) as Arc<dyn Importer>;
-                let seat = scene.stage.buffer.attach_dynamic(&scene.stage.a, near);
-                Some(seat.expect("it can be reached where it was, or in system memory"))
+                let attachment = scene.stage.buffer.attach_dynamic(&scene.stage.a, near);
+                Some(attachment.expect("the device reaches its own memory and system memory"))
             },
         ];
-        let seats = together(&scene, work);
+        let attachments = together(&scene, work);
         assert_ne!(scene.stage.buffer.domain(), there);
-        drop(seats);
+        drop(attachments);
         assert_eq!(scene.stage.word(), FIRST);
     });
 }
 
-/// An importer that can take in its own device's memory, and system memory.
+/// An importer that can import its own device's memory and system memory only.
 struct Near;
 
 impl Importer for Near {
@@ -184,7 +194,7 @@ impl Importer for Near {
     }
 }
 
-/// Whoever attaches is told of every move since, from the first moment on, once of each.
+/// From the attach on, the importer is notified of every move, once of each.
 #[test]
 fn attach_against_move() {
     sample(RUNS, || {
@@ -195,13 +205,14 @@ fn attach_against_move() {
                 |scene| moved_twice(scene.stage.move_on()),
                 |scene| {
                     let stage = &scene.stage;
-                    let (seat, told) = attach_told(&stage.buffer, &stage.a).expect("it reaches it");
+                    let (attachment, notified) = attach_notified(&stage.buffer, &stage.a)
+                        .expect("the device reaches the buffer");
                     let since = stage.buffer.generation();
-                    let mapping = seat.map(Access::Read).expect("it maps it");
+                    let mapping = attachment.map(Access::Read).expect("the device maps it");
                     let now = mapping.generation();
-                    drop((mapping, seat));
-                    // Nobody is told any more.
-                    let list = told.list();
+                    drop((mapping, attachment));
+                    // The importer is detached: no further notification arrives.
+                    let list = notified.list();
                     assert!(list.is_sorted_by(|one, next| one + 1 == *next), "{list:?}");
                     assert!((since..now).all(|generation| list.contains(&generation)), "{list:?}");
                 },
@@ -211,7 +222,7 @@ fn attach_against_move() {
     });
 }
 
-/// A buffer that is mapped statically stays where it is.
+/// A static mapping keeps its buffer in place.
 #[test]
 fn static_mapping_against_move() {
     sample(RUNS, || {
@@ -221,9 +232,13 @@ fn static_mapping_against_move() {
             [
                 |scene| _ = scene.stage.move_on(),
                 |scene| {
-                    let seat = scene.stage.buffer.attach(&scene.stage.a).expect("it reaches it");
-                    let mapping = seat.map(Access::Read).expect("it maps it");
-                    let view = mapping.view().expect("it cannot become old");
+                    let attachment = scene
+                        .stage
+                        .buffer
+                        .attach(&scene.stage.a)
+                        .expect("the device reaches the buffer");
+                    let mapping = attachment.map(Access::Read).expect("the device maps it");
+                    let view = mapping.view().expect("a static mapping is never stale");
                     thread::yield_now();
                     assert_eq!(mapping.view().ok(), Some(view));
                 },
@@ -233,7 +248,7 @@ fn static_mapping_against_move() {
     });
 }
 
-/// Two who move a buffer do it one after the other.
+/// Two moves of one buffer happen one after the other.
 #[test]
 fn move_against_move() {
     sample(RUNS, || {
@@ -245,8 +260,8 @@ fn move_against_move() {
                 u32::from(scene.stage.move_to(there) != Some(Migration::None))
             },
             |scene| {
-                let mut mapping = scene.seat.map(Access::Write).expect("the device maps it");
-                scene.stage.write(&scene.seat, &mut mapping, 2);
+                let mut mapping = scene.attachment.map(Access::Write).expect("the device maps it");
+                scene.stage.write(&scene.attachment, &mut mapping, 2);
                 0
             },
         ];
@@ -256,7 +271,7 @@ fn move_against_move() {
     });
 }
 
-/// Memory that had another owner is zero for this one, wherever it is when it is first used.
+/// Recycled memory reads as zero, in whatever domain the buffer is first used.
 #[test]
 fn first_use_against_move() {
     sample(RUNS, || {
@@ -270,23 +285,24 @@ fn first_use_against_move() {
         together(
             &scene,
             [
-                |(_, buffer)| _ = buffer.migrate(DomainId::System).expect("nobody holds it"),
+                |(_, buffer)| _ = buffer.migrate(DomainId::System).expect("the buffer is idle"),
                 |(scene, buffer)| {
-                    let (seat, _) = attach_told(buffer, &scene.stage.a).expect("it reaches it");
-                    let mapping = seat.map(Access::Read).expect("it maps it");
+                    let (attachment, _) = attach_notified(buffer, &scene.stage.a)
+                        .expect("the device reaches the buffer");
+                    let mapping = attachment.map(Access::Read).expect("the device maps it");
                     let view = mapping.view();
                     assert!(matches!(view, Ok(_) | Err(Error::Stale { .. })), "{view:?}");
                 },
             ],
         );
-        let (scene, buffer) = Arc::into_inner(scene).expect("the threads are gone");
+        let (scene, buffer) = Arc::into_inner(scene).expect("the threads have ended");
         assert_eq!(word(&buffer), 0);
         drop(buffer);
         scene.finish(FIRST);
     });
 }
 
-/// Moves of many at once meet the move of one of them.
+/// A move of several buffers at once meets moves of each of them.
 #[test]
 fn moves_together_against_move() {
     sample(RUNS, || {
@@ -305,27 +321,28 @@ fn moves_together_against_move() {
                 |(scene, _)| _ = scene.stage.move_to(DomainId::Vram(scene.stage.b.id())),
                 |(scene, other)| _ = other.migrate(DomainId::Vram(scene.stage.b.id())),
                 |(scene, _)| {
-                    let mut mapping = scene.seat.map(Access::Write).expect("the device maps it");
-                    scene.stage.write(&scene.seat, &mut mapping, 2);
+                    let mut mapping =
+                        scene.attachment.map(Access::Write).expect("the device maps it");
+                    scene.stage.write(&scene.attachment, &mut mapping, 2);
                 },
             ],
         );
-        let (scene, other) = Arc::into_inner(scene).expect("the threads are gone");
+        let (scene, other) = Arc::into_inner(scene).expect("the threads have ended");
         assert_eq!(word(&other), FIRST);
         drop(other);
         scene.finish(2);
     });
 }
 
-/// Copies that cross, of buffers that move: each is of one moment.
+/// Copies in both directions between buffers that move: none is torn.
 #[test]
 fn copies_against_move() {
     sample(RUNS, || {
         let scene = Scene::new();
         let other = scene.stage.another();
-        let access = other.host_access(Access::Write).expect("nobody uses it");
-        access.fill(0, other.size() as usize, 7).expect("all of it");
-        access.end().expect("it ends well");
+        let access = other.host_access(Access::Write).expect("the buffer is idle");
+        access.fill(0, other.size() as usize, 7).expect("the range is in the buffer");
+        access.end().expect("the access ends without an error");
         let scene = Arc::new((scene, other));
         together(
             &scene,
@@ -335,7 +352,7 @@ fn copies_against_move() {
                 |(scene, other)| copy(&scene.stage.engine, other, &scene.stage.buffer),
             ],
         );
-        let (scene, other) = Arc::into_inner(scene).expect("the threads are gone");
+        let (scene, other) = Arc::into_inner(scene).expect("the threads have ended");
         let last = word(&other);
         assert!([FIRST, 0x0707_0707].contains(&last));
         drop(other);
@@ -344,12 +361,12 @@ fn copies_against_move() {
 }
 
 fn copy(engine: &Engine, from: &SharedBuffer, to: &SharedBuffer) {
-    drop(engine.copy(from, to, CopyRegion::first(from.size())).expect("it is submitted"));
+    drop(engine.copy(from, to, CopyRegion::first(from.size())).expect("the copy is submitted"));
 }
 
-// ---- an importer that must stop something of its own first ----
+// ---- an importer whose own work must stop first ----
 
-/// Says that the host is still at it, until somebody else says that it has stopped.
+/// Adds a host fence when it is notified. Another thread signals the fence once the importer's work has stopped.
 struct Resuming {
     engine: Arc<Stage>,
     stopping: Mutex<Option<Signal>>,
@@ -361,18 +378,18 @@ impl Importer for Resuming {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
         let (fence, signal) = self.engine.engine.host_fence();
         invalidation.still_using(Access::Write, fence);
-        *self.stopping.lock().expect("nobody panicked") = Some(signal);
+        *self.stopping.lock().expect("no thread panicked") = Some(signal);
         self.asked.notify_one();
     }
 }
 
 impl Resuming {
     fn stop_when_asked(&self) {
-        let mut stopping = self.stopping.lock().expect("nobody panicked");
+        let mut stopping = self.stopping.lock().expect("no thread panicked");
         let signal = loop {
             match stopping.take() {
                 Some(signal) => break signal,
-                None => stopping = self.asked.wait(stopping).expect("nobody panicked"),
+                None => stopping = self.asked.wait(stopping).expect("no thread panicked"),
             }
         };
         drop(stopping);
@@ -381,7 +398,7 @@ impl Resuming {
     }
 }
 
-/// A move waits for what an importer's host is still doing, and whoever comes meanwhile waits for the move.
+/// A move waits for the importer's host work. Every operation that begins meanwhile waits for the move.
 #[test]
 fn everything_against_a_move_that_waits_for_its_importer() {
     sample(RUNS, || {
@@ -392,47 +409,51 @@ fn everything_against_a_move_that_waits_for_its_importer() {
             asked: Condvar::new(),
             stopped: AtomicBool::new(false),
         });
-        let seat = stage.buffer.attach_dynamic(&stage.b, Arc::clone(&importer) as _);
-        let scene = Arc::new((stage, importer, seat.expect("it reaches it")));
+        let attachment = stage.buffer.attach_dynamic(&stage.b, Arc::clone(&importer) as _);
+        let scene = Arc::new((stage, importer, attachment.expect("the device reaches the buffer")));
         together(
             &scene,
             [
                 |(stage, importer, _)| {
-                    // It may meet the pin. Then nobody was asked.
+                    // The move may meet the pin. The importer was not notified then.
                     while stage.move_to(DomainId::System).is_none() {
                         thread::yield_now();
                     }
                     assert_eq!(stage.buffer.generation(), 1);
-                    assert!(importer.stopped.load(Ordering::Relaxed), "it waited");
+                    assert!(importer.stopped.load(Ordering::Relaxed), "the move waited");
                 },
                 |(_, importer, _)| importer.stop_when_asked(),
-                |(stage, importer, seat)| {
-                    let asked = importer.stopping.lock().expect("nobody panicked").is_some();
-                    let mut mapping = seat.map(Access::Write).expect("the device maps it");
-                    assert!(!asked || mapping.generation() == 1, "mapped where it was leaving");
-                    stage.write(seat, &mut mapping, 2);
+                |(stage, importer, attachment)| {
+                    let asked = importer.stopping.lock().expect("no thread panicked").is_some();
+                    let mut mapping = attachment.map(Access::Write).expect("the device maps it");
+                    assert!(!asked || mapping.generation() == 1, "mapped at the old backing");
+                    stage.write(attachment, &mut mapping, 2);
                 },
                 |(stage, ..)| {
-                    let (seat, told) = attach_told(&stage.buffer, &stage.a).expect("it reaches it");
+                    let (attachment, notified) = attach_notified(&stage.buffer, &stage.a)
+                        .expect("the device reaches the buffer");
                     let since = stage.buffer.generation();
-                    let before = told.list();
-                    let mapping = seat.map(Access::Read).expect("it maps it");
+                    let before = notified.list();
+                    let mapping = attachment.map(Access::Read).expect("the device maps it");
                     let now = mapping.generation();
-                    assert!(!before.contains(&now), "a place that is being left");
-                    assert!((since..now).all(|generation| told.has(generation)), "it is told");
+                    assert!(!before.contains(&now), "mapped at the old backing");
+                    assert!(
+                        (since..now).all(|generation| notified.has(generation)),
+                        "the importer is notified"
+                    );
                 },
-                |(stage, _, seat)| {
-                    let pin = seat.pin("a model").expect("there is no quota");
+                |(stage, _, attachment)| {
+                    let pin = attachment.pin("a model").expect("there is no quota");
                     let generation = stage.buffer.generation();
                     thread::yield_now();
-                    assert_eq!(stage.buffer.generation(), generation, "it is pinned");
+                    assert_eq!(stage.buffer.generation(), generation, "the buffer is pinned");
                     drop(pin);
                 },
             ],
         );
-        let (stage, importer, seat) = Arc::into_inner(scene).expect("the threads are gone");
+        let (stage, importer, attachment) = Arc::into_inner(scene).expect("the threads have ended");
         assert_eq!(stage.word(), 2);
-        drop((seat, importer));
-        Arc::into_inner(stage).expect("nobody else has it").finish();
+        drop((attachment, importer));
+        Arc::into_inner(stage).expect("this is the last handle").finish();
     });
 }

@@ -1,39 +1,41 @@
-//! What keeps a buffer in place, against the move. On a real device.
+//! Pins, against the move. On a real device.
 
 use shuttle::sync::Arc;
 use shuttle::thread;
 
 use super::scene::{RUNS, Scene, moved_twice};
-use super::stage::{FIRST, Stage, attach_told};
+use super::stage::{FIRST, Stage, attach_notified};
 use super::{sample, together};
 use crate::{DomainId, Error, Migration, Result};
 
-/// A pinned buffer stays where it is; a move meets the pin, or was there before it.
+/// A pinned buffer stays in place: a move either fails because of the pin, or happens before it.
 #[test]
 fn pin_against_move() {
     sample(RUNS, || {
         let scene = Scene::new();
-        // The reason of a pin that takes no lock from here on.
-        drop(scene.seat.pin(REASON).expect("there is no quota"));
+        // The reason is known from here on, so later pins take no lock.
+        drop(scene.attachment.pin(REASON).expect("there is no quota"));
         together(&scene, [to_and_fro_unless_pinned, stays_while_pinned, stays_while_pinned]);
         assert_eq!(pins(&scene.stage), 0);
         scene.finish(FIRST);
     });
 }
 
-/// A quota that comes meanwhile counts every pin, once: what is refused was never there, and when all of
-/// them are gone there is room for as many as before.
+/// A quota that is set meanwhile counts every pin once. A refused pin is not counted, and after all pins are
+/// dropped the whole quota is free.
 #[test]
 fn pin_against_quota_and_move() {
     sample(RUNS, || {
         let scene = Scene::new();
-        drop(scene.seat.pin(REASON).expect("there is no quota"));
+        drop(scene.attachment.pin(REASON).expect("there is no quota"));
         together(
             &scene,
             [
                 |scene: &Scene| {
                     let Stage { engine, b, buffer, .. } = &scene.stage;
-                    engine.set_pin_quota(b, buffer.size()).expect("our device");
+                    engine
+                        .set_pin_quota(b, buffer.size())
+                        .expect("the device belongs to the engine");
                 },
                 to_and_fro_unless_pinned,
                 pins_within_the_quota,
@@ -41,8 +43,8 @@ fn pin_against_quota_and_move() {
             ],
         );
         assert_eq!(pins(&scene.stage), 0);
-        let last = scene.seat.pin(REASON).expect("there is room");
-        let error = scene.seat.pin(REASON).expect_err("for one");
+        let last = scene.attachment.pin(REASON).expect("the quota has room");
+        let error = scene.attachment.pin(REASON).expect_err("the quota has room for one");
         let size = scene.stage.buffer.size();
         assert!(
             matches!(error, Error::PinQuota { used, quota, .. } if (used, quota) == (size, size))
@@ -52,20 +54,25 @@ fn pin_against_quota_and_move() {
     });
 }
 
-/// Nobody is in the way of a move who is refused by a quota.
+/// A pin that its quota refuses does not hinder a move.
 #[test]
 fn refused_pin_against_move() {
     sample(RUNS, || {
         let scene = Scene::new();
-        drop(scene.seat.pin(REASON).expect("there is no quota"));
-        scene.stage.engine.set_pin_quota(&scene.stage.b, 0).expect("our device");
+        drop(scene.attachment.pin(REASON).expect("there is no quota"));
+        scene
+            .stage
+            .engine
+            .set_pin_quota(&scene.stage.b, 0)
+            .expect("the device belongs to the engine");
         together(
             &scene,
             [
                 |scene: &Scene| moved_twice(scene.stage.move_on()),
                 |scene| {
                     for _ in 0..3 {
-                        let error = scene.seat.pin(REASON).expect_err("nothing may be pinned");
+                        let error =
+                            scene.attachment.pin(REASON).expect_err("nothing may be pinned");
                         assert!(matches!(error, Error::PinQuota { used: 0, .. }), "{error}");
                     }
                 },
@@ -75,13 +82,14 @@ fn refused_pin_against_move() {
     });
 }
 
-/// Pins outlive their attachment, and whoever of all of them goes last takes what counted them along.
+/// Pins outlive their attachment. The last of them to be dropped frees their counter.
 #[test]
 fn pins_against_the_end_of_their_attachment() {
     sample(RUNS, || {
         let stage = Arc::new(Stage::new());
-        let (seat, _) = attach_told(&stage.buffer, &stage.b).expect("both reach it");
-        let pins = [(); 2].map(|()| seat.pin(REASON).expect("there is no quota"));
+        let (attachment, _) =
+            attach_notified(&stage.buffer, &stage.b).expect("both devices reach the buffer");
+        let pins = [(); 2].map(|()| attachment.pin(REASON).expect("there is no quota"));
         let moving = {
             let stage = Arc::clone(&stage);
             thread::spawn(move || {
@@ -90,7 +98,7 @@ fn pins_against_the_end_of_their_attachment() {
                 }
             })
         };
-        let mut threads = vec![moving, thread::spawn(move || drop(seat))];
+        let mut threads = vec![moving, thread::spawn(move || drop(attachment))];
         threads.extend(pins.map(|pin| {
             thread::spawn(move || {
                 assert_eq!(pin.reason(), REASON);
@@ -98,10 +106,10 @@ fn pins_against_the_end_of_their_attachment() {
             })
         }));
         for thread in threads {
-            thread.join().expect("nobody panics");
+            thread.join().expect("no thread panics");
         }
         assert_eq!(self::pins(&stage), 0);
-        let stage = Arc::into_inner(stage).expect("the threads are gone");
+        let stage = Arc::into_inner(stage).expect("the threads have ended");
         assert_eq!(stage.word(), FIRST);
         stage.finish();
     });
@@ -109,7 +117,7 @@ fn pins_against_the_end_of_their_attachment() {
 
 const REASON: &str = "a model";
 
-/// How many pins the report tells of.
+/// Number of pins in the engine's report.
 fn pins(stage: &Stage) -> u64 {
     stage.engine.report().totals().pins
 }
@@ -117,7 +125,7 @@ fn pins(stage: &Stage) -> u64 {
 fn moved_or_pinned(moved: Result<Migration>) {
     match moved {
         Ok(_) => {}
-        Err(Error::Busy { pinned, .. }) => assert!(pinned > 0, "held by nobody"),
+        Err(Error::Busy { pinned, .. }) => assert!(pinned > 0, "busy without a pin"),
         Err(error) => panic!("{error}"),
     }
 }
@@ -129,7 +137,7 @@ fn to_and_fro_unless_pinned(scene: &Scene) {
 }
 
 fn stays_while_pinned(scene: &Scene) {
-    let pin = scene.seat.pin(REASON).expect("there is no quota");
+    let pin = scene.attachment.pin(REASON).expect("there is no quota");
     stays(scene);
     drop(pin);
 }
@@ -142,7 +150,7 @@ fn stays(scene: &Scene) {
 }
 
 fn pins_within_the_quota(scene: &Scene) {
-    match scene.seat.pin(REASON) {
+    match scene.attachment.pin(REASON) {
         Ok(pin) => {
             stays(scene);
             drop(pin);

@@ -1,33 +1,36 @@
-//! Content that may be lost, against those who look at it, keep it, write it and renew it. On a real device.
+//! Purges, against reads, writes, renewal and `set_purgeable(false)`. On a real device.
 
 use shuttle::sync::Arc;
 
-use super::stage::{FIRST, Stage, attach_told, word};
+use super::stage::{FIRST, Stage, attach_notified, word};
 use super::{sample, together};
 use crate::{Access, Error, Result};
 
-/// Enough to find what was broken on purpose, many times over.
+/// Enough interleavings to find each bug that was planted on purpose many times over.
 const RUNS: usize = 100;
 
-/// What somebody else writes.
+/// The word that the device writes.
 const SECOND: u32 = 0x0202_0202;
 
 fn purgeable() -> Arc<Stage> {
     let stage = Stage::new();
-    assert!(stage.buffer.set_purgeable(true).expect("it is ours"), "nobody has purged it yet");
+    assert!(
+        stage.buffer.set_purgeable(true).expect("the buffer is not imported"),
+        "the content is still there"
+    );
     Arc::new(stage)
 }
 
-/// What came of it, unless the content was gone.
-fn there<T>(result: Result<T>) -> Option<T> {
+/// The result, or `None` if the buffer was purged.
+fn unless_purged<T>(result: Result<T>) -> Option<T> {
     match result {
         Ok(done) => Some(done),
         Err(Error::Purged { .. }) => None,
-        Err(error) => panic!("it works, or the content is gone: {error}"),
+        Err(error) => panic!("the operation succeeds, or the buffer is purged: {error}"),
     }
 }
 
-/// Drops the content if it may be lost, unless somebody is looking at it.
+/// Evicts the buffer, which purges it if it is purgeable. A busy buffer stays.
 fn purge(stage: &Stage) {
     match stage.buffer.evict() {
         Ok(_) | Err(Error::Busy { .. } | Error::Purged { .. }) => {}
@@ -35,20 +38,20 @@ fn purge(stage: &Stage) {
     }
 }
 
-/// The first word, as the host sees it.
+/// The first word, as the host reads it; `None` if the buffer is purged.
 fn look(stage: &Stage) -> Option<u32> {
-    let access = there(stage.buffer.host_access(Access::Read))?;
+    let access = unless_purged(stage.buffer.host_access(Access::Read))?;
     let mut bytes = [0; 4];
-    access.read(0, &mut bytes).expect("all of it");
-    access.end().expect("it ends well");
+    access.read(0, &mut bytes).expect("the range is in the buffer");
+    access.end().expect("the access ends without an error");
     Some(u32::from_ne_bytes(bytes))
 }
 
 fn finish(stage: Arc<Stage>) {
-    Arc::into_inner(stage).expect("the threads are gone").finish();
+    Arc::into_inner(stage).expect("the threads have ended").finish();
 }
 
-/// Whoever finds content finds what was written; whoever was told that it is kept has it for good.
+/// A read of the content finds what was written. If `set_purgeable(false)` returns true, the content stays.
 #[test]
 fn purge_against_looks_and_keeping() {
     sample(RUNS, || {
@@ -62,7 +65,8 @@ fn purge_against_looks_and_keeping() {
                 },
                 |stage| assert!(matches!(look(stage), None | Some(FIRST))),
                 |stage| {
-                    let kept = stage.buffer.set_purgeable(false).expect("it is ours");
+                    let kept =
+                        stage.buffer.set_purgeable(false).expect("the buffer is not imported");
                     assert_eq!(stage.buffer.is_purged(), !kept);
                     assert_eq!(look(stage), kept.then_some(FIRST));
                 },
@@ -73,7 +77,7 @@ fn purge_against_looks_and_keeping() {
     });
 }
 
-/// What is renewed is zero until somebody writes, whatever was under way in the place that it had.
+/// A renewed buffer is zero until it is written, whatever work was running on its old backing.
 #[test]
 fn purge_against_writes_and_renewal() {
     sample(RUNS, || {
@@ -83,24 +87,24 @@ fn purge_against_writes_and_renewal() {
             [
                 |stage| purge(stage),
                 |stage| {
-                    let seat = attach_told(&stage.buffer, &stage.b);
-                    let Some((seat, _)) = there(seat) else { return };
-                    if let Some(mut mapping) = there(seat.map(Access::Write)) {
-                        there(stage.try_write(&seat, &mut mapping, SECOND));
+                    let attachment = attach_notified(&stage.buffer, &stage.b);
+                    let Some((attachment, _)) = unless_purged(attachment) else { return };
+                    if let Some(mut mapping) = unless_purged(attachment.map(Access::Write)) {
+                        unless_purged(stage.try_write(&attachment, &mut mapping, SECOND));
                     }
                 },
                 |stage| {
-                    stage.buffer.renew().expect("there is room");
+                    stage.buffer.renew().expect("there is memory");
                     let found = look(stage);
                     assert!(matches!(found, None | Some(0 | FIRST | SECOND)), "{found:x?}");
                 },
             ],
         );
         let purged = stage.buffer.is_purged();
-        stage.buffer.renew().expect("there is room");
+        stage.buffer.renew().expect("there is memory");
         let last = word(&stage.buffer);
         if purged {
-            assert_eq!(last, 0, "a new place shows nobody's bytes");
+            assert_eq!(last, 0, "renewed memory is zero");
         } else {
             assert!([0, FIRST, SECOND].contains(&last), "{last:x}");
         }

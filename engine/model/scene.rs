@@ -1,35 +1,37 @@
-//! What most models of a move begin with: a buffer on one device, and an importer of another one.
+//! The setup of most models of a move: a buffer on one device, and an importer on a second device.
 
 use shuttle::sync::Arc;
 
-use super::stage::{Stage, Told, attach_told};
+use super::stage::{Notified, Stage, attach_notified};
 use crate::{Attachment, Migration};
 
-/// Enough to find what was broken on purpose, many times over.
+/// Enough interleavings to find each bug that was planted on purpose many times over.
 pub(super) const RUNS: usize = 150;
 
-/// A stage whose second device is attached with an importer.
+/// A stage whose second device is attached dynamically.
 pub(super) struct Scene {
-    pub(super) seat: Attachment,
-    pub(super) told: Arc<Told>,
+    pub(super) attachment: Attachment,
+    pub(super) notified: Arc<Notified>,
     pub(super) stage: Stage,
 }
 
 impl Scene {
     pub(super) fn new() -> Arc<Self> {
         let stage = Stage::new();
-        let (seat, told) = attach_told(&stage.buffer, &stage.b).expect("both reach it");
-        Arc::new(Self { seat, told, stage })
+        let (attachment, notified) =
+            attach_notified(&stage.buffer, &stage.b).expect("both devices reach the buffer");
+        Arc::new(Self { attachment, notified, stage })
     }
 
-    /// Everything is gone, the bytes are `last`, and the importer was told once of each generation.
+    /// Checks that every word is `last`, that the importer was notified once of each generation, and that no
+    /// object is left after the last drop.
     pub(super) fn finish(self: Arc<Self>, last: u32) {
-        let this = Arc::into_inner(self).expect("the threads are gone");
+        let this = Arc::into_inner(self).expect("the threads have ended");
         assert_eq!(this.stage.word(), last);
         let generation = this.stage.buffer.generation();
-        assert_eq!(this.told.list(), (0..generation).collect::<Vec<_>>());
-        let Self { seat, told, stage } = this;
-        drop((seat, told));
+        assert_eq!(this.notified.list(), (0..generation).collect::<Vec<_>>());
+        let Self { attachment, notified, stage } = this;
+        drop((attachment, notified));
         stage.finish();
     }
 }

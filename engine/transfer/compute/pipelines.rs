@@ -22,10 +22,10 @@ pub(super) enum Kernel {
 }
 
 const SHADERS: [&[u8]; 4] = [
-    include_bytes!(concat!(env!("OUT_DIR"), "/fill.spv")),
-    include_bytes!(concat!(env!("OUT_DIR"), "/verify.spv")),
-    include_bytes!(concat!(env!("OUT_DIR"), "/checksum.spv")),
-    include_bytes!(concat!(env!("OUT_DIR"), "/copy.spv")),
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/fill.spv")),
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/verify.spv")),
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/checksum.spv")),
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/copy.spv")),
 ];
 
 /// Invocations of a workgroup, as in the shaders.
