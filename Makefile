@@ -7,10 +7,14 @@ LOCKED := --locked
 # those are.
 SOAK := 20
 SOAK_VM := 5
-LONG := matrix shadow torture move_faults working_sets purge allocation_failures
+# The long tests: whole programs, and modules of others.
+LONG := shadow move_faults
+LONG_IN := moving eviction process
+LONG_TESTS := matrix:: torture:: working_sets:: purge:: allocation_failures::
+LONG_VM := test-shadow;test-move_faults;test-moving matrix:: torture::;test-eviction working_sets:: purge::;test-process allocation_failures::
 
 .DEFAULT_GOAL := help
-.PHONY: help demo devices test test-native model vm soak lint figures clean-deps
+.PHONY: help demo devices check test test-native model vm soak lint figures clean-deps
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -24,6 +28,20 @@ devices: ## the devices here, and which route leads from each to each
 	@.ci/setup demo
 	@$(CARGO) build $(LOCKED) --features cli --release
 	@$(CARGO) run $(LOCKED) --features cli --release --quiet -- devices
+
+# One test or two of each promise; all of them take a few seconds.
+SMOKE_IN := sharing moving eviction sync loss
+SMOKE := export_import::every_ordered_pair foreign::our_own_fd attachment::a_device_sits copy::between_any \
+	move_callback::everybody_is_told batch::buffers_that_move pinning::it_stays_until ranges::a_submission_that_says \
+	overcommit::a_clean_buffer overcommit::a_smaller_budget purge::the_content_is_gone groups::a_group_over \
+	attraction::who_reads returns::a_return_waits_for_no_copy submit::a_chain failures_travel::from_device_to_device \
+	poison::everything lost::so_does_one revoke::everybody_is_told
+
+check: ## before every commit: lint, unit tests, and a test of each promise (no setup)
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(LOCKED) --features cli --all-targets -- -D warnings
+	$(CARGO) test $(LOCKED) --features cli --lib
+	$(CARGO) test $(LOCKED) --features cli $(SMOKE_IN:%=--test %) -- $(SMOKE)
 
 test: ## everything: test-native, model, then vm
 	@.ci/setup test
@@ -40,15 +58,17 @@ model: export RUSTFLAGS := --cfg peerbuf_shuttle
 model: ## locks, fences and the move in thousands of interleavings (no setup)
 	$(CARGO) test $(LOCKED) $(MODEL) -- model::
 
-vm: ## the tests in a virtual machine, over real dma-bufs (no setup)
+vm: ## in a virtual machine, what only real dma-bufs can show (no setup)
 	.ci/vm
 
-soak: ## the long tests, half an hour or so; in the virtual machine too if it is there (no setup)
+soak: ## the long tests for longer, and all of them in the virtual machine if it is there: hours (no setup)
 	SOAK=$(SOAK) $(CARGO) test $(LOCKED) --features cli $(LONG:%=--test %)
+	SOAK=$(SOAK) $(CARGO) test $(LOCKED) --features cli $(LONG_IN:%=--test %) -- $(LONG_TESTS)
 	SOAK=$(SOAK) $(CARGO) test $(LOCKED) --features cli --lib residency
 	SOAK=$(SOAK) $(MAKE) --no-print-directory model
 	@if [ -e target/deps/kernel/vmlinuz ]; then \
-		SOAK=$(SOAK_VM) VM_TESTS="$(LONG)" VM_TIMEOUT=1800 VM_TEST_TIMEOUT=900 .ci/vm; \
+		VM_TESTS=all .ci/vm && \
+		SOAK=$(SOAK_VM) VM_TESTS="$(LONG_VM)" .ci/vm; \
 	else \
 		echo "soak: no virtual machine here: .ci/setup test prepares it"; \
 	fi
@@ -58,7 +78,7 @@ lint: ## formatting, clippy with and without the program, documentation
 	$(CARGO) clippy $(LOCKED) --features cli --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) --all-targets --no-default-features -- -D warnings
 	RUSTFLAGS="--cfg peerbuf_shuttle" $(CARGO) clippy $(LOCKED) --profile test $(MODEL) -- -D warnings
-	$(CARGO) build $(LOCKED) --lib --no-default-features
+	$(CARGO) check $(LOCKED) --lib --no-default-features
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps
 
 figures: ## the project's own speed figures, each beside its baseline

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use ash::vk;
 
@@ -113,6 +114,8 @@ pub struct Calls {
     device_lost: AtomicBool,
     /// Replaces what every driver reports about its heap.
     heap_budget: Mutex<Option<HeapBudget>>,
+    /// The engine's stopped clock in milliseconds plus 1; 0 while it runs. Relaxed: it orders nothing.
+    clock: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -164,6 +167,14 @@ impl Calls {
         *self.heap_budget.lock().unwrap_or_else(PoisonError::into_inner) = said;
     }
 
+    /// Stops the engine's clock at `age`; `None` lets it show the time since the engine was opened again. By
+    /// this clock use counts age, restores are throttled, and a driver's budget is asked for again.
+    pub fn set_clock(&self, age: Option<Duration>) {
+        // CAST: 2^64 ms are half a billion years.
+        let shown = age.map_or(0, |age| age.as_millis() as u64 + 1);
+        self.clock.store(shown, Ordering::Relaxed);
+    }
+
     /// Notes that a device is lost. The device is marked as lost before.
     pub(crate) fn note_lost_device(&self) {
         self.device_lost.store(true, Ordering::Release);
@@ -182,6 +193,11 @@ impl Calls {
 
     pub(crate) fn heap_budget(&self) -> Option<HeapBudget> {
         *self.heap_budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time that the engine's stopped clock shows; `None` while it runs.
+    pub(crate) fn clock(&self) -> Option<Duration> {
+        self.clock.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_millis)
     }
 
     pub(crate) fn lying_imports(&self) -> bool {

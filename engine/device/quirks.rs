@@ -56,7 +56,7 @@ pub const QUIRKS: &[Quirk] = &[
         versions: "Mesa 25.0.7",
         effect: Effect::FreshMemoryIsZero,
         symptom: "none: exportable memory is a new memfd, or udmabuf over one",
-        evidence: "src/gallium/drivers/llvmpipe/lp_screen.c; every page read zero in tests/memory.rs",
+        evidence: "src/gallium/drivers/llvmpipe/lp_screen.c; every page read zero in tests/sharing/memory.rs",
     },
     Quirk {
         driver: vk::DriverId::MESA_LLVMPIPE,
@@ -77,21 +77,21 @@ pub const QUIRKS: &[Quirk] = &[
         versions: "Mesa 25.0.7, with udmabuf",
         effect: Effect::InheritableFds,
         symptom: "the memfd `lp_dma_buf` behind every exportable allocation is inherited by children",
-        evidence: "/proc/self/fdinfo in tests/fd_hygiene.rs, in the virtual machine",
+        evidence: "/proc/self/fdinfo in tests/process/fd_hygiene.rs, in the virtual machine",
     },
     Quirk {
         driver: vk::DriverId::MESA_LLVMPIPE,
         versions: "Mesa 25.0.7, with udmabuf",
         effect: Effect::LeaksFdsAtLimit,
         symptom: "vkAllocateMemory fails at RLIMIT_NOFILE, and a memfd and a dma-buf stay open",
-        evidence: "tests/fd_hygiene.rs, in the virtual machine; not traced in Mesa's source",
+        evidence: "tests/process/fd_hygiene.rs, in the virtual machine; not traced in Mesa's source",
     },
     Quirk {
         driver: vk::DriverId::MESA_LLVMPIPE,
         versions: "Mesa 25.0.7",
         effect: Effect::ClosesFdOfFailedImport,
         symptom: "vkAllocateMemory of an OPAQUE_FD: mmap gives ENOMEM, the fd is closed, an error returned",
-        evidence: "strace of tests/allocation_failures.rs, 2026-11",
+        evidence: "strace of tests/process/allocation_failures.rs, 2026-11",
     },
     Quirk {
         driver: vk::DriverId::GOOGLE_SWIFTSHADER,
@@ -114,14 +114,14 @@ pub const QUIRKS: &[Quirk] = &[
         effect: Effect::ClosesFdOfFailedImport,
         symptom: "vkAllocateMemory of an OPAQUE_FD: mmap gives ENOMEM, the fd is closed, an error returned; \
                   closed once more it may be another thread's file",
-        evidence: "strace of tests/allocation_failures.rs, 2026-11",
+        evidence: "strace of tests/process/allocation_failures.rs, 2026-11",
     },
     Quirk {
         driver: vk::DriverId::GOOGLE_SWIFTSHADER,
         versions: "5.0.0",
         effect: Effect::FreshMemoryIsZero,
         symptom: "none: the allocation is filled with zeros, or is a new memfd",
-        evidence: "src/Vulkan/VkDeviceMemory.cpp; every page read zero in tests/memory.rs",
+        evidence: "src/Vulkan/VkDeviceMemory.cpp; every page read zero in tests/sharing/memory.rs",
     },
     Quirk {
         driver: vk::DriverId::GOOGLE_SWIFTSHADER,

@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use super::turn;
-use super::watchdog::{Watchdog, test_name};
+use super::watchdog::test_name;
 
 const MARK: &str = "PEERBUF_TEST_CHILD";
 
@@ -13,17 +13,15 @@ pub(crate) fn is_child() -> bool {
 }
 
 /// Runs this test, and no other, in a child that `prepare` has changed the environment of. Fails
-/// with what the child printed if the child failed. The child ends in bounds: it has a watchdog too.
+/// with what the child printed if the child failed. A child that hangs is ended by its own watchdog.
 pub(crate) fn run(prepare: impl FnOnce(&mut Command) -> &mut Command) {
     // Its pipes would be found by tests that count descriptors.
     let _turn = turn();
-    let mut watchdog = Watchdog::start();
     let name = test_name();
     let this = std::env::current_exe().expect("the path of this program");
     let mut command = Command::new(this);
     command.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(MARK, &name);
     let output = prepare(&mut command).output().expect("the child starts");
-    watchdog.stop();
     check(&name, &output);
 }
 

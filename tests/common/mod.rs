@@ -9,6 +9,7 @@
 
 pub(crate) mod allowed;
 pub(crate) mod app;
+pub(crate) mod bound;
 pub(crate) mod bytes;
 pub(crate) mod child;
 pub(crate) mod commands;
@@ -37,6 +38,9 @@ use peerbuf::{
 
 use fds::OpenFds;
 use watchdog::Watchdog;
+
+/// A bound that nothing reaches: the watchdog ends a test that hangs earlier.
+pub(crate) const LONG: Duration = Duration::from_secs(3600);
 
 /// One test's engine and devices, and what it must leave behind: nothing.
 pub(crate) struct Rig {
@@ -342,7 +346,7 @@ fn descriptor(messages: &Messages) -> EngineDescriptor {
         .validation(Validation::Required)
         // The same way on every machine.
         .copy_speeds(CopySpeeds::host_up_to(64 << 10))
-        .timeout(if in_vm() { Duration::from_secs(300) } else { Duration::from_secs(30) })
+        .timeout(LONG)
         .messages(Arc::new(move |message: &Message| {
             sink.lock().unwrap_or_else(PoisonError::into_inner).push(message.clone());
         }))

@@ -11,14 +11,13 @@ mod waits;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ash::vk::Result as Code;
 use common::fds::OpenFds;
 use common::note::Note;
 use common::reach::{Guest, can_live};
 use common::recorder::Recorder;
-use common::{Rig, alive, bytes, in_vm, say, soak, wait_idle};
+use common::{LONG, Rig, alive, bytes, in_vm, say, soak, wait_idle};
 use peerbuf::device::Call;
 use peerbuf::transfer::pattern_word;
 use peerbuf::{
@@ -37,7 +36,7 @@ fn codes(call: Call) -> &'static [Code] {
         Call::GetHandleProperties => &[Code::ERROR_INVALID_EXTERNAL_HANDLE, HOST],
         Call::MapMemory => &[Code::ERROR_MEMORY_MAP_FAILED, HOST, DEVICE],
         Call::CreateBuffer | Call::BindBufferMemory => &[HOST, DEVICE],
-        // Not that the device is lost: then nothing works a second time (tests/errors.rs).
+        // Not that the device is lost: then nothing works a second time (tests/sharing/errors.rs).
         Call::QueueSubmit => &[Code::ERROR_INITIALIZATION_FAILED, HOST, DEVICE],
         Call::WaitSemaphores => &[HOST, DEVICE],
         Call::CreateSemaphore | Call::GetSemaphoreFd | Call::ImportSemaphoreFd => {
@@ -426,8 +425,6 @@ fn check_play(
     assert!(failed > few || matches!(faults, Faults::One), "the operations make calls");
 }
 
-/// A bound that is never reached when things are right.
-const LONG: Duration = Duration::from_secs(60);
 /// Some slot of a slab.
 const SMALL: u64 = 5000;
 /// An allocation of its own.

@@ -18,6 +18,7 @@ mod revocation;
 mod steps;
 mod subject;
 mod together;
+mod uses;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -7,8 +7,8 @@ use peerbuf::{Access, Engine, Result};
 use crate::World;
 use crate::common::commands;
 use crate::common::recorder::Recorder;
-use crate::steps::write;
 use crate::subject::{Mapped, Subject};
+use crate::uses::write;
 
 /// By commands on a part of the buffer, which say so and are not waited for.
 pub(crate) fn fill(world: &mut World<'_>, at: usize) -> Option<()> {

@@ -1,10 +1,11 @@
 //! Eviction and return on request, and the accounts of every place. Buffers that come back by themselves are in
-//! `tests/overcommit.rs`: here the rules let none, so that a shadow knows where its buffer is.
+//! `tests/eviction/overcommit.rs`: here the rules let none, so that a shadow knows where its buffer is.
 
 use peerbuf::observe::{MoveCause, Report};
 use peerbuf::{DomainId, EngineDescriptor, Migration, Rules};
 
-use crate::steps::{Faults, attempt, host_write};
+use crate::steps::{Faults, attempt};
+use crate::uses::host_write;
 use crate::{World, parts};
 
 /// An engine that brings no buffer back before it is told to.

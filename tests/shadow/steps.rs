@@ -13,11 +13,11 @@ use peerbuf::{
     Result, SharedBuffer,
 };
 
+use crate::common::LONG;
 use crate::common::reach::Guest;
 use crate::common::recorder::Recorder;
-use crate::common::{bytes, commands};
 use crate::subject::{Chair, Expected, Mapped, Subject};
-use crate::{FAILED, World, parts, residency, revocation, together};
+use crate::{FAILED, World, parts, residency, revocation, together, uses};
 
 /// How many buffers there are at most.
 const SUBJECTS: usize = 5;
@@ -26,7 +26,7 @@ const SUBJECTS: usize = 5;
 const SIZES: [u64; 7] = [4, 252, 4096, 12_292, 70_000, 270_000, 330_000];
 /// Of seats: dynamic, and peer-to-peer.
 const KINDS: [(bool, bool); 4] = [(true, true), (true, true), (true, false), (false, true)];
-const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::ReadWrite];
+pub(crate) const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::ReadWrite];
 
 /// Does something to the subject of this index. `None` if there is nothing of the kind to be done to it.
 pub(crate) type Step = fn(&mut World<'_>, usize) -> Option<()>;
@@ -40,16 +40,16 @@ const MENU: [(u32, Step); 30] = [
     (7, unmap),
     (6, remap),
     (4, together::remap_all),
-    (10, fill),
-    (10, fill_by_commands),
+    (10, uses::fill),
+    (10, uses::fill_by_commands),
     (8, parts::fill),
-    (5, fill_by_oneself),
-    (8, look_by_device),
-    (4, copy_by_device),
-    (8, host_write_any),
-    (4, host_read),
-    (3, open_host),
-    (9, close_host),
+    (5, uses::fill_by_oneself),
+    (8, uses::look_by_device),
+    (4, uses::copy_by_device),
+    (8, uses::host_write_any),
+    (4, uses::host_read),
+    (3, uses::open_host),
+    (9, uses::close_host),
     (3, pin),
     (9, unpin),
     (14, migrate),
@@ -354,7 +354,7 @@ fn map(world: &mut World<'_>, at: usize) -> Option<()> {
 }
 
 /// The index of a mapping.
-fn mapped(world: &mut World<'_>, at: usize) -> Option<usize> {
+pub(crate) fn mapped(world: &mut World<'_>, at: usize) -> Option<usize> {
     let len = world.subjects[at].mappings.len();
     (len > 0).then(|| world.random.index(len))
 }
@@ -388,220 +388,6 @@ fn remap(world: &mut World<'_>, at: usize) -> Option<()> {
     }
     subject.sweep();
     world.note(text);
-    Some(())
-}
-
-/// A device writes, if its mapping is current and for writing: as `write` does, which is given a number,
-/// after which there are the `bytes` of that.
-pub(crate) fn write<R>(
-    world: &mut World<'_>,
-    at: usize,
-    how: &'static str,
-    write: impl Fn(&Engine, &Mapped, u32) -> Result<R>,
-    bytes: impl FnOnce(&mut Subject, u32),
-) -> Option<()> {
-    let index = mapped(world, at)?;
-    let (seed, engine) = (world.number(), world.engine);
-    let subject = &world.subjects[at];
-    let Mapped { chair, generation, .. } = subject.mappings[index];
-    let id = subject.id;
-    world.note(format!("fill {id} with {seed} {how} at chair {chair}, generation {generation}"));
-    let subject = &world.subjects[at];
-    let mapped = &subject.mappings[index];
-    if !mapped.mapping.access().writes() {
-        let error = write(engine, mapped, seed).map(drop).expect_err("for reading alone");
-        assert!(matches!(error, Error::WrongAccess { .. }), "{error}");
-    } else if !subject.is_current(mapped) {
-        let error = write(engine, mapped, seed).map(drop).expect_err("an old mapping");
-        subject.assert_stale(&error, mapped.generation);
-        world.met("stale");
-    } else if subject.is_writable() {
-        let mut faults = Faults::of(world);
-        let subject = &mut world.subjects[at];
-        let mapped = &subject.mappings[index];
-        let written = attempt(&mut faults, &subject.buffer, || write(engine, mapped, seed));
-        drop(written.expect("a current mapping"));
-        bytes(subject, seed);
-        faults.tell(world);
-    } else {
-        return None;
-    }
-    Some(())
-}
-
-/// By a compute pass.
-fn fill(world: &mut World<'_>, at: usize) -> Option<()> {
-    let pass = |_: &Engine, mapped: &Mapped, seed| mapped.mapping.fill(seed);
-    write(world, at, "by a pass", pass, Subject::fill)
-}
-
-/// By commands of the test's own, which are not waited for.
-fn fill_by_commands(world: &mut World<'_>, at: usize) -> Option<()> {
-    let submit = |engine: &Engine, mapped: &Mapped, word| {
-        commands::fill(engine, &mapped.mapping.device(), &mapped.mapping, word)
-    };
-    write(world, at, "by commands", submit, Subject::fill_with_word)
-}
-
-/// By a submission that the test orders itself. Meanwhile the buffer stays where it is.
-fn fill_by_oneself(world: &mut World<'_>, at: usize) -> Option<()> {
-    let (fixed, host, pinned) = world.subjects[at].holds();
-    let submit = move |engine: &Engine, mapped: &Mapped, word| {
-        let (mapping, device) = (&mapped.mapping, mapped.mapping.device());
-        let open = mapping.begin_access(Access::Write)?;
-        let moved = mapping.buffer().relocate();
-        let Err(Error::Busy { mapped, host: at_it, pinned: pins, .. }) = moved else {
-            // What a move looks for first may fail as well.
-            assert!(moved.as_ref().is_err_and(is_fault), "it moved away: {moved:?}");
-            return moved.map(drop);
-        };
-        assert_eq!((mapped, at_it, pins), (fixed, host + 1, pinned), "who holds it");
-        commands::fill_unordered(engine, &device, mapping, word)?;
-        open.end(device.submitted()?);
-        Ok(())
-    };
-    write(world, at, "by oneself", submit, Subject::fill_with_word)
-}
-
-/// A device reads, if its mapping is current and for reading.
-fn look_by_device(world: &mut World<'_>, at: usize) -> Option<()> {
-    let index = mapped(world, at)?;
-    let subject = &world.subjects[at];
-    let mapped = &subject.mappings[index];
-    let text = format!(
-        "look at {} at chair {}, generation {}",
-        subject.id, mapped.chair, mapped.generation
-    );
-    world.note(text);
-    let subject = &world.subjects[at];
-    let mapped = &subject.mappings[index];
-    if !mapped.mapping.access().reads() {
-        let error = mapped.mapping.checksum().expect_err("for writing alone");
-        assert!(matches!(error, Error::WrongAccess { .. }), "{error}");
-    } else if !subject.is_current(mapped) {
-        let error = mapped.mapping.checksum().expect_err("an old mapping");
-        subject.assert_stale(&error, mapped.generation);
-        world.met("stale");
-    } else if subject.is_readable() {
-        subject.look_through(mapped);
-    } else {
-        return None;
-    }
-    Some(())
-}
-
-/// A device copies from one of its mappings to another, by a compute pass or by commands of the test's own.
-fn copy_by_device(world: &mut World<'_>, at: usize) -> Option<()> {
-    let by_commands = world.random.one_in(2);
-    let to = world.random.index(world.subjects.len());
-    let (from, to) = (&world.subjects[at], (to, &world.subjects[to]));
-    let fits = from.id != to.1.id && from.bytes.len() <= to.1.bytes.len();
-    if !fits || !from.is_readable() || !to.1.is_writable() {
-        return None;
-    }
-    let pairs = from
-        .mappings
-        .iter()
-        .flat_map(|source| to.1.mappings.iter().map(move |target| (source, target)));
-    let (source, target) = pairs.into_iter().find(|(source, target)| {
-        from.is_current(source)
-            && to.1.is_current(target)
-            && source.mapping.device() == target.mapping.device()
-            && source.mapping.access().reads()
-            && target.mapping.access().writes()
-    })?;
-    let text = if by_commands {
-        let (source, target) = (&source.mapping, &target.mapping);
-        let copied = commands::copy(world.engine, &source.device(), source, target);
-        drop(copied.expect("two current mappings"));
-        format!("commands copy {} to {}", from.id, to.1.id)
-    } else {
-        source.mapping.copy_to(&target.mapping).expect("two current mappings");
-        format!("a pass copies {} to {}", from.id, to.1.id)
-    };
-    let bytes = from.bytes.clone();
-    let to = to.0;
-    world.subjects[to].bytes[..bytes.len()].copy_from_slice(&bytes);
-    world.note(text);
-    Some(())
-}
-
-// ---- the host ----
-
-/// A range of a buffer of `len` bytes, any of no more than `most`.
-fn range(world: &mut World<'_>, len: usize, most: usize) -> (u64, usize) {
-    let start = world.random.index(len + 1);
-    let count = world.random.index(most.min(len - start) + 1);
-    (start as u64, count)
-}
-
-fn host_write_any(world: &mut World<'_>, at: usize) -> Option<()> {
-    host_write(world, at, usize::MAX)
-}
-
-/// The host writes no more than so many bytes.
-pub(crate) fn host_write(world: &mut World<'_>, at: usize, most: usize) -> Option<()> {
-    let (offset, len) = range(world, world.subjects[at].bytes.len(), most);
-    let seed = world.random.next();
-    let subject = &world.subjects[at];
-    if subject.host.as_ref().is_some_and(|guard| !guard.access().writes()) {
-        return None;
-    }
-    let text = format!("the host writes {len} bytes at {offset} of {}", subject.id);
-    world.note(text);
-    let subject = &mut world.subjects[at];
-    let new = bytes::sequence(seed, len as u64);
-    match &subject.host {
-        // It is at it already.
-        Some(guard) => guard.write(offset, &new).expect("in bounds"),
-        None => {
-            let guard = subject.buffer.host_access(Access::Write).expect("nobody holds it long");
-            guard.write(offset, &new).expect("in bounds");
-            guard.end().expect("it ends");
-        }
-    }
-    // CAST: an index of a small buffer.
-    subject.bytes[offset as usize..][..len].copy_from_slice(&new);
-    Some(())
-}
-
-fn host_read(world: &mut World<'_>, at: usize) -> Option<()> {
-    let (offset, len) = range(world, world.subjects[at].bytes.len(), usize::MAX);
-    let subject = &world.subjects[at];
-    if subject.host.as_ref().is_some_and(|guard| !guard.access().reads()) {
-        return None;
-    }
-    let text = format!("the host reads {len} bytes at {offset} of {}", subject.id);
-    world.note(text);
-    let subject = &world.subjects[at];
-    let mut seen = vec![0; len];
-    match &subject.host {
-        Some(guard) => guard.read(offset, &mut seen).expect("in bounds"),
-        None => {
-            let guard = subject.buffer.host_access(Access::Read).expect("nobody holds it long");
-            guard.read(offset, &mut seen).expect("in bounds");
-        }
-    }
-    // CAST: as above.
-    bytes::assert_same(&seen, &subject.bytes[offset as usize..][..len], "read by the host");
-    Some(())
-}
-
-/// The host begins, and goes on while other things happen.
-fn open_host(world: &mut World<'_>, at: usize) -> Option<()> {
-    if world.subjects[at].host.is_some() {
-        return None;
-    }
-    let access = *world.random.pick(&ACCESSES);
-    world.note(format!("the host begins {access} {}", world.subjects[at].id));
-    world.subjects[at].open_host(access);
-    Some(())
-}
-
-fn close_host(world: &mut World<'_>, at: usize) -> Option<()> {
-    let guard = world.subjects[at].host.take()?;
-    world.note(format!("the host ends its access to {}", world.subjects[at].id));
-    guard.end().expect("it ends");
     Some(())
 }
 
@@ -668,7 +454,7 @@ fn export(world: &mut World<'_>, at: usize) -> Option<()> {
     world.note(text);
     let mut faults = Faults::of(world);
     let subject = &mut world.subjects[at];
-    // A wait may fail after the move (tests/move_faults.rs).
+    // A wait may fail after the move (tests/move_faults).
     faults.next.take_if(|(call, _)| *call == Call::WaitSemaphores);
     let result = attempt(&mut faults, &subject.buffer, || subject.buffer.export_foreign());
     let met = match result {
@@ -735,8 +521,8 @@ fn copy(world: &mut World<'_>, at: usize) -> Option<()> {
     let wait = world.random.one_in(3);
     let (source_len, target_len) =
         (world.subjects[at].bytes.len(), world.subjects[target].bytes.len());
-    let (from, len) = range(world, source_len.min(target_len), usize::MAX);
-    let (to, _) = range(world, target_len - len, usize::MAX);
+    let (from, len) = uses::range(world, source_len.min(target_len), usize::MAX);
+    let (to, _) = uses::range(world, target_len - len, usize::MAX);
     let (source, destination) = (&world.subjects[at], &world.subjects[target]);
     if !source.is_readable() || !destination.is_writable() {
         return None;
@@ -756,7 +542,7 @@ fn copy(world: &mut World<'_>, at: usize) -> Option<()> {
         Ok(fence) => {
             assert!(!overlap || len == 0, "an overlapping copy");
             if wait {
-                fence.wait(std::time::Duration::from_secs(300)).expect("it ends");
+                fence.wait(LONG).expect("it ends");
             }
             // CAST: indices of small buffers.
             let (from, to) = (from as usize, to as usize);

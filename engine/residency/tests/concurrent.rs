@@ -14,7 +14,7 @@ use crate::residency::priority::Priority;
 use crate::residency::room::{PlacementOption, Rejected, with_room};
 
 /// A time limit that is never reached without a deadlock.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(3600);
 
 fn in_time() -> EvictionLimits {
     EvictionLimits { wait: Some(Instant::now() + LONG), ..limits() }

@@ -3,9 +3,9 @@
 //!
 //! | | upstream | here |
 //! |---|---|---|
-//! | TD-1 | `ttm_device_init_basic` | [`a_new_domain_is_empty`]; `Engine::new`: `tests/devices.rs` at the root |
-//! | TD-2 | `ttm_device_init_multiple` | [`domains_of_different_engines_are_independent`]; engines share nothing (`tests/teardown_order.rs`) |
-//! | TD-3 | `ttm_device_fini_basic` | `tests/teardown_order.rs`, `tests/memory.rs`: all counters return to their initial values |
+//! | TD-1 | `ttm_device_init_basic` | [`a_new_domain_is_empty`]; `Engine::new`: `tests/process/devices.rs` at the root |
+//! | TD-2 | `ttm_device_init_multiple` | [`domains_of_different_engines_are_independent`]; engines share nothing (`tests/process/teardown_order.rs`) |
+//! | TD-3 | `ttm_device_fini_basic` | `tests/process/teardown_order.rs`, `tests/sharing/memory.rs`: all counters return to their initial values |
 //! | TD-4 | `ttm_device_init_no_vma_man` | does not apply: there is no address space for mapping offsets |
 //! | TD-5 | `ttm_device_init_pools` | `engine/memory/pool.rs`: a pool per provider, made at its first use |
 //! | TR-1 | `ttm_resource_init_basic` | [`a_new_buffer_is_charged_and_last_in_order`] |
@@ -16,9 +16,9 @@
 //! | TR-6 | `ttm_resource_manager_set_used_basic` | [`a_domain_with_a_cap_of_zero_takes_no_buffer_and_keeps_its_own`] |
 //! | TR-7, TR-8 | `ttm_sys_man_alloc_basic`, `_free_basic` | [`a_domain_without_evictions_has_a_ledger`] |
 //! | TT-1, TT-2 | `ttm_tt_init_*` | rounding is to slots: `engine/memory/size_class.rs` |
-//! | TT-3, TT-4 | `ttm_tt_fini_*`, `ttm_tt_create_*` | memory is an allocation: `tests/memory.rs`, `tests/move_faults` |
+//! | TT-3, TT-4 | `ttm_tt_fini_*`, `ttm_tt_create_*` | memory is an allocation: `tests/sharing/memory.rs`, `tests/move_faults` |
 //! | TT-5 | `ttm_tt_populate_*`, `ttm_tt_swapin_basic` | does not apply: memory is allocated with the buffer, and nothing is swapped |
-//! | TP-1 | `ttm_pool_*` | `engine/memory/pool.rs`, `slab.rs`, and `tests/memory.rs`: only memory of the same class, provider and kind is reused, scrubbed |
+//! | TP-1 | `ttm_pool_*` | `engine/memory/pool.rs`, `slab.rs`, and `tests/sharing/memory.rs`: only memory of the same class, provider and kind is reused, scrubbed |
 
 use super::UNIT;
 use super::world::{Buffer, Fake, Refused, Validated};

@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::sync::{Fence, Fences, Signal, Usage, merge_sync_files};
 use crate::{Engine, EngineDescriptor};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(3600);
 const USAGES: [Usage; 4] = [Usage::Move, Usage::Write, Usage::Read, Usage::Bookkeep];
 
 /// An engine and `count` devices of it.

@@ -22,7 +22,7 @@ use crate::sync::reservation::Reservation;
 use crate::sync::wait_queue::WaitQueues;
 use crate::sync::{Fence, Fences, Signal, Usage};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(3600);
 const USAGES: [Usage; 4] = [Usage::Move, Usage::Write, Usage::Read, Usage::Bookkeep];
 
 /// Whether two lists hold the same fences, in any order.

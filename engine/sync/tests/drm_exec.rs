@@ -18,7 +18,7 @@ use crate::sync::reservation::Reservation;
 use crate::sync::wait_queue::WaitQueues;
 use crate::sync::{Fence, Fences, Usage};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(3600);
 
 /// upstream: `sanitycheck`
 #[test]

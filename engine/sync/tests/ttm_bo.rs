@@ -21,7 +21,7 @@ use crate::sync::lock_set::{TimedOut, lock_many};
 use crate::sync::reservation::Reservation;
 use crate::sync::wait_queue::{Refused, WaitQueues};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(5);
 
 /// upstream: `ttm_bo_reserve_optimistic_no_ticket` (its rows: interruptible or not, waiting or not)

@@ -29,7 +29,7 @@ use crate::sync::reservation::Reservation;
 use crate::sync::wait_queue::WaitQueues;
 
 /// A timeout that is reached only by a hang.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(3600);
 /// A timeout that is reached if the lock is not released.
 const SHORT: Duration = Duration::from_millis(20);
 

@@ -1,0 +1,477 @@
+//! More than fits: buffers whose sum exceeds a device's memory by several times, used by two devices.
+//!
+//! Software devices have no heap of their own, so theirs is modelled ([`peerbuf::Engine::model_heap`]).
+
+use std::sync::Arc;
+
+use crate::common;
+use crate::common::commands::{fill, record_fill};
+use crate::common::random::Random;
+use crate::common::{LONG, Rig};
+use ash::vk;
+use peerbuf::device::Call;
+use peerbuf::observe::{MoveCause, What};
+use peerbuf::{
+    Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Mapping, Migration,
+    Placement, Refault, SharedBuffer,
+};
+
+const MIB: u64 = 1 << 20;
+
+fn vram(device: &Device) -> DomainId {
+    DomainId::Vram(device.id())
+}
+
+/// A buffer with a seat for each device, that follow it.
+struct Shared {
+    buffer: SharedBuffer,
+    seats: Vec<Attachment>,
+    seed: u32,
+}
+
+impl Shared {
+    fn new(engine: &Engine, devices: &[Device], size: u64, seed: u32) -> Self {
+        let buffer = engine.create_buffer(&devices[0], BufferDescriptor::new(size));
+        let buffer = buffer.expect("somebody makes room");
+        let sit = |device| {
+            let importer = Arc::new(Refault::new());
+            buffer.attach_dynamic(device, importer).expect("a seat")
+        };
+        let shared = Self { seats: devices.iter().map(sit).collect(), buffer, seed };
+        shared.write(0, seed);
+        shared
+    }
+
+    fn write(&self, device: usize, seed: u32) {
+        loop {
+            match self.seats[device].map(Access::Write).and_then(|mapping| mapping.fill(seed)) {
+                Ok(()) => return,
+                // It moved between the two.
+                Err(Error::Stale { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn check(&self, device: usize, what: &str) {
+        loop {
+            match self.seats[device].map(Access::Read).and_then(|mapping| mapping.verify(self.seed))
+            {
+                Ok(report) => return assert!(report.is_clean(), "{what}: {report:?}"),
+                Err(Error::Stale { .. }) => {}
+                Err(error) => panic!("{what}: {error}"),
+            }
+        }
+    }
+}
+
+/// Two devices of each adapter: the first one's memory is what is too small.
+fn pairs(rig: &Rig) -> Vec<[Device; 2]> {
+    rig.all()
+        .into_iter()
+        .map(|first| {
+            let second = rig.open(&first.adapter().clone());
+            [first, second]
+        })
+        .collect()
+}
+
+#[test]
+fn four_times_as_much_as_fits_keeps_its_bytes() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for devices in pairs(&rig) {
+        const BUDGET: u64 = 8 * MIB;
+        let domain = vram(&devices[0]);
+        engine.model_heap(&devices[0], BUDGET).expect("ours");
+        let usage = || engine.usage(domain).expect("ours");
+        let mut random = Random::new(7);
+        let mut all: Vec<_> = (0..64)
+            .map(|seed| {
+                let shared = Shared::new(engine, &devices, MIB / 2, seed);
+                assert!(usage().used <= BUDGET, "{:?}", usage());
+                shared
+            })
+            .collect();
+        for round in 0..400 {
+            let at = random.below(all.len() as u64) as usize;
+            let what = format!("{}, round {round}, buffer {at}", devices[0].name());
+            all[at].check(round % 2, &what);
+            if random.below(4) == 0 {
+                all[at].seed = random.below(1 << 32) as u32;
+                let seed = all[at].seed;
+                all[at].write(round % 2, seed);
+            }
+            assert!(usage().used <= BUDGET, "{:?}", usage());
+        }
+        assert!(usage().peak <= BUDGET, "{:?}", usage());
+        let evicted = engine.moved(MoveCause::Evicted);
+        let returned = engine.moved(MoveCause::Returned);
+        assert!(evicted.moves > 48 && returned.moves > 0, "{evicted:?} {returned:?}");
+        let inside = all.iter().filter(|shared| shared.buffer.domain() == domain).count();
+        assert!(inside >= 8, "{inside} buffers of 16 that fit are where they want to be");
+    }
+}
+
+#[test]
+fn a_clean_buffer_leaves_without_being_copied() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for devices in pairs(&rig) {
+        let shared = Shared::new(engine, &devices, 2 * MIB, 5);
+        let copied = || engine.moved(MoveCause::Evicted).copied;
+        let before = copied();
+        shared.buffer.evict().expect("nobody holds it");
+        assert_eq!((shared.buffer.domain(), copied() - before), (DomainId::System, 2 * MIB));
+        shared.check(1, "evicted");
+        shared.buffer.request_residency().expect("there is room");
+        assert_eq!(shared.buffer.domain(), vram(&devices[0]));
+        shared.check(1, "back");
+        common::wait_idle(&[&devices[0], &devices[1]]);
+        let before = copied();
+        shared.buffer.evict().expect("nobody holds it");
+        assert_eq!(copied(), before, "nobody has written since");
+        shared.check(1, "evicted again");
+        // A part of it is written, and that part is moved.
+        shared.buffer.request_residency().expect("there is room");
+        let other =
+            engine.create_buffer(&devices[0], BufferDescriptor::new(4096)).expect("a buffer");
+        common::bytes::write(&other, 9);
+        let region = peerbuf::CopyRegion { from: 0, to: MIB, len: 4096 };
+        engine
+            .copy(&other, &shared.buffer, region)
+            .and_then(|fence| fence.wait(LONG))
+            .expect("copied");
+        common::wait_idle(&[&devices[0], &devices[1]]);
+        let before = copied();
+        shared.buffer.evict().expect("nobody holds it");
+        assert_eq!(copied() - before, 64 << 10, "what was written, rounded to 64 KiB");
+        let mut bytes = vec![0; 4096];
+        let access = shared.buffer.host_access(Access::Read).expect("opened");
+        access.read(MIB, &mut bytes).expect("within");
+        drop(access);
+        let mut expected = vec![0; 4096];
+        let access = other.host_access(Access::Read).expect("opened");
+        access.read(0, &mut expected).expect("within");
+        assert_eq!(bytes, expected);
+    }
+}
+
+#[test]
+fn what_is_pinned_stays_and_is_named_when_nothing_else_can_go() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for devices in pairs(&rig) {
+        engine.model_heap(&devices[0], 2 * MIB).expect("ours");
+        let pinned = Shared::new(engine, &devices, MIB, 1);
+        let pin = pinned.seats[0].pin("scanout").expect("pinned");
+        let other = Shared::new(engine, &devices, MIB, 2);
+        let descriptor = BufferDescriptor::new(2 * MIB).placement(Placement::Vram);
+        let error = engine.create_buffer(&devices[0], descriptor.clone()).expect_err("pinned");
+        let Error::OutOfMemory { domain, requested, budget, obstacles, .. } = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((*domain, *requested, *budget), (vram(&devices[0]), 2 * MIB, 2 * MIB));
+        assert_eq!(obstacles.bytes(peerbuf::residency::Kept::Pinned), MIB, "{error}");
+        assert!(error.to_string().contains("scanout"), "{error}");
+        assert_eq!(pinned.buffer.domain(), vram(&devices[0]));
+        // Unpinned it goes.
+        drop(pin);
+        let large = engine.create_buffer(&devices[0], descriptor).expect("room is made");
+        assert_eq!(large.domain(), vram(&devices[0]));
+        assert_eq!(pinned.buffer.domain(), DomainId::System);
+        pinned.check(1, "evicted");
+        other.check(1, "evicted");
+    }
+}
+
+#[test]
+fn a_smaller_budget_evicts_and_a_larger_one_lets_them_back() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for devices in pairs(&rig) {
+        let all: Vec<_> = (0..8).map(|seed| Shared::new(engine, &devices, MIB, seed)).collect();
+        let domain = vram(&devices[0]);
+        let inside = || all.iter().filter(|shared| shared.buffer.domain() == domain).count();
+        assert_eq!(inside(), 8);
+        let eviction = engine.set_cap(domain, Some(3 * MIB)).expect("ours");
+        assert_eq!((eviction.bytes, inside()), (5 * MIB, 3));
+        assert!(engine.usage(domain).expect("ours").used <= 3 * MIB);
+        engine.set_cap(domain, None).expect("ours");
+        assert_eq!(engine.restore(&devices[0]).expect("ours"), 5);
+        assert_eq!(inside(), 8);
+        let eviction = engine.evict_all(&devices[0]).expect("ours");
+        assert_eq!((eviction.bytes, inside()), (8 * MIB, 0));
+        assert!(eviction.stayed.is_empty());
+        for (nth, shared) in all.iter().enumerate() {
+            shared.check(nth % 2, "after all that");
+        }
+        assert_eq!(inside(), 8, "they came back when they were used");
+        assert_eq!(all[0].buffer.request_residency().expect("there"), Migration::None);
+    }
+}
+
+#[test]
+fn a_move_that_was_asked_for_is_for_good() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for devices in pairs(&rig) {
+        let shared = Shared::new(engine, &devices, MIB, 3);
+        shared.buffer.migrate(DomainId::System).expect("nobody holds it");
+        shared.check(1, "moved");
+        shared.check(0, "moved");
+        assert_eq!(shared.buffer.domain(), DomainId::System, "it does not come back");
+        assert_eq!(shared.buffer.request_residency().expect("it is there"), Migration::None);
+    }
+}
+
+#[test]
+fn a_buffer_says_why_it_is_where_it_is() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for devices in pairs(&rig) {
+        engine.model_heap(&devices[0], 2 * MIB).expect("ours");
+        let create = |name: &str| {
+            let descriptor = BufferDescriptor::new(MIB).name(name);
+            engine.create_buffer(&devices[0], descriptor).expect("somewhere")
+        };
+        let [first, second] = ["first", "second"].map(create);
+        assert!(first.explain().decisions.is_empty(), "{}", first.explain());
+        let third = create("third");
+        let evicted = [&first, &second].into_iter().find(|b| b.domain() == DomainId::System);
+        let evicted = evicted.expect("one made room");
+        let explained = evicted.explain();
+        assert_eq!(explained.wanted, vram(&devices[0]));
+        assert_eq!(explained.decisions[0].what, What::Evicted);
+        let text = explained.to_string();
+        assert!(text.contains("1 MiB were needed by \"third\""), "{text}");
+        // Everything that is there is pinned: the next one falls back.
+        let there =
+            [&first, &second, &third].into_iter().filter(|b| b.domain() == vram(&devices[0]));
+        let seats: Vec<_> = there.map(|b| b.attach(&devices[0]).expect("a seat")).collect();
+        let pins: Vec<_> = seats.iter().map(|seat| seat.pin("scanout").expect("pinned")).collect();
+        let fourth = create("fourth");
+        let text = fourth.explain().to_string();
+        assert_eq!(fourth.explain().decisions[0].what, What::FellBack, "{text}");
+        assert!(text.contains("2 MiB budget, 2 MiB in use, 2 MiB pinned by device"), "{text}");
+        assert!(text.contains("(2 pins)"), "{text}");
+        let text = third.explain().to_string();
+        assert!(text.contains("stays") && text.contains("scanout"), "{text}");
+        drop((pins, seats));
+    }
+}
+
+#[test]
+fn what_others_take_shrinks_the_budget() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for devices in pairs(&rig) {
+        let all: Vec<_> = (0..8).map(|seed| Shared::new(engine, &devices, MIB, seed)).collect();
+        let domain = vram(&devices[0]);
+        let usage = || engine.usage(domain).expect("ours");
+        assert_eq!(usage().used, 8 * MIB);
+        // So that asking again later makes no new slab.
+        let small = BufferDescriptor::new(256).placement(Placement::Vram);
+        let _first = engine.create_buffer(&devices[0], small.clone()).expect("there is room");
+        // What is not ours of 12 MiB in use in the process is not for us to use of 10 that may be.
+        engine.calls().set_heap_budget(Some((10 * MIB, 12 * MIB)));
+        let held = usage().held;
+        assert!((8 * MIB..10 * MIB).contains(&held), "{held} bytes for 8 MiB of buffers");
+        let expected = 10 * MIB - (12 * MIB - held);
+        // The driver is asked twice a second at most.
+        while usage().budget != expected {
+            drop(engine.create_buffer(&devices[0], small.clone()).expect("room is made"));
+        }
+        // Whoever looks evicts nobody; whoever makes something does.
+        drop(engine.create_buffer(&devices[0], small.clone()).expect("room is made"));
+        assert!(usage().used <= expected, "{:?}", usage());
+        all.iter().for_each(|shared| shared.check(1, "after the budget has shrunk"));
+        engine.calls().set_heap_budget(None);
+    }
+}
+
+#[test]
+fn a_trace_tells_what_happened() {
+    let file = std::env::temp_dir().join(format!("peerbuf-trace-{}.json", std::process::id()));
+    {
+        let rig = Rig::with(|descriptor| descriptor.trace(&file));
+        let engine = rig.engine();
+        let devices = pairs(&rig).remove(0);
+        engine.model_heap(&devices[0], 2 * MIB).expect("ours");
+        let all: Vec<_> = (0..4).map(|seed| Shared::new(engine, &devices, MIB, seed)).collect();
+        all.iter().for_each(|shared| shared.check(1, "read"));
+        common::wait_idle(&[&devices[0], &devices[1]]);
+    }
+    let text = std::fs::read_to_string(&file).expect("the trace");
+    std::fs::remove_file(&file).expect("it is ours");
+    let events: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let events = events.as_array().expect("a list");
+    let has = |phase: &str, name: &str| {
+        let mut found = events.iter().filter(|event| event["ph"] == phase);
+        found.any(|event| event["name"].as_str().is_some_and(|text| text.contains(name)))
+    };
+    assert!(has("X", "evicted") || has("X", "buffer"), "a slice per move: {text}");
+    assert!(events.iter().any(|event| event["ph"] == "C"), "counters");
+    assert!(events.iter().any(|event| event["ph"] == "s"), "arrows");
+    let accesses = peerbuf::observe::trace::read(text.as_bytes()).expect("it was written here");
+    assert!(accesses.len() >= 8, "{} uses", accesses.len());
+    assert!(accesses.iter().all(|access| access.bytes == MIB));
+}
+
+#[test]
+fn a_buffer_is_not_evicted_to_make_room_for_itself() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for devices in pairs(&rig) {
+        engine.model_heap(&devices[0], 2 * MIB).expect("ours");
+        let first = Shared::new(engine, &devices, MIB, 1);
+        let other = Shared::new(engine, &devices, MIB, 2);
+        // Two places of it are needed while it moves: the other one has to go.
+        assert!(matches!(first.buffer.relocate(), Ok(Migration::Done { .. })));
+        assert_eq!(first.buffer.domain(), vram(&devices[0]));
+        assert_eq!(other.buffer.domain(), DomainId::System);
+        first.check(1, "moved within its place");
+        other.check(1, "evicted");
+    }
+}
+
+/// What system memory keeps for buffers that came back.
+fn clean_copies(engine: &Engine) -> u64 {
+    let report = engine.report();
+    let system = report.domains.iter().find(|domain| domain.id == DomainId::System);
+    system.expect("there is one").shares.clean_copies
+}
+
+/// Buffers of 1 MiB in a device's memory, each with a clean copy.
+fn clean(engine: &Engine, devices: &[Device], count: u32) -> Vec<Shared> {
+    let all: Vec<_> = (0..count).map(|seed| Shared::new(engine, devices, MIB, seed)).collect();
+    for shared in &all {
+        shared.buffer.evict().expect("nobody holds it");
+        shared.buffer.request_residency().expect("there is room");
+    }
+    devices.iter().for_each(|device| common::wait_idle(&[device]));
+    assert_eq!(clean_copies(engine), u64::from(count) * MIB);
+    all
+}
+
+#[test]
+fn a_shortage_costs_no_more_clean_copies_than_it_takes() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for devices in pairs(&rig) {
+        let all = clean(engine, &devices, 4);
+        let used = engine.usage(DomainId::System).expect("ours").used;
+        engine.set_cap(DomainId::System, Some(used)).expect("ours");
+        assert_eq!(clean_copies(engine), 4 * MIB, "it is kept as things are");
+        let in_system = BufferDescriptor::new(MIB).placement(Placement::System);
+        let newcomers: Vec<_> = (1..=4)
+            .map(|count| {
+                let newcomer = engine.create_buffer(&devices[0], in_system.clone());
+                assert_eq!(clean_copies(engine), (4 - count) * MIB, "one for each");
+                newcomer.expect("room")
+            })
+            .collect();
+        engine.create_buffer(&devices[0], in_system).expect_err("nobody has anything to give");
+        engine.set_cap(DomainId::System, None).expect("ours");
+        all.iter().for_each(|shared| shared.check(1, "afterwards"));
+        drop(newcomers);
+    }
+}
+
+#[test]
+fn a_driver_without_memory_gets_nothing_of_the_hosts() {
+    let rig = Rig::new();
+    let (engine, calls) = (rig.engine(), rig.engine().calls());
+    let fail = |count| {
+        let code = vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
+        (1..=count).for_each(|nth| calls.fail_nth(Call::AllocateMemory, nth, code));
+    };
+    let large = BufferDescriptor::new(9 * MIB).placement(Placement::Vram);
+    for devices in pairs(&rig) {
+        let before = calls.made(Call::AllocateMemory);
+        fail(100);
+        engine.create_buffer(&devices[0], large.clone()).expect_err("no memory");
+        calls.clear_faults();
+        // At once, before and after what nobody uses was given back; each time by all providers.
+        let providers = (calls.made(Call::AllocateMemory) - before) / 3;
+        let all = clean(engine, &devices, 4);
+        fail(2 * providers);
+        let newcomer = engine.create_buffer(&devices[0], large.clone()).expect("room");
+        assert!(!calls.clear_faults(), "it has said so each time");
+        assert_eq!(newcomer.domain(), vram(&devices[0]));
+        assert_eq!(clean_copies(engine), 4 * MIB, "these are not in its way");
+        assert!(all.iter().all(|shared| shared.buffer.domain() == vram(&devices[0])));
+    }
+}
+
+/// The driver says how much others have taken to who makes nothing new, too, and gets that much.
+#[test]
+fn who_only_submits_makes_way_for_others() {
+    const SIZE: u64 = 9 * MIB;
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        // Tight, so that it is known who is used.
+        engine.model_heap(&device, 5 * SIZE).expect("ours");
+        let all: Vec<_> = (0..4)
+            .map(|_| engine.create_buffer(&device, BufferDescriptor::new(SIZE)).expect("room"))
+            .collect();
+        let hot = all[3].attach_dynamic(&device, Arc::new(Refault::new())).expect("a seat");
+        let mut mapping = hot.map(Access::Write).expect("mapped");
+        let usage = || engine.usage(vram(&device)).expect("ours");
+        assert!(usage().held >= 4 * SIZE);
+        let left = 3 * SIZE + MIB;
+        engine.calls().set_heap_budget(Some((left, 0)));
+        // The driver is asked twice a second at most.
+        while usage().budget != left || usage().used > left || usage().held > left {
+            let fill = |submission: &mut _, mappings: &[&Mapping]| {
+                record_fill(submission, &device, mappings[0], 7)
+            };
+            let filled = engine.submit_remapped(&device, &mut [(&hot, &mut mapping)], fill);
+            filled.and_then(|fence| fence.wait(LONG)).expect("filled");
+        }
+        let here = all.iter().filter(|buffer| buffer.domain() == vram(&device)).count();
+        assert_eq!((here, all[3].domain()), (3, vram(&device)), "one of those that nobody uses");
+        engine.calls().set_heap_budget(None);
+    }
+}
+
+/// Nobody waits there, and nobody asks again for a while.
+#[test]
+fn those_whose_copies_are_not_submitted_together_leave_each_by_itself() {
+    let rig = Rig::new();
+    rig.provokes("VK_ERROR_OUT_OF_HOST_MEMORY");
+    let engine = rig.engine();
+    engine.calls().set_unmappable_device_memory(true);
+    for devices in pairs(&rig) {
+        let all: Vec<_> = (0..8)
+            .map(|_| {
+                let buffer = engine.create_buffer(&devices[0], BufferDescriptor::new(MIB));
+                let buffer = buffer.expect("there is room");
+                let seat = buffer.attach_dynamic(&devices[0], Arc::new(Refault::new()));
+                let mapping = seat.and_then(|seat| seat.map(Access::Write)).expect("mapped");
+                fill(engine, &devices[0], &mapping, 7).expect("submitted");
+                buffer
+            })
+            .collect();
+        common::wait_idle(&[&devices[0]]);
+        // What is to be found out is, before submissions are counted.
+        all[0].evict().and_then(|_| all[0].request_residency()).expect("there is room");
+        common::wait_idle(&[&devices[0]]);
+        let moves = || engine.moved(MoveCause::Evicted).moves;
+        let before = moves();
+        engine.calls().set_heap_budget(Some((4096, 0)));
+        // The driver is asked twice a second at most.
+        while engine.usage(vram(&devices[0])).expect("ours").budget != 4096 {
+            std::thread::yield_now();
+        }
+        let code = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
+        engine.calls().fail_nth(Call::QueueSubmit, 1, code);
+        let system = BufferDescriptor::new(256).placement(Placement::System);
+        engine.create_buffer(&devices[0], system).expect("there is room");
+        assert!(!engine.calls().clear_faults(), "it was that submission");
+        assert_eq!(moves() - before, 8, "all of them, since all have to");
+        common::wait_idle(&[&devices[0]]);
+        engine.calls().set_heap_budget(None);
+    }
+}

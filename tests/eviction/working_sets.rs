@@ -1,0 +1,255 @@
+//! Working sets of 1.1 to 4 times what fits, in buffers of all sizes, used by one to four threads, with pinned
+//! and busy ones among them, and some that may lose their content: every byte is right or known to be lost, seen
+//! from another device, and no place is ever fuller than it may be.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crate::common::random::Random;
+use crate::common::{Rig, in_vm, soak, wait_idle};
+use peerbuf::observe::MoveCause;
+use peerbuf::{
+    Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Priority, Refault,
+    Result, SharedBuffer,
+};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+/// How often a use is tried again because the buffer has moved meanwhile.
+const TURNS: u32 = 1000;
+
+/// How large things are.
+#[derive(Clone, Copy, Debug)]
+struct Scale {
+    budget: u64,
+    /// Sizes go from 4 KiB up to this.
+    largest: u64,
+    /// Uses per thread, natively.
+    uses: u32,
+}
+
+/// A buffer, a seat of each device, the seed of what it holds, and which device wrote that.
+struct Shared {
+    buffer: SharedBuffer,
+    seats: Vec<Attachment>,
+    seed: u32,
+    writer: usize,
+}
+
+impl Shared {
+    fn new(engine: &Engine, devices: &[Device], descriptor: BufferDescriptor) -> Self {
+        let buffer = engine.create_buffer(&devices[0], descriptor).expect("somebody makes room");
+        let sit = |device| buffer.attach_dynamic(device, Arc::new(Refault::new())).expect("a seat");
+        let seats = devices.iter().map(sit).collect();
+        let mut shared = Self { buffer, seats, seed: 0, writer: 0 };
+        shared.write_or_renew(0, 1);
+        shared
+    }
+
+    fn write(&mut self, device: usize, seed: u32) {
+        (self.seed, self.writer) = (seed, device);
+        retry(|| self.seats[device].map(Access::Write)?.fill(seed));
+    }
+
+    /// Every byte, by another device than the one that wrote it.
+    fn check(&self) {
+        retry_or(|| self.verify()).expect("nothing else goes wrong");
+    }
+
+    fn verify(&self) -> Result<()> {
+        let other = (self.writer + 1) % self.seats.len();
+        let report = self.seats[other].map(Access::Read)?.verify(self.seed)?;
+        assert!(report.is_clean(), "{}: {report:?}", self.buffer.name());
+        Ok(())
+    }
+
+    /// Of what may lose its content: checks it, or writes it anew. Whether it was lost.
+    fn check_or_renew(&mut self, device: usize, seed: u32) -> bool {
+        match retry_or(|| self.verify()) {
+            Err(Error::Purged { .. }) => {}
+            other => {
+                other.expect("nothing else goes wrong");
+                return false;
+            }
+        }
+        self.write_or_renew(device, seed);
+        true
+    }
+
+    /// What may lose its content may do so before it is written, and once more before it is written again.
+    fn write_or_renew(&mut self, device: usize, seed: u32) {
+        for _ in 0..TURNS {
+            match retry_or(|| self.seats[device].map(Access::Write)?.fill(seed)) {
+                Err(Error::Purged { .. }) => {}
+                other => {
+                    (self.seed, self.writer) = (seed, device);
+                    return other.expect("nothing else goes wrong");
+                }
+            }
+            self.buffer.renew().expect("somebody makes room");
+        }
+        panic!("it is lost all the time");
+    }
+
+    /// A device is at work on it, as far as anybody can tell, until `enough`.
+    fn be_busy(&self, engine: &Engine, device: usize, enough: impl Fn() -> bool) {
+        let (working, done) = engine.host_fence();
+        retry(|| {
+            let mapping = self.seats[device].map(Access::Read)?;
+            mapping.begin_access(Access::Read)?.end(working.clone());
+            Ok(())
+        });
+        while !enough() {
+            std::thread::yield_now();
+        }
+        drop(done);
+    }
+}
+
+/// A use may find that the buffer has moved since it was mapped.
+fn retry<R>(work: impl Fn() -> Result<R>) -> R {
+    retry_or(work).expect("nothing else goes wrong")
+}
+
+fn retry_or<R>(work: impl Fn() -> Result<R>) -> Result<R> {
+    for _ in 0..TURNS {
+        match work() {
+            Err(Error::Stale { .. }) => {}
+            other => return other,
+        }
+    }
+    panic!("it moves all the time");
+}
+
+/// Sizes from 4 KiB to the largest, as many small as large ones, until they are `bytes` together.
+fn sizes(scale: Scale, bytes: u64, random: &mut Random) -> Vec<u64> {
+    let mut sizes = vec![];
+    let doublings = u64::from((scale.largest / (4 * KIB)).ilog2()) + 1;
+    while sizes.iter().sum::<u64>() < bytes {
+        let size = ((4 * KIB) << random.below(doublings)) + 4 * random.below(KIB);
+        sizes.push(size.min(scale.largest));
+    }
+    sizes
+}
+
+/// Returns how often content was lost.
+fn run(engine: &Engine, devices: &[Device], scale: Scale, tenths: u64, threads: u64) -> u32 {
+    let Scale { budget, uses, .. } = scale;
+    let what = format!("{}: {tenths} tenths, {threads} threads", devices[0].name());
+    let domain = DomainId::Vram(devices[0].id());
+    let usage = || engine.usage(domain).expect("ours");
+    engine.model_heap(&devices[0], budget).expect("ours");
+    let within = || assert!(usage().used <= budget, "{what}: {:?}", usage());
+    let (done, lost, looks) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let users = (0..threads).map(|thread| {
+            let (within, lost) = (&within, &lost);
+            scope.spawn(move || {
+                let mut random = Random::new(tenths * 100 + thread);
+                let share = budget * tenths / 10 / threads;
+                let all = sizes(scale, share, &mut random).into_iter();
+                let mut all: Vec<_> = all
+                    .map(|size| {
+                        let priority = *random.pick(&Priority::ALL);
+                        let descriptor = BufferDescriptor::new(size).priority(priority);
+                        Shared::new(engine, devices, descriptor)
+                    })
+                    .collect();
+                let cache = BufferDescriptor::new(scale.largest / 4).discardable();
+                let mut cache = Shared::new(engine, devices, cache);
+                let pinned = &all[0].seats[0];
+                let pin = pinned.pin("stays").expect("nothing keeps it from being pinned");
+                for turn in 0..soak::times(uses, uses / 5) {
+                    // Most uses are of a part that moves on slowly: a working set.
+                    let at = match random.one_in(4) {
+                        true => random.index(all.len()),
+                        false => (turn as usize / 16 + random.index(4)) % all.len(),
+                    };
+                    // CAST: any seed.
+                    let seed = random.next() as u32;
+                    if random.one_in(8) {
+                        let device = random.index(devices.len());
+                        lost.fetch_add(
+                            u32::from(cache.check_or_renew(device, seed)),
+                            Ordering::Relaxed,
+                        );
+                    }
+                    if random.one_in(3) {
+                        all[at].write(random.index(devices.len()), seed);
+                    } else {
+                        all[at].check();
+                    }
+                    within();
+                }
+                drop(pin);
+                all.iter().for_each(Shared::check);
+            })
+        });
+        let users: Vec<_> = users.collect();
+        // Somebody looks all the time.
+        let watch = scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                within();
+                looks.fetch_add(1, Ordering::Relaxed);
+                std::thread::yield_now();
+            }
+        });
+        let busy = scope.spawn(|| {
+            let busy = Shared::new(engine, devices, BufferDescriptor::new(scale.largest / 4));
+            while !done.load(Ordering::Acquire) {
+                // Until somebody has looked for a while.
+                let begun = looks.load(Ordering::Relaxed);
+                busy.be_busy(engine, 1, || {
+                    done.load(Ordering::Acquire) || looks.load(Ordering::Relaxed) - begun >= 100
+                });
+                busy.check();
+            }
+        });
+        let ended: Vec<_> = users.into_iter().map(|user| user.join()).collect();
+        done.store(true, Ordering::Release);
+        watch.join().expect("it was never too full");
+        busy.join().expect("every byte was right");
+        ended.into_iter().for_each(|user| user.expect("every byte was right"));
+    });
+    let used: Vec<_> = devices.iter().collect();
+    wait_idle(&used);
+    engine.trim();
+    assert_eq!(usage().used, 0, "{what}: everything was given back");
+    assert!(usage().peak <= budget, "{what}: {:?}", usage());
+    lost.into_inner()
+}
+
+#[test]
+fn any_working_set_keeps_its_bytes() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let scale = Scale { budget: 8 * MIB, largest: 2 * MIB, uses: 120 };
+    let mut lost = 0;
+    for first in rig.all() {
+        let devices = [first.clone(), rig.open(&first.adapter().clone())];
+        for (tenths, threads) in [(11, 1), (15, 2), (20, 3), (40, 4)] {
+            lost += run(engine, &devices, scale, tenths, threads);
+        }
+    }
+    assert!(engine.moved(MoveCause::Evicted).moves > 100, "{:?}", engine.report().moved);
+    assert!(engine.moved(MoveCause::Returned).moves > 20, "{:?}", engine.report().moved);
+    assert!(lost > 0, "{:?}", engine.report().moved);
+}
+
+#[test]
+fn so_do_large_ones() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    // An emulated machine has not the time for more.
+    let budget = if in_vm() { 80 * MIB } else { 160 * MIB };
+    let scale = Scale { budget, largest: 64 * MIB, uses: 40 };
+    for first in rig.all() {
+        let devices = [first.clone(), rig.open(&first.adapter().clone())];
+        let all = [(15, 2), (11, 1), (20, 3), (40, 4)];
+        let enough = if soak::factor() > 1 && !in_vm() { all.len() } else { 1 };
+        for &(tenths, threads) in &all[..enough] {
+            run(engine, &devices, scale, tenths, threads);
+        }
+    }
+    assert!(engine.moved(MoveCause::Evicted).bytes > 100 * MIB, "{:?}", engine.report().moved);
+}

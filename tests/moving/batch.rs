@@ -1,0 +1,376 @@
+//! Many at once: buffers that move together, mappings that follow together, and small copies that need
+//! no device.
+#![expect(unsafe_code, reason = "taking in one's own fd")]
+
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use crate::common::{LONG, Rig, bytes, wait_idle};
+use peerbuf::ash::vk;
+use peerbuf::device::Call;
+use peerbuf::{
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, ForeignFacts, Importer,
+    Invalidation, Mapping, Migration, Placement, Result, SharedBuffer, Signal,
+};
+
+/// More than the host copies itself, and less.
+const LARGE: u64 = 200_004;
+const SMALL: u64 = 4096;
+/// An allocation of its own, and a size that has one as large and ends within a word.
+const WHOLE: u64 = 9 << 20;
+const ODD: u64 = (8 << 20) + 5;
+
+#[derive(Default)]
+struct Recorder(Mutex<Vec<u32>>);
+
+impl Recorder {
+    fn told(&self) -> Vec<u32> {
+        self.0.lock().expect("not poisoned").clone()
+    }
+}
+
+impl Importer for Recorder {
+    fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
+        self.0.lock().expect("not poisoned").push(invalidation.generation());
+    }
+}
+
+fn create(rig: &Rig, home: &Device, size: u64) -> SharedBuffer {
+    let descriptor = BufferDescriptor::new(size).placement(Placement::VramOrSystem);
+    rig.engine().create_buffer(home, descriptor).expect("a buffer")
+}
+
+fn vram(device: &Device) -> DomainId {
+    DomainId::Vram(device.id())
+}
+
+fn migrate_all(rig: &Rig, buffers: &[SharedBuffer], to: DomainId) -> Vec<Result<Migration>> {
+    let moves: Vec<_> = buffers.iter().map(|buffer| (buffer, to)).collect();
+    rig.engine().migrate_many(&moves)
+}
+
+fn assert_moved(results: Vec<Result<Migration>>, generation: u32) {
+    for result in results {
+        assert_eq!(result.expect("nobody holds it"), Migration::Done { generation });
+    }
+}
+
+/// How many submissions `work` makes.
+fn submissions(rig: &Rig, work: impl FnOnce()) -> u64 {
+    let before = rig.engine().calls().made(Call::QueueSubmit);
+    work();
+    rig.engine().calls().made(Call::QueueSubmit) - before
+}
+
+#[test]
+fn buffers_that_move_together_share_a_submission() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffers: Vec<_> = (0..8).map(|_| create(&rig, &home, LARGE)).collect();
+    let recorders: Vec<_> = (0..8).map(|_| Arc::new(Recorder::default())).collect();
+    let mut seats = Vec::new();
+    for (seed, (buffer, recorder)) in (0..).zip(buffers.iter().zip(&recorders)) {
+        bytes::write(buffer, seed);
+        let seat = buffer.attach_dynamic(&peer, Arc::clone(recorder) as _).expect("a seat");
+        let mapping = seat.map(Access::Read).expect("mapped");
+        seats.push((seat, mapping));
+    }
+    // The places are made, and the devices have met.
+    assert_moved(migrate_all(&rig, &buffers, vram(&peer)), 1);
+    for (seed, buffer) in (0..).zip(&buffers) {
+        bytes::assert_sequence(buffer, seed, "after the first move");
+    }
+    let made = submissions(&rig, || {
+        assert_moved(migrate_all(&rig, &buffers, vram(&home)), 2);
+    });
+    assert_eq!(made, 1, "one for all");
+    for (seed, buffer) in (0..).zip(&buffers) {
+        bytes::assert_sequence(buffer, seed, "after the second move");
+    }
+    for (recorder, (seat, mapping)) in recorders.iter().zip(&mut seats) {
+        assert_eq!(recorder.told(), [0, 1], "once per move");
+        assert!(matches!(mapping.view(), Err(Error::Stale { mapped: 0, current: 2, .. })));
+        seat.remap(mapping).expect("a current one");
+        mapping.view().expect("handles");
+    }
+}
+
+#[test]
+fn more_than_share_a_submission_move_as_well() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    for size in [SMALL, 66_000] {
+        let buffers: Vec<_> = (0..130).map(|_| create(&rig, &home, size)).collect();
+        for (seed, buffer) in (0..).zip(&buffers) {
+            bytes::write(buffer, seed);
+        }
+        for (turn, to) in (1..).zip([&peer, &home]) {
+            assert_moved(migrate_all(&rig, &buffers, vram(to)), turn);
+            for (seed, buffer) in (0..).zip(&buffers) {
+                bytes::assert_sequence(buffer, seed, "after a move");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_keeps_to_its_own_rules() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let [moves, held, there, fresh] = [(); 4].map(|()| create(&rig, &home, LARGE));
+    for (seed, buffer) in (0..).zip([&moves, &held, &there]) {
+        bytes::write(buffer, seed);
+    }
+    there.migrate(vram(&peer)).expect("nobody holds it");
+    let seat = held.attach(&home).expect("a seat");
+    let pin = seat.pin("a test").expect("no quota");
+    let stranger = rig.stranger();
+    let strange = rig.open_on(&stranger, &home);
+    let strange = stranger.create_buffer(&strange, BufferDescriptor::new(SMALL)).expect("a buffer");
+
+    let to = vram(&peer);
+    let list =
+        [(&moves, to), (&held, to), (&there, to), (&moves, to), (&strange, to), (&fresh, to)];
+    let results = rig.engine().migrate_many(&list);
+    let [moved, busy, none, again, foreign, empty] = <[_; 6]>::try_from(results).expect("one each");
+    assert_eq!(moved.expect("moved"), Migration::Done { generation: 1 });
+    assert!(matches!(busy, Err(Error::Busy { pinned: 1, .. })), "{busy:?}");
+    assert_eq!(none.expect("it was there"), Migration::None);
+    assert_eq!(again.expect("it was there by then"), Migration::None);
+    assert!(matches!(foreign, Err(Error::ForeignEngine { .. })), "{foreign:?}");
+    assert_eq!(empty.expect("nothing to copy"), Migration::Done { generation: 1 });
+    assert_eq!((held.domain(), held.generation()), (vram(&home), 0), "nothing has changed");
+    for (seed, buffer) in (0..).zip([&moves, &held, &there]) {
+        bytes::assert_sequence(buffer, seed, "afterwards");
+    }
+    bytes::assert_zero(&fresh, "never written");
+    drop(pin);
+    assert!(rig.engine().migrate_many(&[]).is_empty());
+}
+
+/// System memory for so many buffers of [`ODD`] bytes that was others' before.
+fn leave_used_memory(rig: &Rig, home: &Device, count: u64) {
+    let create = |seed| {
+        let descriptor = BufferDescriptor::new(WHOLE).placement(Placement::System);
+        let buffer = rig.engine().create_buffer(home, descriptor).expect("a buffer");
+        bytes::write(&buffer, seed);
+        buffer
+    };
+    drop((70..70 + count).map(create).collect::<Vec<_>>());
+}
+
+/// Proves the route, so that a move is one submission.
+fn warm_up(rig: &Rig, home: &Device) {
+    create(rig, home, LARGE).migrate(DomainId::System).expect("nobody holds it");
+}
+
+/// The buffer's bytes, and none of anybody else's behind them.
+fn assert_alone(rig: &Rig, buffer: &SharedBuffer, seed: u64) {
+    let export = buffer.export_foreign().expect("an fd");
+    let facts = ForeignFacts { size: WHOLE, ..export.facts() };
+    let stranger = rig.stranger();
+    let device = rig.open_on(&stranger, &buffer.home());
+    // SAFETY: the engine's own fd, of so much memory.
+    let taken = unsafe { stranger.import_foreign(&device, export.as_fd(), facts, None) };
+    let mut expected = bytes::sequence(seed, ODD);
+    // CAST: the buffer fits memory.
+    expected.resize(WHOLE as usize, 0);
+    let taken = taken.expect("taken in");
+    bytes::assert_same(&bytes::read(&taken), &expected, "the whole memory");
+}
+
+#[test]
+fn what_others_left_behind_the_ends_is_cleared_in_the_same_submission() {
+    let rig = Rig::new();
+    for home in rig.all() {
+        let buffers: Vec<_> = (0..4).map(|_| create(&rig, &home, ODD)).collect();
+        for (seed, buffer) in (0..).zip(&buffers) {
+            bytes::write(buffer, seed);
+        }
+        warm_up(&rig, &home);
+        let ([alone], together) = buffers.split_first_chunk().expect("several");
+        leave_used_memory(&rig, &home, 4);
+        wait_idle(&[&home]);
+        let memory = || rig.engine().calls().made(Call::MemfdCreate);
+        let before = memory();
+        let made = submissions(&rig, || {
+            assert_moved(migrate_all(&rig, together, DomainId::System), 1);
+        });
+        assert_eq!(made, 1, "one for all");
+        let made = submissions(&rig, || {
+            alone.migrate(DomainId::System).expect("nobody holds it");
+        });
+        assert_eq!(made, 1, "and one for one");
+        assert_eq!(memory(), before, "others had it before");
+        for (seed, buffer) in (0..).zip(&buffers) {
+            bytes::assert_sequence(buffer, seed, "after the move");
+            assert_alone(&rig, buffer, seed);
+        }
+    }
+}
+
+#[test]
+fn when_such_a_submission_fails_they_stay_or_move_by_themselves() {
+    let rig = Rig::new();
+    rig.provokes("VK_ERROR_OUT_OF_HOST_MEMORY");
+    for home in rig.all() {
+        let buffers: Vec<_> = (0..3).map(|_| create(&rig, &home, ODD)).collect();
+        for (seed, buffer) in (0..).zip(&buffers) {
+            bytes::write(buffer, seed);
+        }
+        leave_used_memory(&rig, &home, 3);
+        wait_idle(&[&home]);
+        warm_up(&rig, &home);
+        // That of all; and then that of the first, which the host copies.
+        for nth in [1, 2] {
+            let code = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
+            rig.engine().calls().fail_nth(Call::QueueSubmit, nth, code);
+        }
+        let made = submissions(&rig, || {
+            assert_moved(migrate_all(&rig, &buffers, DomainId::System), 1);
+        });
+        assert!(!rig.engine().calls().clear_faults() && made == 4, "{made} submissions");
+        for (seed, buffer) in (0..).zip(&buffers) {
+            bytes::assert_sequence(buffer, seed, "after the move");
+            assert_alone(&rig, buffer, seed);
+        }
+    }
+}
+
+#[test]
+fn when_the_submission_fails_each_moves_by_itself() {
+    let rig = Rig::new();
+    rig.provokes("VK_ERROR_OUT_OF_HOST_MEMORY");
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffers: Vec<_> = (0..4).map(|_| create(&rig, &home, LARGE)).collect();
+    for (seed, buffer) in (0..).zip(&buffers) {
+        bytes::write(buffer, seed);
+    }
+    let code = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
+    rig.engine().route(&home, &peer).expect("a verdict");
+    rig.engine().calls().fail_nth(Call::QueueSubmit, 1, code);
+    assert_moved(migrate_all(&rig, &buffers, vram(&peer)), 1);
+    for (seed, buffer) in (0..).zip(&buffers) {
+        bytes::assert_sequence(buffer, seed, "after the move");
+    }
+}
+
+/// Says that something of the host's is still reading, and sends what ends it.
+struct Reading(Arc<Engine>, Mutex<Sender<Signal>>);
+
+impl Importer for Reading {
+    fn invalidate_mappings(&self, told: &Invalidation<'_>) {
+        let (fence, signal) = self.0.host_fence();
+        told.still_using(Access::Read, fence);
+        self.1.lock().expect("not poisoned").send(signal).expect("somebody listens");
+    }
+}
+
+#[test]
+fn who_waits_for_the_host_does_not_hold_up_the_others() {
+    let mut rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffers: Vec<_> = (0..3).map(|_| create(&rig, &home, LARGE)).collect();
+    for (seed, buffer) in (0..).zip(&buffers) {
+        bytes::write(buffer, seed);
+    }
+    let engine = Arc::new(rig.take_engine());
+    let (sender, receiver) = channel();
+    let reading = Arc::new(Reading(Arc::clone(&engine), Mutex::new(sender)));
+    let seat = buffers[0].attach_dynamic(&peer, reading).expect("a seat");
+    let to = vram(&peer);
+    std::thread::scope(|scope| {
+        let moves: Vec<_> = buffers.iter().map(|buffer| (buffer, to)).collect();
+        let mover = scope.spawn(|| {
+            let moves = moves;
+            engine.migrate_many(&moves)
+        });
+        let signal = receiver.recv_timeout(LONG).expect("it is told");
+        // The others arrive while the first still waits; the bound is the engine's own.
+        for (seed, buffer) in (0..).zip(&buffers).skip(1) {
+            while buffer.generation() == 0 {
+                std::thread::yield_now();
+            }
+            bytes::assert_sequence(buffer, seed, "while another one waits");
+        }
+        assert_eq!(buffers[0].generation(), 0, "its reader has not finished");
+        drop(signal);
+        assert_moved(mover.join().expect("no panic"), 1);
+    });
+    bytes::assert_sequence(&buffers[0], 0, "at last");
+    drop((seat, buffers));
+}
+
+#[test]
+fn many_mappings_follow_under_one_lock() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home, SMALL);
+    bytes::write(&buffer, 1);
+    let seat = |index: usize| {
+        let device = [&home, &peer][index % 2];
+        let seat = buffer.attach_dynamic(device, Arc::<Recorder>::default()).expect("a seat");
+        let mapping = seat.map(Access::Read).expect("mapped");
+        (seat, mapping)
+    };
+    let mut seats: Vec<_> = (0..100).map(seat).collect();
+    for generation in 1..5 {
+        let to = if generation % 2 == 0 { DomainId::System } else { vram(&peer) };
+        buffer.migrate(to).expect("nobody holds it");
+        let mut pairs: Vec<_> = seats.iter_mut().map(|(seat, mapping)| (&*seat, mapping)).collect();
+        buffer.remap_all(&mut pairs).expect("current ones");
+        for (_, mapping) in &seats {
+            assert_eq!(mapping.generation(), generation);
+        }
+        for (_, mapping) in &seats[..2] {
+            let own = mapping.view().expect("handles");
+            assert_eq!(own.size, SMALL);
+        }
+        bytes::assert_sequence(&buffer, 1, "after a move");
+    }
+    // Old places went with the last mapping of them; half of the seats go, and the rest still follow.
+    seats.truncate(50);
+    buffer.migrate(vram(&home)).expect("nobody holds it");
+    let other = create(&rig, &home, SMALL);
+    let stray = other.attach_dynamic(&home, Arc::<Recorder>::default()).expect("a seat");
+    let mut strays = stray.map(Access::Read).expect("mapped");
+    let mut pairs: Vec<_> = seats.iter_mut().map(|(seat, mapping)| (&*seat, mapping)).collect();
+    pairs.push((&stray, &mut strays));
+    let error = buffer.remap_all(&mut pairs).expect_err("one is another buffer's");
+    assert!(matches!(error, Error::ForeignMapping { .. }), "{error}");
+    let old = |mapping: &Mapping| mapping.generation() == 4;
+    assert!(seats.iter().all(|(_, mapping)| old(mapping)), "nothing has changed");
+    buffer.remap_all(&mut []).expect("nothing to do");
+}
+
+#[test]
+fn a_small_copy_needs_no_device() {
+    let rig = Rig::new();
+    let devices = rig.all();
+    for from in &devices {
+        for to in &devices {
+            let [source, target] = [from, to].map(|device| create(&rig, device, SMALL));
+            bytes::write(&source, 3);
+            bytes::write(&target, 4);
+            let region = CopyRegion { from: 1001, to: 7, len: 3000 };
+            let made = submissions(&rig, || {
+                let fence = rig.engine().copy(&source, &target, region).expect("a copy");
+                assert!(fence.is_signalled().expect("no device is lost"));
+            });
+            assert_eq!(made, 0, "from {} to {}", from.name(), to.name());
+            let mut expected = bytes::sequence(4, SMALL);
+            expected[7..3007].copy_from_slice(&bytes::sequence(3, SMALL)[1001..4001]);
+            bytes::assert_same(&bytes::read(&target), &expected, "what the host copied");
+            // What the host wrote, the device sees.
+            let [source, target] = [from, to].map(|device| create(&rig, device, SMALL));
+            let seat = source.attach(from).expect("a seat");
+            seat.map(Access::Write).expect("mapped").fill(9).expect("a pass");
+            drop(seat);
+            rig.engine().copy(&source, &target, CopyRegion::first(SMALL)).expect("a copy");
+            let seat = target.attach(to).expect("a seat");
+            let seen = seat.map(Access::Read).expect("mapped").verify(9).expect("a pass");
+            assert!(seen.is_clean(), "{seen:?}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The host sees what devices wrote and devices see what the host wrote, byte by byte, in bounds, and
+//! wherever the memory is.
+
+use crate::common::{Rig, assert_pattern, bytes, fill, needs_dma_buf};
+use ash::vk;
+use peerbuf::device::Call;
+use peerbuf::transfer::pattern_word;
+use peerbuf::{
+    Access, BufferDescriptor, CopyRegion, Device, Error, Placement, Provider, SharedBuffer,
+};
+
+/// How the host gets at the bytes.
+const WAYS: [(Placement, bool); 3] =
+    [(Placement::Vram, false), (Placement::Vram, true), (Placement::System, false)];
+
+fn create(rig: &Rig, home: &Device, size: u64, placement: Placement) -> SharedBuffer {
+    let descriptor = BufferDescriptor::new(size).name("page").placement(placement);
+    rig.engine().create_buffer(home, descriptor).expect("a buffer")
+}
+
+/// Runs `check` on every device with memory that is mapped, that is bounced, and that is the host's.
+fn everywhere(check: impl Fn(&Rig, &Device, Placement)) {
+    for (placement, unmappable) in WAYS {
+        let rig = Rig::new();
+        rig.engine().calls().set_unmappable_device_memory(unmappable);
+        for device in rig.all() {
+            check(&rig, &device, placement);
+        }
+    }
+}
+
+#[test]
+fn odd_ranges_are_written_and_read_exactly() {
+    everywhere(|rig, device, placement| {
+        let buffer = create(rig, device, 10_007, placement);
+        let mut expected = vec![0; 10_007];
+        let access = buffer.host_access(Access::ReadWrite).expect("host access");
+        for (offset, len) in [(0, 1), (1, 2), (3, 7), (4093, 5), (5000, 4097), (10_006, 1), (9, 0)]
+        {
+            let part = bytes::sequence(offset, len);
+            access.write(offset, &part).expect("in bounds");
+            expected[offset as usize..][..part.len()].copy_from_slice(&part);
+        }
+        access.fill(101, 999, 0xab).expect("in bounds");
+        expected[101..1100].fill(0xab);
+        for (offset, len) in [(0, 10_007), (1, 3), (4095, 4099), (10_006, 1), (10_007, 0)] {
+            let mut part = vec![0; len];
+            access.read(offset, &mut part).expect("in bounds");
+            bytes::assert_same(&part, &expected[offset as usize..][..len], "the same access");
+        }
+        access.end().expect("it ends");
+        bytes::assert_same(&bytes::read(&buffer), &expected, "a later access");
+    });
+}
+
+#[test]
+fn out_of_bounds_is_an_error_with_the_numbers() {
+    everywhere(|rig, device, placement| {
+        let buffer = create(rig, device, 100, placement);
+        let access = buffer.host_access(Access::ReadWrite).expect("host access");
+        for (offset, len) in [(0, 101), (100, 1), (99, 2), (u64::MAX, 1), (u64::MAX - 3, 8)] {
+            let error = access.write(offset, &vec![1; len]).expect_err("out of bounds");
+            let Error::OutOfBounds { offset: at, len: of, size: 100, .. } = error else {
+                panic!("{error:?}")
+            };
+            assert_eq!((at, of), (offset, len as u64));
+            assert!(matches!(
+                access.read(offset, &mut vec![0; len]),
+                Err(Error::OutOfBounds { .. })
+            ));
+            assert!(matches!(access.fill(offset, len, 1), Err(Error::OutOfBounds { .. })));
+        }
+        drop(access);
+        bytes::assert_zero(&buffer, "nothing was written");
+    });
+}
+
+#[test]
+fn an_access_is_for_what_it_was_opened_for() {
+    let rig = Rig::new();
+    let device = &rig.all()[0];
+    let buffer = create(&rig, device, 100, Placement::Vram);
+    let reading = buffer.host_access(Access::Read).expect("host access");
+    let error = reading.write(0, &[1]).expect_err("opened for reading");
+    assert!(
+        matches!(error, Error::WrongAccess { opened: Access::Read, used: Access::Write, .. }),
+        "{error:?}"
+    );
+    reading.fill(0, 1, 1).expect_err("filling is writing");
+    let writing = buffer.host_access(Access::Write).expect("host access");
+    writing.read(0, &mut [0]).expect_err("opened for writing");
+    let seat = buffer.attach(device).expect("a seat");
+    seat.map(Access::Read).expect("mapped").fill(1).expect_err("the same holds for devices");
+    seat.map(Access::Write).expect("mapped").verify(1).expect_err("both ways");
+}
+
+#[test]
+fn the_host_sees_what_a_device_wrote() {
+    everywhere(|rig, device, placement| {
+        let buffer = create(rig, device, 4096, placement);
+        fill(&buffer.attach(device).expect("a seat"), 99);
+        let expected: Vec<u8> =
+            (0..1024).flat_map(|index| pattern_word(99, index).to_le_bytes()).collect();
+        bytes::assert_same(&bytes::read(&buffer), &expected, "the device's pattern");
+    });
+}
+
+#[test]
+fn every_device_sees_what_the_host_wrote() {
+    let rig = Rig::new();
+    let devices = rig.twice_each();
+    for home in &devices {
+        let buffer = create(&rig, home, 4096, Placement::VramOrSystem);
+        let seats: Vec<_> = devices.iter().map(|d| buffer.attach(d).expect("a seat")).collect();
+        let words: Vec<u8> =
+            (0..1024).flat_map(|index| pattern_word(5, index).to_le_bytes()).collect();
+        let access = buffer.host_access(Access::Write).expect("host access");
+        access.write(0, &words).expect("in bounds");
+        access.end().expect("it ends");
+        for seat in &seats {
+            assert_pattern(seat, 5, home.name());
+        }
+    }
+}
+
+#[test]
+fn what_the_host_wrote_is_there_for_the_device_when_the_access_is_merely_dropped() {
+    everywhere(|rig, device, placement| {
+        let buffer = create(rig, device, 4096, placement);
+        let words: Vec<u8> =
+            (0..1024).flat_map(|index| pattern_word(6, index).to_le_bytes()).collect();
+        let access = buffer.host_access(Access::Write).expect("host access");
+        access.write(0, &words).expect("in bounds");
+        drop(access);
+        assert_pattern(&buffer.attach(device).expect("a seat"), 6, device.name());
+    });
+}
+
+#[test]
+fn host_access_waits_for_a_copy_that_is_under_way() {
+    everywhere(|rig, device, placement| {
+        let [source, target] = [1, 2].map(|_| create(rig, device, 1 << 20, placement));
+        bytes::write(&source, 21);
+        for _ in 0..4 {
+            rig.engine().copy(&source, &target, CopyRegion::first(1 << 20)).expect("a copy");
+            bytes::assert_sequence(&target, 21, "right after the copy was submitted");
+            rig.engine().copy(&source, &target, CopyRegion::first(1 << 20)).expect("a copy");
+            // The source may not be overwritten before it was read.
+            bytes::write(&source, 22);
+            bytes::assert_sequence(&target, 21, "a source that was overwritten later");
+            bytes::write(&source, 21);
+        }
+    });
+}
+
+#[test]
+fn two_accesses_at_once_do_not_undo_each_other() {
+    everywhere(|rig, device, placement| {
+        let buffer = create(rig, device, 8192, placement);
+        let first = buffer.host_access(Access::Write).expect("one");
+        let second = buffer.host_access(Access::Write).expect("another");
+        first.write(0, &[1; 4096]).expect("in bounds");
+        second.write(4096, &[2; 4096]).expect("in bounds");
+        first.end().expect("it ends");
+        second.end().expect("it ends");
+        let expected = [vec![1; 4096], vec![2; 4096]].concat();
+        bytes::assert_same(&bytes::read(&buffer), &expected, "both halves");
+    });
+}
+
+#[test]
+fn an_access_that_fails_to_begin_holds_nothing() {
+    let rig = Rig::new();
+    let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
+    let buffer = create(&rig, &lavapipe, 4096, Placement::VramOrSystem);
+    rig.engine().calls().fail_nth(Call::MapMemory, 1, vk::Result::ERROR_MEMORY_MAP_FAILED);
+    let error = buffer.host_access(Access::Read).expect_err("the driver cannot map it");
+    assert!(
+        matches!(error, Error::Vulkan { code: vk::Result::ERROR_MEMORY_MAP_FAILED, .. }),
+        "{error:?}"
+    );
+    drop(buffer.attach(&swiftshader).expect("so it may move"));
+    bytes::assert_zero(&buffer, "afterwards");
+}
+
+#[test]
+fn in_the_vm_access_to_a_dma_buf_is_bracketed_by_its_ioctl() {
+    let rig = Rig::new();
+    let Some(device) = rig.lavapipe() else { return };
+    if !needs_dma_buf(&device) {
+        return;
+    }
+    let buffer = create(&rig, &device, 4096, Placement::System);
+    assert!(matches!(buffer.provider(), Provider::DmaHeap | Provider::Udmabuf));
+    for access in [Access::Read, Access::Write, Access::ReadWrite] {
+        let ioctls = || rig.engine().calls().made(Call::Ioctl);
+        let before = ioctls();
+        let guard = buffer.host_access(access).expect("host access");
+        assert!(ioctls() > before, "{access}: it begins");
+        let begun = ioctls();
+        guard.end().expect("it ends");
+        assert!(ioctls() > begun, "{access}: it ends");
+    }
+}

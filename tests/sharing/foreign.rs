@@ -1,0 +1,456 @@
+//! An fd for a stranger, and a stranger's fd: the same bytes for both, nobody else's, and an error
+//! for what is not what it was said to be.
+#![expect(unsafe_code, reason = "taking in fds is unsafe, and some here are made wrong on purpose")]
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use crate::common::{self, Rig, assert_pattern, bytes, fds, fill, needs_dma_buf};
+use peerbuf::device::{Call, Uuid};
+use peerbuf::{
+    BufferDescriptor, Device, Engine, Error, ForeignFacts, ForeignFdReason, HandleType, Placement,
+    Provider, Result, SharedBuffer,
+};
+use rustix::fs::{MemfdFlags, SealFlags};
+
+const PLACES: [Placement; 2] = [Placement::Vram, Placement::System];
+
+fn create(rig: &Rig, home: &Device, size: u64, placement: Placement) -> SharedBuffer {
+    let descriptor = BufferDescriptor::new(size).name("frame").placement(placement);
+    rig.engine().create_buffer(home, descriptor).expect("a buffer")
+}
+
+fn import(
+    engine: &Engine,
+    device: &Device,
+    fd: BorrowedFd<'_>,
+    facts: ForeignFacts,
+) -> Result<SharedBuffer> {
+    // SAFETY: the fds of these tests are of engines in this process, with their own facts, or are
+    // refused before anything is done with them; uses take turns in one thread.
+    unsafe { engine.import_foreign(device, fd, facts, Some("stranger's")) }
+}
+
+fn refusal(result: Result<SharedBuffer>) -> (HandleType, ForeignFdReason) {
+    match result {
+        Err(Error::ForeignFd { handle, reason }) => (handle, reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn facts(device: &Device, handle: HandleType, size: u64) -> ForeignFacts {
+    ForeignFacts {
+        handle,
+        size,
+        device_uuid: device.adapter().device_uuid(),
+        driver_uuid: device.adapter().driver_uuid(),
+        memory_size: size,
+        memory_type: 0,
+    }
+}
+
+fn memfd(size: u64, seals: SealFlags) -> OwnedFd {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let fd = rustix::fs::memfd_create("stranger", flags).expect("a memfd");
+    rustix::fs::ftruncate(&fd, size).expect("its size");
+    rustix::fs::fcntl_add_seals(&fd, seals).expect("its seals");
+    fd
+}
+
+#[test]
+fn an_export_leaves_the_slab_and_takes_its_content_along() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        for placement in PLACES {
+            let neighbour = create(&rig, &device, 5000, placement);
+            let buffer = create(&rig, &device, 5000, placement);
+            bytes::write(&neighbour, 1);
+            bytes::write(&buffer, 2);
+            let export = buffer.export_foreign().expect("an fd");
+            assert_eq!(buffer.generation(), 1, "out of the slab");
+            assert!(export.buffer().is_same(&buffer));
+            bytes::assert_sequence(&buffer, 2, "after the move");
+            bytes::assert_sequence(&neighbour, 1, "who stayed");
+            let again = buffer.export_foreign().expect("a second fd");
+            assert_eq!(buffer.generation(), 1, "it has its own memory already");
+            assert_eq!(again.facts(), export.facts());
+        }
+    }
+}
+
+#[test]
+fn an_export_says_what_a_receiver_needs_to_know() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        for placement in PLACES {
+            let buffer = create(&rig, &device, 5000, placement);
+            let export = buffer.export_foreign().expect("an fd");
+            let facts = export.facts();
+            assert_eq!(facts.size, 5000);
+            assert!(facts.memory_size >= 5000);
+            assert_eq!(facts.device_uuid, device.adapter().device_uuid());
+            assert_eq!(facts.driver_uuid, device.adapter().driver_uuid());
+            let handle = match buffer.provider() {
+                Provider::Device { handle, .. } => handle,
+                Provider::Memfd => HandleType::HostPointer,
+                _ => HandleType::DmaBuf,
+            };
+            assert_eq!(facts.handle, handle);
+            assert_eq!(ForeignFacts::from_bytes(&facts.to_bytes()), Some(facts));
+            let second = export.handle().expect("a second fd");
+            assert_ne!(second.as_fd().as_raw_fd(), export.as_fd().as_raw_fd());
+            assert_eq!(fds::link_of(second.as_fd()), fds::link_of(export.as_fd()));
+            assert!(fds::is_close_on_exec(second.as_fd()) && fds::is_close_on_exec(export.as_fd()));
+        }
+    }
+}
+
+/// Bytes go both ways between a buffer and its import in another engine.
+fn check_stranger(rig: &Rig, home: &Device, placement: Placement, other: &Device) {
+    let what = format!("{placement:?} of {} for {}", home.name(), other.name());
+    let stranger = rig.stranger();
+    let theirs = rig.open_on(&stranger, other);
+    let buffer = create(rig, home, 40_000, placement);
+    let near = buffer.attach(home).expect("a seat");
+    fill(&near, 31);
+    let export = buffer.export_foreign().expect("an fd");
+    let handle = export.handle().expect("an fd to hand on");
+    let taken = import(&stranger, &theirs, handle.as_fd(), handle.facts()).expect("taken in");
+    assert!(!taken.is_dynamic() && taken.size() == 40_000, "{what}");
+    assert_eq!(taken.provider(), Provider::Foreign(handle.facts().handle));
+    drop(OwnedFd::from(handle));
+    let far = taken.attach(&theirs).expect("a seat");
+    assert_pattern(&far, 31, &what);
+    fill(&far, 32);
+    assert_pattern(&near, 32, &what);
+    bytes::write(&taken, 33);
+    bytes::assert_sequence(&buffer, 33, &what);
+    bytes::write(&buffer, 34);
+    bytes::assert_sequence(&taken, 34, &what);
+}
+
+#[test]
+fn a_stranger_with_the_same_driver_sees_the_same_bytes() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        for placement in PLACES {
+            check_stranger(&rig, &device, placement, &device);
+        }
+    }
+}
+
+#[test]
+fn a_stranger_with_another_driver_sees_the_same_bytes_of_system_memory() {
+    let rig = Rig::new();
+    let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
+    check_stranger(&rig, &lavapipe, Placement::System, &swiftshader);
+    check_stranger(&rig, &swiftshader, Placement::System, &lavapipe);
+}
+
+#[test]
+fn every_device_of_the_stranger_can_attach_to_what_it_took_in() {
+    let rig = Rig::new();
+    let devices = rig.all();
+    let stranger = rig.stranger();
+    let theirs: Vec<_> = devices.iter().map(|device| rig.open_on(&stranger, device)).collect();
+    for home in &devices {
+        let buffer = create(&rig, home, 4096, Placement::System);
+        let export = buffer.export_foreign().expect("an fd");
+        let taken = import(&stranger, &theirs[0], export.as_fd(), export.facts()).expect("taken");
+        let seats: Vec<_> =
+            theirs.iter().map(|device| taken.attach(device).expect("a seat")).collect();
+        for (seed, seat) in (50..).zip(&seats) {
+            fill(seat, seed);
+            assert_pattern(&buffer.attach(home).expect("a seat"), seed, home.name());
+        }
+    }
+}
+
+#[test]
+fn our_own_fd_comes_back_as_the_same_buffer() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        for placement in PLACES {
+            let buffer = create(&rig, &device, 4096, placement);
+            let export = buffer.export_foreign().expect("an fd");
+            let handle = export.handle().expect("an fd that went round");
+            let before = rig.made();
+            let back = import(rig.engine(), &device, handle.as_fd(), handle.facts());
+            assert!(back.expect("ours").is_same(&buffer), "no second one");
+            assert_eq!(rig.made().since(before), []);
+        }
+    }
+}
+
+#[test]
+fn memory_that_a_stranger_knows_is_never_given_to_another_buffer() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        for (placement, size) in PLACES.into_iter().flat_map(|p| [(p, 4096), (p, (8 << 20) + 4)]) {
+            let stranger = rig.stranger();
+            let theirs = rig.open_on(&stranger, &device);
+            let buffer = create(&rig, &device, size, placement);
+            bytes::write(&buffer, 61);
+            let export = buffer.export_foreign().expect("an fd");
+            let taken = import(&stranger, &theirs, export.as_fd(), export.facts()).expect("taken");
+            drop((export, buffer));
+            let next: Vec<_> = (0..3)
+                .map(|_| {
+                    let buffer = create(&rig, &device, size, placement);
+                    bytes::write(&buffer, 62);
+                    let export = buffer.export_foreign().expect("an fd");
+                    (buffer, export)
+                })
+                .collect();
+            let what = format!("{size} bytes in {placement:?} of {}", device.name());
+            bytes::assert_sequence(&taken, 61, &what);
+            bytes::write(&taken, 63);
+            for (buffer, _) in &next {
+                bytes::assert_sequence(buffer, 62, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stranger_sees_nothing_of_an_old_owner_beyond_the_buffers_end() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        for placement in PLACES {
+            // Both have an allocation of their own, of the same rounded size.
+            let old = create(&rig, &device, 9 << 20, placement);
+            bytes::write(&old, 71);
+            drop(old);
+            let buffer = create(&rig, &device, (8 << 20) + 5, placement);
+            let export = buffer.export_foreign().expect("an fd");
+            let whole = ForeignFacts { size: 9 << 20, ..export.facts() };
+            let stranger = rig.stranger();
+            let theirs = rig.open_on(&stranger, &device);
+            let taken = import(&stranger, &theirs, export.as_fd(), whole).expect("taken in");
+            bytes::assert_zero(&taken, &format!("{placement:?} of {}", device.name()));
+        }
+    }
+}
+
+#[test]
+fn a_buffer_that_moved_into_used_memory_shows_nothing_beyond_its_end_either() {
+    let rig = Rig::new();
+    let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
+    let old = create(&rig, &lavapipe, 9 << 20, Placement::System);
+    bytes::write(&old, 71);
+    drop(old);
+    let buffer = create(&rig, &lavapipe, (8 << 20) + 5, Placement::VramOrSystem);
+    bytes::write(&buffer, 72);
+    drop(buffer.attach(&swiftshader).expect("it moves to system memory"));
+    let export = buffer.export_foreign().expect("an fd");
+    let stranger = rig.stranger();
+    let theirs = rig.open_on(&stranger, &lavapipe);
+    let whole = ForeignFacts { size: 9 << 20, ..export.facts() };
+    let taken = import(&stranger, &theirs, export.as_fd(), whole).expect("taken in");
+    let mut expected = bytes::sequence(72, (8 << 20) + 5);
+    expected.resize(9 << 20, 0);
+    bytes::assert_same(&bytes::read(&taken), &expected, "the whole memory");
+}
+
+#[test]
+fn a_closed_fd_is_refused_whatever_it_was_said_to_be() {
+    let rig = Rig::new();
+    let device = &rig.all()[0];
+    // SAFETY: the number is above every limit, so it is no open fd, and stays none; every call on it
+    // fails with EBADF, which is what the test is about.
+    let closed = unsafe { BorrowedFd::borrow_raw(i32::MAX) };
+    for handle in HandleType::ALL {
+        let result = import(rig.engine(), device, closed, facts(device, handle, 4096));
+        assert_eq!(refusal(result), (handle, ForeignFdReason::Closed));
+    }
+}
+
+#[test]
+fn what_is_not_a_dma_buf_is_not_taken_for_one() {
+    let rig = Rig::new();
+    let device = &rig.all()[0];
+    let (pipe, _other_end) = rustix::pipe::pipe().expect("a pipe");
+    let sealed = memfd(4096, SealFlags::SHRINK);
+    for fd in [pipe.as_fd(), sealed.as_fd()] {
+        let result = import(rig.engine(), device, fd, facts(device, HandleType::DmaBuf, 4096));
+        assert_eq!(refusal(result), (HandleType::DmaBuf, ForeignFdReason::NotDmaBuf));
+    }
+}
+
+#[test]
+fn host_memory_must_be_a_memfd_that_cannot_shrink() {
+    let rig = Rig::new();
+    let device = &rig.all()[0];
+    let (pipe, _other_end) = rustix::pipe::pipe().expect("a pipe");
+    let unsealed = memfd(65_536, SealFlags::empty());
+    let growing = memfd(65_536, SealFlags::GROW);
+    for fd in [pipe.as_fd(), unsealed.as_fd(), growing.as_fd()] {
+        let result = import(rig.engine(), device, fd, facts(device, HandleType::HostPointer, 4096));
+        assert_eq!(refusal(result), (HandleType::HostPointer, ForeignFdReason::NotSealed));
+    }
+}
+
+#[test]
+fn a_memfd_of_somebody_else_is_taken_in() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        let fd = memfd(65_536, SealFlags::SHRINK | SealFlags::GROW);
+        rustix::io::pwrite(&fd, &bytes::sequence(81, 5000), 0).expect("bytes in it");
+        let facts = facts(&device, HandleType::HostPointer, 5000);
+        let buffer = import(rig.engine(), &device, fd.as_fd(), facts).expect("taken in");
+        bytes::assert_sequence(&buffer, 81, device.name());
+    }
+}
+
+#[test]
+fn an_fd_that_is_too_small_is_refused_with_both_sizes() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        let sealed = memfd(65_536, SealFlags::SHRINK);
+        let claimed = 65_537;
+        let facts = facts(&device, HandleType::HostPointer, claimed);
+        let (_, reason) = refusal(import(rig.engine(), &device, sealed.as_fd(), facts));
+        assert_eq!(reason, ForeignFdReason::TooSmall { claimed, actual: 65_536 });
+
+        let stranger = rig.stranger();
+        let theirs = rig.open_on(&stranger, &device);
+        let buffer = create(&rig, &device, 4096, Placement::Vram);
+        let export = buffer.export_foreign().expect("an fd");
+        let memory = export.facts().memory_size;
+        let facts = ForeignFacts { size: memory + 1, ..export.facts() };
+        let (_, reason) = refusal(import(&stranger, &theirs, export.as_fd(), facts));
+        let ForeignFdReason::TooSmall { claimed, actual } = reason else { panic!("{reason}") };
+        assert!(claimed > memory && actual == memory, "{reason}");
+    }
+}
+
+#[test]
+fn an_opaque_fd_of_another_driver_is_refused_with_both_uuids() {
+    let rig = Rig::new();
+    let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
+    for (home, other) in [(&lavapipe, &swiftshader), (&swiftshader, &lavapipe)] {
+        let buffer = create(&rig, home, 4096, Placement::Vram);
+        let export = buffer.export_foreign().expect("an fd");
+        if export.facts().handle != HandleType::OpaqueFd {
+            common::say(&format!("{} exports {}", home.name(), export.facts().handle));
+            continue;
+        }
+        bytes::write(&buffer, 4);
+        let (_, reason) = refusal(import(rig.engine(), other, export.as_fd(), export.facts()));
+        let expected = ForeignFdReason::OtherDriver {
+            theirs: home.adapter().driver_uuid(),
+            ours: other.adapter().driver_uuid(),
+        };
+        assert_eq!(reason, expected);
+        bytes::assert_sequence(&buffer, 4, "nothing has touched it");
+        // The same driver on another device is no better.
+        let facts = ForeignFacts { device_uuid: Uuid([7; 16]), ..export.facts() };
+        let (_, reason) = refusal(import(rig.engine(), home, export.as_fd(), facts));
+        assert!(matches!(reason, ForeignFdReason::OtherDriver { .. }), "{reason}");
+    }
+}
+
+#[test]
+fn a_memory_type_that_does_not_exist_is_refused() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        let stranger = rig.stranger();
+        let theirs = rig.open_on(&stranger, &device);
+        let buffer = create(&rig, &device, 4096, Placement::Vram);
+        let export = buffer.export_foreign().expect("an fd");
+        if export.facts().handle != HandleType::OpaqueFd {
+            common::say(&format!("{} exports {}", device.name(), export.facts().handle));
+            continue;
+        }
+        for memory_type in [31, 32, u32::MAX] {
+            let facts = ForeignFacts { memory_type, ..export.facts() };
+            let (_, reason) = refusal(import(&stranger, &theirs, export.as_fd(), facts));
+            assert_eq!(reason, ForeignFdReason::NoMemoryType);
+        }
+    }
+}
+
+#[test]
+fn facts_of_an_unknown_kind_are_none() {
+    let rig = Rig::new();
+    let device = &rig.all()[0];
+    let mut bytes = facts(device, HandleType::DmaBuf, 4096).to_bytes();
+    assert!(ForeignFacts::from_bytes(&bytes).is_some());
+    bytes[52] = 9;
+    assert_eq!(ForeignFacts::from_bytes(&bytes), None);
+}
+
+#[test]
+fn nothing_is_no_size() {
+    let rig = Rig::new();
+    let device = &rig.all()[0];
+    let fd = memfd(65_536, SealFlags::SHRINK);
+    let facts = facts(device, HandleType::HostPointer, 0);
+    let error = import(rig.engine(), device, fd.as_fd(), facts).expect_err("no bytes");
+    assert!(matches!(error, Error::InvalidSize { size: 0, .. }), "{error:?}");
+}
+
+#[test]
+fn a_refused_import_leaves_the_fd_with_its_owner() {
+    let rig = Rig::new();
+    let device = &rig.all()[0];
+    let fd = memfd(4096, SealFlags::empty());
+    let facts = facts(device, HandleType::HostPointer, 4096);
+    import(rig.engine(), device, fd.as_fd(), facts).expect_err("not sealed");
+    assert_eq!(rustix::fs::fstat(&fd).expect("still open").st_size, 4096);
+}
+
+#[test]
+fn in_the_vm_a_dma_buf_travels_to_every_driver() {
+    let rig = Rig::new();
+    let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
+    if !needs_dma_buf(&lavapipe) {
+        return;
+    }
+    let buffer = create(&rig, &lavapipe, 4096, Placement::Vram);
+    let export = buffer.export_foreign().expect("an fd");
+    assert!(fds::link_of(export.as_fd()).starts_with("/dmabuf"));
+    assert_eq!(export.facts().handle, HandleType::DmaBuf);
+    drop((export, buffer));
+    check_stranger(&rig, &lavapipe, Placement::Vram, &lavapipe);
+    check_stranger(&rig, &lavapipe, Placement::Vram, &swiftshader);
+    check_stranger(&rig, &lavapipe, Placement::System, &swiftshader);
+}
+
+#[test]
+fn in_the_vm_a_dma_buf_that_is_too_small_is_refused_with_both_sizes() {
+    let rig = Rig::new();
+    let Some(device) = rig.lavapipe() else { return };
+    if !needs_dma_buf(&device) {
+        return;
+    }
+    let buffer = create(&rig, &device, 4096, Placement::System);
+    let export = buffer.export_foreign().expect("an fd");
+    let stranger = rig.stranger();
+    let theirs = rig.open_on(&stranger, &device);
+    let claimed = 1 << 40;
+    let facts = ForeignFacts { size: claimed, ..export.facts() };
+    let (handle, reason) = refusal(import(&stranger, &theirs, export.as_fd(), facts));
+    assert_eq!(handle, HandleType::DmaBuf);
+    let ForeignFdReason::TooSmall { claimed: said, actual } = reason else { panic!("{reason}") };
+    assert!(said == claimed && actual < claimed, "{reason}");
+}
+
+#[test]
+fn a_buffer_that_cannot_leave_its_slab_says_so() {
+    let rig = Rig::new();
+    let Some(device) = rig.lavapipe() else { return };
+    let descriptor = BufferDescriptor::new(4096).placement(Placement::System);
+    let buffer = rig.engine().create_buffer(&device, descriptor).expect("a buffer");
+    // Every way of taking its memory in is refused while the routes are proved, and the host sees no more of it.
+    rig.engine().forget_routes();
+    for nth in 1..=40 {
+        let refused = ash::vk::Result::ERROR_INVALID_EXTERNAL_HANDLE;
+        rig.engine().calls().fail_nth(Call::ImportMemory, nth, refused);
+        rig.engine().calls().fail_nth(Call::Mmap, nth, refused);
+    }
+    let error = buffer.export_foreign().expect_err("neither a device nor the host can copy it out");
+    assert!(!error.is_retryable(), "{error}");
+    rig.engine().calls().clear_faults();
+    rig.engine().forget_routes();
+    drop(buffer.export_foreign().expect("nothing is in the way any more"));
+}

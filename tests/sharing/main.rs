@@ -1,0 +1,17 @@
+//! Buffers that several devices, engines and the host use: who reaches what, and by which route.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod adopt;
+mod attachment;
+mod copy;
+mod cpu_access;
+mod errors;
+mod export_import;
+mod foreign;
+mod importers;
+mod memory;
+mod report;
+mod routes;
+mod threads;

@@ -1,0 +1,262 @@
+//! A buffer's memory is zero when it is new, whoever had it before; buffers do not overlap; what is
+//! not needed goes back.
+
+use std::collections::BTreeSet;
+
+use crate::common::{self, LONG, Rig, alive, bytes, wait_idle};
+use ash::vk;
+use peerbuf::device::Call;
+use peerbuf::observe::Object;
+use peerbuf::{
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Error, Placement, RawView, SharedBuffer,
+};
+
+const PLACES: [Placement; 2] = [Placement::Vram, Placement::System];
+
+fn create(rig: &Rig, device: &Device, size: u64, place: Placement) -> SharedBuffer {
+    let descriptor = BufferDescriptor::new(size).placement(place);
+    rig.engine().create_buffer(device, descriptor).expect("there is room")
+}
+
+/// Where a buffer is, as its home device sees it.
+fn place(buffer: &SharedBuffer) -> RawView {
+    let seat = buffer.attach(&buffer.home()).expect("a device reaches its own buffer");
+    seat.map(Access::Read).and_then(|mapping| mapping.view()).expect("the home device maps it")
+}
+
+/// Every byte of a new buffer is zero, for the host and for its home device.
+fn check_fresh(rig: &Rig, device: &Device, size: u64, at: Placement) {
+    let what = format!("{} bytes in {at:?} of {}", size, device.name());
+    let buffer = create(rig, device, size, at);
+    // The device first: what the host zeroes at its first look would hide what the device saw.
+    let copy = create(rig, device, size, at);
+    bytes::write(&copy, 0xff);
+    rig.engine().copy(&buffer, &copy, CopyRegion::first(size)).expect("a copy");
+    bytes::assert_zero(&copy, &format!("{what}, seen by the device"));
+    bytes::assert_zero(&buffer, &format!("{what}, seen by the host"));
+}
+
+#[test]
+fn new_buffers_are_zero() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        for at in PLACES {
+            for size in [1, 255, 4096, 65_537, 1 << 20, (8 << 20) + 1] {
+                check_fresh(&rig, &device, size, at);
+            }
+        }
+    }
+}
+
+#[test]
+fn new_buffers_that_the_host_cannot_map_are_zero() {
+    let rig = Rig::new();
+    rig.engine().calls().set_unmappable_device_memory(true);
+    for device in rig.all() {
+        for size in [1, 4096, (1 << 20) + 4] {
+            check_fresh(&rig, &device, size, Placement::Vram);
+        }
+    }
+}
+
+fn bytes_used(rig: &Rig, domain: DomainId) -> u64 {
+    rig.engine().usage(domain).expect("one of our domains").used
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Writer {
+    Host,
+    Device,
+}
+
+/// A buffer in memory that another one has just left shows nothing of it.
+fn check_recycled(rig: &Rig, device: &Device, size: u64, at: Placement, writer: Writer) {
+    let what = format!("{size} bytes in {at:?} of {}, written by {writer:?}", device.name());
+    let old = create(rig, device, size, at);
+    match writer {
+        Writer::Host => bytes::write(&old, 7),
+        Writer::Device => common::fill(&old.attach(device).expect("a seat"), 7),
+    }
+    let before = place(&old);
+    // While a device is at work on it, nobody gets it.
+    wait_idle(&[device]);
+    drop(old);
+    let new = create(rig, device, size, at);
+    let after = place(&new);
+    assert_eq!((before.memory, before.offset), (after.memory, after.offset), "{what}: recycled");
+    bytes::assert_zero(&new, &what);
+    // And once more without anybody looking at it in between: still the first owner's bytes.
+    bytes::write(&new, 9);
+    wait_idle(&[device]);
+    drop(new);
+    drop(create(rig, device, size, at));
+    let last = create(rig, device, size, at);
+    bytes::assert_zero(&last, &format!("{what}, two owners later"));
+}
+
+const WRITERS: [Writer; 2] = [Writer::Host, Writer::Device];
+
+#[test]
+fn a_new_owner_never_sees_the_old_owners_bytes() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        for (at, writer) in PLACES.into_iter().flat_map(|at| WRITERS.map(|writer| (at, writer))) {
+            // Slots of slabs, and one with an allocation of its own.
+            for size in [4, 2048, 100_000, (8 << 20) + 4] {
+                check_recycled(&rig, &device, size, at, writer);
+            }
+        }
+    }
+}
+
+#[test]
+fn nor_in_memory_that_the_host_cannot_map() {
+    let rig = Rig::new();
+    rig.engine().calls().set_unmappable_device_memory(true);
+    for device in rig.all() {
+        for (size, writer) in [4, 2048, 100_000].into_iter().flat_map(|s| WRITERS.map(|w| (s, w))) {
+            check_recycled(&rig, &device, size, Placement::Vram, writer);
+        }
+    }
+}
+
+#[test]
+fn a_new_owner_on_another_device_never_sees_them_either() {
+    let rig = Rig::new();
+    let [first, second] = rig.two_of_one_adapter();
+    let old = create(&rig, &first, 8192, Placement::System);
+    let seat = old.attach(&second).expect("system memory reaches it");
+    common::fill(&seat, 3);
+    drop((seat, old));
+    let new = create(&rig, &second, 8192, Placement::System);
+    let seat = new.attach(&second).expect("a seat");
+    let mapping = seat.map(Access::Read).expect("mapped");
+    let zeros = create(&rig, &second, 8192, Placement::System).attach(&second).expect("a seat");
+    let zeros = zeros.map(Access::Read).expect("mapped");
+    assert_eq!(mapping.checksum().expect("a pass"), zeros.checksum().expect("a pass"));
+    drop((mapping, seat));
+    bytes::assert_zero(&new, "a slot that another device had");
+}
+
+#[test]
+fn buffers_of_many_sizes_do_not_overlap() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        for at in PLACES {
+            let sizes = (0..48u64).map(|i| 1 + i * i * 173).chain([4096; 16]).chain([1 << 20]);
+            let buffers: Vec<_> = sizes.map(|size| create(&rig, &device, size, at)).collect();
+            for (seed, buffer) in (1..).zip(&buffers) {
+                bytes::write(buffer, seed);
+            }
+            let mut places = BTreeSet::new();
+            for (seed, buffer) in (1..).zip(&buffers) {
+                bytes::assert_sequence(buffer, seed, &format!("{buffer:?}"));
+                let view = place(buffer);
+                assert!(view.offset.is_multiple_of(256), "{view:?}");
+                assert_eq!(view.size, buffer.size());
+                assert!(places.insert((view.memory, view.offset)), "{view:?} twice");
+            }
+        }
+    }
+}
+
+#[test]
+fn trimming_gives_everything_unused_back() {
+    let rig = Rig::new();
+    let device = &rig.all()[0];
+    let vram = DomainId::Vram(device.id());
+    let kept = create(&rig, device, 4096, Placement::Vram);
+    let with_one = bytes_used(&rig, vram);
+    assert!(with_one >= 4096);
+    let more = [1 << 20, 3 << 20, 9 << 20].map(|size| create(&rig, device, size, Placement::Vram));
+    let in_system = create(&rig, device, 9 << 20, Placement::System);
+    bytes::write(&kept, 5);
+    assert!(bytes_used(&rig, vram) >= with_one + (13 << 20));
+    drop((more, in_system));
+    let freed = rig.engine().trim();
+    assert!(freed >= 22 << 20, "{freed} bytes were given back");
+    assert_eq!(bytes_used(&rig, vram), with_one, "the slab in use stays");
+    assert_eq!(bytes_used(&rig, DomainId::System), 0);
+    bytes::assert_sequence(&kept, 5, "a buffer that was there all the time");
+    drop(kept);
+    rig.engine().trim();
+    assert_eq!(bytes_used(&rig, vram), 0);
+    assert_eq!(rig.engine().live().count(Object::Allocation), 0);
+    assert_eq!(rig.engine().trim(), 0, "nothing is left to give");
+}
+
+#[test]
+fn memory_that_was_dropped_serves_the_next_without_a_call_into_the_driver() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        for (size, at) in [4096, 9 << 20].into_iter().flat_map(|size| PLACES.map(|at| (size, at))) {
+            drop(create(&rig, &device, size, at));
+            let before = rig.made();
+            drop(create(&rig, &device, size, at));
+            assert_eq!(rig.made().since(before), [], "{size} bytes in {at:?}");
+        }
+    }
+}
+
+#[test]
+fn an_allocation_that_fails_leaves_nothing() {
+    let rig = Rig::new();
+    let code = vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
+    for device in rig.all() {
+        let vram = DomainId::Vram(device.id());
+        let before = (alive(rig.engine().live()), bytes_used(&rig, vram));
+        // Every provider of the placement, and again when what nobody uses was given back.
+        for nth in 1..=6 {
+            rig.engine().calls().fail_nth(Call::AllocateMemory, nth, code);
+        }
+        let descriptor = BufferDescriptor::new(5000).placement(Placement::Vram);
+        let error = rig.engine().create_buffer(&device, descriptor).expect_err("no memory");
+        rig.engine().calls().clear_faults();
+        let Error::OutOfMemory { domain, requested, budget, used, code: said, .. } = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((domain, said), (vram, Some(code)));
+        assert!(requested >= 5000 && budget > 0 && used <= budget, "{requested} {used} {budget}");
+        assert_eq!((alive(rig.engine().live()), bytes_used(&rig, vram)), before);
+        drop(create(&rig, &device, 5000, Placement::Vram));
+        rig.engine().trim();
+    }
+}
+
+#[test]
+fn where_vram_is_full_a_buffer_lives_in_system_memory() {
+    let rig = Rig::new();
+    let code = vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
+    for device in rig.all() {
+        // Every provider of the placement, and again when what nobody uses was given back.
+        for nth in 1..=6 {
+            rig.engine().calls().fail_nth(Call::AllocateMemory, nth, code);
+        }
+        let buffer =
+            rig.engine().create_buffer(&device, BufferDescriptor::new(5000)).expect("falls back");
+        rig.engine().calls().clear_faults();
+        assert_eq!(buffer.domain(), DomainId::System);
+        bytes::write(&buffer, 3);
+        bytes::assert_sequence(&buffer, 3, "in system memory");
+        drop(buffer);
+        rig.engine().trim();
+    }
+}
+
+#[test]
+fn buffers_that_go_while_they_are_copied_come_back_by_themselves() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        let source = create(&rig, &device, 1 << 20, Placement::Vram);
+        bytes::write(&source, 1);
+        for _ in 0..300 {
+            let target = create(&rig, &device, 1 << 20, Placement::Vram);
+            let fence = rig.engine().copy(&source, &target, CopyRegion::first(1 << 20));
+            drop(target);
+            fence.and_then(|f| f.wait(LONG)).expect("it ends");
+        }
+        // Nobody has asked for it, and no more than a few are in use at any time.
+        let used = bytes_used(&rig, DomainId::Vram(device.id()));
+        assert!(used <= 64 << 20, "{used} bytes for one buffer of 1 MiB at a time");
+    }
+}
