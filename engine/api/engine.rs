@@ -346,7 +346,7 @@ impl Engine {
     ///
     /// Locks: each buffer's reservation, one at a time.
     pub fn trim(&self) -> u64 {
-        self.set.give_up_lost();
+        self.set.handle_lost_devices();
         self.set.trim()
     }
 

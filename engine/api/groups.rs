@@ -59,7 +59,7 @@ impl ClientGroup {
     #[doc(alias = "dmem.max")]
     pub fn set_cap(&self, domain: DomainId, bytes: Option<u64>) -> Result<Eviction> {
         self.set.core.check_domain(domain)?;
-        self.set.give_up_lost();
+        self.set.handle_lost_devices();
         self.set.core.domain_state(domain).ledger.set_group_cap(self.group.id, bytes);
         Ok(fit(&self.set, domain, self.group.id))
     }

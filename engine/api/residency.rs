@@ -56,7 +56,7 @@ impl Engine {
     }
 
     fn budget_changed(&self, domain: DomainId) -> Eviction {
-        self.set.give_up_lost();
+        self.set.handle_lost_devices();
         self.set.core.domain_state(domain).budget_changed();
         fit(&self.set, domain, GroupId::NONE)
     }
@@ -74,7 +74,7 @@ impl Engine {
     #[doc(alias = "ttm_resource_manager_evict_all")]
     pub fn evict_all(&self, device: &Device) -> Result<Eviction> {
         self.set.core.check(&device.0)?;
-        self.set.give_up_lost();
+        self.set.handle_lost_devices();
         let domain = DomainId::Vram(device.id());
         let limits = self.set.core.eviction_limits(Trigger::All);
         let evicted = residency::evict_bytes(&*self.set, domain, u64::MAX, &limits);
@@ -92,7 +92,7 @@ impl Engine {
     /// Locks: none may be held.
     pub fn restore(&self, device: &Device) -> Result<usize> {
         self.set.core.check(&device.0)?;
-        self.set.give_up_lost();
+        self.set.handle_lost_devices();
         Ok(buffer::restore(&self.set, DomainId::Vram(device.id())))
     }
 

@@ -46,7 +46,7 @@ pub(crate) struct DeviceEntry {
     /// reservation, which whoever gives the device up takes afterwards.
     abandoned: AtomicBool,
     /// What became of its buffers then.
-    given_up: Mutex<Abandoned>,
+    unplug_report: Mutex<Abandoned>,
     pub(crate) pin_quota: PinQuota,
     pub(crate) device: Arc<DeviceInner>,
 }
@@ -87,7 +87,7 @@ impl DeviceTable {
             asked: AtomicU64::new(0),
             news: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
-            given_up: Mutex::default(),
+            unplug_report: Mutex::default(),
             pin_quota: PinQuota::default(),
             device: Arc::clone(&device),
         });
@@ -170,11 +170,11 @@ impl DeviceEntry {
     }
 
     /// What has become of its buffers, as whoever gives it up counts them.
-    pub(crate) fn given_up(&self) -> MutexGuard<'_, Abandoned> {
-        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn unplug_report(&self) -> MutexGuard<'_, Abandoned> {
+        self.unplug_report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn is_abandoned(&self) -> bool {
+    pub(crate) fn is_unplugged(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::pair::Pair;
 use crate::access::Access;
 use crate::buffer::attach::Mapping;
-use crate::buffer::placement::with_relief;
-use crate::buffer::state::Dirty;
+use crate::buffer::placement::retry_on_oom;
+use crate::buffer::state::DirtyRanges;
 use crate::error::{Error, Result};
 use crate::sync::Usage;
 use crate::transfer::{Attempt, ComputeKernels, PassReport, Watch, Work};
@@ -62,7 +62,7 @@ impl Mapping {
                 missing: format!("the mapping of {}", target.device_inner().name()),
             });
         }
-        from.set.give_up_lost();
+        from.set.handle_lost_devices();
         self.check_access(Access::Read)?;
         target.check_access(Access::Write)?;
         self.view()?;
@@ -71,7 +71,7 @@ impl Mapping {
         let submit = |work: Work<'_>| self.submit_with(target, work);
         let watch = Watch { timeout: from.core().timeout, submit: &submit };
         let passes = from.core().passes(self.device_inner())?;
-        with_relief(&from.set, self.device_inner().id(), [&**from, &**to], || {
+        retry_on_oom(&from.set, self.device_inner().id(), [&**from, &**to], || {
             passes.copy(self.span(), span, &watch)
         })
     }
@@ -84,13 +84,13 @@ impl Mapping {
         pass: impl Fn(&ComputeKernels, &Watch<'_>) -> Result<R>,
     ) -> Result<R> {
         let set = &self.buffer_inner().set;
-        set.give_up_lost();
+        set.handle_lost_devices();
         self.check_access(access)?;
         self.view()?;
         let submit = |work: Work<'_>| self.submit(access, work);
         let watch = Watch { timeout: set.core.timeout, submit: &submit };
         let passes = set.core.passes(self.device_inner())?;
-        with_relief(set, self.device_inner().id(), [&**self.buffer_inner()], || {
+        retry_on_oom(set, self.device_inner().id(), [&**self.buffer_inner()], || {
             pass(&passes, &watch)
         })
     }
@@ -110,7 +110,7 @@ impl Mapping {
         self.check_current()?;
         let submitted = work();
         if access.writes() {
-            let all = Dirty::of(0..self.buffer_inner().size, self.buffer_inner().size);
+            let all = DirtyRanges::of(0..self.buffer_inner().size, self.buffer_inner().size);
             self.buffer_inner().note_submitted(&mut state, &all, own.id(), &submitted);
         }
         let fence = submitted?.depends_on(&writers);
@@ -132,7 +132,7 @@ impl Mapping {
         self.check_current()?;
         target.check_current()?;
         let submitted = work();
-        let written = Dirty::of(0..from.size, to.size);
+        let written = DirtyRanges::of(0..from.size, to.size);
         to.note_submitted(pair.to(), &written, self.device_inner().id(), &submitted);
         let fence = submitted?.depends_on(&writers);
         pair.from().fences.add(Usage::Read, fence.clone());

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::pair::{CopyRegion, Pair, view};
 use crate::buffer::object::{BufferInner, Buffers, SharedBuffer, wait_all};
-use crate::buffer::placement::with_relief;
+use crate::buffer::placement::retry_on_oom;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::Allocation;
@@ -23,21 +23,21 @@ pub(crate) fn copy(
     region: CopyRegion,
 ) -> Result<Fence> {
     let (from, to) = (&from.0, &to.0);
-    set.give_up_lost();
+    set.handle_lost_devices();
     check(set, from, to, region)?;
     if region.len == 0 {
         return Ok(Fence::signalled());
     }
     let by_host = || Pair::lock(set, from, to)?.copy_by_host(from, to, region);
-    if with_relief(set, to.home_id(), [&**from, &**to], by_host)? {
+    if retry_on_oom(set, to.home_id(), [&**from, &**to], by_host)? {
         return Ok(Fence::signalled());
     }
     let mut allowance = set.core.throttle.submission();
     for buffer in [from, to] {
-        buffer.come_back(to.home_id(), &mut allowance);
-        buffer.attract(to.home_id(), &mut allowance);
+        buffer.restore(to.home_id(), &mut allowance);
+        buffer.auto_migrate(to.home_id(), &mut allowance);
     }
-    with_relief(set, to.home_id(), [&**from, &**to], || copy_once(set, from, to, region))
+    retry_on_oom(set, to.home_id(), [&**from, &**to], || copy_once(set, from, to, region))
 }
 
 fn copy_once(
@@ -70,8 +70,8 @@ fn copy_once(
         match executor {
             Some(device) => {
                 if let Some(fence) = pair.copy_on(set, to, &device, region, &writers)? {
-                    from.note_pull(pair.from(), device.id(), region.len);
-                    to.note_pull(pair.to(), device.id(), region.len);
+                    from.count_access_to(pair.from(), device.id(), region.len);
+                    to.count_access_to(pair.to(), device.id(), region.len);
                     return Ok(fence);
                 }
                 // One of the two moved since the executor was found.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::access::Access;
 use crate::buffer::object::{BufferInner, SharedBuffer};
-use crate::buffer::placement::with_relief;
-use crate::buffer::state::Dirty;
+use crate::buffer::placement::retry_on_oom;
+use crate::buffer::state::DirtyRanges;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::staging::{Direction, StagingBuffer};
@@ -32,7 +32,7 @@ pub struct HostAccess {
     way: Way,
     /// What was written, if the buffer has a clean copy, which does not have that. The copy is told at the
     /// end: before it, the buffer neither moves nor goes on as its copy.
-    written: Option<Mutex<Dirty>>,
+    written: Option<Mutex<DirtyRanges>>,
     ended: bool,
 }
 
@@ -60,8 +60,8 @@ struct Bounce {
 impl HostAccess {
     pub(in crate::buffer) fn begin(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
         let set = &buffer.set;
-        set.give_up_lost();
-        with_relief(set, buffer.home_id(), [&**buffer], || Self::begin_once(buffer, access))
+        set.handle_lost_devices();
+        retry_on_oom(set, buffer.home_id(), [&**buffer], || Self::begin_once(buffer, access))
     }
 
     fn begin_once(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
@@ -72,7 +72,7 @@ impl HostAccess {
             let (allocation, offset) = (Arc::clone(backing.allocation()), backing.offset());
             state.begin_access();
             buffer.note_use(&mut state, None);
-            buffer.note_pull_of_host(&state);
+            buffer.count_host_access(&state);
             let written = access.writes() && state.clean().is_some();
             (allocation, offset, written.then(Mutex::default))
         };

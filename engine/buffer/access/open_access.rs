@@ -53,7 +53,7 @@ impl Mapping {
     pub fn begin_access_part(&self, access: Access, part: Range<u64>) -> Result<OpenAccess<'_>> {
         self.check_access(access)?;
         self.buffer_inner().check_part(&part)?;
-        self.buffer_inner().set.give_up_lost();
+        self.buffer_inner().set.handle_lost_devices();
         let view = self.view()?;
         let own = self.device_inner();
         let waits_for = Usage::from(access).waits_for();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::access::Access;
 use crate::buffer::object::{BufferInner, Buffers};
-use crate::buffer::state::{Dirty, State};
+use crate::buffer::state::{DirtyRanges, State};
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Content, View, copy_by_host};
@@ -178,7 +178,7 @@ impl<'a> Pair<'a> {
         writers: &[Fence],
     ) -> Result<Option<Fence>> {
         let seen = |state: &State| {
-            let backing = state.place.backing()?;
+            let backing = state.location.backing()?;
             Some((backing.allocation().existing_view(device.id())?, backing.offset()))
         };
         let (Some(from), Some(to)) = (seen(self.from()), seen(self.to())) else {
@@ -189,13 +189,13 @@ impl<'a> Pair<'a> {
         let target = Span { view: &to.0, offset: to.1 + region.to, len };
         let waits = waits_on(&set.core.bridges, device, &self.waits())?;
         let submitted = transfer::copy(device, waits, source, target);
-        let written = Dirty::of(region.to..region.to + len, to_buffer.size);
+        let written = DirtyRanges::of(region.to..region.to + len, to_buffer.size);
         to_buffer.note_submitted(self.to(), &written, device.id(), &submitted);
         let fence = submitted?.depends_on(writers);
         self.from().fences.add(Usage::Read, fence.clone());
         // Where it takes the place of a scrub, everybody waits for it, as for one.
         let state = self.to();
-        let target = state.place.backing_mut();
+        let target = state.location.backing_mut();
         let scrubs = target.as_ref().is_some_and(|backing| backing.content() == Content::Stale);
         target.into_iter().for_each(Backing::make_valid);
         let usage = if scrubs { Usage::Move } else { Usage::Write };

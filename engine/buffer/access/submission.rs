@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::access::Access;
 use crate::buffer::attach::{Mapping, RawView};
 use crate::buffer::object::{BufferInner, Buffers};
-use crate::buffer::state::{Dirty, State};
+use crate::buffer::state::{DirtyRanges, State};
 use crate::device::{Body, DeviceInner, Submit};
 use crate::error::{Error, Result};
 use crate::memory::View;
@@ -41,7 +41,7 @@ pub(in crate::buffer) struct Use {
     pub(in crate::buffer) generation: u32,
     pub(in crate::buffer) usage: Usage,
     /// What it may write.
-    pub(in crate::buffer) written: Dirty,
+    pub(in crate::buffer) written: DirtyRanges,
     scope: Scope,
 }
 
@@ -158,7 +158,7 @@ impl<'a> Submission<'a> {
                 offset: mapping.offset(),
                 generation: mapping.generation(),
                 usage,
-                written: Dirty::of(written, buffer.size),
+                written: DirtyRanges::of(written, buffer.size),
                 scope,
             }),
         }

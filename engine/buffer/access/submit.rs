@@ -10,9 +10,9 @@ use smallvec::SmallVec;
 
 use super::submission::{Submission, Use, Work};
 use crate::buffer::attach::{Attachment, Mapping};
-use crate::buffer::eviction::come_back_together;
+use crate::buffer::eviction::restore_together;
 use crate::buffer::object::{Buffers, wait_all};
-use crate::buffer::placement::with_relief;
+use crate::buffer::placement::retry_on_oom;
 use crate::buffer::state::State;
 use crate::buffer::tracking::age_elsewhere;
 use crate::device::{DeviceId, DeviceInner};
@@ -29,10 +29,10 @@ pub(crate) fn submit<'a>(
     device: &'a Arc<DeviceInner>,
     declare: impl FnOnce(&mut Submission<'a>) -> Result<()>,
 ) -> Result<Fence> {
-    set.give_up_lost();
+    set.handle_lost_devices();
     let (fence, uses) = submit_once(set, device, declare)?;
     let buffers: SmallVec<[_; 4]> = uses.iter().map(|used| &used.buffer).collect();
-    come_back_together(set, device.id(), &buffers);
+    restore_together(set, device.id(), &buffers);
     // Last: who was just used goes last.
     set.poll_budget(device.id());
     Ok(fence)
@@ -50,7 +50,7 @@ fn submit_once<'a>(
     let Submission { uses, after, mut work, .. } = submission;
     let buffers = uses.iter().map(|used| &*used.buffer);
     let fence =
-        with_relief(set, device.id(), buffers, || work_on(set, device, &uses, &after, &mut work))?;
+        retry_on_oom(set, device.id(), buffers, || work_on(set, device, &uses, &after, &mut work))?;
     Ok((fence, uses))
 }
 
@@ -115,10 +115,10 @@ fn note_uses(
     for (used, &seat) in uses.iter().zip(seats) {
         let state = locked.get_mut(seat);
         used.buffer.trace_use(state, Some(device));
-        used.buffer.note_pull(state, device, used.buffer.size);
+        used.buffer.count_access_to(state, device, used.buffer.size);
         used.buffer.line_up_late(state);
-        match state.berth.slot() {
-            Some(slot) => slots.push((state.berth.order(), slot)),
+        match state.entry.slot() {
+            Some(slot) => slots.push((state.entry.order(), slot)),
             None => used.buffer.age_in_no_order(),
         }
     }
@@ -147,11 +147,11 @@ pub(crate) fn submit_remapped<'a>(
     // Each turn ends with a submission or an error, unless a buffer has moved again.
     const TURNS: u32 = 100;
     let mut turn = 0;
-    set.give_up_lost();
+    set.handle_lost_devices();
     {
         let buffers: SmallVec<[_; 4]> =
             mappings.iter().map(|(attachment, _)| attachment.buffer_inner()).collect();
-        come_back_together(set, device.id(), &buffers);
+        restore_together(set, device.id(), &buffers);
     }
     loop {
         turn += 1;

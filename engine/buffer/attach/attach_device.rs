@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::attachment::Attachment;
 use crate::buffer::eviction::learn_access_costs;
-use crate::buffer::migration::{Errand, Moved, no_mover, relocate};
+use crate::buffer::migration::{MoveOutcome, MoveRequest, no_path, relocate};
 use crate::buffer::object::{BufferInner, SharedBuffer};
-use crate::buffer::placement::{Seats, with_relief};
-use crate::buffer::state::{FirstLine, Guest, Importer, SeatId, State};
+use crate::buffer::placement::{ImportMatrix, retry_on_oom};
+use crate::buffer::state::{AttachCaps, AttachmentId, FirstCounter, Importer, State};
 use crate::core::BackingRequest;
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
@@ -23,18 +23,18 @@ impl Attachment {
         importer: Option<Arc<dyn Importer>>,
     ) -> Result<Self> {
         buffer.core().check(device)?;
-        buffer.set.give_up_lost();
-        let newcomer = Newcomer::new(buffer, device, importer);
+        buffer.set.handle_lost_devices();
+        let newcomer = PendingAttach::new(buffer, device, importer);
         let seat = match newcomer.sit_where_known(buffer)? {
             Some(seat) => seat,
             None => {
-                with_relief(&buffer.set, device.id(), [&**buffer], || newcomer.take_in(buffer))?
+                retry_on_oom(&buffer.set, device.id(), [&**buffer], || newcomer.take_in(buffer))?
             }
         };
         buffer.core().live.born(Object::Attachment);
         Ok(Self {
             buffer: Arc::clone(buffer),
-            first_pins: FirstLine::default(),
+            first_pins: FirstCounter::default(),
             seat,
             device: device.id(),
             dynamic: newcomer.importer.is_some(),
@@ -43,13 +43,13 @@ impl Attachment {
 }
 
 /// Somebody who wants a seat.
-struct Newcomer<'a> {
+struct PendingAttach<'a> {
     device: &'a Arc<DeviceInner>,
     importer: Option<Arc<dyn Importer>>,
-    guest: Guest,
+    guest: AttachCaps,
 }
 
-impl<'a> Newcomer<'a> {
+impl<'a> PendingAttach<'a> {
     pub(in crate::buffer) fn new(
         buffer: &BufferInner,
         device: &'a Arc<DeviceInner>,
@@ -57,12 +57,12 @@ impl<'a> Newcomer<'a> {
     ) -> Self {
         let offers = importer.as_ref().is_none_or(|importer| importer.allow_peer2peer());
         let peer_to_peer = offers && buffer.peer_to_peer();
-        Self { device, importer, guest: Guest { device: device.id(), peer_to_peer } }
+        Self { device, importer, guest: AttachCaps { device: device.id(), peer_to_peer } }
     }
 
     /// Sits down if nothing has to be found out. The usual case: somebody else's buffer in the same slab
     /// was here before.
-    fn sit_where_known(&self, buffer: &BufferInner) -> Result<Option<SeatId>> {
+    fn sit_where_known(&self, buffer: &BufferInner) -> Result<Option<AttachmentId>> {
         let mut state = buffer.lock();
         self.check_free(buffer, &mut state)?;
         let allocation = buffer.backing(&state)?.allocation();
@@ -74,20 +74,20 @@ impl<'a> Newcomer<'a> {
 
     /// Makes the buffer reachable, moving it if need be, and sits down.
     #[cold]
-    fn take_in(&self, buffer: &Arc<BufferInner>) -> Result<SeatId> {
+    fn take_in(&self, buffer: &Arc<BufferInner>) -> Result<AttachmentId> {
         // Each turn ends with a seat or an error, unless somebody else moved the buffer meanwhile.
         const TURNS: u32 = 100;
         learn_access_costs(buffer, self.device);
         for _ in 0..TURNS {
             let kinds = buffer.placement().kinds();
             let home = buffer.home();
-            let seats = Seats::gather(buffer, &home, kinds, Some(self.guest))?;
+            let seats = ImportMatrix::gather(buffer, &home, kinds, Some(self.guest))?;
             let mut state = buffer.lock_idle(Usage::Move, |fence| fence.device().is_none())?;
             self.check_free(buffer, &mut state)?;
             if !seats.still_fit(buffer, &state) || !seats.were_at(&home) {
                 continue;
             }
-            let provider = state.place.provider();
+            let provider = state.location.provider();
             if let Some(take) = seats.take(self.guest, provider) {
                 buffer.backing(&state)?.allocation().view(self.device, take)?;
                 return Ok(self.sit(&mut state));
@@ -100,7 +100,7 @@ impl<'a> Newcomer<'a> {
 
     fn check_free(&self, buffer: &BufferInner, state: &mut State) -> Result<()> {
         buffer.check_usable(state)?;
-        if self.importer.is_none() && state.has_static_seat(self.device.id()) {
+        if self.importer.is_none() && state.has_static_attachment(self.device.id()) {
             return Err(Error::AlreadyAttached {
                 buffer: buffer.name(),
                 device: self.device.name().to_owned(),
@@ -109,7 +109,7 @@ impl<'a> Newcomer<'a> {
         Ok(())
     }
 
-    fn sit(&self, state: &mut State) -> SeatId {
+    fn sit(&self, state: &mut State) -> AttachmentId {
         state.sit(self.guest, self.importer.clone())
     }
 }
@@ -159,8 +159,8 @@ impl SharedBuffer {
 pub(in crate::buffer) fn make_reachable(
     buffer: &Arc<BufferInner>,
     home: &Arc<DeviceInner>,
-    (newcomer, guest): (&Arc<DeviceInner>, Guest),
-    seats: &Seats,
+    (newcomer, guest): (&Arc<DeviceInner>, AttachCaps),
+    seats: &ImportMatrix,
 ) -> Result<()> {
     let unreachable = || buffer.unreachable(newcomer, seats);
     if !buffer.can_move() {
@@ -168,7 +168,7 @@ pub(in crate::buffer) fn make_reachable(
     }
     let accept = |provider| seats.all_take(provider);
     // Nobody goes back to a device that was given up.
-    let abandoned = buffer.core().member(home.id()).is_abandoned();
+    let abandoned = buffer.core().member(home.id()).is_unplugged();
     let placement = if abandoned { Placement::System } else { buffer.placement() };
     let (size, group) = (buffer.size, buffer.group());
     let wish = BackingRequest { home, placement, size, dedicated: false, group };
@@ -183,9 +183,9 @@ pub(in crate::buffer) fn make_reachable(
         home,
         seats,
         new.into(),
-        Errand::to_new(MoveCause::Reach, Trigger::Device(newcomer.id())),
+        MoveRequest::to_new(MoveCause::Reach, Trigger::Device(newcomer.id())),
     )? {
-        Moved::Yes | Moved::LookAgain | Moved::NotNow => Ok(()),
-        Moved::NoMover => Err(no_mover(home)),
+        MoveOutcome::Moved | MoveOutcome::Retry | MoveOutcome::WouldBlock => Ok(()),
+        MoveOutcome::NoPath => Err(no_path(home)),
     }
 }

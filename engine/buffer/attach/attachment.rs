@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::buffer::object::{BufferInner, SharedBuffer};
-use crate::buffer::state::{FirstLine, SeatId};
+use crate::buffer::state::{AttachmentId, FirstCounter};
 use crate::device::{Device, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::observe::Object;
@@ -21,8 +21,8 @@ use crate::observe::Object;
 #[doc(alias = "dma_buf_attachment")]
 pub struct Attachment {
     pub(super) buffer: Arc<BufferInner>,
-    pub(super) first_pins: FirstLine,
-    pub(super) seat: SeatId,
+    pub(super) first_pins: FirstCounter,
+    pub(super) seat: AttachmentId,
     pub(super) device: DeviceId,
     pub(super) dynamic: bool,
 }
@@ -56,11 +56,11 @@ impl Attachment {
         self.device
     }
 
-    pub(in crate::buffer) fn first_pins(&self) -> &FirstLine {
+    pub(in crate::buffer) fn first_pins(&self) -> &FirstCounter {
         &self.first_pins
     }
 
-    pub(in crate::buffer) fn seat(&self) -> SeatId {
+    pub(in crate::buffer) fn seat(&self) -> AttachmentId {
         self.seat
     }
 

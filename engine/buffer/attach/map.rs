@@ -6,10 +6,10 @@ use smallvec::SmallVec;
 
 use super::attachment::Attachment;
 use super::mapping::Mapping;
-use super::view_ref::Opened;
+use super::view_ref::CurrentView;
 use crate::access::Access;
 use crate::buffer::object::BufferInner;
-use crate::buffer::placement::with_relief;
+use crate::buffer::placement::retry_on_oom;
 use crate::buffer::state::State;
 use crate::device::DeviceInner;
 use crate::error::Result;
@@ -28,10 +28,10 @@ impl Attachment {
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "dma_buf_map_attachment")]
     pub fn map(&self, access: Access) -> Result<Mapping> {
-        self.buffer.set.give_up_lost();
+        self.buffer.set.handle_lost_devices();
         let mut allowance = self.buffer.core().throttle.submission();
-        self.buffer.come_back(self.device, &mut allowance);
-        self.buffer.attract(self.device, &mut allowance);
+        self.buffer.restore(self.device, &mut allowance);
+        self.buffer.auto_migrate(self.device, &mut allowance);
         let (mut state, seen) = open(&self.buffer, self.device_inner())?;
         Ok(Mapping::new(&self.buffer, &mut state, self.seat, &seen, access))
     }
@@ -41,7 +41,7 @@ impl Attachment {
 pub(in crate::buffer) fn open<'a>(
     buffer: &'a BufferInner,
     device: &Arc<DeviceInner>,
-) -> Result<(Guard<'a, State>, Opened)> {
+) -> Result<(Guard<'a, State>, CurrentView)> {
     loop {
         let mut state = buffer.lock();
         buffer.check_usable(&mut state)?;
@@ -55,25 +55,25 @@ pub(in crate::buffer) fn open<'a>(
         let backing = buffer.backing(&state)?;
         if let Some(view) = backing.allocation().existing_view(device.id()) {
             let offset = backing.offset();
-            return Ok((state, Opened { view, offset }));
+            return Ok((state, CurrentView { view, offset }));
         }
         // Somebody moved it after this device sat down.
         let allocation = Arc::clone(backing.allocation());
         drop(state);
-        with_relief(&buffer.set, device.id(), [buffer], || {
+        retry_on_oom(&buffer.set, device.id(), [buffer], || {
             allocation.view(device, buffer.take(allocation.provider(), device)?)
         })?;
     }
 }
 
 /// The reservation with the views of many devices.
-type OpenedAll<'a> = (Guard<'a, State>, SmallVec<[Opened; 4]>);
+type CurrentViews<'a> = (Guard<'a, State>, SmallVec<[CurrentView; 4]>);
 
 /// The same for many devices; `None` for none.
 pub(in crate::buffer) fn open_all<'a>(
     buffer: &'a BufferInner,
     devices: &[&Arc<DeviceInner>],
-) -> Result<Option<OpenedAll<'a>>> {
+) -> Result<Option<CurrentViews<'a>>> {
     let Some((first, rest)) = devices.split_first() else { return Ok(None) };
     loop {
         let (state, seen) = open(buffer, first)?;
@@ -81,7 +81,7 @@ pub(in crate::buffer) fn open_all<'a>(
         let mut opened = SmallVec::from_iter([seen]);
         let allocation = buffer.backing(&state)?.allocation();
         let others = rest.iter().map_while(|device| allocation.existing_view(device.id()));
-        opened.extend(others.map(|view| Opened { view, offset }));
+        opened.extend(others.map(|view| CurrentView { view, offset }));
         if let Some(missing) = devices.get(opened.len()) {
             drop(state);
             // Imports it, or says why not.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use ash::vk;
 
-use super::view_ref::{Opened, Seen};
+use super::view_ref::{CurrentView, ViewRef};
 use crate::access::Access;
 use crate::buffer::object::{BufferInner, SharedBuffer};
-use crate::buffer::placement::with_relief;
-use crate::buffer::state::{SeatId, State};
+use crate::buffer::placement::retry_on_oom;
+use crate::buffer::state::{AttachmentId, State};
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{Backing, SLOT_ALIGN, View};
@@ -21,7 +21,7 @@ use crate::transfer::{self, Scope, Span};
 ///
 /// Of a static attachment: while it lives the buffer stays where it is. Of a dynamic one: the buffer may
 /// move, and then this is old ([`Error::Stale`]); its handles stay valid until it is dropped, but show
-/// the place that the buffer has left. Of a revoked buffer it has no view ([`Error::Revoked`]), and somebody
+/// the packed that the buffer has left. Of a revoked buffer it has no view ([`Error::Revoked`]), and somebody
 /// waits for its drop. Drop it when the device has finished with what you submitted; work
 /// that peerbuf submits itself is looked after.
 ///
@@ -30,10 +30,10 @@ use crate::transfer::{self, Scope, Span};
 /// It is counted in the buffer's state, for its seat, device and generation, from its making to its drop.
 pub struct Mapping {
     buffer: Arc<BufferInner>,
-    seat: SeatId,
-    seen: Seen,
+    seat: AttachmentId,
+    seen: ViewRef,
     generation: u32,
-    place: Place,
+    packed: PackedView,
 }
 
 /// Where a mapping's bytes begin, and what it may be used for. In one word, so that two mappings share a
@@ -43,11 +43,11 @@ pub struct Mapping {
 ///
 /// The offset is a multiple of 256; the access is below that.
 #[derive(Clone, Copy)]
-struct Place(u64);
+struct PackedView(u64);
 
 const OFFSET: u64 = !(SLOT_ALIGN - 1);
 
-impl Place {
+impl PackedView {
     pub(in crate::buffer) fn new(offset: u64, access: Access) -> Self {
         debug_assert_eq!(offset & !OFFSET, 0, "slots are aligned");
         let access = match access {
@@ -90,8 +90,8 @@ impl Mapping {
     pub(in crate::buffer) fn new(
         buffer: &Arc<BufferInner>,
         state: &mut State,
-        seat: SeatId,
-        seen: &Opened,
+        seat: AttachmentId,
+        seen: &CurrentView,
         access: Access,
     ) -> Self {
         buffer.core().live.born(Object::Mapping);
@@ -102,8 +102,8 @@ impl Mapping {
             buffer: Arc::clone(buffer),
             seat,
             // SAFETY: by the invariant of `Mapping` it is counted.
-            seen: unsafe { Seen::new(&seen.view) },
-            place: Place::new(seen.offset, access),
+            seen: unsafe { ViewRef::new(&seen.view) },
+            packed: PackedView::new(seen.offset, access),
         }
     }
 
@@ -114,18 +114,18 @@ impl Mapping {
     pub(in crate::buffer) fn replace(
         &mut self,
         state: &mut State,
-        seat: SeatId,
-        seen: &Opened,
+        seat: AttachmentId,
+        seen: &CurrentView,
     ) -> Option<(Fences, Backing)> {
         let current = self.buffer.generation();
         state.map(seat);
         let left = state.unmap(self.seat, self.seen.get().device().id(), self.generation, current);
         // INVARIANT: counted above for the new place, and no longer for the old one.
         self.seat = seat;
-        self.place = Place::new(seen.offset, self.access());
+        self.packed = PackedView::new(seen.offset, self.access());
         self.generation = current;
         // SAFETY: by the invariant of `Mapping` it is counted.
-        self.seen = unsafe { Seen::new(&seen.view) };
+        self.seen = unsafe { ViewRef::new(&seen.view) };
         left
     }
 
@@ -146,7 +146,7 @@ impl Mapping {
 
     /// What it was opened for.
     pub fn access(&self) -> Access {
-        self.place.access()
+        self.packed.access()
     }
 
     /// The handles, once the bytes are this buffer's own and in place: the first call scrubs memory
@@ -161,7 +161,7 @@ impl Mapping {
     /// Locks: the reservation, in the first call of anybody since the buffer moved; none after that.
     #[inline]
     pub fn view(&self) -> Result<RawView> {
-        if !self.buffer.standing.is_ready(self.generation) {
+        if !self.buffer.status.is_ready(self.generation) {
             self.make_ready()?;
         }
         Ok(self.handles())
@@ -172,7 +172,7 @@ impl Mapping {
     pub(in crate::buffer) fn handles(&self) -> RawView {
         RawView {
             buffer: self.seen.get().buffer(),
-            offset: self.place.offset(),
+            offset: self.packed.offset(),
             size: self.buffer.size,
             memory: self.seen.get().memory(),
         }
@@ -223,11 +223,11 @@ impl Mapping {
     }
 
     pub(in crate::buffer) fn offset(&self) -> u64 {
-        self.place.offset()
+        self.packed.offset()
     }
 
     pub(in crate::buffer) fn span(&self) -> Span<'_> {
-        Span { view: self.seen.get(), offset: self.place.offset(), len: self.buffer.size }
+        Span { view: self.seen.get(), offset: self.packed.offset(), len: self.buffer.size }
     }
 
     /// Checks that the mapping allows `access`.
@@ -256,10 +256,10 @@ impl Mapping {
         self.check_current()?;
         let owned = || self.buffer.lock_owned();
         let device = self.device_inner().id();
-        let _state = with_relief(&self.buffer.set, device, [&*self.buffer], owned)?;
+        let _state = retry_on_oom(&self.buffer.set, device, [&*self.buffer], owned)?;
         // Under the reservation: what was made its owner's is the current place, and only that.
         self.check_current()?;
-        self.buffer.standing.set_ready(true);
+        self.buffer.status.set_ready(true);
         Ok(())
     }
 
@@ -273,10 +273,10 @@ impl Drop for Mapping {
         let mut state = self.buffer.lock();
         let device = self.seen.get().device().id();
         let left = state.unmap(self.seat, device, self.generation, self.buffer.generation());
-        let deserted = state.deserted();
+        let take_drained = state.take_drained();
         drop(state);
         // After the reservation: those who wait for it take that next.
-        drop(deserted);
+        drop(take_drained);
         self.buffer.retire(left);
         self.buffer.core().live.died(Object::Mapping);
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::attachment::Attachment;
 use crate::buffer::object::{BufferInner, Buffers, SharedBuffer};
-use crate::buffer::state::{PinLine, PinOwner, Pinned, Quick};
+use crate::buffer::state::{PinCounter, PinOwner, Pinned, Quick};
 use crate::core::PinQuota;
 use crate::device::DeviceId;
 use crate::error::{Error, Result};
@@ -63,13 +63,13 @@ impl Pin {
 #[cold]
 fn under_reservation(attachment: &Attachment, reason: Cow<'static, str>) -> Result<Pinned> {
     let (buffer, seat) = (attachment.buffer_inner(), attachment.seat());
-    buffer.set.give_up_lost();
+    buffer.set.handle_lost_devices();
     // What a pin promises (kernel: the contract of `dma_buf_attach_ops::pin`): the memory is there,
     // an old owner's bytes are not, and no move is under way.
     let mut state = buffer.lock_owned()?;
-    let line = state.pin_line(seat, &reason.clone(), || {
+    let line = state.pin_counter(seat, &reason.clone(), || {
         let accounted = (buffer.size, Arc::clone(&buffer.core().live));
-        PinLine::new(Arc::clone(buffer) as _, accounted, seat, attachment.device_id(), reason)
+        PinCounter::new(Arc::clone(buffer) as _, accounted, seat, attachment.device_id(), reason)
     });
     let pinned = line.open().map_err(|(used, quota)| over_quota(attachment, used, quota))?;
     attachment.first_pins().offer(&line);
@@ -104,7 +104,7 @@ impl PinOwner for BufferInner {
         &self.core().member(device).pin_quota
     }
 
-    fn forget(&self, counter: NonNull<PinLine>) {
+    fn forget(&self, counter: NonNull<PinCounter>) {
         let forgotten = self.lock().forget_pins(counter);
         // Not under the reservation: it may hold the last reference to the buffer.
         drop(forgotten);
@@ -122,7 +122,7 @@ pub(crate) fn limit_pins(set: &Buffers, device: DeviceId, bytes: u64) {
     }
     set.live.for_each(|buffer| {
         let state = buffer.lock();
-        let lines = state.pin_lines().iter();
+        let lines = state.pin_counters().iter();
         lines.filter(|line| line.device() == device).for_each(|line| line.meter());
     });
 }

@@ -25,10 +25,10 @@ impl Attachment {
     pub fn remap(&self, mapping: &mut Mapping) -> Result<()> {
         self.check_ours(mapping)?;
         let buffer = self.buffer_inner();
-        buffer.set.give_up_lost();
+        buffer.set.handle_lost_devices();
         let mut allowance = buffer.core().throttle.submission();
-        buffer.come_back(self.device_id(), &mut allowance);
-        buffer.attract(self.device_id(), &mut allowance);
+        buffer.restore(self.device_id(), &mut allowance);
+        buffer.auto_migrate(self.device_id(), &mut allowance);
         self.follow(mapping)
     }
 
@@ -60,7 +60,7 @@ impl SharedBuffer {
     /// Locks: the reservation.
     pub fn remap_all(&self, seats: &mut [(&Attachment, &mut Mapping)]) -> Result<()> {
         let buffer = &self.0;
-        buffer.set.give_up_lost();
+        buffer.set.handle_lost_devices();
         let mut devices: SmallVec<[&Arc<DeviceInner>; 4]> = SmallVec::new();
         for (attachment, mapping) in &*seats {
             if !Arc::ptr_eq(attachment.buffer_inner(), buffer) {

@@ -39,7 +39,7 @@ impl SharedBuffer {
         let buffer = &self.0;
         let end = Instant::now() + buffer.core().timeout;
         let mut state = buffer.lock();
-        if !buffer.standing.is_revoked() {
+        if !buffer.status.is_revoked() {
             mark(buffer, &mut state)?;
         }
         let revocation = state.revocation();
@@ -64,14 +64,14 @@ impl SharedBuffer {
         let end = Instant::now() + buffer.core().timeout;
         let revocation = {
             let state = buffer.lock();
-            if !buffer.standing.is_revoked() {
+            if !buffer.status.is_revoked() {
                 return Ok(());
             }
             state.revocation()
         };
         // `None`: somebody else was faster.
         if let Some(_state) = wait_for_the_end(buffer, revocation, end)? {
-            buffer.standing.set_revoked(false);
+            buffer.status.set_revoked(false);
             tracing::debug!(buffer = buffer.name(), "armed again");
         }
         Ok(())
@@ -79,7 +79,7 @@ impl SharedBuffer {
 
     /// Whether it is revoked.
     pub fn is_revoked(&self) -> bool {
-        self.0.standing.is_revoked()
+        self.0.status.is_revoked()
     }
 }
 
@@ -92,7 +92,7 @@ fn mark(buffer: &BufferInner, state: &mut State) -> Result<()> {
     // reservation, and finds it revoked.
     state.close_pins();
     // Before anybody is told: an importer that asks finds it revoked.
-    buffer.standing.set_revoked(true);
+    buffer.status.set_revoked(true);
     state.begin_revocation();
     tracing::debug!(buffer = buffer.name(), "revoked");
     invalidate_importers(buffer, state, InvalidationCause::Revoke, MoveId::NONE);
@@ -108,12 +108,12 @@ fn wait_for_the_end(
 ) -> Result<Option<Guard<'_, State>>> {
     loop {
         let mut state = buffer.lock();
-        if !buffer.standing.is_revoked() || state.revocation() != revocation {
+        if !buffer.status.is_revoked() || state.revocation() != revocation {
             return Ok(None);
         }
         let mut waits = state.fences.pending(Usage::Bookkeep);
         // An access enters a fence when it ends, so the fences are looked at again after it.
-        if waits.is_empty() && !state.is_looked_at() {
+        if waits.is_empty() && !state.has_users() {
             return Ok(Some(state));
         }
         if Instant::now() >= end {
@@ -121,7 +121,7 @@ fn wait_for_the_end(
             return Err(Error::Timeout { what, after: buffer.core().timeout });
         }
         if waits.is_empty() {
-            waits.push(state.when_deserted());
+            waits.push(state.when_drained());
         }
         drop(state);
         match buffer.core().counters.stalls.during(StallCause::Work, || wait_all(&waits, end)) {

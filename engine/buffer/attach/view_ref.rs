@@ -17,9 +17,9 @@ use crate::memory::View;
 /// whose place the view is of; the state keeps that place, as the backing or as a ghost, as long as any is;
 /// and an allocation never lets go of a view. So the view is there.
 #[derive(Clone, Copy)]
-pub(in crate::buffer) struct Seen(NonNull<View>);
+pub(in crate::buffer) struct ViewRef(NonNull<View>);
 
-impl Seen {
+impl ViewRef {
     /// # Safety
     ///
     /// The holder is counted as the type's invariant says, from now on until it is dropped.
@@ -46,10 +46,10 @@ impl Seen {
 }
 
 // SAFETY: it is used as `&View` and `Arc<View>` are, and a view is `Send` and `Sync` (asserted below).
-unsafe impl Send for Seen {}
+unsafe impl Send for ViewRef {}
 
 // SAFETY: as above.
-unsafe impl Sync for Seen {}
+unsafe impl Sync for ViewRef {}
 
 const _: () = {
     const fn shareable<T: Send + Sync>() {}
@@ -57,7 +57,7 @@ const _: () = {
 };
 
 /// A device's view of where a buffer is, and where in that its bytes begin.
-pub(in crate::buffer) struct Opened {
+pub(in crate::buffer) struct CurrentView {
     pub(in crate::buffer) view: Arc<View>,
     pub(in crate::buffer) offset: u64,
 }

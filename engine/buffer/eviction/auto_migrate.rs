@@ -7,7 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::buffer::inspect::full;
-use crate::buffer::migration::{Errand, Moved, Plan};
+use crate::buffer::migration::{MoveOutcome, MoveRequest, Plan};
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::placement::home_at;
 use crate::buffer::state::State;
@@ -23,15 +23,15 @@ use crate::residency::{Allowance, EvictionLimits, Trigger};
 /// Locks: none may be held; this waits for devices.
 pub(in crate::buffer) fn learn_access_costs(buffer: &BufferInner, newcomer: &Arc<DeviceInner>) {
     let core = buffer.core();
-    let may = core.auto_migration.is_on() && buffer.may_be_drawn();
+    let may = core.auto_migration.is_on() && buffer.may_auto_migrate();
     if !may || newcomer.adapter().kind() == AdapterKind::Cpu {
         return;
     }
     let mut all: SmallVec<[DeviceId; 4]> = SmallVec::from_slice(&[newcomer.id(), buffer.home_id()]);
-    all.extend(buffer.lock().seats().map(|seat| seat.device));
+    all.extend(buffer.lock().attachments().map(|seat| seat.device));
     all.sort();
     all.dedup();
-    for member in all.into_iter().map(|id| core.member(id)).filter(|member| !member.is_abandoned())
+    for member in all.into_iter().map(|id| core.member(id)).filter(|member| !member.is_unplugged())
     {
         let other = &member.device;
         for [from, to] in [[other, other], [other, newcomer], [newcomer, other]] {
@@ -45,14 +45,14 @@ pub(in crate::buffer) fn learn_access_costs(buffer: &BufferInner, newcomer: &Arc
 /// Draws those to `device` that one submission is about to use, or has used.
 ///
 /// Locks: none may be held.
-pub(in crate::buffer) fn attract_together(
+pub(in crate::buffer) fn auto_migrate_together(
     set: &Buffers,
     device: DeviceId,
     buffers: &[&Arc<BufferInner>],
     allowance: &mut Allowance<'_>,
 ) {
     if !set.core.auto_migration.is_idle() {
-        buffers.iter().for_each(|buffer| buffer.attract(device, allowance));
+        buffers.iter().for_each(|buffer| buffer.auto_migrate(device, allowance));
     }
 }
 
@@ -61,7 +61,7 @@ impl BufferInner {
     /// nobody else his place, and nobody a wait. That it stays is no failure.
     ///
     /// Locks: none may be held.
-    pub(in crate::buffer) fn attract(
+    pub(in crate::buffer) fn auto_migrate(
         self: &Arc<Self>,
         device: DeviceId,
         allowance: &mut Allowance<'_>,
@@ -70,18 +70,18 @@ impl BufferInner {
         if core.auto_migration.is_idle() {
             return;
         }
-        let Some(footprint) = self.is_drawn_by(device) else { return };
+        let Some(footprint) = self.is_used_most_by(device) else { return };
         if !allowance.allows(footprint, core.age()) {
             return;
         }
         match self.go_to(device) {
-            Ok(Moved::Yes) => {
+            Ok(MoveOutcome::Moved) => {
                 allowance.pay(footprint);
                 core.auto_migration.moved(self.id(), self.generation());
             }
             // Whoever was busy is not for long.
-            Ok(Moved::LookAgain | Moved::NotNow) => {}
-            Ok(Moved::NoMover) => core.auto_migration.refused(self.id(), device),
+            Ok(MoveOutcome::Retry | MoveOutcome::WouldBlock) => {}
+            Ok(MoveOutcome::NoPath) => core.auto_migration.refused(self.id(), device),
             Err(error) => {
                 tracing::debug!(%error, buffer = self.name(), "is not drawn");
                 core.auto_migration.refused(self.id(), device);
@@ -90,7 +90,7 @@ impl BufferInner {
     }
 
     /// How many bytes it takes there, if it pays that it goes, it could, and there is room.
-    fn is_drawn_by(&self, device: DeviceId) -> Option<u64> {
+    fn is_used_most_by(&self, device: DeviceId) -> Option<u64> {
         let core = self.core();
         let mut state = self.lock();
         let used = self.used_by(&state, device, self.size);
@@ -98,24 +98,24 @@ impl BufferInner {
             core.auto_migration
                 .pays(&used, self.size, reluctant, |user, at| core.access_cost(user, at))
         };
-        if !pays(false) || self.was_asked_for(&state) && !pays(true) {
+        if !pays(false) || self.was_requested(&state) && !pays(true) {
             return None;
         }
         let held = state.host() > 0 || state.static_mappings() > 0 || state.pinned() > 0;
-        if held || state.moving().is_some() || !self.may_be_drawn() {
+        if held || state.moving().is_some() || !self.may_auto_migrate() {
             return None;
         }
-        let (there, footprint) = (DomainId::Vram(device), state.place.footprint());
+        let (there, footprint) = (DomainId::Vram(device), state.location.footprint());
         // Where it wants to be it comes by itself (`come_back`).
-        if state.berth.wanted() == there {
+        if state.entry.preferred() == there {
             return None;
         }
         let ledger = &core.domain_state(there).ledger;
-        let charge = (footprint, state.place.group());
+        let charge = (footprint, state.location.group());
         if !ledger.has_room(charge) {
             let reason = full(ledger, charge);
-            let here = state.place.domain();
-            self.decide(&mut state, What::Stayed, [here, there], reason);
+            let here = state.location.domain();
+            self.record(&mut state, What::Stayed, [here, there], reason);
             core.auto_migration.refused(self.id(), device);
             return None;
         }
@@ -123,7 +123,7 @@ impl BufferInner {
     }
 
     /// Whether somebody has said, not long ago, where it is to be: that is not undone lightly.
-    fn was_asked_for(&self, state: &State) -> bool {
+    fn was_requested(&self, state: &State) -> bool {
         state.decisions(self.size).any(|decision| {
             let said = matches!(decision.what, What::Migrated | What::Restored);
             said && decision.reason == Reason::Asked
@@ -131,24 +131,24 @@ impl BufferInner {
     }
 
     /// The move. Nobody is evicted for it, and nothing is waited for.
-    fn go_to(self: &Arc<Self>, device: DeviceId) -> Result<Moved> {
+    fn go_to(self: &Arc<Self>, device: DeviceId) -> Result<MoveOutcome> {
         let core = self.core();
         self.check_there()?;
         let (generation, there) = (self.generation(), DomainId::Vram(device));
         let home = home_at(self, there)?;
         if !self.can_be_asked_about(&home) {
-            return Ok(Moved::NoMover);
+            return Ok(MoveOutcome::NoPath);
         }
         let limits =
             EvictionLimits { evict: false, wait: None, ..core.eviction_limits(self.trigger()) };
         let Some(plan) = Plan::new(self, &home, there.kind(), &limits)? else {
-            return Ok(Moved::LookAgain);
+            return Ok(MoveOutcome::Retry);
         };
         // Somebody else may have moved it meanwhile.
         if !plan.seats.is_of(generation) {
-            return Ok(Moved::LookAgain);
+            return Ok(MoveOutcome::Retry);
         }
-        self.go_at_once(plan, Errand::to_new(MoveCause::Attracted, Trigger::Device(device)))
+        self.try_migrate(plan, MoveRequest::to_new(MoveCause::Attracted, Trigger::Device(device)))
     }
 
     /// Whether it is known of all who sit there how they would reach `home`'s memory: finding it out takes a
@@ -157,9 +157,9 @@ impl BufferInner {
         let core = self.core();
         let mut guests: SmallVec<[DeviceId; 4]> = SmallVec::new();
         let state = self.lock();
-        guests.extend(state.seats().map(|seat| seat.device));
+        guests.extend(state.attachments().map(|seat| seat.device));
         // What is nobody's own is reached by a route of its user's.
-        let is_own = matches!(state.place.provider(), Provider::Device { .. });
+        let is_own = matches!(state.location.provider(), Provider::Device { .. });
         drop(state);
         if is_own {
             guests.retain(|guest| *guest != home.id());

@@ -16,4 +16,4 @@ pub(in crate::buffer) use auto_migrate::learn_access_costs;
 pub(crate) use fit::Eviction;
 pub(crate) use fit::fit;
 pub(crate) use on_request::restore;
-pub(in crate::buffer) use restore::come_back_together;
+pub(in crate::buffer) use restore::restore_together;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::buffer::migration::{Migration, Moved};
+use crate::buffer::migration::{Migration, MoveOutcome};
 use crate::buffer::object::{BufferInner, Buffers, SharedBuffer};
 use crate::error::Result;
 use crate::memory::DomainId;
@@ -12,14 +12,14 @@ use crate::residency::{EvictionLimits, Trigger};
 /// See [`crate::SharedBuffer::request_residency`].
 pub(crate) fn request(buffer: &Arc<BufferInner>) -> Result<Migration> {
     // Before the look at where it wants to be.
-    buffer.set.give_up_lost();
-    let wanted = buffer.lock().berth.wanted();
+    buffer.set.handle_lost_devices();
+    let wanted = buffer.lock().entry.preferred();
     move_until(buffer, wanted, MoveCause::Requested)
 }
 
 /// See [`crate::SharedBuffer::evict`].
 pub(crate) fn evict_one(buffer: &Arc<BufferInner>) -> Result<Migration> {
-    buffer.set.give_up_lost();
+    buffer.set.handle_lost_devices();
     if buffer.purge_if_it_may()? {
         return Ok(Migration::Done { generation: buffer.generation() });
     }
@@ -35,11 +35,11 @@ pub(crate) fn restore(set: &Buffers, domain: DomainId) -> usize {
     let limits = EvictionLimits { evict: false, ..set.core.eviction_limits(Trigger::All) };
     let mut came = 0;
     set.live.for_each(|buffer| {
-        if buffer.is_away() && buffer.lock().berth.wanted() == domain {
+        if buffer.is_displaced() && buffer.lock().entry.preferred() == domain {
             let generation = buffer.generation();
-            match buffer.return_to(domain, generation, &limits, MoveCause::Requested, Trigger::All)
+            match buffer.restore_to(domain, generation, &limits, MoveCause::Requested, Trigger::All)
             {
-                Ok(moved) => came += usize::from(moved == Moved::Yes),
+                Ok(moved) => came += usize::from(moved == MoveOutcome::Moved),
                 Err(error) => tracing::debug!(%error, buffer = buffer.name(), "stays away"),
             }
         }

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use crate::buffer::migration::invalidate_importers;
 use crate::buffer::object::{BufferInner, SharedBuffer};
-use crate::buffer::placement::{Seats, home_after_move, home_at};
-use crate::buffer::state::{InvalidationCause, Place, State};
+use crate::buffer::placement::{ImportMatrix, home_after_move, home_at};
+use crate::buffer::state::{InvalidationCause, Location, State};
 use crate::buffer::tracking::unlist;
 use crate::core::BackingRequest;
 use crate::error::{Error, Result};
@@ -41,29 +41,29 @@ impl SharedBuffer {
     #[doc(alias = "MADV_FREE")]
     pub fn set_purgeable(&self, purgeable: bool) -> Result<bool> {
         let buffer = &self.0;
-        buffer.set.give_up_lost();
+        buffer.set.handle_lost_devices();
         let mut state = buffer.lock();
-        if matches!(state.place.provider(), Provider::Foreign(_)) {
+        if matches!(state.location.provider(), Provider::Foreign(_)) {
             return Err(Error::Unsupported {
                 device: buffer.home().name().to_owned(),
                 missing: "the right to drop a stranger's bytes".into(),
             });
         }
-        buffer.let_lose(&mut state, purgeable);
-        Ok(state.place.backing().is_some())
+        buffer.mark_purgeable(&mut state, purgeable);
+        Ok(state.location.backing().is_some())
     }
 
     /// Whether its content may be lost.
     ///
     /// Locks: the reservation.
     pub fn is_purgeable(&self) -> bool {
-        self.0.lock().berth.is_purgeable()
+        self.0.lock().entry.is_purgeable()
     }
 
     /// Whether its content is gone, and it has no place until it is renewed. A look: it may be gone a moment
     /// later.
     pub fn is_purged(&self) -> bool {
-        self.0.standing.is_purged()
+        self.0.status.is_purged()
     }
 
     /// Gives a purged buffer a new place, with zeros in it, where it wants to be or else where it may be;
@@ -80,7 +80,7 @@ impl SharedBuffer {
     /// Locks: the reservation, but not while waiting; waits, in bounds, until others are out.
     pub fn renew(&self) -> Result<()> {
         let buffer = &self.0;
-        buffer.set.give_up_lost();
+        buffer.set.handle_lost_devices();
         // Each turn ends with a place or an error, unless somebody sat down or left meanwhile.
         const TURNS: u32 = 100;
         for _ in 0..TURNS {
@@ -88,15 +88,15 @@ impl SharedBuffer {
                 return Ok(());
             }
             buffer.check_not_revoked()?;
-            let wanted = buffer.lock().berth.wanted();
+            let wanted = buffer.lock().entry.preferred();
             let home = home_at(buffer, wanted)?;
             let placement = placement(buffer, wanted);
-            let seats = Seats::gather(buffer, &home, placement.kinds(), None)?;
+            let seats = ImportMatrix::gather(buffer, &home, placement.kinds(), None)?;
             let (size, group) = (buffer.size, buffer.group());
             let wish = BackingRequest { home: &home, placement, size, dedicated: false, group };
             let limits = buffer.core().eviction_limits(buffer.trigger());
             let accept = |provider| seats.all_take(provider);
-            let found = buffer.set.find_backing(&wish, &limits, accept)?.ok_or_else(|| {
+            let found = buffer.set.allocate_best(&wish, &limits, accept)?.ok_or_else(|| {
                 let mut kinds = placement.kinds().iter();
                 let stranded = kinds.find_map(|&kind| seats.stranded(kind));
                 let stranded = stranded.map(|device| buffer.core().find(device));
@@ -104,10 +104,11 @@ impl SharedBuffer {
             })?;
             let Found { taken, instead_of } = found;
             let mut state = buffer.lock();
-            let given_up = taken.domain() != DomainId::System
-                && buffer.core().member(home.id()).is_abandoned();
-            let fits = buffer.standing.is_purged() && seats.still_fit(buffer, &state) && !given_up;
-            if !fits || buffer.standing.is_revoked() {
+            let unplug_report = taken.domain() != DomainId::System
+                && buffer.core().member(home.id()).is_unplugged();
+            let fits =
+                buffer.status.is_purged() && seats.still_fit(buffer, &state) && !unplug_report;
+            if !fits || buffer.status.is_revoked() {
                 // Not under the reservation: it may take a pool's lock.
                 drop(state);
                 drop(taken);
@@ -116,13 +117,13 @@ impl SharedBuffer {
             settle(buffer, &mut state, taken);
             buffer.next_generation(home_after_move(buffer, &state, &home));
             // Last: who sees that it is not purged sees the rest.
-            buffer.standing.set_purged(false);
-            let here = state.place.domain();
-            if !buffer.is_away() {
-                buffer.decide(&mut state, What::Placed, [here, here], Reason::Asked);
+            buffer.status.set_purged(false);
+            let here = state.location.domain();
+            if !buffer.is_displaced() {
+                buffer.record(&mut state, What::Placed, [here, here], Reason::Asked);
             }
             drop(state);
-            buffer.decide_place(instead_of.as_ref());
+            buffer.record_placement(instead_of.as_ref());
             tracing::debug!(buffer = buffer.name(), %here, "renewed");
             return Ok(());
         }
@@ -144,10 +145,10 @@ fn placement(buffer: &BufferInner, wanted: DomainId) -> Placement {
 /// The buffer is there from now on. The reservation is held, and the buffer is nowhere.
 fn settle(buffer: &BufferInner, state: &mut State, new: Backing) {
     // INVARIANT: it was allocated for the buffer's size.
-    state.place = Place::Here(new);
+    state.location = Location::Resident(new);
     buffer.enlist(state);
-    let away = state.place.domain() != state.berth.wanted();
-    buffer.away.set(u8::from(away));
+    let away = state.location.domain() != state.entry.preferred();
+    buffer.backoff.set(u8::from(away));
 }
 
 impl BufferInner {
@@ -164,7 +165,7 @@ impl BufferInner {
         loop {
             let mut state = self.lock();
             self.check_there()?;
-            if !state.berth.is_purgeable() {
+            if !state.entry.is_purgeable() {
                 return Ok(false);
             }
             let Some(gate) = state.moving().cloned() else {
@@ -194,7 +195,7 @@ impl BufferInner {
         if state.moving().is_some() {
             return if limits.may_block { None } else { Some(Err(Kept::Busy)) };
         }
-        if self.standing.is_revoked() {
+        if self.status.is_revoked() {
             return Some(Err(Kept::Failed));
         }
         if self.check_not_held(state).is_err() {
@@ -214,11 +215,11 @@ impl BufferInner {
     fn purge(&self, state: &mut State, trigger: Trigger) {
         invalidate_importers(self, state, InvalidationCause::Purge, MoveId::NONE);
         // From here on nothing can fail.
-        let from = state.place.domain();
-        self.decide_purge(state, trigger);
+        let from = state.location.domain();
+        self.record_purge(state, trigger);
         self.drop_clean_copy(state);
-        unlist(self.core(), &mut state.berth);
-        self.away.set(0);
+        unlist(self.core(), &mut state.entry);
+        self.backoff.set(0);
         // What still runs concerns the old place only: whoever revokes the buffer waits for it, but whether
         // it fails is no matter any more.
         let mut last = Fences::default();
@@ -228,11 +229,11 @@ impl BufferInner {
             state.fences.add(Usage::Bookkeep, fence.clone());
             last.add(Usage::Bookkeep, fence);
         }
-        let nowhere = Place::Nowhere(state.place.provider(), state.place.group());
+        let nowhere = Location::Purged(state.location.provider(), state.location.group());
         let left = state.leave_for(nowhere, self.generation(), last, true);
         // Before the generation, so that old mappings are found to be of a purged buffer, and not just old.
-        self.standing.set_purged(true);
-        self.standing.set_poisoned(false);
+        self.status.set_purged(true);
+        self.status.set_poisoned(false);
         self.next_generation(self.home_id());
         self.retire(left);
         tracing::debug!(buffer = self.name(), %from, "purged");

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::auto_migrate::attract_together;
+use super::auto_migrate::auto_migrate_together;
 use crate::buffer::inspect::{full, what_holds};
-use crate::buffer::migration::{Errand, Moved, Plan, relocate};
-use crate::buffer::object::{Away, BufferInner, Buffers, Turn};
+use crate::buffer::migration::{MoveOutcome, MoveRequest, Plan, relocate};
+use crate::buffer::object::{BufferInner, Buffers, ReturnBackoff, Turn};
 use crate::buffer::placement::home_at;
 use crate::buffer::state::State;
 use crate::device::DeviceId;
@@ -23,19 +23,19 @@ impl BufferInner {
     /// to begin. That it stays away is no failure: it works from there, too.
     ///
     /// Locks: none may be held.
-    pub(in crate::buffer) fn come_back(
+    pub(in crate::buffer) fn restore(
         self: &Arc<Self>,
         device: DeviceId,
         allowance: &mut Allowance<'_>,
     ) {
-        if !self.is_away() {
+        if !self.is_displaced() {
             return;
         }
-        let Some(journey) = self.journey() else { return };
-        let Journey { wanted, footprint, group, priority, generation, left } = journey;
+        let Some(restore_plan) = self.restore_plan() else { return };
+        let RestorePlan { wanted, footprint, group, priority, generation, left } = restore_plan;
         let (ledger, charge) = (&self.core().domain_state(wanted).ledger, (footprint, group));
         if !ledger.could_hold(charge) {
-            return self.still_away(Some(full(ledger, charge)), |_| {});
+            return self.still_displaced(Some(full(ledger, charge)), |_| {});
         }
         let roomy = ledger.has_room(charge);
         if !roomy && left > 1 {
@@ -43,12 +43,12 @@ impl BufferInner {
             // Or it was tried, and why it failed was said.
             let uses = needed.checked_sub(left).map(|before| u32::from(before) + 1);
             let reason = uses.map(|uses| Reason::Hysteresis { uses, needed: needed.into() });
-            return self.still_away(reason, |away| away.set(left - 1));
+            return self.still_displaced(reason, |backoff| backoff.set(left - 1));
         }
         let now = self.core().age();
         if !allowance.allows(footprint, now) {
             let (moved, allowed) = allowance.refusal();
-            return self.still_away(Some(Reason::Throttled { moved, allowed }), |_| {});
+            return self.still_displaced(Some(Reason::Throttled { moved, allowed }), |_| {});
         }
         // Never at the cost of a wait: what has to go first is told to, and the next use finds the room.
         let limits = EvictionLimits {
@@ -58,17 +58,19 @@ impl BufferInner {
             ..self.core().eviction_limits(self.trigger())
         };
         let trigger = Trigger::Device(device);
-        match self.return_to(wanted, generation, &limits, MoveCause::Returned, trigger) {
-            Ok(Moved::Yes) => allowance.pay(footprint),
+        match self.restore_to(wanted, generation, &limits, MoveCause::Returned, trigger) {
+            Ok(MoveOutcome::Moved) => allowance.pay(footprint),
             // Whoever was busy is not for long.
-            Ok(Moved::LookAgain | Moved::NotNow) => {}
-            Ok(Moved::NoMover) => self.still_away(None, Away::failed_for_long),
-            Err(error) => self.failed_to_return(wanted, &error),
+            Ok(MoveOutcome::Retry | MoveOutcome::WouldBlock) => {}
+            Ok(MoveOutcome::NoPath) => {
+                self.still_displaced(None, ReturnBackoff::backed_off_for_long)
+            }
+            Err(error) => self.restore_failed(wanted, &error),
         }
     }
 
     #[cold]
-    fn failed_to_return(&self, wanted: DomainId, error: &Error) {
+    fn restore_failed(&self, wanted: DomainId, error: &Error) {
         tracing::debug!(%error, buffer = self.name(), "stays away");
         let lasting = matches!(error, Error::Unreachable { .. } | Error::Unsupported { .. });
         let told = lasting || error.is_out_of_memory();
@@ -78,20 +80,20 @@ impl BufferInner {
             // is not asked each time.
             Error::OutOfMemory { code: None, obstacles, .. } => {
                 let uses = if obstacles.is_empty() { 1 } else { UNTIL_ASKED_AGAIN };
-                self.still_away(reason, |away| away.set(uses));
+                self.still_displaced(reason, |backoff| backoff.set(uses));
             }
-            _ if lasting => self.still_away(reason, Away::failed_for_long),
-            _ => self.still_away(reason, Away::failed),
+            _ if lasting => self.still_displaced(reason, ReturnBackoff::backed_off_for_long),
+            _ => self.still_displaced(reason, ReturnBackoff::failed),
         }
     }
 
     /// What there is to know before it comes back. `None` if it is back already, cannot move now, or rests:
     /// whoever cannot come evicts nobody.
-    fn journey(&self) -> Option<Journey> {
+    fn restore_plan(&self) -> Option<RestorePlan> {
         let mut state = self.lock();
-        let wanted = state.berth.wanted();
-        if state.place.domain() == wanted {
-            self.away.set(0);
+        let wanted = state.entry.preferred();
+        if state.location.domain() == wanted {
+            self.backoff.set(0);
             return None;
         }
         if state.moving().is_some() {
@@ -99,15 +101,15 @@ impl BufferInner {
         }
         let awaits = self.awaits_host(&mut state, wanted).then_some(Reason::Busy { by: None });
         if let Some(reason) = what_holds(&state).or(awaits) {
-            self.decide_to_stay_away(&mut state, reason);
+            self.record_not_restored(&mut state, reason);
             return None;
         }
-        let Turn::Try { left } = self.away.turn() else { return None };
-        Some(Journey {
+        let Turn::Try { left } = self.backoff.turn() else { return None };
+        Some(RestorePlan {
             wanted,
-            footprint: state.place.footprint(),
-            group: state.place.group(),
-            priority: state.berth.priority(),
+            footprint: state.location.footprint(),
+            group: state.location.group(),
+            priority: state.entry.priority(),
             generation: self.generation(),
             left,
         })
@@ -124,43 +126,43 @@ impl BufferInner {
         state.fences.pending(Usage::Bookkeep).iter().any(|fence| fence.is_for_host(device))
     }
 
-    pub(in crate::buffer) fn return_to(
+    pub(in crate::buffer) fn restore_to(
         self: &Arc<Self>,
         wanted: DomainId,
         generation: u32,
         limits: &EvictionLimits,
         cause: MoveCause,
         trigger: Trigger,
-    ) -> Result<Moved> {
+    ) -> Result<MoveOutcome> {
         self.check_there()?;
         let home = home_at(self, wanted)?;
         match Plan::new(self, &home, wanted.kind(), limits)? {
             // Somebody else may have brought it back meanwhile.
             Some(plan) if plan.seats.is_of(generation) => {
-                let errand = Errand::to_new(cause, trigger);
+                let request = MoveRequest::to_new(cause, trigger);
                 match limits.wait {
-                    Some(_) => relocate(self, &home, &plan.seats, plan.new, errand),
-                    None => self.go_at_once(plan, errand),
+                    Some(_) => relocate(self, &home, &plan.seats, plan.new, request),
+                    None => self.try_migrate(plan, request),
                 }
             }
-            _ => Ok(Moved::LookAgain),
+            _ => Ok(MoveOutcome::Retry),
         }
     }
 
     /// Says why, and when it is tried again, if nobody has brought it back meanwhile.
-    fn still_away(&self, why: Option<Reason>, when: impl FnOnce(&Away)) {
+    fn still_displaced(&self, why: Option<Reason>, when: impl FnOnce(&ReturnBackoff)) {
         let mut state = self.lock();
-        if state.place.domain() != state.berth.wanted() {
-            when(&self.away);
+        if state.location.domain() != state.entry.preferred() {
+            when(&self.backoff);
             if let Some(reason) = why {
-                self.decide_to_stay_away(&mut state, reason);
+                self.record_not_restored(&mut state, reason);
             }
         }
     }
 }
 
-/// See [`BufferInner::journey`].
-struct Journey {
+/// See [`BufferInner::restore_plan`].
+struct RestorePlan {
     wanted: DomainId,
     footprint: u64,
     group: GroupId,
@@ -172,16 +174,16 @@ struct Journey {
 
 /// Brings back those that one submission is about to use, or has used, and that are away, and lets the device
 /// draw others to itself. None of them has to go for another one.
-pub(in crate::buffer) fn come_back_together(
+pub(in crate::buffer) fn restore_together(
     set: &Buffers,
     device: DeviceId,
     buffers: &[&Arc<BufferInner>],
 ) {
     let mut allowance = set.core.throttle.submission();
-    if buffers.iter().any(|buffer| buffer.is_away()) {
+    if buffers.iter().any(|buffer| buffer.is_displaced()) {
         let _spared =
             set.core.protected.protect(buffers.iter().map(|buffer| buffer.id()).collect());
-        buffers.iter().for_each(|buffer| buffer.come_back(device, &mut allowance));
+        buffers.iter().for_each(|buffer| buffer.restore(device, &mut allowance));
     }
-    attract_together(set, device, buffers, &mut allowance);
+    auto_migrate_together(set, device, buffers, &mut allowance);
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::buffer::migration::{Errand, Group, MayBlock, Moved, Mover, Plan};
+use crate::buffer::migration::{Copier, Group, MayBlock, MoveOutcome, MoveRequest, Plan};
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::placement::home_at;
 use crate::core::SlotId;
@@ -34,7 +34,7 @@ pub(in crate::buffer) fn evict_some(
             continue;
         }
         match plan(buffer, victim, from, limits) {
-            Ok(Some((plan, mover))) => Group::add(&mut groups, index, plan, mover),
+            Ok(Some((plan, copier))) => Group::add(&mut groups, index, plan, copier),
             Ok(None) => outcomes[index] = Ok(()),
             Err(kept) => outcomes[index] = Err(kept),
         }
@@ -43,10 +43,10 @@ pub(in crate::buffer) fn evict_some(
     for group in groups {
         for (index, moved) in group.relocate(set, may_block) {
             outcomes[index] = moved.map_err(|error| why(&error)).and_then(|moved| match moved {
-                Moved::Yes => Ok(()),
-                Moved::LookAgain => Err(Kept::Gone),
-                Moved::NotNow => Err(Kept::Locked),
-                Moved::NoMover => Err(Kept::Unreachable),
+                MoveOutcome::Moved => Ok(()),
+                MoveOutcome::Retry => Err(Kept::Gone),
+                MoveOutcome::WouldBlock => Err(Kept::Locked),
+                MoveOutcome::NoPath => Err(Kept::Unreachable),
             });
         }
     }
@@ -59,7 +59,7 @@ fn plan<'a>(
     victim: &Victim<SlotId>,
     from: DomainId,
     limits: &EvictionLimits,
-) -> Result<Option<(Plan<'a>, Mover)>, Kept> {
+) -> Result<Option<(Plan<'a>, Copier)>, Kept> {
     loop {
         // A look before anything is made ready: the answer may be different when it matters, and is then
         // found out again.
@@ -76,9 +76,9 @@ fn plan<'a>(
         if buffer.core().protected.contains(buffer.id()) {
             return Err(Kept::Busy);
         }
-        let berth = state.berth;
-        let is_there = berth.order() == from && state.place.domain() == from;
-        if berth.slot() != Some(victim.slot) || !is_there {
+        let entry = state.entry;
+        let is_there = entry.order() == from && state.location.domain() == from;
+        if entry.slot() != Some(victim.slot) || !is_there {
             return Err(Kept::Gone);
         }
         let kept = if state.pinned() > 0 {
@@ -87,10 +87,10 @@ fn plan<'a>(
             (state.host() > 0 || state.static_mappings() > 0).then_some(Kept::Held)
         };
         if let Some(kept) = kept {
-            buffer.decide_to_stay(&mut state, kept);
+            buffer.record_skipped(&mut state, kept);
             return Err(kept);
         }
-        if !berth.is_purgeable() {
+        if !entry.is_purgeable() {
             let at_work = !state.fences.pending(Usage::Bookkeep).is_empty();
             if at_work && limits.skip_busy {
                 return Err(Kept::Busy);
@@ -113,7 +113,7 @@ fn plan<'a>(
 fn plan_unlocked<'a>(
     buffer: &'a Arc<BufferInner>,
     limits: &EvictionLimits,
-) -> Result<(Plan<'a>, Mover), Kept> {
+) -> Result<(Plan<'a>, Copier), Kept> {
     if !buffer.placement().kinds().contains(&DomainKind::System) {
         return Err(Kept::Unreachable);
     }
@@ -123,24 +123,24 @@ fn plan_unlocked<'a>(
         let Some(plan) = Plan::new(buffer, &home, DomainKind::System, limits)? else {
             return Ok(None);
         };
-        let mover = {
+        let copier = {
             let (clean, waits) = (plan.clean, limits.wait.is_some());
-            let errand = Errand {
+            let request = MoveRequest {
                 clean,
                 waits,
                 until: limits.wait,
-                ..Errand::to_new(MoveCause::Evicted, limits.trigger)
+                ..MoveRequest::to_new(MoveCause::Evicted, limits.trigger)
             };
-            Mover::find(buffer, &home, &plan.new, errand)?
+            Copier::find(buffer, &home, &plan.new, request)?
         };
-        Ok(mover.map(|mover| (plan, mover)))
+        Ok(copier.map(|copier| (plan, copier)))
     };
-    let (plan, mover) = planned().map_err(|error: Error| why(&error))?.ok_or(Kept::Gone)?;
+    let (plan, copier) = planned().map_err(|error: Error| why(&error))?.ok_or(Kept::Gone)?;
     // It would have to be waited for until its bytes are out.
-    if mover.has_no_device() && !limits.may_block {
+    if copier.has_no_device() && !limits.may_block {
         return Err(Kept::Busy);
     }
-    Ok((plan, mover))
+    Ok((plan, copier))
 }
 
 /// Why a victim stays, by the error of its move.

@@ -86,7 +86,7 @@ impl World for Buffers {
     fn name_pins(&self, key: SlotId, obstacles: &mut Obstacles) {
         let Some(buffer) = self.live.get(key) else { return };
         let state = buffer.lock();
-        for line in state.pin_lines().iter().filter(|line| line.pins() > 0) {
+        for line in state.pin_counters().iter().filter(|line| line.pins() > 0) {
             let device = &self.core.member(line.device()).device;
             obstacles.pinned_by(format!("{}: {}", device.name(), line.reason()));
             obstacles.pins(line.device(), buffer.size, line.pins());

@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::handle::{ForeignFacts, ForeignHandle};
-use crate::buffer::migration::{Errand, Moved, no_mover, relocate};
+use crate::buffer::migration::{MoveOutcome, MoveRequest, no_path, relocate};
 use crate::buffer::object::{BufferInner, SharedBuffer};
-use crate::buffer::placement::{Seats, with_relief};
+use crate::buffer::placement::{ImportMatrix, retry_on_oom};
 use crate::core::BackingRequest;
 use crate::device::HandleType;
 use crate::error::{Error, Result};
@@ -30,8 +30,8 @@ pub struct ForeignExport {
 impl ForeignExport {
     pub(in crate::buffer) fn new(buffer: &Arc<BufferInner>) -> Result<Self> {
         let set = &buffer.set;
-        set.give_up_lost();
-        with_relief(set, buffer.home_id(), [&**buffer], || Self::once(buffer))
+        set.handle_lost_devices();
+        retry_on_oom(set, buffer.home_id(), [&**buffer], || Self::once(buffer))
     }
 
     fn once(buffer: &Arc<BufferInner>) -> Result<Self> {
@@ -59,7 +59,7 @@ impl ForeignExport {
                 buffer.set.exports.remember(fd.as_fd(), buffer, buffer.generation())?;
                 // From here on nothing can fail.
                 allocation.mark_external();
-                state.hand_out();
+                state.begin_export();
                 // A stranger may write to it at any time.
                 buffer.drop_clean_copy(&mut state);
                 drop(state);
@@ -77,11 +77,11 @@ impl ForeignExport {
     #[cold]
     fn move_out(buffer: &Arc<BufferInner>) -> Result<Option<Prepared>> {
         let home = buffer.home();
-        let seats = Seats::gather(buffer, &home, buffer.placement().kinds(), None)?;
+        let seats = ImportMatrix::gather(buffer, &home, buffer.placement().kinds(), None)?;
         if !seats.were_at(&home) {
             return Ok(None);
         }
-        let provider = buffer.lock().place.provider();
+        let provider = buffer.lock().location.provider();
         let same = |candidate| candidate == provider;
         let missing = || Error::Unsupported {
             device: home.name().to_owned(),
@@ -102,11 +102,11 @@ impl ForeignExport {
             &home,
             &seats,
             new.into(),
-            Errand::to_new(MoveCause::HandedOut, Trigger::Asked),
+            MoveRequest::to_new(MoveCause::HandedOut, Trigger::Asked),
         )? {
-            Moved::Yes => Ok(Some(prepared)),
-            Moved::LookAgain | Moved::NotNow => Ok(None),
-            Moved::NoMover => Err(no_mover(&home)),
+            MoveOutcome::Moved => Ok(Some(prepared)),
+            MoveOutcome::Retry | MoveOutcome::WouldBlock => Ok(None),
+            MoveOutcome::NoPath => Err(no_path(&home)),
         }
     }
 
@@ -179,7 +179,7 @@ impl AsFd for ForeignExport {
 
 impl Drop for ForeignExport {
     fn drop(&mut self) {
-        self.buffer.lock().take_back();
+        self.buffer.lock().end_export();
         self.buffer.core().live.died(Object::ForeignExport);
     }
 }

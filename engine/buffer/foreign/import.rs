@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::handle::{ForeignFacts, ForeignHandle};
 use crate::buffer::object::{BufferDescriptor, Buffers, SharedBuffer};
-use crate::buffer::placement::with_relief;
+use crate::buffer::placement::retry_on_oom;
 use crate::device::{DeviceInner, HandleType};
 use crate::error::{Error, ForeignFdReason, Result};
 use crate::memory::{Allocation, Backing, Provider, dma_buf};
@@ -52,7 +52,7 @@ pub(crate) fn import(
     };
     let opaque = (handle == HandleType::OpaqueFd).then_some((facts.memory_size, facts.memory_type));
     let origin = set.core.origin(provider);
-    let allocation = with_relief(set, device.id(), [], || {
+    let allocation = retry_on_oom(set, device.id(), [], || {
         let own = dma_buf::duplicate(fd, &set.core.calls)?;
         Allocation::import_foreign(&origin, device, own, handle, facts.size, opaque, take)
     })?;

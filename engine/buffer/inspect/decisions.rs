@@ -12,7 +12,7 @@ use crate::residency::{AccessCounts, Kept, Trigger};
 
 impl BufferInner {
     /// Something was decided about where it is. The reservation is held.
-    pub(in crate::buffer) fn decide(
+    pub(in crate::buffer) fn record(
         &self,
         state: &mut State,
         what: What,
@@ -29,19 +29,19 @@ impl BufferInner {
     /// It is new, and here instead of somewhere better, if that failed.
     ///
     /// Locks: the reservation.
-    pub(in crate::buffer) fn decide_place(&self, instead_of: Option<&Error>) {
-        if !self.is_away() {
+    pub(in crate::buffer) fn record_placement(&self, instead_of: Option<&Error>) {
+        if !self.is_displaced() {
             // Not worth remembering; but somebody may look at how full the place is.
             if self.core().tracer.is_on() {
-                let domain = self.lock().place.domain();
+                let domain = self.lock().location.domain();
                 self.core().trace_counters(domain);
             }
             return;
         }
         let mut state = self.lock();
-        let (wanted, here) = (state.berth.wanted(), state.place.domain());
+        let (wanted, here) = (state.entry.preferred(), state.location.domain());
         let reason = self.why_not_in(wanted, instead_of);
-        self.decide(&mut state, What::FellBack, [wanted, here], reason);
+        self.record(&mut state, What::FellBack, [wanted, here], reason);
         self.core().trace_counters(here);
     }
 
@@ -74,32 +74,32 @@ impl BufferInner {
     }
 
     /// Somebody wanted it to go, and it stays. The reservation is held.
-    pub(in crate::buffer) fn decide_to_stay(&self, state: &mut State, kept: Kept) {
-        let here = state.place.domain();
+    pub(in crate::buffer) fn record_skipped(&self, state: &mut State, kept: Kept) {
+        let here = state.location.domain();
         if matches!(kept, Kept::Pinned | Kept::Held)
             && let Some(reason) = what_holds(state)
         {
-            self.decide(state, What::Stayed, [here, here], reason);
+            self.record(state, What::Stayed, [here, here], reason);
         }
     }
 
     /// It is used, and does not come back to where it wants to be. Said once for each reason, until something
     /// else is decided: it may be used often. The reservation is held.
-    pub(in crate::buffer) fn decide_to_stay_away(&self, state: &mut State, reason: Reason) {
-        let places = [state.place.domain(), state.berth.wanted()];
+    pub(in crate::buffer) fn record_not_restored(&self, state: &mut State, reason: Reason) {
+        let places = [state.location.domain(), state.entry.preferred()];
         let kind = std::mem::discriminant(&reason);
         let said =
             state.decisions(self.size).take_while(|last| last.what == What::Stayed).any(|last| {
                 [last.from, last.to] == places && std::mem::discriminant(&last.reason) == kind
             });
         if !said {
-            self.decide(state, What::Stayed, places, reason);
+            self.record(state, What::Stayed, places, reason);
         }
     }
 
     /// Its content goes. The reservation is held, and it still stands in its order.
-    pub(in crate::buffer) fn decide_purge(&self, state: &mut State, trigger: Trigger) {
-        let here = state.place.domain();
+    pub(in crate::buffer) fn record_purge(&self, state: &mut State, trigger: Trigger) {
+        let here = state.location.domain();
         let reason = match trigger {
             Trigger::Room { bytes, by } => {
                 let (_, of) = self.core().domain_state(here).eviction_list.pick();
@@ -108,18 +108,18 @@ impl BufferInner {
             Trigger::All => Reason::All,
             Trigger::Device(_) | Trigger::Asked => Reason::Asked,
         };
-        self.decide(state, What::Purged, [here, here], reason);
+        self.record(state, What::Purged, [here, here], reason);
     }
 
     /// It has moved. The reservation is held.
-    pub(in crate::buffer) fn decide_move(
+    pub(in crate::buffer) fn record_move(
         &self,
         state: &mut State,
         from: DomainId,
         cause: MoveCause,
         trigger: Trigger,
     ) {
-        let to = state.place.domain();
+        let to = state.location.domain();
         let what = match cause {
             MoveCause::Evicted => What::Evicted,
             MoveCause::Promoted => What::Promoted,
@@ -132,7 +132,7 @@ impl BufferInner {
             (MoveCause::Reach, Trigger::Device(by)) => Reason::Reach { by },
             (MoveCause::Promoted, Trigger::Device(device)) => Reason::DeviceLost { device },
             (MoveCause::Returned, Trigger::Device(by)) => Reason::Used { by },
-            (MoveCause::Attracted, Trigger::Device(by)) => self.why_drawn(by),
+            (MoveCause::Attracted, Trigger::Device(by)) => self.why_auto_migrated(by),
             (MoveCause::Evicted, Trigger::Room { bytes, by }) => {
                 let (pick, others) = self.core().domain_state(from).eviction_list.pick();
                 Reason::Wanted { bytes, by, pick, of: others + 1 }
@@ -140,13 +140,13 @@ impl BufferInner {
             (_, Trigger::All) => Reason::All,
             _ => Reason::Asked,
         };
-        self.decide(state, what, [from, to], reason);
+        self.record(state, what, [from, to], reason);
         self.core().trace_counters(from);
         self.core().trace_counters(to);
     }
 
     /// Who drew it, in numbers.
-    fn why_drawn(&self, by: DeviceId) -> Reason {
+    fn why_auto_migrated(&self, by: DeviceId) -> Reason {
         let AccessCounts { times, others } =
             self.core().auto_migration.access_counts(self.id(), by);
         Reason::UsedMore { by, times, others }
@@ -157,7 +157,7 @@ impl BufferInner {
 pub(in crate::buffer) fn what_holds(state: &State) -> Option<Reason> {
     let pins = state.pinned();
     if pins > 0 {
-        let mut lines = state.pin_lines().iter().filter(|line| line.pins() > 0);
+        let mut lines = state.pin_counters().iter().filter(|line| line.pins() > 0);
         let by = lines.next().map(|line| line.device());
         // CAST: saturated; beyond a few thousand it is "or more".
         return Some(Reason::Pinned { by, pins: pins.min(u64::from(u32::MAX)) as u32 });

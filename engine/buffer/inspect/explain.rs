@@ -41,8 +41,8 @@ impl SharedBuffer {
             let state = buffer.lock();
             let decisions: Vec<_> = state.decisions(buffer.size).collect();
             let pins = pins(&state, buffer.size);
-            let purged = buffer.standing.is_purged();
-            (state.place.domain(), state.berth.wanted(), purged, decisions, pins)
+            let purged = buffer.status.is_purged();
+            (state.location.domain(), state.entry.preferred(), purged, decisions, pins)
         };
         let others = decisions.iter().filter_map(|decision| match decision.reason {
             Reason::Wanted { by, .. } => by,

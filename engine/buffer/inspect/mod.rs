@@ -12,4 +12,4 @@ mod trace;
 pub(in crate::buffer) use decisions::{full, what_holds};
 pub use explain::Explanation;
 pub(crate) use report::report;
-pub(in crate::buffer) use trace::Slice;
+pub(in crate::buffer) use trace::MoveSpan;

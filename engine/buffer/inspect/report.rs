@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::buffer::object::{BufferInner, Buffers};
-use crate::buffer::state::{Clean, Ghost, Seat, State};
+use crate::buffer::state::{AttachmentEntry, CleanCopy, Ghost, State};
 use crate::device::DeviceId;
 use crate::memory::{DomainId, Provider};
 use crate::observe::{
@@ -16,7 +16,7 @@ use crate::residency::Group;
 ///
 /// Locks: each buffer's reservation for a moment, one at a time.
 pub(crate) fn report(set: &Buffers) -> Report {
-    set.give_up_lost();
+    set.handle_lost_devices();
     let devices: Vec<_> = set
         .core
         .devices
@@ -75,20 +75,20 @@ impl BufferInner {
     fn report(&self) -> BufferReport {
         let mut state = self.lock();
         let poisoned = self.poison(&mut state);
-        let provider = state.place.provider();
+        let provider = state.location.provider();
         BufferReport {
             id: self.id(),
             name: self.given_name().map(String::from),
             size: self.size,
             domain: provider.domain(),
-            footprint: state.place.footprint(),
-            wanted: state.berth.wanted(),
-            clean_copy: state.clean().and_then(Clean::footprint),
+            footprint: state.location.footprint(),
+            wanted: state.entry.preferred(),
+            clean_copy: state.clean().and_then(CleanCopy::footprint),
             provider,
             home: self.home_id(),
             generation: self.generation(),
-            revoked: self.standing.is_revoked(),
-            purged: self.standing.is_purged(),
+            revoked: self.status.is_revoked(),
+            purged: self.status.is_purged(),
             poisoned,
             moving: state.moving().is_some(),
             imported: matches!(provider, Provider::Foreign(_)),
@@ -107,7 +107,7 @@ impl BufferInner {
             let old = state.ghosts().flat_map(Ghost::mapped);
             old.filter(|(of, _)| *of == device).map(|(_, mapped)| mapped).sum()
         };
-        let tell = |seat: Seat| AttachmentReport {
+        let tell = |seat: AttachmentEntry| AttachmentReport {
             device: seat.device,
             device_name: name(seat.device),
             attached: seat.is_attached(),
@@ -116,12 +116,12 @@ impl BufferInner {
             mapped: seat.mapped(),
             mapped_before: before(seat.device),
         };
-        state.seats().map(tell).collect()
+        state.attachments().map(tell).collect()
     }
 }
 
 pub(in crate::buffer) fn pins(state: &State, bytes: u64) -> Vec<PinReport> {
-    let lines = state.pin_lines().iter().map(|line| PinReport {
+    let lines = state.pin_counters().iter().map(|line| PinReport {
         device: Some(line.device()),
         reason: line.reason().clone(),
         count: line.pins(),

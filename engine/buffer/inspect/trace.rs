@@ -14,12 +14,12 @@ use crate::sync::Fence;
 
 /// A move in the trace, from the call of its importers to the end of its copy. If that never comes, the
 /// buffer has stayed where it was.
-pub(in crate::buffer) struct Slice {
+pub(in crate::buffer) struct MoveSpan {
     tracer: Arc<Tracer>,
     id: Cell<MoveId>,
 }
 
-impl Slice {
+impl MoveSpan {
     pub(in crate::buffer) fn new(core: &Core) -> Self {
         Self { tracer: Arc::clone(&core.tracer), id: Cell::new(MoveId::NONE) }
     }
@@ -57,7 +57,7 @@ impl Slice {
     }
 }
 
-impl Drop for Slice {
+impl Drop for MoveSpan {
     fn drop(&mut self) {
         let id = self.id.get();
         if id != MoveId::NONE {
@@ -72,7 +72,7 @@ impl BufferInner {
     pub(in crate::buffer) fn trace_begin(
         &self,
         state: &State,
-        span: &Slice,
+        span: &MoveSpan,
         cause: MoveCause,
         (device, to): (DeviceId, DomainId),
     ) {
@@ -82,7 +82,7 @@ impl BufferInner {
         let id = self.core().tracer.begin(Move {
             buffer: self.id(),
             bytes: self.size,
-            from: state.place.domain(),
+            from: state.location.domain(),
             to,
             cause: cause.name(),
             generation: self.generation() + 1,
@@ -100,8 +100,8 @@ impl BufferInner {
                 buffer: self.id(),
                 bytes: self.size,
                 device,
-                domain: state.berth.wanted(),
-                resident: state.place.domain() == state.berth.wanted(),
+                domain: state.entry.preferred(),
+                resident: state.location.domain() == state.entry.preferred(),
             });
         }
     }

@@ -7,11 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::buffer::inspect::Slice;
-use crate::buffer::migration::{Done, Errand, invalidate_importers, publish};
+use crate::buffer::inspect::MoveSpan;
+use crate::buffer::migration::{MoveRequest, MoveSummary, commit, invalidate_importers};
 use crate::buffer::object::{BufferInner, Buffers, LossHandler};
 use crate::buffer::placement::new_home;
-use crate::buffer::state::{Clean, InvalidationCause, State};
+use crate::buffer::state::{CleanCopy, InvalidationCause, State};
 use crate::core::Abandoned;
 use crate::device::DeviceInner;
 use crate::memory::{DomainId, Provider};
@@ -26,12 +26,12 @@ use crate::sync::{Fence, Guard, Usage};
 /// If an importer does, when all buffers are done.
 pub(crate) fn abandon(set: &Buffers, device: &DeviceInner) -> Abandoned {
     let turn = set.core.loss_guard.turn(set.core.timeout);
-    let panicked = give_up(set, device);
+    let panicked = unplug_device(set, device);
     drop(turn);
     if let Some(panic) = panicked {
         resume_unwind(panic);
     }
-    *set.core.member(device.id()).given_up()
+    *set.core.member(device.id()).unplug_report()
 }
 
 /// Gives up those that were found to be lost, and were not given up yet. Who comes while somebody is at it
@@ -41,17 +41,17 @@ pub(crate) fn abandon(set: &Buffers, device: &DeviceInner) -> Abandoned {
 ///
 /// As [`abandon`], when all of them are done.
 #[cold]
-fn abandon_lost(set: &Buffers) {
+fn unplug_lost(set: &Buffers) {
     let Some(turn) = set.core.loss_guard.turn(set.core.timeout) else { return };
     let mut panicked = None;
     let found = || {
         let mut members = set.core.devices.iter();
-        members.find(|member| member.device.is_lost() && !member.is_abandoned())
+        members.find(|member| member.device.is_lost() && !member.is_unplugged())
     };
     loop {
         while let Some(member) = found() {
             // All of them, whoever panics.
-            panicked = panicked.or(give_up(set, &member.device));
+            panicked = panicked.or(unplug_device(set, &member.device));
         }
         // Only now: whoever comes meanwhile is to wait.
         set.core.calls.forget_lost_devices();
@@ -69,12 +69,12 @@ fn abandon_lost(set: &Buffers) {
 impl LossHandler for Buffers {
     #[cold]
     fn handle_lost(&self) {
-        abandon_lost(self);
+        unplug_lost(self);
     }
 }
 
 /// Does it, if nobody has; returns with what an importer has panicked.
-fn give_up(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Send>> {
+fn unplug_device(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Send>> {
     let member = set.core.member(device.id());
     // First: a move that has not looked yet finds it when it has the reservation, and what has moved before
     // is found below, as is a buffer that was made before.
@@ -86,7 +86,7 @@ fn give_up(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Send>> {
     let mut panicked = None;
     set.live.for_each(|buffer| {
         let mut state = lock_at_rest(buffer, place, end);
-        if state.berth.wanted() == place {
+        if state.entry.preferred() == place {
             buffer.want(&mut state, DomainId::System);
         }
         if !is_in(&state, place) {
@@ -94,7 +94,7 @@ fn give_up(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Send>> {
             return;
         }
         // Before the copy is looked at: who still writes to what is lost says so now.
-        let slice = Slice::new(&set.core);
+        let slice = MoveSpan::new(&set.core);
         let telling = AssertUnwindSafe(|| {
             invalidate_importers(buffer, &mut state, InvalidationCause::Evict, slice.id());
         });
@@ -103,23 +103,23 @@ fn give_up(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Send>> {
             panicked.get_or_insert(panic);
         }
         if promote(buffer, &mut state, device, &slice) {
-            member.given_up().promoted += 1;
+            member.unplug_report().promoted += 1;
         } else {
             lose(buffer, &mut state, device);
             // As long as the device works, it is the one that knows the place best.
             if device.is_lost() {
                 rehome(buffer, &state, device);
             }
-            member.given_up().lost += 1;
+            member.unplug_report().lost += 1;
         }
     });
-    let Abandoned { promoted, lost } = *member.given_up();
+    let Abandoned { promoted, lost } = *member.unplug_report();
     tracing::warn!(device = device.name(), promoted, lost, "given up");
     panicked
 }
 
 fn is_in(state: &State, place: DomainId) -> bool {
-    state.place.backing().is_some_and(|backing| backing.domain() == place)
+    state.location.backing().is_some_and(|backing| backing.domain() == place)
 }
 
 /// Takes the reservation. A buffer that would be lost, while a move of it waits for work of the host, is
@@ -141,7 +141,7 @@ fn lock_at_rest(buffer: &BufferInner, place: DomainId, end: Instant) -> Guard<'_
 }
 
 fn has_sound_copy(state: &State) -> bool {
-    state.clean().is_some_and(Clean::is_sound)
+    state.clean().is_some_and(CleanCopy::is_sound)
 }
 
 /// Makes the clean copy the buffer, if there is one that is sound and that nobody still uses.
@@ -149,20 +149,29 @@ fn promote(
     buffer: &Arc<BufferInner>,
     state: &mut State,
     device: &DeviceInner,
-    slice: &Slice,
+    slice: &MoveSpan,
 ) -> bool {
     // Whoever relies on the place cannot be told that it is another one.
     if !has_sound_copy(state) || buffer.check_not_held(state).is_err() {
         return false;
     }
-    let Some((_, copy)) = state.clean_mut().and_then(Clean::lend) else { return false };
+    let Some((_, copy)) = state.clean_mut().and_then(CleanCopy::lend) else { return false };
     // What failed was to be in the place that is gone.
     state.fences.forget_failures();
-    buffer.standing.set_poisoned(false);
-    let errand =
-        Errand { clean: true, ..Errand::to_new(MoveCause::Promoted, Trigger::Device(device.id())) };
+    buffer.status.set_poisoned(false);
+    let request = MoveRequest {
+        clean: true,
+        ..MoveRequest::to_new(MoveCause::Promoted, Trigger::Device(device.id()))
+    };
     let home = new_home(buffer, state, device);
-    publish(buffer, state, &home, copy, Fence::signalled(), &Done { errand, slice, copied: 0 });
+    commit(
+        buffer,
+        state,
+        &home,
+        copy,
+        Fence::signalled(),
+        &MoveSummary { request, slice, copied: 0 },
+    );
     true
 }
 
@@ -170,7 +179,7 @@ fn promote(
 /// The reservation is held.
 fn rehome(buffer: &BufferInner, state: &State, lost: &DeviceInner) {
     // What strangers handed in is what it was to the device that it was handed to.
-    if buffer.home_id() == lost.id() && !matches!(state.place.provider(), Provider::Foreign(_)) {
+    if buffer.home_id() == lost.id() && !matches!(state.location.provider(), Provider::Foreign(_)) {
         buffer.settle_at(new_home(buffer, state, lost).id());
     }
 }
@@ -182,7 +191,7 @@ fn lose(buffer: &BufferInner, state: &mut State, device: &DeviceInner) {
     // As what moves it: accepted, the bytes are scrubbed.
     state.fences.add(Usage::Move, fence);
     let place = DomainId::Vram(device.id());
-    buffer.decide(state, What::Lost, [place, place], Reason::DeviceLost { device: device.id() });
+    buffer.record(state, What::Lost, [place, place], Reason::DeviceLost { device: device.id() });
     // Marks it, and says so.
     buffer.poison(state);
 }

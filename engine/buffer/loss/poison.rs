@@ -19,7 +19,7 @@ impl SharedBuffer {
     ///
     /// Locks: the reservation.
     pub fn is_poisoned(&self) -> bool {
-        self.0.set.give_up_lost();
+        self.0.set.handle_lost_devices();
         let mut state = self.0.lock();
         self.0.check_content(&mut state).is_err()
     }
@@ -37,7 +37,7 @@ impl SharedBuffer {
     /// Locks: the reservation, but not while waiting.
     pub fn accept_content(&self) -> Result<()> {
         let buffer = &self.0;
-        buffer.set.give_up_lost();
+        buffer.set.handle_lost_devices();
         let end = Instant::now() + buffer.core().timeout;
         let mut state = loop {
             let mut state = buffer.lock();
@@ -53,14 +53,14 @@ impl SharedBuffer {
         let failed = state.fences.forget_failures();
         // It would bring back bytes of before what failed.
         buffer.drop_clean_copy(&mut state);
-        let strangers = matches!(state.place.provider(), Provider::Foreign(_));
+        let strangers = matches!(state.location.provider(), Provider::Foreign(_));
         if failed == Some(Usage::Move) && !strangers {
             buffer.backing_mut(&mut state)?.mark_stale();
             // The next pin makes it the buffer's own again.
             state.close_pins();
-            buffer.standing.set_ready(false);
+            buffer.status.set_ready(false);
         }
-        buffer.standing.set_poisoned(false);
+        buffer.status.set_poisoned(false);
         Ok(())
     }
 }

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::commit::copied;
-use super::copier::{Mover, bytes_of};
-use super::execute::{finish, finish_at_once, relocate};
-use super::in_progress::{Move, Parked, first_waits};
+use super::copier::{Copier, bytes_of};
+use super::execute::{finish, finish_nowait, relocate};
+use super::in_progress::{ActiveMove, SuspendedMove, first_waits};
 use super::plan::Plan;
-use super::request::{Errand, Moved};
+use super::request::{MoveOutcome, MoveRequest};
 use crate::buffer::object::Buffers;
 use crate::device::DeviceInner;
 use crate::error::Result;
@@ -42,32 +42,32 @@ pub(in crate::buffer) enum MayBlock {
 /// Moves that one device copies, by their positions in the list.
 pub(in crate::buffer) struct Group<'a> {
     device: Arc<DeviceInner>,
-    moves: Vec<(usize, Plan<'a>, Mover)>,
+    moves: Vec<(usize, Plan<'a>, Copier)>,
 }
 
 /// What became of a move, by its position in the list.
-type Outcome = (usize, Result<Moved>);
+type Outcome = (usize, Result<MoveOutcome>);
 
 impl<'a> Group<'a> {
     pub(in crate::buffer) fn add(
         groups: &mut Vec<Self>,
         index: usize,
         plan: Plan<'a>,
-        mover: Mover,
+        copier: Copier,
     ) {
-        let known = groups.iter().position(|group| Arc::ptr_eq(&group.device, &mover.device));
+        let known = groups.iter().position(|group| Arc::ptr_eq(&group.device, &copier.device));
         let at = known.unwrap_or_else(|| {
-            groups.push(Self { device: Arc::clone(&mover.device), moves: vec![] });
+            groups.push(Self { device: Arc::clone(&copier.device), moves: vec![] });
             groups.len() - 1
         });
-        groups[at].moves.push((index, plan, mover));
+        groups[at].moves.push((index, plan, copier));
     }
 
     pub(in crate::buffer) fn relocate(self, set: &Buffers, patience: MayBlock) -> Vec<Outcome> {
         let device = self.device;
         let mut begun = Begun { patience, pause: PAUSE, ..Begun::default() };
-        for (index, plan, mover) in self.moves {
-            begun.begin(set, index, plan, mover);
+        for (index, plan, copier) in self.moves {
+            begun.begin(set, index, plan, copier);
         }
         begun.submit(set, &device);
         let panicked = begun.panicked.take();
@@ -88,37 +88,37 @@ struct Begun<'a> {
     pause: Duration,
     ended: Vec<Outcome>,
     /// A copy by the device, all in one submission. The reservations are held.
-    ready: Vec<(usize, Move<'a>, Plan<'a>, Mover)>,
+    ready: Vec<(usize, ActiveMove<'a>, Plan<'a>, Copier)>,
     /// A wait for work of the host, and then the copy.
-    parked: Vec<(usize, Parked<'a>, Plan<'a>, Mover)>,
+    parked: Vec<(usize, SuspendedMove<'a>, Plan<'a>, Copier)>,
     /// Everything.
-    alone: Vec<(usize, Plan<'a>, Errand)>,
+    alone: Vec<(usize, Plan<'a>, MoveRequest)>,
     /// The first panic of an importer. Its buffer has not moved.
     panicked: Option<Box<dyn Any + Send>>,
 }
 
 impl<'a> Begun<'a> {
     /// Goes as far as it gets without waiting for anybody.
-    fn begin(&mut self, set: &Buffers, index: usize, mut plan: Plan<'a>, mover: Mover) {
+    fn begin(&mut self, set: &Buffers, index: usize, mut plan: Plan<'a>, copier: Copier) {
         let buffer = plan.buffer;
         let Some(mut state) = buffer.reservation.try_lock(&buffer.core().queues) else {
             match self.patience {
-                MayBlock::Wait => self.alone.push((index, plan, mover.errand)),
-                MayBlock::Skip => self.ended.push((index, Ok(Moved::NotNow))),
+                MayBlock::Wait => self.alone.push((index, plan, copier.request)),
+                MayBlock::Skip => self.ended.push((index, Ok(MoveOutcome::WouldBlock))),
             }
             return;
         };
         if let Err(error) = buffer.check_usable(&mut state) {
             return self.ended.push((index, Err(error)));
         }
-        if !plan.seats.still_fit(buffer, &state) || !mover.still_fits(&state) {
-            return self.ended.push((index, Ok(Moved::LookAgain)));
+        if !plan.seats.still_fit(buffer, &state) || !copier.still_fits(&state) {
+            return self.ended.push((index, Ok(MoveOutcome::Retry)));
         }
-        let waits = first_waits(&mut state, &mover.device);
-        if !waits.is_empty() || mover.has_no_device() {
+        let waits = first_waits(&mut state, &copier.device);
+        if !waits.is_empty() || copier.has_no_device() {
             match self.patience {
-                MayBlock::Wait => self.alone.push((index, plan, mover.errand)),
-                MayBlock::Skip => self.ended.push((index, Ok(Moved::NotNow))),
+                MayBlock::Wait => self.alone.push((index, plan, copier.request)),
+                MayBlock::Skip => self.ended.push((index, Ok(MoveOutcome::WouldBlock))),
             }
             return;
         }
@@ -126,40 +126,40 @@ impl<'a> Begun<'a> {
             return self.ended.push((index, Err(busy)));
         }
         debug_assert!(std::ptr::eq(set, &*buffer.set), "checked when it was planned");
-        let mut move_ = Move::new(buffer, state);
+        let mut move_ = ActiveMove::new(buffer, state);
         if let Err(panic) =
-            catch_unwind(AssertUnwindSafe(|| move_.tell_importers(&mover, plan.new.domain())))
+            catch_unwind(AssertUnwindSafe(|| move_.notify_importers(&copier, plan.new.domain())))
         {
             self.panicked.get_or_insert(panic);
             return;
         }
-        let mut move_ = match move_.park(&mover.device) {
+        let mut move_ = match move_.park(&copier.device) {
             Ok(move_) => move_,
             Err(parked) => {
                 match self.patience {
-                    MayBlock::Wait => self.parked.push((index, parked, plan, mover)),
+                    MayBlock::Wait => self.parked.push((index, parked, plan, copier)),
                     // It was told of a move that does not take place, and is as good as before.
                     MayBlock::Skip => {
                         parked.give_up();
-                        self.ended.push((index, Ok(Moved::NotNow)));
+                        self.ended.push((index, Ok(MoveOutcome::WouldBlock)));
                     }
                 }
                 return;
             }
         };
         let idle = move_.state.fences.is_idle();
-        let (state, most) = (&mut move_.state, self.pause.min(mover.errand.pause()));
+        let (state, most) = (&mut move_.state, self.pause.min(copier.request.pause()));
         let mut left = most;
         let pause = &mut left;
         let home = &plan.home;
         let rest =
-            plan.new.unless(|new| mover.without_device(buffer, state, home, new, idle, pause));
+            plan.new.unless(|new| copier.without_device(buffer, state, home, new, idle, pause));
         self.pause = self.pause.saturating_sub(most - left);
         match rest {
-            None => self.ended.push((index, Ok(Moved::Yes))),
+            None => self.ended.push((index, Ok(MoveOutcome::Moved))),
             Some(new) => {
                 plan.new = new;
-                self.ready.push((index, move_, plan, mover));
+                self.ready.push((index, move_, plan, copier));
             }
         }
     }
@@ -175,35 +175,35 @@ impl<'a> Begun<'a> {
             states.flat_map(|state| state.fences.pending(Usage::Bookkeep)).collect();
         let each = self.ready.iter();
         let copies: Vec<_> = each
-            .flat_map(|(_, move_, plan, mover)| mover.spans(plan.buffer, &move_.state, &plan.new))
+            .flat_map(|(_, move_, plan, copier)| copier.spans(plan.buffer, &move_.state, &plan.new))
             .collect();
         let each = self.ready.iter();
         let tails: Vec<_> =
-            each.filter_map(|(_, _, plan, mover)| mover.tail(plan.buffer, &plan.new)).collect();
+            each.filter_map(|(_, _, plan, copier)| copier.tail(plan.buffer, &plan.new)).collect();
         let waits = waits_of_move(&set.core.bridges, device, &pending);
-        self.ready.iter().for_each(|(.., mover)| mover.slice.copying());
+        self.ready.iter().for_each(|(.., copier)| copier.slice.copying());
         let submitted = waits.and_then(|waits| transfer::copy_many(device, waits, &copies, &tails));
         match submitted {
             Ok(fence) => {
-                for (index, mut move_, plan, mover) in self.ready.drain(..) {
-                    let copies = mover.spans(plan.buffer, &move_.state, &plan.new);
-                    let done = mover.done(bytes_of(&copies));
+                for (index, mut move_, plan, copier) in self.ready.drain(..) {
+                    let copies = copier.spans(plan.buffer, &move_.state, &plan.new);
+                    let done = copier.done(bytes_of(&copies));
                     let Plan { buffer, home, new, .. } = plan;
                     let writers = move_.state.fences.pending(Usage::Write);
                     let fence = fence.clone().depends_on(&writers);
                     copied(buffer, &mut move_.state, &home, new.take(), fence, &done);
-                    self.ended.push((index, Ok(Moved::Yes)));
+                    self.ended.push((index, Ok(MoveOutcome::Moved)));
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, "no copies together; each by itself");
                 let ready = self.ready.drain(..);
                 if self.patience == MayBlock::Wait {
-                    let plans = ready.map(|(index, _, plan, mover)| (index, plan, mover.errand));
+                    let plans = ready.map(|(index, _, plan, copier)| (index, plan, copier.request));
                     self.alone.extend(plans);
                 } else {
-                    self.ended.extend(ready.map(|(index, move_, plan, mover)| {
-                        (index, finish_at_once(move_, &mover, &plan.home, plan.new))
+                    self.ended.extend(ready.map(|(index, move_, plan, copier)| {
+                        (index, finish_nowait(move_, &copier, &plan.home, plan.new))
                     }));
                 }
             }
@@ -214,13 +214,14 @@ impl<'a> Begun<'a> {
     fn end(self) -> Vec<Outcome> {
         let Self { mut ended, ready, parked, alone, .. } = self;
         drop(ready);
-        ended.extend(parked.into_iter().map(|(index, parked, plan, mover)| {
-            let moved =
-                parked.resume(&mover).and_then(|move_| finish(move_, &mover, &plan.home, plan.new));
+        ended.extend(parked.into_iter().map(|(index, parked, plan, copier)| {
+            let moved = parked
+                .resume(&copier)
+                .and_then(|move_| finish(move_, &copier, &plan.home, plan.new));
             (index, moved)
         }));
-        ended.extend(alone.into_iter().map(|(index, plan, errand)| {
-            (index, relocate(plan.buffer, &plan.home, &plan.seats, plan.new, errand))
+        ended.extend(alone.into_iter().map(|(index, plan, request)| {
+            (index, relocate(plan.buffer, &plan.home, &plan.seats, plan.new, request))
         }));
         ended
     }

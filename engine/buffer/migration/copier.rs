@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::commit::{Done, copied, publish};
-use super::copy_path::Means;
-use super::request::Errand;
-use crate::buffer::inspect::Slice;
+use super::commit::{MoveSummary, commit, copied};
+use super::copy_path::CopyPath;
+use super::request::MoveRequest;
+use crate::buffer::inspect::MoveSpan;
 use crate::buffer::object::BufferInner;
 use crate::buffer::state::State;
 use crate::core::DeviceEntry;
@@ -21,61 +21,61 @@ use crate::transfer::path::{self, CopyChoice, CopyConditions};
 use crate::transfer::{self, CopySpeeds, Span, Unfinished};
 
 /// What moves a buffer: a device that sees the old place and the new one, and copies; or else the host.
-pub(in crate::buffer) struct Mover {
+pub(in crate::buffer) struct Copier {
     /// That device; where there is none, the new home.
     pub(in crate::buffer) device: Arc<DeviceInner>,
-    means: Means,
+    means: CopyPath,
     old: Arc<Allocation>,
     /// Where the buffer's bytes begin in that.
     offset: u64,
     /// Whose own memory the new place is.
     owner: Option<Arc<DeviceEntry>>,
-    pub(in crate::buffer) errand: Errand,
-    pub(in crate::buffer) slice: Slice,
+    pub(in crate::buffer) request: MoveRequest,
+    pub(in crate::buffer) slice: MoveSpan,
 }
 
-impl Mover {
+impl Copier {
     /// By the means that there are. Without the reservation, because it may prove a route, and measure.
     pub(in crate::buffer) fn find(
         buffer: &BufferInner,
         home: &Arc<DeviceInner>,
         new: &Backing,
-        errand: Errand,
+        request: MoveRequest,
     ) -> Result<Option<Self>> {
         let (old, offset, empty) = {
             let state = buffer.lock();
             let backing = buffer.backing(&state)?;
-            let empty = !state.place.has_content();
+            let empty = !state.location.has_content();
             (Arc::clone(backing.allocation()), backing.offset(), empty)
         };
         let found =
             if empty && owner(buffer, old.provider()).is_some_and(|owner| owner.device.is_lost()) {
-                Some((Arc::clone(home), Means::Nothing))
+                Some((Arc::clone(home), CopyPath::Nothing))
             } else {
-                Means::find(buffer, home, &old, new.allocation())?
+                CopyPath::find(buffer, home, &old, new.allocation())?
             };
         let Some((device, means)) = found else { return Ok(None) };
-        if errand.waits && buffer.size > FEW && is_quick(&old, new) {
+        if request.waits && buffer.size > FEW && is_quick(&old, new) {
             // Measures if nobody has: under the reservation it would be too late, and where a use of the buffer
             // brings the move with it, it would be that use which has to wait.
             buffer.core().speeds(device.id());
         }
         let owner = owner(buffer, new.allocation().provider());
-        let slice = Slice::new(buffer.core());
-        Ok(Some(Self { device, means, old, offset, owner, errand, slice }))
+        let slice = MoveSpan::new(buffer.core());
+        Ok(Some(Self { device, means, old, offset, owner, request, slice }))
     }
 
     /// Whether no device sees both places, so that whoever moves the buffer may have to wait until the bytes
     /// are there.
     pub(in crate::buffer) fn has_no_device(&self) -> bool {
-        matches!(self.means, Means::BouncePath(_))
+        matches!(self.means, CopyPath::BouncePath(_))
     }
 
     /// Whether the bytes are where they were, and the new place is still one to go to.
     pub(in crate::buffer) fn still_fits(&self, state: &State) -> bool {
-        let given_up = self.owner.as_ref().is_some_and(|member| member.is_abandoned());
-        let nothing = !matches!(self.means, Means::Nothing) || !state.place.has_content();
-        state.place.is_at(&self.old, self.offset) && !given_up && nothing
+        let unplug_report = self.owner.as_ref().is_some_and(|member| member.is_unplugged());
+        let nothing = !matches!(self.means, CopyPath::Nothing) || !state.location.has_content();
+        state.location.is_at(&self.old, self.offset) && !unplug_report && nothing
     }
 
     /// Moves the bytes, pipelined behind the buffer's fences: the copy is submitted, not waited for. Of much
@@ -88,7 +88,7 @@ impl Mover {
         mut new: Backing,
     ) -> Result<(), Box<NotCopied>> {
         let idle = state.fences.is_idle();
-        let mut pause = self.errand.pause();
+        let mut pause = self.request.pause();
         new = match self.without_device(buffer, state, home, new, idle, &mut pause) {
             Some(new) => new,
             None => return Ok(()),
@@ -151,7 +151,7 @@ impl Mover {
         pause: &mut Duration,
     ) -> Option<Backing> {
         let mut bytes = 0;
-        if state.place.has_content() && !self.is_clean(state) {
+        if state.location.has_content() && !self.is_clean(state) {
             let parts = self.parts(buffer, state);
             let way = self.way(buffer, &parts, &new, idle, *pause);
             if way != CopyChoice::Host || !self.copy_by_host(buffer, &parts, &new).unwrap_or(false)
@@ -162,7 +162,7 @@ impl Mover {
             *pause = pause.saturating_sub(self.speeds(buffer).host(bytes));
             new.make_valid();
         }
-        publish(buffer, state, home, new, Fence::signalled(), &self.done(bytes));
+        commit(buffer, state, home, new, Fence::signalled(), &self.done(bytes));
         None
     }
 
@@ -204,7 +204,7 @@ impl Mover {
         parts: &[Range<u64>],
         new: &Backing,
     ) -> Result<(), Unfinished> {
-        let Means::BouncePath(carrier) = &self.means else {
+        let CopyPath::BouncePath(carrier) = &self.means else {
             unreachable!("a device that sees both places copies")
         };
         let tail = tail_of(buffer, new).unwrap_or(0..0);
@@ -222,7 +222,7 @@ impl Mover {
         buffer: &BufferInner,
         state: &State,
     ) -> SmallVec<[Range<u64>; 1]> {
-        match state.clean().filter(|_| self.errand.clean) {
+        match state.clean().filter(|_| self.request.clean) {
             Some(clean) => clean.dirty().ranges().iter().cloned().collect(),
             None => std::iter::once(0..buffer.size).collect(),
         }
@@ -235,7 +235,7 @@ impl Mover {
         state: &State,
         new: &Backing,
     ) -> SmallVec<[[Span<'_>; 2]; 1]> {
-        let Means::Device { from, to } = &self.means else {
+        let CopyPath::Device { from, to } = &self.means else {
             unreachable!("a device that copies sees both places")
         };
         let both = |range: Range<u64>| {
@@ -247,13 +247,13 @@ impl Mover {
     }
 
     /// What a move that copies so many bytes is.
-    pub(in crate::buffer) fn done(&self, copied: u64) -> Done<'_> {
-        Done { errand: self.errand, slice: &self.slice, copied }
+    pub(in crate::buffer) fn done(&self, copied: u64) -> MoveSummary<'_> {
+        MoveSummary { request: self.request, slice: &self.slice, copied }
     }
 
     /// Whether there is nothing to copy: the new place is the clean copy, and nothing was written since.
     fn is_clean(&self, state: &State) -> bool {
-        self.errand.clean && state.clean().is_some_and(|clean| clean.dirty().is_clean())
+        self.request.clean && state.clean().is_some_and(|clean| clean.dirty().is_clean())
     }
 
     /// Copies `parts` by the host, and clears what an old owner may have left behind them. Nothing is
@@ -288,7 +288,7 @@ impl Mover {
     /// What is to be cleared of the new place, as the device that copies sees it.
     pub(in crate::buffer) fn tail(&self, buffer: &BufferInner, new: &Backing) -> Option<Span<'_>> {
         let tail = tail_of(buffer, new)?;
-        let Means::Device { to, .. } = &self.means else {
+        let CopyPath::Device { to, .. } = &self.means else {
             unreachable!("where no device copies, none clears")
         };
         let len = tail.end - tail.start;

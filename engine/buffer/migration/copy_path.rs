@@ -9,7 +9,7 @@ use crate::memory::{Allocation, View};
 use crate::transfer::path::{BounceEnd, BouncePath};
 
 /// By what.
-pub(in crate::buffer) enum Means {
+pub(in crate::buffer) enum CopyPath {
     /// The device's views of both places.
     Device { from: Arc<View>, to: Arc<View> },
     /// No device sees both.
@@ -18,7 +18,7 @@ pub(in crate::buffer) enum Means {
     Nothing,
 }
 
-impl Means {
+impl CopyPath {
     /// The new home, if it sees both places, else the old one, else both with the host between them; and whose
     /// move it then is. Without the reservation, because it may prove a route.
     pub(in crate::buffer) fn find(

@@ -12,7 +12,7 @@ use crate::sync::Fences;
 #[derive(Debug)]
 pub(in crate::buffer) struct Destination<'a> {
     // INVARIANT: there until it is taken, which is the last that is done with it.
-    place: Option<Backing>,
+    backing: Option<Backing>,
     lender: Option<Lender<'a>>,
 }
 
@@ -25,8 +25,8 @@ pub(in crate::buffer) struct Lender<'a> {
 
 impl<'a> Destination<'a> {
     /// The clean copy of a buffer, lent from it.
-    pub(in crate::buffer) fn lent(place: Backing, lender: Lender<'a>) -> Self {
-        Self { place: Some(place), lender: Some(lender) }
+    pub(in crate::buffer) fn lent(backing: Backing, lender: Lender<'a>) -> Self {
+        Self { backing: Some(backing), lender: Some(lender) }
     }
 
     /// Whose clean copy it is, if it is one.
@@ -36,17 +36,17 @@ impl<'a> Destination<'a> {
 
     /// For whoever publishes it, or gives it up.
     pub(in crate::buffer) fn take(mut self) -> Backing {
-        let Some(place) = self.place.take() else { unreachable!("it is taken once") };
-        place
+        let Some(backing) = self.backing.take() else { unreachable!("it is taken once") };
+        backing
     }
 
     /// Lets `publish` have it, which may give it back; `None` if it has not.
     pub(in crate::buffer) fn unless(
         self,
-        publish: impl FnOnce(Backing) -> Option<Backing>,
+        commit: impl FnOnce(Backing) -> Option<Backing>,
     ) -> Option<Self> {
         let lender = self.lender;
-        publish(self.take()).map(|place| Self { place: Some(place), lender })
+        commit(self.take()).map(|backing| Self { backing: Some(backing), lender })
     }
 }
 
@@ -56,11 +56,11 @@ impl Lender<'_> {
     pub(in crate::buffer) fn give_back(
         self,
         state: &mut State,
-        place: Backing,
+        backing: Backing,
         mut fences: Fences,
     ) {
         let over = fences.is_idle();
-        let left = (fences, place);
+        let left = (fences, backing);
         let left = match state.clean_mut().filter(|_| over) {
             Some(clean) => clean.take_in(self.generation, left),
             None => Some(left),
@@ -73,18 +73,18 @@ impl Lender<'_> {
 pub(in crate::buffer) fn leave(
     buffer: &BufferInner,
     state: &mut State,
-    (place, lender): (Backing, Option<Lender<'_>>),
+    (backing, lender): (Backing, Option<Lender<'_>>),
     fences: Fences,
 ) {
     match lender {
-        Some(lender) => lender.give_back(state, place, fences),
-        None => retire(buffer, place, fences),
+        Some(lender) => lender.give_back(state, backing, fences),
+        None => retire(buffer, backing, fences),
     }
 }
 
 impl From<Backing> for Destination<'_> {
-    fn from(place: Backing) -> Self {
-        Self { place: Some(place), lender: None }
+    fn from(backing: Backing) -> Self {
+        Self { backing: Some(backing), lender: None }
     }
 }
 
@@ -92,18 +92,18 @@ impl Deref for Destination<'_> {
     type Target = Backing;
 
     fn deref(&self) -> &Backing {
-        let Some(place) = &self.place else { unreachable!("whoever took it, took this") };
-        place
+        let Some(backing) = &self.backing else { unreachable!("whoever took it, took this") };
+        backing
     }
 }
 
 impl Drop for Destination<'_> {
     /// No device has begun to write it; the host may have, and left off: only what the buffer wrote since.
     fn drop(&mut self) {
-        let (Some(place), Some(lender)) = (self.place.take(), self.lender) else { return };
+        let (Some(backing), Some(lender)) = (self.backing.take(), self.lender) else { return };
         // Never waits: whoever has the reservation now may be this thread. It is then given up, as any place.
         if let Some(mut state) = lender.buffer.reservation.try_lock(&lender.buffer.core().queues) {
-            lender.give_back(&mut state, place, Fences::default());
+            lender.give_back(&mut state, backing, Fences::default());
         }
     }
 }

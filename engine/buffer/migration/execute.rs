@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use super::commit::after;
-use super::copier::{Mover, NotCopied};
+use super::copier::{Copier, NotCopied};
 use super::destination::{Destination, leave};
 use super::fallback::{carry, instead_of_copy};
-use super::in_progress::{Move, first_waits};
-use super::request::{Errand, Moved};
+use super::in_progress::{ActiveMove, first_waits};
+use super::request::{MoveOutcome, MoveRequest};
 use crate::buffer::object::BufferInner;
-use crate::buffer::placement::Seats;
+use crate::buffer::placement::ImportMatrix;
 use crate::buffer::state::State;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
@@ -32,63 +32,65 @@ use crate::sync::{Guard, Usage};
 pub(in crate::buffer) fn relocate(
     buffer: &Arc<BufferInner>,
     home: &Arc<DeviceInner>,
-    seats: &Seats,
+    seats: &ImportMatrix,
     new: Destination<'_>,
-    errand: Errand,
-) -> Result<Moved> {
-    let Some(mover) = Mover::find(buffer, home, &new, errand)? else { return Ok(Moved::NoMover) };
-    if mover.has_no_device() && !errand.waits {
-        return Ok(Moved::NoMover);
+    request: MoveRequest,
+) -> Result<MoveOutcome> {
+    let Some(copier) = Copier::find(buffer, home, &new, request)? else {
+        return Ok(MoveOutcome::NoPath);
+    };
+    if copier.has_no_device() && !request.waits {
+        return Ok(MoveOutcome::NoPath);
     }
-    let state = lock_movable(buffer, &mover)?;
-    if !seats.still_fit(buffer, &state) || !mover.still_fits(&state) {
-        return Ok(Moved::LookAgain);
+    let state = lock_movable(buffer, &copier)?;
+    if !seats.still_fit(buffer, &state) || !copier.still_fits(&state) {
+        return Ok(MoveOutcome::Retry);
     }
-    let mut move_ = Move::new(buffer, state);
-    move_.tell_importers(&mover, new.domain());
-    move_.wait_for(&mover, |fence| fence.is_for_host(&mover.device))?;
-    finish(move_, &mover, home, new)
+    let mut move_ = ActiveMove::new(buffer, state);
+    move_.notify_importers(&copier, new.domain());
+    move_.wait_for(&copier, |fence| fence.is_for_host(&copier.device))?;
+    finish(move_, &copier, home, new)
 }
 
 /// The copy, and what comes after it. The importers have been told, and what no queue can wait for has been
 /// waited for; meanwhile the device may have been given up that the buffer was on, or goes to. Nobody has sat
 /// down: whoever would waits for the move.
 pub(in crate::buffer) fn finish(
-    move_: Move<'_>,
-    mover: &Mover,
+    move_: ActiveMove<'_>,
+    copier: &Copier,
     home: &Arc<DeviceInner>,
     new: Destination<'_>,
-) -> Result<Moved> {
+) -> Result<MoveOutcome> {
     // Ends before the new place goes back, which takes the reservation.
     let mut move_ = move_;
-    if !mover.still_fits(&move_.state) {
-        return Ok(Moved::LookAgain);
+    if !copier.still_fits(&move_.state) {
+        return Ok(MoveOutcome::Retry);
     }
-    if mover.has_no_device() {
-        return carry(move_, mover, home, new);
+    if copier.has_no_device() {
+        return carry(move_, copier, home, new);
     }
     let lender = new.lender();
-    match mover.copy(move_.buffer, &mut move_.state, home, new.take()) {
-        Ok(()) => Ok(Moved::Yes),
-        Err(failed) => instead_of_copy(move_, mover, home, *failed, lender),
+    match copier.copy(move_.buffer, &mut move_.state, home, new.take()) {
+        Ok(()) => Ok(MoveOutcome::Moved),
+        Err(failed) => instead_of_copy(move_, copier, home, *failed, lender),
     }
 }
 
 /// The copy, if it can be submitted; else nothing has changed, and nobody is waited for.
-pub(in crate::buffer) fn finish_at_once(
-    move_: Move<'_>,
-    mover: &Mover,
+pub(in crate::buffer) fn finish_nowait(
+    move_: ActiveMove<'_>,
+    copier: &Copier,
     home: &Arc<DeviceInner>,
     new: Destination<'_>,
-) -> Result<Moved> {
+) -> Result<MoveOutcome> {
     // As in `finish`.
     let mut move_ = move_;
     let (buffer, lender) = (move_.buffer, new.lender());
-    match mover.copy(buffer, &mut move_.state, home, new.take()) {
-        Ok(()) => Ok(Moved::Yes),
+    match copier.copy(buffer, &mut move_.state, home, new.take()) {
+        Ok(()) => Ok(MoveOutcome::Moved),
         Err(failed) => {
             let NotCopied { error, new, cleared } = *failed;
-            mover.slice.failed();
+            copier.slice.failed();
             // What was submitted all the same reads the old place.
             move_.state.fences.add(Usage::Bookkeep, cleared.clone());
             leave(buffer, &mut move_.state, (new, lender), after(cleared));
@@ -100,14 +102,14 @@ pub(in crate::buffer) fn finish_at_once(
 /// Takes the reservation of a buffer that may move now: nobody holds it, and nothing is under way that the
 /// mover's queue could not wait for. Nor is an earlier move: one at a time, else whoever moves a buffer to
 /// and fro would fill queues and memory with places that it has left.
-fn lock_movable<'a>(buffer: &'a Arc<BufferInner>, mover: &Mover) -> Result<Guard<'a, State>> {
-    let end = mover.errand.end(buffer.core());
-    let state = buffer.lock_when(end, |state| first_waits(state, &mover.device))?;
+fn lock_movable<'a>(buffer: &'a Arc<BufferInner>, copier: &Copier) -> Result<Guard<'a, State>> {
+    let end = copier.request.end(buffer.core());
+    let state = buffer.lock_when(end, |state| first_waits(state, &copier.device))?;
     buffer.check_not_held(&state)?;
     Ok(state)
 }
 
-pub(in crate::buffer) fn no_mover(home: &DeviceInner) -> Error {
+pub(in crate::buffer) fn no_path(home: &DeviceInner) -> Error {
     Error::Unsupported {
         device: home.name().to_owned(),
         missing: "a view of the new place, or anybody's of the old one".into(),

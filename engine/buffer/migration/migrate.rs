@@ -1,10 +1,10 @@
 //! Moving a buffer on request.
 
-use super::execute::{no_mover, relocate};
+use super::execute::{no_path, relocate};
 use super::plan::Plan;
-use super::request::{Errand, Moved};
+use super::request::{MoveOutcome, MoveRequest};
 use crate::buffer::object::SharedBuffer;
-use crate::buffer::placement::{home_at, with_relief};
+use crate::buffer::placement::{home_at, retry_on_oom};
 use crate::error::Result;
 use crate::memory::DomainId;
 use crate::observe::MoveCause;
@@ -73,26 +73,29 @@ impl SharedBuffer {
         choose: impl Fn(DomainId) -> Option<DomainId>,
     ) -> Result<Migration> {
         let buffer = &self.0;
-        buffer.set.give_up_lost();
+        buffer.set.handle_lost_devices();
         // Each turn ends with a move or an error, unless somebody else was faster.
         const TURNS: u32 = 100;
         for _ in 0..TURNS {
             buffer.check_there()?;
-            let now = buffer.lock().place.domain();
+            let now = buffer.lock().location.domain();
             let Some(to) = choose(now) else { return Ok(Migration::None) };
             let home = home_at(buffer, to)?;
             let once = || {
                 let limits = buffer.core().eviction_limits(buffer.trigger());
                 let Some(plan) = Plan::new(buffer, &home, to.kind(), &limits)? else {
-                    return Ok(Moved::LookAgain);
+                    return Ok(MoveOutcome::Retry);
                 };
-                let errand = Errand { clean: plan.clean, ..Errand::to_new(cause, Trigger::Asked) };
-                relocate(buffer, &home, &plan.seats, plan.new, errand)
+                let request =
+                    MoveRequest { clean: plan.clean, ..MoveRequest::to_new(cause, Trigger::Asked) };
+                relocate(buffer, &home, &plan.seats, plan.new, request)
             };
-            match with_relief(&buffer.set, home.id(), [&**buffer], once)? {
-                Moved::Yes => return Ok(Migration::Done { generation: buffer.generation() }),
-                Moved::LookAgain | Moved::NotNow => {}
-                Moved::NoMover => return Err(no_mover(&home)),
+            match retry_on_oom(&buffer.set, home.id(), [&**buffer], once)? {
+                MoveOutcome::Moved => {
+                    return Ok(Migration::Done { generation: buffer.generation() });
+                }
+                MoveOutcome::Retry | MoveOutcome::WouldBlock => {}
+                MoveOutcome::NoPath => return Err(no_path(&home)),
             }
         }
         Err(buffer.busy(&buffer.lock()))

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::batch::{Group, MayBlock, TOGETHER};
-use super::copier::Mover;
+use super::copier::Copier;
 use super::migrate::Migration;
 use super::plan::Plan;
-use super::request::{Errand, Moved};
+use super::request::{MoveOutcome, MoveRequest};
 use crate::buffer::object::{Buffers, SharedBuffer};
 use crate::buffer::placement::home_at;
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ pub(crate) fn migrate_many(
     set: &Arc<Buffers>,
     moves: &[(&SharedBuffer, DomainId)],
 ) -> Vec<Result<Migration>> {
-    set.give_up_lost();
+    set.handle_lost_devices();
     moves.chunks(TOGETHER).flat_map(|chunk| migrate_chunk(set, chunk)).collect()
 }
 
@@ -31,7 +31,7 @@ fn migrate_chunk(
     let mut groups: Vec<Group<'_>> = Vec::new();
     for (index, &(buffer, to)) in moves.iter().enumerate() {
         match planned(set, buffer, to) {
-            Ok(Some((plan, mover))) => Group::add(&mut groups, index, plan, mover),
+            Ok(Some((plan, copier))) => Group::add(&mut groups, index, plan, copier),
             // By itself: it is there already, or somebody was faster.
             Ok(None) => {}
             // That too: others make room for it.
@@ -43,8 +43,8 @@ fn migrate_chunk(
         for (index, moved) in group.relocate(set, MayBlock::Wait) {
             let generation = || moves[index].0.generation();
             results[index] = match moved {
-                Ok(Moved::Yes) => Some(Ok(Migration::Done { generation: generation() })),
-                Ok(Moved::LookAgain | Moved::NoMover | Moved::NotNow) => None,
+                Ok(MoveOutcome::Moved) => Some(Ok(Migration::Done { generation: generation() })),
+                Ok(MoveOutcome::Retry | MoveOutcome::NoPath | MoveOutcome::WouldBlock) => None,
                 Err(error) if error.is_drivers_out_of_memory() => None,
                 Err(error) => Some(Err(error)),
             };
@@ -60,14 +60,14 @@ fn planned<'a>(
     set: &Arc<Buffers>,
     buffer: &'a SharedBuffer,
     to: DomainId,
-) -> Result<Option<(Plan<'a>, Mover)>> {
+) -> Result<Option<(Plan<'a>, Copier)>> {
     let buffer = &buffer.0;
     if !Arc::ptr_eq(set, &buffer.set) {
         return Err(Error::ForeignEngine { what: "a buffer" });
     }
     // First, as for a move alone: whether it could go there is no matter.
     buffer.check_there()?;
-    if buffer.lock().place.domain() == to {
+    if buffer.lock().location.domain() == to {
         return Ok(None);
     }
     let home = home_at(buffer, to)?;
@@ -76,11 +76,11 @@ fn planned<'a>(
     else {
         return Ok(None);
     };
-    let mover = Mover::find(
+    let copier = Copier::find(
         buffer,
         &home,
         &plan.new,
-        Errand { clean: plan.clean, ..Errand::to_new(MoveCause::Asked, Trigger::Asked) },
+        MoveRequest { clean: plan.clean, ..MoveRequest::to_new(MoveCause::Asked, Trigger::Asked) },
     )?;
-    Ok(mover.map(|mover| (plan, mover)))
+    Ok(copier.map(|copier| (plan, copier)))
 }

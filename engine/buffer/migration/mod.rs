@@ -28,11 +28,11 @@ mod plan;
 mod request;
 
 pub(in crate::buffer) use batch::{Group, MayBlock, TOGETHER};
-pub(in crate::buffer) use commit::{Done, publish};
-pub(in crate::buffer) use copier::Mover;
-pub(in crate::buffer) use execute::{no_mover, relocate};
+pub(in crate::buffer) use commit::{MoveSummary, commit};
+pub(in crate::buffer) use copier::Copier;
+pub(in crate::buffer) use execute::{no_path, relocate};
 pub(in crate::buffer) use invalidate::invalidate_importers;
 pub use migrate::Migration;
 pub(crate) use migrate_many::migrate_many;
 pub(in crate::buffer) use plan::Plan;
-pub(in crate::buffer) use request::{Errand, Moved};
+pub(in crate::buffer) use request::{MoveOutcome, MoveRequest};

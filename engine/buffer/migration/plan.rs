@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::destination::{Destination, Lender};
 use crate::buffer::object::BufferInner;
-use crate::buffer::placement::Seats;
-use crate::buffer::state::Clean;
+use crate::buffer::placement::ImportMatrix;
+use crate::buffer::state::CleanCopy;
 use crate::core::BackingRequest;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::residency::EvictionLimits;
 pub(in crate::buffer) struct Plan<'a> {
     pub(in crate::buffer) buffer: &'a Arc<BufferInner>,
     pub(in crate::buffer) home: Arc<DeviceInner>,
-    pub(in crate::buffer) seats: Seats,
+    pub(in crate::buffer) seats: ImportMatrix,
     pub(in crate::buffer) new: Destination<'a>,
     /// Whether that is the clean copy of the buffer.
     pub(in crate::buffer) clean: bool,
@@ -42,7 +42,7 @@ impl<'a> Plan<'a> {
             DomainKind::Vram => Placement::Vram,
             DomainKind::System => Placement::System,
         };
-        let seats = Seats::gather(buffer, home, placement.kinds(), None)?;
+        let seats = ImportMatrix::gather(buffer, home, placement.kinds(), None)?;
         if kind == DomainKind::System && !seats.were_at(home) {
             return Ok(None);
         }
@@ -73,7 +73,10 @@ impl<'a> Plan<'a> {
 ///
 /// [`Error::Busy`] if the buffer has one that it cannot go to, because somebody holds it: there is no need to
 /// take it out for that.
-fn clean_copy<'a>(buffer: &'a BufferInner, seats: &Seats) -> Result<Option<Destination<'a>>> {
+fn clean_copy<'a>(
+    buffer: &'a BufferInner,
+    seats: &ImportMatrix,
+) -> Result<Option<Destination<'a>>> {
     let mut state = buffer.lock();
     if state.clean().is_none() {
         return Ok(None);
@@ -83,7 +86,7 @@ fn clean_copy<'a>(buffer: &'a BufferInner, seats: &Seats) -> Result<Option<Desti
     if state.host() > 0 || state.static_mappings() > 0 || state.pinned() > 0 {
         return Err(buffer.busy(&state));
     }
-    let Some((generation, place)) = state.clean_mut().and_then(Clean::lend) else {
+    let Some((generation, place)) = state.clean_mut().and_then(CleanCopy::lend) else {
         return Ok(None);
     };
     drop(state);

@@ -10,7 +10,7 @@ use crate::transfer::path::{MOMENT, PAUSE};
 
 /// Why a buffer moves, and with what.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::buffer) struct Errand {
+pub(in crate::buffer) struct MoveRequest {
     pub(in crate::buffer) cause: MoveCause,
     /// Who or what made it so.
     pub(in crate::buffer) trigger: Trigger,
@@ -23,7 +23,7 @@ pub(in crate::buffer) struct Errand {
     pub(in crate::buffer) until: Option<Instant>,
 }
 
-impl Errand {
+impl MoveRequest {
     /// A move to memory that is new to it.
     pub(in crate::buffer) fn to_new(cause: MoveCause, trigger: Trigger) -> Self {
         Self { cause, trigger, clean: false, waits: true, until: None }
@@ -50,13 +50,13 @@ impl Errand {
 
 /// How an attempt to move a buffer ended, when it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::buffer) enum Moved {
+pub(in crate::buffer) enum MoveOutcome {
     /// It has moved.
-    Yes,
+    Moved,
     /// Somebody sat down, left, or moved it meanwhile: look again.
-    LookAgain,
+    Retry,
     /// No device sees both places, and nobody can carry the bytes, or is to wait for that.
-    NoMover,
+    NoPath,
     /// Somebody would have to be waited for, and nobody is to wait.
-    NotNow,
+    WouldBlock,
 }

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use ash::vk;
 
-use super::creation_flags::Traits;
-use super::return_backoff::Away;
-use super::status::Standing;
+use super::creation_flags::CreationFlags;
+use super::return_backoff::ReturnBackoff;
+use super::status::Status;
 use crate::buffer::state::State;
 use crate::core::{Core, ExportTable, Registry, SlotId};
 use crate::device::{Device, DeviceId, DeviceInner};
@@ -38,12 +38,12 @@ pub(crate) struct BufferInner {
     // Constant after creation, but for the standing, the home and `away`.
     pub(in crate::buffer) size: u64,
     /// How often it has moved, and how it stands. Written under the reservation.
-    pub(in crate::buffer) standing: Standing,
+    pub(in crate::buffer) status: Status,
     /// Written under the reservation. Relaxed: whoever relies on it holds that.
     home: AtomicU16,
-    pub(in crate::buffer) traits: Traits,
+    pub(in crate::buffer) flags: CreationFlags,
     /// Whether it is elsewhere than it wants to be.
-    pub(in crate::buffer) away: Away,
+    pub(in crate::buffer) backoff: ReturnBackoff,
     pub(in crate::buffer) set: Arc<Buffers>,
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
     pub(in crate::buffer) reservation: Reservation<State>,
@@ -80,7 +80,7 @@ pub(in crate::buffer) struct Made {
     pub(in crate::buffer) home: DeviceId,
     pub(in crate::buffer) size: u64,
     pub(in crate::buffer) usage: vk::BufferUsageFlags,
-    pub(in crate::buffer) traits: Traits,
+    pub(in crate::buffer) flags: CreationFlags,
     /// Whether its backing is in another domain than the one it prefers.
     pub(in crate::buffer) is_displaced: bool,
     pub(in crate::buffer) name: Option<Box<str>>,
@@ -97,10 +97,10 @@ impl BufferInner {
             let slot = set.live.add(this.clone(), made.name);
             Self {
                 size: made.size,
-                standing: Standing::default(),
+                status: Status::default(),
                 home: AtomicU16::new(made.home.0),
-                traits: made.traits,
-                away: Away::new(u8::from(made.is_displaced)),
+                flags: made.flags,
+                backoff: ReturnBackoff::new(u8::from(made.is_displaced)),
                 set: Arc::clone(set),
                 reservation: Reservation::new(state(slot)),
                 slot,
@@ -136,14 +136,14 @@ impl SharedBuffer {
     ///
     /// Locks: the reservation.
     pub fn domain(&self) -> DomainId {
-        self.0.lock().place.domain()
+        self.0.lock().location.domain()
     }
 
     /// Who provides its memory; of a purged buffer, who did.
     ///
     /// Locks: the reservation.
     pub fn provider(&self) -> Provider {
-        self.0.lock().place.provider()
+        self.0.lock().location.provider()
     }
 
     /// How often it has moved. A [`crate::Mapping`] tells which generation it is of.
@@ -185,17 +185,17 @@ impl BufferInner {
 
     /// The name that it was given.
     pub(in crate::buffer) fn given_name(&self) -> Option<Box<str>> {
-        if self.traits.is_named() { self.set.live.name(self.slot) } else { None }
+        if self.flags.is_named() { self.set.live.name(self.slot) } else { None }
     }
 
     /// Where it may live.
     pub(in crate::buffer) fn placement(&self) -> Placement {
-        self.traits.placement()
+        self.flags.placement()
     }
 
     /// Whether it may be in a device's own memory while others are attached.
     pub(in crate::buffer) fn peer_to_peer(&self) -> bool {
-        self.traits.peer_to_peer()
+        self.flags.peer_to_peer()
     }
 
     pub(in crate::buffer) fn home(&self) -> Arc<DeviceInner> {
@@ -208,13 +208,13 @@ impl BufferInner {
 
     #[inline]
     pub(in crate::buffer) fn generation(&self) -> u32 {
-        self.standing.generation()
+        self.status.generation()
     }
 
     /// Says that the buffer is now elsewhere, and at home on `home`. The reservation is held.
     pub(in crate::buffer) fn next_generation(&self, home: DeviceId) {
         self.settle_at(home);
-        self.standing.next_generation();
+        self.status.next_generation();
     }
 
     /// Says that the buffer, where it is, is now at home on `home`. The reservation is held.
@@ -234,22 +234,22 @@ impl Drop for BufferInner {
     fn drop(&mut self) {
         let state = self.reservation.get_mut();
         // Before its number in the registry is somebody else's.
-        if let Some((order, slot)) = state.berth.take_slot() {
+        if let Some((order, slot)) = state.entry.take_slot() {
             self.set.core.domain_state(order).eviction_list.remove(slot);
         }
         self.set.core.bulk_groups.forget(self.slot);
-        self.set.core.groups.left(state.place.group());
-        self.set.live.vacate(self.slot, self.traits.is_named());
+        self.set.core.groups.left(state.location.group());
+        self.set.live.vacate(self.slot, self.flags.is_named());
         if let Some(clean) = state.set_clean(None) {
             self.set.clean_copies.fetch_sub(1, Ordering::Relaxed);
-            if let Some((fences, backing)) = clean.into_place() {
+            if let Some((fences, backing)) = clean.into_backing() {
                 self.set.core.retire.push(fences, Retired::Backing(backing));
             }
         }
         if !state.fences.is_idle() {
             // A device is still at work on it: its memory goes to the next owner when that has ended.
             let fences = std::mem::take(&mut state.fences);
-            if let Some(backing) = state.place.take() {
+            if let Some(backing) = state.location.take() {
                 self.set.core.retire.push(fences, Retired::Backing(backing));
             }
         }
@@ -264,7 +264,7 @@ impl fmt::Debug for SharedBuffer {
         out.field("generation", &self.generation());
         // Whoever prints may hold the reservation.
         match self.0.reservation.try_lock(&self.0.core().queues) {
-            Some(state) => out.field("domain", &state.place.domain()),
+            Some(state) => out.field("domain", &state.location.domain()),
             None => out.field("domain", &"(locked)"),
         };
         out.finish_non_exhaustive()
@@ -284,7 +284,7 @@ impl fmt::Debug for BufferInner {
 
 impl BufferInner {
     /// Whether it is elsewhere than it wants to be. A look without the reservation: it may change at once.
-    pub(in crate::buffer) fn is_away(&self) -> bool {
-        self.away.is_away()
+    pub(in crate::buffer) fn is_displaced(&self) -> bool {
+        self.backoff.is_displaced()
     }
 }

@@ -11,7 +11,7 @@ impl BufferInner {
     /// Checks that the buffer is still where a mapping of `mapped` shows it, and may be used.
     #[inline]
     pub(in crate::buffer) fn check_generation(&self, mapped: u32) -> Result<()> {
-        if self.standing.is_good(mapped) { Ok(()) } else { self.why_not(mapped) }
+        if self.status.is_good(mapped) { Ok(()) } else { self.why_not(mapped) }
     }
 
     #[cold]
@@ -40,7 +40,7 @@ impl BufferInner {
 
     /// Whether peerbuf may move it.
     pub(in crate::buffer) fn can_move(&self) -> bool {
-        !matches!(self.lock().place.provider(), Provider::Foreign(_))
+        !matches!(self.lock().location.provider(), Provider::Foreign(_))
     }
 
     pub(in crate::buffer) fn busy(&self, state: &State) -> Error {
@@ -72,7 +72,7 @@ impl BufferInner {
     ///
     /// [`Error::Purged`] if it has none, and [`Error::Revoked`] if it has none and was taken away as well.
     pub(in crate::buffer) fn backing<'s>(&self, state: &'s State) -> Result<&'s Backing> {
-        state.place.backing().ok_or_else(|| self.nowhere())
+        state.location.backing().ok_or_else(|| self.nowhere())
     }
 
     /// The same.
@@ -80,7 +80,7 @@ impl BufferInner {
         &self,
         state: &'s mut State,
     ) -> Result<&'s mut Backing> {
-        state.place.backing_mut().ok_or_else(|| self.nowhere())
+        state.location.backing_mut().ok_or_else(|| self.nowhere())
     }
 
     #[cold]
@@ -93,13 +93,13 @@ impl BufferInner {
     /// reservation is held.
     pub(in crate::buffer) fn check_there(&self) -> Result<()> {
         self.check_not_revoked()?;
-        if self.standing.is_purged() { Err(self.nowhere()) } else { Ok(()) }
+        if self.status.is_purged() { Err(self.nowhere()) } else { Ok(()) }
     }
 
     /// Checks that the buffer was not taken away. What was found holds only as long as the reservation is
     /// held.
     pub(in crate::buffer) fn check_not_revoked(&self) -> Result<()> {
-        if self.standing.is_revoked() {
+        if self.status.is_revoked() {
             return Err(Error::Revoked { buffer: self.name() });
         }
         Ok(())
@@ -131,7 +131,7 @@ impl BufferInner {
     fn note_poison(&self, state: &State, cause: &str) {
         // From here on a pin takes the reservation, and finds it poisoned.
         state.close_pins();
-        if self.standing.set_poisoned(true) {
+        if self.status.set_poisoned(true) {
             tracing::error!(
                 buffer = self.name(),
                 cause,
@@ -144,7 +144,7 @@ impl BufferInner {
     /// may. For a buffer that was found to be poisoned before.
     #[cold]
     pub(in crate::buffer) fn check_poisoned(&self) -> Result<()> {
-        if !self.standing.is_poisoned() {
+        if !self.status.is_poisoned() {
             return Ok(());
         }
         if let Some(mut state) = self.reservation.try_lock(&self.core().queues) {

@@ -68,7 +68,7 @@ impl SharedBuffer {
 impl BufferInner {
     /// On whose account it is.
     pub(in crate::buffer) fn group(&self) -> GroupId {
-        self.lock().place.group()
+        self.lock().location.group()
     }
 }
 

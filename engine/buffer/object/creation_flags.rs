@@ -6,7 +6,7 @@ use crate::residency::Priority;
 
 /// What a buffer was created as, but for its size, its usages and its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::buffer) struct Traits(u8);
+pub(in crate::buffer) struct CreationFlags(u8);
 
 const PLACEMENTS: [Placement; 3] = [Placement::VramOrSystem, Placement::Vram, Placement::System];
 
@@ -21,7 +21,7 @@ const DISCARDABLE: u8 = 1 << 5;
 
 const NAMED: u8 = 1 << 6;
 
-impl Traits {
+impl CreationFlags {
     pub(super) fn new(
         placement: Placement,
         priority: Priority,
@@ -80,10 +80,10 @@ mod tests {
                     let asked = asked.peer_to_peer(peer_to_peer);
                     let asked = if discardable { asked.discardable() } else { asked };
                     let asked = if named { asked.name("it") } else { asked };
-                    let traits = asked.traits();
-                    assert_eq!((traits.placement(), traits.priority()), (placement, priority));
-                    let told = [traits.peer_to_peer(), traits.is_discardable(), traits.is_named()];
-                    assert_eq!(told, [peer_to_peer, discardable, named], "{traits:?}");
+                    let flags = asked.flags();
+                    assert_eq!((flags.placement(), flags.priority()), (placement, priority));
+                    let told = [flags.peer_to_peer(), flags.is_discardable(), flags.is_named()];
+                    assert_eq!(told, [peer_to_peer, discardable, named], "{flags:?}");
                 }
             }
         }

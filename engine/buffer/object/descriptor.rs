@@ -6,7 +6,7 @@ use ash::vk;
 
 use super::buffer::Buffers;
 use super::client_group::ClientGroup;
-use super::creation_flags::Traits;
+use super::creation_flags::CreationFlags;
 use crate::device::SHARED_BUFFER_USAGE;
 use crate::error::{Error, Result};
 use crate::memory::{GroupId, Placement};
@@ -132,9 +132,9 @@ impl BufferDescriptor {
     }
 
     /// What it says, in a byte.
-    pub(in crate::buffer) fn traits(&self) -> Traits {
+    pub(in crate::buffer) fn flags(&self) -> CreationFlags {
         let flags = [self.peer_to_peer, self.discardable, self.name.is_some()];
-        Traits::new(self.placement, self.priority, flags)
+        CreationFlags::new(self.placement, self.priority, flags)
     }
 
     pub(in crate::buffer) fn prioritised(&self) -> Priority {

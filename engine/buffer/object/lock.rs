@@ -80,10 +80,10 @@ impl BufferInner {
     pub(in crate::buffer) fn end_access(&self) {
         let mut state = self.lock();
         state.end_access();
-        let deserted = state.deserted();
+        let take_drained = state.take_drained();
         drop(state);
         // After the reservation: those who wait for it take that next.
-        drop(deserted);
+        drop(take_drained);
     }
 }
 

@@ -22,5 +22,5 @@ pub(in crate::buffer) use buffer::{BufferInner, Made};
 pub use client_group::ClientGroup;
 pub use descriptor::BufferDescriptor;
 pub(in crate::buffer) use lock::wait_all;
-pub(in crate::buffer) use return_backoff::{Away, Turn};
+pub(in crate::buffer) use return_backoff::{ReturnBackoff, Turn};
 pub(in crate::buffer) use set::LossHandler;

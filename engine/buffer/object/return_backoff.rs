@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// and it rests. The other bits then say how often, and how long still: from `2^n` to `2^(n+1) - 1` they are
 /// what is left of the n-th rest, at whose end it is tried again.
 #[derive(Debug)]
-pub(in crate::buffer) struct Away(AtomicU8);
+pub(in crate::buffer) struct ReturnBackoff(AtomicU8);
 
 /// It rests.
 const FAILED: u8 = 1 << 7;
@@ -30,14 +30,14 @@ pub(in crate::buffer) enum Turn {
     },
 }
 
-impl Away {
+impl ReturnBackoff {
     /// It may evict others at the `uses`-th use; 0 is a buffer that is not away.
     pub(in crate::buffer) fn new(uses: u8) -> Self {
         Self(AtomicU8::new(uses.min(MOST)))
     }
 
     #[inline]
-    pub(in crate::buffer) fn is_away(&self) -> bool {
+    pub(in crate::buffer) fn is_displaced(&self) -> bool {
         self.get() > 0
     }
 
@@ -70,7 +70,7 @@ impl Away {
     }
 
     /// It failed, and will again unless something changes: the longest rest.
-    pub(in crate::buffer) fn failed_for_long(&self) {
+    pub(in crate::buffer) fn backed_off_for_long(&self) {
         self.put(FAILED | MOST);
     }
 
@@ -88,51 +88,51 @@ mod tests {
     use super::*;
 
     /// After how many uses it may be tried again, at no matter whose cost.
-    fn rest(away: &Away) -> u32 {
+    fn rest(backoff: &ReturnBackoff) -> u32 {
         let mut rested = 0;
-        while away.turn() == Turn::Rest {
+        while backoff.turn() == Turn::Rest {
             rested += 1;
         }
-        assert_eq!(away.turn(), Turn::Try { left: 1 }, "until it is over");
+        assert_eq!(backoff.turn(), Turn::Try { left: 1 }, "until it is over");
         rested
     }
 
     #[test]
     fn who_is_away_may_be_tried_at_each_use() {
-        assert!(!Away::new(0).is_away());
-        let away = Away::new(3);
-        assert!(away.is_away());
-        assert_eq!([away.turn(), away.turn()], [Turn::Try { left: 3 }; 2]);
-        away.set(2);
-        assert_eq!(away.turn(), Turn::Try { left: 2 });
-        away.set(u8::MAX);
-        assert_eq!(away.turn(), Turn::Try { left: MOST }, "and does not rest");
-        away.set(0);
-        assert!(!away.is_away());
+        assert!(!ReturnBackoff::new(0).is_displaced());
+        let backoff = ReturnBackoff::new(3);
+        assert!(backoff.is_displaced());
+        assert_eq!([backoff.turn(), backoff.turn()], [Turn::Try { left: 3 }; 2]);
+        backoff.set(2);
+        assert_eq!(backoff.turn(), Turn::Try { left: 2 });
+        backoff.set(u8::MAX);
+        assert_eq!(backoff.turn(), Turn::Try { left: MOST }, "and does not rest");
+        backoff.set(0);
+        assert!(!backoff.is_displaced());
     }
 
     #[test]
     fn each_failure_makes_the_rest_twice_as_long() {
-        let away = Away::new(2);
+        let backoff = ReturnBackoff::new(2);
         let rests = [(); 8].map(|()| {
-            away.failed();
-            assert!(away.is_away());
-            rest(&away)
+            backoff.failed();
+            assert!(backoff.is_displaced());
+            rest(&backoff)
         });
         assert_eq!(rests, [1, 3, 7, 15, 31, 63, 63, 63]);
-        away.set(2);
-        away.failed();
-        assert_eq!(rest(&away), 1, "it has come back meanwhile");
+        backoff.set(2);
+        backoff.failed();
+        assert_eq!(rest(&backoff), 1, "it has come back meanwhile");
     }
 
     #[test]
     fn what_will_fail_again_rests_longest() {
-        let away = Away::new(1);
+        let backoff = ReturnBackoff::new(1);
         for _ in 0..2 {
-            away.failed_for_long();
-            assert_eq!(rest(&away), 63);
+            backoff.backed_off_for_long();
+            assert_eq!(rest(&backoff), 63);
         }
-        away.failed();
-        assert_eq!(rest(&away), 63);
+        backoff.failed();
+        assert_eq!(rest(&backoff), 63);
     }
 }

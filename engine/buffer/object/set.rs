@@ -45,7 +45,7 @@ impl Buffers {
     ///
     /// Locks: none may be held.
     #[inline]
-    pub(crate) fn give_up_lost(&self) {
+    pub(crate) fn handle_lost_devices(&self) {
         if self.core.calls.has_lost_device() {
             self.handle_lost();
         }

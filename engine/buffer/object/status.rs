@@ -8,7 +8,7 @@ use crate::sync::primitive::atomic::{AtomicU32, Ordering};
 /// Written under the reservation; release/acquire, so that who reads a new standing without it sees what
 /// was done before.
 #[derive(Debug, Default)]
-pub(in crate::buffer) struct Standing(AtomicU32);
+pub(in crate::buffer) struct Status(AtomicU32);
 
 const REVOKED: u32 = 1 << 31;
 
@@ -23,7 +23,7 @@ const READY: u32 = 1 << 28;
 /// The generation, which wraps in here and never spills into the flags.
 const GENERATION: u32 = READY - 1;
 
-impl Standing {
+impl Status {
     #[inline]
     pub(in crate::buffer) fn generation(&self) -> u32 {
         self.0.load(Ordering::Acquire) & GENERATION
@@ -95,38 +95,38 @@ mod tests {
 
     #[test]
     fn mappings_of_what_is_revoked_or_poisoned_are_not_good_and_the_generation_stays() {
-        let standing = Standing::default();
-        standing.next_generation();
-        assert!(standing.is_good(1) && !standing.is_good(0));
-        standing.set_ready(true);
-        assert!(standing.is_good(1) && standing.is_ready(1) && !standing.is_ready(0));
-        standing.set_revoked(true);
-        assert!(standing.is_revoked() && !standing.is_good(1) && !standing.is_ready(1));
-        assert_eq!(standing.generation(), 1);
-        standing.set_revoked(false);
-        assert!(!standing.is_revoked() && standing.is_good(1));
-        assert!(standing.set_poisoned(true) && !standing.set_poisoned(true), "news once");
-        assert!(standing.is_poisoned() && !standing.is_revoked() && !standing.is_good(1));
-        assert!(standing.set_poisoned(false) && standing.is_ready(1));
-        standing.next_generation();
-        assert!(standing.is_good(2) && !standing.is_ready(2), "another place");
-        standing.set_ready(true);
-        standing.set_purged(true);
-        assert!(standing.is_purged() && !standing.is_good(2) && !standing.is_ready(2));
-        standing.next_generation();
-        assert!(standing.is_purged() && !standing.is_good(3), "whatever the generation");
-        standing.set_purged(false);
-        assert!(standing.is_good(3) && !standing.is_ready(3) && !standing.is_revoked());
+        let status = Status::default();
+        status.next_generation();
+        assert!(status.is_good(1) && !status.is_good(0));
+        status.set_ready(true);
+        assert!(status.is_good(1) && status.is_ready(1) && !status.is_ready(0));
+        status.set_revoked(true);
+        assert!(status.is_revoked() && !status.is_good(1) && !status.is_ready(1));
+        assert_eq!(status.generation(), 1);
+        status.set_revoked(false);
+        assert!(!status.is_revoked() && status.is_good(1));
+        assert!(status.set_poisoned(true) && !status.set_poisoned(true), "news once");
+        assert!(status.is_poisoned() && !status.is_revoked() && !status.is_good(1));
+        assert!(status.set_poisoned(false) && status.is_ready(1));
+        status.next_generation();
+        assert!(status.is_good(2) && !status.is_ready(2), "another place");
+        status.set_ready(true);
+        status.set_purged(true);
+        assert!(status.is_purged() && !status.is_good(2) && !status.is_ready(2));
+        status.next_generation();
+        assert!(status.is_purged() && !status.is_good(3), "whatever the generation");
+        status.set_purged(false);
+        assert!(status.is_good(3) && !status.is_ready(3) && !status.is_revoked());
     }
 
     #[test]
     fn a_generation_that_wraps_revokes_nothing() {
-        let standing = Standing(AtomicU32::new(GENERATION));
-        standing.next_generation();
-        assert_eq!((standing.generation(), standing.is_revoked()), (0, false));
-        standing.set_revoked(true);
-        standing.next_generation();
-        assert_eq!((standing.generation(), standing.is_revoked()), (1, true));
-        assert!(!standing.is_poisoned() && !standing.is_purged());
+        let status = Status(AtomicU32::new(GENERATION));
+        status.next_generation();
+        assert_eq!((status.generation(), status.is_revoked()), (0, false));
+        status.set_revoked(true);
+        status.next_generation();
+        assert_eq!((status.generation(), status.is_revoked()), (1, true));
+        assert!(!status.is_poisoned() && !status.is_purged());
     }
 }

@@ -26,11 +26,11 @@ impl Buffers {
         limits: &EvictionLimits,
         accept: impl Fn(Provider) -> bool,
     ) -> Result<Option<Backing>> {
-        Ok(self.find_backing(request, limits, accept)?.map(|found| found.taken))
+        Ok(self.allocate_best(request, limits, accept)?.map(|found| found.taken))
     }
 
     /// The same, with why it is not a better place.
-    pub(in crate::buffer) fn find_backing(
+    pub(in crate::buffer) fn allocate_best(
         &self,
         request: &BackingRequest<'_>,
         limits: &EvictionLimits,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::home::check_not_abandoned;
+use super::home::check_not_unplugged;
 use crate::buffer::object::{BufferDescriptor, BufferInner, Buffers, Made, SharedBuffer};
-use crate::buffer::state::{Berth, State, preferred_domain};
+use crate::buffer::state::{EvictionEntry, State, preferred_domain};
 use crate::buffer::tracking::enlist;
 use crate::core::BackingRequest;
 use crate::device::{DeviceId, DeviceInner};
@@ -21,15 +21,15 @@ impl SharedBuffer {
     ) -> Result<Self> {
         descriptor.check(home.name())?;
         set.core.check(home)?;
-        set.give_up_lost();
-        check_not_abandoned(&set.core, home)?;
+        set.handle_lost_devices();
+        check_not_unplugged(&set.core, home)?;
         set.core.retire.collect();
         let (size, placement) = (descriptor.size(), descriptor.placed());
         let id = set.next_id();
         let group = descriptor.account(set)?;
         let wish = BackingRequest { home, placement, size, dedicated: false, group };
         let trigger = Trigger::Room { bytes: size, by: Some(id) };
-        let found = set.find_backing(&wish, &set.core.eviction_limits(trigger), |_| true)?;
+        let found = set.allocate_best(&wish, &set.core.eviction_limits(trigger), |_| true)?;
         let Found { taken: backing, instead_of } = found.ok_or_else(|| Error::Unsupported {
             device: home.name().to_owned(),
             missing: "any memory that it could share".into(),
@@ -37,8 +37,8 @@ impl SharedBuffer {
         set.core.groups.entered(group);
         let buffer = Self::new(set, home.id(), descriptor, backing, Some(id));
         // Whoever gives the device up from now on finds the buffer.
-        check_not_abandoned(&set.core, home)?;
-        buffer.0.decide_place(instead_of.as_ref());
+        check_not_unplugged(&set.core, home)?;
+        buffer.0.record_placement(instead_of.as_ref());
         Ok(buffer)
     }
 
@@ -55,13 +55,14 @@ impl SharedBuffer {
         let now = backing.domain();
         let preferred = preferred_domain(descriptor.placed(), home);
         let preferred = if ours.is_some() { preferred } else { now };
-        let mut entry = Berth::none(preferred, descriptor.prioritised(), descriptor.may_be_lost());
+        let mut entry =
+            EvictionEntry::none(preferred, descriptor.prioritised(), descriptor.may_be_lost());
         let made = Made {
             id: ours.unwrap_or_else(|| set.next_id()),
             home,
             size: descriptor.size(),
             usage: descriptor.usages(),
-            traits: descriptor.traits(),
+            flags: descriptor.flags(),
             is_displaced: ours.is_some() && now != preferred,
             name: descriptor.into_name(),
         };
@@ -75,12 +76,11 @@ impl SharedBuffer {
 
     /// What it was created as.
     pub fn descriptor(&self) -> BufferDescriptor {
-        let traits = self.0.traits;
+        let flags = self.0.flags;
         let descriptor = BufferDescriptor::new(self.0.size).usage(self.0.usage);
-        let descriptor = descriptor.placement(traits.placement()).priority(traits.priority());
-        let descriptor = descriptor.peer_to_peer(traits.peer_to_peer());
-        let descriptor =
-            if traits.is_discardable() { descriptor.discardable() } else { descriptor };
+        let descriptor = descriptor.placement(flags.placement()).priority(flags.priority());
+        let descriptor = descriptor.peer_to_peer(flags.peer_to_peer());
+        let descriptor = if flags.is_discardable() { descriptor.discardable() } else { descriptor };
         let descriptor = match self.client_group() {
             Some(group) => descriptor.client(&group),
             None => descriptor,

@@ -18,7 +18,7 @@ pub(in crate::buffer) fn home_at(buffer: &BufferInner, to: DomainId) -> Result<A
     match to {
         DomainId::Vram(device) => {
             let home = buffer.core().find(device)?;
-            check_not_abandoned(buffer.core(), &home)?;
+            check_not_unplugged(buffer.core(), &home)?;
             Ok(home)
         }
         DomainId::System => Ok(buffer.home()),
@@ -30,8 +30,8 @@ pub(in crate::buffer) fn home_at(buffer: &BufferInner, to: DomainId) -> Result<A
 /// # Errors
 ///
 /// [`Error::DeviceLost`] if it was given up.
-pub(in crate::buffer) fn check_not_abandoned(core: &Core, home: &DeviceInner) -> Result<()> {
-    if core.member(home.id()).is_abandoned() {
+pub(in crate::buffer) fn check_not_unplugged(core: &Core, home: &DeviceInner) -> Result<()> {
+    if core.member(home.id()).is_unplugged() {
         return Err(Error::DeviceLost { device: home.name().into(), call: "abandon" });
     }
     Ok(())
@@ -46,9 +46,9 @@ pub(in crate::buffer) fn new_home(
     let core = buffer.core();
     let works = |device: &DeviceId| {
         let member = core.member(*device);
-        *device != lost.id() && !member.device.is_lost() && !member.is_abandoned()
+        *device != lost.id() && !member.device.is_lost() && !member.is_unplugged()
     };
-    let seated = state.seats().map(|seat| seat.device).find(works);
+    let seated = state.attachments().map(|seat| seat.device).find(works);
     let any = || core.devices.iter().map(|member| member.device.id()).find(works);
     seated
         .or_else(any)
@@ -62,7 +62,7 @@ pub(in crate::buffer) fn home_after_move(
     state: &State,
     home: &DeviceInner,
 ) -> DeviceId {
-    if buffer.core().member(home.id()).is_abandoned() {
+    if buffer.core().member(home.id()).is_unplugged() {
         return new_home(buffer, state, home).id();
     }
     home.id()

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::buffer::object::BufferInner;
-use crate::buffer::state::{Guest, Seat, State};
+use crate::buffer::state::{AttachCaps, AttachmentEntry, State};
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{DomainKind, ImportKind, Provider};
@@ -18,9 +18,9 @@ use crate::transfer::{Refusal, RefusalReason, Route};
 ///
 /// Gathered without the reservation, because proving a route waits for devices.
 #[derive(Debug)]
-pub(in crate::buffer) struct Seats {
+pub(in crate::buffer) struct ImportMatrix {
     /// Each once, however many seats it has.
-    guests: SmallVec<[Guest; 4]>,
+    guests: SmallVec<[AttachCaps; 4]>,
     /// For each provider that the buffer might use or does use: how each device takes it in.
     rows: Vec<(Provider, SmallVec<[Option<ImportKind>; 4]>)>,
     pub(in crate::buffer) refused: Vec<Refusal>,
@@ -29,28 +29,28 @@ pub(in crate::buffer) struct Seats {
     home: DeviceId,
 }
 
-impl Seats {
+impl ImportMatrix {
     /// For a buffer that is to be at home on `home`, in one of `kinds`.
     pub(in crate::buffer) fn gather(
         buffer: &BufferInner,
         home: &Arc<DeviceInner>,
         kinds: &[DomainKind],
-        newcomer: Option<Guest>,
+        newcomer: Option<AttachCaps>,
     ) -> Result<Self> {
         let (mut guests, current, generation, home_then) = {
             let state = buffer.lock();
-            let mut guests: SmallVec<[Guest; 4]> = SmallVec::new();
+            let mut guests: SmallVec<[AttachCaps; 4]> = SmallVec::new();
             // Not a loop: thousands of seats, in two places.
             sitting(buffer, &state).for_each(|guest| {
                 if !guests.contains(&guest) {
                     guests.push(guest);
                 }
             });
-            let provider = state.place.provider();
+            let provider = state.location.provider();
             (guests, provider, buffer.generation(), buffer.home_id())
         };
         guests.extend(newcomer.filter(|guest| !guests.contains(guest)));
-        let at_home = Guest { device: home.id(), peer_to_peer: true };
+        let at_home = AttachCaps { device: home.id(), peer_to_peer: true };
         if !guests.iter().any(|guest| guest.device == home.id()) {
             guests.push(at_home);
         }
@@ -118,7 +118,11 @@ impl Seats {
     }
 
     /// How one of them takes in memory of `provider`.
-    pub(in crate::buffer) fn take(&self, guest: Guest, provider: Provider) -> Option<ImportKind> {
+    pub(in crate::buffer) fn take(
+        &self,
+        guest: AttachCaps,
+        provider: Provider,
+    ) -> Option<ImportKind> {
         let (_, takes) = self.rows.iter().find(|(of, _)| *of == provider)?;
         takes[self.guests.iter().position(|other| *other == guest)?]
     }
@@ -140,24 +144,28 @@ impl Seats {
 
 /// Those who have a say. Not those who have left a dynamic seat but for a mapping: they do not follow. Whoever
 /// is like their neighbour is left out, since thousands of importers may sit in a row.
-fn sitting(buffer: &BufferInner, state: &State) -> impl Iterator<Item = Guest> {
-    let follows = |seat: &Seat| seat.is_attached() || !seat.is_dynamic();
+fn sitting(buffer: &BufferInner, state: &State) -> impl Iterator<Item = AttachCaps> {
+    let follows = |seat: &AttachmentEntry| seat.is_attached() || !seat.is_dynamic();
     // The owner may veto what importers offer.
     let allowed = buffer.peer_to_peer();
-    let guests = state.seats().filter(follows).map(move |seat| Guest {
+    let guests = state.attachments().filter(follows).map(move |seat| AttachCaps {
         device: seat.device,
         peer_to_peer: allowed && seat.allows_peer_to_peer(),
     });
     let mut neighbour = None;
-    let differs = move |guest: &Guest| neighbour.replace(*guest) != Some(*guest);
+    let differs = move |guest: &AttachCaps| neighbour.replace(*guest) != Some(*guest);
     // Nor does who is lost.
-    let works = |guest: &Guest| !buffer.core().member(guest.device).device.is_lost();
+    let works = |guest: &AttachCaps| !buffer.core().member(guest.device).device.is_lost();
     guests.filter(differs).filter(works)
 }
 
 impl BufferInner {
     /// That `device` cannot reach it, with every reason that was found.
-    pub(in crate::buffer) fn unreachable(&self, device: &DeviceInner, seats: &Seats) -> Error {
+    pub(in crate::buffer) fn unreachable(
+        &self,
+        device: &DeviceInner,
+        seats: &ImportMatrix,
+    ) -> Error {
         let mut refused = seats.refused.clone();
         for (kind, route) in [(DomainKind::Vram, Route::DmaBuf), (DomainKind::System, Route::Memfd)]
         {

@@ -9,9 +9,9 @@ use crate::memory::{DomainId, GroupId};
 use crate::residency::{self, EvictionLimits, Trigger};
 
 /// Bytes that are given to a driver that is out of memory, at first.
-const RELIEF: u64 = 16 << 20;
+const OOM_BYTES: u64 = 16 << 20;
 /// How often a driver that is out of memory is given some, for one operation.
-const RELIEFS: u32 = 3;
+const OOM_RETRIES: u32 = 3;
 
 /// Does `work` for a device; an event, not an end: if its driver is out of memory others make room, but for
 /// `buffers`, and it is tried again.
@@ -21,20 +21,20 @@ const RELIEFS: u32 = 3;
 /// What `work` says, the driver's word at last.
 ///
 /// Locks: none may be held, but within `work`.
-pub(in crate::buffer) fn with_relief<'a, R>(
+pub(in crate::buffer) fn retry_on_oom<'a, R>(
     set: &Buffers,
     device: DeviceId,
     buffers: impl IntoIterator<Item = &'a BufferInner> + Clone,
     mut work: impl FnMut() -> Result<R>,
 ) -> Result<R> {
-    for round in 0..RELIEFS {
+    for round in 0..OOM_RETRIES {
         match work() {
             Err(error) if error.is_drivers_out_of_memory() => {
                 let protection = set
                     .core
                     .protected
                     .protect(buffers.clone().into_iter().map(BufferInner::id).collect());
-                set.relieve(device, round);
+                set.make_room_for_driver(device, round);
                 drop(protection);
             }
             other => return other,
@@ -75,8 +75,8 @@ impl Buffers {
     /// round.
     ///
     /// Locks: none may be held.
-    pub(in crate::buffer) fn relieve(&self, device: DeviceId, round: u32) {
-        let bytes = RELIEF << (2 * round);
+    pub(in crate::buffer) fn make_room_for_driver(&self, device: DeviceId, round: u32) {
+        let bytes = OOM_BYTES << (2 * round);
         let limits = self.core.eviction_limits(Trigger::Room { bytes, by: None });
         // At first what nobody uses.
         let trimmed = self.trim();

@@ -22,7 +22,7 @@ pub(crate) fn drop_clean_copies(set: &Buffers, of: GroupId, enough: &dyn Fn() ->
             let Some(mut state) = buffer.reservation.try_lock(&set.core.queues) else {
                 return ControlFlow::Continue(());
             };
-            let is_its = of == GroupId::NONE || of == state.place.group();
+            let is_its = of == GroupId::NONE || of == state.location.group();
             if !is_its || !state.clean_mut().is_some_and(|clean| read || clean.is_idle()) {
                 return ControlFlow::Continue(());
             }

@@ -18,9 +18,9 @@ const RANGES: usize = 8;
 ///
 /// It may name more than was written, never less.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::buffer) struct Dirty(SmallVec<[Range<u64>; 2]>);
+pub(in crate::buffer) struct DirtyRanges(SmallVec<[Range<u64>; 2]>);
 
-impl Dirty {
+impl DirtyRanges {
     /// Bytes `range` of a buffer of `size` bytes, and no others.
     pub(in crate::buffer) fn of(range: Range<u64>, size: u64) -> Self {
         let mut dirty = Self::default();
@@ -80,8 +80,8 @@ mod tests {
     const LARGE: u64 = 64 << 20;
     const KIB: u64 = 1 << 10;
 
-    fn dirty(marks: &[Range<u64>], size: u64) -> Dirty {
-        let mut dirty = Dirty::default();
+    fn dirty(marks: &[Range<u64>], size: u64) -> DirtyRanges {
+        let mut dirty = DirtyRanges::default();
         marks.iter().for_each(|mark| dirty.mark(mark.clone(), size));
         dirty
     }
@@ -131,7 +131,7 @@ mod tests {
         };
         for _ in 0..200 {
             let mut written = vec![false; grains];
-            let mut dirty = Dirty::default();
+            let mut dirty = DirtyRanges::default();
             for _ in 0..next(20) + 1 {
                 let start = next(LARGE - 1);
                 let end = (start + 1 + next(1 << 20)).min(LARGE);

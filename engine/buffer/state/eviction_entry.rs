@@ -12,7 +12,7 @@ use crate::residency::policy::Slot;
 // Packed, for its seven bytes to be no eight: another byte of the state lies beside it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, packed)]
-pub(in crate::buffer) struct Berth {
+pub(in crate::buffer) struct EvictionEntry {
     /// [`NO_SLOT`] where there is no order.
     slot: u32,
     /// The device whose memory it is; [`SYSTEM`] is none.
@@ -20,7 +20,7 @@ pub(in crate::buffer) struct Berth {
     marks: Marks,
 }
 
-impl Berth {
+impl EvictionEntry {
     /// In no order: that of a stranger's buffer, which nobody ever evicts, or of one that is nowhere yet.
     pub(in crate::buffer) fn none(wanted: DomainId, priority: Priority, purgeable: bool) -> Self {
         let marks = Marks(bits_of(priority)).with(PURGEABLE, purgeable);
@@ -29,7 +29,7 @@ impl Berth {
 
     /// In whose order it stands, if in any.
     pub(in crate::buffer) fn order(self) -> DomainId {
-        if self.is_in_system() { DomainId::System } else { self.wanted() }
+        if self.is_in_system() { DomainId::System } else { self.preferred() }
     }
 
     /// Whether its content may be lost.
@@ -41,7 +41,7 @@ impl Berth {
         self.marks.has(IN_SYSTEM)
     }
 
-    pub(in crate::buffer) fn wanted(self) -> DomainId {
+    pub(in crate::buffer) fn preferred(self) -> DomainId {
         match self.wanted {
             SYSTEM => DomainId::System,
             device => DomainId::Vram(DeviceId(device)),
@@ -63,12 +63,12 @@ impl Berth {
         listed
     }
 
-    /// It has this slot in the eviction list of [`Berth::order`] from now on.
+    /// It has this slot in the eviction list of [`EvictionEntry::order`] from now on.
     pub(in crate::buffer) fn set_slot(&mut self, slot: Slot) {
         self.slot = slot.0;
     }
 
-    pub(in crate::buffer) fn set_wanted(&mut self, domain: DomainId) {
+    pub(in crate::buffer) fn set_preferred(&mut self, domain: DomainId) {
         self.wanted = packed(domain);
     }
 
@@ -150,18 +150,18 @@ mod tests {
         {
             for priority in Priority::ALL {
                 for purgeable in [false, true] {
-                    let berth = Berth::none(wanted, priority, purgeable);
-                    assert_eq!((berth.wanted(), berth.order()), (wanted, wanted));
-                    assert_eq!((berth.priority(), berth.is_purgeable()), (priority, purgeable));
-                    assert!(!berth.is_in_system() && berth.slot().is_none());
-                    let marks = berth.marks.with(IN_SYSTEM, true);
-                    let berth = Berth { marks, slot: 0, ..berth };
-                    assert_eq!((berth.wanted(), berth.order()), (wanted, DomainId::System));
-                    assert_eq!((berth.priority(), berth.is_purgeable()), (priority, purgeable));
-                    assert_eq!(berth.slot(), Some(Slot(0)));
+                    let entry = EvictionEntry::none(wanted, priority, purgeable);
+                    assert_eq!((entry.preferred(), entry.order()), (wanted, wanted));
+                    assert_eq!((entry.priority(), entry.is_purgeable()), (priority, purgeable));
+                    assert!(!entry.is_in_system() && entry.slot().is_none());
+                    let marks = entry.marks.with(IN_SYSTEM, true);
+                    let entry = EvictionEntry { marks, slot: 0, ..entry };
+                    assert_eq!((entry.preferred(), entry.order()), (wanted, DomainId::System));
+                    assert_eq!((entry.priority(), entry.is_purgeable()), (priority, purgeable));
+                    assert_eq!(entry.slot(), Some(Slot(0)));
                 }
             }
         }
-        assert_eq!(size_of::<Berth>(), 7);
+        assert_eq!(size_of::<EvictionEntry>(), 7);
     }
 }

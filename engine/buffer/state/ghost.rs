@@ -15,7 +15,7 @@ use crate::sync::Fences;
 pub(in crate::buffer) struct Ghost {
     pub(in crate::buffer) generation: u32,
     pub(in crate::buffer) mapped: Mappings,
-    pub(in crate::buffer) place: Left,
+    pub(in crate::buffer) left: Left,
 }
 
 /// A place that a buffer has left.
@@ -43,7 +43,7 @@ pub(in crate::buffer) fn count(mappings: &mut Mappings, device: DeviceId, mapped
 impl Ghost {
     /// Where it is.
     pub(in crate::buffer) fn domain(&self) -> DomainId {
-        match &self.place {
+        match &self.left {
             Left::Kept(backing, _) => backing.domain(),
             Left::Lost(allocation) => allocation.provider().domain(),
         }
@@ -51,7 +51,7 @@ impl Ghost {
 
     /// Bytes that it has in use.
     pub(in crate::buffer) fn bytes(&self) -> u64 {
-        match &self.place {
+        match &self.left {
             Left::Kept(backing, _) => backing.footprint(),
             Left::Lost(_) => 0,
         }

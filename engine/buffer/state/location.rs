@@ -11,27 +11,27 @@ use crate::memory::{Allocation, Backing, Content, DomainId, GroupId, Provider};
 /// Whoever wants the memory asks for a [`Backing`], and has to cope with there being none
 /// (`BufferInner::backing` says it with an error).
 #[derive(Debug)]
-pub(in crate::buffer) enum Place {
+pub(in crate::buffer) enum Location {
     /// It has its bytes here.
-    Here(Backing),
+    Resident(Backing),
     /// Its content was purged; who provided the memory then, and on whose account.
-    Nowhere(Provider, GroupId),
+    Purged(Provider, GroupId),
 }
 
-impl Place {
+impl Location {
     /// Who provides its memory, or did last.
     pub(in crate::buffer) fn provider(&self) -> Provider {
         match self {
-            Self::Here(backing) => backing.allocation().provider(),
-            Self::Nowhere(provider, _) => *provider,
+            Self::Resident(backing) => backing.allocation().provider(),
+            Self::Purged(provider, _) => *provider,
         }
     }
 
     /// On whose account it is.
     pub(in crate::buffer) fn group(&self) -> GroupId {
         match self {
-            Self::Here(backing) => backing.group(),
-            Self::Nowhere(_, group) => *group,
+            Self::Resident(backing) => backing.group(),
+            Self::Purged(_, group) => *group,
         }
     }
 
@@ -47,15 +47,15 @@ impl Place {
 
     pub(in crate::buffer) fn backing(&self) -> Option<&Backing> {
         match self {
-            Self::Here(backing) => Some(backing),
-            Self::Nowhere(..) => None,
+            Self::Resident(backing) => Some(backing),
+            Self::Purged(..) => None,
         }
     }
 
     pub(in crate::buffer) fn backing_mut(&mut self) -> Option<&mut Backing> {
         match self {
-            Self::Here(backing) => Some(backing),
-            Self::Nowhere(..) => None,
+            Self::Resident(backing) => Some(backing),
+            Self::Purged(..) => None,
         }
     }
 
@@ -73,10 +73,10 @@ impl Place {
 
     /// Takes the bytes out.
     pub(in crate::buffer) fn take(&mut self) -> Option<Backing> {
-        let nowhere = Self::Nowhere(self.provider(), self.group());
+        let nowhere = Self::Purged(self.provider(), self.group());
         match std::mem::replace(self, nowhere) {
-            Self::Here(backing) => Some(backing),
-            Self::Nowhere(..) => None,
+            Self::Resident(backing) => Some(backing),
+            Self::Purged(..) => None,
         }
     }
 }

@@ -16,12 +16,12 @@ mod location;
 mod pin_counter;
 mod protected;
 
-pub(in crate::buffer) use attachment_table::{Guest, Seat, SeatId};
-pub(in crate::buffer) use clean_copy::Clean;
-pub(in crate::buffer) use dirty_ranges::Dirty;
-pub(in crate::buffer) use eviction_entry::{Berth, bits_of, preferred_domain, priority_of};
+pub(in crate::buffer) use attachment_table::{AttachCaps, AttachmentEntry, AttachmentId};
+pub(in crate::buffer) use clean_copy::CleanCopy;
+pub(in crate::buffer) use dirty_ranges::DirtyRanges;
+pub(in crate::buffer) use eviction_entry::{EvictionEntry, bits_of, preferred_domain, priority_of};
 pub(in crate::buffer) use ghost::Ghost;
 pub use importer::{Importer, Invalidation, InvalidationCause};
-pub(in crate::buffer) use location::Place;
-pub(in crate::buffer) use pin_counter::{FirstLine, PinLine, PinOwner, Pinned, Quick};
+pub(in crate::buffer) use location::Location;
+pub(in crate::buffer) use pin_counter::{FirstCounter, PinCounter, PinOwner, Pinned, Quick};
 pub(in crate::buffer) use protected::State;

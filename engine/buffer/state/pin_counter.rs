@@ -11,7 +11,7 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::attachment_table::SeatId;
+use super::attachment_table::AttachmentId;
 use crate::core::PinQuota;
 use crate::device::DeviceId;
 use crate::observe::Live;
@@ -25,7 +25,7 @@ pub(in crate::buffer) trait PinOwner: Any + Send + Sync {
     /// The last pin of a counter whose attachment is gone has ended: the state lets go of the counter.
     ///
     /// Locks: takes the reservation.
-    fn forget(&self, counter: NonNull<PinLine>);
+    fn forget(&self, counter: NonNull<PinCounter>);
 }
 
 /// Pins of one attachment for one reason.
@@ -36,10 +36,10 @@ pub(in crate::buffer) trait PinOwner: Any + Send + Sync {
 /// has pinned; so whoever is counted, or is the attachment, may look at it.
 ///
 /// While it is open the buffer's bytes are its own and in place: it is opened and closed under the
-/// reservation, by [`PinLine::open`] once that is so, and by a mover before it looks at the count.
+/// reservation, by [`PinCounter::open`] once that is so, and by a copier before it looks at the count.
 // In this order: what pinning reads lies together.
 #[repr(C)]
-pub(in crate::buffer) struct PinLine {
+pub(in crate::buffer) struct PinCounter {
     /// The flags, and above them the number of pins.
     word: AtomicU64,
     reason: Cow<'static, str>,
@@ -48,7 +48,7 @@ pub(in crate::buffer) struct PinLine {
     owner: Arc<dyn PinOwner>,
     /// What the buffer has, for the quota.
     bytes: u64,
-    seat: SeatId,
+    attachment: AttachmentId,
     device: DeviceId,
 }
 
@@ -89,7 +89,7 @@ pub(in crate::buffer) enum Quick {
 /// # Invariants
 ///
 /// It is counted in the line's word until it is dropped.
-pub(in crate::buffer) struct Pinned(NonNull<PinLine>);
+pub(in crate::buffer) struct Pinned(NonNull<PinCounter>);
 
 // SAFETY: it is a shared reference to a line, which is `Sync`, for as long as it lives.
 unsafe impl Send for Pinned {}
@@ -103,9 +103,9 @@ unsafe impl Sync for Pinned {}
 ///
 /// Null, or a line of this attachment, which is alive.
 #[derive(Default)]
-pub(in crate::buffer) struct FirstLine(AtomicPtr<PinLine>);
+pub(in crate::buffer) struct FirstCounter(AtomicPtr<PinCounter>);
 
-impl FirstLine {
+impl FirstCounter {
     /// Pins without the reservation, if the reason is the usual one and nothing is under way.
     pub(in crate::buffer) fn pin(&self, reason: &str) -> Quick {
         // Acquire: the line is seen as it was made.
@@ -116,7 +116,7 @@ impl FirstLine {
     }
 
     /// Under the reservation: a line of the attachment's is its first one if it has none yet.
-    pub(in crate::buffer) fn offer(&self, line: &Arc<PinLine>) {
+    pub(in crate::buffer) fn offer(&self, line: &Arc<PinCounter>) {
         if self.0.load(Ordering::Relaxed).is_null() {
             line.word.fetch_or(FIRST, Ordering::Relaxed);
             // INVARIANT: a line of this attachment, which keeps it as its first.
@@ -125,12 +125,12 @@ impl FirstLine {
     }
 }
 
-impl PinLine {
+impl PinCounter {
     /// A closed one without pins.
     pub(in crate::buffer) fn new(
         owner: Arc<dyn PinOwner>,
         (bytes, live): (u64, Arc<Live>),
-        seat: SeatId,
+        attachment: AttachmentId,
         device: DeviceId,
         reason: Cow<'static, str>,
     ) -> Arc<Self> {
@@ -140,7 +140,7 @@ impl PinLine {
             live,
             bytes,
             owner,
-            seat,
+            attachment,
             device,
         })
     }
@@ -162,8 +162,8 @@ impl PinLine {
     }
 
     /// Whether its pins are those of `seat`, which is taken, for `reason`.
-    pub(in crate::buffer) fn is_of(&self, seat: SeatId, reason: &str) -> bool {
-        self.seat == seat && self.is_attached() && same(&self.reason, reason)
+    pub(in crate::buffer) fn is_of(&self, attachment: AttachmentId, reason: &str) -> bool {
+        self.attachment == attachment && self.is_attached() && same(&self.reason, reason)
     }
 
     /// How many pins there are.
@@ -245,8 +245,8 @@ impl PinLine {
     }
 
     /// Says that the attachment of `seat` is gone. Whether the line is of no use any more.
-    pub(in crate::buffer) fn leave(&self, seat: SeatId) -> bool {
-        if self.seat != seat || !self.is_attached() {
+    pub(in crate::buffer) fn leave(&self, attachment: AttachmentId) -> bool {
+        if self.attachment != attachment || !self.is_attached() {
             return false;
         }
         count(self.word.fetch_and(!ATTACHED, Ordering::AcqRel)) == 0
@@ -276,7 +276,7 @@ impl PinLine {
 }
 
 impl Pinned {
-    pub(in crate::buffer) fn line(&self) -> &PinLine {
+    pub(in crate::buffer) fn line(&self) -> &PinCounter {
         // SAFETY: by the invariant it is counted, so the state holds the line.
         unsafe { self.0.as_ref() }
     }
@@ -310,16 +310,16 @@ impl Drop for Pinned {
 /// The last pin without an attachment is gone. By its pointer: whoever lets go of the line may not be in
 /// the middle of a call that borrows it.
 #[cold]
-fn forget(line: NonNull<PinLine>) {
+fn forget(line: NonNull<PinCounter>) {
     // SAFETY: nobody else has the last pin, so the state still holds the line.
     let owner = Arc::clone(unsafe { &line.as_ref().owner });
     owner.forget(line);
 }
 
-impl fmt::Debug for PinLine {
+impl fmt::Debug for PinCounter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the buffer: its state holds this.
-        f.debug_struct("PinLine")
+        f.debug_struct("PinCounter")
             .field("device", &self.device)
             .field("reason", &self.reason)
             .field("pins", &self.pins())
@@ -330,5 +330,5 @@ impl fmt::Debug for PinLine {
 const _: () = {
     const fn shareable<T: Send + Sync>() {}
     // What `Pinned` and `FirstLine` rely on, who have it by its address.
-    shareable::<PinLine>();
+    shareable::<PinCounter>();
 };

@@ -3,13 +3,15 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::attachment_table::{Chair, Crowd, Few, Guest, Seat, SeatId};
-use super::clean_copy::Clean;
-use super::eviction_entry::Berth;
+use super::attachment_table::{
+    AttachCaps, AttachmentEntry, AttachmentId, InlineTable, SpilledTable, TableEntry,
+};
+use super::clean_copy::CleanCopy;
+use super::eviction_entry::EvictionEntry;
 use super::ghost::{Ghost, Left, Mappings, count};
 use super::importer::Importer;
-use super::location::Place;
-use super::pin_counter::PinLine;
+use super::location::Location;
+use super::pin_counter::PinCounter;
 use crate::device::DeviceId;
 use crate::memory::Backing;
 use crate::observe::{Decision, History};
@@ -18,14 +20,14 @@ use crate::sync::{Fence, Fences, Signal};
 /// The mutable part of a buffer. Kept small: there may be a million of them.
 #[derive(Debug)]
 pub(in crate::buffer) struct State {
-    pub(in crate::buffer) place: Place,
+    pub(in crate::buffer) location: Location,
     pub(in crate::buffer) fences: Fences,
-    pub(in crate::buffer) berth: Berth,
+    pub(in crate::buffer) entry: EvictionEntry,
     /// Live host accesses, copies by the host, and accesses of applications that are being recorded: as many
     /// as a byte can count.
     host: u8,
     /// Who sits at it, unless there is a crowd.
-    few: Few,
+    few: InlineTable,
     /// What not all buffers have.
     more: Option<Box<More>>,
 }
@@ -36,7 +38,7 @@ const _: () = assert!(size_of::<State>() <= 48, "there may be a million of them"
 #[derive(Debug, Default)]
 struct More {
     /// Who sits at it, if those are not few.
-    crowd: Crowd,
+    crowd: SpilledTable,
     /// What was decided about it.
     history: History,
     /// Further ones of [`State::host`].
@@ -52,25 +54,25 @@ struct Rare {
     /// Signalled when a move that is under way has ended.
     moving: Option<Fence>,
     /// Pins, by attachment and reason.
-    pins: Vec<Arc<PinLine>>,
+    pins: Vec<Arc<PinCounter>>,
     /// Live exports to strangers.
     exported: u32,
     /// How often it was revoked, so that who waits for one revocation is not taken in by the next.
     revocations: u32,
     /// Where it came from, if it would go back there.
-    clean: Option<Clean>,
+    clean: Option<CleanCopy>,
     /// Signalled when nobody looks at the buffer any more, while somebody waits for that.
-    desertion: Option<(Fence, Signal)>,
+    drained: Option<(Fence, Signal)>,
 }
 
 impl State {
-    pub(in crate::buffer) fn new(backing: Backing, berth: Berth) -> Self {
+    pub(in crate::buffer) fn new(backing: Backing, entry: EvictionEntry) -> Self {
         Self {
-            place: Place::Here(backing),
-            berth,
+            location: Location::Resident(backing),
+            entry,
             fences: Fences::default(),
             host: 0,
-            few: Few::default(),
+            few: InlineTable::default(),
             more: None,
         }
     }
@@ -92,58 +94,62 @@ impl State {
     /// Takes a seat: the last step of an attachment, after which it may be called back at any time.
     pub(in crate::buffer) fn sit(
         &mut self,
-        guest: Guest,
+        guest: AttachCaps,
         importer: Option<Arc<dyn Importer>>,
-    ) -> SeatId {
+    ) -> AttachmentId {
         if importer.is_none()
             && self.crowd().is_none()
-            && let Some(seat) = self.few.sit(guest.device)
+            && let Some(attachment) = self.few.sit(guest.device)
         {
-            return seat;
+            return attachment;
         }
         self.gather().sit(guest, importer)
     }
 
     /// The seats that are taken.
-    pub(in crate::buffer) fn seats(&self) -> impl Iterator<Item = Seat> {
-        self.few.seats().chain(self.chairs().iter().filter_map(Chair::taken))
+    pub(in crate::buffer) fn attachments(&self) -> impl Iterator<Item = AttachmentEntry> {
+        self.few.attachments().chain(self.chairs().iter().filter_map(TableEntry::taken))
     }
 
     /// Those who are to be told of a move: whose attachments are alive.
     pub(in crate::buffer) fn importers(&self) -> impl Iterator<Item = (DeviceId, &dyn Importer)> {
-        self.chairs().iter().filter_map(Chair::importer)
+        self.chairs().iter().filter_map(TableEntry::importer)
     }
 
     /// Whether a device already has a static seat.
-    pub(in crate::buffer) fn has_static_seat(&self, device: DeviceId) -> bool {
-        let mut attached = self.seats().filter(|seat| seat.is_attached());
-        attached.any(|seat| seat.device == device && !seat.is_dynamic())
+    pub(in crate::buffer) fn has_static_attachment(&self, device: DeviceId) -> bool {
+        let mut attached = self.attachments().filter(|attachment| attachment.is_attached());
+        attached.any(|attachment| attachment.device == device && !attachment.is_dynamic())
     }
 
     /// Live mappings of a seat, of the current generation.
-    pub(in crate::buffer) fn mapped_by(&self, seat: SeatId) -> u32 {
-        self.crowd().map_or_else(|| self.few.mapped_by(seat), |crowd| crowd.mapped_by(seat))
+    pub(in crate::buffer) fn mapped_by(&self, attachment: AttachmentId) -> u32 {
+        self.crowd()
+            .map_or_else(|| self.few.mapped_by(attachment), |crowd| crowd.mapped_by(attachment))
     }
 
     #[inline]
-    pub(in crate::buffer) fn map(&mut self, seat: SeatId) {
+    pub(in crate::buffer) fn map(&mut self, attachment: AttachmentId) {
         if let Some(crowd) = self.crowd_mut() {
-            crowd.map(seat);
-        } else if !self.few.map(seat) {
-            self.gather().map(seat);
+            crowd.map(attachment);
+        } else if !self.few.map(attachment) {
+            self.gather().map(attachment);
         }
     }
 
     /// Gives the seat up, but for its mappings. The importer is for the caller to drop, without the
     /// reservation: it is somebody else's code, and may own things whose drop takes it.
-    pub(in crate::buffer) fn leave(&mut self, seat: SeatId) -> Option<Arc<dyn Importer>> {
+    pub(in crate::buffer) fn leave(
+        &mut self,
+        attachment: AttachmentId,
+    ) -> Option<Arc<dyn Importer>> {
         if let Some(rare) = self.rare_mut() {
-            rare.pins.retain(|line| !line.leave(seat));
+            rare.pins.retain(|line| !line.leave(attachment));
         }
         match self.crowd_mut() {
-            Some(crowd) => crowd.leave(seat),
+            Some(crowd) => crowd.leave(attachment),
             None => {
-                self.few.leave(seat);
+                self.few.leave(attachment);
                 None
             }
         }
@@ -152,15 +158,15 @@ impl State {
     /// Forgets a mapping. Returns the place that it was the last to look at, if the buffer has left it.
     pub(in crate::buffer) fn unmap(
         &mut self,
-        seat: SeatId,
+        attachment: AttachmentId,
         device: DeviceId,
         mapped: u32,
         current: u32,
     ) -> Option<(Fences, Backing)> {
         if mapped == current {
             match self.crowd_mut() {
-                Some(crowd) => crowd.unmap(seat),
-                None => self.few.unmap(seat),
+                Some(crowd) => crowd.unmap(attachment),
+                None => self.few.unmap(attachment),
             }
             return None;
         }
@@ -174,7 +180,7 @@ impl State {
         if !left.is_empty() {
             return None;
         }
-        let left = match ghosts.swap_remove(index).place {
+        let left = match ghosts.swap_remove(index).left {
             Left::Kept(backing, fences) => (fences, backing),
             Left::Lost(_) => return None,
         };
@@ -185,21 +191,21 @@ impl State {
     }
 
     /// One slice, since a move goes through thousands of them several times.
-    fn chairs(&self) -> &[Chair] {
+    fn chairs(&self) -> &[TableEntry] {
         self.more.as_ref().map_or(&[], |more| more.crowd.chairs())
     }
 
     /// Who sits at it, if those are not few.
-    fn crowd(&self) -> Option<&Crowd> {
+    fn crowd(&self) -> Option<&SpilledTable> {
         self.more.as_ref().map(|more| &more.crowd).filter(|crowd| !crowd.is_empty())
     }
 
-    fn crowd_mut(&mut self) -> Option<&mut Crowd> {
+    fn crowd_mut(&mut self) -> Option<&mut SpilledTable> {
         self.more.as_mut().map(|more| &mut more.crowd).filter(|crowd| !crowd.is_empty())
     }
 
     /// Makes those who sit at it a crowd.
-    fn gather(&mut self) -> &mut Crowd {
+    fn gather(&mut self) -> &mut SpilledTable {
         let crowd = &mut self.more.get_or_insert_default().crowd;
         crowd.take_in(&mut self.few);
         crowd
@@ -246,14 +252,14 @@ impl State {
 
     /// The line for pins of a seat for a reason, made by `make` if there is none; forgets what nobody
     /// uses.
-    pub(in crate::buffer) fn pin_line(
+    pub(in crate::buffer) fn pin_counter(
         &mut self,
-        seat: SeatId,
+        attachment: AttachmentId,
         reason: &str,
-        make: impl FnOnce() -> Arc<PinLine>,
-    ) -> Arc<PinLine> {
+        make: impl FnOnce() -> Arc<PinCounter>,
+    ) -> Arc<PinCounter> {
         let pins = &mut self.make_rare().pins;
-        if let Some(line) = pins.iter().find(|line| line.is_of(seat, reason)) {
+        if let Some(line) = pins.iter().find(|line| line.is_of(attachment, reason)) {
             return Arc::clone(line);
         }
         pins.retain(|line| !line.is_idle());
@@ -263,15 +269,15 @@ impl State {
     }
 
     /// Those that may have pins.
-    pub(in crate::buffer) fn pin_lines(&self) -> &[Arc<PinLine>] {
+    pub(in crate::buffer) fn pin_counters(&self) -> &[Arc<PinCounter>] {
         self.rare().map_or(&[], |rare| &rare.pins)
     }
 
     /// Takes out a line that nobody uses any more.
     pub(in crate::buffer) fn forget_pins(
         &mut self,
-        line: NonNull<PinLine>,
-    ) -> Option<Arc<PinLine>> {
+        line: NonNull<PinCounter>,
+    ) -> Option<Arc<PinCounter>> {
         let pins = &mut self.rare_mut()?.pins;
         let index = pins.iter().position(|other| std::ptr::eq(&**other, line.as_ptr()))?;
         Some(pins.swap_remove(index))
@@ -280,12 +286,13 @@ impl State {
     /// From here on a pin takes the reservation first, until one has found the bytes in place. Returns
     /// how many there are.
     pub(in crate::buffer) fn close_pins(&self) -> u64 {
-        self.pin_lines().iter().map(|line| line.close()).sum::<u64>() + u64::from(self.exported())
+        self.pin_counters().iter().map(|line| line.close()).sum::<u64>()
+            + u64::from(self.exported())
     }
 
     /// Live pins, those of exports among them.
     pub(in crate::buffer) fn pinned(&self) -> u64 {
-        self.pin_lines().iter().map(|line| line.pins()).sum::<u64>() + u64::from(self.exported())
+        self.pin_counters().iter().map(|line| line.pins()).sum::<u64>() + u64::from(self.exported())
     }
 
     // ---- moving ----
@@ -297,8 +304,8 @@ impl State {
 
     /// Live mappings that keep the buffer where it is.
     pub(in crate::buffer) fn static_mappings(&self) -> u32 {
-        let few = self.few.seats().map(Seat::mapped).sum::<u32>();
-        few + self.crowd().map_or(0, Crowd::static_mappings)
+        let few = self.few.attachments().map(AttachmentEntry::mapped).sum::<u32>();
+        few + self.crowd().map_or(0, SpilledTable::static_mappings)
     }
 
     /// Signalled when the move that is under way has ended; `None` if there is none.
@@ -313,16 +320,16 @@ impl State {
     }
 
     /// The clean copy, if there is one.
-    pub(in crate::buffer) fn clean(&self) -> Option<&Clean> {
+    pub(in crate::buffer) fn clean(&self) -> Option<&CleanCopy> {
         self.rare()?.clean.as_ref()
     }
 
-    pub(in crate::buffer) fn clean_mut(&mut self) -> Option<&mut Clean> {
+    pub(in crate::buffer) fn clean_mut(&mut self) -> Option<&mut CleanCopy> {
         self.rare_mut()?.clean.as_mut()
     }
 
     /// Returns the one that there was.
-    pub(in crate::buffer) fn set_clean(&mut self, clean: Option<Clean>) -> Option<Clean> {
+    pub(in crate::buffer) fn set_clean(&mut self, clean: Option<CleanCopy>) -> Option<CleanCopy> {
         if clean.is_none() && self.rare().is_none() {
             return None;
         }
@@ -334,13 +341,13 @@ impl State {
     /// `evicted`.
     pub(in crate::buffer) fn leave_for(
         &mut self,
-        new: Place,
+        new: Location,
         old_generation: u32,
         copied: Fences,
         evicted: bool,
     ) -> Option<(Fences, Backing)> {
-        let old = self.place.take();
-        self.place = new;
+        let old = self.location.take();
+        self.location = new;
         let mut mapped = Mappings::new();
         self.few.forget_mappings(|device, of_this| count(&mut mapped, device, of_this));
         if let Some(crowd) = self.crowd_mut() {
@@ -351,12 +358,12 @@ impl State {
         if mapped.is_empty() {
             return Some((copied, old));
         }
-        let (place, left) = if evicted {
+        let (kept, left) = if evicted {
             (Left::Lost(Arc::clone(old.allocation())), Some((copied, old)))
         } else {
             (Left::Kept(old, copied), None)
         };
-        let ghost = Ghost { generation: old_generation, mapped, place };
+        let ghost = Ghost { generation: old_generation, mapped, left: kept };
         self.make_rare().ghosts.push(ghost);
         left
     }
@@ -364,12 +371,12 @@ impl State {
     // ---- strangers ----
 
     /// An fd of the buffer goes out, which pins it.
-    pub(in crate::buffer) fn hand_out(&mut self) {
+    pub(in crate::buffer) fn begin_export(&mut self) {
         self.make_rare().exported += 1;
     }
 
     /// An export has ended.
-    pub(in crate::buffer) fn take_back(&mut self) {
+    pub(in crate::buffer) fn end_export(&mut self) {
         if let Some(rare) = self.rare_mut() {
             rare.exported -= 1;
         }
@@ -395,8 +402,8 @@ impl State {
     /// Live mappings of every generation, by device.
     pub(in crate::buffer) fn mappings(&self) -> Mappings {
         let mut all = Mappings::new();
-        for seat in self.seats() {
-            count(&mut all, seat.device, seat.mapped());
+        for attachment in self.attachments() {
+            count(&mut all, attachment.device, attachment.mapped());
         }
         for (device, mapped) in self.ghosts().flat_map(Ghost::mapped) {
             count(&mut all, device, mapped);
@@ -405,24 +412,24 @@ impl State {
     }
 
     /// Whether somebody holds a mapping, of whatever generation, or an access.
-    pub(in crate::buffer) fn is_looked_at(&self) -> bool {
+    pub(in crate::buffer) fn has_users(&self) -> bool {
         let ghosts = self.ghosts().next().is_some();
-        self.host() > 0 || ghosts || self.seats().any(|seat| seat.mapped() > 0)
+        self.host() > 0 || ghosts || self.attachments().any(|attachment| attachment.mapped() > 0)
     }
 
     /// Signalled when nobody does any more. Only while nobody new can come, and somebody does.
-    pub(in crate::buffer) fn when_deserted(&mut self) -> Fence {
-        let desertion = &mut self.make_rare().desertion;
-        desertion.get_or_insert_with(Fence::host).0.clone()
+    pub(in crate::buffer) fn when_drained(&mut self) -> Fence {
+        let drained = &mut self.make_rare().drained;
+        drained.get_or_insert_with(Fence::host).0.clone()
     }
 
     /// To be called when a mapping or an access has ended: the signal of those who wait for the last one,
     /// if this was it. For the caller to drop, without the reservation, which they take next.
-    pub(in crate::buffer) fn deserted(&mut self) -> Option<Signal> {
-        self.rare()?.desertion.as_ref()?;
-        if self.is_looked_at() {
+    pub(in crate::buffer) fn take_drained(&mut self) -> Option<Signal> {
+        self.rare()?.drained.as_ref()?;
+        if self.has_users() {
             return None;
         }
-        self.rare_mut()?.desertion.take().map(|(_, signal)| signal)
+        self.rare_mut()?.drained.take().map(|(_, signal)| signal)
     }
 }

@@ -57,8 +57,8 @@ impl SharedBuffer {
         let age = group.map(|group| &group.ageing);
         let state = buffer.lock();
         core.bulk_groups.set(buffer.slot(), age);
-        if let Some(slot) = state.berth.slot() {
-            enlist(core, state.berth.order(), slot, age);
+        if let Some(slot) = state.entry.slot() {
+            enlist(core, state.entry.order(), slot, age);
         }
         Ok(())
     }
@@ -89,8 +89,8 @@ pub(in crate::buffer) fn age_elsewhere(core: &Core, told: Option<DomainId>, ages
 impl BufferInner {
     /// It is used: in its order, and its age group wherever that is. The reservation is held.
     pub(in crate::buffer) fn age(&self, state: &State) {
-        let Some(slot) = state.berth.slot() else { return self.age_in_no_order() };
-        let place = state.berth.order();
+        let Some(slot) = state.entry.slot() else { return self.age_in_no_order() };
+        let place = state.entry.order();
         age_elsewhere(
             self.core(),
             Some(place),

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use crate::buffer::object::BufferInner;
-use crate::buffer::state::{Clean, Dirty, State};
+use crate::buffer::state::{CleanCopy, DirtyRanges, State};
 use crate::device::DeviceId;
 use crate::error::{Error, Result};
 use crate::memory::{Backing, DomainId, DomainKind};
@@ -20,7 +20,7 @@ impl BufferInner {
     }
 
     /// Those of `written` are, or were, by somebody who keeps the buffer in place.
-    pub(in crate::buffer) fn note_writes(&self, state: &mut State, written: &Dirty) {
+    pub(in crate::buffer) fn note_writes(&self, state: &mut State, written: &DirtyRanges) {
         written.ranges().iter().for_each(|range| self.note_write(state, range.clone()));
     }
 
@@ -30,11 +30,11 @@ impl BufferInner {
     pub(in crate::buffer) fn note_submitted(
         &self,
         state: &mut State,
-        written: &Dirty,
+        written: &DirtyRanges,
         device: DeviceId,
         submitted: &Result<Fence>,
     ) {
-        let (here, own) = (state.place.domain(), DomainId::Vram(device));
+        let (here, own) = (state.location.domain(), DomainId::Vram(device));
         let may_be = |error: &Error| error.is_device_lost() && here != own;
         if submitted.as_ref().err().is_none_or(may_be) {
             self.note_writes(state, written);
@@ -49,21 +49,21 @@ impl BufferInner {
     /// Whether the place that the buffer leaves for one in `new` is worth keeping: it would go back there.
     pub(in crate::buffer) fn keeps_clean_copy(&self, state: &State, new: DomainId) -> bool {
         self.core().throttle.rules().clean_copies
-            && state.place.domain() == DomainId::System
-            && state.place.has_content()
+            && state.location.domain() == DomainId::System
+            && state.location.has_content()
             // A stranger may write it at any time.
-            && !state.place.backing().is_some_and(|backing| backing.allocation().is_external())
+            && !state.location.backing().is_some_and(|backing| backing.allocation().is_external())
             // What may be lost is never copied out again.
-            && !state.berth.is_purgeable()
+            && !state.entry.is_purgeable()
             && new.kind() == DomainKind::Vram
-            && state.berth.wanted().kind() == DomainKind::Vram
+            && state.entry.preferred().kind() == DomainKind::Vram
     }
 
     /// Gives the clean copy up. The reservation is held.
     pub(in crate::buffer) fn drop_clean_copy(&self, state: &mut State) {
         if let Some(clean) = state.set_clean(None) {
             self.set.clean_copies.fetch_sub(1, Ordering::Relaxed);
-            if let Some((fences, backing)) = clean.into_place() {
+            if let Some((fences, backing)) = clean.into_backing() {
                 self.core().retire.push(fences, Retired::Backing(backing));
             }
         }
@@ -79,6 +79,6 @@ impl BufferInner {
         writers: Vec<Fence>,
     ) {
         self.set.clean_copies.fetch_add(1, Ordering::Relaxed);
-        state.set_clean(Some(Clean::new(generation, left, writers)));
+        state.set_clean(Some(CleanCopy::new(generation, left, writers)));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::age_group::join_age_group;
 use crate::buffer::object::{BufferInner, Buffers, SharedBuffer};
-use crate::buffer::state::{Berth, State};
+use crate::buffer::state::{EvictionEntry, State};
 use crate::core::{Core, SlotId};
 use crate::memory::{Charge, DomainId, DomainKind, Provider};
 use crate::observe::MoveCause;
@@ -32,16 +32,16 @@ impl BufferInner {
 
     /// How much it matters that it is where it wants to be.
     pub(crate) fn priority(&self) -> Priority {
-        self.lock().berth.priority()
+        self.lock().entry.priority()
     }
 
     /// It matters so much from now on.
     pub(crate) fn set_priority(&self, priority: Priority) {
         let mut state = self.lock();
-        state.berth.set_priority(priority);
-        if let Some(slot) = state.berth.slot() {
+        state.entry.set_priority(priority);
+        if let Some(slot) = state.entry.slot() {
             self.core()
-                .domain_state(state.berth.order())
+                .domain_state(state.entry.order())
                 .eviction_list
                 .set_priority(slot, priority);
         }
@@ -56,51 +56,51 @@ impl BufferInner {
             | MoveCause::Promoted => {}
             // Somebody has said where it is to be, or it could not be where it was: it does not want to be
             // anywhere else.
-            _ => self.want(state, state.place.domain()),
+            _ => self.want(state, state.location.domain()),
         }
-        let now = state.place.domain();
-        let berth = state.berth;
-        if (berth.is_purgeable() && now == DomainId::System) != berth.is_in_system() {
+        let now = state.location.domain();
+        let entry = state.entry;
+        if (entry.is_purgeable() && now == DomainId::System) != entry.is_in_system() {
             self.enlist(state);
-        } else if let Some(slot) = state.berth.slot() {
-            let order = state.berth.order();
-            let here = (now == order).then(|| state.place.footprint());
+        } else if let Some(slot) = state.entry.slot() {
+            let order = state.entry.order();
+            let here = (now == order).then(|| state.location.footprint());
             self.core().domain_state(order).eviction_list.moved(slot, here);
         }
-        let here = now == state.berth.wanted();
+        let here = now == state.entry.preferred();
         let uses = if here { 0 } else { self.core().throttle.rules().uses_before_return };
-        self.away.set(uses);
+        self.backoff.set(uses);
     }
 
     /// It wants to be there from now on. The reservation is held.
     pub(in crate::buffer) fn want(&self, state: &mut State, place: DomainId) {
-        if state.berth.wanted() == place {
+        if state.entry.preferred() == place {
             return;
         }
-        unlist(self.core(), &mut state.berth);
-        state.berth.set_wanted(place);
+        unlist(self.core(), &mut state.entry);
+        state.entry.set_preferred(place);
         self.enlist(state);
         // What is nowhere does not come back by itself.
-        let away = state.place.backing().is_some_and(|backing| backing.domain() != place);
-        self.away.set(u8::from(away));
+        let away = state.location.backing().is_some_and(|backing| backing.domain() != place);
+        self.backoff.set(u8::from(away));
     }
 
     /// Its content may be lost from now on, or may not be. The reservation is held.
-    pub(in crate::buffer) fn let_lose(&self, state: &mut State, purgeable: bool) {
-        if state.berth.is_purgeable() != purgeable {
-            unlist(self.core(), &mut state.berth);
-            state.berth.set_purgeable(purgeable);
+    pub(in crate::buffer) fn mark_purgeable(&self, state: &mut State, purgeable: bool) {
+        if state.entry.is_purgeable() != purgeable {
+            unlist(self.core(), &mut state.entry);
+            state.entry.set_purgeable(purgeable);
             self.enlist(state);
         }
     }
 
     /// It takes its slot, if its place has become tight since it came. The reservation is held.
     pub(in crate::buffer) fn line_up_late(&self, state: &mut State) {
-        let berth = state.berth;
-        if berth.slot().is_none()
-            && berth.wanted().kind() == DomainKind::Vram
-            && self.core().domain_state(berth.order()).is_under_pressure()
-            && !matches!(state.place.provider(), Provider::Foreign(_))
+        let entry = state.entry;
+        if entry.slot().is_none()
+            && entry.preferred().kind() == DomainKind::Vram
+            && self.core().domain_state(entry.order()).is_under_pressure()
+            && !matches!(state.location.provider(), Provider::Foreign(_))
         {
             self.enlist(state);
         }
@@ -108,10 +108,10 @@ impl BufferInner {
 
     /// It takes its slot where it is to stand now; none while it is nowhere. The reservation is held.
     pub(in crate::buffer) fn enlist(&self, state: &mut State) {
-        if state.place.backing().is_some() {
+        if state.location.backing().is_some() {
             let (now, held) =
-                (state.place.domain(), (state.place.footprint(), state.place.group()));
-            enlist(self.core(), &mut state.berth, self.slot(), now, held);
+                (state.location.domain(), (state.location.footprint(), state.location.group()));
+            enlist(self.core(), &mut state.entry, self.slot(), now, held);
         }
     }
 }
@@ -120,7 +120,7 @@ impl BufferInner {
 /// preferred domain or elsewhere, with `held` bytes.
 pub(in crate::buffer) fn enlist(
     core: &Core,
-    entry: &mut Berth,
+    entry: &mut EvictionEntry,
     key: SlotId,
     now: DomainId,
     held: impl Into<Charge>,
@@ -149,7 +149,7 @@ pub(in crate::buffer) fn enlist(
 }
 
 /// Takes a buffer's eviction entry out of the list it is in.
-pub(in crate::buffer) fn unlist(core: &Core, entry: &mut Berth) {
+pub(in crate::buffer) fn unlist(core: &Core, entry: &mut EvictionEntry) {
     if let Some((order, slot)) = entry.take_slot() {
         core.domain_state(order).eviction_list.remove(slot);
     }
@@ -163,7 +163,7 @@ pub(crate) fn start_tracking(set: &Buffers, domain: DomainId) {
     if domain.kind() == DomainKind::Vram && set.core.domain_state(domain).start_tracking() {
         set.live.for_each(|buffer| {
             let mut state = buffer.lock();
-            if state.berth.wanted() == domain {
+            if state.entry.preferred() == domain {
                 buffer.line_up_late(&mut state);
             }
         });
