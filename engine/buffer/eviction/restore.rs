@@ -63,7 +63,7 @@ impl BufferInner {
             // Whoever was busy is not for long.
             Ok(MoveOutcome::Retry | MoveOutcome::WouldBlock) => {}
             Ok(MoveOutcome::NoPath) => {
-                self.still_displaced(None, ReturnBackoff::backed_off_for_long)
+                self.still_displaced(None, ReturnBackoff::backed_off_for_long);
             }
             Err(error) => self.restore_failed(wanted, &error),
         }
