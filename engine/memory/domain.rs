@@ -8,27 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) use super::claim_queue::Short;
 use super::claim_queue::{ClaimQueue, Promised};
 use super::domain_id::DomainId;
-use super::group_account::{Charge, GroupAccount, GroupAccounts, GroupId, GroupUsage};
-
-/// The usage of a domain, in bytes: [`crate::Engine::usage`]. Imported foreign memory
-/// ([`crate::Engine::import_foreign`]) is counted by its exporter, and not here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DomainUsage {
-    /// The size of the domain: the heap, or its modelled size ([`crate::Engine::model_heap`]). For system memory,
-    /// all memory of the machine; a cap limits how much of it this engine may use.
-    pub capacity: u64,
-    /// What buffers may use there at once: the least of the capacity, the user's cap
-    /// ([`crate::Engine::set_cap`]), and the driver's budget (`VK_EXT_memory_budget`).
-    pub budget: u64,
-    /// What buffers use: the slot or allocation of each, from its reservation until the last copy out of it
-    /// has ended.
-    pub used: u64,
-    /// The highest value that `used` has had.
-    pub peak: u64,
-    /// What is allocated there, including free slots of slabs and unused memory kept for reuse.
-    pub held: u64,
-}
+use super::group_account::{Charge, GroupAccount, GroupAccounts, GroupId};
+use super::usage::{DomainUsage, GroupUsage};
 
 /// A domain's ledger: how many bytes may be in use at once, and how many are.
 ///

@@ -5,6 +5,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::usage::GroupUsage;
+
 /// The number of a client group within its engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub(crate) struct GroupId(pub(crate) u16);
@@ -32,19 +34,6 @@ impl From<(u64, GroupId)> for Charge {
     fn from((bytes, group): (u64, GroupId)) -> Self {
         Self { bytes, group }
     }
-}
-
-/// The usage of a domain by a client group, in bytes: [`crate::ClientGroup::usage`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct GroupUsage {
-    /// What its buffers may use there at once; `None` for no limit but the domain's.
-    pub cap: Option<u64>,
-    /// What its buffers use, counted as [`crate::DomainUsage::used`]. This includes memory that they have left
-    /// and that devices or mappings still use, and their clean copies.
-    pub used: u64,
-    /// The highest value that `used` has had.
-    pub peak: u64,
 }
 
 /// What one group is charged in one domain.

@@ -39,12 +39,13 @@ mod retire;
 mod sync_file;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod wait_queue;
 mod waits;
 
 pub use fence::Fence;
-pub use fences::Usage;
 pub use host_fence::{CallbackId, Signal};
+pub use usage::Usage;
 pub use waits::WaitRoute;
 
 pub(crate) use bridge::Bridges;

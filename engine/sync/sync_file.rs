@@ -2,8 +2,7 @@
 //!
 //! Kernel: `drivers/dma-buf/sync_file.c`, `include/uapi/linux/sync_file.h`.
 #![expect(unsafe_code, reason = "ioctls of sync files")]
-
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -12,6 +11,7 @@ use rustix::ioctl::{self, Opcode, opcode};
 
 use super::host_fence::end_of;
 use crate::error::{Error, Result};
+use crate::fd;
 
 /// A kernel fence. Fences merged into one file are one fence: it signals once all have signalled.
 #[derive(Debug)]
@@ -87,9 +87,8 @@ fn merge(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> Result<OwnedFd> {
     let merge = unsafe { ioctl::Updater::<SYNC_IOC_MERGE, _>::new(&mut request) };
     // SAFETY: the request was built for this ioctl; an fd of another kind answers ENOTTY.
     unsafe { ioctl::ioctl(one, merge) }.map_err(|errno| Error::os("SYNC_IOC_MERGE", errno))?;
-    // SAFETY: on success the kernel stored a new fd of this process, close-on-exec
-    // (`sync_file_ioctl_merge`).
-    Ok(unsafe { OwnedFd::from_raw_fd(request.fence as RawFd) })
+    // SAFETY: on success the kernel stored a new fd of this process (`sync_file_ioctl_merge`).
+    unsafe { fd::own(request.fence as RawFd, "SYNC_IOC_MERGE") }
 }
 
 fn info(fd: BorrowedFd<'_>) -> Result<SyncFileInfo> {

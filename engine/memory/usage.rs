@@ -1,0 +1,34 @@
+//! The usage of a domain, as a user and a report see it: plain data.
+
+/// The usage of a domain, in bytes: [`crate::Engine::usage`]. Imported foreign memory
+/// ([`crate::Engine::import_foreign`]) is counted by its exporter, and not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DomainUsage {
+    /// The size of the domain: the heap, or its modelled size ([`crate::Engine::model_heap`]). For system memory,
+    /// all memory of the machine; a cap limits how much of it this engine may use.
+    pub capacity: u64,
+    /// What buffers may use there at once: the least of the capacity, the user's cap
+    /// ([`crate::Engine::set_cap`]), and the driver's budget (`VK_EXT_memory_budget`).
+    pub budget: u64,
+    /// What buffers use: the slot or allocation of each, from its reservation until the last copy out of it
+    /// has ended.
+    pub used: u64,
+    /// The highest value that `used` has had.
+    pub peak: u64,
+    /// What is allocated there, including free slots of slabs and unused memory kept for reuse.
+    pub held: u64,
+}
+
+/// The usage of a domain by a client group, in bytes: [`crate::ClientGroup::usage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupUsage {
+    /// What its buffers may use there at once; `None` for no limit but the domain's.
+    pub cap: Option<u64>,
+    /// What its buffers use, counted as [`crate::DomainUsage::used`]. This includes memory that they have left
+    /// and that devices or mappings still use, and their clean copies.
+    pub used: u64,
+    /// The highest value that `used` has had.
+    pub peak: u64,
+}
