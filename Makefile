@@ -29,19 +29,12 @@ devices: ## the devices here, and which route leads from each to each
 	@$(CARGO) build $(LOCKED) --features cli --release
 	@$(CARGO) run $(LOCKED) --features cli --release --quiet -- devices
 
-# One test or two of each promise; all of them take a few seconds.
-SMOKE_IN := sharing moving eviction sync loss
-SMOKE := export_import::every_ordered_pair foreign::our_own_fd attachment::a_device_sits copy::between_any \
-	move_callback::everybody_is_told batch::buffers_that_move pinning::it_stays_until ranges::a_submission_that_says \
-	overcommit::a_clean_buffer overcommit::a_smaller_budget purge::the_content_is_gone groups::a_group_over \
-	attraction::who_reads returns::a_return_waits_for_no_copy submit::a_chain failures_travel::from_device_to_device \
-	poison::everything lost::so_does_one revoke::everybody_is_told
-
 check: ## before every commit: lint, unit tests, and a test of each promise (no setup)
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(LOCKED) --features cli --all-targets -- -D warnings
-	$(CARGO) test $(LOCKED) --features cli --lib
-	$(CARGO) test $(LOCKED) --features cli $(SMOKE_IN:%=--test %) -- $(SMOKE)
+	$(CARGO) test $(LOCKED) --features cli --lib --test house
+	$(CARGO) test $(LOCKED) --features cli $$(sed -n 's/^test-\([^ ]*\) .*/--test \1/p' .ci/smoke-tests) \
+		-- $$(sed -n 's/^test-[^ ]* //p' .ci/smoke-tests)
 
 test: ## everything: test-native, model, then vm
 	@.ci/setup test
@@ -73,13 +66,13 @@ soak: ## the long tests for longer, and all of them in the virtual machine if it
 		echo "soak: no virtual machine here: .ci/setup test prepares it"; \
 	fi
 
-lint: ## formatting, clippy with and without the program, documentation
+lint: ## formatting, clippy with and without the program, documentation, lists of tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(LOCKED) --features cli --all-targets -- -D warnings
-	$(CARGO) clippy $(LOCKED) --all-targets --no-default-features -- -D warnings
+	$(CARGO) clippy $(LOCKED) --lib -- -D warnings
 	RUSTFLAGS="--cfg peerbuf_shuttle" $(CARGO) clippy $(LOCKED) --profile test $(MODEL) -- -D warnings
-	$(CARGO) check $(LOCKED) --lib --no-default-features
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps
+	.ci/names
 
 figures: ## the project's own speed figures, each beside its baseline
 	$(CARGO) bench $(LOCKED) --bench figures

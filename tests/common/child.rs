@@ -18,8 +18,8 @@ pub(crate) fn run(prepare: impl FnOnce(&mut Command) -> &mut Command) {
     // Its pipes would be found by tests that count descriptors.
     let _turn = turn();
     let name = test_name();
-    let this = std::env::current_exe().expect("the path of this program");
-    let mut command = Command::new(this);
+    // This very program, also if another build has replaced its file.
+    let mut command = Command::new("/proc/self/exe");
     command.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(MARK, &name);
     let output = prepare(&mut command).output().expect("the child starts");
     check(&name, &output);

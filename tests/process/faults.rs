@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::common::fds::OpenFds;
-use crate::common::{Rig, alive, bytes, in_vm, say, wait_idle};
+use crate::common::{Rig, alive, bytes, in_short_vm, in_vm, say, wait_idle};
 use ash::vk::{self, Result as Code};
 use peerbuf::device::Call;
 use peerbuf::{
@@ -114,7 +114,10 @@ fn check(rig: &Rig, a: &Device, b: &Device, routes: Routes) {
     trim();
     let (before, fds) = (alive(engine.live()), OpenFds::now());
     let (mut injected, mut survived) = (0, 0);
-    for call in Call::ALL {
+    // The other calls fail natively as well; to prove all routes for each fault takes emulated processors minutes.
+    let few = routes == Routes::Unknown && in_short_vm();
+    let calls = if few { &[Call::Ioctl][..] } else { &Call::ALL };
+    for &call in calls {
         for nth in numbers() {
             let what = format!(
                 "{} and {}, routes {routes:?}, {} no. {nth}",
@@ -154,7 +157,7 @@ fn check(rig: &Rig, a: &Device, b: &Device, routes: Routes) {
         a.name(),
         b.name()
     ));
-    assert!(injected > 10, "the scenario makes calls");
+    assert!(injected > if few { 3 } else { 10 }, "the scenario makes calls");
 }
 
 /// Which calls fail: the first, the second and so on. No scenario makes a thousand of one kind. On
