@@ -1,13 +1,13 @@
-//! More buffers than fit: which of them leave, which return, and who is told.
+//! More buffers than fit: which are evicted, which are restored, and which importers are notified.
 
 #[path = "../common/mod.rs"]
 mod common;
 
-mod attraction;
+mod auto_migration;
 mod groups;
+mod out_of_memory_retry;
 mod overcommit;
 mod purge;
-mod relief;
-mod returns;
+mod restores;
 mod room;
 mod working_sets;

@@ -1,6 +1,6 @@
-//! More than fits: buffers whose sum exceeds a device's memory by several times, used by two devices.
+//! Overcommitment: buffers whose sum is several times a device's memory, used by two devices.
 //!
-//! Software devices have no heap of their own, so theirs is modelled ([`peerbuf::Engine::model_heap`]).
+//! Software devices have no heap of their own, so the tests model one ([`peerbuf::Engine::model_heap`]).
 
 use std::sync::Arc;
 
@@ -22,31 +22,32 @@ fn vram(device: &Device) -> DomainId {
     DomainId::Vram(device.id())
 }
 
-/// A buffer with a seat for each device, that follow it.
+/// A buffer with a movable attachment for each device.
 struct Shared {
     buffer: SharedBuffer,
-    seats: Vec<Attachment>,
+    attachments: Vec<Attachment>,
     seed: u32,
 }
 
 impl Shared {
     fn new(engine: &Engine, devices: &[Device], size: u64, seed: u32) -> Self {
         let buffer = engine.create_buffer(&devices[0], BufferDescriptor::new(size));
-        let buffer = buffer.expect("somebody makes room");
-        let sit = |device| {
+        let buffer = buffer.expect("room is made");
+        let attach = |device| {
             let importer = Arc::new(Refault::new());
-            buffer.attach_dynamic(device, importer).expect("a seat")
+            buffer.attach_dynamic(device, importer).expect("an attachment")
         };
-        let shared = Self { seats: devices.iter().map(sit).collect(), buffer, seed };
+        let shared = Self { attachments: devices.iter().map(attach).collect(), buffer, seed };
         shared.write(0, seed);
         shared
     }
 
     fn write(&self, device: usize, seed: u32) {
         loop {
-            match self.seats[device].map(Access::Write).and_then(|mapping| mapping.fill(seed)) {
+            match self.attachments[device].map(Access::Write).and_then(|mapping| mapping.fill(seed))
+            {
                 Ok(()) => return,
-                // It moved between the two.
+                // It moved between the two calls.
                 Err(Error::Stale { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
@@ -55,7 +56,9 @@ impl Shared {
 
     fn check(&self, device: usize, what: &str) {
         loop {
-            match self.seats[device].map(Access::Read).and_then(|mapping| mapping.verify(self.seed))
+            match self.attachments[device]
+                .map(Access::Read)
+                .and_then(|mapping| mapping.verify(self.seed))
             {
                 Ok(report) => return assert!(report.is_clean(), "{what}: {report:?}"),
                 Err(Error::Stale { .. }) => {}
@@ -65,7 +68,7 @@ impl Shared {
     }
 }
 
-/// Two devices of each adapter: the first one's memory is what is too small.
+/// Two devices of each adapter. The memory of the first is the one that is too small.
 fn pairs(rig: &Rig) -> Vec<[Device; 2]> {
     rig.all()
         .into_iter()
@@ -83,8 +86,8 @@ fn four_times_as_much_as_fits_keeps_its_bytes() {
     for devices in pairs(&rig) {
         const BUDGET: u64 = 8 * MIB;
         let domain = vram(&devices[0]);
-        engine.model_heap(&devices[0], BUDGET).expect("ours");
-        let usage = || engine.usage(domain).expect("ours");
+        engine.model_heap(&devices[0], BUDGET).expect("of this engine");
+        let usage = || engine.usage(domain).expect("of this engine");
         let mut random = Random::new(7);
         let mut all: Vec<_> = (0..64)
             .map(|seed| {
@@ -109,30 +112,30 @@ fn four_times_as_much_as_fits_keeps_its_bytes() {
         let returned = engine.moved(MoveCause::Returned);
         assert!(evicted.moves > 48 && returned.moves > 0, "{evicted:?} {returned:?}");
         let inside = all.iter().filter(|shared| shared.buffer.domain() == domain).count();
-        assert!(inside >= 8, "{inside} buffers of 16 that fit are where they want to be");
+        assert!(inside >= 8, "{inside} of 16 buffers that fit are in their preferred domain");
     }
 }
 
 #[test]
-fn a_clean_buffer_leaves_without_being_copied() {
+fn a_clean_buffer_is_evicted_without_a_copy() {
     let rig = Rig::new();
     let engine = rig.engine();
     for devices in pairs(&rig) {
         let shared = Shared::new(engine, &devices, 2 * MIB, 5);
         let copied = || engine.moved(MoveCause::Evicted).copied;
         let before = copied();
-        shared.buffer.evict().expect("nobody holds it");
+        shared.buffer.evict().expect("not held");
         assert_eq!((shared.buffer.domain(), copied() - before), (DomainId::System, 2 * MIB));
         shared.check(1, "evicted");
         shared.buffer.request_residency().expect("there is room");
         assert_eq!(shared.buffer.domain(), vram(&devices[0]));
-        shared.check(1, "back");
+        shared.check(1, "restored");
         common::wait_idle(&[&devices[0], &devices[1]]);
         let before = copied();
-        shared.buffer.evict().expect("nobody holds it");
-        assert_eq!(copied(), before, "nobody has written since");
+        shared.buffer.evict().expect("not held");
+        assert_eq!(copied(), before, "not written since");
         shared.check(1, "evicted again");
-        // A part of it is written, and that part is moved.
+        // Only the written part is copied.
         shared.buffer.request_residency().expect("there is room");
         let other =
             engine.create_buffer(&devices[0], BufferDescriptor::new(4096)).expect("a buffer");
@@ -144,7 +147,7 @@ fn a_clean_buffer_leaves_without_being_copied() {
             .expect("copied");
         common::wait_idle(&[&devices[0], &devices[1]]);
         let before = copied();
-        shared.buffer.evict().expect("nobody holds it");
+        shared.buffer.evict().expect("not held");
         assert_eq!(copied() - before, 64 << 10, "what was written, rounded to 64 KiB");
         let mut bytes = vec![0; 4096];
         let access = shared.buffer.host_access(Access::Read).expect("opened");
@@ -158,13 +161,13 @@ fn a_clean_buffer_leaves_without_being_copied() {
 }
 
 #[test]
-fn what_is_pinned_stays_and_is_named_when_nothing_else_can_go() {
+fn a_pinned_buffer_stays_and_the_error_names_the_pin() {
     let rig = Rig::new();
     let engine = rig.engine();
     for devices in pairs(&rig) {
-        engine.model_heap(&devices[0], 2 * MIB).expect("ours");
+        engine.model_heap(&devices[0], 2 * MIB).expect("of this engine");
         let pinned = Shared::new(engine, &devices, MIB, 1);
-        let pin = pinned.seats[0].pin("scanout").expect("pinned");
+        let pin = pinned.attachments[0].pin("scanout").expect("pinned");
         let other = Shared::new(engine, &devices, MIB, 2);
         let descriptor = BufferDescriptor::new(2 * MIB).placement(Placement::Vram);
         let error = engine.create_buffer(&devices[0], descriptor.clone()).expect_err("pinned");
@@ -175,7 +178,7 @@ fn what_is_pinned_stays_and_is_named_when_nothing_else_can_go() {
         assert_eq!(obstacles.bytes(peerbuf::residency::Kept::Pinned), MIB, "{error}");
         assert!(error.to_string().contains("scanout"), "{error}");
         assert_eq!(pinned.buffer.domain(), vram(&devices[0]));
-        // Unpinned it goes.
+        // Unpinned, it is evicted.
         drop(pin);
         let large = engine.create_buffer(&devices[0], descriptor).expect("room is made");
         assert_eq!(large.domain(), vram(&devices[0]));
@@ -186,7 +189,7 @@ fn what_is_pinned_stays_and_is_named_when_nothing_else_can_go() {
 }
 
 #[test]
-fn a_smaller_budget_evicts_and_a_larger_one_lets_them_back() {
+fn a_smaller_budget_evicts_and_a_larger_budget_restores() {
     let rig = Rig::new();
     let engine = rig.engine();
     for devices in pairs(&rig) {
@@ -194,62 +197,66 @@ fn a_smaller_budget_evicts_and_a_larger_one_lets_them_back() {
         let domain = vram(&devices[0]);
         let inside = || all.iter().filter(|shared| shared.buffer.domain() == domain).count();
         assert_eq!(inside(), 8);
-        let eviction = engine.set_cap(domain, Some(3 * MIB)).expect("ours");
+        let eviction = engine.set_cap(domain, Some(3 * MIB)).expect("of this engine");
         assert_eq!((eviction.bytes, inside()), (5 * MIB, 3));
-        assert!(engine.usage(domain).expect("ours").used <= 3 * MIB);
-        engine.set_cap(domain, None).expect("ours");
-        assert_eq!(engine.restore(&devices[0]).expect("ours"), 5);
+        assert!(engine.usage(domain).expect("of this engine").used <= 3 * MIB);
+        engine.set_cap(domain, None).expect("of this engine");
+        assert_eq!(engine.restore(&devices[0]).expect("of this engine"), 5);
         assert_eq!(inside(), 8);
-        let eviction = engine.evict_all(&devices[0]).expect("ours");
+        let eviction = engine.evict_all(&devices[0]).expect("of this engine");
         assert_eq!((eviction.bytes, inside()), (8 * MIB, 0));
         assert!(eviction.stayed.is_empty());
         for (nth, shared) in all.iter().enumerate() {
-            shared.check(nth % 2, "after all that");
+            shared.check(nth % 2, "after evictions and restores");
         }
-        assert_eq!(inside(), 8, "they came back when they were used");
-        assert_eq!(all[0].buffer.request_residency().expect("there"), Migration::None);
+        assert_eq!(inside(), 8, "uses restored them");
+        assert_eq!(all[0].buffer.request_residency().expect("already resident"), Migration::None);
     }
 }
 
 #[test]
-fn a_move_that_was_asked_for_is_for_good() {
+fn an_explicit_move_is_not_undone() {
     let rig = Rig::new();
     let engine = rig.engine();
     for devices in pairs(&rig) {
         let shared = Shared::new(engine, &devices, MIB, 3);
-        shared.buffer.migrate(DomainId::System).expect("nobody holds it");
+        shared.buffer.migrate(DomainId::System).expect("not held");
         shared.check(1, "moved");
         shared.check(0, "moved");
-        assert_eq!(shared.buffer.domain(), DomainId::System, "it does not come back");
-        assert_eq!(shared.buffer.request_residency().expect("it is there"), Migration::None);
+        assert_eq!(shared.buffer.domain(), DomainId::System, "it is not restored");
+        assert_eq!(shared.buffer.request_residency().expect("already resident"), Migration::None);
     }
 }
 
 #[test]
-fn a_buffer_says_why_it_is_where_it_is() {
+fn a_buffer_explains_its_location() {
     let rig = Rig::new();
     let engine = rig.engine();
     for devices in pairs(&rig) {
-        engine.model_heap(&devices[0], 2 * MIB).expect("ours");
+        engine.model_heap(&devices[0], 2 * MIB).expect("of this engine");
         let create = |name: &str| {
             let descriptor = BufferDescriptor::new(MIB).name(name);
-            engine.create_buffer(&devices[0], descriptor).expect("somewhere")
+            engine.create_buffer(&devices[0], descriptor).expect("a buffer")
         };
         let [first, second] = ["first", "second"].map(create);
         assert!(first.explain().decisions.is_empty(), "{}", first.explain());
         let third = create("third");
         let evicted = [&first, &second].into_iter().find(|b| b.domain() == DomainId::System);
-        let evicted = evicted.expect("one made room");
+        let evicted = evicted.expect("one was evicted");
         let explained = evicted.explain();
         assert_eq!(explained.wanted, vram(&devices[0]));
         assert_eq!(explained.decisions[0].what, What::Evicted);
         let text = explained.to_string();
         assert!(text.contains("1 MiB were needed by \"third\""), "{text}");
-        // Everything that is there is pinned: the next one falls back.
-        let there =
+        // All resident buffers are pinned: the next one falls back.
+        let resident =
             [&first, &second, &third].into_iter().filter(|b| b.domain() == vram(&devices[0]));
-        let seats: Vec<_> = there.map(|b| b.attach(&devices[0]).expect("a seat")).collect();
-        let pins: Vec<_> = seats.iter().map(|seat| seat.pin("scanout").expect("pinned")).collect();
+        let attachments: Vec<_> =
+            resident.map(|b| b.attach(&devices[0]).expect("an attachment")).collect();
+        let pins: Vec<_> = attachments
+            .iter()
+            .map(|attachment| attachment.pin("scanout").expect("pinned"))
+            .collect();
         let fourth = create("fourth");
         let text = fourth.explain().to_string();
         assert_eq!(fourth.explain().decisions[0].what, What::FellBack, "{text}");
@@ -257,32 +264,32 @@ fn a_buffer_says_why_it_is_where_it_is() {
         assert!(text.contains("(2 pins)"), "{text}");
         let text = third.explain().to_string();
         assert!(text.contains("stays") && text.contains("scanout"), "{text}");
-        drop((pins, seats));
+        drop((pins, attachments));
     }
 }
 
 #[test]
-fn what_others_take_shrinks_the_budget() {
+fn memory_of_other_processes_shrinks_the_budget() {
     let rig = Rig::new();
     let engine = rig.engine();
     for devices in pairs(&rig) {
         let all: Vec<_> = (0..8).map(|seed| Shared::new(engine, &devices, MIB, seed)).collect();
         let domain = vram(&devices[0]);
-        let usage = || engine.usage(domain).expect("ours");
+        let usage = || engine.usage(domain).expect("of this engine");
         assert_eq!(usage().used, 8 * MIB);
-        // So that asking again later makes no new slab.
+        // So that later queries create no new slab.
         let small = BufferDescriptor::new(256).placement(Placement::Vram);
         let _first = engine.create_buffer(&devices[0], small.clone()).expect("there is room");
-        // What is not ours of 12 MiB in use in the process is not for us to use of 10 that may be.
+        // Other processes' share of the 12 MiB in use reduces the budget of 10 MiB.
         engine.calls().set_heap_budget(Some((10 * MIB, 12 * MIB)));
         let held = usage().held;
         assert!((8 * MIB..10 * MIB).contains(&held), "{held} bytes for 8 MiB of buffers");
         let expected = 10 * MIB - (12 * MIB - held);
-        // The driver is asked twice a second at most.
+        // The driver is queried at most twice a second.
         while usage().budget != expected {
             drop(engine.create_buffer(&devices[0], small.clone()).expect("room is made"));
         }
-        // Whoever looks evicts nobody; whoever makes something does.
+        // A query evicts nothing; an allocation does.
         drop(engine.create_buffer(&devices[0], small.clone()).expect("room is made"));
         assert!(usage().used <= expected, "{:?}", usage());
         all.iter().for_each(|shared| shared.check(1, "after the budget has shrunk"));
@@ -291,19 +298,19 @@ fn what_others_take_shrinks_the_budget() {
 }
 
 #[test]
-fn a_trace_tells_what_happened() {
+fn a_trace_contains_moves_counters_and_uses() {
     let file = std::env::temp_dir().join(format!("peerbuf-trace-{}.json", std::process::id()));
     {
         let rig = Rig::with(|descriptor| descriptor.trace(&file));
         let engine = rig.engine();
         let devices = pairs(&rig).remove(0);
-        engine.model_heap(&devices[0], 2 * MIB).expect("ours");
+        engine.model_heap(&devices[0], 2 * MIB).expect("of this engine");
         let all: Vec<_> = (0..4).map(|seed| Shared::new(engine, &devices, MIB, seed)).collect();
         all.iter().for_each(|shared| shared.check(1, "read"));
         common::wait_idle(&[&devices[0], &devices[1]]);
     }
     let text = std::fs::read_to_string(&file).expect("the trace");
-    std::fs::remove_file(&file).expect("it is ours");
+    std::fs::remove_file(&file).expect("a file of this test");
     let events: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let events = events.as_array().expect("a list");
     let has = |phase: &str, name: &str| {
@@ -313,7 +320,7 @@ fn a_trace_tells_what_happened() {
     assert!(has("X", "evicted") || has("X", "buffer"), "a slice per move: {text}");
     assert!(events.iter().any(|event| event["ph"] == "C"), "counters");
     assert!(events.iter().any(|event| event["ph"] == "s"), "arrows");
-    let accesses = peerbuf::observe::trace::read(text.as_bytes()).expect("it was written here");
+    let accesses = peerbuf::observe::trace::read(text.as_bytes()).expect("a trace of this version");
     assert!(accesses.len() >= 8, "{} uses", accesses.len());
     assert!(accesses.iter().all(|access| access.bytes == MIB));
 }
@@ -323,19 +330,19 @@ fn a_buffer_is_not_evicted_to_make_room_for_itself() {
     let rig = Rig::new();
     let engine = rig.engine();
     for devices in pairs(&rig) {
-        engine.model_heap(&devices[0], 2 * MIB).expect("ours");
+        engine.model_heap(&devices[0], 2 * MIB).expect("of this engine");
         let first = Shared::new(engine, &devices, MIB, 1);
         let other = Shared::new(engine, &devices, MIB, 2);
-        // Two places of it are needed while it moves: the other one has to go.
+        // While it moves it needs two backings there: the other buffer is evicted.
         assert!(matches!(first.buffer.relocate(), Ok(Migration::Done { .. })));
         assert_eq!(first.buffer.domain(), vram(&devices[0]));
         assert_eq!(other.buffer.domain(), DomainId::System);
-        first.check(1, "moved within its place");
+        first.check(1, "moved within its domain");
         other.check(1, "evicted");
     }
 }
 
-/// What system memory keeps for buffers that came back.
+/// The bytes of clean copies in system memory.
 fn clean_copies(engine: &Engine) -> u64 {
     let report = engine.report();
     let system = report.domains.iter().find(|domain| domain.id == DomainId::System);
@@ -346,7 +353,7 @@ fn clean_copies(engine: &Engine) -> u64 {
 fn clean(engine: &Engine, devices: &[Device], count: u32) -> Vec<Shared> {
     let all: Vec<_> = (0..count).map(|seed| Shared::new(engine, devices, MIB, seed)).collect();
     for shared in &all {
-        shared.buffer.evict().expect("nobody holds it");
+        shared.buffer.evict().expect("not held");
         shared.buffer.request_residency().expect("there is room");
     }
     devices.iter().for_each(|device| common::wait_idle(&[device]));
@@ -355,31 +362,31 @@ fn clean(engine: &Engine, devices: &[Device], count: u32) -> Vec<Shared> {
 }
 
 #[test]
-fn a_shortage_costs_no_more_clean_copies_than_it_takes() {
+fn a_shortage_drops_only_as_many_clean_copies_as_needed() {
     let rig = Rig::new();
     let engine = rig.engine();
     for devices in pairs(&rig) {
         let all = clean(engine, &devices, 4);
-        let used = engine.usage(DomainId::System).expect("ours").used;
-        engine.set_cap(DomainId::System, Some(used)).expect("ours");
-        assert_eq!(clean_copies(engine), 4 * MIB, "it is kept as things are");
+        let used = engine.usage(DomainId::System).expect("of this engine").used;
+        engine.set_cap(DomainId::System, Some(used)).expect("of this engine");
+        assert_eq!(clean_copies(engine), 4 * MIB, "kept while there is room");
         let in_system = BufferDescriptor::new(MIB).placement(Placement::System);
-        let newcomers: Vec<_> = (1..=4)
+        let new_buffers: Vec<_> = (1..=4)
             .map(|count| {
-                let newcomer = engine.create_buffer(&devices[0], in_system.clone());
+                let new_buffer = engine.create_buffer(&devices[0], in_system.clone());
                 assert_eq!(clean_copies(engine), (4 - count) * MIB, "one for each");
-                newcomer.expect("room")
+                new_buffer.expect("room")
             })
             .collect();
-        engine.create_buffer(&devices[0], in_system).expect_err("nobody has anything to give");
-        engine.set_cap(DomainId::System, None).expect("ours");
+        engine.create_buffer(&devices[0], in_system).expect_err("nothing is left to drop");
+        engine.set_cap(DomainId::System, None).expect("of this engine");
         all.iter().for_each(|shared| shared.check(1, "afterwards"));
-        drop(newcomers);
+        drop(new_buffers);
     }
 }
 
 #[test]
-fn a_driver_without_memory_gets_nothing_of_the_hosts() {
+fn a_device_out_of_memory_keeps_the_clean_copies_of_the_host() {
     let rig = Rig::new();
     let (engine, calls) = (rig.engine(), rig.engine().calls());
     let fail = |count| {
@@ -392,37 +399,37 @@ fn a_driver_without_memory_gets_nothing_of_the_hosts() {
         fail(100);
         engine.create_buffer(&devices[0], large.clone()).expect_err("no memory");
         calls.clear_faults();
-        // At once, before and after what nobody uses was given back; each time by all providers.
+        // An allocation asks all providers three times: at first, and before and after unused memory is returned.
         let providers = (calls.made(Call::AllocateMemory) - before) / 3;
         let all = clean(engine, &devices, 4);
         fail(2 * providers);
-        let newcomer = engine.create_buffer(&devices[0], large.clone()).expect("room");
-        assert!(!calls.clear_faults(), "it has said so each time");
-        assert_eq!(newcomer.domain(), vram(&devices[0]));
-        assert_eq!(clean_copies(engine), 4 * MIB, "these are not in its way");
+        let new_buffer = engine.create_buffer(&devices[0], large.clone()).expect("room");
+        assert!(!calls.clear_faults(), "every allocation failed");
+        assert_eq!(new_buffer.domain(), vram(&devices[0]));
+        assert_eq!(clean_copies(engine), 4 * MIB, "they are not in this domain");
         assert!(all.iter().all(|shared| shared.buffer.domain() == vram(&devices[0])));
     }
 }
 
-/// The driver says how much others have taken to who makes nothing new, too, and gets that much.
+/// A process that allocates nothing new also follows a smaller budget of the driver, and frees what it lacks.
 #[test]
-fn who_only_submits_makes_way_for_others() {
+fn a_submission_evicts_for_a_smaller_heap_budget() {
     const SIZE: u64 = 9 * MIB;
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
-        // Tight, so that it is known who is used.
-        engine.model_heap(&device, 5 * SIZE).expect("ours");
+        // Under pressure, so that uses are tracked.
+        engine.model_heap(&device, 5 * SIZE).expect("of this engine");
         let all: Vec<_> = (0..4)
             .map(|_| engine.create_buffer(&device, BufferDescriptor::new(SIZE)).expect("room"))
             .collect();
-        let hot = all[3].attach_dynamic(&device, Arc::new(Refault::new())).expect("a seat");
+        let hot = all[3].attach_dynamic(&device, Arc::new(Refault::new())).expect("an attachment");
         let mut mapping = hot.map(Access::Write).expect("mapped");
-        let usage = || engine.usage(vram(&device)).expect("ours");
+        let usage = || engine.usage(vram(&device)).expect("of this engine");
         assert!(usage().held >= 4 * SIZE);
         let left = 3 * SIZE + MIB;
         engine.calls().set_heap_budget(Some((left, 0)));
-        // The driver is asked twice a second at most.
+        // The driver is queried at most twice a second.
         while usage().budget != left || usage().used > left || usage().held > left {
             let fill = |submission: &mut _, mappings: &[&Mapping]| {
                 record_fill(submission, &device, mappings[0], 7)
@@ -431,14 +438,18 @@ fn who_only_submits_makes_way_for_others() {
             filled.and_then(|fence| fence.wait(LONG)).expect("filled");
         }
         let here = all.iter().filter(|buffer| buffer.domain() == vram(&device)).count();
-        assert_eq!((here, all[3].domain()), (3, vram(&device)), "one of those that nobody uses");
+        assert_eq!(
+            (here, all[3].domain()),
+            (3, vram(&device)),
+            "one of the unused buffers is evicted"
+        );
         engine.calls().set_heap_budget(None);
     }
 }
 
-/// Nobody waits there, and nobody asks again for a while.
+/// The eviction after a budget query does not wait, and the driver is not queried again for a while.
 #[test]
-fn those_whose_copies_are_not_submitted_together_leave_each_by_itself() {
+fn evictions_fall_back_to_single_copies_if_the_batch_fails() {
     let rig = Rig::new();
     rig.provokes("VK_ERROR_OUT_OF_HOST_MEMORY");
     let engine = rig.engine();
@@ -448,29 +459,31 @@ fn those_whose_copies_are_not_submitted_together_leave_each_by_itself() {
             .map(|_| {
                 let buffer = engine.create_buffer(&devices[0], BufferDescriptor::new(MIB));
                 let buffer = buffer.expect("there is room");
-                let seat = buffer.attach_dynamic(&devices[0], Arc::new(Refault::new()));
-                let mapping = seat.and_then(|seat| seat.map(Access::Write)).expect("mapped");
+                let attachment = buffer.attach_dynamic(&devices[0], Arc::new(Refault::new()));
+                let mapping = attachment
+                    .and_then(|attachment| attachment.map(Access::Write))
+                    .expect("mapped");
                 fill(engine, &devices[0], &mapping, 7).expect("submitted");
                 buffer
             })
             .collect();
         common::wait_idle(&[&devices[0]]);
-        // What is to be found out is, before submissions are counted.
+        // Routes and speeds are determined before submissions are counted.
         all[0].evict().and_then(|_| all[0].request_residency()).expect("there is room");
         common::wait_idle(&[&devices[0]]);
         let moves = || engine.moved(MoveCause::Evicted).moves;
         let before = moves();
         engine.calls().set_heap_budget(Some((4096, 0)));
-        // The driver is asked twice a second at most.
-        while engine.usage(vram(&devices[0])).expect("ours").budget != 4096 {
+        // The driver is queried at most twice a second.
+        while engine.usage(vram(&devices[0])).expect("of this engine").budget != 4096 {
             std::thread::yield_now();
         }
         let code = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
         engine.calls().fail_nth(Call::QueueSubmit, 1, code);
         let system = BufferDescriptor::new(256).placement(Placement::System);
         engine.create_buffer(&devices[0], system).expect("there is room");
-        assert!(!engine.calls().clear_faults(), "it was that submission");
-        assert_eq!(moves() - before, 8, "all of them, since all have to");
+        assert!(!engine.calls().clear_faults(), "the batch submission failed");
+        assert_eq!(moves() - before, 8, "every buffer is evicted");
         common::wait_idle(&[&devices[0]]);
         engine.calls().set_heap_budget(None);
     }

@@ -1,4 +1,4 @@
-//! Making room, with others at it: who goes for whom, and what is waited for.
+//! Making room with concurrent threads: what is evicted for which claim, and what is waited for.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -23,7 +23,7 @@ fn vram(device: &Device) -> DomainId {
     DomainId::Vram(device.id())
 }
 
-/// Buffers of so many MiB at home on `device`, each with bytes of its own.
+/// Buffers of these sizes in MiB whose home is `device`, with content.
 fn buffers<const N: usize>(engine: &Engine, device: &Device, sizes: [u64; N]) -> [SharedBuffer; N] {
     sizes.map(|mib| {
         let buffer = engine.create_buffer(device, BufferDescriptor::new(mib * MIB)).expect("room");
@@ -32,25 +32,25 @@ fn buffers<const N: usize>(engine: &Engine, device: &Device, sizes: [u64; N]) ->
     })
 }
 
-fn sit(buffer: &SharedBuffer, device: &Device) -> Attachment {
-    buffer.attach_dynamic(device, Arc::new(Refault::new())).expect("a seat")
+fn attach(buffer: &SharedBuffer, device: &Device) -> Attachment {
+    buffer.attach_dynamic(device, Arc::new(Refault::new())).expect("an attachment")
 }
 
-/// `user` is at work on the buffer, and stays so until its gate is opened; nobody has the buffer any more.
+/// Drops a buffer while `user` has work on it, which continues until the gate is opened.
 fn drop_in_use(engine: &Engine, buffer: SharedBuffer, user: &Device) -> Gate {
-    let seat = sit(&buffer, user);
-    let mapping = seat.map(Access::Write).expect("mapped");
+    let attachment = attach(&buffer, user);
+    let mapping = attachment.map(Access::Write).expect("mapped");
     let gate = Gate::close(user);
     fill(engine, user, &mapping, 1).expect("submitted");
-    drop((mapping, seat, buffer));
+    drop((mapping, attachment, buffer));
     gate
 }
 
-/// Bytes of a place that wait for their last fence.
-fn in_flight(engine: &Engine, place: DomainId) -> u64 {
+/// The bytes of a domain that wait for their last fence.
+fn in_flight(engine: &Engine, domain: DomainId) -> u64 {
     let report = engine.report();
-    let of = report.domains.iter().find(|domain| domain.id == place).expect("ours");
-    of.shares.in_flight
+    let state = report.domains.iter().find(|state| state.id == domain).expect("of this engine");
+    state.shares.in_flight
 }
 
 fn until(what: impl Fn() -> bool) {
@@ -59,15 +59,15 @@ fn until(what: impl Fn() -> bool) {
     }
 }
 
-/// What leaves for the first one's claim is still in use when the second one looks.
+/// The bytes that are evicted for the first claim are still in use when the second claim is made.
 #[test]
-fn two_who_make_room_at_once_evict_as_much_as_they_need() {
+fn concurrent_claims_evict_no_more_than_they_need() {
     let rig = Rig::new();
     let engine = rig.engine();
     let [first, second] = rig.two_of_one_adapter();
-    engine.model_heap(&first, 16 * MIB).expect("ours");
+    engine.model_heap(&first, 16 * MIB).expect("of this engine");
     let all = buffers(engine, &first, [1; 16]);
-    let seats = all.each_ref().map(|buffer| sit(buffer, &second));
+    let attachments = all.each_ref().map(|buffer| attach(buffer, &second));
     wait_idle(&[&first, &second]);
     let gate = Gate::close(&first);
     let make = || engine.create_buffer(&first, BufferDescriptor::new(4 * MIB)).expect("room");
@@ -83,27 +83,27 @@ fn two_who_make_room_at_once_evict_as_much_as_they_need() {
     let evicted = engine.moved(MoveCause::Evicted);
     assert_eq!(evicted.bytes, 8 * MIB, "4 MiB for each: {evicted:?}");
     let stalls = engine.stalls(StallCause::Room);
-    assert_eq!(stalls.waits, 2, "each has waited until they were out: {stalls:?}");
+    assert_eq!(stalls.waits, 2, "each claim waited for its bytes: {stalls:?}");
     assert!(engine.report().to_string().contains("\nWaits\n  for room"));
-    drop(seats);
+    drop(attachments);
 }
 
 #[test]
-fn evict_all_ends_when_everything_is_out_also_what_was_dropped_before() {
+fn evict_all_waits_for_dropped_buffers_too() {
     let rig = Rig::new();
     let engine = rig.engine();
     let [first, second] = rig.two_of_one_adapter();
     let [dropped, stays] = buffers(engine, &first, [1; 2]);
-    let seat = sit(&stays, &second);
+    let attachment = attach(&stays, &second);
     wait_idle(&[&first, &second]);
     let first_out = drop_in_use(engine, dropped, &second);
-    // The copy of what goes runs on the first device.
+    // The first device runs the copy of the eviction.
     let last_out = Gate::close(&first);
-    let used = || engine.usage(vram(&first)).expect("ours").used;
+    let used = || engine.usage(vram(&first)).expect("of this engine").used;
     assert_eq!(used(), 2 * MIB);
     std::thread::scope(|scope| {
         let evicting = scope.spawn(|| {
-            let evicted = engine.evict_all(&first).expect("ours");
+            let evicted = engine.evict_all(&first).expect("of this engine");
             (evicted, used())
         });
         first_out.open();
@@ -112,51 +112,51 @@ fn evict_all_ends_when_everything_is_out_also_what_was_dropped_before() {
         let (evicted, left) = evicting.join().expect("no panic");
         assert_eq!(left, 0, "{evicted:?}");
     });
-    drop(seat);
+    drop(attachment);
 }
 
-/// What is needed gets out behind something that does not for a long time.
+/// The bytes that are needed are released before others that stay in flight for long.
 #[test]
-fn who_has_room_waits_for_nothing_else_that_is_leaving() {
+fn a_satisfied_claim_does_not_wait_for_other_evictions() {
     let rig = Rig::new();
     let engine = rig.engine();
     let [first, second] = rig.two_of_one_adapter();
-    engine.model_heap(&first, 5 * MIB).expect("ours");
-    let [dropped, _goes] = buffers(engine, &first, [1, 4]);
+    engine.model_heap(&first, 5 * MIB).expect("of this engine");
+    let [dropped, _evicted] = buffers(engine, &first, [1, 4]);
     wait_idle(&[&first, &second]);
     let gate = drop_in_use(engine, dropped, &second);
-    let [newcomer] = buffers(engine, &first, [4]);
-    assert_eq!(newcomer.domain(), vram(&first));
-    assert_eq!(in_flight(engine, vram(&first)), MIB, "that is still in use");
+    let [new] = buffers(engine, &first, [4]);
+    assert_eq!(new.domain(), vram(&first));
+    assert_eq!(in_flight(engine, vram(&first)), MIB, "the dropped buffer is still in use");
     gate.open();
 }
 
-/// The budget shrinks by less than what is evicted for it.
+/// The budget shrinks by less than the bytes that are evicted for it.
 #[test]
-fn a_cap_is_kept_as_soon_as_no_more_is_in_use() {
-    // A wait for too much lasts until the watchdog comes.
+fn set_cap_returns_once_usage_is_below_the_cap() {
+    // A wait for too many bytes lasts until the watchdog ends it.
     let rig = Rig::new();
     let engine = rig.engine();
     let [first, second] = rig.two_of_one_adapter();
-    engine.model_heap(&first, 8 * MIB).expect("ours");
-    let [dropped, _goes, stays] = buffers(engine, &first, [1, 4, 1]);
+    engine.model_heap(&first, 8 * MIB).expect("of this engine");
+    let [dropped, _evicted, stays] = buffers(engine, &first, [1, 4, 1]);
     wait_idle(&[&first, &second]);
     let gate = drop_in_use(engine, dropped, &second);
-    let evicted = engine.set_cap(vram(&first), Some(3 * MIB)).expect("ours");
+    let evicted = engine.set_cap(vram(&first), Some(3 * MIB)).expect("of this engine");
     assert_eq!(evicted.bytes, 4 * MIB, "{evicted:?}");
-    assert_eq!(engine.usage(vram(&first)).expect("ours").used, 2 * MIB);
-    assert_eq!(in_flight(engine, vram(&first)), MIB, "that is still in use");
+    assert_eq!(engine.usage(vram(&first)).expect("of this engine").used, 2 * MIB);
+    assert_eq!(in_flight(engine, vram(&first)), MIB, "the dropped buffer is still in use");
     assert_eq!(stays.domain(), vram(&first));
     gate.open();
 }
 
-/// More than a slot, and no multiple of the steps in which memory of a buffer's own comes.
+/// More than a slab slot, and no multiple of the granularity of dedicated memory.
 const ODD: u64 = 8 * MIB + 4096;
-/// What that takes.
+/// The memory that a buffer of that size takes.
 const ROUNDED: u64 = 9 * MIB;
 
-/// Buffers of such a size in the device's memory; as many as there are may go to memory that was others'
-/// before.
+/// Buffers of that size in the device's memory. System memory of as many destroyed buffers is left for their
+/// evictions to reuse.
 fn odd_buffers<const N: usize>(engine: &Engine, device: &Device) -> [SharedBuffer; N] {
     let create = |size, placement| {
         let descriptor = BufferDescriptor::new(size).placement(placement);
@@ -164,58 +164,58 @@ fn odd_buffers<const N: usize>(engine: &Engine, device: &Device) -> [SharedBuffe
         bytes::write(&buffer, 1);
         buffer
     };
-    // The route is proved.
-    create(MIB, Placement::VramOrSystem).evict().expect("nobody holds it");
+    // Proves the route.
+    create(MIB, Placement::VramOrSystem).evict().expect("not held");
     drop([(); N].map(|()| create(ROUNDED, Placement::System)));
     let all = [(); N].map(|()| create(ODD, Placement::VramOrSystem));
     wait_idle(&[device]);
     all
 }
 
-/// Their size is no reason to let others go for them, nor to go one by one.
+/// Their size neither exempts them from eviction nor forces single copies.
 #[test]
-fn buffers_of_odd_sizes_go_in_their_turn_and_together() {
+fn buffers_of_odd_sizes_are_evicted_in_order_and_together() {
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
-        engine.model_heap(&device, 64 * MIB).expect("ours");
+        engine.model_heap(&device, 64 * MIB).expect("of this engine");
         let old = odd_buffers::<4>(engine, &device);
         let hot = buffers(engine, &device, [1; 4]);
         wait_idle(&[&device]);
         let submitted = || engine.calls().made(Call::QueueSubmit);
         let before = submitted();
         let left = 2 * ROUNDED + 4 * MIB;
-        let evicted = engine.set_cap(vram(&device), Some(left)).expect("ours");
+        let evicted = engine.set_cap(vram(&device), Some(left)).expect("of this engine");
         assert_eq!(evicted.bytes, 2 * ROUNDED, "{evicted:?}");
-        assert_eq!(submitted() - before, 1, "one for both");
-        assert_eq!(engine.usage(vram(&device)).expect("ours").used, left);
-        let there = vram(&device);
-        let stayed = old.iter().filter(|buffer| buffer.domain() == there).count();
-        assert_eq!(stayed, 2, "they were used before the others");
-        assert!(hot.iter().all(|buffer| buffer.domain() == there));
+        assert_eq!(submitted() - before, 1, "one submission for both");
+        assert_eq!(engine.usage(vram(&device)).expect("of this engine").used, left);
+        let domain = vram(&device);
+        let stayed = old.iter().filter(|buffer| buffer.domain() == domain).count();
+        assert_eq!(stayed, 2, "the older ones are evicted");
+        assert!(hot.iter().all(|buffer| buffer.domain() == domain));
         old.iter().chain(&hot).for_each(|buffer| bytes::assert_sequence(buffer, 1, "evicted"));
     }
 }
 
-/// Where nobody waits.
+/// The eviction does not wait.
 #[test]
-fn what_others_take_is_made_up_for_by_buffers_of_odd_sizes_as_well() {
+fn a_smaller_heap_budget_evicts_buffers_of_odd_sizes() {
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
         let all = odd_buffers::<4>(engine, &device);
-        let usage = || engine.usage(vram(&device)).expect("ours");
+        let usage = || engine.usage(vram(&device)).expect("of this engine");
         assert_eq!(usage().used, 4 * ROUNDED);
         let budget = 3 * ROUNDED;
         engine.calls().set_heap_budget(Some((budget, usage().held)));
-        // Whoever creates something asks the driver, twice a second at most, and needs no room there.
+        // Each allocation queries the driver, at most twice a second, and needs no room in this domain.
         let small = BufferDescriptor::new(256).placement(Placement::System);
         let stayed = || all.iter().filter(|buffer| buffer.domain() == vram(&device)).count();
         until(|| {
             drop(engine.create_buffer(&device, small.clone()).expect("room"));
             stayed() < 4
         });
-        assert_eq!((stayed(), usage().budget), (3, budget), "one has left");
+        assert_eq!((stayed(), usage().budget), (3, budget), "one is evicted");
         wait_idle(&[&device]);
         engine.trim();
         assert_eq!(usage().used, budget);
@@ -224,50 +224,51 @@ fn what_others_take_is_made_up_for_by_buffers_of_odd_sizes_as_well() {
     }
 }
 
-/// Lets somebody else go on while it is asked, and waits until that has happened.
-struct Meanwhile {
+/// At its notification, lets another thread continue and waits until that is done.
+struct SignalsAndWaits {
     go: Mutex<Option<Sender<()>>>,
-    gone: Arc<AtomicBool>,
+    dropped: Arc<AtomicBool>,
 }
 
-impl Importer for Meanwhile {
+impl Importer for SignalsAndWaits {
     fn invalidate_mappings(&self, _: &Invalidation<'_>) {
-        if let Some(go) = self.go.lock().expect("no panic").take() {
-            go.send(()).expect("somebody listens");
-            until(|| self.gone.load(Ordering::SeqCst));
+        if let Some(go) = self.go.lock().expect("not poisoned").take() {
+            go.send(()).expect("the other thread listens");
+            until(|| self.dropped.load(Ordering::SeqCst));
         }
     }
 }
 
-/// One is found to be held, and is gone before the walk notes that.
+/// A victim is found to be held, and is dropped before the walk records that.
 #[test]
-fn a_victim_may_be_dropped_between_its_answer_and_the_end_of_the_walk() {
+fn a_victim_may_be_dropped_during_the_walk() {
     let rig = Rig::new();
     let engine = rig.engine();
     let [first, second] = rig.two_of_one_adapter();
-    let [held, goes] = buffers(engine, &first, [1; 2]);
+    let [held, evicted_later] = buffers(engine, &first, [1; 2]);
     let access = held.host_access(Access::Read).expect("opened");
-    let (go, told) = channel();
-    let gone = Arc::new(AtomicBool::new(false));
-    let importer = Meanwhile { go: Mutex::new(Some(go)), gone: Arc::clone(&gone) };
-    let seat = goes.attach_dynamic(&second, Arc::new(importer)).expect("a seat");
+    let (go, notified) = channel();
+    let dropped = Arc::new(AtomicBool::new(false));
+    let importer = SignalsAndWaits { go: Mutex::new(Some(go)), dropped: Arc::clone(&dropped) };
+    let attachment =
+        evicted_later.attach_dynamic(&second, Arc::new(importer)).expect("an attachment");
     std::thread::scope(|scope| {
         let dropper = scope.spawn(move || {
-            told.recv().expect("told");
+            notified.recv().expect("notified");
             drop((access, held));
-            gone.store(true, Ordering::SeqCst);
+            dropped.store(true, Ordering::SeqCst);
         });
-        let evicted = engine.evict_all(&first).expect("ours");
+        let evicted = engine.evict_all(&first).expect("of this engine");
         assert_eq!(evicted.bytes, MIB, "{evicted:?}");
         dropper.join().expect("no panic");
     });
-    assert_eq!(engine.usage(vram(&first)).expect("ours").used, 0);
-    drop(seat);
+    assert_eq!(engine.usage(vram(&first)).expect("of this engine").used, 0);
+    drop(attachment);
 }
 
-/// Another process has the rest, and nobody has told the ledger.
+/// Another process uses the rest of the memory, unknown to the ledger.
 #[test]
-fn a_driver_without_memory_gets_some_of_ours_however_little_that_is() {
+fn a_device_out_of_memory_evicts_within_the_budget() {
     const SIZE: u64 = 9 * MIB;
     let rig = Rig::new();
     let (engine, calls) = (rig.engine(), rig.engine().calls());
@@ -280,7 +281,7 @@ fn a_driver_without_memory_gets_some_of_ours_however_little_that_is() {
             let descriptor = BufferDescriptor::new(SIZE);
             engine.create_buffer(&device, descriptor.placement(Placement::Vram))
         };
-        // So often it is asked while nobody has anything to give.
+        // The number of attempts while there is nothing to evict.
         let before = calls.made(Call::AllocateMemory);
         fail(100);
         make().expect_err("no memory");
@@ -291,36 +292,36 @@ fn a_driver_without_memory_gets_some_of_ours_however_little_that_is() {
             bytes::write(&buffer, seed);
             buffer
         });
-        engine.model_heap(&device, 40 * SIZE).expect("ours");
+        engine.model_heap(&device, 40 * SIZE).expect("of this engine");
         fail(tries);
-        let newcomer = make();
-        assert!(!calls.clear_faults(), "{}: it has said so each time", device.name());
-        assert_eq!(newcomer.expect("somebody went for it").domain(), vram(&device));
-        let mut places = ours.each_ref().map(|buffer| buffer.domain());
-        places.sort_unstable();
-        assert_eq!(places, [vram(&device), DomainId::System], "one, and no more");
+        let new = make();
+        assert!(!calls.clear_faults(), "{}: every attempt failed", device.name());
+        assert_eq!(new.expect("one buffer is evicted").domain(), vram(&device));
+        let mut domains = ours.each_ref().map(|buffer| buffer.domain());
+        domains.sort_unstable();
+        assert_eq!(domains, [vram(&device), DomainId::System], "exactly one is evicted");
         [1, 2].into_iter().zip(&ours).for_each(|(seed, buffer)| {
-            bytes::assert_sequence(buffer, seed, "wherever it is");
+            bytes::assert_sequence(buffer, seed, "in its current domain");
         });
     }
 }
 
-/// A thread hangs that has all of them.
+/// All buffers have work that never ends.
 #[test]
-fn whoever_makes_room_waits_as_long_as_one_wait_may_take() {
+fn making_room_waits_at_most_one_timeout() {
     with_bound(|rig, _| {
         let engine = rig.engine();
         let [device, _] = rig.two_of_one_adapter();
-        engine.model_heap(&device, 4 * MIB).expect("ours");
+        engine.model_heap(&device, 4 * MIB).expect("of this engine");
         let all = buffers(engine, &device, [1; 4]);
         let used: Vec<_> = all
             .iter()
             .map(|buffer| {
-                let seat = sit(buffer, &device);
-                let mapping = seat.map(Access::Write).expect("mapped");
+                let attachment = attach(buffer, &device);
+                let mapping = attachment.map(Access::Write).expect("mapped");
                 let (fence, signal) = engine.host_fence();
                 mapping.begin_access(Access::Write).expect("current").end(fence);
-                (seat, signal)
+                (attachment, signal)
             })
             .collect();
         let descriptor = BufferDescriptor::new(MIB).placement(Placement::Vram);
@@ -328,33 +329,33 @@ fn whoever_makes_room_waits_as_long_as_one_wait_may_take() {
         let Error::OutOfMemory { obstacles, .. } = error else { panic!("{error:?}") };
         assert_eq!(obstacles.bytes(Kept::Busy), 4 * MIB, "{obstacles}");
         let stalls = engine.stalls(StallCause::Work);
-        assert!(stalls.waits <= 1, "not one for each: {stalls:?}");
+        assert!(stalls.waits <= 1, "at most one wait for all: {stalls:?}");
         if stalls.waits == 0 {
-            // The bound was over before there was anything to wait for.
+            // The timeout expired before there was anything to wait for.
             too_short();
         }
-        let seats: Vec<_> = used.into_iter().map(|(seat, _)| seat).collect();
+        let attachments: Vec<_> = used.into_iter().map(|(attachment, _)| attachment).collect();
         match engine.create_buffer(&device, descriptor) {
             Err(Error::OutOfMemory { .. }) => too_short(),
-            made => drop(made.expect("nobody hangs any more")),
+            made => drop(made.expect("no work in progress any more")),
         }
-        drop(seats);
+        drop(attachments);
         wait_idle(&[&device]);
     });
 }
 
-/// The device is to be suspended: what nobody has any more is not in its way.
+/// Before a device is suspended, unused memory is returned too.
 #[test]
-fn evict_all_gives_the_memory_back_too() {
+fn evict_all_returns_the_memory_to_the_driver() {
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
         let all = buffers(engine, &device, [1, 9]);
-        let held = || engine.usage(vram(&device)).expect("ours").held;
+        let held = || engine.usage(vram(&device)).expect("of this engine").held;
         assert!(held() >= 10 * MIB);
-        assert_eq!(engine.evict_all(&device).expect("ours").bytes, 10 * MIB);
+        assert_eq!(engine.evict_all(&device).expect("of this engine").bytes, 10 * MIB);
         assert_eq!(held(), 0, "{}", device.name());
-        assert_eq!(engine.restore(&device).expect("ours"), 2);
-        all.iter().for_each(|buffer| bytes::assert_sequence(buffer, 1, "back"));
+        assert_eq!(engine.restore(&device).expect("of this engine"), 2);
+        all.iter().for_each(|buffer| bytes::assert_sequence(buffer, 1, "restored"));
     }
 }

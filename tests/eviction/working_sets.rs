@@ -1,6 +1,6 @@
-//! Working sets of 1.1 to 4 times what fits, in buffers of all sizes, used by one to four threads, with pinned
-//! and busy ones among them, and some that may lose their content: every byte is right or known to be lost, seen
-//! from another device, and no place is ever fuller than it may be.
+//! Working sets of 1.1 to 4 times the budget, in buffers of all sizes, used by one to four threads, some of them
+//! pinned, busy or purgeable. Every byte is correct or known to be lost, as another device sees it, and no domain
+//! ever exceeds its budget.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -15,10 +15,10 @@ use peerbuf::{
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-/// How often a use is tried again because the buffer has moved meanwhile.
-const TURNS: u32 = 1000;
+/// The number of attempts at a use whose buffer moves meanwhile.
+const ATTEMPTS: u32 = 1000;
 
-/// How large things are.
+/// Sizes of a run.
 #[derive(Clone, Copy, Debug)]
 struct Scale {
     budget: u64,
@@ -28,47 +28,49 @@ struct Scale {
     uses: u32,
 }
 
-/// A buffer, a seat of each device, the seed of what it holds, and which device wrote that.
+/// A buffer, an attachment of each device, the seed of its content, and the index of the device that wrote it.
 struct Shared {
     buffer: SharedBuffer,
-    seats: Vec<Attachment>,
+    attachments: Vec<Attachment>,
     seed: u32,
     writer: usize,
 }
 
 impl Shared {
     fn new(engine: &Engine, devices: &[Device], descriptor: BufferDescriptor) -> Self {
-        let buffer = engine.create_buffer(&devices[0], descriptor).expect("somebody makes room");
-        let sit = |device| buffer.attach_dynamic(device, Arc::new(Refault::new())).expect("a seat");
-        let seats = devices.iter().map(sit).collect();
-        let mut shared = Self { buffer, seats, seed: 0, writer: 0 };
+        let buffer = engine.create_buffer(&devices[0], descriptor).expect("room is made");
+        let attach = |device| {
+            buffer.attach_dynamic(device, Arc::new(Refault::new())).expect("an attachment")
+        };
+        let attachments = devices.iter().map(attach).collect();
+        let mut shared = Self { buffer, attachments, seed: 0, writer: 0 };
         shared.write_or_renew(0, 1);
         shared
     }
 
     fn write(&mut self, device: usize, seed: u32) {
         (self.seed, self.writer) = (seed, device);
-        retry(|| self.seats[device].map(Access::Write)?.fill(seed));
+        retry(|| self.attachments[device].map(Access::Write)?.fill(seed));
     }
 
-    /// Every byte, by another device than the one that wrote it.
+    /// Verifies every byte on a device other than the writer.
     fn check(&self) {
-        retry_or(|| self.verify()).expect("nothing else goes wrong");
+        retry_or(|| self.verify()).expect("no other error");
     }
 
     fn verify(&self) -> Result<()> {
-        let other = (self.writer + 1) % self.seats.len();
-        let report = self.seats[other].map(Access::Read)?.verify(self.seed)?;
+        let other = (self.writer + 1) % self.attachments.len();
+        let report = self.attachments[other].map(Access::Read)?.verify(self.seed)?;
         assert!(report.is_clean(), "{}: {report:?}", self.buffer.name());
         Ok(())
     }
 
-    /// Of what may lose its content: checks it, or writes it anew. Whether it was lost.
+    /// Verifies a purgeable buffer, or writes it anew if it was purged. Returns whether it was purged.
     fn check_or_renew(&mut self, device: usize, seed: u32) -> bool {
         match retry_or(|| self.verify()) {
             Err(Error::Purged { .. }) => {}
             other => {
-                other.expect("nothing else goes wrong");
+                other.expect("no other error");
                 return false;
             }
         }
@@ -76,26 +78,26 @@ impl Shared {
         true
     }
 
-    /// What may lose its content may do so before it is written, and once more before it is written again.
+    /// Writes a purgeable buffer, which may be purged before each attempt.
     fn write_or_renew(&mut self, device: usize, seed: u32) {
-        for _ in 0..TURNS {
-            match retry_or(|| self.seats[device].map(Access::Write)?.fill(seed)) {
+        for _ in 0..ATTEMPTS {
+            match retry_or(|| self.attachments[device].map(Access::Write)?.fill(seed)) {
                 Err(Error::Purged { .. }) => {}
                 other => {
                     (self.seed, self.writer) = (seed, device);
-                    return other.expect("nothing else goes wrong");
+                    return other.expect("no other error");
                 }
             }
-            self.buffer.renew().expect("somebody makes room");
+            self.buffer.renew().expect("room is made");
         }
-        panic!("it is lost all the time");
+        panic!("purged at every attempt");
     }
 
-    /// A device is at work on it, as far as anybody can tell, until `enough`.
-    fn be_busy(&self, engine: &Engine, device: usize, enough: impl Fn() -> bool) {
+    /// Adds a host fence as a reader of the buffer, which is pending until `enough`.
+    fn keep_busy(&self, engine: &Engine, device: usize, enough: impl Fn() -> bool) {
         let (working, done) = engine.host_fence();
         retry(|| {
-            let mapping = self.seats[device].map(Access::Read)?;
+            let mapping = self.attachments[device].map(Access::Read)?;
             mapping.begin_access(Access::Read)?.end(working.clone());
             Ok(())
         });
@@ -106,22 +108,22 @@ impl Shared {
     }
 }
 
-/// A use may find that the buffer has moved since it was mapped.
+/// Retries a use whose buffer has moved since it was mapped.
 fn retry<R>(work: impl Fn() -> Result<R>) -> R {
-    retry_or(work).expect("nothing else goes wrong")
+    retry_or(work).expect("no other error")
 }
 
 fn retry_or<R>(work: impl Fn() -> Result<R>) -> Result<R> {
-    for _ in 0..TURNS {
+    for _ in 0..ATTEMPTS {
         match work() {
             Err(Error::Stale { .. }) => {}
             other => return other,
         }
     }
-    panic!("it moves all the time");
+    panic!("stale at every attempt");
 }
 
-/// Sizes from 4 KiB to the largest, as many small as large ones, until they are `bytes` together.
+/// Sizes from 4 KiB to the largest, evenly over the powers of two, until their sum is `bytes`.
 fn sizes(scale: Scale, bytes: u64, random: &mut Random) -> Vec<u64> {
     let mut sizes = vec![];
     let doublings = u64::from((scale.largest / (4 * KIB)).ilog2()) + 1;
@@ -132,15 +134,15 @@ fn sizes(scale: Scale, bytes: u64, random: &mut Random) -> Vec<u64> {
     sizes
 }
 
-/// Returns how often content was lost.
+/// Returns the number of times that content was lost.
 fn run(engine: &Engine, devices: &[Device], scale: Scale, tenths: u64, threads: u64) -> u32 {
     let Scale { budget, uses, .. } = scale;
     let what = format!("{}: {tenths} tenths, {threads} threads", devices[0].name());
     let domain = DomainId::Vram(devices[0].id());
-    let usage = || engine.usage(domain).expect("ours");
-    engine.model_heap(&devices[0], budget).expect("ours");
+    let usage = || engine.usage(domain).expect("of this engine");
+    engine.model_heap(&devices[0], budget).expect("of this engine");
     let within = || assert!(usage().used <= budget, "{what}: {:?}", usage());
-    let (done, lost, looks) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU64::new(0));
+    let (done, lost, checks) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let users = (0..threads).map(|thread| {
             let (within, lost) = (&within, &lost);
@@ -157,10 +159,10 @@ fn run(engine: &Engine, devices: &[Device], scale: Scale, tenths: u64, threads: 
                     .collect();
                 let cache = BufferDescriptor::new(scale.largest / 4).discardable();
                 let mut cache = Shared::new(engine, devices, cache);
-                let pinned = &all[0].seats[0];
-                let pin = pinned.pin("stays").expect("nothing keeps it from being pinned");
+                let pinned = &all[0].attachments[0];
+                let pin = pinned.pin("stays").expect("it can be pinned");
                 for turn in 0..soak::times(uses, uses / 5) {
-                    // Most uses are of a part that moves on slowly: a working set.
+                    // Most uses are of a slowly moving part: a working set.
                     let at = match random.one_in(4) {
                         true => random.index(all.len()),
                         false => (turn as usize / 16 + random.index(4)) % all.len(),
@@ -186,35 +188,35 @@ fn run(engine: &Engine, devices: &[Device], scale: Scale, tenths: u64, threads: 
             })
         });
         let users: Vec<_> = users.collect();
-        // Somebody looks all the time.
+        // One thread checks the usage all the time.
         let watch = scope.spawn(|| {
             while !done.load(Ordering::Acquire) {
                 within();
-                looks.fetch_add(1, Ordering::Relaxed);
+                checks.fetch_add(1, Ordering::Relaxed);
                 std::thread::yield_now();
             }
         });
         let busy = scope.spawn(|| {
             let busy = Shared::new(engine, devices, BufferDescriptor::new(scale.largest / 4));
             while !done.load(Ordering::Acquire) {
-                // Until somebody has looked for a while.
-                let begun = looks.load(Ordering::Relaxed);
-                busy.be_busy(engine, 1, || {
-                    done.load(Ordering::Acquire) || looks.load(Ordering::Relaxed) - begun >= 100
+                // Busy until the usage was checked often enough.
+                let begun = checks.load(Ordering::Relaxed);
+                busy.keep_busy(engine, 1, || {
+                    done.load(Ordering::Acquire) || checks.load(Ordering::Relaxed) - begun >= 100
                 });
                 busy.check();
             }
         });
         let ended: Vec<_> = users.into_iter().map(|user| user.join()).collect();
         done.store(true, Ordering::Release);
-        watch.join().expect("it was never too full");
-        busy.join().expect("every byte was right");
-        ended.into_iter().for_each(|user| user.expect("every byte was right"));
+        watch.join().expect("usage stays within the budget");
+        busy.join().expect("every byte is correct");
+        ended.into_iter().for_each(|user| user.expect("every byte is correct"));
     });
     let used: Vec<_> = devices.iter().collect();
     wait_idle(&used);
     engine.trim();
-    assert_eq!(usage().used, 0, "{what}: everything was given back");
+    assert_eq!(usage().used, 0, "{what}: all memory is released");
     assert!(usage().peak <= budget, "{what}: {:?}", usage());
     lost.into_inner()
 }
@@ -237,10 +239,10 @@ fn any_working_set_keeps_its_bytes() {
 }
 
 #[test]
-fn so_do_large_ones() {
+fn large_working_sets_keep_their_bytes() {
     let rig = Rig::new();
     let engine = rig.engine();
-    // An emulated machine has not the time for more.
+    // An emulated machine is too slow for more.
     let budget = if in_vm() { 80 * MIB } else { 160 * MIB };
     let scale = Scale { budget, largest: 64 * MIB, uses: 40 };
     for first in rig.all() {

@@ -1,8 +1,8 @@
-//! What is taken away: devices that are lost, buffers that are revoked.
+//! Access that ends: lost devices and revoked buffers.
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod after_loss;
 mod lost;
-mod lost_elsewhere;
 mod revoke;

@@ -1,5 +1,5 @@
-//! A buffer that is taken away: everybody is told once, everybody lets go, nobody gets at it again until
-//! it is armed again; and its bytes are what they were.
+//! Revocation: every importer is notified once, all holders release the buffer, and every use is refused until it
+//! is rearmed. The content is unchanged.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -15,7 +15,7 @@ use peerbuf::{
 
 const SIZE: u64 = 70_000;
 
-/// An importer that notes what it is told.
+/// An importer that records its notifications.
 #[derive(Default)]
 struct Recorder(Mutex<Vec<(u32, Cause)>>);
 
@@ -26,8 +26,11 @@ impl Recorder {
 }
 
 impl Importer for Recorder {
-    fn invalidate_mappings(&self, told: &Invalidation<'_>) {
-        self.0.lock().expect("not poisoned").push((told.generation(), told.cause()));
+    fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
+        self.0
+            .lock()
+            .expect("not poisoned")
+            .push((invalidation.generation(), invalidation.cause()));
     }
 }
 
@@ -46,7 +49,7 @@ fn until_marked(buffer: &SharedBuffer) {
     }
 }
 
-/// Panics when it is told.
+/// An importer that panics when it is notified.
 struct Panics;
 
 impl Importer for Panics {
@@ -55,14 +58,14 @@ impl Importer for Panics {
     }
 }
 
-/// Nor does it come back half revoked.
+/// The revocation is complete in spite of the panic.
 #[test]
-fn an_importer_that_panics_keeps_nobody_from_being_told() {
+fn a_panicking_importer_does_not_stop_the_notifications() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
     let recorders: [Arc<Recorder>; 2] = Default::default();
-    let attach = |importer| buffer.attach_dynamic(&peer, importer).expect("a seat");
+    let attach = |importer| buffer.attach_dynamic(&peer, importer).expect("an attachment");
     let first = attach(Arc::clone(&recorders[0]) as Arc<dyn Importer>);
     let broken = attach(Arc::new(Panics));
     let last = attach(Arc::clone(&recorders[1]) as _);
@@ -74,22 +77,22 @@ fn an_importer_that_panics_keeps_nobody_from_being_told() {
     }
     assert!(buffer.is_revoked() && is_revoked(mapping.view()));
     drop(mapping);
-    buffer.revoke().expect("nobody is told a second time, and nobody holds it");
-    buffer.rearm().expect("nobody holds it");
-    last.map(Access::Read).expect("armed again").view().expect("it is good");
+    buffer.revoke().expect("not held, and no second notification");
+    buffer.rearm().expect("not held");
+    last.map(Access::Read).expect("rearmed").view().expect("current");
     drop((first, broken));
 }
 
 /// upstream: `dmabuf_revoke` (`iommufd.c`)
 #[test]
-fn everybody_is_told_once_and_everything_is_refused_until_it_is_armed_again() {
+fn revocation_notifies_once_and_refuses_every_use_until_rearmed() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
     bytes::write(&buffer, 4);
     let recorder = Arc::new(Recorder::default());
-    let fixed = buffer.attach(&home).expect("a seat");
-    let moving = buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("a seat");
+    let fixed = buffer.attach(&home).expect("an attachment");
+    let moving = buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("an attachment");
     let mut mapping = fixed.map(Access::ReadWrite).expect("mapped");
     let other = rig.engine().create_buffer(&home, BufferDescriptor::new(SIZE)).expect("a buffer");
     let copy = |from, to| rig.engine().copy(from, to, CopyRegion::first(64)).map(|_| ());
@@ -98,10 +101,10 @@ fn everybody_is_told_once_and_everything_is_refused_until_it_is_armed_again() {
     std::thread::scope(|scope| {
         let revoker = scope.spawn(|| buffer.revoke());
         until_marked(&buffer);
-        // It waits for this thread's mapping; meanwhile nothing goes any more.
-        assert!(is_revoked(mapping.view()), "a mapping from before");
+        // The revocation waits for this thread's mapping; meanwhile every use is refused.
+        assert!(is_revoked(mapping.view()), "an earlier mapping");
         assert!(is_revoked(mapping.fill(1)) && is_revoked(mapping.verify(1)), "passes");
-        assert!(is_revoked(mapping.begin_access(Access::Read).map(|_| ())), "an own submission");
+        assert!(is_revoked(mapping.begin_access(Access::Read).map(|_| ())), "an access of its own");
         let submit = |s: &mut peerbuf::Submission<'_>| s.read(&mapping).map(|_| ());
         assert!(is_revoked(rig.engine().submit(&home, submit)), "a submission");
         assert!(is_revoked(fixed.remap(&mut mapping)), "remap");
@@ -112,22 +115,22 @@ fn everybody_is_told_once_and_everything_is_refused_until_it_is_armed_again() {
         assert!(is_revoked(buffer.host_access(Access::Read).map(|_| ())), "host access");
         assert!(is_revoked(buffer.export_foreign().map(|_| ())), "export");
         assert!(is_revoked(buffer.migrate(DomainId::System)), "a move");
-        assert!(is_revoked(buffer.migrate(buffer.domain())), "a move to where it is");
+        assert!(is_revoked(buffer.migrate(buffer.domain())), "a move to its current domain");
         assert!(is_revoked(copy(&buffer, &other)) && is_revoked(copy(&other, &buffer)), "copies");
         drop(mapping);
-        revoker.join().expect("no panic").expect("nobody holds it any more");
+        revoker.join().expect("no panic").expect("no longer held");
     });
     assert_eq!(recorder.told(), [(0, Cause::Revoke)]);
-    assert!(is_revoked(fixed.map(Access::Read)), "still");
+    assert!(is_revoked(fixed.map(Access::Read)), "still revoked");
 
-    buffer.revoke().expect("it is at its end already");
-    assert_eq!(recorder.told().len(), 1, "nobody is told a second time");
-    buffer.rearm().expect("nobody holds it");
-    buffer.rearm().expect("nor now");
+    buffer.revoke().expect("complete already");
+    assert_eq!(recorder.told().len(), 1, "no second notification");
+    buffer.rearm().expect("not held");
+    buffer.rearm().expect("rearmed already");
     assert!(!buffer.is_revoked());
-    bytes::assert_sequence(&buffer, 4, "after all that");
+    bytes::assert_sequence(&buffer, 4, "after the revocation");
     drop(fixed.pin("usual").expect("as before"));
-    fixed.map(Access::Write).and_then(|mapping| mapping.fill(6)).expect("the same seats");
+    fixed.map(Access::Write).and_then(|mapping| mapping.fill(6)).expect("the same attachments");
     let seen = moving.map(Access::Read).and_then(|mapping| mapping.verify(6)).expect("a pass");
     assert!(seen.is_clean(), "{seen:?}");
     buffer.revoke().expect("again");
@@ -135,15 +138,16 @@ fn everybody_is_told_once_and_everything_is_refused_until_it_is_armed_again() {
 }
 
 #[test]
-fn a_mapping_that_does_not_go_is_named_and_waited_for_again() {
+fn a_remaining_mapping_is_named_and_awaited_again() {
     with_bound(|rig, bound| {
         let [home, _] = rig.two_of_one_adapter();
         let buffer = create(rig, &home);
         let recorder = Arc::new(Recorder::default());
-        let seat = buffer.attach_dynamic(&home, Arc::clone(&recorder) as _).expect("a seat");
-        let ghost = seat.map(Access::Read).expect("mapped");
-        buffer.migrate(DomainId::System).expect("nobody holds it");
-        let current = seat.map(Access::Read).expect("mapped");
+        let attachment =
+            buffer.attach_dynamic(&home, Arc::clone(&recorder) as _).expect("an attachment");
+        let ghost = attachment.map(Access::Read).expect("mapped");
+        buffer.migrate(DomainId::System).expect("not held");
+        let current = attachment.map(Access::Read).expect("mapped");
         let host = buffer.host_access(Access::Read).expect("the host reads");
 
         let held = |error: Error, mapped: u32, host: u32| {
@@ -158,27 +162,27 @@ fn a_mapping_that_does_not_go_is_named_and_waited_for_again() {
         drop(host);
         drop(current);
         held(buffer.rearm().expect_err("one is still held"), 1, 0);
-        assert!(buffer.is_revoked() && is_revoked(seat.map(Access::Read)));
+        assert!(buffer.is_revoked() && is_revoked(attachment.map(Access::Read)));
         drop(ghost);
-        buffer.revoke().expect("now it is free");
+        buffer.revoke().expect("no longer held");
         assert_eq!(recorder.told(), [(0, Cause::Move), (1, Cause::Revoke)]);
-        buffer.rearm().expect("free");
-        seat.map(Access::Read).expect("mapped");
-        drop(seat);
+        buffer.rearm().expect("not held");
+        attachment.map(Access::Read).expect("mapped");
+        drop(attachment);
         wait_idle(&[&home]);
     });
 }
 
-/// Work that some device may still be at, of each kind: until it says that it has finished, a buffer is
-/// not revoked. (The kernel once waited for moves alone.)
+/// Work of each kind that a device may still do: a buffer is not revoked until it has finished. (The kernel once
+/// waited for moves alone.)
 #[test]
-fn fences_of_every_usage_are_waited_for() {
+fn revocation_waits_for_fences_of_every_usage() {
     let rig = Rig::new();
     let [home, _] = rig.two_of_one_adapter();
     for access in [Access::Read, Access::Write] {
         let buffer = create(&rig, &home);
-        let seat = buffer.attach(&home).expect("a seat");
-        let mapping = seat.map(Access::ReadWrite).expect("mapped");
+        let attachment = buffer.attach(&home).expect("an attachment");
+        let mapping = attachment.map(Access::ReadWrite).expect("mapped");
         let (fence, signal) = rig.engine().host_fence();
         mapping.begin_access(access).expect("current").end(fence);
         drop(mapping);
@@ -197,31 +201,32 @@ fn fences_of_every_usage_are_waited_for() {
 }
 
 #[test]
-fn the_last_one_to_let_go_wakes_it_whoever_that_is() {
+fn the_last_release_of_any_kind_completes_a_revocation() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
-    // One of them goes last, each in its turn.
+    // Each of the four is released last once.
     for last in 0..4 {
         let buffer = create(&rig, &home);
-        let seat = buffer.attach_dynamic(&peer, Arc::new(Recorder::default())).expect("a seat");
-        let orphan = buffer.attach(&home).expect("a seat");
-        let ghost = seat.map(Access::Read).expect("mapped");
-        buffer.migrate(DomainId::System).expect("nobody holds it");
+        let attachment =
+            buffer.attach_dynamic(&peer, Arc::new(Recorder::default())).expect("an attachment");
+        let orphan = buffer.attach(&home).expect("an attachment");
+        let ghost = attachment.map(Access::Read).expect("mapped");
+        buffer.migrate(DomainId::System).expect("not held");
         let (fixed, current) = (
             orphan.map(Access::Read).expect("mapped"),
-            seat.map(Access::ReadWrite).expect("mapped"),
+            attachment.map(Access::ReadWrite).expect("mapped"),
         );
         let host = buffer.host_access(Access::Read).expect("the host reads");
         let mut held: Vec<Box<dyn Send>> =
             vec![Box::new(ghost), Box::new(fixed), Box::new(host), Box::new(current)];
         held.swap(last, 3);
-        // A mapping outlives its seat.
+        // A mapping outlives its attachment.
         drop(orphan);
         let holding = AtomicU32::new(4);
         std::thread::scope(|scope| {
             let revoker = scope.spawn(|| {
                 buffer.revoke().expect("it ends");
-                assert_eq!(holding.load(Ordering::Acquire), 0, "somebody held it");
+                assert_eq!(holding.load(Ordering::Acquire), 0, "a holder was left");
             });
             until_marked(&buffer);
             for guard in held {
@@ -234,12 +239,12 @@ fn the_last_one_to_let_go_wakes_it_whoever_that_is() {
 }
 
 #[test]
-fn an_open_access_is_waited_for_and_so_is_what_it_submitted() {
+fn revocation_waits_for_an_open_access_and_its_work() {
     let rig = Rig::new();
     let [home, _] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
-    let seat = buffer.attach(&home).expect("a seat");
-    let mapping = seat.map(Access::ReadWrite).expect("mapped");
+    let attachment = buffer.attach(&home).expect("an attachment");
+    let mapping = attachment.map(Access::ReadWrite).expect("mapped");
     let (fence, signal) = rig.engine().host_fence();
     let finished = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -249,7 +254,7 @@ fn an_open_access_is_waited_for_and_so_is_what_it_submitted() {
             assert!(finished.load(Ordering::Acquire), "not before its fence");
         });
         until_marked(&buffer);
-        // What was begun before the mark comes to its end.
+        // An access that began before the revocation completes.
         open.end(fence);
         drop(mapping);
         finished.store(true, Ordering::Release);
@@ -259,53 +264,59 @@ fn an_open_access_is_waited_for_and_so_is_what_it_submitted() {
 }
 
 #[test]
-fn what_is_pinned_is_revoked_and_the_pin_counts_again_afterwards() {
+fn a_pinned_buffer_is_revoked_and_stays_pinned() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
     let recorder = Arc::new(Recorder::default());
-    let seat = buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("a seat");
-    let pin = seat.pin("scanout").expect("no limit");
+    let attachment =
+        buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("an attachment");
+    let pin = attachment.pin("scanout").expect("no limit");
     buffer.revoke().expect("a pin is only a count");
     assert_eq!(recorder.told(), [(0, Cause::Revoke)]);
-    buffer.rearm().expect("nobody holds it");
+    buffer.rearm().expect("not held");
     let error = buffer.migrate(DomainId::System).expect_err("pinned");
     assert!(matches!(error, Error::Busy { pinned: 1, .. }), "{error}");
     buffer.revoke().expect("again");
     drop(pin);
-    buffer.rearm().expect("nobody holds it");
-    assert_eq!(buffer.migrate(DomainId::System).expect("free"), Migration::Done { generation: 1 });
+    buffer.rearm().expect("not held");
+    assert_eq!(
+        buffer.migrate(DomainId::System).expect("not held"),
+        Migration::Done { generation: 1 }
+    );
 }
 
 #[test]
-fn what_a_stranger_has_cannot_be_taken_back() {
+fn an_exported_buffer_cannot_be_revoked() {
     let rig = Rig::new();
     let [home, _] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
     let recorder = Arc::new(Recorder::default());
-    let seat = buffer.attach_dynamic(&home, Arc::clone(&recorder) as _).expect("a seat");
+    let attachment =
+        buffer.attach_dynamic(&home, Arc::clone(&recorder) as _).expect("an attachment");
     let exports = [(); 2].map(|()| buffer.export_foreign().expect("an fd"));
-    // To be handed out it may have moved into memory of its own.
-    let told = recorder.told().len();
-    let error = buffer.revoke().expect_err("handed out");
+    // The first export may have moved it into dedicated memory.
+    let notified = recorder.told().len();
+    let error = buffer.revoke().expect_err("exported");
     assert!(matches!(error, Error::HandedOut { exports: 2, .. }), "{error}");
     assert!(error.is_retryable() && !buffer.is_revoked());
-    assert_eq!(recorder.told().len(), told, "nothing has changed");
-    seat.map(Access::Read).expect("nothing");
+    assert_eq!(recorder.told().len(), notified, "a refused revocation changes nothing");
+    attachment.map(Access::Read).expect("not revoked");
     drop(exports);
-    buffer.revoke().expect("nobody has an fd any more");
-    assert_eq!(recorder.told().len(), told + 1);
+    buffer.revoke().expect("no longer exported");
+    assert_eq!(recorder.told().len(), notified + 1);
 }
 
 #[test]
-fn two_revoke_at_once_and_each_learns_of_the_end() {
+fn concurrent_revocations_all_complete() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
     let recorder = Arc::new(Recorder::default());
-    let seat = buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("a seat");
+    let attachment =
+        buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("an attachment");
     for round in 1..=20 {
-        let mapping = seat.map(Access::Read).expect("mapped");
+        let mapping = attachment.map(Access::Read).expect("mapped");
         let start = Barrier::new(4);
         let begin = || {
             start.wait();
@@ -321,8 +332,8 @@ fn two_revoke_at_once_and_each_learns_of_the_end() {
             begin();
         });
         assert!(buffer.is_revoked() && rig.engine().live().count(Object::Mapping) == 0);
-        assert_eq!(recorder.told().len(), round, "once, whoever was first");
-        // And two arm it again.
+        assert_eq!(recorder.told().len(), round, "one notification per revocation");
+        // Two threads rearm it.
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| buffer.rearm().expect("it ends"));
@@ -331,79 +342,80 @@ fn two_revoke_at_once_and_each_learns_of_the_end() {
     }
 }
 
-/// Holds what it mapped until it is told, and hands it to a thread that drops it: an importer that gives
-/// up for good, and has something of its own to stop first.
-struct GiveUp {
+/// Keeps a mapping until it is notified, then adds a fence and sends both to a thread that ends its work and drops
+/// the mapping.
+struct StopsAndReleases {
     engine: Arc<Engine>,
     stopping: Sender<(Mapping, Signal)>,
     held: Mutex<Option<Mapping>>,
 }
 
-impl GiveUp {
+impl StopsAndReleases {
     fn new(engine: &Arc<Engine>) -> (Arc<Self>, Receiver<(Mapping, Signal)>) {
         let (stopping, stopped) = channel();
         (Arc::new(Self { engine: Arc::clone(engine), stopping, held: Mutex::default() }), stopped)
     }
 }
 
-impl Importer for GiveUp {
-    fn invalidate_mappings(&self, told: &Invalidation<'_>) {
+impl Importer for StopsAndReleases {
+    fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
         let held = self.held.lock().expect("not poisoned").take();
-        if let (Cause::Revoke, Some(mapping)) = (told.cause(), held) {
+        if let (Cause::Revoke, Some(mapping)) = (invalidation.cause(), held) {
             let (fence, signal) = self.engine.host_fence();
-            told.still_using(Access::ReadWrite, fence);
-            self.stopping.send((mapping, signal)).expect("somebody listens");
+            invalidation.still_using(Access::ReadWrite, fence);
+            self.stopping.send((mapping, signal)).expect("the test listens");
         }
     }
 }
 
 #[test]
-fn an_importer_stops_and_lets_go_when_it_is_told() {
+fn an_importer_releases_its_mapping_on_revocation() {
     let mut rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let engine = Arc::new(rig.take_engine());
     let descriptor = BufferDescriptor::new(SIZE).name("lent");
     let buffer = engine.create_buffer(&home, descriptor).expect("a buffer");
-    let (importer, stopped) = GiveUp::new(&engine);
-    let seat = buffer.attach_dynamic(&peer, Arc::clone(&importer) as _).expect("a seat");
-    let mapping = seat.map(Access::ReadWrite).expect("mapped");
+    let (importer, stopped) = StopsAndReleases::new(&engine);
+    let attachment =
+        buffer.attach_dynamic(&peer, Arc::clone(&importer) as _).expect("an attachment");
+    let mapping = attachment.map(Access::ReadWrite).expect("mapped");
     *importer.held.lock().expect("not poisoned") = Some(mapping);
     let finished = Arc::new(AtomicBool::new(false));
     let worker = std::thread::spawn({
         let finished = Arc::clone(&finished);
         move || {
-            let (mapping, signal) = stopped.recv().expect("it is told");
+            let (mapping, signal) = stopped.recv().expect("notified");
             drop(signal);
             finished.store(true, Ordering::Release);
             drop(mapping);
         }
     });
-    buffer.revoke().expect("everybody lets go");
+    buffer.revoke().expect("all holders release it");
     assert!(finished.load(Ordering::Acquire));
     worker.join().expect("no panic");
 }
 
 #[test]
-fn nobody_has_a_mapping_when_a_revocation_is_at_its_end() {
+fn no_mapping_survives_a_revocation() {
     const ROUNDS: u32 = 100;
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
     let recorder = Arc::new(Recorder::default());
-    let seats = [
-        buffer.attach(&home).expect("a seat"),
-        buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("a seat"),
+    let attachments = [
+        buffer.attach(&home).expect("an attachment"),
+        buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("an attachment"),
     ];
     let (done, mapped) = (AtomicBool::new(false), AtomicU32::new(0));
     std::thread::scope(|scope| {
-        for seat in &seats {
+        for attachment in &attachments {
             scope.spawn(|| {
                 while !done.load(Ordering::Acquire) {
-                    match seat.map(Access::ReadWrite) {
+                    match attachment.map(Access::ReadWrite) {
                         Ok(mapping) => {
                             mapped.fetch_add(1, Ordering::Relaxed);
                             let view = mapping.view().map(|_| ());
-                            assert!(view.is_ok() || is_revoked(view), "good or revoked");
+                            assert!(view.is_ok() || is_revoked(view), "current or revoked");
                         }
                         Err(error) => assert!(matches!(error, Error::Revoked { .. }), "{error}"),
                     }
@@ -411,21 +423,21 @@ fn nobody_has_a_mapping_when_a_revocation_is_at_its_end() {
             });
         }
         for round in 0..ROUNDS {
-            // Between two revocations somebody gets at it.
+            // Between two revocations, a thread maps it at least once.
             let before = mapped.load(Ordering::Relaxed);
             while mapped.load(Ordering::Relaxed) == before {
                 std::thread::yield_now();
             }
-            buffer.revoke().expect("they let go");
+            buffer.revoke().expect("all holders release it");
             let live = rig.engine().live();
-            // A mapping is counted as dead just after it has let go.
+            // A mapping leaves the count of live objects just after its release.
             while live.count(Object::Mapping) > 0 {
                 std::thread::yield_now();
             }
             let counted = mapped.load(Ordering::Acquire);
-            buffer.revoke().expect("at its end already");
+            buffer.revoke().expect("complete already");
             assert_eq!(mapped.load(Ordering::Acquire), counted, "round {round}: a new mapping");
-            buffer.rearm().expect("nobody holds it");
+            buffer.rearm().expect("not held");
         }
         done.store(true, Ordering::Release);
     });
@@ -433,24 +445,25 @@ fn nobody_has_a_mapping_when_a_revocation_is_at_its_end() {
 }
 
 #[test]
-fn a_buffer_that_moves_all_the_time_stands_still_when_it_is_revoked() {
+fn a_revoked_buffer_does_not_move() {
     const ROUNDS: u32 = 30;
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
     bytes::write(&buffer, 8);
     let recorder = Arc::new(Recorder::default());
-    let seat = buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("a seat");
+    let attachment =
+        buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("an attachment");
     let done = AtomicBool::new(false);
     let moves = std::thread::scope(|scope| {
         let mover = scope.spawn(|| {
-            let places = [DomainId::System, DomainId::Vram(peer.id()), DomainId::Vram(home.id())];
+            let domains = [DomainId::System, DomainId::Vram(peer.id()), DomainId::Vram(home.id())];
             let mut moves = 0;
-            for place in places.into_iter().cycle() {
+            for domain in domains.into_iter().cycle() {
                 if done.load(Ordering::Acquire) {
                     break;
                 }
-                match buffer.migrate(place) {
+                match buffer.migrate(domain) {
                     Ok(Migration::Done { .. }) => moves += 1,
                     Ok(Migration::None) => {}
                     Err(error) => assert!(matches!(error, Error::Revoked { .. }), "{error}"),
@@ -463,109 +476,111 @@ fn a_buffer_that_moves_all_the_time_stands_still_when_it_is_revoked() {
             while buffer.generation() == before {
                 std::thread::yield_now();
             }
-            buffer.revoke().expect("moves come to their end");
-            let place = (buffer.generation(), buffer.domain());
-            buffer.revoke().expect("at its end already");
-            assert_eq!((buffer.generation(), buffer.domain()), place, "round {round}");
-            buffer.rearm().expect("nobody holds it");
+            buffer.revoke().expect("moves end");
+            let state = (buffer.generation(), buffer.domain());
+            buffer.revoke().expect("complete already");
+            assert_eq!((buffer.generation(), buffer.domain()), state, "round {round}");
+            buffer.rearm().expect("not held");
         }
         done.store(true, Ordering::Release);
         mover.join().expect("no panic")
     });
-    let told = recorder.told();
-    let causes = |cause| told.iter().filter(|(_, why)| *why == cause).count();
+    let notifications = recorder.told();
+    let causes = |cause| notifications.iter().filter(|(_, why)| *why == cause).count();
     assert_eq!(causes(Cause::Revoke), ROUNDS as usize);
-    assert_eq!(buffer.generation(), moves, "generations are moves, and nothing else");
+    assert_eq!(buffer.generation(), moves, "only moves change the generation");
     assert!(causes(Cause::Move) >= moves as usize);
-    bytes::assert_sequence(&buffer, 8, "after all those moves");
-    drop(seat);
+    bytes::assert_sequence(&buffer, 8, "after all moves");
+    drop(attachment);
 }
 
-/// Lets a move wait until it is told to go on.
+/// An importer that delays a move until the test drops its signal.
 #[derive(Default)]
-struct Hesitant(Mutex<Option<(peerbuf::Fence, Signal)>>, Mutex<Option<Signal>>);
+struct Delays(Mutex<Option<(peerbuf::Fence, Signal)>>, Mutex<Option<Signal>>);
 
-impl Importer for Hesitant {
-    fn invalidate_mappings(&self, told: &Invalidation<'_>) {
+impl Importer for Delays {
+    fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
         if let Some((fence, signal)) = self.0.lock().expect("not poisoned").take() {
-            told.still_using(Access::Read, fence);
+            invalidation.still_using(Access::Read, fence);
             *self.1.lock().expect("not poisoned") = Some(signal);
         }
     }
 }
 
 #[test]
-fn a_move_that_waits_is_given_up_when_the_buffer_is_revoked() {
+fn revocation_cancels_a_waiting_move() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
     bytes::write(&buffer, 2);
-    let hesitant = Arc::new(Hesitant::default());
-    *hesitant.0.lock().expect("not poisoned") = Some(rig.engine().host_fence());
-    let seat = buffer.attach_dynamic(&peer, Arc::clone(&hesitant) as _).expect("a seat");
-    let place = buffer.domain();
+    let delays = Arc::new(Delays::default());
+    *delays.0.lock().expect("not poisoned") = Some(rig.engine().host_fence());
+    let attachment = buffer.attach_dynamic(&peer, Arc::clone(&delays) as _).expect("an attachment");
+    let domain = buffer.domain();
     std::thread::scope(|scope| {
         let mover = scope.spawn(|| buffer.migrate(DomainId::System));
-        while hesitant.1.lock().expect("not poisoned").is_none() {
+        while delays.1.lock().expect("not poisoned").is_none() {
             std::thread::yield_now();
         }
         let revoker = scope.spawn(|| buffer.revoke());
         until_marked(&buffer);
-        drop(hesitant.1.lock().expect("not poisoned").take());
+        drop(delays.1.lock().expect("not poisoned").take());
         assert!(is_revoked(mover.join().expect("no panic")));
-        revoker.join().expect("no panic").expect("nothing is under way any more");
+        revoker.join().expect("no panic").expect("no move in progress");
     });
-    assert_eq!((buffer.generation(), buffer.domain()), (0, place));
-    buffer.rearm().expect("nobody holds it");
-    bytes::assert_sequence(&buffer, 2, "where it was");
-    buffer.migrate(DomainId::System).expect("nothing of the old move is left");
-    drop(seat);
+    assert_eq!((buffer.generation(), buffer.domain()), (0, domain));
+    buffer.rearm().expect("not held");
+    bytes::assert_sequence(&buffer, 2, "not moved");
+    buffer.migrate(DomainId::System).expect("the cancelled move has no effect");
+    drop(attachment);
 }
 
-/// Drops its own seat as soon as it is told, from another thread; so the one who tells it may have the
-/// last reference, and with it a mapping.
-struct Leaver {
-    told: Sender<()>,
+/// An importer whose attachment another thread drops during the notification. The notifying thread may then hold
+/// the last reference, and with it a mapping.
+struct Detaches {
+    notified: Sender<()>,
     held: Mutex<Option<Mapping>>,
 }
 
-impl Importer for Leaver {
+impl Importer for Detaches {
     fn invalidate_mappings(&self, _: &Invalidation<'_>) {
-        // Nobody listens any more the second time.
-        let _ = self.told.send(());
+        // After the first notification the receiver is gone.
+        let _ = self.notified.send(());
     }
 }
 
 #[test]
-fn those_who_leave_while_they_are_told_are_dropped_where_that_is_allowed() {
+fn an_importer_detached_during_its_notification_is_dropped_safely() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     for _ in 0..50 {
         let buffer = create(&rig, &home);
-        let (told, hears) = channel();
-        let leaver = Arc::new(Leaver { told, held: Mutex::default() });
-        let seat = buffer.attach_dynamic(&peer, Arc::clone(&leaver) as _).expect("a seat");
-        *leaver.held.lock().expect("not poisoned") = Some(seat.map(Access::Read).expect("mapped"));
-        drop(leaver);
+        let (notified, receiver) = channel();
+        let detaches = Arc::new(Detaches { notified, held: Mutex::default() });
+        let attachment =
+            buffer.attach_dynamic(&peer, Arc::clone(&detaches) as _).expect("an attachment");
+        *detaches.held.lock().expect("not poisoned") =
+            Some(attachment.map(Access::Read).expect("mapped"));
+        drop(detaches);
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                hears.recv().expect("it is told");
-                drop(seat);
+                receiver.recv().expect("notified");
+                drop(attachment);
             });
-            buffer.revoke().expect("the mapping goes with the importer");
+            buffer.revoke().expect("the importer drops the mapping");
         });
     }
 }
 
 #[test]
-fn everything_may_be_dropped_while_it_is_being_revoked() {
+fn revocation_tolerates_concurrent_drops() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     for round in 0..40 {
         let buffer = create(&rig, &home);
-        let fixed = buffer.attach(&home).expect("a seat");
+        let fixed = buffer.attach(&home).expect("an attachment");
         let moving =
-            buffer.attach_dynamic(&peer, Arc::new(Recorder::default())).expect("another seat");
+            buffer.attach_dynamic(&peer, Arc::new(Recorder::default())).expect("an attachment");
         let mapping = fixed.map(Access::ReadWrite).expect("mapped");
         if round % 2 == 0 {
             mapping.fill(1).expect("a pass");
@@ -586,7 +601,7 @@ fn everything_may_be_dropped_while_it_is_being_revoked() {
             });
             scope.spawn(move || {
                 start.wait();
-                one.revoke().expect("they let go");
+                one.revoke().expect("all holders release it");
             });
             start.wait();
             drop(other);

@@ -1,12 +1,12 @@
-//! Random operations on a few buffers, against a shadow of each: plain bytes and plain rules.
+//! Random operations on a few buffers, checked against a shadow of each: plain bytes and plain rules.
 //!
-//! After every step: everybody at a buffer was told once of each of its moves, what is held has not moved,
-//! what failed has changed nothing, and as many objects are alive as the shadows know. The bytes are those
-//! of the last writer that has finished; they are looked at after many steps but not after all, because
-//! a look waits for what is under way, and moves behind copies behind moves are what this is about.
+//! After every step, each importer was notified once of each move, held buffers have not moved, a failed operation
+//! has changed nothing, and the count of live objects is that of the shadows. The bytes are those of the last writer
+//! that has finished. They are checked after many steps but not after all: a check waits for work in progress, and
+//! moves queued behind copies behind moves are what this test is about.
 //!
-//! In one of the tests calls into drivers and the kernel fail every now and then: an operation that fails
-//! for that reason has changed nothing, and succeeds the second time.
+//! In one of the tests, calls into drivers and the kernel fail now and then. An operation that fails for that reason
+//! has changed nothing, and succeeds when it is repeated.
 //!
 //! The same seed gives the same operations: `SHADOW_SEED=5 cargo test --test shadow` runs that one alone.
 
@@ -30,53 +30,53 @@ use subject::Subject;
 
 /// Operations per seed.
 const STEPS: u32 = 400;
-/// What is printed of them when one went wrong.
+/// The number of last operations that a failure prints.
 const TAIL: usize = 40;
 
-/// The buffers, and what is done to them.
+/// The buffers, and the state of the run.
 struct World<'a> {
     engine: &'a Engine,
     devices: &'a [Device],
     random: Random,
     subjects: Vec<Subject>,
-    /// Numbers given out: of subjects, of chairs, of patterns.
+    /// The last number used: for subjects, attachment entries and patterns.
     last: u32,
     seed: u64,
     log: VecDeque<String>,
     met: Met,
-    /// Whether calls fail.
+    /// Whether calls are made to fail.
     faulty: bool,
 }
 
-/// How often something came of an operation that is worth being met.
+/// The number of times that each outcome occurred.
 type Met = BTreeMap<&'static str, u32>;
 
-/// What no run is without.
-const WORTH_MEETING: [&str; 18] = [
+/// Outcomes that must occur in every run.
+const OUTCOMES: [&str; 18] = [
     "moved",
-    "moved where no device sees both places",
-    "moved for a newcomer",
+    "moved where no device reaches both domains",
+    "moved for a new attachment",
     "moved out of its slab",
     "busy",
     "unreachable",
     "stale",
     "still mapped",
-    "kept its seat by a mapping",
-    "moved within its place",
+    "kept its entry by a mapping",
+    "moved within its domain",
     "moved with others",
     "remapped together",
     "revoked",
-    "handed out",
-    "armed again",
+    "exported",
+    "rearmed",
     "evicted",
     "evicted without a copy",
-    "came back",
+    "restored",
 ];
 
-/// Nor is one of many seeds without this. In the virtual machine there are too few.
+/// An outcome that must occur in one of many seeds. The virtual machine runs too few.
 const RARE: &str = "evicted by parts";
 
-/// What a faulty run is not without either.
+/// An outcome that must occur in every run with faults.
 const FAILED: &str = "failed, and then succeeded";
 
 impl<'a> World<'a> {
@@ -95,7 +95,7 @@ impl<'a> World<'a> {
         self.random.pick(self.devices).clone()
     }
 
-    /// What is about to be done: said if it goes wrong.
+    /// Records the next operation, which is printed if it fails.
     fn note(&mut self, text: String) {
         if self.log.len() == TAIL {
             self.log.pop_front();
@@ -103,7 +103,7 @@ impl<'a> World<'a> {
         self.log.push_back(text);
     }
 
-    /// What came of it.
+    /// Records an outcome of the last operation.
     fn met(&mut self, what: &'static str) {
         *self.met.entry(what).or_default() += 1;
         if let Some(last) = self.log.back_mut() {
@@ -117,18 +117,19 @@ impl<'a> World<'a> {
             steps::any(self, step);
             self.check();
         }
-        self.look_at_all();
+        self.check_all_bytes();
         while !self.subjects.is_empty() {
             steps::drop_one(self, 0);
             self.check();
         }
     }
 
-    /// What must be true after every step.
+    /// Checks what must be true after every step.
     fn check(&self) {
         let subjects = || self.subjects.iter();
         subjects().for_each(|subject| subject.check(self.faulty));
-        let attached = |subject: &Subject| subject.chairs.iter().filter(|c| c.is_taken()).count();
+        let attached =
+            |subject: &Subject| subject.entries.iter().filter(|c| c.is_attached()).count();
         for (object, count) in [
             (Object::Buffer, self.subjects.len()),
             (Object::Attachment, subjects().map(attached).sum()),
@@ -143,11 +144,11 @@ impl<'a> World<'a> {
         residency::check_accounts(&self.engine.report());
     }
 
-    fn look_at_all(&mut self) {
+    fn check_all_bytes(&mut self) {
         for index in 0..self.subjects.len() {
-            self.note(format!("look at {}", self.subjects[index].id));
+            self.note(format!("check the bytes of {}", self.subjects[index].id));
             let random = &mut self.random;
-            self.subjects[index].look(random);
+            self.subjects[index].check_bytes(random);
         }
     }
 }
@@ -166,7 +167,7 @@ impl Drop for World<'_> {
     }
 }
 
-/// The seeds to run: one from the environment, or the first few.
+/// The seeds to run: the one from the environment, or the first few.
 fn seeds() -> impl Iterator<Item = u64> {
     let wanted = std::env::var("SHADOW_SEED").ok();
     let wanted = wanted.map(|seed| seed.parse().expect("SHADOW_SEED is a number"));
@@ -176,7 +177,7 @@ fn seeds() -> impl Iterator<Item = u64> {
 
 fn run_all(rig: &Rig, faulty: bool) {
     let devices = rig.twice_each();
-    // A proof that fails because of a fault would be remembered as the route's own failure.
+    // A proof that fails because of a fault would be cached as the route's own failure.
     for (from, to) in devices.iter().flat_map(|from| devices.iter().map(move |to| (from, to))) {
         rig.engine().route(from, to).expect("routes can be proved");
     }
@@ -189,28 +190,28 @@ fn run_all(rig: &Rig, faulty: bool) {
         }
     }
     say(&format!("{met:?}"));
-    // One seed alone, for a replay, may miss some.
+    // A replay of one seed may miss some outcomes.
     if std::env::var_os("SHADOW_SEED").is_none() {
         let rare = (!common::in_vm()).then_some(RARE);
-        for what in WORTH_MEETING.into_iter().chain(faulty.then_some(FAILED)).chain(rare) {
-            assert!(met.contains_key(what), "{what}: never met, only {met:?}");
+        for what in OUTCOMES.into_iter().chain(faulty.then_some(FAILED)).chain(rare) {
+            assert!(met.contains_key(what), "{what}: did not occur, only {met:?}");
         }
     }
 }
 
 #[test]
-fn any_sequence_of_operations_does_what_its_shadow_says() {
-    run_all(&Rig::with(residency::nobody_returns), false);
+fn any_sequence_of_operations_matches_its_shadow() {
+    run_all(&Rig::with(residency::no_restores), false);
 }
 
 #[test]
-fn any_sequence_does_where_the_host_cannot_map_device_memory() {
-    let rig = Rig::with(residency::nobody_returns);
+fn any_sequence_matches_without_mappable_device_memory() {
+    let rig = Rig::with(residency::no_restores);
     rig.engine().calls().set_unmappable_device_memory(true);
     run_all(&rig, false);
 }
 
 #[test]
-fn any_sequence_does_while_calls_fail() {
-    run_all(&Rig::with(residency::nobody_returns), true);
+fn any_sequence_matches_while_calls_fail() {
+    run_all(&Rig::with(residency::no_restores), true);
 }

@@ -1,4 +1,4 @@
-//! Writers that say which bytes they write. What they have said is what a buffer's clean copy does not have.
+//! Writers that declare the range they write: what a buffer's clean copy lacks.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::common::recorder::Recorder;
 use crate::subject::{Mapped, Subject};
 use crate::uses::write;
 
-/// By commands on a part of the buffer, which say so and are not waited for.
+/// Fills a part of the buffer by commands that declare the range and are not waited for.
 pub(crate) fn fill(world: &mut World<'_>, at: usize) -> Option<()> {
     let part = part(world, at);
     let written = part.clone();
@@ -21,15 +21,16 @@ pub(crate) fn fill(world: &mut World<'_>, at: usize) -> Option<()> {
     write(world, at, "by commands, a part", submit, |subject, word| wrote(subject, written, word))
 }
 
-/// The buffer's home writes a part of it, and is gone before that is over.
+/// Fills a part of the buffer by its home device, whose attachment is dropped before the work ends.
 pub(crate) fn fill_by_home(world: &mut World<'_>, at: usize) -> Option<()> {
     let (part, word, engine) = (part(world, at), world.number(), world.engine);
     let subject = &mut world.subjects[at];
     if !subject.is_writable() {
         return None;
     }
-    let seat = subject.buffer.attach_dynamic(&subject.home, Recorder::new(true)).expect("its own");
-    let mapping = seat.map(Access::Write).expect("mapped");
+    let attachment =
+        subject.buffer.attach_dynamic(&subject.home, Recorder::new(true)).expect("its own");
+    let mapping = attachment.map(Access::Write).expect("mapped");
     let filled = commands::fill_part(engine, &subject.home, &mapping, part.clone(), word);
     filled.expect("a current mapping");
     wrote(subject, part, word);
@@ -42,7 +43,7 @@ fn wrote(subject: &mut Subject, part: Range<u64>, word: u32) {
     part.as_chunks_mut::<4>().0.fill(word.to_ne_bytes());
 }
 
-/// Some words of a buffer, one at least.
+/// A range of at least one word.
 fn part(world: &mut World<'_>, at: usize) -> Range<u64> {
     const MOST: u64 = 20_000;
     let words = world.subjects[at].bytes.len() as u64 / 4;

@@ -1,5 +1,5 @@
-//! Eviction and return on request, and the accounts of every place. Buffers that come back by themselves are in
-//! `tests/eviction/overcommit.rs`: here the rules let none, so that a shadow knows where its buffer is.
+//! Eviction and restore on request, and the usage of every domain. Restores by use are tested in
+//! `tests/eviction/overcommit.rs`: here the rules allow none, so that a shadow knows where its buffer is.
 
 use peerbuf::observe::{MoveCause, Report};
 use peerbuf::{DomainId, EngineDescriptor, Migration, Rules};
@@ -8,12 +8,12 @@ use crate::steps::{Faults, attempt};
 use crate::uses::host_write;
 use crate::{World, parts};
 
-/// An engine that brings no buffer back before it is told to.
-pub(crate) fn nobody_returns(descriptor: EngineDescriptor) -> EngineDescriptor {
+/// An engine that restores buffers only on request.
+pub(crate) fn no_restores(descriptor: EngineDescriptor) -> EngineDescriptor {
     descriptor.residency(Rules::new().bytes_per_submission(0))
 }
 
-/// Every byte that is in use belongs to somebody.
+/// Every byte in use is accounted for.
 pub(crate) fn check_accounts(report: &Report) {
     for domain in &report.domains {
         let (id, usage, shares) = (domain.id, domain.usage, domain.shares);
@@ -24,24 +24,24 @@ pub(crate) fn check_accounts(report: &Report) {
     }
 }
 
-/// Out into system memory, from where it would come back.
+/// Evicts to system memory; the preferred domain does not change.
 pub(crate) fn evict(world: &mut World<'_>, at: usize) -> Option<()> {
     go(world, at, DomainId::System, MoveCause::Evicted)
 }
 
-/// To where it wants to be.
+/// Requests residency in the preferred domain.
 pub(crate) fn request(world: &mut World<'_>, at: usize) -> Option<()> {
-    let wanted = world.subjects[at].wanted;
-    go(world, at, wanted, MoveCause::Requested)
+    let preferred = world.subjects[at].preferred;
+    go(world, at, preferred, MoveCause::Requested)
 }
 
-/// Out and back and out again, with nobody at work in between; and once more, when the host or a
-/// device has written a little.
+/// Restores and evicts three times, without work in between; before the last eviction, the host or a device writes
+/// a little.
 pub(crate) fn to_and_fro(world: &mut World<'_>, at: usize) -> Option<()> {
     for round in 0..3 {
         request(world, at)?;
         let World { subjects, random, .. } = world;
-        subjects[at].look(random);
+        subjects[at].check_bytes(random);
         if round == 2 {
             let by_host = world.random.one_in(2);
             if by_host { host_write(world, at, 64) } else { parts::fill_by_home(world, at) }?;
@@ -70,10 +70,10 @@ fn go(world: &mut World<'_>, at: usize, to: DomainId, cause: MoveCause) -> Optio
         _ => subject.buffer.request_residency(),
     });
     let moved = matches!(result, Ok(Migration::Done { .. }));
-    let wanted = subject.wanted;
+    let preferred = subject.preferred;
     let met = subject.settle(result, expected, home);
-    // Neither changes that.
-    subject.wanted = wanted;
+    // Neither changes the preferred domain.
+    subject.preferred = preferred;
     let copied = engine.moved(cause).copied - before.copied;
     let size = subject.bytes.len() as u64;
     assert!(copied <= size, "{copied} bytes copied");
@@ -81,9 +81,9 @@ fn go(world: &mut World<'_>, at: usize, to: DomainId, cause: MoveCause) -> Optio
         (true, MoveCause::Evicted, 0) => "evicted without a copy",
         (true, MoveCause::Evicted, copied) if copied < size => "evicted by parts",
         (true, MoveCause::Evicted, _) => "evicted",
-        (true, ..) => "came back",
+        (true, ..) => "restored",
         _ => met,
     });
-    faults.tell(world);
+    faults.report(world);
     Some(())
 }

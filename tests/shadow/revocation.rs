@@ -1,16 +1,16 @@
-//! A buffer is taken away from everybody, and given back.
+//! Revocation and rearming of a buffer.
 
 use peerbuf::{Access, CopyRegion, DomainId, Error, Result};
 
 use crate::World;
 use crate::common::recorder::Recorder;
-use crate::steps::{Faults, attempt, taken};
+use crate::steps::{Faults, attached, attempt};
 
-/// Only where nobody holds anything: else it would wait for this thread, up to the bound.
+/// Revokes only where nothing is held: otherwise it would wait for this thread, up to the timeout.
 pub(crate) fn revoke(world: &mut World<'_>, at: usize) -> Option<()> {
     let subject = &world.subjects[at];
-    let handed_out = !subject.exports.is_empty();
-    if !handed_out && (!subject.mappings.is_empty() || subject.host.is_some()) {
+    let exported = !subject.exports.is_empty();
+    if !exported && (!subject.mappings.is_empty() || subject.host.is_some()) {
         return None;
     }
     world.note(format!("revoke {}", subject.id));
@@ -19,51 +19,51 @@ pub(crate) fn revoke(world: &mut World<'_>, at: usize) -> Option<()> {
     let result = attempt(&mut faults, &subject.buffer, || subject.buffer.revoke());
     let met = match result {
         Ok(()) => {
-            assert!(!handed_out, "a stranger has an fd");
-            // Whom it was taken away from already is not told again.
+            assert!(!exported, "revoked while exported");
+            // A second revocation notifies no importer again.
             if !subject.revoked {
-                subject.taken_away();
+                subject.has_been_revoked();
             }
             "revoked"
         }
         Err(Error::HandedOut { exports, .. }) => {
             // CAST: a handful.
             assert_eq!(exports, subject.exports.len() as u32);
-            assert!(handed_out);
-            "handed out"
+            assert!(exported);
+            "exported"
         }
         Err(error) => panic!("{error}"),
     };
     world.met(met);
-    faults.tell(world);
+    faults.report(world);
     Some(())
 }
 
 pub(crate) fn rearm(world: &mut World<'_>, at: usize) -> Option<()> {
-    world.note(format!("arm {} again", world.subjects[at].id));
+    world.note(format!("rearm {}", world.subjects[at].id));
     let subject = &mut world.subjects[at];
-    subject.buffer.rearm().expect("nobody holds it");
+    subject.buffer.rearm().expect("not held");
     subject.revoked = false;
-    world.met("armed again");
+    world.met("rearmed");
     Some(())
 }
 
-/// From the beginning of the smallest buffer to its end.
+/// Halves of the smallest buffer.
 const HALVES: CopyRegion = CopyRegion { from: 0, to: 2, len: 2 };
 
-/// Whatever somebody wants of it: it is revoked, and nothing changes.
+/// Tries one of many operations on a revoked buffer: it is refused, and nothing changes.
 pub(crate) fn refused(world: &mut World<'_>, at: usize) -> Option<()> {
-    let index = taken(world, at);
+    let index = attached(world, at);
     let (device, engine) = (world.device(), world.engine);
     let what = world.random.below(7);
     let subject = &world.subjects[at];
     world.note(format!("operation {what} on {}, which is revoked", subject.id));
     let subject = &world.subjects[at];
     let buffer = &subject.buffer;
-    let attachment = |index: usize| subject.chairs[index].attachment.as_ref();
+    let attachment = |index: usize| subject.entries[index].attachment.as_ref();
     let result: Result<()> = match (what, index.and_then(attachment)) {
-        (0, Some(seat)) => seat.map(Access::Read).map(drop),
-        (1, Some(seat)) => seat.pin("shadow").map(drop),
+        (0, Some(attachment)) => attachment.map(Access::Read).map(drop),
+        (1, Some(attachment)) => attachment.pin("shadow").map(drop),
         (2, _) => buffer.host_access(Access::Write).map(drop),
         (3, _) => buffer.export_foreign().map(drop),
         (4, _) => buffer.relocate().map(drop),
@@ -71,7 +71,7 @@ pub(crate) fn refused(world: &mut World<'_>, at: usize) -> Option<()> {
         (6, _) => buffer.migrate(DomainId::System).map(drop),
         _ => buffer.attach_dynamic(&device, Recorder::new(true)).map(drop),
     };
-    let error = result.expect_err("taken away");
+    let error = result.expect_err("revoked");
     assert!(matches!(error, Error::Revoked { .. }), "{error}");
     Some(())
 }

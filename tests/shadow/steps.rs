@@ -1,6 +1,6 @@
-//! The operations. Each picks what it is done to, knows what must come of it, and tells the shadow. Those on
-//! several buffers at once, and revocations, are in files of their own.
-#![expect(unsafe_code, reason = "taking in one's own fd")]
+//! The operations. Each picks its subject, knows the expected outcome, and updates the shadow. Operations on several
+//! buffers at once, and revocations, are in files of their own.
+#![expect(unsafe_code, reason = "imports an fd of the engine's own")]
 
 use std::any::Any;
 use std::os::fd::AsFd;
@@ -16,26 +16,26 @@ use peerbuf::{
 use crate::common::LONG;
 use crate::common::reach::Guest;
 use crate::common::recorder::Recorder;
-use crate::subject::{Chair, Expected, Mapped, Subject};
+use crate::subject::{AttachmentEntry, Expected, Mapped, Subject};
 use crate::{FAILED, World, parts, residency, revocation, together, uses};
 
-/// How many buffers there are at most.
+/// The maximum number of buffers.
 const SUBJECTS: usize = 5;
-/// Words, because the compute passes want them; slots of several slabs; the last two large enough to be written
-/// by parts.
+/// Multiples of a word, as compute passes need; slots of several slabs; the last two large enough to be evicted by
+/// parts.
 const SIZES: [u64; 7] = [4, 252, 4096, 12_292, 70_000, 270_000, 330_000];
-/// Of seats: dynamic, and peer-to-peer.
+/// Kinds of attachment: dynamic, and peer-to-peer.
 const KINDS: [(bool, bool); 4] = [(true, true), (true, true), (true, false), (false, true)];
 pub(crate) const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::ReadWrite];
 
-/// Does something to the subject of this index. `None` if there is nothing of the kind to be done to it.
+/// An operation on the subject of this index. Returns `None` if it is not applicable to the subject.
 pub(crate) type Step = fn(&mut World<'_>, usize) -> Option<()>;
 
-/// The operations, each as often as it is likely.
+/// The operations with their weights.
 const MENU: [(u32, Step); 30] = [
     (1, drop_any),
     (14, attach),
-    (4, leave),
+    (4, detach),
     (24, map),
     (7, unmap),
     (6, remap),
@@ -43,8 +43,8 @@ const MENU: [(u32, Step); 30] = [
     (10, uses::fill),
     (10, uses::fill_by_commands),
     (8, parts::fill),
-    (5, uses::fill_by_oneself),
-    (8, uses::look_by_device),
+    (5, uses::fill_unordered),
+    (8, uses::check_by_device),
     (4, uses::copy_by_device),
     (8, uses::host_write_any),
     (4, uses::host_read),
@@ -60,15 +60,15 @@ const MENU: [(u32, Step); 30] = [
     (7, together::migrate_many),
     (10, revocation::revoke),
     (3, export),
-    (9, take_back),
+    (9, reimport),
     (12, copy),
     (1, trim),
 ];
 
-/// What is done to a buffer that was taken away from everybody.
+/// Operations on a revoked buffer.
 const REVOKED: [(u32, Step); 7] = [
     (1, drop_any),
-    (4, leave),
+    (4, detach),
     (2, unpin),
     (2, together::migrate_many),
     (6, revocation::refused),
@@ -76,7 +76,7 @@ const REVOKED: [(u32, Step); 7] = [
     (6, revocation::rearm),
 ];
 
-/// Does `work` on a buffer while a call may fail. If it does, nothing has changed, and then it is done again.
+/// Runs `work` while a call may fail. If it fails, nothing has changed, and `work` runs again.
 pub(crate) fn attempt<R>(
     faults: &mut Faults<'_>,
     buffer: &SharedBuffer,
@@ -99,7 +99,7 @@ pub(crate) fn attempt<R>(
     }
 }
 
-/// What fails next, and whether it made an operation fail.
+/// The next call to fail, and whether it made an operation fail.
 pub(crate) struct Faults<'a> {
     engine: &'a Engine,
     next: Option<(Call, u64)>,
@@ -113,7 +113,7 @@ impl<'a> Faults<'a> {
         Self { engine: world.engine, next, met: false }
     }
 
-    /// From now on. Whether there is anything that fails.
+    /// Injects the fault. Returns whether there is one.
     pub(crate) fn arm(&self) -> bool {
         if let Some((call, nth)) = self.next {
             self.engine.calls().fail_nth(call, nth, Code::ERROR_OUT_OF_HOST_MEMORY);
@@ -121,12 +121,12 @@ impl<'a> Faults<'a> {
         self.next.is_some()
     }
 
-    /// Nothing fails any more. Whether something did.
+    /// Removes the fault. Returns whether the call has failed.
     pub(crate) fn disarm(&self) -> bool {
         !self.engine.calls().clear_faults() && self.next.is_some()
     }
 
-    pub(crate) fn tell(self, world: &mut World<'_>) {
+    pub(crate) fn report(self, world: &mut World<'_>) {
         if self.met {
             world.met(FAILED);
         }
@@ -145,10 +145,10 @@ pub(crate) fn is_fault(error: &Error) -> bool {
     )
 }
 
-/// Does something.
+/// Runs one random operation.
 pub(crate) fn any(world: &mut World<'_>, step: u32) {
-    let few = world.subjects.len() < 2;
-    if few || world.subjects.len() < SUBJECTS && world.random.one_in(12) {
+    let too_few = world.subjects.len() < 2;
+    if too_few || world.subjects.len() < SUBJECTS && world.random.one_in(12) {
         create(world);
         return;
     }
@@ -167,14 +167,14 @@ pub(crate) fn any(world: &mut World<'_>, step: u32) {
             break;
         }
     }
-    // Not every time: a look waits for what is under way.
+    // Not every time: a check waits for work in progress.
     if world.random.one_in(3) && !world.subjects.is_empty() {
         let index = world.random.index(world.subjects.len());
         let World { subjects, random, .. } = world;
-        subjects[index].look(random);
+        subjects[index].check_bytes(random);
     }
     if step % 64 == 63 {
-        world.look_at_all();
+        world.check_all_bytes();
     }
 }
 
@@ -195,7 +195,7 @@ fn create(world: &mut World<'_>) {
         id,
         buffer,
         clones: vec![],
-        chairs: vec![],
+        entries: vec![],
         mappings: vec![],
         pins: vec![],
         exports: vec![],
@@ -203,7 +203,7 @@ fn create(world: &mut World<'_>) {
         // CAST: small.
         bytes: vec![0; size as usize],
         domain,
-        wanted: domain,
+        preferred: domain,
         home,
         generation: 0,
         alone: false,
@@ -222,7 +222,7 @@ pub(crate) fn drop_one(world: &mut World<'_>, at: usize) {
     world.note(format!("drop {}", subject.id));
     let mut parts: Vec<Box<dyn Any>> = vec![Box::new(subject.buffer), Box::new(subject.host)];
     parts.extend(subject.clones.into_iter().map(|part| Box::new(part) as _));
-    parts.extend(subject.chairs.into_iter().map(|part| Box::new(part.attachment) as _));
+    parts.extend(subject.entries.into_iter().map(|part| Box::new(part.attachment) as _));
     parts.extend(subject.mappings.into_iter().map(|part| Box::new(part.mapping) as _));
     parts.extend(subject.pins.into_iter().map(|part| Box::new(part) as _));
     parts.extend(subject.exports.into_iter().map(|part| Box::new(part) as _));
@@ -232,22 +232,24 @@ pub(crate) fn drop_one(world: &mut World<'_>, at: usize) {
     }
 }
 
-// ---- seats ----
+// ---- attachments ----
 
 fn attach(world: &mut World<'_>, at: usize) -> Option<()> {
     let device = world.device();
     let (dynamic, peer_to_peer) = *world.random.pick(&KINDS);
     let engine = world.engine;
-    let chair = world.number();
+    let entry = world.number();
     let id = world.subjects[at].id;
     world.note(format!(
-        "attach {} to {id}, chair {chair}, dynamic {dynamic}, peer-to-peer {peer_to_peer}",
+        "attach {} to {id}, entry {entry}, dynamic {dynamic}, peer-to-peer {peer_to_peer}",
         device.name()
     ));
     let mut faults = Faults::of(world);
     let subject = &mut world.subjects[at];
-    let sits = |chair: &Chair| chair.is_taken() && chair.is_static() && chair.device == device;
-    let twice = !dynamic && subject.chairs.iter().any(sits);
+    let same = |entry: &AttachmentEntry| {
+        entry.is_attached() && entry.is_static() && entry.device == device
+    };
+    let twice = !dynamic && subject.entries.iter().any(same);
     let expected = subject.expect_guest(engine, Guest { device: &device, peer_to_peer });
     let recorder = dynamic.then(|| Recorder::new(peer_to_peer));
     let result = attempt(&mut faults, &subject.buffer, || match &recorder {
@@ -257,12 +259,12 @@ fn attach(world: &mut World<'_>, at: usize) -> Option<()> {
     let mut met = None;
     let attachment = match result {
         Ok(attachment) => {
-            assert!(!twice, "a second static seat");
+            assert!(!twice, "a second static attachment");
             match expected {
                 Expected::Stays => {}
                 Expected::Moves { to, .. } => {
                     subject.moved(to, subject.home.clone());
-                    met = Some("moved for a newcomer");
+                    met = Some("moved for a new attachment");
                 }
                 other => panic!("{other:?} expected"),
             }
@@ -288,43 +290,44 @@ fn attach(world: &mut World<'_>, at: usize) -> Option<()> {
             return Some(());
         }
     };
-    subject.chairs.push(Chair {
-        id: chair,
+    subject.entries.push(AttachmentEntry {
+        id: entry,
         device,
         attachment: Some(attachment),
         recorder,
         peer_to_peer,
-        told: vec![],
+        notified: vec![],
     });
     met.into_iter().for_each(|what| world.met(what));
-    faults.tell(world);
+    faults.report(world);
     Some(())
 }
 
-/// The index of a chair that somebody sits on.
-pub(crate) fn taken(world: &mut World<'_>, at: usize) -> Option<usize> {
-    let chairs = world.subjects[at].chairs.iter().enumerate();
-    let taken: Vec<usize> = chairs.filter(|(_, c)| c.is_taken()).map(|(index, _)| index).collect();
-    (!taken.is_empty()).then(|| *world.random.pick(&taken))
+/// The index of an entry with an attachment.
+pub(crate) fn attached(world: &mut World<'_>, at: usize) -> Option<usize> {
+    let entries = world.subjects[at].entries.iter().enumerate();
+    let attached: Vec<usize> =
+        entries.filter(|(_, c)| c.is_attached()).map(|(index, _)| index).collect();
+    (!attached.is_empty()).then(|| *world.random.pick(&attached))
 }
 
-fn leave(world: &mut World<'_>, at: usize) -> Option<()> {
-    let index = taken(world, at)?;
-    let anyhow = world.random.one_in(2);
-    let (id, chair) = (world.subjects[at].id, world.subjects[at].chairs[index].id);
-    world.note(format!("chair {chair} leaves {id}, mapped or not: {anyhow}"));
+fn detach(world: &mut World<'_>, at: usize) -> Option<()> {
+    let index = attached(world, at)?;
+    let by_drop = world.random.one_in(2);
+    let (id, entry) = (world.subjects[at].id, world.subjects[at].entries[index].id);
+    world.note(format!("entry {entry} of {id} is dropped: {by_drop}, or detached"));
     let subject = &mut world.subjects[at];
-    let mapped = subject.mapped_by(chair);
-    let attachment = subject.chairs[index].attachment.take()?;
-    let mut met = (mapped > 0).then_some("kept its seat by a mapping");
-    if anyhow {
+    let mapped = subject.mapped_by(entry);
+    let attachment = subject.entries[index].attachment.take()?;
+    let mut met = (mapped > 0).then_some("kept its entry by a mapping");
+    if by_drop {
         drop(attachment);
     } else {
         match attachment.detach() {
-            Ok(()) => assert_eq!(mapped, 0, "left while it was mapped"),
+            Ok(()) => assert_eq!(mapped, 0, "detached while mapped"),
             Err(refused) => {
-                subject.chairs[index].attachment = Some(refused.into_attachment());
-                assert!(mapped > 0, "could not leave");
+                subject.entries[index].attachment = Some(refused.into_attachment());
+                assert!(mapped > 0, "detach refused without a mapping");
                 met = Some("still mapped");
             }
         }
@@ -337,19 +340,19 @@ fn leave(world: &mut World<'_>, at: usize) -> Option<()> {
 // ---- mappings ----
 
 fn map(world: &mut World<'_>, at: usize) -> Option<()> {
-    let index = taken(world, at)?;
+    let index = attached(world, at)?;
     let access = *world.random.pick(&ACCESSES);
-    let (id, chair) = (world.subjects[at].id, world.subjects[at].chairs[index].id);
-    world.note(format!("map {id} at chair {chair} for {access}"));
+    let (id, entry) = (world.subjects[at].id, world.subjects[at].entries[index].id);
+    world.note(format!("map {id} at entry {entry} for {access}"));
     let mut faults = Faults::of(world);
     let subject = &mut world.subjects[at];
-    let taken = &subject.chairs[index];
-    let attachment = taken.attachment.as_ref()?;
+    let attached = &subject.entries[index];
+    let attachment = attached.attachment.as_ref()?;
     let mapping = attempt(&mut faults, &subject.buffer, || attachment.map(access));
-    let mapping = mapping.expect("whoever sits can map");
-    let (fixed, generation) = (taken.is_static(), subject.generation);
-    subject.mappings.push(Mapped { mapping, chair, fixed, generation });
-    faults.tell(world);
+    let mapping = mapping.expect("an attachment can be mapped");
+    let (fixed, generation) = (attached.is_static(), subject.generation);
+    subject.mappings.push(Mapped { mapping, entry, fixed, generation });
+    faults.report(world);
     Some(())
 }
 
@@ -364,23 +367,23 @@ fn unmap(world: &mut World<'_>, at: usize) -> Option<()> {
     let id = world.subjects[at].id;
     let subject = &mut world.subjects[at];
     let gone = subject.mappings.swap_remove(index);
-    let (chair, generation) = (gone.chair, gone.generation);
+    let (entry, generation) = (gone.entry, gone.generation);
     drop(gone);
     subject.sweep();
-    world.note(format!("unmap {id} at chair {chair}, generation {generation}"));
+    world.note(format!("unmap {id} at entry {entry}, generation {generation}"));
     Some(())
 }
 
-/// A mapping is replaced, by its own attachment or by another one of the same device.
+/// Replaces a mapping through its own attachment or another one of the same device.
 fn remap(world: &mut World<'_>, at: usize) -> Option<()> {
-    let (mapping, chair) = (mapped(world, at)?, taken(world, at)?);
+    let (mapping, entry) = (mapped(world, at)?, attached(world, at)?);
     let subject = &mut world.subjects[at];
-    let (old, chair) = (&mut subject.mappings[mapping], &subject.chairs[chair]);
-    let text = format!("remap {} of chair {} at chair {}", subject.id, old.chair, chair.id);
-    let result = chair.attachment.as_ref()?.remap(&mut old.mapping);
-    if old.mapping.device() == chair.device {
-        result.expect("whoever sits can map");
-        (old.chair, old.fixed) = (chair.id, chair.is_static());
+    let (old, entry) = (&mut subject.mappings[mapping], &subject.entries[entry]);
+    let text = format!("remap {} of entry {} at entry {}", subject.id, old.entry, entry.id);
+    let result = entry.attachment.as_ref()?.remap(&mut old.mapping);
+    if old.mapping.device() == entry.device {
+        result.expect("an attachment can be mapped");
+        (old.entry, old.fixed) = (entry.id, entry.is_static());
         old.generation = subject.generation;
     } else {
         let error = result.expect_err("of another device");
@@ -391,17 +394,17 @@ fn remap(world: &mut World<'_>, at: usize) -> Option<()> {
     Some(())
 }
 
-// ---- what stays and what moves ----
+// ---- pins and moves ----
 
 fn pin(world: &mut World<'_>, at: usize) -> Option<()> {
-    let index = taken(world, at)?;
+    let index = attached(world, at)?;
     world.note(format!("pin {}", world.subjects[at].id));
     let mut faults = Faults::of(world);
     let subject = &mut world.subjects[at];
-    let attachment = subject.chairs[index].attachment.as_ref()?;
+    let attachment = subject.entries[index].attachment.as_ref()?;
     let pin = attempt(&mut faults, &subject.buffer, || attachment.pin("shadow"));
     subject.pins.push(pin.expect("no quota"));
-    faults.tell(world);
+    faults.report(world);
     Some(())
 }
 
@@ -425,11 +428,11 @@ fn migrate(world: &mut World<'_>, at: usize) -> Option<()> {
     let result = attempt(&mut faults, &subject.buffer, || subject.buffer.migrate(to));
     let met = subject.settle(result, expected, home);
     world.met(met);
-    faults.tell(world);
+    faults.report(world);
     Some(())
 }
 
-/// To other memory of the same place.
+/// Moves the buffer to another backing in the same domain.
 fn relocate(world: &mut World<'_>, at: usize) -> Option<()> {
     let subject = &world.subjects[at];
     let (expected, home) = (subject.expect_relocation(world.engine), subject.home.clone());
@@ -438,15 +441,15 @@ fn relocate(world: &mut World<'_>, at: usize) -> Option<()> {
     let subject = &mut world.subjects[at];
     let result = attempt(&mut faults, &subject.buffer, || subject.buffer.relocate());
     let met = match subject.settle(result, expected, home) {
-        "moved" => "moved within its place",
+        "moved" => "moved within its domain",
         other => other,
     };
     world.met(met);
-    faults.tell(world);
+    faults.report(world);
     Some(())
 }
 
-// ---- strangers ----
+// ---- external users ----
 
 fn export(world: &mut World<'_>, at: usize) -> Option<()> {
     let subject = &world.subjects[at];
@@ -461,12 +464,12 @@ fn export(world: &mut World<'_>, at: usize) -> Option<()> {
         Ok(export) => {
             let moves = !subject.alone;
             if moves {
-                assert!(!subject.is_held(), "it moved out of its slab");
+                assert!(!subject.is_held(), "it was held, but moved out of its slab");
                 subject.moved(subject.domain, subject.home.clone());
             }
             subject.alone = true;
             subject.exports.push(export);
-            if moves { "moved out of its slab" } else { "handed out once more" }
+            if moves { "moved out of its slab" } else { "exported once more" }
         }
         Err(error) => {
             assert!(!subject.alone && subject.is_held(), "{error}");
@@ -475,19 +478,19 @@ fn export(world: &mut World<'_>, at: usize) -> Option<()> {
         }
     };
     world.met(met);
-    faults.tell(world);
+    faults.report(world);
     Some(())
 }
 
-/// An fd that was handed out comes back, or is given up.
-fn take_back(world: &mut World<'_>, at: usize) -> Option<()> {
-    let give_up = world.random.one_in(3);
+/// Imports an exported fd again, or drops the export.
+fn reimport(world: &mut World<'_>, at: usize) -> Option<()> {
+    let drop_export = world.random.one_in(3);
     let device = world.device();
     let engine = world.engine;
     let id = world.subjects[at].id;
-    if give_up {
+    if drop_export {
         drop(world.subjects[at].exports.pop()?);
-        world.note(format!("give up an export of {id}"));
+        world.note(format!("drop an export of {id}"));
         return Some(());
     }
     let (buffer, facts, fd) = {
@@ -495,7 +498,7 @@ fn take_back(world: &mut World<'_>, at: usize) -> Option<()> {
         let handle = subject.exports.last()?.handle().expect("descriptors are left");
         (subject.buffer.clone(), handle.facts(), handle)
     };
-    world.note(format!("{} takes {id} in again", device.name()));
+    world.note(format!("{} imports {id} again", device.name()));
     // SAFETY: the engine's own fd, with its own facts.
     let result = unsafe { engine.import_foreign(&device, fd.as_fd(), facts, None) };
     let adapter = device.adapter();
@@ -515,7 +518,7 @@ fn take_back(world: &mut World<'_>, at: usize) -> Option<()> {
 
 // ---- copies, and the rest ----
 
-/// A copy of any range from any buffer to any.
+/// Copies any range of any buffer to any buffer.
 fn copy(world: &mut World<'_>, at: usize) -> Option<()> {
     let target = world.random.index(world.subjects.len());
     let wait = world.random.one_in(3);
@@ -537,7 +540,7 @@ fn copy(world: &mut World<'_>, at: usize) -> Option<()> {
     });
     let overlap = at == target && from < to + region.len && to < from + region.len;
     match result {
-        Err(Error::Overlap { .. }) => assert!(overlap, "they do not"),
+        Err(Error::Overlap { .. }) => assert!(overlap, "the ranges do not overlap"),
         Err(error) => panic!("{error}"),
         Ok(fence) => {
             assert!(!overlap || len == 0, "an overlapping copy");
@@ -550,7 +553,7 @@ fn copy(world: &mut World<'_>, at: usize) -> Option<()> {
             world.subjects[target].bytes[to..][..len].copy_from_slice(&moved);
         }
     }
-    faults.tell(world);
+    faults.report(world);
     Some(())
 }
 

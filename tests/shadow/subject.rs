@@ -1,4 +1,4 @@
-//! One buffer with everything that is held of it, and its shadow: what must be true of it.
+//! One buffer with all handles to it, and its shadow: what must be true of it.
 
 use std::sync::Arc;
 
@@ -15,60 +15,60 @@ use crate::common::recorder::Recorder;
 
 pub(crate) struct Subject {
     pub(crate) id: u32,
-    // What there is of it.
+    // Its handles.
     pub(crate) buffer: SharedBuffer,
     pub(crate) clones: Vec<SharedBuffer>,
-    pub(crate) chairs: Vec<Chair>,
+    pub(crate) entries: Vec<AttachmentEntry>,
     pub(crate) mappings: Vec<Mapped>,
     pub(crate) pins: Vec<Pin>,
     pub(crate) exports: Vec<ForeignExport>,
     pub(crate) host: Option<HostAccess>,
-    // What must be true of it.
+    // Its shadow.
     pub(crate) bytes: Vec<u8>,
     pub(crate) domain: DomainId,
-    /// Where it goes when it is asked to be where it wants to be.
-    pub(crate) wanted: DomainId,
+    /// The preferred domain.
+    pub(crate) preferred: DomainId,
     pub(crate) home: Device,
     pub(crate) generation: u32,
-    /// Whether it has left its slab to be handed out.
+    /// Whether it has left its slab for an export.
     pub(crate) alone: bool,
-    /// Whether it was taken away from everybody.
+    /// Whether it is revoked.
     pub(crate) revoked: bool,
 }
 
-/// A device's seat. One whose attachment is gone stays while a current mapping of it is there.
-pub(crate) struct Chair {
+/// A device's entry in the attachment table. It outlives its attachment while a current mapping of it exists.
+pub(crate) struct AttachmentEntry {
     pub(crate) id: u32,
     pub(crate) device: Device,
     pub(crate) attachment: Option<Attachment>,
-    /// `None` for a static one.
+    /// `None` if the attachment is static.
     pub(crate) recorder: Option<Arc<Recorder>>,
     pub(crate) peer_to_peer: bool,
-    /// The generations that it must have been told are old.
-    pub(crate) told: Vec<u32>,
+    /// The generations whose end must have been notified.
+    pub(crate) notified: Vec<u32>,
 }
 
-/// A mapping, and whose it is.
+/// A mapping, and the entry that it belongs to.
 pub(crate) struct Mapped {
     pub(crate) mapping: Mapping,
-    pub(crate) chair: u32,
-    /// Of a static attachment.
+    pub(crate) entry: u32,
+    /// Whether its attachment is static.
     pub(crate) fixed: bool,
     pub(crate) generation: u32,
 }
 
-/// What must come of a request that may move the buffer.
+/// The expected outcome of a request that may move the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
     Stays,
-    Moves { to: DomainId, carried: bool },
+    Moves { to: DomainId, bounced: bool },
     Busy,
     Unreachable,
     Revoked,
 }
 
-impl Chair {
-    pub(crate) fn is_taken(&self) -> bool {
+impl AttachmentEntry {
+    pub(crate) fn is_attached(&self) -> bool {
         self.attachment.is_some()
     }
 
@@ -80,23 +80,23 @@ impl Chair {
 impl Subject {
     // ---- what must be true ----
 
-    /// What a look at the state can tell, without a look at the bytes. A move that failed may have been
-    /// told of, and is then told of again.
+    /// Compares the buffer's state with the shadow, without reading the bytes. If calls fail, a failed move may have
+    /// notified importers, and its repetition notifies them again.
     pub(crate) fn check(&self, faulty: bool) {
         let (id, buffer) = (self.id, &self.buffer);
         assert_eq!(buffer.generation(), self.generation, "generation of {id}");
         assert_eq!(buffer.domain(), self.domain, "domain of {id}");
         assert_eq!(buffer.home(), self.home, "home of {id}");
-        assert_eq!(buffer.explain().wanted, self.wanted, "where {id} wants to be");
+        assert_eq!(buffer.explain().wanted, self.preferred, "preferred domain of {id}");
         assert_eq!(buffer.is_revoked(), self.revoked, "whether {id} is revoked");
-        for chair in &self.chairs {
-            if let Some(recorder) = &chair.recorder {
-                let (mut told, mut expected) = (recorder.told(), chair.told.clone());
+        for entry in &self.entries {
+            if let Some(recorder) = &entry.recorder {
+                let (mut notified, mut expected) = (recorder.told(), entry.notified.clone());
                 if faulty {
-                    told.dedup();
+                    notified.dedup();
                     expected.dedup();
                 }
-                assert_eq!(told, expected, "callbacks at chair {} of {id}", chair.id);
+                assert_eq!(notified, expected, "callbacks at entry {} of {id}", entry.id);
             }
         }
         for mapped in &self.mappings {
@@ -113,8 +113,8 @@ impl Subject {
         assert_eq!((*mapped, *current), (generation, self.generation));
     }
 
-    /// Somebody who may looks at all bytes: the host, or a device.
-    pub(crate) fn look(&self, random: &mut Random) {
+    /// Checks all bytes, by the host or by a device that has them mapped for reading.
+    pub(crate) fn check_bytes(&self, random: &mut Random) {
         if !self.is_readable() {
             return;
         }
@@ -125,25 +125,25 @@ impl Subject {
         if readers.is_empty() || random.one_in(2) {
             bytes::assert_same(&bytes::read(&self.buffer), &self.bytes, "seen by the host");
         } else {
-            self.look_through(readers[random.index(readers.len())]);
+            self.check_bytes_through(readers[random.index(readers.len())]);
         }
     }
 
-    /// A device looks at all bytes.
-    pub(crate) fn look_through(&self, mapped: &Mapped) {
+    /// Checks all bytes by a device.
+    pub(crate) fn check_bytes_through(&self, mapped: &Mapped) {
         let seen = mapped.mapping.checksum().expect("a current mapping");
         let name = mapped.mapping.device().name().to_owned();
-        assert_eq!(seen, checksum(&self.bytes), "{} sees {} wrong", name, self.id);
+        assert_eq!(seen, checksum(&self.bytes), "wrong bytes: {} reads {}", name, self.id);
     }
 
-    // ---- who may do what ----
+    // ---- what is allowed ----
 
-    /// Whether the bytes may be looked at: the host is not writing them, and nobody took them away.
+    /// Whether the bytes may be read: the host is not writing them, and the buffer is not revoked.
     pub(crate) fn is_readable(&self) -> bool {
         !self.revoked && self.host.as_ref().is_none_or(|guard| !guard.access().writes())
     }
 
-    /// Whether they may be changed: the host is not at them, and nobody took them away.
+    /// Whether the bytes may be written: the host has no access, and the buffer is not revoked.
     pub(crate) fn is_writable(&self) -> bool {
         !self.revoked && self.host.is_none()
     }
@@ -152,14 +152,14 @@ impl Subject {
         mapped.generation == self.generation
     }
 
-    /// Current mappings of a chair.
-    pub(crate) fn mapped_by(&self, chair: u32) -> u32 {
-        let of_it = |mapped: &&Mapped| mapped.chair == chair && self.is_current(mapped);
+    /// The number of current mappings of an entry.
+    pub(crate) fn mapped_by(&self, entry: u32) -> u32 {
+        let of_it = |mapped: &&Mapped| mapped.entry == entry && self.is_current(mapped);
         // CAST: a handful.
         self.mappings.iter().filter(of_it).count() as u32
     }
 
-    /// What keeps it in place: static mappings, accesses of the host, pins and exports.
+    /// The holders that prevent a move: static mappings, host accesses, and pins with exports.
     pub(crate) fn holds(&self) -> (u32, u32, u32) {
         // CAST: a handful each.
         let count = |n: usize| n as u32;
@@ -174,20 +174,20 @@ impl Subject {
 
     pub(crate) fn assert_busy(&self, error: &Error) {
         let Error::Busy { mapped, host, pinned, .. } = error else { panic!("{error}") };
-        assert_eq!((*mapped, *host, *pinned), self.holds(), "who holds {}", self.id);
+        assert_eq!((*mapped, *host, *pinned), self.holds(), "holders of {}", self.id);
     }
 
-    // ---- where it may live ----
+    // ---- where it may be ----
 
-    /// Those who have a say. Who has left a dynamic chair but for a mapping does not follow.
+    /// The attachments that restrict the placement. A detached dynamic entry with a mapping does not.
     fn guests(&self) -> Vec<Guest<'_>> {
-        let sitting = self.chairs.iter().filter(|chair| chair.is_taken() || chair.is_static());
-        sitting
-            .map(|chair| Guest { device: &chair.device, peer_to_peer: chair.peer_to_peer })
+        let bound = self.entries.iter().filter(|entry| entry.is_attached() || entry.is_static());
+        bound
+            .map(|entry| Guest { device: &entry.device, peer_to_peer: entry.peer_to_peer })
             .collect()
     }
 
-    /// What must come of a request for `to`, at home on `home`.
+    /// The expected outcome of a move to `to`, with `home` as the home device.
     pub(crate) fn expect_migration(
         &self,
         engine: &Engine,
@@ -201,15 +201,15 @@ impl Subject {
         if to == self.domain {
             return Expected::Stays;
         }
-        let carried = matches!((self.domain, to), (DomainId::Vram(_), DomainId::Vram(_)))
+        let bounced = matches!((self.domain, to), (DomainId::Vram(_), DomainId::Vram(_)))
             && !self.is_seen_across(engine, home);
         if !can(home, to.kind()) {
             return Expected::Unreachable;
         }
-        if self.is_held() { Expected::Busy } else { Expected::Moves { to, carried } }
+        if self.is_held() { Expected::Busy } else { Expected::Moves { to, bounced } }
     }
 
-    /// What must come of a request for other memory of the same place.
+    /// The expected outcome of a move to another backing in the same domain.
     pub(crate) fn expect_relocation(&self, engine: &Engine) -> Expected {
         let kind = self.domain.kind();
         if !can_live(engine, &self.home, kind, &self.guests()) {
@@ -218,11 +218,11 @@ impl Subject {
         if self.is_held() {
             Expected::Busy
         } else {
-            Expected::Moves { to: self.domain, carried: false }
+            Expected::Moves { to: self.domain, bounced: false }
         }
     }
 
-    /// Whether one of two homes sees the other's memory, so that it can copy.
+    /// Whether one of the two home devices reaches the other's memory, so that it can copy.
     fn is_seen_across(&self, engine: &Engine, home: &Device) -> bool {
         let seen = |from: &Device, to: &Device| {
             let working = &engine.route(from, to).expect("routes can be proved").working;
@@ -232,9 +232,9 @@ impl Subject {
         seen(&self.home, home) || seen(home, &self.home)
     }
 
-    /// What must come of `guest` wanting a seat.
+    /// The expected outcome of attaching `guest`.
     pub(crate) fn expect_guest(&self, engine: &Engine, guest: Guest<'_>) -> Expected {
-        let route = route_of(self.buffer.provider()).expect("no stranger's memory");
+        let route = route_of(self.buffer.provider()).expect("not external memory");
         let own = self.domain == DomainId::Vram(guest.device.id());
         if own || reaches(engine, &self.home, route, guest) {
             return Expected::Stays;
@@ -245,26 +245,26 @@ impl Subject {
         match best {
             None => Expected::Unreachable,
             Some(_) if self.is_held() => Expected::Busy,
-            Some(DomainKind::System) => Expected::Moves { to: DomainId::System, carried: false },
+            Some(DomainKind::System) => Expected::Moves { to: DomainId::System, bounced: false },
             Some(DomainKind::Vram) => {
-                Expected::Moves { to: DomainId::Vram(self.home.id()), carried: false }
+                Expected::Moves { to: DomainId::Vram(self.home.id()), bounced: false }
             }
         }
     }
 
-    // ---- what happens to it ----
+    // ---- changes ----
 
-    /// It has moved: everybody attached was told, and nobody else.
+    /// The buffer has moved: every dynamic attachment was notified, and no other importer.
     pub(crate) fn moved(&mut self, to: DomainId, home: Device) {
-        self.chairs.retain(Chair::is_taken);
-        for chair in self.chairs.iter_mut().filter(|chair| !chair.is_static()) {
-            chair.told.push(self.generation);
+        self.entries.retain(AttachmentEntry::is_attached);
+        for entry in self.entries.iter_mut().filter(|entry| !entry.is_static()) {
+            entry.notified.push(self.generation);
         }
         self.generation += 1;
-        (self.domain, self.wanted, self.home, self.alone) = (to, to, home, false);
+        (self.domain, self.preferred, self.home, self.alone) = (to, to, home, false);
     }
 
-    /// A request to move, for a place at home on `home`, has come to its end. Says what it was.
+    /// Checks the result of a request to move, with `home` as the new home device, and returns the outcome.
     pub(crate) fn settle(
         &mut self,
         result: Result<Migration>,
@@ -273,13 +273,13 @@ impl Subject {
     ) -> &'static str {
         match (result, expected) {
             (Ok(Migration::None), Expected::Stays) => {
-                self.wanted = self.domain;
-                "there already"
+                self.preferred = self.domain;
+                "already there"
             }
-            (Ok(Migration::Done { generation }), Expected::Moves { to, carried }) => {
+            (Ok(Migration::Done { generation }), Expected::Moves { to, bounced }) => {
                 self.moved(to, home);
                 assert_eq!(generation, self.generation);
-                if carried { "moved where no device sees both places" } else { "moved" }
+                if bounced { "moved where no device reaches both domains" } else { "moved" }
             }
             (Err(error @ Error::Busy { .. }), Expected::Busy) => {
                 self.assert_busy(&error);
@@ -291,40 +291,40 @@ impl Subject {
         }
     }
 
-    /// It was taken away: everybody attached was told.
-    pub(crate) fn taken_away(&mut self) {
+    /// The buffer has been revoked: every dynamic attachment was notified.
+    pub(crate) fn has_been_revoked(&mut self) {
         self.revoked = true;
-        for chair in self.chairs.iter_mut().filter(|chair| !chair.is_static()) {
-            chair.told.push(self.generation);
+        for entry in self.entries.iter_mut().filter(|entry| !entry.is_static()) {
+            entry.notified.push(self.generation);
         }
     }
 
-    /// Forgets the chairs that nobody sits on and nobody has mapped.
+    /// Removes entries that have neither an attachment nor a current mapping.
     pub(crate) fn sweep(&mut self) {
-        let keep: Vec<u32> = self.chairs.iter().map(|chair| chair.id).collect();
+        let keep: Vec<u32> = self.entries.iter().map(|entry| entry.id).collect();
         let keep: Vec<u32> = keep.into_iter().filter(|id| self.mapped_by(*id) > 0).collect();
-        self.chairs.retain(|chair| chair.is_taken() || keep.contains(&chair.id));
+        self.entries.retain(|entry| entry.is_attached() || keep.contains(&entry.id));
     }
 
-    /// The bytes are the pattern of `seed`.
+    /// Sets the bytes to the pattern of `seed`.
     pub(crate) fn fill(&mut self, seed: u32) {
         // CAST: words of small buffers.
         let words = 0..(self.bytes.len() / 4) as u32;
         self.bytes = words.flat_map(|index| pattern_word(seed, index).to_le_bytes()).collect();
     }
 
-    /// The bytes are one word over and over.
+    /// Sets the bytes to one repeated word.
     pub(crate) fn fill_with_word(&mut self, word: u32) {
         let bytes = word.to_ne_bytes().into_iter().cycle();
         self.bytes = bytes.take(self.bytes.len()).collect();
     }
 
     pub(crate) fn open_host(&mut self, access: Access) {
-        self.host = Some(self.buffer.host_access(access).expect("nobody is at work for long"));
+        self.host = Some(self.buffer.host_access(access).expect("no access lasts long"));
     }
 }
 
-/// What [`Mapping::checksum`] makes of these bytes: every word mixed with its position, and added.
+/// What [`Mapping::checksum`] computes for these bytes: every word mixed with its position, and added.
 fn checksum(bytes: &[u8]) -> u32 {
     let words = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
     // A word of the pattern is a seed mixed with a position.

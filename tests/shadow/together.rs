@@ -1,4 +1,4 @@
-//! Operations on many at once: each is to become what it would have become alone.
+//! Operations on many at once: the outcome for each is the one it would have alone.
 
 use peerbuf::{Attachment, Device, DomainId, Error, Mapping};
 
@@ -6,11 +6,11 @@ use crate::World;
 use crate::steps::{Faults, attempt, is_fault};
 use crate::subject::Expected;
 
-/// Several buffers move, each to a place of its own, or none.
+/// Moves several buffers, each to a domain of its own, or none.
 pub(crate) fn migrate_many(world: &mut World<'_>, _: usize) -> Option<()> {
     let engine = world.engine;
     let mut plan: Vec<(usize, DomainId, Device, Expected)> = Vec::new();
-    // Most go to the same place: those share a submission.
+    // Most go to the same domain and share a submission.
     let common = world.device();
     for index in 0..world.subjects.len() {
         if world.random.one_in(4) {
@@ -56,26 +56,26 @@ pub(crate) fn migrate_many(world: &mut World<'_>, _: usize) -> Option<()> {
     if several {
         world.met("moved with others");
     }
-    faults.tell(world);
+    faults.report(world);
     Some(())
 }
 
-/// Several mappings of a buffer are replaced, each by some attachment. One that cannot be keeps all.
+/// Replaces several mappings of a buffer, each through some attachment. If one cannot be replaced, none is.
 pub(crate) fn remap_all(world: &mut World<'_>, at: usize) -> Option<()> {
     let World { subjects, random, .. } = world;
     let subject = &mut subjects[at];
-    let taken: Vec<_> = subject.chairs.iter().filter(|chair| chair.is_taken()).collect();
-    if taken.is_empty() {
+    let attached: Vec<_> = subject.entries.iter().filter(|entry| entry.is_attached()).collect();
+    if attached.is_empty() {
         return None;
     }
     let mut pairs = Vec::new();
     for (index, mapped) in subject.mappings.iter().enumerate() {
         let device = mapped.mapping.device();
-        let own = taken.iter().find(|chair| chair.device == device);
-        // Now and then one of another device.
-        let chair = own.filter(|_| !random.one_in(12)).unwrap_or(random.pick(&taken));
+        let own = attached.iter().find(|entry| entry.device == device);
+        // Sometimes an attachment of another device.
+        let entry = own.filter(|_| !random.one_in(12)).unwrap_or(random.pick(&attached));
         if !random.one_in(3) {
-            pairs.push((index, (chair.id, chair.is_static(), chair.device == device)));
+            pairs.push((index, (entry.id, entry.is_static(), entry.device == device)));
         }
     }
     let fit = pairs.iter().all(|(_, (.., same))| *same);
@@ -83,30 +83,33 @@ pub(crate) fn remap_all(world: &mut World<'_>, at: usize) -> Option<()> {
     world.note(text);
     let mut faults = Faults::of(world);
     let subject = &mut world.subjects[at];
-    let (chairs, buffer) = (&subject.chairs, &subject.buffer);
+    let (entries, buffer) = (&subject.entries, &subject.buffer);
     let attachment = |id| -> Option<&Attachment> {
-        chairs.iter().find(|chair| chair.id == id)?.attachment.as_ref()
+        entries.iter().find(|entry| entry.id == id)?.attachment.as_ref()
     };
     let old: Vec<u32> = subject.mappings.iter().map(|mapped| mapped.generation).collect();
-    let mut seats: Vec<(&Attachment, &mut Mapping)> = Vec::new();
+    let mut attachments: Vec<(&Attachment, &mut Mapping)> = Vec::new();
     for (index, mapped) in subject.mappings.iter_mut().enumerate() {
-        if let Some((_, (chair, ..))) = pairs.iter().find(|(of, _)| *of == index) {
-            seats.push((attachment(*chair)?, &mut mapped.mapping));
+        if let Some((_, (entry, ..))) = pairs.iter().find(|(of, _)| *of == index) {
+            attachments.push((attachment(*entry)?, &mut mapped.mapping));
         }
     }
     let result = attempt(&mut faults, buffer, || {
-        let result = buffer.remap_all(&mut seats);
+        let result = buffer.remap_all(&mut attachments);
         if result.is_err() {
-            let now = seats.iter().map(|(_, mapping)| mapping.generation());
-            assert!(now.eq(pairs.iter().map(|(index, _)| old[*index])), "they are what they were");
+            let now = attachments.iter().map(|(_, mapping)| mapping.generation());
+            assert!(
+                now.eq(pairs.iter().map(|(index, _)| old[*index])),
+                "a failed call changes none"
+            );
         }
         result
     });
     if fit {
-        result.expect("whoever sits can map");
-        for (index, (chair, fixed, _)) in &pairs {
+        result.expect("an attachment can be mapped");
+        for (index, (entry, fixed, _)) in &pairs {
             let mapped = &mut subject.mappings[*index];
-            (mapped.chair, mapped.fixed) = (*chair, *fixed);
+            (mapped.entry, mapped.fixed) = (*entry, *fixed);
             mapped.generation = subject.generation;
         }
     } else {
@@ -117,6 +120,6 @@ pub(crate) fn remap_all(world: &mut World<'_>, at: usize) -> Option<()> {
     if fit && pairs.len() > 1 {
         world.met("remapped together");
     }
-    faults.tell(world);
+    faults.report(world);
     Some(())
 }

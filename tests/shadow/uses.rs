@@ -7,8 +7,8 @@ use crate::common::{bytes, commands};
 use crate::steps::{ACCESSES, Faults, attempt, is_fault, mapped};
 use crate::subject::{Mapped, Subject};
 
-/// A device writes, if its mapping is current and for writing: as `write` does, which is given a number,
-/// after which there are the `bytes` of that.
+/// A device writes if its mapping is current and for writing. `write` does so with a seed, and `bytes` updates the
+/// shadow.
 pub(crate) fn write<R>(
     world: &mut World<'_>,
     at: usize,
@@ -19,9 +19,9 @@ pub(crate) fn write<R>(
     let index = mapped(world, at)?;
     let (seed, engine) = (world.number(), world.engine);
     let subject = &world.subjects[at];
-    let Mapped { chair, generation, .. } = subject.mappings[index];
+    let Mapped { entry, generation, .. } = subject.mappings[index];
     let id = subject.id;
-    world.note(format!("fill {id} with {seed} {how} at chair {chair}, generation {generation}"));
+    world.note(format!("fill {id} with {seed} {how} at entry {entry}, generation {generation}"));
     let subject = &world.subjects[at];
     let mapped = &subject.mappings[index];
     if !mapped.mapping.access().writes() {
@@ -38,20 +38,20 @@ pub(crate) fn write<R>(
         let written = attempt(&mut faults, &subject.buffer, || write(engine, mapped, seed));
         drop(written.expect("a current mapping"));
         bytes(subject, seed);
-        faults.tell(world);
+        faults.report(world);
     } else {
         return None;
     }
     Some(())
 }
 
-/// By a compute pass.
+/// Fills by a compute pass.
 pub(crate) fn fill(world: &mut World<'_>, at: usize) -> Option<()> {
     let pass = |_: &Engine, mapped: &Mapped, seed| mapped.mapping.fill(seed);
     write(world, at, "by a pass", pass, Subject::fill)
 }
 
-/// By commands of the test's own, which are not waited for.
+/// Fills by commands of the test's own, which are not waited for.
 pub(crate) fn fill_by_commands(world: &mut World<'_>, at: usize) -> Option<()> {
     let submit = |engine: &Engine, mapped: &Mapped, word| {
         commands::fill(engine, &mapped.mapping.device(), &mapped.mapping, word)
@@ -59,34 +59,34 @@ pub(crate) fn fill_by_commands(world: &mut World<'_>, at: usize) -> Option<()> {
     write(world, at, "by commands", submit, Subject::fill_with_word)
 }
 
-/// By a submission that the test orders itself. Meanwhile the buffer stays where it is.
-pub(crate) fn fill_by_oneself(world: &mut World<'_>, at: usize) -> Option<()> {
+/// Fills by an unordered submission during an open access, which keeps the buffer from moving.
+pub(crate) fn fill_unordered(world: &mut World<'_>, at: usize) -> Option<()> {
     let (fixed, host, pinned) = world.subjects[at].holds();
     let submit = move |engine: &Engine, mapped: &Mapped, word| {
         let (mapping, device) = (&mapped.mapping, mapped.mapping.device());
         let open = mapping.begin_access(Access::Write)?;
         let moved = mapping.buffer().relocate();
         let Err(Error::Busy { mapped, host: at_it, pinned: pins, .. }) = moved else {
-            // What a move looks for first may fail as well.
-            assert!(moved.as_ref().is_err_and(is_fault), "it moved away: {moved:?}");
+            // The checks before the move may fail as well.
+            assert!(moved.as_ref().is_err_and(is_fault), "it moved: {moved:?}");
             return moved.map(drop);
         };
-        assert_eq!((mapped, at_it, pins), (fixed, host + 1, pinned), "who holds it");
+        assert_eq!((mapped, at_it, pins), (fixed, host + 1, pinned), "holders");
         commands::fill_unordered(engine, &device, mapping, word)?;
         open.end(device.submitted()?);
         Ok(())
     };
-    write(world, at, "by oneself", submit, Subject::fill_with_word)
+    write(world, at, "unordered", submit, Subject::fill_with_word)
 }
 
-/// A device reads, if its mapping is current and for reading.
-pub(crate) fn look_by_device(world: &mut World<'_>, at: usize) -> Option<()> {
+/// A device checks all bytes if its mapping is current and for reading.
+pub(crate) fn check_by_device(world: &mut World<'_>, at: usize) -> Option<()> {
     let index = mapped(world, at)?;
     let subject = &world.subjects[at];
     let mapped = &subject.mappings[index];
     let text = format!(
-        "look at {} at chair {}, generation {}",
-        subject.id, mapped.chair, mapped.generation
+        "check the bytes of {} at entry {}, generation {}",
+        subject.id, mapped.entry, mapped.generation
     );
     world.note(text);
     let subject = &world.subjects[at];
@@ -99,14 +99,14 @@ pub(crate) fn look_by_device(world: &mut World<'_>, at: usize) -> Option<()> {
         subject.assert_stale(&error, mapped.generation);
         world.met("stale");
     } else if subject.is_readable() {
-        subject.look_through(mapped);
+        subject.check_bytes_through(mapped);
     } else {
         return None;
     }
     Some(())
 }
 
-/// A device copies from one of its mappings to another, by a compute pass or by commands of the test's own.
+/// A device copies between two of its mappings, by a compute pass or by commands of the test's own.
 pub(crate) fn copy_by_device(world: &mut World<'_>, at: usize) -> Option<()> {
     let by_commands = world.random.one_in(2);
     let to = world.random.index(world.subjects.len());
@@ -144,7 +144,7 @@ pub(crate) fn copy_by_device(world: &mut World<'_>, at: usize) -> Option<()> {
 
 // ---- the host ----
 
-/// A range of a buffer of `len` bytes, any of no more than `most`.
+/// A random range of a buffer of `len` bytes, of at most `most` bytes.
 pub(crate) fn range(world: &mut World<'_>, len: usize, most: usize) -> (u64, usize) {
     let start = world.random.index(len + 1);
     let count = world.random.index(most.min(len - start) + 1);
@@ -155,7 +155,7 @@ pub(crate) fn host_write_any(world: &mut World<'_>, at: usize) -> Option<()> {
     host_write(world, at, usize::MAX)
 }
 
-/// The host writes no more than so many bytes.
+/// The host writes at most `most` bytes.
 pub(crate) fn host_write(world: &mut World<'_>, at: usize, most: usize) -> Option<()> {
     let (offset, len) = range(world, world.subjects[at].bytes.len(), most);
     let seed = world.random.next();
@@ -168,11 +168,11 @@ pub(crate) fn host_write(world: &mut World<'_>, at: usize, most: usize) -> Optio
     let subject = &mut world.subjects[at];
     let new = bytes::sequence(seed, len as u64);
     match &subject.host {
-        // It is at it already.
-        Some(guard) => guard.write(offset, &new).expect("in bounds"),
+        // The host has an access already.
+        Some(guard) => guard.write(offset, &new).expect("within the buffer"),
         None => {
-            let guard = subject.buffer.host_access(Access::Write).expect("nobody holds it long");
-            guard.write(offset, &new).expect("in bounds");
+            let guard = subject.buffer.host_access(Access::Write).expect("no access lasts long");
+            guard.write(offset, &new).expect("within the buffer");
             guard.end().expect("it ends");
         }
     }
@@ -192,10 +192,10 @@ pub(crate) fn host_read(world: &mut World<'_>, at: usize) -> Option<()> {
     let subject = &world.subjects[at];
     let mut seen = vec![0; len];
     match &subject.host {
-        Some(guard) => guard.read(offset, &mut seen).expect("in bounds"),
+        Some(guard) => guard.read(offset, &mut seen).expect("within the buffer"),
         None => {
-            let guard = subject.buffer.host_access(Access::Read).expect("nobody holds it long");
-            guard.read(offset, &mut seen).expect("in bounds");
+            let guard = subject.buffer.host_access(Access::Read).expect("no access lasts long");
+            guard.read(offset, &mut seen).expect("within the buffer");
         }
     }
     // CAST: as above.
@@ -203,7 +203,7 @@ pub(crate) fn host_read(world: &mut World<'_>, at: usize) -> Option<()> {
     Some(())
 }
 
-/// The host begins, and goes on while other things happen.
+/// Begins a host access that stays open during later operations.
 pub(crate) fn open_host(world: &mut World<'_>, at: usize) -> Option<()> {
     if world.subjects[at].host.is_some() {
         return None;

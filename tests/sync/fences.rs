@@ -1,22 +1,22 @@
-//! Fences that are points on a device's timeline: what `drivers/dma-buf/st-dma-fence-chain.c` asks of a chain,
-//! and `st-dma-fence.c` of each fence. A chain's link signals when all before it have; so does a point.
+//! Fences that are points on a device's timeline, tested as `drivers/dma-buf/st-dma-fence-chain.c` tests a chain
+//! and `st-dma-fence.c` a fence. A link of a chain signals when all before it have; so does a point.
 //!
 //! | upstream | here |
 //! |---|---|
-//! | `sanitycheck`, `find_seqno` | [`the_first_point_that_is_not_reached_is_found`] |
-//! | `find_signaled`, `find_out_of_order`, `find_gap` | the same, of points that are kept at random |
-//! | `find_race` | [`whoever_looks_meanwhile_sees_them_in_order`] |
-//! | `signal_forward`, `signal_backward` | [`a_point_is_reached_when_all_before_it_are`] |
-//! | `wait_forward`, `wait_backward`, `wait_random` | [`waiters_are_woken_in_whatever_order_it_goes_on`] |
-//! | `test_add_callback`, `test_late_add_callback`, `test_rm_callback`, `test_late_rm_callback` | [`points_call_back_once_when_they_are_reached`] |
-//! | `race_signal_callback` | [`callbacks_that_race_with_the_device_are_called_once`] |
-//! | `test_error` | [`a_failure_of_the_host_reaches_its_callbacks`] |
-//! | `test_wait_timeout` | [`a_bound_of_any_size_is_a_bound`] |
-//! | `unwrap_merge_duplicate`, `_seqno`, `_order` | [`super::semaphores::a_device_waits_once_for_each_other_one`] |
+//! | `sanitycheck`, `find_seqno` | [`the_first_pending_point_is_found`] |
+//! | `find_signaled`, `find_out_of_order`, `find_gap` | the same test, on a random selection of points |
+//! | `find_race` | [`concurrent_readers_see_points_signal_in_order`] |
+//! | `signal_forward`, `signal_backward` | [`a_point_signals_after_all_earlier_points`] |
+//! | `wait_forward`, `wait_backward`, `wait_random` | [`waiters_wake_in_any_order_of_release`] |
+//! | `test_add_callback`, `test_late_add_callback`, `test_rm_callback`, `test_late_rm_callback` | [`a_callback_runs_once_when_its_point_signals`] |
+//! | `race_signal_callback` | [`callbacks_that_race_with_the_signal_run_once`] |
+//! | `test_error` | [`a_host_failure_reaches_the_callbacks`] |
+//! | `test_wait_timeout` | [`a_wait_accepts_any_timeout`] |
+//! | `unwrap_merge_duplicate`, `_seqno`, `_order` | [`super::semaphores::a_device_waits_once_for_each_other_device`] |
 //!
-//! Fences of the host go through the same in `engine/sync/tests/dma_fence.rs`. A sync file of the kernel
-//! needs a driver with `SYNC_FD`, which the virtual machine has: [`a_point_becomes_a_sync_file_and_back`].
-#![expect(unsafe_code, reason = "a queue that is held and let go by the test")]
+//! `engine/sync/tests/dma_fence.rs` tests host fences in the same way. A kernel sync file needs a driver with
+//! `SYNC_FD`, which the virtual machine has: [`a_point_becomes_a_sync_file_and_back`].
+#![expect(unsafe_code, reason = "the test holds and releases a queue")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
@@ -27,13 +27,13 @@ use crate::common::{LONG, Rig};
 use ash::vk;
 use peerbuf::{Device, Engine, Error, Fence};
 
-/// A bound that is reached when nothing goes on.
+/// A timeout that expires while nothing signals.
 const SHORT: Duration = Duration::from_millis(5);
 
-/// A queue that stops before each of its points, and goes on past the n-th when the test has said so.
+/// A queue that stops before each of its points, until the test releases that step.
 struct Steps {
     device: Device,
-    /// One timeline for each, so that they can be let go in any order.
+    /// One timeline per step, so that steps can be released in any order.
     holds: Vec<vk::Semaphore>,
     points: Vec<Fence>,
 }
@@ -47,7 +47,7 @@ impl Steps {
         steps
     }
 
-    /// A submission that waits, and a point behind it.
+    /// Submits a wait, and a point behind it.
     fn push(&mut self) {
         let raw = self.device.raw();
         let mut kind =
@@ -72,14 +72,14 @@ impl Steps {
         self.points.push(self.device.submitted().expect("a submission"));
     }
 
-    /// Lets one step go. Its point is reached when all before it have gone, too.
-    fn let_go(&self, at: usize) {
+    /// Releases one step. Its point signals when all earlier steps are released too.
+    fn release(&self, at: usize) {
         let info = vk::SemaphoreSignalInfo::default().semaphore(self.holds[at]).value(1);
-        // SAFETY: it is at 0, as tests let each step go once, and nobody else signals it.
+        // SAFETY: the semaphore is at 0: a test releases each step once, and no other code signals it.
         unsafe { self.device.raw().signal_semaphore(&info) }.expect("a signal");
     }
 
-    /// The first that is not reached; all of them if all are.
+    /// The index of the first pending point, or the number of points if all have signalled.
     fn first_pending(&self) -> usize {
         let pending = |fence: &Fence| !fence.is_signalled().expect("no error");
         self.points.iter().position(pending).unwrap_or(self.points.len())
@@ -90,23 +90,23 @@ impl Drop for Steps {
     fn drop(&mut self) {
         let raw = self.device.raw();
         for &hold in &self.holds {
-            // SAFETY: live until below.
+            // SAFETY: the semaphore is destroyed only below.
             let value = unsafe { raw.get_semaphore_counter_value(hold) }.expect("a value");
             let info = vk::SemaphoreSignalInfo::default().semaphore(hold).value(1);
             if value == 0 {
-                // SAFETY: as in `let_go`.
+                // SAFETY: as in `release`.
                 unsafe { raw.signal_semaphore(&info) }.expect("a signal");
             }
         }
         common::wait_idle(&[&self.device]);
         for &hold in &self.holds {
-            // SAFETY: nothing waits for it any more.
+            // SAFETY: no submission waits for the semaphore any more.
             unsafe { raw.destroy_semaphore(hold, None) };
         }
     }
 }
 
-/// Numbers below `count` in an order that looks like none.
+/// The numbers below `count` in a pseudo-random order.
 fn shuffled(count: usize, seed: u64) -> Vec<usize> {
     let mut random = seed * 7919 + 1;
     let mut order: Vec<_> = (0..count).collect();
@@ -118,19 +118,19 @@ fn shuffled(count: usize, seed: u64) -> Vec<usize> {
     order
 }
 
-/// Forwards, backwards, and two others.
+/// Ascending, descending, and two pseudo-random orders.
 fn orders(count: usize) -> [Vec<usize>; 4] {
     [(0..count).collect(), (0..count).rev().collect(), shuffled(count, 1), shuffled(count, 2)]
 }
 
 /// upstream: `find_seqno`, `find_signaled`, `find_out_of_order`, `find_gap`
 #[test]
-fn the_first_point_that_is_not_reached_is_found() {
+fn the_first_pending_point_is_found() {
     const COUNT: usize = 24;
     let rig = Rig::new();
     for device in rig.all() {
         let steps = Steps::new(&device, COUNT);
-        // Looked for among all, and among those that somebody kept, in any order and with gaps.
+        // All points are searched, and a selection of them in random order with gaps.
         let kept: Vec<_> = shuffled(COUNT, 3).into_iter().step_by(3).collect();
         for reached in 0..COUNT {
             assert_eq!(steps.first_pending(), reached, "{}", device.name());
@@ -140,7 +140,7 @@ fn the_first_point_that_is_not_reached_is_found() {
             }
             let early = steps.points[reached].wait(Duration::ZERO);
             assert!(matches!(early, Err(Error::Timeout { .. })), "{early:?}");
-            steps.let_go(reached);
+            steps.release(reached);
             steps.points[reached].wait(LONG).expect("reached");
         }
         assert_eq!(steps.first_pending(), COUNT);
@@ -149,7 +149,7 @@ fn the_first_point_that_is_not_reached_is_found() {
 
 /// upstream: `find_race`
 #[test]
-fn whoever_looks_meanwhile_sees_them_in_order() {
+fn concurrent_readers_see_points_signal_in_order() {
     const COUNT: usize = 32;
     let rig = Rig::new();
     for device in rig.all() {
@@ -161,7 +161,7 @@ fn whoever_looks_meanwhile_sees_them_in_order() {
                     start.wait();
                     let mut last = 0;
                     while last < COUNT {
-                        // From the end: what is before one that was reached was reached earlier.
+                        // From the end: a point that precedes a signalled one signalled earlier.
                         let seen: Vec<_> = steps
                             .points
                             .iter()
@@ -169,7 +169,10 @@ fn whoever_looks_meanwhile_sees_them_in_order() {
                             .map(|point| point.is_signalled().expect("no error"))
                             .collect();
                         let reached = seen.iter().rev().take_while(|&&seen| seen).count();
-                        assert!(reached >= last, "it never goes back: {last}, then {reached}");
+                        assert!(
+                            reached >= last,
+                            "signalled points went from {last} back to {reached}"
+                        );
                         let first = seen.iter().position(|&seen| seen).unwrap_or(COUNT);
                         assert!(seen[first..].iter().all(|&seen| seen), "in order: {seen:?}");
                         last = reached;
@@ -178,28 +181,28 @@ fn whoever_looks_meanwhile_sees_them_in_order() {
                 });
             }
             start.wait();
-            (0..COUNT).for_each(|at| steps.let_go(at));
+            (0..COUNT).for_each(|at| steps.release(at));
         });
     }
 }
 
 /// upstream: `signal_forward`, `signal_backward`
 #[test]
-fn a_point_is_reached_when_all_before_it_are() {
+fn a_point_signals_after_all_earlier_points() {
     const COUNT: usize = 12;
     let rig = Rig::new();
     for device in rig.all() {
         for order in orders(COUNT) {
             let steps = Steps::new(&device, COUNT);
-            let mut gone = [false; COUNT];
+            let mut released = [false; COUNT];
             for at in order {
-                steps.let_go(at);
-                gone[at] = true;
-                let reached = gone.iter().take_while(|&&gone| gone).count();
+                steps.release(at);
+                released[at] = true;
+                let reached = released.iter().take_while(|&&released| released).count();
                 if let Some(last) = reached.checked_sub(1) {
-                    steps.points[last].wait(LONG).expect("all before it have gone");
+                    steps.points[last].wait(LONG).expect("all earlier steps are released");
                 }
-                assert_eq!(steps.first_pending(), reached, "{}: {gone:?}", device.name());
+                assert_eq!(steps.first_pending(), reached, "{}: {released:?}", device.name());
             }
         }
     }
@@ -207,7 +210,7 @@ fn a_point_is_reached_when_all_before_it_are() {
 
 /// upstream: `wait_forward`, `wait_backward`, `wait_random`
 #[test]
-fn waiters_are_woken_in_whatever_order_it_goes_on() {
+fn waiters_wake_in_any_order_of_release() {
     const COUNT: usize = 8;
     let rig = Rig::new();
     for device in rig.all() {
@@ -220,11 +223,11 @@ fn waiters_are_woken_in_whatever_order_it_goes_on() {
                     scope.spawn(move || {
                         start.wait();
                         steps.points[at].wait(LONG).expect("woken");
-                        assert!(steps.first_pending() > at, "and not too early");
+                        assert!(steps.first_pending() > at, "woken before its point signalled");
                     });
                 }
                 start.wait();
-                order.into_iter().for_each(|at| steps.let_go(at));
+                order.into_iter().for_each(|at| steps.release(at));
             });
         }
     }
@@ -232,7 +235,7 @@ fn waiters_are_woken_in_whatever_order_it_goes_on() {
 
 /// upstream: `test_add_callback`, `test_late_add_callback`, `test_rm_callback`, `test_late_rm_callback`
 #[test]
-fn points_call_back_once_when_they_are_reached() {
+fn a_callback_runs_once_when_its_point_signals() {
     const COUNT: usize = 12;
     let rig = Rig::new();
     let engine = rig.engine();
@@ -240,8 +243,8 @@ fn points_call_back_once_when_they_are_reached() {
         for order in orders(COUNT) {
             let steps = Steps::new(&device, COUNT);
             let (sender, receiver) = mpsc::channel();
-            // Two for each, of which one is taken back; added in any order.
-            let mut gone = vec![];
+            // Two callbacks per point, one of which is cancelled; added in any order.
+            let mut cancelled = vec![];
             for &at in &order {
                 let add = |what: &'static str| {
                     let (sender, point) = (sender.clone(), steps.points[at].clone());
@@ -252,18 +255,21 @@ fn points_call_back_once_when_they_are_reached() {
                     engine.on_signal(&steps.points[at], call).expect("a callback")
                 };
                 assert!(add("kept").is_some());
-                gone.push((at, add("gone").expect("not yet")));
+                cancelled.push((at, add("cancelled").expect("not yet")));
             }
-            for &(at, id) in &gone {
+            for &(at, id) in &cancelled {
                 assert!(engine.forget_callback(&steps.points[at], id).expect("its own"));
             }
             for at in 0..COUNT {
                 assert!(receiver.try_recv().is_err(), "not yet");
-                steps.let_go(at);
+                steps.release(at);
                 assert_eq!(receiver.recv_timeout(LONG), Ok(("kept", at, true)));
             }
-            for &(at, id) in &gone {
-                assert!(!engine.forget_callback(&steps.points[at], id).expect("its own"), "once");
+            for &(at, id) in &cancelled {
+                assert!(
+                    !engine.forget_callback(&steps.points[at], id).expect("its own"),
+                    "cancelled twice"
+                );
             }
             let late = sender.clone();
             let call = move || late.send(("late", 0, true)).expect("the test listens");
@@ -277,7 +283,7 @@ fn points_call_back_once_when_they_are_reached() {
 
 /// upstream: `race_signal_callback`
 #[test]
-fn callbacks_that_race_with_the_device_are_called_once() {
+fn callbacks_that_race_with_the_signal_run_once() {
     const COUNT: usize = 24;
     let rig = Rig::new();
     let engine = rig.engine();
@@ -296,8 +302,9 @@ fn callbacks_that_race_with_the_device_are_called_once() {
                         sender.send(()).expect("the test listens");
                     };
                     let id = engine.on_signal(&steps.points[at], call).expect("a callback");
-                    // Every third tries to take it back.
-                    let back = |id| engine.forget_callback(&steps.points[at], id).expect("ours");
+                    // Every third callback is cancelled while the device may signal.
+                    let back =
+                        |id| engine.forget_callback(&steps.points[at], id).expect("of this engine");
                     if at % 3 == 0 && id.is_some_and(back) {
                         taken += 1;
                     }
@@ -306,12 +313,12 @@ fn callbacks_that_race_with_the_device_are_called_once() {
             });
             for at in 0..COUNT {
                 start.wait();
-                steps.let_go(at);
+                steps.release(at);
             }
             adder.join().expect("it ends")
         });
         for _ in taken..COUNT {
-            receiver.recv_timeout(LONG).expect("nobody is forgotten");
+            receiver.recv_timeout(LONG).expect("every callback runs");
         }
         drop(sender);
         assert_eq!(receiver.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Disconnected));
@@ -322,7 +329,7 @@ fn callbacks_that_race_with_the_device_are_called_once() {
 
 /// upstream: `test_error`
 #[test]
-fn a_failure_of_the_host_reaches_its_callbacks() {
+fn a_host_failure_reaches_the_callbacks() {
     let rig = Rig::new();
     let engine = rig.engine();
     let (fence, signal) = engine.host_fence();
@@ -335,10 +342,10 @@ fn a_failure_of_the_host_reaches_its_callbacks() {
     assert!(matches!(told, Err(Error::WorkFailed { why: "EIO", .. })), "{told:?}");
 }
 
-/// A callback that panics is its owner's fault, and others are called all the same: by the thread that
-/// watches a device, and by whoever signals a host's fence.
+/// If a callback panics, the other callbacks run all the same: on the thread that watches a device, and on the
+/// thread that signals a host fence.
 #[test]
-fn a_callback_that_panics_takes_nobody_with_it() {
+fn a_panicking_callback_does_not_stop_the_others() {
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
@@ -346,11 +353,11 @@ fn a_callback_that_panics_takes_nobody_with_it() {
         let (sender, receiver) = mpsc::channel();
         for (at, what) in [(0, "beside"), (1, "behind")] {
             let sender = sender.clone();
-            let wrong = || std::panic::resume_unwind(Box::new("a callback goes wrong"));
+            let wrong = || std::panic::resume_unwind(Box::new("this callback panics"));
             engine.on_signal(&steps.points[at], wrong).expect("a callback");
             let right = move || sender.send(what).expect("the test listens");
             engine.on_signal(&steps.points[at], right).expect("a callback");
-            steps.let_go(at);
+            steps.release(at);
             assert_eq!(receiver.recv_timeout(LONG), Ok(what), "{}", device.name());
         }
     }
@@ -361,19 +368,19 @@ fn a_callback_that_panics_takes_nobody_with_it() {
         let call = move || {
             calls.fetch_add(1, Ordering::AcqRel);
             if at == 0 {
-                std::panic::resume_unwind(Box::new("a callback goes wrong"));
+                std::panic::resume_unwind(Box::new("this callback panics"));
             }
         };
         engine.on_signal(&fence, call).expect("a callback");
     }
     drop(signal);
     assert_eq!(calls.load(Ordering::Acquire), 3);
-    assert!(fence.is_signalled().expect("its work went well"));
+    assert!(fence.is_signalled().expect("no error"));
 }
 
 /// upstream: `test_wait_timeout` (`MAX_SCHEDULE_TIMEOUT`)
 #[test]
-fn a_bound_of_any_size_is_a_bound() {
+fn a_wait_accepts_any_timeout() {
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
@@ -390,9 +397,9 @@ fn a_bound_of_any_size_is_a_bound() {
                 [Duration::MAX, Duration::from_secs(u64::MAX / 2)]
                     .map(|bound| scope.spawn(move || fence.wait(bound).is_ok()))
             });
-            // So that they are at it.
+            // Lets the waiters start.
             assert!(host.wait(SHORT).is_err());
-            steps.let_go(0);
+            steps.release(0);
             drop(signal);
             let ended = waiters.into_iter().flatten().map(|waiter| waiter.join());
             assert!(ended.into_iter().all(|ok| matches!(ok, Ok(true))), "{}", device.name());
@@ -401,18 +408,18 @@ fn a_bound_of_any_size_is_a_bound() {
     }
 }
 
-/// Numbers of devices repeat from engine to engine; their timelines do not.
+/// Device numbers repeat in each engine; timelines do not.
 #[test]
-fn a_fence_of_another_engine_is_no_fence_of_ours() {
+fn fences_of_two_engines_are_not_confused() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let stranger = rig.stranger();
+    let other_engine = rig.stranger();
     for device in rig.all() {
-        let theirs = rig.open_on(&stranger, &device);
-        let same = devices_with_number(engine, &theirs);
+        let theirs = rig.open_on(&other_engine, &device);
+        let same = device_with_same_number(engine, &theirs);
         let steps = Steps::new(&theirs, 1);
         let point = &steps.points[0];
-        // Our device of that number is ahead of theirs, and watched.
+        // This engine's device of that number is ahead of the other engine's, and watched.
         for _ in 0..4 {
             same.submitted().and_then(|fence| fence.wait(LONG)).expect("an empty submission");
         }
@@ -424,27 +431,27 @@ fn a_fence_of_another_engine_is_no_fence_of_ours() {
         };
         engine.on_signal(&own.points[1], send("ours")).expect("a callback");
         engine.on_signal(point, send("theirs")).expect("a callback");
-        (0..2).for_each(|at| own.let_go(at));
+        (0..2).for_each(|at| own.release(at));
         assert_eq!(receiver.recv_timeout(LONG), Ok("ours"));
         let after = engine.submit(&device, |submission| {
             submission.after(point);
             Ok(())
         });
         let after = after.expect("a submission");
-        // Long enough for a wrong thread to act; a right one cannot.
-        assert!(after.wait(SHORT).is_err(), "it waits for theirs, not for ours");
+        // Long enough for the wrong thread to act; the right one cannot act yet.
+        assert!(after.wait(SHORT).is_err(), "it waits for the wrong engine's point");
         assert!(receiver.try_recv().is_err(), "not yet");
-        steps.let_go(0);
+        steps.release(0);
         assert_eq!(receiver.recv_timeout(LONG), Ok("theirs"));
-        after.wait(LONG).expect("it goes on");
+        after.wait(LONG).expect("released");
         drop((own, steps, theirs));
     }
 }
 
-/// Our device with the number that a stranger's has.
-fn devices_with_number(engine: &Engine, theirs: &Device) -> Device {
+/// The device of `engine` that has the same number as `theirs`.
+fn device_with_same_number(engine: &Engine, theirs: &Device) -> Device {
     let same = engine.devices().into_iter().find(|device| device.id() == theirs.id());
-    same.expect("numbers begin at 0 in each engine")
+    same.expect("numbers start at 0 in each engine")
 }
 
 /// upstream: `sync_file` of a fence (`DMA_BUF_IOCTL_EXPORT_SYNC_FILE`'s answer, row G12)
@@ -462,20 +469,20 @@ fn a_point_becomes_a_sync_file_and_back() {
         let point = device.submitted().expect("a submission");
         let file = match point.to_sync_file() {
             Ok(file) => file,
-            // It has signalled, or there are no such files.
+            // The point has signalled already, or the driver does not export sync files.
             Err(Error::Unsupported { .. }) => continue,
             Err(error) => panic!("{}: {error}", device.name()),
         };
-        assert!(exports, "{}: it says that it cannot", device.name());
+        assert!(exports, "{}: exported without support", device.name());
         made += 1;
         let back = Fence::from_sync_file(file).expect("a sync file");
         back.wait(LONG).expect("it signals");
         assert!(back.is_signalled().expect("no error"));
         assert_eq!(back.device(), None);
-        point.wait(LONG).expect("its point has been reached");
-        let again = back.to_sync_file().expect("another fd of the same");
+        point.wait(LONG).expect("its point has signalled");
+        let again = back.to_sync_file().expect("another fd of the same fence");
         Fence::from_sync_file(again).and_then(|fence| fence.wait(LONG)).expect("signalled");
-        // Anybody's queue can come after it.
+        // A queue of any device can wait for the sync file.
         for other in &devices {
             let after = engine.submit(other, |submission| {
                 submission.after(&back);

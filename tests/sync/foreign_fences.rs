@@ -1,5 +1,5 @@
-//! Fences that come from strangers and go to them: as sync files, through the dma-buf's own reservation.
-#![expect(unsafe_code, reason = "importing what the test has exported")]
+//! Fences exchanged with external users: as sync files, and through the reservation of the dma-buf.
+#![expect(unsafe_code, reason = "imports what the test has exported")]
 
 use std::os::fd::AsFd;
 
@@ -16,9 +16,9 @@ const LARGE: u64 = 8 << 20;
 fn create(engine: &Engine, device: &Device, size: u64) -> (SharedBuffer, Attachment, Mapping) {
     let descriptor = BufferDescriptor::new(size).name("shared").placement(Placement::VramOrSystem);
     let buffer = engine.create_buffer(device, descriptor).expect("a buffer");
-    let seat = buffer.attach(device).expect("a seat");
-    let mapping = seat.map(Access::ReadWrite).expect("mapped");
-    (buffer, seat, mapping)
+    let attachment = buffer.attach(device).expect("an attachment");
+    let mapping = attachment.map(Access::ReadWrite).expect("mapped");
+    (buffer, attachment, mapping)
 }
 
 fn assert_words(buffer: &SharedBuffer, word: u32, what: &str) {
@@ -27,19 +27,22 @@ fn assert_words(buffer: &SharedBuffer, word: u32, what: &str) {
 }
 
 #[test]
-fn a_fence_becomes_a_file_and_a_fence_again() {
+fn a_fence_becomes_a_sync_file_and_a_fence_again() {
     let rig = Rig::new();
     let Some(device) = rig.lavapipe() else { return };
-    let (_buffer, _seat, mapping) = create(rig.engine(), &device, LARGE);
+    let (_buffer, _attachment, mapping) = create(rig.engine(), &device, LARGE);
     let fence = fill(rig.engine(), &device, &mapping, 1).expect("a submission");
     match fence.to_sync_file() {
         Ok(file) => {
             let again = Fence::from_sync_file(file).expect("a sync file");
             again.wait(LONG).expect("it signals");
             assert!(again.is_signalled().expect("no error"));
-            assert!(fence.is_signalled().expect("no error"), "the file is not before its fence");
+            assert!(
+                fence.is_signalled().expect("no error"),
+                "the file signals no earlier than its fence"
+            );
         }
-        // Only where the kernel's fences are; or it was faster than we.
+        // Supported only with kernel fences; or the fence has signalled already.
         Err(Error::Unsupported { .. }) => {
             assert!(!common::in_vm() || fence.is_signalled().expect("no error"));
         }
@@ -52,54 +55,54 @@ fn a_fence_becomes_a_file_and_a_fence_again() {
 }
 
 #[test]
-fn strangers_wait_for_us_and_we_for_them() {
+fn two_engines_wait_for_each_other_through_the_dma_buf() {
     let rig = Rig::new();
     let Some(ours) = rig.lavapipe() else { return };
     if !needs_dma_buf(&ours) {
         return;
     }
-    let stranger = rig.stranger();
-    let theirs = rig.open_on(&stranger, &ours);
-    let engines = [(rig.engine(), &ours), (&stranger, &theirs)];
-    let (buffer, _seat, mapping) = create(rig.engine(), &ours, SIZE);
+    let other = rig.stranger();
+    let theirs = rig.open_on(&other, &ours);
+    let engines = [(rig.engine(), &ours), (&other, &theirs)];
+    let (buffer, _attachment, mapping) = create(rig.engine(), &ours, SIZE);
     drop(mapping);
     let export = buffer.export_foreign().expect("a dma-buf");
-    let seat = _seat;
-    let mapping = seat.map(Access::ReadWrite).expect("mapped");
-    // SAFETY: it is what the facts say, exported just above; the fences that this test is about keep the
-    // two engines apart.
-    let taken = unsafe { stranger.import_foreign(&theirs, export.as_fd(), export.facts(), None) };
-    let taken = taken.expect("the same memory");
-    let their_seat = taken.attach(&theirs).expect("a seat");
-    let their_mapping = their_seat.map(Access::ReadWrite).expect("mapped");
-    let buffers = [(&buffer, &mapping), (&taken, &their_mapping)];
+    let attachment = _attachment;
+    let mapping = attachment.map(Access::ReadWrite).expect("mapped");
+    // SAFETY: the memory is as the facts describe it, exported just above; the fences under test keep the two
+    // engines apart.
+    let imported = unsafe { other.import_foreign(&theirs, export.as_fd(), export.facts(), None) };
+    let imported = imported.expect("the same memory");
+    let their_attachment = imported.attach(&theirs).expect("an attachment");
+    let their_mapping = their_attachment.map(Access::ReadWrite).expect("mapped");
+    let buffers = [(&buffer, &mapping), (&imported, &their_mapping)];
     let larges = engines.map(|(engine, device)| create(engine, device, LARGE));
     let copies = engines.map(|(engine, device)| create(engine, device, SIZE));
     for turn in 0..10u32 {
         let (writer, reader) = ((turn % 2) as usize, ((turn + 1) % 2) as usize);
         let what = format!("turn {turn}");
         let (engine, device) = engines[writer];
-        // Something that takes a while, so that there is something to wait for.
+        // Work that takes a while, so that the reader has to wait.
         fill(engine, device, &larges[writer].2, turn).expect("a submission");
         fill(engine, device, buffers[writer].1, turn + 1).expect("a submission");
-        buffers[writer].0.export_foreign_fences().expect("entered into the dma-buf");
-        buffers[reader].0.import_foreign_fences().expect("and found there");
+        buffers[writer].0.export_foreign_fences().expect("fences added to the dma-buf");
+        buffers[reader].0.import_foreign_fences().expect("fences imported from the dma-buf");
         let (engine, device) = engines[reader];
         let copied = copy(engine, device, buffers[reader].1, &copies[reader].2);
         copied.expect("a submission").wait(LONG).expect(&what);
         assert_words(&copies[reader].0, turn + 1, &what);
-        // The reader is done, and the writer learns of it likewise.
-        buffers[reader].0.export_foreign_fences().expect("entered");
-        buffers[writer].0.import_foreign_fences().expect("found");
+        // The reader has finished, and exports its fence to the writer.
+        buffers[reader].0.export_foreign_fences().expect("fences added");
+        buffers[writer].0.import_foreign_fences().expect("fences imported");
     }
     drop((copies, larges));
-    drop((their_mapping, their_seat, taken));
-    drop((mapping, seat, export, buffer));
+    drop((their_mapping, their_attachment, imported));
+    drop((mapping, attachment, export, buffer));
     common::wait_idle(&[&ours, &theirs]);
 }
 
 #[test]
-fn only_a_dma_buf_of_its_own_has_strangers_fences() {
+fn a_slab_slot_has_no_foreign_fences() {
     let rig = Rig::new();
     let [device, _] = rig.two_of_one_adapter();
     let (buffer, ..) = create(rig.engine(), &device, SIZE);

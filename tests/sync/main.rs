@@ -1,9 +1,9 @@
-//! The order of work: submissions, fences, sync files, and failures that travel along them.
+//! The order of work: submissions, fences, sync files, and failures that propagate along them.
 
 #[path = "../common/mod.rs"]
 mod common;
 
-mod failures_travel;
+mod failure_propagation;
 mod fences;
 mod foreign_fences;
 mod poison;

@@ -1,4 +1,4 @@
-//! What a submission waits for on other devices: each of them once, by a semaphore that it imports.
+//! How a submission waits for work of other devices: once for each device, by an imported semaphore.
 #![expect(unsafe_code, reason = "commands of the test's own")]
 
 use ash::vk;
@@ -9,9 +9,9 @@ use peerbuf::{
 
 use crate::common::{LONG, Rig};
 
-/// Devices with a large buffer each, to give them work that takes a while. A queue that a test holds does
-/// not do here: nobody knows what an application's own submissions wait for, so a semaphore that is signalled
-/// once is never put behind them.
+/// Devices with a large buffer each, to give them work that takes a while. Holding a queue does not work here:
+/// the engine does not know what an application's own submissions wait for, so it never signals a one-shot
+/// semaphore behind them.
 struct Busy {
     devices: Vec<Device>,
     large: Vec<Mapping>,
@@ -22,26 +22,26 @@ impl Busy {
         let map = |device: &Device| {
             let large = BufferDescriptor::new(8 << 20).name("large");
             let large = engine.create_buffer(device, large).expect("a buffer");
-            let seat = large.attach(device).expect("a seat");
-            seat.map(Access::Write).expect("mapped")
+            let attachment = large.attach(device).expect("an attachment");
+            attachment.map(Access::Write).expect("mapped")
         };
         let large = devices.iter().map(map).collect();
         Self { devices, large }
     }
 
-    /// How much a device gets to do before the others look at it. The test goes on until the device is still at
-    /// work then, since a busy machine may take its time between the two.
+    /// Increasing amounts of work for a device. A busy machine may be slow between submission and check, so a test
+    /// increases the work until the device is still busy then.
     fn loads() -> impl Iterator<Item = u32> {
         [1, 1, 2, 4, 8, 16, 32, 64, 128].into_iter().chain(std::iter::repeat(256))
     }
 
-    /// Gives a device `load` times something to do.
+    /// Submits `load` pieces of work to a device.
     fn load(&self, engine: &Engine, at: usize, load: u32) -> Fence {
         (1..load).for_each(|_| drop(self.work(engine, at)));
         self.work(engine, at)
     }
 
-    /// Gives a device something to do.
+    /// Submits one piece of work to a device.
     fn work(&self, engine: &Engine, at: usize) -> Fence {
         let raw = self.devices[at].raw();
         let work = engine.submit(&self.devices[at], |submission| {
@@ -62,24 +62,24 @@ impl Busy {
     }
 }
 
-/// Calls `submit` when the others have something to do, and counts the semaphores that are taken in.
+/// Calls `submit` while the other devices have work, and counts the semaphores that it imports.
 fn imported(engine: &Engine, submit: impl FnOnce() -> Fence) -> u64 {
     let before = engine.calls().made(Call::ImportSemaphoreFd);
     let after = submit();
     let imported = engine.calls().made(Call::ImportSemaphoreFd) - before;
-    after.wait(LONG).expect("it goes on");
+    after.wait(LONG).expect("it ends");
     imported
 }
 
 fn is_by_fd(engine: &Engine, source: &Device, target: &Device) -> bool {
-    let route = engine.wait_route(source, target).expect("ours");
+    let route = engine.wait_route(source, target).expect("devices of this engine");
     matches!(route, WaitRoute::SyncFd | WaitRoute::OpaqueFd)
 }
 
-/// upstream: `unwrap_merge_duplicate`, `unwrap_merge_seqno`, `unwrap_merge_order`: of the points that a
-/// submission comes after, each other device is waited for once, whatever was said how often.
+/// upstream: `unwrap_merge_duplicate`, `unwrap_merge_seqno`, `unwrap_merge_order`: a submission that depends on
+/// several points of a device waits for that device once, in whatever order the points were given.
 #[test]
-fn a_device_waits_once_for_each_other_one() {
+fn a_device_waits_once_for_each_other_device() {
     let rig = Rig::new();
     let engine = rig.engine();
     let busy = Busy::new(engine, rig.twice_each());
@@ -91,7 +91,7 @@ fn a_device_waits_once_for_each_other_one() {
             let orders = [[0, 1, 2, 3, 3], [3, 3, 2, 1, 0], [2, 3, 0, 3, 1], [3, 3, 3, 3, 3]];
             let mut seen = false;
             for (nth, load) in Busy::loads().enumerate() {
-                // Each order once; more often only until the device was at work.
+                // Each order once; more rounds only until the device was busy.
                 if nth >= orders.len() && (seen || !by_fd) {
                     break;
                 }
@@ -115,10 +115,9 @@ fn a_device_waits_once_for_each_other_one() {
     }
 }
 
-/// upstream: `unwrap_merge_duplicate`, where it is met: one submission writes several buffers, another
-/// device reads them all
+/// upstream: `unwrap_merge_duplicate`: one submission writes several buffers, another device reads all of them
 #[test]
-fn a_submission_that_wrote_many_buffers_is_one_to_wait_for() {
+fn many_buffers_of_one_submission_cost_one_wait() {
     const COUNT: usize = 5;
     let rig = Rig::new();
     let engine = rig.engine();
@@ -127,15 +126,18 @@ fn a_submission_that_wrote_many_buffers_is_one_to_wait_for() {
     let create =
         |_| engine.create_buffer(&devices[0], BufferDescriptor::new(4096)).expect("a buffer");
     let buffers: Vec<_> = (0..COUNT).map(create).collect();
-    // All sit down before anybody maps, so that nothing has to move later.
+    // All devices attach before any maps, so that no buffer has to move later.
     let attach_all = |device: &Device| -> Vec<_> {
-        buffers.iter().map(|buffer| buffer.attach(device).expect("a seat")).collect()
+        buffers.iter().map(|buffer| buffer.attach(device).expect("an attachment")).collect()
     };
-    let map_all = |seats: &Vec<Attachment>| -> Vec<_> {
-        seats.iter().map(|seat| seat.map(Access::ReadWrite).expect("mapped")).collect()
+    let map_all = |attachments: &Vec<Attachment>| -> Vec<_> {
+        attachments
+            .iter()
+            .map(|attachment| attachment.map(Access::ReadWrite).expect("mapped"))
+            .collect()
     };
-    let seats: Vec<_> = devices.iter().map(attach_all).collect();
-    let mappings: Vec<_> = seats.iter().map(map_all).collect();
+    let attachments: Vec<_> = devices.iter().map(attach_all).collect();
+    let mappings: Vec<_> = attachments.iter().map(map_all).collect();
     let use_all = |at: usize, write: bool| {
         let used = engine.submit(&devices[at], |submission| {
             mappings[at].iter().try_for_each(|mapping| {
@@ -168,10 +170,10 @@ fn a_submission_that_wrote_many_buffers_is_one_to_wait_for() {
     }
 }
 
-/// A submission that cannot wait for everything waits for nothing, and what it had taken in is given back:
-/// the validation layer counts the semaphores when the devices go.
+/// A submission that cannot wait for all its dependencies fails and releases the semaphores that it imported.
+/// The validation layer reports those that are still alive when the devices are destroyed.
 #[test]
-fn a_submission_that_fails_half_way_keeps_no_semaphores() {
+fn a_failed_submission_keeps_no_semaphores() {
     let rig = Rig::new();
     let engine = rig.engine();
     for adapter in rig.all().iter().map(Device::adapter) {
@@ -180,11 +182,11 @@ fn a_submission_that_fails_half_way_keeps_no_semaphores() {
         let [one, other, target] = [0, 1, 2].map(|at| &busy.devices[at]);
         let by_fd = is_by_fd(engine, one, target) && is_by_fd(engine, other, target);
         let mut failed = false;
-        // Both must still be at work when the third one submits: they get more to do until they are.
+        // Both must still be busy when the third device submits: they get more work until they are.
         for load in Busy::loads() {
             let points = [0, 1].map(|at| busy.load(engine, at, load));
-            // One is taken in with two semaphores; for the other one neither a semaphore of its own nor the
-            // bridge's can be had. Not for want of memory, which would be made free.
+            // The wait for one device takes two semaphores. For the other device, creating a semaphore fails, and so
+            // does that of the bridge. The error is not out of memory, which would be retried.
             for nth in [3, 4] {
                 engine.calls().fail_nth(Call::CreateSemaphore, nth, vk::Result::ERROR_UNKNOWN);
             }
@@ -194,7 +196,7 @@ fn a_submission_that_fails_half_way_keeps_no_semaphores() {
             });
             engine.calls().clear_faults();
             failed |= after.is_err();
-            points.iter().for_each(|point| point.wait(LONG).expect("nothing has happened to it"));
+            points.iter().for_each(|point| point.wait(LONG).expect("not affected"));
             if failed || !by_fd {
                 break;
             }

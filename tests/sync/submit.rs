@@ -1,5 +1,5 @@
-//! Submissions that declare what they use: in order across devices without blocking whoever submits, and
-//! never on a place that a buffer has left.
+//! Submissions that declare what they use: ordered across devices without blocking the caller, and refused if a
+//! buffer has left the backing that was mapped.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ use peerbuf::{
 
 const SIZE: u64 = 40_000;
 
-struct Deaf;
+struct IgnoresMoves;
 
-impl Importer for Deaf {
+impl Importer for IgnoresMoves {
     fn invalidate_mappings(&self, _: &Invalidation<'_>) {}
 }
 
@@ -29,12 +29,15 @@ fn shared(rig: &Rig, devices: &[Device]) -> (SharedBuffer, Vec<Attachment>, Vec<
         .engine()
         .create_buffer(&devices[0], BufferDescriptor::new(SIZE).name("shared"))
         .expect("a buffer");
-    let seats: Vec<_> = devices
+    let attachments: Vec<_> = devices
         .iter()
-        .map(|device| buffer.attach_dynamic(device, Arc::new(Deaf)).expect("a seat"))
+        .map(|device| buffer.attach_dynamic(device, Arc::new(IgnoresMoves)).expect("an attachment"))
         .collect();
-    let mappings = seats.iter().map(|seat| seat.map(Access::ReadWrite).expect("mapped")).collect();
-    (buffer, seats, mappings)
+    let mappings = attachments
+        .iter()
+        .map(|attachment| attachment.map(Access::ReadWrite).expect("mapped"))
+        .collect();
+    (buffer, attachments, mappings)
 }
 
 fn assert_words(buffer: &SharedBuffer, word: u32, what: &str) {
@@ -43,11 +46,11 @@ fn assert_words(buffer: &SharedBuffer, word: u32, what: &str) {
 }
 
 #[test]
-fn a_chain_through_all_devices_keeps_its_order_and_blocks_nobody() {
+fn a_chain_across_devices_stays_in_order_without_blocking_the_caller() {
     let rig = Rig::new();
     let engine = rig.engine();
     let devices = rig.twice_each();
-    let (one, _seats, ones) = shared(&rig, &devices);
+    let (one, _attachments, ones) = shared(&rig, &devices);
     let (two, _others, twos) = shared(&rig, &devices);
     for (from, writer) in devices.iter().enumerate() {
         for (to, reader) in devices.iter().enumerate().filter(|(to, _)| *to != from) {
@@ -57,8 +60,7 @@ fn a_chain_through_all_devices_keeps_its_order_and_blocks_nobody() {
             let gate = Gate::close(writer);
             let written = fill(engine, writer, &ones[from], word).expect("a submission");
             let copied = copy(engine, reader, &ones[to], &twos[to]).expect("a submission");
-            // Both were submitted while the writer's queue stands still: nobody was blocked, and neither
-            // has happened.
+            // Both were submitted while the writer's queue is held: neither call blocked, and neither has run.
             assert!(!written.is_signalled().expect("no error"), "{what}");
             assert!(!copied.is_signalled().expect("no error"), "{what}");
             gate.open();
@@ -72,27 +74,29 @@ fn a_chain_through_all_devices_keeps_its_order_and_blocks_nobody() {
 }
 
 #[test]
-fn every_way_of_waiting_that_is_there_keeps_the_order() {
+fn every_wait_route_keeps_the_order() {
     let rig = Rig::new();
     let engine = rig.engine();
     let devices = rig.twice_each();
-    let (_one, _seats, ones) = shared(&rig, &devices);
+    let (_one, _attachments, ones) = shared(&rig, &devices);
     let (two, _others, twos) = shared(&rig, &devices);
     let large = BufferDescriptor::new(8 << 20).name("large");
     let large = engine.create_buffer(&devices[0], large).expect("a buffer");
-    let seats = devices.iter().map(|device| large.attach(device).expect("a seat"));
-    let seats: Vec<_> = seats.collect();
-    let larges: Vec<_> =
-        seats.iter().map(|seat| seat.map(Access::Write).expect("mapped")).collect();
+    let attachments = devices.iter().map(|device| large.attach(device).expect("an attachment"));
+    let attachments: Vec<_> = attachments.collect();
+    let larges: Vec<_> = attachments
+        .iter()
+        .map(|attachment| attachment.map(Access::Write).expect("mapped"))
+        .collect();
     for (from, writer) in devices.iter().enumerate() {
         for (to, reader) in devices.iter().enumerate() {
-            let route = engine.wait_route(writer, reader).expect("both are ours");
+            let route = engine.wait_route(writer, reader).expect("devices of this engine");
             assert_eq!(route == WaitRoute::SameTimeline, from == to);
             let what = format!("{} to {}, by {route}", writer.name(), reader.name());
             let exported = engine.calls().made(Call::GetSemaphoreFd);
             let by_fd = matches!(route, WaitRoute::SyncFd | WaitRoute::OpaqueFd);
-            // Each turn gives the writer work that takes a while, so that there is something to wait for; more
-            // and more of it, and more turns, until it was met with.
+            // Each turn gives the writer work that takes a while, so that the reader has to wait. Later turns give
+            // more work, until a wait was met.
             for (turn, load) in (0u32..).zip([8, 8, 8, 16, 32, 64, 128, 256]) {
                 let met = engine.calls().made(Call::GetSemaphoreFd) > exported;
                 if turn >= 3 && (met || !by_fd) {
@@ -114,43 +118,43 @@ fn every_way_of_waiting_that_is_there_keeps_the_order() {
 }
 
 #[test]
-fn copies_and_moves_wait_on_the_device_and_not_in_the_caller() {
+fn copies_and_moves_wait_on_the_device_not_in_the_caller() {
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
         let other = rig.open(&device.adapter().clone());
         let devices = [device, other];
-        let (one, _seats, ones) = shared(&rig, &devices);
+        let (one, _attachments, ones) = shared(&rig, &devices);
         let (two, _others, _twos) = shared(&rig, &devices[1..]);
-        // The routes and the places are known, so that nothing has to be proved meanwhile.
-        for place in [DomainId::System, DomainId::Vram(devices[1].id())] {
-            one.migrate(place).expect("nobody holds it");
+        // The routes and domains are known beforehand, so that no route has to be proved meanwhile.
+        for domain in [DomainId::System, DomainId::Vram(devices[1].id())] {
+            one.migrate(domain).expect("not held");
         }
         drop(ones);
-        let ones = _seats[0].map(Access::ReadWrite).expect("mapped");
+        let ones = _attachments[0].map(Access::ReadWrite).expect("mapped");
         bytes::write(&one, 1);
         let gate = Gate::close(&devices[0]);
         fill(engine, &devices[0], &ones, 0x0404_0404).expect("a submission");
         let copied = engine.copy(&one, &two, CopyRegion::first(SIZE)).expect("a copy");
-        one.migrate(DomainId::System).expect("a move behind it");
+        one.migrate(DomainId::System).expect("a move behind the write");
         assert!(!copied.is_signalled().expect("no error"));
         gate.open();
         copied.wait(LONG).expect("the copy");
         assert_words(&two, 0x0404_0404, "the copy");
-        assert_words(&one, 0x0404_0404, "the new place");
+        assert_words(&one, 0x0404_0404, "the new backing");
         drop(ones);
     }
 }
 
 #[test]
-fn an_old_mapping_is_an_error_with_both_generations_or_replaced_in_one_call() {
+fn a_stale_mapping_is_refused_or_remapped_in_one_call() {
     let rig = Rig::new();
     let engine = rig.engine();
     let devices = rig.two_of_one_adapter();
-    let (buffer, seats, mut mappings) = shared(&rig, &devices);
-    buffer.migrate(DomainId::System).expect("nobody holds it");
+    let (buffer, attachments, mut mappings) = shared(&rig, &devices);
+    buffer.migrate(DomainId::System).expect("not held");
     let made = engine.calls().made(Call::QueueSubmit);
-    let error = fill(engine, &devices[1], &mappings[1], 1).expect_err("old");
+    let error = fill(engine, &devices[1], &mappings[1], 1).expect_err("a stale mapping");
     assert!(matches!(error, Error::Stale { mapped: 0, current: 1, .. }), "{error}");
     assert_eq!(engine.calls().made(Call::QueueSubmit), made, "nothing was submitted");
 
@@ -158,39 +162,39 @@ fn an_old_mapping_is_an_error_with_both_generations_or_replaced_in_one_call() {
     let device = &devices[1];
     let fence = engine.submit_remapped(
         device,
-        &mut [(&seats[1], &mut mappings[1])],
+        &mut [(&attachments[1], &mut mappings[1])],
         |submission, mappings| {
             calls += 1;
             record_fill(submission, device, mappings[0], 7)
         },
     );
-    fence.expect("on the new place").wait(LONG).expect("it runs");
+    fence.expect("on the new backing").wait(LONG).expect("it runs");
     assert_eq!((calls, mappings[1].generation()), (2, 1));
-    assert_words(&buffer, 7, "the new place");
+    assert_words(&buffer, 7, "the new backing");
 }
 
 #[test]
-fn a_move_between_declaring_and_locking_is_found() {
+fn a_move_between_declaration_and_lock_is_detected() {
     let rig = Rig::new();
     let engine = rig.engine();
     let devices = rig.two_of_one_adapter();
-    let (buffer, _seats, mappings) = shared(&rig, &devices);
+    let (buffer, _attachments, mappings) = shared(&rig, &devices);
     let error = engine
         .submit(&devices[0], |submission| {
             submission.write(&mappings[0])?;
             buffer.migrate(DomainId::System)?;
             Ok(())
         })
-        .expect_err("it has moved since");
+        .expect_err("moved since it was declared");
     assert!(matches!(error, Error::Stale { mapped: 0, current: 1, .. }), "{error}");
 }
 
 #[test]
-fn who_orders_for_himself_waits_for_nobody_and_keeps_the_memory() {
+fn an_unordered_use_skips_writers_and_delays_moves() {
     let rig = Rig::new();
     let engine = rig.engine();
     let devices = rig.two_of_one_adapter();
-    let (buffer, _seats, mappings) = shared(&rig, &devices);
+    let (buffer, _attachments, mappings) = shared(&rig, &devices);
     fill(engine, &devices[0], &mappings[0], 1).and_then(|fence| fence.wait(LONG)).expect("warm");
     let gate = Gate::close(&devices[0]);
     let written = fill(engine, &devices[0], &mappings[0], 2).expect("a submission");
@@ -198,7 +202,7 @@ fn who_orders_for_himself_waits_for_nobody_and_keeps_the_memory() {
         submission.unordered(&mappings[1])?;
         Ok(())
     });
-    // The other device's queue runs on, past a writer.
+    // The other device's queue does not wait for the writer.
     beside.expect("a submission").wait(LONG).expect("it does not wait for the writer");
     assert!(!written.is_signalled().expect("no error"));
     gate.open();
@@ -207,26 +211,27 @@ fn who_orders_for_himself_waits_for_nobody_and_keeps_the_memory() {
     let kept = engine
         .submit(&devices[1], |submission| submission.unordered(&mappings[1]).map(|_| ()))
         .expect("a submission");
-    // Nobody waits for it, except for a move.
+    // Only a move waits for an unordered use.
     fill(engine, &devices[0], &mappings[0], 3).and_then(|fence| fence.wait(LONG)).expect("a write");
-    buffer.migrate(DomainId::System).expect("a move is only ordered behind it");
-    let seat = buffer.attach_dynamic(&devices[0], Arc::new(Deaf)).expect("a seat");
-    let after = seat.map(Access::Read).expect("mapped");
+    buffer.migrate(DomainId::System).expect("a move is ordered behind it, without blocking");
+    let attachment =
+        buffer.attach_dynamic(&devices[0], Arc::new(IgnoresMoves)).expect("an attachment");
+    let after = attachment.map(Access::Read).expect("mapped");
     let moved = engine
         .submit(&devices[0], |submission| submission.read(&after).map(|_| ()))
         .expect("a submission");
     assert!(!moved.is_signalled().expect("no error"), "the move waits");
     assert!(!kept.is_signalled().expect("no error"));
     gate.open();
-    moved.wait(LONG).expect("and then goes on");
+    moved.wait(LONG).expect("after the move");
     drop(after);
 }
 
 #[test]
-fn a_submission_that_fails_leaves_nothing_behind() {
+fn a_failed_submission_has_no_effect() {
     let mut rig = Rig::new();
     let devices = rig.twice_each();
-    let (buffer, seats, mappings) = shared(&rig, &devices);
+    let (buffer, attachments, mappings) = shared(&rig, &devices);
     let calls = Arc::clone(rig.engine().calls());
     let code = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
     for call in
@@ -237,17 +242,17 @@ fn a_submission_that_fails_leaves_nothing_behind() {
             let word = 0x1111_1111;
             let before = fill(rig.engine(), device, &mappings[index], word).expect("a submission");
             if call == Call::QueueSubmit {
-                // Else the one that fails may be that of a semaphore behind it, instead of which there is
-                // the bridge.
+                // Otherwise the failing call may be the submission of the semaphore behind it, which the bridge
+                // replaces.
                 before.wait(LONG).expect("it is over");
             }
-            // Memory that is missing for a submission is made free, a few times.
+            // Out of memory in a submission is retried a few times.
             let times = if call == Call::QueueSubmit { 4 } else { 1 };
             (1..=times).for_each(|nth| calls.fail_nth(call, nth, code));
             let failed = fill(rig.engine(), &devices[next], &mappings[next], 0x2222_2222);
             let met = !calls.clear_faults();
             let word = if failed.is_ok() { 0x2222_2222 } else { word };
-            // A semaphore that cannot be had is no reason to fail: there is the bridge.
+            // A failure to create a semaphore does not fail the submission: the bridge replaces it.
             let must_fail = met && call == Call::QueueSubmit;
             assert!(
                 !must_fail || failed.is_err() || next == index,
@@ -257,24 +262,24 @@ fn a_submission_that_fails_leaves_nothing_behind() {
             assert_words(&buffer, word, &format!("{call:?} on {}", device.name()));
         }
     }
-    drop((mappings, seats));
+    drop((mappings, attachments));
     drop(buffer);
     drop(devices);
     drop(rig.take_engine());
 }
 
 #[test]
-fn a_driver_without_memory_for_a_submission_is_given_some() {
+fn a_submission_retries_after_out_of_memory() {
     let rig = Rig::new();
     let devices = rig.twice_each();
-    let (buffer, _seats, mappings) = shared(&rig, &devices);
+    let (buffer, _attachments, mappings) = shared(&rig, &devices);
     let calls = rig.engine().calls();
     for (index, device) in devices.iter().enumerate() {
         for code in [vk::Result::ERROR_OUT_OF_HOST_MEMORY, vk::Result::ERROR_OUT_OF_DEVICE_MEMORY] {
             (1..=3).for_each(|nth| calls.fail_nth(Call::QueueSubmit, nth, code));
             // CAST: a handful of devices.
             let word = 0x0101_0101 * (index as u32 + 1);
-            let fence = fill(rig.engine(), device, &mappings[index], word).expect("in the end");
+            let fence = fill(rig.engine(), device, &mappings[index], word).expect("retried");
             assert!(!calls.clear_faults(), "all of them were met");
             fence.wait(LONG).expect("it ends");
             assert_words(&buffer, word, device.name());
@@ -283,41 +288,41 @@ fn a_driver_without_memory_for_a_submission_is_given_some() {
 }
 
 #[test]
-fn only_mappings_of_the_device_for_what_they_were_opened_for() {
+fn a_submission_accepts_only_mappings_of_its_device_and_access() {
     let rig = Rig::new();
     let engine = rig.engine();
     let devices = rig.two_of_one_adapter();
-    let (_buffer, seats, mappings) = shared(&rig, &devices);
+    let (_buffer, attachments, mappings) = shared(&rig, &devices);
     let error = fill(engine, &devices[0], &mappings[1], 1).expect_err("of another device");
     assert!(matches!(error, Error::ForeignMapping { .. }), "{error}");
-    let read_only = seats[0].map(Access::Read).expect("mapped");
+    let read_only = attachments[0].map(Access::Read).expect("mapped");
     let error = fill(engine, &devices[0], &read_only, 1).expect_err("opened for reading");
     assert!(matches!(error, Error::WrongAccess { .. }), "{error}");
-    let stranger = rig.stranger();
-    let theirs = rig.open_on(&stranger, &devices[0]);
-    let error = stranger.submit(&devices[0], |_| Ok(())).expect_err("another engine's device");
+    let other_engine = rig.stranger();
+    let theirs = rig.open_on(&other_engine, &devices[0]);
+    let error = other_engine.submit(&devices[0], |_| Ok(())).expect_err("another engine's device");
     assert!(matches!(error, Error::ForeignEngine { .. }), "{error}");
     drop(theirs);
 }
 
 #[test]
-fn work_of_the_host_is_waited_for_by_the_host_in_bounds() {
+fn a_submission_waits_for_host_work_at_most_the_timeout() {
     with_bound(|rig, _| {
         let engine = rig.engine();
         let devices = rig.two_of_one_adapter();
-        let (_buffer, _seats, mappings) = shared(rig, &devices);
+        let (_buffer, _attachments, mappings) = shared(rig, &devices);
         let (fence, signal) = engine.host_fence();
-        let open = mappings[0].begin_access(Access::Write).expect("nobody else is at it");
+        let open = mappings[0].begin_access(Access::Write).expect("no other access");
         open.end(fence);
         let error = fill(engine, &devices[1], &mappings[1], 1).expect_err("it has not signalled");
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
         let stalls = engine.stalls(StallCause::Work);
         if stalls.waits == 0 {
-            // The bound was over before there was anything to wait for.
+            // The timeout expired before there was anything to wait for.
             too_short();
         }
         assert!(stalls.waits == 1 && !stalls.longest.is_zero(), "{stalls:?}");
-        signal.fail("the test says so");
+        signal.fail("injected failure");
         fill(engine, &devices[1], &mappings[1], 1)
             .and_then(|f| f.wait(LONG))
             .map_or_else(|error| assert!(!error.is_retryable(), "{error:?}"), |()| ());
@@ -326,11 +331,11 @@ fn work_of_the_host_is_waited_for_by_the_host_in_bounds() {
 }
 
 #[test]
-fn callbacks_are_called_once_or_taken_back() {
+fn a_callback_runs_once_or_is_cancelled() {
     let rig = Rig::new();
     let engine = rig.engine();
     let devices = rig.two_of_one_adapter();
-    let (_buffer, _seats, mappings) = shared(&rig, &devices);
+    let (_buffer, _attachments, mappings) = shared(&rig, &devices);
     let (sender, receiver) = std::sync::mpsc::channel();
     let send = |what: &'static str| {
         let sender = sender.clone();
@@ -339,13 +344,14 @@ fn callbacks_are_called_once_or_taken_back() {
     let gate = Gate::close(&devices[0]);
     let fence = fill(engine, &devices[0], &mappings[0], 1).expect("a submission");
     let kept = engine.on_signal(&fence, send("kept")).expect("a callback");
-    let gone = engine.on_signal(&fence, send("gone")).expect("a callback").expect("not yet");
+    let cancelled =
+        engine.on_signal(&fence, send("cancelled")).expect("a callback").expect("not yet");
     assert!(kept.is_some());
-    assert!(engine.forget_callback(&fence, gone).expect("known"));
+    assert!(engine.forget_callback(&fence, cancelled).expect("known"));
     assert!(receiver.try_recv().is_err(), "not yet");
     gate.open();
     assert_eq!(receiver.recv_timeout(LONG), Ok("kept"));
-    assert!(!engine.forget_callback(&fence, gone).expect("known"), "only once");
+    assert!(!engine.forget_callback(&fence, cancelled).expect("known"), "only once");
     assert_eq!(engine.on_signal(&fence, send("late")).expect("called at once"), None);
     assert_eq!(receiver.try_recv(), Ok("late"));
 }

@@ -1,5 +1,5 @@
-//! Buffers that may lose their content: caches. When their place is needed they do, and whoever uses them
-//! is told so, and never sees bytes of before, or of somebody else.
+//! Purgeable buffers: caches that lose their content when their memory is needed. Every later use is refused with
+//! a typed error, and never sees old bytes or those of another buffer.
 //!
 //! Upstream: `ttm_bo_validate_no_placement_signaled` (TV-11), `ttm_bo_validate_no_placement_not_signaled`
 //! (TV-12), `ttm_bo_validate_evict_gutting` (TV-21), `xe_bo_shrink_kunit` (purgeable ones first).
@@ -31,11 +31,11 @@ fn plain(name: &str) -> BufferDescriptor {
 }
 
 fn cache(engine: &Engine, home: &Device) -> SharedBuffer {
-    engine.create_buffer(home, plain(NAME).discardable()).expect("somewhere")
+    engine.create_buffer(home, plain(NAME).discardable()).expect("a buffer")
 }
 
 fn used(engine: &Engine, domain: DomainId) -> u64 {
-    engine.usage(domain).expect("ours").used
+    engine.usage(domain).expect("of this engine").used
 }
 
 fn purged<T: std::fmt::Debug>(result: peerbuf::Result<T>) -> bool {
@@ -51,14 +51,14 @@ fn pairs(rig: &Rig) -> Vec<[Device; 2]> {
     rig.all().into_iter().map(twin).collect()
 }
 
-/// Notes causes and generations.
+/// Records causes and generations of notifications.
 #[derive(Default)]
-struct Told(Mutex<Vec<(InvalidationCause, u32)>>);
+struct Notifications(Mutex<Vec<(InvalidationCause, u32)>>);
 
-impl Importer for Told {
+impl Importer for Notifications {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
-        let told = (invalidation.cause(), invalidation.generation());
-        self.0.lock().expect("nobody panics").push(told);
+        let notified = (invalidation.cause(), invalidation.generation());
+        self.0.lock().expect("not poisoned").push(notified);
     }
 }
 
@@ -70,41 +70,42 @@ fn every_use_of_a_purged_buffer_is_a_typed_error() {
         let buffer = cache(engine, &home);
         bytes::write(&buffer, 1);
         let importer = || Arc::new(Refault::new()) as Arc<dyn Importer>;
-        let seat = buffer.attach_dynamic(&home, importer()).expect("a seat");
-        let old = seat.map(Access::ReadWrite).expect("mapped");
-        old.view().expect("in place");
-        drop(seat.pin("scanout").expect("nobody minds"));
+        let attachment = buffer.attach_dynamic(&home, importer()).expect("an attachment");
+        let old = attachment.map(Access::ReadWrite).expect("mapped");
+        old.view().expect("a current mapping");
+        drop(attachment.pin("scanout").expect("not yet purged"));
         let other = engine.create_buffer(&home, plain("other")).expect("a buffer");
-        let other_seat = other.attach(&home).expect("a seat");
-        let other_mapping = other_seat.map(Access::ReadWrite).expect("mapped");
+        let other_attachment = other.attach(&home).expect("an attachment");
+        let other_mapping = other_attachment.map(Access::ReadWrite).expect("mapped");
         let generation = buffer.generation();
         assert_eq!(
-            buffer.evict().expect("nobody holds it"),
+            buffer.evict().expect("not held"),
             Migration::Done { generation: generation + 1 }
         );
         assert!(buffer.is_purged() && buffer.is_purgeable());
         assert_eq!(buffer.generation(), generation + 1);
 
-        // What was mapped.
+        // Uses of earlier mappings.
         assert!(purged(old.view()), "view");
         assert!(purged(old.fill(1)) && purged(old.verify(1)) && purged(old.checksum()), "passes");
         assert!(purged(old.copy_to(&other_mapping)) && purged(other_mapping.copy_to(&old)), "pass");
-        assert!(purged(old.begin_access(Access::Read).map(|_| ())), "an own submission");
+        assert!(purged(old.begin_access(Access::Read).map(|_| ())), "an access of its own");
         let old = Arc::new(old);
         assert!(purged(old.own_buffer(ash::vk::BufferUsageFlags::TRANSFER_DST)), "own buffer");
-        let mut old = Arc::into_inner(old).expect("nobody else has it");
+        let mut old = Arc::into_inner(old).expect("the only reference");
         assert!(purged(engine.submit(&home, |work| work.read(&old).map(|_| ()))), "submit");
         assert!(purged(engine.submit(&home, |work| work.unordered(&old).map(|_| ()))), "unordered");
-        let remapped = engine.submit_remapped(&home, &mut [(&seat, &mut old)], |work, mappings| {
-            work.write(mappings[0]).map(|_| ())
-        });
+        let remapped =
+            engine.submit_remapped(&home, &mut [(&attachment, &mut old)], |work, mappings| {
+                work.write(mappings[0]).map(|_| ())
+            });
         assert!(purged(remapped), "submit, remapped");
-        assert!(purged(seat.remap(&mut old)), "remap");
-        assert!(purged(buffer.remap_all(&mut [(&seat, &mut old)])), "remap all");
-        // Whoever comes.
-        assert!(purged(seat.map(Access::Read)), "map");
-        assert!(purged(seat.pin("scanout").map(|_| ())), "a pin as before");
-        assert!(purged(seat.pin("rdma").map(|_| ())), "a pin for a new reason");
+        assert!(purged(attachment.remap(&mut old)), "remap");
+        assert!(purged(buffer.remap_all(&mut [(&attachment, &mut old)])), "remap all");
+        // New mappings, pins, attachments and accesses.
+        assert!(purged(attachment.map(Access::Read)), "map");
+        assert!(purged(attachment.pin("scanout").map(|_| ())), "a pin as before");
+        assert!(purged(attachment.pin("rdma").map(|_| ())), "a pin for a new reason");
         assert!(purged(buffer.attach(&peer)), "attach");
         assert!(purged(buffer.attach_dynamic(&peer, importer())), "attach with an importer");
         for access in [Access::Read, Access::Write, Access::ReadWrite] {
@@ -115,9 +116,9 @@ fn every_use_of_a_purged_buffer_is_a_typed_error() {
             assert!(purged(copy(&buffer, &other)) && purged(copy(&other, &buffer)), "copy");
         }
         assert!(purged(buffer.export_foreign()), "export");
-        assert!(purged(buffer.import_foreign_fences()), "strangers' fences");
-        assert!(purged(buffer.export_foreign_fences()), "fences for strangers");
-        // Whoever moves it.
+        assert!(purged(buffer.import_foreign_fences()), "import of foreign fences");
+        assert!(purged(buffer.export_foreign_fences()), "export of foreign fences");
+        // Moves.
         for to in [DomainId::System, vram(&home), vram(&peer)] {
             assert!(purged(buffer.migrate(to)), "migrate to {to}");
             let many = engine.migrate_many(&[(&buffer, to)]).remove(0);
@@ -126,29 +127,29 @@ fn every_use_of_a_purged_buffer_is_a_typed_error() {
         assert!(purged(buffer.relocate()) && purged(buffer.request_residency()), "moves");
         assert!(purged(buffer.evict()), "evict once more");
         assert!(purged(buffer.accept_content()) && !buffer.is_poisoned(), "nothing to accept");
-        assert_eq!(buffer.generation(), generation + 1, "none of them has moved it");
+        assert_eq!(buffer.generation(), generation + 1, "no refused call moved it");
 
         let error = buffer.host_access(Access::Read).map(|_| ()).expect_err("purged");
         assert!(!error.is_retryable() && error.to_string().contains(NAME), "{error}");
         let report = engine.report();
-        let told = report.named(NAME).next().expect("alive");
-        assert!(told.purged && report.to_string().contains("purged:"), "{report}");
-        assert_eq!(told.fences, [], "none of those who were refused has left a fence");
+        let listed = report.named(NAME).next().expect("alive");
+        assert!(listed.purged && report.to_string().contains("purged:"), "{report}");
+        assert_eq!(listed.fences, [], "a refused use left a fence");
         assert!(format!("{buffer:?}").contains(NAME));
-        assert_eq!(buffer.provider().domain(), vram(&home), "where it was");
+        assert_eq!(buffer.provider().domain(), vram(&home), "its last provider");
 
         buffer.renew().expect("there is room");
-        assert!(matches!(old.view(), Err(Error::Stale { .. })), "old mappings stay old");
-        seat.remap(&mut old).expect("it is there again");
+        assert!(matches!(old.view(), Err(Error::Stale { .. })), "old mappings stay stale");
+        attachment.remap(&mut old).expect("resident again");
         assert!(old.view().is_ok() && !buffer.is_purged());
-        drop(seat.pin("scanout").expect("it is there again"));
+        drop(attachment.pin("scanout").expect("resident again"));
         bytes::assert_zero(&buffer, "renewed");
     }
 }
 
-/// TV-11: usage is nothing, nothing was moved, and the next content is zeros.
+/// TV-11: usage is zero, no bytes are moved, and the next content is zeros.
 #[test]
-fn the_content_is_gone_and_zeros_come_after_it() {
+fn purged_content_is_replaced_by_zeros() {
     let rig = Rig::new();
     let engine = rig.engine();
     for [home, peer] in pairs(&rig) {
@@ -158,43 +159,43 @@ fn the_content_is_gone_and_zeros_come_after_it() {
             let buffer = engine.create_buffer(&home, descriptor.clone()).expect("a buffer");
             assert_eq!(buffer.descriptor(), descriptor);
             let domain = buffer.domain();
-            let seat = buffer.attach(&peer).expect("a seat");
+            let attachment = buffer.attach(&peer).expect("an attachment");
             let before = used(engine, domain);
-            common::fill(&seat, 3);
+            common::fill(&attachment, 3);
             common::wait_idle(&[&home, &peer]);
             let moved = MoveCause::ALL.map(|cause| engine.moved(cause));
-            buffer.evict().expect("nobody holds it");
-            assert_eq!(used(engine, domain), before - SIZE, "at once");
+            buffer.evict().expect("not held");
+            assert_eq!(used(engine, domain), before - SIZE, "immediately");
             assert_eq!(MoveCause::ALL.map(|cause| engine.moved(cause)), moved, "no bytes moved");
-            // Its memory is somebody else's meanwhile, and that is nobody's business.
-            let squatters: Vec<_> = (0..4)
+            // Other buffers use its memory meanwhile; their content does not show up.
+            let fillers: Vec<_> = (0..4)
                 .map(|seed| {
-                    let other = plain("squatter").placement(placement);
+                    let other = plain("filler").placement(placement);
                     let other = engine.create_buffer(&home, other).expect("a buffer");
                     bytes::write(&other, seed);
                     other
                 })
                 .collect();
-            drop(squatters);
+            drop(fillers);
             buffer.renew().expect("there is room");
-            buffer.renew().expect("and nothing happens");
+            buffer.renew().expect("not purged, so nothing to do");
             assert_eq!((buffer.domain(), used(engine, domain)), (domain, before));
-            let mapping = seat.map(Access::ReadWrite).expect("it is there");
+            let mapping = attachment.map(Access::ReadWrite).expect("resident again");
             let source = engine.create_buffer(&peer, plain("zeros")).expect("a buffer");
-            let zeros = source.attach(&peer).expect("a seat");
+            let zeros = source.attach(&peer).expect("an attachment");
             let zeros = zeros.map(Access::Read).expect("mapped").checksum().expect("a pass");
             assert_eq!(mapping.checksum().expect("a pass"), zeros, "{}", peer.name());
             mapping.fill(8).expect("a pass");
             assert!(mapping.verify(8).expect("a pass").is_clean());
             drop(mapping);
             assert!(buffer.is_purgeable(), "as before");
-            buffer.evict().expect("and again");
+            buffer.evict().expect("not held");
             assert!(buffer.is_purged());
         }
     }
 }
 
-/// Does `work` while gates are shut, which open when `work` is done or waits for a device.
+/// Runs `work` while the gates are shut. They open when `work` ends or waits for a device.
 fn while_shut<R: Send>(engine: &Engine, gates: [Gate; 2], work: impl FnOnce() -> R + Send) -> R {
     std::thread::scope(|scope| {
         let waits = || engine.calls().made(Call::WaitSemaphores);
@@ -208,9 +209,9 @@ fn while_shut<R: Send>(engine: &Engine, gates: [Gate; 2], work: impl FnOnce() ->
     })
 }
 
-/// TV-12: whoever is at work on the old place keeps it, and nobody waits for that.
+/// TV-12: work in progress keeps the old backing, and the purge does not wait for it.
 #[test]
-fn a_device_at_work_keeps_the_old_place() {
+fn work_in_progress_keeps_the_old_backing() {
     let rig = Rig::new();
     let engine = rig.engine();
     for [home, peer] in pairs(&rig) {
@@ -218,7 +219,7 @@ fn a_device_at_work_keeps_the_old_place() {
         bytes::write(&buffer, 5);
         let target = engine.create_buffer(&peer, plain("target")).expect("a buffer");
         let region = CopyRegion::first(SIZE);
-        // Once, so that everything is there that it takes.
+        // One copy beforehand, so that everything that a copy needs exists.
         let copied = engine.copy(&buffer, &target, region).expect("a copy");
         copied.wait(LONG).expect("done");
         bytes::write(&target, 6);
@@ -228,119 +229,121 @@ fn a_device_at_work_keeps_the_old_place() {
         let before = used(engine, domain);
         let gates = [Gate::close(&home), Gate::close(&peer)];
         let copied = engine.copy(&buffer, &target, region).expect("a copy");
-        buffer.evict().expect("nobody holds it");
+        buffer.evict().expect("not held");
         assert!(buffer.is_purged());
-        assert!(!copied.is_signalled().expect("nothing is lost"), "nobody has waited for it");
+        assert!(!copied.is_signalled().expect("nothing is lost"), "the purge did not wait for it");
         assert_eq!(used(engine, domain), before, "the copy reads it");
-        // Nobody gets that memory, and the buffer has another place.
-        let squatters = while_shut(engine, gates, || {
-            let settle = |seed| {
-                let other = engine.create_buffer(&home, plain("squatter")).expect("a buffer");
+        // That memory is not reused, and the buffer gets another backing.
+        let fillers = while_shut(engine, gates, || {
+            let make_filler = |seed| {
+                let other = engine.create_buffer(&home, plain("filler")).expect("a buffer");
                 bytes::write(&other, seed);
                 other
             };
-            let squatters: Vec<_> = (100..108).map(settle).collect();
+            let fillers: Vec<_> = (100..108).map(make_filler).collect();
             buffer.renew().expect("there is room");
             bytes::write(&buffer, 7);
-            squatters
+            fillers
         });
         bytes::assert_sequence(&target, 5, "what was copied");
         bytes::assert_sequence(&buffer, 7, "what was written after the purge");
-        for (other, seed) in squatters.iter().zip(100..) {
-            bytes::assert_sequence(other, seed, "a squatter");
+        for (other, seed) in fillers.iter().zip(100..) {
+            bytes::assert_sequence(other, seed, "a filler");
         }
-        drop(squatters);
+        drop(fillers);
         common::wait_idle(&[&home, &peer]);
         engine.trim();
-        assert_eq!(used(engine, domain), before, "given back when the copy had ended");
+        assert_eq!(used(engine, domain), before, "released when the copy ended");
     }
 }
 
-/// A revocation waits for what runs on the place that a purge has left.
+/// A revocation waits for work on the backing that a purge has left.
 #[test]
-fn a_purged_buffer_can_be_revoked_and_armed_again() {
+fn a_purged_buffer_can_be_revoked_and_rearmed() {
     let rig = Rig::new();
     let engine = rig.engine();
     for [home, peer] in pairs(&rig) {
         let buffer = cache(engine, &home);
-        let told = Arc::new(Told::default());
-        let seat = buffer.attach_dynamic(&peer, Arc::clone(&told) as _).expect("a seat");
-        buffer.evict().expect("nobody holds it");
-        buffer.revoke().expect("nobody looks at it");
+        let notified = Arc::new(Notifications::default());
+        let attachment =
+            buffer.attach_dynamic(&peer, Arc::clone(&notified) as _).expect("an attachment");
+        buffer.evict().expect("not held");
+        buffer.revoke().expect("not in use");
         assert!(matches!(buffer.renew(), Err(Error::Revoked { .. })));
-        assert!(matches!(seat.map(Access::Read), Err(Error::Revoked { .. })));
+        assert!(matches!(attachment.map(Access::Read), Err(Error::Revoked { .. })));
         assert!(matches!(buffer.evict(), Err(Error::Revoked { .. })));
-        assert_eq!(engine.report().named(NAME).map(|told| told.revoked).next(), Some(true));
-        buffer.rearm().expect("nobody looks at it");
-        assert!(purged(seat.map(Access::Read)), "armed, and still purged");
+        assert_eq!(engine.report().named(NAME).map(|listed| listed.revoked).next(), Some(true));
+        buffer.rearm().expect("not in use");
+        assert!(purged(attachment.map(Access::Read)), "rearmed, and still purged");
         buffer.renew().expect("there is room");
-        common::fill(&seat, 2);
-        common::assert_pattern(&seat, 2, "renewed");
-        let told = told.0.lock().expect("nobody panics").clone();
-        assert_eq!(told, [(InvalidationCause::Purge, 0), (InvalidationCause::Revoke, 1)]);
-        // While it is revoked it keeps its content.
-        buffer.revoke().expect("nobody looks at it");
+        common::fill(&attachment, 2);
+        common::assert_pattern(&attachment, 2, "renewed");
+        let notified = notified.0.lock().expect("not poisoned").clone();
+        assert_eq!(notified, [(InvalidationCause::Purge, 0), (InvalidationCause::Revoke, 1)]);
+        // A revoked buffer is not purged.
+        buffer.revoke().expect("not in use");
         assert!(matches!(buffer.evict(), Err(Error::Revoked { .. })));
-        let eviction = engine.evict_all(&home).expect("ours");
+        let eviction = engine.evict_all(&home).expect("of this engine");
         assert!(eviction.stayed.bytes(Kept::Failed) >= SIZE, "{eviction:?}");
-        buffer.rearm().expect("nobody looks at it");
-        common::assert_pattern(&seat, 2, "armed again");
+        buffer.rearm().expect("not in use");
+        common::assert_pattern(&attachment, 2, "rearmed");
     }
 }
 
 #[test]
-fn who_is_held_stays() {
+fn a_held_buffer_is_not_purged() {
     let rig = Rig::new();
     let engine = rig.engine();
     for [home, _] in pairs(&rig) {
         let buffer = cache(engine, &home);
         bytes::write(&buffer, 1);
-        let seat = buffer.attach(&home).expect("a seat");
+        let attachment = buffer.attach(&home).expect("an attachment");
         let stays = |why: Kept, what: &str| {
             assert!(matches!(buffer.evict(), Err(Error::Busy { .. })), "{what}");
-            let eviction = engine.evict_all(&home).expect("ours");
+            let eviction = engine.evict_all(&home).expect("of this engine");
             assert_eq!((eviction.bytes, eviction.stayed.bytes(why)), (0, SIZE), "{what}");
             assert!(!buffer.is_purged(), "{what}");
         };
-        let mapping = seat.map(Access::Read).expect("mapped");
-        stays(Kept::Held, "mapped by somebody who cannot be told");
+        let mapping = attachment.map(Access::Read).expect("mapped");
+        stays(Kept::Held, "mapped by a static attachment");
         drop(mapping);
-        let pin = seat.pin("scanout").expect("pinned");
+        let pin = attachment.pin("scanout").expect("pinned");
         stays(Kept::Pinned, "pinned");
         drop(pin);
         let access = buffer.host_access(Access::Read).expect("opened");
         stays(Kept::Held, "under host access");
         drop(access);
-        let export = buffer.export_foreign().expect("handed out");
-        stays(Kept::Pinned, "handed out");
+        let export = buffer.export_foreign().expect("exported");
+        stays(Kept::Pinned, "exported");
         drop(export);
-        bytes::assert_sequence(&buffer, 1, "after all that");
-        let eviction = engine.evict_all(&home).expect("ours");
-        assert_eq!((eviction.bytes, buffer.is_purged()), (SIZE, true), "nobody holds it");
+        bytes::assert_sequence(&buffer, 1, "after the refused evictions");
+        let eviction = engine.evict_all(&home).expect("of this engine");
+        assert_eq!((eviction.bytes, buffer.is_purged()), (SIZE, true), "not held");
     }
 }
 
 #[test]
-fn poison_goes_with_the_content() {
+fn a_purge_clears_the_poison() {
     let rig = Rig::new();
     let engine = rig.engine();
     let [home, peer] = rig.two_of_one_adapter();
     for late in [false, true] {
         let buffer = cache(engine, &home);
-        let seat = buffer.attach_dynamic(&peer, Arc::new(Refault::new())).expect("a seat");
-        let mapping = seat.map(Access::Write).expect("mapped");
+        let attachment =
+            buffer.attach_dynamic(&peer, Arc::new(Refault::new())).expect("an attachment");
+        let mapping = attachment.map(Access::Write).expect("mapped");
         let (fence, signal) = engine.host_fence();
         mapping.begin_access(Access::Write).expect("current").end(fence);
         let mut signal = Some(signal);
-        let mut fail = || signal.take().expect("once").fail("the decoder gave up");
+        let mut fail = || signal.take().expect("once").fail("the decoder failed");
         if !late {
             fail();
             assert!(buffer.is_poisoned());
         }
-        buffer.evict().expect("nobody holds it, and nobody waits for anything");
+        buffer.evict().expect("not held, and no wait");
         buffer.renew().expect("there is room");
         if late {
-            // What fails now was to write the old place.
+            // The write that fails now used the old backing.
             fail();
         }
         assert!(!buffer.is_poisoned(), "late: {late}");
@@ -350,13 +353,13 @@ fn poison_goes_with_the_content() {
 }
 
 #[test]
-fn a_purged_buffer_says_why() {
+fn a_purged_buffer_explains_why() {
     let rig = Rig::new();
     let engine = rig.engine();
     for [home, _] in pairs(&rig) {
-        engine.model_heap(&home, SIZE).expect("ours");
+        engine.model_heap(&home, SIZE).expect("of this engine");
         let buffer = cache(engine, &home);
-        let wants = engine.create_buffer(&home, plain("frame")).expect("the cache goes");
+        let frame = engine.create_buffer(&home, plain("frame")).expect("the cache is purged");
         let explained = buffer.explain();
         assert!(explained.purged && explained.domain == vram(&home));
         let decision = explained.decisions[0];
@@ -369,57 +372,58 @@ fn a_purged_buffer_says_why() {
         assert!(text.contains("cache is nowhere: its content was dropped from VRAM"), "{text}");
         assert!(text.contains("purged from VRAM of"), "{text}");
         assert!(text.contains("1 MiB were needed by \"frame\""), "{text}");
-        drop(wants);
+        drop(frame);
         buffer.renew().expect("there is room");
         let explained = buffer.explain();
         assert_eq!((explained.purged, explained.decisions[0].what), (false, What::Placed));
-        buffer.evict().expect("nobody holds it");
+        buffer.evict().expect("not held");
         let explained = buffer.explain();
         assert_eq!(explained.decisions[0].reason, Reason::Asked, "{explained}");
     }
 }
 
 #[test]
-fn a_strangers_bytes_are_not_ours_to_drop() {
+fn external_memory_is_never_purgeable() {
     let rig = Rig::new();
     let [home, _] = rig.two_of_one_adapter();
-    let stranger = rig.stranger();
-    let theirs = rig.open_on(&stranger, &home);
-    let made = stranger.create_buffer(&theirs, plain("theirs")).expect("a buffer");
-    let export = made.export_foreign().expect("handed out");
+    let other_engine = rig.stranger();
+    let theirs = rig.open_on(&other_engine, &home);
+    let original = other_engine.create_buffer(&theirs, plain("theirs")).expect("a buffer");
+    let export = original.export_foreign().expect("exported");
     let handle = export.handle().expect("a second fd");
     #[expect(unsafe_code, reason = "an fd of another engine, with its facts")]
     // SAFETY: the facts came with the fd, and the other engine does not use the memory meanwhile.
-    let taken = unsafe {
+    let imported = unsafe {
         use std::os::fd::AsFd;
         rig.engine().import_foreign(&home, handle.as_fd(), handle.facts(), Some(NAME))
     };
-    let taken = taken.expect("taken in");
-    assert!(matches!(taken.set_purgeable(true), Err(Error::Unsupported { .. })));
-    assert!(!taken.is_purgeable());
-    drop((taken, handle, export, made, theirs, stranger));
+    let imported = imported.expect("imported");
+    assert!(matches!(imported.set_purgeable(true), Err(Error::Unsupported { .. })));
+    assert!(!imported.is_purgeable());
+    drop((imported, handle, export, original, theirs, other_engine));
 }
 
-/// There is room, but somebody who has sat down meanwhile could not follow it there.
+/// There is room in the preferred domain, but a device that attached meanwhile cannot import from there.
 #[test]
-fn renewed_elsewhere_it_says_that_it_could_not_be_shared_there() {
+fn a_renewed_buffer_explains_why_it_fell_back() {
     let rig = Rig::new();
     let engine = rig.engine();
     for [home, peer] in pairs(&rig) {
         let descriptor = plain(NAME).peer_to_peer(false);
-        let buffer = engine.create_buffer(&home, descriptor).expect("somewhere");
+        let buffer = engine.create_buffer(&home, descriptor).expect("a buffer");
         bytes::write(&buffer, 1);
-        buffer.evict().expect("nobody holds it");
-        let seat = buffer.attach_dynamic(&peer, Arc::new(Refault::new())).expect("a seat");
+        buffer.evict().expect("not held");
+        let attachment =
+            buffer.attach_dynamic(&peer, Arc::new(Refault::new())).expect("an attachment");
         assert_eq!(buffer.explain().wanted, vram(&home));
-        buffer.set_purgeable(true).expect("ours");
-        buffer.evict().expect("nobody holds it");
+        buffer.set_purgeable(true).expect("of this engine");
+        buffer.evict().expect("not held");
         assert!(buffer.is_purged());
         buffer.renew().expect("in system memory");
         let explained = buffer.explain();
         assert_eq!(buffer.domain(), DomainId::System, "{explained}");
         assert_eq!(explained.decisions[0].what, What::FellBack, "{explained}");
         assert_eq!(explained.decisions[0].reason, Reason::NotShareable, "{explained}");
-        drop(seat);
+        drop(attachment);
     }
 }

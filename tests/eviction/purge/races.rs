@@ -1,4 +1,4 @@
-//! Purges and uses at the same time.
+//! Purges during concurrent uses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,23 +8,23 @@ use crate::common::random::Random;
 use crate::common::{Rig, bytes, soak};
 use peerbuf::{Access, Error, Refault, SharedBuffer};
 
-/// Somebody purges, again and again, while somebody else uses: whoever reads sees what he has written since
-/// the last renewal, or zeros, or a typed error.
+/// One thread causes purges while others use the buffers: a reader sees what it has written since the last
+/// renewal, or zeros, or gets a typed error.
 #[test]
-fn purges_and_uses_at_once() {
+fn uses_survive_concurrent_purges() {
     let rig = Rig::new();
     let engine = rig.engine();
     let rounds = soak::times(200, 30);
     for [home, peer] in pairs(&rig) {
-        engine.model_heap(&home, 3 * SIZE).expect("ours");
+        engine.model_heap(&home, 3 * SIZE).expect("of this engine");
         let caches: Vec<_> = (0..2).map(|_| cache(engine, &home)).collect();
-        let sit = |cache: &SharedBuffer, device| {
-            cache.attach_dynamic(device, Arc::new(Refault::new())).expect("a seat")
+        let attach = |cache: &SharedBuffer, device| {
+            cache.attach_dynamic(device, Arc::new(Refault::new())).expect("an attachment")
         };
-        let seats = [sit(&caches[0], &home), sit(&caches[1], &peer)];
+        let attachments = [attach(&caches[0], &home), attach(&caches[1], &peer)];
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let presser = scope.spawn(|| {
+            let pressure = scope.spawn(|| {
                 let mut random = Random::new(11);
                 let mut round = 0;
                 while round < 8 || !done.load(Ordering::Relaxed) {
@@ -33,35 +33,37 @@ fn purges_and_uses_at_once() {
                     let others: Vec<_> = (0..count)
                         .map(|seed| {
                             let other = engine.create_buffer(&home, plain("other"));
-                            let other = other.expect("somewhere");
+                            let other = other.expect("a buffer");
                             bytes::write(&other, seed);
                             other
                         })
                         .collect();
                     for (other, seed) in others.iter().zip(0..) {
-                        bytes::assert_sequence(other, seed, "nobody else's");
+                        bytes::assert_sequence(other, seed, "content of another buffer");
                     }
                 }
             });
-            // However the users end, the presser does, too.
+            // When the users end, even by a panic, the pressure thread ends.
             let over = Done(&done);
             let users: Vec<_> = caches
                 .iter()
-                .zip(&seats)
-                .map(|(cache, seat)| scope.spawn(move || use_it(cache, seat, rounds)))
+                .zip(&attachments)
+                .map(|(cache, attachment)| {
+                    scope.spawn(move || use_repeatedly(cache, attachment, rounds))
+                })
                 .collect();
             for user in users {
                 user.join().expect("no panic");
             }
             drop(over);
-            presser.join().expect("no panic");
+            pressure.join().expect("no panic");
         });
-        assert!(caches.iter().any(|cache| cache.generation() > 0), "somebody was purged");
+        assert!(caches.iter().any(|cache| cache.generation() > 0), "a buffer was purged");
         assert!(used(engine, vram(&home)) <= 3 * SIZE);
     }
 }
 
-/// Says when it goes that all is done.
+/// Sets the flag when dropped.
 struct Done<'a>(&'a AtomicBool);
 
 impl Drop for Done<'_> {
@@ -71,10 +73,10 @@ impl Drop for Done<'_> {
 }
 
 /// Writes a new pattern or reads the last one, `rounds` times.
-fn use_it(cache: &SharedBuffer, seat: &peerbuf::Attachment, rounds: u32) {
+fn use_repeatedly(cache: &SharedBuffer, attachment: &peerbuf::Attachment, rounds: u32) {
     let mut written = None;
     for round in 0..rounds {
-        let done = seat.map(Access::ReadWrite).and_then(|mapping| match written {
+        let done = attachment.map(Access::ReadWrite).and_then(|mapping| match written {
             Some(seed) => mapping.verify(seed).map(|report| {
                 assert!(report.is_clean(), "round {round}: {report:?}");
                 None

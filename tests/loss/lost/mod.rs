@@ -1,7 +1,7 @@
-//! A device is lost, with what was in its memory. What has a clean copy elsewhere lives on; what has none
-//! says so; nobody else notices.
+//! A device is lost with the content of its memory. A buffer with a clean copy elsewhere is promoted to that copy;
+//! without one it is poisoned; buffers in other domains are not affected.
 
-mod found;
+mod detection;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
@@ -20,11 +20,11 @@ use peerbuf::{
 
 const SIZE: u64 = 1 << 20;
 
-/// Two devices of one adapter. The first one is what is lost.
+/// Two devices of one adapter. The first one is lost.
 struct Pair {
     first: Device,
     second: Device,
-    // Last: it looks whether the others are gone.
+    // Last: its drop checks that nothing else is alive.
     rig: Rig,
 }
 
@@ -39,7 +39,7 @@ impl Pair {
         self.rig.engine()
     }
 
-    /// A buffer in the memory of the first, with the sequence of 1, and nowhere else.
+    /// A buffer in the memory of the first device only, with the sequence of 1.
     fn buffer(&self) -> SharedBuffer {
         let descriptor = BufferDescriptor::new(SIZE);
         let buffer = self.engine().create_buffer(&self.first, descriptor).expect("a buffer");
@@ -48,40 +48,40 @@ impl Pair {
         buffer
     }
 
-    /// The same, with a clean copy of it.
+    /// Such a buffer with a clean copy.
     fn with_clean_copy(&self) -> SharedBuffer {
         let buffer = self.buffer();
-        buffer.evict().expect("nobody holds it");
+        buffer.evict().expect("not held");
         buffer.request_residency().expect("there is room");
         wait_idle(&[&self.first]);
         assert_eq!(buffer.domain(), vram(&self.first));
         buffer
     }
 
-    /// The second one's seat, for `importer`.
-    fn seat(&self, buffer: &SharedBuffer, importer: Arc<dyn Importer>) -> Attachment {
-        buffer.attach_dynamic(&self.second, importer).expect("a seat")
+    /// An attachment of the second device for `importer`.
+    fn attach(&self, buffer: &SharedBuffer, importer: Arc<dyn Importer>) -> Attachment {
+        buffer.attach_dynamic(&self.second, importer).expect("an attachment")
     }
 
-    /// The first one is given up by hand; how many were promoted, and lost.
-    fn abandon(&self) -> (usize, usize) {
-        counts(self.engine().abandon(&self.first).expect("ours"))
+    /// Unplugs the first device. Returns how many buffers were promoted and lost.
+    fn unplug(&self) -> (usize, usize) {
+        counts(self.engine().abandon(&self.first).expect("of this engine"))
     }
 
-    /// A submission finds the first one lost.
+    /// Makes a submission detect that the first device is lost.
     fn lose(&self) {
         lose(self.engine(), &self.first);
     }
 }
 
-fn counts(abandoned: Abandoned) -> (usize, usize) {
-    (abandoned.promoted, abandoned.lost)
+fn counts(report: Abandoned) -> (usize, usize) {
+    (report.promoted, report.lost)
 }
 
-/// A submission finds the device lost.
+/// Makes a submission detect that the device is lost.
 fn lose(engine: &Engine, device: &Device) {
     engine.calls().fail_nth(Call::QueueSubmit, 1, vk::Result::ERROR_DEVICE_LOST);
-    let lost = engine.submit(device, |_| Ok(())).expect_err("as it was told to");
+    let lost = engine.submit(device, |_| Ok(())).expect_err("the injected error");
     assert!(matches!(lost, Error::DeviceLost { .. }) && device.is_lost(), "{lost}");
 }
 
@@ -93,7 +93,7 @@ fn assert_lost(error: &Error) {
     assert!(error.is_device_lost(), "{error}");
 }
 
-/// A buffer at home on the first device, with the pattern of `seed`, and a seat of each.
+/// A buffer whose home is the first device, with the pattern of `seed` and an attachment of each device.
 fn create(
     engine: &Engine,
     devices: &[Device; 2],
@@ -103,101 +103,104 @@ fn create(
     let descriptor = BufferDescriptor::new(SIZE).placement(placement);
     let buffer = engine.create_buffer(&devices[0], descriptor).expect("a buffer");
     let recorder = Recorder::new(true);
-    let seats = [
-        buffer.attach_dynamic(&devices[0], Recorder::new(true)).expect("a seat"),
-        buffer.attach_dynamic(&devices[1], Arc::clone(&recorder) as _).expect("a seat"),
+    let attachments = [
+        buffer.attach_dynamic(&devices[0], Recorder::new(true)).expect("an attachment"),
+        buffer.attach_dynamic(&devices[1], Arc::clone(&recorder) as _).expect("an attachment"),
     ];
-    seats[0].map(Access::Write).and_then(|mapping| mapping.fill(seed)).expect("filled");
-    (buffer, seats, recorder)
+    attachments[0].map(Access::Write).and_then(|mapping| mapping.fill(seed)).expect("filled");
+    (buffer, attachments, recorder)
 }
 
-fn assert_pattern(seat: &Attachment, seed: u32) {
-    let report = seat.map(Access::Read).and_then(|mapping| mapping.verify(seed)).expect("read");
+fn assert_pattern(attachment: &Attachment, seed: u32) {
+    let report =
+        attachment.map(Access::Read).and_then(|mapping| mapping.verify(seed)).expect("read");
     assert!(report.is_clean(), "{report:?}");
 }
 
-fn check(really: bool) {
+fn check(detected: bool) {
     let rig = Rig::new();
     let engine = rig.engine();
     for first in rig.all() {
         let devices = [first.clone(), rig.open(&first.adapter().clone())];
         let vram = vram(&first);
         let anywhere = Placement::VramOrSystem;
-        let (kept, kept_seats, told) = create(engine, &devices, anywhere, 1);
-        let (gone, gone_seats, _) = create(engine, &devices, anywhere, 2);
-        let (apart, apart_seats, untold) = create(engine, &devices, Placement::System, 3);
-        kept.evict().expect("nobody holds it");
+        let (kept, kept_attachments, kept_recorder) = create(engine, &devices, anywhere, 1);
+        let (gone, gone_attachments, _) = create(engine, &devices, anywhere, 2);
+        let (apart, apart_attachments, apart_recorder) =
+            create(engine, &devices, Placement::System, 3);
+        kept.evict().expect("not held");
         kept.request_residency().expect("there is room");
         assert_eq!((kept.domain(), gone.domain()), (vram, vram));
         wait_idle(&[&devices[0], &devices[1]]);
-        if really {
+        if detected {
             lose(engine, &first);
         }
-        let callbacks = (told.told().len(), untold.told().len());
-        assert_eq!(counts(engine.abandon(&first).expect("ours")), (1, 1));
-        // The copy is the buffer.
+        let callbacks = (kept_recorder.told().len(), apart_recorder.told().len());
+        assert_eq!(counts(engine.abandon(&first).expect("of this engine")), (1, 1));
+        // The buffer is its clean copy.
         assert_eq!(kept.domain(), DomainId::System);
-        assert_pattern(&kept_seats[1], 1);
-        assert_eq!(told.told().len(), callbacks.0 + 1, "told once");
+        assert_pattern(&kept_attachments[1], 1);
+        assert_eq!(kept_recorder.told().len(), callbacks.0 + 1, "notified once");
         let explained = kept.explain();
         assert_eq!(explained.decisions[0].what, What::Promoted, "{explained}");
-        // What has none is gone, and says so until somebody accepts that.
-        let error = gone_seats[1].map(Access::Read).expect_err("its bytes are gone");
+        // A buffer without a copy is poisoned until its content is accepted.
+        let error = gone_attachments[1].map(Access::Read).expect_err("its content is lost");
         assert!(matches!(error, Error::Poisoned { .. }), "{error}");
         let explained = gone.explain();
         assert_eq!(explained.decisions[0].what, What::Lost, "{explained}");
-        gone.accept_content().expect("nobody is at work on it");
+        gone.accept_content().expect("not in use");
         gone.migrate(DomainId::System).expect("there is nothing to copy");
-        bytes::assert_zero(&gone, "nobody's bytes");
-        // Nobody else notices.
-        assert_pattern(&apart_seats[1], 3);
-        assert_eq!(untold.told().len(), callbacks.1);
-        let (other, other_seats, _) = {
+        bytes::assert_zero(&gone, "zeroed memory");
+        // Other buffers are not affected.
+        assert_pattern(&apart_attachments[1], 3);
+        assert_eq!(apart_recorder.told().len(), callbacks.1);
+        let (other, other_attachments, _) = {
             let swapped = [devices[1].clone(), devices[1].clone()];
             create(engine, &swapped, anywhere, 4)
         };
-        assert_pattern(&other_seats[1], 4);
-        drop((other, other_seats));
+        assert_pattern(&other_attachments[1], 4);
+        drop((other, other_attachments));
         wait_idle(&[&devices[0], &devices[1]]);
-        drop((kept_seats, gone_seats, apart_seats));
+        drop((kept_attachments, gone_attachments, apart_attachments));
         drop((kept, gone, apart));
     }
 }
 
 #[test]
-fn a_device_that_is_given_up_takes_only_what_was_nowhere_else() {
+fn unplugging_a_device_loses_only_content_without_a_copy() {
     check(false);
 }
 
 #[test]
-fn so_does_one_that_is_lost() {
+fn device_loss_loses_only_content_without_a_copy() {
     check(true);
 }
 
-/// An importer is told that its place is gone, not that it may go on looking at it.
+/// Importers are notified that the backing is gone, not that they may keep using the old one.
 #[test]
-fn its_importers_are_told_as_of_an_eviction() {
-    struct Told(Mutex<Vec<InvalidationCause>>);
-    impl Importer for Told {
+fn promotion_notifies_importers_as_an_eviction() {
+    struct Causes(Mutex<Vec<InvalidationCause>>);
+    impl Importer for Causes {
         fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
-            self.0.lock().expect("no panic").push(invalidation.cause());
+            self.0.lock().expect("not poisoned").push(invalidation.cause());
         }
     }
     let pair = Pair::new();
     let buffer = pair.buffer();
-    let told = Arc::new(Told(Default::default()));
-    let seat = buffer.attach_dynamic(&pair.first, Arc::clone(&told) as _).expect("a seat");
-    buffer.evict().expect("nobody holds it");
+    let recorder = Arc::new(Causes(Default::default()));
+    let attachment =
+        buffer.attach_dynamic(&pair.first, Arc::clone(&recorder) as _).expect("an attachment");
+    buffer.evict().expect("not held");
     buffer.request_residency().expect("there is room");
     wait_idle(&[&pair.first]);
-    assert_eq!(pair.abandon(), (1, 0));
-    let causes = told.0.lock().expect("no panic").clone();
+    assert_eq!(pair.unplug(), (1, 0));
+    let causes = recorder.0.lock().expect("not poisoned").clone();
     let expected = [InvalidationCause::Evict, InvalidationCause::Move, InvalidationCause::Evict];
     assert_eq!(causes, expected);
-    drop(seat);
+    drop(attachment);
 }
 
-/// Says once, when it is told, that it is still at work.
+/// Reports, at its first notification, that work is still in progress.
 struct AtWork(Access, Mutex<Option<Fence>>);
 
 impl AtWork {
@@ -205,33 +208,33 @@ impl AtWork {
         Arc::new(Self(access, Mutex::new(Some(fence))))
     }
 
-    fn was_told(&self) -> bool {
-        self.1.lock().expect("no panic").is_none()
+    fn was_notified(&self) -> bool {
+        self.1.lock().expect("not poisoned").is_none()
     }
 }
 
 impl Importer for AtWork {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
-        if let Some(fence) = self.1.lock().expect("no panic").take() {
+        if let Some(fence) = self.1.lock().expect("not poisoned").take() {
             invalidation.still_using(self.0, fence);
         }
     }
 }
 
-/// The buffer came back while the write to what became its clean copy was still to run, and then failed.
+/// The buffer was restored while the write to its later clean copy was pending; the write then fails.
 #[test]
 fn a_clean_copy_whose_writer_failed_is_not_promoted() {
     for fails in [false, true] {
         let pair = Pair::new();
         let (engine, first, second) = (pair.engine(), &pair.first, &pair.second);
         let buffer = pair.buffer();
-        let seat = pair.seat(&buffer, Arc::new(Refault::new()));
-        buffer.evict().expect("nobody holds it");
-        engine.set_cap(vram(first), Some(0)).expect("ours");
-        let mapping = seat.map(Access::Write).expect("mapped");
+        let attachment = pair.attach(&buffer, Arc::new(Refault::new()));
+        buffer.evict().expect("not held");
+        engine.set_cap(vram(first), Some(0)).expect("of this engine");
+        let mapping = attachment.map(Access::Write).expect("mapped");
         let (before, signal) = engine.host_fence();
         if fails {
-            signal.fail("the test says so");
+            signal.fail("injected failure");
         } else {
             drop(signal);
         }
@@ -240,183 +243,187 @@ fn a_clean_copy_whose_writer_failed_is_not_promoted() {
             submission.after(&before);
             record_fill(submission, second, &mapping, 7)
         });
-        written.expect("what it relies on is known when it has run");
+        written.expect("it fails only when it runs");
         drop(mapping);
-        engine.set_cap(vram(first), None).expect("ours");
+        engine.set_cap(vram(first), None).expect("of this engine");
         buffer.request_residency().expect("there is room");
         assert_eq!(buffer.domain(), vram(first), "behind the write");
         gate.open();
         wait_idle(&[first, second]);
-        assert_eq!(pair.abandon(), (usize::from(!fails), usize::from(fails)));
-        assert_eq!(buffer.is_poisoned(), fails, "what it holds is what was written, or failed");
-        drop((seat, buffer));
+        assert_eq!(pair.unplug(), (usize::from(!fails), usize::from(fails)));
+        assert_eq!(buffer.is_poisoned(), fails, "poisoned exactly if the write failed");
+        drop((attachment, buffer));
     }
 }
 
-/// A move waits for work of the host while the device that it moves on is given up.
+/// A move waits for host work while its device is unplugged.
 #[test]
-fn a_move_that_waits_survives_an_abandoned_device() {
+fn a_waiting_move_survives_the_unplug() {
     let pair = Pair::new();
     let buffer = pair.with_clean_copy();
     let (fence, signal) = pair.engine().host_fence();
     let importer = AtWork::new(Access::Read, fence);
-    let seat = pair.seat(&buffer, Arc::clone(&importer) as _);
+    let attachment = pair.attach(&buffer, Arc::clone(&importer) as _);
     std::thread::scope(|scope| {
         let moving = scope.spawn(|| buffer.relocate());
-        while !importer.was_told() {
+        while !importer.was_notified() {
             std::thread::yield_now();
         }
-        // Takes the reservation, so not before the move waits.
-        assert_eq!(pair.abandon(), (1, 0));
+        // Needs the reservation, so the move waits by then.
+        assert_eq!(pair.unplug(), (1, 0));
         drop(signal);
-        let moved = moving.join().expect("no panic").expect("from where it is now");
+        let moved = moving.join().expect("no panic").expect("moved from the promoted copy");
         assert!(matches!(moved, Migration::Done { .. }));
     });
-    assert_eq!(buffer.domain(), DomainId::System, "not back to where the move was going");
-    bytes::assert_sequence(&buffer, 1, "what the copy had");
-    drop(seat);
+    assert_eq!(buffer.domain(), DomainId::System, "not in the old destination");
+    bytes::assert_sequence(&buffer, 1, "the content of the clean copy");
+    drop(attachment);
 }
 
-/// It has its clean copy with it, so there is nothing that the buffer could go on as meanwhile.
+/// The move owns the clean copy, so the buffer cannot be promoted meanwhile.
 #[test]
-fn an_eviction_that_waits_gets_out_of_an_abandoned_device() {
+fn a_waiting_eviction_completes_during_the_unplug() {
     let pair = Pair::new();
     let buffer = pair.with_clean_copy();
     let (fence, signal) = pair.engine().host_fence();
     let importer = AtWork::new(Access::Read, fence);
-    let seat = pair.seat(&buffer, Arc::clone(&importer) as _);
+    let attachment = pair.attach(&buffer, Arc::clone(&importer) as _);
     std::thread::scope(|scope| {
         let moving = scope.spawn(|| buffer.evict());
-        while !importer.was_told() {
+        while !importer.was_notified() {
             std::thread::yield_now();
         }
-        let abandoning = scope.spawn(|| pair.abandon());
+        let unplugging = scope.spawn(|| pair.unplug());
         drop(signal);
-        moving.join().expect("no panic").expect("nobody holds it");
-        assert_eq!(abandoning.join().expect("no panic").1, 0);
+        moving.join().expect("no panic").expect("not held");
+        assert_eq!(unplugging.join().expect("no panic").1, 0);
     });
     assert_eq!(buffer.domain(), DomainId::System);
     bytes::assert_sequence(&buffer, 1, "evicted");
-    drop(seat);
+    drop(attachment);
 }
 
-/// As the documentation says how to take a device away that still works: out with all, then give it up.
+/// The documented way to remove a working device: evict everything, then unplug it.
 #[test]
-fn nobody_returns_to_an_abandoned_device() {
+fn no_buffer_returns_to_an_unplugged_device() {
     let pair = Pair::new();
     let (engine, first) = (pair.engine(), &pair.first);
     let buffer = pair.buffer();
-    let seat = pair.seat(&buffer, Arc::new(Refault::new()));
-    engine.evict_all(first).expect("ours");
-    assert_eq!(pair.abandon(), (0, 0), "all were out");
-    seat.map(Access::Read).expect("mapped");
-    assert_eq!(engine.restore(first).expect("ours"), 0);
-    assert_eq!(buffer.request_residency().expect("it is there"), Migration::None);
-    assert_lost(&buffer.migrate(vram(first)).expect_err("it was given up"));
+    let attachment = pair.attach(&buffer, Arc::new(Refault::new()));
+    engine.evict_all(first).expect("of this engine");
+    assert_eq!(pair.unplug(), (0, 0), "all were evicted");
+    attachment.map(Access::Read).expect("mapped");
+    assert_eq!(engine.restore(first).expect("of this engine"), 0);
+    assert_eq!(buffer.request_residency().expect("already resident"), Migration::None);
+    assert_lost(&buffer.migrate(vram(first)).expect_err("unplugged"));
     let joint = engine.migrate_many(&[(&buffer, vram(first))]);
     assert!(joint.iter().flat_map(|moved| moved.as_ref().err()).all(Error::is_device_lost));
     assert_eq!((joint.len(), buffer.domain()), (1, DomainId::System));
-    bytes::assert_sequence(&buffer, 1, "it goes on");
-    drop(seat);
+    bytes::assert_sequence(&buffer, 1, "usable elsewhere");
+    drop(attachment);
 }
 
 #[test]
-fn nobody_is_made_at_home_on_an_abandoned_device() {
+fn no_buffer_is_created_on_an_unplugged_device() {
     let pair = Pair::new();
     let (engine, first) = (pair.engine(), &pair.first);
     let descriptor = || BufferDescriptor::new(SIZE).discardable();
     let purged = engine.create_buffer(first, descriptor()).expect("a buffer");
-    purged.evict().expect("nobody holds it");
-    assert_eq!(pair.abandon(), (0, 0));
+    purged.evict().expect("not held");
+    assert_eq!(pair.unplug(), (0, 0));
     for placement in [Placement::VramOrSystem, Placement::Vram, Placement::System] {
         let made = engine.create_buffer(first, descriptor().placement(placement));
-        assert_lost(&made.expect_err("it was given up"));
+        assert_lost(&made.expect_err("unplugged"));
     }
-    assert_eq!(engine.usage(vram(first)).expect("ours").used, 0, "nobody is there");
-    let elsewhere = engine.create_buffer(&pair.second, descriptor()).expect("not given up");
+    assert_eq!(
+        engine.usage(vram(first)).expect("of this engine").used,
+        0,
+        "no memory is in use there"
+    );
+    let elsewhere = engine.create_buffer(&pair.second, descriptor()).expect("not unplugged");
     bytes::write(&elsewhere, 3);
-    bytes::assert_sequence(&elsewhere, 3, "as ever");
-    // Nor is one renewed there.
-    purged.renew().expect("somewhere else");
+    bytes::assert_sequence(&elsewhere, 3, "not affected");
+    // A purged buffer is not renewed there either.
+    purged.renew().expect("in another domain");
     assert_eq!(purged.domain(), DomainId::System);
 }
 
 #[test]
-fn importers_of_what_is_lost_are_told() {
+fn importers_of_lost_content_are_notified() {
     let pair = Pair::new();
     let buffer = pair.buffer();
     let recorder = Recorder::new(true);
-    let seat = pair.seat(&buffer, Arc::clone(&recorder) as _);
-    assert_eq!(pair.abandon(), (0, 1));
+    let attachment = pair.attach(&buffer, Arc::clone(&recorder) as _);
+    assert_eq!(pair.unplug(), (0, 1));
     assert_eq!(recorder.told(), [0]);
-    drop(seat);
+    drop(attachment);
 }
 
-/// An importer writes still, and says so only when it is asked.
+/// An importer is still writing, and reports that only at its notification.
 #[test]
-fn what_an_importer_writes_while_it_is_told_is_not_forgotten() {
+fn a_write_reported_in_a_notification_prevents_promotion() {
     let pair = Pair::new();
     let buffer = pair.with_clean_copy();
     let (fence, signal) = pair.engine().host_fence();
-    let seat = pair.seat(&buffer, AtWork::new(Access::Write, fence));
-    let abandoned = pair.abandon();
+    let attachment = pair.attach(&buffer, AtWork::new(Access::Write, fence));
+    let report = pair.unplug();
     drop(signal);
-    assert_eq!(abandoned, (0, 1));
-    assert!(buffer.is_poisoned(), "bytes were written to what is lost");
-    drop(seat);
+    assert_eq!(report, (0, 1));
+    assert!(buffer.is_poisoned(), "the lost memory was newer than the clean copy");
+    drop(attachment);
 }
 
 struct Panics;
 
 impl Importer for Panics {
     fn invalidate_mappings(&self, _: &Invalidation<'_>) {
-        panic!("the test says so");
+        panic!("injected failure");
     }
 }
 
 #[test]
-fn an_importer_that_panics_keeps_nobody_from_being_promoted_or_lost() {
+fn a_panicking_importer_does_not_stop_the_unplug() {
     for by_hand in [true, false] {
         let pair = Pair::new();
         let kept: Vec<_> = (0..3).map(|_| pair.with_clean_copy()).collect();
         let gone = pair.buffer();
-        let seats = [&kept[1], &gone].map(|buffer| pair.seat(buffer, Arc::new(Panics)));
+        let attachments = [&kept[1], &gone].map(|buffer| pair.attach(buffer, Arc::new(Panics)));
         let caught = if by_hand {
-            catch_unwind(AssertUnwindSafe(|| pair.abandon())).map(|_| ())
+            catch_unwind(AssertUnwindSafe(|| pair.unplug())).map(|_| ())
         } else {
             pair.lose();
             catch_unwind(AssertUnwindSafe(|| pair.engine().trim())).map(|_| ())
         };
-        assert!(caught.is_err(), "the panic goes on");
+        assert!(caught.is_err(), "the panic unwinds");
         for buffer in &kept {
             assert_eq!(buffer.domain(), DomainId::System);
             bytes::assert_sequence(buffer, 1, "promoted");
         }
         assert!(gone.is_poisoned());
-        assert_eq!(pair.abandon(), (3, 1), "and nobody is told again");
-        drop((seats, kept, gone));
+        assert_eq!(pair.unplug(), (3, 1), "counted once");
+        drop((attachments, kept, gone));
     }
 }
 
 #[test]
-fn a_device_is_given_up_once() {
+fn a_device_is_unplugged_once() {
     let pair = Pair::new();
     let (kept, gone) = (pair.with_clean_copy(), pair.buffer());
     let recorders = [Recorder::new(true), Recorder::new(true)];
-    let seats = [(&kept, &recorders[0]), (&gone, &recorders[1])]
-        .map(|(buffer, recorder)| pair.seat(buffer, Arc::clone(recorder) as _));
-    assert_eq!(pair.abandon(), (1, 1));
-    let told = || [recorders[0].told(), recorders[1].told()].concat();
-    let (once, explained) = (told(), gone.explain().decisions.len());
-    // Again, and by whoever finds out that it is lost as well.
-    assert_eq!(pair.abandon(), (1, 1), "what was done then");
+    let attachments = [(&kept, &recorders[0]), (&gone, &recorders[1])]
+        .map(|(buffer, recorder)| pair.attach(buffer, Arc::clone(recorder) as _));
+    assert_eq!(pair.unplug(), (1, 1));
+    let notified = || [recorders[0].told(), recorders[1].told()].concat();
+    let (once, explained) = (notified(), gone.explain().decisions.len());
+    // A second unplug, and a detected loss of the same device, change nothing.
+    assert_eq!(pair.unplug(), (1, 1), "the first report");
     pair.lose();
     pair.engine().trim();
-    assert_eq!(pair.abandon(), (1, 1));
-    assert_eq!((told(), gone.explain().decisions.len()), (once, explained));
-    // Accepted, it is nobody's to take again.
-    gone.accept_content().expect("nobody is at work on it");
-    assert_eq!(pair.abandon(), (1, 1));
+    assert_eq!(pair.unplug(), (1, 1));
+    assert_eq!((notified(), gone.explain().decisions.len()), (once, explained));
+    // Accepted content is not lost again.
+    gone.accept_content().expect("not in use");
+    assert_eq!(pair.unplug(), (1, 1));
     assert!(!gone.is_poisoned());
-    drop(seats);
+    drop(attachments);
 }

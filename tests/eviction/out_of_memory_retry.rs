@@ -1,6 +1,6 @@
-//! A driver has no memory left for what is no buffer's, while something is taken in, moved or handed out: others
-//! make room, and it is asked again, a few times.
-#![expect(unsafe_code, reason = "taking in one's own fd")]
+//! A driver runs out of memory for internal objects during an import, a move or an export: the engine evicts other
+//! buffers and retries a few times.
+#![expect(unsafe_code, reason = "imports an fd of its own")]
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use peerbuf::{
 
 const MIB: u64 = 1 << 20;
 const CODES: [Code; 2] = [Code::ERROR_OUT_OF_DEVICE_MEMORY, Code::ERROR_OUT_OF_HOST_MEMORY];
-/// As often as it is given some.
-const RELIEFS: u64 = 3;
+/// The number of retries.
+const RETRIES: u64 = 3;
 
-/// A device, a second one of the same adapter, and what was asked of them already.
+/// A device, and a second one of the same adapter, with all routes between them proved.
 struct Scene<'a> {
     engine: &'a Engine,
     home: &'a Device,
     peer: &'a Device,
 }
 
-/// With two devices of each adapter, where it is known who reaches whose memory, so that what fails does not
-/// fail while that is found out.
+/// Runs `test` with two devices of each adapter. The routes between them are proved first, so that the injected
+/// failures do not hit a proof.
 fn for_each_pair(rig: &Rig, test: impl Fn(&Scene<'_>)) {
     for code in ["VK_ERROR_OUT_OF_DEVICE_MEMORY", "VK_ERROR_OUT_OF_HOST_MEMORY"] {
         rig.provokes(code);
@@ -35,15 +35,15 @@ fn for_each_pair(rig: &Rig, test: impl Fn(&Scene<'_>)) {
         let peer = rig.open(&home.adapter().clone());
         let scene = Scene { engine: rig.engine(), home: &home, peer: &peer };
         let buffer = scene.create(Placement::VramOrSystem);
-        let seat = scene.sit(&buffer);
+        let attachment = scene.attach(&buffer);
         for to in [DomainId::System, DomainId::Vram(home.id())] {
-            buffer.migrate(to).expect("nobody holds it");
-            fill(&seat, 1);
+            buffer.migrate(to).expect("not held");
+            fill(&attachment, 1);
         }
-        drop((seat, buffer));
-        scene.forget();
+        drop((attachment, buffer));
+        scene.drop_views();
         test(&scene);
-        scene.forget();
+        scene.drop_views();
     }
 }
 
@@ -55,19 +55,19 @@ impl Scene<'_> {
         buffer
     }
 
-    fn sit(&self, buffer: &SharedBuffer) -> Attachment {
-        buffer.attach_dynamic(self.peer, Arc::new(Refault::new())).expect("a seat")
+    fn attach(&self, buffer: &SharedBuffer) -> Attachment {
+        buffer.attach_dynamic(self.peer, Arc::new(Refault::new())).expect("an attachment")
     }
 
-    /// Nobody has a view any more of what others had.
-    fn forget(&self) {
+    /// Frees all cached views.
+    fn drop_views(&self) {
         wait_idle(&[self.home, self.peer]);
         self.engine.trim();
     }
 }
 
-/// Does `work` on something new each time, where the first calls fail, as many as may; and once more often,
-/// which is an error. Then it is done again, and `check` looks at what there is.
+/// Runs `work` on a new subject with the first calls failing, up to as many as are retried, and then once more
+/// often, which is an error. After an error, `work` runs again without failures. `check` verifies the result.
 fn check<T>(
     (scene, engine, call): (&Scene<'_>, &Engine, Call),
     make: impl Fn() -> T,
@@ -75,19 +75,19 @@ fn check<T>(
     check: impl Fn(T, &str),
 ) {
     for code in CODES {
-        for times in 1..=RELIEFS + 1 {
+        for times in 1..=RETRIES + 1 {
             let what = format!("{}, {times} x {code:?} of {}", scene.home.name(), call.name());
-            scene.forget();
+            scene.drop_views();
             let mut subject = make();
             wait_idle(&[scene.home, scene.peer]);
             (1..=times).for_each(|nth| engine.calls().fail_nth(call, nth, code));
             let result = work(&mut subject);
-            assert!(!engine.calls().clear_faults(), "{what}: not so many calls");
+            assert!(!engine.calls().clear_faults(), "{what}: fewer calls than injected failures");
             match result {
-                Ok(()) if times <= RELIEFS => {}
-                Err(error) if times > RELIEFS => {
+                Ok(()) if times <= RETRIES => {}
+                Err(error) if times > RETRIES => {
                     assert!(error.is_out_of_memory(), "{what}: {error:?}");
-                    work(&mut subject).expect("there is memory again");
+                    work(&mut subject).expect("no more failures");
                 }
                 other => panic!("{what}: {other:?}"),
             }
@@ -97,32 +97,32 @@ fn check<T>(
 }
 
 #[test]
-fn a_device_attaches_as_soon_as_there_is_memory() {
+fn an_attach_retries_after_out_of_memory() {
     let rig = Rig::new();
     for_each_pair(&rig, |scene| {
         let make = || (scene.create(Placement::System), None);
-        let attach = |(buffer, seat): &mut (SharedBuffer, Option<Attachment>)| {
-            *seat = Some(buffer.attach(scene.peer)?);
+        let attach = |(buffer, attachment): &mut (SharedBuffer, Option<Attachment>)| {
+            *attachment = Some(buffer.attach(scene.peer)?);
             Ok(())
         };
         let subject = (scene, scene.engine, Call::ImportMemory);
-        check(subject, make, attach, |(buffer, seat), what| {
+        check(subject, make, attach, |(buffer, attachment), what| {
             bytes::assert_sequence(&buffer, 5, what);
-            let seat = seat.as_ref().expect("it has attached");
-            fill(seat, 7);
-            assert_pattern(seat, 7, what);
-            buffer.relocate().expect("nobody holds it");
+            let attachment = attachment.as_ref().expect("it has attached");
+            fill(attachment, 7);
+            assert_pattern(attachment, 7, what);
+            buffer.relocate().expect("not held");
         });
     });
 }
 
-/// At first only what nobody has goes.
+/// The first retry only returns unused memory; the second one evicts.
 #[test]
-fn others_leave_the_devices_memory_for_it() {
+fn a_retry_evicts_other_buffers_of_the_device() {
     let rig = Rig::new();
     for_each_pair(&rig, |scene| {
         for times in [1, 2] {
-            scene.forget();
+            scene.drop_views();
             let other = BufferDescriptor::new(MIB);
             let other = scene.engine.create_buffer(scene.peer, other).expect("a buffer");
             bytes::write(&other, 6);
@@ -130,7 +130,7 @@ fn others_leave_the_devices_memory_for_it() {
             for nth in 1..=times {
                 scene.engine.calls().fail_nth(Call::ImportMemory, nth, CODES[0]);
             }
-            drop(buffer.attach(scene.peer).expect("at last"));
+            drop(buffer.attach(scene.peer).expect("retried"));
             assert!(!scene.engine.calls().clear_faults());
             let expected =
                 if times > 1 { DomainId::System } else { DomainId::Vram(scene.peer.id()) };
@@ -141,32 +141,32 @@ fn others_leave_the_devices_memory_for_it() {
     });
 }
 
-/// A buffer that has moved to where one of its devices has not been yet, with its mapping of the old place.
+/// A buffer that has moved to a domain where its attachment has no view yet, and a mapping of the old backing.
 struct Followed {
     buffer: SharedBuffer,
-    seat: Attachment,
+    attachment: Attachment,
     mapping: Mapping,
 }
 
 impl Followed {
     fn new(scene: &Scene<'_>) -> Self {
         let buffer = scene.create(Placement::VramOrSystem);
-        let seat = scene.sit(&buffer);
-        let mapping = seat.map(Access::ReadWrite).expect("mapped");
-        buffer.migrate(DomainId::System).expect("nobody holds it");
-        Self { buffer, seat, mapping }
+        let attachment = scene.attach(&buffer);
+        let mapping = attachment.map(Access::ReadWrite).expect("mapped");
+        buffer.migrate(DomainId::System).expect("not held");
+        Self { buffer, attachment, mapping }
     }
 
     fn check(self, what: &str) {
         let Self { buffer, mapping, .. } = self;
         bytes::assert_sequence(&buffer, 5, what);
-        mapping.fill(8).expect("a current one");
+        mapping.fill(8).expect("a current mapping");
         assert!(mapping.verify(8).expect("a pass").is_clean(), "{what}");
-        buffer.relocate().expect("nobody holds it");
+        buffer.relocate().expect("not held");
     }
 }
 
-/// In each of the ways that there are.
+/// Runs one way to follow a move.
 fn check_follow(follow: impl Fn(&mut Followed) -> Result<()>) {
     let rig = Rig::new();
     for_each_pair(&rig, |scene| {
@@ -183,26 +183,28 @@ fn check_follow(follow: impl Fn(&mut Followed) -> Result<()>) {
 }
 
 #[test]
-fn so_does_who_maps() {
-    check_follow(|Followed { seat, mapping, .. }| {
-        *mapping = seat.map(Access::ReadWrite)?;
+fn a_map_retries_after_out_of_memory() {
+    check_follow(|Followed { attachment, mapping, .. }| {
+        *mapping = attachment.map(Access::ReadWrite)?;
         Ok(())
     });
 }
 
 #[test]
-fn and_who_maps_again() {
-    check_follow(|Followed { seat, mapping, .. }| seat.remap(mapping));
+fn a_remap_retries_after_out_of_memory() {
+    check_follow(|Followed { attachment, mapping, .. }| attachment.remap(mapping));
 }
 
 #[test]
-fn and_who_maps_all_again() {
-    check_follow(|Followed { buffer, seat, mapping }| buffer.remap_all(&mut [(seat, mapping)]));
+fn a_remap_of_all_mappings_retries_after_out_of_memory() {
+    check_follow(|Followed { buffer, attachment, mapping }| {
+        buffer.remap_all(&mut [(attachment, mapping)])
+    });
 }
 
-/// Where the host does not copy instead.
+/// The host cannot copy instead.
 #[test]
-fn a_buffer_moves_as_soon_as_there_is_memory() {
+fn a_move_retries_after_out_of_memory() {
     let rig = Rig::new();
     rig.engine().calls().set_unmappable_device_memory(true);
     for_each_pair(&rig, |scene| {
@@ -210,7 +212,7 @@ fn a_buffer_moves_as_soon_as_there_is_memory() {
             let before = (buffer.domain(), buffer.generation());
             let result = buffer.migrate(DomainId::System);
             let now = (buffer.domain(), buffer.generation());
-            assert!(result.is_ok() || now == before, "nothing has changed");
+            assert!(result.is_ok() || now == before, "a failed move changes nothing");
             result.map(drop)
         };
         let subject = (scene, scene.engine, Call::QueueSubmit);
@@ -223,19 +225,19 @@ fn a_buffer_moves_as_soon_as_there_is_memory() {
 }
 
 #[test]
-fn so_do_many_that_move_together() {
+fn a_batch_of_moves_retries_after_out_of_memory() {
     let rig = Rig::new();
     rig.engine().calls().set_unmappable_device_memory(true);
     for_each_pair(&rig, |scene| {
         let all = [(); 2].map(|()| scene.create(Placement::VramOrSystem));
         wait_idle(&[scene.home]);
-        // All together, each by itself, and the first one once more.
+        // The submission of the batch, one for each buffer, and one retry fail.
         for nth in 1..=4 {
             scene.engine.calls().fail_nth(Call::QueueSubmit, nth, CODES[0]);
         }
         let moves = all.each_ref().map(|buffer| (buffer, DomainId::System));
         for moved in scene.engine.migrate_many(&moves) {
-            assert_eq!(moved.expect("at last"), Migration::Done { generation: 1 });
+            assert_eq!(moved.expect("retried"), Migration::Done { generation: 1 });
         }
         assert!(!scene.engine.calls().clear_faults());
         all.iter().for_each(|buffer| bytes::assert_sequence(buffer, 5, "moved"));
@@ -243,7 +245,7 @@ fn so_do_many_that_move_together() {
 }
 
 #[test]
-fn a_buffer_is_handed_out_as_soon_as_there_is_memory() {
+fn an_export_retries_after_out_of_memory() {
     let rig = Rig::new();
     for_each_pair(&rig, |scene| {
         let make = || (scene.create(Placement::VramOrSystem), None);
@@ -253,34 +255,34 @@ fn a_buffer_is_handed_out_as_soon_as_there_is_memory() {
         };
         let subject = (scene, scene.engine, Call::GetMemoryFd);
         check(subject, make, export, |(buffer, export), what| {
-            assert_eq!(buffer.generation(), 1, "{what}: out of its slab");
-            assert!(buffer.evict().is_err(), "{what}: it is handed out");
+            assert_eq!(buffer.generation(), 1, "{what}: moved out of its slab");
+            assert!(buffer.evict().is_err(), "{what}: exported");
             drop(export);
-            buffer.evict().expect("nobody holds it any more");
+            buffer.evict().expect("no longer held");
             bytes::assert_sequence(&buffer, 5, what);
         });
     });
 }
 
 #[test]
-fn a_strangers_memory_is_taken_in_as_soon_as_there_is_memory() {
+fn an_import_retries_after_out_of_memory() {
     let rig = Rig::new();
     for_each_pair(&rig, |scene| {
-        let stranger = rig.stranger();
-        let device = rig.open_on(&stranger, scene.home);
+        let other_engine = rig.stranger();
+        let device = rig.open_on(&other_engine, scene.home);
         let make = || {
             let export = scene.create(Placement::System).export_foreign().expect("an fd");
             (export, None)
         };
-        let import = |(export, taken): &mut (ForeignExport, Option<SharedBuffer>)| {
+        let import = |(export, imported): &mut (ForeignExport, Option<SharedBuffer>)| {
             let (fd, facts) = (export.as_fd(), export.facts());
             // SAFETY: an fd of the other engine with its own facts.
-            *taken = Some(unsafe { stranger.import_foreign(&device, fd, facts, None) }?);
+            *imported = Some(unsafe { other_engine.import_foreign(&device, fd, facts, None) }?);
             Ok(())
         };
-        let subject = (scene, &stranger, Call::ImportMemory);
-        check(subject, make, import, |(_, taken), what| {
-            bytes::assert_sequence(&taken.expect("it was taken in"), 5, what);
+        let subject = (scene, &other_engine, Call::ImportMemory);
+        check(subject, make, import, |(_, imported), what| {
+            bytes::assert_sequence(&imported.expect("imported"), 5, what);
         });
     });
 }

@@ -1,4 +1,4 @@
-//! A lost device is found out by whatever call comes next.
+//! After a device is lost, the next call of any kind handles the loss.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use peerbuf::{
     Access, Attachment, BufferDescriptor, CopyRegion, DomainId, Error, Refault, SharedBuffer,
 };
 
-/// What a test does next; none of it is about the lost device.
+/// The next call of a test, which does not concern the lost device itself.
 type Next = fn(&Pair, &SharedBuffer, &Attachment);
 
 const NEXT: [(&str, Next); 15] = [
@@ -31,8 +31,8 @@ const NEXT: [(&str, Next); 15] = [
     ("submit remapped", |pair, _, _| {
         pair.engine().submit_remapped(&pair.second, &mut [], |_, _| Ok(())).expect("not lost");
     }),
-    ("map", |_, other, seat| {
-        let mapping = seat.map(Access::Read).expect("not lost");
+    ("map", |_, other, attachment| {
+        let mapping = attachment.map(Access::Read).expect("not lost");
         assert!(mapping.buffer().is_same(other));
     }),
     ("attach", |pair, other, _| {
@@ -68,44 +68,48 @@ const NEXT: [(&str, Next); 15] = [
 ];
 
 #[test]
-fn whatever_comes_next_gives_a_lost_device_up() {
+fn any_next_call_unplugs_a_lost_device() {
     for (what, next) in NEXT {
         let pair = Pair::new();
         let (kept, gone) = (pair.with_clean_copy(), pair.buffer());
         let recorder = Recorder::new(true);
-        let seat = pair.seat(&kept, Arc::clone(&recorder) as _);
+        let attachment = pair.attach(&kept, Arc::clone(&recorder) as _);
         let other = pair
             .engine()
             .create_buffer(&pair.second, BufferDescriptor::new(SIZE))
             .expect("a buffer elsewhere");
         bytes::write(&other, 5);
-        let others_seat = pair.seat(&other, Arc::new(Refault::new()));
-        let told = recorder.told().len();
+        let others_attachment = pair.attach(&other, Arc::new(Refault::new()));
+        let notified = recorder.told().len();
         pair.lose();
         let untouched = (kept.domain(), recorder.told().len());
-        assert_eq!(untouched, (vram(&pair.first), told), "{what}: whoever found out did not");
-        next(&pair, &other, &others_seat);
+        assert_eq!(
+            untouched,
+            (vram(&pair.first), notified),
+            "{what}: detection alone handles nothing"
+        );
+        next(&pair, &other, &others_attachment);
         assert_eq!((kept.domain(), gone.is_poisoned()), (DomainId::System, true), "{what}");
-        assert_eq!(recorder.told().len(), told + 1, "{what}");
-        // The other device sees the bytes of what lives on, and the engine goes on.
-        let mapping = seat.map(Access::Read).expect("promoted");
+        assert_eq!(recorder.told().len(), notified + 1, "{what}");
+        // The other device sees the promoted bytes.
+        let mapping = attachment.map(Access::Read).expect("promoted");
         let sum = mapping.checksum().expect("a pass of the other device");
         let expected = pair.engine().create_buffer(&pair.second, BufferDescriptor::new(SIZE));
         let expected = expected.expect("room");
         bytes::write(&expected, 1);
-        let its_seat = expected.attach(&pair.second).expect("its own");
-        let its_sum = its_seat.map(Access::Read).and_then(|mapping| mapping.checksum());
+        let its_attachment = expected.attach(&pair.second).expect("its own");
+        let its_sum = its_attachment.map(Access::Read).and_then(|mapping| mapping.checksum());
         assert_eq!(sum, its_sum.expect("a pass"), "{what}");
         bytes::assert_sequence(&kept, 1, what);
         if what != "copy" {
             bytes::assert_sequence(&other, 5, what);
         }
-        assert_eq!(pair.abandon(), (1, 1), "{what}");
+        assert_eq!(pair.unplug(), (1, 1), "{what}");
     }
 }
 
 #[test]
-fn it_does_not_matter_which_call_finds_out() {
+fn any_failing_call_detects_the_loss() {
     for call in [Call::AllocateMemory, Call::WaitSemaphores, Call::CreateBuffer] {
         let pair = Pair::new();
         let (kept, engine) = (pair.with_clean_copy(), pair.engine());
@@ -113,15 +117,15 @@ fn it_does_not_matter_which_call_finds_out() {
         let found = match call {
             Call::WaitSemaphores => {
                 let gate = Gate::close(&pair.first);
-                let fence = engine.submit(&pair.first, |_| Ok(())).expect("it lives");
+                let fence = engine.submit(&pair.first, |_| Ok(())).expect("not yet lost");
                 let found = fence.wait(LONG);
                 gate.open();
                 found
             }
-            // An allocation of its own.
+            // A dedicated allocation.
             _ => engine.create_buffer(&pair.first, BufferDescriptor::new(9 << 20)).map(drop),
         };
-        assert_lost(&found.expect_err("as it was told to"));
+        assert_lost(&found.expect_err("the injected error"));
         assert!(pair.first.is_lost());
         engine.report();
         assert_eq!(kept.domain(), DomainId::System, "{call:?}");
@@ -129,28 +133,28 @@ fn it_does_not_matter_which_call_finds_out() {
     }
 }
 
-/// Many threads go on while a device is lost: each gets what it asks for, or hears of the loss, and the device
-/// is given up once.
+/// Many threads continue while a device is lost: each call succeeds or reports the loss, and the device is unplugged
+/// once.
 #[test]
-fn threads_that_go_on_give_it_up_once() {
+fn concurrent_threads_unplug_a_lost_device_once() {
     let pair = Pair::new();
     let kept: Vec<_> = (0..8).map(|_| pair.with_clean_copy()).collect();
     let recorders: Vec<_> = kept.iter().map(|_| Recorder::new(true)).collect();
-    let seats: Vec<_> = kept
+    let attachments: Vec<_> = kept
         .iter()
         .zip(&recorders)
-        .map(|(buffer, recorder)| pair.seat(buffer, Arc::clone(recorder) as _))
+        .map(|(buffer, recorder)| pair.attach(buffer, Arc::clone(recorder) as _))
         .collect();
-    let told = |recorders: &[Arc<Recorder>]| -> Vec<usize> {
+    let counts = |recorders: &[Arc<Recorder>]| -> Vec<usize> {
         recorders.iter().map(|recorder| recorder.told().len()).collect()
     };
-    let before = told(&recorders);
+    let before = counts(&recorders);
     pair.lose();
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                for (buffer, seat) in kept.iter().zip(&seats) {
-                    let mapped = seat.map(Access::Read).map(drop);
+                for (buffer, attachment) in kept.iter().zip(&attachments) {
+                    let mapped = attachment.map(Access::Read).map(drop);
                     assert!(
                         mapped.is_ok() || mapped.as_ref().is_err_and(Error::is_device_lost),
                         "{mapped:?}"
@@ -161,26 +165,26 @@ fn threads_that_go_on_give_it_up_once() {
             });
         }
     });
-    assert_eq!(pair.abandon(), (8, 0));
-    let once: Vec<_> = before.iter().map(|told| told + 1).collect();
-    assert_eq!(told(&recorders), once);
+    assert_eq!(pair.unplug(), (8, 0));
+    let once: Vec<_> = before.iter().map(|count| count + 1).collect();
+    assert_eq!(counts(&recorders), once);
     kept.iter().for_each(|buffer| bytes::assert_sequence(buffer, 1, "promoted"));
-    drop(seats);
+    drop(attachments);
 }
 
-/// A stranger keeps an fd of memory that the buffer has left since, and writes.
+/// An external user keeps an fd of memory that the buffer has left, and writes to it.
 #[test]
-#[expect(unsafe_code, reason = "mapping an fd that was handed out")]
-fn memory_that_has_left_the_process_is_no_clean_copy() {
+#[expect(unsafe_code, reason = "maps an exported fd")]
+fn exported_memory_is_no_clean_copy() {
     let rig = Rig::new();
     let engine = rig.engine();
     let mut seen = 0;
     for first in rig.all() {
-        // An allocation of its own.
+        // A dedicated allocation.
         let descriptor = BufferDescriptor::new(9 << 20);
         let buffer = engine.create_buffer(&first, descriptor).expect("a buffer");
         bytes::write(&buffer, 1);
-        buffer.evict().expect("nobody holds it");
+        buffer.evict().expect("not held");
         let export = buffer.export_foreign().expect("an fd");
         let handle = export.handle().expect("a second one");
         drop(export);
@@ -202,10 +206,10 @@ fn memory_that_has_left_the_process_is_no_clean_copy() {
         seen += 1;
         // SAFETY: mapped just now, and aligned as a page.
         unsafe { mapped.cast::<u64>().write_volatile(0xdead_beef_dead_beef) };
-        // SAFETY: nobody uses the mapping any more.
+        // SAFETY: no reference into the mapping is left.
         unsafe { rustix::mm::munmap(mapped, 4096) }.expect("mapped above");
-        buffer.evict().expect("nobody holds it");
-        bytes::assert_sequence(&buffer, 1, "a stranger with an old fd writes nothing of ours");
+        buffer.evict().expect("not held");
+        bytes::assert_sequence(&buffer, 1, "a write through an old fd does not reach the buffer");
     }
-    assert!(seen > 0, "nobody has memory that a stranger can map");
+    assert!(seen > 0, "no driver exports memory that can be mapped");
 }

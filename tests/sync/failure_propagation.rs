@@ -1,4 +1,4 @@
-//! Errors travel with the fences, to whatever was made of the bytes; and nothing else suffers.
+//! Failures propagate with fences to all dependent work, and to no other work.
 
 use std::sync::Arc;
 
@@ -17,33 +17,38 @@ const SIZE: u64 = 40_000;
 fn shared(rig: &Rig, devices: &[Device]) -> (SharedBuffer, Vec<Mapping>) {
     let descriptor = BufferDescriptor::new(SIZE).name("shared");
     let buffer = rig.engine().create_buffer(&devices[0], descriptor).expect("a buffer");
-    let seats: Vec<_> = devices
+    let attachments: Vec<_> = devices
         .iter()
-        .map(|device| buffer.attach_dynamic(device, Arc::new(Refault::new())).expect("a seat"))
+        .map(|device| {
+            buffer.attach_dynamic(device, Arc::new(Refault::new())).expect("an attachment")
+        })
         .collect();
-    let mappings = seats.iter().map(|seat| seat.map(Access::ReadWrite).expect("mapped")).collect();
+    let mappings = attachments
+        .iter()
+        .map(|attachment| attachment.map(Access::ReadWrite).expect("mapped"))
+        .collect();
     (buffer, mappings)
 }
 
-/// A fence of work that has gone wrong.
+/// A fence of work that has failed.
 fn failed(engine: &Engine) -> Fence {
     let (fence, signal) = engine.host_fence();
-    signal.fail("the test says so");
+    signal.fail("injected failure");
     fence
 }
 
-/// A write that relies on work that has gone wrong.
+/// A write that depends on work that has failed.
 fn failing_fill(engine: &Engine, device: &Device, mapping: &Mapping) -> Fence {
     let failed = failed(engine);
     let fence = engine.submit(device, |submission| {
         submission.after(&failed);
         record_fill(submission, device, mapping, 1)
     });
-    fence.expect("it is known when it has run")
+    fence.expect("it fails only when it runs")
 }
 
 #[test]
-fn from_device_to_device() {
+fn a_failure_reaches_dependent_work_on_other_devices() {
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
@@ -57,28 +62,28 @@ fn from_device_to_device() {
         let again = copy(engine, &devices[0], &twos[0], &threes[0]).expect("a submission");
         gate.open();
         for (fence, buffer) in [(copied, &two), (again, &three)] {
-            let error = fence.wait(LONG).expect_err("what it relied on failed");
+            let error = fence.wait(LONG).expect_err("a dependency failed");
             assert!(matches!(error, Error::WorkFailed { .. }), "{error}");
             assert!(buffer.is_poisoned());
         }
         assert!(one.is_poisoned());
-        // The rest goes on.
+        // Work that does not depend on the failure continues.
         for buffer in [&one, &two, &three] {
-            buffer.accept_content().expect("nothing is under way");
+            buffer.accept_content().expect("no work in progress");
         }
         let fine = copy(engine, &devices[1], &ones[1], &twos[1]).expect("a submission");
-        fine.wait(LONG).expect("fine");
+        fine.wait(LONG).expect("no failure");
     }
 }
 
 #[test]
-fn through_passes() {
+fn a_failure_reaches_dependent_compute_passes() {
     let rig = Rig::new();
     let engine = rig.engine();
     let devices = rig.two_of_one_adapter();
     let (_one, ones) = shared(&rig, &devices);
     let (two, twos) = shared(&rig, &devices);
-    ones[0].copy_to(&twos[0]).expect("everything is compiled");
+    ones[0].copy_to(&twos[0]).expect("the pass is compiled");
     let gate = Gate::close(&devices[0]);
     failing_fill(engine, &devices[0], &ones[0]);
     let submitted = engine.calls().made(Call::QueueSubmit);
@@ -93,13 +98,13 @@ fn through_passes() {
     let error = copied.expect_err("it copied bytes that were never written");
     assert!(matches!(error, Error::WorkFailed { .. }), "{error}");
     assert!(two.is_poisoned());
-    // Passes of others are not its business.
+    // Passes on other buffers are not affected.
     let (_three, threes) = shared(&rig, &devices);
     threes[0].fill(1).expect("a pass");
 }
 
 #[test]
-fn from_a_device_that_is_lost() {
+fn device_loss_fails_dependent_work() {
     let rig = Rig::new();
     let engine = rig.engine();
     let devices = rig.two_of_one_adapter();
@@ -110,23 +115,23 @@ fn from_a_device_that_is_lost() {
     }
     let gate = Gate::close(&devices[0]);
     let first = fill(engine, &devices[0], &ones[0], 5).expect("a submission");
-    // The bridge is the one that waits, and hears it; no other call says it again.
+    // The bridge waits, and detects the loss; no other call reports the error.
     engine.calls().fail_nth(Call::WaitSemaphores, 1, vk::Result::ERROR_DEVICE_LOST);
     let second = copy(engine, &devices[1], &ones[1], &twos[1]).expect("a submission");
     while !devices[0].is_lost() {
         std::thread::yield_now();
     }
     assert!(matches!(first.is_signalled(), Err(Error::DeviceLost { .. })));
-    // It was let go, and has worked on bytes that were never written.
-    let error = second.wait(LONG).expect_err("what it relied on failed");
+    // It was released by the loss, and used bytes that were never written.
+    let error = second.wait(LONG).expect_err("a dependency failed");
     assert!(matches!(error, Error::WorkFailed { .. }), "{error}");
     assert!(one.is_poisoned() && two.is_poisoned());
-    // The device is not lost in truth, and has to come to its end before its memory goes.
+    // The device is not really lost: its work must end before its memory is freed.
     gate.open();
 }
 
 #[test]
-fn not_to_those_who_did_not_rely_on_it() {
+fn a_failure_does_not_reach_independent_work() {
     let rig = Rig::new();
     let engine = rig.engine();
     let devices = rig.two_of_one_adapter();
@@ -142,14 +147,13 @@ fn not_to_those_who_did_not_rely_on_it() {
     let beside = beside.expect("a submission");
     beside.wait(LONG).expect("it does not wait for the writer");
     gate.open();
-    assert!(beside.is_signalled().expect("nor rely on it"));
+    assert!(beside.is_signalled().expect("nor depend on it"));
     assert!(!two.is_poisoned());
 }
 
 #[test]
-fn along_a_chain_of_any_length() {
-    // More than a stack would hold, if each were looked at by way of the next; an emulated machine needs a
-    // minute for so many.
+fn a_failure_propagates_along_a_chain_of_any_length() {
+    // Longer than a recursive walk could follow on one stack; an emulated machine needs a minute for so many.
     let links = if common::in_vm() { 1_000 } else { 20_000 };
     let rig = Rig::new();
     let engine = rig.engine();
@@ -164,13 +168,13 @@ fn along_a_chain_of_any_length() {
         last = next.expect("a submission");
     }
     gate.open();
-    let error = last.wait(LONG).expect_err("it goes back to one that failed");
+    let error = last.wait(LONG).expect_err("its first dependency failed");
     assert!(matches!(error, Error::WorkFailed { .. }), "{error}");
 }
 
 #[test]
 #[expect(unsafe_code, reason = "commands of the test's own")]
-fn what_a_recording_owns_is_dropped_where_its_drop_may_take_the_reservation() {
+fn a_recording_is_dropped_without_the_reservation_held() {
     let rig = Rig::new();
     let engine = rig.engine();
     let devices = rig.two_of_one_adapter();
@@ -187,7 +191,7 @@ fn what_a_recording_owns_is_dropped_where_its_drop_may_take_the_reservation() {
 }
 
 #[test]
-fn scopes_are_what_the_queue_has() {
+fn a_scope_with_unsupported_stages_is_refused() {
     let rig = Rig::new();
     let engine = rig.engine();
     let devices = rig.two_of_one_adapter();
