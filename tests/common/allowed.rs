@@ -1,21 +1,21 @@
-//! The validation messages that are not failures: those of one driver's fault, with its name.
+//! Validation messages that are no failures, because they report a known fault of a driver.
 
 use ash::vk::DriverId;
 use peerbuf::device::Message;
 
-/// A fault of a driver that makes the layer complain about what works.
+/// A driver fault that makes the validation layer report usage that is correct.
 pub(crate) struct Allowed {
-    /// Whose fault it is.
+    /// The faulty driver.
     pub(crate) driver: DriverId,
-    /// The rules that seem to be broken.
+    /// The rules that the layer reports as violated.
     pub(crate) vuids: &'static [&'static str],
-    /// What such a message mentions, whatever else it says.
+    /// Text that each such message contains.
     pub(crate) about: &'static str,
-    /// Why nothing is wrong.
+    /// Why the usage is correct.
     pub(crate) reason: &'static str,
 }
 
-/// The whole list. It may hold nothing but faults of drivers, each with its evidence.
+/// The allowed faults. The list may hold driver faults only, each with its evidence.
 ///
 /// | driver | VUIDs | reason |
 /// |---|---|---|
@@ -33,8 +33,8 @@ pub(crate) const ALLOWED: [Allowed; 1] = [Allowed {
 
 /// Whether `message` is on the list.
 ///
-/// The layer names no device in these messages, so they are allowed where a device of the driver is
-/// among `open`; tests of other drivers alone do not get away with them.
+/// The layer names no device in these messages. So they are allowed if `open` contains the faulty driver; tests
+/// that open only other drivers fail on them.
 pub(crate) fn is_allowed(message: &Message, open: &[DriverId]) -> bool {
     ALLOWED.iter().any(|allowed| {
         open.contains(&allowed.driver)

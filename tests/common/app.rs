@@ -1,4 +1,4 @@
-//! An application with an instance, a device and a queue of its own.
+//! An application that owns its Vulkan instance, device and queue.
 #![expect(unsafe_code, reason = "an application's raw Vulkan objects")]
 
 use std::ffi::{CStr, c_void};
@@ -12,7 +12,7 @@ use peerbuf::{Adapter, Device, Engine, Result};
 use super::soft_queues::SoftQueues;
 use super::{Messages, Rig};
 
-/// An application that had Vulkan running before it heard of peerbuf.
+/// An application that set up Vulkan itself, before it uses peerbuf.
 pub(crate) struct App {
     entry: ash::Entry,
     instance: ash::Instance,
@@ -20,13 +20,13 @@ pub(crate) struct App {
     pub(crate) device: ash::Device,
     extensions: Vec<&'static CStr>,
     pub(crate) lock: Arc<AppLock>,
-    /// Two queues instead of the driver's one, if the application wants them.
+    /// Two emulated queues in place of the driver's single one, if requested.
     soft: Option<SoftQueues>,
     messenger: Option<(ext::debug_utils::Instance, vk::DebugUtilsMessengerEXT)>,
     _messages: Box<Messages>,
 }
 
-/// The lock that the application has around its queue, and how often it was taken.
+/// The application's queue lock. It counts how often it was taken.
 #[derive(Default)]
 pub(crate) struct AppLock {
     queue: Mutex<()>,
@@ -41,11 +41,11 @@ impl QueueLock for AppLock {
     }
 }
 
-/// The family that software devices have; it can do everything.
+/// The only queue family of software devices. It supports all operations.
 pub(crate) const FAMILY: u32 = 0;
 
 impl App {
-    /// Starts on the adapter that `adapter` is, with those of its extensions that `wanted` likes.
+    /// Creates a device on `adapter` with those of its extensions that `wanted` selects.
     pub(crate) fn new(rig: &Rig, adapter: &Adapter, wanted: impl Fn(&CStr) -> bool) -> Self {
         // SAFETY: the system's Vulkan loader is sound to load.
         let entry = unsafe { ash::Entry::load() }.expect("the loader that the rig has used");
@@ -71,15 +71,17 @@ impl App {
         }
     }
 
-    /// One whose device has two queues, whatever the driver has. It exports no semaphores: the driver would wait
-    /// for the submission that signals one, which a queue that is held up has not handed on.
+    /// Creates a device with two emulated queues.
+    ///
+    /// It exports no semaphores: the driver would wait for the submission that signals one, and a held queue has
+    /// not forwarded it.
     pub(crate) fn with_two_queues(rig: &Rig, adapter: &Adapter) -> Self {
         let mut app = Self::new(rig, adapter, |name| name != khr::external_semaphore_fd::NAME);
         app.soft = Some(SoftQueues::new(&app.device, FAMILY));
         app
     }
 
-    /// Its two queues.
+    /// The two emulated queues.
     pub(crate) fn queues(&self) -> &SoftQueues {
         self.soft.as_ref().expect("made with two queues")
     }
@@ -98,21 +100,21 @@ impl App {
         }
     }
 
-    /// Lets the device take part. `self` outlives the engine: it is made before and dropped after.
+    /// Adopts the device into `engine`. `self` outlives the engine: it is created before and dropped after it.
     pub(crate) fn join(&self, rig: &Rig, engine: &Engine) -> Device {
         self.try_join(rig, engine, |_| {}).expect("it can compute")
     }
 
-    /// The same with a second lane for moves: on a queue of its own if there are two, else on the only one.
-    pub(crate) fn join_with_lane(&self, rig: &Rig, engine: &Engine) -> Device {
+    /// Adopts the device with a transfer queue for moves: the second queue if there are two, else the only one.
+    pub(crate) fn join_with_transfer_queue(&self, rig: &Rig, engine: &Engine) -> Device {
         let index = u32::from(self.soft.is_some());
-        // The lock of a queue is the application's; that of one which it leaves to peerbuf is not.
-        let lane = AdoptedQueue { family: FAMILY, index, lock: None };
-        let joined = self.try_join(rig, engine, |facts| facts.transfer_queue = Some(lane));
+        // The application locks its main queue. It does not use the transfer queue, so that one needs no lock of it.
+        let queue = AdoptedQueue { family: FAMILY, index, lock: None };
+        let joined = self.try_join(rig, engine, |facts| facts.transfer_queue = Some(queue));
         joined.expect("it can compute and copy")
     }
 
-    /// The same with what `change` has changed.
+    /// Adopts the device with facts modified by `change`.
     pub(crate) fn try_join(
         &self,
         rig: &Rig,
@@ -121,8 +123,8 @@ impl App {
     ) -> Result<Device> {
         let mut facts = self.facts();
         change(&mut facts);
-        // SAFETY: all of it belongs together and is what was enabled; queues are used under their locks
-        // alone; the application goes last.
+        // SAFETY: the handles belong together and the extensions are the enabled ones; queues are used under
+        // their locks only; the application is dropped last.
         let device = unsafe { engine.adopt_device(facts) }?;
         rig.know(&device);
         Ok(device)
@@ -132,18 +134,18 @@ impl App {
 impl Drop for App {
     fn drop(&mut self) {
         self.soft = None;
-        // SAFETY: the engine and all that was made from it are gone.
+        // SAFETY: the engine and all objects made from it are destroyed.
         unsafe { self.device.destroy_device(None) };
         if let Some((ext, messenger)) = self.messenger.take() {
-            // SAFETY: made on this instance, destroyed once.
+            // SAFETY: created on this instance, destroyed once.
             unsafe { ext.destroy_debug_utils_messenger(messenger, None) };
         }
-        // SAFETY: its device and its messenger are gone.
+        // SAFETY: its device and its messenger are destroyed.
         unsafe { self.instance.destroy_instance(None) };
     }
 }
 
-/// An instance under the validation layer, where that is installed.
+/// Creates an instance, with the validation layer if it is installed.
 fn create_instance(entry: &ash::Entry) -> (ash::Instance, bool) {
     const LAYER: &CStr = c"VK_LAYER_KHRONOS_validation";
     // SAFETY: the entry is loaded.
@@ -155,7 +157,7 @@ fn create_instance(entry: &ash::Entry) -> (ash::Instance, bool) {
     if debug {
         info = info.enabled_layer_names(&layers).enabled_extension_names(&extensions);
     }
-    // SAFETY: everything that is pointed to outlives the call.
+    // SAFETY: all pointers outlive the call.
     let instance = unsafe { entry.create_instance(&info, None) }.expect("an instance");
     (instance, debug)
 }

@@ -1,7 +1,7 @@
-//! Tests of waits that end because their bound is over.
+//! Tests of waits that end because the engine timeout has expired.
 //!
-//! All waits of an engine have one bound, and how long the others take depends on the machine. So these tests begin
-//! with a short one, and start again with twice as much when something was slower than that.
+//! All waits of an engine share one timeout, and how long other operations take depends on the machine. So these
+//! tests begin with a short timeout, and start again with twice as much if another operation exceeded it.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use super::Rig;
 
-/// The first bound, and one that no machine is too slow for.
+/// The first timeout, and one that is long enough for any machine.
 const SHORTEST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// What a test panics with that finds that its bound was too short.
+/// The panic payload of a test whose timeout was too short.
 struct TooShort;
 
-/// Ends the attempt: something else than the wait in question took as long as the bound.
+/// Ends the attempt: an operation other than the tested wait took as long as the timeout.
 pub(crate) fn too_short() -> ! {
     panic_any(TooShort)
 }
 
-/// Runs `test` with an engine whose waits end after a bound, which it is told.
+/// Runs `test` with an engine of some timeout, and passes that timeout to it.
 pub(crate) fn with_bound(test: impl Fn(&mut Rig, Duration)) {
     let mut bound = SHORTEST;
     loop {
@@ -34,7 +34,7 @@ pub(crate) fn with_bound(test: impl Fn(&mut Rig, Duration)) {
     }
 }
 
-/// Whether a wait has ended that was not to.
+/// Whether a wait other than the tested one has timed out.
 fn is_too_short(panic: &(dyn Any + Send)) -> bool {
     let text = panic.downcast_ref::<String>();
     panic.is::<TooShort>() || text.is_some_and(|text| text.contains("Timeout {"))

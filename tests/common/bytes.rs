@@ -1,37 +1,37 @@
-//! Bytes that tests write and compare.
+//! Byte sequences that tests write and compare.
 
 use peerbuf::{Access, SharedBuffer};
 
-/// Byte `index` of the sequence of `seed`: never zero, and of no short period.
+/// Byte `index` of the sequence of `seed`. It is never zero, and the sequence has no short period.
 pub(crate) fn byte(seed: u64, index: u64) -> u8 {
     let mixed = (index ^ seed.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     // CAST: the top byte, with its lowest bit set.
     (mixed >> 56) as u8 | 1
 }
 
-/// `len` bytes of the sequence of `seed`.
+/// The first `len` bytes of the sequence of `seed`.
 pub(crate) fn sequence(seed: u64, len: u64) -> Vec<u8> {
     (0..len).map(|index| byte(seed, index)).collect()
 }
 
-/// Writes the sequence of `seed` over all of `buffer`, by the host.
+/// Writes the sequence of `seed` to all of `buffer` from the host.
 pub(crate) fn write(buffer: &SharedBuffer, seed: u64) {
     let access = buffer.host_access(Access::Write).expect("host access");
-    access.write(0, &sequence(seed, buffer.size())).expect("the whole buffer is in bounds");
+    access.write(0, &sequence(seed, buffer.size())).expect("the range is the whole buffer");
     access.end().expect("the access ends");
 }
 
-/// All bytes of `buffer`, read by the host.
+/// Reads all bytes of `buffer` from the host.
 pub(crate) fn read(buffer: &SharedBuffer) -> Vec<u8> {
     // CAST: tests' buffers fit memory.
     let mut bytes = vec![0xee; buffer.size() as usize];
     let access = buffer.host_access(Access::Read).expect("host access");
-    access.read(0, &mut bytes).expect("the whole buffer is in bounds");
+    access.read(0, &mut bytes).expect("the range is the whole buffer");
     access.end().expect("the access ends");
     bytes
 }
 
-/// Asserts that `actual` is `expected`, and says where it begins not to be.
+/// Asserts that `actual` is `expected`, and reports the first difference.
 pub(crate) fn assert_same(actual: &[u8], expected: &[u8], what: &str) {
     assert_eq!(actual.len(), expected.len(), "{what}: length");
     if let Some(at) = actual.iter().zip(expected).position(|(a, b)| a != b) {

@@ -1,4 +1,4 @@
-//! A test that runs once more in a process of its own, with another environment.
+//! Runs a test a second time in a child process, with another environment.
 
 use std::process::{Command, Output};
 
@@ -7,15 +7,16 @@ use super::watchdog::test_name;
 
 const MARK: &str = "PEERBUF_TEST_CHILD";
 
-/// Whether this is the second run, in the child.
+/// Whether this is the second run, in the child process.
 pub(crate) fn is_child() -> bool {
     std::env::var_os(MARK).is_some_and(|name| name == *test_name())
 }
 
-/// Runs this test, and no other, in a child that `prepare` has changed the environment of. Fails
-/// with what the child printed if the child failed. A child that hangs is ended by its own watchdog.
+/// Runs only this test in a child process whose environment `prepare` has set.
+///
+/// If the child fails, this panics with the child's output. The child's own watchdog ends it if it hangs.
 pub(crate) fn run(prepare: impl FnOnce(&mut Command) -> &mut Command) {
-    // Its pipes would be found by tests that count descriptors.
+    // Tests that count file descriptors would count the child's pipes.
     let _turn = turn();
     let name = test_name();
     // This very program, also if another build has replaced its file.

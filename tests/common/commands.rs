@@ -1,5 +1,5 @@
-//! Commands of a test's own, submitted with `Engine::submit`.
-#![expect(unsafe_code, reason = "commands of the test's own")]
+//! Raw Vulkan commands that tests submit with `Engine::submit`.
+#![expect(unsafe_code, reason = "raw commands of the test")]
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ pub(crate) fn fill(
     engine.submit(device, |submission| record_fill(submission, device, mapping, word))
 }
 
-/// Says that a buffer is filled with a word, and does.
+/// Declares a write of the whole buffer and records a fill with a word.
 pub(crate) fn record_fill<'a>(
     submission: &mut Submission<'a>,
     device: &'a Device,
@@ -26,7 +26,7 @@ pub(crate) fn record_fill<'a>(
     let view = submission.uses(mapping, Access::Write, Scope::TRANSFER)?;
     let raw = device.raw();
     let record = move |commands| {
-        // SAFETY: a live buffer, and a range that is the mapping's.
+        // SAFETY: a live buffer, and the mapping's range.
         unsafe { raw.cmd_fill_buffer(commands, view.buffer, view.offset, view.size, word) };
     };
     // SAFETY: it records one valid command on what was declared.
@@ -34,7 +34,7 @@ pub(crate) fn record_fill<'a>(
     Ok(())
 }
 
-/// Fills bytes `part` of a buffer with a word, and says that it is those alone.
+/// Fills bytes `part` of a buffer with a word, and declares only those as written.
 pub(crate) fn fill_part(
     engine: &Engine,
     device: &Device,
@@ -48,7 +48,7 @@ pub(crate) fn fill_part(
     })
 }
 
-/// Fills bytes `part` of a buffer, which the caller has said what he does with.
+/// Records a fill of bytes `part` of a buffer. The caller has declared the use already.
 pub(crate) fn record_fill_of<'a>(
     submission: &mut Submission<'a>,
     device: &'a Device,
@@ -59,7 +59,7 @@ pub(crate) fn record_fill_of<'a>(
     let (view, raw) = (mapping.view()?, device.raw());
     let record = move |commands| {
         let (at, len) = (view.offset + part.start, part.end - part.start);
-        // SAFETY: a live buffer, and words of the mapping's.
+        // SAFETY: a live buffer, and words within the mapping's range.
         unsafe { raw.cmd_fill_buffer(commands, view.buffer, at, len, word) };
     };
     // SAFETY: as in `record_fill`.
@@ -67,7 +67,7 @@ pub(crate) fn record_fill_of<'a>(
     Ok(())
 }
 
-/// Fills a buffer with a word, ordered by the caller, who has the buffer to himself.
+/// Fills a buffer with a word as an unordered use. The caller guarantees that no other work uses the buffer.
 pub(crate) fn fill_unordered(
     engine: &Engine,
     device: &Device,
@@ -78,10 +78,11 @@ pub(crate) fn fill_unordered(
         let view = submission.unordered(mapping)?;
         let raw = device.raw();
         let record = move |commands| {
-            // SAFETY: it is being recorded for the device's family, and the caller has waited for all others.
+            // SAFETY: the commands are recorded for the device's family, and the caller has waited for all other
+            // uses.
             let acquired = unsafe { mapping.acquire(commands, Scope::TRANSFER) };
-            acquired.expect("nobody moves it meanwhile");
-            // SAFETY: a live buffer, and a range that is the mapping's.
+            acquired.expect("no move is in progress");
+            // SAFETY: a live buffer, and the mapping's range.
             unsafe { raw.cmd_fill_buffer(commands, view.buffer, view.offset, view.size, word) };
             // SAFETY: as above; it was acquired.
             unsafe { mapping.release(commands, Scope::TRANSFER) };
@@ -92,7 +93,7 @@ pub(crate) fn fill_unordered(
     })
 }
 
-/// Copies all of one buffer to another one, which is at least as large.
+/// Copies a whole buffer to another one that is at least as large.
 pub(crate) fn copy(
     engine: &Engine,
     device: &Device,

@@ -6,27 +6,27 @@ use std::path::PathBuf;
 
 use rustix::io::FdFlags;
 
-/// What was open at some moment.
+/// The file descriptors that were open at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OpenFds(BTreeMap<RawFd, PathBuf>);
 
 impl OpenFds {
-    /// What is open now.
+    /// Lists the descriptors that are open now.
     pub(crate) fn now() -> Self {
         let list = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
         let numbers = list.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        // The descriptor that lists them is closed when its link is looked up, and so left out.
+        // The descriptor of the directory itself is closed when its link is read, so it is left out.
         let numbers: Vec<RawFd> = numbers.collect();
         Self(numbers.into_iter().filter_map(|fd| Some((fd, link(fd)?))).collect())
     }
 
-    /// How many there are.
+    /// The number of open descriptors.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// What is open in `later` and not here, and the other way round. Numbers may have changed hands
-    /// as long as the same files are open.
+    /// Describes the descriptors that only one of `self` and `later` has. Numbers may differ if the same
+    /// files are open.
     pub(crate) fn difference(&self, later: &Self) -> Vec<String> {
         if self.kinds() == later.kinds() {
             return vec![];
@@ -34,9 +34,11 @@ impl OpenFds {
         let more = later.0.iter().filter(|(fd, path)| self.0.get(fd) != Some(path));
         let less = self.0.iter().filter(|(fd, path)| later.0.get(fd) != Some(path));
         more.map(|(fd, path)| format!("fd {fd} was opened and not closed: {}", path.display()))
-            .chain(less.map(|(fd, path)| {
-                format!("fd {fd} was closed by somebody else: {}", path.display())
-            }))
+            .chain(
+                less.map(|(fd, path)| {
+                    format!("fd {fd} was closed unexpectedly: {}", path.display())
+                }),
+            )
             .collect()
     }
 
@@ -46,7 +48,7 @@ impl OpenFds {
         kinds
     }
 
-    /// Those that a program started by this process would inherit, apart from the standard three.
+    /// The descriptors that a child program would inherit, except the standard three.
     pub(crate) fn inheritable(&self) -> Vec<String> {
         self.0
             .iter()
@@ -56,7 +58,7 @@ impl OpenFds {
     }
 }
 
-/// What an fd is, as the kernel shows it: `/dmabuf:` for a dma-buf, `/memfd:peerbuf` for a memfd.
+/// The kernel's name of an fd's file: `/dmabuf:` for a dma-buf, `/memfd:peerbuf` for a memfd.
 pub(crate) fn link_of(fd: BorrowedFd<'_>) -> String {
     link(fd.as_raw_fd()).expect("an open fd has a link").display().to_string()
 }

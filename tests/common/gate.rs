@@ -1,17 +1,17 @@
-//! A queue that stands still until the test lets it go on: how a test knows what has not happened yet.
+//! Blocks a device's queue until the test opens it, so that a test knows which work has not run yet.
 
 use ash::vk;
 use peerbuf::Device;
 
-/// Holds a device's queue; what is submitted behind it runs after [`Gate::open`], or its drop.
+/// Blocks a device's queue. Work submitted later runs after [`Gate::open`] or the drop of the gate.
 pub(crate) struct Gate {
     device: Device,
     semaphore: vk::Semaphore,
 }
 
 impl Gate {
-    /// Stops the queue behind what was submitted so far.
-    #[expect(unsafe_code, reason = "a submission of the test's own")]
+    /// Blocks the queue behind the work submitted so far.
+    #[expect(unsafe_code, reason = "a raw submission of the test")]
     pub(crate) fn close(device: &Device) -> Self {
         let raw = device.raw();
         let mut kind =
@@ -36,7 +36,7 @@ impl Gate {
         this
     }
 
-    /// Lets it go on.
+    /// Unblocks the queue.
     pub(crate) fn open(self) {
         drop(self);
     }
@@ -47,10 +47,10 @@ impl Drop for Gate {
     fn drop(&mut self) {
         let raw = self.device.raw();
         let info = vk::SemaphoreSignalInfo::default().semaphore(self.semaphore).value(1);
-        // SAFETY: it is at 0, and nobody else signals it.
+        // SAFETY: its value is 0, and only this gate signals it.
         unsafe { raw.signal_semaphore(&info) }.expect("a signal");
         super::wait_idle(&[&self.device]);
-        // SAFETY: nothing waits for it any more.
+        // SAFETY: no submission waits for it any more.
         unsafe { raw.destroy_semaphore(self.semaphore, None) };
     }
 }

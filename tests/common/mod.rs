@@ -1,10 +1,10 @@
-//! What every test stands on: an engine under the validation layer, devices found by declared
-//! requirements, and a look at the end whether anything was left behind.
+//! The test rig: an engine under the validation layer, devices found by declared requirements, and a check
+//! at the end that nothing is left behind.
 //!
-//! A [`Rig`] is the first thing that a test makes, so that it is the last to go. When it goes it
-//! checks that the process has the file descriptors it began with, that no object of the engine is
-//! alive, and that Vulkan had nothing to complain about. A test that needs what is not there says so
-//! on the real standard error, and fails under `CI=true`: a silent skip is a false pass.
+//! A test creates its [`Rig`] first, so that it is dropped last. Its drop checks that the process has the file
+//! descriptors it began with, that no object of the engine is alive, and that Vulkan reported no fault. A test
+//! that lacks a requirement reports that on the real standard error, and fails under `CI=true`: a silent skip
+//! is a false pass.
 #![expect(dead_code, reason = "every test file uses its own part of the rig")]
 
 pub(crate) mod allowed;
@@ -39,26 +39,26 @@ use peerbuf::{
 use fds::OpenFds;
 use watchdog::Watchdog;
 
-/// A bound that nothing reaches: the watchdog ends a test that hangs earlier.
+/// A timeout that is never reached: the watchdog ends a test that hangs earlier.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
 
-/// One test's engine and devices, and what it must leave behind: nothing.
+/// One test's engine and devices, and what is needed to check that the test leaves nothing behind.
 pub(crate) struct Rig {
     engine: Option<Engine>,
     live: Arc<Live>,
     messages: Messages,
-    /// Whose devices were opened, for the list of allowed messages.
+    /// The drivers of opened devices, for the list of allowed messages.
     drivers: Mutex<Vec<DriverId>>,
-    /// What drivers may say of errors that the test provokes.
+    /// Error codes that the test provokes and drivers may report.
     provoked: Mutex<Vec<&'static str>>,
     before: OpenFds,
     watchdog: Watchdog,
-    // Last, so that the next test begins when all else is gone. File descriptors are counted for the
-    // whole process, so tests in one process take turns.
+    // Last, so that the next test begins when all else is dropped. File descriptors are counted for the
+    // whole process, so tests in one process run one after the other.
     _turn: MutexGuard<'static, ()>,
 }
 
-/// What Vulkan said.
+/// The messages of the validation layer and the drivers.
 pub(crate) type Messages = Arc<Mutex<Vec<Message>>>;
 
 static TURN: Mutex<()> = Mutex::new(());
@@ -72,11 +72,11 @@ impl Rig {
         Self::with(|descriptor| descriptor)
     }
 
-    /// The same with a descriptor that `change` has changed.
+    /// Opens an engine with a descriptor modified by `change`.
     pub(crate) fn with(change: impl FnOnce(EngineDescriptor) -> EngineDescriptor) -> Self {
         let turn = turn();
         let watchdog = Watchdog::start();
-        // Loaders and drivers keep what they open first: caches, compilers, device nodes.
+        // Loaders and drivers keep what they open on first use: caches, compilers, device nodes.
         WARM.get_or_init(warm_up);
         let before = OpenFds::now();
         let messages = Messages::default();
@@ -98,17 +98,17 @@ impl Rig {
         self.engine.as_ref().expect("the engine is there until the rig is finished")
     }
 
-    /// Takes the engine out, for tests of the order in which things go.
+    /// Takes the engine out, for tests of drop order.
     pub(crate) fn take_engine(&mut self) -> Engine {
         self.engine.take().expect("the engine is taken once")
     }
 
-    /// A second engine in the same process: a stranger to the first.
-    pub(crate) fn stranger(&self) -> Engine {
+    /// Opens a second engine in the same process, which is external to the first.
+    pub(crate) fn external_engine(&self) -> Engine {
         open(descriptor(&self.messages))
     }
 
-    /// Where further engines of a test leave their messages.
+    /// The list to which further engines of a test add their messages.
     pub(crate) fn messages(&self) -> &Messages {
         &self.messages
     }
@@ -129,38 +129,38 @@ impl Rig {
         device
     }
 
-    /// Remembers whose device it is, for the list of allowed messages.
+    /// Records the driver of a device, for the list of allowed messages.
     pub(crate) fn know(&self, device: &Device) {
         let driver = device.adapter().driver_id();
         self.drivers.lock().unwrap_or_else(PoisonError::into_inner).push(driver);
     }
 
-    /// Says that the test makes drivers fail with `code`. Some report their own errors as messages,
-    /// without a VUID, since they break no rule.
+    /// Declares that the test makes drivers fail with `code`. Some drivers report their own errors as messages
+    /// without a VUID, since no rule is violated.
     pub(crate) fn provokes(&self, code: &'static str) {
         self.provoked.lock().unwrap_or_else(PoisonError::into_inner).push(code);
     }
 
     // ---- devices by requirement ----
 
-    /// A device of lavapipe; `None`, and loudly, if there is none.
+    /// Opens a device of lavapipe; reports it and returns `None` if there is none.
     pub(crate) fn lavapipe(&self) -> Option<Device> {
         self.of_driver(DriverId::MESA_LLVMPIPE, "lavapipe")
     }
 
-    /// A device of SwiftShader; `None`, and loudly, if there is none.
+    /// Opens a device of SwiftShader; reports it and returns `None` if there is none.
     pub(crate) fn swiftshader(&self) -> Option<Device> {
         self.of_driver(DriverId::GOOGLE_SWIFTSHADER, "SwiftShader")
     }
 
-    /// A device of each of two drivers that share no kind of fd: lavapipe and SwiftShader.
+    /// Opens a device of each of two drivers that share no kind of fd: lavapipe and SwiftShader.
     pub(crate) fn two_drivers(&self) -> Option<[Device; 2]> {
         Some([self.lavapipe()?, self.swiftshader()?])
     }
 
-    /// One device of every adapter that can be opened.
+    /// Opens one device of every usable adapter.
     pub(crate) fn all(&self) -> Vec<Device> {
-        // Both drivers are always wanted, whatever else is there.
+        // Both drivers are always required, in addition to any others.
         for (driver, name) in DRIVERS {
             if self.find(driver).is_none() {
                 missing(name);
@@ -169,7 +169,7 @@ impl Rig {
         self.usable().map(|adapter| self.open(adapter)).collect()
     }
 
-    /// Two devices of every adapter, side by side: what stands in for two GPUs each.
+    /// Opens two devices of every adapter, which stand in for two GPUs each.
     pub(crate) fn twice_each(&self) -> Vec<Device> {
         self.all()
             .into_iter()
@@ -180,7 +180,7 @@ impl Rig {
             .collect()
     }
 
-    /// Two devices of one adapter, the first there is.
+    /// Opens two devices of the first usable adapter.
     pub(crate) fn two_of_one_adapter(&self) -> [Device; 2] {
         let adapter = self.usable().next().expect("an engine opens with a usable adapter");
         [self.open(adapter), self.open(adapter)]
@@ -206,18 +206,17 @@ impl Rig {
 
     // ---- the end ----
 
-    /// How often calls were made, to compare with later.
+    /// The current call counts, for a later comparison.
     pub(crate) fn made(&self) -> Made {
         Made(Call::ALL.map(|call| self.engine().calls().made(call)))
     }
 
-    /// Ends the rig and checks what is left. Dropping it does the same; this is for tests that have
-    /// something to do afterwards.
+    /// Ends the rig and checks what is left, as its drop does. For tests that have something to do afterwards.
     pub(crate) fn finish(self) {
         drop(self);
     }
 
-    /// Everything that is wrong at the end.
+    /// Lists everything that is wrong at the end of the test.
     fn complaints(&mut self) -> Vec<String> {
         self.engine = None;
         let mut complaints = alive(&self.live);
@@ -230,7 +229,7 @@ impl Rig {
                 .iter()
                 .filter(|message| !allowed::is_allowed(message, &drivers))
                 .filter(|message| !is_provoked(message, &provoked))
-                .map(|message| format!("Vulkan said: {message}")),
+                .map(|message| format!("Vulkan reported: {message}")),
         );
         complaints
     }
@@ -247,7 +246,7 @@ impl Drop for Rig {
         let list = complaints.join("\n  ");
         let name = watchdog::test_name();
         if failing {
-            // The test says what went wrong; this may help to say why.
+            // The test's own panic reports the failure; this list may help to explain it.
             say(&format!("{name} failed, and at its end:\n  {list}"));
         } else {
             panic!("{name} left something behind:\n  {list}");
@@ -255,12 +254,12 @@ impl Drop for Rig {
     }
 }
 
-/// Waits until no other test of this process runs.
+/// Waits until no other test of this process is running.
 pub(crate) fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts of calls at some moment.
+/// Call counts at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Made([u64; Call::ALL.len()]);
 
@@ -276,11 +275,11 @@ impl Made {
     }
 }
 
-/// The drivers that the suite always wants.
+/// The drivers that the suite always requires.
 const DRIVERS: [(DriverId, &str); 2] =
     [(DriverId::MESA_LLVMPIPE, "lavapipe"), (DriverId::GOOGLE_SWIFTSHADER, "SwiftShader")];
 
-/// Whether the suite runs in the virtual machine, where dma-bufs are real.
+/// Whether the suite runs in the virtual machine, which has real dma-bufs.
 pub(crate) fn in_vm() -> bool {
     std::env::var_os("PEERBUF_VM").is_some_and(|value| value == "1")
 }
@@ -292,7 +291,7 @@ pub(crate) fn in_short_vm() -> bool {
 }
 
 /// Whether tests of real dma-bufs can run here. The virtual machine must have them; natively they are
-/// run where they are there, and otherwise belong to that tier.
+/// run if dma-bufs exist, and are otherwise left to the vm tier.
 pub(crate) fn needs_dma_buf(device: &Device) -> bool {
     let nodes = ["/dev/udmabuf", "/dev/dma_heap/system"];
     let absent: Vec<_> =
@@ -312,7 +311,7 @@ pub(crate) fn needs_dma_buf(device: &Device) -> bool {
     false
 }
 
-/// Says that something is absent that the test needs: a failure under `CI=true`, and loud otherwise.
+/// Reports that a requirement of the test is missing. Under `CI=true` that is a failure.
 pub(crate) fn missing(what: &str) {
     let name = watchdog::test_name();
     let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
@@ -326,13 +325,13 @@ pub(crate) fn missing(what: &str) {
     }
 }
 
-/// Writes to the real standard error, which the test harness does not hide.
+/// Writes to the real standard error, which the test harness does not capture.
 pub(crate) fn say(text: &str) {
-    // Nobody can be told if standard error is closed.
+    // If standard error is closed, nothing can be reported.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// What of an engine is still alive.
+/// Lists the objects of an engine that are still alive.
 pub(crate) fn alive(live: &Live) -> Vec<String> {
     Object::ALL
         .into_iter()
@@ -350,7 +349,7 @@ fn descriptor(messages: &Messages) -> EngineDescriptor {
     let sink = Arc::clone(messages);
     EngineDescriptor::new()
         .validation(Validation::Required)
-        // The same way on every machine.
+        // The same copy path on every machine.
         .copy_speeds(CopySpeeds::host_up_to(64 << 10))
         .timeout(LONG)
         .messages(Arc::new(move |message: &Message| {
@@ -369,40 +368,43 @@ fn open(descriptor: EngineDescriptor) -> Engine {
     .expect("the engine opens")
 }
 
-/// Uses everything once on every device, so that what drivers keep for the life of the process is
-/// there before anything is counted.
+/// Uses every feature once on every device, so that drivers create what they keep for the life of the process
+/// before anything is counted.
 fn warm_up() -> Vec<Adapter> {
     let engine = open(descriptor(&Messages::default()));
     for adapter in engine.adapters().iter().filter(|adapter| adapter.missing().is_empty()) {
         let device = engine.open_device(adapter).expect("the adapter opens");
         let buffer = engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
-        let seat = buffer.attach(&device).expect("a device reaches its own buffer");
-        seat.map(Access::ReadWrite).and_then(|mapping| mapping.fill(1)).expect("a pass runs");
+        let attachment = buffer.attach(&device).expect("a device reaches its own buffer");
+        attachment
+            .map(Access::ReadWrite)
+            .and_then(|mapping| mapping.fill(1))
+            .expect("a compute pass runs");
     }
     engine.adapters().to_vec()
 }
 
-/// Writes the pattern of `seed` on the device of `seat`.
-pub(crate) fn fill(seat: &Attachment, seed: u32) {
-    let mapping = seat.map(Access::Write).expect("the device maps it");
+/// Writes the pattern of `seed` with the device of `attachment`.
+pub(crate) fn fill(attachment: &Attachment, seed: u32) {
+    let mapping = attachment.map(Access::Write).expect("the device maps it");
     mapping.fill(seed).expect("the pass runs");
 }
 
-/// Asserts that the device of `seat` sees the pattern of `seed` in every word.
-pub(crate) fn assert_pattern(seat: &Attachment, seed: u32, what: &str) {
-    let mapping = seat.map(Access::Read).expect("the device maps it");
+/// Asserts that the device of `attachment` sees the pattern of `seed` in every word.
+pub(crate) fn assert_pattern(attachment: &Attachment, seed: u32, what: &str) {
+    let mapping = attachment.map(Access::Read).expect("the device maps it");
     let report = mapping.verify(seed).expect("the pass runs");
     assert!(report.is_clean(), "{what}: {} sees {report:?}", mapping.device().name());
     assert_eq!(report.words, mapping.buffer().size() / 4, "{what}");
 }
 
-/// Waits until nothing runs on the devices, so that what they still used can go.
+/// Waits until the devices are idle, so that objects they used can be freed.
 #[expect(unsafe_code, reason = "waiting for a raw queue")]
 pub(crate) fn wait_idle(devices: &[&Device]) {
     for device in devices {
         device
             .with_queue(|queue| {
-                // SAFETY: the queue is the device's own, and nobody else uses it meanwhile.
+                // SAFETY: the queue is the device's own, and no other code uses it meanwhile.
                 unsafe { device.raw().queue_wait_idle(queue) }
             })
             .expect("the device is not lost");

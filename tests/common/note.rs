@@ -1,10 +1,10 @@
-//! What a test was doing, said only if it fails.
+//! Reports what a test was doing if it fails.
 
 use std::fmt::Display;
 
 use super::say;
 
-/// Says its text on the real standard error if it is dropped by a panic.
+/// Prints its text to the real standard error if a panic drops it.
 pub(crate) struct Note<T: Display>(pub(crate) T);
 
 impl<T: Display> Drop for Note<T> {

@@ -1,6 +1,6 @@
-//! Random numbers that can be had again: the same seed gives the same ones.
+//! Reproducible random numbers: the same seed gives the same sequence.
 
-/// Steele, Lea and Flood's splitmix64 (OOPSLA 2014).
+/// The splitmix64 generator of Steele, Lea and Flood (OOPSLA 2014).
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -9,7 +9,7 @@ impl Random {
         Self(seed)
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -17,23 +17,23 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`, which is not 0.
+    /// Returns a number below `end`, which must not be 0.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    /// An index of something with `len` elements, which is not 0.
+    /// Returns an index into `len` elements; `len` must not be 0.
     pub(crate) fn index(&mut self, len: usize) -> usize {
         // CAST: below a `usize`.
         self.below(len as u64) as usize
     }
 
-    /// One of `list`, which is not empty.
+    /// Returns an element of `list`, which must not be empty.
     pub(crate) fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
         &list[self.index(list.len())]
     }
 
-    /// True in one of `n` cases.
+    /// Returns true in one of `n` cases.
     pub(crate) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }

@@ -1,32 +1,31 @@
-//! Where a buffer may live, said in plain rules over the routes that were proved: what tests hold the
-//! engine to.
+//! The rules by which tests expect a buffer to be placed, stated over the routes that were proved.
 
 use ash::vk::MemoryPropertyFlags as Flags;
 use peerbuf::{Device, DomainKind, Engine, HandleType, Provider, Route};
 
-/// A device at a buffer, and whether it may be given another device's own memory.
+/// An attached device, and whether it accepts another device's memory.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Guest<'a> {
+pub(crate) struct AttachCaps<'a> {
     pub(crate) device: &'a Device,
     pub(crate) peer_to_peer: bool,
 }
 
-/// Whether memory of this kind, of a buffer at home on `home`, can be such that everybody reaches it.
+/// Whether a buffer with home `home` can have memory of this kind that every device in `attached` reaches.
 pub(crate) fn can_live(
     engine: &Engine,
     home: &Device,
     kind: DomainKind,
-    guests: &[Guest<'_>],
+    attached: &[AttachCaps<'_>],
 ) -> bool {
-    let at_home = Guest { device: home, peer_to_peer: true };
-    let everybody = || guests.iter().chain([&at_home]);
+    let home_device = AttachCaps { device: home, peer_to_peer: true };
+    let all = || attached.iter().chain([&home_device]);
     let routes = Route::LADDER.into_iter().filter(|route| kind_of(*route) == Some(kind));
-    routes.into_iter().any(|route| everybody().all(|guest| reaches(engine, home, route, *guest)))
+    routes.into_iter().any(|route| all().all(|caps| reaches(engine, home, route, *caps)))
 }
 
-/// Whether `guest` reaches memory that `route` stands for, of a buffer at home on `home`.
-pub(crate) fn reaches(engine: &Engine, home: &Device, route: Route, guest: Guest<'_>) -> bool {
-    let is_home = guest.device == home;
+/// Whether `caps` reaches memory of `route` that belongs to a buffer with home `home`.
+pub(crate) fn reaches(engine: &Engine, home: &Device, route: Route, caps: AttachCaps<'_>) -> bool {
+    let is_home = caps.device == home;
     if is_home && kind_of(route) == Some(DomainKind::Vram) {
         return true;
     }
@@ -38,14 +37,14 @@ pub(crate) fn reaches(engine: &Engine, home: &Device, route: Route, guest: Guest
             .iter()
             .any(|memory| host_only(memory.flags) && !memory.flags.contains(Flags::DEVICE_LOCAL));
     }
-    if kind_of(route) == Some(DomainKind::Vram) && !guest.peer_to_peer {
+    if kind_of(route) == Some(DomainKind::Vram) && !caps.peer_to_peer {
         return false;
     }
-    let verdict = engine.route(home, guest.device).expect("routes can be proved");
+    let verdict = engine.route(home, caps.device).expect("routes can be proved");
     verdict.working.iter().any(|working| working.route == route)
 }
 
-/// The route that memory of `provider` makes; `None` for a stranger's.
+/// The route that memory of `provider` takes; `None` for external memory.
 pub(crate) fn route_of(provider: Provider) -> Option<Route> {
     Some(match provider {
         Provider::Device { handle: HandleType::DmaBuf, domain: DomainKind::Vram, .. } => {

@@ -1,33 +1,32 @@
-//! Importers that note what they are told.
+//! Importers that record their notifications.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use peerbuf::{Importer, Invalidation};
 
-/// Notes the generation of every callback; its mappings are replaced by the test, which knows that they
-/// are old.
+/// Records the generation of every notification. The test itself replaces the mappings.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    told: Mutex<Vec<u32>>,
+    generations: Mutex<Vec<u32>>,
     peer_to_peer: bool,
 }
 
 impl Recorder {
-    /// One that offers to live with another device's own memory, or that does not.
+    /// Creates a recorder that accepts another device's memory if `peer_to_peer` is set.
     pub(crate) fn new(peer_to_peer: bool) -> Arc<Self> {
-        Arc::new(Self { told: Mutex::default(), peer_to_peer })
+        Arc::new(Self { generations: Mutex::default(), peer_to_peer })
     }
 
-    /// The generations that it was told are old, in order.
-    pub(crate) fn told(&self) -> Vec<u32> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The generations that notifications have invalidated, in order.
+    pub(crate) fn invalidated(&self) -> Vec<u32> {
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Importer for Recorder {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.push(invalidation.generation());
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.push(invalidation.generation());
     }
 
     fn allow_peer2peer(&self) -> bool {

@@ -1,10 +1,11 @@
-//! Two queues of a device whose driver has one: each is a thread that hands on what it was given, in its order,
-//! when all that it waits for has happened. So they go on independently of each other, as two queues of a GPU
-//! do, and a test can hold up either.
+//! Emulates two queues on a device whose driver has one.
 //!
-//! They stand behind the function table that an application hands over with its device; the driver and the
-//! validation layer see the one queue.
-#![expect(unsafe_code, reason = "a function table with functions of the test's own")]
+//! Each queue is a thread. It forwards its submissions in order, each after all semaphores that the submission
+//! waits for. So the queues progress independently, as two queues of a GPU do, and a test can hold either.
+//!
+//! The queues replace functions in the table that an application passes with its device. The driver and the
+//! validation layer see one queue.
+#![expect(unsafe_code, reason = "a function table with replaced functions")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use ash::vk::{self, Handle};
 
-/// The queues, for as long as this lives.
+/// Two emulated queues of one device. They end when this is dropped.
 pub(crate) struct SoftQueues {
     device: ash::Device,
     both: [Arc<SoftQueue>; 2],
@@ -22,7 +23,7 @@ pub(crate) struct SoftQueues {
 
 struct SoftQueue {
     device: ash::Device,
-    /// The driver's, which both hand on to, under this lock.
+    /// The driver's queue, to which both forward under this lock.
     real: Arc<Mutex<vk::Queue>>,
     state: Mutex<State>,
     changed: Condvar,
@@ -31,7 +32,7 @@ struct SoftQueue {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
-    /// Whether one is being handed on.
+    /// Whether a submission is being forwarded.
     busy: bool,
     held: bool,
     end: bool,
@@ -43,21 +44,21 @@ impl State {
     }
 }
 
-/// A submission. Values of binary semaphores are 0.
+/// A queued submission. Values of binary semaphores are 0.
 struct Job {
     waits: Vec<(vk::Semaphore, u64)>,
     commands: Vec<vk::CommandBuffer>,
     signals: Vec<(vk::Semaphore, u64)>,
 }
 
-/// Who stands behind a handle: queues by theirs, and by their device's and their index.
+/// The queue of each handle: by the queue's own handle, and by device handle and index.
 static KNOWN: Mutex<BTreeMap<(u64, u32), Arc<SoftQueue>>> = Mutex::new(BTreeMap::new());
 
-/// Keeps a queue from handing anything on.
+/// Keeps a queue from forwarding submissions until it is dropped.
 pub(crate) struct Held(Arc<SoftQueue>);
 
 impl SoftQueues {
-    /// Two instead of the first one of `family`.
+    /// Creates two queues in place of the first queue of `family`.
     pub(crate) fn new(real: &ash::Device, family: u32) -> Self {
         // SAFETY: the device was made with this queue.
         let queue = Arc::new(Mutex::new(unsafe { real.get_device_queue(family, 0) }));
@@ -77,29 +78,29 @@ impl SoftQueues {
         drop(known);
         let spawn = |queue: &Arc<SoftQueue>| {
             let queue = Arc::clone(queue);
-            std::thread::spawn(move || while queue.hand_on() {})
+            std::thread::spawn(move || while queue.forward() {})
         };
         Self { device: table(real), threads: both.iter().map(spawn).collect(), both }
     }
 
-    /// The device with functions that know of them.
+    /// The device, with a function table that uses the emulated queues.
     pub(crate) fn device(&self) -> &ash::Device {
         &self.device
     }
 
-    /// Holds up the queue of this index.
+    /// Holds the queue of this index.
     pub(crate) fn hold(&self, index: usize) -> Held {
         let queue = Arc::clone(&self.both[index]);
         lock(&queue.state).held = true;
         Held(queue)
     }
 
-    /// How many submissions a queue has not begun with.
+    /// The number of submissions that a queue has not begun.
     pub(crate) fn waiting(&self, index: usize) -> usize {
         lock(&self.both[index].state).jobs.len()
     }
 
-    /// Whether a queue has handed on all that it was given, before `bound` is over.
+    /// Whether a queue forwards all its submissions within `bound`.
     pub(crate) fn drains(&self, index: usize, bound: Duration) -> bool {
         let queue = &self.both[index];
         let state = lock(&queue.state);
@@ -129,8 +130,8 @@ impl Drop for SoftQueues {
 }
 
 impl SoftQueue {
-    /// Hands the next submission on when it may run; whether there may be more.
-    fn hand_on(&self) -> bool {
+    /// Waits for a submission and forwards it. Returns whether more may follow.
+    fn forward(&self) -> bool {
         let idle = |state: &mut State| (state.held || state.jobs.is_empty()) && !state.end;
         let waited = self.changed.wait_while(lock(&self.state), idle);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
@@ -147,7 +148,7 @@ impl SoftQueue {
         let waited = self.changed.wait_while(lock(&self.state), |state| state.is_at_work());
         drop(waited.unwrap_or_else(PoisonError::into_inner));
         let real = lock(&self.real);
-        // SAFETY: the driver's queue, and locked.
+        // SAFETY: the driver's queue, which is locked.
         unsafe { self.device.queue_wait_idle(*real) }.err().unwrap_or(vk::Result::SUCCESS)
     }
 }
@@ -155,7 +156,7 @@ impl SoftQueue {
 impl Job {
     /// # Safety
     ///
-    /// All that `info` points to is valid, and what it chains is the values of timelines alone.
+    /// All pointers in `info` are valid, and its chain holds only timeline values.
     unsafe fn new(info: &vk::SubmitInfo<'_>) -> Self {
         let none = vk::TimelineSemaphoreSubmitInfo::default();
         // SAFETY: the caller's contract.
@@ -181,14 +182,14 @@ impl Job {
         }
     }
 
-    /// Waits for timelines here, and hands the rest on: so nobody holds up the driver's queue for the others.
+    /// Waits for timeline semaphores on the host and forwards the rest, so that no wait blocks the driver's queue.
     fn run(self, device: &ash::Device, real: &Mutex<vk::Queue>) {
         let (timelines, once): (Vec<_>, Vec<_>) =
             self.waits.into_iter().partition(|(_, value)| *value > 0);
         let (semaphores, values): (Vec<_>, Vec<_>) = timelines.into_iter().unzip();
         let info = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
         if !semaphores.is_empty() {
-            // SAFETY: whoever submitted this keeps them until it is over.
+            // SAFETY: the submitter keeps the semaphores until the submission has ended.
             unsafe { device.wait_semaphores(&info, u64::MAX) }.expect("the device is not lost");
         }
         let once: Vec<_> = once.into_iter().map(|(semaphore, _)| semaphore).collect();
@@ -203,14 +204,14 @@ impl Job {
             .signal_semaphores(&signals)
             .push_next(&mut timeline)];
         let real = lock(real);
-        // SAFETY: a valid submission, made later than it was given; the queue is locked.
+        // SAFETY: a valid submission, forwarded later than it was made; the queue is locked.
         unsafe { device.queue_submit(*real, &info, vk::Fence::null()) }.expect("a submission");
     }
 }
 
 /// # Safety
 ///
-/// `first` is the first of `count`.
+/// `first` points to `count` valid elements.
 unsafe fn list<T: Clone>(first: *const T, count: u32) -> Vec<T> {
     if count == 0 {
         return vec![];
@@ -237,12 +238,12 @@ fn table(real: &ash::Device) -> ash::Device {
     ash::Device::from_parts_1_3(real.handle(), functions, one.clone(), two.clone(), three.clone())
 }
 
-/// A handle of nothing that a driver knows.
+/// The handle of an emulated queue, which no driver knows.
 fn handle(queue: &Arc<SoftQueue>) -> vk::Queue {
     vk::Queue::from_raw(Arc::as_ptr(queue).addr() as u64)
 }
 
-/// Stands for the index of a queue that is known by its own handle.
+/// The index under which a queue is stored by its own handle.
 const ITSELF: u32 = u32::MAX;
 
 fn find(handle: u64, index: u32) -> Arc<SoftQueue> {
@@ -256,7 +257,7 @@ unsafe extern "system" fn get_device_queue(
     out: *mut vk::Queue,
 ) {
     let queue = handle(&find(device.as_raw(), index));
-    // SAFETY: the caller's.
+    // SAFETY: the caller's contract.
     unsafe { out.write(queue) };
 }
 
@@ -266,12 +267,12 @@ unsafe extern "system" fn queue_submit(
     infos: *const vk::SubmitInfo<'_>,
     fence: vk::Fence,
 ) -> vk::Result {
-    assert_eq!(fence, vk::Fence::null(), "nobody here uses these");
-    // SAFETY: the caller's.
+    assert_eq!(fence, vk::Fence::null(), "the tests use no fence here");
+    // SAFETY: the caller's contract.
     let infos = unsafe { list(infos, count) };
     let queue = find(queue.as_raw(), ITSELF);
     for info in &infos {
-        // SAFETY: the caller's; peerbuf and the tests chain nothing else.
+        // SAFETY: the caller's contract; peerbuf and the tests chain nothing else.
         let job = unsafe { Job::new(info) };
         lock(&queue.state).jobs.push_back(job);
     }

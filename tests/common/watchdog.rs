@@ -1,8 +1,8 @@
-//! Nothing hangs: a test that makes no progress ends its process, with its name.
+//! Ends the process of a test that hangs, and reports the name of the test.
 //!
-//! Progress is measured in processor time of this process, not by the clock, so that a busy machine makes no test
-//! fail. A test hangs in one of two ways. It spins: it has used more processor time than any test needs. Or it sleeps:
-//! for many minutes it has used next to none.
+//! Progress is measured in processor time of this process, not by the clock, so that no test
+//! fails on a busy machine. A test hangs in one of two ways. It spins if it has used more processor time than any
+//! test needs. It sleeps if it has used almost none for many minutes.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -19,16 +19,16 @@ pub(crate) struct Watchdog {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Processor time that no test needs. In the virtual machine it is not independent of what else the host does, so
-/// `.ci/vm` watches from outside, too.
+/// Processor time that no test needs. In the virtual machine it depends on the load of the host, so `.ci/vm`
+/// watches from outside as well.
 const SPINS: Duration = Duration::from_secs(600);
 const SPINS_IN_VM: Duration = Duration::from_secs(3600);
-/// A test that has used less than a hundredth of this much time sleeps.
+/// A test sleeps if it has used less than a hundredth of this period as processor time.
 const SLEEPS: Duration = Duration::from_secs(600);
 const TICK: Duration = Duration::from_secs(5);
 
 impl Watchdog {
-    /// Starts to watch the current test.
+    /// Starts watching the current test.
     pub(crate) fn start() -> Self {
         let limit = if in_vm() { SPINS_IN_VM } else { SPINS } * soak::factor();
         let name = test_name();
@@ -39,11 +39,11 @@ impl Watchdog {
             while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 let used = processor_time();
                 if used - began > limit {
-                    give_up(&name, &format!("it has used {limit:?} of processor time"));
+                    abort(&name, &format!("it has used {limit:?} of processor time"));
                 }
                 if seen.0.elapsed() >= SLEEPS {
                     if used - seen.1 < SLEEPS / 100 {
-                        give_up(&name, &format!("it has done nothing for {SLEEPS:?}"));
+                        abort(&name, &format!("it has done nothing for {SLEEPS:?}"));
                     }
                     seen = (Instant::now(), used);
                 }
@@ -56,7 +56,7 @@ impl Watchdog {
     pub(crate) fn stop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // It only waits, so it cannot have panicked.
+            // The thread only waits, so it cannot have panicked.
             let _ = thread.join();
         }
     }
@@ -68,19 +68,19 @@ impl Drop for Watchdog {
     }
 }
 
-fn give_up(name: &str, why: &str) -> ! {
-    say(&format!("{name} hangs: {why}; giving up"));
+fn abort(name: &str, why: &str) -> ! {
+    say(&format!("{name} hangs: {why}; process aborted"));
     std::process::abort()
 }
 
-/// What all threads of this process have used so far. It opens no descriptor, which tests would count.
+/// The processor time of all threads of this process. Reading it opens no descriptor, which tests would count.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     let (seconds, nanoseconds) = (time.tv_sec.try_into(), time.tv_nsec.try_into());
     Duration::new(seconds.unwrap_or_default(), nanoseconds.unwrap_or_default())
 }
 
-/// The name of the current test: the harness names its threads after them.
+/// The name of the current test. The harness names each thread after its test.
 pub(crate) fn test_name() -> String {
     std::thread::current().name().unwrap_or("a thread without a name").to_owned()
 }

@@ -305,7 +305,7 @@ fn concurrent_groups_never_exceed_their_caps() {
 fn groups_belong_to_one_engine() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let other_engine = rig.stranger();
+    let other_engine = rig.external_engine();
     let [device, _] = rig.two_of_one_adapter();
     let theirs = other_engine.client_group("theirs").expect("below the group limit");
     let descriptor = BufferDescriptor::new(MIB).client(&theirs);

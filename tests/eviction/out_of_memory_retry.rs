@@ -268,7 +268,7 @@ fn an_export_retries_after_out_of_memory() {
 fn an_import_retries_after_out_of_memory() {
     let rig = Rig::new();
     for_each_pair(&rig, |scene| {
-        let other_engine = rig.stranger();
+        let other_engine = rig.external_engine();
         let device = rig.open_on(&other_engine, scene.home);
         let make = || {
             let export = scene.create(Placement::System).export_foreign().expect("an fd");

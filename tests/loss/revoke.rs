@@ -20,7 +20,7 @@ const SIZE: u64 = 70_000;
 struct Recorder(Mutex<Vec<(u32, Cause)>>);
 
 impl Recorder {
-    fn told(&self) -> Vec<(u32, Cause)> {
+    fn invalidated(&self) -> Vec<(u32, Cause)> {
         self.0.lock().expect("not poisoned").clone()
     }
 }
@@ -73,7 +73,7 @@ fn a_panicking_importer_does_not_stop_the_notifications() {
     let revoking = std::panic::AssertUnwindSafe(|| buffer.revoke());
     std::panic::catch_unwind(revoking).expect_err("one importer is broken");
     for recorder in &recorders {
-        assert_eq!(recorder.told(), [(0, Cause::Revoke)]);
+        assert_eq!(recorder.invalidated(), [(0, Cause::Revoke)]);
     }
     assert!(buffer.is_revoked() && is_revoked(mapping.view()));
     drop(mapping);
@@ -120,11 +120,11 @@ fn revocation_notifies_once_and_refuses_every_use_until_rearmed() {
         drop(mapping);
         revoker.join().expect("no panic").expect("no longer held");
     });
-    assert_eq!(recorder.told(), [(0, Cause::Revoke)]);
+    assert_eq!(recorder.invalidated(), [(0, Cause::Revoke)]);
     assert!(is_revoked(fixed.map(Access::Read)), "still revoked");
 
     buffer.revoke().expect("complete already");
-    assert_eq!(recorder.told().len(), 1, "no second notification");
+    assert_eq!(recorder.invalidated().len(), 1, "no second notification");
     buffer.rearm().expect("not held");
     buffer.rearm().expect("rearmed already");
     assert!(!buffer.is_revoked());
@@ -134,7 +134,7 @@ fn revocation_notifies_once_and_refuses_every_use_until_rearmed() {
     let seen = moving.map(Access::Read).and_then(|mapping| mapping.verify(6)).expect("a pass");
     assert!(seen.is_clean(), "{seen:?}");
     buffer.revoke().expect("again");
-    assert_eq!(recorder.told(), [(0, Cause::Revoke); 2], "once per revocation");
+    assert_eq!(recorder.invalidated(), [(0, Cause::Revoke); 2], "once per revocation");
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_remaining_mapping_is_named_and_awaited_again() {
         assert!(buffer.is_revoked() && is_revoked(attachment.map(Access::Read)));
         drop(ghost);
         buffer.revoke().expect("no longer held");
-        assert_eq!(recorder.told(), [(0, Cause::Move), (1, Cause::Revoke)]);
+        assert_eq!(recorder.invalidated(), [(0, Cause::Move), (1, Cause::Revoke)]);
         buffer.rearm().expect("not held");
         attachment.map(Access::Read).expect("mapped");
         drop(attachment);
@@ -273,7 +273,7 @@ fn a_pinned_buffer_is_revoked_and_stays_pinned() {
         buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("an attachment");
     let pin = attachment.pin("scanout").expect("no limit");
     buffer.revoke().expect("a pin is only a count");
-    assert_eq!(recorder.told(), [(0, Cause::Revoke)]);
+    assert_eq!(recorder.invalidated(), [(0, Cause::Revoke)]);
     buffer.rearm().expect("not held");
     let error = buffer.migrate(DomainId::System).expect_err("pinned");
     assert!(matches!(error, Error::Busy { pinned: 1, .. }), "{error}");
@@ -296,15 +296,15 @@ fn an_exported_buffer_cannot_be_revoked() {
         buffer.attach_dynamic(&home, Arc::clone(&recorder) as _).expect("an attachment");
     let exports = [(); 2].map(|()| buffer.export_foreign().expect("an fd"));
     // The first export may have moved it into dedicated memory.
-    let notified = recorder.told().len();
+    let notified = recorder.invalidated().len();
     let error = buffer.revoke().expect_err("exported");
     assert!(matches!(error, Error::HandedOut { exports: 2, .. }), "{error}");
     assert!(error.is_retryable() && !buffer.is_revoked());
-    assert_eq!(recorder.told().len(), notified, "a refused revocation changes nothing");
+    assert_eq!(recorder.invalidated().len(), notified, "a refused revocation changes nothing");
     attachment.map(Access::Read).expect("not revoked");
     drop(exports);
     buffer.revoke().expect("no longer exported");
-    assert_eq!(recorder.told().len(), notified + 1);
+    assert_eq!(recorder.invalidated().len(), notified + 1);
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn concurrent_revocations_all_complete() {
             begin();
         });
         assert!(buffer.is_revoked() && rig.engine().live().count(Object::Mapping) == 0);
-        assert_eq!(recorder.told().len(), round, "one notification per revocation");
+        assert_eq!(recorder.invalidated().len(), round, "one notification per revocation");
         // Two threads rearm it.
         std::thread::scope(|scope| {
             for _ in 0..2 {
@@ -441,7 +441,7 @@ fn no_mapping_survives_a_revocation() {
         }
         done.store(true, Ordering::Release);
     });
-    assert_eq!(recorder.told(), vec![(0, Cause::Revoke); ROUNDS as usize]);
+    assert_eq!(recorder.invalidated(), vec![(0, Cause::Revoke); ROUNDS as usize]);
 }
 
 #[test]
@@ -485,7 +485,7 @@ fn a_revoked_buffer_does_not_move() {
         done.store(true, Ordering::Release);
         mover.join().expect("no panic")
     });
-    let notifications = recorder.told();
+    let notifications = recorder.invalidated();
     let causes = |cause| notifications.iter().filter(|(_, why)| *why == cause).count();
     assert_eq!(causes(Cause::Revoke), ROUNDS as usize);
     assert_eq!(buffer.generation(), moves, "only moves change the generation");

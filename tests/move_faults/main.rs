@@ -1,11 +1,12 @@
-//! Every call on the way of a move may fail, at any time, with any code: the operation then ends with an
-//! error and has changed nothing, or finds another way; the next attempt succeeds; every byte is right; and
-//! nothing is left behind.
-#![expect(unsafe_code, reason = "taking in one's own fd")]
+//! Fault injection for moves: every call may fail, at any time, with any code.
+//!
+//! The operation then returns an error and has changed nothing, or takes another path. The next attempt succeeds,
+//! every byte is right, and nothing is left behind.
+#![expect(unsafe_code, reason = "importing an fd is unsafe")]
 
 #[path = "../common/mod.rs"]
 mod common;
-mod strangers;
+mod foreign_fences;
 mod together;
 mod waits;
 
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use ash::vk::Result as Code;
 use common::fds::OpenFds;
 use common::note::Note;
-use common::reach::{Guest, can_live};
+use common::reach::{AttachCaps, can_live};
 use common::recorder::Recorder;
 use common::{LONG, Rig, alive, bytes, in_vm, say, soak, wait_idle};
 use peerbuf::device::Call;
@@ -25,7 +26,8 @@ use peerbuf::{
     Mapping, Migration, Result, SharedBuffer,
 };
 
-/// How drivers fail this call. For want of memory they are mostly asked again, for anything else not. The system calls' errors are the engine's to choose.
+/// The codes with which drivers fail this call. The engine mostly retries after an out-of-memory error, and not
+/// after others. For system calls the engine chooses the error.
 fn codes(call: Call) -> &'static [Code] {
     const HOST: Code = Code::ERROR_OUT_OF_HOST_MEMORY;
     const DEVICE: Code = Code::ERROR_OUT_OF_DEVICE_MEMORY;
@@ -36,7 +38,7 @@ fn codes(call: Call) -> &'static [Code] {
         Call::GetHandleProperties => &[Code::ERROR_INVALID_EXTERNAL_HANDLE, HOST],
         Call::MapMemory => &[Code::ERROR_MEMORY_MAP_FAILED, HOST, DEVICE],
         Call::CreateBuffer | Call::BindBufferMemory => &[HOST, DEVICE],
-        // Not that the device is lost: then nothing works a second time (tests/sharing/errors.rs).
+        // No device loss, since no second attempt can succeed after that (tests/sharing/errors.rs).
         Call::QueueSubmit => &[Code::ERROR_INITIALIZATION_FAILED, HOST, DEVICE],
         Call::WaitSemaphores => &[HOST, DEVICE],
         Call::CreateSemaphore | Call::GetSemaphoreFd | Call::ImportSemaphoreFd => {
@@ -46,7 +48,7 @@ fn codes(call: Call) -> &'static [Code] {
     }
 }
 
-/// Errors that would mean that the engine has mistaken the fault for the user's, or for another's.
+/// Whether the engine has reported the fault as a usage error, or as a fault of another kind.
 fn is_wrong(error: &Error, code: Code) -> bool {
     match error {
         Error::DeviceLost { .. } => code != Code::ERROR_DEVICE_LOST,
@@ -60,36 +62,36 @@ fn is_wrong(error: &Error, code: Code) -> bool {
     }
 }
 
-/// A device at the buffer, as its user knows it.
-struct Seat {
+/// An attached device, and the state that is expected of it.
+struct Participant {
     attachment: Attachment,
     recorder: Arc<Recorder>,
     mapping: Option<Mapping>,
     since: u32,
 }
 
-/// A buffer on its way through all places, and what is known to be true of it.
+/// A buffer that moves through all domains, and the state that is expected of it.
 struct Scene<'a> {
     engine: &'a Engine,
     devices: [&'a Device; 2],
     size: u64,
     buffer: SharedBuffer,
-    seats: Vec<Seat>,
-    /// The seed of the pattern in it, and its bytes; `None` while nobody can know.
+    participants: Vec<Participant>,
+    /// The seed of the pattern in the buffer, and its bytes; `None` while the content is unknown.
     content: Option<(u32, Vec<u8>)>,
     fault: Fault,
-    /// Operations that failed, and succeeded the second time.
+    /// Operations that failed first and succeeded the second time.
     failed: Vec<&'static str>,
 }
 
-/// What fails, once; `None` if nothing does.
+/// The code of the single fault.
 #[derive(Clone, Copy, Debug)]
 struct Fault {
     code: Code,
 }
 
 impl Fault {
-    /// Does `work`; if the fault makes it fail, `check`s what it has left, and does it again.
+    /// Runs `work`. If the fault makes it fail, runs `check` on the state, and then `work` again.
     fn survive<R>(
         self,
         what: &'static str,
@@ -110,39 +112,42 @@ impl Fault {
 
 impl<'a> Scene<'a> {
     fn create(engine: &'a Engine, devices: [&'a Device; 2], size: u64, fault: Fault) -> Self {
-        let descriptor = || BufferDescriptor::new(size).name("traveller");
+        let descriptor = || BufferDescriptor::new(size).name("moving");
         let create = || engine.create_buffer(devices[0], descriptor());
         let (buffer, failed) = fault.survive("create", create, || {});
         let failed = failed.into_iter().collect();
-        Self { engine, devices, size, buffer, seats: vec![], content: None, fault, failed }
+        Self { engine, devices, size, buffer, participants: vec![], content: None, fault, failed }
     }
 
-    /// Does `work`, a second time if it fails at first; then nothing has changed.
+    /// Runs `work`. If it fails, checks that nothing has changed, and runs it again.
     fn step<R>(&mut self, what: &'static str, work: impl Fn(&Self) -> Result<R>) -> R {
         let (domain, generation) = (self.buffer.domain(), self.buffer.generation());
         let check = || {
             let now = (self.buffer.domain(), self.buffer.generation());
-            assert_eq!(now, (domain, generation), "{what} failed, and now it is elsewhere");
-            self.check(Told::OnceMore);
+            assert_eq!(now, (domain, generation), "{what} failed, but the buffer moved");
+            self.check(Notified::OnceMore);
         };
         let (result, failed) = self.fault.survive(what, || work(self), check);
         self.failed.extend(failed);
         result
     }
 
-    /// Bytes, and callbacks. Mappings of the current generation show the bytes.
-    fn check(&self, told: Told) {
+    /// Checks the bytes and the callbacks. Mappings of the current generation must show the bytes.
+    fn check(&self, notified: Notified) {
         let generation = self.buffer.generation();
-        for seat in &self.seats {
-            // A move that failed may have been told of, and is then told of again.
-            let mut heard = seat.recorder.told();
-            heard.dedup();
-            let end = generation + u32::from(heard.last() == Some(&generation));
-            assert!(end == generation || told == Told::OnceMore, "told of no move: {heard:?}");
-            assert_eq!(heard, Vec::from_iter(seat.since..end), "callbacks");
-            let current = seat.mapping.as_ref().filter(|m| m.generation() == generation);
+        for participant in &self.participants {
+            // Importers may have been notified of a failed move, and are notified again by the next one.
+            let mut generations = participant.recorder.invalidated();
+            generations.dedup();
+            let end = generation + u32::from(generations.last() == Some(&generation));
+            assert!(
+                end == generation || notified == Notified::OnceMore,
+                "notified of no move: {generations:?}"
+            );
+            assert_eq!(generations, Vec::from_iter(participant.since..end), "callbacks");
+            let current = participant.mapping.as_ref().filter(|m| m.generation() == generation);
             if let (Some(mapping), &Some((seed, _))) = (current, &self.content) {
-                // The one fault may be met here as well.
+                // The fault may occur here as well.
                 let report = mapping.verify(seed).or_else(|_| mapping.verify(seed));
                 let report = report.expect("one fault");
                 assert!(report.is_clean(), "{} sees {report:?}", mapping.device().name());
@@ -154,44 +159,44 @@ impl<'a> Scene<'a> {
         }
     }
 
-    // ---- what a user does ----
+    // ---- operations ----
 
     fn attach(&mut self, device: &Device) {
         let recorder = Recorder::new(true);
         let importer = || Arc::clone(&recorder) as _;
         let attachment = self.step("attach", |this| this.buffer.attach_dynamic(device, importer()));
         let since = self.buffer.generation();
-        self.seats.push(Seat { attachment, recorder, mapping: None, since });
+        self.participants.push(Participant { attachment, recorder, mapping: None, since });
     }
 
     fn map_all(&mut self) {
-        for index in 0..self.seats.len() {
+        for index in 0..self.participants.len() {
             let access = Access::ReadWrite;
-            let mapping = self.step("map", |this| this.seats[index].attachment.map(access));
-            self.seats[index].mapping = Some(mapping);
+            let mapping = self.step("map", |this| this.participants[index].attachment.map(access));
+            self.participants[index].mapping = Some(mapping);
         }
     }
 
     fn remap_all(&mut self) {
-        for index in 0..self.seats.len() {
-            let mut mapping = self.seats[index].mapping.take().expect("mapped before");
-            let attachment = &self.seats[index].attachment;
+        for index in 0..self.participants.len() {
+            let mut mapping = self.participants[index].mapping.take().expect("mapped before");
+            let attachment = &self.participants[index].attachment;
             let (mut failed, old) = (vec![], mapping.generation());
             let result = attachment.remap(&mut mapping);
             if let Err(error) = result {
                 assert!(!is_wrong(&error, self.fault.code), "remap: {error:?}");
-                assert_eq!(mapping.generation(), old, "it is what it was");
+                assert_eq!(mapping.generation(), old, "the mapping is unchanged");
                 failed.push("remap");
                 attachment.remap(&mut mapping).expect("the second time");
             }
             assert_eq!(mapping.generation(), self.buffer.generation());
-            self.seats[index].mapping = Some(mapping);
+            self.participants[index].mapping = Some(mapping);
             self.failed.extend(failed);
         }
     }
 
     fn fill(&mut self, index: usize, seed: u32) {
-        // If it fails, some of it may have been written.
+        // A failed fill may have written a part.
         self.content = None;
         self.step("fill", |this| this.mapping(index).fill(seed));
         self.content = Some((seed, pattern(seed, self.size)));
@@ -199,7 +204,7 @@ impl<'a> Scene<'a> {
 
     fn verify_all(&mut self) {
         let seed = self.content().0;
-        for index in 0..self.seats.len() {
+        for index in 0..self.participants.len() {
             let report = self.step("verify", |this| this.mapping(index).verify(seed));
             assert!(report.is_clean(), "device {index} sees {report:?}");
         }
@@ -210,11 +215,11 @@ impl<'a> Scene<'a> {
     }
 
     fn mapping(&self, index: usize) -> &Mapping {
-        self.seats[index].mapping.as_ref().expect("mapped before")
+        self.participants[index].mapping.as_ref().expect("mapped before")
     }
 
     fn migrate(&mut self, to: DomainId) {
-        // It may be there: where memory could not be had, another place was found.
+        // The buffer may be there already: if an allocation failed, another domain was chosen.
         let (here, generation) = (self.buffer.domain(), self.buffer.generation());
         let moved = self.step("migrate", |this| this.buffer.migrate(to));
         assert_eq!(self.buffer.domain(), to);
@@ -236,7 +241,7 @@ impl<'a> Scene<'a> {
         bytes::assert_same(&actual, &self.content().1, "a copy");
     }
 
-    fn hand_out(&mut self) {
+    fn export_and_import(&mut self) {
         let export = self.step("export", |this| this.buffer.export_foreign());
         let handle = self.step("export again", |_| export.handle());
         let home = self.buffer.home();
@@ -245,7 +250,7 @@ impl<'a> Scene<'a> {
             unsafe { this.engine.import_foreign(&home, handle.as_fd(), handle.facts(), None) }
         });
         assert!(same.is_same(&self.buffer));
-        let pin = self.step("pin", |this| this.seats[0].attachment.pin("faults"));
+        let pin = self.step("pin", |this| this.participants[0].attachment.pin("faults"));
         drop((export, pin));
     }
 
@@ -260,7 +265,7 @@ impl<'a> Scene<'a> {
         self.content = Some((seed, pattern(seed, self.size)));
     }
 
-    /// Everything, in one go.
+    /// Runs all operations in sequence.
     fn play(&mut self) {
         let [near, far] = self.devices;
         self.attach(near);
@@ -272,32 +277,32 @@ impl<'a> Scene<'a> {
         self.remap_all();
         self.verify_all();
         self.fill(1, 2);
-        let guest = Guest { device: near, peer_to_peer: true };
-        if !can_live(self.engine, far, DomainKind::Vram, &[guest]) {
-            // It could not follow into the other's memory.
-            drop(self.seats.remove(0));
+        let caps = AttachCaps { device: near, peer_to_peer: true };
+        if !can_live(self.engine, far, DomainKind::Vram, &[caps]) {
+            // This device could not reach the other one's VRAM.
+            drop(self.participants.remove(0));
         }
         self.migrate(DomainId::Vram(far.id()));
         self.remap_all();
         self.verify_all();
         self.copy();
-        self.hand_out();
+        self.export_and_import();
         self.remap_all();
         self.migrate(DomainId::System);
         self.host_write(3);
         self.migrate(DomainId::Vram(far.id()));
         self.remap_all();
         self.verify_all();
-        self.check(Told::OfMoves);
+        self.check(Notified::OfMoves);
     }
 }
 
-/// What importers may have heard.
+/// The notifications that importers may have received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    /// Of every move.
+enum Notified {
+    /// One of every move.
     OfMoves,
-    /// Of a move that failed, as well.
+    /// One more, of a move that failed.
     OnceMore,
 }
 
@@ -315,7 +320,7 @@ fn read(buffer: &SharedBuffer) -> Result<Vec<u8>> {
     Ok(actual)
 }
 
-/// Which faults there are.
+/// The set of faults to inject.
 #[derive(Clone, Copy, Debug)]
 enum Faults {
     /// The n-th call for every n, with every code.
@@ -327,12 +332,12 @@ enum Faults {
 }
 
 impl Faults {
-    /// For a slot of a slab. On emulated processors some stand for all.
+    /// The faults for a slot of a slab. Emulated processors test a selection.
     fn small() -> Self {
         if in_vm() { Self::Some { factor: 2 } } else { Self::All }
     }
 
-    /// For megabytes.
+    /// The faults for large buffers.
     fn large() -> Self {
         match (in_vm(), soak::factor()) {
             (false, 1) => Self::Some { factor: 4 },
@@ -349,7 +354,7 @@ impl Faults {
                 Self::One => return None,
             })
         };
-        // No scene makes so many calls of one kind.
+        // No scene makes this many calls of one kind.
         std::iter::successors(Some(1), next).take_while(|nth| *nth < 1000)
     }
 
@@ -362,7 +367,7 @@ impl Faults {
     }
 }
 
-/// The whole journey, with every fault.
+/// Runs all operations with every fault.
 fn check(rig: &Rig, devices: [&Device; 2], size: u64, faults: Faults) {
     let engine = rig.engine();
     check_play(engine, devices, faults, |fault| {
@@ -372,8 +377,7 @@ fn check(rig: &Rig, devices: [&Device; 2], size: u64, faults: Faults) {
     });
 }
 
-/// Plays a scene again and again, each time with another fault. It returns the operations that failed, and
-/// succeeded the second time.
+/// Runs `play` once per fault. `play` returns the operations that failed first and succeeded the second time.
 fn check_play(
     engine: &Engine,
     devices: [&Device; 2],
@@ -384,7 +388,7 @@ fn check_play(
         wait_idle(&devices);
         engine.trim();
     };
-    // The routes are proved, and what drivers keep is there.
+    // Prove the routes, and let drivers create what they keep.
     assert!(play(Fault { code: Code::SUCCESS }).is_empty());
     trim();
     let (before, fds) = (alive(engine.live()), OpenFds::now());
@@ -416,7 +420,7 @@ fn check_play(
         devices[0].name(),
         devices[1].name()
     ));
-    // What fails for want of memory is tried again, and there are few that fail for anything else.
+    // The engine retries after out-of-memory errors, so few faults make an operation fail.
     let few = match faults {
         Faults::All => 10,
         Faults::Some { .. } => 5,
@@ -425,9 +429,9 @@ fn check_play(
     assert!(failed > few || matches!(faults, Faults::One), "the operations make calls");
 }
 
-/// Some slot of a slab.
+/// A slot of a slab.
 const SMALL: u64 = 5000;
-/// An allocation of its own.
+/// A size with its own allocation.
 const LARGE: u64 = (8 << 20) + 4;
 
 #[test]
@@ -448,14 +452,14 @@ fn any_call_may_fail_while_a_buffer_moves_between_drivers() {
 }
 
 #[test]
-fn any_call_may_fail_while_a_buffer_with_memory_of_its_own_moves() {
+fn any_call_may_fail_while_a_buffer_with_its_own_allocation_moves() {
     let rig = Rig::new();
     let [one, two] = rig.two_of_one_adapter();
     check(&rig, [&one, &two], LARGE, Faults::large());
 }
 
 #[test]
-fn any_call_may_fail_while_many_are_used_moved_and_taken_away() {
+fn any_call_may_fail_while_many_buffers_are_used_moved_and_revoked() {
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {

@@ -1,4 +1,4 @@
-//! Several buffers: submissions that wait for other devices, moves together, revocations.
+//! Faults with several buffers: submissions that wait for other devices, moves in a batch, revocations.
 
 use std::sync::Arc;
 
@@ -8,25 +8,25 @@ use peerbuf::{
 };
 
 use crate::common::gate::Gate;
-use crate::common::reach::{Guest, can_live};
+use crate::common::reach::{AttachCaps, can_live};
 use crate::common::recorder::Recorder;
 use crate::common::{bytes, commands};
 use crate::{Fault, LONG, is_wrong, read};
 
-/// Three that a device copies, and one that the host copies.
+/// Three buffers that a device copies, and one that the host copies.
 const SIZES: [u64; 4] = [70_000, 70_000, 70_000, 4096];
 
-/// A buffer, with all devices at it.
+/// A buffer to which all devices are attached.
 struct Shared<'a> {
     devices: [&'a Device; 2],
     buffer: SharedBuffer,
-    /// Since when they sit there.
-    seats: Vec<(Attachment, Arc<Recorder>, u32)>,
+    /// Each attachment, its recorder, and the generation at which it attached.
+    attachments: Vec<(Attachment, Arc<Recorder>, u32)>,
     mappings: Vec<Mapping>,
     word: u32,
 }
 
-/// All of them.
+/// All buffers of a run.
 struct Scene<'a> {
     engine: &'a Engine,
     fault: Fault,
@@ -39,25 +39,25 @@ impl Shared<'_> {
         let expected = self.word.to_ne_bytes().into_iter().cycle();
         // CAST: a small buffer.
         let expected: Vec<u8> = expected.take(self.buffer.size() as usize).collect();
-        // The one fault may be met here as well.
+        // The fault may occur here as well.
         let actual = read(&self.buffer).or_else(|_| read(&self.buffer)).expect("one fault");
         bytes::assert_same(&actual, &expected, "the host");
     }
 
-    /// Told once of each move, except of those that failed or were none.
-    fn check_told(&self) {
-        for (_, recorder, since) in &self.seats {
-            let mut told = recorder.told();
-            told.dedup();
+    /// Checks that importers were notified once of each move; a failed move may have notified them as well.
+    fn check_notified(&self) {
+        for (_, recorder, since) in &self.attachments {
+            let mut notified = recorder.invalidated();
+            notified.dedup();
             let now = self.buffer.generation();
-            let end = now + u32::from(told.last() == Some(&now));
-            assert_eq!(told, Vec::from_iter(*since..end), "callbacks");
+            let end = now + u32::from(notified.last() == Some(&now));
+            assert_eq!(notified, Vec::from_iter(*since..end), "callbacks");
         }
     }
 }
 
 impl<'a> Scene<'a> {
-    /// Does `work`, and a second time if it failed; then it has changed nothing.
+    /// Runs `work`, and runs it again if it failed. A failed attempt must have changed nothing.
     fn step<R>(&mut self, what: &'static str, work: impl FnMut() -> Result<R>) -> R {
         let (result, failed) = self.fault.survive(what, work, || {});
         self.failed.extend(failed);
@@ -68,20 +68,20 @@ impl<'a> Scene<'a> {
         let engine = self.engine;
         let buffer =
             self.step("create", || engine.create_buffer(devices[0], BufferDescriptor::new(size)));
-        let (mut seats, mut mappings) = (vec![], vec![]);
+        let (mut attachments, mut mappings) = (vec![], vec![]);
         for device in devices {
             let recorder = Recorder::new(true);
-            let seat =
+            let attachment =
                 self.step("attach", || buffer.attach_dynamic(device, Arc::clone(&recorder) as _));
-            seats.push((seat, recorder, buffer.generation()));
+            attachments.push((attachment, recorder, buffer.generation()));
         }
-        // When nobody moves it any more to take in the next one.
-        for (seat, ..) in &seats {
-            mappings.push(self.step("map", || seat.map(Access::ReadWrite)));
+        // Map after the last attach, since attaching may move the buffer.
+        for (attachment, ..) in &attachments {
+            mappings.push(self.step("map", || attachment.map(Access::ReadWrite)));
         }
-        // In place and zero before anything stands still.
+        // Reach the home device and zero the memory before a gate blocks a queue.
         self.step("warm", || mappings[0].fill(0));
-        let mut shared = Shared { devices, buffer, seats, mappings, word: 0 };
+        let mut shared = Shared { devices, buffer, attachments, mappings, word: 0 };
         self.fill(&mut shared, 0, 0x0101_0101);
         self.all.push(shared);
     }
@@ -94,12 +94,12 @@ impl<'a> Scene<'a> {
         shared.word = word;
     }
 
-    /// One device writes, and the other one copies what it wrote: behind it, or not at all. Nobody waits:
-    /// the writer's queue stands still until both are submitted.
-    fn hand_over(&mut self, writer: usize, word: u32) {
+    /// One device writes, and the other one copies the result: after the write, or not at all. No submission
+    /// blocks: the writer's queue is closed until both are submitted.
+    fn copy_behind_writer(&mut self, writer: usize, word: u32) {
         let (engine, fault, reader) = (self.engine, self.fault, 1 - writer);
         let mut all = std::mem::take(&mut self.all);
-        let [one, two, ..] = all.as_mut_slice() else { panic!("there are several") };
+        let [one, two, ..] = all.as_mut_slice() else { panic!("several buffers") };
         let gate = Gate::close(one.devices[writer]);
         self.fill(one, writer, word);
         let copy = || {
@@ -121,7 +121,7 @@ impl<'a> Scene<'a> {
                 copy().expect("the second time")
             }
         };
-        // A wait may be what fails.
+        // The wait itself may fail.
         self.step("wait", || copied.wait(LONG));
         two.word = word;
         one.check();
@@ -129,14 +129,14 @@ impl<'a> Scene<'a> {
         self.all = all;
     }
 
-    /// All move at once. Whichever fails has not moved, and moves by itself.
+    /// Moves all buffers in one batch. A buffer whose move fails has not moved, and then moves alone.
     fn migrate_all(&mut self, to: DomainId) {
-        let places: Vec<_> =
+        let before_move: Vec<_> =
             self.all.iter().map(|one| (one.buffer.domain(), one.buffer.generation())).collect();
         let moves: Vec<_> = self.all.iter().map(|one| (&one.buffer, to)).collect();
         let results = self.engine.migrate_many(&moves);
         assert_eq!(results.len(), moves.len());
-        for ((result, before), one) in results.into_iter().zip(places).zip(&self.all) {
+        for ((result, before), one) in results.into_iter().zip(before_move).zip(&self.all) {
             let moved = result.or_else(|error| {
                 assert!(!is_wrong(&error, self.fault.code), "migrate_many: {error:?}");
                 assert_eq!((one.buffer.domain(), one.buffer.generation()), before, "{error}");
@@ -152,50 +152,54 @@ impl<'a> Scene<'a> {
             assert_eq!((one.buffer.domain(), one.buffer.generation()), (to, generation));
         }
         self.remap();
-        self.all.iter().for_each(|one| (one.check_told(), one.check()).0);
+        self.all.iter().for_each(|one| (one.check_notified(), one.check()).0);
     }
 
     fn remap(&mut self) {
         let mut all = std::mem::take(&mut self.all);
-        for Shared { buffer, seats, mappings, .. } in &mut all {
-            let mut pairs: Vec<_> = seats.iter().map(|(seat, ..)| seat).zip(mappings).collect();
+        for Shared { buffer, attachments, mappings, .. } in &mut all {
+            let mut pairs: Vec<_> =
+                attachments.iter().map(|(attachment, ..)| attachment).zip(mappings).collect();
             let old: Vec<_> = pairs.iter().map(|(_, mapping)| mapping.generation()).collect();
             self.step("remap", || {
                 let result = buffer.remap_all(&mut pairs);
                 let now = pairs.iter().map(|(_, mapping)| mapping.generation());
-                assert!(result.is_ok() || now.eq(old.iter().copied()), "they are what they were");
+                assert!(
+                    result.is_ok() || now.eq(old.iter().copied()),
+                    "the mappings are unchanged"
+                );
                 result
             });
         }
         self.all = all;
     }
 
-    /// One is taken away while it is being written, and given back.
-    fn take_away(&mut self, word: u32) {
+    /// Revokes a buffer while a device writes it, and restores the access.
+    fn revoke_and_restore(&mut self, word: u32) {
         let mut one = self.all.remove(0);
         self.fill(&mut one, 0, word);
         one.mappings.clear();
-        // After an error of the wait it stays revoked.
+        // If the wait fails, the buffer stays revoked.
         self.step("revoke", || {
             let result = one.buffer.revoke();
             assert!(one.buffer.is_revoked());
             result
         });
-        let refused = one.seats[0].0.map(Access::Read).map(drop);
+        let refused = one.attachments[0].0.map(Access::Read).map(drop);
         assert!(matches!(refused, Err(Error::Revoked { .. })), "{refused:?}");
         let refused = one.buffer.migrate(DomainId::System);
         assert!(matches!(refused, Err(Error::Revoked { .. })), "{refused:?}");
         self.step("rearm", || one.buffer.rearm());
-        for (seat, ..) in &one.seats {
-            one.mappings.push(self.step("map", || seat.map(Access::ReadWrite)));
+        for (attachment, ..) in &one.attachments {
+            one.mappings.push(self.step("map", || attachment.map(Access::ReadWrite)));
         }
-        one.check_told();
+        one.check_notified();
         one.check();
         self.all.push(one);
     }
 }
 
-/// Everything, in one go. Returns what failed, and succeeded the second time.
+/// Runs all operations. Returns those that failed first and succeeded the second time.
 pub(crate) fn play<'a>(
     engine: &'a Engine,
     devices: [&'a Device; 2],
@@ -203,15 +207,15 @@ pub(crate) fn play<'a>(
 ) -> Vec<&'static str> {
     let mut scene = Scene { engine, fault, all: vec![], failed: vec![] };
     SIZES.into_iter().for_each(|size| scene.create(devices, size));
-    scene.hand_over(0, 0x0202_0202);
+    scene.copy_behind_writer(0, 0x0202_0202);
     scene.migrate_all(DomainId::System);
-    scene.hand_over(1, 0x0303_0303);
-    let guests = devices.map(|device| Guest { device, peer_to_peer: true });
-    if can_live(engine, devices[1], DomainKind::Vram, &guests) {
+    scene.copy_behind_writer(1, 0x0303_0303);
+    let caps = devices.map(|device| AttachCaps { device, peer_to_peer: true });
+    if can_live(engine, devices[1], DomainKind::Vram, &caps) {
         scene.migrate_all(DomainId::Vram(devices[1].id()));
     }
-    scene.take_away(0x0404_0404);
+    scene.revoke_and_restore(0x0404_0404);
     scene.migrate_all(DomainId::System);
-    scene.hand_over(0, 0x0505_0505);
+    scene.copy_behind_writer(0, 0x0505_0505);
     scene.failed
 }

@@ -1,4 +1,4 @@
-//! Devices that wait for each other for the first time: what they make then, and keep, may fail to be made.
+//! Devices that wait for each other for the first time: creating the semaphores that they then keep may fail.
 
 use ash::vk::Result as Code;
 use peerbuf::device::Call;
@@ -12,18 +12,17 @@ use crate::{LONG, codes, is_wrong};
 const SIZE: u64 = 4096;
 const CALLS: [Call; 3] = [Call::CreateSemaphore, Call::GetSemaphoreFd, Call::ImportSemaphoreFd];
 
-/// One device writes and the other one writes behind it. Whether the second submission failed.
+/// Lets one device write and the other one write after it. Returns whether the second submission failed.
 fn follow(engine: &Engine, devices: [&Device; 2], arm: impl FnOnce()) -> bool {
     let buffer = engine.create_buffer(devices[0], BufferDescriptor::new(SIZE)).expect("a buffer");
-    let seats = devices.map(|device| buffer.attach(device).expect("a seat"));
-    let maps = [0, 1].map(|index| seats[index].map(Access::Write).expect("mapped"));
-    maps[0].fill(0).expect("in place, and zero");
+    let attachments = devices.map(|device| buffer.attach(device).expect("attached"));
+    let maps = [0, 1].map(|index| attachments[index].map(Access::Write).expect("mapped"));
+    maps[0].fill(0).expect("reachable and zeroed");
     arm();
     let gate = Gate::close(devices[0]);
-    let first =
-        commands::fill(engine, devices[0], &maps[0], 0x0101_0101).expect("waits for nobody");
+    let first = commands::fill(engine, devices[0], &maps[0], 0x0101_0101).expect("submitted");
     let second = commands::fill(engine, devices[1], &maps[1], 0x0202_0202);
-    assert!(!first.is_signalled().expect("no error"), "nobody has waited");
+    assert!(!first.is_signalled().expect("no error"), "no submission has waited");
     gate.open();
     engine.calls().clear_faults();
     let (last, error) = match second {
@@ -34,7 +33,7 @@ fn follow(engine: &Engine, devices: [&Device; 2], arm: impl FnOnce()) -> bool {
     bytes::assert_same(&bytes::read(&buffer), &expected, "in order, or not at all");
     if let Some(error) = &error {
         assert!(!is_wrong(error, Code::SUCCESS), "{error:?}");
-        // It works the second time.
+        // The second attempt works.
         let again = commands::fill(engine, devices[1], &maps[1], 0x0303_0303);
         again.and_then(|fence| fence.wait(LONG)).expect("the second time");
         bytes::assert_same(&bytes::read(&buffer), &vec![3; SIZE as usize], "the second time");
@@ -43,7 +42,7 @@ fn follow(engine: &Engine, devices: [&Device; 2], arm: impl FnOnce()) -> bool {
 }
 
 #[test]
-fn a_semaphore_that_cannot_be_had_is_replaced_by_the_bridge_or_the_submission_has_not_happened() {
+fn a_failed_semaphore_falls_back_to_the_bridge_or_fails_the_submission() {
     let rig = Rig::new();
     let engine = rig.engine();
     let known = rig.all();
@@ -55,7 +54,7 @@ fn a_semaphore_that_cannot_be_had_is_replaced_by_the_bridge_or_the_submission_ha
         for call in CALLS {
             for &code in codes(call).iter().take(if in_vm() { 1 } else { 2 }) {
                 for nth in 1.. {
-                    // New devices have nothing of each other yet.
+                    // New devices share no semaphores yet.
                     let fresh = [one, two].map(|device| rig.open(&device.adapter().clone()));
                     let devices = [&fresh[0], &fresh[1]];
                     let [from, to] = devices.map(Device::name);
@@ -65,7 +64,7 @@ fn a_semaphore_that_cannot_be_had_is_replaced_by_the_bridge_or_the_submission_ha
                     let failed =
                         follow(engine, devices, || engine.calls().fail_nth(call, nth, code));
                     // The bridge needs no fd.
-                    assert!(!failed || call == Call::CreateSemaphore, "there is the bridge");
+                    assert!(!failed || call == Call::CreateSemaphore, "the bridge replaces it");
                     if engine.calls().made(call) - before < nth {
                         assert!(!failed, "failed without a fault");
                         break;

@@ -1,6 +1,6 @@
-//! Many at once: buffers that move together, mappings that follow together, and small copies that need
+//! Batches: buffers that move in one submission, mappings that are replaced together, and small copies that need
 //! no device.
-#![expect(unsafe_code, reason = "taking in one's own fd")]
+#![expect(unsafe_code, reason = "importing an fd is unsafe")]
 
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Sender, channel};
@@ -14,10 +14,10 @@ use peerbuf::{
     Invalidation, Mapping, Migration, Placement, Result, SharedBuffer, Signal,
 };
 
-/// More than the host copies itself, and less.
+/// More bytes than the host copies itself, and fewer.
 const LARGE: u64 = 200_004;
 const SMALL: u64 = 4096;
-/// An allocation of its own, and a size that has one as large and ends within a word.
+/// A size with its own allocation, and one that gets an equally large allocation and ends within a word.
 const WHOLE: u64 = 9 << 20;
 const ODD: u64 = (8 << 20) + 5;
 
@@ -25,7 +25,7 @@ const ODD: u64 = (8 << 20) + 5;
 struct Recorder(Mutex<Vec<u32>>);
 
 impl Recorder {
-    fn told(&self) -> Vec<u32> {
+    fn invalidated(&self) -> Vec<u32> {
         self.0.lock().expect("not poisoned").clone()
     }
 }
@@ -52,11 +52,11 @@ fn migrate_all(rig: &Rig, buffers: &[SharedBuffer], to: DomainId) -> Vec<Result<
 
 fn assert_moved(results: Vec<Result<Migration>>, generation: u32) {
     for result in results {
-        assert_eq!(result.expect("nobody holds it"), Migration::Done { generation });
+        assert_eq!(result.expect("not busy"), Migration::Done { generation });
     }
 }
 
-/// How many submissions `work` makes.
+/// The number of submissions that `work` makes.
 fn submissions(rig: &Rig, work: impl FnOnce()) -> u64 {
     let before = rig.engine().calls().made(Call::QueueSubmit);
     work();
@@ -69,14 +69,14 @@ fn buffers_that_move_together_share_a_submission() {
     let [home, peer] = rig.two_of_one_adapter();
     let buffers: Vec<_> = (0..8).map(|_| create(&rig, &home, LARGE)).collect();
     let recorders: Vec<_> = (0..8).map(|_| Arc::new(Recorder::default())).collect();
-    let mut seats = Vec::new();
+    let mut attachments = Vec::new();
     for (seed, (buffer, recorder)) in (0..).zip(buffers.iter().zip(&recorders)) {
         bytes::write(buffer, seed);
-        let seat = buffer.attach_dynamic(&peer, Arc::clone(recorder) as _).expect("a seat");
-        let mapping = seat.map(Access::Read).expect("mapped");
-        seats.push((seat, mapping));
+        let attachment = buffer.attach_dynamic(&peer, Arc::clone(recorder) as _).expect("attached");
+        let mapping = attachment.map(Access::Read).expect("mapped");
+        attachments.push((attachment, mapping));
     }
-    // The places are made, and the devices have met.
+    // The backings exist, and the routes between the devices are proved.
     assert_moved(migrate_all(&rig, &buffers, vram(&peer)), 1);
     for (seed, buffer) in (0..).zip(&buffers) {
         bytes::assert_sequence(buffer, seed, "after the first move");
@@ -84,20 +84,20 @@ fn buffers_that_move_together_share_a_submission() {
     let made = submissions(&rig, || {
         assert_moved(migrate_all(&rig, &buffers, vram(&home)), 2);
     });
-    assert_eq!(made, 1, "one for all");
+    assert_eq!(made, 1, "one submission for all");
     for (seed, buffer) in (0..).zip(&buffers) {
         bytes::assert_sequence(buffer, seed, "after the second move");
     }
-    for (recorder, (seat, mapping)) in recorders.iter().zip(&mut seats) {
-        assert_eq!(recorder.told(), [0, 1], "once per move");
+    for (recorder, (attachment, mapping)) in recorders.iter().zip(&mut attachments) {
+        assert_eq!(recorder.invalidated(), [0, 1], "once per move");
         assert!(matches!(mapping.view(), Err(Error::Stale { mapped: 0, current: 2, .. })));
-        seat.remap(mapping).expect("a current one");
+        attachment.remap(mapping).expect("a current one");
         mapping.view().expect("handles");
     }
 }
 
 #[test]
-fn more_than_share_a_submission_move_as_well() {
+fn a_batch_larger_than_one_submission_moves_completely() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     for size in [SMALL, 66_000] {
@@ -115,19 +115,19 @@ fn more_than_share_a_submission_move_as_well() {
 }
 
 #[test]
-fn each_keeps_to_its_own_rules() {
+fn each_buffer_of_a_batch_has_its_own_outcome() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let [moves, held, there, fresh] = [(); 4].map(|()| create(&rig, &home, LARGE));
     for (seed, buffer) in (0..).zip([&moves, &held, &there]) {
         bytes::write(buffer, seed);
     }
-    there.migrate(vram(&peer)).expect("nobody holds it");
-    let seat = held.attach(&home).expect("a seat");
-    let pin = seat.pin("a test").expect("no quota");
-    let stranger = rig.stranger();
-    let strange = rig.open_on(&stranger, &home);
-    let strange = stranger.create_buffer(&strange, BufferDescriptor::new(SMALL)).expect("a buffer");
+    there.migrate(vram(&peer)).expect("not busy");
+    let attachment = held.attach(&home).expect("attached");
+    let pin = attachment.pin("a test").expect("no quota");
+    let external = rig.external_engine();
+    let strange = rig.open_on(&external, &home);
+    let strange = external.create_buffer(&strange, BufferDescriptor::new(SMALL)).expect("a buffer");
 
     let to = vram(&peer);
     let list =
@@ -136,8 +136,8 @@ fn each_keeps_to_its_own_rules() {
     let [moved, busy, none, again, foreign, empty] = <[_; 6]>::try_from(results).expect("one each");
     assert_eq!(moved.expect("moved"), Migration::Done { generation: 1 });
     assert!(matches!(busy, Err(Error::Busy { pinned: 1, .. })), "{busy:?}");
-    assert_eq!(none.expect("it was there"), Migration::None);
-    assert_eq!(again.expect("it was there by then"), Migration::None);
+    assert_eq!(none.expect("already there"), Migration::None);
+    assert_eq!(again.expect("already there"), Migration::None);
     assert!(matches!(foreign, Err(Error::ForeignEngine { .. })), "{foreign:?}");
     assert_eq!(empty.expect("nothing to copy"), Migration::Done { generation: 1 });
     assert_eq!((held.domain(), held.generation()), (vram(&home), 0), "nothing has changed");
@@ -149,7 +149,7 @@ fn each_keeps_to_its_own_rules() {
     assert!(rig.engine().migrate_many(&[]).is_empty());
 }
 
-/// System memory for so many buffers of [`ODD`] bytes that was others' before.
+/// Leaves recycled system memory with old content for `count` buffers of [`ODD`] bytes.
 fn leave_used_memory(rig: &Rig, home: &Device, count: u64) {
     let create = |seed| {
         let descriptor = BufferDescriptor::new(WHOLE).placement(Placement::System);
@@ -162,26 +162,26 @@ fn leave_used_memory(rig: &Rig, home: &Device, count: u64) {
 
 /// Proves the route, so that a move is one submission.
 fn warm_up(rig: &Rig, home: &Device) {
-    create(rig, home, LARGE).migrate(DomainId::System).expect("nobody holds it");
+    create(rig, home, LARGE).migrate(DomainId::System).expect("not busy");
 }
 
-/// The buffer's bytes, and none of anybody else's behind them.
-fn assert_alone(rig: &Rig, buffer: &SharedBuffer, seed: u64) {
+/// Asserts that the memory holds the buffer's bytes, and zeros behind them.
+fn assert_padding_clear(rig: &Rig, buffer: &SharedBuffer, seed: u64) {
     let export = buffer.export_foreign().expect("an fd");
     let facts = ForeignFacts { size: WHOLE, ..export.facts() };
-    let stranger = rig.stranger();
-    let device = rig.open_on(&stranger, &buffer.home());
-    // SAFETY: the engine's own fd, of so much memory.
-    let taken = unsafe { stranger.import_foreign(&device, export.as_fd(), facts, None) };
+    let external = rig.external_engine();
+    let device = rig.open_on(&external, &buffer.home());
+    // SAFETY: the engine's own fd, of memory of this size.
+    let imported = unsafe { external.import_foreign(&device, export.as_fd(), facts, None) };
     let mut expected = bytes::sequence(seed, ODD);
     // CAST: the buffer fits memory.
     expected.resize(WHOLE as usize, 0);
-    let taken = taken.expect("taken in");
-    bytes::assert_same(&bytes::read(&taken), &expected, "the whole memory");
+    let imported = imported.expect("imported");
+    bytes::assert_same(&bytes::read(&imported), &expected, "the whole memory");
 }
 
 #[test]
-fn what_others_left_behind_the_ends_is_cleared_in_the_same_submission() {
+fn padding_is_cleared_in_the_same_submission() {
     let rig = Rig::new();
     for home in rig.all() {
         let buffers: Vec<_> = (0..4).map(|_| create(&rig, &home, ODD)).collect();
@@ -197,21 +197,21 @@ fn what_others_left_behind_the_ends_is_cleared_in_the_same_submission() {
         let made = submissions(&rig, || {
             assert_moved(migrate_all(&rig, together, DomainId::System), 1);
         });
-        assert_eq!(made, 1, "one for all");
+        assert_eq!(made, 1, "one submission for all");
         let made = submissions(&rig, || {
-            alone.migrate(DomainId::System).expect("nobody holds it");
+            alone.migrate(DomainId::System).expect("not busy");
         });
-        assert_eq!(made, 1, "and one for one");
-        assert_eq!(memory(), before, "others had it before");
+        assert_eq!(made, 1, "one submission for one");
+        assert_eq!(memory(), before, "the memory is recycled");
         for (seed, buffer) in (0..).zip(&buffers) {
             bytes::assert_sequence(buffer, seed, "after the move");
-            assert_alone(&rig, buffer, seed);
+            assert_padding_clear(&rig, buffer, seed);
         }
     }
 }
 
 #[test]
-fn when_such_a_submission_fails_they_stay_or_move_by_themselves() {
+fn buffers_stay_or_move_alone_when_a_clearing_submission_fails() {
     let rig = Rig::new();
     rig.provokes("VK_ERROR_OUT_OF_HOST_MEMORY");
     for home in rig.all() {
@@ -222,7 +222,7 @@ fn when_such_a_submission_fails_they_stay_or_move_by_themselves() {
         leave_used_memory(&rig, &home, 3);
         wait_idle(&[&home]);
         warm_up(&rig, &home);
-        // That of all; and then that of the first, which the host copies.
+        // The submission of the batch fails, and then that of the first buffer, which the host copies.
         for nth in [1, 2] {
             let code = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
             rig.engine().calls().fail_nth(Call::QueueSubmit, nth, code);
@@ -233,13 +233,13 @@ fn when_such_a_submission_fails_they_stay_or_move_by_themselves() {
         assert!(!rig.engine().calls().clear_faults() && made == 4, "{made} submissions");
         for (seed, buffer) in (0..).zip(&buffers) {
             bytes::assert_sequence(buffer, seed, "after the move");
-            assert_alone(&rig, buffer, seed);
+            assert_padding_clear(&rig, buffer, seed);
         }
     }
 }
 
 #[test]
-fn when_the_submission_fails_each_moves_by_itself() {
+fn buffers_move_alone_when_the_shared_submission_fails() {
     let rig = Rig::new();
     rig.provokes("VK_ERROR_OUT_OF_HOST_MEMORY");
     let [home, peer] = rig.two_of_one_adapter();
@@ -256,19 +256,19 @@ fn when_the_submission_fails_each_moves_by_itself() {
     }
 }
 
-/// Says that something of the host's is still reading, and sends what ends it.
+/// Adds a fence of a host reader to each invalidation, and sends the signal that ends it.
 struct Reading(Arc<Engine>, Mutex<Sender<Signal>>);
 
 impl Importer for Reading {
-    fn invalidate_mappings(&self, told: &Invalidation<'_>) {
+    fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
         let (fence, signal) = self.0.host_fence();
-        told.still_using(Access::Read, fence);
-        self.1.lock().expect("not poisoned").send(signal).expect("somebody listens");
+        invalidation.still_using(Access::Read, fence);
+        self.1.lock().expect("not poisoned").send(signal).expect("the receiver listens");
     }
 }
 
 #[test]
-fn who_waits_for_the_host_does_not_hold_up_the_others() {
+fn a_buffer_waiting_for_the_host_does_not_delay_its_batch() {
     let mut rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffers: Vec<_> = (0..3).map(|_| create(&rig, &home, LARGE)).collect();
@@ -278,7 +278,7 @@ fn who_waits_for_the_host_does_not_hold_up_the_others() {
     let engine = Arc::new(rig.take_engine());
     let (sender, receiver) = channel();
     let reading = Arc::new(Reading(Arc::clone(&engine), Mutex::new(sender)));
-    let seat = buffers[0].attach_dynamic(&peer, reading).expect("a seat");
+    let attachment = buffers[0].attach_dynamic(&peer, reading).expect("attached");
     let to = vram(&peer);
     std::thread::scope(|scope| {
         let moves: Vec<_> = buffers.iter().map(|buffer| (buffer, to)).collect();
@@ -286,8 +286,8 @@ fn who_waits_for_the_host_does_not_hold_up_the_others() {
             let moves = moves;
             engine.migrate_many(&moves)
         });
-        let signal = receiver.recv_timeout(LONG).expect("it is told");
-        // The others arrive while the first still waits; the bound is the engine's own.
+        let signal = receiver.recv_timeout(LONG).expect("the importer is notified");
+        // The others finish their move while the first still waits. The engine timeout bounds this loop.
         for (seed, buffer) in (0..).zip(&buffers).skip(1) {
             while buffer.generation() == 0 {
                 std::thread::yield_now();
@@ -299,48 +299,51 @@ fn who_waits_for_the_host_does_not_hold_up_the_others() {
         assert_moved(mover.join().expect("no panic"), 1);
     });
     bytes::assert_sequence(&buffers[0], 0, "at last");
-    drop((seat, buffers));
+    drop((attachment, buffers));
 }
 
 #[test]
-fn many_mappings_follow_under_one_lock() {
+fn remap_all_replaces_many_mappings_under_one_lock() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, SMALL);
     bytes::write(&buffer, 1);
-    let seat = |index: usize| {
+    let attachment = |index: usize| {
         let device = [&home, &peer][index % 2];
-        let seat = buffer.attach_dynamic(device, Arc::<Recorder>::default()).expect("a seat");
-        let mapping = seat.map(Access::Read).expect("mapped");
-        (seat, mapping)
+        let attachment =
+            buffer.attach_dynamic(device, Arc::<Recorder>::default()).expect("attached");
+        let mapping = attachment.map(Access::Read).expect("mapped");
+        (attachment, mapping)
     };
-    let mut seats: Vec<_> = (0..100).map(seat).collect();
+    let mut attachments: Vec<_> = (0..100).map(attachment).collect();
     for generation in 1..5 {
         let to = if generation % 2 == 0 { DomainId::System } else { vram(&peer) };
-        buffer.migrate(to).expect("nobody holds it");
-        let mut pairs: Vec<_> = seats.iter_mut().map(|(seat, mapping)| (&*seat, mapping)).collect();
+        buffer.migrate(to).expect("not busy");
+        let mut pairs: Vec<_> =
+            attachments.iter_mut().map(|(attachment, mapping)| (&*attachment, mapping)).collect();
         buffer.remap_all(&mut pairs).expect("current ones");
-        for (_, mapping) in &seats {
+        for (_, mapping) in &attachments {
             assert_eq!(mapping.generation(), generation);
         }
-        for (_, mapping) in &seats[..2] {
+        for (_, mapping) in &attachments[..2] {
             let own = mapping.view().expect("handles");
             assert_eq!(own.size, SMALL);
         }
         bytes::assert_sequence(&buffer, 1, "after a move");
     }
-    // Old places went with the last mapping of them; half of the seats go, and the rest still follow.
-    seats.truncate(50);
-    buffer.migrate(vram(&home)).expect("nobody holds it");
+    // Old backings were freed with their last mapping. Half of the attachments end, and the rest still remap.
+    attachments.truncate(50);
+    buffer.migrate(vram(&home)).expect("not busy");
     let other = create(&rig, &home, SMALL);
-    let stray = other.attach_dynamic(&home, Arc::<Recorder>::default()).expect("a seat");
+    let stray = other.attach_dynamic(&home, Arc::<Recorder>::default()).expect("attached");
     let mut strays = stray.map(Access::Read).expect("mapped");
-    let mut pairs: Vec<_> = seats.iter_mut().map(|(seat, mapping)| (&*seat, mapping)).collect();
+    let mut pairs: Vec<_> =
+        attachments.iter_mut().map(|(attachment, mapping)| (&*attachment, mapping)).collect();
     pairs.push((&stray, &mut strays));
     let error = buffer.remap_all(&mut pairs).expect_err("one is another buffer's");
     assert!(matches!(error, Error::ForeignMapping { .. }), "{error}");
     let old = |mapping: &Mapping| mapping.generation() == 4;
-    assert!(seats.iter().all(|(_, mapping)| old(mapping)), "nothing has changed");
+    assert!(attachments.iter().all(|(_, mapping)| old(mapping)), "nothing has changed");
     buffer.remap_all(&mut []).expect("nothing to do");
 }
 
@@ -362,14 +365,14 @@ fn a_small_copy_needs_no_device() {
             let mut expected = bytes::sequence(4, SMALL);
             expected[7..3007].copy_from_slice(&bytes::sequence(3, SMALL)[1001..4001]);
             bytes::assert_same(&bytes::read(&target), &expected, "what the host copied");
-            // What the host wrote, the device sees.
+            // The device sees what the host wrote.
             let [source, target] = [from, to].map(|device| create(&rig, device, SMALL));
-            let seat = source.attach(from).expect("a seat");
-            seat.map(Access::Write).expect("mapped").fill(9).expect("a pass");
-            drop(seat);
+            let attachment = source.attach(from).expect("attached");
+            attachment.map(Access::Write).expect("mapped").fill(9).expect("a pass");
+            drop(attachment);
             rig.engine().copy(&source, &target, CopyRegion::first(SMALL)).expect("a copy");
-            let seat = target.attach(to).expect("a seat");
-            let seen = seat.map(Access::Read).expect("mapped").verify(9).expect("a pass");
+            let attachment = target.attach(to).expect("attached");
+            let seen = attachment.map(Access::Read).expect("mapped").verify(9).expect("a pass");
             assert!(seen.is_clean(), "{seen:?}");
         }
     }

@@ -1,15 +1,15 @@
-//! Buffers that move while they are shared.
+//! Moves of shared buffers: notifications, copy paths, fences, pins and written ranges.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod batch;
-mod lanes;
+mod copy_path;
 mod matrix;
 mod move_callback;
-mod mover;
 mod pending;
 mod pinning;
 mod ranges;
 mod torture;
+mod transfer_queue;
 mod ttm_bo;

@@ -1,5 +1,4 @@
-//! A buffer that moves while it is shared: everybody is told once, old mappings say so, and every byte
-//! arrives.
+//! Moves of a shared buffer: every importer is notified once, old mappings report `Stale`, and every byte is kept.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,22 +10,22 @@ use peerbuf::{
     Placement, SharedBuffer, Signal,
 };
 
-/// An importer that notes what it is told.
+/// An importer that records its notifications.
 #[derive(Default)]
 struct Recorder {
-    told: Mutex<Vec<u32>>,
+    generations: Mutex<Vec<u32>>,
     host_memory_only: bool,
 }
 
 impl Recorder {
-    fn told(&self) -> Vec<u32> {
-        self.told.lock().expect("not poisoned").clone()
+    fn invalidated(&self) -> Vec<u32> {
+        self.generations.lock().expect("not poisoned").clone()
     }
 }
 
 impl Importer for Recorder {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
-        self.told.lock().expect("not poisoned").push(invalidation.generation());
+        self.generations.lock().expect("not poisoned").push(invalidation.generation());
     }
 
     fn allow_peer2peer(&self) -> bool {
@@ -35,7 +34,7 @@ impl Importer for Recorder {
 }
 
 fn create(rig: &Rig, home: &Device, placement: Placement) -> SharedBuffer {
-    let descriptor = BufferDescriptor::new(300_004).name("traveller").placement(placement);
+    let descriptor = BufferDescriptor::new(300_004).name("moving").placement(placement);
     rig.engine().create_buffer(home, descriptor).expect("a buffer")
 }
 
@@ -44,47 +43,49 @@ fn vram(device: &Device) -> DomainId {
 }
 
 #[test]
-fn everybody_is_told_once_and_maps_the_new_place() {
+fn every_importer_is_notified_once_and_maps_the_new_backing() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, Placement::VramOrSystem);
     let recorders = [Arc::new(Recorder::default()), Arc::new(Recorder::default())];
-    let seats = [&home, &peer].into_iter().zip(&recorders).map(|(device, recorder)| {
-        buffer.attach_dynamic(device, Arc::clone(recorder) as Arc<dyn Importer>).expect("a seat")
+    let attachments = [&home, &peer].into_iter().zip(&recorders).map(|(device, recorder)| {
+        buffer.attach_dynamic(device, Arc::clone(recorder) as Arc<dyn Importer>).expect("attached")
     });
-    let seats: Vec<_> = seats.collect();
-    let mut mappings: Vec<_> =
-        seats.iter().map(|seat| seat.map(Access::ReadWrite).expect("mapped")).collect();
+    let attachments: Vec<_> = attachments.collect();
+    let mut mappings: Vec<_> = attachments
+        .iter()
+        .map(|attachment| attachment.map(Access::ReadWrite).expect("mapped"))
+        .collect();
     mappings[0].fill(1).expect("a pass");
 
-    let moved = buffer.migrate(DomainId::System).expect("nobody holds it");
+    let moved = buffer.migrate(DomainId::System).expect("not busy");
     assert_eq!(moved, Migration::Done { generation: 1 });
     assert_eq!(buffer.domain(), DomainId::System);
-    assert!(recorders.iter().all(|recorder| recorder.told() == [0]), "once each");
+    assert!(recorders.iter().all(|recorder| recorder.invalidated() == [0]), "each notified once");
     for mapping in &mappings {
         let error = mapping.view().expect_err("old");
         assert!(matches!(error, Error::Stale { mapped: 0, current: 1, .. }), "{error}");
         assert!(matches!(mapping.verify(1), Err(Error::Stale { .. })));
     }
-    for (seat, mapping) in seats.iter().zip(&mut mappings) {
-        seat.remap(mapping).expect("a current one");
+    for (attachment, mapping) in attachments.iter().zip(&mut mappings) {
+        attachment.remap(mapping).expect("a current one");
         assert_eq!(mapping.generation(), 1);
-        assert!(mapping.verify(1).expect("a pass").is_clean(), "the bytes came along");
+        assert!(mapping.verify(1).expect("a pass").is_clean(), "the bytes were kept");
     }
     mappings[1].fill(2).expect("a pass");
-    assert!(mappings[0].verify(2).expect("a pass").is_clean(), "and are still shared");
+    assert!(mappings[0].verify(2).expect("a pass").is_clean(), "the bytes are still shared");
 }
 
 #[test]
-fn a_move_to_where_it_is_is_none() {
+fn a_move_to_the_current_domain_does_nothing() {
     let rig = Rig::new();
     let [home, _] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, Placement::VramOrSystem);
     let recorder = Arc::new(Recorder::default());
-    let seat = buffer.attach_dynamic(&home, Arc::clone(&recorder) as _).expect("a seat");
-    assert_eq!(buffer.migrate(vram(&home)).expect("there already"), Migration::None);
-    assert_eq!((recorder.told(), buffer.generation()), (vec![], 0));
-    drop(seat);
+    let attachment = buffer.attach_dynamic(&home, Arc::clone(&recorder) as _).expect("attached");
+    assert_eq!(buffer.migrate(vram(&home)).expect("already there"), Migration::None);
+    assert_eq!((recorder.invalidated(), buffer.generation()), (vec![], 0));
+    drop(attachment);
 }
 
 #[test]
@@ -94,7 +95,7 @@ fn a_buffer_can_change_its_home() {
         let buffer = create(&rig, &one, Placement::VramOrSystem);
         bytes::write(&buffer, 5);
         for (turn, device) in [&other, &one, &other].into_iter().enumerate() {
-            buffer.migrate(vram(device)).expect("nobody is attached who could not reach it");
+            buffer.migrate(vram(device)).expect("every attached device reaches it");
             assert_eq!((buffer.home(), buffer.domain()), (device.clone(), vram(device)));
             bytes::assert_sequence(&buffer, 5, &format!("move {turn} to {}", device.name()));
         }
@@ -102,71 +103,73 @@ fn a_buffer_can_change_its_home() {
 }
 
 #[test]
-fn it_does_not_move_where_somebody_cannot_follow() {
+fn a_buffer_does_not_move_where_an_importer_cannot_follow() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, Placement::VramOrSystem);
     let recorder = Arc::new(Recorder { host_memory_only: true, ..Recorder::default() });
-    let seat = buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("a seat");
-    // Not peer-to-peer, so it is in system memory by now, and nobody was there to be told.
-    assert_eq!((buffer.domain(), recorder.told()), (DomainId::System, vec![]));
-    let error = buffer.migrate(vram(&home)).expect_err("the peer cannot follow");
+    let attachment = buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("attached");
+    // The importer refuses peer-to-peer access, so the buffer moved to system memory when it attached. No importer
+    // was attached to be notified of that.
+    assert_eq!((buffer.domain(), recorder.invalidated()), (DomainId::System, vec![]));
+    let error = buffer.migrate(vram(&home)).expect_err("the peer cannot reach it");
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
-    assert_eq!((buffer.domain(), recorder.told()), (DomainId::System, vec![]));
-    // Its own memory is nobody else's.
+    assert_eq!((buffer.domain(), recorder.invalidated()), (DomainId::System, vec![]));
+    // VRAM of the peer itself needs no peer-to-peer access.
     buffer.migrate(vram(&peer)).expect("the peer's own memory");
-    assert_eq!(recorder.told(), [buffer.generation() - 1]);
-    drop(seat);
+    assert_eq!(recorder.invalidated(), [buffer.generation() - 1]);
+    drop(attachment);
 }
 
 #[test]
-fn its_owner_may_keep_it_out_of_memory_that_is_one_device_s_own() {
+fn a_descriptor_may_exclude_peer_access_to_vram() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let descriptor = BufferDescriptor::new(300_004).peer_to_peer(false);
     let buffer = rig.engine().create_buffer(&home, descriptor.clone()).expect("a buffer");
-    assert_eq!(buffer.domain(), vram(&home), "as long as it is nobody else's");
-    let seat = buffer.attach(&peer).expect("a static seat, whom nobody asks");
+    assert_eq!(buffer.domain(), vram(&home), "only the home device uses it");
+    let attachment = buffer.attach(&peer).expect("a static attachment");
     assert_eq!(buffer.domain(), DomainId::System);
-    let error = buffer.migrate(vram(&home)).expect_err("the peer is here");
+    let error = buffer.migrate(vram(&home)).expect_err("the peer is attached");
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
-    drop(seat);
-    buffer.migrate(vram(&home)).expect("it has left");
-    // And one that may live nowhere else cannot be shared.
+    drop(attachment);
+    buffer.migrate(vram(&home)).expect("the peer has detached");
+    // A buffer whose placement allows only VRAM cannot be shared.
     let only = descriptor.placement(Placement::Vram);
     let only = rig.engine().create_buffer(&home, only).expect("a buffer");
-    let error = only.attach(&peer).expect_err("not to a peer");
+    let error = only.attach(&peer).expect_err("peer access is excluded");
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     assert_eq!((only.domain(), only.generation()), (vram(&home), 0));
 }
 
-/// Its importer is gone: it will not follow, so it does not matter where it could.
+/// A dropped attachment with a live mapping does not remap, so its device need not reach the target.
 #[test]
-fn who_has_left_a_dynamic_seat_but_for_a_mapping_does_not_say_where_it_may_be() {
+fn a_dropped_dynamic_attachment_does_not_restrict_moves() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let near = Arc::new(Recorder { host_memory_only: true, ..Recorder::default() });
-    let mut guests = vec![(home.clone(), peer, near)];
+    let mut peers = vec![(home.clone(), peer, near)];
     if let Some([lavapipe, swiftshader]) = rig.two_drivers() {
-        guests.push((lavapipe, swiftshader, Arc::default()));
+        peers.push((lavapipe, swiftshader, Arc::default()));
     }
-    for (home, guest, recorder) in guests {
+    for (home, peer, recorder) in peers {
         let buffer = create(&rig, &home, Placement::VramOrSystem);
-        let seat = buffer.attach_dynamic(&guest, Arc::clone(&recorder) as _).expect("a seat");
-        let mapping = seat.map(Access::Read).expect("mapped");
-        assert_eq!(buffer.domain(), DomainId::System, "where the guest reaches it");
-        let error = buffer.migrate(vram(&home)).expect_err("the guest cannot follow");
+        let attachment =
+            buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("attached");
+        let mapping = attachment.map(Access::Read).expect("mapped");
+        assert_eq!(buffer.domain(), DomainId::System, "the peer reaches system memory");
+        let error = buffer.migrate(vram(&home)).expect_err("the peer cannot reach it");
         assert!(matches!(error, Error::Unreachable { .. }), "{error}");
-        let told = recorder.told();
-        drop(seat);
-        buffer.migrate(vram(&home)).expect("nobody has to follow");
-        assert_eq!((buffer.domain(), recorder.told()), (vram(&home), told));
-        let error = mapping.view().expect_err("the place was left");
+        let notified = recorder.invalidated();
+        drop(attachment);
+        buffer.migrate(vram(&home)).expect("no importer is attached");
+        assert_eq!((buffer.domain(), recorder.invalidated()), (vram(&home), notified));
+        let error = mapping.view().expect_err("the mapping is stale");
         assert!(matches!(error, Error::Stale { .. }), "{error}");
     }
 }
 
-/// Panics when it is told, but for the first so many times.
+/// Panics when notified, except for the first `.0` notifications.
 struct Panics(Mutex<u32>);
 
 impl Importer for Panics {
@@ -179,42 +182,47 @@ impl Importer for Panics {
     }
 }
 
-/// Somebody else's bug is not the others': they are told, nothing has moved, and all goes on.
+/// If an importer panics, the others are notified, nothing has moved, and the next move succeeds.
 #[test]
-fn an_importer_that_panics_keeps_nobody_from_being_told() {
+fn a_panicking_importer_does_not_stop_other_notifications() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, Placement::VramOrSystem);
     bytes::write(&buffer, 6);
     let recorders: [Arc<Recorder>; 2] = Default::default();
     let attach =
-        |importer: Arc<dyn Importer>| buffer.attach_dynamic(&peer, importer).expect("a seat");
+        |importer: Arc<dyn Importer>| buffer.attach_dynamic(&peer, importer).expect("attached");
     let first = attach(Arc::clone(&recorders[0]) as _);
     let broken = [1, 0].map(|times| attach(Arc::new(Panics(Mutex::new(times)))));
     let last = attach(Arc::clone(&recorders[1]) as _);
     let mapping = last.map(Access::Read).expect("mapped");
     for turn in 1..=2 {
         let moving = || buffer.migrate(DomainId::System);
-        let panic = std::panic::catch_unwind(AssertUnwindSafe(moving)).expect_err("it is broken");
+        let panic =
+            std::panic::catch_unwind(AssertUnwindSafe(moving)).expect_err("an importer panics");
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"this importer is broken"));
         for recorder in &recorders {
-            assert_eq!(recorder.told(), vec![0; turn], "told by a move that then failed");
+            assert_eq!(
+                recorder.invalidated(),
+                vec![0; turn],
+                "notified of a move that then failed"
+            );
         }
         assert_eq!((buffer.generation(), buffer.domain()), (0, vram(&home)));
-        mapping.view().expect("it is as good as before");
+        mapping.view().expect("the mapping is current");
     }
     drop(broken);
     assert_eq!(
-        buffer.migrate(DomainId::System).expect("nobody holds it"),
+        buffer.migrate(DomainId::System).expect("not busy"),
         Migration::Done { generation: 1 }
     );
     bytes::assert_sequence(&buffer, 6, "after the move");
     drop((first, last));
 }
 
-/// Together with others: those move all the same, and what waits for work of the host comes to its end.
+/// In a batch, the other buffers still move, and a move that waits for host work still ends.
 #[test]
-fn an_importer_that_panics_leaves_those_alone_who_move_with_its_buffer() {
+fn a_panicking_importer_does_not_affect_the_rest_of_its_batch() {
     let mut rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let [slow, broken, other] = [(); 3].map(|()| create(&rig, &home, Placement::VramOrSystem));
@@ -224,8 +232,9 @@ fn an_importer_that_panics_leaves_those_alone_who_move_with_its_buffer() {
         running: Mutex::default(),
         stopped: AtomicBool::new(false),
     });
-    let stopped = slow.attach_dynamic(&peer, Arc::clone(&stopper) as _).expect("a seat");
-    let seat = broken.attach_dynamic(&peer, Arc::new(Panics(Mutex::new(0)))).expect("a seat");
+    let stopped = slow.attach_dynamic(&peer, Arc::clone(&stopper) as _).expect("attached");
+    let attachment =
+        broken.attach_dynamic(&peer, Arc::new(Panics(Mutex::new(0)))).expect("attached");
     std::thread::scope(|scope| {
         let mover = scope.spawn(|| {
             let moves = [&slow, &broken, &other].map(|buffer| (buffer, DomainId::System));
@@ -239,11 +248,11 @@ fn an_importer_that_panics_leaves_those_alone_who_move_with_its_buffer() {
     });
     assert_eq!((slow.domain(), other.domain()), (DomainId::System, DomainId::System));
     assert_eq!((broken.generation(), broken.domain()), (0, vram(&home)));
-    stopped.map(Access::Read).expect("nobody is moving it any more");
-    drop((stopped, seat, slow, broken, other, stopper));
+    stopped.map(Access::Read).expect("no move is in progress");
+    drop((stopped, attachment, slow, broken, other, stopper));
 }
 
-/// Stops something of its own when told, and says with a fence when that has stopped.
+/// Stops work of its own when notified, and adds a fence that signals when the work has stopped.
 struct Stopper {
     rig: Arc<peerbuf::Engine>,
     running: Mutex<Option<Signal>>,
@@ -260,7 +269,7 @@ impl Importer for Stopper {
 }
 
 #[test]
-fn a_move_waits_for_those_who_say_that_they_are_still_at_it() {
+fn a_move_waits_for_fences_added_by_importers() {
     let mut rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, Placement::VramOrSystem);
@@ -271,66 +280,67 @@ fn a_move_waits_for_those_who_say_that_they_are_still_at_it() {
         running: Mutex::default(),
         stopped: AtomicBool::new(false),
     });
-    let seat = buffer.attach_dynamic(&peer, Arc::clone(&stopper) as _).expect("a seat");
-    let old = seat.map(Access::ReadWrite).expect("mapped");
+    let attachment = buffer.attach_dynamic(&peer, Arc::clone(&stopper) as _).expect("attached");
+    let old = attachment.map(Access::ReadWrite).expect("mapped");
     std::thread::scope(|scope| {
         let mover = scope.spawn(|| buffer.migrate(DomainId::System));
         while !stopper.stopped.load(Ordering::Acquire) {
             std::thread::yield_now();
         }
-        // It cannot have moved, and whoever maps now waits and gets the new place.
+        // The buffer cannot have moved, and a new mapping waits and gets the new backing.
         assert_eq!(old.generation(), buffer.generation());
-        let mapper = scope.spawn(|| seat.map(Access::Read).map(|mapping| mapping.generation()));
+        let mapper =
+            scope.spawn(|| attachment.map(Access::Read).map(|mapping| mapping.generation()));
         drop(stopper.running.lock().expect("not poisoned").take());
         assert!(matches!(mover.join().expect("no panic"), Ok(Migration::Done { generation: 1 })));
         assert_eq!(mapper.join().expect("no panic").expect("mapped"), 1);
     });
     drop(old);
     bytes::assert_sequence(&buffer, 9, "after the move");
-    drop(seat);
+    drop(attachment);
     drop(buffer);
     drop(stopper);
 }
 
 #[test]
-fn a_move_that_fails_leaves_everything_as_it_was() {
+fn a_failed_move_changes_nothing() {
     let rig = Rig::new();
-    // Else the host would copy instead.
+    // Otherwise the host would copy instead.
     rig.engine().calls().set_unmappable_device_memory(true);
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, Placement::VramOrSystem);
     let recorder = Arc::new(Recorder::default());
-    let seat = buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("a seat");
-    let mapping = seat.map(Access::ReadWrite).expect("mapped");
+    let attachment = buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("attached");
+    let mapping = attachment.map(Access::ReadWrite).expect("mapped");
     mapping.fill(3).expect("a pass");
-    // The routes are known by now, so that the next submission is the copy.
-    buffer.migrate(DomainId::System).expect("nobody holds it");
-    buffer.migrate(vram(&home)).expect("nor now");
-    let mapping = seat.map(Access::ReadWrite).expect("mapped");
+    // The routes are proved, so the next submission is the copy.
+    buffer.migrate(DomainId::System).expect("not busy");
+    buffer.migrate(vram(&home)).expect("not busy");
+    let mapping = attachment.map(Access::ReadWrite).expect("mapped");
     let calls = rig.engine().calls();
-    // Not for want of memory: then it is tried again.
+    // Not an out-of-memory error, since the engine retries after those.
     let code = ash::vk::Result::ERROR_INITIALIZATION_FAILED;
     calls.fail_nth(peerbuf::device::Call::QueueSubmit, 1, code);
     buffer.migrate(DomainId::System).expect_err("the copy cannot be submitted");
-    assert!(!calls.clear_faults(), "the fault was met");
+    assert!(!calls.clear_faults(), "the fault was injected");
     assert_eq!((buffer.generation(), buffer.domain()), (2, vram(&home)));
     assert!(mapping.verify(3).expect("still current").is_clean());
     drop(mapping);
-    drop(seat);
+    drop(attachment);
 }
 
 #[test]
-fn where_no_device_copies_the_host_does() {
+fn the_host_copies_where_no_device_can() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, Placement::VramOrSystem);
     let recorder = Arc::new(Recorder::default());
-    let seat = buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("a seat");
-    let mapping = seat.map(Access::ReadWrite).expect("mapped");
+    let attachment = buffer.attach_dynamic(&peer, Arc::clone(&recorder) as _).expect("attached");
+    let mapping = attachment.map(Access::ReadWrite).expect("mapped");
     mapping.fill(3).expect("a pass");
-    // The routes are known by now, so that the next submission is the copy.
-    buffer.migrate(DomainId::System).expect("nobody holds it");
-    buffer.migrate(vram(&home)).expect("nor now");
+    // The routes are proved, so the next submission is the copy.
+    buffer.migrate(DomainId::System).expect("not busy");
+    buffer.migrate(vram(&home)).expect("not busy");
     let calls = rig.engine().calls();
     calls.fail_nth(
         peerbuf::device::Call::QueueSubmit,
@@ -338,27 +348,29 @@ fn where_no_device_copies_the_host_does() {
         ash::vk::Result::ERROR_OUT_OF_HOST_MEMORY,
     );
     buffer.migrate(DomainId::System).expect("the host copies");
-    assert!(!calls.clear_faults(), "the fault was met");
+    assert!(!calls.clear_faults(), "the fault was injected");
     assert_eq!((buffer.generation(), buffer.domain()), (3, DomainId::System));
-    assert_eq!(recorder.told(), [0, 1, 2], "told once each");
+    assert_eq!(recorder.invalidated(), [0, 1, 2], "notified once each");
     drop(mapping);
-    let mapping = seat.map(Access::ReadWrite).expect("mapped");
+    let mapping = attachment.map(Access::ReadWrite).expect("mapped");
     assert!(mapping.verify(3).expect("a pass").is_clean());
     drop(mapping);
-    drop(seat);
+    drop(attachment);
 }
 
 #[test]
-fn moving_all_the_time_tears_nothing() {
+fn continuous_moves_tear_nothing() {
     const ROUNDS: u32 = 60;
     let rig = Rig::new();
     let [one, two] = rig.two_of_one_adapter();
     let buffer = create(&rig, &one, Placement::VramOrSystem);
     let recorders: [Arc<Recorder>; 2] = Default::default();
-    let seats: Vec<_> = [&one, &two]
+    let attachments: Vec<_> = [&one, &two]
         .into_iter()
         .zip(&recorders)
-        .map(|(device, told)| buffer.attach_dynamic(device, Arc::clone(told) as _).expect("a seat"))
+        .map(|(device, recorder)| {
+            buffer.attach_dynamic(device, Arc::clone(recorder) as _).expect("attached")
+        })
         .collect();
     let done = AtomicBool::new(false);
     let moves = std::thread::scope(|scope| {
@@ -377,9 +389,10 @@ fn moving_all_the_time_tears_nothing() {
             }
             moves
         });
-        // The two devices take turns: one writes, the other looks, wherever the buffer is by then.
+        // The two devices take turns: one writes, the other verifies, in whichever domain the buffer is.
         for round in 0..ROUNDS {
-            let (writer, reader) = (&seats[round as usize % 2], &seats[(round as usize + 1) % 2]);
+            let (writer, reader) =
+                (&attachments[round as usize % 2], &attachments[(round as usize + 1) % 2]);
             retry(|| writer.map(Access::Write)?.fill(round));
             let report = retry(|| reader.map(Access::Read)?.verify(round));
             assert!(report.is_clean(), "round {round}: {report:?}");
@@ -387,24 +400,24 @@ fn moving_all_the_time_tears_nothing() {
         done.store(true, Ordering::Release);
         mover.join().expect("no panic")
     });
-    assert!(moves > 0, "it moved meanwhile");
+    assert!(moves > 0, "the buffer moved meanwhile");
     for recorder in &recorders {
-        assert_eq!(recorder.told().len(), moves, "moves and callbacks");
+        assert_eq!(recorder.invalidated().len(), moves, "moves and callbacks");
     }
     assert_eq!(buffer.generation() as usize, moves);
 }
 
-/// What an importer that refaults does.
+/// Repeats `work` while it reports `Stale`, as a refaulting importer does.
 fn retry<R>(mut work: impl FnMut() -> peerbuf::Result<R>) -> R {
     loop {
         match work() {
             Err(Error::Stale { .. }) => {}
-            other => return other.expect("nothing but moves gets in the way"),
+            other => return other.expect("only moves interrupt it"),
         }
     }
 }
 
-/// Keeps its old mapping, which an importer should not.
+/// An importer that keeps its old mapping, which importers should not do.
 #[derive(Default)]
 struct Hoarder(Mutex<Option<peerbuf::Mapping>>);
 
@@ -413,18 +426,18 @@ impl Importer for Hoarder {
 }
 
 #[test]
-fn an_importer_is_dropped_where_its_drop_may_use_the_buffer() {
+fn an_importers_drop_may_use_its_buffer() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, Placement::VramOrSystem);
     let hoarder = Arc::new(Hoarder::default());
-    let seat = buffer.attach_dynamic(&peer, Arc::clone(&hoarder) as _).expect("a seat");
-    let old = seat.map(Access::Read).expect("mapped");
+    let attachment = buffer.attach_dynamic(&peer, Arc::clone(&hoarder) as _).expect("attached");
+    let old = attachment.map(Access::Read).expect("mapped");
     *hoarder.0.lock().expect("not poisoned") = Some(old);
-    buffer.migrate(DomainId::System).expect("nobody holds it");
+    buffer.migrate(DomainId::System).expect("not busy");
     drop(hoarder);
-    // The last reference to the importer goes with the seat, and with it the mapping.
-    drop(seat);
+    // The attachment drops the last reference to the importer, and with it the mapping.
+    drop(attachment);
     assert_eq!(
         buffer.migrate(vram(&home)).expect("still works"),
         Migration::Done { generation: 2 }
@@ -432,13 +445,13 @@ fn an_importer_is_dropped_where_its_drop_may_use_the_buffer() {
 }
 
 #[test]
-fn a_mapping_is_replaced_only_by_its_own_attachment() {
+fn remap_refuses_a_mapping_of_another_attachment() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffers = [(); 2].map(|()| create(&rig, &home, Placement::VramOrSystem));
-    let seats = buffers.each_ref().map(|buffer| buffer.attach(&peer).expect("a seat"));
-    let mut mapping = seats[0].map(Access::Read).expect("mapped");
-    let error = seats[1].remap(&mut mapping).expect_err("of another buffer");
+    let attachments = buffers.each_ref().map(|buffer| buffer.attach(&peer).expect("attached"));
+    let mut mapping = attachments[0].map(Access::Read).expect("mapped");
+    let error = attachments[1].remap(&mut mapping).expect_err("of another buffer");
     assert!(matches!(error, Error::ForeignMapping { .. }), "{error}");
-    seats[0].remap(&mut mapping).expect("its own");
+    attachments[0].remap(&mut mapping).expect("its own mapping");
 }

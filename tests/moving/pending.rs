@@ -1,6 +1,7 @@
-//! Nothing is freed, and nothing is written over, under a fence that is pending: not by a move, not by a
-//! drop, not by the host. A device is held up, so that its work is pending for as long as the test wants;
-//! whoever takes memory meanwhile writes other bytes into it.
+//! Memory with a pending fence is neither freed nor overwritten: not by a move, not by a drop, not by the host.
+//!
+//! A gate blocks a device, so that its work stays pending. Buffers that reuse memory meanwhile write other bytes
+//! into it.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::common::{self, Rig, bytes};
 use peerbuf::device::Call;
 use peerbuf::{Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, SharedBuffer};
 
-/// Of a size class that no other test fills, so that the next buffer takes the next free slot.
+/// A size class that no other test fills, so that the next buffer takes the next free slot.
 const SIZE: u64 = 20_000;
 
 fn create(engine: &Engine, home: &Device) -> SharedBuffer {
@@ -21,13 +22,13 @@ fn copy(engine: &Engine, from: &SharedBuffer, to: &SharedBuffer) {
     drop(engine.copy(from, to, CopyRegion::first(SIZE)).expect("a copy"));
 }
 
-/// Buffers that take whatever memory is free, each with bytes of its own.
-struct Squatters(Vec<SharedBuffer>);
+/// Buffers that take the free memory, each with its own bytes.
+struct Reusers(Vec<SharedBuffer>);
 
-impl Squatters {
+impl Reusers {
     const COUNT: u64 = 8;
 
-    fn settle(engine: &Engine, home: &Device) -> Self {
+    fn create(engine: &Engine, home: &Device) -> Self {
         let all = (0..Self::COUNT).map(|number| {
             let buffer = create(engine, home);
             bytes::write(&buffer, 100 + number);
@@ -38,13 +39,13 @@ impl Squatters {
 
     fn check(&self) {
         for (buffer, number) in self.0.iter().zip(0..) {
-            bytes::assert_sequence(buffer, 100 + number, "a squatter");
+            bytes::assert_sequence(buffer, 100 + number, "a buffer in reused memory");
         }
     }
 }
 
-/// Does `work` while a gate is shut, which opens when `work` is done or waits for a device.
-fn while_shut(engine: &Engine, gate: Gate, work: impl FnOnce() + Send) {
+/// Runs `work` while a gate is closed. The gate opens when `work` is done or waits for a device.
+fn while_closed(engine: &Engine, gate: Gate, work: impl FnOnce() + Send) {
     std::thread::scope(|scope| {
         let waits = || engine.calls().made(Call::WaitSemaphores);
         let before = waits();
@@ -57,31 +58,31 @@ fn while_shut(engine: &Engine, gate: Gate, work: impl FnOnce() + Send) {
     });
 }
 
-/// Twins of every adapter, with all routes between them proved and all their tools made.
+/// Runs `test` with two devices of every adapter, whose routes are proved and whose tools exist.
 fn with_twins(test: impl Fn(&Engine, [&Device; 2])) {
     let rig = Rig::new();
     for one in rig.all() {
         let two = rig.open(&one.adapter().clone());
         let (a, b) = (create(rig.engine(), &one), create(rig.engine(), &two));
         copy(rig.engine(), &a, &b);
-        a.migrate(DomainId::System).expect("nobody holds it");
-        bytes::assert_zero(&b, "nobody has written yet");
+        a.migrate(DomainId::System).expect("not busy");
+        bytes::assert_zero(&b, "nothing was written");
         drop((a, b));
         test(rig.engine(), [&one, &two]);
     }
 }
 
 #[test]
-fn what_another_device_reads_is_not_freed_by_a_move() {
+fn a_move_does_not_free_memory_that_a_device_reads() {
     with_twins(|engine, [near, far]| {
         let (source, target) = (create(engine, near), create(engine, far));
         bytes::write(&source, 1);
         let gate = Gate::close(far);
-        // The destination's home copies, so the source is being read there.
+        // The destination's home copies, so that device reads the source.
         copy(engine, &source, &target);
-        while_shut(engine, gate, || {
-            source.migrate(DomainId::System).expect("nobody holds it");
-            Squatters::settle(engine, near).check();
+        while_closed(engine, gate, || {
+            source.migrate(DomainId::System).expect("not busy");
+            Reusers::create(engine, near).check();
         });
         bytes::assert_sequence(&target, 1, "what was copied");
         bytes::assert_sequence(&source, 1, "what was moved");
@@ -89,7 +90,7 @@ fn what_another_device_reads_is_not_freed_by_a_move() {
 }
 
 #[test]
-fn what_a_move_reads_is_not_freed_before_it_has() {
+fn a_move_does_not_free_its_source_before_the_copy_ends() {
     with_twins(|engine, [near, far]| {
         for to in [DomainId::System, DomainId::Vram(far.id())] {
             for imported in [false, true] {
@@ -97,42 +98,45 @@ fn what_a_move_reads_is_not_freed_before_it_has() {
                 bytes::write(&buffer, 2);
                 let recorder = Recorder::new(true);
                 let importer = Arc::clone(&recorder) as _;
-                let seat = imported.then(|| buffer.attach_dynamic(far, importer).expect("a seat"));
-                // A mapping of the old place, which is the last to let go of it.
-                let old = seat.as_ref().map(|seat| seat.map(Access::Read).expect("mapped"));
+                let attachment =
+                    imported.then(|| buffer.attach_dynamic(far, importer).expect("attached"));
+                // A mapping of the old backing, which is its last reference.
+                let old = attachment
+                    .as_ref()
+                    .map(|attachment| attachment.map(Access::Read).expect("mapped"));
                 let gates = [Gate::close(near), Gate::close(far)];
                 let [one, other] = gates;
-                while_shut(engine, one, || {
-                    buffer.migrate(to).expect("nobody holds it");
+                while_closed(engine, one, || {
+                    buffer.migrate(to).expect("not busy");
                     drop(old);
-                    let squatters = Squatters::settle(engine, near);
+                    let reusers = Reusers::create(engine, near);
                     drop(other);
-                    squatters.check();
+                    reusers.check();
                 });
                 bytes::assert_sequence(&buffer, 2, "what was moved");
-                assert_eq!(recorder.told().len(), usize::from(imported));
+                assert_eq!(recorder.invalidated().len(), usize::from(imported));
             }
         }
     });
 }
 
 #[test]
-fn what_is_read_is_not_freed_by_a_drop() {
+fn a_drop_does_not_free_memory_that_a_device_reads() {
     with_twins(|engine, [near, far]| {
         let (source, target) = (create(engine, near), create(engine, far));
         bytes::write(&source, 3);
         let gate = Gate::close(far);
         copy(engine, &source, &target);
         drop(source);
-        let squatters = Squatters::settle(engine, near);
+        let reusers = Reusers::create(engine, near);
         drop(gate);
         bytes::assert_sequence(&target, 3, "what was copied");
-        squatters.check();
+        reusers.check();
     });
 }
 
 #[test]
-fn what_is_written_is_not_given_to_another() {
+fn a_drop_does_not_recycle_memory_that_a_device_writes() {
     with_twins(|engine, [near, far]| {
         let (source, target) = (create(engine, near), create(engine, far));
         bytes::write(&source, 4);
@@ -140,48 +144,48 @@ fn what_is_written_is_not_given_to_another() {
         let gate = Gate::close(far);
         copy(engine, &source, &target);
         drop(target);
-        // At home where the copy still goes.
-        let squatters = Squatters::settle(engine, far);
+        // On the device to which the copy still writes.
+        let reusers = Reusers::create(engine, far);
         drop(gate);
-        squatters.check();
+        reusers.check();
         bytes::assert_sequence(&source, 4, "only read");
     });
 }
 
 #[test]
-fn the_host_writes_behind_those_who_read() {
+fn host_writes_wait_for_pending_reads() {
     with_twins(|engine, [near, far]| {
         let (source, target) = (create(engine, near), create(engine, far));
         bytes::write(&source, 6);
         let gate = Gate::close(far);
         copy(engine, &source, &target);
-        while_shut(engine, gate, || bytes::write(&source, 7));
+        while_closed(engine, gate, || bytes::write(&source, 7));
         bytes::assert_sequence(&target, 6, "before the host wrote");
         bytes::assert_sequence(&source, 7, "after");
     });
 }
 
 #[test]
-fn a_device_writes_behind_a_copy_and_a_move() {
+fn device_writes_wait_for_a_copy_and_a_move() {
     with_twins(|engine, [near, far]| {
         let (source, target) = (create(engine, near), create(engine, far));
         bytes::write(&source, 8);
-        let seat = source.attach(near).expect("its own");
+        let attachment = source.attach(near).expect("its own");
         let gate = Gate::close(far);
         copy(engine, &source, &target);
-        while_shut(engine, gate, || {
-            seat.map(Access::Write).and_then(|mapping| mapping.fill(9)).expect("a pass");
+        while_closed(engine, gate, || {
+            attachment.map(Access::Write).and_then(|mapping| mapping.fill(9)).expect("a pass");
         });
         bytes::assert_sequence(&target, 8, "before it wrote");
-        common::assert_pattern(&seat, 9, "after");
+        common::assert_pattern(&attachment, 9, "after");
 
         let gate = Gate::close(near);
         let moved = source.migrate(DomainId::System);
-        while_shut(engine, gate, || {
-            moved.expect("nobody holds it");
+        while_closed(engine, gate, || {
+            moved.expect("not busy");
             bytes::write(&source, 10);
         });
         bytes::assert_sequence(&source, 10, "the host was last");
-        drop(seat);
+        drop(attachment);
     });
 }

@@ -1,4 +1,4 @@
-//! A pinned buffer stays where it is, for as long as somebody has a reason, and up to a quota.
+//! Pins: a buffer stays in its backing while it is pinned, and a device may pin up to its quota.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -22,7 +22,7 @@ fn create(rig: &Rig, home: &Device) -> SharedBuffer {
     rig.engine().create_buffer(home, BufferDescriptor::new(8192).name("scanout")).expect("a buffer")
 }
 
-/// Moves it by itself, or as one of many.
+/// Moves the buffer alone, or in a batch.
 fn migrate(
     rig: &Rig,
     buffer: &SharedBuffer,
@@ -34,26 +34,26 @@ fn migrate(
     }
     let other = create(rig, &buffer.home());
     let mut moved = rig.engine().migrate_many(&[(buffer, to), (&other, to)]);
-    moved.pop().expect("one for each").expect("nobody holds the other one");
+    moved.pop().expect("one for each").expect("the other one is not busy");
     moved.pop().expect("one for each")
 }
 
 /// upstream: `ttm_bo_pin_basic`, `ttm_bo_multiple_pin_one_unpin`, `ttm_bo_validate_pinned`
 #[test]
-fn it_stays_until_the_last_pin_is_gone() {
+fn a_pinned_buffer_stays_until_its_last_pin_is_dropped() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
-    let seat = buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("a seat");
-    let pins = [(); 3].map(|()| seat.pin("scanout").expect("within the quota"));
+    let attachment = buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("attached");
+    let pins = [(); 3].map(|()| attachment.pin("scanout").expect("within the quota"));
     assert_eq!(pins[0].reason(), "scanout");
     for (pin, count) in pins.into_iter().rev().zip([3, 2, 1]) {
         for together in [false, true] {
             let error = migrate(&rig, &buffer, DomainId::System, together).expect_err("pinned");
             assert!(matches!(error, Error::Busy { pinned, .. } if pinned == count), "{error}");
         }
-        // A move that was refused does not keep others from pinning.
-        drop(seat.pin("scanout").expect("within the quota"));
+        // A refused move does not block further pins.
+        drop(attachment.pin("scanout").expect("within the quota"));
         assert_eq!((buffer.generation(), buffer.domain()), (0, DomainId::Vram(home.id())));
         drop(pin);
     }
@@ -66,47 +66,48 @@ fn a_static_mapping_is_a_pin_and_a_dynamic_one_is_not() {
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
     let (fixed, moving) = (
-        buffer.attach(&peer).expect("a seat"),
+        buffer.attach(&peer).expect("attached"),
         buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("another"),
     );
     assert!(moving.is_dynamic() && !fixed.is_dynamic());
     let free = moving.map(Access::Read).expect("mapped");
-    buffer.migrate(DomainId::System).expect("nobody minds");
+    buffer.migrate(DomainId::System).expect("not busy");
     let held = fixed.map(Access::Read).expect("mapped");
     let error = buffer.migrate(DomainId::Vram(home.id())).expect_err("mapped statically");
     assert!(matches!(error, Error::Busy { mapped: 1, .. }), "{error}");
     drop(held);
-    buffer.migrate(DomainId::Vram(home.id())).expect("only while it is mapped");
+    buffer.migrate(DomainId::Vram(home.id())).expect("no longer mapped");
     drop(free);
 }
 
 #[test]
-fn a_quota_bounds_what_a_device_may_pin() {
+fn a_quota_limits_the_pinned_bytes_of_a_device() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     rig.engine().set_pin_quota(&peer, 2 * 8192).expect("our device");
     let buffers: Vec<_> = (0..3).map(|_| create(&rig, &home)).collect();
-    let seats: Vec<_> =
-        buffers.iter().map(|buffer| buffer.attach(&peer).expect("a seat")).collect();
-    let pins: Vec<_> = seats[..2].iter().map(|seat| seat.pin("rdma").expect("fits")).collect();
-    let error = seats[2].pin("rdma").expect_err("too much");
+    let attachments: Vec<_> =
+        buffers.iter().map(|buffer| buffer.attach(&peer).expect("attached")).collect();
+    let pins: Vec<_> =
+        attachments[..2].iter().map(|attachment| attachment.pin("rdma").expect("fits")).collect();
+    let error = attachments[2].pin("rdma").expect_err("too much");
     let Error::PinQuota { requested: 8192, used: 16_384, quota: 16_384, .. } = error else {
         panic!("{error}");
     };
-    // Another device has its own quota.
-    let at_home = buffers[2].attach(&home).expect("a seat");
+    // Each device has its own quota.
+    let at_home = buffers[2].attach(&home).expect("attached");
     drop(at_home.pin("scanout").expect("no limit"));
     drop(pins);
-    drop(seats[2].pin("rdma").expect("there is room again"));
+    drop(attachments[2].pin("rdma").expect("there is room again"));
 }
 
 #[test]
-fn what_is_handed_out_or_open_stays_as_well() {
+fn exported_and_accessed_buffers_do_not_move() {
     let rig = Rig::new();
     let [home, _] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
-    let seat = buffer.attach_dynamic(&home, Arc::new(Indifferent)).expect("a seat");
-    let mapping = seat.map(Access::ReadWrite).expect("mapped");
+    let attachment = buffer.attach_dynamic(&home, Arc::new(Indifferent)).expect("attached");
+    let mapping = attachment.map(Access::ReadWrite).expect("mapped");
     let busy = |what: &str| {
         let error = buffer.migrate(DomainId::System).expect_err(what);
         assert!(matches!(error, Error::Busy { .. }), "{what}: {error}");
@@ -124,62 +125,66 @@ fn what_is_handed_out_or_open_stays_as_well() {
     drop(mapping);
     {
         let _export = buffer.export_foreign().expect("an fd");
-        busy("handed out");
+        busy("exported");
     }
     buffer.migrate(DomainId::System).expect("free again");
 }
 
-/// A limit that comes late counts what is pinned already, in the usual way and in others.
+/// A quota that is set late counts existing pins, of the usual reason and of others.
 #[test]
-fn a_quota_that_comes_late_counts_what_is_pinned() {
+fn a_quota_set_late_counts_existing_pins() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffers: Vec<_> = (0..3).map(|_| create(&rig, &home)).collect();
-    let seats: Vec<_> =
-        buffers.iter().map(|buffer| buffer.attach(&peer).expect("a seat")).collect();
-    let mut pins: Vec<_> = seats.iter().map(|seat| seat.pin("rdma").expect("no quota")).collect();
-    pins.push(seats[0].pin("another reason").expect("no quota"));
+    let attachments: Vec<_> =
+        buffers.iter().map(|buffer| buffer.attach(&peer).expect("attached")).collect();
+    let mut pins: Vec<_> =
+        attachments.iter().map(|attachment| attachment.pin("rdma").expect("no quota")).collect();
+    pins.push(attachments[0].pin("another reason").expect("no quota"));
     let refused = |at: usize, used: u64| {
-        let error = seats[at].pin("rdma").expect_err("too much");
-        let Error::PinQuota { requested: 8192, used: told, .. } = error else { panic!("{error}") };
-        assert_eq!(told, used);
+        let error = attachments[at].pin("rdma").expect_err("too much");
+        let Error::PinQuota { requested: 8192, used: reported, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(reported, used);
     };
     rig.engine().set_pin_quota(&peer, 3 * 8192).expect("our device");
     refused(0, 4 * 8192);
     drop(pins.pop());
     refused(1, 3 * 8192);
     drop(pins.remove(0));
-    let again = seats[2].pin("rdma").expect("there is room for one");
+    let again = attachments[2].pin("rdma").expect("there is room for one");
     refused(0, 3 * 8192);
     drop((pins, again));
-    // What one device gives up another one may not have; and all is given back.
-    let three: Vec<_> = (0..3).map(|_| seats[1].pin("rdma").expect("there is room")).collect();
+    // Bytes freed at one buffer may be pinned at another one, and all of them are returned.
+    let three: Vec<_> =
+        (0..3).map(|_| attachments[1].pin("rdma").expect("there is room")).collect();
     refused(1, 3 * 8192);
     rig.engine().set_pin_quota(&peer, u64::MAX).expect("our device");
-    drop(seats[1].pin("rdma").expect("no limit again"));
+    drop(attachments[1].pin("rdma").expect("no limit again"));
     drop(three);
-    buffers[1].migrate(DomainId::System).expect("nobody holds it");
+    buffers[1].migrate(DomainId::System).expect("not busy");
 }
 
-/// In the middle of a move lets another thread pin, and gives it time to be done too early.
-struct Tempter {
+/// Lets another thread pin during a move, and gives it time to succeed too early.
+struct PinDuringMove {
     now: Mutex<Option<Sender<()>>>,
     pinned: Mutex<Receiver<()>>,
 }
 
-impl Importer for Tempter {
+impl Importer for PinDuringMove {
     fn invalidate_mappings(&self, _: &Invalidation<'_>) {
-        if let Some(now) = self.now.lock().expect("nobody panics with it").take() {
-            now.send(()).expect("somebody wants to pin");
-            let pinned = self.pinned.lock().expect("nobody panics with it");
-            // The usual end is that of the bound: a pin that was there now would be one too early.
+        if let Some(now) = self.now.lock().expect("not poisoned").take() {
+            now.send(()).expect("the pinning thread listens");
+            let pinned = self.pinned.lock().expect("not poisoned");
+            // The wait usually times out. A pin that arrives now would be too early.
             let _ = pinned.recv_timeout(Duration::from_millis(100));
         }
     }
 }
 
 #[test]
-fn a_pin_that_comes_in_the_middle_of_a_move_waits_for_its_end() {
+fn a_pin_taken_during_a_move_waits_for_its_end() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     for (usual, together) in [("scanout", false), ("rdma", false), ("scanout", true)] {
@@ -187,23 +192,25 @@ fn a_pin_that_comes_in_the_middle_of_a_move_waits_for_its_end() {
         let (now, go) = channel();
         let (done, pinned) = channel();
         let (now, pinned) = (Mutex::new(Some(now)), Mutex::new(pinned));
-        let seat = buffer.attach_dynamic(&peer, Arc::new(Tempter { now, pinned })).expect("a seat");
-        // Where this was the reason before, the next pin takes no lock.
-        drop(seat.pin(usual).expect("no quota"));
+        let attachment = buffer
+            .attach_dynamic(&peer, Arc::new(PinDuringMove { now, pinned }))
+            .expect("attached");
+        // If this was the reason of the previous pin, the next one takes no lock.
+        drop(attachment.pin(usual).expect("no quota"));
         std::thread::scope(|scope| {
-            let (seat, buffer) = (&seat, &buffer);
+            let (attachment, buffer) = (&attachment, &buffer);
             let pinner = scope.spawn(move || {
-                go.recv().expect("the importer is told");
-                let pin = seat.pin("scanout").expect("no quota");
+                go.recv().expect("the importer is notified");
+                let pin = attachment.pin("scanout").expect("no quota");
                 let seen = (buffer.generation(), buffer.domain());
-                // The importer may be gone.
+                // The importer may have been dropped.
                 let _ = done.send(());
                 (pin, seen)
             });
             let moved = migrate(&rig, buffer, DomainId::System, together);
-            assert_eq!(moved.expect("nobody held it"), Migration::Done { generation: 1 });
+            assert_eq!(moved.expect("not busy"), Migration::Done { generation: 1 });
             let (pin, seen) = pinner.join().expect("it pins");
-            assert_eq!(seen, (1, DomainId::System), "pinned in the middle of a move");
+            assert_eq!(seen, (1, DomainId::System), "pinned during a move");
             assert!(buffer.migrate(DomainId::Vram(home.id())).is_err(), "pinned");
             drop(pin);
         });
@@ -211,28 +218,28 @@ fn a_pin_that_comes_in_the_middle_of_a_move_waits_for_its_end() {
 }
 
 #[test]
-fn pinning_and_moving_at_once_never_moves_what_is_pinned() {
+fn concurrent_pins_and_moves_never_move_a_pinned_buffer() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
-    let seat = buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("a seat");
+    let attachment = buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("attached");
     let turns: u32 = if common::in_vm() { 50 } else { 200 };
     let moves = AtomicU32::new(0);
     std::thread::scope(|scope| {
         let pinner = scope.spawn(|| {
             for turn in 0..turns {
                 if turn % 10 == 5 {
-                    // However the threads take turns: it moves in between.
+                    // Wait for a move in between, however the threads are scheduled.
                     let before = moves.load(Ordering::Acquire);
                     while moves.load(Ordering::Acquire) == before {
                         std::thread::yield_now();
                     }
                 }
                 let reason = if turn % 4 == 3 { "rdma" } else { "scanout" };
-                let pin = seat.pin(reason).expect("no quota");
+                let pin = attachment.pin(reason).expect("no quota");
                 let (place, generation) = (buffer.domain(), buffer.generation());
                 for _ in 0..20 {
-                    assert_eq!(buffer.generation(), generation, "pinned, and it moved");
+                    assert_eq!(buffer.generation(), generation, "moved while pinned");
                     std::thread::yield_now();
                 }
                 assert_eq!(buffer.domain(), place);
@@ -254,7 +261,7 @@ fn pinning_and_moving_at_once_never_moves_what_is_pinned() {
                 }
             }
         }
-        pinner.join().expect("it never moved while pinned");
+        pinner.join().expect("never moved while pinned");
     });
     let moves = moves.into_inner();
     assert!(moves >= turns / 10, "{moves} moves");
@@ -262,22 +269,22 @@ fn pinning_and_moving_at_once_never_moves_what_is_pinned() {
     assert_eq!(rig.engine().report().totals().pins, 0);
 }
 
-/// Whoever is refused by its quota was never there: nobody meets such a pin.
+/// A pin that the quota refuses never counts, so no move finds it.
 #[test]
-fn a_pin_that_is_refused_keeps_nobody_from_moving() {
+fn a_refused_pin_blocks_no_move() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
-    let seat = buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("a seat");
+    let attachment = buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("attached");
     let moves = if common::in_vm() { 200 } else { 2000 };
-    // From here on each move closes what it opened.
-    drop(seat.pin("scanout").expect("no quota yet"));
+    // From here on, each move closes the pin counter that this pin opened.
+    drop(attachment.pin("scanout").expect("no quota yet"));
     rig.engine().set_pin_quota(&peer, buffer.size() - 1).expect("our device");
     let (refused, done) = (AtomicU32::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let pinner = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                let error = seat.pin("scanout").expect_err("the quota is too small");
+                let error = attachment.pin("scanout").expect_err("the quota is too small");
                 assert!(matches!(error, Error::PinQuota { used: 0, .. }), "{error}");
                 refused.fetch_add(1, Ordering::Relaxed);
             }
@@ -288,37 +295,37 @@ fn a_pin_that_is_refused_keeps_nobody_from_moving() {
             if moved.is_err() || pinner.is_finished() {
                 done.store(true, Ordering::Relaxed);
             }
-            moved.expect("nobody has pinned it");
+            moved.expect("not pinned");
         }
         while refused.load(Ordering::Relaxed) == 0 && !pinner.is_finished() {
             std::thread::yield_now();
         }
         done.store(true, Ordering::Relaxed);
-        pinner.join().expect("it is refused every time");
+        pinner.join().expect("every pin is refused");
     });
     assert_eq!(rig.engine().report().totals().pins, 0);
 }
 
 #[test]
-fn a_pin_outlives_everything_else() {
+fn a_pin_outlives_its_attachment_and_the_handles() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     for reasons in [["scanout", "scanout"], ["scanout", "rdma"]] {
         let buffer = create(&rig, &home);
-        let seat = buffer.attach(&peer).expect("a seat");
-        let [first, second] = reasons.map(|reason| seat.pin(reason).expect("no quota"));
-        drop((seat, buffer));
+        let attachment = buffer.attach(&peer).expect("attached");
+        let [first, second] = reasons.map(|reason| attachment.pin(reason).expect("no quota"));
+        drop((attachment, buffer));
         assert_eq!(first.buffer().size(), 8192);
         drop(first);
         assert_eq!(second.reason(), reasons[1]);
         let buffer = second.buffer();
         assert!(buffer.migrate(DomainId::System).is_err(), "pinned");
-        // A new seat has pins of its own.
-        let seat = buffer.attach(&peer).expect("the seat is free");
-        let third = seat.pin(reasons[1]).expect("no quota");
+        // A new attachment has its own pins.
+        let attachment = buffer.attach(&peer).expect("the attachment has ended");
+        let third = attachment.pin(reasons[1]).expect("no quota");
         drop(second);
         assert!(buffer.migrate(DomainId::System).is_err(), "pinned");
         drop(third);
-        buffer.migrate(DomainId::System).expect("nobody holds it");
+        buffer.migrate(DomainId::System).expect("not busy");
     }
 }

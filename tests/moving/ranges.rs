@@ -1,5 +1,4 @@
-//! Who says which bytes he writes pays for those alone: when the buffer goes back to its clean copy, they are
-//! what is copied.
+//! Declared write ranges: when a buffer returns to its clean copy, only bytes that were declared written are copied.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,12 +16,12 @@ const MIB: u64 = 1 << 20;
 const SIZE: u64 = 16 << 20;
 const SEED: u64 = 1;
 
-/// A large buffer in the memory of the first device, with a clean copy, and what it is to hold.
+/// A large buffer in the VRAM of the first device, with a clean copy, and its expected content.
 struct Subject<'a> {
     engine: &'a Engine,
     devices: [&'a Device; 2],
     buffer: SharedBuffer,
-    seats: [Attachment; 2],
+    attachments: [Attachment; 2],
     expected: Vec<u8>,
 }
 
@@ -30,53 +29,54 @@ impl<'a> Subject<'a> {
     fn new(engine: &'a Engine, devices: [&'a Device; 2]) -> Self {
         let descriptor = BufferDescriptor::new(SIZE);
         let buffer = engine.create_buffer(devices[0], descriptor).expect("a buffer");
-        let seat = |device| buffer.attach_dynamic(device, Arc::new(Refault::new()));
-        let seats = devices.map(|device| seat(device).expect("a seat"));
+        let attachment = |device| buffer.attach_dynamic(device, Arc::new(Refault::new()));
+        let attachments = devices.map(|device| attachment(device).expect("attached"));
         bytes::write(&buffer, SEED);
         let mut subject =
-            Self { engine, devices, buffer, seats, expected: bytes::sequence(SEED, SIZE) };
-        assert_eq!(subject.evict("nothing is known of it"), SIZE);
-        subject.come_back();
+            Self { engine, devices, buffer, attachments, expected: bytes::sequence(SEED, SIZE) };
+        assert_eq!(subject.evict("no clean copy"), SIZE);
+        subject.restore();
         subject
     }
 
-    /// Into the device's memory; what it leaves is its clean copy.
-    fn come_back(&mut self) {
+    /// Restores the buffer to VRAM. The backing that it leaves is its clean copy.
+    fn restore(&mut self) {
         self.buffer.request_residency().expect("there is room");
         wait_idle(&self.devices);
         assert_eq!(self.buffer.domain(), DomainId::Vram(self.devices[0].id()));
     }
 
-    /// Out of it, after a look from the other device; returns how many bytes were copied.
+    /// Evicts the buffer and checks its content from the other device. Returns the number of copied bytes.
     fn evict(&mut self, what: &str) -> u64 {
         wait_idle(&self.devices);
         let copied = || self.engine.moved(MoveCause::Evicted).copied;
         let before = copied();
-        self.buffer.evict().expect("nobody holds it");
+        self.buffer.evict().expect("not busy");
         let copied = copied() - before;
         assert_eq!(self.buffer.domain(), DomainId::System);
         self.check(what);
         copied
     }
 
-    /// Every byte, as the other device sees it.
+    /// Checks every byte, as the other device sees it.
     fn check(&self, what: &str) {
         let device = self.devices[1];
         let seen = self
             .engine
             .create_buffer(device, BufferDescriptor::new(SIZE))
             .expect("room for a second one");
-        let seat = seen.attach(device).expect("its own");
-        let (from, to) = (self.map(1, Access::Read), seat.map(Access::Write).expect("mapped"));
+        let attachment = seen.attach(device).expect("its own");
+        let (from, to) =
+            (self.map(1, Access::Read), attachment.map(Access::Write).expect("mapped"));
         commands::copy(self.engine, device, &from, &to).expect("submitted");
         bytes::assert_same(&bytes::read(&seen), &self.expected, what);
     }
 
-    fn map(&self, seat: usize, access: Access) -> Mapping {
-        self.seats[seat].map(access).expect("mapped")
+    fn map(&self, attachment: usize, access: Access) -> Mapping {
+        self.attachments[attachment].map(access).expect("mapped")
     }
 
-    /// Fills `part` with a word, by a submission of the first device that says so.
+    /// Fills `part` with a word by a submission of the first device that declares the range.
     fn fill_part(&mut self, part: Range<u64>, word: u8) {
         let (mapping, word32) = (self.map(0, Access::Write), u32::from_ne_bytes([word; 4]));
         let filled =
@@ -91,7 +91,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Two devices of each adapter.
+/// Runs `test` with two devices of each adapter.
 fn for_each_pair(test: impl Fn(&mut Subject<'_>)) {
     let rig = Rig::new();
     for first in rig.all() {
@@ -102,24 +102,24 @@ fn for_each_pair(test: impl Fn(&mut Subject<'_>)) {
 }
 
 #[test]
-fn a_submission_that_says_what_it_writes_has_that_copied_and_no_more() {
+fn an_eviction_copies_only_declared_write_ranges() {
     for_each_pair(|subject| {
         subject.fill_part(MIB..MIB + 64 * KIB, 0x11);
         assert_eq!(subject.evict("64 KiB were written"), 64 * KIB);
-        // Nobody has written since.
-        subject.come_back();
+        // Nothing was written since.
+        subject.restore();
         assert_eq!(subject.evict("nothing was"), 0);
-        // Rounded outwards.
-        subject.come_back();
+        // Ranges are rounded outwards.
+        subject.restore();
         subject.fill_part(64 * KIB - 4..64 * KIB + 4, 0x12);
         assert_eq!(subject.evict("eight bytes of two grains"), 128 * KIB);
     });
 }
 
 #[test]
-fn parts_of_several_submissions_add_up() {
+fn write_ranges_of_several_submissions_add_up() {
     for_each_pair(|subject| {
-        // Apart, next to each other, and over each other.
+        // Separate, adjacent, and overlapping ranges.
         subject.fill_part(0..64 * KIB, 0x21);
         subject.fill_part(64 * KIB..128 * KIB, 0x22);
         subject.fill_part(SIZE - 64 * KIB..SIZE, 0x23);
@@ -131,7 +131,7 @@ fn parts_of_several_submissions_add_up() {
 }
 
 #[test]
-fn so_do_parts_that_one_submission_says() {
+fn write_ranges_of_one_submission_add_up() {
     for_each_pair(|subject| {
         let mapping = subject.map(0, Access::ReadWrite);
         let device = subject.devices[0];
@@ -143,7 +143,7 @@ fn so_do_parts_that_one_submission_says() {
                 submission.uses_part(&mapping, access, scope, part.clone())?;
                 record_fill_of(submission, device, &mapping, part.clone(), 0x3131_3131)?;
             }
-            // Says that it writes, and does not.
+            // Declares a write without recording one.
             submission.write_part(&mapping, 5..5).map(|_| ())
         });
         filled.expect("submitted");
@@ -154,7 +154,7 @@ fn so_do_parts_that_one_submission_says() {
 }
 
 #[test]
-fn who_says_nothing_may_have_written_everything() {
+fn undeclared_writes_dirty_the_whole_buffer() {
     for_each_pair(|subject| {
         let mapping = subject.map(0, Access::Write);
         let device = subject.devices[0];
@@ -167,15 +167,15 @@ fn who_says_nothing_may_have_written_everything() {
             .expect("submitted");
         drop(mapping);
         assert_eq!(subject.evict("one said a part, the other nothing"), SIZE);
-        subject.come_back();
+        subject.restore();
         let mapping = subject.map(0, Access::Write);
         let unordered =
             |submission: &mut Submission<'_>| submission.unordered(&mapping).map(|_| ());
         subject.engine.submit(device, unordered).expect("submitted");
         drop(mapping);
-        assert_eq!(subject.evict("its order is its own"), SIZE);
-        // Whoever reads has written nothing, whatever part he says.
-        subject.come_back();
+        assert_eq!(subject.evict("unordered use"), SIZE);
+        // A read writes nothing, whatever range it declares.
+        subject.restore();
         let mapping = subject.map(0, Access::Read);
         subject
             .engine
@@ -190,31 +190,30 @@ fn who_says_nothing_may_have_written_everything() {
 }
 
 #[test]
-#[expect(unsafe_code, reason = "a command of the test's own")]
-fn who_submits_himself_says_it_when_he_begins() {
+#[expect(unsafe_code, reason = "a raw command of the test")]
+fn a_raw_access_declares_its_write_range_when_it_begins() {
     for_each_pair(|subject| {
         let device = subject.devices[0];
         let part = 3 * MIB..3 * MIB + 64 * KIB;
         let mapping = subject.map(0, Access::Write);
-        let access =
-            mapping.begin_access_part(Access::Write, part.clone()).expect("nobody uses it");
-        // Another buffer's submission stands in for the application's own queue.
+        let access = mapping.begin_access_part(Access::Write, part.clone()).expect("not mapped");
+        // A submission of another buffer stands in for the application's own queue.
         let (view, raw) = (access.view(), device.raw());
         let fence = subject
             .engine
             .submit(device, |submission| {
                 let (mapping, part) = (&mapping, part.clone());
                 let record = move |commands| {
-                    // SAFETY: recorded for the device's family; the access keeps others away.
+                    // SAFETY: recorded for the device's family; the access excludes other uses.
                     let acquired = unsafe { mapping.acquire(commands, Scope::TRANSFER) };
-                    acquired.expect("nobody moves it meanwhile");
+                    acquired.expect("no move is in progress");
                     let (at, len) = (view.offset + part.start, part.end - part.start);
-                    // SAFETY: a live buffer, and a range that is the mapping's.
+                    // SAFETY: a live buffer, and the mapping's range.
                     unsafe { raw.cmd_fill_buffer(commands, view.buffer, at, len, 0x4141_4141) };
                     // SAFETY: as above; it was acquired.
                     unsafe { mapping.release(commands, Scope::TRANSFER) };
                 };
-                // SAFETY: it records valid commands on what the access keeps.
+                // SAFETY: it records valid commands on the buffer that the access holds.
                 unsafe { submission.record(record) };
                 Ok(())
             })
@@ -227,7 +226,7 @@ fn who_submits_himself_says_it_when_he_begins() {
 }
 
 #[test]
-fn the_host_need_not_say_it() {
+fn host_writes_are_tracked_without_declaration() {
     for_each_pair(|subject| {
         let access = subject.buffer.host_access(Access::Write).expect("opened");
         access.write(5 * MIB, &[0x51; 5000]).expect("within");
@@ -236,11 +235,11 @@ fn the_host_need_not_say_it() {
         subject.expect(5 * MIB..5 * MIB + 5000, 0x51);
         subject.expect(7 * MIB..7 * MIB + 64 * KIB, 0x52);
         assert_eq!(subject.evict("two writes"), 128 * KIB);
-        // Opened for writing, and nothing written; dropped, not ended.
-        subject.come_back();
+        // Opened for writing without a write, and dropped instead of ended.
+        subject.restore();
         drop(subject.buffer.host_access(Access::ReadWrite).expect("opened"));
         assert_eq!(subject.evict("opened"), 0);
-        subject.come_back();
+        subject.restore();
         let access = subject.buffer.host_access(Access::ReadWrite).expect("opened");
         access.write(SIZE - 1, &[0x53]).expect("within");
         drop(access);
@@ -249,9 +248,9 @@ fn the_host_need_not_say_it() {
     });
 }
 
-/// Where the host cannot map the memory, its writes go back when the access ends.
+/// If the host cannot map the memory, its writes are copied back when the access ends.
 #[test]
-fn nor_where_it_cannot_map_the_memory() {
+fn bounced_host_writes_are_tracked_without_declaration() {
     let rig = Rig::new();
     rig.engine().calls().set_unmappable_device_memory(true);
     for first in rig.all() {
@@ -267,14 +266,15 @@ fn nor_where_it_cannot_map_the_memory() {
 }
 
 #[test]
-fn a_pass_that_copies_writes_as_much_as_its_source_has() {
+fn a_copying_pass_dirties_the_length_of_its_source() {
     for_each_pair(|subject| {
         let device = subject.devices[0];
         let descriptor = BufferDescriptor::new(128 * KIB);
         let source = subject.engine.create_buffer(device, descriptor).expect("a buffer");
         bytes::write(&source, 9);
-        let seat = source.attach(device).expect("its own");
-        let (from, to) = (seat.map(Access::Read).expect("mapped"), subject.map(0, Access::Write));
+        let attachment = source.attach(device).expect("its own");
+        let (from, to) =
+            (attachment.map(Access::Read).expect("mapped"), subject.map(0, Access::Write));
         from.copy_to(&to).expect("a pass");
         drop((from, to));
         subject.expected[..128 << 10].copy_from_slice(&bytes::sequence(9, 128 * KIB));
@@ -283,7 +283,7 @@ fn a_pass_that_copies_writes_as_much_as_its_source_has() {
 }
 
 #[test]
-fn a_part_that_does_not_fit_is_refused_and_nothing_is_submitted() {
+fn an_out_of_bounds_range_is_refused_before_submission() {
     for_each_pair(|subject| {
         let mapping = subject.map(0, Access::Write);
         let device = subject.devices[0];

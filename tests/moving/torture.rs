@@ -1,5 +1,5 @@
-//! Everybody at once: four devices, 64 buffers, writers and readers on all of them, guests that come and go,
-//! and one thread that moves everything all the time. Every byte is looked at.
+//! All operations concurrently: four devices, 64 buffers, writers and readers on all of them, temporary
+//! attachments, and one thread that moves buffers continuously. Every byte is verified.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,26 +15,26 @@ use peerbuf::{
 };
 
 const BUFFERS: usize = 64;
-/// Slots of many slabs, some that fill several pages, and few that have an allocation of their own.
+/// Slots of many slabs, some of several pages, and a few sizes with their own allocation.
 const SIZES: [u64; 8] = [4, 256, 260, 4096, 20_000, 70_004, 300_000, 1 << 20];
 const LARGE: u64 = (8 << 20) + 4;
 
 const WRITERS: u64 = 2;
 const READERS: u64 = 3;
 
-/// A buffer that is written, read and moved by many.
+/// A buffer that several threads write, read and move.
 struct Subject {
     id: usize,
     buffer: SharedBuffer,
-    /// At home and at its twin: those of one adapter share all their memory.
-    seats: [Attachment; 2],
+    /// Attachments of the home device and its twin. Devices of one adapter share all their memory.
+    attachments: [Attachment; 2],
     recorders: [Arc<Recorder>; 2],
-    /// Moves that the mover was told of.
+    /// Moves that `migrate` reported as done.
     moves: AtomicU64,
-    /// Whether guests come, for whom it may have to move.
-    guests: bool,
-    /// The seed of the pattern that the last writer left. Writers take turns, and readers look while
-    /// nobody writes; moves ask nobody.
+    /// Whether temporary attachments are made, which may require a move.
+    transient: bool,
+    /// The seed of the last written pattern. The lock orders writers, and readers verify while no writer runs.
+    /// Moves do not take it.
     seed: RwLock<u32>,
 }
 
@@ -46,27 +46,27 @@ impl Subject {
         let descriptor = BufferDescriptor::new(size).name(&format!("subject {id}"));
         let buffer = engine.create_buffer(home, descriptor).expect("there is room");
         let recorders = [(); 2].map(|()| Recorder::new(true));
-        let sit = |index: usize| {
+        let attach = |index: usize| {
             let importer = Arc::clone(&recorders[index]);
-            buffer.attach_dynamic(&pair[index], importer).expect("a seat")
+            buffer.attach_dynamic(&pair[index], importer).expect("attached")
         };
-        let seats = [sit(0), sit(1)];
-        seats[0].map(Access::Write).and_then(|mapping| mapping.fill(0)).expect("a pass");
-        let (moves, guests, seed) = (AtomicU64::new(0), id % 4 == 3, RwLock::new(0));
-        Self { id, buffer, seats, recorders, moves, guests, seed }
+        let attachments = [attach(0), attach(1)];
+        attachments[0].map(Access::Write).and_then(|mapping| mapping.fill(0)).expect("a pass");
+        let (moves, transient, seed) = (AtomicU64::new(0), id % 4 == 3, RwLock::new(0));
+        Self { id, buffer, attachments, recorders, moves, transient, seed }
     }
 
-    /// What an importer that refaults does: maps again until nothing came between.
+    /// Remaps until no move interrupts `work`, as a refaulting importer does.
     fn use_at<R>(
         &self,
-        seat: &Attachment,
+        attachment: &Attachment,
         access: Access,
         work: impl Fn(&Mapping) -> Result<R>,
     ) -> R {
-        let mut mapping = patient(|| seat.map(access));
+        let mut mapping = retry_while_busy(|| attachment.map(access));
         loop {
             match work(&mapping) {
-                Err(Error::Stale { .. }) => patient(|| seat.remap(&mut mapping)),
+                Err(Error::Stale { .. }) => retry_while_busy(|| attachment.remap(&mut mapping)),
                 other => return other.unwrap_or_else(|error| panic!("{}: {error}", self.id)),
             }
         }
@@ -76,11 +76,11 @@ impl Subject {
         let mut content = self.seed.write().unwrap_or_else(PoisonError::into_inner);
         if random.one_in(4) {
             let access = self.buffer.host_access(Access::Write).expect("the host writes");
-            access.write(0, &pattern(seed, self.buffer.size())).expect("in bounds");
+            access.write(0, &pattern(seed, self.buffer.size())).expect("in range");
             access.end().expect("it ends");
         } else {
-            let seat = random.pick(&self.seats);
-            self.use_at(seat, Access::Write, |mapping| mapping.fill(seed));
+            let attachment = random.pick(&self.attachments);
+            self.use_at(attachment, Access::Write, |mapping| mapping.fill(seed));
         }
         *content = seed;
     }
@@ -88,71 +88,71 @@ impl Subject {
     fn read(&self, engine: &Engine, devices: &[Device], random: &mut Random) {
         let seed = self.seed.read().unwrap_or_else(PoisonError::into_inner);
         match random.below(8) {
-            0 => self.look_by_host(*seed),
-            1 => self.look_at_a_copy(engine, random.pick(devices), *seed),
-            2 if self.guests => self.look_as_a_guest(random.pick(devices), random, *seed),
-            _ => self.look(random.pick(&self.seats), *seed),
+            0 => self.verify_by_host(*seed),
+            1 => self.verify_copy(engine, random.pick(devices), *seed),
+            2 if self.transient => self.verify_transient(random.pick(devices), random, *seed),
+            _ => self.verify_on(random.pick(&self.attachments), *seed),
         }
     }
 
-    fn look(&self, seat: &Attachment, seed: u32) {
-        let report = self.use_at(seat, Access::Read, |mapping| mapping.verify(seed));
-        assert!(report.is_clean(), "{}: {} sees {report:?}", self.id, seat.device().name());
+    fn verify_on(&self, attachment: &Attachment, seed: u32) {
+        let report = self.use_at(attachment, Access::Read, |mapping| mapping.verify(seed));
+        assert!(report.is_clean(), "{}: {} sees {report:?}", self.id, attachment.device().name());
         assert_eq!(report.words, self.buffer.size() / 4);
     }
 
-    fn look_by_host(&self, seed: u32) {
+    fn verify_by_host(&self, seed: u32) {
         let expected = pattern(seed, self.buffer.size());
         let what = format!("subject {} by the host", self.id);
         bytes::assert_same(&bytes::read(&self.buffer), &expected, &what);
     }
 
-    /// Any device looks at a copy of its own, through staging memory where no one sees both.
-    fn look_at_a_copy(&self, engine: &Engine, device: &Device, seed: u32) {
+    /// Verifies a copy on any device. The copy uses staging memory if no device sees both buffers.
+    fn verify_copy(&self, engine: &Engine, device: &Device, seed: u32) {
         let descriptor = BufferDescriptor::new(self.buffer.size());
         let copy = engine.create_buffer(device, descriptor).expect("there is room");
         let region = CopyRegion::first(self.buffer.size());
-        drop(patient(|| engine.copy(&self.buffer, &copy, region)));
-        let seat = copy.attach(device).expect("its own");
-        let report = seat.map(Access::Read).and_then(|mapping| mapping.verify(seed));
-        let report = report.expect("nobody moves the copy");
+        drop(retry_while_busy(|| engine.copy(&self.buffer, &copy, region)));
+        let attachment = copy.attach(device).expect("attached");
+        let report = attachment.map(Access::Read).and_then(|mapping| mapping.verify(seed));
+        let report = report.expect("the copy does not move");
         assert!(report.is_clean(), "a copy of {}: {} sees {report:?}", self.id, device.name());
     }
 
-    /// Any device sits down, whether or not the buffer has to move for it, looks, and leaves.
-    fn look_as_a_guest(&self, device: &Device, random: &mut Random, seed: u32) {
+    /// Attaches any device, which may move the buffer, verifies, and detaches.
+    fn verify_transient(&self, device: &Device, random: &mut Random, seed: u32) {
         if random.one_in(2) {
-            // It holds the buffer where it is while it looks.
-            match patient_with(|| self.buffer.attach(device), is_seat_taken) {
-                Some(seat) => self.look(&seat, seed),
-                None => self.look_by_host(seed),
+            // A static mapping pins the buffer while it verifies.
+            match retry_while_busy_or(|| self.buffer.attach(device), is_already_attached) {
+                Some(attachment) => self.verify_on(&attachment, seed),
+                None => self.verify_by_host(seed),
             }
             return;
         }
         let recorder = Recorder::new(random.one_in(2));
         let importer = || Arc::clone(&recorder) as _;
-        let seat = patient(|| self.buffer.attach_dynamic(device, importer()));
+        let attachment = retry_while_busy(|| self.buffer.attach_dynamic(device, importer()));
         let since = self.buffer.generation();
-        self.look(&seat, seed);
-        drop(seat);
-        // It was told of moves one after the other; of how many, others decide.
-        let told = recorder.told();
-        assert!(told.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{told:?}");
-        assert!(told.first().is_none_or(|first| *first <= since), "{told:?} after {since}");
+        self.verify_on(&attachment, seed);
+        drop(attachment);
+        // It was notified of consecutive generations. Their number depends on other threads.
+        let notified = recorder.invalidated();
+        assert!(notified.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{notified:?}");
+        assert!(notified.first().is_none_or(|first| *first <= since), "{notified:?} after {since}");
     }
 }
 
-fn is_seat_taken(error: &Error) -> bool {
+fn is_already_attached(error: &Error) -> bool {
     matches!(error, Error::AlreadyAttached { .. })
 }
 
-/// Does it until nobody is in the way. Everybody else lets go in bounded time.
-fn patient<R>(work: impl FnMut() -> Result<R>) -> R {
-    patient_with(work, |_| false).expect("no error is an answer")
+/// Repeats `work` while the buffer is busy. All other threads release it in bounded time.
+fn retry_while_busy<R>(work: impl FnMut() -> Result<R>) -> R {
+    retry_while_busy_or(work, |_| false).expect("no error is an answer")
 }
 
-/// The same; `None` for an error that is an answer.
-fn patient_with<R>(
+/// Repeats `work` while the buffer is busy. Returns `None` for an error that `is_answer` accepts.
+fn retry_while_busy_or<R>(
     mut work: impl FnMut() -> Result<R>,
     is_answer: impl Fn(&Error) -> bool,
 ) -> Option<R> {
@@ -172,7 +172,7 @@ fn pattern(seed: u32, len: u64) -> Vec<u8> {
     (0..(len / 4) as u32).flat_map(|index| pattern_word(seed, index).to_le_bytes()).collect()
 }
 
-/// Moves everything all the time, until the others have done their work and it has come round twice.
+/// Moves buffers until the other threads are done and at least two rounds are over.
 fn keep_moving(
     subjects: &[Subject],
     pairs: &[[Device; 2]],
@@ -193,33 +193,38 @@ fn keep_moving(
             Ok(Migration::Done { .. }) => {
                 subject.moves.fetch_add(1, Ordering::Relaxed);
             }
-            // Somebody looks at it, or sits there who cannot follow.
+            // A thread uses the buffer, or an attached device cannot reach the target.
             Err(Error::Busy { .. }) => {}
-            Err(Error::Unreachable { .. }) => assert!(subject.guests),
+            Err(Error::Unreachable { .. }) => assert!(subject.transient),
             Err(error) => panic!("{error}"),
         }
     }
 }
 
-/// What was moved, and who was told.
-fn settle(subjects: &[Subject]) {
+/// Checks that moves, generations and notifications agree.
+fn check_moves(subjects: &[Subject]) {
     let mut moves = 0;
     for subject in subjects {
         let generation = subject.buffer.generation();
         let asked = subject.moves.load(Ordering::Relaxed);
-        let told = Vec::from_iter(0..generation);
+        let notified = Vec::from_iter(0..generation);
         for recorder in &subject.recorders {
-            assert_eq!(recorder.told(), told, "subject {}: callbacks and moves", subject.id);
+            assert_eq!(
+                recorder.invalidated(),
+                notified,
+                "subject {}: callbacks and moves",
+                subject.id
+            );
         }
-        if subject.guests {
+        if subject.transient {
             assert!(asked <= generation.into(), "{asked} moves, generation {generation}");
         } else {
             assert_eq!(asked, generation.into(), "subject {}: moves and generation", subject.id);
         }
         moves += generation;
         let seed = subject.seed.read().unwrap_or_else(PoisonError::into_inner);
-        subject.seats.iter().for_each(|seat| subject.look(seat, *seed));
-        subject.look_by_host(*seed);
+        subject.attachments.iter().for_each(|attachment| subject.verify_on(attachment, *seed));
+        subject.verify_by_host(*seed);
     }
     assert!(moves > 0, "nothing moved");
     say(&format!("torture: {moves} moves"));
@@ -256,7 +261,7 @@ fn torture(rig: &Rig, operations: u32) {
         done.store(true, Ordering::Release);
         ends.into_iter().for_each(|end| end.expect("no thread fails"));
     });
-    settle(&subjects);
+    check_moves(&subjects);
 }
 
 #[test]
@@ -265,7 +270,7 @@ fn nothing_tears_while_everything_moves() {
 }
 
 #[test]
-fn nor_where_the_host_cannot_map_device_memory() {
+fn nothing_tears_where_the_host_cannot_map_device_memory() {
     let rig = Rig::new();
     rig.engine().calls().set_unmappable_device_memory(true);
     torture(&rig, soak::times(300, 20));

@@ -1,17 +1,17 @@
-//! The tests of `drivers/gpu/drm/ttm/tests/ttm_bo_test.c` that are about a buffer's life, its pins and its
-//! moves. Those of reserving are in `engine/sync/tests/ttm_bo.rs`.
+//! The tests of `drivers/gpu/drm/ttm/tests/ttm_bo_test.c` about lifetime, pins and moves of a
+//! buffer. Those about reserving are in `engine/sync/tests/ttm_bo.rs`.
 //!
 //! | | upstream | here |
 //! |---|---|---|
 //! | TB-1 … TB-6 | `ttm_bo_reserve_*` | `engine/sync/tests/ttm_bo.rs` |
 //! | TB-7 | `ttm_bo_unreserve_basic` | `engine/residency/tests/ttm_bo.rs` |
-//! | TB-8 | `ttm_bo_unreserve_pinned` | `engine/residency/tests/ttm_bo.rs`; that it stays is [`what_was_pinned_while_it_was_used_stays`] |
+//! | TB-8 | `ttm_bo_unreserve_pinned` | `engine/residency/tests/ttm_bo.rs`; that it stays is [`a_buffer_pinned_during_use_stays`] |
 //! | TB-9 | `ttm_bo_unreserve_bulk` | `engine/residency/tests/ttm_bo.rs` |
-//! | TB-10 | `ttm_bo_fini_basic` | [`the_last_handle_frees_what_it_had`] |
-//! | TB-11 | `ttm_bo_fini_shared_resv` | [`two_that_were_locked_together_go_alone`]: two buffers do not share a reservation here |
+//! | TB-10 | `ttm_bo_fini_basic` | [`the_last_handle_frees_the_memory`] |
+//! | TB-11 | `ttm_bo_fini_shared_resv` | [`buffers_locked_together_are_dropped_independently`]: two buffers do not share a reservation here |
 //! | TB-12 | `ttm_bo_pin_basic` | [`pins_nest`] |
-//! | TB-13 | `ttm_bo_pin_unpin_resource` | [`a_pin_that_is_given_back_leaves_no_trace`]; its order of last use: `engine/residency/tests/ttm_bo.rs` |
-//! | TB-14 | `ttm_bo_multiple_pin_one_unpin` | [`one_of_three_pins_given_back_leaves_it_pinned`] |
+//! | TB-13 | `ttm_bo_pin_unpin_resource` | [`a_dropped_pin_leaves_no_trace`]; its order of last use: `engine/residency/tests/ttm_bo.rs` |
+//! | TB-14 | `ttm_bo_multiple_pin_one_unpin` | [`dropping_one_of_three_pins_leaves_the_buffer_pinned`] |
 //!
 //! Unpinning what is not pinned (`WARN_ON_ONCE(!bo->pin_count)`) cannot be written: a pin is a guard.
 
@@ -36,11 +36,11 @@ fn create(engine: &Engine, home: &Device, size: u64) -> SharedBuffer {
     engine.create_buffer(home, BufferDescriptor::new(size).name("bo")).expect("a buffer")
 }
 
-fn seat(buffer: &SharedBuffer, device: &Device) -> Attachment {
-    buffer.attach_dynamic(device, Arc::new(Indifferent)).expect("a seat")
+fn attach(buffer: &SharedBuffer, device: &Device) -> Attachment {
+    buffer.attach_dynamic(device, Arc::new(Indifferent)).expect("attached")
 }
 
-/// Where it is not.
+/// The other domain: the one where the buffer is not.
 fn elsewhere(buffer: &SharedBuffer) -> DomainId {
     match buffer.domain() {
         DomainId::System => DomainId::Vram(buffer.home().id()),
@@ -48,7 +48,7 @@ fn elsewhere(buffer: &SharedBuffer) -> DomainId {
     }
 }
 
-/// Asserts that it does not move, and that trying has changed nothing.
+/// Asserts that the buffer cannot move, and that the attempt changes nothing.
 fn assert_stays(buffer: &SharedBuffer, what: &str) {
     let before = (buffer.generation(), buffer.domain());
     let error = buffer.migrate(elsewhere(buffer)).expect_err(what);
@@ -62,11 +62,11 @@ fn pins(engine: &Engine) -> u64 {
 
 /// upstream: `ttm_bo_fini_basic`
 #[test]
-fn the_last_handle_frees_what_it_had() {
+fn the_last_handle_frees_the_memory() {
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
-        // One with memory of its own, one with a slot of a slab, and one of each that was moved.
+        // A size with its own allocation and a slot of a slab, each with and without a move.
         for size in [9 << 20, 4096] {
             for moved in [false, true] {
                 let what = format!("{}: {size} bytes, moved: {moved}", device.name());
@@ -75,11 +75,15 @@ fn the_last_handle_frees_what_it_had() {
                 let buffer = create(engine, &device, size);
                 let other = buffer.clone();
                 if moved {
-                    buffer.migrate(DomainId::System).expect("nobody holds it");
+                    buffer.migrate(DomainId::System).expect("not busy");
                 }
                 drop(buffer);
-                assert_eq!(other.size(), size, "{what}: there is another handle");
-                assert_eq!(engine.live().count(Object::Buffer), 1, "{what}: both are one");
+                assert_eq!(other.size(), size, "{what}: another handle is alive");
+                assert_eq!(
+                    engine.live().count(Object::Buffer),
+                    1,
+                    "{what}: both handles are one buffer"
+                );
                 drop(other);
                 assert_eq!(engine.live().count(Object::Buffer), 0, "{what}");
                 common::wait_idle(&[&device]);
@@ -91,36 +95,36 @@ fn the_last_handle_frees_what_it_had() {
     }
 }
 
-/// upstream: `ttm_bo_fini_shared_resv`. There one object borrows another one's reservation, and goes without
-/// it. Here each has its own, and what is nearest is a set of both: one goes while a device still uses them
-/// together, and the other one is none the worse.
+/// upstream: `ttm_bo_fini_shared_resv`. There one object borrows another one's reservation and is freed
+/// without it. Here each buffer has its own. The closest case locks both: one buffer is dropped while a device
+/// still uses both, and the other one stays intact.
 #[test]
-fn two_that_were_locked_together_go_alone() {
+fn buffers_locked_together_are_dropped_independently() {
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
         let [one, other] = [(); 2].map(|()| create(engine, &device, 4096));
-        let [seat_of_one, seat_of_other] = [&one, &other].map(|buffer| seat(buffer, &device));
+        let [to_one, to_other] = [&one, &other].map(|buffer| attach(buffer, &device));
         let mappings =
-            [&seat_of_one, &seat_of_other].map(|seat| seat.map(Access::Write).expect("mapped"));
-        common::fill(&seat_of_other, 7);
+            [&to_one, &to_other].map(|attachment| attachment.map(Access::Write).expect("mapped"));
+        common::fill(&to_other, 7);
         let gate = Gate::close(&device);
         let both = engine.submit(&device, |submission| {
             mappings.iter().try_for_each(|mapping| submission.read(mapping).map(|_| ()))
         });
-        // Mapped for writing only, so reading is refused, and neither has a fence of it.
+        // Both are mapped for writing only, so the read is refused, and neither gets a fence of it.
         assert!(matches!(both, Err(Error::WrongAccess { .. })), "{both:?}");
         let both = engine.submit(&device, |submission| {
             mappings.iter().try_for_each(|mapping| submission.write(mapping).map(|_| ()))
         });
         let both = both.expect("a submission");
-        drop((mappings, seat_of_one, one));
+        drop((mappings, to_one, one));
         assert_eq!(engine.live().count(Object::Buffer), 1, "{}", device.name());
-        assert!(!both.is_signalled().expect("no error"), "it went without waiting");
+        assert!(!both.is_signalled().expect("no error"), "the drop did not wait");
         gate.open();
-        both.wait(LONG).expect("the other one is there");
-        common::assert_pattern(&seat_of_other, 7, device.name());
-        drop((seat_of_other, other));
+        both.wait(LONG).expect("the other buffer is alive");
+        common::assert_pattern(&to_other, 7, device.name());
+        drop((to_other, other));
         assert_eq!(engine.live().count(Object::Buffer), 0, "{}", device.name());
         engine.trim();
     }
@@ -133,14 +137,14 @@ fn pins_nest() {
     let engine = rig.engine();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(engine, &home, 8192);
-    let seats = [seat(&buffer, &home), seat(&buffer, &peer)];
-    // By one device or two, for one reason or three.
+    let attachments = [attach(&buffer, &home), attach(&buffer, &peer)];
+    // By two devices, for one reason or three.
     for reasons in [["scanout"; 3], ["scanout", "rdma", "capture"]] {
         let held: Vec<_> = reasons
             .iter()
             .enumerate()
             .map(|(at, reason)| {
-                let pin = seats[at % 2].pin(*reason).expect("no quota");
+                let pin = attachments[at % 2].pin(*reason).expect("no quota");
                 assert_eq!(pins(engine), at as u64 + 1);
                 pin
             })
@@ -153,15 +157,15 @@ fn pins_nest() {
 
 /// upstream: `ttm_bo_multiple_pin_one_unpin`
 #[test]
-fn one_of_three_pins_given_back_leaves_it_pinned() {
+fn dropping_one_of_three_pins_leaves_the_buffer_pinned() {
     let rig = Rig::new();
     let engine = rig.engine();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(engine, &home, 8192);
-    let seats = [seat(&buffer, &home), seat(&buffer, &peer)];
+    let attachments = [attach(&buffer, &home), attach(&buffer, &peer)];
     for gone in 0..3 {
         let mut held: Vec<_> =
-            (0..3).map(|at| seats[at % 2].pin("scanout").expect("no quota")).collect();
+            (0..3).map(|at| attachments[at % 2].pin("scanout").expect("no quota")).collect();
         drop(held.remove(gone));
         assert_eq!(pins(engine), 2);
         assert_stays(&buffer, "two pins");
@@ -171,40 +175,40 @@ fn one_of_three_pins_given_back_leaves_it_pinned() {
 
 /// upstream: `ttm_bo_pin_unpin_resource`
 #[test]
-fn a_pin_that_is_given_back_leaves_no_trace() {
+fn a_dropped_pin_leaves_no_trace() {
     let rig = Rig::new();
     let engine = rig.engine();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(engine, &home, 8192);
-    let seat = seat(&buffer, &peer);
+    let attachment = attach(&buffer, &peer);
     for turn in 0..3 {
-        let pin = seat.pin("scanout").expect("no quota");
+        let pin = attachment.pin("scanout").expect("no quota");
         assert_stays(&buffer, "pinned");
         drop(pin);
         let moved = buffer.migrate(elsewhere(&buffer)).expect("free again");
         assert_eq!(moved, Migration::Done { generation: turn + 1 });
-        common::fill(&seat, turn);
-        common::assert_pattern(&seat, turn, "the new place");
+        common::fill(&attachment, turn);
+        common::assert_pattern(&attachment, turn, "the new backing");
     }
     assert_eq!(pins(engine), 0);
 }
 
-/// upstream: `ttm_bo_unreserve_pinned`: what is pinned is still pinned after it was locked and let go, by a
-/// submission and by the host.
+/// upstream: `ttm_bo_unreserve_pinned`: a pinned buffer stays pinned after a submission and the host have locked and
+/// released it.
 #[test]
-fn what_was_pinned_while_it_was_used_stays() {
+fn a_buffer_pinned_during_use_stays() {
     let rig = Rig::new();
     let engine = rig.engine();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(engine, &home, 8192);
-    let seat = seat(&buffer, &peer);
-    let mapping = seat.map(Access::ReadWrite).expect("mapped");
-    let pin = seat.pin("scanout").expect("no quota");
+    let attachment = attach(&buffer, &peer);
+    let mapping = attachment.map(Access::ReadWrite).expect("mapped");
+    let pin = attachment.pin("scanout").expect("no quota");
     let used = engine.submit(&peer, |submission| submission.write(&mapping).map(|_| ()));
     assert_stays(&buffer, "used by a device");
     used.and_then(|fence| fence.wait(LONG)).expect("it runs");
     drop(buffer.host_access(Access::ReadWrite).expect("the host looks"));
-    assert_stays(&buffer, "used and let go");
+    assert_stays(&buffer, "used and released");
     assert!(mapping.view().is_ok(), "its mapping is current");
     drop(pin);
     buffer.migrate(DomainId::System).expect("free");

@@ -1,6 +1,7 @@
-//! Memory runs out while twice as much as fits is in use: every n-th allocation fails, or a process may have no
-//! more address space. Whatever fails says that it was for want of memory and has changed nothing; the engine
-//! goes on; and every byte is right, seen from another device.
+//! Out of memory while twice the budget is in use: every n-th allocation fails, or the address space is exhausted.
+//!
+//! A failed operation reports that memory was missing and has changed nothing. The engine keeps working, and every
+//! byte is right, seen from another device.
 
 use std::sync::Arc;
 
@@ -16,23 +17,23 @@ use peerbuf::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const MIB: u64 = 1 << 20;
-/// How often a use is tried again because the buffer has moved meanwhile.
+/// The number of retries of a use whose buffer has moved meanwhile.
 const TURNS: u32 = 1000;
 
-/// A buffer, a seat of each device, and the seed of what it holds.
+/// A buffer, an attachment of each device, and the seed of its content.
 struct Shared {
     buffer: SharedBuffer,
-    seats: Vec<Attachment>,
+    attachments: Vec<Attachment>,
     seed: u32,
 }
 
 impl Shared {
-    /// At home on the `home`-th; its bytes are zero, which is no pattern.
+    /// Creates a buffer with device number `home` as its home. Its bytes are zero, which is no pattern.
     fn new(engine: &Engine, devices: &[Device; 2], home: usize, size: u64) -> Result<Self> {
         let buffer = engine.create_buffer(&devices[home], BufferDescriptor::new(size))?;
         let sit = |device| buffer.attach_dynamic(device, Arc::new(Refault::new()));
-        let seats = devices.iter().map(sit).collect::<Result<_>>()?;
-        let mut shared = Self { buffer, seats, seed: 0 };
+        let attachments = devices.iter().map(sit).collect::<Result<_>>()?;
+        let mut shared = Self { buffer, attachments, seed: 0 };
         shared.write(home, 1)?;
         Ok(shared)
     }
@@ -49,7 +50,7 @@ impl Shared {
         Ok(())
     }
 
-    /// A use may find that the buffer has moved since it was mapped.
+    /// Uses a mapping of `device`, and maps again if the buffer has moved since.
     fn on<R>(
         &self,
         device: usize,
@@ -57,16 +58,16 @@ impl Shared {
         work: impl Fn(&Mapping) -> Result<R>,
     ) -> Result<R> {
         for _ in 0..TURNS {
-            match self.seats[device].map(access).and_then(|mapping| work(&mapping)) {
+            match self.attachments[device].map(access).and_then(|mapping| work(&mapping)) {
                 Err(Error::Stale { .. }) => {}
                 other => return other,
             }
         }
-        panic!("it moves all the time");
+        panic!("the buffer keeps moving");
     }
 }
 
-/// What an operation may say that has met a failure, which is for want of memory and nothing else.
+/// Counts an operation that failed. The only error allowed is out of memory.
 fn count<R>(result: Result<R>, what: &str, failed: &mut u32) -> Option<R> {
     match result {
         Ok(done) => Some(done),
@@ -78,7 +79,7 @@ fn count<R>(result: Result<R>, what: &str, failed: &mut u32) -> Option<R> {
     }
 }
 
-/// Every byte that is in use belongs to somebody, and no place is fuller than it may be.
+/// Checks that the used bytes of each domain are the sum of their shares, and within its budget.
 fn check_accounts(engine: &Engine, what: &str) {
     for domain in &engine.report().domains {
         let (id, usage, shares) = (domain.id, domain.usage, domain.shares);
@@ -91,17 +92,17 @@ fn check_accounts(engine: &Engine, what: &str) {
 
 // ---- every n-th call fails ----
 
-/// What each device's memory is taken to hold: less where everything takes twenty times as long.
+/// The modelled heap of each device. It is smaller in the virtual machine, which is about twenty times slower.
 fn heap() -> u64 {
     if in_vm() { 12 * MIB } else { 24 * MIB }
 }
 
-/// Steps of each run.
+/// The steps of each run.
 const STEPS: u32 = 150;
-/// Slots, and, where there is a half more, allocations of their own.
+/// Sizes of slab slots, and a size with its own allocation.
 const SIZES: [u64; 4] = [MIB / 4, MIB, 3 * MIB, 9 * MIB];
 
-/// Which calls fail, each n-th of them; all, for 1.
+/// The calls of which each n-th fails; all of them, if `nth` is 1.
 #[derive(Clone, Copy, Debug)]
 struct Every {
     nth: u64,
@@ -109,8 +110,8 @@ struct Every {
 }
 
 impl Every {
-    /// From now on, for so many of each call as nobody makes. One after the other in turn says that it is the
-    /// device's memory, and that it is the host's.
+    /// Injects the faults for more calls than a run makes. They alternate between out of device memory and out of
+    /// host memory.
     fn arm(self, engine: &Engine) {
         const MANY: u64 = 4000;
         for &call in self.calls {
@@ -129,7 +130,7 @@ fn run(engine: &Engine, devices: &[Device; 2], every: Every) -> (u32, u64) {
     let mut all: Vec<Shared> = vec![];
     let total = |all: &[Shared]| all.iter().map(|shared| shared.buffer.size()).sum::<u64>();
     let made = || every.calls.iter().map(|call| engine.calls().made(*call)).sum::<u64>();
-    // Some are there before.
+    // Some buffers exist before the faults.
     while total(&all) < heap() {
         let (home, size) = (random.index(2), *random.pick(&SIZES));
         all.push(Shared::new(engine, devices, home, size).expect("nothing fails yet"));
@@ -150,7 +151,7 @@ fn run(engine: &Engine, devices: &[Device; 2], every: Every) -> (u32, u64) {
         let shared = &mut all[at];
         let _ = match random.below(9) {
             0..3 => {
-                // CAST: any seed.
+                // CAST: any seed will do.
                 let seed = random.next() as u32;
                 count(shared.write(device, seed), &format!("{what}: write"), &mut failed)
             }
@@ -179,13 +180,13 @@ fn run(engine: &Engine, devices: &[Device; 2], every: Every) -> (u32, u64) {
         check_accounts(engine, &what);
     }
     let met = made() - before;
-    assert!(engine.calls().clear_faults(), "{what}: {met} calls, and more was to fail");
-    // Nothing was lost.
+    assert!(engine.calls().clear_faults(), "{what}: {met} calls, and faults are left");
+    // No content was lost.
     for shared in &all {
         let (buffer, home) = (&shared.buffer, shared.buffer.home());
         assert!(!buffer.is_poisoned(), "{what}");
         let other = usize::from(home == devices[0]);
-        shared.check(other, &format!("{what}, at last")).expect("nothing fails any more");
+        shared.check(other, &format!("{what}, at the end")).expect("the faults are cleared");
     }
     drop(all);
     wait_idle(&[&devices[0], &devices[1]]);
@@ -202,19 +203,19 @@ fn run_all(calls: &'static [Call]) {
     for first in rig.all() {
         let devices = [first.clone(), rig.open(&first.adapter().clone())];
         for (from, to) in [(0, 1), (1, 0), (0, 0), (1, 1)] {
-            // A proof that fails because of a fault would be remembered as the route's own failure.
+            // The engine would cache a proof that fails by a fault as a refusal of the route.
             engine.route(&devices[from], &devices[to]).expect("routes can be proved");
         }
         for device in &devices {
             engine.model_heap(device, heap()).expect("ours");
         }
         let mut failures = 0;
-        // An emulated machine has not the time for all.
+        // The virtual machine is too slow for all of them.
         let every: &[u64] = if in_vm() { &[1, 3] } else { &[1, 2, 3, 5, 7] };
         for &nth in every {
             let (failed, met) = run(engine, &devices, Every { nth, calls });
             failures += met / nth;
-            // No device copies or looks, so something must say so.
+            // If all submissions fail, no device copies or verifies, so an operation must fail.
             assert!(failed > 0 || nth > 1 || !calls.contains(&Call::QueueSubmit));
         }
         assert!(failures >= 10, "{failures} calls failed");
@@ -224,37 +225,37 @@ fn run_all(calls: &'static [Call]) {
 }
 
 #[test]
-fn when_every_nth_allocation_fails() {
+fn content_survives_when_every_nth_allocation_fails() {
     run_all(&[Call::AllocateMemory]);
 }
 
 #[test]
-fn when_every_nth_submission_fails() {
+fn content_survives_when_every_nth_submission_fails() {
     run_all(&[Call::QueueSubmit]);
 }
 
 #[test]
-fn when_every_nth_of_both_fails_and_system_memory_too() {
+fn content_survives_when_both_and_system_memory_fail() {
     run_all(&[Call::AllocateMemory, Call::QueueSubmit, Call::MemfdCreate, Call::Mmap]);
 }
 
-// ---- a small address space, in a process of its own ----
+// ---- a small address space, in a child process ----
 
-/// Buffers with allocations of their own, so that each is as much address space for each device that sees it.
+/// A size with its own allocation, so that a buffer takes this much address space for each device that maps it.
 const LARGE: u64 = 48 * MIB;
-/// What the process may grow by: some of them, and no multiple of what one takes, so that when the next one
-/// fails there is enough left for what the heap, drivers and the layer take in small pieces.
+/// The allowed growth of the process: several buffers, but no multiple of one buffer. When the next buffer fails,
+/// enough is left for small allocations of the heap, the drivers and the layer.
 const GROWTH: u64 = 5 * 2 * LARGE + 64 * MIB;
 
-/// How much address space the process has in use.
+/// The size of the address space that the process has in use.
 fn in_use() -> u64 {
-    let pages = std::fs::read_to_string("/proc/self/statm").expect("proc is there");
+    let pages = std::fs::read_to_string("/proc/self/statm").expect("/proc is mounted");
     let pages = pages.split(' ').next().and_then(|pages| pages.parse::<u64>().ok());
     // CAST: a page is small.
     pages.expect("the first number") * rustix::param::page_size() as u64
 }
 
-/// Allows so much more than is in use; returns the limit as it was.
+/// Limits the address space to `more` bytes above its current size. Returns the previous limit.
 fn allow_only(more: u64) -> Rlimit {
     let limit = getrlimit(Resource::As);
     let lowered = Rlimit { current: Some(in_use() + more), ..limit };
@@ -263,17 +264,17 @@ fn allow_only(more: u64) -> Rlimit {
 }
 
 fn raise(limit: Rlimit) {
-    setrlimit(Resource::As, limit).expect("and raised to what it was");
+    setrlimit(Resource::As, limit).expect("the previous limit is allowed");
 }
 
-/// Everything once, so that what is made on the way, threads and compiled shaders, is there before.
+/// Uses everything once, so that threads and compiled shaders exist before the limit.
 fn warm_up(engine: &Engine, devices: &[Device; 2]) {
     let all = [0, 1].map(|home| Shared::new(engine, devices, home, MIB).expect("room"));
     for shared in &all {
         for (device, _) in devices.iter().enumerate() {
             shared.check(device, "warm").expect("a pass");
         }
-        shared.buffer.evict().expect("nobody holds it");
+        shared.buffer.evict().expect("not busy");
         shared.check(0, "warm").expect("a pass");
         shared.buffer.request_residency().expect("there is room");
         shared.check(1, "warm").expect("a pass");
@@ -286,17 +287,17 @@ fn warm_up(engine: &Engine, devices: &[Device; 2]) {
 }
 
 #[test]
-fn when_the_process_may_not_grow() {
+fn content_survives_an_exhausted_address_space() {
     if !child::is_child() {
-        // With one arena threads do not reserve address space each for itself; and a backtrace takes more of it
-        // than is left.
+        // With one arena, threads do not each reserve address space. A backtrace would need more of it than is
+        // left.
         child::run(|command| command.env("MALLOC_ARENA_MAX", "1").env("RUST_BACKTRACE", "0"));
         return;
     }
     let rig = Rig::new();
     rig.provokes("VK_ERROR_OUT_OF_DEVICE_MEMORY");
     rig.provokes("VK_ERROR_OUT_OF_HOST_MEMORY");
-    // How lavapipe says that it could not map what it took in.
+    // lavapipe reports this code if it cannot map imported memory.
     rig.provokes("VK_ERROR_INVALID_EXTERNAL_HANDLE");
     let engine = rig.engine();
     for first in rig.all() {
@@ -307,39 +308,39 @@ fn when_the_process_may_not_grow() {
         let (mut all, mut failed, mut seed) = (Vec::<Shared>::new(), 0, 1);
         for round in 0..4 {
             let what = format!("{name}, round {round}");
-            // Until no more fit.
+            // Create buffers until no more fit.
             let before = failed;
             while failed == before {
-                assert!(all.len() < 20, "{what}: the limit limits nothing");
+                assert!(all.len() < 20, "{what}: the limit has no effect");
                 let made = Shared::new(engine, &devices, all.len() % 2, LARGE);
                 all.extend(count(made, &format!("{what}: create"), &mut failed));
             }
             assert!(all.len() >= 2, "{what}: {} fit", all.len());
             check_accounts(engine, &what);
-            // They are what they were, and can be used.
+            // The buffers have their content and can be used.
             for (at, shared) in all.iter_mut().enumerate() {
-                shared.check(at % 2, &what).expect("it is there");
+                shared.check(at % 2, &what).expect("the content is intact");
                 seed += 1;
-                shared.write((at + 1) % 2, seed).expect("it is there");
+                shared.write((at + 1) % 2, seed).expect("the content is intact");
             }
-            // To system memory, if there is any.
+            // Evict to system memory, if any is left.
             let out = all[0].buffer.evict().map(drop);
             count(out, &format!("{what}: evict"), &mut failed);
-            all.iter().for_each(|shared| shared.check(0, &what).expect("it is there"));
-            // Room for one, and one comes.
+            all.iter().for_each(|shared| shared.check(0, &what).expect("the content is intact"));
+            // Free the memory of one buffer, and create another one.
             all.swap_remove(round % all.len());
             wait_idle(&[&devices[0], &devices[1]]);
             engine.trim();
-            all.push(Shared::new(engine, &devices, 0, LARGE).expect("as much as has gone"));
+            all.push(Shared::new(engine, &devices, 0, LARGE).expect("as much as was freed"));
             check_accounts(engine, &what);
         }
         raise(limit);
         assert!(failed >= 4, "{name}: {failed}");
         for shared in &all {
-            shared.buffer.evict().expect("there is memory again");
-            shared.check(1, &name).expect("it is there");
-            shared.buffer.request_residency().expect("there is memory again");
-            shared.check(0, &name).expect("it is there");
+            shared.buffer.evict().expect("memory is available again");
+            shared.check(1, &name).expect("the content is intact");
+            shared.buffer.request_residency().expect("memory is available again");
+            shared.check(0, &name).expect("the content is intact");
         }
         drop(all);
         wait_idle(&[&devices[0], &devices[1]]);

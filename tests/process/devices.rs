@@ -1,5 +1,5 @@
-//! Adapters are facts that can be relied on; devices are found by name, and their absence is
-//! explained.
+//! Facts of adapters are consistent, devices are found by each of their names, and errors of missing devices state
+//! what to do.
 
 use std::collections::HashSet;
 
@@ -39,13 +39,13 @@ fn every_adapter_has_a_row_for_every_handle_type() {
         }
         let host = adapter.external_buffer(HandleType::HostPointer);
         assert_eq!(host.importable, adapter.host_pointer_alignment().is_some(), "{host:?}");
-        assert!(!host.exportable, "{}: an address is not given out", adapter.name());
+        assert!(!host.exportable, "{}: host pointers are not exported", adapter.name());
         assert_eq!(adapter.external_semaphores().len(), 3);
     }
 }
 
 #[test]
-fn software_drivers_can_share_what_was_measured() {
+fn software_drivers_can_share_the_measured_handle_types() {
     let rig = Rig::new();
     let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
     for device in [&lavapipe, &swiftshader] {
@@ -60,7 +60,7 @@ fn software_drivers_can_share_what_was_measured() {
 }
 
 #[test]
-fn two_drivers_are_told_apart_by_their_uuids() {
+fn uuids_distinguish_two_drivers() {
     let rig = Rig::new();
     let adapters = rig.engine().adapters();
     let drivers: HashSet<_> = adapters.iter().map(|adapter| adapter.driver_id()).collect();
@@ -69,7 +69,7 @@ fn two_drivers_are_told_apart_by_their_uuids() {
 }
 
 #[test]
-fn every_adapter_is_found_by_everything_that_names_it() {
+fn every_adapter_is_found_by_each_of_its_names() {
     let rig = Rig::new();
     for adapter in rig.engine().adapters() {
         let text = [adapter.index().to_string(), adapter.device_uuid().to_string()];
@@ -83,7 +83,7 @@ fn every_adapter_is_found_by_everything_that_names_it() {
             Some(text[1].parse().expect("a UUID")),
         ];
         for selector in selectors.into_iter().flatten() {
-            let found = rig.engine().adapter(selector).expect("it is there");
+            let found = rig.engine().adapter(selector).expect("the adapter is found");
             assert_eq!(found, adapter, "{selector}");
         }
         let kind = rig.engine().adapter(AdapterSelector::Kind(adapter.kind()));
@@ -92,7 +92,7 @@ fn every_adapter_is_found_by_everything_that_names_it() {
 }
 
 #[test]
-fn an_unknown_device_is_an_error_that_names_those_that_are_there() {
+fn an_unknown_device_error_names_the_present_adapters() {
     let rig = Rig::new();
     let pci = PciAddress { domain: 0xffff, bus: 0xff, device: 0x1f, function: 7 };
     let selectors = [
@@ -132,23 +132,23 @@ fn one_adapter_opened_twice_is_two_devices() {
 }
 
 #[test]
-fn without_a_loader_the_error_says_what_to_install() {
+fn a_missing_loader_error_names_what_to_install() {
     if child::is_child() {
         let error = Engine::open(&EngineDescriptor::new()).expect_err("there is no loader");
         assert!(matches!(error, Error::NoLoader { .. }), "{error:?}");
         assert!(error.to_string().contains("libvulkan1"), "{error}");
         return;
     }
-    // The dynamic linker looks here first, and gives up at a library that is none.
+    // The dynamic linker searches this folder first, and fails at a file that is no library.
     let folder = std::env::temp_dir().join(format!("peerbuf-no-loader-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder for temporary files");
     std::fs::write(folder.join("libvulkan.so.1"), "not a library").expect("a file in it");
     child::run(|command| command.env("LD_LIBRARY_PATH", &folder));
-    std::fs::remove_dir_all(&folder).expect("the folder goes again");
+    std::fs::remove_dir_all(&folder).expect("the folder is removed");
 }
 
 #[test]
-fn without_a_driver_the_error_says_what_to_install() {
+fn a_missing_driver_error_names_what_to_install() {
     if child::is_child() {
         let error = Engine::open(&EngineDescriptor::new()).expect_err("there is no driver");
         assert!(matches!(error, Error::NoDevice { seen: 0, .. }), "{error:?}");

@@ -1,6 +1,6 @@
-//! Every call into a driver or the kernel may fail, at any time: what was being done then ends with
-//! an error or another way, nothing is left behind, and the next try succeeds.
-#![expect(unsafe_code, reason = "taking in a memfd as a stranger's memory")]
+//! Fault injection: every call into a driver or the kernel may fail, at any time. The operation then returns an
+//! error or takes another path, nothing is left behind, and the next attempt succeeds.
+#![expect(unsafe_code, reason = "importing a memfd as external memory")]
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -16,7 +16,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 
 const SIZE: u64 = 5000;
 
-/// How a driver would fail this call.
+/// The code with which a driver fails this call.
 fn code_of(call: Call) -> Code {
     match call {
         Call::AllocateMemory => Code::ERROR_OUT_OF_DEVICE_MEMORY,
@@ -27,7 +27,7 @@ fn code_of(call: Call) -> Code {
     }
 }
 
-/// What a user does with buffers, from beginning to end. Wrong bytes are a panic, not an error.
+/// Uses buffers from creation to drop. Wrong bytes are a panic, not an error.
 fn scenario(engine: &Engine, a: &Device, b: &Device, theirs: &OwnedFd) -> Result<()> {
     let buffer = engine.create_buffer(a, BufferDescriptor::new(SIZE))?;
     let (near, far) = (buffer.attach(a)?, buffer.attach(b)?);
@@ -62,7 +62,7 @@ fn scenario(engine: &Engine, a: &Device, b: &Device, theirs: &OwnedFd) -> Result
         memory_size: SIZE,
         memory_type: 0,
     };
-    // SAFETY: a sealed memfd, and nobody else uses it.
+    // SAFETY: a sealed memfd that no other code uses.
     let taken = unsafe { engine.import_foreign(b, theirs.as_fd(), facts, None) }?;
     engine.copy(&back, &taken, CopyRegion::first(SIZE))?;
     assert_eq!(taken.attach(a)?.map(Access::Read)?.view()?.size, SIZE);
@@ -76,7 +76,7 @@ fn expect_sequence(buffer: &peerbuf::SharedBuffer, seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// After the copy back with an offset of one.
+/// Checks the content after the copy back with an offset of one.
 fn expect_sequence_from(buffer: &peerbuf::SharedBuffer, from: usize) -> Result<()> {
     let mut actual = vec![0; buffer.size() as usize];
     buffer.host_access(Access::Read)?.read(0, &mut actual)?;
@@ -88,20 +88,20 @@ fn expect_sequence_from(buffer: &peerbuf::SharedBuffer, from: usize) -> Result<(
 
 fn memfd() -> OwnedFd {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let fd = rustix::fs::memfd_create("stranger", flags).expect("a memfd");
+    let fd = rustix::fs::memfd_create("external", flags).expect("a memfd");
     rustix::fs::ftruncate(&fd, 65_536).expect("its size");
     rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK).expect("its seal");
     fd
 }
 
-/// Whether the routes are known before the fault strikes, or are being proved when it does.
+/// Whether the routes are proved before the fault, or while it occurs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Routes {
     Known,
     Unknown,
 }
 
-/// Fails the n-th of each kind of call, for every n that the scenario reaches.
+/// Fails the n-th call of each kind, for every n that the scenario reaches.
 fn check(rig: &Rig, a: &Device, b: &Device, routes: Routes) {
     let engine = rig.engine();
     let theirs = memfd();
@@ -160,14 +160,14 @@ fn check(rig: &Rig, a: &Device, b: &Device, routes: Routes) {
     assert!(injected > if few { 3 } else { 10 }, "the scenario makes calls");
 }
 
-/// Which calls fail: the first, the second and so on. No scenario makes a thousand of one kind. On
-/// emulated processors only some of them, closer together at the beginning.
+/// The numbers of the calls that fail: 1, 2 and so on. No scenario makes a thousand calls of one kind. Emulated
+/// processors test a selection that is denser at the beginning.
 fn numbers() -> impl Iterator<Item = u64> {
     let step = |nth: &u64| Some(nth + 1 + if in_vm() { nth / 2 } else { 0 });
     std::iter::successors(Some(1), step).take_while(|nth| *nth < 1000)
 }
 
-/// Errors that would mean that the engine has mistaken the fault for the user's.
+/// Whether the engine has reported the fault as a usage error.
 fn is_wrong(error: &Error) -> bool {
     matches!(
         error,
@@ -216,19 +216,19 @@ fn any_call_may_fail_while_routes_are_proved() {
 }
 
 #[test]
-fn a_fault_in_opening_a_device_s_tools_is_no_more_than_an_error() {
+fn a_fault_in_the_first_pass_of_a_device_is_only_an_error() {
     let rig = Rig::new();
     for adapter in rig.engine().adapters() {
         let device = rig.open(adapter);
-        // Not for want of memory: that is an event, and the pass is tried again.
+        // Not an out-of-memory error, since the engine retries the pass after those.
         rig.engine().calls().fail_nth(
             Call::QueueSubmit,
             1,
             vk::Result::ERROR_INITIALIZATION_FAILED,
         );
         let buffer = rig.engine().create_buffer(&device, BufferDescriptor::new(4096));
-        let seat = buffer.and_then(|buffer| buffer.attach(&device)).expect("a seat");
-        let mapping = seat.map(Access::ReadWrite).expect("mapped");
+        let attachment = buffer.and_then(|buffer| buffer.attach(&device)).expect("attached");
+        let mapping = attachment.map(Access::ReadWrite).expect("mapped");
         let error = mapping.fill(1).expect_err("the first pass of this device fails");
         assert!(matches!(error, Error::Vulkan { .. }), "{error:?}");
         mapping.fill(1).expect("the second does not");

@@ -1,4 +1,4 @@
-//! File descriptors: few, closed on exec, named when they run out, and all given back.
+//! File descriptors: few are open, they close on exec, exhaustion is reported as such, and all are closed.
 
 use std::os::fd::AsFd;
 
@@ -7,8 +7,8 @@ use crate::common::{self, Rig, assert_pattern, bytes, child, fill};
 use peerbuf::{Access, BufferDescriptor, Device, Error, HandleType, Placement, SharedBuffer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that a driver opens for itself without `O_CLOEXEC` and never shows us: lavapipe's memfd
-/// behind each dma-buf that it exports (Mesa 25.0.7).
+/// Descriptors that a driver opens internally without `O_CLOEXEC`: lavapipe's memfd behind each dma-buf that it
+/// exports (Mesa 25.0.7).
 const DRIVERS_OWN: [&str; 1] = ["/memfd:lp_dma_buf"];
 
 fn create(rig: &Rig, home: &Device, size: u64, placement: Placement) -> SharedBuffer {
@@ -25,11 +25,12 @@ fn every_fd_closes_on_exec() {
     for home in &devices {
         for placement in [Placement::VramOrSystem, Placement::System] {
             let buffer = create(&rig, home, 4096, placement);
-            let seats: Vec<_> = devices.iter().map(|d| buffer.attach(d).expect("a seat")).collect();
+            let attachments: Vec<_> =
+                devices.iter().map(|d| buffer.attach(d).expect("attached")).collect();
             let export = buffer.export_foreign().expect("an fd");
             let handle = export.handle().expect("another");
             assert!(fds::is_close_on_exec(handle.as_fd()));
-            kept.push((seats, export, handle));
+            kept.push((attachments, export, handle));
         }
     }
     let after = OpenFds::now();
@@ -49,20 +50,21 @@ fn ten_thousand_shared_buffers_need_a_handful_of_fds() {
         let live: Vec<_> = (0..10_000)
             .map(|_| {
                 let buffer = create(&rig, &home, 4096, placement);
-                let seats = [&home, &peer].map(|device| buffer.attach(device).expect("a seat"));
-                (buffer, seats)
+                let attachments =
+                    [&home, &peer].map(|device| buffer.attach(device).expect("attached"));
+                (buffer, attachments)
             })
             .collect();
         let open = OpenFds::now().count() - before;
         assert!(open < 100, "{open} fds for {} buffers in {placement:?}", live.len());
-        let (_, seats) = &live[9_999];
-        fill(&seats[0], 1);
-        assert_pattern(&seats[1], 1, "the last one");
+        let (_, attachments) = &live[9_999];
+        fill(&attachments[0], 1);
+        assert_pattern(&attachments[1], 1, "the last one");
     }
 }
 
 #[test]
-fn what_is_exported_and_dropped_gives_its_fds_back_at_once() {
+fn dropped_exports_close_their_fds_at_once() {
     let rig = Rig::new();
     for device in rig.all() {
         for placement in [Placement::Vram, Placement::System] {
@@ -79,9 +81,9 @@ fn what_is_exported_and_dropped_gives_its_fds_back_at_once() {
     }
 }
 
-// ---- RLIMIT_NOFILE, in a process of its own ----
+// ---- RLIMIT_NOFILE, in a child process ----
 
-/// Allows so many more descriptors than are open; returns the limit as it was.
+/// Limits the descriptors to `more` above the open ones. Returns the previous limit.
 fn allow_only(more: u64) -> Rlimit {
     let limit = getrlimit(Resource::Nofile);
     let lowered = Rlimit { current: Some(OpenFds::now().count() as u64 + more), ..limit };
@@ -90,7 +92,7 @@ fn allow_only(more: u64) -> Rlimit {
 }
 
 fn raise(limit: Rlimit) {
-    setrlimit(Resource::Nofile, limit).expect("and raised to what it was");
+    setrlimit(Resource::Nofile, limit).expect("the previous limit is allowed");
 }
 
 fn assert_fd_limit(error: &Error) {
@@ -102,7 +104,7 @@ fn assert_fd_limit(error: &Error) {
     assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
 }
 
-/// Creates buffers with memory of their own until no descriptor is left.
+/// Creates buffers with their own allocations until no descriptor is left.
 fn exhaust(rig: &Rig, device: &Device, placement: Placement) -> (Vec<SharedBuffer>, Error) {
     let mut buffers = vec![];
     for _ in 0..100 {
@@ -112,11 +114,11 @@ fn exhaust(rig: &Rig, device: &Device, placement: Placement) -> (Vec<SharedBuffe
             Err(error) => return (buffers, error),
         }
     }
-    panic!("100 buffers with memory of their own did not need 20 descriptors");
+    panic!("100 buffers with their own allocations did not need 20 descriptors");
 }
 
 #[test]
-fn running_out_of_fds_is_named_as_such_and_passes() {
+fn fd_exhaustion_is_reported_and_recoverable() {
     if !child::is_child() {
         child::run(|command| command);
         return;
@@ -128,9 +130,9 @@ fn running_out_of_fds_is_named_as_such_and_passes() {
             let exports_dma_buf = device.adapter().external_buffer(HandleType::DmaBuf).exportable;
             let is_lavapipe = device.adapter().driver_id() == ash::vk::DriverId::MESA_LLVMPIPE;
             if placement == Placement::Vram && exports_dma_buf && is_lavapipe {
-                // When it has no descriptor left to duplicate the dma-buf that it has just made,
-                // lavapipe (Mesa 25.0.7) fails and forgets to close it. Its leak would be counted as
-                // ours.
+                // If lavapipe (Mesa 25.0.7) has no descriptor left to duplicate a dma-buf that it has just
+                // made, it fails and leaks the dma-buf. The rig would count that leak as the
+                // engine's.
                 common::say("lavapipe leaks dma-bufs without descriptors: its VRAM is left out");
                 continue;
             }
@@ -140,7 +142,7 @@ fn running_out_of_fds_is_named_as_such_and_passes() {
             assert_fd_limit(&error);
             assert!(!buffers.is_empty());
             raise(limit);
-            // What is there still works, and there is room again.
+            // Existing buffers still work, and new ones fit again.
             bytes::write(&buffers[0], 3);
             bytes::assert_sequence(&buffers[0], 3, device.name());
             drop(create(&rig, &device, 9 << 20, placement));
@@ -153,7 +155,7 @@ fn running_out_of_fds_is_named_as_such_and_passes() {
 }
 
 #[test]
-fn sharing_and_exporting_without_an_fd_left_fails_cleanly_and_works_later() {
+fn sharing_and_exporting_fail_cleanly_without_fds_and_work_later() {
     if !child::is_child() {
         child::run(|command| command);
         return;
@@ -173,11 +175,11 @@ fn sharing_and_exporting_without_an_fd_left_fails_cleanly_and_works_later() {
                 assert_fd_limit(&error);
             }
             raise(limit);
-            bytes::assert_sequence(&buffer, 7, "nothing has happened to it");
-            let seat = buffer.attach(peer).expect("there is an fd again");
-            drop(seat.map(Access::Read).expect("mapped"));
-            drop(buffer.export_foreign().expect("there is an fd again"));
-            drop(seat);
+            bytes::assert_sequence(&buffer, 7, "unchanged");
+            let attachment = buffer.attach(peer).expect("an fd is available again");
+            drop(attachment.map(Access::Read).expect("mapped"));
+            drop(buffer.export_foreign().expect("an fd is available again"));
+            drop(attachment);
             drop(buffer);
             rig.engine().trim();
         }
@@ -185,7 +187,7 @@ fn sharing_and_exporting_without_an_fd_left_fails_cleanly_and_works_later() {
 }
 
 #[test]
-fn a_route_that_was_tried_without_an_fd_left_is_tried_again() {
+fn a_route_probed_without_fds_is_probed_again() {
     if !child::is_child() {
         child::run(|command| command);
         return;
@@ -193,7 +195,7 @@ fn a_route_that_was_tried_without_an_fd_left_is_tried_again() {
     let rig = Rig::new();
     rig.provokes("VK_ERROR_OUT_OF_DEVICE_MEMORY");
     let [home, peer] = rig.two_of_one_adapter();
-    // Everything but the routes is there.
+    // Create everything except the routes.
     rig.engine().route(&home, &home).expect("a verdict");
     rig.engine().route(&peer, &peer).expect("a verdict");
     rig.engine().forget_routes();
@@ -202,7 +204,7 @@ fn a_route_that_was_tried_without_an_fd_left_is_tried_again() {
     let error = buffer.attach(&peer).expect_err("no route can be proved");
     raise(limit);
     common::say(&format!("without an fd: {error}"));
-    let seat = buffer.attach(&peer).expect("now it can");
-    fill(&seat, 4);
-    assert_pattern(&buffer.attach(&home).expect("a seat"), 4, "shared after all");
+    let attachment = buffer.attach(&peer).expect("now it can");
+    fill(&attachment, 4);
+    assert_pattern(&buffer.attach(&home).expect("attached"), 4, "shared after the retry");
 }

@@ -1,5 +1,5 @@
-//! What a test can show only in a process of its own, or of the process as a whole: its environment,
-//! its limits, its file descriptors, and the order of its end.
+//! Tests that need their own process or concern the whole process: environment, limits, file descriptors, and drop
+//! order.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,4 +1,4 @@
-//! Things may be dropped in every order; what still needs them keeps them.
+//! Objects may be dropped in any order. An object keeps what it needs alive.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::common::{Rig, alive, bytes, fill, in_vm};
 use peerbuf::{Access, BufferDescriptor, CopyRegion, Device, Engine, Placement};
 
-/// All that hangs together, each by its own handle.
+/// The names of the related objects, each held by its own handle.
 const PARTS: [&str; 10] = [
     "engine",
     "first device",
@@ -30,11 +30,11 @@ fn parts(
     let other = engine.create_buffer(&first, descriptor.clone()).expect("a buffer");
     let buffer = engine.create_buffer(&first, descriptor).expect("a buffer");
     let export = buffer.export_foreign().expect("an fd");
-    let near = buffer.attach(&first).expect("a seat");
-    let far = buffer.attach(&second).expect("a seat");
+    let near = buffer.attach(&first).expect("attached");
+    let far = buffer.attach(&second).expect("attached");
     fill(&near, 1);
     let mapping = Arc::new(far.map(Access::ReadWrite).expect("mapped"));
-    // A copy that may still be under way when the first thing goes.
+    // A copy that may still be running when the first object is dropped.
     let fence = engine.copy(&buffer, &other, CopyRegion::first(65_536)).expect("a copy");
     drop(other);
     let access = buffer.host_access(Access::Read).expect("host access");
@@ -53,7 +53,7 @@ fn parts(
     all.into_iter().map(Some).collect()
 }
 
-/// Orders in which, for every two parts, each goes before the other, and each goes first and last.
+/// Drop orders in which, for every two parts, each precedes the other once, and each part is first and last once.
 fn orders() -> Vec<Vec<usize>> {
     let forward: Vec<usize> = (0..PARTS.len()).collect();
     let backward: Vec<usize> = forward.iter().rev().copied().collect();
@@ -75,9 +75,9 @@ fn check(placement: Placement, of_two_drivers: bool) {
     } else {
         rig.two_of_one_adapter()
     };
-    // Emulated processors get a third of them.
+    // Emulated processors test a third of them.
     for order in orders().into_iter().step_by(if in_vm() { 3 } else { 1 }) {
-        let engine = rig.stranger();
+        let engine = rig.external_engine();
         let live = Arc::clone(engine.live());
         let [first, second] = [&devices[0], &devices[1]].map(|twin| rig.open_on(&engine, twin));
         let mut parts = parts(engine, first, second, placement);
@@ -90,39 +90,39 @@ fn check(placement: Placement, of_two_drivers: bool) {
 }
 
 #[test]
-fn everything_goes_in_any_order_on_one_driver() {
+fn objects_may_be_dropped_in_any_order_on_one_driver() {
     check(Placement::Vram, false);
 }
 
 #[test]
-fn everything_goes_in_any_order_on_two_drivers() {
+fn objects_may_be_dropped_in_any_order_on_two_drivers() {
     check(Placement::System, true);
 }
 
 #[test]
-fn what_is_left_still_works_when_the_engine_is_gone() {
+fn buffers_work_after_the_engine_is_dropped() {
     let mut rig = Rig::new();
     let [first, second] = rig.two_of_one_adapter();
     let engine = rig.take_engine();
     let buffer = engine.create_buffer(&first, BufferDescriptor::new(4096)).expect("a buffer");
-    let seat = buffer.attach(&first).expect("a seat");
+    let attachment = buffer.attach(&first).expect("attached");
     drop(engine);
-    fill(&seat, 9);
-    let mapping = seat.map(Access::Read).expect("mapped");
+    fill(&attachment, 9);
+    let mapping = attachment.map(Access::Read).expect("mapped");
     assert!(mapping.verify(9).expect("a pass").is_clean());
-    let late = buffer.attach(&second).expect("a device may still sit down");
-    drop(seat);
+    let late = buffer.attach(&second).expect("a device may still attach");
+    drop(attachment);
     assert!(late.map(Access::Read).and_then(|m| m.verify(9)).expect("a pass").is_clean());
     bytes::write(&buffer, 1);
     bytes::assert_sequence(&buffer, 1, "without its engine");
     assert_eq!(buffer.home(), first);
-    drop(buffer.export_foreign().expect_err("it is mapped, and in a slab"));
+    drop(buffer.export_foreign().expect_err("mapped, and in a slab"));
     drop((mapping, late));
     drop(buffer.export_foreign().expect("an fd"));
 }
 
 #[test]
-fn seats_and_guards_go_in_any_order_while_the_engine_stays() {
+fn attachments_and_guards_may_be_dropped_in_any_order() {
     let rig = Rig::new();
     let device = &rig.all()[0];
     let before = alive(rig.engine().live());
@@ -134,12 +134,12 @@ fn seats_and_guards_go_in_any_order_while_the_engine_stays() {
         }
         let descriptor = BufferDescriptor::new(4096);
         let buffer = rig.engine().create_buffer(device, descriptor).expect("a buffer");
-        let seat = buffer.attach(device).expect("a seat");
-        let mapping = seat.map(Access::Write).expect("mapped");
+        let attachment = buffer.attach(device).expect("attached");
+        let mapping = attachment.map(Access::Write).expect("mapped");
         mapping.fill(1).expect("a pass");
         let access = buffer.host_access(Access::ReadWrite).expect("host access");
         let all: [Box<dyn Any>; 4] =
-            [Box::new(buffer), Box::new(seat), Box::new(mapping), Box::new(access)];
+            [Box::new(buffer), Box::new(attachment), Box::new(mapping), Box::new(access)];
         let mut parts = all.map(Some);
         for part in order {
             parts[part] = None;

@@ -1,4 +1,4 @@
-//! The program `peerbuf`: what it prints, as what it exits, and what it says when it cannot.
+//! The program `peerbuf`: its output, its exit status, and its error messages.
 
 use std::io::Read;
 use std::process::{Command, Output, Stdio};
@@ -23,10 +23,10 @@ fn stdout(output: &Output) -> &str {
 }
 
 fn stderr(output: &Output) -> &str {
-    std::str::from_utf8(&output.stderr).expect("the program complains in UTF-8")
+    std::str::from_utf8(&output.stderr).expect("the error output is UTF-8")
 }
 
-/// Runs a command that must succeed, and reads what it printed.
+/// Runs a command that must succeed, and parses its output as JSON.
 fn json(arguments: &[&str]) -> Value {
     let output = run(arguments);
     assert_eq!(output.status.code(), Some(PROVED), "{arguments:?}: {}", stderr(&output));
@@ -34,8 +34,8 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON and nothing else")
 }
 
-/// Fields that a reader relies on: `("name", "what")`, where what is `number`, `text`, `bool`, `list`;
-/// with a question mark behind it, null is allowed.
+/// Checks the promised fields: `("name", "type")` with a type of `number`, `text`, `bool` or `list`. A question mark
+/// after the type allows null.
 fn check_fields(object: &Value, fields: &[(&str, &str)]) {
     for (name, what) in fields {
         let value = object.get(name).unwrap_or_else(|| panic!("no field {name:?} in {object}"));
@@ -53,7 +53,7 @@ fn list<'a>(object: &'a Value, name: &str) -> &'a [Value] {
     object[name].as_array().unwrap_or_else(|| panic!("{name} is no list in {object}"))
 }
 
-/// The pairs that a list names, as (from, to).
+/// The pairs of a list, as (from, to).
 fn pairs(list: &[Value]) -> Vec<(u64, u64)> {
     let end = |pair: &Value, name: &str| pair[name].as_u64().expect("ends of pairs are numbers");
     list.iter().map(|pair| (end(pair, "from"), end(pair, "to"))).collect()
@@ -115,9 +115,9 @@ fn every_pair_has_a_proved_route_and_every_other_route_a_reason() {
             check_fields(refusal, &[("route", "text"), ("reason", "text")]);
             assert_ne!(refusal["reason"], "", "{pair}");
         }
-        // Each way works or has a reason.
-        let told = working.len() + list(pair, "refused").len();
-        assert_eq!(told, peerbuf::Route::LADDER.len(), "{pair}");
+        // Each route works or has a reason.
+        let counted = working.len() + list(pair, "refused").len();
+        assert_eq!(counted, peerbuf::Route::LADDER.len(), "{pair}");
     }
 }
 
@@ -135,11 +135,15 @@ fn the_demo_verifies_every_ordered_pair() {
     let still = (expected.len() as u64) << 20;
     let parts = [moving, &report["overcommit"]].map(|part| number(&part["bytes_verified"]));
     assert_eq!(number(&report["bytes_verified"]), still + parts[0] + parts[1]);
-    // It moved while everybody used it, and everybody was told each time.
+    // The buffer moved while all devices used it, and every importer was notified of each move.
     let moves = number(&report["moves"]);
     assert!(moves > 0 && number(&moving["bytes_verified"]) >= still, "{moving}");
-    let told = moves * list(&report, "devices").len() as u64;
-    assert_eq!((number(&moving["moves"]), number(&moving["callbacks"])), (moves, told), "{moving}");
+    let expected = moves * list(&report, "devices").len() as u64;
+    assert_eq!(
+        (number(&moving["moves"]), number(&moving["callbacks"])),
+        (moves, expected),
+        "{moving}"
+    );
     assert!(number(&report["generation"]) >= moves);
     check_fields(moving, &[("places", "list"), ("refused", "list")]);
     check_fields(
@@ -161,7 +165,7 @@ fn the_demo_verifies_every_ordered_pair() {
     assert_eq!((&buffer["revoked"], buffer["poisoned"].is_null()), (&false.into(), true), "{live}");
     assert_eq!((&buffer["purged"], number(&buffer["clean_copy"])), (&false.into(), 0), "{live}");
     let at = |domain: &str, device: &str| (buffer[domain].clone(), buffer[device].clone());
-    assert_eq!(at("wanted", "wanted_device"), at("domain", "domain_device"), "nobody evicted it");
+    assert_eq!(at("wanted", "wanted_device"), at("domain", "domain_device"), "not evicted");
     let moved = list(live, "moved").iter().map(|moved| number(&moved["moves"])).sum::<u64>();
     assert_eq!(moved, number(&report["generation"]), "every move has a cause: {live}");
     let stalls = list(live, "stalls");
@@ -172,17 +176,17 @@ fn the_demo_verifies_every_ordered_pair() {
     let home = list(live, "domains").iter().find(|domain| {
         (&domain["domain"], &domain["device"]) == (&buffer["domain"], &buffer["domain_device"])
     });
-    let home = home.expect("the place where the buffer is");
+    let home = home.expect("the domain of the buffer");
     assert_eq!((number(&home["buffers"]), &home["resident"]), (1, &buffer["footprint"]), "{home}");
     check_fields(home, &["capacity", "peak", "held", "in_flight"].map(|name| (name, "number")));
     let provider = buffer["provider"].as_str().expect("a name");
     assert_eq!(home["providers"][provider], home["resident"], "{home}");
     let devices = list(&report, "devices");
-    let seats: Vec<_> =
-        list(buffer, "attachments").iter().map(|seat| &seat["device_name"]).collect();
-    assert_eq!(seats.len(), devices.len(), "everybody sits there: {live}");
-    assert_eq!(live["totals"]["mappings"], devices.len(), "and has mapped it");
-    let [place] = list(&live["totals"], "bytes_by_domain") else { panic!("one place: {live}") };
+    let attachments: Vec<_> =
+        list(buffer, "attachments").iter().map(|attachment| &attachment["device_name"]).collect();
+    assert_eq!(attachments.len(), devices.len(), "every device is attached: {live}");
+    assert_eq!(live["totals"]["mappings"], devices.len(), "and every device has mapped it");
+    let [place] = list(&live["totals"], "bytes_by_domain") else { panic!("one domain: {live}") };
     assert_eq!((&place["domain"], &place["bytes"]), (&buffer["domain"], &buffer["size"]));
     assert_eq!(place["device"], buffer["domain_device"]);
     for pair in list(&report, "results") {
@@ -193,12 +197,12 @@ fn the_demo_verifies_every_ordered_pair() {
     }
 }
 
-/// A small demo.
+/// Runs a small demo.
 fn demo(devices: &str) -> Value {
     json(&["demo", "--json", "--size", "64K", "--vram", "256K", "--devices", devices])
 }
 
-/// Who takes part in the main job, and whether it reaches the buffers in place.
+/// The devices of the main job, and whether each reaches the buffers in place.
 fn members(report: &Value) -> Vec<(u64, bool)> {
     let members = list(&report["overcommit"], "members").iter();
     let member = |member: &Value| Some((member["device"].as_u64()?, member["in_place"].as_bool()?));
@@ -211,9 +215,9 @@ fn the_demo_uses_four_times_as_much_as_fits() {
     let job = &report["overcommit"];
     let number = |name: &str| report[name].as_u64().unwrap_or_else(|| panic!("no {name}: {job}"));
     assert_eq!((number("budget"), &job["total"]), (1 << 20, &(4 << 20).into()));
-    // All of it was used, and never was more than the budget there at a time.
+    // All buffers were used, and the peak never exceeded the budget.
     assert_eq!((number("peak"), number("mismatches")), (1 << 20, 0));
-    // Three quarters had to go as soon as all were there; each came back, and made another one go.
+    // Creating all buffers evicted three quarters of them. Each restore evicted another buffer.
     let buffers = job["buffers"].as_u64().expect("a number");
     assert!(number("restores") > buffers, "the window went around twice: {job}");
     assert_eq!(number("evictions"), number("restores") + buffers * 3 / 4, "{job}");
@@ -222,12 +226,12 @@ fn the_demo_uses_four_times_as_much_as_fits() {
     assert_eq!(number("bytes_moved"), moves * size, "{job}");
     assert!(job["bytes_copied"].as_u64() <= Some(number("bytes_moved")), "{job}");
     assert!(0 < number("bytes_optimal") && number("bytes_optimal") <= number("bytes_moved"));
-    // Whoever looks at a buffer in place is told each time.
+    // Each device that reaches a buffer in place is notified of every move.
     let near = members(&report).iter().filter(|(_, in_place)| *in_place).count() as u64;
     assert_eq!(job["callbacks"].as_u64(), Some(moves * near), "{job}");
     let moving = report["moving"]["callbacks"].as_u64().expect("a number");
     assert_eq!(number("callbacks"), moves * near + moving);
-    // The same numbers stand where they were found.
+    // The top level repeats these numbers.
     for name in ["budget", "peak", "evictions", "restores", "bytes_moved", "bytes_optimal"] {
         assert_eq!(report[name], job[name], "{name}");
     }
@@ -238,7 +242,7 @@ fn the_demo_uses_four_times_as_much_as_fits() {
 
 #[test]
 fn every_device_takes_part_in_the_main_job() {
-    // One adapter twice reaches its own memory; what was opened is enough.
+    // Devices of one adapter reach each other's memory, so no further device is opened.
     assert_eq!(members(&demo("0,0,0")), [(0, true), (1, true), (2, true)]);
     let report = json(&["demo", "--json", "--size", "64K", "--vram", "256K"]);
     let opened = list(&report, "devices").len() as u64;
@@ -255,7 +259,7 @@ fn the_main_job_is_traced() {
     let arguments = ["demo", "--devices", "0,0", "--size", "64K", "--vram", "256K"];
     let output = run(&[&arguments[..], &["--trace", file]].concat());
     assert_eq!(output.status.code(), Some(PROVED), "{}", stderr(&output));
-    assert!(stdout(&output).contains(file), "where it is: {}", stdout(&output));
+    assert!(stdout(&output).contains(file), "the path: {}", stdout(&output));
     let text = std::fs::read_to_string(file).expect("the trace");
     let events: Value = serde_json::from_str(&text).expect("JSON");
     let events = events.as_array().expect("a list of events");
@@ -265,7 +269,7 @@ fn the_main_job_is_traced() {
             .filter(|event| event["name"].as_str().is_some_and(|name| name.contains(part)))
             .count()
     };
-    // 48 of 64 buffers had to go before the first frame.
+    // 48 of 64 buffers are evicted before the first frame.
     assert!(named("X", "evicted") >= 48, "slices of evictions");
     assert!(named("X", "requested") > 0, "slices of returns");
     assert!(named("C", "VRAM of device 0, used") >= 48, "counters");
@@ -277,7 +281,7 @@ fn the_main_job_is_traced() {
 }
 
 #[test]
-fn a_trace_that_cannot_be_written_is_said_at_once() {
+fn an_unwritable_trace_is_reported_at_once() {
     let file = "/nonexistent/demo-trace.json";
     check_failure(
         &mut peerbuf(&["demo", "--trace", file]),
@@ -293,20 +297,20 @@ fn devices_are_selected_and_may_be_named_twice() {
         let devices = list(&report, "devices");
         let opened: Vec<_> = devices.iter().map(|device| device["adapter"].as_u64()).collect();
         assert_eq!(opened, adapters.into_iter().map(Some).collect::<Vec<_>>(), "{selection}");
-        // The same adapter by its UUID.
+        // Select the same adapter by its UUID.
         let uuid = devices[0]["uuid"].as_str().expect("a UUID is text");
         let again = json(&["devices", "--json", "--devices", uuid]);
         assert_eq!(again["devices"][0]["uuid"], uuid);
     }
 }
 
-/// Words with one space between them, as if no line were broken.
+/// Joins all words with single spaces, to undo line breaks.
 fn unbroken(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
-fn people_get_text_within_80_columns() {
+fn text_output_fits_80_columns() {
     let devices = run(&["devices", "--devices", "0,0"]);
     let arguments = ["demo", "--devices", "0,0", "--size", "64K", "--vram", "256K"];
     let demo = run(&arguments);
@@ -318,7 +322,7 @@ fn people_get_text_within_80_columns() {
         (&details, &["0 → 1", "generation", "Buffers", "bytes copied"]),
     ] {
         assert_eq!(output.status.code(), Some(PROVED), "{}", stderr(output));
-        // The progress bar is for terminals.
+        // The progress bar is shown on terminals only.
         assert_eq!(stderr(output), "");
         let text = stdout(output);
         for part in expected {
@@ -333,7 +337,7 @@ fn people_get_text_within_80_columns() {
     assert!(text.lines().count() < stdout(&details).lines().count());
 }
 
-/// Runs something that must fail, and checks what it says.
+/// Runs a command that must fail, and checks its error message.
 fn check_failure(command: &mut Command, parts: &[&str]) {
     let output = command.output().expect("the program starts");
     assert_eq!(output.status.code(), Some(FAILED), "{command:?}");
@@ -345,7 +349,7 @@ fn check_failure(command: &mut Command, parts: &[&str]) {
 }
 
 #[test]
-fn bad_arguments_are_refused_with_what_would_be_right() {
+fn bad_arguments_are_refused_with_a_correction() {
     for (arguments, parts) in [
         (&["demo", "--size", "0"][..], &["at least one word of 4 bytes"][..]),
         (&["demo", "--size", "6"], &["6 bytes are not a multiple of 4", "32-bit words"]),
@@ -369,13 +373,13 @@ fn bad_arguments_are_refused_with_what_would_be_right() {
 fn a_buffer_larger_than_memory_is_refused_with_the_numbers() {
     let parts = ["out of memory", &(1u64 << 50).to_string(), "hint: a smaller --size"];
     check_failure(&mut peerbuf(&["demo", "--json", "--size", "1024T"]), &parts);
-    // A memory that is modelled larger than what there is.
+    // The modelled memory is larger than the real one.
     let arguments = ["demo", "--json", "--size", "64K", "--vram", "1024T"];
     check_failure(&mut peerbuf(&arguments), &["hint: a smaller --size or --vram"]);
 }
 
 #[test]
-fn a_machine_without_drivers_is_told_what_to_install() {
+fn missing_drivers_are_reported_with_what_to_install() {
     for arguments in [&["devices"][..], &["devices", "--json"], &["demo"], &["demo", "--json"]] {
         let mut command = peerbuf(arguments);
         for name in ["VK_ADD_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_LOADER_DRIVERS_SELECT"] {
@@ -387,8 +391,8 @@ fn a_machine_without_drivers_is_told_what_to_install() {
 }
 
 #[test]
-fn a_machine_without_a_loader_is_told_what_to_install() {
-    // The dynamic linker looks here first, and finds a file that is no library.
+fn a_missing_loader_is_reported_with_what_to_install() {
+    // The dynamic linker searches this folder first, and finds a file that is no library.
     let folder = concat!(env!("CARGO_TARGET_TMPDIR"), "/no-loader");
     std::fs::create_dir_all(folder).expect("cargo made the folder above");
     std::fs::write(format!("{folder}/libvulkan.so.1"), "").expect("the folder is writable");
@@ -398,7 +402,7 @@ fn a_machine_without_a_loader_is_told_what_to_install() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_closed_output_pipe_is_no_failure() {
     let mut child = peerbuf(&["devices"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -407,13 +411,13 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     drop(child.stdout.take());
     let mut complaint = String::new();
     let mut stderr = child.stderr.take().expect("it was piped");
-    stderr.read_to_string(&mut complaint).expect("the program complains in UTF-8");
+    stderr.read_to_string(&mut complaint).expect("the error output is UTF-8");
     let status = child.wait().expect("it was started");
     assert_eq!((status.code(), complaint.as_str()), (Some(PROVED), ""));
 }
 
 #[test]
-fn help_and_version_are_there() {
+fn help_and_version_are_printed() {
     for (arguments, part) in [
         (&["--help"][..], "Usage: peerbuf"),
         (&["devices", "--help"], "Exit status"),

@@ -1,13 +1,13 @@
-//! Every example runs to its end and tells its story.
+//! Every example succeeds and prints the expected output.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Where cargo puts examples: beside the folder of the tests.
+/// The path of an example. Cargo puts examples beside the folder of the tests.
 fn path_of(example: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this program");
     let profile = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST").to_owned();
-    // In the virtual machine the tests lie elsewhere, and examples where cargo had put them.
+    // In the virtual machine the tests are in another folder, and the examples where cargo had put them.
     let here = profile.join("examples").join(example);
     let built = PathBuf::from(env!("CARGO_BIN_EXE_peerbuf"));
     let beside = built.with_file_name("examples").join(example);
@@ -40,7 +40,7 @@ fn move_callback() {
             // Right-aligned, three decimals, and two columns of text.
             let (time, rest) = row.split_at_checked(11).expect("a time");
             time.trim().parse::<f64>().unwrap_or_else(|_| panic!("a time: {row}"));
-            let (who, what) = rest.split_at_checked(11).expect("somebody");
+            let (who, what) = rest.split_at_checked(11).expect("an importer");
             (who.trim_end(), what)
         })
         .collect();
@@ -85,11 +85,11 @@ fn overcommit() {
         row.unwrap_or_else(|| panic!("no {begin:?} in\n{text}"))
     };
     assert!(row("32 tiles").contains("budget 8388608"), "{text}");
-    // Of 32 tiles 8 fit; who is used comes back.
+    // 8 of 32 tiles fit. Tiles are restored when they are used.
     for (cause, least) in [("evicted: ", 24), ("returned: ", 1)] {
         let times = row(cause)[cause.len()..].split(' ').next().and_then(|n| n.parse::<u32>().ok());
         assert!(times >= Some(least), "{times:?} {cause}\n{text}");
     }
-    // And one of them says why it is where it is.
+    // One of them explains its domain.
     row("tile 0 is in ");
 }

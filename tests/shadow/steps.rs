@@ -14,7 +14,7 @@ use peerbuf::{
 };
 
 use crate::common::LONG;
-use crate::common::reach::Guest;
+use crate::common::reach::AttachCaps;
 use crate::common::recorder::Recorder;
 use crate::subject::{AttachmentEntry, Expected, Mapped, Subject};
 use crate::{FAILED, World, parts, residency, revocation, together, uses};
@@ -250,7 +250,7 @@ fn attach(world: &mut World<'_>, at: usize) -> Option<()> {
         entry.is_attached() && entry.is_static() && entry.device == device
     };
     let twice = !dynamic && subject.entries.iter().any(same);
-    let expected = subject.expect_guest(engine, Guest { device: &device, peer_to_peer });
+    let expected = subject.expect_guest(engine, AttachCaps { device: &device, peer_to_peer });
     let recorder = dynamic.then(|| Recorder::new(peer_to_peer));
     let result = attempt(&mut faults, &subject.buffer, || match &recorder {
         Some(recorder) => subject.buffer.attach_dynamic(&device, Arc::clone(recorder) as _),

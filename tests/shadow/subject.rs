@@ -10,7 +10,7 @@ use peerbuf::{
 
 use crate::common::bytes;
 use crate::common::random::Random;
-use crate::common::reach::{Guest, can_live, reaches, route_of};
+use crate::common::reach::{AttachCaps, can_live, reaches, route_of};
 use crate::common::recorder::Recorder;
 
 pub(crate) struct Subject {
@@ -91,7 +91,7 @@ impl Subject {
         assert_eq!(buffer.is_revoked(), self.revoked, "whether {id} is revoked");
         for entry in &self.entries {
             if let Some(recorder) = &entry.recorder {
-                let (mut notified, mut expected) = (recorder.told(), entry.notified.clone());
+                let (mut notified, mut expected) = (recorder.invalidated(), entry.notified.clone());
                 if faulty {
                     notified.dedup();
                     expected.dedup();
@@ -180,10 +180,10 @@ impl Subject {
     // ---- where it may be ----
 
     /// The attachments that restrict the placement. A detached dynamic entry with a mapping does not.
-    fn guests(&self) -> Vec<Guest<'_>> {
+    fn guests(&self) -> Vec<AttachCaps<'_>> {
         let bound = self.entries.iter().filter(|entry| entry.is_attached() || entry.is_static());
         bound
-            .map(|entry| Guest { device: &entry.device, peer_to_peer: entry.peer_to_peer })
+            .map(|entry| AttachCaps { device: &entry.device, peer_to_peer: entry.peer_to_peer })
             .collect()
     }
 
@@ -233,7 +233,7 @@ impl Subject {
     }
 
     /// The expected outcome of attaching `guest`.
-    pub(crate) fn expect_guest(&self, engine: &Engine, guest: Guest<'_>) -> Expected {
+    pub(crate) fn expect_guest(&self, engine: &Engine, guest: AttachCaps<'_>) -> Expected {
         let route = route_of(self.buffer.provider()).expect("not external memory");
         let own = self.domain == DomainId::Vram(guest.device.id());
         if own || reaches(engine, &self.home, route, guest) {

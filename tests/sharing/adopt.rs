@@ -1,4 +1,4 @@
-//! An application's own instance, device and queue take part like any other.
+//! Adopted devices: an application's own instance, device and queue share buffers like opened ones.
 #![expect(unsafe_code, reason = "an application's raw Vulkan objects")]
 
 use std::sync::atomic::Ordering;
@@ -12,11 +12,11 @@ use peerbuf::{
     Placement, Route,
 };
 
-/// Bytes go both ways between two devices of one engine.
+/// Checks that bytes written by either of two devices of one engine are seen by the other.
 fn check_sharing(engine: &Engine, home: &Device, peer: &Device) {
     let buffer = engine.create_buffer(home, BufferDescriptor::new(4096)).expect("a buffer");
     let (near, far) =
-        (buffer.attach(home).expect("a seat"), buffer.attach(peer).expect("it reaches it"));
+        (buffer.attach(home).expect("attached"), buffer.attach(peer).expect("attached"));
     fill(&near, 1);
     assert_pattern(&far, 1, "from home");
     fill(&far, 2);
@@ -31,7 +31,7 @@ fn an_adopted_device_shares_with_opened_ones() {
     for adapter in rig.engine().adapters() {
         let app = App::new(&rig, adapter, |_| true);
         {
-            let engine = rig.stranger();
+            let engine = rig.external_engine();
             let adopted = app.join(&rig, &engine);
             assert_eq!(adopted.adapter().device_uuid(), adapter.device_uuid());
             assert_eq!(adopted.queue_family(), FAMILY);
@@ -43,12 +43,12 @@ fn an_adopted_device_shares_with_opened_ones() {
                 check_sharing(&engine, &opened, &adopted);
             }
         }
-        assert!(app.lock.taken.load(Ordering::Relaxed) > 0, "its queue was used under its lock");
+        assert!(app.lock.taken.load(Ordering::Relaxed) > 0, "the queue was used under its lock");
     }
 }
 
 #[test]
-fn two_applications_share_without_any_device_of_ours() {
+fn two_applications_share_without_an_opened_device() {
     let rig = Rig::new();
     let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
     let apps = [&lavapipe, &swiftshader].map(|d| App::new(&rig, d.adapter(), |_| true));
@@ -63,16 +63,16 @@ fn two_applications_share_without_any_device_of_ours() {
 }
 
 #[test]
-fn the_application_uses_its_queue_beside_us() {
+fn the_application_submits_to_its_queue_concurrently() {
     let rig = Rig::new();
     let device = &rig.all()[0];
     let app = App::new(&rig, device.adapter(), |_| true);
     {
-        let engine = rig.stranger();
+        let engine = rig.external_engine();
         let adopted = app.join(&rig, &engine);
         let before = app.lock.taken.load(Ordering::Relaxed);
         adopted.with_queue(|queue| {
-            // SAFETY: the queue is the application's own, and locked by `with_queue`.
+            // SAFETY: the queue is the application's own, which `with_queue` has locked.
             unsafe { app.device.queue_wait_idle(queue) }.expect("the device is not lost");
         });
         assert_eq!(app.lock.taken.load(Ordering::Relaxed), before + 1);
@@ -82,31 +82,31 @@ fn the_application_uses_its_queue_beside_us() {
                     // SAFETY: the family and the queue exist.
                     let queue = unsafe { app.device.get_device_queue(FAMILY, 0) };
                     app.lock.locked(&mut || {
-                        // SAFETY: the queue is the application's own, and locked.
+                        // SAFETY: the queue is the application's own and is locked.
                         unsafe { app.device.queue_wait_idle(queue) }.expect("not lost");
                     });
                 }
             });
             let buffer =
                 engine.create_buffer(&adopted, BufferDescriptor::new(4096)).expect("a buffer");
-            let seat = buffer.attach(&adopted).expect("a seat");
+            let attachment = buffer.attach(&adopted).expect("attached");
             for seed in 0..50 {
-                fill(&seat, seed);
-                assert_pattern(&seat, seed, "beside the application");
+                fill(&attachment, seed);
+                assert_pattern(&attachment, seed, "concurrently with the application");
             }
         });
     }
 }
 
 #[test]
-fn an_application_that_enabled_less_can_do_less_and_does_not_spoil_it_for_others() {
+fn missing_extensions_limit_only_the_device_without_them() {
     let rig = Rig::new();
     let Some(device) = rig.lavapipe() else { return };
-    // It can take memory by address, and not by fd.
+    // This application can import host pointers, but no fds.
     let app = App::new(&rig, device.adapter(), |name| name == ext::external_memory_host::NAME);
     let bare = App::new(&rig, device.adapter(), |_| false);
     for poor_first in [true, false] {
-        let engine = rig.stranger();
+        let engine = rig.external_engine();
         let opened = [1, 2].map(|_| rig.open_on(&engine, &device));
         let (poor, isolated) = (app.join(&rig, &engine), bare.join(&rig, &engine));
         let ask = |to: &Device| engine.route(&opened[0], to).expect("a verdict");
@@ -125,7 +125,7 @@ fn an_application_that_enabled_less_can_do_less_and_does_not_spoil_it_for_others
         assert!(to_poor.verified, "{to_poor:?}");
         check_sharing(&engine, &opened[0], &poor);
         check_sharing(&engine, &poor, &opened[0]);
-        // And this one can do nothing but say so.
+        // The device without extensions cannot import or export. It must report that.
         let buffer =
             engine.create_buffer(&opened[0], BufferDescriptor::new(4096)).expect("a buffer");
         let error = buffer.attach(&isolated).expect_err("it cannot import anything");
@@ -140,7 +140,7 @@ fn an_adopted_device_takes_part_in_copies() {
     let rig = Rig::new();
     let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
     let app = App::new(&rig, lavapipe.adapter(), |name| name != khr::external_semaphore_fd::NAME);
-    let engine = rig.stranger();
+    let engine = rig.external_engine();
     let ours = rig.open_on(&engine, &swiftshader);
     let theirs = app.join(&rig, &engine);
     for (from, to) in [(&ours, &theirs), (&theirs, &ours)] {

@@ -1,4 +1,4 @@
-//! Copies arrive, whole and in order, between any two buffers of any two devices.
+//! Copies between any two buffers of any two devices are complete and ordered.
 
 use crate::common::{LONG, Rig, bytes};
 use ash::vk;
@@ -10,7 +10,7 @@ fn create(rig: &Rig, home: &Device, size: u64, placement: Placement) -> SharedBu
     rig.engine().create_buffer(home, descriptor).expect("a buffer")
 }
 
-/// Copies a region, and checks every byte of both buffers.
+/// Copies a region and checks every byte of both buffers.
 fn check(rig: &Rig, from: &SharedBuffer, to: &SharedBuffer, region: CopyRegion) {
     let what = format!("{region:?} from {from:?} to {to:?}");
     bytes::write(from, 1);
@@ -22,11 +22,11 @@ fn check(rig: &Rig, from: &SharedBuffer, to: &SharedBuffer, region: CopyRegion) 
     expected[b..b + len].copy_from_slice(&source[a..a + len]);
     rig.engine().copy(from, to, region).expect("a copy");
     bytes::assert_same(&bytes::read(to), &expected, &what);
-    bytes::assert_sequence(from, 1, "the source is as it was");
+    bytes::assert_sequence(from, 1, "the source is unchanged");
 }
 
 #[test]
-fn between_any_two_devices_at_any_offset() {
+fn copies_between_any_two_devices_are_exact_at_any_offset() {
     let rig = Rig::new();
     let devices = rig.twice_each();
     let regions = [(0, 0, 10_007), (1, 0, 1), (3, 5, 4099), (10_006, 9_999, 1), (17, 4096, 5000)];
@@ -44,11 +44,11 @@ fn between_any_two_devices_at_any_offset() {
 }
 
 #[test]
-fn between_devices_that_share_nothing_in_several_steps() {
+fn copies_between_unconnected_devices_take_several_steps() {
     let rig = Rig::new();
     let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
     for (from, to) in [(&lavapipe, &swiftshader), (&swiftshader, &lavapipe)] {
-        // Longer than one step of the ring, and no multiple of it.
+        // Longer than one step of the staging ring, and no multiple of it.
         let size = (9 << 20) + 12_345;
         let [source, target] = [from, to].map(|d| create(&rig, d, size, Placement::Vram));
         check(&rig, &source, &target, CopyRegion { from: 1, to: 3, len: size - 7 });
@@ -56,7 +56,7 @@ fn between_devices_that_share_nothing_in_several_steps() {
 }
 
 #[test]
-fn within_one_buffer_where_nothing_overlaps() {
+fn copies_within_one_buffer_work_without_overlap() {
     let rig = Rig::new();
     for device in rig.all() {
         let buffer = create(&rig, &device, 1000, Placement::Vram);
@@ -81,11 +81,11 @@ fn an_overlap_is_an_error_and_changes_nothing() {
         let Err(Error::Overlap { from: a, to: b, len: l, .. }) = error else { panic!("{error:?}") };
         assert_eq!((a, b, l), (from, to, len));
     }
-    bytes::assert_sequence(&buffer, 3, "as it was");
+    bytes::assert_sequence(&buffer, 3, "unchanged");
 }
 
 #[test]
-fn out_of_bounds_is_an_error_whichever_side_it_is_on() {
+fn an_out_of_bounds_copy_is_an_error_on_either_side() {
     let rig = Rig::new();
     let device = &rig.all()[0];
     let [small, large] = [100, 200].map(|size| create(&rig, device, size, Placement::Vram));
@@ -99,7 +99,7 @@ fn out_of_bounds_is_an_error_whichever_side_it_is_on() {
 }
 
 #[test]
-fn nothing_is_copied_in_no_time() {
+fn an_empty_copy_completes_at_once() {
     let rig = Rig::new();
     let device = &rig.all()[0];
     let [a, b] = [1, 2].map(|_| create(&rig, device, 100, Placement::Vram));
@@ -111,7 +111,7 @@ fn nothing_is_copied_in_no_time() {
 }
 
 #[test]
-fn copies_that_follow_each_other_keep_their_order() {
+fn consecutive_copies_keep_their_order() {
     let rig = Rig::new();
     let devices = rig.twice_each();
     let size = 1 << 18;
@@ -122,18 +122,18 @@ fn copies_that_follow_each_other_keep_their_order() {
         for pair in chain.windows(2) {
             rig.engine().copy(&pair[0], &pair[1], CopyRegion::first(size)).expect("a copy");
         }
-        // And round: the first is overwritten while it is still being read.
+        // Close the circle: the first buffer is overwritten while it is still being read.
         bytes::assert_sequence(&chain[chain.len() - 1], seed, "the end of the chain");
         let back = [chain.len() - 1, 0];
         rig.engine()
             .copy(&chain[back[0]], &chain[back[1]], CopyRegion::first(size))
             .expect("a copy");
-        bytes::assert_sequence(&chain[0], seed, "round again");
+        bytes::assert_sequence(&chain[0], seed, "back in the first buffer");
     }
 }
 
 #[test]
-fn buffers_may_go_while_they_are_copied() {
+fn buffers_may_be_dropped_during_a_copy() {
     let rig = Rig::new();
     let devices = rig.all();
     for from in &devices {
@@ -143,7 +143,7 @@ fn buffers_may_go_while_they_are_copied() {
             bytes::write(&source, 4);
             let fence = rig.engine().copy(&source, &target, CopyRegion::first(size));
             drop((source, target));
-            // Their memory is not given to anybody while the copy runs.
+            // Their memory is not reused while the copy runs.
             let next = create(&rig, to, size, Placement::System);
             bytes::assert_zero(&next, "a new buffer, right after");
             fence.expect("a copy").wait(LONG).expect("it ends");
@@ -151,11 +151,11 @@ fn buffers_may_go_while_they_are_copied() {
     }
 }
 
-/// More than the host copies itself.
+/// More bytes than the host copies itself.
 const DEVICES: u64 = 128 << 10;
 
 #[test]
-fn a_copy_that_fails_shows_nobody_an_old_owners_bytes() {
+fn a_failed_copy_exposes_no_previous_owners_bytes() {
     let rig = Rig::new();
     for device in rig.all() {
         let source = create(&rig, &device, DEVICES, Placement::Vram);
@@ -164,17 +164,17 @@ fn a_copy_that_fails_shows_nobody_an_old_owners_bytes() {
         bytes::write(&old, 6);
         drop(old);
         let new = create(&rig, &device, DEVICES, Placement::Vram);
-        // Not for want of memory, for then it is tried again.
+        // Not an out-of-memory error, since the engine retries after those.
         let code = vk::Result::ERROR_INITIALIZATION_FAILED;
         rig.engine().calls().fail_nth(Call::QueueSubmit, 1, code);
-        // It would have overwritten every byte, so nobody has zeroed them before.
+        // The copy would have overwritten every byte, so the buffer was not zeroed before.
         rig.engine().copy(&source, &new, CopyRegion::first(DEVICES)).expect_err("a fault");
         bytes::assert_zero(&new, "after the copy that failed");
     }
 }
 
 #[test]
-fn a_staged_copy_that_fails_shows_nobody_an_old_owners_bytes() {
+fn a_failed_staged_copy_exposes_no_previous_owners_bytes() {
     let rig = Rig::new();
     let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
     let source = create(&rig, &swiftshader, DEVICES, Placement::Vram);
@@ -191,15 +191,15 @@ fn a_staged_copy_that_fails_shows_nobody_an_old_owners_bytes() {
     bytes::assert_zero(&new, "after the copy that failed");
 }
 
-/// A copy that the host makes is tried again like one that a device makes.
+/// The engine retries a host copy after an out-of-memory error, as it does a device copy.
 #[test]
-fn a_copy_by_the_host_is_given_memory() {
+fn a_host_copy_retries_after_out_of_memory() {
     let rig = Rig::new();
     rig.provokes("VK_ERROR_OUT_OF_HOST_MEMORY");
     let engine = rig.engine();
     let [home, _] = rig.two_of_one_adapter();
     let [from, to] = [(); 2].map(|()| create(&rig, &home, 4096, Placement::VramOrSystem));
     engine.calls().fail_nth(Call::MapMemory, 1, vk::Result::ERROR_OUT_OF_HOST_MEMORY);
-    engine.copy(&from, &to, CopyRegion::first(4096)).expect("an event, not an end");
-    assert!(!engine.calls().clear_faults(), "it has met the failure");
+    engine.copy(&from, &to, CopyRegion::first(4096)).expect("the copy is retried");
+    assert!(!engine.calls().clear_faults(), "the fault was injected");
 }

@@ -1,5 +1,5 @@
-//! The host sees what devices wrote and devices see what the host wrote, byte by byte, in bounds, and
-//! wherever the memory is.
+//! Host access: the host sees every byte that devices wrote and devices see every byte that the host wrote,
+//! within the range and in any memory.
 
 use crate::common::{Rig, assert_pattern, bytes, fill, needs_dma_buf};
 use ash::vk;
@@ -9,7 +9,7 @@ use peerbuf::{
     Access, BufferDescriptor, CopyRegion, Device, Error, Placement, Provider, SharedBuffer,
 };
 
-/// How the host gets at the bytes.
+/// The ways in which the host reaches the bytes.
 const WAYS: [(Placement, bool); 3] =
     [(Placement::Vram, false), (Placement::Vram, true), (Placement::System, false)];
 
@@ -18,7 +18,7 @@ fn create(rig: &Rig, home: &Device, size: u64, placement: Placement) -> SharedBu
     rig.engine().create_buffer(home, descriptor).expect("a buffer")
 }
 
-/// Runs `check` on every device with memory that is mapped, that is bounced, and that is the host's.
+/// Runs `check` on every device: with mapped VRAM, with VRAM reached by bounce copies, and with host memory.
 fn everywhere(check: impl Fn(&Rig, &Device, Placement)) {
     for (placement, unmappable) in WAYS {
         let rig = Rig::new();
@@ -38,14 +38,14 @@ fn odd_ranges_are_written_and_read_exactly() {
         for (offset, len) in [(0, 1), (1, 2), (3, 7), (4093, 5), (5000, 4097), (10_006, 1), (9, 0)]
         {
             let part = bytes::sequence(offset, len);
-            access.write(offset, &part).expect("in bounds");
+            access.write(offset, &part).expect("in range");
             expected[offset as usize..][..part.len()].copy_from_slice(&part);
         }
-        access.fill(101, 999, 0xab).expect("in bounds");
+        access.fill(101, 999, 0xab).expect("in range");
         expected[101..1100].fill(0xab);
         for (offset, len) in [(0, 10_007), (1, 3), (4095, 4099), (10_006, 1), (10_007, 0)] {
             let mut part = vec![0; len];
-            access.read(offset, &mut part).expect("in bounds");
+            access.read(offset, &mut part).expect("in range");
             bytes::assert_same(&part, &expected[offset as usize..][..len], "the same access");
         }
         access.end().expect("it ends");
@@ -54,7 +54,7 @@ fn odd_ranges_are_written_and_read_exactly() {
 }
 
 #[test]
-fn out_of_bounds_is_an_error_with_the_numbers() {
+fn an_out_of_bounds_access_reports_its_numbers() {
     everywhere(|rig, device, placement| {
         let buffer = create(rig, device, 100, placement);
         let access = buffer.host_access(Access::ReadWrite).expect("host access");
@@ -76,7 +76,7 @@ fn out_of_bounds_is_an_error_with_the_numbers() {
 }
 
 #[test]
-fn an_access_is_for_what_it_was_opened_for() {
+fn an_access_permits_only_its_declared_kind() {
     let rig = Rig::new();
     let device = &rig.all()[0];
     let buffer = create(&rig, device, 100, Placement::Vram);
@@ -89,16 +89,16 @@ fn an_access_is_for_what_it_was_opened_for() {
     reading.fill(0, 1, 1).expect_err("filling is writing");
     let writing = buffer.host_access(Access::Write).expect("host access");
     writing.read(0, &mut [0]).expect_err("opened for writing");
-    let seat = buffer.attach(device).expect("a seat");
-    seat.map(Access::Read).expect("mapped").fill(1).expect_err("the same holds for devices");
-    seat.map(Access::Write).expect("mapped").verify(1).expect_err("both ways");
+    let attachment = buffer.attach(device).expect("attached");
+    attachment.map(Access::Read).expect("mapped").fill(1).expect_err("the same holds for devices");
+    attachment.map(Access::Write).expect("mapped").verify(1).expect_err("both ways");
 }
 
 #[test]
 fn the_host_sees_what_a_device_wrote() {
     everywhere(|rig, device, placement| {
         let buffer = create(rig, device, 4096, placement);
-        fill(&buffer.attach(device).expect("a seat"), 99);
+        fill(&buffer.attach(device).expect("attached"), 99);
         let expected: Vec<u8> =
             (0..1024).flat_map(|index| pattern_word(99, index).to_le_bytes()).collect();
         bytes::assert_same(&bytes::read(&buffer), &expected, "the device's pattern");
@@ -111,33 +111,34 @@ fn every_device_sees_what_the_host_wrote() {
     let devices = rig.twice_each();
     for home in &devices {
         let buffer = create(&rig, home, 4096, Placement::VramOrSystem);
-        let seats: Vec<_> = devices.iter().map(|d| buffer.attach(d).expect("a seat")).collect();
+        let attachments: Vec<_> =
+            devices.iter().map(|d| buffer.attach(d).expect("attached")).collect();
         let words: Vec<u8> =
             (0..1024).flat_map(|index| pattern_word(5, index).to_le_bytes()).collect();
         let access = buffer.host_access(Access::Write).expect("host access");
-        access.write(0, &words).expect("in bounds");
+        access.write(0, &words).expect("in range");
         access.end().expect("it ends");
-        for seat in &seats {
-            assert_pattern(seat, 5, home.name());
+        for attachment in &attachments {
+            assert_pattern(attachment, 5, home.name());
         }
     }
 }
 
 #[test]
-fn what_the_host_wrote_is_there_for_the_device_when_the_access_is_merely_dropped() {
+fn dropping_an_access_makes_host_writes_visible_to_the_device() {
     everywhere(|rig, device, placement| {
         let buffer = create(rig, device, 4096, placement);
         let words: Vec<u8> =
             (0..1024).flat_map(|index| pattern_word(6, index).to_le_bytes()).collect();
         let access = buffer.host_access(Access::Write).expect("host access");
-        access.write(0, &words).expect("in bounds");
+        access.write(0, &words).expect("in range");
         drop(access);
-        assert_pattern(&buffer.attach(device).expect("a seat"), 6, device.name());
+        assert_pattern(&buffer.attach(device).expect("attached"), 6, device.name());
     });
 }
 
 #[test]
-fn host_access_waits_for_a_copy_that_is_under_way() {
+fn host_access_waits_for_a_running_copy() {
     everywhere(|rig, device, placement| {
         let [source, target] = [1, 2].map(|_| create(rig, device, 1 << 20, placement));
         bytes::write(&source, 21);
@@ -145,7 +146,7 @@ fn host_access_waits_for_a_copy_that_is_under_way() {
             rig.engine().copy(&source, &target, CopyRegion::first(1 << 20)).expect("a copy");
             bytes::assert_sequence(&target, 21, "right after the copy was submitted");
             rig.engine().copy(&source, &target, CopyRegion::first(1 << 20)).expect("a copy");
-            // The source may not be overwritten before it was read.
+            // The source must not be overwritten before it was read.
             bytes::write(&source, 22);
             bytes::assert_sequence(&target, 21, "a source that was overwritten later");
             bytes::write(&source, 21);
@@ -154,13 +155,13 @@ fn host_access_waits_for_a_copy_that_is_under_way() {
 }
 
 #[test]
-fn two_accesses_at_once_do_not_undo_each_other() {
+fn concurrent_accesses_keep_each_others_writes() {
     everywhere(|rig, device, placement| {
         let buffer = create(rig, device, 8192, placement);
         let first = buffer.host_access(Access::Write).expect("one");
         let second = buffer.host_access(Access::Write).expect("another");
-        first.write(0, &[1; 4096]).expect("in bounds");
-        second.write(4096, &[2; 4096]).expect("in bounds");
+        first.write(0, &[1; 4096]).expect("in range");
+        second.write(4096, &[2; 4096]).expect("in range");
         first.end().expect("it ends");
         second.end().expect("it ends");
         let expected = [vec![1; 4096], vec![2; 4096]].concat();
@@ -169,7 +170,7 @@ fn two_accesses_at_once_do_not_undo_each_other() {
 }
 
 #[test]
-fn an_access_that_fails_to_begin_holds_nothing() {
+fn a_failed_access_holds_nothing() {
     let rig = Rig::new();
     let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
     let buffer = create(&rig, &lavapipe, 4096, Placement::VramOrSystem);
@@ -179,7 +180,7 @@ fn an_access_that_fails_to_begin_holds_nothing() {
         matches!(error, Error::Vulkan { code: vk::Result::ERROR_MEMORY_MAP_FAILED, .. }),
         "{error:?}"
     );
-    drop(buffer.attach(&swiftshader).expect("so it may move"));
+    drop(buffer.attach(&swiftshader).expect("the buffer may move"));
     bytes::assert_zero(&buffer, "afterwards");
 }
 
@@ -196,9 +197,9 @@ fn in_the_vm_access_to_a_dma_buf_is_bracketed_by_its_ioctl() {
         let ioctls = || rig.engine().calls().made(Call::Ioctl);
         let before = ioctls();
         let guard = buffer.host_access(access).expect("host access");
-        assert!(ioctls() > before, "{access}: it begins");
+        assert!(ioctls() > before, "{access}: begin");
         let begun = ioctls();
         guard.end().expect("it ends");
-        assert!(ioctls() > begun, "{access}: it ends");
+        assert!(ioctls() > begun, "{access}: end");
     }
 }

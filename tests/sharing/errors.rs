@@ -1,4 +1,4 @@
-//! What bad input and bad luck get: an error that says what it was, with its numbers.
+//! Invalid input and failures return errors that state the cause, with its numbers.
 
 use crate::common::{LONG, Rig, assert_pattern, bytes, fill, wait_idle};
 use ash::vk;
@@ -12,7 +12,7 @@ fn create(rig: &Rig, home: &Device, size: u64) -> SharedBuffer {
 }
 
 #[test]
-fn no_buffer_has_no_bytes() {
+fn a_buffer_of_no_bytes_is_refused() {
     let rig = Rig::new();
     let device = &rig.all()[0];
     let error = rig.engine().create_buffer(device, BufferDescriptor::new(0)).expect_err("no size");
@@ -20,7 +20,7 @@ fn no_buffer_has_no_bytes() {
 }
 
 #[test]
-fn a_size_beyond_the_heap_is_refused_with_what_is_there() {
+fn a_size_beyond_the_heap_is_refused_with_the_budget() {
     let rig = Rig::new();
     for device in rig.all() {
         let heap = device.adapter().heaps().iter().map(|heap| heap.size).max().expect("a heap");
@@ -47,17 +47,17 @@ fn a_size_beyond_the_heap_is_refused_with_what_is_there() {
 }
 
 #[test]
-fn a_lost_device_is_named_and_the_others_do_not_notice() {
+fn a_lost_device_is_named_and_the_others_keep_working() {
     let rig = Rig::new();
-    // Of every adapter one that is lost, and one that is not.
+    // Of every adapter, one device is lost and one is not.
     let devices = rig.twice_each();
     for lost in devices.iter().step_by(2) {
-        // Everything that needs the lost device is there before it is lost.
+        // Everything that the lost device needs is created before it is lost.
         let healthy: Vec<_> = devices.iter().skip(1).step_by(2).collect();
         let doomed = create(&rig, lost, 4096);
-        let mapping = doomed.attach(lost).and_then(|seat| seat.map(Access::ReadWrite));
+        let mapping = doomed.attach(lost).and_then(|attachment| attachment.map(Access::ReadWrite));
         let mapping = mapping.expect("mapped");
-        mapping.fill(1).expect("it works so far");
+        mapping.fill(1).expect("the device works");
         let code = vk::Result::ERROR_DEVICE_LOST;
         rig.engine().calls().fail_nth(Call::QueueSubmit, 1, code);
         let error = mapping.fill(2).expect_err("the device is lost");
@@ -66,22 +66,22 @@ fn a_lost_device_is_named_and_the_others_do_not_notice() {
         assert!(error.is_device_lost() && lost.is_lost());
         for device in healthy {
             let buffer = create(&rig, device, 4096);
-            let seat = buffer.attach(device).expect("a seat");
-            fill(&seat, 3);
-            assert_pattern(&seat, 3, "a device that was not lost");
+            let attachment = buffer.attach(device).expect("attached");
+            fill(&attachment, 3);
+            assert_pattern(&attachment, 3, "a device that was not lost");
         }
     }
 }
 
 #[test]
-fn a_wait_that_finds_the_device_lost_says_so() {
+fn a_wait_on_a_lost_device_returns_device_lost() {
     let rig = Rig::new();
     for device in rig.all() {
         let [source, target] = [1, 2].map(|_| create(&rig, &device, 1 << 20));
         bytes::write(&source, 5);
         let code = vk::Result::ERROR_DEVICE_LOST;
         rig.engine().calls().fail_nth(Call::WaitSemaphores, 1, code);
-        // Whether a wait has to block depends on the machine; enough of them do.
+        // Whether a wait blocks depends on the machine. Enough of these waits do.
         for _ in 0..200 {
             let copied = rig.engine().copy(&source, &target, CopyRegion::first(1 << 20));
             match copied.and_then(|fence| fence.wait(LONG)) {
@@ -93,7 +93,7 @@ fn a_wait_that_finds_the_device_lost_says_so() {
             }
         }
         assert_eq!(device.is_lost(), !rig.engine().calls().clear_faults(), "{}", device.name());
-        // It is not lost in truth, and has to come to its end before its memory goes.
+        // The device is not really lost. Its work must end before its memory is freed.
         wait_idle(&[&device]);
     }
 }
@@ -102,18 +102,18 @@ fn a_wait_that_finds_the_device_lost_says_so() {
 fn objects_of_another_engine_are_refused() {
     let rig = Rig::new();
     let [ours, peer] = rig.two_of_one_adapter();
-    let stranger = rig.stranger();
-    let theirs = rig.open_on(&stranger, &ours);
+    let external = rig.external_engine();
+    let theirs = rig.open_on(&external, &ours);
     let buffer = create(&rig, &ours, 4096);
-    let foreign = stranger.create_buffer(&theirs, BufferDescriptor::new(4096)).expect("a buffer");
+    let foreign = external.create_buffer(&theirs, BufferDescriptor::new(4096)).expect("a buffer");
     let errors = [
         rig.engine().create_buffer(&theirs, BufferDescriptor::new(4096)).map(drop),
         buffer.attach(&theirs).map(drop),
         rig.engine().copy(&buffer, &foreign, CopyRegion::first(1)).map(drop),
         rig.engine().copy(&foreign, &buffer, CopyRegion::first(1)).map(drop),
-        stranger.copy(&buffer, &buffer, CopyRegion::first(1)).map(drop),
+        external.copy(&buffer, &buffer, CopyRegion::first(1)).map(drop),
         rig.engine().route(&ours, &theirs).map(drop),
-        stranger.route(&ours, &peer).map(drop),
+        external.route(&ours, &peer).map(drop),
     ];
     for (index, result) in errors.into_iter().enumerate() {
         assert!(matches!(result, Err(Error::ForeignEngine { .. })), "{index}: {result:?}");
@@ -121,11 +121,12 @@ fn objects_of_another_engine_are_refused() {
 }
 
 #[test]
-fn passes_work_on_whole_words() {
+fn compute_passes_require_whole_words() {
     let rig = Rig::new();
     for device in rig.all() {
         let buffer = create(&rig, &device, 4098);
-        let mapping = buffer.attach(&device).and_then(|seat| seat.map(Access::ReadWrite));
+        let mapping =
+            buffer.attach(&device).and_then(|attachment| attachment.map(Access::ReadWrite));
         let mapping = mapping.expect("mapped");
         let errors =
             [mapping.fill(1).map(drop), mapping.verify(1).map(drop), mapping.checksum().map(drop)];
@@ -144,7 +145,10 @@ fn a_pass_copies_between_mappings_of_one_device() {
     let [source, target] = [1, 2].map(|_| create(&rig, &first, 4096));
     let small = create(&rig, &first, 100);
     let map = |buffer: &SharedBuffer, device: &Device| {
-        buffer.attach(device).and_then(|seat| seat.map(Access::ReadWrite)).expect("mapped")
+        buffer
+            .attach(device)
+            .and_then(|attachment| attachment.map(Access::ReadWrite))
+            .expect("mapped")
     };
     let (from, to, other) = (map(&source, &first), map(&target, &first), map(&target, &second));
     from.fill(8).expect("a pass");
@@ -157,26 +161,26 @@ fn a_pass_copies_between_mappings_of_one_device() {
 }
 
 #[test]
-fn wrong_bytes_are_a_report_and_not_an_error() {
+fn wrong_bytes_are_reported_without_an_error() {
     let rig = Rig::new();
     for device in rig.all() {
         let buffer = create(&rig, &device, 4096);
-        let seat = buffer.attach(&device).expect("a seat");
-        fill(&seat, 1);
+        let attachment = buffer.attach(&device).expect("attached");
+        fill(&attachment, 1);
         let access = buffer.host_access(Access::ReadWrite).expect("host access");
         let mut word = [0; 4];
-        access.read(400, &mut word).expect("in bounds");
-        access.write(400, &word.map(|byte| !byte)).expect("in bounds");
-        access.read(4092, &mut word).expect("in bounds");
-        access.write(4092, &word.map(|byte| !byte)).expect("in bounds");
+        access.read(400, &mut word).expect("in range");
+        access.write(400, &word.map(|byte| !byte)).expect("in range");
+        access.read(4092, &mut word).expect("in range");
+        access.write(4092, &word.map(|byte| !byte)).expect("in range");
         access.end().expect("it ends");
-        let report = seat.map(Access::Read).and_then(|m| m.verify(1)).expect("a pass");
+        let report = attachment.map(Access::Read).and_then(|m| m.verify(1)).expect("a pass");
         assert_eq!((report.words, report.wrong, report.first_wrong), (1024, 2, Some(400)));
     }
 }
 
 #[test]
-fn errors_say_whether_to_retry() {
+fn errors_report_whether_they_are_retryable() {
     let rig = Rig::new();
     let device = &rig.all()[0];
     let buffer = create(&rig, device, 4096);
@@ -187,7 +191,7 @@ fn errors_say_whether_to_retry() {
 }
 
 #[test]
-fn a_bound_that_is_no_bound_is_a_day() {
+fn a_maximal_timeout_does_not_overflow() {
     let rig = Rig::with(|descriptor| descriptor.timeout(std::time::Duration::MAX));
     let [home, _] = rig.two_of_one_adapter();
     let buffer = rig.engine().create_buffer(&home, BufferDescriptor::new(64)).expect("a buffer");

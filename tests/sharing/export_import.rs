@@ -1,4 +1,4 @@
-//! What one device writes, every other device sees, whatever drivers they are of.
+//! Every device sees what another one writes, also across drivers.
 
 use crate::common::{self, Rig, assert_pattern, fds, fill, needs_dma_buf};
 use peerbuf::{
@@ -6,18 +6,18 @@ use peerbuf::{
     SharedBuffer,
 };
 
-/// Whether two devices may exchange their own exports.
+/// Whether two devices can import each other's exports.
 fn is_same_driver(a: &Device, b: &Device) -> bool {
     let uuids = |device: &Device| (device.adapter().device_uuid(), device.adapter().driver_uuid());
     uuids(a) == uuids(b)
 }
 
-/// Shares a buffer of `home` with `peer`, and sends bytes both ways.
+/// Shares a buffer of `home` with `peer`, and checks that each sees what the other one writes.
 fn check(rig: &Rig, home: &Device, peer: &Device, size: u64, placement: Placement) -> SharedBuffer {
     let what = format!("{size} bytes, {placement:?}, {} and {}", home.name(), peer.name());
     let descriptor = BufferDescriptor::new(size).placement(placement);
     let buffer = rig.engine().create_buffer(home, descriptor).expect("a buffer");
-    let near = buffer.attach(home).expect("its home reaches it");
+    let near = buffer.attach(home).expect("the home device reaches it");
     let far = buffer.attach(peer).expect("the peer reaches it");
     fill(&near, 0x1111);
     assert_pattern(&far, 0x1111, &what);
@@ -33,7 +33,7 @@ fn pairs(devices: &[Device]) -> impl Iterator<Item = (&Device, &Device)> {
 }
 
 #[test]
-fn every_ordered_pair_shares_wherever_the_buffer_lives() {
+fn every_ordered_pair_shares_in_every_placement() {
     let rig = Rig::new();
     let devices = rig.twice_each();
     for (home, peer) in pairs(&devices) {
@@ -46,7 +46,7 @@ fn every_ordered_pair_shares_wherever_the_buffer_lives() {
 }
 
 #[test]
-fn large_buffers_have_memory_of_their_own_and_are_shared_alike() {
+fn large_buffers_with_their_own_allocation_are_shared() {
     let rig = Rig::new();
     let devices = rig.all();
     for (home, peer) in pairs(&devices) {
@@ -94,11 +94,11 @@ fn one_buffer_is_shared_by_all_devices_at_once() {
     for home in &devices {
         let buffer =
             rig.engine().create_buffer(home, BufferDescriptor::new(65_536)).expect("a buffer");
-        let seats: Vec<_> =
-            devices.iter().map(|device| buffer.attach(device).expect("it reaches it")).collect();
-        for (seed, writer) in (1..).zip(&seats) {
+        let attachments: Vec<_> =
+            devices.iter().map(|device| buffer.attach(device).expect("reachable")).collect();
+        for (seed, writer) in (1..).zip(&attachments) {
             fill(writer, seed);
-            for reader in &seats {
+            for reader in &attachments {
                 assert_pattern(reader, seed, &format!("home {}", home.name()));
             }
         }
@@ -115,8 +115,8 @@ fn all_devices_compute_the_same_checksum() {
     let sums: Vec<_> = devices
         .iter()
         .map(|device| {
-            let seat = buffer.attach(device).expect("it reaches it");
-            seat.map(Access::Read).and_then(|mapping| mapping.checksum()).expect("a pass")
+            let attachment = buffer.attach(device).expect("reachable");
+            attachment.map(Access::Read).and_then(|mapping| mapping.checksum()).expect("a pass")
         })
         .collect();
     assert!(sums.windows(2).all(|pair| pair[0] == pair[1]), "{sums:?}");

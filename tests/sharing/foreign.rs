@@ -1,6 +1,6 @@
-//! An fd for a stranger, and a stranger's fd: the same bytes for both, nobody else's, and an error
-//! for what is not what it was said to be.
-#![expect(unsafe_code, reason = "taking in fds is unsafe, and some here are made wrong on purpose")]
+//! Exports to and imports from external code: both sides see the same bytes and no others, and an fd that does not
+//! match its description is refused.
+#![expect(unsafe_code, reason = "importing fds is unsafe, and some here are wrong on purpose")]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -25,9 +25,9 @@ fn import(
     fd: BorrowedFd<'_>,
     facts: ForeignFacts,
 ) -> Result<SharedBuffer> {
-    // SAFETY: the fds of these tests are of engines in this process, with their own facts, or are
-    // refused before anything is done with them; uses take turns in one thread.
-    unsafe { engine.import_foreign(device, fd, facts, Some("stranger's")) }
+    // SAFETY: the fds of these tests come from engines in this process, with their own facts, or are
+    // refused before any use. All uses follow each other in one thread.
+    unsafe { engine.import_foreign(device, fd, facts, Some("external")) }
 }
 
 fn refusal(result: Result<SharedBuffer>) -> (HandleType, ForeignFdReason) {
@@ -50,14 +50,14 @@ fn facts(device: &Device, handle: HandleType, size: u64) -> ForeignFacts {
 
 fn memfd(size: u64, seals: SealFlags) -> OwnedFd {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let fd = rustix::fs::memfd_create("stranger", flags).expect("a memfd");
+    let fd = rustix::fs::memfd_create("external", flags).expect("a memfd");
     rustix::fs::ftruncate(&fd, size).expect("its size");
     rustix::fs::fcntl_add_seals(&fd, seals).expect("its seals");
     fd
 }
 
 #[test]
-fn an_export_leaves_the_slab_and_takes_its_content_along() {
+fn exporting_moves_the_buffer_out_of_its_slab_with_its_content() {
     let rig = Rig::new();
     for device in rig.all() {
         for placement in PLACES {
@@ -66,10 +66,10 @@ fn an_export_leaves_the_slab_and_takes_its_content_along() {
             bytes::write(&neighbour, 1);
             bytes::write(&buffer, 2);
             let export = buffer.export_foreign().expect("an fd");
-            assert_eq!(buffer.generation(), 1, "out of the slab");
+            assert_eq!(buffer.generation(), 1, "moved out of the slab");
             assert!(export.buffer().is_same(&buffer));
             bytes::assert_sequence(&buffer, 2, "after the move");
-            bytes::assert_sequence(&neighbour, 1, "who stayed");
+            bytes::assert_sequence(&neighbour, 1, "the neighbour");
             let again = buffer.export_foreign().expect("a second fd");
             assert_eq!(buffer.generation(), 1, "it has its own memory already");
             assert_eq!(again.facts(), export.facts());
@@ -78,7 +78,7 @@ fn an_export_leaves_the_slab_and_takes_its_content_along() {
 }
 
 #[test]
-fn an_export_says_what_a_receiver_needs_to_know() {
+fn an_export_describes_its_memory_to_the_receiver() {
     let rig = Rig::new();
     for device in rig.all() {
         for placement in PLACES {
@@ -104,94 +104,96 @@ fn an_export_says_what_a_receiver_needs_to_know() {
     }
 }
 
-/// Bytes go both ways between a buffer and its import in another engine.
-fn check_stranger(rig: &Rig, home: &Device, placement: Placement, other: &Device) {
+/// Checks that bytes pass both ways between a buffer and its import in another engine.
+fn check_external(rig: &Rig, home: &Device, placement: Placement, other: &Device) {
     let what = format!("{placement:?} of {} for {}", home.name(), other.name());
-    let stranger = rig.stranger();
-    let theirs = rig.open_on(&stranger, other);
+    let external = rig.external_engine();
+    let theirs = rig.open_on(&external, other);
     let buffer = create(rig, home, 40_000, placement);
-    let near = buffer.attach(home).expect("a seat");
+    let near = buffer.attach(home).expect("attached");
     fill(&near, 31);
     let export = buffer.export_foreign().expect("an fd");
-    let handle = export.handle().expect("an fd to hand on");
-    let taken = import(&stranger, &theirs, handle.as_fd(), handle.facts()).expect("taken in");
-    assert!(!taken.is_dynamic() && taken.size() == 40_000, "{what}");
-    assert_eq!(taken.provider(), Provider::Foreign(handle.facts().handle));
+    let handle = export.handle().expect("an fd to pass on");
+    let imported = import(&external, &theirs, handle.as_fd(), handle.facts()).expect("imported");
+    assert!(!imported.is_dynamic() && imported.size() == 40_000, "{what}");
+    assert_eq!(imported.provider(), Provider::Foreign(handle.facts().handle));
     drop(OwnedFd::from(handle));
-    let far = taken.attach(&theirs).expect("a seat");
+    let far = imported.attach(&theirs).expect("attached");
     assert_pattern(&far, 31, &what);
     fill(&far, 32);
     assert_pattern(&near, 32, &what);
-    bytes::write(&taken, 33);
+    bytes::write(&imported, 33);
     bytes::assert_sequence(&buffer, 33, &what);
     bytes::write(&buffer, 34);
-    bytes::assert_sequence(&taken, 34, &what);
+    bytes::assert_sequence(&imported, 34, &what);
 }
 
 #[test]
-fn a_stranger_with_the_same_driver_sees_the_same_bytes() {
+fn an_external_engine_on_the_same_driver_sees_the_same_bytes() {
     let rig = Rig::new();
     for device in rig.all() {
         for placement in PLACES {
-            check_stranger(&rig, &device, placement, &device);
+            check_external(&rig, &device, placement, &device);
         }
     }
 }
 
 #[test]
-fn a_stranger_with_another_driver_sees_the_same_bytes_of_system_memory() {
+fn an_external_engine_on_another_driver_sees_system_memory() {
     let rig = Rig::new();
     let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
-    check_stranger(&rig, &lavapipe, Placement::System, &swiftshader);
-    check_stranger(&rig, &swiftshader, Placement::System, &lavapipe);
+    check_external(&rig, &lavapipe, Placement::System, &swiftshader);
+    check_external(&rig, &swiftshader, Placement::System, &lavapipe);
 }
 
 #[test]
-fn every_device_of_the_stranger_can_attach_to_what_it_took_in() {
+fn every_device_of_an_external_engine_attaches_to_its_import() {
     let rig = Rig::new();
     let devices = rig.all();
-    let stranger = rig.stranger();
-    let theirs: Vec<_> = devices.iter().map(|device| rig.open_on(&stranger, device)).collect();
+    let external = rig.external_engine();
+    let theirs: Vec<_> = devices.iter().map(|device| rig.open_on(&external, device)).collect();
     for home in &devices {
         let buffer = create(&rig, home, 4096, Placement::System);
         let export = buffer.export_foreign().expect("an fd");
-        let taken = import(&stranger, &theirs[0], export.as_fd(), export.facts()).expect("taken");
-        let seats: Vec<_> =
-            theirs.iter().map(|device| taken.attach(device).expect("a seat")).collect();
-        for (seed, seat) in (50..).zip(&seats) {
-            fill(seat, seed);
-            assert_pattern(&buffer.attach(home).expect("a seat"), seed, home.name());
+        let imported =
+            import(&external, &theirs[0], export.as_fd(), export.facts()).expect("imported");
+        let attachments: Vec<_> =
+            theirs.iter().map(|device| imported.attach(device).expect("attached")).collect();
+        for (seed, attachment) in (50..).zip(&attachments) {
+            fill(attachment, seed);
+            assert_pattern(&buffer.attach(home).expect("attached"), seed, home.name());
         }
     }
 }
 
 #[test]
-fn our_own_fd_comes_back_as_the_same_buffer() {
+fn importing_our_own_fd_returns_the_same_buffer() {
     let rig = Rig::new();
     for device in rig.all() {
         for placement in PLACES {
             let buffer = create(&rig, &device, 4096, placement);
             let export = buffer.export_foreign().expect("an fd");
-            let handle = export.handle().expect("an fd that went round");
+            let handle = export.handle().expect("an fd to import again");
             let before = rig.made();
             let back = import(rig.engine(), &device, handle.as_fd(), handle.facts());
-            assert!(back.expect("ours").is_same(&buffer), "no second one");
+            assert!(back.expect("our own").is_same(&buffer), "no second buffer");
             assert_eq!(rig.made().since(before), []);
         }
     }
 }
 
 #[test]
-fn memory_that_a_stranger_knows_is_never_given_to_another_buffer() {
+fn exported_memory_is_never_reused_by_another_buffer() {
     let rig = Rig::new();
     for device in rig.all() {
         for (placement, size) in PLACES.into_iter().flat_map(|p| [(p, 4096), (p, (8 << 20) + 4)]) {
-            let stranger = rig.stranger();
-            let theirs = rig.open_on(&stranger, &device);
+            let external = rig.external_engine();
+            let theirs = rig.open_on(&external, &device);
             let buffer = create(&rig, &device, size, placement);
             bytes::write(&buffer, 61);
             let export = buffer.export_foreign().expect("an fd");
-            let taken = import(&stranger, &theirs, export.as_fd(), export.facts()).expect("taken");
+            let imported =
+                import(&external, &theirs, export.as_fd(), export.facts()).expect("imported");
             drop((export, buffer));
             let next: Vec<_> = (0..3)
                 .map(|_| {
@@ -202,8 +204,8 @@ fn memory_that_a_stranger_knows_is_never_given_to_another_buffer() {
                 })
                 .collect();
             let what = format!("{size} bytes in {placement:?} of {}", device.name());
-            bytes::assert_sequence(&taken, 61, &what);
-            bytes::write(&taken, 63);
+            bytes::assert_sequence(&imported, 61, &what);
+            bytes::write(&imported, 63);
             for (buffer, _) in &next {
                 bytes::assert_sequence(buffer, 62, &what);
             }
@@ -212,27 +214,27 @@ fn memory_that_a_stranger_knows_is_never_given_to_another_buffer() {
 }
 
 #[test]
-fn a_stranger_sees_nothing_of_an_old_owner_beyond_the_buffers_end() {
+fn exported_padding_holds_no_previous_owners_bytes() {
     let rig = Rig::new();
     for device in rig.all() {
         for placement in PLACES {
-            // Both have an allocation of their own, of the same rounded size.
+            // Each has its own allocation, of the same rounded size.
             let old = create(&rig, &device, 9 << 20, placement);
             bytes::write(&old, 71);
             drop(old);
             let buffer = create(&rig, &device, (8 << 20) + 5, placement);
             let export = buffer.export_foreign().expect("an fd");
             let whole = ForeignFacts { size: 9 << 20, ..export.facts() };
-            let stranger = rig.stranger();
-            let theirs = rig.open_on(&stranger, &device);
-            let taken = import(&stranger, &theirs, export.as_fd(), whole).expect("taken in");
-            bytes::assert_zero(&taken, &format!("{placement:?} of {}", device.name()));
+            let external = rig.external_engine();
+            let theirs = rig.open_on(&external, &device);
+            let imported = import(&external, &theirs, export.as_fd(), whole).expect("imported");
+            bytes::assert_zero(&imported, &format!("{placement:?} of {}", device.name()));
         }
     }
 }
 
 #[test]
-fn a_buffer_that_moved_into_used_memory_shows_nothing_beyond_its_end_either() {
+fn a_move_into_recycled_memory_clears_the_padding() {
     let rig = Rig::new();
     let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
     let old = create(&rig, &lavapipe, 9 << 20, Placement::System);
@@ -242,21 +244,21 @@ fn a_buffer_that_moved_into_used_memory_shows_nothing_beyond_its_end_either() {
     bytes::write(&buffer, 72);
     drop(buffer.attach(&swiftshader).expect("it moves to system memory"));
     let export = buffer.export_foreign().expect("an fd");
-    let stranger = rig.stranger();
-    let theirs = rig.open_on(&stranger, &lavapipe);
+    let external = rig.external_engine();
+    let theirs = rig.open_on(&external, &lavapipe);
     let whole = ForeignFacts { size: 9 << 20, ..export.facts() };
-    let taken = import(&stranger, &theirs, export.as_fd(), whole).expect("taken in");
+    let imported = import(&external, &theirs, export.as_fd(), whole).expect("imported");
     let mut expected = bytes::sequence(72, (8 << 20) + 5);
     expected.resize(9 << 20, 0);
-    bytes::assert_same(&bytes::read(&taken), &expected, "the whole memory");
+    bytes::assert_same(&bytes::read(&imported), &expected, "the whole memory");
 }
 
 #[test]
-fn a_closed_fd_is_refused_whatever_it_was_said_to_be() {
+fn a_closed_fd_is_refused_for_every_handle_type() {
     let rig = Rig::new();
     let device = &rig.all()[0];
-    // SAFETY: the number is above every limit, so it is no open fd, and stays none; every call on it
-    // fails with EBADF, which is what the test is about.
+    // SAFETY: the number is above every limit, so it never is an open fd. Every call on it fails with EBADF, which
+    // is what the test needs.
     let closed = unsafe { BorrowedFd::borrow_raw(i32::MAX) };
     for handle in HandleType::ALL {
         let result = import(rig.engine(), device, closed, facts(device, handle, 4096));
@@ -265,7 +267,7 @@ fn a_closed_fd_is_refused_whatever_it_was_said_to_be() {
 }
 
 #[test]
-fn what_is_not_a_dma_buf_is_not_taken_for_one() {
+fn an_fd_that_is_no_dma_buf_is_refused() {
     let rig = Rig::new();
     let device = &rig.all()[0];
     let (pipe, _other_end) = rustix::pipe::pipe().expect("a pipe");
@@ -290,13 +292,13 @@ fn host_memory_must_be_a_memfd_that_cannot_shrink() {
 }
 
 #[test]
-fn a_memfd_of_somebody_else_is_taken_in() {
+fn an_external_memfd_is_imported() {
     let rig = Rig::new();
     for device in rig.all() {
         let fd = memfd(65_536, SealFlags::SHRINK | SealFlags::GROW);
         rustix::io::pwrite(&fd, &bytes::sequence(81, 5000), 0).expect("bytes in it");
         let facts = facts(&device, HandleType::HostPointer, 5000);
-        let buffer = import(rig.engine(), &device, fd.as_fd(), facts).expect("taken in");
+        let buffer = import(rig.engine(), &device, fd.as_fd(), facts).expect("imported");
         bytes::assert_sequence(&buffer, 81, device.name());
     }
 }
@@ -311,13 +313,13 @@ fn an_fd_that_is_too_small_is_refused_with_both_sizes() {
         let (_, reason) = refusal(import(rig.engine(), &device, sealed.as_fd(), facts));
         assert_eq!(reason, ForeignFdReason::TooSmall { claimed, actual: 65_536 });
 
-        let stranger = rig.stranger();
-        let theirs = rig.open_on(&stranger, &device);
+        let external = rig.external_engine();
+        let theirs = rig.open_on(&external, &device);
         let buffer = create(&rig, &device, 4096, Placement::Vram);
         let export = buffer.export_foreign().expect("an fd");
         let memory = export.facts().memory_size;
         let facts = ForeignFacts { size: memory + 1, ..export.facts() };
-        let (_, reason) = refusal(import(&stranger, &theirs, export.as_fd(), facts));
+        let (_, reason) = refusal(import(&external, &theirs, export.as_fd(), facts));
         let ForeignFdReason::TooSmall { claimed, actual } = reason else { panic!("{reason}") };
         assert!(claimed > memory && actual == memory, "{reason}");
     }
@@ -341,8 +343,8 @@ fn an_opaque_fd_of_another_driver_is_refused_with_both_uuids() {
             ours: other.adapter().driver_uuid(),
         };
         assert_eq!(reason, expected);
-        bytes::assert_sequence(&buffer, 4, "nothing has touched it");
-        // The same driver on another device is no better.
+        bytes::assert_sequence(&buffer, 4, "unchanged");
+        // The same driver on another device is refused as well.
         let facts = ForeignFacts { device_uuid: Uuid([7; 16]), ..export.facts() };
         let (_, reason) = refusal(import(rig.engine(), home, export.as_fd(), facts));
         assert!(matches!(reason, ForeignFdReason::OtherDriver { .. }), "{reason}");
@@ -353,8 +355,8 @@ fn an_opaque_fd_of_another_driver_is_refused_with_both_uuids() {
 fn a_memory_type_that_does_not_exist_is_refused() {
     let rig = Rig::new();
     for device in rig.all() {
-        let stranger = rig.stranger();
-        let theirs = rig.open_on(&stranger, &device);
+        let external = rig.external_engine();
+        let theirs = rig.open_on(&external, &device);
         let buffer = create(&rig, &device, 4096, Placement::Vram);
         let export = buffer.export_foreign().expect("an fd");
         if export.facts().handle != HandleType::OpaqueFd {
@@ -363,14 +365,14 @@ fn a_memory_type_that_does_not_exist_is_refused() {
         }
         for memory_type in [31, 32, u32::MAX] {
             let facts = ForeignFacts { memory_type, ..export.facts() };
-            let (_, reason) = refusal(import(&stranger, &theirs, export.as_fd(), facts));
+            let (_, reason) = refusal(import(&external, &theirs, export.as_fd(), facts));
             assert_eq!(reason, ForeignFdReason::NoMemoryType);
         }
     }
 }
 
 #[test]
-fn facts_of_an_unknown_kind_are_none() {
+fn facts_of_an_unknown_kind_do_not_parse() {
     let rig = Rig::new();
     let device = &rig.all()[0];
     let mut bytes = facts(device, HandleType::DmaBuf, 4096).to_bytes();
@@ -380,7 +382,7 @@ fn facts_of_an_unknown_kind_are_none() {
 }
 
 #[test]
-fn nothing_is_no_size() {
+fn an_import_of_no_bytes_is_refused() {
     let rig = Rig::new();
     let device = &rig.all()[0];
     let fd = memfd(65_536, SealFlags::SHRINK);
@@ -400,7 +402,7 @@ fn a_refused_import_leaves_the_fd_with_its_owner() {
 }
 
 #[test]
-fn in_the_vm_a_dma_buf_travels_to_every_driver() {
+fn in_the_vm_every_driver_imports_a_dma_buf() {
     let rig = Rig::new();
     let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
     if !needs_dma_buf(&lavapipe) {
@@ -411,9 +413,9 @@ fn in_the_vm_a_dma_buf_travels_to_every_driver() {
     assert!(fds::link_of(export.as_fd()).starts_with("/dmabuf"));
     assert_eq!(export.facts().handle, HandleType::DmaBuf);
     drop((export, buffer));
-    check_stranger(&rig, &lavapipe, Placement::Vram, &lavapipe);
-    check_stranger(&rig, &lavapipe, Placement::Vram, &swiftshader);
-    check_stranger(&rig, &lavapipe, Placement::System, &swiftshader);
+    check_external(&rig, &lavapipe, Placement::Vram, &lavapipe);
+    check_external(&rig, &lavapipe, Placement::Vram, &swiftshader);
+    check_external(&rig, &lavapipe, Placement::System, &swiftshader);
 }
 
 #[test]
@@ -425,23 +427,23 @@ fn in_the_vm_a_dma_buf_that_is_too_small_is_refused_with_both_sizes() {
     }
     let buffer = create(&rig, &device, 4096, Placement::System);
     let export = buffer.export_foreign().expect("an fd");
-    let stranger = rig.stranger();
-    let theirs = rig.open_on(&stranger, &device);
+    let external = rig.external_engine();
+    let theirs = rig.open_on(&external, &device);
     let claimed = 1 << 40;
     let facts = ForeignFacts { size: claimed, ..export.facts() };
-    let (handle, reason) = refusal(import(&stranger, &theirs, export.as_fd(), facts));
+    let (handle, reason) = refusal(import(&external, &theirs, export.as_fd(), facts));
     assert_eq!(handle, HandleType::DmaBuf);
     let ForeignFdReason::TooSmall { claimed: said, actual } = reason else { panic!("{reason}") };
     assert!(said == claimed && actual < claimed, "{reason}");
 }
 
 #[test]
-fn a_buffer_that_cannot_leave_its_slab_says_so() {
+fn a_buffer_that_cannot_leave_its_slab_refuses_export() {
     let rig = Rig::new();
     let Some(device) = rig.lavapipe() else { return };
     let descriptor = BufferDescriptor::new(4096).placement(Placement::System);
     let buffer = rig.engine().create_buffer(&device, descriptor).expect("a buffer");
-    // Every way of taking its memory in is refused while the routes are proved, and the host sees no more of it.
+    // Every import of its memory fails while the routes are proved, and the host cannot map it any more.
     rig.engine().forget_routes();
     for nth in 1..=40 {
         let refused = ash::vk::Result::ERROR_INVALID_EXTERNAL_HANDLE;
@@ -452,5 +454,5 @@ fn a_buffer_that_cannot_leave_its_slab_says_so() {
     assert!(!error.is_retryable(), "{error}");
     rig.engine().calls().clear_faults();
     rig.engine().forget_routes();
-    drop(buffer.export_foreign().expect("nothing is in the way any more"));
+    drop(buffer.export_foreign().expect("the faults are cleared"));
 }

@@ -1,4 +1,4 @@
-//! The three kinds of importers that come with the library: each is told, and copes in its own way.
+//! The three importers of the library: each handles an invalidation in its own way.
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -17,29 +17,29 @@ fn create(rig: &Rig, home: &Device) -> SharedBuffer {
 }
 
 #[test]
-fn who_refaults_maps_again_before_the_next_use() {
+fn a_refaulting_importer_remaps_before_the_next_use() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
-    let told = Arc::new(Refault::new());
-    let seat =
-        buffer.attach_dynamic(&peer, Arc::clone(&told) as Arc<dyn Importer>).expect("a seat");
-    let mut mapping = seat.map(Access::ReadWrite).expect("mapped");
-    assert!(!told.take_stale());
+    let importer = Arc::new(Refault::new());
+    let attachment =
+        buffer.attach_dynamic(&peer, Arc::clone(&importer) as Arc<dyn Importer>).expect("attached");
+    let mut mapping = attachment.map(Access::ReadWrite).expect("mapped");
+    assert!(!importer.take_stale());
     for (round, place) in [DomainId::System, DomainId::Vram(home.id())].into_iter().enumerate() {
-        buffer.migrate(place).expect("nobody holds it");
+        buffer.migrate(place).expect("not busy");
         assert!(matches!(mapping.view(), Err(Error::Stale { .. })));
-        assert!(told.take_stale() && !told.take_stale(), "once");
-        seat.remap(&mut mapping).expect("the new place");
+        assert!(importer.take_stale() && !importer.take_stale(), "once");
+        attachment.remap(&mut mapping).expect("the new backing");
         mapping.view().expect("current");
-        assert_eq!(told.times_told(), round as u64 + 1);
+        assert_eq!(importer.times_told(), round as u64 + 1);
     }
     drop(mapping);
     bytes::assert_sequence(&buffer, 3, "after two moves");
 }
 
 #[test]
-fn who_fences_and_resumes_is_waited_for() {
+fn a_move_waits_for_a_fencing_importer() {
     let mut rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
@@ -48,51 +48,51 @@ fn who_fences_and_resumes_is_waited_for() {
     let fences = Arc::clone(&engine);
     let importer = Arc::new(FenceAndResume::new(Access::ReadWrite, move || {
         let (fence, signal) = fences.host_fence();
-        stop.send(signal).expect("its thread listens");
+        stop.send(signal).expect("the receiver listens");
         fence
     }));
-    let seat = buffer.attach_dynamic(&peer, Arc::clone(&importer) as _).expect("a seat");
+    let attachment = buffer.attach_dynamic(&peer, Arc::clone(&importer) as _).expect("attached");
     let before = buffer.generation();
     std::thread::scope(|scope| {
         let mover = scope.spawn(|| buffer.migrate(DomainId::System));
-        let signal = stopped.recv().expect("it is told to stop");
-        // What it runs may still write: the move waits.
+        let signal = stopped.recv().expect("the importer is notified");
+        // The importer's work may still write, so the move waits.
         assert_eq!(buffer.generation(), before);
         drop(signal);
-        mover.join().expect("no panic").expect("it moves when that has stopped");
+        mover.join().expect("no panic").expect("it moves after the work has stopped");
     });
     assert!(importer.take_stale());
     assert_eq!((importer.times_told(), buffer.generation()), (1, before + 1));
-    let mapping = seat.map(Access::Read).expect("and it goes on there");
+    let mapping = attachment.map(Access::Read).expect("the importer resumes");
     assert_eq!(mapping.generation(), before + 1);
     drop(mapping);
     bytes::assert_sequence(&buffer, 3, "after the move");
-    drop((seat, buffer, importer));
+    drop((attachment, buffer, importer));
 }
 
 #[test]
-fn who_is_revocable_lets_go_and_stays_away() {
+fn a_revocable_importer_unmaps_and_stays_revoked() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home);
-    let (give_up, gives_up) = channel();
-    let give_up = Mutex::new(give_up);
+    let (notify, notified) = channel();
+    let notify = Mutex::new(notify);
     let importer = Arc::new(Revocable::new(move || {
-        give_up.lock().expect("not poisoned").send(()).expect("its thread listens");
+        notify.lock().expect("not poisoned").send(()).expect("the receiver listens");
     }));
-    let seat = buffer.attach_dynamic(&peer, Arc::clone(&importer) as _).expect("a seat");
-    let mapping = seat.map(Access::Read).expect("mapped");
-    buffer.migrate(DomainId::System).expect("it copes with a move");
+    let attachment = buffer.attach_dynamic(&peer, Arc::clone(&importer) as _).expect("attached");
+    let mapping = attachment.map(Access::Read).expect("mapped");
+    buffer.migrate(DomainId::System).expect("the importer follows a move");
     assert!(importer.take_stale() && !importer.is_revoked());
     std::thread::scope(|scope| {
         let owner = scope.spawn(|| buffer.revoke());
-        gives_up.recv().expect("it is told to give up");
+        notified.recv().expect("the importer is notified");
         drop(mapping);
-        owner.join().expect("no panic").expect("nobody holds it any more");
+        owner.join().expect("no panic").expect("no longer busy");
     });
     assert!(importer.is_revoked());
-    assert!(matches!(seat.map(Access::Read), Err(Error::Revoked { .. })));
-    buffer.rearm().expect("given back");
-    seat.map(Access::Read).expect("usable again");
-    assert!(importer.is_revoked(), "but it remembers");
+    assert!(matches!(attachment.map(Access::Read), Err(Error::Revoked { .. })));
+    buffer.rearm().expect("access is restored");
+    attachment.map(Access::Read).expect("usable again");
+    assert!(importer.is_revoked(), "the importer keeps its state");
 }

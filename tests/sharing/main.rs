@@ -1,4 +1,4 @@
-//! Buffers that several devices, engines and the host use: who reaches what, and by which route.
+//! Buffers that several devices, engines and the host share: attachments, routes, copies, exports, reports.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,5 +1,5 @@
-//! A buffer's memory is zero when it is new, whoever had it before; buffers do not overlap; what is
-//! not needed goes back.
+//! Memory of buffers: new buffers are zero even in recycled memory, buffers do not overlap, and unused memory is
+//! freed.
 
 use std::collections::BTreeSet;
 
@@ -18,17 +18,20 @@ fn create(rig: &Rig, device: &Device, size: u64, place: Placement) -> SharedBuff
     rig.engine().create_buffer(device, descriptor).expect("there is room")
 }
 
-/// Where a buffer is, as its home device sees it.
+/// The memory and offset of a buffer, as its home device sees it.
 fn place(buffer: &SharedBuffer) -> RawView {
-    let seat = buffer.attach(&buffer.home()).expect("a device reaches its own buffer");
-    seat.map(Access::Read).and_then(|mapping| mapping.view()).expect("the home device maps it")
+    let attachment = buffer.attach(&buffer.home()).expect("a device reaches its own buffer");
+    attachment
+        .map(Access::Read)
+        .and_then(|mapping| mapping.view())
+        .expect("the home device maps it")
 }
 
-/// Every byte of a new buffer is zero, for the host and for its home device.
+/// Checks that the host and the home device read zeros in all of a new buffer.
 fn check_fresh(rig: &Rig, device: &Device, size: u64, at: Placement) {
     let what = format!("{} bytes in {at:?} of {}", size, device.name());
     let buffer = create(rig, device, size, at);
-    // The device first: what the host zeroes at its first look would hide what the device saw.
+    // The device reads first: zeros written at the first host access would hide what the device saw.
     let copy = create(rig, device, size, at);
     bytes::write(&copy, 0xff);
     rig.engine().copy(&buffer, &copy, CopyRegion::first(size)).expect("a copy");
@@ -69,23 +72,23 @@ enum Writer {
     Device,
 }
 
-/// A buffer in memory that another one has just left shows nothing of it.
+/// Checks that a buffer in recycled memory shows no bytes of the previous owner.
 fn check_recycled(rig: &Rig, device: &Device, size: u64, at: Placement, writer: Writer) {
     let what = format!("{size} bytes in {at:?} of {}, written by {writer:?}", device.name());
     let old = create(rig, device, size, at);
     match writer {
         Writer::Host => bytes::write(&old, 7),
-        Writer::Device => common::fill(&old.attach(device).expect("a seat"), 7),
+        Writer::Device => common::fill(&old.attach(device).expect("attached"), 7),
     }
     let before = place(&old);
-    // While a device is at work on it, nobody gets it.
+    // The memory is not reused while a device works on it.
     wait_idle(&[device]);
     drop(old);
     let new = create(rig, device, size, at);
     let after = place(&new);
     assert_eq!((before.memory, before.offset), (after.memory, after.offset), "{what}: recycled");
     bytes::assert_zero(&new, &what);
-    // And once more without anybody looking at it in between: still the first owner's bytes.
+    // Recycle it once more without a read in between, so that it still holds the first owner's bytes.
     bytes::write(&new, 9);
     wait_idle(&[device]);
     drop(new);
@@ -101,7 +104,7 @@ fn a_new_owner_never_sees_the_old_owners_bytes() {
     let rig = Rig::new();
     for device in rig.all() {
         for (at, writer) in PLACES.into_iter().flat_map(|at| WRITERS.map(|writer| (at, writer))) {
-            // Slots of slabs, and one with an allocation of its own.
+            // Slots of slabs, and one size with its own allocation.
             for size in [4, 2048, 100_000, (8 << 20) + 4] {
                 check_recycled(&rig, &device, size, at, writer);
             }
@@ -110,7 +113,7 @@ fn a_new_owner_never_sees_the_old_owners_bytes() {
 }
 
 #[test]
-fn nor_in_memory_that_the_host_cannot_map() {
+fn unmappable_memory_never_shows_the_old_owners_bytes() {
     let rig = Rig::new();
     rig.engine().calls().set_unmappable_device_memory(true);
     for device in rig.all() {
@@ -121,20 +124,20 @@ fn nor_in_memory_that_the_host_cannot_map() {
 }
 
 #[test]
-fn a_new_owner_on_another_device_never_sees_them_either() {
+fn a_new_owner_on_another_device_never_sees_the_old_owners_bytes() {
     let rig = Rig::new();
     let [first, second] = rig.two_of_one_adapter();
     let old = create(&rig, &first, 8192, Placement::System);
-    let seat = old.attach(&second).expect("system memory reaches it");
-    common::fill(&seat, 3);
-    drop((seat, old));
+    let attachment = old.attach(&second).expect("system memory reaches it");
+    common::fill(&attachment, 3);
+    drop((attachment, old));
     let new = create(&rig, &second, 8192, Placement::System);
-    let seat = new.attach(&second).expect("a seat");
-    let mapping = seat.map(Access::Read).expect("mapped");
-    let zeros = create(&rig, &second, 8192, Placement::System).attach(&second).expect("a seat");
+    let attachment = new.attach(&second).expect("attached");
+    let mapping = attachment.map(Access::Read).expect("mapped");
+    let zeros = create(&rig, &second, 8192, Placement::System).attach(&second).expect("attached");
     let zeros = zeros.map(Access::Read).expect("mapped");
     assert_eq!(mapping.checksum().expect("a pass"), zeros.checksum().expect("a pass"));
-    drop((mapping, seat));
+    drop((mapping, attachment));
     bytes::assert_zero(&new, "a slot that another device had");
 }
 
@@ -161,7 +164,7 @@ fn buffers_of_many_sizes_do_not_overlap() {
 }
 
 #[test]
-fn trimming_gives_everything_unused_back() {
+fn trimming_frees_all_unused_memory() {
     let rig = Rig::new();
     let device = &rig.all()[0];
     let vram = DomainId::Vram(device.id());
@@ -174,19 +177,19 @@ fn trimming_gives_everything_unused_back() {
     assert!(bytes_used(&rig, vram) >= with_one + (13 << 20));
     drop((more, in_system));
     let freed = rig.engine().trim();
-    assert!(freed >= 22 << 20, "{freed} bytes were given back");
+    assert!(freed >= 22 << 20, "{freed} bytes were freed");
     assert_eq!(bytes_used(&rig, vram), with_one, "the slab in use stays");
     assert_eq!(bytes_used(&rig, DomainId::System), 0);
-    bytes::assert_sequence(&kept, 5, "a buffer that was there all the time");
+    bytes::assert_sequence(&kept, 5, "a buffer that stayed alive");
     drop(kept);
     rig.engine().trim();
     assert_eq!(bytes_used(&rig, vram), 0);
     assert_eq!(rig.engine().live().count(Object::Allocation), 0);
-    assert_eq!(rig.engine().trim(), 0, "nothing is left to give");
+    assert_eq!(rig.engine().trim(), 0, "nothing is left to free");
 }
 
 #[test]
-fn memory_that_was_dropped_serves_the_next_without_a_call_into_the_driver() {
+fn reusing_dropped_memory_makes_no_driver_call() {
     let rig = Rig::new();
     for device in rig.all() {
         for (size, at) in [4096, 9 << 20].into_iter().flat_map(|size| PLACES.map(|at| (size, at))) {
@@ -199,13 +202,13 @@ fn memory_that_was_dropped_serves_the_next_without_a_call_into_the_driver() {
 }
 
 #[test]
-fn an_allocation_that_fails_leaves_nothing() {
+fn a_failed_allocation_leaves_nothing_allocated() {
     let rig = Rig::new();
     let code = vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
     for device in rig.all() {
         let vram = DomainId::Vram(device.id());
         let before = (alive(rig.engine().live()), bytes_used(&rig, vram));
-        // Every provider of the placement, and again when what nobody uses was given back.
+        // Each provider of the placement fails, and fails again after unused memory was freed.
         for nth in 1..=6 {
             rig.engine().calls().fail_nth(Call::AllocateMemory, nth, code);
         }
@@ -224,11 +227,11 @@ fn an_allocation_that_fails_leaves_nothing() {
 }
 
 #[test]
-fn where_vram_is_full_a_buffer_lives_in_system_memory() {
+fn a_buffer_falls_back_to_system_memory_when_vram_is_full() {
     let rig = Rig::new();
     let code = vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
     for device in rig.all() {
-        // Every provider of the placement, and again when what nobody uses was given back.
+        // Each provider of the placement fails, and fails again after unused memory was freed.
         for nth in 1..=6 {
             rig.engine().calls().fail_nth(Call::AllocateMemory, nth, code);
         }
@@ -244,7 +247,7 @@ fn where_vram_is_full_a_buffer_lives_in_system_memory() {
 }
 
 #[test]
-fn buffers_that_go_while_they_are_copied_come_back_by_themselves() {
+fn memory_of_buffers_dropped_during_a_copy_is_reclaimed() {
     let rig = Rig::new();
     for device in rig.all() {
         let source = create(&rig, &device, 1 << 20, Placement::Vram);
@@ -255,7 +258,7 @@ fn buffers_that_go_while_they_are_copied_come_back_by_themselves() {
             drop(target);
             fence.and_then(|f| f.wait(LONG)).expect("it ends");
         }
-        // Nobody has asked for it, and no more than a few are in use at any time.
+        // No trim was requested, and only a few buffers are in use at any time.
         let used = bytes_used(&rig, DomainId::Vram(device.id()));
         assert!(used <= 64 << 20, "{used} bytes for one buffer of 1 MiB at a time");
     }

@@ -1,4 +1,4 @@
-//! `Engine::report`: every live buffer, who uses it, who keeps it where it is and why.
+//! `Engine::report`: every live buffer, its users, and what keeps it in its backing.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ impl Importer for Indifferent {
     fn invalidate_mappings(&self, _: &Invalidation<'_>) {}
 }
 
-/// Takes part only where it need not reach another device's memory.
+/// An importer that does not accept another device's memory.
 struct Homely;
 
 impl Importer for Homely {
@@ -34,7 +34,7 @@ fn create(rig: &Rig, home: &Device, name: &str) -> SharedBuffer {
     rig.engine().create_buffer(home, BufferDescriptor::new(SIZE).name(name)).expect("a buffer")
 }
 
-/// What the report says of the only buffer with that name.
+/// The report's entry of the only buffer with that name.
 fn of(rig: &Rig, name: &str) -> BufferReport {
     let report = rig.engine().report();
     let mut named = report.named(name);
@@ -44,7 +44,7 @@ fn of(rig: &Rig, name: &str) -> BufferReport {
 }
 
 #[test]
-fn a_buffer_is_told_with_its_place_and_is_gone_when_it_is_dropped() {
+fn the_report_lists_each_live_buffer_with_its_domain() {
     let rig = Rig::new();
     let [home, _] = rig.two_of_one_adapter();
     let before = rig.engine().report().totals();
@@ -67,7 +67,7 @@ fn a_buffer_is_told_with_its_place_and_is_gone_when_it_is_dropped() {
         assert_eq!(by_provider, domain.shares.resident, "{domain:?}");
     }
     let place = report.domains.iter().find(|domain| domain.id == frame.domain);
-    let providers = &place.expect("the place where it is").providers;
+    let providers = &place.expect("the domain of the buffer").providers;
     let has = |&(provider, bytes): &(_, u64)| provider == frame.provider && bytes >= SIZE;
     assert!(providers.iter().any(has), "{providers:?}");
     assert!(report.to_string().contains("frame"));
@@ -76,18 +76,26 @@ fn a_buffer_is_told_with_its_place_and_is_gone_when_it_is_dropped() {
 }
 
 #[test]
-fn seats_mappings_and_accesses_are_told_while_they_last() {
+fn the_report_lists_attachments_mappings_and_accesses() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, "frame");
-    let fixed = buffer.attach(&home).expect("a seat");
-    let free = buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("a seat");
-    let homely = buffer.attach_dynamic(&home, Arc::new(Homely)).expect("a seat");
+    let fixed = buffer.attach(&home).expect("attached");
+    let free = buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("attached");
+    let homely = buffer.attach_dynamic(&home, Arc::new(Homely)).expect("attached");
     let mapping = free.map(Access::Read).expect("mapped");
-    let seats = of(&rig, "frame").attachments;
-    let facts: Vec<_> = seats
+    let attachments = of(&rig, "frame").attachments;
+    let facts: Vec<_> = attachments
         .iter()
-        .map(|seat| (seat.device, seat.dynamic, seat.peer_to_peer, seat.mapped, seat.attached))
+        .map(|attachment| {
+            (
+                attachment.device,
+                attachment.dynamic,
+                attachment.peer_to_peer,
+                attachment.mapped,
+                attachment.attached,
+            )
+        })
         .collect();
     assert_eq!(
         facts,
@@ -97,10 +105,10 @@ fn seats_mappings_and_accesses_are_told_while_they_last() {
             (home.id(), true, false, 0, true)
         ]
     );
-    assert_eq!(seats[1].device_name, peer.name());
+    assert_eq!(attachments[1].device_name, peer.name());
     drop((free, homely));
     let left = of(&rig, "frame").attachments;
-    assert_eq!(left.len(), 2, "a mapping keeps its seat");
+    assert_eq!(left.len(), 2, "a mapping keeps its attachment");
     assert!(left[0].attached && !left[1].attached);
     {
         let _host = buffer.host_access(Access::Read).expect("the host reads");
@@ -112,46 +120,53 @@ fn seats_mappings_and_accesses_are_told_while_they_last() {
 }
 
 #[test]
-fn a_mapping_of_a_place_that_was_left_is_told_with_its_device() {
+fn the_report_lists_ghost_mappings_by_device() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, "frame");
-    let seats = [&home, &peer]
-        .map(|device| buffer.attach_dynamic(device, Arc::new(Indifferent)).expect("a seat"));
-    let old = [&seats[1], &seats[1], &seats[0]].map(|seat| seat.map(Access::Read).expect("mapped"));
+    let attachments = [&home, &peer]
+        .map(|device| buffer.attach_dynamic(device, Arc::new(Indifferent)).expect("attached"));
+    let old = [&attachments[1], &attachments[1], &attachments[0]]
+        .map(|attachment| attachment.map(Access::Read).expect("mapped"));
     let from = buffer.domain();
-    buffer.migrate(DomainId::System).expect("nobody holds it");
-    let current = seats[0].map(Access::Read).expect("mapped");
-    let told = of(&rig, "frame");
-    assert_eq!((told.generation, told.domain), (1, DomainId::System));
-    assert_eq!(told.attachments.iter().map(|seat| seat.mapped).collect::<Vec<_>>(), [1, 0]);
-    let [ghost] = &told.ghosts[..] else { panic!("one place was left: {told}") };
+    buffer.migrate(DomainId::System).expect("not busy");
+    let current = attachments[0].map(Access::Read).expect("mapped");
+    let entry = of(&rig, "frame");
+    assert_eq!((entry.generation, entry.domain), (1, DomainId::System));
+    assert_eq!(
+        entry.attachments.iter().map(|attachment| attachment.mapped).collect::<Vec<_>>(),
+        [1, 0]
+    );
+    let [ghost] = &entry.ghosts[..] else { panic!("one ghost: {entry}") };
     assert_eq!((ghost.generation, ghost.domain), (0, from));
     assert_eq!(ghost.mapped, [(home.id(), 1), (peer.id(), 2)]);
-    assert_eq!(told.mappings(), 4);
-    assert_eq!(told.attachments.iter().map(|seat| seat.mapped_before).collect::<Vec<_>>(), [1, 2]);
-    assert!(told.to_string().contains("mapped 0 × (2 × before it moved)"), "{told}");
+    assert_eq!(entry.mappings(), 4);
+    assert_eq!(
+        entry.attachments.iter().map(|attachment| attachment.mapped_before).collect::<Vec<_>>(),
+        [1, 2]
+    );
+    assert!(entry.to_string().contains("mapped 0 × (2 × before it moved)"), "{entry}");
     let totals = rig.engine().report().totals();
     assert_eq!((totals.ghosts, totals.mappings), (1, 4));
     let [first, second, third] = old;
     drop((first, third));
     assert_eq!(of(&rig, "frame").ghosts[0].mapped, [(peer.id(), 1)]);
-    // A guest that leaves and another one that takes its seat do not change whose it was.
-    let [at_home, at_peer] = seats;
+    // If an attachment ends and another one takes its entry, the ghost keeps its device.
+    let [at_home, at_peer] = attachments;
     drop(at_peer);
-    let newcomer = buffer.attach_dynamic(&home, Arc::new(Indifferent)).expect("a seat");
+    let later = buffer.attach_dynamic(&home, Arc::new(Indifferent)).expect("attached");
     assert_eq!(of(&rig, "frame").ghosts[0].mapped, [(peer.id(), 1)]);
-    drop((second, current, at_home, newcomer));
+    drop((second, current, at_home, later));
     assert_eq!(of(&rig, "frame").ghosts, []);
 }
 
 #[test]
-fn every_pin_is_told_with_its_device_and_its_reason() {
+fn the_report_lists_pins_by_device_and_reason() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, "frame");
-    let seats = [&home, &peer].map(|device| buffer.attach(device).expect("a seat"));
-    let told = || {
+    let attachments = [&home, &peer].map(|device| buffer.attach(device).expect("attached"));
+    let pins = || {
         let mut pins: Vec<_> = of(&rig, "frame")
             .pins
             .into_iter()
@@ -164,104 +179,104 @@ fn every_pin_is_told_with_its_device_and_its_reason() {
         pins
     };
     let pin = |device: &Device, reason: &str, count| (Some(device.id()), reason.to_owned(), count);
-    let scanout = [(); 3].map(|()| seats[0].pin("scanout").expect("no quota"));
-    assert_eq!(told(), [pin(&home, "scanout", 3)]);
-    let rdma = seats[1].pin("rdma").expect("no quota");
-    // A reason that is made up at run time, beside the usual one.
-    let frame = seats[0].pin(format!("frame {}", 7)).expect("no quota");
+    let scanout = [(); 3].map(|()| attachments[0].pin("scanout").expect("no quota"));
+    assert_eq!(pins(), [pin(&home, "scanout", 3)]);
+    let rdma = attachments[1].pin("rdma").expect("no quota");
+    // A reason made at run time, in addition to the usual one.
+    let frame = attachments[0].pin(format!("frame {}", 7)).expect("no quota");
     assert_eq!(frame.reason(), "frame 7");
-    assert_eq!(told(), [pin(&home, "frame 7", 1), pin(&home, "scanout", 3), pin(&peer, "rdma", 1)]);
+    assert_eq!(pins(), [pin(&home, "frame 7", 1), pin(&home, "scanout", 3), pin(&peer, "rdma", 1)]);
     assert_eq!(rig.engine().report().totals().pins, 5);
     assert_eq!(rig.engine().live().count(Object::Pin), 5);
     // Pins outlive their attachment.
-    drop(seats);
+    drop(attachments);
     drop(frame);
     let [first, second, third] = scanout;
     drop((second, third));
-    assert_eq!(told(), [pin(&home, "scanout", 1), pin(&peer, "rdma", 1)]);
+    assert_eq!(pins(), [pin(&home, "scanout", 1), pin(&peer, "rdma", 1)]);
     drop(rdma);
-    assert_eq!(told(), [pin(&home, "scanout", 1)]);
+    assert_eq!(pins(), [pin(&home, "scanout", 1)]);
     drop(first);
-    assert_eq!(told(), []);
-    buffer.migrate(DomainId::System).expect("nobody holds it");
+    assert_eq!(pins(), []);
+    buffer.migrate(DomainId::System).expect("not busy");
 }
 
 #[test]
-fn what_is_handed_out_is_a_strangers_pin_and_what_came_in_is_told_as_well() {
+fn the_report_lists_exports_as_pins_and_marks_imports() {
     let rig = Rig::new();
     let [home, _] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, "ours");
     let export = buffer.export_foreign().expect("an fd");
-    let told = of(&rig, "ours");
-    assert_eq!(told.handed_out, 1);
-    let [pin] = &told.pins[..] else { panic!("one pin: {told}") };
+    let entry = of(&rig, "ours");
+    assert_eq!(entry.handed_out, 1);
+    let [pin] = &entry.pins[..] else { panic!("one pin: {entry}") };
     assert_eq!((pin.device, &*pin.reason, pin.count), (None, PinReport::HANDED_OUT, 1));
 
-    let stranger = rig.stranger();
-    let theirs = rig.open_on(&stranger, &home);
+    let external = rig.external_engine();
+    let theirs = rig.open_on(&external, &home);
     let handle = export.handle().expect("a second fd");
     let facts = handle.facts();
-    // SAFETY: the facts are those of the fd, and nobody uses the memory.
+    // SAFETY: the facts are those of the fd, and no work uses the memory.
     #[expect(unsafe_code, reason = "only the test knows what the fd is")]
-    let imported = unsafe { stranger.import_foreign(&theirs, handle.as_fd(), facts, Some("in")) };
+    let imported = unsafe { external.import_foreign(&theirs, handle.as_fd(), facts, Some("in")) };
     let imported = imported.expect("the same driver and device");
-    let report = stranger.report();
-    let [told] = &report.buffers[..] else { panic!("one buffer: {report}") };
-    assert!(told.imported && told.handed_out == 0, "{told}");
+    let report = external.report();
+    let [entry] = &report.buffers[..] else { panic!("one buffer: {report}") };
+    assert!(entry.imported && entry.handed_out == 0, "{entry}");
     drop(imported);
     drop(export);
-    let told = of(&rig, "ours");
-    assert_eq!((told.handed_out, told.pins.len()), (0, 0));
+    let entry = of(&rig, "ours");
+    assert_eq!((entry.handed_out, entry.pins.len()), (0, 0));
 }
 
 #[test]
-fn fences_are_told_by_usage_until_they_signal() {
+fn the_report_lists_pending_fences_by_usage() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, "frame");
-    let seat = buffer.attach(&peer).expect("a seat");
-    fill(&seat, 1);
-    assert_eq!(of(&rig, "frame").fences, [], "what is over is not told");
-    let mapping = seat.map(Access::ReadWrite).expect("mapped");
+    let attachment = buffer.attach(&peer).expect("attached");
+    fill(&attachment, 1);
+    assert_eq!(of(&rig, "frame").fences, [], "ended work is not listed");
+    let mapping = attachment.map(Access::ReadWrite).expect("mapped");
     let (fence, signal) = rig.engine().host_fence();
     mapping.begin_access(Access::Write).expect("current").end(fence);
-    let told = of(&rig, "frame");
-    let [fence] = &told.fences[..] else { panic!("one is pending: {told}") };
+    let entry = of(&rig, "frame");
+    let [fence] = &entry.fences[..] else { panic!("one is pending: {entry}") };
     assert_eq!((fence.usage, fence.device), (Usage::Write, None));
-    assert!(fence.on.contains("host"), "{told}");
+    assert!(fence.on.contains("host"), "{entry}");
     assert_eq!(rig.engine().report().totals().fences, 1);
     drop(signal);
     assert_eq!(of(&rig, "frame").fences, []);
 }
 
 #[test]
-fn what_was_taken_away_or_is_torn_is_told_until_it_is_good_again() {
+fn the_report_shows_revocation_and_poison_until_they_are_cleared() {
     let rig = Rig::new();
     let [home, _] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, "frame");
-    buffer.revoke().expect("nobody holds it");
-    let told = of(&rig, "frame");
-    assert!(told.revoked && told.to_string().contains("revoked:"), "{told}");
-    buffer.rearm().expect("nobody holds it");
-    let seat = buffer.attach(&home).expect("a seat");
-    let mapping = seat.map(Access::ReadWrite).expect("mapped");
+    buffer.revoke().expect("not busy");
+    let entry = of(&rig, "frame");
+    assert!(entry.revoked && entry.to_string().contains("revoked:"), "{entry}");
+    buffer.rearm().expect("not busy");
+    let attachment = buffer.attach(&home).expect("attached");
+    let mapping = attachment.map(Access::ReadWrite).expect("mapped");
     mapping.view().expect("it is good");
     let (fence, signal) = rig.engine().host_fence();
     mapping.begin_access(Access::Write).expect("current").end(fence);
-    let told = of(&rig, "frame");
-    assert!(!told.revoked && told.poisoned.is_none(), "{told}");
+    let entry = of(&rig, "frame");
+    assert!(!entry.revoked && entry.poisoned.is_none(), "{entry}");
     signal.fail("the disk is full");
-    let told = of(&rig, "frame");
-    let cause = told.poisoned.as_deref().expect("it was told");
-    assert!(cause.contains("the disk is full") && told.to_string().contains(cause), "{told}");
-    assert_eq!(told.fences, [], "nobody waits for what has failed");
+    let entry = of(&rig, "frame");
+    let cause = entry.poisoned.as_deref().expect("the cause is listed");
+    assert!(cause.contains("the disk is full") && entry.to_string().contains(cause), "{entry}");
+    assert_eq!(entry.fences, [], "a failed fence is not pending");
     assert!(matches!(mapping.view(), Err(Error::Poisoned { .. })), "the report has found it");
     buffer.accept_content().expect("nothing is under way");
     assert_eq!(of(&rig, "frame").poisoned, None);
 }
 
 #[test]
-fn reports_do_not_disturb_those_who_create_move_and_drop() {
+fn reports_run_concurrently_with_creation_moves_and_drops() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let turns = if common::in_vm() { 50 } else { 300 };
@@ -272,14 +287,15 @@ fn reports_do_not_disturb_those_who_create_move_and_drop() {
             for turn in 0..turns {
                 let descriptor = BufferDescriptor::new(SIZE).placement(Placement::default());
                 let buffer = rig.engine().create_buffer(&home, descriptor).expect("a buffer");
-                let seat = buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("a seat");
-                let mapping = seat.map(Access::Write).expect("mapped");
+                let attachment =
+                    buffer.attach_dynamic(&peer, Arc::new(Indifferent)).expect("attached");
+                let mapping = attachment.map(Access::Write).expect("mapped");
                 if turn % 8 == 0 {
-                    buffer.migrate(DomainId::System).expect("nobody holds it");
+                    buffer.migrate(DomainId::System).expect("not busy");
                 }
-                let pin = seat.pin("work").expect("no quota");
-                // The buffer's last handle may be the report's.
-                drop((buffer, seat, mapping));
+                let pin = attachment.pin("work").expect("no quota");
+                // The report may hold the last handle of the buffer.
+                drop((buffer, attachment, mapping));
                 drop(pin);
             }
         };
@@ -295,7 +311,7 @@ fn reports_do_not_disturb_those_who_create_move_and_drop() {
             while !done.load(Ordering::Acquire) {
                 look();
             }
-            // However late it was.
+            // The last report follows all workers.
             look();
         });
         for worker in workers {

@@ -1,4 +1,4 @@
-//! A route counts when data has gone through it; every other one says why it does not.
+//! Routes: a route works if data has passed through it; every other route has a reason for its refusal.
 
 use crate::common::{self, Rig, assert_pattern, fill};
 use peerbuf::transfer::RefusalReason;
@@ -10,7 +10,7 @@ fn refusal(rig: &Rig, from: &Device, to: &Device, route: Route) -> Option<Refusa
 }
 
 #[test]
-fn every_ordered_pair_has_a_verified_route_and_a_word_on_every_other() {
+fn every_ordered_pair_has_a_verified_route_and_a_verdict_on_every_other() {
     let rig = Rig::new();
     let devices = rig.twice_each();
     for from in &devices {
@@ -42,7 +42,7 @@ fn a_device_reaches_itself() {
 }
 
 #[test]
-fn an_opaque_fd_is_not_for_another_driver_and_the_reason_names_both() {
+fn an_opaque_fd_is_refused_by_another_driver_and_the_reason_names_both() {
     let rig = Rig::new();
     let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
     for (from, to) in [(&lavapipe, &swiftshader), (&swiftshader, &lavapipe)] {
@@ -56,7 +56,7 @@ fn an_opaque_fd_is_not_for_another_driver_and_the_reason_names_both() {
 }
 
 #[test]
-fn what_a_driver_does_not_export_is_refused_before_it_is_tried() {
+fn a_handle_type_without_export_is_refused_untried() {
     let rig = Rig::new();
     let Some(device) = rig.swiftshader() else { return };
     let other = rig.open(&device.adapter().clone());
@@ -65,12 +65,13 @@ fn what_a_driver_does_not_export_is_refused_before_it_is_tried() {
 }
 
 #[test]
-fn an_import_that_lies_is_found_out_and_another_route_is_taken() {
+fn an_import_with_wrong_bytes_is_detected_and_another_route_taken() {
     let rig = Rig::new();
     let [first, second] = rig.two_of_one_adapter();
     rig.engine().calls().set_lying_imports(true);
     let verdict = rig.engine().route(&first, &second).expect("a verdict");
-    let reason = refusal(&rig, &first, &second, Route::OpaqueFd).expect("it lies");
+    let reason =
+        refusal(&rig, &first, &second, Route::OpaqueFd).expect("the import shows wrong bytes");
     let RefusalReason::WrongBytes { words, wrong, first_wrong } = reason else {
         panic!("{reason}")
     };
@@ -78,10 +79,10 @@ fn an_import_that_lies_is_found_out_and_another_route_is_taken() {
     assert!(wrong == words && first_wrong == 0, "{wrong} of {words}, first {first_wrong}");
     assert!(verdict.verified, "{verdict:?}");
     assert_ne!(verdict.route, Route::OpaqueFd);
-    // What is shared goes over the route that works.
+    // Buffers use the route that works.
     let buffer = rig.engine().create_buffer(&first, BufferDescriptor::new(4096)).expect("a buffer");
     let (near, far) =
-        (buffer.attach(&first).expect("a seat"), buffer.attach(&second).expect("another way"));
+        (buffer.attach(&first).expect("attached"), buffer.attach(&second).expect("another route"));
     fill(&near, 6);
     assert_pattern(&far, 6, "the other route");
     let used = buffer.provider().name();
@@ -89,20 +90,20 @@ fn an_import_that_lies_is_found_out_and_another_route_is_taken() {
 }
 
 #[test]
-fn a_lie_that_is_over_is_forgiven_when_routes_are_forgotten() {
+fn forgetting_routes_proves_a_refused_route_again() {
     let rig = Rig::new();
     let [first, second] = rig.two_of_one_adapter();
     rig.engine().calls().set_lying_imports(true);
-    let lied = rig.engine().route(&first, &second).expect("a verdict");
+    let wrong = rig.engine().route(&first, &second).expect("a verdict");
     rig.engine().calls().set_lying_imports(false);
-    assert_eq!(rig.engine().route(&first, &second).expect("a verdict"), lied, "cached");
+    assert_eq!(rig.engine().route(&first, &second).expect("a verdict"), wrong, "cached");
     rig.engine().forget_routes();
-    let honest = rig.engine().route(&first, &second).expect("a verdict");
-    assert!(honest.working.iter().any(|w| w.route == Route::OpaqueFd), "{honest:?}");
+    let proved = rig.engine().route(&first, &second).expect("a verdict");
+    assert!(proved.working.iter().any(|w| w.route == Route::OpaqueFd), "{proved:?}");
 }
 
 #[test]
-fn a_verdict_is_reached_once() {
+fn a_route_is_proved_once() {
     let rig = Rig::new();
     let devices = rig.all();
     let other = rig.open(&devices[0].adapter().clone());
@@ -113,7 +114,7 @@ fn a_verdict_is_reached_once() {
         assert!(std::sync::Arc::ptr_eq(&first, &second));
         assert_eq!(rig.made().since(before), [], "no call is made again");
     }
-    // What holds for the drivers holds for their other devices.
+    // A verdict on two adapters holds for all their devices.
     let third = rig.open(&devices[0].adapter().clone());
     let known = rig.engine().route(&devices[0], &other).expect("a verdict");
     let same = rig.engine().route(&other, &third).expect("a verdict");
@@ -130,9 +131,9 @@ fn staged_copies_work_between_every_two_devices() {
                 let vram = BufferDescriptor::new(10_000).placement(Placement::Vram);
                 rig.engine().create_buffer(device, vram).expect("a buffer")
             });
-            fill(&source.attach(from).expect("a seat"), 77);
+            fill(&source.attach(from).expect("attached"), 77);
             rig.engine().copy(&source, &target, CopyRegion::first(10_000)).expect("a copy");
-            assert_pattern(&target.attach(to).expect("a seat"), 77, "staged");
+            assert_pattern(&target.attach(to).expect("attached"), 77, "staged");
         }
     }
 }

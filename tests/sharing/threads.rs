@@ -1,4 +1,4 @@
-//! Several threads at once on the same devices: every byte is still the right one.
+//! Several threads use the same devices concurrently, and every byte stays right.
 
 use crate::common::{Rig, bytes};
 use peerbuf::{Access, BufferDescriptor, CopyRegion, Device, Engine, Error, Placement};
@@ -6,7 +6,7 @@ use peerbuf::{Access, BufferDescriptor, CopyRegion, Device, Engine, Error, Place
 const THREADS: u64 = 4;
 const ROUNDS: u64 = 40;
 
-/// The next of a sequence of numbers; each thread has its own.
+/// Returns the next number of a thread's own sequence.
 fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     *state >> 33
@@ -17,12 +17,12 @@ fn pick<'a, T>(state: &mut u64, from: &'a [T]) -> &'a T {
     &from[next(state) as usize % from.len()]
 }
 
-/// Creates, shares, writes, copies and drops; fails at the first wrong byte.
+/// Creates, shares, writes, copies and drops buffers; fails at the first wrong byte.
 fn work(engine: &Engine, devices: &[Device], thread: u64) {
     let mut state = thread + 1;
     for round in 0..ROUNDS {
         let seed = thread << 32 | round;
-        // CAST: a seed for passes.
+        // CAST: a seed of compute passes.
         let pass_seed = (thread << 16 | round) as u32;
         let sizes = [4, 252, 4096, 30_000, 200_000];
         let places = [Placement::VramOrSystem, Placement::System];
@@ -34,12 +34,12 @@ fn work(engine: &Engine, devices: &[Device], thread: u64) {
         };
         let what = format!("thread {thread} round {round}: {} {}", home.name(), peer.name());
         let buffer = create(home, *pick(&mut state, &places));
-        let seat = buffer.attach(peer).expect("every device reaches it");
+        let attachment = buffer.attach(peer).expect("every device reaches it");
         bytes::assert_zero(&buffer, &what);
         if next(&mut state) & 1 == 0 {
             bytes::write(&buffer, seed);
         } else {
-            let mapping = seat.map(Access::ReadWrite).expect("mapped");
+            let mapping = attachment.map(Access::ReadWrite).expect("mapped");
             mapping.fill(pass_seed).expect("a pass");
             assert!(mapping.verify(pass_seed).expect("a pass").is_clean(), "{what}");
             drop(mapping);
@@ -48,7 +48,7 @@ fn work(engine: &Engine, devices: &[Device], thread: u64) {
         let target = create(pick(&mut state, devices), Placement::VramOrSystem);
         engine.copy(&buffer, &target, CopyRegion::first(size)).expect("a copy");
         if next(&mut state) & 1 == 0 {
-            drop((seat, buffer));
+            drop((attachment, buffer));
         }
         bytes::assert_sequence(&target, seed, &what);
     }
@@ -67,24 +67,24 @@ fn threads_share_devices_without_seeing_each_others_bytes() {
 }
 
 #[test]
-fn threads_that_share_one_buffer_take_turns_at_its_seats() {
+fn threads_attach_to_one_buffer_in_turns() {
     let rig = Rig::new();
     let devices = rig.twice_each();
     let buffer =
         rig.engine().create_buffer(&devices[0], BufferDescriptor::new(4096)).expect("a buffer");
-    // Sit down once with everybody, so that it need not move while somebody holds it.
-    drop(devices.iter().map(|d| buffer.attach(d).expect("a seat")).collect::<Vec<_>>());
+    // Attach every device once, so that later attaches need no move while the buffer is busy.
+    drop(devices.iter().map(|d| buffer.attach(d).expect("attached")).collect::<Vec<_>>());
     std::thread::scope(|scope| {
         for device in &devices {
             for _ in 0..2 {
                 scope.spawn(|| {
                     for _ in 0..ROUNDS {
                         match buffer.attach(device) {
-                            Ok(seat) => {
-                                let mapping = seat.map(Access::Read).expect("mapped");
+                            Ok(attachment) => {
+                                let mapping = attachment.map(Access::Read).expect("mapped");
                                 assert_eq!(mapping.view().expect("handles").size, 4096);
                             }
-                            // Somebody else of the same device sits there.
+                            // Another thread has the device attached.
                             Err(Error::AlreadyAttached { .. }) => {}
                             Err(error) => panic!("{error}"),
                         }
@@ -94,12 +94,12 @@ fn threads_that_share_one_buffer_take_turns_at_its_seats() {
         }
     });
     for device in &devices {
-        drop(buffer.attach(device).expect("every seat is free again"));
+        drop(buffer.attach(device).expect("all attachments have ended"));
     }
 }
 
 #[test]
-fn copies_in_opposite_directions_do_not_lock_each_other_out() {
+fn copies_in_opposite_directions_do_not_deadlock() {
     let rig = Rig::new();
     let devices = rig.all();
     let [a, b] = [&devices[0], &devices[devices.len() - 1]].map(|device| {
@@ -117,12 +117,12 @@ fn copies_in_opposite_directions_do_not_lock_each_other_out() {
             });
         }
     });
-    bytes::assert_sequence(&a, 1, "both had the same bytes all the time");
-    bytes::assert_sequence(&b, 1, "both had the same bytes all the time");
+    bytes::assert_sequence(&a, 1, "both always had the same bytes");
+    bytes::assert_sequence(&b, 1, "both always had the same bytes");
 }
 
 #[test]
-fn threads_that_trim_disturb_nobody() {
+fn concurrent_trims_disturb_no_other_thread() {
     let rig = Rig::new();
     let devices = rig.all();
     std::thread::scope(|scope| {
@@ -140,7 +140,7 @@ fn threads_that_trim_disturb_nobody() {
 }
 
 #[test]
-fn routes_that_many_threads_ask_for_at_once_are_the_same_for_all() {
+fn concurrent_route_queries_return_the_same_verdict() {
     let rig = Rig::new();
     let devices = rig.all();
     let (first, last) = (&devices[0], &devices[devices.len() - 1]);

@@ -413,7 +413,7 @@ fn a_wait_accepts_any_timeout() {
 fn fences_of_two_engines_are_not_confused() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let other_engine = rig.stranger();
+    let other_engine = rig.external_engine();
     for device in rig.all() {
         let theirs = rig.open_on(&other_engine, &device);
         let same = device_with_same_number(engine, &theirs);

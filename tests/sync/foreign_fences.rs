@@ -61,7 +61,7 @@ fn two_engines_wait_for_each_other_through_the_dma_buf() {
     if !needs_dma_buf(&ours) {
         return;
     }
-    let other = rig.stranger();
+    let other = rig.external_engine();
     let theirs = rig.open_on(&other, &ours);
     let engines = [(rig.engine(), &ours), (&other, &theirs)];
     let (buffer, _attachment, mapping) = create(rig.engine(), &ours, SIZE);

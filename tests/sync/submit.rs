@@ -298,7 +298,7 @@ fn a_submission_accepts_only_mappings_of_its_device_and_access() {
     let read_only = attachments[0].map(Access::Read).expect("mapped");
     let error = fill(engine, &devices[0], &read_only, 1).expect_err("opened for reading");
     assert!(matches!(error, Error::WrongAccess { .. }), "{error}");
-    let other_engine = rig.stranger();
+    let other_engine = rig.external_engine();
     let theirs = rig.open_on(&other_engine, &devices[0]);
     let error = other_engine.submit(&devices[0], |_| Ok(())).expect_err("another engine's device");
     assert!(matches!(error, Error::ForeignEngine { .. }), "{error}");

@@ -386,7 +386,7 @@ fn a_purged_buffer_explains_why() {
 fn external_memory_is_never_purgeable() {
     let rig = Rig::new();
     let [home, _] = rig.two_of_one_adapter();
-    let other_engine = rig.stranger();
+    let other_engine = rig.external_engine();
     let theirs = rig.open_on(&other_engine, &home);
     let original = other_engine.create_buffer(&theirs, plain("theirs")).expect("a buffer");
     let export = original.export_foreign().expect("exported");

@@ -80,9 +80,9 @@ fn any_next_call_unplugs_a_lost_device() {
             .expect("a buffer elsewhere");
         bytes::write(&other, 5);
         let others_attachment = pair.attach(&other, Arc::new(Refault::new()));
-        let notified = recorder.told().len();
+        let notified = recorder.invalidated().len();
         pair.lose();
-        let untouched = (kept.domain(), recorder.told().len());
+        let untouched = (kept.domain(), recorder.invalidated().len());
         assert_eq!(
             untouched,
             (vram(&pair.first), notified),
@@ -90,7 +90,7 @@ fn any_next_call_unplugs_a_lost_device() {
         );
         next(&pair, &other, &others_attachment);
         assert_eq!((kept.domain(), gone.is_poisoned()), (DomainId::System, true), "{what}");
-        assert_eq!(recorder.told().len(), notified + 1, "{what}");
+        assert_eq!(recorder.invalidated().len(), notified + 1, "{what}");
         // The other device sees the promoted bytes.
         let mapping = attachment.map(Access::Read).expect("promoted");
         let sum = mapping.checksum().expect("a pass of the other device");
@@ -146,7 +146,7 @@ fn concurrent_threads_unplug_a_lost_device_once() {
         .map(|(buffer, recorder)| pair.attach(buffer, Arc::clone(recorder) as _))
         .collect();
     let counts = |recorders: &[Arc<Recorder>]| -> Vec<usize> {
-        recorders.iter().map(|recorder| recorder.told().len()).collect()
+        recorders.iter().map(|recorder| recorder.invalidated().len()).collect()
     };
     let before = counts(&recorders);
     pair.lose();

@@ -135,12 +135,12 @@ fn check(detected: bool) {
         if detected {
             lose(engine, &first);
         }
-        let callbacks = (kept_recorder.told().len(), apart_recorder.told().len());
+        let callbacks = (kept_recorder.invalidated().len(), apart_recorder.invalidated().len());
         assert_eq!(counts(engine.abandon(&first).expect("of this engine")), (1, 1));
         // The buffer is its clean copy.
         assert_eq!(kept.domain(), DomainId::System);
         assert_pattern(&kept_attachments[1], 1);
-        assert_eq!(kept_recorder.told().len(), callbacks.0 + 1, "notified once");
+        assert_eq!(kept_recorder.invalidated().len(), callbacks.0 + 1, "notified once");
         let explained = kept.explain();
         assert_eq!(explained.decisions[0].what, What::Promoted, "{explained}");
         // A buffer without a copy is poisoned until its content is accepted.
@@ -153,7 +153,7 @@ fn check(detected: bool) {
         bytes::assert_zero(&gone, "zeroed memory");
         // Other buffers are not affected.
         assert_pattern(&apart_attachments[1], 3);
-        assert_eq!(apart_recorder.told().len(), callbacks.1);
+        assert_eq!(apart_recorder.invalidated().len(), callbacks.1);
         let (other, other_attachments, _) = {
             let swapped = [devices[1].clone(), devices[1].clone()];
             create(engine, &swapped, anywhere, 4)
@@ -355,7 +355,7 @@ fn importers_of_lost_content_are_notified() {
     let recorder = Recorder::new(true);
     let attachment = pair.attach(&buffer, Arc::clone(&recorder) as _);
     assert_eq!(pair.unplug(), (0, 1));
-    assert_eq!(recorder.told(), [0]);
+    assert_eq!(recorder.invalidated(), [0]);
     drop(attachment);
 }
 
@@ -413,7 +413,7 @@ fn a_device_is_unplugged_once() {
     let attachments = [(&kept, &recorders[0]), (&gone, &recorders[1])]
         .map(|(buffer, recorder)| pair.attach(buffer, Arc::clone(recorder) as _));
     assert_eq!(pair.unplug(), (1, 1));
-    let notified = || [recorders[0].told(), recorders[1].told()].concat();
+    let notified = || [recorders[0].invalidated(), recorders[1].invalidated()].concat();
     let (once, explained) = (notified(), gone.explain().decisions.len());
     // A second unplug, and a detected loss of the same device, change nothing.
     assert_eq!(pair.unplug(), (1, 1), "the first report");

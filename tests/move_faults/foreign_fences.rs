@@ -1,4 +1,4 @@
-//! Fences of strangers, in and out, through a dma-buf's own reservation: only where dma-bufs are real.
+//! Export and import of fences through a dma-buf's reservation. Requires real dma-bufs.
 #![expect(unsafe_code, reason = "importing what the test has exported")]
 
 use std::os::fd::AsFd;
@@ -11,7 +11,7 @@ use crate::common::{Rig, bytes, commands, needs_dma_buf, wait_idle};
 use crate::{Fault, LONG, codes};
 
 const SIZE: u64 = 16 << 10;
-/// Fills that take a while, so that there is something to wait for.
+/// A size whose fills take long enough that a wait is pending.
 const LARGE: u64 = 4 << 20;
 
 const CALLS: [Call; 6] = [
@@ -29,26 +29,28 @@ fn assert_word(buffer: &SharedBuffer, word: u32, what: &str) {
 }
 
 #[test]
-fn any_call_may_fail_while_fences_go_to_strangers_and_come_back() {
+fn any_call_may_fail_while_fences_are_exported_and_imported() {
     let rig = Rig::new();
     let Some(ours) = rig.lavapipe() else { return };
     if !needs_dma_buf(&ours) {
         return;
     }
-    let (engine, stranger) = (rig.engine(), rig.stranger());
-    let theirs = rig.open_on(&stranger, &ours);
+    let (engine, external) = (rig.engine(), rig.external_engine());
+    let theirs = rig.open_on(&external, &ours);
     let buffer = engine.create_buffer(&ours, BufferDescriptor::new(SIZE)).expect("a buffer");
     let large = engine.create_buffer(&ours, BufferDescriptor::new(LARGE)).expect("a buffer");
     let export = buffer.export_foreign().expect("a dma-buf");
-    // SAFETY: it is what the facts say, exported just above; fences keep the two engines apart.
-    let taken = unsafe { stranger.import_foreign(&theirs, export.as_fd(), export.facts(), None) };
-    let taken = taken.expect("the same memory");
-    let seats = [
-        buffer.attach(&ours).expect("a seat"),
-        large.attach(&ours).expect("a seat"),
-        taken.attach(&theirs).expect("a seat"),
+    // SAFETY: exported just above, with its own facts; fences order the two engines.
+    let imported =
+        unsafe { external.import_foreign(&theirs, export.as_fd(), export.facts(), None) };
+    let imported = imported.expect("the same memory");
+    let attachments = [
+        buffer.attach(&ours).expect("attached"),
+        large.attach(&ours).expect("attached"),
+        imported.attach(&theirs).expect("attached"),
     ];
-    let [mine, work, its] = [0, 1, 2].map(|at| seats[at].map(Access::ReadWrite).expect("mapped"));
+    let [mine, work, its] =
+        [0, 1, 2].map(|at| attachments[at].map(Access::ReadWrite).expect("mapped"));
     let mut failed = 0;
     for call in CALLS {
         for &code in codes(call) {
@@ -63,18 +65,18 @@ fn any_call_may_fail_while_fences_go_to_strangers_and_come_back() {
                 step("fill", &|| commands::fill(engine, &ours, &work, 1).map(drop));
                 step("fill", &|| commands::fill(engine, &ours, &mine, 2).map(drop));
                 step("export fences", &|| buffer.export_foreign_fences());
-                taken.import_foreign_fences().expect("no fault of theirs");
-                let after =
-                    commands::fill(&stranger, &theirs, &its, 3).expect("no fault of theirs");
-                taken.export_foreign_fences().expect("no fault of theirs");
+                imported.import_foreign_fences().expect("no fault in the external engine");
+                let after = commands::fill(&external, &theirs, &its, 3)
+                    .expect("no fault in the external engine");
+                imported.export_foreign_fences().expect("no fault in the external engine");
                 step("import fences", &|| buffer.import_foreign_fences());
                 let word = 4 + u32::try_from(nth).expect("a few");
                 step("fill", &|| commands::fill(engine, &ours, &mine, word).map(drop));
                 let missed = engine.calls().clear_faults();
-                assert_word(&buffer, word, "behind the stranger");
-                assert!(after.is_signalled().expect("no error"), "behind the stranger");
-                buffer.export_foreign_fences().expect("no fault any more");
-                taken.import_foreign_fences().expect("no fault of theirs");
+                assert_word(&buffer, word, "behind the external engine");
+                assert!(after.is_signalled().expect("no error"), "behind the external engine");
+                buffer.export_foreign_fences().expect("the fault is cleared");
+                imported.import_foreign_fences().expect("no fault in the external engine");
                 after.wait(LONG).expect("it runs");
                 if missed {
                     break;
@@ -84,6 +86,6 @@ fn any_call_may_fail_while_fences_go_to_strangers_and_come_back() {
     }
     assert!(failed > 3, "the operations make calls");
     drop((mine, work, its));
-    drop((seats, taken, export));
+    drop((attachments, imported, export));
     wait_idle(&[&ours, &theirs]);
 }

@@ -1,5 +1,5 @@
-//! Which way bytes take, and that they arrive by all of them: the host, a device, both together, and a ring
-//! where no device sees both places.
+//! Copy paths of a move: the host, a device, both together, and a bounce copy where no device sees both
+//! backings. Bytes are right on each of them.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use peerbuf::{
 };
 
 const MIB: u64 = 1 << 20;
-/// What a ring copies at once.
+/// The bytes of one step of the staging ring.
 const STEP: u64 = 4 * MIB;
 
 fn vram(device: &Device) -> DomainId {
     DomainId::Vram(device.id())
 }
 
-/// A buffer with bytes in it. The host sees its memory from now on, or never.
+/// Creates a buffer with content. If `seen`, the host maps its memory now; otherwise it cannot map it later.
 fn create(engine: &Engine, home: &Device, size: u64, seed: u64, seen: bool) -> SharedBuffer {
     engine.calls().set_unmappable_device_memory(!seen);
     let buffer = engine.create_buffer(home, BufferDescriptor::new(size)).expect("there is room");
@@ -30,7 +30,7 @@ fn create(engine: &Engine, home: &Device, size: u64, seed: u64, seen: bool) -> S
 }
 
 fn assert_moved(migrated: Result<Migration>, generation: u32) {
-    assert_eq!(migrated.expect("nobody holds it"), Migration::Done { generation });
+    assert_eq!(migrated.expect("not busy"), Migration::Done { generation });
 }
 
 fn submissions(engine: &Engine, work: impl FnOnce()) -> u64 {
@@ -39,10 +39,10 @@ fn submissions(engine: &Engine, work: impl FnOnce()) -> u64 {
     engine.calls().made(Call::QueueSubmit) - before
 }
 
-// ---- where no device sees both places ----
+// ---- no device sees both backings ----
 
-/// Two devices, neither of which sees the other's own memory: what they import is not what was exported.
-fn apart(rig: &Rig) -> [Device; 2] {
+/// Opens two devices that cannot reach each other's VRAM: their imports show bytes other than the exported ones.
+fn unconnected(rig: &Rig) -> [Device; 2] {
     let [one, two] = rig.two_of_one_adapter();
     rig.engine().calls().set_lying_imports(true);
     for (from, to) in [(&one, &two), (&two, &one)] {
@@ -53,13 +53,13 @@ fn apart(rig: &Rig) -> [Device; 2] {
     [one, two]
 }
 
-/// A buffer moves from one device to the other and back, where the host sees the two places or does not.
-fn check_carried(size: u64, seen: [bool; 2]) {
+/// Moves a buffer from one device to the other and back. `seen` states which backings the host can map.
+fn check_bounced(size: u64, seen: [bool; 2]) {
     let _note = Note(format!("{size} bytes, seen by the host: {seen:?}"));
     let rig = Rig::new();
     let engine = rig.engine();
-    let [from, to] = apart(&rig);
-    // Memory that was mapped once stays so, and is given to the next one who needs as much.
+    let [from, to] = unconnected(&rig);
+    // Mapped memory stays mapped, and the next buffer of this size reuses it.
     drop(create(engine, &to, size, 9, seen[1]));
     let buffer = create(engine, &from, size, 1, seen[0]);
     engine.calls().set_unmappable_device_memory(true);
@@ -68,28 +68,28 @@ fn check_carried(size: u64, seen: [bool; 2]) {
         assert_eq!((buffer.domain(), buffer.home().id()), (vram(target), target.id()));
         let unseen = seen.iter().filter(|seen| !**seen).count() as u64;
         let steps = unseen * size.div_ceil(STEP);
-        // One more clears what an old owner left behind the end.
+        // One more submission may clear the padding of recycled memory.
         let expected = if steps == 0 { 0..=0 } else { steps..=steps + 1 };
         assert!(expected.contains(&made), "{made} submissions, not {expected:?}");
-        let system = engine.usage(DomainId::System).expect("there is one").used;
-        assert_eq!(system, 0, "it does not go through there");
+        let system = engine.usage(DomainId::System).expect("the system domain").used;
+        assert_eq!(system, 0, "system memory is not used");
     }
-    bytes::assert_sequence(&buffer, 1, "there and back");
+    bytes::assert_sequence(&buffer, 1, "moved out and back");
     assert_eq!(engine.report().buffers[0].fences, [], "nothing is under way");
 }
 
 #[test]
-fn a_buffer_is_carried_where_no_device_sees_both_places() {
-    // Some slot; a step to the byte, and a bit more; three steps.
+fn a_bounce_copy_moves_buffers_between_unconnected_devices() {
+    // A slot of a slab, exactly one step, slightly more than a step, and three steps.
     for size in [5000, STEP, STEP + 4, 9 * MIB + 3] {
         for seen in [[false, false], [true, false], [false, true], [true, true]] {
-            check_carried(size, seen);
+            check_bounced(size, seen);
         }
     }
 }
 
 #[test]
-fn between_drivers_it_is_carried_as_well_and_with_others() {
+fn a_bounce_copy_between_drivers_works_alone_and_in_a_batch() {
     let rig = Rig::new();
     let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
     let engine = rig.engine();
@@ -106,32 +106,32 @@ fn between_drivers_it_is_carried_as_well_and_with_others() {
             }
         }
         for (buffer, seed) in all.iter().zip(1..) {
-            bytes::assert_sequence(buffer, seed, "there and back");
+            bytes::assert_sequence(buffer, seed, "moved out and back");
         }
     }
 }
 
 #[test]
-fn while_it_is_carried_nobody_holds_its_reservation_and_everybody_waits_for_it() {
+fn a_bounce_copy_holds_no_reservation_and_every_use_waits_for_it() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let [from, to] = apart(&rig);
+    let [from, to] = unconnected(&rig);
     let buffer = create(engine, &from, 5 * MIB, 1, false);
     let other = create(engine, &from, 5 * MIB, 2, false);
     let gate = Gate::close(&from);
     std::thread::scope(|scope| {
         let moving = scope.spawn(|| buffer.migrate(vram(&to)));
         while !engine.report().buffers[0].moving {
-            assert!(!moving.is_finished(), "a device is held up that it needs");
+            assert!(!moving.is_finished(), "the move needs the blocked device");
             std::thread::yield_now();
         }
-        // All of these take the reservation, for a moment.
+        // Each of these takes the reservation briefly.
         assert_eq!(buffer.domain(), vram(&from));
         assert_eq!(buffer.generation(), 0);
         let reader = scope.spawn(|| bytes::read(&buffer));
         let copy = scope.spawn(|| {
             let copied = engine.copy(&other, &buffer, CopyRegion { from: 0, to: 0, len: 1000 });
-            copied.expect("it waits").wait(LONG)
+            copied.expect("submitted").wait(LONG)
         });
         gate.open();
         assert_moved(moving.join().expect("no panic"), 1);
@@ -143,14 +143,14 @@ fn while_it_is_carried_nobody_holds_its_reservation_and_everybody_waits_for_it()
 }
 
 #[test]
-fn what_fails_half_way_leaves_it_where_it_was() {
+fn a_failed_bounce_copy_leaves_the_buffer_in_place() {
     let rig = Rig::new();
     let engine = rig.engine();
-    let [from, to] = apart(&rig);
+    let [from, to] = unconnected(&rig);
     let buffer = create(engine, &from, 9 * MIB + 3, 1, false);
     let mut failed = 0;
     loop {
-        // Not for want of memory: then it is tried again.
+        // Not an out-of-memory error, since the engine retries after those.
         let code = vk::Result::ERROR_INITIALIZATION_FAILED;
         engine.calls().fail_nth(Call::QueueSubmit, failed + 1, code);
         let moved = buffer.migrate(vram(&to));
@@ -161,27 +161,27 @@ fn what_fails_half_way_leaves_it_where_it_was() {
         moved.expect_err("a step could not be submitted");
         failed += 1;
         assert_eq!((buffer.domain(), buffer.generation()), (vram(&from), 0));
-        bytes::assert_sequence(&buffer, 1, "as it was");
+        bytes::assert_sequence(&buffer, 1, "unchanged");
     }
     assert!(failed >= 6, "three steps on each side, and {failed} could fail");
-    bytes::assert_sequence(&buffer, 1, "there");
+    bytes::assert_sequence(&buffer, 1, "moved");
 }
 
-// ---- where one does ----
+// ---- a device sees both backings ----
 
 fn rig_with(speeds: impl Into<Option<CopySpeeds>>) -> Rig {
     Rig::with(|descriptor| descriptor.copy_speeds(speeds))
 }
 
 #[test]
-fn the_table_says_who_copies_and_the_bytes_are_the_same() {
+fn the_speed_table_selects_the_copier_and_bytes_stay_the_same() {
     for (up_to, made) in [(0, 1), (MIB - 1, 1), (MIB, 0)] {
         let rig = rig_with(CopySpeeds::host_up_to(up_to));
         let [one, two] = rig.two_of_one_adapter();
         let engine = rig.engine();
         let [moved, source] = [1, 2].map(|seed| create(engine, &one, MIB, seed, true));
         let target = create(engine, &two, MIB, 3, true);
-        // The devices meet.
+        // The routes between the devices are proved.
         assert_moved(moved.migrate(vram(&two)), 1);
         let back = || assert_moved(moved.migrate(vram(&one)), 2);
         assert_eq!(submissions(engine, back), made, "a move, with the host up to {up_to}");
@@ -196,7 +196,7 @@ fn the_table_says_who_copies_and_the_bytes_are_the_same() {
 }
 
 #[test]
-fn a_large_copy_is_shared_out_between_a_device_and_the_host() {
+fn a_large_copy_is_split_between_a_device_and_the_host() {
     let row = |bytes, host, device| {
         let [host, device] = [host, device].map(Duration::from_micros);
         CopySpeed { bytes, host, device }
@@ -209,33 +209,33 @@ fn a_large_copy_is_shared_out_between_a_device_and_the_host() {
         assert_moved(buffer.migrate(vram(&two)), 1);
         let back = submissions(engine, || assert_moved(buffer.migrate(vram(&one)), 2));
         assert_eq!(back, made, "what the host cannot copy after all the device does");
-        bytes::assert_sequence(&buffer, 1, "by both");
+        bytes::assert_sequence(&buffer, 1, "copied by both");
         drop(buffer);
         engine.trim();
     }
 }
 
 #[test]
-fn copies_are_measured_once_and_not_while_the_device_is_at_work() {
+fn copy_speeds_are_measured_once_on_an_idle_device() {
     let rig = rig_with(None);
     let engine = rig.engine();
     let [one, two] = rig.two_of_one_adapter();
     let known = || [&one, &two].map(|device| engine.copy_speeds(device).expect("ours").is_some());
     let small = create(engine, &one, 4096, 1, true);
     assert_moved(small.migrate(vram(&two)), 1);
-    assert_eq!(known(), [false, false], "for so few bytes it does not matter");
+    assert_eq!(known(), [false, false], "small copies need no speeds");
     let buffer = create(engine, &one, 70_000, 2, true);
     let gate = Gate::close(&two);
-    // A device that is held up, but not for peerbuf's sake, is one that has nothing to do.
+    // A device that only foreign work blocks counts as idle. This submission makes it busy.
     let behind = two.submitted().expect("a fence");
     let elsewhere = buffer.migrate(vram(&two));
-    assert_eq!(known(), [false, false], "it would be measured as well");
+    assert_eq!(known(), [false, false], "a busy device is not measured");
     gate.open();
     behind.wait(LONG).expect("it ends");
     assert_moved(elsewhere, 1);
     bytes::assert_sequence(&buffer, 2, "moved");
     assert_moved(buffer.migrate(vram(&one)), 2);
-    assert_eq!(known(), [true, false], "the new home's, who copies");
+    assert_eq!(known(), [true, false], "the new home, which copies");
     let speeds = engine.copy_speeds(&one).expect("ours").expect("known");
     assert!(speeds.rows().iter().all(|row| !row.host.is_zero() && !row.device.is_zero()));
     assert_moved(buffer.migrate(vram(&two)), 3);
@@ -245,10 +245,10 @@ fn copies_are_measured_once_and_not_while_the_device_is_at_work() {
     assert_eq!(engine.copy_speeds(&one).expect("ours"), Some(speeds));
 }
 
-/// Work of an application's own on the queue, that peerbuf does not know of: a move neither waits for it nor
-/// leaves anything behind for ever because of it, and measures another time.
+/// peerbuf does not know the application's own work on the queue. A move does not wait for it and leaks nothing
+/// because of it; the speeds are measured later.
 #[test]
-fn what_an_application_has_on_its_queue_is_not_waited_for() {
+fn moves_do_not_wait_for_an_applications_own_work() {
     let rig = rig_with(None);
     let engine = rig.engine();
     let [one, two] = rig.two_of_one_adapter();
@@ -257,7 +257,7 @@ fn what_an_application_has_on_its_queue_is_not_waited_for() {
         engine.route(from, to).expect("proved");
     }
     let gate = Gate::close(&two);
-    // With the gate closed: it would not open before the engine's own bound.
+    // The gate stays closed. A move that waited for it would exceed the engine timeout.
     assert_moved(buffer.migrate(vram(&two)), 1);
     assert_eq!(engine.copy_speeds(&two).expect("ours"), None, "not measured in time");
     gate.open();
