@@ -123,7 +123,7 @@ impl Engine {
     /// Locks: each buffer's reservation, one at a time, but not while waiting.
     pub fn abandon(&self, device: &Device) -> Result<Abandoned> {
         self.set.core.check(&device.0)?;
-        Ok(buffer::abandon(&self.set, &device.0))
+        Ok(buffer::unplug(&self.set, &device.0))
     }
 
     /// How full a domain is.

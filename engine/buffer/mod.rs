@@ -47,6 +47,6 @@ pub(crate) use eviction::Eviction;
 pub(crate) use eviction::{fit, restore};
 pub(crate) use foreign::import;
 pub(crate) use inspect::report;
-pub(crate) use loss::abandon;
+pub(crate) use loss::unplug;
 pub(crate) use migration::migrate_many;
 pub(crate) use object::Buffers;

@@ -1,4 +1,4 @@
-//! The compute passes on a mapping.
+//! Compute passes on a mapping: fill, verify, checksum, copy.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::sync::Usage;
 use crate::transfer::{Attempt, ComputeKernels, PassReport, Watch, Work};
 
 impl Mapping {
-    /// Writes the pattern of `seed`, by a compute pass on this device, and waits for it. The buffer's
-    /// size must be a multiple of 4.
+    /// Writes the pattern of `seed` to the whole buffer, by a compute pass on this device, and waits for it.
+    /// The buffer's size must be a multiple of 4 bytes.
     ///
     /// # Errors
     ///
@@ -22,34 +22,35 @@ impl Mapping {
     ///
     /// Locks: the reservation, but not while waiting.
     pub fn fill(&self, seed: u32) -> Result<()> {
-        self.run(Access::Write, |passes, watch| passes.fill(self.span(), seed, watch))
+        self.run(Access::Write, |kernels, watch| kernels.fill(self.span(), seed, watch))
     }
 
-    /// Compares every word with the pattern of `seed`, by a compute pass on this device.
+    /// Compares every 32-bit word with the pattern of `seed`, by a compute pass on this device.
     ///
     /// # Errors
     ///
-    /// As [`Mapping::fill`]. Wrong bytes are no error but a report.
+    /// As [`Mapping::fill`]. Mismatches are not an error; the report lists them.
     pub fn verify(&self, seed: u32) -> Result<PassReport> {
-        self.run(Access::Read, |passes, watch| passes.verify(self.span(), seed, watch))
+        self.run(Access::Read, |kernels, watch| kernels.verify(self.span(), seed, watch))
     }
 
-    /// A sum over all words that depends on their positions, by a compute pass on this device.
+    /// Returns a checksum of all 32-bit words that depends on their positions, by a compute pass on this
+    /// device.
     ///
     /// # Errors
     ///
     /// As [`Mapping::fill`].
     pub fn checksum(&self) -> Result<u32> {
-        self.run(Access::Read, |passes, watch| passes.checksum(self.span(), watch))
+        self.run(Access::Read, |kernels, watch| kernels.checksum(self.span(), watch))
     }
 
-    /// Copies all of this buffer to another one, at least as large, that the same device has mapped, by a
-    /// compute pass instead of the copy engine.
+    /// Copies the whole buffer to another one, by a compute pass instead of the copy engine. The target must be
+    /// at least as large, and mapped by the same device.
     ///
     /// # Errors
     ///
-    /// As [`Mapping::fill`]; [`Error::OutOfBounds`] if the other is smaller; [`Error::Overlap`] if it is
-    /// the same buffer; [`Error::Unsupported`] if the other mapping is of another device.
+    /// As [`Mapping::fill`]; [`Error::OutOfBounds`] if the target is smaller; [`Error::Overlap`] if it is the
+    /// same buffer; [`Error::Unsupported`] if its mapping is of another device.
     pub fn copy_to(&self, target: &Self) -> Result<()> {
         let (from, to) = (self.buffer_inner(), target.buffer_inner());
         to.check_range(0, from.size)?;
@@ -59,7 +60,7 @@ impl Mapping {
         if !Arc::ptr_eq(self.device_inner(), target.device_inner()) {
             return Err(Error::Unsupported {
                 device: self.device_inner().name().to_owned(),
-                missing: format!("the mapping of {}", target.device_inner().name()),
+                missing: format!("a mapping of {}", to.name()),
             });
         }
         from.set.handle_lost_devices();
@@ -68,16 +69,16 @@ impl Mapping {
         self.view()?;
         target.view()?;
         let span = target.span().slice(0, from.size);
-        let submit = |work: Work<'_>| self.submit_with(target, work);
+        let submit = |work: Work<'_>| self.submit_copy_to(target, work);
         let watch = Watch { timeout: from.core().timeout, submit: &submit };
-        let passes = from.core().passes(self.device_inner())?;
+        let kernels = from.core().passes(self.device_inner())?;
         retry_on_oom(&from.set, self.device_inner().id(), [&**from, &**to], || {
-            passes.copy(self.span(), span, &watch)
+            kernels.copy(self.span(), span, &watch)
         })
     }
 
-    /// Runs a pass, each of whose submissions is made under the reservation: of a mapping that is
-    /// current, when nothing is under way that `access` may not overlap with.
+    /// Runs a compute pass. Each of its submissions is made under the reservation: the mapping is then current,
+    /// and no work is pending that conflicts with `access`.
     fn run<R>(
         &self,
         access: Access,
@@ -89,21 +90,23 @@ impl Mapping {
         self.view()?;
         let submit = |work: Work<'_>| self.submit(access, work);
         let watch = Watch { timeout: set.core.timeout, submit: &submit };
-        let passes = set.core.passes(self.device_inner())?;
+        let kernels = set.core.passes(self.device_inner())?;
         retry_on_oom(set, self.device_inner().id(), [&**self.buffer_inner()], || {
-            pass(&passes, &watch)
+            pass(&kernels, &watch)
         })
     }
 
+    /// Makes one submission of a pass, or returns the fences to wait for first.
     fn submit(&self, access: Access, work: Work<'_>) -> Result<Attempt> {
-        let own = self.device_inner();
+        let device = self.device_inner();
         let mut state = self.buffer_inner().lock();
         let mut waits = state.fences.pending(Usage::from(access).waits_for());
-        // Before the look at what has failed: what fails after it is in here, and the pass says so.
+        // Collected before the check for failures: work that fails after it is among these fences, and the
+        // fence of the pass reports its failure.
         let writers = state.fences.pending(Usage::Write);
         self.buffer_inner().check_usable(&mut state)?;
-        // The device's own queue keeps the order of its own work.
-        waits.retain(|fence| !fence.is_on(own));
+        // The device's queue orders its own work.
+        waits.retain(|fence| !fence.is_on(device));
         if !waits.is_empty() {
             return Ok(Attempt::Wait(waits));
         }
@@ -111,18 +114,19 @@ impl Mapping {
         let submitted = work();
         if access.writes() {
             let all = DirtyRanges::of(0..self.buffer_inner().size, self.buffer_inner().size);
-            self.buffer_inner().note_submitted(&mut state, &all, own.id(), &submitted);
+            self.buffer_inner().note_submitted(&mut state, &all, device.id(), &submitted);
         }
         let fence = submitted?.depends_on(&writers);
         state.fences.add(Usage::from(access), fence.clone());
-        self.buffer_inner().note_use(&mut state, Some(own.id()));
+        self.buffer_inner().note_use(&mut state, Some(device.id()));
         Ok(Attempt::Submitted(fence))
     }
 
-    fn submit_with(&self, target: &Self, work: Work<'_>) -> Result<Attempt> {
+    /// Makes one submission of a copy to `target`, or returns the fences to wait for first.
+    fn submit_copy_to(&self, target: &Self, work: Work<'_>) -> Result<Attempt> {
         let (from, to) = (self.buffer_inner(), target.buffer_inner());
         let mut pair = Pair::lock(&from.set, from, to)?;
-        let waits = pair.waits_elsewhere(self.device_inner());
+        let waits = pair.waits_of_other_queues(self.device_inner());
         let writers = pair.writers();
         from.check_usable(pair.from())?;
         to.check_usable(pair.to())?;

@@ -1,4 +1,4 @@
-//! Copying between two buffers, whatever devices they belong to.
+//! Copying between two buffers, also of different devices.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +15,10 @@ use crate::observe::StallCause;
 use crate::sync::{Fence, Usage};
 use crate::transfer::{self, Span, Unfinished};
 
-/// Copies, on the GPU where one device sees both buffers, else through staging memory.
+/// Copies bytes between two buffers: by the host where that is faster, else by a device that sees both, else
+/// through staging memory.
+///
+/// The contract is that of [`crate::Engine::copy`].
 pub(crate) fn copy(
     set: &Arc<Buffers>,
     from: &SharedBuffer,
@@ -40,6 +43,7 @@ pub(crate) fn copy(
     retry_on_oom(set, to.home_id(), [&**from, &**to], || copy_once(set, from, to, region))
 }
 
+/// Copies by a device, or through staging memory if no device sees both buffers.
 fn copy_once(
     set: &Arc<Buffers>,
     from: &Arc<BufferInner>,
@@ -50,16 +54,16 @@ fn copy_once(
     loop {
         let executor = find_executor(from, to)?;
         let mut pair = Pair::lock(set, from, to)?;
-        // What no queue can wait for is waited for first, then the contents are made their owners', which
-        // may submit something that has to be waited for in turn: a move that is under way relies on
-        // nobody touching the buffer.
+        // Wait first for work that no queue can wait for, then make the contents valid. That may submit a
+        // scrub, which must be waited for in turn: a move in progress relies on no other write to the buffer.
         let mut waits = pair.host_waits(executor.as_deref());
-        // Before the look at what has failed: what fails after it is in here, and the copy's fence says so.
+        // Collected before the check for failures: work that fails after it is among these fences, and the
+        // fence of the copy reports its failure.
         let writers = pair.writers();
         from.check_usable(pair.from())?;
         to.check_usable(pair.to())?;
         if waits.is_empty() {
-            pair.own(from, to, region, executor.is_some())?;
+            pair.make_valid(from, to, region, executor.is_some())?;
             waits = pair.host_waits(executor.as_deref());
         }
         if !waits.is_empty() {
@@ -74,13 +78,14 @@ fn copy_once(
                     to.count_access_to(pair.to(), device.id(), region.len);
                     return Ok(fence);
                 }
-                // One of the two moved since the executor was found.
+                // One of the buffers has moved since the executor was found: try again.
             }
-            None => return staged(set, from, to, pair, region),
+            None => return copy_staged(set, from, to, pair, region),
         }
     }
 }
 
+/// Checks that both buffers belong to the engine, and that the region is valid.
 fn check(
     set: &Arc<Buffers>,
     from: &BufferInner,
@@ -101,17 +106,18 @@ fn check(
     Ok(())
 }
 
-/// A device that sees both buffers, the destination's home first. It gets its views here, without any
-/// reservation, since that may prove a route.
+/// Returns a device that sees both buffers; the home of the destination is preferred.
+///
+/// Views that are missing are created here, without a reservation, because that may prove a route.
 fn find_executor(
     from: &Arc<BufferInner>,
     to: &Arc<BufferInner>,
 ) -> Result<Option<Arc<DeviceInner>>> {
-    let place = |buffer: &BufferInner| {
+    let allocation_of = |buffer: &BufferInner| {
         let state = buffer.lock();
         buffer.backing(&state).map(|backing| Arc::clone(backing.allocation()))
     };
-    let sides = [(from, place(from)?), (to, place(to)?)];
+    let sides = [(from, allocation_of(from)?), (to, allocation_of(to)?)];
     let mut devices: SmallVec<[Arc<DeviceInner>; 2]> = SmallVec::new();
     for home in [to.home(), from.home()] {
         if !devices.iter().any(|device| device.id() == home.id()) {
@@ -123,9 +129,12 @@ fn find_executor(
     }))
 }
 
-/// No device sees both: each home moves its part through staging memory, and the host between them.
-/// Returns when it is done, without holding a reservation meanwhile; a host fence keeps others away.
-fn staged(
+/// Copies where no device sees both buffers: each home device copies its part through staging memory, and the
+/// host copies between the two.
+///
+/// Returns when the copy is done. It holds no reservation meanwhile; a host fence in both buffers orders other
+/// users after it.
+fn copy_staged(
     set: &Arc<Buffers>,
     from: &Arc<BufferInner>,
     to: &Arc<BufferInner>,
@@ -134,23 +143,24 @@ fn staged(
 ) -> Result<Fence> {
     let (fence, signal) = Fence::host();
     to.note_write(pair.to(), region.to..region.to + region.len);
-    let [source, target] = pair.hold(from, to, &fence)?;
+    let [source, target] = pair.begin_host_copy(from, to, &fence)?;
     drop(pair);
-    let done = staged_between(set, from, &source, to, &target, region);
+    let done = copy_through_staging(set, from, &source, to, &target, region);
     let (result, reading, writing) = match done {
         Ok(()) => (Ok(Fence::signalled()), vec![], vec![]),
         Err(Unfinished { error, reading, writing }) => (Err(error), reading, writing),
     };
-    for (buffer, usage, left) in [(from, Usage::Read, reading), (to, Usage::Write, writing)] {
+    for (buffer, usage, unfinished) in [(from, Usage::Read, reading), (to, Usage::Write, writing)] {
         let mut state = buffer.lock();
         state.end_access();
-        left.into_iter().for_each(|fence| state.fences.add(usage, fence));
+        unfinished.into_iter().for_each(|fence| state.fences.add(usage, fence));
     }
     drop(signal);
     result
 }
 
-fn staged_between(
+/// Copies the region between two allocations, each given with the offset of its buffer.
+fn copy_through_staging(
     set: &Arc<Buffers>,
     from: &Arc<BufferInner>,
     source: &(Arc<Allocation>, u64),
@@ -158,14 +168,14 @@ fn staged_between(
     target: &(Arc<Allocation>, u64),
     region: CopyRegion,
 ) -> Result<(), Unfinished> {
-    let (near, far) = (from.home(), to.home());
-    let nothing = |error| Unfinished { error, reading: vec![], writing: vec![] };
-    let from_view = view(from, &source.0, &near).map_err(nothing)?;
-    let to_view = view(to, &target.0, &far).map_err(nothing)?;
-    let near = set.core.staging(&near).map_err(nothing)?;
-    let far = set.core.staging(&far).map_err(nothing)?;
+    let (source_home, target_home) = (from.home(), to.home());
+    let not_started = |error| Unfinished { error, reading: vec![], writing: vec![] };
+    let from_view = view(from, &source.0, &source_home).map_err(not_started)?;
+    let to_view = view(to, &target.0, &target_home).map_err(not_started)?;
+    let source_staging = set.core.staging(&source_home).map_err(not_started)?;
+    let target_staging = set.core.staging(&target_home).map_err(not_started)?;
     let span = |view, offset| Span { view, offset, len: region.len };
     let from = span(&from_view, source.1 + region.from);
     let to = span(&to_view, target.1 + region.to);
-    transfer::staged_copy((from, &near), (to, &far), set.core.timeout)
+    transfer::staged_copy((from, &source_staging), (to, &target_staging), set.core.timeout)
 }

@@ -1,4 +1,4 @@
-//! The host's scoped view of a buffer: volatile copies, bracketed.
+//! Host access: copies with volatile reads and writes between a begin and an end, which make caches coherent.
 
 use std::fmt;
 use std::ops::Range;
@@ -18,47 +18,47 @@ use crate::transfer::{self, Span};
 
 /// A scoped access of the host to a [`SharedBuffer`], from [`SharedBuffer::host_access`].
 ///
-/// It does not keep devices away: what is submitted while it is open is not ordered behind it. Open it,
-/// use it, and end it before anybody else is asked to use the buffer.
+/// It does not block devices: work that is submitted while it is open is not ordered after it. Open it, use it,
+/// and end it before any device is to use the buffer.
 ///
-/// There is no slice to be had: a device or another process may write the same bytes at any time, so
-/// everything is a copy, of volatile reads and writes. While it lives the buffer stays where it is.
+/// It gives no slice: a device or another process may write the same bytes at any time. All methods copy, by
+/// volatile reads and writes. The buffer stays in its backing while the access lives.
 ///
-/// End it with [`HostAccess::end`] to learn of errors; dropping it ends it too, and only logs them.
+/// End it with [`HostAccess::end`] to receive errors. Dropping it ends it too, but only logs them.
 #[doc(alias = "dma_buf_begin_cpu_access")]
 pub struct HostAccess {
     buffer: Arc<BufferInner>,
     access: Access,
-    way: Way,
-    /// What was written, if the buffer has a clean copy, which does not have that. The copy is told at the
-    /// end: before it, the buffer neither moves nor goes on as its copy.
+    path: HostPath,
+    /// The bytes that were written, if the buffer has a clean copy. They are marked in the clean copy when the
+    /// access ends. Until then the buffer neither moves nor is its clean copy promoted.
     written: Option<Mutex<DirtyRanges>>,
     ended: bool,
 }
 
-/// How the host gets at the bytes.
-enum Way {
-    /// The memory is mapped.
+/// How the host reaches the bytes.
+enum HostPath {
+    /// The host has mapped the memory.
     Mapped { allocation: Arc<Allocation>, offset: u64, start: HostPtr },
-    /// It cannot be; the bytes are copied here and back by the home device.
-    Bounced(Bounce),
+    /// The host cannot map the memory. The home device copies the bytes to staging memory and back.
+    Bounced(BounceBuffer),
 }
 
-struct Bounce {
+struct BounceBuffer {
     home: Arc<DeviceInner>,
     view: Arc<View>,
     offset: u64,
     len: u64,
     start: HostPtr,
-    /// `None` once it has been handed to the retire list.
+    /// `None` once it is on the retire list.
     staging: Option<StagingBuffer>,
-    /// What was written. Only that goes back: the rest is a copy of what somebody else may have
-    /// written since.
+    /// The ranges that were written. Only these are copied back: the rest is a copy of bytes that a device may
+    /// have written since.
     written: Mutex<Vec<Range<u64>>>,
 }
 
 impl HostAccess {
-    pub(in crate::buffer) fn begin(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
+    fn begin(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
         let set = &buffer.set;
         set.handle_lost_devices();
         retry_on_oom(set, buffer.home_id(), [&**buffer], || Self::begin_once(buffer, access))
@@ -77,30 +77,30 @@ impl HostAccess {
             (allocation, offset, written.then(Mutex::default))
         };
         buffer.core().live.born(Object::HostAccess);
-        // From here on the buffer cannot move, and dropping `held` lets it.
-        let held = Held(buffer);
-        let way = match allocation.host()? {
+        // From here on the buffer cannot move; dropping `counted` allows it again.
+        let counted = CountedAccess(buffer);
+        let path = match allocation.host()? {
             Some(base) => {
                 allocation.begin_host_access(access, offset, buffer.size)?;
-                Way::Mapped { allocation, offset, start: at(base, offset) }
+                HostPath::Mapped { allocation, offset, start: offset_ptr(base, offset) }
             }
-            None => Way::Bounced(Bounce::begin(buffer, &allocation, offset)?),
+            None => HostPath::Bounced(BounceBuffer::begin(buffer, &allocation, offset)?),
         };
-        std::mem::forget(held);
-        Ok(Self { buffer: Arc::clone(buffer), access, way, written, ended: false })
+        std::mem::forget(counted);
+        Ok(Self { buffer: Arc::clone(buffer), access, path, written, ended: false })
     }
 
-    /// The buffer.
+    /// Returns the buffer.
     pub fn buffer(&self) -> SharedBuffer {
         SharedBuffer(Arc::clone(&self.buffer))
     }
 
-    /// What it was opened for.
+    /// Returns what the access was opened for.
     pub fn access(&self) -> Access {
         self.access
     }
 
-    /// Copies bytes from `offset` on out of the buffer.
+    /// Copies `out.len()` bytes out of the buffer, starting at byte `offset`.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl HostAccess {
         Ok(())
     }
 
-    /// Copies bytes into the buffer from `offset` on.
+    /// Copies `bytes` into the buffer, starting at byte `offset`.
     ///
     /// # Errors
     ///
@@ -123,7 +123,7 @@ impl HostAccess {
         Ok(())
     }
 
-    /// Sets `len` bytes from `offset` on to `value`.
+    /// Sets `len` bytes to `value`, starting at byte `offset`.
     ///
     /// # Errors
     ///
@@ -134,18 +134,18 @@ impl HostAccess {
         let mut done = 0;
         while done < len {
             let part = chunk.len().min(len - done);
-            write_to(at(start, done as u64), &chunk[..part]);
+            write_to(offset_ptr(start, done as u64), &chunk[..part]);
             done += part;
         }
         self.wrote(offset, len);
         Ok(())
     }
 
-    /// Ends the access, and makes what was written visible to devices.
+    /// Ends the access, and makes the written bytes visible to devices.
     ///
     /// # Errors
     ///
-    /// [`Error::DeviceLost`], or what a call said. The access has ended in any case.
+    /// [`Error::DeviceLost`], or the error of a Vulkan or system call. The access has ended in any case.
     pub fn end(mut self) -> Result<()> {
         self.finish()
     }
@@ -154,16 +154,16 @@ impl HostAccess {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
         }
-        let _held = Held(&self.buffer);
+        let _counted = CountedAccess(&self.buffer);
         if let Some(written) = &mut self.written {
             let written = written.get_mut().unwrap_or_else(PoisonError::into_inner);
             self.buffer.note_writes(&mut self.buffer.lock(), written);
         }
-        match &mut self.way {
-            Way::Mapped { allocation, offset, .. } => {
+        match &mut self.path {
+            HostPath::Mapped { allocation, offset, .. } => {
                 allocation.end_host_access(self.access, *offset, self.buffer.size)
             }
-            Way::Bounced(bounce) => bounce.end(&self.buffer),
+            HostPath::Bounced(bounce) => bounce.end(&self.buffer),
         }
     }
 
@@ -173,7 +173,7 @@ impl HostAccess {
             let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
             written.mark(part.clone(), self.buffer.size);
         }
-        if let Way::Bounced(bounce) = &self.way {
+        if let HostPath::Bounced(bounce) = &self.path {
             bounce.wrote(part);
         }
     }
@@ -186,22 +186,22 @@ impl HostAccess {
             return Err(Error::WrongAccess { buffer: self.buffer.name(), opened, used });
         }
         self.buffer.check_range(offset, len as u64)?;
-        let start = match &self.way {
-            Way::Mapped { start, .. } => *start,
-            Way::Bounced(bounce) => bounce.start,
+        let start = match &self.path {
+            HostPath::Mapped { start, .. } => *start,
+            HostPath::Bounced(bounce) => bounce.start,
         };
-        Ok(at(start, offset))
+        Ok(offset_ptr(start, offset))
     }
 }
 
-impl Bounce {
-    /// Copies the bytes to staging memory, whatever the access: a write may be partial.
+impl BounceBuffer {
+    /// Copies the bytes to staging memory, for any access: a write may be partial.
     fn begin(buffer: &BufferInner, allocation: &Allocation, offset: u64) -> Result<Self> {
         let home = buffer.home();
-        let take = buffer.take_at_home(allocation.provider());
+        let kind = buffer.take_at_home(allocation.provider());
         let view = match allocation.existing_view(home.id()) {
             Some(view) => view,
-            None => allocation.view(&home, take?)?,
+            None => allocation.view(&home, kind?)?,
         };
         let len = buffer.size;
         let staging = buffer.core().staging(&home)?.buffer(len, Direction::Readback)?;
@@ -220,12 +220,12 @@ impl Bounce {
         Ok(this)
     }
 
-    /// Copies back what was written. Does not wait: the copy is a write of the home device like any
-    /// other.
+    /// Copies the written ranges back. Does not wait: the copy is a write of the home device, with a fence like
+    /// any other.
     fn end(&mut self, buffer: &BufferInner) -> Result<()> {
         let written =
             std::mem::take(self.written.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let parts = merge(written);
+        let parts = merge_ranges(written);
         let Some(staging) = self.staging.as_ref().filter(|_| !parts.is_empty()) else {
             return Ok(());
         };
@@ -240,7 +240,7 @@ impl Bounce {
     fn wrote(&self, part: Range<u64>) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         match written.last_mut() {
-            // The usual case: one write after the other.
+            // The usual case: the write continues the last one.
             Some(last) if last.end == part.start => last.end = part.end,
             _ if part.is_empty() => {}
             _ => written.push(part),
@@ -260,8 +260,8 @@ impl Bounce {
     }
 }
 
-/// The same parts in order, those that touch made one.
-fn merge(mut parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
+/// Sorts the ranges, and merges those that overlap or touch.
+fn merge_ranges(mut parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
     parts.sort_unstable_by_key(|part| part.start);
     parts.dedup_by(|next, kept| {
         let touches = next.start <= kept.end;
@@ -273,10 +273,10 @@ fn merge(mut parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
     parts
 }
 
-/// One count of `State::host`.
-struct Held<'a>(&'a BufferInner);
+/// One count of `State::host`, which keeps the buffer in its backing. Dropping it ends the access.
+struct CountedAccess<'a>(&'a BufferInner);
 
-impl Drop for Held<'_> {
+impl Drop for CountedAccess<'_> {
     fn drop(&mut self) {
         self.0.end_access();
         self.0.core().live.died(Object::HostAccess);
@@ -286,13 +286,14 @@ impl Drop for Held<'_> {
 impl Drop for HostAccess {
     fn drop(&mut self) {
         if let Err(error) = self.finish() {
-            tracing::error!(buffer = self.buffer.name(), %error, "host access did not end well");
+            let buffer = self.buffer.name();
+            tracing::error!(buffer, %error, "host access failed to end; writes may not reach devices");
         }
     }
 }
 
 #[expect(unsafe_code, reason = "offsets that were checked")]
-fn at(start: HostPtr, offset: u64) -> HostPtr {
+fn offset_ptr(start: HostPtr, offset: u64) -> HostPtr {
     // CAST: within mapped memory, so it fits the address space.
     // SAFETY: callers pass the offset of a backing within its mapped allocation, or one that
     // `check_range` has found to be within the buffer.
@@ -301,8 +302,8 @@ fn at(start: HostPtr, offset: u64) -> HostPtr {
 
 #[expect(unsafe_code, reason = "volatile reads of mapped memory")]
 fn read_from(start: HostPtr, out: &mut [u8]) {
-    // SAFETY: `HostAccess::check` has found the range to be within the buffer, whose memory is mapped
-    // and cannot move while the access lives.
+    // SAFETY: `HostAccess::check` has found the range to be within the buffer, whose memory is mapped and
+    // cannot move while the access lives.
     unsafe { start.read(out) };
 }
 
@@ -327,17 +328,17 @@ const _: () = {
 };
 
 impl SharedBuffer {
-    /// Opens the buffer for the host.
+    /// Begins an access of the host.
     ///
-    /// Waits, in bounds, until no device does what `access` may not overlap with; brackets the access
-    /// with `DMA_BUF_IOCTL_SYNC` or flush and invalidate where the memory needs it. Memory that the
-    /// host cannot map is copied through staging memory. The buffer stays where it is while the guard
-    /// lives.
+    /// Waits, for at most the engine timeout, until no device uses the buffer in a way that conflicts with
+    /// `access`. Where the memory needs it, the access is bracketed with `DMA_BUF_IOCTL_SYNC`, or with flush
+    /// and invalidate. Memory that the host cannot map is copied through staging memory. The buffer stays in
+    /// its backing while the guard lives.
     ///
     /// # Errors
     ///
     /// [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`], [`Error::Timeout`], [`Error::DeviceLost`],
-    /// [`Error::Staging`], or what the calls said.
+    /// [`Error::Staging`], or the error of a Vulkan or system call.
     ///
     /// Locks: the reservation, but not while waiting and not while the guard lives.
     #[doc(alias = "dma_buf_begin_cpu_access")]
@@ -351,8 +352,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_that_touch_are_one() {
-        assert_eq!(merge(vec![8..9, 0..4, 4..6, 1..2, 5..7]), [0..7, 8..9]);
-        assert_eq!(merge(vec![]), []);
+    fn ranges_that_touch_are_merged() {
+        assert_eq!(merge_ranges(vec![8..9, 0..4, 4..6, 1..2, 5..7]), [0..7, 8..9]);
+        assert_eq!(merge_ranges(vec![]), []);
     }
 }

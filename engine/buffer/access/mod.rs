@@ -1,9 +1,13 @@
-//! Bytes are used: submissions, accesses that an application submits itself, the host, copies, compute kernels.
+//! Uses of a buffer's bytes: submissions, accesses that an application submits itself, host accesses, copies,
+//! compute passes.
 //!
 //! Kernel counterparts: a driver's submission ioctl, `dma_buf_begin_cpu_access`.
 //!
-//! Everything here locks the reservation, checks that the mapping is current, submits, and adds the fence before
-//! it unlocks.
+//! Every use locks the reservation, checks that the mapping is current, submits, and adds its fence before it
+//! unlocks. No wait happens under the reservation.
+//!
+//! May be known here: attachments and their mappings, and all rooms below. What is not here: how bytes are
+//! copied ([`crate::transfer`]), and fences from outside the engine (`foreign/`).
 
 mod compute;
 mod copy;

@@ -1,6 +1,6 @@
-//! The two halves of a submission, for applications that submit themselves.
+//! The two halves of a submission, for applications that submit to the queue themselves.
 //!
-//! Kernel counterpart: what a driver does around a job: lock the reservation, collect fences, submit, add
+//! Kernel counterpart: a driver's job submission. It locks the reservation, collects fences, submits, and adds
 //! the job's fence.
 
 use std::fmt;
@@ -11,11 +11,11 @@ use crate::buffer::attach::{Mapping, RawView};
 use crate::error::Result;
 use crate::sync::{Fence, Usage};
 
-/// An access that an application is submitting itself, from [`Mapping::begin_access`].
+/// An access that an application submits itself, from [`Mapping::begin_access`].
 ///
-/// While it lives the buffer stays where it is, so keep it only while you record and submit, and end it
-/// with the fence of what you submitted. Dropped without [`OpenAccess::end`], it enters no fence: right
-/// only if nothing was submitted.
+/// The buffer stays in its backing while this lives. Keep it only while recording and submitting, and end it
+/// with the fence of the submission. If it is dropped without [`OpenAccess::end`], no fence is added. That is
+/// correct only if nothing was submitted.
 #[must_use = "end it with the fence of what was submitted"]
 pub struct OpenAccess<'a> {
     mapping: &'a Mapping,
@@ -24,25 +24,27 @@ pub struct OpenAccess<'a> {
 }
 
 impl Mapping {
-    /// Begins an access that the application submits itself: waits, in bounds, until no other device does
-    /// what `access` may not overlap with, and keeps the buffer in place until the access is ended.
-    /// Others may begin an access of theirs meanwhile: it is the fence given to [`OpenAccess::end`] that they
-    /// wait for. Between the two the application records (with [`Mapping::acquire`] and [`Mapping::release`]) and
-    /// submits to [`crate::Device::with_queue`].
+    /// Begins an access that the application submits itself, and keeps the buffer in its backing until the
+    /// access ends.
+    ///
+    /// Waits, for at most the engine timeout, until no other device uses the buffer in a way that conflicts
+    /// with `access`. Further accesses can begin while this one is open: they wait only for the fence given to
+    /// [`OpenAccess::end`]. Before that call the application records (with [`Mapping::acquire`] and
+    /// [`Mapping::release`]) and submits to [`crate::Device::with_queue`].
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Stale`] if the buffer has moved: map it again and retry
-    /// ([`crate::Attachment::remap`]); [`crate::Error::Revoked`], [`crate::Error::WrongAccess`],
-    /// [`crate::Error::Timeout`], [`crate::Error::DeviceLost`].
+    /// [`crate::Error::Stale`] if the buffer has moved: map it again and retry ([`crate::Attachment::remap`]);
+    /// [`crate::Error::Revoked`], [`crate::Error::WrongAccess`], [`crate::Error::Timeout`],
+    /// [`crate::Error::DeviceLost`].
     ///
     /// Locks: the reservation, but not while waiting and not while the access is open.
     pub fn begin_access(&self, access: Access) -> Result<OpenAccess<'_>> {
         self.begin_access_part(access, 0..self.buffer_inner().size)
     }
 
-    /// The same, but nothing is written outside of bytes `part`: a promise, as of
-    /// [`crate::Submission::uses_part`].
+    /// Begins an access as [`Mapping::begin_access`] does, and declares that it writes no bytes outside `part`.
+    /// That is a promise, as for [`crate::Submission::uses_part`].
     ///
     /// # Errors
     ///
@@ -55,12 +57,12 @@ impl Mapping {
         self.buffer_inner().check_part(&part)?;
         self.buffer_inner().set.handle_lost_devices();
         let view = self.view()?;
-        let own = self.device_inner();
+        let device = self.device_inner();
         let waits_for = Usage::from(access).waits_for();
-        let mut state = self.buffer_inner().lock_idle(waits_for, |fence| !fence.is_on(own))?;
+        let mut state = self.buffer_inner().lock_idle(waits_for, |fence| !fence.is_on(device))?;
         self.check_current()?;
         state.begin_access();
-        self.buffer_inner().note_use(&mut state, Some(own.id()));
+        self.buffer_inner().note_use(&mut state, Some(device.id()));
         if access.writes() {
             self.buffer_inner().note_write(&mut state, part);
         }
@@ -69,13 +71,13 @@ impl Mapping {
 }
 
 impl OpenAccess<'_> {
-    /// The handles to record with.
+    /// Returns the handles to record with.
     pub fn view(&self) -> RawView {
         self.view
     }
 
-    /// Ends it: whoever uses the buffer next waits for `fence` ([`crate::Device::submitted`] makes one
-    /// for everything that was submitted to the queue so far).
+    /// Ends the access: later uses of the buffer wait for `fence`. [`crate::Device::submitted`] returns a fence
+    /// for all work that was submitted to the queue so far.
     pub fn end(self, fence: Fence) {
         let mut state = self.mapping.buffer_inner().lock();
         state.fences.add(Usage::from(self.access), fence);

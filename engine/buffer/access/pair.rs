@@ -1,4 +1,4 @@
-//! Two buffers that are locked together for a copy between them.
+//! Two buffers whose reservations are locked together, for a copy between them.
 
 use std::sync::Arc;
 
@@ -12,33 +12,33 @@ use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many, waits_on};
 use crate::transfer::path::{self, CopyChoice, CopyConditions, PAUSE};
 use crate::transfer::{self, Span};
 
-/// Which bytes a copy moves.
+/// The bytes that a copy transfers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopyRegion {
-    /// First byte in the source.
+    /// Offset of the first byte in the source.
     pub from: u64,
-    /// First byte in the destination.
+    /// Offset of the first byte in the destination.
     pub to: u64,
-    /// How many bytes.
+    /// Number of bytes.
     pub len: u64,
 }
 
 impl CopyRegion {
-    /// The first `len` bytes of both.
+    /// Returns the region of the first `len` bytes of both buffers.
     pub fn first(len: u64) -> Self {
         Self { from: 0, to: 0, len }
     }
 }
 
-/// Both reservations, locked together.
-pub(in crate::buffer) struct Pair<'a> {
+/// The locked reservations of the source and the destination, which may be the same buffer.
+pub(super) struct Pair<'a> {
     locked: Locked<'a, State>,
     from: Index,
     to: Index,
 }
 
 impl<'a> Pair<'a> {
-    pub(in crate::buffer) fn lock(
+    pub(super) fn lock(
         set: &'a Buffers,
         from: &'a BufferInner,
         to: &'a BufferInner,
@@ -53,16 +53,16 @@ impl<'a> Pair<'a> {
         Ok(Self { locked, from, to })
     }
 
-    pub(in crate::buffer) fn from(&mut self) -> &mut State {
+    pub(super) fn from(&mut self) -> &mut State {
         self.locked.get_mut(self.from)
     }
 
-    pub(in crate::buffer) fn to(&mut self) -> &mut State {
+    pub(super) fn to(&mut self) -> &mut State {
         self.locked.get_mut(self.to)
     }
 
-    /// Both are being used.
-    pub(in crate::buffer) fn note_use(
+    /// Notes a use of both buffers, by `device` or, if `None`, by the host.
+    pub(super) fn note_use(
         &mut self,
         from: &BufferInner,
         to: &BufferInner,
@@ -72,57 +72,60 @@ impl<'a> Pair<'a> {
         to.note_use(self.to(), device);
     }
 
-    /// What a copy must wait for.
+    /// Returns the fences that a copy must wait for.
     fn waits(&mut self) -> Vec<Fence> {
         let mut waits = self.from().fences.pending(Usage::from(Access::Read).waits_for());
         waits.extend(self.to().fences.pending(Usage::from(Access::Write).waits_for()));
         waits
     }
 
-    /// Those whose work was to write either.
-    pub(in crate::buffer) fn writers(&mut self) -> Vec<Fence> {
+    /// Returns the fences of work that writes either buffer. The fence of a copy depends on them.
+    pub(super) fn writers(&mut self) -> Vec<Fence> {
         let mut writers = self.from().fences.pending(Usage::Write);
         writers.extend(self.to().fences.pending(Usage::Write));
         writers
     }
 
-    /// That of it which the host must wait for: everything if no device copies.
-    pub(in crate::buffer) fn host_waits(&mut self, executor: Option<&DeviceInner>) -> Vec<Fence> {
+    /// Returns the fences that the host must wait for, because the queue of `executor` cannot. Without an
+    /// executor these are all that a copy must wait for.
+    pub(super) fn host_waits(&mut self, executor: Option<&DeviceInner>) -> Vec<Fence> {
         let mut waits = self.waits();
         waits.retain(|fence| executor.is_none_or(|device| fence.is_for_host(device)));
         waits
     }
 
-    /// What a pass on `device` must wait for: what its own queue does not keep in order.
-    pub(in crate::buffer) fn waits_elsewhere(&mut self, device: &DeviceInner) -> Vec<Fence> {
+    /// Returns the fences that a compute pass on `device` must wait for. Work on the device's own queue is not
+    /// among them: the queue keeps its order.
+    pub(super) fn waits_of_other_queues(&mut self, device: &DeviceInner) -> Vec<Fence> {
         let mut waits = self.waits();
         waits.retain(|fence| !fence.is_on(device));
         waits
     }
 
-    /// Makes both contents their owners'. A destination that one submission overwrites whole needs no
-    /// scrub: [`Pair::copy_on`] makes it its owner's when the copy is under way, and not before, since
-    /// a copy that fails leaves the old owner's bytes there.
-    pub(in crate::buffer) fn own(
+    /// Makes the content of both buffers valid.
+    ///
+    /// A destination that one submission overwrites whole needs no scrub. [`Pair::copy_on`] makes it valid once
+    /// the copy is submitted, and not before: a copy that fails leaves the earlier owner's bytes there.
+    pub(super) fn make_valid(
         &mut self,
         from: &BufferInner,
         to: &BufferInner,
         region: CopyRegion,
-        at_once: bool,
+        one_submission: bool,
     ) -> Result<()> {
         from.own(self.from())?;
         let state = self.to();
         let backing = to.backing(state)?;
         let whole = region.len == backing.extent(to.size);
-        if at_once && whole && backing.content() == Content::Stale {
+        if one_submission && whole && backing.content() == Content::Stale {
             return Ok(());
         }
         to.own(state)
     }
 
-    /// Has the host copy where that is sooner over than a submission. `Ok(false)` if a device is to copy.
-    #[expect(unsafe_code, reason = "copying between mapped memory that nobody else uses")]
-    pub(in crate::buffer) fn copy_by_host(
+    /// Copies by the host, if that is faster than a submission. `Ok(false)` if a device must copy.
+    #[expect(unsafe_code, reason = "copying between mapped memory that is not in use")]
+    pub(super) fn copy_by_host(
         &mut self,
         from: &BufferInner,
         to: &BufferInner,
@@ -132,18 +135,18 @@ impl<'a> Pair<'a> {
         let source = Arc::clone(from.backing(self.from())?.allocation());
         let target = Arc::clone(to.backing(self.to())?.allocation());
         let quick = source.is_fast_for_host() && target.is_fast_for_host();
-        let (bytes, idle) = (region.len, quick && self.is_unused());
+        let (bytes, idle) = (region.len, quick && self.is_idle());
         let conditions = CopyConditions { bytes, one_device: true, quick, idle, divisible: false };
-        // As a move of the destination would measure it.
+        // The same speeds as for a move of the destination.
         let speeds = to.core().known_speeds(to.home_id()).unwrap_or(path::assumed());
         if path::choose(conditions, speeds, PAUSE) != CopyChoice::Host {
             return Ok(false);
         }
         from.check_usable(self.from())?;
         to.check_usable(self.to())?;
-        self.own(from, to, region, true)?;
-        if !self.is_unused() {
-            // A device scrubs.
+        self.make_valid(from, to, region, true)?;
+        if !self.is_idle() {
+            // A device scrubs one of the buffers.
             return Ok(false);
         }
         let source = (&*source, from.backing(self.from())?.offset() + region.from);
@@ -151,7 +154,7 @@ impl<'a> Pair<'a> {
         // SAFETY: the region was checked against both buffers, which by their invariants have so many
         // bytes there, and against overlap; both reservations are held, and neither is in use.
         let copied = unsafe { copy_by_host(source, target, region.len) };
-        // An error may be of what comes after the bytes.
+        // The call may fail after the bytes were copied.
         if !matches!(copied, Ok(false)) {
             to.note_write(self.to(), region.to..region.to + region.len);
         }
@@ -162,14 +165,15 @@ impl<'a> Pair<'a> {
         Ok(copied)
     }
 
-    /// Whether nothing at all is under way on either, and no access of the host is open.
-    fn is_unused(&mut self) -> bool {
+    /// Whether both buffers have no pending fence and no open host access.
+    fn is_idle(&mut self) -> bool {
         let idle = |state: &mut State| state.host() == 0 && state.fences.is_idle();
         idle(self.from()) && idle(self.to())
     }
 
-    /// Submits the copy, behind the work of other devices; `Ok(None)` if `device` no longer sees both.
-    pub(in crate::buffer) fn copy_on(
+    /// Submits the copy on `device`, ordered after the work of other devices. `Ok(None)` if `device` no longer
+    /// sees both buffers.
+    pub(super) fn copy_on(
         &mut self,
         set: &Buffers,
         to_buffer: &BufferInner,
@@ -177,11 +181,11 @@ impl<'a> Pair<'a> {
         region: CopyRegion,
         writers: &[Fence],
     ) -> Result<Option<Fence>> {
-        let seen = |state: &State| {
+        let view_of = |state: &State| {
             let backing = state.location.backing()?;
             Some((backing.allocation().existing_view(device.id())?, backing.offset()))
         };
-        let (Some(from), Some(to)) = (seen(self.from()), seen(self.to())) else {
+        let (Some(from), Some(to)) = (view_of(self.from()), view_of(self.to())) else {
             return Ok(None);
         };
         let len = region.len;
@@ -193,7 +197,7 @@ impl<'a> Pair<'a> {
         to_buffer.note_submitted(self.to(), &written, device.id(), &submitted);
         let fence = submitted?.depends_on(writers);
         self.from().fences.add(Usage::Read, fence.clone());
-        // Where it takes the place of a scrub, everybody waits for it, as for one.
+        // A copy that replaces a scrub is a `Move`, which all later uses wait for, as for the scrub.
         let state = self.to();
         let target = state.location.backing_mut();
         let scrubs = target.as_ref().is_some_and(|backing| backing.content() == Content::Stale);
@@ -203,28 +207,30 @@ impl<'a> Pair<'a> {
         Ok(Some(fence))
     }
 
-    /// Keeps both where they are, and enters `fence` for work of the host.
-    pub(in crate::buffer) fn hold(
+    /// Begins a copy by the host: keeps both buffers in their backings, and adds `fence` to both. Returns the
+    /// allocations and offsets. The caller ends the access of each buffer.
+    pub(super) fn begin_host_copy(
         &mut self,
         from: &BufferInner,
         to: &BufferInner,
         fence: &Fence,
     ) -> Result<[(Arc<Allocation>, u64); 2]> {
-        let place = |buffer: &BufferInner, state: &State| {
+        let locate = |buffer: &BufferInner, state: &State| {
             let backing = buffer.backing(state)?;
             Ok::<_, Error>((Arc::clone(backing.allocation()), backing.offset()))
         };
-        let places = [place(from, self.from())?, place(to, self.to())?];
-        for (state, usage) in [(self.from, Usage::Read), (self.to, Usage::Write)] {
-            let state = self.locked.get_mut(state);
+        let located = [locate(from, self.from())?, locate(to, self.to())?];
+        for (index, usage) in [(self.from, Usage::Read), (self.to, Usage::Write)] {
+            let state = self.locked.get_mut(index);
             state.begin_access();
             state.fences.add(usage, fence.clone());
         }
-        Ok(places)
+        Ok(located)
     }
 }
 
-pub(in crate::buffer) fn view(
+/// Returns the device's view of the buffer's allocation; imports the allocation if there is none yet.
+pub(super) fn view(
     buffer: &BufferInner,
     allocation: &Allocation,
     device: &Arc<DeviceInner>,

@@ -1,4 +1,4 @@
-//! What a submission says of itself: which buffers it uses, for what, and what it does.
+//! A submission: the buffers that it uses, how it uses them, and the commands that it runs.
 
 use std::fmt;
 use std::ops::Range;
@@ -17,40 +17,40 @@ use crate::memory::View;
 use crate::sync::{Fence, Usage, waits_on};
 use crate::transfer::{Scope, Span, acquire, release};
 
-/// What a submission uses and does: filled in by the closure given to [`crate::Engine::submit`].
+/// The buffers and commands of one submission. The closure given to [`crate::Engine::submit`] fills it in.
 pub struct Submission<'a> {
     device: &'a Arc<DeviceInner>,
-    pub(in crate::buffer) uses: SmallVec<[Use; 4]>,
-    pub(in crate::buffer) after: Vec<Fence>,
-    pub(in crate::buffer) work: Work<'a>,
+    pub(super) uses: SmallVec<[Use; 4]>,
+    pub(super) after: Vec<Fence>,
+    pub(super) work: Work<'a>,
 }
 
-/// What a submission does.
+/// The commands of a submission: closures that record some, then command buffers of the application.
 #[derive(Default)]
-pub(in crate::buffer) struct Work<'a> {
-    /// Dropped without the reservations: they may own things whose drop takes one.
+pub(super) struct Work<'a> {
+    /// Dropped after the reservations are unlocked: the closures may own objects whose drop locks one.
     records: Vec<Box<dyn FnMut(vk::CommandBuffer) + 'a>>,
     commands: Vec<vk::CommandBuffer>,
 }
 
-/// A buffer that is used, where a mapping of it was.
-pub(in crate::buffer) struct Use {
-    pub(in crate::buffer) buffer: Arc<BufferInner>,
+/// One buffer that a submission uses, as seen through a mapping when the use was declared.
+pub(super) struct Use {
+    pub(super) buffer: Arc<BufferInner>,
     view: Arc<View>,
     offset: u64,
-    pub(in crate::buffer) generation: u32,
-    pub(in crate::buffer) usage: Usage,
-    /// What it may write.
-    pub(in crate::buffer) written: DirtyRanges,
+    pub(super) generation: u32,
+    pub(super) usage: Usage,
+    /// The bytes that the commands may write.
+    pub(super) written: DirtyRanges,
     scope: Scope,
 }
 
 impl<'a> Submission<'a> {
-    pub(in crate::buffer) fn new(device: &'a Arc<DeviceInner>) -> Self {
+    pub(super) fn new(device: &'a Arc<DeviceInner>) -> Self {
         Self { device, uses: SmallVec::new(), after: vec![], work: Work::default() }
     }
 
-    /// The commands read the buffer, in any stage.
+    /// Declares that the commands read the buffer, in any stage.
     ///
     /// # Errors
     ///
@@ -59,7 +59,7 @@ impl<'a> Submission<'a> {
         self.uses(mapping, Access::Read, Scope::ALL)
     }
 
-    /// The commands write the buffer, in any stage.
+    /// Declares that the commands write the buffer, in any stage.
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl<'a> Submission<'a> {
         self.uses(mapping, Access::Write, Scope::ALL)
     }
 
-    /// The commands write bytes `part` of the buffer, and no others, in any stage.
+    /// Declares that the commands write the bytes in `part`, and no others, in any stage.
     ///
     /// # Errors
     ///
@@ -77,24 +77,28 @@ impl<'a> Submission<'a> {
         self.uses_part(mapping, Access::Write, Scope::ALL, part)
     }
 
-    /// The commands use the buffer for `access`, in the stages and by the accesses of `scope`; of no stages,
-    /// in any. Said twice of a buffer, both hold. The handles are for recording now; nothing is waited for.
+    /// Declares that the commands use the buffer for `access`, in the stages and by the accesses of `scope`. A
+    /// scope without stages means any stage.
+    ///
+    /// If a buffer is declared twice, both declarations hold. The returned handles are for recording now. The
+    /// call waits for nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::WrongAccess`]; [`Error::ForeignMapping`] for a mapping of another device;
-    /// [`Error::Stale`] if the buffer has moved; [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`];
-    /// [`Error::Unsupported`] for stages that the device's queue does not have.
+    /// [`Error::WrongAccess`]; [`Error::ForeignMapping`] for a mapping of another device; [`Error::Stale`] if
+    /// the buffer has moved; [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`]; [`Error::Unsupported`]
+    /// for stages that the device's queue does not have.
     pub fn uses(&mut self, mapping: &Mapping, access: Access, scope: Scope) -> Result<RawView> {
         self.uses_part(mapping, access, scope, 0..mapping.buffer_inner().size)
     }
 
-    /// The same, but the commands write no bytes of the buffer outside of `part`. A large buffer that has a
-    /// clean copy in system memory then leaves by copying those alone ([`crate::Rules::clean_copies`]).
-    /// Parts that are said one after the other add up; for readers it makes no difference. The handles are
-    /// those of the whole buffer.
+    /// Declares a use as [`Submission::uses`] does, and that the commands write no bytes outside `part`.
     ///
-    /// It is a promise: what is written outside of `part` may be lost when the buffer is evicted.
+    /// A large buffer with a clean copy in system memory is then evicted by copying only the written bytes
+    /// ([`crate::Rules::clean_copies`]). Parts that are declared one after the other add up. For reads, `part`
+    /// has no effect. The handles are those of the whole buffer.
+    ///
+    /// The declaration is a promise: bytes written outside `part` may be lost when the buffer is evicted.
     ///
     /// # Errors
     ///
@@ -115,16 +119,17 @@ impl<'a> Submission<'a> {
         self.add(mapping, Usage::from(access), written, scope)
     }
 
-    /// The commands use the buffer, and the application orders that itself: neither does the submission
-    /// wait for the buffer's readers and writers, nor do they for it, nor is ownership transferred. Moves
-    /// are waited for all the same, and the buffer's memory stays while the commands run (kernel:
-    /// `DMA_RESV_USAGE_BOOKKEEP`). If it is mapped for writing all of it counts as written.
+    /// Declares that the commands use the buffer, and that the application orders this use itself.
+    ///
+    /// The submission does not wait for the buffer's readers and writers, nor they for it, and no ownership is
+    /// transferred. It still waits for moves, and the buffer's memory stays allocated while the commands run
+    /// (kernel: `DMA_RESV_USAGE_BOOKKEEP`). If the mapping allows writing, all bytes count as written.
     ///
     /// # Errors
     ///
     /// As [`Submission::uses`].
     pub fn unordered(&mut self, mapping: &Mapping) -> Result<RawView> {
-        // Who orders it itself says nothing of what it does, but for what it is mapped for.
+        // The call does not say whether it writes, so the access of the mapping decides.
         let size = mapping.buffer_inner().size;
         let written = if mapping.access().writes() { 0..size } else { 0..0 };
         self.add(mapping, Usage::Bookkeep, written, Scope::NONE)
@@ -165,43 +170,43 @@ impl<'a> Submission<'a> {
         Ok(mapping.handles())
     }
 
-    /// Records commands, into a command buffer of peerbuf's.
+    /// Records commands into a command buffer that peerbuf provides.
     ///
-    /// Locks: `record` is called once for each attempt (one, unless the driver is out of memory), under the
-    /// reservations of all buffers and the queue's lock: it may not
-    /// call into peerbuf. What it owns is dropped without them.
+    /// Locks: `record` is called once per attempt (one, unless the driver is out of memory), under the
+    /// reservations of all buffers and the queue's lock. It must not call into peerbuf. Its captures are
+    /// dropped without these locks.
     ///
     /// # Safety
     ///
-    /// What `record` records is valid for the device's queue family, uses of the buffers only what was
-    /// said, and everything else that it uses stays alive until the submission's fence has signalled.
+    /// The commands that `record` records are valid for the device's queue family, and use the buffers only as
+    /// declared. Everything else that they use stays alive until the submission's fence has signalled.
     #[expect(unsafe_code, reason = "only the caller knows what it records")]
     pub unsafe fn record(&mut self, record: impl FnMut(vk::CommandBuffer) + 'a) {
         self.work.records.push(Box::new(record));
     }
 
-    /// Submits command buffers of the application, behind what [`Submission::record`] recorded.
+    /// Submits command buffers of the application, after the commands that [`Submission::record`] recorded.
     ///
     /// # Safety
     ///
-    /// They are executable, of this device and its queue's family, and neither reset nor freed before the
-    /// submission's fence has signalled; otherwise as [`Submission::record`].
+    /// They are executable, belong to this device and its queue's family, and are neither reset nor freed
+    /// before the submission's fence has signalled; otherwise as [`Submission::record`].
     #[expect(unsafe_code, reason = "only the caller knows its command buffers")]
     pub unsafe fn commands(&mut self, commands: &[vk::CommandBuffer]) {
         self.work.commands.extend_from_slice(commands);
     }
 
-    /// The commands wait for `fence` as well. If what it stands for fails they run all the same, and the
-    /// submission's fence says so.
+    /// Makes the commands wait for `fence` as well. If the work behind `fence` fails, the commands run all the
+    /// same, and the submission's fence reports the failure.
     pub fn after(&mut self, fence: &Fence) {
         self.after.push(fence.clone());
     }
 }
 
 impl Use {
-    /// What must have signalled before the commands may start.
-    pub(in crate::buffer) fn waits(&self, state: &mut State) -> Vec<Fence> {
-        // Who opts out of order still waits for moves.
+    /// Returns the fences that must have signalled before the commands may start.
+    pub(super) fn waits(&self, state: &mut State) -> Vec<Fence> {
+        // Unordered uses still wait for move fences.
         state.fences.pending(match self.usage {
             Usage::Bookkeep => Usage::Move,
             usage => usage.waits_for(),
@@ -210,9 +215,9 @@ impl Use {
 }
 
 impl Work<'_> {
-    /// Records and submits, behind `pending`.
+    /// Records the commands and submits them, ordered after `pending`.
     #[expect(unsafe_code, reason = "ownership transfers around the application's commands")]
-    pub(in crate::buffer) fn submit(
+    pub(super) fn submit(
         &mut self,
         set: &Buffers,
         device: &Arc<DeviceInner>,

@@ -1,7 +1,8 @@
-//! Submitting: an application's commands, with all that the buffers they use need around them.
+//! Submitting an application's commands, with the waits, ownership transfers and fences that their buffers
+//! need.
 //!
-//! Kernel counterpart: what a driver's submission ioctl does: lock all reservations (`drm_exec`), check that
-//! nothing has moved, collect the fences to wait for, submit, add the job's fence.
+//! Kernel counterpart: a driver's submission ioctl. It locks all reservations (`drm_exec`), checks that no
+//! buffer has moved, collects the fences to wait for, submits, and adds the job's fence.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,8 +23,10 @@ use crate::observe::StallCause;
 use crate::residency::policy::Slot;
 use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many};
 
-/// Lets `declare` say what is used and done, and submits it. Those that are elsewhere than they want to be
-/// are on their way back when they are used next.
+/// Lets `declare` fill in a submission, and submits it. The contract is that of [`crate::Engine::submit`].
+///
+/// Afterwards the used buffers that are away from their preferred domain are restored, so that the next
+/// submission finds them there.
 pub(crate) fn submit<'a>(
     set: &Buffers,
     device: &'a Arc<DeviceInner>,
@@ -33,12 +36,12 @@ pub(crate) fn submit<'a>(
     let (fence, uses) = submit_once(set, device, declare)?;
     let buffers: SmallVec<[_; 4]> = uses.iter().map(|used| &used.buffer).collect();
     restore_together(set, device.id(), &buffers);
-    // Last: who was just used goes last.
+    // Last, so that the buffers just used are the last candidates for eviction.
     set.poll_budget(device.id());
     Ok(fence)
 }
 
-/// The submission itself, with what it uses.
+/// Lets `declare` fill in a submission, and submits it once. Returns its fence and the uses.
 fn submit_once<'a>(
     set: &Buffers,
     device: &'a Arc<DeviceInner>,
@@ -49,12 +52,14 @@ fn submit_once<'a>(
     declare(&mut submission)?;
     let Submission { uses, after, mut work, .. } = submission;
     let buffers = uses.iter().map(|used| &*used.buffer);
-    let fence =
-        retry_on_oom(set, device.id(), buffers, || work_on(set, device, &uses, &after, &mut work))?;
+    let fence = retry_on_oom(set, device.id(), buffers, || {
+        lock_and_submit(set, device, &uses, &after, &mut work)
+    })?;
     Ok((fence, uses))
 }
 
-fn work_on(
+/// Locks all reservations, and submits as soon as only waits are left that the device's queue can make itself.
+fn lock_and_submit(
     set: &Buffers,
     device: &Arc<DeviceInner>,
     uses: &[Use],
@@ -63,57 +68,58 @@ fn work_on(
 ) -> Result<Fence> {
     let end = Instant::now() + set.core.timeout;
     loop {
-        let (mut locked, seats) = lock_all(set, uses)?;
-        // As for a copy: first what no queue can wait for, then the contents are made their owners'.
-        let mut pending = all_waits(uses, &seats, &mut locked, after);
-        // Before the look at what has failed: what fails after it is in here, and says so.
-        let relied_on = all_writers(uses, &seats, &mut locked, after);
-        for (used, &seat) in uses.iter().zip(&seats) {
-            used.buffer.check_usable(locked.get_mut(seat))?;
+        let (mut locked, indices) = lock_all(set, uses)?;
+        // As for a copy: wait first for work that no queue can wait for, then make the contents valid.
+        let mut pending = all_waits(uses, &indices, &mut locked, after);
+        // Collected before the check for failures: work that fails after it is among these fences, and
+        // `depends_on` reports its failure.
+        let writers = all_writers(uses, &indices, &mut locked, after);
+        for (used, &index) in uses.iter().zip(&indices) {
+            used.buffer.check_usable(locked.get_mut(index))?;
             used.buffer.check_generation(used.generation)?;
         }
-        if host_part(&pending, device).next().is_none() {
-            for (used, &seat) in uses.iter().zip(&seats) {
-                used.buffer.own(locked.get_mut(seat))?;
+        if host_waits(&pending, device).next().is_none() {
+            for (used, &index) in uses.iter().zip(&indices) {
+                used.buffer.own(locked.get_mut(index))?;
             }
-            pending = all_waits(uses, &seats, &mut locked, after);
+            pending = all_waits(uses, &indices, &mut locked, after);
         }
-        let host: Vec<_> = host_part(&pending, device).cloned().collect();
+        let host: Vec<_> = host_waits(&pending, device).cloned().collect();
         if !host.is_empty() {
             drop(locked);
             set.core.counters.stalls.during(StallCause::Work, || wait_all(&host, end))?;
             continue;
         }
-        // A slot for the fence in each, so that nothing can fail once the commands run.
-        for &seat in &seats {
-            locked.get_mut(seat).fences.reserve()?;
+        // Reserve a slot for the fence in each buffer, so that nothing can fail once the commands run.
+        for &index in &indices {
+            locked.get_mut(index).fences.reserve()?;
         }
         let submitted = work.submit(set, device, uses, &pending);
-        for (used, &seat) in uses.iter().zip(&seats) {
-            let state = locked.get_mut(seat);
+        for (used, &index) in uses.iter().zip(&indices) {
+            let state = locked.get_mut(index);
             used.buffer.note_submitted(state, &used.written, device.id(), &submitted);
         }
-        let fence = submitted?.depends_on(&relied_on);
-        for (used, &seat) in uses.iter().zip(&seats) {
-            let state = locked.get_mut(seat);
+        let fence = submitted?.depends_on(&writers);
+        for (used, &index) in uses.iter().zip(&indices) {
+            let state = locked.get_mut(index);
             state.fences.add(used.usage, fence.clone());
         }
-        note_uses(set, device.id(), uses, &seats, &mut locked);
+        note_uses(set, device.id(), uses, &indices, &mut locked);
         return Ok(fence);
     }
 }
 
-/// All that one submission uses ages together, under one lock for each place.
+/// Notes all uses of one submission, under one lock for each eviction list.
 fn note_uses(
     set: &Buffers,
     device: DeviceId,
     uses: &[Use],
-    seats: &[Index],
+    indices: &[Index],
     locked: &mut Locked<'_, State>,
 ) {
     let mut slots: SmallVec<[(DomainId, Slot); 4]> = SmallVec::new();
-    for (used, &seat) in uses.iter().zip(seats) {
-        let state = locked.get_mut(seat);
+    for (used, &index) in uses.iter().zip(indices) {
+        let state = locked.get_mut(index);
         used.buffer.trace_use(state, Some(device));
         used.buffer.count_access_to(state, device, used.buffer.size);
         used.buffer.line_up_late(state);
@@ -123,30 +129,31 @@ fn note_uses(
         }
     }
     let mut rest = &mut *slots;
-    while let Some(&mut (place, _)) = rest.first_mut() {
-        // Stable: within a place in the order in which they were said.
-        rest.sort_by_key(|(of, _)| *of != place);
-        let (here, others) = rest.split_at_mut(rest.partition_point(|(of, _)| *of == place));
+    while let Some(&mut (domain, _)) = rest.first_mut() {
+        // A stable sort: within one eviction list the buffers keep the order in which they were declared.
+        rest.sort_by_key(|(of, _)| *of != domain);
+        let (listed, others) = rest.split_at_mut(rest.partition_point(|(of, _)| *of == domain));
         let ages = set
             .core
-            .domain_state(place)
+            .domain_state(domain)
             .eviction_list
-            .mark_all_used(here.iter().map(|(_, slot)| *slot));
-        age_elsewhere(&set.core, Some(place), ages);
+            .mark_all_used(listed.iter().map(|(_, slot)| *slot));
+        age_elsewhere(&set.core, Some(domain), ages);
         rest = others;
     }
 }
 
-/// The same, on mappings that are replaced when they are found to be old.
+/// Submits as [`submit`] does, and remaps the mappings that turn out to be stale. The contract is that of
+/// [`crate::Engine::submit_remapped`].
 pub(crate) fn submit_remapped<'a>(
     set: &Buffers,
     device: &'a Arc<DeviceInner>,
     mappings: &mut [(&Attachment, &mut Mapping)],
     mut declare: impl FnMut(&mut Submission<'a>, &[&Mapping]) -> Result<()>,
 ) -> Result<Fence> {
-    // Each turn ends with a submission or an error, unless a buffer has moved again.
-    const TURNS: u32 = 100;
-    let mut turn = 0;
+    // Each attempt ends with a submission or an error, unless a buffer has moved again.
+    const ATTEMPTS: u32 = 100;
+    let mut attempt = 0;
     set.handle_lost_devices();
     {
         let buffers: SmallVec<[_; 4]> =
@@ -154,14 +161,14 @@ pub(crate) fn submit_remapped<'a>(
         restore_together(set, device.id(), &buffers);
     }
     loop {
-        turn += 1;
+        attempt += 1;
         let result = {
             let current: SmallVec<[&Mapping; 4]> =
                 mappings.iter().map(|(_, mapping)| &**mapping).collect();
             submit_once(set, device, |submission| declare(submission, &current))
         };
         match result {
-            Err(Error::Stale { .. }) if turn < TURNS => {}
+            Err(Error::Stale { .. }) if attempt < ATTEMPTS => {}
             Err(error) => return Err(error),
             Ok((fence, _)) => {
                 set.poll_budget(device.id());
@@ -170,15 +177,17 @@ pub(crate) fn submit_remapped<'a>(
         }
         for (attachment, mapping) in &mut *mappings {
             if mapping.check_current().is_err() {
-                attachment.follow(mapping)?;
+                attachment.remap_only(mapping)?;
             }
         }
     }
 }
 
-type Seats = SmallVec<[Index; 4]>;
+/// The positions of the uses' states in a lock set.
+type Indices = SmallVec<[Index; 4]>;
 
-fn lock_all<'a>(set: &'a Buffers, uses: &'a [Use]) -> Result<(Locked<'a, State>, Seats)> {
+/// Locks the reservations of all uses. The indices are in the order of `uses`.
+fn lock_all<'a>(set: &'a Buffers, uses: &'a [Use]) -> Result<(Locked<'a, State>, Indices)> {
     let locked = lock_many(&set.core.queues, set.core.timeout, |set| {
         uses.iter().map(|used| set.lock(&used.buffer.reservation)).collect()
     });
@@ -188,34 +197,41 @@ fn lock_all<'a>(set: &'a Buffers, uses: &'a [Use]) -> Result<(Locked<'a, State>,
     })
 }
 
+/// Returns the fences that the commands must wait for: those of the buffers, and `after`.
 fn all_waits(
     uses: &[Use],
-    seats: &[Index],
+    indices: &[Index],
     locked: &mut Locked<'_, State>,
     after: &[Fence],
 ) -> Vec<Fence> {
-    let each = uses.iter().zip(seats).flat_map(|(used, &seat)| used.waits(locked.get_mut(seat)));
+    let each =
+        uses.iter().zip(indices).flat_map(|(used, &index)| used.waits(locked.get_mut(index)));
     each.chain(after.iter().cloned()).collect()
 }
 
-/// Those whose work was to write what the commands use.
+/// Returns the fences whose failure leaves the content of a used buffer undefined, and `after`. The
+/// submission's fence depends on them.
 fn all_writers(
     uses: &[Use],
-    seats: &[Index],
+    indices: &[Index],
     locked: &mut Locked<'_, State>,
     after: &[Fence],
 ) -> Vec<Fence> {
-    let writers = |used: &Use| match used.usage {
-        // Who opts out of order waits for no writer.
+    let writes = |used: &Use| match used.usage {
+        // Unordered uses wait for no writer, only for moves.
         Usage::Bookkeep => Usage::Move,
         _ => Usage::Write,
     };
-    let each = uses.iter().zip(seats);
-    each.flat_map(|(used, &seat)| locked.get_mut(seat).fences.pending(writers(used)))
+    let each = uses.iter().zip(indices);
+    each.flat_map(|(used, &index)| locked.get_mut(index).fences.pending(writes(used)))
         .chain(after.iter().cloned())
         .collect()
 }
 
-fn host_part<'a>(pending: &'a [Fence], device: &'a DeviceInner) -> impl Iterator<Item = &'a Fence> {
+/// Returns the fences that are not over and that the queue of `device` cannot wait for.
+fn host_waits<'a>(
+    pending: &'a [Fence],
+    device: &'a DeviceInner,
+) -> impl Iterator<Item = &'a Fence> {
     pending.iter().filter(|fence| fence.is_for_host(device) && !fence.is_over())
 }

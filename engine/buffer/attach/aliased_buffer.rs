@@ -1,4 +1,4 @@
-//! A `VkBuffer` of its own over a mapping.
+//! A separate `VkBuffer` over the bytes of a mapping.
 #![expect(unsafe_code, reason = "creating, binding and destroying a Vulkan buffer")]
 
 use std::fmt;
@@ -10,20 +10,17 @@ use super::mapping::Mapping;
 use crate::device::Call;
 use crate::error::{Error, Result};
 
-/// A `VkBuffer` over exactly a mapping's bytes, from [`Mapping::own_buffer`].
+/// A `VkBuffer` over exactly the bytes of a mapping, from [`Mapping::own_buffer`].
 ///
-/// For APIs that take a buffer without an offset, or usages that the slab's buffer does not have. It
-/// keeps its mapping alive; drop it when the device has finished with it.
+/// It is for APIs that take a buffer without an offset, and for usages that the slab's buffer does not have. It
+/// keeps its mapping alive. Drop it after the device has finished with it.
 pub struct OwnBuffer {
     raw: vk::Buffer,
     mapping: Arc<Mapping>,
 }
 
 impl OwnBuffer {
-    pub(in crate::buffer) fn new(
-        mapping: &Arc<Mapping>,
-        usage: vk::BufferUsageFlags,
-    ) -> Result<Self> {
+    fn new(mapping: &Arc<Mapping>, usage: vk::BufferUsageFlags) -> Result<Self> {
         let (device, view) = (mapping.device_inner(), mapping.raw_view());
         if view.is_dedicated() {
             return Err(Error::Unsupported {
@@ -40,12 +37,12 @@ impl OwnBuffer {
         Ok(this)
     }
 
-    /// The raw handle; valid while this lives.
+    /// Returns the raw handle, which is valid while this object lives.
     pub fn raw(&self) -> vk::Buffer {
         self.raw
     }
 
-    /// The mapping.
+    /// Returns the mapping.
     pub fn mapping(&self) -> &Arc<Mapping> {
         &self.mapping
     }
@@ -54,12 +51,12 @@ impl OwnBuffer {
         let (device, view) = (self.mapping.device_inner(), self.mapping.raw_view());
         let offset = self.mapping.offset();
         // SAFETY: the buffer is live.
-        let needs = unsafe { device.raw().get_buffer_memory_requirements(self.raw) };
-        if !offset.is_multiple_of(needs.alignment) {
-            let what = "offset of the buffer in its slab";
-            return Err(Error::Misaligned { what, value: offset, align: needs.alignment });
+        let requirements = unsafe { device.raw().get_buffer_memory_requirements(self.raw) };
+        if !offset.is_multiple_of(requirements.alignment) {
+            let what = "the offset of the buffer in its slab";
+            return Err(Error::Misaligned { what, value: offset, align: requirements.alignment });
         }
-        view.check_fits(offset, needs)?;
+        view.check_fits(offset, requirements)?;
         let bound = device.calls().enter(Call::BindBufferMemory).and_then(|()| {
             // SAFETY: the buffer is unbound, of the memory's device and handle type; offset, size and
             // memory type were checked against its requirements
@@ -72,7 +69,7 @@ impl OwnBuffer {
 
 impl Drop for OwnBuffer {
     fn drop(&mut self) {
-        // SAFETY: created in `new` on this device, and destroyed only here; its user has finished.
+        // SAFETY: created in `new` on this device, and destroyed only here; the device has finished with it.
         unsafe { self.mapping.device_inner().raw().destroy_buffer(self.raw, None) };
     }
 }
@@ -87,14 +84,16 @@ impl fmt::Debug for OwnBuffer {
 }
 
 impl Mapping {
-    /// A `VkBuffer` of its own over exactly these bytes, with `usage`. Wrap the mapping in an `Arc` first;
-    /// the buffer keeps it alive. Ownership transfers ([`Mapping::acquire`]) name the mapping's buffer; for
-    /// this one record your own, with the same families.
+    /// Creates a separate `VkBuffer` over exactly the bytes of this mapping, with `usage`. Wrap the mapping in
+    /// an `Arc` first: the buffer keeps it alive.
+    ///
+    /// Ownership transfers ([`Mapping::acquire`]) name the mapping's buffer. For the separate buffer, record
+    /// transfers of your own, with the same queue families.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] where the driver wants the memory for one buffer alone,
-    /// [`Error::Misaligned`] where it wants a coarser offset than 256, or what a call said.
+    /// [`Error::Unsupported`] if the driver dedicates the memory to one buffer; [`Error::Misaligned`] if it
+    /// requires an alignment above 256 bytes; or the error of a Vulkan call.
     pub fn own_buffer(self: &Arc<Self>, usage: vk::BufferUsageFlags) -> Result<OwnBuffer> {
         OwnBuffer::new(self, usage)
     }

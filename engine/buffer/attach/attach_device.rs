@@ -17,88 +17,92 @@ use crate::residency::Trigger;
 use crate::sync::Usage;
 
 impl Attachment {
-    pub(in crate::buffer) fn new(
+    fn new(
         buffer: &Arc<BufferInner>,
         device: &Arc<DeviceInner>,
         importer: Option<Arc<dyn Importer>>,
     ) -> Result<Self> {
         buffer.core().check(device)?;
         buffer.set.handle_lost_devices();
-        let newcomer = PendingAttach::new(buffer, device, importer);
-        let seat = match newcomer.sit_where_known(buffer)? {
-            Some(seat) => seat,
-            None => {
-                retry_on_oom(&buffer.set, device.id(), [&**buffer], || newcomer.take_in(buffer))?
-            }
+        let pending = PendingAttach::new(buffer, device, importer);
+        let id = match pending.list_if_reachable(buffer)? {
+            Some(id) => id,
+            None => retry_on_oom(&buffer.set, device.id(), [&**buffer], || {
+                pending.reach_and_list(buffer)
+            })?,
         };
         buffer.core().live.born(Object::Attachment);
         Ok(Self {
             buffer: Arc::clone(buffer),
             first_pins: FirstCounter::default(),
-            seat,
+            id,
             device: device.id(),
-            dynamic: newcomer.importer.is_some(),
+            dynamic: pending.importer.is_some(),
         })
     }
 }
 
-/// Somebody who wants a seat.
+/// An attach that is in progress: the device, its importer, and what it can import.
 struct PendingAttach<'a> {
     device: &'a Arc<DeviceInner>,
     importer: Option<Arc<dyn Importer>>,
-    guest: AttachCaps,
+    caps: AttachCaps,
 }
 
 impl<'a> PendingAttach<'a> {
-    pub(in crate::buffer) fn new(
+    fn new(
         buffer: &BufferInner,
         device: &'a Arc<DeviceInner>,
         importer: Option<Arc<dyn Importer>>,
     ) -> Self {
         let offers = importer.as_ref().is_none_or(|importer| importer.allow_peer2peer());
         let peer_to_peer = offers && buffer.peer_to_peer();
-        Self { device, importer, guest: AttachCaps { device: device.id(), peer_to_peer } }
+        Self { device, importer, caps: AttachCaps { device: device.id(), peer_to_peer } }
     }
 
-    /// Sits down if nothing has to be found out. The usual case: somebody else's buffer in the same slab
-    /// was here before.
-    fn sit_where_known(&self, buffer: &BufferInner) -> Result<Option<AttachmentId>> {
+    /// Lists the attachment if the device can already reach the buffer. `None` if a route must be proved, an
+    /// allocation imported, or the buffer moved, or if a move is in progress.
+    ///
+    /// In the usual case it can: the device has imported the slab before, for another buffer.
+    fn list_if_reachable(&self, buffer: &BufferInner) -> Result<Option<AttachmentId>> {
         let mut state = buffer.lock();
-        self.check_free(buffer, &mut state)?;
+        self.check_attachable(buffer, &mut state)?;
         let allocation = buffer.backing(&state)?.allocation();
-        let known = allocation.has_view(self.device.id())
-            && self.guest.may_be_given(allocation.provider())
+        let reachable = allocation.has_view(self.device.id())
+            && self.caps.may_be_given(allocation.provider())
             && state.moving().is_none();
-        Ok(known.then(|| self.sit(&mut state)))
+        Ok(reachable.then(|| self.list(&mut state)))
     }
 
-    /// Makes the buffer reachable, moving it if need be, and sits down.
+    /// Makes the buffer reachable for the device, moving it if need be, and lists the attachment.
     #[cold]
-    fn take_in(&self, buffer: &Arc<BufferInner>) -> Result<AttachmentId> {
-        // Each turn ends with a seat or an error, unless somebody else moved the buffer meanwhile.
-        const TURNS: u32 = 100;
+    fn reach_and_list(&self, buffer: &Arc<BufferInner>) -> Result<AttachmentId> {
+        // Each attempt ends with an attachment or an error, unless another thread moved the buffer meanwhile.
+        const ATTEMPTS: u32 = 100;
         learn_access_costs(buffer, self.device);
-        for _ in 0..TURNS {
-            let kinds = buffer.placement().kinds();
+        for _ in 0..ATTEMPTS {
+            let allowed = buffer.placement().kinds();
             let home = buffer.home();
-            let seats = ImportMatrix::gather(buffer, &home, kinds, Some(self.guest))?;
+            let matrix = ImportMatrix::gather(buffer, &home, allowed, Some(self.caps))?;
             let mut state = buffer.lock_idle(Usage::Move, |fence| fence.device().is_none())?;
-            self.check_free(buffer, &mut state)?;
-            if !seats.still_fit(buffer, &state) || !seats.were_at(&home) {
+            self.check_attachable(buffer, &mut state)?;
+            if !matrix.still_fit(buffer, &state) || !matrix.were_at(&home) {
                 continue;
             }
             let provider = state.location.provider();
-            if let Some(take) = seats.take(self.guest, provider) {
-                buffer.backing(&state)?.allocation().view(self.device, take)?;
-                return Ok(self.sit(&mut state));
+            if let Some(kind) = matrix.take(self.caps, provider) {
+                buffer.backing(&state)?.allocation().view(self.device, kind)?;
+                return Ok(self.list(&mut state));
             }
             drop(state);
-            make_reachable(buffer, &home, (self.device, self.guest), &seats)?;
+            make_reachable(buffer, &home, (self.device, self.caps), &matrix)?;
         }
         Err(buffer.busy(&buffer.lock()))
     }
 
-    fn check_free(&self, buffer: &BufferInner, state: &mut State) -> Result<()> {
+    /// Checks that the buffer may be used, and that the device has no static attachment yet if this one is
+    /// static.
+    fn check_attachable(&self, buffer: &BufferInner, state: &mut State) -> Result<()> {
         buffer.check_usable(state)?;
         if self.importer.is_none() && state.has_static_attachment(self.device.id()) {
             return Err(Error::AlreadyAttached {
@@ -109,23 +113,23 @@ impl<'a> PendingAttach<'a> {
         Ok(())
     }
 
-    fn sit(&self, state: &mut State) -> AttachmentId {
-        state.sit(self.guest, self.importer.clone())
+    /// Lists the attachment in the buffer's state. From then on its importer may be called at any time.
+    fn list(&self, state: &mut State) -> AttachmentId {
+        state.sit(self.caps, self.importer.clone())
     }
 }
 
 impl SharedBuffer {
-    /// Gives `device` a seat.
+    /// Attaches `device`, with a static attachment.
     ///
-    /// The buffer must live where every attached device can reach it. If this one cannot reach it
-    /// where it is, it moves, within its placement, provided that nobody holds it; the first
-    /// attachment of a pair of drivers also proves the routes between them, which takes some
-    /// milliseconds.
+    /// Every attached device must be able to reach the backing that the buffer is in. If `device` cannot, the
+    /// buffer moves within its placement, provided that no mapping, access or pin keeps it in place. The first
+    /// attach of a pair of drivers also proves the routes between them, which takes some milliseconds.
     ///
     /// # Errors
     ///
-    /// [`Error::AlreadyAttached`]; [`Error::Unreachable`] with every route that was considered;
-    /// [`Error::Busy`] if it would have to move and is held; [`Error::Revoked`], [`Error::Purged`],
+    /// [`Error::AlreadyAttached`]; [`Error::Unreachable`] with every route that was considered; [`Error::Busy`]
+    /// if the buffer would have to move and is kept in place; [`Error::Revoked`], [`Error::Purged`],
     /// [`Error::Poisoned`], [`Error::OutOfMemory`], [`Error::FdLimit`]. None of them changes anything.
     ///
     /// Locks: the reservation.
@@ -134,11 +138,11 @@ impl SharedBuffer {
         Attachment::new(&self.0, &device.0, None)
     }
 
-    /// Gives `device` a seat with an importer that is told when the buffer moves, and so does not keep it
-    /// from moving. A device may have several of these.
+    /// Attaches `device` with an importer that is notified when the buffer moves. Such an attachment does not
+    /// keep the buffer in place. A device may have several of them.
     ///
-    /// Construct the importer fully first: it may be called back as soon as it is listed, before this
-    /// returns (the kernel's CVE-2026-52951 was an attachment that was published too early).
+    /// Construct the importer fully first: it may be called as soon as the attachment is listed, before this
+    /// returns. (The kernel's CVE-2026-52951 was an attachment that was listed too early.)
     ///
     /// # Errors
     ///
@@ -155,35 +159,36 @@ impl SharedBuffer {
     }
 }
 
-/// Moves the buffer to where `newcomer` and everybody at it can reach it, within its placement.
-pub(in crate::buffer) fn make_reachable(
+/// Moves the buffer, within its placement, to a backing that `device` and all attached devices can reach.
+fn make_reachable(
     buffer: &Arc<BufferInner>,
     home: &Arc<DeviceInner>,
-    (newcomer, guest): (&Arc<DeviceInner>, AttachCaps),
-    seats: &ImportMatrix,
+    (device, caps): (&Arc<DeviceInner>, AttachCaps),
+    matrix: &ImportMatrix,
 ) -> Result<()> {
-    let unreachable = || buffer.unreachable(newcomer, seats);
+    let unreachable = || buffer.unreachable(device, matrix);
     if !buffer.can_move() {
         return Err(unreachable());
     }
-    let accept = |provider| seats.all_take(provider);
-    // Nobody goes back to a device that was given up.
-    let abandoned = buffer.core().member(home.id()).is_unplugged();
-    let placement = if abandoned { Placement::System } else { buffer.placement() };
+    let accept = |provider| matrix.all_take(provider);
+    // An unplugged device cannot hold the new backing.
+    let home_is_unplugged = buffer.core().member(home.id()).is_unplugged();
+    let placement = if home_is_unplugged { Placement::System } else { buffer.placement() };
     let (size, group) = (buffer.size, buffer.group());
-    let wish = BackingRequest { home, placement, size, dedicated: false, group };
+    let request = BackingRequest { home, placement, size, dedicated: false, group };
     let limits = buffer.core().eviction_limits(buffer.trigger());
-    let new = buffer.set.allocate(&wish, &limits, accept)?;
+    let new = buffer.set.allocate(&request, &limits, accept)?;
     let new = new.ok_or_else(unreachable)?;
-    // Its view of the new place before anything moves: a newcomer that fails has moved nobody.
-    let take = seats.take(guest, new.allocation().provider()).ok_or_else(unreachable)?;
-    new.allocation().view(newcomer, take)?;
+    // Create the view of the new backing before anything moves, so that an error here leaves the buffer
+    // unmoved.
+    let kind = matrix.take(caps, new.allocation().provider()).ok_or_else(unreachable)?;
+    new.allocation().view(device, kind)?;
     match relocate(
         buffer,
         home,
-        seats,
+        matrix,
         new.into(),
-        MoveRequest::to_new(MoveCause::Reach, Trigger::Device(newcomer.id())),
+        MoveRequest::to_new(MoveCause::Reach, Trigger::Device(device.id())),
     )? {
         MoveOutcome::Moved | MoveOutcome::Retry | MoveOutcome::WouldBlock => Ok(()),
         MoveOutcome::NoPath => Err(no_path(home)),

@@ -1,4 +1,4 @@
-//! A device's seat at a buffer.
+//! The attachment of a device to a buffer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,36 +9,36 @@ use crate::device::{Device, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::observe::Object;
 
-/// A device's seat at a [`SharedBuffer`], from [`SharedBuffer::attach`] or
+/// A device's attachment to a [`SharedBuffer`], from [`SharedBuffer::attach`] or
 /// [`SharedBuffer::attach_dynamic`].
 ///
-/// A *static* one keeps the buffer where it is while it is mapped, and only then (the kernel pins for
-/// importers without callbacks in `dma_buf_map_attachment`). A *dynamic* one has an [`crate::Importer`] that is
-/// told when the buffer moves, and lets it move at any time.
+/// A *static* attachment keeps the buffer in its backing while it is mapped, and only then. The kernel does the
+/// same for importers without callbacks: `dma_buf_map_attachment` pins. A *dynamic* attachment has a
+/// [`crate::Importer`] that is notified when the buffer moves, so the buffer can move at any time.
 ///
-/// Dropping it gives the seat up; mappings that are still alive stay valid and keep the seat until
-/// they go, or are old.
+/// Dropping the attachment detaches the device. Live mappings stay valid; while one of the current generation
+/// is alive, the buffer keeps its entry for the device.
 #[doc(alias = "dma_buf_attachment")]
 pub struct Attachment {
     pub(super) buffer: Arc<BufferInner>,
     pub(super) first_pins: FirstCounter,
-    pub(super) seat: AttachmentId,
+    pub(super) id: AttachmentId,
     pub(super) device: DeviceId,
     pub(super) dynamic: bool,
 }
 
 impl Attachment {
-    /// The buffer.
+    /// Returns the buffer.
     pub fn buffer(&self) -> SharedBuffer {
         SharedBuffer(Arc::clone(&self.buffer))
     }
 
-    /// The device.
+    /// Returns the device.
     pub fn device(&self) -> Device {
         Device(Arc::clone(self.device_inner()))
     }
 
-    /// Whether it is told when the buffer moves.
+    /// Whether the attachment has an importer, which is notified when the buffer moves.
     #[doc(alias = "dma_buf_attachment_is_dynamic")]
     pub fn is_dynamic(&self) -> bool {
         self.dynamic
@@ -48,36 +48,35 @@ impl Attachment {
         &self.buffer
     }
 
-    pub(in crate::buffer) fn device_inner(&self) -> &Arc<DeviceInner> {
+    pub(super) fn device_inner(&self) -> &Arc<DeviceInner> {
         &self.buffer.core().member(self.device).device
     }
 
-    pub(in crate::buffer) fn device_id(&self) -> DeviceId {
+    pub(super) fn device_id(&self) -> DeviceId {
         self.device
     }
 
-    pub(in crate::buffer) fn first_pins(&self) -> &FirstCounter {
+    pub(super) fn first_pins(&self) -> &FirstCounter {
         &self.first_pins
     }
 
-    pub(in crate::buffer) fn seat(&self) -> AttachmentId {
-        self.seat
+    pub(super) fn id(&self) -> AttachmentId {
+        self.id
     }
 
-    /// Gives the seat up, if nobody has the buffer mapped by it where the buffer is now.
+    /// Detaches the device, if the attachment has no live mapping of the current generation.
     ///
-    /// Mappings of places that a move has left do not count: they stay valid until they are dropped,
-    /// whatever becomes of the seat, and are in the report by their device
-    /// ([`crate::observe::BufferReport::ghosts`]).
+    /// Mappings of earlier generations do not count: they stay valid until they are dropped, with or without
+    /// the attachment. The report lists them by device ([`crate::observe::BufferReport::ghosts`]).
     ///
     /// # Errors
     ///
-    /// [`Error::StillMapped`], with the attachment, which then still is one.
+    /// [`Error::StillMapped`], with the attachment, which is unchanged.
     ///
     /// Locks: the reservation.
     #[doc(alias = "dma_buf_detach")]
     pub fn detach(self) -> Result<(), DetachError> {
-        let mapped = self.buffer.lock().mapped_by(self.seat);
+        let mapped = self.buffer.lock().mapped_by(self.id);
         if mapped == 0 {
             return Ok(());
         }
@@ -92,7 +91,7 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        let importer = self.buffer.lock().leave(self.seat);
+        let importer = self.buffer.lock().leave(self.id);
         drop(importer);
         self.buffer.core().live.died(Object::Attachment);
     }
@@ -108,7 +107,7 @@ impl fmt::Debug for Attachment {
     }
 }
 
-/// Why an attachment could not be given up, with the attachment.
+/// The error of [`Attachment::detach`], with the attachment that was not detached.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct DetachError {
@@ -118,7 +117,7 @@ pub struct DetachError {
 }
 
 impl DetachError {
-    /// The attachment, as it was.
+    /// Returns the attachment, which is unchanged.
     pub fn into_attachment(self) -> Attachment {
         self.attachment
     }

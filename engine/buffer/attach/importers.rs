@@ -1,8 +1,8 @@
 //! The three usual kinds of importers, ready to use.
 //!
-//! Kernel counterparts: amdgpu and xe *refault* (the mapping is marked and rebuilt before the next job),
-//! amdkfd *fences and resumes* (its queues are stopped, drained, rebuilt and restarted), vfio and iommufd
-//! *are revoked* (`drivers/vfio/pci/vfio_pci_dmabuf.c`).
+//! Kernel counterparts: amdgpu and xe *refault* (the mapping is marked stale and rebuilt before the next job).
+//! amdkfd *fences and resumes* (its queues are stopped, drained, rebuilt and restarted). vfio and iommufd *are
+//! revoked* (`drivers/vfio/pci/vfio_pci_dmabuf.c`).
 
 use std::fmt;
 
@@ -11,18 +11,19 @@ use crate::buffer::state::{Importer, Invalidation, InvalidationCause};
 use crate::sync::Fence;
 use crate::sync::primitive::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Rebuilds at its next use: it is told, notes it, and whoever uses the buffer next looks.
+/// An importer that notes each notification. The application checks for it before its next use of the buffer,
+/// and maps again.
 ///
 /// ```no_run
 /// # use std::sync::Arc;
 /// # use peerbuf::{Access, Device, Refault, Result, SharedBuffer};
 /// # fn example(buffer: &SharedBuffer, device: &Device) -> Result<()> {
-/// let told = Arc::new(Refault::new());
-/// let seat = buffer.attach_dynamic(device, Arc::clone(&told) as _)?;
-/// let mut mapping = seat.map(Access::Read)?;
+/// let importer = Arc::new(Refault::new());
+/// let attachment = buffer.attach_dynamic(device, Arc::clone(&importer) as _)?;
+/// let mut mapping = attachment.map(Access::Read)?;
 /// loop {
-///     if told.take_stale() {
-///         seat.remap(&mut mapping)?; // and descriptors, addresses, what else names the place
+///     if importer.take_stale() {
+///         attachment.remap(&mut mapping)?; // and rebuild descriptors and addresses
 ///     }
 ///     // ... record and submit on `mapping.view()`
 /// #   return Ok(());
@@ -31,114 +32,119 @@ use crate::sync::primitive::atomic::{AtomicBool, AtomicU64, Ordering};
 /// ```
 #[derive(Debug, Default)]
 pub struct Refault {
-    told: Told,
+    notifications: Notifications,
 }
 
-/// Stops something of its own when the buffer moves, and says with a fence when that has stopped; the move
-/// waits for it, and afterwards it is started again on a new mapping.
+/// An importer that stops its own use of the buffer when the buffer moves. It returns a fence that signals once
+/// that use has stopped. The move waits for the fence; afterwards the application maps again and resumes.
 pub struct FenceAndResume {
     access: Access,
     stop: Box<dyn Fn() -> Fence + Send + Sync>,
-    told: Told,
+    notifications: Notifications,
 }
 
-/// Copes with moves as [`Refault`] does, and gives up for good when the buffer is taken away.
+/// An importer that handles moves as [`Refault`] does, and calls a function when the buffer is revoked, so that
+/// the application drops its mappings.
 pub struct Revocable {
-    give_up: Box<dyn Fn() + Send + Sync>,
-    told: Told,
+    on_revoke: Box<dyn Fn() + Send + Sync>,
+    notifications: Notifications,
     revoked: AtomicBool,
 }
 
-/// What all of them note.
+/// The notifications that an importer has received.
 #[derive(Debug, Default)]
-struct Told {
-    /// Release/acquire: who sees it sees what the mover did before it told.
+struct Notifications {
+    /// Set by a notification. Release/acquire: a thread that reads `true` sees what the move did before it
+    /// notified the importer.
     stale: AtomicBool,
-    /// Relaxed: a count.
-    times: AtomicU64,
+    /// The number of notifications. Relaxed: a count only.
+    count: AtomicU64,
 }
 
-impl Told {
-    fn note(&self) {
-        self.times.fetch_add(1, Ordering::Relaxed);
+impl Notifications {
+    fn record(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
         self.stale.store(true, Ordering::Release);
     }
 
-    fn take(&self) -> bool {
+    fn take_stale(&self) -> bool {
         self.stale.swap(false, Ordering::AcqRel)
     }
 
-    fn times(&self) -> u64 {
-        self.times.load(Ordering::Relaxed)
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 }
 
 impl Refault {
-    /// One that was not told anything yet.
+    /// Creates an importer that has received no notification.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether it was told since the last time that somebody asked.
+    /// Returns whether a notification has arrived since the last call.
     pub fn take_stale(&self) -> bool {
-        self.told.take()
+        self.notifications.take_stale()
     }
 
-    /// How often it was told.
+    /// Returns the number of notifications.
     pub fn times_told(&self) -> u64 {
-        self.told.times()
+        self.notifications.count()
     }
 }
 
 impl Importer for Refault {
     fn invalidate_mappings(&self, _: &Invalidation<'_>) {
-        self.told.note();
+        self.notifications.record();
     }
 }
 
 impl FenceAndResume {
-    /// Uses the buffer for `access` until what `stop` returns has signalled.
+    /// Creates an importer that uses the buffer for `access` until the fence that `stop` returns has signalled.
     ///
-    /// `stop` is called once per move, also one that then fails, so possibly when all has stopped already;
-    /// under the buffer's reservation: it may not lock one, nor wait for a device. What it
-    /// may do is to tell its own thread, with a fence from [`crate::Engine::host_fence`], or to take
+    /// `stop` is called once per move, also for a move that then fails; the use may thus have stopped already.
+    /// It is called under the buffer's reservation: it must not lock a reservation, nor wait for a device. It
+    /// may notify a thread of its own and return a fence from [`crate::Engine::host_fence`], or return
     /// [`crate::Device::submitted`].
     pub fn new(access: Access, stop: impl Fn() -> Fence + Send + Sync + 'static) -> Self {
-        Self { access, stop: Box::new(stop), told: Told::default() }
+        Self { access, stop: Box::new(stop), notifications: Notifications::default() }
     }
 
-    /// Whether it was told since the last time that somebody asked: map again, and go on.
+    /// Returns whether a notification has arrived since the last call: if so, map again and resume.
     pub fn take_stale(&self) -> bool {
-        self.told.take()
+        self.notifications.take_stale()
     }
 
-    /// How often it was told.
+    /// Returns the number of notifications.
     pub fn times_told(&self) -> u64 {
-        self.told.times()
+        self.notifications.count()
     }
 }
 
 impl Importer for FenceAndResume {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
         invalidation.still_using(self.access, (self.stop)());
-        self.told.note();
+        self.notifications.record();
     }
 }
 
 impl Revocable {
-    /// Calls `give_up` when the buffer is taken away: let go of all mappings, soon. It is called under the
-    /// buffer's reservation, so it may not drop them itself; it may tell its own thread to.
-    pub fn new(give_up: impl Fn() + Send + Sync + 'static) -> Self {
-        let (told, revoked) = (Told::default(), AtomicBool::new(false));
-        Self { give_up: Box::new(give_up), told, revoked }
+    /// Creates an importer that calls `on_revoke` when the buffer is revoked. The application must then drop
+    /// all its mappings soon, because the revocation waits for them.
+    ///
+    /// `on_revoke` is called under the buffer's reservation, so it must not drop the mappings itself. It may
+    /// notify a thread of its own to do so.
+    pub fn new(on_revoke: impl Fn() + Send + Sync + 'static) -> Self {
+        let (notifications, revoked) = (Notifications::default(), AtomicBool::new(false));
+        Self { on_revoke: Box::new(on_revoke), notifications, revoked }
     }
 
-    /// Whether it was told since the last time that somebody asked.
+    /// Returns whether a notification has arrived since the last call.
     pub fn take_stale(&self) -> bool {
-        self.told.take()
+        self.notifications.take_stale()
     }
 
-    /// Whether the buffer was taken away, ever.
+    /// Returns whether the buffer was ever revoked.
     pub fn is_revoked(&self) -> bool {
         self.revoked.load(Ordering::Acquire)
     }
@@ -147,11 +153,11 @@ impl Revocable {
 impl Importer for Revocable {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
         let revoked = invalidation.cause() == InvalidationCause::Revoke;
-        // First: whoever sees that it was told sees why.
+        // Before the notification is recorded: a thread that sees the notification must see its cause.
         self.revoked.fetch_or(revoked, Ordering::Release);
-        self.told.note();
+        self.notifications.record();
         if revoked {
-            (self.give_up)();
+            (self.on_revoke)();
         }
     }
 }
@@ -160,7 +166,7 @@ impl fmt::Debug for FenceAndResume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FenceAndResume")
             .field("access", &self.access)
-            .field("told", &self.told)
+            .field("notifications", &self.notifications)
             .finish_non_exhaustive()
     }
 }
@@ -168,7 +174,7 @@ impl fmt::Debug for FenceAndResume {
 impl fmt::Debug for Revocable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Revocable")
-            .field("told", &self.told)
+            .field("notifications", &self.notifications)
             .field("revoked", &self.revoked)
             .finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! Mapping: the view of the current generation, under the reservation.
+//! Mapping: a device gets a view of the current generation, under the reservation.
 
 use std::sync::Arc;
 
@@ -17,13 +17,15 @@ use crate::observe::StallCause;
 use crate::sync::Guard;
 
 impl Attachment {
-    /// Opens the buffer for the device: memory and `VkBuffer` at the place where it is now. The mapping of
-    /// a static attachment keeps it there. Waits, in bounds, for a move that is under way.
+    /// Maps the buffer for the device: returns the memory and the `VkBuffer` of its current backing. A mapping
+    /// of a static attachment keeps the buffer in that backing.
+    ///
+    /// Waits, for at most the engine timeout, for a move in progress.
     ///
     /// # Errors
     ///
-    /// [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`], [`Error::Unreachable`],
-    /// [`Error::Timeout`], [`Error::DeviceLost`], [`Error::FdLimit`], or what the import said.
+    /// [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`], [`Error::Unreachable`], [`Error::Timeout`],
+    /// [`Error::DeviceLost`], [`Error::FdLimit`], or the error of the import.
     ///
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "dma_buf_map_attachment")]
@@ -32,23 +34,24 @@ impl Attachment {
         let mut allowance = self.buffer.core().throttle.submission();
         self.buffer.restore(self.device, &mut allowance);
         self.buffer.auto_migrate(self.device, &mut allowance);
-        let (mut state, seen) = open(&self.buffer, self.device_inner())?;
-        Ok(Mapping::new(&self.buffer, &mut state, self.seat, &seen, access))
+        let (mut state, current) = lock_current(&self.buffer, self.device_inner())?;
+        Ok(Mapping::new(&self.buffer, &mut state, self.id, &current, access))
     }
 }
 
-/// The reservation of a buffer that is not moving, and `device`'s view of where it is.
-pub(in crate::buffer) fn open<'a>(
+/// Locks the reservation of a buffer that is not moving, and returns it with `device`'s view of the current
+/// backing. Imports the backing if the device has no view of it yet.
+pub(super) fn lock_current<'a>(
     buffer: &'a BufferInner,
     device: &Arc<DeviceInner>,
 ) -> Result<(Guard<'a, State>, CurrentView)> {
     loop {
         let mut state = buffer.lock();
         buffer.check_usable(&mut state)?;
-        if let Some(gate) = state.moving().cloned() {
-            // A mapping of the old place would be old at once, and nobody would say so.
+        if let Some(move_fence) = state.moving().cloned() {
+            // A mapping of the old backing would be stale at once, and its importer was already notified.
             drop(state);
-            let wait = || gate.wait_until_over(buffer.core().timeout);
+            let wait = || move_fence.wait_until_over(buffer.core().timeout);
             buffer.core().counters.stalls.during(StallCause::Move, wait)?;
             continue;
         }
@@ -57,7 +60,7 @@ pub(in crate::buffer) fn open<'a>(
             let offset = backing.offset();
             return Ok((state, CurrentView { view, offset }));
         }
-        // Somebody moved it after this device sat down.
+        // The buffer has moved since this device was attached.
         let allocation = Arc::clone(backing.allocation());
         drop(state);
         retry_on_oom(&buffer.set, device.id(), [buffer], || {
@@ -66,28 +69,29 @@ pub(in crate::buffer) fn open<'a>(
     }
 }
 
-/// The reservation with the views of many devices.
+/// A locked reservation with the views of several devices.
 type CurrentViews<'a> = (Guard<'a, State>, SmallVec<[CurrentView; 4]>);
 
-/// The same for many devices; `None` for none.
-pub(in crate::buffer) fn open_all<'a>(
+/// Does what [`lock_current`] does, for several devices: the views are in the order of `devices`. `None` if
+/// there are no devices.
+pub(super) fn lock_current_all<'a>(
     buffer: &'a BufferInner,
     devices: &[&Arc<DeviceInner>],
 ) -> Result<Option<CurrentViews<'a>>> {
     let Some((first, rest)) = devices.split_first() else { return Ok(None) };
     loop {
-        let (state, seen) = open(buffer, first)?;
-        let offset = seen.offset;
-        let mut opened = SmallVec::from_iter([seen]);
+        let (state, current) = lock_current(buffer, first)?;
+        let offset = current.offset;
+        let mut views = SmallVec::from_iter([current]);
         let allocation = buffer.backing(&state)?.allocation();
         let others = rest.iter().map_while(|device| allocation.existing_view(device.id()));
-        opened.extend(others.map(|view| CurrentView { view, offset }));
-        if let Some(missing) = devices.get(opened.len()) {
+        views.extend(others.map(|view| CurrentView { view, offset }));
+        if let Some(missing) = devices.get(views.len()) {
             drop(state);
-            // Imports it, or says why not.
-            open(buffer, missing)?;
+            // Imports the backing for the device, or fails. Then all views are looked up again.
+            lock_current(buffer, missing)?;
             continue;
         }
-        return Ok(Some((state, opened)));
+        return Ok(Some((state, views)));
     }
 }

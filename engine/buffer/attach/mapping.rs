@@ -19,36 +19,39 @@ use crate::transfer::{self, Scope, Span};
 
 /// A device's view of one generation of a [`SharedBuffer`], from [`crate::Attachment::map`].
 ///
-/// Of a static attachment: while it lives the buffer stays where it is. Of a dynamic one: the buffer may
-/// move, and then this is old ([`Error::Stale`]); its handles stay valid until it is dropped, but show
-/// the packed that the buffer has left. Of a revoked buffer it has no view ([`Error::Revoked`]), and somebody
-/// waits for its drop. Drop it when the device has finished with what you submitted; work
-/// that peerbuf submits itself is looked after.
+/// A mapping of a static attachment keeps the buffer in its backing. A mapping of a dynamic attachment does
+/// not: once the buffer has moved, the mapping is stale ([`Error::Stale`]). Its handles stay valid until it is
+/// dropped, but name the backing that the buffer has left. Once the buffer is revoked, the mapping has no view
+/// any more ([`Error::Revoked`]), and the revocation waits for its drop.
+///
+/// Drop the mapping only after the device has finished the work that the application submitted with its
+/// handles. For work that peerbuf submits, the buffer's fences keep the memory alive.
 ///
 /// # Invariants
 ///
-/// It is counted in the buffer's state, for its seat, device and generation, from its making to its drop.
+/// The mapping is counted in the buffer's state, by its attachment, device and generation, from its creation to
+/// its drop.
 pub struct Mapping {
     buffer: Arc<BufferInner>,
-    seat: AttachmentId,
-    seen: ViewRef,
+    id: AttachmentId,
+    view: ViewRef,
     generation: u32,
     packed: PackedView,
 }
 
-/// Where a mapping's bytes begin, and what it may be used for. In one word, so that two mappings share a
-/// cache line: there may be a million of them.
+/// The offset of a mapping's bytes in its allocation, and the access that it allows. Both are in one word, so
+/// that two mappings share a cache line: there may be a million of them.
 ///
 /// # Invariants
 ///
-/// The offset is a multiple of 256; the access is below that.
+/// The offset is a multiple of 256. The access is encoded in the bits below.
 #[derive(Clone, Copy)]
 struct PackedView(u64);
 
 const OFFSET: u64 = !(SLOT_ALIGN - 1);
 
 impl PackedView {
-    pub(in crate::buffer) fn new(offset: u64, access: Access) -> Self {
+    fn new(offset: u64, access: Access) -> Self {
         debug_assert_eq!(offset & !OFFSET, 0, "slots are aligned");
         let access = match access {
             Access::Read => 0,
@@ -58,7 +61,7 @@ impl PackedView {
         Self(offset | access)
     }
 
-    pub(in crate::buffer) fn offset(self) -> u64 {
+    fn offset(self) -> u64 {
         self.0 & OFFSET
     }
 
@@ -71,94 +74,101 @@ impl PackedView {
     }
 }
 
-/// What a device needs to use a buffer: Vulkan handles, valid while the [`Mapping`] lives.
+/// The Vulkan handles that a device needs to use a buffer. They are valid while the [`Mapping`] lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawView {
-    /// A buffer that the bytes are part of. It spans a whole slab; use `offset` and `size`.
+    /// The Vulkan buffer that contains the bytes. It spans a whole slab: use `offset` and `size`.
     pub buffer: vk::Buffer,
-    /// First byte in `buffer`; a multiple of 256.
+    /// Offset of the first byte in `buffer`, in bytes; a multiple of 256.
     pub offset: u64,
-    /// How many bytes are this buffer's.
+    /// Size of the shared buffer, in bytes.
     pub size: u64,
-    /// The memory behind `buffer`, bound at 0.
+    /// The memory that `buffer` is bound to, at offset 0.
     pub memory: vk::DeviceMemory,
 }
 
 impl Mapping {
-    /// Maps for `seat`; `state` is the reservation's, and `seen` is where the buffer is.
+    /// Creates a mapping for the attachment `id`. `state` is that of the locked reservation, and `current` the
+    /// device's view of the backing that the buffer is in.
     #[expect(unsafe_code, reason = "vouching for a view")]
-    pub(in crate::buffer) fn new(
+    pub(super) fn new(
         buffer: &Arc<BufferInner>,
         state: &mut State,
-        seat: AttachmentId,
-        seen: &CurrentView,
+        id: AttachmentId,
+        current: &CurrentView,
         access: Access,
     ) -> Self {
         buffer.core().live.born(Object::Mapping);
-        state.map(seat);
-        // INVARIANT: counted just now, and given up in `drop`.
+        state.map(id);
+        // INVARIANT: counted just now; the count is released in `drop`.
         Self {
             generation: buffer.generation(),
             buffer: Arc::clone(buffer),
-            seat,
+            id,
             // SAFETY: by the invariant of `Mapping` it is counted.
-            seen: unsafe { ViewRef::new(&seen.view) },
-            packed: PackedView::new(seen.offset, access),
+            view: unsafe { ViewRef::new(&current.view) },
+            packed: PackedView::new(current.offset, access),
         }
     }
 
-    /// Makes this a view of the current generation, for `seat`; `state` is the reservation's. What is
-    /// returned is to be given up without it.
+    /// Makes the mapping a view of the current generation, for the attachment `id`. `state` is that of the
+    /// locked reservation, and `current` the device's view of the backing that the buffer is in.
+    ///
+    /// Returns the backing that was left, if this was its last mapping. The caller must retire it after
+    /// unlocking the reservation.
     #[expect(unsafe_code, reason = "vouching for a view")]
     #[inline]
-    pub(in crate::buffer) fn replace(
+    pub(super) fn replace(
         &mut self,
         state: &mut State,
-        seat: AttachmentId,
-        seen: &CurrentView,
+        id: AttachmentId,
+        current: &CurrentView,
     ) -> Option<(Fences, Backing)> {
-        let current = self.buffer.generation();
-        state.map(seat);
-        let left = state.unmap(self.seat, self.seen.get().device().id(), self.generation, current);
-        // INVARIANT: counted above for the new place, and no longer for the old one.
-        self.seat = seat;
-        self.packed = PackedView::new(seen.offset, self.access());
-        self.generation = current;
+        let generation = self.buffer.generation();
+        state.map(id);
+        let device = self.view.get().device().id();
+        let left = state.unmap(self.id, device, self.generation, generation);
+        // INVARIANT: counted above for the new generation, and no longer for the old one.
+        self.id = id;
+        self.packed = PackedView::new(current.offset, self.access());
+        self.generation = generation;
         // SAFETY: by the invariant of `Mapping` it is counted.
-        self.seen = unsafe { ViewRef::new(&seen.view) };
+        self.view = unsafe { ViewRef::new(&current.view) };
         left
     }
 
-    /// The buffer.
+    /// Returns the buffer.
     pub fn buffer(&self) -> SharedBuffer {
         SharedBuffer(Arc::clone(&self.buffer))
     }
 
-    /// The device.
+    /// Returns the device.
     pub fn device(&self) -> Device {
-        Device(Arc::clone(self.seen.get().device()))
+        Device(Arc::clone(self.view.get().device()))
     }
 
-    /// The generation of the buffer that this is a view of.
+    /// Returns the generation of the buffer that this is a view of.
     pub fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// What it was opened for.
+    /// Returns the access that the mapping allows.
     pub fn access(&self) -> Access {
         self.packed.access()
     }
 
-    /// The handles, once the bytes are this buffer's own and in place: the first call scrubs memory
-    /// that had another owner, and waits, in bounds, for a move that is still under way.
+    /// Returns the handles, once the content of the backing is valid and in place.
+    ///
+    /// The first call since the buffer was created or moved zeroes recycled memory. It waits, for at most the
+    /// engine timeout, for a move in progress.
     ///
     /// # Errors
     ///
-    /// [`Error::Stale`] if the buffer has moved since; [`Error::Revoked`]; [`Error::Purged`],
+    /// [`Error::Stale`] if the buffer has moved since it was mapped; [`Error::Revoked`]; [`Error::Purged`],
     /// [`Error::Poisoned`] if that was found before, or in the first call; [`Error::Timeout`],
-    /// [`Error::DeviceLost`], or what a call said.
+    /// [`Error::DeviceLost`], or the error of a Vulkan or system call.
     ///
-    /// Locks: the reservation, in the first call of anybody since the buffer moved; none after that.
+    /// Locks: the reservation, in the first call on any mapping of the buffer since it moved; none after that.
     #[inline]
     pub fn view(&self) -> Result<RawView> {
         if !self.buffer.status.is_ready(self.generation) {
@@ -167,19 +177,19 @@ impl Mapping {
         Ok(self.handles())
     }
 
-    /// The handles, whatever is in the memory.
+    /// Returns the handles without a check of the content.
     #[inline]
     pub(in crate::buffer) fn handles(&self) -> RawView {
         RawView {
-            buffer: self.seen.get().buffer(),
+            buffer: self.view.get().buffer(),
             offset: self.packed.offset(),
             size: self.buffer.size,
-            memory: self.seen.get().memory(),
+            memory: self.view.get().memory(),
         }
     }
 
-    /// Records that this device takes the buffer over, before `scope` uses it: the acquire half of a
-    /// queue-family ownership transfer, for those who record their own commands.
+    /// Records the acquire half of a queue-family ownership transfer, before `scope` uses the buffer. It is for
+    /// applications that record their own commands.
     ///
     /// # Errors
     ///
@@ -187,19 +197,19 @@ impl Mapping {
     ///
     /// # Safety
     ///
-    /// * `commands` is being recorded, outside a render pass, for the family
-    ///   [`Device::queue_family`] of this mapping's device;
-    /// * whoever used the buffer before has finished (its fences were waited for), and has released it
-    ///   if it was another device.
+    /// * `commands` is being recorded, outside a render pass, for the family [`Device::queue_family`] of this
+    ///   mapping's device;
+    /// * earlier users of the buffer have finished (their fences were waited for), and have released it if they
+    ///   were on another device.
     #[expect(unsafe_code, reason = "only the caller knows the state of its command buffer")]
     pub unsafe fn acquire(&self, commands: vk::CommandBuffer, scope: Scope) -> Result<()> {
         self.view()?;
         // SAFETY: the caller's contract.
-        unsafe { transfer::acquire(self.seen.get().device(), commands, &[self.span()], scope) };
+        unsafe { transfer::acquire(self.view.get().device(), commands, &[self.span()], scope) };
         Ok(())
     }
 
-    /// Records that this device has finished with the buffer, after `scope` used it.
+    /// Records the release half of a queue-family ownership transfer, after `scope` has used the buffer.
     ///
     /// # Safety
     ///
@@ -207,7 +217,7 @@ impl Mapping {
     #[expect(unsafe_code, reason = "only the caller knows the state of its command buffer")]
     pub unsafe fn release(&self, commands: vk::CommandBuffer, scope: Scope) {
         // SAFETY: the caller's contract.
-        unsafe { transfer::release(self.seen.get().device(), commands, &[self.span()], scope) };
+        unsafe { transfer::release(self.view.get().device(), commands, &[self.span()], scope) };
     }
 
     pub(in crate::buffer) fn buffer_inner(&self) -> &Arc<BufferInner> {
@@ -215,11 +225,11 @@ impl Mapping {
     }
 
     pub(in crate::buffer) fn shared_view(&self) -> Arc<View> {
-        self.seen.share()
+        self.view.share()
     }
 
-    pub(in crate::buffer) fn raw_view(&self) -> &View {
-        self.seen.get()
+    pub(super) fn raw_view(&self) -> &View {
+        self.view.get()
     }
 
     pub(in crate::buffer) fn offset(&self) -> u64 {
@@ -227,7 +237,7 @@ impl Mapping {
     }
 
     pub(in crate::buffer) fn span(&self) -> Span<'_> {
-        Span { view: self.seen.get(), offset: self.packed.offset(), len: self.buffer.size }
+        Span { view: self.view.get(), offset: self.packed.offset(), len: self.buffer.size }
     }
 
     /// Checks that the mapping allows `access`.
@@ -243,8 +253,8 @@ impl Mapping {
         Err(Error::WrongAccess { buffer: self.buffer.name(), opened, used: access })
     }
 
-    /// Checks that the buffer is still where this is a view of, and may be used. What was found holds only
-    /// as long as the reservation is held.
+    /// Checks that this is a mapping of the current generation, and that the buffer may be used. The result
+    /// stays true only while the reservation is held.
     #[inline]
     pub(in crate::buffer) fn check_current(&self) -> Result<()> {
         self.buffer.check_generation(self.generation)
@@ -252,30 +262,30 @@ impl Mapping {
 
     #[cold]
     fn make_ready(&self) -> Result<()> {
-        // Without the reservation, which an old mapping does not need.
+        // A stale mapping is refused here, before the reservation is locked.
         self.check_current()?;
-        let owned = || self.buffer.lock_owned();
+        let lock_owned = || self.buffer.lock_owned();
         let device = self.device_inner().id();
-        let _state = retry_on_oom(&self.buffer.set, device, [&*self.buffer], owned)?;
-        // Under the reservation: what was made its owner's is the current place, and only that.
+        let _state = retry_on_oom(&self.buffer.set, device, [&*self.buffer], lock_owned)?;
+        // Check again under the reservation: only the content of the current backing was made valid.
         self.check_current()?;
         self.buffer.status.set_ready(true);
         Ok(())
     }
 
     pub(in crate::buffer) fn device_inner(&self) -> &Arc<DeviceInner> {
-        self.seen.get().device()
+        self.view.get().device()
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
         let mut state = self.buffer.lock();
-        let device = self.seen.get().device().id();
-        let left = state.unmap(self.seat, device, self.generation, self.buffer.generation());
+        let device = self.view.get().device().id();
+        let left = state.unmap(self.id, device, self.generation, self.buffer.generation());
         let take_drained = state.take_drained();
         drop(state);
-        // After the reservation: those who wait for it take that next.
+        // After unlocking: the threads that wait for the last user lock the reservation next.
         drop(take_drained);
         self.buffer.retire(left);
         self.buffer.core().live.died(Object::Mapping);
@@ -286,7 +296,7 @@ impl fmt::Debug for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mapping")
             .field("buffer", &self.buffer.name())
-            .field("device", &self.seen.get().device().name())
+            .field("device", &self.view.get().device().name())
             .field("generation", &self.generation)
             .field("access", &self.access())
             .finish_non_exhaustive()
@@ -296,5 +306,5 @@ impl fmt::Debug for Mapping {
 const _: () = {
     const fn shareable<T: Send + Sync>() {}
     shareable::<Mapping>();
-    assert!(size_of::<Mapping>() == 32, "two share a cache line");
+    assert!(size_of::<Mapping>() == 32, "two mappings share a cache line");
 };

@@ -1,7 +1,7 @@
-//! Pins: keeping a buffer where it is, for a reason.
+//! Pins: a pin keeps a buffer in its backing, for a stated reason.
 //!
-//! Kernel counterpart: `dma_buf_pin`, with the quota that others added after they had been burnt
-//! (ROCm/amdgpu#212).
+//! Kernel counterpart: `dma_buf_pin`. The quota per device is an addition, as drivers have made after failures
+//! from unlimited pinning (ROCm/amdgpu#212).
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -17,25 +17,23 @@ use crate::device::DeviceId;
 use crate::error::{Error, Result};
 use crate::observe::Object;
 
-/// Keeps a buffer where it is while it lives, from [`Attachment::pin`].
+/// Keeps a buffer in its backing while the pin lives, from [`Attachment::pin`].
 ///
-/// For what cannot be interrupted, such as scanout. Pins nest. They count against the device's quota
-/// ([`crate::Engine::set_pin_quota`]), and stay when their attachment is dropped.
+/// It is for uses that cannot be interrupted, such as scanout. Pins nest. They count against the device's quota
+/// ([`crate::Engine::set_pin_quota`]), and outlive their attachment.
 ///
-/// Locks: dropping one takes none; the last one of a reason whose attachment is gone takes the reservation.
+/// Locks: dropping a pin takes none, except that dropping the last pin of a reason whose attachment is gone
+/// takes the reservation.
 #[doc(alias = "dma_buf_pin")]
 #[must_use = "the buffer may move as soon as the pin is dropped"]
 pub struct Pin(Pinned);
 
 impl Pin {
-    pub(in crate::buffer) fn new(
-        attachment: &Attachment,
-        reason: Cow<'static, str>,
-    ) -> Result<Self> {
+    fn new(attachment: &Attachment, reason: Cow<'static, str>) -> Result<Self> {
         let pinned = match attachment.first_pins().pin(&reason) {
             Quick::Pinned(pinned) => pinned,
             Quick::Refused(used, quota) => return Err(over_quota(attachment, used, quota)),
-            Quick::No => under_reservation(attachment, reason)?,
+            Quick::No => pin_locked(attachment, reason)?,
         };
         pinned.line().live().born(Object::Pin);
         tracing::debug!(
@@ -47,32 +45,33 @@ impl Pin {
         Ok(Self(pinned))
     }
 
-    /// The buffer.
+    /// Returns the buffer.
     pub fn buffer(&self) -> SharedBuffer {
         let owner: Arc<dyn Any + Send + Sync> = Arc::<dyn PinOwner>::clone(self.0.line().owner());
         let Ok(buffer) = owner.downcast() else { unreachable!("buffers alone own pins") };
         SharedBuffer(buffer)
     }
 
-    /// Why.
+    /// Returns the reason of the pin.
     pub fn reason(&self) -> &str {
         self.0.line().reason()
     }
 }
 
+/// Pins under the reservation: for the first pin of a reason, and after a move has closed the counter.
 #[cold]
-fn under_reservation(attachment: &Attachment, reason: Cow<'static, str>) -> Result<Pinned> {
-    let (buffer, seat) = (attachment.buffer_inner(), attachment.seat());
+fn pin_locked(attachment: &Attachment, reason: Cow<'static, str>) -> Result<Pinned> {
+    let (buffer, id) = (attachment.buffer_inner(), attachment.id());
     buffer.set.handle_lost_devices();
-    // What a pin promises (kernel: the contract of `dma_buf_attach_ops::pin`): the memory is there,
-    // an old owner's bytes are not, and no move is under way.
+    // A pin guarantees (kernel: the contract of `dma_buf_attach_ops::pin`) that the memory is allocated, that
+    // an earlier owner's bytes are zeroed, and that no move is in progress.
     let mut state = buffer.lock_owned()?;
-    let line = state.pin_counter(seat, &reason.clone(), || {
-        let accounted = (buffer.size, Arc::clone(&buffer.core().live));
-        PinCounter::new(Arc::clone(buffer) as _, accounted, seat, attachment.device_id(), reason)
+    let counter = state.pin_counter(id, &reason.clone(), || {
+        let accounting = (buffer.size, Arc::clone(&buffer.core().live));
+        PinCounter::new(Arc::clone(buffer) as _, accounting, id, attachment.device_id(), reason)
     });
-    let pinned = line.open().map_err(|(used, quota)| over_quota(attachment, used, quota))?;
-    attachment.first_pins().offer(&line);
+    let pinned = counter.open().map_err(|(used, quota)| over_quota(attachment, used, quota))?;
+    attachment.first_pins().offer(&counter);
     Ok(pinned)
 }
 
@@ -90,11 +89,11 @@ impl Drop for Pin {
 
 impl fmt::Debug for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = self.0.line();
+        let counter = self.0.line();
         f.debug_struct("Pin")
             .field("buffer", &self.buffer().name())
-            .field("device", &line.device())
-            .field("reason", line.reason())
+            .field("device", &counter.device())
+            .field("reason", counter.reason())
             .finish()
     }
 }
@@ -106,24 +105,26 @@ impl PinOwner for BufferInner {
 
     fn forget(&self, counter: NonNull<PinCounter>) {
         let forgotten = self.lock().forget_pins(counter);
-        // Not under the reservation: it may hold the last reference to the buffer.
+        // After unlocking: this may be the last reference to the buffer.
         drop(forgotten);
     }
 }
 
-/// Sets how many bytes a device may keep pinned. Its pins of before are counted here.
+/// Sets how many bytes a device may keep pinned. If the device had no limit before, its existing pins are
+/// charged here.
 pub(crate) fn limit_pins(set: &Buffers, device: DeviceId, bytes: u64) {
     let member = set.core.member(device);
-    let counted = member.pin_quota.is_limited();
-    // First, so that pins which are not found below are charged by whoever makes them.
+    let was_limited = member.pin_quota.is_limited();
+    // The limit is set first, so that a pin that is taken too late to be found below is charged by its own
+    // thread.
     member.pin_quota.set_limit(bytes);
-    if counted {
+    if was_limited {
         return;
     }
     set.live.for_each(|buffer| {
         let state = buffer.lock();
-        let lines = state.pin_counters().iter();
-        lines.filter(|line| line.device() == device).for_each(|line| line.meter());
+        let counters = state.pin_counters().iter();
+        counters.filter(|counter| counter.device() == device).for_each(|counter| counter.meter());
     });
 }
 
@@ -133,18 +134,18 @@ const _: () = {
 };
 
 impl Attachment {
-    /// Keeps the buffer where it is until the guard is dropped, because of `reason`. Waits, in bounds,
-    /// for a move that is under way.
+    /// Pins the buffer: it stays in its backing until the guard is dropped. `reason` is shown in reports.
     ///
-    /// Pins for the same reason as the attachment's first one are cheap: two atomic operations each.
+    /// Waits, for at most the engine timeout, for a move in progress. Pins for the same reason as the
+    /// attachment's first pin are cheap: two atomic operations each.
     ///
     /// # Errors
     ///
     /// [`Error::PinQuota`]; [`Error::Revoked`]; [`Error::Purged`], [`Error::Poisoned`] if that was found
     /// before, or by a pin that takes the reservation; [`Error::Timeout`], [`Error::DeviceLost`].
     ///
-    /// Locks: the reservation, but not while waiting; none for the same reason as the first time, unless
-    /// somebody has moved, revoked or found poisoned the buffer since, or tried to move it.
+    /// Locks: the reservation, but not while waiting. A pin for the same reason as the first takes none, unless
+    /// the buffer was moved, revoked or found poisoned since, or a move was attempted.
     #[doc(alias = "dma_buf_pin")]
     pub fn pin(&self, reason: impl Into<Cow<'static, str>>) -> Result<Pin> {
         Pin::new(self, reason.into())

@@ -1,11 +1,11 @@
-//! Taking up the place that a buffer has moved to: one mapping, or all that somebody has.
+//! Remapping: stale mappings are replaced by views of the current generation, one at a time or all at once.
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::attachment::Attachment;
-use super::map::{open, open_all};
+use super::map::{lock_current, lock_current_all};
 use super::mapping::Mapping;
 use crate::buffer::object::{BufferInner, SharedBuffer};
 use crate::device::DeviceInner;
@@ -14,71 +14,80 @@ use crate::memory::Backing;
 use crate::sync::Fences;
 
 impl Attachment {
-    /// Replaces a mapping that has become old by a current one, opened for the same access.
+    /// Replaces a stale mapping by a current one, for the same access.
     ///
     /// # Errors
     ///
-    /// As [`Attachment::map`], and [`Error::ForeignMapping`] for a mapping of another buffer or device.
-    /// The mapping is then what it was.
+    /// As [`Attachment::map`], and [`Error::ForeignMapping`] for a mapping of another buffer or device. The
+    /// mapping is then unchanged.
     ///
     /// Locks: the reservation.
     pub fn remap(&self, mapping: &mut Mapping) -> Result<()> {
-        self.check_ours(mapping)?;
+        self.check_mapping(mapping)?;
         let buffer = self.buffer_inner();
         buffer.set.handle_lost_devices();
         let mut allowance = buffer.core().throttle.submission();
         buffer.restore(self.device_id(), &mut allowance);
         buffer.auto_migrate(self.device_id(), &mut allowance);
-        self.follow(mapping)
+        self.remap_only(mapping)
     }
 
-    /// The same, wherever the buffer is: nobody is to move for it.
-    pub(in crate::buffer) fn follow(&self, mapping: &mut Mapping) -> Result<()> {
-        self.check_ours(mapping)?;
-        let (mut state, seen) = open(self.buffer_inner(), self.device_inner())?;
-        let left = mapping.replace(&mut state, self.seat(), &seen);
+    /// Replaces the mapping as [`Attachment::remap`] does, without moving the buffer: it is neither restored
+    /// nor auto-migrated.
+    pub(in crate::buffer) fn remap_only(&self, mapping: &mut Mapping) -> Result<()> {
+        self.check_mapping(mapping)?;
+        let (mut state, current) = lock_current(self.buffer_inner(), self.device_inner())?;
+        let left = mapping.replace(&mut state, self.id(), &current);
         drop(state);
         self.buffer_inner().retire(left);
         Ok(())
     }
 
-    fn check_ours(&self, mapping: &Mapping) -> Result<()> {
-        let ours = Arc::ptr_eq(mapping.buffer_inner(), self.buffer_inner())
+    /// Checks that the mapping is of this buffer and of this device.
+    fn check_mapping(&self, mapping: &Mapping) -> Result<()> {
+        let matches = Arc::ptr_eq(mapping.buffer_inner(), self.buffer_inner())
             && Arc::ptr_eq(mapping.device_inner(), self.device_inner());
-        if ours { Ok(()) } else { Err(foreign(self.buffer_inner(), self.device_inner())) }
+        if matches {
+            Ok(())
+        } else {
+            Err(foreign_mapping(self.buffer_inner(), self.device_inner()))
+        }
     }
 }
 
 impl SharedBuffer {
-    /// [`Attachment::remap`] for many mappings of this buffer, each with its attachment, under one lock:
-    /// for somebody with many importers, to whom the one lock and the one look-up make the difference.
+    /// Remaps many mappings of this buffer, each with its attachment, under one lock.
+    ///
+    /// It does what [`Attachment::remap`] does for each of them, but locks once and looks up each device's view
+    /// once. That matters to an application with many importers. Unlike [`Attachment::remap`], it does not
+    /// restore or auto-migrate the buffer.
     ///
     /// # Errors
     ///
-    /// As [`Attachment::remap`]. All mappings are then what they were.
+    /// As [`Attachment::remap`]. All mappings are then unchanged.
     ///
     /// Locks: the reservation.
-    pub fn remap_all(&self, seats: &mut [(&Attachment, &mut Mapping)]) -> Result<()> {
+    pub fn remap_all(&self, mappings: &mut [(&Attachment, &mut Mapping)]) -> Result<()> {
         let buffer = &self.0;
         buffer.set.handle_lost_devices();
         let mut devices: SmallVec<[&Arc<DeviceInner>; 4]> = SmallVec::new();
-        for (attachment, mapping) in &*seats {
+        for (attachment, mapping) in &*mappings {
             if !Arc::ptr_eq(attachment.buffer_inner(), buffer) {
-                return Err(foreign(buffer, attachment.device_inner()));
+                return Err(foreign_mapping(buffer, attachment.device_inner()));
             }
-            attachment.check_ours(mapping)?;
+            attachment.check_mapping(mapping)?;
             let device = attachment.device_inner();
             if !devices.iter().any(|known| Arc::ptr_eq(known, device)) {
                 devices.push(device);
             }
         }
-        let Some((mut state, opened)) = open_all(buffer, &devices)? else { return Ok(()) };
+        let Some((mut state, views)) = lock_current_all(buffer, &devices)? else { return Ok(()) };
         let mut retired: SmallVec<[(Fences, Backing); 1]> = SmallVec::new();
-        for (attachment, mapping) in seats {
+        for (attachment, mapping) in mappings {
             let device = attachment.device_inner();
-            let seen = opened.iter().find(|seen| Arc::ptr_eq(seen.view.device(), device));
-            let Some(seen) = seen else { unreachable!("every device was looked up") };
-            if let Some(left) = mapping.replace(&mut state, attachment.seat(), seen) {
+            let current = views.iter().find(|current| Arc::ptr_eq(current.view.device(), device));
+            let Some(current) = current else { unreachable!("every device was looked up") };
+            if let Some(left) = mapping.replace(&mut state, attachment.id(), current) {
                 retired.push(left);
             }
         }
@@ -88,6 +97,6 @@ impl SharedBuffer {
     }
 }
 
-fn foreign(buffer: &BufferInner, device: &DeviceInner) -> Error {
+fn foreign_mapping(buffer: &BufferInner, device: &DeviceInner) -> Error {
     Error::ForeignMapping { buffer: buffer.name(), device: device.name().to_owned() }
 }

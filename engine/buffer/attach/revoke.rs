@@ -1,7 +1,7 @@
-//! Revoking: nobody uses a buffer any more, until it is armed again.
+//! Revocation: all use of a buffer ends, until [`SharedBuffer::rearm`] allows it again.
 //!
-//! Kernel counterpart: what `vfio_pci_dma_buf_move` does with a dma-buf (mark, invalidate, wait for the
-//! fences of every usage, wait for every mapping), and the same in reverse.
+//! Kernel counterpart: what `vfio_pci_dma_buf_move` does with a dma-buf (mark it, invalidate its mappings, wait
+//! for the fences of every usage, wait for every mapping), and the reverse.
 
 use std::time::Instant;
 
@@ -14,49 +14,51 @@ use crate::observe::trace::MoveId;
 use crate::sync::{Guard, Usage};
 
 impl SharedBuffer {
-    /// Takes the buffer away from everybody: marks it as revoked, tells every importer, waits for the
-    /// fences of every usage, and waits until the last mapping of every generation, the last host access
-    /// and the last open access is dropped. When it returns, nobody looks at the bytes and nothing works
-    /// on them; they are what they were.
+    /// Revokes the buffer: marks it as revoked, notifies every importer, and waits until no use of it is left.
     ///
-    /// From the mark on nobody can attach, map, pin, copy, move, export or access the buffer, and mappings
-    /// that are there have no view any more: all that is [`Error::Revoked`]. Attachments and pins stay;
-    /// a pin does not keep a buffer from being revoked.
+    /// It waits for the fences of every usage, and for the drop of all mappings (of every generation), host
+    /// accesses and open accesses. When it returns, the bytes are neither mapped nor in use. Their content is
+    /// unchanged.
     ///
-    /// Revoking what is revoked waits for the same end again and tells nobody a second time. After an
-    /// error of the wait the buffer stays revoked. [`SharedBuffer::rearm`] ends it.
+    /// Once the buffer is marked, every attempt to attach, map, pin, copy, move, export or access it fails, and
+    /// existing mappings have no view any more. All these calls return [`Error::Revoked`]. Attachments and pins
+    /// stay. A pin does not prevent a revocation.
+    ///
+    /// Revoking a revoked buffer waits for the same revocation, and notifies no importer again. If the wait
+    /// fails, the buffer stays revoked. [`SharedBuffer::rearm`] ends the revocation.
     ///
     /// # Errors
     ///
-    /// [`Error::HandedOut`] while a stranger has an fd of it, which nobody can take back; nothing has
-    /// changed then. [`Error::Timeout`] when the engine's bound is over, with what is still held and by
-    /// which devices; or what a wait said. A device that is lost uses nothing any more, and is no error.
+    /// [`Error::HandedOut`] while the buffer is exported outside this engine, because such an fd cannot be
+    /// taken back; nothing has changed then. [`Error::Timeout`] after the engine timeout, with the uses that
+    /// are left and their devices; or the error of a wait. A lost device uses nothing any more, and is not an
+    /// error.
     ///
-    /// Locks: the reservation, but not while waiting. A thread that holds a mapping or an access of the
-    /// buffer itself waits for itself, up to the bound.
+    /// Locks: the reservation, but not while waiting. A thread that holds a mapping or an access of the buffer
+    /// itself waits for itself, until the timeout.
     #[doc(alias = "dma_buf_invalidate_mappings")]
     pub fn revoke(&self) -> Result<()> {
         let buffer = &self.0;
         let end = Instant::now() + buffer.core().timeout;
         let mut state = buffer.lock();
         if !buffer.status.is_revoked() {
-            mark(buffer, &mut state)?;
+            begin(buffer, &mut state)?;
         }
         let revocation = state.revocation();
         drop(state);
-        wait_for_the_end(buffer, revocation, end).map(|_| ())
+        wait_for_revocation(buffer, revocation, end).map(|_| ())
     }
 
-    /// Lets a revoked buffer be used again. Its bytes, its attachments and its pins are what they were;
-    /// whoever wants to use it maps it again. Of a buffer that is not revoked: nothing.
+    /// Ends a revocation: the buffer can be used again. Its bytes, attachments and pins are unchanged; it must
+    /// be mapped again before it is used. Does nothing if the buffer is not revoked.
     ///
-    /// A revocation comes to its end first (kernel: the count of mappings is armed again only when it was
-    /// down to nothing): while somebody still holds a mapping this waits for it, as
-    /// [`SharedBuffer::revoke`] does. So no mapping from before a revocation is ever good again.
+    /// The revocation must be complete first (kernel: mappings are allowed again only once their count has
+    /// reached zero). While a mapping is left, this waits for it as [`SharedBuffer::revoke`] does. So no
+    /// mapping from before a revocation ever becomes valid again.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`], or what a wait said; the buffer is still revoked then.
+    /// [`Error::Timeout`], or the error of a wait; the buffer is still revoked then.
     ///
     /// Locks: the reservation, but not while waiting.
     pub fn rearm(&self) -> Result<()> {
@@ -69,29 +71,28 @@ impl SharedBuffer {
             }
             state.revocation()
         };
-        // `None`: somebody else was faster.
-        if let Some(_state) = wait_for_the_end(buffer, revocation, end)? {
+        // `None`: another thread has ended this revocation.
+        if let Some(_state) = wait_for_revocation(buffer, revocation, end)? {
             buffer.status.set_revoked(false);
-            tracing::debug!(buffer = buffer.name(), "armed again");
+            tracing::debug!(buffer = buffer.name(), "revocation ended");
         }
         Ok(())
     }
 
-    /// Whether it is revoked.
+    /// Returns whether the buffer is revoked.
     pub fn is_revoked(&self) -> bool {
         self.0.status.is_revoked()
     }
 }
 
-/// Marks the buffer and tells its importers.
-fn mark(buffer: &BufferInner, state: &mut State) -> Result<()> {
+/// Marks the buffer as revoked and notifies its importers.
+fn begin(buffer: &BufferInner, state: &mut State) -> Result<()> {
     if state.exported() > 0 {
         return Err(Error::HandedOut { buffer: buffer.name(), exports: state.exported() });
     }
-    // Before the mark, so that whoever sees that does not pin any more: from here on a pin takes the
-    // reservation, and finds it revoked.
+    // Before the mark: from here on a pin must take the reservation, and finds the buffer revoked.
     state.close_pins();
-    // Before anybody is told: an importer that asks finds it revoked.
+    // Before the notifications: an importer that asks must find the buffer revoked.
     buffer.status.set_revoked(true);
     state.begin_revocation();
     tracing::debug!(buffer = buffer.name(), "revoked");
@@ -99,9 +100,9 @@ fn mark(buffer: &BufferInner, state: &mut State) -> Result<()> {
     Ok(())
 }
 
-/// Waits until nobody uses the buffer. Returns with the reservation, or with `None` if the revocation
-/// has come to its end and the buffer was armed again since.
-fn wait_for_the_end(
+/// Waits until no use of the buffer is left, and returns with the reservation locked. `None` if this revocation
+/// was completed and the buffer armed again by another thread.
+fn wait_for_revocation(
     buffer: &BufferInner,
     revocation: u32,
     end: Instant,
@@ -112,12 +113,12 @@ fn wait_for_the_end(
             return Ok(None);
         }
         let mut waits = state.fences.pending(Usage::Bookkeep);
-        // An access enters a fence when it ends, so the fences are looked at again after it.
+        // An access adds a fence when it ends, so the fences are checked again after the wait.
         if waits.is_empty() && !state.has_users() {
             return Ok(Some(state));
         }
         if Instant::now() >= end {
-            let what = still_held(buffer, &state, waits.len());
+            let what = remaining_uses(buffer, &state, waits.len());
             return Err(Error::Timeout { what, after: buffer.core().timeout });
         }
         if waits.is_empty() {
@@ -125,14 +126,15 @@ fn wait_for_the_end(
         }
         drop(state);
         match buffer.core().counters.stalls.during(StallCause::Work, || wait_all(&waits, end)) {
-            // Found above, where it is known what is still held.
+            // The loop finds the timeout itself, under the reservation, where it can list what is left.
             Ok(()) | Err(Error::Timeout { .. }) => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-fn still_held(buffer: &BufferInner, state: &State, fences: usize) -> String {
+/// Describes the uses that a revocation still waits for, for [`Error::Timeout`].
+fn remaining_uses(buffer: &BufferInner, state: &State, fences: usize) -> String {
     let mappings = state.mappings();
     let by: Vec<String> = mappings
         .iter()

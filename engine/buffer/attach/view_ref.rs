@@ -1,51 +1,53 @@
 //! A device's view of an allocation, without a reference count.
 //!
-//! A buffer may have thousands of mappings, which all take up its new place when it moves: two counts each
-//! would be most of that time (measured, BENCHMARKS.md).
-#![expect(unsafe_code, reason = "a pointer whose lifetime the buffer's state vouches for")]
+//! A buffer may have thousands of mappings, which are all remapped when it moves. Two reference counts for each
+//! would take most of that time (measured, BENCHMARKS.md).
+#![expect(unsafe_code, reason = "a pointer whose target the buffer's state keeps alive")]
 
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::memory::View;
 
-/// See the module.
+/// An uncounted reference to a view.
 ///
 /// # Invariants
 ///
-/// It came from an `Arc`. Whoever holds it is counted in the buffer's state as a mapping of the generation
-/// whose place the view is of; the state keeps that place, as the backing or as a ghost, as long as any is;
-/// and an allocation never lets go of a view. So the view is there.
+/// The pointer came from an `Arc`. The holder is counted in the buffer's state, as a mapping of the generation
+/// whose backing the view is of. The state keeps that backing, as the current one or as a ghost, while any
+/// mapping of it is counted; and an allocation never drops a view. So the view is alive.
 #[derive(Clone, Copy)]
-pub(in crate::buffer) struct ViewRef(NonNull<View>);
+pub(super) struct ViewRef(NonNull<View>);
 
 impl ViewRef {
+    /// Creates an uncounted reference.
+    ///
     /// # Safety
     ///
-    /// The holder is counted as the type's invariant says, from now on until it is dropped.
-    pub(in crate::buffer) unsafe fn new(view: &Arc<View>) -> Self {
+    /// The holder is counted as the type's invariant says, from this call until the `ViewRef` is dropped.
+    pub(super) unsafe fn new(view: &Arc<View>) -> Self {
         // SAFETY: an `Arc`'s pointer is not null.
         Self(unsafe { NonNull::new_unchecked(Arc::as_ptr(view).cast_mut()) })
     }
 
     #[inline]
-    pub(in crate::buffer) fn get(&self) -> &View {
-        // SAFETY: by the type invariant the view is there as long as the holder, and so `self`, is; nobody
-        // has it exclusively, since it is in an `Arc`.
+    pub(super) fn get(&self) -> &View {
+        // SAFETY: by the type invariant the view is alive as long as the holder, and so `self`, is; no `&mut`
+        // to it exists, since it is in an `Arc`.
         unsafe { self.0.as_ref() }
     }
 
-    /// The same with a count, for somebody who is not.
-    pub(in crate::buffer) fn share(&self) -> Arc<View> {
+    /// Returns a counted reference, for a holder that is not counted as a mapping.
+    pub(super) fn share(&self) -> Arc<View> {
         let pointer = self.0.as_ptr().cast_const();
-        // SAFETY: the pointer is an `Arc`'s, and by the type invariant that is not gone.
+        // SAFETY: the pointer is an `Arc`'s, and by the type invariant the view is alive.
         unsafe { Arc::increment_strong_count(pointer) };
-        // SAFETY: as above; the count taken just now is this one's.
+        // SAFETY: as above; the count taken just now belongs to the new `Arc`.
         unsafe { Arc::from_raw(pointer) }
     }
 }
 
-// SAFETY: it is used as `&View` and `Arc<View>` are, and a view is `Send` and `Sync` (asserted below).
+// SAFETY: it is used only as `&View` and `Arc<View>`, and a view is `Send` and `Sync` (asserted below).
 unsafe impl Send for ViewRef {}
 
 // SAFETY: as above.
@@ -56,8 +58,8 @@ const _: () = {
     shareable::<View>();
 };
 
-/// A device's view of where a buffer is, and where in that its bytes begin.
-pub(in crate::buffer) struct CurrentView {
-    pub(in crate::buffer) view: Arc<View>,
-    pub(in crate::buffer) offset: u64,
+/// A device's view of the backing that a buffer is in now, and the offset of the buffer's bytes in it.
+pub(super) struct CurrentView {
+    pub(super) view: Arc<View>,
+    pub(super) offset: u64,
 }

@@ -1,4 +1,4 @@
-//! Handing out an fd to somebody who is not part of this engine.
+//! Export: an fd of a buffer for a user outside this engine.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,11 +16,11 @@ use crate::observe::{MoveCause, Object};
 use crate::residency::Trigger;
 use crate::sync::Usage;
 
-/// A buffer's fd for a stranger, from [`SharedBuffer::export_foreign`].
+/// An fd of a buffer that is exported outside this engine, from [`SharedBuffer::export_foreign`].
 ///
-/// The buffer is pinned while this lives: what the stranger holds cannot be recalled or pointed
-/// somewhere else. Dropping it unpins the buffer and closes this fd; whoever received a duplicate then
-/// sees bytes that may no longer be the buffer's.
+/// The buffer is pinned while this lives: an external user's fd can neither be taken back nor redirected.
+/// Dropping the export unpins the buffer and closes this fd. Duplicates of the fd stay open; their bytes may
+/// then no longer be the buffer's.
 pub struct ForeignExport {
     buffer: Arc<BufferInner>,
     fd: OwnedFd,
@@ -28,79 +28,84 @@ pub struct ForeignExport {
 }
 
 impl ForeignExport {
-    pub(in crate::buffer) fn new(buffer: &Arc<BufferInner>) -> Result<Self> {
+    fn new(buffer: &Arc<BufferInner>) -> Result<Self> {
         let set = &buffer.set;
         set.handle_lost_devices();
-        retry_on_oom(set, buffer.home_id(), [&**buffer], || Self::once(buffer))
+        retry_on_oom(set, buffer.home_id(), [&**buffer], || Self::export(buffer))
     }
 
-    fn once(buffer: &Arc<BufferInner>) -> Result<Self> {
-        // Each turn ends with an export or an error, unless somebody else moved the buffer meanwhile.
-        const TURNS: u32 = 100;
+    fn export(buffer: &Arc<BufferInner>) -> Result<Self> {
+        // Each attempt ends with an export or an error, unless another thread moved the buffer meanwhile.
+        const ATTEMPTS: u32 = 100;
         let mut prepared = None;
-        for _ in 0..TURNS {
-            // A stranger waits for no fence of ours, so all writing has ended before it gets the fd.
+        for _ in 0..ATTEMPTS {
+            // External users do not wait for this buffer's fences, so all writes must have ended before the fd
+            // is exported.
             let mut state = buffer.lock_idle(Usage::Write, |_| true)?;
-            // Before it moves, because it may fail.
+            // Before the buffer moves, because it may fail.
             buffer.own(&mut state)?;
             if !state.fences.pending(Usage::Move).is_empty() {
-                // A device is zeroing it.
+                // A device is scrubbing it; the next attempt waits for that.
                 continue;
             }
             let backing = buffer.backing(&state)?;
             if backing.is_dedicated() {
                 let allocation = Arc::clone(backing.allocation());
-                let ready = prepared.take();
-                let ready = ready.filter(|ready: &Prepared| Arc::ptr_eq(&ready.of, &allocation));
-                let Prepared { fd, facts, .. } = match ready {
-                    Some(ready) => ready,
-                    None => Prepared::new(buffer, backing)?,
+                let current = |export: &PreparedExport| Arc::ptr_eq(&export.of, &allocation);
+                let PreparedExport { fd, facts, .. } = match prepared.take().filter(current) {
+                    Some(prepared) => prepared,
+                    None => PreparedExport::new(buffer, backing)?,
                 };
                 buffer.set.exports.remember(fd.as_fd(), buffer, buffer.generation())?;
-                // From here on nothing can fail.
+                // Nothing can fail from here on.
                 allocation.mark_external();
                 state.begin_export();
-                // A stranger may write to it at any time.
+                // An external user may write to the memory at any time, so the clean copy is no longer
+                // reliable.
                 buffer.drop_clean_copy(&mut state);
                 drop(state);
                 buffer.core().live.born(Object::ForeignExport);
                 return Ok(Self { buffer: Arc::clone(buffer), fd, facts });
             }
             drop(state);
-            prepared = Self::move_out(buffer)?;
+            prepared = Self::move_to_dedicated(buffer)?;
         }
         Err(buffer.busy(&buffer.lock()))
     }
 
-    /// Moves the buffer into an allocation of its own, of the kind that it has now, so that whoever is
-    /// attached can still reach it. Returns what is handed out of it, if it has moved.
+    /// Moves the buffer to a dedicated allocation from the same provider, so that all attached devices can
+    /// still reach it. Returns the prepared export of that allocation; `None` if the buffer did not move and
+    /// the caller must try again.
     #[cold]
-    fn move_out(buffer: &Arc<BufferInner>) -> Result<Option<Prepared>> {
+    fn move_to_dedicated(buffer: &Arc<BufferInner>) -> Result<Option<PreparedExport>> {
         let home = buffer.home();
-        let seats = ImportMatrix::gather(buffer, &home, buffer.placement().kinds(), None)?;
-        if !seats.were_at(&home) {
+        let matrix = ImportMatrix::gather(buffer, &home, buffer.placement().kinds(), None)?;
+        if !matrix.were_at(&home) {
             return Ok(None);
         }
         let provider = buffer.lock().location.provider();
         let same = |candidate| candidate == provider;
         let missing = || Error::Unsupported {
             device: home.name().to_owned(),
-            missing: format!("an allocation of its own from {provider}"),
+            missing: format!("a dedicated allocation from {provider}"),
         };
-        // Wherever it is, for it may have been moved out of its placement.
+        // Any placement: the buffer may be outside its own placement now.
         let anywhere = Placement::default();
         let (size, group) = (buffer.size, buffer.group());
-        let wish =
+        let request =
             BackingRequest { home: &home, placement: anywhere, size, dedicated: true, group };
-        let new =
-            buffer.set.allocate(&wish, &buffer.core().eviction_limits(buffer.trigger()), same)?;
+        let new = buffer.set.allocate(
+            &request,
+            &buffer.core().eviction_limits(buffer.trigger()),
+            same,
+        )?;
         let new = new.ok_or_else(missing)?;
-        // Before it moves: without an fd there is no reason to.
-        let prepared = Prepared::new(buffer, &new)?;
+        // Before the buffer moves: if the export fails, the move would be useless.
+        let prepared = PreparedExport::new(buffer, &new)?;
         match relocate(
             buffer,
             &home,
-            &seats,
+            &matrix,
             new.into(),
             MoveRequest::to_new(MoveCause::HandedOut, Trigger::Asked),
         )? {
@@ -110,17 +115,17 @@ impl ForeignExport {
         }
     }
 
-    /// The buffer.
+    /// Returns the buffer.
     pub fn buffer(&self) -> SharedBuffer {
         SharedBuffer(Arc::clone(&self.buffer))
     }
 
-    /// What a receiver must be told besides the fd.
+    /// Returns the properties that a receiver needs besides the fd.
     pub fn facts(&self) -> ForeignFacts {
         self.facts
     }
 
-    /// A second fd with its facts, for handing on.
+    /// Duplicates the fd, and returns the duplicate with its properties, to be passed on.
     ///
     /// # Errors
     ///
@@ -131,22 +136,23 @@ impl ForeignExport {
     }
 }
 
-/// What is handed out of an allocation.
-struct Prepared {
+/// What is exported of an allocation: its fd and properties, made before the export takes effect.
+struct PreparedExport {
     of: Arc<Allocation>,
     fd: OwnedFd,
     facts: ForeignFacts,
 }
 
-impl Prepared {
+impl PreparedExport {
     fn new(buffer: &BufferInner, backing: &Backing) -> Result<Self> {
         let of = Arc::clone(backing.allocation());
-        let (fd, facts) = (of.duplicate_fd()?, facts(buffer, backing)?);
+        let (fd, facts) = (of.duplicate_fd()?, facts_of(buffer, backing)?);
         Ok(Self { of, fd, facts })
     }
 }
 
-fn facts(buffer: &BufferInner, backing: &Backing) -> Result<ForeignFacts> {
+/// Collects the properties of a backing that an external importer needs.
+fn facts_of(buffer: &BufferInner, backing: &Backing) -> Result<ForeignFacts> {
     let allocation = backing.allocation();
     let home = buffer.home();
     let handle = match allocation.provider() {
@@ -194,17 +200,17 @@ impl fmt::Debug for ForeignExport {
 }
 
 impl SharedBuffer {
-    /// Hands out an fd, for somebody who is not part of this engine.
+    /// Exports an fd of the buffer to a user outside this engine.
     ///
-    /// A stranger's fd cannot be recalled, so the buffer is pinned until the guard is dropped; and it
-    /// would expose the neighbours in a slab, so a buffer in a slab first moves into an allocation of
-    /// its own. That memory never goes to another buffer.
+    /// Such an fd cannot be taken back, so the buffer is pinned until the guard is dropped. An fd of a slab
+    /// would expose the other buffers in it, so a buffer in a slab first moves to a dedicated allocation. That
+    /// memory is never given to another buffer.
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`] if it would have to move and is held; [`Error::Revoked`], [`Error::Purged`],
-    /// [`Error::Poisoned`], [`Error::OutOfMemory`], [`Error::FdLimit`]; [`Error::Timeout`] or
-    /// [`Error::DeviceLost`] of the wait until nobody writes to it any more; or what the calls said. None of
+    /// [`Error::Busy`] if the buffer would have to move and is kept in place; [`Error::Revoked`],
+    /// [`Error::Purged`], [`Error::Poisoned`], [`Error::OutOfMemory`], [`Error::FdLimit`]; [`Error::Timeout`]
+    /// or [`Error::DeviceLost`] from the wait for writers; or the error of a Vulkan or system call. None of
     /// them changes anything, except that a wait for the move may fail after the move.
     ///
     /// Locks: the reservation, but not while waiting.

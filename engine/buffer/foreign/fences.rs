@@ -1,8 +1,9 @@
-//! Fences of strangers: what they do to a dma-buf that is shared with them, and what we do.
+//! External fences: a dma-buf's own fences are imported into the buffer, and the buffer's fences exported to
+//! the dma-buf.
 //!
 //! Kernel: `DMA_BUF_IOCTL_EXPORT_SYNC_FILE` and `DMA_BUF_IOCTL_IMPORT_SYNC_FILE`
-//! (`include/uapi/linux/dma-buf.h`), which look into and add to the dma-buf's own reservation: the
-//! kernel's, behind the one that peerbuf keeps.
+//! (`include/uapi/linux/dma-buf.h`). They read and extend the dma-buf's own `dma_resv`, which the kernel keeps
+//! apart from peerbuf's reservation.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -15,15 +16,17 @@ use crate::memory::{Allocation, dma_buf};
 use crate::sync::{Fence, Usage, merge_sync_files};
 
 impl SharedBuffer {
-    /// Takes in what strangers have under way on this buffer's dma-buf: their fences are entered here, so
-    /// that whoever uses the buffer next waits for them. For buffers that were handed out
-    /// ([`SharedBuffer::export_foreign`]) or taken in ([`crate::Engine::import_foreign`]); call it before
-    /// such a use. What a stranger submits later it does not see (the kernel: "not atomic").
+    /// Imports the fences of external work that is pending on this buffer's dma-buf, so that later uses of the
+    /// buffer wait for it.
+    ///
+    /// It is for buffers that were exported ([`SharedBuffer::export_foreign`]) or imported
+    /// ([`crate::Engine::import_foreign`]). Call it before a use that must wait for external work. Work that
+    /// external users submit later is not covered (the kernel: "not atomic").
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] where the memory is no dma-buf of its own; [`Error::FdLimit`], or what the
-    /// ioctl said (`ENOTTY` before Linux 6.0).
+    /// [`Error::Unsupported`] if the memory is not a dma-buf of this buffer alone; [`Error::FdLimit`], or the
+    /// error of the ioctl (`ENOTTY` before Linux 6.0).
     ///
     /// Locks: the reservation.
     #[doc(alias = "DMA_BUF_IOCTL_EXPORT_SYNC_FILE")]
@@ -34,7 +37,7 @@ impl SharedBuffer {
             let fd = allocation.with_fd(|fd| dma_buf::export_sync_file(fd, access, calls))?;
             Fence::from_sync_file(fd)
         };
-        // What a reader waits for are writers; what a writer waits for are all.
+        // A reader waits for the writers; a writer waits for all fences.
         let (writers, all) = (export(Access::Read)?, export(Access::Write)?);
         let mut state = self.0.lock();
         state.fences.add(Usage::Write, writers);
@@ -42,9 +45,11 @@ impl SharedBuffer {
         Ok(())
     }
 
-    /// Tells strangers what we have under way on this buffer: its fences are entered into the dma-buf's own
-    /// reservation, so that whoever respects that waits for them. A fence that cannot be made a sync file
-    /// (work of the host, a device without `SYNC_FD`) is waited for here, in bounds.
+    /// Exports the buffer's fences to its dma-buf, so that external users that respect implicit fences wait for
+    /// them.
+    ///
+    /// Some fences cannot become a sync file: those of host work, and of devices without `SYNC_FD`. This waits
+    /// for them, for at most the engine timeout.
     ///
     /// # Errors
     ///
@@ -69,7 +74,7 @@ impl SharedBuffer {
         Ok(())
     }
 
-    /// The allocation, if it is this buffer's alone and a dma-buf.
+    /// Returns the allocation, if it is a dma-buf and contains no other buffer.
     fn shared_dma_buf(&self) -> Result<Arc<Allocation>> {
         let state = self.0.lock();
         let backing = self.0.backing(&state)?;
@@ -79,12 +84,12 @@ impl SharedBuffer {
         }
         Err(Error::Unsupported {
             device: self.0.home().name().to_owned(),
-            missing: format!("a dma-buf that is {}'s alone", self.0.name()),
+            missing: format!("a dma-buf of {} alone", self.0.name()),
         })
     }
 }
 
-/// The fences as sync files; those that cannot be are waited for.
+/// Returns the fences as sync files, and waits for those that cannot become one.
 fn sync_files(fences: &[Fence], end: Instant) -> Result<Vec<OwnedFd>> {
     let mut files = Vec::new();
     for fence in fences {

@@ -1,31 +1,32 @@
-//! An fd with what an importer outside this engine needs to know about it.
+//! An fd with the properties that an importer outside this engine needs.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::device::{HandleType, Uuid};
 
-/// What goes with an fd so that somebody else can take its memory in.
+/// The properties of exported memory, which an importer outside this engine needs besides the fd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForeignFacts {
-    /// What kind of handle the fd is.
+    /// The type of handle that the fd is.
     pub handle: HandleType,
-    /// The buffer's size in bytes; its first byte is the memory's first.
+    /// The size of the buffer in bytes. It begins at the first byte of the memory.
     pub size: u64,
-    /// UUID of the exporting device. An `OPAQUE_FD` is of use only on the same one.
+    /// The UUID of the exporting device. An `OPAQUE_FD` can be imported only on the same device.
     pub device_uuid: Uuid,
-    /// UUID of the exporting driver, likewise.
+    /// The UUID of the exporting driver. An `OPAQUE_FD` can be imported only by the same driver.
     pub driver_uuid: Uuid,
-    /// Size of the memory in bytes; for an `OPAQUE_FD` an importer must repeat it.
+    /// The size of the memory in bytes. An importer of an `OPAQUE_FD` must specify the same size.
     pub memory_size: u64,
-    /// Memory type of an `OPAQUE_FD`, which an importer must repeat; else 0.
+    /// The memory type index of an `OPAQUE_FD`, which its importer must specify; 0 for other handle types.
     pub memory_type: u32,
 }
 
 impl ForeignFacts {
-    /// Length of [`ForeignFacts::to_bytes`].
+    /// The length of [`ForeignFacts::to_bytes`], in bytes.
     pub const BYTES: usize = 56;
 
-    /// As bytes for a socket, to send beside the fd: little-endian, the same on every machine.
+    /// Encodes the properties for a socket, to be sent beside the fd. The format is little-endian on every
+    /// machine.
     pub fn to_bytes(&self) -> [u8; Self::BYTES] {
         let kind = match self.handle {
             HandleType::DmaBuf => 0u32,
@@ -42,9 +43,9 @@ impl ForeignFacts {
         bytes
     }
 
-    /// From bytes that came from a socket; `None` if they name no known kind of handle.
+    /// Decodes properties that were received from a socket; `None` if the handle type is unknown.
     pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Option<Self> {
-        let handle = match u32::from_le_bytes(part(bytes, 52)) {
+        let handle = match u32::from_le_bytes(field(bytes, 52)) {
             0 => HandleType::DmaBuf,
             1 => HandleType::OpaqueFd,
             2 => HandleType::HostPointer,
@@ -52,16 +53,16 @@ impl ForeignFacts {
         };
         Some(Self {
             handle,
-            size: u64::from_le_bytes(part(bytes, 0)),
-            memory_size: u64::from_le_bytes(part(bytes, 8)),
-            device_uuid: Uuid(part(bytes, 16)),
-            driver_uuid: Uuid(part(bytes, 32)),
-            memory_type: u32::from_le_bytes(part(bytes, 48)),
+            size: u64::from_le_bytes(field(bytes, 0)),
+            memory_size: u64::from_le_bytes(field(bytes, 8)),
+            device_uuid: Uuid(field(bytes, 16)),
+            driver_uuid: Uuid(field(bytes, 32)),
+            memory_type: u32::from_le_bytes(field(bytes, 48)),
         })
     }
 }
 
-/// An fd with its facts.
+/// An fd with its properties.
 #[derive(Debug)]
 pub struct ForeignHandle {
     pub(super) fd: OwnedFd,
@@ -69,12 +70,12 @@ pub struct ForeignHandle {
 }
 
 impl ForeignHandle {
-    /// An fd that came from somebody else, and what was said about it.
+    /// Combines an fd from outside this engine with its stated properties.
     pub fn new(fd: OwnedFd, facts: ForeignFacts) -> Self {
         Self { fd, facts }
     }
 
-    /// A plain dma-buf of at least `size` bytes, of which nothing else is known.
+    /// Describes a dma-buf of at least `size` bytes, without any other known property.
     pub fn dma_buf(fd: OwnedFd, size: u64) -> Self {
         let none = Uuid([0; 16]);
         let facts = ForeignFacts {
@@ -88,7 +89,7 @@ impl ForeignHandle {
         Self { fd, facts }
     }
 
-    /// What was said about it.
+    /// Returns the stated properties.
     pub fn facts(&self) -> ForeignFacts {
         self.facts
     }
@@ -100,9 +101,9 @@ impl AsFd for ForeignHandle {
     }
 }
 
-fn part<const N: usize>(bytes: &[u8; ForeignFacts::BYTES], at: usize) -> [u8; N] {
+fn field<const N: usize>(bytes: &[u8; ForeignFacts::BYTES], offset: usize) -> [u8; N] {
     let mut out = [0; N];
-    out.copy_from_slice(&bytes[at..at + N]);
+    out.copy_from_slice(&bytes[offset..offset + N]);
     out
 }
 
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn facts_survive_the_socket() {
+    fn properties_survive_encoding() {
         for handle in HandleType::ALL {
             let facts = ForeignFacts {
                 handle,

@@ -1,4 +1,4 @@
-//! Taking in memory by an fd from somebody who is not part of this engine.
+//! Import: memory from outside this engine becomes a buffer, by an fd.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -17,8 +17,8 @@ impl From<ForeignHandle> for OwnedFd {
     }
 }
 
-/// Takes a stranger's memory in on `device`; if it is no stranger's but our own, that buffer again. The
-/// fd stays the caller's.
+/// Imports external memory on `device`. If the fd is an export of this engine, it returns the exported buffer
+/// instead. The fd stays the caller's.
 ///
 /// The contract is that of [`crate::Engine::import_foreign`].
 pub(crate) fn import(
@@ -35,16 +35,16 @@ pub(crate) fn import(
     let handle = facts.handle;
     dma_buf::check_foreign(fd, handle, facts.size)?;
     check_driver(device, facts)?;
-    if let Some((ours, generation)) = set.exports.find(fd)?
-        // A buffer that has moved since is no longer in that file.
-        && ours.generation() == generation
-        && ours.size >= facts.size
+    if let Some((exported, generation)) = set.exports.find(fd)?
+        // A buffer that has moved since its export is no longer in that file.
+        && exported.generation() == generation
+        && exported.size >= facts.size
     {
-        return Ok(SharedBuffer(ours));
+        return Ok(SharedBuffer(exported));
     }
     let provider = Provider::Foreign(handle);
-    let takes = provider.import_kinds().iter().copied();
-    let Some(take) = takes.into_iter().find(|take| transfer::can_import(device, *take)) else {
+    let mut kinds = provider.import_kinds().iter().copied();
+    let Some(kind) = kinds.find(|kind| transfer::can_import(device, *kind)) else {
         return Err(Error::Unsupported {
             device: device.name().to_owned(),
             missing: format!("import of {handle}"),
@@ -53,14 +53,15 @@ pub(crate) fn import(
     let opaque = (handle == HandleType::OpaqueFd).then_some((facts.memory_size, facts.memory_type));
     let origin = set.core.origin(provider);
     let allocation = retry_on_oom(set, device.id(), [], || {
-        let own = dma_buf::duplicate(fd, &set.core.calls)?;
-        Allocation::import_foreign(&origin, device, own, handle, facts.size, opaque, take)
+        let duplicate = dma_buf::duplicate(fd, &set.core.calls)?;
+        Allocation::import_foreign(&origin, device, duplicate, handle, facts.size, opaque, kind)
     })?;
     let backing = Backing::foreign(allocation);
     Ok(SharedBuffer::new(set, device.id(), descriptor, backing, None))
 }
 
-/// Opaque fds are only for the same driver on the same device, and drivers do not look.
+/// Checks that an opaque fd comes from the same driver on the same device. Only those can import it, and
+/// drivers do not check.
 fn check_driver(device: &DeviceInner, facts: ForeignFacts) -> Result<()> {
     if facts.handle != HandleType::OpaqueFd {
         return Ok(());

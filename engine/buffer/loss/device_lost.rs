@@ -1,6 +1,6 @@
-//! A device is lost, and what was in its memory with it.
+//! Unplugging a lost device: its memory and the content in it are gone.
 //!
-//! Kernel counterpart: what `drm_dev_unplug` leaves to each driver.
+//! Kernel counterpart: the part of `drm_dev_unplug` that is left to each driver.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -19,50 +19,50 @@ use crate::observe::{MoveCause, Reason, What};
 use crate::residency::Trigger;
 use crate::sync::{Fence, Guard, Usage};
 
-/// See [`crate::Engine::abandon`].
+/// Unplugs a device, on request. The contract is that of [`crate::Engine::abandon`].
 ///
 /// # Panics
 ///
-/// If an importer does, when all buffers are done.
-pub(crate) fn abandon(set: &Buffers, device: &DeviceInner) -> Abandoned {
+/// Resumes the panic of an importer, after all buffers have been handled.
+pub(crate) fn unplug(set: &Buffers, device: &DeviceInner) -> Abandoned {
     let turn = set.core.loss_guard.turn(set.core.timeout);
-    let panicked = unplug_device(set, device);
+    let panic = unplug_device(set, device);
     drop(turn);
-    if let Some(panic) = panicked {
-        resume_unwind(panic);
+    if let Some(payload) = panic {
+        resume_unwind(payload);
     }
     *set.core.member(device.id()).unplug_report()
 }
 
-/// Gives up those that were found to be lost, and were not given up yet. Who comes while somebody is at it
-/// waits for that.
+/// Unplugs all devices that were found lost and are not unplugged yet. If another thread is doing that, it
+/// waits for that thread instead.
 ///
 /// # Panics
 ///
-/// As [`abandon`], when all of them are done.
+/// As [`unplug`], after all lost devices have been handled.
 #[cold]
 fn unplug_lost(set: &Buffers) {
     let Some(turn) = set.core.loss_guard.turn(set.core.timeout) else { return };
-    let mut panicked = None;
-    let found = || {
+    let mut panic = None;
+    let next_lost = || {
         let mut members = set.core.devices.iter();
         members.find(|member| member.device.is_lost() && !member.is_unplugged())
     };
     loop {
-        while let Some(member) = found() {
-            // All of them, whoever panics.
-            panicked = panicked.or(unplug_device(set, &member.device));
+        while let Some(member) = next_lost() {
+            // Handle all devices, even if an importer panics.
+            panic = panic.or(unplug_device(set, &member.device));
         }
-        // Only now: whoever comes meanwhile is to wait.
+        // Clear the flag only now: until then, other threads wait for this one.
         set.core.calls.forget_lost_devices();
-        // It may have been another one that was noted.
-        if found().is_none() {
+        // The flag may have been set for another device meanwhile.
+        if next_lost().is_none() {
             break;
         }
     }
     drop(turn);
-    if let Some(panic) = panicked {
-        resume_unwind(panic);
+    if let Some(payload) = panic {
+        resume_unwind(payload);
     }
 }
 
@@ -73,40 +73,41 @@ impl LossHandler for Buffers {
     }
 }
 
-/// Does it, if nobody has; returns with what an importer has panicked.
+/// Unplugs one device, unless that has been done. Returns the panic of an importer, if there was one.
 fn unplug_device(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Send>> {
     let member = set.core.member(device.id());
-    // First: a move that has not looked yet finds it when it has the reservation, and what has moved before
-    // is found below, as is a buffer that was made before.
+    // The mark comes first. A move that takes the reservation later finds it. Buffers that moved to the device
+    // earlier, or were created there, are found below.
     if !member.abandon() {
         return None;
     }
     let end = Instant::now() + set.core.timeout;
-    let place = DomainId::Vram(device.id());
-    let mut panicked = None;
+    let domain = DomainId::Vram(device.id());
+    let mut panic = None;
     set.live.for_each(|buffer| {
-        let mut state = lock_at_rest(buffer, place, end);
-        if state.entry.preferred() == place {
+        let mut state = lock_after_move(buffer, domain, end);
+        if state.entry.preferred() == domain {
             buffer.want(&mut state, DomainId::System);
         }
-        if !is_in(&state, place) {
+        if !is_in(&state, domain) {
             rehome(buffer, &state, device);
             return;
         }
-        // Before the copy is looked at: who still writes to what is lost says so now.
-        let slice = MoveSpan::new(&set.core);
-        let telling = AssertUnwindSafe(|| {
-            invalidate_importers(buffer, &mut state, InvalidationCause::Evict, slice.id());
+        // Notify before the clean copy is checked: work that still writes to the lost memory adds its fence
+        // now.
+        let span = MoveSpan::new(&set.core);
+        let notify = AssertUnwindSafe(|| {
+            invalidate_importers(buffer, &mut state, InvalidationCause::Evict, span.id());
         });
-        // All have been told even so, and others are to be taken care of.
-        if let Err(panic) = catch_unwind(telling) {
-            panicked.get_or_insert(panic);
+        // All importers have been notified even so, and the other buffers are still to be handled.
+        if let Err(payload) = catch_unwind(notify) {
+            panic.get_or_insert(payload);
         }
-        if promote(buffer, &mut state, device, &slice) {
+        if promote_clean_copy(buffer, &mut state, device, &span) {
             member.unplug_report().promoted += 1;
         } else {
-            lose(buffer, &mut state, device);
-            // As long as the device works, it is the one that knows the place best.
+            mark_lost(buffer, &mut state, device);
+            // While the device works, it stays home: it reaches its own memory best.
             if device.is_lost() {
                 rehome(buffer, &state, device);
             }
@@ -114,49 +115,59 @@ fn unplug_device(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Se
         }
     });
     let Abandoned { promoted, lost } = *member.unplug_report();
-    tracing::warn!(device = device.name(), promoted, lost, "given up");
-    panicked
+    tracing::warn!(device = device.name(), promoted, lost, "device unplugged");
+    panic
 }
 
-fn is_in(state: &State, place: DomainId) -> bool {
-    state.location.backing().is_some_and(|backing| backing.domain() == place)
+/// Whether the buffer is in that domain.
+fn is_in(state: &State, domain: DomainId) -> bool {
+    state.location.backing().is_some_and(|backing| backing.domain() == domain)
 }
 
-/// Takes the reservation. A buffer that would be lost, while a move of it waits for work of the host, is
-/// given until `end` to get out: the move may have its clean copy, too. Whatever becomes of it, a move that
-/// goes on afterwards looks first whether all is as it was.
-fn lock_at_rest(buffer: &BufferInner, place: DomainId, end: Instant) -> Guard<'_, State> {
+/// Locks the reservation. Waits first, until `end`, for a move that would save a buffer from loss.
+///
+/// Such a move is out of the lost memory, and waits for host work; it may have taken the clean copy. A move
+/// that resumes later, after `end`, checks again whether the buffer is unchanged.
+fn lock_after_move(buffer: &BufferInner, domain: DomainId, end: Instant) -> Guard<'_, State> {
     loop {
         let state = buffer.lock();
-        let moving = state.moving().filter(|gate| !gate.is_over()).cloned();
-        let Some(gate) = moving.filter(|_| is_in(&state, place) && !has_sound_copy(&state)) else {
+        let moving = state.moving().filter(|move_fence| !move_fence.is_over()).cloned();
+        let Some(move_fence) = moving.filter(|_| is_in(&state, domain) && !has_sound_copy(&state))
+        else {
             return state;
         };
         drop(state);
-        if let Err(error) = gate.wait_until_over(end.saturating_duration_since(Instant::now())) {
-            tracing::warn!(%error, buffer = buffer.name(), "its move has not ended in time");
+        let left = end.saturating_duration_since(Instant::now());
+        if let Err(error) = move_fence.wait_until_over(left) {
+            tracing::warn!(
+                %error,
+                buffer = buffer.name(),
+                "move not over in time; device unplugged without it"
+            );
             return buffer.lock();
         }
     }
 }
 
+/// Whether the buffer has a clean copy that holds exactly its content.
 fn has_sound_copy(state: &State) -> bool {
     state.clean().is_some_and(CleanCopy::is_sound)
 }
 
-/// Makes the clean copy the buffer, if there is one that is sound and that nobody still uses.
-fn promote(
+/// Makes the clean copy the buffer's backing, if it is sound and no mapping, access or pin keeps the buffer in
+/// place. Returns whether it did.
+fn promote_clean_copy(
     buffer: &Arc<BufferInner>,
     state: &mut State,
     device: &DeviceInner,
-    slice: &MoveSpan,
+    span: &MoveSpan,
 ) -> bool {
-    // Whoever relies on the place cannot be told that it is another one.
+    // A user that relies on the backing cannot be notified of a new one.
     if !has_sound_copy(state) || buffer.check_not_held(state).is_err() {
         return false;
     }
     let Some((_, copy)) = state.clean_mut().and_then(CleanCopy::lend) else { return false };
-    // What failed was to be in the place that is gone.
+    // The work that failed was to write to the memory that is gone.
     state.fences.forget_failures();
     buffer.status.set_poisoned(false);
     let request = MoveRequest {
@@ -170,28 +181,30 @@ fn promote(
         &home,
         copy,
         Fence::signalled(),
-        &MoveSummary { request, slice, copied: 0 },
+        &MoveSummary { request, slice: span, copied: 0 },
     );
     true
 }
 
-/// A buffer that was at home there is so elsewhere, so that using and moving it needs no lost device.
-/// The reservation is held.
+/// Gives the buffer a new home if the lost device is its home, so that using and moving it needs no lost
+/// device.
+///
+/// The caller holds the reservation.
 fn rehome(buffer: &BufferInner, state: &State, lost: &DeviceInner) {
-    // What strangers handed in is what it was to the device that it was handed to.
+    // Imported memory is bound to the device that imported it.
     if buffer.home_id() == lost.id() && !matches!(state.location.provider(), Provider::Foreign(_)) {
         buffer.settle_at(new_home(buffer, state, lost).id());
     }
 }
 
-/// Nobody can vouch for the bytes any more.
-fn lose(buffer: &BufferInner, state: &mut State, device: &DeviceInner) {
+/// Marks the content as lost: adds a failed fence, and poisons the buffer.
+fn mark_lost(buffer: &BufferInner, state: &mut State, device: &DeviceInner) {
     let (fence, signal) = Fence::host();
-    signal.fail("the device that had its bytes is lost");
-    // As what moves it: accepted, the bytes are scrubbed.
+    signal.fail("the device whose memory held its content is lost");
+    // A `Move`: when the content is accepted, the memory is scrubbed.
     state.fences.add(Usage::Move, fence);
-    let place = DomainId::Vram(device.id());
-    buffer.record(state, What::Lost, [place, place], Reason::DeviceLost { device: device.id() });
-    // Marks it, and says so.
+    let domain = DomainId::Vram(device.id());
+    buffer.record(state, What::Lost, [domain, domain], Reason::DeviceLost { device: device.id() });
+    // Marks the buffer, and logs it.
     buffer.poison(state);
 }

@@ -1,8 +1,7 @@
-//! Poison: a buffer whose bytes are not what anybody thinks says so, until somebody says that it knows.
+//! Poison: a buffer whose writer failed reports `Error::Poisoned` until its content is accepted.
 //!
-//! Kernel counterpart: errors that travel with fences (`dma_fence_set_error`). The kernel leaves it to
-//! everybody to look at them; here the buffer keeps the error, because a fence is forgotten once it is
-//! over.
+//! Kernel counterpart: fence errors (`dma_fence_set_error`). In the kernel each user must check them. Here the
+//! buffer keeps the error, because a fence is dropped once it is over.
 
 use std::time::Instant;
 
@@ -13,9 +12,11 @@ use crate::observe::StallCause;
 use crate::sync::Usage;
 
 impl SharedBuffer {
-    /// Whether work that was to write it, or to move it, has gone wrong, so that its bytes are not what
-    /// anybody thinks: its device was lost, or whoever signalled its fence said so
-    /// ([`crate::Signal::fail`]). Whatever uses the bytes is then [`Error::Poisoned`].
+    /// Returns whether the content is undefined, because work that should have written or moved the buffer has
+    /// failed.
+    ///
+    /// Its device was lost, or the owner of a fence has reported the failure ([`crate::Signal::fail`]). Every
+    /// use of the content then fails with [`Error::Poisoned`].
     ///
     /// Locks: the reservation.
     pub fn is_poisoned(&self) -> bool {
@@ -24,15 +25,17 @@ impl SharedBuffer {
         self.0.check_content(&mut state).is_err()
     }
 
-    /// Says that the caller knows what is in a poisoned buffer: it is as good as it is, or all of it is
-    /// about to be written again. The buffer can then be used as before. Where it was its memory that was
-    /// being made ready, by a move or a scrub, it holds zeros from now on, and nobody else's bytes.
+    /// Accepts the content of a poisoned buffer as it is, after which the buffer can be used as before.
     ///
-    /// Waits, in bounds, for whatever is still at work on it, which might poison it again.
+    /// Call it if the content does not matter, or is about to be overwritten whole. If the failed work was a
+    /// move or a scrub, the buffer holds zeros from now on, and never an earlier owner's bytes.
+    ///
+    /// Waits, for at most the engine timeout, for all pending work on the buffer, because that might poison it
+    /// again.
     ///
     /// # Errors
     ///
-    /// [`Error::Purged`]; [`Error::Timeout`]. The buffer is then as it was.
+    /// [`Error::Purged`]; [`Error::Timeout`]. The buffer is then unchanged.
     ///
     /// Locks: the reservation, but not while waiting.
     pub fn accept_content(&self) -> Result<()> {
@@ -48,15 +51,15 @@ impl SharedBuffer {
             drop(state);
             buffer.core().counters.stalls.during(StallCause::Work, || wait_all(&pending, end))?;
         };
-        // It may be nowhere; then there is nothing to accept.
+        // A purged buffer has no content to accept.
         buffer.backing(&state)?;
         let failed = state.fences.forget_failures();
-        // It would bring back bytes of before what failed.
+        // The clean copy may hold bytes from before the failed work.
         buffer.drop_clean_copy(&mut state);
-        let strangers = matches!(state.location.provider(), Provider::Foreign(_));
-        if failed == Some(Usage::Move) && !strangers {
+        let imported = matches!(state.location.provider(), Provider::Foreign(_));
+        if failed == Some(Usage::Move) && !imported {
             buffer.backing_mut(&mut state)?.mark_stale();
-            // The next pin makes it the buffer's own again.
+            // The next pin makes the content valid again.
             state.close_pins();
             buffer.status.set_ready(false);
         }
