@@ -18,8 +18,8 @@ use crate::transfer::{self, Span};
 
 /// A scoped access of the host to a [`SharedBuffer`], from [`SharedBuffer::host_access`].
 ///
-/// It does not block devices: work that is submitted while it is open is not ordered after it. Open it, use it,
-/// and end it before any device is to use the buffer.
+/// It does not block devices: work that is submitted while it is open is not ordered after it. End it before
+/// any other use of the buffer begins.
 ///
 /// It gives no slice: a device or another process may write the same bytes at any time. All methods copy, by
 /// volatile reads and writes. The buffer stays in its backing while the access lives.

@@ -24,8 +24,9 @@ impl Attachment {
     ///
     /// # Errors
     ///
-    /// [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`], [`Error::Unreachable`], [`Error::Timeout`],
-    /// [`Error::DeviceLost`], [`Error::FdLimit`], or the error of the import.
+    /// [`crate::Error::Revoked`], [`crate::Error::Purged`], [`crate::Error::Poisoned`],
+    /// [`crate::Error::Unreachable`], [`crate::Error::Timeout`], [`crate::Error::DeviceLost`],
+    /// [`crate::Error::FdLimit`], or the error of the import.
     ///
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "dma_buf_map_attachment")]

@@ -16,7 +16,7 @@ impl SharedBuffer {
     /// failed.
     ///
     /// Its device was lost, or the owner of a fence has reported the failure ([`crate::Signal::fail`]). Every
-    /// use of the content then fails with [`Error::Poisoned`].
+    /// use of the content then fails with [`crate::Error::Poisoned`].
     ///
     /// Locks: the reservation.
     pub fn is_poisoned(&self) -> bool {
@@ -35,7 +35,7 @@ impl SharedBuffer {
     ///
     /// # Errors
     ///
-    /// [`Error::Purged`]; [`Error::Timeout`]. The buffer is then unchanged.
+    /// [`crate::Error::Purged`]; [`crate::Error::Timeout`]. The buffer is then unchanged.
     ///
     /// Locks: the reservation, but not while waiting.
     pub fn accept_content(&self) -> Result<()> {
