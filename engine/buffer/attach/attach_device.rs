@@ -86,11 +86,11 @@ impl<'a> PendingAttach<'a> {
             let matrix = ImportMatrix::gather(buffer, &home, allowed, Some(self.caps))?;
             let mut state = buffer.lock_idle(Usage::Move, |fence| fence.device().is_none())?;
             self.check_attachable(buffer, &mut state)?;
-            if !matrix.still_fit(buffer, &state) || !matrix.were_at(&home) {
+            if !matrix.is_current(buffer, &state) || !matrix.home_was(&home) {
                 continue;
             }
             let provider = state.location.provider();
-            if let Some(kind) = matrix.take(self.caps, provider) {
+            if let Some(kind) = matrix.import_kind(self.caps, provider) {
                 buffer.backing(&state)?.allocation().view(self.device, kind)?;
                 return Ok(self.list(&mut state));
             }
@@ -170,7 +170,7 @@ fn make_reachable(
     if !buffer.can_move() {
         return Err(unreachable());
     }
-    let accept = |provider| matrix.all_take(provider);
+    let accept = |provider| matrix.all_can_import(provider);
     // An unplugged device cannot hold the new backing.
     let home_is_unplugged = buffer.core().member(home.id()).is_unplugged();
     let placement = if home_is_unplugged { Placement::System } else { buffer.placement() };
@@ -181,7 +181,7 @@ fn make_reachable(
     let new = new.ok_or_else(unreachable)?;
     // Create the view of the new backing before anything moves, so that an error here leaves the buffer
     // unmoved.
-    let kind = matrix.take(caps, new.allocation().provider()).ok_or_else(unreachable)?;
+    let kind = matrix.import_kind(caps, new.allocation().provider()).ok_or_else(unreachable)?;
     new.allocation().view(device, kind)?;
     match relocate(
         buffer,

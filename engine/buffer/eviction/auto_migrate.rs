@@ -1,6 +1,8 @@
-//! Attraction as buffers know it: which uses count, what reading costs, and the move.
+//! Auto-migration: a buffer moves to the device that uses it most.
 //!
-//! Who is drawn, and when it pays, is [`crate::residency`]'s.
+//! Kernel counterparts: access-counter migration, automatic NUMA balancing.
+//!
+//! Not here: when a migration pays ([`crate::residency`]).
 
 use std::sync::Arc;
 
@@ -17,35 +19,42 @@ use crate::memory::{DomainId, Provider};
 use crate::observe::{MoveCause, Reason, What};
 use crate::residency::{Allowance, EvictionLimits, Trigger};
 
-/// Finds out what a newcomer and those who are there read how fast from each other, since later nobody waits
-/// for that. Whatever fails is not known.
+/// Measures how fast the attaching device and the attached ones read from each other, since later uses do not
+/// wait for measurements. A speed whose measurement fails stays unknown.
 ///
 /// Locks: none may be held; this waits for devices.
-pub(in crate::buffer) fn learn_access_costs(buffer: &BufferInner, newcomer: &Arc<DeviceInner>) {
+pub(in crate::buffer) fn learn_access_costs(buffer: &BufferInner, attaching: &Arc<DeviceInner>) {
     let core = buffer.core();
-    let may = core.auto_migration.is_on() && buffer.may_auto_migrate();
-    if !may || newcomer.adapter().kind() == AdapterKind::Cpu {
+    let is_possible = core.auto_migration.is_on() && buffer.may_auto_migrate();
+    if !is_possible || attaching.adapter().kind() == AdapterKind::Cpu {
         return;
     }
-    let mut all: SmallVec<[DeviceId; 4]> = SmallVec::from_slice(&[newcomer.id(), buffer.home_id()]);
-    all.extend(buffer.lock().attachments().map(|seat| seat.device));
-    all.sort();
-    all.dedup();
-    for member in all.into_iter().map(|id| core.member(id)).filter(|member| !member.is_unplugged())
+    let mut devices: SmallVec<[DeviceId; 4]> =
+        SmallVec::from_slice(&[attaching.id(), buffer.home_id()]);
+    devices.extend(buffer.lock().attachments().map(|attachment| attachment.device));
+    devices.sort();
+    devices.dedup();
+    for member in
+        devices.into_iter().map(|id| core.member(id)).filter(|member| !member.is_unplugged())
     {
         let other = &member.device;
-        for [from, to] in [[other, other], [other, newcomer], [newcomer, other]] {
+        for [from, to] in [[other, other], [other, attaching], [attaching, other]] {
             if let Err(error) = core.verdict(from, to) {
-                tracing::debug!(%error, from = from.name(), to = to.name(), "no speed is known");
+                tracing::debug!(
+                    %error,
+                    from = from.name(),
+                    to = to.name(),
+                    "measurement failed; copy speed unknown"
+                );
             }
         }
     }
 }
 
-/// Draws those to `device` that one submission is about to use, or has used.
+/// Auto-migrates buffers of one submission to `device`, which is about to run it, or has run it.
 ///
 /// Locks: none may be held.
-pub(in crate::buffer) fn auto_migrate_together(
+pub(super) fn auto_migrate_together(
     set: &Buffers,
     device: DeviceId,
     buffers: &[&Arc<BufferInner>],
@@ -57,8 +66,8 @@ pub(in crate::buffer) fn auto_migrate_together(
 }
 
 impl BufferInner {
-    /// Moves it to `device`, which is about to use it, or has used it, if that pays, and where it costs
-    /// nobody else his place, and nobody a wait. That it stays is no failure.
+    /// Moves the buffer to `device`, which is about to use it, or has used it, if that pays, without
+    /// evictions and without waits. It is no failure if the buffer stays.
     ///
     /// Locks: none may be held.
     pub(in crate::buffer) fn auto_migrate(
@@ -70,33 +79,33 @@ impl BufferInner {
         if core.auto_migration.is_idle() {
             return;
         }
-        let Some(footprint) = self.is_used_most_by(device) else { return };
+        let Some(footprint) = self.footprint_if_worthwhile(device) else { return };
         if !allowance.allows(footprint, core.age()) {
             return;
         }
-        match self.go_to(device) {
+        match self.auto_migrate_to(device) {
             Ok(MoveOutcome::Moved) => {
                 allowance.pay(footprint);
                 core.auto_migration.moved(self.id(), self.generation());
             }
-            // Whoever was busy is not for long.
+            // A short conflict: the next use tries again.
             Ok(MoveOutcome::Retry | MoveOutcome::WouldBlock) => {}
             Ok(MoveOutcome::NoPath) => core.auto_migration.refused(self.id(), device),
             Err(error) => {
-                tracing::debug!(%error, buffer = self.name(), "is not drawn");
+                tracing::debug!(%error, buffer = self.name(), "auto-migration failed; buffer not moved");
                 core.auto_migration.refused(self.id(), device);
             }
         }
     }
 
-    /// How many bytes it takes there, if it pays that it goes, it could, and there is room.
-    fn is_used_most_by(&self, device: DeviceId) -> Option<u64> {
+    /// The footprint of the buffer on `device`, if a migration pays, the buffer can move, and there is room.
+    fn footprint_if_worthwhile(&self, device: DeviceId) -> Option<u64> {
         let core = self.core();
         let mut state = self.lock();
         let used = self.used_by(&state, device, self.size);
         let pays = |reluctant| {
             core.auto_migration
-                .pays(&used, self.size, reluctant, |user, at| core.access_cost(user, at))
+                .pays(&used, self.size, reluctant, |user, domain| core.access_cost(user, domain))
         };
         if !pays(false) || self.was_requested(&state) && !pays(true) {
             return None;
@@ -105,68 +114,69 @@ impl BufferInner {
         if held || state.moving().is_some() || !self.may_auto_migrate() {
             return None;
         }
-        let (there, footprint) = (DomainId::Vram(device), state.location.footprint());
-        // Where it wants to be it comes by itself (`come_back`).
-        if state.entry.preferred() == there {
+        let (to, footprint) = (DomainId::Vram(device), state.location.footprint());
+        // `restore` moves a buffer to its preferred domain.
+        if state.entry.preferred() == to {
             return None;
         }
-        let ledger = &core.domain_state(there).ledger;
+        let ledger = &core.domain_state(to).ledger;
         let charge = (footprint, state.location.group());
         if !ledger.has_room(charge) {
             let reason = full(ledger, charge);
             let here = state.location.domain();
-            self.record(&mut state, What::Stayed, [here, there], reason);
+            self.record(&mut state, What::Stayed, [here, to], reason);
             core.auto_migration.refused(self.id(), device);
             return None;
         }
         Some(footprint)
     }
 
-    /// Whether somebody has said, not long ago, where it is to be: that is not undone lightly.
+    /// Whether the application has requested the current domain not long ago. A request is overridden only by
+    /// a clear gain.
     fn was_requested(&self, state: &State) -> bool {
         state.decisions(self.size).any(|decision| {
-            let said = matches!(decision.what, What::Migrated | What::Restored);
-            said && decision.reason == Reason::Asked
+            let requested = matches!(decision.what, What::Migrated | What::Restored);
+            requested && decision.reason == Reason::Asked
         })
     }
 
-    /// The move. Nobody is evicted for it, and nothing is waited for.
-    fn go_to(self: &Arc<Self>, device: DeviceId) -> Result<MoveOutcome> {
+    /// Moves the buffer to `device`, without evictions and without waits.
+    fn auto_migrate_to(self: &Arc<Self>, device: DeviceId) -> Result<MoveOutcome> {
         let core = self.core();
         self.check_there()?;
-        let (generation, there) = (self.generation(), DomainId::Vram(device));
-        let home = home_at(self, there)?;
-        if !self.can_be_asked_about(&home) {
+        let (generation, to) = (self.generation(), DomainId::Vram(device));
+        let home = home_at(self, to)?;
+        if !self.routes_are_known(&home) {
             return Ok(MoveOutcome::NoPath);
         }
         let limits =
             EvictionLimits { evict: false, wait: None, ..core.eviction_limits(self.trigger()) };
-        let Some(plan) = Plan::new(self, &home, there.kind(), &limits)? else {
+        let Some(plan) = Plan::new(self, &home, to.kind(), &limits)? else {
             return Ok(MoveOutcome::Retry);
         };
-        // Somebody else may have moved it meanwhile.
-        if !plan.seats.is_of(generation) {
+        // Another thread may have moved it meanwhile.
+        if !plan.matrix.is_of_generation(generation) {
             return Ok(MoveOutcome::Retry);
         }
         self.try_migrate(plan, MoveRequest::to_new(MoveCause::Attracted, Trigger::Device(device)))
     }
 
-    /// Whether it is known of all who sit there how they would reach `home`'s memory: finding it out takes a
-    /// wait.
-    fn can_be_asked_about(&self, home: &DeviceInner) -> bool {
+    /// Whether the routes of all attached devices to `home`'s memory are known: proving one takes a wait.
+    fn routes_are_known(&self, home: &DeviceInner) -> bool {
         let core = self.core();
-        let mut guests: SmallVec<[DeviceId; 4]> = SmallVec::new();
+        let mut devices: SmallVec<[DeviceId; 4]> = SmallVec::new();
         let state = self.lock();
-        guests.extend(state.attachments().map(|seat| seat.device));
-        // What is nobody's own is reached by a route of its user's.
-        let is_own = matches!(state.location.provider(), Provider::Device { .. });
+        devices.extend(state.attachments().map(|attachment| attachment.device));
+        // Memory that belongs to no device is imported by each user, so `home` needs a known route as well.
+        let is_device_memory = matches!(state.location.provider(), Provider::Device { .. });
         drop(state);
-        if is_own {
-            guests.retain(|guest| *guest != home.id());
+        if is_device_memory {
+            devices.retain(|device| *device != home.id());
         } else {
-            guests.push(home.id());
+            devices.push(home.id());
         }
-        let known = |guest: DeviceId| core.known_route(home, &core.member(guest).device).is_some();
-        guests.into_iter().all(known)
+        let known =
+            |device: DeviceId| core.known_route(home, &core.member(device).device).is_some();
+        devices.into_iter().all(known)
     }
 }

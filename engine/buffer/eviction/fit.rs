@@ -7,26 +7,27 @@ use crate::buffer::tracking::start_tracking;
 use crate::memory::{DomainId, GroupId};
 use crate::residency::{self, Obstacles, Trigger};
 
-/// What [`crate::Engine::evict_all`], [`crate::Engine::set_cap`], [`crate::Engine::model_heap`] and
-/// [`crate::ClientGroup::set_cap`] did.
+/// The result of [`crate::Engine::evict_all`], [`crate::Engine::set_cap`], [`crate::Engine::model_heap`] and
+/// [`crate::ClientGroup::set_cap`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Eviction {
-    /// Bytes that have left.
+    /// The number of bytes that were evicted.
     pub bytes: u64,
-    /// What had to stay, and why.
+    /// What could not be evicted, and why.
     pub stayed: Obstacles,
 }
 
-/// Less may be in use in a domain, or be a group's there: whoever does not fit any more goes.
+/// Evicts the buffers that no longer fit into a domain, after its budget or the cap of `group` there has
+/// shrunk.
 pub(crate) fn fit(set: &Buffers, domain: DomainId, group: GroupId) -> Eviction {
-    let store = set.core.domain_state(domain);
-    if store.comes_under_pressure((0, group)) {
+    let domain_state = set.core.domain_state(domain);
+    if domain_state.comes_under_pressure((0, group)) {
         start_tracking(set, domain);
     }
     let bytes = match group {
-        GroupId::NONE => store.ledger.excess(),
-        group => store.ledger.group_excess(group),
+        GroupId::NONE => domain_state.ledger.excess(),
+        group => domain_state.ledger.group_excess(group),
     };
     let limits = set.core.eviction_limits(Trigger::Room { bytes, by: None });
     residency::fit(set, domain, group, &limits).into()

@@ -1,4 +1,5 @@
-//! What residency decides, carried out: victims leave, evicted buffers are restored, contents are purged.
+//! Carries out what residency decides: victims are evicted, displaced buffers are restored, contents are
+//! purged.
 //!
 //! Kernel counterparts: `ttm_bo_evict`, `ttm_bo_swapout`, `amdgpu_cs_bo_validate`, access-counter migration.
 //!
@@ -13,7 +14,6 @@ mod victims;
 mod world;
 
 pub(in crate::buffer) use auto_migrate::learn_access_costs;
-pub(crate) use fit::Eviction;
-pub(crate) use fit::fit;
+pub(crate) use fit::{Eviction, fit};
 pub(crate) use on_request::restore;
 pub(in crate::buffer) use restore::restore_together;

@@ -1,4 +1,4 @@
-//! Evictions and restores that the user asks for.
+//! Evictions and restores on request of the application.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use crate::memory::DomainId;
 use crate::observe::MoveCause;
 use crate::residency::{EvictionLimits, Trigger};
 
-/// See [`crate::SharedBuffer::request_residency`].
+/// Implements [`SharedBuffer::request_residency`].
 pub(crate) fn request(buffer: &Arc<BufferInner>) -> Result<Migration> {
-    // Before the look at where it wants to be.
+    // First, because it may change the preferred domain.
     buffer.set.handle_lost_devices();
-    let wanted = buffer.lock().entry.preferred();
-    move_until(buffer, wanted, MoveCause::Requested)
+    let preferred = buffer.lock().entry.preferred();
+    move_until(buffer, preferred, MoveCause::Requested)
 }
 
-/// See [`crate::SharedBuffer::evict`].
+/// Implements [`SharedBuffer::evict`].
 pub(crate) fn evict_one(buffer: &Arc<BufferInner>) -> Result<Migration> {
     buffer.set.handle_lost_devices();
-    if buffer.purge_if_it_may()? {
+    if buffer.purge_if_purgeable()? {
         return Ok(Migration::Done { generation: buffer.generation() });
     }
     move_until(buffer, DomainId::System, MoveCause::Evicted)
@@ -30,30 +30,32 @@ fn move_until(buffer: &Arc<BufferInner>, to: DomainId, cause: MoveCause) -> Resu
     SharedBuffer(Arc::clone(buffer)).move_to(cause, |now| (now != to).then_some(to))
 }
 
-/// Brings back whoever wants to be in `domain`, as far as there is room; returns how many came.
+/// Restores buffers whose preferred domain is `domain`, as far as there is room. Returns the number of
+/// restored buffers.
 pub(crate) fn restore(set: &Buffers, domain: DomainId) -> usize {
     let limits = EvictionLimits { evict: false, ..set.core.eviction_limits(Trigger::All) };
-    let mut came = 0;
+    let mut restored = 0;
     set.live.for_each(|buffer| {
         if buffer.is_displaced() && buffer.lock().entry.preferred() == domain {
-            let generation = buffer.generation();
-            match buffer.restore_to(domain, generation, &limits, MoveCause::Requested, Trigger::All)
-            {
-                Ok(moved) => came += usize::from(moved == MoveOutcome::Moved),
-                Err(error) => tracing::debug!(%error, buffer = buffer.name(), "stays away"),
+            let (generation, cause) = (buffer.generation(), MoveCause::Requested);
+            match buffer.restore_to(domain, generation, &limits, cause, Trigger::All) {
+                Ok(outcome) => restored += usize::from(outcome == MoveOutcome::Moved),
+                Err(error) => {
+                    tracing::debug!(%error, buffer = buffer.name(), "restore failed; buffer stays displaced");
+                }
             }
         }
     });
-    came
+    restored
 }
 
 impl SharedBuffer {
-    /// Moves the buffer out of the device memory where it is, to where it may go from there. Unlike
-    /// [`SharedBuffer::migrate`] this changes nothing about where it wants to be: it comes back when it is
-    /// used. Mappings of the old place do not keep that ([`crate::InvalidationCause::Evict`]).
+    /// Moves the buffer out of the device memory where it is, to another domain of its placement. Unlike
+    /// [`SharedBuffer::migrate`], this does not change the preferred domain: the buffer is restored when it
+    /// is used. Mappings do not keep the old memory ([`crate::InvalidationCause::Evict`]).
     ///
-    /// One that may lose its content ([`SharedBuffer::set_purgeable`]) loses it, wherever it is, and does not
-    /// come back until it is renewed.
+    /// A purgeable buffer ([`SharedBuffer::set_purgeable`]) loses its content, in any domain, and is not
+    /// restored until it is repopulated.
     ///
     /// # Errors
     ///
@@ -65,14 +67,15 @@ impl SharedBuffer {
         evict_one(&self.0)
     }
 
-    /// Moves the buffer to where it wants to be, now, evicting others if need be: somebody is about to use it
-    /// a lot.
+    /// Moves the buffer to its preferred domain now, evicting other buffers if need be. Call it before heavy
+    /// use.
     ///
     /// # Errors
     ///
-    /// As [`SharedBuffer::migrate`]; [`crate::Error::OutOfMemory`] says what stood in the way.
+    /// As [`SharedBuffer::migrate`]; [`crate::Error::OutOfMemory`] says what could not be evicted.
     ///
-    /// Locks: the reservation, but not while waiting; waits, in bounds, until others are out.
+    /// Locks: the reservation, but not while waiting; waits, for at most the engine timeout, until evicted
+    /// memory is released.
     #[doc(alias = "ttm_bo_validate")]
     pub fn request_residency(&self) -> Result<Migration> {
         request(&self.0)

@@ -1,8 +1,8 @@
-//! Purging: a buffer that may lose its content does, when its place is needed.
+//! Purging: a purgeable buffer loses its content when its memory is needed.
 //!
 //! Kernel counterparts: `ttm_bo_pipeline_gutting` (what an empty placement means),
-//! `DRM_IOCTL_I915_GEM_MADVISE` and `DRM_MSM_GEM_MADVISE` (saying it, and taking it back), `madvise` with
-//! `MADV_FREE`. OpenGL: `GL_APPLE_object_purgeable`.
+//! `DRM_IOCTL_I915_GEM_MADVISE` and `DRM_MSM_GEM_MADVISE` (marking a buffer purgeable, and undoing it),
+//! `madvise` with `MADV_FREE`. OpenGL: `GL_APPLE_object_purgeable`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,20 +21,21 @@ use crate::residency::{EvictionLimits, Found, Kept, Trigger};
 use crate::sync::{Fences, Guard, Usage};
 
 impl SharedBuffer {
-    /// Says whether the content may be lost when its place is needed, as
-    /// [`crate::BufferDescriptor::discardable`] says from the beginning; `false` takes it back. Returns
-    /// whether the content is still there: if it is not when it is taken back, the buffer stays purged, and
-    /// is to be renewed ([`SharedBuffer::renew`]).
+    /// Sets whether the content may be discarded when its memory is needed.
+    /// [`crate::BufferDescriptor::discardable`] sets it at creation.
     ///
-    /// Such a buffer is asked to leave before all others, in system memory, too. Its bytes are then dropped
-    /// instead of copied; its importers are told ([`crate::InvalidationCause::Purge`]), and every use of it
-    /// is [`Error::Purged`]. What devices still do with the old place is looked after: that is given to
-    /// nobody else before. As long as it is pinned, mapped statically, under host access, handed out or
-    /// revoked it stays as any other buffer does.
+    /// Returns whether the content is still there. If it is not when `purgeable` is `false`, the buffer stays
+    /// purged until it is repopulated ([`SharedBuffer::renew`]).
+    ///
+    /// A purgeable buffer is evicted before all others, from system memory, too. Its bytes are then discarded
+    /// instead of copied. Its importers are notified ([`crate::InvalidationCause::Purge`]), and every use of
+    /// it fails with [`Error::Purged`]. The old memory is not reused until the work of devices on it has
+    /// ended. While the buffer is pinned, mapped statically, under host access, exported or revoked, it is
+    /// not purged.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] for a stranger's memory.
+    /// [`Error::Unsupported`] for external memory.
     ///
     /// Locks: the reservation.
     #[doc(alias = "madvise")]
@@ -46,77 +47,77 @@ impl SharedBuffer {
         if matches!(state.location.provider(), Provider::Foreign(_)) {
             return Err(Error::Unsupported {
                 device: buffer.home().name().to_owned(),
-                missing: "the right to drop a stranger's bytes".into(),
+                missing: "a way to discard external memory".into(),
             });
         }
         buffer.mark_purgeable(&mut state, purgeable);
         Ok(state.location.backing().is_some())
     }
 
-    /// Whether its content may be lost.
+    /// Whether the content may be discarded.
     ///
     /// Locks: the reservation.
     pub fn is_purgeable(&self) -> bool {
         self.0.lock().entry.is_purgeable()
     }
 
-    /// Whether its content is gone, and it has no place until it is renewed. A look: it may be gone a moment
-    /// later.
+    /// Whether the content was discarded, and the buffer has no memory until it is repopulated. The answer may be
+    /// outdated when this returns.
     pub fn is_purged(&self) -> bool {
         self.0.status.is_purged()
     }
 
-    /// Gives a purged buffer a new place, with zeros in it, where it wants to be or else where it may be;
-    /// others are evicted for it if need be. From then on it can be used again: attachments are what they
-    /// were, and whoever wants to use it maps it again. Whether it may be purged again is what it was. Of a
-    /// buffer that is not purged: nothing.
+    /// Allocates zeroed memory for a purged buffer, in its preferred domain, or else in another one of its
+    /// placement; other buffers are evicted if need be. From then on the buffer can be used again, on new
+    /// mappings. Attachments are unchanged, and so is whether the buffer is purgeable. Does nothing if the
+    /// buffer is not purged.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfMemory`] with what stood in the way, [`Error::FdLimit`]; [`Error::Unreachable`] if there
-    /// is no place that all who are attached can reach; [`Error::Revoked`]; or what a call said. The buffer
-    /// is still purged then.
+    /// [`Error::OutOfMemory`] with what could not be evicted, [`Error::FdLimit`]; [`Error::Unreachable`] if
+    /// there is no domain that all attached devices can reach; [`Error::Revoked`]; or the error of a call.
+    /// The buffer is still purged then.
     ///
-    /// Locks: the reservation, but not while waiting; waits, in bounds, until others are out.
+    /// Locks: the reservation, but not while waiting; waits, for at most the engine timeout, until evicted
+    /// memory is released.
     pub fn renew(&self) -> Result<()> {
         let buffer = &self.0;
         buffer.set.handle_lost_devices();
-        // Each turn ends with a place or an error, unless somebody sat down or left meanwhile.
-        const TURNS: u32 = 100;
-        for _ in 0..TURNS {
+        // Each attempt ends with memory or an error, unless a device attaches or detaches meanwhile.
+        const ATTEMPTS: u32 = 100;
+        for _ in 0..ATTEMPTS {
             if !self.is_purged() {
                 return Ok(());
             }
             buffer.check_not_revoked()?;
-            let wanted = buffer.lock().entry.preferred();
-            let home = home_at(buffer, wanted)?;
-            let placement = placement(buffer, wanted);
-            let seats = ImportMatrix::gather(buffer, &home, placement.kinds(), None)?;
+            let preferred = buffer.lock().entry.preferred();
+            let home = home_at(buffer, preferred)?;
+            let placement = allowed_placement(buffer, preferred);
+            let matrix = ImportMatrix::gather(buffer, &home, placement.kinds(), None)?;
             let (size, group) = (buffer.size, buffer.group());
-            let wish = BackingRequest { home: &home, placement, size, dedicated: false, group };
+            let request = BackingRequest { home: &home, placement, size, dedicated: false, group };
             let limits = buffer.core().eviction_limits(buffer.trigger());
-            let accept = |provider| seats.all_take(provider);
-            let found = buffer.set.allocate_best(&wish, &limits, accept)?.ok_or_else(|| {
+            let accept = |provider| matrix.all_can_import(provider);
+            let found = buffer.set.allocate_best(&request, &limits, accept)?.ok_or_else(|| {
                 let mut kinds = placement.kinds().iter();
-                let stranded = kinds.find_map(|&kind| seats.stranded(kind));
-                let stranded = stranded.map(|device| buffer.core().find(device));
-                buffer.unreachable(stranded.and_then(Result::ok).as_ref().unwrap_or(&home), &seats)
+                let device = kinds.find_map(|&kind| matrix.device_without(kind));
+                let device = device.map(|id| buffer.core().find(id));
+                buffer.unreachable(device.and_then(Result::ok).as_ref().unwrap_or(&home), &matrix)
             })?;
             let Found { taken, instead_of } = found;
             let mut state = buffer.lock();
-            let unplug_report = taken.domain() != DomainId::System
+            let unplugged = taken.domain() != DomainId::System
                 && buffer.core().member(home.id()).is_unplugged();
-            let fits =
-                buffer.status.is_purged() && seats.still_fit(buffer, &state) && !unplug_report;
+            let fits = buffer.status.is_purged() && matrix.is_current(buffer, &state) && !unplugged;
             if !fits || buffer.status.is_revoked() {
-                // Not under the reservation: it may take a pool's lock.
+                // Without the reservation: the drop may take a pool's lock.
                 drop(state);
                 drop(taken);
                 continue;
             }
-            settle(buffer, &mut state, taken);
+            set_backing(buffer, &mut state, taken);
             buffer.next_generation(home_after_move(buffer, &state, &home));
-            // Last: who sees that it is not purged sees the rest.
+            // Last: a thread that sees the buffer as not purged sees all the rest, too.
             buffer.status.set_purged(false);
             let here = state.location.domain();
             if !buffer.is_displaced() {
@@ -124,43 +125,43 @@ impl SharedBuffer {
             }
             drop(state);
             buffer.record_placement(instead_of.as_ref());
-            tracing::debug!(buffer = buffer.name(), %here, "renewed");
+            tracing::debug!(buffer = buffer.name(), %here, "repopulated");
             return Ok(());
         }
         Err(buffer.busy(&buffer.lock()))
     }
 }
 
-/// Where a buffer that wants to be in `wanted` may be: a move that was asked for overrides what was said
-/// when it was made.
-fn placement(buffer: &BufferInner, wanted: DomainId) -> Placement {
+/// The placement of a buffer whose preferred domain is `preferred`. A requested move overrides the placement
+/// of the descriptor.
+fn allowed_placement(buffer: &BufferInner, preferred: DomainId) -> Placement {
     let kinds = buffer.placement().kinds();
-    match wanted.kind() {
+    match preferred.kind() {
         DomainKind::Vram if kinds.contains(&DomainKind::Vram) => buffer.placement(),
         DomainKind::Vram => Placement::Vram,
         DomainKind::System => Placement::System,
     }
 }
 
-/// The buffer is there from now on. The reservation is held, and the buffer is nowhere.
-fn settle(buffer: &BufferInner, state: &mut State, new: Backing) {
-    // INVARIANT: it was allocated for the buffer's size.
+/// Makes `new` the backing of a purged buffer. The reservation is held.
+fn set_backing(buffer: &BufferInner, state: &mut State, new: Backing) {
+    // INVARIANT: `new` was allocated for the buffer's size.
     state.location = Location::Resident(new);
     buffer.enlist(state);
-    let away = state.location.domain() != state.entry.preferred();
-    buffer.backoff.set(u8::from(away));
+    let displaced = state.location.domain() != state.entry.preferred();
+    buffer.backoff.set(u8::from(displaced));
 }
 
 impl BufferInner {
-    /// Drops the content of a buffer that may lose it, wherever it is: somebody asks for that. Waits, in
-    /// bounds, for a move that is under way. `Ok(false)` if it is to keep its content.
+    /// Purges the buffer, in any domain, if it is purgeable, on request of the application. Waits, for at
+    /// most the engine timeout, for a move in progress. `Ok(false)` if the buffer is not purgeable.
     ///
     /// # Errors
     ///
     /// [`Error::Busy`], [`Error::Revoked`], [`Error::Purged`], [`Error::Timeout`].
     ///
     /// Locks: the reservation, but not while waiting.
-    pub(in crate::buffer) fn purge_if_it_may(&self) -> Result<bool> {
+    pub(super) fn purge_if_purgeable(&self) -> Result<bool> {
         let end = Instant::now() + self.core().timeout;
         loop {
             let mut state = self.lock();
@@ -168,25 +169,28 @@ impl BufferInner {
             if !state.entry.is_purgeable() {
                 return Ok(false);
             }
-            let Some(gate) = state.moving().cloned() else {
+            let Some(fence) = state.moving().cloned() else {
                 self.check_not_held(&state)?;
                 self.purge(&mut state, Trigger::Asked);
                 return Ok(true);
             };
             drop(state);
-            let left = end.saturating_duration_since(Instant::now());
-            self.core().counters.stalls.during(StallCause::Move, || gate.wait_until_over(left))?;
+            let time_left = end.saturating_duration_since(Instant::now());
+            self.core()
+                .counters
+                .stalls
+                .during(StallCause::Move, || fence.wait_until_over(time_left))?;
         }
     }
 
-    /// Drops the content of a victim of an eviction that may lose it. The reservation is held. `None` if a
-    /// move of it is under way, and `terms` are to wait for that.
-    pub(in crate::buffer) fn purge_victim(
+    /// Purges a purgeable victim of an eviction. The reservation is held. `None` if a move of it is in
+    /// progress, and `limits` allow to wait for it.
+    pub(super) fn purge_victim(
         self: &Arc<Self>,
         state: &mut Guard<'_, State>,
         limits: &EvictionLimits,
     ) -> Option<Result<(), Kept>> {
-        // Room for a buffer is not made by losing that buffer.
+        // The buffer that needs the room is no victim.
         let for_itself =
             matches!(limits.trigger, Trigger::Room { by: Some(by), .. } if by == self.id());
         if for_itself || limits.skip_busy && !state.fences.is_idle() {
@@ -199,29 +203,29 @@ impl BufferInner {
             return Some(Err(Kept::Failed));
         }
         if self.check_not_held(state).is_err() {
-            // It was not a moment ago; somebody was faster.
+            // It was pinned after the check.
             return Some(Err(Kept::Pinned));
         }
         self.purge(state, limits.trigger);
         Some(Ok(()))
     }
 
-    /// Drops the content. The reservation is held, nobody holds the buffer, and no move is under way but for
-    /// a copy. Waits for nobody: what is at work on the old place keeps that from everybody else.
+    /// Discards the content. The reservation is held, the buffer is not held, and no move is in progress
+    /// except for a copy. Never waits: the old memory is freed once the work on it has ended.
     ///
     /// # Panics
     ///
-    /// If an importer does; the buffer then keeps its content.
+    /// If an importer panics. The buffer then keeps its content.
     fn purge(&self, state: &mut State, trigger: Trigger) {
         invalidate_importers(self, state, InvalidationCause::Purge, MoveId::NONE);
-        // From here on nothing can fail.
+        // Nothing can fail from here.
         let from = state.location.domain();
         self.record_purge(state, trigger);
         self.drop_clean_copy(state);
         unlist(self.core(), &mut state.entry);
         self.backoff.set(0);
-        // What still runs concerns the old place only: whoever revokes the buffer waits for it, but whether
-        // it fails is no matter any more.
+        // Pending work concerns the old memory only. A revocation still waits for it, but its failure no
+        // longer poisons the buffer.
         let mut last = Fences::default();
         let running = state.fences.pending(Usage::Bookkeep);
         state.fences = Fences::default();
@@ -229,13 +233,14 @@ impl BufferInner {
             state.fences.add(Usage::Bookkeep, fence.clone());
             last.add(Usage::Bookkeep, fence);
         }
-        let nowhere = Location::Purged(state.location.provider(), state.location.group());
-        let left = state.leave_for(nowhere, self.generation(), last, true);
-        // Before the generation, so that old mappings are found to be of a purged buffer, and not just old.
+        let purged = Location::Purged(state.location.provider(), state.location.group());
+        let old_backing = state.leave_for(purged, self.generation(), last, true);
+        // Before the generation changes, so that old mappings report the purge, and not only a stale
+        // generation.
         self.status.set_purged(true);
         self.status.set_poisoned(false);
         self.next_generation(self.home_id());
-        self.retire(left);
+        self.retire(old_backing);
         tracing::debug!(buffer = self.name(), %from, "purged");
         self.core().trace_counters(from);
     }

@@ -1,4 +1,5 @@
-//! Coming back: a buffer that had to leave the place where it wants to be returns when it is used.
+//! Restores displaced buffers: a buffer that was evicted from its preferred domain returns there when it is
+//! used.
 
 use std::sync::Arc;
 
@@ -15,12 +16,13 @@ use crate::observe::{MoveCause, Reason};
 use crate::residency::{Allowance, EvictionLimits, Priority, Trigger};
 use crate::sync::Usage;
 
-/// At which use those are asked again to make room who could not.
-const UNTIL_ASKED_AGAIN: u8 = 8;
+/// The number of uses after which a restore is tried again if other buffers could not be evicted for it.
+const USES_UNTIL_RETRY: u8 = 8;
 
 impl BufferInner {
-    /// Brings it back, if it is away and `allowance` and the rules of residency let it: a use of it is about
-    /// to begin. That it stays away is no failure: it works from there, too.
+    /// Moves a displaced buffer to its preferred domain, if `allowance` and the residency options allow it.
+    /// `device` is about to use the buffer. It is no failure if the buffer stays displaced: it works in its
+    /// current domain, too.
     ///
     /// Locks: none may be held.
     pub(in crate::buffer) fn restore(
@@ -32,54 +34,55 @@ impl BufferInner {
             return;
         }
         let Some(restore_plan) = self.restore_plan() else { return };
-        let RestorePlan { wanted, footprint, group, priority, generation, left } = restore_plan;
-        let (ledger, charge) = (&self.core().domain_state(wanted).ledger, (footprint, group));
+        let RestorePlan { preferred, footprint, group, priority, generation, uses_left } =
+            restore_plan;
+        let (ledger, charge) = (&self.core().domain_state(preferred).ledger, (footprint, group));
         if !ledger.could_hold(charge) {
             return self.still_displaced(Some(full(ledger, charge)), |_| {});
         }
-        let roomy = ledger.has_room(charge);
-        if !roomy && left > 1 {
+        let has_room = ledger.has_room(charge);
+        if !has_room && uses_left > 1 {
             let needed = self.core().throttle.rules().uses_before_return;
-            // Or it was tried, and why it failed was said.
-            let uses = needed.checked_sub(left).map(|before| u32::from(before) + 1);
+            // Otherwise a restore was tried, and its failure was recorded.
+            let uses = needed.checked_sub(uses_left).map(|before| u32::from(before) + 1);
             let reason = uses.map(|uses| Reason::Hysteresis { uses, needed: needed.into() });
-            return self.still_displaced(reason, |backoff| backoff.set(left - 1));
+            return self.still_displaced(reason, |backoff| backoff.set(uses_left - 1));
         }
         let now = self.core().age();
         if !allowance.allows(footprint, now) {
             let (moved, allowed) = allowance.refusal();
             return self.still_displaced(Some(Reason::Throttled { moved, allowed }), |_| {});
         }
-        // Never at the cost of a wait: what has to go first is told to, and the next use finds the room.
+        // Never with a wait: evictions are only started, and the next use finds the room.
         let limits = EvictionLimits {
-            evict: !roomy,
+            evict: !has_room,
             max_priority: priority,
             wait: None,
             ..self.core().eviction_limits(self.trigger())
         };
         let trigger = Trigger::Device(device);
-        match self.restore_to(wanted, generation, &limits, MoveCause::Returned, trigger) {
+        match self.restore_to(preferred, generation, &limits, MoveCause::Returned, trigger) {
             Ok(MoveOutcome::Moved) => allowance.pay(footprint),
-            // Whoever was busy is not for long.
+            // A short conflict: the next use tries again.
             Ok(MoveOutcome::Retry | MoveOutcome::WouldBlock) => {}
             Ok(MoveOutcome::NoPath) => {
                 self.still_displaced(None, ReturnBackoff::backed_off_for_long);
             }
-            Err(error) => self.restore_failed(wanted, &error),
+            Err(error) => self.restore_failed(preferred, &error),
         }
     }
 
     #[cold]
-    fn restore_failed(&self, wanted: DomainId, error: &Error) {
-        tracing::debug!(%error, buffer = self.name(), "stays away");
+    fn restore_failed(&self, preferred: DomainId, error: &Error) {
+        tracing::debug!(%error, buffer = self.name(), "restore failed; buffer stays displaced");
         let lasting = matches!(error, Error::Unreachable { .. } | Error::Unsupported { .. });
-        let told = lasting || error.is_out_of_memory();
-        let reason = told.then(|| self.why_not_in(wanted, Some(error)));
+        let is_recorded = lasting || error.is_out_of_memory();
+        let reason = is_recorded.then(|| self.why_not_in(preferred, Some(error)));
         match error {
-            // As soon as there is room it may come. Nobody stays who was told to go; who was asked and stayed
-            // is not asked each time.
+            // With room, the next use restores the buffer. Evictions that have been started make that room.
+            // If buffers could not be evicted, they are not tried again at each use.
             Error::OutOfMemory { code: None, obstacles, .. } => {
-                let uses = if obstacles.is_empty() { 1 } else { UNTIL_ASKED_AGAIN };
+                let uses = if obstacles.is_empty() { 1 } else { USES_UNTIL_RETRY };
                 self.still_displaced(reason, |backoff| backoff.set(uses));
             }
             _ if lasting => self.still_displaced(reason, ReturnBackoff::backed_off_for_long),
@@ -87,38 +90,37 @@ impl BufferInner {
         }
     }
 
-    /// What there is to know before it comes back. `None` if it is back already, cannot move now, or rests:
-    /// whoever cannot come evicts nobody.
+    /// Collects what a restore needs. `None` if the buffer is in its preferred domain already, cannot move
+    /// now, or backs off. No buffer may be evicted for one that cannot be restored.
     fn restore_plan(&self) -> Option<RestorePlan> {
         let mut state = self.lock();
-        let wanted = state.entry.preferred();
-        if state.location.domain() == wanted {
+        let preferred = state.entry.preferred();
+        if state.location.domain() == preferred {
             self.backoff.set(0);
             return None;
         }
         if state.moving().is_some() {
             return None;
         }
-        let awaits = self.awaits_host(&mut state, wanted).then_some(Reason::Busy { by: None });
+        let awaits = self.awaits_host(&mut state, preferred).then_some(Reason::Busy { by: None });
         if let Some(reason) = what_holds(&state).or(awaits) {
             self.record_not_restored(&mut state, reason);
             return None;
         }
         let Turn::Try { left } = self.backoff.turn() else { return None };
         Some(RestorePlan {
-            wanted,
+            preferred,
             footprint: state.location.footprint(),
             group: state.location.group(),
             priority: state.entry.priority(),
             generation: self.generation(),
-            left,
+            uses_left: left,
         })
     }
 
-    /// Whether work of the host is under way, which a move to `there` would have to wait for. The reservation
-    /// is held.
-    fn awaits_host(&self, state: &mut State, there: DomainId) -> bool {
-        let device = match there {
+    /// Whether host work is pending that a move to `to` would have to wait for. The reservation is held.
+    fn awaits_host(&self, state: &mut State, to: DomainId) -> bool {
+        let device = match to {
             DomainId::Vram(device) => device,
             DomainId::System => self.home_id(),
         };
@@ -126,22 +128,24 @@ impl BufferInner {
         state.fences.pending(Usage::Bookkeep).iter().any(|fence| fence.is_for_host(device))
     }
 
-    pub(in crate::buffer) fn restore_to(
+    /// Moves the buffer to its preferred domain, unless it has moved since `generation`. Waits only if `limits`
+    /// allow it.
+    pub(super) fn restore_to(
         self: &Arc<Self>,
-        wanted: DomainId,
+        preferred: DomainId,
         generation: u32,
         limits: &EvictionLimits,
         cause: MoveCause,
         trigger: Trigger,
     ) -> Result<MoveOutcome> {
         self.check_there()?;
-        let home = home_at(self, wanted)?;
-        match Plan::new(self, &home, wanted.kind(), limits)? {
-            // Somebody else may have brought it back meanwhile.
-            Some(plan) if plan.seats.is_of(generation) => {
+        let home = home_at(self, preferred)?;
+        match Plan::new(self, &home, preferred.kind(), limits)? {
+            // Another thread may have moved it meanwhile.
+            Some(plan) if plan.matrix.is_of_generation(generation) => {
                 let request = MoveRequest::to_new(cause, trigger);
                 match limits.wait {
-                    Some(_) => relocate(self, &home, &plan.seats, plan.new, request),
+                    Some(_) => relocate(self, &home, &plan.matrix, plan.new, request),
                     None => self.try_migrate(plan, request),
                 }
             }
@@ -149,31 +153,32 @@ impl BufferInner {
         }
     }
 
-    /// Says why, and when it is tried again, if nobody has brought it back meanwhile.
-    fn still_displaced(&self, why: Option<Reason>, when: impl FnOnce(&ReturnBackoff)) {
+    /// Records why the buffer stays displaced, and sets when a restore is tried again, unless it was restored
+    /// meanwhile.
+    fn still_displaced(&self, reason: Option<Reason>, set_backoff: impl FnOnce(&ReturnBackoff)) {
         let mut state = self.lock();
         if state.location.domain() != state.entry.preferred() {
-            when(&self.backoff);
-            if let Some(reason) = why {
+            set_backoff(&self.backoff);
+            if let Some(reason) = reason {
                 self.record_not_restored(&mut state, reason);
             }
         }
     }
 }
 
-/// See [`BufferInner::restore_plan`].
+/// What a restore needs to know: see [`BufferInner::restore_plan`].
 struct RestorePlan {
-    wanted: DomainId,
+    preferred: DomainId,
     footprint: u64,
     group: GroupId,
     priority: Priority,
     generation: u32,
-    /// After how many uses it may evict others.
-    left: u8,
+    /// After how many uses other buffers may be evicted for it; 1 is this use.
+    uses_left: u8,
 }
 
-/// Brings back those that one submission is about to use, or has used, and that are away, and lets the device
-/// draw others to itself. None of them has to go for another one.
+/// Restores the displaced buffers that one submission uses, and auto-migrates others to `device`. The
+/// submission is about to begin, or has ended. None of the buffers is evicted for another one.
 pub(in crate::buffer) fn restore_together(
     set: &Buffers,
     device: DeviceId,
@@ -181,7 +186,7 @@ pub(in crate::buffer) fn restore_together(
 ) {
     let mut allowance = set.core.throttle.submission();
     if buffers.iter().any(|buffer| buffer.is_displaced()) {
-        let _spared =
+        let _protection =
             set.core.protected.protect(buffers.iter().map(|buffer| buffer.id()).collect());
         buffers.iter().for_each(|buffer| buffer.restore(device, &mut allowance));
     }

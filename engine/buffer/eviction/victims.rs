@@ -1,11 +1,11 @@
-//! What residency asks of the engine: moving victims out, and waiting until they are out.
+//! Evicts victims: checks each one, plans its move, and moves them in batches.
 //!
 //! Kernel counterparts: `ttm_bo_evict`, `ttm_bo_evict_cb`.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::buffer::migration::{Copier, Group, MayBlock, MoveOutcome, MoveRequest, Plan};
+use crate::buffer::migration::{Copier, MayBlock, MoveBatch, MoveOutcome, MoveRequest, Plan};
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::placement::home_at;
 use crate::core::SlotId;
@@ -15,8 +15,9 @@ use crate::observe::MoveCause;
 use crate::residency::{EvictionLimits, Kept, Trigger, Victim};
 use crate::sync::Usage;
 
-/// Moves victims out, those that one device copies in one submission.
-pub(in crate::buffer) fn evict_some(
+/// Evicts at most [`MAX_BATCH`](crate::buffer::migration::MAX_BATCH) victims. Those whose copies run on one
+/// device share a submission.
+pub(super) fn evict_chunk(
     set: &Buffers,
     from: DomainId,
     victims: &[Victim<SlotId>],
@@ -24,61 +25,61 @@ pub(in crate::buffer) fn evict_some(
 ) -> Vec<Result<(), Kept>> {
     let buffers: Vec<_> = victims.iter().map(|victim| set.live.get(victim.key)).collect();
     let mut outcomes: Vec<_> = victims.iter().map(|_| Err(Kept::Gone)).collect();
-    let mut groups: Vec<Group<'_>> = vec![];
+    let mut batches: Vec<MoveBatch<'_>> = vec![];
     for (index, (victim, buffer)) in victims.iter().zip(&buffers).enumerate() {
         let Some(buffer) = buffer else { continue };
-        // Who is asked with patience would have to be waited for, and the time for that is over: all of them
-        // have the same.
+        // With `may_block` each victim may be waited for, all until the same deadline. That has passed.
         if limits.may_block && limits.wait.is_some_and(|until| Instant::now() >= until) {
             outcomes[index] = Err(Kept::Busy);
             continue;
         }
-        match plan(buffer, victim, from, limits) {
-            Ok(Some((plan, copier))) => Group::add(&mut groups, index, plan, copier),
+        match plan_victim(buffer, victim, from, limits) {
+            Ok(Some((plan, copier))) => MoveBatch::add(&mut batches, index, plan, copier),
             Ok(None) => outcomes[index] = Ok(()),
             Err(kept) => outcomes[index] = Err(kept),
         }
     }
     let may_block = if limits.may_block { MayBlock::Wait } else { MayBlock::Skip };
-    for group in groups {
-        for (index, moved) in group.relocate(set, may_block) {
-            outcomes[index] = moved.map_err(|error| why(&error)).and_then(|moved| match moved {
-                MoveOutcome::Moved => Ok(()),
-                MoveOutcome::Retry => Err(Kept::Gone),
-                MoveOutcome::WouldBlock => Err(Kept::Locked),
-                MoveOutcome::NoPath => Err(Kept::Unreachable),
-            });
+    for batch in batches {
+        for (index, moved) in batch.relocate(set, may_block) {
+            outcomes[index] =
+                moved.map_err(|error| skip_reason(&error)).and_then(|moved| match moved {
+                    MoveOutcome::Moved => Ok(()),
+                    MoveOutcome::Retry => Err(Kept::Gone),
+                    MoveOutcome::WouldBlock => Err(Kept::Locked),
+                    MoveOutcome::NoPath => Err(Kept::Unreachable),
+                });
         }
     }
     outcomes
 }
 
-/// Where a victim goes, if it may go. `None`: it was one that may lose its content, and has lost it.
-fn plan<'a>(
+/// Plans the eviction of a victim, if it may be evicted. `None` if it was purgeable, and is purged already.
+fn plan_victim<'a>(
     buffer: &'a Arc<BufferInner>,
     victim: &Victim<SlotId>,
     from: DomainId,
     limits: &EvictionLimits,
 ) -> Result<Option<(Plan<'a>, Copier)>, Kept> {
     loop {
-        // A look before anything is made ready: the answer may be different when it matters, and is then
-        // found out again.
+        // Checked before anything is prepared. The result may change until the move takes the reservation,
+        // which checks again.
         let mut state = match buffer.reservation.try_lock(&buffer.core().queues) {
             Some(state) => state,
             None if limits.may_block => buffer.lock(),
             None => return Err(Kept::Locked),
         };
-        // Room for a buffer in the place where it is would not be made by its leaving.
+        // The buffer that needs the room is no victim.
         if matches!(limits.trigger, Trigger::Room { by: Some(by), .. } if by == buffer.id()) {
             return Err(Kept::Busy);
         }
-        // Nor would it for those that are used together with it.
+        // Nor is a buffer that the same submission uses.
         if buffer.core().protected.contains(buffer.id()) {
             return Err(Kept::Busy);
         }
         let entry = state.entry;
-        let is_there = entry.order() == from && state.location.domain() == from;
-        if entry.slot() != Some(victim.slot) || !is_there {
+        let is_in_domain = entry.order() == from && state.location.domain() == from;
+        if entry.slot() != Some(victim.slot) || !is_in_domain {
             return Err(Kept::Gone);
         }
         let kept = if state.pinned() > 0 {
@@ -91,8 +92,8 @@ fn plan<'a>(
             return Err(kept);
         }
         if !entry.is_purgeable() {
-            let at_work = !state.fences.pending(Usage::Bookkeep).is_empty();
-            if at_work && limits.skip_busy {
+            let has_work = !state.fences.pending(Usage::Bookkeep).is_empty();
+            if has_work && limits.skip_busy {
                 return Err(Kept::Busy);
             }
             break;
@@ -100,63 +101,65 @@ fn plan<'a>(
         if let Some(purged) = buffer.purge_victim(&mut state, limits) {
             return purged.map(|()| None);
         }
-        // A move of it waits for work of the host.
+        // A move of the buffer is in progress, and waits for work of the host.
         let moving = state.moving().cloned();
         drop(state);
-        let left = limits.wait.map(|until| until.saturating_duration_since(Instant::now()));
-        let waited = moving.map_or(Ok(()), |gate| gate.wait_until_over(left.unwrap_or_default()));
-        waited.map_err(|error| why(&error))?;
+        let time_left = limits.wait.map(|until| until.saturating_duration_since(Instant::now()));
+        let waited =
+            moving.map_or(Ok(()), |fence| fence.wait_until_over(time_left.unwrap_or_default()));
+        waited.map_err(|error| skip_reason(&error))?;
     }
-    plan_unlocked(buffer, limits).map(Some)
+    plan_move(buffer, limits).map(Some)
 }
 
-fn plan_unlocked<'a>(
+/// Plans the move of a victim to system memory. The reservation is not held.
+fn plan_move<'a>(
     buffer: &'a Arc<BufferInner>,
     limits: &EvictionLimits,
 ) -> Result<(Plan<'a>, Copier), Kept> {
     if !buffer.placement().kinds().contains(&DomainKind::System) {
         return Err(Kept::Unreachable);
     }
-    let planned = || {
+    let plan = || {
         buffer.check_there()?;
         let home = home_at(buffer, DomainId::System)?;
         let Some(plan) = Plan::new(buffer, &home, DomainKind::System, limits)? else {
             return Ok(None);
         };
         let copier = {
-            let (clean, waits) = (plan.clean, limits.wait.is_some());
+            let (clean, may_wait) = (plan.clean, limits.wait.is_some());
             let request = MoveRequest {
                 clean,
-                waits,
-                until: limits.wait,
+                may_wait,
+                deadline: limits.wait,
                 ..MoveRequest::to_new(MoveCause::Evicted, limits.trigger)
             };
             Copier::find(buffer, &home, &plan.new, request)?
         };
         Ok(copier.map(|copier| (plan, copier)))
     };
-    let (plan, copier) = planned().map_err(|error: Error| why(&error))?.ok_or(Kept::Gone)?;
-    // It would have to be waited for until its bytes are out.
-    if copier.has_no_device() && !limits.may_block {
+    let (plan, copier) = plan().map_err(|error: Error| skip_reason(&error))?.ok_or(Kept::Gone)?;
+    // A bounce copy has to be waited for.
+    if copier.needs_bounce() && !limits.may_block {
         return Err(Kept::Busy);
     }
     Ok((plan, copier))
 }
 
-/// Why a victim stays, by the error of its move.
-fn why(error: &Error) -> Kept {
+/// The reason why a victim was skipped, by the error of its move.
+fn skip_reason(error: &Error) -> Kept {
     match error {
         Error::Busy { pinned: 1.., .. } => Kept::Pinned,
         Error::Busy { .. } => Kept::Held,
         Error::OutOfMemory { .. } | Error::FdLimit { .. } => Kept::NoRoom,
         Error::Unreachable { .. } | Error::Unsupported { .. } => Kept::Unreachable,
         Error::Timeout { .. } => Kept::Busy,
-        // Somebody else had it purged.
+        // Another thread has purged it.
         Error::Purged { .. } => Kept::Gone,
-        // Nobody may use it, and it stays for who gives it back.
+        // It cannot be used or moved until the revocation is taken back.
         Error::Revoked { .. } => Kept::Held,
         error => {
-            tracing::warn!(%error, "a buffer that was to leave stays");
+            tracing::warn!(%error, "eviction failed; buffer stays resident");
             Kept::Failed
         }
     }

@@ -1,11 +1,11 @@
-//! What residency asks of the engine.
+//! Implements [`World`], which residency calls, for the buffers of one engine.
 //!
 //! Kernel counterparts: `ttm_bo_evict`, `ttm_bo_evict_cb`.
 
 use std::time::Instant;
 
-use super::victims::evict_some;
-use crate::buffer::migration::TOGETHER;
+use super::victims::evict_chunk;
+use crate::buffer::migration::MAX_BATCH;
 use crate::buffer::object::Buffers;
 use crate::buffer::placement::drop_clean_copies;
 use crate::buffer::tracking::start_tracking;
@@ -46,9 +46,9 @@ impl World for Buffers {
         victims: &[Victim<SlotId>],
         limits: &EvictionLimits,
     ) -> Outcomes {
-        // So many reservations are held at once, and no more.
-        let some = victims.chunks(TOGETHER);
-        some.flat_map(|victims| evict_some(self, from, victims, limits)).collect()
+        // At most this many reservations are held at once.
+        let chunks = victims.chunks(MAX_BATCH);
+        chunks.flat_map(|victims| evict_chunk(self, from, victims, limits)).collect()
     }
 
     fn in_flight(&self, from: DomainId, of: GroupId) -> u64 {
@@ -77,7 +77,7 @@ impl World for Buffers {
             Ok(true) => ReleaseWait::Released,
             Ok(false) => ReleaseWait::NothingInFlight,
             Err(error) => {
-                tracing::warn!(%error, %from, "what leaves is not out in time");
+                tracing::warn!(%error, %from, "evictions still in flight after the timeout");
                 ReleaseWait::TimedOut
             }
         }
@@ -86,13 +86,13 @@ impl World for Buffers {
     fn name_pins(&self, key: SlotId, obstacles: &mut Obstacles) {
         let Some(buffer) = self.live.get(key) else { return };
         let state = buffer.lock();
-        for line in state.pin_counters().iter().filter(|line| line.pins() > 0) {
-            let device = &self.core.member(line.device()).device;
-            obstacles.pinned_by(format!("{}: {}", device.name(), line.reason()));
-            obstacles.pins(line.device(), buffer.size, line.pins());
+        for counter in state.pin_counters().iter().filter(|counter| counter.pins() > 0) {
+            let device = &self.core.member(counter.device()).device;
+            obstacles.pinned_by(format!("{}: {}", device.name(), counter.reason()));
+            obstacles.pins(counter.device(), buffer.size, counter.pins());
         }
         if state.exported() > 0 {
-            obstacles.pinned_by("handed out".into());
+            obstacles.pinned_by("exported".into());
         }
         drop(state);
     }

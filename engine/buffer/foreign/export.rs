@@ -80,7 +80,7 @@ impl ForeignExport {
     fn move_to_dedicated(buffer: &Arc<BufferInner>) -> Result<Option<PreparedExport>> {
         let home = buffer.home();
         let matrix = ImportMatrix::gather(buffer, &home, buffer.placement().kinds(), None)?;
-        if !matrix.were_at(&home) {
+        if !matrix.home_was(&home) {
             return Ok(None);
         }
         let provider = buffer.lock().location.provider();

@@ -181,7 +181,7 @@ fn promote_clean_copy(
         &home,
         copy,
         Fence::signalled(),
-        &MoveSummary { request, slice: span, copied: 0 },
+        &MoveSummary { request, span, copied: 0 },
     );
     true
 }

@@ -1,4 +1,5 @@
-//! The end of a move: the new place is the buffer's, and the old one is kept until nobody needs it.
+//! Commits a move: the destination becomes the buffer's backing, and the old backing is kept until its fences
+//! have signalled and its mappings are gone.
 
 use super::request::MoveRequest;
 use crate::buffer::inspect::MoveSpan;
@@ -10,38 +11,39 @@ use crate::memory::Backing;
 use crate::observe::MoveCause;
 use crate::sync::{Fence, Fences, Retired, Usage};
 
-/// What a move was, for those who count.
+/// What a move was and copied, for counters and traces.
 pub(in crate::buffer) struct MoveSummary<'a> {
     pub(in crate::buffer) request: MoveRequest,
-    pub(in crate::buffer) slice: &'a MoveSpan,
-    /// Bytes that were copied, or are being.
+    pub(in crate::buffer) span: &'a MoveSpan,
+    /// Bytes that were copied, or are being copied.
     pub(in crate::buffer) copied: u64,
 }
 
-/// Publishes the place that a copy goes to, which is under way and waits for everything that the buffer's
+/// Commits a move whose copy, with `fence`, is still running. The copy waits for all work that the buffer's
 /// fences stand for.
-pub(in crate::buffer) fn copied(
+pub(super) fn commit_with_copy(
     buffer: &BufferInner,
     state: &mut State,
     home: &DeviceInner,
     mut new: Backing,
     fence: Fence,
-    done: &MoveSummary<'_>,
+    summary: &MoveSummary<'_>,
 ) {
     new.make_valid();
-    commit(buffer, state, home, new, fence.clone(), done);
-    // After it: the copy is none of those that write the place that it reads.
+    commit(buffer, state, home, new, fence.clone(), summary);
+    // After the commit, so that the copy does not count among the writers of the old backing, which it reads.
     state.fences.add(Usage::Move, fence);
 }
 
-/// From here on nothing can fail.
+/// Commits a move to `new`. Nothing can fail from here. `copied` signals when the copy has ended. The
+/// reservation is held.
 pub(in crate::buffer) fn commit(
     buffer: &BufferInner,
     state: &mut State,
     home: &DeviceInner,
     new: Backing,
     copied: Fence,
-    done: &MoveSummary<'_>,
+    summary: &MoveSummary<'_>,
 ) {
     tracing::debug!(
         buffer = buffer.name(),
@@ -50,37 +52,38 @@ pub(in crate::buffer) fn commit(
         "moved"
     );
     let old_generation = buffer.generation();
-    let MoveRequest { cause, trigger, .. } = done.request;
-    buffer.core().counters.moved.add(cause, buffer.size, done.copied);
-    done.slice.moved(buffer.core(), &copied);
+    let MoveRequest { cause, trigger, .. } = summary.request;
+    buffer.core().counters.moved.add(cause, buffer.size, summary.copied);
+    summary.span.moved(buffer.core(), &copied);
     let evicted = matches!(cause, MoveCause::Evicted | MoveCause::Promoted);
     let from = state.location.domain();
-    // Behind everything that is under way, and not only behind the copy: that waits for all of it, but not
-    // if its device is lost first, and there is none where nobody wanted the bytes.
-    let mut last = after(copied);
+    // The old backing waits for all pending work, and not only for the copy. The copy waits for that work,
+    // too, but not if its device is lost first; and a move without content has no copy.
+    let mut last = fences_of(copied);
     state.fences.pending(Usage::Bookkeep).into_iter().for_each(|f| last.add(Usage::Bookkeep, f));
     let writers = state.fences.pending(Usage::Write);
-    // After that look: what is over by now and has failed has left a place that nobody can vouch for.
+    // Checked after `pending`: work that has failed by now has left a backing with unknown content.
     let failed = state.fences.failure().is_some();
     let keeps = !failed && buffer.keeps_clean_copy(state, new.domain());
     buffer.drop_clean_copy(state);
-    let left = state.leave_for(Location::Resident(new), old_generation, last, evicted);
+    let old_backing = state.leave_for(Location::Resident(new), old_generation, last, evicted);
     if keeps {
-        buffer.keep_clean_copy(state, old_generation, left, writers);
+        buffer.keep_clean_copy(state, old_generation, old_backing, writers);
     } else {
-        buffer.retire(left);
+        buffer.retire(old_backing);
     }
     buffer.next_generation(home_after_move(buffer, state, home));
     buffer.note_move(state, cause);
     buffer.record_move(state, from, cause, trigger);
 }
 
-/// Lets go of a backing when its fences have signalled.
-pub(in crate::buffer) fn retire(buffer: &BufferInner, backing: Backing, fences: Fences) {
+/// Releases a backing once its fences have signalled.
+pub(super) fn retire(buffer: &BufferInner, backing: Backing, fences: Fences) {
     buffer.core().retire.push(fences, Retired::Backing(backing));
 }
 
-pub(in crate::buffer) fn after(fence: Fence) -> Fences {
+/// A set of one fence.
+pub(super) fn fences_of(fence: Fence) -> Fences {
     let mut fences = Fences::default();
     fences.add(Usage::Bookkeep, fence);
     fences

@@ -1,4 +1,4 @@
-//! By what a buffer's bytes can be moved from one place to another.
+//! How the bytes can be copied: by a device that sees both backings, through the host, or not at all.
 
 use std::sync::Arc;
 
@@ -8,44 +8,46 @@ use crate::error::Result;
 use crate::memory::{Allocation, View};
 use crate::transfer::path::{BounceEnd, BouncePath};
 
-/// By what.
-pub(in crate::buffer) enum CopyPath {
-    /// The device's views of both places.
+/// How the bytes of a move can be copied.
+pub(super) enum CopyPath {
+    /// By one device, with its views of both backings.
     Device { from: Arc<View>, to: Arc<View> },
-    /// No device sees both.
+    /// Through the host, because no device sees both backings.
     BouncePath(BouncePath),
-    /// None: the bytes are gone with the device that had them, and nothing is to be copied.
+    /// Not at all: the content was lost with its device, so there is nothing to copy.
     Nothing,
 }
 
 impl CopyPath {
-    /// The new home, if it sees both places, else the old one, else both with the host between them; and whose
-    /// move it then is. Without the reservation, because it may prove a route.
-    pub(in crate::buffer) fn find(
+    /// Finds a path, and the device that the move is assigned to. The new home device comes first, then the
+    /// old one; a bounce copy is last. `Ok(None)` if there is no path.
+    ///
+    /// Call without the reservation, because this may prove a route.
+    pub(super) fn find(
         buffer: &BufferInner,
         home: &Arc<DeviceInner>,
         old: &Allocation,
         new: &Allocation,
     ) -> Result<Option<(Arc<DeviceInner>, Self)>> {
         for device in [Arc::clone(home), buffer.home()] {
-            let Some(from) = see(buffer, home, old, &device)? else { continue };
-            if let Some(to) = see(buffer, home, new, &device)? {
+            let Some(from) = view_for(buffer, home, old, &device)? else { continue };
+            if let Some(to) = view_for(buffer, home, new, &device)? {
                 return Ok(Some((device, Self::Device { from, to })));
             }
         }
-        let Some(from) = end(buffer, home, old, [buffer.home(), Arc::clone(home)])? else {
+        let Some(from) = bounce_end(buffer, home, old, [buffer.home(), Arc::clone(home)])? else {
             return Ok(None);
         };
-        let Some(to) = end(buffer, home, new, [Arc::clone(home), buffer.home()])? else {
+        let Some(to) = bounce_end(buffer, home, new, [Arc::clone(home), buffer.home()])? else {
             return Ok(None);
         };
         Ok(Some((Arc::clone(home), Self::BouncePath(BouncePath { from, to }))))
     }
 }
 
-/// Who sees one end, where no device sees both: the host, if it does so at full speed, else one of `devices`, else
-/// the host.
-fn end(
+/// How a bounce copy accesses one backing: by the host at full speed, else by one of `devices`, else by the
+/// host.
+fn bounce_end(
     buffer: &BufferInner,
     home: &Arc<DeviceInner>,
     allocation: &Allocation,
@@ -56,15 +58,15 @@ fn end(
         return Ok(Some(BounceEnd::Host));
     }
     for device in devices {
-        if let Some(view) = see(buffer, home, allocation, &device)? {
+        if let Some(view) = view_for(buffer, home, allocation, &device)? {
             return Ok(Some(BounceEnd::Device { view, staging: buffer.core().staging(&device)? }));
         }
     }
     Ok(host.then_some(BounceEnd::Host))
 }
 
-/// `device`'s view of an allocation; `None` if it cannot have one.
-fn see(
+/// The device's view of an allocation; `None` if it cannot have one.
+fn view_for(
     buffer: &BufferInner,
     home: &Arc<DeviceInner>,
     allocation: &Allocation,
@@ -75,7 +77,7 @@ fn see(
     }
     let provider = allocation.provider();
     match buffer.core().take(provider, home, device, &mut Vec::new())? {
-        Some(take) => allocation.view(device, take).map(Some),
+        Some(kind) => allocation.view(device, kind).map(Some),
         None => Ok(None),
     }
 }

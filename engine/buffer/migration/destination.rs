@@ -1,4 +1,4 @@
-//! Where a buffer is to go. A clean copy that it does not go to after all is still its clean copy.
+//! The destination of a move. An unused destination that was lent from a clean copy is returned to it.
 
 use std::ops::Deref;
 
@@ -8,40 +8,43 @@ use crate::buffer::state::State;
 use crate::memory::Backing;
 use crate::sync::Fences;
 
-/// A place for a buffer that is about to move. Dropped, it goes back to whom it is lent from.
+/// The backing that a buffer is about to move to. If it is dropped, it is freed, or returned to the buffer
+/// whose clean copy it is.
 #[derive(Debug)]
 pub(in crate::buffer) struct Destination<'a> {
-    // INVARIANT: there until it is taken, which is the last that is done with it.
+    // INVARIANT: `Some` until `take`, which consumes the destination.
     backing: Option<Backing>,
     lender: Option<Lender<'a>>,
 }
 
-/// The buffer whose clean copy a place is, and of which generation.
+/// The buffer whose clean copy a backing is, and the generation that the copy was left at.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::buffer) struct Lender<'a> {
-    pub(in crate::buffer) buffer: &'a BufferInner,
-    pub(in crate::buffer) generation: u32,
+pub(super) struct Lender<'a> {
+    pub(super) buffer: &'a BufferInner,
+    pub(super) generation: u32,
 }
 
 impl<'a> Destination<'a> {
-    /// The clean copy of a buffer, lent from it.
-    pub(in crate::buffer) fn lent(backing: Backing, lender: Lender<'a>) -> Self {
+    /// Makes a destination of the clean copy of a buffer.
+    pub(super) fn lent(backing: Backing, lender: Lender<'a>) -> Self {
         Self { backing: Some(backing), lender: Some(lender) }
     }
 
-    /// Whose clean copy it is, if it is one.
-    pub(in crate::buffer) fn lender(&self) -> Option<Lender<'a>> {
+    /// The buffer whose clean copy it is, if it is one.
+    pub(super) fn lender(&self) -> Option<Lender<'a>> {
         self.lender
     }
 
-    /// For whoever publishes it, or gives it up.
-    pub(in crate::buffer) fn take(mut self) -> Backing {
-        let Some(backing) = self.backing.take() else { unreachable!("it is taken once") };
+    /// Takes the backing, to commit or to release it. The lender no longer applies.
+    pub(super) fn take(mut self) -> Backing {
+        let Some(backing) = self.backing.take() else {
+            unreachable!("`take` consumes the destination")
+        };
         backing
     }
 
-    /// Lets `publish` have it, which may give it back; `None` if it has not.
-    pub(in crate::buffer) fn unless(
+    /// Gives the backing to `commit`. If `commit` returns it unused, this returns the destination again.
+    pub(super) fn commit_or_keep(
         self,
         commit: impl FnOnce(Backing) -> Option<Backing>,
     ) -> Option<Self> {
@@ -51,26 +54,22 @@ impl<'a> Destination<'a> {
 }
 
 impl Lender<'_> {
-    /// Gives `place` back that nobody was moved to, when `fences` are over, which may be writing to it: what
-    /// they write is noted as written, and not relied on. The reservation of the buffer is held.
-    pub(in crate::buffer) fn give_back(
-        self,
-        state: &mut State,
-        backing: Backing,
-        mut fences: Fences,
-    ) {
-        let over = fences.is_idle();
-        let left = (fences, backing);
-        let left = match state.clean_mut().filter(|_| over) {
-            Some(clean) => clean.take_in(self.generation, left),
-            None => Some(left),
+    /// Returns an unused `backing` to the clean copy, if `fences`, which may be writing it, have signalled.
+    /// They have written dirty ranges only, which the clean copy does not rely on. If they are pending, the
+    /// backing is freed once they have signalled. The reservation of the buffer is held.
+    pub(super) fn give_back(self, state: &mut State, backing: Backing, mut fences: Fences) {
+        let idle = fences.is_idle();
+        let unused = (fences, backing);
+        let unused = match state.clean_mut().filter(|_| idle) {
+            Some(clean) => clean.take_in(self.generation, unused),
+            None => Some(unused),
         };
-        self.buffer.retire(left);
+        self.buffer.retire(unused);
     }
 }
 
-/// Lets go of a place that nobody was moved to, when `fences` are over. The reservation is held.
-pub(in crate::buffer) fn leave(
+/// Releases an unused destination once `fences` have signalled. The reservation is held.
+pub(super) fn release_unused(
     buffer: &BufferInner,
     state: &mut State,
     (backing, lender): (Backing, Option<Lender<'_>>),
@@ -92,16 +91,18 @@ impl Deref for Destination<'_> {
     type Target = Backing;
 
     fn deref(&self) -> &Backing {
-        let Some(backing) = &self.backing else { unreachable!("whoever took it, took this") };
+        let Some(backing) = &self.backing else { unreachable!("`take` consumes the destination") };
         backing
     }
 }
 
 impl Drop for Destination<'_> {
-    /// No device has begun to write it; the host may have, and left off: only what the buffer wrote since.
+    /// Returns the backing to its lender. No device has begun to write it. The host may have written part of
+    /// it, but only ranges that the buffer has dirtied since.
     fn drop(&mut self) {
         let (Some(backing), Some(lender)) = (self.backing.take(), self.lender) else { return };
-        // Never waits: whoever has the reservation now may be this thread. It is then given up, as any place.
+        // This never waits, since this thread may hold the reservation. If the reservation is taken, the
+        // backing is freed as any other.
         if let Some(mut state) = lender.buffer.reservation.try_lock(&lender.buffer.core().queues) {
             lender.give_back(&mut state, backing, Fences::default());
         }

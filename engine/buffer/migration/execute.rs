@@ -1,15 +1,15 @@
-//! The move.
+//! Executes a move: lock, check, invalidate, copy, commit.
 //!
-//! Kernel counterparts: `ttm_bo_handle_move_mem` (tell everybody, then move), `ttm_bo_move_accel_cleanup`
-//! (the old backing waits for the copy).
+//! Kernel counterparts: `ttm_bo_handle_move_mem` (notify all importers, then move),
+//! `ttm_bo_move_accel_cleanup` (the old backing waits for the copy).
 
 use std::sync::Arc;
 
-use super::commit::after;
-use super::copier::{Copier, NotCopied};
-use super::destination::{Destination, leave};
-use super::fallback::{carry, instead_of_copy};
-use super::in_progress::{ActiveMove, first_waits};
+use super::commit::fences_of;
+use super::copier::{Copier, SubmitFailed};
+use super::destination::{Destination, release_unused};
+use super::fallback::{bounce_copy, fall_back_to_host};
+use super::in_progress::{ActiveMove, waits_before_move};
 use super::request::{MoveOutcome, MoveRequest};
 use crate::buffer::object::BufferInner;
 use crate::buffer::placement::ImportMatrix;
@@ -18,100 +18,109 @@ use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::sync::{Guard, Usage};
 
-/// Moves a buffer that nobody holds to `new`, at home on `home`, where the `seats` can reach it.
+/// Moves a buffer to `new`, where all devices of `matrix` can reach it, and makes `home` its home device.
 ///
-/// Lock the reservation; refuse if somebody holds the buffer; tell every importer; submit the copy, ordered
-/// behind all fences of the buffer, those of other devices included; publish the new backing, one generation
-/// on; add the copy's fence as a `Move`, which everybody waits for; keep the old backing until the copy
-/// and the last mapping of it are over. A failure at any step before "publish" leaves the buffer exactly
-/// as it was.
+/// 1. Lock the reservation.
+/// 2. Refuse if the buffer is held.
+/// 3. Notify every importer.
+/// 4. Submit the copy, ordered behind all fences of the buffer, those of other devices included.
+/// 5. Commit the new backing, with the next generation.
+/// 6. Add the copy's fence as a `Move`, which all users wait for.
+/// 7. Keep the old backing until the copy has ended and its last mapping is gone.
 ///
-/// The caller waits for no device, but for an earlier move of the same buffer. It waits, without the
-/// reservation, for work of the host, which no queue may be made to wait for. Where no device sees both places
-/// it waits, likewise, for everybody, and carries the bytes.
+/// A failure at any step before the commit leaves the buffer exactly as it was.
+///
+/// The caller waits for no device, except for an earlier move of the same buffer. It waits, without the
+/// reservation, for work of the host, which no queue can wait for. Where no device sees both backings, it
+/// waits likewise for all work on the buffer, and makes a bounce copy.
 pub(in crate::buffer) fn relocate(
     buffer: &Arc<BufferInner>,
     home: &Arc<DeviceInner>,
-    seats: &ImportMatrix,
+    matrix: &ImportMatrix,
     new: Destination<'_>,
     request: MoveRequest,
 ) -> Result<MoveOutcome> {
     let Some(copier) = Copier::find(buffer, home, &new, request)? else {
         return Ok(MoveOutcome::NoPath);
     };
-    if copier.has_no_device() && !request.waits {
+    if copier.needs_bounce() && !request.may_wait {
         return Ok(MoveOutcome::NoPath);
     }
     let state = lock_movable(buffer, &copier)?;
-    if !seats.still_fit(buffer, &state) || !copier.still_fits(&state) {
+    if !matrix.is_current(buffer, &state) || !copier.is_current(&state) {
         return Ok(MoveOutcome::Retry);
     }
-    let mut move_ = ActiveMove::new(buffer, state);
-    move_.notify_importers(&copier, new.domain());
-    move_.wait_for(&copier, |fence| fence.is_for_host(&copier.device))?;
-    finish(move_, &copier, home, new)
+    let mut active = ActiveMove::new(buffer, state);
+    active.notify_importers(&copier, new.domain());
+    active.wait_for(&copier, |fence| fence.is_for_host(&copier.device))?;
+    finish(active, &copier, home, new)
 }
 
-/// The copy, and what comes after it. The importers have been told, and what no queue can wait for has been
-/// waited for; meanwhile the device may have been given up that the buffer was on, or goes to. Nobody has sat
-/// down: whoever would waits for the move.
-pub(in crate::buffer) fn finish(
-    move_: ActiveMove<'_>,
+/// Copies and commits. The importers are notified, and the waits that no queue can make are over.
+///
+/// During those waits the device that the buffer was on, or moves to, may have been unplugged. No device has
+/// attached: attaching waits for the move.
+pub(super) fn finish(
+    active: ActiveMove<'_>,
     copier: &Copier,
     home: &Arc<DeviceInner>,
     new: Destination<'_>,
 ) -> Result<MoveOutcome> {
-    // Ends before the new place goes back, which takes the reservation.
-    let mut move_ = move_;
-    if !copier.still_fits(&move_.state) {
+    // Declared again, to be dropped before `new`: the drop of `new` takes the reservation.
+    let mut active = active;
+    if !copier.is_current(&active.state) {
         return Ok(MoveOutcome::Retry);
     }
-    if copier.has_no_device() {
-        return carry(move_, copier, home, new);
+    if copier.needs_bounce() {
+        return bounce_copy(active, copier, home, new);
     }
     let lender = new.lender();
-    match copier.copy(move_.buffer, &mut move_.state, home, new.take()) {
+    match copier.copy(active.buffer, &mut active.state, home, new.take()) {
         Ok(()) => Ok(MoveOutcome::Moved),
-        Err(failed) => instead_of_copy(move_, copier, home, *failed, lender),
+        Err(failed) => fall_back_to_host(active, copier, home, *failed, lender),
     }
 }
 
-/// The copy, if it can be submitted; else nothing has changed, and nobody is waited for.
-pub(in crate::buffer) fn finish_nowait(
-    move_: ActiveMove<'_>,
+/// Submits the copy and commits. If the submission fails, nothing has changed: there is no fallback, and no
+/// wait.
+pub(super) fn finish_nowait(
+    active: ActiveMove<'_>,
     copier: &Copier,
     home: &Arc<DeviceInner>,
     new: Destination<'_>,
 ) -> Result<MoveOutcome> {
-    // As in `finish`.
-    let mut move_ = move_;
-    let (buffer, lender) = (move_.buffer, new.lender());
-    match copier.copy(buffer, &mut move_.state, home, new.take()) {
+    // Dropped before `new`, as in `finish`.
+    let mut active = active;
+    let (buffer, lender) = (active.buffer, new.lender());
+    match copier.copy(buffer, &mut active.state, home, new.take()) {
         Ok(()) => Ok(MoveOutcome::Moved),
         Err(failed) => {
-            let NotCopied { error, new, cleared } = *failed;
-            copier.slice.failed();
-            // What was submitted all the same reads the old place.
-            move_.state.fences.add(Usage::Bookkeep, cleared.clone());
-            leave(buffer, &mut move_.state, (new, lender), after(cleared));
+            let SubmitFailed { error, new, submitted_part } = *failed;
+            copier.span.failed();
+            // The submitted part reads the old backing.
+            active.state.fences.add(Usage::Bookkeep, submitted_part.clone());
+            release_unused(buffer, &mut active.state, (new, lender), fences_of(submitted_part));
             Err(error)
         }
     }
 }
 
-/// Takes the reservation of a buffer that may move now: nobody holds it, and nothing is under way that the
-/// mover's queue could not wait for. Nor is an earlier move: one at a time, else whoever moves a buffer to
-/// and fro would fill queues and memory with places that it has left.
+/// Takes the reservation of a buffer that can move now: it is not held, no work is pending that the copier's
+/// queue cannot wait for, and no earlier move is in progress.
+///
+/// Only one move runs at a time. Otherwise, moving a buffer to and fro would fill queues with copies, and
+/// memory with old backings.
 fn lock_movable<'a>(buffer: &'a Arc<BufferInner>, copier: &Copier) -> Result<Guard<'a, State>> {
     let end = copier.request.end(buffer.core());
-    let state = buffer.lock_when(end, |state| first_waits(state, &copier.device))?;
+    let state = buffer.lock_when(end, |state| waits_before_move(state, &copier.device))?;
     buffer.check_not_held(&state)?;
     Ok(state)
 }
 
+/// The error for a move that has no copy path.
 pub(in crate::buffer) fn no_path(home: &DeviceInner) -> Error {
     Error::Unsupported {
         device: home.name().to_owned(),
-        missing: "a view of the new place, or anybody's of the old one".into(),
+        missing: "a copy path between the old and the new memory".into(),
     }
 }

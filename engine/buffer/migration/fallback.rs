@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::commit::{after, commit};
-use super::copier::{Copier, NotCopied, sum};
-use super::destination::{Destination, Lender, leave};
+use super::commit::{commit, fences_of};
+use super::copier::{Copier, SubmitFailed, total_bytes};
+use super::destination::{Destination, Lender, release_unused};
 use super::in_progress::ActiveMove;
 use super::request::MoveOutcome;
 use crate::device::DeviceInner;
@@ -12,98 +12,108 @@ use crate::error::Result;
 use crate::sync::{Fence, Fences, Usage};
 use crate::transfer::Unfinished;
 
-/// No device sees both places. The host waits for whoever is at work on the buffer, and carries the bytes: at
-/// once what is over soon, the rest without the reservation, while the gate keeps others away.
-pub(in crate::buffer) fn carry(
-    move_: ActiveMove<'_>,
+/// Makes a bounce copy, since no device sees both backings. Waits for all work on the buffer first. Short
+/// host copies run under the reservation, long ones without it, while the move fence keeps new work away.
+pub(super) fn bounce_copy(
+    active: ActiveMove<'_>,
     copier: &Copier,
     home: &Arc<DeviceInner>,
     new: Destination<'_>,
 ) -> Result<MoveOutcome> {
-    // As in `finish`.
-    let mut move_ = move_;
-    let buffer = move_.buffer;
-    move_.wait_for(copier, |_| true)?;
-    if !copier.still_fits(&move_.state) {
+    // Dropped before `new`, as in `finish`.
+    let mut active = active;
+    let buffer = active.buffer;
+    active.wait_for(copier, |_| true)?;
+    if !copier.is_current(&active.state) {
         return Ok(MoveOutcome::Retry);
     }
-    let mut pause = copier.request.pause();
-    let state = &mut move_.state;
-    let left = new.unless(|new| copier.without_device(buffer, state, home, new, true, &mut pause));
-    let Some(new) = left else { return Ok(MoveOutcome::Moved) };
-    // As in `finish`.
-    let mut move_ = move_;
-    move_.shut();
-    let parts = copier.parts(buffer, &move_.state);
-    copier.slice.copying();
-    if let Err(failed) = move_.state.unlocked(|| copier.carry(buffer, &parts, &new)) {
+    let mut host_time = copier.request.host_time();
+    let state = &mut active.state;
+    let new = new.commit_or_keep(|new| {
+        copier.copy_without_device(buffer, state, home, new, true, &mut host_time)
+    });
+    let Some(new) = new else { return Ok(MoveOutcome::Moved) };
+    // Dropped before `new`, as in `finish`.
+    let mut active = active;
+    active.add_move_fence();
+    let parts = copier.parts(buffer, &active.state);
+    copier.span.copying();
+    if let Err(failed) = active.state.unlocked(|| copier.bounce_copy(buffer, &parts, &new)) {
         let Unfinished { error, reading, writing } = failed;
-        tracing::warn!(%error, buffer = buffer.name(), "its bytes did not get there; it stays");
-        copier.slice.failed();
-        // Both places are kept until nobody is at work on them any more.
-        reading.into_iter().for_each(|fence| move_.state.fences.add(Usage::Read, fence));
+        tracing::warn!(%error, buffer = buffer.name(), "bounce copy failed; buffer not moved");
+        copier.span.failed();
+        // Both backings are kept until this work has ended.
+        reading.into_iter().for_each(|fence| active.state.fences.add(Usage::Read, fence));
         let mut fences = Fences::default();
         writing.into_iter().for_each(|fence| fences.add(Usage::Bookkeep, fence));
         let lender = new.lender();
-        leave(buffer, &mut move_.state, (new.take(), lender), fences);
+        release_unused(buffer, &mut active.state, (new.take(), lender), fences);
         return Err(error);
     }
-    // It may have been taken away meanwhile, or the device given up that it goes to.
-    buffer.check_usable(&mut move_.state)?;
-    if !copier.still_fits(&move_.state) {
+    // Meanwhile the buffer may have been revoked, or the device of the destination unplugged.
+    buffer.check_usable(&mut active.state)?;
+    if !copier.is_current(&active.state) {
         return Ok(MoveOutcome::Retry);
     }
     let mut new = new.take();
     new.make_valid();
-    let done = copier.done(sum(&parts));
-    commit(buffer, &mut move_.state, home, new, Fence::signalled(), &done);
+    let summary = copier.summary(total_bytes(&parts));
+    commit(buffer, &mut active.state, home, new, Fence::signalled(), &summary);
     Ok(MoveOutcome::Moved)
 }
 
-/// The copy could not be submitted: the host copies where it sees both places; else nothing has changed.
+/// Copies by the host, if it sees both backings, since the copy could not be submitted. If the host cannot
+/// copy either, nothing has changed.
 #[cold]
-pub(in crate::buffer) fn instead_of_copy(
-    mut move_: ActiveMove<'_>,
+pub(super) fn fall_back_to_host(
+    mut active: ActiveMove<'_>,
     copier: &Copier,
     home: &DeviceInner,
-    NotCopied { error, new, cleared }: NotCopied,
+    SubmitFailed { error, new, submitted_part }: SubmitFailed,
     lender: Option<Lender<'_>>,
 ) -> Result<MoveOutcome> {
-    let buffer = move_.buffer;
-    tracing::warn!(%error, buffer = buffer.name(), "no copy on the device; does the host see both?");
+    let buffer = active.buffer;
+    tracing::warn!(%error, buffer = buffer.name(), "device copy failed; trying a host copy");
     let mut copied = 0;
     let mut by_host = || {
         if error.is_device_lost() {
             return Ok(Some(false));
         }
-        // Others must not come in while it waits, and some of the new place may be being written.
-        move_.state.fences.add(Usage::Bookkeep, cleared.clone());
-        move_.wait_for(copier, |_| true)?;
-        if !copier.still_fits(&move_.state) {
+        // The wait needs the move fence. A submitted part of the copy may still be writing the new backing.
+        active.state.fences.add(Usage::Bookkeep, submitted_part.clone());
+        active.wait_for(copier, |_| true)?;
+        if !copier.is_current(&active.state) {
             return Ok(None);
         }
-        let parts = copier.parts(buffer, &move_.state);
-        copied = sum(&parts);
+        let parts = copier.parts(buffer, &active.state);
+        copied = total_bytes(&parts);
         copier.copy_by_host(buffer, &parts, &new).map(Some)
     };
-    let done = match by_host() {
+    let copied_by_host = match by_host() {
         Ok(Some(false)) => Err(error),
         other => other,
     };
-    match done {
+    match copied_by_host {
         Ok(None) => {
-            leave(buffer, &mut move_.state, (new, lender), after(cleared));
+            release_unused(buffer, &mut active.state, (new, lender), fences_of(submitted_part));
             Ok(MoveOutcome::Retry)
         }
         Ok(Some(_)) => {
             let mut new = new;
             new.make_valid();
-            commit(buffer, &mut move_.state, home, new, Fence::signalled(), &copier.done(copied));
+            commit(
+                buffer,
+                &mut active.state,
+                home,
+                new,
+                Fence::signalled(),
+                &copier.summary(copied),
+            );
             Ok(MoveOutcome::Moved)
         }
         Err(error) => {
-            copier.slice.failed();
-            leave(buffer, &mut move_.state, (new, lender), after(cleared));
+            copier.span.failed();
+            release_unused(buffer, &mut active.state, (new, lender), fences_of(submitted_part));
             Err(error)
         }
     }

@@ -1,4 +1,4 @@
-//! A move that is under way: it holds the reservation, or the move fence while it waits without.
+//! A move in progress. It holds the reservation, or, while it waits, the move fence instead.
 
 use std::sync::Arc;
 
@@ -12,62 +12,64 @@ use crate::memory::DomainId;
 use crate::observe::StallCause;
 use crate::sync::{Fence, Guard, Signal, Usage};
 
-/// A move that is under way, with the reservation.
-pub(in crate::buffer) struct ActiveMove<'a> {
-    pub(in crate::buffer) buffer: &'a Arc<BufferInner>,
-    // Declared before the gate: those who wait for it take the reservation next.
-    pub(in crate::buffer) state: Guard<'a, State>,
+/// A move in progress that holds the reservation.
+pub(super) struct ActiveMove<'a> {
+    pub(super) buffer: &'a Arc<BufferInner>,
+    // Declared before the move fence, and so released first: threads that wait for the fence take the
+    // reservation next.
+    pub(super) state: Guard<'a, State>,
     move_fence: Option<Signal>,
 }
 
 impl<'a> ActiveMove<'a> {
-    pub(in crate::buffer) fn new(buffer: &'a Arc<BufferInner>, state: Guard<'a, State>) -> Self {
+    /// Begins a move. The reservation is held.
+    pub(super) fn new(buffer: &'a Arc<BufferInner>, state: Guard<'a, State>) -> Self {
         Self { buffer, state, move_fence: None }
     }
 
-    /// Calls every importer, under the reservation. Devices that they say are still using the buffer are
-    /// for the copy to wait for, work of the host for the caller.
-    pub(in crate::buffer) fn notify_importers(&mut self, copier: &Copier, to: DomainId) {
+    /// Notifies every importer, under the reservation. The copy waits for the device work that importers add;
+    /// the caller waits for their host work.
+    pub(super) fn notify_importers(&mut self, copier: &Copier, to: DomainId) {
         let (cause, device) = (copier.request.cause, copier.device.id());
-        self.buffer.trace_begin(&self.state, &copier.slice, cause, (device, to));
+        self.buffer.trace_begin(&self.state, &copier.span, cause, (device, to));
         let cause = copier.request.invalidation();
-        invalidate_importers(self.buffer, &mut self.state, cause, copier.slice.id());
+        invalidate_importers(self.buffer, &mut self.state, cause, copier.span.id());
     }
 
-    /// Waits for the fences that `relevant` picks, without the reservation.
-    pub(in crate::buffer) fn wait_for(
+    /// Waits for the pending fences that `relevant` selects, without the reservation.
+    pub(super) fn wait_for(
         &mut self,
         copier: &Copier,
         relevant: impl Fn(&Fence) -> bool,
     ) -> Result<()> {
-        let waits = self.close(relevant);
+        let waits = self.begin_wait(relevant);
         if !waits.is_empty() {
             let end = copier.request.end(self.buffer.core());
             let stalls = &self.buffer.core().counters.stalls;
             let wait = || stalls.during(StallCause::Move, || wait_all(&waits, end));
             self.state.unlocked(wait)?;
         }
-        // It may have been taken away meanwhile, or what was waited for may have failed.
+        // Meanwhile the buffer may have been revoked, or the awaited work may have failed.
         self.buffer.check_usable(&mut self.state)
     }
 
-    /// The fences that `relevant` picks. If there are any, a host fence, which is a `Move` like any other,
-    /// keeps everybody away from now on, and whoever maps waits for it: the reservation may be given up.
-    fn close(&mut self, relevant: impl Fn(&Fence) -> bool) -> Vec<Fence> {
-        let move_fence = self.state.moving().cloned();
+    /// Returns the pending fences that `relevant` selects. If there are any, adds the move fence, so that the
+    /// reservation may be released for the wait.
+    fn begin_wait(&mut self, relevant: impl Fn(&Fence) -> bool) -> Vec<Fence> {
+        let own_fence = self.state.moving().cloned();
         let mut waits = self.state.fences.pending(Usage::Bookkeep);
         waits.retain(|fence| {
-            relevant(fence)
-                && !move_fence.as_ref().is_some_and(|move_fence| move_fence.covers(fence))
+            relevant(fence) && !own_fence.as_ref().is_some_and(|own| own.covers(fence))
         });
         if !waits.is_empty() {
-            self.shut();
+            self.add_move_fence();
         }
         waits
     }
 
-    /// Keeps everybody away from now on, with or without the reservation.
-    pub(in crate::buffer) fn shut(&mut self) {
+    /// Adds the move fence, unless it is there already: a host fence with the usage `Move`. Until it signals,
+    /// all users of the buffer wait for it, with or without the reservation.
+    pub(super) fn add_move_fence(&mut self) {
         if self.move_fence.is_none() {
             let (move_fence, signal) = Fence::host();
             self.state.fences.add(Usage::Move, move_fence.clone());
@@ -76,17 +78,14 @@ impl<'a> ActiveMove<'a> {
         }
     }
 
-    /// Gives the reservation up, if there is something that no queue can wait for; `Ok` if there is
-    /// nothing.
-    pub(in crate::buffer) fn park(
-        mut self,
-        copier: &DeviceInner,
-    ) -> Result<Self, SuspendedMove<'a>> {
-        let waits = self.close(|fence| fence.is_for_host(copier));
+    /// Suspends the move if work is pending that no queue can wait for: releases the reservation, and keeps
+    /// the move fence. Returns `Ok` if there is no such work.
+    pub(super) fn suspend(mut self, device: &DeviceInner) -> Result<Self, SuspendedMove<'a>> {
+        let waits = self.begin_wait(|fence| fence.is_for_host(device));
         if waits.is_empty() {
             return Ok(self);
         }
-        // Without its gate it does not let others in when it is dropped.
+        // Without its move fence, the drop of `self` does not end the move.
         Err(SuspendedMove { buffer: self.buffer, waits, move_fence: self.move_fence.take() })
     }
 }
@@ -100,37 +99,39 @@ impl Drop for ActiveMove<'_> {
 }
 
 /// A move that waits, without the reservation.
-pub(in crate::buffer) struct SuspendedMove<'a> {
+pub(super) struct SuspendedMove<'a> {
     buffer: &'a Arc<BufferInner>,
     waits: Vec<Fence>,
     move_fence: Option<Signal>,
 }
 
 impl<'a> SuspendedMove<'a> {
-    /// Nobody waits: the buffer stays where it is, and whoever waits for the move goes on.
-    pub(in crate::buffer) fn give_up(self) {
+    /// Cancels the move without waiting: the buffer stays in its domain, and threads that wait for the move
+    /// continue.
+    pub(super) fn cancel(self) {
         let Self { buffer, move_fence, .. } = self;
         drop(ActiveMove { buffer, state: buffer.lock(), move_fence });
     }
 
-    /// Waits, and takes the reservation again.
-    pub(in crate::buffer) fn resume(self, copier: &Copier) -> Result<ActiveMove<'a>> {
+    /// Waits for the pending work, then takes the reservation again.
+    pub(super) fn resume(self, copier: &Copier) -> Result<ActiveMove<'a>> {
         let Self { buffer, waits, move_fence } = self;
         let end = copier.request.end(buffer.core());
         let waited =
             buffer.core().counters.stalls.during(StallCause::Move, || wait_all(&waits, end));
         let mut resumed = ActiveMove { buffer, state: buffer.lock(), move_fence };
         waited?;
-        // As after any wait of a move.
+        // As in `wait_for`.
         buffer.check_usable(&mut resumed.state)?;
         Ok(resumed)
     }
 }
 
-/// What has to be waited for before a move may begin.
-pub(in crate::buffer) fn first_waits(state: &mut State, copier: &DeviceInner) -> Vec<Fence> {
+/// The fences that have to signal before a move may begin: earlier moves, and work that no queue can wait
+/// for.
+pub(super) fn waits_before_move(state: &mut State, device: &DeviceInner) -> Vec<Fence> {
     let mut waits = state.fences.pending(Usage::Bookkeep);
-    waits.retain(|fence| fence.is_for_host(copier));
+    waits.retain(|fence| fence.is_for_host(device));
     waits.extend(state.fences.pending(Usage::Move));
     waits
 }

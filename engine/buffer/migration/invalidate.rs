@@ -1,4 +1,4 @@
-//! Calls every importer under the reservation.
+//! Notifies importers: calls each one under the reservation.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -8,27 +8,29 @@ use crate::buffer::state::{Invalidation, InvalidationCause, State};
 use crate::observe::trace::MoveId;
 use crate::sync::Usage;
 
-/// Calls every importer, under the reservation, and enters the fences of what they say is still at work.
+/// Calls every importer, under the reservation, and adds the fences of work that importers report as still
+/// running.
 ///
 /// # Panics
 ///
-/// If one of them did, when all of that is done.
+/// If an importer panics. All importers are called, and all fences added, before the panic resumes.
 pub(in crate::buffer) fn invalidate_importers(
     buffer: &BufferInner,
     state: &mut State,
     cause: InvalidationCause,
-    slice: MoveId,
+    span: MoveId,
 ) {
-    let said = RefCell::default();
-    let invalidation = Invalidation { generation: buffer.generation(), cause, fences: &said };
+    let reported = RefCell::default();
+    let invalidation = Invalidation { generation: buffer.generation(), cause, fences: &reported };
     let mut panicked = None;
     for (device, importer) in state.importers() {
-        let _traced = buffer.core().tracer.callback(slice, buffer.id(), device);
-        // A bug of one must not keep the others from being told. What it has broken is its own.
-        let telling = AssertUnwindSafe(|| importer.invalidate_mappings(&invalidation));
-        panicked = panicked.or(catch_unwind(telling).err());
+        let _traced = buffer.core().tracer.callback(span, buffer.id(), device);
+        // A panic of one importer must not keep the others from being called. AssertUnwindSafe: state broken
+        // by the panic is the importer's own.
+        let call = AssertUnwindSafe(|| importer.invalidate_mappings(&invalidation));
+        panicked = panicked.or(catch_unwind(call).err());
     }
-    for (usage, fence) in said.take() {
+    for (usage, fence) in reported.take() {
         if usage <= Usage::Write {
             buffer.note_write_anywhere(state);
         }

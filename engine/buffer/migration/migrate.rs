@@ -1,4 +1,4 @@
-//! Moving a buffer on request.
+//! Moves a buffer on request of the application.
 
 use super::execute::{no_path, relocate};
 use super::plan::Plan;
@@ -10,12 +10,12 @@ use crate::memory::DomainId;
 use crate::observe::MoveCause;
 use crate::residency::Trigger;
 
-/// What [`SharedBuffer::migrate`] did.
+/// The result of [`SharedBuffer::migrate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Migration {
-    /// Nothing: it was there already. Nobody was told anything.
+    /// Nothing: the buffer was in that domain already. No importer was notified.
     None,
-    /// It has moved, and is at this generation now.
+    /// The buffer has moved, and has this generation now.
     Done {
         /// The new generation.
         generation: u32,
@@ -23,39 +23,42 @@ pub enum Migration {
 }
 
 impl SharedBuffer {
-    /// Moves the buffer: into a device's own memory, which then is its home (the kernel cannot change the
-    /// exporter), or into system memory. Every importer is told once; what devices do with it is waited
-    /// for; the copy runs on the GPU, and everybody waits for that before the next use. Where no device
-    /// sees both places, the host carries the bytes, through staging memory that it shares with each, and this
-    /// returns when they are there.
+    /// Moves the buffer into a device's own memory, which makes that device its home (the kernel cannot
+    /// change the exporter), or into system memory.
     ///
-    /// A driver that has no memory left for it is given some, and the move begins again, at most three times;
-    /// importers are then told again.
+    /// Every importer is notified once. The copy waits for the work of devices on the buffer, and runs on the
+    /// GPU; every later use waits for the copy. If no device sees both backings, the host copies the bytes
+    /// through staging memory that it shares with each device. This then returns when the copy is complete.
     ///
-    /// The request overrides the buffer's [`SharedBuffer::placement`] until it has to move again.
+    /// If a driver is out of memory, this makes room for it, and the move begins again, at most three times.
+    /// Importers are then notified again.
+    ///
+    /// The request overrides the buffer's [`SharedBuffer::placement`] until the buffer has to move again.
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`] while it is pinned, under host access, mapped statically, or handed out;
-    /// [`Error::Unreachable`] if somebody attached cannot reach it there; [`Error::OutOfMemory`],
-    /// [`Error::FdLimit`], [`Error::Timeout`], [`Error::DeviceLost`], [`Error::Revoked`], [`Error::Purged`],
-    /// [`Error::Poisoned`]; [`Error::Unsupported`] for a stranger's memory; [`Error::ForeignEngine`] for a
-    /// device that does not take part. None of them changes anything.
+    /// [`crate::Error::Busy`] while it is pinned, under host access, mapped statically, or exported;
+    /// [`crate::Error::Unreachable`] if an attached device cannot reach it there;
+    /// [`crate::Error::OutOfMemory`], [`crate::Error::FdLimit`], [`crate::Error::Timeout`],
+    /// [`crate::Error::DeviceLost`], [`crate::Error::Revoked`], [`crate::Error::Purged`],
+    /// [`crate::Error::Poisoned`]; [`crate::Error::Unsupported`] for external memory;
+    /// [`crate::Error::ForeignEngine`] for a device that does not take part. None of them changes anything.
     ///
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "ttm_bo_validate")]
     pub fn migrate(&self, to: DomainId) -> Result<Migration> {
-        let moved = self.move_to(MoveCause::Asked, |now| (now != to).then_some(to))?;
+        let moved = self.move_to(MoveCause::Asked, |current| (current != to).then_some(to))?;
         if moved == Migration::None {
-            // Nobody wants to be on a device that was given up, wherever it is.
+            // A lost device cannot become the preferred domain, even if the buffer is elsewhere.
             home_at(&self.0, to)?;
             self.0.want(&mut self.0.lock(), to);
         }
         Ok(moved)
     }
 
-    /// Moves the buffer to other memory of the place where it is: out of a slab that is to become empty, or
-    /// away from an fd that was handed out, once that guard is gone. Importers are told as for any move.
+    /// Moves the buffer to other memory of the domain where it is: out of a slab that is to become empty, or
+    /// away from memory whose fd was exported, once the export is dropped. Importers are notified as for any
+    /// move.
     ///
     /// # Errors
     ///
@@ -66,7 +69,7 @@ impl SharedBuffer {
         self.move_to(MoveCause::Asked, Some)
     }
 
-    /// Moves it to what `choose` makes of where it is.
+    /// Moves the buffer to the domain that `choose` returns for the current one; `None` leaves it there.
     pub(in crate::buffer) fn move_to(
         &self,
         cause: MoveCause,
@@ -74,12 +77,12 @@ impl SharedBuffer {
     ) -> Result<Migration> {
         let buffer = &self.0;
         buffer.set.handle_lost_devices();
-        // Each turn ends with a move or an error, unless somebody else was faster.
-        const TURNS: u32 = 100;
-        for _ in 0..TURNS {
+        // Each attempt ends with a move or an error, unless another thread changes the buffer meanwhile.
+        const ATTEMPTS: u32 = 100;
+        for _ in 0..ATTEMPTS {
             buffer.check_there()?;
-            let now = buffer.lock().location.domain();
-            let Some(to) = choose(now) else { return Ok(Migration::None) };
+            let current = buffer.lock().location.domain();
+            let Some(to) = choose(current) else { return Ok(Migration::None) };
             let home = home_at(buffer, to)?;
             let once = || {
                 let limits = buffer.core().eviction_limits(buffer.trigger());
@@ -88,7 +91,7 @@ impl SharedBuffer {
                 };
                 let request =
                     MoveRequest { clean: plan.clean, ..MoveRequest::to_new(cause, Trigger::Asked) };
-                relocate(buffer, &home, &plan.seats, plan.new, request)
+                relocate(buffer, &home, &plan.matrix, plan.new, request)
             };
             match retry_on_oom(&buffer.set, home.id(), [&**buffer], once)? {
                 MoveOutcome::Moved => {

@@ -1,8 +1,8 @@
-//! Moves many buffers, those that one device copies in one submission.
+//! Moves many buffers on request of the application: one submission for all copies of one device.
 
 use std::sync::Arc;
 
-use super::batch::{Group, MayBlock, TOGETHER};
+use super::batch::{MAX_BATCH, MayBlock, MoveBatch};
 use super::copier::Copier;
 use super::migrate::Migration;
 use super::plan::Plan;
@@ -14,33 +14,34 @@ use crate::memory::DomainId;
 use crate::observe::MoveCause;
 use crate::residency::Trigger;
 
-/// See [`crate::Engine::migrate_many`].
+/// Implements [`crate::Engine::migrate_many`].
 pub(crate) fn migrate_many(
     set: &Arc<Buffers>,
     moves: &[(&SharedBuffer, DomainId)],
 ) -> Vec<Result<Migration>> {
     set.handle_lost_devices();
-    moves.chunks(TOGETHER).flat_map(|chunk| migrate_chunk(set, chunk)).collect()
+    moves.chunks(MAX_BATCH).flat_map(|chunk| migrate_chunk(set, chunk)).collect()
 }
 
+/// Moves at most [`MAX_BATCH`] buffers.
 fn migrate_chunk(
     set: &Arc<Buffers>,
     moves: &[(&SharedBuffer, DomainId)],
 ) -> Vec<Result<Migration>> {
     let mut results: Vec<Option<Result<Migration>>> = moves.iter().map(|_| None).collect();
-    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut batches: Vec<MoveBatch<'_>> = Vec::new();
     for (index, &(buffer, to)) in moves.iter().enumerate() {
-        match planned(set, buffer, to) {
-            Ok(Some((plan, copier))) => Group::add(&mut groups, index, plan, copier),
-            // By itself: it is there already, or somebody was faster.
+        match plan_move(set, buffer, to) {
+            Ok(Some((plan, copier))) => MoveBatch::add(&mut batches, index, plan, copier),
+            // Handled below: the buffer is in that domain already, or has changed meanwhile.
             Ok(None) => {}
-            // That too: others make room for it.
+            // Handled below, with evictions and a retry.
             Err(error) if error.is_drivers_out_of_memory() => {}
             Err(error) => results[index] = Some(Err(error)),
         }
     }
-    for group in groups {
-        for (index, moved) in group.relocate(set, MayBlock::Wait) {
+    for batch in batches {
+        for (index, moved) in batch.relocate(set, MayBlock::Wait) {
             let generation = || moves[index].0.generation();
             results[index] = match moved {
                 Ok(MoveOutcome::Moved) => Some(Ok(Migration::Done { generation: generation() })),
@@ -50,13 +51,14 @@ fn migrate_chunk(
             };
         }
     }
-    let alone = |(result, &(buffer, to)): (Option<_>, &(&SharedBuffer, _))| {
+    let separately = |(result, &(buffer, to)): (Option<_>, &(&SharedBuffer, _))| {
         result.unwrap_or_else(|| buffer.migrate(to))
     };
-    results.into_iter().zip(moves).map(alone).collect()
+    results.into_iter().zip(moves).map(separately).collect()
 }
 
-fn planned<'a>(
+/// Plans one move. `None` if the buffer has to be moved separately.
+fn plan_move<'a>(
     set: &Arc<Buffers>,
     buffer: &'a SharedBuffer,
     to: DomainId,
@@ -65,7 +67,7 @@ fn planned<'a>(
     if !Arc::ptr_eq(set, &buffer.set) {
         return Err(Error::ForeignEngine { what: "a buffer" });
     }
-    // First, as for a move alone: whether it could go there is no matter.
+    // Checked first, as in `migrate`, even if the domain cannot be used.
     buffer.check_there()?;
     if buffer.lock().location.domain() == to {
         return Ok(None);

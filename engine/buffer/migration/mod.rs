@@ -1,16 +1,17 @@
-//! The move: plan, destination, lock, check, invalidate, copy, commit.
+//! The move of a buffer: plan, destination, lock, check, invalidate, copy, commit.
 //!
 //! Kernel counterparts: `ttm_bo_handle_move_mem`, `ttm_bo_move_accel_cleanup`, `ttm_bo_bounce_temp_buffer`.
 //!
 //! ```text
 //!  plan ──► destination ──► execute ──► invalidate ──► copier ──► commit
 //!  (nothing locked)         (reservation)   │             │         (nothing fails)
-//!                                           │             └─ no device: fallback
-//!                                           └─ a wait: in_progress (move fence)
+//!                                           │             └─ no device can copy: fallback
+//!                                           └─ the move must wait: in_progress (move fence)
 //! ```
 //!
-//! A step before `commit` that fails leaves the buffer as it was. Not here: who is to move (`eviction/`), and
-//! which fences a device waits for (`crate::sync`).
+//! A step before `commit` that fails leaves the buffer as it was.
+//!
+//! Not here: which buffers move (`eviction/`), and which fences a device waits for (`crate::sync`).
 
 mod batch;
 mod commit;
@@ -27,7 +28,7 @@ mod nowait;
 mod plan;
 mod request;
 
-pub(in crate::buffer) use batch::{Group, MayBlock, TOGETHER};
+pub(in crate::buffer) use batch::{MAX_BATCH, MayBlock, MoveBatch};
 pub(in crate::buffer) use commit::{MoveSummary, commit};
 pub(in crate::buffer) use copier::Copier;
 pub(in crate::buffer) use execute::{no_path, relocate};

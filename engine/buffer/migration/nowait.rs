@@ -1,11 +1,12 @@
-//! A move that takes place at once or not at all: whoever would have to be waited for keeps the buffer where it
-//! is.
+//! A move without waits: if it would have to wait, the buffer stays in its domain.
+//!
+//! Kernel counterpart: `no_wait_gpu` of `ttm_operation_ctx`.
 
 use std::sync::Arc;
 
 use super::copier::Copier;
 use super::execute::finish_nowait;
-use super::in_progress::{ActiveMove, first_waits};
+use super::in_progress::{ActiveMove, waits_before_move};
 use super::plan::Plan;
 use super::request::{MoveOutcome, MoveRequest};
 use crate::buffer::object::BufferInner;
@@ -14,7 +15,7 @@ use crate::error::Result;
 use crate::observe::MoveCause;
 
 impl BufferInner {
-    /// As `relocate`, but that it waits for nobody. The steps are the same.
+    /// Does the same steps as `relocate`, but never waits.
     ///
     /// Locks: none may be held.
     pub(in crate::buffer) fn try_migrate(
@@ -22,45 +23,46 @@ impl BufferInner {
         plan: Plan<'_>,
         request: MoveRequest,
     ) -> Result<MoveOutcome> {
-        let request = MoveRequest { clean: plan.clean, waits: false, ..request };
-        let Plan { home, seats, new, .. } = plan;
+        let request = MoveRequest { clean: plan.clean, may_wait: false, ..request };
+        let Plan { home, matrix, new, .. } = plan;
         let Some(copier) = Copier::find(self, &home, &new, request)? else {
             return Ok(MoveOutcome::NoPath);
         };
-        // Bytes that no device copies would have to be waited for.
-        if copier.has_no_device() {
+        // The move would have to wait for a bounce copy.
+        if copier.needs_bounce() {
             return Ok(MoveOutcome::NoPath);
         }
         let Some(mut state) = self.reservation.try_lock(&self.core().queues) else {
             return Ok(MoveOutcome::WouldBlock);
         };
         self.check_usable(&mut state)?;
-        if !seats.still_fit(self, &state) || !copier.still_fits(&state) {
+        if !matrix.is_current(self, &state) || !copier.is_current(&state) {
             return Ok(MoveOutcome::Retry);
         }
-        if would_wait(&mut state, &copier) {
+        if would_block(&mut state, &copier) {
             return Ok(MoveOutcome::WouldBlock);
         }
         self.check_not_held(&state)?;
-        let mut move_ = ActiveMove::new(self, state);
-        move_.notify_importers(&copier, new.domain());
-        match move_.park(&copier.device) {
-            Ok(move_) => finish_nowait(move_, &copier, &home, new),
-            Err(parked) => {
-                // They were told of a move that does not take place, and shall not be at every use.
-                parked.give_up();
+        let mut active = ActiveMove::new(self, state);
+        active.notify_importers(&copier, new.domain());
+        match active.suspend(&copier.device) {
+            Ok(active) => finish_nowait(active, &copier, &home, new),
+            Err(suspended) => {
+                // Importers were notified of a move that did not happen. `NoPath` makes the caller back off,
+                // so that this is not repeated at every use.
+                suspended.cancel();
                 Ok(MoveOutcome::NoPath)
             }
         }
     }
 }
 
-/// Whether somebody would have to be waited for before the move may begin.
+/// Whether the move would have to wait before it may begin.
 ///
-/// The copy of a return is queued behind that of the eviction. No more than these two wait in queues, since
-/// every other move waits until those before it are over.
-fn would_wait(state: &mut State, copier: &Copier) -> bool {
-    let returns = copier.request.cause == MoveCause::Returned;
-    let waits = first_waits(state, &copier.device);
-    waits.iter().any(|fence| !returns || fence.is_for_host(&copier.device))
+/// The copy of a restore is queued behind that of the eviction. Queues hold no more than these two, since
+/// every other move waits for the earlier ones.
+fn would_block(state: &mut State, copier: &Copier) -> bool {
+    let is_restore = copier.request.cause == MoveCause::Returned;
+    let waits = waits_before_move(state, &copier.device);
+    waits.iter().any(|fence| !is_restore || fence.is_for_host(&copier.device))
 }

@@ -1,4 +1,4 @@
-//! Where a buffer moves to: a destination with room, and the attachments that can reach it. Nothing is locked yet.
+//! A planned move: a destination with room, and the attachments that can reach it. Nothing is locked yet.
 
 use std::sync::Arc;
 
@@ -12,18 +12,24 @@ use crate::error::{Error, Result};
 use crate::memory::{DomainKind, Placement};
 use crate::residency::EvictionLimits;
 
-/// A move that is thought out, and not begun: nothing is locked.
+/// A move that is planned and not begun: nothing is locked.
 pub(in crate::buffer) struct Plan<'a> {
-    pub(in crate::buffer) buffer: &'a Arc<BufferInner>,
-    pub(in crate::buffer) home: Arc<DeviceInner>,
-    pub(in crate::buffer) seats: ImportMatrix,
+    pub(super) buffer: &'a Arc<BufferInner>,
+    pub(super) home: Arc<DeviceInner>,
+    pub(in crate::buffer) matrix: ImportMatrix,
     pub(in crate::buffer) new: Destination<'a>,
-    /// Whether that is the clean copy of the buffer.
+    /// Whether the destination is the buffer's clean copy.
     pub(in crate::buffer) clean: bool,
 }
 
 impl<'a> Plan<'a> {
-    /// With room in the new place, made on `terms`. `Ok(None)` if somebody moved the buffer meanwhile.
+    /// Plans a move to a domain of that kind, with room there, evicting other buffers as far as `limits`
+    /// allow. Returns `Ok(None)` if the buffer was moved meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for external memory; [`Error::Busy`]; [`Error::Unreachable`]; those of an
+    /// allocation.
     ///
     /// Locks: none may be held.
     pub(in crate::buffer) fn new(
@@ -35,64 +41,65 @@ impl<'a> Plan<'a> {
         if !buffer.can_move() {
             return Err(Error::Unsupported {
                 device: home.name().to_owned(),
-                missing: "the right to move a stranger's memory".into(),
+                missing: "a way to move external memory".into(),
             });
         }
         let placement = match kind {
             DomainKind::Vram => Placement::Vram,
             DomainKind::System => Placement::System,
         };
-        let seats = ImportMatrix::gather(buffer, home, placement.kinds(), None)?;
-        if kind == DomainKind::System && !seats.were_at(home) {
+        let matrix = ImportMatrix::gather(buffer, home, placement.kinds(), None)?;
+        if kind == DomainKind::System && !matrix.home_was(home) {
             return Ok(None);
         }
-        // The place that an earlier move has left may be free by now, and is known to everybody.
+        // The backing that an earlier move has left may be free by now, and all devices already have a view
+        // of it.
         buffer.core().retire.collect();
-        let accept = |provider| seats.all_take(provider);
+        let accept = |provider| matrix.all_can_import(provider);
         if kind == DomainKind::System
-            && let Some(new) = clean_copy(buffer, &seats)?
+            && let Some(new) = clean_copy(buffer, &matrix)?
         {
-            return Ok(Some(Self { buffer, home: Arc::clone(home), seats, new, clean: true }));
+            return Ok(Some(Self { buffer, home: Arc::clone(home), matrix, new, clean: true }));
         }
         let (size, group) = (buffer.size, buffer.group());
-        let wish = BackingRequest { home, placement, size, dedicated: false, group };
-        let new = buffer.set.allocate(&wish, limits, accept)?;
+        let request = BackingRequest { home, placement, size, dedicated: false, group };
+        let new = buffer.set.allocate(&request, limits, accept)?;
         let new = new.ok_or_else(|| {
-            let stranded = seats.stranded(kind).map(|device| buffer.core().find(device));
-            let stranded = stranded.and_then(Result::ok);
-            buffer.unreachable(stranded.as_ref().unwrap_or(home), &seats)
+            let device = matrix.device_without(kind).map(|id| buffer.core().find(id));
+            let device = device.and_then(Result::ok);
+            buffer.unreachable(device.as_ref().unwrap_or(home), &matrix)
         })?;
         let (home, new) = (Arc::clone(home), new.into());
-        Ok(Some(Self { buffer, home, seats, new, clean: false }))
+        Ok(Some(Self { buffer, home, matrix, new, clean: false }))
     }
 }
 
-/// Takes the buffer's clean copy out, where everybody can reach it.
+/// Takes the buffer's clean copy as the destination, if all attached devices can reach it.
 ///
 /// # Errors
 ///
-/// [`Error::Busy`] if the buffer has one that it cannot go to, because somebody holds it: there is no need to
-/// take it out for that.
+/// [`Error::Busy`] if the buffer has a clean copy and is held, so that a move would fail. The clean copy
+/// stays where it is.
 fn clean_copy<'a>(
     buffer: &'a BufferInner,
-    seats: &ImportMatrix,
+    matrix: &ImportMatrix,
 ) -> Result<Option<Destination<'a>>> {
     let mut state = buffer.lock();
     if state.clean().is_none() {
         return Ok(None);
     }
-    // As a move would.
+    // The checks of the move itself.
     buffer.check_usable(&mut state)?;
     if state.host() > 0 || state.static_mappings() > 0 || state.pinned() > 0 {
         return Err(buffer.busy(&state));
     }
-    let Some((generation, place)) = state.clean_mut().and_then(CleanCopy::lend) else {
+    let Some((generation, backing)) = state.clean_mut().and_then(CleanCopy::lend) else {
         return Ok(None);
     };
     drop(state);
-    if seats.all_take(place.allocation().provider()) {
-        return Ok(Some(Destination::lent(place, Lender { buffer, generation })));
+    if matrix.all_can_import(backing.allocation().provider()) {
+        return Ok(Some(Destination::lent(backing, Lender { buffer, generation })));
     }
-    // Nobody reads it any more, so it may go if it is not what is wanted.
+    // Dropped: the copy is idle, and of no use where a device cannot reach it.
     Ok(None)
 }

@@ -1,4 +1,4 @@
-//! Why a buffer moves, and how an attempt to move it ended.
+//! The request for a move ([`MoveRequest`]), and the outcome of an attempt ([`MoveOutcome`]).
 
 use std::time::{Duration, Instant};
 
@@ -8,39 +8,39 @@ use crate::observe::MoveCause;
 use crate::residency::Trigger;
 use crate::transfer::path::{MOMENT, PAUSE};
 
-/// Why a buffer moves, and with what.
+/// Why a buffer moves, and what the move may wait for.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::buffer) struct MoveRequest {
     pub(in crate::buffer) cause: MoveCause,
-    /// Who or what made it so.
+    /// What triggered the move.
     pub(in crate::buffer) trigger: Trigger,
-    /// Whether it goes to its clean copy.
+    /// Whether the destination is the buffer's clean copy.
     pub(in crate::buffer) clean: bool,
-    /// Whether somebody has asked for this and nothing else, and may be kept waiting: for the host's copy, and
-    /// for devices where none sees both places.
-    pub(in crate::buffer) waits: bool,
-    /// Until when everything that it waits for has to be over; `None` for the engine's bound, for each.
-    pub(in crate::buffer) until: Option<Instant>,
+    /// Whether the caller may be kept waiting: for a long copy by the host, and for the devices of a bounce
+    /// copy. False for a move that is a side effect of a use.
+    pub(in crate::buffer) may_wait: bool,
+    /// When all waits of the move end; with `None`, each wait ends after the engine timeout.
+    pub(in crate::buffer) deadline: Option<Instant>,
 }
 
 impl MoveRequest {
-    /// A move to memory that is new to it.
+    /// A request for a move to newly allocated memory.
     pub(in crate::buffer) fn to_new(cause: MoveCause, trigger: Trigger) -> Self {
-        Self { cause, trigger, clean: false, waits: true, until: None }
+        Self { cause, trigger, clean: false, may_wait: true, deadline: None }
     }
 
-    /// When a wait that begins now is over.
-    pub(in crate::buffer) fn end(self, core: &Core) -> Instant {
-        self.until.unwrap_or_else(|| Instant::now() + core.timeout)
+    /// When a wait that begins now has to end.
+    pub(super) fn end(self, core: &Core) -> Instant {
+        self.deadline.unwrap_or_else(|| Instant::now() + core.timeout)
     }
 
-    /// How long the host may copy for it.
-    pub(in crate::buffer) fn pause(self) -> Duration {
-        if self.waits { PAUSE } else { MOMENT }
+    /// The longest time that the host may spend on the copy.
+    pub(super) fn host_time(self) -> Duration {
+        if self.may_wait { PAUSE } else { MOMENT }
     }
 
-    /// What importers are told.
-    pub(in crate::buffer) fn invalidation(self) -> InvalidationCause {
+    /// The cause that importers are notified with.
+    pub(super) fn invalidation(self) -> InvalidationCause {
         match self.cause {
             MoveCause::Evicted | MoveCause::Promoted => InvalidationCause::Evict,
             _ => InvalidationCause::Move,
@@ -48,15 +48,16 @@ impl MoveRequest {
     }
 }
 
-/// How an attempt to move a buffer ended, when it did not fail.
+/// The outcome of an attempt to move a buffer that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::buffer) enum MoveOutcome {
-    /// It has moved.
+    /// The buffer has moved.
     Moved,
-    /// Somebody sat down, left, or moved it meanwhile: look again.
+    /// The buffer was attached, detached or moved meanwhile. The caller has to look again.
     Retry,
-    /// No device sees both places, and nobody can carry the bytes, or is to wait for that.
+    /// No device sees both backings, and a bounce copy is not possible or not allowed by the request; or a
+    /// no-wait move had to be cancelled.
     NoPath,
-    /// Somebody would have to be waited for, and nobody is to wait.
+    /// The move would have to wait, and the request does not allow that.
     WouldBlock,
 }

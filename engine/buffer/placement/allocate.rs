@@ -1,4 +1,4 @@
-//! A backing for a buffer, evicting others if need be.
+//! Allocates a backing for a buffer, evicting other buffers if need be.
 //!
 //! Kernel counterpart: `ttm_bo_mem_space`.
 
@@ -12,12 +12,12 @@ use crate::memory::{Backing, DomainId, DomainKind, Provider, footprint};
 use crate::residency::{EvictionLimits, Found, PlacementOption, with_room};
 
 impl Buffers {
-    /// A backing in the first acceptable place that `accept` likes: where there is room, else where there is
-    /// when others have gone, as far as `terms` say.
+    /// Allocates a backing in the first domain of the request's placement that has room, from a provider that
+    /// `accept` allows. If no domain has room, evicts other buffers, as far as `limits` allow.
     ///
     /// # Errors
     ///
-    /// Why the last place failed; if `accept` liked none, `Ok(None)`.
+    /// The reason why the last domain failed. `Ok(None)` if `accept` allows no provider of any domain.
     ///
     /// Locks: none may be held.
     pub(in crate::buffer) fn allocate(
@@ -29,7 +29,8 @@ impl Buffers {
         Ok(self.allocate_best(request, limits, accept)?.map(|found| found.taken))
     }
 
-    /// The same, with why it is not a better place.
+    /// Does the same as [`Buffers::allocate`], and also returns the reason why an earlier domain of the
+    /// placement was not used.
     pub(in crate::buffer) fn allocate_best(
         &self,
         request: &BackingRequest<'_>,
@@ -39,37 +40,38 @@ impl Buffers {
         let BackingRequest { home, placement, size, dedicated, group } = *request;
         self.poll_budget(home.id());
         let bytes = footprint(size, dedicated).ok_or_else(|| Error::too_large(size))?;
-        let place = |(nth, &kind): (usize, &DomainKind)| PlacementOption {
+        let option = |(nth, &kind): (usize, &DomainKind)| PlacementOption {
             domain: match kind {
                 DomainKind::Vram => DomainId::Vram(home.id()),
                 DomainKind::System => DomainId::System,
             },
             fallback: nth > 0,
         };
-        // Nobody makes room in a place that would not do. Where there is room it is found out soon enough.
-        let does = |place: &PlacementOption, kind| {
-            let ledger = &self.core.domain_state(place.domain).ledger;
+        // Without an acceptable provider, evictions from this domain would be of no use. If the domain has
+        // room, the allocation itself finds that out.
+        let is_useful = |option: &PlacementOption, kind| {
+            let ledger = &self.core.domain_state(option.domain).ledger;
             ledger.used().saturating_add(bytes) <= ledger.budget()
                 || self.core.providers.possible(home, kind).into_iter().any(&accept)
         };
         let kinds = placement.kinds().iter().enumerate();
-        let places: SmallVec<[PlacementOption; 2]> = kinds
-            .map(|at| (place(at), *at.1))
-            .filter(|(place, kind)| does(place, *kind))
-            .map(|at| at.0)
+        let options: SmallVec<[PlacementOption; 2]> = kinds
+            .map(|nth_kind| (option(nth_kind), *nth_kind.1))
+            .filter(|(option, kind)| is_useful(option, *kind))
+            .map(|(option, _)| option)
             .collect();
-        for place in &places {
-            if self.core.domain_state(place.domain).comes_under_pressure((bytes, group)) {
-                start_tracking(self, place.domain);
+        for option in &options {
+            if self.core.domain_state(option.domain).comes_under_pressure((bytes, group)) {
+                start_tracking(self, option.domain);
             }
         }
-        with_room(self, &places, (bytes, group), limits, &mut |domain, room| {
-            let made = self.core.allocate_in(domain, request, &accept);
-            let made = made.map(|backing| backing.charged_to(group));
-            if made.is_ok() {
+        with_room(self, &options, (bytes, group), limits, &mut |domain, room| {
+            let allocated = self.core.allocate_in(domain, request, &accept);
+            let allocated = allocated.map(|backing| backing.charged_to(group));
+            if allocated.is_ok() {
                 room.spend();
             }
-            made
+            allocated
         })
     }
 }

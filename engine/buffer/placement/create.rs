@@ -1,4 +1,4 @@
-//! Making a buffer.
+//! Creates a buffer.
 
 use std::sync::Arc;
 
@@ -14,6 +14,9 @@ use crate::observe::Object;
 use crate::residency::{Found, Trigger};
 
 impl SharedBuffer {
+    /// Creates a buffer with memory in a domain of its placement, evicting others if need be.
+    ///
+    /// Locks: none may be held.
     pub(crate) fn create(
         set: &Arc<Buffers>,
         home: &Arc<DeviceInner>,
@@ -27,54 +30,55 @@ impl SharedBuffer {
         let (size, placement) = (descriptor.size(), descriptor.placed());
         let id = set.next_id();
         let group = descriptor.account(set)?;
-        let wish = BackingRequest { home, placement, size, dedicated: false, group };
+        let request = BackingRequest { home, placement, size, dedicated: false, group };
         let trigger = Trigger::Room { bytes: size, by: Some(id) };
-        let found = set.allocate_best(&wish, &set.core.eviction_limits(trigger), |_| true)?;
+        let found = set.allocate_best(&request, &set.core.eviction_limits(trigger), |_| true)?;
         let Found { taken: backing, instead_of } = found.ok_or_else(|| Error::Unsupported {
             device: home.name().to_owned(),
-            missing: "any memory that it could share".into(),
+            missing: "memory that other devices can import".into(),
         })?;
         set.core.groups.entered(group);
         let buffer = Self::new(set, home.id(), descriptor, backing, Some(id));
-        // Whoever gives the device up from now on finds the buffer.
+        // A device loss that is handled after this check finds the buffer in the set.
         check_not_unplugged(&set.core, home)?;
         buffer.0.record_placement(instead_of.as_ref());
         Ok(buffer)
     }
 
-    /// A buffer with its backing; with its number if it is ours, and may go elsewhere.
+    /// Creates a buffer object around a backing. `own_id` is the buffer's number if peerbuf allocated the
+    /// memory, and so may move the buffer. It is `None` for external memory.
     pub(in crate::buffer) fn new(
         set: &Arc<Buffers>,
         home: DeviceId,
         descriptor: BufferDescriptor,
         backing: Backing,
-        ours: Option<u64>,
+        own_id: Option<u64>,
     ) -> Self {
         set.core.live.born(Object::Buffer);
         // INVARIANT: the backing was allocated for, or checked against, `size`.
-        let now = backing.domain();
+        let domain = backing.domain();
         let preferred = preferred_domain(descriptor.placed(), home);
-        let preferred = if ours.is_some() { preferred } else { now };
+        let preferred = if own_id.is_some() { preferred } else { domain };
         let mut entry =
             EvictionEntry::none(preferred, descriptor.prioritised(), descriptor.may_be_lost());
         let made = Made {
-            id: ours.unwrap_or_else(|| set.next_id()),
+            id: own_id.unwrap_or_else(|| set.next_id()),
             home,
             size: descriptor.size(),
             usage: descriptor.usages(),
             flags: descriptor.flags(),
-            is_displaced: ours.is_some() && now != preferred,
+            is_displaced: own_id.is_some() && domain != preferred,
             name: descriptor.into_name(),
         };
         Self(BufferInner::new(set, made, |slot| {
-            if ours.is_some() {
-                enlist(&set.core, &mut entry, slot, now, (backing.footprint(), backing.group()));
+            if own_id.is_some() {
+                enlist(&set.core, &mut entry, slot, domain, (backing.footprint(), backing.group()));
             }
             State::new(backing, entry)
         }))
     }
 
-    /// What it was created as.
+    /// The descriptor that the buffer was created with.
     pub fn descriptor(&self) -> BufferDescriptor {
         let flags = self.0.flags;
         let descriptor = BufferDescriptor::new(self.0.size).usage(self.0.usage);

@@ -1,4 +1,4 @@
-//! Which device is a buffer's home, now and after a move.
+//! The home device of a buffer, now and after a move.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::DomainId;
 
-/// Where a buffer is at home when it is there.
+/// The buffer's home device when it is in the domain `to`.
 ///
 /// # Errors
 ///
-/// [`Error::ForeignEngine`]; [`Error::DeviceLost`] for the memory of a device that was given up.
+/// [`Error::ForeignEngine`]; [`Error::DeviceLost`] for the memory of an unplugged device.
 pub(in crate::buffer) fn home_at(buffer: &BufferInner, to: DomainId) -> Result<Arc<DeviceInner>> {
     match to {
         DomainId::Vram(device) => {
@@ -25,38 +25,42 @@ pub(in crate::buffer) fn home_at(buffer: &BufferInner, to: DomainId) -> Result<A
     }
 }
 
-/// That `home` can be at home to nobody any more.
+/// Checks that `home` can be a buffer's home device.
 ///
 /// # Errors
 ///
-/// [`Error::DeviceLost`] if it was given up.
-pub(in crate::buffer) fn check_not_unplugged(core: &Core, home: &DeviceInner) -> Result<()> {
+/// [`Error::DeviceLost`] if it is unplugged.
+pub(super) fn check_not_unplugged(core: &Core, home: &DeviceInner) -> Result<()> {
     if core.member(home.id()).is_unplugged() {
         return Err(Error::DeviceLost { device: home.name().into(), call: "abandon" });
     }
     Ok(())
 }
 
-/// Somebody else at the buffer, if there is anybody, or any other device.
+/// A home device in place of a lost one: an attached device if there is one, else any working device of the
+/// engine. Without one, the buffer keeps its home device.
 pub(in crate::buffer) fn new_home(
     buffer: &BufferInner,
     state: &State,
     lost: &DeviceInner,
 ) -> Arc<DeviceInner> {
     let core = buffer.core();
-    let works = |device: &DeviceId| {
+    let is_working = |device: &DeviceId| {
         let member = core.member(*device);
         *device != lost.id() && !member.device.is_lost() && !member.is_unplugged()
     };
-    let seated = state.attachments().map(|seat| seat.device).find(works);
-    let any = || core.devices.iter().map(|member| member.device.id()).find(works);
-    seated
-        .or_else(any)
+    let attached = state.attachments().map(|attachment| attachment.device).find(is_working);
+    let any_device = || core.devices.iter().map(|member| member.device.id()).find(is_working);
+    attached
+        .or_else(any_device)
         .map_or_else(|| buffer.home(), |found| Arc::clone(&core.member(found).device))
 }
 
-/// Where a buffer that has moved is at home: where its move was to make it, if that was not given up.
-/// The reservation is held; whoever gives a device up says so before he looks at the buffer.
+/// The home device of a buffer that has moved: the one that the move was planned with, unless it is unplugged
+/// meanwhile.
+///
+/// The reservation is held. A device is marked unplugged before its buffers are visited, so this check misses
+/// none.
 pub(in crate::buffer) fn home_after_move(
     buffer: &BufferInner,
     state: &State,

@@ -1,4 +1,4 @@
-//! What every device at a buffer can take in: where the buffer may live.
+//! What each attached device can import, and so where a buffer may live.
 //!
 //! Kernel counterpart: the intersection of all attachments' abilities in `amdgpu_dma_buf_pin` and
 //! `xe_dma_buf_pin`.
@@ -14,45 +14,48 @@ use crate::error::{Error, Result};
 use crate::memory::{DomainKind, ImportKind, Provider};
 use crate::transfer::{Refusal, RefusalReason, Route};
 
-/// What every device at a buffer, and one that wants to be, can take in.
+/// What each attached device of a buffer, and one that is about to attach, can import from each provider.
 ///
-/// Gathered without the reservation, because proving a route waits for devices.
+/// It is gathered without the reservation, because proving a route waits for devices.
 #[derive(Debug)]
 pub(in crate::buffer) struct ImportMatrix {
-    /// Each once, however many seats it has.
-    guests: SmallVec<[AttachCaps; 4]>,
-    /// For each provider that the buffer might use or does use: how each device takes it in.
+    /// Each device once, however many attachments it has.
+    devices: SmallVec<[AttachCaps; 4]>,
+    /// For each provider that the buffer uses or might use: how each device imports its memory.
     rows: Vec<(Provider, SmallVec<[Option<ImportKind>; 4]>)>,
     pub(in crate::buffer) refused: Vec<Refusal>,
-    /// What was true when they were gathered.
+    /// The buffer's generation when the matrix was gathered.
     generation: u32,
+    /// The home device of the buffer at that time.
     home: DeviceId,
 }
 
 impl ImportMatrix {
-    /// For a buffer that is to be at home on `home`, in one of `kinds`.
+    /// Gathers the matrix for a buffer whose home is to be `home`, in a domain of one of `kinds`. `attaching`
+    /// is a device that is about to attach.
     pub(in crate::buffer) fn gather(
         buffer: &BufferInner,
         home: &Arc<DeviceInner>,
         kinds: &[DomainKind],
-        newcomer: Option<AttachCaps>,
+        attaching: Option<AttachCaps>,
     ) -> Result<Self> {
-        let (mut guests, current, generation, home_then) = {
+        let (mut devices, current, generation, home_id) = {
             let state = buffer.lock();
-            let mut guests: SmallVec<[AttachCaps; 4]> = SmallVec::new();
-            // Not a loop: thousands of seats, in two places.
-            sitting(buffer, &state).for_each(|guest| {
-                if !guests.contains(&guest) {
-                    guests.push(guest);
+            let mut devices: SmallVec<[AttachCaps; 4]> = SmallVec::new();
+            // `for_each` and not a loop, because internal iteration over the two chained tables is faster,
+            // and there may be thousands of attachments.
+            attached_caps(buffer, &state).for_each(|caps| {
+                if !devices.contains(&caps) {
+                    devices.push(caps);
                 }
             });
             let provider = state.location.provider();
-            (guests, provider, buffer.generation(), buffer.home_id())
+            (devices, provider, buffer.generation(), buffer.home_id())
         };
-        guests.extend(newcomer.filter(|guest| !guests.contains(guest)));
-        let at_home = AttachCaps { device: home.id(), peer_to_peer: true };
-        if !guests.iter().any(|guest| guest.device == home.id()) {
-            guests.push(at_home);
+        devices.extend(attaching.filter(|caps| !devices.contains(caps)));
+        let home_caps = AttachCaps { device: home.id(), peer_to_peer: true };
+        if !devices.iter().any(|caps| caps.device == home.id()) {
+            devices.push(home_caps);
         }
         let mut providers: SmallVec<[Provider; 8]> = SmallVec::from_slice(&[current]);
         if !matches!(current, Provider::Foreign(_)) {
@@ -62,9 +65,9 @@ impl ImportMatrix {
             }
         }
         let (rows, refused) = (vec![], vec![]);
-        let mut this = Self { guests, rows, refused, generation, home: home_then };
+        let mut this = Self { devices, rows, refused, generation, home: home_id };
         for provider in providers {
-            this.ask(buffer, home, provider)?;
+            this.add_row(buffer, home, provider)?;
         }
         this.refused.retain(|refusal| refusal.route != Route::Local);
         this.refused.sort_by_key(|refusal| refusal.route);
@@ -72,101 +75,107 @@ impl ImportMatrix {
         Ok(this)
     }
 
-    fn ask(
+    fn add_row(
         &mut self,
         buffer: &BufferInner,
         home: &Arc<DeviceInner>,
         provider: Provider,
     ) -> Result<()> {
-        let mut takes = SmallVec::new();
+        let mut import_kinds = SmallVec::new();
         let exporter = match provider {
             Provider::Device { device, .. } => Some(&buffer.core().member(device).device),
             _ => None,
         };
         if exporter.is_some_and(|exporter| exporter.is_lost()) {
-            // Nobody can be asked about it. Whoever has a view of it keeps that, until the buffer leaves.
+            // No route from a lost device can be proved. Existing views of its memory remain, until the
+            // buffer moves.
             return Ok(());
         }
-        for guest in &self.guests {
-            if !guest.may_be_given(provider) {
+        for caps in &self.devices {
+            if !caps.may_be_given(provider) {
                 let route = Route::of(provider).unwrap_or(Route::Local);
                 self.refused.push(Refusal { route, reason: RefusalReason::NoPeerToPeer });
-                takes.push(None);
+                import_kinds.push(None);
                 continue;
             }
-            let device = Arc::clone(&buffer.core().member(guest.device).device);
-            takes.push(buffer.core().take(provider, home, &device, &mut self.refused)?);
+            let device = Arc::clone(&buffer.core().member(caps.device).device);
+            import_kinds.push(buffer.core().take(provider, home, &device, &mut self.refused)?);
         }
-        self.rows.push((provider, takes));
+        self.rows.push((provider, import_kinds));
         Ok(())
     }
 
-    /// Whether everybody who sits was asked, and the buffer did not move, since they were gathered.
-    pub(in crate::buffer) fn still_fit(&self, buffer: &BufferInner, state: &State) -> bool {
+    /// Whether the matrix still holds: it covers all attachments, and the buffer has not moved since.
+    pub(in crate::buffer) fn is_current(&self, buffer: &BufferInner, state: &State) -> bool {
         self.generation == buffer.generation()
-            && sitting(buffer, state).all(|guest| self.guests.contains(&guest))
+            && attached_caps(buffer, state).all(|caps| self.devices.contains(&caps))
     }
 
-    /// Whether they were gathered when the buffer was at that generation.
-    pub(in crate::buffer) fn is_of(&self, generation: u32) -> bool {
+    /// Whether the matrix was gathered at that generation of the buffer.
+    pub(in crate::buffer) fn is_of_generation(&self, generation: u32) -> bool {
         self.generation == generation
     }
 
-    /// Whether the buffer was at home there when they were gathered.
-    pub(in crate::buffer) fn were_at(&self, home: &DeviceInner) -> bool {
+    /// Whether `home` was the buffer's home device when the matrix was gathered.
+    pub(in crate::buffer) fn home_was(&self, home: &DeviceInner) -> bool {
         self.home == home.id()
     }
 
-    /// How one of them takes in memory of `provider`.
-    pub(in crate::buffer) fn take(
+    /// How a device imports memory of `provider`; `None` if it cannot.
+    pub(in crate::buffer) fn import_kind(
         &self,
-        guest: AttachCaps,
+        caps: AttachCaps,
         provider: Provider,
     ) -> Option<ImportKind> {
-        let (_, takes) = self.rows.iter().find(|(of, _)| *of == provider)?;
-        takes[self.guests.iter().position(|other| *other == guest)?]
+        let (_, import_kinds) = self.rows.iter().find(|(of, _)| *of == provider)?;
+        import_kinds[self.devices.iter().position(|other| *other == caps)?]
     }
 
-    /// Somebody who can take in no memory of that kind, if nothing suits all.
-    pub(in crate::buffer) fn stranded(&self, kind: DomainKind) -> Option<DeviceId> {
-        let takes_none = |&at: &usize| {
+    /// A device that can import no memory in domains of that kind, if no provider there suits all devices.
+    pub(in crate::buffer) fn device_without(&self, kind: DomainKind) -> Option<DeviceId> {
+        let imports_none = |&index: &usize| {
             let mut rows = self.rows.iter().filter(|(of, _)| of.domain().kind() == kind);
-            rows.all(|(_, takes)| takes[at].is_none())
+            rows.all(|(_, import_kinds)| import_kinds[index].is_none())
         };
-        (0..self.guests.len()).find(takes_none).map(|at| self.guests[at].device)
+        (0..self.devices.len()).find(imports_none).map(|index| self.devices[index].device)
     }
 
-    /// Whether everybody can take in memory of `provider`.
-    pub(in crate::buffer) fn all_take(&self, provider: Provider) -> bool {
-        self.rows.iter().any(|(of, takes)| *of == provider && takes.iter().all(Option::is_some))
+    /// Whether all devices can import memory of `provider`.
+    pub(in crate::buffer) fn all_can_import(&self, provider: Provider) -> bool {
+        self.rows
+            .iter()
+            .any(|(of, import_kinds)| *of == provider && import_kinds.iter().all(Option::is_some))
     }
 }
 
-/// Those who have a say. Not those who have left a dynamic seat but for a mapping: they do not follow. Whoever
-/// is like their neighbour is left out, since thousands of importers may sit in a row.
-fn sitting(buffer: &BufferInner, state: &State) -> impl Iterator<Item = AttachCaps> {
-    let follows = |seat: &AttachmentEntry| seat.is_attached() || !seat.is_dynamic();
-    // The owner may veto what importers offer.
+/// The abilities of the attachments that limit where the buffer may live.
+///
+/// A detached dynamic attachment does not, even while a mapping keeps its entry: its mappings do not follow a
+/// move. An entry equal to its neighbour is skipped, since thousands of equal importers may be adjacent.
+fn attached_caps(buffer: &BufferInner, state: &State) -> impl Iterator<Item = AttachCaps> {
+    let counts =
+        |attachment: &AttachmentEntry| attachment.is_attached() || !attachment.is_dynamic();
+    // The descriptor may forbid the peer-to-peer access that importers allow.
     let allowed = buffer.peer_to_peer();
-    let guests = state.attachments().filter(follows).map(move |seat| AttachCaps {
-        device: seat.device,
-        peer_to_peer: allowed && seat.allows_peer_to_peer(),
+    let devices = state.attachments().filter(counts).map(move |attachment| AttachCaps {
+        device: attachment.device,
+        peer_to_peer: allowed && attachment.allows_peer_to_peer(),
     });
     let mut neighbour = None;
-    let differs = move |guest: &AttachCaps| neighbour.replace(*guest) != Some(*guest);
-    // Nor does who is lost.
-    let works = |guest: &AttachCaps| !buffer.core().member(guest.device).device.is_lost();
-    guests.filter(differs).filter(works)
+    let differs = move |caps: &AttachCaps| neighbour.replace(*caps) != Some(*caps);
+    // Lost devices do not count either.
+    let is_working = |caps: &AttachCaps| !buffer.core().member(caps.device).device.is_lost();
+    devices.filter(differs).filter(is_working)
 }
 
 impl BufferInner {
-    /// That `device` cannot reach it, with every reason that was found.
+    /// The error for a device that cannot reach the buffer, with every refusal that was found.
     pub(in crate::buffer) fn unreachable(
         &self,
         device: &DeviceInner,
-        seats: &ImportMatrix,
+        matrix: &ImportMatrix,
     ) -> Error {
-        let mut refused = seats.refused.clone();
+        let mut refused = matrix.refused.clone();
         for (kind, route) in [(DomainKind::Vram, Route::DmaBuf), (DomainKind::System, Route::Memfd)]
         {
             if !self.placement().kinds().contains(&kind) {

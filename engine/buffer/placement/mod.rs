@@ -1,10 +1,10 @@
-//! Where a buffer may live, and memory there.
+//! Where a buffer may live, and the allocation of its memory there.
 //!
 //! Kernel counterparts: `ttm_bo_mem_space`, and the intersection of all attachments' abilities in
 //! `amdgpu_dma_buf_pin` and `xe_dma_buf_pin`.
 //!
-//! An allocation may evict: it does so through `residency::World`, which `eviction/` implements. That is the one
-//! recursion there is.
+//! An allocation may evict other buffers. It does so through `residency::World`, which `eviction/`
+//! implements. This is the only recursion between rooms.
 
 mod allocate;
 mod create;

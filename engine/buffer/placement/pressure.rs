@@ -1,5 +1,5 @@
-//! A driver that is out of memory for something that is no buffer's, or for taking one in: it is given some, and
-//! asked again.
+//! Memory pressure from outside the ledgers: budgets are polled, and a driver that is out of memory gets room
+//! and a retry.
 
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::tracking::start_tracking;
@@ -8,19 +8,19 @@ use crate::error::Result;
 use crate::memory::{DomainId, GroupId};
 use crate::residency::{self, EvictionLimits, Trigger};
 
-/// Bytes that are given to a driver that is out of memory, at first.
+/// The unit of room for a driver that is out of memory: round `n` evicts this many bytes times `4^n`.
 const OOM_BYTES: u64 = 16 << 20;
-/// How often a driver that is out of memory is given some, for one operation.
+/// How often one operation makes room for a driver that is out of memory, before it fails.
 const OOM_RETRIES: u32 = 3;
 
-/// Does `work` for a device; an event, not an end: if its driver is out of memory others make room, but for
-/// `buffers`, and it is tried again.
+/// Runs `work` for a device. If the device's driver is out of memory, makes room for it and runs `work`
+/// again. Room is made by trimming, then also by evicting other buffers than `buffers`.
 ///
 /// # Errors
 ///
-/// What `work` says, the driver's word at last.
+/// Those of `work`. If the driver is still out of memory after the last round, that error.
 ///
-/// Locks: none may be held, but within `work`.
+/// Locks: none may be held, except within `work`.
 pub(in crate::buffer) fn retry_on_oom<'a, R>(
     set: &Buffers,
     device: DeviceId,
@@ -44,9 +44,9 @@ pub(in crate::buffer) fn retry_on_oom<'a, R>(
 }
 
 impl Buffers {
-    /// Looks whether others have taken some of a device's memory, or given it back: whoever does not fit any
-    /// more is told to go, and what is out by then, and what nobody uses, goes back to the driver. At most
-    /// every half second.
+    /// Checks whether other programs use more or less of a device's memory than before. If the budget has
+    /// shrunk, evicts what no longer fits. Then trims unused memory and memory already released, so that the
+    /// driver has it back. Polls at most every half second.
     ///
     /// Locks: none may be held.
     pub(in crate::buffer) fn poll_budget(&self, device: DeviceId) {
@@ -63,27 +63,27 @@ impl Buffers {
             let trigger = Trigger::Room { bytes: ledger.excess(), by: None };
             let limits = EvictionLimits { wait: None, ..self.core.eviction_limits(trigger) };
             let evicted = residency::fit(self, domain, GroupId::NONE, &limits).moved;
-            tracing::debug!(%device, ledger = ?ledger.usage(), evicted, "others need memory");
+            tracing::debug!(%device, ledger = ?ledger.usage(), evicted, "budget shrank; buffers evicted");
         }
         if ledger.usage().held > ledger.driver_budget() {
             let trimmed = self.trim_in(domain);
-            tracing::debug!(%device, trimmed, "others need memory");
+            tracing::debug!(%device, trimmed, "budget shrank; unused memory trimmed");
         }
     }
 
-    /// A driver has no memory left for something that is none of our allocations: gives it some, more each
-    /// round.
+    /// Makes room for a driver that is out of memory for something other than an allocation of peerbuf. Each
+    /// round evicts more.
     ///
     /// Locks: none may be held.
-    pub(in crate::buffer) fn make_room_for_driver(&self, device: DeviceId, round: u32) {
+    pub(super) fn make_room_for_driver(&self, device: DeviceId, round: u32) {
         let bytes = OOM_BYTES << (2 * round);
         let limits = self.core.eviction_limits(Trigger::Room { bytes, by: None });
-        // At first what nobody uses.
+        // The first round only trims unused memory.
         let trimmed = self.trim();
         let evicted = match round {
             0 => 0,
             _ => residency::evict_bytes(self, DomainId::Vram(device), bytes, &limits).moved,
         };
-        tracing::warn!(%device, evicted, trimmed, "the driver is out of memory");
+        tracing::warn!(%device, evicted, trimmed, "driver out of memory; made room for a retry");
     }
 }
