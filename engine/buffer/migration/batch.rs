@@ -3,10 +3,11 @@
 //! The steps are those of a single move (`relocate`). Each buffer's importers are notified, and its move
 //! refused or skipped, independently of the others. Only the submission is shared.
 //!
-//! All reservations of a batch are held from the checks until after the submission, because a move may be
-//! committed only when its copy is submitted, and the new backing must not be visible before. They are taken
-//! with `try_lock`, and there is no wait while they are held, so no cycle of waiters can arise, and no ticket
-//! is needed. A buffer whose reservation is taken, or whose move has to wait, moves separately afterwards.
+//! All reservations of a batch are held from the checks until after the submission. A move may be committed
+//! only when its copy is submitted, and the new backing must not be visible before. The reservations are
+//! taken with `try_lock`, and there is no wait while they are held. So no cycle of waiters can arise, and no
+//! ticket is needed. A buffer whose reservation is taken, or whose move has to wait, moves separately
+//! afterwards.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -331,9 +331,8 @@ pub(super) struct SubmitFailed {
     pub(super) submitted_part: Fence,
 }
 
-/// The range of a backing behind the end of the buffer that may hold bytes of an earlier buffer, and that the
-/// copy does not reach. It consists of whole words. The first word may begin with bytes of the buffer, which
-/// the copy overwrites.
+/// The range behind the end of the buffer to clear, since it may hold bytes of an earlier buffer. It consists
+/// of whole words. The first word may begin with bytes of the buffer, which the copy overwrites.
 fn tail_of(buffer: &BufferInner, new: &Backing) -> Option<Range<u64>> {
     let extent = new.extent(buffer.size);
     (new.content() == Content::Stale && extent != buffer.size).then_some(buffer.size & !3..extent)
