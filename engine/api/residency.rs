@@ -134,7 +134,7 @@ impl Engine {
     pub fn usage(&self, domain: DomainId) -> Result<DomainUsage> {
         self.set.core.check_domain(domain)?;
         if let DomainId::Vram(device) = domain {
-            self.set.core.member(device).ask_budget(self.set.core.age());
+            self.set.core.member(device).poll_budget(self.set.core.age());
         }
         Ok(self.set.core.domain_state(domain).ledger.usage())
     }

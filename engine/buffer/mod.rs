@@ -1,22 +1,38 @@
-//! What is shared: buffers, the seats of devices at them, mappings, host access, strangers' fds.
+//! Shared buffers: what they are, where they may be, how they move, and how devices and the host use them.
 //!
-//! Kernel counterparts: `struct dma_buf` ([`SharedBuffer`]), `struct dma_buf_attachment`
+//! Kernel counterparts: `struct dma_buf` and `ttm_buffer_object` ([`SharedBuffer`]), `struct dma_buf_attachment`
 //! ([`Attachment`]), the result of `dma_buf_map_attachment` ([`Mapping`]), `dma_buf_begin_cpu_access`
 //! ([`HostAccess`]). Vulkan: imported memory with a buffer bound to it.
 //!
 //! ```text
 //!  SharedBuffer ──attach──► Attachment ──map──► Mapping ──view──► (VkBuffer, offset, size)
-//!       │                  (a device's seat)   (a static one pins)
-//!       ├──host_access──► HostAccess           volatile copies, bracketed
-//!       └──export_foreign──► ForeignExport     an fd for somebody else; pins
+//!       ├──host_access──► HostAccess       volatile copies, bracketed
+//!       ├──migrate──────► another domain   new backing, copy, next generation
+//!       └──export_foreign──► ForeignExport an fd for another process or API; pins
 //! ```
 //!
-//! A buffer's identity is not its location: everything that depends on the place is obtained from a
-//! [`Mapping`], which names the generation it belongs to.
+//! A buffer's identity does not depend on its location. What does depend on it is obtained from a [`Mapping`],
+//! which has the generation that it was made in.
 //!
-//! What is not here: who is to go when there is no room ([`crate::residency`]). A buffer moves when it is told
-//! to, when a device attaches that cannot reach it, out of its slab when it is handed out, out of a full
-//! place, and back when it is used.
+//! Eleven rooms, from the ground up; each knows only those before it:
+//!
+//! - `state`: what the reservation protects; plain data.
+//! - `object`: the buffer, its reservation, the checks of every operation, the set of all buffers.
+//! - `inspect`: decisions, the report, explanations, the trace.
+//! - `tracking`: what is recorded at uses and moves: eviction lists, age groups, clean copies.
+//! - `placement`: where a buffer may be, and memory there; a new buffer.
+//! - `migration`: the move, from the plan to the commit.
+//! - `eviction`: residency's decisions carried out: eviction, restore, purge, auto-migration.
+//! - `attach`: attachments, mappings, importers, pins; revocation.
+//! - `access`: submissions, host accesses, copies.
+//! - `foreign`: buffers and fences exported as fds, or imported from them.
+//! - `loss`: lost devices, and poisoned content.
+//!
+//! A buffer moves on request, when a device attaches that cannot reach it, before it is exported from a slab,
+//! out of a full domain, and back when it is used.
+//!
+//! What is not here: which buffers are evicted for lack of memory ([`crate::residency`]), and the services of an
+//! engine ([`crate::core`]).
 
 mod access;
 mod attach;

@@ -1,4 +1,4 @@
-//! A backing from the first provider of a domain that has memory.
+//! Allocates a backing from the first provider of a domain that has memory.
 
 use std::sync::Arc;
 
@@ -9,7 +9,11 @@ use crate::memory::{Backing, DomainId, Origin, Pool, Provider};
 use crate::residency::Rejected;
 
 impl Core {
-    /// The first provider of a place that has memory, of those that `accept` likes.
+    /// Allocates from the first provider of a domain that has memory, among those that `accept` allows.
+    ///
+    /// # Errors
+    ///
+    /// Those of the last provider. [`Rejected::Unsuitable`] if there is none.
     pub(crate) fn allocate_in(
         &self,
         domain: DomainId,
@@ -23,7 +27,7 @@ impl Core {
             }
             last = match self.pool(provider).allocate(request.size, request.dedicated) {
                 Ok(backing) => return Ok(backing),
-                // Another place has no more descriptors either.
+                // Neither error depends on the domain, so no other domain is tried.
                 Err(error @ (Error::FdLimit { .. } | Error::DeviceLost { .. })) => {
                     return Err(Rejected::Stop(error));
                 }
@@ -38,6 +42,7 @@ impl Core {
         self.providers.pools.get(provider, || Pool::new(self.origin(provider)))
     }
 
+    /// What an allocation of `provider` must know of its origin: the exporter, the ledger, and the counters.
     pub(crate) fn origin(&self, provider: Provider) -> Origin {
         Origin {
             provider,

@@ -1,16 +1,16 @@
-//! What an engine counts as it runs: decisions, moves, stalls.
+//! The counters of one engine: decisions, moves, stalls.
 
 use std::sync::atomic::AtomicU64;
 
 use crate::observe::{MovedCounters, StallCounters};
 
-/// Counters of one engine.
+/// The counters of one engine.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// How many decisions there were.
+    /// The number of decisions.
     pub(crate) decisions: AtomicU64,
-    /// What was moved, and why.
+    /// What was moved, by cause.
     pub(crate) moved: MovedCounters,
-    /// How long callers were held up.
+    /// How long callers waited, by cause.
     pub(crate) stalls: StallCounters,
 }

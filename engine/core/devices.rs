@@ -1,4 +1,4 @@
-//! The devices of an engine, each with the tools that were made on it.
+//! The devices of one engine, each with the tools that were made on it.
 
 use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,46 +14,48 @@ use crate::residency::{DomainState, Rules};
 use crate::sync::primitive::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::transfer::{ComputeKernels, CopySpeeds};
 
-/// A list that only grows and never moves, so that looking a device up takes no lock and counts no
-/// reference: every pin and every new buffer does.
+/// The devices of one engine, by number. The table only grows, and entries never move. So a look-up takes no
+/// lock and counts no reference, which matters for every pin and every new buffer.
 #[derive(Debug)]
 pub(crate) struct DeviceTable {
-    /// The n-th one holds 2ⁿ: together one for each number that a device can have, and one less.
+    /// The n-th block has 2ⁿ entries: together one entry for each possible device number, and no more.
     blocks: [OnceLock<Block>; 16],
-    /// How many there are. Held while one joins.
+    /// The number of devices. Locked while a device joins.
     joining: Mutex<u16>,
 }
 
 type Block = Box<[OnceLock<Arc<DeviceEntry>>]>;
 
-/// A device, and the tools that were made on it.
+/// One device, with the tools and the memory state that belong to it.
 #[derive(Debug)]
 pub(crate) struct DeviceEntry {
     tools: OnceLock<Tools>,
     making: Mutex<()>,
-    /// How fast it copies, once that was measured. The mutex is for who measures.
+    /// The copy speeds, once they were measured.
     pub(crate) speeds: OnceLock<CopySpeeds>,
-    /// How often they were not measured in time.
-    pub(crate) late: AtomicU8,
+    /// How often the measurement timed out.
+    pub(crate) timed_out: AtomicU8,
     pub(crate) measuring: Mutex<()>,
     pub(crate) vram: DomainState<SlotId>,
-    /// When the driver was asked last what it leaves to us, in milliseconds since the engine began, plus 1.
-    asked: AtomicU64,
-    /// Whether nobody has looked since at what that means for those who are there. Relaxed: it is looked at
-    /// at the latest when the driver was asked again.
-    news: AtomicBool,
-    /// Whether nobody is to come to its memory any more. Relaxed: whoever moves a buffer looks under the
-    /// reservation, which whoever gives the device up takes afterwards.
-    abandoned: AtomicBool,
-    /// What became of its buffers then.
+    /// When the driver's budget was polled last, in milliseconds since the engine was opened, plus 1. 0 is
+    /// never.
+    polled_at: AtomicU64,
+    /// Whether the budget was polled since [`DeviceEntry::take_polled`] was called. Relaxed: the next poll
+    /// sets it again.
+    polled: AtomicBool,
+    /// Whether the device is unplugged: no buffer may move to its memory. Relaxed: a move reads it under the
+    /// reservation, which the unplug takes afterwards.
+    unplugged: AtomicBool,
+    /// What the unplug did with its buffers.
     unplug_report: Mutex<Abandoned>,
     pub(crate) pin_quota: PinQuota,
     pub(crate) device: Arc<DeviceInner>,
 }
 
+/// What peerbuf makes on a device to copy with.
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
-    pub(crate) passes: Arc<ComputeKernels>,
+    pub(crate) kernels: Arc<ComputeKernels>,
     pub(crate) staging: Arc<Staging>,
 }
 
@@ -62,7 +64,11 @@ impl DeviceTable {
         Self { blocks: std::array::from_fn(|_| OnceLock::new()), joining: Mutex::new(0) }
     }
 
-    /// Lets a device take part; `open` gets its number.
+    /// Adds a device. `open` opens it with the given number.
+    ///
+    /// # Errors
+    ///
+    /// Those of `open`, and [`Error::Unsupported`] for the 65,536th device.
     pub(crate) fn join(
         &self,
         rules: &Rules,
@@ -71,7 +77,7 @@ impl DeviceTable {
         let mut count = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
         let next = count.checked_add(1).ok_or_else(|| Error::Unsupported {
             device: "the engine".into(),
-            missing: "room for more than 65,535 devices".into(),
+            missing: "more than 65,535 devices in one engine".into(),
         })?;
         let device = open(DeviceId(*count))?;
         let heaps = device.adapter().heaps().iter();
@@ -81,43 +87,48 @@ impl DeviceTable {
             tools: OnceLock::new(),
             making: Mutex::new(()),
             speeds: OnceLock::new(),
-            late: AtomicU8::new(0),
+            timed_out: AtomicU8::new(0),
             measuring: Mutex::new(()),
             vram: DomainState::new(domain, rules.policy),
-            asked: AtomicU64::new(0),
-            news: AtomicBool::new(false),
-            abandoned: AtomicBool::new(false),
+            polled_at: AtomicU64::new(0),
+            polled: AtomicBool::new(false),
+            unplugged: AtomicBool::new(false),
             unplug_report: Mutex::default(),
             pin_quota: PinQuota::default(),
             device: Arc::clone(&device),
         });
-        let (block, at) = place(device.id());
+        let (block, index) = index_of(device.id());
         let vacant = || (0..1usize << block).map(|_| OnceLock::new()).collect();
-        self.blocks[block].get_or_init(vacant)[at].get_or_init(|| member);
+        self.blocks[block].get_or_init(vacant)[index].get_or_init(|| member);
         *count = next;
         Ok(device)
     }
 
     pub(crate) fn get(&self, device: DeviceId) -> Option<&Arc<DeviceEntry>> {
-        let (block, at) = place(device);
-        self.blocks.get(block)?.get()?[at].get()
+        let (block, index) = index_of(device);
+        self.blocks.get(block)?.get()?[index].get()
     }
 
-    /// All of them, in the order of their numbers.
+    /// All devices, in the order of their numbers.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<DeviceEntry>> {
         let blocks = self.blocks.iter().map_while(OnceLock::get);
         blocks.flat_map(|block| block.iter().map_while(OnceLock::get))
     }
 }
 
-fn place(device: DeviceId) -> (usize, usize) {
+/// The block of a device, and its index in the block.
+fn index_of(device: DeviceId) -> (usize, usize) {
     let number = device.index() + 1;
     let block = number.ilog2();
     (block as usize, number - (1 << block))
 }
 
 impl DeviceEntry {
-    /// What was made on the device, made by `make` if nothing was yet.
+    /// The tools of the device, made by `make` on first use.
+    ///
+    /// # Errors
+    ///
+    /// Those of `make`.
     pub(crate) fn tools(
         &self,
         make: impl FnOnce(&Arc<DeviceInner>) -> Result<Tools>,
@@ -133,59 +144,60 @@ impl DeviceEntry {
         Ok(self.tools.get_or_init(|| tools))
     }
 
-    /// Asks the driver how much it leaves to us, unless it was asked less than half a second ago: the call
-    /// is slow on some, and what it says does not change faster (GPUOpen's memory allocator polls it as
-    /// rarely).
-    pub(crate) fn ask_budget(&self, age: Duration) {
+    /// Polls how much memory the driver leaves to this process. Does nothing within half a second of the last
+    /// poll: the call is slow on some drivers, and the budget does not change faster. GPUOpen's memory
+    /// allocator polls it as rarely.
+    pub(crate) fn poll_budget(&self, age: Duration) {
         const PAUSE: u64 = 500;
-        // CAST: half a billion years.
+        // CAST: enough for half a billion years.
         let now = age.as_millis() as u64 + 1;
-        let asked = self.asked.load(Ordering::Relaxed);
-        if asked != 0 && now < asked + PAUSE {
+        let last = self.polled_at.load(Ordering::Relaxed);
+        if last != 0 && now < last + PAUSE {
             return;
         }
-        // One of those who come at once asks.
-        if self.asked.compare_exchange(asked, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        // Of concurrent callers, one polls.
+        if self.polled_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        {
             return;
         }
-        let said =
+        let reported =
             self.device.calls().heap_budget().or_else(|| self.device.adapter().heap_budget());
-        let Some(HeapBudget { budget, usage }) = said else { return };
+        let Some(HeapBudget { budget, usage }) = reported else { return };
         let before = self.vram.ledger.budget();
         self.vram.ledger.reported(budget, usage);
         if self.vram.ledger.budget() != before {
             self.vram.budget_changed();
         }
-        self.news.store(true, Ordering::Relaxed);
+        self.polled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the driver was asked since somebody has looked.
-    pub(crate) fn has_news(&self) -> bool {
-        self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::Relaxed)
+    /// Whether the budget was polled since the last call.
+    pub(crate) fn take_polled(&self) -> bool {
+        self.polled.load(Ordering::Relaxed) && self.polled.swap(false, Ordering::Relaxed)
     }
 
-    /// Gives the device up, for good; whether nobody had.
-    pub(crate) fn abandon(&self) -> bool {
-        !self.abandoned.swap(true, Ordering::Relaxed)
+    /// Marks the device as unplugged, for good. Returns `false` if it was already.
+    pub(crate) fn mark_unplugged(&self) -> bool {
+        !self.unplugged.swap(true, Ordering::Relaxed)
     }
 
-    /// What has become of its buffers, as whoever gives it up counts them.
+    /// What the unplug did with its buffers; the unplug counts them here.
     pub(crate) fn unplug_report(&self) -> MutexGuard<'_, Abandoned> {
         self.unplug_report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_unplugged(&self) -> bool {
-        self.abandoned.load(Ordering::Relaxed)
+        self.unplugged.load(Ordering::Relaxed)
     }
 }
 
-/// What [`crate::Engine::abandon`] did, in buffers that were in the device's memory.
+/// The result of [`crate::Engine::abandon`], in numbers of buffers that were in the device's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Abandoned {
-    /// Those that had a clean copy elsewhere, which is the buffer from now on.
+    /// Buffers that had a clean copy elsewhere, which replaces the lost bytes.
     pub promoted: usize,
-    /// Those whose bytes are gone.
+    /// Buffers whose bytes are lost.
     pub lost: usize,
 }
 
@@ -194,14 +206,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_has_a_place_of_its_own() {
-        assert_eq!((place(DeviceId(0)), place(DeviceId(1))), ((0, 0), (1, 0)));
-        assert_eq!((place(DeviceId(2)), place(DeviceId(6))), ((1, 1), (2, 3)));
-        assert_eq!(place(DeviceId(u16::MAX - 1)), (15, (1 << 15) - 1));
+    fn every_number_has_an_entry_of_its_own() {
+        assert_eq!((index_of(DeviceId(0)), index_of(DeviceId(1))), ((0, 0), (1, 0)));
+        assert_eq!((index_of(DeviceId(2)), index_of(DeviceId(6))), ((1, 1), (2, 3)));
+        assert_eq!(index_of(DeviceId(u16::MAX - 1)), (15, (1 << 15) - 1));
         assert_eq!(
             DeviceTable::new().get(DeviceId(u16::MAX)).map(|_| ()),
             None,
-            "no place, no panic"
+            "`None`, no panic"
         );
     }
 }

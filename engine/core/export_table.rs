@@ -1,8 +1,8 @@
-//! What was handed out, by the kernel's identity of the file: so that an fd that comes back is
+//! Exported buffers by the kernel's identity of their file, so that an imported fd of this engine's own is
 //! recognised.
 //!
-//! Kernel counterpart: the lookup of PRIME (`drm_gem_prime_import`: a self-import is the same object,
-//! not a second one).
+//! Kernel counterpart: the look-up in `drm_gem_prime_import`, where a self-import yields the same object, not
+//! a second one.
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
@@ -12,24 +12,24 @@ use crate::error::Result;
 use crate::fd;
 use crate::sync::primitive::Mutex;
 
-/// Buffers by the identity (device and inode) of what they exported. Never by fd number: those are
-/// reused (hgaiser/moonshine#137).
+/// Objects by the identity (device and inode) of the file that they were exported as. Never by fd number,
+/// because those are reused (hgaiser/moonshine#137).
 #[derive(Debug)]
 pub(crate) struct ExportTable<T>(Mutex<HashMap<(u64, u64), Exported<T>>>);
 
 #[derive(Debug)]
 struct Exported<T> {
     object: Weak<T>,
-    /// The generation that was exported. A buffer that has moved since is no longer in that file.
+    /// The generation that was exported. A buffer that has moved since is not in that file any more.
     generation: u32,
 }
 
 impl<T> ExportTable<T> {
-    /// Remembers that `fd` holds `generation` of an object.
+    /// Records that `fd` holds `generation` of an object.
     ///
     /// # Errors
     ///
-    /// What the kernel said of the file.
+    /// The kernel's error for the file.
     pub(crate) fn remember(
         &self,
         fd: BorrowedFd<'_>,
@@ -48,7 +48,7 @@ impl<T> ExportTable<T> {
     ///
     /// # Errors
     ///
-    /// What the kernel said of the file.
+    /// The kernel's error for the file.
     pub(crate) fn find(&self, fd: BorrowedFd<'_>) -> Result<Option<(Arc<T>, u32)>> {
         let Some(identity) = fd::identity(fd)? else { return Ok(None) };
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,7 @@
-//! That somebody gives up lost devices just now: others wait for the end of it. What they would begin meanwhile,
-//! like a look of the host at a buffer, could keep that from becoming its clean copy.
+//! Serialises device-loss handling: one thread does it, the others wait.
+//!
+//! An operation that began meanwhile could spoil it. For example, a host access to a clean copy keeps the
+//! copy from replacing the lost buffer.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -8,41 +10,42 @@ use crate::sync::primitive::{Mutex, MutexGuard, lock, thread_local};
 use crate::sync::{Fence, Signal};
 
 thread_local! {
-    /// Whether this thread is at it: an importer that is told may ask the engine something.
+    /// Whether this thread handles a loss. A notified importer may call the engine.
     static MINE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whose turn it is.
+/// The turn to handle lost devices.
 #[derive(Debug, Default)]
 pub(crate) struct LossGuard {
-    /// Signalled when whoever is at it has ended. Innermost; held for no call.
+    /// Signalled when the thread that has the turn has ended. The innermost lock; held across no call.
     under_way: Mutex<Option<Fence>>,
 }
 
-/// This thread's turn, until it is dropped.
+/// The turn of this thread, until it is dropped.
 pub(crate) struct Turn<'a> {
-    giving_up: &'a LossGuard,
+    guard: &'a LossGuard,
     _end: Signal,
 }
 
 impl LossGuard {
-    /// Takes the turn; where somebody else has it, waits for the end of that, in bounds, and takes none.
+    /// Takes the turn. If another thread has it, waits for the end of that, for at most `timeout`, and
+    /// returns `None`. So it does at once if this thread has it already.
     pub(crate) fn turn<'a>(&'a self, timeout: Duration) -> Option<Turn<'a>> {
         if MINE.with(Cell::get) {
             return None;
         }
         let mut under_way = self.under_way();
-        if let Some(gate) = under_way.clone() {
+        if let Some(end) = under_way.clone() {
             drop(under_way);
-            if let Err(error) = gate.wait_until_over(timeout) {
-                tracing::warn!(%error, "a device is being given up, and goes on being");
+            if let Err(error) = end.wait_until_over(timeout) {
+                tracing::warn!(%error, "device-loss handling still running after the timeout");
             }
             return None;
         }
-        let (gate, end) = Fence::host();
-        *under_way = Some(gate);
+        let (fence, end) = Fence::host();
+        *under_way = Some(fence);
         MINE.with(|mine| mine.set(true));
-        Some(Turn { giving_up: self, _end: end })
+        Some(Turn { guard: self, _end: end })
     }
 
     fn under_way(&self) -> MutexGuard<'_, Option<Fence>> {
@@ -53,7 +56,7 @@ impl LossGuard {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         MINE.with(|mine| mine.set(false));
-        // Nobody waits any more once `end` is dropped, after this.
-        *self.giving_up.under_way() = None;
+        // Cleared before `_end` is dropped, which wakes the waiters.
+        *self.guard.under_way() = None;
     }
 }

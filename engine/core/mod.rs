@@ -1,8 +1,14 @@
-//! The services of one engine: its devices, providers of memory, routes, tools, and lists.
+//! The services of one engine: its devices, memory providers, routes, tools, and lists.
 //!
-//! A service registry: the parts are independent, each with a lock of its own where it needs one, and a function
-//! takes the part that it uses where that is one. Nothing here knows a buffer; what lists buffers is generic
-//! ([`Registry`], [`ExportTable`]) or holds their numbers ([`ProtectedSet`]).
+//! Kernel counterpart: `struct ttm_device`.
+//!
+//! [`Core`] is a service registry. Its parts are independent, and each has its own lock where it needs one. A
+//! function takes the part that it uses if that is only one.
+//!
+//! May be known here: devices, memory, fences, transfers, residency.
+//!
+//! What is not here: buffers. The tables that list buffers are generic ([`Registry`], [`ExportTable`]) or
+//! hold their numbers ([`ProtectedSet`]).
 
 mod backing;
 mod counters;
@@ -41,37 +47,37 @@ pub(crate) use protected_set::ProtectedSet;
 pub(crate) use providers::{BackingRequest, Providers};
 pub(crate) use registry::{Registry, SlotId};
 
-/// See the module.
-// Dropped in this order: the threads of bridges end before the devices that they wait for, and memory goes before
-// the devices that it is on.
+/// The services of one engine.
+// Dropped in this order: the threads of bridges end before the devices that they wait for, and memory is
+// freed before the devices that it is on.
 #[derive(Debug)]
 pub(crate) struct Core {
     // Constant after creation.
     pub(crate) calls: Arc<Calls>,
     pub(crate) live: Arc<Live>,
-    /// The bound of every wait.
+    /// The engine timeout: the limit of every wait.
     pub(crate) timeout: Duration,
-    /// System memory. That of a device is in its [`DeviceEntry`].
+    /// The state of system memory. That of a device's memory is in its [`DeviceEntry`].
     system: DomainState<SlotId>,
-    /// What the user decides about residency, and how fast buffers come back.
+    /// The residency options, and the limit on how fast buffers are restored.
     pub(crate) throttle: Throttle,
-    /// Who draws which buffer to itself.
+    /// The access counters of auto-migration.
     pub(crate) auto_migration: AutoMigration,
-    /// Who writes down what happens, if anybody does. Bridges have it, too.
+    /// Records a trace, if it is on. Bridges have a reference, too.
     pub(crate) tracer: Arc<Tracer>,
     pub(crate) counters: Counters,
     pub(crate) protected: ProtectedSet,
     pub(crate) loss_guard: LossGuard,
-    /// How fast host and devices copy, if the user has said so.
-    said_speeds: Option<CopySpeeds>,
-    /// When the engine began.
+    /// The copy speeds of host and devices, if the application has set them.
+    given_speeds: Option<CopySpeeds>,
+    /// When the engine was opened.
     began: Instant,
-    // Each with a lock of its own.
+    // Each part has a lock of its own.
     pub(crate) routes: Routes,
-    /// The client groups, and who is in which age group.
+    /// The client groups, and which buffers are in which age group.
     pub(crate) groups: Groups,
     pub(crate) bulk_groups: BulkGroupTable<SlotId>,
-    /// Where those sleep that wait for a reservation.
+    /// Where threads sleep that wait for a reservation.
     pub(crate) queues: WaitQueues,
     pub(crate) bridges: Bridges,
     pub(crate) retire: Retire,
@@ -85,7 +91,7 @@ impl Core {
         system_budget: u64,
         rules: Rules,
         tracer: Tracer,
-        said_speeds: Option<CopySpeeds>,
+        given_speeds: Option<CopySpeeds>,
     ) -> Self {
         Self {
             calls: Arc::default(),
@@ -98,7 +104,7 @@ impl Core {
             counters: Counters::default(),
             protected: ProtectedSet::default(),
             loss_guard: LossGuard::default(),
-            said_speeds,
+            given_speeds,
             began: Instant::now(),
             routes: Routes::default(),
             groups: Groups::default(),
@@ -111,15 +117,15 @@ impl Core {
         }
     }
 
-    /// The member for a device of this engine.
+    /// The entry of a device of this engine.
     pub(crate) fn member(&self, device: DeviceId) -> &Arc<DeviceEntry> {
-        let Some(member) = self.devices.get(device) else {
-            unreachable!("devices of other engines are turned away")
+        let Some(entry) = self.devices.get(device) else {
+            unreachable!("devices of other engines are refused")
         };
-        member
+        entry
     }
 
-    /// The device of a number.
+    /// The device with a number.
     ///
     /// # Errors
     ///
@@ -131,8 +137,11 @@ impl Core {
             .ok_or(Error::ForeignEngine { what: "the domain's device" })
     }
 
-    /// Whether the device takes part in this engine, and not in another one: it counts its calls where
-    /// this engine does.
+    /// Checks that the device is of this engine: its calls are counted in this engine's counters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignEngine`] if it is not.
     pub(crate) fn check(&self, device: &DeviceInner) -> Result<()> {
         if Arc::ptr_eq(&self.calls, device.calls()) {
             Ok(())
@@ -149,9 +158,11 @@ impl Core {
         devices.chain([DomainId::System])
     }
 
+    /// Checks that a domain is of this engine.
+    ///
     /// # Errors
     ///
-    /// [`Error::ForeignEngine`] for the VRAM of a device that does not take part.
+    /// [`Error::ForeignEngine`] for the VRAM of a device of another engine.
     pub(crate) fn check_domain(&self, domain: DomainId) -> Result<()> {
         match domain {
             DomainId::Vram(device) => self.find(device).map(|_| ()),
@@ -159,7 +170,7 @@ impl Core {
         }
     }
 
-    /// A domain's ledger, and who is there.
+    /// A domain's ledger and eviction list.
     pub(crate) fn domain_state(&self, id: DomainId) -> &DomainState<SlotId> {
         match id {
             DomainId::Vram(device) => &self.member(device).vram,
@@ -167,7 +178,8 @@ impl Core {
         }
     }
 
-    /// How far to go for room for somebody who cannot do without: evict whom it takes, and wait for it.
+    /// The limits of an eviction for a request that cannot do without memory: it may evict any buffer, and
+    /// waits for at most the engine timeout.
     pub(crate) fn eviction_limits(&self, trigger: Trigger) -> EvictionLimits {
         EvictionLimits {
             evict: true,
@@ -185,7 +197,7 @@ impl Core {
         self.calls.clock().unwrap_or_else(|| self.began.elapsed())
     }
 
-    /// How full a domain is, for the trace.
+    /// Records the level of a domain in the trace.
     pub(crate) fn trace_counters(&self, domain: DomainId) {
         if !self.tracer.is_on() {
             return;
@@ -202,7 +214,8 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // The engine's own end, not that of a buffer: what is still running is waited for, in bounds.
+        // This is the end of the engine, not of a buffer: it waits for unfinished work, for at most the
+        // engine timeout.
         self.retire.drain(self.timeout);
         tracing::debug!(
             allocations = self.calls.made(Call::AllocateMemory),

@@ -1,21 +1,21 @@
-//! The quota of pins: bytes that a device may keep pinned.
+//! The pin quota: the bytes that a device may keep pinned.
 
 use crate::sync::primitive::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-/// Bytes pinned by a device, and how many it may. Counted only from the moment when there is a limit:
-/// a counter that all threads share would cost each pin more than all the rest of it.
+/// The bytes that a device has pinned, and the limit. They are counted only once there is a limit, because a
+/// counter that all threads share would cost a pin more than everything else it does.
 #[derive(Debug)]
 pub(crate) struct PinQuota {
     limited: AtomicBool,
-    /// Below zero for a moment, when pins of before the limit end while they are being counted.
+    /// Pinned bytes. Briefly below zero when pins from before the limit end while they are being counted.
     /// Relaxed: charging is one read-modify-write.
     pinned: AtomicI64,
     limit: AtomicU64,
 }
 
 impl PinQuota {
-    /// Sets how many bytes the device may keep pinned. Pins are counted from now on; those of before
-    /// are for the caller to count ([`PinQuota::charge_earlier`]).
+    /// Sets the limit. Pins are counted from now on. The caller must count the live ones
+    /// ([`PinQuota::charge_earlier`]).
     pub(crate) fn set_limit(&self, bytes: u64) {
         self.limit.store(bytes, Ordering::Relaxed);
         self.limited.store(true, Ordering::Release);
@@ -25,7 +25,11 @@ impl PinQuota {
         self.limited.load(Ordering::Acquire)
     }
 
-    /// Counts bytes as pinned; `Err` with what is pinned and what may be, if that is too much.
+    /// Charges pinned bytes.
+    ///
+    /// # Errors
+    ///
+    /// If that exceeds the limit: the bytes that are pinned, and the limit.
     pub(crate) fn charge(&self, bytes: u64) -> Result<(), (u64, u64)> {
         let limit = self.limit.load(Ordering::Relaxed);
         let used = |pinned: i64| pinned.max(0) as u64; // CAST: not negative.
@@ -38,12 +42,13 @@ impl PinQuota {
             .map_err(|pinned| (used(pinned), limit))
     }
 
-    /// Counts what was pinned before there was a limit: it stays pinned, whatever the limit.
+    /// Charges bytes that were pinned before there was a limit. They stay pinned, whatever the limit.
     pub(crate) fn charge_earlier(&self, bytes: u64) {
-        // CAST: what is pinned is memory, so it fits.
+        // CAST: pinned bytes are memory, so their number fits.
         self.pinned.fetch_add(bytes as i64, Ordering::Relaxed);
     }
 
+    /// Ends the charge of pinned bytes.
     pub(crate) fn credit(&self, bytes: u64) {
         // CAST: as above.
         self.pinned.fetch_sub(bytes as i64, Ordering::Relaxed);

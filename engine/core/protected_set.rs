@@ -8,17 +8,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
-/// No hold: they may be moved by whoever does not look for victims, and nobody waits for them.
+/// The numbers of the protected buffers. Protection is not a lock: other moves are still allowed, and nothing
+/// waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct ProtectedSet {
-    /// How many there are: nobody looks for victims in an empty list. Relaxed: whoever must not evict a buffer
-    /// is the one who has entered it.
-    some: AtomicUsize,
-    /// By how many, by the buffer's number. Innermost; held for no call.
+    /// The number of protected buffers, so that an empty set is not searched. Relaxed: the thread that must
+    /// not evict a buffer is the one that protects it.
+    count: AtomicUsize,
+    /// How many guards protect a buffer, by its number. The innermost lock; held across no call.
     buffers: Mutex<HashMap<u64, u32>>,
 }
 
-/// As long as this lives.
+/// Protects its buffers until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Protection<'a> {
     set: &'a ProtectedSet,
@@ -26,17 +27,17 @@ pub(crate) struct Protection<'a> {
 }
 
 impl ProtectedSet {
-    /// Protects the buffers of these numbers for as long as the guard lives.
+    /// Protects the buffers with these numbers as long as the guard lives.
     pub(crate) fn protect(&self, buffers: SmallVec<[u64; 8]>) -> Protection<'_> {
         let mut all = self.all();
         buffers.iter().for_each(|number| *all.entry(*number).or_default() += 1);
-        self.some.store(all.len(), Ordering::Relaxed);
+        self.count.store(all.len(), Ordering::Relaxed);
         drop(all);
         Protection { set: self, buffers }
     }
 
     pub(crate) fn contains(&self, number: u64) -> bool {
-        self.some.load(Ordering::Relaxed) > 0 && self.all().contains_key(&number)
+        self.count.load(Ordering::Relaxed) > 0 && self.all().contains_key(&number)
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<u64, u32>> {
@@ -48,14 +49,14 @@ impl Drop for Protection<'_> {
     fn drop(&mut self) {
         let mut all = self.set.all();
         for number in &self.buffers {
-            if let Some(by) = all.get_mut(number) {
-                *by -= 1;
-                if *by == 0 {
+            if let Some(guards) = all.get_mut(number) {
+                *guards -= 1;
+                if *guards == 0 {
                     all.remove(number);
                 }
             }
         }
-        self.set.some.store(all.len(), Ordering::Relaxed);
+        self.set.count.store(all.len(), Ordering::Relaxed);
     }
 }
 
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_is_spared_as_long_as_anybody_says_so() {
+    fn a_buffer_is_protected_as_long_as_one_guard_names_it() {
         let set = ProtectedSet::default();
         let one = set.protect(SmallVec::from_slice(&[1, 2, 2]));
         let other = set.protect(SmallVec::from_slice(&[2, 3]));
@@ -73,6 +74,6 @@ mod tests {
         assert_eq!([1, 2, 3].map(|number| set.contains(number)), [false, true, true]);
         drop(other);
         assert!(![1, 2, 3].iter().any(|number| set.contains(*number)));
-        assert!(set.all().is_empty(), "nothing is left behind");
+        assert!(set.all().is_empty(), "no entry remains");
     }
 }

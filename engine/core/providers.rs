@@ -1,4 +1,4 @@
-//! Who provides memory: a backing from the first provider of a domain that has some.
+//! The memory providers of one engine, and what a backing must be.
 
 use smallvec::SmallVec;
 
@@ -12,16 +12,16 @@ pub(crate) struct BackingRequest<'a> {
     pub(crate) home: &'a DeviceInner,
     pub(crate) placement: Placement,
     pub(crate) size: u64,
-    /// Whether it may share its memory with nobody, whatever its size.
+    /// Whether it needs an allocation of its own, whatever its size.
     pub(crate) dedicated: bool,
-    /// On whose account it is.
+    /// The client group that it is charged to.
     pub(crate) group: GroupId,
 }
 
 /// The providers of one engine, with a pool each.
 #[derive(Debug)]
 pub(crate) struct Providers {
-    /// Host providers that this machine has, found out once.
+    /// The host providers that this machine has, found out once.
     host: SmallVec<[Provider; 3]>,
     pub(super) pools: Pools,
 }
@@ -33,22 +33,22 @@ impl Providers {
         Self { host: host.into_iter().filter(has).collect(), pools: Pools::default() }
     }
 
-    /// The providers of a kind of place that may work for buffers at home on `home`.
+    /// The providers of a kind of domain that may suit buffers with the home device `home`.
     pub(crate) fn possible(&self, home: &DeviceInner, kind: DomainKind) -> SmallVec<[Provider; 5]> {
         let mut list = candidates(home, kind);
         list.retain(|provider| match *provider {
             Provider::Device { handle, .. } => transfer::can_export(home, handle),
             host => {
                 self.host.contains(&host)
-                    && host.import_kinds().iter().any(|take| transfer::can_import(home, *take))
+                    && host.import_kinds().iter().any(|kind| transfer::can_import(home, *kind))
             }
         });
         list
     }
 
-    /// Gives unused memory of a domain back to its providers; returns how many bytes.
+    /// Returns unused memory of a domain to its providers. Returns the number of bytes.
     pub(crate) fn trim(&self, domain: DomainId) -> u64 {
-        let there = self.pools.iter().filter(|pool| pool.provider().domain() == domain);
-        there.map(Pool::trim).sum()
+        let pools = self.pools.iter().filter(|pool| pool.provider().domain() == domain);
+        pools.map(Pool::trim).sum()
     }
 }

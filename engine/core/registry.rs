@@ -1,4 +1,4 @@
-//! The live objects of an engine: a slot each, by a weak reference, so that listing keeps none alive.
+//! The live objects of one engine, each in a slot with a weak reference: the registry keeps no object alive.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 
 use crate::observe::Shard;
 
-/// All live buffers. A thread that makes buffers has a shard of its own most of the time, and one
-/// buffer costs a pointer: there may be a million of them.
+/// The live objects, in shards. A thread usually has a shard of its own. One object costs a pointer, because
+/// there may be a million of them.
 #[derive(Debug)]
 pub(crate) struct Registry<T>([Mutex<Slots<T>>; SHARDS]);
 
@@ -17,10 +17,11 @@ const SHARDS: usize = 1 << SHARD_BITS;
 
 const SHARD_BITS: u32 = 4;
 
-/// Slots are made this many at a time, so that a list that grows never holds twice what it needs.
+/// Slots are allocated in blocks of this many, so that a growing list never has twice the memory that it
+/// needs.
 const BLOCK: usize = 128;
 
-/// `None` while it is vacant.
+/// A slot; `None` while it is vacant.
 type Slot<T> = Option<Weak<T>>;
 
 /// One shard, on cache lines of its own.
@@ -28,23 +29,23 @@ type Slot<T> = Option<Weak<T>>;
 #[repr(align(128))]
 struct Slots<T> {
     blocks: Vec<Box<[Slot<T>]>>,
-    /// Those that are vacant, in no order.
+    /// The vacant slots, in no order.
     vacant: Vec<u32>,
-    /// Of those that were given one: few, or somebody who does not count bytes.
+    /// The names of objects that have one. Few have one, unless the application can afford the bytes.
     names: HashMap<u32, Box<str>>,
 }
 
-/// Which slot a buffer has: the shard's number, and above it that of the slot.
+/// The slot of an object: the number of its shard, and above it the index in the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SlotId(u32);
 
 impl<T> Registry<T> {
-    /// Gives a buffer that is being made a slot.
-    pub(crate) fn add(&self, buffer: Weak<T>, name: Option<Box<str>>) -> SlotId {
+    /// Adds an object that is being made.
+    pub(crate) fn add(&self, object: Weak<T>, name: Option<Box<str>>) -> SlotId {
         let shard = Shard::mine().index() % SHARDS;
         let mut slots = self.shard(shard);
         let index = slots.vacant();
-        *slots.slot(index as usize) = Some(buffer);
+        *slots.slot(index as usize) = Some(object);
         if let Some(name) = name {
             slots.names.insert(index, name);
         }
@@ -52,55 +53,57 @@ impl<T> Registry<T> {
         SlotId(index << SHARD_BITS | shard as u32)
     }
 
-    /// Gives the slot of a buffer back whose last reference is gone.
+    /// Vacates the slot of an object whose last reference is gone.
     pub(crate) fn vacate(&self, slot: SlotId, named: bool) {
         let mut slots = self.shard(slot.shard());
-        let left = slots.slot(slot.index()).take();
+        let vacated = slots.slot(slot.index()).take();
         slots.vacant.push(slot.number());
         let name = if named { slots.names.remove(&slot.number()) } else { None };
         drop(slots);
-        drop((left, name));
+        drop((vacated, name));
     }
 
-    /// The name of the buffer that has a slot, if it was given one.
+    /// The name of the object in a slot, if it has one.
     pub(crate) fn name(&self, slot: SlotId) -> Option<Box<str>> {
         self.shard(slot.shard()).names.get(&slot.number()).cloned()
     }
 
-    /// The buffer that has a slot, if it is alive. Its last other reference may go meanwhile: it is dropped
-    /// with what is returned, so not under a lock that a drop takes.
+    /// The object in a slot, if it is alive.
+    ///
+    /// If its last other reference is dropped meanwhile, dropping the returned one drops the object. The
+    /// caller must not do that under a lock that the object's drop takes.
     pub(crate) fn get(&self, slot: SlotId) -> Option<Arc<T>> {
         self.shard(slot.shard()).slot(slot.index()).as_ref()?.upgrade()
     }
 
-    /// Calls `visit` for each live buffer, without a lock of the registry's: `visit` may take the
-    /// reservation. A buffer that is made or dropped meanwhile is visited or not.
+    /// Calls `visit` for each live object, without a lock of the registry, so `visit` may take the
+    /// reservation. An object that is made or dropped meanwhile may be visited or not.
     ///
-    /// A buffer may lose its last other reference meanwhile, and is then dropped here; that takes what
-    /// any drop takes, and waits for nothing.
+    /// If an object loses its last other reference meanwhile, it is dropped here. That takes the locks that
+    /// every drop takes, and waits for nothing.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<T>)) {
-        self.until(0, |buffer| {
-            visit(buffer);
+        self.visit_from(0, |object| {
+            visit(object);
             ControlFlow::Continue(())
         });
     }
 
-    /// The same once around from `from`, which is where an earlier call has ended, or 0, until `visit` breaks
-    /// it off; returns where that was.
-    pub(crate) fn until(
+    /// Visits the live objects once, beginning at `from`, until `visit` breaks. `from` is 0, or the position
+    /// that an earlier call has returned. Returns the position where the visit ended.
+    pub(crate) fn visit_from(
         &self,
         from: usize,
         mut visit: impl FnMut(&Arc<T>) -> ControlFlow<()>,
     ) -> usize {
         let (first, start) = (from % SHARDS, from / SHARDS);
-        // What lies before the start is the last turn's.
+        // The last turn visits the blocks before the start.
         for turn in 0..=SHARDS {
             let shard = (first + turn) % SHARDS;
             let mut block = if turn == 0 { start } else { 0 };
             while turn < SHARDS || block < start {
-                let Some(buffers) = self.shard(shard).alive(block) else { break };
-                for buffer in buffers {
-                    if visit(&buffer).is_break() {
+                let Some(objects) = self.shard(shard).alive(block) else { break };
+                for object in objects {
+                    if visit(&object).is_break() {
                         return block * SHARDS + shard;
                     }
                 }
@@ -124,7 +127,7 @@ impl SlotId {
         self.number() as usize
     }
 
-    /// In its shard.
+    /// The index in its shard.
     fn number(self) -> u32 {
         self.0 >> SHARD_BITS
     }
@@ -135,7 +138,7 @@ impl<T> Slots<T> {
         Self { blocks: vec![], vacant: vec![], names: HashMap::new() }
     }
 
-    /// The index of a vacant slot.
+    /// Takes a vacant slot, and returns its index.
     fn vacant(&mut self) -> u32 {
         if let Some(vacant) = self.vacant.pop() {
             return vacant;
@@ -151,7 +154,7 @@ impl<T> Slots<T> {
         &mut self.blocks[index / BLOCK][index % BLOCK]
     }
 
-    /// The live ones of a block; `None` if there is no such block.
+    /// The live objects of a block; `None` if there is no such block.
     fn alive(&self, block: usize) -> Option<SmallVec<[Arc<T>; BLOCK]>> {
         let slots = self.blocks.get(block)?;
         Some(slots.iter().flatten().filter_map(Weak::upgrade).collect())

@@ -1,4 +1,4 @@
-//! Routes between devices: proved once, then looked up; and what an access over each costs.
+//! Routes between devices: proved once, then looked up; and the cost of an access over each.
 
 use std::sync::Arc;
 
@@ -12,7 +12,11 @@ use crate::transfer::{self, PairKey, Refusal, RefusalReason, Route, Side, Verdic
 impl Core {
     // ---- routes ----
 
-    /// What is known of the ways from one device to another; proves them if nothing is known.
+    /// The verdict on the routes from one device to another. They are proved if they were not yet.
+    ///
+    /// # Errors
+    ///
+    /// The error that kept the routes from being proved.
     ///
     /// Locks: none may be held; this waits for both devices.
     pub(crate) fn verdict(
@@ -33,15 +37,15 @@ impl Core {
         verdict
     }
 
-    /// How `device` takes in memory of `provider`, for a buffer at home on `home`; `None` if it cannot,
-    /// and then why is added to `refused`.
+    /// How `device` imports memory of `provider`, for a buffer with the home device `home`. If it cannot,
+    /// returns `None` and adds the reasons to `refused`.
     ///
     /// # Errors
     ///
-    /// What kept a route from being proved.
+    /// The error that kept a route from being proved.
     ///
     /// Locks: as [`Core::verdict`].
-    pub(crate) fn take(
+    pub(crate) fn import_kind(
         &self,
         provider: Provider,
         home: &Arc<DeviceInner>,
@@ -49,12 +53,12 @@ impl Core {
         refused: &mut Vec<Refusal>,
     ) -> Result<Option<ImportKind>> {
         if let Provider::Foreign(handle) = provider {
-            let take = foreign_take(provider, home, device);
-            if take.is_none() {
+            let kind = foreign_import_kind(provider, home, device);
+            if kind.is_none() {
                 let reason = RefusalReason::NotImportable { side: Side::Second, handle };
                 refused.push(Refusal { route: Route::of_foreign(handle), reason });
             }
-            return Ok(take);
+            return Ok(kind);
         }
         let from = match provider {
             Provider::Device { device: exporter, .. } => Arc::clone(&self.member(exporter).device),
@@ -64,57 +68,58 @@ impl Core {
             return Ok(Some(provider.import_kinds()[0]));
         }
         let verdict = self.verdict(&from, device)?;
-        let take = verdict.import_kind(provider);
-        if take.is_none() {
+        let kind = verdict.import_kind(provider);
+        if kind.is_none() {
             refused.extend(verdict.refused.iter().cloned());
         }
-        Ok(take)
+        Ok(kind)
     }
 
-    /// What `user` pays for a byte in `place`, if that was measured. Waits for nothing.
-    pub(crate) fn access_cost(&self, user: DeviceId, place: DomainId) -> Option<AccessCost> {
+    /// The cost of an access of `user` to memory in `domain`, if it was measured. Waits for nothing.
+    pub(crate) fn access_cost(&self, user: DeviceId, domain: DomainId) -> Option<AccessCost> {
         self.auto_migration
             .access_costs()
-            .get(user, place, || self.measured_access_cost(user, place))
+            .get(user, domain, || self.measured_access_cost(user, domain))
     }
 
-    /// By the route that a buffer in that place would have.
+    /// The cost over the route that a buffer in that domain would use.
     #[cold]
-    fn measured_access_cost(&self, user: DeviceId, place: DomainId) -> Option<AccessCost> {
+    fn measured_access_cost(&self, user: DeviceId, domain: DomainId) -> Option<AccessCost> {
         let device = &self.devices.get(user)?.device;
-        // All memory is the host's there, and what differs is noise.
+        // All memory of a software device is the host's, and any measured difference is noise.
         if device.adapter().kind() == AdapterKind::Cpu {
             return None;
         }
-        let owner = match place {
+        let owner = match domain {
             DomainId::Vram(owner) => owner,
             DomainId::System => user,
         };
         let verdict = self.known_route(&self.devices.get(owner)?.device, device)?;
-        let own = place == DomainId::Vram(user);
+        let own = domain == DomainId::Vram(user);
         let leads_there = |route: Route| match route {
             Route::Local => own,
-            route => route.provider(owner).is_some_and(|provider| provider.domain() == place),
+            route => route.provider(owner).is_some_and(|provider| provider.domain() == domain),
         };
         let working = verdict.working.iter().find(|working| leads_there(working.route))?;
         Some(AccessCost::measured(verdict.probe_bytes, working.read))
     }
 
+    /// The verdict on the routes from one device to another, if they were proved.
     pub(crate) fn known_route(&self, from: &DeviceInner, to: &DeviceInner) -> Option<Arc<Verdict>> {
         self.routes.known(&PairKey::new(from, to))
     }
 }
 
-/// A stranger's memory cannot be probed, since writing to it is not ours to do; what the driver says
-/// has to do.
-fn foreign_take(
+/// How `device` imports external memory. Such memory cannot be probed, because peerbuf must not write to it,
+/// so the driver's word must suffice.
+fn foreign_import_kind(
     provider: Provider,
     home: &DeviceInner,
     device: &DeviceInner,
 ) -> Option<ImportKind> {
-    provider.import_kinds().iter().copied().find(|&take| {
-        let opaque = take == ImportKind::Fd(HandleType::OpaqueFd);
-        transfer::can_import(device, take)
+    provider.import_kinds().iter().copied().find(|&kind| {
+        let opaque = kind == ImportKind::Fd(HandleType::OpaqueFd);
+        transfer::can_import(device, kind)
             && (!opaque || device.adapter().same_driver_and_device(home.adapter()))
     })
 }

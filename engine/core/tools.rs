@@ -1,5 +1,5 @@
-//! What peerbuf makes on a device to copy with: staging memory and compute kernels, on first use; and how fast it
-//! copies, measured once.
+//! The tools to copy with: staging memory, compute kernels, and copy speeds of a device, made or measured on
+//! first use.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, TryLockError};
@@ -11,71 +11,76 @@ use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
 use crate::transfer::{self, ComputeKernels, CopySpeeds};
 
-/// How often copies that were not measured in time are measured again.
-const TRIES: u8 = 2;
+/// How often a measurement that timed out is repeated.
+const RETRIES: u8 = 2;
 
 impl Core {
     // ---- tools ----
 
-    pub(crate) fn passes(&self, device: &DeviceInner) -> Result<Arc<ComputeKernels>> {
-        self.tools(device).map(|tools| tools.passes)
+    /// The compute kernels of a device, made on first use.
+    pub(crate) fn compute_kernels(&self, device: &DeviceInner) -> Result<Arc<ComputeKernels>> {
+        self.tools(device).map(|tools| tools.kernels)
     }
 
+    /// The staging memory of a device, made on first use.
     pub(crate) fn staging(&self, device: &DeviceInner) -> Result<Arc<Staging>> {
         self.tools(device).map(|tools| tools.staging)
     }
 
-    /// How fast the host and a device copy. Measured here, once; while the device is at work, what is assumed
-    /// until then.
+    /// The copy speeds of the host and a device, measured here once. While the device is busy, or another
+    /// thread measures, the assumed speeds are returned.
     ///
     /// Locks: none may be held; this waits for the device, which has nothing else to do.
     pub(crate) fn speeds(&self, device: DeviceId) -> &CopySpeeds {
         if let Some(known) = self.known_speeds(device) {
             return known;
         }
-        let member = self.member(device);
-        // Who comes while somebody measures does not wait for that.
-        let _measuring = match member.measuring.try_lock() {
+        let entry = self.member(device);
+        // Do not wait for a measurement in progress on another thread.
+        let _measuring = match entry.measuring.try_lock() {
             Err(TryLockError::WouldBlock) => return transfer::path::assumed(),
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         };
         let measured = self
-            .staging(&member.device)
-            .and_then(|staging| transfer::path::measure(&member.device, &staging, &self.retire));
+            .staging(&entry.device)
+            .and_then(|staging| transfer::path::measure(&entry.device, &staging, &self.retire));
         match measured {
             Ok(None) => transfer::path::assumed(),
-            // The application is at work there. Each try is a wait, so there are few.
-            Err(Error::Timeout { .. }) if member.late.fetch_add(1, Ordering::Relaxed) < TRIES => {
+            // The application uses the device. Each try is a wait, so there are few.
+            Err(Error::Timeout { .. })
+                if entry.timed_out.fetch_add(1, Ordering::Relaxed) < RETRIES =>
+            {
                 transfer::path::assumed()
             }
-            Ok(Some(speeds)) => member.speeds.get_or_init(|| speeds),
+            Ok(Some(speeds)) => entry.speeds.get_or_init(|| speeds),
             Err(error) => {
-                tracing::warn!(%error, device = member.device.name(), "copies were not measured");
-                // It would fail again, at the cost of every move.
-                member.speeds.get_or_init(|| transfer::path::assumed().clone())
+                tracing::warn!(%error, device = entry.device.name(), "copy speeds not measured; assumed speeds used");
+                // Another try would fail again, and every move would pay for it.
+                entry.speeds.get_or_init(|| transfer::path::assumed().clone())
             }
         }
     }
 
-    /// The same, if it is known.
+    /// The copy speeds, if they were given or measured.
     pub(crate) fn known_speeds(&self, device: DeviceId) -> Option<&CopySpeeds> {
-        // A model is to take the same way each time.
+        // A model must choose the same copy path each time.
         let assumed = || cfg!(peerbuf_shuttle).then(transfer::path::assumed);
-        let said = self.said_speeds.as_ref();
-        said.or_else(|| self.member(device).speeds.get()).or_else(assumed)
+        let given = self.given_speeds.as_ref();
+        given.or_else(|| self.member(device).speeds.get()).or_else(assumed)
     }
 
+    /// A device with its tools, as one end of a route.
     pub(super) fn end(&self, device: &Arc<DeviceInner>) -> Result<transfer::RouteEnd> {
-        let Tools { passes, staging } = self.tools(device)?;
-        Ok(transfer::RouteEnd { device: Arc::clone(device), staging, kernels: passes })
+        let Tools { kernels, staging } = self.tools(device)?;
+        Ok(transfer::RouteEnd { device: Arc::clone(device), staging, kernels })
     }
 
     pub(super) fn tools(&self, device: &DeviceInner) -> Result<Tools> {
         let tools = self.member(device.id()).tools(|device| {
             let staging = Staging::new(device)?;
-            let passes = Arc::new(ComputeKernels::new(device, &staging)?);
-            Ok(Tools { passes, staging })
+            let kernels = Arc::new(ComputeKernels::new(device, &staging)?);
+            Ok(Tools { kernels, staging })
         });
         tools.cloned()
     }

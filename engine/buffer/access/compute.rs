@@ -71,7 +71,7 @@ impl Mapping {
         let span = target.span().slice(0, from.size);
         let submit = |work: Work<'_>| self.submit_copy_to(target, work);
         let watch = Watch { timeout: from.core().timeout, submit: &submit };
-        let kernels = from.core().passes(self.device_inner())?;
+        let kernels = from.core().compute_kernels(self.device_inner())?;
         retry_on_oom(&from.set, self.device_inner().id(), [&**from, &**to], || {
             kernels.copy(self.span(), span, &watch)
         })
@@ -90,7 +90,7 @@ impl Mapping {
         self.view()?;
         let submit = |work: Work<'_>| self.submit(access, work);
         let watch = Watch { timeout: set.core.timeout, submit: &submit };
-        let kernels = set.core.passes(self.device_inner())?;
+        let kernels = set.core.compute_kernels(self.device_inner())?;
         retry_on_oom(set, self.device_inner().id(), [&**self.buffer_inner()], || {
             pass(&kernels, &watch)
         })
@@ -100,10 +100,10 @@ impl Mapping {
     fn submit(&self, access: Access, work: Work<'_>) -> Result<Attempt> {
         let device = self.device_inner();
         let mut state = self.buffer_inner().lock();
-        let mut waits = state.fences.pending(Usage::from(access).waits_for());
+        let mut waits = state.fences().pending(Usage::from(access).waits_for());
         // Collected before the check for failures: work that fails after it is among these fences, and the
         // fence of the pass reports its failure.
-        let writers = state.fences.pending(Usage::Write);
+        let writers = state.fences().pending(Usage::Write);
         self.buffer_inner().check_usable(&mut state)?;
         // The device's queue orders its own work.
         waits.retain(|fence| !fence.is_on(device));
@@ -117,7 +117,7 @@ impl Mapping {
             self.buffer_inner().note_submitted(&mut state, &all, device.id(), &submitted);
         }
         let fence = submitted?.depends_on(&writers);
-        state.fences.add(Usage::from(access), fence.clone());
+        state.fences().add(Usage::from(access), fence.clone());
         self.buffer_inner().note_use(&mut state, Some(device.id()));
         Ok(Attempt::Submitted(fence))
     }
@@ -139,8 +139,8 @@ impl Mapping {
         let written = DirtyRanges::of(0..from.size, to.size);
         to.note_submitted(pair.to(), &written, self.device_inner().id(), &submitted);
         let fence = submitted?.depends_on(&writers);
-        pair.from().fences.add(Usage::Read, fence.clone());
-        pair.to().fences.add(Usage::Write, fence.clone());
+        pair.from().fences().add(Usage::Read, fence.clone());
+        pair.to().fences().add(Usage::Write, fence.clone());
         pair.note_use(from, to, Some(self.device_inner().id()));
         Ok(Attempt::Submitted(fence))
     }

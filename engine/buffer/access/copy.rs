@@ -153,7 +153,7 @@ fn copy_staged(
     for (buffer, usage, unfinished) in [(from, Usage::Read, reading), (to, Usage::Write, writing)] {
         let mut state = buffer.lock();
         state.end_access();
-        unfinished.into_iter().for_each(|fence| state.fences.add(usage, fence));
+        unfinished.into_iter().for_each(|fence| state.fences().add(usage, fence));
     }
     drop(signal);
     result

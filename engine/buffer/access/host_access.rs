@@ -67,7 +67,7 @@ impl HostAccess {
     fn begin_once(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
         let (allocation, offset, written) = {
             let mut state = buffer.lock_idle(Usage::from(access).waits_for(), |_| true)?;
-            buffer.own(&mut state)?;
+            buffer.make_valid(&mut state)?;
             let backing = buffer.backing(&state)?;
             let (allocation, offset) = (Arc::clone(backing.allocation()), backing.offset());
             state.begin_access();
@@ -198,7 +198,7 @@ impl BounceBuffer {
     /// Copies the bytes to staging memory, for any access: a write may be partial.
     fn begin(buffer: &BufferInner, allocation: &Allocation, offset: u64) -> Result<Self> {
         let home = buffer.home();
-        let kind = buffer.take_at_home(allocation.provider());
+        let kind = buffer.home_import_kind(allocation.provider());
         let view = match allocation.existing_view(home.id()) {
             Some(view) => view,
             None => allocation.view(&home, kind?)?,
@@ -212,7 +212,7 @@ impl BounceBuffer {
             return Ok(this);
         };
         let fence = transfer::to_staging(&this.home, this.span(), staging.raw())?;
-        buffer.lock().fences.add(Usage::Read, fence.clone());
+        buffer.lock().fences().add(Usage::Read, fence.clone());
         if let Err(error) = fence.wait(buffer.core().timeout) {
             this.retire(buffer, fence);
             return Err(error);
@@ -231,7 +231,7 @@ impl BounceBuffer {
         };
         let mut state = buffer.lock();
         let fence = transfer::from_staging_parts(&self.home, staging.raw(), self.span(), &parts)?;
-        state.fences.add(Usage::Write, fence.clone());
+        state.fences().add(Usage::Write, fence.clone());
         drop(state);
         self.retire(buffer, fence);
         Ok(())

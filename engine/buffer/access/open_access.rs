@@ -80,7 +80,7 @@ impl OpenAccess<'_> {
     /// for all work that was submitted to the queue so far.
     pub fn end(self, fence: Fence) {
         let mut state = self.mapping.buffer_inner().lock();
-        state.fences.add(Usage::from(self.access), fence);
+        state.fences().add(Usage::from(self.access), fence);
     }
 }
 

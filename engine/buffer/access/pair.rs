@@ -74,15 +74,15 @@ impl<'a> Pair<'a> {
 
     /// Returns the fences that a copy must wait for.
     fn waits(&mut self) -> Vec<Fence> {
-        let mut waits = self.from().fences.pending(Usage::from(Access::Read).waits_for());
-        waits.extend(self.to().fences.pending(Usage::from(Access::Write).waits_for()));
+        let mut waits = self.from().fences().pending(Usage::from(Access::Read).waits_for());
+        waits.extend(self.to().fences().pending(Usage::from(Access::Write).waits_for()));
         waits
     }
 
     /// Returns the fences of work that writes either buffer. The fence of a copy depends on them.
     pub(super) fn writers(&mut self) -> Vec<Fence> {
-        let mut writers = self.from().fences.pending(Usage::Write);
-        writers.extend(self.to().fences.pending(Usage::Write));
+        let mut writers = self.from().fences().pending(Usage::Write);
+        writers.extend(self.to().fences().pending(Usage::Write));
         writers
     }
 
@@ -113,14 +113,14 @@ impl<'a> Pair<'a> {
         region: CopyRegion,
         one_submission: bool,
     ) -> Result<()> {
-        from.own(self.from())?;
+        from.make_valid(self.from())?;
         let state = self.to();
         let backing = to.backing(state)?;
         let whole = region.len == backing.extent(to.size);
         if one_submission && whole && backing.content() == Content::Stale {
             return Ok(());
         }
-        to.own(state)
+        to.make_valid(state)
     }
 
     /// Copies by the host, if that is faster than a submission. `Ok(false)` if a device must copy.
@@ -167,7 +167,7 @@ impl<'a> Pair<'a> {
 
     /// Whether both buffers have no pending fence and no open host access.
     fn is_idle(&mut self) -> bool {
-        let idle = |state: &mut State| state.host() == 0 && state.fences.is_idle();
+        let idle = |state: &mut State| state.host() == 0 && state.fences().is_idle();
         idle(self.from()) && idle(self.to())
     }
 
@@ -182,7 +182,7 @@ impl<'a> Pair<'a> {
         writers: &[Fence],
     ) -> Result<Option<Fence>> {
         let view_of = |state: &State| {
-            let backing = state.location.backing()?;
+            let backing = state.location().backing()?;
             Some((backing.allocation().existing_view(device.id())?, backing.offset()))
         };
         let (Some(from), Some(to)) = (view_of(self.from()), view_of(self.to())) else {
@@ -196,14 +196,14 @@ impl<'a> Pair<'a> {
         let written = DirtyRanges::of(region.to..region.to + len, to_buffer.size);
         to_buffer.note_submitted(self.to(), &written, device.id(), &submitted);
         let fence = submitted?.depends_on(writers);
-        self.from().fences.add(Usage::Read, fence.clone());
+        self.from().fences().add(Usage::Read, fence.clone());
         // A copy that replaces a scrub is a `Move`, which all later uses wait for, as for the scrub.
         let state = self.to();
-        let target = state.location.backing_mut();
+        let target = state.location_mut().backing_mut();
         let scrubs = target.as_ref().is_some_and(|backing| backing.content() == Content::Stale);
         target.into_iter().for_each(Backing::make_valid);
         let usage = if scrubs { Usage::Move } else { Usage::Write };
-        state.fences.add(usage, fence.clone());
+        state.fences().add(usage, fence.clone());
         Ok(Some(fence))
     }
 
@@ -223,7 +223,7 @@ impl<'a> Pair<'a> {
         for (index, usage) in [(self.from, Usage::Read), (self.to, Usage::Write)] {
             let state = self.locked.get_mut(index);
             state.begin_access();
-            state.fences.add(usage, fence.clone());
+            state.fences().add(usage, fence.clone());
         }
         Ok(located)
     }
@@ -238,5 +238,5 @@ pub(super) fn view(
     if let Some(view) = allocation.existing_view(device.id()) {
         return Ok(view);
     }
-    allocation.view(device, buffer.take(allocation.provider(), device)?)
+    allocation.view(device, buffer.import_kind(allocation.provider(), device)?)
 }

@@ -207,7 +207,7 @@ impl Use {
     /// Returns the fences that must have signalled before the commands may start.
     pub(super) fn waits(&self, state: &mut State) -> Vec<Fence> {
         // Unordered uses still wait for move fences.
-        state.fences.pending(match self.usage {
+        state.fences().pending(match self.usage {
             Usage::Bookkeep => Usage::Move,
             usage => usage.waits_for(),
         })

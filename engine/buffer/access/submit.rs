@@ -15,7 +15,7 @@ use crate::buffer::eviction::restore_together;
 use crate::buffer::object::{Buffers, wait_all};
 use crate::buffer::placement::retry_on_oom;
 use crate::buffer::state::State;
-use crate::buffer::tracking::age_elsewhere;
+use crate::buffer::tracking::mark_groups_used;
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::DomainId;
@@ -80,7 +80,7 @@ fn lock_and_submit(
         }
         if host_waits(&pending, device).next().is_none() {
             for (used, &index) in uses.iter().zip(&indices) {
-                used.buffer.own(locked.get_mut(index))?;
+                used.buffer.make_valid(locked.get_mut(index))?;
             }
             pending = all_waits(uses, &indices, &mut locked, after);
         }
@@ -92,7 +92,7 @@ fn lock_and_submit(
         }
         // Reserve a slot for the fence in each buffer, so that nothing can fail once the commands run.
         for &index in &indices {
-            locked.get_mut(index).fences.reserve()?;
+            locked.get_mut(index).fences().reserve()?;
         }
         let submitted = work.submit(set, device, uses, &pending);
         for (used, &index) in uses.iter().zip(&indices) {
@@ -102,7 +102,7 @@ fn lock_and_submit(
         let fence = submitted?.depends_on(&writers);
         for (used, &index) in uses.iter().zip(&indices) {
             let state = locked.get_mut(index);
-            state.fences.add(used.usage, fence.clone());
+            state.fences().add(used.usage, fence.clone());
         }
         note_uses(set, device.id(), uses, &indices, &mut locked);
         return Ok(fence);
@@ -122,10 +122,10 @@ fn note_uses(
         let state = locked.get_mut(index);
         used.buffer.trace_use(state, Some(device));
         used.buffer.count_access_to(state, device, used.buffer.size);
-        used.buffer.line_up_late(state);
-        match state.entry.slot() {
-            Some(slot) => slots.push((state.entry.order(), slot)),
-            None => used.buffer.age_in_no_order(),
+        used.buffer.enlist_late(state);
+        match state.entry().slot() {
+            Some(slot) => slots.push((state.entry().list_domain(), slot)),
+            None => used.buffer.age_unlisted(),
         }
     }
     let mut rest = &mut *slots;
@@ -138,7 +138,7 @@ fn note_uses(
             .domain_state(domain)
             .eviction_list
             .mark_all_used(listed.iter().map(|(_, slot)| *slot));
-        age_elsewhere(&set.core, Some(domain), ages);
+        mark_groups_used(&set.core, Some(domain), ages);
         rest = others;
     }
 }
@@ -223,7 +223,7 @@ fn all_writers(
         _ => Usage::Write,
     };
     let each = uses.iter().zip(indices);
-    each.flat_map(|(used, &index)| locked.get_mut(index).fences.pending(writes(used)))
+    each.flat_map(|(used, &index)| locked.get_mut(index).fences().pending(writes(used)))
         .chain(after.iter().cloned())
         .collect()
 }

@@ -69,7 +69,7 @@ impl<'a> PendingAttach<'a> {
         self.check_attachable(buffer, &mut state)?;
         let allocation = buffer.backing(&state)?.allocation();
         let reachable = allocation.has_view(self.device.id())
-            && self.caps.may_be_given(allocation.provider())
+            && self.caps.accepts(allocation.provider())
             && state.moving().is_none();
         Ok(reachable.then(|| self.list(&mut state)))
     }
@@ -89,7 +89,7 @@ impl<'a> PendingAttach<'a> {
             if !matrix.is_current(buffer, &state) || !matrix.home_was(&home) {
                 continue;
             }
-            let provider = state.location.provider();
+            let provider = state.location().provider();
             if let Some(kind) = matrix.import_kind(self.caps, provider) {
                 buffer.backing(&state)?.allocation().view(self.device, kind)?;
                 return Ok(self.list(&mut state));
@@ -115,7 +115,7 @@ impl<'a> PendingAttach<'a> {
 
     /// Lists the attachment in the buffer's state. From then on its importer may be called at any time.
     fn list(&self, state: &mut State) -> AttachmentId {
-        state.sit(self.caps, self.importer.clone())
+        state.attach(self.caps, self.importer.clone())
     }
 }
 

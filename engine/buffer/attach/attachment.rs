@@ -91,7 +91,7 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        let importer = self.buffer.lock().leave(self.id);
+        let importer = self.buffer.lock().detach(self.id);
         drop(importer);
         self.buffer.core().live.died(Object::Attachment);
     }

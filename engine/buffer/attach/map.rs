@@ -65,7 +65,7 @@ pub(super) fn lock_current<'a>(
         let allocation = Arc::clone(backing.allocation());
         drop(state);
         retry_on_oom(&buffer.set, device.id(), [buffer], || {
-            allocation.view(device, buffer.take(allocation.provider(), device)?)
+            allocation.view(device, buffer.import_kind(allocation.provider(), device)?)
         })?;
     }
 }

@@ -264,7 +264,7 @@ impl Mapping {
     fn make_ready(&self) -> Result<()> {
         // A stale mapping is refused here, before the reservation is locked.
         self.check_current()?;
-        let lock_owned = || self.buffer.lock_owned();
+        let lock_owned = || self.buffer.lock_valid();
         let device = self.device_inner().id();
         let _state = retry_on_oom(&self.buffer.set, device, [&*self.buffer], lock_owned)?;
         // Check again under the reservation: only the content of the current backing was made valid.

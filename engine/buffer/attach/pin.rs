@@ -35,11 +35,11 @@ impl Pin {
             Quick::Refused(used, quota) => return Err(over_quota(attachment, used, quota)),
             Quick::No => pin_locked(attachment, reason)?,
         };
-        pinned.line().live().born(Object::Pin);
+        pinned.counter().live().born(Object::Pin);
         tracing::debug!(
             buffer = attachment.buffer_inner().name(),
             device = attachment.device_inner().name(),
-            reason = pinned.line().reason().as_ref(),
+            reason = pinned.counter().reason().as_ref(),
             "pinned"
         );
         Ok(Self(pinned))
@@ -47,14 +47,15 @@ impl Pin {
 
     /// Returns the buffer.
     pub fn buffer(&self) -> SharedBuffer {
-        let owner: Arc<dyn Any + Send + Sync> = Arc::<dyn PinOwner>::clone(self.0.line().owner());
+        let owner: Arc<dyn Any + Send + Sync> =
+            Arc::<dyn PinOwner>::clone(self.0.counter().owner());
         let Ok(buffer) = owner.downcast() else { unreachable!("buffers alone own pins") };
         SharedBuffer(buffer)
     }
 
     /// Returns the reason of the pin.
     pub fn reason(&self) -> &str {
-        self.0.line().reason()
+        self.0.counter().reason()
     }
 }
 
@@ -65,7 +66,7 @@ fn pin_locked(attachment: &Attachment, reason: Cow<'static, str>) -> Result<Pinn
     buffer.set.handle_lost_devices();
     // A pin guarantees (kernel: the contract of `dma_buf_attach_ops::pin`) that the memory is allocated, that
     // an earlier owner's bytes are zeroed, and that no move is in progress.
-    let mut state = buffer.lock_owned()?;
+    let mut state = buffer.lock_valid()?;
     let counter = state.pin_counter(id, &reason.clone(), || {
         let accounting = (buffer.size, Arc::clone(&buffer.core().live));
         PinCounter::new(Arc::clone(buffer) as _, accounting, id, attachment.device_id(), reason)
@@ -83,13 +84,13 @@ fn over_quota(attachment: &Attachment, used: u64, quota: u64) -> Error {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.0.line().live().died(Object::Pin);
+        self.0.counter().live().died(Object::Pin);
     }
 }
 
 impl fmt::Debug for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counter = self.0.line();
+        let counter = self.0.counter();
         f.debug_struct("Pin")
             .field("buffer", &self.buffer().name())
             .field("device", &counter.device())

@@ -112,7 +112,7 @@ fn wait_for_revocation(
         if !buffer.status.is_revoked() || state.revocation() != revocation {
             return Ok(None);
         }
-        let mut waits = state.fences.pending(Usage::Bookkeep);
+        let mut waits = state.fences().pending(Usage::Bookkeep);
         // An access adds a fence when it ends, so the fences are checked again after the wait.
         if waits.is_empty() && !state.has_users() {
             return Ok(Some(state));

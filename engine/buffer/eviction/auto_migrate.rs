@@ -114,16 +114,16 @@ impl BufferInner {
         if held || state.moving().is_some() || !self.may_auto_migrate() {
             return None;
         }
-        let (to, footprint) = (DomainId::Vram(device), state.location.footprint());
+        let (to, footprint) = (DomainId::Vram(device), state.location().footprint());
         // `restore` moves a buffer to its preferred domain.
-        if state.entry.preferred() == to {
+        if state.entry().preferred() == to {
             return None;
         }
         let ledger = &core.domain_state(to).ledger;
-        let charge = (footprint, state.location.group());
+        let charge = (footprint, state.location().group());
         if !ledger.has_room(charge) {
             let reason = full(ledger, charge);
-            let here = state.location.domain();
+            let here = state.location().domain();
             self.record(&mut state, What::Stayed, [here, to], reason);
             core.auto_migration.refused(self.id(), device);
             return None;
@@ -143,7 +143,7 @@ impl BufferInner {
     /// Moves the buffer to `device`, without evictions and without waits.
     fn auto_migrate_to(self: &Arc<Self>, device: DeviceId) -> Result<MoveOutcome> {
         let core = self.core();
-        self.check_there()?;
+        self.check_resident()?;
         let (generation, to) = (self.generation(), DomainId::Vram(device));
         let home = home_at(self, to)?;
         if !self.routes_are_known(&home) {
@@ -168,7 +168,7 @@ impl BufferInner {
         let state = self.lock();
         devices.extend(state.attachments().map(|attachment| attachment.device));
         // Memory that belongs to no device is imported by each user, so `home` needs a known route as well.
-        let is_device_memory = matches!(state.location.provider(), Provider::Device { .. });
+        let is_device_memory = matches!(state.location().provider(), Provider::Device { .. });
         drop(state);
         if is_device_memory {
             devices.retain(|device| *device != home.id());

@@ -13,7 +13,7 @@ use crate::residency::{EvictionLimits, Trigger};
 pub(crate) fn request(buffer: &Arc<BufferInner>) -> Result<Migration> {
     // First, because it may change the preferred domain.
     buffer.set.handle_lost_devices();
-    let preferred = buffer.lock().entry.preferred();
+    let preferred = buffer.lock().entry().preferred();
     move_until(buffer, preferred, MoveCause::Requested)
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn restore(set: &Buffers, domain: DomainId) -> usize {
     let limits = EvictionLimits { evict: false, ..set.core.eviction_limits(Trigger::All) };
     let mut restored = 0;
     set.live.for_each(|buffer| {
-        if buffer.is_displaced() && buffer.lock().entry.preferred() == domain {
+        if buffer.is_displaced() && buffer.lock().entry().preferred() == domain {
             let (generation, cause) = (buffer.generation(), MoveCause::Requested);
             match buffer.restore_to(domain, generation, &limits, cause, Trigger::All) {
                 Ok(outcome) => restored += usize::from(outcome == MoveOutcome::Moved),

@@ -44,21 +44,21 @@ impl SharedBuffer {
         let buffer = &self.0;
         buffer.set.handle_lost_devices();
         let mut state = buffer.lock();
-        if matches!(state.location.provider(), Provider::Foreign(_)) {
+        if matches!(state.location().provider(), Provider::Foreign(_)) {
             return Err(Error::Unsupported {
                 device: buffer.home().name().to_owned(),
                 missing: "a way to discard external memory".into(),
             });
         }
         buffer.mark_purgeable(&mut state, purgeable);
-        Ok(state.location.backing().is_some())
+        Ok(state.location().backing().is_some())
     }
 
     /// Whether the content may be discarded.
     ///
     /// Locks: the reservation.
     pub fn is_purgeable(&self) -> bool {
-        self.0.lock().entry.is_purgeable()
+        self.0.lock().entry().is_purgeable()
     }
 
     /// Whether the content was discarded, and the buffer has no memory until it is repopulated. The answer may be
@@ -90,7 +90,7 @@ impl SharedBuffer {
                 return Ok(());
             }
             buffer.check_not_revoked()?;
-            let preferred = buffer.lock().entry.preferred();
+            let preferred = buffer.lock().entry().preferred();
             let home = home_at(buffer, preferred)?;
             let placement = allowed_placement(buffer, preferred);
             let matrix = ImportMatrix::gather(buffer, &home, placement.kinds(), None)?;
@@ -119,7 +119,7 @@ impl SharedBuffer {
             buffer.next_generation(home_after_move(buffer, &state, &home));
             // Last: a thread that sees the buffer as not purged sees all the rest, too.
             buffer.status.set_purged(false);
-            let here = state.location.domain();
+            let here = state.location().domain();
             if !buffer.is_displaced() {
                 buffer.record(&mut state, What::Placed, [here, here], Reason::Asked);
             }
@@ -146,9 +146,9 @@ fn allowed_placement(buffer: &BufferInner, preferred: DomainId) -> Placement {
 /// Makes `new` the backing of a purged buffer. The reservation is held.
 fn set_backing(buffer: &BufferInner, state: &mut State, new: Backing) {
     // INVARIANT: `new` was allocated for the buffer's size.
-    state.location = Location::Resident(new);
+    *state.location_mut() = Location::Resident(new);
     buffer.enlist(state);
-    let displaced = state.location.domain() != state.entry.preferred();
+    let displaced = state.location().domain() != state.entry().preferred();
     buffer.backoff.set(u8::from(displaced));
 }
 
@@ -165,8 +165,8 @@ impl BufferInner {
         let end = Instant::now() + self.core().timeout;
         loop {
             let mut state = self.lock();
-            self.check_there()?;
-            if !state.entry.is_purgeable() {
+            self.check_resident()?;
+            if !state.entry().is_purgeable() {
                 return Ok(false);
             }
             let Some(fence) = state.moving().cloned() else {
@@ -193,7 +193,7 @@ impl BufferInner {
         // The buffer that needs the room is no victim.
         let for_itself =
             matches!(limits.trigger, Trigger::Room { by: Some(by), .. } if by == self.id());
-        if for_itself || limits.skip_busy && !state.fences.is_idle() {
+        if for_itself || limits.skip_busy && !state.fences().is_idle() {
             return Some(Err(Kept::Busy));
         }
         if state.moving().is_some() {
@@ -219,22 +219,22 @@ impl BufferInner {
     fn purge(&self, state: &mut State, trigger: Trigger) {
         invalidate_importers(self, state, InvalidationCause::Purge, MoveId::NONE);
         // Nothing can fail from here.
-        let from = state.location.domain();
+        let from = state.location().domain();
         self.record_purge(state, trigger);
         self.drop_clean_copy(state);
-        unlist(self.core(), &mut state.entry);
+        unlist(self.core(), state.entry_mut());
         self.backoff.set(0);
         // Pending work concerns the old memory only. A revocation still waits for it, but its failure no
         // longer poisons the buffer.
         let mut last = Fences::default();
-        let running = state.fences.pending(Usage::Bookkeep);
-        state.fences = Fences::default();
+        let running = state.fences().pending(Usage::Bookkeep);
+        *state.fences() = Fences::default();
         for fence in running {
-            state.fences.add(Usage::Bookkeep, fence.clone());
+            state.fences().add(Usage::Bookkeep, fence.clone());
             last.add(Usage::Bookkeep, fence);
         }
-        let purged = Location::Purged(state.location.provider(), state.location.group());
-        let old_backing = state.leave_for(purged, self.generation(), last, true);
+        let purged = Location::Purged(state.location().provider(), state.location().group());
+        let old_backing = state.replace_backing(purged, self.generation(), last, true);
         // Before the generation changes, so that old mappings report the purge, and not only a stale
         // generation.
         self.status.set_purged(true);

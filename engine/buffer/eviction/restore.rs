@@ -94,8 +94,8 @@ impl BufferInner {
     /// now, or backs off. No buffer may be evicted for one that cannot be restored.
     fn restore_plan(&self) -> Option<RestorePlan> {
         let mut state = self.lock();
-        let preferred = state.entry.preferred();
-        if state.location.domain() == preferred {
+        let preferred = state.entry().preferred();
+        if state.location().domain() == preferred {
             self.backoff.set(0);
             return None;
         }
@@ -110,9 +110,9 @@ impl BufferInner {
         let Turn::Try { left } = self.backoff.turn() else { return None };
         Some(RestorePlan {
             preferred,
-            footprint: state.location.footprint(),
-            group: state.location.group(),
-            priority: state.entry.priority(),
+            footprint: state.location().footprint(),
+            group: state.location().group(),
+            priority: state.entry().priority(),
             generation: self.generation(),
             uses_left: left,
         })
@@ -125,7 +125,7 @@ impl BufferInner {
             DomainId::System => self.home_id(),
         };
         let device = &self.core().member(device).device;
-        state.fences.pending(Usage::Bookkeep).iter().any(|fence| fence.is_for_host(device))
+        state.fences().pending(Usage::Bookkeep).iter().any(|fence| fence.is_for_host(device))
     }
 
     /// Moves the buffer to its preferred domain, unless it has moved since `generation`. Waits only if `limits`
@@ -138,7 +138,7 @@ impl BufferInner {
         cause: MoveCause,
         trigger: Trigger,
     ) -> Result<MoveOutcome> {
-        self.check_there()?;
+        self.check_resident()?;
         let home = home_at(self, preferred)?;
         match Plan::new(self, &home, preferred.kind(), limits)? {
             // Another thread may have moved it meanwhile.
@@ -157,7 +157,7 @@ impl BufferInner {
     /// meanwhile.
     fn still_displaced(&self, reason: Option<Reason>, set_backoff: impl FnOnce(&ReturnBackoff)) {
         let mut state = self.lock();
-        if state.location.domain() != state.entry.preferred() {
+        if state.location().domain() != state.entry().preferred() {
             set_backoff(&self.backoff);
             if let Some(reason) = reason {
                 self.record_not_restored(&mut state, reason);

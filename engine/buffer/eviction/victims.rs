@@ -77,8 +77,8 @@ fn plan_victim<'a>(
         if buffer.core().protected.contains(buffer.id()) {
             return Err(Kept::Busy);
         }
-        let entry = state.entry;
-        let is_in_domain = entry.order() == from && state.location.domain() == from;
+        let entry = state.entry();
+        let is_in_domain = entry.list_domain() == from && state.location().domain() == from;
         if entry.slot() != Some(victim.slot) || !is_in_domain {
             return Err(Kept::Gone);
         }
@@ -92,7 +92,7 @@ fn plan_victim<'a>(
             return Err(kept);
         }
         if !entry.is_purgeable() {
-            let has_work = !state.fences.pending(Usage::Bookkeep).is_empty();
+            let has_work = !state.fences().pending(Usage::Bookkeep).is_empty();
             if has_work && limits.skip_busy {
                 return Err(Kept::Busy);
             }
@@ -121,7 +121,7 @@ fn plan_move<'a>(
         return Err(Kept::Unreachable);
     }
     let plan = || {
-        buffer.check_there()?;
+        buffer.check_resident()?;
         let home = home_at(buffer, DomainId::System)?;
         let Some(plan) = Plan::new(buffer, &home, DomainKind::System, limits)? else {
             return Ok(None);

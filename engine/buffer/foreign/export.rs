@@ -43,8 +43,8 @@ impl ForeignExport {
             // is exported.
             let mut state = buffer.lock_idle(Usage::Write, |_| true)?;
             // Before the buffer moves, because it may fail.
-            buffer.own(&mut state)?;
-            if !state.fences.pending(Usage::Move).is_empty() {
+            buffer.make_valid(&mut state)?;
+            if !state.fences().pending(Usage::Move).is_empty() {
                 // A device is scrubbing it; the next attempt waits for that.
                 continue;
             }
@@ -83,7 +83,7 @@ impl ForeignExport {
         if !matrix.home_was(&home) {
             return Ok(None);
         }
-        let provider = buffer.lock().location.provider();
+        let provider = buffer.lock().location().provider();
         let same = |candidate| candidate == provider;
         let missing = || Error::Unsupported {
             device: home.name().to_owned(),

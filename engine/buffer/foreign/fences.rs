@@ -40,8 +40,8 @@ impl SharedBuffer {
         // A reader waits for the writers; a writer waits for all fences.
         let (writers, all) = (export(Access::Read)?, export(Access::Write)?);
         let mut state = self.0.lock();
-        state.fences.add(Usage::Write, writers);
-        state.fences.add(Usage::Read, all);
+        state.fences().add(Usage::Write, writers);
+        state.fences().add(Usage::Read, all);
         Ok(())
     }
 
@@ -62,7 +62,7 @@ impl SharedBuffer {
         let end = Instant::now() + self.0.core().timeout;
         let (writers, all) = {
             let mut state = self.0.lock();
-            (state.fences.pending(Usage::Write), state.fences.pending(Usage::Read))
+            (state.fences().pending(Usage::Write), state.fences().pending(Usage::Read))
         };
         let readers: Vec<_> =
             all.into_iter().filter(|fence| !writers.iter().any(|w| w.covers(fence))).collect();

@@ -1,4 +1,4 @@
-//! What is told of a buffer, to whoever records it: uses, moves, decisions.
+//! Records decisions about a buffer, with the reason, in its history, in the trace and in the log.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ use crate::observe::{Decision, MoveCause, Pick, Reason, What};
 use crate::residency::{AccessCounts, Kept, Trigger};
 
 impl BufferInner {
-    /// Something was decided about where it is. The reservation is held.
+    /// Records a decision about where the buffer is. The reservation must be held.
     pub(in crate::buffer) fn record(
         &self,
         state: &mut State,
@@ -26,26 +26,28 @@ impl BufferInner {
         tracing::trace!(buffer = self.id(), %decision, "decided");
     }
 
-    /// It is new, and here instead of somewhere better, if that failed.
+    /// Records the placement of a new buffer that is not in its preferred domain. `instead_of` is the error
+    /// that the attempt to place it there ended with.
     ///
     /// Locks: the reservation.
     pub(in crate::buffer) fn record_placement(&self, instead_of: Option<&Error>) {
         if !self.is_displaced() {
-            // Not worth remembering; but somebody may look at how full the place is.
+            // An ordinary placement is not recorded. The tracer still gets the new level of the domain.
             if self.core().tracer.is_on() {
-                let domain = self.lock().location.domain();
+                let domain = self.lock().location().domain();
                 self.core().trace_counters(domain);
             }
             return;
         }
         let mut state = self.lock();
-        let (wanted, here) = (state.entry.preferred(), state.location.domain());
+        let (wanted, here) = (state.entry().preferred(), state.location().domain());
         let reason = self.why_not_in(wanted, instead_of);
         self.record(&mut state, What::FellBack, [wanted, here], reason);
         self.core().trace_counters(here);
     }
 
-    /// Why it could not be had in `wanted`, by what came of the attempt, if it came to one.
+    /// The reason why the buffer has no memory in `wanted`: from the error of the attempt, or `None` if there
+    /// was no attempt.
     pub(in crate::buffer) fn why_not_in(&self, wanted: DomainId, error: Option<&Error>) -> Reason {
         let device = match wanted {
             DomainId::Vram(device) => device,
@@ -53,7 +55,7 @@ impl BufferInner {
         };
         match error {
             Some(Error::OutOfMemory { budget, used, code: None, obstacles, .. }) => {
-                // What its client group may have there, if that was it.
+                // If the cap of its client group was reached, the numbers are the group's.
                 let cap = obstacles.cap_reached();
                 let most = obstacles.most_pinned();
                 Reason::NoRoom {
@@ -61,7 +63,7 @@ impl BufferInner {
                     used: cap.map_or(*used, |reached| reached.used),
                     pinned: obstacles.bytes(Kept::Pinned),
                     by: most.map(|(by, _)| by),
-                    // CAST: saturated; beyond a few it is "or more".
+                    // CAST: saturated; the text says "or more" beyond a few.
                     pins: most.map_or(0, |(_, pins)| pins.min(u64::from(u32::MAX)) as u32),
                 }
             }
@@ -73,9 +75,10 @@ impl BufferInner {
         }
     }
 
-    /// Somebody wanted it to go, and it stays. The reservation is held.
+    /// Records that an eviction skipped the buffer because it is pinned or in use. The reservation must be
+    /// held.
     pub(in crate::buffer) fn record_skipped(&self, state: &mut State, kept: Kept) {
-        let here = state.location.domain();
+        let here = state.location().domain();
         if matches!(kept, Kept::Pinned | Kept::Held)
             && let Some(reason) = what_holds(state)
         {
@@ -83,23 +86,24 @@ impl BufferInner {
         }
     }
 
-    /// It is used, and does not come back to where it wants to be. Said once for each reason, until something
-    /// else is decided: it may be used often. The reservation is held.
+    /// Records that a use did not restore the buffer to its preferred domain. Each reason is recorded once
+    /// until another decision follows, because uses are frequent. The reservation must be held.
     pub(in crate::buffer) fn record_not_restored(&self, state: &mut State, reason: Reason) {
-        let places = [state.location.domain(), state.entry.preferred()];
+        let domains = [state.location().domain(), state.entry().preferred()];
         let kind = std::mem::discriminant(&reason);
-        let said =
+        let recorded =
             state.decisions(self.size).take_while(|last| last.what == What::Stayed).any(|last| {
-                [last.from, last.to] == places && std::mem::discriminant(&last.reason) == kind
+                [last.from, last.to] == domains && std::mem::discriminant(&last.reason) == kind
             });
-        if !said {
-            self.record(state, What::Stayed, places, reason);
+        if !recorded {
+            self.record(state, What::Stayed, domains, reason);
         }
     }
 
-    /// Its content goes. The reservation is held, and it still stands in its order.
+    /// Records that the content is discarded. The reservation must be held, and the buffer must still be in
+    /// its eviction list.
     pub(in crate::buffer) fn record_purge(&self, state: &mut State, trigger: Trigger) {
-        let here = state.location.domain();
+        let here = state.location().domain();
         let reason = match trigger {
             Trigger::Room { bytes, by } => {
                 let (_, of) = self.core().domain_state(here).eviction_list.pick();
@@ -111,7 +115,7 @@ impl BufferInner {
         self.record(state, What::Purged, [here, here], reason);
     }
 
-    /// It has moved. The reservation is held.
+    /// Records a move that has happened. The reservation must be held.
     pub(in crate::buffer) fn record_move(
         &self,
         state: &mut State,
@@ -119,7 +123,7 @@ impl BufferInner {
         cause: MoveCause,
         trigger: Trigger,
     ) {
-        let to = state.location.domain();
+        let to = state.location().domain();
         let what = match cause {
             MoveCause::Evicted => What::Evicted,
             MoveCause::Promoted => What::Promoted,
@@ -145,7 +149,7 @@ impl BufferInner {
         self.core().trace_counters(to);
     }
 
-    /// Who drew it, in numbers.
+    /// The access counts that made `by` the target of an auto-migration.
     fn why_auto_migrated(&self, by: DeviceId) -> Reason {
         let AccessCounts { times, others } =
             self.core().auto_migration.access_counts(self.id(), by);
@@ -153,13 +157,13 @@ impl BufferInner {
     }
 }
 
-/// What keeps a buffer from moving, if something does. Its reservation is held.
+/// The reason why a buffer cannot move now, if there is one. The reservation must be held.
 pub(in crate::buffer) fn what_holds(state: &State) -> Option<Reason> {
     let pins = state.pinned();
     if pins > 0 {
-        let mut lines = state.pin_counters().iter().filter(|line| line.pins() > 0);
-        let by = lines.next().map(|line| line.device());
-        // CAST: saturated; beyond a few thousand it is "or more".
+        let mut pinned = state.pin_counters().iter().filter(|counter| counter.pins() > 0);
+        let by = pinned.next().map(|counter| counter.device());
+        // CAST: saturated; the text says "or more" beyond a few thousand.
         return Some(Reason::Pinned { by, pins: pins.min(u64::from(u32::MAX)) as u32 });
     }
     if state.host() > 0 {
@@ -171,7 +175,7 @@ pub(in crate::buffer) fn what_holds(state: &State) -> Option<Reason> {
     state.mappings().first().map(|&(by, _)| Reason::Mapped { by })
 }
 
-/// That a place has no room for what is to be charged there.
+/// The reason that a domain has no room for `charge`: its budget, or the group's cap there.
 pub(in crate::buffer) fn full(ledger: &Domain, charge: (u64, GroupId)) -> Reason {
     let (budget, used) = match ledger.group(charge.1) {
         GroupUsage { cap: Some(cap), used, .. } if ledger.is_beyond_cap(charge) => (cap, used),

@@ -1,4 +1,4 @@
-//! "Why is this buffer here?"
+//! Explains why a buffer is where it is.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,30 +8,30 @@ use crate::buffer::object::SharedBuffer;
 use crate::memory::DomainId;
 use crate::observe::{Decision, PinReport, Reason};
 
-/// Where a buffer is, where it wants to be, what keeps it, and what was decided about it last:
-/// [`SharedBuffer::explain`]. Printed, it is a text for people.
+/// Why a buffer is where it is, made by [`SharedBuffer::explain`]: its domain, its preferred domain, its
+/// pins, and the last decisions about it. `Display` prints it as text.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Explanation {
     /// The buffer's name.
     pub name: String,
-    /// Where it is; if it is purged, where it was.
+    /// The domain that it is in; of a purged buffer, the last one.
     pub domain: DomainId,
-    /// Whether its content was dropped, and it is nowhere until it is renewed.
+    /// Whether its content was discarded and it has no memory until [`SharedBuffer::renew`] is called.
     pub purged: bool,
-    /// Where it wants to be.
+    /// The preferred domain.
     pub wanted: DomainId,
-    /// What was decided, latest first; the last few. A buffer that got what it wanted when it was made, and
-    /// about which nothing was decided since, has none.
+    /// The last few decisions, latest first. Empty for a buffer that was created in its preferred domain and
+    /// is there since.
     pub decisions: Vec<Decision>,
-    /// Who keeps it there.
+    /// The pins that keep it in place.
     pub pins: Vec<PinReport>,
-    /// Names of the buffers that are mentioned, by their numbers.
+    /// The names of other buffers that the decisions mention, by number.
     names: HashMap<u64, String>,
 }
 
 impl SharedBuffer {
-    /// Why the buffer is where it is.
+    /// Explains why the buffer is where it is.
     ///
     /// Locks: the reservation; then, for the names of others that made it move, each buffer's for a moment,
     /// one at a time.
@@ -42,7 +42,7 @@ impl SharedBuffer {
             let decisions: Vec<_> = state.decisions(buffer.size).collect();
             let pins = pins(&state, buffer.size);
             let purged = buffer.status.is_purged();
-            (state.location.domain(), state.entry.preferred(), purged, decisions, pins)
+            (state.location().domain(), state.entry().preferred(), purged, decisions, pins)
         };
         let others = decisions.iter().filter_map(|decision| match decision.reason {
             Reason::Wanted { by, .. } => by,
@@ -65,12 +65,12 @@ impl SharedBuffer {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.purged {
-            write!(f, "{} is nowhere: its content was dropped from {}", self.name, self.domain)?;
+            write!(f, "{} is purged; its content was in {}", self.name, self.domain)?;
         } else {
             write!(f, "{} is in {}", self.name, self.domain)?;
         }
         if self.domain != self.wanted {
-            write!(f, ", and wants to be in {}", self.wanted)?;
+            write!(f, ", and prefers {}", self.wanted)?;
         }
         for pin in &self.pins {
             let times =
@@ -81,7 +81,7 @@ impl fmt::Display for Explanation {
             }
         }
         if self.decisions.is_empty() {
-            write!(f, "\n  placed there when it was made, and nothing was decided since")?;
+            write!(f, "\n  placed there at creation; no decision since")?;
         }
         let name = |number: u64| self.names.get(&number).cloned();
         for decision in &self.decisions {

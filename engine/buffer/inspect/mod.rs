@@ -2,7 +2,7 @@
 //!
 //! Kernel counterparts: `debugfs/dma_buf/bufinfo`, the `dma_fence` and TTM trace points.
 //!
-//! Nothing here changes a buffer.
+//! What is not here: anything that moves or uses a buffer. The functions of this room only read, and record.
 
 mod decisions;
 mod explain;

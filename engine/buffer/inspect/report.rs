@@ -1,4 +1,4 @@
-//! What an engine's report says of each buffer.
+//! The report of an engine: its devices, domains, client groups and buffers.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::observe::{
 };
 use crate::residency::Group;
 
-/// The report of an engine.
+/// Makes the report of an engine.
 ///
 /// Locks: each buffer's reservation for a moment, one at a time.
 pub(crate) fn report(set: &Buffers) -> Report {
@@ -21,10 +21,10 @@ pub(crate) fn report(set: &Buffers) -> Report {
         .core
         .devices
         .iter()
-        .map(|member| &member.device)
+        .map(|entry| &entry.device)
         .map(|device| DeviceReport { id: device.id(), name: device.name().to_owned() })
         .collect();
-    let places = devices.iter().map(|device| DomainId::Vram(device.id)).chain([DomainId::System]);
+    let domains = devices.iter().map(|device| DomainId::Vram(device.id)).chain([DomainId::System]);
     let mut buffers = Vec::new();
     set.live.for_each(|buffer| buffers.push(buffer.report()));
     buffers.sort_unstable_by_key(|buffer| buffer.id);
@@ -34,14 +34,14 @@ pub(crate) fn report(set: &Buffers) -> Report {
         shares: shares(&buffers, id, set.core.retire.bytes_in(id)),
         providers: providers(&buffers, id),
     };
-    let domains = places.map(domain).collect();
+    let domains = domains.map(domain).collect();
     let moved = MoveCause::ALL.map(|cause| (cause, set.core.counters.moved.get(cause))).into();
     let stalls = StallCause::ALL.map(|cause| (cause, set.core.counters.stalls.get(cause))).into();
     let groups = group_reports(set);
     Report { devices, domains, groups, buffers, moved, stalls }
 }
 
-/// Who has what of a place.
+/// The use of a domain, by kind.
 fn shares(buffers: &[BufferReport], id: DomainId, in_flight: u64) -> Shares {
     let mut shares = Shares { in_flight, ..Shares::default() };
     for buffer in buffers {
@@ -58,7 +58,7 @@ fn shares(buffers: &[BufferReport], id: DomainId, in_flight: u64) -> Shares {
     shares
 }
 
-/// Whose memory the buffers of a place have, whoever has most first.
+/// The providers of the buffers in a domain with their bytes, the largest first.
 fn providers(buffers: &[BufferReport], id: DomainId) -> Vec<(Provider, u64)> {
     let mut providers: Vec<(Provider, u64)> = vec![];
     for buffer in buffers.iter().filter(|buffer| buffer.domain == id && buffer.footprint > 0) {
@@ -75,14 +75,14 @@ impl BufferInner {
     fn report(&self) -> BufferReport {
         let mut state = self.lock();
         let poisoned = self.poison(&mut state);
-        let provider = state.location.provider();
+        let provider = state.location().provider();
         BufferReport {
             id: self.id(),
             name: self.given_name().map(String::from),
             size: self.size,
             domain: provider.domain(),
-            footprint: state.location.footprint(),
-            wanted: state.entry.preferred(),
+            footprint: state.location().footprint(),
+            wanted: state.entry().preferred(),
             clean_copy: state.clean().and_then(CleanCopy::footprint),
             provider,
             home: self.home_id(),
@@ -107,24 +107,25 @@ impl BufferInner {
             let old = state.ghosts().flat_map(Ghost::mapped);
             old.filter(|(of, _)| *of == device).map(|(_, mapped)| mapped).sum()
         };
-        let tell = |seat: AttachmentEntry| AttachmentReport {
-            device: seat.device,
-            device_name: name(seat.device),
-            attached: seat.is_attached(),
-            dynamic: seat.is_dynamic(),
-            peer_to_peer: seat.allows_peer_to_peer(),
-            mapped: seat.mapped(),
-            mapped_before: before(seat.device),
+        let report = |attachment: AttachmentEntry| AttachmentReport {
+            device: attachment.device,
+            device_name: name(attachment.device),
+            attached: attachment.is_attached(),
+            dynamic: attachment.is_dynamic(),
+            peer_to_peer: attachment.allows_peer_to_peer(),
+            mapped: attachment.mapped(),
+            mapped_before: before(attachment.device),
         };
-        state.attachments().map(tell).collect()
+        state.attachments().map(report).collect()
     }
 }
 
-pub(in crate::buffer) fn pins(state: &State, bytes: u64) -> Vec<PinReport> {
-    let lines = state.pin_counters().iter().map(|line| PinReport {
-        device: Some(line.device()),
-        reason: line.reason().clone(),
-        count: line.pins(),
+/// The pins of a buffer of `bytes` bytes, by device and reason.
+pub(super) fn pins(state: &State, bytes: u64) -> Vec<PinReport> {
+    let pins = state.pin_counters().iter().map(|counter| PinReport {
+        device: Some(counter.device()),
+        reason: counter.reason().clone(),
+        count: counter.pins(),
         bytes,
     });
     let handed_out = PinReport {
@@ -133,11 +134,11 @@ pub(in crate::buffer) fn pins(state: &State, bytes: u64) -> Vec<PinReport> {
         count: u64::from(state.exported()),
         bytes,
     };
-    lines.chain([handed_out]).filter(|pins| pins.count > 0).collect()
+    pins.chain([handed_out]).filter(|pins| pins.count > 0).collect()
 }
 
 fn fences(state: &mut State) -> Vec<FenceReport> {
-    let running = state.fences.running().into_iter();
+    let running = state.fences().running().into_iter();
     running
         .map(|(usage, fence)| FenceReport { usage, device: fence.device(), on: fence.to_string() })
         .collect()
@@ -157,16 +158,16 @@ fn ghosts(state: &State) -> Vec<GhostReport> {
     ghosts
 }
 
-/// What each group has in each place, as far as it has, or may have, anything in particular.
-pub(in crate::buffer) fn group_reports(set: &Buffers) -> Vec<GroupReport> {
+/// The use and cap of each client group in each domain, except where it has neither.
+pub(super) fn group_reports(set: &Buffers) -> Vec<GroupReport> {
     let groups = set.core.groups.all();
-    let told = set.core.domains().flat_map(|domain| {
-        let told = |group: &Arc<Group>| {
+    let reports = set.core.domains().flat_map(|domain| {
+        let report = |group: &Arc<Group>| {
             let usage = set.core.domain_state(domain).ledger.group(group.id);
-            let is_news = usage.used > 0 || usage.cap.is_some();
-            is_news.then(|| GroupReport { name: group.name.to_string(), domain, usage })
+            let is_shown = usage.used > 0 || usage.cap.is_some();
+            is_shown.then(|| GroupReport { name: group.name.to_string(), domain, usage })
         };
-        groups.iter().filter_map(told).collect::<Vec<_>>()
+        groups.iter().filter_map(report).collect::<Vec<_>>()
     });
-    told.collect()
+    reports.collect()
 }

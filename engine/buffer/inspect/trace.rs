@@ -1,4 +1,4 @@
-//! A move in the trace, and uses of a buffer and levels of a domain for the tracer.
+//! The trace of a buffer: its moves and its uses.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::observe::MoveCause;
 use crate::observe::trace::{AccessEvent, Move, MoveId, Outcome, Tracer};
 use crate::sync::Fence;
 
-/// A move in the trace, from the call of its importers to the end of its copy. If that never comes, the
-/// buffer has stayed where it was.
+/// A move in the trace, from the call of its importers to the end of its copy. If it is dropped before, the
+/// trace says that the buffer stayed in place.
 pub(in crate::buffer) struct MoveSpan {
     tracer: Arc<Tracer>,
     id: Cell<MoveId>,
@@ -28,14 +28,14 @@ impl MoveSpan {
         self.id.get()
     }
 
-    /// Bytes are being copied for it from now on.
+    /// Records that the copy was submitted.
     pub(in crate::buffer) fn copying(&self) {
         if self.id.get() != MoveId::NONE {
             self.tracer.submitted(self.id.get());
         }
     }
 
-    /// The move takes place; the slice ends with `fence`.
+    /// Records that the move was committed. The span ends when `fence` signals.
     pub(in crate::buffer) fn moved(&self, core: &Core, fence: &Fence) {
         let id = self.id.replace(MoveId::NONE);
         if id == MoveId::NONE {
@@ -48,7 +48,7 @@ impl MoveSpan {
         }
     }
 
-    /// The copy could not be made: the buffer is where it was.
+    /// Records that the copy failed, and the buffer stayed in place.
     pub(in crate::buffer) fn failed(&self) {
         let id = self.id.replace(MoveId::NONE);
         if id != MoveId::NONE {
@@ -67,8 +67,8 @@ impl Drop for MoveSpan {
 }
 
 impl BufferInner {
-    /// A move to `to` for `cause` begins, copied by `device`: its importers are notified next. The reservation is
-    /// held.
+    /// Begins the span of a move to `to` for `cause`, copied by `device`. Its importers are notified next.
+    /// The reservation must be held.
     pub(in crate::buffer) fn trace_begin(
         &self,
         state: &State,
@@ -82,7 +82,7 @@ impl BufferInner {
         let id = self.core().tracer.begin(Move {
             buffer: self.id(),
             bytes: self.size,
-            from: state.location.domain(),
+            from: state.location().domain(),
             to,
             cause: cause.name(),
             generation: self.generation() + 1,
@@ -91,7 +91,7 @@ impl BufferInner {
         span.id.set(id);
     }
 
-    /// A device uses it; the host is none. The reservation is held.
+    /// Records a use by a device; uses by the host are not traced. The reservation must be held.
     pub(in crate::buffer) fn trace_use(&self, state: &State, device: Option<DeviceId>) {
         if let Some(device) = device
             && self.core().tracer.is_on()
@@ -100,8 +100,8 @@ impl BufferInner {
                 buffer: self.id(),
                 bytes: self.size,
                 device,
-                domain: state.entry.preferred(),
-                resident: state.location.domain() == state.entry.preferred(),
+                domain: state.entry().preferred(),
+                resident: state.location().domain() == state.entry().preferred(),
             });
         }
     }

@@ -78,7 +78,7 @@ fn unplug_device(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Se
     let member = set.core.member(device.id());
     // The mark comes first. A move that takes the reservation later finds it. Buffers that moved to the device
     // earlier, or were created there, are found below.
-    if !member.abandon() {
+    if !member.mark_unplugged() {
         return None;
     }
     let end = Instant::now() + set.core.timeout;
@@ -86,8 +86,8 @@ fn unplug_device(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Se
     let mut panic = None;
     set.live.for_each(|buffer| {
         let mut state = lock_after_move(buffer, domain, end);
-        if state.entry.preferred() == domain {
-            buffer.want(&mut state, DomainId::System);
+        if state.entry().preferred() == domain {
+            buffer.set_preferred(&mut state, DomainId::System);
         }
         if !is_in(&state, domain) {
             rehome(buffer, &state, device);
@@ -121,7 +121,7 @@ fn unplug_device(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Se
 
 /// Whether the buffer is in that domain.
 fn is_in(state: &State, domain: DomainId) -> bool {
-    state.location.backing().is_some_and(|backing| backing.domain() == domain)
+    state.location().backing().is_some_and(|backing| backing.domain() == domain)
 }
 
 /// Locks the reservation. Waits first, until `end`, for a move that would save a buffer from loss.
@@ -151,7 +151,7 @@ fn lock_after_move(buffer: &BufferInner, domain: DomainId, end: Instant) -> Guar
 
 /// Whether the buffer has a clean copy that holds exactly its content.
 fn has_sound_copy(state: &State) -> bool {
-    state.clean().is_some_and(CleanCopy::is_sound)
+    state.clean().is_some_and(CleanCopy::is_current)
 }
 
 /// Makes the clean copy the buffer's backing, if it is sound and no mapping, access or pin keeps the buffer in
@@ -168,7 +168,7 @@ fn promote_clean_copy(
     }
     let Some((_, copy)) = state.clean_mut().and_then(CleanCopy::lend) else { return false };
     // The work that failed was to write to the memory that is gone.
-    state.fences.forget_failures();
+    state.fences().forget_failures();
     buffer.status.set_poisoned(false);
     let request = MoveRequest {
         clean: true,
@@ -192,8 +192,9 @@ fn promote_clean_copy(
 /// The caller holds the reservation.
 fn rehome(buffer: &BufferInner, state: &State, lost: &DeviceInner) {
     // Imported memory is bound to the device that imported it.
-    if buffer.home_id() == lost.id() && !matches!(state.location.provider(), Provider::Foreign(_)) {
-        buffer.settle_at(new_home(buffer, state, lost).id());
+    if buffer.home_id() == lost.id() && !matches!(state.location().provider(), Provider::Foreign(_))
+    {
+        buffer.set_home(new_home(buffer, state, lost).id());
     }
 }
 
@@ -202,7 +203,7 @@ fn mark_lost(buffer: &BufferInner, state: &mut State, device: &DeviceInner) {
     let (fence, signal) = Fence::host();
     signal.fail("the device whose memory held its content is lost");
     // A `Move`: when the content is accepted, the memory is scrubbed.
-    state.fences.add(Usage::Move, fence);
+    state.fences().add(Usage::Move, fence);
     let domain = DomainId::Vram(device.id());
     buffer.record(state, What::Lost, [domain, domain], Reason::DeviceLost { device: device.id() });
     // Marks the buffer, and logs it.

@@ -44,7 +44,7 @@ impl SharedBuffer {
         let end = Instant::now() + buffer.core().timeout;
         let mut state = loop {
             let mut state = buffer.lock();
-            let pending = state.fences.pending(Usage::Bookkeep);
+            let pending = state.fences().pending(Usage::Bookkeep);
             if pending.is_empty() {
                 break state;
             }
@@ -53,10 +53,10 @@ impl SharedBuffer {
         };
         // A purged buffer has no content to accept.
         buffer.backing(&state)?;
-        let failed = state.fences.forget_failures();
+        let failed = state.fences().forget_failures();
         // The clean copy may hold bytes from before the failed work.
         buffer.drop_clean_copy(&mut state);
-        let imported = matches!(state.location.provider(), Provider::Foreign(_));
+        let imported = matches!(state.location().provider(), Provider::Foreign(_));
         if failed == Some(Usage::Move) && !imported {
             buffer.backing_mut(&mut state)?.mark_stale();
             // The next pin makes the content valid again.

@@ -154,7 +154,7 @@ impl<'a> BatchState<'a> {
                 return;
             }
         };
-        let idle = active.state.fences.is_idle();
+        let idle = active.state.fences().is_idle();
         let (state, allowed) = (&mut active.state, self.host_time.min(copier.request.host_time()));
         let mut left = allowed;
         let host_time = &mut left;
@@ -180,7 +180,7 @@ impl<'a> BatchState<'a> {
         }
         let states = self.ready.iter_mut().map(|(_, active, ..)| &mut active.state);
         let pending: Vec<_> =
-            states.flat_map(|state| state.fences.pending(Usage::Bookkeep)).collect();
+            states.flat_map(|state| state.fences().pending(Usage::Bookkeep)).collect();
         let each = self.ready.iter();
         let copies: Vec<_> = each
             .flat_map(|(_, active, plan, copier)| {
@@ -199,7 +199,7 @@ impl<'a> BatchState<'a> {
                     let copies = copier.copies(plan.buffer, &active.state, &plan.new);
                     let summary = copier.summary(copied_bytes(&copies));
                     let Plan { buffer, home, new, .. } = plan;
-                    let writers = active.state.fences.pending(Usage::Write);
+                    let writers = active.state.fences().pending(Usage::Write);
                     let fence = fence.clone().depends_on(&writers);
                     commit_with_copy(buffer, &mut active.state, &home, new.take(), fence, &summary);
                     self.ended.push((index, Ok(MoveOutcome::Moved)));

@@ -32,7 +32,7 @@ pub(super) fn commit_with_copy(
     new.make_valid();
     commit(buffer, state, home, new, fence.clone(), summary);
     // After the commit, so that the copy does not count among the writers of the old backing, which it reads.
-    state.fences.add(Usage::Move, fence);
+    state.fences().add(Usage::Move, fence);
 }
 
 /// Commits a move to `new`. Nothing can fail from here. `copied` signals when the copy has ended. The
@@ -47,7 +47,7 @@ pub(in crate::buffer) fn commit(
 ) {
     tracing::debug!(
         buffer = buffer.name(),
-        from = %state.location.domain(),
+        from = %state.location().domain(),
         to = %new.domain(),
         "moved"
     );
@@ -56,17 +56,17 @@ pub(in crate::buffer) fn commit(
     buffer.core().counters.moved.add(cause, buffer.size, summary.copied);
     summary.span.moved(buffer.core(), &copied);
     let evicted = matches!(cause, MoveCause::Evicted | MoveCause::Promoted);
-    let from = state.location.domain();
+    let from = state.location().domain();
     // The old backing waits for all pending work, and not only for the copy. The copy waits for that work,
     // too, but not if its device is lost first; and a move without content has no copy.
     let mut last = fences_of(copied);
-    state.fences.pending(Usage::Bookkeep).into_iter().for_each(|f| last.add(Usage::Bookkeep, f));
-    let writers = state.fences.pending(Usage::Write);
+    state.fences().pending(Usage::Bookkeep).into_iter().for_each(|f| last.add(Usage::Bookkeep, f));
+    let writers = state.fences().pending(Usage::Write);
     // Checked after `pending`: work that has failed by now has left a backing with unknown content.
-    let failed = state.fences.failure().is_some();
+    let failed = state.fences().failure().is_some();
     let keeps = !failed && buffer.keeps_clean_copy(state, new.domain());
     buffer.drop_clean_copy(state);
-    let old_backing = state.leave_for(Location::Resident(new), old_generation, last, evicted);
+    let old_backing = state.replace_backing(Location::Resident(new), old_generation, last, evicted);
     if keeps {
         buffer.keep_clean_copy(state, old_generation, old_backing, writers);
     } else {

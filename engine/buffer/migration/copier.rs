@@ -48,7 +48,7 @@ impl Copier {
         let (old, offset, empty) = {
             let state = buffer.lock();
             let backing = buffer.backing(&state)?;
-            let empty = !state.location.has_content();
+            let empty = !state.location().has_content();
             (Arc::clone(backing.allocation()), backing.offset(), empty)
         };
         let found =
@@ -79,8 +79,8 @@ impl Copier {
     pub(super) fn is_current(&self, state: &State) -> bool {
         let unplugged = self.owner.as_ref().is_some_and(|owner| owner.is_unplugged());
         let still_empty =
-            !matches!(self.copy_path, CopyPath::Nothing) || !state.location.has_content();
-        state.location.is_at(&self.old, self.offset) && !unplugged && still_empty
+            !matches!(self.copy_path, CopyPath::Nothing) || !state.location().has_content();
+        state.location().is_at(&self.old, self.offset) && !unplugged && still_empty
     }
 
     /// Copies and commits. The copy is submitted behind the buffer's fences, and is not waited for. Meanwhile
@@ -92,13 +92,13 @@ impl Copier {
         home: &Arc<DeviceInner>,
         mut new: Backing,
     ) -> Result<(), Box<SubmitFailed>> {
-        let idle = state.fences.is_idle();
+        let idle = state.fences().is_idle();
         let mut host_time = self.request.host_time();
         new = match self.copy_without_device(buffer, state, home, new, idle, &mut host_time) {
             Some(new) => new,
             None => return Ok(()),
         };
-        let pending = state.fences.pending(Usage::Bookkeep);
+        let pending = state.fences().pending(Usage::Bookkeep);
         let mut copies = self.copies(buffer, state, &new);
         let bytes = copied_bytes(&copies);
         let parts = self.parts(buffer, state);
@@ -121,7 +121,7 @@ impl Copier {
         drop(copies);
         match copied_by {
             Ok(fence) => {
-                let writers = state.fences.pending(Usage::Write);
+                let writers = state.fences().pending(Usage::Write);
                 let summary = self.summary(bytes);
                 commit_with_copy(buffer, state, home, new, fence.depends_on(&writers), &summary);
                 Ok(())
@@ -161,7 +161,7 @@ impl Copier {
         host_time: &mut Duration,
     ) -> Option<Backing> {
         let mut bytes = 0;
-        if state.location.has_content() && !self.is_clean(state) {
+        if state.location().has_content() && !self.is_clean(state) {
             let parts = self.parts(buffer, state);
             let choice = self.choose(buffer, &parts, &new, idle, *host_time);
             if choice != CopyChoice::Host

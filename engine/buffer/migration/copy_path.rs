@@ -76,7 +76,7 @@ fn view_for(
         return Ok(Some(view));
     }
     let provider = allocation.provider();
-    match buffer.core().take(provider, home, device, &mut Vec::new())? {
+    match buffer.core().import_kind(provider, home, device, &mut Vec::new())? {
         Some(kind) => allocation.view(device, kind).map(Some),
         None => Ok(None),
     }

@@ -61,7 +61,7 @@ impl Lender<'_> {
         let idle = fences.is_idle();
         let unused = (fences, backing);
         let unused = match state.clean_mut().filter(|_| idle) {
-            Some(clean) => clean.take_in(self.generation, unused),
+            Some(clean) => clean.put_back(self.generation, unused),
             None => Some(unused),
         };
         self.buffer.retire(unused);

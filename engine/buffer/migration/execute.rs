@@ -98,7 +98,7 @@ pub(super) fn finish_nowait(
             let SubmitFailed { error, new, submitted_part } = *failed;
             copier.span.failed();
             // The submitted part reads the old backing.
-            active.state.fences.add(Usage::Bookkeep, submitted_part.clone());
+            active.state.fences().add(Usage::Bookkeep, submitted_part.clone());
             release_unused(buffer, &mut active.state, (new, lender), fences_of(submitted_part));
             Err(error)
         }

@@ -43,7 +43,7 @@ pub(super) fn bounce_copy(
         tracing::warn!(%error, buffer = buffer.name(), "bounce copy failed; buffer not moved");
         copier.span.failed();
         // Both backings are kept until this work has ended.
-        reading.into_iter().for_each(|fence| active.state.fences.add(Usage::Read, fence));
+        reading.into_iter().for_each(|fence| active.state.fences().add(Usage::Read, fence));
         let mut fences = Fences::default();
         writing.into_iter().for_each(|fence| fences.add(Usage::Bookkeep, fence));
         let lender = new.lender();
@@ -80,7 +80,7 @@ pub(super) fn fall_back_to_host(
             return Ok(Some(false));
         }
         // The wait needs the move fence. A submitted part of the copy may still be writing the new backing.
-        active.state.fences.add(Usage::Bookkeep, submitted_part.clone());
+        active.state.fences().add(Usage::Bookkeep, submitted_part.clone());
         active.wait_for(copier, |_| true)?;
         if !copier.is_current(&active.state) {
             return Ok(None);

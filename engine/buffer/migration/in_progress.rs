@@ -57,7 +57,7 @@ impl<'a> ActiveMove<'a> {
     /// reservation may be released for the wait.
     fn begin_wait(&mut self, relevant: impl Fn(&Fence) -> bool) -> Vec<Fence> {
         let own_fence = self.state.moving().cloned();
-        let mut waits = self.state.fences.pending(Usage::Bookkeep);
+        let mut waits = self.state.fences().pending(Usage::Bookkeep);
         waits.retain(|fence| {
             relevant(fence) && !own_fence.as_ref().is_some_and(|own| own.covers(fence))
         });
@@ -72,7 +72,7 @@ impl<'a> ActiveMove<'a> {
     pub(super) fn add_move_fence(&mut self) {
         if self.move_fence.is_none() {
             let (move_fence, signal) = Fence::host();
-            self.state.fences.add(Usage::Move, move_fence.clone());
+            self.state.fences().add(Usage::Move, move_fence.clone());
             self.state.set_moving(Some(move_fence));
             self.move_fence = Some(signal);
         }
@@ -130,8 +130,8 @@ impl<'a> SuspendedMove<'a> {
 /// The fences that have to signal before a move may begin: earlier moves, and work that no queue can wait
 /// for.
 pub(super) fn waits_before_move(state: &mut State, device: &DeviceInner) -> Vec<Fence> {
-    let mut waits = state.fences.pending(Usage::Bookkeep);
+    let mut waits = state.fences().pending(Usage::Bookkeep);
     waits.retain(|fence| fence.is_for_host(device));
-    waits.extend(state.fences.pending(Usage::Move));
+    waits.extend(state.fences().pending(Usage::Move));
     waits
 }

@@ -34,7 +34,7 @@ pub(in crate::buffer) fn invalidate_importers(
         if usage <= Usage::Write {
             buffer.note_write_anywhere(state);
         }
-        state.fences.add(usage, fence);
+        state.fences().add(usage, fence);
     }
     if let Some(panic) = panicked {
         resume_unwind(panic);

@@ -51,7 +51,7 @@ impl SharedBuffer {
         if moved == Migration::None {
             // A lost device cannot become the preferred domain, even if the buffer is elsewhere.
             home_at(&self.0, to)?;
-            self.0.want(&mut self.0.lock(), to);
+            self.0.set_preferred(&mut self.0.lock(), to);
         }
         Ok(moved)
     }
@@ -80,8 +80,8 @@ impl SharedBuffer {
         // Each attempt ends with a move or an error, unless another thread changes the buffer meanwhile.
         const ATTEMPTS: u32 = 100;
         for _ in 0..ATTEMPTS {
-            buffer.check_there()?;
-            let current = buffer.lock().location.domain();
+            buffer.check_resident()?;
+            let current = buffer.lock().location().domain();
             let Some(to) = choose(current) else { return Ok(Migration::None) };
             let home = home_at(buffer, to)?;
             let once = || {

@@ -68,8 +68,8 @@ fn plan_move<'a>(
         return Err(Error::ForeignEngine { what: "a buffer" });
     }
     // Checked first, as in `migrate`, even if the domain cannot be used.
-    buffer.check_there()?;
-    if buffer.lock().location.domain() == to {
+    buffer.check_resident()?;
+    if buffer.lock().location().domain() == to {
         return Ok(None);
     }
     let home = home_at(buffer, to)?;

@@ -1,4 +1,4 @@
-//! The shared buffer: identity, size, current backing, generation, reservation.
+//! The shared buffer, and the set of buffers that it belongs to.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use crate::observe::Object;
 use crate::sync::primitive::atomic::{AtomicU16, Ordering};
 use crate::sync::{Fences, Reservation, Retired};
 
-/// A buffer that several devices share: a name that outlives every place it lives in.
+/// A buffer that several devices share. Its identity does not depend on where its bytes are.
 ///
-/// Made by [`crate::Engine::create_buffer`]. Cheap to clone; all clones are the same buffer, whose
-/// memory goes to the next owner when the last clone, attachment, mapping and export is gone and the
-/// last device has finished with it. Dropping never waits.
+/// Made by [`crate::Engine::create_buffer`]. A clone is cheap, and is the same buffer. The memory is reused
+/// after the last clone, attachment, mapping and export is dropped and the last device has finished with it.
+/// Dropping never waits.
 ///
-/// Kernel counterpart: `struct dma_buf`. Size is invariant over its life.
+/// Kernel counterpart: `struct dma_buf`. As there, the size never changes.
 #[derive(Clone)]
 #[doc(alias = "dma_buf")]
 pub struct SharedBuffer(pub(crate) Arc<BufferInner>);
@@ -31,18 +31,19 @@ pub struct SharedBuffer(pub(crate) Arc<BufferInner>);
 /// # Invariants
 ///
 /// The state's backing holds at least `size` bytes.
-// In this order: what a look-up reads lies together. An `Arc` begins with 16 bytes of its own and memory
-// comes in multiples of 16, so the first 16 here are always on one cache line.
+// In this order: the fields that a look-up reads are together. An `Arc` begins with 16 bytes of its own, and
+// memory comes in multiples of 16, so the first 16 bytes here are always on one cache line.
 #[repr(C)]
 pub(crate) struct BufferInner {
-    // Constant after creation, but for the standing, the home and `away`.
+    // Constant after creation, except the status, the home and the back-off.
     pub(in crate::buffer) size: u64,
-    /// How often it has moved, and how it stands. Written under the reservation.
+    /// The generation and the status flags. Written under the reservation.
     pub(in crate::buffer) status: Status,
-    /// Written under the reservation. Relaxed: whoever relies on it holds that.
+    /// The number of the home device. Written under the reservation. Relaxed: code that relies on it holds
+    /// the reservation.
     home: AtomicU16,
     pub(in crate::buffer) flags: CreationFlags,
-    /// Whether it is elsewhere than it wants to be.
+    /// Whether the buffer is outside its preferred domain, and when a restore is tried again.
     pub(in crate::buffer) backoff: ReturnBackoff,
     pub(in crate::buffer) set: Arc<Buffers>,
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
@@ -52,29 +53,29 @@ pub(crate) struct BufferInner {
     id: u64,
 }
 
-// With the 16 bytes of its `Arc` and the registry's slot of 8 that is 120 for each live buffer. What not all
-// of them have is elsewhere: seats beyond two, decisions and all that is rare behind one pointer of the
-// state, names in the registry.
+// With the 16 bytes of its `Arc` and the registry's slot of 8, each live buffer has 120 bytes. What only some
+// have is elsewhere: further attachments, decisions and rare state behind one pointer of the state, names in
+// the registry.
 #[cfg(not(all(test, peerbuf_shuttle)))]
 const _: () = assert!(size_of::<BufferInner>() <= 96, "there may be a million of them");
 
-/// The set that a buffer belongs to.
-// Dropped in this order: the engine's services wait for what is still running before the lists go.
+/// All buffers of one engine, with the engine's services. Every buffer holds a reference to its set.
+// Dropped in this order: the services wait for unfinished work before the lists are dropped.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     pub(crate) core: Core,
-    /// Every buffer that is alive.
+    /// All live buffers.
     pub(in crate::buffer) live: Registry<BufferInner>,
-    /// Buffers that were exported, by the identity of the file.
+    /// Exported buffers by the identity of the file.
     pub(in crate::buffer) exports: ExportTable<BufferInner>,
-    /// How many buffers keep a clean copy. Relaxed: it says whether to look for any.
+    /// The number of buffers with a clean copy. Relaxed: it only says whether a search makes sense.
     pub(in crate::buffer) clean_copies: AtomicUsize,
-    /// Where in the registry one was given up last. Relaxed: whose goes next is no matter.
+    /// Where the last search for clean copies to drop ended in the registry. Relaxed: any start will do.
     pub(in crate::buffer) clean_at: AtomicUsize,
     pub(super) next: AtomicU64,
 }
 
-/// What a new buffer is, before it has a slot in the registry.
+/// The properties of a new buffer that has no slot in the registry yet.
 pub(in crate::buffer) struct Made {
     pub(in crate::buffer) id: u64,
     pub(in crate::buffer) home: DeviceId,
@@ -87,7 +88,7 @@ pub(in crate::buffer) struct Made {
 }
 
 impl BufferInner {
-    /// A buffer in the registry, with the state that `state` makes for its slot.
+    /// Makes a buffer and registers it. `state` makes the state for its slot.
     pub(in crate::buffer) fn new(
         set: &Arc<Buffers>,
         made: Made,
@@ -112,17 +113,17 @@ impl BufferInner {
 }
 
 impl SharedBuffer {
-    /// Its size in bytes; never changes.
+    /// The size in bytes. It never changes.
     pub fn size(&self) -> u64 {
         self.0.size
     }
 
-    /// Its name, or a number if it was given none.
+    /// The name; without one, "buffer" and a number.
     pub fn name(&self) -> String {
         self.0.name()
     }
 
-    /// The device it is at home on: whose memory is its VRAM, and which moves it.
+    /// The home device: its memory is the buffer's VRAM, and it copies the bytes when the buffer moves.
     pub fn home(&self) -> Device {
         Device(Arc::clone(&self.0.core().member(self.0.home_id()).device))
     }
@@ -132,31 +133,31 @@ impl SharedBuffer {
         self.0.placement()
     }
 
-    /// Where its bytes are; of a purged buffer, where they were.
+    /// The domain of the bytes; of a purged buffer, the last one.
     ///
     /// Locks: the reservation.
     pub fn domain(&self) -> DomainId {
-        self.0.lock().location.domain()
+        self.0.lock().location().domain()
     }
 
-    /// Who provides its memory; of a purged buffer, who did.
+    /// The provider of the memory; of a purged buffer, the last one.
     ///
     /// Locks: the reservation.
     pub fn provider(&self) -> Provider {
-        self.0.lock().location.provider()
+        self.0.lock().location().provider()
     }
 
-    /// How often it has moved. A [`crate::Mapping`] tells which generation it is of.
+    /// The number of moves so far. A [`crate::Mapping`] has the generation that it was made in.
     pub fn generation(&self) -> u32 {
         self.0.generation()
     }
 
-    /// Whether peerbuf can move it. A buffer that came in as a stranger's fd stays where it is.
+    /// Whether peerbuf can move it. A buffer that was imported from an external fd stays where it is.
     pub fn is_dynamic(&self) -> bool {
         !matches!(self.provider(), Provider::Foreign(_))
     }
 
-    /// Whether two handles are the same buffer.
+    /// Whether both handles name the same buffer.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -167,23 +168,23 @@ impl BufferInner {
         self.given_name().map_or_else(|| format!("buffer {}", self.id), String::from)
     }
 
-    /// The services of its engine.
+    /// The engine's services.
     #[inline]
     pub(in crate::buffer) fn core(&self) -> &Core {
         &self.set.core
     }
 
-    /// Its slot in the registry.
+    /// The slot in the registry.
     pub(in crate::buffer) fn slot(&self) -> SlotId {
         self.slot
     }
 
-    /// Its number in this engine.
+    /// The number of the buffer in its engine.
     pub(in crate::buffer) fn id(&self) -> u64 {
         self.id
     }
 
-    /// The name that it was given.
+    /// The name, if it has one.
     pub(in crate::buffer) fn given_name(&self) -> Option<Box<str>> {
         if self.flags.is_named() { self.set.live.name(self.slot) } else { None }
     }
@@ -193,7 +194,7 @@ impl BufferInner {
         self.flags.placement()
     }
 
-    /// Whether it may be in a device's own memory while others are attached.
+    /// Whether it may be in one device's own memory while other devices are attached.
     pub(in crate::buffer) fn peer_to_peer(&self) -> bool {
         self.flags.peer_to_peer()
     }
@@ -211,18 +212,25 @@ impl BufferInner {
         self.status.generation()
     }
 
-    /// Says that the buffer is now elsewhere, and at home on `home`. The reservation is held.
+    /// Whether the buffer is outside its preferred domain. Read without the reservation: it may change at any
+    /// time.
+    pub(in crate::buffer) fn is_displaced(&self) -> bool {
+        self.backoff.is_displaced()
+    }
+
+    /// Begins the next generation, with this home device. The reservation must be held.
     pub(in crate::buffer) fn next_generation(&self, home: DeviceId) {
-        self.settle_at(home);
+        self.set_home(home);
         self.status.next_generation();
     }
 
-    /// Says that the buffer, where it is, is now at home on `home`. The reservation is held.
-    pub(in crate::buffer) fn settle_at(&self, home: DeviceId) {
+    /// Sets the home device. The reservation must be held.
+    pub(in crate::buffer) fn set_home(&self, home: DeviceId) {
         self.home.store(home.0, Ordering::Relaxed);
     }
 
-    /// Gives up a place that the last mapping has left. Without the reservation: it may take a pool's lock.
+    /// Retires a backing that has no mappings any more. To be called without the reservation, because it may
+    /// take a pool's lock.
     pub(in crate::buffer) fn retire(&self, left: Option<(Fences, Backing)>) {
         if let Some((fences, backing)) = left {
             self.core().retire.push(fences, Retired::Backing(backing));
@@ -233,12 +241,12 @@ impl BufferInner {
 impl Drop for BufferInner {
     fn drop(&mut self) {
         let state = self.reservation.get_mut();
-        // Before its number in the registry is somebody else's.
-        if let Some((order, slot)) = state.entry.take_slot() {
+        // Unlisted before another buffer can get the slot in the registry.
+        if let Some((order, slot)) = state.entry_mut().take_slot() {
             self.set.core.domain_state(order).eviction_list.remove(slot);
         }
         self.set.core.bulk_groups.forget(self.slot);
-        self.set.core.groups.left(state.location.group());
+        self.set.core.groups.left(state.location().group());
         self.set.live.vacate(self.slot, self.flags.is_named());
         if let Some(clean) = state.set_clean(None) {
             self.set.clean_copies.fetch_sub(1, Ordering::Relaxed);
@@ -246,10 +254,10 @@ impl Drop for BufferInner {
                 self.set.core.retire.push(fences, Retired::Backing(backing));
             }
         }
-        if !state.fences.is_idle() {
-            // A device is still at work on it: its memory goes to the next owner when that has ended.
-            let fences = std::mem::take(&mut state.fences);
-            if let Some(backing) = state.location.take() {
+        if !state.fences().is_idle() {
+            // A device still uses it: the memory is reused when that work has ended.
+            let fences = std::mem::take(state.fences());
+            if let Some(backing) = state.location_mut().take() {
                 self.set.core.retire.push(fences, Retired::Backing(backing));
             }
         }
@@ -262,9 +270,9 @@ impl fmt::Debug for SharedBuffer {
         let mut out = f.debug_struct("SharedBuffer");
         out.field("name", &self.name()).field("size", &self.size());
         out.field("generation", &self.generation());
-        // Whoever prints may hold the reservation.
+        // The caller may hold the reservation.
         match self.0.reservation.try_lock(&self.0.core().queues) {
-            Some(state) => out.field("domain", &state.location.domain()),
+            Some(state) => out.field("domain", &state.location().domain()),
             None => out.field("domain", &"(locked)"),
         };
         out.finish_non_exhaustive()
@@ -279,12 +287,5 @@ const _: () = {
 impl fmt::Debug for BufferInner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BufferInner").field("name", &self.name()).finish_non_exhaustive()
-    }
-}
-
-impl BufferInner {
-    /// Whether it is elsewhere than it wants to be. A look without the reservation: it may change at once.
-    pub(in crate::buffer) fn is_displaced(&self) -> bool {
-        self.backoff.is_displaced()
     }
 }

@@ -1,4 +1,4 @@
-//! What an operation checks before it uses a buffer.
+//! The checks that an operation makes before it uses a buffer.
 
 use std::ops::Range;
 
@@ -8,15 +8,15 @@ use crate::error::{Error, Result};
 use crate::memory::{Backing, Provider};
 
 impl BufferInner {
-    /// Checks that the buffer is still where a mapping of `mapped` shows it, and may be used.
+    /// Checks that a mapping of generation `mapped` is current, and that the buffer may be used.
     #[inline]
     pub(in crate::buffer) fn check_generation(&self, mapped: u32) -> Result<()> {
-        if self.status.is_good(mapped) { Ok(()) } else { self.why_not(mapped) }
+        if self.status.is_good(mapped) { Ok(()) } else { self.generation_error(mapped) }
     }
 
     #[cold]
-    fn why_not(&self, mapped: u32) -> Result<()> {
-        self.check_there()?;
+    fn generation_error(&self, mapped: u32) -> Result<()> {
+        self.check_resident()?;
         let current = self.generation();
         if current == mapped {
             return self.check_poisoned();
@@ -24,7 +24,7 @@ impl BufferInner {
         Err(Error::Stale { buffer: self.name(), mapped, current })
     }
 
-    /// Checks a range of bytes.
+    /// Checks that `len` bytes from `offset` are inside the buffer.
     pub(in crate::buffer) fn check_range(&self, offset: u64, len: u64) -> Result<()> {
         let fits = offset.checked_add(len).is_some_and(|end| end <= self.size);
         if fits {
@@ -33,14 +33,15 @@ impl BufferInner {
         Err(Error::OutOfBounds { buffer: self.name(), offset, len, size: self.size })
     }
 
-    /// The same for a range, which may end before it begins: then it has more bytes than fit anywhere.
+    /// Checks that a range is inside the buffer. A range that ends before it begins fails: its length wraps
+    /// to more than any buffer has.
     pub(in crate::buffer) fn check_part(&self, part: &Range<u64>) -> Result<()> {
         self.check_range(part.start, part.end.wrapping_sub(part.start))
     }
 
-    /// Whether peerbuf may move it.
+    /// Whether peerbuf can move the buffer.
     pub(in crate::buffer) fn can_move(&self) -> bool {
-        !matches!(self.lock().location.provider(), Provider::Foreign(_))
+        !matches!(self.lock().location().provider(), Provider::Foreign(_))
     }
 
     pub(in crate::buffer) fn busy(&self, state: &State) -> Error {
@@ -52,52 +53,59 @@ impl BufferInner {
             buffer: self.name(),
             mapped: state.static_mappings(),
             host: state.host(),
-            // CAST: nobody has 2^32 pins.
+            // CAST: a buffer has fewer than 2^32 pins.
             pinned: pins as u32,
         }
     }
 
-    /// Checks that nobody relies on the bytes being where they are. If so, nobody can pin them any more
-    /// without the reservation, and then sees what has become of them: whoever moves asks this first.
+    /// Checks that nothing keeps the bytes in place: no host access, no static mapping, no pin. Every move
+    /// checks this first.
+    ///
+    /// Unless there is an access or a mapping, this closes all pin counters. Later pins then take the
+    /// reservation, and see the result of the move.
     pub(in crate::buffer) fn check_not_held(&self, state: &State) -> Result<()> {
         let held = state.host() > 0 || state.static_mappings() > 0;
-        // Counted once: a pin goes without the reservation, and the error tells of those that were met.
+        // The pins are counted once: a pin may end without the reservation, and the error names those that
+        // were found.
         let pins = if held { state.pinned() } else { state.close_pins() };
         if held || pins > 0 { Err(self.held_by(state, pins)) } else { Ok(()) }
     }
 
-    /// Where its bytes are.
+    /// The backing.
     ///
     /// # Errors
     ///
-    /// [`Error::Purged`] if it has none, and [`Error::Revoked`] if it has none and was taken away as well.
+    /// [`Error::Purged`] if there is none; [`Error::Revoked`] if the buffer is revoked as well.
     pub(in crate::buffer) fn backing<'s>(&self, state: &'s State) -> Result<&'s Backing> {
-        state.location.backing().ok_or_else(|| self.nowhere())
+        state.location().backing().ok_or_else(|| self.no_backing())
     }
 
-    /// The same.
+    /// The backing, to be changed.
+    ///
+    /// # Errors
+    ///
+    /// As [`BufferInner::backing`].
     pub(in crate::buffer) fn backing_mut<'s>(
         &self,
         state: &'s mut State,
     ) -> Result<&'s mut Backing> {
-        state.location.backing_mut().ok_or_else(|| self.nowhere())
+        state.location_mut().backing_mut().ok_or_else(|| self.no_backing())
     }
 
     #[cold]
-    fn nowhere(&self) -> Error {
+    fn no_backing(&self) -> Error {
         let purged = Error::Purged { buffer: self.name() };
         self.check_not_revoked().err().unwrap_or(purged)
     }
 
-    /// Checks that the buffer was not taken away, and has bytes. What was found holds only as long as the
-    /// reservation is held.
-    pub(in crate::buffer) fn check_there(&self) -> Result<()> {
+    /// Checks that the buffer is not revoked and has a backing. The result holds only while the reservation
+    /// is held.
+    pub(in crate::buffer) fn check_resident(&self) -> Result<()> {
         self.check_not_revoked()?;
-        if self.status.is_purged() { Err(self.nowhere()) } else { Ok(()) }
+        if self.status.is_purged() { Err(self.no_backing()) } else { Ok(()) }
     }
 
-    /// Checks that the buffer was not taken away. What was found holds only as long as the reservation is
-    /// held.
+    /// Checks that the buffer is not revoked. The result holds only while the reservation is held.
     pub(in crate::buffer) fn check_not_revoked(&self) -> Result<()> {
         if self.status.is_revoked() {
             return Err(Error::Revoked { buffer: self.name() });
@@ -105,14 +113,15 @@ impl BufferInner {
         Ok(())
     }
 
-    /// Checks that the buffer was not taken away, that it has bytes, and that those are what its writers
-    /// wrote. What was found holds only as long as the reservation is held.
+    /// Checks that the buffer is not revoked, has a backing, and is not poisoned. The result holds only while
+    /// the reservation is held.
     pub(in crate::buffer) fn check_usable(&self, state: &mut State) -> Result<()> {
         self.check_not_revoked()?;
         self.backing(state)?;
         self.check_content(state)
     }
 
+    /// Checks that the buffer is not poisoned.
     pub(in crate::buffer) fn check_content(&self, state: &mut State) -> Result<()> {
         match self.poison(state) {
             Some(cause) => Err(Error::Poisoned { buffer: self.name(), cause }),
@@ -120,37 +129,38 @@ impl BufferInner {
         }
     }
 
-    /// Why its bytes are not what anybody thinks, if so. Mappings and pins know it from now on.
+    /// The reason why the buffer is poisoned, if it is. Sets the status flag, so that mappings and pins check
+    /// it from now on.
     pub(in crate::buffer) fn poison(&self, state: &mut State) -> Option<String> {
-        let cause = state.fences.failure()?;
+        let cause = state.fences().failure()?;
         self.note_poison(state, &cause);
         Some(cause)
     }
 
     #[cold]
     fn note_poison(&self, state: &State, cause: &str) {
-        // From here on a pin takes the reservation, and finds it poisoned.
+        // From here on a pin takes the reservation, and fails because the buffer is poisoned.
         state.close_pins();
         if self.status.set_poisoned(true) {
             tracing::error!(
                 buffer = self.name(),
                 cause,
-                "poisoned: its bytes are not what was written"
+                "a writer failed; buffer poisoned until its content is accepted"
             );
         }
     }
 
-    /// [`BufferInner::check_usable`] for those who may hold the reservation themselves, or somebody else
-    /// may. For a buffer that was found to be poisoned before.
+    /// [`BufferInner::check_content`] for callers that may hold the reservation themselves, or while another
+    /// thread holds it. To be called for a buffer that was found to be poisoned before.
     #[cold]
-    pub(in crate::buffer) fn check_poisoned(&self) -> Result<()> {
+    pub(super) fn check_poisoned(&self) -> Result<()> {
         if !self.status.is_poisoned() {
             return Ok(());
         }
         if let Some(mut state) = self.reservation.try_lock(&self.core().queues) {
             return self.check_content(&mut state);
         }
-        let cause = "work on it failed; the log says which".to_owned();
+        let cause = "a writer failed; see the log for which".to_owned();
         Err(Error::Poisoned { buffer: self.name(), cause })
     }
 }

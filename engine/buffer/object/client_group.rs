@@ -1,7 +1,7 @@
-//! Client groups: buffers on one account, with a cap for each place.
+//! Client groups: buffers that are charged to one account, with a cap in each domain.
 //!
-//! Kernel counterpart: the dmem cgroup controller. There a task is in a group, and what it allocates is
-//! charged to that; here a buffer is.
+//! Kernel counterpart: the dmem cgroup controller. There a task is in a group, and its allocations are
+//! charged to the group. Here a buffer is in a group.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use crate::error::{Error, Result};
 use crate::memory::{DomainId, GroupId, GroupUsage};
 use crate::residency::Group;
 
-/// Buffers of one client: what they have in use together is counted, and can be limited.
+/// The buffers of one client. The bytes that they use together are counted, and can be limited.
 ///
-/// Made by [`crate::Engine::client_group`]; a buffer is of a group from its creation on
-/// ([`crate::BufferDescriptor::client`]). Cheap to clone; all clones are the same group. Like a buffer it
-/// keeps the engine's devices open.
+/// Made by [`crate::Engine::client_group`]. A buffer is assigned to a group when it is created
+/// ([`crate::BufferDescriptor::client`]), and stays in it. A clone is cheap, and is the same group. Like a
+/// buffer, a group keeps the engine's devices open.
 #[derive(Clone)]
 #[doc(alias = "cgroup")]
 #[doc(alias = "dmem")]
@@ -25,28 +25,28 @@ pub struct ClientGroup {
 }
 
 impl ClientGroup {
-    /// Its name.
+    /// The name of the group.
     pub fn name(&self) -> &str {
         &self.group.name
     }
 
-    /// How much the group has in a domain, and may have.
+    /// The bytes that the group uses in a domain, and its cap there.
     ///
     /// # Errors
     ///
-    /// [`Error::ForeignEngine`] for the VRAM of a device that does not take part.
+    /// [`Error::ForeignEngine`] for the VRAM of a device of another engine.
     #[doc(alias = "dmem.current")]
     pub fn usage(&self, domain: DomainId) -> Result<GroupUsage> {
         self.set.core.check_domain(domain)?;
         Ok(self.set.core.domain_state(domain).ledger.group(self.group.id))
     }
 
-    /// Its number, for buffers of `core`.
+    /// The number of the group, for buffers of `set`.
     ///
     /// # Errors
     ///
-    /// [`Error::ForeignEngine`].
-    pub(in crate::buffer) fn id(&self, set: &Arc<Buffers>) -> Result<GroupId> {
+    /// [`Error::ForeignEngine`] if the group is of another engine.
+    pub(super) fn id(&self, set: &Arc<Buffers>) -> Result<GroupId> {
         if Arc::ptr_eq(&self.set, set) {
             Ok(self.group.id)
         } else {
@@ -56,7 +56,7 @@ impl ClientGroup {
 }
 
 impl SharedBuffer {
-    /// The client group whose account it is on, if any.
+    /// The client group that the buffer is charged to, if any.
     ///
     /// Locks: the reservation.
     pub fn client_group(&self) -> Option<ClientGroup> {
@@ -66,9 +66,9 @@ impl SharedBuffer {
 }
 
 impl BufferInner {
-    /// On whose account it is.
+    /// The number of the client group that the buffer is charged to.
     pub(in crate::buffer) fn group(&self) -> GroupId {
-        self.lock().location.group()
+        self.lock().location().group()
     }
 }
 

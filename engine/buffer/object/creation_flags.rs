@@ -1,18 +1,19 @@
-//! What a buffer is for as long as it lives, in one byte.
+//! The constant properties of a buffer, in one byte.
 
 use crate::buffer::state::{bits_of, priority_of};
 use crate::memory::Placement;
 use crate::residency::Priority;
 
-/// What a buffer was created as, but for its size, its usages and its name.
+/// What a buffer was created with, except its size, usages and name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::buffer) struct CreationFlags(u8);
 
 const PLACEMENTS: [Placement; 3] = [Placement::VramOrSystem, Placement::Vram, Placement::System];
 
-/// Two bits each.
+/// The shift of the placement, of two bits.
 const PLACEMENT: u32 = 0;
 
+/// The shift of the priority, of two bits.
 const PRIORITY: u32 = 2;
 
 const PEER_TO_PEER: u8 = 1 << 4;
@@ -46,7 +47,7 @@ impl CreationFlags {
         PLACEMENTS[usize::from(self.0 >> PLACEMENT & 3)]
     }
 
-    /// Whether it may be in a device's own memory while others are attached.
+    /// Whether it may be in one device's own memory while other devices are attached.
     pub(in crate::buffer) fn peer_to_peer(self) -> bool {
         self.0 & PEER_TO_PEER != 0
     }
@@ -59,8 +60,8 @@ impl CreationFlags {
         self.0 & DISCARDABLE != 0
     }
 
-    /// Whether it was given a name.
-    pub(in crate::buffer) fn is_named(self) -> bool {
+    /// Whether it has a name, which is in the registry.
+    pub(super) fn is_named(self) -> bool {
         self.0 & NAMED != 0
     }
 }
@@ -71,7 +72,7 @@ mod tests {
     use crate::BufferDescriptor;
 
     #[test]
-    fn a_byte_tells_what_was_asked_for() {
+    fn flags_keep_every_property_of_the_descriptor() {
         for placement in PLACEMENTS {
             for priority in Priority::ALL {
                 for flags in 0..8 {
@@ -82,8 +83,8 @@ mod tests {
                     let asked = if named { asked.name("it") } else { asked };
                     let flags = asked.flags();
                     assert_eq!((flags.placement(), flags.priority()), (placement, priority));
-                    let told = [flags.peer_to_peer(), flags.is_discardable(), flags.is_named()];
-                    assert_eq!(told, [peer_to_peer, discardable, named], "{flags:?}");
+                    let kept = [flags.peer_to_peer(), flags.is_discardable(), flags.is_named()];
+                    assert_eq!(kept, [peer_to_peer, discardable, named], "{flags:?}");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What a buffer is to be.
+//! The description of a buffer that is to be created.
 
 use std::sync::Arc;
 
@@ -33,7 +33,8 @@ pub struct BufferDescriptor {
 }
 
 impl BufferDescriptor {
-    /// A buffer of `size` bytes; anywhere, nameless, for every use that needs no extension.
+    /// A buffer of `size` bytes without a name, with default placement and priority. Its usages are all that
+    /// need no extension.
     pub fn new(size: u64) -> Self {
         Self {
             size,
@@ -47,59 +48,61 @@ impl BufferDescriptor {
         }
     }
 
-    /// Gives it a name, for errors, events and reports.
+    /// Sets a name for errors, events and reports.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Says what devices will do with it.
+    /// Sets what devices will use it for.
     ///
-    /// The `VkBuffer` of a [`crate::Mapping`] spans a whole slab and can do everything that needs no
-    /// extension, whatever is said here; saying it makes a use that it cannot do an error when the
-    /// buffer is created. For other uses there is [`crate::Mapping::own_buffer`].
+    /// The `VkBuffer` of a [`crate::Mapping`] spans a whole slab and has every usage that needs no extension,
+    /// whatever is set here. If a set usage is not among those, creating the buffer fails. For other usages
+    /// there is [`crate::Mapping::own_buffer`].
     #[must_use]
     pub fn usage(mut self, usage: vk::BufferUsageFlags) -> Self {
         self.usage = usage;
         self
     }
 
-    /// Says where it may live.
+    /// Sets where it may live.
     #[must_use]
     pub fn placement(mut self, placement: Placement) -> Self {
         self.placement = placement;
         self
     }
 
-    /// Says how much it matters that it is where it wants to be: whom an eviction takes first.
+    /// Sets the eviction priority. An eviction takes buffers of lower priority first.
     #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// Says that its content may be lost whenever its place is needed, from the beginning: a cache. It is
-    /// asked to leave before all others, in system memory, too; its bytes are dropped, not copied, and
-    /// whoever uses it then is told ([`Error::Purged`]). [`crate::SharedBuffer::set_purgeable`] says the
-    /// same, or the contrary, while it lives.
+    /// Lets the content be discarded from the beginning, whenever its memory is needed: for caches.
+    ///
+    /// Such a buffer is evicted before all others, from system memory too. Its bytes are discarded, not
+    /// copied, and the next use fails with [`Error::Purged`]. [`crate::SharedBuffer::set_purgeable`] changes
+    /// this while the buffer lives.
     #[must_use]
     pub fn discardable(mut self) -> Self {
         self.discardable = true;
         self
     }
 
-    /// Puts it on the account of a client group: what it has in use is counted there, wherever it is, and
-    /// limited by what the group may have.
+    /// Charges the buffer to a client group: the bytes that it uses are counted there, in whichever domain,
+    /// and limited by the group's cap.
     #[must_use]
     pub fn client(mut self, group: &ClientGroup) -> Self {
         self.client = Some(group.clone());
         self
     }
 
-    /// Says whether it may live in one device's own memory while another one is attached; `true` unless it
-    /// is said. Importers offer ([`crate::Importer::allow_peer2peer`]), the proved route decides, and this
-    /// is the owner's veto: for a device whose own memory is slow for others, or too dear.
+    /// Sets whether it may be in one device's own memory while another device is attached; `true` by default.
+    ///
+    /// Importers offer this ([`crate::Importer::allow_peer2peer`]), and the proved route decides. This is the
+    /// owner's veto, for a device whose own memory is slow for others, or scarce.
     #[must_use]
     #[doc(alias = "allow_peer2peer")]
     pub fn peer_to_peer(mut self, allowed: bool) -> Self {
@@ -107,11 +110,12 @@ impl BufferDescriptor {
         self
     }
 
-    /// Its size in bytes.
+    /// The size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
+    /// Checks the size and the usages. `home` is the name of the home device, for the error.
     pub(in crate::buffer) fn check(&self, home: &str) -> Result<()> {
         match self.size {
             0 => Err(Error::InvalidSize { size: 0, rule: "at least one byte" }),
@@ -126,12 +130,12 @@ impl BufferDescriptor {
         }
     }
 
-    /// What devices will do with it.
+    /// What devices will use it for.
     pub fn usages(&self) -> vk::BufferUsageFlags {
         self.usage
     }
 
-    /// What it says, in a byte.
+    /// The constant properties, in one byte.
     pub(in crate::buffer) fn flags(&self) -> CreationFlags {
         let flags = [self.peer_to_peer, self.discardable, self.name.is_some()];
         CreationFlags::new(self.placement, self.priority, flags)
@@ -141,16 +145,16 @@ impl BufferDescriptor {
         self.priority
     }
 
-    pub(in crate::buffer) fn may_be_lost(&self) -> bool {
+    pub(in crate::buffer) fn is_discardable(&self) -> bool {
         self.discardable
     }
 
-    /// On whose account it is to be.
+    /// The number of the client group that the buffer is to be charged to.
     ///
     /// # Errors
     ///
-    /// [`Error::ForeignEngine`].
-    pub(in crate::buffer) fn account(&self, set: &Arc<Buffers>) -> Result<GroupId> {
+    /// [`Error::ForeignEngine`] if the group is of another engine.
+    pub(in crate::buffer) fn group_id(&self, set: &Arc<Buffers>) -> Result<GroupId> {
         self.client.as_ref().map_or(Ok(GroupId::NONE), |group| group.id(set))
     }
 

@@ -1,4 +1,5 @@
-//! Taking the reservation: at once, when idle, when given fences have signalled.
+//! Takes the reservation: at once, when the buffer is idle, or when given fences have signalled. Waits
+//! without it.
 
 use std::time::Instant;
 
@@ -9,31 +10,32 @@ use crate::observe::StallCause;
 use crate::sync::{Fence, Guard, Usage};
 
 impl BufferInner {
-    /// Takes the reservation.
+    /// Takes the reservation. Waits for its holder without a time limit.
     pub(in crate::buffer) fn lock(&self) -> Guard<'_, State> {
         self.reservation.lock(&self.core().queues)
     }
 
-    /// Takes the reservation of a buffer that may be used, when no fence that `relevant` picks is pending,
-    /// waiting without it.
+    /// Takes the reservation of a usable buffer once no fence that `usage` waits for and `relevant` selects
+    /// is pending. Waits without the reservation.
     ///
     /// # Errors
     ///
-    /// [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`]; [`Error::Timeout`] when the engine's bound
-    /// is over, [`Error::DeviceLost`].
+    /// [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`]; [`Error::Timeout`] after the engine
+    /// timeout; [`Error::DeviceLost`].
     pub(in crate::buffer) fn lock_idle(
         &self,
         usage: Usage,
         relevant: impl Fn(&Fence) -> bool,
     ) -> Result<Guard<'_, State>> {
         self.lock_when(Instant::now() + self.core().timeout, |state| {
-            let mut pending = state.fences.pending(usage);
+            let mut pending = state.fences().pending(usage);
             pending.retain(|fence| relevant(fence));
             pending
         })
     }
 
-    /// Takes the reservation when nothing is pending that `waits` names, waiting without it, until `end`.
+    /// Takes the reservation of a usable buffer once no fence that `waits` returns is pending. Waits without
+    /// the reservation, until `end`.
     ///
     /// # Errors
     ///
@@ -51,7 +53,7 @@ impl BufferInner {
                 return Err(Error::Timeout { what, after: self.core().timeout });
             };
             let pending = waits(&mut state);
-            // After it: what is not pending any more may have failed.
+            // Checked afterwards: a fence that is no longer pending may have failed.
             self.check_usable(&mut state)?;
             if pending.is_empty() {
                 return Ok(state);
@@ -63,32 +65,37 @@ impl BufferInner {
         }
     }
 
-    /// Takes the reservation of a buffer whose bytes are its own and in place.
-    pub(in crate::buffer) fn lock_owned(&self) -> Result<Guard<'_, State>> {
+    /// Takes the reservation of a buffer whose bytes are valid and in place.
+    ///
+    /// # Errors
+    ///
+    /// As [`BufferInner::lock_idle`].
+    pub(in crate::buffer) fn lock_valid(&self) -> Result<Guard<'_, State>> {
         loop {
             let mut state = self.lock_idle(Usage::Move, |_| true)?;
-            self.own(&mut state)?;
-            // Scrubbing may have been left to a device, and may be over by now, well or not.
-            if state.fences.pending(Usage::Move).is_empty() {
+            self.make_valid(&mut state)?;
+            // The zeroing may have been submitted to a device. It may be over by now, with or without
+            // success.
+            if state.fences().pending(Usage::Move).is_empty() {
                 self.check_usable(&mut state)?;
                 return Ok(state);
             }
         }
     }
 
-    /// Ends an access that was counted in `State::host`.
+    /// Ends an access that [`State::begin_access`] has counted.
     pub(in crate::buffer) fn end_access(&self) {
         let mut state = self.lock();
         state.end_access();
         let take_drained = state.take_drained();
         drop(state);
-        // After the reservation: those who wait for it take that next.
+        // Dropped after the reservation is released, because the waiters take it next.
         drop(take_drained);
     }
 }
 
-/// Waits until all are over, well or not: whoever waits looks again, and finds in the buffer what of it
-/// concerns the bytes.
+/// Waits until all fences have signalled or failed, but not beyond `end`. A failure is no error here: the
+/// caller checks the buffer again, and finds there whether it affects the bytes.
 pub(in crate::buffer) fn wait_all(fences: &[Fence], end: Instant) -> Result<()> {
     let left = || end.saturating_duration_since(Instant::now());
     fences.iter().try_for_each(|fence| fence.wait_until_over(left()))

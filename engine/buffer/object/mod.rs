@@ -1,9 +1,11 @@
-//! The buffer: its identity, its reservation, what every operation checks first.
+//! The buffer itself: its identity, its reservation, and the checks that every operation begins with.
 //!
 //! Kernel counterparts: `struct dma_buf`, `dma_resv_lock`, `drm_gem_object`.
 //!
-//! Not here: moving, attaching, and using a buffer. Those are methods of [`SharedBuffer`] too, and stand in the
-//! room of their topic.
+//! May be known here: the state, and the engine's services (`Core`).
+//!
+//! What is not here: moving, attaching, and using a buffer. Those are methods of [`SharedBuffer`] too, each
+//! in the room of its topic.
 
 mod buffer;
 mod checks;

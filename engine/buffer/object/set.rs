@@ -1,4 +1,4 @@
-//! The set of all buffers of one engine: what every operation asks of it first.
+//! The set of all buffers of one engine, and the check for lost devices that every operation begins with.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::buffer::Buffers;
 use crate::core::{Core, ExportTable, Registry};
 
-/// What is done when devices were found to be lost.
+/// Handles lost devices. Implemented in `loss`, a room above this one.
 pub(in crate::buffer) trait LossHandler {
     /// Handles every device that was found to be lost and was not handled yet.
     ///
     /// # Panics
     ///
-    /// If an importer does, when all devices are done.
+    /// If an importer panics; then the panic continues after all devices are handled.
     ///
     /// Locks: none may be held.
     fn handle_lost(&self);
@@ -30,14 +30,16 @@ impl Buffers {
         })
     }
 
-    /// The number of the next buffer.
+    /// A number for a new buffer.
     pub(in crate::buffer) fn next_id(&self) -> u64 {
         // Relaxed: only uniqueness matters.
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Handles devices that were found to be lost since the last call. Every operation that takes a reservation
-    /// begins with this, since the call that finds a loss may hold any lock.
+    /// Handles devices that were found to be lost since the last call.
+    ///
+    /// Every operation that takes a reservation calls this first, because the call that detects a loss may
+    /// hold any lock.
     ///
     /// # Panics
     ///

@@ -1,12 +1,12 @@
-//! A buffer's generation, whether its bytes are in place, and whether it may be used at all, in one word.
+//! A buffer's generation and status flags, in one word.
 
 use crate::sync::primitive::atomic::{AtomicU32, Ordering};
 
-/// What a mapping compares itself with. One word, so that finding a mapping to be good is one load and
-/// one comparison, without a lock.
+/// The word that a mapping compares with its own generation. It is one word, so that a valid mapping costs
+/// one load and one comparison, and no lock.
 ///
-/// Written under the reservation; release/acquire, so that who reads a new standing without it sees what
-/// was done before.
+/// It is written under the reservation. Release/acquire: a thread that reads a new status without the
+/// reservation sees what was done before.
 #[derive(Debug, Default)]
 pub(in crate::buffer) struct Status(AtomicU32);
 
@@ -14,40 +14,41 @@ const REVOKED: u32 = 1 << 31;
 
 const POISONED: u32 = 1 << 30;
 
-/// It has no bytes any more.
+/// The content was discarded.
 const PURGED: u32 = 1 << 29;
 
-/// The bytes of this generation are known to be the buffer's own and in place.
+/// The bytes of this generation are known to be valid and in place.
 const READY: u32 = 1 << 28;
 
-/// The generation, which wraps in here and never spills into the flags.
+/// The generation. It wraps within these bits, and never changes the flags.
 const GENERATION: u32 = READY - 1;
 
 impl Status {
     #[inline]
-    pub(in crate::buffer) fn generation(&self) -> u32 {
+    pub(super) fn generation(&self) -> u32 {
         self.0.load(Ordering::Acquire) & GENERATION
     }
 
-    /// Whether a mapping of `generation` shows the buffer as it is, and may be used.
+    /// Whether a mapping of `generation` is current, and the buffer may be used.
     #[inline]
-    pub(in crate::buffer) fn is_good(&self, generation: u32) -> bool {
+    pub(super) fn is_good(&self, generation: u32) -> bool {
         self.0.load(Ordering::Acquire) & !READY == generation
     }
 
-    /// The same, and the bytes are known to be the buffer's own and in place.
+    /// Whether, besides, the bytes are known to be valid and in place.
     #[inline]
     pub(in crate::buffer) fn is_ready(&self, generation: u32) -> bool {
         self.0.load(Ordering::Acquire) == generation | READY
     }
 
-    /// The reservation is held, and was when that was found out.
+    /// Sets whether the bytes are known to be valid and in place. The reservation must be held, and must have
+    /// been since that was found out.
     pub(in crate::buffer) fn set_ready(&self, ready: bool) {
         self.set(READY, ready);
     }
 
-    /// The reservation is held.
-    pub(in crate::buffer) fn next_generation(&self) {
+    /// Begins the next generation, whose bytes are not known to be in place. The reservation must be held.
+    pub(super) fn next_generation(&self) {
         let word = self.0.load(Ordering::Relaxed);
         let next = word & !(GENERATION | READY) | word.wrapping_add(1) & GENERATION;
         self.0.store(next, Ordering::Release);
@@ -57,8 +58,8 @@ impl Status {
         self.0.load(Ordering::Acquire) & REVOKED != 0
     }
 
-    /// Whether it was found to be poisoned.
-    pub(in crate::buffer) fn is_poisoned(&self) -> bool {
+    /// Whether the buffer was found to be poisoned.
+    pub(super) fn is_poisoned(&self) -> bool {
         self.0.load(Ordering::Acquire) & POISONED != 0
     }
 
@@ -66,21 +67,22 @@ impl Status {
         self.0.load(Ordering::Acquire) & PURGED != 0
     }
 
-    /// The reservation is held.
+    /// Sets whether the content was discarded. The reservation must be held.
     pub(in crate::buffer) fn set_purged(&self, purged: bool) {
         self.set(PURGED, purged);
     }
 
-    /// The reservation is held.
+    /// Sets whether the buffer is revoked. The reservation must be held.
     pub(in crate::buffer) fn set_revoked(&self, revoked: bool) {
         self.set(REVOKED, revoked);
     }
 
-    /// Whether that is news. The reservation is held.
+    /// Sets whether the buffer is poisoned, and returns whether that changes the flag. The reservation must
+    /// be held.
     pub(in crate::buffer) fn set_poisoned(&self, poisoned: bool) -> bool {
-        let news = self.is_poisoned() != poisoned;
+        let changed = self.is_poisoned() != poisoned;
         self.set(POISONED, poisoned);
-        news
+        changed
     }
 
     fn set(&self, flag: u32, on: bool) {
@@ -94,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mappings_of_what_is_revoked_or_poisoned_are_not_good_and_the_generation_stays() {
+    fn a_revoked_poisoned_or_purged_buffer_has_no_good_mapping_and_keeps_its_generation() {
         let status = Status::default();
         status.next_generation();
         assert!(status.is_good(1) && !status.is_good(0));
@@ -105,11 +107,14 @@ mod tests {
         assert_eq!(status.generation(), 1);
         status.set_revoked(false);
         assert!(!status.is_revoked() && status.is_good(1));
-        assert!(status.set_poisoned(true) && !status.set_poisoned(true), "news once");
+        assert!(status.set_poisoned(true) && !status.set_poisoned(true), "changed once");
         assert!(status.is_poisoned() && !status.is_revoked() && !status.is_good(1));
         assert!(status.set_poisoned(false) && status.is_ready(1));
         status.next_generation();
-        assert!(status.is_good(2) && !status.is_ready(2), "another place");
+        assert!(
+            status.is_good(2) && !status.is_ready(2),
+            "the new backing is not known to be in place"
+        );
         status.set_ready(true);
         status.set_purged(true);
         assert!(status.is_purged() && !status.is_good(2) && !status.is_ready(2));
@@ -120,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_that_wraps_revokes_nothing() {
+    fn a_generation_that_wraps_leaves_the_flags_alone() {
         let status = Status(AtomicU32::new(GENERATION));
         status.next_generation();
         assert_eq!((status.generation(), status.is_revoked()), (0, false));

@@ -29,7 +29,7 @@ impl SharedBuffer {
         set.core.retire.collect();
         let (size, placement) = (descriptor.size(), descriptor.placed());
         let id = set.next_id();
-        let group = descriptor.account(set)?;
+        let group = descriptor.group_id(set)?;
         let request = BackingRequest { home, placement, size, dedicated: false, group };
         let trigger = Trigger::Room { bytes: size, by: Some(id) };
         let found = set.allocate_best(&request, &set.core.eviction_limits(trigger), |_| true)?;
@@ -60,7 +60,7 @@ impl SharedBuffer {
         let preferred = preferred_domain(descriptor.placed(), home);
         let preferred = if own_id.is_some() { preferred } else { domain };
         let mut entry =
-            EvictionEntry::none(preferred, descriptor.prioritised(), descriptor.may_be_lost());
+            EvictionEntry::none(preferred, descriptor.prioritised(), descriptor.is_discardable());
         let made = Made {
             id: own_id.unwrap_or_else(|| set.next_id()),
             home,

@@ -49,7 +49,7 @@ impl ImportMatrix {
                     devices.push(caps);
                 }
             });
-            let provider = state.location.provider();
+            let provider = state.location().provider();
             (devices, provider, buffer.generation(), buffer.home_id())
         };
         devices.extend(attaching.filter(|caps| !devices.contains(caps)));
@@ -92,14 +92,19 @@ impl ImportMatrix {
             return Ok(());
         }
         for caps in &self.devices {
-            if !caps.may_be_given(provider) {
+            if !caps.accepts(provider) {
                 let route = Route::of(provider).unwrap_or(Route::Local);
                 self.refused.push(Refusal { route, reason: RefusalReason::NoPeerToPeer });
                 import_kinds.push(None);
                 continue;
             }
             let device = Arc::clone(&buffer.core().member(caps.device).device);
-            import_kinds.push(buffer.core().take(provider, home, &device, &mut self.refused)?);
+            import_kinds.push(buffer.core().import_kind(
+                provider,
+                home,
+                &device,
+                &mut self.refused,
+            )?);
         }
         self.rows.push((provider, import_kinds));
         Ok(())

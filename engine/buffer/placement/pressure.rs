@@ -51,8 +51,8 @@ impl Buffers {
     /// Locks: none may be held.
     pub(in crate::buffer) fn poll_budget(&self, device: DeviceId) {
         let (member, domain) = (self.core.member(device), DomainId::Vram(device));
-        member.ask_budget(self.core.age());
-        if !member.has_news() {
+        member.poll_budget(self.core.age());
+        if !member.take_polled() {
             return;
         }
         if member.vram.comes_under_pressure(0) {

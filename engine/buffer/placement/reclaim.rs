@@ -17,11 +17,11 @@ pub(crate) fn drop_clean_copies(set: &Buffers, of: GroupId, enough: &dyn Fn() ->
             return;
         }
         let start = set.clean_at.load(Ordering::Relaxed);
-        let end = set.live.until(start, |buffer| {
+        let end = set.live.visit_from(start, |buffer| {
             let Some(mut state) = buffer.reservation.try_lock(&set.core.queues) else {
                 return ControlFlow::Continue(());
             };
-            let is_in_group = of == GroupId::NONE || of == state.location.group();
+            let is_in_group = of == GroupId::NONE || of == state.location().group();
             if !is_in_group || !state.clean_mut().is_some_and(|clean| busy_too || clean.is_idle()) {
                 return ControlFlow::Continue(());
             }

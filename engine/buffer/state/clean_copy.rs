@@ -1,4 +1,5 @@
-//! The clean copy of a buffer: the backing in system memory it came from, and what was written since.
+//! The clean copy of a buffer: the backing in system memory that it came from, and which bytes were written
+//! since.
 
 use std::ops::Range;
 
@@ -6,16 +7,17 @@ use super::dirty_ranges::DirtyRanges;
 use crate::memory::{Backing, DomainId};
 use crate::sync::{Fence, Fences};
 
-/// The place in system memory that a buffer came from, and what it holds.
+/// The backing in system memory that a buffer came from. It holds the buffer's bytes, except the dirty ones.
 #[derive(Debug)]
 pub(in crate::buffer) struct CleanCopy {
-    /// The generation whose place it was. A mapping of that keeps the place until it is dropped.
+    /// The generation that the backing belonged to. A mapping of that generation keeps the backing until it
+    /// is dropped.
     generation: u32,
-    /// The bytes, and what still reads them. `None` while such a mapping lives, and when somebody who moves
-    /// the buffer there has taken it.
+    /// The backing, with the fences of its readers. `None` while a mapping of its generation lives, and while
+    /// it is lent to a move.
     backing: Option<(Fences, Backing)>,
     dirty: DirtyRanges,
-    /// What was still to write the place when the buffer left it.
+    /// Writers that were unfinished when the buffer left the backing.
     writers: Vec<Fence>,
 }
 
@@ -28,48 +30,48 @@ impl CleanCopy {
         Self { generation, backing, dirty: DirtyRanges::default(), writers }
     }
 
-    /// Takes the place in that the last mapping of a generation has left, or that was lent and is not needed;
-    /// gives it back if it is another one.
-    pub(in crate::buffer) fn take_in(
+    /// Returns the backing to the clean copy: its last mapping was dropped, or the move that borrowed it does
+    /// not need it. A backing of another generation is passed back to the caller.
+    pub(in crate::buffer) fn put_back(
         &mut self,
         generation: u32,
-        left: (Fences, Backing),
+        released: (Fences, Backing),
     ) -> Option<(Fences, Backing)> {
         if generation != self.generation || self.backing.is_some() {
-            return Some(left);
+            return Some(released);
         }
-        self.backing = Some(left);
+        self.backing = Some(released);
         None
     }
 
-    /// The place, for somebody who moves the buffer there, unless it is still being read. What is written
-    /// meanwhile is noted here. With the generation that [`CleanCopy::take_in`] takes it back by.
+    /// Lends the backing to a move of the buffer to it, unless it is still being read. Bytes written
+    /// meanwhile are marked dirty here. Returns the generation as well, for [`CleanCopy::put_back`].
     pub(in crate::buffer) fn lend(&mut self) -> Option<(u32, Backing)> {
         let backing = self.backing.take_if(|(fences, _)| fences.is_idle());
         backing.map(|(_, backing)| (self.generation, backing))
     }
 
-    /// Whether its room is there as soon as it is given up: nobody reads it.
+    /// Whether dropping it releases its memory at once: no fence reads it.
     pub(in crate::buffer) fn is_idle(&mut self) -> bool {
         self.backing.as_mut().is_some_and(|(fences, _)| fences.is_idle())
     }
 
-    /// Whether the place, for whoever takes it now, holds what the buffer is to hold, whatever becomes of the
-    /// buffer's own: nothing was written since, and all that wrote it has ended well.
-    pub(in crate::buffer) fn is_sound(&self) -> bool {
-        let ended_well = |fence: &Fence| matches!(fence.is_signalled(), Ok(true));
-        self.backing.is_some() && self.dirty.is_clean() && self.writers.iter().all(ended_well)
+    /// Whether the clean copy can replace a lost buffer: nothing was written since, and all its writers have
+    /// succeeded.
+    pub(in crate::buffer) fn is_current(&self) -> bool {
+        let succeeded = |fence: &Fence| matches!(fence.is_signalled(), Ok(true));
+        self.backing.is_some() && self.dirty.is_clean() && self.writers.iter().all(succeeded)
     }
 
     pub(in crate::buffer) fn into_backing(self) -> Option<(Fences, Backing)> {
         self.backing
     }
 
-    pub(in crate::buffer) fn wrote(&mut self, range: Range<u64>, size: u64) {
+    pub(in crate::buffer) fn mark_dirty(&mut self, range: Range<u64>, size: u64) {
         self.dirty.mark(range, size);
     }
 
-    /// Where it is, and how many bytes it has in use, if it is not a ghost.
+    /// Its domain and the bytes it has in use, unless a mapping or a move has the backing.
     pub(in crate::buffer) fn footprint(&self) -> Option<(DomainId, u64)> {
         self.backing.as_ref().map(|(_, backing)| (backing.domain(), backing.footprint()))
     }

@@ -1,34 +1,34 @@
-//! Which bytes of a buffer were written since its clean copy was made.
+//! The byte ranges of a buffer that were written since its clean copy was made.
 
 use std::ops::Range;
 
 use smallvec::SmallVec;
 
-/// Buffers of at least so many bytes are tracked by ranges, smaller ones as a whole: copying them again
-/// costs less than a submission.
+/// The size in bytes from which on a buffer is tracked by ranges. A smaller one is tracked as a whole,
+/// because copying it again costs less than a submission.
 const RANGED: u64 = 256 << 10;
 
-/// What ranges are rounded to.
+/// Ranges are rounded outwards to multiples of this.
 const GRAIN: u64 = 64 << 10;
 
-/// How many ranges are told apart. With more, the two that are closest become one.
+/// The most ranges that are kept apart. Beyond it, the two closest ones are joined.
 const RANGES: usize = 8;
 
-/// Written bytes, as disjoint ranges in order, neither overlapping nor touching, rounded outwards.
+/// Written bytes, as ordered ranges that neither overlap nor touch, rounded outwards.
 ///
-/// It may name more than was written, never less.
+/// The ranges may contain bytes that were not written. They always contain all that were.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::buffer) struct DirtyRanges(SmallVec<[Range<u64>; 2]>);
 
 impl DirtyRanges {
-    /// Bytes `range` of a buffer of `size` bytes, and no others.
+    /// The dirty ranges of a buffer of `size` bytes of which only `range` was written.
     pub(in crate::buffer) fn of(range: Range<u64>, size: u64) -> Self {
         let mut dirty = Self::default();
         dirty.mark(range, size);
         dirty
     }
 
-    /// Bytes `range` of a buffer of `size` bytes were written, or are about to be.
+    /// Marks `range` of a buffer of `size` bytes as written, or about to be.
     pub(in crate::buffer) fn mark(&mut self, range: Range<u64>, size: u64) {
         if range.is_empty() {
             return;
@@ -39,7 +39,7 @@ impl DirtyRanges {
             let end = range.end.checked_next_multiple_of(GRAIN).unwrap_or(size);
             range.start / GRAIN * GRAIN..end.min(size)
         };
-        // Whoever overlaps or touches it becomes a part of it.
+        // A range that overlaps or touches the new one is merged into it.
         self.0.retain(|old| {
             let apart = old.end < new.start || new.end < old.start;
             if !apart {
@@ -47,18 +47,18 @@ impl DirtyRanges {
             }
             apart
         });
-        let at = self.0.partition_point(|old| old.start < new.start);
-        self.0.insert(at, new);
+        let index = self.0.partition_point(|old| old.start < new.start);
+        self.0.insert(index, new);
         if self.0.len() > RANGES {
             self.join_closest();
         }
     }
 
     fn join_closest(&mut self) {
-        let gap = |at: &usize| self.0[at + 1].start - self.0[*at].end;
-        if let Some(at) = (0..self.0.len() - 1).min_by_key(gap) {
-            let next = self.0.remove(at + 1);
-            self.0[at].end = next.end;
+        let gap = |index: &usize| self.0[index + 1].start - self.0[*index].end;
+        if let Some(index) = (0..self.0.len() - 1).min_by_key(gap) {
+            let next = self.0.remove(index + 1);
+            self.0[index].end = next.end;
         }
     }
 
@@ -73,7 +73,7 @@ impl DirtyRanges {
 }
 
 #[cfg(test)]
-#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges, some of them of one")]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges, some with one element")]
 mod tests {
     use super::*;
 
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_touches_becomes_one() {
+    fn ranges_that_touch_are_joined() {
         let [a, b, c] = [0..GRAIN, GRAIN..2 * GRAIN, 3 * GRAIN..4 * GRAIN];
         assert_eq!(dirty(&[a.clone(), c.clone()], LARGE).ranges(), [a.clone(), c.clone()]);
         assert_eq!(dirty(&[c.clone(), a.clone(), b.clone()], LARGE).ranges(), [0..2 * GRAIN, c]);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn with_too_many_the_closest_are_joined() {
+    fn beyond_the_limit_the_closest_ranges_are_joined() {
         // Gaps of 1, 2, 3, … grains: the first two are the closest.
         let starts = (0..=RANGES as u64).map(|n| n * (n + 3) / 2 * GRAIN);
         let marks: Vec<_> = starts.map(|start| start..start + GRAIN).collect();
@@ -120,9 +120,9 @@ mod tests {
         assert_eq!(bytes, (RANGES as u64 + 2) * GRAIN);
     }
 
-    /// Against a list of all grains.
+    /// Compares the ranges with a list of all grains.
     #[test]
-    fn nothing_that_was_written_is_missed() {
+    fn every_written_byte_is_in_a_range() {
         let grains = (LARGE / GRAIN) as usize;
         let mut random = 1_u64;
         let mut next = |below: u64| {
@@ -144,8 +144,8 @@ mod tests {
                     last = Some(range.end);
                 }
                 for (grain, _) in written.iter().enumerate().filter(|(_, written)| **written) {
-                    let at = grain as u64 * GRAIN;
-                    assert!(dirty.ranges().iter().any(|range| range.contains(&at)), "{at}");
+                    let start = grain as u64 * GRAIN;
+                    assert!(dirty.ranges().iter().any(|range| range.contains(&start)), "{start}");
                 }
             }
         }

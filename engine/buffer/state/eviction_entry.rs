@@ -1,38 +1,43 @@
-//! Where a buffer prefers to be, and its slot in that domain's eviction list, in seven bytes.
+//! A buffer's preferred domain, and its slot in an eviction list, in seven bytes.
 
 use crate::device::DeviceId;
 use crate::memory::{DomainId, Placement};
 use crate::residency::Priority;
 use crate::residency::policy::Slot;
 
-/// The place in whose order of eviction a buffer stands: where it wants to be, or, if it may lose its content
-/// and is in system memory, there.
+/// Which eviction list a buffer is in, and what decides about its position there.
 ///
-/// From system memory a buffer has nowhere to go: who is to keep its content stands in no order there.
-// Packed, for its seven bytes to be no eight: another byte of the state lies beside it.
+/// The list is that of the preferred domain. A purgeable buffer in system memory is in the list of system
+/// memory instead. Other buffers cannot be evicted from system memory, so they are in no list there.
+// Packed to seven bytes instead of eight: another byte of `State` is beside it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, packed)]
 pub(in crate::buffer) struct EvictionEntry {
-    /// [`NO_SLOT`] where there is no order.
+    /// The slot in the list; [`NO_SLOT`] if the buffer is in no list.
     slot: u32,
-    /// The device whose memory it is; [`SYSTEM`] is none.
-    wanted: u16,
+    /// The device of the preferred domain; [`SYSTEM`] for system memory.
+    preferred: u16,
     marks: Marks,
 }
 
 impl EvictionEntry {
-    /// In no order: that of a stranger's buffer, which nobody ever evicts, or of one that is nowhere yet.
-    pub(in crate::buffer) fn none(wanted: DomainId, priority: Priority, purgeable: bool) -> Self {
+    /// An entry that is in no list: that of an external buffer, which is never evicted, or of a buffer that
+    /// has no backing yet.
+    pub(in crate::buffer) fn none(
+        preferred: DomainId,
+        priority: Priority,
+        purgeable: bool,
+    ) -> Self {
         let marks = Marks(bits_of(priority)).with(PURGEABLE, purgeable);
-        Self { slot: NO_SLOT, wanted: packed(wanted), marks }
+        Self { slot: NO_SLOT, preferred: packed(preferred), marks }
     }
 
-    /// In whose order it stands, if in any.
-    pub(in crate::buffer) fn order(self) -> DomainId {
+    /// The domain whose list it is in, or would be in.
+    pub(in crate::buffer) fn list_domain(self) -> DomainId {
         if self.is_in_system() { DomainId::System } else { self.preferred() }
     }
 
-    /// Whether its content may be lost.
+    /// Whether the content may be discarded.
     pub(in crate::buffer) fn is_purgeable(self) -> bool {
         self.marks.has(PURGEABLE)
     }
@@ -42,7 +47,7 @@ impl EvictionEntry {
     }
 
     pub(in crate::buffer) fn preferred(self) -> DomainId {
-        match self.wanted {
+        match self.preferred {
             SYSTEM => DomainId::System,
             device => DomainId::Vram(DeviceId(device)),
         }
@@ -56,20 +61,20 @@ impl EvictionEntry {
         (self.slot != NO_SLOT).then_some(Slot(self.slot))
     }
 
-    /// Takes its slot from it, with the domain in whose eviction list that is: for the caller to unlink.
+    /// Clears the slot and returns it with the domain of its list. The caller must remove it from that list.
     pub(in crate::buffer) fn take_slot(&mut self) -> Option<(DomainId, Slot)> {
-        let listed = self.slot().map(|slot| (self.order(), slot));
+        let listed = self.slot().map(|slot| (self.list_domain(), slot));
         self.slot = NO_SLOT;
         listed
     }
 
-    /// It has this slot in the eviction list of [`EvictionEntry::order`] from now on.
+    /// Sets the slot in the list of [`EvictionEntry::list_domain`].
     pub(in crate::buffer) fn set_slot(&mut self, slot: Slot) {
         self.slot = slot.0;
     }
 
     pub(in crate::buffer) fn set_preferred(&mut self, domain: DomainId) {
-        self.wanted = packed(domain);
+        self.preferred = packed(domain);
     }
 
     pub(in crate::buffer) fn set_priority(&mut self, priority: Priority) {
@@ -80,7 +85,7 @@ impl EvictionEntry {
         self.marks = self.marks.with(PURGEABLE, purgeable);
     }
 
-    /// Whether its list is that of system memory, where purgeable buffers can still be evicted from.
+    /// Sets whether it is in the list of system memory, from which purgeable buffers can still be evicted.
     pub(in crate::buffer) fn set_in_system(&mut self, in_system: bool) {
         self.marks = self.marks.with(IN_SYSTEM, in_system);
     }
@@ -88,10 +93,10 @@ impl EvictionEntry {
 
 const NO_SLOT: u32 = u32::MAX;
 
-/// No device has this number: the 65,536th is turned away.
+/// The number that stands for system memory. No device has it: an engine accepts at most 65,535 devices.
 const SYSTEM: u16 = u16::MAX;
 
-/// How much it matters that it is there, in the lowest two bits, and what else decides about its order.
+/// The priority, in the lowest two bits, and flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Marks(u8);
 
@@ -100,17 +105,17 @@ impl Marks {
         self.0 & mark != 0
     }
 
-    pub(in crate::buffer) fn with(self, mark: u8, on: bool) -> Self {
+    pub(super) fn with(self, mark: u8, on: bool) -> Self {
         Self(self.0 & !mark | if on { mark } else { 0 })
     }
 }
 
 const PRIORITY: u8 = 3;
 
-/// Its content may be lost.
+/// The content may be discarded.
 const PURGEABLE: u8 = 1 << 2;
 
-/// It stands in the order of system memory.
+/// The entry is in the list of system memory.
 const IN_SYSTEM: u8 = 1 << 3;
 
 fn packed(domain: DomainId) -> u16 {
@@ -120,7 +125,7 @@ fn packed(domain: DomainId) -> u16 {
     }
 }
 
-/// Where a buffer of this placement wants to be.
+/// The preferred domain of a buffer with this placement and home device.
 pub(in crate::buffer) fn preferred_domain(placement: Placement, home: DeviceId) -> DomainId {
     match placement {
         Placement::VramOrSystem | Placement::Vram => DomainId::Vram(home),
@@ -128,13 +133,13 @@ pub(in crate::buffer) fn preferred_domain(placement: Placement, home: DeviceId) 
     }
 }
 
-/// A priority in two bits.
+/// Encodes a priority in two bits.
 pub(in crate::buffer) fn bits_of(priority: Priority) -> u8 {
-    // CAST: there are four.
+    // CAST: there are four priorities.
     priority as u8
 }
 
-/// What the lowest two bits say.
+/// Decodes the priority in the lowest two bits.
 pub(in crate::buffer) fn priority_of(bits: u8) -> Priority {
     Priority::ALL[usize::from(bits & 3)]
 }
@@ -144,19 +149,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seven_bytes_tell_it_all() {
-        for wanted in
+    fn an_entry_of_seven_bytes_keeps_all_its_values() {
+        for preferred in
             [DomainId::System, DomainId::Vram(DeviceId(0)), DomainId::Vram(DeviceId(65_534))]
         {
             for priority in Priority::ALL {
                 for purgeable in [false, true] {
-                    let entry = EvictionEntry::none(wanted, priority, purgeable);
-                    assert_eq!((entry.preferred(), entry.order()), (wanted, wanted));
+                    let entry = EvictionEntry::none(preferred, priority, purgeable);
+                    assert_eq!((entry.preferred(), entry.list_domain()), (preferred, preferred));
                     assert_eq!((entry.priority(), entry.is_purgeable()), (priority, purgeable));
                     assert!(!entry.is_in_system() && entry.slot().is_none());
                     let marks = entry.marks.with(IN_SYSTEM, true);
                     let entry = EvictionEntry { marks, slot: 0, ..entry };
-                    assert_eq!((entry.preferred(), entry.order()), (wanted, DomainId::System));
+                    assert_eq!(
+                        (entry.preferred(), entry.list_domain()),
+                        (preferred, DomainId::System)
+                    );
                     assert_eq!((entry.priority(), entry.is_purgeable()), (priority, purgeable));
                     assert_eq!(entry.slot(), Some(Slot(0)));
                 }

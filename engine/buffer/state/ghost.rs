@@ -1,4 +1,4 @@
-//! A place that a buffer has left, kept for mappings of its generation.
+//! Backings that a buffer has left, kept for mappings of their generation.
 //!
 //! Kernel counterpart: TTM's ghost objects.
 
@@ -10,29 +10,30 @@ use crate::device::DeviceId;
 use crate::memory::{Allocation, Backing, DomainId};
 use crate::sync::Fences;
 
-/// A backing that a buffer has left.
+/// A backing that a buffer has left, with the mappings that show it.
 #[derive(Debug)]
 pub(in crate::buffer) struct Ghost {
     pub(in crate::buffer) generation: u32,
-    pub(in crate::buffer) mapped: Mappings,
-    pub(in crate::buffer) left: Left,
+    pub(super) mapped: Mappings,
+    pub(super) backing: GhostBacking,
 }
 
-/// A place that a buffer has left.
+/// What is left of a ghost's memory.
 #[derive(Debug)]
-pub(in crate::buffer) enum Left {
-    /// It is the mappings' until they are dropped, and until these fences have signalled.
-    Kept(Backing, Fences),
-    /// The buffer was evicted, and its bytes are somebody else's by now. The mappings still point at what
-    /// devices see of this, though nobody may use them.
-    Lost(Arc<Allocation>),
+pub(super) enum GhostBacking {
+    /// The backing. It is retired when the mappings are dropped, and released when these fences have
+    /// signalled.
+    Retained(Backing, Fences),
+    /// The buffer was evicted, and its memory is in use by others. The mappings still hold views of this
+    /// allocation, which must not be used.
+    Evicted(Arc<Allocation>),
 }
 
-/// Live mappings by device.
+/// The number of live mappings by device.
 pub(in crate::buffer) type Mappings = SmallVec<[(DeviceId, u32); 2]>;
 
-/// Adds to the mappings of a device.
-pub(in crate::buffer) fn count(mappings: &mut Mappings, device: DeviceId, mapped: u32) {
+/// Adds `mapped` to the mappings of a device.
+pub(super) fn count(mappings: &mut Mappings, device: DeviceId, mapped: u32) {
     match mappings.iter_mut().find(|(of, _)| *of == device) {
         Some((_, count)) => *count += mapped,
         None if mapped > 0 => mappings.push((device, mapped)),
@@ -41,23 +42,23 @@ pub(in crate::buffer) fn count(mappings: &mut Mappings, device: DeviceId, mapped
 }
 
 impl Ghost {
-    /// Where it is.
+    /// Its domain.
     pub(in crate::buffer) fn domain(&self) -> DomainId {
-        match &self.left {
-            Left::Kept(backing, _) => backing.domain(),
-            Left::Lost(allocation) => allocation.provider().domain(),
+        match &self.backing {
+            GhostBacking::Retained(backing, _) => backing.domain(),
+            GhostBacking::Evicted(allocation) => allocation.provider().domain(),
         }
     }
 
-    /// Bytes that it has in use.
+    /// Bytes that it keeps in use; none after an eviction.
     pub(in crate::buffer) fn bytes(&self) -> u64 {
-        match &self.left {
-            Left::Kept(backing, _) => backing.footprint(),
-            Left::Lost(_) => 0,
+        match &self.backing {
+            GhostBacking::Retained(backing, _) => backing.footprint(),
+            GhostBacking::Evicted(_) => 0,
         }
     }
 
-    /// Which devices still look at it, and with how many mappings.
+    /// The devices that still have mappings of it, with their number.
     pub(in crate::buffer) fn mapped(&self) -> impl Iterator<Item = (DeviceId, u32)> {
         self.mapped.iter().copied()
     }

@@ -1,7 +1,7 @@
-//! Being told that a buffer moves.
+//! How the other side of a dynamic attachment is notified of moves.
 //!
 //! Kernel counterpart: `struct dma_buf_attach_ops` (`include/linux/dma-buf.h`). The kernel renamed the
-//! callback from `move_notify` in 2026, because the old name told the event and hid the duty.
+//! callback from `move_notify` in 2026, because the old name named the event and not the duty.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -9,67 +9,71 @@ use std::fmt;
 use crate::access::Access;
 use crate::sync::{Fence, Usage};
 
-/// Somebody who can cope with a buffer that moves: the other side of a dynamic attachment
-/// ([`crate::SharedBuffer::attach_dynamic`]).
+/// The other side of a dynamic attachment ([`crate::SharedBuffer::attach_dynamic`]): it lets the buffer move,
+/// and is notified of each move.
 ///
-/// Three kinds are usual. One that *refaults* notes that its mapping is old, and maps again before its
-/// next submission. One that *fences and resumes* also stops its queue, says with a fence when it has
-/// stopped, and resumes on a new mapping. One that is *revocable* gives up for good when it is told of an
-/// [`InvalidationCause::Revoke`].
+/// Three kinds are usual:
 ///
-/// It may not own a mapping or an attachment of its buffer: the buffer holds the importer.
+/// - one that *refaults* notes that its mapping is stale, and maps again before its next submission;
+/// - one that *fences and resumes* also stops its queue, reports with a fence when it has stopped, and
+///   resumes with a new mapping;
+/// - one that is *revocable* ends its use for good on an [`InvalidationCause::Revoke`].
+///
+/// An importer must not own a mapping or an attachment of its buffer, because the buffer owns the importer.
 #[doc(alias = "dma_buf_attach_ops")]
 pub trait Importer: Send + Sync {
-    /// The mappings of a generation are old: the next [`crate::Attachment::map`] shows the new place.
+    /// Is called when the mappings of a generation become stale: the next [`crate::Attachment::map`] shows
+    /// the new backing.
     ///
-    /// Not "stop now": old mappings stay valid until they are dropped (unless the cause is
-    /// [`InvalidationCause::Evict`] or [`InvalidationCause::Purge`]), and what a device still does with them
-    /// is waited for, provided that it was entered as a fence: before, or here, with
-    /// [`Invalidation::still_using`]. Called once per move and attachment, also for mappings that are not
-    /// there (any more), as soon as the attachment is listed, and possibly for a move that then fails, after
-    /// which the mapping is as good as before.
+    /// It is called once per move and attachment, as soon as the attachment is listed, even if the attachment
+    /// has no mappings. The move may still fail afterwards; then the mappings are as good as before.
     ///
-    /// If the cause is [`InvalidationCause::Revoke`] there is no new place: the buffer is taken away, every
-    /// mapping of it is to be dropped in bounded time, and somebody waits for that. Called once per
-    /// revocation and attachment.
+    /// This is not an order to stop. Stale mappings stay valid until they are dropped, unless the cause is
+    /// [`InvalidationCause::Evict`] or [`InvalidationCause::Purge`]. The move waits for work that still uses
+    /// them if the work was added as a fence: before, or here with [`Invalidation::still_using`].
     ///
-    /// It should not panic. If it does, all others are told nevertheless, and then the panic goes on in
-    /// whoever moves or revokes the buffer: that move has not happened, that revocation has begun.
+    /// With [`InvalidationCause::Revoke`] there is no new backing: every mapping must be dropped within a
+    /// bounded time, for which the revocation waits. This is called once per revocation and attachment.
     ///
-    /// Locks: called under the buffer's reservation. It may not lock any reservation (no map, no drop of
-    /// a mapping, no other operation on a buffer), and may not wait for a device.
+    /// An implementation should not panic. If one does, the other importers are notified nevertheless. Then
+    /// the panic continues in the caller of the move or the revocation. That move has not happened; that
+    /// revocation has begun.
+    ///
+    /// Locks: called under the buffer's reservation. It may not lock any reservation (no map, no drop of a
+    /// mapping, no other operation on a buffer), and may not wait for a device.
     #[doc(alias = "move_notify")]
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>);
 
-    /// Whether the buffer may live in another device's own memory while this one is attached. The
-    /// importer offers; what the route between the two devices was proved to do decides.
+    /// Whether the buffer may be in another device's own memory while this importer is attached. This is an
+    /// offer: the proved route between the two devices decides.
     ///
-    /// Locks: may be called under the reservation, any number of times; always give the same answer.
+    /// Locks: may be called under the reservation, any number of times; it must always return the same
+    /// answer.
     fn allow_peer2peer(&self) -> bool {
         true
     }
 }
 
-/// Why an [`Importer`] is told.
+/// Why an [`Importer`] is notified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidationCause {
-    /// The buffer moves: map it again to see the new place.
+    /// The buffer moves. Map it again to see the new backing.
     Move,
-    /// The buffer is evicted, because its place is needed: as for a move, but mappings of the old place do not
-    /// keep that. Raw handles of theirs may be used by nothing but work that was entered as a fence, before
-    /// or by [`Invalidation::still_using`]; everything that goes through peerbuf is refused anyway. This
-    /// is the kernel's rule for every move.
+    /// The buffer is evicted because its memory is needed. As for a move, but mappings of the old backing do
+    /// not keep its memory.
+    ///
+    /// Only work that was added as a fence, before or by [`Invalidation::still_using`], may use their raw
+    /// handles; peerbuf refuses all other uses. This is the kernel's rule for every move.
     Evict,
-    /// The buffer loses its content, because its place is needed and it may be lost: as for
-    /// [`InvalidationCause::Evict`], but there is no new place to map until somebody renews the buffer
-    /// ([`crate::SharedBuffer::renew`]), and then it holds zeros.
+    /// The content is discarded because the memory is needed. As for [`InvalidationCause::Evict`], but there
+    /// is no new backing to map until [`crate::SharedBuffer::renew`] is called; then the buffer holds zeros.
     Purge,
-    /// The buffer is revoked ([`crate::SharedBuffer::revoke`]): drop every mapping of it.
+    /// The buffer is revoked ([`crate::SharedBuffer::revoke`]). Drop every mapping of it.
     Revoke,
 }
 
-/// What an [`Importer`] is told.
+/// The notification of an [`Importer`].
 pub struct Invalidation<'a> {
     pub(in crate::buffer) generation: u32,
     pub(in crate::buffer) cause: InvalidationCause,
@@ -77,17 +81,18 @@ pub struct Invalidation<'a> {
 }
 
 impl Invalidation<'_> {
-    /// The generation whose mappings are old.
+    /// The generation whose mappings become stale.
     pub fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// Why they are.
+    /// The reason.
     pub fn cause(&self) -> InvalidationCause {
         self.cause
     }
 
-    /// Says that a device is still using a mapping of it; the move or the revocation waits for `fence`.
+    /// Adds a fence of work that still uses a mapping of this generation. The move or the revocation waits
+    /// for it.
     pub fn still_using(&self, access: Access, fence: Fence) {
         self.fences.borrow_mut().push((Usage::from(access), fence));
     }

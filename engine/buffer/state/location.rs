@@ -1,4 +1,4 @@
-//! Where a buffer's bytes are, or that there are none any more.
+//! Where a buffer's bytes are, or that it has none.
 //!
 //! Kernel counterpart: a `ttm_buffer_object` whose `resource` is `NULL` (`ttm_bo_pipeline_gutting`).
 
@@ -6,20 +6,20 @@ use std::sync::Arc;
 
 use crate::memory::{Allocation, Backing, Content, DomainId, GroupId, Provider};
 
-/// Where a buffer is.
+/// The backing of a buffer, or what remains of it after a purge.
 ///
-/// Whoever wants the memory asks for a [`Backing`], and has to cope with there being none
-/// (`BufferInner::backing` says it with an error).
+/// Code that needs the memory asks for the [`Backing`] and handles its absence (`BufferInner::backing`
+/// returns it as an error).
 #[derive(Debug)]
 pub(in crate::buffer) enum Location {
-    /// It has its bytes here.
+    /// The buffer has this backing.
     Resident(Backing),
-    /// Its content was purged; who provided the memory then, and on whose account.
+    /// The content was discarded. The provider and the client group of the last backing remain.
     Purged(Provider, GroupId),
 }
 
 impl Location {
-    /// Who provides its memory, or did last.
+    /// The provider of its memory; after a purge, the last one.
     pub(in crate::buffer) fn provider(&self) -> Provider {
         match self {
             Self::Resident(backing) => backing.allocation().provider(),
@@ -27,7 +27,7 @@ impl Location {
         }
     }
 
-    /// On whose account it is.
+    /// The client group that it is charged to.
     pub(in crate::buffer) fn group(&self) -> GroupId {
         match self {
             Self::Resident(backing) => backing.group(),
@@ -35,12 +35,12 @@ impl Location {
         }
     }
 
-    /// Where it is, or was last.
+    /// Its domain; after a purge, the last one.
     pub(in crate::buffer) fn domain(&self) -> DomainId {
         self.provider().domain()
     }
 
-    /// Bytes of its domain that it has in use.
+    /// Bytes that it has in use in its domain.
     pub(in crate::buffer) fn footprint(&self) -> u64 {
         self.backing().map_or(0, Backing::footprint)
     }
@@ -59,22 +59,22 @@ impl Location {
         }
     }
 
-    /// Whether bytes of the buffer's own are there. Others are zeros to whoever looks.
+    /// Whether the backing holds valid bytes. Without them, every reader gets zeros.
     pub(in crate::buffer) fn has_content(&self) -> bool {
         self.backing().is_some_and(|backing| backing.content() == Content::Valid)
     }
 
-    /// Whether its bytes begin there.
+    /// Whether its bytes begin at `offset` of `allocation`.
     pub(in crate::buffer) fn is_at(&self, allocation: &Arc<Allocation>, offset: u64) -> bool {
         self.backing().is_some_and(|backing| {
             Arc::ptr_eq(backing.allocation(), allocation) && backing.offset() == offset
         })
     }
 
-    /// Takes the bytes out.
+    /// Takes the backing out, and leaves [`Location::Purged`].
     pub(in crate::buffer) fn take(&mut self) -> Option<Backing> {
-        let nowhere = Self::Purged(self.provider(), self.group());
-        match std::mem::replace(self, nowhere) {
+        let purged = Self::Purged(self.provider(), self.group());
+        match std::mem::replace(self, purged) {
             Self::Resident(backing) => Some(backing),
             Self::Purged(..) => None,
         }

@@ -1,20 +1,24 @@
-//! What the reservation protects: plain data.
+//! What the reservation of a buffer protects: plain data.
 //!
 //! Kernel counterpart: the fields of `struct dma_buf` and `ttm_buffer_object` that `dma_resv` guards.
 //!
-//! Known here: devices and backings by value, fences, pins. Not here: the engine's services (`Core`), the
-//! buffer itself, and anything that acts. An action on this data is in a room further down, which is given the
-//! state by a guard.
+//! May be known here: devices and backings by value, fences, the quota of pins.
+//!
+//! What is not here: the engine's services (`Core`), the buffer itself, and every action on this data. Actions are
+//! in the rooms above; they reach the [`State`] through the guard of the reservation.
 
 mod attachment_table;
+mod attachments;
 mod clean_copy;
 mod dirty_ranges;
 mod eviction_entry;
 mod ghost;
+mod holders;
 mod importer;
 mod location;
 mod pin_counter;
 mod protected;
+mod spilled_table;
 
 pub(in crate::buffer) use attachment_table::{AttachCaps, AttachmentEntry, AttachmentId};
 pub(in crate::buffer) use clean_copy::CleanCopy;

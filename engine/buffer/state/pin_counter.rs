@@ -1,10 +1,10 @@
-//! Who keeps a buffer in place, and why: what its pins are counted in.
+//! Pins per attachment and reason: what keeps a buffer in place, and why.
 //!
-//! A pin has to be seen by whoever wants to move the buffer, and by nobody else. So the pins of one
-//! attachment for one reason are a number, beside what a mover sets to keep further ones out: taking one
-//! and giving it up are an atomic operation each. The reservation is taken for the first, and after a
-//! move.
-#![expect(unsafe_code, reason = "a pin is counted, and so needs no reference of its own")]
+//! A move must see the pins of its buffer; nothing else needs to. So the pins of one attachment for one
+//! reason are a counter in an atomic word, beside the flag that a move sets to keep further pins out. Pinning
+//! and unpinning are one atomic operation each. The reservation is taken for the first pin, and for the first
+//! after a move.
+#![expect(unsafe_code, reason = "a pin is counted, so it holds no reference")]
 use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
@@ -17,51 +17,50 @@ use crate::device::DeviceId;
 use crate::observe::Live;
 use crate::sync::primitive::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-/// What pins keep in place and alive: a buffer.
+/// The object that pins keep in place and alive: a buffer.
 pub(in crate::buffer) trait PinOwner: Any + Send + Sync {
-    /// The quota of a device that is attached.
+    /// The pin quota of an attached device.
     fn quota(&self, device: DeviceId) -> &PinQuota;
 
-    /// The last pin of a counter whose attachment is gone has ended: the state lets go of the counter.
+    /// Removes a counter from the state: its attachment is gone, and its last pin has ended.
     ///
     /// Locks: takes the reservation.
     fn forget(&self, counter: NonNull<PinCounter>);
 }
 
-/// Pins of one attachment for one reason.
-///
 /// # Invariants
 ///
-/// The buffer's state holds it as long as its word says that its attachment is alive or that somebody
-/// has pinned; so whoever is counted, or is the attachment, may look at it.
+/// The buffer's state holds the counter as long as its word says that its attachment is alive or that it has
+/// pins. So an owner of one of its pins, or its attachment, may dereference its address.
 ///
-/// While it is open the buffer's bytes are its own and in place: it is opened and closed under the
-/// reservation, by [`PinCounter::open`] once that is so, and by a copier before it looks at the count.
-// In this order: what pinning reads lies together.
+/// While the counter is open, the buffer's bytes are valid and in place. It is opened and closed under the
+/// reservation: opened by [`PinCounter::open`] once they are, closed by a move before it reads the count.
+// In this order: the fields that pinning reads are together.
 #[repr(C)]
 pub(in crate::buffer) struct PinCounter {
     /// The flags, and above them the number of pins.
     word: AtomicU64,
     reason: Cow<'static, str>,
     live: Arc<Live>,
-    /// A pin keeps its buffer alive. No cycle: without attachment and pins the state lets go of this.
+    /// Keeps the buffer alive while it is pinned. This is no cycle: the state drops a counter without
+    /// attachment and pins.
     owner: Arc<dyn PinOwner>,
-    /// What the buffer has, for the quota.
+    /// The buffer's size, for the quota.
     bytes: u64,
     attachment: AttachmentId,
     device: DeviceId,
 }
 
-/// Its attachment is alive.
+/// The attachment is alive.
 const ATTACHED: u64 = 1 << 0;
 
-/// A pin has to take the reservation first.
+/// A pin must take the reservation first.
 const CLOSED: u64 = 1 << 1;
 
 /// Pins are charged to the device's quota.
 const METERED: u64 = 1 << 2;
 
-/// Its attachment finds it without the reservation.
+/// The attachment finds the counter without the reservation.
 const FIRST: u64 = 1 << 3;
 
 const ONE: u64 = 1 << 4;
@@ -70,63 +69,63 @@ fn count(word: u64) -> u64 {
     word / ONE
 }
 
-/// Most reasons are the same constant, so comparing their addresses is enough.
+/// Compares two reasons. Most are the same constant, so comparing their addresses usually suffices.
 fn same(a: &str, b: &str) -> bool {
     std::ptr::eq(a, b) || a == b
 }
 
-/// How an attempt to pin without the reservation ended.
+/// The result of an attempt to pin without the reservation.
 pub(in crate::buffer) enum Quick {
     Pinned(Pinned),
     /// The reservation is needed.
     No,
-    /// The quota: what is pinned, and what may be.
+    /// The quota is exceeded: the bytes that are pinned, and the limit.
     Refused(u64, u64),
 }
 
-/// One that is counted in a line.
+/// One counted pin.
 ///
 /// # Invariants
 ///
-/// It is counted in the line's word until it is dropped.
+/// It is counted in the counter's word until it is dropped.
 pub(in crate::buffer) struct Pinned(NonNull<PinCounter>);
 
-// SAFETY: it is a shared reference to a line, which is `Sync`, for as long as it lives.
+// SAFETY: it is a shared reference to a counter, which is `Sync` and alive as long as it is.
 unsafe impl Send for Pinned {}
 
 // SAFETY: as above.
 unsafe impl Sync for Pinned {}
 
-/// The line that an attachment's pins are usually counted in: that of its first reason.
+/// The counter that an attachment usually pins with: that of its first reason.
 ///
 /// # Invariants
 ///
-/// Null, or a line of this attachment, which is alive.
+/// Null, or a counter of this attachment, which is alive.
 #[derive(Default)]
 pub(in crate::buffer) struct FirstCounter(AtomicPtr<PinCounter>);
 
 impl FirstCounter {
-    /// Pins without the reservation, if the reason is the usual one and nothing is under way.
+    /// Pins without the reservation, if the reason is that of the first counter and the counter is open.
     pub(in crate::buffer) fn pin(&self, reason: &str) -> Quick {
-        // Acquire: the line is seen as it was made.
-        let Some(line) = NonNull::new(self.0.load(Ordering::Acquire)) else { return Quick::No };
-        // SAFETY: by the invariant it is a line of this attachment; so the state holds it.
-        let this = unsafe { line.as_ref() };
+        // Acquire: the counter is seen as it was made.
+        let Some(counter) = NonNull::new(self.0.load(Ordering::Acquire)) else { return Quick::No };
+        // SAFETY: by the invariant it is a counter of this attachment; so the state holds it.
+        let this = unsafe { counter.as_ref() };
         if same(&this.reason, reason) { this.pin_open() } else { Quick::No }
     }
 
-    /// Under the reservation: a line of the attachment's is its first one if it has none yet.
-    pub(in crate::buffer) fn offer(&self, line: &Arc<PinCounter>) {
+    /// Makes `counter` the attachment's first one, if there is none yet. The reservation must be held.
+    pub(in crate::buffer) fn offer(&self, counter: &Arc<PinCounter>) {
         if self.0.load(Ordering::Relaxed).is_null() {
-            line.word.fetch_or(FIRST, Ordering::Relaxed);
-            // INVARIANT: a line of this attachment, which keeps it as its first.
-            self.0.store(Arc::as_ptr(line).cast_mut(), Ordering::Release);
+            counter.word.fetch_or(FIRST, Ordering::Relaxed);
+            // INVARIANT: a counter of this attachment, which keeps it as its first.
+            self.0.store(Arc::as_ptr(counter).cast_mut(), Ordering::Release);
         }
     }
 }
 
 impl PinCounter {
-    /// A closed one without pins.
+    /// A closed counter without pins.
     pub(in crate::buffer) fn new(
         owner: Arc<dyn PinOwner>,
         (bytes, live): (u64, Arc<Live>),
@@ -161,19 +160,20 @@ impl PinCounter {
         &self.live
     }
 
-    /// Whether its pins are those of `seat`, which is taken, for `reason`.
-    pub(in crate::buffer) fn is_of(&self, attachment: AttachmentId, reason: &str) -> bool {
+    /// Whether it counts the pins of this attachment, which is alive, for `reason`.
+    pub(super) fn is_of(&self, attachment: AttachmentId, reason: &str) -> bool {
         self.attachment == attachment && self.is_attached() && same(&self.reason, reason)
     }
 
-    /// How many pins there are.
+    /// The number of pins.
     pub(in crate::buffer) fn pins(&self) -> u64 {
         count(self.word.load(Ordering::Relaxed))
     }
 
-    /// Counts one more, if it is open.
+    /// Counts one more pin, if the counter is open.
     ///
-    /// Nobody is counted who then has to go: a mover that came by meanwhile would take that for a pin.
+    /// A pin is counted only if it is to stay: a move that reads the counter meanwhile would take it for a
+    /// pin.
     fn pin_open(&self) -> Quick {
         let mut seen = self.word.load(Ordering::Relaxed);
         while seen & (CLOSED | METERED) == 0 {
@@ -193,7 +193,7 @@ impl PinCounter {
         if let Err((used, limit)) = self.quota().charge(self.bytes) {
             return Quick::Refused(used, limit);
         }
-        // What is metered stays so.
+        // METERED is never cleared.
         while seen & CLOSED == 0 {
             match self.count_one(seen) {
                 Ok(pinned) => return Quick::Pinned(pinned),
@@ -204,39 +204,39 @@ impl PinCounter {
         Quick::No
     }
 
-    /// Counts one more if the word still is what was seen; else what it is now.
+    /// Counts one more pin if the word still is `seen`; otherwise returns the current word.
     fn count_one(&self, seen: u64) -> Result<Pinned, u64> {
-        // Acquire: whoever opened it saw the bytes in place.
+        // Acquire: what the thread that opened the counter has seen of the bytes is seen here.
         let (order, failed) = (Ordering::Acquire, Ordering::Relaxed);
         let counted = self.word.compare_exchange_weak(seen, seen + ONE, order, failed);
         counted.map(|_| self.pinned())
     }
 
-    /// Counts one more and opens the line. Under the reservation, when the bytes are the buffer's and in
-    /// place.
+    /// Counts one more pin and opens the counter. The reservation must be held, and the bytes must be valid
+    /// and in place.
     ///
     /// # Errors
     ///
-    /// The quota: what is pinned, and what may be.
+    /// If the quota is exceeded: the bytes that are pinned, and the limit.
     pub(in crate::buffer) fn open(&self) -> Result<Pinned, (u64, u64)> {
         if self.quota().is_limited() {
             self.meter();
             self.quota().charge(self.bytes)?;
         }
         self.word.fetch_add(ONE, Ordering::Relaxed);
-        // Release: who pins without the reservation sees what this thread has seen.
+        // Release: a thread that pins without the reservation sees what this thread has seen.
         self.word.fetch_and(!CLOSED, Ordering::Release);
         Ok(self.pinned())
     }
 
-    /// Keeps further ones out; returns how many there are. Under the reservation.
-    pub(in crate::buffer) fn close(&self) -> u64 {
-        // Acquire: what was done under a pin that is over.
+    /// Keeps further pins out, and returns the number of live ones. The reservation must be held.
+    pub(super) fn close(&self) -> u64 {
+        // Acquire: what was done under a pin that has ended is seen.
         count(self.word.fetch_or(CLOSED, Ordering::Acquire))
     }
 
-    /// From now on pins are charged to the device's quota, those of before as well. Under the
-    /// reservation.
+    /// Charges all pins to the device's quota from now on, including the live ones. The reservation must be
+    /// held.
     pub(in crate::buffer) fn meter(&self) {
         let before = self.word.fetch_or(METERED, Ordering::Relaxed);
         if before & METERED == 0 {
@@ -244,19 +244,20 @@ impl PinCounter {
         }
     }
 
-    /// Says that the attachment of `seat` is gone. Whether the line is of no use any more.
-    pub(in crate::buffer) fn leave(&self, attachment: AttachmentId) -> bool {
+    /// Notes the end of the attachment, if it is this counter's. Returns whether the counter is of no further
+    /// use.
+    pub(super) fn detach(&self, attachment: AttachmentId) -> bool {
         if self.attachment != attachment || !self.is_attached() {
             return false;
         }
         count(self.word.fetch_and(!ATTACHED, Ordering::AcqRel)) == 0
     }
 
-    /// Whether nobody can pin with it but under the reservation, and nobody has: the attachment had
-    /// another reason before. Under the reservation.
-    pub(in crate::buffer) fn is_idle(&self) -> bool {
+    /// Whether the counter has no pins and can get one only under the reservation: the attachment's first
+    /// reason was another. The reservation must be held.
+    pub(super) fn is_idle(&self) -> bool {
         let word = self.word.load(Ordering::Acquire);
-        // One whose attachment is gone belongs to its last pin.
+        // A counter whose attachment is gone belongs to its last pin.
         word & (ATTACHED | FIRST) == ATTACHED && count(word) == 0
     }
 
@@ -268,7 +269,7 @@ impl PinCounter {
         self.owner.quota(self.device)
     }
 
-    /// The caller has counted it.
+    /// The pin that the caller has counted.
     fn pinned(&self) -> Pinned {
         // INVARIANT: it is counted.
         Pinned(NonNull::from(self))
@@ -276,27 +277,27 @@ impl PinCounter {
 }
 
 impl Pinned {
-    pub(in crate::buffer) fn line(&self) -> &PinCounter {
-        // SAFETY: by the invariant it is counted, so the state holds the line.
+    pub(in crate::buffer) fn counter(&self) -> &PinCounter {
+        // SAFETY: by the invariant it is counted, so the state holds the counter.
         unsafe { self.0.as_ref() }
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let line = self.line();
-        let mut before = line.word.load(Ordering::Relaxed);
+        let counter = self.counter();
+        let mut before = counter.word.load(Ordering::Relaxed);
         let mut charged = true;
         loop {
             if before & METERED != 0 && charged {
-                // First, for afterwards the line may be gone.
-                line.quota().credit(line.bytes);
+                // Credited first, because the counter may be gone afterwards.
+                counter.quota().credit(counter.bytes);
                 charged = false;
             }
-            // Release: what was done under the pin is seen by whoever moves the buffer next. Acquire,
-            // for the case that it was the last.
+            // Release: what was done under the pin is seen by the next move of the buffer. Acquire, in case
+            // it was the last pin.
             let (after, order) = (before - ONE, Ordering::AcqRel);
-            match line.word.compare_exchange_weak(before, after, order, Ordering::Relaxed) {
+            match counter.word.compare_exchange_weak(before, after, order, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => before = now,
             }
@@ -307,18 +308,18 @@ impl Drop for Pinned {
     }
 }
 
-/// The last pin without an attachment is gone. By its pointer: whoever lets go of the line may not be in
-/// the middle of a call that borrows it.
+/// Removes a counter whose last pin has ended after its attachment. It takes a pointer: the state may drop
+/// the counter, so no call that borrows it may be in progress.
 #[cold]
-fn forget(line: NonNull<PinCounter>) {
-    // SAFETY: nobody else has the last pin, so the state still holds the line.
-    let owner = Arc::clone(unsafe { &line.as_ref().owner });
-    owner.forget(line);
+fn forget(counter: NonNull<PinCounter>) {
+    // SAFETY: this is the last pin, so the state still holds the counter.
+    let owner = Arc::clone(unsafe { &counter.as_ref().owner });
+    owner.forget(counter);
 }
 
 impl fmt::Debug for PinCounter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the buffer: its state holds this.
+        // The buffer is not printed: its state holds this counter.
         f.debug_struct("PinCounter")
             .field("device", &self.device)
             .field("reason", &self.reason)
@@ -329,6 +330,6 @@ impl fmt::Debug for PinCounter {
 
 const _: () = {
     const fn shareable<T: Send + Sync>() {}
-    // What `Pinned` and `FirstLine` rely on, who have it by its address.
+    // `Pinned` and `FirstCounter`, which hold its address, rely on this.
     shareable::<PinCounter>();
 };

@@ -1,4 +1,4 @@
-//! Age groups: buffers that are used together age together.
+//! Age groups: buffers that are used together, and take one position in the eviction order.
 //!
 //! Kernel counterpart: `ttm_bo_set_bulk_move`.
 
@@ -14,34 +14,37 @@ use crate::memory::DomainId;
 use crate::residency::policy::Slot;
 use crate::residency::{BulkGroup, SpanningGroups};
 
-/// Buffers that are used together, and so age together: a use of one is a use of all, and when they have to
-/// leave they go one after the other, whoever was used the longest time ago first. The buffers of a draw, of
-/// a model, of a sparse resource.
+/// Buffers that are used together, for example those of a draw, of a model, or of a sparse resource. A use of
+/// one counts as a use of all. They are evicted one after the other, the least recently used first.
 ///
-/// Made by [`crate::Engine::age_group`]; [`SharedBuffer::set_age_group`] says who is in it. In a place those of one
-/// priority stand together: a group does not keep somebody whose priority is lower than that of others.
-/// However many are in it, a use costs the same, and one more look for each other device whose memory some of
-/// them want to be in. Cheap to clone; all clones are the same group, which lasts as long as somebody is in
-/// it.
+/// Made by [`crate::Engine::age_group`]; [`SharedBuffer::set_age_group`] assigns a buffer to it. Within a
+/// domain, the members of one priority are neighbours in the order. So a group does not protect a member of
+/// lower priority than the others.
+///
+/// A use costs the same for any number of members, plus one look-up for each further device whose memory a
+/// member prefers. A clone is cheap, and is the same group. The group lives as long as it has a handle or a
+/// member.
 #[derive(Clone)]
 #[doc(alias = "ttm_lru_bulk_move")]
 pub struct AgeGroup {
-    /// Which engine it is of.
+    /// Identifies the engine.
     calls: Arc<Calls>,
     ageing: Arc<BulkGroup>,
 }
 
 impl AgeGroup {
-    /// A new age group, with no buffer in it.
+    /// A new age group without members.
     pub(crate) fn new(core: &Core) -> Self {
         Self { calls: Arc::clone(&core.calls), ageing: Arc::new(core.bulk_groups.make()) }
     }
 }
 
 impl SharedBuffer {
-    /// Says in which age group it is from now on; `None` for none, as at first. Of its group it is the one
-    /// that was used last. A pinned buffer that was found to be so is in no order, and comes back to its
-    /// group when it is not any more.
+    /// Assigns the buffer to an age group, as its most recently used member. `None` removes it from its
+    /// group; a new buffer is in none.
+    ///
+    /// A buffer that an eviction has found pinned is in no eviction list. It is listed with its group again
+    /// when it is no longer pinned.
     ///
     /// # Errors
     ///
@@ -57,50 +60,57 @@ impl SharedBuffer {
         let age = group.map(|group| &group.ageing);
         let state = buffer.lock();
         core.bulk_groups.set(buffer.slot(), age);
-        if let Some(slot) = state.entry.slot() {
-            enlist(core, state.entry.order(), slot, age);
+        if let Some(slot) = state.entry().slot() {
+            set_group_in(core, state.entry().list_domain(), slot, age);
         }
         Ok(())
     }
 }
 
-fn enlist(core: &Core, place: DomainId, slot: Slot, age: Option<&Arc<BulkGroup>>) {
+/// Sets the age group of an entry in a domain's eviction list.
+fn set_group_in(core: &Core, domain: DomainId, slot: Slot, age: Option<&Arc<BulkGroup>>) {
     if let Some(age) = age {
-        age.may_be_in(place);
+        age.may_be_in(domain);
     }
-    core.domain_state(place).eviction_list.set_bulk_group(slot, age);
+    core.domain_state(domain).eviction_list.set_bulk_group(slot, age);
 }
 
-/// A buffer stands in the order of a place from now on, and with its age group if it is in one.
-pub(in crate::buffer) fn join_age_group(core: &Core, buffer: SlotId, place: DomainId, slot: Slot) {
+/// Adds an entry that was just listed in a domain to its buffer's age group, if the buffer is in one.
+pub(super) fn join_age_group(core: &Core, buffer: SlotId, domain: DomainId, slot: Slot) {
     if let Some(age) = core.bulk_groups.of(buffer) {
-        enlist(core, place, slot, Some(&age));
+        set_group_in(core, domain, slot, Some(&age));
     }
 }
 
-/// Some of these groups were used; the place `told` knows.
-pub(in crate::buffer) fn age_elsewhere(core: &Core, told: Option<DomainId>, ages: SpanningGroups) {
+/// Marks these groups as used in all domains except `except`, which has marked them already.
+pub(in crate::buffer) fn mark_groups_used(
+    core: &Core,
+    except: Option<DomainId>,
+    ages: SpanningGroups,
+) {
     for age in ages {
-        let others = core.domains().filter(|place| Some(*place) != told && age.is_in(*place));
-        others.for_each(|place| core.domain_state(place).eviction_list.mark_group_used(&age));
+        let others = core.domains().filter(|domain| Some(*domain) != except && age.is_in(*domain));
+        others.for_each(|domain| core.domain_state(domain).eviction_list.mark_group_used(&age));
     }
 }
 
 impl BufferInner {
-    /// It is used: in its order, and its age group wherever that is. The reservation is held.
-    pub(in crate::buffer) fn age(&self, state: &State) {
-        let Some(slot) = state.entry.slot() else { return self.age_in_no_order() };
-        let place = state.entry.order();
-        age_elsewhere(
+    /// Marks the buffer as used in its eviction list, and its age group in all domains. The reservation must
+    /// be held.
+    pub(super) fn age(&self, state: &State) {
+        let Some(slot) = state.entry().slot() else { return self.age_unlisted() };
+        let domain = state.entry().list_domain();
+        mark_groups_used(
             self.core(),
-            Some(place),
-            self.core().domain_state(place).eviction_list.mark_used(slot).into_iter().collect(),
+            Some(domain),
+            self.core().domain_state(domain).eviction_list.mark_used(slot).into_iter().collect(),
         );
     }
 
-    /// It is used, and stands in no order; but others of its age group may. The reservation is held.
-    pub(in crate::buffer) fn age_in_no_order(&self) {
-        age_elsewhere(
+    /// Marks the age group of a buffer as used that is in no eviction list itself. The reservation must be
+    /// held.
+    pub(in crate::buffer) fn age_unlisted(&self) {
+        mark_groups_used(
             self.core(),
             None,
             self.core().bulk_groups.of(self.slot()).into_iter().collect(),

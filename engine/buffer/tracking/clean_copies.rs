@@ -1,4 +1,4 @@
-//! Clean copies: kept, dropped, and marked dirty where bytes are written.
+//! Keeps and drops clean copies, and marks them dirty where the buffer is written.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -11,22 +11,24 @@ use crate::memory::{Backing, DomainId, DomainKind};
 use crate::sync::{Fence, Fences, Retired};
 
 impl BufferInner {
-    /// Bytes of the buffer are written from here on. The reservation is held, and has been since before the
-    /// writing began.
+    /// Records that `range` is written. The reservation must be held, and must have been since before the
+    /// write began.
     pub(in crate::buffer) fn note_write(&self, state: &mut State, range: Range<u64>) {
         if let Some(clean) = state.clean_mut() {
-            clean.wrote(range, self.size);
+            clean.mark_dirty(range, self.size);
         }
     }
 
-    /// Those of `written` are, or were, by somebody who keeps the buffer in place.
+    /// Records that the `written` ranges are written, or were, by a user that keeps the buffer in place.
     pub(in crate::buffer) fn note_writes(&self, state: &mut State, written: &DirtyRanges) {
         written.ranges().iter().for_each(|range| self.note_write(state, range.clone()));
     }
 
-    /// A submission on `device` that writes those of `written` was made, or has failed. Not before: one that
-    /// fails has written nothing, unless the device was lost with it (what `vkQueueSubmit` says of failures);
-    /// and what was in the device's own memory went with it then, so that its clean copy is what there was.
+    /// Records the writes of a submission on `device`, made or failed. To be called afterwards.
+    ///
+    /// A failed submission has written nothing, unless the device was lost with it (`vkQueueSubmit` says so).
+    /// Then bytes in the device's own memory are lost as well, and the clean copy is what remains. Bytes
+    /// elsewhere may be written.
     pub(in crate::buffer) fn note_submitted(
         &self,
         state: &mut State,
@@ -34,32 +36,33 @@ impl BufferInner {
         device: DeviceId,
         submitted: &Result<Fence>,
     ) {
-        let (here, own) = (state.location.domain(), DomainId::Vram(device));
-        let may_be = |error: &Error| error.is_device_lost() && here != own;
-        if submitted.as_ref().err().is_none_or(may_be) {
+        let (here, own_domain) = (state.location().domain(), DomainId::Vram(device));
+        let may_have_written = |error: &Error| error.is_device_lost() && here != own_domain;
+        if submitted.as_ref().err().is_none_or(may_have_written) {
             self.note_writes(state, written);
         }
     }
 
-    /// Any bytes of it may be.
+    /// Records that any byte may be written.
     pub(in crate::buffer) fn note_write_anywhere(&self, state: &mut State) {
         self.note_write(state, 0..self.size);
     }
 
-    /// Whether the place that the buffer leaves for one in `new` is worth keeping: it would go back there.
+    /// Whether the backing that the buffer leaves for one in `new` is kept as a clean copy: an eviction would
+    /// copy the bytes back there.
     pub(in crate::buffer) fn keeps_clean_copy(&self, state: &State, new: DomainId) -> bool {
         self.core().throttle.rules().clean_copies
-            && state.location.domain() == DomainId::System
-            && state.location.has_content()
-            // A stranger may write it at any time.
-            && !state.location.backing().is_some_and(|backing| backing.allocation().is_external())
-            // What may be lost is never copied out again.
-            && !state.entry.is_purgeable()
+            && state.location().domain() == DomainId::System
+            && state.location().has_content()
+            // The other side of external memory may write it at any time.
+            && !state.location().backing().is_some_and(|backing| backing.allocation().is_external())
+            // The content of a purgeable buffer is never copied out.
+            && !state.entry().is_purgeable()
             && new.kind() == DomainKind::Vram
-            && state.entry.preferred().kind() == DomainKind::Vram
+            && state.entry().preferred().kind() == DomainKind::Vram
     }
 
-    /// Gives the clean copy up. The reservation is held.
+    /// Drops the clean copy. The reservation must be held.
     pub(in crate::buffer) fn drop_clean_copy(&self, state: &mut State) {
         if let Some(clean) = state.set_clean(None) {
             self.set.clean_copies.fetch_sub(1, Ordering::Relaxed);
@@ -69,8 +72,8 @@ impl BufferInner {
         }
     }
 
-    /// The place that the buffer has left, if there is nobody else who needs it, is its clean copy from now
-    /// on; `writers` have yet to write it. The reservation is held.
+    /// Keeps the backing of `generation`, which the buffer has left, as its clean copy. `left` is `None` if
+    /// mappings still show the backing. `writers` are not finished with it yet. The reservation must be held.
     pub(in crate::buffer) fn keep_clean_copy(
         &self,
         state: &mut State,

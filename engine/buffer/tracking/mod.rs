@@ -1,8 +1,9 @@
-//! What is noted as a buffer is used and moved: its entry in an eviction list, its group, its clean copy.
+//! What is recorded when a buffer is used or moved: its entry in an eviction list, its age group, its clean
+//! copy.
 //!
 //! Kernel counterparts: `ttm_bo_move_to_lru_tail`, `ttm_bo_set_bulk_move`.
 //!
-//! Not here: the lists themselves ([`crate::residency`]), and what is done when a domain is full
+//! What is not here: the lists themselves ([`crate::residency`]), and evictions when a domain is full
 //! (`eviction/`).
 
 mod age_group;
@@ -11,6 +12,6 @@ mod eviction_list;
 mod usage;
 
 pub use age_group::AgeGroup;
-pub(in crate::buffer) use age_group::age_elsewhere;
+pub(in crate::buffer) use age_group::mark_groups_used;
 pub(crate) use eviction_list::start_tracking;
 pub(in crate::buffer) use eviction_list::{enlist, unlist};

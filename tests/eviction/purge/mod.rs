@@ -369,7 +369,7 @@ fn a_purged_buffer_explains_why() {
             "{decision:?}"
         );
         let text = explained.to_string();
-        assert!(text.contains("cache is nowhere: its content was dropped from VRAM"), "{text}");
+        assert!(text.contains("cache is purged; its content was in VRAM"), "{text}");
         assert!(text.contains("purged from VRAM of"), "{text}");
         assert!(text.contains("1 MiB were needed by \"frame\""), "{text}");
         drop(frame);

@@ -1,0 +1,205 @@
+//! The attachments and mappings in a buffer's state, and the ghosts that old mappings show.
+
+use std::sync::Arc;
+
+use super::attachment_table::{AttachCaps, AttachmentEntry, AttachmentId};
+use super::ghost::{Ghost, GhostBacking, Mappings, count};
+use super::importer::Importer;
+use super::location::Location;
+use super::protected::State;
+use super::spilled_table::{SpilledTable, TableEntry};
+use crate::device::DeviceId;
+use crate::memory::Backing;
+use crate::sync::Fences;
+
+impl State {
+    // ---- attachments ----
+
+    /// Lists an attachment. This is the last step of an attach: the importer may be called at any time
+    /// afterwards.
+    pub(in crate::buffer) fn attach(
+        &mut self,
+        caps: AttachCaps,
+        importer: Option<Arc<dyn Importer>>,
+    ) -> AttachmentId {
+        if importer.is_none()
+            && self.spilled().is_none()
+            && let Some(attachment) = self.inline.attach(caps.device)
+        {
+            return attachment;
+        }
+        self.spill().attach(caps, importer)
+    }
+
+    /// All attachments, including those that ended and still have mappings.
+    pub(in crate::buffer) fn attachments(&self) -> impl Iterator<Item = AttachmentEntry> {
+        let spilled = self.entries().iter().filter_map(TableEntry::attachment);
+        self.inline.attachments().chain(spilled)
+    }
+
+    /// The importers that are notified of a move: those of live dynamic attachments.
+    pub(in crate::buffer) fn importers(&self) -> impl Iterator<Item = (DeviceId, &dyn Importer)> {
+        self.entries().iter().filter_map(TableEntry::importer)
+    }
+
+    /// Whether a device has a live static attachment.
+    pub(in crate::buffer) fn has_static_attachment(&self, device: DeviceId) -> bool {
+        let mut attached = self.attachments().filter(|attachment| attachment.is_attached());
+        attached.any(|attachment| attachment.device == device && !attachment.is_dynamic())
+    }
+
+    /// Ends an attachment. Its entry stays until its last mapping is dropped.
+    ///
+    /// The caller must drop the returned importer without the reservation: it is the application's code, and
+    /// may own objects whose drop takes the reservation.
+    pub(in crate::buffer) fn detach(
+        &mut self,
+        attachment: AttachmentId,
+    ) -> Option<Arc<dyn Importer>> {
+        if let Some(rare) = self.rare_mut() {
+            rare.pins.retain(|counter| !counter.detach(attachment));
+        }
+        match self.spilled_mut() {
+            Some(spilled) => spilled.detach(attachment),
+            None => {
+                self.inline.detach(attachment);
+                None
+            }
+        }
+    }
+
+    /// The entries as one slice, because a move walks thousands of them several times.
+    fn entries(&self) -> &[TableEntry] {
+        self.more.as_ref().map_or(&[], |more| more.spilled.entries())
+    }
+
+    /// The spilled table, if it is in use.
+    fn spilled(&self) -> Option<&SpilledTable> {
+        self.more.as_ref().map(|more| &more.spilled).filter(|spilled| !spilled.is_empty())
+    }
+
+    fn spilled_mut(&mut self) -> Option<&mut SpilledTable> {
+        self.more.as_mut().map(|more| &mut more.spilled).filter(|spilled| !spilled.is_empty())
+    }
+
+    /// Moves all attachments to the spilled table.
+    fn spill(&mut self) -> &mut SpilledTable {
+        let spilled = &mut self.more.get_or_insert_default().spilled;
+        spilled.spill_from(&mut self.inline);
+        spilled
+    }
+
+    // ---- mappings ----
+
+    /// Live mappings of an attachment, of the current generation.
+    pub(in crate::buffer) fn mapped_by(&self, attachment: AttachmentId) -> u32 {
+        match self.spilled() {
+            Some(spilled) => spilled.mapped_by(attachment),
+            None => self.inline.mapped_by(attachment),
+        }
+    }
+
+    /// Counts a mapping of the current generation.
+    #[inline]
+    pub(in crate::buffer) fn map(&mut self, attachment: AttachmentId) {
+        if let Some(spilled) = self.spilled_mut() {
+            spilled.map(attachment);
+        } else if !self.inline.map(attachment) {
+            self.spill().map(attachment);
+        }
+    }
+
+    /// Removes a mapping of generation `mapped`. If it was the last one of a ghost, returns the ghost's
+    /// backing, for the caller to retire.
+    pub(in crate::buffer) fn unmap(
+        &mut self,
+        attachment: AttachmentId,
+        device: DeviceId,
+        mapped: u32,
+        current: u32,
+    ) -> Option<(Fences, Backing)> {
+        if mapped == current {
+            match self.spilled_mut() {
+                Some(spilled) => spilled.unmap(attachment),
+                None => self.inline.unmap(attachment),
+            }
+            return None;
+        }
+        let ghosts = &mut self.rare_mut()?.ghosts;
+        let index = ghosts.iter().position(|ghost| ghost.generation == mapped)?;
+        let left = &mut ghosts[index].mapped;
+        if let Some((_, count)) = left.iter_mut().find(|(of, count)| *of == device && *count > 0) {
+            *count -= 1;
+        }
+        left.retain(|(_, count)| *count > 0);
+        if !left.is_empty() {
+            return None;
+        }
+        let released = match ghosts.swap_remove(index).backing {
+            GhostBacking::Retained(backing, fences) => (fences, backing),
+            GhostBacking::Evicted(_) => return None,
+        };
+        match self.clean_mut() {
+            Some(clean) => clean.put_back(mapped, released),
+            None => Some(released),
+        }
+    }
+
+    /// Live mappings that keep the buffer in place.
+    pub(in crate::buffer) fn static_mappings(&self) -> u32 {
+        let inline = self.inline.attachments().map(AttachmentEntry::mapped).sum::<u32>();
+        inline + self.spilled().map_or(0, SpilledTable::static_mappings)
+    }
+
+    /// Live mappings of every generation, by device.
+    pub(in crate::buffer) fn mappings(&self) -> Mappings {
+        let mut all = Mappings::new();
+        for attachment in self.attachments() {
+            count(&mut all, attachment.device, attachment.mapped());
+        }
+        for (device, mapped) in self.ghosts().flat_map(Ghost::mapped) {
+            count(&mut all, device, mapped);
+        }
+        all
+    }
+
+    // ---- ghosts ----
+
+    /// Backings that the buffer has left, and that mappings still show.
+    pub(in crate::buffer) fn ghosts(&self) -> impl Iterator<Item = &Ghost> {
+        self.rare().into_iter().flat_map(|rare| &rare.ghosts)
+    }
+
+    /// Replaces the location by `new`, which may be [`Location::Purged`]. Returns the old backing, for the
+    /// caller to retire once `copied` has signalled.
+    ///
+    /// If mappings show the old backing, it becomes a ghost until they are dropped. If the buffer is `evicted`,
+    /// its memory is needed at once: then the ghost keeps only the allocation.
+    pub(in crate::buffer) fn replace_backing(
+        &mut self,
+        new: Location,
+        old_generation: u32,
+        copied: Fences,
+        evicted: bool,
+    ) -> Option<(Fences, Backing)> {
+        let old = self.location.take();
+        self.location = new;
+        let mut mapped = Mappings::new();
+        self.inline.forget_mappings(|device, number| count(&mut mapped, device, number));
+        if let Some(spilled) = self.spilled_mut() {
+            spilled.forget_mappings(|device, number| count(&mut mapped, device, number));
+        }
+        // A purged buffer has no backing to leave.
+        let old = old?;
+        if mapped.is_empty() {
+            return Some((copied, old));
+        }
+        let (backing, released) = if evicted {
+            (GhostBacking::Evicted(Arc::clone(old.allocation())), Some((copied, old)))
+        } else {
+            (GhostBacking::Retained(old, copied), None)
+        };
+        self.make_rare().ghosts.push(Ghost { generation: old_generation, mapped, backing });
+        released
+    }
+}
