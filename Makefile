@@ -31,9 +31,9 @@ devices: ## the devices here, and which route leads from each to each
 
 check: ## before every commit: lint, unit tests, and a test of each promise (no setup)
 	$(CARGO) fmt --check
-	$(CARGO) clippy $(LOCKED) --features cli --all-targets -- -D warnings
-	$(CARGO) test $(LOCKED) --features cli --lib --test house
-	$(CARGO) test $(LOCKED) --features cli $$(sed -n 's/^test-\([^ ]*\) .*/--test \1/p' .ci/smoke-tests) \
+	$(CARGO) clippy $(LOCKED) --features cli,testing --all-targets -- -D warnings
+	$(CARGO) test $(LOCKED) --features cli,testing --lib --test house
+	$(CARGO) test $(LOCKED) --features cli,testing $$(sed -n 's/^test-\([^ ]*\) .*/--test \1/p' .ci/smoke-tests) \
 		-- $$(sed -n 's/^test-[^ ]* //p' .ci/smoke-tests)
 
 test: ## everything: test-native, model, then vm
@@ -43,7 +43,7 @@ test: ## everything: test-native, model, then vm
 	@$(MAKE) --no-print-directory vm
 
 test-native: ## the tests on this machine's Vulkan drivers (no setup)
-	$(CARGO) test $(LOCKED) --features cli
+	$(CARGO) test $(LOCKED) --features cli,testing
 
 # With a target of its own, so that neither build undoes the other, and build scripts are made once.
 MODEL := --lib --target $$(rustc --print host-tuple)
@@ -55,9 +55,9 @@ vm: ## in a virtual machine, what only real dma-bufs can show (no setup)
 	.ci/vm
 
 soak: ## the long tests for longer, and all of them in the virtual machine if it is there: hours (no setup)
-	SOAK=$(SOAK) $(CARGO) test $(LOCKED) --features cli $(LONG:%=--test %)
-	SOAK=$(SOAK) $(CARGO) test $(LOCKED) --features cli $(LONG_IN:%=--test %) -- $(LONG_TESTS)
-	SOAK=$(SOAK) $(CARGO) test $(LOCKED) --features cli --lib residency
+	SOAK=$(SOAK) $(CARGO) test $(LOCKED) --features cli,testing $(LONG:%=--test %)
+	SOAK=$(SOAK) $(CARGO) test $(LOCKED) --features cli,testing $(LONG_IN:%=--test %) -- $(LONG_TESTS)
+	SOAK=$(SOAK) $(CARGO) test $(LOCKED) --features cli,testing --lib residency
 	SOAK=$(SOAK) $(MAKE) --no-print-directory model
 	@if [ -e target/deps/kernel/vmlinuz ]; then \
 		VM_TESTS=all .ci/vm && \
@@ -68,14 +68,14 @@ soak: ## the long tests for longer, and all of them in the virtual machine if it
 
 lint: ## formatting, clippy with and without the program, documentation, lists of tests
 	$(CARGO) fmt --check
-	$(CARGO) clippy $(LOCKED) --features cli --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) --features cli,testing --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) --lib -- -D warnings
 	RUSTFLAGS="--cfg peerbuf_shuttle" $(CARGO) clippy $(LOCKED) --profile test $(MODEL) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps
 	.ci/names
 
 figures: ## the project's own speed figures, each beside its baseline
-	$(CARGO) bench $(LOCKED) --bench figures
+	$(CARGO) bench $(LOCKED) --features testing --bench figures
 
 clean-deps: ## forget what .ci/setup unpacked
 	rm -rf target/deps target/vm

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use crate::access::Access;
 use crate::device::{AdapterSelector, HandleType};
 use crate::memory::DomainId;
-use crate::residency::Obstacles;
+use crate::residency::EvictionFailures;
 use crate::transfer::Refusal;
 
 pub use foreign_fd::ForeignFdReason;
@@ -37,7 +37,7 @@ pub enum Error {
     /// A domain cannot hold the requested bytes. Free memory there, or ask for another domain.
     #[error(
         "{domain} is out of memory: {requested} bytes requested, {used} of {budget} bytes in use{}{}",
-        driver_code(*.code), obstacles_of(.obstacles)
+        driver_code(*.code), failures_of(.failures)
     )]
     OutOfMemory {
         /// The domain that was asked.
@@ -51,7 +51,7 @@ pub enum Error {
         /// The driver's code, if the driver refused.
         code: Option<vk::Result>,
         /// The buffers that could not be evicted, and why.
-        obstacles: Box<Obstacles>,
+        failures: Box<EvictionFailures>,
     },
     /// The process cannot open more file descriptors. Drop exports, or raise `RLIMIT_NOFILE`.
     ///
@@ -128,8 +128,8 @@ pub enum Error {
     },
 
     /// The buffer is revoked ([`crate::SharedBuffer::revoke`]). Drop its mappings; map it again after its owner
-    /// has called [`crate::SharedBuffer::rearm`].
-    #[error("{buffer} is revoked: it cannot be used before `rearm` is called")]
+    /// has called [`crate::SharedBuffer::unrevoke`].
+    #[error("{buffer} is revoked: it cannot be used before `unrevoke` is called")]
     Revoked {
         /// The buffer's name.
         buffer: String,
@@ -146,10 +146,10 @@ pub enum Error {
     },
 
     /// The buffer's content was discarded, because it was purgeable ([`crate::BufferDescriptor::discardable`],
-    /// [`crate::SharedBuffer::set_purgeable`]) and its memory was needed. Call [`crate::SharedBuffer::renew`] to
+    /// [`crate::SharedBuffer::set_purgeable`]) and its memory was needed. Call [`crate::SharedBuffer::repopulate`] to
     /// allocate zeroed memory, map the buffer again, and write its content again.
     #[error(
-        "{buffer} is purged: its content was discarded; call `renew` to allocate zeroed memory"
+        "{buffer} is purged: its content was discarded; call `repopulate` to allocate zeroed memory"
     )]
     Purged {
         /// The buffer's name.
@@ -172,8 +172,9 @@ pub enum Error {
     },
     /// The buffer cannot be revoked, because an fd of it was exported outside this engine, and an fd cannot be
     /// taken back. Retry when the [`crate::ForeignExport`]s are dropped.
+    #[doc(alias = "HandedOut")]
     #[error("{buffer} is exported outside this engine, {exports} times")]
-    HandedOut {
+    Exported {
         /// The buffer's name.
         buffer: String,
         /// Live exports.
@@ -370,7 +371,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Busy { .. } | Self::HandedOut { .. } | Self::Timeout { .. } | Self::Stale { .. }
+            Self::Busy { .. } | Self::Exported { .. } | Self::Timeout { .. } | Self::Stale { .. }
         )
     }
 
@@ -384,8 +385,8 @@ fn driver_code(code: Option<vk::Result>) -> String {
     code.map_or_else(String::new, |code| format!(" (driver: {code:?})"))
 }
 
-fn obstacles_of(obstacles: &Obstacles) -> String {
-    if obstacles.is_empty() { String::new() } else { format!("; obstacles: {obstacles}") }
+fn failures_of(failures: &EvictionFailures) -> String {
+    if failures.is_empty() { String::new() } else { format!("; obstacles: {failures}") }
 }
 
 fn list(refused: &[Refusal]) -> String {

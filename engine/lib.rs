@@ -22,12 +22,12 @@
 //! device attaches that cannot reach it where it is, and when it is handed out. Dynamic attachments are told
 //! ([`Importer`]; the usual kinds are [`Refault`], [`FenceAndResume`], [`Revocable`]); the mappings of static
 //! ones, and [`Pin`]s, keep it in place. It can be taken away from everybody and given back
-//! ([`SharedBuffer::revoke`], [`SharedBuffer::rearm`]), and one whose writer failed says so until somebody
+//! ([`SharedBuffer::revoke`], [`SharedBuffer::unrevoke`]), and one whose writer failed says so until somebody
 //! accepts its content.
 //!
 //! It also moves by itself. When a device's memory is full ([`Engine::model_heap`], [`Engine::set_cap`], what the
 //! driver leaves to us), whoever needs room evicts others into system memory; they come back when they are
-//! used ([`Rules`]). [`SharedBuffer::explain`] says why a buffer is where it is.
+//! used ([`ResidencyOptions`]). [`SharedBuffer::explain`] says why a buffer is where it is.
 //!
 //! # An example
 //!
@@ -118,19 +118,19 @@ pub use drm_fourcc;
 pub use access::Access;
 pub use api::{Engine, EngineDescriptor};
 pub use buffer::{
-    AgeGroup, Attachment, BufferDescriptor, ClientGroup, CopyRegion, DetachError, Explanation,
-    FenceAndResume, ForeignExport, ForeignFacts, ForeignHandle, HostAccess, Importer, Invalidation,
-    InvalidationCause, Mapping, Migration, OpenAccess, OwnBuffer, Pin, RawView, Refault, Revocable,
-    SharedBuffer, Submission,
+    AgeGroup, AliasedBuffer, Attachment, BufferDescriptor, ClientGroup, CopyRegion, DetachError,
+    Explanation, FenceAndResume, ForeignExport, ForeignHandle, ForeignInfo, HostAccess, Importer,
+    Invalidation, InvalidationCause, Mapping, Migration, OpenAccess, Pin, RawView, Refault,
+    Revocable, SharedBuffer, Submission,
 };
-pub use core::Abandoned;
+pub use core::UnplugReport;
 pub use device::{
     Adapter, AdapterSelector, AdoptedDevice, Device, DeviceId, HandleType, QueueLock, Uuid,
     Validation,
 };
 pub use error::{Error, ForeignFdReason, Result};
 pub use memory::{DomainId, DomainKind, DomainUsage, GroupUsage, Placement, Provider};
-pub use residency::{Priority, Rules};
+pub use residency::{Priority, ResidencyOptions};
 pub use sync::{CallbackId, Fence, Signal, Usage, WaitRoute};
 pub use transfer::{PassReport, Refusal, RefusalReason, Route, Scope, Verdict};
 

@@ -107,7 +107,7 @@ fn main() -> peerbuf::Result<()> {
     })?;
     story.log("frame", "revoked: no mapping is in use, no work is running");
 
-    buffer.rearm()?;
+    buffer.unrevoke()?;
     assert!(stale.take_stale() && revoked.is_revoked());
     assert!(refault.map(Access::Read)?.verify(1)?.is_clean());
     story.log("refault", "available and mapped again: every byte is right");

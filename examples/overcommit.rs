@@ -51,7 +51,7 @@ fn main() -> Result<()> {
 
     let (usage, moved) = (engine.usage(DomainId::Vram(writer.id()))?, |why| engine.moved(why));
     println!("{TILES} tiles of {TILE} bytes; budget {}, peak {}", usage.budget, usage.peak);
-    for why in [MoveCause::Evicted, MoveCause::Returned] {
+    for why in [MoveCause::Evicted, MoveCause::Restored] {
         println!("{why}: {} times, {} bytes copied", moved(why).moves, moved(why).copied);
     }
     println!("{wrong} words wrong\n{}", tiles[0].0.explain());

@@ -14,7 +14,7 @@ use std::time::Duration;
 use std::{env, io};
 
 use peerbuf::{
-    Access, Adapter, BufferDescriptor, Engine, EngineDescriptor, ForeignFacts, HandleType,
+    Access, Adapter, BufferDescriptor, Engine, EngineDescriptor, ForeignInfo, HandleType,
     Validation,
 };
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -53,14 +53,14 @@ fn parent() -> Result<()> {
     // An export may first move the buffer out of its slab, so it comes before the mapping. The buffer stays in
     // place until `export` is dropped.
     let export = buffer.export_foreign()?;
-    let facts = export.facts();
-    println!("parent: {SIZE} bytes on {}, to be shared as {}", device.name(), facts.handle);
+    let info = export.info();
+    println!("parent: {SIZE} bytes on {}, to be shared as {}", device.name(), info.handle);
     let attachment = buffer.attach(&device)?;
     let mapping = attachment.map(Access::ReadWrite)?;
     mapping.fill(PARENTS_SEED)?;
 
     let (socket, mut process) = start_child()?;
-    send_fd(&socket, export.as_fd(), &facts)?;
+    send_fd(&socket, export.as_fd(), &info)?;
     let answer = receive_text(&socket);
     // The child's end of the socket closes when the child exits. If that takes too long, the child is killed.
     if answer.is_err() || receive_text(&socket).is_err() {
@@ -80,14 +80,14 @@ fn child() -> Result<()> {
     // The parent has made the socket this process's standard input.
     let stdin = io::stdin();
     set_socket_timeout(&stdin, Timeout::Recv, Some(TIMEOUT))?;
-    let (fd, facts) = receive_fd(stdin.as_fd())?;
+    let (fd, info) = receive_fd(stdin.as_fd())?;
 
     let engine = Engine::open(&EngineDescriptor::new().validation(Validation::IfPresent))?;
-    let device = engine.open_device(adapter_for(&engine, &facts)?)?;
+    let device = engine.open_device(adapter_for(&engine, &info)?)?;
     // SAFETY: the fd came from the parent, which runs the same program and sent the facts of this export.
     // The messages on the socket order the two processes: the parent's device has finished before the fd
     // is sent, and the parent reads the buffer only after the child's answer.
-    let buffer = unsafe { engine.import_foreign(&device, fd.as_fd(), facts, Some("letter")) }?;
+    let buffer = unsafe { engine.import_foreign(&device, fd.as_fd(), info, Some("letter")) }?;
     println!("child:  imported it on {}", device.name());
 
     let attachment = buffer.attach(&device)?;
@@ -104,12 +104,12 @@ fn child() -> Result<()> {
 
 /// The adapter that exported the memory, if this process sees it too. Otherwise another one that can import
 /// such memory; an `OPAQUE_FD` can be imported on its own adapter only.
-fn adapter_for<'a>(engine: &'a Engine, facts: &ForeignFacts) -> Result<&'a Adapter> {
+fn adapter_for<'a>(engine: &'a Engine, info: &ForeignInfo) -> Result<&'a Adapter> {
     let same = |adapter: &&Adapter| {
-        (adapter.device_uuid(), adapter.driver_uuid()) == (facts.device_uuid, facts.driver_uuid)
+        (adapter.device_uuid(), adapter.driver_uuid()) == (info.device_uuid, info.driver_uuid)
     };
     let able = |adapter: &&Adapter| {
-        facts.handle != HandleType::OpaqueFd && adapter.external_buffer(facts.handle).importable
+        info.handle != HandleType::OpaqueFd && adapter.external_buffer(info.handle).importable
     };
     let adapters = engine.adapters();
     let found = adapters.iter().find(same).or_else(|| adapters.iter().find(able));
@@ -128,19 +128,19 @@ fn start_child() -> Result<(OwnedFd, Child)> {
 }
 
 /// Sends an fd and its facts as one packet.
-fn send_fd(socket: &OwnedFd, fd: BorrowedFd<'_>, facts: &ForeignFacts) -> Result<()> {
+fn send_fd(socket: &OwnedFd, fd: BorrowedFd<'_>, info: &ForeignInfo) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let fds = [fd];
     if !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
         return Err("no room for the fd".into());
     }
-    sendmsg(socket, &[IoSlice::new(&facts.to_bytes())], &mut ancillary, SendFlags::NOSIGNAL)?;
+    sendmsg(socket, &[IoSlice::new(&info.to_bytes())], &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
-fn receive_fd(socket: BorrowedFd<'_>) -> Result<(OwnedFd, ForeignFacts)> {
-    let mut bytes = [0; ForeignFacts::BYTES];
+fn receive_fd(socket: BorrowedFd<'_>) -> Result<(OwnedFd, ForeignInfo)> {
+    let mut bytes = [0; ForeignInfo::BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(
@@ -157,8 +157,8 @@ fn receive_fd(socket: BorrowedFd<'_>) -> Result<(OwnedFd, ForeignFacts)> {
     if received.bytes != bytes.len() {
         return Err(format!("a packet of {} bytes from the parent", received.bytes).into());
     }
-    let facts = ForeignFacts::from_bytes(&bytes).ok_or("facts of an unknown kind")?;
-    Ok((fd.ok_or("a packet without an fd")?, facts))
+    let info = ForeignInfo::from_bytes(&bytes).ok_or("import information of an unknown kind")?;
+    Ok((fd.ok_or("a packet without an fd")?, info))
 }
 
 /// Receives the next packet; it is empty if the other process has closed its end.

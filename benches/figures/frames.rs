@@ -7,7 +7,7 @@ use ash::vk;
 use peerbuf::residency::policy::{Lru, Policy};
 use peerbuf::{
     Access, Attachment, BufferDescriptor, Device, Engine, EngineDescriptor, Mapping, Refault,
-    Rules, SharedBuffer,
+    ResidencyOptions, SharedBuffer,
 };
 
 use crate::Outcome;
@@ -31,8 +31,8 @@ const SAMPLES: usize = 11;
 /// libraries of applications do: it makes each buffer resident before its use, by evicting the least recently
 /// used one and waiting for the copies.
 pub(crate) fn p99(setup: &Setup) -> Outcome<Vec<Figure>> {
-    let ours = Frames::new(setup, Rules::new(), false)?;
-    let demanding = Rules::new().policy(lru).clean_copies(false).bytes_per_submission(0);
+    let ours = Frames::new(setup, ResidencyOptions::new(), false)?;
+    let demanding = ResidencyOptions::new().policy(lru).clean_copies(false).bytes_per_submission(0);
     let theirs = Frames::new(setup, demanding, true)?;
     let (mut ours, mut theirs) = (ours, theirs);
     // Warm-up, until both engines are in a steady state.
@@ -75,7 +75,7 @@ struct Used {
 }
 
 impl Frames {
-    fn new(setup: &Setup, rules: Rules, demanding: bool) -> Outcome<Self> {
+    fn new(setup: &Setup, rules: ResidencyOptions, demanding: bool) -> Outcome<Self> {
         let engine = Engine::open(&EngineDescriptor::new().timeout(TIMEOUT).residency(rules))?;
         let uuid = peerbuf::AdapterSelector::Uuid(setup.near.adapter().device_uuid());
         let device = engine.open_device(engine.adapter(uuid)?)?;

@@ -1,5 +1,5 @@
 #![expect(clippy::print_stderr, reason = "a program prints why it failed")]
-//! The project's figures, each with its baseline: `cargo bench --bench figures`.
+//! The project's figures, each with its baseline: `cargo bench --features testing --bench figures`.
 //!
 //! `-- --json` prints JSON; `-- --filter ID` runs the figures whose id contains `ID`. BENCHMARKS.md says how they
 //! are measured and what they mean. A figure that misses its target is not a failure; wrong bytes and failed

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::device::{MessageSink, Validation};
-use crate::residency::Rules;
+use crate::residency::ResidencyOptions;
 use crate::transfer::CopySpeeds;
 
 /// What an [`Engine`] is to be.
@@ -14,7 +14,7 @@ pub struct EngineDescriptor {
     pub(super) validation: Validation,
     pub(super) sink: Option<MessageSink>,
     pub(super) timeout: Duration,
-    pub(super) rules: Rules,
+    pub(super) options: ResidencyOptions,
     pub(super) trace: Option<PathBuf>,
     pub(super) transfer_queues: bool,
     pub(super) copy_speeds: Option<CopySpeeds>,
@@ -30,7 +30,7 @@ impl EngineDescriptor {
             validation: Validation::Off,
             sink: None,
             timeout: TIMEOUT,
-            rules: Rules::new(),
+            options: ResidencyOptions::new(),
             trace: None,
             transfer_queues: true,
             copy_speeds: None,
@@ -53,8 +53,8 @@ impl EngineDescriptor {
 
     /// How the right buffers are kept in the right places.
     #[must_use]
-    pub fn residency(mut self, rules: Rules) -> Self {
-        self.rules = rules;
+    pub fn residency(mut self, options: ResidencyOptions) -> Self {
+        self.options = options;
         self
     }
 
@@ -104,7 +104,7 @@ impl fmt::Debug for EngineDescriptor {
         f.debug_struct("EngineDescriptor")
             .field("validation", &self.validation)
             .field("timeout", &self.timeout)
-            .field("rules", &self.rules)
+            .field("residency", &self.options)
             .field("trace", &self.trace)
             .field("transfer_queues", &self.transfer_queues)
             .finish_non_exhaustive()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::descriptor::EngineDescriptor;
 use crate::buffer::{
-    self, Attachment, BufferDescriptor, Buffers, CopyRegion, ForeignFacts, Mapping, Migration,
+    self, Attachment, BufferDescriptor, Buffers, CopyRegion, ForeignInfo, Mapping, Migration,
     SharedBuffer, Submission,
 };
 use crate::core::Core;
@@ -63,7 +63,8 @@ impl Engine {
 
     fn with_tracer(descriptor: &EngineDescriptor, tracer: Tracer) -> Self {
         let speeds = descriptor.copy_speeds.clone();
-        let core = Core::new(descriptor.timeout, system_memory(), descriptor.rules, tracer, speeds);
+        let core =
+            Core::new(descriptor.timeout, system_memory(), descriptor.options, tracer, speeds);
         let transfer_queues = descriptor.transfer_queues;
         Self { set: Buffers::new(core), adapters: vec![], transfer_queues, _instance: None }
     }
@@ -131,7 +132,7 @@ impl Engine {
     }
 
     fn join(&self, open: impl FnOnce(DeviceId) -> Result<Arc<DeviceInner>>) -> Result<Device> {
-        let device = self.set.core.devices.join(self.set.core.throttle.rules(), open)?;
+        let device = self.set.core.devices.join(self.set.core.throttle.options(), open)?;
         self.set.core.tracer.device(device.id(), device.name());
         Ok(Device(device))
     }
@@ -247,7 +248,7 @@ impl Engine {
     ///
     /// # Safety
     ///
-    /// * `fd` is what `facts` say; for an `OPAQUE_FD` nobody can check that, and a wrong size or memory
+    /// * `fd` is what `info` say; for an `OPAQUE_FD` nobody can check that, and a wrong size or memory
     ///   type is undefined behaviour (VUID-VkMemoryAllocateInfo-allocationSize-01742);
     /// * whoever else uses the memory keeps to some order with this engine's use: there are no fences
     ///   between strangers.
@@ -255,10 +256,10 @@ impl Engine {
         &self,
         device: &Device,
         fd: BorrowedFd<'_>,
-        facts: ForeignFacts,
+        info: ForeignInfo,
         name: Option<&str>,
     ) -> Result<SharedBuffer> {
-        buffer::import(&self.set, &device.0, fd, facts, name)
+        buffer::import(&self.set, &device.0, fd, info, name)
     }
 
     /// What is known of the ways from one device to another. Proves them, with data, both ways, when

@@ -38,8 +38,8 @@ impl ClientGroup {
     ///
     /// A group that has as much as it may makes room by evicting its own, and nobody else: the smallest set
     /// that is enough, in the order in which they would leave a full domain. If none of them can leave, its
-    /// buffer goes where else it may be, or there is [`Error::OutOfMemory`], whose obstacles say so
-    /// ([`crate::residency::Obstacles::cap_reached`]). Where the domain is full, anybody may have to go for
+    /// buffer goes where else it may be, or there is [`Error::OutOfMemory`], whose failures say so
+    /// ([`crate::residency::EvictionFailures::cap_reached`]). Where the domain is full, anybody may have to go for
     /// it, as for anybody else; a cap is no promise that there is room.
     ///
     /// With the default policy a choice among its own costs the same however many others there are

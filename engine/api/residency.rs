@@ -2,7 +2,7 @@
 
 use super::engine::Engine;
 use crate::buffer::{self, Eviction, fit};
-use crate::core::Abandoned;
+use crate::core::UnplugReport;
 use crate::device::Device;
 use crate::error::Result;
 use crate::memory::{DomainId, DomainUsage, GroupId};
@@ -27,7 +27,7 @@ impl Engine {
 
     /// Takes a device to read so many bytes in a second from a place; `None` for what is measured. What
     /// software devices have is the same memory everywhere, so without this nothing is drawn to them
-    /// ([`crate::Rules::attraction`]).
+    /// ([`crate::ResidencyOptions::auto_migration`]).
     ///
     /// # Errors
     ///
@@ -121,7 +121,8 @@ impl Engine {
     /// If an importer does, when all buffers are done.
     ///
     /// Locks: each buffer's reservation, one at a time, but not while waiting.
-    pub fn abandon(&self, device: &Device) -> Result<Abandoned> {
+    #[doc(alias = "abandon")]
+    pub fn unplug(&self, device: &Device) -> Result<UnplugReport> {
         self.set.core.check(&device.0)?;
         Ok(buffer::unplug(&self.set, &device.0))
     }

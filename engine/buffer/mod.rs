@@ -48,9 +48,10 @@ mod tracking;
 
 pub use access::{CopyRegion, HostAccess, OpenAccess, Submission};
 pub use attach::{
-    Attachment, DetachError, FenceAndResume, Mapping, OwnBuffer, Pin, RawView, Refault, Revocable,
+    AliasedBuffer, Attachment, DetachError, FenceAndResume, Mapping, Pin, RawView, Refault,
+    Revocable,
 };
-pub use foreign::{ForeignExport, ForeignFacts, ForeignHandle};
+pub use foreign::{ForeignExport, ForeignHandle, ForeignInfo};
 pub use inspect::Explanation;
 pub use migration::Migration;
 pub use object::{BufferDescriptor, ClientGroup, SharedBuffer};

@@ -271,7 +271,7 @@ impl From<BufferReport> for BufferFacts {
             poisoned: report.poisoned,
             moving: report.moving,
             imported: report.imported,
-            handed_out: report.handed_out,
+            handed_out: report.exports,
             host_accesses: report.host_accesses,
             pins: report.pins.into_iter().map(PinFacts::from).collect(),
             fences: report.fences.into_iter().map(FenceFacts::from).collect(),

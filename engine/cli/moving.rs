@@ -36,7 +36,8 @@ impl Participants<'_> {
         first_seed: u32,
         progress: &ProgressBar,
     ) -> Result<MovingFacts> {
-        let notified = || self.importers.iter().map(|importer| importer.times_told()).sum::<u64>();
+        let notified =
+            || self.importers.iter().map(|importer| importer.notifications()).sum::<u64>();
         let before = notified();
         let (done, moves) = (AtomicBool::new(false), AtomicU64::new(0));
         let (moved, used) = std::thread::scope(|scope| {

@@ -82,7 +82,7 @@ pub(crate) fn run(
     job.check_all()?;
     let usage = engine.usage(domain)?;
     let evicted = engine.moved(MoveCause::Evicted);
-    let back = [MoveCause::Requested, MoveCause::Returned].map(|why| engine.moved(why));
+    let back = [MoveCause::Requested, MoveCause::Restored].map(|why| engine.moved(why));
     let sum = |what: fn(&Moved) -> u64| back.iter().map(what).sum::<u64>();
     let moves: u64 = MoveCause::ALL.iter().map(|&why| engine.moved(why).moves).sum();
     let total = job.buffers.iter().map(|shared| shared.buffer.size()).sum();
@@ -207,7 +207,7 @@ struct Shared {
 
 impl Shared {
     fn notifications(&self) -> u64 {
-        self.importers.iter().map(|importer| importer.times_told()).sum()
+        self.importers.iter().map(|importer| importer.notifications()).sum()
     }
 }
 

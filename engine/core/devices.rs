@@ -10,7 +10,7 @@ use crate::device::{DeviceId, DeviceInner, HeapBudget};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
 use crate::memory::{Domain, DomainId};
-use crate::residency::{DomainState, Rules};
+use crate::residency::{DomainState, ResidencyOptions};
 use crate::sync::primitive::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::transfer::{ComputeKernels, CopySpeeds};
 
@@ -47,7 +47,7 @@ pub(crate) struct DeviceEntry {
     /// reservation, which the unplug takes afterwards.
     unplugged: AtomicBool,
     /// What the unplug did with its buffers.
-    unplug_report: Mutex<Abandoned>,
+    unplug_report: Mutex<UnplugReport>,
     pub(crate) pin_quota: PinQuota,
     pub(crate) device: Arc<DeviceInner>,
 }
@@ -71,7 +71,7 @@ impl DeviceTable {
     /// Those of `open`, and [`Error::Unsupported`] for the 65,536th device.
     pub(crate) fn join(
         &self,
-        rules: &Rules,
+        options: &ResidencyOptions,
         open: impl FnOnce(DeviceId) -> Result<Arc<DeviceInner>>,
     ) -> Result<Arc<DeviceInner>> {
         let mut count = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +89,7 @@ impl DeviceTable {
             speeds: OnceLock::new(),
             timed_out: AtomicU8::new(0),
             measuring: Mutex::new(()),
-            vram: DomainState::new(domain, rules.policy),
+            vram: DomainState::new(domain, options.policy),
             polled_at: AtomicU64::new(0),
             polled: AtomicBool::new(false),
             unplugged: AtomicBool::new(false),
@@ -182,7 +182,7 @@ impl DeviceEntry {
     }
 
     /// What the unplug did with its buffers; the unplug counts them here.
-    pub(crate) fn unplug_report(&self) -> MutexGuard<'_, Abandoned> {
+    pub(crate) fn unplug_report(&self) -> MutexGuard<'_, UnplugReport> {
         self.unplug_report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -191,10 +191,11 @@ impl DeviceEntry {
     }
 }
 
-/// The result of [`crate::Engine::abandon`], in numbers of buffers that were in the device's memory.
+/// The result of [`crate::Engine::unplug`], in numbers of buffers that were in the device's memory.
+#[doc(alias = "Abandoned")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Abandoned {
+pub struct UnplugReport {
     /// Buffers that had a clean copy elsewhere, which replaces the lost bytes.
     pub promoted: usize,
     /// Buffers whose bytes are lost.

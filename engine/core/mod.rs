@@ -31,14 +31,14 @@ use crate::memory::{Domain, DomainId};
 use crate::observe::Live;
 use crate::observe::trace::{Counters as Levels, Tracer};
 use crate::residency::{
-    AutoMigration, BulkGroupTable, DomainState, EvictionLimits, Groups, Priority, Rules, Throttle,
-    Trigger, policy,
+    AutoMigration, BulkGroupTable, DomainState, EvictionLimits, Groups, Priority, ResidencyOptions,
+    Throttle, Trigger, policy,
 };
 use crate::sync::{Bridges, Retire, WaitQueues};
 use crate::transfer::{CopySpeeds, Routes};
 
 pub(crate) use counters::Counters;
-pub use devices::Abandoned;
+pub use devices::UnplugReport;
 pub(crate) use devices::{DeviceEntry, DeviceTable};
 pub(crate) use export_table::ExportTable;
 pub(crate) use loss_guard::LossGuard;
@@ -89,7 +89,7 @@ impl Core {
     pub(crate) fn new(
         timeout: Duration,
         system_budget: u64,
-        rules: Rules,
+        options: ResidencyOptions,
         tracer: Tracer,
         given_speeds: Option<CopySpeeds>,
     ) -> Self {
@@ -98,8 +98,8 @@ impl Core {
             live: Arc::default(),
             timeout,
             system: DomainState::new(Domain::new(DomainId::System, system_budget), policy::lru),
-            throttle: Throttle::new(rules),
-            auto_migration: AutoMigration::new(rules.attraction),
+            throttle: Throttle::new(options),
+            auto_migration: AutoMigration::new(options.auto_migration),
             tracer: Arc::new(tracer),
             counters: Counters::default(),
             protected: ProtectedSet::default(),

@@ -29,7 +29,7 @@ impl Origin {
             budget: domain.budget(),
             used: held,
             code: None,
-            obstacles: Box::default(),
+            failures: Box::default(),
         })
     }
 
@@ -79,7 +79,7 @@ impl Origin {
                     budget: self.domain.budget(),
                     used: self.domain.used(),
                     code: Some(code),
-                    obstacles: Box::default(),
+                    failures: Box::default(),
                 })
             }
             code => device.error(Call::AllocateMemory.name(), code),

@@ -12,7 +12,7 @@ use crate::{Access, Attachment, DomainId, Error, Result, SharedBuffer};
 // ---- revocation ----
 
 /// When `revoke` returns, no device uses the buffer, and later uses are refused. Writes that were submitted
-/// before are visible after `rearm`.
+/// before are visible after `unrevoke`.
 #[test]
 fn revoke_against_map_and_attach() {
     sample(RUNS, || {
@@ -40,7 +40,7 @@ fn revoke_against_map_and_attach() {
         );
         let (scene, _) = Arc::into_inner(scene).expect("the threads have ended");
         assert_eq!(scene.notified.list(), [0]);
-        scene.stage.buffer.rearm().expect("the buffer is not in use");
+        scene.stage.buffer.unrevoke().expect("the buffer is not in use");
         assert!(scene.attachment.map(Access::Read).is_ok_and(|mapping| mapping.view().is_ok()));
         assert_eq!(scene.stage.word(), FIRST);
     });
@@ -69,7 +69,7 @@ fn busy_or_revoked<T>(result: Result<T>) {
     }
 }
 
-/// A revocation and a move, or a host access, happen one after the other. `rearm` waits for the end of a
+/// A revocation and a move, or a host access, happen one after the other. `unrevoke` waits for the end of a
 /// revocation.
 #[test]
 fn revoke_against_move() {
@@ -80,7 +80,7 @@ fn revoke_against_move() {
             [
                 |scene| {
                     scene.stage.buffer.revoke().expect("no use lasts long");
-                    scene.stage.buffer.rearm().expect("no use lasts long");
+                    scene.stage.buffer.unrevoke().expect("no use lasts long");
                 },
                 |scene| {
                     for to in [DomainId::System, DomainId::Vram(scene.stage.b.id())] {

@@ -377,7 +377,7 @@ struct Resuming {
 impl Importer for Resuming {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
         let (fence, signal) = self.engine.engine.host_fence();
-        invalidation.still_using(Access::Write, fence);
+        invalidation.add_fence(Access::Write, fence);
         *self.stopping.lock().expect("no thread panicked") = Some(signal);
         self.asked.notify_one();
     }

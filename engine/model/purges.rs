@@ -94,14 +94,14 @@ fn purge_against_writes_and_renewal() {
                     }
                 },
                 |stage| {
-                    stage.buffer.renew().expect("there is memory");
+                    stage.buffer.repopulate().expect("there is memory");
                     let found = look(stage);
                     assert!(matches!(found, None | Some(0 | FIRST | SECOND)), "{found:x?}");
                 },
             ],
         );
         let purged = stage.buffer.is_purged();
-        stage.buffer.renew().expect("there is memory");
+        stage.buffer.repopulate().expect("there is memory");
         let last = word(&stage.buffer);
         if purged {
             assert_eq!(last, 0, "renewed memory is zero");

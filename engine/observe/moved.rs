@@ -12,19 +12,22 @@ pub enum MoveCause {
     /// A device attached that could not reach the buffer in its domain.
     Reach,
     /// The buffer was exported to another process, which needs an allocation of its own instead of a slab.
-    HandedOut,
+    #[doc(alias = "HandedOut")]
+    Exported,
     /// The buffer was evicted: to make room, or because the caller asked for it.
     Evicted,
     /// The buffer was used, and was restored to its preferred domain.
-    Returned,
+    #[doc(alias = "Returned")]
+    Restored,
     /// The caller asked that it be in its preferred domain ([`crate::SharedBuffer::request_residency`],
     /// [`crate::Engine::restore`]).
     Requested,
     /// The device whose memory held the buffer is lost, and its clean copy became its backing.
     Promoted,
     /// The buffer was auto-migrated to the memory of a device that used it often from another domain
-    /// ([`crate::Rules::attraction`]).
-    Attracted,
+    /// ([`crate::ResidencyOptions::auto_migration`]).
+    #[doc(alias = "Attracted")]
+    AutoMigrated,
 }
 
 impl MoveCause {
@@ -33,12 +36,12 @@ impl MoveCause {
         match self {
             Self::Asked => "asked for",
             Self::Reach => "to be reached",
-            Self::HandedOut => "handed out",
+            Self::Exported => "handed out",
             Self::Evicted => "evicted",
-            Self::Returned => "returned",
+            Self::Restored => "returned",
             Self::Requested => "requested",
             Self::Promoted => "promoted",
-            Self::Attracted => "attracted",
+            Self::AutoMigrated => "attracted",
         }
     }
 
@@ -46,12 +49,12 @@ impl MoveCause {
     pub const ALL: [Self; 8] = [
         Self::Asked,
         Self::Reach,
-        Self::HandedOut,
+        Self::Exported,
         Self::Evicted,
-        Self::Returned,
+        Self::Restored,
         Self::Requested,
         Self::Promoted,
-        Self::Attracted,
+        Self::AutoMigrated,
     ];
 }
 

@@ -8,10 +8,10 @@
 //!   implement [`policy::Policy`] itself. [`policy::replay`] compares policies over recorded or generated uses.
 //! - The [`Priority`] of a buffer goes before the policy: all buffers of a lower priority are evicted before any
 //!   of a higher one.
-//! - [`Rules`] are the options of an engine: which policy, how fast evicted buffers return, whether clean copies
+//! - [`ResidencyOptions`] are the options of an engine: which policy, how fast evicted buffers return, whether clean copies
 //!   are kept, and whether a buffer migrates automatically to the device that uses it most.
-//! - [`Obstacles`] tell why an allocation failed: which buffers could not be evicted, and for what reason
-//!   ([`Kept`]).
+//! - [`EvictionFailures`] tell why an allocation failed: which buffers could not be evicted, and for what reason
+//!   ([`SkipReason`]).
 //!
 //! Kernel counterpart: TTM (`ttm_bo_mem_space`, `ttm_bo_evict`, the lists of `ttm_resource_manager`).
 
@@ -31,12 +31,12 @@
 mod auto_migration;
 mod bulk_move;
 mod domain_state;
+mod eviction_failures;
 mod eviction_list;
 mod eviction_order;
 mod group;
 mod group_members;
 mod list_entry;
-mod obstacles;
 mod options;
 pub mod policy;
 mod priority;
@@ -47,8 +47,8 @@ mod throttle;
 mod walk;
 mod world;
 
-pub use obstacles::{CapReached, Kept, Obstacles};
-pub use options::Rules;
+pub use eviction_failures::{CapReached, EvictionFailures, SkipReason};
+pub use options::ResidencyOptions;
 pub use priority::Priority;
 
 pub(crate) use auto_migration::{AccessCost, AccessCounts, AutoMigration, BufferUse};

@@ -5,18 +5,19 @@ use std::fmt;
 use super::policy::{self, Policy};
 
 /// The residency options of an engine: [`crate::EngineDescriptor::residency`].
+#[doc(alias = "Rules")]
 #[derive(Clone, Copy)]
-pub struct Rules {
+pub struct ResidencyOptions {
     pub(crate) policy: fn() -> Box<dyn Policy>,
     pub(crate) bytes_per_submission: u64,
     pub(crate) moves_per_submission: u32,
     pub(crate) bytes_per_ms: u64,
     pub(crate) uses_before_return: u8,
     pub(crate) clean_copies: bool,
-    pub(crate) attraction: bool,
+    pub(crate) auto_migration: bool,
 }
 
-impl Rules {
+impl ResidencyOptions {
     /// The defaults: the adaptive policy; up to 32 MiB and 64 buffers return per submission, and 16 MiB per
     /// millisecond. An evicted buffer may evict others for its return at its second use. Clean copies and
     /// automatic migration are on.
@@ -28,7 +29,7 @@ impl Rules {
             bytes_per_ms: 16 << 20,
             uses_before_return: 2,
             clean_copies: true,
-            attraction: true,
+            auto_migration: true,
         }
     }
 
@@ -83,29 +84,30 @@ impl Rules {
     /// Sets whether a buffer migrates automatically to the memory of the device that uses it most. It does so
     /// if there is room, and if by the measured speeds the saving is worth the move, including what other devices
     /// lose. The default is `true`. With `false` a buffer stays in the domain where it was placed.
+    #[doc(alias = "attraction")]
     #[must_use]
-    pub fn attraction(mut self, migrate: bool) -> Self {
-        self.attraction = migrate;
+    pub fn auto_migration(mut self, migrate: bool) -> Self {
+        self.auto_migration = migrate;
         self
     }
 }
 
-impl Default for Rules {
+impl Default for ResidencyOptions {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl fmt::Debug for Rules {
+impl fmt::Debug for ResidencyOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rules")
+        f.debug_struct("ResidencyOptions")
             .field("policy", &(self.policy)().name())
             .field("bytes_per_submission", &self.bytes_per_submission)
             .field("moves_per_submission", &self.moves_per_submission)
             .field("bytes_per_ms", &self.bytes_per_ms)
             .field("uses_before_return", &self.uses_before_return)
             .field("clean_copies", &self.clean_copies)
-            .field("attraction", &self.attraction)
+            .field("auto_migration", &self.auto_migration)
             .finish()
     }
 }

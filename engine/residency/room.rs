@@ -3,7 +3,7 @@
 //!
 //! Kernel counterparts: `ttm_bo_alloc_resource` (the passes over the placement), `ttm_bo_evict_alloc`.
 
-use super::obstacles::Obstacles;
+use super::eviction_failures::EvictionFailures;
 use super::walk::{Evicted, Walk};
 use super::world::{EvictionLimits, ReleaseWait, World};
 use crate::memory::{Charge, Claim, Domain, DomainId, GroupId, Room};
@@ -102,8 +102,8 @@ fn without_evicting<W: World, T>(
         Some(room) => take(domain, room),
         None => {
             let capped = capped(ledger, charge);
-            let obstacles = Obstacles::default();
-            Err(Rejected::Full(world.no_room(domain, charge.bytes, capped, obstacles)))
+            let failures = EvictionFailures::default();
+            Err(Rejected::Full(world.no_room(domain, charge.bytes, capped, failures)))
         }
     }
 }
@@ -153,7 +153,7 @@ fn make_room<'a, W: World>(
     let (bytes, group) = (charge.bytes, charge.group);
     if !ledger.could_hold(charge) {
         let capped = (!ledger.group_could_hold(charge)).then_some(group);
-        return Err(world.no_room(domain, bytes, capped, Obstacles::default()));
+        return Err(world.no_room(domain, bytes, capped, EvictionFailures::default()));
     }
     let claim = ledger.claim(charge);
     let mut walk = Walk::new(world, domain, limits);
@@ -194,7 +194,7 @@ fn make_room<'a, W: World>(
             ReleaseWait::NothingInFlight if in_flight > 0 || short.is_nothing() => {}
             ReleaseWait::NothingInFlight | ReleaseWait::TimedOut => {
                 let capped = capped_claim(&claim, group);
-                return Err(world.no_room(domain, bytes, capped, walk.obstacles()));
+                return Err(world.no_room(domain, bytes, capped, walk.failures()));
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::options::Rules;
+use super::options::ResidencyOptions;
 
 /// For how many milliseconds unused bytes accumulate.
 const SAVED_MS: u64 = 200;
@@ -14,7 +14,7 @@ const SAVED_MS: u64 = 200;
 /// The budget of all submissions.
 #[derive(Debug)]
 pub(crate) struct Throttle {
-    rules: Rules,
+    options: ResidencyOptions,
     balance: Mutex<Balance>,
 }
 
@@ -36,18 +36,19 @@ pub(crate) struct Allowance<'a> {
 }
 
 impl Throttle {
-    pub(crate) fn new(rules: Rules) -> Self {
-        let balance = Balance { bytes: full(&rules), filled: Duration::ZERO };
-        Self { rules, balance: Mutex::new(balance) }
+    pub(crate) fn new(options: ResidencyOptions) -> Self {
+        let balance = Balance { bytes: full(&options), filled: Duration::ZERO };
+        Self { options, balance: Mutex::new(balance) }
     }
 
-    pub(crate) fn rules(&self) -> &Rules {
-        &self.rules
+    pub(crate) fn options(&self) -> &ResidencyOptions {
+        &self.options
     }
 
     /// A new submission's budget.
     pub(crate) fn submission(&self) -> Allowance<'_> {
-        let Rules { bytes_per_submission: bytes, moves_per_submission: moves, .. } = self.rules;
+        let ResidencyOptions { bytes_per_submission: bytes, moves_per_submission: moves, .. } =
+            self.options;
         Allowance { throttle: self, bytes, moves, first: true }
     }
 
@@ -55,9 +56,9 @@ impl Throttle {
     fn has_any(&self, now: Duration) -> bool {
         let mut balance = self.balance();
         let elapsed = now.saturating_sub(balance.filled);
-        let earned = elapsed.as_secs_f64() * 1000.0 * self.rules.bytes_per_ms as f64;
+        let earned = elapsed.as_secs_f64() * 1000.0 * self.options.bytes_per_ms as f64;
         // CAST: saturates.
-        balance.bytes = balance.bytes.saturating_add(earned as i64).min(full(&self.rules));
+        balance.bytes = balance.bytes.saturating_add(earned as i64).min(full(&self.options));
         balance.filled = balance.filled.max(now);
         balance.bytes > 0
     }
@@ -76,12 +77,12 @@ impl Allowance<'_> {
 
     /// The reason of a refusal: how many bytes have returned, and how many may.
     pub(crate) fn refusal(&self) -> (u64, u64) {
-        let rules = &self.throttle.rules;
+        let options = &self.throttle.options;
         if !self.first {
             let left = if self.moves > 0 { self.bytes } else { 0 };
-            return (rules.bytes_per_submission - left, rules.bytes_per_submission);
+            return (options.bytes_per_submission - left, options.bytes_per_submission);
         }
-        let full = full(rules);
+        let full = full(options);
         let bytes = full.saturating_sub(self.throttle.balance().bytes);
         (bytes.unsigned_abs(), full.unsigned_abs())
     }
@@ -97,8 +98,8 @@ impl Allowance<'_> {
     }
 }
 
-fn full(rules: &Rules) -> i64 {
-    i64::try_from(rules.bytes_per_ms.saturating_mul(SAVED_MS)).unwrap_or(i64::MAX)
+fn full(options: &ResidencyOptions) -> i64 {
+    i64::try_from(options.bytes_per_ms.saturating_mul(SAVED_MS)).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -122,8 +123,11 @@ mod tests {
     }
 
     fn throttle() -> Throttle {
-        let rules = Rules::new().bytes_per_submission(100).moves_per_submission(3).bytes_per_ms(1);
-        Throttle::new(rules)
+        let options = ResidencyOptions::new()
+            .bytes_per_submission(100)
+            .moves_per_submission(3)
+            .bytes_per_ms(1);
+        Throttle::new(options)
     }
 
     #[test]

@@ -4,8 +4,8 @@
 
 use smallvec::SmallVec;
 
+use super::eviction_failures::{EvictionFailures, SkipReason};
 use super::list_entry::Victim;
-use super::obstacles::{Kept, Obstacles};
 use super::policy::Slot;
 use super::world::{EvictionLimits, World};
 use crate::memory::{DomainId, GroupId};
@@ -15,7 +15,7 @@ use crate::memory::{DomainId, GroupId};
 pub(crate) struct Evicted {
     /// Bytes that were evicted; some may still be in flight.
     pub(crate) moved: u64,
-    pub(crate) obstacles: Obstacles,
+    pub(crate) failures: EvictionFailures,
 }
 
 /// One search for victims. Each candidate is tried once, and once more if blocking is allowed.
@@ -28,7 +28,7 @@ pub(super) struct Walk<'a, W: World> {
     /// The client group whose buffers are candidates; [`GroupId::NONE`] for all.
     within: GroupId,
     /// Candidates that were tried and not evicted, with the reasons.
-    kept: Vec<(Victim<W::Key>, Kept)>,
+    kept: Vec<(Victim<W::Key>, SkipReason)>,
     /// Candidates that were evicted. They may be back already: then they were used, and others are tried
     /// instead.
     evicted: Vec<Slot>,
@@ -114,20 +114,21 @@ impl<'a, W: World> Walk<'a, W> {
         if self.limits.wait.is_some() && !self.limits.may_block {
             self.limits.may_block = true;
             // A failed move may succeed by another copy path, which needs a wait.
-            let again = |why| matches!(why, Kept::Locked | Kept::Busy | Kept::Failed);
+            let again =
+                |why| matches!(why, SkipReason::Locked | SkipReason::Busy | SkipReason::Failed);
             self.kept.retain(|(_, why)| !again(*why));
         }
         self.kept.len() < before
     }
 
-    fn record(&mut self, victim: Victim<W::Key>, outcome: Result<(), Kept>) {
+    fn record(&mut self, victim: Victim<W::Key>, outcome: Result<(), SkipReason>) {
         match outcome {
             Ok(()) => {
                 self.evicted_bytes += victim.bytes;
                 self.evicted.push(victim.slot);
             }
             Err(why) => {
-                if matches!(why, Kept::Pinned | Kept::Held | Kept::Unreachable) {
+                if matches!(why, SkipReason::Pinned | SkipReason::Held | SkipReason::Unreachable) {
                     self.world.domain_state(self.domain).eviction_list.park(&victim);
                 }
                 self.kept.push((victim, why));
@@ -137,18 +138,18 @@ impl<'a, W: World> Walk<'a, W> {
 
     /// The result so far.
     pub(super) fn result(&self) -> Evicted {
-        Evicted { moved: self.evicted_bytes, obstacles: self.obstacles() }
+        Evicted { moved: self.evicted_bytes, failures: self.failures() }
     }
 
     /// The reasons why candidates were not evicted.
-    pub(super) fn obstacles(&self) -> Obstacles {
-        let mut obstacles = Obstacles::default();
+    pub(super) fn failures(&self) -> EvictionFailures {
+        let mut failures = EvictionFailures::default();
         for (victim, why) in &self.kept {
-            obstacles.add(*why, victim.bytes);
-            if *why == Kept::Pinned {
-                self.world.name_pins(victim.key, &mut obstacles);
+            failures.add(*why, victim.bytes);
+            if *why == SkipReason::Pinned {
+                self.world.name_pins(victim.key, &mut failures);
             }
         }
-        obstacles
+        failures
     }
 }

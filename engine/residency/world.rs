@@ -7,8 +7,8 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::domain_state::DomainState;
+use super::eviction_failures::{EvictionFailures, SkipReason};
 use super::list_entry::Victim;
-use super::obstacles::{Kept, Obstacles};
 use super::priority::Priority;
 use crate::device::DeviceId;
 use crate::memory::{DomainId, GroupId};
@@ -61,8 +61,8 @@ pub(crate) trait World {
         enough: &dyn Fn() -> bool,
     ) -> ReleaseWait;
 
-    /// Adds the holders of pins on a buffer to `obstacles`.
-    fn name_pins(&self, key: Self::Key, obstacles: &mut Obstacles);
+    /// Adds the holders of pins on a buffer to `failures`.
+    fn name_pins(&self, key: Self::Key, failures: &mut EvictionFailures);
 
     /// The error for a domain without room. With `capped` the reason is the cap of that client group.
     fn no_room(
@@ -70,12 +70,12 @@ pub(crate) trait World {
         domain: DomainId,
         bytes: u64,
         capped: Option<GroupId>,
-        obstacles: Obstacles,
+        failures: EvictionFailures,
     ) -> Self::Error;
 }
 
 /// The result of each victim's eviction.
-pub(crate) type Outcomes = SmallVec<[Result<(), Kept>; 8]>;
+pub(crate) type Outcomes = SmallVec<[Result<(), SkipReason>; 8]>;
 
 /// The result of [`World::wait_for_release`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

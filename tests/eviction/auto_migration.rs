@@ -15,7 +15,7 @@ use peerbuf::observe::{MoveCause, Reason, What};
 use peerbuf::transfer::{CopySpeed, CopySpeeds};
 use peerbuf::{
     Access, Attachment, BufferDescriptor, CopyRegion, Device, DomainId, Engine, FenceAndResume,
-    Mapping, Placement, Priority, Refault, Result, Rules, SharedBuffer,
+    Mapping, Placement, Priority, Refault, ResidencyOptions, Result, SharedBuffer,
 };
 
 const MIB: u64 = 1 << 20;
@@ -86,7 +86,7 @@ fn a_buffer_migrates_to_the_device_that_reads_it_most() {
     let owners = buffer.attach_dynamic(first, Arc::new(Refault::new())).expect("an attachment");
     assert_eq!(uses_until_migrated(engine, &attachment), Some(ENOUGH));
     assert_eq!(buffer.home().id(), second.id());
-    let moved = engine.moved(MoveCause::Attracted);
+    let moved = engine.moved(MoveCause::AutoMigrated);
     assert_eq!((moved.moves, moved.bytes, moved.copied), (1, MIB, MIB));
     assert_eq!(
         moved.moves,
@@ -97,7 +97,7 @@ fn a_buffer_migrates_to_the_device_that_reads_it_most() {
     let decision = explained.decisions[0];
     assert_eq!(
         (decision.what, decision.from, decision.to),
-        (What::Attracted, vram(first), vram(second))
+        (What::AutoMigrated, vram(first), vram(second))
     );
     assert_eq!(decision.reason, Reason::UsedMore { by: second.id(), times: ENOUGH, others: 0 });
     assert_eq!(explained.wanted, vram(second), "the new domain is preferred");
@@ -117,8 +117,8 @@ fn a_buffer_migrates_to_the_device_that_reads_it_most() {
         Some(0),
         "it is restored to its preferred domain"
     );
-    assert_eq!(engine.moved(MoveCause::Attracted).moves, 1);
-    assert_eq!(engine.moved(MoveCause::Returned).moves, 1);
+    assert_eq!(engine.moved(MoveCause::AutoMigrated).moves, 1);
+    assert_eq!(engine.moved(MoveCause::Restored).moves, 1);
     wait_idle(&[first, second]);
 }
 
@@ -143,7 +143,7 @@ fn an_auto_migration_is_in_the_trace() {
 
 #[test]
 fn disabled_auto_migration_moves_nothing() {
-    let rig = Rig::with(|d| d.residency(Rules::new().attraction(false)));
+    let rig = Rig::with(|d| d.residency(ResidencyOptions::new().auto_migration(false)));
     let engine = rig.engine();
     let pair = rig.two_of_one_adapter();
     as_two_cards(engine, &pair);
@@ -172,7 +172,7 @@ fn software_devices_do_not_trigger_auto_migration() {
             }
         }
     }
-    assert_eq!(engine.moved(MoveCause::Attracted).moves, 0);
+    assert_eq!(engine.moved(MoveCause::AutoMigrated).moves, 0);
     wait_idle(&devices.iter().collect::<Vec<_>>());
 }
 
@@ -214,7 +214,7 @@ fn every_kind_of_use_is_counted() {
         assert_eq!(buffer.domain(), vram(second), "{name}");
         bytes::assert_sequence(&buffer, 7, name);
     }
-    assert_eq!(engine.moved(MoveCause::Attracted).moves, 4);
+    assert_eq!(engine.moved(MoveCause::AutoMigrated).moves, 4);
     wait_idle(&[first, second]);
 }
 
@@ -322,12 +322,12 @@ fn alternating_users_do_not_thrash_the_buffer() {
         turn(&attachment, 1);
         turn(&owners, 1);
     }
-    assert_eq!(engine.moved(MoveCause::Attracted).moves, 0, "neither device uses it more");
+    assert_eq!(engine.moved(MoveCause::AutoMigrated).moves, 0, "neither device uses it more");
     for _ in 0..20 {
         turn(&attachment, 8);
         turn(&owners, 8);
     }
-    let moves = engine.moved(MoveCause::Attracted).moves;
+    let moves = engine.moved(MoveCause::AutoMigrated).moves;
     assert!((1..=4).contains(&moves), "{moves} moves in 40 turns");
     bytes::assert_sequence(&buffer, 7, "after moves in both directions");
     wait_idle(&[&pair[0], &pair[1]]);
@@ -348,7 +348,7 @@ fn auto_migration_neither_delays_nor_fails_a_submission() {
     let attachment =
         buffer.attach_dynamic(&pair[1], Arc::clone(&slow) as _).expect("an attachment");
     assert_eq!(uses_until_migrated(engine, &attachment), None);
-    assert_eq!((buffer.domain(), slow.times_told()), (vram(&pair[0]), 1));
+    assert_eq!((buffer.domain(), slow.notifications()), (vram(&pair[0]), 1));
     drop(signal);
     // A driver that fails in the middle of the move.
     let (buffer, attachment) = shared(engine, &pair);
@@ -436,7 +436,7 @@ fn auto_migration_measures_no_copy_speeds() {
         let submitted = engine.calls().made(Call::QueueSubmit) - before;
         assert!(submitted <= 4, "{submitted} submissions in one use");
     }
-    assert_eq!(engine.moved(MoveCause::Attracted).moves, 1);
+    assert_eq!(engine.moved(MoveCause::AutoMigrated).moves, 1);
     assert_eq!(engine.copy_speeds(&pair[1]).expect("of this engine"), None);
     wait_idle(&[&pair[0], &pair[1]]);
 }

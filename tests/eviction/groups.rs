@@ -6,10 +6,10 @@ use crate::common::gate::Gate;
 use crate::common::random::Random;
 use crate::common::{Rig, bytes, wait_idle};
 use peerbuf::observe::{MoveCause, What};
-use peerbuf::residency::Kept;
+use peerbuf::residency::SkipReason;
 use peerbuf::{
     Access, Attachment, BufferDescriptor, ClientGroup, Device, DomainId, Engine, Error, Placement,
-    Refault, Rules, SharedBuffer,
+    Refault, ResidencyOptions, SharedBuffer,
 };
 
 const MIB: u64 = 1 << 20;
@@ -111,7 +111,7 @@ fn a_smaller_cap_evicts_and_a_larger_cap_restores() {
         assert_eq!(mine[0].domain(), domain, "it is pinned");
         // Less than the bytes that must stay.
         let eviction = ours.set_cap(domain, Some(0)).expect("of this engine");
-        assert_eq!((eviction.bytes, eviction.stayed.bytes(Kept::Pinned)), (MIB, MIB));
+        assert_eq!((eviction.bytes, eviction.stayed.bytes(SkipReason::Pinned)), (MIB, MIB));
         drop(pin);
         assert_eq!(ours.set_cap(domain, Some(0)).expect("of this engine").bytes, MIB);
         assert_eq!((inside(&mine, domain), inside(&theirs, domain)), (0, 6));
@@ -139,14 +139,14 @@ fn an_allocation_over_the_cap_fails_typed_and_changes_nothing() {
         let before = (engine.usage(domain).expect("of this engine").used, used(&ours, domain));
         let descriptor = BufferDescriptor::new(MIB).placement(Placement::Vram).client(&ours);
         let error = engine.create_buffer(&devices[0], descriptor.clone()).expect_err("capped");
-        let Error::OutOfMemory { domain: full, requested, obstacles, code: None, .. } = &error
+        let Error::OutOfMemory { domain: full, requested, failures, code: None, .. } = &error
         else {
             panic!("{error:?}")
         };
-        let reached = obstacles.cap_reached().expect("the cap was reached");
+        let reached = failures.cap_reached().expect("the cap was reached");
         assert_eq!((*full, *requested, reached.asked), (domain, MIB, MIB));
         assert_eq!((reached.group.as_str(), reached.cap, reached.used), ("ours", 2 * MIB, 2 * MIB));
-        assert_eq!(obstacles.bytes(Kept::Pinned), 2 * MIB);
+        assert_eq!(failures.bytes(SkipReason::Pinned), 2 * MIB);
         let text = error.to_string();
         assert!(text.contains("\"ours\"") && text.contains("scanout"), "{text}");
         assert_eq!(
@@ -245,7 +245,7 @@ fn a_purged_buffer_stays_in_its_group() {
         assert!(cache.is_purged(), "a purgeable buffer is evicted first");
         assert_eq!((other.domain(), used(&ours, domain)), (domain, MIB));
         assert_eq!(cache.client_group().as_ref().map(ClientGroup::name), Some("ours"));
-        cache.renew().expect("the other buffer is evicted");
+        cache.repopulate().expect("the other buffer is evicted");
         assert_eq!((cache.domain(), other.domain()), (domain, DomainId::System));
         assert_eq!(used(&ours, domain), MIB);
     }
@@ -340,7 +340,7 @@ fn lru_rig() -> Rig {
         let lru = || -> Box<dyn peerbuf::residency::policy::Policy> {
             Box::new(peerbuf::residency::policy::Lru::new())
         };
-        descriptor.residency(Rules::new().policy(lru))
+        descriptor.residency(ResidencyOptions::new().policy(lru))
     })
 }
 

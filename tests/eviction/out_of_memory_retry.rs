@@ -275,7 +275,7 @@ fn an_import_retries_after_out_of_memory() {
             (export, None)
         };
         let import = |(export, imported): &mut (ForeignExport, Option<SharedBuffer>)| {
-            let (fd, facts) = (export.as_fd(), export.facts());
+            let (fd, facts) = (export.as_fd(), export.info());
             // SAFETY: an fd of the other engine with its own facts.
             *imported = Some(unsafe { other_engine.import_foreign(&device, fd, facts, None) }?);
             Ok(())

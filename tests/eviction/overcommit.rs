@@ -109,7 +109,7 @@ fn four_times_as_much_as_fits_keeps_its_bytes() {
         }
         assert!(usage().peak <= BUDGET, "{:?}", usage());
         let evicted = engine.moved(MoveCause::Evicted);
-        let returned = engine.moved(MoveCause::Returned);
+        let returned = engine.moved(MoveCause::Restored);
         assert!(evicted.moves > 48 && returned.moves > 0, "{evicted:?} {returned:?}");
         let inside = all.iter().filter(|shared| shared.buffer.domain() == domain).count();
         assert!(inside >= 8, "{inside} of 16 buffers that fit are in their preferred domain");
@@ -171,11 +171,11 @@ fn a_pinned_buffer_stays_and_the_error_names_the_pin() {
         let other = Shared::new(engine, &devices, MIB, 2);
         let descriptor = BufferDescriptor::new(2 * MIB).placement(Placement::Vram);
         let error = engine.create_buffer(&devices[0], descriptor.clone()).expect_err("pinned");
-        let Error::OutOfMemory { domain, requested, budget, obstacles, .. } = &error else {
+        let Error::OutOfMemory { domain, requested, budget, failures, .. } = &error else {
             panic!("{error:?}")
         };
         assert_eq!((*domain, *requested, *budget), (vram(&devices[0]), 2 * MIB, 2 * MIB));
-        assert_eq!(obstacles.bytes(peerbuf::residency::Kept::Pinned), MIB, "{error}");
+        assert_eq!(failures.bytes(peerbuf::residency::SkipReason::Pinned), MIB, "{error}");
         assert!(error.to_string().contains("scanout"), "{error}");
         assert_eq!(pinned.buffer.domain(), vram(&devices[0]));
         // Unpinned, it is evicted.

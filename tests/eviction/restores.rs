@@ -13,7 +13,7 @@ use peerbuf::device::Call;
 use peerbuf::observe::{MoveCause, Reason, StallCause, What};
 use peerbuf::{
     Access, BufferDescriptor, Device, DomainId, Engine, Error, Fence, Importer, Invalidation,
-    Migration, Refault, Rules, Scope, SharedBuffer,
+    Migration, Refault, ResidencyOptions, Scope, SharedBuffer,
 };
 
 const MIB: u64 = 1 << 20;
@@ -72,7 +72,7 @@ fn a_pinned_displaced_buffer_evicts_nothing() {
 /// A buffer that can never fit must not use up the byte limit for restores.
 #[test]
 fn a_buffer_that_never_fits_does_not_block_restores() {
-    let rig = Rig::with(|d| d.residency(Rules::new().bytes_per_ms(1)));
+    let rig = Rig::with(|d| d.residency(ResidencyOptions::new().bytes_per_ms(1)));
     let engine = rig.engine();
     let [first, second] = rig.two_of_one_adapter();
     engine.model_heap(&first, MIB).expect("of this engine");
@@ -91,7 +91,7 @@ fn a_buffer_that_never_fits_does_not_block_restores() {
 #[test]
 fn a_submission_restores_no_more_than_its_limit() {
     let rig = Rig::with(|d| {
-        d.residency(Rules::new().bytes_per_submission(64 << 10).bytes_per_ms(1 << 30))
+        d.residency(ResidencyOptions::new().bytes_per_submission(64 << 10).bytes_per_ms(1 << 30))
     });
     let engine = rig.engine();
     let [first, second] = rig.two_of_one_adapter();
@@ -113,7 +113,7 @@ fn a_submission_restores_no_more_than_its_limit() {
             mappings.iter().try_for_each(|m| record_fill(submission, &second, m, 1))
         })
         .expect("submitted");
-    let returned = engine.moved(MoveCause::Returned);
+    let returned = engine.moved(MoveCause::Restored);
     wait_idle(&[&first, &second]);
     assert!(returned.moves <= 1, "{returned:?}");
 }
@@ -121,7 +121,7 @@ fn a_submission_restores_no_more_than_its_limit() {
 #[test]
 fn two_buffers_that_do_not_fit_together_can_be_submitted() {
     for uses in [2, 1] {
-        let rules = Rules::new().uses_before_return(uses).bytes_per_ms(1 << 40);
+        let rules = ResidencyOptions::new().uses_before_return(uses).bytes_per_ms(1 << 40);
         let rig = Rig::with(|d| d.residency(rules.bytes_per_submission(1 << 40)));
         let engine = rig.engine();
         let [first, second] = rig.two_of_one_adapter();
@@ -195,12 +195,12 @@ fn a_submission_does_not_wait_for_host_work_on_a_victim() {
     impl Importer for Slow {
         fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
             if let Some(fence) = self.0.lock().expect("not poisoned").take() {
-                invalidation.still_using(Access::Read, fence);
+                invalidation.add_fence(Access::Read, fence);
             }
         }
     }
     // A wait for that work would exceed the watchdog's limit.
-    let rig = Rig::with(|d| d.residency(Rules::new().uses_before_return(1)));
+    let rig = Rig::with(|d| d.residency(ResidencyOptions::new().uses_before_return(1)));
     let engine = rig.engine();
     let [first, second] = rig.two_of_one_adapter();
     engine.model_heap(&first, MIB).expect("of this engine");
@@ -363,7 +363,7 @@ fn a_failed_restore_is_not_retried_at_every_use() {
         fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
             self.notified.fetch_add(1, Ordering::SeqCst);
             if let Some(fence) = self.fence.lock().expect("not poisoned").take() {
-                invalidation.still_using(Access::Read, fence);
+                invalidation.add_fence(Access::Read, fence);
             }
         }
     }
@@ -504,7 +504,7 @@ fn a_submitted_buffer_is_promoted_during_another_buffers_restore() {
             });
             drop(submitted.expect("both mappings are current"));
         },
-        || engine.abandon(&first).expect("of this engine").promoted,
+        || engine.unplug(&first).expect("of this engine").promoted,
         || resident.domain() == DomainId::System || resident.is_poisoned(),
     );
     assert!(promoted >= 1 && !resident.is_poisoned(), "{promoted}");
@@ -524,7 +524,7 @@ fn why_displaced(buffer: &SharedBuffer, to: &Device) -> Reason {
 
 #[test]
 fn a_displaced_buffer_explains_why_once() {
-    let rig = Rig::with(|d| d.residency(Rules::new().uses_before_return(3)));
+    let rig = Rig::with(|d| d.residency(ResidencyOptions::new().uses_before_return(3)));
     let engine = rig.engine();
     let [first, second] = rig.two_of_one_adapter();
     engine.model_heap(&first, MIB).expect("of this engine");
@@ -561,7 +561,7 @@ fn a_displaced_buffer_explains_why_once() {
 
 #[test]
 fn a_throttled_restore_is_explained() {
-    let rig = Rig::with(|d| d.residency(Rules::new().bytes_per_ms(1)));
+    let rig = Rig::with(|d| d.residency(ResidencyOptions::new().bytes_per_ms(1)));
     let engine = rig.engine();
     let [first, second] = rig.two_of_one_adapter();
     let all = [1, 2].map(|seed| {

@@ -11,7 +11,7 @@ use crate::common::{Rig, bytes, wait_idle};
 use ash::vk;
 use peerbuf::device::Call;
 use peerbuf::observe::{MoveCause, StallCause};
-use peerbuf::residency::Kept;
+use peerbuf::residency::SkipReason;
 use peerbuf::{
     Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Importer, Invalidation,
     Placement, Refault, SharedBuffer,
@@ -326,8 +326,8 @@ fn making_room_waits_at_most_one_timeout() {
             .collect();
         let descriptor = BufferDescriptor::new(MIB).placement(Placement::Vram);
         let error = engine.create_buffer(&device, descriptor.clone()).expect_err("all are in use");
-        let Error::OutOfMemory { obstacles, .. } = error else { panic!("{error:?}") };
-        assert_eq!(obstacles.bytes(Kept::Busy), 4 * MIB, "{obstacles}");
+        let Error::OutOfMemory { failures, .. } = error else { panic!("{error:?}") };
+        assert_eq!(failures.bytes(SkipReason::Busy), 4 * MIB, "{failures}");
         let stalls = engine.stalls(StallCause::Work);
         assert!(stalls.waits <= 1, "at most one wait for all: {stalls:?}");
         if stalls.waits == 0 {

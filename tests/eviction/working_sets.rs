@@ -88,7 +88,7 @@ impl Shared {
                     return other.expect("no other error");
                 }
             }
-            self.buffer.renew().expect("room is made");
+            self.buffer.repopulate().expect("room is made");
         }
         panic!("purged at every attempt");
     }
@@ -234,7 +234,7 @@ fn any_working_set_keeps_its_bytes() {
         }
     }
     assert!(engine.moved(MoveCause::Evicted).moves > 100, "{:?}", engine.report().moved);
-    assert!(engine.moved(MoveCause::Returned).moves > 20, "{:?}", engine.report().moved);
+    assert!(engine.moved(MoveCause::Restored).moves > 20, "{:?}", engine.report().moved);
     assert!(lost > 0, "{:?}", engine.report().moved);
 }
 

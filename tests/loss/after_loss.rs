@@ -26,7 +26,7 @@ fn lose(engine: &Engine, device: &Device) {
 
 /// Unplugs `device`. Returns how many buffers were promoted and lost.
 fn counts(engine: &Engine, device: &Device) -> (usize, usize) {
-    let report = engine.abandon(device).expect("of this engine");
+    let report = engine.unplug(device).expect("of this engine");
     (report.promoted, report.lost)
 }
 
@@ -192,7 +192,7 @@ fn a_buffer_in_system_memory_can_be_attached_after_its_home_is_lost() {
     let descriptor = BufferDescriptor::new(MIB).placement(Placement::System);
     let ([first, second], buffer) = written(&rig, descriptor);
     lose(engine, &first);
-    engine.abandon(&first).expect("of this engine");
+    engine.unplug(&first).expect("of this engine");
     bytes::assert_sequence(&buffer, 1, "elsewhere");
     let attachment =
         buffer.attach_dynamic(&second, Arc::new(Refault::new())).expect("an attachment");
@@ -224,7 +224,7 @@ fn a_promoted_buffer_can_be_moved_to_another_device() {
     buffer.migrate(vram(&second)).expect("a working device");
 }
 
-/// Once accepted, it can be moved away from the lost device, as the documentation of `abandon` says.
+/// Once accepted, it can be moved away from the lost device, as the documentation of `unplug` says.
 #[test]
 fn lost_content_can_be_moved_to_system_memory_once_accepted() {
     let rig = Rig::new();
@@ -259,6 +259,6 @@ fn a_purged_buffer_of_a_lost_device_is_renewed_elsewhere() {
     buffer.evict().expect("not held");
     assert!(buffer.is_purged());
     lose(engine, &first);
-    engine.abandon(&first).expect("of this engine");
-    buffer.renew().expect("in system memory");
+    engine.unplug(&first).expect("of this engine");
+    buffer.repopulate().expect("in system memory");
 }

@@ -78,7 +78,7 @@ fn a_panicking_importer_does_not_stop_the_notifications() {
     assert!(buffer.is_revoked() && is_revoked(mapping.view()));
     drop(mapping);
     buffer.revoke().expect("not held, and no second notification");
-    buffer.rearm().expect("not held");
+    buffer.unrevoke().expect("not held");
     last.map(Access::Read).expect("rearmed").view().expect("current");
     drop((first, broken));
 }
@@ -125,8 +125,8 @@ fn revocation_notifies_once_and_refuses_every_use_until_rearmed() {
 
     buffer.revoke().expect("complete already");
     assert_eq!(recorder.invalidated().len(), 1, "no second notification");
-    buffer.rearm().expect("not held");
-    buffer.rearm().expect("rearmed already");
+    buffer.unrevoke().expect("not held");
+    buffer.unrevoke().expect("rearmed already");
     assert!(!buffer.is_revoked());
     bytes::assert_sequence(&buffer, 4, "after the revocation");
     drop(fixed.pin("usual").expect("as before"));
@@ -161,12 +161,12 @@ fn a_remaining_mapping_is_named_and_awaited_again() {
         assert!(buffer.is_revoked());
         drop(host);
         drop(current);
-        held(buffer.rearm().expect_err("one is still held"), 1, 0);
+        held(buffer.unrevoke().expect_err("one is still held"), 1, 0);
         assert!(buffer.is_revoked() && is_revoked(attachment.map(Access::Read)));
         drop(ghost);
         buffer.revoke().expect("no longer held");
         assert_eq!(recorder.invalidated(), [(0, Cause::Move), (1, Cause::Revoke)]);
-        buffer.rearm().expect("not held");
+        buffer.unrevoke().expect("not held");
         attachment.map(Access::Read).expect("mapped");
         drop(attachment);
         wait_idle(&[&home]);
@@ -274,12 +274,12 @@ fn a_pinned_buffer_is_revoked_and_stays_pinned() {
     let pin = attachment.pin("scanout").expect("no limit");
     buffer.revoke().expect("a pin is only a count");
     assert_eq!(recorder.invalidated(), [(0, Cause::Revoke)]);
-    buffer.rearm().expect("not held");
+    buffer.unrevoke().expect("not held");
     let error = buffer.migrate(DomainId::System).expect_err("pinned");
     assert!(matches!(error, Error::Busy { pinned: 1, .. }), "{error}");
     buffer.revoke().expect("again");
     drop(pin);
-    buffer.rearm().expect("not held");
+    buffer.unrevoke().expect("not held");
     assert_eq!(
         buffer.migrate(DomainId::System).expect("not held"),
         Migration::Done { generation: 1 }
@@ -298,7 +298,7 @@ fn an_exported_buffer_cannot_be_revoked() {
     // The first export may have moved it into dedicated memory.
     let notified = recorder.invalidated().len();
     let error = buffer.revoke().expect_err("exported");
-    assert!(matches!(error, Error::HandedOut { exports: 2, .. }), "{error}");
+    assert!(matches!(error, Error::Exported { exports: 2, .. }), "{error}");
     assert!(error.is_retryable() && !buffer.is_revoked());
     assert_eq!(recorder.invalidated().len(), notified, "a refused revocation changes nothing");
     attachment.map(Access::Read).expect("not revoked");
@@ -333,10 +333,10 @@ fn concurrent_revocations_all_complete() {
         });
         assert!(buffer.is_revoked() && rig.engine().live().count(Object::Mapping) == 0);
         assert_eq!(recorder.invalidated().len(), round, "one notification per revocation");
-        // Two threads rearm it.
+        // Two threads unrevoke it.
         std::thread::scope(|scope| {
             for _ in 0..2 {
-                scope.spawn(|| buffer.rearm().expect("it ends"));
+                scope.spawn(|| buffer.unrevoke().expect("it ends"));
             }
         });
     }
@@ -362,7 +362,7 @@ impl Importer for StopsAndReleases {
         let held = self.held.lock().expect("not poisoned").take();
         if let (Cause::Revoke, Some(mapping)) = (invalidation.cause(), held) {
             let (fence, signal) = self.engine.host_fence();
-            invalidation.still_using(Access::ReadWrite, fence);
+            invalidation.add_fence(Access::ReadWrite, fence);
             self.stopping.send((mapping, signal)).expect("the test listens");
         }
     }
@@ -437,7 +437,7 @@ fn no_mapping_survives_a_revocation() {
             let counted = mapped.load(Ordering::Acquire);
             buffer.revoke().expect("complete already");
             assert_eq!(mapped.load(Ordering::Acquire), counted, "round {round}: a new mapping");
-            buffer.rearm().expect("not held");
+            buffer.unrevoke().expect("not held");
         }
         done.store(true, Ordering::Release);
     });
@@ -480,7 +480,7 @@ fn a_revoked_buffer_does_not_move() {
             let state = (buffer.generation(), buffer.domain());
             buffer.revoke().expect("complete already");
             assert_eq!((buffer.generation(), buffer.domain()), state, "round {round}");
-            buffer.rearm().expect("not held");
+            buffer.unrevoke().expect("not held");
         }
         done.store(true, Ordering::Release);
         mover.join().expect("no panic")
@@ -501,7 +501,7 @@ struct Delays(Mutex<Option<(peerbuf::Fence, Signal)>>, Mutex<Option<Signal>>);
 impl Importer for Delays {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
         if let Some((fence, signal)) = self.0.lock().expect("not poisoned").take() {
-            invalidation.still_using(Access::Read, fence);
+            invalidation.add_fence(Access::Read, fence);
             *self.1.lock().expect("not poisoned") = Some(signal);
         }
     }
@@ -529,7 +529,7 @@ fn revocation_cancels_a_waiting_move() {
         revoker.join().expect("no panic").expect("no move in progress");
     });
     assert_eq!((buffer.generation(), buffer.domain()), (0, domain));
-    buffer.rearm().expect("not held");
+    buffer.unrevoke().expect("not held");
     bytes::assert_sequence(&buffer, 2, "not moved");
     buffer.migrate(DomainId::System).expect("the cancelled move has no effect");
     drop(attachment);

@@ -40,9 +40,8 @@ fn any_call_may_fail_while_fences_are_exported_and_imported() {
     let buffer = engine.create_buffer(&ours, BufferDescriptor::new(SIZE)).expect("a buffer");
     let large = engine.create_buffer(&ours, BufferDescriptor::new(LARGE)).expect("a buffer");
     let export = buffer.export_foreign().expect("a dma-buf");
-    // SAFETY: exported just above, with its own facts; fences order the two engines.
-    let imported =
-        unsafe { external.import_foreign(&theirs, export.as_fd(), export.facts(), None) };
+    // SAFETY: exported just above, with its own `ForeignInfo`; fences order the two engines.
+    let imported = unsafe { external.import_foreign(&theirs, export.as_fd(), export.info(), None) };
     let imported = imported.expect("the same memory");
     let attachments = [
         buffer.attach(&ours).expect("attached"),

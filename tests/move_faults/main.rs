@@ -246,8 +246,8 @@ impl<'a> Scene<'a> {
         let handle = self.step("export again", |_| export.handle());
         let home = self.buffer.home();
         let same = self.step("import", |this| {
-            // SAFETY: the engine's own fd with its own facts.
-            unsafe { this.engine.import_foreign(&home, handle.as_fd(), handle.facts(), None) }
+            // SAFETY: the engine's own fd with its own `ForeignInfo`.
+            unsafe { this.engine.import_foreign(&home, handle.as_fd(), handle.info(), None) }
         });
         assert!(same.is_same(&self.buffer));
         let pin = self.step("pin", |this| this.participants[0].attachment.pin("faults"));

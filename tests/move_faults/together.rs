@@ -189,7 +189,7 @@ impl<'a> Scene<'a> {
         assert!(matches!(refused, Err(Error::Revoked { .. })), "{refused:?}");
         let refused = one.buffer.migrate(DomainId::System);
         assert!(matches!(refused, Err(Error::Revoked { .. })), "{refused:?}");
-        self.step("rearm", || one.buffer.rearm());
+        self.step("unrevoke", || one.buffer.unrevoke());
         for (attachment, ..) in &one.attachments {
             one.mappings.push(self.step("map", || attachment.map(Access::ReadWrite)));
         }

@@ -10,7 +10,7 @@ use crate::common::{LONG, Rig, bytes, wait_idle};
 use peerbuf::ash::vk;
 use peerbuf::device::Call;
 use peerbuf::{
-    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, ForeignFacts, Importer,
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, ForeignInfo, Importer,
     Invalidation, Mapping, Migration, Placement, Result, SharedBuffer, Signal,
 };
 
@@ -168,11 +168,11 @@ fn warm_up(rig: &Rig, home: &Device) {
 /// Asserts that the memory holds the buffer's bytes, and zeros behind them.
 fn assert_padding_clear(rig: &Rig, buffer: &SharedBuffer, seed: u64) {
     let export = buffer.export_foreign().expect("an fd");
-    let facts = ForeignFacts { size: WHOLE, ..export.facts() };
+    let info = ForeignInfo { size: WHOLE, ..export.info() };
     let external = rig.external_engine();
     let device = rig.open_on(&external, &buffer.home());
     // SAFETY: the engine's own fd, of memory of this size.
-    let imported = unsafe { external.import_foreign(&device, export.as_fd(), facts, None) };
+    let imported = unsafe { external.import_foreign(&device, export.as_fd(), info, None) };
     let mut expected = bytes::sequence(seed, ODD);
     // CAST: the buffer fits memory.
     expected.resize(WHOLE as usize, 0);
@@ -262,7 +262,7 @@ struct Reading(Arc<Engine>, Mutex<Sender<Signal>>);
 impl Importer for Reading {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
         let (fence, signal) = self.0.host_fence();
-        invalidation.still_using(Access::Read, fence);
+        invalidation.add_fence(Access::Read, fence);
         self.1.lock().expect("not poisoned").send(signal).expect("the receiver listens");
     }
 }

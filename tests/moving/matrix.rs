@@ -364,9 +364,9 @@ impl<'a> Case<'a> {
         // XD-1. The export moves the buffer out of its slab first, a move like any other.
         let export = self.buffer.export_foreign().expect("an fd");
         self.moved(self.domain);
-        // SAFETY: the engine's own fd, with its own facts.
+        // SAFETY: the engine's own fd, with its own `ForeignInfo`.
         let same =
-            unsafe { self.engine.import_foreign(self.home, export.as_fd(), export.facts(), None) };
+            unsafe { self.engine.import_foreign(self.home, export.as_fd(), export.info(), None) };
         assert!(same.expect("its own fd").is_same(&self.buffer));
         let elsewhere = match self.domain {
             DomainId::System => DomainId::Vram(self.home.id()),
@@ -442,7 +442,7 @@ struct Stuck {
 impl Importer for Stuck {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
         let (fence, signal) = self.engine.host_fence();
-        invalidation.still_using(Access::Read, fence);
+        invalidation.add_fence(Access::Read, fence);
         let mut pending = self.pending.lock().expect("not poisoned");
         pending.push((invalidation.generation(), signal));
     }

@@ -262,7 +262,7 @@ struct Stopper {
 impl Importer for Stopper {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
         let (fence, signal) = self.rig.host_fence();
-        invalidation.still_using(Access::ReadWrite, fence);
+        invalidation.add_fence(Access::ReadWrite, fence);
         *self.running.lock().expect("not poisoned") = Some(signal);
         self.stopped.store(true, Ordering::Release);
     }

@@ -9,7 +9,7 @@ use crate::common::{Rig, alive, bytes, in_short_vm, in_vm, say, wait_idle};
 use ash::vk::{self, Result as Code};
 use peerbuf::device::Call;
 use peerbuf::{
-    Access, BufferDescriptor, CopyRegion, Device, Engine, Error, ForeignFacts, HandleType,
+    Access, BufferDescriptor, CopyRegion, Device, Engine, Error, ForeignInfo, HandleType,
     Placement, Result,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -50,11 +50,11 @@ fn scenario(engine: &Engine, a: &Device, b: &Device, theirs: &OwnedFd) -> Result
 
     let export = buffer.export_foreign()?;
     let handle = export.handle()?;
-    // SAFETY: the engine's own fd with its own facts.
-    let back = unsafe { engine.import_foreign(a, handle.as_fd(), handle.facts(), None) }?;
+    // SAFETY: the engine's own fd with its own `ForeignInfo`.
+    let back = unsafe { engine.import_foreign(a, handle.as_fd(), handle.info(), None) }?;
     assert!(back.is_same(&buffer));
 
-    let facts = ForeignFacts {
+    let info = ForeignInfo {
         handle: HandleType::HostPointer,
         size: SIZE,
         device_uuid: a.adapter().device_uuid(),
@@ -63,7 +63,7 @@ fn scenario(engine: &Engine, a: &Device, b: &Device, theirs: &OwnedFd) -> Result
         memory_type: 0,
     };
     // SAFETY: a sealed memfd that no other code uses.
-    let taken = unsafe { engine.import_foreign(b, theirs.as_fd(), facts, None) }?;
+    let taken = unsafe { engine.import_foreign(b, theirs.as_fd(), info, None) }?;
     engine.copy(&back, &taken, CopyRegion::first(SIZE))?;
     assert_eq!(taken.attach(a)?.map(Access::Read)?.view()?.size, SIZE);
     expect_sequence_from(&taken, 1)

@@ -8,7 +8,7 @@
 //! In one of the tests, calls into drivers and the kernel fail now and then. An operation that fails for that reason
 //! has changed nothing, and succeeds when it is repeated.
 //!
-//! The same seed gives the same operations: `SHADOW_SEED=5 cargo test --test shadow` runs that one alone.
+//! The same seed gives the same operations: `SHADOW_SEED=5 cargo test --features testing --test shadow` runs that one alone.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -2,7 +2,7 @@
 //! `tests/eviction/overcommit.rs`: here the rules allow none, so that a shadow knows where its buffer is.
 
 use peerbuf::observe::{MoveCause, Report};
-use peerbuf::{DomainId, EngineDescriptor, Migration, Rules};
+use peerbuf::{DomainId, EngineDescriptor, Migration, ResidencyOptions};
 
 use crate::steps::{Faults, attempt};
 use crate::uses::host_write;
@@ -10,7 +10,7 @@ use crate::{World, parts};
 
 /// An engine that restores buffers only on request.
 pub(crate) fn no_restores(descriptor: EngineDescriptor) -> EngineDescriptor {
-    descriptor.residency(Rules::new().bytes_per_submission(0))
+    descriptor.residency(ResidencyOptions::new().bytes_per_submission(0))
 }
 
 /// Every byte in use is accounted for.

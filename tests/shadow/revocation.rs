@@ -26,7 +26,7 @@ pub(crate) fn revoke(world: &mut World<'_>, at: usize) -> Option<()> {
             }
             "revoked"
         }
-        Err(Error::HandedOut { exports, .. }) => {
+        Err(Error::Exported { exports, .. }) => {
             // CAST: a handful.
             assert_eq!(exports, subject.exports.len() as u32);
             assert!(exported);
@@ -39,10 +39,10 @@ pub(crate) fn revoke(world: &mut World<'_>, at: usize) -> Option<()> {
     Some(())
 }
 
-pub(crate) fn rearm(world: &mut World<'_>, at: usize) -> Option<()> {
-    world.note(format!("rearm {}", world.subjects[at].id));
+pub(crate) fn unrevoke(world: &mut World<'_>, at: usize) -> Option<()> {
+    world.note(format!("unrevoke {}", world.subjects[at].id));
     let subject = &mut world.subjects[at];
-    subject.buffer.rearm().expect("not held");
+    subject.buffer.unrevoke().expect("not held");
     subject.revoked = false;
     world.met("rearmed");
     Some(())

@@ -73,7 +73,7 @@ const REVOKED: [(u32, Step); 7] = [
     (2, together::migrate_many),
     (6, revocation::refused),
     (2, revocation::revoke),
-    (6, revocation::rearm),
+    (6, revocation::unrevoke),
 ];
 
 /// Runs `work` while a call may fail. If it fails, nothing has changed, and `work` runs again.
@@ -493,17 +493,17 @@ fn reimport(world: &mut World<'_>, at: usize) -> Option<()> {
         world.note(format!("drop an export of {id}"));
         return Some(());
     }
-    let (buffer, facts, fd) = {
+    let (buffer, info, fd) = {
         let subject = &world.subjects[at];
         let handle = subject.exports.last()?.handle().expect("descriptors are left");
-        (subject.buffer.clone(), handle.facts(), handle)
+        (subject.buffer.clone(), handle.info(), handle)
     };
     world.note(format!("{} imports {id} again", device.name()));
-    // SAFETY: the engine's own fd, with its own facts.
-    let result = unsafe { engine.import_foreign(&device, fd.as_fd(), facts, None) };
+    // SAFETY: the engine's own fd, with its own `ForeignInfo`.
+    let result = unsafe { engine.import_foreign(&device, fd.as_fd(), info, None) };
     let adapter = device.adapter();
     let ours =
-        adapter.driver_uuid() == facts.driver_uuid && adapter.device_uuid() == facts.device_uuid;
+        adapter.driver_uuid() == info.driver_uuid && adapter.device_uuid() == info.device_uuid;
     match result {
         Ok(same) => {
             assert!(same.is_same(&buffer), "another buffer");

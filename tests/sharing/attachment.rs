@@ -222,7 +222,8 @@ fn an_aliased_buffer_covers_exactly_the_mapping() {
         let buffer = create(&rig, &device, Placement::Vram);
         let attachment = buffer.attach(&device).expect("attached");
         let mapping = std::sync::Arc::new(attachment.map(Access::ReadWrite).expect("mapped"));
-        let own = mapping.own_buffer(ash::vk::BufferUsageFlags::VERTEX_BUFFER).expect("a buffer");
+        let own =
+            mapping.aliased_buffer(ash::vk::BufferUsageFlags::VERTEX_BUFFER).expect("a buffer");
         let shared = mapping.view().expect("handles");
         assert_ne!(own.raw(), shared.buffer);
         drop((mapping, attachment, buffer));

@@ -142,7 +142,7 @@ fn in_the_vm_a_device_exports_a_real_dma_buf() {
     let export = buffer.export_foreign().expect("an fd");
     let link = fds::link_of(std::os::fd::AsFd::as_fd(&export));
     assert!(link.starts_with("/dmabuf"), "{link}");
-    assert_eq!(export.facts().handle, HandleType::DmaBuf);
+    assert_eq!(export.info().handle, HandleType::DmaBuf);
 }
 
 #[test]

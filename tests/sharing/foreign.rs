@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::common::{self, Rig, assert_pattern, bytes, fds, fill, needs_dma_buf};
 use peerbuf::device::{Call, Uuid};
 use peerbuf::{
-    BufferDescriptor, Device, Engine, Error, ForeignFacts, ForeignFdReason, HandleType, Placement,
+    BufferDescriptor, Device, Engine, Error, ForeignFdReason, ForeignInfo, HandleType, Placement,
     Provider, Result, SharedBuffer,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -23,11 +23,11 @@ fn import(
     engine: &Engine,
     device: &Device,
     fd: BorrowedFd<'_>,
-    facts: ForeignFacts,
+    info: ForeignInfo,
 ) -> Result<SharedBuffer> {
-    // SAFETY: the fds of these tests come from engines in this process, with their own facts, or are
+    // SAFETY: the fds of these tests come from engines in this process, with their own `ForeignInfo`, or are
     // refused before any use. All uses follow each other in one thread.
-    unsafe { engine.import_foreign(device, fd, facts, Some("external")) }
+    unsafe { engine.import_foreign(device, fd, info, Some("external")) }
 }
 
 fn refusal(result: Result<SharedBuffer>) -> (HandleType, ForeignFdReason) {
@@ -37,8 +37,8 @@ fn refusal(result: Result<SharedBuffer>) -> (HandleType, ForeignFdReason) {
     }
 }
 
-fn facts(device: &Device, handle: HandleType, size: u64) -> ForeignFacts {
-    ForeignFacts {
+fn info(device: &Device, handle: HandleType, size: u64) -> ForeignInfo {
+    ForeignInfo {
         handle,
         size,
         device_uuid: device.adapter().device_uuid(),
@@ -72,7 +72,7 @@ fn exporting_moves_the_buffer_out_of_its_slab_with_its_content() {
             bytes::assert_sequence(&neighbour, 1, "the neighbour");
             let again = buffer.export_foreign().expect("a second fd");
             assert_eq!(buffer.generation(), 1, "it has its own memory already");
-            assert_eq!(again.facts(), export.facts());
+            assert_eq!(again.info(), export.info());
         }
     }
 }
@@ -84,18 +84,18 @@ fn an_export_describes_its_memory_to_the_receiver() {
         for placement in PLACES {
             let buffer = create(&rig, &device, 5000, placement);
             let export = buffer.export_foreign().expect("an fd");
-            let facts = export.facts();
-            assert_eq!(facts.size, 5000);
-            assert!(facts.memory_size >= 5000);
-            assert_eq!(facts.device_uuid, device.adapter().device_uuid());
-            assert_eq!(facts.driver_uuid, device.adapter().driver_uuid());
+            let info = export.info();
+            assert_eq!(info.size, 5000);
+            assert!(info.memory_size >= 5000);
+            assert_eq!(info.device_uuid, device.adapter().device_uuid());
+            assert_eq!(info.driver_uuid, device.adapter().driver_uuid());
             let handle = match buffer.provider() {
                 Provider::Device { handle, .. } => handle,
                 Provider::Memfd => HandleType::HostPointer,
                 _ => HandleType::DmaBuf,
             };
-            assert_eq!(facts.handle, handle);
-            assert_eq!(ForeignFacts::from_bytes(&facts.to_bytes()), Some(facts));
+            assert_eq!(info.handle, handle);
+            assert_eq!(ForeignInfo::from_bytes(&info.to_bytes()), Some(info));
             let second = export.handle().expect("a second fd");
             assert_ne!(second.as_fd().as_raw_fd(), export.as_fd().as_raw_fd());
             assert_eq!(fds::link_of(second.as_fd()), fds::link_of(export.as_fd()));
@@ -114,9 +114,9 @@ fn check_external(rig: &Rig, home: &Device, placement: Placement, other: &Device
     fill(&near, 31);
     let export = buffer.export_foreign().expect("an fd");
     let handle = export.handle().expect("an fd to pass on");
-    let imported = import(&external, &theirs, handle.as_fd(), handle.facts()).expect("imported");
+    let imported = import(&external, &theirs, handle.as_fd(), handle.info()).expect("imported");
     assert!(!imported.is_dynamic() && imported.size() == 40_000, "{what}");
-    assert_eq!(imported.provider(), Provider::Foreign(handle.facts().handle));
+    assert_eq!(imported.provider(), Provider::Foreign(handle.info().handle));
     drop(OwnedFd::from(handle));
     let far = imported.attach(&theirs).expect("attached");
     assert_pattern(&far, 31, &what);
@@ -156,7 +156,7 @@ fn every_device_of_an_external_engine_attaches_to_its_import() {
         let buffer = create(&rig, home, 4096, Placement::System);
         let export = buffer.export_foreign().expect("an fd");
         let imported =
-            import(&external, &theirs[0], export.as_fd(), export.facts()).expect("imported");
+            import(&external, &theirs[0], export.as_fd(), export.info()).expect("imported");
         let attachments: Vec<_> =
             theirs.iter().map(|device| imported.attach(device).expect("attached")).collect();
         for (seed, attachment) in (50..).zip(&attachments) {
@@ -175,7 +175,7 @@ fn importing_our_own_fd_returns_the_same_buffer() {
             let export = buffer.export_foreign().expect("an fd");
             let handle = export.handle().expect("an fd to import again");
             let before = rig.made();
-            let back = import(rig.engine(), &device, handle.as_fd(), handle.facts());
+            let back = import(rig.engine(), &device, handle.as_fd(), handle.info());
             assert!(back.expect("our own").is_same(&buffer), "no second buffer");
             assert_eq!(rig.made().since(before), []);
         }
@@ -193,7 +193,7 @@ fn exported_memory_is_never_reused_by_another_buffer() {
             bytes::write(&buffer, 61);
             let export = buffer.export_foreign().expect("an fd");
             let imported =
-                import(&external, &theirs, export.as_fd(), export.facts()).expect("imported");
+                import(&external, &theirs, export.as_fd(), export.info()).expect("imported");
             drop((export, buffer));
             let next: Vec<_> = (0..3)
                 .map(|_| {
@@ -224,7 +224,7 @@ fn exported_padding_holds_no_previous_owners_bytes() {
             drop(old);
             let buffer = create(&rig, &device, (8 << 20) + 5, placement);
             let export = buffer.export_foreign().expect("an fd");
-            let whole = ForeignFacts { size: 9 << 20, ..export.facts() };
+            let whole = ForeignInfo { size: 9 << 20, ..export.info() };
             let external = rig.external_engine();
             let theirs = rig.open_on(&external, &device);
             let imported = import(&external, &theirs, export.as_fd(), whole).expect("imported");
@@ -246,7 +246,7 @@ fn a_move_into_recycled_memory_clears_the_padding() {
     let export = buffer.export_foreign().expect("an fd");
     let external = rig.external_engine();
     let theirs = rig.open_on(&external, &lavapipe);
-    let whole = ForeignFacts { size: 9 << 20, ..export.facts() };
+    let whole = ForeignInfo { size: 9 << 20, ..export.info() };
     let imported = import(&external, &theirs, export.as_fd(), whole).expect("imported");
     let mut expected = bytes::sequence(72, (8 << 20) + 5);
     expected.resize(9 << 20, 0);
@@ -261,7 +261,7 @@ fn a_closed_fd_is_refused_for_every_handle_type() {
     // is what the test needs.
     let closed = unsafe { BorrowedFd::borrow_raw(i32::MAX) };
     for handle in HandleType::ALL {
-        let result = import(rig.engine(), device, closed, facts(device, handle, 4096));
+        let result = import(rig.engine(), device, closed, info(device, handle, 4096));
         assert_eq!(refusal(result), (handle, ForeignFdReason::Closed));
     }
 }
@@ -273,7 +273,7 @@ fn an_fd_that_is_no_dma_buf_is_refused() {
     let (pipe, _other_end) = rustix::pipe::pipe().expect("a pipe");
     let sealed = memfd(4096, SealFlags::SHRINK);
     for fd in [pipe.as_fd(), sealed.as_fd()] {
-        let result = import(rig.engine(), device, fd, facts(device, HandleType::DmaBuf, 4096));
+        let result = import(rig.engine(), device, fd, info(device, HandleType::DmaBuf, 4096));
         assert_eq!(refusal(result), (HandleType::DmaBuf, ForeignFdReason::NotDmaBuf));
     }
 }
@@ -286,7 +286,7 @@ fn host_memory_must_be_a_memfd_that_cannot_shrink() {
     let unsealed = memfd(65_536, SealFlags::empty());
     let growing = memfd(65_536, SealFlags::GROW);
     for fd in [pipe.as_fd(), unsealed.as_fd(), growing.as_fd()] {
-        let result = import(rig.engine(), device, fd, facts(device, HandleType::HostPointer, 4096));
+        let result = import(rig.engine(), device, fd, info(device, HandleType::HostPointer, 4096));
         assert_eq!(refusal(result), (HandleType::HostPointer, ForeignFdReason::NotSealed));
     }
 }
@@ -297,8 +297,8 @@ fn an_external_memfd_is_imported() {
     for device in rig.all() {
         let fd = memfd(65_536, SealFlags::SHRINK | SealFlags::GROW);
         rustix::io::pwrite(&fd, &bytes::sequence(81, 5000), 0).expect("bytes in it");
-        let facts = facts(&device, HandleType::HostPointer, 5000);
-        let buffer = import(rig.engine(), &device, fd.as_fd(), facts).expect("imported");
+        let info = info(&device, HandleType::HostPointer, 5000);
+        let buffer = import(rig.engine(), &device, fd.as_fd(), info).expect("imported");
         bytes::assert_sequence(&buffer, 81, device.name());
     }
 }
@@ -309,17 +309,17 @@ fn an_fd_that_is_too_small_is_refused_with_both_sizes() {
     for device in rig.all() {
         let sealed = memfd(65_536, SealFlags::SHRINK);
         let claimed = 65_537;
-        let facts = facts(&device, HandleType::HostPointer, claimed);
-        let (_, reason) = refusal(import(rig.engine(), &device, sealed.as_fd(), facts));
+        let info = info(&device, HandleType::HostPointer, claimed);
+        let (_, reason) = refusal(import(rig.engine(), &device, sealed.as_fd(), info));
         assert_eq!(reason, ForeignFdReason::TooSmall { claimed, actual: 65_536 });
 
         let external = rig.external_engine();
         let theirs = rig.open_on(&external, &device);
         let buffer = create(&rig, &device, 4096, Placement::Vram);
         let export = buffer.export_foreign().expect("an fd");
-        let memory = export.facts().memory_size;
-        let facts = ForeignFacts { size: memory + 1, ..export.facts() };
-        let (_, reason) = refusal(import(&external, &theirs, export.as_fd(), facts));
+        let memory = export.info().memory_size;
+        let info = ForeignInfo { size: memory + 1, ..export.info() };
+        let (_, reason) = refusal(import(&external, &theirs, export.as_fd(), info));
         let ForeignFdReason::TooSmall { claimed, actual } = reason else { panic!("{reason}") };
         assert!(claimed > memory && actual == memory, "{reason}");
     }
@@ -332,12 +332,12 @@ fn an_opaque_fd_of_another_driver_is_refused_with_both_uuids() {
     for (home, other) in [(&lavapipe, &swiftshader), (&swiftshader, &lavapipe)] {
         let buffer = create(&rig, home, 4096, Placement::Vram);
         let export = buffer.export_foreign().expect("an fd");
-        if export.facts().handle != HandleType::OpaqueFd {
-            common::say(&format!("{} exports {}", home.name(), export.facts().handle));
+        if export.info().handle != HandleType::OpaqueFd {
+            common::say(&format!("{} exports {}", home.name(), export.info().handle));
             continue;
         }
         bytes::write(&buffer, 4);
-        let (_, reason) = refusal(import(rig.engine(), other, export.as_fd(), export.facts()));
+        let (_, reason) = refusal(import(rig.engine(), other, export.as_fd(), export.info()));
         let expected = ForeignFdReason::OtherDriver {
             theirs: home.adapter().driver_uuid(),
             ours: other.adapter().driver_uuid(),
@@ -345,8 +345,8 @@ fn an_opaque_fd_of_another_driver_is_refused_with_both_uuids() {
         assert_eq!(reason, expected);
         bytes::assert_sequence(&buffer, 4, "unchanged");
         // The same driver on another device is refused as well.
-        let facts = ForeignFacts { device_uuid: Uuid([7; 16]), ..export.facts() };
-        let (_, reason) = refusal(import(rig.engine(), home, export.as_fd(), facts));
+        let info = ForeignInfo { device_uuid: Uuid([7; 16]), ..export.info() };
+        let (_, reason) = refusal(import(rig.engine(), home, export.as_fd(), info));
         assert!(matches!(reason, ForeignFdReason::OtherDriver { .. }), "{reason}");
     }
 }
@@ -359,13 +359,13 @@ fn a_memory_type_that_does_not_exist_is_refused() {
         let theirs = rig.open_on(&external, &device);
         let buffer = create(&rig, &device, 4096, Placement::Vram);
         let export = buffer.export_foreign().expect("an fd");
-        if export.facts().handle != HandleType::OpaqueFd {
-            common::say(&format!("{} exports {}", device.name(), export.facts().handle));
+        if export.info().handle != HandleType::OpaqueFd {
+            common::say(&format!("{} exports {}", device.name(), export.info().handle));
             continue;
         }
         for memory_type in [31, 32, u32::MAX] {
-            let facts = ForeignFacts { memory_type, ..export.facts() };
-            let (_, reason) = refusal(import(&external, &theirs, export.as_fd(), facts));
+            let info = ForeignInfo { memory_type, ..export.info() };
+            let (_, reason) = refusal(import(&external, &theirs, export.as_fd(), info));
             assert_eq!(reason, ForeignFdReason::NoMemoryType);
         }
     }
@@ -375,10 +375,10 @@ fn a_memory_type_that_does_not_exist_is_refused() {
 fn facts_of_an_unknown_kind_do_not_parse() {
     let rig = Rig::new();
     let device = &rig.all()[0];
-    let mut bytes = facts(device, HandleType::DmaBuf, 4096).to_bytes();
-    assert!(ForeignFacts::from_bytes(&bytes).is_some());
+    let mut bytes = info(device, HandleType::DmaBuf, 4096).to_bytes();
+    assert!(ForeignInfo::from_bytes(&bytes).is_some());
     bytes[52] = 9;
-    assert_eq!(ForeignFacts::from_bytes(&bytes), None);
+    assert_eq!(ForeignInfo::from_bytes(&bytes), None);
 }
 
 #[test]
@@ -386,8 +386,8 @@ fn an_import_of_no_bytes_is_refused() {
     let rig = Rig::new();
     let device = &rig.all()[0];
     let fd = memfd(65_536, SealFlags::SHRINK);
-    let facts = facts(device, HandleType::HostPointer, 0);
-    let error = import(rig.engine(), device, fd.as_fd(), facts).expect_err("no bytes");
+    let info = info(device, HandleType::HostPointer, 0);
+    let error = import(rig.engine(), device, fd.as_fd(), info).expect_err("no bytes");
     assert!(matches!(error, Error::InvalidSize { size: 0, .. }), "{error:?}");
 }
 
@@ -396,8 +396,8 @@ fn a_refused_import_leaves_the_fd_with_its_owner() {
     let rig = Rig::new();
     let device = &rig.all()[0];
     let fd = memfd(4096, SealFlags::empty());
-    let facts = facts(device, HandleType::HostPointer, 4096);
-    import(rig.engine(), device, fd.as_fd(), facts).expect_err("not sealed");
+    let info = info(device, HandleType::HostPointer, 4096);
+    import(rig.engine(), device, fd.as_fd(), info).expect_err("not sealed");
     assert_eq!(rustix::fs::fstat(&fd).expect("still open").st_size, 4096);
 }
 
@@ -411,7 +411,7 @@ fn in_the_vm_every_driver_imports_a_dma_buf() {
     let buffer = create(&rig, &lavapipe, 4096, Placement::Vram);
     let export = buffer.export_foreign().expect("an fd");
     assert!(fds::link_of(export.as_fd()).starts_with("/dmabuf"));
-    assert_eq!(export.facts().handle, HandleType::DmaBuf);
+    assert_eq!(export.info().handle, HandleType::DmaBuf);
     drop((export, buffer));
     check_external(&rig, &lavapipe, Placement::Vram, &lavapipe);
     check_external(&rig, &lavapipe, Placement::Vram, &swiftshader);
@@ -430,8 +430,8 @@ fn in_the_vm_a_dma_buf_that_is_too_small_is_refused_with_both_sizes() {
     let external = rig.external_engine();
     let theirs = rig.open_on(&external, &device);
     let claimed = 1 << 40;
-    let facts = ForeignFacts { size: claimed, ..export.facts() };
-    let (handle, reason) = refusal(import(&external, &theirs, export.as_fd(), facts));
+    let info = ForeignInfo { size: claimed, ..export.info() };
+    let (handle, reason) = refusal(import(&external, &theirs, export.as_fd(), info));
     assert_eq!(handle, HandleType::DmaBuf);
     let ForeignFdReason::TooSmall { claimed: said, actual } = reason else { panic!("{reason}") };
     assert!(said == claimed && actual < claimed, "{reason}");

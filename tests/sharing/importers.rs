@@ -32,7 +32,7 @@ fn a_refaulting_importer_remaps_before_the_next_use() {
         assert!(importer.take_stale() && !importer.take_stale(), "once");
         attachment.remap(&mut mapping).expect("the new backing");
         mapping.view().expect("current");
-        assert_eq!(importer.times_told(), round as u64 + 1);
+        assert_eq!(importer.notifications(), round as u64 + 1);
     }
     drop(mapping);
     bytes::assert_sequence(&buffer, 3, "after two moves");
@@ -62,7 +62,7 @@ fn a_move_waits_for_a_fencing_importer() {
         mover.join().expect("no panic").expect("it moves after the work has stopped");
     });
     assert!(importer.take_stale());
-    assert_eq!((importer.times_told(), buffer.generation()), (1, before + 1));
+    assert_eq!((importer.notifications(), buffer.generation()), (1, before + 1));
     let mapping = attachment.map(Access::Read).expect("the importer resumes");
     assert_eq!(mapping.generation(), before + 1);
     drop(mapping);
@@ -92,7 +92,7 @@ fn a_revocable_importer_unmaps_and_stays_revoked() {
     });
     assert!(importer.is_revoked());
     assert!(matches!(attachment.map(Access::Read), Err(Error::Revoked { .. })));
-    buffer.rearm().expect("access is restored");
+    buffer.unrevoke().expect("access is restored");
     attachment.map(Access::Read).expect("usable again");
     assert!(importer.is_revoked(), "the importer keeps its state");
 }

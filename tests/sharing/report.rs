@@ -54,7 +54,7 @@ fn the_report_lists_each_live_buffer_with_its_domain() {
     let frame = of(&rig, "frame");
     assert_eq!((frame.size, frame.generation, frame.home), (SIZE, 0, home.id()));
     assert_eq!((frame.domain, frame.provider), (named.domain(), named.provider()));
-    assert!(!frame.imported && !frame.moving && frame.handed_out == 0);
+    assert!(!frame.imported && !frame.moving && frame.exports == 0);
     let [.., last] = &report.buffers[..] else { panic!("two are alive: {report}") };
     assert_eq!((last.name.as_deref(), last.size), (None, 100));
     assert_eq!(unnamed.name(), format!("buffer {}", last.id));
@@ -208,25 +208,25 @@ fn the_report_lists_exports_as_pins_and_marks_imports() {
     let buffer = create(&rig, &home, "ours");
     let export = buffer.export_foreign().expect("an fd");
     let entry = of(&rig, "ours");
-    assert_eq!(entry.handed_out, 1);
+    assert_eq!(entry.exports, 1);
     let [pin] = &entry.pins[..] else { panic!("one pin: {entry}") };
-    assert_eq!((pin.device, &*pin.reason, pin.count), (None, PinReport::HANDED_OUT, 1));
+    assert_eq!((pin.device, &*pin.reason, pin.count), (None, PinReport::EXPORTED, 1));
 
     let external = rig.external_engine();
     let theirs = rig.open_on(&external, &home);
     let handle = export.handle().expect("a second fd");
-    let facts = handle.facts();
-    // SAFETY: the facts are those of the fd, and no work uses the memory.
+    let info = handle.info();
+    // SAFETY: the `ForeignInfo` is that of the fd, and no work uses the memory.
     #[expect(unsafe_code, reason = "only the test knows what the fd is")]
-    let imported = unsafe { external.import_foreign(&theirs, handle.as_fd(), facts, Some("in")) };
+    let imported = unsafe { external.import_foreign(&theirs, handle.as_fd(), info, Some("in")) };
     let imported = imported.expect("the same driver and device");
     let report = external.report();
     let [entry] = &report.buffers[..] else { panic!("one buffer: {report}") };
-    assert!(entry.imported && entry.handed_out == 0, "{entry}");
+    assert!(entry.imported && entry.exports == 0, "{entry}");
     drop(imported);
     drop(export);
     let entry = of(&rig, "ours");
-    assert_eq!((entry.handed_out, entry.pins.len()), (0, 0));
+    assert_eq!((entry.exports, entry.pins.len()), (0, 0));
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn the_report_shows_revocation_and_poison_until_they_are_cleared() {
     buffer.revoke().expect("not busy");
     let entry = of(&rig, "frame");
     assert!(entry.revoked && entry.to_string().contains("revoked:"), "{entry}");
-    buffer.rearm().expect("not busy");
+    buffer.unrevoke().expect("not busy");
     let attachment = buffer.attach(&home).expect("attached");
     let mapping = attachment.map(Access::ReadWrite).expect("mapped");
     mapping.view().expect("it is good");

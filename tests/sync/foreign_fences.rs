@@ -71,7 +71,7 @@ fn two_engines_wait_for_each_other_through_the_dma_buf() {
     let mapping = attachment.map(Access::ReadWrite).expect("mapped");
     // SAFETY: the memory is as the facts describe it, exported just above; the fences under test keep the two
     // engines apart.
-    let imported = unsafe { other.import_foreign(&theirs, export.as_fd(), export.facts(), None) };
+    let imported = unsafe { other.import_foreign(&theirs, export.as_fd(), export.info(), None) };
     let imported = imported.expect("the same memory");
     let their_attachment = imported.attach(&theirs).expect("an attachment");
     let their_mapping = their_attachment.map(Access::ReadWrite).expect("mapped");

@@ -146,7 +146,7 @@ struct Writer(Mutex<Option<Fence>>);
 impl Importer for Writer {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
         if let Some(fence) = self.0.lock().expect("not poisoned").take() {
-            invalidation.still_using(Access::Write, fence);
+            invalidation.add_fence(Access::Write, fence);
         }
     }
 }
@@ -192,7 +192,7 @@ fn revocation_keeps_the_poison() {
     assert!(buffer.is_poisoned() && buffer.is_revoked());
     let error = attachment.map(Access::Read).expect_err("revoked and poisoned");
     assert!(matches!(error, Error::Revoked { .. }), "{error}");
-    buffer.rearm().expect("not held");
+    buffer.unrevoke().expect("not held");
     assert!(is_poisoned(attachment.map(Access::Read)));
     buffer.accept_content().expect("no work in progress");
     attachment.map(Access::Read).expect("mapped");

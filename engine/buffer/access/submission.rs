@@ -95,7 +95,7 @@ impl<'a> Submission<'a> {
     /// Declares a use as [`Submission::uses`] does, and that the commands write no bytes outside `part`.
     ///
     /// A large buffer with a clean copy in system memory is then evicted by copying only the written bytes
-    /// ([`crate::Rules::clean_copies`]). Parts that are declared one after the other add up. For reads, `part`
+    /// ([`crate::ResidencyOptions::clean_copies`]). Parts that are declared one after the other add up. For reads, `part`
     /// has no effect. The handles are those of the whole buffer.
     ///
     /// The declaration is a promise: bytes written outside `part` may be lost when the buffer is evicted.

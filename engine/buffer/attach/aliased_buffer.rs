@@ -10,16 +10,17 @@ use super::mapping::Mapping;
 use crate::device::Call;
 use crate::error::{Error, Result};
 
-/// A `VkBuffer` over exactly the bytes of a mapping, from [`Mapping::own_buffer`].
+/// A `VkBuffer` over exactly the bytes of a mapping, from [`Mapping::aliased_buffer`].
 ///
 /// It is for APIs that take a buffer without an offset, and for usages that the slab's buffer does not have. It
 /// keeps its mapping alive. Drop it after the device has finished with it.
-pub struct OwnBuffer {
+#[doc(alias = "OwnBuffer")]
+pub struct AliasedBuffer {
     raw: vk::Buffer,
     mapping: Arc<Mapping>,
 }
 
-impl OwnBuffer {
+impl AliasedBuffer {
     fn new(mapping: &Arc<Mapping>, usage: vk::BufferUsageFlags) -> Result<Self> {
         let (device, view) = (mapping.device_inner(), mapping.raw_view());
         if view.is_dedicated() {
@@ -67,16 +68,16 @@ impl OwnBuffer {
     }
 }
 
-impl Drop for OwnBuffer {
+impl Drop for AliasedBuffer {
     fn drop(&mut self) {
         // SAFETY: created in `new` on this device, and destroyed only here; the device has finished with it.
         unsafe { self.mapping.device_inner().raw().destroy_buffer(self.raw, None) };
     }
 }
 
-impl fmt::Debug for OwnBuffer {
+impl fmt::Debug for AliasedBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnBuffer")
+        f.debug_struct("AliasedBuffer")
             .field("raw", &self.raw)
             .field("mapping", &self.mapping)
             .finish_non_exhaustive()
@@ -94,7 +95,8 @@ impl Mapping {
     ///
     /// [`Error::Unsupported`] if the driver dedicates the memory to one buffer; [`Error::Misaligned`] if it
     /// requires an alignment above 256 bytes; or the error of a Vulkan call.
-    pub fn own_buffer(self: &Arc<Self>, usage: vk::BufferUsageFlags) -> Result<OwnBuffer> {
-        OwnBuffer::new(self, usage)
+    #[doc(alias = "own_buffer")]
+    pub fn aliased_buffer(self: &Arc<Self>, usage: vk::BufferUsageFlags) -> Result<AliasedBuffer> {
+        AliasedBuffer::new(self, usage)
     }
 }

@@ -88,7 +88,8 @@ impl Refault {
     }
 
     /// Returns the number of notifications.
-    pub fn times_told(&self) -> u64 {
+    #[doc(alias = "times_told")]
+    pub fn notifications(&self) -> u64 {
         self.notifications.count()
     }
 }
@@ -116,14 +117,15 @@ impl FenceAndResume {
     }
 
     /// Returns the number of notifications.
-    pub fn times_told(&self) -> u64 {
+    #[doc(alias = "times_told")]
+    pub fn notifications(&self) -> u64 {
         self.notifications.count()
     }
 }
 
 impl Importer for FenceAndResume {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
-        invalidation.still_using(self.access, (self.stop)());
+        invalidation.add_fence(self.access, (self.stop)());
         self.notifications.record();
     }
 }

@@ -21,7 +21,7 @@ mod remap;
 mod revoke;
 mod view_ref;
 
-pub use aliased_buffer::OwnBuffer;
+pub use aliased_buffer::AliasedBuffer;
 pub use attachment::{Attachment, DetachError};
 pub use importers::{FenceAndResume, Refault, Revocable};
 pub use mapping::{Mapping, RawView};

@@ -1,4 +1,4 @@
-//! Revocation: all use of a buffer ends, until [`SharedBuffer::rearm`] allows it again.
+//! Revocation: all use of a buffer ends, until [`SharedBuffer::unrevoke`] allows it again.
 //!
 //! Kernel counterpart: what `vfio_pci_dma_buf_move` does with a dma-buf (mark it, invalidate its mappings, wait
 //! for the fences of every usage, wait for every mapping), and the reverse.
@@ -25,11 +25,11 @@ impl SharedBuffer {
     /// stay. A pin does not prevent a revocation.
     ///
     /// Revoking a revoked buffer waits for the same revocation, and notifies no importer again. If the wait
-    /// fails, the buffer stays revoked. [`SharedBuffer::rearm`] ends the revocation.
+    /// fails, the buffer stays revoked. [`SharedBuffer::unrevoke`] ends the revocation.
     ///
     /// # Errors
     ///
-    /// [`Error::HandedOut`] while the buffer is exported outside this engine, because such an fd cannot be
+    /// [`Error::Exported`] while the buffer is exported outside this engine, because such an fd cannot be
     /// taken back; nothing has changed then. [`Error::Timeout`] after the engine timeout, with the uses that
     /// are left and their devices; or the error of a wait. A lost device uses nothing any more, and is not an
     /// error.
@@ -61,7 +61,8 @@ impl SharedBuffer {
     /// [`Error::Timeout`], or the error of a wait; the buffer is still revoked then.
     ///
     /// Locks: the reservation, but not while waiting.
-    pub fn rearm(&self) -> Result<()> {
+    #[doc(alias = "rearm")]
+    pub fn unrevoke(&self) -> Result<()> {
         let buffer = &self.0;
         let end = Instant::now() + buffer.core().timeout;
         let revocation = {
@@ -88,7 +89,7 @@ impl SharedBuffer {
 /// Marks the buffer as revoked and notifies its importers.
 fn begin(buffer: &BufferInner, state: &mut State) -> Result<()> {
     if state.exported() > 0 {
-        return Err(Error::HandedOut { buffer: buffer.name(), exports: state.exported() });
+        return Err(Error::Exported { buffer: buffer.name(), exports: state.exported() });
     }
     // Before the mark: from here on a pin must take the reservation, and finds the buffer revoked.
     state.close_pins();

@@ -158,7 +158,10 @@ impl BufferInner {
         if !plan.matrix.is_of_generation(generation) {
             return Ok(MoveOutcome::Retry);
         }
-        self.try_migrate(plan, MoveRequest::to_new(MoveCause::Attracted, Trigger::Device(device)))
+        self.try_migrate(
+            plan,
+            MoveRequest::to_new(MoveCause::AutoMigrated, Trigger::Device(device)),
+        )
     }
 
     /// Whether the routes of all attached devices to `home`'s memory are known: proving one takes a wait.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::buffer::object::Buffers;
 use crate::buffer::tracking::start_tracking;
 use crate::memory::{DomainId, GroupId};
-use crate::residency::{self, Obstacles, Trigger};
+use crate::residency::{self, EvictionFailures, Trigger};
 
 /// The result of [`crate::Engine::evict_all`], [`crate::Engine::set_cap`], [`crate::Engine::model_heap`] and
 /// [`crate::ClientGroup::set_cap`].
@@ -15,7 +15,7 @@ pub struct Eviction {
     /// The number of bytes that were evicted.
     pub bytes: u64,
     /// What could not be evicted, and why.
-    pub stayed: Obstacles,
+    pub stayed: EvictionFailures,
 }
 
 /// Evicts the buffers that no longer fit into a domain, after its budget or the cap of `group` there has
@@ -35,7 +35,7 @@ pub(crate) fn fit(set: &Buffers, domain: DomainId, group: GroupId) -> Eviction {
 
 impl From<residency::Evicted> for Eviction {
     fn from(evicted: residency::Evicted) -> Self {
-        Self { bytes: evicted.moved, stayed: evicted.obstacles }
+        Self { bytes: evicted.moved, stayed: evicted.failures }
     }
 }
 

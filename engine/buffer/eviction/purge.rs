@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Backing, DomainId, DomainKind, Placement, Provider};
 use crate::observe::trace::MoveId;
 use crate::observe::{Reason, StallCause, What};
-use crate::residency::{EvictionLimits, Found, Kept, Trigger};
+use crate::residency::{EvictionLimits, Found, SkipReason, Trigger};
 use crate::sync::{Fences, Guard, Usage};
 
 impl SharedBuffer {
@@ -25,7 +25,7 @@ impl SharedBuffer {
     /// [`crate::BufferDescriptor::discardable`] sets it at creation.
     ///
     /// Returns whether the content is still there. If it is not when `purgeable` is `false`, the buffer stays
-    /// purged until it is repopulated ([`SharedBuffer::renew`]).
+    /// purged until it is repopulated ([`SharedBuffer::repopulate`]).
     ///
     /// A purgeable buffer is evicted before all others, from system memory, too. Its bytes are then discarded
     /// instead of copied. Its importers are notified ([`crate::InvalidationCause::Purge`]), and every use of
@@ -80,7 +80,8 @@ impl SharedBuffer {
     ///
     /// Locks: the reservation, but not while waiting; waits, for at most the engine timeout, until evicted
     /// memory is released.
-    pub fn renew(&self) -> Result<()> {
+    #[doc(alias = "renew")]
+    pub fn repopulate(&self) -> Result<()> {
         let buffer = &self.0;
         buffer.set.handle_lost_devices();
         // Each attempt ends with memory or an error, unless a device attaches or detaches meanwhile.
@@ -189,22 +190,22 @@ impl BufferInner {
         self: &Arc<Self>,
         state: &mut Guard<'_, State>,
         limits: &EvictionLimits,
-    ) -> Option<Result<(), Kept>> {
+    ) -> Option<Result<(), SkipReason>> {
         // The buffer that needs the room is no victim.
         let for_itself =
             matches!(limits.trigger, Trigger::Room { by: Some(by), .. } if by == self.id());
         if for_itself || limits.skip_busy && !state.fences().is_idle() {
-            return Some(Err(Kept::Busy));
+            return Some(Err(SkipReason::Busy));
         }
         if state.moving().is_some() {
-            return if limits.may_block { None } else { Some(Err(Kept::Busy)) };
+            return if limits.may_block { None } else { Some(Err(SkipReason::Busy)) };
         }
         if self.status.is_revoked() {
-            return Some(Err(Kept::Failed));
+            return Some(Err(SkipReason::Failed));
         }
         if self.check_not_held(state).is_err() {
             // It was pinned after the check.
-            return Some(Err(Kept::Pinned));
+            return Some(Err(SkipReason::Pinned));
         }
         self.purge(state, limits.trigger);
         Some(Ok(()))

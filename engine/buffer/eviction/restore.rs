@@ -42,7 +42,7 @@ impl BufferInner {
         }
         let has_room = ledger.has_room(charge);
         if !has_room && uses_left > 1 {
-            let needed = self.core().throttle.rules().uses_before_return;
+            let needed = self.core().throttle.options().uses_before_return;
             // Otherwise a restore was tried, and its failure was recorded.
             let uses = needed.checked_sub(uses_left).map(|before| u32::from(before) + 1);
             let reason = uses.map(|uses| Reason::Hysteresis { uses, needed: needed.into() });
@@ -61,7 +61,7 @@ impl BufferInner {
             ..self.core().eviction_limits(self.trigger())
         };
         let trigger = Trigger::Device(device);
-        match self.restore_to(preferred, generation, &limits, MoveCause::Returned, trigger) {
+        match self.restore_to(preferred, generation, &limits, MoveCause::Restored, trigger) {
             Ok(MoveOutcome::Moved) => allowance.pay(footprint),
             // A short conflict: the next use tries again.
             Ok(MoveOutcome::Retry | MoveOutcome::WouldBlock) => {}
@@ -81,8 +81,8 @@ impl BufferInner {
         match error {
             // With room, the next use restores the buffer. Evictions that have been started make that room.
             // If buffers could not be evicted, they are not tried again at each use.
-            Error::OutOfMemory { code: None, obstacles, .. } => {
-                let uses = if obstacles.is_empty() { 1 } else { USES_UNTIL_RETRY };
+            Error::OutOfMemory { code: None, failures, .. } => {
+                let uses = if failures.is_empty() { 1 } else { USES_UNTIL_RETRY };
                 self.still_displaced(reason, |backoff| backoff.set(uses));
             }
             _ if lasting => self.still_displaced(reason, ReturnBackoff::backed_off_for_long),

@@ -12,7 +12,7 @@ use crate::core::SlotId;
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, DomainKind};
 use crate::observe::MoveCause;
-use crate::residency::{EvictionLimits, Kept, Trigger, Victim};
+use crate::residency::{EvictionLimits, SkipReason, Trigger, Victim};
 use crate::sync::Usage;
 
 /// Evicts at most [`MAX_BATCH`](crate::buffer::migration::MAX_BATCH) victims. Those whose copies run on one
@@ -22,15 +22,15 @@ pub(super) fn evict_chunk(
     from: DomainId,
     victims: &[Victim<SlotId>],
     limits: &EvictionLimits,
-) -> Vec<Result<(), Kept>> {
+) -> Vec<Result<(), SkipReason>> {
     let buffers: Vec<_> = victims.iter().map(|victim| set.live.get(victim.key)).collect();
-    let mut outcomes: Vec<_> = victims.iter().map(|_| Err(Kept::Gone)).collect();
+    let mut outcomes: Vec<_> = victims.iter().map(|_| Err(SkipReason::Gone)).collect();
     let mut batches: Vec<MoveBatch<'_>> = vec![];
     for (index, (victim, buffer)) in victims.iter().zip(&buffers).enumerate() {
         let Some(buffer) = buffer else { continue };
         // With `may_block` each victim may be waited for, all until the same deadline. That has passed.
         if limits.may_block && limits.wait.is_some_and(|until| Instant::now() >= until) {
-            outcomes[index] = Err(Kept::Busy);
+            outcomes[index] = Err(SkipReason::Busy);
             continue;
         }
         match plan_victim(buffer, victim, from, limits) {
@@ -45,9 +45,9 @@ pub(super) fn evict_chunk(
             outcomes[index] =
                 moved.map_err(|error| skip_reason(&error)).and_then(|moved| match moved {
                     MoveOutcome::Moved => Ok(()),
-                    MoveOutcome::Retry => Err(Kept::Gone),
-                    MoveOutcome::WouldBlock => Err(Kept::Locked),
-                    MoveOutcome::NoPath => Err(Kept::Unreachable),
+                    MoveOutcome::Retry => Err(SkipReason::Gone),
+                    MoveOutcome::WouldBlock => Err(SkipReason::Locked),
+                    MoveOutcome::NoPath => Err(SkipReason::Unreachable),
                 });
         }
     }
@@ -60,32 +60,32 @@ fn plan_victim<'a>(
     victim: &Victim<SlotId>,
     from: DomainId,
     limits: &EvictionLimits,
-) -> Result<Option<(Plan<'a>, Copier)>, Kept> {
+) -> Result<Option<(Plan<'a>, Copier)>, SkipReason> {
     loop {
         // Checked before anything is prepared. The result may change until the move takes the reservation,
         // which checks again.
         let mut state = match buffer.reservation.try_lock(&buffer.core().queues) {
             Some(state) => state,
             None if limits.may_block => buffer.lock(),
-            None => return Err(Kept::Locked),
+            None => return Err(SkipReason::Locked),
         };
         // The buffer that needs the room is no victim.
         if matches!(limits.trigger, Trigger::Room { by: Some(by), .. } if by == buffer.id()) {
-            return Err(Kept::Busy);
+            return Err(SkipReason::Busy);
         }
         // Nor is a buffer that the same submission uses.
         if buffer.core().protected.contains(buffer.id()) {
-            return Err(Kept::Busy);
+            return Err(SkipReason::Busy);
         }
         let entry = state.entry();
         let is_in_domain = entry.list_domain() == from && state.location().domain() == from;
         if entry.slot() != Some(victim.slot) || !is_in_domain {
-            return Err(Kept::Gone);
+            return Err(SkipReason::Gone);
         }
         let kept = if state.pinned() > 0 {
-            Some(Kept::Pinned)
+            Some(SkipReason::Pinned)
         } else {
-            (state.host() > 0 || state.static_mappings() > 0).then_some(Kept::Held)
+            (state.host() > 0 || state.static_mappings() > 0).then_some(SkipReason::Held)
         };
         if let Some(kept) = kept {
             buffer.record_skipped(&mut state, kept);
@@ -94,7 +94,7 @@ fn plan_victim<'a>(
         if !entry.is_purgeable() {
             let has_work = !state.fences().pending(Usage::Bookkeep).is_empty();
             if has_work && limits.skip_busy {
-                return Err(Kept::Busy);
+                return Err(SkipReason::Busy);
             }
             break;
         }
@@ -116,9 +116,9 @@ fn plan_victim<'a>(
 fn plan_move<'a>(
     buffer: &'a Arc<BufferInner>,
     limits: &EvictionLimits,
-) -> Result<(Plan<'a>, Copier), Kept> {
+) -> Result<(Plan<'a>, Copier), SkipReason> {
     if !buffer.placement().kinds().contains(&DomainKind::System) {
-        return Err(Kept::Unreachable);
+        return Err(SkipReason::Unreachable);
     }
     let plan = || {
         buffer.check_resident()?;
@@ -138,29 +138,30 @@ fn plan_move<'a>(
         };
         Ok(copier.map(|copier| (plan, copier)))
     };
-    let (plan, copier) = plan().map_err(|error: Error| skip_reason(&error))?.ok_or(Kept::Gone)?;
+    let (plan, copier) =
+        plan().map_err(|error: Error| skip_reason(&error))?.ok_or(SkipReason::Gone)?;
     // A bounce copy has to be waited for.
     if copier.needs_bounce() && !limits.may_block {
-        return Err(Kept::Busy);
+        return Err(SkipReason::Busy);
     }
     Ok((plan, copier))
 }
 
 /// The reason why a victim was skipped, by the error of its move.
-fn skip_reason(error: &Error) -> Kept {
+fn skip_reason(error: &Error) -> SkipReason {
     match error {
-        Error::Busy { pinned: 1.., .. } => Kept::Pinned,
-        Error::Busy { .. } => Kept::Held,
-        Error::OutOfMemory { .. } | Error::FdLimit { .. } => Kept::NoRoom,
-        Error::Unreachable { .. } | Error::Unsupported { .. } => Kept::Unreachable,
-        Error::Timeout { .. } => Kept::Busy,
+        Error::Busy { pinned: 1.., .. } => SkipReason::Pinned,
+        Error::Busy { .. } => SkipReason::Held,
+        Error::OutOfMemory { .. } | Error::FdLimit { .. } => SkipReason::NoRoom,
+        Error::Unreachable { .. } | Error::Unsupported { .. } => SkipReason::Unreachable,
+        Error::Timeout { .. } => SkipReason::Busy,
         // Another thread has purged it.
-        Error::Purged { .. } => Kept::Gone,
+        Error::Purged { .. } => SkipReason::Gone,
         // It cannot be used or moved until the revocation is taken back.
-        Error::Revoked { .. } => Kept::Held,
+        Error::Revoked { .. } => SkipReason::Held,
         error => {
             tracing::warn!(%error, "eviction failed; buffer stays resident");
-            Kept::Failed
+            SkipReason::Failed
         }
     }
 }

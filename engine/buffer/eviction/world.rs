@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::memory::{DomainId, GroupId};
 use crate::observe::StallCause;
 use crate::residency::{
-    CapReached, DomainState, EvictionLimits, Obstacles, Outcomes, ReleaseWait, Victim, World,
+    CapReached, DomainState, EvictionFailures, EvictionLimits, Outcomes, ReleaseWait, Victim, World,
 };
 
 impl World for Buffers {
@@ -83,16 +83,16 @@ impl World for Buffers {
         }
     }
 
-    fn name_pins(&self, key: SlotId, obstacles: &mut Obstacles) {
+    fn name_pins(&self, key: SlotId, failures: &mut EvictionFailures) {
         let Some(buffer) = self.live.get(key) else { return };
         let state = buffer.lock();
         for counter in state.pin_counters().iter().filter(|counter| counter.pins() > 0) {
             let device = &self.core.member(counter.device()).device;
-            obstacles.pinned_by(format!("{}: {}", device.name(), counter.reason()));
-            obstacles.pins(counter.device(), buffer.size, counter.pins());
+            failures.pinned_by(format!("{}: {}", device.name(), counter.reason()));
+            failures.pins(counter.device(), buffer.size, counter.pins());
         }
         if state.exported() > 0 {
-            obstacles.pinned_by("exported".into());
+            failures.pinned_by("exported".into());
         }
         drop(state);
     }
@@ -102,13 +102,13 @@ impl World for Buffers {
         domain: DomainId,
         bytes: u64,
         capped: Option<GroupId>,
-        mut obstacles: Obstacles,
+        mut failures: EvictionFailures,
     ) -> Error {
         let ledger = &self.core.domain_state(domain).ledger;
         if let Some(group) = capped.and_then(|id| self.core.groups.get(id)) {
             let usage = ledger.group(group.id);
             let (group, cap) = (group.name.to_string(), usage.cap.unwrap_or(u64::MAX));
-            obstacles.capped(CapReached { group, asked: bytes, cap, used: usage.used });
+            failures.capped(CapReached { group, asked: bytes, cap, used: usage.used });
         }
         Error::OutOfMemory {
             domain,
@@ -116,7 +116,7 @@ impl World for Buffers {
             budget: ledger.budget(),
             used: ledger.used(),
             code: None,
-            obstacles: Box::new(obstacles),
+            failures: Box::new(failures),
         }
     }
 }

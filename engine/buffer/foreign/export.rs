@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::handle::{ForeignFacts, ForeignHandle};
+use super::handle::{ForeignHandle, ForeignInfo};
 use crate::buffer::migration::{MoveOutcome, MoveRequest, no_path, relocate};
 use crate::buffer::object::{BufferInner, SharedBuffer};
 use crate::buffer::placement::{ImportMatrix, retry_on_oom};
@@ -24,7 +24,7 @@ use crate::sync::Usage;
 pub struct ForeignExport {
     buffer: Arc<BufferInner>,
     fd: OwnedFd,
-    facts: ForeignFacts,
+    info: ForeignInfo,
 }
 
 impl ForeignExport {
@@ -52,7 +52,7 @@ impl ForeignExport {
             if backing.is_dedicated() {
                 let allocation = Arc::clone(backing.allocation());
                 let current = |export: &PreparedExport| Arc::ptr_eq(&export.of, &allocation);
-                let PreparedExport { fd, facts, .. } = match prepared.take().filter(current) {
+                let PreparedExport { fd, info, .. } = match prepared.take().filter(current) {
                     Some(prepared) => prepared,
                     None => PreparedExport::new(buffer, backing)?,
                 };
@@ -65,7 +65,7 @@ impl ForeignExport {
                 buffer.drop_clean_copy(&mut state);
                 drop(state);
                 buffer.core().live.born(Object::ForeignExport);
-                return Ok(Self { buffer: Arc::clone(buffer), fd, facts });
+                return Ok(Self { buffer: Arc::clone(buffer), fd, info });
             }
             drop(state);
             prepared = Self::move_to_dedicated(buffer)?;
@@ -107,7 +107,7 @@ impl ForeignExport {
             &home,
             &matrix,
             new.into(),
-            MoveRequest::to_new(MoveCause::HandedOut, Trigger::Asked),
+            MoveRequest::to_new(MoveCause::Exported, Trigger::Asked),
         )? {
             MoveOutcome::Moved => Ok(Some(prepared)),
             MoveOutcome::Retry | MoveOutcome::WouldBlock => Ok(None),
@@ -121,8 +121,9 @@ impl ForeignExport {
     }
 
     /// Returns the properties that a receiver needs besides the fd.
-    pub fn facts(&self) -> ForeignFacts {
-        self.facts
+    #[doc(alias = "facts")]
+    pub fn info(&self) -> ForeignInfo {
+        self.info
     }
 
     /// Duplicates the fd, and returns the duplicate with its properties, to be passed on.
@@ -132,7 +133,7 @@ impl ForeignExport {
     /// [`Error::FdLimit`].
     pub fn handle(&self) -> Result<ForeignHandle> {
         let fd = crate::memory::dma_buf::duplicate(self.fd.as_fd(), &self.buffer.core().calls)?;
-        Ok(ForeignHandle::new(fd, self.facts))
+        Ok(ForeignHandle::new(fd, self.info))
     }
 }
 
@@ -140,19 +141,19 @@ impl ForeignExport {
 struct PreparedExport {
     of: Arc<Allocation>,
     fd: OwnedFd,
-    facts: ForeignFacts,
+    info: ForeignInfo,
 }
 
 impl PreparedExport {
     fn new(buffer: &BufferInner, backing: &Backing) -> Result<Self> {
         let of = Arc::clone(backing.allocation());
-        let (fd, facts) = (of.duplicate_fd()?, facts_of(buffer, backing)?);
-        Ok(Self { of, fd, facts })
+        let (fd, info) = (of.duplicate_fd()?, facts_of(buffer, backing)?);
+        Ok(Self { of, fd, info })
     }
 }
 
 /// Collects the properties of a backing that an external importer needs.
-fn facts_of(buffer: &BufferInner, backing: &Backing) -> Result<ForeignFacts> {
+fn facts_of(buffer: &BufferInner, backing: &Backing) -> Result<ForeignInfo> {
     let allocation = backing.allocation();
     let home = buffer.home();
     let handle = match allocation.provider() {
@@ -167,7 +168,7 @@ fn facts_of(buffer: &BufferInner, backing: &Backing) -> Result<ForeignFacts> {
         })?,
         _ => (allocation.size(), 0),
     };
-    Ok(ForeignFacts {
+    Ok(ForeignInfo {
         handle,
         size: buffer.size,
         device_uuid: home.adapter().device_uuid(),
@@ -194,7 +195,7 @@ impl fmt::Debug for ForeignExport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ForeignExport")
             .field("buffer", &self.buffer.name())
-            .field("facts", &self.facts)
+            .field("info", &self.info)
             .finish_non_exhaustive()
     }
 }

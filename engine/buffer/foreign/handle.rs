@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::device::{HandleType, Uuid};
 
 /// The properties of exported memory, which an importer outside this engine needs besides the fd.
+#[doc(alias = "ForeignFacts")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ForeignFacts {
+pub struct ForeignInfo {
     /// The type of handle that the fd is.
     pub handle: HandleType,
     /// The size of the buffer in bytes. It begins at the first byte of the memory.
@@ -21,8 +22,8 @@ pub struct ForeignFacts {
     pub memory_type: u32,
 }
 
-impl ForeignFacts {
-    /// The length of [`ForeignFacts::to_bytes`], in bytes.
+impl ForeignInfo {
+    /// The length of [`ForeignInfo::to_bytes`], in bytes.
     pub const BYTES: usize = 56;
 
     /// Encodes the properties for a socket, to be sent beside the fd. The format is little-endian on every
@@ -66,19 +67,19 @@ impl ForeignFacts {
 #[derive(Debug)]
 pub struct ForeignHandle {
     pub(super) fd: OwnedFd,
-    facts: ForeignFacts,
+    info: ForeignInfo,
 }
 
 impl ForeignHandle {
     /// Combines an fd from outside this engine with its stated properties.
-    pub fn new(fd: OwnedFd, facts: ForeignFacts) -> Self {
-        Self { fd, facts }
+    pub fn new(fd: OwnedFd, info: ForeignInfo) -> Self {
+        Self { fd, info }
     }
 
     /// Describes a dma-buf of at least `size` bytes, without any other known property.
     pub fn dma_buf(fd: OwnedFd, size: u64) -> Self {
         let none = Uuid([0; 16]);
-        let facts = ForeignFacts {
+        let info = ForeignInfo {
             handle: HandleType::DmaBuf,
             size,
             device_uuid: none,
@@ -86,12 +87,13 @@ impl ForeignHandle {
             memory_size: size,
             memory_type: 0,
         };
-        Self { fd, facts }
+        Self { fd, info }
     }
 
     /// Returns the stated properties.
-    pub fn facts(&self) -> ForeignFacts {
-        self.facts
+    #[doc(alias = "facts")]
+    pub fn info(&self) -> ForeignInfo {
+        self.info
     }
 }
 
@@ -101,7 +103,7 @@ impl AsFd for ForeignHandle {
     }
 }
 
-fn field<const N: usize>(bytes: &[u8; ForeignFacts::BYTES], offset: usize) -> [u8; N] {
+fn field<const N: usize>(bytes: &[u8; ForeignInfo::BYTES], offset: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[offset..offset + N]);
     out
@@ -114,7 +116,7 @@ mod tests {
     #[test]
     fn properties_survive_encoding() {
         for handle in HandleType::ALL {
-            let facts = ForeignFacts {
+            let info = ForeignInfo {
                 handle,
                 size: 0x0123_4567_89ab_cdef,
                 device_uuid: Uuid([7; 16]),
@@ -122,8 +124,8 @@ mod tests {
                 memory_size: u64::MAX,
                 memory_type: 31,
             };
-            assert_eq!(ForeignFacts::from_bytes(&facts.to_bytes()), Some(facts));
+            assert_eq!(ForeignInfo::from_bytes(&info.to_bytes()), Some(info));
         }
-        assert_eq!(ForeignFacts::from_bytes(&[0xff; ForeignFacts::BYTES]), None);
+        assert_eq!(ForeignInfo::from_bytes(&[0xff; ForeignInfo::BYTES]), None);
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::handle::{ForeignFacts, ForeignHandle};
+use super::handle::{ForeignHandle, ForeignInfo};
 use crate::buffer::object::{BufferDescriptor, Buffers, SharedBuffer};
 use crate::buffer::placement::retry_on_oom;
 use crate::device::{DeviceInner, HandleType};
@@ -25,20 +25,20 @@ pub(crate) fn import(
     set: &Arc<Buffers>,
     device: &Arc<DeviceInner>,
     fd: BorrowedFd<'_>,
-    facts: ForeignFacts,
+    info: ForeignInfo,
     name: Option<&str>,
 ) -> Result<SharedBuffer> {
     set.core.check(device)?;
-    let descriptor = BufferDescriptor::new(facts.size);
+    let descriptor = BufferDescriptor::new(info.size);
     let descriptor = name.map_or(descriptor.clone(), |name| descriptor.name(name));
     descriptor.check(device.name())?;
-    let handle = facts.handle;
-    dma_buf::check_foreign(fd, handle, facts.size)?;
-    check_driver(device, facts)?;
+    let handle = info.handle;
+    dma_buf::check_foreign(fd, handle, info.size)?;
+    check_driver(device, info)?;
     if let Some((exported, generation)) = set.exports.find(fd)?
         // A buffer that has moved since its export is no longer in that file.
         && exported.generation() == generation
-        && exported.size >= facts.size
+        && exported.size >= info.size
     {
         return Ok(SharedBuffer(exported));
     }
@@ -50,11 +50,11 @@ pub(crate) fn import(
             missing: format!("import of {handle}"),
         });
     };
-    let opaque = (handle == HandleType::OpaqueFd).then_some((facts.memory_size, facts.memory_type));
+    let opaque = (handle == HandleType::OpaqueFd).then_some((info.memory_size, info.memory_type));
     let origin = set.core.origin(provider);
     let allocation = retry_on_oom(set, device.id(), [], || {
         let duplicate = dma_buf::duplicate(fd, &set.core.calls)?;
-        Allocation::import_foreign(&origin, device, duplicate, handle, facts.size, opaque, kind)
+        Allocation::import_foreign(&origin, device, duplicate, handle, info.size, opaque, kind)
     })?;
     let backing = Backing::foreign(allocation);
     Ok(SharedBuffer::new(set, device.id(), descriptor, backing, None))
@@ -62,17 +62,17 @@ pub(crate) fn import(
 
 /// Checks that an opaque fd comes from the same driver on the same device. Only those can import it, and
 /// drivers do not check.
-fn check_driver(device: &DeviceInner, facts: ForeignFacts) -> Result<()> {
-    if facts.handle != HandleType::OpaqueFd {
+fn check_driver(device: &DeviceInner, info: ForeignInfo) -> Result<()> {
+    if info.handle != HandleType::OpaqueFd {
         return Ok(());
     }
     let adapter = device.adapter();
     let pairs =
-        [(facts.driver_uuid, adapter.driver_uuid()), (facts.device_uuid, adapter.device_uuid())];
+        [(info.driver_uuid, adapter.driver_uuid()), (info.device_uuid, adapter.device_uuid())];
     for (theirs, ours) in pairs {
         if theirs != ours {
             let reason = ForeignFdReason::OtherDriver { theirs, ours };
-            return Err(Error::ForeignFd { handle: facts.handle, reason });
+            return Err(Error::ForeignFd { handle: info.handle, reason });
         }
     }
     Ok(())

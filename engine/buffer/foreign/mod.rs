@@ -13,5 +13,5 @@ mod handle;
 mod import;
 
 pub use export::ForeignExport;
-pub use handle::{ForeignFacts, ForeignHandle};
+pub use handle::{ForeignHandle, ForeignInfo};
 pub(crate) use import::import;

@@ -8,7 +8,7 @@ use crate::device::DeviceId;
 use crate::error::Error;
 use crate::memory::{Domain, DomainId, GroupId, GroupUsage};
 use crate::observe::{Decision, MoveCause, Pick, Reason, What};
-use crate::residency::{AccessCounts, Kept, Trigger};
+use crate::residency::{AccessCounts, SkipReason, Trigger};
 
 impl BufferInner {
     /// Records a decision about where the buffer is. The reservation must be held.
@@ -54,14 +54,14 @@ impl BufferInner {
             DomainId::System => self.home_id(),
         };
         match error {
-            Some(Error::OutOfMemory { budget, used, code: None, obstacles, .. }) => {
+            Some(Error::OutOfMemory { budget, used, code: None, failures, .. }) => {
                 // If the cap of its client group was reached, the numbers are the group's.
-                let cap = obstacles.cap_reached();
-                let most = obstacles.most_pinned();
+                let cap = failures.cap_reached();
+                let most = failures.most_pinned();
                 Reason::NoRoom {
                     budget: cap.map_or(*budget, |reached| reached.cap),
                     used: cap.map_or(*used, |reached| reached.used),
-                    pinned: obstacles.bytes(Kept::Pinned),
+                    pinned: failures.bytes(SkipReason::Pinned),
                     by: most.map(|(by, _)| by),
                     // CAST: saturated; the text says "or more" beyond a few.
                     pins: most.map_or(0, |(_, pins)| pins.min(u64::from(u32::MAX)) as u32),
@@ -77,9 +77,9 @@ impl BufferInner {
 
     /// Records that an eviction skipped the buffer because it is pinned or in use. The reservation must be
     /// held.
-    pub(in crate::buffer) fn record_skipped(&self, state: &mut State, kept: Kept) {
+    pub(in crate::buffer) fn record_skipped(&self, state: &mut State, kept: SkipReason) {
         let here = state.location().domain();
-        if matches!(kept, Kept::Pinned | Kept::Held)
+        if matches!(kept, SkipReason::Pinned | SkipReason::Held)
             && let Some(reason) = what_holds(state)
         {
             self.record(state, What::Stayed, [here, here], reason);
@@ -127,16 +127,16 @@ impl BufferInner {
         let what = match cause {
             MoveCause::Evicted => What::Evicted,
             MoveCause::Promoted => What::Promoted,
-            MoveCause::Returned | MoveCause::Requested => What::Restored,
-            MoveCause::Asked | MoveCause::Reach | MoveCause::HandedOut => What::Migrated,
-            MoveCause::Attracted => What::Attracted,
+            MoveCause::Restored | MoveCause::Requested => What::Restored,
+            MoveCause::Asked | MoveCause::Reach | MoveCause::Exported => What::Migrated,
+            MoveCause::AutoMigrated => What::AutoMigrated,
         };
         let reason = match (cause, trigger) {
-            (MoveCause::HandedOut, _) => Reason::HandedOut,
+            (MoveCause::Exported, _) => Reason::Exported,
             (MoveCause::Reach, Trigger::Device(by)) => Reason::Reach { by },
             (MoveCause::Promoted, Trigger::Device(device)) => Reason::DeviceLost { device },
-            (MoveCause::Returned, Trigger::Device(by)) => Reason::Used { by },
-            (MoveCause::Attracted, Trigger::Device(by)) => self.why_auto_migrated(by),
+            (MoveCause::Restored, Trigger::Device(by)) => Reason::Used { by },
+            (MoveCause::AutoMigrated, Trigger::Device(by)) => self.why_auto_migrated(by),
             (MoveCause::Evicted, Trigger::Room { bytes, by }) => {
                 let (pick, others) = self.core().domain_state(from).eviction_list.pick();
                 Reason::Wanted { bytes, by, pick, of: others + 1 }

@@ -17,7 +17,7 @@ pub struct Explanation {
     pub name: String,
     /// The domain that it is in; of a purged buffer, the last one.
     pub domain: DomainId,
-    /// Whether its content was discarded and it has no memory until [`SharedBuffer::renew`] is called.
+    /// Whether its content was discarded and it has no memory until [`SharedBuffer::repopulate`] is called.
     pub purged: bool,
     /// The preferred domain.
     pub wanted: DomainId,

@@ -92,7 +92,7 @@ impl BufferInner {
             poisoned,
             moving: state.moving().is_some(),
             imported: matches!(provider, Provider::Foreign(_)),
-            handed_out: state.exported(),
+            exports: state.exported(),
             host_accesses: state.host(),
             pins: pins(&state, self.size),
             fences: fences(&mut state),
@@ -130,7 +130,7 @@ pub(super) fn pins(state: &State, bytes: u64) -> Vec<PinReport> {
     });
     let handed_out = PinReport {
         device: None,
-        reason: PinReport::HANDED_OUT.into(),
+        reason: PinReport::EXPORTED.into(),
         count: u64::from(state.exported()),
         bytes,
     };

@@ -12,19 +12,19 @@ use crate::buffer::migration::{MoveRequest, MoveSummary, commit, invalidate_impo
 use crate::buffer::object::{BufferInner, Buffers, LossHandler};
 use crate::buffer::placement::new_home;
 use crate::buffer::state::{CleanCopy, InvalidationCause, State};
-use crate::core::Abandoned;
+use crate::core::UnplugReport;
 use crate::device::DeviceInner;
 use crate::memory::{DomainId, Provider};
 use crate::observe::{MoveCause, Reason, What};
 use crate::residency::Trigger;
 use crate::sync::{Fence, Guard, Usage};
 
-/// Unplugs a device, on request. The contract is that of [`crate::Engine::abandon`].
+/// Unplugs a device, on request. The contract is that of [`crate::Engine::unplug`].
 ///
 /// # Panics
 ///
 /// Resumes the panic of an importer, after all buffers have been handled.
-pub(crate) fn unplug(set: &Buffers, device: &DeviceInner) -> Abandoned {
+pub(crate) fn unplug(set: &Buffers, device: &DeviceInner) -> UnplugReport {
     let turn = set.core.loss_guard.turn(set.core.timeout);
     let panic = unplug_device(set, device);
     drop(turn);
@@ -114,7 +114,7 @@ fn unplug_device(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Se
             member.unplug_report().lost += 1;
         }
     });
-    let Abandoned { promoted, lost } = *member.unplug_report();
+    let UnplugReport { promoted, lost } = *member.unplug_report();
     tracing::warn!(device = device.name(), promoted, lost, "device unplugged");
     panic
 }

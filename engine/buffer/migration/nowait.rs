@@ -62,7 +62,7 @@ impl BufferInner {
 /// The copy of a restore is queued behind that of the eviction. Queues hold no more than these two, since
 /// every other move waits for the earlier ones.
 fn would_block(state: &mut State, copier: &Copier) -> bool {
-    let is_restore = copier.request.cause == MoveCause::Returned;
+    let is_restore = copier.request.cause == MoveCause::Restored;
     let waits = waits_before_move(state, &copier.device);
     waits.iter().any(|fence| !is_restore || fence.is_for_host(&copier.device))
 }

@@ -59,7 +59,7 @@ impl BufferDescriptor {
     ///
     /// The `VkBuffer` of a [`crate::Mapping`] spans a whole slab and has every usage that needs no extension,
     /// whatever is set here. If a set usage is not among those, creating the buffer fails. For other usages
-    /// there is [`crate::Mapping::own_buffer`].
+    /// there is [`crate::Mapping::aliased_buffer`].
     #[must_use]
     pub fn usage(mut self, usage: vk::BufferUsageFlags) -> Self {
         self.usage = usage;
@@ -122,7 +122,7 @@ impl BufferDescriptor {
             _ if !SHARED_BUFFER_USAGE.contains(self.usage) => Err(Error::Unsupported {
                 device: home.to_owned(),
                 missing: format!(
-                    "{:?} in buffers that span a slab (see Mapping::own_buffer)",
+                    "{:?} in buffers that span a slab (see Mapping::aliased_buffer)",
                     self.usage & !SHARED_BUFFER_USAGE
                 ),
             }),

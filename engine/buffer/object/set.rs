@@ -43,7 +43,7 @@ impl Buffers {
     ///
     /// # Panics
     ///
-    /// As [`crate::Engine::abandon`].
+    /// As [`crate::Engine::unplug`].
     ///
     /// Locks: none may be held.
     #[inline]

@@ -32,7 +32,7 @@ pub(in crate::buffer) fn home_at(buffer: &BufferInner, to: DomainId) -> Result<A
 /// [`Error::DeviceLost`] if it is unplugged.
 pub(super) fn check_not_unplugged(core: &Core, home: &DeviceInner) -> Result<()> {
     if core.member(home.id()).is_unplugged() {
-        return Err(Error::DeviceLost { device: home.name().into(), call: "abandon" });
+        return Err(Error::DeviceLost { device: home.name().into(), call: "unplug" });
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ pub trait Importer: Send + Sync {
     ///
     /// This is not an order to stop. Stale mappings stay valid until they are dropped, unless the cause is
     /// [`InvalidationCause::Evict`] or [`InvalidationCause::Purge`]. The move waits for work that still uses
-    /// them if the work was added as a fence: before, or here with [`Invalidation::still_using`].
+    /// them if the work was added as a fence: before, or here with [`Invalidation::add_fence`].
     ///
     /// With [`InvalidationCause::Revoke`] there is no new backing: every mapping must be dropped within a
     /// bounded time, for which the revocation waits. This is called once per revocation and attachment.
@@ -63,11 +63,11 @@ pub enum InvalidationCause {
     /// The buffer is evicted because its memory is needed. As for a move, but mappings of the old backing do
     /// not keep its memory.
     ///
-    /// Only work that was added as a fence, before or by [`Invalidation::still_using`], may use their raw
+    /// Only work that was added as a fence, before or by [`Invalidation::add_fence`], may use their raw
     /// handles; peerbuf refuses all other uses. This is the kernel's rule for every move.
     Evict,
     /// The content is discarded because the memory is needed. As for [`InvalidationCause::Evict`], but there
-    /// is no new backing to map until [`crate::SharedBuffer::renew`] is called; then the buffer holds zeros.
+    /// is no new backing to map until [`crate::SharedBuffer::repopulate`] is called; then the buffer holds zeros.
     Purge,
     /// The buffer is revoked ([`crate::SharedBuffer::revoke`]). Drop every mapping of it.
     Revoke,
@@ -93,7 +93,8 @@ impl Invalidation<'_> {
 
     /// Adds a fence of work that still uses a mapping of this generation. The move or the revocation waits
     /// for it.
-    pub fn still_using(&self, access: Access, fence: Fence) {
+    #[doc(alias = "still_using")]
+    pub fn add_fence(&self, access: Access, fence: Fence) {
         self.fences.borrow_mut().push((Usage::from(access), fence));
     }
 }

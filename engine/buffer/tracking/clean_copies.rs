@@ -51,7 +51,7 @@ impl BufferInner {
     /// Whether the backing that the buffer leaves for one in `new` is kept as a clean copy: an eviction would
     /// copy the bytes back there.
     pub(in crate::buffer) fn keeps_clean_copy(&self, state: &State, new: DomainId) -> bool {
-        self.core().throttle.rules().clean_copies
+        self.core().throttle.options().clean_copies
             && state.location().domain() == DomainId::System
             && state.location().has_content()
             // The other side of external memory may write it at any time.

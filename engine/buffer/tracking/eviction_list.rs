@@ -55,7 +55,7 @@ impl BufferInner {
     pub(in crate::buffer) fn note_move(&self, state: &mut State, cause: MoveCause) {
         match cause {
             MoveCause::Evicted
-            | MoveCause::Returned
+            | MoveCause::Restored
             | MoveCause::Requested
             | MoveCause::Promoted => {}
             // A caller chose the new domain, or the buffer could not stay where it was. Either way, the new
@@ -72,7 +72,7 @@ impl BufferInner {
             self.core().domain_state(order).eviction_list.moved(slot, here);
         }
         let here = now == state.entry().preferred();
-        let uses = if here { 0 } else { self.core().throttle.rules().uses_before_return };
+        let uses = if here { 0 } else { self.core().throttle.options().uses_before_return };
         self.backoff.set(uses);
     }
 

@@ -34,7 +34,8 @@ pub enum What {
     /// It was moved because the caller asked for it, or because a device could not reach it.
     Migrated,
     /// It was auto-migrated to a device that uses it more than others.
-    Attracted,
+    #[doc(alias = "Attracted")]
+    AutoMigrated,
     /// It could not be placed in its preferred domain, and was placed in the next best one.
     FellBack,
     /// It was not moved, although there was a reason to move it.
@@ -147,7 +148,8 @@ pub enum Reason {
         by: DeviceId,
     },
     /// The buffer was exported to an external user.
-    HandedOut,
+    #[doc(alias = "HandedOut")]
+    Exported,
     /// The caller asked to evict or restore all buffers.
     All,
     /// A device is lost, or was unplugged.

@@ -101,7 +101,7 @@ const WHATS: [What; 10] = [
     What::Evicted,
     What::Restored,
     What::Migrated,
-    What::Attracted,
+    What::AutoMigrated,
     What::FellBack,
     What::Stayed,
     What::Purged,
@@ -197,7 +197,7 @@ fn put_reason(bits: &mut Bits, reason: Reason) {
             kind(14);
             bits.put_device(Some(by));
         }
-        Reason::HandedOut => kind(15),
+        Reason::Exported => kind(15),
         Reason::All => kind(17),
         Reason::DeviceLost { device } => {
             kind(18);
@@ -236,7 +236,7 @@ fn reason(bits: &mut Bits) -> Option<Reason> {
             Reason::UsedMore { by: bits.device()?, times: bits.count(16), others: bits.count(16) }
         }
         14 => Reason::Reach { by: bits.device()? },
-        15 => Reason::HandedOut,
+        15 => Reason::Exported,
         17 => Reason::All,
         18 => Reason::DeviceLost { device: bits.device()? },
         9 => Reason::DriverFailed { device: bits.device()? },

@@ -42,7 +42,7 @@ fn reasons() -> [Reason; 21] {
         Reason::Used { by: GPU },
         Reason::UsedMore { by: OTHER, times: 37, others: 2 },
         Reason::Reach { by: OTHER },
-        Reason::HandedOut,
+        Reason::Exported,
         Reason::All,
         Reason::DeviceLost { device: GPU },
         Reason::DriverFailed { device: OTHER },
@@ -85,7 +85,7 @@ fn each_decision_is_a_sentence() {
             "restored to VRAM of device 0 from system memory: device 0 uses it",
         ),
         (
-            decision(What::Attracted, VRAM, DomainId::Vram(OTHER), reasons()[14]),
+            decision(What::AutoMigrated, VRAM, DomainId::Vram(OTHER), reasons()[14]),
             "auto-migrated to VRAM of device 1 from VRAM of device 0: device 1 has used it 37 times, all others 2 \
              times",
         ),
@@ -141,7 +141,7 @@ fn every_decision_is_read_back_as_recorded() {
         What::Evicted,
         What::Restored,
         What::Migrated,
-        What::Attracted,
+        What::AutoMigrated,
         What::FellBack,
         What::Stayed,
         What::Purged,

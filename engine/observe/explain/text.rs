@@ -33,7 +33,7 @@ impl<N: Fn(u64) -> Option<String>> Display for Told<'_, N> {
             What::Evicted => write!(f, "evicted from {from} to {to}")?,
             What::Restored => write!(f, "restored to {to} from {from}")?,
             What::Migrated => write!(f, "moved from {from} to {to}")?,
-            What::Attracted => write!(f, "auto-migrated to {to} from {from}")?,
+            What::AutoMigrated => write!(f, "auto-migrated to {to} from {from}")?,
             What::FellBack => write!(f, "fell back to {to}")?,
             What::Stayed if from == to => write!(f, "stays in {from}")?,
             What::Stayed => write!(f, "stays in {from} instead of {to}")?,
@@ -108,7 +108,7 @@ impl<N: Fn(u64) -> Option<String>> Told<'_, N> {
                 write!(f, "{by} has used it {times} times, all others {others} times")
             }
             Reason::Reach { by } => write!(f, "{by} could not reach it"),
-            Reason::HandedOut => f.write_str("it was exported"),
+            Reason::Exported => f.write_str("it was exported"),
             Reason::All => f.write_str("all buffers were to move there"),
             Reason::DeviceLost { device } => write!(f, "{device} is lost"),
         }
@@ -122,7 +122,7 @@ impl Display for What {
             Self::Evicted => "evicted",
             Self::Restored => "restored",
             Self::Migrated => "moved",
-            Self::Attracted => "auto-migrated",
+            Self::AutoMigrated => "auto-migrated",
             Self::FellBack => "fell back",
             Self::Stayed => "stays",
             Self::Purged => "purged",

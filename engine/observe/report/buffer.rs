@@ -43,7 +43,8 @@ pub struct BufferReport {
     /// Whether it was imported from an external fd.
     pub imported: bool,
     /// Live exports to external users. Each is a pin as well.
-    pub handed_out: u32,
+    #[doc(alias = "handed_out")]
+    pub exports: u32,
     /// Live accesses by the host, and those that an application is submitting.
     pub host_accesses: u32,
     /// The pins that keep it where it is, with their reasons.
@@ -62,7 +63,7 @@ pub struct BufferReport {
 pub struct PinReport {
     /// The device that pinned the buffer; `None` for an export.
     pub device: Option<DeviceId>,
-    /// The reason. [`PinReport::HANDED_OUT`] for an export.
+    /// The reason. [`PinReport::EXPORTED`] for an export.
     pub reason: Cow<'static, str>,
     /// The number of pins. Pins nest.
     pub count: u64,
@@ -72,7 +73,8 @@ pub struct PinReport {
 
 impl PinReport {
     /// The reason of pins that are [`crate::ForeignExport`]s.
-    pub const HANDED_OUT: &'static str = "handed out";
+    #[doc(alias = "HANDED_OUT")]
+    pub const EXPORTED: &'static str = "handed out";
 }
 
 /// A fence that has not signalled.

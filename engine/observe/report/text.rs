@@ -117,10 +117,10 @@ impl fmt::Display for BufferReport {
             writeln!(f, "{line}host:     {} accesses open", self.host_accesses)?;
         }
         if self.revoked {
-            writeln!(f, "{line}revoked:  all access is denied until `rearm`")?;
+            writeln!(f, "{line}revoked:  all access is denied until `unrevoke`")?;
         }
         if self.purged {
-            writeln!(f, "{line}purged:   content discarded, no memory until `renew`")?;
+            writeln!(f, "{line}purged:   content discarded, no memory until `repopulate`")?;
         }
         if let Some(cause) = &self.poisoned {
             writeln!(f, "{line}poisoned: {cause}")?;
@@ -196,7 +196,7 @@ mod tests {
             poisoned: Some("the host said no".into()),
             moving: true,
             imported: true,
-            handed_out: 1,
+            exports: 1,
             host_accesses: 2,
             pins: vec![
                 PinReport { device: Some(home), reason: "scanout".into(), count: 2, bytes: 4096 },

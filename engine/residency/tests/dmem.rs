@@ -9,9 +9,9 @@
 //! | the charge is returned with the resource, not with the object | [`bytes_in_flight_are_charged`] |
 
 use super::world::{Buffer, Fake, Validated, site};
-use super::{POLICIES, UNIT, limits, no_wait, obstacles, places, tried};
+use super::{POLICIES, UNIT, failures, limits, no_wait, places, tried};
 use crate::memory::GroupId;
-use crate::residency::obstacles::{CapReached, Kept};
+use crate::residency::eviction_failures::{CapReached, SkipReason};
 use crate::residency::policy;
 use crate::residency::priority::Priority;
 use crate::residency::room::fit;
@@ -93,11 +93,11 @@ fn a_group_without_candidates_gets_no_room_and_changes_nothing() {
         own.iter().for_each(|&each| world.with(each, |buffer| buffer.pins = 1));
         let newcomer = newcomer(&world, 1);
         for _ in 0..2 {
-            let refused = obstacles(world.validate(newcomer, &places(&[0]), &limits()));
+            let refused = failures(world.validate(newcomer, &places(&[0]), &limits()));
             let reached = refused.cap_reached().expect("the cap was reached");
             let CapReached { ref group, asked, cap, used } = *reached;
             assert_eq!((group.as_str(), asked, cap, used), ("1", UNIT, 4 * UNIT, 4 * UNIT));
-            assert_eq!(refused.bytes(Kept::Pinned), 4 * UNIT, "{name}: {refused}");
+            assert_eq!(refused.bytes(SkipReason::Pinned), 4 * UNIT, "{name}: {refused}");
             let mut asked = tried(&world.take_attempts());
             asked.sort_unstable();
             assert_eq!(asked, own, "{name}: only its own");
@@ -118,12 +118,12 @@ fn a_group_without_candidates_gets_no_room_and_changes_nothing() {
 fn a_request_above_the_cap_evicts_nothing() {
     let (world, ..) = at_its_cap(policy::lru);
     let newcomer = newcomer(&world, 5);
-    let refused = obstacles(world.validate(newcomer, &places(&[0]), &limits()));
+    let refused = failures(world.validate(newcomer, &places(&[0]), &limits()));
     assert_eq!(refused.cap_reached().map(|reached| reached.asked), Some(5 * UNIT));
     assert_eq!(world.take_attempts().len(), 0);
     // A request above the domain's size is no matter of the cap.
     let large = world.add(Buffer::new(11 * UNIT).charged_to(2));
-    assert_eq!(obstacles(world.validate(large, &places(&[0]), &limits())).cap_reached(), None);
+    assert_eq!(failures(world.validate(large, &places(&[0]), &limits())).cap_reached(), None);
     world.check();
 }
 
@@ -181,7 +181,7 @@ fn bytes_in_flight_are_waited_for_and_evict_nothing_else() {
     let (world, _, own) = at_its_cap(policy::lru);
     world.set_slow(true);
     let newcomer = newcomer(&world, 2);
-    let refused = obstacles(world.validate(newcomer, &places(&[0]), &no_wait()));
+    let refused = failures(world.validate(newcomer, &places(&[0]), &no_wait()));
     assert!(refused.cap_reached().is_some() && refused.iter().next().is_none(), "{refused}");
     assert_eq!(tried(&world.take_attempts()), own[..2]);
     assert_eq!(world.validate(newcomer, &places(&[0]), &limits()), Ok(Validated::Moved));
@@ -211,8 +211,8 @@ fn victims_are_charged_to_their_group_in_their_new_domain() {
     let (world, others, own) = at_its_cap(policy::lru);
     world.cap(OURS, 1, Some(UNIT));
     let newcomer = newcomer(&world, 2);
-    let refused = obstacles(world.validate(newcomer, &places(&[0]), &limits()));
-    assert_eq!(refused.bytes(Kept::NoRoom), 3 * UNIT, "one was evicted: {refused}");
+    let refused = failures(world.validate(newcomer, &places(&[0]), &limits()));
+    assert_eq!(refused.bytes(SkipReason::NoRoom), 3 * UNIT, "one was evicted: {refused}");
     assert_eq!((world.used_by(OURS, 0), world.used_by(OURS, 1)), (3 * UNIT, UNIT));
     assert_eq!(world.at(own[0]), Some(1));
     assert!(others.iter().all(|&each| world.at(each) == Some(0)));

@@ -20,7 +20,7 @@ mod ttm_bo_validate;
 mod ttm_resource;
 mod world;
 
-use super::obstacles::Obstacles;
+use super::eviction_failures::EvictionFailures;
 use super::policy::{self, Policy};
 use super::priority::Priority;
 use super::room::PlacementOption;
@@ -84,9 +84,9 @@ fn tried(asked: &[Attempt]) -> Vec<u32> {
 }
 
 /// The reasons why there was no room.
-fn obstacles(refused: Result<Validated, Refused>) -> Obstacles {
+fn failures(refused: Result<Validated, Refused>) -> EvictionFailures {
     match refused {
-        Err(Refused::NoRoom { obstacles, .. }) => obstacles,
+        Err(Refused::NoRoom { failures, .. }) => failures,
         other => panic!("expected no room, got {other:?}"),
     }
 }

@@ -23,7 +23,7 @@ use super::world::{Attempt, Buffer, Fake, Lock, Nature, Refused, Validated, site
 use super::{EvictionLimits, Make, POLICIES, Random, UNIT, limits, places, seeds};
 use crate::memory::{GroupId, GroupUsage};
 use crate::residency::bulk_move::BulkGroup;
-use crate::residency::obstacles::Kept;
+use crate::residency::eviction_failures::SkipReason;
 use crate::residency::priority::Priority;
 use crate::residency::room::{evict_bytes, fit};
 
@@ -250,7 +250,7 @@ impl<'a> Run<'a> {
         store.budget_changed();
         let evicted = fit(&self.world, site(at), GroupId::NONE, &limits());
         let done = self.world.site(at).ledger.excess() == 0 || self.world.bytes_in_flight(at) > 0;
-        assert!(done || !self.world.could_go(at, GroupId::NONE, &evicted.obstacles), "{evicted:?}");
+        assert!(done || !self.world.could_go(at, GroupId::NONE, &evicted.failures), "{evicted:?}");
         if evicted.moved > 0 {
             self.met("shrunk");
         }
@@ -274,7 +274,7 @@ impl<'a> Run<'a> {
         let evicted = fit(&self.world, site(at), group, &limits());
         let ledger = &self.world.site(at).ledger;
         let done = ledger.group_excess(group) == 0 || self.world.bytes_in_flight(at) > 0;
-        assert!(done || !self.world.could_go(at, group, &evicted.obstacles), "{evicted:?}");
+        assert!(done || !self.world.could_go(at, group, &evicted.failures), "{evicted:?}");
         if evicted.moved > 0 {
             self.met("a smaller cap");
         }
@@ -295,7 +295,7 @@ impl<'a> Run<'a> {
         let limits = EvictionLimits { max_priority: Priority::Highest, ..self.some_limits() };
         let evicted = evict_bytes(&self.world, site(at), bytes, &limits);
         assert!(
-            evicted.moved >= bytes || !self.world.could_go(at, GroupId::NONE, &evicted.obstacles)
+            evicted.moved >= bytes || !self.world.could_go(at, GroupId::NONE, &evicted.failures)
         );
         Step::Other
     }
@@ -364,12 +364,12 @@ impl<'a> Run<'a> {
             match asked.outcome {
                 Ok(()) if asked.depth > 1 => self.met("evicted for a victim"),
                 Ok(()) => self.met("evicted"),
-                Err(Kept::Pinned) => self.met("pinned"),
-                Err(Kept::Held) => self.met("mapped or under host access"),
-                Err(Kept::Locked) => self.met("locked by others"),
-                Err(Kept::Busy) => self.met("busy"),
-                Err(Kept::NoRoom) => self.met("without room elsewhere"),
-                Err(Kept::Unreachable) => self.met("not reachable elsewhere"),
+                Err(SkipReason::Pinned) => self.met("pinned"),
+                Err(SkipReason::Held) => self.met("mapped or under host access"),
+                Err(SkipReason::Locked) => self.met("locked by others"),
+                Err(SkipReason::Busy) => self.met("busy"),
+                Err(SkipReason::NoRoom) => self.met("without room elsewhere"),
+                Err(SkipReason::Unreachable) => self.met("not reachable elsewhere"),
                 Err(_) => {}
             }
         }
@@ -399,7 +399,7 @@ impl<'a> Run<'a> {
                 let told = |asked: &Attempt| asked.buffer == buffer && asked.outcome.is_ok();
                 assert!(is == was || asked.iter().any(told), "{was:?}, {is:?}");
                 match refused {
-                    Refused::NoRoom { obstacles, .. } if obstacles.cap_reached().is_some() => {
+                    Refused::NoRoom { failures, .. } if failures.cap_reached().is_some() => {
                         self.met("its group has all that it may");
                     }
                     Refused::NoRoom { .. } => self.met("no room"),
@@ -485,7 +485,10 @@ impl<'a> Run<'a> {
             return;
         }
         for asked in asked {
-            let long = matches!(asked.outcome, Err(Kept::Pinned | Kept::Held | Kept::Unreachable));
+            let long = matches!(
+                asked.outcome,
+                Err(SkipReason::Pinned | SkipReason::Held | SkipReason::Unreachable)
+            );
             if long && self.world.at(asked.buffer) == Some(asked.from) {
                 let order = self.world.order(asked.from);
                 assert!(!order.contains(&asked.buffer), "{asked:?} is in order");

@@ -1,9 +1,9 @@
 //! The promises of the search for room, one by one.
 
 use super::world::{Buffer, Fake, Lock, Nature, Refused, Validated, site};
-use super::{UNIT, limits, no_wait, obstacles, places, tried};
+use super::{UNIT, failures, limits, no_wait, places, tried};
 use crate::memory::GroupId;
-use crate::residency::obstacles::Kept;
+use crate::residency::eviction_failures::SkipReason;
 use crate::residency::policy;
 use crate::residency::priority::Priority;
 use crate::residency::room::{Rejected, evict_bytes, fit, with_room};
@@ -78,9 +78,9 @@ fn pinned_buffers_are_parked_after_all_were_tried() {
     let (world, buffers) = full(3);
     buffers.iter().for_each(|&each| world.with(each, |buffer| buffer.pins = 1));
     for _ in 0..2 {
-        let obstacles = obstacles(ask_for(&world, 1, &limits()).1);
-        assert_eq!(obstacles.bytes(Kept::Pinned), 3 * UNIT);
-        assert_eq!(obstacles.holders_of_pins().len(), 3);
+        let failures = failures(ask_for(&world, 1, &limits()).1);
+        assert_eq!(failures.bytes(SkipReason::Pinned), 3 * UNIT);
+        assert_eq!(failures.holders_of_pins().len(), 3);
         assert!(world.order(0).is_empty(), "{:?}", world.order(0));
         assert_eq!(tried(&world.take_attempts()), buffers, "each once, and again the next time");
     }
@@ -94,8 +94,8 @@ fn an_unpinned_buffer_is_found_among_many_parked_ones() {
     const MANY: u64 = 300;
     let (world, buffers) = full(MANY);
     buffers.iter().for_each(|&each| world.with(each, |buffer| buffer.pins = 1));
-    let parked = obstacles(ask_for(&world, 1, &limits()).1);
-    assert_eq!(parked.iter().collect::<Vec<_>>(), [(Kept::Pinned, MANY * UNIT, 300)]);
+    let parked = failures(ask_for(&world, 1, &limits()).1);
+    assert_eq!(parked.iter().collect::<Vec<_>>(), [(SkipReason::Pinned, MANY * UNIT, 300)]);
     world.take_attempts();
     let last = *buffers.last().expect("many");
     world.with(last, |buffer| buffer.pins = 0);
@@ -124,8 +124,8 @@ fn a_locked_buffer_is_waited_for_when_no_other_candidate_is_left() {
 fn without_a_wait_no_lock_is_waited_for() {
     let (world, buffers) = full(1);
     world.with(buffers[0], |buffer| buffer.lock = Lock::Yielding);
-    let locked = obstacles(ask_for(&world, 1, &no_wait()).1);
-    assert_eq!(locked.bytes(Kept::Locked), UNIT);
+    let locked = failures(ask_for(&world, 1, &no_wait()).1);
+    assert_eq!(locked.bytes(SkipReason::Locked), UNIT);
     assert_eq!(tried(&world.take_attempts()), buffers, "once");
     world.check();
 }
@@ -135,11 +135,11 @@ fn without_a_wait_evictions_make_room_for_the_next_request() {
     let (world, buffers) = full(3);
     world.set_slow(true);
     let (newcomer, refused) = ask_for(&world, 2, &no_wait());
-    assert!(obstacles(refused).is_empty(), "there was no obstacle");
+    assert!(failures(refused).is_empty(), "there was no obstacle");
     assert_eq!(tried(&world.take_attempts()), buffers[..2]);
     world.check();
     // As many bytes are in flight as are needed.
-    obstacles(world.validate(newcomer, &places(&[0]), &no_wait()));
+    failures(world.validate(newcomer, &places(&[0]), &no_wait()));
     assert!(world.take_attempts().is_empty(), "nothing else is evicted");
     world.set_slow(false);
     assert_eq!(world.validate(newcomer, &places(&[0]), &limits()), Ok(Validated::Moved));
@@ -152,7 +152,7 @@ fn bytes_that_are_not_released_in_time_cause_no_more_evictions() {
     world.set_slow(true);
     world.set_stuck(true);
     let (newcomer, refused) = ask_for(&world, 2, &limits());
-    obstacles(refused);
+    failures(refused);
     assert_eq!(tried(&world.take_attempts()), buffers[..2]);
     assert_eq!(world.at(newcomer), None);
     world.check();
@@ -191,7 +191,7 @@ fn destroyed_buffers_are_reclaimed_before_any_is_evicted() {
 #[test]
 fn nothing_is_evicted_for_a_buffer_that_can_never_fit() {
     let (world, _) = full(3);
-    assert!(obstacles(ask_for(&world, 4, &limits()).1).is_empty());
+    assert!(failures(ask_for(&world, 4, &limits()).1).is_empty());
     assert!(world.take_attempts().is_empty());
     world.check();
 }
@@ -230,7 +230,7 @@ fn bytes_in_flight_count_when_the_budget_shrinks() {
     for (cap, asked) in [(5, 2), (4, 2), (3, 3), (1, 5)] {
         let (world, buffers) = full(6);
         world.set_slow(true);
-        obstacles(ask_for(&world, 2, &no_wait()).1);
+        failures(ask_for(&world, 2, &no_wait()).1);
         world.site(0).ledger.set_cap(Some(cap * UNIT));
         fit(&world, site(0), GroupId::NONE, &limits());
         assert!(world.used(0) <= cap * UNIT, "{cap}");
@@ -275,7 +275,7 @@ fn evictions_are_nested_three_deep_and_no_deeper() {
             assert_eq!(at, (1..length).collect::<Vec<_>>(), "each one domain further");
             assert_eq!(deepest.map(usize::from), Some(length - 1));
         } else {
-            assert_eq!(obstacles(validated).bytes(Kept::NoRoom), UNIT);
+            assert_eq!(failures(validated).bytes(SkipReason::NoRoom), UNIT);
             assert_eq!(at, (0..length - 1).collect::<Vec<_>>(), "nothing has moved");
             assert_eq!((world.at(newcomer), deepest), (None, Some(3)));
         }

@@ -9,8 +9,8 @@ use super::world::site;
 use super::{EvictionLimits, Make, PlacementOption, Random, UNIT, limits};
 use crate::memory::{Domain, DomainId, GroupId};
 use crate::residency::domain_state::DomainState;
+use crate::residency::eviction_failures::{EvictionFailures, SkipReason};
 use crate::residency::list_entry::Victim;
-use crate::residency::obstacles::{Kept, Obstacles};
 use crate::residency::policy::{self, Slot};
 use crate::residency::priority::Priority;
 use crate::residency::room::{Rejected, with_room};
@@ -173,12 +173,12 @@ impl World for Simulation {
         let go = |victim: &Victim<u32>| {
             let each = &mut buffers[victim.key as usize];
             if !each.here {
-                return Err(Kept::Gone);
+                return Err(SkipReason::Gone);
             }
             each.here = false;
             store.eviction_list.moved(victim.slot, None);
             store.ledger.credit(victim.bytes);
-            self.system.ledger.charge(victim.bytes).ok_or(Kept::NoRoom)?.spend();
+            self.system.ledger.charge(victim.bytes).ok_or(SkipReason::NoRoom)?.spend();
             self.evicted.set(self.evicted.get() + 1);
             Ok(())
         };
@@ -198,9 +198,9 @@ impl World for Simulation {
         ReleaseWait::NothingInFlight
     }
 
-    fn name_pins(&self, _: u32, _: &mut Obstacles) {}
+    fn name_pins(&self, _: u32, _: &mut EvictionFailures) {}
 
-    fn no_room(&self, _: DomainId, _: u64, _: Option<GroupId>, _: Obstacles) {}
+    fn no_room(&self, _: DomainId, _: u64, _: Option<GroupId>, _: EvictionFailures) {}
 }
 
 /// Creates, uses, chooses and drops so many buffers, with as many uses.

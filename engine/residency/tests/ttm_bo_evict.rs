@@ -22,7 +22,7 @@
 
 use super::world::{Buffer, Fake, Lock, Nature, Refused, Validated};
 use super::{EvictionLimits, POLICIES, Random, UNIT, limits, no_wait, places, seeds};
-use crate::residency::obstacles::Kept;
+use crate::residency::eviction_failures::SkipReason;
 use crate::residency::policy;
 
 const PLACE: u64 = 256 * UNIT;
@@ -68,9 +68,9 @@ fn with_all_buffers_pinned_there_is_no_room() {
         world.with(big, |buffer| buffer.pins = 1);
         let small = world.add(Buffer::new(UNIT));
         match world.validate(small, &places(&[from]), &limits()) {
-            Err(Refused::NoRoom { obstacles, .. }) => {
-                assert_eq!(obstacles.iter().collect::<Vec<_>>(), [(Kept::Pinned, PLACE, 1)]);
-                assert_eq!(obstacles.holders_of_pins(), ["holder of buffer 0"]);
+            Err(Refused::NoRoom { failures, .. }) => {
+                assert_eq!(failures.iter().collect::<Vec<_>>(), [(SkipReason::Pinned, PLACE, 1)]);
+                assert_eq!(failures.holders_of_pins(), ["holder of buffer 0"]);
             }
             other => panic!("{other:?}"),
         }
@@ -183,7 +183,7 @@ fn the_only_evictable_buffer_is_busy() {
         what: &'static str,
         make: fn(&Fake, u32),
         limits: EvictionLimits,
-        goes: Result<(), Kept>,
+        goes: Result<(), SkipReason>,
     }
     let device: fn(&Fake, u32) = |world, each| {
         world.begin(each, false);
@@ -194,13 +194,18 @@ fn the_only_evictable_buffer_is_busy() {
     let skips = EvictionLimits { skip_busy: true, ..limits() };
     let cases = [
         Case { what: "its copy is queued", make: device, limits: limits(), goes: Ok(()) },
-        Case { what: "a busy buffer stays", make: device, limits: skips, goes: Err(Kept::Busy) },
+        Case {
+            what: "a busy buffer stays",
+            make: device,
+            limits: skips,
+            goes: Err(SkipReason::Busy),
+        },
         Case { what: "the host is waited for", make: host, limits: limits(), goes: Ok(()) },
         Case {
             what: "the host is not waited for",
             make: host,
             limits: no_wait(),
-            goes: Err(Kept::Locked),
+            goes: Err(SkipReason::Locked),
         },
         Case {
             what: "the host never finishes",
@@ -209,7 +214,7 @@ fn the_only_evictable_buffer_is_busy() {
                 world.set_stuck(true);
             },
             limits: limits(),
-            goes: Err(Kept::Busy),
+            goes: Err(SkipReason::Busy),
         },
         Case {
             what: "it is locked for a moment",
@@ -221,7 +226,7 @@ fn the_only_evictable_buffer_is_busy() {
             what: "it is locked for ever",
             make: |world, each| world.with(each, |buffer| buffer.lock = Lock::Taken),
             limits: limits(),
-            goes: Err(Kept::Locked),
+            goes: Err(SkipReason::Locked),
         },
     ];
     for Case { what, make, limits, goes } in cases {
@@ -234,10 +239,10 @@ fn the_only_evictable_buffer_is_busy() {
                 (Ok(Validated::Moved), Ok(())) => {
                     assert_eq!(world.at(busy), Some(from + 1), "{what}");
                 }
-                (Err(Refused::NoRoom { obstacles, .. }), Err(why)) => {
+                (Err(Refused::NoRoom { failures, .. }), Err(why)) => {
                     assert_eq!((world.at(busy), world.at(small)), (Some(from), None), "{what}");
-                    assert_eq!(obstacles.bytes(why), PLACE / 2, "{what}: {obstacles}");
-                    assert_eq!(obstacles.bytes(Kept::Pinned), PLACE / 2, "{what}");
+                    assert_eq!(failures.bytes(why), PLACE / 2, "{what}: {failures}");
+                    assert_eq!(failures.bytes(SkipReason::Pinned), PLACE / 2, "{what}");
                 }
                 other => panic!("{what}: {other:?}"),
             }

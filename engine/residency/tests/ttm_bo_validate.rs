@@ -31,7 +31,7 @@
 
 use super::world::{Buffer, Fake, Nature, Refused, Validated};
 use super::{UNIT, limits, no_wait, places};
-use crate::residency::obstacles::Kept;
+use crate::residency::eviction_failures::SkipReason;
 use crate::residency::policy;
 use crate::residency::room::evict_bytes;
 
@@ -134,10 +134,10 @@ fn a_provider_that_fails_leaves_nothing_behind() {
 #[test]
 fn a_held_buffer_does_not_move_and_may_stay() {
     type Hold = fn(&mut Buffer);
-    let ways: [(Hold, Kept); 3] = [
-        (|buffer| buffer.pins = 1, Kept::Pinned),
-        (|buffer| buffer.held = true, Kept::Held),
-        (|buffer| buffer.external = true, Kept::Unreachable),
+    let ways: [(Hold, SkipReason); 3] = [
+        (|buffer| buffer.pins = 1, SkipReason::Pinned),
+        (|buffer| buffer.held = true, SkipReason::Held),
+        (|buffer| buffer.external = true, SkipReason::Unreachable),
     ];
     for (hold, why) in ways {
         let world = world();
@@ -291,7 +291,7 @@ fn all_buffers_are_evicted_to_the_next_domain() {
     world.with(buffers[3], |buffer| buffer.pins = 1);
     world.set_slow(true);
     let evicted = evict_bytes(&world, super::world::site(1), u64::MAX, &limits());
-    assert_eq!((evicted.moved, evicted.obstacles.bytes(Kept::Pinned)), (11 * UNIT, 4 * UNIT));
+    assert_eq!((evicted.moved, evicted.failures.bytes(SkipReason::Pinned)), (11 * UNIT, 4 * UNIT));
     assert_eq!((world.used(1), world.used(2)), (4 * UNIT, 11 * UNIT));
     world.check();
 }

@@ -13,7 +13,7 @@ use crate::common::gate::Gate;
 use crate::common::{self, LONG, Rig, bytes};
 use peerbuf::device::Call;
 use peerbuf::observe::{MoveCause, Reason, What};
-use peerbuf::residency::Kept;
+use peerbuf::residency::SkipReason;
 use peerbuf::{
     Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, Importer, Invalidation,
     InvalidationCause, Migration, Placement, Priority, Refault, SharedBuffer,
@@ -91,7 +91,7 @@ fn every_use_of_a_purged_buffer_is_a_typed_error() {
         assert!(purged(old.copy_to(&other_mapping)) && purged(other_mapping.copy_to(&old)), "pass");
         assert!(purged(old.begin_access(Access::Read).map(|_| ())), "an access of its own");
         let old = Arc::new(old);
-        assert!(purged(old.own_buffer(ash::vk::BufferUsageFlags::TRANSFER_DST)), "own buffer");
+        assert!(purged(old.aliased_buffer(ash::vk::BufferUsageFlags::TRANSFER_DST)), "own buffer");
         let mut old = Arc::into_inner(old).expect("the only reference");
         assert!(purged(engine.submit(&home, |work| work.read(&old).map(|_| ()))), "submit");
         assert!(purged(engine.submit(&home, |work| work.unordered(&old).map(|_| ()))), "unordered");
@@ -138,7 +138,7 @@ fn every_use_of_a_purged_buffer_is_a_typed_error() {
         assert!(format!("{buffer:?}").contains(NAME));
         assert_eq!(buffer.provider().domain(), vram(&home), "its last provider");
 
-        buffer.renew().expect("there is room");
+        buffer.repopulate().expect("there is room");
         assert!(matches!(old.view(), Err(Error::Stale { .. })), "old mappings stay stale");
         attachment.remap(&mut old).expect("resident again");
         assert!(old.view().is_ok() && !buffer.is_purged());
@@ -177,8 +177,8 @@ fn purged_content_is_replaced_by_zeros() {
                 })
                 .collect();
             drop(fillers);
-            buffer.renew().expect("there is room");
-            buffer.renew().expect("not purged, so nothing to do");
+            buffer.repopulate().expect("there is room");
+            buffer.repopulate().expect("not purged, so nothing to do");
             assert_eq!((buffer.domain(), used(engine, domain)), (domain, before));
             let mapping = attachment.map(Access::ReadWrite).expect("resident again");
             let source = engine.create_buffer(&peer, plain("zeros")).expect("a buffer");
@@ -241,7 +241,7 @@ fn work_in_progress_keeps_the_old_backing() {
                 other
             };
             let fillers: Vec<_> = (100..108).map(make_filler).collect();
-            buffer.renew().expect("there is room");
+            buffer.repopulate().expect("there is room");
             bytes::write(&buffer, 7);
             fillers
         });
@@ -269,13 +269,13 @@ fn a_purged_buffer_can_be_revoked_and_rearmed() {
             buffer.attach_dynamic(&peer, Arc::clone(&notified) as _).expect("an attachment");
         buffer.evict().expect("not held");
         buffer.revoke().expect("not in use");
-        assert!(matches!(buffer.renew(), Err(Error::Revoked { .. })));
+        assert!(matches!(buffer.repopulate(), Err(Error::Revoked { .. })));
         assert!(matches!(attachment.map(Access::Read), Err(Error::Revoked { .. })));
         assert!(matches!(buffer.evict(), Err(Error::Revoked { .. })));
         assert_eq!(engine.report().named(NAME).map(|listed| listed.revoked).next(), Some(true));
-        buffer.rearm().expect("not in use");
+        buffer.unrevoke().expect("not in use");
         assert!(purged(attachment.map(Access::Read)), "rearmed, and still purged");
-        buffer.renew().expect("there is room");
+        buffer.repopulate().expect("there is room");
         common::fill(&attachment, 2);
         common::assert_pattern(&attachment, 2, "renewed");
         let notified = notified.0.lock().expect("not poisoned").clone();
@@ -284,8 +284,8 @@ fn a_purged_buffer_can_be_revoked_and_rearmed() {
         buffer.revoke().expect("not in use");
         assert!(matches!(buffer.evict(), Err(Error::Revoked { .. })));
         let eviction = engine.evict_all(&home).expect("of this engine");
-        assert!(eviction.stayed.bytes(Kept::Failed) >= SIZE, "{eviction:?}");
-        buffer.rearm().expect("not in use");
+        assert!(eviction.stayed.bytes(SkipReason::Failed) >= SIZE, "{eviction:?}");
+        buffer.unrevoke().expect("not in use");
         common::assert_pattern(&attachment, 2, "rearmed");
     }
 }
@@ -298,23 +298,23 @@ fn a_held_buffer_is_not_purged() {
         let buffer = cache(engine, &home);
         bytes::write(&buffer, 1);
         let attachment = buffer.attach(&home).expect("an attachment");
-        let stays = |why: Kept, what: &str| {
+        let stays = |why: SkipReason, what: &str| {
             assert!(matches!(buffer.evict(), Err(Error::Busy { .. })), "{what}");
             let eviction = engine.evict_all(&home).expect("of this engine");
             assert_eq!((eviction.bytes, eviction.stayed.bytes(why)), (0, SIZE), "{what}");
             assert!(!buffer.is_purged(), "{what}");
         };
         let mapping = attachment.map(Access::Read).expect("mapped");
-        stays(Kept::Held, "mapped by a static attachment");
+        stays(SkipReason::Held, "mapped by a static attachment");
         drop(mapping);
         let pin = attachment.pin("scanout").expect("pinned");
-        stays(Kept::Pinned, "pinned");
+        stays(SkipReason::Pinned, "pinned");
         drop(pin);
         let access = buffer.host_access(Access::Read).expect("opened");
-        stays(Kept::Held, "under host access");
+        stays(SkipReason::Held, "under host access");
         drop(access);
         let export = buffer.export_foreign().expect("exported");
-        stays(Kept::Pinned, "exported");
+        stays(SkipReason::Pinned, "exported");
         drop(export);
         bytes::assert_sequence(&buffer, 1, "after the refused evictions");
         let eviction = engine.evict_all(&home).expect("of this engine");
@@ -341,7 +341,7 @@ fn a_purge_clears_the_poison() {
             assert!(buffer.is_poisoned());
         }
         buffer.evict().expect("not held, and no wait");
-        buffer.renew().expect("there is room");
+        buffer.repopulate().expect("there is room");
         if late {
             // The write that fails now used the old backing.
             fail();
@@ -373,7 +373,7 @@ fn a_purged_buffer_explains_why() {
         assert!(text.contains("purged from VRAM of"), "{text}");
         assert!(text.contains("1 MiB were needed by \"frame\""), "{text}");
         drop(frame);
-        buffer.renew().expect("there is room");
+        buffer.repopulate().expect("there is room");
         let explained = buffer.explain();
         assert_eq!((explained.purged, explained.decisions[0].what), (false, What::Placed));
         buffer.evict().expect("not held");
@@ -391,11 +391,11 @@ fn external_memory_is_never_purgeable() {
     let original = other_engine.create_buffer(&theirs, plain("theirs")).expect("a buffer");
     let export = original.export_foreign().expect("exported");
     let handle = export.handle().expect("a second fd");
-    #[expect(unsafe_code, reason = "an fd of another engine, with its facts")]
-    // SAFETY: the facts came with the fd, and the other engine does not use the memory meanwhile.
+    #[expect(unsafe_code, reason = "an fd of another engine, with its `ForeignInfo`")]
+    // SAFETY: the `ForeignInfo` came with the fd, and the other engine does not use the memory meanwhile.
     let imported = unsafe {
         use std::os::fd::AsFd;
-        rig.engine().import_foreign(&home, handle.as_fd(), handle.facts(), Some(NAME))
+        rig.engine().import_foreign(&home, handle.as_fd(), handle.info(), Some(NAME))
     };
     let imported = imported.expect("imported");
     assert!(matches!(imported.set_purgeable(true), Err(Error::Unsupported { .. })));
@@ -419,7 +419,7 @@ fn a_renewed_buffer_explains_why_it_fell_back() {
         buffer.set_purgeable(true).expect("of this engine");
         buffer.evict().expect("not held");
         assert!(buffer.is_purged());
-        buffer.renew().expect("in system memory");
+        buffer.repopulate().expect("in system memory");
         let explained = buffer.explain();
         assert_eq!(buffer.domain(), DomainId::System, "{explained}");
         assert_eq!(explained.decisions[0].what, What::FellBack, "{explained}");

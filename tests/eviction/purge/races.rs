@@ -88,7 +88,7 @@ fn use_repeatedly(cache: &SharedBuffer, attachment: &peerbuf::Attachment, rounds
             Err(Error::Stale { .. }) => {}
             Err(Error::Purged { .. }) => {
                 written = None;
-                match cache.renew() {
+                match cache.repopulate() {
                     Ok(()) => {}
                     Err(error) => panic!("{error}"),
                 }

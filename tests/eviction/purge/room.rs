@@ -53,7 +53,7 @@ fn purgeable_buffers_are_purged_before_any_buffer_is_moved() {
         assert_eq!((three.domain(), here()), (domain, false));
         assert!(used(engine, domain) <= 4 * SIZE);
         // A cache that is renewed evicts other buffers in turn.
-        caches[0].0.renew().expect("another buffer moves");
+        caches[0].0.repopulate().expect("another buffer moves");
         assert_eq!(caches[0].0.domain(), domain);
         bytes::assert_zero(&caches[0].0, "renewed");
         for (buffer, seed) in keep.iter().zip(0..) {
@@ -91,10 +91,10 @@ fn purgeable_buffers_make_room_in_system_memory() {
         // No victim is left.
         let error = engine.create_buffer(&home, here("no")).expect_err("full");
         assert!(matches!(error, Error::OutOfMemory { domain, .. } if domain == system), "{error}");
-        assert!(matches!(old.renew(), Err(Error::OutOfMemory { .. })));
+        assert!(matches!(old.repopulate(), Err(Error::OutOfMemory { .. })));
         assert!(old.is_purged(), "still purged");
         drop(one);
-        old.renew().expect("there is room again");
+        old.repopulate().expect("there is room again");
         bytes::assert_zero(&old, "renewed");
         // A smaller cap purges it as well.
         let eviction =
@@ -131,7 +131,7 @@ fn a_purgeable_buffer_that_fell_back_makes_room_there() {
         assert!(buffer.is_purged() && filler.domain() == vram(&home));
         let filler_attachment = filler.attach(&home).expect("an attachment");
         let pin = filler_attachment.pin("scanout").expect("pinned");
-        buffer.renew().expect("in system memory");
+        buffer.repopulate().expect("in system memory");
         assert_eq!(buffer.domain(), system);
         assert_eq!(buffer.explain().decisions[0].what, What::FellBack, "{}", buffer.explain());
         common::fill(&attachment, 5);
@@ -142,7 +142,7 @@ fn a_purgeable_buffer_that_fell_back_makes_room_there() {
         engine.set_cap(system, None).expect("of this engine");
         drop(pin);
         engine.model_heap(&home, 1 << 30).expect("of this engine");
-        buffer.renew().expect("in its preferred domain");
+        buffer.repopulate().expect("in its preferred domain");
         assert_eq!(buffer.domain(), vram(&home));
     }
 }
@@ -183,7 +183,7 @@ fn content_survives_if_the_flag_is_cleared_in_time() {
         assert!(!buffer.set_purgeable(false).expect("of this engine"), "too late");
         assert!(buffer.is_purged() && purged(buffer.host_access(Access::Read)));
         drop(all);
-        buffer.renew().expect("there is room");
+        buffer.repopulate().expect("there is room");
         bytes::assert_zero(&buffer, "renewed");
         bytes::write(&buffer, 2);
         buffer.evict().expect("not held");

@@ -14,8 +14,8 @@ use ash::vk;
 use peerbuf::device::Call;
 use peerbuf::observe::What;
 use peerbuf::{
-    Abandoned, Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Fence,
-    Importer, Invalidation, InvalidationCause, Migration, Placement, Refault, SharedBuffer,
+    Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Fence, Importer,
+    Invalidation, InvalidationCause, Migration, Placement, Refault, SharedBuffer, UnplugReport,
 };
 
 const SIZE: u64 = 1 << 20;
@@ -65,7 +65,7 @@ impl Pair {
 
     /// Unplugs the first device. Returns how many buffers were promoted and lost.
     fn unplug(&self) -> (usize, usize) {
-        counts(self.engine().abandon(&self.first).expect("of this engine"))
+        counts(self.engine().unplug(&self.first).expect("of this engine"))
     }
 
     /// Makes a submission detect that the first device is lost.
@@ -74,7 +74,7 @@ impl Pair {
     }
 }
 
-fn counts(report: Abandoned) -> (usize, usize) {
+fn counts(report: UnplugReport) -> (usize, usize) {
     (report.promoted, report.lost)
 }
 
@@ -136,7 +136,7 @@ fn check(detected: bool) {
             lose(engine, &first);
         }
         let callbacks = (kept_recorder.invalidated().len(), apart_recorder.invalidated().len());
-        assert_eq!(counts(engine.abandon(&first).expect("of this engine")), (1, 1));
+        assert_eq!(counts(engine.unplug(&first).expect("of this engine")), (1, 1));
         // The buffer is its clean copy.
         assert_eq!(kept.domain(), DomainId::System);
         assert_pattern(&kept_attachments[1], 1);
@@ -216,7 +216,7 @@ impl AtWork {
 impl Importer for AtWork {
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
         if let Some(fence) = self.1.lock().expect("not poisoned").take() {
-            invalidation.still_using(self.0, fence);
+            invalidation.add_fence(self.0, fence);
         }
     }
 }
@@ -344,7 +344,7 @@ fn no_buffer_is_created_on_an_unplugged_device() {
     bytes::write(&elsewhere, 3);
     bytes::assert_sequence(&elsewhere, 3, "not affected");
     // A purged buffer is not renewed there either.
-    purged.renew().expect("in another domain");
+    purged.repopulate().expect("in another domain");
     assert_eq!(purged.domain(), DomainId::System);
 }
 

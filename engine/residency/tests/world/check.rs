@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{Fake, Nature};
 use crate::memory::GroupId;
-use crate::residency::obstacles::Obstacles;
+use crate::residency::eviction_failures::EvictionFailures;
 
 impl Fake {
     /// Asserts all invariants. No operation may be in progress.
@@ -38,9 +38,9 @@ impl Fake {
         &self,
         at: usize,
         of: GroupId,
-        obstacles: &Obstacles,
+        failures: &EvictionFailures,
     ) -> bool {
-        let kept: u32 = obstacles.iter().map(|(_, _, count)| count).sum();
+        let kept: u32 = failures.iter().map(|(_, _, count)| count).sum();
         let there = self.site(at).eviction_list.residents();
         let may_go = |key| of == GroupId::NONE || self.buffer(key).group == of;
         // CAST: a few buffers.

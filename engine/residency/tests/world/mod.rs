@@ -17,7 +17,7 @@ use crate::device::DeviceId;
 use crate::memory::{Domain, DomainId, GroupId};
 use crate::residency::bulk_move::BulkGroup;
 use crate::residency::domain_state::DomainState;
-use crate::residency::obstacles::{Kept, Obstacles};
+use crate::residency::eviction_failures::{EvictionFailures, SkipReason};
 use crate::residency::policy::Slot;
 use crate::residency::priority::Priority;
 
@@ -63,10 +63,10 @@ pub(super) enum Lock {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     /// The buffer itself cannot move.
-    Kept(Kept),
+    Kept(SkipReason),
     NoRoom {
         at: DomainId,
-        obstacles: Obstacles,
+        failures: EvictionFailures,
     },
     /// The provider is out of memory.
     Full,
@@ -182,7 +182,7 @@ pub(super) struct Attempt {
     pub(super) depth: u8,
     pub(super) buffer: u32,
     pub(super) bytes: u64,
-    pub(super) outcome: Result<(), Kept>,
+    pub(super) outcome: Result<(), SkipReason>,
 }
 
 #[derive(Debug)]

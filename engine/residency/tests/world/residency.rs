@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::{Attempt, Fake, InFlight, Inner, Lock, Nature, Refused, number};
 use crate::memory::{Charge, DomainId, GroupId, Room};
 use crate::residency::domain_state::DomainState;
+use crate::residency::eviction_failures::{CapReached, EvictionFailures, SkipReason};
 use crate::residency::list_entry::Victim;
-use crate::residency::obstacles::{CapReached, Kept, Obstacles};
 use crate::residency::policy::Slot;
 use crate::residency::room::{PlacementOption, Rejected, with_room};
 use crate::residency::world::{EvictionLimits, Outcomes, ReleaseWait, World};
@@ -82,8 +82,8 @@ impl World for Fake {
         settled
     }
 
-    fn name_pins(&self, key: u32, obstacles: &mut Obstacles) {
-        obstacles.pinned_by(format!("holder of buffer {key}"));
+    fn name_pins(&self, key: u32, failures: &mut EvictionFailures) {
+        failures.pinned_by(format!("holder of buffer {key}"));
     }
 
     fn no_room(
@@ -91,14 +91,14 @@ impl World for Fake {
         at: DomainId,
         asked: u64,
         capped: Option<GroupId>,
-        mut obstacles: Obstacles,
+        mut failures: EvictionFailures,
     ) -> Refused {
         if let Some(group) = capped {
             let usage = self.domain_state(at).ledger.group(group);
             let (name, cap) = (group.0.to_string(), usage.cap.expect("it is capped"));
-            obstacles.capped(CapReached { group: name, asked, cap, used: usage.used });
+            failures.capped(CapReached { group: name, asked, cap, used: usage.used });
         }
-        Refused::NoRoom { at, obstacles }
+        Refused::NoRoom { at, failures }
     }
 }
 
@@ -151,14 +151,19 @@ impl Fake {
     }
 
     /// Tries to evict one buffer.
-    fn ask(&self, from: usize, victim: &Victim<u32>, limits: &EvictionLimits) -> Result<(), Kept> {
+    fn ask(
+        &self,
+        from: usize,
+        victim: &Victim<u32>,
+        limits: &EvictionLimits,
+    ) -> Result<(), SkipReason> {
         let buffer = victim.key;
         let (bytes, group) = {
             let mut inner = self.movable(buffer, from, victim.slot, limits)?;
             if inner.buffer(buffer).fleeting {
                 let gone = inner.buffers[buffer as usize].take().expect("it was there");
                 self.release(&mut inner, &gone);
-                return Err(Kept::Pinned);
+                return Err(SkipReason::Pinned);
             }
             assert_eq!(inner.buffer(buffer).bytes, victim.bytes, "as many as it has");
             if inner.buffer(buffer).discardable {
@@ -167,17 +172,17 @@ impl Fake {
             }
             (victim.bytes, inner.buffer(buffer).group)
         };
-        let to = self.sites[from].slower.ok_or(Kept::Unreachable)?;
+        let to = self.sites[from].slower.ok_or(SkipReason::Unreachable)?;
         let place = PlacementOption { domain: super::site(to), fallback: false };
         let mut take = |_, room: Room<'_>| self.provide(to, room);
         let new =
             with_room(self, &[place], (bytes, group), limits, &mut take).map_err(|error| {
                 match error {
-                    Refused::NoRoom { .. } | Refused::Full => Kept::NoRoom,
-                    Refused::Failed | Refused::Kept(_) => Kept::Failed,
+                    Refused::NoRoom { .. } | Refused::Full => SkipReason::NoRoom,
+                    Refused::Failed | Refused::Kept(_) => SkipReason::Failed,
                 }
             })?;
-        let new = new.ok_or(Kept::Unreachable)?.taken;
+        let new = new.ok_or(SkipReason::Unreachable)?.taken;
         let mut inner = match self.movable(buffer, from, victim.slot, limits) {
             Ok(inner) => inner,
             Err(kept) => {
@@ -199,38 +204,38 @@ impl Fake {
         from: usize,
         slot: Slot,
         limits: &EvictionLimits,
-    ) -> Result<MutexGuard<'_, Inner>, Kept> {
+    ) -> Result<MutexGuard<'_, Inner>, SkipReason> {
         let mut inner = self.inner();
         loop {
             let stuck = inner.stuck;
             let Some(Some(each)) = inner.buffers.get_mut(buffer as usize) else {
-                return Err(Kept::Gone);
+                return Err(SkipReason::Gone);
             };
             if each.at != Some(from) || each.slot(from) != Some(slot) {
-                return Err(Kept::Gone);
+                return Err(SkipReason::Gone);
             }
             match each.lock {
                 Lock::Free => {}
-                _ if !limits.may_block => return Err(Kept::Locked),
+                _ if !limits.may_block => return Err(SkipReason::Locked),
                 Lock::Yielding => each.lock = Lock::Free,
                 Lock::Taken => {
-                    inner = self.wait_unlocked(inner, limits).ok_or(Kept::Locked)?;
+                    inner = self.wait_unlocked(inner, limits).ok_or(SkipReason::Locked)?;
                     continue;
                 }
             }
             if each.external {
-                return Err(Kept::Unreachable);
+                return Err(SkipReason::Unreachable);
             }
             if each.pins > 0 {
-                return Err(Kept::Pinned);
+                return Err(SkipReason::Pinned);
             }
             if each.held {
-                return Err(Kept::Held);
+                return Err(SkipReason::Held);
             }
             let work = each.work.clone();
             let pending = inner.pending(&work);
             if !pending.is_empty() && limits.skip_busy {
-                return Err(Kept::Busy);
+                return Err(SkipReason::Busy);
             }
             let by_host: Vec<_> =
                 pending.into_iter().filter(|&each| inner.work[each].host).collect();
@@ -238,10 +243,10 @@ impl Fake {
                 return Ok(inner);
             }
             if !limits.may_block {
-                return Err(Kept::Locked);
+                return Err(SkipReason::Locked);
             }
             if stuck {
-                return Err(Kept::Busy);
+                return Err(SkipReason::Busy);
             }
             by_host.into_iter().for_each(|each| inner.work[each].over = true);
         }

@@ -2,7 +2,7 @@
 
 use super::{Buffer, Fake, Lock, Refused, number};
 use crate::memory::Room;
-use crate::residency::obstacles::Kept;
+use crate::residency::eviction_failures::SkipReason;
 use crate::residency::room::{PlacementOption, with_room};
 use crate::residency::world::EvictionLimits;
 
@@ -67,7 +67,7 @@ impl Fake {
                 return Ok(Validated::Moved);
             }
         }
-        Err(Refused::Kept(Kept::Locked))
+        Err(Refused::Kept(SkipReason::Locked))
     }
 
     /// Moves a buffer to a domain that has room for it. Returns `false` if it has moved elsewhere meanwhile and
@@ -78,7 +78,7 @@ impl Fake {
         while inner.buffer(buffer).lock == Lock::Taken {
             let Some(again) = self.wait_unlocked(inner, limits) else {
                 self.free(&mut self.inner(), to, bytes);
-                return Err(Refused::Kept(Kept::Locked));
+                return Err(Refused::Kept(SkipReason::Locked));
             };
             inner = again;
         }
@@ -109,11 +109,11 @@ impl Fake {
 
 fn may_move(buffer: &Buffer) -> Result<(), Refused> {
     let kept = if buffer.pins > 0 {
-        Kept::Pinned
+        SkipReason::Pinned
     } else if buffer.held {
-        Kept::Held
+        SkipReason::Held
     } else if buffer.external && buffer.at.is_some() {
-        Kept::Unreachable
+        SkipReason::Unreachable
     } else {
         return Ok(());
     };

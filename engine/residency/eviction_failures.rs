@@ -7,9 +7,10 @@ use smallvec::SmallVec;
 use crate::device::DeviceId;
 
 /// Why a buffer could not be evicted.
+#[doc(alias = "Kept")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Kept {
+pub enum SkipReason {
     /// It is pinned, or exported to another engine or process.
     Pinned,
     /// It has a static mapping, or the host is accessing it.
@@ -28,7 +29,7 @@ pub enum Kept {
     Gone,
 }
 
-impl fmt::Display for Kept {
+impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Pinned => "pinned",
@@ -44,9 +45,10 @@ impl fmt::Display for Kept {
 }
 
 /// What could not be evicted, in bytes by reason.
+#[doc(alias = "Obstacles")]
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct Obstacles {
-    kept: SmallVec<[(Kept, u64, u32); 2]>,
+pub struct EvictionFailures {
+    kept: SmallVec<[(SkipReason, u64, u32); 2]>,
     /// The holders of pins: a device and its reason each.
     pinned_by: Vec<String>,
     /// The bytes and the number of pins of each device.
@@ -78,9 +80,9 @@ impl fmt::Display for CapReached {
 /// How many holders of pins are named at most.
 const NAMED: usize = 4;
 
-impl Obstacles {
+impl EvictionFailures {
     /// Adds a buffer that was not evicted.
-    pub(crate) fn add(&mut self, why: Kept, bytes: u64) {
+    pub(crate) fn add(&mut self, why: SkipReason, bytes: u64) {
         match self.kept.iter_mut().find(|(of, ..)| *of == why) {
             Some((_, sum, count)) => {
                 *sum += bytes;
@@ -126,12 +128,12 @@ impl Obstacles {
     }
 
     /// Bytes that could not be evicted for a reason.
-    pub fn bytes(&self, why: Kept) -> u64 {
+    pub fn bytes(&self, why: SkipReason) -> u64 {
         self.kept.iter().filter(|(of, ..)| *of == why).map(|(_, bytes, _)| bytes).sum()
     }
 
     /// Bytes and number of buffers that could not be evicted, by reason.
-    pub fn iter(&self) -> impl Iterator<Item = (Kept, u64, u32)> {
+    pub fn iter(&self) -> impl Iterator<Item = (SkipReason, u64, u32)> {
         self.kept.iter().copied()
     }
 
@@ -147,7 +149,7 @@ impl Obstacles {
     }
 }
 
-impl fmt::Display for Obstacles {
+impl fmt::Display for EvictionFailures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(cap) = &self.cap {
             cap.fmt(f)?;
@@ -156,7 +158,7 @@ impl fmt::Display for Obstacles {
             let comma = if nth == 0 && self.cap.is_none() { "" } else { ", " };
             let s = if count == 1 { "" } else { "s" };
             write!(f, "{comma}{bytes} bytes in {count} buffer{s} {why}")?;
-            if why == Kept::Pinned && !self.pinned_by.is_empty() {
+            if why == SkipReason::Pinned && !self.pinned_by.is_empty() {
                 write!(f, " (by {})", self.pinned_by.join(", "))?;
             }
         }
@@ -170,25 +172,25 @@ mod tests {
 
     #[test]
     fn obstacles_name_reasons_and_holders() {
-        let mut obstacles = Obstacles::default();
-        obstacles.add(Kept::Pinned, 100);
-        obstacles.add(Kept::Pinned, 28);
-        obstacles.add(Kept::Busy, 7);
-        obstacles.pinned_by("llvmpipe (scanout)".into());
-        obstacles.pinned_by("llvmpipe (scanout)".into());
-        assert_eq!(obstacles.bytes(Kept::Pinned), 128);
-        assert_eq!(obstacles.most_pinned(), None, "no device is known");
+        let mut failures = EvictionFailures::default();
+        failures.add(SkipReason::Pinned, 100);
+        failures.add(SkipReason::Pinned, 28);
+        failures.add(SkipReason::Busy, 7);
+        failures.pinned_by("llvmpipe (scanout)".into());
+        failures.pinned_by("llvmpipe (scanout)".into());
+        assert_eq!(failures.bytes(SkipReason::Pinned), 128);
+        assert_eq!(failures.most_pinned(), None, "no device is known");
         for (by, bytes, pins) in [(1, 60, 9), (2, 50, 1), (2, 50, 3)] {
-            obstacles.pins(DeviceId(by), bytes, pins);
+            failures.pins(DeviceId(by), bytes, pins);
         }
-        assert_eq!(obstacles.most_pinned(), Some((DeviceId(2), 4)), "by bytes");
+        assert_eq!(failures.most_pinned(), Some((DeviceId(2), 4)), "by bytes");
         let said =
             "128 bytes in 2 buffers pinned (by llvmpipe (scanout)), 7 bytes in 1 buffer busy";
-        assert_eq!(obstacles.to_string(), said);
-        obstacles.capped(CapReached { group: "a".into(), asked: 5, cap: 9, used: 8 });
+        assert_eq!(failures.to_string(), said);
+        failures.capped(CapReached { group: "a".into(), asked: 5, cap: 9, used: 8 });
         let capped = "the cap of client group \"a\", which has 8 of 9 bytes";
-        assert_eq!(obstacles.to_string(), format!("{capped}, {said}"));
-        let mut only = Obstacles::default();
+        assert_eq!(failures.to_string(), format!("{capped}, {said}"));
+        let mut only = EvictionFailures::default();
         only.capped(CapReached { group: "a".into(), asked: 5, cap: 9, used: 8 });
         assert!(!only.is_empty() && only.to_string() == capped);
     }
