@@ -25,19 +25,20 @@ impl Engine {
         Ok(self.budget_changed(domain))
     }
 
-    /// Takes a device to read so many bytes in a second from a place; `None` for what is measured. What
-    /// software devices have is the same memory everywhere, so without this nothing is drawn to them
-    /// ([`crate::ResidencyOptions::auto_migration`]).
+    /// Sets how many bytes per second `device` reads from `domain`; `None` returns to the measured speed.
+    ///
+    /// The domains of software devices are the same memory, so without this nothing is auto-migrated to them
+    /// ([`crate::ResidencyOptions::auto_migration`]). With the feature `testing` alone.
     ///
     /// # Errors
     ///
     /// [`crate::Error::ForeignEngine`].
-    #[doc(hidden)]
-    pub fn model_speed(&self, device: &Device, place: DomainId, bytes: Option<u64>) -> Result<()> {
+    #[cfg(feature = "testing")]
+    pub fn model_speed(&self, device: &Device, domain: DomainId, bytes: Option<u64>) -> Result<()> {
         self.set.core.check(&device.0)?;
-        self.set.core.check_domain(place)?;
-        let price = bytes.map(residency::AccessCost::from_bandwidth);
-        self.set.core.auto_migration.access_costs().set(device.id(), place, price);
+        self.set.core.check_domain(domain)?;
+        let cost = bytes.map(residency::AccessCost::from_bandwidth);
+        self.set.core.auto_migration.access_costs().set(device.id(), domain, cost);
         Ok(())
     }
 

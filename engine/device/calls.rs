@@ -1,8 +1,8 @@
-//! Counts the calls that can fail, and injects failures on request.
+//! Counts the calls that can fail.
 //!
 //! Every call that makes, shares or uses a buffer's memory is announced here first. So a test can assert that
-//! an operation made *no* such call. A test can make the n-th call fail, and check that nothing has changed. And
-//! CI without a GPU can exercise the faults of real drivers.
+//! an operation made *no* such call. With the feature `testing` (`faults.rs`) a test can also make the n-th call
+//! fail, and check that nothing has changed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -95,84 +95,42 @@ impl Call {
     }
 }
 
-/// Counts calls, and fails those that were requested to fail.
+/// Counts calls into drivers and the kernel.
 ///
-/// One per engine, shared by all its devices: [`crate::Engine::calls`].
+/// One per engine, shared by all its devices: [`crate::Engine::calls`]. With the feature `testing` it also fails
+/// calls on request.
 #[derive(Debug, Default)]
 pub struct Calls {
     made: [AtomicU64; Call::ALL.len()],
     /// Whether `faults` is not empty. Relaxed: a fault armed by another thread may miss a call in progress,
     /// which cannot be told from arming it later.
-    armed: AtomicBool,
+    pub(super) armed: AtomicBool,
     faults: Mutex<Vec<Fault>>,
     /// Imports yield memory of their own instead of the exporter's.
-    lying_imports: AtomicBool,
+    pub(super) lying_imports: AtomicBool,
     /// Device memory is treated as not mappable by the host.
-    unmappable: AtomicBool,
+    pub(super) unmappable: AtomicBool,
     /// Whether a device was reported lost since the engine last checked. It is here because the devices of an
     /// engine share nothing else.
     device_lost: AtomicBool,
     /// Replaces what every driver reports about its heap.
-    heap_budget: Mutex<Option<HeapBudget>>,
+    pub(super) heap_budget: Mutex<Option<HeapBudget>>,
     /// The engine's stopped clock in milliseconds plus 1; 0 while it runs. Relaxed: it orders nothing.
-    clock: AtomicU64,
+    pub(super) clock: AtomicU64,
 }
 
+/// A call that must fail.
 #[derive(Debug)]
-struct Fault {
-    call: Call,
-    countdown: u64,
-    code: vk::Result,
+pub(super) struct Fault {
+    pub(super) call: Call,
+    pub(super) countdown: u64,
+    pub(super) code: vk::Result,
 }
 
 impl Calls {
     /// How often `call` was made, failed calls included.
     pub fn made(&self, call: Call) -> u64 {
         self.made[call as usize].load(Ordering::Relaxed)
-    }
-
-    /// Makes the `nth` call from now (1 is the next one) fail with `code`, without reaching the driver.
-    ///
-    /// Operating-system calls report `ENOMEM`, whatever `code` is.
-    pub fn fail_nth(&self, call: Call, nth: u64, code: vk::Result) {
-        self.lock().push(Fault { call, countdown: nth.max(1), code });
-        self.armed.store(true, Ordering::Relaxed);
-    }
-
-    /// Removes all faults that have not happened; returns whether there were any.
-    pub fn clear_faults(&self) -> bool {
-        let mut faults = self.lock();
-        let pending = !faults.is_empty();
-        faults.clear();
-        self.armed.store(false, Ordering::Relaxed);
-        pending
-    }
-
-    /// From now on every import *succeeds* and yields zeroed memory that is not the exporter's.
-    ///
-    /// The driver of NVIDIA/open-gpu-kernel-modules#1037 does this; it is why routes are proved with data.
-    pub fn set_lying_imports(&self, lying: bool) {
-        self.lying_imports.store(lying, Ordering::Relaxed);
-    }
-
-    /// From now on new device memory is treated as not mappable by the host, as most VRAM is.
-    pub fn set_unmappable_device_memory(&self, unmappable: bool) {
-        self.unmappable.store(unmappable, Ordering::Relaxed);
-    }
-
-    /// Replaces what every driver reports about its device's heap: a budget of `budget` bytes for this process,
-    /// of which `usage` bytes are in use. `None` restores what the drivers report.
-    pub fn set_heap_budget(&self, said: Option<(u64, u64)>) {
-        let said = said.map(|(budget, usage)| HeapBudget { budget, usage });
-        *self.heap_budget.lock().unwrap_or_else(PoisonError::into_inner) = said;
-    }
-
-    /// Stops the engine's clock at `age`; `None` lets it show the time since the engine was opened again. By
-    /// this clock use counts age, restores are throttled, and a driver's budget is asked for again.
-    pub fn set_clock(&self, age: Option<Duration>) {
-        // CAST: 2^64 ms are half a billion years.
-        let shown = age.map_or(0, |age| age.as_millis() as u64 + 1);
-        self.clock.store(shown, Ordering::Relaxed);
     }
 
     /// Notes that a device is lost. The device is marked as lost before.
@@ -235,7 +193,7 @@ impl Calls {
         hit
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Fault>> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Fault>> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -23,6 +23,8 @@ mod calls;
 #[expect(clippy::module_inception, reason = "the file is named after the type that it holds")]
 mod device;
 mod external;
+#[cfg(any(test, feature = "testing"))]
+mod faults;
 mod formats;
 mod handle_type;
 mod id;

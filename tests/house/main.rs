@@ -136,6 +136,15 @@ fn assert_none(messages: &[String]) {
     assert!(messages.is_empty(), "{count} to look at:\n\n{}\n", messages.join("\n\n"));
 }
 
+/// Cargo leaves out programs whose features are off, and says nothing.
+#[test]
+fn every_feature_that_tests_need_is_on() {
+    assert!(
+        cfg!(all(feature = "cli", feature = "testing")),
+        "most tests were left out: run `make test-native`, or `cargo test --features cli,testing`"
+    );
+}
+
 #[test]
 fn folders_import_only_lower_ones() {
     assert_none(&house().judge("direction"));

@@ -19,6 +19,7 @@ impl AccessCost {
     }
 
     /// From a bandwidth in bytes per second.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn from_bandwidth(bytes: u64) -> Self {
         Self::new(1_000_000_000_000_000 / u128::from(bytes.max(1)))
     }
@@ -96,6 +97,7 @@ impl AccessCosts {
     }
 
     /// Sets a cost that replaces the measured one; `None` restores the measured one.
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn set(&self, user: DeviceId, domain: DomainId, cost: Option<AccessCost>) {
         let mut set = self.lock();
         set.retain(|(of, at, _)| (*of, *at) != (user, domain));
