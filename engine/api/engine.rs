@@ -22,11 +22,11 @@ use crate::transfer::{CopySpeeds, Verdict};
 /// Devices that share buffers, and all that is needed for it.
 ///
 /// Devices take part until the engine, the last buffer and the last [`Device`] handle are gone.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Engine {
     /// The buffers, with the services they use.
     pub(crate) set: Arc<Buffers>,
-    adapters: Vec<Adapter>,
+    adapters: Arc<[Adapter]>,
     transfer_queues: bool,
     /// `None` if every device is adopted.
     _instance: Option<Arc<Instance>>,
@@ -53,6 +53,7 @@ impl Engine {
             })?,
             None => Tracer::from_env(),
         };
+        let adapters = adapters.into();
         Ok(Self { adapters, _instance: Some(instance), ..Self::with_tracer(descriptor, tracer) })
     }
 
@@ -66,7 +67,7 @@ impl Engine {
         let core =
             Core::new(descriptor.timeout, system_memory(), descriptor.options, tracer, speeds);
         let transfer_queues = descriptor.transfer_queues;
-        Self { set: Buffers::new(core), adapters: vec![], transfer_queues, _instance: None }
+        Self { set: Buffers::new(core), adapters: [].into(), transfer_queues, _instance: None }
     }
 
     /// The adapters, in the loader's order.

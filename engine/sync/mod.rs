@@ -40,6 +40,7 @@ mod sync_file;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod wait_many;
 mod wait_queue;
 mod waits;
 

@@ -10,6 +10,7 @@ mod move_callback;
 mod pending;
 mod pinning;
 mod ranges;
+mod remapped;
 mod torture;
 mod transfer_queue;
 mod ttm_bo;

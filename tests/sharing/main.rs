@@ -10,6 +10,7 @@ mod cpu_access;
 mod errors;
 mod export_import;
 mod foreign;
+mod handles;
 mod importers;
 mod memory;
 mod report;

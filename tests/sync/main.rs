@@ -9,3 +9,4 @@ mod foreign_fences;
 mod poison;
 mod semaphores;
 mod submit;
+mod waiting;

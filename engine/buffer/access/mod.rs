@@ -14,8 +14,10 @@ mod copy;
 mod host_access;
 mod open_access;
 mod pair;
+mod remapped;
 mod submission;
 mod submit;
+mod wait;
 
 pub(crate) use copy::copy;
 pub use host_access::HostAccess;

@@ -21,7 +21,12 @@ pub(in crate::buffer) fn invalidate_importers(
     span: MoveId,
 ) {
     let reported = RefCell::default();
-    let invalidation = Invalidation { generation: buffer.generation(), cause, fences: &reported };
+    let invalidation = Invalidation {
+        buffer: buffer.id(),
+        generation: buffer.generation(),
+        cause,
+        fences: &reported,
+    };
     let mut panicked = None;
     for (device, importer) in state.importers() {
         let _traced = buffer.core().tracer.callback(span, buffer.id(), device);

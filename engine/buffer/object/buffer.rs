@@ -1,6 +1,7 @@
 //! The shared buffer, and the set of buffers that it belongs to.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
@@ -113,6 +114,14 @@ impl BufferInner {
 }
 
 impl SharedBuffer {
+    /// The buffer's number in its engine, which never changes and is never reused.
+    ///
+    /// Reports ([`crate::observe::BufferReport::id`]), traces and [`crate::Invalidation::buffer_id`] name the
+    /// buffer by it.
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
     /// The size in bytes. It never changes.
     pub fn size(&self) -> u64 {
         self.0.size
@@ -157,7 +166,7 @@ impl SharedBuffer {
         !matches!(self.provider(), Provider::Foreign(_))
     }
 
-    /// Whether both handles name the same buffer.
+    /// Whether both handles name the same buffer, as `==` tells too.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -276,6 +285,21 @@ impl fmt::Debug for SharedBuffer {
             None => out.field("domain", &"(locked)"),
         };
         out.finish_non_exhaustive()
+    }
+}
+
+/// Handles are equal if they are the same buffer, whatever its content.
+impl PartialEq for SharedBuffer {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_same(other)
+    }
+}
+
+impl Eq for SharedBuffer {}
+
+impl Hash for SharedBuffer {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
     }
 }
 

@@ -75,12 +75,20 @@ pub enum InvalidationCause {
 
 /// The notification of an [`Importer`].
 pub struct Invalidation<'a> {
+    pub(in crate::buffer) buffer: u64,
     pub(in crate::buffer) generation: u32,
     pub(in crate::buffer) cause: InvalidationCause,
     pub(in crate::buffer) fences: &'a RefCell<Vec<(Usage, Fence)>>,
 }
 
 impl Invalidation<'_> {
+    /// The number of the buffer ([`crate::SharedBuffer::id`]). One importer can serve many buffers.
+    ///
+    /// There is no handle here: the buffer is locked during the call.
+    pub fn buffer_id(&self) -> u64 {
+        self.buffer
+    }
+
     /// The generation whose mappings become stale.
     pub fn generation(&self) -> u32 {
         self.generation
@@ -102,6 +110,7 @@ impl Invalidation<'_> {
 impl fmt::Debug for Invalidation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Invalidation")
+            .field("buffer", &self.buffer)
             .field("generation", &self.generation)
             .field("cause", &self.cause)
             .finish_non_exhaustive()

@@ -1,0 +1,51 @@
+//! Waits for the work of others on a buffer.
+
+use std::time::{Duration, Instant};
+
+use crate::access::Access;
+use crate::buffer::object::{SharedBuffer, wait_all};
+use crate::error::{Error, Result};
+use crate::sync::Usage;
+
+impl SharedBuffer {
+    /// Whether work is running that a use with `access` must wait for: a move, writes, and for a write also reads.
+    ///
+    /// The answer may be outdated when this returns. An open [`crate::HostAccess`] or [`crate::OpenAccess`] is no
+    /// such work, because only fences are.
+    ///
+    /// Locks: the reservation.
+    #[doc(alias = "dma_resv_test_signaled")]
+    #[must_use]
+    pub fn is_busy(&self, access: Access) -> bool {
+        let waits_for = Usage::from(access).waits_for();
+        !self.0.lock().fences().pending(waits_for).is_empty()
+    }
+
+    /// Waits for the work that a use with `access` must wait for ([`SharedBuffer::is_busy`]).
+    ///
+    /// The fences are those of the moment of the call. Work that is submitted during the wait is not waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] after `timeout`; [`Error::Poisoned`] if work that was to write or move the bytes has
+    /// failed. Failed reads are no error.
+    ///
+    /// Locks: the reservation, but not while waiting.
+    #[doc(alias = "dma_resv_wait_timeout")]
+    pub fn wait(&self, access: Access, timeout: Duration) -> Result<()> {
+        let buffer = &self.0;
+        buffer.set.handle_lost_devices();
+        let pending = buffer.lock().fences().pending(Usage::from(access).waits_for());
+        // A timeout that the clock cannot represent is a wait without end.
+        let forever = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+        let end = Instant::now() + timeout.min(forever);
+        wait_all(&pending, end).map_err(|error| match error {
+            Error::Timeout { .. } => {
+                let what = format!("the work on {}", buffer.name());
+                Error::Timeout { what, after: timeout }
+            }
+            other => other,
+        })?;
+        buffer.check_content(&mut buffer.lock())
+    }
+}
