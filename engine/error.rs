@@ -13,7 +13,6 @@ mod foreign_fd;
 use std::time::Duration;
 
 use ash::vk;
-use rustix::io::Errno;
 
 use crate::access::Access;
 use crate::device::{AdapterSelector, HandleType};
@@ -22,6 +21,8 @@ use crate::residency::EvictionFailures;
 use crate::transfer::Refusal;
 
 pub use foreign_fd::ForeignFdReason;
+pub use gpu_allocator::AllocationError;
+pub use rustix::io::Errno;
 
 /// A result with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -39,6 +40,7 @@ pub enum Error {
         "{domain} is out of memory: {requested} bytes requested, {used} of {budget} bytes in use{}{}",
         driver_code(*.code), failures_of(.failures)
     )]
+    #[non_exhaustive]
     OutOfMemory {
         /// The domain that was asked.
         domain: DomainId,
@@ -57,6 +59,7 @@ pub enum Error {
     ///
     /// Drivers report this as out of memory; peerbuf checks which of the two it is.
     #[error("{call}: no file descriptor left, {open} open of {limit} allowed (RLIMIT_NOFILE)")]
+    #[non_exhaustive]
     FdLimit {
         /// The call that needed a descriptor.
         call: &'static str,
@@ -69,6 +72,7 @@ pub enum Error {
     /// A device has reached its pin quota. Unpin a buffer, or raise the quota
     /// ([`crate::Engine::set_pin_quota`]).
     #[error("{device} may pin {quota} bytes: {used} pinned, {requested} more requested")]
+    #[non_exhaustive]
     PinQuota {
         /// The device's name.
         device: String,
@@ -85,6 +89,7 @@ pub enum Error {
     #[error(
         "no Vulkan loader: install one (Debian: libvulkan1) and a driver (mesa-vulkan-drivers)"
     )]
+    #[non_exhaustive]
     NoLoader {
         /// The error of the dynamic linker.
         #[source]
@@ -92,6 +97,7 @@ pub enum Error {
     },
     /// The loader lists no device that peerbuf can use.
     #[error("no usable Vulkan device among {seen}: {why}")]
+    #[non_exhaustive]
     NoDevice {
         /// How many devices the loader listed.
         seen: usize,
@@ -100,6 +106,7 @@ pub enum Error {
     },
     /// No adapter matches the selector.
     #[error("no adapter matches {selector}; there are {present}: {names}")]
+    #[non_exhaustive]
     UnknownDevice {
         /// The selector.
         selector: AdapterSelector,
@@ -110,6 +117,7 @@ pub enum Error {
     },
     /// The device lacks something that the operation needs.
     #[error("{device} lacks {missing}")]
+    #[non_exhaustive]
     Unsupported {
         /// The device's name.
         device: String,
@@ -117,19 +125,20 @@ pub enum Error {
         missing: String,
     },
     /// The device cannot reach any domain that the buffer may live in, by any proved route.
-    #[error("{buffer}: {device} cannot reach it{}", list(.refused))]
+    #[error("{buffer}: {device} cannot reach it")]
     Unreachable {
         /// The buffer's name.
         buffer: String,
         /// The device that was to be attached.
         device: String,
-        /// Every route that was considered, and why it was refused.
+        /// Every route that was considered, and why it was refused. The text of the error leaves them out.
         refused: Vec<Refusal>,
     },
 
     /// The buffer is revoked ([`crate::SharedBuffer::revoke`]). Drop its mappings; map it again after its owner
     /// has called [`crate::SharedBuffer::unrevoke`].
     #[error("{buffer} is revoked: it cannot be used before `unrevoke` is called")]
+    #[non_exhaustive]
     Revoked {
         /// The buffer's name.
         buffer: String,
@@ -138,6 +147,7 @@ pub enum Error {
     /// Work that should have written or moved the buffer has failed, so its content is undefined. Accept the
     /// content ([`crate::SharedBuffer::accept_content`]), and write it again.
     #[error("{buffer} is poisoned: {cause}")]
+    #[non_exhaustive]
     Poisoned {
         /// The buffer's name.
         buffer: String,
@@ -151,6 +161,7 @@ pub enum Error {
     #[error(
         "{buffer} is purged: its content was discarded; call `repopulate` to allocate zeroed memory"
     )]
+    #[non_exhaustive]
     Purged {
         /// The buffer's name.
         buffer: String,
@@ -160,6 +171,7 @@ pub enum Error {
     /// The buffer cannot move now, because a mapping, a host access or a pin keeps it in place. Retry when it has
     /// ended.
     #[error("{buffer} is busy: {mapped} mapped, {host} under host access, {pinned} pinned")]
+    #[non_exhaustive]
     Busy {
         /// The buffer's name.
         buffer: String,
@@ -174,6 +186,7 @@ pub enum Error {
     /// taken back. Retry when the [`crate::ForeignExport`]s are dropped.
     #[doc(alias = "HandedOut")]
     #[error("{buffer} is exported outside this engine, {exports} times")]
+    #[non_exhaustive]
     Exported {
         /// The buffer's name.
         buffer: String,
@@ -182,6 +195,7 @@ pub enum Error {
     },
     /// The buffer has moved since it was mapped. Map it again ([`crate::Attachment::remap`]) and retry.
     #[error("{buffer}: mapped at generation {mapped}, now at {current}")]
+    #[non_exhaustive]
     Stale {
         /// The buffer's name.
         buffer: String,
@@ -192,6 +206,7 @@ pub enum Error {
     },
     /// A wait ended by its timeout.
     #[error("{what} did not finish within {after:?}")]
+    #[non_exhaustive]
     Timeout {
         /// What was waited for.
         what: String,
@@ -202,6 +217,7 @@ pub enum Error {
     // ---- fix the call ----
     /// A size that no buffer can have.
     #[error("a buffer of {size} bytes: {rule}")]
+    #[non_exhaustive]
     InvalidSize {
         /// The requested size.
         size: u64,
@@ -210,6 +226,7 @@ pub enum Error {
     },
     /// A range that is not within its buffer.
     #[error("{buffer}: {len} bytes at {offset} do not fit into {size}")]
+    #[non_exhaustive]
     OutOfBounds {
         /// The buffer's name.
         buffer: String,
@@ -222,6 +239,7 @@ pub enum Error {
     },
     /// An offset or a length that is not a multiple of what the operation needs.
     #[error("{what}: {value} is not a multiple of {align}")]
+    #[non_exhaustive]
     Misaligned {
         /// Which quantity.
         what: &'static str,
@@ -232,6 +250,7 @@ pub enum Error {
     },
     /// Source and destination of a copy overlap.
     #[error("{buffer}: copying {len} bytes from {from} to {to} overlaps itself")]
+    #[non_exhaustive]
     Overlap {
         /// The buffer's name.
         buffer: String,
@@ -244,6 +263,7 @@ pub enum Error {
     },
     /// The device is already attached to this buffer.
     #[error("{buffer}: {device} is already attached")]
+    #[non_exhaustive]
     AlreadyAttached {
         /// The buffer's name.
         buffer: String,
@@ -252,6 +272,7 @@ pub enum Error {
     },
     /// The attachment still has mappings; drop them, then detach.
     #[error("{buffer}: {device} still holds {mapped} mappings")]
+    #[non_exhaustive]
     StillMapped {
         /// The buffer's name.
         buffer: String,
@@ -262,12 +283,14 @@ pub enum Error {
     },
     /// The objects belong to different engines.
     #[error("{what} belongs to another engine")]
+    #[non_exhaustive]
     ForeignEngine {
         /// Which argument.
         what: &'static str,
     },
     /// The mapping is of another buffer or of another device.
     #[error("{buffer}: not a mapping of this buffer on {device}")]
+    #[non_exhaustive]
     ForeignMapping {
         /// The buffer's name.
         buffer: String,
@@ -276,6 +299,7 @@ pub enum Error {
     },
     /// The access was opened for another mode than it is used for.
     #[error("{buffer}: opened for {opened}, used for {used}")]
+    #[non_exhaustive]
     WrongAccess {
         /// The buffer's name.
         buffer: String,
@@ -286,6 +310,7 @@ pub enum Error {
     },
     /// A file descriptor from outside is not of the stated type or size.
     #[error("foreign fd refused as {handle}: {reason}")]
+    #[non_exhaustive]
     ForeignFd {
         /// The stated type.
         handle: HandleType,
@@ -296,6 +321,7 @@ pub enum Error {
     // ---- stop using a device ----
     /// The device is lost; its queues accept no more work. Other devices are not affected.
     #[error("{device} is lost (reported by {call})")]
+    #[non_exhaustive]
     DeviceLost {
         /// The device's name.
         device: String,
@@ -305,6 +331,7 @@ pub enum Error {
 
     /// The work behind a fence has failed, so what it should have written is undefined. Submit it again.
     #[error("{what} failed: {why}")]
+    #[non_exhaustive]
     WorkFailed {
         /// The work behind the fence.
         what: String,
@@ -315,6 +342,7 @@ pub enum Error {
     // ---- raw ----
     /// A Vulkan call failed with a code that has no variant of its own.
     #[error("{device}: {call} failed with {code:?}")]
+    #[non_exhaustive]
     Vulkan {
         /// The device's name, or the loader's.
         device: String,
@@ -325,6 +353,7 @@ pub enum Error {
     },
     /// An operating-system call failed with an `errno` that has no variant of its own.
     #[error("{call} failed")]
+    #[non_exhaustive]
     Os {
         /// The call.
         call: &'static str,
@@ -334,6 +363,7 @@ pub enum Error {
     },
     /// The allocator of staging memory failed.
     #[error("{device}: allocating {size} bytes of staging memory failed")]
+    #[non_exhaustive]
     Staging {
         /// The device's name.
         device: String,
@@ -341,7 +371,7 @@ pub enum Error {
         size: u64,
         /// The allocator's reason.
         #[source]
-        source: gpu_allocator::AllocationError,
+        source: AllocationError,
     },
 }
 
@@ -387,10 +417,6 @@ fn driver_code(code: Option<vk::Result>) -> String {
 
 fn failures_of(failures: &EvictionFailures) -> String {
     if failures.is_empty() { String::new() } else { format!("; obstacles: {failures}") }
-}
-
-fn list(refused: &[Refusal]) -> String {
-    refused.iter().map(|refusal| format!("; {refusal}")).collect()
 }
 
 const _: () = {

@@ -1,33 +1,34 @@
 //! **GPU buffers that can move while they are shared.**
 //!
-//! peerbuf allocates exportable Vulkan memory on one GPU, lets others take it in (any vendor, or a
-//! software device), and keeps the freedom to move the bytes afterwards. It is the kernel's dynamic
-//! dma-buf and TTM, brought to user space.
+//! peerbuf allocates exportable Vulkan memory on one GPU and imports it on others, of any vendor, software devices
+//! included. Afterwards it can still move the bytes: to another device's memory, to system memory, or out of a
+//! device that fails. It is the kernel's dynamic dma-buf and TTM, in user space.
 //!
-//! # What it is, and what it is not
+//! # What a move is
 //!
-//! We live in user space. A `VkDeviceMemory` never changes its payload, and an exported fd names one
-//! fixed allocation. So:
+//! A `VkDeviceMemory` never changes its payload, and an exported fd names one fixed allocation. So:
 //!
-//! * *Moving* means a new backing, a copy, and new views for the devices that peerbuf knows. A
-//!   generation number tells old from new.
-//! * *Keeping in place* means that this backing stays this buffer's backing. It does not nail down
-//!   physical pages: the kernel driver below may still do as it likes.
-//! * An fd handed to a stranger cannot be recalled. Handing one out is a visible act
-//!   ([`SharedBuffer::export_foreign`]) that pins the buffer until its guard is dropped.
-//! * A successful import proves nothing. A route between two devices counts when a pattern was written
-//!   on one side and read back on the other ([`Engine::route`]).
+//! * A *move* is a new backing, a copy, and new views for the devices that are attached. A generation number tells
+//!   old views from new ones.
+//! * A *pin* keeps this backing as the buffer's backing. It does not fix physical pages: the kernel driver below
+//!   may still move those.
+//! * An exported fd cannot be revoked. So an export is an explicit call ([`SharedBuffer::export_foreign`]), and pins
+//!   the buffer until its guard is dropped.
+//! * A successful import proves nothing. A route between two devices counts once a pattern was written on one side
+//!   and read back on the other ([`Engine::route`]).
 //!
-//! A buffer moves on request ([`SharedBuffer::migrate`], many at once: [`Engine::migrate_many`]), when a
-//! device attaches that cannot reach it where it is, and when it is handed out. Dynamic attachments are told
-//! ([`Importer`]; the usual kinds are [`Refault`], [`FenceAndResume`], [`Revocable`]); the mappings of static
-//! ones, and [`Pin`]s, keep it in place. It can be taken away from everybody and given back
-//! ([`SharedBuffer::revoke`], [`SharedBuffer::unrevoke`]), and one whose writer failed says so until somebody
-//! accepts its content.
+//! Buffers move on request ([`SharedBuffer::migrate`], [`Engine::migrate_many`]), when a device attaches that cannot
+//! reach them, and when they are exported. Dynamic attachments are notified ([`Importer`]; [`Refault`],
+//! [`FenceAndResume`] and [`Revocable`] are ready to use). Mappings of static attachments, and [`Pin`]s, keep a
+//! buffer in place.
 //!
-//! It also moves by itself. When a device's memory is full ([`Engine::model_heap`], [`Engine::set_cap`], what the
-//! driver leaves to us), whoever needs room evicts others into system memory; they come back when they are
-//! used ([`ResidencyOptions`]). [`SharedBuffer::explain`] says why a buffer is where it is.
+//! Buffers also move by themselves. If a device's memory is full, others are evicted into system memory. They are
+//! restored when they are used ([`ResidencyOptions`]). How much fits is what the driver reports, or less
+//! ([`Engine::model_heap`], [`Engine::set_cap`]). [`SharedBuffer::explain`] says why a buffer is where it is.
+//!
+//! Access can be denied and permitted again ([`SharedBuffer::revoke`], [`SharedBuffer::unrevoke`]). If work that
+//! writes a buffer fails, uses of the buffer fail with [`Error::Poisoned`] until its content is accepted
+//! ([`SharedBuffer::accept_content`]).
 //!
 //! # An example
 //!
@@ -39,7 +40,7 @@
 //! let first = engine.open_device(&engine.adapters()[0])?;
 //! let second = engine.open_device(engine.adapters().last().unwrap_or(&engine.adapters()[0]))?;
 //!
-//! // At home on the first device; wherever both can reach it.
+//! // The home device is the first; the bytes are wherever both devices can reach them.
 //! let frame = engine.create_buffer(&first, BufferDescriptor::new(8 << 20).name("frame"))?;
 //! let writer = frame.attach(&first)?;
 //! let reader = frame.attach(&second)?;
@@ -51,11 +52,11 @@
 //! # }
 //! ```
 //!
-//! Applications submit their own commands by [`Engine::submit`], which orders them behind everybody else's on
-//! the GPU; those that call `vkQueueSubmit` themselves take [`Mapping::view`] (a `VkBuffer`, an offset, a size)
-//! and the two halves of an ownership transfer, [`Mapping::acquire`] and [`Mapping::release`], between
-//! [`Mapping::begin_access`] and [`OpenAccess::end`]. They let peerbuf adopt the device they have
-//! ([`Engine::adopt_device`]).
+//! An application submits its own commands by [`Engine::submit_remapped`], which orders them on the GPU behind all
+//! earlier uses of the buffers. An application that calls `vkQueueSubmit` itself takes [`Mapping::view`] (a
+//! `VkBuffer`, an offset, a size), records the two halves of an ownership transfer ([`Mapping::acquire`],
+//! [`Mapping::release`]), and brackets that with [`Mapping::begin_access`] and [`OpenAccess::end`]. peerbuf can adopt
+//! the application's device ([`Engine::adopt_device`]).
 //!
 //! # Words
 //!
@@ -68,12 +69,21 @@
 //! | [`SharedBuffer`] | `struct dma_buf` | – |
 //! | [`Attachment`] | `dma_buf_attachment` | – |
 //! | [`Mapping`] | mapped `sg_table` | imported memory, bound buffer |
+//! | [`AliasedBuffer`] | – | a second buffer on the same memory |
 //! | [`Importer`] | `dma_buf_attach_ops` | – |
+//! | [`Invalidation`] | `dma_buf_invalidate_mappings` | – |
 //! | [`Pin`] | `dma_buf_pin` | – |
 //! | [`HostAccess`] | `dma_buf_begin_cpu_access` | mapped memory |
+//! | [`ForeignExport`], [`ForeignInfo`] | `dma_buf_export` | `vkGetMemoryFdKHR` |
 //! | [`Fence`], [`Usage`] | `dma_fence`, `dma_resv_usage` | timeline semaphore and value |
 //! | [`Submission`] | `drm_exec` and a job | `vkQueueSubmit` |
 //! | [`Route`], [`WaitRoute`] | p2p distance; dependency of a job | external memory; external semaphores |
+//! | [`ResidencyOptions`], [`residency::EvictionFailures`] | `ttm_operation_ctx`, `ttm_lru_walk` | – |
+//! | [`ClientGroup`] | dmem cgroup | – |
+//! | [`UnplugReport`] | `drm_dev_unplug` | `VK_ERROR_DEVICE_LOST` |
+//!
+//! The *home* of a buffer is the device whose memory is the buffer's VRAM. A *backing* is the memory that it has now.
+//! A *generation* counts its moves. A *clean copy* is a copy in system memory that equals the bytes in VRAM.
 //!
 //! # Flow
 //!
@@ -86,11 +96,15 @@
 //!
 //! # Files, fds, threads
 //!
-//! Every fd is an `OwnedFd`, close-on-exec, duplicated before it is given to a driver. All public types
-//! but [`Invalidation`] and [`Submission`], which live for one call, are `Send + Sync`. No wait for a
-//! device is without a bound ([`EngineDescriptor::timeout`]); dropping never waits for a GPU, except the
-//! last drop of a device and of its engine, in bounds. The library prints nothing; it emits [`tracing`]
-//! events.
+//! Every fd is an `OwnedFd`, close-on-exec, duplicated before it is given to a driver. All public types are
+//! `Send + Sync` but [`Invalidation`] and [`Submission`], which live for one call. Every wait for a device has a
+//! timeout ([`EngineDescriptor::timeout`]). Drops never wait for a GPU, except the last drop of a device and of its
+//! engine, which wait for at most ten seconds. The library prints nothing; it emits [`tracing`] events.
+//!
+//! # Features
+//!
+//! None is on by default. `cli` builds the program `peerbuf`. `testing` adds fault injection: [`device::Calls`] can
+//! then make calls fail, and drivers misreport.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!(
@@ -128,7 +142,7 @@ pub use device::{
     Adapter, AdapterSelector, AdoptedDevice, Device, DeviceId, HandleType, QueueLock, Uuid,
     Validation,
 };
-pub use error::{Error, ForeignFdReason, Result};
+pub use error::{AllocationError, Errno, Error, ForeignFdReason, Result};
 pub use memory::{DomainId, DomainKind, DomainUsage, GroupUsage, Placement, Provider};
 pub use residency::{Priority, ResidencyOptions};
 pub use sync::{CallbackId, Fence, Signal, Usage, WaitRoute};

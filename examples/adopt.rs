@@ -127,17 +127,15 @@ impl Application {
 
     /// Describes the device to peerbuf.
     fn for_adoption(&self) -> AdoptedDevice {
-        AdoptedDevice {
-            entry: self.entry.clone(),
-            instance: self.instance.clone(),
-            physical: self.physical,
-            device: self.device.clone(),
-            extensions: self.extensions.clone(),
-            queue_family: self.family,
-            queue_index: 0,
-            queue_lock: Some(self.lock.clone()),
-            transfer_queue: None,
-        }
+        AdoptedDevice::new(
+            self.entry.clone(),
+            self.instance.clone(),
+            self.physical,
+            self.device.clone(),
+            self.extensions.clone(),
+            self.family,
+        )
+        .queue_lock(self.lock.clone())
     }
 
     /// Fills the shared buffer with [`WORD`] and returns the fence of the commands. Does not wait: peerbuf adds

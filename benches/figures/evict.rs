@@ -148,7 +148,7 @@ impl<'a> Ours<'a> {
 fn moves(migration: &Migration) -> Outcome<()> {
     match migration {
         Migration::Done { .. } => Ok(()),
-        Migration::None => Err("the buffer did not move".into()),
+        _ => Err("the buffer did not move".into()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What an engine is made with.
+//! The options that an engine is opened with.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::device::{MessageSink, Validation};
 use crate::residency::ResidencyOptions;
 use crate::transfer::CopySpeeds;
 
-/// What an [`Engine`] is to be.
+/// The options of an engine, for [`crate::Engine::open`].
 #[derive(Clone)]
 pub struct EngineDescriptor {
     pub(super) validation: Validation,
@@ -20,11 +20,11 @@ pub struct EngineDescriptor {
     pub(super) copy_speeds: Option<CopySpeeds>,
 }
 
-/// The bound of every wait, unless another is set.
+/// The default of [`EngineDescriptor::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl EngineDescriptor {
-    /// No validation; waits end after 10 seconds.
+    /// The defaults: no validation, a timeout of 10 seconds, transfer queues, measured copy speeds.
     pub fn new() -> Self {
         Self {
             validation: Validation::Off,
@@ -37,54 +37,52 @@ impl EngineDescriptor {
         }
     }
 
-    /// Whether to run under the Khronos validation layer.
+    /// Sets whether to run under the Khronos validation layer.
     #[must_use]
     pub fn validation(mut self, validation: Validation) -> Self {
         self.validation = validation;
         self
     }
 
-    /// Who hears its messages, besides `tracing`.
+    /// Sets a function that gets the messages of the validation layer, in addition to `tracing`.
     #[must_use]
     pub fn messages(mut self, sink: MessageSink) -> Self {
         self.sink = Some(sink);
         self
     }
 
-    /// How the right buffers are kept in the right places.
+    /// Sets the residency options: eviction policy, limits on restores, clean copies, automatic migration.
     #[must_use]
     pub fn residency(mut self, options: ResidencyOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Writes what happens to a file, as a trace for Perfetto or `chrome://tracing`, from which policies can be
-    /// replayed as well ([`crate::observe::trace`]). Without this the environment may name a file, in
-    /// `PEERBUF_TRACE`.
+    /// Writes a trace to a file, for Perfetto or `chrome://tracing`. Eviction policies can be replayed from it
+    /// ([`crate::observe::trace`]). Without this, the environment variable `PEERBUF_TRACE` may name the file.
     #[must_use]
     pub fn trace(mut self, file: impl Into<PathBuf>) -> Self {
         self.trace = Some(file.into());
         self
     }
 
-    /// Whether devices that are opened move buffers on a queue of their own, where they have a second one, so
-    /// that moves run beside everything else. They do, unless told not to.
+    /// Sets whether opened devices with a second queue use it for moves, so that moves run in parallel with other
+    /// work. The default is `true`.
     #[must_use]
-    pub fn transfer_queues(mut self, wanted: bool) -> Self {
-        self.transfer_queues = wanted;
+    pub fn transfer_queues(mut self, use_them: bool) -> Self {
+        self.transfer_queues = use_them;
         self
     }
 
-    /// How fast the host and each device copy, for those who want the same way taken every time. `None`, as
-    /// from the start: each device is measured once, at the first move that could use it, which takes a few
-    /// milliseconds.
+    /// Sets how fast the host and each device copy, so that every run takes the same copy paths. With `None`, the
+    /// default, each device is measured once, at the first move that could use it. That takes a few milliseconds.
     #[must_use]
     pub fn copy_speeds(mut self, speeds: impl Into<Option<CopySpeeds>>) -> Self {
         self.copy_speeds = speeds.into();
         self
     }
 
-    /// The bound of every wait for a device; a day at most.
+    /// Sets the timeout of every wait for a device, at most a day. The default is 10 seconds.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,4 +1,4 @@
-//! Groups of buffers: those with a cap of their own, and those that age together.
+//! Groups of buffers: those that have a cap of their own, and those that age together.
 
 use std::sync::Arc;
 
@@ -7,13 +7,16 @@ use crate::buffer::{AgeGroup, ClientGroup, Eviction, fit};
 use crate::error::{Error, Result};
 use crate::memory::DomainId;
 
+/// # Groups
+///
+/// A client group is charged for its buffers, and has caps. An age group is used, and so evicted, as one.
 impl Engine {
-    /// A new client group, for buffers that are to be counted, and limited, together. The name is for errors
-    /// and reports; two groups may have the same.
+    /// Creates a client group, for buffers that are counted and limited together. Errors and reports show the
+    /// name, which need not be unique.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if there are 65,535 groups of which somebody has a handle or a buffer.
+    /// [`Error::Unsupported`] if there are 65,535 groups that have a handle or a buffer.
     pub fn client_group(&self, name: &str) -> Result<ClientGroup> {
         let core = &self.set.core;
         let unused = |group| {
@@ -26,36 +29,35 @@ impl Engine {
         Ok(ClientGroup { set: Arc::clone(&self.set), group })
     }
 
-    /// A new age group, with nobody in it.
+    /// Creates an empty age group.
     pub fn age_group(&self) -> AgeGroup {
         AgeGroup::new(&self.set.core)
     }
 }
 
 impl ClientGroup {
-    /// Limits what the group's buffers may have in use in a domain, now and while things run; `None` for no
-    /// limit but the domain's. Those that do not fit any more are evicted.
+    /// Limits how many bytes the group's buffers may use in a domain; `None` leaves only the domain's own limit.
+    /// The cap can change at any time. Buffers that no longer fit are evicted.
     ///
-    /// A group that has as much as it may makes room by evicting its own, and nobody else: the smallest set
-    /// that is enough, in the order in which they would leave a full domain. If none of them can leave, its
-    /// buffer goes where else it may be, or there is [`Error::OutOfMemory`], whose failures say so
-    /// ([`crate::residency::EvictionFailures::cap_reached`]). Where the domain is full, anybody may have to go for
-    /// it, as for anybody else; a cap is no promise that there is room.
+    /// A group at its cap makes room by evicting its own buffers, and no others: the smallest sufficient set, in
+    /// the order in which they would leave a full domain. If none of them can be evicted, the new buffer is
+    /// allocated in another domain of its placement, or the call fails with [`Error::OutOfMemory`], which names
+    /// the cap ([`crate::residency::EvictionFailures::cap_reached`]). If the domain itself is full, buffers of any
+    /// group may be evicted. A cap does not reserve memory.
     ///
-    /// With the default policy a choice among its own costs the same however many others there are
-    /// ([`crate::residency::policy::Policy::victims_among`]).
+    /// With the default policy the choice among the group's buffers costs the same however many other buffers
+    /// there are ([`crate::residency::policy::Policy::victims_among`]).
     ///
-    /// What the group's buffers have left counts until devices have finished with it and mappings do not
-    /// look at it any more, as does a buffer's place before and after a move until that has ended: so a
-    /// buffer of more than half of the cap cannot move within the domain. Imported buffers are on nobody's
-    /// account.
+    /// Memory that the group's buffers have left is charged until devices have finished with it and mappings no
+    /// longer show it. During a move a buffer is charged for the old and the new backing. So a buffer of more than
+    /// half of the cap cannot move within the domain. Imported buffers are charged to no group.
     ///
     /// # Errors
     ///
-    /// [`Error::ForeignEngine`] for the VRAM of a device that does not take part. What could not go is in the
-    /// result.
+    /// [`Error::ForeignEngine`] for the VRAM of a device that does not take part. The result says what could not
+    /// be evicted.
     ///
-    /// Locks: none may be held; waits, in bounds, for what is evicted.
+    /// Locks: none may be held; waits for evictions, for at most the engine timeout.
     #[doc(alias = "dmem.max")]
     pub fn set_cap(&self, domain: DomainId, bytes: Option<u64>) -> Result<Eviction> {
         self.set.core.check_domain(domain)?;

@@ -1,23 +1,27 @@
-//! Who stays and who goes, by hand: budgets, and moving many at once because somebody says so.
+//! Residency on request: budgets, caps and quotas, and the eviction and restore of many buffers.
 
 use super::engine::Engine;
 use crate::buffer::{self, Eviction, fit};
-use crate::core::UnplugReport;
 use crate::device::Device;
 use crate::error::Result;
-use crate::memory::{DomainId, DomainUsage, GroupId};
-use crate::observe::{MoveCause, Moved, StallCause, Stalls};
+use crate::memory::{DomainId, GroupId};
 use crate::residency::{self, Trigger};
 
+/// # Residency
+///
+/// How much memory buffers may use, and who must leave it. The options of the engine are
+/// [`crate::ResidencyOptions`]; requests for one buffer are methods of [`crate::SharedBuffer`].
 impl Engine {
-    /// Takes a device's memory to be so large: software devices have no heap of their own, and a real one can
-    /// be made smaller for a test. Whoever does not fit any more is evicted.
+    /// Sets the size of a device's memory. Buffers that no longer fit are evicted.
+    ///
+    /// Software devices have no heap of their own, so theirs is modelled. The memory of a real device can be made
+    /// smaller for a test.
     ///
     /// # Errors
     ///
     /// [`crate::Error::ForeignEngine`].
     ///
-    /// Locks: none may be held; waits, in bounds, for what is evicted.
+    /// Locks: none may be held; waits for evictions, for at most the engine timeout.
     pub fn model_heap(&self, device: &Device, bytes: u64) -> Result<Eviction> {
         self.set.core.check(&device.0)?;
         let domain = DomainId::Vram(device.id());
@@ -42,8 +46,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Limits what buffers may have in use in a domain, now and while things run; `None` for no limit but the
-    /// domain's own. Whoever does not fit any more is evicted.
+    /// Limits how many bytes buffers may use in a domain; `None` leaves only the domain's own limit. The cap can
+    /// change at any time. Buffers that no longer fit are evicted.
     ///
     /// # Errors
     ///
@@ -62,14 +66,32 @@ impl Engine {
         fit(&self.set, domain, GroupId::NONE)
     }
 
-    /// Moves everything that may go out of a device's memory, and gives that back to the driver: it is to be
-    /// suspended, or to go. Buffers come
-    /// back when they are used, or all together with [`Engine::restore`]; those that may lose their content
-    /// ([`crate::SharedBuffer::set_purgeable`]) lose it.
+    /// Limits how many bytes `device` may keep pinned at once ([`crate::Attachment::pin`]). Initially there is no
+    /// limit.
+    ///
+    /// Existing pins remain. The first call visits every buffer, and makes the device's pins slightly slower from
+    /// then on.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::ForeignEngine`]. What could not go is in the result.
+    /// [`crate::Error::ForeignEngine`].
+    ///
+    /// Locks: each buffer's reservation, one at a time.
+    pub fn set_pin_quota(&self, device: &Device, bytes: u64) -> Result<()> {
+        self.set.core.check(&device.0)?;
+        buffer::limit_pins(&self.set, device.id(), bytes);
+        Ok(())
+    }
+
+    /// Evicts everything that can be evicted from a device's memory, and returns that memory to the driver: before
+    /// a suspend, or before the device is removed.
+    ///
+    /// Buffers are restored when they are used, or all together by [`Engine::restore`]. Purgeable buffers
+    /// ([`crate::SharedBuffer::set_purgeable`]) lose their content.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`]. The result says what could not be evicted.
     ///
     /// Locks: as [`Engine::model_heap`].
     #[doc(alias = "ttm_resource_manager_evict_all")]
@@ -83,12 +105,12 @@ impl Engine {
         Ok(evicted.into())
     }
 
-    /// Brings back to a device's memory what wants to be there, as far as there is room without evicting
-    /// anybody; returns how many buffers came.
+    /// Restores the buffers that prefer a device's memory, as far as there is room without an eviction. Returns how
+    /// many buffers moved.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::ForeignEngine`]. A buffer that cannot come stays where it is.
+    /// [`crate::Error::ForeignEngine`]. A buffer that cannot be restored stays in its domain.
     ///
     /// Locks: none may be held.
     pub fn restore(&self, device: &Device) -> Result<usize> {
@@ -97,58 +119,15 @@ impl Engine {
         Ok(buffer::restore(&self.set, DomainId::Vram(device.id())))
     }
 
-    /// Gives up a device that is about to be unplugged, or is lost ([`crate::Error::DeviceLost`]), for good:
-    /// buffers in its memory that have a clean copy elsewhere go on as that, and those that have none are
-    /// poisoned, until somebody accepts that their bytes are gone ([`crate::SharedBuffer::accept_content`]) and moves
-    /// them somewhere else. Importers are told ([`crate::InvalidationCause::Evict`]). Buffers elsewhere, and
-    /// the other devices, do not notice; but nobody returns to the device's memory, and moves into it, and new
-    /// buffers at home on the device, are [`crate::Error::DeviceLost`]. A buffer that would be lost while a
-    /// move of it waits for work of the host is given time, in bounds, to get out.
+    /// Returns memory that no buffer uses to its providers, for an application that goes idle. Returns how many
+    /// bytes.
     ///
-    /// Of a loss that a call has reported nobody need tell the engine: the next operation that makes a buffer
-    /// or uses one, of this device or another, begins with this.
+    /// Clean copies are dropped too, so the next eviction of such a buffer copies again. Memory of the devices that
+    /// should be returned as well must be evicted first ([`Engine::evict_all`]).
     ///
-    /// A device is given up once. Who asks again, or after the engine, is told what was done then; while
-    /// another thread is at it, what was done so far.
-    ///
-    /// To take a device away that still works, [`Engine::evict_all`] first: it loses nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`crate::Error::ForeignEngine`].
-    ///
-    /// # Panics
-    ///
-    /// If an importer does, when all buffers are done.
-    ///
-    /// Locks: each buffer's reservation, one at a time, but not while waiting.
-    #[doc(alias = "abandon")]
-    pub fn unplug(&self, device: &Device) -> Result<UnplugReport> {
-        self.set.core.check(&device.0)?;
-        Ok(buffer::unplug(&self.set, &device.0))
-    }
-
-    /// How full a domain is.
-    ///
-    /// # Errors
-    ///
-    /// [`crate::Error::ForeignEngine`] for the VRAM of a device that does not take part.
-    pub fn usage(&self, domain: DomainId) -> Result<DomainUsage> {
-        self.set.core.check_domain(domain)?;
-        if let DomainId::Vram(device) = domain {
-            self.set.core.member(device).poll_budget(self.set.core.age());
-        }
-        Ok(self.set.core.domain_state(domain).ledger.usage())
-    }
-
-    /// How much has moved for a cause since the engine began.
-    pub fn moved(&self, cause: MoveCause) -> Moved {
-        self.set.core.counters.moved.get(cause)
-    }
-
-    /// How often and how long calls waited for a cause since the engine began, without the waits for fences that
-    /// callers wait for themselves ([`crate::Fence::wait`]).
-    pub fn stalls(&self, cause: StallCause) -> Stalls {
-        self.set.core.counters.stalls.get(cause)
+    /// Locks: each buffer's reservation, one at a time.
+    pub fn trim(&self) -> u64 {
+        self.set.handle_lost_devices();
+        self.set.trim()
     }
 }

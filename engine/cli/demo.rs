@@ -86,7 +86,7 @@ impl Demo {
             moves: moving.moves,
             domain: match buffer.domain().kind() {
                 DomainKind::Vram => "vram",
-                DomainKind::System => "system",
+                _ => "system",
             },
             home: buffer.home().id().index(),
             provider: buffer.provider().name(),

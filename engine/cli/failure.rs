@@ -56,15 +56,8 @@ impl Failure {
 
     /// The whole message: the error, its causes, and a hint.
     pub(crate) fn message(&self) -> String {
-        if let Self::Engine(Error::Unreachable { buffer, device, .. }) = self {
-            return self.with_details(&format!("{buffer}: {device} cannot reach it"));
-        }
-        self.with_details(&self.to_string())
-    }
-
-    fn with_details(&self, summary: &str) -> String {
-        let mut message = format!("error: {summary}\n");
-        let mut shown = summary.to_owned();
+        let mut shown = self.to_string();
+        let mut message = format!("error: {shown}\n");
         let mut cause = self.source();
         while let Some(error) = cause {
             let text = error.to_string();

@@ -252,7 +252,7 @@ impl From<(StallCause, Stalls)> for StallFacts {
 impl From<BufferReport> for BufferFacts {
     fn from(report: BufferReport) -> Self {
         let (domain, domain_device) = place(report.domain);
-        let (wanted, wanted_device) = place(report.wanted);
+        let (wanted, wanted_device) = place(report.preferred);
         Self {
             id: report.id,
             name: report.name,

@@ -78,7 +78,7 @@ impl Participants<'_> {
                     moves.fetch_add(1, Ordering::Relaxed);
                     moved.count(to)
                 }
-                Ok(Migration::None) => true,
+                Ok(_) => true,
                 Err(error) if error.is_retryable() => true,
                 Err(refusal @ (Error::Unreachable { .. } | Error::Unsupported { .. })) => {
                     moved.refuse(to, &refusal, self.devices)
@@ -194,11 +194,12 @@ impl Moved {
             }
             other => other.to_string(),
         };
+        let details = reasons(reason);
         self.refused.push(RefusedFacts {
             place: name(to),
-            reason: reason.to_string(),
+            reason: [vec![reason.to_string()], details.clone()].concat().join("; "),
             summary,
-            details: reasons(reason),
+            details,
         });
         false
     }

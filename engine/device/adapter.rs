@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 
 /// A Vulkan memory heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Heap {
     /// Size in bytes.
     pub size: u64,
@@ -24,6 +25,7 @@ pub struct Heap {
 
 /// A Vulkan memory type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MemoryType {
     /// Index of its heap.
     pub heap: u32,

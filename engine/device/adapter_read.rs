@@ -137,7 +137,8 @@ fn buffer_abilities(
     extensions: &[&CStr],
     driver: vk::DriverId,
 ) -> [ExternalBuffers; HandleType::ALL.len()] {
-    HandleType::ALL.map(|handle| {
+    std::array::from_fn(|index| {
+        let handle = HandleType::ALL[index];
         let extension = match handle {
             HandleType::DmaBuf => ext::external_memory_dma_buf::NAME,
             HandleType::OpaqueFd => khr::external_memory_fd::NAME,

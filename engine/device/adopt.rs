@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 ///
 /// [`crate::device::instance_extensions`] and [`crate::Adapter::device_extensions`] list what the application
 /// should enable when it creates its instance and device. What it has enabled is stated here.
+#[non_exhaustive]
 pub struct AdoptedDevice {
     /// The entry points that `instance` was loaded through.
     pub entry: ash::Entry,
@@ -41,6 +42,7 @@ pub struct AdoptedDevice {
 
 /// A second queue of an application's device, for [`AdoptedDevice::transfer_queue`].
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct AdoptedQueue {
     /// Its family, which must support copies of buffers.
     pub family: u32,
@@ -52,7 +54,65 @@ pub struct AdoptedQueue {
     pub lock: Option<Arc<dyn QueueLock>>,
 }
 
+impl AdoptedQueue {
+    /// A queue that the application does not use itself.
+    pub fn new(family: u32, index: u32) -> Self {
+        Self { family, index, lock: None }
+    }
+
+    /// Sets the lock that the application holds around its own uses of the queue.
+    #[must_use]
+    pub fn lock(mut self, lock: Arc<dyn QueueLock>) -> Self {
+        self.lock = Some(lock);
+        self
+    }
+}
+
 impl AdoptedDevice {
+    /// An application's device with one queue, the first of `queue_family`, which no lock protects. The fields
+    /// have the conditions.
+    pub fn new(
+        entry: ash::Entry,
+        instance: ash::Instance,
+        physical: vk::PhysicalDevice,
+        device: ash::Device,
+        extensions: Vec<&'static CStr>,
+        queue_family: u32,
+    ) -> Self {
+        Self {
+            entry,
+            instance,
+            physical,
+            device,
+            extensions,
+            queue_family,
+            queue_index: 0,
+            queue_lock: None,
+            transfer_queue: None,
+        }
+    }
+
+    /// Sets the index of the queue in its family.
+    #[must_use]
+    pub fn queue_index(mut self, index: u32) -> Self {
+        self.queue_index = index;
+        self
+    }
+
+    /// Sets the lock that the application holds around its own uses of the queue.
+    #[must_use]
+    pub fn queue_lock(mut self, lock: Arc<dyn QueueLock>) -> Self {
+        self.queue_lock = Some(lock);
+        self
+    }
+
+    /// Sets a second queue, for moves.
+    #[must_use]
+    pub fn transfer_queue(mut self, queue: AdoptedQueue) -> Self {
+        self.transfer_queue = Some(queue);
+        self
+    }
+
     /// The main queue, and the one for moves.
     pub(super) fn queues(self, adapter: &Adapter) -> Result<(QueueChoice, Option<QueueChoice>)> {
         let missing = |missing| Error::Unsupported { device: adapter.name().to_owned(), missing };

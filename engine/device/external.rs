@@ -14,6 +14,7 @@ pub(crate) use vk::ExternalSemaphoreHandleTypeFlags as SemaphoreHandle;
 
 /// What a driver reports about memory of shared buffers, for one handle type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ExternalBuffers {
     /// The handle type.
     pub handle: HandleType,
@@ -27,6 +28,7 @@ pub struct ExternalBuffers {
 
 /// What a driver reports about semaphores, for one handle type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ExternalSemaphores {
     /// The handle type: `OPAQUE_FD` or `SYNC_FD`.
     pub handle: vk::ExternalSemaphoreHandleTypeFlags,

@@ -19,7 +19,7 @@ pub enum HandleType {
 
 impl HandleType {
     /// Every kind, best first (ARCHITECTURE.md, "Where memory comes from").
-    pub const ALL: [Self; 3] = [Self::DmaBuf, Self::OpaqueFd, Self::HostPointer];
+    pub const ALL: &[Self] = &[Self::DmaBuf, Self::OpaqueFd, Self::HostPointer];
 
     /// The Vulkan bit.
     pub const fn vk(self) -> vk::ExternalMemoryHandleTypeFlags {

@@ -27,6 +27,7 @@ pub fn instance_extensions() -> &'static [&'static CStr] {
 
 /// Whether to enable the Khronos validation layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Validation {
     /// Without the layer, and without its cost.
     #[default]

@@ -36,6 +36,7 @@ pub enum Effect {
 
 /// One behaviour of one driver.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Quirk {
     /// The driver.
     pub driver: vk::DriverId,

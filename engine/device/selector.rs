@@ -36,6 +36,7 @@ pub struct DrmNode {
 
 /// A kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum AdapterKind {
     /// A GPU with memory of its own.
     Discrete,

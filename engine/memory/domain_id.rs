@@ -35,6 +35,7 @@ impl fmt::Display for DomainId {
 
 /// A kind of domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum DomainKind {
     /// The home device's own memory.
     Vram,

@@ -8,6 +8,7 @@ use super::domain_id::DomainKind;
 ///
 /// A buffer lives in the first one that all its attached devices can reach and that has room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Placement {
     /// In the home device's memory if every attached device can reach it there, otherwise in system memory.
     #[default]

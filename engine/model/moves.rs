@@ -254,10 +254,10 @@ fn move_against_move() {
     sample(RUNS, || {
         let scene = Scene::new();
         let work: [fn(&Scene) -> u32; 3] = [
-            |scene| u32::from(scene.stage.move_to(DomainId::System) != Some(Migration::None)),
+            |scene| u32::from(scene.stage.move_to(DomainId::System) != Some(Migration::Unchanged)),
             |scene| {
                 let there = DomainId::Vram(scene.stage.b.id());
-                u32::from(scene.stage.move_to(there) != Some(Migration::None))
+                u32::from(scene.stage.move_to(there) != Some(Migration::Unchanged))
             },
             |scene| {
                 let mut mapping = scene.attachment.map(Access::Write).expect("the device maps it");

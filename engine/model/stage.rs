@@ -108,7 +108,7 @@ impl Stage {
     pub(super) fn finish(self) {
         let live = Arc::clone(self.engine.live());
         drop(self);
-        for object in Object::ALL {
+        for &object in Object::ALL {
             assert_eq!(live.count(object), 0, "{object:?} still alive");
         }
     }

@@ -32,7 +32,7 @@ pub enum Object {
 
 impl Object {
     /// All kinds, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: &[Self] = &[
         Self::Device,
         Self::Allocation,
         Self::View,
@@ -65,7 +65,7 @@ impl Live {
 
     /// The number of all live objects, including devices and what the engine keeps for reuse.
     pub fn total(&self) -> u64 {
-        Object::ALL.into_iter().map(|object| self.count(object)).sum()
+        Object::ALL.iter().copied().map(|object| self.count(object)).sum()
     }
 
     pub(crate) fn born(&self, object: Object) {
@@ -99,7 +99,7 @@ impl Default for Live {
 impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Live ")?;
-        let counts = Object::ALL.into_iter().map(|object| (object, self.count(object)));
+        let counts = Object::ALL.iter().copied().map(|object| (object, self.count(object)));
         f.debug_map().entries(counts).finish()
     }
 }

@@ -16,7 +16,7 @@ mod shard;
 mod stalls;
 pub mod trace;
 
-pub use explain::{Decision, Pick, Reason, Told, What};
+pub use explain::{Decision, DecisionText, Pick, Reason, What};
 pub use live::{Live, Object};
 pub use moved::{MoveCause, Moved};
 pub use report::{

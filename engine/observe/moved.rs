@@ -46,7 +46,7 @@ impl MoveCause {
     }
 
     /// All causes, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: &[Self] = &[
         Self::Asked,
         Self::Reach,
         Self::Exported,
@@ -105,7 +105,7 @@ mod tests {
         counters.add(MoveCause::Evicted, 10, 0);
         counters.add(MoveCause::Evicted, 10, 10);
         let evicted = Moved { moves: 2, bytes: 20, copied: 10 };
-        for cause in MoveCause::ALL {
+        for &cause in MoveCause::ALL {
             let expected = if cause == MoveCause::Evicted { evicted } else { Moved::default() };
             assert_eq!(counters.get(cause), expected, "{cause}");
         }

@@ -27,7 +27,7 @@ impl StallCause {
     }
 
     /// All causes, in order.
-    pub const ALL: [Self; 3] = [Self::Room, Self::Move, Self::Work];
+    pub const ALL: &[Self] = &[Self::Room, Self::Move, Self::Work];
 }
 
 impl fmt::Display for StallCause {
@@ -100,7 +100,7 @@ mod tests {
         counters.add(StallCause::Move, long);
         counters.add(StallCause::Move, short);
         let moves = Stalls { waits: 2, total: short + long, longest: long };
-        for cause in StallCause::ALL {
+        for &cause in StallCause::ALL {
             let expected = if cause == StallCause::Move { moves } else { Stalls::default() };
             assert_eq!(counters.get(cause), expected, "{cause}");
         }

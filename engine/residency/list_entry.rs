@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn every_mark_has_its_own_bits() {
         assert_eq!(size_of::<Entry<u32>>(), 12);
-        for priority in Priority::ALL {
+        for &priority in Priority::ALL {
             for state in STATES {
                 let mut entry = Entry::new((), 300, GroupId(7), priority, true);
                 entry.set_state(state);

@@ -21,7 +21,7 @@ pub enum Priority {
 
 impl Priority {
     /// All priorities, lowest first.
-    pub const ALL: [Self; 4] = [Self::Low, Self::Normal, Self::High, Self::Highest];
+    pub const ALL: &[Self] = &[Self::Low, Self::Normal, Self::High, Self::Highest];
 
     pub(super) fn index(self) -> usize {
         self as usize

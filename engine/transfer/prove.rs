@@ -109,7 +109,7 @@ pub(crate) fn prove_all(
 /// The routes to try, best first. A device accesses its own exports without a route, and needs no staging.
 fn ladder(same: bool) -> impl Iterator<Item = Route> {
     let local = same.then_some(Route::Local);
-    local.into_iter().chain(Route::LADDER.into_iter().filter(move |route| {
+    local.into_iter().chain(Route::LADDER.iter().copied().filter(move |route| {
         !same || matches!(route, Route::DmaHeap | Route::Udmabuf | Route::Memfd)
     }))
 }

@@ -33,7 +33,7 @@ pub enum Route {
 
 impl Route {
     /// All routes between two devices, best first (ARCHITECTURE.md, "Where memory comes from").
-    pub const LADDER: [Self; 8] = [
+    pub const LADDER: &[Self] = &[
         Self::DmaBuf,
         Self::OpaqueFd,
         Self::DmaHeap,

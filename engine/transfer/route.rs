@@ -38,13 +38,15 @@ impl Route {
     /// The route that shares memory of `provider`.
     pub(crate) fn of(provider: Provider) -> Option<Self> {
         Self::LADDER
-            .into_iter()
+            .iter()
+            .copied()
             .find(|route| route.provider(DeviceId(0)) == Some(provider.of_device(DeviceId(0))))
     }
 }
 
 /// A route that was proved, and how fast it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Working {
     /// The route.
     pub route: Route,
@@ -57,6 +59,7 @@ pub struct Working {
 
 /// Everything known about the routes from one device to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Verdict {
     /// The route to use. [`Route::Staged`] if the devices cannot share memory.
     pub route: Route,
@@ -123,7 +126,7 @@ impl PairKey {
             device: device.adapter().device_uuid(),
             driver: device.adapter().driver_uuid(),
             version: device.adapter().driver_version(),
-            enabled: HandleType::ALL.map(|handle| has_extension(device, handle)),
+            enabled: std::array::from_fn(|at| has_extension(device, HandleType::ALL[at])),
         };
         Self { from: key(from), to: key(to), same_device: std::ptr::eq(from, to) }
     }
@@ -199,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_provider_makes_one_route_for_every_exporter() {
-        for route in Route::LADDER {
+        for &route in Route::LADDER {
             let Some(provider) = route.provider(DeviceId(3)) else {
                 continue;
             };

@@ -87,17 +87,16 @@ impl App {
     }
 
     pub(crate) fn facts(&self) -> AdoptedDevice {
-        AdoptedDevice {
-            entry: self.entry.clone(),
-            instance: self.instance.clone(),
-            physical: self.physical,
-            device: self.soft.as_ref().map_or(&self.device, SoftQueues::device).clone(),
-            extensions: self.extensions.clone(),
-            queue_family: FAMILY,
-            queue_index: 0,
-            queue_lock: Some(Arc::clone(&self.lock) as Arc<dyn QueueLock>),
-            transfer_queue: None,
-        }
+        let device = self.soft.as_ref().map_or(&self.device, SoftQueues::device).clone();
+        AdoptedDevice::new(
+            self.entry.clone(),
+            self.instance.clone(),
+            self.physical,
+            device,
+            self.extensions.clone(),
+            FAMILY,
+        )
+        .queue_lock(Arc::clone(&self.lock) as Arc<dyn QueueLock>)
     }
 
     /// Adopts the device into `engine`. `self` outlives the engine: it is created before and dropped after it.
@@ -109,7 +108,7 @@ impl App {
     pub(crate) fn join_with_transfer_queue(&self, rig: &Rig, engine: &Engine) -> Device {
         let index = u32::from(self.soft.is_some());
         // The application locks its main queue. It does not use the transfer queue, so that one needs no lock of it.
-        let queue = AdoptedQueue { family: FAMILY, index, lock: None };
+        let queue = AdoptedQueue::new(FAMILY, index);
         let joined = self.try_join(rig, engine, |facts| facts.transfer_queue = Some(queue));
         joined.expect("it can compute and copy")
     }

@@ -208,7 +208,7 @@ impl Rig {
 
     /// The current call counts, for a later comparison.
     pub(crate) fn made(&self) -> Made {
-        Made(Call::ALL.map(|call| self.engine().calls().made(call)))
+        Made(std::array::from_fn(|at| self.engine().calls().made(Call::ALL[at])))
     }
 
     /// Ends the rig and checks what is left, as its drop does. For tests that have something to do afterwards.
@@ -267,7 +267,7 @@ impl Made {
     /// The calls made since `earlier`, by name.
     pub(crate) fn since(self, earlier: Self) -> Vec<(&'static str, u64)> {
         Call::ALL
-            .into_iter()
+            .iter()
             .zip(self.0.into_iter().zip(earlier.0))
             .filter(|(_, (now, then))| now > then)
             .map(|(call, (now, then))| (call.name(), now - then))
@@ -334,7 +334,8 @@ pub(crate) fn say(text: &str) {
 /// Lists the objects of an engine that are still alive.
 pub(crate) fn alive(live: &Live) -> Vec<String> {
     Object::ALL
-        .into_iter()
+        .iter()
+        .copied()
         .filter(|object| live.count(*object) > 0)
         .map(|object| format!("{} {object:?} still alive", live.count(object)))
         .collect()

@@ -19,7 +19,7 @@ pub(crate) fn can_live(
 ) -> bool {
     let home_device = AttachCaps { device: home, peer_to_peer: true };
     let all = || attached.iter().chain([&home_device]);
-    let routes = Route::LADDER.into_iter().filter(|route| kind_of(*route) == Some(kind));
+    let routes = Route::LADDER.iter().copied().filter(|route| kind_of(*route) == Some(kind));
     routes.into_iter().any(|route| all().all(|caps| reaches(engine, home, route, *caps)))
 }
 

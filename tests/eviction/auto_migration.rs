@@ -90,7 +90,7 @@ fn a_buffer_migrates_to_the_device_that_reads_it_most() {
     assert_eq!((moved.moves, moved.bytes, moved.copied), (1, MIB, MIB));
     assert_eq!(
         moved.moves,
-        MoveCause::ALL.map(|cause| engine.moved(cause).moves).iter().sum::<u64>()
+        MoveCause::ALL.iter().map(|&cause| engine.moved(cause).moves).sum::<u64>()
     );
     // The reason.
     let explained = buffer.explain();
@@ -100,7 +100,7 @@ fn a_buffer_migrates_to_the_device_that_reads_it_most() {
         (What::AutoMigrated, vram(first), vram(second))
     );
     assert_eq!(decision.reason, Reason::UsedMore { by: second.id(), times: ENOUGH, others: 0 });
-    assert_eq!(explained.wanted, vram(second), "the new domain is preferred");
+    assert_eq!(explained.preferred, vram(second), "the new domain is preferred");
     let text = explained.to_string();
     assert!(text.contains("auto-migrated to") && text.contains("has used it 3 times"), "{text}");
     assert!(engine.report().to_string().contains("attracted"), "{}", engine.report());

@@ -275,9 +275,9 @@ fn an_import_retries_after_out_of_memory() {
             (export, None)
         };
         let import = |(export, imported): &mut (ForeignExport, Option<SharedBuffer>)| {
-            let (fd, facts) = (export.as_fd(), export.info());
+            let (fd, info) = (export.as_fd(), export.info());
             // SAFETY: an fd of the other engine with its own facts.
-            *imported = Some(unsafe { other_engine.import_foreign(&device, fd, facts, None) }?);
+            *imported = Some(unsafe { other_engine.import_foreign(&device, fd, info, None) }?);
             Ok(())
         };
         let subject = (scene, &other_engine, Call::ImportMemory);

@@ -210,7 +210,10 @@ fn a_smaller_budget_evicts_and_a_larger_budget_restores() {
             shared.check(nth % 2, "after evictions and restores");
         }
         assert_eq!(inside(), 8, "uses restored them");
-        assert_eq!(all[0].buffer.request_residency().expect("already resident"), Migration::None);
+        assert_eq!(
+            all[0].buffer.request_residency().expect("already resident"),
+            Migration::Unchanged
+        );
     }
 }
 
@@ -224,7 +227,10 @@ fn an_explicit_move_is_not_undone() {
         shared.check(1, "moved");
         shared.check(0, "moved");
         assert_eq!(shared.buffer.domain(), DomainId::System, "it is not restored");
-        assert_eq!(shared.buffer.request_residency().expect("already resident"), Migration::None);
+        assert_eq!(
+            shared.buffer.request_residency().expect("already resident"),
+            Migration::Unchanged
+        );
     }
 }
 
@@ -244,7 +250,7 @@ fn a_buffer_explains_its_location() {
         let evicted = [&first, &second].into_iter().find(|b| b.domain() == DomainId::System);
         let evicted = evicted.expect("one was evicted");
         let explained = evicted.explain();
-        assert_eq!(explained.wanted, vram(&devices[0]));
+        assert_eq!(explained.preferred, vram(&devices[0]));
         assert_eq!(explained.decisions[0].what, What::Evicted);
         let text = explained.to_string();
         assert!(text.contains("1 MiB were needed by \"third\""), "{text}");

@@ -293,7 +293,7 @@ fn an_eviction_locks_at_most_one_batch() {
 
 /// The number of waits, for any cause.
 fn waits(engine: &Engine) -> u64 {
-    StallCause::ALL.into_iter().map(|cause| engine.stalls(cause).waits).sum()
+    StallCause::ALL.iter().copied().map(|cause| engine.stalls(cause).waits).sum()
 }
 
 /// A host fence keeps a reader of the current backing pending.

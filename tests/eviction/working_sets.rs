@@ -152,7 +152,7 @@ fn run(engine: &Engine, devices: &[Device], scale: Scale, tenths: u64, threads: 
                 let all = sizes(scale, share, &mut random).into_iter();
                 let mut all: Vec<_> = all
                     .map(|size| {
-                        let priority = *random.pick(&Priority::ALL);
+                        let priority = *random.pick(Priority::ALL);
                         let descriptor = BufferDescriptor::new(size).priority(priority);
                         Shared::new(engine, devices, descriptor)
                     })

@@ -181,7 +181,7 @@ fn a_lost_device_cannot_become_the_preferred_domain() {
     lose(engine, &first);
     assert_eq!(counts(engine, &first), (0, 1));
     buffer.migrate(vram(&first)).expect_err("a lost device");
-    assert_eq!(buffer.explain().wanted, DomainId::System);
+    assert_eq!(buffer.explain().preferred, DomainId::System);
 }
 
 /// Buffers in system memory are not affected by the loss of their home device.

@@ -224,7 +224,7 @@ impl<'a> Scene<'a> {
         let moved = self.step("migrate", |this| this.buffer.migrate(to));
         assert_eq!(self.buffer.domain(), to);
         let expected = match here == to {
-            true => Migration::None,
+            true => Migration::Unchanged,
             false => Migration::Done { generation: self.buffer.generation() },
         };
         assert_eq!(moved, expected);
@@ -393,7 +393,7 @@ fn check_play(
     trim();
     let (before, fds) = (alive(engine.live()), OpenFds::now());
     let (mut injected, mut failed) = (0, 0);
-    for call in Call::ALL {
+    for &call in Call::ALL {
         for &code in faults.codes(call) {
             for nth in faults.numbers() {
                 let [a, b] = devices.map(Device::name);

@@ -145,7 +145,7 @@ impl<'a> Scene<'a> {
             });
             let generation = before.1 + u32::from(before.0 != to);
             let expected = match before.0 == to {
-                true => Migration::None,
+                true => Migration::Unchanged,
                 false => Migration::Done { generation },
             };
             assert_eq!(moved.expect("the second time"), expected);

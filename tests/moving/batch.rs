@@ -10,8 +10,8 @@ use crate::common::{LONG, Rig, bytes, wait_idle};
 use peerbuf::ash::vk;
 use peerbuf::device::Call;
 use peerbuf::{
-    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, ForeignInfo, Importer,
-    Invalidation, Mapping, Migration, Placement, Result, SharedBuffer, Signal,
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, Importer, Invalidation,
+    Mapping, Migration, Placement, Result, SharedBuffer, Signal,
 };
 
 /// More bytes than the host copies itself, and fewer.
@@ -136,8 +136,8 @@ fn each_buffer_of_a_batch_has_its_own_outcome() {
     let [moved, busy, none, again, foreign, empty] = <[_; 6]>::try_from(results).expect("one each");
     assert_eq!(moved.expect("moved"), Migration::Done { generation: 1 });
     assert!(matches!(busy, Err(Error::Busy { pinned: 1, .. })), "{busy:?}");
-    assert_eq!(none.expect("already there"), Migration::None);
-    assert_eq!(again.expect("already there"), Migration::None);
+    assert_eq!(none.expect("already there"), Migration::Unchanged);
+    assert_eq!(again.expect("already there"), Migration::Unchanged);
     assert!(matches!(foreign, Err(Error::ForeignEngine { .. })), "{foreign:?}");
     assert_eq!(empty.expect("nothing to copy"), Migration::Done { generation: 1 });
     assert_eq!((held.domain(), held.generation()), (vram(&home), 0), "nothing has changed");
@@ -168,7 +168,8 @@ fn warm_up(rig: &Rig, home: &Device) {
 /// Asserts that the memory holds the buffer's bytes, and zeros behind them.
 fn assert_padding_clear(rig: &Rig, buffer: &SharedBuffer, seed: u64) {
     let export = buffer.export_foreign().expect("an fd");
-    let info = ForeignInfo { size: WHOLE, ..export.info() };
+    let mut info = export.info();
+    info.size = WHOLE;
     let external = rig.external_engine();
     let device = rig.open_on(&external, &buffer.home());
     // SAFETY: the engine's own fd, of memory of this size.

@@ -125,7 +125,7 @@ impl Rules {
         let attached = match row.start {
             Placement::Vram => best(&[DomainKind::Vram]),
             Placement::System => best(&[DomainKind::System]),
-            Placement::VramOrSystem => best(&[DomainKind::Vram, DomainKind::System]),
+            _ => best(&[DomainKind::Vram, DomainKind::System]),
         };
         // A pin holds the buffer, and so does the mapping of a static importer.
         let held = row.pinned || row.kind == Kind::Static;
@@ -230,7 +230,7 @@ impl<'a> Case<'a> {
         self.far = Some(far.expect("every importer reaches an allowed domain"));
         let domain = match kind {
             DomainKind::Vram => DomainId::Vram(self.home.id()),
-            DomainKind::System => DomainId::System,
+            _ => DomainId::System,
         };
         if domain == self.domain {
             // XD-1, XD-2, XD-5, XD-6.
@@ -278,7 +278,7 @@ impl<'a> Case<'a> {
         let result = self.buffer.migrate(to);
         match expected {
             Outcome::Stays => {
-                assert_eq!(result.expect("already there"), Migration::None);
+                assert_eq!(result.expect("already there"), Migration::Unchanged);
                 self.check();
             }
             Outcome::Moves => self.done(result, to),

@@ -189,10 +189,10 @@ fn keep_moving(
             side => DomainId::Vram(pair[side as usize - 1].id()),
         };
         match subject.buffer.migrate(to) {
-            Ok(Migration::None) => {}
             Ok(Migration::Done { .. }) => {
                 subject.moves.fetch_add(1, Ordering::Relaxed);
             }
+            Ok(_) => {}
             // A thread uses the buffer, or an attached device cannot reach the target.
             Err(Error::Busy { .. }) => {}
             Err(Error::Unreachable { .. }) => assert!(subject.transient),

@@ -498,7 +498,11 @@ fn one_queue_has_one_lock() {
     // Fixed speeds, since measurements would submit as well.
     let speeds = CopySpeeds::host_up_to(64 << 10);
     let engine = Engine::without_instance(&EngineDescriptor::new().copy_speeds(speeds));
-    let queue_of = |family, lock| Some(AdoptedQueue { family, index: 0, lock });
+    let queue_of = |family, lock: Option<Arc<dyn QueueLock>>| {
+        let mut queue = AdoptedQueue::new(family, 0);
+        queue.lock = lock;
+        Some(queue)
+    };
     let lock = || Some(Arc::clone(&app.lock) as Arc<dyn QueueLock>);
     let other = || Some(Arc::new(Idle) as Arc<dyn QueueLock>);
     let join = |queue: Option<AdoptedQueue>, main: Option<Arc<dyn QueueLock>>| {

@@ -71,7 +71,9 @@ fn the_last_handle_frees_the_memory() {
             for moved in [false, true] {
                 let what = format!("{}: {size} bytes, moved: {moved}", device.name());
                 engine.trim();
-                let before = Object::ALL.map(|object| engine.live().count(object));
+                let alive =
+                    || Object::ALL.iter().map(|&object| engine.live().count(object)).collect();
+                let before: Vec<u64> = alive();
                 let buffer = create(engine, &device, size);
                 let other = buffer.clone();
                 if moved {
@@ -88,7 +90,7 @@ fn the_last_handle_frees_the_memory() {
                 assert_eq!(engine.live().count(Object::Buffer), 0, "{what}");
                 common::wait_idle(&[&device]);
                 engine.trim();
-                let after = Object::ALL.map(|object| engine.live().count(object));
+                let after: Vec<u64> = alive();
                 assert_eq!(after, before, "{what}");
             }
         }

@@ -34,7 +34,7 @@ fn every_adapter_has_a_row_for_every_handle_type() {
     for adapter in rig.engine().adapters() {
         let rows: Vec<_> = adapter.external_buffers().iter().map(|row| row.handle).collect();
         assert_eq!(rows, HandleType::ALL, "{}", adapter.name());
-        for handle in HandleType::ALL {
+        for &handle in HandleType::ALL {
             assert_eq!(adapter.external_buffer(handle).handle, handle);
         }
         let host = adapter.external_buffer(HandleType::HostPointer);
@@ -104,7 +104,7 @@ fn an_unknown_device_error_names_the_present_adapters() {
     ];
     for wanted in selectors {
         let error = rig.engine().adapter(wanted).expect_err("there is no such adapter");
-        let Error::UnknownDevice { selector, present, names } = &error else {
+        let Error::UnknownDevice { selector, present, names, .. } = &error else {
             panic!("{wanted}: {error:?}")
         };
         assert_eq!((*selector, *present), (wanted, rig.engine().adapters().len()));

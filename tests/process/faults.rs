@@ -54,14 +54,7 @@ fn scenario(engine: &Engine, a: &Device, b: &Device, theirs: &OwnedFd) -> Result
     let back = unsafe { engine.import_foreign(a, handle.as_fd(), handle.info(), None) }?;
     assert!(back.is_same(&buffer));
 
-    let info = ForeignInfo {
-        handle: HandleType::HostPointer,
-        size: SIZE,
-        device_uuid: a.adapter().device_uuid(),
-        driver_uuid: a.adapter().driver_uuid(),
-        memory_size: SIZE,
-        memory_type: 0,
-    };
+    let info = ForeignInfo::new(HandleType::HostPointer, SIZE);
     // SAFETY: a sealed memfd that no other code uses.
     let taken = unsafe { engine.import_foreign(b, theirs.as_fd(), info, None) }?;
     engine.copy(&back, &taken, CopyRegion::first(SIZE))?;

@@ -108,7 +108,7 @@ pub(crate) struct Faults<'a> {
 
 impl<'a> Faults<'a> {
     pub(crate) fn of(world: &mut World<'a>) -> Self {
-        let fault = (*world.random.pick(&Call::ALL), 1 + world.random.below(3));
+        let fault = (*world.random.pick(Call::ALL), 1 + world.random.below(3));
         let next = (world.faulty && world.random.one_in(2)).then_some(fault);
         Self { engine: world.engine, next, met: false }
     }

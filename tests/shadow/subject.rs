@@ -87,7 +87,7 @@ impl Subject {
         assert_eq!(buffer.generation(), self.generation, "generation of {id}");
         assert_eq!(buffer.domain(), self.domain, "domain of {id}");
         assert_eq!(buffer.home(), self.home, "home of {id}");
-        assert_eq!(buffer.explain().wanted, self.preferred, "preferred domain of {id}");
+        assert_eq!(buffer.explain().preferred, self.preferred, "preferred domain of {id}");
         assert_eq!(buffer.is_revoked(), self.revoked, "whether {id} is revoked");
         for entry in &self.entries {
             if let Some(recorder) = &entry.recorder {
@@ -245,10 +245,10 @@ impl Subject {
         match best {
             None => Expected::Unreachable,
             Some(_) if self.is_held() => Expected::Busy,
-            Some(DomainKind::System) => Expected::Moves { to: DomainId::System, bounced: false },
             Some(DomainKind::Vram) => {
                 Expected::Moves { to: DomainId::Vram(self.home.id()), bounced: false }
             }
+            Some(_) => Expected::Moves { to: DomainId::System, bounced: false },
         }
     }
 
@@ -272,7 +272,7 @@ impl Subject {
         home: Device,
     ) -> &'static str {
         match (result, expected) {
-            (Ok(Migration::None), Expected::Stays) => {
+            (Ok(Migration::Unchanged), Expected::Stays) => {
                 self.preferred = self.domain;
                 "already there"
             }

@@ -20,7 +20,7 @@ fn a_device_attaches_once() {
     let buffer = create(&rig, &home, Placement::Vram);
     let attachment = buffer.attach(&peer).expect("the first time");
     let error = buffer.attach(&peer).expect_err("the second time");
-    let Error::AlreadyAttached { buffer: name, device } = &error else { panic!("{error:?}") };
+    let Error::AlreadyAttached { buffer: name, device, .. } = &error else { panic!("{error:?}") };
     assert_eq!((name.as_str(), device.as_str()), ("frame", peer.name()));
     attachment.detach().expect("not mapped");
     buffer.attach(&peer).expect("attaching again works").detach().expect("not mapped");
@@ -103,7 +103,7 @@ fn attaching_another_device_makes_no_driver_call() {
         // The second buffer is in use on its home device already.
         let place = match first.domain().kind() {
             DomainKind::Vram => Placement::Vram,
-            DomainKind::System => Placement::System,
+            _ => Placement::System,
         };
         let buffer = create(&rig, &devices[0], place);
         fill(&buffer.attach(&devices[0]).expect("attached"), 1);
@@ -158,7 +158,7 @@ fn a_busy_buffer_does_not_move_and_reports_its_holders() {
         let export = matches!(holder, Holder::Export).then(|| buffer.export_foreign());
         let generation = buffer.generation();
         let error = buffer.attach(&swiftshader).expect_err("the buffer is busy");
-        let Error::Busy { buffer: name, mapped, host, pinned } = &error else {
+        let Error::Busy { buffer: name, mapped, host, pinned, .. } = &error else {
             panic!("{holder:?}: {error:?}")
         };
         let counts = match holder {

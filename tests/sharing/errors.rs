@@ -61,7 +61,7 @@ fn a_lost_device_is_named_and_the_others_keep_working() {
         let code = vk::Result::ERROR_DEVICE_LOST;
         rig.engine().calls().fail_nth(Call::QueueSubmit, 1, code);
         let error = mapping.fill(2).expect_err("the device is lost");
-        let Error::DeviceLost { device, call } = &error else { panic!("{error:?}") };
+        let Error::DeviceLost { device, call, .. } = &error else { panic!("{error:?}") };
         assert_eq!((device.as_str(), *call), (lost.name(), "vkQueueSubmit"));
         assert!(error.is_device_lost() && lost.is_lost());
         for device in healthy {

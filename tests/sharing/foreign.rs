@@ -32,20 +32,16 @@ fn import(
 
 fn refusal(result: Result<SharedBuffer>) -> (HandleType, ForeignFdReason) {
     match result {
-        Err(Error::ForeignFd { handle, reason }) => (handle, reason),
+        Err(Error::ForeignFd { handle, reason, .. }) => (handle, reason),
         other => panic!("{other:?}"),
     }
 }
 
 fn info(device: &Device, handle: HandleType, size: u64) -> ForeignInfo {
-    ForeignInfo {
-        handle,
-        size,
-        device_uuid: device.adapter().device_uuid(),
-        driver_uuid: device.adapter().driver_uuid(),
-        memory_size: size,
-        memory_type: 0,
-    }
+    let mut info = ForeignInfo::new(handle, size);
+    info.device_uuid = device.adapter().device_uuid();
+    info.driver_uuid = device.adapter().driver_uuid();
+    info
 }
 
 fn memfd(size: u64, seals: SealFlags) -> OwnedFd {
@@ -224,7 +220,8 @@ fn exported_padding_holds_no_previous_owners_bytes() {
             drop(old);
             let buffer = create(&rig, &device, (8 << 20) + 5, placement);
             let export = buffer.export_foreign().expect("an fd");
-            let whole = ForeignInfo { size: 9 << 20, ..export.info() };
+            let mut whole = export.info();
+            whole.size = 9 << 20;
             let external = rig.external_engine();
             let theirs = rig.open_on(&external, &device);
             let imported = import(&external, &theirs, export.as_fd(), whole).expect("imported");
@@ -246,7 +243,8 @@ fn a_move_into_recycled_memory_clears_the_padding() {
     let export = buffer.export_foreign().expect("an fd");
     let external = rig.external_engine();
     let theirs = rig.open_on(&external, &lavapipe);
-    let whole = ForeignInfo { size: 9 << 20, ..export.info() };
+    let mut whole = export.info();
+    whole.size = 9 << 20;
     let imported = import(&external, &theirs, export.as_fd(), whole).expect("imported");
     let mut expected = bytes::sequence(72, (8 << 20) + 5);
     expected.resize(9 << 20, 0);
@@ -260,7 +258,7 @@ fn a_closed_fd_is_refused_for_every_handle_type() {
     // SAFETY: the number is above every limit, so it never is an open fd. Every call on it fails with EBADF, which
     // is what the test needs.
     let closed = unsafe { BorrowedFd::borrow_raw(i32::MAX) };
-    for handle in HandleType::ALL {
+    for &handle in HandleType::ALL {
         let result = import(rig.engine(), device, closed, info(device, handle, 4096));
         assert_eq!(refusal(result), (handle, ForeignFdReason::Closed));
     }
@@ -318,7 +316,8 @@ fn an_fd_that_is_too_small_is_refused_with_both_sizes() {
         let buffer = create(&rig, &device, 4096, Placement::Vram);
         let export = buffer.export_foreign().expect("an fd");
         let memory = export.info().memory_size;
-        let info = ForeignInfo { size: memory + 1, ..export.info() };
+        let mut info = export.info();
+        info.size = memory + 1;
         let (_, reason) = refusal(import(&external, &theirs, export.as_fd(), info));
         let ForeignFdReason::TooSmall { claimed, actual } = reason else { panic!("{reason}") };
         assert!(claimed > memory && actual == memory, "{reason}");
@@ -345,7 +344,8 @@ fn an_opaque_fd_of_another_driver_is_refused_with_both_uuids() {
         assert_eq!(reason, expected);
         bytes::assert_sequence(&buffer, 4, "unchanged");
         // The same driver on another device is refused as well.
-        let info = ForeignInfo { device_uuid: Uuid([7; 16]), ..export.info() };
+        let mut info = export.info();
+        info.device_uuid = Uuid([7; 16]);
         let (_, reason) = refusal(import(rig.engine(), home, export.as_fd(), info));
         assert!(matches!(reason, ForeignFdReason::OtherDriver { .. }), "{reason}");
     }
@@ -364,7 +364,8 @@ fn a_memory_type_that_does_not_exist_is_refused() {
             continue;
         }
         for memory_type in [31, 32, u32::MAX] {
-            let info = ForeignInfo { memory_type, ..export.info() };
+            let mut info = export.info();
+            info.memory_type = memory_type;
             let (_, reason) = refusal(import(&external, &theirs, export.as_fd(), info));
             assert_eq!(reason, ForeignFdReason::NoMemoryType);
         }
@@ -430,7 +431,8 @@ fn in_the_vm_a_dma_buf_that_is_too_small_is_refused_with_both_sizes() {
     let external = rig.external_engine();
     let theirs = rig.open_on(&external, &device);
     let claimed = 1 << 40;
-    let info = ForeignInfo { size: claimed, ..export.info() };
+    let mut info = export.info();
+    info.size = claimed;
     let (handle, reason) = refusal(import(&external, &theirs, export.as_fd(), info));
     assert_eq!(handle, HandleType::DmaBuf);
     let ForeignFdReason::TooSmall { claimed: said, actual } = reason else { panic!("{reason}") };

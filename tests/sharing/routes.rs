@@ -20,7 +20,7 @@ fn every_ordered_pair_has_a_verified_route_and_a_verdict_on_every_other() {
             assert!(verdict.verified && verdict.probe_bytes > 0, "{what}");
             assert!(verdict.route.is_shared(), "{what}");
             assert!(verdict.working.iter().any(|w| w.route == verdict.route), "{what}");
-            for route in Route::LADDER {
+            for &route in Route::LADDER {
                 let works = verdict.working.iter().filter(|w| w.route == route).count();
                 let refused = verdict.refused.iter().filter(|r| r.route == route).count();
                 assert_eq!(works + refused, 1, "{route} in {what}");

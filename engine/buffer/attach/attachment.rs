@@ -110,6 +110,7 @@ impl fmt::Debug for Attachment {
 /// The error of [`Attachment::detach`], with the attachment that was not detached.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
+#[non_exhaustive]
 pub struct DetachError {
     attachment: Attachment,
     // Boxed: the error is large, and the usual result is `Ok`.

@@ -76,6 +76,7 @@ impl PackedView {
 
 /// The Vulkan handles that a device needs to use a buffer. They are valid while the [`Mapping`] lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RawView {
     /// The Vulkan buffer that contains the bytes. It spans a whole slab: use `offset` and `size`.
     pub buffer: vk::Buffer,

@@ -7,6 +7,7 @@ use crate::device::{HandleType, Uuid};
 /// The properties of exported memory, which an importer outside this engine needs besides the fd.
 #[doc(alias = "ForeignFacts")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ForeignInfo {
     /// The type of handle that the fd is.
     pub handle: HandleType,
@@ -23,6 +24,19 @@ pub struct ForeignInfo {
 }
 
 impl ForeignInfo {
+    /// The properties of an fd whose exporter is not peerbuf: a buffer of `size` bytes that is the whole memory. The
+    /// UUIDs are zero; set them, and the memory type, for an `OPAQUE_FD`.
+    pub fn new(handle: HandleType, size: u64) -> Self {
+        Self {
+            handle,
+            size,
+            device_uuid: Uuid([0; 16]),
+            driver_uuid: Uuid([0; 16]),
+            memory_size: size,
+            memory_type: 0,
+        }
+    }
+
     /// The length of [`ForeignInfo::to_bytes`], in bytes.
     pub const BYTES: usize = 56;
 
@@ -115,7 +129,7 @@ mod tests {
 
     #[test]
     fn properties_survive_encoding() {
-        for handle in HandleType::ALL {
+        for &handle in HandleType::ALL {
             let info = ForeignInfo {
                 handle,
                 size: 0x0123_4567_89ab_cdef,

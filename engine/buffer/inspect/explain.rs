@@ -20,7 +20,8 @@ pub struct Explanation {
     /// Whether its content was discarded and it has no memory until [`SharedBuffer::repopulate`] is called.
     pub purged: bool,
     /// The preferred domain.
-    pub wanted: DomainId,
+    #[doc(alias = "wanted")]
+    pub preferred: DomainId,
     /// The last few decisions, latest first. Empty for a buffer that was created in its preferred domain and
     /// is there since.
     pub decisions: Vec<Decision>,
@@ -37,7 +38,7 @@ impl SharedBuffer {
     /// one at a time.
     pub fn explain(&self) -> Explanation {
         let buffer = &self.0;
-        let (domain, wanted, purged, decisions, pins) = {
+        let (domain, preferred, purged, decisions, pins) = {
             let state = buffer.lock();
             let decisions: Vec<_> = state.decisions(buffer.size).collect();
             let pins = pins(&state, buffer.size);
@@ -58,7 +59,7 @@ impl SharedBuffer {
             });
             names.retain(|_, name| !name.is_empty());
         }
-        Explanation { name: buffer.name(), domain, wanted, purged, decisions, pins, names }
+        Explanation { name: buffer.name(), domain, preferred, purged, decisions, pins, names }
     }
 }
 
@@ -69,8 +70,8 @@ impl fmt::Display for Explanation {
         } else {
             write!(f, "{} is in {}", self.name, self.domain)?;
         }
-        if self.domain != self.wanted {
-            write!(f, ", and prefers {}", self.wanted)?;
+        if self.domain != self.preferred {
+            write!(f, ", and prefers {}", self.preferred)?;
         }
         for pin in &self.pins {
             let times =
@@ -85,7 +86,7 @@ impl fmt::Display for Explanation {
         }
         let name = |number: u64| self.names.get(&number).cloned();
         for decision in &self.decisions {
-            write!(f, "\n  {}", decision.told(name))?;
+            write!(f, "\n  {}", decision.describe(name))?;
         }
         Ok(())
     }

@@ -35,8 +35,10 @@ pub(crate) fn report(set: &Buffers) -> Report {
         providers: providers(&buffers, id),
     };
     let domains = domains.map(domain).collect();
-    let moved = MoveCause::ALL.map(|cause| (cause, set.core.counters.moved.get(cause))).into();
-    let stalls = StallCause::ALL.map(|cause| (cause, set.core.counters.stalls.get(cause))).into();
+    let moved =
+        MoveCause::ALL.iter().map(|&cause| (cause, set.core.counters.moved.get(cause))).collect();
+    let stalls =
+        StallCause::ALL.iter().map(|&cause| (cause, set.core.counters.stalls.get(cause))).collect();
     let groups = group_reports(set);
     Report { devices, domains, groups, buffers, moved, stalls }
 }
@@ -82,7 +84,7 @@ impl BufferInner {
             size: self.size,
             domain: provider.domain(),
             footprint: state.location().footprint(),
-            wanted: state.entry().preferred(),
+            preferred: state.entry().preferred(),
             clean_copy: state.clean().and_then(CleanCopy::footprint),
             provider,
             home: self.home_id(),

@@ -12,9 +12,11 @@ use crate::residency::Trigger;
 
 /// The result of [`SharedBuffer::migrate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Migration {
     /// Nothing: the buffer was in that domain already. No importer was notified.
-    None,
+    #[doc(alias = "None")]
+    Unchanged,
     /// The buffer has moved, and has this generation now.
     Done {
         /// The new generation.
@@ -48,7 +50,7 @@ impl SharedBuffer {
     #[doc(alias = "ttm_bo_validate")]
     pub fn migrate(&self, to: DomainId) -> Result<Migration> {
         let moved = self.move_to(MoveCause::Asked, |current| (current != to).then_some(to))?;
-        if moved == Migration::None {
+        if moved == Migration::Unchanged {
             // A lost device cannot become the preferred domain, even if the buffer is elsewhere.
             home_at(&self.0, to)?;
             self.0.set_preferred(&mut self.0.lock(), to);
@@ -82,7 +84,7 @@ impl SharedBuffer {
         for _ in 0..ATTEMPTS {
             buffer.check_resident()?;
             let current = buffer.lock().location().domain();
-            let Some(to) = choose(current) else { return Ok(Migration::None) };
+            let Some(to) = choose(current) else { return Ok(Migration::Unchanged) };
             let home = home_at(buffer, to)?;
             let once = || {
                 let limits = buffer.core().eviction_limits(buffer.trigger());

@@ -166,7 +166,7 @@ impl SharedBuffer {
         !matches!(self.provider(), Provider::Foreign(_))
     }
 
-    /// Whether both handles name the same buffer, as `==` tells too.
+    /// Whether both handles name the same buffer, as `==` says too.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

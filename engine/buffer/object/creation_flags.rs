@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn flags_keep_every_property_of_the_descriptor() {
         for placement in PLACEMENTS {
-            for priority in Priority::ALL {
+            for &priority in Priority::ALL {
                 for flags in 0..8 {
                     let [peer_to_peer, discardable, named] = [1, 2, 4].map(|bit| flags & bit != 0);
                     let asked = BufferDescriptor::new(1).placement(placement).priority(priority);

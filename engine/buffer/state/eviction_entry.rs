@@ -153,7 +153,7 @@ mod tests {
         for preferred in
             [DomainId::System, DomainId::Vram(DeviceId(0)), DomainId::Vram(DeviceId(65_534))]
         {
-            for priority in Priority::ALL {
+            for &priority in Priority::ALL {
                 for purgeable in [false, true] {
                     let entry = EvictionEntry::none(preferred, priority, purgeable);
                     assert_eq!((entry.preferred(), entry.list_domain()), (preferred, preferred));

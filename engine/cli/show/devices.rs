@@ -245,7 +245,7 @@ mod tests {
             let shown = wait(&RouteFacts { wait: Some(name), ..pair(0, 1) });
             assert!(WAITS.iter().any(|(known, _)| Some(*known) == shown), "{name}");
         }
-        for name in Route::LADDER.map(Route::name) {
+        for name in Route::LADDER.iter().map(|route| route.name()) {
             assert!(ROUTES.iter().any(|(known, _)| *known == name), "{name}");
         }
     }

@@ -16,4 +16,4 @@ mod text;
 pub(crate) use history::History;
 
 pub use decision::{Decision, Pick, Reason, What};
-pub use text::Told;
+pub use text::DecisionText;

@@ -127,7 +127,7 @@ fn each_decision_is_a_sentence() {
 #[test]
 fn names_are_supplied_by_the_caller() {
     let evicted = decision(What::Evicted, VRAM, SYSTEM, wanted(Some(7)));
-    let text = evicted.told(|number| (number == 7).then(|| "texture 7".into())).to_string();
+    let text = evicted.describe(|number| (number == 7).then(|| "texture 7".into())).to_string();
     assert!(
         text.ends_with(": 64 MiB were needed by \"texture 7\", least recently used of 12"),
         "{text}"

@@ -5,27 +5,27 @@ use std::fmt::{self, Display};
 use super::decision::{Decision, Pick, Reason, What};
 use crate::device::DeviceId;
 
-/// A [`Decision`] in words: [`Decision::told`].
+/// A [`Decision`] in words: [`Decision::describe`].
 #[derive(Clone, Copy, Debug)]
-pub struct Told<'a, N> {
+pub struct DecisionText<'a, N> {
     decision: &'a Decision,
     name: N,
 }
 
 impl Decision {
     /// The decision in words. `name` supplies the names of other buffers by number, where it knows them.
-    pub fn told<N: Fn(u64) -> Option<String>>(&self, name: N) -> Told<'_, N> {
-        Told { decision: self, name }
+    pub fn describe<N: Fn(u64) -> Option<String>>(&self, name: N) -> DecisionText<'_, N> {
+        DecisionText { decision: self, name }
     }
 }
 
 impl Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.told(|_| None).fmt(f)
+        self.describe(|_| None).fmt(f)
     }
 }
 
-impl<N: Fn(u64) -> Option<String>> Display for Told<'_, N> {
+impl<N: Fn(u64) -> Option<String>> Display for DecisionText<'_, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Decision { what, from, to, reason, .. } = *self.decision;
         match what {
@@ -46,7 +46,7 @@ impl<N: Fn(u64) -> Option<String>> Display for Told<'_, N> {
     }
 }
 
-impl<N: Fn(u64) -> Option<String>> Told<'_, N> {
+impl<N: Fn(u64) -> Option<String>> DecisionText<'_, N> {
     fn reason(&self, reason: Reason, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match reason {
             Reason::FirstChoice => f.write_str("the first choice"),

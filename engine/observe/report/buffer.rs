@@ -21,7 +21,8 @@ pub struct BufferReport {
     /// Bytes in use by it there: a slot, or an allocation of its own. 0 if it is purged.
     pub footprint: u64,
     /// Its preferred domain.
-    pub wanted: DomainId,
+    #[doc(alias = "wanted")]
+    pub preferred: DomainId,
     /// The domain of its clean copy, and the bytes in use by that.
     pub clean_copy: Option<(DomainId, u64)>,
     /// The provider of its memory; if it is purged, of the memory that it had.

@@ -182,7 +182,7 @@ mod tests {
             size: 4096,
             domain: DomainId::Vram(home),
             footprint: 4096,
-            wanted: DomainId::Vram(home),
+            preferred: DomainId::Vram(home),
             clean_copy: None,
             provider: Provider::Device {
                 device: home,

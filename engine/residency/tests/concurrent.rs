@@ -204,7 +204,7 @@ fn one_step(world: &Fake, random: &mut Random, mine: &[u32]) -> bool {
     match random.below(10) {
         0 => world.with(each, |buffer| buffer.pins += 1),
         1 | 2 => world.with(each, let_go),
-        3 => world.set_priority(each, *random.pick(&Priority::ALL)),
+        3 => world.set_priority(each, *random.pick(Priority::ALL)),
         4 => world.touch(each),
         5 => {
             // The buffer is locked for a moment. No room is searched for meanwhile: that is not allowed under a
@@ -219,7 +219,7 @@ fn one_step(world: &Fake, random: &mut Random, mine: &[u32]) -> bool {
         }
         _ => {
             let list = *random.pick(&[&[0][..], &[0, 1], &[1, 2], &[2]]);
-            let max_priority = *random.pick(&Priority::ALL);
+            let max_priority = *random.pick(Priority::ALL);
             let limits = EvictionLimits { max_priority, ..in_time() };
             return match world.validate(each, &places(list), &limits) {
                 Ok(_) => true,

@@ -66,7 +66,7 @@ impl Pair {
     fn step(&mut self, random: &mut Random) {
         let slots: Vec<_> = self.all.keys().copied().collect();
         if slots.len() < 3 || slots.len() < 40 && random.one_in(4) {
-            let priority = *random.pick(&Priority::ALL);
+            let priority = *random.pick(Priority::ALL);
             return self.join(UNIT * (1 + random.below(20)), priority, !random.one_in(4));
         }
         let slot = *random.pick(&slots);
@@ -104,7 +104,7 @@ impl Pair {
                 }
             }
             6 => {
-                let other = *random.pick(&Priority::ALL);
+                let other = *random.pick(Priority::ALL);
                 self.eviction_list.set_priority(slot, other);
                 if other != priority {
                     self.all.get_mut(&slot).expect("known").priority = other;
@@ -211,7 +211,7 @@ fn the_smallest_sufficient_set_of_candidates_is_chosen() {
                     0 => u64::MAX,
                     _ => UNIT * random.below(200),
                 };
-                let max_priority = *random.pick(&Priority::ALL);
+                let max_priority = *random.pick(Priority::ALL);
                 let skip: HashSet<_> =
                     pair.all.keys().filter(|_| random.one_in(5)).copied().collect();
                 let chosen =

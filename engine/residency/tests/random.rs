@@ -159,7 +159,7 @@ impl<'a> Run<'a> {
         let alive = self.world.alive();
         if alive.len() < 4 || alive.len() < 40 && self.random.one_in(4) {
             let bytes = UNIT * (1 + self.random.below(20));
-            let priority = *self.random.pick(&Priority::ALL);
+            let priority = *self.random.pick(Priority::ALL);
             // CAST: a few.
             let group = self.random.below(1 + GROUPS as u64) as u16;
             let buffer = self.world.add(Buffer::new(bytes).of(priority).charged_to(group));
@@ -177,7 +177,7 @@ impl<'a> Run<'a> {
             12..=15 => self.change(each),
             16 | 17 => self.work(each),
             18 => {
-                let priority = *self.random.pick(&Priority::ALL);
+                let priority = *self.random.pick(Priority::ALL);
                 self.say(format!("{each} is {priority}"));
                 self.world.set_priority(each, priority);
                 Step::Use

@@ -198,9 +198,9 @@ fn nothing_is_evicted_for_a_buffer_that_can_never_fit() {
 
 #[test]
 fn buffers_above_the_highest_priority_allowed_are_not_tried() {
-    for max_priority in Priority::ALL {
+    for &max_priority in Priority::ALL {
         let (world, buffers) = full(4);
-        for (&each, priority) in buffers.iter().zip(Priority::ALL) {
+        for (&each, priority) in buffers.iter().zip(Priority::ALL.iter().copied()) {
             world.set_priority(each, priority);
         }
         let some = EvictionLimits { max_priority, ..limits() };

@@ -212,7 +212,7 @@ fn simulate(make: Make, buffers: usize, devices: usize) -> Simulation {
         .map(|_| 1 + random.below(LARGEST) as u8)
         .collect();
     for (buffer, &units) in units.iter().enumerate() {
-        simulation.create(buffer, units, *random.pick(&Priority::ALL));
+        simulation.create(buffer, units, *random.pick(Priority::ALL));
     }
     simulation.check();
     let footprint = simulation.footprint();

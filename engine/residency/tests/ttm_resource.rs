@@ -59,7 +59,7 @@ fn domains_of_different_engines_are_independent() {
 #[test]
 fn a_new_buffer_is_charged_and_last_in_order() {
     for at in 0..2 {
-        for priority in Priority::ALL {
+        for &priority in Priority::ALL {
             let world = Fake::chain(policy::lru, &[64 * UNIT; 2]);
             let mut used = 0;
             for units in 1..5 {
@@ -79,7 +79,7 @@ fn a_new_buffer_is_charged_and_last_in_order() {
 #[test]
 fn each_priority_has_its_own_order() {
     let world = Fake::chain(policy::lru, &[64 * UNIT; 2]);
-    let highest_first = Priority::ALL.into_iter().rev();
+    let highest_first = Priority::ALL.iter().copied().rev();
     for priority in highest_first.clone().chain(highest_first) {
         let buffer = world.add(Buffer::new(UNIT).of(priority));
         world.validate(buffer, &places(&[0]), &limits()).expect("room");

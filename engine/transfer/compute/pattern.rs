@@ -2,6 +2,7 @@
 
 /// The result of verifying a pattern.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PassReport {
     /// How many 32-bit words were compared.
     pub words: u64,

@@ -314,7 +314,7 @@ fn no_buffer_returns_to_an_unplugged_device() {
     assert_eq!(pair.unplug(), (0, 0), "all were evicted");
     attachment.map(Access::Read).expect("mapped");
     assert_eq!(engine.restore(first).expect("of this engine"), 0);
-    assert_eq!(buffer.request_residency().expect("already resident"), Migration::None);
+    assert_eq!(buffer.request_residency().expect("already resident"), Migration::Unchanged);
     assert_lost(&buffer.migrate(vram(first)).expect_err("unplugged"));
     let joint = engine.migrate_many(&[(&buffer, vram(first))]);
     assert!(joint.iter().flat_map(|moved| moved.as_ref().err()).all(Error::is_device_lost));

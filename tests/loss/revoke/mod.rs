@@ -41,7 +41,7 @@ fn create(rig: &Rig, home: &Device) -> SharedBuffer {
 }
 
 fn is_revoked<T: std::fmt::Debug>(result: peerbuf::Result<T>) -> bool {
-    matches!(result, Err(Error::Revoked { buffer }) if buffer == "lent")
+    matches!(result, Err(Error::Revoked { buffer, .. }) if buffer == "lent")
 }
 
 /// Waits until another thread has marked the buffer. The watchdog ends a wait that does not end.
@@ -153,7 +153,7 @@ fn a_remaining_mapping_is_named_and_awaited_again() {
         let host = buffer.host_access(Access::Read).expect("the host reads");
 
         let held = |error: Error, mapped: u32, host: u32| {
-            let Error::Timeout { what, after } = &error else { panic!("{error}") };
+            let Error::Timeout { what, after, .. } = &error else { panic!("{error}") };
             assert_eq!(*after, bound);
             let by = format!("{mapped} mappings ({mapped} by {})", home.name());
             assert!(what.contains("lent") && what.contains(&by), "{error}");

@@ -1,0 +1,123 @@
+//! Devices: found, opened, adopted, unplugged.
+#![expect(unsafe_code, reason = "adopting what only the caller can vouch for")]
+
+use std::sync::Arc;
+
+use super::engine::Engine;
+use crate::buffer;
+use crate::core::UnplugReport;
+use crate::device::{Adapter, AdapterSelector, AdoptedDevice, Device, DeviceId, DeviceInner};
+use crate::error::Result;
+use crate::transfer::CopySpeeds;
+
+/// # Devices
+///
+/// Adapters are what the machine has. A device is opened on an adapter, or adopted from the application.
+impl Engine {
+    /// The adapters, in the loader's order.
+    pub fn adapters(&self) -> &[Adapter] {
+        &self.adapters
+    }
+
+    /// Finds the adapter that matches `selector`.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::UnknownDevice`].
+    pub fn adapter(&self, selector: AdapterSelector) -> Result<&Adapter> {
+        selector.find(&self.adapters)
+    }
+
+    /// Opens a device. Each call opens another one: an adapter that is opened twice is two devices.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Unsupported`] if the adapter lacks something, or the error of `vkCreateDevice`.
+    pub fn open_device(&self, adapter: &Adapter) -> Result<Device> {
+        let (calls, live) = (Arc::clone(&self.set.core.calls), Arc::clone(&self.set.core.live));
+        self.join(|id| DeviceInner::open(adapter, self.transfer_queues, id, calls, live))
+    }
+
+    /// Adopts an application's own device.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Unsupported`] if its queue cannot compute, if the queue for moves cannot copy, or for two
+    /// locks around one queue; the error of a call.
+    ///
+    /// # Safety
+    ///
+    /// * `entry`, `instance`, `physical` and `device` belong together and are live; the instance was
+    ///   created for Vulkan 1.2 or newer;
+    /// * `device` was created with exactly the extensions named, with the feature `timelineSemaphore`,
+    ///   and with the queues named, without `VkDeviceQueueCreateFlags`;
+    /// * nothing else uses those queues, except through [`Device::with_queue`] or under their locks;
+    /// * `device` and `instance` stay alive until this engine, every buffer of it, everything made from
+    ///   those, every fence (also one that was given to another engine), and every [`Device`] handle is
+    ///   gone.
+    pub unsafe fn adopt_device(&self, adopted: AdoptedDevice) -> Result<Device> {
+        let (entry, instance) = (adopted.entry.clone(), adopted.instance.clone());
+        // SAFETY: the caller's contract.
+        let adapter = unsafe { Adapter::of(entry, instance, adopted.physical) }?;
+        let (calls, live) = (Arc::clone(&self.set.core.calls), Arc::clone(&self.set.core.live));
+        self.join(|id| {
+            // SAFETY: the caller's contract.
+            unsafe { DeviceInner::adopt(adopted, &adapter, id, calls, live) }
+        })
+    }
+
+    fn join(&self, open: impl FnOnce(DeviceId) -> Result<Arc<DeviceInner>>) -> Result<Device> {
+        let device = self.set.core.devices.join(self.set.core.throttle.options(), open)?;
+        self.set.core.tracer.device(device.id(), device.name());
+        Ok(Device(device))
+    }
+
+    /// The devices that take part, in the order of their ids.
+    pub fn devices(&self) -> Vec<Device> {
+        self.set.core.devices.iter().map(|entry| Device(Arc::clone(&entry.device))).collect()
+    }
+
+    /// How fast the host and `device` copy, as set by [`crate::EngineDescriptor::copy_speeds`] or as measured.
+    /// `None` before the measurement.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`].
+    pub fn copy_speeds(&self, device: &Device) -> Result<Option<CopySpeeds>> {
+        self.set.core.check(&device.0)?;
+        Ok(self.set.core.known_speeds(device.id()).cloned())
+    }
+
+    /// Unplugs a device that is lost ([`crate::Error::DeviceLost`]) or is about to be removed, for good.
+    ///
+    /// Of the buffers in its memory, those with a clean copy elsewhere continue as that copy. The others are
+    /// poisoned until their content is accepted ([`crate::SharedBuffer::accept_content`]) and they are moved
+    /// elsewhere. Importers are notified ([`crate::InvalidationCause::Evict`]). Other buffers and devices are not
+    /// affected. From then on nothing moves into the device's memory, and a move into it, or a new buffer whose
+    /// home it is, fails with [`crate::Error::DeviceLost`]. If a buffer would be lost while a move of it waits for
+    /// work of the host, the call waits for that move, for at most the engine timeout.
+    ///
+    /// The engine does this by itself when a call has reported a loss: the next operation that creates or uses a
+    /// buffer, on this device or another, begins with it.
+    ///
+    /// A device is unplugged once. Later calls return the same report; while another thread unplugs the device,
+    /// what it has done so far.
+    ///
+    /// To remove a device that still works, call [`Engine::evict_all`] first: that loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`].
+    ///
+    /// # Panics
+    ///
+    /// If an importer panics, once all buffers are handled.
+    ///
+    /// Locks: each buffer's reservation, one at a time, but not while waiting.
+    #[doc(alias = "abandon")]
+    #[doc(alias = "drm_dev_unplug")]
+    pub fn unplug(&self, device: &Device) -> Result<UnplugReport> {
+        self.set.core.check(&device.0)?;
+        Ok(buffer::unplug(&self.set, &device.0))
+    }
+}

@@ -1,0 +1,46 @@
+//! Fences: those of the host, and callbacks.
+
+use super::engine::Engine;
+use crate::error::Result;
+use crate::sync::{CallbackId, Fence, Signal};
+
+/// # Fences
+///
+/// Waits are methods of [`Fence`]: [`Fence::wait`], [`Fence::wait_any`], [`Fence::wait_all`]. Those for all work
+/// on a buffer are methods of [`crate::SharedBuffer`].
+impl Engine {
+    /// Creates a fence for work of the host, and the [`Signal`] that signals it when it is dropped. An importer
+    /// that stops work of its own needs one ([`crate::Invalidation::add_fence`]).
+    pub fn host_fence(&self) -> (Fence, Signal) {
+        Fence::host()
+    }
+
+    /// Calls `callback` when `fence` signals or its work fails, for executors that do not block.
+    ///
+    /// The callback runs on the thread that finds the fence signalled, possibly this one. It must not wait, and
+    /// must not own the last handle of an engine, a buffer or a device. It is also called if the engine is dropped
+    /// first. Returns `None` if the fence had signalled already; then the callback has been called.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Unsupported`] for an external fence (poll its file instead); the error of starting a
+    /// thread.
+    #[doc(alias = "dma_fence_add_callback")]
+    pub fn on_signal(
+        &self,
+        fence: &Fence,
+        callback: impl FnOnce() + Send + 'static,
+    ) -> Result<Option<CallbackId>> {
+        fence.on_signal(&self.set.core.bridges, Box::new(callback))
+    }
+
+    /// Removes a callback. Returns whether it was removed before it was called.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::on_signal`].
+    #[doc(alias = "dma_fence_remove_callback")]
+    pub fn forget_callback(&self, fence: &Fence, callback: CallbackId) -> Result<bool> {
+        fence.forget_callback(&self.set.core.bridges, callback)
+    }
+}

@@ -1,0 +1,59 @@
+//! Inspection: reports and counters.
+
+use std::sync::Arc;
+
+use super::engine::Engine;
+use crate::buffer;
+use crate::device::Calls;
+use crate::error::Result;
+use crate::memory::{DomainId, DomainUsage};
+use crate::observe::{Live, MoveCause, Moved, Report, StallCause, Stalls};
+
+/// # Inspection
+///
+/// [`crate::SharedBuffer::explain`] says why one buffer is where it is.
+impl Engine {
+    /// Reports every live buffer with its pins, fences, attachments and mappings, and who uses each domain.
+    ///
+    /// The report holds no handles, so it keeps no buffer alive.
+    ///
+    /// Locks: each buffer's reservation for a moment, one at a time; so not from within an importer.
+    #[doc(alias = "bufinfo")]
+    pub fn report(&self) -> Report {
+        buffer::report(&self.set)
+    }
+
+    /// How full a domain is. Asks the driver for its budget first.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`] for the VRAM of a device that does not take part.
+    pub fn usage(&self, domain: DomainId) -> Result<DomainUsage> {
+        self.set.core.check_domain(domain)?;
+        if let DomainId::Vram(device) = domain {
+            self.set.core.member(device).poll_budget(self.set.core.age());
+        }
+        Ok(self.set.core.domain_state(domain).ledger.usage())
+    }
+
+    /// How much has moved for a cause since the engine was opened.
+    pub fn moved(&self, cause: MoveCause) -> Moved {
+        self.set.core.counters.moved.get(cause)
+    }
+
+    /// How often and how long calls have waited for a cause since the engine was opened. Waits for fences that
+    /// callers make themselves are not counted ([`crate::Fence::wait`]).
+    pub fn stalls(&self, cause: StallCause) -> Stalls {
+        self.set.core.counters.stalls.get(cause)
+    }
+
+    /// Counters of the calls into drivers and the kernel. With the feature `testing` they also make calls fail.
+    pub fn calls(&self) -> &Arc<Calls> {
+        &self.set.core.calls
+    }
+
+    /// Counters of live objects. They outlive the engine, so that a test can see them end at zero.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.set.core.live
+    }
+}

@@ -1,0 +1,80 @@
+//! Work on buffers: submissions and copies.
+
+use super::engine::Engine;
+use crate::buffer::{self, Attachment, CopyRegion, Mapping, SharedBuffer, Submission};
+use crate::device::Device;
+use crate::error::Result;
+use crate::sync::Fence;
+
+/// # Submitting and copying
+///
+/// Work is ordered by the buffers that it uses: behind the fences of earlier uses, on whichever device those are.
+impl Engine {
+    /// Submits an application's commands to `device`'s queue.
+    ///
+    /// `declare` names the commands, and the buffers that they read and write, by their mappings. Then all
+    /// reservations are locked together, and the commands are submitted behind the buffers' fences, on this device
+    /// or others, between the two halves of the ownership transfers. The new fence is added to every buffer and
+    /// returned.
+    ///
+    /// The call waits for no device. It waits only for what no queue can wait for: work of the host, and external
+    /// sync files if the device cannot import them. An open [`crate::HostAccess`] is no such work.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Stale`] with old and new generation if a buffer has moved since it was mapped (see
+    /// [`Engine::submit_remapped`]); those of [`Submission::uses`]; [`crate::Error::Timeout`],
+    /// [`crate::Error::DeviceLost`], the error of `declare` or of a call. Nothing was submitted then.
+    ///
+    /// Locks: the reservations of all buffers, but not while waiting.
+    pub fn submit<'a>(
+        &self,
+        device: &'a Device,
+        declare: impl FnOnce(&mut Submission<'a>) -> Result<()>,
+    ) -> Result<Fence> {
+        buffer::submit(&self.set, &device.0, declare)
+    }
+
+    /// Submits as [`Engine::submit`] does, with mappings that are replaced if they are old.
+    ///
+    /// `declare` gets the mappings in the order of `mappings`. If a buffer has moved since it was mapped, its
+    /// mapping is replaced and `declare` is called again, and must record again. For passes and other uses there
+    /// is [`Attachment::remapped`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::submit`] and [`Attachment::remap`]; [`crate::Error::Stale`] only if a buffer has moved a
+    /// hundred times meanwhile.
+    ///
+    /// Locks: as [`Engine::submit`].
+    pub fn submit_remapped<'a>(
+        &self,
+        device: &'a Device,
+        mappings: &mut [(&Attachment, &mut Mapping)],
+        declare: impl FnMut(&mut Submission<'a>, &[&Mapping]) -> Result<()>,
+    ) -> Result<Fence> {
+        buffer::submit_remapped(&self.set, &device.0, mappings, declare)
+    }
+
+    /// Copies bytes between two buffers of any two devices.
+    ///
+    /// A device that can access both makes the copy; the returned fence signals when it is done. If there is no
+    /// such device, the bytes are copied through staging memory, and the call returns when they have arrived.
+    ///
+    /// The copy is ordered behind the buffers' fences. Later uses through peerbuf wait for it.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::OutOfBounds`], [`crate::Error::Overlap`], [`crate::Error::ForeignEngine`],
+    /// [`crate::Error::Timeout`], [`crate::Error::DeviceLost`], [`crate::Error::Staging`], or the error of a call.
+    ///
+    /// Locks: both reservations, but not while waiting.
+    pub fn copy(
+        &self,
+        from: &SharedBuffer,
+        to: &SharedBuffer,
+        region: CopyRegion,
+    ) -> Result<Fence> {
+        buffer::copy(&self.set, from, to, region)
+    }
+}
