@@ -39,8 +39,12 @@ struct Shared {
 impl Shared {
     fn new(engine: &Engine, devices: &[Device], descriptor: BufferDescriptor) -> Self {
         let buffer = engine.create_buffer(&devices[0], descriptor).expect("room is made");
-        let attach = |device| {
-            buffer.attach_dynamic(device, Arc::new(Refault::new())).expect("an attachment")
+        // A discardable buffer may be purged by another thread as soon as it exists.
+        let attach = |device| loop {
+            match buffer.attach_dynamic(device, Arc::new(Refault::new())) {
+                Err(Error::Purged { .. }) => buffer.repopulate().expect("room is made"),
+                attached => break attached.expect("an attachment"),
+            }
         };
         let attachments = devices.iter().map(attach).collect();
         let mut shared = Self { buffer, attachments, seed: 0, writer: 0 };
