@@ -9,6 +9,7 @@
 
 mod codes;
 mod foreign_fd;
+mod predicates;
 
 use std::time::Duration;
 
@@ -373,42 +374,6 @@ pub enum Error {
         #[source]
         source: AllocationError,
     },
-}
-
-impl Error {
-    /// Whether freeing memory, or asking for another domain, may help. Any call may return such an error, not only
-    /// those that allocate.
-    pub fn is_out_of_memory(&self) -> bool {
-        matches!(
-            self,
-            Self::OutOfMemory { .. } | Self::Staging { .. } | Self::Os { source: Errno::NOMEM, .. }
-        ) || self.is_drivers_out_of_memory()
-    }
-
-    /// Whether a driver ran out of memory in a call other than an allocation of shared memory.
-    pub(crate) fn is_drivers_out_of_memory(&self) -> bool {
-        use vk::Result as Code;
-        matches!(
-            self,
-            Self::Vulkan {
-                code: Code::ERROR_OUT_OF_DEVICE_MEMORY | Code::ERROR_OUT_OF_HOST_MEMORY,
-                ..
-            }
-        )
-    }
-
-    /// Whether the same call may succeed later.
-    pub fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::Busy { .. } | Self::Exported { .. } | Self::Timeout { .. } | Self::Stale { .. }
-        )
-    }
-
-    /// Whether the error is the loss of a device, which is permanent.
-    pub fn is_device_lost(&self) -> bool {
-        matches!(self, Self::DeviceLost { .. })
-    }
 }
 
 fn driver_code(code: Option<vk::Result>) -> String {

@@ -109,7 +109,7 @@ fn check(rig: &Rig, a: &Device, b: &Device, routes: Routes) {
     let (mut injected, mut survived) = (0, 0);
     // The other calls fail natively as well; to prove all routes for each fault takes emulated processors minutes.
     let few = routes == Routes::Unknown && in_short_vm();
-    let calls = if few { &[Call::Ioctl][..] } else { &Call::ALL };
+    let calls = if few { &[Call::Ioctl][..] } else { Call::ALL };
     for &call in calls {
         for nth in numbers() {
             let what = format!(

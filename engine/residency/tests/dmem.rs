@@ -34,7 +34,7 @@ fn at_its_cap(make: super::Make) -> (Fake, [u32; 4], [u32; 4]) {
     (world, others, own)
 }
 
-fn newcomer(world: &Fake, units: u64) -> u32 {
+fn new_buffer(world: &Fake, units: u64) -> u32 {
     world.add(Buffer::new(units * UNIT).charged_to(OURS))
 }
 
@@ -42,8 +42,8 @@ fn newcomer(world: &Fake, units: u64) -> u32 {
 fn a_group_at_its_cap_evicts_only_its_own() {
     for (name, make) in POLICIES {
         let (world, others, own) = at_its_cap(make);
-        let newcomer = newcomer(&world, 2);
-        assert_eq!(world.validate(newcomer, &places(&[0]), &limits()), Ok(Validated::Moved));
+        let new_buffer = new_buffer(&world, 2);
+        assert_eq!(world.validate(new_buffer, &places(&[0]), &limits()), Ok(Validated::Moved));
         let asked = tried(&world.take_attempts());
         assert_eq!(asked.len(), 2, "{name}: the smallest sufficient set");
         assert!(asked.iter().all(|each| own.contains(each)), "{name}: {asked:?}");
@@ -66,8 +66,8 @@ fn in_a_full_domain_the_groups_own_are_evicted_first_and_then_others() {
     world.site(0).ledger.set_cap(Some(8 * UNIT));
     world.cap(OURS, 0, Some(5 * UNIT));
     // One unit beyond the cap, and two beyond the budget.
-    let newcomer = newcomer(&world, 2);
-    assert_eq!(world.validate(newcomer, &places(&[0]), &limits()), Ok(Validated::Moved));
+    let new_buffer = new_buffer(&world, 2);
+    assert_eq!(world.validate(new_buffer, &places(&[0]), &limits()), Ok(Validated::Moved));
     assert_eq!(tried(&world.take_attempts()), [own[0], others[0]]);
     world.check();
 }
@@ -91,9 +91,9 @@ fn a_group_without_candidates_gets_no_room_and_changes_nothing() {
     for (name, make) in POLICIES {
         let (world, _, own) = at_its_cap(make);
         own.iter().for_each(|&each| world.with(each, |buffer| buffer.pins = 1));
-        let newcomer = newcomer(&world, 1);
+        let new_buffer = new_buffer(&world, 1);
         for _ in 0..2 {
-            let refused = failures(world.validate(newcomer, &places(&[0]), &limits()));
+            let refused = failures(world.validate(new_buffer, &places(&[0]), &limits()));
             let reached = refused.cap_reached().expect("the cap was reached");
             let CapReached { ref group, asked, cap, used } = *reached;
             assert_eq!((group.as_str(), asked, cap, used), ("1", UNIT, 4 * UNIT, 4 * UNIT));
@@ -103,12 +103,12 @@ fn a_group_without_candidates_gets_no_room_and_changes_nothing() {
             assert_eq!(asked, own, "{name}: only its own");
         }
         assert_eq!(
-            (world.at(newcomer), world.used(0), world.used_by(OURS, 0)),
+            (world.at(new_buffer), world.used(0), world.used_by(OURS, 0)),
             (None, 8 * UNIT, 4 * UNIT)
         );
         assert_eq!(world.bytes_moved(), 0);
         world.with(own[3], |buffer| buffer.pins = 0);
-        assert_eq!(world.validate(newcomer, &places(&[0]), &limits()), Ok(Validated::Moved));
+        assert_eq!(world.validate(new_buffer, &places(&[0]), &limits()), Ok(Validated::Moved));
         assert_eq!(world.at(own[3]), Some(1), "{name}: it is tried again");
         world.check();
     }
@@ -117,8 +117,8 @@ fn a_group_without_candidates_gets_no_room_and_changes_nothing() {
 #[test]
 fn a_request_above_the_cap_evicts_nothing() {
     let (world, ..) = at_its_cap(policy::lru);
-    let newcomer = newcomer(&world, 5);
-    let refused = failures(world.validate(newcomer, &places(&[0]), &limits()));
+    let new_buffer = new_buffer(&world, 5);
+    let refused = failures(world.validate(new_buffer, &places(&[0]), &limits()));
     assert_eq!(refused.cap_reached().map(|reached| reached.asked), Some(5 * UNIT));
     assert_eq!(world.take_attempts().len(), 0);
     // A request above the domain's size is no matter of the cap.
@@ -131,9 +131,9 @@ fn a_request_above_the_cap_evicts_nothing() {
 fn the_next_domain_is_used_if_no_buffer_of_the_group_can_be_evicted() {
     let (world, others, own) = at_its_cap(policy::lru);
     own.iter().for_each(|&each| world.with(each, |buffer| buffer.held = true));
-    let newcomer = newcomer(&world, 1);
-    assert_eq!(world.validate(newcomer, &places(&[0, 1]), &limits()), Ok(Validated::Moved));
-    assert_eq!(world.at(newcomer), Some(1));
+    let new_buffer = new_buffer(&world, 1);
+    assert_eq!(world.validate(new_buffer, &places(&[0, 1]), &limits()), Ok(Validated::Moved));
+    assert_eq!(world.at(new_buffer), Some(1));
     assert!(others.iter().all(|&each| world.at(each) == Some(0)));
     world.check();
 }
@@ -163,14 +163,14 @@ fn bytes_in_flight_are_charged() {
     let (world, _, own) = at_its_cap(policy::lru);
     // A mapping keeps the bytes in use, and charged.
     world.with(own[0], |buffer| buffer.mapped = true);
-    let first = newcomer(&world, 1);
+    let first = new_buffer(&world, 1);
     assert_eq!(world.validate(first, &places(&[0]), &limits()), Ok(Validated::Moved));
     assert_eq!(tried(&world.take_attempts()), own[..2], "the first one's ghost is still in use");
     assert_eq!((world.used_by(OURS, 0), world.bytes_in_flight(0)), (4 * UNIT, UNIT));
     world.drop_buffer(own[0]);
     assert_eq!(world.used_by(OURS, 0), 4 * UNIT);
     world.drop_mappings();
-    let second = newcomer(&world, 1);
+    let second = new_buffer(&world, 1);
     assert_eq!(world.validate(second, &places(&[0]), &no_wait()), Ok(Validated::Moved));
     assert_eq!(world.take_attempts().len(), 0, "it was reclaimed");
     world.check();
@@ -180,11 +180,11 @@ fn bytes_in_flight_are_charged() {
 fn bytes_in_flight_are_waited_for_and_evict_nothing_else() {
     let (world, _, own) = at_its_cap(policy::lru);
     world.set_slow(true);
-    let newcomer = newcomer(&world, 2);
-    let refused = failures(world.validate(newcomer, &places(&[0]), &no_wait()));
+    let new_buffer = new_buffer(&world, 2);
+    let refused = failures(world.validate(new_buffer, &places(&[0]), &no_wait()));
     assert!(refused.cap_reached().is_some() && refused.iter().next().is_none(), "{refused}");
     assert_eq!(tried(&world.take_attempts()), own[..2]);
-    assert_eq!(world.validate(newcomer, &places(&[0]), &limits()), Ok(Validated::Moved));
+    assert_eq!(world.validate(new_buffer, &places(&[0]), &limits()), Ok(Validated::Moved));
     assert_eq!(world.take_attempts().len(), 0, "two units were in flight");
     world.check();
 }
@@ -198,8 +198,8 @@ fn room_that_a_group_makes_is_not_taken_by_others() {
         create(&world, 0, 0);
         world.set_slow(slow);
         world.set_thief(true);
-        let newcomer = newcomer(&world, 4);
-        assert_eq!(world.validate(newcomer, &places(&[0]), &limits()), Ok(Validated::Moved));
+        let new_buffer = new_buffer(&world, 4);
+        assert_eq!(world.validate(new_buffer, &places(&[0]), &limits()), Ok(Validated::Moved));
         assert_eq!(world.thefts(), (4, 0), "tried each time, without success");
         world.set_thief(false);
         world.check();
@@ -210,8 +210,8 @@ fn room_that_a_group_makes_is_not_taken_by_others() {
 fn victims_are_charged_to_their_group_in_their_new_domain() {
     let (world, others, own) = at_its_cap(policy::lru);
     world.cap(OURS, 1, Some(UNIT));
-    let newcomer = newcomer(&world, 2);
-    let refused = failures(world.validate(newcomer, &places(&[0]), &limits()));
+    let new_buffer = new_buffer(&world, 2);
+    let refused = failures(world.validate(new_buffer, &places(&[0]), &limits()));
     assert_eq!(refused.bytes(SkipReason::NoRoom), 3 * UNIT, "one was evicted: {refused}");
     assert_eq!((world.used_by(OURS, 0), world.used_by(OURS, 1)), (3 * UNIT, UNIT));
     assert_eq!(world.at(own[0]), Some(1));

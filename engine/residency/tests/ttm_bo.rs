@@ -29,9 +29,9 @@ fn four() -> (Fake, Vec<u32>) {
 }
 
 fn another(world: &Fake) -> u32 {
-    let newcomer = world.add(Buffer::new(UNIT));
-    assert_eq!(world.validate(newcomer, &places(&[0]), &limits()), Ok(Validated::Moved));
-    newcomer
+    let new_buffer = world.add(Buffer::new(UNIT));
+    assert_eq!(world.validate(new_buffer, &places(&[0]), &limits()), Ok(Validated::Moved));
+    new_buffer
 }
 
 /// upstream: `ttm_bo_unreserve_basic`
@@ -42,11 +42,11 @@ fn the_most_recently_used_is_evicted_last() {
     world.touch(buffers[0]);
     world.touch(buffers[2]);
     assert_eq!(world.order(0), [1, 3, 0, 2]);
-    let newcomer = another(&world);
-    assert_eq!(world.order(0), [3, 0, 2, newcomer], "the oldest was evicted, the newest is last");
+    let new_buffer = another(&world);
+    assert_eq!(world.order(0), [3, 0, 2, new_buffer], "the oldest was evicted, the newest is last");
     // A use of a displaced buffer does not change the order of the resident ones.
     world.touch(buffers[1]);
-    assert_eq!(world.order(0), [3, 0, 2, newcomer]);
+    assert_eq!(world.order(0), [3, 0, 2, new_buffer]);
     assert_eq!(world.order(1), [1]);
 }
 
@@ -56,11 +56,11 @@ fn a_pinned_buffer_is_parked_once_it_was_tried() {
     let (world, buffers) = four();
     world.with(buffers[0], |buffer| buffer.pins = 1);
     assert_eq!(world.order(0), [0, 1, 2, 3], "it was not tried yet");
-    let newcomer = another(&world);
-    assert_eq!(world.order(0), [2, 3, newcomer]);
+    let new_buffer = another(&world);
+    assert_eq!(world.order(0), [2, 3, new_buffer]);
     world.take_attempts();
     for _ in 0..3 {
-        world.drop_buffer(*world.order(0).last().expect("the newcomer"));
+        world.drop_buffer(*world.order(0).last().expect("the new buffer"));
         world.with(world.order(0)[0], |buffer| buffer.pins = 0);
         another(&world);
         let asked = world.take_attempts();
@@ -89,15 +89,15 @@ fn a_bulk_group_is_used_together() {
     assert_eq!(world.order(0), [buffers[0]]);
     assert_eq!(world.order(1), [3, 1, 2], "in the other domain it is the only member of its group");
     // A use of a displaced member counts for the resident ones.
-    let newcomer = another(&world);
-    assert_eq!(world.order(0), [buffers[0], newcomer]);
+    let new_buffer = another(&world);
+    assert_eq!(world.order(0), [buffers[0], new_buffer]);
     world.touch(buffers[2]);
-    assert_eq!(world.order(0), [newcomer, buffers[0]]);
+    assert_eq!(world.order(0), [new_buffer, buffers[0]]);
     // Without the group each buffer is by itself.
     world.set_bulk_group(buffers[2], None);
-    world.touch(newcomer);
+    world.touch(new_buffer);
     world.touch(buffers[2]);
-    assert_eq!(world.order(0), [buffers[0], newcomer]);
+    assert_eq!(world.order(0), [buffers[0], new_buffer]);
     world.check();
 }
 
@@ -121,16 +121,16 @@ fn buffers_that_are_marked_together_stay_together() {
 fn an_unpinned_buffer_is_back_in_order() {
     let (world, buffers) = four();
     buffers.iter().for_each(|&each| world.with(each, |buffer| buffer.pins = 2));
-    let newcomer = world.add(Buffer::new(UNIT));
-    world.validate(newcomer, &places(&[0]), &limits()).expect_err("all are pinned");
+    let new_buffer = world.add(Buffer::new(UNIT));
+    world.validate(new_buffer, &places(&[0]), &limits()).expect_err("all are pinned");
     assert!(world.order(0).is_empty());
     // One unpin of two does not help.
     buffers.iter().for_each(|&each| world.with(each, |buffer| buffer.pins -= 1));
-    world.validate(newcomer, &places(&[0]), &limits()).expect_err("all are pinned once");
+    world.validate(new_buffer, &places(&[0]), &limits()).expect_err("all are pinned once");
     world.with(buffers[2], |buffer| buffer.pins = 0);
-    assert_eq!(world.validate(newcomer, &places(&[0]), &limits()), Ok(Validated::Moved));
+    assert_eq!(world.validate(new_buffer, &places(&[0]), &limits()), Ok(Validated::Moved));
     assert_eq!(world.at(buffers[2]), Some(1));
     // Buffers that were tried again are parked again; the one that was not tried is in order.
-    assert_eq!(world.order(0), [buffers[3], newcomer]);
+    assert_eq!(world.order(0), [buffers[3], new_buffer]);
     world.check();
 }

@@ -32,16 +32,16 @@ fn worlds() -> impl Iterator<Item = (Fake, usize)> {
     (0..3).map(|from| (Fake::chain(policy::lru, &[PLACE; 4]), from))
 }
 
-fn newcomer(world: &Fake, bytes: u64, at: usize, limits: &EvictionLimits) -> (u32, bool) {
-    let newcomer = world.add(Buffer::new(bytes));
-    let result = world.validate(newcomer, &places(&[at]), limits);
+fn new_buffer(world: &Fake, bytes: u64, at: usize, limits: &EvictionLimits) -> (u32, bool) {
+    let new_buffer = world.add(Buffer::new(bytes));
+    let result = world.validate(new_buffer, &places(&[at]), limits);
     let moved = match result {
         Ok(Validated::Moved) => true,
         Err(Refused::NoRoom { .. }) => false,
         other => panic!("{other:?}"),
     };
-    assert_eq!(world.at(newcomer), moved.then_some(at), "otherwise it has no backing");
-    (newcomer, moved)
+    assert_eq!(world.at(new_buffer), moved.then_some(at), "otherwise it has no backing");
+    (new_buffer, moved)
 }
 
 /// upstream: `ttm_bo_validate_happy_evict`
@@ -50,7 +50,7 @@ fn only_the_oldest_is_evicted() {
     for (world, from) in worlds() {
         let sizes = [8 * UNIT, 128 * UNIT, PLACE - 136 * UNIT];
         let buffers = sizes.map(|bytes| world.create(bytes, from));
-        assert!(newcomer(&world, 4 * UNIT, from, &limits()).1);
+        assert!(new_buffer(&world, 4 * UNIT, from, &limits()).1);
         let at = buffers.map(|each| world.at(each));
         assert_eq!(at, [Some(from + 1), Some(from), Some(from)]);
         assert!(world.buffer(buffers[0]).content);
@@ -85,7 +85,7 @@ fn the_pinned_buffer_stays_and_the_other_is_evicted() {
     for (world, from) in worlds() {
         let [pinned, other] = [(); 2].map(|()| world.create(PLACE / 2, from));
         world.with(pinned, |buffer| buffer.pins = 1);
-        assert!(newcomer(&world, UNIT, from, &limits()).1);
+        assert!(new_buffer(&world, UNIT, from, &limits()).1);
         assert_eq!((world.at(pinned), world.at(other)), (Some(from), Some(from + 1)));
         assert_eq!(world.bytes_moved(), PLACE / 2);
         world.check();
@@ -105,7 +105,7 @@ fn a_destroyed_buffer_is_freed_and_not_moved() {
             world.drop_buffer(big);
             assert_eq!(world.used(from), PLACE, "not reclaimed yet");
             // If a device still uses it, that is waited for, and the other buffer stays.
-            assert!(newcomer(&world, 8 * UNIT, from, &limits()).1);
+            assert!(new_buffer(&world, 8 * UNIT, from, &limits()).1);
             assert_eq!((world.used(from), world.bytes_moved()), (9 * UNIT, 0));
             assert_eq!(world.at(beside), Some(from));
             world.check();
@@ -121,7 +121,7 @@ fn without_room_in_the_next_domain_nothing_changes() {
             (from + 1..4).for_each(|at| world.set_nature(at, nature));
             let old = world.create(PLACE, from);
             let before = world.buffer(old);
-            assert!(!newcomer(&world, UNIT, from, &limits()).1);
+            assert!(!new_buffer(&world, UNIT, from, &limits()).1);
             let after = world.buffer(old);
             assert_eq!((after.at, after.moves, after.content), (before.at, 0, true));
             assert_eq!((world.used(from), world.used(from + 1)), (PLACE, 0));
@@ -135,7 +135,7 @@ fn without_room_in_the_next_domain_nothing_changes() {
 fn in_the_last_domain_every_buffer_stays() {
     let world = Fake::chain(policy::lru, &[PLACE; 2]);
     let old = world.create(PLACE, 1);
-    assert!(!newcomer(&world, UNIT, 1, &limits()).1);
+    assert!(!new_buffer(&world, UNIT, 1, &limits()).1);
     assert_eq!(world.at(old), Some(1));
     world.check();
 }
@@ -152,7 +152,7 @@ fn purgeable_content_is_discarded_and_not_moved() {
             if busy {
                 world.begin(old, false);
             }
-            assert!(newcomer(&world, UNIT, from, &limits()).1);
+            assert!(new_buffer(&world, UNIT, from, &limits()).1);
             assert_eq!((world.at(old), world.buffer(old).content), (None, false));
             assert_eq!((world.bytes_moved(), world.used(from)), (0, UNIT));
             world.check();
@@ -168,7 +168,7 @@ fn a_victim_evicts_others_in_its_new_domain() {
             let world = Fake::chain(policy::lru, &[PLACE; 4]);
             let [first, second] = [from, from + 1].map(|at| world.create(PLACE, at));
             world.set_slow(slow);
-            assert!(newcomer(&world, UNIT, from, &limits()).1);
+            assert!(new_buffer(&world, UNIT, from, &limits()).1);
             assert_eq!([first, second].map(|n| world.at(n)), [Some(from + 1), Some(from + 2)]);
             assert_eq!(world.bytes_moved(), 2 * PLACE);
             world.check();
@@ -257,10 +257,10 @@ fn external_memory_is_not_evicted() {
     for (world, from) in worlds() {
         let [external, other] = [(); 2].map(|()| world.create(PLACE / 2, from));
         world.with(external, |buffer| buffer.external = true);
-        assert!(newcomer(&world, UNIT, from, &limits()).1);
+        assert!(new_buffer(&world, UNIT, from, &limits()).1);
         assert_eq!((world.at(external), world.at(other)), (Some(from), Some(from + 1)));
         world.check();
-        assert!(!newcomer(&world, PLACE, from, &limits()).1, "it uses the room permanently");
+        assert!(!new_buffer(&world, PLACE, from, &limits()).1, "it uses the room permanently");
         world.check();
     }
 }
@@ -276,7 +276,7 @@ fn random_numbers_of_buffers_of_random_sizes() {
                 let before = world.used(0);
                 let largest = 1 << random.below(9);
                 let bytes = UNIT * (1 + random.below(largest)).min(256);
-                let (_, moved) = newcomer(&world, bytes, 0, &limits());
+                let (_, moved) = new_buffer(&world, bytes, 0, &limits());
                 assert!(moved, "{name}, seed {seed}: every buffer up to the domain's size fits");
                 // No eviction was unnecessary.
                 let asked = world.take_attempts();
