@@ -10,6 +10,7 @@
 
 mod explain;
 mod live;
+mod move_cause;
 mod moved;
 mod report;
 mod shard;
@@ -18,7 +19,8 @@ pub mod trace;
 
 pub use explain::{Decision, DecisionText, Pick, Reason, What};
 pub use live::{Live, Object};
-pub use moved::{MoveCause, Moved};
+pub use move_cause::MoveCause;
+pub use moved::Moved;
 pub use report::{
     AttachmentReport, BufferReport, DeviceReport, DomainReport, FenceReport, GhostReport,
     GroupReport, PinReport, Report, Shares, Totals,

@@ -139,8 +139,9 @@ fn assert_none(messages: &[String]) {
 /// Cargo leaves out programs whose features are off, and says nothing.
 #[test]
 fn every_feature_that_tests_need_is_on() {
-    assert!(
-        cfg!(all(feature = "cli", feature = "testing")),
+    assert_eq!(
+        [cfg!(feature = "cli"), cfg!(feature = "testing")],
+        [true, true],
         "most tests were left out: run `make test-native`, or `cargo test --features cli,testing`"
     );
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::buffer::BufferReport;
 use crate::device::DeviceId;
 use crate::memory::{DomainId, DomainUsage, GroupUsage, Provider};
-use crate::observe::moved::{MoveCause, Moved};
+use crate::observe::move_cause::MoveCause;
+use crate::observe::moved::Moved;
 use crate::observe::stalls::{StallCause, Stalls};
 
 /// The objects of an engine and their users: [`crate::Engine::report`]. Printed, it is a text for people.

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use crate::device::DeviceId;
     use crate::memory::{DomainId, DomainKind, DomainUsage, GroupUsage, Provider};
-    use crate::observe::moved::MoveCause;
+    use crate::observe::move_cause::MoveCause;
     use crate::observe::stalls::StallCause;
     use crate::sync::Usage;
 
