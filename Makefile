@@ -60,7 +60,7 @@ soak: ## the long tests for longer, and all of them in the virtual machine if it
 	SOAK=$(SOAK) $(CARGO) test $(LOCKED) --features cli,testing --lib residency
 	SOAK=$(SOAK) $(MAKE) --no-print-directory model
 	@if [ -e target/deps/kernel/vmlinuz ]; then \
-		VM_TESTS=all .ci/vm && \
+		SOAK=1 VM_TESTS=all .ci/vm && \
 		SOAK=$(SOAK_VM) VM_TESTS="$(LONG_VM)" .ci/vm; \
 	else \
 		echo "soak: no virtual machine here: .ci/setup test prepares it"; \
@@ -69,7 +69,7 @@ soak: ## the long tests for longer, and all of them in the virtual machine if it
 lint: ## formatting, clippy with and without the program, documentation, lists of tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(LOCKED) --features cli,testing --all-targets -- -D warnings
-	$(CARGO) clippy $(LOCKED) --lib -- -D warnings
+	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
 	RUSTFLAGS="--cfg peerbuf_shuttle" $(CARGO) clippy $(LOCKED) --profile test $(MODEL) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps
 	.ci/names

@@ -23,7 +23,7 @@ impl Engine {
         buffer::report(&self.set)
     }
 
-    /// How full a domain is. Asks the driver for its budget first.
+    /// How full a domain is. Polls the driver's budget first, at most twice a second.
     ///
     /// # Errors
     ///

@@ -90,12 +90,17 @@ impl InFlight {
     }
 
     /// Reclaims what the submissions up to the timeline value `completed` used.
-    pub(super) fn reclaim(&mut self, device: &ash::Device, completed: u64) {
+    ///
+    /// # Safety
+    ///
+    /// `device` is the one that the pool is of; `completed` was read from the timeline of this queue.
+    pub(super) unsafe fn reclaim(&mut self, device: &ash::Device, completed: u64) {
         while self.submissions.front().is_some_and(|submission| submission.value <= completed) {
             let Some(Pending { commands, once, .. }) = self.submissions.pop_front() else { break };
             self.idle.extend(commands);
             for semaphore in once {
-                // SAFETY: a live one of this device, whose only wait is over.
+                // SAFETY: a live one of this device; its only wait was of a submission that has completed, by
+                // the caller's contract.
                 unsafe { device.destroy_semaphore(semaphore, None) };
             }
         }

@@ -310,7 +310,9 @@ impl Queue {
     /// Reclaims what finished submissions used.
     fn reclaim(&self, device: &ash::Device, state: &mut InFlight) -> Result<(), vk::Result> {
         if !state.is_empty() {
-            state.reclaim(device, self.completed(device)?);
+            let completed = self.completed(device)?;
+            // SAFETY: the value was read from this queue's timeline; the pool is of this device.
+            unsafe { state.reclaim(device, completed) };
         }
         Ok(())
     }

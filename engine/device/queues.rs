@@ -15,8 +15,8 @@ use super::queue_lock::{QueueLock, RawQueue};
 
 /// Which queue of a device. Each has a timeline of its own.
 ///
-/// Within one queue, submissions run in order. Between two queues, of one device or of two, the later
-/// submission waits for the timeline of the other queue.
+/// Within one queue, submissions run in order. Between the two queues of a device, the later
+/// submission waits for the timeline of the other. Between devices see `sync::waits`.
 ///
 /// Both may be one `VkQueue`, which executes its submissions in order. No wait closes a cycle there: a fence is
 /// made after its submission, so every submission that waits for it is made later, and is behind it in every

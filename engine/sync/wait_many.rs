@@ -15,7 +15,8 @@ const YIELDS: u32 = 5;
 const SLEEPS: [Duration; 2] = [Duration::from_micros(50), Duration::from_millis(1)];
 
 impl Fence {
-    /// Waits until one of `fences` signals; returns its index, the lowest if several have signalled.
+    /// Waits until one of `fences` is over; returns its index, the lowest of those that have signalled, else of those
+    /// whose work failed. [`Fence::is_signalled`] tells which it is.
     ///
     /// Fences of several devices, of the host and of the kernel have no common primitive to sleep on. So the wait
     /// polls, yields a few times, then sleeps in turn on each fence, for at most a millisecond. A fence that
@@ -23,8 +24,7 @@ impl Fence {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] after `timeout`, and at once if `fences` is empty; the errors of
-    /// [`Fence::is_signalled`] for the first fence whose work failed.
+    /// [`Error::Timeout`] after `timeout`, and at once if `fences` is empty; or what the query of a fence said.
     ///
     /// Locks: none.
     #[doc(alias = "dma_fence_wait_any_timeout")]
@@ -39,10 +39,18 @@ impl Fence {
         let end = end_of(timeout);
         let [mut sleep, longest] = SLEEPS;
         for turn in 0.. {
+            let mut failed = None;
             for (index, fence) in fences.iter().enumerate() {
-                if fence.is_signalled()? {
-                    return Ok(index);
+                match fence.is_signalled() {
+                    Ok(true) => return Ok(index),
+                    Ok(false) => {}
+                    // A fence whose work failed must not hide another one that has signalled.
+                    Err(_) if fence.is_over() => failed = failed.or(Some(index)),
+                    Err(error) => return Err(error),
                 }
+            }
+            if let Some(index) = failed {
+                return Ok(index);
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -52,22 +60,20 @@ impl Fence {
                 yield_now();
                 continue;
             }
-            match fences[turn % fences.len()].wait(sleep.min(left)) {
-                Ok(()) | Err(Error::Timeout { .. }) => {}
-                Err(error) => return Err(error),
-            }
+            // The next turn queries every fence, so the outcome of this wait is not needed.
+            _ = fences[turn % fences.len()].wait_until_over(sleep.min(left));
             sleep = longest.min(sleep * 2);
         }
         timed_out()
     }
 
-    /// Waits until all of `fences` have signalled. Failed work does not shorten the wait: when this returns
-    /// another error than [`Error::Timeout`], no work behind `fences` is running.
+    /// Waits until all of `fences` have signalled. Failed work does not shorten the wait: every fence is waited for
+    /// before an error other than [`Error::Timeout`] is returned.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] after `timeout`; the errors of [`Fence::is_signalled`] for the first fence whose work
-    /// failed.
+    /// [`Error::Timeout`] after `timeout`; else the error of the first fence that has one: that its work failed, or
+    /// what its query said, after which nothing is known of that fence.
     ///
     /// Locks: none.
     pub fn wait_all(fences: &[Self], timeout: Duration) -> Result<()> {
@@ -79,8 +85,7 @@ impl Fence {
                 Err(Error::Timeout { what, .. }) => {
                     return Err(Error::Timeout { what, after: timeout });
                 }
-                Err(error) if fence.is_over() => failure = failure.and(Err(error)),
-                waited => waited?,
+                waited => failure = failure.and(waited),
             }
         }
         failure
@@ -115,10 +120,13 @@ mod tests {
     }
 
     #[test]
-    fn wait_any_reports_failed_work() {
-        let (failed, signal) = Fence::host();
-        signal.fail("torn");
-        assert!(matches!(Fence::wait_any(&[failed], LATE), Err(Error::WorkFailed { .. })));
+    fn wait_any_prefers_signalled_fences_to_failed_ones() {
+        let ((failed, fail), (pending, _keep)) = (Fence::host(), Fence::host());
+        fail.fail("torn");
+        let fences = [pending, failed, Fence::signalled()];
+        assert!(matches!(Fence::wait_any(&fences, LATE), Ok(2)));
+        assert!(matches!(Fence::wait_any(&fences[..2], LATE), Ok(1)));
+        assert!(matches!(fences[1].is_signalled(), Err(Error::WorkFailed { .. })));
     }
 
     #[test]

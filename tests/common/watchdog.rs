@@ -22,7 +22,7 @@ pub(crate) struct Watchdog {
 /// Processor time that no test needs. In the virtual machine it depends on the load of the host, so `.ci/vm`
 /// watches from outside as well.
 const SPINS: Duration = Duration::from_secs(600);
-const SPINS_IN_VM: Duration = Duration::from_secs(3600);
+const SPINS_IN_VM: Duration = Duration::from_secs(900);
 /// A test sleeps if it has used less than a hundredth of this period as processor time.
 const SLEEPS: Duration = Duration::from_secs(600);
 const TICK: Duration = Duration::from_secs(5);

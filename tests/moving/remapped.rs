@@ -92,3 +92,17 @@ fn other_errors_end_it() {
     let error = one.attachment.fill_remapped(&mut other.mapping, 1).expect_err("another buffer");
     assert!(matches!(error, Error::ForeignMapping { .. }), "{error}");
 }
+
+#[test]
+fn a_mapping_of_another_buffer_is_refused_although_it_is_current() {
+    let rig = Rig::new();
+    let [home, _] = rig.two_of_one_adapter();
+    let (mut one, mut other) = (Traveller::new(&rig, &home), Traveller::new(&rig, &home));
+    other.mapping.fill(3).expect("a pass");
+    let refused = one.attachment.fill_remapped(&mut other.mapping, 7);
+    assert!(matches!(refused, Err(Error::ForeignMapping { .. })), "{refused:?}");
+    let crossed = (&one.attachment, &mut other.mapping);
+    let refused = one.attachment.copy_to_remapped(&mut one.mapping, crossed);
+    assert!(matches!(refused, Err(Error::ForeignMapping { .. })), "{refused:?}");
+    assert!(other.mapping.verify(3).expect("a pass").is_clean(), "nothing was written");
+}

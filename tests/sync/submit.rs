@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use std::time::Instant;
+
 use crate::common::bound::{too_short, with_bound};
 use crate::common::commands::{copy, fill, record_fill};
 use crate::common::gate::Gate;
@@ -307,15 +309,17 @@ fn a_submission_accepts_only_mappings_of_its_device_and_access() {
 
 #[test]
 fn a_submission_waits_for_host_work_at_most_the_timeout() {
-    with_bound(|rig, _| {
+    with_bound(|rig, bound| {
         let engine = rig.engine();
         let devices = rig.two_of_one_adapter();
         let (_buffer, _attachments, mappings) = shared(rig, &devices);
         let (fence, signal) = engine.host_fence();
         let open = mappings[0].begin_access(Access::Write).expect("no other access");
         open.end(fence);
+        let begun = Instant::now();
         let error = fill(engine, &devices[1], &mappings[1], 1).expect_err("it has not signalled");
         assert!(matches!(error, Error::Timeout { .. }), "{error}");
+        assert!(begun.elapsed() >= bound, "it waits for the whole timeout");
         let stalls = engine.stalls(StallCause::Work);
         if stalls.waits == 0 {
             // The timeout expired before there was anything to wait for.

@@ -1,9 +1,11 @@
 //! Waits for one of many fences, for all of them, and for the work on a buffer.
 
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::common::{LONG, Rig, gate::Gate};
-use peerbuf::{Access, BufferDescriptor, Error, Fence};
+use peerbuf::{Access, BufferDescriptor, DomainId, Error, Fence, Importer, Invalidation};
 
 /// A timeout that is reached, because nothing signals.
 const SHORT: Duration = Duration::from_millis(5);
@@ -72,4 +74,37 @@ fn a_wait_for_failed_writes_says_that_the_content_is_lost() {
         }
         assert!(!buffer.is_busy(Access::ReadWrite), "no work is running");
     }
+}
+
+/// An importer that holds its buffer's reservation until it is told to go on.
+struct Holds(Mutex<(Sender<()>, Receiver<()>)>);
+
+impl Importer for Holds {
+    fn invalidate_mappings(&self, _: &Invalidation<'_>) {
+        let channels = self.0.lock().expect("not poisoned");
+        channels.0.send(()).expect("the test waits");
+        channels.1.recv().expect("the test goes on");
+    }
+}
+
+#[test]
+fn a_held_reservation_counts_as_busy_and_bounds_the_wait() {
+    let rig = Rig::new();
+    let [device, _] = rig.two_of_one_adapter();
+    let buffer =
+        rig.engine().create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
+    let ((held, is_held), (go_on, goes_on)) = (channel(), channel());
+    let importer = Arc::new(Holds(Mutex::new((held, goes_on))));
+    let _attachment = buffer.attach_dynamic(&device, importer).expect("an attachment");
+    std::thread::scope(|scope| {
+        // Dropped if an assertion fails, so that the importer does not wait for ever.
+        let go_on = go_on;
+        scope.spawn(|| buffer.migrate(DomainId::System).expect("a move"));
+        is_held.recv().expect("the importer is notified");
+        assert!(buffer.is_busy(Access::Read), "the reservation is held");
+        let error = buffer.wait(Access::Read, SHORT).expect_err("the reservation is held");
+        assert!(matches!(error, Error::Timeout { after: SHORT, .. }), "{error}");
+        go_on.send(()).expect("the importer waits");
+    });
+    buffer.wait(Access::Read, LONG).expect("the move ends");
 }

@@ -1,6 +1,7 @@
 //! Uses of a mapping that is replaced if the buffer has moved.
 
 use crate::buffer::attach::{Attachment, Mapping};
+use crate::buffer::eviction::restore_together;
 use crate::error::{Error, Result};
 use crate::transfer::PassReport;
 
@@ -17,8 +18,8 @@ impl Attachment {
     ///
     /// # Errors
     ///
-    /// Those of [`Attachment::remap`] and of `work`; [`Error::Stale`] only if the buffer has moved a hundred
-    /// times.
+    /// Those of [`Attachment::remap`] and of `work`; [`Error::ForeignMapping`] for a mapping of another buffer or
+    /// device; [`Error::Stale`] only if the buffer has moved a hundred times.
     ///
     /// Locks: as [`Attachment::remap`] and `work`.
     pub fn remapped<R>(
@@ -26,6 +27,7 @@ impl Attachment {
         mapping: &mut Mapping,
         mut work: impl FnMut(&Mapping) -> Result<R>,
     ) -> Result<R> {
+        self.check_mapping(mapping)?;
         retry_stale(|again| {
             if again || mapping.check_current().is_err() {
                 self.remap(mapping)?;
@@ -80,12 +82,19 @@ impl Attachment {
         mapping: &mut Mapping,
         (target_attachment, target): (&Self, &mut Mapping),
     ) -> Result<()> {
+        self.check_mapping(mapping)?;
+        target_attachment.check_mapping(target)?;
+        let buffers = [self.buffer_inner(), target_attachment.buffer_inner()];
+        let set = &buffers[0].set;
+        set.handle_lost_devices();
+        // Together, so that one is not evicted to restore the other.
+        restore_together(set, self.device().id(), &buffers);
         retry_stale(|_| {
             if mapping.check_current().is_err() {
-                self.remap(mapping)?;
+                self.remap_only(mapping)?;
             }
             if target.check_current().is_err() {
-                target_attachment.remap(target)?;
+                target_attachment.remap_only(target)?;
             }
             mapping.copy_to(target)
         })

@@ -10,15 +10,17 @@ use crate::sync::Usage;
 impl SharedBuffer {
     /// Whether work is running that a use with `access` must wait for: a move, writes, and for a write also reads.
     ///
-    /// The answer may be outdated when this returns. An open [`crate::HostAccess`] or [`crate::OpenAccess`] is no
-    /// such work, because only fences are.
+    /// A buffer whose reservation is locked by another thread is busy: this never waits. The answer may be
+    /// outdated when it returns. An open [`crate::HostAccess`] or [`crate::OpenAccess`] is no such work, because
+    /// only fences are.
     ///
-    /// Locks: the reservation.
+    /// Locks: tries the reservation. Not to be called from within an [`crate::Importer`].
     #[doc(alias = "dma_resv_test_signaled")]
     #[must_use]
     pub fn is_busy(&self, access: Access) -> bool {
         let waits_for = Usage::from(access).waits_for();
-        !self.0.lock().fences().pending(waits_for).is_empty()
+        let state = self.0.reservation.try_lock(&self.0.core().queues);
+        state.is_none_or(|mut state| !state.fences().pending(waits_for).is_empty())
     }
 
     /// Waits for the work that a use with `access` must wait for ([`SharedBuffer::is_busy`]).
@@ -28,24 +30,29 @@ impl SharedBuffer {
     /// # Errors
     ///
     /// [`Error::Timeout`] after `timeout`; [`Error::Poisoned`] if work that was to write or move the bytes has
-    /// failed. Failed reads are no error.
+    /// failed; or what the query of a fence said. Failed reads are no error.
     ///
-    /// Locks: the reservation, but not while waiting.
+    /// Locks: the reservation, but not while waiting. Not to be called from within an [`crate::Importer`].
     #[doc(alias = "dma_resv_wait_timeout")]
     pub fn wait(&self, access: Access, timeout: Duration) -> Result<()> {
-        let buffer = &self.0;
-        buffer.set.handle_lost_devices();
-        let pending = buffer.lock().fences().pending(Usage::from(access).waits_for());
         // A timeout that the clock cannot represent is a wait without end.
         let forever = Duration::from_secs(100 * 365 * 24 * 60 * 60);
         let end = Instant::now() + timeout.min(forever);
+        let buffer = &self.0;
+        buffer.set.handle_lost_devices();
+        let timed_out = || {
+            let what = format!("the work on {}", buffer.name());
+            Error::Timeout { what, after: timeout }
+        };
+        let lock = || {
+            let left = end.saturating_duration_since(Instant::now());
+            buffer.reservation.lock_timeout(&buffer.core().queues, left).ok_or_else(timed_out)
+        };
+        let pending = lock()?.fences().pending(Usage::from(access).waits_for());
         wait_all(&pending, end).map_err(|error| match error {
-            Error::Timeout { .. } => {
-                let what = format!("the work on {}", buffer.name());
-                Error::Timeout { what, after: timeout }
-            }
+            Error::Timeout { .. } => timed_out(),
             other => other,
         })?;
-        buffer.check_content(&mut buffer.lock())
+        buffer.check_content(&mut *lock()?)
     }
 }

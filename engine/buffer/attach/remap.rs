@@ -44,7 +44,7 @@ impl Attachment {
     }
 
     /// Checks that the mapping is of this buffer and of this device.
-    fn check_mapping(&self, mapping: &Mapping) -> Result<()> {
+    pub(in crate::buffer) fn check_mapping(&self, mapping: &Mapping) -> Result<()> {
         let matches = Arc::ptr_eq(mapping.buffer_inner(), self.buffer_inner())
             && Arc::ptr_eq(mapping.device_inner(), self.device_inner());
         if matches {

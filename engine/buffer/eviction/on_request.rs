@@ -50,7 +50,7 @@ pub(crate) fn restore(set: &Buffers, domain: DomainId) -> usize {
 }
 
 impl SharedBuffer {
-    /// Moves the buffer out of the device memory where it is, to another domain of its placement. Unlike
+    /// Moves the buffer out of the device memory where it is, to system memory, whatever its placement. Unlike
     /// [`SharedBuffer::migrate`], this does not change the preferred domain: the buffer is restored when it
     /// is used. Mappings do not keep the old memory ([`crate::InvalidationCause::Evict`]).
     ///

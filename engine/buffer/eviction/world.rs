@@ -12,7 +12,7 @@ use crate::buffer::tracking::start_tracking;
 use crate::core::SlotId;
 use crate::error::Error;
 use crate::memory::{DomainId, GroupId};
-use crate::observe::StallCause;
+use crate::observe::{PinReport, StallCause};
 use crate::residency::{
     CapReached, DomainState, EvictionFailures, EvictionLimits, Outcomes, ReleaseWait, Victim, World,
 };
@@ -92,7 +92,7 @@ impl World for Buffers {
             failures.pins(counter.device(), buffer.size, counter.pins());
         }
         if state.exported() > 0 {
-            failures.pinned_by("exported".into());
+            failures.pinned_by(PinReport::EXPORTED.into());
         }
         drop(state);
     }

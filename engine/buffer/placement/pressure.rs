@@ -63,11 +63,11 @@ impl Buffers {
             let trigger = Trigger::Room { bytes: ledger.excess(), by: None };
             let limits = EvictionLimits { wait: None, ..self.core.eviction_limits(trigger) };
             let evicted = residency::fit(self, domain, GroupId::NONE, &limits).moved;
-            tracing::debug!(%device, ledger = ?ledger.usage(), evicted, "budget shrank; buffers evicted");
+            tracing::debug!(%device, ledger = ?ledger.usage(), evicted, "budget of the driver exceeded");
         }
         if ledger.usage().held > ledger.driver_budget() {
             let trimmed = self.trim_in(domain);
-            tracing::debug!(%device, trimmed, "budget shrank; unused memory trimmed");
+            tracing::debug!(%device, trimmed, "budget of the driver exceeded by unused memory");
         }
     }
 
@@ -84,6 +84,6 @@ impl Buffers {
             0 => 0,
             _ => residency::evict_bytes(self, DomainId::Vram(device), bytes, &limits).moved,
         };
-        tracing::warn!(%device, evicted, trimmed, "driver out of memory; made room for a retry");
+        tracing::warn!(%device, evicted, trimmed, "driver out of memory; retrying");
     }
 }

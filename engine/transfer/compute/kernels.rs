@@ -145,8 +145,13 @@ impl ComputeKernels {
             .or_else(|error| current.last.is_over().then_some(()).ok_or(error))?;
         let findings = current.findings()?;
         write_findings(findings, [0, NONE])?;
-        self.pipelines.bind(spans, findings.raw());
-        match (watch.submit)(&mut || self.pipelines.dispatch(kernel, spans, parameters))? {
+        // SAFETY: the last dispatch is over; spans begin at multiples of 256 and are within the storage range,
+        // as the callers have split them.
+        unsafe { self.pipelines.bind(spans, findings.raw()) };
+        // SAFETY: `spans` are bound. The fence is kept as the last one, which the next pass waits for before it
+        // binds; `drop` leaks the pipelines unless that fence is over.
+        let dispatch = || unsafe { self.pipelines.dispatch(kernel, spans, parameters) };
+        match (watch.submit)(&mut { dispatch })? {
             Attempt::Wait(waits) => return Ok(Err(waits)),
             Attempt::Submitted(fence) => current.last = fence,
         }

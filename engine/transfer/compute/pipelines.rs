@@ -42,7 +42,7 @@ pub(super) const FINDINGS: u64 = 8;
 /// # Invariants
 ///
 /// Every handle is null or a live object of `device`, destroyed only by `drop`; once constructed none
-/// is null.
+/// is null. No dispatch is running when this is dropped, unless it was told to leak ([`Pipelines::leak`]).
 pub(super) struct Pipelines {
     device: Arc<DeviceInner>,
     set_layout: vk::DescriptorSetLayout,
@@ -83,9 +83,11 @@ impl Pipelines {
 
     /// Points the descriptor set at the two spans and at the buffer of the findings.
     ///
-    /// The caller makes sure that no dispatch of these pipelines is running. Offsets of the spans are multiples
-    /// of 256, and their lengths are at most the adapter's storage range.
-    pub(super) fn bind(&self, spans: [Span<'_>; 2], findings: vk::Buffer) {
+    /// # Safety
+    ///
+    /// No dispatch of these pipelines is running. Offsets of the spans are multiples of 256, and their lengths are
+    /// at most the adapter's storage range.
+    pub(super) unsafe fn bind(&self, spans: [Span<'_>; 2], findings: vk::Buffer) {
         let [subject, destination] = spans.map(|span| {
             [vk::DescriptorBufferInfo {
                 buffer: span.view.buffer(),
@@ -105,15 +107,19 @@ impl Pipelines {
             write(1).buffer_info(&destination),
             write(2).buffer_info(&findings),
         ];
-        // SAFETY: the set is not in use, because the last dispatch has signalled; offsets are multiples
-        // of 256 and ranges no larger than the limit (VUID-VkWriteDescriptorSet-descriptorType-00328,
-        // -00333).
+        // SAFETY: by the caller's contract the set is not in use, offsets are multiples of 256 and ranges no
+        // larger than the limit (VUID-VkWriteDescriptorSet-descriptorType-00328, -00333).
         unsafe { self.device.raw().update_descriptor_sets(&writes, &[]) };
     }
 
     /// Submits a dispatch over what [`Self::bind`] has bound. `parameters` are the shaders' `Parameters`; the
     /// last of them is the number of [`threads`].
-    pub(super) fn dispatch(
+    ///
+    /// # Safety
+    ///
+    /// `spans` are those of the last [`Self::bind`]. The caller waits for the fence before it binds, dispatches or
+    /// drops these pipelines again, or leaks them.
+    pub(super) unsafe fn dispatch(
         &self,
         kernel: Kernel,
         spans: [Span<'_>; 2],

@@ -316,7 +316,7 @@ fn a_held_buffer_is_not_purged() {
         stays(SkipReason::Held, "under host access");
         drop(access);
         let export = buffer.export_foreign().expect("exported");
-        stays(SkipReason::Pinned, "exported");
+        stays(SkipReason::Pinned, "handed out");
         drop(export);
         bytes::assert_sequence(&buffer, 1, "after the refused evictions");
         let eviction = engine.evict_all(&home).expect("of this engine");
