@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ash::vk;
 
-use super::budget::HeapBudget;
+use super::heap_budget::HeapBudget;
 
 /// A call that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

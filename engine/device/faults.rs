@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use ash::vk;
 
-use super::budget::HeapBudget;
 use super::calls::{Call, Calls, Fault};
+use super::heap_budget::HeapBudget;
 
 /// With the feature `testing` alone.
 impl Calls {

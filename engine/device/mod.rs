@@ -18,7 +18,6 @@
 mod adapter;
 mod adapter_read;
 mod adopt;
-mod budget;
 mod calls;
 #[expect(clippy::module_inception, reason = "the file is named after the type that it holds")]
 mod device;
@@ -27,6 +26,7 @@ mod external;
 mod faults;
 mod formats;
 mod handle_type;
+mod heap_budget;
 mod id;
 mod in_flight;
 mod inner;
@@ -40,7 +40,7 @@ mod select;
 mod selector;
 mod semaphore;
 mod submit;
-mod waits;
+mod wait_semaphores;
 mod work;
 
 pub use adapter::{Adapter, Heap, MemoryType};
@@ -55,11 +55,11 @@ pub use instance::{Message, MessageSink, Validation, instance_extensions};
 pub use queue_lock::QueueLock;
 pub use selector::{AdapterKind, AdapterSelector, DrmNode, ParseSelectorError, PciAddress};
 
-pub(crate) use budget::HeapBudget;
 pub(crate) use external::{SHARED_BUFFER_USAGE, SemaphoreHandle};
+pub(crate) use heap_budget::HeapBudget;
 pub(crate) use inner::{DeviceInner, TimelineMirror};
 pub(crate) use instance::Instance;
 pub(crate) use queues::QueueKind;
 pub(crate) use semaphore::OwnedSemaphore;
 pub(crate) use submit::{Body, Submit};
-pub(crate) use waits::Waits;
+pub(crate) use wait_semaphores::Waits;

@@ -16,7 +16,7 @@ use super::external::SemaphoreHandle;
 use super::in_flight::{InFlight, Pending};
 use super::queue_lock::RawQueue;
 use super::submit::{Body, NOT_LOCKED, NOT_ONCE, Submit};
-use super::waits::Waits;
+use super::wait_semaphores::Waits;
 
 /// A queue and its timeline: the n-th submission signals the value n.
 ///

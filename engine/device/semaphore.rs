@@ -11,7 +11,7 @@ use ash::vk;
 use super::calls::Call;
 use super::external::SemaphoreHandle;
 use super::inner::DeviceInner;
-use super::waits::Waits;
+use super::wait_semaphores::Waits;
 use crate::error::{Error, Result};
 use crate::fd;
 

@@ -2,7 +2,7 @@
 
 use ash::vk;
 
-use super::waits::Waits;
+use super::wait_semaphores::Waits;
 
 /// A binary semaphore cannot be signalled now, and nothing was submitted. No driver returns this.
 pub(super) const NOT_ONCE: vk::Result = vk::Result::NOT_READY;

@@ -9,7 +9,7 @@ use super::inner::DeviceInner;
 use super::queues::QueueKind;
 use super::semaphore::OwnedSemaphore;
 use super::submit::{Body, NOT_LOCKED, NOT_ONCE, Submit};
-use super::waits::Waits;
+use super::wait_semaphores::Waits;
 use crate::error::{Error, Result};
 
 /// How long the last drop of a device waits for what peerbuf submitted on it.

@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) use super::claim_queue::Short;
 use super::claim_queue::{ClaimQueue, Promised};
 use super::domain_id::DomainId;
+use super::domain_usage::{DomainUsage, GroupUsage};
 use super::group_account::{Charge, GroupAccount, GroupAccounts, GroupId};
-use super::usage::{DomainUsage, GroupUsage};
 
 /// A domain's ledger: how many bytes may be in use at once, and how many are.
 ///

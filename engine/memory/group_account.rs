@@ -5,7 +5,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::usage::GroupUsage;
+use super::domain_usage::GroupUsage;
 
 /// The number of a client group within its engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]

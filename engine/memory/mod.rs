@@ -28,6 +28,7 @@ mod claim_queue;
 pub(crate) mod dma_buf;
 mod domain;
 mod domain_id;
+mod domain_usage;
 mod group_account;
 mod host;
 mod host_copy;
@@ -41,7 +42,6 @@ mod provider;
 mod size_class;
 mod slab;
 pub(crate) mod staging;
-mod usage;
 mod view;
 mod view_create;
 mod view_error;
@@ -49,9 +49,9 @@ mod volatile;
 pub(crate) mod wide;
 
 pub use domain_id::{DomainId, DomainKind};
+pub use domain_usage::{DomainUsage, GroupUsage};
 pub use placement::Placement;
 pub use provider::Provider;
-pub use usage::{DomainUsage, GroupUsage};
 
 pub(crate) use allocation::Allocation;
 pub(crate) use backing::{Backing, Content};

@@ -185,12 +185,14 @@ impl Fence {
                     return Err(missing(device.name(), "semaphores as SYNC_FD"));
                 }
                 let wait = "a sync file just now: wait for the fence instead";
-                match super::waits::export_signal(device, *lane, SemaphoreHandle::SYNC_FD)? {
-                    super::waits::ExportedSignal::File(fd) => Ok(fd),
-                    super::waits::ExportedSignal::Signalled => {
+                match super::queue_waits::export_signal(device, *lane, SemaphoreHandle::SYNC_FD)? {
+                    super::queue_waits::ExportedSignal::File(fd) => Ok(fd),
+                    super::queue_waits::ExportedSignal::Signalled => {
                         Err(missing(device.name(), "a sync file: it has signalled"))
                     }
-                    super::waits::ExportedSignal::Unavailable => Err(missing(device.name(), wait)),
+                    super::queue_waits::ExportedSignal::Unavailable => {
+                        Err(missing(device.name(), wait))
+                    }
                 }
             }
             Kind::Host(_) => Err(missing("the host", "sync files: wait for the fence instead")),

@@ -5,7 +5,7 @@
 use smallvec::SmallVec;
 
 use super::fence::Fence;
-use super::usage::Usage;
+use super::fence_usage::Usage;
 use crate::error::{Error, Result};
 
 /// The fences of one buffer. Protected by the buffer's reservation.

@@ -29,31 +29,31 @@
 mod bridge;
 mod dependencies;
 mod fence;
+mod fence_usage;
 mod fences;
 mod host_fence;
 mod lock_order;
 mod lock_set;
 pub(crate) mod primitive;
+mod queue_waits;
 mod reservation;
 mod retire;
 mod sync_file;
 #[cfg(test)]
 mod tests;
-mod usage;
 mod wait_many;
 mod wait_queue;
-mod waits;
 
 pub use fence::Fence;
+pub use fence_usage::Usage;
 pub use host_fence::{CallbackId, Signal};
-pub use usage::Usage;
-pub use waits::WaitRoute;
+pub use queue_waits::WaitRoute;
 
 pub(crate) use bridge::Bridges;
 pub(crate) use fences::Fences;
 pub(crate) use lock_set::{Index, Locked, TimedOut, lock_many};
+pub(crate) use queue_waits::{waits_of_move, waits_on};
 pub(crate) use reservation::{Guard, Reservation};
 pub(crate) use retire::{Retire, Retired};
 pub(crate) use sync_file::merge_sync_files;
 pub(crate) use wait_queue::WaitQueues;
-pub(crate) use waits::{waits_of_move, waits_on};

@@ -6,10 +6,10 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::fence::Fence;
+use super::fence_usage::Usage;
 use super::fences::Fences;
 use super::primitive::Mutex;
 use super::primitive::atomic::{AtomicUsize, Ordering};
-use super::usage::Usage;
 use crate::error::{Error, Result};
 use crate::memory::staging::StagingBuffer;
 use crate::memory::{Backing, DomainId, GroupId};

@@ -11,7 +11,7 @@ mod on_request;
 mod purge;
 mod restore;
 mod victims;
-mod world;
+mod world_impl;
 
 pub(in crate::buffer) use auto_migrate::learn_access_costs;
 pub(crate) use fit::{Eviction, fit};

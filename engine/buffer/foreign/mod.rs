@@ -8,7 +8,7 @@
 //! the ioctls and the duplication of fds ([`crate::memory`]).
 
 mod export;
-mod fences;
+mod foreign_fences;
 mod handle;
 mod import;
 

@@ -8,10 +8,10 @@
 
 mod age_group;
 mod clean_copies;
-mod eviction_list;
-mod usage;
+mod enlist;
+mod record_use;
 
 pub use age_group::AgeGroup;
 pub(in crate::buffer) use age_group::mark_groups_used;
-pub(crate) use eviction_list::start_tracking;
-pub(in crate::buffer) use eviction_list::{enlist, unlist};
+pub(crate) use enlist::start_tracking;
+pub(in crate::buffer) use enlist::{enlist, unlist};
