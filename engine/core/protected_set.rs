@@ -1,6 +1,8 @@
-//! Buffers protected from eviction while one submission makes room for all of them.
+//! Buffers that the searches of one thread do not evict, while a submission of that thread makes room for all of
+//! them.
 //!
-//! Kernel counterpart: cgroup v2 memory protection.
+//! Kernel counterpart: an eviction for a `drm_exec` passes over the objects that the same ticket has locked, and
+//! waits for those of other tickets (`ttm_lru_walk_ticketlock`).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,39 +10,49 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
-/// The numbers of the protected buffers. Protection is not a lock: other moves are still allowed, and nothing
-/// waits for it.
+use crate::sync::primitive::{ThreadId, current_thread};
+
+/// The numbers of the protected buffers, by the thread that protects them. Protection is not a lock: other moves
+/// and the evictions of other threads are still allowed, and nothing waits for it.
+///
+/// A search runs on the thread that needs the room, so the thread says whose search it is. Two submissions that
+/// evict each other's buffers do not do so for ever: each makes room once before it begins and once after it has
+/// ended, and at most three times for a driver that is out of memory.
 #[derive(Debug, Default)]
 pub(crate) struct ProtectedSet {
     /// The number of protected buffers, so that an empty set is not searched. Relaxed: the thread that must
     /// not evict a buffer is the one that protects it.
     count: AtomicUsize,
-    /// How many guards protect a buffer, by its number. The innermost lock; held across no call.
-    buffers: Mutex<HashMap<u64, u32>>,
+    /// How many guards of a thread protect a buffer, by its number. The innermost lock; held across no call.
+    buffers: Mutex<HashMap<(ThreadId, u64), u32>>,
 }
 
-/// Protects its buffers until it is dropped.
+/// Protects its buffers from the searches of the thread that created it, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Protection<'a> {
     set: &'a ProtectedSet,
+    thread: ThreadId,
     buffers: SmallVec<[u64; 8]>,
 }
 
 impl ProtectedSet {
-    /// Protects the buffers with these numbers as long as the guard lives.
+    /// Protects the buffers with these numbers from this thread's searches as long as the guard lives.
     pub(crate) fn protect(&self, buffers: SmallVec<[u64; 8]>) -> Protection<'_> {
+        let thread = current_thread();
         let mut all = self.all();
-        buffers.iter().for_each(|number| *all.entry(*number).or_default() += 1);
+        buffers.iter().for_each(|number| *all.entry((thread, *number)).or_default() += 1);
         self.count.store(all.len(), Ordering::Relaxed);
         drop(all);
-        Protection { set: self, buffers }
+        Protection { set: self, thread, buffers }
     }
 
+    /// Whether this thread protects the buffer with this number.
     pub(crate) fn contains(&self, number: u64) -> bool {
-        self.count.load(Ordering::Relaxed) > 0 && self.all().contains_key(&number)
+        self.count.load(Ordering::Relaxed) > 0
+            && self.all().contains_key(&(current_thread(), number))
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<u64, u32>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<(ThreadId, u64), u32>> {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -48,11 +60,12 @@ impl ProtectedSet {
 impl Drop for Protection<'_> {
     fn drop(&mut self) {
         let mut all = self.set.all();
-        for number in &self.buffers {
-            if let Some(guards) = all.get_mut(number) {
+        for &number in &self.buffers {
+            let key = (self.thread, number);
+            if let Some(guards) = all.get_mut(&key) {
                 *guards -= 1;
                 if *guards == 0 {
-                    all.remove(number);
+                    all.remove(&key);
                 }
             }
         }
@@ -74,6 +87,24 @@ mod tests {
         assert_eq!([1, 2, 3].map(|number| set.contains(number)), [false, true, true]);
         drop(other);
         assert!(![1, 2, 3].iter().any(|number| set.contains(*number)));
+        assert!(set.all().is_empty(), "no entry remains");
+    }
+
+    #[test]
+    fn a_buffer_is_protected_from_the_thread_that_protects_it_alone() {
+        let set = ProtectedSet::default();
+        let own = set.protect(SmallVec::from_slice(&[1]));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert!(!set.contains(1), "another thread's search may evict it");
+                let other = set.protect(SmallVec::from_slice(&[1]));
+                assert!(set.contains(1));
+                drop(other);
+                assert!(!set.contains(1));
+            });
+        });
+        assert!(set.contains(1), "another thread's guard is not this thread's");
+        drop(own);
         assert!(set.all().is_empty(), "no entry remains");
     }
 }

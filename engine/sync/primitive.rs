@@ -5,7 +5,9 @@
 //! must be one of these: the checker runs all threads of a model on one real thread, which a lock of the
 //! standard library would block for ever.
 
-pub(crate) use choice::{Arc, Condvar, Mutex, MutexGuard, YIELDS, atomic, thread_local, yield_now};
+pub(crate) use choice::{
+    Arc, Condvar, Mutex, MutexGuard, ThreadId, YIELDS, atomic, thread_local, yield_now,
+};
 
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -13,7 +15,8 @@ use std::time::Instant;
 #[cfg(not(all(test, peerbuf_shuttle)))]
 mod choice {
     pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, atomic};
-    pub(crate) use std::thread::yield_now;
+    pub(super) use std::thread::current;
+    pub(crate) use std::thread::{ThreadId, yield_now};
     pub(crate) use std::thread_local;
 
     /// How often to yield and retry before sleeping.
@@ -23,11 +26,17 @@ mod choice {
 #[cfg(all(test, peerbuf_shuttle))]
 mod choice {
     pub(crate) use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard, atomic};
-    pub(crate) use shuttle::thread::yield_now;
+    pub(super) use shuttle::thread::current;
+    pub(crate) use shuttle::thread::{ThreadId, yield_now};
     pub(crate) use shuttle::thread_local;
 
     /// Zero: the checker chooses the next thread anyway.
     pub(crate) const YIELDS: usize = 0;
+}
+
+/// The id of the thread that calls. In a model, that of the modelled thread.
+pub(crate) fn current_thread() -> ThreadId {
+    choice::current().id()
 }
 
 /// Locks a mutex. Poisoning is ignored: no code under these locks panics with its data half changed.

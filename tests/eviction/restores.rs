@@ -404,7 +404,7 @@ fn a_failed_restore_is_not_retried_at_every_use() {
 
 /// An importer of a victim that blocks its eviction until the test has done something else.
 #[derive(Default)]
-struct Meanwhile {
+pub(super) struct Meanwhile {
     started: AtomicBool,
     over: AtomicBool,
 }
@@ -418,7 +418,7 @@ impl Importer for Meanwhile {
 
 impl Meanwhile {
     /// Runs `meanwhile` while `work` is inside the notification, until `meanwhile` has ended or is `far_enough`.
-    fn during_notification<R: Send>(
+    pub(super) fn during_notification<R: Send>(
         &self,
         work: impl FnOnce() + Send,
         meanwhile: impl FnOnce() -> R + Send,

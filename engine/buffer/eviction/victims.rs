@@ -73,7 +73,8 @@ fn plan_victim<'a>(
         if matches!(limits.trigger, Trigger::Room { by: Some(by), .. } if by == buffer.id()) {
             return Err(SkipReason::Busy);
         }
-        // Nor is a buffer that the same submission uses.
+        // Nor is a buffer of the submission that this search makes room for. Searches of other threads and
+        // `evict_all` may evict it: it is not held, and its submission finds it where it is.
         if buffer.core().protected.contains(buffer.id()) {
             return Err(SkipReason::Busy);
         }
