@@ -13,7 +13,7 @@ use peerbuf::device::Call;
 use peerbuf::observe::{MoveCause, What};
 use peerbuf::{
     Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Mapping, Migration,
-    Placement, Refault, SharedBuffer,
+    Placement, Refault, ResidencyOptions, SharedBuffer,
 };
 
 const MIB: u64 = 1 << 20;
@@ -493,4 +493,32 @@ fn evictions_fall_back_to_single_copies_if_the_batch_fails() {
         common::wait_idle(&[&devices[0]]);
         engine.calls().set_heap_budget(None);
     }
+}
+
+#[test]
+fn remap_all_restores_a_buffer_as_remap_does() {
+    let options = ResidencyOptions::new().uses_before_return(1);
+    let rig = Rig::with(|d| d.residency(options.bytes_per_ms(1 << 40)));
+    let engine = rig.engine();
+    let [first, second] = rig.two_of_one_adapter();
+    let buffer = engine.create_buffer(&first, BufferDescriptor::new(MIB)).expect("a buffer");
+    common::bytes::write(&buffer, 5);
+    let attachments = [&first, &second]
+        .map(|device| buffer.attach_dynamic(device, Arc::new(Refault::new())).expect("attached"));
+    let [mut one, mut two] =
+        [&attachments[0], &attachments[1]].map(|a| a.map(Access::Read).expect("mapped"));
+    let restored = |engine: &Engine| engine.moved(MoveCause::Restored).moves;
+    for round in 0..3 {
+        buffer.evict().expect("not held");
+        assert_eq!(buffer.domain(), DomainId::System);
+        let before = restored(engine);
+        let mut pairs = [(&attachments[0], &mut one), (&attachments[1], &mut two)];
+        buffer.remap_all(&mut pairs).expect("it can be mapped");
+        assert_eq!((buffer.domain(), restored(engine)), (vram(&first), before + 1), "{round}");
+        for mapping in [&one, &two] {
+            assert_eq!(mapping.generation(), buffer.generation(), "{round}");
+            mapping.view().expect("current");
+        }
+    }
+    common::bytes::assert_sequence(&buffer, 5, "after the restores");
 }

@@ -59,8 +59,8 @@ impl SharedBuffer {
     /// Remaps many mappings of this buffer, each with its attachment, under one lock.
     ///
     /// It does what [`Attachment::remap`] does for each of them, but locks once and looks up each device's view
-    /// once. That matters to an application with many importers. Unlike [`Attachment::remap`], it does not
-    /// restore or auto-migrate the buffer.
+    /// once. That matters to an application with many importers. As [`Attachment::remap`] does, it first restores
+    /// the buffer to its preferred domain, or auto-migrates it to one of the devices, if that is due.
     ///
     /// # Errors
     ///
@@ -81,6 +81,12 @@ impl SharedBuffer {
                 devices.push(device);
             }
         }
+        let Some(first) = devices.first() else { return Ok(()) };
+        // Before the reservation is taken: a move takes it itself. If the buffer does not move, or moves again
+        // meanwhile, the mappings follow it all the same.
+        let mut allowance = buffer.core().throttle.submission();
+        buffer.restore(first.id(), &mut allowance);
+        devices.iter().for_each(|device| buffer.auto_migrate(device.id(), &mut allowance));
         let Some((mut state, views)) = lock_current_all(buffer, &devices)? else { return Ok(()) };
         let mut retired: SmallVec<[(Fences, Backing); 1]> = SmallVec::new();
         for (attachment, mapping) in mappings {
