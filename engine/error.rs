@@ -127,6 +127,7 @@ pub enum Error {
     },
     /// The device cannot reach any domain that the buffer may live in, by any proved route.
     #[error("{buffer}: {device} cannot reach it")]
+    #[non_exhaustive]
     Unreachable {
         /// The buffer's name.
         buffer: String,

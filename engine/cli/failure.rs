@@ -146,14 +146,9 @@ mod tests {
 
     #[test]
     fn each_reason_for_an_unreachable_device_has_a_line() {
-        let refusal =
-            |route, why: &str| Refusal { route, reason: RefusalReason::Failed(why.into()) };
+        let refusal = |route, why: &str| Refusal::new(route, RefusalReason::Failed(why.into()));
         let refused = vec![refusal(Route::DmaBuf, "no; never"), refusal(Route::Memfd, "too small")];
-        let failure = Failure::Engine(Error::Unreachable {
-            buffer: "demo".into(),
-            device: "GPU".into(),
-            refused,
-        });
+        let failure = Failure::Engine(Error::unreachable("demo", "GPU", refused));
         assert_eq!(
             failure.message(),
             "error: demo: GPU cannot reach it\n  dma_buf: no; never\n  memfd: too small\n\

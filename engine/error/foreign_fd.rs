@@ -21,6 +21,7 @@ pub enum ForeignFdReason {
     NotSealed,
     /// The memory is smaller than claimed.
     #[error("the memory has {actual} bytes, {claimed} claimed")]
+    #[non_exhaustive]
     TooSmall {
         /// The size that the caller claimed.
         claimed: u64,
@@ -30,6 +31,7 @@ pub enum ForeignFdReason {
     /// An `OPAQUE_FD` of another driver or device
     /// (VUID-VkImportMemoryFdInfoKHR-fd-00668 and the table of external handle types).
     #[error("exported by driver or device {theirs}, importing one is {ours}")]
+    #[non_exhaustive]
     OtherDriver {
         /// UUID of the driver or device that exported it.
         theirs: Uuid,

@@ -1,11 +1,21 @@
-//! What the caller can do next, as predicates.
+//! What the caller can do next, as predicates; and the one error that programs construct.
 
 use ash::vk;
 use rustix::io::Errno;
 
 use super::Error;
+use crate::transfer::Refusal;
 
 impl Error {
+    /// Constructs [`Error::Unreachable`]: for tests of programs that print its reasons one by one.
+    pub fn unreachable(
+        buffer: impl Into<String>,
+        device: impl Into<String>,
+        refused: Vec<Refusal>,
+    ) -> Self {
+        Self::Unreachable { buffer: buffer.into(), device: device.into(), refused }
+    }
+
     /// Whether freeing memory, or asking for another domain, may help. Any call may return such an error, not only
     /// those that allocate.
     pub fn is_out_of_memory(&self) -> bool {

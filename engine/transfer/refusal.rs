@@ -73,11 +73,19 @@ impl fmt::Display for Route {
 
 /// A route that was tried or considered, and why it is not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Refusal {
     /// The route.
     pub route: Route,
     /// Why it is not used.
     pub reason: RefusalReason,
+}
+
+impl Refusal {
+    /// States why a route is not used. peerbuf does so itself; programs need it for tests of their own.
+    pub fn new(route: Route, reason: RefusalReason) -> Self {
+        Self { route, reason }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -116,6 +124,7 @@ pub enum RefusalReason {
     NotExportable(HandleType),
     /// A driver reports that it cannot import this handle type.
     #[error("the {side} device does not import {handle}")]
+    #[non_exhaustive]
     NotImportable {
         /// The device whose driver it is.
         side: Side,
@@ -124,11 +133,15 @@ pub enum RefusalReason {
     },
     /// Opaque fds are valid only for the same driver on the same device. Drivers do not check this: one was
     /// seen to accept another driver's fd and to corrupt the memory behind it.
-    #[error("only for the same driver and device; theirs is {theirs}, ours {ours}")]
+    #[error(
+        "only for the same driver and device; the first device's is {theirs}, the second's {ours}"
+    )]
+    #[non_exhaustive]
     OtherDriver {
-        /// UUID of the exporting driver, or of its device if the drivers are equal.
+        /// UUID of the first device's driver, or of the device if the drivers are equal. The first device
+        /// exports.
         theirs: Uuid,
-        /// The same of the importing side.
+        /// The same of the second device, which imports.
         ours: Uuid,
     },
     /// The machine lacks something that the route needs.
@@ -149,6 +162,7 @@ pub enum RefusalReason {
     Failed(String),
     /// The import was accepted, but the bytes read differ from the bytes written.
     #[error("accepted, but {wrong} of {words} words were wrong, the first at byte {first_wrong}")]
+    #[non_exhaustive]
     WrongBytes {
         /// Words that were written and read back.
         words: u64,

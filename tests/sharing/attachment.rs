@@ -185,7 +185,9 @@ fn a_vram_only_buffer_refuses_unreachable_devices_with_every_reason() {
     rig.engine().route(&lavapipe, &swiftshader).expect("a verdict");
     let (alive, fds) = (common::alive(rig.engine().live()), common::fds::OpenFds::now());
     let error = buffer.attach(&swiftshader).expect_err("another driver");
-    let Error::Unreachable { buffer: name, device, refused } = &error else { panic!("{error:?}") };
+    let Error::Unreachable { buffer: name, device, refused, .. } = &error else {
+        panic!("{error:?}")
+    };
     assert_eq!((name.as_str(), device.as_str()), ("frame", swiftshader.name()));
     let reason = |route| refused.iter().find(|refusal| refusal.route == route).map(|r| &r.reason);
     assert!(matches!(reason(Route::OpaqueFd), Some(RefusalReason::OtherDriver { .. })), "{error}");

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::common::{self, Rig, assert_pattern, bytes, fds, fill, needs_dma_buf};
 use peerbuf::device::{Call, Uuid};
 use peerbuf::{
-    BufferDescriptor, Device, Engine, Error, ForeignFdReason, ForeignInfo, HandleType, Placement,
-    Provider, Result, SharedBuffer,
+    BufferDescriptor, Device, DomainId, Engine, Error, ForeignFdReason, ForeignInfo, HandleType,
+    Placement, Provider, Result, SharedBuffer,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -309,7 +309,10 @@ fn an_fd_that_is_too_small_is_refused_with_both_sizes() {
         let claimed = 65_537;
         let info = info(&device, HandleType::HostPointer, claimed);
         let (_, reason) = refusal(import(rig.engine(), &device, sealed.as_fd(), info));
-        assert_eq!(reason, ForeignFdReason::TooSmall { claimed, actual: 65_536 });
+        let ForeignFdReason::TooSmall { claimed: said, actual, .. } = reason else {
+            panic!("{reason}")
+        };
+        assert_eq!((said, actual), (claimed, 65_536));
 
         let external = rig.external_engine();
         let theirs = rig.open_on(&external, &device);
@@ -319,7 +322,7 @@ fn an_fd_that_is_too_small_is_refused_with_both_sizes() {
         let mut info = export.info();
         info.size = memory + 1;
         let (_, reason) = refusal(import(&external, &theirs, export.as_fd(), info));
-        let ForeignFdReason::TooSmall { claimed, actual } = reason else { panic!("{reason}") };
+        let ForeignFdReason::TooSmall { claimed, actual, .. } = reason else { panic!("{reason}") };
         assert!(claimed > memory && actual == memory, "{reason}");
     }
 }
@@ -337,11 +340,9 @@ fn an_opaque_fd_of_another_driver_is_refused_with_both_uuids() {
         }
         bytes::write(&buffer, 4);
         let (_, reason) = refusal(import(rig.engine(), other, export.as_fd(), export.info()));
-        let expected = ForeignFdReason::OtherDriver {
-            theirs: home.adapter().driver_uuid(),
-            ours: other.adapter().driver_uuid(),
-        };
-        assert_eq!(reason, expected);
+        let ForeignFdReason::OtherDriver { theirs, ours, .. } = reason else { panic!("{reason}") };
+        let uuids = [home, other].map(|device| device.adapter().driver_uuid());
+        assert_eq!([theirs, ours], uuids);
         bytes::assert_sequence(&buffer, 4, "unchanged");
         // The same driver on another device is refused as well.
         let mut info = export.info();
@@ -435,7 +436,9 @@ fn in_the_vm_a_dma_buf_that_is_too_small_is_refused_with_both_sizes() {
     info.size = claimed;
     let (handle, reason) = refusal(import(&external, &theirs, export.as_fd(), info));
     assert_eq!(handle, HandleType::DmaBuf);
-    let ForeignFdReason::TooSmall { claimed: said, actual } = reason else { panic!("{reason}") };
+    let ForeignFdReason::TooSmall { claimed: said, actual, .. } = reason else {
+        panic!("{reason}")
+    };
     assert!(said == claimed && actual < claimed, "{reason}");
 }
 
@@ -457,4 +460,32 @@ fn a_buffer_that_cannot_leave_its_slab_refuses_export() {
     rig.engine().calls().clear_faults();
     rig.engine().forget_routes();
     drop(buffer.export_foreign().expect("the faults are cleared"));
+}
+
+/// External memory cannot move, not even to where it is.
+#[test]
+fn a_request_to_move_an_import_is_unsupported() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        let buffer = create(&rig, &device, 4096, Placement::Vram);
+        bytes::write(&buffer, 3);
+        let export = buffer.export_foreign().expect("an fd");
+        let external = rig.external_engine();
+        let theirs = rig.open_on(&external, &device);
+        let imported = import(&external, &theirs, export.as_fd(), export.info()).expect("imported");
+        assert!(!imported.is_dynamic());
+        let results = [
+            imported.migrate(imported.domain()),
+            imported.migrate(DomainId::System),
+            imported.migrate(DomainId::Vram(theirs.id())),
+            imported.relocate(),
+            imported.evict(),
+            imported.request_residency(),
+        ];
+        for (call, result) in results.into_iter().enumerate() {
+            assert!(matches!(result, Err(Error::Unsupported { .. })), "call {call}: {result:?}");
+        }
+        assert_eq!(imported.generation(), 0);
+        bytes::assert_sequence(&imported, 3, "unchanged");
+    }
 }

@@ -83,6 +83,8 @@ impl SharedBuffer {
         const ATTEMPTS: u32 = 100;
         for _ in 0..ATTEMPTS {
             buffer.check_resident()?;
+            // Also if it would not have to move: a caller that may move it elsewhere learns that it cannot.
+            buffer.check_can_move(&buffer.home())?;
             let current = buffer.lock().location().domain();
             let Some(to) = choose(current) else { return Ok(Migration::Unchanged) };
             let home = home_at(buffer, to)?;

@@ -8,7 +8,7 @@ use crate::buffer::placement::ImportMatrix;
 use crate::buffer::state::CleanCopy;
 use crate::core::BackingRequest;
 use crate::device::DeviceInner;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::{DomainKind, Placement};
 use crate::residency::EvictionLimits;
 
@@ -28,7 +28,7 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] for external memory; [`Error::Busy`]; [`Error::Unreachable`]; those of an
+    /// [`crate::Error::Unsupported`] for external memory; [`crate::Error::Busy`]; [`crate::Error::Unreachable`]; those of an
     /// allocation.
     ///
     /// Locks: none may be held.
@@ -38,12 +38,7 @@ impl<'a> Plan<'a> {
         kind: DomainKind,
         limits: &EvictionLimits,
     ) -> Result<Option<Self>> {
-        if !buffer.can_move() {
-            return Err(Error::Unsupported {
-                device: home.name().to_owned(),
-                missing: "a way to move external memory".into(),
-            });
-        }
+        buffer.check_can_move(home)?;
         let placement = match kind {
             DomainKind::Vram => Placement::Vram,
             DomainKind::System => Placement::System,
@@ -78,7 +73,7 @@ impl<'a> Plan<'a> {
 ///
 /// # Errors
 ///
-/// [`Error::Busy`] if the buffer has a clean copy and is held, so that a move would fail. The clean copy
+/// [`crate::Error::Busy`] if the buffer has a clean copy and is held, so that a move would fail. The clean copy
 /// stays where it is.
 fn clean_copy<'a>(
     buffer: &'a BufferInner,

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::buffer::BufferInner;
 use crate::buffer::state::State;
+use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::{Backing, Provider};
 
@@ -42,6 +43,23 @@ impl BufferInner {
     /// Whether peerbuf can move the buffer.
     pub(in crate::buffer) fn can_move(&self) -> bool {
         !matches!(self.lock().location().provider(), Provider::Foreign(_))
+    }
+
+    /// Checks that peerbuf can move the buffer. The error names `home`, the device that was to have it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for external memory.
+    ///
+    /// Locks: the reservation.
+    pub(in crate::buffer) fn check_can_move(&self, home: &DeviceInner) -> Result<()> {
+        if self.can_move() {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            device: home.name().to_owned(),
+            missing: "a way to move external memory".into(),
+        })
     }
 
     pub(in crate::buffer) fn busy(&self, state: &State) -> Error {
