@@ -110,6 +110,8 @@ pub struct Calls {
     pub(super) lying_imports: AtomicBool,
     /// Device memory is treated as not mappable by the host.
     pub(super) unmappable: AtomicBool,
+    /// Work of devices counts as running when dependencies are chosen, even if it has finished.
+    pub(super) pretend_busy: AtomicBool,
     /// Whether a device was reported lost since the engine last checked. It is here because the devices of an
     /// engine share nothing else.
     device_lost: AtomicBool,
@@ -164,6 +166,13 @@ impl Calls {
 
     pub(crate) fn unmappable_device_memory(&self) -> bool {
         self.unmappable.load(Ordering::Relaxed)
+    }
+
+    /// Whether finished work counts as running when dependencies are chosen. Constant without the feature
+    /// `testing`.
+    #[inline]
+    pub(crate) fn pretends_busy(&self) -> bool {
+        cfg!(any(test, feature = "testing")) && self.pretend_busy.load(Ordering::Relaxed)
     }
 
     /// Counts `call`; `Err` if it must fail.

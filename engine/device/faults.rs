@@ -43,6 +43,13 @@ impl Calls {
         self.unmappable.store(unmappable, Ordering::Relaxed);
     }
 
+    /// From now on finished work of devices counts as running when the engine chooses what a submission depends
+    /// on. So the waits of a submission do not depend on how fast the machine is. Waits for a fence, and
+    /// [`crate::Fence::is_signalled`], are not affected.
+    pub fn set_pretend_busy(&self, busy: bool) {
+        self.pretend_busy.store(busy, Ordering::Relaxed);
+    }
+
     /// Replaces what every driver reports about its device's heap: a budget of `budget` bytes for this process,
     /// of which `usage` bytes are in use. `None` restores what the drivers report.
     pub fn set_heap_budget(&self, said: Option<(u64, u64)>) {

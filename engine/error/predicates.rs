@@ -37,6 +37,11 @@ impl Error {
         )
     }
 
+    /// The routes that [`Error::Unreachable`] lists, for log lines: the text of the error leaves them out.
+    pub(crate) fn refusals(&self) -> &[Refusal] {
+        if let Self::Unreachable { refused, .. } = self { refused } else { &[] }
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         matches!(

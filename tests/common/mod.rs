@@ -285,9 +285,10 @@ pub(crate) fn in_vm() -> bool {
 }
 
 /// Whether this is the virtual machine, and the run there that is part of every `make test`: then a test that goes
-/// through all cases takes those that only real dma-bufs have. `VM_TESTS=all` has all of them.
+/// through all cases takes those that only real dma-bufs have. `VM_TESTS=all` and a soak have all of them.
 pub(crate) fn in_short_vm() -> bool {
-    in_vm() && std::env::var_os("VM_ALL").is_none_or(|value| value != "1")
+    let all = std::env::var_os("VM_ALL").is_some_and(|value| value == "1");
+    in_vm() && !all && soak::factor() == 1
 }
 
 /// Whether tests of real dma-bufs can run here. The virtual machine must have them; natively they are

@@ -92,7 +92,8 @@ impl BufferInner {
             Ok(MoveOutcome::Retry | MoveOutcome::WouldBlock) => {}
             Ok(MoveOutcome::NoPath) => core.auto_migration.refused(self.id(), device),
             Err(error) => {
-                tracing::debug!(%error, buffer = self.name(), "auto-migration failed; buffer not moved");
+                let refused = error.refusals();
+                tracing::debug!(%error, ?refused, buffer = self.name(), "auto-migration failed; buffer not moved");
                 core.auto_migration.refused(self.id(), device);
             }
         }

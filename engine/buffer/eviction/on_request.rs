@@ -41,7 +41,8 @@ pub(crate) fn restore(set: &Buffers, domain: DomainId) -> usize {
             match buffer.restore_to(domain, generation, &limits, cause, Trigger::All) {
                 Ok(outcome) => restored += usize::from(outcome == MoveOutcome::Moved),
                 Err(error) => {
-                    tracing::debug!(%error, buffer = buffer.name(), "restore failed; buffer stays displaced");
+                    let (refused, buffer) = (error.refusals(), buffer.name());
+                    tracing::debug!(%error, ?refused, buffer, "restore failed; buffer stays displaced");
                 }
             }
         }

@@ -74,7 +74,8 @@ impl BufferInner {
 
     #[cold]
     fn restore_failed(&self, preferred: DomainId, error: &Error) {
-        tracing::debug!(%error, buffer = self.name(), "restore failed; buffer stays displaced");
+        let refused = error.refusals();
+        tracing::debug!(%error, ?refused, buffer = self.name(), "restore failed; buffer stays displaced");
         let lasting = matches!(error, Error::Unreachable { .. } | Error::Unsupported { .. });
         let is_recorded = lasting || error.is_out_of_memory();
         let reason = is_recorded.then(|| self.why_not_in(preferred, Some(error)));
