@@ -21,6 +21,7 @@ pub(crate) mod reach;
 pub(crate) mod recorder;
 pub(crate) mod soak;
 pub(crate) mod soft_queues;
+pub(crate) mod until;
 pub(crate) mod watchdog;
 
 use std::io::Write;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::common::gate::Gate;
 use crate::common::random::Random;
+use crate::common::until::until;
 use crate::common::{Rig, bytes, wait_idle};
 use peerbuf::observe::{MoveCause, What};
 use peerbuf::residency::SkipReason;
@@ -187,9 +188,7 @@ fn bytes_in_flight_are_charged_to_the_group() {
     let gate = Gate::close(&first);
     std::thread::scope(|scope| {
         let making = scope.spawn(|| create(engine, &first, &ours));
-        while inside(&mine, domain) == 2 {
-            std::thread::yield_now();
-        }
+        until(|| inside(&mine, domain), |&inside| inside < 2);
         assert_eq!(used(&ours, domain), 2 * MIB, "one is evicted, and its copy has not ended");
         assert_eq!(used(&ours, DomainId::System), MIB);
         gate.open();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::common;
 use crate::common::commands::{fill, record_fill};
 use crate::common::random::Random;
+use crate::common::until::each_second;
 use crate::common::{LONG, Rig};
 use ash::vk;
 use peerbuf::device::Call;
@@ -291,10 +292,9 @@ fn memory_of_other_processes_shrinks_the_budget() {
         let held = usage().held;
         assert!((8 * MIB..10 * MIB).contains(&held), "{held} bytes for 8 MiB of buffers");
         let expected = 10 * MIB - (12 * MIB - held);
-        // The driver is queried at most twice a second.
-        while usage().budget != expected {
-            drop(engine.create_buffer(&devices[0], small.clone()).expect("room is made"));
-        }
+        let query =
+            || drop(engine.create_buffer(&devices[0], small.clone()).expect("room is made"));
+        each_second(engine, query, usage, |now| now.budget == expected);
         // A query evicts nothing; an allocation does.
         drop(engine.create_buffer(&devices[0], small.clone()).expect("room is made"));
         assert!(usage().used <= expected, "{:?}", usage());
@@ -435,14 +435,16 @@ fn a_submission_evicts_for_a_smaller_heap_budget() {
         assert!(usage().held >= 4 * SIZE);
         let left = 3 * SIZE + MIB;
         engine.calls().set_heap_budget(Some((left, 0)));
-        // The driver is queried at most twice a second.
-        while usage().budget != left || usage().used > left || usage().held > left {
-            let fill = |submission: &mut _, mappings: &[&Mapping]| {
-                record_fill(submission, &device, mappings[0], 7)
-            };
+        let fill = |submission: &mut _, mappings: &[&Mapping]| {
+            record_fill(submission, &device, mappings[0], 7)
+        };
+        let mut submit = || {
             let filled = engine.submit_remapped(&device, &mut [(&hot, &mut mapping)], fill);
             filled.and_then(|fence| fence.wait(LONG)).expect("filled");
-        }
+        };
+        each_second(engine, &mut submit, usage, |now| {
+            now.budget == left && now.used <= left && now.held <= left
+        });
         let here = all.iter().filter(|buffer| buffer.domain() == vram(&device)).count();
         assert_eq!(
             (here, all[3].domain()),
@@ -480,10 +482,8 @@ fn evictions_fall_back_to_single_copies_if_the_batch_fails() {
         let moves = || engine.moved(MoveCause::Evicted).moves;
         let before = moves();
         engine.calls().set_heap_budget(Some((4096, 0)));
-        // The driver is queried at most twice a second.
-        while engine.usage(vram(&devices[0])).expect("of this engine").budget != 4096 {
-            std::thread::yield_now();
-        }
+        let usage = || engine.usage(vram(&devices[0])).expect("of this engine");
+        each_second(engine, || (), usage, |now| now.budget == 4096);
         let code = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
         engine.calls().fail_nth(Call::QueueSubmit, 1, code);
         let system = BufferDescriptor::new(256).placement(Placement::System);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::common::commands::record_fill;
 use crate::common::gate::Gate;
 use crate::common::recorder::Recorder;
+use crate::common::until::until;
 use crate::common::{Rig, bytes, wait_idle};
 use ash::vk;
 use peerbuf::device::Call;
@@ -161,7 +162,7 @@ fn concurrent_uses_restore_a_buffer_once() {
     impl Importer for Slow {
         fn invalidate_mappings(&self, _: &Invalidation<'_>) {
             self.notified.store(true, Ordering::SeqCst);
-            wait_until(|| self.mapping.load(Ordering::SeqCst));
+            until(|| self.mapping.load(Ordering::SeqCst), |&mapping| mapping);
             // Lets the other thread reach the wait for the reservation.
             (0..1000).for_each(|_| std::thread::yield_now());
         }
@@ -179,9 +180,7 @@ fn concurrent_uses_restore_a_buffer_once() {
     let before = buffer.generation();
     std::thread::scope(|scope| {
         let back = scope.spawn(|| buffer.request_residency());
-        while !importer.notified.load(Ordering::SeqCst) {
-            std::thread::yield_now();
-        }
+        until(|| importer.notified.load(Ordering::SeqCst), |&notified| notified);
         importer.mapping.store(true, Ordering::SeqCst);
         drop(attachment.map(Access::Read).expect("mapped"));
         assert!(matches!(back.join().expect("no panic"), Ok(Migration::Done { .. })));
@@ -412,7 +411,7 @@ pub(super) struct Meanwhile {
 impl Importer for Meanwhile {
     fn invalidate_mappings(&self, _: &Invalidation<'_>) {
         self.started.store(true, Ordering::SeqCst);
-        wait_until(|| self.over.load(Ordering::SeqCst));
+        until(|| self.over.load(Ordering::SeqCst), |&over| over);
     }
 }
 
@@ -426,19 +425,12 @@ impl Meanwhile {
     ) -> R {
         std::thread::scope(|scope| {
             scope.spawn(work);
-            wait_until(|| self.started.load(Ordering::SeqCst));
+            until(|| self.started.load(Ordering::SeqCst), |&started| started);
             let doing = scope.spawn(meanwhile);
-            wait_until(|| doing.is_finished() || far_enough());
+            until(|| (doing.is_finished(), far_enough()), |&(finished, enough)| finished || enough);
             self.over.store(true, Ordering::SeqCst);
             doing.join().expect("no panic")
         })
-    }
-}
-
-/// Waits without a timeout: the watchdog ends a wait that does not end.
-fn wait_until(done: impl Fn() -> bool) {
-    while !done() {
-        std::thread::yield_now();
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::common::bound::{too_short, with_bound};
 use crate::common::commands::fill;
 use crate::common::gate::Gate;
+use crate::common::until::{each_second, until};
 use crate::common::{Rig, bytes, wait_idle};
 use ash::vk;
 use peerbuf::device::Call;
@@ -53,12 +54,6 @@ fn in_flight(engine: &Engine, domain: DomainId) -> u64 {
     state.shares.in_flight
 }
 
-fn until(what: impl Fn() -> bool) {
-    while !what() {
-        std::thread::yield_now();
-    }
-}
-
 /// The bytes that are evicted for the first claim are still in use when the second claim is made.
 #[test]
 fn concurrent_claims_evict_no_more_than_they_need() {
@@ -73,9 +68,9 @@ fn concurrent_claims_evict_no_more_than_they_need() {
     let make = || engine.create_buffer(&first, BufferDescriptor::new(4 * MIB)).expect("room");
     std::thread::scope(|scope| {
         let one = scope.spawn(make);
-        until(|| in_flight(engine, vram(&first)) >= 4 * MIB);
+        until(|| in_flight(engine, vram(&first)), |&bytes| bytes >= 4 * MIB);
         let two = scope.spawn(make);
-        until(|| in_flight(engine, vram(&first)) >= 8 * MIB);
+        until(|| in_flight(engine, vram(&first)), |&bytes| bytes >= 8 * MIB);
         gate.open();
         let both = [one, two].map(|made| made.join().expect("no panic"));
         assert_eq!(both.map(|buffer| buffer.domain()), [vram(&first); 2]);
@@ -107,7 +102,7 @@ fn evict_all_waits_for_dropped_buffers_too() {
             (evicted, used())
         });
         first_out.open();
-        until(|| used() == MIB);
+        until(used, |&used| used == MIB);
         last_out.open();
         let (evicted, left) = evicting.join().expect("no panic");
         assert_eq!(left, 0, "{evicted:?}");
@@ -208,13 +203,11 @@ fn a_smaller_heap_budget_evicts_buffers_of_odd_sizes() {
         assert_eq!(usage().used, 4 * ROUNDED);
         let budget = 3 * ROUNDED;
         engine.calls().set_heap_budget(Some((budget, usage().held)));
-        // Each allocation queries the driver, at most twice a second, and needs no room in this domain.
+        // Each allocation queries the driver, and needs no room in this domain.
         let small = BufferDescriptor::new(256).placement(Placement::System);
+        let query = || drop(engine.create_buffer(&device, small.clone()).expect("room"));
         let stayed = || all.iter().filter(|buffer| buffer.domain() == vram(&device)).count();
-        until(|| {
-            drop(engine.create_buffer(&device, small.clone()).expect("room"));
-            stayed() < 4
-        });
+        each_second(engine, query, stayed, |&stayed| stayed < 4);
         assert_eq!((stayed(), usage().budget), (3, budget), "one is evicted");
         wait_idle(&[&device]);
         engine.trim();
@@ -234,7 +227,7 @@ impl Importer for SignalsAndWaits {
     fn invalidate_mappings(&self, _: &Invalidation<'_>) {
         if let Some(go) = self.go.lock().expect("not poisoned").take() {
             go.send(()).expect("the other thread listens");
-            until(|| self.dropped.load(Ordering::SeqCst));
+            until(|| self.dropped.load(Ordering::SeqCst), |&dropped| dropped);
         }
     }
 }

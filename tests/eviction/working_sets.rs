@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::common::random::Random;
+use crate::common::until::until;
 use crate::common::{Rig, in_vm, soak, wait_idle};
 use peerbuf::observe::MoveCause;
 use peerbuf::{
@@ -105,9 +106,7 @@ impl Shared {
             mapping.begin_access(Access::Read)?.end(working.clone());
             Ok(())
         });
-        while !enough() {
-            std::thread::yield_now();
-        }
+        until(&enough, |&enough| enough);
         drop(done);
     }
 }

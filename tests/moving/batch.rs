@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 
+use crate::common::until::until;
 use crate::common::{LONG, Rig, bytes, wait_idle};
 use peerbuf::ash::vk;
 use peerbuf::device::Call;
@@ -288,11 +289,9 @@ fn a_buffer_waiting_for_the_host_does_not_delay_its_batch() {
             engine.migrate_many(&moves)
         });
         let signal = receiver.recv_timeout(LONG).expect("the importer is notified");
-        // The others finish their move while the first still waits. The engine timeout bounds this loop.
+        // The others finish their move while the first still waits.
         for (seed, buffer) in (0..).zip(&buffers).skip(1) {
-            while buffer.generation() == 0 {
-                std::thread::yield_now();
-            }
+            until(|| buffer.generation(), |&generation| generation > 0);
             bytes::assert_sequence(buffer, seed, "while another one waits");
         }
         assert_eq!(buffers[0].generation(), 0, "its reader has not finished");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::common::gate::Gate;
 use crate::common::note::Note;
+use crate::common::until::until;
 use crate::common::{LONG, Rig, bytes};
 use ash::vk;
 use peerbuf::device::Call;
@@ -121,10 +122,13 @@ fn a_bounce_copy_holds_no_reservation_and_every_use_waits_for_it() {
     let gate = Gate::close(&from);
     std::thread::scope(|scope| {
         let moving = scope.spawn(|| buffer.migrate(vram(&to)));
-        while !engine.report().buffers[0].moving {
-            assert!(!moving.is_finished(), "the move needs the blocked device");
-            std::thread::yield_now();
-        }
+        until(
+            || (engine.report().buffers[0].moving, moving.is_finished()),
+            |&(moving, finished)| {
+                assert!(!finished, "the move needs the blocked device");
+                moving
+            },
+        );
         // Each of these takes the reservation briefly.
         assert_eq!(buffer.domain(), vram(&from));
         assert_eq!(buffer.generation(), 0);

@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::common::until::until;
 use crate::common::{Rig, bytes};
 use peerbuf::{
     Access, BufferDescriptor, Device, DomainId, Error, Importer, Invalidation, Migration,
@@ -240,9 +241,7 @@ fn a_panicking_importer_does_not_affect_the_rest_of_its_batch() {
             let moves = [&slow, &broken, &other].map(|buffer| (buffer, DomainId::System));
             engine.migrate_many(&moves)
         });
-        while !stopper.stopped.load(Ordering::Acquire) {
-            std::thread::yield_now();
-        }
+        until(|| stopper.stopped.load(Ordering::Acquire), |&stopped| stopped);
         drop(stopper.running.lock().expect("not poisoned").take());
         mover.join().expect_err("one importer is broken");
     });
@@ -284,9 +283,7 @@ fn a_move_waits_for_fences_added_by_importers() {
     let old = attachment.map(Access::ReadWrite).expect("mapped");
     std::thread::scope(|scope| {
         let mover = scope.spawn(|| buffer.migrate(DomainId::System));
-        while !stopper.stopped.load(Ordering::Acquire) {
-            std::thread::yield_now();
-        }
+        until(|| stopper.stopped.load(Ordering::Acquire), |&stopped| stopped);
         // The buffer cannot have moved, and a new mapping waits and gets the new backing.
         assert_eq!(old.generation(), buffer.generation());
         let mapper =

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::common::gate::Gate;
 use crate::common::recorder::Recorder;
+use crate::common::until::until;
 use crate::common::{self, Rig, bytes};
 use peerbuf::device::Call;
 use peerbuf::{Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, SharedBuffer};
@@ -50,9 +51,7 @@ fn while_closed(engine: &Engine, gate: Gate, work: impl FnOnce() + Send) {
         let waits = || engine.calls().made(Call::WaitSemaphores);
         let before = waits();
         let worker = scope.spawn(work);
-        while !worker.is_finished() && waits() == before {
-            std::thread::yield_now();
-        }
+        until(|| (worker.is_finished(), waits()), |&(finished, waits)| finished || waits != before);
         drop(gate);
         worker.join().expect("no panic");
     });

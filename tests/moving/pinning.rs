@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::common;
 use crate::common::Rig;
+use crate::common::until::until;
 use peerbuf::{
     Access, BufferDescriptor, Device, DomainId, Error, Importer, Invalidation, Migration,
     SharedBuffer,
@@ -231,9 +232,7 @@ fn concurrent_pins_and_moves_never_move_a_pinned_buffer() {
                 if turn % 10 == 5 {
                     // Wait for a move in between, however the threads are scheduled.
                     let before = moves.load(Ordering::Acquire);
-                    while moves.load(Ordering::Acquire) == before {
-                        std::thread::yield_now();
-                    }
+                    until(|| moves.load(Ordering::Acquire), |&moves| moves != before);
                 }
                 let reason = if turn % 4 == 3 { "rdma" } else { "scanout" };
                 let pin = attachment.pin(reason).expect("no quota");
@@ -297,9 +296,10 @@ fn a_refused_pin_blocks_no_move() {
             }
             moved.expect("not pinned");
         }
-        while refused.load(Ordering::Relaxed) == 0 && !pinner.is_finished() {
-            std::thread::yield_now();
-        }
+        until(
+            || (refused.load(Ordering::Relaxed), pinner.is_finished()),
+            |&(refused, finished)| refused > 0 || finished,
+        );
         done.store(true, Ordering::Relaxed);
         pinner.join().expect("every pin is refused");
     });

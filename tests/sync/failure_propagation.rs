@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::common::commands::{copy, fill, record_fill};
 use crate::common::gate::Gate;
+use crate::common::until::until;
 use crate::common::{self, LONG, Rig, bytes};
 use ash::vk;
 use peerbuf::device::Call;
@@ -89,9 +90,7 @@ fn a_failure_reaches_dependent_compute_passes() {
     let submitted = engine.calls().made(Call::QueueSubmit);
     let copied = std::thread::scope(|scope| {
         let copier = scope.spawn(|| ones[0].copy_to(&twos[0]));
-        while engine.calls().made(Call::QueueSubmit) == submitted {
-            std::thread::yield_now();
-        }
+        until(|| engine.calls().made(Call::QueueSubmit), |&now| now != submitted);
         gate.open();
         copier.join().expect("no panic")
     });
@@ -118,9 +117,7 @@ fn device_loss_fails_dependent_work() {
     // The bridge waits, and detects the loss; no other call reports the error.
     engine.calls().fail_nth(Call::WaitSemaphores, 1, vk::Result::ERROR_DEVICE_LOST);
     let second = copy(engine, &devices[1], &ones[1], &twos[1]).expect("a submission");
-    while !devices[0].is_lost() {
-        std::thread::yield_now();
-    }
+    until(|| devices[0].is_lost(), |&lost| lost);
     assert!(matches!(first.is_signalled(), Err(Error::DeviceLost { .. })));
     // It was released by the loss, and used bytes that were never written.
     let error = second.wait(LONG).expect_err("a dependency failed");

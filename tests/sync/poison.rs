@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::common::until::until;
 use crate::common::{Rig, bytes};
 use peerbuf::{
     Access, Attachment, BufferDescriptor, CopyRegion, Device, DomainId, Error, Fence, Importer,
@@ -164,9 +165,7 @@ fn a_poisoned_buffer_does_not_move() {
     let domain = buffer.domain();
     std::thread::scope(|scope| {
         let mover = scope.spawn(|| buffer.migrate(DomainId::System));
-        while writer.0.lock().expect("not poisoned").is_some() {
-            std::thread::yield_now();
-        }
+        until(|| writer.0.lock().expect("not poisoned").is_none(), |&taken| taken);
         signal.fail(WHY);
         assert!(is_poisoned(mover.join().expect("no panic")));
     });

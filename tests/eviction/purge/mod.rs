@@ -10,6 +10,7 @@ mod room;
 use std::sync::{Arc, Mutex};
 
 use crate::common::gate::Gate;
+use crate::common::until::until;
 use crate::common::{self, LONG, Rig, bytes};
 use peerbuf::device::Call;
 use peerbuf::observe::{MoveCause, Reason, What};
@@ -203,9 +204,7 @@ fn while_shut<R: Send>(engine: &Engine, gates: [Gate; 2], work: impl FnOnce() ->
         let waits = || engine.calls().made(Call::WaitSemaphores);
         let before = waits();
         let worker = scope.spawn(work);
-        while !worker.is_finished() && waits() == before {
-            std::thread::yield_now();
-        }
+        until(|| (worker.is_finished(), waits()), |&(finished, waits)| finished || waits != before);
         gates.into_iter().for_each(Gate::open);
         worker.join().expect("no panic")
     })

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use crate::common::commands::record_fill;
 use crate::common::gate::Gate;
 use crate::common::recorder::Recorder;
+use crate::common::until::until;
 use crate::common::{Rig, bytes, wait_idle};
 use ash::vk;
 use peerbuf::device::Call;
@@ -266,9 +267,7 @@ fn a_waiting_move_survives_the_unplug() {
     let attachment = pair.attach(&buffer, Arc::clone(&importer) as _);
     std::thread::scope(|scope| {
         let moving = scope.spawn(|| buffer.relocate());
-        while !importer.was_notified() {
-            std::thread::yield_now();
-        }
+        until(|| importer.was_notified(), |&notified| notified);
         // Needs the reservation, so the move waits by then.
         assert_eq!(pair.unplug(), (1, 0));
         drop(signal);
@@ -290,9 +289,7 @@ fn a_waiting_eviction_completes_during_the_unplug() {
     let attachment = pair.attach(&buffer, Arc::clone(&importer) as _);
     std::thread::scope(|scope| {
         let moving = scope.spawn(|| buffer.evict());
-        while !importer.was_notified() {
-            std::thread::yield_now();
-        }
+        until(|| importer.was_notified(), |&notified| notified);
         let unplugging = scope.spawn(|| pair.unplug());
         drop(signal);
         moving.join().expect("no panic").expect("not held");

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
 
 use crate::common::bound::with_bound;
+use crate::common::until::until;
 use crate::common::{Rig, bytes, wait_idle};
 use peerbuf::observe::Object;
 use peerbuf::{
@@ -44,11 +45,9 @@ fn is_revoked<T: std::fmt::Debug>(result: peerbuf::Result<T>) -> bool {
     matches!(result, Err(Error::Revoked { buffer, .. }) if buffer == "lent")
 }
 
-/// Waits until another thread has marked the buffer. The watchdog ends a wait that does not end.
+/// Waits until another thread has marked the buffer.
 fn until_marked(buffer: &SharedBuffer) {
-    while !buffer.is_revoked() {
-        std::thread::yield_now();
-    }
+    until(|| buffer.is_revoked(), |&marked| marked);
 }
 
 /// An importer that panics when it is notified.
@@ -427,15 +426,11 @@ fn no_mapping_survives_a_revocation() {
         for round in 0..ROUNDS {
             // Between two revocations, a thread maps it at least once.
             let before = mapped.load(Ordering::Relaxed);
-            while mapped.load(Ordering::Relaxed) == before {
-                std::thread::yield_now();
-            }
+            until(|| mapped.load(Ordering::Relaxed), |&mapped| mapped != before);
             buffer.revoke().expect("all holders release it");
             let live = rig.engine().live();
             // A mapping leaves the count of live objects just after its release.
-            while live.count(Object::Mapping) > 0 {
-                std::thread::yield_now();
-            }
+            until(|| live.count(Object::Mapping), |&mappings| mappings == 0);
             let counted = mapped.load(Ordering::Acquire);
             buffer.revoke().expect("complete already");
             assert_eq!(mapped.load(Ordering::Acquire), counted, "round {round}: a new mapping");

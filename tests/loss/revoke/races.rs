@@ -31,9 +31,7 @@ fn a_revoked_buffer_does_not_move() {
         });
         for round in 0..ROUNDS {
             let before = buffer.generation();
-            while buffer.generation() == before {
-                std::thread::yield_now();
-            }
+            until(|| buffer.generation(), |&generation| generation != before);
             buffer.revoke().expect("moves end");
             let state = (buffer.generation(), buffer.domain());
             buffer.revoke().expect("complete already");
@@ -77,9 +75,7 @@ fn revocation_cancels_a_waiting_move() {
     let domain = buffer.domain();
     std::thread::scope(|scope| {
         let mover = scope.spawn(|| buffer.migrate(DomainId::System));
-        while delays.1.lock().expect("not poisoned").is_none() {
-            std::thread::yield_now();
-        }
+        until(|| delays.1.lock().expect("not poisoned").is_some(), |&delayed| delayed);
         let revoker = scope.spawn(|| buffer.revoke());
         until_marked(&buffer);
         drop(delays.1.lock().expect("not poisoned").take());
