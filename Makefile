@@ -30,6 +30,7 @@ devices: ## the devices here, and which route leads from each to each
 	@$(CARGO) run $(LOCKED) --features cli --release --quiet -- devices
 
 check: ## before every commit: lint, unit tests, and a test of each promise (no setup)
+	.ci/names
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(LOCKED) --features cli,testing --all-targets -- -D warnings
 	$(CARGO) test $(LOCKED) --features cli,testing --lib --test house

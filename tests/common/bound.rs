@@ -1,9 +1,9 @@
 //! Tests of waits that end because the engine timeout has expired.
 //!
 //! All waits of an engine share one timeout, and how long other operations take depends on the machine. So these
-//! tests begin with a short timeout, and start again with twice as much if another operation exceeded it.
+//! tests begin with a short timeout, and start again with twice as much if another operation exceeded it. The test
+//! says which those are: a timeout where it expects none is a failure.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
 use std::time::Duration;
 
@@ -21,6 +21,19 @@ pub(crate) fn too_short() -> ! {
     panic_any(TooShort)
 }
 
+/// Runs operations other than the tested wait. If one of them fails because it took as long as the timeout, the
+/// attempt ends.
+pub(crate) fn besides<R>(work: impl FnOnce() -> R) -> R {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map_or("", String::as_str);
+        // By the error's own form, or as the reason of another error.
+        if ["Timeout {", "did not finish within"].iter().any(|form| text.contains(form)) {
+            too_short()
+        }
+        resume_unwind(panic)
+    })
+}
+
 /// Runs `test` with an engine of some timeout, and passes that timeout to it.
 pub(crate) fn with_bound(test: impl Fn(&mut Rig, Duration)) {
     let mut bound = SHORTEST;
@@ -28,15 +41,8 @@ pub(crate) fn with_bound(test: impl Fn(&mut Rig, Duration)) {
         let attempt = || test(&mut Rig::with(|descriptor| descriptor.timeout(bound)), bound);
         match catch_unwind(AssertUnwindSafe(attempt)) {
             Ok(()) => return,
-            Err(panic) if is_too_short(&*panic) && bound < LONGEST => bound *= 2,
+            Err(panic) if panic.is::<TooShort>() && bound < LONGEST => bound *= 2,
             Err(panic) => resume_unwind(panic),
         }
     }
-}
-
-/// Whether a wait other than the tested one has timed out: by the error's own form, or as the reason of another error.
-fn is_too_short(panic: &(dyn Any + Send)) -> bool {
-    let text = panic.downcast_ref::<String>().map_or("", String::as_str);
-    let timed_out = ["Timeout {", "did not finish within"].iter().any(|form| text.contains(form));
-    panic.is::<TooShort>() || timed_out
 }

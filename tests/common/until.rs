@@ -10,6 +10,15 @@ use peerbuf::Engine;
 const YIELDS: u32 = 1000;
 const SLEEPS: u32 = 300_000;
 
+/// The rounds of a wait for other threads, with a pause before each but the first.
+pub(crate) fn rounds() -> impl Iterator<Item = u32> {
+    (0..YIELDS + SLEEPS).inspect(|&round| match round {
+        0 => {}
+        1..YIELDS => std::thread::yield_now(),
+        _ => std::thread::sleep(Duration::from_millis(1)),
+    })
+}
+
 /// Waits until another thread has made `state` `done`.
 ///
 /// # Panics
@@ -17,17 +26,9 @@ const SLEEPS: u32 = 300_000;
 /// Prints the last state if no round has met it.
 #[track_caller]
 pub(crate) fn until<S: Debug>(state: impl Fn() -> S, done: impl Fn(&S) -> bool) {
-    for round in 0..YIELDS + SLEEPS {
-        if done(&state()) {
-            return;
-        }
-        if round < YIELDS {
-            std::thread::yield_now();
-        } else {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+    if !rounds().any(|_| done(&state())) {
+        panic!("not met in {} rounds: the state is {:?}", YIELDS + SLEEPS, state());
     }
-    panic!("not met in {} rounds: the state is {:?}", YIELDS + SLEEPS, state());
 }
 
 /// Repeats `work` until `state` is `done`, each time a second later by the engine's clock: a driver's budget is

@@ -11,7 +11,7 @@ use crate::common::gate::Gate;
 use crate::common::{self, LONG, Rig, bytes, wait_idle};
 use ash::vk;
 use peerbuf::device::Call;
-use peerbuf::observe::{MoveCause, Reason, What};
+use peerbuf::observe::{Decision, MoveCause, Reason, What};
 use peerbuf::transfer::{CopySpeed, CopySpeeds};
 use peerbuf::{
     Access, Attachment, BufferDescriptor, CopyRegion, Device, DomainId, Engine, FenceAndResume,
@@ -331,6 +331,50 @@ fn alternating_users_do_not_thrash_the_buffer() {
     assert!((1..=4).contains(&moves), "{moves} moves in 40 turns");
     bytes::assert_sequence(&buffer, 7, "after moves in both directions");
     wait_idle(&[&pair[0], &pair[1]]);
+}
+
+/// Counters are halved, and one doubling of the threshold is forgotten, every few seconds of the engine's clock.
+#[test]
+fn old_uses_and_old_moves_are_forgotten() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let pair = rig.two_of_one_adapter();
+    let [first, second] = &pair;
+    for later in [false, true] {
+        as_two_cards(engine, &pair);
+        let advance =
+            |age| engine.calls().set_clock(Some(if later { age } else { Duration::ZERO }));
+        let (buffer, attachment) = shared(engine, &pair);
+        let owners = buffer.attach_dynamic(first, Arc::new(Refault::new())).expect("an attachment");
+        let turn = |attachment: &Attachment, uses: u32| {
+            let mut mapping = attachment.map(Access::Read).expect("mapped");
+            for _ in 0..uses {
+                read(engine, &attachment.device(), attachment, &mut mapping).expect("submitted");
+            }
+        };
+        let uses_by_others = |to: &Device| {
+            let decisions = buffer.explain().decisions;
+            let moved = |of: &&Decision| of.what == What::AutoMigrated && of.to == vram(to);
+            match decisions.iter().find(moved).map(|decision| decision.reason) {
+                Some(Reason::UsedMore { others, .. }) => others,
+                other => panic!("{other:?} in {decisions:?}"),
+            }
+        };
+        // One use less than the move needs, long ago or just now.
+        turn(&attachment, ENOUGH - 1);
+        advance(HOUR);
+        let uses = uses_until_migrated(engine, &attachment);
+        assert_eq!(uses, Some(if later { ENOUGH } else { 1 }), "later: {later}");
+        // Many uses by the new owner, and its move, long ago or just now.
+        turn(&attachment, 20);
+        advance(2 * HOUR);
+        let uses = uses_until_migrated(engine, &owners);
+        assert_eq!(uses, Some(if later { ENOUGH } else { 5 }), "later: {later}");
+        assert_eq!(uses_by_others(first) == 0, later, "later: {later}");
+        bytes::assert_sequence(&buffer, 7, "after both moves");
+    }
+    wait_idle(&[first, second]);
 }
 
 #[test]

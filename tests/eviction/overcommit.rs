@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::common;
 use crate::common::commands::{fill, record_fill};
 use crate::common::random::Random;
-use crate::common::until::each_second;
+use crate::common::until::{each_second, rounds};
 use crate::common::{LONG, Rig};
 use ash::vk;
 use peerbuf::device::Call;
@@ -44,7 +44,7 @@ impl Shared {
     }
 
     fn write(&self, device: usize, seed: u32) {
-        loop {
+        for _ in rounds() {
             match self.attachments[device].map(Access::Write).and_then(|mapping| mapping.fill(seed))
             {
                 Ok(()) => return,
@@ -53,10 +53,11 @@ impl Shared {
                 Err(error) => panic!("{error}"),
             }
         }
+        panic!("every mapping was stale: {}", self.buffer.explain());
     }
 
     fn check(&self, device: usize, what: &str) {
-        loop {
+        for _ in rounds() {
             match self.attachments[device]
                 .map(Access::Read)
                 .and_then(|mapping| mapping.verify(self.seed))
@@ -66,6 +67,7 @@ impl Shared {
                 Err(error) => panic!("{what}: {error}"),
             }
         }
+        panic!("{what}: every mapping was stale: {}", self.buffer.explain());
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use crate::common::bound::{too_short, with_bound};
+use crate::common::bound::{besides, too_short, with_bound};
 use crate::common::commands::fill;
 use crate::common::gate::Gate;
 use crate::common::until::{each_second, until};
@@ -306,17 +306,15 @@ fn making_room_waits_at_most_one_timeout() {
         let engine = rig.engine();
         let [device, _] = rig.two_of_one_adapter();
         engine.model_heap(&device, 4 * MIB).expect("of this engine");
-        let all = buffers(engine, &device, [1; 4]);
-        let used: Vec<_> = all
-            .iter()
-            .map(|buffer| {
-                let attachment = attach(buffer, &device);
-                let mapping = attachment.map(Access::Write).expect("mapped");
-                let (fence, signal) = engine.host_fence();
-                mapping.begin_access(Access::Write).expect("current").end(fence);
-                (attachment, signal)
-            })
-            .collect();
+        let all = besides(|| buffers(engine, &device, [1; 4]));
+        let begin = |buffer| {
+            let attachment = attach(buffer, &device);
+            let mapping = attachment.map(Access::Write).expect("mapped");
+            let (fence, signal) = engine.host_fence();
+            mapping.begin_access(Access::Write).expect("current").end(fence);
+            (attachment, signal)
+        };
+        let used: Vec<_> = besides(|| all.iter().map(begin).collect());
         let descriptor = BufferDescriptor::new(MIB).placement(Placement::Vram);
         let error = engine.create_buffer(&device, descriptor.clone()).expect_err("all are in use");
         let Error::OutOfMemory { failures, .. } = error else { panic!("{error:?}") };
@@ -328,10 +326,10 @@ fn making_room_waits_at_most_one_timeout() {
             too_short();
         }
         let attachments: Vec<_> = used.into_iter().map(|(attachment, _)| attachment).collect();
-        match engine.create_buffer(&device, descriptor) {
+        besides(|| match engine.create_buffer(&device, descriptor) {
             Err(Error::OutOfMemory { .. }) => too_short(),
             made => drop(made.expect("no work in progress any more")),
-        }
+        });
         drop(attachments);
         wait_idle(&[&device]);
     });

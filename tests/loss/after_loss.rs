@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::common::bound::with_bound;
+use crate::common::bound::{besides, with_bound};
 use crate::common::{Rig, bytes, wait_idle};
 use ash::vk;
 use peerbuf::device::Call;
@@ -115,12 +115,12 @@ fn a_timed_out_eviction_keeps_the_clean_copy() {
     for together in [false, true] {
         with_bound(|rig, _| {
             let engine = rig.engine();
-            let ([first, second], buffer) = with_clean_copy(rig, MIB);
+            let ([first, second], buffer) = besides(|| with_clean_copy(rig, MIB));
             let before = engine.usage(DomainId::System).expect("of this engine").used;
             let (working, done) = engine.host_fence();
             let slow = FenceAndResume::new(Access::Read, move || working.clone());
-            let _attachment =
-                buffer.attach_dynamic(&second, Arc::new(slow)).expect("an attachment");
+            let attach = || buffer.attach_dynamic(&second, Arc::new(slow)).expect("an attachment");
+            let _attachment = besides(attach);
             let refused = if together {
                 engine.migrate_many(&[(&buffer, DomainId::System)]).remove(0)
             } else {
@@ -131,9 +131,9 @@ fn a_timed_out_eviction_keeps_the_clean_copy() {
             assert_eq!(used, before, "together: {together}");
             drop(done);
             let copied = engine.moved(MoveCause::Evicted).copied;
-            buffer.evict().expect("not in use");
+            besides(|| buffer.evict().expect("not in use"));
             assert_eq!(engine.moved(MoveCause::Evicted).copied, copied, "together: {together}");
-            bytes::assert_sequence(&buffer, 1, "its clean copy");
+            besides(|| bytes::assert_sequence(&buffer, 1, "its clean copy"));
             wait_idle(&[&first, &second]);
         });
     }

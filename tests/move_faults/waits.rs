@@ -47,13 +47,15 @@ fn a_failed_semaphore_falls_back_to_the_bridge_or_fails_the_submission() {
     let engine = rig.engine();
     let known = rig.all();
     let pairs = known.iter().flat_map(|one| known.iter().map(move |two| (one, two)));
-    // Between drivers there is the bridge, wherever it is.
-    let pairs = pairs.filter(|(one, two)| !in_short_vm() || one.id() == two.id());
+    // Between drivers there is the bridge, so the short run takes one such pair.
+    let mut left = if in_short_vm() { 0..1 } else { 0..usize::MAX };
+    let pairs = pairs.filter(|(one, two)| one.id() == two.id() || left.next().is_some());
     let mut met = 0;
     for (one, two) in pairs {
         for call in CALLS {
             for &code in codes(call).iter().take(if in_vm() { 1 } else { 2 }) {
                 for nth in 1.. {
+                    assert!(nth < 1000, "{}: each call was made", call.name());
                     // New devices share no semaphores yet.
                     let fresh = [one, two].map(|device| rig.open(&device.adapter().clone()));
                     let devices = [&fresh[0], &fresh[1]];

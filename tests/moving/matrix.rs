@@ -26,7 +26,7 @@ use std::fmt;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
-use crate::common::bound::{too_short, with_bound};
+use crate::common::bound::{besides, too_short, with_bound};
 use crate::common::note::Note;
 use crate::common::reach::{AttachCaps, can_live};
 use crate::common::recorder::Recorder;
@@ -454,17 +454,22 @@ fn a_wait_that_times_out_is_no_refusal() {
     with_bound(|rig, _| {
         let [home, peer] = rig.two_of_one_adapter();
         let engine = Arc::new(rig.take_engine());
-        let buffer = engine.create_buffer(&home, BufferDescriptor::new(SIZE)).expect("a buffer");
         let stuck = Arc::new(Stuck { engine: Arc::clone(&engine), pending: Mutex::default() });
-        let attachment = buffer.attach_dynamic(&peer, Arc::clone(&stuck) as _).expect("attached");
-        let mapping = attachment.map(Access::ReadWrite).expect("mapped");
-        mapping.fill(7).expect("a pass");
+        let (buffer, attachment, mapping) = besides(|| {
+            let buffer = engine.create_buffer(&home, BufferDescriptor::new(SIZE));
+            let buffer = buffer.expect("a buffer");
+            let attachment = buffer.attach_dynamic(&peer, Arc::clone(&stuck) as _);
+            let attachment = attachment.expect("attached");
+            let mapping = attachment.map(Access::ReadWrite).expect("mapped");
+            mapping.fill(7).expect("a pass");
+            (buffer, attachment, mapping)
+        });
         let here = buffer.domain();
 
         let error = buffer.migrate(DomainId::System).expect_err("the importer never stops");
         assert!(matches!(error, Error::Timeout { .. }) && error.is_retryable(), "{error}");
         assert_eq!((buffer.domain(), buffer.generation()), (here, 0));
-        assert!(mapping.verify(7).expect("unchanged").is_clean());
+        assert!(besides(|| mapping.verify(7).expect("unchanged")).is_clean());
 
         // The importer's work has ended, so the next move succeeds.
         let pending = std::mem::take(&mut *stuck.pending.lock().expect("not poisoned"));
@@ -476,17 +481,16 @@ fn a_wait_that_times_out_is_no_refusal() {
         drop(pending);
         std::thread::scope(|scope| {
             let mover = scope.spawn(|| buffer.migrate(DomainId::System));
+            // The engine timeout bounds the move.
             while !mover.is_finished() {
                 stuck.pending.lock().expect("not poisoned").clear();
                 std::thread::yield_now();
             }
-            assert_eq!(
-                mover.join().expect("no panic").expect("moved"),
-                Migration::Done { generation: 1 }
-            );
+            let moved = mover.join().expect("no panic");
+            assert_eq!(besides(|| moved.expect("moved")), Migration::Done { generation: 1 });
         });
         drop(mapping);
-        assert_pattern(&attachment, 7, "after the move");
+        besides(|| assert_pattern(&attachment, 7, "after the move"));
         drop((attachment, buffer));
         wait_idle(&[&home, &peer]);
     });

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::common::until::until;
+use crate::common::until::{rounds, until};
 use crate::common::{Rig, bytes};
 use peerbuf::{
     Access, BufferDescriptor, Device, DomainId, Error, Importer, Invalidation, Migration,
@@ -406,12 +406,13 @@ fn continuous_moves_tear_nothing() {
 
 /// Repeats `work` while it reports `Stale`, as a refaulting importer does.
 fn retry<R>(mut work: impl FnMut() -> peerbuf::Result<R>) -> R {
-    loop {
+    for _ in rounds() {
         match work() {
             Err(Error::Stale { .. }) => {}
             other => return other.expect("only moves interrupt it"),
         }
     }
+    panic!("it was stale each time");
 }
 
 /// An importer that keeps its old mapping, which importers should not do.

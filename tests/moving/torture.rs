@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::common::note::Note;
 use crate::common::random::Random;
 use crate::common::recorder::Recorder;
+use crate::common::until::rounds;
 use crate::common::{Rig, bytes, say, soak};
 use peerbuf::transfer::pattern_word;
 use peerbuf::{
@@ -64,12 +65,13 @@ impl Subject {
         work: impl Fn(&Mapping) -> Result<R>,
     ) -> R {
         let mut mapping = retry_while_busy(|| attachment.map(access));
-        loop {
+        for _ in rounds() {
             match work(&mapping) {
                 Err(Error::Stale { .. }) => retry_while_busy(|| attachment.remap(&mut mapping)),
                 other => return other.unwrap_or_else(|error| panic!("{}: {error}", self.id)),
             }
         }
+        panic!("{}: every mapping was stale: {}", self.id, self.buffer.explain());
     }
 
     fn write(&self, random: &mut Random, seed: u32) {
@@ -156,14 +158,16 @@ fn retry_while_busy_or<R>(
     mut work: impl FnMut() -> Result<R>,
     is_answer: impl Fn(&Error) -> bool,
 ) -> Option<R> {
-    loop {
+    let mut busy = None;
+    for _ in rounds() {
         match work() {
             Ok(result) => return Some(result),
             Err(error) if is_answer(&error) => return None,
-            Err(Error::Busy { .. }) => std::thread::yield_now(),
+            Err(error @ Error::Busy { .. }) => busy = Some(error),
             Err(error) => panic!("{error}"),
         }
     }
+    panic!("it was busy each time: {busy:?}");
 }
 
 /// The bytes of the pattern that devices write.

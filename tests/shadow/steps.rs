@@ -152,7 +152,8 @@ pub(crate) fn any(world: &mut World<'_>, step: u32) {
         create(world);
         return;
     }
-    loop {
+    for round in 0.. {
+        assert!(round < 10_000, "no step applies to any of {} buffers", world.subjects.len());
         let index = world.random.index(world.subjects.len());
         let menu: &[(u32, Step)] = if world.subjects[index].revoked { &REVOKED } else { &MENU };
         let all = menu.iter().map(|(weight, _)| u64::from(*weight)).sum();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use std::time::Instant;
 
-use crate::common::bound::{too_short, with_bound};
+use crate::common::bound::{besides, too_short, with_bound};
 use crate::common::commands::{copy, fill, record_fill};
 use crate::common::gate::Gate;
 use crate::common::{LONG, Rig, bytes, wait_idle};
@@ -312,9 +312,9 @@ fn a_submission_waits_for_host_work_at_most_the_timeout() {
     with_bound(|rig, bound| {
         let engine = rig.engine();
         let devices = rig.two_of_one_adapter();
-        let (_buffer, _attachments, mappings) = shared(rig, &devices);
+        let (_buffer, _attachments, mappings) = besides(|| shared(rig, &devices));
         let (fence, signal) = engine.host_fence();
-        let open = mappings[0].begin_access(Access::Write).expect("no other access");
+        let open = besides(|| mappings[0].begin_access(Access::Write).expect("no other access"));
         open.end(fence);
         let begun = Instant::now();
         let error = fill(engine, &devices[1], &mappings[1], 1).expect_err("it has not signalled");
@@ -327,9 +327,9 @@ fn a_submission_waits_for_host_work_at_most_the_timeout() {
         }
         assert!(stalls.waits == 1 && !stalls.longest.is_zero(), "{stalls:?}");
         signal.fail("injected failure");
-        fill(engine, &devices[1], &mappings[1], 1)
-            .and_then(|f| f.wait(LONG))
-            .map_or_else(|error| assert!(!error.is_retryable(), "{error:?}"), |()| ());
+        let after = fill(engine, &devices[1], &mappings[1], 1).and_then(|after| after.wait(LONG));
+        let check = |error| assert!(!Error::is_retryable(&error), "{error:?}");
+        besides(|| after.map_or_else(check, |()| ()));
         wait_idle(&[&devices[0], &devices[1]]);
     });
 }

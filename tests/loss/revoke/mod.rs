@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
 
-use crate::common::bound::with_bound;
+use crate::common::bound::{besides, with_bound};
 use crate::common::until::until;
 use crate::common::{Rig, bytes, wait_idle};
 use peerbuf::observe::Object;
@@ -142,14 +142,17 @@ fn revocation_notifies_once_and_refuses_every_use_until_rearmed() {
 fn a_remaining_mapping_is_named_and_awaited_again() {
     with_bound(|rig, bound| {
         let [home, _] = rig.two_of_one_adapter();
-        let buffer = create(rig, &home);
         let recorder = Arc::new(Recorder::default());
-        let attachment =
-            buffer.attach_dynamic(&home, Arc::clone(&recorder) as _).expect("an attachment");
-        let ghost = attachment.map(Access::Read).expect("mapped");
-        buffer.migrate(DomainId::System).expect("not held");
-        let current = attachment.map(Access::Read).expect("mapped");
-        let host = buffer.host_access(Access::Read).expect("the host reads");
+        let (buffer, attachment, ghost, current) = besides(|| {
+            let buffer = create(rig, &home);
+            let attachment = buffer.attach_dynamic(&home, Arc::clone(&recorder) as _);
+            let attachment = attachment.expect("an attachment");
+            let ghost = attachment.map(Access::Read).expect("mapped");
+            buffer.migrate(DomainId::System).expect("not held");
+            let current = attachment.map(Access::Read).expect("mapped");
+            (buffer, attachment, ghost, current)
+        });
+        let host = besides(|| buffer.host_access(Access::Read).expect("the host reads"));
 
         let held = |error: Error, mapped: u32, host: u32| {
             let Error::Timeout { what, after, .. } = &error else { panic!("{error}") };
@@ -165,10 +168,12 @@ fn a_remaining_mapping_is_named_and_awaited_again() {
         held(buffer.unrevoke().expect_err("one is still held"), 1, 0);
         assert!(buffer.is_revoked() && is_revoked(attachment.map(Access::Read)));
         drop(ghost);
-        buffer.revoke().expect("no longer held");
+        besides(|| buffer.revoke().expect("no longer held"));
         assert_eq!(recorder.invalidated(), [(0, Cause::Move), (1, Cause::Revoke)]);
-        buffer.unrevoke().expect("not held");
-        attachment.map(Access::Read).expect("mapped");
+        besides(|| {
+            buffer.unrevoke().expect("not held");
+            attachment.map(Access::Read).expect("mapped");
+        });
         drop(attachment);
         wait_idle(&[&home]);
     });
