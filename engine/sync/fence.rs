@@ -8,6 +8,7 @@ use super::bridge::Bridges;
 use super::dependencies::Dependencies;
 use super::host_fence::{Callback, CallbackId, HostFence, Signal};
 use super::primitive::Arc;
+use super::queue_waits::{ExportedSignal, export_signal};
 use super::sync_file::SyncFile;
 use crate::device::{
     Body, Device, DeviceId, DeviceInner, QueueKind, SemaphoreHandle, Submit, Waits,
@@ -185,14 +186,12 @@ impl Fence {
                     return Err(missing(device.name(), "semaphores as SYNC_FD"));
                 }
                 let wait = "a sync file just now: wait for the fence instead";
-                match super::queue_waits::export_signal(device, *lane, SemaphoreHandle::SYNC_FD)? {
-                    super::queue_waits::ExportedSignal::File(fd) => Ok(fd),
-                    super::queue_waits::ExportedSignal::Signalled => {
+                match export_signal(device, *lane, SemaphoreHandle::SYNC_FD)? {
+                    ExportedSignal::File(fd) => Ok(fd),
+                    ExportedSignal::Signalled => {
                         Err(missing(device.name(), "a sync file: it has signalled"))
                     }
-                    super::queue_waits::ExportedSignal::Unavailable => {
-                        Err(missing(device.name(), wait))
-                    }
+                    ExportedSignal::Unavailable => Err(missing(device.name(), wait)),
                 }
             }
             Kind::Host(_) => Err(missing("the host", "sync files: wait for the fence instead")),
