@@ -14,7 +14,7 @@ LONG_TESTS := matrix:: torture:: working_sets:: purge:: allocation_failures::
 LONG_VM := test-shadow;test-move_faults;test-moving matrix:: torture::;test-eviction working_sets:: purge::;test-process allocation_failures::
 
 .DEFAULT_GOAL := help
-.PHONY: help demo devices check test test-native model vm soak lint figures clean-deps
+.PHONY: help demo devices doctor check test test-native model vm soak lint figures hardware clean-deps
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -28,6 +28,10 @@ devices: ## the devices here, and which route leads from each to each
 	@.ci/setup demo
 	@$(CARGO) build $(LOCKED) --features cli --release
 	@$(CARGO) run $(LOCKED) --features cli --release --quiet -- devices
+
+doctor: ## whether this machine is ready, and if not, what to do (no setup)
+	@$(CARGO) build $(LOCKED) --features cli --release
+	@$(CARGO) run $(LOCKED) --features cli --release --quiet -- doctor
 
 check: ## before every commit: lint, unit tests, and a test of each promise (no setup)
 	.ci/names
@@ -77,6 +81,9 @@ lint: ## formatting, clippy with and without the program, documentation, lists o
 
 figures: ## the project's own speed figures, each beside its baseline
 	$(CARGO) bench $(LOCKED) --features testing --bench figures
+
+hardware: ## what this machine's GPUs do, in ten minutes: one file under benches/hardware/ (no setup)
+	$(CARGO) bench $(LOCKED) --features cli --bench hardware
 
 clean-deps: ## forget what .ci/setup unpacked
 	rm -rf target/deps target/vm

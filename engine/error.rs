@@ -102,7 +102,7 @@ pub enum Error {
     NoDevice {
         /// How many devices the loader listed.
         seen: usize,
-        /// What each of them lacks.
+        /// What each of them lacks, separated by `; `.
         why: String,
     },
     /// No adapter matches the selector.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use super::descriptor::EngineDescriptor;
 use crate::buffer::Buffers;
 use crate::core::Core;
@@ -28,7 +30,8 @@ pub struct Engine {
 
 /// # Opening
 impl Engine {
-    /// Loads Vulkan and reads the adapters.
+    /// Loads Vulkan and reads the adapters. An adapter that cannot be read or opened is listed, too
+    /// ([`Adapter::why_unusable`]).
     ///
     /// # Errors
     ///
@@ -37,16 +40,12 @@ impl Engine {
     /// cannot be opened.
     pub fn open(descriptor: &EngineDescriptor) -> Result<Self> {
         let instance = Instance::create(descriptor.validation, descriptor.sink.clone())?;
-        let mut adapters = Vec::new();
-        for (index, physical) in instance.physical_devices()?.into_iter().enumerate() {
-            adapters.push(Adapter::read(&instance, physical, index)?);
-        }
+        let adapters = Adapter::all(&instance)?;
         check_usable(&adapters)?;
         let tracer = match &descriptor.trace {
-            Some(file) => Tracer::to_file(file).map_err(|error| {
-                let errno = error.raw_os_error().unwrap_or(0);
-                Error::os("open (trace)", rustix::io::Errno::from_raw_os_error(errno))
-            })?,
+            Some(file) => {
+                Tracer::to_file(file).map_err(|error| trace_error("open (trace)", &error))?
+            }
             None => Tracer::from_env(),
         };
         let adapters = adapters.into();
@@ -67,16 +66,22 @@ impl Engine {
     }
 }
 
+/// The error of a call that opens or writes a trace.
+pub(super) fn trace_error(call: &'static str, error: &std::io::Error) -> Error {
+    // Only a writer that accepts no byte has no errno.
+    let errno = error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+    Error::os(call, errno)
+}
+
 /// Fails if no adapter can be opened.
 fn check_usable(adapters: &[Adapter]) -> Result<()> {
     if adapters.iter().any(|adapter| adapter.missing().is_empty()) {
         return Ok(());
     }
-    let why = adapters
-        .iter()
-        .map(|adapter| format!("{} lacks {}", adapter.name(), adapter.missing().join(", ")))
-        .collect::<Vec<_>>()
-        .join("; ");
+    let line = |adapter: &Adapter| {
+        format!("{}: {}", adapter.name(), adapter.why_unusable().unwrap_or_default())
+    };
+    let why = adapters.iter().map(line).collect::<Vec<_>>().join("; ");
     let why =
         if why.is_empty() { "install a driver (Debian: mesa-vulkan-drivers)".into() } else { why };
     Err(Error::NoDevice { seen: adapters.len(), why })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::engine::Engine;
+use super::engine::{Engine, trace_error};
 use crate::buffer;
 use crate::device::Calls;
 use crate::error::Result;
@@ -21,6 +21,20 @@ impl Engine {
     #[doc(alias = "bufinfo")]
     pub fn report(&self) -> Report {
         buffer::report(&self.set)
+    }
+
+    /// Completes the trace that [`crate::EngineDescriptor::trace`] or `PEERBUF_TRACE` began, and reports whether all of
+    /// it was written. What happens later is not in it. Without this call the trace is completed when the engine is
+    /// dropped, and an error is a `tracing` event alone. Without a trace it does nothing.
+    ///
+    /// Locks: the tracer's own.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Os`] with the first error of writing, for example `ENOSPC`. The file then lacks its end.
+    pub fn finish_trace(&self) -> Result<()> {
+        let finished = self.set.core.tracer.finish();
+        finished.map_err(|error| trace_error("write (trace)", &error))
     }
 
     /// How full a domain is. Polls the driver's budget first, at most twice a second.

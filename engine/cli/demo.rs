@@ -14,7 +14,7 @@ use peerbuf::{
     SharedBuffer,
 };
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::lineup::Lineup;
 use crate::moving::Participants;
 use crate::outcome::Outcome;
@@ -43,7 +43,9 @@ impl Demo {
         let bar = progress(overcommit::work(self.vram), self.json);
         let overcommit = overcommit::run(&job, self.vram, fresh_seed(), &bar)?;
         bar.finish_and_clear();
-        // Dropping the engine completes the trace.
+        if let Err(error) = job.engine.finish_trace() {
+            return Err(Failure::opening(error, self.trace.as_deref()));
+        }
         drop(job);
         let report = DemoReport::new(one, overcommit);
         if self.json {

@@ -47,7 +47,7 @@ fn prove(lineup: &Lineup, from: usize, to: usize) -> RouteFacts {
             working: vec![],
             refused: vec![],
             wait,
-            error: Some(error.to_string()),
+            error: Some(error.with_causes()),
         },
     }
 }

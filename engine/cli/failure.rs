@@ -6,8 +6,9 @@ use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use peerbuf::{Adapter, Error};
+use peerbuf::{Adapter, AdapterSelector, Error};
 
+use crate::doctor::manifests;
 use crate::size::Human;
 
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -17,10 +18,10 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 pub(crate) enum Failure {
     #[error(transparent)]
     Engine(#[from] Error),
-    /// An error that a list of the adapters helps with.
-    #[error("{error}")]
+    /// A selector that names no adapter.
+    #[error("no adapter matches {selector}")]
     Selection {
-        error: Error,
+        selector: AdapterSelector,
         /// One line for each adapter of this machine.
         present: Vec<String>,
     },
@@ -40,10 +41,9 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// `error`, with a list of the adapters of this machine.
-    pub(crate) fn selecting(error: Error, adapters: &[Adapter]) -> Self {
-        let present = adapters.iter().map(describe).collect();
-        Self::Selection { error, present }
+    /// The failure to find an adapter, with a list of those of this machine.
+    pub(crate) fn selecting(selector: AdapterSelector, adapters: &[Adapter]) -> Self {
+        Self::Selection { selector, present: adapters.iter().map(describe).collect() }
     }
 
     /// The failure to open an engine that writes `trace`, or no trace.
@@ -56,7 +56,14 @@ impl Failure {
 
     /// The whole message: the error, its causes, and a hint.
     pub(crate) fn message(&self) -> String {
-        let mut shown = self.to_string();
+        let mut shown = match self {
+            // What each device lacks has a line of its own.
+            Self::Engine(Error::NoDevice { seen: 0, .. }) => "no usable Vulkan device".to_owned(),
+            Self::Engine(Error::NoDevice { seen, .. }) => {
+                format!("no usable Vulkan device among {seen}")
+            }
+            _ => self.to_string(),
+        };
         let mut message = format!("error: {shown}\n");
         let mut cause = self.source();
         while let Some(error) = cause {
@@ -80,6 +87,9 @@ impl Failure {
                 for reason in reasons(error) {
                     add(&mut message, format_args!("  {reason}"));
                 }
+                if matches!(error, Error::NoDevice { .. }) {
+                    broken_manifests(&mut message);
+                }
                 if let Some(hint) = hint(error) {
                     add(&mut message, format_args!("hint: {hint}"));
                 }
@@ -90,9 +100,11 @@ impl Failure {
     }
 }
 
-/// The reasons of an error that has several: one for each route to a device that cannot reach a buffer.
+/// The reasons of an error that has several: one for each route to a device that cannot reach a buffer, or for each
+/// device that cannot be used.
 pub(crate) fn reasons(error: &Error) -> Vec<String> {
     match error {
+        Error::NoDevice { why, .. } => why.split("; ").map(str::to_owned).collect(),
         Error::Unreachable { refused, .. } => refused.iter().map(ToString::to_string).collect(),
         _ => vec![],
     }
@@ -100,6 +112,15 @@ pub(crate) fn reasons(error: &Error) -> Vec<String> {
 
 fn add(message: &mut String, line: std::fmt::Arguments<'_>) {
     writeln!(message, "{line}").expect("writing to a string cannot fail");
+}
+
+/// The manifests of drivers that are wrong: some loaders give up because of one.
+fn broken_manifests(message: &mut String) {
+    for manifest in manifests::drivers() {
+        if let Some(error) = manifest.driver_error() {
+            add(message, format_args!("  {}: {error}", manifest.file.display()));
+        }
+    }
 }
 
 fn describe(adapter: &Adapter) -> String {
@@ -115,9 +136,8 @@ fn hint(error: &Error) -> Option<Cow<'static, str>> {
              for AMD and Intel, and lavapipe, which needs no GPU"
         }
         Error::NoDevice { .. } => {
-            "install a Vulkan driver: NVIDIA's own, or mesa-vulkan-drivers (AMD, Intel, and lavapipe, \
-             which needs no GPU); if one is installed, check VK_DRIVER_FILES and the permissions of \
-             /dev/dri"
+            "`peerbuf doctor` says what is wrong with each driver and device; if there is none, install \
+             NVIDIA's own or mesa-vulkan-drivers (AMD, Intel, and lavapipe, which needs no GPU)"
         }
         Error::OutOfMemory { budget, used, .. } => {
             let free = Human(budget.saturating_sub(*used));
@@ -125,6 +145,12 @@ fn hint(error: &Error) -> Option<Cow<'static, str>> {
         }
         Error::Vulkan { code, .. } if *code == ash::vk::Result::ERROR_OUT_OF_DEVICE_MEMORY => {
             "a smaller --size or --vram may fit: some drivers allocate at most 1 or 2 GiB at once"
+        }
+        Error::Unsupported { missing, .. } if missing.contains("allocations of") => {
+            "a smaller --size fits: this is a limit of the driver for one allocation, not a shortage"
+        }
+        Error::Unsupported { .. } => {
+            "`peerbuf doctor` lists what each device lacks; a newer driver may have it"
         }
         Error::FdLimit { .. } => "raise the limit: ulimit -n 4096",
         Error::Unreachable { .. } => "`peerbuf devices` shows which devices can share memory",

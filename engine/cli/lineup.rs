@@ -62,7 +62,7 @@ impl Lineup {
             let adapter = self
                 .engine
                 .adapter(*selector)
-                .map_err(|error| Failure::selecting(error, self.engine.adapters()))?;
+                .map_err(|_| Failure::selecting(*selector, self.engine.adapters()))?;
             self.devices.push(self.engine.open_device(adapter)?);
         }
         Ok(())
@@ -70,16 +70,15 @@ impl Lineup {
 
     fn open_all(&mut self) -> Result<(), Failure> {
         for adapter in self.engine.adapters() {
-            if !adapter.missing().is_empty() {
-                self.unusable
-                    .push((adapter.clone(), format!("lacks {}", adapter.missing().join(", "))));
+            if let Some(why) = adapter.why_unusable() {
+                self.unusable.push((adapter.clone(), why));
                 continue;
             }
             match self.engine.open_device(adapter) {
                 Ok(device) => self.devices.push(device),
                 // The next one would fail for the same reason.
                 Err(error @ Error::FdLimit { .. }) => return Err(error.into()),
-                Err(error) => self.unusable.push((adapter.clone(), error.to_string())),
+                Err(error) => self.unusable.push((adapter.clone(), without_name(&error, adapter))),
             }
         }
         if self.devices.is_empty() {
@@ -88,4 +87,11 @@ impl Lineup {
         }
         Ok(())
     }
+}
+
+/// An error of a device in one line, without the name of the device, which is printed beside it.
+pub(crate) fn without_name(error: &Error, adapter: &Adapter) -> String {
+    let text = error.with_causes();
+    let rest = text.strip_prefix(adapter.name());
+    rest.map_or(text.as_str(), |rest| rest.trim_start_matches([':', ' '])).to_owned()
 }

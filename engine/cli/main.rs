@@ -5,6 +5,7 @@
 
 mod demo;
 mod devices;
+mod doctor;
 mod failure;
 mod lineup;
 mod live;
@@ -97,6 +98,33 @@ and no memory held more than its limit, 1 if not, 2 for an error."
         #[arg(long, value_name = "FILE", verbatim_doc_comment)]
         trace: Option<PathBuf>,
     },
+    /// Says whether this machine is ready, and if not, what to do
+    ///
+    /// Looks at the Vulkan loader, each driver alone, each device and each pair of
+    /// devices, device files and who may open them, limits, layers, the kernel, and
+    /// the memory of a container. A driver that crashes or hangs hides no other.
+    /// Attach the output of --json to a bug report.
+    #[command(
+        verbatim_doc_comment,
+        after_help = "\
+Exit status: 0 if the machine is ready, 1 if there is a problem, 2 for an error."
+    )]
+    Doctor(DoctorOptions),
+}
+
+#[derive(Debug, Args)]
+struct DoctorOptions {
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+    /// Print the reasons of all routes, and what drivers printed
+    #[arg(long)]
+    verbose: bool,
+    /// What a child process of this command does
+    #[arg(long, value_enum, hide = true)]
+    part: Option<doctor::Part>,
+    #[arg(hide = true)]
+    pair: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -123,6 +151,10 @@ fn main() -> ExitCode {
         Command::Devices(Options { devices, json, verbose }) => {
             devices::run(&devices, json, verbose)
         }
+        Command::Doctor(DoctorOptions { part: Some(part), pair, .. }) => {
+            Ok(doctor::run_part(part, &pair))
+        }
+        Command::Doctor(DoctorOptions { json, verbose, .. }) => doctor::run(json, verbose),
         Command::Demo { options, size, vram, trace } => {
             let Options { devices, json, verbose } = options;
             Demo { devices, size, vram, trace, json, verbose }.run()

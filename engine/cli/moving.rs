@@ -192,7 +192,7 @@ impl Moved {
             Error::Unreachable { device, .. } => {
                 format!("{} cannot reach it", short(device, devices))
             }
-            other => other.to_string(),
+            other => other.with_causes(),
         };
         let details = reasons(reason);
         self.refused.push(RefusedFacts {
@@ -205,10 +205,13 @@ impl Moved {
     }
 }
 
-/// A device by its number, as the list of devices shows it.
+/// A device by its number, as the list of devices shows it; by its name if several devices have that name.
 fn short(name: &str, devices: &[Device]) -> String {
-    let found = devices.iter().find(|device| device.name() == name);
-    found.map_or_else(|| name.to_owned(), |device| device.id().to_string())
+    let mut found = devices.iter().filter(|device| device.name() == name);
+    match (found.next(), found.next()) {
+        (Some(device), None) => device.id().to_string(),
+        _ => name.to_owned(),
+    }
 }
 
 fn name(place: Target) -> String {

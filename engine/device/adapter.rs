@@ -65,6 +65,7 @@ pub(super) struct Facts {
     pub(super) max_allocation: u64,
     pub(super) extensions: Vec<&'static CStr>,
     pub(super) missing: Vec<&'static str>,
+    pub(super) read_error: Option<Error>,
 }
 
 impl Adapter {

@@ -106,6 +106,7 @@ impl Adapter {
             max_allocation: limits.max_memory_allocation_size,
             extensions,
             missing,
+            read_error: None,
         })))
     }
 }
@@ -161,7 +162,7 @@ fn buffer_abilities(
     })
 }
 
-fn text(name: Result<&CStr, std::ffi::FromBytesUntilNulError>) -> String {
+pub(super) fn text(name: Result<&CStr, std::ffi::FromBytesUntilNulError>) -> String {
     name.map_or_else(|_| String::new(), |name| name.to_string_lossy().into_owned())
 }
 
@@ -178,7 +179,7 @@ fn memory_type(kind: &vk::MemoryType) -> MemoryType {
     MemoryType { heap: kind.heap_index, flags: kind.property_flags }
 }
 
-fn kind(kind: vk::PhysicalDeviceType) -> AdapterKind {
+pub(super) fn kind(kind: vk::PhysicalDeviceType) -> AdapterKind {
     match kind {
         vk::PhysicalDeviceType::DISCRETE_GPU => AdapterKind::Discrete,
         vk::PhysicalDeviceType::INTEGRATED_GPU => AdapterKind::Integrated,

@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, c_void};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ash::{ext, vk};
@@ -23,6 +24,39 @@ const VALIDATION_LAYER: &CStr = c"VK_LAYER_KHRONOS_validation";
 /// this can change without breaking callers.
 pub fn instance_extensions() -> &'static [&'static CStr] {
     &[]
+}
+
+/// The Vulkan loader of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Loader {
+    /// The newest Vulkan version that it supports, which is its own, packed as `VK_MAKE_API_VERSION` does.
+    pub version: u32,
+    /// The file that the dynamic linker found; `None` if the process' map of memory does not show it.
+    pub file: Option<PathBuf>,
+}
+
+impl Loader {
+    /// Loads the loader and asks for its version, without any driver.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoLoader`]; [`Error::Vulkan`] if the loader cannot tell its version.
+    pub fn find() -> Result<Self> {
+        // SAFETY: loading the system's Vulkan loader runs its initialisers, which are sound.
+        let entry = unsafe { ash::Entry::load() }.map_err(|source| Error::NoLoader { source })?;
+        // SAFETY: the entry is loaded; the call has no other requirement.
+        let version = unsafe { entry.try_enumerate_instance_version() }
+            .map_err(|code| Error::vulkan("vkEnumerateInstanceVersion", "loader", code))?;
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        let file = |line: &str| {
+            let path = &line[line.find('/')?..];
+            path.contains("libvulkan.so").then(|| path.into())
+        };
+        // A loader of Vulkan 1.0 does not have the call.
+        let version = version.unwrap_or(vk::API_VERSION_1_0);
+        Ok(Self { version, file: maps.lines().find_map(file) })
+    }
 }
 
 /// Whether to enable the Khronos validation layer.
@@ -199,7 +233,16 @@ fn create_raw(entry: &ash::Entry, layers: &[&CStr], extensions: &[&CStr]) -> Res
             seen: 0,
             why: "the loader found no driver (Debian: install mesa-vulkan-drivers)".into(),
         }),
-        Err(code) => Err(Error::vulkan("vkCreateInstance", "loader", code)),
+        Err(code) => Err(match Error::vulkan("vkCreateInstance", "loader", code) {
+            // Loaders before 1.3.240 return this for a manifest that is no JSON (KhronosGroup/Vulkan-Loader#1324).
+            Error::Vulkan { code: vk::Result::ERROR_OUT_OF_HOST_MEMORY, .. } => Error::NoDevice {
+                seen: 0,
+                why: "vkCreateInstance returned ERROR_OUT_OF_HOST_MEMORY, as older loaders do if a driver's \
+                      manifest is broken"
+                    .into(),
+            },
+            error => error,
+        }),
     }
 }
 

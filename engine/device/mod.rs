@@ -21,6 +21,7 @@ mod adopt;
 mod calls;
 #[expect(clippy::module_inception, reason = "the file is named after the type that it holds")]
 mod device;
+mod enumerate;
 mod external;
 #[cfg(any(test, feature = "testing"))]
 mod faults;
@@ -51,7 +52,7 @@ pub use external::{ExternalBuffers, ExternalSemaphores};
 pub use formats::{FormatModifier, vulkan_format};
 pub use handle_type::{HandleType, Uuid};
 pub use id::DeviceId;
-pub use instance::{Message, MessageSink, Validation, instance_extensions};
+pub use instance::{Loader, Message, MessageSink, Validation, instance_extensions};
 pub use queue_lock::QueueLock;
 pub use selector::{AdapterKind, AdapterSelector, DrmNode, ParseSelectorError, PciAddress};
 

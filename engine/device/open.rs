@@ -27,12 +27,7 @@ impl DeviceInner {
         calls: Arc<Calls>,
         live: Arc<Live>,
     ) -> Result<Arc<Self>> {
-        if let [missing, ..] = adapter.missing() {
-            return Err(Error::Unsupported {
-                device: adapter.name().to_owned(),
-                missing: (*missing).to_owned(),
-            });
-        }
+        adapter.check_openable()?;
         let family = adapter.compute_family()?;
         let main = QueueIndex { family, index: 0 };
         let transfer =

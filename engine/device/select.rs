@@ -18,13 +18,15 @@ impl AdapterSelector {
         }
     }
 
-    /// The first of `adapters` that the selector names.
+    /// The first of `adapters` that the selector names and that can be used; if none of them can, the first one.
     ///
     /// # Errors
     ///
     /// [`Error::UnknownDevice`], with the names of all `adapters`.
     pub fn find<'a>(&self, adapters: &'a [Adapter]) -> Result<&'a Adapter> {
-        adapters.iter().find(|adapter| self.matches(adapter)).ok_or_else(|| Error::UnknownDevice {
+        let mut matching = adapters.iter().filter(|adapter| self.matches(adapter));
+        let usable = matching.clone().find(|adapter| adapter.missing().is_empty());
+        usable.or_else(|| matching.next()).ok_or_else(|| Error::UnknownDevice {
             selector: *self,
             present: adapters.len(),
             names: adapters.iter().map(Adapter::name).collect::<Vec<_>>().join(", "),

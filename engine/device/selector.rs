@@ -78,7 +78,7 @@ pub enum AdapterSelector {
     Pci(PciAddress),
     /// Its render or primary node.
     Drm(DrmNode),
-    /// The first adapter of a kind.
+    /// The first adapter of a kind; one that can be used, if there is one.
     Kind(AdapterKind),
 }
 

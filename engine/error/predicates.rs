@@ -50,8 +50,39 @@ impl Error {
         )
     }
 
+    /// The error and its causes in one line, separated by `: `, for reports that keep the text alone.
+    pub fn with_causes(&self) -> String {
+        let mut shown = self.to_string();
+        let mut text = shown.clone();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let of = error.to_string();
+            // An error that only passes on the text of its cause adds nothing.
+            if of != shown {
+                text.push_str(": ");
+                text.push_str(&of);
+            }
+            shown = of;
+            cause = error.source();
+        }
+        text
+    }
+
     /// Whether the error is the loss of a device, which is permanent.
     pub fn is_device_lost(&self) -> bool {
         matches!(self, Self::DeviceLost { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_part_of_the_text_once() {
+        let os = Error::os("open(/dev/udmabuf)", Errno::ACCESS);
+        assert_eq!(os.with_causes(), "open(/dev/udmabuf) failed: Permission denied (os error 13)");
+        let plain = Error::too_large(7);
+        assert_eq!(plain.with_causes(), plain.to_string());
     }
 }

@@ -1,5 +1,6 @@
 //! The providers that a home device and this machine offer, best first.
 
+use rustix::io::Errno;
 use smallvec::SmallVec;
 
 use super::dma_buf;
@@ -21,12 +22,21 @@ impl Provider {
 
     /// What this machine lacks for it; `None` if nothing is known to be missing.
     pub(crate) fn missing_on_host(self) -> Option<&'static str> {
-        match self {
-            Self::DmaHeap if !dma_buf::can_open(dma_buf::DMA_HEAP) => {
-                Some("no /dev/dma_heap/system")
+        let (node, absent, denied) = match self {
+            Self::DmaHeap => (
+                dma_buf::DMA_HEAP,
+                "no /dev/dma_heap/system",
+                "no permission to read /dev/dma_heap/system",
+            ),
+            Self::Udmabuf => {
+                (dma_buf::UDMABUF, "no /dev/udmabuf", "no permission to read /dev/udmabuf")
             }
-            Self::Udmabuf if !dma_buf::can_open(dma_buf::UDMABUF) => Some("no /dev/udmabuf"),
-            _ => None,
+            _ => return None,
+        };
+        match dma_buf::can_open(node) {
+            Ok(()) => None,
+            Err(Errno::ACCESS | Errno::PERM) => Some(denied),
+            Err(_) => Some(absent),
         }
     }
 }

@@ -88,7 +88,7 @@ pub(crate) fn memfd(size: u64, calls: &Calls) -> Result<OwnedFd> {
 
 /// Creates a dma-buf over all `size` bytes of a sealed memfd, by `/dev/udmabuf`.
 pub(crate) fn udmabuf(memfd: BorrowedFd<'_>, size: u64, calls: &Calls) -> Result<OwnedFd> {
-    let device = open_device(UDMABUF)?;
+    let device = open_device(UDMABUF, "open(/dev/udmabuf)")?;
     let request = UdmabufCreate {
         // CAST: fds are small and not negative.
         memfd: std::os::fd::AsRawFd::as_raw_fd(&memfd) as u32,
@@ -103,7 +103,7 @@ pub(crate) fn udmabuf(memfd: BorrowedFd<'_>, size: u64, calls: &Calls) -> Result
 
 /// Creates a dma-buf of `size` bytes of zeroed system memory, by the dma-heap `system`.
 pub(crate) fn dma_heap(size: u64, calls: &Calls) -> Result<OwnedFd> {
-    let device = open_device(DMA_HEAP)?;
+    let device = open_device(DMA_HEAP, "open(/dev/dma_heap/system)")?;
     let fd_flags = (rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::RDWR).bits();
     let mut request = DmaHeapAllocation { len: size, fd: 0, fd_flags, heap_flags: 0 };
     // SAFETY: DMA_HEAP_IOCTL_ALLOC reads and writes exactly this structure.
@@ -119,9 +119,10 @@ pub(crate) const UDMABUF: &str = "/dev/udmabuf";
 /// The device node of the dma-heap `system`.
 pub(crate) const DMA_HEAP: &str = "/dev/dma_heap/system";
 
-/// Whether a device node can be opened.
-pub(crate) fn can_open(node: &str) -> bool {
-    rustix::fs::access(node, rustix::fs::Access::READ_OK).is_ok()
+/// Whether a device node can be opened as [`open_device`] opens it, by the rights of the effective user.
+pub(crate) fn can_open(node: &str) -> Result<(), Errno> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    accessat(CWD, node, Access::READ_OK, AtFlags::EACCESS)
 }
 
 /// Begins CPU access to a dma-buf (`DMA_BUF_IOCTL_SYNC` with `DMA_BUF_SYNC_START`).
@@ -194,10 +195,11 @@ fn direction(access: Access) -> u64 {
     }
 }
 
-fn open_device(path: &'static str) -> Result<OwnedFd> {
-    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, rustix::fs::Mode::empty())
-        .map_err(|errno| Error::os("open(/dev/udmabuf or /dev/dma_heap/system)", errno))
+/// Opens a device node for its ioctls. Neither `udmabuf_ioctl` (`drivers/dma-buf/udmabuf.c`) nor `dma_heap_ioctl`
+/// (`drivers/dma-buf/dma-heap.c`) asks for the right to write.
+fn open_device(node: &str, call: &'static str) -> Result<OwnedFd> {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::open(node, flags, rustix::fs::Mode::empty()).map_err(|errno| Error::os(call, errno))
 }
 
 fn run<I: ioctl::Ioctl>(
@@ -315,5 +317,18 @@ mod tests {
         let second = duplicate(fd.as_fd(), &calls).expect("a duplicate");
         assert_eq!(fd::identity(&fd).expect("stat"), fd::identity(&second).expect("stat"));
         assert!(rustix::io::fcntl_getfd(&second).expect("flags").contains(FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    fn a_node_is_opened_for_reading_alone() {
+        // Another file in the place of a node: what counts is how it is opened.
+        let fd = open_device("/proc/self/status", "open").expect("it may be read");
+        let flags = rustix::fs::fcntl_getfl(&fd).expect("flags");
+        assert_eq!(flags & rustix::fs::OFlags::RWMODE, rustix::fs::OFlags::RDONLY);
+        assert_eq!(can_open("/proc/self/status"), Ok(()));
+        assert_eq!(can_open("/nonexistent"), Err(Errno::NOENT));
+        let refused = open_device("/nonexistent", "open(/dev/udmabuf)");
+        let error = refused.expect_err("there is none").with_causes();
+        assert_eq!(error, "open(/dev/udmabuf) failed: No such file or directory (os error 2)");
     }
 }

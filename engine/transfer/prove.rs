@@ -63,7 +63,7 @@ impl From<Error> for Unproved {
             | Error::Staging { .. }
             | Error::OutOfMemory { code: None, .. } => Self::Untried(error),
             Error::Vulkan { call, code, .. } if is_shortage(call, code) => Self::Untried(error),
-            other => Self::Refused(RefusalReason::Failed(other.to_string())),
+            other => Self::Refused(RefusalReason::Failed(other.with_causes())),
         }
     }
 }

@@ -2,4 +2,9 @@
 #![cfg(feature = "cli")]
 
 mod cli;
+mod cli_faults;
+// It sets folders and bounds of the command, which only the feature `testing` allows.
+#[cfg(feature = "testing")]
+mod doctor;
+mod drivers;
 mod examples;

@@ -2,12 +2,14 @@
 
 mod demo;
 mod devices;
+mod doctor;
 mod overcommit;
 mod refusals;
 mod text;
 
 pub(crate) use demo::demo;
 pub(crate) use devices::devices;
+pub(crate) use doctor::doctor;
 
 #[cfg(test)]
 mod tests {

@@ -24,8 +24,10 @@ const PROCESS: u32 = 1;
 
 /// The output of a trace, and its state between events.
 pub(super) struct Recorder {
-    /// `None` after an error, which ends the trace.
+    /// `None` after the trace has ended.
     out: Option<Box<dyn Write + Send>>,
+    /// The error that ended it.
+    error: Option<io::Error>,
     /// Whole lines that are not written yet. So a file that is cut off ends with a whole line.
     text: String,
     written: Ticks,
@@ -70,6 +72,7 @@ impl Recorder {
     pub(super) fn new(out: Box<dyn Write + Send>) -> Self {
         let mut recorder = Self {
             out: Some(out),
+            error: None,
             text: String::new(),
             written: Ticks::default(),
             clock: Clock { began: Instant::now(), last: Ticks::default() },
@@ -286,12 +289,18 @@ impl Recorder {
         self.write_all()
     }
 
-    /// Ends the trace, and drops the state.
-    pub(super) fn stop(&mut self) {
+    /// Ends the trace because of `error`, or because it is complete, and drops the state.
+    pub(super) fn stop(&mut self, error: Option<io::Error>) {
+        self.error = error;
         self.out = None;
         self.text = String::new();
         self.open.clear();
         self.counters.clear();
+    }
+
+    /// The error that ended the trace.
+    pub(super) fn error(&self) -> Option<&io::Error> {
+        self.error.as_ref()
     }
 
     pub(super) fn has_stopped(&self) -> bool {

@@ -131,6 +131,28 @@ impl Tracer {
         self.record(|recorder| recorder.decision(buffer, decision));
     }
 
+    /// Completes the trace; later events are not recorded.
+    ///
+    /// # Errors
+    ///
+    /// The error that ended the trace, now or earlier.
+    pub(crate) fn finish(&self) -> io::Result<()> {
+        let Some(recorder) = self.0.as_deref() else { return Ok(()) };
+        let mut recorder = lock(recorder);
+        if !recorder.has_stopped() {
+            match recorder.finish() {
+                Ok(()) => recorder.stop(None),
+                Err(error) => stop(&mut recorder, error),
+            }
+        }
+        recorder.error().map_or(Ok(()), |error| {
+            // An `io::Error` cannot be cloned.
+            Err(error
+                .raw_os_error()
+                .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error))
+        })
+    }
+
     fn record<R>(&self, event: impl FnOnce(&mut Recorder) -> R) -> Option<R> {
         self.0.as_deref().and_then(|recorder| record(recorder, event))
     }
@@ -146,7 +168,7 @@ fn record<R>(recorder: &Mutex<Recorder>, event: impl FnOnce(&mut Recorder) -> R)
     }
     let result = event(&mut recorder);
     if let Err(error) = recorder.write() {
-        stop(&mut recorder, &error);
+        stop(&mut recorder, error);
     }
     Some(result)
 }
@@ -156,9 +178,9 @@ fn lock(recorder: &Mutex<Recorder>) -> MutexGuard<'_, Recorder> {
     recorder.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn stop(recorder: &mut Recorder, error: &io::Error) {
-    recorder.stop();
+fn stop(recorder: &mut Recorder, error: io::Error) {
     tracing::warn!(%error, "cannot write the trace; it ends here");
+    recorder.stop(Some(error));
 }
 
 impl Drop for Tracer {
@@ -169,7 +191,7 @@ impl Drop for Tracer {
             return;
         }
         if let Err(error) = recorder.finish() {
-            stop(&mut recorder, &error);
+            stop(&mut recorder, error);
         }
     }
 }

@@ -169,6 +169,40 @@ fn an_error_ends_the_trace_and_nothing_else() {
 }
 
 #[test]
+fn finishing_reports_the_error_that_ended_the_trace() {
+    for left in [0, 1, 100_000] {
+        let refused = Arc::new(AtomicUsize::new(0));
+        let tracer = Tracer::to_writer(Full { left, refused: Arc::clone(&refused) });
+        for _ in 0..1000 {
+            one_of_each(&tracer);
+        }
+        for _ in 0..2 {
+            let error = tracer.finish().expect_err("the disk is full");
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{left} bytes");
+        }
+        assert_eq!(refused.load(Ordering::Relaxed), 1, "{left} bytes: nothing is written after it");
+    }
+    let full = Tracer::to_file("/dev/full".as_ref()).expect("it can be opened");
+    let error = full.finish().expect_err("the disk is full");
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::NOSPC.raw_os_error()));
+}
+
+#[test]
+fn what_happens_after_the_finish_is_not_in_the_trace() {
+    let bytes = Bytes::default();
+    let tracer = Tracer::to_writer(bytes.clone());
+    one_of_each(&tracer);
+    tracer.finish().expect("memory takes it");
+    let complete = bytes.0.lock().expect("no writer panics").clone();
+    one_of_each(&tracer);
+    tracer.finish().expect("again");
+    drop(tracer);
+    let after = bytes.0.lock().expect("no writer panics").clone();
+    assert_eq!(after, complete);
+    check(&events(&complete));
+}
+
+#[test]
 fn a_full_device_and_a_closed_pipe_end_the_trace() {
     let full = Tracer::to_file("/dev/full".as_ref()).expect("it can be opened");
     let (reader, writer) = io::pipe().expect("a pipe");

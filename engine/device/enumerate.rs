@@ -1,0 +1,116 @@
+//! The list of adapters of an instance.
+#![expect(unsafe_code, reason = "physical-device queries of the Vulkan instance")]
+
+use std::sync::Arc;
+
+use ash::vk;
+
+use super::adapter::{Adapter, Facts};
+use super::adapter_read;
+use super::external::ExternalBuffers;
+use super::handle_type::{HandleType, Uuid};
+use super::instance::{Instance, Validation};
+use crate::error::{Error, Result};
+
+impl Adapter {
+    /// The adapters of this machine, in the loader's order, whether or not any of them can be used.
+    /// [`crate::Engine::open`] has the same list, and fails without a usable one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoLoader`]; [`Error::NoDevice`] if the loader finds no driver; [`Error::Vulkan`].
+    pub fn list() -> Result<Vec<Self>> {
+        Self::all(&Instance::create(Validation::Off, None)?)
+    }
+
+    /// The adapters of an instance, in the loader's order. An adapter whose facts cannot be read is listed with its
+    /// name and the error ([`Adapter::read_error`]), so that one driver's failure hides no other driver.
+    pub(crate) fn all(instance: &Arc<Instance>) -> Result<Vec<Self>> {
+        let list = instance.physical_devices()?.into_iter().enumerate();
+        let read = |(index, physical)| {
+            Self::read(instance, physical, index).unwrap_or_else(|error| {
+                let adapter = Self::unread(instance, physical, index, error);
+                let why = adapter.why_unusable().unwrap_or_default();
+                tracing::warn!(name = adapter.name(), why, "an adapter cannot be read");
+                adapter
+            })
+        };
+        Ok(list.map(read).collect())
+    }
+
+    /// An adapter whose facts could not be read: its name, kind and versions, and the error.
+    fn unread(
+        instance: &Arc<Instance>,
+        physical: vk::PhysicalDevice,
+        index: usize,
+        error: Error,
+    ) -> Self {
+        // SAFETY: `physical` was enumerated from the live instance.
+        let basic = unsafe { instance.raw().get_physical_device_properties(physical) };
+        Self(Arc::new(Facts {
+            instance: Arc::clone(instance),
+            physical,
+            index,
+            name: adapter_read::text(basic.device_name_as_c_str()),
+            driver_name: String::new(),
+            driver_info: String::new(),
+            driver_id: vk::DriverId::default(),
+            driver_version: basic.driver_version,
+            api_version: basic.api_version,
+            kind: adapter_read::kind(basic.device_type),
+            device_uuid: Uuid([0; 16]),
+            driver_uuid: Uuid([0; 16]),
+            drm_render: None,
+            drm_primary: None,
+            pci: None,
+            heaps: vec![],
+            memory_types: vec![],
+            queue_families: vec![],
+            buffers: std::array::from_fn(|index| ExternalBuffers {
+                handle: HandleType::ALL[index],
+                exportable: false,
+                importable: false,
+                dedicated_only: false,
+            }),
+            semaphores: vec![],
+            host_pointer_alignment: None,
+            storage_range: 0,
+            max_allocation: 0,
+            extensions: vec![],
+            missing: vec!["facts that can be read"],
+            read_error: Some(error),
+        }))
+    }
+
+    /// The error that ended the reading of the adapter's facts. Such an adapter cannot be opened:
+    /// [`Adapter::missing`] is not empty, and the facts beside name, kind and versions are empty.
+    pub fn read_error(&self) -> Option<&Error> {
+        self.0.read_error.as_ref()
+    }
+
+    /// Fails if something is known to prevent that the adapter is opened.
+    pub(super) fn check_openable(&self) -> Result<()> {
+        let device = || self.name().to_owned();
+        match (self.read_error(), self.missing()) {
+            (Some(Error::Vulkan { call, code, .. }), _) => {
+                Err(Error::Vulkan { device: device(), call, code: *code })
+            }
+            (_, [missing, ..]) => {
+                Err(Error::Unsupported { device: device(), missing: (*missing).to_owned() })
+            }
+            (_, []) => Ok(()),
+        }
+    }
+
+    /// Why the adapter cannot be opened, in one line without its name; `None` if nothing is known to prevent it.
+    pub fn why_unusable(&self) -> Option<String> {
+        match (self.read_error(), self.missing()) {
+            (Some(Error::Vulkan { call, code, .. }), _) => {
+                Some(format!("its driver failed: {call} returned {code:?}"))
+            }
+            (Some(error), _) => Some(format!("its driver failed: {}", error.with_causes())),
+            (None, []) => None,
+            (None, missing) => Some(format!("lacks {}", missing.join(", "))),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+/* A driver that never returns from its initialiser. */
+#include <unistd.h>
+
+__attribute__((constructor)) static void hang(void) {
+    for (;;) pause();
+}
