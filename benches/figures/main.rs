@@ -25,6 +25,7 @@ mod scaling;
 mod setup;
 mod share;
 mod threads;
+mod waste;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -47,7 +48,7 @@ struct Group {
     measure: fn(&Setup) -> Outcome<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 20] = [
+const GROUPS: [Group; 21] = [
     Group { ids: &["share_one_more"], measure: share::one_more },
     Group { ids: &["create_share_destroy", "create_share_use_destroy"], measure: share::life },
     Group {
@@ -71,6 +72,7 @@ const GROUPS: [Group; 20] = [
     Group { ids: &["evict_64m"], measure: evict::by_hand },
     Group { ids: &["evict_bandwidth", "restore_bandwidth"], measure: evict::bandwidth },
     Group { ids: &["clean_evict_bytes"], measure: evict::clean },
+    Group { ids: &["slab_waste"], measure: waste::slabs },
     Group { ids: &["frame_p99"], measure: frames::p99 },
     Group { ids: &["policy_worst", "policy_geomean", "policy_vs_lru"], measure: policy::bytes },
     Group {

@@ -8,6 +8,7 @@ use crate::buffer;
 use crate::core::UnplugReport;
 use crate::device::{Adapter, AdapterSelector, AdoptedDevice, Device, DeviceId, DeviceInner};
 use crate::error::Result;
+use crate::memory::DomainId;
 use crate::transfer::CopySpeeds;
 
 /// # Devices
@@ -67,7 +68,9 @@ impl Engine {
     }
 
     fn join(&self, open: impl FnOnce(DeviceId) -> Result<Arc<DeviceInner>>) -> Result<Device> {
-        let device = self.set.core.devices.join(self.set.core.throttle.options(), open)?;
+        let core = &self.set.core;
+        let system = &core.domain_state(DomainId::System).ledger;
+        let device = core.devices.join(core.throttle.options(), system, open)?;
         self.set.core.tracer.device(device.id(), device.name());
         Ok(Device(device))
     }

@@ -9,6 +9,7 @@ use crate::buffer::Buffers;
 use crate::core::Core;
 use crate::device::{Adapter, Instance};
 use crate::error::{Error, Result};
+use crate::memory::SystemMemory;
 use crate::observe::trace::Tracer;
 
 /// Devices that share buffers, and the services for it.
@@ -59,8 +60,8 @@ impl Engine {
 
     fn with_tracer(descriptor: &EngineDescriptor, tracer: Tracer) -> Self {
         let speeds = descriptor.copy_speeds.clone();
-        let core =
-            Core::new(descriptor.timeout, system_memory(), descriptor.options, tracer, speeds);
+        let memory = SystemMemory::of_this_process();
+        let core = Core::new(descriptor.timeout, memory, descriptor.options, tracer, speeds);
         let transfer_queues = descriptor.transfer_queues;
         Self { set: Buffers::new(core), adapters: [].into(), transfer_queues, _instance: None }
     }
@@ -85,13 +86,6 @@ fn check_usable(adapters: &[Adapter]) -> Result<()> {
     let why =
         if why.is_empty() { "install a driver (Debian: mesa-vulkan-drivers)".into() } else { why };
     Err(Error::NoDevice { seen: adapters.len(), why })
-}
-
-/// The machine's memory in bytes: the budget of the system domain.
-fn system_memory() -> u64 {
-    let info = rustix::system::sysinfo();
-    // CAST: kernel longs; never negative.
-    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
 }
 
 const _: () = {

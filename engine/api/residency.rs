@@ -46,8 +46,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Limits how many bytes buffers may use in a domain; `None` leaves only the domain's own limit. The cap can
-    /// change at any time. Buffers that no longer fit are evicted.
+    /// Limits how many bytes buffers may use in a domain. The cap can change at any time. Buffers that no longer fit
+    /// are evicted.
+    ///
+    /// `None` restores the default. For VRAM that is no cap. For system memory it is what is available when the engine
+    /// is opened: the least of half of the machine's memory, `MemAvailable` of `/proc/meminfo`, and what the memory
+    /// cgroups of the process have left, but at least 64 MiB. A larger cap may be set.
     ///
     /// # Errors
     ///
@@ -122,12 +126,17 @@ impl Engine {
     /// Returns memory that no buffer uses to its providers, for an application that goes idle. Returns how many
     /// bytes.
     ///
+    /// Half-empty slabs are emptied first: idle buffers in them that nobody has mapped move to other slabs, at most 64 MiB
+    /// in one call, without a wait. Their dynamic importers are notified as for any move. Memory that a device still
+    /// copies from is returned by a later call.
+    ///
     /// Clean copies are dropped too, so the next eviction of such a buffer copies again. Memory of the devices that
     /// should be returned as well must be evicted first ([`Engine::evict_all`]).
     ///
     /// Locks: each buffer's reservation, one at a time.
     pub fn trim(&self) -> u64 {
         self.set.handle_lost_devices();
+        buffer::compact(&self.set);
         self.set.trim()
     }
 }

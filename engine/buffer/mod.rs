@@ -61,7 +61,7 @@ pub use tracking::AgeGroup;
 pub(crate) use access::{copy, submit, submit_remapped};
 pub(crate) use attach::limit_pins;
 pub(crate) use eviction::Eviction;
-pub(crate) use eviction::{fit, restore};
+pub(crate) use eviction::{compact, fit, restore};
 pub(crate) use foreign::import;
 pub(crate) use inspect::report;
 pub(crate) use loss::unplug;

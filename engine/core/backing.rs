@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use super::Core;
-use super::providers::BackingRequest;
+use super::devices::DeviceEntry;
+use super::providers::{BackingRequest, Providers};
+use crate::device::DeviceInner;
 use crate::error::Error;
-use crate::memory::{Backing, DomainId, Origin, Pool, Provider};
+use crate::memory::{Backing, DomainId, DomainKind, Origin, Pool, Provider};
 use crate::residency::Rejected;
+use crate::transfer::Verdict;
 
 impl Core {
-    /// Allocates from the first provider of a domain that has memory, among those that `accept` allows.
+    /// Allocates from the first provider of a domain that has memory, among those that `accept` allows. No allocation
+    /// exceeds `limit` bytes, unless the buffer itself does.
     ///
     /// # Errors
     ///
@@ -18,14 +22,15 @@ impl Core {
         &self,
         domain: DomainId,
         request: &BackingRequest<'_>,
+        limit: u64,
         accept: &dyn Fn(Provider) -> bool,
     ) -> Result<Backing, Rejected<Error>> {
         let mut last = Err(Rejected::Unsuitable);
-        for provider in self.providers.possible(request.home, domain.kind()) {
+        for provider in self.possible(request.home, domain.kind()) {
             if !accept(provider) {
                 continue;
             }
-            last = match self.pool(provider).allocate(request.size, request.dedicated) {
+            last = match self.pool(provider).allocate(request.size, request.dedicated, limit) {
                 Ok(backing) => return Ok(backing),
                 // Neither error depends on the domain, so no other domain is tried.
                 Err(error @ (Error::FdLimit { .. } | Error::DeviceLost { .. })) => {
@@ -36,6 +41,34 @@ impl Core {
             };
         }
         last
+    }
+
+    /// The providers of a kind of domain that may suit buffers with the home device `home`, best first. Host-visible
+    /// memory of the engine's other devices is last; it suits buffers that its exporter is attached to.
+    pub(crate) fn possible<'a>(
+        &'a self,
+        home: &'a DeviceInner,
+        kind: DomainKind,
+    ) -> impl Iterator<Item = Provider> + 'a {
+        let is_other = move |entry: &&Arc<DeviceEntry>| {
+            let device = &entry.device;
+            kind == DomainKind::System
+                && device.id() != home.id()
+                && !device.is_lost()
+                && !entry.is_unplugged()
+        };
+        let others = self.devices.iter().filter(is_other);
+        let exported = others.flat_map(|entry| Providers::exports_of(&entry.device));
+        // Once it is known what the home device really imports, new memory is of that.
+        let proved = match kind {
+            DomainKind::System => self.known_route(home, home),
+            DomainKind::Vram => None,
+        };
+        let works = move |provider: &Provider| {
+            let is_known = |verdict: &Arc<Verdict>| verdict.import_kind(*provider).is_some();
+            provider.exporter().is_some() || proved.as_ref().is_none_or(is_known)
+        };
+        self.providers.possible(home, kind).into_iter().filter(works).chain(exported)
     }
 
     fn pool(&self, provider: Provider) -> &Arc<Pool> {

@@ -9,7 +9,7 @@ use super::registry::SlotId;
 use crate::device::{DeviceId, DeviceInner, HeapBudget};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
-use crate::memory::{Domain, DomainId};
+use crate::memory::{Domain, DomainId, vram_heap};
 use crate::residency::{DomainState, ResidencyOptions};
 use crate::sync::primitive::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::transfer::{ComputeKernels, CopySpeeds};
@@ -22,6 +22,8 @@ pub(crate) struct DeviceTable {
     blocks: [OnceLock<Block>; 16],
     /// The number of devices. Locked while a device joins.
     joining: Mutex<u16>,
+    /// The least `max_allocation` of all devices. Relaxed: it orders nothing, and only shrinks.
+    max_allocation: AtomicU64,
 }
 
 type Block = Box<[OnceLock<Arc<DeviceEntry>>]>;
@@ -37,6 +39,8 @@ pub(crate) struct DeviceEntry {
     pub(crate) timed_out: AtomicU8,
     pub(crate) measuring: Mutex<()>,
     pub(crate) vram: DomainState<SlotId>,
+    /// The index of the heap that `vram` is the ledger of.
+    heap: usize,
     /// When the driver's budget was polled last, in milliseconds since the engine was opened, plus 1. 0 is
     /// never.
     polled_at: AtomicU64,
@@ -61,10 +65,20 @@ pub(crate) struct Tools {
 
 impl DeviceTable {
     pub(crate) fn new() -> Self {
-        Self { blocks: std::array::from_fn(|_| OnceLock::new()), joining: Mutex::new(0) }
+        Self {
+            blocks: std::array::from_fn(|_| OnceLock::new()),
+            joining: Mutex::new(0),
+            max_allocation: AtomicU64::new(u64::MAX),
+        }
     }
 
-    /// Adds a device. `open` opens it with the given number.
+    /// The largest allocation that every device can make and import, in bytes. It shrinks as devices join.
+    pub(crate) fn max_allocation(&self) -> u64 {
+        self.max_allocation.load(Ordering::Relaxed)
+    }
+
+    /// Adds a device. `open` opens it with the given number. `system` is the ledger of system memory, of which the
+    /// memory of an integrated device is a part.
     ///
     /// # Errors
     ///
@@ -72,6 +86,7 @@ impl DeviceTable {
     pub(crate) fn join(
         &self,
         options: &ResidencyOptions,
+        system: &Arc<Domain>,
         open: impl FnOnce(DeviceId) -> Result<Arc<DeviceInner>>,
     ) -> Result<Arc<DeviceInner>> {
         let mut count = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,9 +95,13 @@ impl DeviceTable {
             missing: "more than 65,535 devices in one engine".into(),
         })?;
         let device = open(DeviceId(*count))?;
-        let heaps = device.adapter().heaps().iter();
-        let vram = heaps.filter(|heap| heap.device_local).map(|heap| heap.size).max();
-        let domain = Domain::new(DomainId::Vram(device.id()), vram.unwrap_or(0));
+        let heap = vram_heap(&device);
+        let size = device.adapter().heaps().get(heap).map_or(0, |heap| heap.size);
+        let domain = Domain::new(DomainId::Vram(device.id()), size);
+        let domain = match device.adapter().shares_system_memory() {
+            true => domain.part_of(system),
+            false => domain,
+        };
         let member = Arc::new(DeviceEntry {
             tools: OnceLock::new(),
             making: Mutex::new(()),
@@ -90,6 +109,7 @@ impl DeviceTable {
             timed_out: AtomicU8::new(0),
             measuring: Mutex::new(()),
             vram: DomainState::new(domain, options.policy),
+            heap,
             polled_at: AtomicU64::new(0),
             polled: AtomicBool::new(false),
             unplugged: AtomicBool::new(false),
@@ -98,6 +118,8 @@ impl DeviceTable {
             device: Arc::clone(&device),
         });
         let (block, index) = index_of(device.id());
+        let limit = device.adapter().max_allocation();
+        self.max_allocation.fetch_min(limit, Ordering::Relaxed);
         let vacant = || (0..1usize << block).map(|_| OnceLock::new()).collect();
         self.blocks[block].get_or_init(vacant)[index].get_or_init(|| member);
         *count = next;
@@ -160,8 +182,8 @@ impl DeviceEntry {
         {
             return;
         }
-        let reported =
-            self.device.calls().heap_budget().or_else(|| self.device.adapter().heap_budget());
+        let adapter = self.device.adapter();
+        let reported = self.device.calls().heap_budget().or_else(|| adapter.heap_budget(self.heap));
         let Some(HeapBudget { budget, usage }) = reported else { return };
         let before = self.vram.ledger.budget();
         self.vram.ledger.reported(budget, usage);

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use crate::device::{Call, Calls, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{Domain, DomainId};
+use crate::memory::{Domain, DomainId, SystemMemory};
 use crate::observe::Live;
 use crate::observe::trace::{Counters as Levels, Tracer};
 use crate::residency::{
@@ -88,7 +88,7 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(
         timeout: Duration,
-        system_budget: u64,
+        memory: SystemMemory,
         options: ResidencyOptions,
         tracer: Tracer,
         given_speeds: Option<CopySpeeds>,
@@ -97,7 +97,7 @@ impl Core {
             calls: Arc::default(),
             live: Arc::default(),
             timeout,
-            system: DomainState::new(Domain::new(DomainId::System, system_budget), policy::lru),
+            system: DomainState::new(system_domain(memory), policy::lru),
             throttle: Throttle::new(options),
             auto_migration: AutoMigration::new(options.auto_migration),
             tracer: Arc::new(tracer),
@@ -210,6 +210,11 @@ impl Core {
         };
         self.tracer.counters(domain, Levels { budget, used: usage.used, in_flight });
     }
+}
+
+/// The ledger of system memory: of what this process may allocate at all, as much as is available now.
+fn system_domain(memory: SystemMemory) -> Domain {
+    Domain::with_default_cap(DomainId::System, memory.limit, memory.available)
 }
 
 impl Drop for Core {

@@ -65,7 +65,7 @@ impl Core {
             _ => Arc::clone(home),
         };
         if matches!(provider, Provider::Device { .. }) && Arc::ptr_eq(&from, device) {
-            return Ok(Some(provider.import_kinds()[0]));
+            return Ok(Some(provider.imports_of(device)[0]));
         }
         let verdict = self.verdict(&from, device)?;
         let kind = verdict.import_kind(provider);
@@ -117,7 +117,7 @@ fn foreign_import_kind(
     home: &DeviceInner,
     device: &DeviceInner,
 ) -> Option<ImportKind> {
-    provider.import_kinds().iter().copied().find(|&kind| {
+    provider.imports_of(device).iter().copied().find(|&kind| {
         let opaque = kind == ImportKind::Fd(HandleType::OpaqueFd);
         transfer::can_import(device, kind)
             && (!opaque || device.adapter().same_driver_and_device(home.adapter()))

@@ -195,7 +195,18 @@ impl Adapter {
         self.0.physical
     }
 
-    /// Largest single allocation, in bytes. No buffer can be larger, in any domain.
+    /// Whether its own memory is the host's: an integrated device, or one of another kind all of whose heaps are
+    /// device-local. Software devices model two memories, and count as such.
+    pub(crate) fn shares_system_memory(&self) -> bool {
+        match self.kind() {
+            AdapterKind::Integrated => true,
+            AdapterKind::Discrete | AdapterKind::Cpu => false,
+            _ => self.heaps().iter().all(|heap| heap.device_local),
+        }
+    }
+
+    /// Largest single allocation, in bytes: the lesser of `maxMemoryAllocationSize` and, where the driver reports it,
+    /// `maxBufferSize`. No buffer can be larger, in any domain.
     pub fn max_allocation(&self) -> u64 {
         self.0.max_allocation
     }

@@ -37,11 +37,18 @@ impl Adapter {
         let raw = instance.raw();
         // SAFETY: `physical` was enumerated from the live `raw`.
         let basic = unsafe { raw.get_physical_device_properties(physical) };
-        let extensions = supported_extensions(raw, physical)?;
-        let mut missing = Vec::new();
+        let facts = Facts::basic(instance, physical, index, &basic);
         if basic.api_version < API_VERSION {
-            missing.push("Vulkan 1.2");
-        } else if !has_timeline_semaphores(raw, physical) {
+            // Nothing newer than its own version may be asked of it.
+            return Ok(Self(Arc::new(Facts { missing: vec!["Vulkan 1.2"], ..facts })));
+        }
+        let present = present_extensions(raw, physical)?;
+        let is_present = |name: &CStr| {
+            present.iter().any(|extension| extension.extension_name_as_c_str() == Ok(name))
+        };
+        let extensions: Vec<_> = WANTED.iter().copied().filter(|name| is_present(name)).collect();
+        let mut missing = Vec::new();
+        if !has_timeline_semaphores(raw, physical) {
             missing.push("timeline semaphores");
         }
         let has = |name: &CStr| extensions.contains(&name);
@@ -52,10 +59,17 @@ impl Adapter {
         let mut pci = vk::PhysicalDevicePCIBusInfoPropertiesEXT::default();
         let mut host = vk::PhysicalDeviceExternalMemoryHostPropertiesEXT::default();
         let mut limits = vk::PhysicalDeviceMaintenance3Properties::default();
-        let mut all =
-            vk::PhysicalDeviceProperties2::default().push_next(&mut id).push_next(&mut limits);
-        if basic.api_version >= API_VERSION {
-            all = all.push_next(&mut driver);
+        // Stays where the driver does not report it.
+        let mut newer = vk::PhysicalDeviceMaintenance4Properties {
+            max_buffer_size: u64::MAX,
+            ..Default::default()
+        };
+        let mut all = vk::PhysicalDeviceProperties2::default()
+            .push_next(&mut id)
+            .push_next(&mut limits)
+            .push_next(&mut driver);
+        if is_present(khr::maintenance4::NAME) {
+            all = all.push_next(&mut newer);
         }
         if has(ext::physical_device_drm::NAME) {
             all = all.push_next(&mut drm);
@@ -75,16 +89,9 @@ impl Adapter {
         let queue_families = unsafe { raw.get_physical_device_queue_family_properties(physical) };
 
         Ok(Self(Arc::new(Facts {
-            instance: Arc::clone(instance),
-            physical,
-            index,
-            name: text(basic.device_name_as_c_str()),
             driver_name: text(driver.driver_name_as_c_str()),
             driver_info: text(driver.driver_info_as_c_str()),
             driver_id: driver.driver_id,
-            driver_version: basic.driver_version,
-            api_version: basic.api_version,
-            kind: kind(basic.device_type),
             device_uuid: Uuid(id.device_uuid),
             driver_uuid: Uuid(id.driver_uuid),
             drm_render: drm_node(drm.has_render, drm.render_major, drm.render_minor),
@@ -102,26 +109,66 @@ impl Adapter {
             semaphores: external::query_semaphores(raw, physical),
             host_pointer_alignment: has(ext::external_memory_host::NAME)
                 .then_some(host.min_imported_host_pointer_alignment),
-            storage_range: u64::from(basic.limits.max_storage_buffer_range),
-            max_allocation: limits.max_memory_allocation_size,
+            max_allocation: limits.max_memory_allocation_size.min(newer.max_buffer_size),
             extensions,
             missing,
-            read_error: None,
+            ..facts
         })))
     }
 }
 
-fn supported_extensions(
+impl Facts {
+    /// What every version of Vulkan reports.
+    pub(super) fn basic(
+        instance: &Arc<Instance>,
+        physical: vk::PhysicalDevice,
+        index: usize,
+        basic: &vk::PhysicalDeviceProperties,
+    ) -> Self {
+        let absent = |handle| ExternalBuffers {
+            handle,
+            exportable: false,
+            importable: false,
+            dedicated_only: false,
+        };
+        Self {
+            instance: Arc::clone(instance),
+            physical,
+            index,
+            name: text(basic.device_name_as_c_str()),
+            driver_name: String::new(),
+            driver_info: String::new(),
+            driver_id: vk::DriverId::default(),
+            driver_version: basic.driver_version,
+            api_version: basic.api_version,
+            kind: kind(basic.device_type),
+            device_uuid: Uuid([0; 16]),
+            driver_uuid: Uuid([0; 16]),
+            drm_render: None,
+            drm_primary: None,
+            pci: None,
+            heaps: vec![],
+            memory_types: vec![],
+            queue_families: vec![],
+            buffers: std::array::from_fn(|at| absent(HandleType::ALL[at])),
+            semaphores: vec![],
+            host_pointer_alignment: None,
+            storage_range: u64::from(basic.limits.max_storage_buffer_range),
+            max_allocation: 0,
+            extensions: vec![],
+            missing: vec![],
+            read_error: None,
+        }
+    }
+}
+
+fn present_extensions(
     instance: &ash::Instance,
     physical: vk::PhysicalDevice,
-) -> Result<Vec<&'static CStr>> {
+) -> Result<Vec<vk::ExtensionProperties>> {
     // SAFETY: `physical` was enumerated from the live `instance`.
-    let present = unsafe { instance.enumerate_device_extension_properties(physical) }
-        .map_err(|code| Error::vulkan("vkEnumerateDeviceExtensionProperties", "adapter", code))?;
-    let has = |name: &&'static CStr| {
-        present.iter().any(|extension| extension.extension_name_as_c_str() == Ok(*name))
-    };
-    Ok(WANTED.iter().copied().filter(has).collect())
+    unsafe { instance.enumerate_device_extension_properties(physical) }
+        .map_err(|code| Error::vulkan("vkEnumerateDeviceExtensionProperties", "adapter", code))
 }
 
 fn has_timeline_semaphores(instance: &ash::Instance, physical: vk::PhysicalDevice) -> bool {

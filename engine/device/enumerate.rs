@@ -6,9 +6,6 @@ use std::sync::Arc;
 use ash::vk;
 
 use super::adapter::{Adapter, Facts};
-use super::adapter_read;
-use super::external::ExternalBuffers;
-use super::handle_type::{HandleType, Uuid};
 use super::instance::{Instance, Validation};
 use crate::error::{Error, Result};
 
@@ -48,37 +45,9 @@ impl Adapter {
         // SAFETY: `physical` was enumerated from the live instance.
         let basic = unsafe { instance.raw().get_physical_device_properties(physical) };
         Self(Arc::new(Facts {
-            instance: Arc::clone(instance),
-            physical,
-            index,
-            name: adapter_read::text(basic.device_name_as_c_str()),
-            driver_name: String::new(),
-            driver_info: String::new(),
-            driver_id: vk::DriverId::default(),
-            driver_version: basic.driver_version,
-            api_version: basic.api_version,
-            kind: adapter_read::kind(basic.device_type),
-            device_uuid: Uuid([0; 16]),
-            driver_uuid: Uuid([0; 16]),
-            drm_render: None,
-            drm_primary: None,
-            pci: None,
-            heaps: vec![],
-            memory_types: vec![],
-            queue_families: vec![],
-            buffers: std::array::from_fn(|index| ExternalBuffers {
-                handle: HandleType::ALL[index],
-                exportable: false,
-                importable: false,
-                dedicated_only: false,
-            }),
-            semaphores: vec![],
-            host_pointer_alignment: None,
-            storage_range: 0,
-            max_allocation: 0,
-            extensions: vec![],
             missing: vec!["facts that can be read"],
             read_error: Some(error),
+            ..Facts::basic(instance, physical, index, &basic)
         }))
     }
 

@@ -6,7 +6,7 @@ use ash::{ext, vk};
 use super::adapter::Adapter;
 use super::quirks::Effect;
 
-/// What a driver reports about the device's own heap.
+/// What a driver reports about one heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeapBudget {
     /// Bytes that the process should not exceed: an estimate that changes with what other processes use.
@@ -16,22 +16,20 @@ pub(crate) struct HeapBudget {
 }
 
 impl Adapter {
-    /// Queries the driver; `None` if it does not report a budget, or reports a wrong one.
-    pub(crate) fn heap_budget(&self) -> Option<HeapBudget> {
+    /// Queries the driver about a heap; `None` if it does not report a budget, or reports a wrong one.
+    pub(crate) fn heap_budget(&self, heap: usize) -> Option<HeapBudget> {
         if !self.device_extensions().contains(&ext::memory_budget::NAME)
             || self.has_quirk(Effect::BudgetIsNotReal)
         {
             return None;
         }
-        // The heap of the device's domain: the largest device-local one.
-        let heaps = self.heaps().iter().enumerate().filter(|(_, heap)| heap.device_local);
-        let (index, _) = heaps.max_by_key(|(_, heap)| heap.size)?;
         let mut budgets = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
         let mut all = vk::PhysicalDeviceMemoryProperties2::default().push_next(&mut budgets);
         let (raw, physical) = (self.instance().raw(), self.physical());
         // SAFETY: the adapter keeps the instance of `physical` alive; the structure in the chain is that of an
         // extension which it supports.
         unsafe { raw.get_physical_device_memory_properties2(physical, &mut all) };
-        Some(HeapBudget { budget: budgets.heap_budget[index], usage: budgets.heap_usage[index] })
+        let (budget, usage) = (budgets.heap_budget.get(heap)?, budgets.heap_usage.get(heap)?);
+        Some(HeapBudget { budget: *budget, usage: *usage })
     }
 }

@@ -13,6 +13,8 @@ pub enum Effect {
     FreshMemoryIsZero,
     /// Host pointers can be imported for buffers although the driver reports that they cannot.
     HostImportUnreported,
+    /// The mapping of a dma-buf can be imported by address. Kernel drivers refuse such mappings.
+    ImportsDmaBufMappings,
     /// `VK_EXT_memory_budget` does not react to allocations; budgets must be modelled.
     BudgetIsNotReal,
     /// `OPAQUE_FD`s of other drivers are accepted, and their memory is damaged. No code tests for this:
@@ -100,6 +102,20 @@ pub const QUIRKS: &[Quirk] = &[
         effect: Effect::HostImportUnreported,
         symptom: "VkExternalBufferProperties for HOST_ALLOCATION is empty, imports work",
         evidence: "measured 2026-11 over memfd and over a dma-buf's mmap; proved again by every probe",
+    },
+    Quirk {
+        driver: vk::DriverId::GOOGLE_SWIFTSHADER,
+        versions: "5.0.0",
+        effect: Effect::ImportsDmaBufMappings,
+        symptom: "none: the driver accesses imported addresses with the processor; it imports no dma-bufs",
+        evidence: "measured 2026-11 over the mmap of a dma-heap's dma-buf; proved again by every probe",
+    },
+    Quirk {
+        driver: vk::DriverId::MESA_LLVMPIPE,
+        versions: "Mesa 25.0.7",
+        effect: Effect::ImportsDmaBufMappings,
+        symptom: "none: the driver accesses imported addresses with the processor",
+        evidence: "measured 2026-11 over the mmap of a dma-heap's dma-buf; proved again by every probe",
     },
     Quirk {
         driver: vk::DriverId::GOOGLE_SWIFTSHADER,

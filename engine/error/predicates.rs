@@ -25,13 +25,23 @@ impl Error {
         ) || self.is_drivers_out_of_memory()
     }
 
-    /// Whether a driver ran out of memory in a call other than an allocation of shared memory.
+    /// Whether an allocation failed that might succeed with fewer bytes. It would not if the driver allows no more
+    /// allocations.
+    pub(crate) fn is_out_of_bytes(&self) -> bool {
+        let objects = Some(vk::Result::ERROR_TOO_MANY_OBJECTS);
+        self.is_out_of_memory()
+            && !matches!(self, Self::OutOfMemory { code, .. } if *code == objects)
+    }
+
+    /// Whether a driver ran out of memory, or of objects, in a call other than an allocation of shared memory.
     pub(crate) fn is_drivers_out_of_memory(&self) -> bool {
         use vk::Result as Code;
         matches!(
             self,
             Self::Vulkan {
-                code: Code::ERROR_OUT_OF_DEVICE_MEMORY | Code::ERROR_OUT_OF_HOST_MEMORY,
+                code: Code::ERROR_OUT_OF_DEVICE_MEMORY
+                    | Code::ERROR_OUT_OF_HOST_MEMORY
+                    | Code::ERROR_TOO_MANY_OBJECTS,
                 ..
             }
         )

@@ -251,7 +251,7 @@ impl Allocation {
                 handle == HandleType::DmaBuf
             }
             Provider::DmaHeap | Provider::Udmabuf => true,
-            Provider::Memfd => false,
+            Provider::Memfd | Provider::Anonymous => false,
         }
     }
 
@@ -298,7 +298,7 @@ impl Allocation {
     /// Begins an access of the host to `len` bytes at `offset`: invalidates caches, or `DMA_BUF_IOCTL_SYNC`.
     pub(crate) fn begin_host_access(&self, access: Access, offset: u64, len: u64) -> Result<()> {
         if let Some(host) = self.host.as_ref().filter(|host| host.is_dma_buf()) {
-            return dma_buf::begin_cpu_access(host.fd(), access, &self.origin.calls);
+            return dma_buf::begin_cpu_access(host.fd()?, access, &self.origin.calls);
         }
         self.host_visible_view().map_or(Ok(()), |view| view.invalidate(offset, len))
     }
@@ -306,7 +306,7 @@ impl Allocation {
     /// Ends an access of the host: flushes caches, or `DMA_BUF_IOCTL_SYNC`.
     pub(crate) fn end_host_access(&self, access: Access, offset: u64, len: u64) -> Result<()> {
         if let Some(host) = self.host.as_ref().filter(|host| host.is_dma_buf()) {
-            return dma_buf::end_cpu_access(host.fd(), access, &self.origin.calls);
+            return dma_buf::end_cpu_access(host.fd()?, access, &self.origin.calls);
         }
         match access {
             Access::Read => Ok(()),
@@ -325,7 +325,7 @@ impl Allocation {
 
     fn fd<'a>(&'a self, state: &'a mut State) -> Result<BorrowedFd<'a>> {
         if let Some(host) = &self.host {
-            return Ok(host.fd());
+            return host.fd();
         }
         if state.fd.is_none() {
             let exporter = state.views.first();

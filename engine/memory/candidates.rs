@@ -5,19 +5,26 @@ use smallvec::SmallVec;
 
 use super::dma_buf;
 use super::domain_id::DomainKind;
+use super::import_kind::ImportKind;
 use super::provider::Provider;
-use crate::device::{DeviceInner, HandleType};
+use crate::device::quirks::Effect;
+use crate::device::{DeviceId, DeviceInner, HandleType};
 
 impl Provider {
     /// Whether its new memory is known to be zeroed.
     pub(crate) fn fresh_is_zero(self, exporter: Option<&DeviceInner>) -> bool {
         match self {
-            Self::DmaHeap | Self::Udmabuf | Self::Memfd => true,
-            Self::Device { .. } => exporter.is_some_and(|device| {
-                device.adapter().has_quirk(crate::device::quirks::Effect::FreshMemoryIsZero)
-            }),
+            Self::DmaHeap | Self::Udmabuf | Self::Memfd | Self::Anonymous => true,
+            Self::Device { .. } => {
+                exporter.is_some_and(|device| device.adapter().has_quirk(Effect::FreshMemoryIsZero))
+            }
             Self::Foreign(_) => false,
         }
+    }
+
+    /// How a device may import its memory, best first.
+    pub(crate) fn imports_of(self, device: &DeviceInner) -> &'static [ImportKind] {
+        self.import_kinds(device.adapter().has_quirk(Effect::ImportsDmaBufMappings))
     }
 
     /// What this machine lacks for it; `None` if nothing is known to be missing.
@@ -43,17 +50,29 @@ impl Provider {
 
 /// The providers of a kind of domain for buffers whose home is `home`, best first (ARCHITECTURE.md, "Where memory
 /// comes from"): what any driver may import, then what only the same driver may, then plain pages.
-pub(crate) fn candidates(home: &DeviceInner, kind: DomainKind) -> SmallVec<[Provider; 5]> {
-    let exported = |handle| Provider::Device { device: home.id(), handle, domain: kind };
-    let exports = [exported(HandleType::DmaBuf), exported(HandleType::OpaqueFd)];
+pub(crate) fn candidates(home: &DeviceInner, kind: DomainKind) -> SmallVec<[Provider; 6]> {
     match kind {
-        DomainKind::Vram => exports.into_iter().collect(),
+        DomainKind::Vram => exports(home.id(), kind).into_iter().collect(),
         DomainKind::System => [Provider::DmaHeap, Provider::Udmabuf]
             .into_iter()
-            .chain(exports.into_iter().filter(|_| has_host_only_memory(home)))
-            .chain([Provider::Memfd])
+            .chain(host_exports(home))
+            .chain([Provider::Memfd, Provider::Anonymous])
             .collect(),
     }
+}
+
+/// The providers of host-visible memory that a device exports: the home device or another attached one.
+pub(crate) fn host_exports(exporter: &DeviceInner) -> impl Iterator<Item = Provider> {
+    let has_some = has_host_only_memory(exporter);
+    exports(exporter.id(), DomainKind::System).into_iter().filter(move |_| has_some)
+}
+
+fn exports(device: DeviceId, domain: DomainKind) -> [Provider; 2] {
+    [HandleType::DmaBuf, HandleType::OpaqueFd].map(|handle| Provider::Device {
+        device,
+        handle,
+        domain,
+    })
 }
 
 /// Whether the device has memory that is host-visible and not device-local.

@@ -80,10 +80,20 @@ pub(crate) fn memfd(size: u64, calls: &Calls) -> Result<OwnedFd> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let fd = rustix::fs::memfd_create("peerbuf", flags)?;
         rustix::fs::ftruncate(&fd, size)?;
+        if overcommit_is_strict() {
+            // Without memory for a page, a later access would end the process with SIGBUS.
+            rustix::fs::fallocate(&fd, rustix::fs::FallocateFlags::empty(), 0, size)?;
+        }
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)?;
         Ok(fd)
     });
     made.map_err(|errno| Error::os(CALL.name(), errno))
+}
+
+/// Whether the kernel promises no more memory than there is (`vm.overcommit_memory` is 2;
+/// `Documentation/mm/overcommit-accounting.rst`).
+fn overcommit_is_strict() -> bool {
+    std::fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|text| text.trim() == "2")
 }
 
 /// Creates a dma-buf over all `size` bytes of a sealed memfd, by `/dev/udmabuf`.

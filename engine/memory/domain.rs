@@ -3,13 +3,13 @@
 //! Kernel counterpart: `ttm_resource_manager` (size and usage).
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use super::claim_queue::Short;
 use super::claim_queue::{ClaimQueue, Promised};
 use super::domain_id::DomainId;
-use super::domain_usage::{DomainUsage, GroupUsage};
-use super::group_account::{Charge, GroupAccount, GroupAccounts, GroupId};
+use super::domain_usage::DomainUsage;
+use super::group_account::{Charge, GroupAccount, GroupAccounts};
 
 /// A domain's ledger: how many bytes may be in use at once, and how many are.
 ///
@@ -25,12 +25,17 @@ pub(crate) struct Domain {
     capacity: AtomicU64,
     /// What may be allocated: the real size of the heap.
     physical: u64,
-    /// The user's cap, and the driver's budget less what others use; `u64::MAX` if there is none.
+    /// What buffers may use if the user sets no cap.
+    default_cap: u64,
+    /// The user's cap or the default one, and the driver's budget less what others use; `u64::MAX` if there is none.
     cap: AtomicU64,
     driver_budget: AtomicU64,
     used: AtomicU64,
     peak: AtomicU64,
     held: AtomicU64,
+    /// System memory, if this is the memory of an integrated device: the same pages under another name. All that is
+    /// charged and allocated here is charged and allocated there as well.
+    beneath: Option<Arc<Domain>>,
     /// What each client group is charged.
     accounts: GroupAccounts,
     /// The number of claims, so that the usual charge takes no lock.
@@ -43,29 +48,51 @@ pub(crate) struct Domain {
 impl Domain {
     /// A domain of `capacity` bytes.
     pub(crate) fn new(id: DomainId, capacity: u64) -> Self {
+        Self::with_default_cap(id, capacity, u64::MAX)
+    }
+
+    /// A domain of `capacity` bytes, of which buffers use at most `default_cap` unless the user sets another cap.
+    pub(crate) fn with_default_cap(id: DomainId, capacity: u64, default_cap: u64) -> Self {
         Self {
             id,
             capacity: AtomicU64::new(capacity),
             physical: capacity,
-            cap: AtomicU64::new(u64::MAX),
+            default_cap,
+            cap: AtomicU64::new(default_cap),
             driver_budget: AtomicU64::new(u64::MAX),
             used: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             held: AtomicU64::new(0),
+            beneath: None,
             accounts: GroupAccounts::default(),
             claimants: AtomicUsize::new(0),
             claims: Mutex::default(),
         }
     }
 
+    /// The same domain, as a part of `system`.
+    pub(crate) fn part_of(mut self, system: &Arc<Self>) -> Self {
+        self.beneath = Some(Arc::clone(system));
+        self
+    }
+
     pub(crate) fn id(&self) -> DomainId {
         self.id
     }
 
+    /// What may be allocated there: the size of the heap, whatever size is modelled.
+    pub(super) fn physical(&self) -> u64 {
+        self.physical
+    }
+
+    /// What buffers may use at once. In a part of system memory it changes with what others use there.
     pub(crate) fn budget(&self) -> u64 {
+        let left_beneath = self.beneath.as_ref().map_or(u64::MAX, |system| {
+            self.used().saturating_add(system.budget().saturating_sub(system.used()))
+        });
         let [capacity, cap, left] = [&self.capacity, &self.cap, &self.driver_budget]
             .map(|limit| limit.load(Ordering::Relaxed));
-        capacity.min(cap).min(left)
+        capacity.min(cap).min(left).min(left_beneath)
     }
 
     pub(crate) fn used(&self) -> u64 {
@@ -89,9 +116,9 @@ impl Domain {
         self.capacity.store(capacity, Ordering::Relaxed);
     }
 
-    /// Sets the user's cap on `used`; `None` for no cap.
+    /// Sets the user's cap on `used`; `None` for the default one.
     pub(crate) fn set_cap(&self, cap: Option<u64>) {
-        self.cap.store(cap.unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.cap.store(cap.unwrap_or(self.default_cap), Ordering::Relaxed);
     }
 
     /// Sets the budget that the driver reports for this process, of which `usage` bytes are allocated.
@@ -112,40 +139,6 @@ impl Domain {
     /// Bytes in use beyond the budget, after the budget has shrunk.
     pub(crate) fn excess(&self) -> u64 {
         self.used().saturating_sub(self.budget())
-    }
-
-    // ---- groups ----
-
-    /// The usage and the cap of a group.
-    pub(crate) fn group(&self, group: GroupId) -> GroupUsage {
-        self.accounts
-            .find(group)
-            .map_or_else(|| GroupAccount::default().usage(), GroupAccount::usage)
-    }
-
-    /// Sets the cap of a group; `None` for no cap.
-    pub(crate) fn set_group_cap(&self, group: GroupId, cap: Option<u64>) {
-        if let Some(account) = self.accounts.get(group) {
-            // Under the lock: a concurrent charge was made before, or sees the cap.
-            let _claims = self.claims();
-            account.set_cap(cap);
-        }
-    }
-
-    /// Bytes of a group beyond its cap, after the cap has shrunk.
-    pub(crate) fn group_excess(&self, group: GroupId) -> u64 {
-        self.accounts.find(group).map_or(0, |account| account.short_of(0))
-    }
-
-    /// Whether a group would use more than half of its cap.
-    pub(crate) fn group_under_pressure(&self, charge: impl Into<Charge>) -> bool {
-        let Charge { bytes, group } = charge.into();
-        self.accounts.find(group).is_some_and(|account| account.under_pressure(bytes))
-    }
-
-    /// Closes a group's account if nothing is charged to it, so that another group may get its number.
-    pub(crate) fn close_group_account(&self, group: GroupId) -> bool {
-        self.accounts.find(group).is_none_or(GroupAccount::close)
     }
 
     // ---- bytes that buffers have ----
@@ -194,15 +187,32 @@ impl Domain {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
             return None;
         }
+        if self.beneath.as_ref().is_some_and(|system| !system.charge_part(bytes)) {
+            self.credit_here(charge);
+            return None;
+        }
         if sum > self.peak.load(Ordering::Relaxed) {
             self.peak.fetch_max(sum, Ordering::Relaxed);
         }
         Some(Room { domain: self, charge })
     }
 
+    /// Charges bytes of a part. Dropping that part's charge uncharges them.
+    fn charge_part(&self, bytes: u64) -> bool {
+        self.charge(bytes).map(Room::spend).is_some()
+    }
+
     /// Uncharges bytes.
     pub(crate) fn credit(&self, charge: impl Into<Charge>) {
-        let Charge { bytes, group } = charge.into();
+        let charge = charge.into();
+        self.credit_here(charge);
+        if let Some(system) = &self.beneath {
+            system.credit(charge.bytes);
+        }
+    }
+
+    fn credit_here(&self, charge: Charge) {
+        let Charge { bytes, group } = charge;
         // The group first: what its claims reserve in the domain grows with its room, so no other claimant gets
         // what the group frees for itself.
         if let Some(account) = self.accounts.find(group) {
@@ -266,19 +276,27 @@ impl Domain {
 
     // ---- what is allocated ----
 
-    /// Counts an allocation of `bytes`; `Err` with what is allocated already if the heap has no more.
+    /// Counts an allocation of `bytes`; `Err` with what is allocated already if the heap, or the driver's budget, has
+    /// no more. Some drivers do not refuse what is beyond their budget: they move it to system memory.
     pub(crate) fn hold(&self, bytes: u64) -> Result<(), u64> {
-        self.held
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                held.checked_add(bytes).filter(|&sum| sum <= self.physical)
-            })
-            .map(|_| ())
+        let most = self.physical.min(self.driver_budget());
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+            held.checked_add(bytes).filter(|&sum| sum <= most)
+        })?;
+        let beneath = self.beneath.as_ref().map_or(Ok(()), |system| system.hold(bytes));
+        if beneath.is_err() {
+            self.held.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        beneath
     }
 
     /// Counts an allocation as freed.
     pub(crate) fn release(&self, bytes: u64) {
         let before = self.held.fetch_sub(bytes, Ordering::Relaxed);
         debug_assert!(before >= bytes, "{}: {bytes} released, {before} held", self.id);
+        if let Some(system) = &self.beneath {
+            system.release(bytes);
+        }
     }
 }
 
@@ -352,5 +370,6 @@ impl Drop for Claim<'_> {
     }
 }
 
+mod groups;
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,10 @@
 #[non_exhaustive]
 pub struct DomainUsage {
     /// The size of the domain: the heap, or its modelled size ([`crate::Engine::model_heap`]). For system memory,
-    /// all memory of the machine; a cap limits how much of it this engine may use.
+    /// all memory of the machine, or the limit of the process' memory cgroup if that is less.
     pub capacity: u64,
-    /// What buffers may use there at once: the least of the capacity, the user's cap
-    /// ([`crate::Engine::set_cap`]), and the driver's budget (`VK_EXT_memory_budget`).
+    /// What buffers may use there at once: the least of the capacity, the cap
+    /// ([`crate::Engine::set_cap`], which says what it is by default), and the driver's budget (`VK_EXT_memory_budget`).
     pub budget: u64,
     /// What buffers use: the slot or allocation of each, from its reservation until the last copy out of it
     /// has ended.

@@ -1,10 +1,10 @@
-//! System memory with an fd: from a dma-heap, udmabuf, a memfd, or a foreign exporter; mapped once.
+//! System memory: from a dma-heap, udmabuf, a memfd, a foreign exporter, or without an fd; mapped once.
 #![expect(unsafe_code, reason = "mmap and munmap of memory that this type owns")]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::dma_buf;
 use super::provider::Provider;
@@ -12,18 +12,20 @@ use super::volatile::HostPtr;
 use crate::device::{Call, Calls};
 use crate::error::{Error, Result};
 
-/// System memory that an fd names, mapped into this process.
+/// System memory, mapped into this process.
 ///
 /// # Invariants
 ///
-/// `pointer` is the start of a shared, readable and writable mapping of the whole file behind `fd`,
-/// `size` bytes long, page-aligned, and unmapped only by `drop`. The file does not shrink: it is a
-/// dma-buf, whose size is fixed, or a memfd sealed against shrinking.
+/// `pointer` is the start of a readable and writable mapping, `size` bytes long, page-aligned, and unmapped only by
+/// `drop`. With an fd the mapping is shared, and of the whole file behind it: of a dma-buf, whose size is fixed, or of a
+/// memfd sealed against shrinking. The mapping of a udmabuf is that of its memfd: the same pages, mapped as any file is.
+/// Without an fd it is private anonymous memory that no other process can see.
 #[derive(Debug)]
 pub(crate) struct HostMemory {
     pointer: HostPtr,
     size: u64,
-    fd: OwnedFd,
+    /// `None` for anonymous memory.
+    fd: Option<OwnedFd>,
     dma_buf: bool,
 }
 
@@ -39,9 +41,13 @@ impl HostMemory {
             Provider::DmaHeap => dma_buf::dma_heap(size, calls)?,
             Provider::Udmabuf => {
                 let memfd = dma_buf::memfd(size, calls)?;
-                dma_buf::udmabuf(memfd.as_fd(), size, calls)?
+                let dma_buf = dma_buf::udmabuf(memfd.as_fd(), size, calls)?;
+                let mapped = Self::map(memfd, size, calls)?;
+                // The mapping keeps the memfd's pages, and so does the dma-buf.
+                return Ok(Some(Self::with_fd(mapped, dma_buf)));
             }
             Provider::Memfd => dma_buf::memfd(size, calls)?,
+            Provider::Anonymous => return Self::anonymous(size, calls).map(Some),
             Provider::Device { .. } | Provider::Foreign(_) => return Ok(None),
         };
         Self::map(fd, size, calls).map(Some)
@@ -67,7 +73,38 @@ impl HostMemory {
         let address = mapped.map_err(|errno| Error::os(Call::Mmap.name(), errno))?;
         let pointer = NonNull::new(address.cast::<u8>()).expect("mmap does not map page zero");
         // INVARIANT: mapped above with this size; the address is not known elsewhere.
-        Ok(Self { pointer: HostPtr::new(pointer), size, fd, dma_buf })
+        Ok(Self { pointer: HostPtr::new(pointer), size, fd: Some(fd), dma_buf })
+    }
+
+    /// The mapping of a memfd, named by the udmabuf over all of it.
+    fn with_fd(mut mapped: Self, udmabuf: OwnedFd) -> Self {
+        mapped.fd = Some(udmabuf);
+        mapped.dma_buf = true;
+        mapped
+    }
+
+    /// Maps zeroed private memory. Its pages are there when this returns, so that a driver can look them up. A forked
+    /// child does not get them: a page that both processes have is copied at the next write, and a device would keep
+    /// the old one. Core dumps leave them out.
+    fn anonymous(size: u64, calls: &Calls) -> Result<Self> {
+        let len = usize::try_from(size)
+            .map_err(|_| Error::InvalidSize { size, rule: "fits the address space" })?;
+        let mapped = calls.enter_os(Call::Mmap).and_then(|()| {
+            let prot = ProtFlags::READ | ProtFlags::WRITE;
+            let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
+            // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, prot, flags) }
+        });
+        let address = mapped.map_err(|errno| Error::os(Call::Mmap.name(), errno))?;
+        let pointer = NonNull::new(address.cast::<u8>()).expect("mmap does not map page zero");
+        // INVARIANT: mapped above with this size; the address is not known elsewhere.
+        let this = Self { pointer: HostPtr::new(pointer), size, fd: None, dma_buf: false };
+        for advice in [Advice::LinuxDontFork, Advice::LinuxDontDump] {
+            // SAFETY: the range is our mapping; neither advice changes its bytes.
+            unsafe { rustix::mm::madvise(address, len, advice) }
+                .map_err(|errno| Error::os("madvise", errno))?;
+        }
+        Ok(this)
     }
 
     pub(crate) fn pointer(&self) -> HostPtr {
@@ -78,8 +115,17 @@ impl HostMemory {
         self.size
     }
 
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    /// The fd that names it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for anonymous memory. Nothing asks for its fd: it is imported by address, and a buffer in
+    /// it moves before it is exported.
+    pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd).ok_or_else(|| Error::Unsupported {
+            device: "anonymous memory".into(),
+            missing: "an fd".into(),
+        })
     }
 
     /// Whether the fd is a dma-buf, so that CPU access needs `DMA_BUF_IOCTL_SYNC` around it.
@@ -96,5 +142,31 @@ impl Drop for HostMemory {
         // `Arc` of this.
         let result = unsafe { rustix::mm::munmap(self.pointer.as_ptr().cast(), len) };
         debug_assert!(result.is_ok(), "munmap of our own mapping: {result:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The flags of the mapping at an address (`VmFlags` in `Documentation/filesystems/proc.rst`).
+    fn flags_at(address: usize) -> String {
+        let maps = std::fs::read_to_string("/proc/self/smaps").expect("proc is mounted");
+        let start = format!("{address:x}-");
+        let mut lines = maps.lines().skip_while(|line| !line.starts_with(&start));
+        lines.find(|line| line.starts_with("VmFlags:")).expect("a mapping has flags").to_owned()
+    }
+
+    #[test]
+    fn anonymous_memory_is_zero_and_neither_inherited_nor_dumped() {
+        let memory = HostMemory::create(Provider::Anonymous, 5000, &Calls::default());
+        let memory = memory.expect("a mapping").expect("host memory");
+        assert_eq!(memory.size(), HOST_GRANULE);
+        assert!(!memory.is_dma_buf() && memory.fd().is_err());
+        let flags = flags_at(memory.pointer().as_ptr().addr());
+        assert!(
+            flags.contains(" dc") && flags.contains(" dd") && !flags.contains(" sh"),
+            "{flags}"
+        );
     }
 }

@@ -72,16 +72,18 @@ impl Origin {
             other => return other.importing(device, HandleType::OpaqueFd),
         };
         match code {
-            Code::ERROR_OUT_OF_DEVICE_MEMORY | Code::ERROR_OUT_OF_HOST_MEMORY => {
-                Error::fd_limit(Call::AllocateMemory.name()).unwrap_or_else(|| Error::OutOfMemory {
+            // There may be no more than `maxMemoryAllocationCount` allocations, often 4096. Freeing some helps.
+            Code::ERROR_OUT_OF_DEVICE_MEMORY
+            | Code::ERROR_OUT_OF_HOST_MEMORY
+            | Code::ERROR_TOO_MANY_OBJECTS => Error::fd_limit(Call::AllocateMemory.name())
+                .unwrap_or_else(|| Error::OutOfMemory {
                     domain: self.domain.id(),
                     requested: size,
                     budget: self.domain.budget(),
                     used: self.domain.used(),
                     code: Some(code),
                     failures: Box::default(),
-                })
-            }
+                }),
             code => device.error(Call::AllocateMemory.name(), code),
         }
     }

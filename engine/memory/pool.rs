@@ -6,19 +6,22 @@ use super::allocation::Allocation;
 use super::backing::Backing;
 use super::origin::Origin;
 use super::provider::Provider;
-use super::size_class::{CLASSES, class_of, dedicated_size, is_dedicated, slot_size};
+use super::size_class::{CLASSES, Fit, fit, slot_size};
 use super::slab::{Cut, Recycle, Slab, SlabSlots};
 use crate::error::{Error, Result};
 
-/// Bytes of the first and of the largest slab of a class.
+/// Bytes of the first and of the largest slab of a class; a slab has at least one slot.
 ///
 /// Slabs double up to the largest size. So a few buffers do not occupy 64 MiB of VRAM, and 100,000 buffers of
-/// 4 KiB need ten slabs.
-const FIRST_SLAB: u64 = 1 << 20;
+/// 4 KiB need fourteen slabs. The first slab is small, because there are a hundred classes.
+const FIRST_SLAB: u64 = 256 << 10;
 const LARGEST_SLAB: u64 = 64 << 20;
 
-/// The least number of slots of a slab.
-const MIN_SLOTS: u64 = 8;
+/// A slab takes at most this part of its heap, so that a small heap is not used up by the first classes.
+const HEAP_PARTS: u64 = 16;
+
+/// By how much a slab shrinks after memory for it was refused.
+const SHRINK: u64 = 8;
 
 /// Bytes of unused dedicated allocations that are kept for reuse.
 const WARM_BYTES: u64 = 256 << 20;
@@ -56,15 +59,19 @@ impl Pool {
     }
 
     /// Allocates a backing for `size` bytes: a slot of a slab, or an allocation of its own if it is large or
-    /// must be `dedicated`. The caller has charged the domain for it ([`super::footprint`]); dropping the backing
-    /// uncharges it.
+    /// must be `dedicated`. No allocation exceeds `limit` bytes, unless the buffer itself does. The caller has charged
+    /// the domain for it ([`super::footprint`] with the same limit); dropping the backing uncharges it.
     ///
     /// Locks: the size class'; a new slab is allocated under it.
-    pub(crate) fn allocate(self: &Arc<Self>, size: u64, dedicated: bool) -> Result<Backing> {
-        if is_dedicated(size, dedicated) {
-            self.allocate_dedicated(size)
-        } else {
-            self.allocate_slot(size)
+    pub(crate) fn allocate(
+        self: &Arc<Self>,
+        size: u64,
+        dedicated: bool,
+        limit: u64,
+    ) -> Result<Backing> {
+        match fit(size, dedicated, limit).ok_or_else(|| Error::too_large(size))? {
+            Fit::Slot(class) => self.allocate_slot(class, limit),
+            Fit::Own(bytes) => self.allocate_dedicated(bytes),
         }
     }
 
@@ -72,21 +79,19 @@ impl Pool {
     ///
     /// The allocation is new, or was another buffer's before; never one that is known outside this process.
     fn allocate_dedicated(self: &Arc<Self>, size: u64) -> Result<Backing> {
-        let rounded = dedicated_size(size).ok_or_else(|| Error::too_large(size))?;
-        if let Some(warm) = self.take_warm(rounded) {
+        if let Some(warm) = self.take_warm(size) {
             return Ok(Backing::dedicated(warm, true));
         }
-        let allocation = Allocation::create(&self.origin, rounded)?;
+        let allocation = Allocation::create(&self.origin, size)?;
         let stale = !allocation.is_zeroed();
         Ok(Backing::dedicated(Slab::whole(allocation, Some(self.weak())), stale))
     }
 
-    fn allocate_slot(self: &Arc<Self>, size: u64) -> Result<Backing> {
-        let index = class_of(size);
+    fn allocate_slot(self: &Arc<Self>, index: usize, limit: u64) -> Result<Backing> {
         let mut class = self.class(index);
         loop {
             let Some(&open) = class.open.last() else {
-                self.grow(&mut class, index)?;
+                self.grow(&mut class, index, limit)?;
                 continue;
             };
             let Some(Some(slots)) = class.slabs.get_mut(open) else {
@@ -101,15 +106,23 @@ impl Pool {
         }
     }
 
+    /// Adds a slab to a class: the next larger one, or as large a one as there is memory for.
     #[cold]
-    fn grow(self: &Arc<Self>, class: &mut Class, index: usize) -> Result<()> {
+    fn grow(self: &Arc<Self>, class: &mut Class, index: usize, limit: u64) -> Result<()> {
         let slot_size = slot_size(index);
         // CAST: the number of slabs of a class.
         let doublings = class.slabs.iter().flatten().count().min(16) as u32;
-        let size = (FIRST_SLAB << doublings).max(slot_size * MIN_SLOTS).min(LARGEST_SLAB);
-        let size = size.max(slot_size * MIN_SLOTS);
-        // A multiple of the slot size, and of a megabyte where memory is imported by address.
-        let allocation = Allocation::create(&self.origin, size)?;
+        let most = LARGEST_SLAB.min(limit).min(self.origin.domain.physical() / HEAP_PARTS);
+        let mut slots = ((FIRST_SLAB << doublings).min(most) / slot_size).max(1);
+        let allocation = loop {
+            match Allocation::create(&self.origin, slots * slot_size) {
+                Err(error) if slots > 1 && error.is_out_of_bytes() => {
+                    slots = (slots / SHRINK).max(1);
+                }
+                made => break made?,
+            }
+        };
+        let size = slots * slot_size;
         let hole = class.slabs.iter().position(Option::is_none);
         let position = hole.unwrap_or(class.slabs.len());
         let cut = Cut { class: index, index: position };
@@ -139,6 +152,36 @@ impl Pool {
         freed.iter().map(|slab| slab.allocation.size()).sum()
     }
 
+    /// Closes slabs that are at most half full, if the other slabs of their class have room for all their buffers. Large
+    /// ones come first.
+    pub(crate) fn close_sparse(self: &Arc<Self>) -> SparseSlabs {
+        let mut closed = Vec::new();
+        for index in 0..CLASSES {
+            let mut class = self.class(index);
+            let mut slabs: Vec<_> = class
+                .slabs
+                .iter()
+                .enumerate()
+                .filter_map(|(position, slots)| Some((position, slots.as_ref()?)))
+                .collect();
+            let mut room: u32 = slabs.iter().map(|(_, slots)| slots.free()).sum();
+            slabs.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.free()));
+            let mut moving = 0;
+            let mut chosen = Vec::new();
+            for (position, slots) in slabs {
+                let is_sparse = slots.used() > 0 && slots.used() <= slots.free();
+                if is_sparse && moving + slots.used() <= room - slots.free() {
+                    moving += slots.used();
+                    room -= slots.free();
+                    chosen.push((index, position, Arc::clone(&slots.slab)));
+                }
+            }
+            class.open.retain(|&open| !chosen.iter().any(|(_, position, _)| *position == open));
+            closed.append(&mut chosen);
+        }
+        SparseSlabs { pool: Arc::clone(self), closed }
+    }
+
     fn take_warm(&self, size: u64) -> Option<Arc<Slab>> {
         let mut warm = self.warm();
         let index = warm.iter().rposition(|slab| slab.allocation.size() == size)?;
@@ -157,6 +200,43 @@ impl Pool {
     fn weak(self: &Arc<Self>) -> Weak<dyn Recycle> {
         let weak: Weak<Self> = Arc::downgrade(self);
         weak
+    }
+}
+
+/// Slabs that give out no slots while their buffers move away. They do again once this is dropped.
+#[derive(Debug)]
+pub(crate) struct SparseSlabs {
+    pool: Arc<Pool>,
+    /// With class and position.
+    closed: Vec<(usize, usize, Arc<Slab>)>,
+}
+
+impl SparseSlabs {
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.closed.is_empty()
+    }
+
+    /// Whether a backing is in one of them.
+    pub(crate) fn contain(&self, backing: &Backing) -> bool {
+        self.closed.iter().any(|(.., slab)| Arc::ptr_eq(&slab.allocation, backing.allocation()))
+    }
+}
+
+impl Drop for SparseSlabs {
+    fn drop(&mut self) {
+        for (index, position, slab) in &self.closed {
+            let mut class = self.pool.class(*index);
+            // The slab may have been freed meanwhile, and another one may be in its place.
+            let is_there = matches!(
+                class.slabs.get(*position),
+                Some(Some(slots)) if Arc::ptr_eq(&slots.slab, slab) && !slots.is_full()
+            );
+            if is_there && !class.open.contains(position) {
+                // The last one in the list is used first.
+                class.open.insert(0, *position);
+            }
+        }
     }
 }
 

@@ -32,8 +32,8 @@ impl Pools {
     }
 
     /// All pools.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Pool> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Pool>> {
         let first = self.0.get();
-        std::iter::successors(first, |node| node.next.0.get()).map(|node| &*node.pool)
+        std::iter::successors(first, |node| node.next.0.get()).map(|node| &node.pool)
     }
 }

@@ -25,6 +25,8 @@ pub enum Provider {
     Udmabuf,
     /// A memfd, imported by address.
     Memfd,
+    /// Private anonymous pages, imported by address. They have no fd, so such a buffer moves before it is exported.
+    Anonymous,
     /// An exporter outside this engine.
     Foreign(HandleType),
 }
@@ -47,6 +49,7 @@ impl Provider {
             Self::DmaHeap => "dma_heap",
             Self::Udmabuf => "udmabuf",
             Self::Memfd => "memfd",
+            Self::Anonymous => "anonymous",
             Self::Foreign(_) => "foreign",
         }
     }
@@ -59,17 +62,38 @@ impl Provider {
         }
     }
 
-    /// How a device may import such memory, best first.
-    pub(crate) fn import_kinds(self) -> &'static [ImportKind] {
+    /// The device that exports it.
+    pub(crate) fn exporter(self) -> Option<DeviceId> {
         match self {
+            Self::Device { device, .. } => Some(device),
+            _ => None,
+        }
+    }
+
+    /// Whether an fd names its memory.
+    pub(crate) fn has_fd(self) -> bool {
+        self != Self::Anonymous
+    }
+
+    /// How a device may import such memory, best first. The mapping of a dma-buf is offered by address to devices whose
+    /// `maps_dma_bufs` is set: the kernel maps it by page frame numbers, which no kernel driver accepts
+    /// (`i915_gem_userptr.c` and `amdgpu_ttm.c` refuse such mappings). A udmabuf's pages are those of its memfd, whose own
+    /// mapping is used.
+    pub(crate) fn import_kinds(self, maps_dma_bufs: bool) -> &'static [ImportKind] {
+        const BOTH: &[ImportKind] = &[ImportKind::Fd(HandleType::DmaBuf), ImportKind::HostPointer];
+        match self {
+            Self::Udmabuf => BOTH,
+            Self::DmaHeap | Self::Foreign(HandleType::DmaBuf) if maps_dma_bufs => BOTH,
+            Self::DmaHeap | Self::Foreign(HandleType::DmaBuf) => {
+                &[ImportKind::Fd(HandleType::DmaBuf)]
+            }
             Self::Device { handle: HandleType::DmaBuf, .. } => {
                 &[ImportKind::Fd(HandleType::DmaBuf)]
             }
             Self::Device { .. } => &[ImportKind::Fd(HandleType::OpaqueFd)],
-            Self::DmaHeap | Self::Udmabuf | Self::Foreign(HandleType::DmaBuf) => {
-                &[ImportKind::Fd(HandleType::DmaBuf), ImportKind::HostPointer]
+            Self::Memfd | Self::Anonymous | Self::Foreign(HandleType::HostPointer) => {
+                &[ImportKind::HostPointer]
             }
-            Self::Memfd | Self::Foreign(HandleType::HostPointer) => &[ImportKind::HostPointer],
             Self::Foreign(HandleType::OpaqueFd) => &[ImportKind::Fd(HandleType::OpaqueFd)],
         }
     }

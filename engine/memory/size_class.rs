@@ -40,26 +40,39 @@ pub(super) const fn slot_size(class: usize) -> u64 {
     units * SLOT_ALIGN
 }
 
-/// The size of a dedicated allocation for a buffer of `size` bytes: rounded up in the same steps, so that unused
-/// ones can be reused. `None` if it overflows.
-pub(super) fn dedicated_size(size: u64) -> Option<u64> {
-    let step = (1u64 << (size.max(MAX_SLOT) - 1).ilog2()) / STEPS;
-    size.checked_next_multiple_of(step.max(SLOT_ALIGN))
+/// Where the memory of a buffer lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// A slot of this class.
+    Slot(usize),
+    /// An allocation of its own, of this many bytes.
+    Own(u64),
 }
 
-/// Whether a buffer of `size` bytes gets an allocation of its own.
-pub(super) fn is_dedicated(size: u64, asked_for: bool) -> bool {
-    asked_for || size > MAX_SLOT
-}
-
-/// Bytes that a buffer of `size` bytes uses: its slot, or the whole of its own allocation. `None` if that
-/// overflows.
-pub(crate) fn footprint(size: u64, dedicated: bool) -> Option<u64> {
-    if is_dedicated(size, dedicated) {
-        dedicated_size(size)
-    } else {
-        Some(slot_size(class_of(size)))
+/// Where a buffer of `size` bytes lies, if no allocation should exceed `limit` bytes. `None` if its size overflows.
+///
+/// An allocation of its own is rounded up in the same steps, so that unused ones can be reused. It is rounded less if
+/// it would exceed the limit: the largest allocation of some drivers is no round number (4 GiB − 4,
+/// ggml-org/llama.cpp#5441). Only a buffer that is itself larger than the limit exceeds it.
+pub(super) fn fit(size: u64, dedicated: bool, limit: u64) -> Option<Fit> {
+    if !dedicated && size <= MAX_SLOT {
+        let class = class_of(size);
+        if slot_size(class) <= limit {
+            return Some(Fit::Slot(class));
+        }
     }
+    let step = (1u64 << (size.max(MAX_SLOT) - 1).ilog2()) / STEPS;
+    let rounded = size.checked_next_multiple_of(step.max(SLOT_ALIGN))?;
+    // Whole words, since memory is zeroed by words.
+    Some(Fit::Own(rounded.min(limit & !3).max(size)))
+}
+
+/// Bytes that a buffer of `size` bytes uses: its slot, or the whole of its own allocation ([`fit`]).
+pub(crate) fn footprint(size: u64, dedicated: bool, limit: u64) -> Option<u64> {
+    fit(size, dedicated, limit).map(|fit| match fit {
+        Fit::Slot(class) => slot_size(class),
+        Fit::Own(bytes) => bytes,
+    })
 }
 
 #[cfg(test)]
@@ -86,11 +99,28 @@ mod tests {
             assert!(slot - size <= slot / 8 + SLOT_ALIGN, "{size} in {slot}");
         }
         for size in [MAX_SLOT + 1, 64 << 20, (64 << 20) + 1, 1 << 40] {
-            let rounded = dedicated_size(size).expect("no overflow");
+            let rounded = footprint(size, false, u64::MAX).expect("no overflow");
             assert!(rounded >= size && rounded - size <= rounded / 8, "{size} in {rounded}");
         }
-        assert_eq!(dedicated_size(64 << 20), Some(64 << 20));
-        assert_eq!(dedicated_size(u64::MAX), None);
+        assert_eq!(footprint(64 << 20, false, u64::MAX), Some(64 << 20));
+        assert_eq!(footprint(u64::MAX, false, u64::MAX), None);
+    }
+
+    #[test]
+    fn nothing_is_rounded_beyond_the_limit() {
+        // The largest allocations of NVIDIA and of AMD under Windows, and one smaller than a slot.
+        for limit in [(4 << 30) - 4, 0xffe0_0000, (100 << 20) - 4, (3 << 20) - 4] {
+            for size in [limit, limit - 1, limit - 4096, limit / 2, 5, 4096] {
+                for dedicated in [false, true] {
+                    let used = footprint(size, dedicated, limit).expect("no overflow");
+                    assert!(size <= used && used <= limit, "{size} in {used}, limit {limit}");
+                    assert!(used == size || used.is_multiple_of(4), "{size} in {used}");
+                }
+            }
+            assert!(footprint(limit + 1, false, limit).is_some_and(|used| used > limit));
+        }
+        assert_eq!(fit(4 << 20, false, (4 << 20) - 4), Some(Fit::Own(4 << 20)), "itself too large");
+        assert_eq!(fit(4097, true, u64::MAX), Some(Fit::Own(512 << 10)));
     }
 
     #[test]

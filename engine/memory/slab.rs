@@ -113,12 +113,22 @@ impl SlabSlots {
         self.recycled.push(if stale { slot | STALE } else { slot });
     }
 
+    /// How many slots are in use.
+    pub(super) fn used(&self) -> u32 {
+        // CAST: no more entries than slots.
+        self.fresh - self.recycled.len() as u32
+    }
+
+    /// How many slots are free.
+    pub(super) fn free(&self) -> u32 {
+        self.total - self.used()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.fresh == self.total && self.recycled.is_empty()
     }
 
     pub(super) fn is_unused(&self) -> bool {
-        // CAST: no more entries than slots.
-        self.recycled.len() as u32 == self.fresh
+        self.used() == 0
     }
 }

@@ -10,9 +10,11 @@ use gpu_allocator::MemoryLocation;
 use gpu_allocator::vulkan::{
     Allocation, AllocationCreateDesc, AllocationScheme, Allocator, AllocatorCreateDesc,
 };
+use gpu_allocator::{AllocationError, AllocationSizes};
 
+use super::memory_type;
 use super::volatile::HostPtr;
-use crate::device::DeviceInner;
+use crate::device::{Adapter, DeviceInner, MemoryType};
 use crate::error::{Error, Result};
 
 /// A device's staging memory.
@@ -39,7 +41,7 @@ impl Staging {
             physical_device: device.adapter().physical(),
             debug_settings: Default::default(),
             buffer_device_address: false,
-            allocation_sizes: Default::default(),
+            allocation_sizes: block_sizes(device.adapter()),
         };
         let allocator = Allocator::new(&desc).map_err(|source| Error::Staging {
             device: device.name().to_owned(),
@@ -70,19 +72,7 @@ impl Staging {
         // SAFETY: the buffer is live.
         let requirements = unsafe { device.raw().get_buffer_memory_requirements(raw) };
         let allocation = self
-            .allocator
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .allocate(&AllocationCreateDesc {
-                name: "peerbuf staging",
-                requirements,
-                location: match direction {
-                    Direction::Upload => MemoryLocation::CpuToGpu,
-                    Direction::Readback => MemoryLocation::GpuToCpu,
-                },
-                linear: true,
-                allocation_scheme: AllocationScheme::GpuAllocatorManaged,
-            })
+            .allocate(raw, requirements, direction)
             .map_err(|source| Error::Staging { device: device.name().to_owned(), size, source })?;
         let allocation = buffer.allocation.insert(allocation);
         // SAFETY: the allocation's memory is live while the allocation is.
@@ -92,6 +82,74 @@ impl Staging {
             .map_err(|code| device.error("vkBindBufferMemory", code))?;
         Ok(buffer)
     }
+
+    /// Allocates memory for a buffer: a part of a block, or if there is no memory for a block, as much as the buffer
+    /// needs (Traverse-Research/gpu-allocator#57). Each is tried in the best memory first.
+    fn allocate(
+        &self,
+        buffer: vk::Buffer,
+        requirements: vk::MemoryRequirements,
+        direction: Direction,
+    ) -> Result<Allocation, AllocationError> {
+        let mut allocator = self.allocator.lock().unwrap_or_else(PoisonError::into_inner);
+        let location = match direction {
+            Direction::Upload => MemoryLocation::CpuToGpu,
+            Direction::Readback => MemoryLocation::GpuToCpu,
+        };
+        let (usable, spared) = staging_types(self.device.adapter());
+        let usable = usable & requirements.memory_type_bits;
+        let mut last = Err(AllocationError::NoCompatibleMemoryTypeFound);
+        for memory_type_bits in [usable & !spared, usable & spared] {
+            let schemes =
+                [AllocationScheme::GpuAllocatorManaged, AllocationScheme::DedicatedBuffer(buffer)];
+            for allocation_scheme in schemes.into_iter().filter(|_| memory_type_bits != 0) {
+                last = allocator.allocate(&AllocationCreateDesc {
+                    name: "peerbuf staging",
+                    requirements: vk::MemoryRequirements { memory_type_bits, ..requirements },
+                    location,
+                    linear: true,
+                    allocation_scheme,
+                });
+                match last {
+                    Err(AllocationError::OutOfMemory) => {}
+                    // The spared types may have what the others lack.
+                    Err(AllocationError::NoCompatibleMemoryTypeFound) => break,
+                    _ => return last,
+                }
+            }
+        }
+        last
+    }
+}
+
+/// Bytes of a block of staging memory, from which buffers get parts: 8 MiB, or half of it on a device whose memory for
+/// the host is small.
+fn block_sizes(adapter: &Adapter) -> AllocationSizes {
+    const BLOCK: u64 = 8 << 20;
+    const SMALL_HEAP: u64 = 16 * BLOCK;
+    let visible = vk::MemoryPropertyFlags::HOST_VISIBLE;
+    let seen = adapter.memory_types().iter().filter(|kind| kind.flags.contains(visible));
+    let heaps = seen.filter_map(|kind| adapter.heaps().get(kind.heap as usize));
+    let largest = heaps.map(|heap| heap.size).max().unwrap_or(0);
+    let block = if largest < SMALL_HEAP { BLOCK / 2 } else { BLOCK };
+    AllocationSizes::new(block, block)
+}
+
+/// A device-local heap that the host can see and that is no larger is spared.
+const SMALL_BAR: u64 = 256 << 20;
+
+/// The memory types that may be used, and among them those of small device-local heaps. Without a resizable BAR, drivers
+/// and all processes share the 256 MiB that the host can see.
+fn staging_types(adapter: &Adapter) -> (u32, u32) {
+    let local = vk::MemoryPropertyFlags::DEVICE_LOCAL;
+    let is_small =
+        |heap: u32| adapter.heaps().get(heap as usize).is_some_and(|heap| heap.size <= SMALL_BAR);
+    let bits = |of: &dyn Fn(&MemoryType) -> bool| {
+        let types = (0u32..).zip(adapter.memory_types()).filter(|(_, kind)| of(kind));
+        types.fold(0, |bits, (index, _)| bits | 1 << index)
+    };
+    let spared = bits(&|kind| kind.flags.contains(local) && is_small(kind.heap));
+    (bits(&|kind| memory_type::is_usable(kind.flags)), spared)
 }
 
 impl Drop for Staging {

@@ -21,7 +21,7 @@ use super::view::View;
 use super::view_error::ViewError;
 use super::volatile::HostPtr;
 use crate::device::quirks::Effect;
-use crate::device::{Call, DeviceInner, HandleType, SHARED_BUFFER_USAGE};
+use crate::device::{Call, DeviceInner, HandleType, MemoryType, SHARED_BUFFER_USAGE};
 use crate::error::{Error, Result};
 use crate::fd;
 use crate::observe::Object;
@@ -48,9 +48,9 @@ impl View {
     ) -> Result<Self, ViewError> {
         let mut view = Self::with_buffer(device, size, handle)?;
         let requirements = view.requirements();
-        let wanted = Wanted::for_domain(kind);
-        let types = device.adapter().memory_types();
-        view.memory_type = memory_type::choose(types, requirements.memory_type_bits, wanted)
+        let wanted = Wanted::for_domain(kind, device.adapter().shares_system_memory());
+        let (types, heaps) = (device.adapter().memory_types(), device.adapter().heaps());
+        view.memory_type = memory_type::choose(types, heaps, requirements.memory_type_bits, wanted)
             .ok_or(ViewError::NoMemoryType)?;
         view.memory_size = requirements.size;
         let mut export = vk::ExportMemoryAllocateInfo::default().handle_types(handle.vk());
@@ -157,12 +157,15 @@ impl View {
     /// exist.
     fn fits_type(&self, index: u32) -> bool {
         let bit = 1u32.checked_shl(index).unwrap_or(0);
+        let usable = |kind: &MemoryType| memory_type::is_usable(kind.flags);
         self.requirements().memory_type_bits & bit != 0
+            && self.device.adapter().memory_types().get(index as usize).is_some_and(usable)
     }
 
     fn choose_import_type(&self, handle_bits: u32) -> Result<u32, ViewError> {
         let bits = handle_bits & self.requirements().memory_type_bits;
-        memory_type::choose(self.device.adapter().memory_types(), bits, Wanted::for_import())
+        let adapter = self.device.adapter();
+        memory_type::choose(adapter.memory_types(), adapter.heaps(), bits, Wanted::for_import())
             .ok_or(ViewError::NoMemoryType)
     }
 

@@ -34,7 +34,7 @@ impl ViewError {
             }
             Self::TooLarge { size, limit } => Error::Unsupported {
                 device: device.name().to_owned(),
-                missing: format!("allocations of {size} bytes; its limit is {limit}"),
+                missing: format!("allocations of {size} bytes (its limit is {limit})"),
             },
             Self::NoExtension(name) => {
                 Error::Unsupported { device: device.name().to_owned(), missing: name.to_owned() }

@@ -27,6 +27,8 @@ pub enum MoveCause {
     /// ([`crate::ResidencyOptions::auto_migration`]).
     #[doc(alias = "Attracted")]
     AutoMigrated,
+    /// The buffer was idle in a half-empty slab, and [`crate::Engine::trim`] moved it to another one.
+    Compacted,
 }
 
 impl MoveCause {
@@ -41,6 +43,7 @@ impl MoveCause {
             Self::Requested => "requested",
             Self::Promoted => "promoted",
             Self::AutoMigrated => "attracted",
+            Self::Compacted => "compacted",
         }
     }
 
@@ -54,6 +57,7 @@ impl MoveCause {
         Self::Requested,
         Self::Promoted,
         Self::AutoMigrated,
+        Self::Compacted,
     ];
 }
 

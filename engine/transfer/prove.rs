@@ -110,7 +110,8 @@ pub(crate) fn prove_all(
 fn ladder(same: bool) -> impl Iterator<Item = Route> {
     let local = same.then_some(Route::Local);
     local.into_iter().chain(Route::LADDER.iter().copied().filter(move |route| {
-        !same || matches!(route, Route::DmaHeap | Route::Udmabuf | Route::Memfd)
+        let of_host = [Route::DmaHeap, Route::Udmabuf, Route::Memfd, Route::Anonymous];
+        !same || of_host.contains(route)
     }))
 }
 
@@ -190,13 +191,13 @@ fn import_pairs(
 ) -> Result<Vec<(ImportKind, ImportKind)>, RefusalReason> {
     let able = |device: &DeviceInner, side| -> Result<Vec<ImportKind>, RefusalReason> {
         let kinds: Vec<_> = provider
-            .import_kinds()
+            .imports_of(device)
             .iter()
             .copied()
             .filter(|kind| can_import(device, *kind))
             .collect();
         if kinds.is_empty() {
-            let handle = provider.import_kinds()[0].handle();
+            let handle = provider.imports_of(device)[0].handle();
             return Err(RefusalReason::NotImportable { side, handle });
         }
         Ok(kinds)
@@ -204,7 +205,7 @@ fn import_pairs(
     let theirs = able(to, Side::Second)?;
     // The exporter already has a view of its own memory, whatever it could import.
     let exports = matches!(provider, Provider::Device { .. });
-    let ours = if exports { vec![provider.import_kinds()[0]] } else { able(from, Side::First)? };
+    let ours = if exports { vec![provider.imports_of(from)[0]] } else { able(from, Side::First)? };
     Ok(ours.iter().flat_map(|&our| theirs.iter().map(move |&their| (our, their))).collect())
 }
 
@@ -330,9 +331,11 @@ fn private(
     origin: &impl Fn(Provider) -> Origin,
 ) -> Result<(Arc<Allocation>, Arc<View>), Unproved> {
     let device = &end.device;
-    let providers = [Route::DmaBuf, Route::OpaqueFd, Route::DmaHeap, Route::Udmabuf, Route::Memfd];
+    let of_device = [Route::DmaBuf, Route::OpaqueFd];
+    let of_host = [Route::DmaHeap, Route::Udmabuf, Route::Memfd, Route::Anonymous];
+    let providers = of_device.into_iter().chain(of_host);
     let mut last = RefusalReason::Missing("no memory that the device can use");
-    for provider in providers.into_iter().filter_map(|route| route.provider(device.id())) {
+    for provider in providers.filter_map(|route| route.provider(device.id())) {
         match try_private(provider, device, origin) {
             Ok(made) => return Ok(made),
             Err(Unproved::Refused(reason)) => last = reason,

@@ -27,6 +27,8 @@ pub enum Route {
     HostVisibleOpaqueFd,
     /// Both devices import the mapping of a memfd.
     Memfd,
+    /// Both devices import private anonymous pages.
+    Anonymous,
     /// The devices share no memory; bytes are copied through private staging memory of each.
     Staged,
 }
@@ -41,6 +43,7 @@ impl Route {
         Self::HostVisibleDmaBuf,
         Self::HostVisibleOpaqueFd,
         Self::Memfd,
+        Self::Anonymous,
         Self::Staged,
     ];
 
@@ -55,6 +58,7 @@ impl Route {
             Self::HostVisibleDmaBuf => "host_visible_dma_buf",
             Self::HostVisibleOpaqueFd => "host_visible_opaque_fd",
             Self::Memfd => "memfd",
+            Self::Anonymous => "anonymous",
             Self::Staged => "staged",
         }
     }

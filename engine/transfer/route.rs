@@ -22,6 +22,7 @@ impl Route {
             Self::DmaHeap => Provider::DmaHeap,
             Self::Udmabuf => Provider::Udmabuf,
             Self::Memfd => Provider::Memfd,
+            Self::Anonymous => Provider::Anonymous,
             Self::Local | Self::Staged => return None,
         })
     }

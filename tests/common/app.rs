@@ -9,6 +9,7 @@ use ash::{ext, khr, vk};
 use peerbuf::device::{AdoptedDevice, AdoptedQueue, Message, QueueLock};
 use peerbuf::{Adapter, Device, Engine, Result};
 
+use super::soft_memory::{Soft, SoftMemory};
 use super::soft_queues::SoftQueues;
 use super::{Messages, Rig};
 
@@ -22,6 +23,8 @@ pub(crate) struct App {
     pub(crate) lock: Arc<AppLock>,
     /// Two emulated queues in place of the driver's single one, if requested.
     soft: Option<SoftQueues>,
+    /// Emulated memory in place of the driver's, if requested.
+    memory: Option<Arc<Soft>>,
     messenger: Option<(ext::debug_utils::Instance, vk::DebugUtilsMessengerEXT)>,
     _messages: Box<Messages>,
 }
@@ -66,6 +69,7 @@ impl App {
             extensions,
             lock,
             soft,
+            memory: None,
             messenger,
             _messages: messages,
         }
@@ -81,6 +85,30 @@ impl App {
         app
     }
 
+    /// Creates a device with emulated memory and those extensions that `wanted` selects.
+    pub(crate) fn with_memory(
+        rig: &Rig,
+        adapter: &Adapter,
+        memory: SoftMemory,
+        wanted: impl Fn(&CStr) -> bool,
+    ) -> Self {
+        let mut app = Self::new(rig, adapter, wanted);
+        app.memory = Some(Soft::new(memory, &app.instance, app.physical, &app.device));
+        app
+    }
+
+    /// The emulated memory.
+    pub(crate) fn memory(&self) -> &Soft {
+        self.memory.as_ref().expect("made with emulated memory")
+    }
+
+    /// Reads the facts of its physical device, as its instance reports them.
+    pub(crate) fn read(&self) -> Adapter {
+        let instance = self.memory().instance();
+        // SAFETY: they belong together, and the application outlives the adapter.
+        unsafe { Adapter::of(self.entry.clone(), instance, self.physical) }.expect("its facts")
+    }
+
     /// The two emulated queues.
     pub(crate) fn queues(&self) -> &SoftQueues {
         self.soft.as_ref().expect("made with two queues")
@@ -88,9 +116,11 @@ impl App {
 
     pub(crate) fn facts(&self) -> AdoptedDevice {
         let device = self.soft.as_ref().map_or(&self.device, SoftQueues::device).clone();
+        let device = self.memory.as_ref().map_or(device, |memory| memory.device());
+        let instance = self.memory.as_ref().map(|memory| memory.instance());
         AdoptedDevice::new(
             self.entry.clone(),
-            self.instance.clone(),
+            instance.unwrap_or_else(|| self.instance.clone()),
             self.physical,
             device,
             self.extensions.clone(),
@@ -133,6 +163,9 @@ impl App {
 impl Drop for App {
     fn drop(&mut self) {
         self.soft = None;
+        if let Some(memory) = self.memory.take() {
+            memory.forget();
+        }
         // SAFETY: the engine and all objects made from it are destroyed.
         unsafe { self.device.destroy_device(None) };
         if let Some((ext, messenger)) = self.messenger.take() {

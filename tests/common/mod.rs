@@ -20,6 +20,7 @@ pub(crate) mod random;
 pub(crate) mod reach;
 pub(crate) mod recorder;
 pub(crate) mod soak;
+pub(crate) mod soft_memory;
 pub(crate) mod soft_queues;
 pub(crate) mod until;
 pub(crate) mod watchdog;

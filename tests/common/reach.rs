@@ -56,6 +56,7 @@ pub(crate) fn route_of(provider: Provider) -> Option<Route> {
         Provider::DmaHeap => Route::DmaHeap,
         Provider::Udmabuf => Route::Udmabuf,
         Provider::Memfd => Route::Memfd,
+        Provider::Anonymous => Route::Anonymous,
         _ => return None,
     })
 }

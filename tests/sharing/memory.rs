@@ -11,6 +11,9 @@ use peerbuf::{
     Access, BufferDescriptor, CopyRegion, Device, DomainId, Error, Placement, RawView, SharedBuffer,
 };
 
+/// More refusals than an allocation of a small buffer in VRAM makes attempts.
+const REFUSALS: u64 = 60;
+
 const PLACES: [Placement; 2] = [Placement::Vram, Placement::System];
 
 fn create(rig: &Rig, device: &Device, size: u64, place: Placement) -> SharedBuffer {
@@ -208,8 +211,8 @@ fn a_failed_allocation_leaves_nothing_allocated() {
     for device in rig.all() {
         let vram = DomainId::Vram(device.id());
         let before = (alive(rig.engine().live()), bytes_used(&rig, vram));
-        // Each provider of the placement fails, and fails again after unused memory was freed.
-        for nth in 1..=6 {
+        // Each provider of the placement fails for a slab, for smaller ones, and again after unused memory was freed.
+        for nth in 1..=REFUSALS {
             rig.engine().calls().fail_nth(Call::AllocateMemory, nth, code);
         }
         let descriptor = BufferDescriptor::new(5000).placement(Placement::Vram);
@@ -231,8 +234,8 @@ fn a_buffer_falls_back_to_system_memory_when_vram_is_full() {
     let rig = Rig::new();
     let code = vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
     for device in rig.all() {
-        // Each provider of the placement fails, and fails again after unused memory was freed.
-        for nth in 1..=6 {
+        // Each provider of the placement fails for a slab, for smaller ones, and again after unused memory was freed.
+        for nth in 1..=REFUSALS {
             rig.engine().calls().fail_nth(Call::AllocateMemory, nth, code);
         }
         let buffer =

@@ -6,6 +6,7 @@
 //! Not here: which buffers are the victims ([`crate::residency`]).
 
 mod auto_migrate;
+mod compact;
 mod fit;
 mod on_request;
 mod purge;
@@ -14,6 +15,7 @@ mod victims;
 mod world_impl;
 
 pub(in crate::buffer) use auto_migrate::learn_access_costs;
+pub(crate) use compact::compact;
 pub(crate) use fit::{Eviction, fit};
 pub(crate) use on_request::restore;
 pub(in crate::buffer) use restore::restore_together;

@@ -110,14 +110,25 @@ fn plan_victim<'a>(
             moving.map_or(Ok(()), |fence| fence.wait_until_over(time_left.unwrap_or_default()));
         waited.map_err(|error| skip_reason(&error))?;
     }
-    plan_move(buffer, limits).map(Some)
+    plan_move(buffer, from, limits).map(Some)
 }
 
-/// Plans the move of a victim to system memory. The reservation is not held.
+/// Plans the move of a victim in `from` to system memory. The reservation is not held.
 fn plan_move<'a>(
     buffer: &'a Arc<BufferInner>,
+    from: DomainId,
     limits: &EvictionLimits,
 ) -> Result<(Plan<'a>, Copier), SkipReason> {
+    // The memory of an integrated device is system memory: a move would free nothing.
+    let gains_nothing = match (from, limits.trigger) {
+        (DomainId::Vram(device), Trigger::Room { .. }) => {
+            buffer.core().member(device).device.adapter().shares_system_memory()
+        }
+        _ => false,
+    };
+    if gains_nothing {
+        return Err(SkipReason::NoRoom);
+    }
     if !buffer.placement().kinds().contains(&DomainKind::System) {
         return Err(SkipReason::Unreachable);
     }

@@ -49,7 +49,7 @@ impl ForeignExport {
                 continue;
             }
             let backing = buffer.backing(&state)?;
-            if backing.is_dedicated() {
+            if backing.is_dedicated() && backing.allocation().provider().has_fd() {
                 let allocation = Arc::clone(backing.allocation());
                 let current = |export: &PreparedExport| Arc::ptr_eq(&export.of, &allocation);
                 let PreparedExport { fd, info, .. } = match prepared.take().filter(current) {
@@ -74,7 +74,7 @@ impl ForeignExport {
     }
 
     /// Moves the buffer to a dedicated allocation from the same provider, so that all attached devices can
-    /// still reach it. Returns the prepared export of that allocation; `None` if the buffer did not move and
+    /// still reach it; if that provider's memory has no fd, to one from another provider that they can reach. Returns the prepared export of that allocation; `None` if the buffer did not move and
     /// the caller must try again.
     #[cold]
     fn move_to_dedicated(buffer: &Arc<BufferInner>) -> Result<Option<PreparedExport>> {
@@ -84,10 +84,16 @@ impl ForeignExport {
             return Ok(None);
         }
         let provider = buffer.lock().location().provider();
-        let same = |candidate| candidate == provider;
+        let same = |candidate: Provider| match provider.has_fd() {
+            true => candidate == provider,
+            false => candidate.has_fd() && matrix.all_can_import(candidate),
+        };
         let missing = || Error::Unsupported {
             device: home.name().to_owned(),
-            missing: format!("a dedicated allocation from {provider}"),
+            missing: match provider.has_fd() {
+                true => format!("a dedicated allocation from {provider}"),
+                false => "memory with an fd that all attached devices can import".into(),
+            },
         };
         // Any placement: the buffer may be outside its own placement now.
         let anywhere = Placement::default();
@@ -159,7 +165,7 @@ fn facts_of(buffer: &BufferInner, backing: &Backing) -> Result<ForeignInfo> {
     let handle = match allocation.provider() {
         Provider::Device { handle, .. } | Provider::Foreign(handle) => handle,
         Provider::DmaHeap | Provider::Udmabuf => HandleType::DmaBuf,
-        Provider::Memfd => HandleType::HostPointer,
+        Provider::Memfd | Provider::Anonymous => HandleType::HostPointer,
     };
     let (memory_size, memory_type) = match handle {
         HandleType::OpaqueFd => allocation.opaque_facts().ok_or_else(|| Error::Unsupported {

@@ -43,7 +43,7 @@ pub(crate) fn import(
         return Ok(SharedBuffer(exported));
     }
     let provider = Provider::Foreign(handle);
-    let mut kinds = provider.import_kinds().iter().copied();
+    let mut kinds = provider.imports_of(device).iter().copied();
     let Some(kind) = kinds.find(|kind| transfer::can_import(device, *kind)) else {
         return Err(Error::Unsupported {
             device: device.name().to_owned(),

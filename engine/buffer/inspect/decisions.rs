@@ -128,7 +128,9 @@ impl BufferInner {
             MoveCause::Evicted => What::Evicted,
             MoveCause::Promoted => What::Promoted,
             MoveCause::Restored | MoveCause::Requested => What::Restored,
-            MoveCause::Asked | MoveCause::Reach | MoveCause::Exported => What::Migrated,
+            MoveCause::Asked | MoveCause::Reach | MoveCause::Exported | MoveCause::Compacted => {
+                What::Migrated
+            }
             MoveCause::AutoMigrated => What::AutoMigrated,
         };
         let reason = match (cause, trigger) {

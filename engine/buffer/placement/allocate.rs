@@ -39,7 +39,9 @@ impl Buffers {
     ) -> Result<Option<Found<Backing, Error>>> {
         let BackingRequest { home, placement, size, dedicated, group } = *request;
         self.poll_budget(home.id());
-        let bytes = footprint(size, dedicated).ok_or_else(|| Error::too_large(size))?;
+        // Read once: what is charged and what is allocated must agree.
+        let limit = self.core.devices.max_allocation();
+        let bytes = footprint(size, dedicated, limit).ok_or_else(|| Error::too_large(size))?;
         let option = |(nth, &kind): (usize, &DomainKind)| PlacementOption {
             domain: match kind {
                 DomainKind::Vram => DomainId::Vram(home.id()),
@@ -52,7 +54,7 @@ impl Buffers {
         let is_useful = |option: &PlacementOption, kind| {
             let ledger = &self.core.domain_state(option.domain).ledger;
             ledger.used().saturating_add(bytes) <= ledger.budget()
-                || self.core.providers.possible(home, kind).into_iter().any(&accept)
+                || self.core.possible(home, kind).any(&accept)
         };
         let kinds = placement.kinds().iter().enumerate();
         let options: SmallVec<[PlacementOption; 2]> = kinds
@@ -66,7 +68,7 @@ impl Buffers {
             }
         }
         with_room(self, &options, (bytes, group), limits, &mut |domain, room| {
-            let allocated = self.core.allocate_in(domain, request, &accept);
+            let allocated = self.core.allocate_in(domain, request, limit, &accept);
             let allocated = allocated.map(|backing| backing.charged_to(group));
             if allocated.is_ok() {
                 room.spend();

@@ -9,7 +9,7 @@ use crate::buffer::tracking::enlist;
 use crate::core::BackingRequest;
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::Backing;
+use crate::memory::{Backing, DomainId, DomainKind, Provider};
 use crate::observe::Object;
 use crate::residency::{Found, Trigger};
 
@@ -24,6 +24,7 @@ impl SharedBuffer {
     ) -> Result<Self> {
         descriptor.check(home.name())?;
         set.core.check(home)?;
+        check_limit(set, home, &descriptor)?;
         set.handle_lost_devices();
         check_not_unplugged(&set.core, home)?;
         set.core.retire.collect();
@@ -32,7 +33,9 @@ impl SharedBuffer {
         let group = descriptor.group_id(set)?;
         let request = BackingRequest { home, placement, size, dedicated: false, group };
         let trigger = Trigger::Room { bytes: size, by: Some(id) };
-        let found = set.allocate_best(&request, &set.core.eviction_limits(trigger), |_| true)?;
+        // No device is attached whose memory it could use instead.
+        let of_home = |provider: Provider| provider.exporter().is_none_or(|id| id == home.id());
+        let found = set.allocate_best(&request, &set.core.eviction_limits(trigger), of_home)?;
         let Found { taken: backing, instead_of } = found.ok_or_else(|| Error::Unsupported {
             device: home.name().to_owned(),
             missing: "memory that other devices can import".into(),
@@ -94,4 +97,28 @@ impl SharedBuffer {
             None => descriptor,
         }
     }
+}
+
+/// Checks that the home device can have a buffer of that size at all.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] with the size that was asked for and the device's limit. If no domain is that large, the
+/// allocation reports it.
+fn check_limit(set: &Buffers, home: &DeviceInner, descriptor: &BufferDescriptor) -> Result<()> {
+    let (size, limit) = (descriptor.size(), home.adapter().max_allocation());
+    let could_hold = |kind: &DomainKind| {
+        let domain = match kind {
+            DomainKind::Vram => DomainId::Vram(home.id()),
+            DomainKind::System => DomainId::System,
+        };
+        set.core.domain_state(domain).ledger.could_hold(size)
+    };
+    if size <= limit || !descriptor.placed().kinds().iter().any(could_hold) {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        device: home.name().to_owned(),
+        missing: format!("buffers of {size} bytes (its limit is {limit}; use several buffers)"),
+    })
 }

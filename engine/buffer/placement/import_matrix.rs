@@ -60,8 +60,11 @@ impl ImportMatrix {
         let mut providers: SmallVec<[Provider; 8]> = SmallVec::from_slice(&[current]);
         if !matches!(current, Provider::Foreign(_)) {
             for &kind in kinds {
-                let possible = buffer.core().providers.possible(home, kind);
-                providers.extend(possible.into_iter().filter(|&provider| provider != current));
+                let is_attached = |exporter| devices.iter().any(|caps| caps.device == exporter);
+                let suits = |provider: &Provider| {
+                    *provider != current && provider.exporter().is_none_or(is_attached)
+                };
+                providers.extend(buffer.core().possible(home, kind).filter(suits));
             }
         }
         let (rows, refused) = (vec![], vec![]);

@@ -58,8 +58,19 @@ impl BufferInner {
             && !state.location().backing().is_some_and(|backing| backing.allocation().is_external())
             // The content of a purgeable buffer is never copied out.
             && !state.entry().is_purgeable()
-            && new.kind() == DomainKind::Vram
+            && self.is_other_memory(new)
             && state.entry().preferred().kind() == DomainKind::Vram
+    }
+
+    /// Whether a domain is the memory of a device that has its own: that of an integrated device is system memory, and a
+    /// clean copy would double what the buffer uses.
+    fn is_other_memory(&self, domain: DomainId) -> bool {
+        match domain {
+            DomainId::Vram(device) => {
+                !self.core().member(device).device.adapter().shares_system_memory()
+            }
+            DomainId::System => false,
+        }
     }
 
     /// Drops the clean copy. The reservation must be held.

@@ -57,6 +57,7 @@ impl BufferInner {
             MoveCause::Evicted
             | MoveCause::Restored
             | MoveCause::Requested
+            | MoveCause::Compacted
             | MoveCause::Promoted => {}
             // A caller chose the new domain, or the buffer could not stay where it was. Either way, the new
             // domain becomes the preferred one.

@@ -8,7 +8,7 @@ use crate::report::{DeviceFacts, DevicesReport, DrmFacts, PciFacts, RouteFacts, 
 use crate::size::Human;
 
 /// What the names of routes mean.
-const ROUTES: [(&str, &str); 8] = [
+const ROUTES: [(&str, &str); 9] = [
     ("dma_buf", "the first device's memory, exported as a dma-buf"),
     ("opaque_fd", "the first device's memory, exported for the same driver and device"),
     ("dma_heap", "system memory from /dev/dma_heap, as a dma-buf"),
@@ -16,6 +16,7 @@ const ROUTES: [(&str, &str); 8] = [
     ("host_visible_dma_buf", "system memory from the first device's driver, as a dma-buf"),
     ("host_visible_opaque_fd", "the same, for the same driver and device only"),
     ("memfd", "system memory that both devices import by address"),
+    ("anonymous", "the same without a file, for drivers that refuse files"),
     ("staged", "no shared memory; the bytes are copied through the host"),
 ];
 

@@ -1,6 +1,10 @@
 //! The guarantees of the ledger, one by one.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::device::DeviceId;
+use crate::memory::group_account::GroupId;
 
 fn domain() -> Domain {
     Domain::new(DomainId::System, 100)
@@ -217,4 +221,34 @@ fn concurrent_charges_stay_within_the_cap() {
     let (a, b) = (domain.group(A), domain.group(B));
     assert!((3..=7).contains(&a.peak) && b.peak <= 12, "{a:?}, {b:?}");
     assert_eq!((a.used, b.used, domain.used()), (0, 0, 0));
+}
+
+#[test]
+fn the_memory_of_an_integrated_device_is_a_part_of_system_memory() {
+    let system = Arc::new(Domain::new(DomainId::System, 100));
+    let part = Domain::new(DomainId::Vram(DeviceId(0)), 80).part_of(&system);
+    system.charge(40).expect("there is room").spend();
+    assert_eq!((part.budget(), part.has_room(60), part.has_room(61)), (60, true, false));
+    let room = part.charge(50).expect("there is room in both");
+    assert_eq!((system.used(), part.used(), part.budget()), (90, 50, 60));
+    assert!(system.charge(20).is_none() && part.charge(11).is_none());
+    drop(room);
+    assert_eq!((system.used(), part.used()), (40, 0));
+    system.credit(40);
+    // What is allocated is counted once for each.
+    assert_eq!((part.hold(70), system.hold(40)), (Ok(()), Err(70)));
+    assert_eq!((part.hold(11), system.hold(30)), (Err(70), Ok(())));
+    part.release(70);
+    system.release(30);
+    assert_eq!((system.usage().held, part.usage().held), (0, 0));
+}
+
+#[test]
+fn no_more_is_allocated_than_the_driver_grants() {
+    let domain = domain();
+    domain.hold(40).expect("within the heap");
+    domain.reported(70, 60);
+    assert_eq!(domain.driver_budget(), 50, "20 bytes are used by others");
+    assert_eq!((domain.hold(11), domain.hold(10)), (Err(40), Ok(())));
+    domain.release(50);
 }
