@@ -19,7 +19,7 @@ use crate::access::Access;
 use crate::device::{AdapterSelector, HandleType};
 use crate::memory::DomainId;
 use crate::residency::EvictionFailures;
-use crate::transfer::Refusal;
+use crate::transfer::{Refusal, first_of};
 
 pub use foreign_fd::ForeignFdReason;
 pub use gpu_allocator::AllocationError;
@@ -170,6 +170,14 @@ pub enum Error {
     },
 
     // ---- wait, or retry ----
+    /// No route to the device is known to work, and some were not tried yet: a device is busy or full. Retry later.
+    #[error("{device}: no proved route yet; {}", first_of(.untried))]
+    RoutesUnproved {
+        /// The device that was to be reached.
+        device: String,
+        /// The routes that were not tried, each with the reason.
+        untried: Vec<Refusal>,
+    },
     /// The buffer cannot move now, because a mapping, a host access or a pin keeps it in place. Retry when it has
     /// ended.
     #[error("{buffer} is busy: {mapped} mapped, {host} under host access, {pinned} pinned")]

@@ -18,6 +18,8 @@ pub struct EngineDescriptor {
     pub(super) trace: Option<PathBuf>,
     pub(super) transfer_queues: bool,
     pub(super) copy_speeds: Option<CopySpeeds>,
+    pub(super) route_cache: Option<PathBuf>,
+    pub(super) probe_program: Option<PathBuf>,
 }
 
 /// The default of [`EngineDescriptor::timeout`].
@@ -34,6 +36,8 @@ impl EngineDescriptor {
             trace: None,
             transfer_queues: true,
             copy_speeds: None,
+            route_cache: None,
+            probe_program: None,
         }
     }
 
@@ -82,6 +86,30 @@ impl EngineDescriptor {
         self
     }
 
+    /// Keeps what is found out about routes in a file, and reads it, so that another engine need not prove the same
+    /// routes again: for the same adapters, driver versions and kernel release. A refused route is not tried again,
+    /// either. [`crate::Engine::forget_routes`] empties the file. By default nothing is kept.
+    ///
+    /// A file that does not exist is created. One that cannot be read or written, or that holds something else, is
+    /// left alone, and reported by `tracing`. Name a file that only trusted users can write: what it says is believed.
+    #[must_use]
+    pub fn route_cache(mut self, file: impl Into<PathBuf>) -> Self {
+        self.route_cache = Some(file.into());
+        self
+    }
+
+    /// Lets the engine prove routes in child processes, so that a driver that crashes or never returns costs none of
+    /// the application's. The engine starts the program as `program probe …`: the program `peerbuf`, or any program
+    /// that then calls [`crate::Engine::answer_probe`]. By default routes are proved in this process.
+    ///
+    /// The child sees the adapters in the same order as this process, or else, and if it does not start, routes are
+    /// proved in this process after all, and `tracing` reports it.
+    #[must_use]
+    pub fn probe_program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.probe_program = Some(program.into());
+        self
+    }
+
     /// Sets the timeout of every wait for a device, at most a day. The default is 10 seconds.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -105,6 +133,8 @@ impl fmt::Debug for EngineDescriptor {
             .field("residency", &self.options)
             .field("trace", &self.trace)
             .field("transfer_queues", &self.transfer_queues)
+            .field("route_cache", &self.route_cache)
+            .field("probe_program", &self.probe_program)
             .finish_non_exhaustive()
     }
 }

@@ -41,6 +41,9 @@ impl Engine {
 
     /// Adopts an application's own device.
     ///
+    /// While routes from or to it are proved, peerbuf opens another device on `physical`, with those of the named
+    /// extensions that it uses, and closes it again ([`Engine::route`]). Nothing is tried on the application's.
+    ///
     /// # Errors
     ///
     /// [`crate::Error::Unsupported`] if its queue cannot compute, if the queue for moves cannot copy, or for two

@@ -11,6 +11,7 @@ use crate::device::{Adapter, Instance};
 use crate::error::{Error, Result};
 use crate::memory::SystemMemory;
 use crate::observe::trace::Tracer;
+use crate::transfer::Routes;
 
 /// Devices that share buffers, and the services for it.
 ///
@@ -61,7 +62,9 @@ impl Engine {
     fn with_tracer(descriptor: &EngineDescriptor, tracer: Tracer) -> Self {
         let speeds = descriptor.copy_speeds.clone();
         let memory = SystemMemory::of_this_process();
-        let core = Core::new(descriptor.timeout, memory, descriptor.options, tracer, speeds);
+        let mut core = Core::new(descriptor.timeout, memory, descriptor.options, tracer, speeds);
+        let (file, program) = (descriptor.route_cache.clone(), descriptor.probe_program.clone());
+        core.routes = Routes::with(file, program);
         let transfer_queues = descriptor.transfer_queues;
         Self { set: Buffers::new(core), adapters: [].into(), transfer_queues, _instance: None }
     }

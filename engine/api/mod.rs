@@ -19,6 +19,8 @@ mod fences;
 
 mod routes;
 
+mod probe;
+
 mod residency;
 
 mod groups;

@@ -14,19 +14,43 @@ use crate::transfer::Verdict;
 impl Engine {
     /// The routes from one device to another, each with its proof or the reason why it was refused.
     ///
-    /// If nothing is known yet, the routes are proved: data is transferred in both directions. That takes some
-    /// milliseconds.
+    /// If nothing is known yet, the routes are proved: data is transferred in both directions, on devices that are
+    /// opened for it and closed again. That takes some tens of milliseconds, and about the engine timeout
+    /// ([`crate::EngineDescriptor::timeout`]) if a route hangs or a device is busy. Routes that could not be tried are
+    /// in [`Verdict::untried`], and are tried again by a later call.
     ///
     /// # Errors
     ///
-    /// [`crate::Error::ForeignEngine`]; the error of making the compute kernels.
+    /// [`crate::Error::ForeignEngine`]; [`crate::Error::RoutesUnproved`] if no route could be tried;
+    /// [`crate::Error::FdLimit`].
+    ///
+    /// Locks: none may be held; this waits for devices.
     pub fn route(&self, from: &Device, to: &Device) -> Result<Arc<Verdict>> {
         self.set.core.check(&from.0)?;
         self.set.core.check(&to.0)?;
-        self.set.core.verdict(&from.0, &to.0)
+        let verdict = self.set.core.verdict(&from.0, &to.0)?;
+        verdict.check_proved(&to.0)?;
+        Ok(verdict)
     }
 
-    /// Forgets what was proved. The next use of a route proves it again.
+    /// Proves the routes between all of these devices, in both directions, so that later attachments need not.
+    ///
+    /// It opens one more device for each of them, and closes them at the end; pair by pair, each would be opened
+    /// again. What could not be tried is in [`Verdict::untried`] of each pair.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`]; [`crate::Error::FdLimit`].
+    ///
+    /// Locks: none may be held; this waits for devices.
+    pub fn prove_routes(&self, devices: &[Device]) -> Result<()> {
+        devices.iter().try_for_each(|device| self.set.core.check(&device.0))?;
+        let devices: Vec<_> = devices.iter().map(|device| &device.0).collect();
+        self.set.core.prove_routes(&devices)
+    }
+
+    /// Forgets what was proved, also in the file of [`crate::EngineDescriptor::route_cache`]. The next use of a route
+    /// proves it again.
     pub fn forget_routes(&self) {
         self.set.core.routes.forget();
         self.set.core.auto_migration.access_costs().forget();

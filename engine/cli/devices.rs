@@ -13,12 +13,15 @@ use crate::report::{
 };
 use crate::{output, show};
 
-/// The longest that a probe may take. A probe moves 1 MiB.
+/// The longest that the routes of a pair may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub(crate) fn run(selected: &[AdapterSelector], json: bool, verbose: bool) -> Result<Outcome> {
     let lineup = Lineup::open(selected, TIMEOUT, None)?;
+    // All pairs at once, so that each device is opened once more, and not once for each pair. What cannot be proved is
+    // reported pair by pair.
+    let _ = lineup.engine.prove_routes(&lineup.devices);
     let report = DevicesReport {
         schema: SCHEMA,
         devices: DeviceFacts::of_all(&lineup.devices),
@@ -46,6 +49,7 @@ fn prove(lineup: &Lineup, from: usize, to: usize) -> RouteFacts {
             verified: false,
             working: vec![],
             refused: vec![],
+            untried: vec![],
             wait,
             error: Some(error.with_causes()),
         },
@@ -56,8 +60,9 @@ fn facts(from: usize, to: usize, verdict: &Verdict) -> RouteFacts {
     let working = |working: &Working| WorkingFacts {
         route: working.route.name(),
         // CAST: a rate needs no more digits. The divisor is at least 1 ns, so the rate is finite.
-        read_bytes_per_second: verdict.probe_bytes as f64
+        read_bytes_per_second: working.bytes as f64
             / working.read.max(Duration::from_nanos(1)).as_secs_f64(),
+        drags_out: working.drags_out(),
     };
     RouteFacts {
         from,
@@ -66,6 +71,7 @@ fn facts(from: usize, to: usize, verdict: &Verdict) -> RouteFacts {
         verified: verdict.verified,
         working: verdict.working.iter().map(working).collect(),
         refused: verdict.refused.iter().map(RefusalFacts::from).collect(),
+        untried: verdict.untried.iter().map(RefusalFacts::from).collect(),
         wait: None,
         error: None,
     }

@@ -105,7 +105,10 @@ impl Failure {
 pub(crate) fn reasons(error: &Error) -> Vec<String> {
     match error {
         Error::NoDevice { why, .. } => why.split("; ").map(str::to_owned).collect(),
-        Error::Unreachable { refused, .. } => refused.iter().map(ToString::to_string).collect(),
+        Error::Unreachable { refused: routes, .. }
+        | Error::RoutesUnproved { untried: routes, .. } => {
+            routes.iter().map(ToString::to_string).collect()
+        }
         _ => vec![],
     }
 }
@@ -153,6 +156,7 @@ fn hint(error: &Error) -> Option<Cow<'static, str>> {
             "`peerbuf doctor` lists what each device lacks; a newer driver may have it"
         }
         Error::FdLimit { .. } => "raise the limit: ulimit -n 4096",
+        Error::RoutesUnproved { .. } => "try again when the devices are less busy",
         Error::Unreachable { .. } => "`peerbuf devices` shows which devices can share memory",
         Error::Timeout { .. } => {
             "the device hangs or is very slow; if a smaller --size or --vram works, it is slow"

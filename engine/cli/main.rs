@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use peerbuf::AdapterSelector;
+use peerbuf::{AdapterSelector, Engine};
 
 use demo::Demo;
 use outcome::Outcome;
@@ -110,6 +110,9 @@ and no memory held more than its limit, 1 if not, 2 for an error."
 Exit status: 0 if the machine is ready, 1 if there is a problem, 2 for an error."
     )]
     Doctor(DoctorOptions),
+    /// Proves routes for another process; started by the library alone
+    #[command(hide = true)]
+    Probe { arguments: Vec<String> },
 }
 
 #[derive(Debug, Args)]
@@ -146,8 +149,14 @@ struct Options {
     devices: Vec<AdapterSelector>,
 }
 
+fn probe(arguments: &[String]) -> failure::Result<Outcome> {
+    Engine::answer_probe(arguments, &mut std::io::stdout().lock())?;
+    Ok(Outcome::Proved)
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Probe { arguments } => probe(&arguments),
         Command::Devices(Options { devices, json, verbose }) => {
             devices::run(&devices, json, verbose)
         }

@@ -126,6 +126,8 @@ pub(crate) struct RouteFacts {
     /// All routes that work, best first.
     pub(crate) working: Vec<WorkingFacts>,
     pub(crate) refused: Vec<RefusalFacts>,
+    /// Routes that were not tried, because a device was busy or full.
+    pub(crate) untried: Vec<RefusalFacts>,
     /// How the second device's queue waits for the first one's work; null if that is not known.
     pub(crate) wait: Option<&'static str>,
     /// Why no route could be tried.
@@ -137,6 +139,8 @@ pub(crate) struct WorkingFacts {
     pub(crate) route: &'static str,
     /// How fast the second device read the probe.
     pub(crate) read_bytes_per_second: f64,
+    /// Whether it moves the first device's memory to the host, and so makes that device slow.
+    pub(crate) drags_out: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

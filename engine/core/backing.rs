@@ -65,7 +65,9 @@ impl Core {
             DomainKind::Vram => None,
         };
         let works = move |provider: &Provider| {
-            let is_known = |verdict: &Arc<Verdict>| verdict.import_kind(*provider).is_some();
+            let is_known = |verdict: &Arc<Verdict>| {
+                verdict.import_kind(*provider).is_ok_and(|kind| kind.is_some())
+            };
             provider.exporter().is_some() || proved.as_ref().is_none_or(is_known)
         };
         self.providers.possible(home, kind).into_iter().filter(works).chain(exported)

@@ -12,29 +12,24 @@ use crate::transfer::{self, PairKey, Refusal, RefusalReason, Route, Side, Verdic
 impl Core {
     // ---- routes ----
 
-    /// The verdict on the routes from one device to another. They are proved if they were not yet.
+    /// The verdict on the routes from one device to another. Those that are not known yet are proved, on devices
+    /// opened for it, within about the engine timeout.
     ///
     /// # Errors
     ///
-    /// The error that kept the routes from being proved.
+    /// [`crate::Error::FdLimit`]. Other reasons why a route could not be tried are in the verdict.
     ///
-    /// Locks: none may be held; this waits for both devices.
+    /// Locks: none may be held; this waits for devices.
     pub(crate) fn verdict(
         &self,
         from: &Arc<DeviceInner>,
         to: &Arc<DeviceInner>,
     ) -> Result<Arc<Verdict>> {
-        let key = PairKey::new(from, to);
-        let mut proved = false;
-        let verdict = self.routes.verdict(key, || {
-            proved = true;
-            let (near, far) = (self.end(from)?, self.end(to)?);
-            transfer::prove_all(&near, &far, |provider| self.origin(provider), self.timeout)
-        });
-        if proved {
+        let (verdict, is_new) = self.routes.verdict(from, to, self.timeout, self.age())?;
+        if is_new {
             self.auto_migration.access_costs().forget();
         }
-        verdict
+        Ok(verdict)
     }
 
     /// How `device` imports memory of `provider`, for a buffer with the home device `home`. If it cannot,
@@ -42,7 +37,7 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// The error that kept a route from being proved.
+    /// [`crate::Error::FdLimit`].
     ///
     /// Locks: as [`Core::verdict`].
     pub(crate) fn import_kind(
@@ -68,11 +63,13 @@ impl Core {
             return Ok(Some(provider.imports_of(device)[0]));
         }
         let verdict = self.verdict(&from, device)?;
-        let kind = verdict.import_kind(provider);
-        if kind.is_none() {
-            refused.extend(verdict.refused.iter().cloned());
-        }
-        Ok(kind)
+        verdict.import_kind(provider).or_else(|reason| {
+            refused.extend(verdict.refused.iter().chain(&verdict.untried).cloned());
+            refused.extend(
+                reason.zip(Route::of(provider)).map(|(reason, route)| Refusal { route, reason }),
+            );
+            Ok(None)
+        })
     }
 
     /// The cost of an access of `user` to memory in `domain`, if it was measured. Waits for nothing.
@@ -101,7 +98,24 @@ impl Core {
             route => route.provider(owner).is_some_and(|provider| provider.domain() == domain),
         };
         let working = verdict.working.iter().find(|working| leads_there(working.route))?;
-        Some(AccessCost::measured(verdict.probe_bytes, working.read))
+        Some(AccessCost::measured(working.bytes, working.read))
+    }
+
+    /// Proves the routes between all ordered pairs of devices.
+    ///
+    /// # Errors
+    ///
+    /// As [`Core::verdict`].
+    ///
+    /// Locks: as [`Core::verdict`].
+    pub(crate) fn prove_routes(&self, devices: &[&Arc<DeviceInner>]) -> Result<()> {
+        let _held = self.routes.hold_probes();
+        for from in devices {
+            for to in devices {
+                self.verdict(from, to)?;
+            }
+        }
+        Ok(())
     }
 
     /// The verdict on the routes from one device to another, if they were proved.

@@ -70,12 +70,6 @@ impl Core {
         given.or_else(|| self.member(device).speeds.get()).or_else(assumed)
     }
 
-    /// A device with its tools, as one end of a route.
-    pub(super) fn end(&self, device: &Arc<DeviceInner>) -> Result<transfer::RouteEnd> {
-        let Tools { kernels, staging } = self.tools(device)?;
-        Ok(transfer::RouteEnd { device: Arc::clone(device), staging, kernels })
-    }
-
     pub(super) fn tools(&self, device: &DeviceInner) -> Result<Tools> {
         let tools = self.member(device.id()).tools(|device| {
             let staging = Staging::new(device)?;

@@ -250,11 +250,26 @@ impl Adapter {
         pairs.into_iter().find(|(a, b)| a != b)
     }
 
+    /// The PCI addresses, if both are known and differ.
+    pub(crate) fn differing_pci(&self, other: &Self) -> Option<(PciAddress, PciAddress)> {
+        self.0.pci.zip(other.0.pci).filter(|(a, b)| a != b)
+    }
+
+    /// The render nodes, or else the primary nodes, if both are known and differ.
+    pub(crate) fn differing_drm(&self, other: &Self) -> Option<(DrmNode, DrmNode)> {
+        let render = self.0.drm_render.zip(other.0.drm_render).filter(|(a, b)| a != b);
+        render.or(self.0.drm_primary.zip(other.0.drm_primary).filter(|(a, b)| a != b))
+    }
+
     /// Whether both are the same device under the same driver build, which `OPAQUE_FD` requires
     /// (VUID-VkMemoryAllocateInfo-pNext-02742 and the table in "External Memory Handle Types
     /// Compatibility").
+    ///
+    /// Equal UUIDs do not suffice: some drivers gave one UUID to all devices of a kind.
     pub(crate) fn same_driver_and_device(&self, other: &Self) -> bool {
         self.differing_uuid(other).is_none()
+            && self.differing_pci(other).is_none()
+            && self.differing_drm(other).is_none()
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ash::vk;
 
+use super::handle_type::HandleType;
 use super::heap_budget::HeapBudget;
 
 /// A call that can fail.
@@ -49,6 +50,8 @@ pub enum Call {
     DuplicateFd,
     /// Any `ioctl` of peerbuf: `DMA_BUF_IOCTL_*`, `DMA_HEAP_IOCTL_ALLOC`, `UDMABUF_CREATE`.
     Ioctl,
+    /// `vkCreateDevice` of a device on which routes are proved.
+    CreateDevice,
 }
 
 impl Call {
@@ -70,6 +73,7 @@ impl Call {
         Self::Mmap,
         Self::DuplicateFd,
         Self::Ioctl,
+        Self::CreateDevice,
     ];
 
     /// The name of the call.
@@ -91,6 +95,7 @@ impl Call {
             Self::Mmap => "mmap",
             Self::DuplicateFd => "fcntl(F_DUPFD_CLOEXEC)",
             Self::Ioctl => "ioctl",
+            Self::CreateDevice => "vkCreateDevice",
         }
     }
 }
@@ -112,6 +117,9 @@ pub struct Calls {
     pub(super) unmappable: AtomicBool,
     /// Work of devices counts as running when dependencies are chosen, even if it has finished.
     pub(super) pretend_busy: AtomicBool,
+    /// Whether `device_faults` differs from its default. Relaxed, as `armed`.
+    pub(super) has_device_faults: AtomicBool,
+    pub(super) device_faults: Mutex<DeviceFaults>,
     /// Whether a device was reported lost since the engine last checked. It is here because the devices of an
     /// engine share nothing else.
     device_lost: AtomicBool,
@@ -119,6 +127,31 @@ pub struct Calls {
     pub(super) heap_budget: Mutex<Option<HeapBudget>>,
     /// The engine's stopped clock in milliseconds plus 1; 0 while it runs. Relaxed: it orders nothing.
     pub(super) clock: AtomicU64,
+}
+
+/// Faults of devices that a test asks for, as long as it asks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DeviceFaults {
+    /// Submissions to a device that has imported memory as this type fail with this code.
+    pub(super) failing: Option<(HandleType, vk::Result)>,
+    /// Work of these devices appears never to end.
+    pub(super) stopped: Option<StoppedQueues>,
+    /// Copies of the queue for moves write nothing.
+    pub(crate) blind_moves: bool,
+    /// Host writes do not reach devices.
+    pub(crate) blind_host: bool,
+    /// An exporter reads its memory 16 times as slowly once another device has imported it.
+    pub(crate) dragging_imports: bool,
+}
+
+/// Which devices' work appears never to end, for [`Calls::stop_queues`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoppedQueues {
+    /// Those of all devices on which routes are proved.
+    OfProbes,
+    /// Those of devices on which routes are proved, while they have imported memory as this type.
+    WithImport(HandleType),
 }
 
 /// A call that must fail.
@@ -173,6 +206,12 @@ impl Calls {
     #[inline]
     pub(crate) fn pretends_busy(&self) -> bool {
         cfg!(any(test, feature = "testing")) && self.pretend_busy.load(Ordering::Relaxed)
+    }
+
+    /// The faults of devices that a test asks for; `None` if there are none.
+    pub(crate) fn device_faults(&self) -> Option<DeviceFaults> {
+        let asked = self.has_device_faults.load(Ordering::Relaxed);
+        asked.then(|| *self.device_faults.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Counts `call`; `Err` if it must fail.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use ash::vk;
 
-use super::calls::{Call, Calls, Fault};
+use super::calls::{Call, Calls, DeviceFaults, Fault, StoppedQueues};
+use super::handle_type::HandleType;
 use super::heap_budget::HeapBudget;
 
 /// With the feature `testing` alone.
@@ -48,6 +49,44 @@ impl Calls {
     /// [`crate::Fence::is_signalled`], are not affected.
     pub fn set_pretend_busy(&self, busy: bool) {
         self.pretend_busy.store(busy, Ordering::Relaxed);
+    }
+
+    /// From now on every submission fails with `code` on a device that has imported memory as `handle`, without
+    /// reaching the driver. `None` ends that.
+    ///
+    /// Drivers report an import whose pages they cannot get in this way, at the first submission
+    /// (NVIDIA/open-gpu-kernel-modules#1037).
+    pub fn fail_submissions_with_import(&self, fault: Option<(HandleType, vk::Result)>) {
+        self.change_device_faults(|faults| faults.failing = fault);
+    }
+
+    /// From now on the work of these devices appears never to end: waits time out, and nothing counts as
+    /// finished. `None` ends that.
+    pub fn stop_queues(&self, stopped: Option<StoppedQueues>) {
+        self.change_device_faults(|faults| faults.stopped = stopped);
+    }
+
+    /// From now on copies of the queue for moves write nothing, as those of a copy engine that sees other memory
+    /// than the shaders.
+    pub fn set_blind_moves(&self, blind: bool) {
+        self.change_device_faults(|faults| faults.blind_moves = blind);
+    }
+
+    /// From now on what the host writes while a route is proved does not reach devices, as with caches that are
+    /// not coherent.
+    pub fn set_blind_host(&self, blind: bool) {
+        self.change_device_faults(|faults| faults.blind_host = blind);
+    }
+
+    /// From now on a device reads its own memory 16 times as slowly once another device has imported it, as after
+    /// a move of that memory to the host's.
+    pub fn set_dragging_imports(&self, drags: bool) {
+        self.change_device_faults(|faults| faults.dragging_imports = drags);
+    }
+
+    fn change_device_faults(&self, change: impl FnOnce(&mut DeviceFaults)) {
+        change(&mut self.device_faults.lock().unwrap_or_else(PoisonError::into_inner));
+        self.has_device_faults.store(true, Ordering::Relaxed);
     }
 
     /// Replaces what every driver reports about its device's heap: a budget of `budget` bytes for this process,

@@ -2,13 +2,14 @@
 #![expect(unsafe_code, reason = "destroying the device")]
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ash::{ext, khr, vk};
 
 use super::adapter::Adapter;
 use super::calls::Calls;
+use super::handle_type::HandleType;
 use super::id::DeviceId;
 use super::queue::Queue;
 use super::queues::{QueueKind, Queues};
@@ -34,6 +35,10 @@ pub(crate) struct DeviceInner {
     pub(super) semaphore_fd: Option<khr::external_semaphore_fd::Device>,
     pub(super) dma_buf: bool,
     pub(super) foreign_queue_family: bool,
+    /// Whether routes are proved on it, and nothing else is done.
+    pub(super) probe: bool,
+    /// How many imports of each handle type are alive. Relaxed: only fault injection reads it.
+    pub(super) imports: [AtomicU32; HandleType::ALL.len()],
     pub(super) calls: Arc<Calls>,
     pub(super) live: Arc<Live>,
     /// Set once, never cleared. Release/acquire, so that a thread that reads it also sees what led to it.
@@ -112,6 +117,20 @@ impl DeviceInner {
     /// Whether `VK_EXT_queue_family_foreign` is enabled.
     pub(crate) fn has_foreign_queue_family(&self) -> bool {
         self.foreign_queue_family
+    }
+
+    /// Counts an import of that type, until [`DeviceInner::forget_import`].
+    pub(crate) fn note_import(&self, handle: HandleType) {
+        self.imports[handle as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends the count of an import.
+    pub(crate) fn forget_import(&self, handle: HandleType) {
+        self.imports[handle as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_import(&self, handle: HandleType) -> bool {
+        self.imports[handle as usize].load(Ordering::Relaxed) > 0
     }
 
     /// `VK_KHR_external_semaphore_fd`, if enabled.

@@ -46,7 +46,7 @@ mod work;
 
 pub use adapter::{Adapter, Heap, MemoryType};
 pub use adopt::{AdoptedDevice, AdoptedQueue};
-pub use calls::{Call, Calls};
+pub use calls::{Call, Calls, StoppedQueues};
 pub use device::Device;
 pub use external::{ExternalBuffers, ExternalSemaphores};
 pub use formats::{FormatModifier, vulkan_format};

@@ -10,11 +10,11 @@ use smallvec::{SmallVec, smallvec};
 
 use super::adapter::Adapter;
 use super::adopt::AdoptedDevice;
-use super::calls::Calls;
+use super::calls::{Call, Calls};
 use super::external::SemaphoreHandle;
 use super::id::DeviceId;
 use super::inner::DeviceInner;
-use super::queues::{self, QueueChoice, QueueIndex, Queues};
+use super::queues::{self, QueueChoice, QueueIndex, QueueKind, Queues};
 use crate::error::{Error, Result};
 use crate::observe::{Live, Object};
 
@@ -32,12 +32,60 @@ impl DeviceInner {
         let main = QueueIndex { family, index: 0 };
         let transfer =
             queues::choose_transfer(adapter.queue_families(), family).filter(|_| transfer_queue);
-        let raw = create_raw(adapter, main, transfer)?;
-        let own = |at| QueueChoice { at, lock: None };
-        let queues = (own(main), transfer.map(own));
-        let parts = Parts { adapter, id, calls, live, raw, queues, owned: true };
+        let extensions = adapter.device_extensions();
+        let raw = create_raw(adapter, main, transfer, extensions)
+            .map_err(|code| Error::vulkan("vkCreateDevice", adapter.name(), code))?;
+        let queues = own_queues(main, transfer);
+        let parts = Parts { adapter, id, calls, live, raw, queues, owned: true, probe: false };
         // SAFETY: `raw` was just created with these queues, these extensions and the feature.
-        unsafe { Self::wrap(parts, adapter.device_extensions()) }
+        unsafe { Self::wrap(parts, extensions) }
+    }
+
+    /// Opens another device on the adapter of `like`, to prove routes on: with those extensions for sharing that
+    /// `like` has, and with queues of the same families. It has the number of `like` and is in no table.
+    ///
+    /// # Errors
+    ///
+    /// The error of `vkCreateDevice` or `vkCreateSemaphore`. Some adapters allow few devices at once.
+    pub(crate) fn open_probe(like: &Self) -> Result<Arc<Self>> {
+        let adapter = &like.adapter;
+        let family = like.queue_family(QueueKind::Main);
+        let main = QueueIndex { family, index: 0 };
+        let transfer = like.transfer_beside(main);
+        let extensions = like.sharing_extensions();
+        let raw = like
+            .calls
+            .enter(Call::CreateDevice)
+            .and_then(|()| create_raw(adapter, main, transfer, &extensions))
+            .map_err(|code| Error::vulkan(Call::CreateDevice.name(), &like.name, code))?;
+        let (calls, live) = (Arc::clone(&like.calls), Arc::clone(&like.live));
+        let queues = own_queues(main, transfer);
+        let parts =
+            Parts { adapter, id: like.id, calls, live, raw, queues, owned: true, probe: true };
+        // SAFETY: as in `open`.
+        unsafe { Self::wrap(parts, &extensions) }
+    }
+
+    /// The queue for moves of another device that has `main` and the same families; `None` if this one has none.
+    fn transfer_beside(&self, main: QueueIndex) -> Option<QueueIndex> {
+        let moves = self.queue_for_moves();
+        let family = (moves != QueueKind::Main).then(|| self.queue_family(moves))?;
+        let index = u32::from(family == main.family);
+        // An application may have named one queue twice.
+        let queues = self.adapter.queue_families().get(family as usize)?.queue_count;
+        (index < queues).then_some(QueueIndex { family, index })
+    }
+
+    /// The extensions for sharing that are enabled.
+    fn sharing_extensions(&self) -> SmallVec<[&'static CStr; 5]> {
+        let enabled = [
+            (self.memory_fd.is_some(), khr::external_memory_fd::NAME),
+            (self.dma_buf, ext::external_memory_dma_buf::NAME),
+            (self.memory_host.is_some(), ext::external_memory_host::NAME),
+            (self.semaphore_fd.is_some(), khr::external_semaphore_fd::NAME),
+            (self.foreign_queue_family, ext::queue_family_foreign::NAME),
+        ];
+        enabled.into_iter().filter_map(|(enabled, name)| enabled.then_some(name)).collect()
     }
 
     /// Adopts an application's device.
@@ -54,7 +102,7 @@ impl DeviceInner {
     ) -> Result<Arc<Self>> {
         let (raw, extensions) = (adopted.device.clone(), adopted.extensions.clone());
         let queues = adopted.queues(adapter)?;
-        let parts = Parts { adapter, id, calls, live, raw, queues, owned: false };
+        let parts = Parts { adapter, id, calls, live, raw, queues, owned: false, probe: false };
         // SAFETY: the caller's contract is that of `wrap`.
         unsafe { Self::wrap(parts, &extensions) }
     }
@@ -64,7 +112,7 @@ impl DeviceInner {
     /// `parts.raw` is live, of `parts.adapter`, with exactly `extensions`, timeline semaphores and the
     /// queues enabled; if `owned`, nothing else destroys it.
     unsafe fn wrap(parts: Parts<'_>, extensions: &[&CStr]) -> Result<Arc<Self>> {
-        let Parts { adapter, id, calls, live, raw, queues: (main, transfer), owned } = parts;
+        let Parts { adapter, id, calls, live, raw, queues: (main, transfer), owned, probe } = parts;
         let has = |name: &CStr| extensions.contains(&name);
         // The application may not have enabled what a shared timeline needs.
         let export = if has(khr::external_semaphore_fd::NAME) {
@@ -87,7 +135,7 @@ impl DeviceInner {
         live.born(Object::Device);
         Ok(Arc::new(Self {
             id,
-            name: format!("{} [{}]", adapter.name(), id.0),
+            name: format!("{} [{}{}]", adapter.name(), id.0, if probe { ", probe" } else { "" }),
             adapter: adapter.clone(),
             owned,
             queues,
@@ -99,6 +147,8 @@ impl DeviceInner {
                 .then(|| khr::external_semaphore_fd::Device::new(instance, &raw)),
             dma_buf: has(ext::external_memory_dma_buf::NAME),
             foreign_queue_family: has(ext::queue_family_foreign::NAME),
+            probe,
+            imports: Default::default(),
             raw,
             calls,
             live,
@@ -117,6 +167,15 @@ struct Parts<'a> {
     /// The main queue, and the one for moves.
     queues: (QueueChoice, Option<QueueChoice>),
     owned: bool,
+    probe: bool,
+}
+
+fn own_queues(
+    main: QueueIndex,
+    transfer: Option<QueueIndex>,
+) -> (QueueChoice, Option<QueueChoice>) {
+    let own = |at| QueueChoice { at, lock: None };
+    (own(main), transfer.map(own))
 }
 
 /// The handle type as which timelines of `adapter` can be exported; empty if they cannot.
@@ -131,7 +190,8 @@ fn create_raw(
     adapter: &Adapter,
     main: QueueIndex,
     transfer: Option<QueueIndex>,
-) -> Result<ash::Device> {
+    extensions: &[&CStr],
+) -> Result<ash::Device, vk::Result> {
     let priorities = [1.0; 2];
     let family = |family, count| {
         let info = vk::DeviceQueueCreateInfo::default().queue_family_index(family);
@@ -143,7 +203,7 @@ fn create_raw(
         Some(at) if at.family == main.family => smallvec![family(main.family, 2)],
         Some(at) => smallvec![family(main.family, 1), family(at.family, 1)],
     };
-    let extensions: Vec<_> = adapter.device_extensions().iter().map(|name| name.as_ptr()).collect();
+    let extensions: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
     let mut timeline =
         vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
     let info = vk::DeviceCreateInfo::default()
@@ -153,5 +213,4 @@ fn create_raw(
     // SAFETY: the families exist and have that many queues, the extensions were enumerated, and the feature was
     // found to be supported when the adapter was read; all pointers outlive the call.
     unsafe { adapter.instance().raw().create_device(adapter.physical(), &info, None) }
-        .map_err(|code| Error::vulkan("vkCreateDevice", adapter.name(), code))
 }

@@ -34,6 +34,9 @@ pub enum Effect {
     /// An export that fails for lack of fds leaks those that it had opened. No code tests for this: peerbuf
     /// needs few fds, and reports when there are none.
     LeaksFdsAtLimit,
+    /// Memory that cannot be exported as a dma-buf on this machine is reported as out of device memory. So that
+    /// code refuses the route, and is no shortage.
+    NoMemoryMeansNoExport,
 }
 
 /// One behaviour of one driver.
@@ -95,6 +98,14 @@ pub const QUIRKS: &[Quirk] = &[
         effect: Effect::ClosesFdOfFailedImport,
         symptom: "vkAllocateMemory of an OPAQUE_FD: mmap gives ENOMEM, the fd is closed, an error returned",
         evidence: "strace of tests/process/allocation_failures.rs, 2026-11",
+    },
+    Quirk {
+        driver: vk::DriverId::MESA_LLVMPIPE,
+        versions: "Mesa 25.0.7, with udmabuf",
+        effect: Effect::NoMemoryMeansNoExport,
+        symptom: "vkAllocateMemory for export as a dma-buf: ERROR_OUT_OF_DEVICE_MEMORY if UDMABUF_CREATE fails, however \
+                  little memory is in use",
+        evidence: "refused for that code by the proof of routes since 2026-11; its heap is the host's memory and never full",
     },
     Quirk {
         driver: vk::DriverId::GOOGLE_SWIFTSHADER,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use ash::vk;
 
+use super::calls::StoppedQueues;
 use super::inner::DeviceInner;
 use super::queues::QueueKind;
 use super::semaphore::OwnedSemaphore;
@@ -49,8 +50,28 @@ impl DeviceInner {
             self.discard(submit.waits);
             return Err(self.error("vkQueueSubmit", vk::Result::ERROR_DEVICE_LOST));
         }
+        if let Some(code) = self.failing_import() {
+            self.discard(submit.waits);
+            return Err(self.not_submitted(code));
+        }
         let given = self.queue(kind).submit(&self.raw, &self.calls, submit, None);
         given.map_err(|code| self.not_submitted(code))
+    }
+
+    /// The code with which fault injection fails each submission, because of an import that is alive.
+    fn failing_import(&self) -> Option<vk::Result> {
+        let (handle, code) = self.calls.device_faults()?.failing?;
+        self.has_import(handle).then_some(code)
+    }
+
+    /// Whether fault injection makes the work of this device appear never to end.
+    fn is_stopped(&self) -> bool {
+        let stopped = self.calls.device_faults().and_then(|faults| faults.stopped);
+        self.probe
+            && stopped.is_some_and(|stopped| match stopped {
+                StoppedQueues::OfProbes => true,
+                StoppedQueues::WithImport(handle) => self.has_import(handle),
+            })
     }
 
     fn not_submitted(&self, code: vk::Result) -> Error {
@@ -121,6 +142,9 @@ impl DeviceInner {
     /// report it again.
     pub(crate) fn reached(&self, kind: QueueKind, value: u64) -> Result<bool> {
         const CALL: &str = "vkGetSemaphoreCounterValue";
+        if self.is_stopped() && !self.is_lost() {
+            return Ok(false);
+        }
         let queue = self.queue(kind);
         let completed = queue.completed(&self.raw).map_err(|code| self.error(CALL, code))?;
         let lost = self.lost.load(Ordering::Acquire);
@@ -139,6 +163,13 @@ impl DeviceInner {
     pub(crate) fn wait(&self, kind: QueueKind, value: u64, timeout: Duration) -> Result<bool> {
         if timeout.is_zero() || self.lost.load(Ordering::Acquire) {
             return self.reached(kind, value);
+        }
+        let end = Instant::now() + timeout;
+        while self.is_stopped() {
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(1).min(timeout));
         }
         let reached = self
             .queue(kind)

@@ -56,7 +56,11 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Busy { .. } | Self::Exported { .. } | Self::Timeout { .. } | Self::Stale { .. }
+            Self::Busy { .. }
+                | Self::Exported { .. }
+                | Self::Timeout { .. }
+                | Self::Stale { .. }
+                | Self::RoutesUnproved { .. }
         )
     }
 

@@ -6,11 +6,10 @@ use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ash::vk;
-use gpu_allocator::MemoryLocation;
 use gpu_allocator::vulkan::{
     Allocation, AllocationCreateDesc, AllocationScheme, Allocator, AllocatorCreateDesc,
 };
-use gpu_allocator::{AllocationError, AllocationSizes};
+use gpu_allocator::{AllocationError, AllocationSizes, MemoryLocation};
 
 use super::memory_type;
 use super::volatile::HostPtr;
@@ -35,13 +34,24 @@ pub(crate) enum Direction {
 
 impl Staging {
     pub(crate) fn new(device: &Arc<DeviceInner>) -> Result<Arc<Self>> {
+        Self::with_blocks(device, block_sizes(device.adapter()))
+    }
+
+    /// Staging memory in small blocks, for a device that lives only for some passes.
+    pub(crate) fn small(device: &Arc<DeviceInner>) -> Result<Arc<Self>> {
+        // The smallest that the allocator takes.
+        const BLOCK: u64 = 4 << 20;
+        Self::with_blocks(device, AllocationSizes::new(BLOCK, BLOCK))
+    }
+
+    fn with_blocks(device: &Arc<DeviceInner>, sizes: AllocationSizes) -> Result<Arc<Self>> {
         let desc = AllocatorCreateDesc {
             instance: device.adapter().instance().raw().clone(),
             device: device.raw().clone(),
             physical_device: device.adapter().physical(),
             debug_settings: Default::default(),
             buffer_device_address: false,
-            allocation_sizes: block_sizes(device.adapter()),
+            allocation_sizes: sizes,
         };
         let allocator = Allocator::new(&desc).map_err(|source| Error::Staging {
             device: device.name().to_owned(),

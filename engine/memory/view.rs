@@ -35,6 +35,8 @@ pub(crate) struct View {
     pub(super) handle: HandleType,
     /// The memory is dedicated to the buffer, so no second buffer can be bound to it.
     pub(super) dedicated: bool,
+    /// The memory was imported, and its device counts it.
+    pub(super) imported: bool,
     pub(super) mapped: OnceLock<HostPtr>,
     /// The host memory that was imported by address. Unmapped only after `drop` has freed the memory, since the
     /// specification requires the range to stay accessible for the lifetime of the import.
@@ -193,6 +195,9 @@ impl Drop for View {
         unsafe { self.device.raw().destroy_buffer(self.buffer, None) };
         // SAFETY: as above; freeing unmaps.
         unsafe { self.device.raw().free_memory(self.memory, None) };
+        if self.imported {
+            self.device.forget_import(self.handle);
+        }
         self.device.live().died(Object::View);
     }
 }

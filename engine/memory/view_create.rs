@@ -48,10 +48,7 @@ impl View {
     ) -> Result<Self, ViewError> {
         let mut view = Self::with_buffer(device, size, handle)?;
         let requirements = view.requirements();
-        let wanted = Wanted::for_domain(kind, device.adapter().shares_system_memory());
-        let (types, heaps) = (device.adapter().memory_types(), device.adapter().heaps());
-        view.memory_type = memory_type::choose(types, heaps, requirements.memory_type_bits, wanted)
-            .ok_or(ViewError::NoMemoryType)?;
+        view.memory_type = view.choose_type(kind).ok_or(ViewError::NoMemoryType)?;
         view.memory_size = requirements.size;
         let mut export = vk::ExportMemoryAllocateInfo::default().handle_types(handle.vk());
         view.allocate(Call::AllocateMemory, &mut export)?;
@@ -64,12 +61,43 @@ impl View {
         size: u64,
         source: Source<'_>,
     ) -> Result<Self, ViewError> {
-        match source {
+        let mut view = match source {
             Source::Fd { fd, handle, memory_size, memory_type } => {
                 Self::import_fd(device, size, fd, handle, memory_size, memory_type)
             }
             Source::Host { memory } => Self::import_host(device, memory),
-        }
+        }?;
+        device.note_import(view.handle);
+        view.imported = true;
+        Ok(view)
+    }
+
+    /// Allocates memory as [`View::export`] does, but not for export, and frees it. Fails with the driver's code.
+    ///
+    /// If this succeeds where [`View::export`] is out of memory, the domain is not full.
+    pub(crate) fn try_private(
+        device: &Arc<DeviceInner>,
+        size: u64,
+        handle: HandleType,
+        kind: DomainKind,
+    ) -> Result<(), vk::Result> {
+        let code = |error| match error {
+            ViewError::Vulkan(code) => code,
+            _ => vk::Result::ERROR_UNKNOWN,
+        };
+        let view = Self::with_buffer(device, size, handle).map_err(code)?;
+        let requirements = view.requirements();
+        let index = view.choose_type(kind).ok_or(vk::Result::ERROR_UNKNOWN)?;
+        device.calls().enter(Call::AllocateMemory)?;
+        let info = vk::MemoryAllocateInfo::default()
+            .allocation_size(requirements.size)
+            .memory_type_index(index);
+        // SAFETY: the type index was chosen among the device's own types
+        // (VUID-vkAllocateMemory-pAllocateInfo-01714); nothing is bound to the memory.
+        let memory = unsafe { device.raw().allocate_memory(&info, None) }?;
+        // SAFETY: allocated above, and not used.
+        unsafe { device.raw().free_memory(memory, None) };
+        Ok(())
     }
 
     fn import_fd(
@@ -143,6 +171,7 @@ impl View {
             memory_type: 0,
             handle,
             dedicated: device.adapter().external_buffer(handle).dedicated_only,
+            imported: false,
             mapped: OnceLock::new(),
             host_memory: None,
         })
@@ -160,6 +189,14 @@ impl View {
         let usable = |kind: &MemoryType| memory_type::is_usable(kind.flags);
         self.requirements().memory_type_bits & bit != 0
             && self.device.adapter().memory_types().get(index as usize).is_some_and(usable)
+    }
+
+    /// The type of new memory for a domain.
+    fn choose_type(&self, kind: DomainKind) -> Option<u32> {
+        let adapter = self.device.adapter();
+        let wanted = Wanted::for_domain(kind, adapter.shares_system_memory());
+        let bits = self.requirements().memory_type_bits;
+        memory_type::choose(adapter.memory_types(), adapter.heaps(), bits, wanted)
     }
 
     fn choose_import_type(&self, handle_bits: u32) -> Result<u32, ViewError> {

@@ -60,6 +60,9 @@ pub(crate) fn copy_many(
             None => commands_of.push((pair, vec![region])),
         }
     }
+    if device.calls().device_faults().is_some_and(|faults| faults.blind_moves) {
+        commands_of.clear();
+    }
     let lane = device.queue_for_moves();
     submit((device, lane), waits, &merged_spans(copies, tails), |commands| {
         for tail in tails {

@@ -12,26 +12,37 @@
 // Nothing in this module knows what a shared buffer is. It works on spans: a view, an offset, a length.
 
 mod capability;
+mod child;
 mod compute;
 mod copy;
 mod ownership;
+mod pair_key;
+mod pass;
 pub(crate) mod path;
 mod prove;
 mod refusal;
 mod route;
+mod route_file;
+mod routes;
 mod span;
+mod untried;
+mod verdict;
 
 pub use compute::{PassReport, pattern_word};
 pub use ownership::Scope;
+pub use pass::{Pass, Side};
 pub use path::{CopySpeed, CopySpeeds};
-pub use refusal::{Refusal, RefusalReason, Route, Side};
-pub use route::{Verdict, Working};
+pub use refusal::{Refusal, RefusalReason, Route};
+pub use untried::Untried;
+pub use verdict::{ExporterSpeed, Trial, Verdict, Working};
 
 pub(crate) use capability::{can_export, can_import};
+pub(crate) use child::{Request, answer};
 pub(crate) use compute::{Attempt, ComputeKernels, Watch, Work};
 pub(crate) use copy::{copy, copy_many, from_staging_parts, to_staging, zero};
 pub(crate) use ownership::{acquire, release};
+pub(crate) use pair_key::PairKey;
 pub(crate) use path::{Unfinished, staged_copy};
-pub(crate) use prove::{RouteEnd, prove_all};
-pub(crate) use route::{PairKey, Routes};
+pub(crate) use refusal::{first_of, untried};
+pub(crate) use routes::Routes;
 pub(crate) use span::Span;

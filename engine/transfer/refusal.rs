@@ -3,8 +3,13 @@
 //! This file imports nothing but files that hold plain ids, so that [`crate::Error`] can carry a [`Refusal`].
 
 use std::fmt;
+use std::time::Duration;
 
-use crate::device::{HandleType, Uuid};
+use ash::vk;
+
+use super::pass::{Pass, Side};
+use super::untried::Untried;
+use crate::device::{DrmNode, HandleType, PciAddress, Uuid};
 use crate::memory::DomainKind;
 
 /// How two devices share bytes, or how bytes get from one to the other.
@@ -98,21 +103,18 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// One of the two devices of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The device that the route starts from: the exporter, where there is one.
-    First,
-    /// The device that the route leads to.
-    Second,
+/// Those of the refusals that say that a route was not tried yet.
+pub(crate) fn untried(refused: &[Refusal]) -> Vec<Refusal> {
+    let is_untried = |refusal: &&Refusal| matches!(refusal.reason, RefusalReason::NotProvedYet(_));
+    refused.iter().filter(is_untried).cloned().collect()
 }
 
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::First => "first",
-            Self::Second => "second",
-        })
+/// The first of the refusals as text, and how many there are.
+pub(crate) fn first_of(refused: &[Refusal]) -> String {
+    match refused {
+        [] => String::new(),
+        [only] => only.to_string(),
+        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
     }
 }
 
@@ -148,6 +150,25 @@ pub enum RefusalReason {
         /// The same of the second device, which imports.
         ours: Uuid,
     },
+    /// Opaque fds are valid only on the same device. The UUIDs are equal, but the PCI addresses differ.
+    #[error("only for the same device; the first is at {theirs}, the second at {ours}")]
+    OtherPciAddress {
+        /// The address of the exporting device.
+        theirs: PciAddress,
+        /// That of the importing device.
+        ours: PciAddress,
+    },
+    /// Opaque fds are valid only on the same device. The UUIDs are equal, but the DRM nodes differ.
+    #[error(
+        "only for the same device; the first is node {}:{}, the second {}:{}",
+        theirs.major, theirs.minor, ours.major, ours.minor
+    )]
+    OtherDrmNode {
+        /// The node of the exporting device.
+        theirs: DrmNode,
+        /// That of the importing device.
+        ours: DrmNode,
+    },
     /// The machine lacks something that the route needs.
     #[error("{0}")]
     Missing(&'static str),
@@ -164,10 +185,102 @@ pub enum RefusalReason {
     /// A call failed.
     #[error("{0}")]
     Failed(String),
+    /// The first device's driver is out of memory for memory that can be exported, although it allocates as much
+    /// other memory.
+    #[error("no exportable memory: {code:?} for {bytes} bytes, while other memory is allocated")]
+    NoExportableMemory {
+        /// Bytes requested.
+        bytes: u64,
+        /// The driver's code.
+        code: vk::Result,
+    },
+    /// A driver reports that it is out of memory for the import, although it allocates as much memory.
+    #[error(
+        "the {side} device imports nothing: {code:?} for {bytes} bytes, while memory is allocated"
+    )]
+    ImportFailed {
+        /// The device that imports.
+        side: Side,
+        /// Bytes to be imported.
+        bytes: u64,
+        /// The driver's code.
+        code: vk::Result,
+    },
+    /// The import was accepted, but a submission that uses it fails. A submission without it succeeds.
+    #[error(
+        "accepted, but the {side} device's work with it fails with {code:?}; without it, work takes {control:.1?}"
+    )]
+    SubmissionFailed {
+        /// The device whose submission failed.
+        side: Side,
+        /// The driver's code.
+        code: vk::Result,
+        /// How long an empty submission took on the same device, once the import was gone.
+        control: Duration,
+    },
+    /// The import was accepted, but work that uses it loses the device on which it was tried. Work without it
+    /// succeeds on another device of the same adapter.
+    #[error(
+        "accepted, but work with it loses the {side} device ({call}); without it, work takes {control:.1?}"
+    )]
+    DeviceLost {
+        /// The device that was lost.
+        side: Side,
+        /// The call that reported the loss.
+        call: &'static str,
+        /// How long an empty submission took on a new device of the same adapter.
+        control: Duration,
+    },
+    /// The import was accepted, but work that uses it does not end. Work without it ends on another device of the
+    /// same adapter.
+    #[error(
+        "accepted, but work of the {side} device with it did not end within {after:.1?}; without it, work takes \
+         {control:.1?}"
+    )]
+    Hung {
+        /// The device whose work did not end.
+        side: Side,
+        /// How long it was waited for.
+        after: Duration,
+        /// How long an empty submission took on a new device of the same adapter.
+        control: Duration,
+    },
+    /// The child process that tried the route ended by itself ([`crate::EngineDescriptor::probe_program`]).
+    #[error("the process that tried it crashed: {how}")]
+    Crashed {
+        /// Its signal or exit status.
+        how: String,
+    },
+    /// The child process that tried the route was killed, because it had not ended in time.
+    #[error("the process that tried it did not end within {after:.1?}")]
+    NeverReturned {
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The route carries data, but once the second device has imported the memory, the first device reads its own
+    /// memory slowly: its driver has moved it to the host. So the route counts as one over system memory, and is
+    /// used only if there is no other.
+    #[error(
+        "it moves the first device's memory to the host: read by the first device in {after:.1?}, before in \
+         {before:.1?}"
+    )]
+    DragsOut {
+        /// The first device's pass over the memory before the import.
+        before: Duration,
+        /// The same pass afterwards.
+        after: Duration,
+    },
+    /// The route was not tried yet, which says nothing about it. It is tried again later.
+    #[error("not proved yet: {0}")]
+    NotProvedYet(Untried),
     /// The import was accepted, but the bytes read differ from the bytes written.
-    #[error("accepted, but {wrong} of {words} words were wrong, the first at byte {first_wrong}")]
+    #[error(
+        "accepted, but {wrong} of {words} words {pass} were wrong, the first at byte {first_wrong}"
+    )]
     #[non_exhaustive]
     WrongBytes {
+        /// The pass that found it.
+        pass: Pass,
         /// Words that were written and read back.
         words: u64,
         /// How many of them were wrong.

@@ -7,6 +7,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
 use std::time::Duration;
 
+use peerbuf::EngineDescriptor;
+
 use super::Rig;
 
 /// The first timeout, and one that is long enough for any machine.
@@ -36,9 +38,18 @@ pub(crate) fn besides<R>(work: impl FnOnce() -> R) -> R {
 
 /// Runs `test` with an engine of some timeout, and passes that timeout to it.
 pub(crate) fn with_bound(test: impl Fn(&mut Rig, Duration)) {
+    with_bound_and(|descriptor| descriptor, test);
+}
+
+/// As [`with_bound`], with an engine whose descriptor `change` has modified.
+pub(crate) fn with_bound_and(
+    change: impl Fn(EngineDescriptor) -> EngineDescriptor,
+    test: impl Fn(&mut Rig, Duration),
+) {
     let mut bound = SHORTEST;
     loop {
-        let attempt = || test(&mut Rig::with(|descriptor| descriptor.timeout(bound)), bound);
+        let rig = || Rig::with(|descriptor| change(descriptor.timeout(bound)));
+        let attempt = || test(&mut rig(), bound);
         match catch_unwind(AssertUnwindSafe(attempt)) {
             Ok(()) => return,
             Err(panic) if panic.is::<TooShort>() && bound < LONGEST => bound *= 2,

@@ -8,4 +8,5 @@ mod allocation_failures;
 mod devices;
 mod faults;
 mod fd_hygiene;
+mod probe_program;
 mod teardown_order;

@@ -16,5 +16,7 @@ mod limits;
 mod memory;
 mod providers;
 mod report;
+mod route_cache;
+mod route_faults;
 mod routes;
 mod threads;

@@ -1,7 +1,7 @@
 //! Routes: a route works if data has passed through it; every other route has a reason for its refusal.
 
 use crate::common::{self, Rig, assert_pattern, fill};
-use peerbuf::transfer::RefusalReason;
+use peerbuf::transfer::{Pass, RefusalReason};
 use peerbuf::{BufferDescriptor, CopyRegion, Device, Placement, Route};
 
 fn refusal(rig: &Rig, from: &Device, to: &Device, route: Route) -> Option<RefusalReason> {
@@ -74,10 +74,13 @@ fn an_import_with_wrong_bytes_is_detected_and_another_route_taken() {
     let verdict = rig.engine().route(&first, &second).expect("a verdict");
     let reason =
         refusal(&rig, &first, &second, Route::OpaqueFd).expect("the import shows wrong bytes");
-    let RefusalReason::WrongBytes { words, wrong, first_wrong, .. } = reason else {
+    let RefusalReason::WrongBytes { pass: Pass::FirstToSecond, words, wrong, first_wrong, .. } =
+        reason
+    else {
         panic!("{reason}")
     };
-    assert_eq!(words * 4, verdict.probe_bytes);
+    let trial = verdict.trials.iter().find(|trial| trial.route == Route::OpaqueFd);
+    assert_eq!(Some(words * 4), trial.map(|trial| trial.bytes));
     assert!(wrong == words && first_wrong == 0, "{wrong} of {words}, first {first_wrong}");
     assert!(verdict.verified, "{verdict:?}");
     assert_ne!(verdict.route, Route::OpaqueFd);

@@ -79,6 +79,7 @@ impl<'a> PendingAttach<'a> {
     fn reach_and_list(&self, buffer: &Arc<BufferInner>) -> Result<AttachmentId> {
         // Each attempt ends with an attachment or an error, unless another thread moved the buffer meanwhile.
         const ATTEMPTS: u32 = 100;
+        let _held = buffer.core().routes.hold_probes();
         learn_access_costs(buffer, self.device);
         for _ in 0..ATTEMPTS {
             let allowed = buffer.placement().kinds();
@@ -124,11 +125,13 @@ impl SharedBuffer {
     ///
     /// Every attached device must be able to reach the backing that the buffer is in. If `device` cannot, the
     /// buffer moves within its placement, provided that no mapping, access or pin keeps it in place. The first
-    /// attach of a pair of drivers also proves the routes between them, which takes some milliseconds.
+    /// attach of a pair of drivers also proves the routes between them ([`crate::Engine::route`]), which takes some
+    /// tens of milliseconds; [`crate::Engine::prove_routes`] does it earlier.
     ///
     /// # Errors
     ///
-    /// [`Error::AlreadyAttached`]; [`Error::Unreachable`] with every route that was considered; [`Error::Busy`]
+    /// [`Error::AlreadyAttached`]; [`Error::Unreachable`] with every route that was considered;
+    /// [`Error::RoutesUnproved`] if no route is known to work and some could not be tried yet; [`Error::Busy`]
     /// if the buffer would have to move and is kept in place; [`Error::Revoked`], [`Error::Purged`],
     /// [`Error::Poisoned`], [`Error::OutOfMemory`], [`Error::FdLimit`]. None of them changes anything.
     ///

@@ -12,7 +12,7 @@ use crate::buffer::state::{AttachCaps, AttachmentEntry, State};
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{DomainKind, ImportKind, Provider};
-use crate::transfer::{Refusal, RefusalReason, Route};
+use crate::transfer::{self, Refusal, RefusalReason, Route};
 
 /// What each attached device of a buffer, and one that is about to attach, can import from each provider.
 ///
@@ -67,6 +67,7 @@ impl ImportMatrix {
                 providers.extend(buffer.core().possible(home, kind).filter(suits));
             }
         }
+        let _held = buffer.core().routes.hold_probes();
         let (rows, refused) = (vec![], vec![]);
         let mut this = Self { devices, rows, refused, generation, home: home_id };
         for provider in providers {
@@ -177,7 +178,8 @@ fn attached_caps(buffer: &BufferInner, state: &State) -> impl Iterator<Item = At
 }
 
 impl BufferInner {
-    /// The error for a device that cannot reach the buffer, with every refusal that was found.
+    /// The error for a device that cannot reach the buffer, with every refusal that was found. If a route was not
+    /// tried yet, it may still reach the buffer later.
     pub(in crate::buffer) fn unreachable(
         &self,
         device: &DeviceInner,
@@ -191,6 +193,10 @@ impl BufferInner {
                 refused.push(Refusal { route, reason: RefusalReason::Placement(kind) });
             }
         }
-        Error::Unreachable { buffer: self.name(), device: device.name().to_owned(), refused }
+        let (device, untried) = (device.name().to_owned(), transfer::untried(&matrix.refused));
+        if !untried.is_empty() {
+            return Error::RoutesUnproved { device, untried };
+        }
+        Error::Unreachable { buffer: self.name(), device, refused }
     }
 }

@@ -131,7 +131,8 @@ fn route_cell(pair: &RouteFacts) -> String {
     let (first, others): (Vec<&WorkingFacts>, Vec<&WorkingFacts>) =
         pair.working.iter().partition(|working| working.route == chosen);
     let routes = first.into_iter().chain(others).map(|working| {
-        format!("✓ {} {:.1} GB/s", working.route, working.read_bytes_per_second / 1e9)
+        let drags = if working.drags_out { ", moves memory out" } else { "" };
+        format!("✓ {} {:.1} GB/s{drags}", working.route, working.read_bytes_per_second / 1e9)
     });
     lines(routes.chain(wait(pair).map(|wait| format!("waits by {wait}"))))
 }
@@ -155,6 +156,7 @@ mod tests {
             verified: false,
             working: vec![],
             refused: vec![],
+            untried: vec![],
             wait: None,
             error: None,
         }
@@ -207,7 +209,8 @@ mod tests {
 
     #[test]
     fn the_routes_and_waits_shown_are_explained() {
-        let working = |route| WorkingFacts { route, read_bytes_per_second: 2.0e9 };
+        let working =
+            |route| WorkingFacts { route, read_bytes_per_second: 2.0e9, drags_out: false };
         let working = RouteFacts {
             route: Some("memfd"),
             verified: true,

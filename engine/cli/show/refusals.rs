@@ -11,7 +11,8 @@ use crate::report::RouteFacts;
 pub(super) fn refusals(routes: &[RouteFacts]) -> Table {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for pair in routes {
-        let refused = pair.refused.iter().map(|refusal| (refusal.route, refusal.reason.as_str()));
+        let refused = pair.refused.iter().chain(&pair.untried);
+        let refused = refused.map(|refusal| (refusal.route, refusal.reason.as_str()));
         let error = pair.error.as_deref().map(|error| ("any", error));
         for (route, reason) in refused.chain(error) {
             let known = groups.iter_mut().find(|g| g.routes == [route] && g.reason == reason);

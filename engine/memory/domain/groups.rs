@@ -1,8 +1,8 @@
 //! What the client groups use of a domain, and their caps.
 
 use super::Domain;
-use crate::memory::group_account::{Charge, GroupAccount, GroupId};
 use crate::memory::domain_usage::GroupUsage;
+use crate::memory::group_account::{Charge, GroupAccount, GroupId};
 
 impl Domain {
     /// The usage and the cap of a group.

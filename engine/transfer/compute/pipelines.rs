@@ -1,7 +1,7 @@
 //! The Vulkan objects behind the kernels: layouts, pipelines and the descriptor set.
 #![expect(unsafe_code, reason = "pipelines, descriptors and dispatches on a live device")]
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ash::vk;
 
@@ -42,12 +42,13 @@ pub(super) const FINDINGS: u64 = 8;
 /// # Invariants
 ///
 /// Every handle is null or a live object of `device`, destroyed only by `drop`; once constructed none
-/// is null. No dispatch is running when this is dropped, unless it was told to leak ([`Pipelines::leak`]).
+/// is null, and a pipeline that was made is live. No dispatch is running when this is dropped, unless it was told to leak ([`Pipelines::leak`]).
 pub(super) struct Pipelines {
     device: Arc<DeviceInner>,
     set_layout: vk::DescriptorSetLayout,
     layout: vk::PipelineLayout,
-    pipelines: [vk::Pipeline; SHADERS.len()],
+    /// Each is made at its first dispatch: drivers compile for tens of milliseconds.
+    pipelines: [OnceLock<vk::Pipeline>; SHADERS.len()],
     pool: vk::DescriptorPool,
     set: vk::DescriptorSet,
     /// Whether `drop` destroys nothing, because a dispatch may still be running.
@@ -60,14 +61,13 @@ impl Pipelines {
             device: Arc::clone(device),
             set_layout: vk::DescriptorSetLayout::null(),
             layout: vk::PipelineLayout::null(),
-            pipelines: [vk::Pipeline::null(); SHADERS.len()],
+            pipelines: [const { OnceLock::new() }; SHADERS.len()],
             pool: vk::DescriptorPool::null(),
             set: vk::DescriptorSet::null(),
             leaked: false,
         };
         let failed = |call| move |code| device.error(call, code);
         this.create_layouts().map_err(failed("vkCreatePipelineLayout"))?;
-        this.create_pipelines().map_err(failed("vkCreateComputePipelines"))?;
         this.create_set().map_err(failed("vkAllocateDescriptorSets"))?;
         Ok(this)
     }
@@ -126,6 +126,7 @@ impl Pipelines {
         parameters: [u32; 4],
     ) -> Result<Fence> {
         let raw = self.device.raw();
+        let pipeline = self.pipeline(kernel)?;
         // Only a copy has two different spans; one span may not be acquired twice.
         let spans = if matches!(kernel, Kernel::Copy) { &spans[..] } else { &spans[..1] };
         let bytes: Vec<u8> = parameters.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -134,7 +135,7 @@ impl Pipelines {
             unsafe { acquire(&self.device, commands, spans, Scope::COMPUTE) };
             let (point, layout) = (vk::PipelineBindPoint::COMPUTE, self.layout);
             // SAFETY: the pipeline is live by the type invariant.
-            unsafe { raw.cmd_bind_pipeline(commands, point, self.pipelines[kernel as usize]) };
+            unsafe { raw.cmd_bind_pipeline(commands, point, pipeline) };
             // SAFETY: the set was allocated with the layout's only set layout, and is bound.
             unsafe { raw.cmd_bind_descriptor_sets(commands, point, layout, 0, &[self.set], &[]) };
             let stage = vk::ShaderStageFlags::COMPUTE;
@@ -172,30 +173,37 @@ impl Pipelines {
         Ok(())
     }
 
-    fn create_pipelines(&mut self) -> Result<(), vk::Result> {
-        for (slot, bytes) in SHADERS.into_iter().enumerate() {
-            let raw = self.device.raw();
-            let words: Vec<u32> =
-                bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
-            let info = vk::ShaderModuleCreateInfo::default().code(&words);
-            // SAFETY: the code was validated when it was compiled.
-            let module = unsafe { raw.create_shader_module(&info, None) }?;
-            let stage = vk::PipelineShaderStageCreateInfo::default()
-                .stage(vk::ShaderStageFlags::COMPUTE)
-                .module(module)
-                .name(c"main");
-            let info = [vk::ComputePipelineCreateInfo::default().stage(stage).layout(self.layout)];
-            let cache = vk::PipelineCache::null();
-            // SAFETY: the module is live and its entry point is `main`; the layout fits the shader.
-            let made = unsafe { raw.create_compute_pipelines(cache, &info, None) };
-            // SAFETY: pipelines do not need their module once they are made.
-            unsafe { raw.destroy_shader_module(module, None) };
-            match made {
-                Ok(made) => self.pipelines[slot] = made[0],
-                Err((_, code)) => return Err(code),
-            }
+    /// The pipeline of a kernel, made on first use. The caller holds the lock of the kernels.
+    fn pipeline(&self, kernel: Kernel) -> Result<vk::Pipeline> {
+        let slot = &self.pipelines[kernel as usize];
+        if let Some(&made) = slot.get() {
+            return Ok(made);
         }
-        Ok(())
+        let made = self
+            .create_pipeline(SHADERS[kernel as usize])
+            .map_err(|code| self.device.error("vkCreateComputePipelines", code))?;
+        // No other thread is here, so what was made is what is kept.
+        Ok(*slot.get_or_init(|| made))
+    }
+
+    fn create_pipeline(&self, shader: &[u8]) -> Result<vk::Pipeline, vk::Result> {
+        let raw = self.device.raw();
+        let words: Vec<u32> =
+            shader.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        let info = vk::ShaderModuleCreateInfo::default().code(&words);
+        // SAFETY: the code was validated when it was compiled.
+        let module = unsafe { raw.create_shader_module(&info, None) }?;
+        let stage = vk::PipelineShaderStageCreateInfo::default()
+            .stage(vk::ShaderStageFlags::COMPUTE)
+            .module(module)
+            .name(c"main");
+        let info = [vk::ComputePipelineCreateInfo::default().stage(stage).layout(self.layout)];
+        let cache = vk::PipelineCache::null();
+        // SAFETY: the module is live and its entry point is `main`; the layout fits the shader.
+        let made = unsafe { raw.create_compute_pipelines(cache, &info, None) };
+        // SAFETY: pipelines do not need their module once they are made.
+        unsafe { raw.destroy_shader_module(module, None) };
+        made.map(|made| made[0]).map_err(|(_, code)| code)
     }
 
     fn create_set(&mut self) -> Result<(), vk::Result> {
@@ -223,9 +231,9 @@ impl Drop for Pipelines {
             return;
         }
         let raw = self.device.raw();
-        for pipeline in self.pipelines {
-            // SAFETY: by the type invariant null or live, and idle.
-            unsafe { raw.destroy_pipeline(pipeline, None) };
+        for pipeline in self.pipelines.iter().filter_map(OnceLock::get) {
+            // SAFETY: by the type invariant live, and idle.
+            unsafe { raw.destroy_pipeline(*pipeline, None) };
         }
         // SAFETY: as above; the set is freed with its pool.
         unsafe { raw.destroy_descriptor_pool(self.pool, None) };

@@ -1,0 +1,160 @@
+//! Proves routes in a child process: a driver that crashes, or a call that never returns, ends the child alone.
+//!
+//! The child is the program of [`crate::EngineDescriptor::probe_program`], started as `program probe …`
+//! ([`Request`]). It opens the same adapters, tries the routes, and writes lines to its standard output
+//! ([`Line`]). Before each trial it names the route; so if it dies, that route is refused, and another child tries the
+//! remaining ones. A child that is not done in time is killed.
+
+mod process;
+mod words;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::pair_key::PairKey;
+use super::pass::Side;
+use super::prove::{self, Outcome, ProbeDevices};
+use super::refusal::{Refusal, RefusalReason, Route};
+use super::route_file::Record;
+use super::untried::Untried;
+use super::verdict::{Trial, Verdict};
+use crate::device::DeviceInner;
+use crate::error::Error;
+
+pub(crate) use words::Request;
+
+use process::{Answer, End};
+use words::Line;
+
+/// Tries the routes that `known` says nothing about, in children. All of it ends within about `limit`.
+///
+/// `None` if the program cannot do it: it does not start, or it sees other adapters.
+///
+/// Locks: none may be held; this waits for the children.
+pub(super) fn prove(
+    program: &Path,
+    (from, to): (&Arc<DeviceInner>, &Arc<DeviceInner>),
+    known: Option<&Verdict>,
+    limit: Duration,
+) -> Option<Verdict> {
+    let end = Instant::now() + limit;
+    let pair = PairKey::new(from, to).text(&super::route_file::kernel());
+    let mut open = prove::open_routes(from, to, known);
+    let mut outcomes: Vec<(Route, Outcome)> = Vec::new();
+    let mut missing = Untried::OutOfTime { limit };
+    while !open.is_empty() {
+        let left = end.saturating_duration_since(Instant::now());
+        let ladder = prove::ladder(Arc::ptr_eq(from, to));
+        let request = Request {
+            from: from.adapter().index(),
+            to: to.adapter().index(),
+            same: Arc::ptr_eq(from, to),
+            // So that the child's own deadline comes first.
+            limit: left * 3 / 4,
+            skip: ladder.filter(|route| !open.contains(route)).collect(),
+            pair: pair.clone(),
+        };
+        let answer = process::ask(program, &request, left)?;
+        let before = open.len();
+        for (route, outcome) in answer_outcomes(&answer, &pair) {
+            // A child may say anything.
+            if let Some(at) = open.iter().position(|of| *of == route) {
+                open.remove(at);
+                outcomes.push((route, outcome));
+            }
+        }
+        match answer.end {
+            End::Died(how) if open.len() == before => {
+                let cause = format!("the child process ended: {how}");
+                missing = Untried::NoProbeDevice { side: Side::First, cause };
+                break;
+            }
+            End::Died(_) => {}
+            End::Done | End::Late(_) => break,
+        }
+    }
+    let try_route = |route| {
+        let at = outcomes.iter().position(|(of, _)| *of == route);
+        at.map_or_else(|| Outcome::Untried(missing.clone()), |at| outcomes.swap_remove(at).1)
+    };
+    Some(prove::walk(from, to, known, try_route).0)
+}
+
+/// What a child found out, and what its end says about the route that it was trying.
+fn answer_outcomes(answer: &Answer, pair: &str) -> Vec<(Route, Outcome)> {
+    let mut outcomes: Vec<_> = answer.lines.iter().filter_map(|line| outcome(line, pair)).collect();
+    let trial = |route| {
+        let at = SystemTime::now();
+        Trial { route, bytes: 0, passes: vec![], at, remembered: false }
+    };
+    let trying = answer.trying();
+    let refused = match &answer.end {
+        End::Done => None,
+        End::Died(how) => Some(RefusalReason::Crashed { how: how.clone() }),
+        End::Late(after) => Some(RefusalReason::NeverReturned { after: *after }),
+    };
+    if let Some((route, reason)) = trying.zip(refused) {
+        tracing::warn!(route = route.name(), %reason, "the child process that tried a route");
+        outcomes.push((route, Outcome::Refused(reason, trial(route))));
+    }
+    outcomes
+}
+
+fn outcome(line: &Line, pair: &str) -> Option<(Route, Outcome)> {
+    match line {
+        Line::Tried(record) if record.pair == pair => {
+            let trial = Trial { remembered: false, ..record.trial.clone() };
+            let route = trial.route;
+            let outcome = match &record.result {
+                Ok(working) => Outcome::Works(*working, trial),
+                Err(refusal) => Outcome::Refused(refusal.reason.clone(), trial),
+            };
+            Some((route, outcome))
+        }
+        Line::Untried(route, cause) => {
+            Some((*route, Outcome::Untried(Untried::Shortage { cause: cause.clone() })))
+        }
+        _ => None,
+    }
+}
+
+/// Tries the routes of a request, and writes the answer. The child's side.
+///
+/// # Errors
+///
+/// [`Error::Os`] if the answer cannot be written.
+pub(crate) fn answer(
+    request: &Request,
+    (from, to): (&Arc<DeviceInner>, &Arc<DeviceInner>),
+    mut write: impl FnMut(&str) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let pair = PairKey::new(from, to).text(&super::route_file::kernel());
+    if pair != request.pair {
+        return write(&Line::Other.to_string());
+    }
+    let skipped = |&route: &Route| Refusal { route, reason: RefusalReason::Missing("skipped") };
+    let skip = request.skip.iter().map(skipped).collect();
+    let known = Verdict::new(vec![], skip, vec![], vec![]);
+    let probes = ProbeDevices::default();
+    let mut written = Ok(());
+    let trying = |route: Route| {
+        if written.is_ok() {
+            written = write(&Line::Trying(route).to_string());
+        }
+    };
+    let (verdict, _) =
+        prove::prove_watched((from, to), Some(&known), &probes, request.limit, trying);
+    written?;
+    for record in Record::of_verdict(&pair, &verdict) {
+        write(&Line::Tried(record).to_string())?;
+    }
+    for Refusal { route, reason } in &verdict.untried {
+        let cause = match reason {
+            RefusalReason::NotProvedYet(why) => why.to_string(),
+            other => other.to_string(),
+        };
+        write(&Line::Untried(*route, cause).to_string())?;
+    }
+    write(&Line::Done.to_string())
+}

@@ -1,0 +1,173 @@
+//! The devices of one proof, and the control submissions on them: the proof that a failure is the route's.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::ends::{Hung, ProbeDevices, RouteEnd};
+use super::memory::Memory;
+use crate::device::{DeviceInner, QueueKind, Waits};
+use crate::error::{Error, Result};
+use crate::sync::Fence;
+use crate::transfer::pass::Side;
+use crate::transfer::untried::Untried;
+
+/// A route is given up if less than this part of the limit is left.
+const LEAST: u32 = 16;
+
+/// The proof of one pair: its devices, and its deadline.
+pub(super) struct Session<'a> {
+    /// The application's devices, which are not used: only devices like them.
+    like: [&'a Arc<DeviceInner>; 2],
+    probes: &'a ProbeDevices,
+    /// The second is unused if both sides are one device.
+    ends: [Option<RouteEnd>; 2],
+    limit: Duration,
+    end: Instant,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        like: [&'a Arc<DeviceInner>; 2],
+        probes: &'a ProbeDevices,
+        limit: Duration,
+    ) -> Self {
+        probes.free_hung();
+        Self { like, probes, ends: [None, None], limit, end: Instant::now() + limit }
+    }
+
+    /// The application's devices, for what they report.
+    pub(super) fn devices(&self) -> [&'a Arc<DeviceInner>; 2] {
+        self.like
+    }
+
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// Whether both sides are one device.
+    pub(super) fn is_same(&self) -> bool {
+        Arc::ptr_eq(self.like[0], self.like[1])
+    }
+
+    pub(super) fn left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+
+    /// The reason, if too little time is left for another route.
+    pub(super) fn out_of_time(&self) -> Option<Untried> {
+        (self.left() < self.limit / LEAST).then_some(Untried::OutOfTime { limit: self.limit })
+    }
+
+    /// The two devices, once both have ended an empty submission.
+    ///
+    /// # Errors
+    ///
+    /// The reason why a device is not ready.
+    pub(super) fn ready(&mut self) -> Result<[RouteEnd; 2], Untried> {
+        let near = self.ready_on(Side::First)?;
+        let far = if self.is_same() { near.clone() } else { self.ready_on(Side::Second)? };
+        Ok([near, far])
+    }
+
+    fn ready_on(&mut self, side: Side) -> Result<RouteEnd, Untried> {
+        // A device that was kept may have been lost meanwhile.
+        for _ in 0..2 {
+            let end = self.open(side)?;
+            match self.control(side) {
+                Err(Untried::ControlFailed { .. }) if end.device.is_lost() => {
+                    self.close_lost();
+                }
+                other => return other.map(|_| end),
+            }
+        }
+        let end = self.open(side)?;
+        self.control(side).map(|_| end)
+    }
+
+    /// The device of a side, opened if it is not open.
+    pub(super) fn open(&mut self, side: Side) -> Result<RouteEnd, Untried> {
+        let at = self.index(side);
+        if let Some(end) = &self.ends[at] {
+            return Ok(end.clone());
+        }
+        let opened = self.probes.take(self.like[at]);
+        let end =
+            opened.map_err(|error| Untried::NoProbeDevice { side, cause: error.to_string() })?;
+        Ok(self.ends[at].insert(end).clone())
+    }
+
+    /// Makes an empty submission to each queue of a device and waits for it: at most a quarter of the time that is
+    /// left. Returns how long it took. A device that is not open is opened.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the device is not ready.
+    pub(super) fn control(&mut self, side: Side) -> Result<Duration, Untried> {
+        const PART: u32 = 4;
+        let device = self.open(side)?.device;
+        let (start, waited) = (Instant::now(), self.left() / PART);
+        let failed = |error: Error| Untried::ControlFailed { side, cause: error.to_string() };
+        let mut fences = Vec::new();
+        for queue in [QueueKind::Main, device.queue_for_moves()] {
+            let value = device.submit_on(queue, Waits::default(), |_| {}).map_err(failed)?;
+            fences.push(Fence::on(&device, queue, value));
+        }
+        for fence in &fences {
+            match fence.wait(waited.saturating_sub(start.elapsed())) {
+                Ok(()) => {}
+                Err(Error::Timeout { .. }) => {
+                    self.hang(fences.clone(), vec![]);
+                    return Err(Untried::Busy { side, waited });
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Frees memory of a trial. If work on it is not over, it stays, and the devices of that work are not used again.
+    pub(super) fn close(&mut self, memory: impl IntoIterator<Item = Memory>) {
+        let (mut fences, mut kept) = (Vec::new(), Vec::new());
+        for memory in memory {
+            let (allocation, running) = memory.into_parts();
+            fences.extend(running);
+            kept.push(allocation);
+        }
+        if !fences.is_empty() {
+            self.hang(fences, kept);
+        }
+    }
+
+    /// Puts away the devices on which a fence has not signalled.
+    fn hang(&mut self, fences: Vec<Fence>, memory: Vec<Arc<crate::memory::Allocation>>) {
+        let fences: Vec<_> = fences.into_iter().filter(|fence| !fence.is_over()).collect();
+        let hangs = |end: &mut RouteEnd| fences.iter().any(|fence| fence.is_on(&end.device));
+        let ends = self.ends.iter_mut().filter_map(|end| end.take_if(hangs)).collect();
+        self.probes.keep_hung(Hung { fences, memory, ends });
+    }
+
+    /// Closes devices that are lost. Returns the side of one, if there is one.
+    pub(super) fn close_lost(&mut self) -> Option<Side> {
+        let mut lost = None;
+        for (end, side) in self.ends.iter_mut().zip([Side::First, Side::Second]) {
+            if end.take_if(|end| end.device.is_lost()).is_some() {
+                lost = Some(side);
+            }
+        }
+        lost
+    }
+
+    fn index(&self, side: Side) -> usize {
+        usize::from(side == Side::Second && !self.is_same())
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        for end in self.ends.iter_mut().filter_map(Option::take) {
+            if !end.device.is_lost() {
+                self.probes.give_back(end);
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The devices on which routes are tried: opened for it on the adapters of the pair, and closed soon.
+
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::super::compute::ComputeKernels;
+use crate::device::DeviceInner;
+use crate::error::Result;
+use crate::memory::Allocation;
+use crate::memory::staging::Staging;
+use crate::sync::Fence;
+
+/// One side of a route: a device, and what a proof uses on it.
+#[derive(Clone, Debug)]
+pub(super) struct RouteEnd {
+    pub(super) device: Arc<DeviceInner>,
+    pub(super) staging: Arc<Staging>,
+    pub(super) kernels: Arc<ComputeKernels>,
+}
+
+impl RouteEnd {
+    /// Opens a device like `of`.
+    fn open(of: &DeviceInner) -> Result<Self> {
+        let device = DeviceInner::open_probe(of)?;
+        let staging = Staging::small(&device)?;
+        let kernels = Arc::new(ComputeKernels::new(&device, &staging)?);
+        Ok(Self { device, staging, kernels })
+    }
+}
+
+/// The devices on which routes are tried.
+///
+/// They are in no table of the engine and have no buffers. While a [`ProbesHeld`] lives, they stay open for the next
+/// pair; the last of those closes them, because a device costs memory on real hardware.
+#[derive(Debug, Default)]
+pub(crate) struct ProbeDevices(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    holders: u32,
+    idle: Vec<RouteEnd>,
+    hung: Vec<Hung>,
+}
+
+/// Memory that a hung route still uses, with the devices that use it.
+#[derive(Debug)]
+pub(super) struct Hung {
+    pub(super) fences: Vec<Fence>,
+    #[expect(dead_code, reason = "held only to be dropped at the right time, before the devices")]
+    pub(super) memory: Vec<Arc<Allocation>>,
+    pub(super) ends: Vec<RouteEnd>,
+}
+
+impl Hung {
+    fn is_over(&self) -> bool {
+        self.fences.iter().all(Fence::is_over)
+    }
+}
+
+/// Keeps the devices open that are opened meanwhile.
+#[derive(Debug)]
+pub(crate) struct ProbesHeld<'a>(&'a ProbeDevices);
+
+impl ProbeDevices {
+    /// Keeps devices open until the result is dropped, for callers that prove several pairs.
+    pub(crate) fn hold(&self) -> ProbesHeld<'_> {
+        self.kept().holders += 1;
+        ProbesHeld(self)
+    }
+
+    /// A device like `of`, kept from an earlier pair or opened.
+    ///
+    /// # Errors
+    ///
+    /// The error of a call that opens it.
+    pub(super) fn take(&self, of: &DeviceInner) -> Result<RouteEnd> {
+        let kept = {
+            let mut kept = self.kept();
+            let is_like = |end: &RouteEnd| end.device.id() == of.id();
+            kept.idle.iter().position(is_like).map(|at| kept.idle.swap_remove(at))
+        };
+        kept.map_or_else(|| RouteEnd::open(of), Ok)
+    }
+
+    /// Takes a healthy device back.
+    pub(super) fn give_back(&self, end: RouteEnd) {
+        let mut kept = self.kept();
+        if kept.holders > 0 {
+            kept.idle.push(end);
+            return;
+        }
+        // A device is closed without the lock.
+        drop(kept);
+    }
+
+    /// Keeps what a hung route uses until its work is over.
+    pub(super) fn keep_hung(&self, hung: Hung) {
+        tracing::warn!(
+            devices = hung.ends.len(),
+            "a route hangs; its devices and its memory stay until its work is over"
+        );
+        self.kept().hung.push(hung);
+    }
+
+    /// Frees what hung, if its work is over by now.
+    pub(super) fn free_hung(&self) {
+        let over: Vec<_> = self.kept().hung.extract_if(.., |hung| hung.is_over()).collect();
+        drop(over);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ProbesHeld<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.0.kept();
+        kept.holders -= 1;
+        let closing = if kept.holders == 0 { mem::take(&mut kept.idle) } else { vec![] };
+        drop(kept);
+        drop(closing);
+    }
+}
+
+impl Drop for ProbeDevices {
+    fn drop(&mut self) {
+        self.free_hung();
+        for hung in mem::take(&mut self.kept().hung) {
+            tracing::error!("a route still hangs at the end of the engine; its devices are leaked");
+            mem::forget(hung);
+        }
+    }
+}

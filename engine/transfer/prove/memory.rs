@@ -1,0 +1,104 @@
+//! The memory of one trial, and the work that uses it.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use super::super::compute::{Attempt, Watch, Work};
+use super::super::span::Span;
+use super::outcome::Until;
+use crate::device::{AdapterKind, DeviceInner};
+use crate::error::Result;
+use crate::memory::{Allocation, Domain, Origin, Provider, View};
+use crate::sync::Fence;
+
+/// Bytes of a probe between software devices: all of it fits into a processor's cache.
+const SMALL: u64 = 256 << 10;
+/// Bytes of a probe between two GPUs. A smaller one takes no longer over PCIe than from VRAM, compared with what a
+/// submission costs.
+const LARGE: u64 = 64 << 20;
+/// Bytes of a probe between a GPU and a software device, which reads slowly.
+const MIXED: u64 = 16 << 20;
+/// A probe is at most this part of the smaller device's own memory.
+const PART: u64 = 64;
+
+/// The size of a probe between two devices.
+pub(super) fn probe_bytes(devices: [&DeviceInner; 2]) -> u64 {
+    let wanted = match devices.map(|device| device.adapter().kind() == AdapterKind::Cpu) {
+        [true, true] => return SMALL,
+        [false, false] => LARGE,
+        _ => MIXED,
+    };
+    let most = devices.iter().map(|device| {
+        let heaps = device.adapter().heaps().iter().filter(|heap| heap.device_local);
+        let own = heaps.map(|heap| heap.size).max().unwrap_or(u64::MAX);
+        (own / PART).min(device.adapter().max_allocation())
+    });
+    let most = most.min().unwrap_or(SMALL).clamp(SMALL, wanted);
+    // A power of two, so that halves and pages are whole.
+    1 << most.ilog2()
+}
+
+/// How a provider allocates memory for a probe on behalf of `exporter`. No budget counts it: it is freed at once, and
+/// a full ledger of this engine says nothing about the route.
+pub(super) fn origin(provider: Provider, exporter: &Arc<DeviceInner>) -> Origin {
+    Origin {
+        provider,
+        exporter: matches!(provider, Provider::Device { .. }).then(|| Arc::clone(exporter)),
+        domain: Arc::new(Domain::new(provider.domain(), u64::MAX)),
+        calls: Arc::clone(exporter.calls()),
+        live: Arc::clone(exporter.live()),
+    }
+}
+
+/// Memory that a trial uses. [`super::control::Session::close`] frees it once the work on it is over.
+pub(super) struct Memory {
+    allocation: Arc<Allocation>,
+    fences: RefCell<Vec<Fence>>,
+}
+
+impl Memory {
+    pub(super) fn new(allocation: Arc<Allocation>) -> Self {
+        Self { allocation, fences: RefCell::default() }
+    }
+
+    pub(super) fn allocation(&self) -> &Allocation {
+        &self.allocation
+    }
+
+    /// Runs a pass of compute kernels on the memory, and keeps its fence.
+    pub(super) fn run<R>(
+        &self,
+        until: Until,
+        pass: impl FnOnce(&Watch<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let submit = |work: Work<'_>| {
+            let fence = work()?;
+            self.keep([fence.clone()]);
+            Ok(Attempt::Submitted(fence))
+        };
+        pass(&Watch { timeout: until.left(), submit: &submit })
+    }
+
+    /// Waits for other work on the memory, and keeps its fence.
+    pub(super) fn wait(&self, until: Until, fence: Fence) -> Result<()> {
+        self.keep([fence.clone()]);
+        fence.wait(until.left())
+    }
+
+    /// Keeps fences of work on the memory.
+    pub(super) fn keep(&self, fences: impl IntoIterator<Item = Fence>) {
+        self.fences.borrow_mut().extend(fences);
+    }
+
+    /// The memory, and the fences of work that is not over.
+    pub(super) fn into_parts(self) -> (Arc<Allocation>, Vec<Fence>) {
+        let mut running = self.fences.into_inner();
+        running.retain(|fence| !fence.is_over());
+        (self.allocation, running)
+    }
+}
+
+/// All of a view of `bytes` bytes.
+pub(super) fn span(view: &View, bytes: u64) -> Span<'_> {
+    Span { view, offset: 0, len: bytes }
+}
