@@ -9,12 +9,14 @@
 
 mod codes;
 mod foreign_fd;
+mod message;
 mod predicates;
 
 use std::time::Duration;
 
 use ash::vk;
 
+use self::message::{driver_code, failures_of};
 use crate::access::Access;
 use crate::device::{AdapterSelector, HandleType};
 use crate::memory::DomainId;
@@ -383,14 +385,6 @@ pub enum Error {
         #[source]
         source: AllocationError,
     },
-}
-
-fn driver_code(code: Option<vk::Result>) -> String {
-    code.map_or_else(String::new, |code| format!(" (driver: {code:?})"))
-}
-
-fn failures_of(failures: &EvictionFailures) -> String {
-    if failures.is_empty() { String::new() } else { format!("; obstacles: {failures}") }
 }
 
 const _: () = {

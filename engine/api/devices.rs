@@ -109,7 +109,12 @@ impl Engine {
     /// A device is unplugged once. Later calls return the same report; while another thread unplugs the device,
     /// what it has done so far.
     ///
-    /// To remove a device that still works, call [`Engine::evict_all`] first: that loses nothing.
+    /// A buffer that devices may use only in that memory ([`crate::Placement::Vram`]), and that is kept elsewhere,
+    /// keeps its content: the host reads it, [`Engine::copy`] copies it. A use by a device fails with
+    /// [`crate::Error::DeviceLost`] until [`crate::SharedBuffer::migrate`] chooses another domain.
+    ///
+    /// To remove a device that still works, call [`Engine::evict_all`] first, which evicts buffers of any placement.
+    /// What it reports as evicted is not lost. What stayed, for example pinned buffers, is lost.
     ///
     /// # Errors
     ///

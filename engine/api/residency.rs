@@ -88,7 +88,7 @@ impl Engine {
     }
 
     /// Evicts everything that can be evicted from a device's memory, and returns that memory to the driver: before
-    /// a suspend, or before the device is removed.
+    /// a suspend, or before the device is removed. Buffers of any placement are evicted.
     ///
     /// Buffers are restored when they are used, or all together by [`Engine::restore`]. Purgeable buffers
     /// ([`crate::SharedBuffer::set_purgeable`]) lose their content.
@@ -126,7 +126,7 @@ impl Engine {
     /// Returns memory that no buffer uses to its providers, for an application that goes idle. Returns how many
     /// bytes.
     ///
-    /// Half-empty slabs are emptied first: idle buffers in them that nobody has mapped move to other slabs, at most 64 MiB
+    /// Half-empty slabs are emptied first: idle buffers in them without a mapping move to other slabs, at most 64 MiB
     /// in one call, without a wait. Their dynamic importers are notified as for any move. Memory that a device still
     /// copies from is returned by a later call.
     ///

@@ -41,9 +41,13 @@ impl Engine {
     /// mapping is replaced and `declare` is called again, and must record again. For passes and other uses there
     /// is [`Attachment::remapped`].
     ///
+    /// Buffers that may be used only in a device's memory first return there together ([`crate::Placement::Vram`]).
+    /// None of them is evicted for another one.
+    ///
     /// # Errors
     ///
-    /// As [`Engine::submit`] and [`Attachment::remap`]; [`crate::Error::Stale`] only if a buffer has moved a
+    /// As [`Engine::submit`] and [`Attachment::remap`]; [`crate::Error::OutOfMemory`] with the names of the buffers if
+    /// they do not fit at the same time; [`crate::Error::Stale`] only if a buffer has moved a
     /// hundred times meanwhile.
     ///
     /// Locks: as [`Engine::submit`].
@@ -61,7 +65,7 @@ impl Engine {
     /// A device that can access both makes the copy; the returned fence signals when it is done. If there is no
     /// such device, the bytes are copied through staging memory, and the call returns when they have arrived.
     ///
-    /// The copy is ordered behind the buffers' fences. Later uses through peerbuf wait for it.
+    /// The bytes are read and written where the buffers are kept, whatever their placements. The copy is ordered behind the buffers' fences. Later uses through peerbuf wait for it.
     ///
     /// # Errors
     ///

@@ -19,6 +19,7 @@ mod pin_quota;
 mod protected_set;
 mod providers;
 mod registry;
+mod restore_turns;
 mod routes;
 mod tools;
 
@@ -43,9 +44,10 @@ pub(crate) use devices::{DeviceEntry, DeviceTable};
 pub(crate) use export_table::ExportTable;
 pub(crate) use loss_guard::LossGuard;
 pub(crate) use pin_quota::PinQuota;
-pub(crate) use protected_set::ProtectedSet;
+pub(crate) use protected_set::{ProtectedSet, Protection};
 pub(crate) use providers::{BackingRequest, Providers};
 pub(crate) use registry::{Registry, SlotId};
+pub(crate) use restore_turns::{RestoreTurn, RestoreTurns};
 
 /// The services of one engine.
 // Dropped in this order: the threads of bridges end before the devices that they wait for, and memory is
@@ -67,6 +69,7 @@ pub(crate) struct Core {
     pub(crate) tracer: Arc<Tracer>,
     pub(crate) counters: Counters,
     pub(crate) protected: ProtectedSet,
+    pub(crate) restore_turns: RestoreTurns,
     pub(crate) loss_guard: LossGuard,
     /// The copy speeds of host and devices, if the application has set them.
     given_speeds: Option<CopySpeeds>,
@@ -103,6 +106,7 @@ impl Core {
             tracer: Arc::new(tracer),
             counters: Counters::default(),
             protected: ProtectedSet::default(),
+            restore_turns: RestoreTurns::default(),
             loss_guard: LossGuard::default(),
             given_speeds,
             began: Instant::now(),

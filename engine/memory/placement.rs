@@ -1,26 +1,56 @@
-//! Placements: the kinds of domains that a buffer may live in, in order of preference.
+//! Placements: the kinds of domains in which devices may use a buffer, in order of preference.
 //!
-//! Kernel counterpart: `ttm_placement`.
+//! Kernel counterparts: `ttm_placement`; `preferred_domains` and `allowed_domains` of an amdgpu buffer object.
 
 use super::domain_id::DomainKind;
 
-/// Acceptable kinds of domains, best first.
+/// The kinds of domains in which devices may use a buffer, best first.
 ///
-/// A buffer lives in the first one that all its attached devices can reach and that has room.
+/// A new buffer takes the first one that has room; other buffers are evicted for that. If a device attaches that
+/// cannot reach the buffer there, the buffer moves to the first one that all attached devices can reach.
+///
+/// A placement says where devices may *use* a buffer, not where it may be *kept*. Any buffer that nothing uses may
+/// be evicted to system memory: under pressure, by a smaller cap, by [`crate::SharedBuffer::evict`], or by
+/// [`crate::Engine::evict_all`]. To keep a buffer where it is, pin it ([`crate::Attachment::pin`]): pins count
+/// against a quota, placements do not. (amdgpu: `amdgpu_evict_flags` evicts to system memory whatever
+/// `allowed_domains` says, and the next submission validates the object back.)
+///
+/// A requested move ([`crate::SharedBuffer::migrate`]) overrides the placement: the buffer is then used where it
+/// was moved to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Placement {
     /// In the home device's memory if every attached device can reach it there, otherwise in system memory.
+    ///
+    /// An evicted buffer is used in system memory until it is restored. Uses restore it as far as
+    /// [`crate::ResidencyOptions`] allow.
     #[default]
     VramOrSystem,
-    /// Only in the home device's memory: a device that cannot reach it there cannot attach.
+    /// Only in the home device's memory: a device that cannot reach it there cannot attach, even while the buffer is
+    /// evicted.
+    ///
+    /// An evicted buffer returns before a device uses it: [`crate::Attachment::map`] and
+    /// [`crate::Attachment::remap`], [`crate::SharedBuffer::remap_all`], [`crate::Engine::submit_remapped`],
+    /// [`crate::Attachment::remapped`] and its forms, [`crate::Attachment::pin`] and
+    /// [`crate::SharedBuffer::export_foreign`] first move it. They evict other buffers for it, and wait for that for
+    /// at most the engine timeout, whatever [`crate::ResidencyOptions`] allow. If the buffer cannot return, the use
+    /// fails and nothing has changed:
+    ///
+    /// - [`crate::Error::OutOfMemory`] names the buffers that could not be evicted. Buffers of one submission do not
+    ///   evict each other, so they have to fit at the same time.
+    /// - [`crate::Error::Busy`] while the host accesses the buffer where it is kept.
+    /// - [`crate::Error::DeviceLost`] if the device is unplugged. The content of an evicted buffer is unharmed:
+    ///   [`crate::SharedBuffer::migrate`] chooses another domain for its use.
+    ///
+    /// [`crate::SharedBuffer::host_access`] and [`crate::Engine::copy`] are no uses in this sense: they find the bytes
+    /// where the buffer is kept.
     Vram,
     /// In system memory.
     System,
 }
 
 impl Placement {
-    /// The acceptable kinds, best first.
+    /// The kinds of domains in which devices may use the buffer, best first.
     pub fn kinds(self) -> &'static [DomainKind] {
         match self {
             Self::VramOrSystem => &[DomainKind::Vram, DomainKind::System],

@@ -15,6 +15,8 @@ pub enum SkipReason {
     Pinned,
     /// It has a static mapping, or the host is accessing it.
     Held,
+    /// It is used together with the buffer that needs the room, by one submission.
+    UsedTogether,
     /// Another thread holds its reservation.
     Locked,
     /// A device is using it, and the search was not allowed to wait.
@@ -34,6 +36,7 @@ impl fmt::Display for SkipReason {
         f.write_str(match self {
             Self::Pinned => "pinned",
             Self::Held => "mapped or under host access",
+            Self::UsedTogether => "used by the same submission",
             Self::Locked => "locked by others",
             Self::Busy => "busy",
             Self::NoRoom => "without room elsewhere",
@@ -49,11 +52,21 @@ impl fmt::Display for SkipReason {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct EvictionFailures {
     kept: SmallVec<[(SkipReason, u64, u32); 2]>,
-    /// The holders of pins: a device and its reason each.
-    pinned_by: Vec<String>,
+    names: Option<Box<Names>>,
     /// The bytes and the number of pins of each device.
     pinners: SmallVec<[(DeviceId, u64, u64); 1]>,
     cap: Option<Box<CapReached>>,
+}
+
+/// The names of what was in the way. Behind a pointer, because errors are returned by value.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+struct Names {
+    /// The first few buffers, with the reason of each.
+    buffers: Vec<(SkipReason, String)>,
+    /// The buffer that needs the room, if it was to return to where it may be used.
+    needed_by: Option<Box<str>>,
+    /// The holders of pins: a device and its reason each.
+    pinned_by: Vec<String>,
 }
 
 /// A client group has reached its cap in a domain ([`crate::ClientGroup::set_cap`]). Sizes are in bytes.
@@ -77,7 +90,7 @@ impl fmt::Display for CapReached {
     }
 }
 
-/// How many holders of pins are named at most.
+/// How many buffers, and how many holders of pins, are named at most.
 const NAMED: usize = 4;
 
 impl EvictionFailures {
@@ -92,10 +105,28 @@ impl EvictionFailures {
         }
     }
 
+    /// Whether enough buffers are named already.
+    pub(crate) fn names_enough(&self) -> bool {
+        self.names.as_ref().is_some_and(|names| names.buffers.len() >= NAMED)
+    }
+
+    /// Names a buffer that was not evicted, unless [`NAMED`] are named already.
+    pub(crate) fn name(&mut self, why: SkipReason, buffer: String) {
+        if !self.names_enough() {
+            self.names.get_or_insert_default().buffers.push((why, buffer));
+        }
+    }
+
+    /// The room was needed for the buffer of this name, which was to return to where it may be used.
+    pub(crate) fn needed_for(&mut self, buffer: String) {
+        self.names.get_or_insert_default().needed_by = Some(buffer.into());
+    }
+
     /// Names a holder of a pin, unless [`NAMED`] are named already.
     pub(crate) fn pinned_by(&mut self, holder: String) {
-        if self.pinned_by.len() < NAMED && !self.pinned_by.contains(&holder) {
-            self.pinned_by.push(holder);
+        let pinned_by = &mut self.names.get_or_insert_default().pinned_by;
+        if pinned_by.len() < NAMED && !pinned_by.contains(&holder) {
+            pinned_by.push(holder);
         }
     }
 
@@ -137,9 +168,21 @@ impl EvictionFailures {
         self.kept.iter().copied()
     }
 
+    /// The names of the first few buffers that could not be evicted, and why.
+    pub fn buffers(&self) -> impl Iterator<Item = (&str, SkipReason)> {
+        let names = self.names.iter().flat_map(|names| &names.buffers);
+        names.map(|(why, name)| (name.as_str(), *why))
+    }
+
+    /// The name of the buffer that needs the room, if it had to return before its use
+    /// ([`crate::Placement::Vram`]).
+    pub fn needed_by(&self) -> Option<&str> {
+        self.names.as_ref()?.needed_by.as_deref()
+    }
+
     /// The first few holders of pins: a device and its reason each.
     pub fn holders_of_pins(&self) -> &[String] {
-        &self.pinned_by
+        self.names.as_ref().map_or(&[], |names| &names.pinned_by)
     }
 
     /// Whether neither a buffer nor a cap was the reason: the request is larger than the domain's budget, or
@@ -157,12 +200,36 @@ impl fmt::Display for EvictionFailures {
         for (nth, (why, bytes, count)) in self.iter().enumerate() {
             let comma = if nth == 0 && self.cap.is_none() { "" } else { ", " };
             let s = if count == 1 { "" } else { "s" };
-            write!(f, "{comma}{bytes} bytes in {count} buffer{s} {why}")?;
-            if why == SkipReason::Pinned && !self.pinned_by.is_empty() {
-                write!(f, " (by {})", self.pinned_by.join(", "))?;
+            write!(f, "{comma}{bytes} bytes in {count} buffer{s} ")?;
+            self.write_names(f, why, count)?;
+            write!(f, "{why}")?;
+            let holders = self.holders_of_pins();
+            if why == SkipReason::Pinned && !holders.is_empty() {
+                write!(f, " (by {})", holders.join(", "))?;
             }
         }
-        Ok(())
+        match self.needed_by() {
+            Some(name) if self.is_empty() => write!(f, "needed by \"{name}\""),
+            Some(name) => write!(f, ", needed by \"{name}\""),
+            None => Ok(()),
+        }
+    }
+}
+
+impl EvictionFailures {
+    /// Writes the names of the buffers that stayed for this reason, of `count` in all.
+    fn write_names(&self, f: &mut fmt::Formatter<'_>, why: SkipReason, count: u32) -> fmt::Result {
+        let names = self.buffers().filter(|(_, of)| *of == why);
+        let mut written = 0;
+        for (name, _) in names {
+            write!(f, "{}\"{name}\"", if written == 0 { "(" } else { ", " })?;
+            written += 1;
+        }
+        match written {
+            0 => Ok(()),
+            _ if written < count => f.write_str(", …) "),
+            _ => f.write_str(") "),
+        }
     }
 }
 
@@ -187,6 +254,14 @@ mod tests {
         let said =
             "128 bytes in 2 buffers pinned (by llvmpipe (scanout)), 7 bytes in 1 buffer busy";
         assert_eq!(failures.to_string(), said);
+        let mut named = failures.clone();
+        named.name(SkipReason::Busy, "frame".into());
+        (0..9).for_each(|_| named.name(SkipReason::Pinned, "cursor".into()));
+        named.needed_for("next".into());
+        assert_eq!(named.buffers().count(), NAMED);
+        let text = "128 bytes in 2 buffers (\"cursor\", \"cursor\", \"cursor\") pinned (by llvmpipe (scanout)), \
+                    7 bytes in 1 buffer (\"frame\") busy, needed by \"next\"";
+        assert_eq!(named.to_string(), text);
         failures.capped(CapReached { group: "a".into(), asked: 5, cap: 9, used: 8 });
         let capped = "the cap of client group \"a\", which has 8 of 9 bytes";
         assert_eq!(failures.to_string(), format!("{capped}, {said}"));

@@ -146,8 +146,9 @@ impl<'a, W: World> Walk<'a, W> {
         let mut failures = EvictionFailures::default();
         for (victim, why) in &self.kept {
             failures.add(*why, victim.bytes);
-            if *why == SkipReason::Pinned {
-                self.world.name_pins(victim.key, &mut failures);
+            // A buffer that has left the domain is no obstacle.
+            if *why == SkipReason::Pinned || *why != SkipReason::Gone && !failures.names_enough() {
+                self.world.name_kept(victim.key, *why, &mut failures);
             }
         }
         failures

@@ -61,8 +61,9 @@ pub(crate) trait World {
         enough: &dyn Fn() -> bool,
     ) -> ReleaseWait;
 
-    /// Adds the holders of pins on a buffer to `failures`.
-    fn name_pins(&self, key: Self::Key, failures: &mut EvictionFailures);
+    /// Adds the name of a buffer that was not evicted to `failures`, and the holders of its pins if those were the
+    /// reason.
+    fn name_kept(&self, key: Self::Key, why: SkipReason, failures: &mut EvictionFailures);
 
     /// The error for a domain without room. With `capped` the reason is the cap of that client group.
     fn no_room(

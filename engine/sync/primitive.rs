@@ -48,7 +48,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// In a model, only an `end` that has already passed ends the wait. Any later one is never reached there, so
 /// a lost wake-up is a deadlock, which the checker reports.
-pub(super) fn wait_until<T, R>(
+pub(crate) fn wait_until<T, R>(
     changed: &Condvar,
     guard: MutexGuard<'_, T>,
     end: Instant,

@@ -7,6 +7,7 @@ mod auto_migration;
 mod groups;
 mod out_of_memory_retry;
 mod overcommit;
+mod placement;
 mod protection;
 mod purge;
 mod restores;

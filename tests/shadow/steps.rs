@@ -126,6 +126,13 @@ impl<'a> Faults<'a> {
         !self.engine.calls().clear_faults() && self.next.is_some()
     }
 
+    /// Injects nothing if the operation moves the buffer first: the move may succeed before the call fails.
+    pub(crate) fn none_if_it_returns(&mut self, expected: Expected) {
+        if expected != Expected::Stays {
+            self.next = None;
+        }
+    }
+
     pub(crate) fn report(self, world: &mut World<'_>) {
         if self.met {
             world.met(FAILED);
@@ -346,13 +353,19 @@ fn map(world: &mut World<'_>, at: usize) -> Option<()> {
     let (id, entry) = (world.subjects[at].id, world.subjects[at].entries[index].id);
     world.note(format!("map {id} at entry {entry} for {access}"));
     let mut faults = Faults::of(world);
+    let engine = world.engine;
     let subject = &mut world.subjects[at];
+    let returns = subject.expect_return(engine);
+    faults.none_if_it_returns(returns);
     let attached = &subject.entries[index];
-    let attachment = attached.attachment.as_ref()?;
+    let (fixed, attachment) = (attached.is_static(), attached.attachment.as_ref()?);
     let mapping = attempt(&mut faults, &subject.buffer, || attachment.map(access));
-    let mapping = mapping.expect("an attachment can be mapped");
-    let (fixed, generation) = (attached.is_static(), subject.generation);
-    subject.mappings.push(Mapped { mapping, entry, fixed, generation });
+    let (mapping, met) = subject.settle_return(mapping, returns);
+    if let Some(mapping) = mapping {
+        let generation = subject.generation;
+        subject.mappings.push(Mapped { mapping, entry, fixed, generation });
+    }
+    met.into_iter().for_each(|what| world.met(what));
     faults.report(world);
     Some(())
 }
@@ -378,20 +391,28 @@ fn unmap(world: &mut World<'_>, at: usize) -> Option<()> {
 /// Replaces a mapping through its own attachment or another one of the same device.
 fn remap(world: &mut World<'_>, at: usize) -> Option<()> {
     let (mapping, entry) = (mapped(world, at)?, attached(world, at)?);
+    let engine = world.engine;
     let subject = &mut world.subjects[at];
+    let returns = subject.expect_return(engine);
     let (old, entry) = (&mut subject.mappings[mapping], &subject.entries[entry]);
     let text = format!("remap {} of entry {} at entry {}", subject.id, old.entry, entry.id);
     let result = entry.attachment.as_ref()?.remap(&mut old.mapping);
+    let mut met = None;
     if old.mapping.device() == entry.device {
-        result.expect("an attachment can be mapped");
-        (old.entry, old.fixed) = (entry.id, entry.is_static());
-        old.generation = subject.generation;
+        let (id, fixed) = (entry.id, entry.is_static());
+        let (remapped, what) = subject.settle_return(result, returns);
+        met = what;
+        if remapped.is_some() {
+            let old = &mut subject.mappings[mapping];
+            (old.entry, old.fixed, old.generation) = (id, fixed, subject.generation);
+        }
     } else {
         let error = result.expect_err("of another device");
         assert!(matches!(error, Error::ForeignMapping { .. }), "{error}");
     }
     subject.sweep();
     world.note(text);
+    met.into_iter().for_each(|what| world.met(what));
     Some(())
 }
 
@@ -401,10 +422,15 @@ fn pin(world: &mut World<'_>, at: usize) -> Option<()> {
     let index = attached(world, at)?;
     world.note(format!("pin {}", world.subjects[at].id));
     let mut faults = Faults::of(world);
+    let engine = world.engine;
     let subject = &mut world.subjects[at];
+    let returns = subject.expect_return(engine);
+    faults.none_if_it_returns(returns);
     let attachment = subject.entries[index].attachment.as_ref()?;
     let pin = attempt(&mut faults, &subject.buffer, || attachment.pin("shadow"));
-    subject.pins.push(pin.expect("no quota"));
+    let (pin, met) = subject.settle_return(pin, returns);
+    subject.pins.extend(pin);
+    met.into_iter().for_each(|what| world.met(what));
     faults.report(world);
     Some(())
 }
@@ -457,12 +483,18 @@ fn export(world: &mut World<'_>, at: usize) -> Option<()> {
     let text = format!("export {}", subject.id);
     world.note(text);
     let mut faults = Faults::of(world);
+    let engine = world.engine;
     let subject = &mut world.subjects[at];
     // A wait may fail after the move (tests/move_faults).
     faults.next.take_if(|(call, _)| *call == Call::WaitSemaphores);
+    let returns = subject.expect_return(engine);
+    faults.none_if_it_returns(returns);
     let result = attempt(&mut faults, &subject.buffer, || subject.buffer.export_foreign());
     let met = match result {
         Ok(export) => {
+            if let Expected::Moves { to, .. } = returns {
+                subject.moved(to, subject.home.clone());
+            }
             let moves = !subject.alone;
             if moves {
                 assert!(!subject.is_held(), "it was held, but moved out of its slab");
@@ -473,7 +505,8 @@ fn export(world: &mut World<'_>, at: usize) -> Option<()> {
             if moves { "moved out of its slab" } else { "exported once more" }
         }
         Err(error) => {
-            assert!(!subject.alone && subject.is_held(), "{error}");
+            let moves = !subject.alone || returns == Expected::Busy;
+            assert!(moves && subject.is_held(), "{error}");
             subject.assert_busy(&error);
             "busy"
         }

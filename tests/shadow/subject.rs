@@ -5,7 +5,7 @@ use std::sync::Arc;
 use peerbuf::transfer::pattern_word;
 use peerbuf::{
     Access, Attachment, Device, DomainId, DomainKind, Engine, Error, ForeignExport, HostAccess,
-    Mapping, Migration, Pin, Result, SharedBuffer,
+    Mapping, Migration, Pin, Placement, Result, SharedBuffer,
 };
 
 use crate::common::bytes;
@@ -232,14 +232,54 @@ impl Subject {
         seen(&self.home, home) || seen(home, &self.home)
     }
 
+    /// Whether devices may use the buffer only in its preferred domain, and it is kept elsewhere.
+    pub(crate) fn is_away(&self) -> bool {
+        self.buffer.placement() == Placement::Vram
+            && self.preferred.kind() == DomainKind::Vram
+            && self.domain != self.preferred
+    }
+
+    /// The expected outcome of the move that a use by a device requires.
+    pub(crate) fn expect_return(&self, engine: &Engine) -> Expected {
+        if self.is_away() {
+            self.expect_migration(engine, self.preferred, &self.home)
+        } else {
+            Expected::Stays
+        }
+    }
+
+    /// Takes note of the move that a use by a device has required. Returns the error if the buffer could not return.
+    pub(crate) fn settle_return<R>(
+        &mut self,
+        result: Result<R>,
+        expected: Expected,
+    ) -> (Option<R>, Option<&'static str>) {
+        match (result, expected) {
+            (Ok(done), Expected::Stays) => (Some(done), None),
+            (Ok(done), Expected::Moves { to, .. }) => {
+                self.moved(to, self.home.clone());
+                (Some(done), Some("returned for a use"))
+            }
+            (Err(error @ Error::Busy { .. }), Expected::Busy) => {
+                self.assert_busy(&error);
+                (None, Some("busy"))
+            }
+            (Err(error), _) => panic!("{error} instead of {expected:?}"),
+            (Ok(_), _) => panic!("no error instead of {expected:?}"),
+        }
+    }
+
     /// The expected outcome of attaching `guest`.
     pub(crate) fn expect_guest(&self, engine: &Engine, guest: AttachCaps<'_>) -> Expected {
+        let guests = [self.guests(), vec![guest]].concat();
+        if self.is_away() && !can_live(engine, &self.home, DomainKind::Vram, &guests) {
+            return Expected::Unreachable;
+        }
         let route = route_of(self.buffer.provider()).expect("not external memory");
         let own = self.domain == DomainId::Vram(guest.device.id());
         if own || reaches(engine, &self.home, route, guest) {
             return Expected::Stays;
         }
-        let guests = [self.guests(), vec![guest]].concat();
         let kinds = self.buffer.placement().kinds().iter();
         let best = kinds.copied().find(|kind| can_live(engine, &self.home, *kind, &guests));
         match best {
@@ -261,7 +301,9 @@ impl Subject {
             entry.notified.push(self.generation);
         }
         self.generation += 1;
-        (self.domain, self.preferred, self.home, self.alone) = (to, to, home, false);
+        // A move within the domain where the buffer is kept does not say that devices may use it there.
+        let preferred = if self.is_away() && to == self.domain { self.preferred } else { to };
+        (self.domain, self.preferred, self.home, self.alone) = (to, preferred, home, false);
     }
 
     /// Checks the result of a request to move, with `home` as the new home device, and returns the outcome.

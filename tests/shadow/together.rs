@@ -82,7 +82,12 @@ pub(crate) fn remap_all(world: &mut World<'_>, at: usize) -> Option<()> {
     let text = format!("remap {} of {} together: {pairs:?}", pairs.len(), subject.id);
     world.note(text);
     let mut faults = Faults::of(world);
+    let engine = world.engine;
     let subject = &mut world.subjects[at];
+    // Without a mapping, or with one of another device, nothing moves.
+    let returns =
+        if fit && !pairs.is_empty() { subject.expect_return(engine) } else { Expected::Stays };
+    faults.none_if_it_returns(returns);
     let (entries, buffer) = (&subject.entries, &subject.buffer);
     let attachment = |id| -> Option<&Attachment> {
         entries.iter().find(|entry| entry.id == id)?.attachment.as_ref()
@@ -105,9 +110,11 @@ pub(crate) fn remap_all(world: &mut World<'_>, at: usize) -> Option<()> {
         }
         result
     });
+    let mut met = None;
     if fit {
-        result.expect("an attachment can be mapped");
-        for (index, (entry, fixed, _)) in &pairs {
+        let (remapped, what) = subject.settle_return(result, returns);
+        met = what;
+        for (index, (entry, fixed, _)) in remapped.into_iter().flat_map(|()| &pairs) {
             let mapped = &mut subject.mappings[*index];
             (mapped.entry, mapped.fixed) = (*entry, *fixed);
             mapped.generation = subject.generation;
@@ -117,9 +124,10 @@ pub(crate) fn remap_all(world: &mut World<'_>, at: usize) -> Option<()> {
         assert!(matches!(error, Error::ForeignMapping { .. }), "{error}");
     }
     subject.sweep();
-    if fit && pairs.len() > 1 {
+    if fit && pairs.len() > 1 && met != Some("busy") {
         world.met("remapped together");
     }
+    met.into_iter().for_each(|what| world.met(what));
     faults.report(world);
     Some(())
 }

@@ -333,7 +333,8 @@ impl SharedBuffer {
     /// Waits, for at most the engine timeout, until no device uses the buffer in a way that conflicts with
     /// `access`. Where the memory needs it, the access is bracketed with `DMA_BUF_IOCTL_SYNC`, or with flush
     /// and invalidate. Memory that the host cannot map is copied through staging memory. The buffer stays in
-    /// its backing while the guard lives.
+    /// its backing while the guard lives. The host accesses it where it is kept, whatever its placement: an evicted
+    /// buffer stays evicted, and if it may be used only elsewhere, devices cannot use it until the access ends.
     ///
     /// # Errors
     ///

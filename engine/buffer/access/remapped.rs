@@ -1,7 +1,7 @@
 //! Uses of a mapping that is replaced if the buffer has moved.
 
 use crate::buffer::attach::{Attachment, Mapping};
-use crate::buffer::eviction::restore_together;
+use crate::buffer::eviction::{restore_all_for_use, restore_together};
 use crate::error::{Error, Result};
 use crate::transfer::PassReport;
 
@@ -89,7 +89,10 @@ impl Attachment {
         set.handle_lost_devices();
         // Together, so that one is not evicted to restore the other.
         restore_together(set, self.device().id(), &buffers);
+        let mut attempt = 0;
         retry_stale(|_| {
+            attempt += 1;
+            let _restored = restore_all_for_use(set, self.device().id(), &buffers, attempt)?;
             if mapping.check_current().is_err() {
                 self.remap_only(mapping)?;
             }

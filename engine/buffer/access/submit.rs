@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::submission::{Submission, Use, Work};
 use crate::buffer::attach::{Attachment, Mapping};
-use crate::buffer::eviction::restore_together;
+use crate::buffer::eviction::{restore_all_for_use, restore_together};
 use crate::buffer::object::{Buffers, wait_all};
 use crate::buffer::placement::retry_on_oom;
 use crate::buffer::state::State;
@@ -155,13 +155,25 @@ pub(crate) fn submit_remapped<'a>(
     const ATTEMPTS: u32 = 100;
     let mut attempt = 0;
     set.handle_lost_devices();
-    {
-        let buffers: SmallVec<[_; 4]> =
-            mappings.iter().map(|(attachment, _)| attachment.buffer_inner()).collect();
-        restore_together(set, device.id(), &buffers);
-    }
     loop {
         attempt += 1;
+        // Together, so that none is evicted to restore another one.
+        let restored = {
+            let buffers: SmallVec<[_; 4]> =
+                mappings.iter().map(|(attachment, _)| attachment.buffer_inner()).collect();
+            let restored = restore_all_for_use(set, device.id(), &buffers, attempt)?;
+            if attempt == 1 {
+                restore_together(set, device.id(), &buffers);
+            }
+            restored
+        };
+        if attempt > 1 || restored.is_some() {
+            for (attachment, mapping) in &mut *mappings {
+                if mapping.check_current().is_err() {
+                    attachment.remap_only(mapping)?;
+                }
+            }
+        }
         let result = {
             let current: SmallVec<[&Mapping; 4]> =
                 mappings.iter().map(|(_, mapping)| &**mapping).collect();
@@ -173,11 +185,6 @@ pub(crate) fn submit_remapped<'a>(
             Ok((fence, _)) => {
                 set.poll_budget(device.id());
                 return Ok(fence);
-            }
-        }
-        for (attachment, mapping) in &mut *mappings {
-            if mapping.check_current().is_err() {
-                attachment.remap_only(mapping)?;
             }
         }
     }

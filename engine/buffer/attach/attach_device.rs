@@ -6,12 +6,12 @@ use super::attachment::Attachment;
 use crate::buffer::eviction::learn_access_costs;
 use crate::buffer::migration::{MoveOutcome, MoveRequest, no_path, relocate};
 use crate::buffer::object::{BufferInner, SharedBuffer};
-use crate::buffer::placement::{ImportMatrix, retry_on_oom};
+use crate::buffer::placement::{ImportMatrix, home_at, retry_on_oom};
 use crate::buffer::state::{AttachCaps, AttachmentId, FirstCounter, Importer, State};
 use crate::core::BackingRequest;
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::Placement;
+use crate::memory::{DomainId, Placement};
 use crate::observe::{MoveCause, Object};
 use crate::residency::Trigger;
 use crate::sync::Usage;
@@ -68,7 +68,8 @@ impl<'a> PendingAttach<'a> {
         let mut state = buffer.lock();
         self.check_attachable(buffer, &mut state)?;
         let allocation = buffer.backing(&state)?.allocation();
-        let reachable = allocation.has_view(self.device.id())
+        let reachable = !buffer.needs_restore(&state)
+            && allocation.has_view(self.device.id())
             && self.caps.accepts(allocation.provider())
             && state.moving().is_none();
         Ok(reachable.then(|| self.list(&mut state)))
@@ -83,11 +84,29 @@ impl<'a> PendingAttach<'a> {
         learn_access_costs(buffer, self.device);
         for _ in 0..ATTEMPTS {
             let allowed = buffer.placement().kinds();
-            let home = buffer.home();
+            // Of a buffer that is kept elsewhere, its users have to reach the domain where they may use it.
+            let used_in = used_elsewhere(buffer, &buffer.lock());
+            let home =
+                used_in.map_or_else(|| Ok(buffer.home()), |domain| home_at(buffer, domain))?;
             let matrix = ImportMatrix::gather(buffer, &home, allowed, Some(self.caps))?;
             let mut state = buffer.lock_idle(Usage::Move, |fence| fence.device().is_none())?;
             self.check_attachable(buffer, &mut state)?;
-            if !matrix.is_current(buffer, &state) || !matrix.home_was(&home) {
+            let is_current = matrix.is_current(buffer, &state)
+                && used_in == used_elsewhere(buffer, &state)
+                && (used_in.is_some() || matrix.home_was(&home));
+            if !is_current {
+                continue;
+            }
+            if let Some(domain) = used_in {
+                if !matrix.all_can_import_in(domain.kind()) {
+                    return Err(buffer.unreachable(self.device, &matrix));
+                }
+                if matrix.import_kind(self.caps, state.location().provider()).is_some() {
+                    return Ok(self.list(&mut state));
+                }
+                // Every attached device reaches the buffer where it is.
+                drop(state);
+                buffer.restore_for_use(self.device.id())?;
                 continue;
             }
             let provider = state.location().provider();
@@ -124,9 +143,10 @@ impl SharedBuffer {
     /// Attaches `device`, with a static attachment.
     ///
     /// Every attached device must be able to reach the backing that the buffer is in. If `device` cannot, the
-    /// buffer moves within its placement, provided that no mapping, access or pin keeps it in place. The first
-    /// attach of a pair of drivers also proves the routes between them ([`crate::Engine::route`]), which takes some
-    /// tens of milliseconds; [`crate::Engine::prove_routes`] does it earlier.
+    /// buffer moves within its placement, provided that no mapping, access or pin keeps it in place. A device that
+    /// cannot reach a buffer where it may be used cannot attach, even while the buffer is evicted. The first
+    /// attach of a pair of drivers also proves the routes between them ([`crate::Engine::route`]), which takes
+    /// some tens of milliseconds; [`crate::Engine::prove_routes`] does it earlier.
     ///
     /// # Errors
     ///
@@ -160,6 +180,11 @@ impl SharedBuffer {
     ) -> Result<Attachment> {
         Attachment::new(&self.0, &device.0, Some(importer))
     }
+}
+
+/// The domain where alone the buffer may be used, if it is kept elsewhere. The reservation is held.
+fn used_elsewhere(buffer: &BufferInner, state: &State) -> Option<DomainId> {
+    buffer.needs_restore(state).then(|| state.entry().preferred())
 }
 
 /// Moves the buffer, within its placement, to a backing that `device` and all attached devices can reach.

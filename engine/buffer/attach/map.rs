@@ -20,10 +20,15 @@ impl Attachment {
     /// Maps the buffer for the device: returns the memory and the `VkBuffer` of its current backing. A mapping
     /// of a static attachment keeps the buffer in that backing.
     ///
-    /// Waits, for at most the engine timeout, for a move in progress.
+    /// A buffer that may be used only in its device's memory, and was evicted, first returns there
+    /// ([`crate::Placement::Vram`]).
+    ///
+    /// Waits, for at most the engine timeout, for a move in progress, and as long for evictions.
     ///
     /// # Errors
     ///
+    /// [`crate::Error::OutOfMemory`] with what could not be evicted, and [`crate::Error::Busy`] under host access, if
+    /// the buffer cannot return; it is unchanged then.
     /// [`crate::Error::Revoked`], [`crate::Error::Purged`], [`crate::Error::Poisoned`],
     /// [`crate::Error::Unreachable`], [`crate::Error::Timeout`], [`crate::Error::DeviceLost`],
     /// [`crate::Error::FdLimit`], or the error of the import.
@@ -40,12 +45,18 @@ impl Attachment {
     }
 }
 
+/// How often a use moves a buffer back that other threads evict again, before it fails.
+pub(super) const RESTORES: u32 = 100;
+
 /// Locks the reservation of a buffer that is not moving, and returns it with `device`'s view of the current
 /// backing. Imports the backing if the device has no view of it yet.
+///
+/// A buffer that may be used only in its preferred domain is moved there first.
 pub(super) fn lock_current<'a>(
-    buffer: &'a BufferInner,
+    buffer: &'a Arc<BufferInner>,
     device: &Arc<DeviceInner>,
 ) -> Result<(Guard<'a, State>, CurrentView)> {
+    let mut restores = 0..RESTORES;
     loop {
         let mut state = buffer.lock();
         buffer.check_usable(&mut state)?;
@@ -56,6 +67,12 @@ pub(super) fn lock_current<'a>(
             buffer.core().counters.stalls.during(StallCause::Move, wait)?;
             continue;
         }
+        if buffer.needs_restore(&state) {
+            restores.next().ok_or_else(|| buffer.busy(&state))?;
+            drop(state);
+            buffer.restore_for_use(device.id())?;
+            continue;
+        }
         let backing = buffer.backing(&state)?;
         if let Some(view) = backing.allocation().existing_view(device.id()) {
             let offset = backing.offset();
@@ -64,7 +81,7 @@ pub(super) fn lock_current<'a>(
         // The buffer has moved since this device was attached.
         let allocation = Arc::clone(backing.allocation());
         drop(state);
-        retry_on_oom(&buffer.set, device.id(), [buffer], || {
+        retry_on_oom(&buffer.set, device.id(), [&**buffer], || {
             allocation.view(device, buffer.import_kind(allocation.provider(), device)?)
         })?;
     }
@@ -76,7 +93,7 @@ type CurrentViews<'a> = (Guard<'a, State>, SmallVec<[CurrentView; 4]>);
 /// Does what [`lock_current`] does, for several devices: the views are in the order of `devices`. `None` if
 /// there are no devices.
 pub(super) fn lock_current_all<'a>(
-    buffer: &'a BufferInner,
+    buffer: &'a Arc<BufferInner>,
     devices: &[&Arc<DeviceInner>],
 ) -> Result<Option<CurrentViews<'a>>> {
     let Some((first, rest)) = devices.split_first() else { return Ok(None) };

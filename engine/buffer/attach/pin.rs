@@ -10,12 +10,14 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::attachment::Attachment;
+use super::map::RESTORES;
 use crate::buffer::object::{BufferInner, Buffers, SharedBuffer};
-use crate::buffer::state::{PinCounter, PinOwner, Pinned, Quick};
+use crate::buffer::state::{PinCounter, PinOwner, Pinned, Quick, State};
 use crate::core::PinQuota;
 use crate::device::DeviceId;
 use crate::error::{Error, Result};
 use crate::observe::Object;
+use crate::sync::Guard;
 
 /// Keeps a buffer in its backing while the pin lives, from [`Attachment::pin`].
 ///
@@ -66,7 +68,7 @@ fn pin_locked(attachment: &Attachment, reason: Cow<'static, str>) -> Result<Pinn
     buffer.set.handle_lost_devices();
     // A pin guarantees (kernel: the contract of `dma_buf_attach_ops::pin`) that the memory is allocated, that
     // an earlier owner's bytes are zeroed, and that no move is in progress.
-    let mut state = buffer.lock_valid()?;
+    let mut state = lock_where_usable(attachment)?;
     let counter = state.pin_counter(id, &reason.clone(), || {
         let accounting = (buffer.size, Arc::clone(&buffer.core().live));
         PinCounter::new(Arc::clone(buffer) as _, accounting, id, attachment.device_id(), reason)
@@ -74,6 +76,19 @@ fn pin_locked(attachment: &Attachment, reason: Cow<'static, str>) -> Result<Pinn
     let pinned = counter.open().map_err(|(used, quota)| over_quota(attachment, used, quota))?;
     attachment.first_pins().offer(&counter);
     Ok(pinned)
+}
+
+/// Locks the reservation of a buffer whose bytes are valid, and in a domain where devices may use them.
+fn lock_where_usable(attachment: &Attachment) -> Result<Guard<'_, State>> {
+    let buffer = attachment.buffer_inner();
+    for _ in 0..RESTORES {
+        buffer.restore_for_use(attachment.device_id())?;
+        let state = buffer.lock_valid()?;
+        if !buffer.needs_restore(&state) {
+            return Ok(state);
+        }
+    }
+    Err(buffer.busy(&buffer.lock()))
 }
 
 #[cold]
@@ -137,13 +152,17 @@ const _: () = {
 impl Attachment {
     /// Pins the buffer: it stays in its backing until the guard is dropped. `reason` is shown in reports.
     ///
+    /// A buffer that may be used only in its device's memory, and was evicted, first returns there. A pin counts
+    /// against the quota, a placement does not: an unpinned buffer can be evicted, whatever its placement.
+    ///
     /// Waits, for at most the engine timeout, for a move in progress. Pins for the same reason as the
     /// attachment's first pin are cheap: two atomic operations each.
     ///
     /// # Errors
     ///
     /// [`Error::PinQuota`]; [`Error::Revoked`]; [`Error::Purged`], [`Error::Poisoned`] if that was found
-    /// before, or by a pin that takes the reservation; [`Error::Timeout`], [`Error::DeviceLost`].
+    /// before, or by a pin that takes the reservation; [`Error::Timeout`], [`Error::DeviceLost`];
+    /// [`Error::OutOfMemory`] or [`Error::Busy`] if the buffer cannot return.
     ///
     /// Locks: the reservation, but not while waiting. A pin for the same reason as the first takes none, unless
     /// the buffer was moved, revoked or found poisoned since, or a move was attempted.

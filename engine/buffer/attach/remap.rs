@@ -32,8 +32,8 @@ impl Attachment {
         self.remap_only(mapping)
     }
 
-    /// Replaces the mapping as [`Attachment::remap`] does, without moving the buffer: it is neither restored
-    /// nor auto-migrated.
+    /// Replaces the mapping as [`Attachment::remap`] does, but moves the buffer only if the use requires it: without
+    /// an opportunistic restore or an auto-migration.
     pub(in crate::buffer) fn remap_only(&self, mapping: &mut Mapping) -> Result<()> {
         self.check_mapping(mapping)?;
         let (mut state, current) = lock_current(self.buffer_inner(), self.device_inner())?;

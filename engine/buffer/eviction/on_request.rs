@@ -53,7 +53,7 @@ pub(crate) fn restore(set: &Buffers, domain: DomainId) -> usize {
 impl SharedBuffer {
     /// Moves the buffer out of the device memory where it is, to system memory, whatever its placement. Unlike
     /// [`SharedBuffer::migrate`], this does not change the preferred domain: the buffer is restored when it
-    /// is used. Mappings do not keep the old memory ([`crate::InvalidationCause::Evict`]).
+    /// is used, and before it is used if its placement is [`crate::Placement::Vram`]. Mappings do not keep the old memory ([`crate::InvalidationCause::Evict`]).
     ///
     /// A purgeable buffer ([`SharedBuffer::set_purgeable`]) loses its content, in any domain, and is not
     /// restored until it is repopulated.

@@ -1,5 +1,7 @@
 //! Restores displaced buffers: a buffer that was evicted from its preferred domain returns there when it is
 //! used.
+//!
+//! Not here: restores that a use requires (`required_restore`). These are opportunistic.
 
 use std::sync::Arc;
 
@@ -100,7 +102,8 @@ impl BufferInner {
             self.backoff.set(0);
             return None;
         }
-        if state.moving().is_some() {
+        // A buffer that needs its restore is moved by the use itself, or the use fails.
+        if state.moving().is_some() || self.needs_restore(&state) {
             return None;
         }
         let awaits = self.awaits_host(&mut state, preferred).then_some(Reason::Busy { by: None });

@@ -76,7 +76,7 @@ fn plan_victim<'a>(
         // Nor is a buffer of the submission that this search makes room for. Searches of other threads and
         // `evict_all` may evict it: it is not held, and its submission finds it where it is.
         if buffer.core().protected.contains(buffer.id()) {
-            return Err(SkipReason::Busy);
+            return Err(SkipReason::UsedTogether);
         }
         let entry = state.entry();
         let is_in_domain = entry.list_domain() == from && state.location().domain() == from;
@@ -113,7 +113,8 @@ fn plan_victim<'a>(
     plan_move(buffer, from, limits).map(Some)
 }
 
-/// Plans the move of a victim in `from` to system memory. The reservation is not held.
+/// Plans the move of a victim in `from` to system memory, whatever its placement: that says where the buffer may be used. The
+/// reservation is not held.
 fn plan_move<'a>(
     buffer: &'a Arc<BufferInner>,
     from: DomainId,
@@ -128,9 +129,6 @@ fn plan_move<'a>(
     };
     if gains_nothing {
         return Err(SkipReason::NoRoom);
-    }
-    if !buffer.placement().kinds().contains(&DomainKind::System) {
-        return Err(SkipReason::Unreachable);
     }
     let plan = || {
         buffer.check_resident()?;

@@ -14,7 +14,8 @@ use crate::error::Error;
 use crate::memory::{DomainId, GroupId};
 use crate::observe::{PinReport, StallCause};
 use crate::residency::{
-    CapReached, DomainState, EvictionFailures, EvictionLimits, Outcomes, ReleaseWait, Victim, World,
+    CapReached, DomainState, EvictionFailures, EvictionLimits, Outcomes, ReleaseWait, SkipReason,
+    Victim, World,
 };
 
 impl World for Buffers {
@@ -88,8 +89,14 @@ impl World for Buffers {
         }
     }
 
-    fn name_pins(&self, key: SlotId, failures: &mut EvictionFailures) {
+    fn name_kept(&self, key: SlotId, why: SkipReason, failures: &mut EvictionFailures) {
         let Some(buffer) = self.live.get(key) else { return };
+        if !failures.names_enough() {
+            failures.name(why, buffer.name());
+        }
+        if why != SkipReason::Pinned {
+            return;
+        }
         let state = buffer.lock();
         for counter in state.pin_counters().iter().filter(|counter| counter.pins() > 0) {
             let device = &self.core.member(counter.device()).device;

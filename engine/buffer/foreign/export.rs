@@ -41,7 +41,11 @@ impl ForeignExport {
         for _ in 0..ATTEMPTS {
             // External users do not wait for this buffer's fences, so all writes must have ended before the fd
             // is exported.
+            buffer.restore_for_use(buffer.home_id())?;
             let mut state = buffer.lock_idle(Usage::Write, |_| true)?;
+            if buffer.needs_restore(&state) {
+                continue;
+            }
             // Before the buffer moves, because it may fail.
             buffer.make_valid(&mut state)?;
             if !state.fences().pending(Usage::Move).is_empty() {

@@ -86,7 +86,8 @@ fn unplug_device(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Se
     let mut panic = None;
     set.live.for_each(|buffer| {
         let mut state = lock_after_move(buffer, domain, end);
-        if state.entry().preferred() == domain {
+        // A buffer that may be used only there keeps its preference: its uses fail until the application moves it.
+        if state.entry().preferred() == domain && !buffer.is_vram_only() {
             buffer.set_preferred(&mut state, DomainId::System);
         }
         if !is_in(&state, domain) {

@@ -73,7 +73,7 @@ pub(in crate::buffer) fn commit(
         buffer.retire(old_backing);
     }
     buffer.next_generation(home_after_move(buffer, state, home));
-    buffer.note_move(state, cause);
+    buffer.note_move(state, from, cause);
     buffer.record_move(state, from, cause, trigger);
 }
 

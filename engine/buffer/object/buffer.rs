@@ -137,7 +137,7 @@ impl SharedBuffer {
         Device(Arc::clone(&self.0.core().member(self.0.home_id()).device))
     }
 
-    /// Where it may live.
+    /// Where devices may use it.
     pub fn placement(&self) -> Placement {
         self.0.placement()
     }
@@ -198,9 +198,15 @@ impl BufferInner {
         if self.flags.is_named() { self.set.live.name(self.slot) } else { None }
     }
 
-    /// Where it may live.
+    /// Where devices may use it.
     pub(in crate::buffer) fn placement(&self) -> Placement {
         self.flags.placement()
+    }
+
+    /// Whether its placement allows uses by devices only in a device's memory.
+    #[inline]
+    pub(in crate::buffer) fn is_vram_only(&self) -> bool {
+        self.placement() == Placement::Vram
     }
 
     /// Whether it may be in one device's own memory while other devices are attached.

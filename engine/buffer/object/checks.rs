@@ -6,7 +6,7 @@ use super::buffer::BufferInner;
 use crate::buffer::state::State;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
-use crate::memory::{Backing, Provider};
+use crate::memory::{Backing, DomainKind, Provider};
 
 impl BufferInner {
     /// Checks that a mapping of generation `mapped` is current, and that the buffer may be used.
@@ -60,6 +60,19 @@ impl BufferInner {
             device: home.name().to_owned(),
             missing: "a way to move external memory".into(),
         })
+    }
+
+    /// Whether the buffer may be used only in its preferred domain, and is kept elsewhere. A move that the
+    /// application has requested changes the preferred domain, and so ends this. The reservation must be held.
+    ///
+    /// **Invariant:** no mapping of the current generation, pin or export of such a buffer exists. Each is made under
+    /// the reservation, after this check, and an eviction begins the next generation.
+    #[inline]
+    pub(in crate::buffer) fn needs_restore(&self, state: &State) -> bool {
+        let preferred = state.entry().preferred();
+        self.is_vram_only()
+            && preferred.kind() == DomainKind::Vram
+            && state.location().domain() != preferred
     }
 
     pub(in crate::buffer) fn busy(&self, state: &State) -> Error {

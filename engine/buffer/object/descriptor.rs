@@ -66,7 +66,7 @@ impl BufferDescriptor {
         self
     }
 
-    /// Sets where it may live.
+    /// Sets where devices may use it.
     #[must_use]
     pub fn placement(mut self, placement: Placement) -> Self {
         self.placement = placement;

@@ -149,6 +149,12 @@ impl ImportMatrix {
         (0..self.devices.len()).find(imports_none).map(|index| self.devices[index].device)
     }
 
+    /// Whether all devices can import memory of a provider of that kind of domain.
+    pub(in crate::buffer) fn all_can_import_in(&self, kind: DomainKind) -> bool {
+        let mut rows = self.rows.iter().filter(|(of, _)| of.domain().kind() == kind);
+        rows.any(|(_, import_kinds)| import_kinds.iter().all(Option::is_some))
+    }
+
     /// Whether all devices can import memory of `provider`.
     pub(in crate::buffer) fn all_can_import(&self, provider: Provider) -> bool {
         self.rows

@@ -51,14 +51,17 @@ impl BufferInner {
         }
     }
 
-    /// Updates the preferred domain, the entry and the back-off after a move. The reservation must be held.
-    pub(in crate::buffer) fn note_move(&self, state: &mut State, cause: MoveCause) {
+    /// Updates the preferred domain, the entry and the back-off after a move out of the domain `from`. The
+    /// reservation must be held.
+    pub(in crate::buffer) fn note_move(&self, state: &mut State, from: DomainId, cause: MoveCause) {
         match cause {
             MoveCause::Evicted
             | MoveCause::Restored
             | MoveCause::Requested
             | MoveCause::Compacted
             | MoveCause::Promoted => {}
+            // A move within the domain where the buffer is kept does not say that it may be used there.
+            _ if self.needs_restore(state) && state.location().domain() == from => {}
             // A caller chose the new domain, or the buffer could not stay where it was. Either way, the new
             // domain becomes the preferred one.
             _ => self.set_preferred(state, state.location().domain()),

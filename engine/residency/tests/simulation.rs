@@ -198,7 +198,7 @@ impl World for Simulation {
         ReleaseWait::NothingInFlight
     }
 
-    fn name_pins(&self, _: u32, _: &mut EvictionFailures) {}
+    fn name_kept(&self, _: u32, _: SkipReason, _: &mut EvictionFailures) {}
 
     fn no_room(&self, _: DomainId, _: u64, _: Option<GroupId>, _: EvictionFailures) {}
 }

@@ -82,8 +82,10 @@ impl World for Fake {
         settled
     }
 
-    fn name_pins(&self, key: u32, failures: &mut EvictionFailures) {
-        failures.pinned_by(format!("holder of buffer {key}"));
+    fn name_kept(&self, key: u32, why: SkipReason, failures: &mut EvictionFailures) {
+        if why == SkipReason::Pinned {
+            failures.pinned_by(format!("holder of buffer {key}"));
+        }
     }
 
     fn no_room(
