@@ -1,7 +1,7 @@
 //! The one place where integers become fds, and the identity of an fd.
 #![expect(unsafe_code, reason = "fds that drivers and the kernel return as integers")]
 
-use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, FdFlags};
 
@@ -31,18 +31,57 @@ pub(crate) unsafe fn own(raw: RawFd, call: &'static str) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// The identity of the file that an fd names: device and inode, which is how the kernel identifies a dma-buf
+/// Takes an fd back from a driver that has refused it: the driver owns an fd if, and only if, its call succeeded.
+///
+/// Some drivers close it nevertheless (RADV does if the import fails late). The number may then name another file
+/// already, so it is closed only if it still names `file`.
+///
+/// # Safety
+///
+/// `raw` names a file that the caller owned before `call`, and gave to it; `call` has failed.
+pub(crate) unsafe fn take_back(raw: RawFd, file: FileId, call: &'static str) {
+    if raw < 0 {
+        return;
+    }
+    // SAFETY: not negative; a number that is not open is reported as EBADF.
+    let now = file_id(unsafe { BorrowedFd::borrow_raw(raw) });
+    if now.is_ok_and(|now| now == file) {
+        // SAFETY: the caller's, because the call failed; and the driver has not closed it.
+        drop(unsafe { OwnedFd::from_raw_fd(raw) });
+    } else {
+        tracing::warn!(call, "the driver closed the fd of a failed import; left alone");
+    }
+}
+
+/// Device and inode of a file.
+pub(crate) type FileId = (u64, u64);
+
+/// Device and inode of the file that an fd names. All files of `anon_inode` have the same.
+pub(crate) fn file_id(fd: impl AsFd) -> Result<FileId, Errno> {
+    rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
+}
+
+/// `DMA_BUF_MAGIC` of `include/uapi/linux/magic.h`: the file-system type of every dma-buf.
+const DMA_BUF_MAGIC: u64 = 0x444d_4142;
+
+/// Whether the fd is a dma-buf.
+pub(crate) fn is_dma_buf(fd: impl AsFd) -> Result<bool, Errno> {
+    // CAST: the kernel's magic numbers fit 32 bits; the field's type differs between architectures.
+    rustix::fs::fstatfs(fd).map(|stat| stat.f_type as u64 == DMA_BUF_MAGIC)
+}
+
+/// The identity of the memory that an fd names: device and inode, which is how the kernel identifies a dma-buf
 /// (`dma_buf_getfile`). Fd numbers are reused, so they identify nothing.
 ///
-/// `None` for device nodes: one node stands for every object behind it. An NVIDIA `OPAQUE_FD` is an open of
-/// `/dev/nvidiactl` (`ctrl0000unix.h` of its open kernel modules).
-pub(crate) fn identity(fd: impl AsFd) -> Result<Option<(u64, u64)>> {
+/// Only dma-bufs and regular files (memfds) have one. One device node stands for every object behind it: an NVIDIA
+/// `OPAQUE_FD` is an open of `/dev/nvidiactl` (`ctrl0000unix.h` of its open kernel modules). And all files of
+/// `anon_inode` share one inode.
+pub(crate) fn identity(fd: impl AsFd) -> Result<Option<FileId>> {
+    let fd = fd.as_fd();
     let stat = rustix::fs::fstat(fd).map_err(|errno| Error::os("fstat", errno))?;
-    let node = matches!(
-        rustix::fs::FileType::from_raw_mode(stat.st_mode),
-        rustix::fs::FileType::CharacterDevice | rustix::fs::FileType::BlockDevice
-    );
-    Ok((!node).then_some((stat.st_dev, stat.st_ino)))
+    let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
+    let named = regular || is_dma_buf(fd).map_err(|errno| Error::os("fstatfs", errno))?;
+    Ok(named.then_some((stat.st_dev, stat.st_ino)))
 }
 
 #[cfg(test)]
@@ -54,5 +93,37 @@ mod tests {
         // SAFETY: -1 is refused before anything is owned.
         let refused = unsafe { own(-1, "vkGetMemoryFdKHR") };
         assert!(matches!(refused, Err(Error::Os { source: Errno::BADF, .. })));
+    }
+
+    fn memfd() -> OwnedFd {
+        rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).expect("a memfd")
+    }
+
+    #[test]
+    fn only_files_that_stand_for_one_memory_have_an_identity() {
+        let (one, other) = (memfd(), memfd());
+        let id = |fd: &OwnedFd| identity(fd).expect("an open file");
+        assert!(id(&one).is_some() && id(&one) != id(&other));
+        assert_eq!(id(&one), id(&one.try_clone().expect("a duplicate")));
+        let flags = rustix::event::EventfdFlags::CLOEXEC;
+        let event = rustix::event::eventfd(0, flags).expect("a file of anon_inode");
+        assert_eq!(id(&event), None, "all files of anon_inode share one inode");
+        let null = std::fs::File::open("/dev/null").expect("a device node");
+        assert_eq!(id(&null.into()), None);
+    }
+
+    #[test]
+    fn an_fd_that_the_driver_closed_is_not_closed_again() {
+        use std::os::fd::{AsRawFd, IntoRawFd};
+        let (given, other) = (memfd(), memfd());
+        let file = file_id(&given).expect("an open file");
+        let raw = given.into_raw_fd();
+        // SAFETY: ours, given to a call that failed and left it open.
+        unsafe { take_back(raw, file, "a call") };
+        // The number now names another file, as if the driver had closed it and a thread had opened one.
+        let before = file_id(&other).expect("an open file");
+        // SAFETY: the number is not that of `file`, which is what the test needs.
+        unsafe { take_back(other.as_raw_fd(), file, "a call") };
+        assert_eq!(file_id(&other), Ok(before), "still open");
     }
 }

@@ -34,11 +34,16 @@ impl Engine {
     /// The buffer has the bytes that are in the memory, and never moves. The fd remains the caller's. The import
     /// of an fd that this engine has exported returns the buffer that it was exported from.
     ///
+    /// While the buffer lives, a second import of the same bytes of the same file returns it again, once `device`
+    /// can reach it, so that all uses are ordered. It keeps its first home device and name. That holds for
+    /// dma-bufs and memfds, also as `OPAQUE_FD`s; other files have no identity.
+    ///
     /// # Errors
     ///
-    /// [`crate::Error::ForeignFd`] if the fd is closed, of another type than stated, too small, of another
-    /// driver, or refused by this driver; [`crate::Error::Unsupported`]; [`crate::Error::FdLimit`]; the driver's
-    /// error, if it has no memory left.
+    /// [`crate::Error::ForeignFd`] if the fd is closed, of another type than stated, too small, much too large,
+    /// not writable, imported before in a way that overlaps, of another driver, or refused by this driver;
+    /// [`crate::Error::Misaligned`] for an offset that is no multiple of 256; [`crate::Error::InvalidSize`];
+    /// [`crate::Error::Unsupported`]; [`crate::Error::FdLimit`]; the driver's error, if it has no memory left.
     ///
     /// # Safety
     ///

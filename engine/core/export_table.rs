@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use crate::error::Result;
 use crate::fd;
 use crate::sync::primitive::Mutex;
+use crate::sync::primitive::atomic::{AtomicUsize, Ordering};
 
 /// Objects by the identity (device and inode) of the file that they were exported as. Never by fd number,
 /// because those are reused (hgaiser/moonshine#137).
@@ -54,6 +55,48 @@ impl<T> ExportTable<T> {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = table.get(&identity);
         Ok(found.and_then(|exported| Some((exported.object.upgrade()?, exported.generation))))
+    }
+}
+
+/// Objects whose last export has ended, and which may still be in the memory that was exported.
+///
+/// Nearly always empty, so that a use of an object costs one load.
+#[derive(Debug)]
+pub(crate) struct EndedExports<T> {
+    /// The length of `list`. Release/acquire: a use that follows the end of an export sees it.
+    count: AtomicUsize,
+    list: Mutex<Vec<Weak<T>>>,
+}
+
+impl<T> EndedExports<T> {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// Adds an object, and drops those that are gone.
+    pub(crate) fn add(&self, object: &Arc<T>) {
+        self.change(object, |list| list.push(Arc::downgrade(object)));
+    }
+
+    /// Removes an object: it has other memory now.
+    pub(crate) fn remove(&self, object: &Arc<T>) {
+        self.change(object, |_| {});
+    }
+
+    fn change(&self, object: &Arc<T>, change: impl FnOnce(&mut Vec<Weak<T>>)) {
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        list.retain(|other| {
+            other.strong_count() > 0 && !std::ptr::eq(other.as_ptr(), Arc::as_ptr(object))
+        });
+        change(&mut list);
+        self.count.store(list.len(), Ordering::Release);
+    }
+}
+
+impl<T> Default for EndedExports<T> {
+    fn default() -> Self {
+        Self { count: AtomicUsize::new(0), list: Mutex::default() }
     }
 }
 

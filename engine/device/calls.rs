@@ -120,6 +120,8 @@ pub struct Calls {
     /// Whether `device_faults` differs from its default. Relaxed, as `armed`.
     pub(super) has_device_faults: AtomicBool,
     pub(super) device_faults: Mutex<DeviceFaults>,
+    /// Host memory with an fd is treated as a dma-buf with unfinished work.
+    pub(super) busy_host_memory: AtomicBool,
     /// Whether a device was reported lost since the engine last checked. It is here because the devices of an
     /// engine share nothing else.
     device_lost: AtomicBool,
@@ -212,6 +214,10 @@ impl Calls {
     pub(crate) fn device_faults(&self) -> Option<DeviceFaults> {
         let asked = self.has_device_faults.load(Ordering::Relaxed);
         asked.then(|| *self.device_faults.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn busy_host_memory(&self) -> bool {
+        self.busy_host_memory.load(Ordering::Relaxed)
     }
 
     /// Counts `call`; `Err` if it must fail.

@@ -89,6 +89,12 @@ impl Calls {
         self.has_device_faults.store(true, Ordering::Relaxed);
     }
 
+    /// From now on all system memory with an fd is treated as a dma-buf whose fences have not signalled: work that
+    /// the engine does not know uses it.
+    pub fn set_busy_host_memory(&self, busy: bool) {
+        self.busy_host_memory.store(busy, Ordering::Relaxed);
+    }
+
     /// Replaces what every driver reports about its device's heap: a budget of `budget` bytes for this process,
     /// of which `usage` bytes are in use. `None` restores what the drivers report.
     pub fn set_heap_budget(&self, said: Option<(u64, u64)>) {

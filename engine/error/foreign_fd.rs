@@ -2,7 +2,7 @@
 
 use ash::vk;
 
-use crate::device::Uuid;
+use crate::device::{HandleType, Uuid};
 
 /// Why a file descriptor from outside was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +27,46 @@ pub enum ForeignFdReason {
         claimed: u64,
         /// The size that the kernel or the driver reports.
         actual: u64,
+    },
+    /// The dma-buf is much larger than claimed. An import takes all of it, and a device pins all of its pages. Set
+    /// [`crate::ForeignInfo::allow_larger`] if that is wanted.
+    #[error("the dma-buf has {actual} bytes, {claimed} claimed; an import would take all of it")]
+    TooLarge {
+        /// The end of the claimed range.
+        claimed: u64,
+        /// The size that the kernel reports.
+        actual: u64,
+    },
+    /// The file has not enough bytes for an import by address, which takes whole units of pages.
+    #[error("the memfd has {actual} bytes; around the buffer it needs whole units of {unit}")]
+    NoWholeUnits {
+        /// The unit: a page, or the device's `minImportedHostPointerAlignment` if that is larger.
+        unit: u64,
+        /// The size of the file.
+        actual: u64,
+    },
+    /// The memfd is sealed against writing (`F_SEAL_WRITE`, `F_SEAL_FUTURE_WRITE`). Drivers import only memory that
+    /// is mapped for writing.
+    #[error("the memfd is sealed against writing, and devices import only writable memory")]
+    SealedAgainstWriting,
+    /// The descriptor is open for reading alone. Drivers import only memory that is mapped for writing.
+    #[error("the fd is open for reading alone, and devices import only writable memory")]
+    ReadOnly,
+    /// The memfd has huge pages (`MFD_HUGETLB`). A page that is punched out of it may not come back, and an access
+    /// is then `SIGBUS`.
+    #[error("the memfd has huge pages, which could vanish under a mapping")]
+    HugePages,
+    /// A part of the same file that overlaps is another buffer of this engine: an earlier import, or an export. The
+    /// same bytes in two buffers would have two reservations. Import that range with the same properties, which
+    /// returns that buffer, or drop it first.
+    #[error("{size} bytes at {offset} of the file are another buffer ({handle}), and overlap")]
+    Overlaps {
+        /// The handle type of the other buffer.
+        handle: HandleType,
+        /// Its offset in the file.
+        offset: u64,
+        /// Its size.
+        size: u64,
     },
     /// An `OPAQUE_FD` of another driver or device
     /// (VUID-VkImportMemoryFdInfoKHR-fd-00668 and the table of external handle types).

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::allocation::Allocation;
 use super::domain_id::DomainId;
 use super::group_account::GroupId;
+use super::provider::Provider;
 use super::slab::Slab;
 
 /// The state of a backing's bytes.
@@ -45,9 +46,9 @@ impl Backing {
         Self::slot(slab, 0, stale)
     }
 
-    /// Imported memory from outside this engine, whose bytes are valid.
-    pub(crate) fn foreign(allocation: Arc<Allocation>) -> Self {
-        let (slab, group) = (Slab::whole(allocation, None), GroupId::NONE);
+    /// Imported memory from outside this engine, from byte `start` of the allocation on. Its bytes are valid.
+    pub(crate) fn foreign(allocation: Arc<Allocation>, start: u64) -> Self {
+        let (slab, group) = (Slab::foreign(allocation, start), GroupId::NONE);
         Self { slab, slot: 0, content: Content::Valid, group }
     }
 
@@ -80,9 +81,10 @@ impl Backing {
     /// How many bytes from [`Backing::offset`] on must be scrubbed, for a buffer of `size` bytes.
     ///
     /// An allocation of its own is exported as a whole, so the bytes beyond the buffer are scrubbed too. The rest
-    /// of a slot is never read.
+    /// of a slot is never read, and the rest of foreign memory is its exporter's.
     pub(crate) fn extent(&self, size: u64) -> u64 {
-        if self.is_dedicated() { self.allocation().size() } else { size }
+        let foreign = matches!(self.allocation().provider(), Provider::Foreign(_));
+        if self.is_dedicated() && !foreign { self.allocation().size() } else { size }
     }
 
     /// Bytes of its domain that it uses.

@@ -5,18 +5,17 @@
 #![expect(unsafe_code, reason = "ioctls, and the fds that they return")]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::ioctl::{self, Opcode, opcode};
 
 use crate::access::Access;
-use crate::device::{Call, Calls, HandleType};
-use crate::error::{Error, ForeignFdReason, Result};
+use crate::device::{Call, Calls};
+use crate::error::{Error, Result};
 use crate::fd;
-
-/// `DMA_BUF_MAGIC` of `include/uapi/linux/magic.h`: the file-system type of every dma-buf.
-const DMA_BUF_MAGIC: u64 = 0x444d_4142;
 
 /// Duplicates an fd; the result is close-on-exec.
 pub(crate) fn duplicate(fd: BorrowedFd<'_>, calls: &Calls) -> Result<OwnedFd> {
@@ -27,53 +26,13 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>, calls: &Calls) -> Result<OwnedFd> {
         .map_err(|errno| Error::os(CALL.name(), errno))
 }
 
-/// Whether the fd is a dma-buf.
-pub(crate) fn is_dma_buf(fd: impl AsFd) -> Result<bool, Errno> {
-    // CAST: the kernel's magic numbers fit 32 bits; the field's type differs between architectures.
-    rustix::fs::fstatfs(fd).map(|stat| stat.f_type as u64 == DMA_BUF_MAGIC)
-}
-
-/// Size in bytes of a dma-buf or memfd. A dma-buf reports it through `lseek` (`dma_buf_llseek`).
-pub(crate) fn size(fd: impl AsFd) -> Result<u64, Errno> {
-    let fd = fd.as_fd();
-    let size = rustix::fs::seek(fd, rustix::fs::SeekFrom::End(0))?;
-    rustix::fs::seek(fd, rustix::fs::SeekFrom::Start(0))?;
-    Ok(size)
-}
-
-/// Checks that a foreign fd is of the stated type, and at least as large as claimed.
-///
-/// Only the driver can read the size of an `OPAQUE_FD`; for those, this checks only that the fd is open.
-pub(crate) fn check_foreign(fd: BorrowedFd<'_>, handle: HandleType, claimed: u64) -> Result<()> {
-    let refuse = |reason| Err(Error::ForeignFd { handle, reason });
-    match rustix::io::fcntl_getfd(fd) {
-        Ok(_) => {}
-        Err(Errno::BADF) => return refuse(ForeignFdReason::Closed),
-        Err(errno) => return Err(Error::os("fcntl(F_GETFD)", errno)),
-    }
-    match handle {
-        HandleType::OpaqueFd => return Ok(()),
-        HandleType::DmaBuf => {
-            if !is_dma_buf(fd).map_err(|errno| Error::os("fstatfs", errno))? {
-                return refuse(ForeignFdReason::NotDmaBuf);
-            }
-        }
-        HandleType::HostPointer => {
-            let seals = rustix::fs::fcntl_get_seals(fd).unwrap_or(SealFlags::empty());
-            if !seals.contains(SealFlags::SHRINK) {
-                return refuse(ForeignFdReason::NotSealed);
-            }
-        }
-    }
-    let actual = size(fd).map_err(|errno| Error::os("lseek", errno))?;
-    if actual < claimed {
-        return refuse(ForeignFdReason::TooSmall { claimed, actual });
-    }
-    Ok(())
-}
-
 /// Creates a memfd of `size` bytes, close-on-exec, sealed so that no process can shrink or grow it under a
-/// mapping. udmabuf requires the first seal too (`drivers/dma-buf/udmabuf.c`).
+/// mapping, and that no receiver can add a seal. udmabuf requires the first seal too
+/// (`drivers/dma-buf/udmabuf.c`).
+///
+/// No seal keeps a receiver from punching holes (`FALLOC_FL_PUNCH_HOLE`): a device that has pinned the pages keeps
+/// the old ones, while the host sees zeros. It harms the bytes that were shared with that receiver, and no others,
+/// because exported memory belongs to one buffer alone. A dma-buf has no such operation.
 pub(crate) fn memfd(size: u64, calls: &Calls) -> Result<OwnedFd> {
     const CALL: Call = Call::MemfdCreate;
     let made = calls.enter_os(CALL).and_then(|()| {
@@ -84,7 +43,7 @@ pub(crate) fn memfd(size: u64, calls: &Calls) -> Result<OwnedFd> {
             // Without memory for a page, a later access would end the process with SIGBUS.
             rustix::fs::fallocate(&fd, rustix::fs::FallocateFlags::empty(), 0, size)?;
         }
-        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         Ok(fd)
     });
     made.map_err(|errno| Error::os(CALL.name(), errno))
@@ -133,6 +92,39 @@ pub(crate) const DMA_HEAP: &str = "/dev/dma_heap/system";
 pub(crate) fn can_open(node: &str) -> Result<(), Errno> {
     use rustix::fs::{Access, AtFlags, CWD, accessat};
     accessat(CWD, node, Access::READ_OK, AtFlags::EACCESS)
+}
+
+/// Waits until the fences of a dma-buf that conflict with an access have signalled: for a reader those of writers,
+/// for a writer all (`dma_buf_poll`). `Ok(false)` if they have not by `end`.
+pub(crate) fn wait_until_ready(
+    fd: BorrowedFd<'_>,
+    access: Access,
+    end: Instant,
+    calls: &Calls,
+) -> Result<bool> {
+    let wanted = if access.writes() { PollFlags::OUT } else { PollFlags::IN };
+    loop {
+        // A century is the longest time that the call can express everywhere.
+        let left = end.saturating_duration_since(Instant::now()).min(Duration::from_secs(3 << 30));
+        if calls.busy_host_memory() {
+            // The file behind the fault is a memfd, which is always ready.
+            if left.is_zero() {
+                return Ok(false);
+            }
+            std::thread::sleep(left.min(Duration::from_millis(1)));
+            continue;
+        }
+        let left = Timespec {
+            // CAST: a century at most.
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match rustix::event::poll(&mut [PollFd::new(&fd, wanted)], Some(&left)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::os("poll", errno)),
+        }
+    }
 }
 
 /// Begins CPU access to a dma-buf (`DMA_BUF_IOCTL_SYNC` with `DMA_BUF_SYNC_START`).
@@ -319,11 +311,13 @@ mod tests {
     fn a_memfd_has_its_size_its_seals_and_is_close_on_exec() {
         let calls = Calls::default();
         let fd = memfd(12_288, &calls).expect("a memfd");
-        assert_eq!(size(&fd), Ok(12_288));
-        assert_eq!(is_dma_buf(&fd), Ok(false));
+        assert_eq!(rustix::fs::fstat(&fd).expect("stat").st_size, 12_288);
+        assert_eq!(fd::is_dma_buf(&fd), Ok(false));
         let flags = rustix::io::fcntl_getfd(&fd).expect("flags");
         assert!(flags.contains(FdFlags::CLOEXEC));
         assert_eq!(rustix::fs::ftruncate(&fd, 4096), Err(Errno::PERM), "sealed");
+        let sealed = rustix::fs::fcntl_add_seals(&fd, SealFlags::FUTURE_WRITE);
+        assert_eq!(sealed, Err(Errno::PERM), "no receiver can add a seal");
         let second = duplicate(fd.as_fd(), &calls).expect("a duplicate");
         assert_eq!(fd::identity(&fd).expect("stat"), fd::identity(&second).expect("stat"));
         assert!(rustix::io::fcntl_getfd(&second).expect("flags").contains(FdFlags::CLOEXEC));

@@ -11,14 +11,15 @@ use super::provider::Provider;
 use super::volatile::HostPtr;
 use crate::device::{Call, Calls};
 use crate::error::{Error, Result};
+use crate::fd;
 
 /// System memory, mapped into this process.
 ///
 /// # Invariants
 ///
 /// `pointer` is the start of a readable and writable mapping, `size` bytes long, page-aligned, and unmapped only by
-/// `drop`. With an fd the mapping is shared, and of the whole file behind it: of a dma-buf, whose size is fixed, or of a
-/// memfd sealed against shrinking. The mapping of a udmabuf is that of its memfd: the same pages, mapped as any file is.
+/// `drop`. With an fd the mapping is shared, and of the file behind it, from `file_offset` on. The file has pages for all
+/// of it and does not shrink: it is a dma-buf, whose size is fixed, or a memfd sealed against shrinking. The mapping of a udmabuf is that of its memfd: the same pages, mapped as any file is.
 /// Without an fd it is private anonymous memory that no other process can see.
 #[derive(Debug)]
 pub(crate) struct HostMemory {
@@ -26,6 +27,7 @@ pub(crate) struct HostMemory {
     size: u64,
     /// `None` for anonymous memory.
     fd: Option<OwnedFd>,
+    file_offset: u64,
     dma_buf: bool,
 }
 
@@ -42,7 +44,7 @@ impl HostMemory {
             Provider::Udmabuf => {
                 let memfd = dma_buf::memfd(size, calls)?;
                 let dma_buf = dma_buf::udmabuf(memfd.as_fd(), size, calls)?;
-                let mapped = Self::map(memfd, size, calls)?;
+                let mapped = Self::map(memfd, (0, size), calls)?;
                 // The mapping keeps the memfd's pages, and so does the dma-buf.
                 return Ok(Some(Self::with_fd(mapped, dma_buf)));
             }
@@ -50,30 +52,45 @@ impl HostMemory {
             Provider::Anonymous => return Self::anonymous(size, calls).map(Some),
             Provider::Device { .. } | Provider::Foreign(_) => return Ok(None),
         };
-        Self::map(fd, size, calls).map(Some)
+        Self::map(fd, (0, size), calls).map(Some)
     }
 
-    /// Maps foreign memory.
+    /// Maps `size` bytes at `file_offset` of foreign memory.
     ///
-    /// The caller has checked with [`dma_buf::check_foreign`] that `fd` is a dma-buf or a sealed memfd
-    /// of at least `size` bytes.
-    pub(crate) fn foreign(fd: OwnedFd, size: u64, calls: &Calls) -> Result<Self> {
-        Self::map(fd, size, calls)
+    /// The caller has checked with [`super::foreign_file::ForeignClaim`] that `fd` is a dma-buf or a sealed
+    /// memfd, and that it has pages for all of them.
+    pub(super) fn foreign(fd: OwnedFd, part: (u64, u64), calls: &Calls) -> Result<Self> {
+        Self::map(fd, part, calls)
     }
 
-    fn map(fd: OwnedFd, size: u64, calls: &Calls) -> Result<Self> {
-        let dma_buf = dma_buf::is_dma_buf(&fd).map_err(|errno| Error::os("fstatfs", errno))?;
+    fn map(fd: OwnedFd, (file_offset, size): (u64, u64), calls: &Calls) -> Result<Self> {
+        let dma_buf = fd::is_dma_buf(&fd).map_err(|errno| Error::os("fstatfs", errno))?;
         let len = usize::try_from(size)
             .map_err(|_| Error::InvalidSize { size, rule: "fits the address space" })?;
         let mapped = calls.enter_os(Call::Mmap).and_then(|()| {
             let prot = ProtFlags::READ | ProtFlags::WRITE;
             // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
-            unsafe { rustix::mm::mmap(ptr::null_mut(), len, prot, MapFlags::SHARED, &fd, 0) }
+            unsafe {
+                rustix::mm::mmap(ptr::null_mut(), len, prot, MapFlags::SHARED, &fd, file_offset)
+            }
         });
         let address = mapped.map_err(|errno| Error::os(Call::Mmap.name(), errno))?;
         let pointer = NonNull::new(address.cast::<u8>()).expect("mmap does not map page zero");
         // INVARIANT: mapped above with this size; the address is not known elsewhere.
-        Ok(Self { pointer: HostPtr::new(pointer), size, fd: Some(fd), dma_buf })
+        let fd = Some(fd);
+        let this = Self { pointer: HostPtr::new(pointer), size, fd, file_offset, dma_buf };
+        this.keep_private(len)?;
+        Ok(this)
+    }
+
+    /// Keeps the mapping out of forked children, which would keep the memory alive, and out of core files.
+    fn keep_private(&self, len: usize) -> Result<()> {
+        for advice in [Advice::LinuxDontFork, Advice::LinuxDontDump] {
+            // SAFETY: our own mapping; neither advice changes what this process sees.
+            unsafe { rustix::mm::madvise(self.pointer.as_ptr().cast(), len, advice) }
+                .map_err(|errno| Error::os("madvise", errno))?;
+        }
+        Ok(())
     }
 
     /// The mapping of a memfd, named by the udmabuf over all of it.
@@ -85,7 +102,7 @@ impl HostMemory {
 
     /// Maps zeroed private memory. Its pages are there when this returns, so that a driver can look them up. A forked
     /// child does not get them: a page that both processes have is copied at the next write, and a device would keep
-    /// the old one. Core dumps leave them out.
+    /// the old one.
     fn anonymous(size: u64, calls: &Calls) -> Result<Self> {
         let len = usize::try_from(size)
             .map_err(|_| Error::InvalidSize { size, rule: "fits the address space" })?;
@@ -98,13 +115,15 @@ impl HostMemory {
         let address = mapped.map_err(|errno| Error::os(Call::Mmap.name(), errno))?;
         let pointer = NonNull::new(address.cast::<u8>()).expect("mmap does not map page zero");
         // INVARIANT: mapped above with this size; the address is not known elsewhere.
-        let this = Self { pointer: HostPtr::new(pointer), size, fd: None, dma_buf: false };
-        for advice in [Advice::LinuxDontFork, Advice::LinuxDontDump] {
-            // SAFETY: the range is our mapping; neither advice changes its bytes.
-            unsafe { rustix::mm::madvise(address, len, advice) }
-                .map_err(|errno| Error::os("madvise", errno))?;
-        }
+        let pointer = HostPtr::new(pointer);
+        let this = Self { pointer, size, fd: None, file_offset: 0, dma_buf: false };
+        this.keep_private(len)?;
         Ok(this)
+    }
+
+    /// Where the mapping begins in the file.
+    pub(super) fn file_offset(&self) -> u64 {
+        self.file_offset
     }
 
     pub(crate) fn pointer(&self) -> HostPtr {

@@ -2,11 +2,16 @@
 #![expect(unsafe_code, reason = "copying between mapped memory that nothing else uses")]
 
 use super::allocation::Allocation;
+use super::allocation_host::HostWait;
 use crate::access::Access;
 use crate::error::Result;
 
 /// Copies `len` bytes, with the cache maintenance that the memory needs. `Ok(false)` if the host cannot map both
-/// allocations.
+/// allocations, or may not wait for the fences of one.
+///
+/// # Errors
+///
+/// [`crate::Error::Timeout`] after `wait`, or the error of a call.
 ///
 /// # Safety
 ///
@@ -16,10 +21,13 @@ pub(crate) unsafe fn copy_by_host(
     (from, from_offset): (&Allocation, u64),
     (to, to_offset): (&Allocation, u64),
     len: u64,
+    wait: HostWait,
 ) -> Result<bool> {
-    let (Some(source), Some(target)) = (from.host()?, to.host()?) else { return Ok(false) };
-    from.begin_host_access(Access::Read, from_offset, len)?;
-    if let Err(error) = to.begin_host_access(Access::Write, to_offset, len) {
+    let (Some(source), Some(target)) = (from.host_within(wait)?, to.host_within(wait)?) else {
+        return Ok(false);
+    };
+    from.begin_host_access(Access::Read, (from_offset, len), wait)?;
+    if let Err(error) = to.begin_host_access(Access::Write, (to_offset, len), wait) {
         // The first error is reported; a second one adds nothing.
         let _ = from.end_host_access(Access::Read, from_offset, len);
         return Err(error);
@@ -31,9 +39,13 @@ pub(crate) unsafe fn copy_by_host(
     let target = unsafe { target.at(to_offset as usize) };
     // CAST: as above.
     let bytes = len as usize;
-    if from.is_fast_for_host() && to.is_fast_for_host() {
+    if from.is_cached_for_host() && to.is_cached_for_host() {
         // SAFETY: the caller's contract; the processor caches both.
         unsafe { target.copy_quickly_from(source, bytes) };
+    } else if from.is_external() || to.is_external() {
+        // Another process may write either of them meanwhile.
+        // SAFETY: both ranges are mapped, and do not overlap.
+        unsafe { target.copy_shared_from(source, bytes) };
     } else {
         // SAFETY: the caller's contract.
         unsafe { target.copy_from(source, bytes) };
@@ -43,25 +55,33 @@ pub(crate) unsafe fn copy_by_host(
     written.and(read).map(|()| true)
 }
 
-/// Zeroes `len` bytes, with the cache maintenance that the memory needs.
+/// Zeroes `len` bytes, with the cache maintenance that the memory needs. `Ok(false)` as for [`copy_by_host`].
+///
+/// # Errors
+///
+/// As [`copy_by_host`].
 ///
 /// # Safety
 ///
-/// As for [`copy_by_host`]; and the host has mapped the memory.
-pub(crate) unsafe fn zero_by_host((at, offset): (&Allocation, u64), len: u64) -> Result<()> {
-    let Some(start) = at.host()? else { return Ok(()) };
-    at.begin_host_access(Access::Write, offset, len)?;
+/// As for [`copy_by_host`].
+pub(crate) unsafe fn zero_by_host(
+    (at, offset): (&Allocation, u64),
+    len: u64,
+    wait: HostWait,
+) -> Result<bool> {
+    let Some(start) = at.host_within(wait)? else { return Ok(false) };
+    at.begin_host_access(Access::Write, (offset, len), wait)?;
     // CAST: the range is mapped, so it fits the address space.
     // SAFETY: within the allocation, all of which is mapped.
     let start = unsafe { start.at(offset as usize) };
     // CAST: as above.
     let bytes = len as usize;
-    if at.is_fast_for_host() {
+    if at.is_cached_for_host() {
         // SAFETY: the caller's contract; the processor caches it.
         unsafe { start.fill_quickly(0, bytes) };
     } else {
         // SAFETY: the caller's contract.
         unsafe { start.fill(0, bytes) };
     }
-    at.end_host_access(Access::Write, offset, len)
+    at.end_host_access(Access::Write, offset, len).map(|()| true)
 }

@@ -22,6 +22,10 @@
 
 mod address_space;
 mod allocation;
+mod allocation_fd;
+mod allocation_host;
+mod allocation_import;
+mod allocation_views;
 mod backing;
 mod candidates;
 mod claim_queue;
@@ -29,6 +33,7 @@ pub(crate) mod dma_buf;
 mod domain;
 mod domain_id;
 mod domain_usage;
+mod foreign_file;
 mod group_account;
 mod heap;
 mod host;
@@ -56,9 +61,12 @@ pub use placement::Placement;
 pub use provider::Provider;
 
 pub(crate) use allocation::Allocation;
+pub(crate) use allocation_host::HostWait;
+pub(crate) use allocation_import::ForeignFile;
 pub(crate) use backing::{Backing, Content};
 pub(crate) use candidates::{candidates, has_host_only_memory, host_exports};
 pub(crate) use domain::{Claim, Domain, Room};
+pub(crate) use foreign_file::ForeignClaim;
 pub(crate) use group_account::{Charge, GroupId};
 pub(crate) use heap::vram_heap;
 pub(crate) use host_copy::{copy_by_host, zero_by_host};

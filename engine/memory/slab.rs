@@ -25,6 +25,8 @@ pub(crate) struct Slab {
     pub(super) allocation: Arc<Allocation>,
     /// Bytes of its domain that one slot uses.
     pub(super) slot_size: u64,
+    /// Where its first slot begins in the allocation: 0, except for a part of foreign memory.
+    start: u64,
     /// The pool that it returns to; `None` for memory that was imported from outside.
     pool: Option<Weak<dyn Recycle>>,
     /// `None` if it is not cut.
@@ -43,7 +45,12 @@ impl Slab {
     /// An allocation that a single buffer has all of.
     pub(super) fn whole(allocation: Arc<Allocation>, pool: Option<Weak<dyn Recycle>>) -> Arc<Self> {
         let slot_size = allocation.held();
-        Arc::new(Self { allocation, slot_size, pool, cut: None })
+        Arc::new(Self { allocation, slot_size, start: 0, pool, cut: None })
+    }
+
+    /// Memory from outside this engine, of which a single buffer has the bytes from `start` on.
+    pub(super) fn foreign(allocation: Arc<Allocation>, start: u64) -> Arc<Self> {
+        Arc::new(Self { allocation, slot_size: 0, start, pool: None, cut: None })
     }
 
     /// An allocation cut into slots of `slot_size` bytes.
@@ -53,7 +60,7 @@ impl Slab {
         pool: Weak<dyn Recycle>,
         cut: Cut,
     ) -> Arc<Self> {
-        Arc::new(Self { allocation, slot_size, pool: Some(pool), cut: Some(cut) })
+        Arc::new(Self { allocation, slot_size, start: 0, pool: Some(pool), cut: Some(cut) })
     }
 
     /// The pool that it returns to, while the engine is alive.
@@ -63,7 +70,7 @@ impl Slab {
 
     /// Offset in bytes of a slot.
     pub(super) fn offset(&self, slot: u32) -> u64 {
-        u64::from(slot) * self.slot_size
+        self.start + u64::from(slot) * self.slot_size
     }
 }
 

@@ -35,7 +35,8 @@ pub(crate) struct View {
     pub(super) handle: HandleType,
     /// The memory is dedicated to the buffer, so no second buffer can be bound to it.
     pub(super) dedicated: bool,
-    /// The memory was imported, and its device counts it.
+    /// The memory is another device's, or that of an fd or address. The host never maps it through this device, which
+    /// counts it.
     pub(super) imported: bool,
     pub(super) mapped: OnceLock<HostPtr>,
     /// The host memory that was imported by address. Unmapped only after `drop` has freed the memory, since the
@@ -113,14 +114,15 @@ impl View {
         self.mapped.get().copied()
     }
 
-    /// The host mapping, made if need be; `Ok(None)` if the memory is not host-visible. It stays for the life of
-    /// the view.
+    /// The host mapping, made if need be; `Ok(None)` if the memory is imported or not host-visible. It stays for
+    /// the life of the view.
     pub(super) fn host(&self) -> Result<Option<HostPtr>> {
         if let Some(&pointer) = self.mapped.get() {
             return Ok(Some(pointer));
         }
         let flags = self.flags();
-        if !flags.contains(vk::MemoryPropertyFlags::HOST_VISIBLE)
+        if self.imported
+            || !flags.contains(vk::MemoryPropertyFlags::HOST_VISIBLE)
             || self.device.calls().unmappable_device_memory()
         {
             return Ok(None);
@@ -179,7 +181,7 @@ impl View {
     /// Whether the memory is host-visible and host-cached.
     pub(super) fn is_host_cached(&self) -> bool {
         let wanted = vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_CACHED;
-        self.flags().contains(wanted)
+        !self.imported && self.flags().contains(wanted)
     }
 
     fn flags(&self) -> vk::MemoryPropertyFlags {

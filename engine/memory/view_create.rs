@@ -125,6 +125,7 @@ impl View {
         view.announce(Call::ImportMemory)?;
         // The driver owns the fd if, and only if, the allocation succeeds. So it is released just before, and
         // taken back on failure.
+        let file = fd::file_id(&duplicate).map_err(|errno| Error::os("fstat", errno))?;
         let raw = duplicate.into_raw_fd();
         let mut import = vk::ImportMemoryFdInfoKHR::default().handle_type(handle.vk()).fd(raw);
         if let Err(error) = view.allocate_announced(&mut import) {
@@ -134,7 +135,7 @@ impl View {
             }
             // SAFETY: the allocation failed, so `raw` is still ours ("If this call succeeds, ...
             // ownership is transferred", VkImportMemoryFdInfoKHR).
-            drop(unsafe { fd::own(raw, Call::ImportMemory.name()) });
+            unsafe { fd::take_back(raw, file, Call::ImportMemory.name()) };
             return Err(error);
         }
         view.bind()
@@ -159,6 +160,12 @@ impl View {
         size: u64,
         handle: HandleType,
     ) -> Result<Self, ViewError> {
+        // Before the call: a size beyond `maxBufferSize` breaks a rule (VUID-VkBufferCreateInfo-size-06409), and no
+        // buffer can be larger than its memory.
+        let limit = device.adapter().max_allocation();
+        if size > limit {
+            return Err(ViewError::TooLarge { size, limit });
+        }
         let buffer = create_buffer(device, size, handle, SHARED_BUFFER_USAGE)?;
         device.live().born(Object::View);
         // INVARIANT: the buffer was just created; the memory is null.

@@ -1,10 +1,14 @@
-//! Access to bytes that a GPU or another process may write at any time: volatile copies, never references.
+//! Access to bytes that a GPU, another process or another thread may write at any time: copies by relaxed atomic
+//! operations, never references.
 //!
 //! A `&[u8]` promises the compiler that no other thread writes, which does not hold for shared memory (the rule of
-//! rust-vmm's `vm-memory`). So this is a pointer, with copies from and to it.
-#![expect(unsafe_code, reason = "volatile access by raw pointer to shared memory")]
+//! rust-vmm's `vm-memory`). So this is a pointer, with copies from and to it. The operations are atomic, because two
+//! threads may write the same bytes through two host accesses: a race of plain or volatile writes is undefined
+//! behaviour, one of relaxed stores leaves one of the values. On every target they are the plain instructions.
+#![expect(unsafe_code, reason = "access by raw pointer to shared memory")]
 
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use super::wide;
 
@@ -17,7 +21,7 @@ unsafe impl Send for HostPtr {}
 // SAFETY: as above.
 unsafe impl Sync for HostPtr {}
 
-/// The unit of bulk copies. The compiler does not merge volatile accesses, so the unit determines the speed.
+/// The unit of bulk copies. The compiler does not merge atomic accesses, so the unit determines the speed.
 type Word = u64;
 const WORD: usize = size_of::<Word>();
 
@@ -55,16 +59,15 @@ impl HostPtr {
         let end = unsafe { aligned.at(words.len() * WORD) };
         for (index, byte) in first.iter_mut().enumerate() {
             // SAFETY: readable, as the caller says.
-            *byte = unsafe { self.as_ptr().wrapping_add(index).read_volatile() };
+            *byte = unsafe { self.byte(index) }.load(Relaxed);
         }
-        let source = aligned.as_ptr().cast::<Word>();
         for (index, word) in words.iter_mut().enumerate() {
             // SAFETY: readable, and aligned by the choice of `head`.
-            *word = unsafe { source.wrapping_add(index).read_volatile() }.to_ne_bytes();
+            *word = unsafe { aligned.word(index) }.load(Relaxed).to_ne_bytes();
         }
         for (index, byte) in tail.iter_mut().enumerate() {
             // SAFETY: readable, as the caller says.
-            *byte = unsafe { end.as_ptr().wrapping_add(index).read_volatile() };
+            *byte = unsafe { end.byte(index) }.load(Relaxed);
         }
     }
 
@@ -83,22 +86,43 @@ impl HostPtr {
         let end = unsafe { aligned.at(words.len() * WORD) };
         for (index, &byte) in first.iter().enumerate() {
             // SAFETY: writable, as the caller says.
-            unsafe { self.as_ptr().wrapping_add(index).write_volatile(byte) };
+            unsafe { self.byte(index) }.store(byte, Relaxed);
         }
-        let target = aligned.as_ptr().cast::<Word>();
         for (index, &word) in words.iter().enumerate() {
             // SAFETY: writable, and aligned by the choice of `head`.
-            unsafe { target.wrapping_add(index).write_volatile(Word::from_ne_bytes(word)) };
+            unsafe { aligned.word(index) }.store(Word::from_ne_bytes(word), Relaxed);
         }
         for (index, &byte) in tail.iter().enumerate() {
             // SAFETY: writable, as the caller says.
-            unsafe { end.as_ptr().wrapping_add(index).write_volatile(byte) };
+            unsafe { end.byte(index) }.store(byte, Relaxed);
+        }
+    }
+
+    /// Copies `len` bytes from `source` to here, while others may write either range.
+    ///
+    /// # Safety
+    ///
+    /// Both ranges are mapped, the one here is writable, and they do not overlap.
+    pub(crate) unsafe fn copy_shared_from(self, source: Self, len: usize) {
+        let mut part = [0; 4096];
+        let mut done = 0;
+        while done < len {
+            let part = &mut part[..(len - done).min(4096)];
+            // SAFETY: within the range that the caller names, as `done` is less than `len`.
+            let from = unsafe { source.at(done) };
+            // SAFETY: as above.
+            let to = unsafe { self.at(done) };
+            // SAFETY: as above; the part ends at `len` at the latest.
+            unsafe { from.read(part) };
+            // SAFETY: as above.
+            unsafe { to.write(part) };
+            done += part.len();
         }
     }
 
     /// Sets `len` bytes from here on to `value`.
     ///
-    /// Not volatile: nothing is read, so a concurrent write cannot be misread. Besides, this is used only for
+    /// Not atomic: nothing is read, so a concurrent write cannot be misread. Besides, this is used only for
     /// memory that has no other user yet (scrubbing), or that is overwritten as a whole.
     ///
     /// # Safety
@@ -138,6 +162,27 @@ impl HostPtr {
     pub(crate) unsafe fn copy_quickly_from(self, source: Self, len: usize) {
         // SAFETY: the caller's contract.
         unsafe { wide::copy(self.as_ptr(), source.as_ptr(), len) };
+    }
+
+    /// The byte `index` bytes from here.
+    ///
+    /// # Safety
+    ///
+    /// It is mapped, and stays so while the result lives.
+    unsafe fn byte<'a>(self, index: usize) -> &'a AtomicU8 {
+        // SAFETY: mapped, as the caller says; a byte is aligned. All accesses by the host that may race are atomic:
+        // plain ones are made only where the callers know that nothing else writes.
+        unsafe { AtomicU8::from_ptr(self.as_ptr().wrapping_add(index)) }
+    }
+
+    /// The word `index` words from here, which is a word boundary.
+    ///
+    /// # Safety
+    ///
+    /// As for [`HostPtr::byte`], and `self` is aligned to a word.
+    unsafe fn word<'a>(self, index: usize) -> &'a AtomicU64 {
+        // SAFETY: mapped and aligned, as the caller says; as in `byte`.
+        unsafe { AtomicU64::from_ptr(self.as_ptr().cast::<Word>().wrapping_add(index)) }
     }
 
     /// Bytes up to the next word boundary, at most `len`.

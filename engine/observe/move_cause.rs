@@ -10,7 +10,8 @@ pub enum MoveCause {
     Asked,
     /// A device attached that could not reach the buffer in its domain.
     Reach,
-    /// The buffer was exported to another process, which needs an allocation of its own instead of a slab.
+    /// The buffer was exported to another process, which needs an allocation of its own instead of a slab; or its
+    /// last export has ended, and it left that allocation.
     #[doc(alias = "HandedOut")]
     Exported,
     /// The buffer was evicted: to make room, or because the caller asked for it.

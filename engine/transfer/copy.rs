@@ -111,15 +111,15 @@ fn barrier_between_writes(device: &DeviceInner, commands: vk::CommandBuffer) {
     }
 }
 
-/// Copies `span` to the beginning of a staging buffer of the same device. The caller has waited for all work
-/// of other devices. Otherwise as [`copy`].
+/// Copies `span` to the beginning of a staging buffer of the same device, behind `waits`. Otherwise as [`copy`].
 pub(crate) fn to_staging(
     device: &Arc<DeviceInner>,
+    waits: Waits,
     span: Span<'_>,
     staging: vk::Buffer,
 ) -> Result<Fence> {
     let region = [vk::BufferCopy { src_offset: span.offset, dst_offset: 0, size: span.len }];
-    submit((device, QueueKind::Main), Waits::default(), &[span], |commands| {
+    submit((device, QueueKind::Main), waits, &[span], |commands| {
         // SAFETY: both buffers are live, of this device and bound, with transfer usages; the region
         // lies within both.
         unsafe { device.raw().cmd_copy_buffer(commands, span.view.buffer(), staging, &region) };
@@ -129,16 +129,18 @@ pub(crate) fn to_staging(
 /// Copies the beginning of a staging buffer to `span`. Otherwise as [`to_staging`].
 pub(crate) fn from_staging(
     device: &Arc<DeviceInner>,
+    waits: Waits,
     staging: vk::Buffer,
     span: Span<'_>,
 ) -> Result<Fence> {
-    from_staging_parts(device, staging, span, std::slice::from_ref(&(0..span.len)))
+    from_staging_parts(device, waits, staging, span, std::slice::from_ref(&(0..span.len)))
 }
 
 /// Copies only some parts of a staging buffer to the same parts of `span`. There is at least one part; none is
 /// empty, and no two overlap. Otherwise as [`from_staging`].
 pub(crate) fn from_staging_parts(
     device: &Arc<DeviceInner>,
+    waits: Waits,
     staging: vk::Buffer,
     span: Span<'_>,
     parts: &[Range<u64>],
@@ -150,14 +152,15 @@ pub(crate) fn from_staging_parts(
         size: part.end - part.start,
     };
     let regions: Vec<_> = parts.iter().map(region).collect();
-    submit((device, QueueKind::Main), Waits::default(), &[span], |commands| {
+    submit((device, QueueKind::Main), waits, &[span], |commands| {
         // SAFETY: as in `to_staging`; there is a region, and none is empty or overlaps another one
         // (VUID-vkCmdCopyBuffer-regionCount-arraylength, VUID-VkBufferCopy-size-01988).
         unsafe { device.raw().cmd_copy_buffer(commands, staging, span.view.buffer(), &regions) };
     })
 }
 
-/// Fills `span` with zeros. Its offset and length are multiples of 4. Otherwise as [`to_staging`].
+/// Fills `span` with zeros. Its offset and length are multiples of 4. The caller has waited for all work of other
+/// devices. Otherwise as [`copy`].
 pub(crate) fn zero(device: &Arc<DeviceInner>, span: Span<'_>) -> Result<Fence> {
     submit((device, QueueKind::Main), Waits::default(), &[span], |commands| {
         fill_with_zeros(device, commands, &span);

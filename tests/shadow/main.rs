@@ -52,7 +52,7 @@ struct World<'a> {
 type Met = BTreeMap<&'static str, u32>;
 
 /// Outcomes that must occur in every run.
-const OUTCOMES: [&str; 18] = [
+const OUTCOMES: [&str; 19] = [
     "moved",
     "moved where no device reaches both domains",
     "moved for a new attachment",
@@ -67,6 +67,7 @@ const OUTCOMES: [&str; 18] = [
     "remapped together",
     "revoked",
     "exported",
+    "left exported memory",
     "rearmed",
     "evicted",
     "evicted without a copy",

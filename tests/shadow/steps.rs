@@ -175,6 +175,7 @@ pub(crate) fn any(world: &mut World<'_>, step: u32) {
             break;
         }
     }
+    leave_exported(world);
     // Not every time: a check waits for work in progress.
     if world.random.one_in(3) && !world.subjects.is_empty() {
         let index = world.random.index(world.subjects.len());
@@ -548,6 +549,24 @@ fn reimport(world: &mut World<'_>, at: usize) -> Option<()> {
         Err(error) => panic!("{error}"),
     }
     Some(())
+}
+
+/// A buffer whose last export was dropped moves before its next use, if it is not held. This is that use, so that all
+/// other operations find such a buffer held, revoked, or moved.
+fn leave_exported(world: &mut World<'_>) {
+    for at in 0..world.subjects.len() {
+        let subject = &mut world.subjects[at];
+        let leaves = subject.alone && subject.exports.is_empty() && !subject.revoked;
+        if !leaves || subject.is_held() {
+            continue;
+        }
+        let access = subject.buffer.host_access(Access::Read).expect("no access lasts long");
+        access.end().expect("it ends");
+        subject.moved(subject.domain, subject.home.clone());
+        let id = subject.id;
+        world.note(format!("{id} leaves the memory that was exported"));
+        world.met("left exported memory");
+    }
 }
 
 // ---- copies, and the rest ----

@@ -1,13 +1,23 @@
 //! Host access: the host sees every byte that devices wrote and devices see every byte that the host wrote,
 //! within the range and in any memory.
 
-use crate::common::{Rig, assert_pattern, bytes, fill, needs_dma_buf};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use crate::common::bound::with_bound;
+use crate::common::gate::Gate;
+use crate::common::{self, Rig, assert_pattern, bytes, commands, fill, needs_dma_buf};
+use crate::vgem::VgemBuffer;
 use ash::vk;
 use peerbuf::device::Call;
 use peerbuf::transfer::pattern_word;
 use peerbuf::{
-    Access, BufferDescriptor, CopyRegion, Device, Error, Placement, Provider, SharedBuffer,
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Error, ForeignInfo, HandleType,
+    Placement, Provider, SharedBuffer,
 };
+
+/// After this time the kernel ends a fence of vgem by itself.
+const VGEM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The ways in which the host reaches the bytes.
 const WAYS: [(Placement, bool); 3] =
@@ -202,4 +212,147 @@ fn in_the_vm_access_to_a_dma_buf_is_bracketed_by_its_ioctl() {
         guard.end().expect("it ends");
         assert!(ioctls() > begun, "{access}: end");
     }
+}
+
+#[test]
+fn work_that_only_the_kernel_knows_is_waited_for_up_to_the_timeout_without_the_reservation() {
+    with_bound(|rig, bound| {
+        for device in rig.all() {
+            let [buffer, other] = [1, 2].map(|_| create(rig, &device, 4096, Placement::System));
+            let far = create(rig, &device, 4096, Placement::Vram);
+            for buffer in [&buffer, &other, &far] {
+                bytes::write(buffer, 71);
+            }
+            if buffer.provider() != Provider::Memfd {
+                common::say(&format!("{} has {}", device.name(), buffer.provider()));
+                continue;
+            }
+            rig.engine().calls().set_busy_host_memory(true);
+            let error = buffer.host_access(Access::Read).expect_err("the memory is busy");
+            let Error::Timeout { what, after, .. } = &error else { panic!("{error:?}") };
+            assert!(what.contains("dma-buf") && *after == bound, "{error}");
+            let report = rig.engine().report();
+            assert!(report.buffers.iter().all(|buffer| buffer.host_accesses == 0), "held by none");
+            // Everything else goes by a device, which does not wait.
+            rig.engine().copy(&buffer, &other, CopyRegion::first(4096)).expect("by a device");
+            rig.engine().copy(&far, &other, CopyRegion::first(4096)).expect("by a device");
+            buffer.relocate().expect("by a device");
+            far.migrate(DomainId::System).expect("by a device");
+            drop(other);
+            let fresh = create(rig, &device, 4096, Placement::System);
+            let attachment = fresh.attach(&device).expect("attached");
+            let sum = attachment.map(Access::Read).and_then(|mapping| mapping.checksum());
+            let sum = sum.expect("scrubbed by a device");
+            rig.engine().calls().set_busy_host_memory(false);
+            let zero = create(rig, &device, 4096, Placement::Vram);
+            let attachment = zero.attach(&device).expect("attached");
+            let zeros = attachment.map(Access::Read).and_then(|mapping| mapping.checksum());
+            assert_eq!(sum, zeros.expect("a pass"), "an earlier owner's bytes");
+            bytes::assert_zero(&fresh, device.name());
+            bytes::assert_sequence(&buffer, 71, device.name());
+            bytes::assert_sequence(&far, 71, device.name());
+        }
+    });
+}
+
+#[test]
+fn an_access_that_waits_for_the_kernel_begins_when_the_work_ends() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        let buffer = create(&rig, &device, 4096, Placement::System);
+        bytes::write(&buffer, 72);
+        rig.engine().calls().set_busy_host_memory(true);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| bytes::read(&buffer));
+            // The reader waits without the reservation.
+            fill(
+                &create(&rig, &device, 4096, Placement::Vram).attach(&device).expect("attached"),
+                1,
+            );
+            buffer.wait(Access::Write, common::LONG).expect("the reservation is free");
+            rig.engine().calls().set_busy_host_memory(false);
+            let read = reader.join().expect("the access ends");
+            bytes::assert_same(&read, &bytes::sequence(72, 4096), device.name());
+        });
+    }
+}
+
+#[test]
+fn a_write_through_staging_memory_follows_the_work_of_other_devices() {
+    let rig = Rig::new();
+    rig.engine().calls().set_unmappable_device_memory(true);
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffer = create(&rig, &home, 4096, Placement::Vram);
+    let attachment = buffer.attach(&peer).expect("attached");
+    let mapping = attachment.map(Access::Write).expect("mapped");
+    let access = buffer.host_access(Access::Write).expect("host access");
+    access.write(16, &[0xab; 16]).expect("in range");
+    let gate = Gate::close(&peer);
+    let fence = commands::fill(rig.engine(), &peer, &mapping, 0x0101_0101).expect("a submission");
+    access.end().expect("the copy back is submitted");
+    // The home device has time to run a copy that does not wait.
+    let near = create(&rig, &home, 4096, Placement::Vram);
+    for _ in 0..16 {
+        std::thread::yield_now();
+        assert!(!fence.is_signalled().expect("no error"), "behind the gate");
+    }
+    drop(near);
+    gate.open();
+    fence.wait(common::LONG).expect("it ends");
+    let mut expected = vec![1; 4096];
+    expected[16..32].fill(0xab);
+    bytes::assert_same(&bytes::read(&buffer), &expected, "the later write stays");
+    drop(mapping);
+}
+
+#[test]
+fn threads_that_write_the_same_bytes_leave_one_of_the_values() {
+    everywhere(|rig, device, placement| {
+        let buffer = create(rig, device, 4096, placement);
+        let access = buffer.host_access(Access::ReadWrite).expect("host access");
+        std::thread::scope(|scope| {
+            for value in [1u8, 2] {
+                let access = &access;
+                scope.spawn(move || {
+                    for _ in 0..64 {
+                        access.write(0, &[value; 4096]).expect("in range");
+                    }
+                });
+            }
+        });
+        let mut read = vec![0; 4096];
+        access.read(0, &mut read).expect("in range");
+        assert!(read.iter().all(|byte| [1, 2].contains(byte)));
+        access.end().expect("it ends");
+    });
+}
+
+#[test]
+#[expect(unsafe_code, reason = "imports a dma-buf of the kernel")]
+fn in_the_vm_an_access_to_a_dma_buf_waits_for_its_fences_up_to_the_timeout() {
+    with_bound(|rig, bound| {
+        let Some(device) = rig.lavapipe() else { return };
+        if !needs_dma_buf(&device) {
+            return;
+        }
+        let Some(vgem) = VgemBuffer::create() else { return common::missing("vgem") };
+        let info = ForeignInfo::new(HandleType::DmaBuf, vgem.size);
+        // SAFETY: a dma-buf of that size, which this test alone uses.
+        let buffer = unsafe { rig.engine().import_foreign(&device, vgem.fd.as_fd(), info, None) };
+        let buffer = buffer.expect("imported");
+        bytes::write(&buffer, 73);
+        let fence = vgem.begin_write();
+        let ioctls = rig.engine().calls().made(Call::Ioctl);
+        match buffer.host_access(Access::Read) {
+            Err(Error::Timeout { what, after, .. }) => {
+                assert!(what.contains("dma-buf") && after == bound, "{what}");
+                assert_eq!(rig.engine().calls().made(Call::Ioctl), ioctls, "not begun");
+            }
+            // The kernel ended the fence before the bound.
+            Ok(_) if bound > VGEM_TIMEOUT => return,
+            other => panic!("{other:?}"),
+        }
+        fence.signal();
+        bytes::assert_sequence(&buffer, 73, "after the fence");
+    });
 }

@@ -174,6 +174,12 @@ fn importing_our_own_fd_returns_the_same_buffer() {
             let back = import(rig.engine(), &device, handle.as_fd(), handle.info());
             assert!(back.expect("our own").is_same(&buffer), "no second buffer");
             assert_eq!(rig.made().since(before), []);
+            let mut longer = export.info();
+            longer.size = 4097;
+            longer.memory_size = longer.memory_size.max(4097);
+            let (_, reason) = refusal(import(rig.engine(), &device, export.as_fd(), longer));
+            let handle = longer.handle;
+            assert_eq!(reason, ForeignFdReason::Overlaps { handle, offset: 0, size: 4096 });
         }
     }
 }
@@ -487,5 +493,96 @@ fn a_request_to_move_an_import_is_unsupported() {
         }
         assert_eq!(imported.generation(), 0);
         bytes::assert_sequence(&imported, 3, "unchanged");
+    }
+}
+
+/// A kind of use, and its name.
+type Use<'a> = (&'a str, &'a dyn Fn(&SharedBuffer));
+
+#[test]
+fn an_export_that_was_dropped() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        for placement in PLACES {
+            let external = rig.external_engine();
+            let theirs = rig.open_on(&external, &device);
+            let source = create(&rig, &device, 4096, placement);
+            bytes::write(&source, 92);
+            let uses: [Use<'_>; 4] = [
+                ("host access", &|buffer| bytes::write(buffer, 92)),
+                ("a pass", &|buffer| fill(&buffer.attach(&device).expect("attached"), 92)),
+                ("a copy", &|buffer| {
+                    let region = peerbuf::CopyRegion::first(4096);
+                    let fence = rig.engine().copy(&source, buffer, region).expect("a copy");
+                    fence.wait(common::LONG).expect("it ends");
+                }),
+                ("an export", &|buffer| {
+                    let export = buffer.export_foreign().expect("an fd");
+                    bytes::write(buffer, 92);
+                    drop(export);
+                }),
+            ];
+            for (name, use_it) in uses {
+                let what = format!("{name}, {placement:?} of {}", device.name());
+                let buffer = create(&rig, &device, 4096, placement);
+                bytes::write(&buffer, 91);
+                let export = buffer.export_foreign().expect("an fd");
+                let imported =
+                    import(&external, &theirs, export.as_fd(), export.info()).expect("imported");
+                bytes::assert_sequence(&imported, 91, &what);
+                drop(export);
+                let known = || rig.engine().report().named("frame").any(|b| b.known_outside);
+                assert!(known(), "{what}");
+                let generation = buffer.generation();
+                use_it(&buffer);
+                let moves = if name == "an export" { 2 } else { 1 };
+                assert!(buffer.generation() > generation, "{what}: moved before its use");
+                assert!(buffer.generation() <= generation + moves, "{what}: moved once");
+                assert_eq!(known(), name == "an export", "{what}");
+                bytes::assert_sequence(&imported, 91, &what);
+                bytes::write(&imported, 93);
+                assert_ne!(bytes::read(&buffer), bytes::sequence(93, 4096), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mapping_that_is_older_than_the_end_of_an_export_is_stale() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        let buffer = create(&rig, &device, 4096, Placement::Vram);
+        let importer = std::sync::Arc::new(peerbuf::Refault::default());
+        let attachment = buffer.attach_dynamic(&device, importer).expect("attached");
+        drop(buffer.export_foreign().expect("an fd"));
+        let mut mapping = attachment.map(peerbuf::Access::ReadWrite).expect("mapped");
+        let export = buffer.export_foreign().expect("an fd");
+        attachment.remap(&mut mapping).expect("mapped where it is exported");
+        mapping.fill(1).expect("current");
+        drop(export);
+        let error = mapping.fill(2).expect_err("the buffer moves first");
+        assert!(matches!(error, Error::Stale { .. }), "{error:?}");
+        attachment.fill_remapped(&mut mapping, 3).expect("current again");
+        assert_pattern(&attachment, 3, device.name());
+    }
+}
+
+#[test]
+fn a_buffer_that_is_kept_in_place_leaves_exported_memory_later() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        let buffer = create(&rig, &device, 4096, Placement::Vram);
+        let attachment = buffer.attach(&device).expect("attached");
+        let export = buffer.export_foreign().expect("an fd");
+        let mapping = attachment.map(peerbuf::Access::ReadWrite).expect("mapped");
+        drop(export);
+        let generation = buffer.generation();
+        let known = || rig.engine().report().named("frame").any(|b| b.known_outside);
+        mapping.fill(4).expect("the mapping keeps the buffer in place");
+        assert!(known() && buffer.generation() == generation);
+        drop(mapping);
+        fill(&attachment, 5);
+        assert!(!known());
+        assert_eq!(buffer.generation(), generation + 1, "{}", device.name());
     }
 }

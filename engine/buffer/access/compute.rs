@@ -64,6 +64,8 @@ impl Mapping {
             });
         }
         from.set.handle_lost_devices();
+        from.leave_exported()?;
+        to.leave_exported()?;
         self.check_access(Access::Read)?;
         target.check_access(Access::Write)?;
         self.view()?;
@@ -86,6 +88,7 @@ impl Mapping {
     ) -> Result<R> {
         let set = &self.buffer_inner().set;
         set.handle_lost_devices();
+        self.buffer_inner().leave_exported()?;
         self.check_access(access)?;
         self.view()?;
         let submit = |work: Work<'_>| self.submit(access, work);

@@ -31,6 +31,8 @@ pub(crate) fn copy(
     if region.len == 0 {
         return Ok(Fence::signalled());
     }
+    from.leave_exported()?;
+    to.leave_exported()?;
     let by_host = || Pair::lock(set, from, to)?.copy_by_host(from, to, region);
     if retry_on_oom(set, to.home_id(), [&**from, &**to], by_host)? {
         return Ok(Fence::signalled());

@@ -1,20 +1,18 @@
 //! Host access: copies with volatile reads and writes between a begin and an end, which make caches coherent.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
+use super::bounce_buffer::BounceBuffer;
 use crate::access::Access;
 use crate::buffer::object::{BufferInner, SharedBuffer};
 use crate::buffer::placement::retry_on_oom;
 use crate::buffer::state::DirtyRanges;
-use crate::device::DeviceInner;
 use crate::error::{Error, Result};
-use crate::memory::staging::{Direction, StagingBuffer};
-use crate::memory::{Allocation, HostPtr, View};
+use crate::memory::{Allocation, HostPtr, HostWait};
 use crate::observe::Object;
-use crate::sync::{Fence, Fences, Retired, Usage};
-use crate::transfer::{self, Span};
+use crate::sync::Usage;
 
 /// A scoped access of the host to a [`SharedBuffer`], from [`SharedBuffer::host_access`].
 ///
@@ -22,7 +20,8 @@ use crate::transfer::{self, Span};
 /// any other use of the buffer begins.
 ///
 /// It gives no slice: a device or another process may write the same bytes at any time. All methods copy, by
-/// volatile reads and writes. The buffer stays in its backing while the access lives.
+/// relaxed atomic operations on words and, at the ends, bytes. Threads that write the same bytes at the same time
+/// leave one of the values in each of them. The buffer stays in its backing while the access lives.
 ///
 /// End it with [`HostAccess::end`] to receive errors. Dropping it ends it too, but only logs them.
 #[doc(alias = "dma_buf_begin_cpu_access")]
@@ -44,44 +43,39 @@ enum HostPath {
     Bounced(BounceBuffer),
 }
 
-struct BounceBuffer {
-    home: Arc<DeviceInner>,
-    view: Arc<View>,
-    offset: u64,
-    len: u64,
-    start: HostPtr,
-    /// `None` once it is on the retire list.
-    staging: Option<StagingBuffer>,
-    /// The ranges that were written. Only these are copied back: the rest is a copy of bytes that a device may
-    /// have written since.
-    written: Mutex<Vec<Range<u64>>>,
-}
-
 impl HostAccess {
     fn begin(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
         let set = &buffer.set;
         set.handle_lost_devices();
+        buffer.leave_exported()?;
         retry_on_oom(set, buffer.home_id(), [&**buffer], || Self::begin_once(buffer, access))
     }
 
     fn begin_once(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
-        let (allocation, offset, written) = {
-            let mut state = buffer.lock_idle(Usage::from(access).waits_for(), |_| true)?;
+        let timeout = buffer.core().timeout;
+        let (end, usage) = (Instant::now() + timeout, Usage::from(access).waits_for());
+        let (allocation, offset, written) = loop {
+            let mut state = buffer.lock_when(end, |state| state.fences().pending(usage))?;
             buffer.make_valid(&mut state)?;
+            if !state.fences().pending(Usage::Move).is_empty() {
+                // A device is scrubbing it; the next turn waits for that.
+                continue;
+            }
             let backing = buffer.backing(&state)?;
             let (allocation, offset) = (Arc::clone(backing.allocation()), backing.offset());
             state.begin_access();
             buffer.note_use(&mut state, None);
             buffer.count_host_access(&state);
             let written = access.writes() && state.clean().is_some();
-            (allocation, offset, written.then(Mutex::default))
+            break (allocation, offset, written.then(Mutex::default));
         };
         buffer.core().live.born(Object::HostAccess);
         // From here on the buffer cannot move; dropping `counted` allows it again.
         let counted = CountedAccess(buffer);
         let path = match allocation.host()? {
             Some(base) => {
-                allocation.begin_host_access(access, offset, buffer.size)?;
+                let wait = HostWait::Until { end, after: timeout };
+                allocation.begin_host_access(access, (offset, buffer.size), wait)?;
                 HostPath::Mapped { allocation, offset, start: offset_ptr(base, offset) }
             }
             None => HostPath::Bounced(BounceBuffer::begin(buffer, &allocation, offset)?),
@@ -143,14 +137,21 @@ impl HostAccess {
 
     /// Ends the access, and makes the written bytes visible to devices.
     ///
+    /// Bytes that went through staging memory are copied back by the home device, and its fence orders later uses
+    /// behind the copy. External users do not see that fence, so this waits for the copy if the memory is imported
+    /// or exported. A drop does not wait.
+    ///
     /// # Errors
     ///
-    /// [`Error::DeviceLost`], or the error of a Vulkan or system call. The access has ended in any case.
+    /// [`Error::DeviceLost`], or the error of a Vulkan or system call; [`Error::Timeout`] if work of the host keeps
+    /// the bytes of an access through staging memory from being copied back. The access has ended in any case.
     pub fn end(mut self) -> Result<()> {
-        self.finish()
+        let end = Instant::now() + self.buffer.core().timeout;
+        self.finish(Some(end))
     }
 
-    fn finish(&mut self) -> Result<()> {
+    /// Ends the access once. Waits for work of the host until `end`; a drop does not wait.
+    fn finish(&mut self, end: Option<Instant>) -> Result<()> {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
         }
@@ -163,7 +164,7 @@ impl HostAccess {
             HostPath::Mapped { allocation, offset, .. } => {
                 allocation.end_host_access(self.access, *offset, self.buffer.size)
             }
-            HostPath::Bounced(bounce) => bounce.end(&self.buffer),
+            HostPath::Bounced(bounce) => bounce.end(&self.buffer, end),
         }
     }
 
@@ -194,85 +195,6 @@ impl HostAccess {
     }
 }
 
-impl BounceBuffer {
-    /// Copies the bytes to staging memory, for any access: a write may be partial.
-    fn begin(buffer: &BufferInner, allocation: &Allocation, offset: u64) -> Result<Self> {
-        let home = buffer.home();
-        let kind = buffer.home_import_kind(allocation.provider());
-        let view = match allocation.existing_view(home.id()) {
-            Some(view) => view,
-            None => allocation.view(&home, kind?)?,
-        };
-        let len = buffer.size;
-        let staging = buffer.core().staging(&home)?.buffer(len, Direction::Readback)?;
-        let start = staging.host()?;
-        let written = Mutex::default();
-        let mut this = Self { home, view, offset, len, start, staging: Some(staging), written };
-        let Some(staging) = &this.staging else {
-            return Ok(this);
-        };
-        let fence = transfer::to_staging(&this.home, this.span(), staging.raw())?;
-        buffer.lock().fences().add(Usage::Read, fence.clone());
-        if let Err(error) = fence.wait(buffer.core().timeout) {
-            this.retire(buffer, fence);
-            return Err(error);
-        }
-        Ok(this)
-    }
-
-    /// Copies the written ranges back. Does not wait: the copy is a write of the home device, with a fence like
-    /// any other.
-    fn end(&mut self, buffer: &BufferInner) -> Result<()> {
-        let written =
-            std::mem::take(self.written.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let parts = merge_ranges(written);
-        let Some(staging) = self.staging.as_ref().filter(|_| !parts.is_empty()) else {
-            return Ok(());
-        };
-        let mut state = buffer.lock();
-        let fence = transfer::from_staging_parts(&self.home, staging.raw(), self.span(), &parts)?;
-        state.fences().add(Usage::Write, fence.clone());
-        drop(state);
-        self.retire(buffer, fence);
-        Ok(())
-    }
-
-    fn wrote(&self, part: Range<u64>) {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        match written.last_mut() {
-            // The usual case: the write continues the last one.
-            Some(last) if last.end == part.start => last.end = part.end,
-            _ if part.is_empty() => {}
-            _ => written.push(part),
-        }
-    }
-
-    fn retire(&mut self, buffer: &BufferInner, fence: Fence) {
-        if let Some(staging) = self.staging.take() {
-            let mut fences = Fences::default();
-            fences.add(Usage::Bookkeep, fence);
-            buffer.core().retire.push(fences, Retired::Staging(staging));
-        }
-    }
-
-    fn span(&self) -> Span<'_> {
-        Span { view: &self.view, offset: self.offset, len: self.len }
-    }
-}
-
-/// Sorts the ranges, and merges those that overlap or touch.
-fn merge_ranges(mut parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    parts.sort_unstable_by_key(|part| part.start);
-    parts.dedup_by(|next, kept| {
-        let touches = next.start <= kept.end;
-        if touches {
-            kept.end = kept.end.max(next.end);
-        }
-        touches
-    });
-    parts
-}
-
 /// One count of `State::host`, which keeps the buffer in its backing. Dropping it ends the access.
 struct CountedAccess<'a>(&'a BufferInner);
 
@@ -285,7 +207,7 @@ impl Drop for CountedAccess<'_> {
 
 impl Drop for HostAccess {
     fn drop(&mut self) {
-        if let Err(error) = self.finish() {
+        if let Err(error) = self.finish(None) {
             let buffer = self.buffer.name();
             tracing::error!(buffer, %error, "host access failed to end; writes may not reach devices");
         }
@@ -336,6 +258,9 @@ impl SharedBuffer {
     /// its backing while the guard lives. The host accesses it where it is kept, whatever its placement: an evicted
     /// buffer stays evicted, and if it may be used only elsewhere, devices cannot use it until the access ends.
     ///
+    /// A dma-buf has fences of its own (`dma_resv`), which devices and other processes add to it as a whole. They are
+    /// waited for as well, within the same timeout.
+    ///
     /// # Errors
     ///
     /// [`Error::Revoked`], [`Error::Purged`], [`Error::Poisoned`], [`Error::Timeout`], [`Error::DeviceLost`],
@@ -345,16 +270,5 @@ impl SharedBuffer {
     #[doc(alias = "dma_buf_begin_cpu_access")]
     pub fn host_access(&self, access: Access) -> Result<HostAccess> {
         HostAccess::begin(&self.0, access)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_that_touch_are_merged() {
-        assert_eq!(merge_ranges(vec![8..9, 0..4, 4..6, 1..2, 5..7]), [0..7, 8..9]);
-        assert_eq!(merge_ranges(vec![]), []);
     }
 }

@@ -9,6 +9,7 @@
 //! May be known here: attachments and their mappings, and all rooms below. What is not here: how bytes are
 //! copied ([`crate::transfer`]), and fences from outside the engine (`foreign/`).
 
+mod bounce_buffer;
 mod compute;
 mod copy;
 mod host_access;

@@ -21,6 +21,8 @@ pub struct OpenAccess<'a> {
     mapping: &'a Mapping,
     access: Access,
     view: RawView,
+    /// Unfinished writes of other devices. If one fails, the bytes that the submission makes are undefined as well.
+    writers: Vec<Fence>,
 }
 
 impl Mapping {
@@ -53,20 +55,63 @@ impl Mapping {
     ///
     /// Locks: as [`Mapping::begin_access`].
     pub fn begin_access_part(&self, access: Access, part: Range<u64>) -> Result<OpenAccess<'_>> {
+        let device = self.device_inner();
+        let (open, _) = self.begin_access_when(access, part, |fence| !fence.is_on(device))?;
+        Ok(open)
+    }
+
+    /// Begins an access as [`Mapping::begin_access`] does, but does not wait for devices: returns the access with
+    /// the fences that the application's submission must wait for, on the GPU. Work on this device's own queue is
+    /// not among them.
+    ///
+    /// It still waits, for at most the engine timeout, for work of the host, which no queue may wait for.
+    ///
+    /// [`Fence::to_sync_file`] turns a fence into what a semaphore can import. If a write behind one of these
+    /// fences fails, the fence given to [`OpenAccess::end`] counts as failed, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapping::begin_access_part`].
+    ///
+    /// Locks: as [`Mapping::begin_access`].
+    pub fn begin_access_deferred(
+        &self,
+        access: Access,
+        part: Range<u64>,
+    ) -> Result<(OpenAccess<'_>, Vec<Fence>)> {
+        let device = self.device_inner();
+        self.begin_access_when(access, part, |fence| fence.is_for_host(device))
+    }
+
+    /// Begins an access once no conflicting fence that `relevant` selects is pending. Returns it with those of other
+    /// devices that still are.
+    fn begin_access_when(
+        &self,
+        access: Access,
+        part: Range<u64>,
+        relevant: impl Fn(&Fence) -> bool,
+    ) -> Result<(OpenAccess<'_>, Vec<Fence>)> {
         self.check_access(access)?;
         self.buffer_inner().check_part(&part)?;
         self.buffer_inner().set.handle_lost_devices();
+        self.buffer_inner().leave_exported()?;
         let view = self.view()?;
         let device = self.device_inner();
         let waits_for = Usage::from(access).waits_for();
-        let mut state = self.buffer_inner().lock_idle(waits_for, |fence| !fence.is_on(device))?;
+        let mut state = self.buffer_inner().lock_idle(waits_for, relevant)?;
         self.check_current()?;
         state.begin_access();
         self.buffer_inner().note_use(&mut state, Some(device.id()));
         if access.writes() {
             self.buffer_inner().note_write(&mut state, part);
         }
-        Ok(OpenAccess { mapping: self, access, view })
+        let mut others = |usage| {
+            let mut pending = state.fences().pending(usage);
+            pending.retain(|fence| !fence.is_on(device));
+            pending
+        };
+        let (waits, writers) = (others(waits_for), others(Usage::Write));
+        Ok((OpenAccess { mapping: self, access, view, writers }, waits))
     }
 }
 
@@ -79,6 +124,7 @@ impl OpenAccess<'_> {
     /// Ends the access: later uses of the buffer wait for `fence`. [`crate::Device::submitted`] returns a fence
     /// for all work that was submitted to the queue so far.
     pub fn end(self, fence: Fence) {
+        let fence = fence.depends_on(&self.writers);
         let mut state = self.mapping.buffer_inner().lock();
         state.fences().add(Usage::from(self.access), fence);
     }

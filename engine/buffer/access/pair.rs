@@ -7,7 +7,7 @@ use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::state::{DirtyRanges, State};
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{Allocation, Backing, Content, View, copy_by_host};
+use crate::memory::{Allocation, Backing, Content, HostWait, View, copy_by_host};
 use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many, waits_on};
 use crate::transfer::path::{self, CopyChoice, CopyConditions, PAUSE};
 use crate::transfer::{self, Span};
@@ -153,7 +153,7 @@ impl<'a> Pair<'a> {
         let target = (&*target, to.backing(self.to())?.offset() + region.to);
         // SAFETY: the region was checked against both buffers, which by their invariants have so many
         // bytes there, and against overlap; both reservations are held, and neither is in use.
-        let copied = unsafe { copy_by_host(source, target, region.len) };
+        let copied = unsafe { copy_by_host(source, target, region.len, HostWait::Never) };
         // The call may fail after the bytes were copied.
         if !matches!(copied, Ok(false)) {
             to.note_write(self.to(), region.to..region.to + region.len);

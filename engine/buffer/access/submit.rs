@@ -51,6 +51,7 @@ fn submit_once<'a>(
     let mut submission = Submission::new(device);
     declare(&mut submission)?;
     let Submission { uses, after, mut work, .. } = submission;
+    uses.iter().try_for_each(|used| used.buffer.leave_exported())?;
     let buffers = uses.iter().map(|used| &*used.buffer);
     let fence = retry_on_oom(set, device.id(), buffers, || {
         lock_and_submit(set, device, &uses, &after, &mut work)

@@ -37,6 +37,7 @@ impl Attachment {
     #[doc(alias = "dma_buf_map_attachment")]
     pub fn map(&self, access: Access) -> Result<Mapping> {
         self.buffer.set.handle_lost_devices();
+        self.buffer.leave_exported()?;
         let mut allowance = self.buffer.core().throttle.submission();
         self.buffer.restore(self.device, &mut allowance);
         self.buffer.auto_migrate(self.device, &mut allowance);

@@ -66,6 +66,7 @@ impl Pin {
 fn pin_locked(attachment: &Attachment, reason: Cow<'static, str>) -> Result<Pinned> {
     let (buffer, id) = (attachment.buffer_inner(), attachment.id());
     buffer.set.handle_lost_devices();
+    buffer.leave_exported()?;
     // A pin guarantees (kernel: the contract of `dma_buf_attach_ops::pin`) that the memory is allocated, that
     // an earlier owner's bytes are zeroed, and that no move is in progress.
     let mut state = lock_where_usable(attachment)?;

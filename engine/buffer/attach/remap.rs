@@ -26,6 +26,7 @@ impl Attachment {
         self.check_mapping(mapping)?;
         let buffer = self.buffer_inner();
         buffer.set.handle_lost_devices();
+        buffer.leave_exported()?;
         let mut allowance = buffer.core().throttle.submission();
         buffer.restore(self.device_id(), &mut allowance);
         buffer.auto_migrate(self.device_id(), &mut allowance);
@@ -70,6 +71,7 @@ impl SharedBuffer {
     pub fn remap_all(&self, mappings: &mut [(&Attachment, &mut Mapping)]) -> Result<()> {
         let buffer = &self.0;
         buffer.set.handle_lost_devices();
+        buffer.leave_exported()?;
         let mut devices: SmallVec<[&Arc<DeviceInner>; 4]> = SmallVec::new();
         for (attachment, mapping) in &*mappings {
             if !Arc::ptr_eq(attachment.buffer_inner(), buffer) {

@@ -19,8 +19,14 @@ use crate::sync::Usage;
 /// An fd of a buffer that is exported outside this engine, from [`SharedBuffer::export_foreign`].
 ///
 /// The buffer is pinned while this lives: an external user's fd can neither be taken back nor redirected.
-/// Dropping the export unpins the buffer and closes this fd. Duplicates of the fd stay open; their bytes may
-/// then no longer be the buffer's.
+/// Dropping the export unpins the buffer and closes this fd. Duplicates of the fd stay open. So before its next use
+/// the buffer moves to other memory, and external users do not see what is written from then on. They keep the bytes
+/// of the moment of the move, in memory that no other buffer is given.
+///
+/// Such a move has the errors of [`SharedBuffer::relocate`], and waits as that does; the use reports them. A buffer
+/// that is mapped statically, pinned, or in an open access cannot move: external users see its bytes, and can write
+/// them, until that has ended and it is used again ([`crate::observe::BufferReport::known_outside`]).
+/// [`SharedBuffer::relocate`] moves it at once.
 pub struct ForeignExport {
     buffer: Arc<BufferInner>,
     fd: OwnedFd,
@@ -31,6 +37,8 @@ impl ForeignExport {
     fn new(buffer: &Arc<BufferInner>) -> Result<Self> {
         let set = &buffer.set;
         set.handle_lost_devices();
+        // The receivers of the new fd are not those of an earlier one.
+        buffer.leave_exported()?;
         retry_on_oom(set, buffer.home_id(), [&**buffer], || Self::export(buffer))
     }
 
@@ -181,10 +189,12 @@ fn facts_of(buffer: &BufferInner, backing: &Backing) -> Result<ForeignInfo> {
     Ok(ForeignInfo {
         handle,
         size: buffer.size,
+        offset: allocation.file_offset() + backing.offset(),
         device_uuid: home.adapter().device_uuid(),
         driver_uuid: home.adapter().driver_uuid(),
         memory_size,
         memory_type,
+        allow_larger: false,
     })
 }
 
@@ -196,7 +206,10 @@ impl AsFd for ForeignExport {
 
 impl Drop for ForeignExport {
     fn drop(&mut self) {
-        self.buffer.lock().end_export();
+        let must_leave = self.buffer.lock().end_export();
+        if must_leave {
+            self.buffer.set.ended_exports.add(&self.buffer);
+        }
         self.buffer.core().live.died(Object::ForeignExport);
     }
 }
@@ -215,7 +228,7 @@ impl SharedBuffer {
     ///
     /// Such an fd cannot be taken back, so the buffer is pinned until the guard is dropped. An fd of a slab
     /// would expose the other buffers in it, so a buffer in a slab first moves to a dedicated allocation. That
-    /// memory is never given to another buffer.
+    /// memory is never given to another buffer, and the buffer leaves it when its last export has ended.
     ///
     /// # Errors
     ///

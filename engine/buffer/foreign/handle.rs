@@ -11,8 +11,11 @@ use crate::device::{HandleType, Uuid};
 pub struct ForeignInfo {
     /// The type of handle that the fd is.
     pub handle: HandleType,
-    /// The size of the buffer in bytes. It begins at the first byte of the memory.
+    /// The size of the buffer in bytes.
     pub size: u64,
+    /// Where the buffer begins in the memory, in bytes: a multiple of 256. Several buffers of one file (a pool) have
+    /// different offsets.
+    pub offset: u64,
     /// The UUID of the exporting device. An `OPAQUE_FD` can be imported only on the same device.
     pub device_uuid: Uuid,
     /// The UUID of the exporting driver. An `OPAQUE_FD` can be imported only by the same driver.
@@ -21,6 +24,11 @@ pub struct ForeignInfo {
     pub memory_size: u64,
     /// The memory type index of an `OPAQUE_FD`, which its importer must specify; 0 for other handle types.
     pub memory_type: u32,
+    /// Whether a dma-buf may be imported that has more than twice the claimed bytes and 64 KiB. An import takes all
+    /// of it, and a device pins all of its pages, so a small claim on a large file can exhaust memory.
+    ///
+    /// The decision is the importer's, so it is no part of [`ForeignInfo::to_bytes`]. Off by default.
+    pub allow_larger: bool,
 }
 
 impl ForeignInfo {
@@ -30,15 +38,17 @@ impl ForeignInfo {
         Self {
             handle,
             size,
+            offset: 0,
             device_uuid: Uuid([0; 16]),
             driver_uuid: Uuid([0; 16]),
             memory_size: size,
             memory_type: 0,
+            allow_larger: false,
         }
     }
 
     /// The length of [`ForeignInfo::to_bytes`], in bytes.
-    pub const BYTES: usize = 56;
+    pub const BYTES: usize = 64;
 
     /// Encodes the properties for a socket, to be sent beside the fd. The format is little-endian on every
     /// machine.
@@ -55,6 +65,7 @@ impl ForeignInfo {
         bytes[32..48].copy_from_slice(&self.driver_uuid.0);
         bytes[48..52].copy_from_slice(&self.memory_type.to_le_bytes());
         bytes[52..56].copy_from_slice(&kind.to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.offset.to_le_bytes());
         bytes
     }
 
@@ -69,10 +80,12 @@ impl ForeignInfo {
         Some(Self {
             handle,
             size: u64::from_le_bytes(field(bytes, 0)),
+            offset: u64::from_le_bytes(field(bytes, 56)),
             memory_size: u64::from_le_bytes(field(bytes, 8)),
             device_uuid: Uuid(field(bytes, 16)),
             driver_uuid: Uuid(field(bytes, 32)),
             memory_type: u32::from_le_bytes(field(bytes, 48)),
+            allow_larger: false,
         })
     }
 }
@@ -92,15 +105,7 @@ impl ForeignHandle {
 
     /// Describes a dma-buf of at least `size` bytes, without any other known property.
     pub fn dma_buf(fd: OwnedFd, size: u64) -> Self {
-        let none = Uuid([0; 16]);
-        let info = ForeignInfo {
-            handle: HandleType::DmaBuf,
-            size,
-            device_uuid: none,
-            driver_uuid: none,
-            memory_size: size,
-            memory_type: 0,
-        };
+        let info = ForeignInfo::new(HandleType::DmaBuf, size);
         Self { fd, info }
     }
 
@@ -133,12 +138,16 @@ mod tests {
             let info = ForeignInfo {
                 handle,
                 size: 0x0123_4567_89ab_cdef,
+                offset: 0xfedc_ba98_7654_3210,
                 device_uuid: Uuid([7; 16]),
                 driver_uuid: Uuid(*b"0123456789abcdef"),
                 memory_size: u64::MAX,
                 memory_type: 31,
+                allow_larger: false,
             };
             assert_eq!(ForeignInfo::from_bytes(&info.to_bytes()), Some(info));
+            let sent = ForeignInfo { allow_larger: true, ..info }.to_bytes();
+            assert_eq!(ForeignInfo::from_bytes(&sent), Some(info), "a sender cannot allow it");
         }
         assert_eq!(ForeignInfo::from_bytes(&[0xff; ForeignInfo::BYTES]), None);
     }

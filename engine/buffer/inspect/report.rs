@@ -95,6 +95,7 @@ impl BufferInner {
             moving: state.moving().is_some(),
             imported: matches!(provider, Provider::Foreign(_)),
             exports: state.exported(),
+            known_outside: state.must_leave_exported(),
             host_accesses: state.host(),
             pins: pins(&state, self.size),
             fences: fences(&mut state),

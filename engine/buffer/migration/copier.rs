@@ -16,7 +16,9 @@ use crate::buffer::state::State;
 use crate::core::DeviceEntry;
 use crate::device::{DeviceInner, Waits};
 use crate::error::{Error, Result};
-use crate::memory::{Allocation, Backing, Content, DomainId, Provider, copy_by_host, zero_by_host};
+use crate::memory::{
+    Allocation, Backing, Content, DomainId, HostWait, Provider, copy_by_host, zero_by_host,
+};
 use crate::sync::{Fence, Usage, waits_of_move};
 use crate::transfer::path::{self, CopyChoice, CopyConditions};
 use crate::transfer::{self, CopySpeeds, Span, Unfinished};
@@ -140,7 +142,7 @@ impl Copier {
         let (source, target) = ((&*self.old, from.offset), (&**new.allocation(), to.offset));
         // SAFETY: as in `copy_by_host`. The device, which reads the old backing and writes the new one, does
         // so outside of this part.
-        match unsafe { copy_by_host(source, target, from.len) } {
+        match unsafe { copy_by_host(source, target, from.len, HostWait::Never) } {
             Ok(true) => Ok(None),
             _ => transfer::copy_many(&self.device, Waits::default(), &[[from, to]], &[]).map(Some),
         }
@@ -165,7 +167,7 @@ impl Copier {
             let parts = self.parts(buffer, state);
             let choice = self.choose(buffer, &parts, &new, idle, *host_time);
             if choice != CopyChoice::Host
-                || !self.copy_by_host(buffer, &parts, &new).unwrap_or(false)
+                || !self.copy_by_host(buffer, &parts, &new, HostWait::Never).unwrap_or(false)
             {
                 return Some(new);
             }
@@ -266,13 +268,14 @@ impl Copier {
     }
 
     /// Copies `parts` by the host, and clears bytes of an earlier buffer behind them. No work is pending on
-    /// either backing. `Ok(false)` if the host does not see both.
+    /// either backing. `Ok(false)` if the host does not see both, or may not wait for the fences of a dma-buf.
     #[expect(unsafe_code, reason = "copying between mapped memory that no other thread uses")]
     pub(super) fn copy_by_host(
         &self,
         buffer: &BufferInner,
         parts: &[Range<u64>],
         new: &Backing,
+        wait: HostWait,
     ) -> Result<bool> {
         self.span.copying();
         let (old, target, size) = (&*self.old, &**new.allocation(), buffer.size);
@@ -282,14 +285,14 @@ impl Copier {
             // SAFETY: both backings have so many bytes, the old one by the buffer's invariant, the new one
             // because it was allocated for them. All fences of the old backing have signalled and the
             // reservation is held. Nothing else refers to the new backing yet.
-            if !unsafe { copy_by_host(from, to, part.end - part.start) }? {
+            if !unsafe { copy_by_host(from, to, part.end - part.start, wait) }? {
                 return Ok(false);
             }
         }
         if new.content() == Content::Stale {
             let tail = new.extent(size) - size;
             // SAFETY: as above: the rest of the new backing.
-            unsafe { zero_by_host((target, new.offset() + size), tail) }?;
+            return unsafe { zero_by_host((target, new.offset() + size), tail, wait) };
         }
         Ok(true)
     }

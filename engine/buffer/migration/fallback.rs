@@ -9,6 +9,7 @@ use super::in_progress::ActiveMove;
 use super::request::MoveOutcome;
 use crate::device::DeviceInner;
 use crate::error::Result;
+use crate::memory::HostWait;
 use crate::sync::{Fence, Fences, Usage};
 use crate::transfer::Unfinished;
 
@@ -87,7 +88,16 @@ pub(super) fn fall_back_to_host(
         }
         let parts = copier.parts(buffer, &active.state);
         copied = total_bytes(&parts);
-        copier.copy_by_host(buffer, &parts, &new).map(Some)
+        if copier.copy_by_host(buffer, &parts, &new, HostWait::Never)? {
+            return Ok(Some(true));
+        }
+        // The host may have to wait for the fences of a dma-buf: without the reservation, while the move fence keeps
+        // new work away.
+        active.add_move_fence();
+        let wait = HostWait::within(buffer.core().timeout);
+        let copied = active.state.unlocked(|| copier.copy_by_host(buffer, &parts, &new, wait))?;
+        buffer.check_usable(&mut active.state)?;
+        Ok(copier.is_current(&active.state).then_some(copied))
     };
     let copied_by_host = match by_host() {
         Ok(Some(false)) => Err(error),

@@ -22,6 +22,7 @@ mod execute;
 mod fallback;
 mod in_progress;
 mod invalidate;
+mod leave_exported;
 mod migrate;
 mod migrate_many;
 mod nowait;

@@ -11,7 +11,7 @@ use super::creation_flags::CreationFlags;
 use super::return_backoff::ReturnBackoff;
 use super::status::Status;
 use crate::buffer::state::State;
-use crate::core::{Core, ExportTable, Registry, SlotId};
+use crate::core::{Core, EndedExports, ExportTable, ImportTable, Registry, SlotId};
 use crate::device::{Device, DeviceId, DeviceInner};
 use crate::memory::{Backing, DomainId, Placement, Provider};
 use crate::observe::Object;
@@ -69,6 +69,10 @@ pub(crate) struct Buffers {
     pub(in crate::buffer) live: Registry<BufferInner>,
     /// Exported buffers by the identity of the file.
     pub(in crate::buffer) exports: ExportTable<BufferInner>,
+    /// Buffers that move to other memory before their next use, because the exported one is known outside.
+    pub(in crate::buffer) ended_exports: EndedExports<BufferInner>,
+    /// Imported buffers by the identity of the file.
+    pub(in crate::buffer) imports: ImportTable<BufferInner>,
     /// The number of buffers with a clean copy. Relaxed: it only says whether a search makes sense.
     pub(in crate::buffer) clean_copies: AtomicUsize,
     /// Where the last search for clean copies to drop ended in the registry. Relaxed: any start will do.

@@ -6,13 +6,14 @@ use super::buffer::BufferInner;
 use crate::buffer::state::State;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
-use crate::memory::{Content, ImportKind, Provider, SLOT_ALIGN, zero_by_host};
+use crate::memory::{Content, HostWait, ImportKind, Provider, SLOT_ALIGN, zero_by_host};
 use crate::sync::Usage;
 use crate::transfer::{self, Span};
 
 impl BufferInner {
     /// Makes the bytes valid: stale memory is zeroed, so that bytes of its earlier owner are never visible.
-    /// The host zeroes it if it can. Otherwise the home device does, and its fence is added as a `Move`.
+    /// The host zeroes it if it can do so at once. Otherwise the home device does, and its fence is added as a
+    /// `Move`: for memory that the host cannot map, and for dma-bufs, whose fences the host would have to wait for.
     ///
     /// This is done lazily, as the kernel zeroes pages at first touch: a buffer that is created and dropped
     /// without a use costs nothing. The reservation must be held.
@@ -30,15 +31,16 @@ impl BufferInner {
         let backing = self.backing(state)?;
         let (allocation, offset) = (backing.allocation(), backing.offset());
         let len = backing.extent(self.size);
-        if allocation.host()?.is_some() {
-            // SAFETY: by the buffer's invariant its backing has so many bytes. The slot was allocated to this
-            // buffer after the last owner's fences had signalled, and it is unused since; or the work that
-            // was to fill it has failed, and all work on it is over (`accept_content`).
-            return unsafe { zero_by_host((allocation, offset), len) };
+        // SAFETY: by the buffer's invariant its backing has so many bytes. The slot was allocated to this
+        // buffer after the last owner's fences had signalled, and it is unused since; or the work that
+        // was to fill it has failed, and all work on it is over (`accept_content`).
+        if unsafe { zero_by_host((allocation, offset), len, HostWait::Never) }? {
+            return Ok(());
         }
         let home = self.home();
         let view = allocation.view(&home, self.home_import_kind(allocation.provider())?)?;
-        let len = len.next_multiple_of(SLOT_ALIGN);
+        // Slots and whole allocations have so many bytes. Of foreign memory the rest of a word is left as it is.
+        let len = len.next_multiple_of(SLOT_ALIGN).min((allocation.size() - offset) & !3);
         let fence = transfer::zero(&home, Span { view: &view, offset, len })?;
         state.fences().add(Usage::Move, fence);
         Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::buffer::Buffers;
-use crate::core::{Core, ExportTable, Registry};
+use crate::core::{Core, EndedExports, ExportTable, ImportTable, Registry};
 
 /// Handles lost devices. Implemented in `loss`, a room above this one.
 pub(in crate::buffer) trait LossHandler {
@@ -24,6 +24,8 @@ impl Buffers {
             core,
             live: Registry::default(),
             exports: ExportTable::default(),
+            ended_exports: EndedExports::default(),
+            imports: ImportTable::default(),
             clean_copies: AtomicUsize::new(0),
             clean_at: AtomicUsize::new(0),
             next: AtomicU64::new(0),

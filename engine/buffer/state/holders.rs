@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::attachment_table::AttachmentId;
 use super::pin_counter::PinCounter;
 use super::protected::State;
+use crate::memory::Provider;
 use crate::sync::{Fence, Signal};
 
 impl State {
@@ -87,11 +88,30 @@ impl State {
         self.make_rare().exported += 1;
     }
 
-    /// Counts an export that has ended.
-    pub(in crate::buffer) fn end_export(&mut self) {
+    /// Counts an export that has ended. Returns whether the buffer is still in memory that is known outside this
+    /// process, and must leave it before its next use.
+    ///
+    /// Pins take the reservation from then on, so that they see whether it has.
+    pub(in crate::buffer) fn end_export(&mut self) -> bool {
         if let Some(rare) = self.rare_mut() {
             rare.exported -= 1;
         }
+        let must_leave = self.must_leave_exported();
+        if must_leave {
+            self.close_pins();
+        }
+        must_leave
+    }
+
+    /// Whether the buffer has no export any more, and is still in memory that an external user knows. Imported
+    /// memory is always known outside; it cannot be left.
+    pub(in crate::buffer) fn must_leave_exported(&self) -> bool {
+        let backing = self.location().backing();
+        self.exported() == 0
+            && backing.is_some_and(|backing| {
+                let allocation = backing.allocation();
+                allocation.is_external() && !matches!(allocation.provider(), Provider::Foreign(_))
+            })
     }
 
     /// Live exports.

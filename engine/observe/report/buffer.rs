@@ -46,6 +46,9 @@ pub struct BufferReport {
     /// Live exports to external users. Each is a pin as well.
     #[doc(alias = "handed_out")]
     pub exports: u32,
+    /// Whether an external user still knows its memory although no export lives: the last one has ended, and the
+    /// buffer has not moved since. It moves before its next use, unless it is kept in place then.
+    pub known_outside: bool,
     /// Live accesses by the host, and those that an application is submitting.
     pub host_accesses: u32,
     /// The pins that keep it where it is, with their reasons.

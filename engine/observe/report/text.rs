@@ -131,6 +131,9 @@ impl fmt::Display for BufferReport {
         if self.imported {
             writeln!(f, "{line}imported: from outside this engine")?;
         }
+        if self.known_outside {
+            writeln!(f, "{line}export:   has ended; it moves before its next use")?;
+        }
         Ok(())
     }
 }
@@ -197,6 +200,7 @@ mod tests {
             moving: true,
             imported: true,
             exports: 1,
+            known_outside: true,
             host_accesses: 2,
             pins: vec![
                 PinReport { device: Some(home), reason: "scanout".into(), count: 2, bytes: 4096 },
@@ -260,6 +264,7 @@ mod tests {
             "poisoned: the host said no",
             "moving:",
             "imported:",
+            "export:   has ended",
             "Total: 3 buffers, 8192 bytes, 6 attachments, 27 mappings, 9 pins,\n",
             "6 host accesses, 3 fences, 3 ghosts",
         ] {

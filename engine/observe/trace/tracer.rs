@@ -3,10 +3,11 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use super::event::{AccessEvent, Counters, Move, Outcome};
@@ -48,10 +49,14 @@ impl Tracer {
 
     /// Traces to the file that `PEERBUF_TRACE` names. If it names none, or one that cannot be opened, tracing is
     /// off.
+    ///
+    /// The variable is ignored in a program that has more rights than its caller (set-user-ID, file capabilities),
+    /// since the caller would choose which file is emptied. For the same reason a symbolic link is not followed.
     pub(crate) fn from_env() -> Self {
         let path = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
+        let path = path.filter(|_| !is_secure_execution());
         path.map_or_else(Self::off, |path| {
-            Self::to_file(Path::new(&path)).unwrap_or_else(|error| {
+            Self::open(Path::new(&path), OFlags::NOFOLLOW).unwrap_or_else(|error| {
                 let path = Path::new(&path).display();
                 tracing::warn!(%error, %path, "cannot open the file that {VARIABLE} names; tracing is off");
                 Self::off()
@@ -62,9 +67,17 @@ impl Tracer {
     /// Traces to a file, which is emptied first. If another engine is tracing to it, in this process or another
     /// one, the next free name is used: `a.2.json` for `a.json`.
     pub(crate) fn to_file(path: &Path) -> io::Result<Self> {
+        Self::open(path, OFlags::empty())
+    }
+
+    fn open(path: &Path, flags: OFlags) -> io::Result<Self> {
+        // CAST: the flags of `open` are an int.
+        let flags = flags.bits() as i32;
         for number in 1..=SIBLINGS {
             let path = sibling(path, number);
-            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false).custom_flags(flags);
+            let file = options.open(&path)?;
             // On file systems without locks, another engine cannot be detected.
             if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 continue;
@@ -214,6 +227,22 @@ impl fmt::Debug for Callback<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Callback").field("on", &self.0.is_some()).finish_non_exhaustive()
     }
+}
+
+/// Whether the program has more rights than its caller, so that the environment is not to be trusted
+/// (`AT_SECURE`, getauxval(3)). Such a program may not be able to read its own vector, which counts as well.
+fn is_secure_execution() -> bool {
+    std::fs::read("/proc/self/auxv").map_or(true, |vector| is_secure(&vector))
+}
+
+/// Whether an auxiliary vector, pairs of a key and a value, says so.
+pub(super) fn is_secure(vector: &[u8]) -> bool {
+    /// `AT_SECURE` of `include/uapi/linux/auxvec.h`.
+    const AT_SECURE: usize = 23;
+    let (words, _) = vector.as_chunks::<{ size_of::<usize>() }>();
+    let (pairs, _) = words.as_chunks::<2>();
+    let pair = pairs.iter().find(|[key, _]| usize::from_ne_bytes(*key) == AT_SECURE);
+    pair.is_none_or(|[_, value]| usize::from_ne_bytes(*value) != 0)
 }
 
 /// The `number`-th file of a name: the file itself, then `name.2.ext`, `name.3.ext`.

@@ -11,7 +11,7 @@ use super::ring::{self, Side, Unfinished};
 use crate::access::Access;
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
-use crate::memory::{Allocation, HostPtr, View, copy_by_host, zero_by_host};
+use crate::memory::{Allocation, HostPtr, HostWait, View, copy_by_host, zero_by_host};
 
 /// How one end of the copy is accessed.
 #[derive(Clone, Debug)]
@@ -55,13 +55,14 @@ impl BouncePath {
         tail: Range<u64>,
         timeout: Duration,
     ) -> Result<(), Unfinished> {
+        let wait = HostWait::within(timeout);
         if let (BounceEnd::Host, BounceEnd::Host) = (&self.from, &self.to) {
             // SAFETY: the caller's contract.
-            return Ok(unsafe { by_host(from, to, parts, tail) }?);
+            return Ok(unsafe { by_host(from, to, parts, tail, wait) }?);
         }
         let len = parts.iter().map(|part| part.end).max().unwrap_or(0);
-        let source = OpenSide::begin(&self.from, from, len, Access::Read)?;
-        let target = OpenSide::begin(&self.to, to, len, Access::Write)?;
+        let source = OpenSide::begin(&self.from, from, len, Access::Read, wait)?;
+        let target = OpenSide::begin(&self.to, to, len, Access::Write, wait)?;
         let cleared = match &self.to {
             BounceEnd::Device { view, .. } if !tail.is_empty() => {
                 let span = Span { view, offset: to.1 + tail.start, len: tail.end - tail.start };
@@ -81,7 +82,7 @@ impl BouncePath {
         {
             let after = tail.start.max(len);
             // SAFETY: the caller's contract.
-            unsafe { zero_by_host((to.0, to.1 + after), tail.end - after) }?;
+            unsafe { zero_by_host((to.0, to.1 + after), tail.end - after, wait) }?;
         }
         source.end()?;
         Ok(target.end()?)
@@ -96,17 +97,20 @@ unsafe fn by_host(
     (to, to_offset): At<'_>,
     parts: &[Range<u64>],
     tail: Range<u64>,
+    wait: HostWait,
 ) -> Result<()> {
     for part in parts {
         let (source, target) = (from_offset + part.start, to_offset + part.start);
+        let len = part.end - part.start;
         // SAFETY: the caller's contract.
-        if !unsafe { copy_by_host((from, source), (to, target), part.end - part.start) }? {
+        if !unsafe { copy_by_host((from, source), (to, target), len, wait) }? {
             return Err(host_view_lost());
         }
     }
     let after = parts.iter().map(|part| part.end).fold(tail.start, u64::max);
     // SAFETY: as above.
-    unsafe { zero_by_host((to, to_offset + after), tail.end.saturating_sub(after)) }
+    unsafe { zero_by_host((to, to_offset + after), tail.end.saturating_sub(after), wait) }
+        .map(|_| ())
 }
 
 fn host_view_lost() -> Error {
@@ -124,7 +128,13 @@ struct OpenSide<'a> {
 }
 
 impl<'a> OpenSide<'a> {
-    fn begin(end: &'a BounceEnd, (at, offset): At<'a>, len: u64, access: Access) -> Result<Self> {
+    fn begin(
+        end: &'a BounceEnd,
+        (at, offset): At<'a>,
+        len: u64,
+        access: Access,
+        wait: HostWait,
+    ) -> Result<Self> {
         match end {
             BounceEnd::Device { view, staging } => {
                 let side = Side::Device(Span { view, offset, len }, staging);
@@ -132,7 +142,7 @@ impl<'a> OpenSide<'a> {
             }
             BounceEnd::Host => {
                 let start: HostPtr = at.host()?.ok_or_else(host_view_lost)?;
-                at.begin_host_access(access, offset, len)?;
+                at.begin_host_access(access, (offset, len), wait)?;
                 // CAST: mapped, so it fits the address space.
                 // SAFETY: within the allocation, all of which is mapped.
                 let side = Side::Host(unsafe { start.at(offset as usize) });

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::super::copy::{from_staging, to_staging};
 use super::super::span::Span;
+use crate::device::Waits;
 use crate::error::{Error, Result};
 use crate::memory::HostPtr;
 use crate::memory::staging::{Direction, Staging, StagingBuffer};
@@ -194,8 +195,8 @@ impl<'a> StagedSide<'a> {
         let span = span.slice(step.start, step.end - step.start);
         let (device, staging) = (span.view.device(), self.slot(index).raw());
         self.fences[index % SLOTS] = match self.direction {
-            Direction::Readback => to_staging(device, span, staging)?,
-            Direction::Upload => from_staging(device, staging, span)?,
+            Direction::Readback => to_staging(device, Waits::default(), span, staging)?,
+            Direction::Upload => from_staging(device, Waits::default(), staging, span)?,
         };
         Ok(())
     }

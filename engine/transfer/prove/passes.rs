@@ -18,7 +18,7 @@ use super::memory::Memory;
 use super::outcome::Until;
 use crate::access::Access;
 use crate::device::Waits;
-use crate::memory::{HostPtr, View};
+use crate::memory::{HostPtr, HostWait, View};
 
 /// How often a warm read is timed. The best time counts: one late wake-up of a thread costs more than the probe
 /// itself, and the choice among routes depends on a factor of two.
@@ -127,7 +127,11 @@ impl<'a> Shared<'a> {
 
     fn write_by_host(&self, host: HostPtr, seed: u32, len: u64) -> Result<(), Unproved> {
         let allocation = self.memory.allocation();
-        let begun = allocation.begin_host_access(Access::Write, 0, len);
+        let begun = allocation.begin_host_access(
+            Access::Write,
+            (0, len),
+            HostWait::within(self.until.left()),
+        );
         begun.map_err(on(Side::First))?;
         let calls = self.end(Side::First).device.calls();
         if !calls.device_faults().is_some_and(|faults| faults.blind_host) {
@@ -141,7 +145,9 @@ impl<'a> Shared<'a> {
 
     fn read_by_host(&self, host: HostPtr, seed: u32, len: u64) -> Result<(), Unproved> {
         let allocation = self.memory.allocation();
-        allocation.begin_host_access(Access::Read, 0, len).map_err(on(Side::First))?;
+        allocation
+            .begin_host_access(Access::Read, (0, len), HostWait::within(self.until.left()))
+            .map_err(on(Side::First))?;
         // CAST: 64 KiB at most.
         let mut bytes = vec![0; len as usize];
         // SAFETY: as in `write_by_host`.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::observe::trace::tracer::is_secure;
 
 #[test]
 fn a_file_that_was_cut_off_is_an_array_without_its_end() {
@@ -291,7 +292,22 @@ fn the_environment_says_where() {
     run(&path);
     let file = std::fs::read(&path).expect("a trace");
     assert_eq!(read(&*file).expect("a trace"), [an_access(4)]);
+    // A symbolic link is not followed: the file behind it stays as it is.
+    let link = folder.0.join("link.json");
+    std::os::unix::fs::symlink(&path, &link).expect("a link");
+    run(&link);
+    assert_eq!(std::fs::read(&path).expect("a trace"), file);
     // An empty name, and a file that cannot be written, turn tracing off.
     run("".as_ref());
     run(&folder.0.join("none").join("a.json"));
+}
+
+#[test]
+fn the_environment_of_a_program_with_more_rights_is_ignored() {
+    let vector = |pairs: &[(usize, usize)]| -> Vec<u8> {
+        pairs.iter().flat_map(|(key, value)| [*key, *value]).flat_map(usize::to_ne_bytes).collect()
+    };
+    assert!(!is_secure(&vector(&[(6, 4096), (23, 0), (0, 0)])));
+    assert!(is_secure(&vector(&[(6, 4096), (23, 1), (0, 0)])));
+    assert!(is_secure(&vector(&[(6, 23), (0, 0)])) && is_secure(&[]), "unknown");
 }
