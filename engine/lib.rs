@@ -145,7 +145,7 @@ pub use device::{
 pub use error::{AllocationError, Errno, Error, ForeignFdReason, Result};
 pub use memory::{DomainId, DomainKind, DomainUsage, GroupUsage, Placement, Provider};
 pub use residency::{Priority, ResidencyOptions};
-pub use sync::{CallbackId, Fence, Signal, Usage, WaitRoute};
+pub use sync::{CallbackId, Fence, FenceSemaphore, Signal, Usage, WaitRoute};
 pub use transfer::{PassReport, Refusal, RefusalReason, Route, Scope, Verdict};
 
 /// The README's example must compile.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::core::Bounds;
 use crate::device::{MessageSink, Validation};
 use crate::residency::ResidencyOptions;
 use crate::transfer::CopySpeeds;
@@ -14,6 +15,9 @@ pub struct EngineDescriptor {
     pub(super) validation: Validation,
     pub(super) sink: Option<MessageSink>,
     pub(super) timeout: Duration,
+    /// `None` is the timeout.
+    pub(super) lock_timeout: Option<Duration>,
+    pub(super) end_timeout: Option<Duration>,
     pub(super) options: ResidencyOptions,
     pub(super) trace: Option<PathBuf>,
     pub(super) transfer_queues: bool,
@@ -32,6 +36,8 @@ impl EngineDescriptor {
             validation: Validation::Off,
             sink: None,
             timeout: TIMEOUT,
+            lock_timeout: None,
+            end_timeout: None,
             options: ResidencyOptions::new(),
             trace: None,
             transfer_queues: true,
@@ -110,14 +116,46 @@ impl EngineDescriptor {
         self
     }
 
-    /// Sets the timeout of every wait for a device, at most a day. The default is 10 seconds.
+    /// Sets how long a wait for a device goes on without progress, at most a day. The default is 10 seconds.
+    ///
+    /// Work is in progress while the timeline of the awaited submission makes steps, or one that it depends on: each
+    /// finished submission is a step. So a wait behind many long submissions is no error, and one behind a single
+    /// submission that takes longer is. Timeouts that a caller gives ([`crate::Fence::wait`]) are exact. What waits
+    /// for a user of a buffer (a revocation, the end of a move of the host) ends after this time in all cases.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
         self.timeout = timeout.min(DAY);
         self
     }
+
+    /// Sets how long a wait for a reservation goes on, at most a day. The default is [`EngineDescriptor::timeout`].
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = Some(timeout.min(DAY));
+        self
+    }
+
+    /// Sets how long the last drop of the engine and of a device waits without progress, at most a day. Work that
+    /// makes none is leaked then. The default is [`EngineDescriptor::timeout`].
+    #[must_use]
+    pub fn end_timeout(mut self, timeout: Duration) -> Self {
+        self.end_timeout = Some(timeout.min(DAY));
+        self
+    }
+
+    /// The bounds of all waits.
+    pub(super) fn bounds(&self) -> Bounds {
+        let or_timeout = |bound: Option<Duration>| bound.unwrap_or(self.timeout);
+        Bounds {
+            progress: self.timeout,
+            lock: or_timeout(self.lock_timeout),
+            end: or_timeout(self.end_timeout),
+        }
+    }
 }
+
+/// The longest bound.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Default for EngineDescriptor {
     fn default() -> Self {
@@ -129,7 +167,7 @@ impl fmt::Debug for EngineDescriptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EngineDescriptor")
             .field("validation", &self.validation)
-            .field("timeout", &self.timeout)
+            .field("bounds", &self.bounds())
             .field("residency", &self.options)
             .field("trace", &self.trace)
             .field("transfer_queues", &self.transfer_queues)

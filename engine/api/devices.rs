@@ -55,6 +55,7 @@ impl Engine {
     ///   created for Vulkan 1.2 or newer;
     /// * `device` was created with exactly the extensions named, with the feature `timelineSemaphore`,
     ///   and with the queues named, without `VkDeviceQueueCreateFlags`;
+    /// * the further pipeline stages named are valid on the main queue's family with what was enabled;
     /// * nothing else uses those queues, except through [`Device::with_queue`] or under their locks;
     /// * `device` and `instance` stay alive until this engine, every buffer of it, everything made from
     ///   those, every fence (also one that was given to another engine), and every [`Device`] handle is

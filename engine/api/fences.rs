@@ -1,14 +1,34 @@
 //! Fences: those of the host, and callbacks.
 
 use super::engine::Engine;
+use crate::device::Device;
 use crate::error::Result;
-use crate::sync::{CallbackId, Fence, Signal};
+use crate::sync::{CallbackId, Fence, FenceSemaphore, Signal};
 
 /// # Fences
 ///
 /// Waits are methods of [`Fence`]: [`Fence::wait`], [`Fence::wait_any`], [`Fence::wait_all`]. Those for all work
 /// on a buffer are methods of [`crate::SharedBuffer`].
 impl Engine {
+    /// A timeline semaphore of `device`, and the value that it has when `fence` has signalled, so that work that the
+    /// application submits itself can wait for it. `None` if the fence has signalled; also for work of the host and
+    /// external fences, which no queue waits for: call [`Fence::wait`].
+    ///
+    /// If the fence is of another device, the value may be one that the host signals later. What must not depend on
+    /// that, such as a present, calls [`Fence::wait`] or [`Fence::wait_submitted`] first.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`]; the error of creating or importing a semaphore, or of starting a thread.
+    pub fn fence_semaphore(
+        &self,
+        device: &Device,
+        fence: &Fence,
+    ) -> Result<Option<FenceSemaphore>> {
+        self.set.core.check(&device.0)?;
+        fence.semaphore_on(&self.set.core.bridges, &device.0)
+    }
+
     /// Creates a fence for work of the host, and the [`Signal`] that signals it when it is dropped. An importer
     /// that stops work of its own needs one ([`crate::Invalidation::add_fence`]).
     pub fn host_fence(&self) -> (Fence, Signal) {

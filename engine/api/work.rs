@@ -17,14 +17,18 @@ impl Engine {
     /// or others, between the two halves of the ownership transfers. The new fence is added to every buffer and
     /// returned.
     ///
-    /// The call waits for no device. It waits only for what no queue can wait for: work of the host, and external
+    /// The call waits for no device, unless the device presents or a binary semaphore is signalled
+    /// ([`Submission::signal_semaphore`]). It waits only for what no queue can wait for: work of the host, and external
     /// sync files if the device cannot import them. An open [`crate::HostAccess`] is no such work.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Stale`] with old and new generation if a buffer has moved since it was mapped (see
     /// [`Engine::submit_remapped`]); those of [`Submission::uses`]; [`crate::Error::Timeout`],
-    /// [`crate::Error::DeviceLost`], the error of `declare` or of a call. Nothing was submitted then.
+    /// [`crate::Error::DeviceLost`], the error of `declare` or of a call. Nothing was submitted then, with two
+    /// exceptions. After [`crate::Error::DeviceLost`] the commands count as submitted, and what they use as in use
+    /// (Vulkan, "Lost Device"). A device that presents, and a submission that signals a binary semaphore, also wait
+    /// until all signals are submitted that the commands depend on; if that wait times out, the commands run.
     ///
     /// Locks: the reservations of all buffers, but not while waiting.
     pub fn submit<'a>(

@@ -11,6 +11,7 @@
 //! hold their numbers ([`ProtectedSet`]).
 
 mod backing;
+mod bounds;
 mod counters;
 mod devices;
 mod export_table;
@@ -39,6 +40,7 @@ use crate::residency::{
 use crate::sync::{Bridges, Retire, WaitQueues};
 use crate::transfer::{CopySpeeds, Routes};
 
+pub(crate) use bounds::Bounds;
 pub(crate) use counters::Counters;
 pub use devices::UnplugReport;
 pub(crate) use devices::{DeviceEntry, DeviceTable};
@@ -59,8 +61,9 @@ pub(crate) struct Core {
     // Constant after creation.
     pub(crate) calls: Arc<Calls>,
     pub(crate) live: Arc<Live>,
-    /// The engine timeout: the limit of every wait.
+    /// The engine timeout: the bound of waits for a device ([`Bounds::progress`]).
     pub(crate) timeout: Duration,
+    pub(crate) bounds: Bounds,
     /// The state of system memory. That of a device's memory is in its [`DeviceEntry`].
     system: DomainState<SlotId>,
     /// The residency options, and the limit on how fast buffers are restored.
@@ -92,16 +95,17 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(
-        timeout: Duration,
+        bounds: Bounds,
         memory: SystemMemory,
         options: ResidencyOptions,
         tracer: Tracer,
         given_speeds: Option<CopySpeeds>,
     ) -> Self {
         Self {
-            calls: Arc::default(),
+            calls: Arc::new(Calls::with_end_timeout(bounds.end)),
             live: Arc::default(),
-            timeout,
+            timeout: bounds.progress,
+            bounds,
             system: DomainState::new(system_domain(memory), policy::lru),
             throttle: Throttle::new(options),
             auto_migration: AutoMigration::new(options.auto_migration),
@@ -116,7 +120,7 @@ impl Core {
             groups: Groups::default(),
             bulk_groups: BulkGroupTable::default(),
             queues: WaitQueues::new(),
-            bridges: Bridges::default(),
+            bridges: Bridges::new(bounds.end),
             retire: Retire::default(),
             providers: Providers::new(),
             devices: DeviceTable::new(),
@@ -225,9 +229,16 @@ fn system_domain(memory: SystemMemory) -> Domain {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // This is the end of the engine, not of a buffer: it waits for unfinished work, for at most the
-        // engine timeout.
-        self.retire.drain(self.timeout);
+        // This is the end of the engine, not of a buffer: it waits for unfinished work, while there is progress
+        // within the bound.
+        self.retire.drain(self.bounds.end);
+        for member in self.devices.iter() {
+            if member.device.is_lost() && !member.device.settle(Duration::ZERO) {
+                // It may still be at work, also with its tools.
+                tracing::error!(device = member.device.name(), "lost device still at work; leaked");
+                std::mem::forget(Arc::clone(member));
+            }
+        }
         tracing::debug!(
             allocations = self.calls.made(Call::AllocateMemory),
             imports = self.calls.made(Call::ImportMemory),

@@ -38,6 +38,14 @@ pub struct AdoptedDevice {
     /// A second queue, for moves, so that they run in parallel with other work; `None` to submit moves to the
     /// queue above. It may be the same queue.
     pub transfer_queue: Option<AdoptedQueue>,
+    /// Pipeline stages that the enabled features and extensions allow on `queue_family`, beside those that every
+    /// queue of its kind has: tessellation, geometry, task and mesh shaders, ray tracing and others. Scopes may name
+    /// them ([`crate::Scope`]).
+    pub stages: vk::PipelineStageFlags,
+    /// Whether the application presents images behind peerbuf's submissions to the main queue. Then each submission
+    /// returns only when every signal that it depends on is submitted, as `vkQueuePresentKHR` requires
+    /// (VUID-vkQueuePresentKHR-pWaitSemaphores-03268). See [`crate::Fence::wait_submitted`].
+    pub presents: bool,
 }
 
 /// A second queue of an application's device, for [`AdoptedDevice::transfer_queue`].
@@ -89,7 +97,23 @@ impl AdoptedDevice {
             queue_index: 0,
             queue_lock: None,
             transfer_queue: None,
+            stages: vk::PipelineStageFlags::empty(),
+            presents: false,
         }
+    }
+
+    /// Sets whether the application presents behind peerbuf's submissions.
+    #[must_use]
+    pub fn presents(mut self, presents: bool) -> Self {
+        self.presents = presents;
+        self
+    }
+
+    /// Sets the further pipeline stages that are enabled.
+    #[must_use]
+    pub fn stages(mut self, stages: vk::PipelineStageFlags) -> Self {
+        self.stages = stages;
+        self
     }
 
     /// Sets the index of the queue in its family.

@@ -127,6 +127,8 @@ pub struct Calls {
     device_lost: AtomicBool,
     /// Replaces what every driver reports about its heap.
     pub(super) heap_budget: Mutex<Option<HeapBudget>>,
+    /// How long the last drop of a device waits without progress. Constant after creation.
+    end_timeout: Duration,
     /// The engine's stopped clock in milliseconds plus 1; 0 while it runs. Relaxed: it orders nothing.
     pub(super) clock: AtomicU64,
 }
@@ -168,6 +170,15 @@ impl Calls {
     /// How often `call` was made, failed calls included.
     pub fn made(&self, call: Call) -> u64 {
         self.made[call as usize].load(Ordering::Relaxed)
+    }
+
+    /// The counters of an engine whose devices wait so long, without progress, at their ends.
+    pub(crate) fn with_end_timeout(end_timeout: Duration) -> Self {
+        Self { end_timeout, ..Self::default() }
+    }
+
+    pub(super) fn end_timeout(&self) -> Duration {
+        self.end_timeout
     }
 
     /// Notes that a device is lost. The device is marked as lost before.

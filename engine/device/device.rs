@@ -65,9 +65,9 @@ impl Device {
     ///
     /// If the application's own [`super::QueueLock`] does not call the work that it is given.
     ///
-    /// Locks: the queue's. `work` must not submit through peerbuf on this device, nor do anything that
-    /// takes a buffer's reservation, dropping mappings and ending accesses included: other threads hold a
-    /// reservation while they wait for the queue.
+    /// Locks: the queue's. `work` must not submit through peerbuf on this device, nor do anything else that takes a
+    /// buffer's reservation: other threads hold a reservation while they wait for the queue. Dropping mappings,
+    /// attachments, pins and open accesses is allowed: what has to wait is deferred.
     pub fn with_queue<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> R {
         let out = self.0.queue(QueueKind::Main).with_raw(work);
         out.expect("the application's QueueLock calls the work that it is given")

@@ -29,6 +29,10 @@ pub(crate) struct DeviceInner {
     pub(super) adapter: Adapter,
     pub(super) raw: ash::Device,
     pub(super) owned: bool,
+    /// Pipeline stages that an application has enabled, beside the usual ones.
+    pub(super) stages: vk::PipelineStageFlags,
+    /// Whether the application presents behind peerbuf's submissions.
+    pub(super) presents: bool,
     pub(super) queues: Queues,
     pub(super) memory_fd: Option<khr::external_memory_fd::Device>,
     pub(super) memory_host: Option<ext::external_memory_host::Device>,
@@ -43,9 +47,15 @@ pub(crate) struct DeviceInner {
     pub(super) live: Arc<Live>,
     /// Set once, never cleared. Release/acquire, so that a thread that reads it also sees what led to it.
     pub(super) lost: AtomicBool,
-    /// Timelines on this device that mirror those of other devices; kept as long as the device. Protected by
-    /// this mutex, which is taken alone.
+    /// Whether the device is lost and a wait has said that nothing submitted to it is in use. Set once.
+    /// Release/acquire: as above.
+    pub(super) settled: AtomicBool,
+    // Devices are told apart by their addresses, since their numbers repeat from engine to engine. The weak references
+    // keep an address from being reused. Each list is protected by its mutex, which is taken alone.
+    /// Timelines on this device that mirror those of other devices; kept as long as the device.
     pub(super) mirrors: Mutex<Vec<(Weak<DeviceInner>, QueueKind, TimelineMirror)>>,
+    /// Devices whose queues wait for this device's timelines themselves.
+    pub(super) importers: Mutex<Vec<Weak<DeviceInner>>>,
 }
 
 /// A timeline on one device that mirrors the progress of another device's timeline.
@@ -153,7 +163,7 @@ impl DeviceInner {
             | Stages::COLOR_ATTACHMENT_OUTPUT;
         let family = self.queue_family(QueueKind::Main);
         let flags = self.adapter.queue_flags(family);
-        let mut has = everywhere | compute;
+        let mut has = everywhere | compute | self.stages;
         if flags.contains(vk::QueueFlags::GRAPHICS) {
             has |= graphics;
         }
@@ -167,31 +177,19 @@ impl DeviceInner {
         })
     }
 
-    /// The timeline that counts a queue's submissions.
-    pub(crate) fn timeline(&self, kind: QueueKind) -> vk::Semaphore {
-        self.queue(kind).timeline()
+    /// Whether the application presents behind peerbuf's submissions.
+    pub(crate) fn presents(&self) -> bool {
+        self.presents
     }
 
-    /// The timeline on this device that mirrors a queue of `other`, made by `make` if there is none yet.
-    ///
-    /// Devices are identified by their addresses, since their numbers repeat from engine to engine.
-    pub(crate) fn mirror_of(
-        &self,
-        other: &Arc<Self>,
-        kind: QueueKind,
-        make: impl FnOnce() -> Result<TimelineMirror>,
-    ) -> Result<TimelineMirror> {
-        let mut mirrors = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
-        // The weak reference keeps the address from being reused.
-        let known = |(of, on, _): &&(Weak<Self>, QueueKind, TimelineMirror)| {
-            std::ptr::eq(of.as_ptr(), Arc::as_ptr(other)) && *on == kind
-        };
-        if let Some((.., mirror)) = mirrors.iter().find(known) {
-            return Ok(*mirror);
-        }
-        let mirror = make()?;
-        mirrors.push((Arc::downgrade(other), kind, mirror));
-        Ok(mirror)
+    /// The timeline that counts a queue's submissions.
+    pub(crate) fn timeline(&self, kind: QueueKind) -> vk::Semaphore {
+        self.queue(kind).timeline().raw()
+    }
+
+    /// The error of a call on a device that is lost.
+    pub(crate) fn lost_in(&self, call: &'static str) -> Error {
+        self.error(call, vk::Result::ERROR_DEVICE_LOST)
     }
 
     /// Translates a code, and marks the device as lost if the code is `VK_ERROR_DEVICE_LOST`.
@@ -210,9 +208,13 @@ impl Drop for DeviceInner {
     /// This is the only wait for a GPU in the drop of an object. Every object made on the device keeps it
     /// alive, so at its last drop only our own finished or abandoned work can be left on it. The wait is
     /// bounded: a device that does not become idle is leaked.
+    ///
+    /// A lost device is waited for as well, by `vkWaitSemaphores` first, which is bounded. If that says that
+    /// nothing is in use, `vkDeviceWaitIdle` follows, since Vulkan requires it before the device is destroyed
+    /// ("Lost Device"). That call has no timeout, but returns in finite time on a lost device.
     fn drop(&mut self) {
         self.live.died(Object::Device);
-        if !self.wait_until_idle() {
+        if !self.wait_while_in_progress(self.calls.end_timeout()) {
             tracing::error!(
                 device = self.name,
                 "device not idle after the timeout; handles leaked"
@@ -220,6 +222,11 @@ impl Drop for DeviceInner {
             // The instance must not be destroyed before the device.
             std::mem::forget(self.adapter.clone());
             return;
+        }
+        if self.owned && self.is_lost() {
+            // SAFETY: the device is live, and no other handle to its queues is left that could be in use. An
+            // error says that the device is lost, which is known.
+            let _ = unsafe { self.raw.device_wait_idle() };
         }
         let mirrors = self.mirrors.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (.., mirror) in mirrors.drain(..) {

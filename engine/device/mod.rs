@@ -32,6 +32,7 @@ mod id;
 mod in_flight;
 mod inner;
 mod instance;
+mod mirrors;
 mod open;
 mod queue;
 mod queue_lock;
@@ -41,6 +42,7 @@ mod select;
 mod selector;
 mod semaphore;
 mod submit;
+mod timeline;
 mod wait_semaphores;
 mod work;
 

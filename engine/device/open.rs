@@ -36,7 +36,9 @@ impl DeviceInner {
         let raw = create_raw(adapter, main, transfer, extensions)
             .map_err(|code| Error::vulkan("vkCreateDevice", adapter.name(), code))?;
         let queues = own_queues(main, transfer);
-        let parts = Parts { adapter, id, calls, live, raw, queues, owned: true, probe: false };
+        let uses = Uses::default();
+        let parts =
+            Parts { adapter, id, calls, live, raw, queues, uses, owned: true, probe: false };
         // SAFETY: `raw` was just created with these queues, these extensions and the feature.
         unsafe { Self::wrap(parts, extensions) }
     }
@@ -60,8 +62,18 @@ impl DeviceInner {
             .map_err(|code| Error::vulkan(Call::CreateDevice.name(), &like.name, code))?;
         let (calls, live) = (Arc::clone(&like.calls), Arc::clone(&like.live));
         let queues = own_queues(main, transfer);
-        let parts =
-            Parts { adapter, id: like.id, calls, live, raw, queues, owned: true, probe: true };
+        let uses = Uses { stages: like.stages, presents: like.presents };
+        let parts = Parts {
+            adapter,
+            id: like.id,
+            calls,
+            live,
+            raw,
+            queues,
+            uses,
+            owned: true,
+            probe: true,
+        };
         // SAFETY: as in `open`.
         unsafe { Self::wrap(parts, &extensions) }
     }
@@ -101,8 +113,11 @@ impl DeviceInner {
         live: Arc<Live>,
     ) -> Result<Arc<Self>> {
         let (raw, extensions) = (adopted.device.clone(), adopted.extensions.clone());
+        let (stages, presents) = (adopted.stages, adopted.presents);
         let queues = adopted.queues(adapter)?;
-        let parts = Parts { adapter, id, calls, live, raw, queues, owned: false, probe: false };
+        let uses = Uses { stages, presents };
+        let parts =
+            Parts { adapter, id, calls, live, raw, queues, uses, owned: false, probe: false };
         // SAFETY: the caller's contract is that of `wrap`.
         unsafe { Self::wrap(parts, &extensions) }
     }
@@ -112,7 +127,8 @@ impl DeviceInner {
     /// `parts.raw` is live, of `parts.adapter`, with exactly `extensions`, timeline semaphores and the
     /// queues enabled; if `owned`, nothing else destroys it.
     unsafe fn wrap(parts: Parts<'_>, extensions: &[&CStr]) -> Result<Arc<Self>> {
-        let Parts { adapter, id, calls, live, raw, queues: (main, transfer), owned, probe } = parts;
+        let Parts { adapter, id, calls, live, raw, queues: (main, transfer), uses, owned, probe } =
+            parts;
         let has = |name: &CStr| extensions.contains(&name);
         // The application may not have enabled what a shared timeline needs.
         let export = if has(khr::external_semaphore_fd::NAME) {
@@ -138,6 +154,8 @@ impl DeviceInner {
             name: format!("{} [{}{}]", adapter.name(), id.0, if probe { ", probe" } else { "" }),
             adapter: adapter.clone(),
             owned,
+            stages: uses.stages,
+            presents: uses.presents,
             queues,
             memory_fd: has(khr::external_memory_fd::NAME)
                 .then(|| khr::external_memory_fd::Device::new(instance, &raw)),
@@ -153,9 +171,19 @@ impl DeviceInner {
             calls,
             live,
             lost: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
             mirrors: Mutex::default(),
+            importers: Mutex::default(),
         }))
     }
+}
+
+/// What an application says about its own uses of a device.
+#[derive(Default)]
+struct Uses {
+    /// Further pipeline stages that are enabled.
+    stages: vk::PipelineStageFlags,
+    presents: bool,
 }
 
 struct Parts<'a> {
@@ -166,6 +194,7 @@ struct Parts<'a> {
     raw: ash::Device,
     /// The main queue, and the one for moves.
     queues: (QueueChoice, Option<QueueChoice>),
+    uses: Uses,
     owned: bool,
     probe: bool,
 }

@@ -1,12 +1,10 @@
 //! A queue: externally synchronised, so guarded; with a timeline that counts submissions.
-#![expect(
-    unsafe_code,
-    reason = "command pools, timeline semaphores and submission on a live device"
-)]
+#![expect(unsafe_code, reason = "command pools and submission on a live device")]
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ash::vk;
 use smallvec::SmallVec;
@@ -15,7 +13,8 @@ use super::calls::{Call, Calls};
 use super::external::SemaphoreHandle;
 use super::in_flight::{InFlight, Pending};
 use super::queue_lock::RawQueue;
-use super::submit::{Body, NOT_LOCKED, NOT_ONCE, Submit};
+use super::submit::{Body, NOT_LOCKED, NOT_ONCE, NotSubmitted, Submit};
+use super::timeline::Timeline;
 use super::wait_semaphores::Waits;
 
 /// A queue and its timeline: the n-th submission signals the value n.
@@ -27,7 +26,7 @@ use super::wait_semaphores::Waits;
 pub(crate) struct Queue {
     // Constant after creation.
     raw: Arc<RawQueue>,
-    timeline: vk::Semaphore,
+    timeline: Timeline,
     // Protected by this mutex, which is taken before the lock of `raw`: the command pool and everything from it
     // are externally synchronised (VUID-vkBeginCommandBuffer-commandBuffer-recording).
     in_flight: Mutex<InFlight>,
@@ -45,17 +44,8 @@ impl Queue {
         raw: Arc<RawQueue>,
         export: SemaphoreHandle,
     ) -> Result<Self, vk::Result> {
-        let mut kind = vk::SemaphoreTypeCreateInfo::default()
-            .semaphore_type(vk::SemaphoreType::TIMELINE)
-            .initial_value(0);
-        let mut exported = vk::ExportSemaphoreCreateInfo::default().handle_types(export);
-        let mut info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
-        if !export.is_empty() {
-            info = info.push_next(&mut exported);
-        }
-        // SAFETY: timeline semaphores are on (VUID-VkSemaphoreTypeCreateInfo-timelineSemaphore-03252),
-        // and, as the caller says, exportable as this (VUID-VkExportSemaphoreCreateInfo-handleTypes-01124).
-        let timeline = unsafe { device.create_semaphore(&info, None) }?;
+        // SAFETY: the caller's contract.
+        let timeline = unsafe { Timeline::new(device, export) }?;
         let info = vk::CommandPoolCreateInfo::default()
             .flags(
                 vk::CommandPoolCreateFlags::RESET_COMMAND_BUFFER
@@ -67,7 +57,7 @@ impl Queue {
             Ok(pool) => pool,
             Err(code) => {
                 // SAFETY: created above, not used yet.
-                unsafe { device.destroy_semaphore(timeline, None) };
+                unsafe { timeline.destroy(device) };
                 return Err(code);
             }
         };
@@ -75,8 +65,8 @@ impl Queue {
     }
 
     /// The timeline that counts submissions.
-    pub(crate) fn timeline(&self) -> vk::Semaphore {
-        self.timeline
+    pub(super) fn timeline(&self) -> &Timeline {
+        &self.timeline
     }
 
     pub(crate) fn family(&self) -> u32 {
@@ -93,6 +83,11 @@ impl Queue {
     /// Records and submits; returns the timeline value that will be signalled. On an error the binary
     /// semaphores of the waits are destroyed, and nothing else has changed.
     ///
+    /// The exception is a *rejected* submission, for which `vkQueueSubmit` reported `VK_ERROR_DEVICE_LOST`: it
+    /// counts as submitted. It has a value, which the timeline may never reach, and its command buffers and
+    /// binary semaphores, `signal` included, are kept as long as those of any other submission
+    /// (VUID-vkDestroySemaphore-semaphore-05149, VUID-vkResetCommandBuffer-commandBuffer-00045).
+    ///
     /// `other` is the device's other queue, whose timeline earlier submissions may wait for.
     ///
     /// Locks: the queue's own, for the time of recording and submitting.
@@ -102,27 +97,60 @@ impl Queue {
         calls: &Calls,
         submit: Submit<'_>,
         other: Option<&Self>,
-    ) -> Result<u64, vk::Result> {
+    ) -> Result<u64, NotSubmitted> {
         let mut state = self.in_flight();
-        let Submit { waits, body, signal } = submit;
+        let Submit { waits, body, signal, signals } = submit;
+        if waits.may_be_unsubmitted {
+            self.raw.expose();
+        }
         let mut own = SmallVec::new();
         let value = state.submitted + 1;
-        let result = calls.enter(Call::QueueSubmit).and_then(|()| {
+        let mut panicked = None;
+        let prepared = calls.enter(Call::QueueSubmit).and_then(|()| {
             self.reclaim(device, &mut state)?;
             if signal.is_some() && !self.may_signal_once(device, &state, other)? {
                 return Err(NOT_ONCE);
             }
-            let all = self.record(device, &mut state, body, &mut own)?;
-            self.submit_raw(device, &waits, &all, signal, value)
+            let uses_binary = signal.is_some() || !waits.once.is_empty();
+            let record = || self.record(device, &mut state, body, (&mut own, uses_binary));
+            // The application's code may panic while it records.
+            catch_unwind(AssertUnwindSafe(record)).unwrap_or_else(|panic| {
+                panicked = Some(panic);
+                Err(vk::Result::ERROR_UNKNOWN)
+            })
+        });
+        if panicked.is_some() {
+            for &commands in &own {
+                // SAFETY: from this queue's pool, which allows resets and is locked; not pending, since nothing
+                // was submitted. One of them is still in the recording state. An error leaves it there, and it
+                // is freed with the pool.
+                let _ = unsafe {
+                    device.reset_command_buffer(commands, vk::CommandBufferResetFlags::empty())
+                };
+            }
+        }
+        let result = prepared.map_err(NotSubmitted::from).and_then(|all| {
+            self.submit_raw(device, &waits, &all, (signal, signals), value).map_err(|code| {
+                let rejected = code == vk::Result::ERROR_DEVICE_LOST;
+                NotSubmitted { code, rejected }
+            })
         });
         match result {
             Ok(()) => {
-                state.submitted = value;
+                (state.submitted, state.accepted) = (value, value);
                 let timelines = waits.timelines().collect();
                 state.push(Pending { value, commands: own, timelines, once: waits.once });
                 Ok(value)
             }
-            Err(code) => {
+            Err(failed @ NotSubmitted { rejected: true, .. }) => {
+                state.submitted = value;
+                let timelines = waits.timelines().collect();
+                let mut once = waits.once;
+                once.extend(signal);
+                state.push(Pending { value, commands: own, timelines, once });
+                Err(failed)
+            }
+            Err(failed) => {
                 // Not pending, so they may be begun again: the pool allows resets.
                 state.return_idle(own);
                 for semaphore in waits.once {
@@ -130,7 +158,11 @@ impl Queue {
                     // uses, and the submission was not made.
                     unsafe { device.destroy_semaphore(semaphore, None) };
                 }
-                Err(code)
+                drop(state);
+                if let Some(panic) = panicked {
+                    resume_unwind(panic);
+                }
+                Err(failed)
             }
         }
     }
@@ -142,7 +174,7 @@ impl Queue {
         device: &ash::Device,
         state: &mut InFlight,
         body: Body<'_>,
-        own: &mut SmallVec<[vk::CommandBuffer; 2]>,
+        (own, uses_binary): (&mut SmallVec<[vk::CommandBuffer; 2]>, bool),
     ) -> Result<SmallVec<[vk::CommandBuffer; 4]>, vk::Result> {
         let mut one = |work: &mut dyn FnMut(vk::CommandBuffer)| {
             let commands = state.take_idle(device)?;
@@ -164,6 +196,8 @@ impl Queue {
                 all.extend_from_slice(commands);
                 all.push(one(after)?);
             }
+            // Some drivers hang on a binary semaphore without commands (doitsujin/dxvk#4380).
+            Body::Nothing if uses_binary => all.push(one(&mut |_| {})?),
             Body::Nothing => {}
         }
         Ok(all)
@@ -174,19 +208,24 @@ impl Queue {
         device: &ash::Device,
         waits: &Waits,
         commands: &[vk::CommandBuffer],
-        signal: Option<vk::Semaphore>,
+        (signal, others): (Option<vk::Semaphore>, &[(vk::Semaphore, u64)]),
         value: u64,
     ) -> Result<(), vk::Result> {
-        let mut signals: SmallVec<[_; 2]> = SmallVec::from_slice(&[self.timeline]);
+        let mut signals: SmallVec<[_; 4]> = SmallVec::from_slice(&[self.timeline.raw()]);
         signals.extend(signal);
         // The value of a binary semaphore is ignored.
-        let values = [value, 0];
+        let mut values: SmallVec<[u64; 4]> = SmallVec::from_slice(&[value]);
+        values.extend(signal.map(|_| 0));
+        for &(semaphore, value) in others {
+            signals.push(semaphore);
+            values.push(value);
+        }
         // The commands may be anything, and an ownership transfer comes first.
         let stages: SmallVec<[_; 4]> =
             waits.semaphores.iter().map(|_| vk::PipelineStageFlags::ALL_COMMANDS).collect();
         let mut timeline = vk::TimelineSemaphoreSubmitInfo::default()
             .wait_semaphore_values(&waits.values)
-            .signal_semaphore_values(&values[..signals.len()]);
+            .signal_semaphore_values(&values);
         let info = [vk::SubmitInfo::default()
             .wait_semaphores(&waits.semaphores)
             .wait_dst_stage_mask(&stages)
@@ -226,60 +265,47 @@ impl Queue {
         if state.binary_semaphores() >= MANY {
             return Ok(false);
         }
-        let timeline = other.map(|other| other.timeline);
+        let timeline = other.map(|other| other.timeline.raw());
         if state.waits_for_others(device, timeline)? {
             return Ok(false);
         }
         let Some(other) = other.filter(|_| state.waits_for(timeline)) else { return Ok(true) };
         // Both queues may get here at once, each with its own lock held.
         let Ok(theirs) = other.in_flight.try_lock() else { return Ok(false) };
-        Ok(!other.raw.is_exposed() && !theirs.waits_for_others(device, Some(self.timeline))?)
+        Ok(!other.raw.is_exposed()
+            && !theirs.waits_for_others(device, Some(self.timeline.raw()))?)
     }
 
-    /// The largest value that has been signalled.
-    pub(crate) fn completed(&self, device: &ash::Device) -> Result<u64, vk::Result> {
-        // SAFETY: the semaphore is a live timeline of this device.
-        unsafe { device.get_semaphore_counter_value(self.timeline) }
-    }
-
-    /// Waits until `value` is signalled: polls, yields for a while, then blocks. `Ok(false)` if `timeout`
-    /// passes first.
+    /// Waits until `vkWaitSemaphores` says that no submission to this queue is in use any more: it succeeds for
+    /// the last one, or reports that the device is lost. `Ok(false)` if neither happens until `end`.
     ///
-    /// Waking a sleeping thread costs 50 µs where halted processors are slow to wake; a few yields
-    /// cost 10 µs (measured, BENCHMARKS.md). So short work is polled for.
-    pub(crate) fn wait(
+    /// Only a wait can say that. Other calls report a loss while earlier submissions still run (Vulkan, "Lost
+    /// Device").
+    pub(super) fn wait_until_unused(
         &self,
         device: &ash::Device,
-        calls: &Calls,
-        value: u64,
-        timeout: Duration,
+        end: Instant,
     ) -> Result<bool, vk::Result> {
-        // The cost of a wake-up, so that the wait never takes more than twice the time of the better way.
-        const YIELD_FOR: Duration = Duration::from_micros(50);
-        if self.completed(device)? >= value {
-            return Ok(true);
-        }
-        if timeout.is_zero() {
-            return Ok(false);
-        }
-        let start = Instant::now();
-        while start.elapsed() < YIELD_FOR.min(timeout) {
-            std::thread::yield_now();
-            if self.completed(device)? >= value {
-                return Ok(true);
+        let (accepted, submitted) = {
+            let state = self.in_flight();
+            (state.accepted, state.submitted)
+        };
+        // The rejected submission, if there is one, may have reached the device. It is waited for second, since
+        // the timeline may never reach it.
+        for value in [accepted, submitted] {
+            match self.timeline.wait_for_evidence(device, value, end) {
+                Ok(true) => {}
+                Err(vk::Result::ERROR_DEVICE_LOST) => return Ok(true),
+                other => return other,
             }
         }
-        calls.enter(Call::WaitSemaphores)?;
-        let (semaphores, values) = ([self.timeline], [value]);
-        let info = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
-        let left = timeout.saturating_sub(start.elapsed());
-        let nanos = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
-        // SAFETY: the semaphore is a live timeline of this device.
-        match unsafe { device.wait_semaphores(&info, nanos) } {
-            Ok(()) => Ok(true),
-            Err(vk::Result::TIMEOUT) => Ok(false),
-            Err(code) => Err(code),
-        }
+        Ok(true)
+    }
+
+    /// The value of the last submission if it was rejected.
+    pub(super) fn rejected(&self) -> Option<u64> {
+        let state = self.in_flight();
+        (state.submitted > state.accepted).then_some(state.submitted)
     }
 
     /// Destroys what was created here.
@@ -292,7 +318,16 @@ impl Queue {
         // SAFETY: the caller's contract.
         unsafe { self.in_flight().destroy(device) };
         // SAFETY: as above.
-        unsafe { device.destroy_semaphore(self.timeline, None) };
+        unsafe { self.timeline.destroy(device) };
+    }
+
+    /// What the unfinished submissions up to `value` wait for beside the timelines `own`.
+    pub(super) fn awaited(
+        &self,
+        value: u64,
+        own: &[vk::Semaphore],
+    ) -> SmallVec<[(vk::Semaphore, u64); 4]> {
+        self.in_flight().awaited(value, own)
     }
 
     /// The value of the last submission.
@@ -310,7 +345,7 @@ impl Queue {
     /// Reclaims what finished submissions used.
     fn reclaim(&self, device: &ash::Device, state: &mut InFlight) -> Result<(), vk::Result> {
         if !state.is_empty() {
-            let completed = self.completed(device)?;
+            let completed = self.timeline.completed(device)?;
             // SAFETY: the value was read from this queue's timeline; the pool is of this device.
             unsafe { state.reclaim(device, completed) };
         }

@@ -14,7 +14,8 @@ pub trait QueueLock: Send + Sync {
     /// Calls `work` while nothing else uses the queue: exactly once, before it returns. If it does not,
     /// peerbuf's submissions fail with [`crate::Error::Unsupported`].
     ///
-    /// Locks: do not call peerbuf while holding this lock, since peerbuf takes locks of its own before it.
+    /// Locks: do not call peerbuf while holding this lock, since peerbuf takes locks of its own before it. Dropping
+    /// mappings, attachments, pins and open accesses is allowed: what has to wait is deferred.
     fn locked(&self, work: &mut dyn FnMut());
 }
 

@@ -111,6 +111,11 @@ impl Queues {
         }
     }
 
+    /// Whether the timelines of all queues can be exported.
+    pub(super) fn export_timelines(&self) -> bool {
+        self.iter().all(|queue| queue.timeline().exports())
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Queue> {
         std::iter::once(&self.main).chain(&self.transfer)
     }

@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "creating, exporting and importing semaphores of a live device")]
 
 use std::os::fd::{IntoRawFd, OwnedFd};
+use std::time::Duration;
 
 use ash::vk;
 
@@ -64,7 +65,9 @@ impl DeviceInner {
         }
         let rows = self.adapter().external_semaphores().iter();
         let row = rows.copied().find(|row| row.handle == handle && row.timeline == timeline);
-        row.map_or((false, false), |row| (row.exportable, row.importable))
+        // What a driver reports about timelines may be wrong; that of each queue has been made by now.
+        let exports = |exportable| exportable && (!timeline || self.queues.export_timelines());
+        row.map_or((false, false), |row| (exports(row.exportable), row.importable))
     }
 
     /// Creates a timeline at `value` that is not shared with other devices.
@@ -174,6 +177,23 @@ impl DeviceInner {
         for semaphore in waits.once {
             // SAFETY: by the invariant of `Waits` a live one of this device, and no submission uses it.
             unsafe { self.raw().destroy_semaphore(semaphore, None) };
+        }
+    }
+
+    /// Waits until timelines of this device have reached their values; `Ok(false)` if `timeout` passes first.
+    pub(super) fn wait_for_timelines(
+        &self,
+        semaphores: &[vk::Semaphore],
+        values: &[u64],
+        timeout: Duration,
+    ) -> Result<bool, vk::Result> {
+        let info = vk::SemaphoreWaitInfo::default().semaphores(semaphores).values(values);
+        let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        // SAFETY: live timelines of this device: those that were waited for stay alive as long as the device.
+        match unsafe { self.raw().wait_semaphores(&info, nanos) } {
+            Ok(()) => Ok(true),
+            Err(vk::Result::TIMEOUT) => Ok(false),
+            Err(code) => Err(code),
         }
     }
 

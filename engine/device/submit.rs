@@ -9,12 +9,29 @@ pub(super) const NOT_ONCE: vk::Result = vk::Result::NOT_READY;
 /// An application's lock did not call the work that it was given. No driver returns this either.
 pub(super) const NOT_LOCKED: vk::Result = vk::Result::EVENT_RESET;
 
+/// Why a submission was not made, or failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NotSubmitted {
+    pub(super) code: vk::Result,
+    /// Whether `vkQueueSubmit` itself reported `VK_ERROR_DEVICE_LOST`. What the submission uses then counts as
+    /// in use (Vulkan, "Lost Device": the code is equivalent to `VK_SUCCESS` there).
+    pub(super) rejected: bool,
+}
+
+impl From<vk::Result> for NotSubmitted {
+    fn from(code: vk::Result) -> Self {
+        Self { code, rejected: false }
+    }
+}
+
 /// A submission.
 pub(crate) struct Submit<'a> {
     pub(crate) waits: Waits,
     pub(crate) body: Body<'a>,
     /// A binary semaphore to signal when everything submitted so far has finished.
     pub(crate) signal: Option<vk::Semaphore>,
+    /// Semaphores of the application to signal, each with its value; 0 for binary ones.
+    pub(crate) signals: &'a [(vk::Semaphore, u64)],
 }
 
 /// What a submission does.

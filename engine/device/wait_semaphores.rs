@@ -15,6 +15,10 @@ pub(crate) struct Waits {
     pub(super) semaphores: SmallVec<[vk::Semaphore; 4]>,
     pub(super) values: SmallVec<[u64; 4]>,
     pub(super) once: SmallVec<[vk::Semaphore; 2]>,
+    /// Semaphores of the application.
+    given: SmallVec<[vk::Semaphore; 1]>,
+    /// Whether the signal of a semaphore of the application may not be submitted yet.
+    pub(super) may_be_unsubmitted: bool,
 }
 
 impl Waits {
@@ -29,9 +33,25 @@ impl Waits {
         }
     }
 
-    /// The timelines that are waited for, each with its value.
+    /// Adds a wait for a semaphore of the application; a `value` of 0 is for a binary one.
+    pub(crate) fn given(&mut self, semaphore: vk::Semaphore, value: u64) {
+        self.semaphores.push(semaphore);
+        self.values.push(value);
+        self.given.push(semaphore);
+        // Of a binary one it is (VUID-vkQueueSubmit-pWaitSemaphores-03238).
+        self.may_be_unsubmitted |= value > 0;
+    }
+
+    /// The first of the device's timelines that are waited for.
+    pub(crate) fn first_timeline(&self) -> Option<(vk::Semaphore, u64)> {
+        self.timelines().next()
+    }
+
+    /// The device's timelines that are waited for, each with its value.
     pub(super) fn timelines(&self) -> impl Iterator<Item = (vk::Semaphore, u64)> + '_ {
         let all = self.semaphores.iter().copied().zip(self.values.iter().copied());
-        all.filter(|(semaphore, _)| !self.once.contains(semaphore))
+        all.filter(|(semaphore, _)| {
+            !self.once.contains(semaphore) && !self.given.contains(semaphore)
+        })
     }
 }

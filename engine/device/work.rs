@@ -4,17 +4,16 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ash::vk;
+use smallvec::SmallVec;
 
 use super::calls::StoppedQueues;
 use super::inner::DeviceInner;
+use super::queue::Queue;
 use super::queues::QueueKind;
 use super::semaphore::OwnedSemaphore;
-use super::submit::{Body, NOT_LOCKED, NOT_ONCE, Submit};
+use super::submit::{Body, NOT_LOCKED, NOT_ONCE, NotSubmitted, Submit};
 use super::wait_semaphores::Waits;
 use crate::error::{Error, Result};
-
-/// How long the last drop of a device waits for what peerbuf submitted on it.
-const LAST_WAIT: Duration = Duration::from_secs(10);
 
 impl DeviceInner {
     /// Records and submits on the main queue, behind `waits`; returns the value that its timeline will reach.
@@ -33,7 +32,10 @@ impl DeviceInner {
         waits: Waits,
         mut record: impl FnMut(vk::CommandBuffer),
     ) -> Result<u64> {
-        self.submit_to(kind, Submit { waits, body: Body::Record(&mut record), signal: None })
+        self.submit_to(
+            kind,
+            Submit { waits, body: Body::Record(&mut record), signal: None, signals: &[] },
+        )
     }
 
     /// Makes any kind of submission, on the main queue.
@@ -55,7 +57,7 @@ impl DeviceInner {
             return Err(self.not_submitted(code));
         }
         let given = self.queue(kind).submit(&self.raw, &self.calls, submit, None);
-        given.map_err(|code| self.not_submitted(code))
+        given.map_err(|failed| self.not_submitted(failed.code))
     }
 
     /// The code with which fault injection fails each submission, because of an import that is alive.
@@ -99,7 +101,7 @@ impl DeviceInner {
         if self.lost.load(Ordering::Acquire) {
             return Err(self.error(CALL, vk::Result::ERROR_DEVICE_LOST));
         }
-        self.queue(kind).completed(&self.raw).map_err(|code| self.error(CALL, code))
+        self.queue(kind).timeline().completed(&self.raw).map_err(|code| self.error(CALL, code))
     }
 
     /// Whether everything that peerbuf submitted here has finished.
@@ -114,23 +116,30 @@ impl DeviceInner {
 
     /// Submits the signal of a binary semaphore, behind everything submitted to the queue so far.
     ///
-    /// `Ok(None)` if that is not possible now: earlier submissions may depend on a signal that is not submitted
-    /// yet, or many binary semaphores are in flight.
-    pub(crate) fn signal_once(
-        &self,
+    /// Returns the semaphore and the value of the submission. `Ok(None)` if that is not possible now: earlier
+    /// submissions may depend on a signal that is not submitted yet, or many binary semaphores are in flight.
+    pub(crate) fn signal_once<'d>(
+        &'d self,
         kind: QueueKind,
-        semaphore: vk::Semaphore,
-    ) -> Result<Option<u64>> {
+        semaphore: OwnedSemaphore<'d>,
+    ) -> Result<Option<(OwnedSemaphore<'d>, u64)>> {
         if self.lost.load(Ordering::Acquire) {
             return Err(self.error("vkQueueSubmit", vk::Result::ERROR_DEVICE_LOST));
         }
         let waits = Waits::default();
-        let submit = Submit { waits, body: Body::Nothing, signal: Some(semaphore) };
+        let submit =
+            Submit { waits, body: Body::Nothing, signal: Some(semaphore.raw()), signals: &[] };
         let other = self.queues.other(kind);
         match self.queue(kind).submit(&self.raw, &self.calls, submit, other) {
-            Ok(value) => Ok(Some(value)),
-            Err(NOT_ONCE) => Ok(None),
-            Err(code) => Err(self.not_submitted(code)),
+            Ok(value) => Ok(Some((semaphore, value))),
+            Err(NotSubmitted { code: NOT_ONCE, .. }) => Ok(None),
+            Err(NotSubmitted { code, rejected }) => {
+                if rejected {
+                    // The queue has it now.
+                    semaphore.into_raw();
+                }
+                Err(self.not_submitted(code))
+            }
         }
     }
 
@@ -146,7 +155,8 @@ impl DeviceInner {
             return Ok(false);
         }
         let queue = self.queue(kind);
-        let completed = queue.completed(&self.raw).map_err(|code| self.error(CALL, code))?;
+        let completed =
+            queue.timeline().completed(&self.raw).map_err(|code| self.error(CALL, code))?;
         let lost = self.lost.load(Ordering::Acquire);
         // Some drivers release all waits on a lost device by a counter beyond the last submission.
         if completed >= value && !(lost && completed > queue.submitted()) {
@@ -173,26 +183,95 @@ impl DeviceInner {
         }
         let reached = self
             .queue(kind)
+            .timeline()
             .wait(&self.raw, &self.calls, value, timeout)
             .map_err(|code| self.error("vkWaitSemaphores", code))?;
         // Checked again, since the device may have been lost during the wait.
         if reached { self.reached(kind, value) } else { Ok(false) }
     }
 
-    /// Waits for at most `LAST_WAIT` until all submissions have finished; returns whether they have.
-    pub(super) fn wait_until_idle(&self) -> bool {
-        // A wait may fail for other reasons, so it is tried more than once. Only a signalled timeline, or a lost
-        // device, proves that nothing is running.
+    /// Whether the submission with `value` uses no memory any more: the timeline has reached the value, or the
+    /// device is lost and a wait has said that nothing of it is in use.
+    ///
+    /// A device that is lost may still execute what was submitted before the loss. So the loss itself says
+    /// nothing about memory.
+    pub(crate) fn is_unused_since(&self, kind: QueueKind, value: u64) -> bool {
+        self.reached(kind, value).unwrap_or_else(|_| self.is_lost() && self.settle(Duration::ZERO))
+    }
+
+    /// Waits, for at most `timeout`, until a wait has said that nothing submitted here is in use any more;
+    /// returns whether one has. For a lost device: a wait for the last submission succeeds, or reports the loss.
+    pub(crate) fn settle(&self, timeout: Duration) -> bool {
+        if self.settled.load(Ordering::Acquire) {
+            return true;
+        }
+        let settled = self.wait_until_unused(timeout);
+        // Nothing is submitted to a lost device, so this stays true.
+        if settled && self.is_lost() {
+            self.settled.store(true, Ordering::Release);
+        }
+        settled
+    }
+
+    /// Waits, for at most `timeout`, until no submission is in use; returns whether that is so.
+    pub(super) fn wait_until_unused(&self, timeout: Duration) -> bool {
+        // A wait may fail for other reasons, so it is tried more than once.
         const TRIES: u32 = 3;
-        let end = Instant::now() + LAST_WAIT;
+        let end = Instant::now() + timeout;
         self.queues.iter().all(|queue| {
-            let last = queue.submitted();
-            let left = |_| end.saturating_duration_since(Instant::now());
-            let waited =
-                (0..TRIES).map(|nth| queue.wait(&self.raw, &self.calls, last, left(nth))).find(
-                    |waited| waited.is_ok() || matches!(waited, Err(vk::Result::ERROR_DEVICE_LOST)),
-                );
-            waited.is_some_and(|waited| waited.unwrap_or(true))
+            let mut waited = (0..TRIES).map(|_| queue.wait_until_unused(&self.raw, end));
+            waited.find_map(Result::ok).unwrap_or(false)
         })
+    }
+
+    /// As [`DeviceInner::wait_until_unused`], but goes on while the timelines make steps within `bound`.
+    pub(super) fn wait_while_in_progress(&self, bound: Duration) -> bool {
+        let mut steps = self.steps();
+        loop {
+            if self.wait_until_unused(bound) {
+                return true;
+            }
+            let now = self.steps();
+            if now == steps {
+                return false;
+            }
+            steps = now;
+        }
+    }
+
+    /// Waits, for at most `timeout`, until every signal is submitted that the queue depends on for `value`:
+    /// timelines that the host signals have reached what is awaited. Returns whether they have.
+    pub(crate) fn wait_for_signals(
+        &self,
+        kind: QueueKind,
+        value: u64,
+        timeout: Duration,
+    ) -> Result<bool> {
+        const CALL: &str = "vkWaitSemaphores";
+        let own: SmallVec<[_; 2]> =
+            self.queues.iter().map(|queue| queue.timeline().raw()).collect();
+        let mut awaited = self.queue(kind).awaited(value, &own);
+        if let Some(other) = self.queues.other(kind) {
+            awaited.extend(other.awaited(u64::MAX, &own));
+        }
+        let (semaphores, values): (SmallVec<[_; 4]>, SmallVec<[_; 4]>) =
+            awaited.into_iter().unzip();
+        if semaphores.is_empty() {
+            return Ok(true);
+        }
+        self.wait_for_timelines(&semaphores, &values, timeout)
+            .map_err(|code| self.error(CALL, code))
+    }
+
+    /// How many steps the timelines of this device have made; grows with each finished submission.
+    fn steps(&self) -> u64 {
+        let completed = |queue: &Queue| queue.timeline().completed(&self.raw).unwrap_or(0);
+        self.queues.iter().map(completed).sum()
+    }
+
+    /// The value of the queue's last submission, if the driver rejected it with `VK_ERROR_DEVICE_LOST`: it counts
+    /// as submitted, and may use memory until [`DeviceInner::settle`] says otherwise.
+    pub(crate) fn rejected(&self, kind: QueueKind) -> Option<u64> {
+        self.queue(kind).rejected()
     }
 }

@@ -22,13 +22,18 @@ use crate::error::{Error, Result};
 ///
 /// Devices are identified by address, because device ids repeat from engine to engine. The weak references
 /// keep an address from being reused.
-#[derive(Debug, Default)]
-pub(crate) struct Bridges(Mutex<Vec<(Weak<DeviceInner>, Arc<Bridge>)>>);
+#[derive(Debug)]
+pub(crate) struct Bridges {
+    list: Mutex<Vec<(Weak<DeviceInner>, Arc<Bridge>)>>,
+    /// How long tasks may still wait once the engine is dropped.
+    last: Duration,
+}
 
 /// A thread that watches one lane.
 #[derive(Debug)]
 pub(super) struct Bridge {
     lane: QueueKind,
+    last: Duration,
     queue: Arc<TaskQueue>,
     thread: Option<JoinHandle<()>>,
 }
@@ -65,34 +70,43 @@ enum Action {
 const SLICE: Duration = Duration::from_millis(20);
 /// How long the thread pauses after a failed call.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How long tasks may still wait once the engine is dropped.
-const LAST: Duration = Duration::from_secs(10);
+
+#[cfg(all(test, peerbuf_shuttle))]
+impl Default for Bridges {
+    fn default() -> Self {
+        Self::new(Duration::from_secs(10))
+    }
+}
 
 impl Bridges {
+    pub(crate) fn new(last: Duration) -> Self {
+        Self { list: Mutex::default(), last }
+    }
+
     /// The thread that watches a lane of `source`; starts it if there is none.
     pub(super) fn of(&self, source: &Arc<DeviceInner>, lane: QueueKind) -> Result<Arc<Bridge>> {
-        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         let known = |(of, bridge): &&(Weak<DeviceInner>, Arc<Bridge>)| {
             std::ptr::eq(of.as_ptr(), Arc::as_ptr(source)) && bridge.lane == lane
         };
         if let Some((_, bridge)) = list.iter().find(known) {
             return Ok(Arc::clone(bridge));
         }
-        let bridge = Arc::new(Bridge::start(source, lane)?);
+        let bridge = Arc::new(Bridge::start(source, lane, self.last)?);
         list.push((Arc::downgrade(source), Arc::clone(&bridge)));
         Ok(bridge)
     }
 }
 
 impl Bridge {
-    fn start(source: &Arc<DeviceInner>, lane: QueueKind) -> Result<Self> {
+    fn start(source: &Arc<DeviceInner>, lane: QueueKind, last: Duration) -> Result<Self> {
         let queue = Arc::<TaskQueue>::default();
         let (theirs, source) = (Arc::clone(&queue), Arc::clone(source));
         let thread = std::thread::Builder::new()
             .name(format!("peerbuf-bridge-{}", source.id().index()))
             .spawn(move || watch((&source, lane), &theirs))
             .map_err(|error| Error::os("clone (a thread)", errno(&error)))?;
-        Ok(Self { lane, queue, thread: Some(thread) })
+        Ok(Self { lane, last, queue, thread: Some(thread) })
     }
 
     /// Signals `image` once the watched timeline has reached `value`. `image` is a timeline of `target`, and
@@ -119,10 +133,10 @@ impl Bridge {
 }
 
 impl Drop for Bridge {
-    /// Ends the thread. Its tasks are done first, for at most [`LAST`]. After that they are done whether or
+    /// Ends the thread. Its tasks are done first, for at most the bound of the end. After that they are done whether or
     /// not the device has reached their values, because other devices must not wait for ever.
     fn drop(&mut self) {
-        self.queue.state().end = Some(Instant::now() + LAST);
+        self.queue.state().end = Some(Instant::now() + self.last);
         self.queue.changed.notify_one();
         let Some(thread) = self.thread.take() else { return };
         // This may run on the bridge's own thread: a callback may have dropped the engine.

@@ -41,6 +41,11 @@ impl Dependencies {
         lock(&self.0).clone()
     }
 
+    /// How many steps their timelines have made.
+    pub(super) fn steps(&self) -> u64 {
+        lock(&self.0).iter().map(Fence::own_steps).sum()
+    }
+
     /// The first failure among them. The caller treats all of them as over.
     pub(super) fn failure(&self) -> Option<Error> {
         let mut roots = lock(&self.0);

@@ -105,8 +105,8 @@ impl Fence {
     ///
     /// # Errors
     ///
-    /// Fences report the errors of their work. [`Error::DeviceLost`]: it will never signal, and no work is
-    /// running any more. [`Error::WorkFailed`]: it has signalled, and its work failed.
+    /// Fences report the errors of their work. [`Error::DeviceLost`]: it will never signal. What was submitted before
+    /// the loss may still run. [`Error::WorkFailed`]: it has signalled, and its work failed.
     pub fn is_signalled(&self) -> Result<bool> {
         match &self.0 {
             Kind::Signalled => Ok(true),
@@ -268,8 +268,8 @@ impl Fence {
         }
     }
 
-    /// Whether no work behind the fence is running any more: it has signalled, with or without an error, or its
-    /// device is lost. False if the query fails for another reason.
+    /// Whether there is nothing to wait for any more: it has signalled, with or without an error, or its device is
+    /// lost. False if the query fails for another reason. Memory is another matter: [`Fence::is_released`].
     pub(crate) fn is_over(&self) -> bool {
         if matches!(&self.0, Kind::Point { at, .. } if at.device.calls().pretends_busy()) {
             return false;
@@ -364,7 +364,8 @@ impl Device {
     ///
     /// [`Error::DeviceLost`], or the error of `vkQueueSubmit`.
     pub fn submitted(&self) -> Result<Fence> {
-        let submit = Submit { waits: Waits::default(), body: Body::Nothing, signal: None };
+        let submit =
+            Submit { waits: Waits::default(), body: Body::Nothing, signal: None, signals: &[] };
         Ok(Fence::new(&self.0, self.0.submit_as(submit)?))
     }
 }

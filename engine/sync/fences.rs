@@ -10,8 +10,9 @@ use crate::error::{Error, Result};
 
 /// The fences of one buffer. Protected by the buffer's reservation.
 ///
-/// A fence is removed once it is over. The exception is a fence whose work was to write the bytes and failed:
-/// it is kept until [`Fences::forget_failures`], and no use waits for it.
+/// A fence is removed once it is over. There are two exceptions, and no use waits for either. A fence whose work
+/// was to write the bytes and failed is kept until [`Fences::forget_failures`]. A fence of a lost device is kept
+/// until nothing submitted to the device is in use ([`Fence::is_released`]): the set is not idle before.
 // A buffer without any use has no list, and pays only for the pointer.
 #[derive(Debug, Default)]
 pub(crate) struct Fences(Option<Box<Entries>>);
@@ -24,20 +25,59 @@ type Entries = SmallVec<[Entry; 2]>;
 #[derive(Debug)]
 struct Entry {
     usage: Usage,
-    /// Whether it is over and its work, which was to write the bytes, has failed.
-    failed: bool,
+    phase: Phase,
     fence: Fence,
 }
 
+/// What is known of the work behind a fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It may be running. Uses wait for it.
+    Running,
+    /// It has ended or failed, and uses no memory.
+    Ended { failed: bool },
+    /// Its device is lost, and it may still use memory. `failed` says whether the failure counts.
+    Unsettled { failed: bool },
+}
+
 impl Entry {
-    /// Whether its work may still be running. Records a failure.
-    fn is_running(&mut self) -> bool {
-        if self.failed {
-            return false;
+    fn new(usage: Usage, fence: Fence) -> Self {
+        Self { usage, phase: Phase::Running, fence }
+    }
+
+    /// Brings the phase up to date.
+    fn update(&mut self) -> Phase {
+        if self.phase == Phase::Running && self.fence.is_over() {
+            let failure = self.fence.failure();
+            // Only work that was to write the bytes leaves them undefined.
+            let failed = self.usage <= Usage::Write && failure.is_some();
+            self.phase = match failure {
+                Some(_) => Phase::Unsettled { failed },
+                None => Phase::Ended { failed },
+            };
         }
-        let running = !self.fence.is_over();
-        self.failed = !running && self.usage <= Usage::Write && self.fence.failure().is_some();
-        running
+        if let Phase::Unsettled { failed } = self.phase
+            && self.fence.is_released()
+        {
+            self.phase = Phase::Ended { failed };
+        }
+        self.phase
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(self.phase, Phase::Ended { failed: true } | Phase::Unsettled { failed: true })
+    }
+}
+
+impl Phase {
+    /// Whether the work may still use memory.
+    fn is_in_use(self) -> bool {
+        matches!(self, Self::Running | Self::Unsettled { .. })
+    }
+
+    /// Whether the entry is of no further use.
+    fn is_done(self) -> bool {
+        self == Self::Ended { failed: false }
     }
 }
 
@@ -48,16 +88,20 @@ impl Fences {
     pub(crate) fn add(&mut self, usage: Usage, mut fence: Fence) {
         let entries = self.0.get_or_insert_default();
         entries.retain(|old| {
-            let replaced = !old.failed && usage <= old.usage && fence.covers(&old.fence);
-            if replaced && old.usage <= Usage::Write && old.is_running() {
+            let phase = old.update();
+            let replaced =
+                phase == Phase::Running && usage <= old.usage && fence.covers(&old.fence);
+            if replaced && old.usage <= Usage::Write {
                 // A dependency of the replaced fence may still fail, so the new fence must report that failure.
                 fence = fence.clone().depends_on(std::slice::from_ref(&old.fence));
             }
-            (!replaced && old.is_running()) || old.failed
+            !replaced && !phase.is_done()
         });
-        let covers = |old: &Entry| !old.failed && old.usage <= usage && old.fence.covers(&fence);
+        let covers = |old: &Entry| {
+            old.phase == Phase::Running && old.usage <= usage && old.fence.covers(&fence)
+        };
         if !entries.iter().any(covers) {
-            entries.push(Entry { usage, failed: false, fence });
+            entries.push(Entry::new(usage, fence));
         }
     }
 
@@ -71,7 +115,7 @@ impl Fences {
     pub(crate) fn pending(&mut self, usage: Usage) -> Vec<Fence> {
         let mut pending = vec![];
         self.prune(|entry| {
-            if entry.usage <= usage {
+            if entry.phase == Phase::Running && entry.usage <= usage {
                 pending.push(entry.fence.clone());
             }
         });
@@ -81,18 +125,41 @@ impl Fences {
     /// All fences that are not over, with their usages. Removes the others.
     pub(crate) fn running(&mut self) -> Vec<(Usage, Fence)> {
         let mut running = vec![];
-        self.prune(|entry| running.push((entry.usage, entry.fence.clone())));
+        self.prune(|entry| {
+            if entry.phase == Phase::Running {
+                running.push((entry.usage, entry.fence.clone()));
+            }
+        });
         running
     }
 
-    /// Whether no work of any usage is running any more. Removes fences that are over.
+    /// All fences whose work may still use memory: those that are not over, and those of a lost device that has
+    /// not settled. For memory that gets another owner; no use waits for the latter.
+    pub(crate) fn in_use(&mut self) -> Vec<Fence> {
+        let mut all = vec![];
+        self.prune(|entry| {
+            if entry.phase.is_in_use() {
+                all.push(entry.fence.clone());
+            }
+        });
+        all
+    }
+
+    /// A fence that was running when it was asked last.
+    pub(crate) fn first_running(&self) -> Option<&Fence> {
+        let mut entries = self.0.iter().flat_map(|entries| entries.iter());
+        entries.find(|entry| entry.phase == Phase::Running).map(|entry| &entry.fence)
+    }
+
+    /// Whether no work of any usage uses memory any more: nothing is running, and no lost device may still be at
+    /// work. Removes fences that are over.
     pub(crate) fn is_idle(&mut self) -> bool {
         let mut idle = true;
-        self.prune(|_| idle = false);
+        self.prune(|entry| idle &= !entry.phase.is_in_use());
         idle
     }
 
-    /// Whether no work is running, and no failure is recorded.
+    /// Whether nothing is in use, and no failure is recorded.
     pub(crate) fn is_empty(&mut self) -> bool {
         self.is_idle() && self.0.as_ref().is_none_or(|entries| entries.is_empty())
     }
@@ -102,7 +169,7 @@ impl Fences {
         if self.is_empty() {
             return None;
         }
-        let failed = self.0.as_ref()?.iter().find(|entry| entry.failed)?;
+        let failed = self.0.as_ref()?.iter().find(|entry| entry.has_failed())?;
         let error = failed.fence.failure();
         Some(error.map_or_else(|| failed.fence.to_string(), |error| error.to_string()))
     }
@@ -111,21 +178,26 @@ impl Fences {
     pub(crate) fn forget_failures(&mut self) -> Option<Usage> {
         self.prune(|_| {});
         let entries = self.0.as_mut()?;
-        let failed = entries.iter().filter(|entry| entry.failed);
+        let failed = entries.iter().filter(|entry| entry.has_failed());
         let strongest = failed.map(|entry| entry.usage).min();
-        entries.retain(|entry| !entry.failed);
+        entries.retain(|entry| {
+            if let Phase::Unsettled { failed } = &mut entry.phase {
+                *failed = false;
+            }
+            !entry.has_failed()
+        });
         strongest
     }
 
-    /// Removes fences that are over, and calls `running` for each of the others.
-    fn prune(&mut self, mut running: impl FnMut(&Entry)) {
+    /// Removes fences that are of no further use, and calls `kept` for each of the others.
+    fn prune(&mut self, mut kept: impl FnMut(&Entry)) {
         let Some(entries) = &mut self.0 else { return };
         entries.retain(|entry| {
-            let is_running = entry.is_running();
-            if is_running {
-                running(entry);
+            let done = entry.update().is_done();
+            if !done {
+                kept(entry);
             }
-            is_running || entry.failed
+            !done
         });
     }
 }

@@ -3,10 +3,11 @@
 //! Kernel counterpart: `drm_exec` (`drivers/gpu/drm/drm_exec.c`) over a `ww_acquire_ctx`.
 #![expect(unsafe_code, reason = "references to what the held locks protect")]
 
+use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
-use super::lock_order::{assert_nothing_held, note_held, note_released};
+use super::lock_order::{assert_nothing_held, note_released};
 use super::reservation::Reservation;
 use super::wait_queue::{Refused, Ticket, WaitQueues};
 
@@ -23,6 +24,8 @@ pub(crate) struct LockSet<'a, T> {
     queues: &'a WaitQueues,
     ticket: Ticket,
     held: Vec<&'a Reservation<T>>,
+    /// The positions in `held` by address, of as many as it has: it is brought up to date when it is used.
+    by_address: HashMap<usize, usize>,
     contended: Option<&'a Reservation<T>>,
     end: Instant,
     /// Makes the type `!Send`: the lock-order check counts per thread.
@@ -58,6 +61,7 @@ pub(crate) fn lock_many<'a, T, R>(
         queues,
         ticket: queues.ticket(),
         held: Vec::new(),
+        by_address: HashMap::new(),
         contended: None,
         end: Instant::now() + timeout,
         _stays: PhantomData,
@@ -80,7 +84,7 @@ pub(crate) fn lock_many<'a, T, R>(
 impl<'a, T> LockSet<'a, T> {
     /// Locks one more reservation. If the set holds it already, returns its index.
     pub(crate) fn lock(&mut self, reservation: &'a Reservation<T>) -> Result<Index, Contended> {
-        if let Some(at) = self.held.iter().position(|held| std::ptr::eq(*held, reservation)) {
+        if let Some(at) = self.position(reservation) {
             return Ok(Index(at));
         }
         self.acquire(reservation).map_err(|refused| {
@@ -88,6 +92,18 @@ impl<'a, T> LockSet<'a, T> {
             Contended(refused)
         })?;
         Ok(Index(self.held.len() - 1))
+    }
+
+    /// The position of a reservation that the set holds. Long sets look it up by address.
+    fn position(&mut self, reservation: &Reservation<T>) -> Option<usize> {
+        const SHORT: usize = 32;
+        if self.held.len() < SHORT {
+            return self.held.iter().position(|held| std::ptr::eq(*held, reservation));
+        }
+        let known = self.by_address.len();
+        let new = self.held.iter().enumerate().skip(known);
+        self.by_address.extend(new.map(|(at, held)| (held.address(), at)));
+        self.by_address.get(&reservation.address()).copied()
     }
 
     /// The value that a locked reservation protects.
@@ -106,7 +122,7 @@ impl<'a, T> LockSet<'a, T> {
     fn acquire(&mut self, reservation: &'a Reservation<T>) -> Result<(), Refused> {
         self.ticket.holding = !self.held.is_empty();
         reservation.acquire(self.queues, self.ticket, self.end)?;
-        note_held();
+        reservation.acquired(self.queues);
         // INVARIANT: locked just above; callers have checked that it was not in the list.
         self.held.push(reservation);
         Ok(())
@@ -114,10 +130,13 @@ impl<'a, T> LockSet<'a, T> {
 
     fn release_all(&mut self) {
         // CAST: a set has fewer than 2^32 locks.
-        note_released(self.held.len() as u32);
+        let count = self.held.len() as u32;
+        self.by_address.clear();
         for held in self.held.drain(..) {
             held.release(self.queues);
         }
+        note_released(count);
+        self.queues.try_deferred();
     }
 }
 

@@ -27,6 +27,7 @@
 // reservation, waits, and checks again.
 
 mod bridge;
+mod deferred;
 mod dependencies;
 mod fence;
 mod fence_usage;
@@ -35,9 +36,12 @@ mod host_fence;
 mod lock_order;
 mod lock_set;
 pub(crate) mod primitive;
+mod progress;
 mod queue_waits;
+mod rejected;
 mod reservation;
 mod retire;
+mod semaphores;
 mod sync_file;
 #[cfg(test)]
 mod tests;
@@ -48,11 +52,14 @@ pub use fence::Fence;
 pub use fence_usage::Usage;
 pub use host_fence::{CallbackId, Signal};
 pub use queue_waits::WaitRoute;
+pub use semaphores::FenceSemaphore;
 
 pub(crate) use bridge::Bridges;
+pub(crate) use deferred::{Owner, drop_unlocked};
 pub(crate) use fences::Fences;
 pub(crate) use lock_set::{Index, Locked, TimedOut, lock_many};
 pub(crate) use queue_waits::{waits_of_move, waits_on};
+pub(crate) use rejected::RejectionWatch;
 pub(crate) use reservation::{Guard, Reservation};
 pub(crate) use retire::{Retire, Retired};
 pub(crate) use sync_file::merge_sync_files;

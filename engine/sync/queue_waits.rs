@@ -9,6 +9,8 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use ash::vk;
+
 use super::bridge::Bridges;
 use super::fence::{Fence, Point};
 use crate::device::{
@@ -120,6 +122,22 @@ fn waits_on_lane(
         }
     }
     Ok(waits.finish())
+}
+
+/// A timeline of `target`, and the value that it has once `point` is reached; `None` if it has it already. By the
+/// bridge where no timeline is shared: then the value is signalled by the host, later.
+pub(super) fn timeline_of(
+    bridges: &Bridges,
+    target: &Arc<DeviceInner>,
+    point: &Point,
+) -> Result<Option<(vk::Semaphore, u64)>> {
+    let mut waits = WaitBuilder { bridges, target, waits: Waits::default() };
+    match WaitRoute::between(&point.device, target) {
+        WaitRoute::SameTimeline => waits.other_lane(point),
+        WaitRoute::SharedTimeline => waits.timeline(point)?,
+        WaitRoute::SyncFd | WaitRoute::OpaqueFd | WaitRoute::Bridge => waits.bridge(point)?,
+    }
+    Ok(waits.finish().first_timeline())
 }
 
 struct WaitBuilder<'a> {
@@ -261,7 +279,7 @@ pub(super) fn export_signal(
     } else {
         None
     };
-    let Some(value) = source.signal_once(lane, raw)? else {
+    let Some((semaphore, value)) = source.signal_once(lane, semaphore)? else {
         return Ok(ExportedSignal::Unavailable);
     };
     let fd = if early.is_some() {

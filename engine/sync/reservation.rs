@@ -15,12 +15,15 @@
 //! of kernel commit 95ccb0f3bdc4).
 #![expect(unsafe_code, reason = "a lock hands out references to what it protects")]
 
+use std::any::Any;
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
+use super::deferred::Owner;
 use super::lock_order::{assert_nothing_held, note_held, note_released};
 use super::primitive::atomic::{AtomicU64, Ordering};
 use super::primitive::{Arc, YIELDS, lock, yield_now};
@@ -90,17 +93,54 @@ impl<T> Reservation<T> {
     }
 
     fn guard<'a>(&'a self, queues: &'a WaitQueues) -> Guard<'a, T> {
-        note_held();
+        self.acquired(queues);
         Guard { lock: self, queues, _stays: PhantomData }
     }
 
-    fn address(&self) -> usize {
+    /// To be called when the lock was taken.
+    pub(super) fn acquired(&self, queues: &WaitQueues) {
+        note_held();
+        if !queues.deferred.is_empty() {
+            queues.deferred.apply(self.address(), self.untyped());
+        }
+    }
+
+    fn untyped(&self) -> NonNull<()> {
+        // SAFETY: the address of a field is not null.
+        unsafe { NonNull::new_unchecked(self.value.get()) }.cast()
+    }
+
+    /// Defers `work` on the value, which `owner` keeps alive, after the lock was not free: it is done when the lock
+    /// is released, or when another thread takes it. Waits for no thread. What `work` returns is dropped without
+    /// any reservation.
+    #[cold]
+    pub(crate) fn defer(
+        &self,
+        queues: &WaitQueues,
+        owner: &Arc<impl Owner>,
+        work: impl FnOnce(&mut T) -> Option<Box<dyn Any>> + Send + 'static,
+    ) where
+        T: 'static,
+    {
+        let work = move |value: NonNull<()>| {
+            // SAFETY: by the contract of `Work` it is the value of this reservation, and its caller has the lock, so
+            // nothing else accesses it.
+            work(unsafe { value.cast::<T>().as_mut() })
+        };
+        let owner: Arc<dyn Owner> = Arc::clone(owner) as _;
+        queues.deferred.add(self.address(), owner, Box::new(work));
+        // The lock may have been released before its owner could see the entry.
+        drop(self.try_lock(queues));
+    }
+
+    pub(super) fn address(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
 
     pub(super) fn try_acquire(&self, ticket: Ticket) -> bool {
         // Acquire: this owner sees all writes of the last one.
-        self.state.compare_exchange(0, ticket.word(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+        // Sequentially consistent: see `Deferred`.
+        self.state.compare_exchange(0, ticket.word(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     pub(super) fn acquire(
@@ -175,9 +215,9 @@ impl<T> Reservation<T> {
 
     pub(super) fn release(&self, queues: &WaitQueues) {
         let owner = self.state.load(Ordering::Relaxed);
-        // Release: the next owner sees all writes of this one.
+        // Release: the next owner sees all writes of this one. Sequentially consistent: see `Deferred`.
         let alone = owner & WAITERS == 0
-            && self.state.compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed).is_ok();
+            && self.state.compare_exchange(owner, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok();
         if !alone {
             self.release_slow(queues);
         }
@@ -191,7 +231,7 @@ impl<T> Reservation<T> {
         let oldest =
             (0..queue.len()).filter(|&at| ours(&queue[at])).min_by_key(|&at| queue[at].ticket.age);
         let Some(oldest) = oldest else {
-            self.state.store(0, Ordering::Release);
+            self.state.store(0, Ordering::SeqCst);
             return;
         };
         let next = queue.swap_remove(oldest);
@@ -231,8 +271,9 @@ impl<T> Guard<'_, T> {
                 std::mem::forget(self.0.lock.lock(self.0.queues));
             }
         }
-        note_released(1);
         self.lock.release(self.queues);
+        note_released(1);
+        self.queues.try_deferred();
         let _again = Again(self);
         work()
     }
@@ -256,8 +297,9 @@ impl<T> DerefMut for Guard<'_, T> {
 
 impl<T> Drop for Guard<'_, T> {
     fn drop(&mut self) {
-        note_released(1);
         self.lock.release(self.queues);
+        note_released(1);
+        self.queues.try_deferred();
     }
 }
 

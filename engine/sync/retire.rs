@@ -6,7 +6,6 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::fence::Fence;
-use super::fence_usage::Usage;
 use super::fences::Fences;
 use super::primitive::Mutex;
 use super::primitive::atomic::{AtomicUsize, Ordering};
@@ -14,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::memory::staging::StagingBuffer;
 use crate::memory::{Backing, DomainId, GroupId};
 
-/// Memory that is freed once its last fence has signalled.
+/// Memory that is freed once its last fence has signalled; the memory that fences of a lost device name, once
+/// nothing submitted to that device is in use ([`Fence::is_released`]).
 ///
 /// The list is collected whenever a buffer is created, and by [`crate::Engine::trim`]. Dropping never waits.
 #[derive(Debug, Default)]
@@ -86,8 +86,18 @@ impl Retire {
         if self.length.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let done: Vec<_> =
-            self.with(|list| list.waiting.extract_if(.., |each| each.fences.is_idle()).collect());
+        // Of each timeline that has not reached one entry's value no later value is asked for.
+        let mut running: Vec<Fence> = vec![];
+        let is_over = |each: &mut Waiting| {
+            let later = |fence: &Fence| running.iter().any(|known| fence.covers(known));
+            if each.fences.first_running().is_some_and(later) {
+                return false;
+            }
+            let over = each.fences.is_idle();
+            running.extend(each.fences.first_running().filter(|_| !over).cloned());
+            over
+        };
+        let done: Vec<_> = self.with(|list| list.waiting.extract_if(.., is_over).collect());
         // Without the lock: freeing a backing takes its pool's lock.
         drop(done);
     }
@@ -127,7 +137,7 @@ impl Retire {
             waited = true;
             let left = end.saturating_duration_since(Instant::now());
             // The first fence of an entry is enough: the next turn waits for its others.
-            let over = pending.first().map_or(Ok(()), |f| f.wait_until_over(slice.min(left)));
+            let over = pending.first().map_or(Ok(()), |f| f.wait_until_released(slice.min(left)));
             self.collect();
             if enough() {
                 return Ok(true);
@@ -151,20 +161,24 @@ impl Retire {
             let count = list.waiting.iter().filter(|each| matches(each)).count();
             let nth = turn.checked_rem(count)?;
             let each = list.waiting.iter_mut().filter(|each| matches(each)).nth(nth)?;
-            Some(each.fences.pending(Usage::Bookkeep))
+            Some(each.fences.in_use())
         })
     }
 
-    /// Waits for all memory that is still in use, at most `timeout` in total. Memory that is in use after
-    /// that is leaked, because a device may still write to it.
-    pub(crate) fn drain(&self, timeout: Duration) {
-        let end = Instant::now() + timeout;
+    /// Waits for all memory that is still in use, as long as there is progress within `bound`. Memory that is in
+    /// use after that is leaked, because a device may still write to it.
+    pub(crate) fn drain(&self, bound: Duration) {
         let waiting: Vec<_> = self.with(|list| {
-            let fences = |each: &mut Waiting| each.fences.pending(Usage::Bookkeep);
+            let fences = |each: &mut Waiting| each.fences.in_use();
             list.waiting.iter_mut().flat_map(fences).collect()
         });
+        // After the first wait without progress the others are only looked at.
+        let mut stuck = false;
         for fence in waiting {
-            if let Err(error) = fence.wait(end.saturating_duration_since(Instant::now())) {
+            let waited = if stuck { Duration::ZERO } else { bound };
+            let over = fence.wait_while_in_progress(waited);
+            if let Err(error) = over.and_then(|()| fence.wait_until_released(waited)) {
+                stuck = true;
                 tracing::warn!(%error, "retired memory still in use after the timeout; leaked");
             }
         }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::deferred::Deferred;
 use super::primitive::atomic::{AtomicU64, Ordering};
 use super::primitive::{Arc, Condvar, Mutex, lock, wait_until};
 
@@ -47,6 +48,8 @@ pub(super) enum Refused {
 #[derive(Debug)]
 pub(crate) struct WaitQueues {
     next_age: AtomicU64,
+    /// Work of drops that found a reservation locked.
+    pub(super) deferred: Deferred,
     buckets: [Mutex<Vec<Arc<Waiter>>>; BUCKETS],
 }
 
@@ -74,6 +77,7 @@ impl WaitQueues {
         Self {
             // 0 would look like a free lock; 1 is the age of threads that do not wait.
             next_age: AtomicU64::new(2),
+            deferred: Deferred::default(),
             buckets: std::array::from_fn(|_| Mutex::new(Vec::new())),
         }
     }
@@ -86,6 +90,14 @@ impl WaitQueues {
     /// A ticket for a single lock that may have to wait, younger than all tickets before it.
     pub(super) fn single_ticket(&self) -> Ticket {
         Ticket { age: self.draw(), ..Ticket::ALONE }
+    }
+
+    /// Tries the reservations for which work is deferred, if there are any. To be called after a release.
+    #[inline]
+    pub(super) fn try_deferred(&self) {
+        if !self.deferred.is_empty() {
+            self.deferred.try_all();
+        }
     }
 
     fn draw(&self) -> u64 {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use ash::vk;
 
-use super::ownership::{Scope, acquire_on, release_on};
+use super::ownership::{acquire_on, release_on};
+use super::scope::Scope;
 use super::span::Span;
 use crate::device::{DeviceInner, QueueKind, Waits};
 use crate::error::Result;

@@ -24,15 +24,16 @@ mod refusal;
 mod route;
 mod route_file;
 mod routes;
+mod scope;
 mod span;
 mod untried;
 mod verdict;
 
 pub use compute::{PassReport, pattern_word};
-pub use ownership::Scope;
 pub use pass::{Pass, Side};
 pub use path::{CopySpeed, CopySpeeds};
 pub use refusal::{Refusal, RefusalReason, Route};
+pub use scope::Scope;
 pub use untried::Untried;
 pub use verdict::{ExporterSpeed, Trial, Verdict, Working};
 
@@ -40,7 +41,7 @@ pub(crate) use capability::{can_export, can_import};
 pub(crate) use child::{Request, answer};
 pub(crate) use compute::{Attempt, ComputeKernels, Watch, Work};
 pub(crate) use copy::{copy, copy_many, from_staging_parts, to_staging, zero};
-pub(crate) use ownership::{acquire, release};
+pub(crate) use ownership::{acquire, outside_family, release};
 pub(crate) use pair_key::PairKey;
 pub(crate) use path::{Unfinished, staged_copy};
 pub(crate) use refusal::{first_of, untried};

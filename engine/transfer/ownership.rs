@@ -8,52 +8,10 @@
 
 use ash::vk;
 
+use super::scope::Scope;
 use super::span::Span;
 use crate::device::{DeviceInner, HandleType, QueueKind};
 use crate::memory::View;
-
-/// The stages and accesses for which ownership is acquired or released: the device's side of the barrier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scope {
-    /// The stages that use the buffer.
-    pub stages: vk::PipelineStageFlags,
-    /// How they use it.
-    pub access: vk::AccessFlags,
-}
-
-impl Scope {
-    /// All stages, all accesses.
-    pub const ALL: Self = Self {
-        stages: vk::PipelineStageFlags::ALL_COMMANDS,
-        access: vk::AccessFlags::from_raw(
-            vk::AccessFlags::MEMORY_READ.as_raw() | vk::AccessFlags::MEMORY_WRITE.as_raw(),
-        ),
-    };
-    /// No stage, no access.
-    pub(crate) const NONE: Self =
-        Self { stages: vk::PipelineStageFlags::empty(), access: vk::AccessFlags::empty() };
-    /// Copies.
-    pub const TRANSFER: Self = Self {
-        stages: vk::PipelineStageFlags::TRANSFER,
-        access: vk::AccessFlags::from_raw(
-            vk::AccessFlags::TRANSFER_READ.as_raw() | vk::AccessFlags::TRANSFER_WRITE.as_raw(),
-        ),
-    };
-    /// Compute passes.
-    pub const COMPUTE: Self = Self {
-        stages: vk::PipelineStageFlags::COMPUTE_SHADER,
-        access: vk::AccessFlags::from_raw(
-            vk::AccessFlags::SHADER_READ.as_raw() | vk::AccessFlags::SHADER_WRITE.as_raw(),
-        ),
-    };
-}
-
-impl Scope {
-    /// The union of both scopes.
-    pub(crate) fn and(self, other: Self) -> Self {
-        Self { stages: self.stages | other.stages, access: self.access | other.access }
-    }
-}
 
 /// Records that this device's main queue acquires the spans, before `scope` uses them.
 ///
@@ -83,6 +41,7 @@ pub(super) unsafe fn acquire_on(
     spans: &[Span<'_>],
     scope: Scope,
 ) {
+    let scope = scope.matched();
     let from = |view| outside_family(device, view);
     let barriers: Vec<_> = spans
         .iter()
@@ -135,6 +94,7 @@ pub(super) unsafe fn release_on(
     spans: &[Span<'_>],
     scope: Scope,
 ) {
+    let scope = scope.matched();
     let to = |view| outside_family(device, view);
     let barriers: Vec<_> = spans
         .iter()
@@ -170,7 +130,7 @@ fn barrier(span: &Span<'_>) -> vk::BufferMemoryBarrier<'static> {
 /// The queue family that stands for everything outside the device. An `OPAQUE_FD` is shared with the same
 /// driver only, so its family is `EXTERNAL`. Other handles may be shared with another driver; their family is
 /// `FOREIGN_EXT` if the extension is enabled.
-fn outside_family(device: &DeviceInner, view: &View) -> u32 {
+pub(crate) fn outside_family(device: &DeviceInner, view: &View) -> u32 {
     if view.handle() != HandleType::OpaqueFd && device.has_foreign_queue_family() {
         vk::QUEUE_FAMILY_FOREIGN_EXT
     } else {

@@ -1,5 +1,7 @@
 //! Blocks a device's queue until the test opens it, so that a test knows which work has not run yet.
 
+use std::cell::Cell;
+
 use ash::vk;
 use peerbuf::Device;
 
@@ -7,6 +9,7 @@ use peerbuf::Device;
 pub(crate) struct Gate {
     device: Device,
     semaphore: vk::Semaphore,
+    open: Cell<bool>,
 }
 
 impl Gate {
@@ -19,7 +22,7 @@ impl Gate {
         let info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
         // SAFETY: every device of peerbuf has timeline semaphores on.
         let semaphore = unsafe { raw.create_semaphore(&info, None) }.expect("a semaphore");
-        let this = Self { device: device.clone(), semaphore };
+        let this = Self { device: device.clone(), semaphore, open: Cell::new(false) };
         let (semaphores, values) = ([semaphore], [1]);
         let stages = [vk::PipelineStageFlags::ALL_COMMANDS];
         let mut timeline =
@@ -40,17 +43,25 @@ impl Gate {
     pub(crate) fn open(self) {
         drop(self);
     }
+
+    /// Unblocks the queue up to the next gate, for several gates on one queue. They are dropped together.
+    #[expect(unsafe_code, reason = "as in `close`")]
+    pub(crate) fn unblock(&self) {
+        if self.open.replace(true) {
+            return;
+        }
+        let info = vk::SemaphoreSignalInfo::default().semaphore(self.semaphore).value(1);
+        // SAFETY: its value is 0, and only this gate signals it.
+        unsafe { self.device.raw().signal_semaphore(&info) }.expect("a signal");
+    }
 }
 
 impl Drop for Gate {
     #[expect(unsafe_code, reason = "as in `close`")]
     fn drop(&mut self) {
-        let raw = self.device.raw();
-        let info = vk::SemaphoreSignalInfo::default().semaphore(self.semaphore).value(1);
-        // SAFETY: its value is 0, and only this gate signals it.
-        unsafe { raw.signal_semaphore(&info) }.expect("a signal");
+        self.unblock();
         super::wait_idle(&[&self.device]);
         // SAFETY: no submission waits for it any more.
-        unsafe { raw.destroy_semaphore(self.semaphore, None) };
+        unsafe { self.device.raw().destroy_semaphore(self.semaphore, None) };
     }
 }

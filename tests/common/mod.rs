@@ -13,6 +13,7 @@ pub(crate) mod bound;
 pub(crate) mod bytes;
 pub(crate) mod child;
 pub(crate) mod commands;
+pub(crate) mod faulty_queue;
 pub(crate) mod fds;
 pub(crate) mod gate;
 pub(crate) mod note;
@@ -22,6 +23,7 @@ pub(crate) mod recorder;
 pub(crate) mod soak;
 pub(crate) mod soft_memory;
 pub(crate) mod soft_queues;
+pub(crate) mod timeline_export;
 pub(crate) mod until;
 pub(crate) mod watchdog;
 

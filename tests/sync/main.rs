@@ -3,10 +3,15 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bounds;
+mod drops;
 mod failure_propagation;
+mod fence_semaphores;
 mod fences;
 mod foreign_fences;
+mod panics;
 mod poison;
 mod semaphores;
 mod submit;
+mod validity;
 mod waiting;

@@ -8,7 +8,7 @@ use crate::buffer::attach::Mapping;
 use crate::buffer::placement::retry_on_oom;
 use crate::buffer::state::DirtyRanges;
 use crate::error::{Error, Result};
-use crate::sync::Usage;
+use crate::sync::{Fence, RejectionWatch, Usage};
 use crate::transfer::{Attempt, ComputeKernels, PassReport, Watch, Work};
 
 impl Mapping {
@@ -114,13 +114,15 @@ impl Mapping {
             return Ok(Attempt::Wait(waits));
         }
         self.check_current()?;
-        let submitted = work();
+        let watch = RejectionWatch::main(device);
+        let submitted = work().map(|fence| fence.depends_on(&writers));
+        let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
+        state.fences().add(Usage::from(access), fence);
         if access.writes() {
             let all = DirtyRanges::of(0..self.buffer_inner().size, self.buffer_inner().size);
             self.buffer_inner().note_submitted(&mut state, &all, device.id(), &submitted);
         }
-        let fence = submitted?.depends_on(&writers);
-        state.fences().add(Usage::from(access), fence.clone());
+        let fence = submitted?;
         self.buffer_inner().note_use(&mut state, Some(device.id()));
         Ok(Attempt::Submitted(fence))
     }
@@ -138,12 +140,14 @@ impl Mapping {
         }
         self.check_current()?;
         target.check_current()?;
-        let submitted = work();
+        let watch = RejectionWatch::main(self.device_inner());
+        let submitted = work().map(|fence| fence.depends_on(&writers));
+        let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
+        pair.from().fences().add(Usage::Read, fence.clone());
+        pair.to().fences().add(Usage::Write, fence);
         let written = DirtyRanges::of(0..from.size, to.size);
         to.note_submitted(pair.to(), &written, self.device_inner().id(), &submitted);
-        let fence = submitted?.depends_on(&writers);
-        pair.from().fences().add(Usage::Read, fence.clone());
-        pair.to().fences().add(Usage::Write, fence.clone());
+        let fence = submitted?;
         pair.note_use(from, to, Some(self.device_inner().id()));
         Ok(Attempt::Submitted(fence))
     }

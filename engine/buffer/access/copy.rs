@@ -1,12 +1,12 @@
 //! Copying between two buffers, also of different devices.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use super::pair::{CopyRegion, Pair, view};
-use crate::buffer::object::{BufferInner, Buffers, SharedBuffer, wait_all};
+use crate::buffer::object::{BufferInner, Buffers, SharedBuffer, Until, wait_all};
 use crate::buffer::placement::retry_on_oom;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
@@ -52,7 +52,7 @@ fn copy_once(
     to: &Arc<BufferInner>,
     region: CopyRegion,
 ) -> Result<Fence> {
-    let end = Instant::now() + set.core.timeout;
+    let until = Until::Stuck(set.core.timeout);
     loop {
         let executor = find_executor(from, to)?;
         let mut pair = Pair::lock(set, from, to)?;
@@ -70,7 +70,7 @@ fn copy_once(
         }
         if !waits.is_empty() {
             drop(pair);
-            set.core.counters.stalls.during(StallCause::Work, || wait_all(&waits, end))?;
+            set.core.counters.stalls.during(StallCause::Work, || wait_all(&waits, until))?;
             continue;
         }
         match executor {
@@ -147,18 +147,29 @@ fn copy_staged(
     to.note_write(pair.to(), region.to..region.to + region.len);
     let [source, target] = pair.begin_host_copy(from, to, &fence)?;
     drop(pair);
-    let done = copy_through_staging(set, from, &source, to, &target, region);
+    let copy = || copy_through_staging(set, from, &source, to, &target, region);
+    // Both accesses end even if a subscriber of `tracing` panics.
+    let done = catch_unwind(AssertUnwindSafe(copy));
     let (result, reading, writing) = match done {
-        Ok(()) => (Ok(Fence::signalled()), vec![], vec![]),
-        Err(Unfinished { error, reading, writing }) => (Err(error), reading, writing),
+        Ok(Ok(())) => (Ok(Ok(Fence::signalled())), vec![], vec![]),
+        Ok(Err(Unfinished { error, reading, writing })) => (Ok(Err(error)), reading, writing),
+        Err(panic) => (Err(panic), vec![], vec![]),
     };
     for (buffer, usage, unfinished) in [(from, Usage::Read, reading), (to, Usage::Write, writing)] {
         let mut state = buffer.lock();
         state.end_access();
         unfinished.into_iter().for_each(|fence| state.fences().add(usage, fence));
     }
-    drop(signal);
-    result
+    match result {
+        Ok(result) => {
+            drop(signal);
+            result
+        }
+        Err(panic) => {
+            signal.fail("the thread that copied it panicked");
+            resume_unwind(panic)
+        }
+    }
 }
 
 /// Copies the region between two allocations, each given with the offset of its buffer.

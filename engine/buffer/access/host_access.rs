@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::bounce_buffer::BounceBuffer;
 use crate::access::Access;
-use crate::buffer::object::{BufferInner, SharedBuffer};
+use crate::buffer::object::{BufferInner, SharedBuffer, Until};
 use crate::buffer::placement::retry_on_oom;
 use crate::buffer::state::DirtyRanges;
 use crate::error::{Error, Result};
@@ -53,9 +53,10 @@ impl HostAccess {
 
     fn begin_once(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
         let timeout = buffer.core().timeout;
-        let (end, usage) = (Instant::now() + timeout, Usage::from(access).waits_for());
+        let usage = Usage::from(access).waits_for();
         let (allocation, offset, written) = loop {
-            let mut state = buffer.lock_when(end, |state| state.fences().pending(usage))?;
+            let mut state =
+                buffer.lock_when(Until::Stuck(timeout), |state| state.fences().pending(usage))?;
             buffer.make_valid(&mut state)?;
             if !state.fences().pending(Usage::Move).is_empty() {
                 // A device is scrubbing it; the next turn waits for that.
@@ -74,7 +75,7 @@ impl HostAccess {
         let counted = CountedAccess(buffer);
         let path = match allocation.host()? {
             Some(base) => {
-                let wait = HostWait::Until { end, after: timeout };
+                let wait = HostWait::within(timeout);
                 allocation.begin_host_access(access, (offset, buffer.size), wait)?;
                 HostPath::Mapped { allocation, offset, start: offset_ptr(base, offset) }
             }

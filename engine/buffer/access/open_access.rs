@@ -66,7 +66,7 @@ impl Mapping {
     ///
     /// It still waits, for at most the engine timeout, for work of the host, which no queue may wait for.
     ///
-    /// [`Fence::to_sync_file`] turns a fence into what a semaphore can import. If a write behind one of these
+    /// [`crate::Engine::fence_semaphore`] gives a fence as a semaphore of this device. If a write behind one of these
     /// fences fails, the fence given to [`OpenAccess::end`] counts as failed, too.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl Mapping {
         let mut state = self.buffer_inner().lock_idle(waits_for, relevant)?;
         self.check_current()?;
         state.begin_access();
-        self.buffer_inner().note_use(&mut state, Some(device.id()));
+        self.buffer_inner().note_use(&mut state, Some(self.device_inner().id()));
         if access.writes() {
             self.buffer_inner().note_write(&mut state, part);
         }
@@ -132,7 +132,7 @@ impl OpenAccess<'_> {
 
 impl Drop for OpenAccess<'_> {
     fn drop(&mut self) {
-        self.mapping.buffer_inner().end_access();
+        self.mapping.buffer_inner().end_access_in_drop();
     }
 }
 

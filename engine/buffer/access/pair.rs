@@ -8,7 +8,7 @@ use crate::buffer::state::{DirtyRanges, State};
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Content, HostWait, View, copy_by_host};
-use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many, waits_on};
+use crate::sync::{Fence, Index, Locked, RejectionWatch, TimedOut, Usage, lock_many, waits_on};
 use crate::transfer::path::{self, CopyChoice, CopyConditions, PAUSE};
 use crate::transfer::{self, Span};
 
@@ -43,12 +43,12 @@ impl<'a> Pair<'a> {
         from: &'a BufferInner,
         to: &'a BufferInner,
     ) -> Result<Self> {
-        let both = lock_many(&set.core.queues, set.core.timeout, |set| {
+        let both = lock_many(&set.core.queues, set.core.bounds.lock, |set| {
             Ok((set.lock(&from.reservation)?, set.lock(&to.reservation)?))
         });
         let (locked, (from, to)) = both.map_err(|TimedOut| Error::Timeout {
             what: format!("the reservations of {} and {}", from.name(), to.name()),
-            after: set.core.timeout,
+            after: set.core.bounds.lock,
         })?;
         Ok(Self { locked, from, to })
     }
@@ -192,19 +192,23 @@ impl<'a> Pair<'a> {
         let source = Span { view: &from.0, offset: from.1 + region.from, len };
         let target = Span { view: &to.0, offset: to.1 + region.to, len };
         let waits = waits_on(&set.core.bridges, device, &self.waits())?;
+        let watch = RejectionWatch::main(device);
         let submitted = transfer::copy(device, waits, source, target);
-        let written = DirtyRanges::of(region.to..region.to + len, to_buffer.size);
-        to_buffer.note_submitted(self.to(), &written, device.id(), &submitted);
-        let fence = submitted?.depends_on(writers);
+        let submitted = submitted.map(|fence| fence.depends_on(writers));
+        let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
         self.from().fences().add(Usage::Read, fence.clone());
         // A copy that replaces a scrub is a `Move`, which all later uses wait for, as for the scrub.
         let state = self.to();
         let target = state.location_mut().backing_mut();
         let scrubs = target.as_ref().is_some_and(|backing| backing.content() == Content::Stale);
-        target.into_iter().for_each(Backing::make_valid);
+        if submitted.is_ok() {
+            target.into_iter().for_each(Backing::make_valid);
+        }
         let usage = if scrubs { Usage::Move } else { Usage::Write };
-        state.fences().add(usage, fence.clone());
-        Ok(Some(fence))
+        state.fences().add(usage, fence);
+        let written = DirtyRanges::of(region.to..region.to + len, to_buffer.size);
+        to_buffer.note_submitted(self.to(), &written, device.id(), &submitted);
+        submitted.map(Some)
     }
 
     /// Begins a copy by the host: keeps both buffers in their backings, and adds `fence` to both. Returns the

@@ -31,6 +31,9 @@ pub(super) struct Work<'a> {
     /// Dropped after the reservations are unlocked: the closures may own objects whose drop locks one.
     records: Vec<Box<dyn FnMut(vk::CommandBuffer) + 'a>>,
     commands: Vec<vk::CommandBuffer>,
+    /// Semaphores of the application, each with its value; 0 for binary ones.
+    waits: Vec<(vk::Semaphore, u64)>,
+    signals: Vec<(vk::Semaphore, u64)>,
 }
 
 /// One buffer that a submission uses, as seen through a mapping when the use was declared.
@@ -196,6 +199,39 @@ impl<'a> Submission<'a> {
         self.work.commands.extend_from_slice(commands);
     }
 
+    /// Makes the commands wait for a semaphore of the application: a binary one with `value` 0, such as that of an
+    /// acquired image, or a timeline.
+    ///
+    /// After a wait for a timeline the device's queue shares no binary semaphores any more (sync files included),
+    /// since the signal may not be submitted yet.
+    ///
+    /// # Safety
+    ///
+    /// The semaphore is a live one of this device until the submission's fence has signalled. A binary one has a
+    /// pending signal that is submitted, with all that it depends on (VUID-vkQueueSubmit-pWaitSemaphores-03238),
+    /// and nothing else waits for it. A timeline reaches `value` in bounded time, whatever becomes of this device.
+    #[expect(unsafe_code, reason = "only the caller knows its semaphores")]
+    pub unsafe fn wait_semaphore(&mut self, semaphore: vk::Semaphore, value: u64) {
+        self.work.waits.push((semaphore, value));
+    }
+
+    /// Signals a semaphore of the application when the commands have finished: a binary one with `value` 0, such as
+    /// one that a present waits for, or a timeline.
+    ///
+    /// With a binary semaphore the submission returns only when every signal that it depends on is submitted, as
+    /// the wait for it requires ([`Fence::wait_submitted`]).
+    ///
+    /// # Safety
+    ///
+    /// The semaphore is a live one of this device until the submission's fence has signalled. A binary one is
+    /// unsignalled and has no pending signal; the value of a timeline is larger than its present and pending ones
+    /// (VUID-VkSubmitInfo-pSignalSemaphores-03242). If the submission fails with [`Error::DeviceLost`], the signal
+    /// may be pending.
+    #[expect(unsafe_code, reason = "only the caller knows its semaphores")]
+    pub unsafe fn signal_semaphore(&mut self, semaphore: vk::Semaphore, value: u64) {
+        self.work.signals.push((semaphore, value));
+    }
+
     /// Makes the commands wait for `fence` as well. If the work behind `fence` fails, the commands run all the
     /// same, and the submission's fence reports the failure.
     pub fn after(&mut self, fence: &Fence) {
@@ -215,6 +251,11 @@ impl Use {
 }
 
 impl Work<'_> {
+    /// Whether it signals a binary semaphore, for which the application lets others wait.
+    pub(super) fn signals_binary(&self) -> bool {
+        self.signals.iter().any(|(_, value)| *value == 0)
+    }
+
     /// Records the commands and submits them, ordered after `pending`.
     #[expect(unsafe_code, reason = "ownership transfers around the application's commands")]
     pub(super) fn submit(
@@ -224,13 +265,14 @@ impl Work<'_> {
         uses: &[Use],
         pending: &[Fence],
     ) -> Result<Fence> {
-        let waits = waits_on(&set.core.bridges, device, pending)?;
+        let mut waits = waits_on(&set.core.bridges, device, pending)?;
+        self.waits.iter().for_each(|&(semaphore, value)| waits.given(semaphore, value));
         let (mut spans, mut scope) = (SmallVec::<[Span<'_>; 4]>::new(), Scope::NONE);
         for used in uses.iter().filter(|used| used.usage != Usage::Bookkeep) {
             spans.push(Span { view: &used.view, offset: used.offset, len: used.buffer.size });
             scope = scope.and(used.scope);
         }
-        let Self { records, commands } = self;
+        let Self { records, commands, signals, .. } = self;
         let mut before = |commands| {
             if !spans.is_empty() {
                 // SAFETY: the queue began `commands` for this device's family.
@@ -245,7 +287,7 @@ impl Work<'_> {
             }
         };
         let body = Body::Around { before: &mut before, commands, after: &mut after };
-        let value = device.submit_as(Submit { waits, body, signal: None })?;
+        let value = device.submit_as(Submit { waits, body, signal: None, signals })?;
         Ok(Fence::new(device, value))
     }
 }

@@ -5,14 +5,13 @@
 //! buffer has moved, collects the fences to wait for, submits, and adds the job's fence.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use super::submission::{Submission, Use, Work};
 use crate::buffer::attach::{Attachment, Mapping};
 use crate::buffer::eviction::{restore_all_for_use, restore_together};
-use crate::buffer::object::{Buffers, wait_all};
+use crate::buffer::object::{Buffers, Until, wait_all};
 use crate::buffer::placement::retry_on_oom;
 use crate::buffer::state::State;
 use crate::buffer::tracking::mark_groups_used;
@@ -21,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::memory::DomainId;
 use crate::observe::StallCause;
 use crate::residency::policy::Slot;
-use crate::sync::{Fence, Index, Locked, TimedOut, Usage, lock_many};
+use crate::sync::{Fence, Index, Locked, RejectionWatch, TimedOut, Usage, lock_many};
 
 /// Lets `declare` fill in a submission, and submits it. The contract is that of [`crate::Engine::submit`].
 ///
@@ -56,6 +55,10 @@ fn submit_once<'a>(
     let fence = retry_on_oom(set, device.id(), buffers, || {
         lock_and_submit(set, device, &uses, &after, &mut work)
     })?;
+    if device.presents() || work.signals_binary() {
+        // No reservation is held: the work of another device may have to end first.
+        fence.wait_submitted(set.core.timeout)?;
+    }
     Ok((fence, uses))
 }
 
@@ -67,7 +70,7 @@ fn lock_and_submit(
     after: &[Fence],
     work: &mut Work<'_>,
 ) -> Result<Fence> {
-    let end = Instant::now() + set.core.timeout;
+    let until = Until::Stuck(set.core.timeout);
     loop {
         let (mut locked, indices) = lock_all(set, uses)?;
         // As for a copy: wait first for work that no queue can wait for, then make the contents valid.
@@ -88,23 +91,27 @@ fn lock_and_submit(
         let host: Vec<_> = host_waits(&pending, device).cloned().collect();
         if !host.is_empty() {
             drop(locked);
-            set.core.counters.stalls.during(StallCause::Work, || wait_all(&host, end))?;
+            set.core.counters.stalls.during(StallCause::Work, || wait_all(&host, until))?;
             continue;
         }
         // Reserve a slot for the fence in each buffer, so that nothing can fail once the commands run.
         for &index in &indices {
             locked.get_mut(index).fences().reserve()?;
         }
+        let watch = RejectionWatch::main(device);
         let submitted = work.submit(set, device, uses, &pending);
+        // First of all, and before any code of the application runs: without the fence, a panic there would free
+        // memory that the commands use.
+        let submitted = submitted.map(|fence| fence.depends_on(&writers));
+        let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
+        for (used, &index) in uses.iter().zip(&indices) {
+            locked.get_mut(index).fences().add(used.usage, fence.clone());
+        }
         for (used, &index) in uses.iter().zip(&indices) {
             let state = locked.get_mut(index);
             used.buffer.note_submitted(state, &used.written, device.id(), &submitted);
         }
-        let fence = submitted?.depends_on(&writers);
-        for (used, &index) in uses.iter().zip(&indices) {
-            let state = locked.get_mut(index);
-            state.fences().add(used.usage, fence.clone());
-        }
+        let fence = submitted?;
         note_uses(set, device.id(), uses, &indices, &mut locked);
         return Ok(fence);
     }
@@ -196,12 +203,12 @@ type Indices = SmallVec<[Index; 4]>;
 
 /// Locks the reservations of all uses. The indices are in the order of `uses`.
 fn lock_all<'a>(set: &'a Buffers, uses: &'a [Use]) -> Result<(Locked<'a, State>, Indices)> {
-    let locked = lock_many(&set.core.queues, set.core.timeout, |set| {
+    let locked = lock_many(&set.core.queues, set.core.bounds.lock, |set| {
         uses.iter().map(|used| set.lock(&used.buffer.reservation)).collect()
     });
     locked.map_err(|TimedOut| Error::Timeout {
         what: format!("the reservations of {} buffers", uses.len()),
-        after: set.core.timeout,
+        after: set.core.bounds.lock,
     })
 }
 

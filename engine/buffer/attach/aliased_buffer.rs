@@ -20,6 +20,22 @@ pub struct AliasedBuffer {
     mapping: Arc<Mapping>,
 }
 
+/// The usages of Vulkan 1.0, which need no feature.
+const CORE_USAGES: vk::BufferUsageFlags = {
+    use vk::BufferUsageFlags as Usage;
+    Usage::from_raw(
+        Usage::TRANSFER_SRC.as_raw()
+            | Usage::TRANSFER_DST.as_raw()
+            | Usage::UNIFORM_TEXEL_BUFFER.as_raw()
+            | Usage::STORAGE_TEXEL_BUFFER.as_raw()
+            | Usage::UNIFORM_BUFFER.as_raw()
+            | Usage::STORAGE_BUFFER.as_raw()
+            | Usage::INDEX_BUFFER.as_raw()
+            | Usage::VERTEX_BUFFER.as_raw()
+            | Usage::INDIRECT_BUFFER.as_raw(),
+    )
+};
+
 impl AliasedBuffer {
     fn new(mapping: &Arc<Mapping>, usage: vk::BufferUsageFlags) -> Result<Self> {
         let (device, view) = (mapping.device_inner(), mapping.raw_view());
@@ -91,12 +107,43 @@ impl Mapping {
     /// Ownership transfers ([`Mapping::acquire`]) name the mapping's buffer. For the separate buffer, record
     /// transfers of your own, with the same queue families.
     ///
+    /// The usages are those that need no feature and no extension: copies, texel buffers, uniform and storage
+    /// buffers, index and vertex buffers, indirect commands. [`Mapping::aliased_buffer_unchecked`] takes others.
+    ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if the driver dedicates the memory to one buffer; [`Error::Misaligned`] if it
-    /// requires an alignment above 256 bytes; or the error of a Vulkan call.
+    /// [`Error::Unsupported`] without a usage, for other usages, or if the driver dedicates the memory to one
+    /// buffer; [`Error::Misaligned`] if it requires an alignment above 256 bytes; or the error of a Vulkan call.
     #[doc(alias = "own_buffer")]
     pub fn aliased_buffer(self: &Arc<Self>, usage: vk::BufferUsageFlags) -> Result<AliasedBuffer> {
+        let others = usage & !CORE_USAGES;
+        if usage.is_empty() || !others.is_empty() {
+            let missing = if others.is_empty() {
+                "a buffer without any usage: name at least one".to_owned()
+            } else {
+                format!("{others:?} from safe code: use aliased_buffer_unchecked")
+            };
+            return Err(Error::Unsupported { device: self.device_inner().name().into(), missing });
+        }
+        AliasedBuffer::new(self, usage)
+    }
+
+    /// As [`Mapping::aliased_buffer`], for any usage.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapping::aliased_buffer`], except for the usages.
+    ///
+    /// # Safety
+    ///
+    /// `usage` is not empty. The device was created with the features and extensions that it needs. It fits memory
+    /// that was allocated as [`crate::Device`] does: not `SHADER_DEVICE_ADDRESS` unless the memory has an address
+    /// (VUID-vkBindBufferMemory-bufferDeviceAddress-03339), nor usages that need more structures at the creation of
+    /// the buffer (video).
+    pub unsafe fn aliased_buffer_unchecked(
+        self: &Arc<Self>,
+        usage: vk::BufferUsageFlags,
+    ) -> Result<AliasedBuffer> {
         AliasedBuffer::new(self, usage)
     }
 }

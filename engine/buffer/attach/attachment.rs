@@ -91,9 +91,10 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        let importer = self.buffer.lock().detach(self.id);
-        drop(importer);
+        let id = self.id;
         self.buffer.core().live.died(Object::Attachment);
+        // The importer is the application's code, so it is dropped without the reservation.
+        self.buffer.do_or_defer(move |_, state| state.detach(id).map(|it| Box::new(it) as _));
     }
 }
 

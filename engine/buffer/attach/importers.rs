@@ -134,8 +134,8 @@ impl Revocable {
     /// Creates an importer that calls `on_revoke` when the buffer is revoked. The application must then drop
     /// all its mappings soon, because the revocation waits for them.
     ///
-    /// `on_revoke` is called under the buffer's reservation, so it must not drop the mappings itself. It may
-    /// notify a thread of its own to do so.
+    /// `on_revoke` is called under the buffer's reservation. It may drop the mappings itself, or notify a thread of
+    /// its own to do so; it must not use the buffer otherwise.
     pub fn new(on_revoke: impl Fn() + Send + Sync + 'static) -> Self {
         let (notifications, revoked) = (Notifications::default(), AtomicBool::new(false));
         Self { on_revoke: Box::new(on_revoke), notifications, revoked }

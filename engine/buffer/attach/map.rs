@@ -64,7 +64,7 @@ pub(super) fn lock_current<'a>(
         if let Some(move_fence) = state.moving().cloned() {
             // A mapping of the old backing would be stale at once, and its importer was already notified.
             drop(state);
-            let wait = || move_fence.wait_until_over(buffer.core().timeout);
+            let wait = || move_fence.wait_while_in_progress(buffer.core().timeout);
             buffer.core().counters.stalls.during(StallCause::Move, wait)?;
             continue;
         }

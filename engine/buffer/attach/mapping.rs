@@ -24,6 +24,9 @@ use crate::transfer::{self, Scope, Span};
 /// dropped, but name the backing that the buffer has left. Once the buffer is revoked, the mapping has no view
 /// any more ([`Error::Revoked`]), and the revocation waits for its drop.
 ///
+/// A mapping may be dropped anywhere, also under an application's queue lock and in a callback of peerbuf: the drop
+/// waits for no lock.
+///
 /// Drop the mapping only after the device has finished the work that the application submitted with its
 /// handles. For work that peerbuf submits, the buffer's fences keep the memory alive.
 ///
@@ -221,6 +224,12 @@ impl Mapping {
         unsafe { transfer::release(self.view.get().device(), commands, &[self.span()], scope) };
     }
 
+    /// The queue family that owns the bytes between uses, for applications that record ownership transfers of their
+    /// own ([`Mapping::aliased_buffer`]): `VK_QUEUE_FAMILY_EXTERNAL` or `VK_QUEUE_FAMILY_FOREIGN_EXT`.
+    pub fn outside_queue_family(&self) -> u32 {
+        transfer::outside_family(self.view.get().device(), self.view.get())
+    }
+
     pub(in crate::buffer) fn buffer_inner(&self) -> &Arc<BufferInner> {
         &self.buffer
     }
@@ -280,16 +289,16 @@ impl Mapping {
 }
 
 impl Drop for Mapping {
+    /// Waits for no lock: if the reservation is taken, its owner removes the mapping.
     fn drop(&mut self) {
-        let mut state = self.buffer.lock();
-        let device = self.view.get().device().id();
-        let left = state.unmap(self.id, device, self.generation, self.buffer.generation());
-        let take_drained = state.take_drained();
-        drop(state);
-        // After unlocking: the threads that wait for the last user lock the reservation next.
-        drop(take_drained);
-        self.buffer.retire(left);
+        let (id, device, generation) = (self.id, self.view.get().device().id(), self.generation);
         self.buffer.core().live.died(Object::Mapping);
+        self.buffer.do_or_defer(move |buffer, state| {
+            let left = state.unmap(id, device, generation, buffer.generation());
+            buffer.retire(left);
+            // After unlocking: the threads that wait for the last user lock the reservation next.
+            state.take_drained().map(|drained| Box::new(drained) as _)
+        });
     }
 }
 

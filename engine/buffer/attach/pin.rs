@@ -120,10 +120,10 @@ impl PinOwner for BufferInner {
         &self.core().member(device).pin_quota
     }
 
-    fn forget(&self, counter: NonNull<PinCounter>) {
-        let forgotten = self.lock().forget_pins(counter);
-        // After unlocking: this may be the last reference to the buffer.
-        drop(forgotten);
+    fn forget(self: Arc<Self>, counter: NonNull<PinCounter>) {
+        let address = counter.addr();
+        // The counter keeps its buffer alive, and is its last reference, perhaps.
+        self.do_or_defer(move |_, state| state.forget_pins(address).map(|it| Box::new(it) as _));
     }
 }
 

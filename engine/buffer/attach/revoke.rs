@@ -31,8 +31,8 @@ impl SharedBuffer {
     ///
     /// [`Error::Exported`] while the buffer is exported outside this engine, because such an fd cannot be
     /// taken back; nothing has changed then. [`Error::Timeout`] after the engine timeout, with the uses that
-    /// are left and their devices; or the error of a wait. A lost device uses nothing any more, and is not an
-    /// error.
+    /// are left and their devices; or the error of a wait. A lost device is no error: what it still has under
+    /// way is waited for.
     ///
     /// Locks: the reservation, but not while waiting. A thread that holds a mapping or an access of the buffer
     /// itself waits for itself, until the timeout.
@@ -114,19 +114,26 @@ fn wait_for_revocation(
             return Ok(None);
         }
         let mut waits = state.fences().pending(Usage::Bookkeep);
+        // A lost device may still be at work.
+        let in_use = if waits.is_empty() { state.fences().in_use() } else { vec![] };
         // An access adds a fence when it ends, so the fences are checked again after the wait.
-        if waits.is_empty() && !state.has_users() {
+        if waits.is_empty() && in_use.is_empty() && !state.has_users() {
             return Ok(Some(state));
         }
         if Instant::now() >= end {
-            let what = remaining_uses(buffer, &state, waits.len());
+            let what = remaining_uses(buffer, &state, waits.len() + in_use.len());
             return Err(Error::Timeout { what, after: buffer.core().timeout });
         }
-        if waits.is_empty() {
+        if waits.is_empty() && in_use.is_empty() {
             waits.push(state.when_drained());
         }
         drop(state);
-        match buffer.core().counters.stalls.during(StallCause::Work, || wait_all(&waits, end)) {
+        let waited = buffer.core().counters.stalls.during(StallCause::Work, || {
+            let left = || end.saturating_duration_since(Instant::now());
+            wait_all(&waits, end)?;
+            in_use.iter().try_for_each(|fence| fence.wait_until_released(left()))
+        });
+        match waited {
             // The loop finds the timeout itself, under the reservation, where it can list what is left.
             Ok(()) | Err(Error::Timeout { .. }) => {}
             Err(error) => return Err(error),

@@ -117,7 +117,7 @@ impl SharedBuffer {
                 continue;
             }
             set_backing(buffer, &mut state, taken);
-            buffer.next_generation(home_after_move(buffer, &state, &home));
+            buffer.next_generation(&state, home_after_move(buffer, &state, &home));
             // Last: a thread that sees the buffer as not purged sees all the rest, too.
             buffer.status.set_purged(false);
             let here = state.location().domain();
@@ -228,7 +228,7 @@ impl BufferInner {
         // Pending work concerns the old memory only. A revocation still waits for it, but its failure no
         // longer poisons the buffer.
         let mut last = Fences::default();
-        let running = state.fences().pending(Usage::Bookkeep);
+        let running = state.fences().in_use();
         *state.fences() = Fences::default();
         for fence in running {
             state.fences().add(Usage::Bookkeep, fence.clone());
@@ -240,7 +240,7 @@ impl BufferInner {
         // generation.
         self.status.set_purged(true);
         self.status.set_poisoned(false);
-        self.next_generation(self.home_id());
+        self.next_generation(state, self.home_id());
         self.retire(old_backing);
         tracing::debug!(buffer = self.name(), %from, "purged");
         self.core().trace_counters(from);

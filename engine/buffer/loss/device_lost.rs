@@ -5,7 +5,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::buffer::inspect::MoveSpan;
 use crate::buffer::migration::{MoveRequest, MoveSummary, commit, invalidate_importers};
@@ -18,6 +18,10 @@ use crate::memory::{DomainId, Provider};
 use crate::observe::{MoveCause, Reason, What};
 use crate::residency::Trigger;
 use crate::sync::{Fence, Guard, Usage};
+
+/// How long the thread that handles a loss waits until nothing is in use on the device. Later looks do not wait:
+/// they are made when retired memory is collected.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Unplugs a device, on request. The contract is that of [`crate::Engine::unplug`].
 ///
@@ -80,6 +84,17 @@ fn unplug_device(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Se
     // earlier, or were created there, are found below.
     if !member.mark_unplugged() {
         return None;
+    }
+    let device = &member.device;
+    if device.is_lost() && !device.settle(SETTLE.min(set.core.timeout)) {
+        // Its fences keep the memory that they name until a later look finds that it has settled.
+        tracing::error!(
+            device = device.name(),
+            "work from before the loss may still run; the memory that it uses is kept from new buffers"
+        );
+    }
+    if device.is_lost() {
+        device.end_waits_for_lost();
     }
     let end = Instant::now() + set.core.timeout;
     let domain = DomainId::Vram(device.id());

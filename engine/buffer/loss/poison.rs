@@ -31,7 +31,7 @@ impl SharedBuffer {
     /// move or a scrub, the buffer holds zeros from now on, and never an earlier owner's bytes.
     ///
     /// Waits, for at most the engine timeout, for all pending work on the buffer, because that might poison it
-    /// again.
+    /// again; and for work that a lost device still has under way, because that might still write to the buffer.
     ///
     /// # Errors
     ///
@@ -45,11 +45,16 @@ impl SharedBuffer {
         let mut state = loop {
             let mut state = buffer.lock();
             let pending = state.fences().pending(Usage::Bookkeep);
-            if pending.is_empty() {
+            let in_use = if pending.is_empty() { state.fences().in_use() } else { vec![] };
+            if pending.is_empty() && in_use.is_empty() {
                 break state;
             }
             drop(state);
-            buffer.core().counters.stalls.during(StallCause::Work, || wait_all(&pending, end))?;
+            buffer.core().counters.stalls.during(StallCause::Work, || {
+                wait_all(&pending, end)?;
+                let left = || end.saturating_duration_since(Instant::now());
+                in_use.iter().try_for_each(|fence| fence.wait_until_released(left()))
+            })?;
         };
         // A purged buffer has no content to accept.
         buffer.backing(&state)?;

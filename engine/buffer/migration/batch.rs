@@ -14,8 +14,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::commit::commit_with_copy;
+use super::commit::{commit_with_copy, fences_of};
 use super::copier::{Copier, copied_bytes};
+use super::destination::release_unused;
 use super::execute::{finish, finish_nowait, relocate};
 use super::in_progress::{ActiveMove, SuspendedMove, waits_before_move};
 use super::plan::Plan;
@@ -23,7 +24,7 @@ use super::request::{MoveOutcome, MoveRequest};
 use crate::buffer::object::Buffers;
 use crate::device::DeviceInner;
 use crate::error::Result;
-use crate::sync::{Usage, waits_of_move};
+use crate::sync::{RejectionWatch, Usage, waits_of_move};
 use crate::transfer;
 use crate::transfer::path::PAUSE;
 
@@ -192,7 +193,9 @@ impl<'a> BatchState<'a> {
             each.filter_map(|(_, _, plan, copier)| copier.tail(plan.buffer, &plan.new)).collect();
         let waits = waits_of_move(&set.core.bridges, device, &pending);
         self.ready.iter().for_each(|(.., copier)| copier.span.copying());
+        let watch = RejectionWatch::new(device, device.queue_for_moves());
         let submitted = waits.and_then(|waits| transfer::copy_many(device, waits, &copies, &tails));
+        let rejected = watch.fence();
         match submitted {
             Ok(fence) => {
                 for (index, mut active, plan, copier) in self.ready.drain(..) {
@@ -200,9 +203,25 @@ impl<'a> BatchState<'a> {
                     let summary = copier.summary(copied_bytes(&copies));
                     let Plan { buffer, home, new, .. } = plan;
                     let writers = active.state.fences().pending(Usage::Write);
-                    let fence = fence.clone().depends_on(&writers);
-                    commit_with_copy(buffer, &mut active.state, &home, new.take(), fence, &summary);
+                    let (fence, state) = (fence.clone().depends_on(&writers), &mut active.state);
+                    // All destinations are being written, so a panic of one commit does not end the loop.
+                    let commit = AssertUnwindSafe(|| {
+                        commit_with_copy(buffer, state, &home, new.take(), fence, &summary);
+                    });
+                    if let Err(panic) = catch_unwind(commit) {
+                        self.panicked.get_or_insert(panic);
+                    }
                     self.ended.push((index, Ok(MoveOutcome::Moved)));
+                }
+            }
+            Err(_) if !rejected.is_released() => {
+                // The copies may run all the same, so no destination may be used again.
+                for (index, mut active, plan, _) in self.ready.drain(..) {
+                    let (state, lender) = (&mut active.state, plan.new.lender());
+                    state.fences().add(Usage::Bookkeep, rejected.clone());
+                    let unused = (plan.new.take(), lender);
+                    release_unused(plan.buffer, state, unused, fences_of(rejected.clone()));
+                    self.ended.push((index, Err(device.lost_in("vkQueueSubmit"))));
                 }
             }
             Err(error) => {

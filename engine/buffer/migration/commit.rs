@@ -30,9 +30,7 @@ pub(super) fn commit_with_copy(
     summary: &MoveSummary<'_>,
 ) {
     new.make_valid();
-    commit(buffer, state, home, new, fence.clone(), summary);
-    // After the commit, so that the copy does not count among the writers of the old backing, which it reads.
-    state.fences().add(Usage::Move, fence);
+    commit_behind(buffer, state, home, new, (fence.clone(), Some(fence)), summary);
 }
 
 /// Commits a move to `new`. Nothing can fail from here. `copied` signals when the copy has ended. The
@@ -45,34 +43,49 @@ pub(in crate::buffer) fn commit(
     copied: Fence,
     summary: &MoveSummary<'_>,
 ) {
-    tracing::debug!(
-        buffer = buffer.name(),
-        from = %state.location().domain(),
-        to = %new.domain(),
-        "moved"
-    );
+    commit_behind(buffer, state, home, new, (copied, None), summary);
+}
+
+/// As [`commit`]. `writing` is the fence of the copy if that is still writing the new backing.
+fn commit_behind(
+    buffer: &BufferInner,
+    state: &mut State,
+    home: &DeviceInner,
+    new: Backing,
+    (copied, writing): (Fence, Option<Fence>),
+    summary: &MoveSummary<'_>,
+) {
     let old_generation = buffer.generation();
     let MoveRequest { cause, trigger, .. } = summary.request;
-    buffer.core().counters.moved.add(cause, buffer.size, summary.copied);
-    summary.span.moved(buffer.core(), &copied);
     let evicted = matches!(cause, MoveCause::Evicted | MoveCause::Promoted);
-    let from = state.location().domain();
+    let (from, to) = (state.location().domain(), new.domain());
     // The old backing waits for all pending work, and not only for the copy. The copy waits for that work,
-    // too, but not if its device is lost first; and a move without content has no copy.
-    let mut last = fences_of(copied);
-    state.fences().pending(Usage::Bookkeep).into_iter().for_each(|f| last.add(Usage::Bookkeep, f));
+    // too, but not if its device is lost first; and a move without content has no copy. A lost device may
+    // still be at work there.
+    let mut last = fences_of(copied.clone());
+    state.fences().in_use().into_iter().for_each(|f| last.add(Usage::Bookkeep, f));
     let writers = state.fences().pending(Usage::Write);
     // Checked after `pending`: work that has failed by now has left a backing with unknown content.
     let failed = state.fences().failure().is_some();
-    let keeps = !failed && buffer.keeps_clean_copy(state, new.domain());
+    let keeps = !failed && buffer.keeps_clean_copy(state, to);
+    let home = home_after_move(buffer, state, home);
     buffer.drop_clean_copy(state);
+    // From here to the new generation no code of the application runs, `tracing` included: a panic there would
+    // free memory that the copy uses.
     let old_backing = state.replace_backing(Location::Resident(new), old_generation, last, evicted);
+    if let Some(fence) = writing {
+        // After the replacement, so that the copy is no writer of the old backing, which it reads.
+        state.fences().add(Usage::Move, fence);
+    }
     if keeps {
         buffer.keep_clean_copy(state, old_generation, old_backing, writers);
     } else {
         buffer.retire(old_backing);
     }
-    buffer.next_generation(home_after_move(buffer, state, home));
+    buffer.next_generation(state, home);
+    tracing::debug!(buffer = buffer.name(), %from, %to, "moved");
+    buffer.core().counters.moved.add(cause, buffer.size, summary.copied);
+    summary.span.moved(buffer.core(), &copied);
     buffer.note_move(state, from, cause);
     buffer.record_move(state, from, cause, trigger);
 }

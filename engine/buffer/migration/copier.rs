@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::memory::{
     Allocation, Backing, Content, DomainId, HostWait, Provider, copy_by_host, zero_by_host,
 };
-use crate::sync::{Fence, Usage, waits_of_move};
+use crate::sync::{Fence, RejectionWatch, Usage, waits_of_move};
 use crate::transfer::path::{self, CopyChoice, CopyConditions};
 use crate::transfer::{self, CopySpeeds, Span, Unfinished};
 
@@ -111,14 +111,19 @@ impl Copier {
         let waits = waits_of_move(&buffer.core().bridges, &self.device, &pending);
         self.span.copying();
         let tail = self.tail(buffer, &new);
+        let watch = RejectionWatch::new(&self.device, self.device.queue_for_moves());
         let submitted = waits
             .and_then(|waits| transfer::copy_many(&self.device, waits, &copies, tail.as_slice()));
         let copied_by = match (submitted, host_part) {
             (Ok(fence), Some(host_part)) => self
                 .copy_host_part(&new, host_part)
-                .map_err(|error| (error, fence.clone()))
+                .map_err(|error| {
+                    // Of the second submission, which is behind the first, if it may run.
+                    let rejected = watch.fence();
+                    (error, if rejected.covers(&fence) { rejected } else { fence.clone() })
+                })
                 .map(|second| second.unwrap_or(fence)),
-            (submitted, _) => submitted.map_err(|error| (error, Fence::signalled())),
+            (submitted, _) => submitted.map_err(|error| (error, watch.fence())),
         };
         drop(copies);
         match copied_by {

@@ -44,9 +44,9 @@ impl<'a> ActiveMove<'a> {
     ) -> Result<()> {
         let waits = self.begin_wait(relevant);
         if !waits.is_empty() {
-            let end = copier.request.end(self.buffer.core());
+            let until = copier.request.until(self.buffer.core());
             let stalls = &self.buffer.core().counters.stalls;
-            let wait = || stalls.during(StallCause::Move, || wait_all(&waits, end));
+            let wait = || stalls.during(StallCause::Move, || wait_all(&waits, until));
             self.state.unlocked(wait)?;
         }
         // Meanwhile the buffer may have been revoked, or the awaited work may have failed.
@@ -116,9 +116,9 @@ impl<'a> SuspendedMove<'a> {
     /// Waits for the pending work, then takes the reservation again.
     pub(super) fn resume(self, copier: &Copier) -> Result<ActiveMove<'a>> {
         let Self { buffer, waits, move_fence } = self;
-        let end = copier.request.end(buffer.core());
+        let until = copier.request.until(buffer.core());
         let waited =
-            buffer.core().counters.stalls.during(StallCause::Move, || wait_all(&waits, end));
+            buffer.core().counters.stalls.during(StallCause::Move, || wait_all(&waits, until));
         let mut resumed = ActiveMove { buffer, state: buffer.lock(), move_fence };
         waited?;
         // As in `wait_for`.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::buffer::object::Until;
 use crate::buffer::state::InvalidationCause;
 use crate::core::Core;
 use crate::observe::MoveCause;
@@ -19,7 +20,8 @@ pub(in crate::buffer) struct MoveRequest {
     /// Whether the caller may be kept waiting: for a long copy by the host, and for the devices of a bounce
     /// copy. False for a move that is a side effect of a use.
     pub(in crate::buffer) may_wait: bool,
-    /// When all waits of the move end; with `None`, each wait ends after the engine timeout.
+    /// When all waits of the move end; with `None`, each wait ends when there is no
+    /// progress for the engine timeout.
     pub(in crate::buffer) deadline: Option<Instant>,
 }
 
@@ -29,9 +31,9 @@ impl MoveRequest {
         Self { cause, trigger, clean: false, may_wait: true, deadline: None }
     }
 
-    /// When a wait that begins now has to end.
-    pub(super) fn end(self, core: &Core) -> Instant {
-        self.deadline.unwrap_or_else(|| Instant::now() + core.timeout)
+    /// When its waits end without success.
+    pub(super) fn until(self, core: &Core) -> Until {
+        self.deadline.map_or(Until::Stuck(core.timeout), Until::End)
     }
 
     /// The longest time that the host may spend on the copy.

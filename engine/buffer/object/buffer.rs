@@ -165,6 +165,18 @@ impl SharedBuffer {
         self.0.generation()
     }
 
+    /// Sets the generation, for tests of numbers that come round. Nothing may be mapped. With the feature `testing`
+    /// alone.
+    #[cfg(feature = "testing")]
+    pub fn model_generation(&self, generation: u32) {
+        let state = self.0.lock();
+        assert!(
+            state.attachments().all(|attachment| attachment.mapped() == 0),
+            "nothing is mapped"
+        );
+        self.0.status.set_generation(generation);
+    }
+
     /// Whether peerbuf can move it. A buffer that was imported from an external fd stays where it is.
     pub fn is_dynamic(&self) -> bool {
         !matches!(self.provider(), Provider::Foreign(_))
@@ -237,10 +249,10 @@ impl BufferInner {
         self.backoff.is_displaced()
     }
 
-    /// Begins the next generation, with this home device. The reservation must be held.
-    pub(in crate::buffer) fn next_generation(&self, home: DeviceId) {
+    /// Begins the next generation, with this home device. `state` is that of the locked reservation.
+    pub(in crate::buffer) fn next_generation(&self, state: &State, home: DeviceId) {
         self.set_home(home);
-        self.status.next_generation();
+        self.status.next_generation(|number| state.knows_generation(number));
     }
 
     /// Sets the home device. The reservation must be held.

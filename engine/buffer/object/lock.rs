@@ -1,13 +1,15 @@
 //! Takes the reservation: at once, when the buffer is idle, or when given fences have signalled. Waits
 //! without it.
 
-use std::time::Instant;
+use std::any::Any;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::buffer::BufferInner;
 use crate::buffer::state::State;
 use crate::error::{Error, Result};
 use crate::observe::StallCause;
-use crate::sync::{Fence, Guard, Usage};
+use crate::sync::{Fence, Guard, Owner, Usage, drop_unlocked};
 
 impl BufferInner {
     /// Takes the reservation. Waits for its holder without a time limit.
@@ -27,7 +29,7 @@ impl BufferInner {
         usage: Usage,
         relevant: impl Fn(&Fence) -> bool,
     ) -> Result<Guard<'_, State>> {
-        self.lock_when(Instant::now() + self.core().timeout, |state| {
+        self.lock_when(Until::Stuck(self.core().timeout), |state| {
             let mut pending = state.fences().pending(usage);
             pending.retain(|fence| relevant(fence));
             pending
@@ -35,22 +37,25 @@ impl BufferInner {
     }
 
     /// Takes the reservation of a usable buffer once no fence that `waits` returns is pending. Waits without
-    /// the reservation, until `end`.
+    /// the reservation.
     ///
     /// # Errors
     ///
     /// As [`BufferInner::lock_idle`].
     pub(in crate::buffer) fn lock_when(
         &self,
-        end: Instant,
+        until: Until,
         waits: impl Fn(&mut State) -> Vec<Fence>,
     ) -> Result<Guard<'_, State>> {
         loop {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = match until {
+                Until::Stuck(_) => self.core().bounds.lock,
+                Until::End(end) => end.saturating_duration_since(Instant::now()),
+            };
             let locked = self.reservation.lock_timeout(&self.core().queues, left);
             let Some(mut state) = locked else {
                 let what = format!("the reservation of {}", self.name());
-                return Err(Error::Timeout { what, after: self.core().timeout });
+                return Err(Error::Timeout { what, after: self.core().bounds.lock });
             };
             let pending = waits(&mut state);
             // Checked afterwards: a fence that is no longer pending may have failed.
@@ -61,7 +66,7 @@ impl BufferInner {
             let moves = state.moving().is_some();
             let cause = if moves { StallCause::Move } else { StallCause::Work };
             drop(state);
-            self.core().counters.stalls.during(cause, || wait_all(&pending, end))?;
+            self.core().counters.stalls.during(cause, || wait_all(&pending, until))?;
         }
     }
 
@@ -92,11 +97,65 @@ impl BufferInner {
         // Dropped after the reservation is released, because the waiters take it next.
         drop(take_drained);
     }
+
+    /// As [`BufferInner::end_access`], but waits for no lock: if the reservation is taken, its owner ends the access.
+    pub(in crate::buffer) fn end_access_in_drop(self: &Arc<Self>) {
+        self.do_or_defer(|_, state| {
+            state.end_access();
+            // Dropped after the reservation is released, because the waiters take it next.
+            state.take_drained().map(|drained| Box::new(drained) as _)
+        });
+    }
+
+    /// Does `work` under the reservation: now if it is free, otherwise when its owner releases it. For drops, which
+    /// wait for no lock. What `work` returns is dropped without the reservation.
+    pub(in crate::buffer) fn do_or_defer(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self, &mut State) -> Option<Box<dyn Any>> + Send + 'static,
+    ) {
+        let queues = &self.core().queues;
+        if let Some(mut state) = self.reservation.try_lock(queues) {
+            let left = work(self, &mut state);
+            drop(state);
+            left.into_iter().for_each(drop_unlocked);
+            return;
+        }
+        let this = Arc::clone(self);
+        self.reservation.defer(queues, self, move |state| {
+            let left = work(&this, state);
+            // The drop of the reference may be that of the buffer.
+            Some(Box::new((left, this)))
+        });
+    }
 }
 
-/// Waits until all fences have signalled or failed, but not beyond `end`. A failure is no error here: the
-/// caller checks the buffer again, and finds there whether it affects the bytes.
-pub(in crate::buffer) fn wait_all(fences: &[Fence], end: Instant) -> Result<()> {
-    let left = || end.saturating_duration_since(Instant::now());
-    fences.iter().try_for_each(|fence| fence.wait_until_over(left()))
+impl Owner for BufferInner {
+    fn try_lock_once(&self) {
+        drop(self.reservation.try_lock(&self.core().queues));
+    }
+}
+
+/// When a wait for fences ends without success.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::buffer) enum Until {
+    /// When no awaited timeline has made a step for so long.
+    Stuck(Duration),
+    /// At a point in time.
+    End(Instant),
+}
+
+impl From<Instant> for Until {
+    fn from(end: Instant) -> Self {
+        Self::End(end)
+    }
+}
+
+/// Waits until all fences have signalled or failed. A failure is no error here: the caller checks the buffer again,
+/// and finds there whether it affects the bytes.
+pub(in crate::buffer) fn wait_all(fences: &[Fence], until: impl Into<Until>) -> Result<()> {
+    let until = until.into();
+    fences.iter().try_for_each(|fence| match until {
+        Until::Stuck(bound) => fence.wait_while_in_progress(bound),
+        Until::End(end) => fence.wait_until_over(end.saturating_duration_since(Instant::now())),
+    })
 }

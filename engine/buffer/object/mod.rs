@@ -23,6 +23,6 @@ pub use buffer::SharedBuffer;
 pub(in crate::buffer) use buffer::{BufferInner, Made};
 pub use client_group::ClientGroup;
 pub use descriptor::BufferDescriptor;
-pub(in crate::buffer) use lock::wait_all;
+pub(in crate::buffer) use lock::{Until, wait_all};
 pub(in crate::buffer) use return_backoff::{ReturnBackoff, Turn};
 pub(in crate::buffer) use set::LossHandler;

@@ -7,7 +7,7 @@ use crate::buffer::state::State;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::{Content, HostWait, ImportKind, Provider, SLOT_ALIGN, zero_by_host};
-use crate::sync::Usage;
+use crate::sync::{Fence, RejectionWatch, Usage};
 use crate::transfer::{self, Span};
 
 impl BufferInner {
@@ -41,9 +41,11 @@ impl BufferInner {
         let view = allocation.view(&home, self.home_import_kind(allocation.provider())?)?;
         // Slots and whole allocations have so many bytes. Of foreign memory the rest of a word is left as it is.
         let len = len.next_multiple_of(SLOT_ALIGN).min((allocation.size() - offset) & !3);
-        let fence = transfer::zero(&home, Span { view: &view, offset, len })?;
+        let watch = RejectionWatch::main(&home);
+        let zeroed = transfer::zero(&home, Span { view: &view, offset, len });
+        let fence = zeroed.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
         state.fences().add(Usage::Move, fence);
-        Ok(())
+        zeroed.map(drop)
     }
 
     /// How the home device imports memory of `provider`. Uses only known routes: none is proved under the

@@ -20,7 +20,7 @@ const PURGED: u32 = 1 << 29;
 /// The bytes of this generation are known to be valid and in place.
 const READY: u32 = 1 << 28;
 
-/// The generation. It wraps within these bits, and never changes the flags.
+/// The generation. It wraps within these bits, never changes the flags, and skips numbers that are in use.
 const GENERATION: u32 = READY - 1;
 
 impl Status {
@@ -48,10 +48,23 @@ impl Status {
     }
 
     /// Begins the next generation, whose bytes are not known to be in place. The reservation must be held.
-    pub(super) fn next_generation(&self) {
+    ///
+    /// The number wraps. `in_use` says which numbers mappings of earlier generations have, or a clean copy: those
+    /// are skipped, since such a mapping would become current again. There are fewer of them than numbers.
+    pub(super) fn next_generation(&self, in_use: impl Fn(u32) -> bool) {
         let word = self.0.load(Ordering::Relaxed);
-        let next = word & !(GENERATION | READY) | word.wrapping_add(1) & GENERATION;
-        self.0.store(next, Ordering::Release);
+        let mut next = word.wrapping_add(1) & GENERATION;
+        while in_use(next) {
+            next = next.wrapping_add(1) & GENERATION;
+        }
+        self.0.store(word & !(GENERATION | READY) | next, Ordering::Release);
+    }
+
+    /// Sets the generation, for tests of numbers that come round. No mapping of the present one may exist.
+    #[cfg(feature = "testing")]
+    pub(super) fn set_generation(&self, generation: u32) {
+        let word = self.0.load(Ordering::Relaxed);
+        self.0.store(word & !(GENERATION | READY) | generation & GENERATION, Ordering::Release);
     }
 
     pub(in crate::buffer) fn is_revoked(&self) -> bool {
@@ -98,7 +111,7 @@ mod tests {
     #[test]
     fn a_revoked_poisoned_or_purged_buffer_has_no_good_mapping_and_keeps_its_generation() {
         let status = Status::default();
-        status.next_generation();
+        status.next_generation(|_| false);
         assert!(status.is_good(1) && !status.is_good(0));
         status.set_ready(true);
         assert!(status.is_good(1) && status.is_ready(1) && !status.is_ready(0));
@@ -110,7 +123,7 @@ mod tests {
         assert!(status.set_poisoned(true) && !status.set_poisoned(true), "changed once");
         assert!(status.is_poisoned() && !status.is_revoked() && !status.is_good(1));
         assert!(status.set_poisoned(false) && status.is_ready(1));
-        status.next_generation();
+        status.next_generation(|_| false);
         assert!(
             status.is_good(2) && !status.is_ready(2),
             "the new backing is not known to be in place"
@@ -118,7 +131,7 @@ mod tests {
         status.set_ready(true);
         status.set_purged(true);
         assert!(status.is_purged() && !status.is_good(2) && !status.is_ready(2));
-        status.next_generation();
+        status.next_generation(|_| false);
         assert!(status.is_purged() && !status.is_good(3), "whatever the generation");
         status.set_purged(false);
         assert!(status.is_good(3) && !status.is_ready(3) && !status.is_revoked());
@@ -127,11 +140,18 @@ mod tests {
     #[test]
     fn a_generation_that_wraps_leaves_the_flags_alone() {
         let status = Status(AtomicU32::new(GENERATION));
-        status.next_generation();
+        status.next_generation(|_| false);
         assert_eq!((status.generation(), status.is_revoked()), (0, false));
         status.set_revoked(true);
-        status.next_generation();
+        status.next_generation(|_| false);
         assert_eq!((status.generation(), status.is_revoked()), (1, true));
         assert!(!status.is_poisoned() && !status.is_purged());
+    }
+
+    #[test]
+    fn a_generation_in_use_is_skipped() {
+        let status = Status(AtomicU32::new(GENERATION - 1));
+        status.next_generation(|number| number == GENERATION || number == 0);
+        assert_eq!((status.generation(), status.is_revoked()), (1, false));
     }
 }

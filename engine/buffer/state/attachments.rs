@@ -170,6 +170,12 @@ impl State {
         self.rare().into_iter().flat_map(|rare| &rare.ghosts)
     }
 
+    /// Whether mappings of this earlier generation exist, or the clean copy is of it.
+    pub(in crate::buffer) fn knows_generation(&self, generation: u32) -> bool {
+        self.ghosts().any(|ghost| ghost.generation == generation)
+            || self.clean().is_some_and(|clean| clean.generation() == generation)
+    }
+
     /// Replaces the location by `new`, which may be [`Location::Purged`]. Returns the old backing, for the
     /// caller to retire once `copied` has signalled.
     ///

@@ -51,6 +51,11 @@ impl CleanCopy {
         backing.map(|(_, backing)| (self.generation, backing))
     }
 
+    /// The generation that its backing belonged to.
+    pub(in crate::buffer) fn generation(&self) -> u32 {
+        self.generation
+    }
+
     /// Whether dropping it releases its memory at once: no fence reads it.
     pub(in crate::buffer) fn is_idle(&mut self) -> bool {
         self.backing.as_mut().is_some_and(|(fences, _)| fences.is_idle())

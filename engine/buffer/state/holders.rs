@@ -1,6 +1,6 @@
 //! What keeps a buffer in place, counted: host accesses, pins, exports. And revocations, which wait for its users.
 
-use std::ptr::NonNull;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::attachment_table::AttachmentId;
@@ -58,13 +58,13 @@ impl State {
         self.rare().map_or(&[], |rare| &rare.pins)
     }
 
-    /// Removes a counter without attachment and pins.
+    /// Removes the counter at this address, which has neither attachment nor pins.
     pub(in crate::buffer) fn forget_pins(
         &mut self,
-        counter: NonNull<PinCounter>,
+        counter: NonZeroUsize,
     ) -> Option<Arc<PinCounter>> {
         let pins = &mut self.rare_mut()?.pins;
-        let index = pins.iter().position(|other| std::ptr::eq(&**other, counter.as_ptr()))?;
+        let index = pins.iter().position(|other| Arc::as_ptr(other).addr() == counter.get())?;
         Some(pins.swap_remove(index))
     }
 

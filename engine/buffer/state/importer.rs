@@ -39,8 +39,9 @@ pub trait Importer: Send + Sync {
     /// the panic continues in the caller of the move or the revocation. That move has not happened; that
     /// revocation has begun.
     ///
-    /// Locks: called under the buffer's reservation. It may not lock any reservation (no map, no drop of a
-    /// mapping, no other operation on a buffer), and may not wait for a device.
+    /// Locks: called under the buffer's reservation. It may not lock any reservation (no map, no other operation on
+    /// a buffer): that panics. It may drop mappings, attachments, pins and open accesses, whose drops wait for no
+    /// lock. It may not wait for a device.
     #[doc(alias = "move_notify")]
     fn invalidate_mappings(&self, invalidation: &Invalidation<'_>);
 

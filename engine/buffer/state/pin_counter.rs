@@ -24,8 +24,8 @@ pub(in crate::buffer) trait PinOwner: Any + Send + Sync {
 
     /// Removes a counter from the state: its attachment is gone, and its last pin has ended.
     ///
-    /// Locks: takes the reservation.
-    fn forget(&self, counter: NonNull<PinCounter>);
+    /// Locks: takes the reservation if it is free; otherwise its owner removes the counter.
+    fn forget(self: Arc<Self>, counter: NonNull<PinCounter>);
 }
 
 /// # Invariants

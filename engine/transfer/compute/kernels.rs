@@ -11,8 +11,8 @@ use super::pipelines::{FINDINGS, Kernel, Pipelines, threads};
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::memory::staging::{Direction, Staging, StagingBuffer};
-use crate::sync::Fence;
 use crate::sync::primitive::Mutex;
+use crate::sync::{Fence, RejectionWatch};
 
 /// Index that means "none" in the shaders' `Findings`.
 const NONE: u32 = u32::MAX;
@@ -151,9 +151,14 @@ impl ComputeKernels {
         // SAFETY: `spans` are bound. The fence is kept as the last one, which the next pass waits for before it
         // binds; `drop` leaks the pipelines unless that fence is over.
         let dispatch = || unsafe { self.pipelines.dispatch(kernel, spans, parameters) };
-        match (watch.submit)(&mut { dispatch })? {
-            Attempt::Wait(waits) => return Ok(Err(waits)),
-            Attempt::Submitted(fence) => current.last = fence,
+        let rejection = RejectionWatch::main(self.pipelines.device());
+        match (watch.submit)(&mut { dispatch }) {
+            Ok(Attempt::Wait(waits)) => return Ok(Err(waits)),
+            Ok(Attempt::Submitted(fence)) => current.last = fence,
+            Err(error) => {
+                current.last = rejection.fence();
+                return Err(error);
+            }
         }
         current.last.wait(watch.timeout)?;
         read_findings(current.findings()?).map(Ok)
@@ -163,7 +168,7 @@ impl ComputeKernels {
 impl Drop for ComputeKernels {
     fn drop(&mut self) {
         let current = self.current.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if !current.last.is_over() {
+        if !current.last.is_released() {
             // A pass that timed out still uses every object here, and dropping never waits.
             tracing::warn!(
                 device = self.pipelines.device().name(),

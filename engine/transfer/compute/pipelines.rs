@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use ash::vk;
 
-use super::super::ownership::{Scope, acquire, release};
+use super::super::ownership::{acquire, release};
+use super::super::scope::Scope;
 use super::super::span::Span;
 use crate::device::{DeviceInner, Waits};
 use crate::error::Result;

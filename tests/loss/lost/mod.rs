@@ -1,7 +1,9 @@
 //! A device is lost with the content of its memory. A buffer with a clean copy elsewhere is promoted to that copy;
 //! without one it is poisoned; buffers in other domains are not affected.
 
+mod at_work;
 mod detection;
+mod shared_timelines;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};

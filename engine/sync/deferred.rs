@@ -1,0 +1,109 @@
+//! Work that a drop must do under a reservation, deferred while another thread holds it.
+//!
+//! An application may drop a mapping anywhere: under its own queue lock, which peerbuf's threads take under a
+//! reservation, or in a callback that peerbuf calls under one. Such a drop waits for no lock. It tries the
+//! reservation; if that is not free, the work is listed here. Each owner carries out what is listed for its
+//! reservation when it takes it, and each thread that releases one tries what is listed.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::ptr::NonNull;
+
+use super::lock_order::{is_anything_held, leave};
+use super::primitive::atomic::{AtomicUsize, Ordering};
+use super::primitive::{Arc, Mutex, lock, thread_local};
+
+/// The owner of a reservation, which keeps it alive.
+pub(crate) trait Owner: Any + Send + Sync {
+    /// Takes the reservation if it is free, and releases it.
+    fn try_lock_once(&self);
+}
+
+/// Work on the value of a reservation. It returns what must be dropped without the reservation.
+///
+/// It is called with the value of the reservation that it was listed for, whose lock its caller has.
+pub(super) type Work = Box<dyn FnOnce(NonNull<()>) -> Option<Box<dyn Any>> + Send>;
+
+struct Entry {
+    /// The address of the reservation.
+    reservation: usize,
+    owner: Arc<dyn Owner>,
+    work: Work,
+}
+
+/// The deferred work of an engine.
+#[derive(Default)]
+pub(super) struct Deferred {
+    /// The length of the list. Sequentially consistent, as are the operations that take and release a reservation:
+    /// either the thread that lists work finds the reservation free, or its owner finds the work when it releases.
+    length: AtomicUsize,
+    list: Mutex<Vec<Entry>>,
+}
+
+thread_local! {
+    /// Whether this thread is trying what is listed: the locks that it takes for that do not try again.
+    static TRYING: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Deferred {
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.length.load(Ordering::SeqCst) == 0
+    }
+
+    /// Lists work for the reservation at this address, which `owner` keeps alive.
+    pub(super) fn add(&self, reservation: usize, owner: Arc<dyn Owner>, work: Work) {
+        let mut list = lock(&self.list);
+        list.push(Entry { reservation, owner, work });
+        self.length.store(list.len(), Ordering::SeqCst);
+    }
+
+    /// Carries out what is listed for the reservation at this address, which this thread has just locked, on its
+    /// value.
+    #[cold]
+    pub(super) fn apply(&self, reservation: usize, value: NonNull<()>) {
+        let ours = |entry: &mut Entry| entry.reservation == reservation;
+        let due: Vec<_> = {
+            let mut list = lock(&self.list);
+            let due = list.extract_if(.., ours).collect();
+            self.length.store(list.len(), Ordering::SeqCst);
+            due
+        };
+        for Entry { owner, work, .. } in due {
+            if let Some(left) = work(value) {
+                leave(left);
+            }
+            // Its drop may be that of the buffer.
+            leave(Box::new(owner));
+        }
+    }
+
+    /// Tries the reservations for which something is listed. To be called by a thread that has released one.
+    #[cold]
+    pub(super) fn try_all(&self) {
+        if is_anything_held() || TRYING.with(|trying| trying.replace(true)) {
+            return;
+        }
+        let mut owners: Vec<Arc<dyn Owner>> = Vec::new();
+        for entry in lock(&self.list).iter() {
+            if !owners.iter().any(|known| Arc::ptr_eq(known, &entry.owner)) {
+                owners.push(Arc::clone(&entry.owner));
+            }
+        }
+        owners.iter().for_each(|owner| owner.try_lock_once());
+        TRYING.with(|trying| trying.set(false));
+    }
+}
+
+/// Drops `object` as soon as this thread holds no reservation.
+pub(crate) fn drop_unlocked(object: Box<dyn Any>) {
+    if is_anything_held() {
+        leave(object);
+    }
+}
+
+impl std::fmt::Debug for Deferred {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deferred").field("length", &self.length).finish_non_exhaustive()
+    }
+}

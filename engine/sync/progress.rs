@@ -1,0 +1,66 @@
+//! How far the work behind a fence is: whether it makes steps, and whether it still uses memory.
+
+use std::time::{Duration, Instant};
+
+use super::dependencies::Dependencies;
+use super::fence::Fence;
+use super::host_fence::end_of;
+use crate::error::{Error, Result};
+
+impl Fence {
+    /// Whether no work behind the fence uses memory any more, so that the memory may get another owner.
+    ///
+    /// Stronger than [`Fence::is_over`] for a lost device: its fences have failed, but what was submitted before
+    /// the loss may still run (Vulkan, "Lost Device").
+    pub(crate) fn is_released(&self) -> bool {
+        match self.point() {
+            Some(at) => at.device.is_unused_since(at.lane, at.value),
+            None => self.is_over(),
+        }
+    }
+
+    /// Waits until [`Fence::is_released`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] after `timeout`, or the reason why the wait failed.
+    pub(crate) fn wait_until_released(&self, timeout: Duration) -> Result<()> {
+        let end = end_of(timeout);
+        self.wait_until_over(timeout)?;
+        let left = end.saturating_duration_since(Instant::now());
+        match self.point() {
+            Some(at) if !self.is_released() && !at.device.settle(left) => Err(Error::Timeout {
+                what: format!("{self}, whose device is lost"),
+                after: timeout,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until it is over, failed or not, as long as there is progress: an error only if neither its timeline nor
+    /// one that it depends on makes a step within `bound`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fence::wait_until_over`].
+    pub(crate) fn wait_while_in_progress(&self, bound: Duration) -> Result<()> {
+        let mut steps = self.steps();
+        loop {
+            match self.wait_until_over(bound) {
+                Err(Error::Timeout { .. }) if self.steps() != steps => steps = self.steps(),
+                ended => return ended,
+            }
+        }
+    }
+
+    /// How many steps the timelines that it depends on have made. Constant for a fence without a timeline.
+    fn steps(&self) -> u64 {
+        let (own, dependencies) = self.split();
+        own.own_steps() + dependencies.map_or(0, Dependencies::steps)
+    }
+
+    /// The steps of its own timeline alone.
+    pub(super) fn own_steps(&self) -> u64 {
+        self.point().and_then(|at| at.device.completed(at.lane).ok()).unwrap_or(0)
+    }
+}

@@ -1,0 +1,143 @@
+//! Mappings, attachments and pins may be dropped anywhere: what has to wait is deferred.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::common::{LONG, Rig, bytes};
+use peerbuf::{
+    Access, Attachment, BufferDescriptor, DomainId, Importer, Invalidation, Mapping, Pin, Refault,
+};
+
+/// An importer that drops what it holds in its callback.
+#[derive(Default)]
+struct DropsAll(Mutex<Vec<Held>>);
+
+#[expect(dead_code, reason = "held only to be dropped in the callback")]
+enum Held {
+    Mapping(Mapping),
+    Attachment(Attachment),
+    Pin(Pin),
+}
+
+impl Importer for DropsAll {
+    fn invalidate_mappings(&self, _: &Invalidation<'_>) {
+        self.0.lock().expect("not poisoned").clear();
+    }
+}
+
+#[test]
+fn an_importer_may_drop_mappings_attachments_and_pins_in_its_callback() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let buffer = engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
+        let other = engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
+        bytes::write(&buffer, 1);
+        let importer = Arc::new(DropsAll::default());
+        let attachment =
+            buffer.attach_dynamic(&device, Arc::clone(&importer) as _).expect("attached");
+        let its_own = buffer.attach_dynamic(&device, Arc::new(Refault::new())).expect("attached");
+        let others = other.attach(&device).expect("attached");
+        {
+            let mut held = importer.0.lock().expect("not poisoned");
+            held.push(Held::Mapping(its_own.map(Access::Read).expect("mapped")));
+            held.push(Held::Attachment(its_own));
+            held.push(Held::Mapping(others.map(Access::Read).expect("mapped")));
+            held.push(Held::Pin(others.pin("scanout").expect("pinned")));
+            held.push(Held::Attachment(others));
+        }
+        buffer.migrate(DomainId::System).expect("nothing keeps it");
+        other.migrate(DomainId::System).expect("its pin is dropped");
+        bytes::assert_sequence(&buffer, 1, "moved");
+        attachment.detach().expect("not mapped");
+    }
+}
+
+/// A thread that submits holds the reservation while it waits for the queue.
+#[test]
+fn a_mapping_may_be_dropped_under_the_queues_lock() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let buffer = engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
+        let attachment = buffer.attach(&device).expect("attached");
+        let [mapping, used] = [(); 2].map(|()| attachment.map(Access::Write).expect("mapped"));
+        used.view().expect("valid");
+        std::thread::scope(|scope| {
+            let submitting = device.with_queue(|_| {
+                let submitting = scope.spawn(|| {
+                    let submitted = engine.submit(&device, |submission| {
+                        submission.write(&used)?;
+                        Ok(())
+                    });
+                    submitted.and_then(|fence| fence.wait(LONG))
+                });
+                // Until the thread has the reservation.
+                while !format!("{buffer:?}").contains("locked") {
+                    std::thread::yield_now();
+                }
+                drop(mapping);
+                submitting
+            });
+            submitting.join().expect("no panic").expect("it ends");
+        });
+        drop(used);
+        attachment.detach().expect("no mapping is left");
+    }
+}
+
+/// Maps in its callback, which takes the reservation that the move holds.
+struct Maps(OnceLock<Attachment>);
+
+impl Importer for Maps {
+    fn invalidate_mappings(&self, _: &Invalidation<'_>) {
+        drop(self.0.get().expect("set").map(Access::Read));
+    }
+}
+
+#[test]
+fn an_importer_that_maps_in_its_callback_panics_and_does_not_wait_for_itself() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let buffer = engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
+        let importer = Arc::new(Maps(OnceLock::new()));
+        let attachment =
+            buffer.attach_dynamic(&device, Arc::clone(&importer) as _).expect("attached");
+        let second = buffer.attach_dynamic(&device, Arc::new(Refault::new())).expect("attached");
+        importer.0.set(second).expect("set once");
+        let migrate = std::panic::AssertUnwindSafe(|| buffer.migrate(DomainId::System));
+        assert!(std::panic::catch_unwind(migrate).is_err(), "reported, in release builds too");
+        drop(attachment);
+        drop(importer);
+        buffer.migrate(DomainId::System).expect("nothing is locked");
+    }
+}
+
+/// The numbers of generations come round. A number that a mapping still has is skipped.
+#[test]
+fn a_generation_that_a_mapping_has_is_not_used_again() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let buffer = engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
+        let attachment =
+            buffer.attach_dynamic(&device, Arc::new(Refault::new())).expect("attached");
+        let vram = DomainId::Vram(device.id());
+        buffer.model_generation((1 << 28) - 1);
+        let stale = attachment.map(Access::Read).expect("mapped");
+        buffer.migrate(DomainId::System).expect("dynamic");
+        assert_eq!(buffer.generation(), 0, "the numbers have come round");
+        buffer.model_generation((1 << 28) - 2);
+        buffer.migrate(vram).expect("dynamic");
+        assert_ne!(buffer.generation(), stale.generation());
+        assert!(
+            stale.view().is_err_and(|error| matches!(error, peerbuf::Error::Stale { .. })),
+            "it stays stale"
+        );
+        let current = attachment.map(Access::Read).expect("mapped");
+        drop(stale);
+        current.view().expect("the drop of another generation's mapping has not counted here");
+        drop(current);
+        attachment.detach().expect("not mapped");
+    }
+}
