@@ -20,7 +20,7 @@ impl Engine {
     ///
     /// [`crate::Error::InvalidSize`]; [`crate::Error::OutOfMemory`] with the numbers of the last domain that was
     /// tried; [`crate::Error::FdLimit`]; [`crate::Error::Unsupported`] for a usage that needs a buffer of its own,
-    /// and if the device can share no memory; [`crate::Error::ForeignEngine`]; or the error of a call.
+    /// for a size beyond [`crate::Adapter::max_allocation`], and if the device can share no memory; [`crate::Error::ForeignEngine`]; or the error of a call.
     pub fn create_buffer(
         &self,
         home: &Device,

@@ -126,17 +126,23 @@ impl Engine {
     /// Returns memory that no buffer uses to its providers, for an application that goes idle. Returns how many
     /// bytes.
     ///
-    /// Half-empty slabs are emptied first: idle buffers in them without a mapping move to other slabs, at most 64 MiB
-    /// in one call, without a wait. Their dynamic importers are notified as for any move. Memory that a device still
-    /// copies from is returned by a later call.
-    ///
     /// Clean copies are dropped too, so the next eviction of such a buffer copies again. Memory of the devices that
     /// should be returned as well must be evicted first ([`Engine::evict_all`]).
     ///
     /// Locks: each buffer's reservation, one at a time.
     pub fn trim(&self) -> u64 {
         self.set.handle_lost_devices();
-        buffer::compact(&self.set);
         self.set.trim()
+    }
+
+    /// Empties half-empty slabs: idle buffers in them without mappings move to other slabs of their domain, at most
+    /// 64 MiB in one call. Returns how many have moved. Dynamic importers are notified as for any move.
+    ///
+    /// It waits for no device. Once the copies have ended, [`Engine::trim`] returns the empty slabs.
+    ///
+    /// Locks: each buffer's reservation, one at a time.
+    pub fn compact(&self) -> usize {
+        self.set.handle_lost_devices();
+        buffer::compact(&self.set)
     }
 }

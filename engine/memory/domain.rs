@@ -276,12 +276,17 @@ impl Domain {
 
     // ---- what is allocated ----
 
-    /// Counts an allocation of `bytes`; `Err` with what is allocated already if the heap, or the driver's budget, has
-    /// no more. Some drivers do not refuse what is beyond their budget: they move it to system memory.
+    /// Whether the driver's budget allows `bytes` more to be allocated; `Err` with what is allocated already if not. Some
+    /// drivers do not refuse what is beyond their budget: they move it to system memory, and say nothing.
+    pub(super) fn check_driver_budget(&self, bytes: u64) -> Result<(), u64> {
+        let held = self.held.load(Ordering::Relaxed);
+        if held.saturating_add(bytes) <= self.driver_budget() { Ok(()) } else { Err(held) }
+    }
+
+    /// Counts an allocation of `bytes`; `Err` with what is allocated already if the heap has no more.
     pub(crate) fn hold(&self, bytes: u64) -> Result<(), u64> {
-        let most = self.physical.min(self.driver_budget());
         self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-            held.checked_add(bytes).filter(|&sum| sum <= most)
+            held.checked_add(bytes).filter(|&sum| sum <= self.physical)
         })?;
         let beneath = self.beneath.as_ref().map_or(Ok(()), |system| system.hold(bytes));
         if beneath.is_err() {

@@ -22,15 +22,25 @@ pub(crate) struct Origin {
 impl Origin {
     /// Counts `size` bytes as allocated; returns how many to release later.
     pub(super) fn hold(&self, size: u64) -> Result<u64> {
-        let domain = &self.domain;
-        domain.hold(size).map(|()| size).map_err(|held| Error::OutOfMemory {
-            domain: domain.id(),
-            requested: size,
-            budget: domain.budget(),
-            used: held,
+        self.domain.hold(size).map(|()| size).map_err(|held| self.out_of_memory(size, held))
+    }
+
+    /// Checks that the driver's budget allows an allocation of `size` bytes for buffers. What routes are proved with is
+    /// not checked: an eviction may have to prove one.
+    pub(super) fn check_driver_budget(&self, size: u64) -> Result<()> {
+        let checked = self.domain.check_driver_budget(size);
+        checked.map_err(|held| self.out_of_memory(size, held))
+    }
+
+    fn out_of_memory(&self, requested: u64, used: u64) -> Error {
+        Error::OutOfMemory {
+            domain: self.domain.id(),
+            requested,
+            budget: self.domain.budget(),
+            used,
             code: None,
             failures: Box::default(),
-        })
+        }
     }
 
     /// Translates an error of an import. Only memory from outside this engine is reported as a foreign fd.

@@ -82,7 +82,7 @@ impl Pool {
         if let Some(warm) = self.take_warm(size) {
             return Ok(Backing::dedicated(warm, true));
         }
-        let allocation = Allocation::create(&self.origin, size)?;
+        let allocation = self.create(size)?;
         let stale = !allocation.is_zeroed();
         Ok(Backing::dedicated(Slab::whole(allocation, Some(self.weak())), stale))
     }
@@ -106,6 +106,12 @@ impl Pool {
         }
     }
 
+    /// Allocates memory for buffers, within the driver's budget.
+    fn create(&self, size: u64) -> Result<Arc<Allocation>> {
+        self.origin.check_driver_budget(size)?;
+        Allocation::create(&self.origin, size)
+    }
+
     /// Adds a slab to a class: the next larger one, or as large a one as there is memory for.
     #[cold]
     fn grow(self: &Arc<Self>, class: &mut Class, index: usize, limit: u64) -> Result<()> {
@@ -115,7 +121,7 @@ impl Pool {
         let most = LARGEST_SLAB.min(limit).min(self.origin.domain.physical() / HEAP_PARTS);
         let mut slots = ((FIRST_SLAB << doublings).min(most) / slot_size).max(1);
         let allocation = loop {
-            match Allocation::create(&self.origin, slots * slot_size) {
+            match self.create(slots * slot_size) {
                 Err(error) if slots > 1 && error.is_out_of_bytes() => {
                     slots = (slots / SHRINK).max(1);
                 }

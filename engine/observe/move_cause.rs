@@ -28,7 +28,7 @@ pub enum MoveCause {
     /// ([`crate::ResidencyOptions::auto_migration`]).
     #[doc(alias = "Attracted")]
     AutoMigrated,
-    /// The buffer was idle in a half-empty slab, and [`crate::Engine::trim`] moved it to another one.
+    /// The buffer was idle in a half-empty slab, and [`crate::Engine::compact`] moved it to another one.
     Compacted,
 }
 

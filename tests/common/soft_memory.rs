@@ -290,14 +290,16 @@ unsafe extern "system" fn device_proc_addr(
     // SAFETY: as above.
     match unsafe { CStr::from_ptr(name) } {
         asked if asked == FD_PROPERTIES => {
-            let ours: vk::PFN_vkGetMemoryFdPropertiesKHR = fd_properties;
+            type Ours = vk::PFN_vkGetMemoryFdPropertiesKHR;
             // SAFETY: cast back by the caller, who knows the function's type.
-            Some(unsafe { std::mem::transmute(ours) })
+            Some(unsafe { std::mem::transmute::<Ours, unsafe extern "system" fn()>(fd_properties) })
         }
         asked if asked == HOST_PROPERTIES => {
-            let ours: vk::PFN_vkGetMemoryHostPointerPropertiesEXT = host_properties;
+            type Ours = vk::PFN_vkGetMemoryHostPointerPropertiesEXT;
             // SAFETY: as above.
-            Some(unsafe { std::mem::transmute(ours) })
+            Some(unsafe {
+                std::mem::transmute::<Ours, unsafe extern "system" fn()>(host_properties)
+            })
         }
         _ => Some(real),
     }

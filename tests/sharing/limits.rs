@@ -308,7 +308,7 @@ fn a_device_of_an_older_vulkan_is_asked_nothing_newer() {
 
 /// hardware.md B5: buffers that are left in many slabs move together, and the slabs are freed.
 #[test]
-fn trimming_empties_half_empty_slabs() {
+fn compacting_empties_half_empty_slabs() {
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
@@ -330,13 +330,14 @@ fn trimming_empties_half_empty_slabs() {
             let mapping = attachment.map(Access::Read).expect("mapped");
             let generation = used.generation();
             wait_idle(&[&device]);
-            engine.trim();
-            // The last copies have ended.
+            let moved = engine.compact();
+            // The copies have ended.
             wait_idle(&[&device]);
             engine.trim();
             let what =
                 format!("{placement:?} of {}: {} of {full} bytes held", device.name(), held());
-            assert!(held() <= full / 2, "{what}");
+            // The slab with the mapped buffer stays, and so does the one that the others have moved to.
+            assert!(held() <= full * 2 / 3, "{what}");
             assert_eq!(used.generation(), generation, "{what}");
             mapping.view().expect("it has not moved");
             for (seed, buffer) in &kept {
@@ -344,7 +345,10 @@ fn trimming_empties_half_empty_slabs() {
                 assert_eq!(buffer.domain(), domain);
             }
             bytes::assert_sequence(&used, seed, &what);
-            assert!(engine.moved(MoveCause::Compacted).moves > 0);
+            assert!(
+                moved > 0 && engine.moved(MoveCause::Compacted).moves >= moved as u64,
+                "{what}"
+            );
             drop((mapping, attachment, used, kept));
             engine.trim();
         }

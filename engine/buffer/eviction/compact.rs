@@ -56,7 +56,8 @@ fn may_leave(buffer: &BufferInner, sparse: &[SparseSlabs]) -> Option<DomainId> {
     let mut state = buffer.reservation.try_lock(&core.queues)?;
     let backing = state.location().backing()?;
     let domain = backing.domain();
-    if !buffer.can_move() || !sparse.iter().any(|slabs| slabs.contain(backing)) {
+    // Imported memory is in no slab.
+    if !sparse.iter().any(|slabs| slabs.contain(backing)) {
         return None;
     }
     let is_held = state.host() > 0 || state.pinned() > 0 || !state.mappings().is_empty();

@@ -244,11 +244,12 @@ fn the_memory_of_an_integrated_device_is_a_part_of_system_memory() {
 }
 
 #[test]
-fn no_more_is_allocated_than_the_driver_grants() {
+fn what_is_allocated_counts_against_the_drivers_budget() {
     let domain = domain();
     domain.hold(40).expect("within the heap");
     domain.reported(70, 60);
     assert_eq!(domain.driver_budget(), 50, "20 bytes are used by others");
-    assert_eq!((domain.hold(11), domain.hold(10)), (Err(40), Ok(())));
-    domain.release(50);
+    let allowed = |bytes| domain.check_driver_budget(bytes);
+    assert_eq!((allowed(11), allowed(10), allowed(u64::MAX)), (Err(40), Ok(()), Err(40)));
+    domain.release(40);
 }
