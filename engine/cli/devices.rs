@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use peerbuf::transfer::Working;
+use peerbuf::transfer::{Pass, Trial, Working};
 use peerbuf::{AdapterSelector, Verdict, WaitRoute};
 
 use crate::failure::Result;
 use crate::lineup::Lineup;
 use crate::outcome::Outcome;
 use crate::report::{
-    DeviceFacts, DevicesReport, RefusalFacts, RouteFacts, SCHEMA, UnusableFacts, WorkingFacts,
+    DeviceFacts, DevicesReport, RefusalFacts, RouteFacts, SCHEMA, TrialFacts, UnusableFacts,
+    WorkingFacts,
 };
 use crate::{output, show};
 
@@ -50,6 +51,7 @@ fn prove(lineup: &Lineup, from: usize, to: usize) -> RouteFacts {
             working: vec![],
             refused: vec![],
             untried: vec![],
+            trials: vec![],
             wait,
             error: Some(error.with_causes()),
         },
@@ -72,7 +74,17 @@ fn facts(from: usize, to: usize, verdict: &Verdict) -> RouteFacts {
         working: verdict.working.iter().map(working).collect(),
         refused: verdict.refused.iter().map(RefusalFacts::from).collect(),
         untried: verdict.untried.iter().map(RefusalFacts::from).collect(),
+        trials: verdict.trials.iter().map(trial).collect(),
         wait: None,
         error: None,
+    }
+}
+
+fn trial(trial: &Trial) -> TrialFacts {
+    TrialFacts {
+        route: trial.route.name(),
+        bytes: trial.bytes,
+        passes: trial.passes.iter().copied().map(Pass::name).collect(),
+        age_seconds: trial.at.elapsed().ok().map(|age| age.as_secs_f64()),
     }
 }

@@ -128,6 +128,8 @@ pub(crate) struct RouteFacts {
     pub(crate) refused: Vec<RefusalFacts>,
     /// Routes that were not tried, because a device was busy or full.
     pub(crate) untried: Vec<RefusalFacts>,
+    /// What was done to prove each route that was tried.
+    pub(crate) trials: Vec<TrialFacts>,
     /// How the second device's queue waits for the first one's work; null if that is not known.
     pub(crate) wait: Option<&'static str>,
     /// Why no route could be tried.
@@ -141,6 +143,17 @@ pub(crate) struct WorkingFacts {
     pub(crate) read_bytes_per_second: f64,
     /// Whether it moves the first device's memory to the host, and so makes that device slow.
     pub(crate) drags_out: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct TrialFacts {
+    pub(crate) route: &'static str,
+    /// Bytes of the memory that was shared.
+    pub(crate) bytes: u64,
+    /// The passes that found the right bytes.
+    pub(crate) passes: Vec<&'static str>,
+    /// How long ago it was done; null if the clock was set back.
+    pub(crate) age_seconds: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

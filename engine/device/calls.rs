@@ -148,7 +148,7 @@ pub(crate) struct DeviceFaults {
     pub(crate) dragging_imports: bool,
 }
 
-/// Which devices' work appears never to end, for [`Calls::stop_queues`].
+/// Which devices' work appears never to end, for `Calls::stop_queues` (feature `testing`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoppedQueues {

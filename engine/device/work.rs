@@ -174,9 +174,9 @@ impl DeviceInner {
         if timeout.is_zero() || self.lost.load(Ordering::Acquire) {
             return self.reached(kind, value);
         }
-        let end = Instant::now() + timeout;
+        let start = Instant::now();
         while self.is_stopped() {
-            if Instant::now() >= end {
+            if start.elapsed() >= timeout {
                 return Ok(false);
             }
             std::thread::sleep(Duration::from_millis(1).min(timeout));

@@ -8,5 +8,6 @@ mod allocation_failures;
 mod devices;
 mod faults;
 mod fd_hygiene;
+mod one_uuid;
 mod probe_program;
 mod teardown_order;

@@ -157,6 +157,7 @@ mod tests {
             working: vec![],
             refused: vec![],
             untried: vec![],
+            trials: vec![],
             wait: None,
             error: None,
         }
