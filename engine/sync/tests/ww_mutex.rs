@@ -202,8 +202,7 @@ fn next(random: &mut u64) -> usize {
 
 /// upstream: `ww_test_spin_nest_*`: debug builds check what the types cannot rule out.
 #[test]
-#[cfg(debug_assertions)]
-#[should_panic(expected = "lock them together in a LockSet")]
+#[should_panic(expected = "takes a reservation while it holds another one")]
 fn a_second_lock_outside_a_set_is_detected() {
     let queues = WaitQueues::new();
     let (a, b) = (Reservation::new(()), Reservation::new(()));
@@ -213,8 +212,7 @@ fn a_second_lock_outside_a_set_is_detected() {
 
 /// upstream: `ww_test_context_block`
 #[test]
-#[cfg(debug_assertions)]
-#[should_panic(expected = "lock them together in a LockSet")]
+#[should_panic(expected = "takes a reservation while it holds another one")]
 fn a_single_lock_beside_a_set_is_detected() {
     let queues = WaitQueues::new();
     let (a, b) = (Reservation::new(()), Reservation::new(()));
@@ -224,8 +222,7 @@ fn a_single_lock_beside_a_set_is_detected() {
 
 /// upstream: `ww_test_block_context`
 #[test]
-#[cfg(debug_assertions)]
-#[should_panic(expected = "lock them together in a LockSet")]
+#[should_panic(expected = "takes a reservation while it holds another one")]
 fn a_set_beside_a_single_lock_is_detected() {
     let queues = WaitQueues::new();
     let (a, b) = (Reservation::new(()), Reservation::new(()));
@@ -235,8 +232,7 @@ fn a_set_beside_a_single_lock_is_detected() {
 
 /// upstream: `ww_test_two_contexts`
 #[test]
-#[cfg(debug_assertions)]
-#[should_panic(expected = "lock them together in a LockSet")]
+#[should_panic(expected = "takes a reservation while it holds another one")]
 fn a_set_beside_a_set_is_detected() {
     let queues = WaitQueues::new();
     let (a, b) = (Reservation::new(()), Reservation::new(()));
