@@ -14,7 +14,7 @@ LONG_TESTS := matrix:: torture:: working_sets:: purge:: allocation_failures::
 LONG_VM := test-shadow;test-move_faults;test-moving matrix:: torture::;test-eviction working_sets:: purge::;test-process allocation_failures::
 
 .DEFAULT_GOAL := help
-.PHONY: help demo devices doctor check test test-native model vm soak lint figures hardware clean-deps
+.PHONY: help demo devices doctor check test test-native driver-sim model vm soak lint figures hardware clean-deps
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -35,7 +35,7 @@ doctor: ## whether this machine is ready, and if not, what to do (no setup)
 
 check: ## before every commit: lint, unit tests, and a test of each promise (no setup)
 	.ci/names
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --features cli,testing --all-targets -- -D warnings
 	$(CARGO) test $(LOCKED) --features cli,testing --lib --test house
 	$(CARGO) test $(LOCKED) --features cli,testing $$(sed -n 's/^test-\([^ ]*\) .*/--test \1/p' .ci/smoke-tests) \
@@ -49,6 +49,10 @@ test: ## everything: test-native, model, then vm
 
 test-native: ## the tests on this machine's Vulkan drivers (no setup)
 	$(CARGO) test $(LOCKED) --features cli,testing
+	$(CARGO) test $(LOCKED) -p driver-sim
+
+driver-sim: ## the suites under simulated drivers: a table, profile by suite (no setup)
+	.ci/driver-sim
 
 # With a target of its own, so that neither build undoes the other, and build scripts are made once.
 MODEL := --lib --target $$(rustc --print host-tuple)
@@ -72,11 +76,12 @@ soak: ## the long tests for longer, and all of them in the virtual machine if it
 	fi
 
 lint: ## formatting, clippy with and without the program, documentation, lists of tests
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --features cli,testing --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) -p driver-sim --all-targets -- -D warnings
 	RUSTFLAGS="--cfg peerbuf_shuttle" $(CARGO) clippy $(LOCKED) --profile test $(MODEL) -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps --workspace
 	.ci/names
 
 figures: ## the project's own speed figures, each beside its baseline

@@ -178,6 +178,7 @@ impl Fence {
             device: device.to_owned(),
             missing: missing.into(),
         };
+        let signalled = "a sync file: it has signalled";
         match &self.0 {
             Kind::SyncFile(file) => rustix::io::fcntl_dupfd_cloexec(file.fd(), 0)
                 .map_err(|errno| Error::os("fcntl(F_DUPFD_CLOEXEC)", errno)),
@@ -188,14 +189,12 @@ impl Fence {
                 let wait = "a sync file just now: wait for the fence instead";
                 match export_signal(device, *lane, SemaphoreHandle::SYNC_FD)? {
                     ExportedSignal::File(fd) => Ok(fd),
-                    ExportedSignal::Signalled => {
-                        Err(missing(device.name(), "a sync file: it has signalled"))
-                    }
+                    ExportedSignal::Signalled => Err(missing(device.name(), signalled)),
                     ExportedSignal::Unavailable => Err(missing(device.name(), wait)),
                 }
             }
             Kind::Host(_) => Err(missing("the host", "sync files: wait for the fence instead")),
-            Kind::Signalled => Err(missing("the host", "a sync file: it has signalled")),
+            Kind::Signalled => Err(missing("the host", signalled)),
         }
     }
 

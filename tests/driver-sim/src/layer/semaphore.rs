@@ -1,0 +1,81 @@
+//! Semaphores: which are timelines, and what cannot be exported.
+
+use ash::vk;
+
+use super::chain::find;
+use super::{cname, device, lock, report};
+
+pub(super) unsafe extern "system" fn create(
+    raw: vk::Device,
+    info: *const vk::SemaphoreCreateInfo<'_>,
+    allocator: *const vk::AllocationCallbacks<'_>,
+    out: *mut vk::Semaphore,
+) -> vk::Result {
+    let device = device::of(raw);
+    let chain = (*info).p_next;
+    let is_timeline = find::<vk::SemaphoreTypeCreateInfo<'_>>(chain)
+        .is_some_and(|kind| kind.semaphore_type == vk::SemaphoreType::TIMELINE);
+    let exports = find::<vk::ExportSemaphoreCreateInfo<'_>>(chain)
+        .is_some_and(|export| !export.handle_types.is_empty());
+    if let Some(code) = device.switches().timeline_export_refused
+        && is_timeline
+        && exports
+    {
+        report::event("timeline_export_refused", format_args!("{}", device.label()));
+        return code.0;
+    }
+    let result = (device.fns.fp_v1_0().create_semaphore)(raw, info.cast(), allocator.cast(), out);
+    if result == vk::Result::SUCCESS && is_timeline {
+        lock(&device.timelines).insert(*out);
+    }
+    result
+}
+
+pub(super) unsafe extern "system" fn destroy(
+    raw: vk::Device,
+    semaphore: vk::Semaphore,
+    allocator: *const vk::AllocationCallbacks<'_>,
+) {
+    let device = device::of(raw);
+    lock(&device.timelines).remove(&semaphore);
+    lock(&device.unsignalled).remove(&semaphore);
+    device.fns.destroy_semaphore(semaphore, allocator.as_ref());
+}
+
+pub(super) unsafe extern "system" fn get_fd(
+    raw: vk::Device,
+    info: *const vk::SemaphoreGetFdInfoKHR<'_>,
+    out: *mut i32,
+) -> vk::Result {
+    let device = device::of(raw);
+    if device.physical.lacks_semaphore((*info).handle_type) {
+        report::violation(
+            "semaphores",
+            format_args!("{}: {:?} is not offered", device.label(), (*info).handle_type),
+        );
+        return vk::Result::ERROR_OUT_OF_HOST_MEMORY;
+    }
+    // A sync file needs a fence of the kernel's: Mesa's submit thread must have come to it.
+    if (*info).handle_type == vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD {
+        device.wait_until_forwarded(&[(*info).semaphore]);
+    }
+    let next = device.next::<vk::PFN_vkGetSemaphoreFdKHR>(cname!("vkGetSemaphoreFdKHR").as_ptr());
+    next.map_or(vk::Result::ERROR_OUT_OF_HOST_MEMORY, |next| next(raw, info.cast(), out))
+}
+
+pub(super) unsafe extern "system" fn import_fd(
+    raw: vk::Device,
+    info: *const vk::ImportSemaphoreFdInfoKHR<'_>,
+) -> vk::Result {
+    let device = device::of(raw);
+    if device.physical.lacks_semaphore((*info).handle_type) {
+        report::violation(
+            "semaphores",
+            format_args!("{}: {:?} is not offered", device.label(), (*info).handle_type),
+        );
+        return vk::Result::ERROR_INVALID_EXTERNAL_HANDLE;
+    }
+    let next =
+        device.next::<vk::PFN_vkImportSemaphoreFdKHR>(cname!("vkImportSemaphoreFdKHR").as_ptr());
+    next.map_or(vk::Result::ERROR_INVALID_EXTERNAL_HANDLE, |next| next(raw, info.cast()))
+}
