@@ -12,6 +12,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod exports;
 mod parts;
 mod residency;
 mod revocation;

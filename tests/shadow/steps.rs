@@ -1,23 +1,21 @@
 //! The operations. Each picks its subject, knows the expected outcome, and updates the shadow. Operations on several
-//! buffers at once, and revocations, are in files of their own.
-#![expect(unsafe_code, reason = "imports an fd of the engine's own")]
+//! buffers at once, exports and revocations are in files of their own.
 
 use std::any::Any;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use ash::vk::Result as Code;
 use peerbuf::device::Call;
 use peerbuf::{
-    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, HandleType, Placement,
-    Result, SharedBuffer,
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, Placement, Result,
+    SharedBuffer,
 };
 
 use crate::common::LONG;
 use crate::common::reach::AttachCaps;
 use crate::common::recorder::Recorder;
 use crate::subject::{AttachmentEntry, Expected, Mapped, Subject};
-use crate::{FAILED, World, parts, residency, revocation, together, uses};
+use crate::{FAILED, World, exports, parts, residency, revocation, together, uses};
 
 /// The maximum number of buffers.
 const SUBJECTS: usize = 5;
@@ -59,8 +57,8 @@ const MENU: [(u32, Step); 30] = [
     (12, residency::to_and_fro),
     (7, together::migrate_many),
     (10, revocation::revoke),
-    (3, export),
-    (9, reimport),
+    (3, exports::export),
+    (9, exports::reimport),
     (12, copy),
     (1, trim),
 ];
@@ -102,7 +100,7 @@ pub(crate) fn attempt<R>(
 /// The next call to fail, and whether it made an operation fail.
 pub(crate) struct Faults<'a> {
     engine: &'a Engine,
-    next: Option<(Call, u64)>,
+    pub(crate) next: Option<(Call, u64)>,
     pub(crate) met: bool,
 }
 
@@ -175,7 +173,7 @@ pub(crate) fn any(world: &mut World<'_>, step: u32) {
             break;
         }
     }
-    leave_exported(world);
+    exports::leave_exported(world);
     // Not every time: a check waits for work in progress.
     if world.random.one_in(3) && !world.subjects.is_empty() {
         let index = world.random.index(world.subjects.len());
@@ -475,98 +473,6 @@ fn relocate(world: &mut World<'_>, at: usize) -> Option<()> {
     world.met(met);
     faults.report(world);
     Some(())
-}
-
-// ---- external users ----
-
-fn export(world: &mut World<'_>, at: usize) -> Option<()> {
-    let subject = &world.subjects[at];
-    let text = format!("export {}", subject.id);
-    world.note(text);
-    let mut faults = Faults::of(world);
-    let engine = world.engine;
-    let subject = &mut world.subjects[at];
-    // A wait may fail after the move (tests/move_faults).
-    faults.next.take_if(|(call, _)| *call == Call::WaitSemaphores);
-    let returns = subject.expect_return(engine);
-    faults.none_if_it_returns(returns);
-    let result = attempt(&mut faults, &subject.buffer, || subject.buffer.export_foreign());
-    let met = match result {
-        Ok(export) => {
-            if let Expected::Moves { to, .. } = returns {
-                subject.moved(to, subject.home.clone());
-            }
-            let moves = !subject.alone;
-            if moves {
-                assert!(!subject.is_held(), "it was held, but moved out of its slab");
-                subject.moved(subject.domain, subject.home.clone());
-            }
-            subject.alone = true;
-            subject.exports.push(export);
-            if moves { "moved out of its slab" } else { "exported once more" }
-        }
-        Err(error) => {
-            let moves = !subject.alone || returns == Expected::Busy;
-            assert!(moves && subject.is_held(), "{error}");
-            subject.assert_busy(&error);
-            "busy"
-        }
-    };
-    world.met(met);
-    faults.report(world);
-    Some(())
-}
-
-/// Imports an exported fd again, or drops the export.
-fn reimport(world: &mut World<'_>, at: usize) -> Option<()> {
-    let drop_export = world.random.one_in(3);
-    let device = world.device();
-    let engine = world.engine;
-    let id = world.subjects[at].id;
-    if drop_export {
-        drop(world.subjects[at].exports.pop()?);
-        world.note(format!("drop an export of {id}"));
-        return Some(());
-    }
-    let (buffer, info, fd) = {
-        let subject = &world.subjects[at];
-        let handle = subject.exports.last()?.handle().expect("descriptors are left");
-        (subject.buffer.clone(), handle.info(), handle)
-    };
-    world.note(format!("{} imports {id} again", device.name()));
-    // SAFETY: the engine's own fd, with its own `ForeignInfo`.
-    let result = unsafe { engine.import_foreign(&device, fd.as_fd(), info, None) };
-    let adapter = device.adapter();
-    let ours =
-        adapter.driver_uuid() == info.driver_uuid && adapter.device_uuid() == info.device_uuid;
-    match result {
-        Ok(same) => {
-            assert!(same.is_same(&buffer), "another buffer");
-            world.subjects[at].clones.push(same);
-            world.subjects[at].clones.truncate(2);
-        }
-        Err(Error::ForeignFd { handle: HandleType::OpaqueFd, .. }) if !ours => {}
-        Err(error) => panic!("{error}"),
-    }
-    Some(())
-}
-
-/// A buffer whose last export was dropped moves before its next use, if it is not held. This is that use, so that all
-/// other operations find such a buffer held, revoked, or moved.
-fn leave_exported(world: &mut World<'_>) {
-    for at in 0..world.subjects.len() {
-        let subject = &mut world.subjects[at];
-        let leaves = subject.alone && subject.exports.is_empty() && !subject.revoked;
-        if !leaves || subject.is_held() {
-            continue;
-        }
-        let access = subject.buffer.host_access(Access::Read).expect("no access lasts long");
-        access.end().expect("it ends");
-        subject.moved(subject.domain, subject.home.clone());
-        let id = subject.id;
-        world.note(format!("{id} leaves the memory that was exported"));
-        world.met("left exported memory");
-    }
 }
 
 // ---- copies, and the rest ----
