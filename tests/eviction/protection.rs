@@ -81,10 +81,12 @@ impl Scene {
         mappings: &[Mapping; 2],
         meanwhile: impl FnOnce() + Send,
     ) {
+        // Asked without the reservation, which the other search takes only if it is free.
+        let generation = self.resident.generation();
         self.importer.during_notification(
             || use_all(engine, device, &[&mappings[0], &mappings[1]]),
             meanwhile,
-            || self.resident.domain() == DomainId::System,
+            || self.resident.generation() > generation,
         );
     }
 

@@ -3,7 +3,7 @@
 //! Kernel counterparts: `ttm_bo_evict`, `ttm_bo_evict_cb`.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::buffer::migration::{Copier, MayBlock, MoveBatch, MoveOutcome, MoveRequest, Plan};
 use crate::buffer::object::{BufferInner, Buffers};
@@ -66,7 +66,13 @@ fn plan_victim<'a>(
         // which checks again.
         let mut state = match buffer.reservation.try_lock(&buffer.core().queues) {
             Some(state) => state,
-            None if limits.may_block => buffer.lock(),
+            None if limits.may_block => {
+                let left = limits.wait.map_or(Duration::ZERO, |until| {
+                    until.saturating_duration_since(Instant::now())
+                });
+                let locked = buffer.reservation.lock_timeout(&buffer.core().queues, left);
+                locked.ok_or(SkipReason::Locked)?
+            }
             None => return Err(SkipReason::Locked),
         };
         // The buffer that needs the room is no victim.
