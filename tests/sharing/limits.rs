@@ -58,7 +58,7 @@ fn a_small_heap_that_is_listed_first_is_not_used() {
     });
 }
 
-/// hardware.md C4: types that need a feature are listed before those that do not.
+/// Types that need a feature are listed before those that do not.
 #[test]
 fn types_that_need_a_feature_are_not_used() {
     let coherent = Flags::DEVICE_COHERENT_AMD | Flags::DEVICE_UNCACHED_AMD;
@@ -104,7 +104,7 @@ fn a_heap_smaller_than_a_block_suffices() {
     }
 }
 
-/// hardware.md B11: without a resizable BAR, 256 MiB of VRAM are visible to the host, and all processes share them.
+/// Without a resizable BAR, 256 MiB of VRAM are visible to the host, and all processes share them.
 #[test]
 fn staging_memory_spares_a_small_bar() {
     let bar = |size| SoftMemory {
@@ -222,7 +222,7 @@ fn a_slab_is_smaller_where_its_heap_is_nearly_full() {
     });
 }
 
-/// hardware.md B3: an integrated device's memory and system memory are the same pages.
+/// An integrated device's memory and system memory are the same pages.
 #[test]
 fn the_memory_of_an_integrated_device_and_system_memory_are_one() {
     let memory = SoftMemory {
@@ -267,7 +267,7 @@ fn the_memory_of_an_integrated_device_and_system_memory_are_one() {
     });
 }
 
-/// hardware.md B5: one buffer of each size class holds little more than it uses.
+/// One buffer of each size class holds little more than it uses.
 #[test]
 fn slabs_hold_little_more_than_their_buffers_use() {
     let rig = Rig::new();
@@ -290,7 +290,7 @@ fn slabs_hold_little_more_than_their_buffers_use() {
     }
 }
 
-/// hardware.md C12: a device of an older version has no structures of newer ones.
+/// A device of an older version has no structures of newer ones.
 #[test]
 fn a_device_of_an_older_vulkan_is_asked_nothing_newer() {
     let rig = Rig::new();
@@ -306,7 +306,7 @@ fn a_device_of_an_older_vulkan_is_asked_nothing_newer() {
     }
 }
 
-/// hardware.md B5: buffers that are left in many slabs move together, and the slabs are freed.
+/// Buffers that are left in many slabs move together, and the slabs are freed.
 #[test]
 fn compacting_empties_half_empty_slabs() {
     let rig = Rig::new();

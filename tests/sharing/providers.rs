@@ -38,7 +38,7 @@ fn share(engine: &Engine, home: &Device, other: &Device) {
     assert_eq!((buffer.provider(), buffer.domain()), (Provider::Anonymous, DomainId::System));
 }
 
-/// hardware.md A4, reims-vgpu#85: drivers of AMD refuse addresses that a file is mapped at, and no device node is
+/// reims-vgpu#85: drivers of AMD refuse addresses that a file is mapped at, and no device node is
 /// accessible.
 #[test]
 fn drivers_that_refuse_files_share_anonymous_memory() {
@@ -92,7 +92,7 @@ fn a_buffer_in_anonymous_memory_moves_before_it_is_exported() {
     drop(app);
 }
 
-/// hardware.md A4(b): the home device has no memory that the other one may use; the other one exports system memory.
+/// The home device has no memory that the other one may use; the other one exports system memory.
 #[test]
 fn an_attached_device_exports_host_visible_memory_for_the_home_device() {
     let rig = Rig::new();
