@@ -233,7 +233,7 @@ impl Drop for Core {
         // within the bound.
         self.retire.drain(self.bounds.end);
         for member in self.devices.iter() {
-            if member.device.is_lost() && !member.device.settle(Duration::ZERO) {
+            if member.device.is_lost() && !member.device.wait_until_unused(Duration::ZERO) {
                 // It may still be at work, also with its tools.
                 tracing::error!(device = member.device.name(), "lost device still at work; leaked");
                 std::mem::forget(Arc::clone(member));

@@ -37,6 +37,9 @@ pub enum Effect {
     /// Memory that cannot be exported as a dma-buf on this machine is reported as out of device memory. So that
     /// code refuses the route, and is no shortage.
     NoMemoryMeansNoExport,
+    /// Waits on a lost device report the loss at once, while earlier submissions still run. So memory that the device
+    /// may write gets no new owner as long as the device exists.
+    LostWaitsReturnAtOnce,
 }
 
 /// One behaviour of one driver.
@@ -55,8 +58,26 @@ pub struct Quirk {
     pub evidence: &'static str,
 }
 
+/// Mesa's drivers for GPUs have this from its common runtime.
+const fn lost_waits(driver: vk::DriverId) -> Quirk {
+    Quirk {
+        driver,
+        versions: "Mesa 23.3 and newer, as read",
+        effect: Effect::LostWaitsReturnAtOnce,
+        symptom: "vkWaitSemaphores and vkDeviceWaitIdle: ERROR_DEVICE_LOST at once; what was submitted before the loss \
+                  still writes",
+        evidence: "src/vulkan/runtime/vk_semaphore.c, vk_fence.c, vk_queue.c; not run on a GPU",
+    }
+}
+
 /// All known quirks.
 pub const QUIRKS: &[Quirk] = &[
+    lost_waits(vk::DriverId::MESA_RADV),
+    lost_waits(vk::DriverId::INTEL_OPEN_SOURCE_MESA),
+    lost_waits(vk::DriverId::MESA_NVK),
+    lost_waits(vk::DriverId::MESA_TURNIP),
+    lost_waits(vk::DriverId::MESA_V3DV),
+    lost_waits(vk::DriverId::MESA_PANVK),
     Quirk {
         driver: vk::DriverId::MESA_LLVMPIPE,
         versions: "Mesa 25.0.7",

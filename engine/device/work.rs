@@ -10,6 +10,7 @@ use super::calls::StoppedQueues;
 use super::inner::DeviceInner;
 use super::queue::Queue;
 use super::queues::QueueKind;
+use super::quirks::Effect;
 use super::semaphore::OwnedSemaphore;
 use super::submit::{Body, NOT_LOCKED, NOT_ONCE, NotSubmitted, Submit};
 use super::wait_semaphores::Waits;
@@ -201,20 +202,27 @@ impl DeviceInner {
 
     /// Waits, for at most `timeout`, until a wait has said that nothing submitted here is in use any more;
     /// returns whether one has. For a lost device: a wait for the last submission succeeds, or reports the loss.
+    ///
+    /// Some drivers report the loss at once, whatever is still running. A lost device of theirs never settles: only
+    /// its destruction ends its work.
     pub(crate) fn settle(&self, timeout: Duration) -> bool {
         if self.settled.load(Ordering::Acquire) {
             return true;
         }
         let settled = self.wait_until_unused(timeout);
-        // Nothing is submitted to a lost device, so this stays true.
         if settled && self.is_lost() {
+            if self.adapter.has_quirk(Effect::LostWaitsReturnAtOnce) {
+                return false;
+            }
+            // Nothing is submitted to a lost device, so this stays true.
             self.settled.store(true, Ordering::Release);
         }
         settled
     }
 
-    /// Waits, for at most `timeout`, until no submission is in use; returns whether that is so.
-    pub(super) fn wait_until_unused(&self, timeout: Duration) -> bool {
+    /// Waits, for at most `timeout`, until no submission is in use by the rules of Vulkan, so that the device and its
+    /// objects may be destroyed; returns whether that is so.
+    pub(crate) fn wait_until_unused(&self, timeout: Duration) -> bool {
         // A wait may fail for other reasons, so it is tried more than once.
         const TRIES: u32 = 3;
         let end = Instant::now() + timeout;

@@ -7,6 +7,7 @@
 mod common;
 
 mod imports;
+mod loss;
 mod profiles;
 
 use driver_sim::Simulation;
@@ -21,7 +22,6 @@ pub(crate) fn under(text: &str, body: impl FnOnce()) {
 }
 
 /// As [`under`], with a control file: `driver_sim::Control::of_this_process()` changes switches from inside.
-#[expect(dead_code, reason = "for tests that change switches in the middle")]
 pub(crate) fn under_control(text: &str, body: impl FnOnce()) {
     let name = common::watchdog::test_name().replace("::", "-");
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.control"));

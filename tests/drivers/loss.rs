@@ -1,0 +1,70 @@
+//! Devices that are lost while earlier work still runs.
+#![expect(unsafe_code, reason = "records a command")]
+
+use std::time::Duration;
+
+use driver_sim::Control;
+use peerbuf::{
+    Access, BufferDescriptor, Device, Engine, EngineDescriptor, Placement, Scope, SharedBuffer,
+};
+
+use crate::common::bytes;
+use crate::under_control;
+
+const SIZE: u64 = 1 << 20;
+const BUFFERS: usize = 4;
+
+/// RADV's driver id, and its behaviour: waits on a lost device return at once, and earlier work goes on.
+const LOST_AS_RADV: &str = "
+    [[device]]
+    driver = \"llvmpipe\"
+    switches.identity.driver = 3
+    switches.work_after_lost = true
+    switches.lost_waits = \"at_once\"
+";
+
+fn system_buffer(engine: &Engine, home: &Device) -> SharedBuffer {
+    let descriptor = BufferDescriptor::new(SIZE).placement(Placement::System);
+    engine.create_buffer(home, descriptor).expect("a buffer")
+}
+
+/// The engine has no rig: what the lost device may write is leaked.
+#[test]
+fn memory_that_a_lost_device_may_write_gets_no_new_owner_although_waits_return() {
+    under_control(LOST_AS_RADV, || {
+        let control = Control::of_this_process().expect("a control file");
+        let engine = Engine::open(&EngineDescriptor::new()).expect("the engine opens");
+        let [lost, healthy] = [0, 1]
+            .map(|at| engine.open_device(&engine.adapters()[at]).expect("both drivers are there"));
+        let old = system_buffer(&engine, &healthy);
+        bytes::write(&old, 1);
+        let attachment = old.attach(&lost).expect("a route over system memory");
+        let mapping = attachment.map(Access::Write).expect("a mapping");
+        mapping.view().expect("scrubbed by now");
+        control.set("llvmpipe=+hung_after=1").expect("written");
+        let raw = lost.raw();
+        let held = engine.submit(&lost, |submission| {
+            let view = submission.uses(&mapping, Access::Write, Scope::TRANSFER)?;
+            // SAFETY: a live buffer, and the range of the mapping.
+            let record = move |commands| unsafe {
+                raw.cmd_fill_buffer(commands, view.buffer, view.offset, view.size, 0x0707_0707);
+            };
+            // SAFETY: it records a valid command on what was declared.
+            unsafe { submission.record(record) };
+            Ok(())
+        });
+        held.expect("accepted before the loss");
+        control.set("llvmpipe=+hung_after=1+lost_at_submit=1").expect("written");
+        let error = engine.submit(&lost, |_| Ok(())).expect_err("the device is lost");
+        assert!(error.is_device_lost(), "{error}");
+        drop((mapping, attachment, old));
+        let created: Vec<_> = (0..BUFFERS).map(|_| system_buffer(&engine, &healthy)).collect();
+        created.iter().for_each(|buffer| bytes::assert_zero(buffer, "a new buffer"));
+        // The work of the lost device runs now.
+        control.set("llvmpipe=+lost_at_submit=1").expect("written");
+        for _ in 0..50 {
+            std::thread::sleep(Duration::from_millis(10));
+            created.iter().for_each(|buffer| bytes::assert_zero(buffer, "after late work"));
+        }
+    });
+}
