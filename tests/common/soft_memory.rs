@@ -54,12 +54,12 @@ impl SoftMemory {
 pub(crate) struct Soft {
     memory: SoftMemory,
     real_instance: ash::Instance,
-    real: Mutex<Option<RealDevice>>,
+    real: RealDevice,
     live: Mutex<BTreeMap<u64, (usize, u64)>>,
     asked: Mutex<Vec<(u32, u64)>>,
     /// How often properties were asked for that Vulkan 1.0 does not have.
     newer: AtomicUsize,
-    keys: Mutex<Vec<u64>>,
+    physical: vk::PhysicalDevice,
 }
 
 #[derive(Clone)]
@@ -69,10 +69,26 @@ struct RealDevice {
     host: Option<vk::PFN_vkGetMemoryHostPointerPropertiesEXT>,
 }
 
-/// By handle of the physical device and of the device.
+/// By handle of the physical device.
 static KNOWN: Mutex<BTreeMap<u64, Arc<Soft>>> = Mutex::new(BTreeMap::new());
+/// By handle of the device: that of the application, and those that an engine opens beside it.
+static DEVICES: Mutex<BTreeMap<u64, (Arc<Soft>, RealDevice)>> = Mutex::new(BTreeMap::new());
 /// What the loader's own `vkGetDeviceProcAddr` is.
 static LOADER: Mutex<Option<vk::PFN_vkGetDeviceProcAddr>> = Mutex::new(None);
+
+impl RealDevice {
+    fn new(device: ash::Device, loader: vk::PFN_vkGetDeviceProcAddr) -> Self {
+        // SAFETY: a live device and a name that ends.
+        let get = |name: &CStr| unsafe { loader(device.handle(), name.as_ptr()) };
+        Self {
+            // SAFETY: the function of this name has this type.
+            fd: get(FD_PROPERTIES).map(|f| unsafe { std::mem::transmute(f) }),
+            // SAFETY: as above.
+            host: get(HOST_PROPERTIES).map(|f| unsafe { std::mem::transmute(f) }),
+            device,
+        }
+    }
+}
 
 impl Soft {
     /// Replaces functions of the instance and of the device.
@@ -84,28 +100,19 @@ impl Soft {
     ) -> Arc<Self> {
         let loader = instance.fp_v1_0().get_device_proc_addr;
         *lock(&LOADER) = Some(loader);
-        // SAFETY: a live device and a name that ends.
-        let get = |name: &CStr| unsafe { loader(device.handle(), name.as_ptr()) };
-        let real = RealDevice {
-            device: device.clone(),
-            // SAFETY: the function of this name has this type.
-            fd: get(FD_PROPERTIES).map(|f| unsafe { std::mem::transmute(f) }),
-            // SAFETY: as above.
-            host: get(HOST_PROPERTIES).map(|f| unsafe { std::mem::transmute(f) }),
-        };
-        let keys = vec![physical.as_raw(), device.handle().as_raw()];
+        let real = RealDevice::new(device.clone(), loader);
         let this = Arc::new(Self {
             memory,
             real_instance: instance.clone(),
-            real: Mutex::new(Some(real)),
+            real: real.clone(),
             live: Mutex::default(),
             asked: Mutex::default(),
             newer: AtomicUsize::new(0),
-            keys: Mutex::new(keys.clone()),
+            physical,
         });
-        for key in keys {
-            assert!(lock(&KNOWN).insert(key, Arc::clone(&this)).is_none(), "handles differ");
-        }
+        let key = physical.as_raw();
+        assert!(lock(&KNOWN).insert(key, Arc::clone(&this)).is_none(), "handles differ");
+        lock(&DEVICES).insert(device.handle().as_raw(), (Arc::clone(&this), real));
         this
     }
 
@@ -116,6 +123,7 @@ impl Soft {
             get_physical_device_memory_properties: memory_properties,
             get_physical_device_properties: properties,
             get_device_proc_addr: device_proc_addr,
+            create_device,
             ..real.fp_v1_0().clone()
         };
         let newer = ash::InstanceFnV1_1 {
@@ -128,7 +136,7 @@ impl Soft {
 
     /// The device, with a function table that allocates from the emulated heaps.
     pub(crate) fn device(&self) -> ash::Device {
-        let real = self.real().device;
+        let real = &self.real.device;
         let core = ash::DeviceFnV1_0 {
             allocate_memory,
             free_memory,
@@ -159,16 +167,10 @@ impl Soft {
         self.newer.load(Ordering::Relaxed)
     }
 
-    fn real(&self) -> RealDevice {
-        lock(&self.real).clone().expect("it is there until it is forgotten")
-    }
-
     /// Forgets the device, which is about to be destroyed.
     pub(crate) fn forget(&self) {
-        for key in lock(&self.keys).drain(..) {
-            lock(&KNOWN).remove(&key);
-        }
-        *lock(&self.real) = None;
+        lock(&KNOWN).remove(&self.physical.as_raw());
+        lock(&DEVICES).remove(&self.real.device.handle().as_raw());
     }
 
     fn report(&self, out: &mut vk::PhysicalDeviceMemoryProperties) {
@@ -200,8 +202,10 @@ fn known(handle: u64) -> Option<Arc<Soft>> {
     lock(&KNOWN).get(&handle).cloned()
 }
 
-fn of_device(device: vk::Device) -> Arc<Soft> {
-    known(device.as_raw()).expect("a device with emulated memory")
+/// `None` for a device that was not created through the emulated instance. The functions then fail: a panic would
+/// abort the test program, since they cannot unwind.
+fn of_device(device: vk::Device) -> Option<(Arc<Soft>, RealDevice)> {
+    lock(&DEVICES).get(&device.as_raw()).cloned()
 }
 
 /// Whether an address of this process is in a mapping of a file.
@@ -287,21 +291,59 @@ unsafe extern "system" fn device_proc_addr(
     let loader = lock(&LOADER).expect("set with the first device");
     // SAFETY: the caller's contract.
     let real = unsafe { loader(device, name) }?;
+    if of_device(device).is_none() {
+        return Some(real);
+    }
+    // SAFETY: cast back by the caller, who knows the type of the function with that name.
+    let erased = |ours: *const ()| unsafe {
+        Some(std::mem::transmute::<*const (), unsafe extern "system" fn()>(ours))
+    };
     // SAFETY: as above.
     match unsafe { CStr::from_ptr(name) } {
-        asked if asked == FD_PROPERTIES => {
-            type Ours = vk::PFN_vkGetMemoryFdPropertiesKHR;
-            // SAFETY: cast back by the caller, who knows the function's type.
-            Some(unsafe { std::mem::transmute::<Ours, unsafe extern "system" fn()>(fd_properties) })
-        }
-        asked if asked == HOST_PROPERTIES => {
-            type Ours = vk::PFN_vkGetMemoryHostPointerPropertiesEXT;
-            // SAFETY: as above.
-            Some(unsafe {
-                std::mem::transmute::<Ours, unsafe extern "system" fn()>(host_properties)
-            })
+        asked if asked == FD_PROPERTIES => erased(fd_properties as *const ()),
+        asked if asked == HOST_PROPERTIES => erased(host_properties as *const ()),
+        asked if asked == c"vkAllocateMemory" => erased(allocate_memory as *const ()),
+        asked if asked == c"vkFreeMemory" => erased(free_memory as *const ()),
+        asked if asked == c"vkDestroyDevice" => erased(destroy_device as *const ()),
+        asked if asked == c"vkGetBufferMemoryRequirements" => {
+            erased(get_buffer_memory_requirements as *const ())
         }
         _ => Some(real),
+    }
+}
+
+/// The device gets the emulated memory too, and shares it with the application's device.
+unsafe extern "system" fn create_device(
+    physical: vk::PhysicalDevice,
+    info: *const vk::DeviceCreateInfo<'_>,
+    allocator: *const vk::AllocationCallbacks<'_>,
+    out: *mut vk::Device,
+) -> vk::Result {
+    let (Some(soft), Some(loader)) = (known(physical.as_raw()), *lock(&LOADER)) else {
+        return vk::Result::ERROR_INITIALIZATION_FAILED;
+    };
+    let functions = soft.real_instance.fp_v1_0();
+    // SAFETY: the caller's contract.
+    let result = unsafe { (functions.create_device)(physical, info, allocator, out) };
+    if result == vk::Result::SUCCESS {
+        // SAFETY: written by the call.
+        let device = unsafe { ash::Device::load(functions, *out) };
+        let key = device.handle().as_raw();
+        let real = RealDevice::new(device, loader);
+        lock(&DEVICES).insert(key, (soft, real));
+    }
+    result
+}
+
+unsafe extern "system" fn destroy_device(
+    device: vk::Device,
+    allocator: *const vk::AllocationCallbacks<'_>,
+) {
+    // Forgotten first: the next device may get the same handle.
+    let removed = lock(&DEVICES).remove(&device.as_raw());
+    if let Some((_, real)) = removed {
+        // SAFETY: the caller's contract.
+        unsafe { (real.device.fp_v1_0().destroy_device)(device, allocator) };
     }
 }
 
@@ -311,8 +353,9 @@ unsafe extern "system" fn fd_properties(
     fd: i32,
     out: *mut vk::MemoryFdPropertiesKHR<'_>,
 ) -> vk::Result {
-    let soft = of_device(device);
-    let real = soft.real().fd.expect("the extension is on");
+    let Some((soft, RealDevice { fd: Some(real), .. })) = of_device(device) else {
+        return vk::Result::ERROR_UNKNOWN;
+    };
     // SAFETY: the caller's contract.
     let result = unsafe { real(device, handle, fd, out) };
     // SAFETY: as above.
@@ -327,11 +370,12 @@ unsafe extern "system" fn host_properties(
     pointer: *const std::ffi::c_void,
     out: *mut vk::MemoryHostPointerPropertiesEXT<'_>,
 ) -> vk::Result {
-    let soft = of_device(device);
+    let Some((soft, RealDevice { host: Some(real), .. })) = of_device(device) else {
+        return vk::Result::ERROR_UNKNOWN;
+    };
     if soft.memory.refuses_files && is_file(pointer.addr()) {
         return vk::Result::ERROR_INVALID_EXTERNAL_HANDLE;
     }
-    let real = soft.real().host.expect("the extension is on");
     // SAFETY: the caller's contract.
     let result = unsafe { real(device, handle, pointer, out) };
     // SAFETY: as above.
@@ -345,9 +389,9 @@ unsafe extern "system" fn get_buffer_memory_requirements(
     buffer: vk::Buffer,
     out: *mut vk::MemoryRequirements,
 ) {
-    let soft = of_device(device);
+    let Some((soft, real)) = of_device(device) else { return };
     // SAFETY: the caller's contract.
-    unsafe { (soft.real().device.fp_v1_0().get_buffer_memory_requirements)(device, buffer, out) };
+    unsafe { (real.device.fp_v1_0().get_buffer_memory_requirements)(device, buffer, out) };
     // SAFETY: as above.
     let out = unsafe { &mut *out };
     out.memory_type_bits = soft.bits(out.memory_type_bits);
@@ -359,7 +403,9 @@ unsafe extern "system" fn allocate_memory(
     allocator: *const vk::AllocationCallbacks<'_>,
     out: *mut vk::DeviceMemory,
 ) -> vk::Result {
-    let soft = of_device(device);
+    let Some((soft, real)) = of_device(device) else {
+        return vk::Result::ERROR_UNKNOWN;
+    };
     // SAFETY: the caller's contract.
     let mut info = unsafe { *info };
     let index = usize::try_from(info.memory_type_index).expect("small");
@@ -377,8 +423,7 @@ unsafe extern "system" fn allocate_memory(
     }
     info.memory_type_index = 0;
     // SAFETY: the caller's contract; the driver's own type is the one that the emulated one stands for.
-    let result =
-        unsafe { (soft.real().device.fp_v1_0().allocate_memory)(device, &info, allocator, out) };
+    let result = unsafe { (real.device.fp_v1_0().allocate_memory)(device, &info, allocator, out) };
     if result == vk::Result::SUCCESS {
         // SAFETY: written by the call.
         lock(&soft.live).insert(unsafe { *out }.as_raw(), (heap, size));
@@ -391,8 +436,8 @@ unsafe extern "system" fn free_memory(
     memory: vk::DeviceMemory,
     allocator: *const vk::AllocationCallbacks<'_>,
 ) {
-    let soft = of_device(device);
+    let Some((soft, real)) = of_device(device) else { return };
     lock(&soft.live).remove(&memory.as_raw());
     // SAFETY: the caller's contract.
-    unsafe { (soft.real().device.fp_v1_0().free_memory)(device, memory, allocator) };
+    unsafe { (real.device.fp_v1_0().free_memory)(device, memory, allocator) };
 }
