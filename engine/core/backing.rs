@@ -17,7 +17,8 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// Those of the last provider. [`Rejected::Unsuitable`] if there is none.
+    /// Those of the last provider. [`Rejected::Unsuitable`] if there is none. After [`Error::FdLimit`] only providers are
+    /// tried whose memory has no fd; that error is returned if they fail too.
     pub(crate) fn allocate_in(
         &self,
         domain: DomainId,
@@ -26,21 +27,24 @@ impl Core {
         accept: &dyn Fn(Provider) -> bool,
     ) -> Result<Backing, Rejected<Error>> {
         let mut last = Err(Rejected::Unsuitable);
+        let mut fd_limit = None;
         for provider in self.possible(request.home, domain.kind()) {
-            if !accept(provider) {
+            if !accept(provider) || (fd_limit.is_some() && provider.has_fd()) {
                 continue;
             }
             last = match self.pool(provider).allocate(request.size, request.dedicated, limit) {
                 Ok(backing) => return Ok(backing),
-                // Neither error depends on the domain, so no other domain is tried.
-                Err(error @ (Error::FdLimit { .. } | Error::DeviceLost { .. })) => {
-                    return Err(Rejected::Stop(error));
+                Err(error @ Error::FdLimit { .. }) => {
+                    fd_limit = Some(error);
+                    continue;
                 }
+                // Neither this error nor the limit of fds depends on the domain, so no other domain is tried.
+                Err(error @ Error::DeviceLost { .. }) => return Err(Rejected::Stop(error)),
                 Err(error) if error.is_out_of_memory() => Err(Rejected::Full(error)),
                 Err(error) => Err(Rejected::Failed(error)),
             };
         }
-        last
+        fd_limit.map_or(last, |error| Err(Rejected::Stop(error)))
     }
 
     /// The providers of a kind of domain that may suit buffers with the home device `home`, best first. Host-visible
