@@ -9,7 +9,7 @@ use super::registry::SlotId;
 use crate::device::{DeviceId, DeviceInner, HeapBudget};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
-use crate::memory::{Domain, DomainId, vram_heap};
+use crate::memory::{Domain, DomainId, HOST_GRANULE, vram_heap};
 use crate::residency::{DomainState, ResidencyOptions};
 use crate::sync::primitive::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::transfer::{ComputeKernels, CopySpeeds};
@@ -118,7 +118,9 @@ impl DeviceTable {
             device: Arc::clone(&device),
         });
         let (block, index) = index_of(device.id());
+        // Host memory is a multiple of this, and is imported whole.
         let limit = device.adapter().max_allocation();
+        let limit = (limit - limit % HOST_GRANULE).max(HOST_GRANULE);
         self.max_allocation.fetch_min(limit, Ordering::Relaxed);
         let vacant = || (0..1usize << block).map(|_| OnceLock::new()).collect();
         self.blocks[block].get_or_init(vacant)[index].get_or_init(|| member);

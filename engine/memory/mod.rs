@@ -69,6 +69,7 @@ pub(crate) use domain::{Claim, Domain, Room};
 pub(crate) use foreign_file::ForeignClaim;
 pub(crate) use group_account::{Charge, GroupId};
 pub(crate) use heap::vram_heap;
+pub(crate) use host::HOST_GRANULE;
 pub(crate) use host_copy::{copy_by_host, zero_by_host};
 pub(crate) use import_kind::ImportKind;
 pub(crate) use origin::Origin;
