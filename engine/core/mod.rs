@@ -168,6 +168,12 @@ impl Core {
         devices.chain([DomainId::System])
     }
 
+    /// The domains that are parts of system memory: the memory of integrated devices.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = DomainId> {
+        let parts = self.devices.iter().filter(|member| member.vram.ledger.is_part());
+        parts.map(|member| DomainId::Vram(member.device.id()))
+    }
+
     /// Checks that a domain is of this engine.
     ///
     /// # Errors

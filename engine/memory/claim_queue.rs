@@ -84,10 +84,12 @@ pub(crate) struct Short {
     pub(crate) all: u64,
     /// Of the group's own buffers.
     pub(crate) own: u64,
+    /// Of any memory of the machine, if the domain is a part of system memory.
+    pub(crate) beneath: u64,
 }
 
 impl Short {
     pub(crate) fn is_nothing(self) -> bool {
-        self.all == 0 && self.own == 0
+        self.all == 0 && self.own == 0 && self.beneath == 0
     }
 }

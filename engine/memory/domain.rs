@@ -90,9 +90,14 @@ impl Domain {
         let left_beneath = self.beneath.as_ref().map_or(u64::MAX, |system| {
             self.used().saturating_add(system.budget().saturating_sub(system.used()))
         });
+        self.own_budget().min(left_beneath)
+    }
+
+    /// What buffers may use at once by the limits of this domain alone.
+    fn own_budget(&self) -> u64 {
         let [capacity, cap, left] = [&self.capacity, &self.cap, &self.driver_budget]
             .map(|limit| limit.load(Ordering::Relaxed));
-        capacity.min(cap).min(left).min(left_beneath)
+        capacity.min(cap).min(left)
     }
 
     pub(crate) fn used(&self) -> u64 {
@@ -239,8 +244,9 @@ impl Domain {
         let account = self.accounts.find(group).filter(|account| account.is_capped());
         let own = promised.own.saturating_add(bytes);
         Short {
-            all: wanted.saturating_sub(self.budget()),
+            all: wanted.saturating_sub(self.own_budget()),
             own: account.map_or(0, |account| account.short_of(own)),
+            beneath: self.short_beneath(bytes, promised),
         }
     }
 
@@ -249,7 +255,8 @@ impl Domain {
     /// Whether bytes would fit if every buffer were evicted.
     pub(crate) fn could_hold(&self, charge: impl Into<Charge>) -> bool {
         let charge = charge.into();
-        charge.bytes <= self.budget() && self.group_could_hold(charge)
+        let beneath = self.beneath.as_ref().is_none_or(|system| system.could_hold(charge.bytes));
+        beneath && charge.bytes <= self.own_budget() && self.group_could_hold(charge)
     }
 
     /// Whether bytes would fit within the group's cap if every buffer of the group were evicted.
@@ -376,5 +383,6 @@ impl Drop for Claim<'_> {
 }
 
 mod groups;
+mod part;
 #[cfg(test)]
 mod tests;

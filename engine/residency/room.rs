@@ -96,6 +96,9 @@ fn without_evicting<W: World, T>(
     let room = ledger.charge(charge).or_else(|| {
         let group = capped(ledger, charge).unwrap_or_default();
         world.reclaim(domain, group, &|| ledger.has_room(charge));
+        if ledger.is_short_beneath(charge) {
+            world.reclaim(DomainId::System, GroupId::NONE, &|| !ledger.is_short_beneath(charge));
+        }
         ledger.charge(charge)
     });
     match room {
@@ -161,6 +164,10 @@ fn make_room<'a, W: World>(
         // Unused memory is freed before any buffer is evicted.
         let of = capped_claim(&claim, group).unwrap_or_default();
         world.reclaim(domain, of, &|| claim.short_of().is_nothing());
+        if claim.short_of().beneath > 0 {
+            let enough = || claim.short_of().beneath == 0;
+            world.reclaim(DomainId::System, GroupId::NONE, &enough);
+        }
         if let Some(room) = claim.take() {
             return Ok(room);
         }
@@ -168,13 +175,18 @@ fn make_room<'a, W: World>(
         // evicted in this turn rather than too much.
         let own_in_flight = if group == GroupId::NONE { 0 } else { world.in_flight(domain, group) };
         let in_flight = world.in_flight(domain, GroupId::NONE);
+        let in_flight_beneath =
+            if ledger.is_part() { world.in_flight(DomainId::System, GroupId::NONE) } else { 0 };
         let short = claim.short_of();
         // The group's own buffers first: evicting others does not help a group at its cap.
         if short.own > own_in_flight && walk.step(short.own - own_in_flight, group) {
             continue;
         }
         let hopeless = short.own > own_in_flight;
-        if !hopeless && short.all > in_flight && walk.step(short.all - in_flight, GroupId::NONE) {
+        // Of memory that is short beneath only purgeable buffers free any.
+        let beneath = short.beneath.saturating_sub(in_flight_beneath);
+        let wanted = short.all.saturating_sub(in_flight).max(beneath);
+        if !hopeless && wanted > 0 && walk.step(wanted, GroupId::NONE) {
             continue;
         }
         // Enough bytes are in flight, or no candidate is left.
@@ -191,7 +203,8 @@ fn make_room<'a, W: World>(
         };
         match waited {
             ReleaseWait::Released => {}
-            ReleaseWait::NothingInFlight if in_flight > 0 || short.is_nothing() => {}
+            ReleaseWait::NothingInFlight
+                if in_flight > 0 || in_flight_beneath > 0 || short.is_nothing() => {}
             ReleaseWait::NothingInFlight | ReleaseWait::TimedOut => {
                 let capped = capped_claim(&claim, group);
                 return Err(world.no_room(domain, bytes, capped, walk.failures()));

@@ -132,6 +132,25 @@ fn staging_memory_spares_a_small_bar() {
     }
 }
 
+/// Host memory comes in multiples of 64 KiB, and devices import it whole: the kit refuses what is beyond the limit.
+#[test]
+fn system_memory_stays_within_a_largest_allocation_that_is_no_round_number() {
+    let limit = 4 * MIB - 4;
+    let memory = SoftMemory { max_allocation: limit, ..SoftMemory::discrete(GIB, GIB) };
+    with_each(&memory, |engine, device, app| {
+        let mut all = vec![];
+        for (seed, size) in (1..).zip([4096, 100_000, MIB, 2 * MIB, 3 * MIB, limit - 65_536]) {
+            let descriptor = BufferDescriptor::new(size).placement(Placement::System);
+            let buffer = engine.create_buffer(device, descriptor).expect("within the limit");
+            bytes::write(&buffer, seed);
+            fill(&buffer.attach(device).expect("imported"), 5);
+            all.push(buffer);
+        }
+        let asked = app.memory().asked();
+        assert!(asked.iter().all(|(_, size)| *size <= limit), "{asked:?}");
+    });
+}
+
 /// llama.cpp#5441, #15256: the largest allocation is no round number, and what is within it works.
 #[test]
 fn a_buffer_as_large_as_the_largest_allocation_is_created() {
@@ -222,10 +241,8 @@ fn a_slab_is_smaller_where_its_heap_is_nearly_full() {
     });
 }
 
-/// An integrated device's memory and system memory are the same pages.
-#[test]
-fn the_memory_of_an_integrated_device_and_system_memory_are_one() {
-    let memory = SoftMemory {
+fn integrated() -> SoftMemory {
+    SoftMemory {
         kind: Some(vk::PhysicalDeviceType::INTEGRATED_GPU),
         types: vec![
             (0, Flags::DEVICE_LOCAL),
@@ -233,7 +250,37 @@ fn the_memory_of_an_integrated_device_and_system_memory_are_one() {
             (1, HOST | Flags::HOST_CACHED),
         ],
         ..SoftMemory::discrete(GIB, GIB)
-    };
+    }
+}
+
+/// What an integrated device's own limits are short of becomes free by moves to system memory.
+#[test]
+fn idle_buffers_of_an_integrated_device_make_way_for_its_own_limits() {
+    with_each(&integrated(), |engine, device, _| {
+        let vram = DomainId::Vram(device.id());
+        let used = |domain| engine.usage(domain).expect("of this engine").used;
+        let of = |mib| {
+            let descriptor = BufferDescriptor::new(mib * MIB).placement(Placement::Vram);
+            engine.create_buffer(device, descriptor).expect("an idle buffer makes way")
+        };
+        engine.set_cap(vram, Some(64 * MIB)).expect("of this engine");
+        let first = of(48);
+        bytes::write(&first, 7);
+        let second = of(32);
+        assert_eq!((first.domain(), second.domain()), (DomainId::System, vram), "evicted");
+        engine.set_cap(vram, Some(16 * MIB)).expect("of this engine");
+        wait_idle(&[device]);
+        assert_eq!(second.domain(), DomainId::System, "a smaller cap evicts");
+        engine.trim();
+        assert_eq!((used(vram), used(DomainId::System)), (0, 80 * MIB));
+        bytes::assert_sequence(&first, 7, "moved");
+    });
+}
+
+/// An integrated device's memory and system memory are the same pages.
+#[test]
+fn the_memory_of_an_integrated_device_and_system_memory_are_one() {
+    let memory = integrated();
     with_each(&memory, |engine, device, app| {
         assert_eq!(device.adapter().kind(), AdapterKind::Integrated);
         let vram = DomainId::Vram(device.id());

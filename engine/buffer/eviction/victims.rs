@@ -10,7 +10,7 @@ use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::placement::home_at;
 use crate::core::SlotId;
 use crate::error::{Error, Result};
-use crate::memory::{DomainId, DomainKind};
+use crate::memory::{DomainId, DomainKind, GroupId};
 use crate::observe::MoveCause;
 use crate::residency::{EvictionLimits, SkipReason, Trigger, Victim};
 use crate::sync::Usage;
@@ -61,7 +61,7 @@ fn plan_victim<'a>(
     from: DomainId,
     limits: &EvictionLimits,
 ) -> Result<Option<(Plan<'a>, Copier)>, SkipReason> {
-    loop {
+    let group = loop {
         // Checked before anything is prepared. The result may change until the move takes the reservation,
         // which checks again.
         let mut state = match buffer.reservation.try_lock(&buffer.core().queues) {
@@ -103,7 +103,7 @@ fn plan_victim<'a>(
             if has_work && limits.skip_busy {
                 return Err(SkipReason::Busy);
             }
-            break;
+            break state.location().group();
         }
         if let Some(purged) = buffer.purge_victim(&mut state, limits) {
             return purged.map(|()| None);
@@ -115,26 +115,24 @@ fn plan_victim<'a>(
         let waited =
             moving.map_or(Ok(()), |fence| fence.wait_until_over(time_left.unwrap_or_default()));
         waited.map_err(|error| skip_reason(&error))?;
-    }
-    plan_move(buffer, from, limits).map(Some)
+    };
+    plan_move(buffer, group, from, limits).map(Some)
 }
 
 /// Plans the move of a victim in `from` to system memory, whatever its placement: that says where the buffer may be used. The
 /// reservation is not held.
 fn plan_move<'a>(
     buffer: &'a Arc<BufferInner>,
+    group: GroupId,
     from: DomainId,
     limits: &EvictionLimits,
 ) -> Result<(Plan<'a>, Copier), SkipReason> {
-    // The memory of an integrated device is system memory: a move would free nothing.
-    let gains_nothing = match (from, limits.trigger) {
-        (DomainId::Vram(device), Trigger::Room { .. }) => {
-            buffer.core().member(device).device.adapter().shares_system_memory()
+    // The memory of an integrated device is system memory: if that is what is short, a move frees nothing.
+    if let Trigger::Room { bytes, .. } = limits.trigger {
+        let ledger = &buffer.core().domain_state(from).ledger;
+        if ledger.is_part() && ledger.move_gains_nothing((bytes, group)) {
+            return Err(SkipReason::NoRoom);
         }
-        _ => false,
-    };
-    if gains_nothing {
-        return Err(SkipReason::NoRoom);
     }
     let plan = || {
         buffer.check_resident()?;

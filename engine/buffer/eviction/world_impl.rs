@@ -58,7 +58,10 @@ impl World for Buffers {
     }
 
     fn in_flight(&self, from: DomainId, of: GroupId) -> u64 {
-        self.core.retire.bytes_of(of, from)
+        // Parts of system memory are charged there as well, without a group.
+        let with_parts = of == GroupId::NONE && from == DomainId::System;
+        let parts = with_parts.then(|| self.core.parts()).into_iter().flatten();
+        parts.chain([from]).map(|domain| self.core.retire.bytes_of(of, domain)).sum()
     }
 
     fn wait_for_release(
@@ -68,14 +71,23 @@ impl World for Buffers {
         enough: &dyn Fn() -> bool,
     ) -> ReleaseWait {
         let Some(until) = limits.wait else {
-            return if self.core.retire.bytes_in(from) > 0 {
+            return if self.beside(from).any(|domain| self.core.retire.bytes_in(domain) > 0) {
                 ReleaseWait::TimedOut
             } else {
                 ReleaseWait::NothingInFlight
             };
         };
         let start = Instant::now();
-        let waited = self.core.retire.wait_for(from, until, enough);
+        let mut waited = Ok(false);
+        for domain in self.beside(from) {
+            match self.core.retire.wait_for(domain, until, enough) {
+                Ok(any) => waited = waited.map(|before| before || any),
+                Err(error) => waited = Err(error),
+            }
+            if waited.is_err() || matches!(waited, Ok(true)) && enough() {
+                break;
+            }
+        }
         if !matches!(waited, Ok(false)) {
             self.core.counters.stalls.add(StallCause::Room, start.elapsed());
         }
@@ -130,5 +142,16 @@ impl World for Buffers {
             code: None,
             failures: Box::new(failures),
         }
+    }
+}
+
+impl Buffers {
+    /// A domain, and those whose releases make room in it: the memory of integrated devices and system memory are one.
+    fn beside(&self, domain: DomainId) -> impl Iterator<Item = DomainId> {
+        let is_shared =
+            domain == DomainId::System || self.core.domain_state(domain).ledger.is_part();
+        let shared = self.core.parts().chain([DomainId::System]);
+        let others = shared.filter(move |&other| is_shared && other != domain);
+        std::iter::once(domain).chain(others)
     }
 }

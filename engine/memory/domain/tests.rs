@@ -168,16 +168,16 @@ fn a_group_that_makes_room_for_itself_blocks_no_others_and_loses_nothing() {
     domain.charge((40, A)).expect("room").spend();
     domain.charge(50).expect("room").spend();
     let first = domain.claim((20, A));
-    assert_eq!(first.short_of(), Short { all: 10, own: 20 });
+    assert_eq!(first.short_of(), Short { all: 10, own: 20, beneath: 0 });
     // The ten free bytes are no use to the group, so others may have them.
     domain.charge((10, B)).expect("room").spend();
     assert!(domain.charge(1).is_none());
     // What the group's own buffers free is reserved for the group.
     domain.credit((10, A));
-    assert_eq!(first.short_of(), Short { all: 10, own: 10 });
+    assert_eq!(first.short_of(), Short { all: 10, own: 10, beneath: 0 });
     assert!(domain.charge(1).is_none() && domain.charge((1, B)).is_none());
     let second = domain.claim((5, A));
-    assert_eq!(second.short_of(), Short { all: 5, own: 15 }, "behind the first claim");
+    assert_eq!(second.short_of(), Short { all: 5, own: 15, beneath: 0 }, "behind the first claim");
     domain.credit((10, A));
     assert!(second.take().is_none() && domain.charge(1).is_none());
     first.take().expect("its bytes").spend();
@@ -192,8 +192,8 @@ fn a_group_beyond_its_cap_takes_nothing_from_other_claims() {
     domain.charge(40).expect("room").spend();
     domain.set_group_cap(A, Some(50));
     let (own, other) = (domain.claim((10, A)), domain.claim(10));
-    assert_eq!(own.short_of(), Short { all: 10, own: 20 });
-    assert_eq!(other.short_of(), Short { all: 10, own: 0 });
+    assert_eq!(own.short_of(), Short { all: 10, own: 20, beneath: 0 });
+    assert_eq!(other.short_of(), Short { all: 10, own: 0, beneath: 0 });
     domain.credit((20, A));
     // Ten bytes for each claim.
     other.take().expect("there is room").spend();
@@ -241,6 +241,42 @@ fn the_memory_of_an_integrated_device_is_a_part_of_system_memory() {
     part.release(70);
     system.release(30);
     assert_eq!((system.usage().held, part.usage().held), (0, 0));
+}
+
+/// A charge of the part and its claim see what is promised in system memory, and so do their shortages.
+#[test]
+fn a_part_is_short_of_what_system_memory_has_promised() {
+    let system = Arc::new(Domain::new(DomainId::System, 100));
+    let part = Domain::new(DomainId::Vram(DeviceId(0)), 80).part_of(&system);
+    let promised = system.claim(70);
+    let claim = part.claim(50);
+    assert!(claim.take().is_none(), "30 bytes are not promised");
+    assert_eq!(claim.short_of(), Short { all: 0, own: 0, beneath: 20 });
+    assert!(part.move_gains_nothing(50) && !part.has_room(50));
+    drop(promised);
+    assert_eq!(claim.short_of(), Short { all: 0, own: 0, beneath: 0 });
+    drop(claim.take().expect("nothing is promised"));
+}
+
+/// A move to system memory frees what the part's own limits or a group's cap are short of.
+#[test]
+fn a_move_out_of_a_part_gains_what_its_own_limits_are_short_of() {
+    let system = Arc::new(Domain::new(DomainId::System, 100));
+    let part = Domain::new(DomainId::Vram(DeviceId(0)), 80).part_of(&system);
+    part.charge((40, A)).expect("there is room").spend();
+    assert!(!part.move_gains_nothing(60), "nothing is short, whatever the driver says");
+    part.set_cap(Some(50));
+    assert!(!part.move_gains_nothing(20), "the cap is short");
+    part.set_cap(None);
+    system.charge(40).expect("there is room").spend();
+    assert!(part.move_gains_nothing(30), "system memory is short");
+    part.set_group_cap(A, Some(45));
+    assert!(!part.move_gains_nothing((30, A)) && part.move_gains_nothing(30));
+    // What is in use beneath may be freed.
+    assert!(part.could_hold(80) && !part.could_hold(81));
+    system.set_cap(Some(70));
+    assert!(part.could_hold(70) && !part.could_hold(71));
+    (part.credit((40, A)), system.credit(40));
 }
 
 #[test]
