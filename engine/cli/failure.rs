@@ -149,7 +149,7 @@ fn hint(error: &Error) -> Option<Cow<'static, str>> {
         Error::Vulkan { code, .. } if *code == ash::vk::Result::ERROR_OUT_OF_DEVICE_MEMORY => {
             "a smaller --size or --vram may fit: some drivers allocate at most 1 or 2 GiB at once"
         }
-        Error::Unsupported { missing, .. } if missing.contains("allocations of") => {
+        Error::Unsupported { missing, .. } if missing.contains("its limit is") => {
             "a smaller --size fits: this is a limit of the driver for one allocation, not a shortage"
         }
         Error::Unsupported { .. } => {

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use crate::buffer::object::{BufferInner, wait_all};
 use crate::device::{DeviceInner, Waits};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::staging::{Direction, StagingBuffer};
 use crate::memory::{Allocation, HostPtr, View};
 use crate::observe::StallCause;
-use crate::sync::{Fence, Fences, Retired, Usage, waits_on};
+use crate::sync::{Fence, Fences, RejectionWatch, Retired, Usage, waits_on};
 use crate::transfer::{self, Span};
 
 /// The bytes of a host access in staging memory, copied there and back by the home device.
@@ -27,6 +27,19 @@ pub(super) struct BounceBuffer {
     /// The ranges that were written. Only these are copied back: the rest is a copy of bytes that a device may
     /// have written since.
     written: Mutex<Vec<Range<u64>>>,
+}
+
+/// Why a copy to or from staging memory failed, and the fence of the work that may still use it.
+struct Failed {
+    error: Error,
+    running: Fence,
+}
+
+impl From<Error> for Failed {
+    /// An error with no work running.
+    fn from(error: Error) -> Self {
+        Self { error, running: Fence::signalled() }
+    }
 }
 
 impl BounceBuffer {
@@ -52,11 +65,15 @@ impl BounceBuffer {
             return Ok(this);
         };
         let end = Some(Instant::now() + buffer.core().timeout);
-        let fence = this.submit(buffer, Usage::Read, end, |waits| {
+        let submitted = this.submit(buffer, Usage::Read, end, |waits| {
             transfer::to_staging(&this.home, waits, this.span(), staging.raw())
-        })?;
-        if let Err(error) = fence.wait(buffer.core().timeout) {
-            this.retire(buffer, fence);
+        });
+        let copied = submitted.and_then(|fence| {
+            let waited = fence.wait(buffer.core().timeout);
+            waited.map_err(|error| Failed { error, running: fence })
+        });
+        if let Err(Failed { error, running }) = copied {
+            this.retire(buffer, running);
             return Err(error);
         }
         Ok(this)
@@ -72,9 +89,16 @@ impl BounceBuffer {
         let Some(staging) = self.staging.as_ref().filter(|_| !parts.is_empty()) else {
             return Ok(());
         };
-        let fence = self.submit(buffer, Usage::Write, end, |waits| {
+        let submitted = self.submit(buffer, Usage::Write, end, |waits| {
             transfer::from_staging_parts(&self.home, waits, staging.raw(), self.span(), &parts)
-        })?;
+        });
+        let fence = match submitted {
+            Ok(fence) => fence,
+            Err(Failed { error, running }) => {
+                self.retire(buffer, running);
+                return Err(error);
+            }
+        };
         self.retire(buffer, fence.clone());
         match end.filter(|_| self.is_external) {
             Some(end) => wait_all(&[fence], end),
@@ -90,7 +114,7 @@ impl BounceBuffer {
         usage: Usage,
         end: Option<Instant>,
         submit: impl Fn(Waits) -> Result<Fence>,
-    ) -> Result<Fence> {
+    ) -> Result<Fence, Failed> {
         loop {
             let mut state = buffer.lock();
             let pending = state.fences().pending(usage.waits_for());
@@ -103,9 +127,11 @@ impl BounceBuffer {
             }
             let writers = state.fences().pending(Usage::Write);
             let waits = waits_on(&buffer.core().bridges, &self.home, &device)?;
-            let fence = submit(waits)?.depends_on(&writers);
-            state.fences().add(usage, fence.clone());
-            return Ok(fence);
+            let watch = RejectionWatch::main(&self.home);
+            let submitted = submit(waits).map(|fence| fence.depends_on(&writers));
+            let running = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
+            state.fences().add(usage, running.clone());
+            return submitted.map_err(|error| Failed { error, running });
         }
     }
 

@@ -15,6 +15,13 @@ pub(super) const MARK: &str = "\u{1}peerbuf:";
 /// The longest line that is kept.
 const LINE: u64 = 1 << 20;
 
+/// The most printed lines that are kept, and the most bytes of them.
+const LINES: usize = 256;
+const BYTES: usize = 64 << 10;
+
+/// The lines that wait to be taken; a child that prints more waits in its write.
+const QUEUED: usize = 16;
+
 /// How a child process ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -27,15 +34,17 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Heard<M> {
     pub(super) messages: Vec<M>,
-    /// The lines that were no messages.
+    /// The lines that were no messages, as many as are kept.
     pub(super) printed: Vec<String>,
+    /// The bytes in `printed`.
+    bytes: usize,
     pub(super) end: End,
 }
 
 /// Runs `command` until it ends or `bound` is over; then it is killed. Standard output and standard error are one
 /// pipe, so that the call needs four file descriptors.
 pub(super) fn run<M: DeserializeOwned>(command: &mut Command, bound: Duration) -> Heard<M> {
-    let mut heard = Heard { messages: vec![], printed: vec![], end: End::Finished };
+    let mut heard = Heard { messages: vec![], printed: vec![], bytes: 0, end: End::Finished };
     let (mut child, lines) = match start(command) {
         Ok(started) => started,
         Err(error) => {
@@ -50,6 +59,8 @@ pub(super) fn run<M: DeserializeOwned>(command: &mut Command, bound: Duration) -
         // A grandchild may keep the pipe open after the child's end.
         let slice = left.min(Duration::from_millis(50));
         match lines.recv_timeout(slice) {
+            // A child that prints without end has the same bound.
+            Ok(_) if left.is_zero() => break,
             Ok(line) => heard.take(&line),
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) if ended.is_some() || left.is_zero() => break,
@@ -67,8 +78,11 @@ impl<M: DeserializeOwned> Heard<M> {
             None => (line, None),
         };
         self.messages.extend(message);
-        if !printed.trim().is_empty() {
-            self.printed.push(printed.trim().to_owned());
+        let printed = printed.trim();
+        let is_kept = self.printed.len() < LINES && self.bytes + printed.len() <= BYTES;
+        if !printed.is_empty() && is_kept {
+            self.bytes += printed.len();
+            self.printed.push(printed.to_owned());
         }
     }
 }
@@ -78,7 +92,7 @@ fn start(command: &mut Command) -> io::Result<(Child, Receiver<String>)> {
     let child = command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn()?;
     // The command keeps the writing ends, without which the pipe never ends.
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let (sender, lines) = mpsc::channel();
+    let (sender, lines) = mpsc::sync_channel(QUEUED);
     thread::spawn(move || {
         let mut reader = BufReader::new(reader);
         let mut line = Vec::new();
@@ -141,4 +155,28 @@ fn signal_name(signal: i32) -> String {
         _ => return format!("signal {signal}"),
     };
     format!("signal {signal} ({name})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_prints_without_end_is_killed_and_few_of_its_lines_are_kept() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "while :; do echo again; done"]);
+        let heard = run::<String>(&mut command, Duration::from_millis(500));
+        assert!(matches!(&heard.end, End::Failed(why) if why.contains("hangs")), "{:?}", heard.end);
+        assert!(!heard.printed.is_empty() && heard.printed.len() <= LINES);
+        assert!(heard.printed.iter().all(|line| line == "again"));
+    }
+
+    #[test]
+    fn long_lines_are_kept_up_to_a_number_of_bytes() {
+        let mut heard =
+            Heard::<String> { messages: vec![], printed: vec![], bytes: 0, end: End::Finished };
+        (0..8).for_each(|_| heard.take(&"x".repeat(BYTES / 3)));
+        heard.take(&format!("{MARK}\"a message\""));
+        assert_eq!((heard.printed.len(), heard.messages.len()), (3, 1));
+    }
 }

@@ -151,7 +151,7 @@ fn load(facts: &mut DriverFacts, devices: &mut Vec<SeenDevice>) {
     let mut command = child_process("driver");
     with_drivers(&mut command, &[&facts.manifest]);
     command.env("VK_LOADER_DEBUG", "error,warn");
-    let Heard { messages, printed, end } = child::run(&mut command, bounded(BOUND));
+    let Heard { messages, printed, end, .. } = child::run(&mut command, bounded(BOUND));
     facts.messages = printed;
     for message in messages {
         match message {

@@ -12,6 +12,7 @@ use crate::access::Access;
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
 use crate::memory::{Allocation, HostPtr, HostWait, View, copy_by_host, zero_by_host};
+use crate::sync::RejectionWatch;
 
 /// How one end of the copy is accessed.
 #[derive(Clone, Debug)]
@@ -66,7 +67,11 @@ impl BouncePath {
         let cleared = match &self.to {
             BounceEnd::Device { view, .. } if !tail.is_empty() => {
                 let span = Span { view, offset: to.1 + tail.start, len: tail.end - tail.start };
-                Some(zero(view.device(), span)?)
+                let watch = RejectionWatch::main(view.device());
+                // A rejected submission may write all the same.
+                let rejected =
+                    |error| Unfinished { error, reading: vec![], writing: vec![watch.fence()] };
+                Some(zero(view.device(), span).map_err(rejected)?)
             }
             _ => None,
         };

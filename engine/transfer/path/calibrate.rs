@@ -16,7 +16,7 @@ use crate::device::{DeviceInner, Waits};
 use crate::error::Result;
 use crate::memory::staging::{Direction, Staging, StagingBuffer};
 use crate::memory::{HostPtr, wide};
-use crate::sync::{Fence, Fences, Retire, Retired, Usage};
+use crate::sync::{Fence, Fences, RejectionWatch, Retire, Retired, Usage};
 
 /// The sizes that are measured.
 const SIZES: [u64; 4] = [4 << 10, 64 << 10, 512 << 10, LARGEST];
@@ -162,14 +162,16 @@ impl<'a> Pieces<'a> {
 
     fn submit(&mut self, bytes: u64) -> Result<()> {
         let region = [vk::BufferCopy { src_offset: 0, dst_offset: 0, size: bytes }];
-        let value = self.device.submit(Waits::default(), |commands| {
+        let watch = RejectionWatch::main(self.device);
+        let submitted = self.device.submit(Waits::default(), |commands| {
             let [from, to] = self.raw;
             // SAFETY: both buffers are live, of this device, bound, at least so long, and made for
             // transfers (VUID-vkCmdCopyBuffer-size-00115, -00116).
             unsafe { self.device.raw().cmd_copy_buffer(commands, from, to, &region) };
-        })?;
-        self.last = Fence::new(self.device, value);
-        Ok(())
+        });
+        let fence = submitted.map(|value| Fence::new(self.device, value));
+        self.last = fence.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
+        fence.map(drop)
     }
 
     /// Evicts the largest size from the caches.

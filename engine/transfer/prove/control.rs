@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::ends::{Hung, ProbeDevices, RouteEnd};
 use super::memory::Memory;
+use super::outcome::Until;
 use crate::device::{DeviceInner, QueueKind, Waits};
 use crate::error::{Error, Result};
 use crate::sync::Fence;
@@ -125,11 +126,12 @@ impl<'a> Session<'a> {
         Ok(start.elapsed())
     }
 
-    /// Frees memory of a trial. If work on it is not over, it stays, and the devices of that work are not used again.
-    pub(super) fn close(&mut self, memory: impl IntoIterator<Item = Memory>) {
+    /// Frees memory of a trial that may run until `until`. If work on it is not over by then, the memory stays, and
+    /// the devices of that work are not used again.
+    pub(super) fn close(&mut self, memory: impl IntoIterator<Item = Memory>, until: Until) {
         let (mut fences, mut kept) = (Vec::new(), Vec::new());
         for memory in memory {
-            let (allocation, running) = memory.into_parts();
+            let (allocation, running) = memory.into_parts(until);
             fences.extend(running);
             kept.push(allocation);
         }

@@ -90,15 +90,47 @@ impl Memory {
         self.fences.borrow_mut().extend(fences);
     }
 
-    /// The memory, and the fences of work that is not over.
-    pub(super) fn into_parts(self) -> (Arc<Allocation>, Vec<Fence>) {
-        let mut running = self.fences.into_inner();
-        running.retain(|fence| !fence.is_over());
-        (self.allocation, running)
+    /// The memory, and the fences of work that is not over by `until`.
+    pub(super) fn into_parts(self, until: Until) -> (Arc<Allocation>, Vec<Fence>) {
+        (self.allocation, still_running(self.fences.into_inner(), until))
     }
+}
+
+/// The fences that are not over by `until`. The trial may have ended before, with a wait that failed.
+fn still_running(mut fences: Vec<Fence>, until: Until) -> Vec<Fence> {
+    // A wait may fail for reasons other than the work that it waits for, so it is tried more than once.
+    const TRIES: u32 = 3;
+    let is_over = |fence: &Fence| {
+        (0..TRIES).any(|_| fence.is_over() || fence.wait_until_over(until.left()).is_ok())
+    };
+    fences.retain(|fence| !is_over(fence));
+    fences
 }
 
 /// All of a view of `bytes` bytes.
 pub(super) fn span(view: &View, bytes: u64) -> Span<'_> {
     Span { view, offset: 0, len: bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_trial_waits_for_work_that_it_has_not_waited_for() {
+        let (ends, signal) = Fence::host();
+        let (hangs, _signal) = Fence::host();
+        let signaller = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            drop(signal);
+        });
+        let until = Until { end: Instant::now() + Duration::from_secs(60) };
+        assert!(still_running(vec![Fence::signalled(), ends], until).is_empty());
+        signaller.join().expect("the signaller ends");
+
+        let until = Until { end: Instant::now() };
+        assert_eq!(still_running(vec![hangs], until).len(), 1);
+    }
 }

@@ -136,7 +136,7 @@ impl Attempt {
             match self.allocate(way.provider, &ends[0]) {
                 Ok(alone) => Some(alone),
                 Err(error) => {
-                    session.close([memory]);
+                    session.close([memory], self.until);
                     return Err(error);
                 }
             }
@@ -144,7 +144,7 @@ impl Attempt {
             None
         };
         let found = self.pass_through(way, ends, &memory, alone.as_ref());
-        session.close([memory].into_iter().chain(alone));
+        session.close([memory].into_iter().chain(alone), self.until);
         found
     }
 
@@ -234,13 +234,13 @@ impl Attempt {
         let (target, far_view) = match self.private(far, session, Side::Second) {
             Ok(made) => made,
             Err(error) => {
-                session.close([source]);
+                session.close([source], self.until);
                 return Err(error);
             }
         };
         let found = self.carry(near, (&source, &near_view), far, (&target, &far_view));
         drop((near_view, far_view));
-        session.close([source, target]);
+        session.close([source, target], self.until);
         found
     }
 
@@ -290,7 +290,7 @@ impl Attempt {
             match memory.allocation().view(device, kinds[0].1) {
                 Ok(view) => return Ok((memory, view)),
                 Err(error) => {
-                    session.close([memory]);
+                    session.close([memory], self.until);
                     last = Unproved::Failed(Failure { side, stage: Stage::Import, error });
                 }
             }

@@ -161,3 +161,38 @@ fn a_rejected_submission_counts_as_submitted() {
         created.iter().for_each(|buffer| bytes::assert_zero(buffer, "after late work"));
     }
 }
+
+/// So does the copy back of a host access to memory that the host cannot map.
+#[test]
+fn a_rejected_copy_of_a_host_access_counts_as_submitted() {
+    let rig = Rig::new();
+    for twin in rig.all() {
+        let app = App::new(&rig, twin.adapter(), |_| true);
+        let queue = FaultyQueue::new(&app.device, FAMILY);
+        let engine = &rig.external_engine();
+        engine.calls().set_unmappable_device_memory(true);
+        let lost = app
+            .try_join(&rig, engine, |facts| facts.device = queue.device().clone())
+            .expect("adopted");
+        let buffer = engine.create_buffer(&lost, BufferDescriptor::new(SIZE)).expect("a buffer");
+        let access = buffer.host_access(Access::ReadWrite).expect("a host access");
+        access.write(0, &bytes::sequence(1, SIZE)).expect("written");
+        engine.trim();
+        let gate = Gate::close(&lost);
+        queue.next(Fate::RunsAndReportsLoss);
+        assert!(access.end().is_err_and(|error| error.is_device_lost()));
+        assert!(buffer.is_poisoned(), "it may be written at any time");
+        let used = engine.live().count(Object::Allocation);
+        drop(buffer);
+        engine.trim();
+        assert_eq!(engine.live().count(Object::Allocation), used, "the copy may still run");
+        gate.open();
+        let is_freed = |_| {
+            engine.trim();
+            let left = engine.live().count(Object::Allocation);
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            left < used
+        };
+        assert!((0..1000).any(is_freed), "the memory is not lost for good");
+    }
+}
