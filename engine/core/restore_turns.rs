@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use crate::sync::primitive::{Condvar, Mutex, MutexGuard, lock, thread_local, wait_until};
+use crate::sync::primitive::{Condvar, Mutex, MutexGuard, lock, thread_local, wait_while};
 
 thread_local! {
     /// Whether this thread has a turn. A closure of a submission may call the engine.
@@ -52,36 +52,30 @@ impl RestoreTurns {
             return Some(RestoreTurn { turns: None, alone: false });
         }
         let end = Instant::now() + timeout;
-        let turns = Some(self);
-        let begin = || MINE.with(|mine| mine.set(true));
-        loop {
-            let mut taken = self.taken();
-            let is_free = |taken: &Taken| match alone {
-                true => taken.together == 0 && !taken.alone,
-                false => !taken.alone && taken.waiting == 0,
-            };
-            if is_free(&taken) {
-                if alone {
-                    taken.alone = true;
-                } else {
-                    taken.together += 1;
-                }
-                begin();
-                return Some(RestoreTurn { turns, alone });
-            }
-            if Instant::now() >= end {
-                return None;
-            }
+        let is_free = |taken: &Taken| match alone {
+            true => taken.together == 0 && !taken.alone,
+            false => !taken.alone && taken.waiting == 0,
+        };
+        let mut taken = self.taken();
+        if !is_free(&taken) {
             taken.waiting += u32::from(alone);
-            let picked =
-                wait_until(&self.changed, taken, end, |taken| is_free(taken).then_some(()));
-            let mut taken = self.taken();
+            taken = wait_while(&self.changed, taken, end, |taken| !is_free(taken));
             taken.waiting -= u32::from(alone);
-            if picked.is_none() {
-                // The others need not wait for this thread any more.
-                self.changed.notify_all();
-            }
         }
+        // With the lock held since the end of the wait: no other thread has begun meanwhile.
+        if !is_free(&taken) {
+            drop(taken);
+            // The others need not wait for this thread any more.
+            self.changed.notify_all();
+            return None;
+        }
+        if alone {
+            taken.alone = true;
+        } else {
+            taken.together += 1;
+        }
+        MINE.with(|mine| mine.set(true));
+        Some(RestoreTurn { turns: Some(self), alone })
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {

@@ -9,10 +9,6 @@ use smallvec::SmallVec;
 /// The command pool of a queue, and what its unfinished submissions use. Protected by the queue's lock.
 pub(super) struct InFlight {
     pool: vk::CommandPool,
-    /// The value of the last submission, rejected ones included.
-    pub(super) submitted: u64,
-    /// The value of the last submission for which `vkQueueSubmit` succeeded.
-    pub(super) accepted: u64,
     idle: Vec<vk::CommandBuffer>,
     submissions: VecDeque<Pending>,
 }
@@ -30,7 +26,7 @@ pub(super) struct Pending {
 impl InFlight {
     /// The pool is destroyed by [`InFlight::destroy`].
     pub(super) fn new(pool: vk::CommandPool) -> Self {
-        Self { pool, submitted: 0, accepted: 0, idle: vec![], submissions: VecDeque::new() }
+        Self { pool, idle: vec![], submissions: VecDeque::new() }
     }
 
     /// Adds a submission; its resources are reclaimed when the timeline has reached its value.
@@ -63,17 +59,6 @@ impl InFlight {
     pub(super) fn waits_for(&self, own: Option<vk::Semaphore>) -> bool {
         let mut timelines = self.submissions.iter().flat_map(|submission| &submission.timelines);
         timelines.any(|(semaphore, _)| Some(*semaphore) == own)
-    }
-
-    /// The timelines, others than `own`, that the submissions up to `value` wait for, each with the value.
-    pub(super) fn awaited(
-        &self,
-        value: u64,
-        own: &[vk::Semaphore],
-    ) -> SmallVec<[(vk::Semaphore, u64); 4]> {
-        let until = self.submissions.iter().take_while(|submission| submission.value <= value);
-        let timelines = until.flat_map(|submission| submission.timelines.iter().copied());
-        timelines.filter(|(semaphore, _)| !own.contains(semaphore)).collect()
     }
 
     /// A command buffer that no submission uses.

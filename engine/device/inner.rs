@@ -45,7 +45,7 @@ pub(crate) struct DeviceInner {
     pub(super) imports: [AtomicU32; HandleType::ALL.len()],
     pub(super) calls: Arc<Calls>,
     pub(super) live: Arc<Live>,
-    /// Set once, never cleared. Release/acquire, so that a thread that reads it also sees what led to it.
+    /// Set once, never cleared. Sequentially consistent, as are the values of the queues (`queue_progress`).
     pub(super) lost: AtomicBool,
     /// Whether the device is lost and a wait has said that nothing submitted to it is in use. Set once.
     /// Release/acquire: as above.
@@ -55,7 +55,15 @@ pub(crate) struct DeviceInner {
     /// Timelines on this device that mirror those of other devices; kept as long as the device.
     pub(super) mirrors: Mutex<Vec<(Weak<DeviceInner>, QueueKind, TimelineMirror)>>,
     /// Devices whose queues wait for this device's timelines themselves.
-    pub(super) importers: Mutex<Vec<Weak<DeviceInner>>>,
+    pub(super) importers: Mutex<Importers>,
+}
+
+/// Devices whose queues wait for the timelines of another one themselves.
+#[derive(Debug, Default)]
+pub(super) struct Importers {
+    pub(super) all: Vec<Weak<DeviceInner>>,
+    /// Whether the waits of those devices were ended, since the other one is lost. Set once.
+    pub(super) ended: bool,
 }
 
 /// A timeline on one device that mirrors the progress of another device's timeline.
@@ -81,7 +89,7 @@ impl DeviceInner {
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
+        self.lost.load(Ordering::SeqCst)
     }
 
     pub(crate) fn raw(&self) -> &ash::Device {
@@ -194,7 +202,7 @@ impl DeviceInner {
 
     /// Translates a code, and marks the device as lost if the code is `VK_ERROR_DEVICE_LOST`.
     pub(crate) fn error(&self, call: &'static str, code: vk::Result) -> Error {
-        if code == vk::Result::ERROR_DEVICE_LOST && !self.lost.swap(true, Ordering::AcqRel) {
+        if code == vk::Result::ERROR_DEVICE_LOST && !self.lost.swap(true, Ordering::SeqCst) {
             self.calls.note_lost_device();
             tracing::error!(device = self.name, call, "device lost");
         }

@@ -35,8 +35,14 @@ impl DeviceInner {
         drop(here);
         if let TimelineMirror::Shared(_) = mirror {
             let mut importers = lock(&other.importers);
-            if !importers.iter().any(|importer| is(importer, self)) {
-                importers.push(Arc::downgrade(self));
+            if !importers.all.iter().any(|importer| is(importer, self)) {
+                importers.all.push(Arc::downgrade(self));
+            }
+            let ended = importers.ended;
+            drop(importers);
+            // The waits of the importers were ended before this one was known.
+            if ended {
+                other.end_waits_of(self);
             }
         }
         Ok(mirror)
@@ -49,28 +55,38 @@ impl DeviceInner {
     /// From here on the timelines are no evidence of what this device has done. A device that cannot be helped in
     /// this way is marked as lost, too.
     pub(crate) fn end_waits_for_lost(self: &Arc<Self>) {
-        let importers: Vec<_> = lock(&self.importers).iter().filter_map(Weak::upgrade).collect();
-        for importer in importers {
-            for (kind, mirror) in importer.shared_mirrors_of(self) {
-                let queue = self.queue(kind);
-                let last = queue.submitted();
-                let ended = importer.timeline_value(mirror).and_then(|value| {
-                    if value >= last {
-                        return Ok(());
-                    }
-                    queue.timeline().distrust(&self.raw);
-                    // SAFETY: a live timeline of the importer, below `last`. The device that signals it is lost:
-                    // nothing is submitted to it any more, and a wait has ended or timed out.
-                    unsafe { importer.signal_timeline(mirror, last) }
-                });
-                if let Err(error) = ended {
-                    tracing::error!(
-                        %error,
-                        device = importer.name(),
-                        "its queue waits for a device that is lost; marked as lost, too"
-                    );
-                    drop(importer.lost_in("vkSignalSemaphore"));
+        let importers: Vec<_> = {
+            let mut importers = lock(&self.importers);
+            importers.ended = true;
+            importers.all.iter().filter_map(Weak::upgrade).collect()
+        };
+        importers.iter().for_each(|importer| self.end_waits_of(importer));
+    }
+
+    /// [`DeviceInner::end_waits_for_lost`] for one of the other devices.
+    fn end_waits_of(self: &Arc<Self>, importer: &Arc<Self>) {
+        for (kind, mirror) in importer.shared_mirrors_of(self) {
+            let queue = self.queue(kind);
+            let last = queue.attempted();
+            // One thread at a time: of two, the second would signal a value that is reached.
+            let alone = lock(&self.importers);
+            let ended = importer.timeline_value(mirror).and_then(|value| {
+                if value >= last {
+                    return Ok(());
                 }
+                queue.timeline().distrust(&self.raw);
+                // SAFETY: a live timeline of the importer, below `last`. The device that signals it is lost:
+                // nothing is submitted to it any more, and a wait has ended or timed out.
+                unsafe { importer.signal_timeline(mirror, last) }
+            });
+            drop(alone);
+            if let Err(error) = ended {
+                tracing::error!(
+                    %error,
+                    device = importer.name(),
+                    "its queue waits for a device that is lost; marked as lost, too"
+                );
+                drop(importer.lost_in("vkSignalSemaphore"));
             }
         }
     }

@@ -36,6 +36,7 @@ mod mirrors;
 mod open;
 mod queue;
 mod queue_lock;
+mod queue_progress;
 mod queues;
 pub mod quirks;
 mod select;

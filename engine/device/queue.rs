@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use super::calls::{Call, Calls};
 use super::external::SemaphoreHandle;
 use super::in_flight::{InFlight, Pending};
 use super::queue_lock::RawQueue;
+use super::queue_progress::{Awaited, Progress};
 use super::submit::{Body, NOT_LOCKED, NOT_ONCE, NotSubmitted, Submit};
 use super::timeline::Timeline;
 use super::wait_semaphores::Waits;
@@ -27,6 +29,11 @@ pub(crate) struct Queue {
     // Constant after creation.
     raw: Arc<RawQueue>,
     timeline: Timeline,
+    // What callers ask that may hold the application's lock of `raw`: without `in_flight`, which a thread holds while it
+    // waits for that lock.
+    progress: Progress,
+    /// What unfinished submissions wait for.
+    awaited: Mutex<Awaited>,
     // Protected by this mutex, which is taken before the lock of `raw`: the command pool and everything from it
     // are externally synchronised (VUID-vkBeginCommandBuffer-commandBuffer-recording).
     in_flight: Mutex<InFlight>,
@@ -61,7 +68,8 @@ impl Queue {
                 return Err(code);
             }
         };
-        Ok(Self { raw, timeline, in_flight: Mutex::new(InFlight::new(pool)) })
+        let (progress, awaited) = (Progress::default(), Mutex::default());
+        Ok(Self { raw, timeline, progress, awaited, in_flight: Mutex::new(InFlight::new(pool)) })
     }
 
     /// The timeline that counts submissions.
@@ -88,7 +96,8 @@ impl Queue {
     /// binary semaphores, `signal` included, are kept as long as those of any other submission
     /// (VUID-vkDestroySemaphore-semaphore-05149, VUID-vkResetCommandBuffer-commandBuffer-00045).
     ///
-    /// `other` is the device's other queue, whose timeline earlier submissions may wait for.
+    /// `lost` is the mark of the device: nothing is submitted once it is set. `other` is the device's other queue,
+    /// whose timeline earlier submissions may wait for.
     ///
     /// Locks: the queue's own, for the time of recording and submitting.
     pub(crate) fn submit(
@@ -96,7 +105,7 @@ impl Queue {
         device: &ash::Device,
         calls: &Calls,
         submit: Submit<'_>,
-        other: Option<&Self>,
+        (lost, other): (&AtomicBool, Option<&Self>),
     ) -> Result<u64, NotSubmitted> {
         let mut state = self.in_flight();
         let Submit { waits, body, signal, signals } = submit;
@@ -104,7 +113,7 @@ impl Queue {
             self.raw.expose();
         }
         let mut own = SmallVec::new();
-        let value = state.submitted + 1;
+        let value = self.submitted() + 1;
         let mut panicked = None;
         let prepared = calls.enter(Call::QueueSubmit).and_then(|()| {
             self.reclaim(device, &mut state)?;
@@ -130,21 +139,18 @@ impl Queue {
             }
         }
         let result = prepared.map_err(NotSubmitted::from).and_then(|all| {
-            self.submit_raw(device, &waits, &all, (signal, signals), value).map_err(|code| {
-                let rejected = code == vk::Result::ERROR_DEVICE_LOST;
-                NotSubmitted { code, rejected }
-            })
+            self.submit_raw((device, lost), &waits, &all, (signal, signals), value)
         });
         match result {
             Ok(()) => {
-                (state.submitted, state.accepted) = (value, value);
-                let timelines = waits.timelines().collect();
+                let timelines: SmallVec<_> = waits.timelines().collect();
+                self.awaited_list().push(value, &timelines);
                 state.push(Pending { value, commands: own, timelines, once: waits.once });
                 Ok(value)
             }
             Err(failed @ NotSubmitted { rejected: true, .. }) => {
-                state.submitted = value;
-                let timelines = waits.timelines().collect();
+                let timelines: SmallVec<_> = waits.timelines().collect();
+                self.awaited_list().push(value, &timelines);
                 let mut once = waits.once;
                 once.extend(signal);
                 state.push(Pending { value, commands: own, timelines, once });
@@ -205,12 +211,12 @@ impl Queue {
 
     fn submit_raw(
         &self,
-        device: &ash::Device,
+        (device, lost): (&ash::Device, &AtomicBool),
         waits: &Waits,
         commands: &[vk::CommandBuffer],
         (signal, others): (Option<vk::Semaphore>, &[(vk::Semaphore, u64)]),
         value: u64,
-    ) -> Result<(), vk::Result> {
+    ) -> Result<(), NotSubmitted> {
         let mut signals: SmallVec<[_; 4]> = SmallVec::from_slice(&[self.timeline.raw()]);
         signals.extend(signal);
         // The value of a binary semaphore is ignored.
@@ -235,15 +241,18 @@ impl Queue {
         let submitted = self.raw.locked(|raw| {
             // Checked under the lock: what others' submissions wait for is not known.
             if signal.is_some() && self.raw.is_exposed() {
-                return Err(NOT_ONCE);
+                return Err(NOT_ONCE.into());
             }
+            let Some(attempt) = self.progress.begin(value, lost) else {
+                return Err(vk::Result::ERROR_DEVICE_LOST.into());
+            };
             // SAFETY: the command buffers are executable and belong to the queue's family; the value is
-            // larger than any before (VUID-VkSubmitInfo-pSignalSemaphores-03242), because `submitted`
-            // only grows under its lock; the semaphores are live ones of this device by the invariant of
+            // larger than any before (VUID-VkSubmitInfo-pSignalSemaphores-03242), because the value
+            // of the last submission only grows, under the lock of `in_flight`; the semaphores are live ones of this device by the invariant of
             // `Waits`, and the binary ones have a pending signal; the queue is locked.
-            unsafe { device.queue_submit(raw, &info, vk::Fence::null()) }
+            attempt.end(unsafe { device.queue_submit(raw, &info, vk::Fence::null()) })
         });
-        submitted.unwrap_or(Err(NOT_LOCKED))
+        submitted.unwrap_or_else(|| Err(NOT_LOCKED.into()))
     }
 
     /// Whether a binary semaphore may be signalled behind what was submitted here, and waited for
@@ -286,9 +295,8 @@ impl Queue {
         device: &ash::Device,
         end: Instant,
     ) -> Result<bool, vk::Result> {
-        let (accepted, submitted) = {
-            let state = self.in_flight();
-            (state.accepted, state.submitted)
+        let Some((accepted, submitted)) = self.progress.wait_for_attempt(end) else {
+            return Ok(false);
         };
         // The rejected submission, if there is one, may have reached the device. It is waited for second, since
         // the timeline may never reach it.
@@ -304,8 +312,7 @@ impl Queue {
 
     /// The value of the last submission if it was rejected.
     pub(super) fn rejected(&self) -> Option<u64> {
-        let state = self.in_flight();
-        (state.submitted > state.accepted).then_some(state.submitted)
+        self.progress.rejected()
     }
 
     /// Destroys what was created here.
@@ -327,12 +334,17 @@ impl Queue {
         value: u64,
         own: &[vk::Semaphore],
     ) -> SmallVec<[(vk::Semaphore, u64); 4]> {
-        self.in_flight().awaited(value, own)
+        self.awaited_list().up_to(value, own)
     }
 
-    /// The value of the last submission.
+    /// The value of the last submission that has been made.
     pub(crate) fn submitted(&self) -> u64 {
-        self.in_flight().submitted
+        self.progress.submitted()
+    }
+
+    /// As [`Queue::submitted`], or the value of one that is being made.
+    pub(crate) fn attempted(&self) -> u64 {
+        self.progress.attempted()
     }
 
     /// Destroys `semaphore`, which a submission signals, when the timeline has reached `value`.
@@ -348,8 +360,13 @@ impl Queue {
             let completed = self.timeline.completed(device)?;
             // SAFETY: the value was read from this queue's timeline; the pool is of this device.
             unsafe { state.reclaim(device, completed) };
+            self.awaited_list().forget(completed);
         }
         Ok(())
+    }
+
+    fn awaited_list(&self) -> MutexGuard<'_, Awaited> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn in_flight(&self) -> MutexGuard<'_, InFlight> {

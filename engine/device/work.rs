@@ -57,7 +57,7 @@ impl DeviceInner {
             self.discard(submit.waits);
             return Err(self.not_submitted(code));
         }
-        let given = self.queue(kind).submit(&self.raw, &self.calls, submit, None);
+        let given = self.queue(kind).submit(&self.raw, &self.calls, submit, (&self.lost, None));
         given.map_err(|failed| self.not_submitted(failed.code))
     }
 
@@ -108,7 +108,7 @@ impl DeviceInner {
     /// Whether everything that peerbuf submitted here has finished.
     pub(crate) fn is_idle(&self) -> Result<bool> {
         for kind in [QueueKind::Main, self.queue_for_moves()] {
-            if self.completed(kind)? < self.queue(kind).submitted() {
+            if self.completed(kind)? < self.queue(kind).attempted() {
                 return Ok(false);
             }
         }
@@ -131,7 +131,7 @@ impl DeviceInner {
         let submit =
             Submit { waits, body: Body::Nothing, signal: Some(semaphore.raw()), signals: &[] };
         let other = self.queues.other(kind);
-        match self.queue(kind).submit(&self.raw, &self.calls, submit, other) {
+        match self.queue(kind).submit(&self.raw, &self.calls, submit, (&self.lost, other)) {
             Ok(value) => Ok(Some((semaphore, value))),
             Err(NotSubmitted { code: NOT_ONCE, .. }) => Ok(None),
             Err(NotSubmitted { code, rejected }) => {
@@ -160,7 +160,7 @@ impl DeviceInner {
             queue.timeline().completed(&self.raw).map_err(|code| self.error(CALL, code))?;
         let lost = self.lost.load(Ordering::Acquire);
         // Some drivers release all waits on a lost device by a counter beyond the last submission.
-        if completed >= value && !(lost && completed > queue.submitted()) {
+        if completed >= value && !(lost && completed > queue.attempted()) {
             return Ok(true);
         }
         if lost { Err(self.error(CALL, vk::Result::ERROR_DEVICE_LOST)) } else { Ok(false) }
@@ -209,8 +209,16 @@ impl DeviceInner {
         if self.settled.load(Ordering::Acquire) {
             return true;
         }
-        let settled = self.wait_until_unused(timeout);
-        if settled && self.is_lost() {
+        let (mut lost, mut settled);
+        // Again if the loss was noted during the wait: from then on nothing is submitted.
+        loop {
+            lost = self.is_lost();
+            settled = self.wait_until_unused(timeout);
+            if lost == self.is_lost() {
+                break;
+            }
+        }
+        if settled && lost {
             if self.adapter.has_quirk(Effect::LostWaitsReturnAtOnce) {
                 return false;
             }

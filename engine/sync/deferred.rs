@@ -37,6 +37,8 @@ pub(super) struct Deferred {
     /// The length of the list. Sequentially consistent, as are the operations that take and release a reservation:
     /// either the thread that lists work finds the reservation free, or its owner finds the work when it releases.
     length: AtomicUsize,
+    /// How many entries were ever listed. Changed with the list locked.
+    added: AtomicUsize,
     list: Mutex<Vec<Entry>>,
 }
 
@@ -55,6 +57,7 @@ impl Deferred {
     pub(super) fn add(&self, reservation: usize, owner: Arc<dyn Owner>, work: Work) {
         let mut list = lock(&self.list);
         list.push(Entry { reservation, owner, work });
+        self.added.fetch_add(1, Ordering::SeqCst);
         self.length.store(list.len(), Ordering::SeqCst);
     }
 
@@ -79,18 +82,46 @@ impl Deferred {
     }
 
     /// Tries the reservations for which something is listed. To be called by a thread that has released one.
+    ///
+    /// A thread that lists work while this thread holds the reservation for its attempt relies on this thread to try
+    /// again. So this ends when nothing was listed meanwhile.
     #[cold]
     pub(super) fn try_all(&self) {
-        if is_anything_held() || TRYING.with(|trying| trying.replace(true)) {
+        if is_anything_held() {
             return;
         }
-        let mut owners: Vec<Arc<dyn Owner>> = Vec::new();
-        for entry in lock(&self.list).iter() {
-            if !owners.iter().any(|known| Arc::ptr_eq(known, &entry.owner)) {
-                owners.push(Arc::clone(&entry.owner));
+        let Some(_trying) = Trying::begin() else { return };
+        loop {
+            let mut owners: Vec<Arc<dyn Owner>> = Vec::new();
+            let added = {
+                let list = lock(&self.list);
+                for entry in list.iter() {
+                    if !owners.iter().any(|known| Arc::ptr_eq(known, &entry.owner)) {
+                        owners.push(Arc::clone(&entry.owner));
+                    }
+                }
+                self.added.load(Ordering::SeqCst)
+            };
+            owners.iter().for_each(|owner| owner.try_lock_once());
+            if self.added.load(Ordering::SeqCst) == added {
+                return;
             }
         }
-        owners.iter().for_each(|owner| owner.try_lock_once());
+    }
+}
+
+/// Says that this thread is trying what is listed, until it is dropped, also by a panic.
+struct Trying;
+
+impl Trying {
+    /// `None` if it is trying already.
+    fn begin() -> Option<Self> {
+        (!TRYING.with(|trying| trying.replace(true))).then_some(Self)
+    }
+}
+
+impl Drop for Trying {
+    fn drop(&mut self) {
         TRYING.with(|trying| trying.set(false));
     }
 }

@@ -2,14 +2,17 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::mem::ManuallyDrop;
 
 use super::primitive::thread_local;
 
 thread_local! {
     /// How many reservations this thread holds.
     static HELD: Cell<u32> = const { Cell::new(0) };
-    /// Objects whose drop may take a reservation or be the application's code.
-    static LEFT: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
+    /// Objects whose drop may take a reservation or be the application's code. It has no destructor, so that it
+    /// outlives the thread-locals of the application, which may own mappings. It is empty when nothing is held.
+    static LEFT: ManuallyDrop<RefCell<Vec<Box<dyn Any>>>> =
+        const { ManuallyDrop::new(RefCell::new(Vec::new())) };
 }
 
 /// Asserts that this thread holds no reservation.

@@ -54,10 +54,20 @@ pub(crate) fn wait_until<T, R>(
     end: Instant,
     pick: impl Fn(&T) -> Option<R>,
 ) -> Option<R> {
+    pick(&wait_while(changed, guard, end, |value| pick(value).is_none()))
+}
+
+/// As [`wait_until`], while the value is `blocked`. The lock is held when it returns.
+pub(crate) fn wait_while<'a, T>(
+    changed: &Condvar,
+    guard: MutexGuard<'a, T>,
+    end: Instant,
+    blocked: impl Fn(&T) -> bool,
+) -> MutexGuard<'a, T> {
     let left = end.saturating_duration_since(Instant::now());
     if left.is_zero() {
-        return pick(&guard);
+        return guard;
     }
-    let waited = changed.wait_timeout_while(guard, left, |value| pick(value).is_none());
-    pick(&waited.unwrap_or_else(PoisonError::into_inner).0)
+    let waited = changed.wait_timeout_while(guard, left, |value| blocked(value));
+    waited.unwrap_or_else(PoisonError::into_inner).0
 }

@@ -177,7 +177,7 @@ impl Retire {
         for fence in waiting {
             let waited = if stuck { Duration::ZERO } else { bound };
             let over = fence.wait_while_in_progress(waited);
-            if let Err(error) = over.and_then(|()| fence.wait_until_released(waited)) {
+            if let Err(error) = over.and_then(|()| fence.check_released(waited)) {
                 stuck = true;
                 tracing::warn!(%error, "retired memory still in use after the timeout; leaked");
             }

@@ -15,7 +15,7 @@ use peerbuf::observe::{MoveCause, StallCause};
 use peerbuf::residency::SkipReason;
 use peerbuf::{
     Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Importer, Invalidation,
-    Placement, Refault, SharedBuffer,
+    Placement, Refault, SharedBuffer, Signal,
 };
 
 const MIB: u64 = 1 << 20;
@@ -333,6 +333,43 @@ fn making_room_waits_at_most_one_timeout() {
         drop(attachments);
         wait_idle(&[&device]);
     });
+}
+
+/// Adds a fence of a host reader to each invalidation, which does not end while this exists.
+struct ReadsOn(Arc<Engine>, Mutex<Vec<Signal>>);
+
+impl Importer for ReadsOn {
+    fn invalidate_mappings(&self, invalidation: &Invalidation<'_>) {
+        let (fence, signal) = self.0.host_fence();
+        invalidation.add_fence(Access::Read, fence);
+        self.1.lock().expect("not poisoned").push(signal);
+    }
+}
+
+/// The evictions that need no wait are one batch. Its other buffers are locked when the reader is found.
+#[test]
+fn a_victim_with_a_new_host_reader_is_skipped_and_stays_usable() {
+    let mut rig = Rig::new();
+    let devices = rig.all();
+    let engine = Arc::new(rig.take_engine());
+    for device in devices {
+        let all = buffers(&engine, &device, [1; 4]);
+        let reads_on = Arc::new(ReadsOn(Arc::clone(&engine), Mutex::default()));
+        let importer = Arc::<ReadsOn>::clone(&reads_on);
+        let attachments = [&all[0], &all[2], &all[3]].map(|buffer| attach(buffer, &device));
+        let read = all[1].attach_dynamic(&device, importer).expect("an attachment");
+        wait_idle(&[&device]);
+        let cap = 2 * MIB;
+        let evicted = engine.set_cap(vram(&device), Some(cap)).expect("of this engine");
+        assert_eq!(evicted.bytes, cap, "{}: {evicted:?}", device.name());
+        assert!(!reads_on.1.lock().expect("not poisoned").is_empty(), "it was tried");
+        assert_eq!(all[1].domain(), vram(&device), "its reader has not ended");
+        drop(read.map(Access::Read).expect("no move is in progress"));
+        reads_on.1.lock().expect("not poisoned").clear();
+        all.iter().for_each(|buffer| bytes::assert_sequence(buffer, 1, "afterwards"));
+        all[1].migrate(DomainId::System).expect("it moves when its reader has ended");
+        drop((attachments, read));
+    }
 }
 
 /// Before a device is suspended, unused memory is returned too.

@@ -52,9 +52,9 @@ fn an_importer_may_drop_mappings_attachments_and_pins_in_its_callback() {
     }
 }
 
-/// A thread that submits holds the reservation while it waits for the queue.
+/// A thread that submits holds the reservation and the list of submissions while it waits for the queue.
 #[test]
-fn a_mapping_may_be_dropped_under_the_queues_lock() {
+fn a_mapping_may_be_dropped_and_a_fence_asked_under_the_queues_lock() {
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
@@ -62,6 +62,7 @@ fn a_mapping_may_be_dropped_under_the_queues_lock() {
         let attachment = buffer.attach(&device).expect("attached");
         let [mapping, used] = [(); 2].map(|()| attachment.map(Access::Write).expect("mapped"));
         used.view().expect("valid");
+        let before = device.submitted().expect("a submission");
         std::thread::scope(|scope| {
             let submitting = device.with_queue(|_| {
                 let submitting = scope.spawn(|| {
@@ -75,13 +76,41 @@ fn a_mapping_may_be_dropped_under_the_queues_lock() {
                 while !format!("{buffer:?}").contains("locked") {
                     std::thread::yield_now();
                 }
+                // Until it waits for the queue, most likely.
+                std::thread::sleep(std::time::Duration::from_millis(10));
                 drop(mapping);
+                before.wait_submitted(LONG).expect("it is submitted");
                 submitting
             });
             submitting.join().expect("no panic").expect("it ends");
         });
         drop(used);
         attachment.detach().expect("no mapping is left");
+    }
+}
+
+thread_local! {
+    /// The thread's end drops it after all thread-locals that were used later.
+    static KEPT: std::cell::RefCell<Option<Mapping>> = const { std::cell::RefCell::new(None) };
+}
+
+#[test]
+fn a_thread_may_end_with_a_mapping_in_a_thread_local() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        let buffer =
+            rig.engine().create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
+        let attachment = buffer.attach(&device).expect("attached");
+        std::thread::scope(|scope| {
+            let ending = scope.spawn(|| {
+                // Used before the first reservation of this thread.
+                KEPT.with(|kept| assert!(kept.borrow_mut().take().is_none()));
+                let mapping = attachment.map(Access::Read).expect("mapped");
+                KEPT.with(|kept| *kept.borrow_mut() = Some(mapping));
+            });
+            ending.join().expect("no panic");
+        });
+        attachment.detach().expect("the mapping is gone");
     }
 }
 

@@ -141,19 +141,14 @@ impl<'a> BatchState<'a> {
             self.panicked.get_or_insert(panic);
             return;
         }
+        // Its importers were notified of a move that does not happen. Their mappings stay valid. No move fence was
+        // added, so that the end of this move takes no reservation: those of `ready` are held.
+        if self.may_block == MayBlock::Skip && active.waits_for_host(&copier.device) {
+            return self.ended.push((index, Ok(MoveOutcome::WouldBlock)));
+        }
         let mut active = match active.suspend(&copier.device) {
             Ok(active) => active,
-            Err(suspended) => {
-                match self.may_block {
-                    MayBlock::Wait => self.suspended.push((index, suspended, plan, copier)),
-                    // Its importers were notified of a move that does not happen. Their mappings stay valid.
-                    MayBlock::Skip => {
-                        suspended.cancel();
-                        self.ended.push((index, Ok(MoveOutcome::WouldBlock)));
-                    }
-                }
-                return;
-            }
+            Err(suspended) => return self.suspended.push((index, suspended, plan, copier)),
         };
         let idle = active.state.fences().is_idle();
         let (state, allowed) = (&mut active.state, self.host_time.min(copier.request.host_time()));

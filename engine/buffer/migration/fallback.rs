@@ -77,11 +77,13 @@ pub(super) fn fall_back_to_host(
     tracing::warn!(%error, buffer = buffer.name(), "device copy failed; trying a host copy");
     let mut copied = 0;
     let mut by_host = || {
+        // A submitted part of the copy may still be reading the old backing and writing the new one, also on a device
+        // that is lost.
+        active.state.fences().add(Usage::Bookkeep, submitted_part.clone());
         if error.is_device_lost() {
             return Ok(Some(false));
         }
-        // The wait needs the move fence. A submitted part of the copy may still be writing the new backing.
-        active.state.fences().add(Usage::Bookkeep, submitted_part.clone());
+        // The wait needs the move fence.
         active.wait_for(copier, |_| true)?;
         if !copier.is_current(&active.state) {
             return Ok(None);

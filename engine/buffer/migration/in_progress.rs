@@ -78,6 +78,12 @@ impl<'a> ActiveMove<'a> {
         }
     }
 
+    /// Whether work is pending that no queue can wait for.
+    pub(super) fn waits_for_host(&mut self, device: &DeviceInner) -> bool {
+        let pending = self.state.fences().pending(Usage::Bookkeep);
+        pending.iter().any(|fence| fence.is_for_host(device))
+    }
+
     /// Suspends the move if work is pending that no queue can wait for: releases the reservation, and keeps
     /// the move fence. Returns `Ok` if there is no such work.
     pub(super) fn suspend(mut self, device: &DeviceInner) -> Result<Self, SuspendedMove<'a>> {
@@ -108,6 +114,8 @@ pub(super) struct SuspendedMove<'a> {
 impl<'a> SuspendedMove<'a> {
     /// Cancels the move without waiting: the buffer stays in its domain, and threads that wait for the move
     /// continue.
+    ///
+    /// Locks: no reservation may be held.
     pub(super) fn cancel(self) {
         let Self { buffer, move_fence, .. } = self;
         drop(ActiveMove { buffer, state: buffer.lock(), move_fence });
