@@ -9,7 +9,7 @@ use crate::device::DeviceInner;
 use crate::error::Error;
 use crate::memory::{Backing, DomainId, DomainKind, Origin, Pool, Provider};
 use crate::residency::Rejected;
-use crate::transfer::Verdict;
+use crate::transfer::{Route, RouteSet};
 
 impl Core {
     /// Allocates from the first provider of a domain that has memory, among those that `accept` allows. No allocation
@@ -63,16 +63,15 @@ impl Core {
         };
         let others = self.devices.iter().filter(is_other);
         let exported = others.flat_map(|entry| Providers::exports_of(&entry.device));
-        // Once it is known what the home device really imports, new memory is of that.
-        let proved = match kind {
-            DomainKind::System => self.known_route(home, home),
-            DomainKind::Vram => None,
+        // Memory that the home device was seen not to import is left out. What was not tried stays: the first use
+        // of it proves it.
+        let refused = match kind {
+            DomainKind::System => self.refused_at_home(home),
+            DomainKind::Vram => RouteSet::default(),
         };
         let works = move |provider: &Provider| {
-            let is_known = |verdict: &Arc<Verdict>| {
-                verdict.import_kind(*provider).is_ok_and(|kind| kind.is_some())
-            };
-            provider.exporter().is_some() || proved.as_ref().is_none_or(is_known)
+            provider.exporter().is_some()
+                || !Route::of(*provider).is_some_and(|route| refused.contains(route))
         };
         self.providers.possible(home, kind).into_iter().filter(works).chain(exported)
     }

@@ -12,7 +12,7 @@ use crate::memory::staging::Staging;
 use crate::memory::{Domain, DomainId, HOST_GRANULE, vram_heap};
 use crate::residency::{DomainState, ResidencyOptions};
 use crate::sync::primitive::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::transfer::{ComputeKernels, CopySpeeds};
+use crate::transfer::{CachedRoutes, ComputeKernels, CopySpeeds};
 
 /// The devices of one engine, by number. The table only grows, and entries never move. So a look-up takes no
 /// lock and counts no reference, which matters for every pin and every new buffer.
@@ -53,6 +53,7 @@ pub(crate) struct DeviceEntry {
     /// What the unplug did with its buffers.
     unplug_report: Mutex<UnplugReport>,
     pub(crate) pin_quota: PinQuota,
+    pub(super) refused_at_home: CachedRoutes,
     pub(crate) device: Arc<DeviceInner>,
 }
 
@@ -115,6 +116,7 @@ impl DeviceTable {
             unplugged: AtomicBool::new(false),
             unplug_report: Mutex::default(),
             pin_quota: PinQuota::default(),
+            refused_at_home: CachedRoutes::default(),
             device: Arc::clone(&device),
         });
         let (block, index) = index_of(device.id());

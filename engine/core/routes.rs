@@ -7,7 +7,7 @@ use crate::device::{AdapterKind, DeviceId, DeviceInner, HandleType};
 use crate::error::Result;
 use crate::memory::{DomainId, ImportKind, Provider};
 use crate::residency::AccessCost;
-use crate::transfer::{self, PairKey, Refusal, RefusalReason, Route, Side, Verdict};
+use crate::transfer::{self, PairKey, Refusal, RefusalReason, Route, RouteSet, Side, Verdict};
 
 impl Core {
     // ---- routes ----
@@ -121,6 +121,16 @@ impl Core {
     /// The verdict on the routes from one device to another, if they were proved.
     pub(crate) fn known_route(&self, from: &DeviceInner, to: &DeviceInner) -> Option<Arc<Verdict>> {
         self.routes.known(&PairKey::new(from, to))
+    }
+
+    /// The routes from a device to itself that are known not to work. Allocations ask each time: until a verdict
+    /// changes, the answer is one that `home` keeps, without a lock.
+    pub(super) fn refused_at_home(&self, home: &DeviceInner) -> RouteSet {
+        let Some(entry) = self.devices.get(home.id()) else { return RouteSet::default() };
+        let version = self.routes.version();
+        entry.refused_at_home.get(version, || {
+            self.known_route(home, home).map_or_else(RouteSet::default, |known| known.refused_set())
+        })
     }
 }
 

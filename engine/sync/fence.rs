@@ -318,7 +318,7 @@ impl Fence {
     }
 
     /// Whether it is on the timeline of the given lane of this device.
-    pub(super) fn is_on_lane(&self, device: &DeviceInner, lane: QueueKind) -> bool {
+    pub(crate) fn is_on_lane(&self, device: &DeviceInner, lane: QueueKind) -> bool {
         let on = |at: &Point| std::ptr::eq(&*at.device, device) && at.lane == lane;
         self.point().is_some_and(on)
     }

@@ -1,6 +1,7 @@
 //! The verdicts of one engine: proved once, kept, and proved further where a route was not tried.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ pub(crate) struct Routes {
     /// A list and not a map: there are few pairs, every move asks, and hashing a key takes longer than comparing a
     /// dozen of them.
     list: Mutex<Vec<Entry>>,
+    /// How often `list` has changed. Changed with `list` locked.
+    version: AtomicU64,
     /// Whether a thread proves. Taken before `list`, and not held while it proves.
     proving: Mutex<bool>,
     proved: Condvar,
@@ -128,15 +131,24 @@ impl Routes {
         let retry_at = age + FIRST_RETRY.saturating_mul(factor).min(LAST_RETRY);
         let verdict = Arc::new(verdict);
         list.push(Entry { key, verdict: Arc::clone(&verdict), tries: earlier + 1, retry_at });
+        self.version.fetch_add(1, Ordering::Release);
         verdict
     }
 
     /// Forgets all verdicts, those in the file too, so that the next use proves again.
     pub(crate) fn forget(&self) {
-        self.list().clear();
+        let mut list = self.list();
+        list.clear();
+        self.version.fetch_add(1, Ordering::Release);
+        drop(list);
         if let Some(file) = &self.file {
             file.forget();
         }
+    }
+
+    /// A number that grows with each change of a verdict, for what is computed from verdicts.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// Keeps the devices on which routes are proved open for several pairs, until the result is dropped.

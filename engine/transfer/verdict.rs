@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::pass::Pass;
 use super::refusal::{Refusal, RefusalReason, Route};
+use super::route_set::RouteSet;
 use crate::memory::{DomainKind, ImportKind, Provider};
 
 /// A route that was proved, and how fast it was.
@@ -147,6 +148,11 @@ impl Verdict {
             }
             None => Ok(working.import),
         }
+    }
+
+    /// The routes that do not work.
+    pub(crate) fn refused_set(&self) -> RouteSet {
+        self.refused.iter().map(|refusal| refusal.route).collect()
     }
 
     /// Whether a route over system memory works.

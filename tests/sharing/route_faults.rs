@@ -246,6 +246,30 @@ fn without_another_device_routes_are_unproved_and_a_later_attach_proves_them() {
 }
 
 #[test]
+fn system_memory_that_was_not_tried_is_used_and_the_first_use_proves_it() {
+    let rig = Rig::new();
+    let [first, _] = rig.two_of_one_adapter();
+    let engine = rig.engine();
+    engine.calls().set_clock(Some(HOUR));
+    for nth in 1..=10 {
+        engine.calls().fail_nth(Call::CreateDevice, nth, Code::ERROR_INITIALIZATION_FAILED);
+    }
+    let descriptor = BufferDescriptor::new(4096).placement(Placement::System);
+    let attached = |what: &str| {
+        let buffer = engine.create_buffer(&first, descriptor.clone()).expect(what);
+        buffer.attach(&first)
+    };
+    let error = attached("nothing is known").expect_err("no route is known");
+    assert!(matches!(error, Error::RoutesUnproved { .. }), "{error:?}");
+    engine.calls().clear_faults();
+    // Memory of the same kinds is allocated all the same, and its first use after the delay proves it.
+    engine.calls().set_clock(Some(HOUR * 2));
+    attached("nothing is refused").expect("proved now");
+    let verdict = engine.route(&first, &first).expect("a verdict");
+    assert!(works(&verdict, Route::Memfd) && verdict.untried.is_empty(), "{verdict:?}");
+}
+
+#[test]
 fn a_queue_for_moves_that_sees_other_memory_refuses_the_route() {
     let rig = Rig::new();
     let [first, second] = rig.two_of_one_adapter();

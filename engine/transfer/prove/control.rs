@@ -143,7 +143,11 @@ impl<'a> Session<'a> {
     /// Puts away the devices on which a fence has not signalled.
     fn hang(&mut self, fences: Vec<Fence>, memory: Vec<Arc<crate::memory::Allocation>>) {
         let fences: Vec<_> = fences.into_iter().filter(|fence| !fence.is_over()).collect();
-        let hangs = |end: &mut RouteEnd| fences.iter().any(|fence| fence.is_on(&end.device));
+        let lanes = [QueueKind::Main, QueueKind::Transfer];
+        let is_on = |fence: &Fence, device: &DeviceInner| {
+            lanes.iter().any(|lane| fence.is_on_lane(device, *lane))
+        };
+        let hangs = |end: &mut RouteEnd| fences.iter().any(|fence| is_on(fence, &end.device));
         let ends = self.ends.iter_mut().filter_map(|end| end.take_if(hangs)).collect();
         self.probes.keep_hung(Hung { fences, memory, ends });
     }
