@@ -222,6 +222,9 @@ fn work_that_only_the_kernel_knows_is_waited_for_up_to_the_timeout_without_the_r
             let far = create(rig, &device, 4096, Placement::Vram);
             for buffer in [&buffer, &other, &far] {
                 bytes::write(buffer, 71);
+                // Proves the route: the proof reads and writes host memory, which the fault keeps busy.
+                let attachment = buffer.attach(&device).expect("attached");
+                attachment.map(Access::Read).and_then(|mapping| mapping.checksum()).expect("read");
             }
             if buffer.provider() != Provider::Memfd {
                 common::say(&format!("{} has {}", device.name(), buffer.provider()));
