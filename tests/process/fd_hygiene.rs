@@ -152,7 +152,9 @@ fn fd_exhaustion_is_reported_and_recoverable() {
             let limit = allow_only(20);
             let (buffers, error) = exhaust(&rig, &device, placement);
             assert_eq!(error.is_none(), by_address && placement == Placement::System, "{error:?}");
-            error.as_ref().map_or((), assert_fd_limit);
+            if let Some(error) = &error {
+                assert_fd_limit(error);
+            }
             assert!(!buffers.is_empty());
             raise(limit);
             // Existing buffers still work, and new ones fit again.
