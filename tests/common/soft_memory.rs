@@ -327,7 +327,9 @@ unsafe extern "system" fn create_device(
     let result = unsafe { (functions.create_device)(physical, info, allocator, out) };
     if result == vk::Result::SUCCESS {
         // SAFETY: written by the call.
-        let device = unsafe { ash::Device::load(functions, *out) };
+        let created = unsafe { *out };
+        // SAFETY: a live device of this instance.
+        let device = unsafe { ash::Device::load(functions, created) };
         let key = device.handle().as_raw();
         let real = RealDevice::new(device, loader);
         lock(&DEVICES).insert(key, (soft, real));

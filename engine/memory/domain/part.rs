@@ -26,8 +26,8 @@ impl Domain {
     /// Whether a move to system memory makes no room for `charge`: system memory is what is short, and the same
     /// bytes are charged there before and after.
     pub(crate) fn move_gains_nothing(&self, charge: impl Into<Charge>) -> bool {
-        let charge = charge.into();
-        let short = self.short_by(charge, u64::MAX, &self.claims());
+        // Beside no claim: the one that the move makes room for is among them.
+        let short = self.short_by(charge.into(), 0, &self.claims());
         short.own == 0 && short.beneath > short.all
     }
 }
