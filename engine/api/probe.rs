@@ -22,6 +22,26 @@ impl Engine {
             device: "the program".into(),
             missing: "the arguments of a call by another engine".into(),
         })?;
+        let mut write = |line: &str| {
+            let written = writeln!(answer, "{line}").and_then(|()| answer.flush());
+            written.map_err(|error| {
+                let errno = error.raw_os_error().unwrap_or(0);
+                Error::os("write", rustix::io::Errno::from_raw_os_error(errno))
+            })
+        };
+        write(&transfer::first_line())?;
+        let (_engine, [from, to]) = match Self::open_for(&request) {
+            Ok(opened) => opened,
+            Err(error) => {
+                write(&transfer::other_line())?;
+                return Err(error);
+            }
+        };
+        transfer::answer(&request, (&from.0, &to.0), write)
+    }
+
+    /// Opens an engine with the devices of a request.
+    fn open_for(request: &Request) -> Result<(Self, [Device; 2])> {
         let engine = Self::open(&EngineDescriptor::new().timeout(request.limit))?;
         let open = |index| -> Result<Device> {
             let adapter =
@@ -33,12 +53,6 @@ impl Engine {
         };
         let from = open(request.from)?;
         let to = if request.same { from.clone() } else { open(request.to)? };
-        transfer::answer(&request, (&from.0, &to.0), |line| {
-            let written = writeln!(answer, "{line}").and_then(|()| answer.flush());
-            written.map_err(|error| {
-                let errno = error.raw_os_error().unwrap_or(0);
-                Error::os("write", rustix::io::Errno::from_raw_os_error(errno))
-            })
-        })
+        Ok((engine, [from, to]))
     }
 }

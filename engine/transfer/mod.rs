@@ -39,7 +39,7 @@ pub use untried::Untried;
 pub use verdict::{ExporterSpeed, Trial, Verdict, Working};
 
 pub(crate) use capability::{can_export, can_import};
-pub(crate) use child::{Request, answer};
+pub(crate) use child::{Request, answer, first_line, other_line};
 pub(crate) use compute::{Attempt, ComputeKernels, Watch, Work};
 pub(crate) use copy::{copy, copy_many, from_staging_parts, to_staging, zero};
 pub(crate) use ownership::{acquire, outside_family, release};

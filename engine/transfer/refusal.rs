@@ -251,10 +251,10 @@ pub enum RefusalReason {
         /// Its signal or exit status.
         how: String,
     },
-    /// The child process that tried the route was killed, because it had not ended in time.
+    /// The child process that tried the route was killed, because this trial alone had not ended in time.
     #[error("the process that tried it did not end within {after:.1?}")]
     NeverReturned {
-        /// How long it was waited for.
+        /// How long the trial had taken by then.
         after: Duration,
     },
     /// The route carries data, but once the second device has imported the memory, the first device reads its own

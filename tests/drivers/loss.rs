@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use driver_sim::Control;
+use peerbuf::observe::Object;
 use peerbuf::{
     Access, BufferDescriptor, Device, Engine, EngineDescriptor, Placement, Scope, SharedBuffer,
 };
 
 use crate::common::bytes;
-use crate::under_control;
+use crate::{under, under_control};
 
 const SIZE: u64 = 1 << 20;
 const BUFFERS: usize = 4;
@@ -23,6 +24,12 @@ const LOST_AS_RADV: &str = "
     switches.lost_waits = \"at_once\"
 ";
 
+/// A device of the driver with this name. The order of the adapters is the loader's.
+fn open(engine: &Engine, name: &str) -> Device {
+    let adapter = engine.adapters().iter().find(|adapter| adapter.name().contains(name));
+    engine.open_device(adapter.expect("both drivers are there")).expect("it opens")
+}
+
 fn system_buffer(engine: &Engine, home: &Device) -> SharedBuffer {
     let descriptor = BufferDescriptor::new(SIZE).placement(Placement::System);
     engine.create_buffer(home, descriptor).expect("a buffer")
@@ -34,8 +41,7 @@ fn memory_that_a_lost_device_may_write_gets_no_new_owner_although_waits_return()
     under_control(LOST_AS_RADV, || {
         let control = Control::of_this_process().expect("a control file");
         let engine = Engine::open(&EngineDescriptor::new()).expect("the engine opens");
-        let [lost, healthy] = [0, 1]
-            .map(|at| engine.open_device(&engine.adapters()[at]).expect("both drivers are there"));
+        let [lost, healthy] = ["llvmpipe", "SwiftShader"].map(|name| open(&engine, name));
         let old = system_buffer(&engine, &healthy);
         bytes::write(&old, 1);
         let attachment = old.attach(&lost).expect("a route over system memory");
@@ -66,5 +72,21 @@ fn memory_that_a_lost_device_may_write_gets_no_new_owner_although_waits_return()
             std::thread::sleep(Duration::from_millis(10));
             created.iter().for_each(|buffer| bytes::assert_zero(buffer, "after late work"));
         }
+    });
+}
+
+/// A trial loses its device while its memory may still be written. The memory is leaked at the end.
+#[test]
+fn memory_of_a_trial_that_a_lost_device_may_write_is_not_freed() {
+    // After the controls and the first passes.
+    let switches = format!("{LOST_AS_RADV}    switches.lost_at_submit = 6\n");
+    under(&switches, || {
+        let engine = Engine::open(&EngineDescriptor::new()).expect("the engine opens");
+        let [first, second] = ["llvmpipe"; 2].map(|name| open(&engine, name));
+        let allocations = || engine.live().count(Object::Allocation);
+        let before = allocations();
+        let verdict = engine.route(&first, &second);
+        assert!(allocations() > before, "memory of the lost device is kept: {verdict:?}");
+        assert!(!first.is_lost() && !second.is_lost(), "routes are tried on other devices");
     });
 }

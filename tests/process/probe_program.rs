@@ -9,24 +9,36 @@ use std::time::Duration;
 use crate::common::bound::{too_short, with_bound_and};
 use crate::common::{Rig, assert_pattern, fill};
 use peerbuf::device::Call;
-use peerbuf::transfer::{RefusalReason, Verdict};
-use peerbuf::{BufferDescriptor, Device, Route};
+use peerbuf::transfer::{RefusalReason, Untried, Verdict};
+use peerbuf::{BufferDescriptor, Device, Error, Route};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_peerbuf");
 
 /// A program that does something else while `opaque_fd` is to be tried, and is `peerbuf` otherwise.
 struct Script(PathBuf);
 
+/// What such a program is afterwards.
+const PEERBUF: &str = "exec PROGRAM \"$@\"";
+
 impl Script {
+    /// Names `opaque_fd` first.
     fn new(name: &str, instead: &str) -> Self {
+        Self::of(name, &format!("echo trying opaque_fd; {instead}"), PEERBUF)
+    }
+
+    /// Does `first` while `opaque_fd` is to be tried, and `then` once it is to be skipped. For one device it is
+    /// `peerbuf`.
+    fn of(name: &str, first: &str, then: &str) -> Self {
+        let (then, same) = (then.replace("PROGRAM", PROGRAM), PEERBUF.replace("PROGRAM", PROGRAM));
         let name = format!("peerbuf-probe-{}-{name}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let text = format!(
             "#!/bin/sh\n\
              # The arguments are: probe, two adapters, whether they are one device, a limit, the routes to skip.\n\
              case ,$4,$6, in\n\
-             *,true,*|*,opaque_fd,*) exec {PROGRAM} \"$@\" ;;\n\
-             *) echo trying opaque_fd; {instead} ;;\n\
+             *,true,*) {same} ;;\n\
+             *,opaque_fd,*) {then} ;;\n\
+             *) {first} ;;\n\
              esac\n"
         );
         fs::write(&path, text).expect("the script");
@@ -113,11 +125,59 @@ fn a_route_that_never_returns_is_refused_and_the_child_is_killed() {
         let RefusalReason::NeverReturned { after } = refusal(&verdict, Route::OpaqueFd) else {
             panic!("{verdict:?}")
         };
-        assert!(after >= bound, "{after:?} of {bound:?}");
+        assert!(after > bound / 4 * 3, "longer than all trials may take: {after:?} of {bound:?}");
         if !works(&verdict, Route::Memfd) {
             too_short();
         }
     });
+}
+
+#[test]
+fn a_late_child_refuses_no_route_whose_trial_had_little_time() {
+    // The child's own limit, in milliseconds, passes before the trial.
+    let wait = "sleep $(($5 / 1000)).$(printf %03d $(($5 % 1000)))";
+    let name = format!("echo started; {wait}; echo trying opaque_fd; exec sleep 100000");
+    let script = Script::of("late", &name, PEERBUF);
+    let rig =
+        Rig::with(|descriptor| descriptor.probe_program(&script.0).timeout(Duration::from_secs(2)));
+    let [first, second] = rig.two_of_one_adapter();
+    let error = rig.engine().route(&first, &second).expect_err("nothing was tried");
+    let Error::RoutesUnproved { untried, .. } = &error else { panic!("{error:?}") };
+    assert!(untried.iter().any(|refusal| refusal.route == Route::OpaqueFd), "{error:?}");
+    assert!(opened_none(&rig), "this process tries none, either");
+}
+
+#[test]
+fn children_that_die_before_a_trial_leave_the_rest_untried_and_this_process_tries_none() {
+    let crash = "echo trying opaque_fd; kill -SEGV $$";
+    let cases =
+        [("opening", "echo started; kill -KILL $$", PEERBUF), ("twice", crash, "kill -KILL $$")];
+    for (name, first, then) in cases {
+        let script = Script::of(name, first, then);
+        let rig = Rig::with(|descriptor| descriptor.probe_program(&script.0));
+        let [near, far] = rig.two_of_one_adapter();
+        let error = rig.engine().route(&near, &far).expect_err("no route is known");
+        let Error::RoutesUnproved { untried, .. } = &error else { panic!("{name}: {error:?}") };
+        let mut memfd = untried.iter().filter(|refusal| refusal.route == Route::Memfd);
+        let reason = &memfd.next().expect("it is open").reason;
+        let none = |reason: &RefusalReason| {
+            matches!(reason, RefusalReason::NotProvedYet(Untried::NoProbeDevice { .. }))
+        };
+        assert!(none(reason), "{name}: {reason:?}");
+        assert!(opened_none(&rig), "{name}: the route that crashes is not tried here");
+    }
+}
+
+#[test]
+fn what_a_child_found_out_before_it_died_is_kept() {
+    // Its output is cut behind the first result.
+    let cut = format!("{PROGRAM} \"$@\" | sed '/^tried .*route=opaque_fd/q'; kill -SEGV $$");
+    let script = Script::of("cut", &cut, "kill -KILL $$");
+    let rig = Rig::with(|descriptor| descriptor.probe_program(&script.0));
+    let [first, second] = rig.two_of_one_adapter();
+    let verdict = rig.engine().route(&first, &second).expect("one route is known to work");
+    assert!(works(&verdict, Route::OpaqueFd) && !verdict.untried.is_empty(), "{verdict:?}");
+    assert!(opened_none(&rig));
 }
 
 #[test]
@@ -136,7 +196,7 @@ fn a_child_that_dies_at_once_leaves_all_routes_unproved() {
     let script = Script::new("dies", "kill -SEGV $$");
     // It names a route that was not asked for.
     let text = fs::read_to_string(&script.0).expect("the script");
-    let text = text.replace("*,true,*|", "").replace("opaque_fd", "local");
+    let text = text.replace("*,true,*) ", "never) ").replace("opaque_fd", "local");
     fs::write(&script.0, text).expect("the script");
     let rig = Rig::with(|descriptor| descriptor.probe_program(&script.0));
     let [first, second] = rig.two_of_one_adapter();

@@ -2,8 +2,9 @@
 //!
 //! The child is the program of [`crate::EngineDescriptor::probe_program`], started as `program probe …`
 //! ([`Request`]). It opens the same adapters, tries the routes, and writes lines to its standard output
-//! ([`Line`]). Before each trial it names the route; so if it dies, that route is refused, and another child tries the
-//! remaining ones. A child that is not done in time is killed.
+//! ([`Line`]): first that it runs, then each route before its trial and the result after it. So if it dies during a
+//! trial, that route is refused, and another child tries the remaining ones. A child that is not done in time is
+//! killed; the route that it was trying is refused if that trial alone took longer than all of them may.
 
 mod process;
 mod words;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::pair_key::PairKey;
 use super::pass::Side;
-use super::prove::{self, Outcome, ProbeDevices};
+use super::prove::{self, Outcome, ProbeDevices, Step};
 use super::refusal::{Refusal, RefusalReason, Route};
 use super::route_file::Record;
 use super::untried::Untried;
@@ -27,9 +28,13 @@ pub(crate) use words::Request;
 use process::{Answer, End};
 use words::Line;
 
+/// No further child is started if less than this part of the limit is left.
+const LEAST: u32 = 16;
+
 /// Tries the routes that `known` says nothing about, in children. All of it ends within about `limit`.
 ///
-/// `None` if the program cannot do it: it does not start, or it sees other adapters.
+/// `None` if the program cannot do it: the first child does not start, or it sees other adapters. After an answer,
+/// the remaining routes are left untried instead: one of them may be what ends the children.
 ///
 /// Locks: none may be held; this waits for the children.
 pub(super) fn prove(
@@ -43,8 +48,16 @@ pub(super) fn prove(
     let mut open = prove::open_routes(from, to, known);
     let mut outcomes: Vec<(Route, Outcome)> = Vec::new();
     let mut missing = Untried::OutOfTime { limit };
+    let ended = |how: &str| {
+        let cause = format!("the child process ended: {how}");
+        Untried::NoProbeDevice { side: Side::First, cause }
+    };
+    let mut answered = false;
     while !open.is_empty() {
         let left = end.saturating_duration_since(Instant::now());
+        if answered && left < limit / LEAST {
+            break;
+        }
         let ladder = prove::ladder(Arc::ptr_eq(from, to));
         let request = Request {
             from: from.adapter().index(),
@@ -55,9 +68,16 @@ pub(super) fn prove(
             skip: ladder.filter(|route| !open.contains(route)).collect(),
             pair: pair.clone(),
         };
-        let answer = process::ask(program, &request, left)?;
+        let Some(answer) = process::ask(program, &request, left) else {
+            if answered {
+                missing = ended("it has not answered");
+                break;
+            }
+            return None;
+        };
+        answered = true;
         let before = open.len();
-        for (route, outcome) in answer_outcomes(&answer, &pair) {
+        for (route, outcome) in answer_outcomes(&answer, &request) {
             // A child may say anything.
             if let Some(at) = open.iter().position(|of| *of == route) {
                 open.remove(at);
@@ -66,12 +86,11 @@ pub(super) fn prove(
         }
         match answer.end {
             End::Died(how) if open.len() == before => {
-                let cause = format!("the child process ended: {how}");
-                missing = Untried::NoProbeDevice { side: Side::First, cause };
+                missing = ended(&how);
                 break;
             }
             End::Died(_) => {}
-            End::Done | End::Late(_) => break,
+            End::Done | End::Late { .. } => break,
         }
     }
     let try_route = |route| {
@@ -82,8 +101,9 @@ pub(super) fn prove(
 }
 
 /// What a child found out, and what its end says about the route that it was trying.
-fn answer_outcomes(answer: &Answer, pair: &str) -> Vec<(Route, Outcome)> {
-    let mut outcomes: Vec<_> = answer.lines.iter().filter_map(|line| outcome(line, pair)).collect();
+fn answer_outcomes(answer: &Answer, request: &Request) -> Vec<(Route, Outcome)> {
+    let outcomes = answer.lines.iter().filter_map(|line| outcome(line, &request.pair));
+    let mut outcomes: Vec<_> = outcomes.collect();
     let trial = |route| {
         let at = SystemTime::now();
         Trial { route, bytes: 0, passes: vec![], at, remembered: false }
@@ -92,7 +112,11 @@ fn answer_outcomes(answer: &Answer, pair: &str) -> Vec<(Route, Outcome)> {
     let refused = match &answer.end {
         End::Done => None,
         End::Died(how) => Some(RefusalReason::Crashed { how: how.clone() }),
-        End::Late(after) => Some(RefusalReason::NeverReturned { after: *after }),
+        // All trials together end within the limit, so this one has not kept it. One that was cut short may work.
+        End::Late { silent } if *silent > request.limit => {
+            Some(RefusalReason::NeverReturned { after: *silent })
+        }
+        End::Late { .. } => None,
     };
     if let Some((route, reason)) = trying.zip(refused) {
         tracing::warn!(route = route.name(), %reason, "the child process that tried a route");
@@ -119,7 +143,17 @@ fn outcome(line: &Line, pair: &str) -> Option<(Route, Outcome)> {
     }
 }
 
-/// Tries the routes of a request, and writes the answer. The child's side.
+/// The first line of an answer, written before a driver is called.
+pub(crate) fn first_line() -> String {
+    Line::Started.to_string()
+}
+
+/// The line of a child that cannot open the adapters.
+pub(crate) fn other_line() -> String {
+    Line::Other.to_string()
+}
+
+/// Tries the routes of a request, and writes the answer after its first line. The child's side.
 ///
 /// # Errors
 ///
@@ -131,24 +165,28 @@ pub(crate) fn answer(
 ) -> Result<(), Error> {
     let pair = PairKey::new(from, to).text(&super::route_file::kernel());
     if pair != request.pair {
-        return write(&Line::Other.to_string());
+        return write(&other_line());
     }
     let skipped = |&route: &Route| Refusal { route, reason: RefusalReason::Missing("skipped") };
     let skip = request.skip.iter().map(skipped).collect();
     let known = Verdict::new(vec![], skip, vec![], vec![]);
     let probes = ProbeDevices::default();
     let mut written = Ok(());
-    let trying = |route: Route| {
-        if written.is_ok() {
-            written = write(&Line::Trying(route).to_string());
+    let watch = |step: Step<'_>| {
+        let line = match step {
+            Step::Trying(route) => Some(Line::Trying(route)),
+            Step::Tried(route, outcome) => line_of(&pair, route, outcome),
+        };
+        if let Some(line) = line
+            && written.is_ok()
+        {
+            written = write(&line.to_string());
         }
     };
     let (verdict, _) =
-        prove::prove_watched((from, to), Some(&known), &probes, request.limit, trying);
+        prove::prove_watched((from, to), Some(&known), &probes, request.limit, watch);
     written?;
-    for record in Record::of_verdict(&pair, &verdict) {
-        write(&Line::Tried(record).to_string())?;
-    }
+    // Those whose trial has ended are repeated, which changes nothing.
     for Refusal { route, reason } in &verdict.untried {
         let cause = match reason {
             RefusalReason::NotProvedYet(why) => why.to_string(),
@@ -157,4 +195,20 @@ pub(crate) fn answer(
         write(&Line::Untried(*route, cause).to_string())?;
     }
     write(&Line::Done.to_string())
+}
+
+/// The line that says how a trial has ended, if it is worth one.
+fn line_of(pair: &str, route: Route, outcome: &Outcome) -> Option<Line> {
+    let (working, refused, trial) = match outcome {
+        Outcome::Works(working, trial) => (vec![*working], vec![], trial),
+        Outcome::Refused(reason, trial) => {
+            (vec![], vec![Refusal { route, reason: reason.clone() }], trial)
+        }
+        Outcome::Untried(why) | Outcome::NotReady(why) => {
+            return Some(Line::Untried(route, why.to_string()));
+        }
+        Outcome::Stop(error) => return Some(Line::Untried(route, error.to_string())),
+    };
+    let verdict = Verdict::new(working, refused, vec![], vec![trial.clone()]);
+    Record::of_verdict(pair, &verdict).next().map(Line::Tried)
 }

@@ -28,22 +28,22 @@ pub(super) enum End {
     Done,
     /// It has ended before that.
     Died(String),
-    /// It has not ended within this time.
-    Late(Duration),
+    /// It has not ended in time, and has written nothing for this long.
+    Late { silent: Duration },
 }
 
 impl Answer {
-    /// The route that was tried last.
+    /// The route whose trial has begun and not ended.
     pub(super) fn trying(&self) -> Option<Route> {
-        self.lines.iter().rev().find_map(|line| match line {
-            Line::Trying(route) => Some(*route),
+        match self.lines.last() {
+            Some(Line::Trying(route)) => Some(*route),
             _ => None,
-        })
+        }
     }
 }
 
 /// Starts a child and returns its answer, within about `limit`. `None` if the child cannot answer: it does not start,
-/// or sees other adapters, or does not understand.
+/// or sees other adapters, or ends without a line that is understood.
 pub(super) fn ask(program: &Path, request: &Request, limit: Duration) -> Option<Answer> {
     let start = Instant::now();
     let mut child = match start_child(program, request) {
@@ -54,11 +54,13 @@ pub(super) fn ask(program: &Path, request: &Request, limit: Duration) -> Option<
             return None;
         }
     };
-    let (text, closed) = read(&mut child, start + limit);
+    let Output { text, closed, last } = read(&mut child, start + limit);
+    let silent = last.unwrap_or(start).elapsed();
     let lines: Vec<_> = text.lines().filter_map(Line::parse).collect();
     let done = lines.contains(&Line::Done);
     let status = end(child, closed);
-    if lines.is_empty() || lines.contains(&Line::Other) {
+    // A child that is late may be the right program, on a slow machine.
+    if (lines.is_empty() && closed) || lines.contains(&Line::Other) {
         tracing::warn!(
             program = %program.display(),
             "the child process sees other adapters, or is another program; routes are proved in this one"
@@ -67,7 +69,7 @@ pub(super) fn ask(program: &Path, request: &Request, limit: Duration) -> Option<
     }
     let end = match (done, closed) {
         (true, _) => End::Done,
-        (false, false) => End::Late(start.elapsed()),
+        (false, false) => End::Late { silent },
         (false, true) => End::Died(status.map_or_else(String::new, describe)),
     };
     Some(Answer { lines, end })
@@ -84,10 +86,19 @@ fn start_child(program: &Path, request: &Request) -> io::Result<Child> {
         .spawn()
 }
 
-/// All that the child writes until the deadline, and whether it has closed its output.
-fn read(child: &mut Child, deadline: Instant) -> (String, bool) {
+/// What a child has written.
+struct Output {
+    text: String,
+    /// Whether it has closed its output.
+    closed: bool,
+    /// When it has written last.
+    last: Option<Instant>,
+}
+
+/// All that the child writes until the deadline.
+fn read(child: &mut Child, deadline: Instant) -> Output {
     let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
-    let mut closed = false;
+    let (mut closed, mut last) = (false, None);
     while let Some(output) = &mut child.stdout {
         let left = deadline.saturating_duration_since(Instant::now());
         let Ok(timeout) = Timespec::try_from(left) else { break };
@@ -103,11 +114,14 @@ fn read(child: &mut Child, deadline: Instant) -> (String, bool) {
                 closed = true;
                 break;
             }
-            Ok(count) if bytes.len() < LONGEST => bytes.extend_from_slice(&part[..count]),
+            Ok(count) if bytes.len() < LONGEST => {
+                bytes.extend_from_slice(&part[..count]);
+                last = Some(Instant::now());
+            }
             _ => break,
         }
     }
-    (String::from_utf8_lossy(&bytes).into_owned(), closed)
+    Output { text: String::from_utf8_lossy(&bytes).into_owned(), closed, last }
 }
 
 /// Ends the child and returns its status. One that has closed its output is about to end by itself, and is killed only

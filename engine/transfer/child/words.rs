@@ -57,7 +57,9 @@ impl Request {
 /// One line of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Line {
-    /// The child sees other adapters.
+    /// The first line: the program knows what it is asked, and has called no driver yet.
+    Started,
+    /// The child sees other adapters, or cannot open them.
     Other,
     /// The route that is tried next.
     Trying(Route),
@@ -72,6 +74,7 @@ impl Line {
     pub(super) fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         Some(match words.next()? {
+            "started" => Self::Started,
             "other" => Self::Other,
             "done" => Self::Done,
             "trying" => Self::Trying(route(words.next()?)?),
@@ -85,6 +88,7 @@ impl Line {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Started => f.write_str("started"),
             Self::Other => f.write_str("other"),
             Self::Done => f.write_str("done"),
             Self::Trying(route) => write!(f, "trying {route}"),
@@ -114,7 +118,7 @@ mod tests {
             assert_eq!(Request::parse(&arguments[1..]), Some(request));
         }
         let untried = Line::Untried(Route::Memfd, "too busy, too = full".into());
-        for line in [Line::Other, Line::Done, Line::Trying(Route::Staged), untried] {
+        for line in [Line::Started, Line::Other, Line::Done, Line::Trying(Route::Staged), untried] {
             assert_eq!(Line::parse(&line.to_string()), Some(line));
         }
         assert_eq!(Line::parse("untried memfd"), None);

@@ -54,9 +54,17 @@ impl<'a> Session<'a> {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    /// The reason, if too little time is left for another route.
-    pub(super) fn out_of_time(&self) -> Option<Untried> {
-        (self.left() < self.limit / LEAST).then_some(Untried::OutOfTime { limit: self.limit })
+    /// Opens the devices, if they are not open and enough time is left for another route.
+    ///
+    /// # Errors
+    ///
+    /// The reason why no other route can be tried.
+    pub(super) fn may_try(&mut self) -> Result<(), Untried> {
+        if self.left() < self.limit / LEAST {
+            return Err(Untried::OutOfTime { limit: self.limit });
+        }
+        self.open(Side::First)?;
+        self.open(Side::Second).map(|_| ())
     }
 
     /// The two devices, once both have ended an empty submission.
@@ -126,7 +134,7 @@ impl<'a> Session<'a> {
         Ok(start.elapsed())
     }
 
-    /// Frees memory of a trial that may run until `until`. If work on it is not over by then, the memory stays, and
+    /// Frees memory of a trial that may run until `until`. If work on it may use it then, the memory stays, and
     /// the devices of that work are not used again.
     pub(super) fn close(&mut self, memory: impl IntoIterator<Item = Memory>, until: Until) {
         let (mut fences, mut kept) = (Vec::new(), Vec::new());
@@ -140,9 +148,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Puts away the devices on which a fence has not signalled.
+    /// Puts away the devices whose work behind a fence may still use memory.
     fn hang(&mut self, fences: Vec<Fence>, memory: Vec<Arc<crate::memory::Allocation>>) {
-        let fences: Vec<_> = fences.into_iter().filter(|fence| !fence.is_over()).collect();
+        let fences: Vec<_> = fences.into_iter().filter(|fence| !fence.is_released()).collect();
         let lanes = [QueueKind::Main, QueueKind::Transfer];
         let is_on = |fence: &Fence, device: &DeviceInner| {
             lanes.iter().any(|lane| fence.is_on_lane(device, *lane))

@@ -52,8 +52,8 @@ pub(super) struct Hung {
 }
 
 impl Hung {
-    fn is_over(&self) -> bool {
-        self.fences.iter().all(Fence::is_over)
+    fn is_released(&self) -> bool {
+        self.fences.iter().all(Fence::is_released)
     }
 }
 
@@ -93,7 +93,7 @@ impl ProbeDevices {
         drop(kept);
     }
 
-    /// Keeps what a hung route uses until its work is over.
+    /// Keeps what a hung route uses until its work uses no memory any more.
     pub(super) fn keep_hung(&self, hung: Hung) {
         tracing::warn!(
             devices = hung.ends.len(),
@@ -102,10 +102,10 @@ impl ProbeDevices {
         self.kept().hung.push(hung);
     }
 
-    /// Frees what hung, if its work is over by now.
+    /// Frees what hung, if its work uses no memory any more.
     pub(super) fn free_hung(&self) {
-        let over: Vec<_> = self.kept().hung.extract_if(.., |hung| hung.is_over()).collect();
-        drop(over);
+        let released: Vec<_> = self.kept().hung.extract_if(.., |hung| hung.is_released()).collect();
+        drop(released);
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

@@ -9,7 +9,7 @@ use super::outcome::Until;
 use crate::device::{AdapterKind, DeviceInner};
 use crate::error::Result;
 use crate::memory::{Allocation, Domain, Origin, Provider, View};
-use crate::sync::Fence;
+use crate::sync::{Fence, RejectionWatch};
 
 /// Bytes of a probe between software devices: all of it fits into a processor's cache.
 const SMALL: u64 = 256 << 10;
@@ -65,14 +65,16 @@ impl Memory {
         &self.allocation
     }
 
-    /// Runs a pass of compute kernels on the memory, and keeps its fence.
+    /// Runs a pass of compute kernels of `device` on the memory, and keeps its fence.
     pub(super) fn run<R>(
         &self,
+        device: &Arc<DeviceInner>,
         until: Until,
         pass: impl FnOnce(&Watch<'_>) -> Result<R>,
     ) -> Result<R> {
         let submit = |work: Work<'_>| {
-            let fence = work()?;
+            let rejection = RejectionWatch::main(device);
+            let fence = work().inspect_err(|_| self.keep([rejection.fence()]))?;
             self.keep([fence.clone()]);
             Ok(Attempt::Submitted(fence))
         };
@@ -90,20 +92,21 @@ impl Memory {
         self.fences.borrow_mut().extend(fences);
     }
 
-    /// The memory, and the fences of work that is not over by `until`.
+    /// The memory, and the fences of work that may still use it at `until`.
     pub(super) fn into_parts(self, until: Until) -> (Arc<Allocation>, Vec<Fence>) {
         (self.allocation, still_running(self.fences.into_inner(), until))
     }
 }
 
-/// The fences that are not over by `until`. The trial may have ended before, with a wait that failed.
+/// The fences whose work may still use memory at `until`. The trial may have ended before, with a wait that failed. A
+/// lost device may go on with its work (Vulkan, "Lost Device").
 fn still_running(mut fences: Vec<Fence>, until: Until) -> Vec<Fence> {
     // A wait may fail for reasons other than the work that it waits for, so it is tried more than once.
     const TRIES: u32 = 3;
-    let is_over = |fence: &Fence| {
-        (0..TRIES).any(|_| fence.is_over() || fence.wait_until_over(until.left()).is_ok())
+    let ends = |fence: &Fence| {
+        (0..TRIES).any(|_| fence.is_released() || fence.wait_until_released(until.left()).is_ok())
     };
-    fences.retain(|fence| !is_over(fence));
+    fences.retain(|fence| !ends(fence));
     fences
 }
 

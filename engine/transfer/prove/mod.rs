@@ -10,8 +10,8 @@
 //! it does not, a device is busy, and the route is *untried*. If it does, a failure is the route's (`judge`), which
 //! is refused, and the next one is tried.
 //!
-//! All routes of a pair have one deadline. Memory that a hung route uses stays with its devices, until its work is
-//! over or the engine ends.
+//! All routes of a pair have one deadline. Memory that a hung route or a lost device may use stays with its devices,
+//! until its work is over or the engine ends.
 //!
 //! Kernel counterpart: none; `pci_p2pdma_distance` decides by a list of bridges.
 
@@ -53,21 +53,31 @@ pub(super) fn prove(
     prove_watched(pair, known, probes, limit, |_| {})
 }
 
-/// As [`prove`]; calls `trying` before each trial.
+/// A step of a proof.
+pub(super) enum Step<'a> {
+    /// The route is tried now. The devices are open.
+    Trying(Route),
+    /// The trial has ended.
+    Tried(Route, &'a Outcome),
+}
+
+/// As [`prove`]; calls `watch` before and after each trial.
 pub(super) fn prove_watched(
     (from, to): (&Arc<DeviceInner>, &Arc<DeviceInner>),
     known: Option<&Verdict>,
     probes: &ProbeDevices,
     limit: Duration,
-    mut trying: impl FnMut(Route),
+    mut watch: impl FnMut(Step<'_>),
 ) -> (Verdict, Option<Error>) {
     let mut session = Session::new([from, to], probes, limit);
-    walk(from, to, known, |route| match session.out_of_time() {
-        Some(why) => Outcome::NotReady(why),
-        None => {
-            trying(route);
-            trial::run(route, &mut session)
+    walk(from, to, known, |route| {
+        if let Err(why) = session.may_try() {
+            return Outcome::NotReady(why);
         }
+        watch(Step::Trying(route));
+        let outcome = trial::run(route, &mut session);
+        watch(Step::Tried(route, &outcome));
+        outcome
     })
 }
 

@@ -19,6 +19,7 @@ use super::outcome::Until;
 use crate::access::Access;
 use crate::device::Waits;
 use crate::memory::{HostPtr, HostWait, View};
+use crate::sync::RejectionWatch;
 
 /// How often a warm read is timed. The best time counts: one late wake-up of a thread costs more than the probe
 /// itself, and the choice among routes depends on a factor of two.
@@ -97,7 +98,10 @@ impl<'a> Shared<'a> {
             self.fill(writer, self.part(writer, from), seed)?;
             let copy = [self.part(copier, from), self.part(copier, to)];
             let device = &self.end(copier).device;
-            let fence = copy_many(device, Waits::default(), &[copy], &[]).map_err(on(copier))?;
+            let rejection = RejectionWatch::new(device, device.queue_for_moves());
+            let fence = copy_many(device, Waits::default(), &[copy], &[])
+                .inspect_err(|_| self.memory.keep([rejection.fence()]))
+                .map_err(on(copier))?;
             self.memory.wait(self.until, fence).map_err(on(copier))?;
             self.verify(writer, self.part(writer, to), seed, Pass::Moves)?;
         }
@@ -166,8 +170,9 @@ impl<'a> Shared<'a> {
     }
 
     fn fill(&self, side: Side, span: Span<'_>, seed: u32) -> Result<(), Unproved> {
-        let kernels = &self.end(side).kernels;
-        self.memory.run(self.until, |watch| kernels.fill(span, seed, watch)).map_err(on(side))
+        let RouteEnd { device, kernels, .. } = self.end(side);
+        let filled = self.memory.run(device, self.until, |watch| kernels.fill(span, seed, watch));
+        filled.map_err(on(side))
     }
 
     fn verify(&self, side: Side, span: Span<'_>, seed: u32, pass: Pass) -> Result<(), Unproved> {
@@ -203,7 +208,7 @@ pub(super) fn verify(
     (side, pass): (Side, Pass),
     until: Until,
 ) -> Result<(), Unproved> {
-    let report = memory.run(until, |watch| end.kernels.verify(span, seed, watch));
+    let report = memory.run(&end.device, until, |watch| end.kernels.verify(span, seed, watch));
     let report = report.map_err(on(side))?;
     let Some(first_wrong) = report.first_wrong else { return Ok(()) };
     let (words, wrong) = (report.words, report.wrong);
@@ -259,8 +264,8 @@ impl Exporter<'_> {
     fn pass(&self, (memory, span): (&Memory, Span<'_>), times: u32) -> Result<Duration, Unproved> {
         let start = Instant::now();
         for _ in 0..times {
-            let kernels = &self.end.kernels;
-            let summed = memory.run(self.until, |watch| kernels.checksum(span, watch));
+            let RouteEnd { device, kernels, .. } = self.end;
+            let summed = memory.run(device, self.until, |watch| kernels.checksum(span, watch));
             summed.map_err(on(Side::First))?;
         }
         Ok(start.elapsed())

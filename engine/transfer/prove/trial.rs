@@ -253,7 +253,8 @@ impl Attempt {
     ) -> Result<Duration, Unproved> {
         const SEED: u32 = 0x7374_6167;
         let (from, to) = (span(near_view, self.bytes), span(far_view, self.bytes));
-        let filled = source.run(self.until, |watch| near.kernels.fill(from, SEED, watch));
+        let filled =
+            source.run(&near.device, self.until, |watch| near.kernels.fill(from, SEED, watch));
         filled.map_err(on(Side::First))?;
         let start = Instant::now();
         let copied = staged_copy((from, &near.staging), (to, &far.staging), self.until.left());
