@@ -63,9 +63,17 @@ impl<T> ExportTable<T> {
 /// Nearly always empty, so that a use of an object costs one load.
 #[derive(Debug)]
 pub(crate) struct EndedExports<T> {
-    /// The length of `list`. Release/acquire: a use that follows the end of an export sees it.
+    /// The length of the list and the ends that are deferred. Release/acquire: a use that follows the end of an export
+    /// sees it.
     count: AtomicUsize,
-    list: Mutex<Vec<Weak<T>>>,
+    ended: Mutex<Ended<T>>,
+}
+
+#[derive(Debug)]
+struct Ended<T> {
+    /// Ends that are begun and not carried out: their reservations may be taken.
+    deferred: usize,
+    objects: Vec<Weak<T>>,
 }
 
 impl<T> EndedExports<T> {
@@ -74,29 +82,49 @@ impl<T> EndedExports<T> {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Adds an object, and drops those that are gone.
-    pub(crate) fn add(&self, object: &Arc<T>) {
-        self.change(object, |list| list.push(Arc::downgrade(object)));
+    /// Says that an export ends. [`EndedExports::end`] follows, under the object's reservation; until then each use
+    /// takes the reservation.
+    pub(crate) fn begin_end(&self) {
+        self.change(|ended| ended.deferred += 1);
     }
 
-    /// Removes an object: it has other memory now.
+    /// Ends an export. If that was the last one and the object must leave its memory, adds the object. The object's
+    /// reservation must be held.
+    pub(crate) fn end(&self, object: &Arc<T>, must_leave: bool) {
+        self.change(|ended| {
+            ended.deferred -= 1;
+            if must_leave {
+                ended.remove(object);
+                ended.objects.push(Arc::downgrade(object));
+            }
+        });
+    }
+
+    /// Removes an object that has other memory now, or is exported again. The object's reservation must be held.
     pub(crate) fn remove(&self, object: &Arc<T>) {
-        self.change(object, |_| {});
+        self.change(|ended| ended.remove(object));
     }
 
-    fn change(&self, object: &Arc<T>, change: impl FnOnce(&mut Vec<Weak<T>>)) {
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.retain(|other| {
+    fn change(&self, change: impl FnOnce(&mut Ended<T>)) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut ended);
+        self.count.store(ended.deferred + ended.objects.len(), Ordering::Release);
+    }
+}
+
+impl<T> Ended<T> {
+    /// Removes an object, and those that are gone.
+    fn remove(&mut self, object: &Arc<T>) {
+        self.objects.retain(|other| {
             other.strong_count() > 0 && !std::ptr::eq(other.as_ptr(), Arc::as_ptr(object))
         });
-        change(&mut list);
-        self.count.store(list.len(), Ordering::Release);
     }
 }
 
 impl<T> Default for EndedExports<T> {
     fn default() -> Self {
-        Self { count: AtomicUsize::new(0), list: Mutex::default() }
+        let ended = Ended { deferred: 0, objects: Vec::new() };
+        Self { count: AtomicUsize::new(0), ended: Mutex::new(ended) }
     }
 }
 

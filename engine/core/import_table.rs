@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, PoisonError, Weak};
 
+use crate::device::HandleType;
 use crate::error::{Error, ForeignFdReason, Result};
 use crate::fd::{self, FileId};
 use crate::memory::ForeignClaim;
@@ -34,7 +35,9 @@ impl ImportedPart {
     fn is_same(&self, other: &Self) -> bool {
         let key = |part: &Self| {
             let ForeignClaim { handle, offset, size, memory_size, .. } = part.claim;
-            (handle, offset, size, memory_size, part.memory_type)
+            // Other imports ignore the size and the type of the memory.
+            let opaque = handle == HandleType::OpaqueFd;
+            (handle, offset, size, opaque.then_some((memory_size, part.memory_type)))
         };
         key(self) == key(other)
     }

@@ -24,8 +24,9 @@ pub(crate) struct ForeignClaim {
     pub(crate) allow_larger: bool,
 }
 
-/// Bytes by which a dma-buf may be larger than twice the claim: the largest page size.
-const SLACK: u64 = 64 << 10;
+/// Bytes by which a dma-buf may be larger than twice the claim: the step in which small allocations are rounded up
+/// (`size_class::fit`). Larger steps are an eighth of the size at most.
+const SLACK: u64 = 512 << 10;
 
 impl ForeignClaim {
     /// The end of the buffer in the file.
@@ -59,9 +60,6 @@ impl ForeignClaim {
                 }
                 let actual = dma_buf_size(fd)?;
                 self.check_size(end, actual)?;
-                if !self.allow_larger && is_much_larger(actual, end) {
-                    return self.refuse(ForeignFdReason::TooLarge { claimed: end, actual });
-                }
                 Ok(actual)
             }
             HandleType::HostPointer => {
@@ -71,6 +69,17 @@ impl ForeignClaim {
                 Ok(actual)
             }
         }
+    }
+
+    /// Checks that a dma-buf of `actual` bytes is not much larger than the claim. To be called after
+    /// [`ForeignClaim::check`], for a file that is imported as new memory.
+    pub(crate) fn check_not_much_larger(&self, actual: u64) -> Result<()> {
+        let claimed = self.end()?;
+        let is_limited = self.handle == HandleType::DmaBuf && !self.allow_larger;
+        if is_limited && is_much_larger(actual, claimed) {
+            return self.refuse(ForeignFdReason::TooLarge { claimed, actual });
+        }
+        Ok(())
     }
 
     /// Checks that a file is a memfd that can be mapped for reading and writing, and whose pages stay there.
@@ -151,6 +160,7 @@ fn opaque_size(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::size_class;
 
     fn claim(offset: u64, size: u64) -> ForeignClaim {
         let handle = HandleType::HostPointer;
@@ -170,10 +180,29 @@ mod tests {
     }
 
     #[test]
-    fn a_dma_buf_may_have_twice_the_claim_and_a_page_more() {
-        assert!(!is_much_larger(65_536, 1));
-        assert!(!is_much_larger(65_538, 1) && is_much_larger(65_539, 1));
+    fn a_dma_buf_may_have_twice_the_claim_and_a_step_of_rounding_more() {
+        assert!(!is_much_larger(SLACK + 2, 1) && is_much_larger(SLACK + 3, 1));
         assert!(is_much_larger(64 << 30, 4096));
         assert!(!is_much_larger(u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn every_export_of_a_buffer_can_be_imported_with_its_size() {
+        for size in (0..40).flat_map(|bit| [1 << bit, (1 << bit) + 1, 40_000]) {
+            let exported = size_class::footprint(size, true, u64::MAX).unwrap_or(u64::MAX);
+            // A page of the kernel more: a dma-buf has whole pages.
+            let actual = exported.next_multiple_of(64 << 10);
+            let dma_buf = ForeignClaim { handle: HandleType::DmaBuf, ..claim(0, size) };
+            assert!(dma_buf.check_not_much_larger(actual).is_ok(), "{size} in {actual}");
+        }
+    }
+
+    #[test]
+    fn permission_lifts_the_limit_of_a_dma_buf_alone() {
+        let dma_buf = ForeignClaim { handle: HandleType::DmaBuf, ..claim(0, 4096) };
+        assert!(dma_buf.check_not_much_larger(1 << 30).is_err());
+        let permitted = ForeignClaim { allow_larger: true, ..dma_buf };
+        assert!(permitted.check_not_much_larger(1 << 30).is_ok());
+        assert!(claim(0, 4096).check_not_much_larger(1 << 30).is_ok(), "a part is mapped");
     }
 }

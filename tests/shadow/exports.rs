@@ -30,7 +30,9 @@ pub(crate) fn export(world: &mut World<'_>, at: usize) -> Option<()> {
             let moves = !subject.alone;
             if moves {
                 assert!(!subject.is_held(), "it was held, but moved out of its slab");
+                let preferred = subject.preferred;
                 subject.moved(subject.domain, subject.home.clone());
+                subject.preferred = preferred;
             }
             subject.alone = true;
             subject.exports.push(export);
@@ -93,7 +95,10 @@ pub(crate) fn leave_exported(world: &mut World<'_>) {
         }
         let access = subject.buffer.host_access(Access::Read).expect("no access lasts long");
         access.end().expect("it ends");
+        // The preferred domain does not change.
+        let preferred = subject.preferred;
         subject.moved(subject.domain, subject.home.clone());
+        subject.preferred = preferred;
         let id = subject.id;
         world.note(format!("{id} leaves the memory that was exported"));
         world.met("left exported memory");

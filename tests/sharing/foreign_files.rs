@@ -217,6 +217,11 @@ fn importing_the_same_bytes_twice_returns_one_buffer() {
             let second = import(rig.engine(), other, again.as_fd(), part(4096, 4096));
             assert!(second.expect("imported again").is_same(&first), "{}", other.name());
         }
+        let mut said = part(4096, 4096);
+        (said.memory_size, said.memory_type) = (8192, 3);
+        let second = import(rig.engine(), device, fd.as_fd(), said).expect("for opaque fds alone");
+        assert!(second.is_same(&first), "{}", device.name());
+        drop(second);
         for (offset, size) in [(4096, 4095), (4096, 8192), (0, 4097), (8191 / 256 * 256, 300)] {
             let reason = refusal(import(rig.engine(), device, fd.as_fd(), part(offset, size)));
             let (handle, offset, size) = (HandleType::HostPointer, 4096, 4096);
@@ -227,6 +232,69 @@ fn importing_the_same_bytes_twice_returns_one_buffer() {
         drop((first, next));
         let whole = import(rig.engine(), device, fd.as_fd(), part(0, 65_536)).expect("free again");
         assert_eq!(whole.size(), 65_536);
+    }
+}
+
+#[test]
+fn an_fd_whose_export_has_ended_is_imported_as_external_memory() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        for placement in [Placement::Vram, Placement::System] {
+            let what = format!("{placement:?} of {}", device.name());
+            let descriptor = BufferDescriptor::new(4096).placement(placement);
+            let buffer = rig.engine().create_buffer(&device, descriptor).expect("a buffer");
+            bytes::write(&buffer, 81);
+            let handle = buffer.export_foreign().and_then(|export| export.handle());
+            let handle = handle.expect("an fd that outlives its export");
+            let imported = import(rig.engine(), &device, handle.as_fd(), handle.info());
+            let imported = imported.expect("imported");
+            assert!(!imported.is_same(&buffer), "{what}");
+            assert_eq!(imported.provider(), Provider::Foreign(handle.info().handle), "{what}");
+            bytes::assert_sequence(&imported, 81, &what);
+            bytes::write(&buffer, 82);
+            bytes::assert_sequence(&imported, 81, &what);
+            bytes::write(&imported, 83);
+            bytes::assert_sequence(&buffer, 82, &what);
+        }
+    }
+}
+
+#[test]
+fn a_buffer_that_does_not_fit_twice_leaves_exported_memory() {
+    for placement in [Placement::Vram, Placement::VramOrSystem] {
+        let rig = Rig::new();
+        for device in rig.all() {
+            let what = format!("{placement:?} of {}", device.name());
+            rig.engine().model_heap(&device, 12 << 20).expect("of this engine");
+            // It has an allocation of its own from the beginning.
+            let descriptor = BufferDescriptor::new(9 << 20).placement(placement);
+            let buffer = rig.engine().create_buffer(&device, descriptor).expect("a buffer");
+            let home = buffer.domain();
+            bytes::write(&buffer, 84);
+            drop(buffer.export_foreign().expect("an fd"));
+            bytes::assert_sequence(&buffer, 84, &what);
+            fill(&buffer.attach(&device).expect("attached"), 85);
+            assert_eq!(buffer.explain().preferred, home, "{what}");
+            assert!(rig.engine().report().buffers.iter().all(|b| !b.known_outside), "{what}");
+            if placement == Placement::Vram {
+                assert_eq!(buffer.domain(), home, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_export_of_an_evicted_buffer_keeps_its_preferred_domain() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        let buffer = rig.engine().create_buffer(&device, BufferDescriptor::new(4096));
+        let buffer = buffer.expect("a buffer");
+        let home = buffer.domain();
+        bytes::write(&buffer, 86);
+        buffer.evict().expect("not held");
+        drop(buffer.export_foreign().expect("an fd"));
+        bytes::assert_sequence(&buffer, 86, device.name());
+        assert_eq!(buffer.explain().preferred, home, "{}", device.name());
     }
 }
 

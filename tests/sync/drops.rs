@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::common::{LONG, Rig, bytes};
 use peerbuf::{
-    Access, Attachment, BufferDescriptor, DomainId, Importer, Invalidation, Mapping, Pin, Refault,
+    Access, Attachment, BufferDescriptor, DomainId, ForeignExport, Importer, Invalidation, Mapping,
+    Pin, Refault,
 };
 
 /// An importer that drops what it holds in its callback.
@@ -16,6 +17,7 @@ enum Held {
     Mapping(Mapping),
     Attachment(Attachment),
     Pin(Pin),
+    Export(ForeignExport),
 }
 
 impl Importer for DropsAll {
@@ -25,12 +27,13 @@ impl Importer for DropsAll {
 }
 
 #[test]
-fn an_importer_may_drop_mappings_attachments_and_pins_in_its_callback() {
+fn an_importer_may_drop_mappings_attachments_pins_and_exports_in_its_callback() {
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
         let buffer = engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
         let other = engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
+        let exported = engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("one");
         bytes::write(&buffer, 1);
         let importer = Arc::new(DropsAll::default());
         let attachment =
@@ -44,11 +47,52 @@ fn an_importer_may_drop_mappings_attachments_and_pins_in_its_callback() {
             held.push(Held::Mapping(others.map(Access::Read).expect("mapped")));
             held.push(Held::Pin(others.pin("scanout").expect("pinned")));
             held.push(Held::Attachment(others));
+            held.push(Held::Export(exported.export_foreign().expect("an fd")));
         }
         buffer.migrate(DomainId::System).expect("nothing keeps it");
+        let generation = exported.generation();
+        bytes::assert_zero(&exported, "it moves first");
+        assert!(exported.generation() > generation, "its export is dropped");
         other.migrate(DomainId::System).expect("its pin is dropped");
         bytes::assert_sequence(&buffer, 1, "moved");
         attachment.detach().expect("not mapped");
+    }
+}
+
+/// The end of an export is deferred while another thread has the reservation. The next use is in other memory, too.
+#[test]
+fn an_export_may_be_dropped_under_the_queues_lock() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let buffer = engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
+        let export = buffer.export_foreign().expect("an fd");
+        let attachment = buffer.attach(&device).expect("attached");
+        let used = attachment.map(Access::Write).expect("mapped");
+        used.view().expect("valid");
+        let exported = buffer.generation();
+        std::thread::scope(|scope| {
+            let submitting = device.with_queue(|_| {
+                let submitting = scope.spawn(|| {
+                    let submitted = engine.submit(&device, |submission| {
+                        submission.write(&used)?;
+                        Ok(())
+                    });
+                    submitted.and_then(|fence| fence.wait(LONG))
+                });
+                // Until the thread has the reservation.
+                while !format!("{buffer:?}").contains("locked") {
+                    std::thread::yield_now();
+                }
+                drop(export);
+                submitting
+            });
+            submitting.join().expect("no panic").expect("it ends");
+        });
+        drop(used);
+        let pin = attachment.pin("scanout").expect("pinned");
+        assert!(buffer.generation() > exported, "moved before the pin");
+        drop(pin);
     }
 }
 

@@ -32,7 +32,12 @@ pub struct Pin(Pinned);
 
 impl Pin {
     fn new(attachment: &Attachment, reason: Cow<'static, str>) -> Result<Self> {
-        let pinned = match attachment.first_pins().pin(&reason) {
+        // A pin under the reservation finds whether the buffer must leave its memory first.
+        let quick = match attachment.buffer_inner().set.ended_exports.is_empty() {
+            true => attachment.first_pins().pin(&reason),
+            false => Quick::No,
+        };
+        let pinned = match quick {
             Quick::Pinned(pinned) => pinned,
             Quick::Refused(used, quota) => return Err(over_quota(attachment, used, quota)),
             Quick::No => pin_locked(attachment, reason)?,

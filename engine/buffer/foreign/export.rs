@@ -206,10 +206,13 @@ impl AsFd for ForeignExport {
 
 impl Drop for ForeignExport {
     fn drop(&mut self) {
-        let must_leave = self.buffer.lock().end_export();
-        if must_leave {
-            self.buffer.set.ended_exports.add(&self.buffer);
-        }
+        let buffer = Arc::clone(&self.buffer);
+        buffer.set.ended_exports.begin_end();
+        self.buffer.do_or_defer(move |_, state| {
+            buffer.set.ended_exports.end(&buffer, state.end_export());
+            // The drop of the reference may be that of the buffer.
+            Some(Box::new(buffer))
+        });
         self.buffer.core().live.died(Object::ForeignExport);
     }
 }

@@ -24,7 +24,7 @@ pub struct ForeignInfo {
     pub memory_size: u64,
     /// The memory type index of an `OPAQUE_FD`, which its importer must specify; 0 for other handle types.
     pub memory_type: u32,
-    /// Whether a dma-buf may be imported that has more than twice the claimed bytes and 64 KiB. An import takes all
+    /// Whether a dma-buf may be imported that has more than twice the claimed bytes and 512 KiB. An import takes all
     /// of it, and a device pins all of its pages, so a small claim on a large file can exhaust memory.
     ///
     /// The decision is the importer's, so it is no part of [`ForeignInfo::to_bytes`]. Off by default.

@@ -46,6 +46,7 @@ pub(crate) fn import(
     if let Some(exported) = find_export(set, fd, info)? {
         return Ok(exported);
     }
+    claim.check_not_much_larger(file_size)?;
     let mut kinds = Provider::Foreign(handle).imports_of(device).iter().copied();
     let Some(kind) = kinds.find(|kind| transfer::can_import(device, *kind)) else {
         return Err(Error::Unsupported {
@@ -69,25 +70,29 @@ pub(crate) fn import(
     if Arc::ptr_eq(&first, &imported.0) { Ok(imported) } else { reached(set, device, kind, first) }
 }
 
-/// The buffer that a file was exported from, if it is still in that file.
+/// The buffer that a file was exported from, if it is still in that file. A buffer whose last export has ended leaves
+/// the file first, unless it is kept in place: its next use would do so.
 ///
 /// # Errors
 ///
-/// [`Error::ForeignFd`] if the buffer is in other bytes of the file than stated, and these overlap.
+/// [`Error::ForeignFd`] if the buffer is in other bytes of the file than stated, and these overlap; the errors of
+/// [`SharedBuffer::relocate`], except [`Error::Busy`], from the move.
+///
+/// Locks: none may be held; takes the reservation, but not while waiting.
 fn find_export(
     set: &Arc<Buffers>,
     fd: BorrowedFd<'_>,
     info: ForeignInfo,
 ) -> Result<Option<SharedBuffer>> {
     let Some((exported, generation)) = set.exports.find(fd)? else { return Ok(None) };
-    // A buffer that has moved since its export is no longer in that file.
-    let is_there = exported.generation() == generation;
-    if !is_there {
-        return Ok(None);
-    }
+    exported.leave_exported()?;
     // The export of an import may begin behind the file's first byte.
     let offset = {
         let state = exported.lock();
+        // A buffer that has moved since its export is no longer in that file.
+        if exported.generation() != generation {
+            return Ok(None);
+        }
         let backing = state.location().backing();
         backing.map_or(0, |backing| backing.allocation().file_offset() + backing.offset())
     };

@@ -36,14 +36,20 @@ impl BufferInner {
         }
         let buffer = SharedBuffer(Arc::clone(self));
         let moved = match buffer.move_to(MoveCause::Exported, Some) {
-            // The domain has no second place for it; its placement may have another one.
-            Err(error) if error.is_out_of_memory() && self.may_be_in_system() => {
-                buffer.move_to(MoveCause::Exported, |_| Some(DomainId::System))
+            // The domain has no second place for it. Its preferred domain stays, so that a later use restores it, into
+            // other memory; where its placement requires that, the use that is about to begin.
+            Err(error) if error.is_out_of_memory() && self.is_in_vram() => {
+                let evicted = buffer.move_to(MoveCause::Evicted, |_| Some(DomainId::System));
+                // Any other failure is a consequence of this one.
+                evicted.map_err(|other| match other {
+                    Error::Busy { .. } => other,
+                    _ => error,
+                })
             }
             other => other,
         };
         match moved {
-            Ok(_) => self.set.ended_exports.remove(self),
+            Ok(_) => self.note_left(),
             // A hold began meanwhile.
             Err(Error::Busy { .. }) => {}
             Err(error) => return Err(error),
@@ -51,7 +57,16 @@ impl BufferInner {
         Ok(())
     }
 
-    fn may_be_in_system(&self) -> bool {
-        self.placement().kinds().contains(&DomainKind::System)
+    /// Removes the buffer from the list of ended exports, unless another export has ended since.
+    fn note_left(self: &Arc<Self>) {
+        // Under the reservation: the end of an export adds the buffer under it.
+        let state = self.lock();
+        if !state.must_leave_exported() {
+            self.set.ended_exports.remove(self);
+        }
+    }
+
+    fn is_in_vram(&self) -> bool {
+        self.lock().location().domain().kind() == DomainKind::Vram
     }
 }

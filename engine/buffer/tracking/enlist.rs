@@ -60,6 +60,8 @@ impl BufferInner {
             | MoveCause::Requested
             | MoveCause::Compacted
             | MoveCause::Promoted => {}
+            // Into or out of memory for an export, which the domain has, too.
+            MoveCause::Exported if state.location().domain() == from => {}
             // A move within the domain where the buffer is kept does not say that it may be used there.
             _ if self.needs_restore(state) && state.location().domain() == from => {}
             // A caller chose the new domain, or the buffer could not stay where it was. Either way, the new
