@@ -90,11 +90,14 @@ impl Attempt<'_> {
 
 /// The timelines, signalled elsewhere, that unfinished submissions wait for, each with the value.
 #[derive(Debug, Default)]
-pub(super) struct Awaited(VecDeque<(u64, SmallVec<[(vk::Semaphore, u64); 1]>)>);
+pub(super) struct Awaited(VecDeque<(u64, Points)>);
+
+/// Values of timelines.
+type Points = SmallVec<[(vk::Semaphore, u64); 1]>;
 
 impl Awaited {
     /// Notes what the submission with `value` waits for.
-    pub(super) fn push(&mut self, value: u64, timelines: &SmallVec<[(vk::Semaphore, u64); 1]>) {
+    pub(super) fn push(&mut self, value: u64, timelines: &Points) {
         if !timelines.is_empty() {
             self.0.push_back((value, timelines.clone()));
         }
