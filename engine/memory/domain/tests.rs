@@ -276,7 +276,8 @@ fn a_move_out_of_a_part_gains_what_its_own_limits_are_short_of() {
     assert!(part.could_hold(80) && !part.could_hold(81));
     system.set_cap(Some(70));
     assert!(part.could_hold(70) && !part.could_hold(71));
-    (part.credit((40, A)), system.credit(40));
+    part.credit((40, A));
+    system.credit(40);
 }
 
 #[test]
