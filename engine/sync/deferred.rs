@@ -8,9 +8,11 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::ptr::NonNull;
+// Not those of `primitive`: each lock and unlock reads the length, and the models that try every interleaving of a lock
+// would take ten times as long.
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::lock_order::{is_anything_held, leave};
-use super::primitive::atomic::{AtomicUsize, Ordering};
 use super::primitive::{Arc, Mutex, lock, thread_local};
 
 /// The owner of a reservation, which keeps it alive.
