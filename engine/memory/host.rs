@@ -1,9 +1,11 @@
 //! System memory: from a dma-heap, udmabuf, a memfd, a foreign exporter, or without an fd; mapped once.
 #![expect(unsafe_code, reason = "mmap and munmap of memory that this type owns")]
 
+use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::dma_buf;
@@ -75,10 +77,9 @@ impl HostMemory {
             }
         });
         let address = mapped.map_err(|errno| Error::os(Call::Mmap.name(), errno))?;
-        let pointer = NonNull::new(address.cast::<u8>()).expect("mmap does not map page zero");
         // INVARIANT: mapped above with this size; the address is not known elsewhere.
-        let fd = Some(fd);
-        let this = Self { pointer: HostPtr::new(pointer), size, fd, file_offset, dma_buf };
+        let (pointer, fd) = (start_of(address)?, Some(fd));
+        let this = Self { pointer, size, fd, file_offset, dma_buf };
         this.keep_private(len)?;
         Ok(this)
     }
@@ -113,9 +114,8 @@ impl HostMemory {
             unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, prot, flags) }
         });
         let address = mapped.map_err(|errno| Error::os(Call::Mmap.name(), errno))?;
-        let pointer = NonNull::new(address.cast::<u8>()).expect("mmap does not map page zero");
         // INVARIANT: mapped above with this size; the address is not known elsewhere.
-        let pointer = HostPtr::new(pointer);
+        let pointer = start_of(address)?;
         let this = Self { pointer, size, fd: None, file_offset: 0, dma_buf: false };
         this.keep_private(len)?;
         Ok(this)
@@ -151,6 +151,12 @@ impl HostMemory {
     pub(crate) fn is_dma_buf(&self) -> bool {
         self.dma_buf
     }
+}
+
+/// The start of a new mapping. The kernel maps page zero only where a caller asks for it.
+fn start_of(address: *mut c_void) -> Result<HostPtr> {
+    let start = NonNull::new(address.cast::<u8>());
+    start.map(HostPtr::new).ok_or_else(|| Error::os(Call::Mmap.name(), Errno::FAULT))
 }
 
 impl Drop for HostMemory {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+use crate::common::until::until;
 use crate::common::{LONG, Rig, bytes};
 use peerbuf::{
     Access, Attachment, BufferDescriptor, DomainId, ForeignExport, Importer, Invalidation, Mapping,
@@ -81,9 +82,7 @@ fn an_export_may_be_dropped_under_the_queues_lock() {
                     submitted.and_then(|fence| fence.wait(LONG))
                 });
                 // Until the thread has the reservation.
-                while !format!("{buffer:?}").contains("locked") {
-                    std::thread::yield_now();
-                }
+                until(|| format!("{buffer:?}"), |text| text.contains("locked"));
                 drop(export);
                 submitting
             });
@@ -117,9 +116,7 @@ fn a_mapping_may_be_dropped_and_a_fence_asked_under_the_queues_lock() {
                     submitted.and_then(|fence| fence.wait(LONG))
                 });
                 // Until the thread has the reservation.
-                while !format!("{buffer:?}").contains("locked") {
-                    std::thread::yield_now();
-                }
+                until(|| format!("{buffer:?}"), |text| text.contains("locked"));
                 // Until it waits for the queue, most likely.
                 std::thread::sleep(std::time::Duration::from_millis(10));
                 drop(mapping);
