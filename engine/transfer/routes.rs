@@ -95,10 +95,13 @@ impl Routes {
         if let Some(file) = &self.file {
             file.write(&key, &verdict);
         }
-        let verdict = self.keep(key, verdict, age);
         match error {
-            Some(error) => Err(error),
-            None => Ok((verdict, true)),
+            Some(error) => {
+                // The caller can mend this, and may have done so at its next call.
+                self.set(key, verdict, |_| age);
+                Err(error)
+            }
+            None => Ok((self.keep(key, verdict, age), true)),
         }
     }
 
@@ -122,14 +125,25 @@ impl Routes {
         list.iter().find(|entry| entry.key == *key).map(|entry| Arc::clone(&entry.verdict))
     }
 
-    /// Sets the verdict on a pair.
+    /// Sets the verdict on a pair. Its untried routes are tried again after a while.
     pub(crate) fn keep(&self, key: PairKey, verdict: Verdict, age: Duration) -> Arc<Verdict> {
+        self.set(key, verdict, |earlier| {
+            let factor = 4u32.saturating_pow(earlier);
+            age + FIRST_RETRY.saturating_mul(factor).min(LAST_RETRY)
+        })
+    }
+
+    /// Sets the verdict on a pair. `retry_at` says when its untried routes are tried again, after as many tries.
+    fn set(
+        &self,
+        key: PairKey,
+        verdict: Verdict,
+        retry_at: impl FnOnce(u32) -> Duration,
+    ) -> Arc<Verdict> {
         let mut list = self.list();
         let at = list.iter().position(|entry| entry.key == key);
         let earlier = at.map_or(0, |at| list.swap_remove(at).tries);
-        let factor = 4u32.saturating_pow(earlier);
-        let retry_at = age + FIRST_RETRY.saturating_mul(factor).min(LAST_RETRY);
-        let verdict = Arc::new(verdict);
+        let (verdict, retry_at) = (Arc::new(verdict), retry_at(earlier));
         list.push(Entry { key, verdict: Arc::clone(&verdict), tries: earlier + 1, retry_at });
         self.version.fetch_add(1, Ordering::Release);
         verdict
