@@ -28,8 +28,10 @@ pub(crate) fn too_short() -> ! {
 pub(crate) fn besides<R>(work: impl FnOnce() -> R) -> R {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map_or("", String::as_str);
-        // By the error's own form, or as the reason of another error.
-        if ["Timeout {", "did not finish within"].iter().any(|form| text.contains(form)) {
+        // By the error's own form, or as the reason of another error: of a route too, that was not tried in time.
+        let forms =
+            ["Timeout {", "did not finish within", "NotProvedYet(Busy", "NotProvedYet(OutOfTime"];
+        if forms.iter().any(|form| text.contains(form)) {
             too_short()
         }
         resume_unwind(panic)

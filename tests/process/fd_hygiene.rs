@@ -1,6 +1,7 @@
 //! File descriptors: few are open, they close on exec, exhaustion is reported as such, and all are closed.
 
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
 
 use crate::common::fds::{self, OpenFds};
 use crate::common::{self, Rig, assert_pattern, bytes, child, fill};
@@ -85,16 +86,29 @@ fn dropped_exports_close_their_fds_at_once() {
 
 // ---- RLIMIT_NOFILE, in a child process ----
 
-/// Limits the descriptors to `more` above the open ones. Returns the previous limit.
-fn allow_only(more: u64) -> Rlimit {
-    let limit = getrlimit(Resource::Nofile);
-    let lowered = Rlimit { current: Some(OpenFds::now().count() as u64 + more), ..limit };
-    setrlimit(Resource::Nofile, lowered).expect("a limit may be lowered");
-    limit
+/// A lowered limit, until [`raise`].
+struct Lowered {
+    previous: Rlimit,
+    /// They have all numbers below the highest open one. The limit is one of numbers, so an fd with a free number
+    /// below it could still be opened.
+    _between: Vec<File>,
 }
 
-fn raise(limit: Rlimit) {
-    setrlimit(Resource::Nofile, limit).expect("the previous limit is allowed");
+/// Limits the descriptors to `more` above the open ones.
+fn allow_only(more: u64) -> Lowered {
+    let open = || File::open("/dev/null").expect("an fd");
+    let mut between = vec![open()];
+    while (between[between.len() - 1].as_raw_fd() as usize) < OpenFds::now().count() - 1 {
+        between.push(open());
+    }
+    let previous = getrlimit(Resource::Nofile);
+    let lowered = Rlimit { current: Some(OpenFds::now().count() as u64 + more), ..previous };
+    setrlimit(Resource::Nofile, lowered).expect("a limit may be lowered");
+    Lowered { previous, _between: between }
+}
+
+fn raise(limit: Lowered) {
+    setrlimit(Resource::Nofile, limit.previous).expect("the previous limit is allowed");
 }
 
 fn assert_fd_limit(error: &Error) {

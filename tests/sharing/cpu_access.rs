@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::common::bound::with_bound;
+use crate::common::bound::{besides, with_bound};
 use crate::common::gate::Gate;
 use crate::common::{self, Rig, assert_pattern, bytes, commands, fill, needs_dma_buf};
 use crate::vgem::VgemBuffer;
@@ -220,12 +220,15 @@ fn work_that_only_the_kernel_knows_is_waited_for_up_to_the_timeout_without_the_r
         for device in rig.all() {
             let [buffer, other] = [1, 2].map(|_| create(rig, &device, 4096, Placement::System));
             let far = create(rig, &device, 4096, Placement::Vram);
-            for buffer in [&buffer, &other, &far] {
-                bytes::write(buffer, 71);
-                // Proves the route: the proof reads and writes host memory, which the fault keeps busy.
-                let attachment = buffer.attach(&device).expect("attached");
-                attachment.map(Access::Read).and_then(|mapping| mapping.checksum()).expect("read");
-            }
+            besides(|| {
+                for buffer in [&buffer, &other, &far] {
+                    bytes::write(buffer, 71);
+                    // Proves the route: the proof reads and writes host memory, which the fault keeps busy.
+                    let attachment = buffer.attach(&device).expect("attached");
+                    let mapping = attachment.map(Access::Read);
+                    mapping.and_then(|mapping| mapping.checksum()).expect("read");
+                }
+            });
             if buffer.provider() != Provider::Memfd {
                 common::say(&format!("{} has {}", device.name(), buffer.provider()));
                 continue;
@@ -243,12 +246,12 @@ fn work_that_only_the_kernel_knows_is_waited_for_up_to_the_timeout_without_the_r
             far.migrate(DomainId::System).expect("by a device");
             drop(other);
             let fresh = create(rig, &device, 4096, Placement::System);
-            let attachment = fresh.attach(&device).expect("attached");
+            let attachment = besides(|| fresh.attach(&device).expect("attached"));
             let sum = attachment.map(Access::Read).and_then(|mapping| mapping.checksum());
             let sum = sum.expect("scrubbed by a device");
             rig.engine().calls().set_busy_host_memory(false);
             let zero = create(rig, &device, 4096, Placement::Vram);
-            let attachment = zero.attach(&device).expect("attached");
+            let attachment = besides(|| zero.attach(&device).expect("attached"));
             let zeros = attachment.map(Access::Read).and_then(|mapping| mapping.checksum());
             assert_eq!(sum, zeros.expect("a pass"), "an earlier owner's bytes");
             bytes::assert_zero(&fresh, device.name());
@@ -343,7 +346,7 @@ fn in_the_vm_an_access_to_a_dma_buf_waits_for_its_fences_up_to_the_timeout() {
         // SAFETY: a dma-buf of that size, which this test alone uses.
         let buffer = unsafe { rig.engine().import_foreign(&device, vgem.fd.as_fd(), info, None) };
         let buffer = buffer.expect("imported");
-        bytes::write(&buffer, 73);
+        besides(|| bytes::write(&buffer, 73));
         let fence = vgem.begin_write();
         let ioctls = rig.engine().calls().made(Call::Ioctl);
         match buffer.host_access(Access::Read) {

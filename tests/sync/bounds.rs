@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peerbuf::{Access, BufferDescriptor, DomainId, Error, Fence};
 
-use crate::common::bound::with_bound;
+use crate::common::bound::{besides, with_bound};
 use crate::common::commands::fill;
 use crate::common::gate::Gate;
 use crate::common::{LONG, bytes};
@@ -20,8 +20,10 @@ fn a_wait_goes_on_while_the_timeline_makes_steps() {
         for device in rig.all() {
             let buffer =
                 engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
-            let attachment = buffer.attach(&device).expect("attached");
-            let mapping = attachment.map(Access::Write).expect("mapped");
+            let mapping = besides(|| {
+                let attachment = buffer.attach(&device).expect("attached");
+                attachment.map(Access::Write).expect("mapped")
+            });
             mapping.view().expect("valid");
             // Each submission is behind a gate of its own.
             let gates: Vec<(Gate, Fence)> = (0..STEPS)
@@ -51,9 +53,11 @@ fn a_wait_without_a_step_ends() {
         for device in rig.all() {
             let buffer =
                 engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
-            bytes::write(&buffer, 1);
-            let attachment = buffer.attach(&device).expect("attached");
-            let mapping = attachment.map(Access::Write).expect("mapped");
+            let mapping = besides(|| {
+                bytes::write(&buffer, 1);
+                let attachment = buffer.attach(&device).expect("attached");
+                attachment.map(Access::Write).expect("mapped")
+            });
             mapping.view().expect("valid");
             let gate = Gate::close(&device);
             let fence = fill(engine, &device, &mapping, 7).expect("a submission");
