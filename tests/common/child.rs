@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use super::turn;
+use super::turn::turn;
 use super::watchdog::test_name;
 
 const MARK: &str = "PEERBUF_TEST_CHILD";

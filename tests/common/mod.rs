@@ -24,11 +24,12 @@ pub(crate) mod soak;
 pub(crate) mod soft_memory;
 pub(crate) mod soft_queues;
 pub(crate) mod timeline_export;
+pub(crate) mod turn;
 pub(crate) mod until;
 pub(crate) mod watchdog;
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ash::vk::DriverId;
@@ -41,6 +42,7 @@ use peerbuf::{
 };
 
 use fds::OpenFds;
+use turn::{Turn, turn};
 use watchdog::Watchdog;
 
 /// A timeout that is never reached: the watchdog ends a test that hangs earlier.
@@ -57,15 +59,13 @@ pub(crate) struct Rig {
     provoked: Mutex<Vec<&'static str>>,
     before: OpenFds,
     watchdog: Watchdog,
-    // Last, so that the next test begins when all else is dropped. File descriptors are counted for the
-    // whole process, so tests in one process run one after the other.
-    _turn: MutexGuard<'static, ()>,
+    // Last, so that the next test begins when all else is dropped.
+    _turn: Turn,
 }
 
 /// The messages of the validation layer and the drivers.
 pub(crate) type Messages = Arc<Mutex<Vec<Message>>>;
 
-static TURN: Mutex<()> = Mutex::new(());
 /// Keeps the drivers loaded. SwiftShader's compiler opens a memfd (`swiftshader_jit`) once per load of
 /// the library and never closes it, and the loader unloads drivers with the last instance.
 static WARM: OnceLock<Vec<Adapter>> = OnceLock::new();
@@ -256,11 +256,6 @@ impl Drop for Rig {
             panic!("{name} left something behind:\n  {list}");
         }
     }
-}
-
-/// Waits until no other test of this process is running.
-pub(crate) fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Call counts at one moment.

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use crate::common::turn::turn;
 use crate::common::{Rig, child};
 use peerbuf::device::{AdapterKind, DrmNode, PciAddress, Uuid};
 use peerbuf::{AdapterSelector, BufferDescriptor, Engine, EngineDescriptor, Error, HandleType};
@@ -139,6 +140,7 @@ fn a_missing_loader_error_names_what_to_install() {
         assert!(error.to_string().contains("libvulkan1"), "{error}");
         return;
     }
+    let _turn = turn();
     // The dynamic linker searches this folder first, and fails at a file that is no library.
     let folder = std::env::temp_dir().join(format!("peerbuf-no-loader-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder for temporary files");

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::common::turn::turn;
 use crate::common::{Rig, child, missing};
 use peerbuf::device::Call;
 
@@ -16,6 +17,7 @@ fn adapters_with_one_uuid_have_verdicts_of_their_own() {
         if !Path::new(MANIFEST).exists() {
             return missing(MANIFEST);
         }
+        let _turn = turn();
         let copy = std::env::temp_dir().join(format!("peerbuf-{}-lvp.json", std::process::id()));
         fs::copy(MANIFEST, &copy).expect("a copy");
         let both = format!("{MANIFEST}:{}", copy.display());

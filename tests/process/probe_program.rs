@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::common::bound::{too_short, with_bound_and};
+use crate::common::turn::{Turn, turn};
 use crate::common::{Rig, assert_pattern, fill};
 use peerbuf::device::Call;
 use peerbuf::transfer::{RefusalReason, Untried, Verdict};
@@ -15,7 +16,7 @@ use peerbuf::{BufferDescriptor, Device, Error, Route};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_peerbuf");
 
 /// A program that does something else while `opaque_fd` is to be tried, and is `peerbuf` otherwise.
-struct Script(PathBuf);
+struct Script(PathBuf, Turn);
 
 /// What such a program is afterwards.
 const PEERBUF: &str = "exec PROGRAM \"$@\"";
@@ -29,6 +30,7 @@ impl Script {
     /// Does `first` while `opaque_fd` is to be tried, and `then` once it is to be skipped. For one device it is
     /// `peerbuf`.
     fn of(name: &str, first: &str, then: &str) -> Self {
+        let turn = turn();
         let (then, same) = (then.replace("PROGRAM", PROGRAM), PEERBUF.replace("PROGRAM", PROGRAM));
         let name = format!("peerbuf-probe-{}-{name}", std::process::id());
         let path = std::env::temp_dir().join(name);
@@ -43,7 +45,7 @@ impl Script {
         );
         fs::write(&path, text).expect("the script");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
-        Self(path)
+        Self(path, turn)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::turn::{Turn, turn};
 use crate::common::{Rig, assert_pattern, fill};
 use ash::vk::Result as Code;
 use peerbuf::device::Call;
@@ -11,12 +12,12 @@ use peerbuf::transfer::{RefusalReason, Trial, Verdict};
 use peerbuf::{BufferDescriptor, HandleType, Route};
 
 /// A path that no other test uses; what is there at the end is removed.
-struct Scratch(PathBuf);
+struct Scratch(PathBuf, Turn);
 
 impl Scratch {
     fn new(name: &str) -> Self {
         let name = format!("peerbuf-routes-{}-{name}", std::process::id());
-        Self(std::env::temp_dir().join(name))
+        Self(std::env::temp_dir().join(name), turn())
     }
 }
 
