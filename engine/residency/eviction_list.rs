@@ -4,6 +4,7 @@
 //! objects that cannot be evicted.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
@@ -201,10 +202,25 @@ impl<K: Copy> EvictionList<K> {
         max_priority: Priority,
         skip: &dyn Fn(Slot) -> bool,
     ) -> Victims<K> {
+        self.victims_in(0..=1 + max_priority.index(), group, wanted, skip)
+    }
+
+    /// As [`EvictionList::victims_of`], of purgeable buffers of all groups.
+    pub(crate) fn purgeable_victims(&self, wanted: u64, skip: &dyn Fn(Slot) -> bool) -> Victims<K> {
+        self.victims_in(0..=0, GroupId::NONE, wanted, skip)
+    }
+
+    fn victims_in(
+        &self,
+        ranks: RangeInclusive<usize>,
+        group: GroupId,
+        wanted: u64,
+        skip: &dyn Fn(Slot) -> bool,
+    ) -> Victims<K> {
         let mut inner = self.lock();
         let (mut slots, mut victims, mut sum) = (vec![], Victims::new(), 0);
         let plain = group == GroupId::NONE && inner.bulks.is_empty();
-        for rank in 0..=1 + max_priority.index() {
+        for rank in ranks {
             if sum >= wanted {
                 break;
             }

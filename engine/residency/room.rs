@@ -3,6 +3,10 @@
 //!
 //! Kernel counterparts: `ttm_bo_alloc_resource` (the passes over the placement), `ttm_bo_evict_alloc`.
 
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
 use super::eviction_failures::EvictionFailures;
 use super::walk::{Evicted, Walk};
 use super::world::{EvictionLimits, ReleaseWait, World};
@@ -160,6 +164,13 @@ fn make_room<'a, W: World>(
     }
     let claim = ledger.claim(charge);
     let mut walk = Walk::new(world, domain, limits);
+    // Of the domains that share this one's memory only purgeable buffers free any.
+    let mut beside: SmallVec<[_; 4]> = world
+        .sharing_memory_with(domain)
+        .into_iter()
+        .map(|other| Walk::purging(world, other, limits))
+        .collect();
+    let mut idle = IdleRounds::new(limits);
     loop {
         // Unused memory is freed before any buffer is evicted.
         let of = capped_claim(&claim, group).unwrap_or_default();
@@ -183,10 +194,15 @@ fn make_room<'a, W: World>(
             continue;
         }
         let hopeless = short.own > own_in_flight;
-        // Of memory that is short beneath only purgeable buffers free any.
         let beneath = short.beneath.saturating_sub(in_flight_beneath);
         let wanted = short.all.saturating_sub(in_flight).max(beneath);
         if !hopeless && wanted > 0 && walk.step(wanted, GroupId::NONE) {
+            continue;
+        }
+        // What is short there: in a part of system memory the bytes beneath, in system memory all of them.
+        let shared = if ledger.is_part() { beneath } else { wanted };
+        if !hopeless && shared > 0 && beside.iter_mut().any(|walk| walk.step(shared, GroupId::NONE))
+        {
             continue;
         }
         // Enough bytes are in flight, or no candidate is left.
@@ -203,13 +219,40 @@ fn make_room<'a, W: World>(
         };
         match waited {
             ReleaseWait::Released => {}
+            // Another thread has released bytes between the two looks; the next turn takes them.
             ReleaseWait::NothingInFlight
-                if in_flight > 0 || in_flight_beneath > 0 || short.is_nothing() => {}
+                if (in_flight > 0 || in_flight_beneath > 0 || short.is_nothing())
+                    && idle.may_go_on() => {}
             ReleaseWait::NothingInFlight | ReleaseWait::TimedOut => {
                 let capped = capped_claim(&claim, group);
                 return Err(world.no_room(domain, bytes, capped, walk.failures()));
             }
         }
+    }
+}
+
+/// Bounds the turns of a search that neither evicts nor waits: each sees a state that another thread has changed
+/// meanwhile.
+struct IdleRounds {
+    rounds: u32,
+    /// Until when a search may wait.
+    until: Option<Instant>,
+}
+
+/// How many idle turns a search has in any case.
+const IDLE_ROUNDS: u32 = 64;
+
+impl IdleRounds {
+    fn new(limits: &EvictionLimits) -> Self {
+        Self { rounds: 0, until: limits.wait }
+    }
+
+    /// Counts a turn. Whether there may be another one: for a number of turns, and beyond it until the end of the
+    /// search's waits.
+    fn may_go_on(&mut self) -> bool {
+        self.rounds = self.rounds.saturating_add(1);
+        std::thread::yield_now();
+        self.rounds < IDLE_ROUNDS || self.until.is_some_and(|until| Instant::now() < until)
     }
 }
 

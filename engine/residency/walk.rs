@@ -35,6 +35,8 @@ pub(super) struct Walk<'a, W: World> {
     evicted_bytes: u64,
     /// The number of parked buffers that were not tried again yet; `None` before the first look.
     parked: Option<usize>,
+    /// Whether only purgeable buffers are candidates.
+    purges_only: bool,
 }
 
 /// How many parked buffers are put back in order at once.
@@ -54,7 +56,13 @@ impl<'a, W: World> Walk<'a, W> {
             evicted: vec![],
             evicted_bytes: 0,
             parked: None,
+            purges_only: false,
         }
+    }
+
+    /// A walk over the purgeable buffers of a domain. A move of the others would free no byte of what is short.
+    pub(super) fn purging(world: &'a W, domain: DomainId, limits: &EvictionLimits) -> Self {
+        Self { purges_only: true, ..Self::new(world, domain, limits) }
     }
 
     /// Bytes that were evicted so far.
@@ -75,7 +83,11 @@ impl<'a, W: World> Walk<'a, W> {
         loop {
             let tried = self.tried();
             let skip = |slot| tried.binary_search(&slot).is_ok();
-            let victims = eviction_list.victims_of(within, wanted, self.limits.max_priority, &skip);
+            let victims = if self.purges_only {
+                eviction_list.purgeable_victims(wanted, &skip)
+            } else {
+                eviction_list.victims_of(within, wanted, self.limits.max_priority, &skip)
+            };
             if !victims.is_empty() {
                 let outcomes = self.world.evict(self.domain, &victims, &self.limits);
                 for (victim, outcome) in victims.into_iter().zip(outcomes) {

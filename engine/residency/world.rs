@@ -22,6 +22,12 @@ pub(crate) trait World {
     /// A domain's ledger and eviction list.
     fn domain_state(&self, domain: DomainId) -> &DomainState<Self::Key>;
 
+    /// The domains beside this one whose bytes are charged to the same memory: the memory of integrated devices and
+    /// system memory are one.
+    fn sharing_memory_with(&self, _domain: DomainId) -> SmallVec<[DomainId; 4]> {
+        SmallVec::new()
+    }
+
     /// Evictions from this domain are about to start: enlists all its buffers, unless they already are.
     fn start_tracking(&self, domain: DomainId);
 

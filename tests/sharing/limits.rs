@@ -314,6 +314,27 @@ fn the_memory_of_an_integrated_device_and_system_memory_are_one() {
     });
 }
 
+/// A move between an integrated device and system memory frees nothing. To discard content does, on either side.
+#[test]
+fn a_shortage_of_shared_memory_purges_buffers_on_both_sides() {
+    for [there, here] in
+        [[Placement::Vram, Placement::System], [Placement::System, Placement::Vram]]
+    {
+        with_each(&integrated(), |engine, device, _| {
+            engine.set_cap(DomainId::System, Some(100 * MIB)).expect("of this engine");
+            let of = |placement| {
+                let descriptor = BufferDescriptor::new(64 * MIB).placement(placement);
+                engine.create_buffer(device, descriptor)
+            };
+            let cache = of(there).expect("an empty machine");
+            of(here).expect_err("the cache is not purgeable yet");
+            cache.set_purgeable(true).expect("not imported");
+            let needed = of(here).expect("the cache makes room");
+            assert!(cache.is_purged(), "for {:?}", needed.domain());
+        });
+    }
+}
+
 /// One buffer of each size class holds little more than it uses.
 #[test]
 fn slabs_hold_little_more_than_their_buffers_use() {

@@ -4,6 +4,8 @@
 
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use super::victims::evict_chunk;
 use crate::buffer::migration::MAX_BATCH;
 use crate::buffer::object::Buffers;
@@ -24,6 +26,10 @@ impl World for Buffers {
 
     fn domain_state(&self, domain: DomainId) -> &DomainState<SlotId> {
         self.core.domain_state(domain)
+    }
+
+    fn sharing_memory_with(&self, domain: DomainId) -> SmallVec<[DomainId; 4]> {
+        self.beside(domain).skip(1).collect()
     }
 
     fn start_tracking(&self, domain: DomainId) {

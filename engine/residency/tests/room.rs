@@ -1,13 +1,17 @@
 //! The promises of the search for room, one by one.
 
+use std::cell::Cell;
+
 use super::world::{Buffer, Fake, Lock, Nature, Refused, Validated, site};
 use super::{UNIT, failures, limits, no_wait, places, tried};
-use crate::memory::GroupId;
-use crate::residency::eviction_failures::SkipReason;
+use crate::memory::{Domain, DomainId, GroupId};
+use crate::residency::domain_state::DomainState;
+use crate::residency::eviction_failures::{EvictionFailures, SkipReason};
+use crate::residency::list_entry::Victim;
 use crate::residency::policy;
 use crate::residency::priority::Priority;
 use crate::residency::room::{Rejected, evict_bytes, fit, with_room};
-use crate::residency::world::EvictionLimits;
+use crate::residency::world::{EvictionLimits, Outcomes, ReleaseWait, World};
 
 /// A fast domain of so many units, full of buffers of one unit, and a slow domain for all of them.
 fn full(units: u64) -> (Fake, Vec<u32>) {
@@ -339,4 +343,61 @@ fn the_last_error_is_returned_and_none_if_no_domain_was_suitable() {
     });
     assert_eq!((stopped, tried), (Err(Refused::Full), vec![site(0)]));
     world.check();
+}
+
+/// A full domain where bytes are always in flight when a search looks, and never when it waits: other threads release
+/// them and take them at once.
+struct Passing {
+    domain: DomainState<u32>,
+    waits: Cell<u32>,
+}
+
+impl World for Passing {
+    type Key = u32;
+    type Error = ();
+
+    fn domain_state(&self, _: DomainId) -> &DomainState<u32> {
+        &self.domain
+    }
+
+    fn start_tracking(&self, _: DomainId) {}
+
+    fn reclaim(&self, _: DomainId, _: GroupId, _: &dyn Fn() -> bool) {}
+
+    fn trim(&self, _: DomainId) -> u64 {
+        0
+    }
+
+    fn evict(&self, _: DomainId, _: &[Victim<u32>], _: &EvictionLimits) -> Outcomes {
+        Outcomes::new()
+    }
+
+    fn in_flight(&self, _: DomainId, _: GroupId) -> u64 {
+        UNIT
+    }
+
+    fn wait_for_release(
+        &self,
+        _: DomainId,
+        _: &EvictionLimits,
+        _: &dyn Fn() -> bool,
+    ) -> ReleaseWait {
+        self.waits.set(self.waits.get() + 1);
+        ReleaseWait::NothingInFlight
+    }
+
+    fn name_kept(&self, _: u32, _: SkipReason, _: &mut EvictionFailures) {}
+
+    fn no_room(&self, _: DomainId, _: u64, _: Option<GroupId>, _: EvictionFailures) {}
+}
+
+#[test]
+fn a_search_ends_although_others_take_each_time_what_is_released() {
+    let domain = DomainState::new(Domain::new(site(0), UNIT), policy::lru);
+    domain.ledger.charge(UNIT).expect("it is empty").spend();
+    let world = Passing { domain, waits: Cell::new(0) };
+    let found = with_room(&world, &places(&[0]), UNIT, &no_wait(), &mut |_, _| Ok(()));
+    assert_eq!(found, Err(()));
+    assert!(world.waits.get() > 1, "it looks again");
+    world.domain.ledger.credit(UNIT);
 }
