@@ -120,6 +120,11 @@ impl Allocation {
         }
     }
 
+    /// The host memory, for holders that keep its pages longer than the allocation.
+    pub(crate) fn host_memory(&self) -> Option<Arc<HostMemory>> {
+        self.host.clone()
+    }
+
     /// The host memory, if the kernel keeps fences for it that an access must wait for.
     fn synced_host(&self) -> Option<&Arc<HostMemory>> {
         self.host.as_ref().filter(|host| host.is_dma_buf() || self.origin.calls.busy_host_memory())

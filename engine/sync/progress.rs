@@ -22,6 +22,16 @@ impl Fence {
         }
     }
 
+    /// Whether, by the rules of Vulkan, the work behind the fence uses nothing any more, so that its device and what
+    /// was made on it may be destroyed. Weaker than [`Fence::is_released`]: some drivers report the end of a lost
+    /// device's work too early, and memory of such a device has another owner only after its destruction. Never waits.
+    pub(crate) fn is_destroyable(&self) -> bool {
+        match self.point() {
+            Some(at) => self.is_over() && at.device.wait_until_unused(Duration::ZERO),
+            None => self.is_over(),
+        }
+    }
+
     /// Waits until [`Fence::is_released`].
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Devices that are lost while earlier work still runs.
 #![expect(unsafe_code, reason = "records a command")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use driver_sim::Control;
@@ -75,9 +76,10 @@ fn memory_that_a_lost_device_may_write_gets_no_new_owner_although_waits_return()
     });
 }
 
-/// A trial loses its device while its memory may still be written. The memory is leaked at the end.
+/// A trial loses its device while its memory may still be written. The memory ends with the device, at the end of the
+/// engine.
 #[test]
-fn memory_of_a_trial_that_a_lost_device_may_write_is_not_freed() {
+fn memory_of_a_trial_that_a_lost_device_may_write_is_kept_until_the_engine_ends() {
     // After the controls and the first passes.
     let switches = format!("{LOST_AS_RADV}    switches.lost_at_submit = 6\n");
     under(&switches, || {
@@ -88,5 +90,10 @@ fn memory_of_a_trial_that_a_lost_device_may_write_is_not_freed() {
         let verdict = engine.route(&first, &second);
         assert!(allocations() > before, "memory of the lost device is kept: {verdict:?}");
         assert!(!first.is_lost() && !second.is_lost(), "routes are tried on other devices");
+        let live = Arc::clone(engine.live());
+        drop((verdict, first, second, engine));
+        for object in [Object::Allocation, Object::View, Object::Device] {
+            assert_eq!(live.count(object), 0, "{object:?}");
+        }
     });
 }

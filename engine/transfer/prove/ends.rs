@@ -46,7 +46,7 @@ struct Kept {
 #[derive(Debug)]
 pub(super) struct Hung {
     pub(super) fences: Vec<Fence>,
-    #[expect(dead_code, reason = "held only to be dropped at the right time, before the devices")]
+    /// Dropped before the devices.
     pub(super) memory: Vec<Arc<Allocation>>,
     pub(super) ends: Vec<RouteEnd>,
 }
@@ -54,6 +54,25 @@ pub(super) struct Hung {
 impl Hung {
     fn is_released(&self) -> bool {
         self.fences.iter().all(Fence::is_released)
+    }
+
+    /// Ends what no driver calls released: lost devices whose waits return at once. By the rules of Vulkan nothing of
+    /// it is in use, so memory and devices are destroyed. The pages that such a device may write until then have no
+    /// other owner before it is destroyed.
+    ///
+    /// # Errors
+    ///
+    /// `self` if a device is at work.
+    fn destroy(self) -> std::result::Result<(), Self> {
+        if !self.fences.iter().all(Fence::is_destroyable) {
+            return Err(self);
+        }
+        let Self { fences, memory, ends } = self;
+        let pages: Vec<_> = memory.iter().filter_map(|memory| memory.host_memory()).collect();
+        drop(memory);
+        drop((fences, ends));
+        drop(pages);
+        Ok(())
     }
 }
 
@@ -127,8 +146,12 @@ impl Drop for ProbeDevices {
     fn drop(&mut self) {
         self.free_hung();
         for hung in mem::take(&mut self.kept().hung) {
-            tracing::error!("a route still hangs at the end of the engine; its devices are leaked");
-            mem::forget(hung);
+            if let Err(hung) = hung.destroy() {
+                tracing::error!(
+                    "a route still hangs at the end of the engine; its devices are leaked"
+                );
+                mem::forget(hung);
+            }
         }
     }
 }
