@@ -20,7 +20,6 @@ use super::memory_type::{self, Wanted};
 use super::view::View;
 use super::view_error::ViewError;
 use super::volatile::HostPtr;
-use crate::device::quirks::Effect;
 use crate::device::{Call, DeviceInner, HandleType, MemoryType, SHARED_BUFFER_USAGE};
 use crate::error::{Error, Result};
 use crate::fd;
@@ -129,12 +128,9 @@ impl View {
         let raw = duplicate.into_raw_fd();
         let mut import = vk::ImportMemoryFdInfoKHR::default().handle_type(handle.vk()).fd(raw);
         if let Err(error) = view.allocate_announced(&mut import) {
-            // The number may name another file by now.
-            if device.adapter().has_quirk(Effect::ClosesFdOfFailedImport) {
-                return Err(error);
-            }
             // SAFETY: the allocation failed, so `raw` is still ours ("If this call succeeds, ...
-            // ownership is transferred", VkImportMemoryFdInfoKHR).
+            // ownership is transferred", VkImportMemoryFdInfoKHR), unless the driver has closed it
+            // (`Effect::ClosesFdOfFailedImport`): then the number names no file or another one, and is left alone.
             unsafe { fd::take_back(raw, file, Call::ImportMemory.name()) };
             return Err(error);
         }
