@@ -4,11 +4,17 @@
 //! A `&[u8]` promises the compiler that no other thread writes, which does not hold for shared memory (the rule of
 //! rust-vmm's `vm-memory`). So this is a pointer, with copies from and to it. The operations are atomic, because two
 //! threads may write the same bytes through two host accesses: a race of plain or volatile writes is undefined
-//! behaviour, one of relaxed stores leaves one of the values. On every target they are the plain instructions.
+//! behaviour, one of relaxed stores leaves one of the values.
+//!
+//! All of them are accesses of one byte, because a race of atomic accesses of different sizes is undefined behaviour
+//! as well (`std::sync::atomic`, "Memory model for atomic accesses"), and two ranges may overlap in a part of a word.
+//! The compiler does not merge accesses of bytes, so whole words are copied in assembly. Such a block may do what a
+//! foreign function may do, and it does relaxed accesses of bytes: the processor does several in one instruction, in
+//! an order that relaxed accesses leave open.
 #![expect(unsafe_code, reason = "access by raw pointer to shared memory")]
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use super::wide;
 
@@ -21,9 +27,8 @@ unsafe impl Send for HostPtr {}
 // SAFETY: as above.
 unsafe impl Sync for HostPtr {}
 
-/// The unit of bulk copies. The compiler does not merge atomic accesses, so the unit determines the speed.
-type Word = u64;
-const WORD: usize = size_of::<Word>();
+/// Bytes of the words that [`copy_words`] copies.
+const WORD: usize = 8;
 
 impl HostPtr {
     pub(crate) fn new(pointer: NonNull<u8>) -> Self {
@@ -61,10 +66,8 @@ impl HostPtr {
             // SAFETY: readable, as the caller says.
             *byte = unsafe { self.byte(index) }.load(Relaxed);
         }
-        for (index, word) in words.iter_mut().enumerate() {
-            // SAFETY: readable, and aligned by the choice of `head`.
-            *word = unsafe { aligned.word(index) }.load(Relaxed).to_ne_bytes();
-        }
+        // SAFETY: readable, as the caller says; `words` is borrowed exclusively.
+        unsafe { copy_words(words.as_mut_ptr().cast(), aligned.as_ptr(), words.len()) };
         for (index, byte) in tail.iter_mut().enumerate() {
             // SAFETY: readable, as the caller says.
             *byte = unsafe { end.byte(index) }.load(Relaxed);
@@ -88,10 +91,8 @@ impl HostPtr {
             // SAFETY: writable, as the caller says.
             unsafe { self.byte(index) }.store(byte, Relaxed);
         }
-        for (index, &word) in words.iter().enumerate() {
-            // SAFETY: writable, and aligned by the choice of `head`.
-            unsafe { aligned.word(index) }.store(Word::from_ne_bytes(word), Relaxed);
-        }
+        // SAFETY: writable, as the caller says; `words` is borrowed.
+        unsafe { copy_words(aligned.as_ptr(), words.as_ptr().cast(), words.len()) };
         for (index, &byte) in tail.iter().enumerate() {
             // SAFETY: writable, as the caller says.
             unsafe { end.byte(index) }.store(byte, Relaxed);
@@ -175,19 +176,87 @@ impl HostPtr {
         unsafe { AtomicU8::from_ptr(self.as_ptr().wrapping_add(index)) }
     }
 
-    /// The word `index` words from here, which is a word boundary.
-    ///
-    /// # Safety
-    ///
-    /// As for [`HostPtr::byte`], and `self` is aligned to a word.
-    unsafe fn word<'a>(self, index: usize) -> &'a AtomicU64 {
-        // SAFETY: mapped and aligned, as the caller says; as in `byte`.
-        unsafe { AtomicU64::from_ptr(self.as_ptr().cast::<Word>().wrapping_add(index)) }
-    }
-
     /// Bytes up to the next word boundary, at most `len`.
     fn head(self, len: usize) -> usize {
         self.as_ptr().align_offset(WORD).min(len)
+    }
+}
+
+/// Copies words, by relaxed atomic accesses of bytes. On a processor whose instructions are not known here each byte
+/// is an access of its own, which is slow.
+///
+/// # Safety
+///
+/// Both ranges are mapped, the first is writable, and they do not overlap.
+unsafe fn copy_words(to: *mut u8, from: *const u8, words: usize) {
+    if words == 0 {
+        return;
+    }
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: the caller's contract; the loops end at the last whole block of 64 bytes, and at the last word. Every
+    // x86-64 processor has SSE2.
+    unsafe {
+        std::arch::asm!(
+            "cmp {at}, {blocks}",
+            "jae 3f",
+            "2:",
+            "movdqu {a}, [{from} + {at}]",
+            "movdqu {b}, [{from} + {at} + 16]",
+            "movdqu {c}, [{from} + {at} + 32]",
+            "movdqu {d}, [{from} + {at} + 48]",
+            "movdqu [{to} + {at}], {a}",
+            "movdqu [{to} + {at} + 16], {b}",
+            "movdqu [{to} + {at} + 32], {c}",
+            "movdqu [{to} + {at} + 48], {d}",
+            "add {at}, 64",
+            "cmp {at}, {blocks}",
+            "jb 2b",
+            "3:",
+            "cmp {at}, {len}",
+            "jae 5f",
+            "4:",
+            "mov {word}, qword ptr [{from} + {at}]",
+            "mov qword ptr [{to} + {at}], {word}",
+            "add {at}, 8",
+            "cmp {at}, {len}",
+            "jb 4b",
+            "5:",
+            to = in(reg) to,
+            from = in(reg) from,
+            len = in(reg) words * WORD,
+            blocks = in(reg) words * WORD / 64 * 64,
+            at = inout(reg) 0usize => _,
+            word = out(reg) _,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
+            c = out(xmm_reg) _,
+            d = out(xmm_reg) _,
+            options(nostack),
+        );
+    }
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    // SAFETY: the caller's contract; there is at least one word.
+    unsafe {
+        std::arch::asm!(
+            "2:",
+            "ldr {word}, [{from}], #8",
+            "str {word}, [{to}], #8",
+            "subs {words}, {words}, #1",
+            "b.ne 2b",
+            to = inout(reg) to => _,
+            from = inout(reg) from => _,
+            words = inout(reg) words => _,
+            word = out(reg) _,
+            options(nostack),
+        );
+    }
+    #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    for at in 0..words * WORD {
+        // SAFETY: within the range that the caller names; a byte is aligned.
+        let from = unsafe { AtomicU8::from_ptr(from.wrapping_add(at).cast_mut()) };
+        // SAFETY: as above.
+        let to = unsafe { AtomicU8::from_ptr(to.wrapping_add(at)) };
+        to.store(from.load(Relaxed), Relaxed);
     }
 }
 
@@ -197,15 +266,16 @@ mod tests {
 
     #[test]
     fn copies_are_exact_at_every_alignment_and_length() {
-        let mut memory = [0u8; 64];
+        const SIZE: usize = 240;
+        let mut memory = [0u8; SIZE];
         let base = HostPtr::new(NonNull::new(memory.as_mut_ptr()).expect("not null"));
         for start in 0..16 {
-            for len in 0..40 {
+            for len in 0..216 {
                 let bytes: Vec<u8> = (0..len).map(|i| (start * 41 + i * 7 + 1) as u8).collect();
                 let mut back = vec![0; len];
-                let mut around = [0; 64];
+                let mut around = [0; SIZE];
                 // SAFETY: all ranges lie within `memory`.
-                unsafe { base.fill(0xee, 64) };
+                unsafe { base.fill(0xee, SIZE) };
                 // SAFETY: as above.
                 let here = unsafe { base.at(start) };
                 // SAFETY: as above.

@@ -21,7 +21,7 @@ use crate::sync::{Fence, Signal, Usage, when_unlocked};
 /// any other use of the buffer begins.
 ///
 /// It gives no slice: a device or another process may write the same bytes at any time. All methods copy, by
-/// relaxed atomic operations on words and, at the ends, bytes. Threads that write the same bytes at the same time
+/// relaxed atomic operations on bytes. Threads that write the same bytes at the same time
 /// leave one of the values in each of them. The buffer stays in its backing while the access lives.
 ///
 /// End it with [`HostAccess::end`] to receive errors. A drop ends it too, but only logs them. The drop waits for no
