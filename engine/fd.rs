@@ -1,13 +1,25 @@
 //! The one place where integers become fds, and the identity of an fd.
 #![expect(unsafe_code, reason = "fds that drivers and the kernel return as integers")]
 
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, FdFlags};
 
 use crate::error::{Error, Result};
 
-/// Takes ownership of an fd that a driver or the kernel returned with success.
+/// The first number that is no standard stream's.
+pub(crate) const FIRST: RawFd = 3;
+
+/// Moves an fd away from the numbers of standard streams.
+///
+/// A process without standard streams gives their numbers to the next files that it opens, and what it prints then
+/// goes to these. Memory is none of them.
+pub(crate) fn beyond_standard(fd: OwnedFd) -> Result<OwnedFd, Errno> {
+    if fd.as_raw_fd() >= FIRST { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(&fd, FIRST) }
+}
+
+/// Takes ownership of an fd that a driver or the kernel returned with success. Its number is beyond those of standard
+/// streams.
 ///
 /// Negative numbers are refused: a driver was seen to return −1 (quirk `ReexportYieldsNoFd`). Close-on-exec is
 /// set where missing, since an fd that leaks into a child is a security hole
@@ -28,7 +40,7 @@ pub(crate) unsafe fn own(raw: RawFd, call: &'static str) -> Result<OwnedFd> {
         rustix::io::fcntl_setfd(&fd, flags | FdFlags::CLOEXEC)
             .map_err(|errno| Error::os("fcntl(F_SETFD)", errno))?;
     }
-    Ok(fd)
+    beyond_standard(fd).map_err(|errno| Error::os("fcntl(F_DUPFD_CLOEXEC)", errno))
 }
 
 /// Takes an fd back from a driver that has refused it: the driver owns an fd if, and only if, its call succeeded.
@@ -114,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_fd_that_the_driver_closed_is_not_closed_again() {
-        use std::os::fd::{AsRawFd, IntoRawFd};
+        use std::os::fd::IntoRawFd;
         let (given, other) = (memfd(), memfd());
         let file = file_id(&given).expect("an open file");
         let raw = given.into_raw_fd();

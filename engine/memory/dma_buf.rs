@@ -17,12 +17,12 @@ use crate::device::{Call, Calls};
 use crate::error::{Error, Result};
 use crate::fd;
 
-/// Duplicates an fd; the result is close-on-exec.
+/// Duplicates an fd; the result is close-on-exec, and its number is beyond those of standard streams.
 pub(crate) fn duplicate(fd: BorrowedFd<'_>, calls: &Calls) -> Result<OwnedFd> {
     const CALL: Call = Call::DuplicateFd;
     calls
         .enter_os(CALL)
-        .and_then(|()| rustix::io::fcntl_dupfd_cloexec(fd, 0))
+        .and_then(|()| rustix::io::fcntl_dupfd_cloexec(fd, fd::FIRST))
         .map_err(|errno| Error::os(CALL.name(), errno))
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn memfd(size: u64, calls: &Calls) -> Result<OwnedFd> {
     const CALL: Call = Call::MemfdCreate;
     let made = calls.enter_os(CALL).and_then(|()| {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let fd = rustix::fs::memfd_create("peerbuf", flags)?;
+        let fd = fd::beyond_standard(rustix::fs::memfd_create("peerbuf", flags)?)?;
         rustix::fs::ftruncate(&fd, size)?;
         if overcommit_is_strict() {
             // Without memory for a page, a later access would end the process with SIGBUS.

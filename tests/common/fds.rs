@@ -48,6 +48,11 @@ impl OpenFds {
         kinds
     }
 
+    /// What the numbers of the standard streams are open as.
+    pub(crate) fn standard(&self) -> Vec<String> {
+        self.0.range(0..3).map(|(fd, path)| format!("fd {fd}: {}", path.display())).collect()
+    }
+
     /// The descriptors that a child program would inherit, except the standard three.
     pub(crate) fn inheritable(&self) -> Vec<String> {
         self.0
