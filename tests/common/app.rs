@@ -29,15 +29,17 @@ pub(crate) struct App {
     _messages: Box<Messages>,
 }
 
-/// The application's queue lock. It counts how often it was taken.
+/// The application's queue lock. It counts how often it was asked for, and taken.
 #[derive(Default)]
 pub(crate) struct AppLock {
     queue: Mutex<()>,
+    pub(crate) asked: AtomicU64,
     pub(crate) taken: AtomicU64,
 }
 
 impl QueueLock for AppLock {
     fn locked(&self, work: &mut dyn FnMut()) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let _guard = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         self.taken.fetch_add(1, Ordering::Relaxed);
         work();

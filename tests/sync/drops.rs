@@ -1,7 +1,9 @@
 //! Mappings, attachments and pins may be dropped anywhere: what has to wait is deferred.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use crate::common::app::App;
 use crate::common::until::until;
 use crate::common::{LONG, Rig, bytes};
 use peerbuf::{
@@ -99,8 +101,11 @@ fn an_export_may_be_dropped_under_the_queues_lock() {
 #[test]
 fn a_mapping_may_be_dropped_and_a_fence_asked_under_the_queues_lock() {
     let rig = Rig::new();
-    let engine = rig.engine();
-    for device in rig.all() {
+    for software in rig.all() {
+        let app = App::new(&rig, software.adapter(), |_| true);
+        let engine = rig.external_engine();
+        let device = app.join(&rig, &engine);
+        let asked = || app.lock.asked.load(Ordering::Relaxed);
         let buffer = engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
         let attachment = buffer.attach(&device).expect("attached");
         let [mapping, used] = [(); 2].map(|()| attachment.map(Access::Write).expect("mapped"));
@@ -108,6 +113,7 @@ fn a_mapping_may_be_dropped_and_a_fence_asked_under_the_queues_lock() {
         let before = device.submitted().expect("a submission");
         std::thread::scope(|scope| {
             let submitting = device.with_queue(|_| {
+                let before_it = asked();
                 let submitting = scope.spawn(|| {
                     let submitted = engine.submit(&device, |submission| {
                         submission.write(&used)?;
@@ -115,10 +121,9 @@ fn a_mapping_may_be_dropped_and_a_fence_asked_under_the_queues_lock() {
                     });
                     submitted.and_then(|fence| fence.wait(LONG))
                 });
-                // Until the thread has the reservation.
-                until(|| format!("{buffer:?}"), |text| text.contains("locked"));
-                // Until it waits for the queue, most likely.
-                std::thread::sleep(std::time::Duration::from_millis(10));
+                // Until the thread waits for the queue, with the reservation and the list of submissions.
+                until(asked, |asked| *asked > before_it);
+                assert!(format!("{buffer:?}").contains("locked"));
                 drop(mapping);
                 before.wait_submitted(LONG).expect("it is submitted");
                 submitting
