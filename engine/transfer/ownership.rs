@@ -4,6 +4,11 @@
 //! devices see, ownership is transferred by a release on one and an acquire on the other. Between uses,
 //! peerbuf's buffers are owned by an external family (`EXTERNAL` or `FOREIGN_EXT`). Every use acquires first
 //! and releases last.
+//!
+//! Two devices may read a buffer at once. Then the second one acquires what the first has not released, for which
+//! "External Resource Sharing" leaves the contents undefined. peerbuf relies on what drivers do for buffers: an acquire
+//! from an external family makes caches of the acquiring device invalid, and a release writes back its own. Neither
+//! changes bytes that no device writes. The alternative, reads without a transfer, lacks that invalidation.
 #![expect(unsafe_code, reason = "recording pipeline barriers")]
 
 use ash::vk;
