@@ -37,8 +37,9 @@ impl Engine {
 
     /// Calls `callback` when `fence` signals or its work fails, for executors that do not block.
     ///
-    /// The callback runs on the thread that finds the fence signalled, possibly this one. It must not wait, and
-    /// must not own the last handle of an engine, a buffer or a device. It is also called if the engine is dropped
+    /// The callback runs here if the fence has signalled, on the signalling thread for work of the host, and on a
+    /// thread for callbacks otherwise. One that waits delays the callbacks behind it, and no device. It must not own
+    /// the last handle of an engine, a buffer or a device. It is also called if the engine is dropped
     /// first. Returns `None` if the fence had signalled already; then the callback has been called.
     ///
     /// # Errors

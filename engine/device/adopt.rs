@@ -46,6 +46,11 @@ pub struct AdoptedDevice {
     /// returns only when every signal that it depends on is submitted, as `vkQueuePresentKHR` requires
     /// (VUID-vkQueuePresentKHR-pWaitSemaphores-03268). See [`crate::Fence::wait_submitted`].
     pub presents: bool,
+    /// Whether no submission of the application to these queues waits for a timeline value whose signal is not
+    /// submitted yet. Then other devices may wait for the queues by sync files and other binary semaphores, which
+    /// forbid such waits (VUID-VkSemaphoreGetFdInfoKHR-handleType-03254). Without this promise a thread of the host
+    /// makes them wait for a queue that the application uses itself.
+    pub waits_are_submitted: bool,
 }
 
 /// A second queue of an application's device, for [`AdoptedDevice::transfer_queue`].
@@ -99,7 +104,15 @@ impl AdoptedDevice {
             transfer_queue: None,
             stages: vk::PipelineStageFlags::empty(),
             presents: false,
+            waits_are_submitted: false,
         }
+    }
+
+    /// Promises that no submission of the application waits for a signal that is not submitted yet.
+    #[must_use]
+    pub fn waits_are_submitted(mut self, promised: bool) -> Self {
+        self.waits_are_submitted = promised;
+        self
     }
 
     /// Sets whether the application presents behind peerbuf's submissions.
@@ -145,14 +158,16 @@ impl AdoptedDevice {
             return Err(missing(format!("compute on queue family {family}")));
         }
         let at = QueueIndex { family, index: self.queue_index };
-        let main = QueueChoice { at, lock: self.queue_lock };
+        let waits_are_submitted = self.waits_are_submitted;
+        let main = QueueChoice { at, lock: self.queue_lock, waits_are_submitted };
         let Some(AdoptedQueue { family, index, lock }) = self.transfer_queue else {
             return Ok((main, None));
         };
         if !copies(adapter.queue_flags(family)) {
             return Err(missing(format!("copies on queue family {family}")));
         }
-        let transfer = QueueChoice { at: QueueIndex { family, index }, lock };
+        let at_transfer = QueueIndex { family, index };
+        let transfer = QueueChoice { at: at_transfer, lock, waits_are_submitted };
         if transfer.at != at {
             return Ok((main, Some(transfer)));
         }
@@ -162,7 +177,7 @@ impl AdoptedDevice {
             }
             (one, other) => one.or(other),
         };
-        let both = || QueueChoice { at, lock: lock.clone() };
+        let both = || QueueChoice { at, lock: lock.clone(), waits_are_submitted };
         Ok((both(), Some(both())))
     }
 }

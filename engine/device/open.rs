@@ -203,7 +203,7 @@ fn own_queues(
     main: QueueIndex,
     transfer: Option<QueueIndex>,
 ) -> (QueueChoice, Option<QueueChoice>) {
-    let own = |at| QueueChoice { at, lock: None };
+    let own = |at| QueueChoice { at, lock: None, waits_are_submitted: false };
     (own(main), transfer.map(own))
 }
 

@@ -84,7 +84,7 @@ impl Queue {
     /// Calls an application's `work` with the raw queue while nothing else uses it; `None` if the
     /// application's lock did not call it.
     pub(crate) fn with_raw<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> Option<R> {
-        self.raw.expose();
+        self.raw.expose_to_application();
         self.raw.locked(work)
     }
 

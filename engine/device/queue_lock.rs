@@ -39,16 +39,25 @@ pub(super) struct RawQueue {
     /// Set once, never cleared: submissions may have been made here that one [`super::queue::Queue`] does not
     /// know of. Relaxed: it is set before the lock is taken for them, and read under the lock.
     exposed: AtomicBool,
+    /// Whether the application's submissions wait for nothing that is not submitted.
+    waits_are_submitted: bool,
 }
 
 impl RawQueue {
-    /// Wraps a queue. `lock` is the application's, if the application uses the queue itself.
-    pub(super) fn new(raw: vk::Queue, family: u32, lock: Option<Arc<dyn QueueLock>>) -> Self {
+    /// Wraps a queue. `lock` is the application's, if the application uses the queue itself;
+    /// `waits_are_submitted` is its promise.
+    pub(super) fn new(
+        raw: vk::Queue,
+        family: u32,
+        lock: Option<Arc<dyn QueueLock>>,
+        waits_are_submitted: bool,
+    ) -> Self {
         Self {
             raw,
             family,
-            exposed: AtomicBool::new(lock.is_some()),
+            exposed: AtomicBool::new(lock.is_some() && !waits_are_submitted),
             lock: lock.unwrap_or_else(|| Arc::<OwnLock>::default()),
+            waits_are_submitted,
         }
     }
 
@@ -59,6 +68,13 @@ impl RawQueue {
     /// Marks that there may be submissions that one [`super::queue::Queue`] does not know of.
     pub(super) fn expose(&self) {
         self.exposed.store(true, Ordering::Relaxed);
+    }
+
+    /// Marks that the application submits here.
+    pub(super) fn expose_to_application(&self) {
+        if !self.waits_are_submitted {
+            self.expose();
+        }
     }
 
     pub(super) fn is_exposed(&self) -> bool {
@@ -102,7 +118,7 @@ mod tests {
     #[test]
     fn work_runs_once_or_is_reported_as_not_run() {
         for (times, expected) in [(0, None), (1, Some(1)), (2, Some(1))] {
-            let queue = RawQueue::new(vk::Queue::null(), 0, Some(Arc::new(Times(times))));
+            let queue = RawQueue::new(vk::Queue::null(), 0, Some(Arc::new(Times(times))), false);
             let mut done = 0;
             let result = queue.locked(|_| {
                 done += 1;
@@ -114,10 +130,17 @@ mod tests {
 
     #[test]
     fn an_applications_queue_is_exposed_and_an_own_one_after_expose() {
-        assert!(RawQueue::new(vk::Queue::null(), 0, Some(Arc::new(Times(1)))).is_exposed());
-        let own = RawQueue::new(vk::Queue::null(), 0, None);
+        let applications =
+            |promise| RawQueue::new(vk::Queue::null(), 0, Some(Arc::new(Times(1))), promise);
+        assert!(applications(false).is_exposed());
+        let own = RawQueue::new(vk::Queue::null(), 0, None, false);
         assert!(!own.is_exposed());
-        own.expose();
+        own.expose_to_application();
         assert!(own.is_exposed());
+        let promised = applications(true);
+        promised.expose_to_application();
+        assert!(!promised.is_exposed());
+        promised.expose();
+        assert!(promised.is_exposed(), "by a wait of peerbuf's own");
     }
 }

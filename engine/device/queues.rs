@@ -40,6 +40,8 @@ pub(super) struct QueueIndex {
 pub(super) struct QueueChoice {
     pub(super) at: QueueIndex,
     pub(super) lock: Option<Arc<dyn QueueLock>>,
+    /// The application's promise about its submissions ([`super::AdoptedDevice::waits_are_submitted`]).
+    pub(super) waits_are_submitted: bool,
 }
 
 /// A device's queues.
@@ -61,10 +63,12 @@ impl Queues {
         transfer: Option<QueueChoice>,
         export: SemaphoreHandle,
     ) -> Result<Self, vk::Result> {
-        let raw = |QueueChoice { at: QueueIndex { family, index }, lock }| {
+        let raw = |choice| {
+            let QueueChoice { at: QueueIndex { family, index }, lock, waits_are_submitted } =
+                choice;
             // SAFETY: the caller says that the device was created with this queue.
             let queue = unsafe { device.get_device_queue(family, index) };
-            Arc::new(RawQueue::new(queue, family, lock))
+            Arc::new(RawQueue::new(queue, family, lock, waits_are_submitted))
         };
         let at = main.at;
         let main = raw(main);

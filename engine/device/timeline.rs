@@ -98,6 +98,19 @@ impl Timeline {
         value: u64,
         timeout: Duration,
     ) -> Result<bool, vk::Result> {
+        self.wait_beside(device, calls, value, None, timeout)
+    }
+
+    /// As [`Timeline::wait`]; ends early, also with `Ok(false)`, once another timeline of the device has reached its
+    /// value.
+    pub(super) fn wait_beside(
+        &self,
+        device: &ash::Device,
+        calls: &Calls,
+        value: u64,
+        other: Option<(vk::Semaphore, u64)>,
+        timeout: Duration,
+    ) -> Result<bool, vk::Result> {
         // The cost of a wake-up, so that the wait never takes more than twice the time of the better way.
         const YIELD_FOR: Duration = Duration::from_micros(50);
         if self.completed(device)? >= value {
@@ -114,7 +127,20 @@ impl Timeline {
             }
         }
         calls.enter(Call::WaitSemaphores)?;
-        self.wait_raw(device, value, timeout.saturating_sub(start.elapsed()))
+        let left = timeout.saturating_sub(start.elapsed());
+        let Some((other, other_value)) = other else { return self.wait_raw(device, value, left) };
+        let (semaphores, values) = ([self.raw, other], [value, other_value]);
+        let info = vk::SemaphoreWaitInfo::default()
+            .flags(vk::SemaphoreWaitFlags::ANY)
+            .semaphores(&semaphores)
+            .values(&values);
+        let nanos = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
+        // SAFETY: both are live timelines of this device, the other one by the caller's contract.
+        match unsafe { device.wait_semaphores(&info, nanos) } {
+            Ok(()) => Ok(self.completed(device)? >= value),
+            Err(vk::Result::TIMEOUT) => Ok(false),
+            Err(code) => Err(code),
+        }
     }
 
     /// `vkWaitSemaphores` for `value`, until `end`. `Ok(false)` if the value is not reached, or was signalled from

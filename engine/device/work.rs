@@ -191,6 +191,31 @@ impl DeviceInner {
         if reached { self.reached(kind, value) } else { Ok(false) }
     }
 
+    /// Waits until the queue's timeline reaches `value`, or `wake`, a timeline of this device, reaches its own value; for
+    /// at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`DeviceInner::reached`].
+    pub(crate) fn wait_beside(
+        &self,
+        kind: QueueKind,
+        value: u64,
+        wake: (vk::Semaphore, u64),
+        timeout: Duration,
+    ) -> Result<()> {
+        /// A queue that a fault has stopped is looked at so often.
+        const STOPPED: Duration = Duration::from_millis(20);
+        if self.is_stopped() || self.lost.load(Ordering::Acquire) {
+            return self.wait(kind, value, timeout.min(STOPPED)).map(drop);
+        }
+        self.queue(kind)
+            .timeline()
+            .wait_beside(&self.raw, &self.calls, value, Some(wake), timeout)
+            .map_err(|code| self.error("vkWaitSemaphores", code))
+            .map(drop)
+    }
+
     /// Whether the submission with `value` uses no memory any more: the timeline has reached the value, or the
     /// device is lost and a wait has said that nothing of it is in use.
     ///

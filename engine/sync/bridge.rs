@@ -4,7 +4,8 @@
 //! timeline of its own, which the bridge signals once the other one has reached the value. The submitting
 //! thread does not block, because Vulkan lets a queue wait for a timeline value whose signal is not submitted
 //! yet. There is one thread per watched lane of a device, started at its first use. It sleeps in
-//! `vkWaitSemaphores`, or, without tasks, on a condition variable.
+//! `vkWaitSemaphores` for the lane's next step or a new task, whichever comes first; a task signals a *wake* timeline of
+//! the same device. Without tasks it sleeps on a condition variable.
 #![expect(unsafe_code, reason = "signalling timelines of other devices")]
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use ash::vk;
 
-use super::host_fence::{Callback, CallbackId, call};
+use super::callbacks::Callbacks;
+use super::host_fence::{Callback, CallbackId};
 use crate::device::{DeviceInner, QueueKind};
 use crate::error::{Error, Result};
 
@@ -27,6 +29,8 @@ pub(crate) struct Bridges {
     list: Mutex<Vec<(Weak<DeviceInner>, Arc<Bridge>)>>,
     /// How long tasks may still wait once the engine is dropped.
     last: Duration,
+    /// Dropped after the bridges, whose last tasks are calls.
+    callbacks: Arc<Callbacks>,
 }
 
 /// A thread that watches one lane.
@@ -39,8 +43,12 @@ pub(super) struct Bridge {
 }
 
 /// The tasks of one thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct TaskQueue {
+    /// The watched device.
+    source: Arc<DeviceInner>,
+    /// A timeline of it, which is signalled with the state locked. It is destroyed with the queue.
+    wake: vk::Semaphore,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -50,6 +58,10 @@ struct State {
     tasks: Vec<Task>,
     /// When to stop waiting: set once, when the engine is dropped.
     end: Option<Instant>,
+    /// The last value that the wake timeline was signalled with.
+    woken: u64,
+    /// Whether the thread waits for the next value of the wake timeline, too.
+    asleep: bool,
 }
 
 /// An action for when the watched timeline has reached a value.
@@ -65,9 +77,9 @@ enum Action {
     Call { id: CallbackId, callback: Callback },
 }
 
-/// How long the thread waits for a device's next step before it checks its tasks again. Without this limit, a
-/// task added just after its value was reached would stay until the following step.
-const SLICE: Duration = Duration::from_millis(20);
+/// How long the thread waits for a device's next step before it checks its tasks again, if no new task wakes it. So a
+/// driver that fails to signal the wake timeline delays a task, and no more.
+const SLICE: Duration = Duration::from_secs(1);
 /// How long the thread pauses after a failed call.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -80,7 +92,7 @@ impl Default for Bridges {
 
 impl Bridges {
     pub(crate) fn new(last: Duration) -> Self {
-        Self { list: Mutex::default(), last }
+        Self { list: Mutex::default(), last, callbacks: Arc::default() }
     }
 
     /// The thread that watches a lane of `source`; starts it if there is none.
@@ -92,19 +104,23 @@ impl Bridges {
         if let Some((_, bridge)) = list.iter().find(known) {
             return Ok(Arc::clone(bridge));
         }
-        let bridge = Arc::new(Bridge::start(source, lane, self.last)?);
+        let bridge = Arc::new(Bridge::start((source, lane), self.last, &self.callbacks)?);
         list.push((Arc::downgrade(source), Arc::clone(&bridge)));
         Ok(bridge)
     }
 }
 
 impl Bridge {
-    fn start(source: &Arc<DeviceInner>, lane: QueueKind, last: Duration) -> Result<Self> {
-        let queue = Arc::<TaskQueue>::default();
-        let (theirs, source) = (Arc::clone(&queue), Arc::clone(source));
+    fn start(
+        (source, lane): (&Arc<DeviceInner>, QueueKind),
+        last: Duration,
+        callbacks: &Arc<Callbacks>,
+    ) -> Result<Self> {
+        let queue = Arc::new(TaskQueue::new(source)?);
+        let (theirs, callbacks) = (Arc::clone(&queue), Arc::clone(callbacks));
         let thread = std::thread::Builder::new()
             .name(format!("peerbuf-bridge-{}", source.id().index()))
-            .spawn(move || watch((&source, lane), &theirs))
+            .spawn(move || watch(lane, &theirs, &callbacks))
             .map_err(|error| Error::os("clone (a thread)", errno(&error)))?;
         Ok(Self { lane, last, queue, thread: Some(thread) })
     }
@@ -116,7 +132,7 @@ impl Bridge {
         self.queue.add(Task { value, action });
     }
 
-    /// Calls `callback` on the bridge's thread once the watched timeline has reached `value`.
+    /// Calls `callback` on the thread for callbacks once the watched timeline has reached `value`.
     pub(super) fn call(&self, value: u64, callback: Callback) -> CallbackId {
         let id = CallbackId::new();
         self.queue.add(Task { value, action: Action::Call { id, callback } });
@@ -136,10 +152,9 @@ impl Drop for Bridge {
     /// Ends the thread. Its tasks are done first, for at most the bound of the end. After that they are done whether or
     /// not the device has reached their values, because other devices must not wait for ever.
     fn drop(&mut self) {
-        self.queue.state().end = Some(Instant::now() + self.last);
-        self.queue.changed.notify_one();
+        self.queue.change(|state| state.end = Some(Instant::now() + self.last));
         let Some(thread) = self.thread.take() else { return };
-        // This may run on the bridge's own thread: a callback may have dropped the engine.
+        // This may run on the bridge's own thread: a task may own the last reference to a device.
         if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
             tracing::error!("a bridge's thread panicked");
         }
@@ -147,12 +162,34 @@ impl Drop for Bridge {
 }
 
 impl TaskQueue {
+    fn new(source: &Arc<DeviceInner>) -> Result<Self> {
+        let wake = source.create_timeline(0)?.into_raw();
+        let (source, state, changed) = (Arc::clone(source), Mutex::default(), Condvar::new());
+        Ok(Self { source, wake, state, changed })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, task: Task) {
-        self.state().tasks.push(task);
+        self.change(|state| state.tasks.push(task));
+    }
+
+    /// Changes the state, and wakes the thread.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        if std::mem::take(&mut state.asleep) {
+            state.woken += 1;
+            // SAFETY: a live timeline of the device, which is signalled here alone, with the state locked, and by one
+            // more each time.
+            let woken = unsafe { self.source.signal_timeline(self.wake, state.woken) };
+            if let Err(error) = woken {
+                tracing::debug!(%error, "a bridge's thread is not woken; it looks by itself");
+            }
+        }
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -173,19 +210,26 @@ impl TaskQueue {
     }
 }
 
-fn watch((source, lane): (&DeviceInner, QueueKind), queue: &TaskQueue) {
+impl Drop for TaskQueue {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`; the thread that waits for it has a reference to this, so it has ended.
+        unsafe { self.source.raw().destroy_semaphore(self.wake, None) };
+    }
+}
+
+fn watch(lane: QueueKind, queue: &TaskQueue, callbacks: &Callbacks) {
     while let Some(end) = queue.next() {
         let over = end.is_some_and(|end| end <= Instant::now());
         if over {
             tracing::error!(
-                device = source.name(),
+                device = queue.source.name(),
                 "device still busy after the timeout; signalling its waiters early"
             );
         }
-        let reached = if over { u64::MAX } else { progress((source, lane), queue) };
+        let reached = if over { u64::MAX } else { progress(lane, queue, end) };
         for task in queue.due(reached) {
             // After the end time, each task is tried once.
-            if let Err(task) = task.carry_out()
+            if let Err(task) = task.carry_out(callbacks)
                 && !over
             {
                 queue.add(task);
@@ -195,17 +239,26 @@ fn watch((source, lane): (&DeviceInner, QueueKind), queue: &TaskQueue) {
     }
 }
 
-/// Waits for the lane's next step unless a task is due; returns the value that the lane has reached. A lost
-/// device counts as having reached every value.
-fn progress((source, lane): (&DeviceInner, QueueKind), queue: &TaskQueue) -> u64 {
+/// Waits for the lane's next step or a new task, until `end`, unless a task is due; returns the value that the lane has
+/// reached. A lost device counts as having reached every value.
+fn progress(lane: QueueKind, queue: &TaskQueue, end: Option<Instant>) -> u64 {
+    let source = &queue.source;
     let step = || {
         let reached = source.completed(lane)?;
-        if queue.state().tasks.iter().any(|task| task.value <= reached) {
+        let mut state = queue.state();
+        if state.tasks.iter().any(|task| task.value <= reached) {
             return Ok(reached);
         }
+        // What is added from here on signals this value.
+        state.asleep = true;
+        let next = state.woken + 1;
+        drop(state);
+        let left = end.map_or(SLICE, |end| end.saturating_duration_since(Instant::now()));
         // Waits for the next step and not for a task's value: a task with an earlier value may be added
         // meanwhile.
-        source.wait(lane, reached + 1, SLICE)?;
+        let waited = source.wait_beside(lane, reached + 1, (queue.wake, next), left.min(SLICE));
+        queue.state().asleep = false;
+        waited?;
         source.completed(lane)
     };
     step().unwrap_or_else(|error: Error| {
@@ -219,13 +272,14 @@ fn progress((source, lane): (&DeviceInner, QueueKind), queue: &TaskQueue) -> u64
 
 impl Task {
     /// Carries the task out. `Err` with the task if it must be tried again.
-    fn carry_out(self) -> Result<(), Self> {
+    fn carry_out(self, callbacks: &Callbacks) -> Result<(), Self> {
         let Self { value, action } = self;
-        let Action::Show { target, image } = action else {
-            if let Action::Call { callback, .. } = action {
-                call(callback);
+        let (target, image) = match action {
+            Action::Show { target, image } => (target, image),
+            Action::Call { callback, .. } => {
+                callbacks.add(callback);
+                return Ok(());
             }
-            return Ok(());
         };
         let shown = target.timeline_value(image).and_then(|shown| {
             if shown >= value {

@@ -27,6 +27,7 @@
 // reservation, waits, and checks again.
 
 mod bridge;
+mod callbacks;
 mod deferred;
 mod dependencies;
 mod fence;

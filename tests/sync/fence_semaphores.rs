@@ -164,3 +164,36 @@ fn an_access_begins_behind_the_fences_that_it_returns() {
         drop(access);
     }
 }
+
+/// A callback is code of the application. While it runs, the bridge goes on to signal what other devices wait for.
+#[test]
+fn a_callback_that_waits_keeps_no_device_waiting() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let Some([first, second]) = rig.two_drivers() else { return };
+    assert_eq!(engine.wait_route(&first, &second).expect("both"), WaitRoute::Bridge);
+    let gate = Gate::close(&first);
+    let early = engine.submit(&first, |_| Ok(())).expect("a submission");
+    let (began, begins) = std::sync::mpsc::channel();
+    let (end, ends) = std::sync::mpsc::channel::<()>();
+    let callback = move || {
+        began.send(()).expect("the test listens");
+        // Until the test drops its end.
+        ends.recv().expect_err("nothing is sent");
+    };
+    assert!(engine.on_signal(&early, callback).expect("a callback").is_some(), "not yet");
+    gate.open();
+    begins.recv_timeout(LONG).expect("the callback is called");
+    let gate = Gate::close(&first);
+    let late = engine.submit(&first, |_| Ok(())).expect("a submission");
+    let behind = engine
+        .submit(&second, |submission| {
+            submission.after(&late);
+            Ok(())
+        })
+        .expect("a submission");
+    assert!(!behind.is_signalled().expect("no error"), "behind the gate");
+    gate.open();
+    behind.wait(LONG).expect("the bridge signals it");
+    drop(end);
+}

@@ -8,6 +8,7 @@ use ash::vk;
 use peerbuf::device::Call;
 use peerbuf::{Access, Attachment, BufferDescriptor, Device, Engine, Error, Fence, WaitRoute};
 
+use crate::common::app::App;
 use crate::common::{LONG, Rig};
 
 /// Submits a piece of work to a device, and waits until it has finished.
@@ -125,6 +126,38 @@ fn many_buffers_of_one_submission_cost_one_wait() {
             assert_eq!(shared, Shared::one(by_fd), "{} to {}", writer.name(), reader.name());
         }
     }
+}
+
+/// A queue that the application uses itself gives binary semaphores if the application promises that its submissions
+/// wait for nothing that is not submitted; else the bridge signals what others wait for.
+#[test]
+fn a_queue_of_the_application_gives_semaphores_if_its_waits_are_submitted() {
+    let rig = Rig::new();
+    let mut met = 0;
+    for twin in rig.all() {
+        for promised in [false, true] {
+            let app = App::new(&rig, twin.adapter(), |_| true);
+            let engine = rig.external_engine();
+            let source = app.try_join(&rig, &engine, |facts| facts.waits_are_submitted = promised);
+            let source = source.expect("it can compute");
+            let target = rig.open_on(&engine, &twin);
+            if !is_by_fd(&engine, &source, &target) {
+                continue;
+            }
+            met += 1;
+            source.with_queue(|_| ());
+            let point = finished(&engine, &source);
+            let shared = Shared::by(&engine, || {
+                let after = engine.submit(&target, |submission| {
+                    submission.after(&point);
+                    Ok(())
+                });
+                after.expect("a submission")
+            });
+            assert_eq!(shared, Shared::one(promised), "{}", source.name());
+        }
+    }
+    assert!(met > 0, "some devices wait by an fd");
 }
 
 /// A submission that cannot wait for all its dependencies fails and releases the semaphores that it imported.
