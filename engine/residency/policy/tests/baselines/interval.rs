@@ -83,22 +83,17 @@ impl Policy for Interval {
         while missing > 0 && into.len() < self.residents.len() {
             let mut best = None;
             let all = self.residents.len() as u64;
-            let mut look = |(slot, bytes): (Slot, u64)| {
+            for n in 0..all.min(SAMPLES) {
+                // Knuth's linear congruential generator (MMIX).
+                self.state = self
+                    .state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                let at = if all <= SAMPLES { n } else { (self.state >> 33) % all };
+                // CAST: below the number of residents.
+                let (slot, bytes) = self.residents[at as usize];
                 if !into.contains(&slot) && !skip(slot) {
                     best = best.max(Some((self.expected(slot), slot, bytes)));
-                }
-            };
-            if all <= SAMPLES {
-                self.residents.iter().copied().for_each(&mut look);
-            } else {
-                for _ in 0..SAMPLES {
-                    // Knuth's linear congruential generator (MMIX).
-                    self.state = self
-                        .state
-                        .wrapping_mul(6_364_136_223_846_793_005)
-                        .wrapping_add(1_442_695_040_888_963_407);
-                    // CAST: below the number of residents.
-                    look(self.residents[((self.state >> 33) % all) as usize]);
                 }
             }
             // All samples may be victims already.
