@@ -58,6 +58,22 @@ pub enum Error {
         /// The buffers that could not be evicted, and why.
         failures: Box<EvictionFailures>,
     },
+    /// A device would import more system memory than it can reach at once. Detach it from buffers, or move buffers to
+    /// its own memory. What the engine's moves alone have imported is given back before this is reported.
+    #[error(
+        "{device} may import {limit} bytes of system memory: {imported} imported, {requested} more requested"
+    )]
+    #[non_exhaustive]
+    ImportLimit {
+        /// The device's name.
+        device: String,
+        /// Bytes of the import: those of a whole slab.
+        requested: u64,
+        /// Bytes of its imports.
+        imported: u64,
+        /// Bytes that it may import ([`crate::ImportUsage::limit`]).
+        limit: u64,
+    },
     /// The process cannot open more file descriptors. Drop exports, or raise `RLIMIT_NOFILE`.
     ///
     /// Drivers report this as out of memory; peerbuf checks which of the two it is.

@@ -143,7 +143,7 @@ pub use device::{
     Validation,
 };
 pub use error::{AllocationError, Errno, Error, ForeignFdReason, Result};
-pub use memory::{DomainId, DomainKind, DomainUsage, GroupUsage, Placement, Provider};
+pub use memory::{DomainId, DomainKind, DomainUsage, GroupUsage, ImportUsage, Placement, Provider};
 pub use residency::{Priority, ResidencyOptions};
 pub use sync::{CallbackId, Fence, FenceSemaphore, Signal, Usage, WaitRoute};
 pub use transfer::{PassReport, Refusal, RefusalReason, Route, Scope, Verdict};

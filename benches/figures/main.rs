@@ -13,6 +13,7 @@ mod frames;
 mod hand;
 mod handover;
 mod heap;
+mod imports;
 mod latency;
 mod live;
 mod live_million;
@@ -48,7 +49,7 @@ struct Group {
     measure: fn(&Setup) -> Outcome<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 21] = [
+const GROUPS: [Group; 22] = [
     Group { ids: &["share_one_more"], measure: share::one_more },
     Group { ids: &["create_share_destroy", "create_share_use_destroy"], measure: share::life },
     Group {
@@ -73,6 +74,7 @@ const GROUPS: [Group; 21] = [
     Group { ids: &["evict_bandwidth", "restore_bandwidth"], measure: evict::bandwidth },
     Group { ids: &["clean_evict_bytes"], measure: evict::clean },
     Group { ids: &["slab_waste"], measure: waste::slabs },
+    Group { ids: &["imports_resident"], measure: imports::resident },
     Group { ids: &["frame_p99"], measure: frames::p99 },
     Group { ids: &["policy_worst", "policy_geomean", "policy_vs_lru"], measure: policy::bytes },
     Group {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::engine::{Engine, trace_error};
 use crate::buffer;
-use crate::device::Calls;
+use crate::device::{Calls, Device};
 use crate::error::Result;
-use crate::memory::{DomainId, DomainUsage};
+use crate::memory::{DomainId, DomainUsage, ImportUsage};
 use crate::observe::{Live, MoveCause, Moved, Report, StallCause, Stalls};
 
 /// # Inspection
@@ -48,6 +48,17 @@ impl Engine {
             self.set.core.member(device).poll_budget(self.set.core.age());
         }
         Ok(self.set.core.domain_state(domain).ledger.usage())
+    }
+
+    /// What a device has imported. Views that no attachment needs are kept for a while, and given back when the device
+    /// or its driver is short of memory, and by [`Engine::trim`].
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`].
+    pub fn imports(&self, device: &Device) -> Result<ImportUsage> {
+        self.set.core.check(&device.0)?;
+        Ok(self.set.core.imports.usage(&device.0))
     }
 
     /// How much has moved for a cause since the engine was opened.

@@ -91,6 +91,7 @@ impl Core {
             domain: Arc::clone(&self.domain_state(provider.domain()).ledger),
             calls: Arc::clone(&self.calls),
             live: Arc::clone(&self.live),
+            imports: Arc::clone(&self.imports),
         }
     }
 }

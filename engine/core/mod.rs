@@ -24,13 +24,14 @@ mod registry;
 mod restore_turns;
 mod routes;
 mod tools;
+mod views;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::device::{Call, Calls, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{Domain, DomainId, SystemMemory};
+use crate::memory::{Domain, DomainId, Imports, SystemMemory};
 use crate::observe::Live;
 use crate::observe::trace::{Counters as Levels, Tracer};
 use crate::residency::{
@@ -61,6 +62,8 @@ pub(crate) struct Core {
     // Constant after creation.
     pub(crate) calls: Arc<Calls>,
     pub(crate) live: Arc<Live>,
+    /// What devices have imported, and which views are unused.
+    pub(crate) imports: Arc<Imports>,
     /// The engine timeout: the bound of waits for a device ([`Bounds::progress`]).
     pub(crate) timeout: Duration,
     pub(crate) bounds: Bounds,
@@ -104,6 +107,7 @@ impl Core {
         Self {
             calls: Arc::new(Calls::with_end_timeout(bounds.end)),
             live: Arc::default(),
+            imports: Arc::default(),
             timeout: bounds.progress,
             bounds,
             system: DomainState::new(system_domain(memory), policy::lru),

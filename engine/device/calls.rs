@@ -127,6 +127,8 @@ pub struct Calls {
     device_lost: AtomicBool,
     /// Replaces what every driver reports about its heap.
     pub(super) heap_budget: Mutex<Option<HeapBudget>>,
+    /// Replaces the limit of what a device may import, in bytes; 0 if it is not replaced. Relaxed: it orders nothing.
+    pub(super) import_limit: AtomicU64,
     /// How long the last drop of a device waits without progress. Constant after creation.
     end_timeout: Duration,
     /// The engine's stopped clock in milliseconds plus 1; 0 while it runs. Relaxed: it orders nothing.
@@ -199,6 +201,11 @@ impl Calls {
 
     pub(crate) fn heap_budget(&self) -> Option<HeapBudget> {
         *self.heap_budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of system memory that each device may import, if a test has said so.
+    pub(crate) fn import_limit(&self) -> Option<u64> {
+        self.import_limit.load(Ordering::Relaxed).checked_sub(1)
     }
 
     /// The time that the engine's stopped clock shows; `None` while it runs.

@@ -102,6 +102,12 @@ impl Calls {
         *self.heap_budget.lock().unwrap_or_else(PoisonError::into_inner) = said;
     }
 
+    /// Replaces the bytes of system memory that each device may import ([`crate::Engine::imports`]). `None` restores the
+    /// limit.
+    pub fn set_import_limit(&self, limit: Option<u64>) {
+        self.import_limit.store(limit.map_or(0, |limit| limit + 1), Ordering::Relaxed);
+    }
+
     /// Stops the engine's clock at `age`; `None` lets it show the time since the engine was opened again. By
     /// this clock use counts age, restores are throttled, and a driver's budget is asked for again.
     pub fn set_clock(&self, age: Option<Duration>) {

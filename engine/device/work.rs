@@ -105,6 +105,11 @@ impl DeviceInner {
         self.queue(kind).timeline().completed(&self.raw).map_err(|code| self.error(CALL, code))
     }
 
+    /// The value of the last submission to a queue, rejected ones included.
+    pub(crate) fn submitted(&self, kind: QueueKind) -> u64 {
+        self.queue(kind).submitted()
+    }
+
     /// Whether everything that peerbuf submitted here has finished.
     pub(crate) fn is_idle(&self) -> Result<bool> {
         for kind in [QueueKind::Main, self.queue_for_moves()] {

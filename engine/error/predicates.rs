@@ -21,7 +21,10 @@ impl Error {
     pub fn is_out_of_memory(&self) -> bool {
         matches!(
             self,
-            Self::OutOfMemory { .. } | Self::Staging { .. } | Self::Os { source: Errno::NOMEM, .. }
+            Self::OutOfMemory { .. }
+                | Self::ImportLimit { .. }
+                | Self::Staging { .. }
+                | Self::Os { source: Errno::NOMEM, .. }
         ) || self.is_drivers_out_of_memory()
     }
 
@@ -45,6 +48,11 @@ impl Error {
                 ..
             }
         )
+    }
+
+    /// Whether an import failed that might succeed once other imports of the device are given back.
+    pub(crate) fn is_short_of_imports(&self) -> bool {
+        matches!(self, Self::ImportLimit { .. }) || self.is_drivers_out_of_memory()
     }
 
     /// The routes that [`Error::Unreachable`] lists, for log lines: the text of the error leaves them out.

@@ -3,15 +3,14 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
-use smallvec::SmallVec;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::domain::Domain;
 use super::host::HostMemory;
 use super::origin::Origin;
 use super::provider::Provider;
 use super::view::View;
+use super::view_slots::ViewSlots;
 use crate::error::Result;
 use crate::observe::Object;
 
@@ -21,6 +20,8 @@ use crate::observe::Object;
 /// `allocation_views`, `allocation_host`, `allocation_fd` and `allocation_import`, by topic.
 pub(crate) struct Allocation {
     // Constant after creation.
+    /// For the list of unused views.
+    pub(super) this: Weak<Self>,
     pub(super) origin: Origin,
     pub(super) size: u64,
     /// Bytes that the domain's ledger counts for it; 0 if the memory was imported from outside.
@@ -29,20 +30,18 @@ pub(crate) struct Allocation {
     /// Set once: the memory may be known outside this process. Release/acquire is not needed: it is set
     /// under the buffer's reservation and read when the buffer's backing is dropped.
     pub(super) external: AtomicBool,
-    /// The first views, for look-ups without the lock. Filled in order, under the lock.
-    pub(super) first_views: [OnceLock<Arc<View>>; FIRST_VIEWS],
-    // Protected by this mutex, which is the innermost lock.
-    pub(super) state: Mutex<State>,
+    /// Constant. The view that alone can export the memory, or state what an importer of an `OPAQUE_FD` must: the
+    /// exporter's, or that of the first importer of a foreign `OPAQUE_FD`. It is never removed.
+    pub(super) exporter: Option<Arc<View>>,
     /// Constant. Views that imported the address hold it too.
     pub(super) host: Option<Arc<HostMemory>>,
+    /// The views of all other devices. They are added and removed under the lock, and found without it.
+    pub(super) views: ViewSlots,
+    // Protected by this mutex, which is the innermost lock but that of the ledger of imports.
+    pub(super) state: Mutex<State>,
 }
 
-/// How many views are found without a lock.
-pub(super) const FIRST_VIEWS: usize = 4;
-
 pub(super) struct State {
-    /// All views; none is ever removed.
-    pub(super) views: SmallVec<[Arc<View>; 2]>,
     /// Exported when a second device needs it, and kept. A new export for each import costs an fd each time
     /// (ROCm/rocm-systems#10604), and re-exporting an import is unspecified (KhronosGroup/Vulkan-Docs#2645).
     pub(super) fd: Option<OwnedFd>,
@@ -59,15 +58,17 @@ impl Allocation {
         match Self::allocate(origin, size) {
             Ok((view, host)) => {
                 origin.live.born(Object::Allocation);
-                Ok(Arc::new(Self {
-                    first_views: first_views(view.as_ref()),
+                Ok(Arc::new_cyclic(|this| Self {
+                    this: Weak::clone(this),
+                    exporter: view,
+                    views: ViewSlots::default(),
                     size: host.as_ref().map_or(size, |host| host.size()),
                     held,
                     host: host.map(Arc::new),
                     zeroed: origin.provider.fresh_is_zero(origin.exporter.as_deref()),
                     origin: origin.clone(),
                     external: AtomicBool::new(false),
-                    state: Mutex::new(State { views: view.into_iter().collect(), fd: None }),
+                    state: Mutex::new(State { fd: None }),
                 }))
             }
             Err(error) => {
@@ -122,22 +123,14 @@ impl Allocation {
         self.external.load(Ordering::Relaxed)
     }
 
-    /// The first view: the exporter's, if there is an exporter.
+    /// The view that is never removed: the exporter's, if there is an exporter.
     pub(super) fn exporters_view(&self) -> Option<&Arc<View>> {
-        self.first_views[0].get()
+        self.exporter.as_ref()
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-pub(super) fn first_views(exporters: Option<&Arc<View>>) -> [OnceLock<Arc<View>>; FIRST_VIEWS] {
-    let mut views = [const { OnceLock::new() }; FIRST_VIEWS];
-    if let Some(view) = exporters {
-        views[0] = Arc::clone(view).into();
-    }
-    views
 }
 
 impl Drop for Allocation {

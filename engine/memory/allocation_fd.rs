@@ -37,7 +37,7 @@ impl Allocation {
 
     /// The size and memory type that an importer of an `OPAQUE_FD` must state.
     pub(crate) fn opaque_facts(&self) -> Option<(u64, u32)> {
-        self.state().views.first().map(|view| (view.memory_size(), view.memory_type()))
+        self.exporters_view().map(|view| (view.memory_size(), view.memory_type()))
     }
 
     pub(super) fn fd<'a>(&'a self, state: &'a mut State) -> Result<BorrowedFd<'a>> {
@@ -45,9 +45,8 @@ impl Allocation {
             return host.fd();
         }
         if state.fd.is_none() {
-            let exporter = state.views.first();
-            let Some(exporter) = exporter else {
-                unreachable!("an allocation without host memory has its exporter's view first")
+            let Some(exporter) = self.exporters_view() else {
+                unreachable!("an allocation without host memory has its exporter's view, or an fd")
             };
             state.fd = Some(exporter.export_fd()?);
         }

@@ -63,11 +63,12 @@ impl Allocation {
         if let Some(host) = &self.host {
             return Ok(Some(host.pointer()));
         }
-        if let Some(pointer) = self.exporters_view().and_then(|view| view.mapped()) {
+        let Some(exporter) = self.exporters_view() else { return Ok(None) };
+        if let Some(pointer) = exporter.mapped() {
             return Ok(Some(pointer));
         }
-        let state = self.state();
-        state.views.first().map_or(Ok(None), |view| view.host())
+        let _locked = self.state();
+        exporter.host()
     }
 
     /// As [`Allocation::host`], but `Ok(None)` for memory that cannot be accessed within `wait`.

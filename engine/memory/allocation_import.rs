@@ -2,9 +2,9 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
-use super::allocation::{Allocation, State, first_views};
+use super::allocation::{Allocation, State};
 use super::dma_buf;
 use super::foreign_file::ForeignClaim;
 use super::host::HostMemory;
@@ -12,6 +12,7 @@ use super::import_kind::ImportKind;
 use super::origin::Origin;
 use super::view::View;
 use super::view_create::Source;
+use super::view_slots::ViewSlots;
 use crate::device::{Calls, DeviceInner, HandleType};
 use crate::error::{Error, Result};
 use crate::observe::Object;
@@ -43,25 +44,25 @@ impl Allocation {
                 let memory_size = claim.memory_size;
                 let (fd, memory_type) = (fd.as_fd(), Some(memory_type));
                 let source = Source::Fd { fd, handle, memory_size, memory_type };
-                let view = View::import(device, size, source)
-                    .map_err(|error| error.importing(device, handle))?;
+                let view =
+                    View::import(device, size, source, (&origin.imports, origin.domain_kind()))
+                        .map_err(|error| error.importing(device, handle))?;
                 (size, Some(Arc::new(view)))
             }
             _ => (host.as_ref().map_or(size, HostMemory::size), None),
         };
         let start = host.as_ref().map_or(0, HostMemory::file_offset);
         origin.live.born(Object::Allocation);
-        let allocation = Arc::new(Self {
+        let allocation = Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
             origin: origin.clone(),
             size,
             held: 0,
             zeroed: false,
             external: AtomicBool::new(true),
-            first_views: first_views(view.as_ref()),
-            state: Mutex::new(State {
-                views: view.into_iter().collect(),
-                fd: host.is_none().then_some(fd),
-            }),
+            exporter: view,
+            views: ViewSlots::default(),
+            state: Mutex::new(State { fd: host.is_none().then_some(fd) }),
             host: host.map(Arc::new),
         });
         allocation.view(device, kind)?;

@@ -1,56 +1,92 @@
-//! The views of an allocation: one per device, created by an import.
+//! The views of an allocation: one per device, created by an import, and given back while unused.
 
-use std::sync::Arc;
+use std::ptr::NonNull;
+use std::sync::{Arc, TryLockError, Weak};
 
 use super::allocation::Allocation;
 use super::import_kind::ImportKind;
+use super::imports::OwnsViews;
 use super::view::View;
 use super::view_create::Source;
 use super::view_error::ViewError;
+use super::view_slots::{Slot, Unused};
 use crate::device::{DeviceId, DeviceInner, HandleType};
 use crate::error::Result;
 
 impl Allocation {
-    /// Whether `device` already has a view.
-    ///
-    /// Locks: the allocation's, if more than `FIRST_VIEWS` devices have one.
+    /// Whether `device` has a view now. One that nothing is counted to use may be given back at any time
+    /// ([`Allocation::add_users`]).
     pub(crate) fn has_view(&self, device: DeviceId) -> bool {
-        self.existing(device, |_| ()).is_some()
+        self.exporters_view_on(device).is_some()
+            || self.views.find(device).is_some_and(Slot::is_open)
     }
 
-    /// The view that `device` already has.
-    ///
-    /// Locks: as [`Allocation::has_view`].
+    /// The view that `device` has now. It stays as long as the reference.
     pub(crate) fn existing_view(&self, device: DeviceId) -> Option<Arc<View>> {
-        self.existing(device, Arc::clone)
+        if let Some(exporters) = self.exporters_view_on(device) {
+            return Some(Arc::clone(exporters));
+        }
+        let slot = self.views.find(device)?;
+        let (view, is_unused) = slot.get();
+        if is_unused {
+            self.list(device);
+        }
+        view
     }
 
-    fn existing<R>(&self, device: DeviceId, found: impl Fn(&Arc<View>) -> R) -> Option<R> {
-        for view in &self.first_views {
-            // Filled in order, so all entries behind an empty one are empty.
-            let view = view.get()?;
-            if view.device().id() == device {
-                return Some(found(view));
+    /// The view that `device` has now, as an `Arc`'s pointer, without a reference count.
+    ///
+    /// If the device was counted by [`Allocation::add_users`] before, the view is alive until that count has ended.
+    pub(crate) fn held_view(&self, device: DeviceId) -> Option<NonNull<View>> {
+        match self.exporters_view_on(device) {
+            Some(exporters) => NonNull::new(Arc::as_ptr(exporters).cast_mut()),
+            None => self.views.find(device)?.get_held(),
+        }
+    }
+
+    /// Counts `users` of the device's view, which stays until the count has ended. If there is none now, that of a
+    /// later import stays.
+    ///
+    /// Locks: the allocation's, if the device never had a view.
+    pub(crate) fn add_users(&self, device: DeviceId, users: u32) {
+        if users == 0 || self.exporters_view_on(device).is_some() {
+            return;
+        }
+        match self.views.find(device) {
+            Some(slot) => slot.add_users(users),
+            None => {
+                let _locked = self.state();
+                self.views.find_or_add(device).add_users(users);
             }
         }
-        find(&self.state().views, device).map(found)
     }
 
-    /// The view of `device`, created by an import if there is none yet.
+    /// Ends the count of `users` of the device's view.
+    pub(crate) fn remove_users(&self, device: DeviceId, users: u32) {
+        if users == 0 || self.exporters_view_on(device).is_some() {
+            return;
+        }
+        if self.views.find(device).is_some_and(|slot| slot.remove_users(users)) {
+            self.list(device);
+        }
+    }
+
+    /// The view of `device`, created by an import if there is none now.
     ///
     /// Locks: the allocation's.
     pub(crate) fn view(&self, device: &Arc<DeviceInner>, kind: ImportKind) -> Result<Arc<View>> {
         let mut state = self.state();
-        if let Some(view) = find(&state.views, device.id()) {
-            return Ok(Arc::clone(view));
+        if let Some(view) = self.existing_view(device.id()) {
+            return Ok(view);
         }
+        let ledger = (&self.origin.imports, self.origin.domain_kind());
         let imported = match (kind, &self.host) {
             (ImportKind::HostPointer, Some(host)) => {
-                View::import(device, self.size, Source::Host { memory: host })
+                View::import(device, self.size, Source::Host { memory: host }, ledger)
             }
             (ImportKind::HostPointer, None) => Err(ViewError::NoMemoryType),
             (ImportKind::Fd(handle), _) => {
-                let (memory_size, memory_type) = match (handle, state.views.first()) {
+                let (memory_size, memory_type) = match (handle, self.exporters_view()) {
                     (HandleType::OpaqueFd, Some(exporter)) => {
                         (exporter.memory_size(), Some(exporter.memory_type()))
                     }
@@ -58,20 +94,50 @@ impl Allocation {
                     (_, None) => (self.size, None),
                 };
                 let fd = self.fd(&mut state)?;
-                View::import(device, self.size, Source::Fd { fd, handle, memory_size, memory_type })
+                let source = Source::Fd { fd, handle, memory_size, memory_type };
+                View::import(device, self.size, source, ledger)
             }
         };
         let view =
             imported.map_err(|error| self.origin.import_error(device, kind.handle(), error))?;
         let view = Arc::new(view);
-        if let Some(first) = self.first_views.get(state.views.len()) {
-            first.get_or_init(|| Arc::clone(&view));
+        if self.views.find_or_add(device.id()).publish(Arc::clone(&view)) {
+            self.list(device.id());
         }
-        state.views.push(Arc::clone(&view));
         Ok(view)
+    }
+
+    /// The view that is never removed, if it is `device`'s.
+    fn exporters_view_on(&self, device: DeviceId) -> Option<&Arc<View>> {
+        self.exporters_view().filter(|view| view.device().id() == device)
+    }
+
+    /// Lists the device's view, whose slot was just marked as listed, as unused.
+    #[cold]
+    fn list(&self, device: DeviceId) {
+        let this: Weak<dyn OwnsViews> = self.this.clone();
+        self.origin.imports.list(device, this, self.size);
     }
 }
 
-fn find(views: &[Arc<View>], device: DeviceId) -> Option<&Arc<View>> {
-    views.iter().find(|view| view.device().id() == device)
+impl OwnsViews for Allocation {
+    fn unused(&self, device: DeviceId) -> Option<Unused> {
+        let (uses, attached) = self.views.find(device)?.unused()?;
+        Some(Unused { uses, attached, bytes: self.size })
+    }
+
+    fn take(&self, device: DeviceId, unused: Unused) -> Option<View> {
+        let _locked = match self.state.try_lock() {
+            Err(TryLockError::WouldBlock) => return None,
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        };
+        self.views.find(device)?.take(unused.uses)
+    }
+
+    fn unlisted(&self, device: DeviceId) {
+        if self.views.find(device).is_some_and(Slot::unlist) {
+            self.list(device);
+        }
+    }
 }

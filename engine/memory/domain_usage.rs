@@ -32,3 +32,19 @@ pub struct GroupUsage {
     /// The highest value that `used` has had.
     pub peak: u64,
 }
+
+/// What a device has imported: [`crate::Engine::imports`]. In bytes of the memory that was imported, which is that of
+/// whole slabs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ImportUsage {
+    /// System memory, which includes host-visible memory of other devices.
+    pub system: u64,
+    /// The memory of other devices.
+    pub peers: u64,
+    /// How many imports there are. Each is one `VkDeviceMemory`.
+    pub views: u64,
+    /// The bytes of system memory that the device may import: the largest heap that is not its own, or else its
+    /// largest heap. `u64::MAX` for a software device.
+    pub limit: u64,
+}

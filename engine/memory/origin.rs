@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::domain::Domain;
+use super::domain_id::DomainKind;
+use super::imports::Imports;
 use super::provider::Provider;
 use super::view_error::ViewError;
 use crate::device::{Call, Calls, DeviceInner, HandleType};
@@ -17,9 +19,16 @@ pub(crate) struct Origin {
     pub(crate) domain: Arc<Domain>,
     pub(crate) calls: Arc<Calls>,
     pub(crate) live: Arc<Live>,
+    /// The ledger of imports, with the list of unused views.
+    pub(crate) imports: Arc<Imports>,
 }
 
 impl Origin {
+    /// The kind of memory that imports of it are counted as.
+    pub(super) fn domain_kind(&self) -> DomainKind {
+        self.provider.domain().kind()
+    }
+
     /// Counts `size` bytes as allocated; returns how many to release later.
     pub(super) fn hold(&self, size: u64) -> Result<u64> {
         self.domain.hold(size).map(|()| size).map_err(|held| self.out_of_memory(size, held))

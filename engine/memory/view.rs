@@ -10,7 +10,9 @@ use std::sync::{Arc, OnceLock};
 
 use ash::vk;
 
+use super::domain_id::DomainKind;
 use super::host::HostMemory;
+use super::imports::Imports;
 use super::size_class::SLOT_ALIGN;
 use super::volatile::HostPtr;
 use crate::device::{Call, DeviceInner, HandleType};
@@ -35,9 +37,9 @@ pub(crate) struct View {
     pub(super) handle: HandleType,
     /// The memory is dedicated to the buffer, so no second buffer can be bound to it.
     pub(super) dedicated: bool,
-    /// The memory is another device's, or that of an fd or address. The host never maps it through this device, which
-    /// counts it.
-    pub(super) imported: bool,
+    /// The ledger that counts it, and as what, if the memory is another device's, or that of an fd or address. The host
+    /// never maps such memory through this device.
+    pub(super) imported: Option<(Arc<Imports>, DomainKind)>,
     pub(super) mapped: OnceLock<HostPtr>,
     /// The host memory that was imported by address. Unmapped only after `drop` has freed the memory, since the
     /// specification requires the range to stay accessible for the lifetime of the import.
@@ -121,7 +123,7 @@ impl View {
             return Ok(Some(pointer));
         }
         let flags = self.flags();
-        if self.imported
+        if self.imported.is_some()
             || !flags.contains(vk::MemoryPropertyFlags::HOST_VISIBLE)
             || self.device.calls().unmappable_device_memory()
         {
@@ -181,7 +183,7 @@ impl View {
     /// Whether the memory is host-visible and host-cached.
     pub(super) fn is_host_cached(&self) -> bool {
         let wanted = vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_CACHED;
-        !self.imported && self.flags().contains(wanted)
+        self.imported.is_none() && self.flags().contains(wanted)
     }
 
     fn flags(&self) -> vk::MemoryPropertyFlags {
@@ -197,7 +199,8 @@ impl Drop for View {
         unsafe { self.device.raw().destroy_buffer(self.buffer, None) };
         // SAFETY: as above; freeing unmaps.
         unsafe { self.device.raw().free_memory(self.memory, None) };
-        if self.imported {
+        if let Some((ledger, kind)) = &self.imported {
+            ledger.release(self.device.id(), *kind, self.size);
             self.device.forget_import(self.handle);
         }
         self.device.live().died(Object::View);

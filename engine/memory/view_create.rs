@@ -16,6 +16,7 @@ use super::address_space;
 use super::dma_buf;
 use super::domain_id::DomainKind;
 use super::host::HostMemory;
+use super::imports::Imports;
 use super::memory_type::{self, Wanted};
 use super::view::View;
 use super::view_error::ViewError;
@@ -54,20 +55,24 @@ impl View {
         view.bind()
     }
 
-    /// Imports memory.
+    /// Imports memory, and counts it in a ledger as memory of a kind of domain.
     pub(super) fn import(
         device: &Arc<DeviceInner>,
         size: u64,
         source: Source<'_>,
+        (ledger, kind): (&Arc<Imports>, DomainKind),
     ) -> Result<Self, ViewError> {
-        let mut view = match source {
+        ledger.reserve(device, kind, size)?;
+        let view = match source {
             Source::Fd { fd, handle, memory_size, memory_type } => {
                 Self::import_fd(device, size, fd, handle, memory_size, memory_type)
             }
             Source::Host { memory } => Self::import_host(device, memory),
-        }?;
+        };
+        let mut view = view.inspect_err(|_| ledger.release(device.id(), kind, size))?;
+        debug_assert_eq!(view.size, size, "as counted");
         device.note_import(view.handle);
-        view.imported = true;
+        view.imported = Some((Arc::clone(ledger), kind));
         Ok(view)
     }
 
@@ -174,7 +179,7 @@ impl View {
             memory_type: 0,
             handle,
             dedicated: device.adapter().external_buffer(handle).dedicated_only,
-            imported: false,
+            imported: None,
             mapped: OnceLock::new(),
             host_memory: None,
         })

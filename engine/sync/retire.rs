@@ -11,7 +11,7 @@ use super::primitive::Mutex;
 use super::primitive::atomic::{AtomicUsize, Ordering};
 use crate::error::{Error, Result};
 use crate::memory::staging::StagingBuffer;
-use crate::memory::{Backing, DomainId, GroupId};
+use crate::memory::{Backing, DomainId, GroupId, View};
 
 /// Memory that is freed once its last fence has signalled; the memory that fences of a lost device name, once
 /// nothing submitted to that device is in use ([`Fence::is_released`]).
@@ -49,6 +49,8 @@ pub(crate) enum Retired {
     Backing(Backing),
     #[expect(dead_code, reason = "held only to be dropped at the right time")]
     Staging(StagingBuffer),
+    #[expect(dead_code, reason = "as above")]
+    View(Box<View>),
 }
 
 impl Retired {

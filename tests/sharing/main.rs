@@ -13,6 +13,7 @@ mod foreign;
 mod foreign_files;
 mod handles;
 mod importers;
+mod imports;
 mod limits;
 mod memory;
 mod open_access;

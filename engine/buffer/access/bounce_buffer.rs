@@ -53,7 +53,7 @@ impl BounceBuffer {
         let kind = buffer.home_import_kind(allocation.provider());
         let view = match allocation.existing_view(home.id()) {
             Some(view) => view,
-            None => allocation.view(&home, kind?)?,
+            None => buffer.core().view(allocation, &home, kind?)?,
         };
         let len = buffer.size;
         let staging = buffer.core().staging(&home)?.buffer(len, Direction::Readback)?;

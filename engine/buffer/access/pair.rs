@@ -242,5 +242,6 @@ pub(super) fn view(
     if let Some(view) = allocation.existing_view(device.id()) {
         return Ok(view);
     }
-    allocation.view(device, buffer.import_kind(allocation.provider(), device)?)
+    let kind = buffer.import_kind(allocation.provider(), device)?;
+    buffer.core().view(allocation, device, kind)
 }

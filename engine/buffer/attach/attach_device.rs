@@ -80,6 +80,7 @@ impl<'a> PendingAttach<'a> {
     fn reach_and_list(&self, buffer: &Arc<BufferInner>) -> Result<AttachmentId> {
         // Each attempt ends with an attachment or an error, unless another thread moved the buffer meanwhile.
         const ATTEMPTS: u32 = 100;
+        buffer.core().give_back_due_views();
         let _held = buffer.core().routes.hold_probes();
         learn_access_costs(buffer, self.device);
         for _ in 0..ATTEMPTS {
@@ -111,7 +112,8 @@ impl<'a> PendingAttach<'a> {
             }
             let provider = state.location().provider();
             if let Some(kind) = matrix.import_kind(self.caps, provider) {
-                buffer.backing(&state)?.allocation().view(self.device, kind)?;
+                let allocation = buffer.backing(&state)?.allocation();
+                buffer.core().view(allocation, self.device, kind)?;
                 return Ok(self.list(&mut state));
             }
             drop(state);
@@ -210,7 +212,7 @@ fn make_reachable(
     // Create the view of the new backing before anything moves, so that an error here leaves the buffer
     // unmoved.
     let kind = matrix.import_kind(caps, new.allocation().provider()).ok_or_else(unreachable)?;
-    new.allocation().view(device, kind)?;
+    buffer.core().view(new.allocation(), device, kind)?;
     match relocate(
         buffer,
         home,

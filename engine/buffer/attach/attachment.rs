@@ -95,6 +95,7 @@ impl Drop for Attachment {
         self.buffer.core().live.died(Object::Attachment);
         // The importer is the application's code, so it is dropped without the reservation.
         self.buffer.do_or_defer(move |_, state| state.detach(id).map(|it| Box::new(it) as _));
+        self.buffer.core().give_back_many_views();
     }
 }
 

@@ -6,13 +6,14 @@ use smallvec::SmallVec;
 
 use super::attachment::Attachment;
 use super::mapping::Mapping;
-use super::view_ref::CurrentView;
+use super::view_ref::{CurrentView, ViewRef};
 use crate::access::Access;
 use crate::buffer::object::BufferInner;
 use crate::buffer::placement::retry_on_oom;
 use crate::buffer::state::State;
-use crate::device::DeviceInner;
+use crate::device::{DeviceId, DeviceInner};
 use crate::error::Result;
+use crate::memory::Backing;
 use crate::observe::StallCause;
 use crate::sync::Guard;
 
@@ -50,7 +51,7 @@ impl Attachment {
 pub(super) const RESTORES: u32 = 100;
 
 /// Locks the reservation of a buffer that is not moving, and returns it with `device`'s view of the current
-/// backing. Imports the backing if the device has no view of it yet.
+/// backing. The device is attached to the buffer. Imports the backing if the device has no view of it yet.
 ///
 /// A buffer that may be used only in its preferred domain is moved there first.
 pub(super) fn lock_current<'a>(
@@ -75,17 +76,28 @@ pub(super) fn lock_current<'a>(
             continue;
         }
         let backing = buffer.backing(&state)?;
-        if let Some(view) = backing.allocation().existing_view(device.id()) {
-            let offset = backing.offset();
-            return Ok((state, CurrentView { view, offset }));
+        if let Some(current) = current_view(backing, device.id()) {
+            return Ok((state, current));
         }
         // The buffer has moved since this device was attached.
         let allocation = Arc::clone(backing.allocation());
         drop(state);
         retry_on_oom(&buffer.set, device.id(), [&**buffer], || {
-            allocation.view(device, buffer.import_kind(allocation.provider(), device)?)
+            let kind = buffer.import_kind(allocation.provider(), device)?;
+            buffer.core().view(&allocation, device, kind)
         })?;
     }
+}
+
+/// The view of a device that is attached to the buffer with this backing, if it has one now. The reservation is held.
+#[expect(unsafe_code, reason = "vouching for a view")]
+fn current_view(backing: &Backing, device: DeviceId) -> Option<CurrentView> {
+    let view = backing.allocation().held_view(device)?;
+    // SAFETY: the attachment has an entry in the buffer's table. For that the device is counted as a user of its view,
+    // as long as the buffer has the backing and so while the reservation is held. A mapping keeps the entry, or becomes
+    // one of a ghost, which is counted too.
+    let view = unsafe { ViewRef::new(view) };
+    Some(CurrentView { view, offset: backing.offset() })
 }
 
 /// A locked reservation with the views of several devices.
@@ -100,11 +112,9 @@ pub(super) fn lock_current_all<'a>(
     let Some((first, rest)) = devices.split_first() else { return Ok(None) };
     loop {
         let (state, current) = lock_current(buffer, first)?;
-        let offset = current.offset;
         let mut views = SmallVec::from_iter([current]);
-        let allocation = buffer.backing(&state)?.allocation();
-        let others = rest.iter().map_while(|device| allocation.existing_view(device.id()));
-        views.extend(others.map(|view| CurrentView { view, offset }));
+        let backing = buffer.backing(&state)?;
+        views.extend(rest.iter().map_while(|device| current_view(backing, device.id())));
         if let Some(missing) = devices.get(views.len()) {
             drop(state);
             // Imports the backing for the device, or fails. Then all views are looked up again.

@@ -94,7 +94,6 @@ pub struct RawView {
 impl Mapping {
     /// Creates a mapping for the attachment `id`. `state` is that of the locked reservation, and `current` the
     /// device's view of the backing that the buffer is in.
-    #[expect(unsafe_code, reason = "vouching for a view")]
     pub(super) fn new(
         buffer: &Arc<BufferInner>,
         state: &mut State,
@@ -109,8 +108,7 @@ impl Mapping {
             generation: buffer.generation(),
             buffer: Arc::clone(buffer),
             id,
-            // SAFETY: by the invariant of `Mapping` it is counted.
-            view: unsafe { ViewRef::new(&current.view) },
+            view: current.view,
             packed: PackedView::new(current.offset, access),
         }
     }
@@ -120,7 +118,6 @@ impl Mapping {
     ///
     /// Returns the backing that was left, if this was its last mapping. The caller must retire it after
     /// unlocking the reservation.
-    #[expect(unsafe_code, reason = "vouching for a view")]
     #[inline]
     pub(super) fn replace(
         &mut self,
@@ -136,8 +133,7 @@ impl Mapping {
         self.id = id;
         self.packed = PackedView::new(current.offset, self.access());
         self.generation = generation;
-        // SAFETY: by the invariant of `Mapping` it is counted.
-        self.view = unsafe { ViewRef::new(&current.view) };
+        self.view = current.view;
         left
     }
 

@@ -93,7 +93,8 @@ impl SharedBuffer {
         let mut retired: SmallVec<[(Fences, Backing); 1]> = SmallVec::new();
         for (attachment, mapping) in mappings {
             let device = attachment.device_inner();
-            let current = views.iter().find(|current| Arc::ptr_eq(current.view.device(), device));
+            let current =
+                views.iter().find(|current| Arc::ptr_eq(current.view.get().device(), device));
             let Some(current) = current else { unreachable!("every device was looked up") };
             if let Some(left) = mapping.replace(&mut state, attachment.id(), current) {
                 retired.push(left);

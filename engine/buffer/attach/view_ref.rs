@@ -13,9 +13,10 @@ use crate::memory::View;
 ///
 /// # Invariants
 ///
-/// The pointer came from an `Arc`. The holder is counted in the buffer's state, as a mapping of the generation
+/// The pointer is that of a view in an `Arc`. The holder is counted in the buffer's state, as a mapping of the generation
 /// whose backing the view is of. The state keeps that backing, as the current one or as a ghost, while any
-/// mapping of it is counted; and an allocation never drops a view. So the view is alive.
+/// mapping of it is counted. It also counts the device as a user of its view there, and an allocation keeps a view
+/// that has users. So the view is alive.
 #[derive(Clone, Copy)]
 pub(super) struct ViewRef(NonNull<View>);
 
@@ -24,10 +25,10 @@ impl ViewRef {
     ///
     /// # Safety
     ///
-    /// The holder is counted as the type's invariant says, from this call until the `ViewRef` is dropped.
-    pub(super) unsafe fn new(view: &Arc<View>) -> Self {
-        // SAFETY: an `Arc`'s pointer is not null.
-        Self(unsafe { NonNull::new_unchecked(Arc::as_ptr(view).cast_mut()) })
+    /// The pointer is an `Arc`'s. The holder is counted as the type's invariant says, or the view's device as a user of
+    /// it, from this call until the `ViewRef` and its copies are no longer used.
+    pub(super) unsafe fn new(view: NonNull<View>) -> Self {
+        Self(view)
     }
 
     #[inline]
@@ -59,7 +60,9 @@ const _: () = {
 };
 
 /// A device's view of the backing that a buffer is in now, and the offset of the buffer's bytes in it.
+///
+/// It is valid while the reservation is held under which it was looked up, and the device's attachment lives.
 pub(super) struct CurrentView {
-    pub(super) view: Arc<View>,
+    pub(super) view: ViewRef,
     pub(super) offset: u64,
 }

@@ -147,7 +147,7 @@ fn allowed_placement(buffer: &BufferInner, preferred: DomainId) -> Placement {
 /// Makes `new` the backing of a purged buffer. The reservation is held.
 fn set_backing(buffer: &BufferInner, state: &mut State, new: Backing) {
     // INVARIANT: `new` was allocated for the buffer's size.
-    *state.location_mut() = Location::Resident(new);
+    state.repopulate(new);
     buffer.enlist(state);
     let displaced = state.location().domain() != state.entry().preferred();
     buffer.backoff.set(u8::from(displaced));

@@ -118,7 +118,7 @@ fn reached(
         let state = imported.lock();
         Arc::clone(imported.backing(&state)?.allocation())
     };
-    retry_on_oom(set, device.id(), [], || allocation.view(device, kind))?;
+    retry_on_oom(set, device.id(), [], || set.core.view(&allocation, device, kind))?;
     Ok(SharedBuffer(imported))
 }
 

@@ -22,7 +22,11 @@ pub(crate) fn report(set: &Buffers) -> Report {
         .devices
         .iter()
         .map(|entry| &entry.device)
-        .map(|device| DeviceReport { id: device.id(), name: device.name().to_owned() })
+        .map(|device| DeviceReport {
+            id: device.id(),
+            name: device.name().to_owned(),
+            imports: set.core.imports.usage(device),
+        })
         .collect();
     let domains = devices.iter().map(|device| DomainId::Vram(device.id)).chain([DomainId::System]);
     let mut buffers = Vec::new();

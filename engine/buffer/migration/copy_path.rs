@@ -77,7 +77,7 @@ fn view_for(
     }
     let provider = allocation.provider();
     match buffer.core().import_kind(provider, home, device, &mut Vec::new())? {
-        Some(kind) => allocation.view(device, kind).map(Some),
+        Some(kind) => buffer.core().view(allocation, device, kind).map(Some),
         None => Ok(None),
     }
 }

@@ -50,6 +50,7 @@ impl<'a> Plan<'a> {
         // The backing that an earlier move has left may be free by now, and all devices already have a view
         // of it.
         buffer.core().retire.collect();
+        buffer.core().give_back_due_views();
         let accept = |provider| matrix.all_can_import(provider);
         if kind == DomainKind::System
             && let Some(new) = clean_copy(buffer, &matrix)?

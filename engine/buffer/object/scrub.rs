@@ -38,7 +38,8 @@ impl BufferInner {
             return Ok(());
         }
         let home = self.home();
-        let view = allocation.view(&home, self.home_import_kind(allocation.provider())?)?;
+        let kind = self.home_import_kind(allocation.provider())?;
+        let view = self.core().view(allocation, &home, kind)?;
         // Slots and whole allocations have so many bytes. Of foreign memory the rest of a word is left as it is.
         let len = len.next_multiple_of(SLOT_ALIGN).min((allocation.size() - offset) & !3);
         let watch = RejectionWatch::main(&home);

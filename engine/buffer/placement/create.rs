@@ -28,6 +28,7 @@ impl SharedBuffer {
         set.handle_lost_devices();
         check_not_unplugged(&set.core, home)?;
         set.core.retire.collect();
+        set.core.give_back_due_views();
         let (size, placement) = (descriptor.size(), descriptor.placed());
         let id = set.next_id();
         let group = descriptor.group_id(set)?;

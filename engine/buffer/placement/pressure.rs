@@ -4,7 +4,7 @@
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::tracking::start_tracking;
 use crate::device::DeviceId;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{DomainId, GroupId};
 use crate::residency::{self, EvictionLimits, Trigger};
 
@@ -14,7 +14,7 @@ const OOM_BYTES: u64 = 16 << 20;
 const OOM_RETRIES: u32 = 3;
 
 /// Runs `work` for a device. If the device's driver is out of memory, makes room for it and runs `work`
-/// again. Room is made by trimming, then also by evicting other buffers than `buffers`.
+/// again. If the device may not import more, waits until its unused views are given back, and runs `work` again. Room is made by trimming, then also by evicting other buffers than `buffers`.
 ///
 /// # Errors
 ///
@@ -36,6 +36,10 @@ pub(in crate::buffer) fn retry_on_oom<'a, R>(
                     .protect(buffers.clone().into_iter().map(BufferInner::id).collect());
                 set.make_room_for_driver(device, round);
                 drop(protection);
+            }
+            // Evictions would make it worse: the device would import the memory that they move buffers to.
+            Err(Error::ImportLimit { .. }) if round == 0 => {
+                set.core.wait_for_unused_views(device)?;
             }
             other => return other,
         }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use crate::buffer::object::Buffers;
-use crate::memory::{DomainId, GroupId};
+use crate::memory::{DomainId, GiveBack, GroupId};
 
 /// Drops clean copies of buffers whose reservation is free, until there is `enough` room. With a group, drops
 /// only that group's; with [`GroupId::NONE`], those of all.
@@ -34,8 +34,10 @@ pub(crate) fn drop_clean_copies(set: &Buffers, of: GroupId, enough: &dyn Fn() ->
 }
 
 impl Buffers {
-    /// Returns unused memory of all domains to their providers. Returns the number of bytes.
+    /// Returns unused memory of all domains to their providers, and unused views to their devices. Returns the number
+    /// of bytes of the former.
     pub(crate) fn trim(&self) -> u64 {
+        self.core.give_back_views(None, GiveBack::All);
         self.core.domains().map(|domain| self.trim_in(domain)).sum()
     }
 

@@ -132,13 +132,15 @@ impl InlineTable {
         more.map(|(more, entry)| entry.mapped = more).is_some()
     }
 
-    pub(super) fn unmap(&mut self, attachment: AttachmentId) {
-        self.change(attachment, |entry| entry.mapped -= 1);
+    /// Ends the count of a mapping. Returns the device if its entry is vacant now.
+    pub(super) fn unmap(&mut self, attachment: AttachmentId) -> Option<DeviceId> {
+        self.change(attachment, |entry| entry.mapped -= 1)
     }
 
-    /// Ends an attachment. Its entry stays until its last mapping is dropped.
-    pub(super) fn detach(&mut self, attachment: AttachmentId) {
-        self.change(attachment, |entry| entry.attached = false);
+    /// Ends an attachment. Its entry stays until its last mapping is dropped. Returns the device if the entry is
+    /// vacant now.
+    pub(super) fn detach(&mut self, attachment: AttachmentId) -> Option<DeviceId> {
+        self.change(attachment, |entry| entry.attached = false)
     }
 
     /// Removes all mappings, because the buffer leaves the backing that they show. `report` gets their number
@@ -151,13 +153,17 @@ impl InlineTable {
         }
     }
 
-    fn change(&mut self, attachment: AttachmentId, change: impl FnOnce(&mut InlineEntry)) {
+    fn change(
+        &mut self,
+        attachment: AttachmentId,
+        change: impl FnOnce(&mut InlineEntry),
+    ) -> Option<DeviceId> {
         let slot = &mut self.0[attachment.index()];
         debug_assert!(slot.is_some(), "an id names an entry in use");
         if let Some(entry) = slot {
             change(entry);
         }
-        slot.take_if(|entry| entry.attachment().is_vacant());
+        slot.take_if(|entry| entry.attachment().is_vacant()).map(|entry| entry.device)
     }
 }
 

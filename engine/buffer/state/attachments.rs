@@ -22,6 +22,7 @@ impl State {
         caps: AttachCaps,
         importer: Option<Arc<dyn Importer>>,
     ) -> AttachmentId {
+        self.count_views(caps.device, 1);
         if importer.is_none()
             && self.spilled().is_none()
             && let Some(attachment) = self.inline.attach(caps.device)
@@ -29,6 +30,34 @@ impl State {
             return attachment;
         }
         self.spill().attach(caps, importer)
+    }
+
+    /// Counts entries of a device as users of its view of the backing, if there is a backing.
+    fn count_views(&self, device: DeviceId, entries: u32) {
+        if let Some(backing) = self.location.backing() {
+            backing.allocation().add_users(device, entries);
+        }
+    }
+
+    /// Ends the count of an entry that has become vacant.
+    fn vacated(&self, device: Option<DeviceId>) {
+        if let (Some(device), Some(backing)) = (device, self.location.backing()) {
+            backing.allocation().remove_users(device, 1);
+        }
+    }
+
+    /// The number of entries by device.
+    fn entries_by_device(&self) -> Mappings {
+        let mut entries = Mappings::new();
+        self.attachments().for_each(|attachment| count(&mut entries, attachment.device, 1));
+        entries
+    }
+
+    /// Gives a purged buffer a backing.
+    pub(in crate::buffer) fn repopulate(&mut self, backing: Backing) {
+        debug_assert!(self.location.backing().is_none(), "the buffer was purged");
+        self.location = Location::Resident(backing);
+        self.entries_by_device().into_iter().for_each(|(device, of)| self.count_views(device, of));
     }
 
     /// All attachments, including those that ended and still have mappings.
@@ -59,13 +88,12 @@ impl State {
         if let Some(rare) = self.rare_mut() {
             rare.pins.retain(|counter| !counter.detach(attachment));
         }
-        match self.spilled_mut() {
+        let (importer, vacated) = match self.spilled_mut() {
             Some(spilled) => spilled.detach(attachment),
-            None => {
-                self.inline.detach(attachment);
-                None
-            }
-        }
+            None => (None, self.inline.detach(attachment)),
+        };
+        self.vacated(vacated);
+        importer
     }
 
     /// The entries as one slice, because a move walks thousands of them several times.
@@ -119,20 +147,25 @@ impl State {
         current: u32,
     ) -> Option<(Fences, Backing)> {
         if mapped == current {
-            match self.spilled_mut() {
+            let vacated = match self.spilled_mut() {
                 Some(spilled) => spilled.unmap(attachment),
                 None => self.inline.unmap(attachment),
-            }
+            };
+            self.vacated(vacated);
             return None;
         }
         let ghosts = &mut self.rare_mut()?.ghosts;
         let index = ghosts.iter().position(|ghost| ghost.generation == mapped)?;
-        let left = &mut ghosts[index].mapped;
-        if let Some((_, count)) = left.iter_mut().find(|(of, count)| *of == device && *count > 0) {
-            *count -= 1;
+        let ghost = &mut ghosts[index];
+        let left = &mut ghost.mapped;
+        if let Some(at) = left.iter().position(|(of, count)| *of == device && *count > 0) {
+            left[at].1 -= 1;
+            if left[at].1 == 0 {
+                left.swap_remove(at);
+                ghost.backing.allocation().remove_users(device, 1);
+            }
         }
-        left.retain(|(_, count)| *count > 0);
-        if !left.is_empty() {
+        if !ghost.mapped.is_empty() {
             return None;
         }
         let released = match ghosts.swap_remove(index).backing {
@@ -188,6 +221,7 @@ impl State {
         copied: Fences,
         evicted: bool,
     ) -> Option<(Fences, Backing)> {
+        let entries = self.entries_by_device();
         let old = self.location.take();
         self.location = new;
         let mut mapped = Mappings::new();
@@ -195,8 +229,12 @@ impl State {
         if let Some(spilled) = self.spilled_mut() {
             spilled.forget_mappings(|device, number| count(&mut mapped, device, number));
         }
+        self.entries_by_device().into_iter().for_each(|(device, of)| self.count_views(device, of));
         // A purged buffer has no backing to leave.
         let old = old?;
+        // First the ghost's, so that no view that a mapping shows is unused for a moment.
+        mapped.iter().for_each(|(device, _)| old.allocation().add_users(*device, 1));
+        entries.into_iter().for_each(|(device, of)| old.allocation().remove_users(device, of));
         if mapped.is_empty() {
             return Some((copied, old));
         }

@@ -41,13 +41,20 @@ pub(super) fn count(mappings: &mut Mappings, device: DeviceId, mapped: u32) {
     }
 }
 
+impl GhostBacking {
+    /// The allocation whose views the mappings hold: each device that has some is counted as one user.
+    pub(super) fn allocation(&self) -> &Arc<Allocation> {
+        match self {
+            Self::Retained(backing, _) => backing.allocation(),
+            Self::Evicted(allocation) => allocation,
+        }
+    }
+}
+
 impl Ghost {
     /// Its domain.
     pub(in crate::buffer) fn domain(&self) -> DomainId {
-        match &self.backing {
-            GhostBacking::Retained(backing, _) => backing.domain(),
-            GhostBacking::Evicted(allocation) => allocation.provider().domain(),
-        }
+        self.backing.allocation().provider().domain()
     }
 
     /// Bytes that it keeps in use; none after an eviction.

@@ -101,20 +101,24 @@ impl SpilledTable {
         self.static_mappings += u32::from(!attachment.is_dynamic());
     }
 
-    pub(super) fn unmap(&mut self, attachment: AttachmentId) {
+    /// Ends the count of a mapping. Returns the device if its entry is vacant now.
+    pub(super) fn unmap(&mut self, attachment: AttachmentId) -> Option<DeviceId> {
         let unmapped = &mut self.entries[attachment.index()].attachment;
         unmapped.mapped -= 1;
         self.static_mappings -= u32::from(!unmapped.is_dynamic());
-        self.note_if_vacant(attachment);
+        self.note_if_vacant(attachment)
     }
 
-    /// Ends an attachment. Its entry stays until its last mapping is dropped.
-    pub(super) fn detach(&mut self, attachment: AttachmentId) -> Option<Arc<dyn Importer>> {
+    /// Ends an attachment. Its entry stays until its last mapping is dropped. Returns its importer, and the device if
+    /// the entry is vacant now.
+    pub(super) fn detach(
+        &mut self,
+        attachment: AttachmentId,
+    ) -> (Option<Arc<dyn Importer>>, Option<DeviceId>) {
         let detached = &mut self.entries[attachment.index()];
         detached.attachment.attached = false;
         let importer = detached.importer.take();
-        self.note_if_vacant(attachment);
-        importer
+        (importer, self.note_if_vacant(attachment))
     }
 
     /// Removes all mappings, because the buffer leaves the backing that they show. `report` gets their number
@@ -138,12 +142,14 @@ impl SpilledTable {
         self.drop_vacant_tail();
     }
 
-    /// Counts an entry that was in use as vacant, if it is.
-    fn note_if_vacant(&mut self, attachment: AttachmentId) {
-        if self.entries[attachment.index()].attachment.is_vacant() {
+    /// Counts an entry that was in use as vacant, if it is; then returns its device.
+    fn note_if_vacant(&mut self, attachment: AttachmentId) -> Option<DeviceId> {
+        let vacant = Some(self.entries[attachment.index()].attachment).filter(|it| it.is_vacant());
+        if vacant.is_some() {
             self.vacant += 1;
             self.drop_vacant_tail();
         }
+        vacant.map(|attachment| attachment.device)
     }
 
     fn drop_vacant_tail(&mut self) {
@@ -237,10 +243,10 @@ mod tests {
         assert_eq!(spilled.attach(caps, importer), a, "the vacant entry is reused");
         spilled.map(a);
         assert_eq!((importers(&spilled), spilled.static_mappings()), (1, 1));
-        assert!(spilled.detach(a).is_some() && importers(&spilled) == 0);
-        spilled.detach(b);
-        spilled.unmap(b);
-        spilled.unmap(a);
+        let (importer, vacated) = spilled.detach(a);
+        assert!(importer.is_some() && vacated.is_none() && importers(&spilled) == 0);
+        assert!(spilled.detach(b).1.is_none(), "it is mapped");
+        assert_eq!((spilled.unmap(b), spilled.unmap(a)), (Some(B), Some(A)));
         assert!(spilled.is_empty(), "the inline table may be used again");
         spilled.spill_from(&mut inline);
         assert!(spilled.is_empty(), "the inline table was empty");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::buffer::BufferReport;
 use crate::device::DeviceId;
-use crate::memory::{DomainId, DomainUsage, GroupUsage, Provider};
+use crate::memory::{DomainId, DomainUsage, GroupUsage, ImportUsage, Provider};
 use crate::observe::move_cause::MoveCause;
 use crate::observe::moved::Moved;
 use crate::observe::stalls::{StallCause, Stalls};
@@ -37,6 +37,8 @@ pub struct DeviceReport {
     pub id: DeviceId,
     /// Its name.
     pub name: String,
+    /// What it has imported.
+    pub imports: ImportUsage,
 }
 
 /// A memory domain.

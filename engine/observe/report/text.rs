@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::buffer::{AttachmentReport, BufferReport, FenceReport, PinReport};
-use super::engine::{DomainReport, GroupReport, Report};
+use super::engine::{DeviceReport, DomainReport, GroupReport, Report};
+use crate::memory::ImportUsage;
 use crate::observe::moved::Moved;
 use crate::observe::stalls::Stalls;
 
@@ -30,6 +31,18 @@ impl fmt::Display for Report {
                 if bytes > 0 {
                     writeln!(f, "  {:<20} {bytes:>16} {what}", "")?;
                 }
+            }
+        }
+        let importing = self.devices.iter().filter(|device| device.imports.views > 0);
+        for (nth, DeviceReport { name, imports, .. }) in importing.enumerate() {
+            if nth == 0 {
+                writeln!(f, "Imports, in bytes")?;
+            }
+            let ImportUsage { system, peers, limit, .. } = imports;
+            let of = if *limit == u64::MAX { String::new() } else { format!(" of {limit:>16}") };
+            writeln!(f, "  {name:<20} {system:>16}{of} of system memory")?;
+            if *peers > 0 {
+                writeln!(f, "  {:<20} {peers:>16} of other devices", "")?;
             }
         }
         for (nth, GroupReport { name, domain, usage }) in self.groups.iter().enumerate() {
@@ -156,7 +169,7 @@ impl AttachmentReport {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{DeviceReport, GhostReport, Shares};
+    use super::super::{GhostReport, Shares};
     use super::*;
     use crate::device::DeviceId;
     use crate::memory::{DomainId, DomainKind, DomainUsage, GroupUsage, Provider};
@@ -220,9 +233,10 @@ mod tests {
         let purged = BufferReport { purged: true, ..system.clone() };
         let usage =
             DomainUsage { capacity: 9999, budget: 9999, used: 8888, peak: 8888, held: 8888 };
+        let imports = ImportUsage { system: 4096, peers: 64, views: 2, limit: 8192 };
         let shares = Shares { pinned: 128, in_flight: 64, ..Shares::default() };
         let report = Report {
-            devices: vec![DeviceReport { id: home, name: "GPU 0".into() }],
+            devices: vec![DeviceReport { id: home, name: "GPU 0".into(), imports }],
             domains: vec![DomainReport {
                 id: DomainId::System,
                 usage,

@@ -47,6 +47,7 @@ pub(super) fn origin(provider: Provider, exporter: &Arc<DeviceInner>) -> Origin 
         domain: Arc::new(Domain::new(provider.domain(), u64::MAX)),
         calls: Arc::clone(exporter.calls()),
         live: Arc::clone(exporter.live()),
+        imports: Arc::default(),
     }
 }
 
