@@ -9,6 +9,7 @@
 
 mod codes;
 mod foreign_fd;
+mod import_limit;
 mod message;
 mod predicates;
 
@@ -25,6 +26,7 @@ use crate::transfer::{Refusal, first_of};
 
 pub use foreign_fd::ForeignFdReason;
 pub use gpu_allocator::AllocationError;
+pub use import_limit::ImportLimit;
 pub use rustix::io::Errno;
 
 /// A result with this crate's [`enum@Error`].
@@ -59,21 +61,9 @@ pub enum Error {
         failures: Box<EvictionFailures>,
     },
     /// A device would import more system memory than it can reach at once. Detach it from buffers, or move buffers to
-    /// its own memory. What the engine's moves alone have imported is given back before this is reported.
-    #[error(
-        "{device} may import {limit} bytes of system memory: {imported} imported, {requested} more requested"
-    )]
-    #[non_exhaustive]
-    ImportLimit {
-        /// The device's name.
-        device: String,
-        /// Bytes of the import: those of a whole slab.
-        requested: u64,
-        /// Bytes of its imports.
-        imported: u64,
-        /// Bytes that it may import ([`crate::ImportUsage::limit`]).
-        limit: u64,
-    },
+    /// its own memory. Unused imports have been given back by then.
+    #[error("{0}")]
+    ImportLimit(ImportLimit),
     /// The process cannot open more file descriptors. Drop exports, or raise `RLIMIT_NOFILE`.
     ///
     /// Drivers report this as out of memory; peerbuf checks which of the two it is.
@@ -402,8 +392,3 @@ pub enum Error {
         source: AllocationError,
     },
 }
-
-const _: () = {
-    const fn shareable<T: Send + Sync>() {}
-    shareable::<Error>();
-};

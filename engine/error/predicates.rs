@@ -22,7 +22,7 @@ impl Error {
         matches!(
             self,
             Self::OutOfMemory { .. }
-                | Self::ImportLimit { .. }
+                | Self::ImportLimit(_)
                 | Self::Staging { .. }
                 | Self::Os { source: Errno::NOMEM, .. }
         ) || self.is_drivers_out_of_memory()
@@ -52,7 +52,7 @@ impl Error {
 
     /// Whether an import failed that might succeed once other imports of the device are given back.
     pub(crate) fn is_short_of_imports(&self) -> bool {
-        matches!(self, Self::ImportLimit { .. }) || self.is_drivers_out_of_memory()
+        matches!(self, Self::ImportLimit(_)) || self.is_drivers_out_of_memory()
     }
 
     /// The routes that [`Error::Unreachable`] lists, for log lines: the text of the error leaves them out.
@@ -108,3 +108,8 @@ mod tests {
         assert_eq!(plain.with_causes(), plain.to_string());
     }
 }
+
+const _: () = {
+    const fn shareable<T: Send + Sync>() {}
+    shareable::<Error>();
+};

@@ -21,7 +21,7 @@ use super::domain_usage::ImportUsage;
 use super::view::View;
 use super::view_slots::Unused;
 use crate::device::{AdapterKind, DeviceId, DeviceInner};
-use crate::error::{Error, Result};
+use crate::error::{Error, ImportLimit, Result};
 
 /// How long an unused view is kept: many frames, and many cycles of an eviction and a return.
 pub(crate) const KEEP: Duration = Duration::from_secs(10);
@@ -103,12 +103,12 @@ impl Imports {
         let usage = &mut devices.entry(device.id()).or_default().usage;
         usage.limit = limit;
         if kind == DomainKind::System && bytes > limit.saturating_sub(usage.system) {
-            return Err(Error::ImportLimit {
+            return Err(Error::ImportLimit(ImportLimit {
                 device: device.name().to_owned(),
                 requested: bytes,
                 imported: usage.system,
                 limit,
-            });
+            }));
         }
         *part(usage, kind) += bytes;
         usage.views += 1;

@@ -167,11 +167,9 @@ fn a_device_that_may_import_no_more_says_so_and_gives_unused_views_back_first() 
     rig.engine().calls().set_import_limit(Some(used.system));
     for _ in 0..3 {
         let error = attach(&buffers[2]).expect_err("beyond the limit");
-        let Error::ImportLimit { requested, imported, limit, .. } = error else {
-            panic!("{error}");
-        };
-        assert_eq!((imported, limit), (used.system, used.system));
-        assert_eq!(requested, used.system / 2, "the whole allocation");
+        let Error::ImportLimit(beyond) = error else { panic!("{error}") };
+        assert_eq!((beyond.imported, beyond.limit), (used.system, used.system));
+        assert_eq!(beyond.requested, used.system / 2, "the whole allocation");
         assert_eq!(imports(&rig, &far).system, used.system, "nothing has changed");
     }
     // The other one is unused now: it is given back for the next.

@@ -38,7 +38,7 @@ pub(in crate::buffer) fn retry_on_oom<'a, R>(
                 drop(protection);
             }
             // Evictions would make it worse: the device would import the memory that they move buffers to.
-            Err(Error::ImportLimit { .. }) if round == 0 => {
+            Err(Error::ImportLimit(_)) if round == 0 => {
                 set.core.wait_for_unused_views(device)?;
             }
             other => return other,
