@@ -44,9 +44,13 @@ impl Allocation {
                 let memory_size = claim.memory_size;
                 let (fd, memory_type) = (fd.as_fd(), Some(memory_type));
                 let source = Source::Fd { fd, handle, memory_size, memory_type };
-                let view =
-                    View::import(device, size, source, (&origin.imports, origin.domain_kind()))
-                        .map_err(|error| error.importing(device, handle))?;
+                let view = View::import(
+                    device,
+                    size,
+                    source,
+                    (origin.imports.ledger(), origin.domain_kind()),
+                )
+                .map_err(|error| error.importing(device, handle))?;
                 (size, Some(Arc::new(view)))
             }
             _ => (host.as_ref().map_or(size, HostMemory::size), None),

@@ -79,7 +79,7 @@ impl Allocation {
         if let Some(view) = self.existing_view(device.id()) {
             return Ok(view);
         }
-        let ledger = (&self.origin.imports, self.origin.domain_kind());
+        let ledger = (self.origin.imports.ledger(), self.origin.domain_kind());
         let imported = match (kind, &self.host) {
             (ImportKind::HostPointer, Some(host)) => {
                 View::import(device, self.size, Source::Host { memory: host }, ledger)

@@ -1,9 +1,4 @@
-//! What devices have imported: the ledger of each device, and its views that nothing uses now.
-//!
-//! Drivers keep every import of a device resident while any submission of it runs (RADV: `radv_alloc_memory`,
-//! `buffer_make_resident`; a VM of xe: all that is bound). Imported system memory counts against the GPU's window to
-//! it (amdgpu: GTT), and a submission beyond that ends in a lost device. So imports are counted and limited, and
-//! views that nothing uses are given back.
+//! The views of importing devices that nothing uses now, until they are used again or given back.
 //!
 //! An unused view is kept for a while, since an import costs system calls, and pinned pages:
 //!
@@ -13,15 +8,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::domain_id::DomainKind;
 use super::domain_usage::ImportUsage;
+use super::import_ledger::ImportLedger;
 use super::view::View;
 use super::view_slots::Unused;
-use crate::device::{AdapterKind, DeviceId, DeviceInner};
-use crate::error::{Error, ImportLimit, Result};
+use crate::device::{DeviceId, DeviceInner};
 
 /// How long an unused view is kept: many frames, and many cycles of an eviction and a return.
 pub(crate) const KEEP: Duration = Duration::from_secs(10);
@@ -50,9 +44,10 @@ pub(super) trait OwnsViews: Send + Sync {
     fn unlisted(&self, device: DeviceId);
 }
 
-/// The imports of all devices of an engine.
+/// The imports of all devices of an engine: the ledger, and the list of unused views.
 #[derive(Debug, Default)]
 pub(crate) struct Imports {
+    ledger: Arc<ImportLedger>,
     devices: Mutex<HashMap<DeviceId, DeviceImports>>,
     /// The number of listed views. Relaxed, as all below: a pass that is missed is made later.
     listed: AtomicUsize,
@@ -64,7 +59,6 @@ pub(crate) struct Imports {
 
 #[derive(Debug, Default)]
 struct DeviceImports {
-    usage: ImportUsage,
     /// Views that were found unused, in the order in which they were. Some may be used again.
     unused: Vec<Listed>,
     /// Bytes and number of those that were added since the last pass.
@@ -92,41 +86,14 @@ pub(crate) enum GiveBack {
 }
 
 impl Imports {
-    /// Counts an import of `bytes` bytes, which is about to be made.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ImportLimit`].
-    pub(super) fn reserve(&self, device: &DeviceInner, kind: DomainKind, bytes: u64) -> Result<()> {
-        let limit = import_limit(device);
-        let mut devices = self.devices();
-        let usage = &mut devices.entry(device.id()).or_default().usage;
-        usage.limit = limit;
-        if kind == DomainKind::System && bytes > limit.saturating_sub(usage.system) {
-            return Err(Error::ImportLimit(ImportLimit {
-                device: device.name().to_owned(),
-                requested: bytes,
-                imported: usage.system,
-                limit,
-            }));
-        }
-        *part(usage, kind) += bytes;
-        usage.views += 1;
-        Ok(())
-    }
-
-    /// Ends the count of an import.
-    pub(super) fn release(&self, device: DeviceId, kind: DomainKind, bytes: u64) {
-        if let Some(imports) = self.devices().get_mut(&device) {
-            *part(&mut imports.usage, kind) -= bytes;
-            imports.usage.views -= 1;
-        }
-    }
-
     /// What a device has imported.
     pub(crate) fn usage(&self, device: &DeviceInner) -> ImportUsage {
-        let usage = self.devices().get(&device.id()).map(|imports| imports.usage);
-        ImportUsage { limit: import_limit(device), ..usage.unwrap_or_default() }
+        self.ledger.usage(device)
+    }
+
+    /// The ledger, for views that are counted in it.
+    pub(super) fn ledger(&self) -> &Arc<ImportLedger> {
+        &self.ledger
     }
 
     /// Lists an unused view of `owner`.
@@ -176,11 +143,11 @@ impl Imports {
     }
 
     fn take_of(&self, device: DeviceId, which: GiveBack) -> Vec<View> {
-        let (listed, imported) = {
+        let listed = {
             let mut devices = self.devices();
             let Some(imports) = devices.get_mut(&device) else { return vec![] };
             imports.added = (0, 0);
-            (std::mem::take(&mut imports.unused), imports.usage.system + imports.usage.peers)
+            std::mem::take(&mut imports.unused)
         };
         self.listed.fetch_sub(listed.len(), Ordering::Relaxed);
         // Without the lock: an allocation that is dropped here takes it.
@@ -192,8 +159,8 @@ impl Imports {
                 None => owner.unlisted(device),
             }
         }
-        let used =
-            imported.saturating_sub(unused.iter().map(|(.., found)| found.bytes).sum::<u64>());
+        let unused_bytes: u64 = unused.iter().map(|(.., found)| found.bytes).sum();
+        let used = self.ledger.bytes(device).saturating_sub(unused_bytes);
         let attached = unused.iter().filter(|(.., found)| found.attached);
         let (mut count, mut bytes) =
             attached.fold((0, 0), |sum, (.., found)| (sum.0 + 1, sum.1 + found.bytes));
@@ -228,31 +195,6 @@ impl Imports {
 
     fn devices(&self) -> MutexGuard<'_, HashMap<DeviceId, DeviceImports>> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Bytes of system memory that a device may import. GPUs reach it through a heap of their own (RADV: that of the
-/// GTT); where all memory is the device's, that is the largest heap.
-fn import_limit(device: &DeviceInner) -> u64 {
-    if let Some(limit) = device.calls().import_limit() {
-        return limit;
-    }
-    // A software device uses the address itself.
-    if device.adapter().kind() == AdapterKind::Cpu {
-        return u64::MAX;
-    }
-    let heaps = device.adapter().heaps();
-    let largest = |own: bool| {
-        heaps.iter().filter(|heap| heap.device_local == own).map(|heap| heap.size).max()
-    };
-    largest(false).or_else(|| largest(true)).unwrap_or(u64::MAX)
-}
-
-/// The part of the usage that imports of a kind of domain are counted in.
-fn part(usage: &mut ImportUsage, kind: DomainKind) -> &mut u64 {
-    match kind {
-        DomainKind::System => &mut usage.system,
-        DomainKind::Vram => &mut usage.peers,
     }
 }
 

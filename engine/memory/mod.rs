@@ -39,6 +39,7 @@ mod heap;
 mod host;
 mod host_copy;
 mod import_kind;
+mod import_ledger;
 mod imports;
 mod memory_type;
 mod origin;

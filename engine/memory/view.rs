@@ -12,7 +12,7 @@ use ash::vk;
 
 use super::domain_id::DomainKind;
 use super::host::HostMemory;
-use super::imports::Imports;
+use super::import_ledger::ImportLedger;
 use super::size_class::SLOT_ALIGN;
 use super::volatile::HostPtr;
 use crate::device::{Call, DeviceInner, HandleType};
@@ -39,7 +39,7 @@ pub(crate) struct View {
     pub(super) dedicated: bool,
     /// The ledger that counts it, and as what, if the memory is another device's, or that of an fd or address. The host
     /// never maps such memory through this device.
-    pub(super) imported: Option<(Arc<Imports>, DomainKind)>,
+    pub(super) imported: Option<(Arc<ImportLedger>, DomainKind)>,
     pub(super) mapped: OnceLock<HostPtr>,
     /// The host memory that was imported by address. Unmapped only after `drop` has freed the memory, since the
     /// specification requires the range to stay accessible for the lifetime of the import.

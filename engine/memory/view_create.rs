@@ -16,7 +16,7 @@ use super::address_space;
 use super::dma_buf;
 use super::domain_id::DomainKind;
 use super::host::HostMemory;
-use super::imports::Imports;
+use super::import_ledger::ImportLedger;
 use super::memory_type::{self, Wanted};
 use super::view::View;
 use super::view_error::ViewError;
@@ -60,7 +60,7 @@ impl View {
         device: &Arc<DeviceInner>,
         size: u64,
         source: Source<'_>,
-        (ledger, kind): (&Arc<Imports>, DomainKind),
+        (ledger, kind): (&Arc<ImportLedger>, DomainKind),
     ) -> Result<Self, ViewError> {
         ledger.reserve(device, kind, size)?;
         let view = match source {
