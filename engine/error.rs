@@ -4,10 +4,9 @@
 //! *choose another path*, *wait or retry*, *fix the call*, *stop using a device*. The raw ones are last: the name
 //! of a call, and its code. The meaning of a `VkResult` or an `errno` is decided in `codes`, except where the
 //! loader or the import of a foreign fd gives a code another meaning.
-//!
-//! May be known here: files that hold plain ids or reasons, and [`Access`].
 
 mod codes;
+mod device_users;
 mod foreign_fd;
 mod import_limit;
 mod message;
@@ -24,6 +23,7 @@ use crate::memory::DomainId;
 use crate::residency::EvictionFailures;
 use crate::transfer::{Refusal, first_of};
 
+pub use device_users::DeviceUsers;
 pub use foreign_fd::ForeignFdReason;
 pub use gpu_allocator::AllocationError;
 pub use import_limit::ImportLimit;
@@ -347,6 +347,12 @@ pub enum Error {
         call: &'static str,
     },
 
+    /// The device of this name was removed from its engine ([`crate::Engine::remove_device`]), or is being removed.
+    #[error("{0} was removed from its engine")]
+    DeviceRemoved(String),
+    /// The device cannot be removed. Drop what uses it, then remove it again.
+    #[error("{0}")]
+    DeviceInUse(DeviceUsers),
     /// The work behind a fence has failed, so what it should have written is undefined. Submit it again.
     #[error("{what} failed: {why}")]
     #[non_exhaustive]

@@ -142,7 +142,7 @@ pub use device::{
     Adapter, AdapterSelector, AdoptedDevice, Device, DeviceId, HandleType, QueueLock, Uuid,
     Validation,
 };
-pub use error::{AllocationError, Errno, Error, ForeignFdReason, ImportLimit, Result};
+pub use error::{AllocationError, DeviceUsers, Errno, Error, ForeignFdReason, ImportLimit, Result};
 pub use memory::{DomainId, DomainKind, DomainUsage, GroupUsage, ImportUsage, Placement, Provider};
 pub use residency::{Priority, ResidencyOptions};
 pub use sync::{CallbackId, Fence, FenceSemaphore, Signal, Usage, WaitRoute};

@@ -57,9 +57,9 @@ impl Engine {
     ///   and with the queues named, without `VkDeviceQueueCreateFlags`;
     /// * the further pipeline stages named are valid on the main queue's family with what was enabled;
     /// * nothing else uses those queues, except through [`Device::with_queue`] or under their locks;
-    /// * `device` and `instance` stay alive until this engine, every buffer of it, everything made from
-    ///   those, every fence (also one that was given to another engine), and every [`Device`] handle is
-    ///   gone.
+    /// * `device` stays alive until [`Engine::remove_device`] has removed it, or until this engine, every buffer of it,
+    ///   everything made from those, every fence (also one that was given to another engine), and every [`Device`]
+    ///   handle is gone; `instance` as long as those.
     pub unsafe fn adopt_device(&self, adopted: AdoptedDevice) -> Result<Device> {
         let (entry, instance) = (adopted.entry.clone(), adopted.instance.clone());
         // SAFETY: the caller's contract.
@@ -81,7 +81,7 @@ impl Engine {
 
     /// The devices that take part, in the order of their ids.
     pub fn devices(&self) -> Vec<Device> {
-        self.set.core.devices.iter().map(|entry| Device(Arc::clone(&entry.device))).collect()
+        self.set.core.devices.devices().map(Device).collect()
     }
 
     /// How fast the host and `device` copy, as set by [`crate::EngineDescriptor::copy_speeds`] or as measured.
@@ -131,5 +131,43 @@ impl Engine {
     pub fn unplug(&self, device: &Device) -> Result<UnplugReport> {
         self.set.core.check(&device.0)?;
         Ok(buffer::unplug(&self.set, &device.0))
+    }
+
+    /// Removes a device from the engine. Afterwards an application may destroy the `VkDevice` that it has had adopted
+    /// ([`Engine::adopt_device`]); one that the engine has opened is destroyed.
+    ///
+    /// Buffers in the device's memory move to system memory first; of those elsewhere it is no longer the home device.
+    /// Then the device is unplugged ([`Engine::unplug`]), its submitted work ends, and what the engine has on it is
+    /// destroyed: imports, staging memory, kernels, timelines. Other devices go on. The device's number is not used
+    /// again, and every operation on its domain fails with [`crate::Error::DeviceRemoved`]; so do operations on the device
+    /// during the call, and uses of a buffer that may be used in its memory alone ([`crate::Placement::Vram`]), until
+    /// [`crate::SharedBuffer::migrate`] chooses another domain.
+    ///
+    /// `device` must be the last handle to it, and all its fences must have been dropped, also those of failed work that
+    /// poisoned buffers keep ([`crate::SharedBuffer::accept_content`]). A device that is lost is removed in the same way
+    /// once a wait has said that nothing is in use on it. Buffers whose content was lost with it are dropped first, or
+    /// moved.
+    ///
+    /// Waits for the device's work while there is progress within the engine timeout, and a moment for other threads to
+    /// end what they were doing.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::DeviceInUse`] while it has attachments or mappings, which changes nothing; or if buffers cannot
+    /// leave its memory, since they are pinned or exported, or there is no room; or if there are other handles. In the last
+    /// case the device is unplugged by then. [`Engine::devices`] has the handle for another call.
+    /// [`crate::Error::Timeout`], or [`crate::Error::DeviceLost`] if a lost device may still be at work;
+    /// [`crate::Error::DeviceRemoved`] if another thread is removing it; [`crate::Error::ForeignEngine`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Engine::unplug`].
+    ///
+    /// Locks: as [`Engine::unplug`].
+    #[doc(alias = "drm_dev_unregister")]
+    pub fn remove_device(&self, device: Device) -> Result<()> {
+        self.set.core.check(&device.0)?;
+        self.set.handle_lost_devices();
+        buffer::remove(&self.set, device)
     }
 }

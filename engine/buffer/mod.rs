@@ -64,6 +64,6 @@ pub(crate) use eviction::Eviction;
 pub(crate) use eviction::{compact, fit, restore};
 pub(crate) use foreign::import;
 pub(crate) use inspect::report;
-pub(crate) use loss::unplug;
+pub(crate) use loss::{remove, unplug};
 pub(crate) use migration::migrate_many;
 pub(crate) use object::Buffers;

@@ -29,7 +29,11 @@ impl Core {
         let mut last = Err(Rejected::Unsuitable);
         let mut fd_limit = None;
         for provider in self.possible(request.home, domain.kind()) {
-            if !accept(provider) || (fd_limit.is_some() && provider.has_fd()) {
+            let leaving = |id| self.member(id).device.is_leaving();
+            if !accept(provider)
+                || (fd_limit.is_some() && provider.has_fd())
+                || provider.exporter().is_some_and(leaving)
+            {
                 continue;
             }
             last = match self.pool(provider).allocate(request.size, request.dedicated, limit) {

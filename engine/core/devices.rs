@@ -1,6 +1,6 @@
 //! The devices of one engine, each with the tools that were made on it.
 
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicU8, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::residency::{DomainState, ResidencyOptions};
 use crate::sync::primitive::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::transfer::{CachedRoutes, ComputeKernels, CopySpeeds};
 
-/// The devices of one engine, by number. The table only grows, and entries never move. So a look-up takes no
+/// The devices of one engine, by number. The table only grows, and entries never move: that of a removed device stays. So a look-up takes no
 /// lock and counts no reference, which matters for every pin and every new buffer.
 #[derive(Debug)]
 pub(crate) struct DeviceTable {
@@ -31,8 +31,8 @@ type Block = Box<[OnceLock<Arc<DeviceEntry>>]>;
 /// One device, with the tools and the memory state that belong to it.
 #[derive(Debug)]
 pub(crate) struct DeviceEntry {
-    tools: OnceLock<Tools>,
-    making: Mutex<()>,
+    /// Made at their first use; locked while they are made. `None` again once the device has left.
+    tools: Mutex<Option<Tools>>,
     /// The copy speeds, once they were measured.
     pub(crate) speeds: OnceLock<CopySpeeds>,
     /// How often the measurement timed out.
@@ -104,8 +104,7 @@ impl DeviceTable {
             false => domain,
         };
         let member = Arc::new(DeviceEntry {
-            tools: OnceLock::new(),
-            making: Mutex::new(()),
+            tools: Mutex::default(),
             speeds: OnceLock::new(),
             timed_out: AtomicU8::new(0),
             measuring: Mutex::new(()),
@@ -135,10 +134,25 @@ impl DeviceTable {
         self.blocks.get(block)?.get()?[index].get()
     }
 
-    /// All devices, in the order of their numbers.
+    /// All devices that have not left, in the order of their numbers.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<DeviceEntry>> {
         let blocks = self.blocks.iter().map_while(OnceLock::get);
-        blocks.flat_map(|block| block.iter().map_while(OnceLock::get))
+        let entries = blocks.flat_map(|block| block.iter().map_while(OnceLock::get));
+        entries.filter(|entry| !entry.device.is_removed())
+    }
+
+    /// A reference to the device with a number, for a holder that the removal of the device counts; it may be about to
+    /// leave. `None` if there is none, or it has left.
+    pub(crate) fn device(&self, device: DeviceId) -> Option<Arc<DeviceInner>> {
+        let found = Arc::clone(&self.get(device)?.device);
+        // After the count: the removal either sees it, or has set its mark before.
+        fence(Ordering::SeqCst);
+        Some(found).filter(|device| !device.is_removed())
+    }
+
+    /// References as [`DeviceTable::device`] returns them, to all devices, in the order of their numbers.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = Arc<DeviceInner>> {
+        self.iter().filter_map(|entry| self.device(entry.device.id()))
     }
 }
 
@@ -158,16 +172,17 @@ impl DeviceEntry {
     pub(crate) fn tools(
         &self,
         make: impl FnOnce(&Arc<DeviceInner>) -> Result<Tools>,
-    ) -> Result<&Tools> {
-        if let Some(tools) = self.tools.get() {
-            return Ok(tools);
+    ) -> Result<Tools> {
+        let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tools) = &*tools {
+            return Ok(tools.clone());
         }
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tools) = self.tools.get() {
-            return Ok(tools);
-        }
-        let tools = make(&self.device)?;
-        Ok(self.tools.get_or_init(|| tools))
+        Ok(tools.insert(make(&self.device)?).clone())
+    }
+
+    /// Takes the tools out, for a device that leaves.
+    pub(crate) fn take_tools(&self) -> Option<Tools> {
+        self.tools.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Polls how much memory the driver leaves to this process. Does nothing within half a second of the last

@@ -21,6 +21,7 @@ mod pin_quota;
 mod protected_set;
 mod providers;
 mod registry;
+mod removal;
 mod restore_turns;
 mod routes;
 mod tools;
@@ -143,22 +144,24 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// [`Error::ForeignEngine`] if there is none.
+    /// [`Error::ForeignEngine`] if there is none; [`Error::DeviceRemoved`].
     pub(crate) fn find(&self, device: DeviceId) -> Result<Arc<DeviceInner>> {
-        let member = self.devices.get(device);
-        member
-            .map(|member| Arc::clone(&member.device))
-            .ok_or(Error::ForeignEngine { what: "the domain's device" })
+        let Some(entry) = self.devices.get(device) else {
+            return Err(Error::ForeignEngine { what: "the domain's device" });
+        };
+        let found = self.devices.device(device);
+        check_present(&entry.device)?;
+        found.ok_or_else(|| Error::DeviceRemoved(entry.device.name().to_owned()))
     }
 
     /// Checks that the device is of this engine: its calls are counted in this engine's counters.
     ///
     /// # Errors
     ///
-    /// [`Error::ForeignEngine`] if it is not.
+    /// [`Error::ForeignEngine`] if it is not; [`Error::DeviceRemoved`] if it has left.
     pub(crate) fn check(&self, device: &DeviceInner) -> Result<()> {
         if Arc::ptr_eq(&self.calls, device.calls()) {
-            Ok(())
+            check_present(device)
         } else {
             Err(Error::ForeignEngine { what: "the device" })
         }
@@ -230,6 +233,14 @@ impl Core {
         };
         self.tracer.counters(domain, Levels { budget, used: usage.used, in_flight });
     }
+}
+
+/// Checks that the device is not removed, and is not about to be.
+fn check_present(device: &DeviceInner) -> Result<()> {
+    if device.is_leaving() {
+        return Err(Error::DeviceRemoved(device.name().to_owned()));
+    }
+    Ok(())
 }
 
 /// The ledger of system memory: of what this process may allocate at all, as much as is available now.

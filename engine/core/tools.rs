@@ -71,11 +71,10 @@ impl Core {
     }
 
     pub(super) fn tools(&self, device: &DeviceInner) -> Result<Tools> {
-        let tools = self.member(device.id()).tools(|device| {
+        self.member(device.id()).tools(|device| {
             let staging = Staging::new(device)?;
             let kernels = Arc::new(ComputeKernels::new(device, &staging)?);
             Ok(Tools { kernels, staging })
-        });
-        tools.cloned()
+        })
     }
 }

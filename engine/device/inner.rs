@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "destroying the device")]
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ash::{ext, khr, vk};
@@ -50,6 +50,9 @@ pub(crate) struct DeviceInner {
     /// Whether the device is lost and a wait has said that nothing submitted to it is in use. Set once.
     /// Release/acquire: as above.
     pub(super) settled: AtomicBool,
+    /// Whether the device is leaving the engine or has left it (`leaving`). Sequentially consistent, since references
+    /// are counted after it is set.
+    pub(super) removal: AtomicU8,
     // Devices are told apart by their addresses, since their numbers repeat from engine to engine. The weak references
     // keep an address from being reused. Each list is protected by its mutex, which is taken alone.
     /// Timelines on this device that mirror those of other devices; kept as long as the device.
@@ -210,6 +213,39 @@ impl DeviceInner {
     }
 }
 
+impl DeviceInner {
+    /// Destroys what was made here with the device, and the device if peerbuf has opened it.
+    ///
+    /// # Safety
+    ///
+    /// Nothing that was submitted here is running. All objects of others on the device are destroyed. From here on
+    /// nothing uses the device. Called once.
+    pub(crate) unsafe fn close(&self) {
+        self.live.died(Object::Device);
+        if self.owned && self.is_lost() {
+            // SAFETY: the device is live, and no other handle to its queues is left that could be in use. An
+            // error says that the device is lost, which is known.
+            let _ = unsafe { self.raw.device_wait_idle() };
+        }
+        let mut mirrors = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
+        for (.., mirror) in mirrors.drain(..) {
+            let (TimelineMirror::Shared(raw) | TimelineMirror::HostSignalled(raw)) = mirror;
+            // SAFETY: nothing submitted here is running; a bridge that signals it from the host holds the
+            // device.
+            unsafe { self.raw.destroy_semaphore(raw, None) };
+        }
+        for queue in self.queues.iter() {
+            // SAFETY: the caller's contract.
+            unsafe { queue.destroy(&self.raw) };
+        }
+        if self.owned {
+            // SAFETY: the caller's contract; what an application made or submitted itself is gone by the contract of
+            // `Device::raw`.
+            unsafe { self.raw.destroy_device(None) };
+        }
+    }
+}
+
 impl Drop for DeviceInner {
     /// Waits until the device is idle, then destroys it.
     ///
@@ -221,8 +257,11 @@ impl Drop for DeviceInner {
     /// nothing is in use, `vkDeviceWaitIdle` follows, since Vulkan requires it before the device is destroyed
     /// ("Lost Device"). That call has no timeout, but returns in finite time on a lost device.
     fn drop(&mut self) {
-        self.live.died(Object::Device);
+        if self.is_removed() {
+            return;
+        }
         if !self.wait_while_in_progress(self.calls.end_timeout()) {
+            self.live.died(Object::Device);
             tracing::error!(
                 device = self.name,
                 "device not idle after the timeout; handles leaked"
@@ -231,27 +270,9 @@ impl Drop for DeviceInner {
             std::mem::forget(self.adapter.clone());
             return;
         }
-        if self.owned && self.is_lost() {
-            // SAFETY: the device is live, and no other handle to its queues is left that could be in use. An
-            // error says that the device is lost, which is known.
-            let _ = unsafe { self.raw.device_wait_idle() };
-        }
-        let mirrors = self.mirrors.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for (.., mirror) in mirrors.drain(..) {
-            let (TimelineMirror::Shared(raw) | TimelineMirror::HostSignalled(raw)) = mirror;
-            // SAFETY: nothing submitted here is running; a bridge that signals it from the host holds the
-            // device.
-            unsafe { self.raw.destroy_semaphore(raw, None) };
-        }
-        for queue in self.queues.iter() {
-            // SAFETY: the wait above says that nothing submitted here is running.
-            unsafe { queue.destroy(&self.raw) };
-        }
-        if self.owned {
-            // SAFETY: everything made on the device holds an `Arc` of it, so all of it is destroyed;
-            // what an application made or submitted itself is gone by the contract of `Device::raw`.
-            unsafe { self.raw.destroy_device(None) };
-        }
+        // SAFETY: the wait says that nothing submitted here is running. Everything made on the device holds an `Arc` of
+        // it, so all of it is destroyed, and nothing uses the device any more.
+        unsafe { self.close() };
     }
 }
 

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "creating the device, loading its extensions")]
 
 use std::ffi::CStr;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex};
 
 use ash::{ext, khr, vk};
@@ -172,6 +172,7 @@ impl DeviceInner {
             live,
             lost: AtomicBool::new(false),
             settled: AtomicBool::new(false),
+            removal: AtomicU8::default(),
             mirrors: Mutex::default(),
             importers: Mutex::default(),
         }))

@@ -263,6 +263,9 @@ impl DeviceInner {
     pub(crate) fn wait_until_unused(&self, timeout: Duration) -> bool {
         // A wait may fail for other reasons, so it is tried more than once.
         const TRIES: u32 = 3;
+        if self.is_removed() {
+            return true;
+        }
         let end = Instant::now() + timeout;
         self.queues.iter().all(|queue| {
             let mut waited = (0..TRIES).map(|_| queue.wait_until_unused(&self.raw, end));
@@ -271,7 +274,7 @@ impl DeviceInner {
     }
 
     /// As [`DeviceInner::wait_until_unused`], but goes on while the timelines make steps within `bound`.
-    pub(super) fn wait_while_in_progress(&self, bound: Duration) -> bool {
+    pub(crate) fn wait_while_in_progress(&self, bound: Duration) -> bool {
         let mut steps = self.steps();
         loop {
             if self.wait_until_unused(bound) {

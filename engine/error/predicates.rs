@@ -3,7 +3,7 @@
 use ash::vk;
 use rustix::io::Errno;
 
-use super::Error;
+use super::{DeviceUsers, Error, Result};
 use crate::transfer::Refusal;
 
 impl Error {
@@ -106,6 +106,18 @@ mod tests {
         assert_eq!(os.with_causes(), "open(/dev/udmabuf) failed: Permission denied (os error 13)");
         let plain = Error::too_large(7);
         assert_eq!(plain.with_causes(), plain.to_string());
+    }
+}
+
+impl DeviceUsers {
+    /// # Errors
+    ///
+    /// [`Error::DeviceInUse`] if there are any.
+    pub(crate) fn check(self) -> Result<()> {
+        match self.attachments + self.mappings + self.buffers + self.handles {
+            0 => Ok(()),
+            _ => Err(Error::DeviceInUse(self)),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::origin::Origin;
 use super::provider::Provider;
 use super::view::View;
 use super::view_slots::ViewSlots;
+use crate::device::DeviceId;
 use crate::error::Result;
 use crate::observe::Object;
 
@@ -92,6 +93,11 @@ impl Allocation {
 
     pub(crate) fn provider(&self) -> Provider {
         self.origin.provider
+    }
+
+    /// Whether the memory is lost with this device's view of it.
+    pub(crate) fn is_exported_by(&self, device: DeviceId) -> bool {
+        self.exporters_view().is_some_and(|view| view.device().id() == device)
     }
 
     pub(crate) fn size(&self) -> u64 {

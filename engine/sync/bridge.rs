@@ -95,6 +95,18 @@ impl Bridges {
         Self { list: Mutex::default(), last, callbacks: Arc::default() }
     }
 
+    /// Ends the threads that watch `source`, which has no unfinished work.
+    pub(crate) fn forget(&self, source: &Arc<DeviceInner>) {
+        let its = |(of, _): &mut (Weak<DeviceInner>, Arc<Bridge>)| {
+            std::ptr::eq(of.as_ptr(), Arc::as_ptr(source))
+        };
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended: Vec<_> = list.extract_if(.., its).collect();
+        drop(list);
+        // Without the lock: this waits for the threads.
+        drop(ended);
+    }
+
     /// The thread that watches a lane of `source`; starts it if there is none.
     pub(super) fn of(&self, source: &Arc<DeviceInner>, lane: QueueKind) -> Result<Arc<Bridge>> {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);

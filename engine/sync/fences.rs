@@ -145,6 +145,16 @@ impl Fences {
         all
     }
 
+    /// Forgets what work depends on, as far as that has succeeded.
+    pub(crate) fn forget_succeeded(&mut self) {
+        self.prune(|entry| {
+            if let (_, Some(dependencies)) = entry.fence.split() {
+                // It forgets them as it looks for a failure.
+                dependencies.failure();
+            }
+        });
+    }
+
     /// A fence that was running when it was asked last.
     pub(crate) fn first_running(&self) -> Option<&Fence> {
         let mut entries = self.0.iter().flat_map(|entries| entries.iter());

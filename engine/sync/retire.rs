@@ -104,6 +104,11 @@ impl Retire {
         drop(done);
     }
 
+    /// Forgets what unfinished work depends on, as far as that has succeeded.
+    pub(crate) fn forget_succeeded(&self) {
+        self.with(|list| list.waiting.iter_mut().for_each(|each| each.fences.forget_succeeded()));
+    }
+
     /// Bytes of a domain that wait for their last fence.
     pub(crate) fn bytes_in(&self, domain: DomainId) -> u64 {
         self.bytes_of(GroupId::NONE, domain)

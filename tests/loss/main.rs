@@ -5,4 +5,5 @@ mod common;
 
 mod after_loss;
 mod lost;
+mod removed;
 mod revoke;

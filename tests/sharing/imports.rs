@@ -209,3 +209,35 @@ fn reports_name_what_each_device_has_imported() {
     assert_eq!(of(&buffer.home()).imports.views, 0, "its own memory is no import");
     assert!(report.to_string().contains("Imports, in bytes"), "{report}");
 }
+
+#[test]
+fn threads_that_attach_while_views_are_given_back_see_their_bytes() {
+    const ROUNDS: u32 = 200;
+    let rig = Rig::new();
+    let [home, far] = rig.two_of_one_adapter();
+    let create = || rig.engine().create_buffer(&home, BufferDescriptor::new(4096));
+    // In one slab, so that all threads use one view.
+    let buffers: Vec<_> = (0..3).map(|_| create().expect("there is room")).collect();
+    let share = |(seed, buffer): (u32, &SharedBuffer)| {
+        for round in 0..ROUNDS {
+            let attachment = buffer.attach(&far).expect("the same driver and device");
+            if round % 8 == 0 {
+                common::fill(&attachment, seed);
+            }
+            common::assert_pattern(&attachment, seed, "this thread's own");
+        }
+    };
+    std::thread::scope(|scope| {
+        let share = &share;
+        let threads: Vec<_> =
+            (1..).zip(&buffers).map(|each| scope.spawn(move || share(each))).collect();
+        // A thread that panics is finished, too.
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            rig.engine().trim();
+            std::thread::yield_now();
+        }
+    });
+    wait_idle(&[&far]);
+    rig.engine().trim();
+    assert_eq!(imports(&rig, &far).views, 0);
+}

@@ -126,6 +126,8 @@ impl<'a> PendingAttach<'a> {
     /// static.
     fn check_attachable(&self, buffer: &BufferInner, state: &mut State) -> Result<()> {
         buffer.check_usable(state)?;
+        // Under the reservation: a removal counts the attachments after it has set its mark.
+        buffer.core().check(self.device)?;
         if self.importer.is_none() && state.has_static_attachment(self.device.id()) {
             return Err(Error::AlreadyAttached {
                 buffer: buffer.name(),

@@ -10,5 +10,7 @@
 
 mod device_lost;
 mod poison;
+mod remove;
 
 pub(crate) use device_lost::unplug;
+pub(crate) use remove::remove;

@@ -209,6 +209,18 @@ impl State {
             || self.clean().is_some_and(|clean| clean.generation() == generation)
     }
 
+    /// Drops what is known of fences that are over: those of the buffer, and those of ghosts.
+    pub(in crate::buffer) fn forget_ended(&mut self) {
+        self.fences().forget_succeeded();
+        if let Some(rare) = self.rare_mut() {
+            for ghost in &mut rare.ghosts {
+                if let GhostBacking::Retained(_, fences) = &mut ghost.backing {
+                    fences.forget_succeeded();
+                }
+            }
+        }
+    }
+
     /// Replaces the location by `new`, which may be [`Location::Purged`]. Returns the old backing, for the
     /// caller to retire once `copied` has signalled.
     ///

@@ -82,7 +82,7 @@ fn counts(report: UnplugReport) -> (usize, usize) {
 }
 
 /// Makes a submission detect that the device is lost.
-fn lose(engine: &Engine, device: &Device) {
+pub(crate) fn lose(engine: &Engine, device: &Device) {
     engine.calls().fail_nth(Call::QueueSubmit, 1, vk::Result::ERROR_DEVICE_LOST);
     let lost = engine.submit(device, |_| Ok(())).expect_err("the injected error");
     assert!(matches!(lost, Error::DeviceLost { .. }) && device.is_lost(), "{lost}");

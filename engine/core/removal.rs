@@ -1,0 +1,91 @@
+//! The end of a device that leaves the engine: its work ends, what the engine made on it is destroyed.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+use super::Core;
+use crate::device::{DeviceInner, Leaving};
+use crate::error::{DeviceUsers, Error, Result};
+use crate::memory::GiveBack;
+
+/// How often it is looked whether other threads have ended what they were doing with the device, and the pause between.
+const ROUNDS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(1);
+
+impl Core {
+    /// Waits until nothing that was submitted to the device is in use, while there is progress within the engine
+    /// timeout.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`]; [`Error::DeviceLost`] if it is lost and may be at work all the same.
+    ///
+    /// Locks: none may be held.
+    pub(crate) fn wait_for_removal(&self, device: &DeviceInner) -> Result<()> {
+        let ended = match device.is_lost() {
+            true => device.settle(self.timeout),
+            false => device.wait_while_in_progress(self.timeout),
+        };
+        match ended {
+            true => Ok(()),
+            false if device.is_lost() => Err(device.lost_in("vkWaitSemaphores")),
+            false => Err(Error::Timeout {
+                what: format!("the work of {}", device.name()),
+                after: self.timeout,
+            }),
+        }
+    }
+
+    /// Destroys what the engine has on the device, and the device itself if the engine has opened it, once nothing else
+    /// refers to it. Waits a moment for other threads to end what they were doing. No buffer has anything to do with it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceInUse`] with the number of other references. The device then remains, unplugged.
+    ///
+    /// Locks: none may be held.
+    #[expect(unsafe_code, reason = "the count of references says that nothing uses the device")]
+    pub(crate) fn close(&self, device: Arc<DeviceInner>, leaving: Leaving) -> Result<()> {
+        self.bridges.forget(&device);
+        let mut rounds = 0..ROUNDS;
+        loop {
+            self.give_back_views(Some(device.id()), GiveBack::All);
+            self.retire.collect();
+            self.retire.forget_succeeded();
+            self.domains().for_each(|domain| {
+                self.providers.trim(domain);
+            });
+            drop(self.member(device.id()).take_tools());
+            // Before the count: a thread that takes a reference from the table either is counted, or sees the mark and
+            // drops it (`DeviceTable::devices`).
+            leaving.mark_removed();
+            fence(Ordering::SeqCst);
+            let others = (Arc::strong_count(&device) as u64).saturating_sub(self.own(&device));
+            if others == 0 {
+                break;
+            }
+            leaving.unmark_removed();
+            if rounds.next().is_none() {
+                let mut users = DeviceUsers::of(device.name());
+                users.handles = others;
+                return users.check();
+            }
+            std::thread::sleep(PAUSE);
+        }
+        // SAFETY: all objects that were made on the device, all fences on its timelines, and all handles hold a
+        // reference to it; none is left, and the table gives no more away. Its submitted work has ended.
+        unsafe { device.close() };
+        leaving.complete();
+        tracing::debug!(device = device.name(), "device removed");
+        Ok(())
+    }
+
+    /// How many references to the device are no users: that of the table, that of the caller, that of the mark, and those
+    /// of the pools of memory that it would export.
+    fn own(&self, device: &DeviceInner) -> u64 {
+        let pools = self.providers.pools.iter();
+        let its = pools.filter(|pool| pool.provider().exporter() == Some(device.id()));
+        3 + its.count() as u64
+    }
+}
