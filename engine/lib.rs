@@ -143,7 +143,9 @@ pub use device::{
     Validation,
 };
 pub use error::{AllocationError, DeviceUsers, Errno, Error, ForeignFdReason, ImportLimit, Result};
-pub use memory::{DomainId, DomainKind, DomainUsage, GroupUsage, ImportUsage, Placement, Provider};
+pub use memory::{
+    DomainId, DomainKind, DomainUsage, GroupUsage, ImportUsage, Placement, Provider, SlabGrouping,
+};
 pub use residency::{Priority, ResidencyOptions};
 pub use sync::{CallbackId, Fence, FenceSemaphore, Signal, Usage, WaitRoute};
 pub use transfer::{PassReport, Refusal, RefusalReason, Route, Scope, Verdict};

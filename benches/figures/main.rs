@@ -73,7 +73,7 @@ const GROUPS: [Group; 22] = [
     Group { ids: &["evict_64m"], measure: evict::by_hand },
     Group { ids: &["evict_bandwidth", "restore_bandwidth"], measure: evict::bandwidth },
     Group { ids: &["clean_evict_bytes"], measure: evict::clean },
-    Group { ids: &["slab_waste"], measure: waste::slabs },
+    Group { ids: &["slab_waste", "slab_waste_held", "slab_waste_used"], measure: waste::slabs },
     Group { ids: &["imports_resident"], measure: imports::resident },
     Group { ids: &["frame_p99"], measure: frames::p99 },
     Group { ids: &["policy_worst", "policy_geomean", "policy_vs_lru"], measure: policy::bytes },

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::core::Bounds;
 use crate::device::{MessageSink, Validation};
+use crate::memory::SlabGrouping;
 use crate::residency::ResidencyOptions;
 use crate::transfer::CopySpeeds;
 
@@ -24,6 +25,7 @@ pub struct EngineDescriptor {
     pub(super) copy_speeds: Option<CopySpeeds>,
     pub(super) route_cache: Option<PathBuf>,
     pub(super) probe_program: Option<PathBuf>,
+    pub(super) grouping: SlabGrouping,
 }
 
 /// The default of [`EngineDescriptor::timeout`].
@@ -44,7 +46,15 @@ impl EngineDescriptor {
             copy_speeds: None,
             route_cache: None,
             probe_program: None,
+            grouping: SlabGrouping::Auto,
         }
+    }
+
+    /// Sets which buffers have slabs together. The default is [`SlabGrouping::Auto`].
+    #[must_use]
+    pub fn slabs(mut self, grouping: SlabGrouping) -> Self {
+        self.grouping = grouping;
+        self
     }
 
     /// Sets whether to run under the Khronos validation layer.
@@ -173,6 +183,7 @@ impl fmt::Debug for EngineDescriptor {
             .field("transfer_queues", &self.transfer_queues)
             .field("route_cache", &self.route_cache)
             .field("probe_program", &self.probe_program)
+            .field("slabs", &self.grouping)
             .finish_non_exhaustive()
     }
 }

@@ -75,6 +75,7 @@ impl Engine {
         let core = &self.set.core;
         let system = &core.domain_state(DomainId::System).ledger;
         let device = core.devices.join(core.throttle.options(), system, open)?;
+        core.providers.joined(&device);
         self.set.core.tracer.device(device.id(), device.name());
         Ok(Device(device))
     }

@@ -62,7 +62,8 @@ impl Engine {
     fn with_tracer(descriptor: &EngineDescriptor, tracer: Tracer) -> Self {
         let speeds = descriptor.copy_speeds.clone();
         let memory = SystemMemory::of_this_process();
-        let mut core = Core::new(descriptor.bounds(), memory, descriptor.options, tracer, speeds);
+        let (options, grouping) = (descriptor.options, descriptor.grouping);
+        let mut core = Core::new(descriptor.bounds(), memory, options, tracer, speeds, grouping);
         let (file, program) = (descriptor.route_cache.clone(), descriptor.probe_program.clone());
         core.routes = Routes::with(file, program);
         let transfer_queues = descriptor.transfer_queues;

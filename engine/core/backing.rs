@@ -5,9 +5,11 @@ use std::sync::Arc;
 use super::Core;
 use super::devices::DeviceEntry;
 use super::providers::{BackingRequest, Providers};
-use crate::device::DeviceInner;
+use crate::device::{DeviceId, DeviceInner};
 use crate::error::Error;
-use crate::memory::{Backing, DomainId, DomainKind, Origin, Pool, Provider};
+use crate::memory::{
+    Backing, DeviceSet, DomainId, DomainKind, MemoryPriority, Origin, Pool, Provider,
+};
 use crate::residency::Rejected;
 use crate::transfer::{Route, RouteSet};
 
@@ -30,13 +32,19 @@ impl Core {
         let mut fd_limit = None;
         for provider in self.possible(request.home, domain.kind()) {
             let leaving = |id| self.member(id).device.is_leaving();
-            if !accept(provider)
+            let unwanted = matches!(provider, Provider::Private { .. }) && !request.private;
+            if unwanted
+                || !accept(provider)
                 || (fd_limit.is_some() && provider.has_fd())
                 || provider.exporter().is_some_and(leaving)
             {
                 continue;
             }
-            last = match self.pool(provider).allocate(request.size, request.dedicated, limit) {
+            // CAST: the number of a level, 0 to 3.
+            let priority = MemoryPriority::of_level(request.priority as u8);
+            let pool = self.pool(provider, request.sharers);
+            let wanted = (request.dedicated, priority);
+            last = match pool.allocate(request.size, wanted, limit) {
                 Ok(backing) => return Ok(backing),
                 Err(error @ Error::FdLimit { .. }) => {
                     fd_limit = Some(error);
@@ -80,8 +88,41 @@ impl Core {
         self.providers.possible(home, kind).into_iter().filter(works).chain(exported)
     }
 
-    fn pool(&self, provider: Provider) -> &Arc<Pool> {
-        self.providers.pools.get(provider, || Pool::new(self.origin(provider)))
+    /// The pool of a provider for buffers that `sharers` share. Private memory has one device, and is in one pool.
+    fn pool(&self, provider: Provider, sharers: DeviceSet) -> &Arc<Pool> {
+        let is_private = matches!(provider, Provider::Private { .. });
+        let sharers = match self.providers.are_grouped() && !is_private {
+            true => sharers,
+            false => DeviceSet::ALL,
+        };
+        self.providers.pools.get(provider, sharers, |sharers| {
+            Pool::new(Origin { sharers, ..self.origin(provider) })
+        })
+    }
+
+    // ---- who shares a buffer ----
+
+    /// The devices that will share a new buffer, as far as can be told.
+    pub(crate) fn predicted_sharers(&self, home: DeviceId, size: u64, id: u64) -> DeviceSet {
+        match self.providers.are_grouped() {
+            true => self.providers.habits.predict(home, size, id),
+            false => DeviceSet::ALL,
+        }
+    }
+
+    /// Notes that a device other than `home` has attached a buffer. `wrong` are its sharers if its slab was not theirs.
+    pub(crate) fn note_shared(
+        &self,
+        home: DeviceId,
+        (size, id): (u64, u64),
+        wrong: Option<DeviceSet>,
+    ) {
+        if self.providers.are_grouped() {
+            match wrong {
+                None => self.providers.habits.confirm(home, size, id),
+                Some(sharers) => self.providers.habits.learn(home, size, sharers),
+            }
+        }
     }
 
     /// What an allocation of `provider` must know of its origin: the exporter, the ledger, and the counters.
@@ -89,13 +130,17 @@ impl Core {
         Origin {
             provider,
             exporter: match provider {
-                Provider::Device { device, .. } => Some(Arc::clone(&self.member(device).device)),
+                Provider::Device { device, .. } | Provider::Private { device } => {
+                    Some(Arc::clone(&self.member(device).device))
+                }
                 _ => None,
             },
             domain: Arc::clone(&self.domain_state(provider.domain()).ledger),
             calls: Arc::clone(&self.calls),
             live: Arc::clone(&self.live),
             imports: Arc::clone(&self.imports),
+            sharers: DeviceSet::ALL,
+            priority: MemoryPriority::DEFAULT,
         }
     }
 }

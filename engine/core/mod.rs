@@ -24,6 +24,7 @@ mod registry;
 mod removal;
 mod restore_turns;
 mod routes;
+mod sharing_habits;
 mod tools;
 mod views;
 
@@ -32,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use crate::device::{Call, Calls, DeviceId, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{Domain, DomainId, Imports, SystemMemory};
+use crate::memory::{Domain, DomainId, Imports, SlabGrouping, SystemMemory};
 use crate::observe::Live;
 use crate::observe::trace::{Counters as Levels, Tracer};
 use crate::residency::{
@@ -104,6 +105,7 @@ impl Core {
         options: ResidencyOptions,
         tracer: Tracer,
         given_speeds: Option<CopySpeeds>,
+        grouping: SlabGrouping,
     ) -> Self {
         Self {
             calls: Arc::new(Calls::with_end_timeout(bounds.end)),
@@ -127,7 +129,7 @@ impl Core {
             queues: WaitQueues::new(),
             bridges: Bridges::new(bounds.end),
             retire: Retire::default(),
-            providers: Providers::new(),
+            providers: Providers::new(grouping),
             devices: DeviceTable::new(),
         }
     }

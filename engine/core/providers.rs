@@ -1,12 +1,16 @@
 //! The memory providers of one engine, and what a backing must be.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use smallvec::SmallVec;
 
-use crate::device::DeviceInner;
+use super::sharing_habits::SharingHabits;
+use crate::device::{AdapterKind, DeviceInner};
 use crate::memory::{
-    DomainId, DomainKind, GroupId, Placement, Pool, Pools, Provider, SparseSlabs, candidates,
-    host_exports,
+    DeviceSet, DomainId, DomainKind, GroupId, Placement, Pool, Pools, Provider, SlabGrouping,
+    SparseSlabs, candidates, host_exports,
 };
+use crate::residency::Priority;
 use crate::transfer;
 
 /// What a backing must be.
@@ -17,6 +21,12 @@ pub(crate) struct BackingRequest<'a> {
     pub(crate) size: u64,
     /// Whether it needs an allocation of its own, whatever its size.
     pub(crate) dedicated: bool,
+    /// Whether its memory need not be exportable, if only the home device is to reach it.
+    pub(crate) private: bool,
+    /// The devices that share the buffer, or will.
+    pub(crate) sharers: DeviceSet,
+    /// The priority that the buffer was created with, for an allocation of its own.
+    pub(crate) priority: Priority,
     /// The client group that it is charged to.
     pub(crate) group: GroupId,
 }
@@ -27,13 +37,36 @@ pub(crate) struct Providers {
     /// The host providers that this machine has, found out once.
     host: SmallVec<[Provider; 4]>,
     pub(super) pools: Pools,
+    grouping: SlabGrouping,
+    /// Whether slabs are grouped. Relaxed: it is set once, and older slabs are those of all devices.
+    groups: AtomicBool,
+    pub(super) habits: SharingHabits,
 }
 
 impl Providers {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(grouping: SlabGrouping) -> Self {
         let host = [Provider::DmaHeap, Provider::Udmabuf, Provider::Memfd, Provider::Anonymous];
         let has = |provider: &Provider| provider.missing_on_host().is_none();
-        Self { host: host.into_iter().filter(has).collect(), pools: Pools::default() }
+        Self {
+            host: host.into_iter().filter(has).collect(),
+            pools: Pools::default(),
+            grouping,
+            groups: AtomicBool::new(grouping == SlabGrouping::BySharers),
+            habits: SharingHabits::default(),
+        }
+    }
+
+    /// Whether the buffers of a slab are those that the same devices share.
+    pub(crate) fn are_grouped(&self) -> bool {
+        self.groups.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a device has joined. From the first one on whose memory its kernel driver can move, slabs are grouped
+    /// by default.
+    pub(crate) fn joined(&self, device: &DeviceInner) {
+        if self.grouping == SlabGrouping::Auto && device.adapter().kind() != AdapterKind::Cpu {
+            self.groups.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The providers of a kind of domain that may suit buffers with the home device `home`.
@@ -41,6 +74,7 @@ impl Providers {
         let mut list = candidates(home, kind);
         list.retain(|provider| match *provider {
             Provider::Device { handle, .. } => transfer::can_export(home, handle),
+            Provider::Private { .. } => transfer::can_export_any(home),
             host => {
                 self.host.contains(&host)
                     && host.imports_of(home).iter().any(|kind| transfer::can_import(home, *kind))

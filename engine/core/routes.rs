@@ -56,11 +56,18 @@ impl Core {
             return Ok(kind);
         }
         let from = match provider {
-            Provider::Device { device: exporter, .. } => Arc::clone(&self.member(exporter).device),
+            Provider::Device { device: exporter, .. } | Provider::Private { device: exporter } => {
+                Arc::clone(&self.member(exporter).device)
+            }
             _ => Arc::clone(home),
         };
-        if matches!(provider, Provider::Device { .. }) && Arc::ptr_eq(&from, device) {
-            return Ok(Some(provider.imports_of(device)[0]));
+        if provider.exporter().is_some() && Arc::ptr_eq(&from, device) {
+            // It has a view already: that of the allocation.
+            let kind = provider.imports_of(device).first();
+            return Ok(Some(kind.copied().unwrap_or(ImportKind::Fd(HandleType::OpaqueFd))));
+        }
+        if matches!(provider, Provider::Private { .. }) {
+            return Ok(None);
         }
         let verdict = self.verdict(&from, device)?;
         verdict.import_kind(provider).or_else(|reason| {
@@ -69,6 +76,17 @@ impl Core {
                 reason.zip(Route::of(provider)).map(|(reason, route)| Refusal { route, reason }),
             );
             Ok(None)
+        })
+    }
+
+    /// Whether an import of memory of `provider` by `device` moves it to the host, as far as that was measured. Copies have
+    /// another path.
+    pub(crate) fn drags_out(&self, provider: Provider, device: &DeviceInner) -> bool {
+        let DomainId::Vram(exporter) = provider.domain() else { return false };
+        let route = Route::of(provider);
+        self.known_route(&self.member(exporter).device, device).is_some_and(|known| {
+            let mut working = known.working.iter();
+            working.any(|working| Some(working.route) == route && working.drags_out())
         })
     }
 

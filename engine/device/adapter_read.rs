@@ -25,6 +25,7 @@ const WANTED: &[&CStr] = &[
     ext::physical_device_drm::NAME,
     ext::pci_bus_info::NAME,
     ext::memory_budget::NAME,
+    ext::memory_priority::NAME,
 ];
 
 impl Adapter {

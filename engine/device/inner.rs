@@ -39,6 +39,7 @@ pub(crate) struct DeviceInner {
     pub(super) semaphore_fd: Option<khr::external_semaphore_fd::Device>,
     pub(super) dma_buf: bool,
     pub(super) foreign_queue_family: bool,
+    pub(super) memory_priority: bool,
     /// Whether routes are proved on it, and nothing else is done.
     pub(super) probe: bool,
     /// How many imports of each handle type are alive. Relaxed: only fault injection reads it.
@@ -133,6 +134,11 @@ impl DeviceInner {
     /// Whether `VK_EXT_external_memory_dma_buf` is enabled.
     pub(crate) fn has_dma_buf(&self) -> bool {
         self.dma_buf
+    }
+
+    /// Whether `VK_EXT_memory_priority` is enabled.
+    pub(crate) fn has_memory_priority(&self) -> bool {
+        self.memory_priority
     }
 
     /// Whether `VK_EXT_queue_family_foreign` is enabled.

@@ -165,6 +165,7 @@ impl DeviceInner {
                 .then(|| khr::external_semaphore_fd::Device::new(instance, &raw)),
             dma_buf: has(ext::external_memory_dma_buf::NAME),
             foreign_queue_family: has(ext::queue_family_foreign::NAME),
+            memory_priority: has(ext::memory_priority::NAME),
             probe,
             imports: Default::default(),
             raw,
@@ -233,13 +234,19 @@ fn create_raw(
         Some(at) if at.family == main.family => smallvec![family(main.family, 2)],
         Some(at) => smallvec![family(main.family, 1), family(at.family, 1)],
     };
+    let has_priority = extensions.contains(&ext::memory_priority::NAME);
     let extensions: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
+    // A driver that has the extension has the feature (Vulkan, "Feature Requirements").
+    let mut priority = vk::PhysicalDeviceMemoryPriorityFeaturesEXT::default().memory_priority(true);
     let mut timeline =
         vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
-    let info = vk::DeviceCreateInfo::default()
+    let mut info = vk::DeviceCreateInfo::default()
         .queue_create_infos(&queues)
         .enabled_extension_names(&extensions)
         .push_next(&mut timeline);
+    if has_priority {
+        info = info.push_next(&mut priority);
+    }
     // SAFETY: the families exist and have that many queues, the extensions were enumerated, and the feature was
     // found to be supported when the adapter was read; all pointers outlive the call.
     unsafe { adapter.instance().raw().create_device(adapter.physical(), &info, None) }

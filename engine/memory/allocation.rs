@@ -5,8 +5,10 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::device_set::DeviceSet;
 use super::domain::Domain;
 use super::host::HostMemory;
+use super::memory_type::MemoryPriority;
 use super::origin::Origin;
 use super::provider::Provider;
 use super::view::View;
@@ -84,7 +86,12 @@ impl Allocation {
             let Some(device) = &origin.exporter else {
                 unreachable!("an exported allocation has an exporter")
             };
-            let view = View::export(device, size, handle, domain)
+            let view = View::export(device, size, handle, (domain, origin.priority))
+                .map_err(|error| origin.allocation_error(device, error, size))?;
+            return Ok((Some(Arc::new(view)), None));
+        }
+        if let (Provider::Private { .. }, Some(device)) = (origin.provider, &origin.exporter) {
+            let view = View::private(device, size, origin.priority)
                 .map_err(|error| origin.allocation_error(device, error, size))?;
             return Ok((Some(Arc::new(view)), None));
         }
@@ -102,6 +109,15 @@ impl Allocation {
 
     pub(crate) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The devices that share its buffers. Only a buffer that cannot move, or a copy, makes another device import it.
+    pub(crate) fn sharers(&self) -> DeviceSet {
+        self.origin.sharers
+    }
+
+    pub(super) fn priority(&self) -> MemoryPriority {
+        self.origin.priority
     }
 
     /// The ledger of its domain.

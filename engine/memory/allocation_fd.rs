@@ -16,7 +16,7 @@ impl Allocation {
                 handle == HandleType::DmaBuf
             }
             Provider::DmaHeap | Provider::Udmabuf => true,
-            Provider::Memfd | Provider::Anonymous => false,
+            Provider::Memfd | Provider::Anonymous | Provider::Private { .. } => false,
         }
     }
 

@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, TryLockError, Weak};
 
 use super::allocation::Allocation;
+use super::device_set::DeviceSet;
 use super::import_kind::ImportKind;
 use super::imports::OwnsViews;
 use super::view::View;
@@ -69,6 +70,12 @@ impl Allocation {
         if self.views.find(device).is_some_and(|slot| slot.remove_users(users)) {
             self.list(device);
         }
+    }
+
+    /// Whether a device has a view that is not among its sharers.
+    pub(super) fn is_viewed_by_others(&self) -> bool {
+        let sharers = self.sharers();
+        sharers != DeviceSet::ALL && self.views.any_open(|device| !sharers.contains(device))
     }
 
     /// The view of `device`, created by an import if there is none now.

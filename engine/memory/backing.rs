@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::allocation::Allocation;
+use super::device_set::DeviceSet;
 use super::domain_id::DomainId;
 use super::group_account::GroupId;
 use super::provider::Provider;
@@ -76,6 +77,11 @@ impl Backing {
     /// Whether the allocation holds no other buffer.
     pub(crate) fn is_dedicated(&self) -> bool {
         self.slab.cut.is_none()
+    }
+
+    /// Whether these devices may use it without an import of a slab that is not theirs.
+    pub(crate) fn suits(&self, sharers: DeviceSet) -> bool {
+        self.is_dedicated() || self.allocation().sharers().covers(sharers)
     }
 
     /// How many bytes from [`Backing::offset`] on must be scrubbed, for a buffer of `size` bytes.

@@ -15,7 +15,7 @@ impl Provider {
     pub(crate) fn fresh_is_zero(self, exporter: Option<&DeviceInner>) -> bool {
         match self {
             Self::DmaHeap | Self::Udmabuf | Self::Memfd | Self::Anonymous => true,
-            Self::Device { .. } => {
+            Self::Device { .. } | Self::Private { .. } => {
                 exporter.is_some_and(|device| device.adapter().has_quirk(Effect::FreshMemoryIsZero))
             }
             Self::Foreign(_) => false,
@@ -49,10 +49,14 @@ impl Provider {
 }
 
 /// The providers of a kind of domain for buffers whose home is `home`, best first (ARCHITECTURE.md, "Where memory
-/// comes from"): what any driver may import, then what only the same driver may, then plain pages.
+/// comes from"): private memory, which only buffers take that want it; what any driver may import; what only the same
+/// driver may; plain pages.
 pub(crate) fn candidates(home: &DeviceInner, kind: DomainKind) -> SmallVec<[Provider; 6]> {
     match kind {
-        DomainKind::Vram => exports(home.id(), kind).into_iter().collect(),
+        DomainKind::Vram => [Provider::Private { device: home.id() }]
+            .into_iter()
+            .chain(exports(home.id(), kind))
+            .collect(),
         DomainKind::System => [Provider::DmaHeap, Provider::Udmabuf]
             .into_iter()
             .chain(host_exports(home))

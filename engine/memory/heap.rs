@@ -3,8 +3,8 @@
 
 use super::domain_id::DomainKind;
 use super::memory_type::{self, Wanted};
-use super::view_create::create_buffer;
-use crate::device::{DeviceInner, HandleType, SHARED_BUFFER_USAGE};
+use super::view_create::{create_buffer, exported_handle};
+use crate::device::{DeviceInner, SHARED_BUFFER_USAGE};
 
 /// The index of the heap from which shared buffers in the device's own memory are allocated.
 ///
@@ -24,11 +24,7 @@ pub(crate) fn vram_heap(device: &DeviceInner) -> usize {
 /// The memory types that suit a shared buffer in exported memory; `None` if they cannot be found out.
 fn exported_types(device: &DeviceInner) -> Option<u32> {
     const SIZE: u64 = 4096;
-    device.memory_fd()?;
-    let handle = [HandleType::DmaBuf, HandleType::OpaqueFd].into_iter().find(|&handle| {
-        device.adapter().external_buffer(handle).exportable
-            && (handle != HandleType::DmaBuf || device.has_dma_buf())
-    })?;
+    let handle = exported_handle(device)?;
     let buffer = create_buffer(device, SIZE, handle, SHARED_BUFFER_USAGE).ok()?;
     // SAFETY: the buffer is live.
     let requirements = unsafe { device.raw().get_buffer_memory_requirements(buffer) };

@@ -52,7 +52,9 @@ impl HostMemory {
             }
             Provider::Memfd => dma_buf::memfd(size, calls)?,
             Provider::Anonymous => return Self::anonymous(size, calls).map(Some),
-            Provider::Device { .. } | Provider::Foreign(_) => return Ok(None),
+            Provider::Device { .. } | Provider::Private { .. } | Provider::Foreign(_) => {
+                return Ok(None);
+            }
         };
         Self::map(fd, (0, size), calls).map(Some)
     }

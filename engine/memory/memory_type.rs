@@ -19,6 +19,29 @@ const EXCLUDED: Flags = Flags::from_raw(
         | Flags::DEVICE_UNCACHED_AMD.as_raw(),
 );
 
+/// How much an allocation should stay in a device's own memory when its driver has to choose
+/// (`VK_EXT_memory_priority`), in quarters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryPriority(u8);
+
+impl MemoryPriority {
+    /// That of memory without a stated priority, and of slabs, whose buffers have different ones.
+    pub(crate) const DEFAULT: Self = Self(2);
+
+    /// The priority of level `level` of four.
+    pub(crate) fn of_level(level: u8) -> Self {
+        Self((level + 1).min(4))
+    }
+
+    /// The value for memory in a kind of domain. Host-visible memory has nothing to lose.
+    pub(super) fn value(self, kind: DomainKind) -> f32 {
+        match kind {
+            DomainKind::Vram => f32::from(self.0) / 4.0,
+            DomainKind::System => 0.0,
+        }
+    }
+}
+
 /// Memory that the host can map, and read at its own speed.
 const MAPPABLE: Flags = Flags::from_raw(
     Flags::HOST_VISIBLE.as_raw() | Flags::HOST_COHERENT.as_raw() | Flags::HOST_CACHED.as_raw(),
@@ -191,6 +214,14 @@ mod tests {
         ]);
         let chosen = |hosts| choose(&types, &heaps([8192]), 0b111, Wanted::for_domain(VRAM, hosts));
         assert_eq!((chosen(false), chosen(true)), (Some(0), Some(2)));
+    }
+
+    #[test]
+    fn levels_have_values_in_order_and_the_second_is_the_default() {
+        let values = [0, 1, 2, 3, 200].map(|level| MemoryPriority::of_level(level).value(VRAM));
+        assert_eq!(values, [0.25, 0.5, 0.75, 1.0, 1.0]);
+        assert_eq!(MemoryPriority::of_level(1), MemoryPriority::DEFAULT);
+        assert_eq!(MemoryPriority::DEFAULT.value(SYSTEM), 0.0);
     }
 
     #[test]

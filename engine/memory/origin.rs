@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use super::device_set::DeviceSet;
 use super::domain::Domain;
 use super::domain_id::DomainKind;
 use super::imports::Imports;
+use super::memory_type::MemoryPriority;
 use super::provider::Provider;
 use super::view_error::ViewError;
 use crate::device::{Call, Calls, DeviceInner, HandleType};
 use crate::error::{Error, Result};
 use crate::observe::Live;
 
-/// What an allocation is created from: the provider, its exporter if it has one, and the domain that counts it.
+/// What an allocation is created from: the provider, its exporter if it has one, the domain that counts it, and the
+/// devices that share its buffers.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     pub(crate) provider: Provider,
@@ -21,12 +24,19 @@ pub(crate) struct Origin {
     pub(crate) live: Arc<Live>,
     /// The ledger of imports, with the list of unused views.
     pub(crate) imports: Arc<Imports>,
+    pub(crate) sharers: DeviceSet,
+    pub(crate) priority: MemoryPriority,
 }
 
 impl Origin {
     /// The kind of memory that imports of it are counted as.
     pub(super) fn domain_kind(&self) -> DomainKind {
         self.provider.domain().kind()
+    }
+
+    /// The same, for an allocation with a priority of its own.
+    pub(super) fn with_priority(&self, priority: MemoryPriority) -> Self {
+        Self { priority, ..self.clone() }
     }
 
     /// Counts `size` bytes as allocated; returns how many to release later.

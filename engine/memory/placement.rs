@@ -49,6 +49,31 @@ pub enum Placement {
     System,
 }
 
+/// Which buffers have slabs together: for [`crate::EngineDescriptor::slabs`].
+///
+/// A device imports a slab whole. On GPUs that concerns every buffer in it. `amdgpu` moves an exported object to system
+/// memory when a device without peer-to-peer access maps it (`amdgpu_dma_buf_map`), and keeps it there when a static
+/// importer does (`amdgpu_dma_buf_pin`). RADV makes every import resident in every submission
+/// (`radv_amdgpu_copy_global_bo_list`), and the kernel orders such submissions behind the fences of other importers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum SlabGrouping {
+    /// As [`SlabGrouping::BySharers`] from the first device on that is not a software one. The memory of software devices
+    /// is the host's: an import maps the same pages, and moves nothing.
+    #[default]
+    Auto,
+    /// Buffers that the same devices share. A device imports slabs of its own sets, and no others.
+    ///
+    /// A new buffer begins where buffers of its size and home device belong, by what most of them did: first with
+    /// buffers that only the home device uses. If another device attaches it after all, it moves to a slab of its
+    /// devices, as for any move ([`crate::observe::MoveCause::Reach`]); without a copy if it was never written. A
+    /// buffer that is kept in place then (mapped statically, pinned, in a host access), or for which there is no free
+    /// memory, stays, and the device imports its slab.
+    BySharers,
+    /// All buffers, whichever devices share them. No attach of a device that can reach the buffer moves it.
+    Common,
+}
+
 impl Placement {
     /// The kinds of domains in which devices may use the buffer, best first.
     pub fn kinds(self) -> &'static [DomainKind] {

@@ -1,9 +1,11 @@
-//! Pools: the slabs of one provider, and its unused allocations kept for reuse.
+//! Pools: the slabs of one provider for one set of devices, and its unused allocations kept for reuse.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::allocation::Allocation;
 use super::backing::Backing;
+use super::device_set::DeviceSet;
+use super::memory_type::MemoryPriority;
 use super::origin::Origin;
 use super::provider::Provider;
 use super::size_class::{CLASSES, Fit, fit, slot_size};
@@ -26,7 +28,8 @@ const SHRINK: u64 = 8;
 /// Bytes of unused dedicated allocations that are kept for reuse.
 const WARM_BYTES: u64 = 256 << 20;
 
-/// All memory that one provider has allocated.
+/// All memory that one provider has allocated for buffers that the same devices share. No other device imports it, except
+/// for a buffer that could not move when the device attached it.
 #[derive(Debug)]
 pub(crate) struct Pool {
     origin: Origin,
@@ -58,31 +61,39 @@ impl Pool {
         self.origin.provider
     }
 
+    pub(crate) fn sharers(&self) -> DeviceSet {
+        self.origin.sharers
+    }
+
     /// Allocates a backing for `size` bytes: a slot of a slab, or an allocation of its own if it is large or
-    /// must be `dedicated`. No allocation exceeds `limit` bytes, unless the buffer itself does. The caller has charged
+    /// must be `dedicated`. Only the latter has the buffer's `priority`. No allocation exceeds `limit` bytes, unless the buffer itself does. The caller has charged
     /// the domain for it ([`super::footprint`] with the same limit); dropping the backing uncharges it.
     ///
     /// Locks: the size class'; a new slab is allocated under it.
     pub(crate) fn allocate(
         self: &Arc<Self>,
         size: u64,
-        dedicated: bool,
+        (dedicated, priority): (bool, MemoryPriority),
         limit: u64,
     ) -> Result<Backing> {
         match fit(size, dedicated, limit).ok_or_else(|| Error::too_large(size))? {
             Fit::Slot(class) => self.allocate_slot(class, limit),
-            Fit::Own(bytes) => self.allocate_dedicated(bytes),
+            Fit::Own(bytes) => self.allocate_dedicated(bytes, priority),
         }
     }
 
     /// Allocates a backing that shares its memory with no other buffer, whatever its size.
     ///
     /// The allocation is new, or was another buffer's before; never one that is known outside this process.
-    fn allocate_dedicated(self: &Arc<Self>, size: u64) -> Result<Backing> {
-        if let Some(warm) = self.take_warm(size) {
+    fn allocate_dedicated(
+        self: &Arc<Self>,
+        size: u64,
+        priority: MemoryPriority,
+    ) -> Result<Backing> {
+        if let Some(warm) = self.take_warm(size, priority) {
             return Ok(Backing::dedicated(warm, true));
         }
-        let allocation = self.create(size)?;
+        let allocation = self.create(&self.origin.with_priority(priority), size)?;
         let stale = !allocation.is_zeroed();
         Ok(Backing::dedicated(Slab::whole(allocation, Some(self.weak())), stale))
     }
@@ -107,9 +118,9 @@ impl Pool {
     }
 
     /// Allocates memory for buffers, within the driver's budget.
-    fn create(&self, size: u64) -> Result<Arc<Allocation>> {
-        self.origin.check_driver_budget(size)?;
-        Allocation::create(&self.origin, size)
+    fn create(&self, origin: &Origin, size: u64) -> Result<Arc<Allocation>> {
+        origin.check_driver_budget(size)?;
+        Allocation::create(origin, size)
     }
 
     /// Adds a slab to a class: the next larger one, or as large a one as there is memory for.
@@ -121,7 +132,7 @@ impl Pool {
         let most = LARGEST_SLAB.min(limit).min(self.origin.domain.physical() / HEAP_PARTS);
         let mut slots = ((FIRST_SLAB << doublings).min(most) / slot_size).max(1);
         let allocation = loop {
-            match self.create(slots * slot_size) {
+            match self.create(&self.origin, slots * slot_size) {
                 Err(error) if slots > 1 && error.is_out_of_bytes() => {
                     slots = (slots / SHRINK).max(1);
                 }
@@ -138,7 +149,8 @@ impl Pool {
             None => class.slabs.push(Some(slots)),
         }
         class.open.push(position);
-        tracing::debug!(provider = %self.origin.provider, size, slot_size, "slab allocated");
+        let (provider, sharers) = (self.origin.provider, self.origin.sharers);
+        tracing::debug!(%provider, ?sharers, size, slot_size, "slab allocated");
         Ok(())
     }
 
@@ -188,9 +200,12 @@ impl Pool {
         SparseSlabs { pool: Arc::clone(self), closed }
     }
 
-    fn take_warm(&self, size: u64) -> Option<Arc<Slab>> {
+    fn take_warm(&self, size: u64, priority: MemoryPriority) -> Option<Arc<Slab>> {
         let mut warm = self.warm();
-        let index = warm.iter().rposition(|slab| slab.allocation.size() == size)?;
+        let suits = |slab: &Arc<Slab>| {
+            slab.allocation.size() == size && slab.allocation.priority() == priority
+        };
+        let index = warm.iter().rposition(suits)?;
         Some(warm.swap_remove(index))
     }
 
@@ -259,8 +274,11 @@ impl Recycle for Pool {
         }
     }
 
-    /// Keeps it for reuse, up to [`WARM_BYTES`].
+    /// Keeps it for reuse, up to [`WARM_BYTES`], unless another device has imported it than those of this pool.
     fn recycle(&self, whole: Arc<Slab>) {
+        if whole.allocation.is_viewed_by_others() {
+            return;
+        }
         let mut warm = self.warm();
         let kept: u64 = warm.iter().map(|slab| slab.allocation.size()).sum();
         if kept + whole.allocation.size() <= WARM_BYTES {

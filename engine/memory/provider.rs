@@ -19,6 +19,12 @@ pub enum Provider {
         /// From the device's own memory, or from host-visible system memory.
         domain: DomainKind,
     },
+    /// The own memory of a Vulkan device, allocated without export. No other device can import it, so such a buffer
+    /// moves before another device attaches it, and before it is exported ([`crate::BufferDescriptor::private`]).
+    Private {
+        /// The device.
+        device: DeviceId,
+    },
     /// The dma-heap `system`: zeroed pages as a dma-buf.
     DmaHeap,
     /// `/dev/udmabuf`: a memfd's pages as a dma-buf.
@@ -35,7 +41,9 @@ impl Provider {
     /// The domain of its memory. Foreign memory is counted by its exporter.
     pub fn domain(self) -> DomainId {
         match self {
-            Self::Device { device, domain: DomainKind::Vram, .. } => DomainId::Vram(device),
+            Self::Device { device, domain: DomainKind::Vram, .. } | Self::Private { device } => {
+                DomainId::Vram(device)
+            }
             _ => DomainId::System,
         }
     }
@@ -46,6 +54,7 @@ impl Provider {
             Self::Device { handle, domain: DomainKind::Vram, .. } => handle.name(),
             Self::Device { handle: HandleType::DmaBuf, .. } => "host_visible_dma_buf",
             Self::Device { .. } => "host_visible_opaque_fd",
+            Self::Private { .. } => "private",
             Self::DmaHeap => "dma_heap",
             Self::Udmabuf => "udmabuf",
             Self::Memfd => "memfd",
@@ -58,21 +67,22 @@ impl Provider {
     pub(crate) fn of_device(self, device: DeviceId) -> Self {
         match self {
             Self::Device { handle, domain, .. } => Self::Device { device, handle, domain },
+            Self::Private { .. } => Self::Private { device },
             other => other,
         }
     }
 
-    /// The device that exports it.
+    /// The device that allocates it.
     pub(crate) fn exporter(self) -> Option<DeviceId> {
         match self {
-            Self::Device { device, .. } => Some(device),
+            Self::Device { device, .. } | Self::Private { device } => Some(device),
             _ => None,
         }
     }
 
     /// Whether an fd names its memory.
     pub(crate) fn has_fd(self) -> bool {
-        self != Self::Anonymous
+        !matches!(self, Self::Anonymous | Self::Private { .. })
     }
 
     /// How a device may import such memory, best first. The mapping of a dma-buf is offered by address to devices whose
@@ -82,6 +92,7 @@ impl Provider {
     pub(crate) fn import_kinds(self, maps_dma_bufs: bool) -> &'static [ImportKind] {
         const BOTH: &[ImportKind] = &[ImportKind::Fd(HandleType::DmaBuf), ImportKind::HostPointer];
         match self {
+            Self::Private { .. } => &[],
             Self::Udmabuf => BOTH,
             Self::DmaHeap | Self::Foreign(HandleType::DmaBuf) if maps_dma_bufs => BOTH,
             Self::DmaHeap | Self::Foreign(HandleType::DmaBuf) => {
@@ -102,7 +113,9 @@ impl Provider {
 impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device { device, .. } => write!(f, "{} of {device}", self.name()),
+            Self::Device { device, .. } | Self::Private { device } => {
+                write!(f, "{} of {device}", self.name())
+            }
             Self::Foreign(handle) => write!(f, "foreign {handle}"),
             _ => f.write_str(self.name()),
         }

@@ -17,7 +17,7 @@ use super::dma_buf;
 use super::domain_id::DomainKind;
 use super::host::HostMemory;
 use super::import_ledger::ImportLedger;
-use super::memory_type::{self, Wanted};
+use super::memory_type::{self, MemoryPriority, Wanted};
 use super::view::View;
 use super::view_error::ViewError;
 use super::volatile::HostPtr;
@@ -44,14 +44,51 @@ impl View {
         device: &Arc<DeviceInner>,
         size: u64,
         handle: HandleType,
-        kind: DomainKind,
+        wanted: (DomainKind, MemoryPriority),
+    ) -> Result<Self, ViewError> {
+        Self::new(device, size, handle, wanted, handle.vk())
+    }
+
+    /// Allocates the device's own memory, which cannot be exported. Its buffer is as that of exported memory, and so is
+    /// its memory type.
+    ///
+    /// Fails as [`View::export`] does.
+    pub(super) fn private(
+        device: &Arc<DeviceInner>,
+        size: u64,
+        priority: MemoryPriority,
+    ) -> Result<Self, ViewError> {
+        let handle = exported_handle(device).ok_or(ViewError::NoMemoryType)?;
+        let no_export = vk::ExternalMemoryHandleTypeFlags::empty();
+        Self::new(device, size, handle, (DomainKind::Vram, priority), no_export)
+    }
+
+    fn new(
+        device: &Arc<DeviceInner>,
+        size: u64,
+        handle: HandleType,
+        (kind, priority): (DomainKind, MemoryPriority),
+        exports: vk::ExternalMemoryHandleTypeFlags,
     ) -> Result<Self, ViewError> {
         let mut view = Self::with_buffer(device, size, handle)?;
         let requirements = view.requirements();
         view.memory_type = view.choose_type(kind).ok_or(ViewError::NoMemoryType)?;
         view.memory_size = requirements.size;
-        let mut export = vk::ExportMemoryAllocateInfo::default().handle_types(handle.vk());
-        view.allocate(Call::AllocateMemory, &mut export)?;
+        let mut priority =
+            vk::MemoryPriorityAllocateInfoEXT::default().priority(priority.value(kind));
+        let p_next = match device.has_memory_priority() {
+            true => (&raw mut priority).cast(),
+            false => std::ptr::null(),
+        };
+        if exports.is_empty() {
+            // lavapipe refuses an export of no handle type.
+            let mut flags = vk::MemoryAllocateFlagsInfo { p_next, ..Default::default() };
+            view.allocate(Call::AllocateMemory, &mut flags)?;
+        } else {
+            let mut export = vk::ExportMemoryAllocateInfo::default().handle_types(exports);
+            export.p_next = p_next;
+            view.allocate(Call::AllocateMemory, &mut export)?;
+        }
         view.bind()
     }
 
@@ -263,6 +300,15 @@ impl View {
         unsafe { self.device.raw().bind_buffer_memory(self.buffer, self.memory, 0) }?;
         Ok(self)
     }
+}
+
+/// The kind of handle by which a device's own memory is exported first.
+pub(super) fn exported_handle(device: &DeviceInner) -> Option<HandleType> {
+    device.memory_fd()?;
+    [HandleType::DmaBuf, HandleType::OpaqueFd].into_iter().find(|&handle| {
+        device.adapter().external_buffer(handle).exportable
+            && (handle != HandleType::DmaBuf || device.has_dma_buf())
+    })
 }
 
 /// Creates an unbound buffer over external memory; the caller owns it.

@@ -80,6 +80,19 @@ impl ViewSlots {
         }
     }
 
+    /// Whether a device that `of` accepts has a view.
+    pub(super) fn any_open(&self, of: impl Fn(DeviceId) -> bool) -> bool {
+        let mut block = Some(self);
+        while let Some(ViewSlots { slots, more }) = block {
+            let is_such = |slot: &Slot| slot.device().is_some_and(&of) && slot.is_open();
+            if slots.iter().any(is_such) {
+                return true;
+            }
+            block = more.get().map(|more| &**more);
+        }
+        false
+    }
+
     /// The slot of a device, taken if it has none. The caller holds the allocation's lock.
     pub(super) fn find_or_add(&self, device: DeviceId) -> &Slot {
         if let Some(found) = self.find(device) {
@@ -102,6 +115,13 @@ fn number(device: DeviceId) -> u32 {
 }
 
 impl Slot {
+    /// Its device, unless it is vacant.
+    fn device(&self) -> Option<DeviceId> {
+        let number = self.device.load(Ordering::Acquire).checked_sub(1)?;
+        // CAST: `number` made it from a device's number.
+        Some(DeviceId(number as u16))
+    }
+
     /// Whether there is a view.
     pub(super) fn is_open(&self) -> bool {
         self.word.load(Ordering::Acquire) & OPEN != 0

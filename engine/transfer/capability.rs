@@ -8,6 +8,11 @@ pub(crate) fn can_export(device: &DeviceInner, handle: HandleType) -> bool {
     device.adapter().external_buffer(handle).exportable && has_extension(device, handle)
 }
 
+/// Whether the driver reports that it can export memory in any way.
+pub(crate) fn can_export_any(device: &DeviceInner) -> bool {
+    [HandleType::DmaBuf, HandleType::OpaqueFd].into_iter().any(|handle| can_export(device, handle))
+}
+
 /// Whether the driver reports that it can import memory in this way.
 pub(crate) fn can_import(device: &DeviceInner, kind: ImportKind) -> bool {
     let handle = kind.handle();

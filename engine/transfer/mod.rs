@@ -38,7 +38,7 @@ pub use scope::Scope;
 pub use untried::Untried;
 pub use verdict::{ExporterSpeed, Trial, Verdict, Working};
 
-pub(crate) use capability::{can_export, can_import};
+pub(crate) use capability::{can_export, can_export_any, can_import};
 pub(crate) use child::{Request, answer, first_line, other_line};
 pub(crate) use compute::{Attempt, ComputeKernels, Watch, Work};
 pub(crate) use copy::{copy, copy_many, from_staging_parts, to_staging, zero};

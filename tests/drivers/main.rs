@@ -9,6 +9,7 @@ mod common;
 mod imports;
 mod loss;
 mod profiles;
+mod slabs;
 
 use driver_sim::Simulation;
 

@@ -22,5 +22,6 @@ mod report;
 mod route_cache;
 mod route_faults;
 mod routes;
+mod slabs;
 mod threads;
 mod vgem;

@@ -126,6 +126,13 @@ fn find_executor(
             devices.push(home);
         }
     }
+    // A device that need not import a slab of other buffers comes first.
+    let shares = |device: &Arc<DeviceInner>| {
+        sides.iter().all(|(_, allocation)| {
+            allocation.has_view(device.id()) || allocation.sharers().contains(device.id())
+        })
+    };
+    devices.sort_by_key(|device| !shares(device));
     Ok(devices.into_iter().find(|device| {
         sides.iter().all(|(buffer, allocation)| view(buffer, allocation, device).is_ok())
     }))

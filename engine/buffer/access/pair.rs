@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Content, HostWait, View, copy_by_host};
 use crate::sync::{Fence, Index, Locked, RejectionWatch, TimedOut, Usage, lock_many, waits_on};
 use crate::transfer::path::{self, CopyChoice, CopyConditions, PAUSE};
-use crate::transfer::{self, Span};
+use crate::transfer::{self, Refusal, RefusalReason, Route, Span};
 
 /// The bytes that a copy transfers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,15 +233,35 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Returns the device's view of the buffer's allocation; imports the allocation if there is none yet.
+/// Returns the device's view of the buffer's allocation, for a copy; imports the allocation if there is none yet.
+///
+/// # Errors
+///
+/// [`Error::Unreachable`] if the device cannot import it, or is not to: the descriptor forbids peer-to-peer access, or the
+/// import would move the exporter's memory to the host. Those of the import.
 pub(super) fn view(
     buffer: &BufferInner,
     allocation: &Allocation,
     device: &Arc<DeviceInner>,
 ) -> Result<Arc<View>> {
+    let provider = allocation.provider();
+    let refused = || Error::Unreachable {
+        buffer: buffer.name(),
+        device: device.name().to_owned(),
+        refused: vec![Refusal {
+            route: Route::of(provider).unwrap_or(Route::Local),
+            reason: RefusalReason::NoPeerToPeer,
+        }],
+    };
+    if !buffer.caps_of(device.id()).accepts(provider) {
+        return Err(refused());
+    }
     if let Some(view) = allocation.existing_view(device.id()) {
         return Ok(view);
     }
-    let kind = buffer.import_kind(allocation.provider(), device)?;
+    let kind = buffer.import_kind(provider, device)?;
+    if buffer.core().drags_out(provider, device) {
+        return Err(refused());
+    }
     buffer.core().view(allocation, device, kind)
 }

@@ -11,9 +11,9 @@ use crate::buffer::state::{AttachCaps, AttachmentId, FirstCounter, Importer, Sta
 use crate::core::BackingRequest;
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{DomainId, Placement};
+use crate::memory::{DomainId, DomainKind, Placement};
 use crate::observe::{MoveCause, Object};
-use crate::residency::Trigger;
+use crate::residency::{EvictionLimits, Trigger};
 use crate::sync::Usage;
 
 impl Attachment {
@@ -72,6 +72,10 @@ impl<'a> PendingAttach<'a> {
             && allocation.has_view(self.device.id())
             && self.caps.accepts(allocation.provider())
             && state.moving().is_none();
+        if reachable && self.device.id() != buffer.home_id() {
+            let of = (buffer.size, buffer.id());
+            buffer.core().note_shared(buffer.home_id(), of, None);
+        }
         Ok(reachable.then(|| self.list(&mut state)))
     }
 
@@ -83,6 +87,7 @@ impl<'a> PendingAttach<'a> {
         buffer.core().give_back_due_views();
         let _held = buffer.core().routes.hold_probes();
         learn_access_costs(buffer, self.device);
+        let mut may_leave = true;
         for _ in 0..ATTEMPTS {
             let allowed = buffer.placement().kinds();
             // Of a buffer that is kept elsewhere, its users have to reach the domain where they may use it.
@@ -112,6 +117,11 @@ impl<'a> PendingAttach<'a> {
             }
             let provider = state.location().provider();
             if let Some(kind) = matrix.import_kind(self.caps, provider) {
+                if may_leave && is_in_slab_of_others(buffer, &state, self.device, &matrix)? {
+                    drop(state);
+                    may_leave = leave_slab(buffer, &home, self.device, &matrix);
+                    continue;
+                }
                 let allocation = buffer.backing(&state)?.allocation();
                 buffer.core().view(allocation, self.device, kind)?;
                 return Ok(self.list(&mut state));
@@ -147,7 +157,9 @@ impl SharedBuffer {
     /// Attaches `device`, with a static attachment.
     ///
     /// Every attached device must be able to reach the backing that the buffer is in. If `device` cannot, the
-    /// buffer moves within its placement, provided that no mapping, access or pin keeps it in place. A device that
+    /// buffer moves within its placement, provided that no mapping, access or pin keeps it in place. If the device would
+    /// import a slab of buffers that it does not share, the buffer moves to another slab, if it can
+    /// ([`crate::SlabGrouping`]). A device that
     /// cannot reach a buffer where it may be used cannot attach, even while the buffer is evicted. The first
     /// attach of a pair of drivers also proves the routes between them ([`crate::Engine::route`]), which takes
     /// some tens of milliseconds; [`crate::Engine::prove_routes`] does it earlier.
@@ -191,6 +203,82 @@ fn used_elsewhere(buffer: &BufferInner, state: &State) -> Option<DomainId> {
     buffer.needs_restore(state).then(|| state.entry().preferred())
 }
 
+/// Whether the buffer is in a slab that other devices share than those of the matrix, and can leave it. Notes whom
+/// buffers of its size are shared with. The reservation is held.
+fn is_in_slab_of_others(
+    buffer: &BufferInner,
+    state: &State,
+    device: &DeviceInner,
+    matrix: &ImportMatrix,
+) -> Result<bool> {
+    let (backing, sharers, home) = (buffer.backing(state)?, matrix.sharers(), buffer.home_id());
+    if device.id() != home {
+        let known = backing.allocation().sharers().covers(sharers);
+        let of = (buffer.size, buffer.id());
+        buffer.core().note_shared(home, of, (!known).then_some(sharers));
+    }
+    let is_held = state.host() > 0 || state.static_mappings() > 0 || state.pinned() > 0;
+    Ok(!backing.suits(sharers) && !is_held)
+}
+
+/// Moves the buffer to a slab that `device` and the devices that are attached share, from the same provider, so that
+/// `device` need not import a slab of other buffers. Returns whether it has moved, or another thread has moved it.
+///
+/// That costs no other buffer its memory, and waits for no device. If it fails, the buffer stays, and `device` imports
+/// its slab: that is slower on some drivers, and right on all.
+fn leave_slab(
+    buffer: &Arc<BufferInner>,
+    home: &Arc<DeviceInner>,
+    device: &DeviceInner,
+    matrix: &ImportMatrix,
+) -> bool {
+    let provider = buffer.lock().location().provider();
+    let placement = match provider.domain().kind() {
+        DomainKind::Vram => Placement::Vram,
+        DomainKind::System => Placement::System,
+    };
+    let request = BackingRequest { placement, ..request_for(buffer, home, matrix) };
+    let limits = EvictionLimits {
+        evict: false,
+        wait: None,
+        ..buffer.core().eviction_limits(buffer.trigger())
+    };
+    let moved = || {
+        let Some(new) = buffer.set.allocate(&request, &limits, |other| other == provider)? else {
+            return Ok(MoveOutcome::NoPath);
+        };
+        let trigger = Trigger::Device(device.id());
+        let request = MoveRequest::to_new(MoveCause::Reach, trigger);
+        relocate(buffer, home, matrix, new.into(), MoveRequest { may_wait: false, ..request })
+    };
+    match moved() {
+        Ok(outcome) => matches!(outcome, MoveOutcome::Moved | MoveOutcome::Retry),
+        Err(error) => {
+            let (buffer, device) = (buffer.name(), device.name());
+            tracing::debug!(%error, buffer, device, "imports a slab of other buffers");
+            false
+        }
+    }
+}
+
+/// A request for memory that the devices of the matrix share.
+fn request_for<'a>(
+    buffer: &BufferInner,
+    home: &'a DeviceInner,
+    matrix: &ImportMatrix,
+) -> BackingRequest<'a> {
+    BackingRequest {
+        home,
+        placement: buffer.placement(),
+        size: buffer.size,
+        dedicated: false,
+        private: false,
+        sharers: matrix.sharers(),
+        priority: buffer.flags.priority(),
+        group: buffer.group(),
+    }
+}
+
 /// Moves the buffer, within its placement, to a backing that `device` and all attached devices can reach.
 fn make_reachable(
     buffer: &Arc<BufferInner>,
@@ -206,8 +294,7 @@ fn make_reachable(
     // An unplugged device cannot hold the new backing.
     let home_is_unplugged = buffer.core().member(home.id()).is_unplugged();
     let placement = if home_is_unplugged { Placement::System } else { buffer.placement() };
-    let (size, group) = (buffer.size, buffer.group());
-    let request = BackingRequest { home, placement, size, dedicated: false, group };
+    let request = BackingRequest { placement, ..request_for(buffer, home, matrix) };
     let limits = buffer.core().eviction_limits(buffer.trigger());
     let new = buffer.set.allocate(&request, &limits, accept)?;
     let new = new.ok_or_else(unreachable)?;

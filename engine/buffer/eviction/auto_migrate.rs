@@ -15,7 +15,7 @@ use crate::buffer::placement::home_at;
 use crate::buffer::state::State;
 use crate::device::{AdapterKind, DeviceId, DeviceInner};
 use crate::error::Result;
-use crate::memory::{DomainId, Provider};
+use crate::memory::DomainId;
 use crate::observe::{MoveCause, Reason, What};
 use crate::residency::{Allowance, EvictionLimits, Trigger};
 
@@ -172,7 +172,7 @@ impl BufferInner {
         let state = self.lock();
         devices.extend(state.attachments().map(|attachment| attachment.device));
         // Memory that belongs to no device is imported by each user, so `home` needs a known route as well.
-        let is_device_memory = matches!(state.location().provider(), Provider::Device { .. });
+        let is_device_memory = state.location().provider().exporter().is_some();
         drop(state);
         if is_device_memory {
             devices.retain(|device| *device != home.id());

@@ -9,7 +9,7 @@ use crate::buffer::migration::{MoveOutcome, MoveRequest, Plan};
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::placement::home_at;
 use crate::error::Result;
-use crate::memory::{DomainId, SparseSlabs};
+use crate::memory::{DeviceSet, DomainId, SparseSlabs};
 use crate::observe::MoveCause;
 use crate::residency::{EvictionLimits, Trigger};
 use crate::sync::Usage;
@@ -29,8 +29,10 @@ pub(crate) fn compact(set: &Buffers) -> usize {
     }
     let (mut moved, mut bytes) = (0, 0);
     set.live.visit_from(0, |buffer| {
-        let Some(domain) = may_leave(buffer, &sparse) else { return ControlFlow::Continue(()) };
-        match leave(buffer, domain) {
+        let Some((domain, sharers)) = may_leave(buffer, &sparse) else {
+            return ControlFlow::Continue(());
+        };
+        match leave(buffer, domain, sharers) {
             Ok(MoveOutcome::Moved) => {
                 moved += 1;
                 bytes += buffer.size;
@@ -49,13 +51,13 @@ pub(crate) fn compact(set: &Buffers) -> usize {
     moved
 }
 
-/// The domain of a buffer that is in one of these slabs, if nothing uses the buffer and no route has to be proved for
-/// the move.
-fn may_leave(buffer: &BufferInner, sparse: &[SparseSlabs]) -> Option<DomainId> {
+/// The domain of a buffer that is in one of these slabs, and the devices that share the slab, if nothing uses the buffer
+/// and no route has to be proved for the move.
+fn may_leave(buffer: &BufferInner, sparse: &[SparseSlabs]) -> Option<(DomainId, DeviceSet)> {
     let core = buffer.core();
     let mut state = buffer.reservation.try_lock(&core.queues)?;
     let backing = state.location().backing()?;
-    let domain = backing.domain();
+    let (domain, sharers) = (backing.domain(), backing.allocation().sharers());
     // Imported memory is in no slab.
     if !sparse.iter().any(|slabs| slabs.contain(backing)) {
         return None;
@@ -71,18 +73,18 @@ fn may_leave(buffer: &BufferInner, sparse: &[SparseSlabs]) -> Option<DomainId> {
         own || core.known_route(&home, &core.member(device).device).is_some()
     };
     let devices = state.attachments().map(|attachment| attachment.device);
-    devices.chain([home.id()]).all(is_known).then_some(domain)
+    devices.chain([home.id()]).all(is_known).then_some((domain, sharers))
 }
 
-/// Moves a buffer to other memory of its domain, unless that would have to wait.
-fn leave(buffer: &Arc<BufferInner>, domain: DomainId) -> Result<MoveOutcome> {
+/// Moves a buffer to another slab of its domain that the same devices share, unless that would have to wait.
+fn leave(buffer: &Arc<BufferInner>, domain: DomainId, sharers: DeviceSet) -> Result<MoveOutcome> {
     let home = home_at(buffer, domain)?;
     let limits = EvictionLimits {
         evict: false,
         wait: None,
         ..buffer.core().eviction_limits(Trigger::Asked)
     };
-    match Plan::new(buffer, &home, domain.kind(), &limits)? {
+    match Plan::within(buffer, &home, domain.kind(), &limits, Some(sharers))? {
         Some(plan) => {
             let request = MoveRequest::to_new(MoveCause::Compacted, Trigger::Asked);
             buffer.try_migrate(plan, request)

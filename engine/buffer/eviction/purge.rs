@@ -96,7 +96,16 @@ impl SharedBuffer {
             let placement = allowed_placement(buffer, preferred);
             let matrix = ImportMatrix::gather(buffer, &home, placement.kinds(), None)?;
             let (size, group) = (buffer.size, buffer.group());
-            let request = BackingRequest { home: &home, placement, size, dedicated: false, group };
+            let request = BackingRequest {
+                home: &home,
+                placement,
+                size,
+                dedicated: false,
+                private: buffer.is_private(),
+                sharers: matrix.sharers(),
+                priority: buffer.flags.priority(),
+                group,
+            };
             let limits = buffer.core().eviction_limits(buffer.trigger());
             let accept = |provider| matrix.all_can_import(provider);
             let found = buffer.set.allocate_best(&request, &limits, accept)?.ok_or_else(|| {

@@ -110,8 +110,16 @@ impl ForeignExport {
         // Any placement: the buffer may be outside its own placement now.
         let anywhere = Placement::default();
         let (size, group) = (buffer.size, buffer.group());
-        let request =
-            BackingRequest { home: &home, placement: anywhere, size, dedicated: true, group };
+        let request = BackingRequest {
+            home: &home,
+            placement: anywhere,
+            size,
+            dedicated: true,
+            private: false,
+            sharers: matrix.sharers(),
+            priority: buffer.flags.priority(),
+            group,
+        };
         let new = buffer.set.allocate(
             &request,
             &buffer.core().eviction_limits(buffer.trigger()),
@@ -177,7 +185,8 @@ fn facts_of(buffer: &BufferInner, backing: &Backing) -> Result<ForeignInfo> {
     let handle = match allocation.provider() {
         Provider::Device { handle, .. } | Provider::Foreign(handle) => handle,
         Provider::DmaHeap | Provider::Udmabuf => HandleType::DmaBuf,
-        Provider::Memfd | Provider::Anonymous => HandleType::HostPointer,
+        // Private memory is never exported: such a buffer has moved.
+        Provider::Memfd | Provider::Anonymous | Provider::Private { .. } => HandleType::HostPointer,
     };
     let (memory_size, memory_type) = match handle {
         HandleType::OpaqueFd => allocation.opaque_facts().ok_or_else(|| Error::Unsupported {

@@ -29,10 +29,13 @@ impl CopyPath {
         old: &Allocation,
         new: &Allocation,
     ) -> Result<Option<(Arc<DeviceInner>, Self)>> {
-        for device in [Arc::clone(home), buffer.home()] {
-            let Some(from) = view_for(buffer, home, old, &device)? else { continue };
-            if let Some(to) = view_for(buffer, home, new, &device)? {
-                return Ok(Some((device, Self::Device { from, to })));
+        // A device that shares neither slab comes last: its import would concern the buffers of others.
+        for import in [Import::OwnSlabs, Import::Any] {
+            for device in [Arc::clone(home), buffer.home()] {
+                let Some(from) = view_for(buffer, home, old, &device, import)? else { continue };
+                if let Some(to) = view_for(buffer, home, new, &device, import)? {
+                    return Ok(Some((device, Self::Device { from, to })));
+                }
             }
         }
         let Some(from) = bounce_end(buffer, home, old, [buffer.home(), Arc::clone(home)])? else {
@@ -58,26 +61,44 @@ fn bounce_end(
         return Ok(Some(BounceEnd::Host));
     }
     for device in devices {
-        if let Some(view) = view_for(buffer, home, allocation, &device)? {
+        if let Some(view) = view_for(buffer, home, allocation, &device, Import::Any)? {
             return Ok(Some(BounceEnd::Device { view, staging: buffer.core().staging(&device)? }));
         }
     }
     Ok(host.then_some(BounceEnd::Host))
 }
 
-/// The device's view of an allocation; `None` if it cannot have one.
+/// Which allocations a device may import to copy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Import {
+    /// Those whose buffers it shares.
+    OwnSlabs,
+    Any,
+}
+
+/// The device's view of an allocation; `None` if it cannot have one, or is not to: the buffer's descriptor forbids
+/// peer-to-peer access, or the import would move the exporter's memory to the host.
 fn view_for(
     buffer: &BufferInner,
     home: &Arc<DeviceInner>,
     allocation: &Allocation,
     device: &Arc<DeviceInner>,
+    import: Import,
 ) -> Result<Option<Arc<View>>> {
+    let provider = allocation.provider();
+    if !buffer.caps_of(device.id()).accepts(provider) {
+        return Ok(None);
+    }
     if let Some(view) = allocation.existing_view(device.id()) {
         return Ok(Some(view));
     }
-    let provider = allocation.provider();
+    if import == Import::OwnSlabs && !allocation.sharers().contains(device.id()) {
+        return Ok(None);
+    }
     match buffer.core().import_kind(provider, home, device, &mut Vec::new())? {
-        Some(kind) => buffer.core().view(allocation, device, kind).map(Some),
-        None => Ok(None),
+        Some(kind) if !buffer.core().drags_out(provider, device) => {
+            buffer.core().view(allocation, device, kind).map(Some)
+        }
+        _ => Ok(None),
     }
 }

@@ -9,7 +9,7 @@ use crate::buffer::state::CleanCopy;
 use crate::core::BackingRequest;
 use crate::device::DeviceInner;
 use crate::error::Result;
-use crate::memory::{DomainKind, Placement};
+use crate::memory::{DeviceSet, DomainKind, Placement};
 use crate::residency::EvictionLimits;
 
 /// A move that is planned and not begun: nothing is locked.
@@ -38,6 +38,17 @@ impl<'a> Plan<'a> {
         kind: DomainKind,
         limits: &EvictionLimits,
     ) -> Result<Option<Self>> {
+        Self::within(buffer, home, kind, limits, None)
+    }
+
+    /// As [`Plan::new`], to a slab that these devices share.
+    pub(in crate::buffer) fn within(
+        buffer: &'a Arc<BufferInner>,
+        home: &Arc<DeviceInner>,
+        kind: DomainKind,
+        limits: &EvictionLimits,
+        within: Option<DeviceSet>,
+    ) -> Result<Option<Self>> {
         buffer.check_can_move(home)?;
         let placement = match kind {
             DomainKind::Vram => Placement::Vram,
@@ -51,14 +62,24 @@ impl<'a> Plan<'a> {
         // of it.
         buffer.core().retire.collect();
         buffer.core().give_back_due_views();
+        let sharers = within.unwrap_or_else(|| matrix.sharers());
         let accept = |provider| matrix.all_can_import(provider);
         if kind == DomainKind::System
             && let Some(new) = clean_copy(buffer, &matrix)?
         {
             return Ok(Some(Self { buffer, home: Arc::clone(home), matrix, new, clean: true }));
         }
-        let (size, group) = (buffer.size, buffer.group());
-        let request = BackingRequest { home, placement, size, dedicated: false, group };
+        let request = BackingRequest {
+            home,
+            placement,
+            size: buffer.size,
+            dedicated: false,
+            // The old or the new home device has to see both places.
+            private: buffer.is_private() && matrix.home_was(home),
+            sharers,
+            priority: buffer.flags.priority(),
+            group: buffer.group(),
+        };
         let new = buffer.set.allocate(&request, limits, accept)?;
         let new = new.ok_or_else(|| {
             let device = matrix.device_without(kind).map(|id| buffer.core().find(id));
@@ -93,9 +114,10 @@ fn clean_copy<'a>(
         return Ok(None);
     };
     drop(state);
-    if matrix.all_can_import(backing.allocation().provider()) {
+    let reachable = matrix.all_can_import(backing.allocation().provider());
+    if reachable && backing.suits(matrix.sharers()) {
         return Ok(Some(Destination::lent(backing, Lender { buffer, generation })));
     }
-    // Dropped: the copy is idle, and of no use where a device cannot reach it.
+    // Dropped: the copy is idle, and of no use where a device cannot reach it, or would import a slab of others.
     Ok(None)
 }

@@ -10,7 +10,7 @@ use ash::vk;
 use super::creation_flags::CreationFlags;
 use super::return_backoff::ReturnBackoff;
 use super::status::Status;
-use crate::buffer::state::State;
+use crate::buffer::state::{AttachCaps, State};
 use crate::core::{Core, EndedExports, ExportTable, ImportTable, Registry, SlotId};
 use crate::device::{Device, DeviceId, DeviceInner};
 use crate::memory::{Backing, DomainId, Placement, Provider};
@@ -225,9 +225,19 @@ impl BufferInner {
         self.placement() == Placement::Vram
     }
 
+    /// Whether its memory need not be exportable while only its home device is attached.
+    pub(in crate::buffer) fn is_private(&self) -> bool {
+        self.flags.is_private()
+    }
+
     /// Whether it may be in one device's own memory while other devices are attached.
     pub(in crate::buffer) fn peer_to_peer(&self) -> bool {
         self.flags.peer_to_peer()
+    }
+
+    /// What a device may do with the buffer to copy it.
+    pub(in crate::buffer) fn caps_of(&self, device: DeviceId) -> AttachCaps {
+        AttachCaps { device, peer_to_peer: self.peer_to_peer() }
     }
 
     pub(in crate::buffer) fn home(&self) -> Arc<DeviceInner> {

@@ -22,11 +22,13 @@ const DISCARDABLE: u8 = 1 << 5;
 
 const NAMED: u8 = 1 << 6;
 
+const PRIVATE: u8 = 1 << 7;
+
 impl CreationFlags {
     pub(super) fn new(
         placement: Placement,
         priority: Priority,
-        [peer_to_peer, discardable, named]: [bool; 3],
+        [peer_to_peer, discardable, named, private]: [bool; 4],
     ) -> Self {
         let flag = |flag, on| if on { flag } else { 0 };
         let placement = match placement {
@@ -39,7 +41,8 @@ impl CreationFlags {
                 | bits_of(priority) << PRIORITY
                 | flag(PEER_TO_PEER, peer_to_peer)
                 | flag(DISCARDABLE, discardable)
-                | flag(NAMED, named),
+                | flag(NAMED, named)
+                | flag(PRIVATE, private),
         )
     }
 
@@ -60,6 +63,11 @@ impl CreationFlags {
         self.0 & DISCARDABLE != 0
     }
 
+    /// Whether its memory need not be exportable while only its home device is attached.
+    pub(in crate::buffer) fn is_private(self) -> bool {
+        self.0 & PRIVATE != 0
+    }
+
     /// Whether it has a name, which is in the registry.
     pub(super) fn is_named(self) -> bool {
         self.0 & NAMED != 0
@@ -75,16 +83,19 @@ mod tests {
     fn flags_keep_every_property_of_the_descriptor() {
         for placement in PLACEMENTS {
             for &priority in Priority::ALL {
-                for flags in 0..8 {
-                    let [peer_to_peer, discardable, named] = [1, 2, 4].map(|bit| flags & bit != 0);
+                for flags in 0..16 {
+                    let [peer_to_peer, discardable, named, private] =
+                        [1, 2, 4, 8].map(|bit| flags & bit != 0);
                     let asked = BufferDescriptor::new(1).placement(placement).priority(priority);
                     let asked = asked.peer_to_peer(peer_to_peer);
                     let asked = if discardable { asked.discardable() } else { asked };
                     let asked = if named { asked.name("it") } else { asked };
+                    let asked = if private { asked.private() } else { asked };
                     let flags = asked.flags();
                     assert_eq!((flags.placement(), flags.priority()), (placement, priority));
                     let kept = [flags.peer_to_peer(), flags.is_discardable(), flags.is_named()];
                     assert_eq!(kept, [peer_to_peer, discardable, named], "{flags:?}");
+                    assert_eq!(flags.is_private(), private, "{flags:?}");
                 }
             }
         }

@@ -29,6 +29,7 @@ pub struct BufferDescriptor {
     peer_to_peer: bool,
     priority: Priority,
     discardable: bool,
+    private: bool,
     client: Option<ClientGroup>,
 }
 
@@ -44,6 +45,7 @@ impl BufferDescriptor {
             peer_to_peer: true,
             priority: Priority::default(),
             discardable: false,
+            private: false,
             client: None,
         }
     }
@@ -88,6 +90,21 @@ impl BufferDescriptor {
     #[must_use]
     pub fn discardable(mut self) -> Self {
         self.discardable = true;
+        self
+    }
+
+    /// Lets its memory be of a kind that cannot be exported, while only its home device is attached: for buffers that no
+    /// other device is expected to attach.
+    ///
+    /// GPU drivers treat such memory better: RADV allocates it as always valid
+    /// (`AMDGPU_GEM_CREATE_VM_ALWAYS_VALID`), which adds nothing to the list of objects of a submission; an exportable
+    /// slab does, on every submission of the device. No import by another device can move it.
+    ///
+    /// When another device attaches the buffer, or it is exported, it first moves to exportable memory. If it is kept in
+    /// place then, that fails with [`Error::Busy`].
+    #[must_use]
+    pub fn private(mut self) -> Self {
+        self.private = true;
         self
     }
 
@@ -137,7 +154,7 @@ impl BufferDescriptor {
 
     /// The constant properties, in one byte.
     pub(in crate::buffer) fn flags(&self) -> CreationFlags {
-        let flags = [self.peer_to_peer, self.discardable, self.name.is_some()];
+        let flags = [self.peer_to_peer, self.discardable, self.name.is_some(), self.private];
         CreationFlags::new(self.placement, self.priority, flags)
     }
 
@@ -147,6 +164,10 @@ impl BufferDescriptor {
 
     pub(in crate::buffer) fn is_discardable(&self) -> bool {
         self.discardable
+    }
+
+    pub(in crate::buffer) fn is_private(&self) -> bool {
+        self.private
     }
 
     /// The number of the client group that the buffer is to be charged to.

@@ -37,7 +37,7 @@ impl Buffers {
         limits: &EvictionLimits,
         accept: impl Fn(Provider) -> bool,
     ) -> Result<Option<Found<Backing, Error>>> {
-        let BackingRequest { home, placement, size, dedicated, group } = *request;
+        let BackingRequest { home, placement, size, dedicated, group, .. } = *request;
         self.poll_budget(home.id());
         // Read once: what is charged and what is allocated must agree.
         let limit = self.core.devices.max_allocation();

@@ -32,7 +32,16 @@ impl SharedBuffer {
         let (size, placement) = (descriptor.size(), descriptor.placed());
         let id = set.next_id();
         let group = descriptor.group_id(set)?;
-        let request = BackingRequest { home, placement, size, dedicated: false, group };
+        let request = BackingRequest {
+            home,
+            placement,
+            size,
+            dedicated: false,
+            private: descriptor.is_private(),
+            sharers: set.core.predicted_sharers(home.id(), size, id),
+            priority: descriptor.prioritised(),
+            group,
+        };
         let trigger = Trigger::Room { bytes: size, by: Some(id) };
         // No device is attached whose memory it could use instead.
         let of_home = |provider: Provider| provider.exporter().is_none_or(|id| id == home.id());
@@ -89,6 +98,7 @@ impl SharedBuffer {
         let descriptor = descriptor.placement(flags.placement()).priority(flags.priority());
         let descriptor = descriptor.peer_to_peer(flags.peer_to_peer());
         let descriptor = if flags.is_discardable() { descriptor.discardable() } else { descriptor };
+        let descriptor = if flags.is_private() { descriptor.private() } else { descriptor };
         let descriptor = match self.client_group() {
             Some(group) => descriptor.client(&group),
             None => descriptor,

@@ -11,7 +11,7 @@ use crate::buffer::object::BufferInner;
 use crate::buffer::state::{AttachCaps, AttachmentEntry, State};
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{DomainKind, ImportKind, Provider};
+use crate::memory::{DeviceSet, DomainKind, ImportKind, Provider};
 use crate::transfer::{self, Refusal, RefusalReason, Route};
 
 /// What each attached device of a buffer, and one that is about to attach, can import from each provider.
@@ -61,8 +61,13 @@ impl ImportMatrix {
         if !matches!(current, Provider::Foreign(_)) {
             for &kind in kinds {
                 let is_attached = |exporter| devices.iter().any(|caps| caps.device == exporter);
+                let wanted = |provider: Provider| {
+                    !matches!(provider, Provider::Private { .. }) || buffer.is_private()
+                };
                 let suits = |provider: &Provider| {
-                    *provider != current && provider.exporter().is_none_or(is_attached)
+                    *provider != current
+                        && wanted(*provider)
+                        && provider.exporter().is_none_or(is_attached)
                 };
                 providers.extend(buffer.core().possible(home, kind).filter(suits));
             }
@@ -87,7 +92,9 @@ impl ImportMatrix {
     ) -> Result<()> {
         let mut import_kinds = SmallVec::new();
         let exporter = match provider {
-            Provider::Device { device, .. } => Some(&buffer.core().member(device).device),
+            Provider::Device { device, .. } | Provider::Private { device } => {
+                Some(&buffer.core().member(device).device)
+            }
             _ => None,
         };
         if exporter.is_some_and(|exporter| exporter.is_lost()) {
@@ -123,6 +130,12 @@ impl ImportMatrix {
     /// Whether the matrix was gathered at that generation of the buffer.
     pub(in crate::buffer) fn is_of_generation(&self, generation: u32) -> bool {
         self.generation == generation
+    }
+
+    /// The devices that the matrix is for.
+    pub(in crate::buffer) fn sharers(&self) -> DeviceSet {
+        let all = self.devices.iter();
+        all.fold(DeviceSet::of(self.home), |set, caps| set.with(caps.device))
     }
 
     /// Whether `home` was the buffer's home device when the matrix was gathered.

@@ -22,7 +22,8 @@ pub(crate) enum CopyChoice {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CopyConditions {
     pub(crate) bytes: u64,
-    /// Whether one device sees both backings.
+    /// Whether one device sees both backings, and may: neither a descriptor forbids it peer-to-peer access, nor does its
+    /// import move the memory to the host.
     pub(crate) one_device: bool,
     /// Whether the host reads and writes both at full speed. Video memory behind a bus does not count: the host
     /// reads it a hundred times more slowly.

@@ -8,7 +8,7 @@ use super::super::span::Span;
 use super::outcome::Until;
 use crate::device::{AdapterKind, DeviceInner};
 use crate::error::Result;
-use crate::memory::{Allocation, Domain, Origin, Provider, View};
+use crate::memory::{Allocation, DeviceSet, Domain, MemoryPriority, Origin, Provider, View};
 use crate::sync::{Fence, RejectionWatch};
 
 /// Bytes of a probe between software devices: all of it fits into a processor's cache.
@@ -48,6 +48,8 @@ pub(super) fn origin(provider: Provider, exporter: &Arc<DeviceInner>) -> Origin 
         calls: Arc::clone(exporter.calls()),
         live: Arc::clone(exporter.live()),
         imports: Arc::default(),
+        sharers: DeviceSet::ALL,
+        priority: MemoryPriority::DEFAULT,
     }
 }
 
