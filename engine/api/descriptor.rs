@@ -22,6 +22,7 @@ pub struct EngineDescriptor {
     pub(super) options: ResidencyOptions,
     pub(super) trace: Option<PathBuf>,
     pub(super) transfer_queues: bool,
+    pub(super) device_addresses: bool,
     pub(super) copy_speeds: Option<CopySpeeds>,
     pub(super) route_cache: Option<PathBuf>,
     pub(super) probe_program: Option<PathBuf>,
@@ -43,6 +44,7 @@ impl EngineDescriptor {
             options: ResidencyOptions::new(),
             trace: None,
             transfer_queues: true,
+            device_addresses: false,
             copy_speeds: None,
             route_cache: None,
             probe_program: None,
@@ -91,6 +93,15 @@ impl EngineDescriptor {
     #[must_use]
     pub fn transfer_queues(mut self, use_them: bool) -> Self {
         self.transfer_queues = use_them;
+        self
+    }
+
+    /// Sets whether opened devices give buffers addresses for shaders ([`crate::Mapping::device_address`]), where they
+    /// can (feature `bufferDeviceAddress`). The default is `false`. An adopted device says it for itself
+    /// ([`crate::device::AdoptedDevice::device_addresses`]).
+    #[must_use]
+    pub fn device_addresses(mut self, wanted: bool) -> Self {
+        self.device_addresses = wanted;
         self
     }
 
@@ -181,6 +192,7 @@ impl fmt::Debug for EngineDescriptor {
             .field("residency", &self.options)
             .field("trace", &self.trace)
             .field("transfer_queues", &self.transfer_queues)
+            .field("device_addresses", &self.device_addresses)
             .field("route_cache", &self.route_cache)
             .field("probe_program", &self.probe_program)
             .field("slabs", &self.grouping)

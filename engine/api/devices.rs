@@ -36,7 +36,8 @@ impl Engine {
     /// [`crate::Error::Unsupported`] if the adapter lacks something, or the error of `vkCreateDevice`.
     pub fn open_device(&self, adapter: &Adapter) -> Result<Device> {
         let (calls, live) = (Arc::clone(&self.set.core.calls), Arc::clone(&self.set.core.live));
-        self.join(|id| DeviceInner::open(adapter, self.transfer_queues, id, calls, live))
+        let wanted = (self.transfer_queues, self.device_addresses);
+        self.join(|id| DeviceInner::open(adapter, wanted, id, calls, live))
     }
 
     /// Adopts an application's own device.
@@ -53,8 +54,8 @@ impl Engine {
     ///
     /// * `entry`, `instance`, `physical` and `device` belong together and are live; the instance was
     ///   created for Vulkan 1.2 or newer;
-    /// * `device` was created with exactly the extensions named, with the feature `timelineSemaphore`,
-    ///   and with the queues named, without `VkDeviceQueueCreateFlags`;
+    /// * `device` was created with exactly the extensions named, with the feature `timelineSemaphore`, with
+    ///   `bufferDeviceAddress` if that is named, and with the queues named, without `VkDeviceQueueCreateFlags`;
     /// * the further pipeline stages named are valid on the main queue's family with what was enabled;
     /// * nothing else uses those queues, except through [`Device::with_queue`] or under their locks;
     /// * `device` stays alive until [`Engine::remove_device`] has removed it, or until this engine, every buffer of it,

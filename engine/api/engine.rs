@@ -26,6 +26,7 @@ pub struct Engine {
     pub(crate) set: Arc<Buffers>,
     pub(super) adapters: Arc<[Adapter]>,
     pub(super) transfer_queues: bool,
+    pub(super) device_addresses: bool,
     /// `None` if every device is adopted.
     _instance: Option<Arc<Instance>>,
 }
@@ -66,8 +67,13 @@ impl Engine {
         let mut core = Core::new(descriptor.bounds(), memory, options, tracer, speeds, grouping);
         let (file, program) = (descriptor.route_cache.clone(), descriptor.probe_program.clone());
         core.routes = Routes::with(file, program);
-        let transfer_queues = descriptor.transfer_queues;
-        Self { set: Buffers::new(core), adapters: [].into(), transfer_queues, _instance: None }
+        Self {
+            set: Buffers::new(core),
+            adapters: [].into(),
+            transfer_queues: descriptor.transfer_queues,
+            device_addresses: descriptor.device_addresses,
+            _instance: None,
+        }
     }
 }
 

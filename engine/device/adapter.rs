@@ -63,6 +63,7 @@ pub(super) struct Facts {
     pub(super) host_pointer_alignment: Option<u64>,
     pub(super) storage_range: u64,
     pub(super) max_allocation: u64,
+    pub(super) device_addresses: bool,
     pub(super) extensions: Vec<&'static CStr>,
     pub(super) missing: Vec<&'static str>,
     pub(super) read_error: Option<Error>,
@@ -209,6 +210,11 @@ impl Adapter {
     /// `maxBufferSize`. No buffer can be larger, in any domain.
     pub fn max_allocation(&self) -> u64 {
         self.0.max_allocation
+    }
+
+    /// Whether shaders can address its buffers (feature `bufferDeviceAddress`).
+    pub fn has_device_addresses(&self) -> bool {
+        self.0.device_addresses
     }
 
     /// Largest range of a storage buffer binding, in bytes.

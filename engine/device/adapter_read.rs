@@ -49,7 +49,8 @@ impl Adapter {
         };
         let extensions: Vec<_> = WANTED.iter().copied().filter(|name| is_present(name)).collect();
         let mut missing = Vec::new();
-        if !has_timeline_semaphores(raw, physical) {
+        let (timelines, device_addresses) = features(raw, physical);
+        if !timelines {
             missing.push("timeline semaphores");
         }
         let has = |name: &CStr| extensions.contains(&name);
@@ -111,6 +112,7 @@ impl Adapter {
             host_pointer_alignment: has(ext::external_memory_host::NAME)
                 .then_some(host.min_imported_host_pointer_alignment),
             max_allocation: limits.max_memory_allocation_size.min(newer.max_buffer_size),
+            device_addresses,
             extensions,
             missing,
             ..facts
@@ -156,6 +158,7 @@ impl Facts {
             host_pointer_alignment: None,
             storage_range: u64::from(basic.limits.max_storage_buffer_range),
             max_allocation: 0,
+            device_addresses: false,
             extensions: vec![],
             missing: vec![],
             read_error: None,
@@ -172,12 +175,15 @@ fn present_extensions(
         .map_err(|code| Error::vulkan("vkEnumerateDeviceExtensionProperties", "adapter", code))
 }
 
-fn has_timeline_semaphores(instance: &ash::Instance, physical: vk::PhysicalDevice) -> bool {
+/// Whether it has timeline semaphores, and buffer device addresses.
+fn features(instance: &ash::Instance, physical: vk::PhysicalDevice) -> (bool, bool) {
     let mut timeline = vk::PhysicalDeviceTimelineSemaphoreFeatures::default();
-    let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut timeline);
+    let mut addresses = vk::PhysicalDeviceBufferDeviceAddressFeatures::default();
+    let mut features =
+        vk::PhysicalDeviceFeatures2::default().push_next(&mut timeline).push_next(&mut addresses);
     // SAFETY: `physical` was enumerated from the live `instance` and is of version 1.2.
     unsafe { instance.get_physical_device_features2(physical, &mut features) };
-    timeline.timeline_semaphore == vk::TRUE
+    (timeline.timeline_semaphore == vk::TRUE, addresses.buffer_device_address == vk::TRUE)
 }
 
 fn buffer_abilities(

@@ -51,6 +51,9 @@ pub struct AdoptedDevice {
     /// forbid such waits (VUID-VkSemaphoreGetFdInfoKHR-handleType-03254). Without this promise a thread of the host
     /// makes them wait for a queue that the application uses itself.
     pub waits_are_submitted: bool,
+    /// Whether the feature `bufferDeviceAddress` is enabled, and buffers of peerbuf have addresses on the device
+    /// ([`crate::Mapping::device_address`]). All their memory then has `VK_MEMORY_ALLOCATE_DEVICE_ADDRESS_BIT`.
+    pub device_addresses: bool,
 }
 
 /// A second queue of an application's device, for [`AdoptedDevice::transfer_queue`].
@@ -105,7 +108,15 @@ impl AdoptedDevice {
             stages: vk::PipelineStageFlags::empty(),
             presents: false,
             waits_are_submitted: false,
+            device_addresses: false,
         }
+    }
+
+    /// Sets whether buffers have addresses, for which the feature `bufferDeviceAddress` is enabled.
+    #[must_use]
+    pub fn device_addresses(mut self, enabled: bool) -> Self {
+        self.device_addresses = enabled;
+        self
     }
 
     /// Promises that no submission of the application waits for a signal that is not submitted yet.

@@ -33,6 +33,8 @@ pub(crate) struct DeviceInner {
     pub(super) stages: vk::PipelineStageFlags,
     /// Whether the application presents behind peerbuf's submissions.
     pub(super) presents: bool,
+    /// Whether the feature `bufferDeviceAddress` is on.
+    pub(super) device_addresses: bool,
     pub(super) queues: Queues,
     pub(super) memory_fd: Option<khr::external_memory_fd::Device>,
     pub(super) memory_host: Option<ext::external_memory_host::Device>,
@@ -197,6 +199,11 @@ impl DeviceInner {
     /// Whether the application presents behind peerbuf's submissions.
     pub(crate) fn presents(&self) -> bool {
         self.presents
+    }
+
+    /// Whether the feature `bufferDeviceAddress` is on: then every view has an address.
+    pub(crate) fn has_device_addresses(&self) -> bool {
+        self.device_addresses
     }
 
     /// The timeline that counts a queue's submissions.

@@ -19,10 +19,11 @@ use crate::error::{Error, Result};
 use crate::observe::{Live, Object};
 
 impl DeviceInner {
-    /// Opens a device on `adapter`; with a queue for moves if `transfer_queue` is set and the adapter has one.
+    /// Opens a device on `adapter`; with a queue for moves, and with buffer device addresses, if they are wanted and
+    /// the adapter has them.
     pub(crate) fn open(
         adapter: &Adapter,
-        transfer_queue: bool,
+        (transfer_queue, device_addresses): (bool, bool),
         id: DeviceId,
         calls: Arc<Calls>,
         live: Arc<Live>,
@@ -33,10 +34,11 @@ impl DeviceInner {
         let transfer =
             queues::choose_transfer(adapter.queue_families(), family).filter(|_| transfer_queue);
         let extensions = adapter.device_extensions();
-        let raw = create_raw(adapter, main, transfer, extensions)
+        let device_addresses = device_addresses && adapter.has_device_addresses();
+        let raw = create_raw(adapter, (main, transfer), extensions, device_addresses)
             .map_err(|code| Error::vulkan("vkCreateDevice", adapter.name(), code))?;
         let queues = own_queues(main, transfer);
-        let uses = Uses::default();
+        let uses = Uses { device_addresses, ..Uses::default() };
         let parts =
             Parts { adapter, id, calls, live, raw, queues, uses, owned: true, probe: false };
         // SAFETY: `raw` was just created with these queues, these extensions and the feature.
@@ -58,11 +60,17 @@ impl DeviceInner {
         let raw = like
             .calls
             .enter(Call::CreateDevice)
-            .and_then(|()| create_raw(adapter, main, transfer, &extensions))
+            .and_then(|()| {
+                create_raw(adapter, (main, transfer), &extensions, like.device_addresses)
+            })
             .map_err(|code| Error::vulkan(Call::CreateDevice.name(), &like.name, code))?;
         let (calls, live) = (Arc::clone(&like.calls), Arc::clone(&like.live));
         let queues = own_queues(main, transfer);
-        let uses = Uses { stages: like.stages, presents: like.presents };
+        let uses = Uses {
+            stages: like.stages,
+            presents: like.presents,
+            device_addresses: like.device_addresses,
+        };
         let parts = Parts {
             adapter,
             id: like.id,
@@ -113,9 +121,13 @@ impl DeviceInner {
         live: Arc<Live>,
     ) -> Result<Arc<Self>> {
         let (raw, extensions) = (adopted.device.clone(), adopted.extensions.clone());
-        let (stages, presents) = (adopted.stages, adopted.presents);
+        let AdoptedDevice { stages, presents, device_addresses, .. } = adopted;
+        if device_addresses && !adapter.has_device_addresses() {
+            let (device, missing) = (adapter.name().to_owned(), "bufferDeviceAddress".into());
+            return Err(Error::Unsupported { device, missing });
+        }
         let queues = adopted.queues(adapter)?;
-        let uses = Uses { stages, presents };
+        let uses = Uses { stages, presents, device_addresses };
         let parts =
             Parts { adapter, id, calls, live, raw, queues, uses, owned: false, probe: false };
         // SAFETY: the caller's contract is that of `wrap`.
@@ -156,6 +168,7 @@ impl DeviceInner {
             owned,
             stages: uses.stages,
             presents: uses.presents,
+            device_addresses: uses.device_addresses,
             queues,
             memory_fd: has(khr::external_memory_fd::NAME)
                 .then(|| khr::external_memory_fd::Device::new(instance, &raw)),
@@ -186,6 +199,8 @@ struct Uses {
     /// Further pipeline stages that are enabled.
     stages: vk::PipelineStageFlags,
     presents: bool,
+    /// Whether the feature `bufferDeviceAddress` is on.
+    device_addresses: bool,
 }
 
 struct Parts<'a> {
@@ -219,9 +234,9 @@ fn timeline_export(adapter: &Adapter) -> SemaphoreHandle {
 
 fn create_raw(
     adapter: &Adapter,
-    main: QueueIndex,
-    transfer: Option<QueueIndex>,
+    (main, transfer): (QueueIndex, Option<QueueIndex>),
     extensions: &[&CStr],
+    device_addresses: bool,
 ) -> Result<ash::Device, vk::Result> {
     let priorities = [1.0; 2];
     let family = |family, count| {
@@ -240,6 +255,8 @@ fn create_raw(
     let mut priority = vk::PhysicalDeviceMemoryPriorityFeaturesEXT::default().memory_priority(true);
     let mut timeline =
         vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
+    let mut addresses =
+        vk::PhysicalDeviceBufferDeviceAddressFeatures::default().buffer_device_address(true);
     let mut info = vk::DeviceCreateInfo::default()
         .queue_create_infos(&queues)
         .enabled_extension_names(&extensions)
@@ -247,7 +264,10 @@ fn create_raw(
     if has_priority {
         info = info.push_next(&mut priority);
     }
-    // SAFETY: the families exist and have that many queues, the extensions were enumerated, and the feature was
+    if device_addresses {
+        info = info.push_next(&mut addresses);
+    }
+    // SAFETY: the families exist and have that many queues, the extensions were enumerated, and the features were
     // found to be supported when the adapter was read; all pointers outlive the call.
     unsafe { adapter.instance().raw().create_device(adapter.physical(), &info, None) }
 }

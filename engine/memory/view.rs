@@ -61,6 +61,15 @@ impl View {
         self.buffer
     }
 
+    /// The address of the buffer on its device; `None` if the device has no such addresses.
+    pub(crate) fn device_address(&self) -> Option<vk::DeviceAddress> {
+        let info = vk::BufferDeviceAddressInfo::default().buffer(self.buffer);
+        // SAFETY: the feature is on, and so the buffer has the usage and its memory the flag
+        // (VUID-vkGetBufferDeviceAddress-bufferDeviceAddress-03324, VUID-VkBufferDeviceAddressInfo-buffer-02601).
+        let address = || unsafe { self.device.raw().get_buffer_device_address(&info) };
+        self.device.has_device_addresses().then(address)
+    }
+
     pub(super) fn memory_size(&self) -> u64 {
         self.memory_size
     }

@@ -204,7 +204,11 @@ impl View {
         if size > limit {
             return Err(ViewError::TooLarge { size, limit });
         }
-        let buffer = create_buffer(device, size, handle, SHARED_BUFFER_USAGE)?;
+        let mut usage = SHARED_BUFFER_USAGE;
+        if device.has_device_addresses() {
+            usage |= vk::BufferUsageFlags::SHADER_DEVICE_ADDRESS;
+        }
+        let buffer = create_buffer(device, size, handle, usage)?;
         device.live().born(Object::View);
         // INVARIANT: the buffer was just created; the memory is null.
         Ok(Self {
@@ -284,6 +288,12 @@ impl View {
             .push_next(extra);
         if self.dedicated {
             info = info.push_next(&mut dedicated);
+        }
+        let mut flags =
+            vk::MemoryAllocateFlagsInfo::default().flags(vk::MemoryAllocateFlags::DEVICE_ADDRESS);
+        if self.device.has_device_addresses() {
+            // VUID-vkBindBufferMemory-bufferDeviceAddress-03339.
+            info = info.push_next(&mut flags);
         }
         // SAFETY: the type index was chosen among the device's own types, by the bits that buffer and
         // handle allow (VUID-VkMemoryAllocateInfo-memoryTypeIndex-00645 ff.); the structures in the

@@ -268,10 +268,17 @@ fn create_device(
     let names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
     let mut timeline =
         vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
+    // What the driver has of these is on.
+    let mut addresses = vk::PhysicalDeviceBufferDeviceAddressFeatures::default();
+    let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut addresses);
+    // SAFETY: enumerated from the live instance, which is of version 1.2.
+    unsafe { instance.get_physical_device_features2(physical, &mut features) };
+    addresses.p_next = std::ptr::null_mut();
     let info = vk::DeviceCreateInfo::default()
         .queue_create_infos(&queues)
         .enabled_extension_names(&names)
-        .push_next(&mut timeline);
-    // SAFETY: the family exists, the adapter has these extensions and the feature.
+        .push_next(&mut timeline)
+        .push_next(&mut addresses);
+    // SAFETY: the family exists, the adapter has these extensions and the features.
     unsafe { instance.create_device(physical, &info, None) }.expect("a device")
 }

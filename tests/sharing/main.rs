@@ -7,6 +7,7 @@ mod adopt;
 mod attachment;
 mod copy;
 mod cpu_access;
+mod device_addresses;
 mod errors;
 mod export_import;
 mod foreign;

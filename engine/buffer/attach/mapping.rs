@@ -177,6 +177,27 @@ impl Mapping {
         Ok(self.handles())
     }
 
+    /// Returns the address of the buffer's bytes for shaders of this mapping's device.
+    ///
+    /// It belongs to the mapping's generation, as the handles do: it changes when the buffer moves. Addresses exist
+    /// only where they were asked for: [`crate::EngineDescriptor::device_addresses`],
+    /// [`crate::device::AdoptedDevice::device_addresses`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapping::view`]; [`Error::Unsupported`] if the device has no addresses.
+    ///
+    /// Locks: as [`Mapping::view`].
+    #[doc(alias = "vkGetBufferDeviceAddress")]
+    pub fn device_address(&self) -> Result<vk::DeviceAddress> {
+        let RawView { offset, .. } = self.view()?;
+        let start = self.view.get().device_address().ok_or_else(|| Error::Unsupported {
+            device: self.device_inner().name().to_owned(),
+            missing: "buffer device addresses: ask for them when the engine is opened".into(),
+        })?;
+        Ok(start + offset)
+    }
+
     /// Returns the handles without a check of the content.
     #[inline]
     pub(in crate::buffer) fn handles(&self) -> RawView {
