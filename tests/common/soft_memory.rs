@@ -21,6 +21,8 @@ pub(crate) struct SoftMemory {
     pub(crate) types: Vec<(u32, Flags)>,
     /// `maxMemoryAllocationSize`.
     pub(crate) max_allocation: u64,
+    /// `maxBufferSize`.
+    pub(crate) max_buffer: u64,
     /// How many allocations there may be at once.
     pub(crate) max_count: usize,
     /// What kind of device it is; `None` for what the driver says.
@@ -42,6 +44,7 @@ impl SoftMemory {
             heaps: vec![(vram, true), (host, false)],
             types: vec![(0, Flags::DEVICE_LOCAL), (1, HOST), (1, HOST | Flags::HOST_CACHED)],
             max_allocation: u64::MAX,
+            max_buffer: u64::MAX,
             max_count: usize::MAX,
             kind: None,
             version: None,
@@ -279,6 +282,13 @@ unsafe extern "system" fn properties2(
             let limits = unsafe { &mut *limits };
             limits.max_memory_allocation_size =
                 limits.max_memory_allocation_size.min(soft.memory.max_allocation);
+        }
+        if here.s_type == vk::StructureType::PHYSICAL_DEVICE_MAINTENANCE_4_PROPERTIES {
+            let limits =
+                std::ptr::from_mut(here).cast::<vk::PhysicalDeviceMaintenance4Properties<'_>>();
+            // SAFETY: its type says what it is.
+            let limits = unsafe { &mut *limits };
+            limits.max_buffer_size = limits.max_buffer_size.min(soft.memory.max_buffer);
         }
         next = here.p_next;
     }

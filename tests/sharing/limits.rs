@@ -1,6 +1,8 @@
 //! Heaps, memory types and limits that differ from those of software drivers: small heaps listed first, odd limits of
 //! sizes and counts. Each test names the report of the user who met it.
 
+use std::cell::Cell;
+
 use crate::common::app::App;
 use crate::common::soft_memory::{HOST, SoftMemory};
 use crate::common::{Rig, assert_pattern, bytes, fill, wait_idle};
@@ -184,6 +186,29 @@ fn the_error_of_a_buffer_beyond_the_limit_names_its_size_and_the_limit() {
         }
         assert_eq!(app.memory().asked(), [], "no call was made");
     });
+}
+
+/// One `VkBuffer` spans an allocation, so no allocation exceeds `maxBufferSize` (VUID-VkBufferCreateInfo-size-06409).
+#[test]
+fn no_allocation_is_larger_than_the_largest_buffer() {
+    let limit = 24 * MIB + 4;
+    let memory = SoftMemory { max_buffer: limit, ..SoftMemory::discrete(8 * GIB, GIB) };
+    let met = Cell::new(0);
+    with_each(&memory, |engine, device, app| {
+        if device.adapter().max_allocation() != limit {
+            // The driver lacks VK_KHR_maintenance4, and so the limit.
+            return;
+        }
+        met.set(met.get() + 1);
+        for size in [4096, MIB, 9 * MIB, limit - 64] {
+            create(engine, device, size).expect("within the limit");
+        }
+        let error = create(engine, device, limit + 4).expect_err("beyond the limit");
+        assert!(error.to_string().contains(&limit.to_string()), "{error}");
+        let asked = app.memory().asked();
+        assert!(asked.iter().all(|(_, size)| *size <= limit), "{asked:?}");
+    });
+    assert!(met.get() > 0, "some driver has the limit");
 }
 
 /// A limit that is smaller than a slot of the buffer's class.
