@@ -7,6 +7,7 @@
 
 mod by_hand;
 mod copy;
+mod drivers;
 mod evict;
 mod figure;
 mod frames;
@@ -49,7 +50,7 @@ struct Group {
     measure: fn(&Setup) -> Outcome<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 22] = [
+const GROUPS: [Group; 25] = [
     Group { ids: &["share_one_more"], measure: share::one_more },
     Group { ids: &["create_share_destroy", "create_share_use_destroy"], measure: share::life },
     Group {
@@ -75,6 +76,9 @@ const GROUPS: [Group; 22] = [
     Group { ids: &["clean_evict_bytes"], measure: evict::clean },
     Group { ids: &["slab_waste", "slab_waste_held", "slab_waste_used"], measure: waste::slabs },
     Group { ids: &["imports_resident"], measure: imports::resident },
+    Group { ids: &["attach_first"], measure: drivers::attach_first },
+    Group { ids: &["host_read_4k_busy"], measure: drivers::host_read_busy },
+    Group { ids: &["control_probe_bound"], measure: drivers::probe_bound },
     Group { ids: &["frame_p99"], measure: frames::p99 },
     Group { ids: &["policy_worst", "policy_geomean", "policy_vs_lru"], measure: policy::bytes },
     Group {
