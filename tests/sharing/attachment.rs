@@ -1,6 +1,8 @@
 //! Attachments: one static attachment per device, detached when unmapped, cheap to create, and never made at the
 //! expense of attached devices.
 
+use std::sync::Arc;
+
 use crate::common::{self, Rig, assert_pattern, bytes, fill};
 use peerbuf::transfer::RefusalReason;
 use peerbuf::{
@@ -230,5 +232,26 @@ fn an_aliased_buffer_covers_exactly_the_mapping() {
         assert_ne!(own.raw(), shared.buffer);
         drop((mapping, attachment, buffer));
         assert_eq!(own.mapping().buffer().size(), 4096, "it keeps its mapping alive");
+    }
+}
+
+#[test]
+fn an_aliased_buffer_is_replaced_after_a_move() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        let buffer =
+            rig.engine().create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
+        let attachment =
+            buffer.attach_dynamic(&device, Arc::new(Refault::new())).expect("attached");
+        let mapping = Arc::new(attachment.map(Access::Read).expect("mapped"));
+        let usage = ash::vk::BufferUsageFlags::VERTEX_BUFFER;
+        let mut aliased = mapping.aliased_buffer(usage).expect("a buffer");
+        assert!(attachment.remap_aliased(&mut aliased).expect("current").is_none());
+        let raw = aliased.raw();
+        buffer.relocate().expect("not held");
+        let old = attachment.remap_aliased(&mut aliased).expect("remapped").expect("it was stale");
+        assert!(old.raw() == raw && aliased.raw() != raw, "the old one lives");
+        assert_eq!(aliased.mapping().generation(), buffer.generation());
+        assert!(attachment.remap_aliased(&mut aliased).expect("current").is_none());
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ash::vk;
 
+use super::attachment::Attachment;
 use super::mapping::Mapping;
 use crate::device::Call;
 use crate::error::{Error, Result};
@@ -13,10 +14,12 @@ use crate::error::{Error, Result};
 /// A `VkBuffer` over exactly the bytes of a mapping, from [`Mapping::aliased_buffer`].
 ///
 /// It is for APIs that take a buffer without an offset, and for usages that the slab's buffer does not have. It
-/// keeps its mapping alive. Drop it after the device has finished with it.
+/// keeps its mapping alive. Drop it after the device has finished with it. When the buffer has moved,
+/// [`Attachment::remap_aliased`] replaces it.
 #[doc(alias = "OwnBuffer")]
 pub struct AliasedBuffer {
     raw: vk::Buffer,
+    usage: vk::BufferUsageFlags,
     mapping: Arc<Mapping>,
 }
 
@@ -49,7 +52,7 @@ impl AliasedBuffer {
         let size = mapping.buffer_inner().size;
         let raw = crate::memory::create_buffer(device, size, view.handle(), usage)
             .map_err(|code| device.error(Call::CreateBuffer.name(), code))?;
-        let this = Self { raw, mapping: Arc::clone(mapping) };
+        let this = Self { raw, usage, mapping: Arc::clone(mapping) };
         this.bind()?;
         Ok(this)
     }
@@ -97,6 +100,29 @@ impl fmt::Debug for AliasedBuffer {
             .field("raw", &self.raw)
             .field("mapping", &self.mapping)
             .finish_non_exhaustive()
+    }
+}
+
+impl Attachment {
+    /// Replaces an aliased buffer whose mapping is stale by one over the buffer's present bytes, for the same access
+    /// and usage. Returns the old one, which must be dropped after the device has finished with it; `Ok(None)` if the
+    /// aliased buffer is current.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attachment::remap`] and [`Mapping::aliased_buffer`]. The aliased buffer is then unchanged.
+    ///
+    /// Locks: as [`Attachment::remap`].
+    pub fn remap_aliased(&self, aliased: &mut AliasedBuffer) -> Result<Option<AliasedBuffer>> {
+        self.check_mapping(&aliased.mapping)?;
+        match aliased.mapping.view() {
+            Ok(_) => return Ok(None),
+            Err(Error::Stale { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let mapping = Arc::new(self.map(aliased.mapping.access())?);
+        let current = AliasedBuffer::new(&mapping, aliased.usage)?;
+        Ok(Some(std::mem::replace(aliased, current)))
     }
 }
 
