@@ -55,8 +55,7 @@ fn stale_mappings_do_not_keep_an_attachment() {
     let rig = Rig::new();
     let [home, peer] = rig.two_of_one_adapter();
     let buffer = create(&rig, &home, Placement::VramOrSystem);
-    let attachment =
-        buffer.attach_dynamic(&peer, std::sync::Arc::new(Refault::new())).expect("attached");
+    let attachment = buffer.attach_dynamic(&peer, Arc::new(Refault::new())).expect("attached");
     let old = attachment.map(Access::Read).expect("mapped");
     buffer.migrate(DomainId::System).expect("not busy");
     let current = attachment.map(Access::Read).expect("mapped");
@@ -225,7 +224,7 @@ fn an_aliased_buffer_covers_exactly_the_mapping() {
     for device in rig.all() {
         let buffer = create(&rig, &device, Placement::Vram);
         let attachment = buffer.attach(&device).expect("attached");
-        let mapping = std::sync::Arc::new(attachment.map(Access::ReadWrite).expect("mapped"));
+        let mapping = Arc::new(attachment.map(Access::ReadWrite).expect("mapped"));
         let own =
             mapping.aliased_buffer(ash::vk::BufferUsageFlags::VERTEX_BUFFER).expect("a buffer");
         let shared = mapping.view().expect("handles");
