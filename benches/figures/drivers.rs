@@ -160,8 +160,8 @@ pub(crate) fn probe_bound(setup: &Setup) -> Outcome<Vec<Figure>> {
     let (least, most) = (bounds[0], bounds[bounds.len() - 1]);
     let figure = Figure::count(
         "control_probe_bound",
-        "longest attach with the queues held up, in bounds of 1 s",
-        "bounds",
+        "longest attach with the queues held up, over its bound of 1 s",
+        "of the bound",
         Some(1.2),
         most,
     );
