@@ -73,6 +73,15 @@ pub(crate) fn file_id(fd: impl AsFd) -> Result<FileId, Errno> {
     rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
+/// The size of the file that an fd names, if it has one. A dma-buf says it by `lseek`, which moves no position
+/// (`dma_buf_llseek`), and not by `fstat`.
+pub(crate) fn file_size(fd: impl AsFd) -> Option<u64> {
+    // CAST: sizes are not negative.
+    let size = rustix::fs::fstat(&fd).ok()?.st_size as u64;
+    let sought = || rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0)).ok();
+    if size > 0 { Some(size) } else { sought().filter(|size| *size > 0) }
+}
+
 /// `DMA_BUF_MAGIC` of `include/uapi/linux/magic.h`: the file-system type of every dma-buf.
 const DMA_BUF_MAGIC: u64 = 0x444d_4142;
 

@@ -81,6 +81,20 @@ pub enum ForeignFdReason {
     /// The driver refused the import.
     #[error("the driver refused the import ({0:?})")]
     Rejected(vk::Result),
+    /// The driver refused the import of so many bytes from a file of that size. Some drivers want more bytes in the file
+    /// than are imported.
+    #[error(
+        "the driver refused the import of {claimed} bytes from a file of {actual} bytes ({code:?})"
+    )]
+    #[non_exhaustive]
+    RejectedFile {
+        /// The driver's code.
+        code: vk::Result,
+        /// How many bytes were to be imported.
+        claimed: u64,
+        /// How many bytes the file has.
+        actual: u64,
+    },
     /// No memory type of the importing device suits it.
     #[error("no memory type of the device suits the memory")]
     NoMemoryType,

@@ -74,6 +74,13 @@ impl Origin {
                 error.importing(device, handle)
             }
             ViewError::Vulkan(code) => device.error(Call::ImportMemory.name(), code),
+            ViewError::RefusedFile { code, size, file } => Error::Unsupported {
+                device: device.name().to_owned(),
+                missing: format!(
+                    "imports of {size} bytes from a file of {file} bytes ({}: {code:?})",
+                    Call::ImportMemory.name()
+                ),
+            },
             ViewError::NoMemoryType => Error::Unsupported {
                 device: device.name().to_owned(),
                 missing: format!("a memory type for {}", self.provider),

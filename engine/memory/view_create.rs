@@ -170,6 +170,7 @@ impl View {
         let raw = duplicate.into_raw_fd();
         let mut import = vk::ImportMemoryFdInfoKHR::default().handle_type(handle.vk()).fd(raw);
         if let Err(error) = view.allocate_announced(&mut import) {
+            let error = error.of_file(fd, memory_size);
             // SAFETY: the allocation failed, so `raw` is still ours ("If this call succeeds, ...
             // ownership is transferred", VkImportMemoryFdInfoKHR), unless the driver has closed it
             // (`Effect::ClosesFdOfFailedImport`): then the number names no file or another one, and is left alone.

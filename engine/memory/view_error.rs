@@ -1,15 +1,20 @@
 //! Why a view could not be created, and its translation to an [`Error`].
 
+use std::os::fd::BorrowedFd;
+
 use ash::vk;
 
 use crate::device::{Call, DeviceInner, HandleType};
 use crate::error::{Error, ForeignFdReason};
+use crate::fd;
 
 /// Why a view could not be created, not yet translated to an [`Error`].
 #[derive(Debug)]
 pub(super) enum ViewError {
     /// The driver's code.
     Vulkan(vk::Result),
+    /// The driver refused the file of an fd. Some want more bytes in it than are imported (V3DV).
+    RefusedFile { code: vk::Result, size: u64, file: u64 },
     /// An error that needs no translation.
     Named(Error),
     /// No memory type suits buffer and handle.
@@ -23,12 +28,25 @@ pub(super) enum ViewError {
 }
 
 impl ViewError {
+    /// Adds both sizes to the refusal of a file from which `size` bytes were to be imported.
+    pub(super) fn of_file(self, fd: BorrowedFd<'_>, size: u64) -> Self {
+        match (self, fd::file_size(fd)) {
+            (Self::Vulkan(code @ vk::Result::ERROR_INVALID_EXTERNAL_HANDLE), Some(file)) => {
+                Self::RefusedFile { code, size, file }
+            }
+            (other, _) => other,
+        }
+    }
+
     /// Translates it to an error of an import on `device`.
     pub(super) fn importing(self, device: &DeviceInner, handle: HandleType) -> Error {
         let refuse = |reason| Error::ForeignFd { handle, reason };
         match self {
             Self::Named(error) => error,
             Self::NoMemoryType => refuse(ForeignFdReason::NoMemoryType),
+            Self::RefusedFile { code, size, file } => {
+                refuse(ForeignFdReason::RejectedFile { code, claimed: size, actual: file })
+            }
             Self::TooSmall { needed, actual } => {
                 refuse(ForeignFdReason::TooSmall { claimed: needed, actual })
             }

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod identity;
 mod imports;
 mod loss;
 mod profiles;
