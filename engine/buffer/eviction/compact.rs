@@ -9,7 +9,7 @@ use crate::buffer::migration::{MoveOutcome, MoveRequest, Plan};
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::placement::home_at;
 use crate::error::Result;
-use crate::memory::{DeviceSet, DomainId, SparseSlabs};
+use crate::memory::{DeviceSet, Provider, SparseSlabs};
 use crate::observe::MoveCause;
 use crate::residency::{EvictionLimits, Trigger};
 use crate::sync::Usage;
@@ -29,10 +29,8 @@ pub(crate) fn compact(set: &Buffers) -> usize {
     }
     let (mut moved, mut bytes) = (0, 0);
     set.live.visit_from(0, |buffer| {
-        let Some((domain, sharers)) = may_leave(buffer, &sparse) else {
-            return ControlFlow::Continue(());
-        };
-        match leave(buffer, domain, sharers) {
+        let Some(slabs) = may_leave(buffer, &sparse) else { return ControlFlow::Continue(()) };
+        match leave(buffer, slabs) {
             Ok(MoveOutcome::Moved) => {
                 moved += 1;
                 bytes += buffer.size;
@@ -51,13 +49,13 @@ pub(crate) fn compact(set: &Buffers) -> usize {
     moved
 }
 
-/// The domain of a buffer that is in one of these slabs, and the devices that share the slab, if nothing uses the buffer
+/// The provider of a buffer that is in one of these slabs, and the devices that share the slab, if nothing uses the buffer
 /// and no route has to be proved for the move.
-fn may_leave(buffer: &BufferInner, sparse: &[SparseSlabs]) -> Option<(DomainId, DeviceSet)> {
+fn may_leave(buffer: &BufferInner, sparse: &[SparseSlabs]) -> Option<(Provider, DeviceSet)> {
     let core = buffer.core();
     let mut state = buffer.reservation.try_lock(&core.queues)?;
     let backing = state.location().backing()?;
-    let (domain, sharers) = (backing.domain(), backing.allocation().sharers());
+    let (provider, sharers) = (backing.allocation().provider(), backing.allocation().sharers());
     // Imported memory is in no slab.
     if !sparse.iter().any(|slabs| slabs.contain(backing)) {
         return None;
@@ -68,23 +66,27 @@ fn may_leave(buffer: &BufferInner, sparse: &[SparseSlabs]) -> Option<(DomainId, 
     }
     buffer.check_usable(&mut state).ok()?;
     let home = buffer.home();
+    // A device reaches its own memory, which may be system memory, without a route.
+    let exporter = provider.exporter();
+    let owner =
+        exporter.map_or_else(|| Arc::clone(&home), |id| Arc::clone(&core.member(id).device));
     let is_known = |device| {
-        let own = domain == DomainId::Vram(device);
-        own || core.known_route(&home, &core.member(device).device).is_some()
+        let own = exporter == Some(device);
+        own || core.known_route(&owner, &core.member(device).device).is_some()
     };
     let devices = state.attachments().map(|attachment| attachment.device);
-    devices.chain([home.id()]).all(is_known).then_some((domain, sharers))
+    devices.chain([home.id()]).all(is_known).then_some((provider, sharers))
 }
 
-/// Moves a buffer to another slab of its domain that the same devices share, unless that would have to wait.
-fn leave(buffer: &Arc<BufferInner>, domain: DomainId, sharers: DeviceSet) -> Result<MoveOutcome> {
-    let home = home_at(buffer, domain)?;
+/// Moves a buffer to another slab of its provider that the same devices share, unless that would have to wait.
+fn leave(buffer: &Arc<BufferInner>, slabs: (Provider, DeviceSet)) -> Result<MoveOutcome> {
+    let home = home_at(buffer, slabs.0.domain())?;
     let limits = EvictionLimits {
         evict: false,
         wait: None,
         ..buffer.core().eviction_limits(Trigger::Asked)
     };
-    match Plan::within(buffer, &home, domain.kind(), &limits, Some(sharers))? {
+    match Plan::within(buffer, &home, slabs, &limits)? {
         Some(plan) => {
             let request = MoveRequest::to_new(MoveCause::Compacted, Trigger::Asked);
             buffer.try_migrate(plan, request)

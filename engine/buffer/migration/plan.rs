@@ -9,7 +9,7 @@ use crate::buffer::state::CleanCopy;
 use crate::core::BackingRequest;
 use crate::device::DeviceInner;
 use crate::error::Result;
-use crate::memory::{DeviceSet, DomainKind, Placement};
+use crate::memory::{DeviceSet, DomainKind, Placement, Provider};
 use crate::residency::EvictionLimits;
 
 /// A move that is planned and not begun: nothing is locked.
@@ -38,22 +38,8 @@ impl<'a> Plan<'a> {
         kind: DomainKind,
         limits: &EvictionLimits,
     ) -> Result<Option<Self>> {
-        Self::within(buffer, home, kind, limits, None)
-    }
-
-    /// As [`Plan::new`], to a slab that these devices share.
-    pub(in crate::buffer) fn within(
-        buffer: &'a Arc<BufferInner>,
-        home: &Arc<DeviceInner>,
-        kind: DomainKind,
-        limits: &EvictionLimits,
-        within: Option<DeviceSet>,
-    ) -> Result<Option<Self>> {
         buffer.check_can_move(home)?;
-        let placement = match kind {
-            DomainKind::Vram => Placement::Vram,
-            DomainKind::System => Placement::System,
-        };
+        let placement = placement_in(kind);
         let matrix = ImportMatrix::gather(buffer, home, placement.kinds(), None)?;
         if kind == DomainKind::System && !matrix.home_was(home) {
             return Ok(None);
@@ -62,13 +48,50 @@ impl<'a> Plan<'a> {
         // of it.
         buffer.core().retire.collect();
         buffer.core().give_back_due_views();
-        let sharers = within.unwrap_or_else(|| matrix.sharers());
-        let accept = |provider| matrix.all_can_import(provider);
         if kind == DomainKind::System
             && let Some(new) = clean_copy(buffer, &matrix)?
         {
             return Ok(Some(Self { buffer, home: Arc::clone(home), matrix, new, clean: true }));
         }
+        Self::to_allocated(buffer, home, matrix, placement, None, limits).map(Some)
+    }
+
+    /// Plans a move to a slab of a provider that these devices share. No other provider is looked at, and no route to one
+    /// is proved. Returns `Ok(None)` if the buffer was moved meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plan::new`].
+    ///
+    /// Locks: none may be held.
+    pub(in crate::buffer) fn within(
+        buffer: &'a Arc<BufferInner>,
+        home: &Arc<DeviceInner>,
+        slabs: (Provider, DeviceSet),
+        limits: &EvictionLimits,
+    ) -> Result<Option<Self>> {
+        buffer.check_can_move(home)?;
+        let placement = placement_in(slabs.0.domain().kind());
+        let matrix = ImportMatrix::gather(buffer, home, &[], None)?;
+        if !matrix.home_was(home) {
+            return Ok(None);
+        }
+        buffer.core().retire.collect();
+        Self::to_allocated(buffer, home, matrix, placement, Some(slabs), limits).map(Some)
+    }
+
+    /// Plans a move to new memory, in such slabs if some are named.
+    fn to_allocated(
+        buffer: &'a Arc<BufferInner>,
+        home: &Arc<DeviceInner>,
+        matrix: ImportMatrix,
+        placement: Placement,
+        only: Option<(Provider, DeviceSet)>,
+        limits: &EvictionLimits,
+    ) -> Result<Self> {
+        let accept = |provider| {
+            only.is_none_or(|(only, _)| only == provider) && matrix.all_can_import(provider)
+        };
         let request = BackingRequest {
             home,
             placement,
@@ -76,18 +99,26 @@ impl<'a> Plan<'a> {
             dedicated: false,
             // The old or the new home device has to see both places.
             private: buffer.is_private() && matrix.home_was(home),
-            sharers,
+            sharers: only.map_or_else(|| matrix.sharers(), |(_, sharers)| sharers),
             priority: buffer.flags.priority(),
             group: buffer.group(),
         };
         let new = buffer.set.allocate(&request, limits, accept)?;
         let new = new.ok_or_else(|| {
-            let device = matrix.device_without(kind).map(|id| buffer.core().find(id));
-            let device = device.and_then(Result::ok);
+            let kinds = placement.kinds().iter();
+            let without = kinds.filter_map(|kind| matrix.device_without(*kind)).next();
+            let device = without.and_then(|id| buffer.core().find(id).ok());
             buffer.unreachable(device.as_ref().unwrap_or(home), &matrix)
         })?;
         let (home, new) = (Arc::clone(home), new.into());
-        Ok(Some(Self { buffer, home, matrix, new, clean: false }))
+        Ok(Self { buffer, home, matrix, new, clean: false })
+    }
+}
+
+fn placement_in(kind: DomainKind) -> Placement {
+    match kind {
+        DomainKind::Vram => Placement::Vram,
+        DomainKind::System => Placement::System,
     }
 }
 
