@@ -73,6 +73,15 @@ impl Device {
         out.expect("the application's QueueLock calls the work that it is given")
     }
 
+    /// Waits, for at most `timeout`, until nothing that peerbuf submitted to any of its queues is in use; returns
+    /// whether that is so.
+    ///
+    /// Locks: the queues', one at a time.
+    #[cfg(feature = "testing")]
+    pub fn wait_until_unused(&self, timeout: std::time::Duration) -> bool {
+        self.0.wait_until_unused(timeout)
+    }
+
     /// Whether a call has reported that the device is lost.
     pub fn is_lost(&self) -> bool {
         self.0.is_lost()

@@ -399,10 +399,11 @@ pub(crate) fn assert_pattern(attachment: &Attachment, seed: u32, what: &str) {
     assert_eq!(report.words, mapping.buffer().size() / 4, "{what}");
 }
 
-/// Waits until the devices are idle, so that objects they used can be freed.
+/// Waits until the devices are idle, the queue for moves included, so that objects they used can be freed.
 #[expect(unsafe_code, reason = "waiting for a raw queue")]
 pub(crate) fn wait_idle(devices: &[&Device]) {
     for device in devices {
+        assert!(device.wait_until_unused(LONG), "the watchdog ends a test that hangs earlier");
         device
             .with_queue(|queue| {
                 // SAFETY: the queue is the device's own, and no other code uses it meanwhile.

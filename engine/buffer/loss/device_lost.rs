@@ -140,21 +140,18 @@ fn is_in(state: &State, domain: DomainId) -> bool {
     state.location().backing().is_some_and(|backing| backing.domain() == domain)
 }
 
-/// Locks the reservation. Waits first, until `end`, for a move that would save a buffer from loss.
+/// Locks the reservation. Waits first, until `end`, for what would save a buffer from loss: a move out of the lost
+/// memory, or the readers of its clean copy.
 ///
-/// Such a move is out of the lost memory, and waits for host work; it may have taken the clean copy. A move
-/// that resumes later, after `end`, checks again whether the buffer is unchanged.
+/// Such a move waits for host work; it may have taken the clean copy. A move that resumes later, after `end`, checks
+/// again whether the buffer is unchanged. A reader of the clean copy is the move that restored the buffer from it.
 fn lock_after_move(buffer: &BufferInner, domain: DomainId, end: Instant) -> Guard<'_, State> {
     loop {
-        let state = buffer.lock();
-        let moving = state.moving().filter(|move_fence| !move_fence.is_over()).cloned();
-        let Some(move_fence) = moving.filter(|_| is_in(&state, domain) && !has_sound_copy(&state))
-        else {
-            return state;
-        };
+        let mut state = buffer.lock();
+        let Some(saving) = saving_work(&mut state, domain) else { return state };
         drop(state);
         let left = end.saturating_duration_since(Instant::now());
-        if let Err(error) = move_fence.wait_until_over(left) {
+        if let Err(error) = saving.wait_until_over(left) {
             tracing::warn!(
                 %error,
                 buffer = buffer.name(),
@@ -163,6 +160,16 @@ fn lock_after_move(buffer: &BufferInner, domain: DomainId, end: Instant) -> Guar
             return buffer.lock();
         }
     }
+}
+
+/// Unfinished work after which a buffer in that domain is not lost with it.
+fn saving_work(state: &mut State, domain: DomainId) -> Option<Fence> {
+    if !is_in(state, domain) {
+        return None;
+    }
+    let work =
+        if has_sound_copy(state) { state.clean_mut()?.reader() } else { state.moving().cloned() };
+    work.filter(|fence| !fence.is_over())
 }
 
 /// Whether the buffer has a clean copy that holds exactly its content.

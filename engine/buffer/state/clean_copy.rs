@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::dirty_ranges::DirtyRanges;
 use crate::memory::{Backing, DomainId};
-use crate::sync::{Fence, Fences};
+use crate::sync::{Fence, Fences, Usage};
 
 /// The backing in system memory that a buffer came from. It holds the buffer's bytes, except the dirty ones.
 #[derive(Debug)]
@@ -49,6 +49,12 @@ impl CleanCopy {
     pub(in crate::buffer) fn lend(&mut self) -> Option<(u32, Backing)> {
         let backing = self.backing.take_if(|(fences, _)| fences.is_idle());
         backing.map(|(_, backing)| (self.generation, backing))
+    }
+
+    /// Unfinished work that reads it, if there is some.
+    pub(in crate::buffer) fn reader(&mut self) -> Option<Fence> {
+        let (fences, _) = self.backing.as_mut()?;
+        fences.pending(Usage::Bookkeep).into_iter().next()
     }
 
     /// The generation that its backing belonged to.

@@ -7,6 +7,7 @@ mod shared_timelines;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::common::commands::record_fill;
 use crate::common::gate::Gate;
@@ -257,6 +258,32 @@ fn a_clean_copy_whose_writer_failed_is_not_promoted() {
         assert_eq!(buffer.is_poisoned(), fails, "poisoned exactly if the write failed");
         drop((attachment, buffer));
     }
+}
+
+/// The restore that reads a clean copy is still queued while its device is unplugged.
+#[test]
+fn a_clean_copy_that_is_being_read_is_promoted_after_its_reader() {
+    const ROUNDS: usize = 200;
+    let pair = Pair::new();
+    let buffer = pair.buffer();
+    buffer.evict().expect("not held");
+    wait_idle(&[&pair.first]);
+    let gate = Gate::close(&pair.first);
+    buffer.request_residency().expect("there is room");
+    assert_eq!(buffer.domain(), vram(&pair.first), "the copy is submitted");
+    let counts = std::thread::scope(|scope| {
+        let unplug = scope.spawn(|| pair.unplug());
+        for _ in 0..ROUNDS {
+            if unplug.is_finished() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        gate.open();
+        unplug.join().expect("no importer panics")
+    });
+    assert_eq!(counts, (1, 0));
+    bytes::assert_sequence(&buffer, 1, "promoted");
 }
 
 /// A move waits for host work while its device is unplugged.
