@@ -1,7 +1,10 @@
 //! The rules by which tests expect a buffer to be placed, stated over the routes that were proved.
 
 use ash::vk::MemoryPropertyFlags as Flags;
+use peerbuf::transfer::Verdict;
 use peerbuf::{Device, DomainKind, Engine, HandleType, Provider, Route};
+
+use super::say;
 
 /// An attached device, and whether it accepts another device's memory.
 #[derive(Clone, Copy, Debug)]
@@ -30,12 +33,7 @@ pub(crate) fn reaches(engine: &Engine, home: &Device, route: Route, caps: Attach
         return true;
     }
     if is_home && matches!(route, Route::HostVisibleDmaBuf | Route::HostVisibleOpaqueFd) {
-        let host_only = |flags: Flags| flags.contains(Flags::HOST_VISIBLE);
-        return home
-            .adapter()
-            .memory_types()
-            .iter()
-            .any(|memory| host_only(memory.flags) && !memory.flags.contains(Flags::DEVICE_LOCAL));
+        return has_system_memory(home);
     }
     if kind_of(route) == Some(DomainKind::Vram) && !caps.peer_to_peer {
         return false;
@@ -59,6 +57,31 @@ pub(crate) fn route_of(provider: Provider) -> Option<Route> {
         Provider::Anonymous => Route::Anonymous,
         _ => return None,
     })
+}
+
+/// The route over pages of the host that works: a driver that refuses memory with a file behind it has anonymous
+/// memory in place of memfds.
+pub(crate) fn host_route(verdict: &Verdict) -> Option<Route> {
+    let routes = [Route::DmaHeap, Route::Udmabuf, Route::Memfd, Route::Anonymous];
+    routes.into_iter().find(|route| verdict.working.iter().any(|works| works.route == *route))
+}
+
+/// Whether a device has system memory of its own, which it reaches without a route: host-visible memory beside its
+/// video memory.
+pub(crate) fn has_system_memory(device: &Device) -> bool {
+    let is_host =
+        |flags: Flags| flags.contains(Flags::HOST_VISIBLE) && !flags.contains(Flags::DEVICE_LOCAL);
+    device.adapter().memory_types().iter().any(|memory| is_host(memory.flags))
+}
+
+/// Whether a device imports addresses at which a file is mapped. RADV and AMDVLK refuse them.
+pub(crate) fn imports_files(engine: &Engine, device: &Device) -> bool {
+    let verdict = engine.route(device, device).expect("routes can be proved");
+    let imports = verdict.working.iter().any(|works| works.route == Route::Memfd);
+    if !imports {
+        say(&format!("{} imports no memfds", device.name()));
+    }
+    imports
 }
 
 fn kind_of(route: Route) -> Option<DomainKind> {

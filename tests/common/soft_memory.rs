@@ -17,7 +17,7 @@ use ash::vk::{self, Handle, MemoryPropertyFlags as Flags};
 pub(crate) struct SoftMemory {
     /// Sizes of the heaps in bytes, and whether they are device-local.
     pub(crate) heaps: Vec<(u64, bool)>,
-    /// Heap and flags of each memory type. All stand for the driver's first type.
+    /// Heap and flags of each memory type. Each stands for the driver's first type that the host sees as well.
     pub(crate) types: Vec<(u32, Flags)>,
     /// `maxMemoryAllocationSize`.
     pub(crate) max_allocation: u64,
@@ -63,6 +63,8 @@ pub(crate) struct Soft {
     /// How often properties were asked for that Vulkan 1.0 does not have.
     newer: AtomicUsize,
     physical: vk::PhysicalDevice,
+    /// The driver's type behind each emulated one.
+    stands_for: Vec<u32>,
 }
 
 #[derive(Clone)]
@@ -104,7 +106,11 @@ impl Soft {
         let loader = instance.fp_v1_0().get_device_proc_addr;
         *lock(&LOADER) = Some(loader);
         let real = RealDevice::new(device.clone(), loader);
+        // SAFETY: a physical device of the live instance.
+        let driver = unsafe { instance.get_physical_device_memory_properties(physical) };
+        let stands_for = memory.types.iter().map(|(_, flags)| first_with(*flags & HOST, &driver));
         let this = Arc::new(Self {
+            stands_for: stands_for.collect(),
             memory,
             real_instance: instance.clone(),
             real: real.clone(),
@@ -191,10 +197,46 @@ impl Soft {
         }
     }
 
-    /// The bits of all emulated types, if the driver's first type is allowed.
+    /// The emulated types that stand for one of these.
     fn bits(&self, real: u32) -> u32 {
-        if real & 1 == 0 { 0 } else { (1 << self.memory.types.len()) - 1 }
+        let each = self.stands_for.iter().zip(0..);
+        each.filter(|(of, _)| real >> **of & 1 == 1).fold(0, |bits, (_, at)| bits | 1 << at)
     }
+}
+
+/// The driver's first memory type with these flags.
+fn first_with(flags: Flags, driver: &vk::PhysicalDeviceMemoryProperties) -> u32 {
+    let mut types = driver.memory_types_as_slice().iter().zip(0..);
+    types.find(|(kind, _)| kind.property_flags.contains(flags)).map_or(0, |(_, at)| at)
+}
+
+/// The driver's own type for an import of an address; `None` for other allocations.
+///
+/// # Safety
+///
+/// `info` is valid, with its chain.
+unsafe fn type_of_host_import(
+    device: vk::Device,
+    real: &RealDevice,
+    info: &vk::MemoryAllocateInfo<'_>,
+) -> Option<u32> {
+    let mut next = info.p_next.cast::<vk::BaseInStructure<'_>>();
+    // SAFETY: a chain of valid structures.
+    while let Some(here) = unsafe { next.as_ref() } {
+        if here.s_type == vk::StructureType::IMPORT_MEMORY_HOST_POINTER_INFO_EXT {
+            let import = std::ptr::from_ref(here).cast::<vk::ImportMemoryHostPointerInfoEXT<'_>>();
+            // SAFETY: its type says what it is.
+            let import = unsafe { &*import };
+            let mut out = vk::MemoryHostPointerPropertiesEXT::default();
+            // SAFETY: the device has the extension, since it imports an address.
+            let result =
+                unsafe { real.host?(device, import.handle_type, import.p_host_pointer, &mut out) };
+            let known = result == vk::Result::SUCCESS && out.memory_type_bits != 0;
+            return known.then_some(out.memory_type_bits.trailing_zeros());
+        }
+        next = here.p_next;
+    }
+    None
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -392,7 +434,9 @@ unsafe extern "system" fn host_properties(
     let result = unsafe { real(device, handle, pointer, out) };
     // SAFETY: as above.
     let out = unsafe { &mut *out };
-    out.memory_type_bits = soft.bits(out.memory_type_bits);
+    // The emulated types differ in heaps and flags alone.
+    let all = (1 << soft.memory.types.len()) - 1;
+    out.memory_type_bits = if out.memory_type_bits == 0 { 0 } else { all };
     result
 }
 
@@ -433,7 +477,9 @@ unsafe extern "system" fn allocate_memory(
     if soft.used(heap) + size > soft.memory.heaps[heap].0 {
         return vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
     }
-    info.memory_type_index = 0;
+    // SAFETY: the caller's contract.
+    let imported = unsafe { type_of_host_import(device, &real, &info) };
+    info.memory_type_index = imported.unwrap_or(soft.stands_for[index]);
     // SAFETY: the caller's contract; the driver's own type is the one that the emulated one stands for.
     let result = unsafe { (real.device.fp_v1_0().allocate_memory)(device, &info, allocator, out) };
     if result == vk::Result::SUCCESS {

@@ -4,6 +4,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use crate::common::reach::imports_files;
 use crate::common::{self, Rig, assert_pattern, bytes, fill, needs_dma_buf};
 use peerbuf::device::Call;
 use peerbuf::{
@@ -31,6 +32,11 @@ fn import(
     // SAFETY: the fds of these tests are memfds and exports of engines in this process, with what they are, or are
     // refused before any use. All uses follow each other in one thread.
     unsafe { engine.import_foreign(device, fd, info, Some("external")) }
+}
+
+/// A device of each adapter that imports memfds.
+fn importers(rig: &Rig) -> Vec<Device> {
+    rig.all().into_iter().filter(|device| imports_files(rig.engine(), device)).collect()
 }
 
 fn part(offset: u64, size: u64) -> ForeignInfo {
@@ -64,7 +70,7 @@ fn address_space() -> u64 {
 fn a_small_claim_on_a_large_memfd() {
     const FILE: u64 = 64 << 30;
     let rig = Rig::new();
-    for device in rig.all() {
+    for device in importers(&rig) {
         let fd = memfd(FILE, SEALED);
         rustix::io::pwrite(&fd, &bytes::sequence(1, 4096), 0).expect("bytes in it");
         let before = address_space();
@@ -78,7 +84,7 @@ fn a_small_claim_on_a_large_memfd() {
 #[test]
 fn files_that_are_no_whole_pages_are_imported() {
     let rig = Rig::new();
-    for device in rig.all() {
+    for device in importers(&rig) {
         for size in [800 * 600 * 4, 5000, 4] {
             let fd = memfd(size, SEALED);
             rustix::io::pwrite(&fd, &bytes::sequence(2, size), 0).expect("bytes in it");
@@ -98,7 +104,7 @@ fn files_that_are_no_whole_pages_are_imported() {
 #[test]
 fn buffers_of_one_pool_have_offsets() {
     let rig = Rig::new();
-    for device in rig.all() {
+    for device in importers(&rig) {
         let fd = memfd(100_000, SEALED);
         rustix::io::pwrite(&fd, &bytes::sequence(5, 100_000), 0).expect("bytes in it");
         let parts = [(0, 256), (256, 768), (12_544, 4100), (20_480, 65_536)];
@@ -130,7 +136,7 @@ fn buffers_of_one_pool_have_offsets() {
 #[test]
 fn a_part_of_a_pool_is_exported_with_its_offset() {
     let rig = Rig::new();
-    for device in rig.all() {
+    for device in importers(&rig) {
         let fd = memfd(65_536, SEALED);
         rustix::io::pwrite(&fd, &bytes::sequence(5, 65_536), 0).expect("bytes in it");
         let buffer = import(rig.engine(), &device, fd.as_fd(), part(8448, 512)).expect("imported");
@@ -208,7 +214,7 @@ fn an_opaque_fd_is_at_least_as_large_as_its_memory() {
 #[test]
 fn importing_the_same_bytes_twice_returns_one_buffer() {
     let rig = Rig::new();
-    let devices = rig.all();
+    let devices = importers(&rig);
     for device in &devices {
         let fd = memfd(65_536, SEALED);
         let again = fd.try_clone().expect("a second fd");
