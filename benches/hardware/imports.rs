@@ -319,11 +319,17 @@ pub(crate) fn sync_fd() -> Outcome {
         let (Some(first), Ok(second)) = (&gpus[from], Gpu::new(&machine.devices[to])) else {
             continue;
         };
-        let has = |at: usize| {
+        // A semaphore of a kind that a device does not report breaks a rule (VUID-VkExportSemaphoreCreateInfo-handleTypes-01124).
+        let row = |at: usize| {
+            let adapter = machine.devices[at].adapter();
+            let mut rows = adapter.external_semaphores().iter();
             let wanted = ash::khr::external_semaphore_fd::NAME;
-            machine.devices[at].adapter().device_extensions().contains(&wanted)
+            let row = rows.find(|row| row.handle == SemaphoreKind::SYNC_FD && !row.timeline);
+            row.filter(|_| adapter.device_extensions().contains(&wanted))
         };
-        let result = if has(from) && has(to) {
+        let result = if row(from).is_some_and(|row| row.exportable)
+            && row(to).is_some_and(|row| row.importable)
+        {
             pass_on(first, &second)
         } else {
             Err(vk::Result::ERROR_EXTENSION_NOT_PRESENT)

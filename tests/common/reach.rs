@@ -74,6 +74,13 @@ pub(crate) fn has_system_memory(device: &Device) -> bool {
     device.adapter().memory_types().iter().any(|memory| is_host(memory.flags))
 }
 
+/// Whether the host maps a discrete device's own memory: there is none that it cannot map, which is used first.
+pub(crate) fn host_sees_vram(device: &Device) -> bool {
+    let types = device.adapter().memory_types().iter();
+    let mut local = types.filter(|memory| memory.flags.contains(Flags::DEVICE_LOCAL));
+    local.all(|memory| memory.flags.contains(Flags::HOST_VISIBLE))
+}
+
 /// Whether a device imports addresses at which a file is mapped. RADV and AMDVLK refuse them.
 pub(crate) fn imports_files(engine: &Engine, device: &Device) -> bool {
     let verdict = engine.route(device, device).expect("routes can be proved");

@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::common::bound::{besides, too_short, with_bound};
 use crate::common::note::Note;
-use crate::common::reach::{AttachCaps, can_live};
+use crate::common::reach::{AttachCaps, can_live, reaches, route_of};
 use crate::common::recorder::Recorder;
 use crate::common::{Rig, assert_pattern, wait_idle};
 use peerbuf::observe::Object;
@@ -216,6 +216,10 @@ impl<'a> Case<'a> {
     /// Attaches the importer, or checks the refusal. Returns whether it is attached.
     fn attach(&mut self, expected: Option<DomainKind>) -> bool {
         self.check();
+        let importer =
+            AttachCaps { device: self.peer, peer_to_peer: self.row.kind != Kind::HostOnly };
+        let route = route_of(self.buffer.provider()).expect("of this engine");
+        let in_place = reaches(self.engine, self.home, route, importer);
         let far = Participant::attach(&self.buffer, self.peer, self.row.kind);
         let Some(kind) = expected else {
             // XD-3, XD-4.
@@ -232,11 +236,12 @@ impl<'a> Case<'a> {
             DomainKind::Vram => DomainId::Vram(self.home.id()),
             _ => DomainId::System,
         };
-        if domain == self.domain {
+        if domain == self.domain && in_place {
             // XD-1, XD-2, XD-5, XD-6.
             self.check();
         } else {
-            // XD-7, XD-8. The new importer was not yet attached, so it is not notified.
+            // XD-7, XD-8. The new importer was not yet attached, so it is not notified. A device's own system memory
+            // is not that of another driver, so a buffer may leave it and stay in its domain.
             self.moved(domain);
         }
         true

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::common::app::{App, FAMILY};
 use crate::common::gate::Gate;
 use crate::common::random::Random;
+use crate::common::reach::host_sees_vram;
 use crate::common::{self, LONG, Rig, alive, bytes, commands};
 use ash::vk;
 use peerbuf::device::{AdoptedQueue, Call, QueueLock};
@@ -141,6 +142,8 @@ fn only_moves_use_the_transfer_queue() {
         for (seed, buffer) in (1..).zip([&first, &second, &third]) {
             bytes::write(buffer, seed);
         }
+        // What the host wrote may be on its way through staging memory.
+        common::wait_idle(&[device]);
         let gate = Gate::close(device);
         move_out(&first);
         second.evict().expect("not busy");
@@ -243,9 +246,13 @@ fn the_two_queues_do_not_block_each_other() {
         let _held = app.queues().hold(MAIN);
         let rendering = fill(engine, device, &other_attachment, 8);
         buffer.migrate(vram(device)).expect("not busy");
-        bytes::assert_sequence(&buffer, 1, "moved back concurrently with the submission");
+        // Else the host reads by the queue that is held.
+        if host_sees_vram(device) {
+            bytes::assert_sequence(&buffer, 1, "moved back concurrently with the submission");
+        }
         assert!(!rendering.is_signalled().expect("no error"));
         drop(_held);
+        bytes::assert_sequence(&buffer, 1, "moved back");
         assert_eq!(word(&other), 8);
     });
 }

@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 
 use peerbuf::device::Call;
-use peerbuf::{Access, Error, HandleType};
+use peerbuf::{Access, Error, HandleType, Provider};
 
 use crate::World;
 use crate::steps::{Faults, attempt};
@@ -21,25 +21,30 @@ pub(crate) fn export(world: &mut World<'_>, at: usize) -> Option<()> {
     faults.next.take_if(|(call, _)| *call == Call::WaitSemaphores);
     let returns = subject.expect_return(engine);
     faults.none_if_it_returns(returns);
+    // Such memory has no fd. The buffer leaves it, if there is other memory that all attached devices reach.
+    let anonymous = !matches!(returns, Expected::Moves { .. })
+        && subject.buffer.provider() == Provider::Anonymous;
     let result = attempt(&mut faults, &subject.buffer, || subject.buffer.export_foreign());
     let met = match result {
         Ok(export) => {
             if let Expected::Moves { to, .. } = returns {
                 subject.moved(to, subject.home.clone());
             }
-            let moves = !subject.alone;
+            let moves = !subject.alone || anonymous;
             if moves {
                 assert!(!subject.is_held(), "it was held, but moved out of its slab");
                 let preferred = subject.preferred;
-                subject.moved(subject.domain, subject.home.clone());
+                let to = if anonymous { subject.buffer.domain() } else { subject.domain };
+                subject.moved(to, subject.home.clone());
                 subject.preferred = preferred;
             }
             subject.alone = true;
             subject.exports.push(export);
             if moves { "moved out of its slab" } else { "exported once more" }
         }
+        Err(Error::Unsupported { .. }) if anonymous => "without an fd",
         Err(error) => {
-            let moves = !subject.alone || returns == Expected::Busy;
+            let moves = !subject.alone || anonymous || returns == Expected::Busy;
             assert!(moves && subject.is_held(), "{error}");
             subject.assert_busy(&error);
             "busy"
