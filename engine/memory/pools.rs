@@ -77,6 +77,7 @@ mod tests {
                     domain: Arc::clone(&domain),
                     calls: Arc::default(),
                     live: Arc::default(),
+                    imports: Arc::default(),
                     sharers,
                     priority: MemoryPriority::DEFAULT,
                 })
