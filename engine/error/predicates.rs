@@ -96,19 +96,6 @@ impl Error {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cause_is_part_of_the_text_once() {
-        let os = Error::os("open(/dev/udmabuf)", Errno::ACCESS);
-        assert_eq!(os.with_causes(), "open(/dev/udmabuf) failed: Permission denied (os error 13)");
-        let plain = Error::too_large(7);
-        assert_eq!(plain.with_causes(), plain.to_string());
-    }
-}
-
 impl DeviceUsers {
     /// # Errors
     ///
@@ -125,3 +112,16 @@ const _: () = {
     const fn shareable<T: Send + Sync>() {}
     shareable::<Error>();
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_part_of_the_text_once() {
+        let os = Error::os("open(/dev/udmabuf)", Errno::ACCESS);
+        assert_eq!(os.with_causes(), "open(/dev/udmabuf) failed: Permission denied (os error 13)");
+        let plain = Error::too_large(7);
+        assert_eq!(plain.with_causes(), plain.to_string());
+    }
+}
