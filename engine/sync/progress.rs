@@ -27,7 +27,10 @@ impl Fence {
     /// device's work too early, and memory of such a device has another owner only after its destruction. Never waits.
     pub(crate) fn is_destroyable(&self) -> bool {
         match self.point() {
-            Some(at) => self.is_over() && at.device.wait_until_unused(Duration::ZERO),
+            Some(at) => {
+                let is_unused = || self.is_over() && at.device.wait_until_unused(Duration::ZERO);
+                self.is_released() || is_unused()
+            }
             None => self.is_over(),
         }
     }

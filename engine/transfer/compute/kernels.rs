@@ -168,7 +168,7 @@ impl ComputeKernels {
 impl Drop for ComputeKernels {
     fn drop(&mut self) {
         let current = self.current.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if !current.last.is_released() {
+        if !current.last.is_destroyable() {
             // A pass that timed out still uses every object here, and dropping never waits.
             tracing::warn!(
                 device = self.pipelines.device().name(),
