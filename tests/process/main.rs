@@ -10,4 +10,5 @@ mod faults;
 mod fd_hygiene;
 mod one_uuid;
 mod probe_program;
+mod standard_streams;
 mod teardown_order;
