@@ -26,7 +26,7 @@ impl Core {
     }
 
     /// The view of a device, created by an import if there is none now. If the device may not import more, or its
-    /// driver is short of memory, its unused views are given back, and it is tried once more.
+    /// driver is short of memory, its unused views are given back, and if there were any, it is tried once more.
     ///
     /// # Errors
     ///
@@ -41,7 +41,9 @@ impl Core {
     ) -> Result<Arc<View>> {
         match allocation.view(device, kind) {
             Err(error) if error.is_short_of_imports() => {
-                self.give_back_views(Some(device.id()), GiveBack::All);
+                if self.give_back_views(Some(device.id()), GiveBack::All) == 0 {
+                    return Err(error);
+                }
                 self.retire.collect();
                 allocation.view(device, kind)
             }
