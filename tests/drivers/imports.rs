@@ -40,3 +40,30 @@ fn memory_that_is_not_coherent_is_flushed_and_invalidated() {
         }
     });
 }
+
+/// ivi-homescreen#219, #598: two GPUs of one driver with one UUID, fds alone, and a driver that wants more in the file than
+/// it imports. The fd of the refused import is closed, which the rig checks.
+#[test]
+fn a_refusal_for_want_of_slack_names_both_sizes() {
+    let text = "
+        [[duplicate]]
+        driver = \"llvmpipe\"
+        [[device]]
+        driver = \"llvmpipe\"
+        switches.identity = { device_uuid = 0x86 }
+        switches.import_slack = \"1 MiB\"
+        switches.no_external_memory_host = true
+    ";
+    under(text, || {
+        let rig = Rig::new();
+        let all = rig.engine().adapters().iter();
+        let twins: Vec<_> = all.filter(|adapter| adapter.name().contains("llvmpipe")).collect();
+        let [first, second] = [0, 1].map(|at: usize| rig.open(twins[at]));
+        let buffer = rig.engine().create_buffer(&first, BufferDescriptor::new(1 << 20));
+        let error = buffer.expect("a buffer").attach(&second).expect_err("no route");
+        let Error::Unreachable { refused, .. } = &error else { panic!("{error:?}") };
+        let named =
+            |text: &str| text.contains("imports of ") && text.contains(" bytes from a file of ");
+        assert!(refused.iter().any(|refusal| named(&refusal.reason.to_string())), "{refused:?}");
+    });
+}

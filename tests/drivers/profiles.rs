@@ -1,18 +1,13 @@
 //! What holds under every profile.
 
 use driver_sim::PROFILES;
-use peerbuf::{BufferDescriptor, Error};
+use peerbuf::BufferDescriptor;
 
 use crate::common::{Rig, assert_pattern, fill};
 use crate::under;
 
 /// Profiles of drivers that lack what peerbuf requires of a device.
 const UNUSABLE: [&str; 1] = ["legacy"];
-
-/// Profiles under which no route is left on a machine without dma-bufs: `v3dv` has no host pointers, and wants a page
-/// more in the file than it imports. An opaque fd is imported with exactly the size of its memory
-/// (VUID-VkMemoryAllocateInfo-allocationSize-01742), so its file has no more.
-const UNSHARED: [&str; 1] = ["v3dv"];
 
 fn usable() -> impl Iterator<Item = &'static str> {
     PROFILES.iter().map(|profile| profile.name).filter(|name| !UNUSABLE.contains(name))
@@ -54,15 +49,8 @@ fn two_devices_of_one_gpu_share_under_every_profile() {
             let buffer = rig.engine().create_buffer(&home, BufferDescriptor::new(1 << 20));
             let buffer = buffer.expect("a buffer");
             let (own, theirs) = (buffer.attach(&home), buffer.attach(&other));
-            let own = own.expect("its own buffer");
-            if UNSHARED.contains(&profile) && theirs.is_err() {
-                // ivi-homescreen#219, #598: the reason names the sizes.
-                let Err(Error::Unreachable { refused, .. }) = theirs else { panic!("{theirs:?}") };
-                let named = |text: &str| text.contains("bytes from a file of");
-                assert!(refused.iter().any(|r| named(&r.reason.to_string())), "{refused:?}");
-                return;
-            }
-            let theirs = theirs.expect("memory of the same GPU");
+            let (own, theirs) =
+                (own.expect("its own buffer"), theirs.expect("memory of the same GPU"));
             fill(&own, 3);
             assert_pattern(&theirs, 3, profile);
         });

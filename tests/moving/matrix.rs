@@ -34,7 +34,8 @@ use crate::common::{Rig, assert_pattern, wait_idle};
 use peerbuf::observe::Object;
 use peerbuf::{
     Access, Attachment, BufferDescriptor, Device, DomainId, DomainKind, Engine, Error, Importer,
-    Invalidation, Mapping, Migration, Pin, Placement, RefusalReason, Result, SharedBuffer, Signal,
+    Invalidation, Mapping, Migration, Pin, Placement, Provider, RefusalReason, Result,
+    SharedBuffer, Signal,
 };
 
 /// A slot of a slab. A multiple of the word size, as the compute passes require.
@@ -366,9 +367,11 @@ impl<'a> Case<'a> {
         drop(mapping);
         attachment.detach().expect("no longer mapped");
 
-        // XD-1. The export moves the buffer out of its slab first, a move like any other.
+        // XD-1. The export moves the buffer out of its slab first, a move like any other. Memory without an fd is left
+        // for any other that the buffer may have.
+        let has_fd = self.buffer.provider() != Provider::Anonymous;
         let export = self.buffer.export_foreign().expect("an fd");
-        self.moved(self.domain);
+        self.moved(if has_fd { self.domain } else { self.buffer.domain() });
         // SAFETY: the engine's own fd, with its own `ForeignInfo`.
         let same =
             unsafe { self.engine.import_foreign(self.home, export.as_fd(), export.info(), None) };

@@ -34,9 +34,13 @@ pub(crate) fn export(world: &mut World<'_>, at: usize) -> Option<()> {
             if moves {
                 assert!(!subject.is_held(), "it was held, but moved out of its slab");
                 let preferred = subject.preferred;
-                let to = if anonymous { subject.buffer.domain() } else { subject.domain };
+                let from = subject.domain;
+                let to = if anonymous { subject.buffer.domain() } else { from };
                 subject.moved(to, subject.home.clone());
-                subject.preferred = preferred;
+                // In another domain it prefers that one.
+                if to == from {
+                    subject.preferred = preferred;
+                }
             }
             subject.alone = true;
             subject.exports.push(export);

@@ -62,7 +62,7 @@ pub struct Switches {
     pub no_external_memory_host: bool,
     /// Imports of fds that come from another device fail with this code.
     pub refuse_foreign_import: Option<Code>,
-    /// An import is refused unless the fd's file has this many bytes beyond `allocationSize`.
+    /// An import of memory that the device did not export itself is refused unless the fd's file has this many bytes beyond `allocationSize`.
     pub import_slack: Option<Size>,
     /// The fd of a refused import is closed all the same.
     pub failed_import_closes_fd: bool,

@@ -18,6 +18,8 @@ pub(super) enum Import {
         fd: i32,
         /// The device that exported it, if that is another one.
         from: Option<Exporter>,
+        /// Whether this device exported it. A driver imports what it has exported itself.
+        own: bool,
     },
     /// Through an address.
     Host,
@@ -31,10 +33,8 @@ impl Import {
         {
             let exporter =
                 origin::FileId::of_number(fd.fd).and_then(|(file, _)| origin::exporter(file));
-            return Some(Self::Fd {
-                fd: fd.fd,
-                from: exporter.filter(|from| from.index != device.physical.index),
-            });
+            let own = exporter.is_some_and(|from| from.index == device.physical.index);
+            return Some(Self::Fd { fd: fd.fd, from: exporter.filter(|_| !own), own });
         }
         let host = find::<vk::ImportMemoryHostPointerInfoEXT<'_>>(info.p_next)?;
         (!host.handle_type.is_empty()).then_some(Self::Host)
@@ -48,7 +48,7 @@ impl Import {
     ) -> Result<(), vk::Result> {
         let switches = device.switches();
         match self {
-            Self::Fd { fd, from } => {
+            Self::Fd { fd, from, own } => {
                 if let (Some(code), Some(from)) = (switches.refuse_foreign_import, from) {
                     report::event(
                         "refuse_foreign_import",
@@ -56,7 +56,7 @@ impl Import {
                     );
                     return Err(code.0);
                 }
-                if let Some(slack) = switches.import_slack {
+                if let Some(slack) = switches.import_slack.filter(|_| !own) {
                     let size = origin::FileId::of_number(fd).map_or(0, |(_, size)| size);
                     let wanted = info.allocation_size.saturating_add(slack.0);
                     if size < wanted {
