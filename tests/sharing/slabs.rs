@@ -7,7 +7,7 @@ use ash::vk::DeviceMemory;
 use peerbuf::device::Call;
 use peerbuf::observe::MoveCause;
 use peerbuf::{
-    Access, BufferDescriptor, CopyRegion, Device, DomainId, Error, Placement, Provider,
+    Access, Attachment, BufferDescriptor, CopyRegion, Device, DomainId, Error, Placement, Provider,
     SharedBuffer, SlabGrouping,
 };
 
@@ -36,7 +36,10 @@ fn common_place(near: &Device, far: &Device) -> Placement {
 }
 
 fn memory(buffer: &SharedBuffer, device: &Device) -> DeviceMemory {
-    let attachment = buffer.attach(device).expect("attached");
+    memory_of(&buffer.attach(device).expect("attached"))
+}
+
+fn memory_of(attachment: &Attachment) -> DeviceMemory {
     let view = attachment.map(Access::Read).and_then(|mapping| mapping.view());
     view.expect("mapped").memory
 }
@@ -176,15 +179,16 @@ fn compacting_keeps_buffers_in_slabs_of_their_devices() {
     let vram = DomainId::Vram(near.id());
     let share = |shared: bool| {
         let buffer = create(&rig, &near, Placement::Vram);
-        if shared {
-            buffer.attach(&far).expect("attached");
-        }
-        buffer
+        let attachment = shared.then(|| buffer.attach(&far).expect("attached"));
+        (buffer, attachment)
     };
     let alone: Vec<_> = (0..700).map(|_| share(false)).collect();
     let shared: Vec<_> = (0..700).map(|_| share(true)).collect();
-    let every = |all: Vec<SharedBuffer>| -> Vec<_> { all.into_iter().step_by(16).collect() };
-    let (alone, shared) = (every(alone), every(shared));
+    // The attachments keep the imports of their slabs.
+    let every = |all: Vec<(SharedBuffer, Option<Attachment>)>| -> (Vec<_>, Vec<_>) {
+        all.into_iter().step_by(16).unzip()
+    };
+    let ((alone, _), (shared, attachments)) = (every(alone), every(shared));
     (0..).zip(alone.iter().chain(&shared)).for_each(|(seed, buffer)| bytes::write(buffer, seed));
     wait_idle(&[&near, &far]);
     let (held, before) = (engine.usage(vram).expect("of this engine").held, imports(&rig));
@@ -195,8 +199,8 @@ fn compacting_keeps_buffers_in_slabs_of_their_devices() {
     let apart: Vec<_> = alone.iter().map(|buffer| memory(buffer, &near)).collect();
     for buffer in &shared {
         assert!(!apart.contains(&memory(buffer, &near)), "{buffer:?} is among those of one device");
-        memory(buffer, &far);
     }
+    attachments.iter().flatten().for_each(|attachment| drop(memory_of(attachment)));
     // Compaction goes to slabs that are there; and the far device has imported those of its own.
     assert_eq!(imports(&rig), before);
     for (seed, buffer) in (0..).zip(alone.iter().chain(&shared)) {

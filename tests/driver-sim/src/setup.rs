@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, io};
 
 use crate::config::{Malformed, World};
@@ -183,8 +184,11 @@ fn manifest(library: &Path) -> io::Result<PathBuf> {
     if fs::read_to_string(&file).is_ok_and(|old| old == text) {
         return Ok(folder);
     }
-    // Processes that start meanwhile see the old file or the new one, never a part.
-    let fresh = folder.join(format!("driver_sim.{}.new", std::process::id()));
+    // Processes that start meanwhile see the old file or the new one, never a part; and threads of one process write
+    // files of their own.
+    static WRITTEN: AtomicU32 = AtomicU32::new(0);
+    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    let fresh = folder.join(format!("driver_sim.{}.{number}.new", std::process::id()));
     fs::write(&fresh, text)?;
     fs::rename(&fresh, &file)?;
     Ok(folder)
