@@ -79,7 +79,9 @@ pub(crate) fn file_size(fd: impl AsFd) -> Option<u64> {
     // CAST: sizes are not negative.
     let size = rustix::fs::fstat(&fd).ok()?.st_size as u64;
     let sought = || rustix::fs::seek(&fd, rustix::fs::SeekFrom::End(0)).ok();
-    if size > 0 { Some(size) } else { sought().filter(|size| *size > 0) }
+    // A seek moves the position of any other file, which its owner may use.
+    let dma_buf = || is_dma_buf(&fd).ok().filter(|is_one| *is_one).and_then(|_| sought());
+    if size > 0 { Some(size) } else { dma_buf().filter(|size| *size > 0) }
 }
 
 /// `DMA_BUF_MAGIC` of `include/uapi/linux/magic.h`: the file-system type of every dma-buf.

@@ -15,7 +15,7 @@ pub trait QueueLock: Send + Sync {
     /// peerbuf's submissions fail with [`crate::Error::Unsupported`].
     ///
     /// Locks: do not call peerbuf while holding this lock, since peerbuf takes locks of its own before it. Dropping
-    /// mappings, attachments, pins, host accesses and open accesses is allowed: what has to wait is deferred.
+    /// mappings, attachments, pins and open accesses is allowed: what has to wait is deferred.
     fn locked(&self, work: &mut dyn FnMut());
 }
 

@@ -29,8 +29,7 @@ pub enum Effect {
     /// starts others must close the fds that it does not know.
     InheritableFds,
     /// An import that fails for lack of address space closes the fd, although the specification leaves it to
-    /// the caller; one that fails earlier does not. No code tests for this: after a failed import of any driver
-    /// peerbuf closes the fd if its number still names the same file.
+    /// the caller. So peerbuf leaves the fd to the driver, unless the driver has refused the file itself.
     ClosesFdOfFailedImport,
     /// An export that fails for lack of fds leaks those that it had opened. No code tests for this: peerbuf
     /// needs few fds, and reports when there are none.

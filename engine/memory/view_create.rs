@@ -7,6 +7,7 @@
     reason = "Vulkan memory and buffers, owned from the line after their creation"
 )]
 
+use crate::device::quirks::Effect;
 use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
@@ -171,9 +172,14 @@ impl View {
         let mut import = vk::ImportMemoryFdInfoKHR::default().handle_type(handle.vk()).fd(raw);
         if let Err(error) = view.allocate_announced(&mut import) {
             let error = error.of_file(fd, memory_size);
+            // The number may name another file by now, which no comparison can exclude. The quirk is about a lack of
+            // address space, which is no refusal.
+            let is_refusal = matches!(error, ViewError::RefusedFile { .. });
+            if device.adapter().has_quirk(Effect::ClosesFdOfFailedImport) && !is_refusal {
+                return Err(error);
+            }
             // SAFETY: the allocation failed, so `raw` is still ours ("If this call succeeds, ...
-            // ownership is transferred", VkImportMemoryFdInfoKHR), unless the driver has closed it
-            // (`Effect::ClosesFdOfFailedImport`): then the number names no file or another one, and is left alone.
+            // ownership is transferred", VkImportMemoryFdInfoKHR).
             unsafe { fd::take_back(raw, file, Call::ImportMemory.name()) };
             return Err(error);
         }

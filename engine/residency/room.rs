@@ -3,7 +3,7 @@
 //!
 //! Kernel counterparts: `ttm_bo_alloc_resource` (the passes over the placement), `ttm_bo_evict_alloc`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -251,7 +251,11 @@ impl IdleRounds {
     /// search's waits.
     fn may_go_on(&mut self) -> bool {
         self.rounds = self.rounds.saturating_add(1);
-        std::thread::yield_now();
+        if self.rounds < IDLE_ROUNDS {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.rounds < IDLE_ROUNDS || self.until.is_some_and(|until| Instant::now() < until)
     }
 }

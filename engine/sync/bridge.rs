@@ -39,6 +39,7 @@ pub(super) struct Bridge {
     lane: QueueKind,
     last: Duration,
     queue: Arc<TaskQueue>,
+    callbacks: Arc<Callbacks>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -74,7 +75,7 @@ enum Action {
     /// Signals an image of the timeline, on another device.
     Show { target: Arc<DeviceInner>, image: vk::Semaphore },
     /// Calls a callback.
-    Call { id: CallbackId, callback: Callback },
+    Call { id: CallbackId },
 }
 
 /// How long the thread waits for a device's next step before it checks its tasks again, if no new task wakes it. So a
@@ -92,7 +93,7 @@ impl Default for Bridges {
 
 impl Bridges {
     pub(crate) fn new(last: Duration) -> Self {
-        Self { list: Mutex::default(), last, callbacks: Arc::default() }
+        Self { list: Mutex::default(), last, callbacks: Arc::new(Callbacks::new(last)) }
     }
 
     /// Ends the threads that watch `source`, which has no unfinished work.
@@ -129,12 +130,13 @@ impl Bridge {
         callbacks: &Arc<Callbacks>,
     ) -> Result<Self> {
         let queue = Arc::new(TaskQueue::new(source)?);
-        let (theirs, callbacks) = (Arc::clone(&queue), Arc::clone(callbacks));
+        let callbacks = Arc::clone(callbacks);
+        let (theirs, called) = (Arc::clone(&queue), Arc::clone(&callbacks));
         let thread = std::thread::Builder::new()
             .name(format!("peerbuf-bridge-{}", source.id().index()))
-            .spawn(move || watch(lane, &theirs, &callbacks))
+            .spawn(move || watch(lane, &theirs, &called))
             .map_err(|error| Error::os("clone (a thread)", errno(&error)))?;
-        Ok(Self { lane, last, queue, thread: Some(thread) })
+        Ok(Self { lane, last, queue, callbacks, thread: Some(thread) })
     }
 
     /// Signals `image` once the watched timeline has reached `value`. `image` is a timeline of `target`, and
@@ -146,17 +148,16 @@ impl Bridge {
 
     /// Calls `callback` on the thread for callbacks once the watched timeline has reached `value`.
     pub(super) fn call(&self, value: u64, callback: Callback) -> CallbackId {
-        let id = CallbackId::new();
-        self.queue.add(Task { value, action: Action::Call { id, callback } });
+        let id = self.callbacks.add(callback);
+        self.queue.add(Task { value, action: Action::Call { id } });
         id
     }
 
     /// Removes a callback. Returns whether it was removed before it was called.
     pub(super) fn cancel(&self, id: CallbackId) -> bool {
-        let ours = |task: &mut Task| matches!(task.action, Action::Call { id: of, .. } if of == id);
-        let cancelled: Vec<_> = self.queue.state().tasks.extract_if(.., ours).collect();
-        // Dropped without the lock: the drop of a callback is code of the caller.
-        !cancelled.is_empty()
+        let is_other = |task: &Task| !matches!(task.action, Action::Call { id: of } if of == id);
+        self.queue.state().tasks.retain(is_other);
+        self.callbacks.remove(id)
     }
 }
 
@@ -288,8 +289,8 @@ impl Task {
         let Self { value, action } = self;
         let (target, image) = match action {
             Action::Show { target, image } => (target, image),
-            Action::Call { callback, .. } => {
-                callbacks.add(callback);
+            Action::Call { id } => {
+                callbacks.call(id);
                 return Ok(());
             }
         };

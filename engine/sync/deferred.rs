@@ -135,27 +135,6 @@ pub(crate) fn drop_unlocked(object: Box<dyn Any>) {
     }
 }
 
-/// Does `work` as soon as this thread holds no reservation.
-#[inline]
-pub(crate) fn when_unlocked(work: impl FnOnce() + 'static) {
-    if is_anything_held() {
-        leave(Box::new(OnDrop(Some(work))));
-    } else {
-        work();
-    }
-}
-
-/// Work that is done when this is dropped.
-struct OnDrop<W: FnOnce()>(Option<W>);
-
-impl<W: FnOnce()> Drop for OnDrop<W> {
-    fn drop(&mut self) {
-        if let Some(work) = self.0.take() {
-            work();
-        }
-    }
-}
-
 impl std::fmt::Debug for Deferred {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Deferred").field("length", &self.length).finish_non_exhaustive()

@@ -56,7 +56,7 @@ pub use queue_waits::WaitRoute;
 pub use semaphores::FenceSemaphore;
 
 pub(crate) use bridge::Bridges;
-pub(crate) use deferred::{Owner, drop_unlocked, when_unlocked};
+pub(crate) use deferred::{Owner, drop_unlocked};
 pub(crate) use fences::Fences;
 pub(crate) use lock_set::{Index, Locked, TimedOut, lock_many};
 pub(crate) use queue_waits::{waits_of_move, waits_on};

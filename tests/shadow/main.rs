@@ -25,7 +25,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 use common::random::Random;
 use common::reach::imports_files;
-use common::until::until;
 use common::{Rig, say, soak};
 use peerbuf::observe::Object;
 use peerbuf::{Device, Engine};
@@ -142,9 +141,8 @@ impl<'a> World<'a> {
             (Object::ForeignExport, subjects().map(|s| s.exports.len()).sum()),
             (Object::HostAccess, subjects().filter(|s| s.host.is_some()).count()),
         ] {
-            // The bytes of a host access may be copied back by a thread, which keeps the buffer meanwhile.
             // CAST: a handful.
-            until(|| (object, self.engine.live().count(object)), |(_, live)| *live == count as u64);
+            assert_eq!(self.engine.live().count(object), count as u64, "live: {object:?}");
         }
         residency::check_accounts(&self.engine.report());
     }

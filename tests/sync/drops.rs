@@ -7,8 +7,8 @@ use crate::common::app::App;
 use crate::common::until::until;
 use crate::common::{LONG, Rig, bytes};
 use peerbuf::{
-    Access, Attachment, BufferDescriptor, DomainId, ForeignExport, HostAccess, Importer,
-    Invalidation, Mapping, Pin, Placement, Refault,
+    Access, Attachment, BufferDescriptor, DomainId, ForeignExport, Importer, Invalidation, Mapping,
+    Pin, Refault,
 };
 
 /// An importer that drops what it holds in its callback.
@@ -132,77 +132,6 @@ fn a_mapping_may_be_dropped_and_a_fence_asked_under_the_queues_lock() {
         });
         drop(used);
         attachment.detach().expect("no mapping is left");
-    }
-}
-
-/// The end of a host access needs the reservation: deferred while another thread has it. What it wrote is seen by
-/// later uses, also if it went through staging memory, which is copied back by a submission.
-#[test]
-fn a_host_access_may_be_dropped_under_the_queues_lock() {
-    for unmappable in [false, true] {
-        let rig = Rig::new();
-        let engine = rig.engine();
-        engine.calls().set_unmappable_device_memory(unmappable);
-        for device in rig.all() {
-            let descriptor = BufferDescriptor::new(4096).placement(Placement::Vram);
-            let buffer = engine.create_buffer(&device, descriptor).expect("a buffer");
-            bytes::write(&buffer, 1);
-            let attachment = buffer.attach(&device).expect("attached");
-            let used = attachment.map(Access::Read).expect("mapped");
-            used.view().expect("valid");
-            let access = buffer.host_access(Access::Write).expect("host access");
-            access.write(0, &bytes::sequence(2, 4096)).expect("in range");
-            std::thread::scope(|scope| {
-                let submitting = device.with_queue(|_| {
-                    let submitting = scope.spawn(|| {
-                        let submitted = engine.submit(&device, |submission| {
-                            submission.read(&used)?;
-                            Ok(())
-                        });
-                        submitted.and_then(|fence| fence.wait(LONG))
-                    });
-                    // Until the thread has the reservation.
-                    until(|| format!("{buffer:?}"), |text| text.contains("locked"));
-                    drop(access);
-                    submitting
-                });
-                submitting.join().expect("no panic").expect("it ends");
-            });
-            bytes::assert_sequence(&buffer, 2, "a later use sees what was written");
-            until(|| engine.report().buffers[0].host_accesses, |open| *open == 0);
-        }
-    }
-}
-
-/// An importer that drops host accesses in its callback.
-#[derive(Default)]
-struct DropsAccesses(Mutex<Vec<HostAccess>>);
-
-impl Importer for DropsAccesses {
-    fn invalidate_mappings(&self, _: &Invalidation<'_>) {
-        self.0.lock().expect("not poisoned").clear();
-    }
-}
-
-#[test]
-fn an_importer_may_drop_a_host_access_of_another_buffer_in_its_callback() {
-    let rig = Rig::new();
-    let engine = rig.engine();
-    for device in rig.all() {
-        let [buffer, other] = [(); 2].map(|()| {
-            engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer")
-        });
-        bytes::write(&buffer, 1);
-        let importer = Arc::new(DropsAccesses::default());
-        let attachment =
-            buffer.attach_dynamic(&device, Arc::clone(&importer) as _).expect("attached");
-        let access = other.host_access(Access::Write).expect("host access");
-        access.write(0, &bytes::sequence(3, 4096)).expect("in range");
-        importer.0.lock().expect("not poisoned").push(access);
-        buffer.migrate(DomainId::System).expect("nothing keeps it");
-        other.migrate(DomainId::System).expect("its access has ended");
-        bytes::assert_sequence(&other, 3, "moved");
-        attachment.detach().expect("not mapped");
     }
 }
 

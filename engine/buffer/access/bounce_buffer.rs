@@ -64,8 +64,8 @@ impl BounceBuffer {
         let Some(staging) = &this.staging else {
             return Ok(this);
         };
-        let end = Instant::now() + buffer.core().timeout;
-        let submitted = this.submit(buffer, Usage::Read, (None, end), |waits| {
+        let end = Some(Instant::now() + buffer.core().timeout);
+        let submitted = this.submit(buffer, Usage::Read, end, |waits| {
             transfer::to_staging(&this.home, waits, this.span(), staging.raw())
         });
         let copied = submitted.and_then(|fence| {
@@ -79,28 +79,17 @@ impl BounceBuffer {
         Ok(this)
     }
 
-    /// Whether nothing was written.
-    pub(super) fn is_clean(&self) -> bool {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
     /// Copies the written ranges back. The copy is a write of the home device, with a fence like any other, behind
     /// the work of all devices that uses the buffer by now. Work of the host, which no queue can wait for, is waited
-    /// for until `end`, all but `own`, which stands for this copy; so is the copy itself if the memory is known outside
-    /// this engine, where its fence is not.
-    pub(super) fn end(
-        &mut self,
-        buffer: &BufferInner,
-        own: Option<&Fence>,
-        end: Instant,
-    ) -> Result<()> {
+    /// for until `end`; so is the copy itself if the memory is known outside this engine, where its fence is not.
+    pub(super) fn end(&mut self, buffer: &BufferInner, end: Option<Instant>) -> Result<()> {
         let written =
             std::mem::take(self.written.get_mut().unwrap_or_else(PoisonError::into_inner));
         let parts = merge_ranges(written);
         let Some(staging) = self.staging.as_ref().filter(|_| !parts.is_empty()) else {
             return Ok(());
         };
-        let submitted = self.submit(buffer, Usage::Write, (own, end), |waits| {
+        let submitted = self.submit(buffer, Usage::Write, end, |waits| {
             transfer::from_staging_parts(&self.home, waits, staging.raw(), self.span(), &parts)
         });
         let fence = match submitted {
@@ -111,32 +100,32 @@ impl BounceBuffer {
             }
         };
         self.retire(buffer, fence.clone());
-        if self.is_external { wait_all(&[fence], end) } else { Ok(()) }
+        match end.filter(|_| self.is_external) {
+            Some(end) => wait_all(&[fence], end),
+            None => Ok(()),
+        }
     }
 
     /// Submits a copy to or from the buffer behind the work that conflicts with it, and adds its fence. Work of the
-    /// host but `own` is waited for until `end`.
+    /// host is waited for until `end`, and not at all without one.
     fn submit(
         &self,
         buffer: &BufferInner,
         usage: Usage,
-        (own, end): (Option<&Fence>, Instant),
+        end: Option<Instant>,
         submit: impl Fn(Waits) -> Result<Fence>,
     ) -> Result<Fence, Failed> {
-        let is_own = |fence: &Fence| own.is_some_and(|own| own.covers(fence));
         loop {
             let mut state = buffer.lock();
-            let mut pending = state.fences().pending(usage.waits_for());
-            pending.retain(|fence| !is_own(fence));
+            let pending = state.fences().pending(usage.waits_for());
             let (host, device): (Vec<_>, Vec<_>) =
                 pending.into_iter().partition(|fence| fence.is_for_host(&self.home));
-            if !host.is_empty() {
+            if let Some(end) = end.filter(|_| !host.is_empty()) {
                 drop(state);
                 buffer.core().counters.stalls.during(StallCause::Work, || wait_all(&host, end))?;
                 continue;
             }
-            let mut writers = state.fences().pending(Usage::Write);
-            writers.retain(|fence| !is_own(fence));
+            let writers = state.fences().pending(Usage::Write);
             let waits = waits_on(&buffer.core().bridges, &self.home, &device)?;
             let watch = RejectionWatch::main(&self.home);
             let submitted = submit(waits).map(|fence| fence.depends_on(&writers));

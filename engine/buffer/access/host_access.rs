@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Instant;
 
 use super::bounce_buffer::BounceBuffer;
@@ -13,7 +12,7 @@ use crate::buffer::state::DirtyRanges;
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, HostPtr, HostWait};
 use crate::observe::Object;
-use crate::sync::{Fence, Signal, Usage, when_unlocked};
+use crate::sync::Usage;
 
 /// A scoped access of the host to a [`SharedBuffer`], from [`SharedBuffer::host_access`].
 ///
@@ -24,23 +23,16 @@ use crate::sync::{Fence, Signal, Usage, when_unlocked};
 /// relaxed atomic operations on bytes. Threads that write the same bytes at the same time
 /// leave one of the values in each of them. The buffer stays in its backing while the access lives.
 ///
-/// End it with [`HostAccess::end`] to receive errors. A drop ends it too, but only logs them. The drop waits for no
-/// lock: what needs the reservation is deferred to its owner. Bytes that were written through staging memory are copied
-/// back by a thread that the drop starts, and later uses of the buffer wait for that.
+/// End it with [`HostAccess::end`] to receive errors. Dropping it ends it too, but only logs them.
 #[doc(alias = "dma_buf_begin_cpu_access")]
 pub struct HostAccess {
-    /// `None` once it has ended.
-    open: Option<Open>,
-}
-
-/// What an access has until it ends.
-struct Open {
     buffer: Arc<BufferInner>,
     access: Access,
     path: HostPath,
     /// The bytes that were written, if the buffer has a clean copy. They are marked in the clean copy when the
     /// access ends. Until then the buffer neither moves nor is its clean copy promoted.
     written: Option<Mutex<DirtyRanges>>,
+    ended: bool,
 }
 
 /// How the host reaches the bytes.
@@ -90,22 +82,17 @@ impl HostAccess {
             None => HostPath::Bounced(BounceBuffer::begin(buffer, &allocation, offset)?),
         };
         std::mem::forget(counted);
-        Ok(Self { open: Some(Open { buffer: Arc::clone(buffer), access, path, written }) })
-    }
-
-    fn open(&self) -> &Open {
-        let Some(open) = &self.open else { unreachable!("only `end` and the drop take it") };
-        open
+        Ok(Self { buffer: Arc::clone(buffer), access, path, written, ended: false })
     }
 
     /// Returns the buffer.
     pub fn buffer(&self) -> SharedBuffer {
-        SharedBuffer(Arc::clone(&self.open().buffer))
+        SharedBuffer(Arc::clone(&self.buffer))
     }
 
     /// Returns what the access was opened for.
     pub fn access(&self) -> Access {
-        self.open().access
+        self.access
     }
 
     /// Copies `out.len()` bytes out of the buffer, starting at byte `offset`.
@@ -114,7 +101,7 @@ impl HostAccess {
     ///
     /// [`Error::OutOfBounds`], [`Error::WrongAccess`].
     pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
-        let start = self.open().check(Access::Read, offset, out.len())?;
+        let start = self.check(Access::Read, offset, out.len())?;
         read_from(start, out);
         Ok(())
     }
@@ -125,10 +112,9 @@ impl HostAccess {
     ///
     /// [`Error::OutOfBounds`], [`Error::WrongAccess`].
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let open = self.open();
-        let start = open.check(Access::Write, offset, bytes.len())?;
+        let start = self.check(Access::Write, offset, bytes.len())?;
         write_to(start, bytes);
-        open.wrote(offset, bytes.len());
+        self.wrote(offset, bytes.len());
         Ok(())
     }
 
@@ -138,8 +124,7 @@ impl HostAccess {
     ///
     /// [`Error::OutOfBounds`], [`Error::WrongAccess`].
     pub fn fill(&self, offset: u64, len: usize, value: u8) -> Result<()> {
-        let open = self.open();
-        let start = open.check(Access::Write, offset, len)?;
+        let start = self.check(Access::Write, offset, len)?;
         let chunk = [value; 4096];
         let mut done = 0;
         while done < len {
@@ -147,7 +132,7 @@ impl HostAccess {
             write_to(offset_ptr(start, done as u64), &chunk[..part]);
             done += part;
         }
-        open.wrote(offset, len);
+        self.wrote(offset, len);
         Ok(())
     }
 
@@ -161,43 +146,26 @@ impl HostAccess {
     ///
     /// [`Error::DeviceLost`], or the error of a Vulkan or system call; [`Error::Timeout`] if work of the host keeps
     /// the bytes of an access through staging memory from being copied back. The access has ended in any case.
-    ///
-    /// Locks: the reservation.
     pub fn end(mut self) -> Result<()> {
-        self.open.take().map_or(Ok(()), Open::end)
+        let end = Instant::now() + self.buffer.core().timeout;
+        self.finish(Some(end))
     }
-}
 
-impl Open {
-    fn end(mut self) -> Result<()> {
+    /// Ends the access once. Waits for work of the host until `end`; a drop does not wait.
+    fn finish(&mut self, end: Option<Instant>) -> Result<()> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
+        }
         let _counted = CountedAccess(&self.buffer);
-        if let Some(written) = take_written(&mut self.written) {
-            self.buffer.note_writes(&mut self.buffer.lock(), &written);
+        if let Some(written) = &mut self.written {
+            let written = written.get_mut().unwrap_or_else(PoisonError::into_inner);
+            self.buffer.note_writes(&mut self.buffer.lock(), written);
         }
         match &mut self.path {
             HostPath::Mapped { allocation, offset, .. } => {
                 allocation.end_host_access(self.access, *offset, self.buffer.size)
             }
-            HostPath::Bounced(bounce) => {
-                let end = Instant::now() + self.buffer.core().timeout;
-                bounce.end(&self.buffer, None, end)
-            }
-        }
-    }
-
-    /// Ends the access and waits for no lock. The thread holds no reservation.
-    fn end_in_drop(mut self) {
-        self.buffer.core().live.died(Object::HostAccess);
-        let written = take_written(&mut self.written);
-        match self.path {
-            HostPath::Mapped { allocation, offset, .. } => {
-                // The end of an access waits for nothing.
-                let ended = allocation.end_host_access(self.access, offset, self.buffer.size);
-                ended.unwrap_or_else(|error| log_failure(&self.buffer, &error));
-                uncount_later(&self.buffer, written);
-            }
-            HostPath::Bounced(bounce) if bounce.is_clean() => uncount_later(&self.buffer, written),
-            HostPath::Bounced(bounce) => CopyBack::begin(self.buffer, bounce, written),
+            HostPath::Bounced(bounce) => bounce.end(&self.buffer, end),
         }
     }
 
@@ -240,86 +208,11 @@ impl Drop for CountedAccess<'_> {
 
 impl Drop for HostAccess {
     fn drop(&mut self) {
-        if let Some(open) = self.open.take() {
-            // `DMA_BUF_IOCTL_SYNC` is called under no reservation.
-            when_unlocked(|| open.end_in_drop());
+        if let Err(error) = self.finish(None) {
+            let buffer = self.buffer.name();
+            tracing::error!(buffer, %error, "host access failed to end; writes may not reach devices");
         }
     }
-}
-
-fn take_written(written: &mut Option<Mutex<DirtyRanges>>) -> Option<DirtyRanges> {
-    written.take().map(|written| written.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// Ends the count of an access under the reservation: now if it is free, else when its owner releases it.
-fn uncount_later(buffer: &Arc<BufferInner>, written: Option<DirtyRanges>) {
-    buffer.do_or_defer(move |buffer, state| {
-        if let Some(written) = &written {
-            buffer.note_writes(state, written);
-        }
-        state.end_access();
-        // Dropped after the reservation is released, because the waiters take it next.
-        state.take_drained().map(|drained| Box::new(drained) as _)
-    });
-}
-
-/// The copy of written bytes from staging memory, on a thread of its own: a submission takes the queue's lock, which
-/// the caller of a drop may have. Its drop ends the access, whether the bytes were copied or not.
-struct CopyBack {
-    /// `None` once it is dropped.
-    parts: Option<(Arc<BufferInner>, BounceBuffer)>,
-    written: Option<DirtyRanges>,
-    /// Later uses of the buffer wait for it. It fails if the bytes are not copied.
-    copied: Fence,
-    signal: Option<Signal>,
-    is_done: bool,
-}
-
-impl CopyBack {
-    fn begin(buffer: Arc<BufferInner>, bounce: BounceBuffer, written: Option<DirtyRanges>) {
-        let (copied, signal) = Fence::host();
-        let fence = copied.clone();
-        buffer.do_or_defer(move |_, state| {
-            state.fences().add(Usage::Write, fence);
-            None
-        });
-        let (parts, signal) = (Some((buffer, bounce)), Some(signal));
-        let this = Self { parts, written, copied, signal, is_done: false };
-        let thread = thread::Builder::new().name("peerbuf-copy-back".into());
-        if let Err(error) = thread.spawn(move || this.run()) {
-            tracing::error!(%error, "no thread to end a host access; its writes are lost");
-        }
-    }
-
-    fn run(mut self) {
-        let Some((buffer, bounce)) = &mut self.parts else { return };
-        let end = Instant::now() + buffer.core().timeout;
-        match bounce.end(buffer, Some(&self.copied), end) {
-            Ok(()) => self.is_done = true,
-            Err(error) => log_failure(buffer, &error),
-        }
-    }
-}
-
-impl Drop for CopyBack {
-    fn drop(&mut self) {
-        if let Some((buffer, bounce)) = self.parts.take() {
-            uncount_later(&buffer, self.written.take());
-            drop((bounce, buffer));
-        }
-        // Last: a thread that waits for it may drop the engine next.
-        match self.signal.take() {
-            Some(signal) if !self.is_done => {
-                signal.fail("bytes of a host access were not copied back");
-            }
-            done => drop(done),
-        }
-    }
-}
-
-fn log_failure(buffer: &BufferInner, error: &Error) {
-    let buffer = buffer.name();
-    tracing::error!(buffer, %error, "host access failed to end; writes may not reach devices");
 }
 
 #[expect(unsafe_code, reason = "offsets that were checked")]
@@ -346,8 +239,8 @@ fn write_to(start: HostPtr, bytes: &[u8]) {
 impl fmt::Debug for HostAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HostAccess")
-            .field("buffer", &self.open().buffer.name())
-            .field("access", &self.open().access)
+            .field("buffer", &self.buffer.name())
+            .field("access", &self.access)
             .finish_non_exhaustive()
     }
 }
