@@ -80,16 +80,7 @@ const GROUPS: [Group; 25] = [
     Group { ids: &["host_read_4k_busy"], measure: drivers::host_read_busy },
     Group { ids: &["control_probe_bound"], measure: drivers::probe_bound },
     Group { ids: &["frame_p99"], measure: frames::p99 },
-    Group {
-        ids: &[
-            "policy_worst",
-            "policy_geomean",
-            "policy_vs_lru",
-            "policy_unseen_geomean",
-            "policy_unseen_worst_regret",
-        ],
-        measure: policy::bytes,
-    },
+    Group { ids: &["policy_worst", "policy_geomean", "policy_vs_lru"], measure: policy::bytes },
     Group {
         ids: &["policy_cost", "policy_cost_worst", "policy_bytes", "lru_bytes", "pick_scaling"],
         measure: policy::cost,

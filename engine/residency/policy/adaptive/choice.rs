@@ -1,7 +1,6 @@
 //! The history of each buffer, and the choice of a victim among all residents.
 
 use super::outlook::{Habit, Outlook};
-use super::residents::{Eligible, Residents};
 use super::scale::Scale;
 use super::shortlist::{Candidate, Rank, Shortlist};
 use crate::residency::policy::interface::Slot;
@@ -18,11 +17,6 @@ const HEAT: usize = 8;
 const HEATS: usize = 2;
 /// The most choices that are made at once: among many buffers, a few are chosen ahead.
 const BATCH: usize = 4;
-/// If so many bytes are wanted, looking at more residents takes little beside copying: it looks twice, and at all if
-/// there are few.
-const LARGE: u64 = 256 << 10;
-const LARGE_LOOKS: usize = 2;
-const LARGE_ALL: usize = 64;
 /// One choice is made ahead for this many residents.
 const PER_CHOICE: usize = 64;
 
@@ -40,14 +34,13 @@ pub(super) const NOWHERE: u32 = u32::MAX;
 /// this history is used again. Nothing is assumed about frames or popularity. To choose, it looks at some
 /// buffers at random, and at the best candidates of earlier choices.
 ///
-/// A large buffer is worth as much per byte as a small one: it takes room in proportion to its bytes, and saves
-/// moving as many. After one use its size is all that is known of it. Buffers are looked at in proportion to their
-/// bytes, and if many bytes are wanted, more of them are looked at.
+/// Neither the size of the domain nor that of a buffer matters: a resident buffer takes room in proportion to
+/// its bytes, and saves moving as many.
 #[derive(Clone, Debug)]
 pub struct Adaptive {
     pub(super) entries: Vec<Entry>,
-    /// The slots that may be chosen.
-    pub(super) residents: Residents,
+    /// The slots that may be chosen, in no order.
+    pub(super) residents: Vec<u32>,
     pub(super) outlook: Outlook,
     pub(super) shortlist: Shortlist,
     /// How many candidates may still be taken from the shortlist before it is reviewed.
@@ -63,7 +56,7 @@ pub struct Adaptive {
 pub(super) struct Entry {
     /// The time of the last use.
     pub(super) last: u32,
-    /// The slot's position in its size class of `residents`.
+    /// The slot's position in `residents`.
     pub(super) position: u32,
     pub(super) bytes: Size,
     /// The usual interval between uses, as a step of [`Intervals`].
@@ -79,13 +72,15 @@ impl Default for Entry {
 }
 
 impl Entry {
-    fn is_among(&self, eligible: &Eligible) -> bool {
-        eligible.contains(self.position, self.bytes)
+    /// Whether it is among the first `eligible` residents.
+    fn is_among(&self, eligible: usize) -> bool {
+        // CAST: there is no platform with less than 32 bits.
+        self.position != NOWHERE && (self.position as usize) < eligible
     }
 
     /// Records a use, `age` after the last one, and returns the new habit.
     pub(super) fn used_again(&mut self, habit: Habit, age: u32) -> Habit {
-        let usual = if habit.is_new() {
+        let usual = if habit == Habit::NEW {
             u64::from(age)
         } else {
             (Intervals::shortest(u32::from(self.interval)) * 3 + u64::from(age)) / 4
@@ -104,7 +99,7 @@ impl Adaptive {
     pub fn new() -> Self {
         Self {
             entries: Vec::new(),
-            residents: Residents::default(),
+            residents: Vec::new(),
             outlook: Outlook::new(),
             shortlist: Shortlist::default(),
             ahead: 0,
@@ -123,28 +118,25 @@ impl Adaptive {
 
     pub(super) fn rank_of(&self, entry: &Entry, slot: u32) -> Rank {
         let age = self.now.wrapping_sub(entry.last);
-        Rank::new(
-            self.outlook.worth(entry.habit.unwrap_or_else(|| Habit::new(entry.bytes.bytes())), age),
-            slot,
-        )
+        Rank::new(self.outlook.worth(entry.habit.unwrap_or(Habit::NEW), age), slot)
     }
 
     pub(super) fn candidate(&self, rank: Rank) -> Candidate {
         Candidate { rank, last: self.entry(rank.slot()).last }
     }
 
-    /// Chooses one of the eligible residents that is worth little; `missing` bytes are wanted.
-    pub(super) fn choose(&mut self, eligible: &Eligible, missing: u64) -> Option<u32> {
+    /// Chooses one of the first `eligible` residents that is worth little.
+    pub(super) fn choose(&mut self, eligible: usize) -> Option<u32> {
         self.take_ahead(eligible).or_else(|| {
-            let batch = (eligible.len() / PER_CHOICE).clamp(1, BATCH);
-            self.look_around(eligible, batch * HEATS, missing >= LARGE);
+            let batch = (eligible / PER_CHOICE).clamp(1, BATCH);
+            self.look_around(eligible, batch * HEATS);
             self.ahead = batch;
             self.take_ahead(eligible)
         })
     }
 
     /// A candidate of an earlier choice that was not used since.
-    fn take_ahead(&mut self, eligible: &Eligible) -> Option<u32> {
+    fn take_ahead(&mut self, eligible: usize) -> Option<u32> {
         while self.ahead > 0 {
             self.ahead -= 1;
             let candidate = self.shortlist.take()?;
@@ -158,30 +150,21 @@ impl Adaptive {
     }
 
     /// Reviews the shortlist and adds the winners of new heats. If there are few residents, it looks at all.
-    fn look_around(&mut self, eligible: &Eligible, heats: usize, large: bool) {
+    fn look_around(&mut self, eligible: usize, heats: usize) {
         let mut shortlist = std::mem::take(&mut self.shortlist);
         shortlist.review(|slot| {
             let entry = self.entry(slot);
             entry.is_among(eligible).then(|| self.candidate(self.rank(slot)))
         });
-        let all = if large { LARGE_ALL.max(heats * HEAT * LARGE_LOOKS) } else { heats * HEAT };
-        if eligible.len() <= all {
-            for slot in self.residents.each(eligible) {
+        if eligible <= heats * HEAT {
+            for &slot in &self.residents[..eligible] {
                 shortlist.offer(self.candidate(self.rank(slot)));
             }
         } else {
-            for _ in 0..if large { LARGE_LOOKS } else { 1 } {
-                let mut best = [Rank::LAST; HEATS * BATCH];
-                let drawn = self.draw(eligible, heats * HEAT);
-                // The draws are in the order of size, and each heat gets some of all sizes.
-                for each in drawn[..heats * HEAT].chunks(heats) {
-                    for (best, (slot, entry)) in best.iter_mut().zip(each) {
-                        *best = self.rank_of(entry, *slot).min(*best);
-                    }
-                }
-                for &rank in &best[..heats] {
-                    shortlist.offer(self.candidate(rank));
-                }
+            let drawn = self.draw(eligible, heats);
+            for heat in drawn[..heats * HEAT].chunks(HEAT) {
+                let ranks = heat.iter().map(|&(slot, entry)| self.rank_of(&entry, slot));
+                shortlist.offer(self.candidate(ranks.fold(Rank::LAST, Rank::min)));
             }
         }
         self.shortlist = shortlist;
@@ -190,18 +173,27 @@ impl Adaptive {
     /// Draws residents at random, with their histories.
     ///
     /// It loads all slots first and then all entries, so that the cache misses of each step overlap.
-    fn draw(&mut self, eligible: &Eligible, count: usize) -> [(u32, Entry); HEAT * HEATS * BATCH] {
-        let mut slots = [0; HEAT * HEATS * BATCH];
-        self.residents.draw(eligible, &mut self.random, &mut slots[..count]);
-        slots.map(|slot| (slot, self.entries[Slot(slot).index()]))
+    fn draw(&mut self, eligible: usize, heats: usize) -> [(u32, Entry); HEAT * HEATS * BATCH] {
+        let mut drawn = [(0, Entry::default()); HEAT * HEATS * BATCH];
+        let drawing = &mut drawn[..heats * HEAT];
+        for (slot, _) in &mut *drawing {
+            *slot = self.residents[self.random.below(eligible)];
+        }
+        for (slot, entry) in drawing {
+            *entry = self.entries[Slot(*slot).index()];
+        }
+        drawn
     }
 
-    /// Swaps a resident with the one of its class at `position`.
-    pub(super) fn move_to(&mut self, slot: u32, position: u32) {
-        let &Entry { position: from, bytes, .. } = self.entry(slot);
-        let swapped = self.residents.swap(bytes, from, position);
-        for (slot, at) in swapped.into_iter().zip([from, position]) {
-            self.entries[Slot(slot).index()].position = at;
+    /// Swaps a resident with the one at `position`.
+    pub(super) fn move_to(&mut self, slot: u32, position: usize) {
+        // CAST: there is no platform with less than 32 bits.
+        let from = self.entry(slot).position as usize;
+        self.residents.swap(from, position);
+        for at in [from, position] {
+            let slot = Slot(self.residents[at]);
+            // CAST: there are no more residents than slots.
+            self.entries[slot.index()].position = at as u32;
         }
     }
 

@@ -5,7 +5,6 @@ mod choice;
 mod hull;
 mod outlook;
 mod policy;
-mod residents;
 mod scale;
 mod shortlist;
 

@@ -17,13 +17,13 @@ impl Policy for Adaptive {
 
     fn capacity(&mut self, _: u64) {}
 
-    fn access(&mut self, slot: Slot, bytes: u64, _: bool) {
+    fn access(&mut self, slot: Slot, _: u64, _: bool) {
         grow(&mut self.entries, slot.index());
         self.now = self.now.wrapping_add(1);
         let (now, memory) = (self.now, self.memory());
         let entry = &mut self.entries[slot.index()];
         let habit = match entry.habit {
-            None => Habit::new(bytes),
+            None => Habit::NEW,
             Some(habit) => {
                 let age = now.wrapping_sub(entry.last);
                 self.outlook.returned(habit, age, now, memory);
@@ -32,28 +32,30 @@ impl Policy for Adaptive {
         };
         entry.habit = Some(habit);
         entry.last = now;
-        self.outlook.start_waiting(habit, now, memory);
+        self.outlook.start_waiting(habit);
     }
 
     fn admit(&mut self, slot: Slot, bytes: u64) {
         grow(&mut self.entries, slot.index());
-        // The size of a resident may have changed.
-        self.leave(slot);
-        let bytes = Size::new(bytes);
-        let position = self.residents.push(slot.0, bytes);
+        let end = self.residents.len();
         let entry = &mut self.entries[slot.index()];
-        (entry.bytes, entry.position) = (bytes, position);
+        entry.bytes = Size::new(bytes);
         if entry.habit.is_none() {
             // It was never used: its age counts from its arrival.
             entry.last = self.now;
         }
+        if entry.position == NOWHERE {
+            // CAST: there are no more residents than slots.
+            entry.position = end as u32;
+            grow(&mut self.residents, end);
+            self.residents[end] = slot.0;
+        }
     }
 
     fn leave(&mut self, slot: Slot) {
-        let here = self.entries.get(slot.index()).filter(|entry| entry.position != NOWHERE);
-        if let Some(bytes) = here.map(|entry| entry.bytes) {
-            self.move_to(slot.0, self.residents.last(bytes));
-            self.residents.pop(bytes);
+        if self.entries.get(slot.index()).is_some_and(|entry| entry.position != NOWHERE) {
+            self.move_to(slot.0, self.residents.len() - 1);
+            self.residents.pop();
             self.entries[slot.index()].position = NOWHERE;
         }
     }
@@ -69,19 +71,19 @@ impl Policy for Adaptive {
 
     fn victims(&mut self, wanted: u64, skip: &dyn Fn(Slot) -> bool, into: &mut Vec<Slot>) {
         let mut missing = wanted;
-        let mut eligible = self.residents.eligible();
-        while missing > 0 && eligible.len() > 0 {
-            let Some(slot) = self.choose(&eligible, missing) else {
-                return;
-            };
-            let bytes = self.entry(slot).bytes;
+        let mut eligible = self.residents.len();
+        while let Some(slot) = Some(eligible)
+            .filter(|&eligible| missing > 0 && eligible > 0)
+            .and_then(|eligible| self.choose(eligible))
+        {
             if !skip(Slot(slot)) {
                 into.push(Slot(slot));
-                missing = missing.saturating_sub(bytes.bytes());
+                missing = missing.saturating_sub(self.entry(slot).bytes.bytes());
             }
             if missing > 0 {
                 // Behind the eligible residents this walk does not find it again.
-                self.move_to(slot, eligible.shrink(bytes));
+                eligible -= 1;
+                self.move_to(slot, eligible);
             }
         }
     }
@@ -99,7 +101,7 @@ impl Policy for Adaptive {
     fn footprint(&self) -> usize {
         size_of::<Self>()
             + self.entries.capacity() * size_of::<Entry>()
-            + self.residents.footprint()
+            + self.residents.capacity() * size_of::<u32>()
             + self.outlook.footprint()
     }
 }

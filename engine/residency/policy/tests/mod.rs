@@ -1,14 +1,10 @@
 //! The promises of every policy, and the results of the default one.
 
-mod baselines;
 mod figures;
 mod promises;
 mod reference;
-mod unseen;
-mod unseen_figures;
 
-use super::traces::Trace;
-use super::{Adaptive, Clock, Lru, Policy, Slot, Use};
+use super::{Adaptive, Clock, Lru, Policy};
 
 /// One of each policy, without buffers.
 fn all() -> [Box<dyn Policy>; 3] {
