@@ -155,11 +155,27 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::DeviceInUse`] while it has attachments or mappings, which changes nothing; or if buffers cannot
-    /// leave its memory, since they are pinned or exported, or there is no room; or if there are other handles. In the last
-    /// case the device is unplugged by then. [`Engine::devices`] has the handle for another call.
-    /// [`crate::Error::Timeout`], or [`crate::Error::DeviceLost`] if a lost device may still be at work;
-    /// [`crate::Error::DeviceRemoved`] if another thread is removing it; [`crate::Error::ForeignEngine`].
+    /// These change nothing:
+    ///
+    /// * [`crate::Error::DeviceInUse`] while the device has attachments or mappings;
+    /// * [`crate::Error::DeviceRemoved`] if another thread removes it; [`crate::Error::ForeignEngine`].
+    ///
+    /// [`crate::Error::DeviceInUse`] if buffers cannot leave its memory, since they are pinned or exported, or there is no
+    /// room. Other buffers may have moved to system memory by then.
+    ///
+    /// After the following the device is unplugged for good, and remains. [`Engine::devices`] has the handle for another
+    /// call, which goes on with the removal:
+    ///
+    /// * [`crate::Error::DeviceInUse`] with the number of buffers that have no other home: there is no other working device,
+    ///   they were imported by this device, or their content was lost with it;
+    /// * [`crate::Error::DeviceInUse`] with the number of other handles, which are also fences, and operations of other
+    ///   threads. If another engine waits for fences of the device, that engine watches the device, which stays in use
+    ///   until that engine is dropped;
+    /// * [`crate::Error::Timeout`] if its work makes no progress within the engine timeout;
+    /// * [`crate::Error::DeviceLost`] if it is lost, and may still be at work.
+    ///
+    /// [`crate::Error::Timeout`] also if another thread handles the loss of a device for longer than the engine timeout; the
+    /// device is not unplugged then.
     ///
     /// # Panics
     ///

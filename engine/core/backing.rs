@@ -31,18 +31,21 @@ impl Core {
         let mut last = Err(Rejected::Unsuitable);
         let mut fd_limit = None;
         for provider in self.possible(request.home, domain.kind()) {
-            let leaving = |id| self.member(id).device.is_leaving();
             let unwanted = matches!(provider, Provider::Private { .. }) && !request.private;
-            if unwanted
-                || !accept(provider)
-                || (fd_limit.is_some() && provider.has_fd())
-                || provider.exporter().is_some_and(leaving)
-            {
+            if unwanted || !accept(provider) || (fd_limit.is_some() && provider.has_fd()) {
                 continue;
             }
+            // Held until the backing has a reference of its own: a removal that began meanwhile counts it.
+            let exporter = match provider.exporter() {
+                Some(id) => match self.present(id) {
+                    Some(exporter) => Some(exporter),
+                    None => continue,
+                },
+                None => None,
+            };
             // CAST: the number of a level, 0 to 3.
             let priority = MemoryPriority::of_level(request.priority as u8);
-            let pool = self.pool(provider, request.sharers);
+            let pool = self.pool(provider, exporter.as_ref(), request.sharers);
             let wanted = (request.dedicated, priority);
             last = match pool.allocate(request.size, wanted, limit) {
                 Ok(backing) => return Ok(backing),
@@ -88,15 +91,28 @@ impl Core {
         self.providers.possible(home, kind).into_iter().filter(works).chain(exported)
     }
 
+    /// A counted reference to a device that takes part; `None` if it is leaving or has left.
+    fn present(&self, device: DeviceId) -> Option<Arc<DeviceInner>> {
+        // Counted first: a removal that sets its mark after the test sees the reference.
+        self.devices.device(device).filter(|device| !device.is_leaving())
+    }
+
     /// The pool of a provider for buffers that `sharers` share. Private memory has one device, and is in one pool.
-    fn pool(&self, provider: Provider, sharers: DeviceSet) -> &Arc<Pool> {
+    ///
+    /// `exporter` is a counted reference to [`Provider::exporter`], so that a device which has left gets no pool.
+    fn pool(
+        &self,
+        provider: Provider,
+        exporter: Option<&Arc<DeviceInner>>,
+        sharers: DeviceSet,
+    ) -> &Arc<Pool> {
         let is_private = matches!(provider, Provider::Private { .. });
         let sharers = match self.providers.are_grouped() && !is_private {
             true => sharers,
             false => DeviceSet::ALL,
         };
         self.providers.pools.get(provider, sharers, |sharers| {
-            Pool::new(Origin { sharers, ..self.origin(provider) })
+            Pool::new(Origin { sharers, ..self.origin(provider, exporter) })
         })
     }
 
@@ -126,15 +142,10 @@ impl Core {
     }
 
     /// What an allocation of `provider` must know of its origin: the exporter, the ledger, and the counters.
-    pub(crate) fn origin(&self, provider: Provider) -> Origin {
+    pub(crate) fn origin(&self, provider: Provider, exporter: Option<&Arc<DeviceInner>>) -> Origin {
         Origin {
             provider,
-            exporter: match provider {
-                Provider::Device { device, .. } | Provider::Private { device } => {
-                    Some(Arc::clone(&self.member(device).device))
-                }
-                _ => None,
-            },
+            exporter: exporter.map(Arc::clone),
             domain: Arc::clone(&self.domain_state(provider.domain()).ledger),
             calls: Arc::clone(&self.calls),
             live: Arc::clone(&self.live),

@@ -4,8 +4,9 @@
 //! copy from replacing the lost buffer.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::error::{Error, Result};
 use crate::sync::primitive::{Mutex, MutexGuard, lock, thread_local};
 use crate::sync::{Fence, Signal};
 
@@ -28,24 +29,51 @@ pub(crate) struct Turn<'a> {
 }
 
 impl LossGuard {
-    /// Takes the turn. If another thread has it, waits for the end of that, for at most `timeout`, and
-    /// returns `None`. So it does at once if this thread has it already.
-    pub(crate) fn turn<'a>(&'a self, timeout: Duration) -> Option<Turn<'a>> {
+    /// Takes the turn. If another thread has it, waits for the end of that, and returns `None`. So it does at once if
+    /// this thread has it already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] if the other thread has it for longer than `timeout`.
+    pub(crate) fn turn(&self, timeout: Duration) -> Result<Option<Turn<'_>>> {
         if MINE.with(Cell::get) {
-            return None;
+            return Ok(None);
         }
         let mut under_way = self.under_way();
         if let Some(end) = under_way.clone() {
             drop(under_way);
-            if let Err(error) = end.wait_until_over(timeout) {
-                tracing::warn!(%error, "device-loss handling still running after the timeout");
-            }
-            return None;
+            return match end.wait_until_over(timeout) {
+                Ok(_) => Ok(None),
+                Err(error) => {
+                    tracing::warn!(%error, "device-loss handling still running after the timeout");
+                    let what = "another thread that handles the loss of a device".into();
+                    Err(Error::Timeout { what, after: timeout })
+                }
+            };
         }
         let (fence, end) = Fence::host();
         *under_way = Some(fence);
         MINE.with(|mine| mine.set(true));
-        Some(Turn { guard: self, _end: end })
+        Ok(Some(Turn { guard: self, _end: end }))
+    }
+
+    /// Takes the turn, after those of other threads. `None` if this thread has it already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] if other threads have it for longer than `timeout`.
+    pub(crate) fn own_turn(&self, timeout: Duration) -> Result<Option<Turn<'_>>> {
+        let end = Instant::now() + timeout;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let turn = self.turn(left).map_err(|error| match error {
+                Error::Timeout { what, .. } => Error::Timeout { what, after: timeout },
+                other => other,
+            })?;
+            if turn.is_some() || MINE.with(Cell::get) {
+                return Ok(turn);
+            }
+        }
     }
 
     fn under_way(&self) -> MutexGuard<'_, Option<Fence>> {
@@ -58,5 +86,24 @@ impl Drop for Turn<'_> {
         MINE.with(|mine| mine.set(false));
         // Cleared before `_end` is dropped, which wakes the waiters.
         *self.guard.under_way() = None;
+    }
+}
+
+#[cfg(all(test, not(peerbuf_shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_own_turn_ends_with_an_error_while_another_thread_has_it() {
+        let guard = LossGuard::default();
+        let held = guard.turn(Duration::ZERO);
+        assert!(matches!(held, Ok(Some(_))), "it is free");
+        let other = std::thread::scope(|scope| {
+            let waits = scope.spawn(|| guard.own_turn(Duration::ZERO).map(|turn| turn.is_some()));
+            waits.join().expect("no panic")
+        });
+        assert!(matches!(other, Err(Error::Timeout { .. })), "{other:?}");
+        drop(held);
+        assert!(matches!(guard.own_turn(Duration::ZERO), Ok(Some(_))));
     }
 }

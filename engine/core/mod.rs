@@ -49,7 +49,7 @@ pub use devices::UnplugReport;
 pub(crate) use devices::{DeviceEntry, DeviceTable};
 pub(crate) use export_table::{EndedExports, ExportTable};
 pub(crate) use import_table::{ImportTable, ImportedPart};
-pub(crate) use loss_guard::LossGuard;
+pub(crate) use loss_guard::{LossGuard, Turn};
 pub(crate) use pin_quota::PinQuota;
 pub(crate) use protected_set::{ProtectedSet, Protection};
 pub(crate) use providers::{BackingRequest, Providers};

@@ -38,18 +38,29 @@ impl Core {
     }
 
     /// Destroys what the engine has on the device, and the device itself if the engine has opened it, once nothing else
-    /// refers to it. Waits a moment for other threads to end what they were doing. No buffer has anything to do with it.
+    /// refers to it. Waits a moment for other threads to end what they were doing.
+    ///
+    /// `let_go` makes the buffers drop their references to the device. `homes` counts the buffers whose home it is; it
+    /// takes no reservation, because a thread that has one may wait for the end of the count ([`super::DeviceTable`]).
     ///
     /// # Errors
     ///
-    /// [`Error::DeviceInUse`] with the number of other references. The device then remains, unplugged.
+    /// [`Error::DeviceInUse`] with the number of other references or of buffers; those of [`Core::wait_for_removal`] if
+    /// another thread has submitted work that does not end. The device then remains, unplugged.
     ///
     /// Locks: none may be held.
     #[expect(unsafe_code, reason = "the count of references says that nothing uses the device")]
-    pub(crate) fn close(&self, device: Arc<DeviceInner>, leaving: Leaving) -> Result<()> {
-        self.bridges.forget(&device);
+    pub(crate) fn close(
+        &self,
+        device: &Arc<DeviceInner>,
+        leaving: Leaving,
+        let_go: impl Fn(),
+        homes: impl Fn() -> u64,
+    ) -> Result<()> {
+        self.bridges.forget(device);
         let mut rounds = 0..ROUNDS;
         loop {
+            let_go();
             self.give_back_views(Some(device.id()), GiveBack::All);
             self.retire.collect();
             self.retire.forget_succeeded();
@@ -57,24 +68,36 @@ impl Core {
                 self.providers.trim(domain);
             });
             drop(self.member(device.id()).take_tools());
+            // Before the count, too: a pool that is made in between is counted as a user, and is none in the next round.
+            let own = self.own(device);
             // Before the count: a thread that takes a reference from the table either is counted, or sees the mark and
             // drops it (`DeviceTable::devices`).
             leaving.mark_removed();
             fence(Ordering::SeqCst);
-            let others = (Arc::strong_count(&device) as u64).saturating_sub(self.own(&device));
-            if others == 0 {
+            let Some(others) = (Arc::strong_count(device) as u64).checked_sub(own) else {
+                unreachable!(
+                    "the references of the table, of the pools and of this thread are counted"
+                )
+            };
+            // What other threads did with the references that they have dropped is visible to this one.
+            fence(Ordering::Acquire);
+            let buffers = if others == 0 { homes() } else { 0 };
+            if others == 0 && buffers == 0 {
                 break;
             }
             leaving.unmark_removed();
             if rounds.next().is_none() {
                 let mut users = DeviceUsers::of(device.name());
-                users.handles = others;
+                (users.handles, users.buffers) = (others, buffers);
                 return users.check();
             }
             std::thread::sleep(PAUSE);
         }
+        // Again: what was submitted after the first wait may be at work without a reference. Nothing more is submitted.
+        self.wait_for_removal(device)?;
         // SAFETY: all objects that were made on the device, all fences on its timelines, and all handles hold a
-        // reference to it; none is left, and the table gives no more away. Its submitted work has ended.
+        // reference to it; none is left, and the table gives no more away, nor does a buffer whose home it is. Its
+        // submitted work has ended.
         unsafe { device.close() };
         leaving.complete();
         tracing::debug!(device = device.name(), "device removed");

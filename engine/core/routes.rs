@@ -55,12 +55,12 @@ impl Core {
             }
             return Ok(kind);
         }
-        let from = match provider {
-            Provider::Device { device: exporter, .. } | Provider::Private { device: exporter } => {
-                Arc::clone(&self.member(exporter).device)
-            }
-            _ => Arc::clone(home),
+        let from = match provider.exporter() {
+            Some(exporter) => self.devices.device(exporter),
+            None => Some(Arc::clone(home)),
         };
+        // There is no memory of a device that has left.
+        let Some(from) = from else { return Ok(None) };
         if provider.exporter().is_some() && Arc::ptr_eq(&from, device) {
             // It has a view already: that of the allocation.
             let kind = provider.imports_of(device).first();

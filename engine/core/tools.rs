@@ -42,9 +42,10 @@ impl Core {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         };
+        let Some(device) = self.devices.device(device) else { return transfer::path::assumed() };
         let measured = self
-            .staging(&entry.device)
-            .and_then(|staging| transfer::path::measure(&entry.device, &staging, &self.retire));
+            .staging(&device)
+            .and_then(|staging| transfer::path::measure(&device, &staging, &self.retire));
         match measured {
             Ok(None) => transfer::path::assumed(),
             // The application uses the device. Each try is a wait, so there are few.

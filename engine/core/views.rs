@@ -62,8 +62,10 @@ impl Core {
     #[cold]
     pub(crate) fn wait_for_unused_views(&self, device: DeviceId) -> Result<()> {
         self.give_back_views(Some(device), GiveBack::All);
-        for fence in all_submitted(&self.member(device).device).in_use() {
-            fence.wait_until_released(self.timeout)?;
+        if let Some(device) = self.devices.device(device) {
+            for fence in all_submitted(&device).in_use() {
+                fence.wait_until_released(self.timeout)?;
+            }
         }
         self.retire.collect();
         Ok(())

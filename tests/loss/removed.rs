@@ -154,6 +154,22 @@ fn the_last_device_leaves_once_no_buffer_needs_a_home() {
 }
 
 #[test]
+fn a_removal_that_found_no_other_home_goes_on_once_there_is_one() {
+    let rig = Rig::new();
+    let [device, other] = rig.two_of_one_adapter();
+    let adapter = device.adapter().clone();
+    rig.engine().remove_device(other).expect("unused");
+    let buffer = create(&rig, &device, Placement::System);
+    bytes::write(&buffer, 2);
+    assert_eq!(users(rig.engine().remove_device(device).expect_err("its home")), [0, 0, 1, 0]);
+    let next = rig.open(&adapter);
+    let device = rig.engine().devices().swap_remove(0);
+    rig.engine().remove_device(device).expect("the buffer has another home");
+    assert_eq!(buffer.home(), next);
+    bytes::assert_sequence(&buffer, 2, "in system memory");
+}
+
+#[test]
 fn a_lost_device_is_destroyed_after_its_removal_and_another_takes_its_place() {
     let rig = Rig::new();
     let lavapipe = rig.engine().adapters().first().expect("an adapter").clone();

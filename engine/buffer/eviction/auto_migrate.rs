@@ -34,10 +34,9 @@ pub(in crate::buffer) fn learn_access_costs(buffer: &BufferInner, attaching: &Ar
     devices.extend(buffer.lock().attachments().map(|attachment| attachment.device));
     devices.sort();
     devices.dedup();
-    for member in
-        devices.into_iter().map(|id| core.member(id)).filter(|member| !member.is_unplugged())
-    {
-        let other = &member.device;
+    let is_usable = |id: &DeviceId| !core.member(*id).is_unplugged();
+    for other in devices.into_iter().filter(is_usable).filter_map(|id| core.devices.device(id)) {
+        let other = &other;
         for [from, to] in [[other, other], [other, attaching], [attaching, other]] {
             if let Err(error) = core.verdict(from, to) {
                 tracing::debug!(

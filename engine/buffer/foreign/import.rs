@@ -58,7 +58,7 @@ pub(crate) fn import(
     if let Some(imported) = set.imports.find(fd, &part)? {
         return reached(set, device, kind, imported);
     }
-    let origin = set.core.origin(Provider::Foreign(handle));
+    let origin = set.core.origin(Provider::Foreign(handle), None);
     let (allocation, start) = retry_on_oom(set, device.id(), [], || {
         let fd = dma_buf::duplicate(fd, &set.core.calls)?;
         let file = ForeignFile { fd, size: file_size, claim, memory_type };

@@ -12,8 +12,9 @@ use crate::buffer::migration::{MoveRequest, MoveSummary, commit, invalidate_impo
 use crate::buffer::object::{BufferInner, Buffers, LossHandler};
 use crate::buffer::placement::new_home;
 use crate::buffer::state::{CleanCopy, InvalidationCause, State};
-use crate::core::UnplugReport;
+use crate::core::{Turn, UnplugReport};
 use crate::device::DeviceInner;
+use crate::error::Result;
 use crate::memory::{DomainId, Provider};
 use crate::observe::{MoveCause, Reason, What};
 use crate::residency::Trigger;
@@ -29,13 +30,29 @@ const SETTLE: Duration = Duration::from_secs(1);
 ///
 /// Resumes the panic of an importer, after all buffers have been handled.
 pub(crate) fn unplug(set: &Buffers, device: &DeviceInner) -> UnplugReport {
-    let turn = set.core.loss_guard.turn(set.core.timeout);
+    // After the timeout without it: each step is made under a reservation.
+    let turn = set.core.loss_guard.turn(set.core.timeout).ok().flatten();
+    unplug_once(set, device, turn);
+    *set.core.member(device.id()).unplug_report()
+}
+
+/// As [`unplug`], for a removal: while no other thread handles a loss.
+///
+/// # Errors
+///
+/// [`crate::Error::Timeout`] if another thread handles one for longer than the engine timeout.
+pub(super) fn unplug_in_turn(set: &Buffers, device: &DeviceInner) -> Result<()> {
+    let turn = set.core.loss_guard.own_turn(set.core.timeout)?;
+    unplug_once(set, device, turn);
+    Ok(())
+}
+
+fn unplug_once(set: &Buffers, device: &DeviceInner, turn: Option<Turn<'_>>) {
     let panic = unplug_device(set, device);
     drop(turn);
     if let Some(payload) = panic {
         resume_unwind(payload);
     }
-    *set.core.member(device.id()).unplug_report()
 }
 
 /// Unplugs all devices that were found lost and are not unplugged yet. If another thread is doing that, it
@@ -46,16 +63,18 @@ pub(crate) fn unplug(set: &Buffers, device: &DeviceInner) -> UnplugReport {
 /// As [`unplug`], after all lost devices have been handled.
 #[cold]
 fn unplug_lost(set: &Buffers) {
-    let Some(turn) = set.core.loss_guard.turn(set.core.timeout) else { return };
+    let Ok(Some(turn)) = set.core.loss_guard.turn(set.core.timeout) else { return };
     let mut panic = None;
     let next_lost = || {
-        let mut members = set.core.devices.iter();
-        members.find(|member| member.device.is_lost() && !member.is_unplugged())
+        let members = set.core.devices.iter();
+        let mut lost = members.filter(|member| member.device.is_lost() && !member.is_unplugged());
+        // Counted, so that a removal does not close it meanwhile. One that has left needs no handling.
+        lost.find_map(|member| set.core.devices.device(member.device.id()))
     };
     loop {
-        while let Some(member) = next_lost() {
+        while let Some(device) = next_lost() {
             // Handle all devices, even if an importer panics.
-            panic = panic.or(unplug_device(set, &member.device));
+            panic = panic.or(unplug_device(set, &device));
         }
         // Clear the flag only now: until then, other threads wait for this one.
         set.core.calls.forget_lost_devices();
@@ -136,7 +155,7 @@ fn unplug_device(set: &Buffers, device: &DeviceInner) -> Option<Box<dyn Any + Se
 }
 
 /// Whether the buffer is in that domain.
-fn is_in(state: &State, domain: DomainId) -> bool {
+pub(super) fn is_in(state: &State, domain: DomainId) -> bool {
     state.location().backing().is_some_and(|backing| backing.domain() == domain)
 }
 
@@ -213,7 +232,7 @@ fn promote_clean_copy(
 /// device.
 ///
 /// The caller holds the reservation.
-fn rehome(buffer: &BufferInner, state: &State, lost: &DeviceInner) {
+pub(super) fn rehome(buffer: &BufferInner, state: &State, lost: &DeviceInner) {
     // Imported memory is bound to the device that imported it.
     if buffer.home_id() == lost.id() && !matches!(state.location().provider(), Provider::Foreign(_))
     {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::device_lost::unplug;
+use super::device_lost::{is_in, rehome, unplug_in_turn};
 use crate::buffer::object::{BufferInner, Buffers, SharedBuffer};
 use crate::device::{Device, DeviceInner};
 use crate::error::{DeviceUsers, Error, Result};
@@ -26,12 +26,30 @@ pub(crate) fn remove(set: &Buffers, device: Device) -> Result<()> {
         move_out(set, &device);
         check_left(set, &device, false)?;
     }
-    unplug(set, &device);
+    unplug_in_turn(set, &device)?;
+    let_go(set, &device);
     check_left(set, &device, true)?;
     set.trim();
     set.core.wait_for_removal(&device)?;
-    set.live.for_each(|buffer| buffer.lock().forget_ended());
-    set.core.close(device, leaving)
+    let homes = || {
+        let mut homes = 0;
+        set.live.for_each(|buffer| homes += u64::from(buffer.is_home(device.id())));
+        homes
+    };
+    set.core.close(&device, leaving, || let_go(set, &device), homes)
+}
+
+/// Makes buffers forget the device, as far as their content is elsewhere: it is no longer the home device, and fences
+/// of work that has ended are dropped. The unplug did that, but may have been long ago, or another thread may have
+/// submitted work since.
+fn let_go(set: &Buffers, device: &DeviceInner) {
+    set.live.for_each(|buffer| {
+        let mut state = buffer.lock();
+        if !is_in(&state, DomainId::Vram(device.id())) {
+            rehome(buffer, &state, device);
+        }
+        state.forget_ended();
+    });
 }
 
 /// Checks that the device has neither attachments nor mappings.

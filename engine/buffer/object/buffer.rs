@@ -16,6 +16,7 @@ use crate::device::{Device, DeviceId, DeviceInner};
 use crate::memory::{Backing, DomainId, Placement, Provider};
 use crate::observe::Object;
 use crate::sync::primitive::atomic::{AtomicU16, Ordering};
+use crate::sync::primitive::yield_now;
 use crate::sync::{Fences, Reservation, Retired};
 
 /// A buffer that several devices share. Its identity does not depend on where its bytes are.
@@ -138,7 +139,7 @@ impl SharedBuffer {
 
     /// The home device: its memory is the buffer's VRAM, and it copies the bytes when the buffer moves.
     pub fn home(&self) -> Device {
-        Device(Arc::clone(&self.0.core().member(self.0.home_id()).device))
+        Device(self.0.home())
     }
 
     /// Where devices may use it.
@@ -240,8 +241,24 @@ impl BufferInner {
         AttachCaps { device, peer_to_peer: self.peer_to_peer() }
     }
 
+    /// A counted reference to the home device.
+    ///
+    /// **Invariant:** a device that has left is the home of no live buffer. Its unplug, which takes each reservation,
+    /// gives the buffer another home, and a home is set under the reservation, to a device that is not unplugged. While
+    /// a removal counts the references, it looks for buffers whose home the device is, and gives up if it finds one.
     pub(in crate::buffer) fn home(&self) -> Arc<DeviceInner> {
-        Arc::clone(&self.core().member(self.home_id()).device)
+        loop {
+            if let Some(home) = self.core().devices.device(self.home_id()) {
+                return home;
+            }
+            // The home has changed since it was read, or the removal gives up: it waits for no thread until then.
+            yield_now();
+        }
+    }
+
+    /// Whether the device is the home device. Reads no lock: only a removal that no thread can overtake relies on it.
+    pub(in crate::buffer) fn is_home(&self, device: DeviceId) -> bool {
+        self.home_id() == device
     }
 
     pub(in crate::buffer) fn home_id(&self) -> DeviceId {

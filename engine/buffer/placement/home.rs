@@ -49,11 +49,10 @@ pub(in crate::buffer) fn new_home(
         let member = core.member(*device);
         *device != lost.id() && !member.device.is_lost() && !member.is_unplugged()
     };
-    let attached = state.attachments().map(|attachment| attachment.device).find(is_working);
-    let any_device = || core.devices.iter().map(|member| member.device.id()).find(is_working);
-    attached
-        .or_else(any_device)
-        .map_or_else(|| buffer.home(), |found| Arc::clone(&core.member(found).device))
+    let attached = state.attachments().map(|attachment| attachment.device);
+    let any_device = core.devices.iter().map(|member| member.device.id());
+    let mut working = attached.chain(any_device).filter(is_working);
+    working.find_map(|found| core.devices.device(found)).unwrap_or_else(|| buffer.home())
 }
 
 /// The home device of a buffer that has moved: the one that the move was planned with, unless it is unplugged

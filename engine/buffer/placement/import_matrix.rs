@@ -57,6 +57,17 @@ impl ImportMatrix {
         if !devices.iter().any(|caps| caps.device == home.id()) {
             devices.push(home_caps);
         }
+        // Counted, so that no removal closes a device while routes are proved. An attached device cannot leave; what has
+        // left was attached before.
+        let mut held: SmallVec<[Arc<DeviceInner>; 4]> = SmallVec::new();
+        devices.retain(|caps| {
+            let found = match caps.device == home.id() {
+                true => Some(Arc::clone(home)),
+                false => buffer.core().devices.device(caps.device),
+            };
+            held.extend(found.clone());
+            found.is_some()
+        });
         let mut providers: SmallVec<[Provider; 8]> = SmallVec::from_slice(&[current]);
         if !matches!(current, Provider::Foreign(_)) {
             for &kind in kinds {
@@ -76,7 +87,7 @@ impl ImportMatrix {
         let (rows, refused) = (vec![], vec![]);
         let mut this = Self { devices, rows, refused, generation, home: home_id };
         for provider in providers {
-            this.add_row(buffer, home, provider)?;
+            this.add_row(buffer, (home, &held), provider)?;
         }
         this.refused.retain(|refusal| refusal.route != Route::Local);
         this.refused.sort_by_key(|refusal| refusal.route);
@@ -87,7 +98,7 @@ impl ImportMatrix {
     fn add_row(
         &mut self,
         buffer: &BufferInner,
-        home: &Arc<DeviceInner>,
+        (home, devices): (&Arc<DeviceInner>, &[Arc<DeviceInner>]),
         provider: Provider,
     ) -> Result<()> {
         let mut import_kinds = SmallVec::new();
@@ -102,18 +113,17 @@ impl ImportMatrix {
             // buffer moves.
             return Ok(());
         }
-        for caps in &self.devices {
+        for (caps, device) in self.devices.iter().zip(devices) {
             if !caps.accepts(provider) {
                 let route = Route::of(provider).unwrap_or(Route::Local);
                 self.refused.push(Refusal { route, reason: RefusalReason::NoPeerToPeer });
                 import_kinds.push(None);
                 continue;
             }
-            let device = Arc::clone(&buffer.core().member(caps.device).device);
             import_kinds.push(buffer.core().import_kind(
                 provider,
                 home,
-                &device,
+                device,
                 &mut self.refused,
             )?);
         }
