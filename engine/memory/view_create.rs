@@ -77,18 +77,16 @@ impl View {
         view.memory_size = requirements.size;
         let mut priority =
             vk::MemoryPriorityAllocateInfoEXT::default().priority(priority.value(kind));
-        let p_next = match device.has_memory_priority() {
-            true => (&raw mut priority).cast(),
-            false => std::ptr::null(),
-        };
+        let priority = device.has_memory_priority().then_some(&mut priority);
         if exports.is_empty() {
             // lavapipe refuses an export of no handle type.
-            let mut flags = vk::MemoryAllocateFlagsInfo { p_next, ..Default::default() };
-            view.allocate(Call::AllocateMemory, &mut flags)?;
+            view.allocate(Call::AllocateMemory, priority)?;
         } else {
             let mut export = vk::ExportMemoryAllocateInfo::default().handle_types(exports);
-            export.p_next = p_next;
-            view.allocate(Call::AllocateMemory, &mut export)?;
+            if let Some(priority) = priority {
+                export.p_next = std::ptr::from_mut(priority).cast();
+            }
+            view.allocate(Call::AllocateMemory, Some(&mut export))?;
         }
         view.bind()
     }
@@ -161,7 +159,7 @@ impl View {
         if device.calls().lying_imports() {
             // A faulty driver reports success, and allocates memory of its own.
             let mut export = vk::ExportMemoryAllocateInfo::default().handle_types(handle.vk());
-            view.allocate(Call::ImportMemory, &mut export)?;
+            view.allocate(Call::ImportMemory, Some(&mut export))?;
             return view.bind();
         }
         view.announce(Call::ImportMemory)?;
@@ -170,7 +168,7 @@ impl View {
         let file = fd::file_id(&duplicate).map_err(|errno| Error::os("fstat", errno))?;
         let raw = duplicate.into_raw_fd();
         let mut import = vk::ImportMemoryFdInfoKHR::default().handle_type(handle.vk()).fd(raw);
-        if let Err(error) = view.allocate_announced(&mut import) {
+        if let Err(error) = view.allocate_announced(Some(&mut import)) {
             let error = error.of_file(fd, memory_size);
             // The number may name another file by now, which no comparison can exclude. The quirk is about a lack of
             // address space, which is no refusal.
@@ -196,7 +194,7 @@ impl View {
         let mut import = vk::ImportMemoryHostPointerInfoEXT::default()
             .handle_type(HandleType::HostPointer.vk())
             .host_pointer(pointer.as_ptr().cast());
-        view.allocate(Call::ImportMemory, &mut import)?;
+        view.allocate(Call::ImportMemory, Some(&mut import))?;
         view.bind()
     }
 
@@ -265,7 +263,7 @@ impl View {
     fn allocate(
         &mut self,
         call: Call,
-        extra: &mut impl vk::ExtendsMemoryAllocateInfo,
+        extra: Option<&mut impl vk::ExtendsMemoryAllocateInfo>,
     ) -> Result<(), ViewError> {
         self.announce(call)?;
         self.allocate_announced(extra)
@@ -286,13 +284,15 @@ impl View {
 
     fn allocate_announced(
         &mut self,
-        extra: &mut impl vk::ExtendsMemoryAllocateInfo,
+        extra: Option<&mut impl vk::ExtendsMemoryAllocateInfo>,
     ) -> Result<(), ViewError> {
         let mut dedicated = vk::MemoryDedicatedAllocateInfo::default().buffer(self.buffer);
         let mut info = vk::MemoryAllocateInfo::default()
             .allocation_size(self.memory_size)
-            .memory_type_index(self.memory_type)
-            .push_next(extra);
+            .memory_type_index(self.memory_type);
+        if let Some(extra) = extra {
+            info = info.push_next(extra);
+        }
         if self.dedicated {
             info = info.push_next(&mut dedicated);
         }

@@ -215,3 +215,20 @@ fn an_adopted_device_says_whether_its_buffers_have_addresses() {
         }
     }
 }
+
+/// Its memory has one structure for the flags of an allocation, which the validation layer counts.
+#[test]
+fn private_memory_has_addresses() {
+    let rig = Rig::with(|descriptor| descriptor.device_addresses(true));
+    let all = rig.all();
+    let able = || all.iter().filter(|device| device.adapter().has_device_addresses());
+    assert!(able().next().is_some(), "some driver has the feature");
+    for device in able() {
+        let descriptor = BufferDescriptor::new(4096).placement(peerbuf::Placement::Vram).private();
+        let buffer = rig.engine().create_buffer(device, descriptor).expect("a buffer");
+        let attachment = buffer.attach(device).expect("attached");
+        let mapping = attachment.map(Access::ReadWrite).expect("mapped");
+        assert!(matches!(buffer.provider(), peerbuf::Provider::Private { .. }));
+        assert_ne!(mapping.device_address().expect("current"), 0);
+    }
+}

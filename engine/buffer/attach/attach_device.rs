@@ -11,7 +11,7 @@ use crate::buffer::state::{AttachCaps, AttachmentId, FirstCounter, Importer, Sta
 use crate::core::BackingRequest;
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{DomainId, DomainKind, Placement};
+use crate::memory::{DomainId, DomainKind, ImportKind, Placement};
 use crate::observe::{MoveCause, Object};
 use crate::residency::{EvictionLimits, Trigger};
 use crate::sync::Usage;
@@ -119,7 +119,7 @@ impl<'a> PendingAttach<'a> {
             if let Some(kind) = matrix.import_kind(self.caps, provider) {
                 if may_leave && is_in_slab_of_others(buffer, &state, self.device, &matrix)? {
                     drop(state);
-                    may_leave = leave_slab(buffer, &home, self.device, &matrix);
+                    may_leave = leave_slab(buffer, &home, (self.device, kind), &matrix);
                     continue;
                 }
                 let allocation = buffer.backing(&state)?.allocation();
@@ -229,7 +229,7 @@ fn is_in_slab_of_others(
 fn leave_slab(
     buffer: &Arc<BufferInner>,
     home: &Arc<DeviceInner>,
-    device: &DeviceInner,
+    (device, kind): (&Arc<DeviceInner>, ImportKind),
     matrix: &ImportMatrix,
 ) -> bool {
     let provider = buffer.lock().location().provider();
@@ -247,6 +247,8 @@ fn leave_slab(
         let Some(new) = buffer.set.allocate(&request, &limits, |other| other == provider)? else {
             return Ok(MoveOutcome::NoPath);
         };
+        // Before the move, so that an error here leaves the buffer where it is.
+        let _view = buffer.core().view(new.allocation(), device, kind)?;
         let trigger = Trigger::Device(device.id());
         let request = MoveRequest::to_new(MoveCause::Reach, trigger);
         relocate(buffer, home, matrix, new.into(), MoveRequest { may_wait: false, ..request })
