@@ -38,9 +38,10 @@ impl Engine {
     /// Calls `callback` when `fence` signals or its work fails, for executors that do not block.
     ///
     /// The callback runs here if the fence has signalled, on the signalling thread for work of the host, and on a
-    /// thread for callbacks otherwise. One that waits delays the callbacks behind it, and no device. It must not own
+    /// thread for callbacks otherwise. That thread calls the callbacks of an engine one after the other. So one that
+    /// waits delays those behind it, and no device; it must not wait for another one. It must not own
     /// the last handle of an engine, a buffer or a device. It is also called if the engine is dropped
-    /// first. Returns `None` if the fence had signalled already; then the callback has been called.
+    /// first; the drop waits for each one at most the engine timeout. Returns `None` if the fence had signalled already; then the callback has been called.
     ///
     /// # Errors
     ///

@@ -359,3 +359,35 @@ fn a_callback_runs_once_or_is_cancelled() {
     assert_eq!(engine.on_signal(&fence, send("late")).expect("called at once"), None);
     assert_eq!(receiver.try_recv(), Ok("late"));
 }
+
+/// Also one whose work has ended, while it waits for its turn behind another callback.
+#[test]
+fn a_callback_that_is_due_can_be_removed_until_it_is_called() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let devices = rig.two_of_one_adapter();
+    let (_buffer, _attachments, mappings) = shared(&rig, &devices);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let gate = Gate::close(&devices[0]);
+    let fence = fill(engine, &devices[0], &mappings[0], 1).expect("a submission");
+    let first = {
+        let sender = sender.clone();
+        move || {
+            sender.send("first").expect("the test listens");
+            released.recv_timeout(LONG).expect("released");
+        }
+    };
+    engine.on_signal(&fence, first).expect("a callback").expect("not yet");
+    let send = |what: &'static str| {
+        let sender = sender.clone();
+        move || sender.send(what).expect("the test listens")
+    };
+    let removed = engine.on_signal(&fence, send("removed")).expect("a callback").expect("not yet");
+    engine.on_signal(&fence, send("last")).expect("a callback").expect("not yet");
+    gate.open();
+    assert_eq!(receiver.recv_timeout(LONG), Ok("first"));
+    assert!(engine.forget_callback(&fence, removed).expect("known"), "it is not called yet");
+    release.send(()).expect("the callback listens");
+    assert_eq!(receiver.recv_timeout(LONG), Ok("last"));
+}
