@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::gate::Gate;
+use crate::common::turn::turn;
 use crate::common::{self, LONG, Rig, bytes, wait_idle};
 use ash::vk;
 use peerbuf::device::Call;
@@ -124,6 +125,8 @@ fn a_buffer_migrates_to_the_device_that_reads_it_most() {
 
 #[test]
 fn an_auto_migration_is_in_the_trace() {
+    // The file is read after the rig's turn has ended.
+    let _turn = turn();
     let file = std::env::temp_dir().join(format!("peerbuf-attraction-{}.json", std::process::id()));
     {
         let rig = Rig::with(|descriptor| descriptor.trace(&file));

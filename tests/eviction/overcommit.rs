@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::common;
 use crate::common::commands::{fill, record_fill};
 use crate::common::random::Random;
+use crate::common::turn::turn;
 use crate::common::until::{each_second, rounds};
 use crate::common::{LONG, Rig};
 use ash::vk;
@@ -307,6 +308,8 @@ fn memory_of_other_processes_shrinks_the_budget() {
 
 #[test]
 fn a_trace_contains_moves_counters_and_uses() {
+    // The file is read after the rig's turn has ended.
+    let _turn = turn();
     let file = std::env::temp_dir().join(format!("peerbuf-trace-{}.json", std::process::id()));
     {
         let rig = Rig::with(|descriptor| descriptor.trace(&file));
