@@ -1,7 +1,7 @@
 //! Residency on request: budgets, caps and quotas, and the eviction and restore of many buffers.
 
 use super::engine::Engine;
-use crate::buffer::{self, Eviction, fit};
+use crate::buffer::{self, Compaction, Effort, Eviction, fit};
 use crate::device::Device;
 use crate::error::Result;
 use crate::memory::{DomainId, GroupId};
@@ -129,20 +129,25 @@ impl Engine {
     /// Clean copies are dropped too, so the next eviction of such a buffer copies again. Memory of the devices that
     /// should be returned as well must be evicted first ([`Engine::evict_all`]).
     ///
-    /// Locks: each buffer's reservation, one at a time.
+    /// Idle buffers without mappings leave half-empty blocks first, at most 64 MiB ([`Engine::compact`]).
+    ///
+    /// Locks: none may be held; each buffer's reservation, one at a time.
     pub fn trim(&self) -> u64 {
         self.set.handle_lost_devices();
-        self.set.trim()
+        let compacted = buffer::compact(&self.set, None, Effort::AUTOMATIC);
+        compacted.freed + self.set.trim()
     }
 
-    /// Empties half-empty slabs: idle buffers in them without mappings move to other slabs of their domain, at most
-    /// 64 MiB in one call. Returns how many have moved. Dynamic importers are notified as for any move.
+    /// Empties sparse blocks of memory into fuller ones, and returns them to their providers. At most `budget` bytes of
+    /// buffers move in one call.
     ///
-    /// It waits for no device. Once the copies have ended, [`Engine::trim`] returns the empty slabs.
+    /// Idle buffers move, if nothing pins them and no static importer has mapped them. Dynamic importers are notified as
+    /// for any move. It waits for no device, and evicts nothing. [`Engine::trim`], and a provider that is out of memory,
+    /// do a part of it without being asked: 64 MiB, from blocks that are half empty, and no buffer that is mapped.
     ///
-    /// Locks: each buffer's reservation, one at a time.
-    pub fn compact(&self) -> usize {
+    /// Locks: none may be held; each buffer's reservation, one at a time.
+    pub fn compact(&self, budget: u64) -> Compaction {
         self.set.handle_lost_devices();
-        buffer::compact(&self.set)
+        buffer::compact(&self.set, None, Effort::asked(budget))
     }
 }

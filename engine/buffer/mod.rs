@@ -51,6 +51,7 @@ pub use attach::{
     AliasedBuffer, Attachment, DetachError, FenceAndResume, Mapping, Pin, RawView, Refault,
     Revocable,
 };
+pub use eviction::Compaction;
 pub use foreign::{ForeignExport, ForeignHandle, ForeignInfo};
 pub use inspect::Explanation;
 pub use migration::Migration;
@@ -61,7 +62,7 @@ pub use tracking::AgeGroup;
 pub(crate) use access::{copy, submit, submit_remapped};
 pub(crate) use attach::limit_pins;
 pub(crate) use eviction::Eviction;
-pub(crate) use eviction::{compact, fit, restore};
+pub(crate) use eviction::{Effort, compact, fit, restore};
 pub(crate) use foreign::import;
 pub(crate) use inspect::report;
 pub(crate) use loss::{remove, unplug};

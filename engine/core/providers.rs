@@ -1,5 +1,6 @@
 //! The memory providers of one engine, and what a backing must be.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use smallvec::SmallVec;
@@ -8,7 +9,7 @@ use super::sharing_habits::SharingHabits;
 use crate::device::{AdapterKind, DeviceInner};
 use crate::memory::{
     DeviceSet, DomainId, DomainKind, GroupId, Placement, Pool, Pools, Provider, SlabGrouping,
-    SparseSlabs, candidates, host_exports,
+    SparseBlocks, candidates, host_exports,
 };
 use crate::residency::Priority;
 use crate::transfer;
@@ -94,13 +95,24 @@ impl Providers {
 
     /// Returns unused memory of a domain to its providers. Returns the number of bytes.
     pub(crate) fn trim(&self, domain: DomainId) -> u64 {
-        let pools = self.pools.iter().filter(|pool| pool.provider().domain() == domain);
-        pools.map(|pool| pool.trim()).sum()
+        self.pools_in(Some(domain)).map(|pool| pool.trim()).sum()
     }
 
-    /// Closes the half-empty slabs of all domains whose buffers have room elsewhere.
-    pub(crate) fn close_sparse(&self) -> Vec<SparseSlabs> {
-        let closed = self.pools.iter().map(Pool::close_sparse);
-        closed.filter(|slabs| !slabs.is_empty()).collect()
+    /// Frees blocks without buffers, of one domain or of all. Returns the number of bytes.
+    pub(crate) fn free_blocks(&self, within: Option<DomainId>) -> u64 {
+        self.pools_in(within).map(|pool| pool.free_blocks()).sum()
+    }
+
+    /// Closes the blocks that are at most `fullest` eighths full and whose buffers have room elsewhere, of one domain or of
+    /// all.
+    pub(crate) fn close_sparse(&self, within: Option<DomainId>, fullest: u64) -> Vec<SparseBlocks> {
+        let closed = self.pools_in(within).map(|pool| pool.close_sparse(fullest));
+        closed.filter(|blocks| !blocks.is_empty()).collect()
+    }
+
+    fn pools_in(&self, domain: Option<DomainId>) -> impl Iterator<Item = &Arc<Pool>> {
+        let is_there =
+            move |pool: &&Arc<Pool>| domain.is_none_or(|domain| pool.provider().domain() == domain);
+        self.pools.iter().filter(is_there)
     }
 }

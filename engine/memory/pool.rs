@@ -1,28 +1,37 @@
 //! Pools: the slabs of one provider for one set of devices, and its unused allocations kept for reuse.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::allocation::Allocation;
 use super::backing::Backing;
+use super::block::{Blocks, PAGE, Span, Wanted};
 use super::device_set::DeviceSet;
 use super::memory_type::MemoryPriority;
 use super::origin::Origin;
 use super::provider::Provider;
 use super::size_class::{CLASSES, Fit, fit, slot_size};
 use super::slab::{Cut, Recycle, Slab, SlabSlots};
+use super::slab_class::SlabClass;
 use crate::error::{Error, Result};
 
-/// Bytes of the first and of the largest slab of a class; a slab has at least one slot.
+/// Bytes of the first and of the largest block; a block has at least one slot.
 ///
-/// Slabs double up to the largest size. So a few buffers do not occupy 64 MiB of VRAM, and 100,000 buffers of
-/// 4 KiB need fourteen slabs. The first slab is small, because there are a hundred classes.
-const FIRST_SLAB: u64 = 256 << 10;
-const LARGEST_SLAB: u64 = 64 << 20;
+/// The first one is small, so that a few buffers do not occupy 64 MiB of VRAM.
+const FIRST_BLOCK: u64 = 256 << 10;
+const LARGEST_BLOCK: u64 = 64 << 20;
 
-/// A slab takes at most this part of its heap, so that a small heap is not used up by the first classes.
+/// Bytes of the first slab of a class. It is small, because there are a hundred classes.
+const SMALLEST_SLAB: u64 = 16 << 10;
+
+/// Blocks and slabs grow by this part of what there is: little is held that no buffer uses, and 100,000 buffers of 4 KiB
+/// still need fewer than a hundred blocks.
+const GROWTH: u64 = 8;
+
+/// A block takes at most this part of its heap, so that a small heap is not used up by the first ones.
 const HEAP_PARTS: u64 = 16;
 
-/// By how much a slab shrinks after memory for it was refused.
+/// By how much a block shrinks after memory for it was refused.
 const SHRINK: u64 = 8;
 
 /// Bytes of unused dedicated allocations that are kept for reuse.
@@ -33,27 +42,25 @@ const WARM_BYTES: u64 = 256 << 20;
 #[derive(Debug)]
 pub(crate) struct Pool {
     origin: Origin,
-    // Each protected by its own mutex. Taken before an allocation's lock, after a reservation.
-    classes: [Mutex<Class>; CLASSES],
-    /// Unused whole slabs, kept for reuse.
+    // Each protected by its own mutex. Taken before that of the blocks, after a reservation.
+    classes: [Mutex<SlabClass>; CLASSES],
+    // Protected by this mutex, which is taken before an allocation's lock.
+    blocks: Mutex<Blocks>,
+    /// Held while a block is allocated, with no other lock of the pool: the driver may take long, and slots are given
+    /// out and taken back meanwhile. Of several threads that need a block, one allocates.
+    growth: Mutex<()>,
+    /// Unused allocations of single buffers, kept for reuse.
     warm: Mutex<Vec<Arc<Slab>>>,
-}
-
-/// The slabs of one slot size.
-#[derive(Debug, Default)]
-struct Class {
-    /// By [`Cut::index`]; trimming leaves holes.
-    slabs: Vec<Option<SlabSlots>>,
-    /// Positions of slabs that have a free slot; the last one is used first.
-    open: Vec<usize>,
 }
 
 impl Pool {
     pub(crate) fn new(origin: Origin) -> Arc<Self> {
         Arc::new(Self {
             origin,
-            classes: [const { Mutex::new(Class { slabs: Vec::new(), open: Vec::new() }) }; CLASSES],
-            warm: Mutex::new(Vec::new()),
+            classes: [const { Mutex::new(SlabClass::new()) }; CLASSES],
+            blocks: Mutex::default(),
+            growth: Mutex::default(),
+            warm: Mutex::default(),
         })
     }
 
@@ -69,7 +76,7 @@ impl Pool {
     /// must be `dedicated`. Only the latter has the buffer's `priority`. No allocation exceeds `limit` bytes, unless the buffer itself does. The caller has charged
     /// the domain for it ([`super::footprint`] with the same limit); dropping the backing uncharges it.
     ///
-    /// Locks: the size class'; a new slab is allocated under it.
+    /// Locks: the size class'; none while the driver allocates, but that for growth.
     pub(crate) fn allocate(
         self: &Arc<Self>,
         size: u64,
@@ -99,22 +106,34 @@ impl Pool {
     }
 
     fn allocate_slot(self: &Arc<Self>, index: usize, limit: u64) -> Result<Backing> {
-        let mut class = self.class(index);
         loop {
-            let Some(&open) = class.open.last() else {
-                self.grow(&mut class, index, limit)?;
-                continue;
-            };
-            let Some(Some(slots)) = class.slabs.get_mut(open) else {
-                unreachable!("an open slab is in the list")
-            };
-            let Some(taken) = slots.take() else { unreachable!("an open slab has a free slot") };
-            let backing = Backing::slot(Arc::clone(&slots.slab), taken.slot, taken.stale);
-            if slots.is_full() {
-                class.open.pop();
+            let mut class = self.class(index);
+            let taken = class.take().or_else(|| {
+                let span = self.blocks().take(wanted(&class, index, limit))?;
+                self.add_slab(&mut class, index, span);
+                class.take()
+            });
+            if let Some((slab, taken)) = taken {
+                return Ok(Backing::slot(slab, taken.slot, taken.stale));
             }
-            return Ok(backing);
+            let wanted = wanted(&class, index, limit);
+            drop(class);
+            // If another thread takes the slots of the new block first, it has made progress.
+            if let Some(span) = self.grow(wanted, limit)? {
+                self.add_slab(&mut self.class(index), index, span);
+            }
         }
+    }
+
+    /// Adds a slab to a class.
+    fn add_slab(self: &Arc<Self>, class: &mut SlabClass, index: usize, span: Span) {
+        let Span { allocation, at, stale } = span;
+        let (slot_size, pool) = (slot_size(index), self.weak());
+        class.add(|position| {
+            // CAST: there are CLASSES of them.
+            let cut = Cut { class: index as u16, index: position, span: at };
+            SlabSlots::new(Slab::cut(allocation, slot_size, pool, cut), at.len, stale)
+        });
     }
 
     /// Allocates memory for buffers, within the driver's budget.
@@ -123,81 +142,118 @@ impl Pool {
         Allocation::create(origin, size)
     }
 
-    /// Adds a slab to a class: the next larger one, or as large a one as there is memory for.
+    /// Adds a block of an eighth of what there is, or as large a one as there is memory for, and takes a span of it.
+    /// `None` if another thread has added one meanwhile.
     #[cold]
-    fn grow(self: &Arc<Self>, class: &mut Class, index: usize, limit: u64) -> Result<()> {
-        let slot_size = slot_size(index);
-        // CAST: the number of slabs of a class.
-        let doublings = class.slabs.iter().flatten().count().min(16) as u32;
-        let most = LARGEST_SLAB.min(limit).min(self.origin.domain.physical() / HEAP_PARTS);
-        let mut slots = ((FIRST_SLAB << doublings).min(most) / slot_size).max(1);
+    fn grow(&self, wanted: Wanted, limit: u64) -> Result<Option<Span>> {
+        let _growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = {
+            let mut blocks = self.blocks();
+            if let Some(span) = blocks.take(wanted) {
+                return Ok(Some(span));
+            }
+            blocks.held()
+        };
+        let most = LARGEST_BLOCK.min(limit).min(self.origin.domain.physical() / HEAP_PARTS);
+        let by_all = (held / GROWTH).max(FIRST_BLOCK);
+        // Little else would fit into what large slots leave of a block, so they get blocks without a rest.
+        let large = wanted.slot_size * GROWTH > by_all;
+        let unit = if large { wanted.slot_size } else { PAGE };
+        let at_least_a_slot = |bytes: u64| (bytes / unit * unit).max(wanted.slot_size);
+        let by_class = wanted.slots * wanted.slot_size;
+        let mut size = at_least_a_slot(if large { by_class } else { by_all }.min(most));
         let allocation = loop {
-            match self.create(&self.origin, slots * slot_size) {
-                Err(error) if slots > 1 && error.is_out_of_bytes() => {
-                    slots = (slots / SHRINK).max(1);
+            match self.create(&self.origin, size) {
+                Err(error) if size > wanted.slot_size && error.is_out_of_bytes() => {
+                    size = at_least_a_slot(size / SHRINK);
                 }
                 made => break made?,
             }
         };
-        let size = slots * slot_size;
-        let hole = class.slabs.iter().position(Option::is_none);
-        let position = hole.unwrap_or(class.slabs.len());
-        let cut = Cut { class: index, index: position };
-        let slots = SlabSlots::new(Slab::cut(allocation, slot_size, self.weak(), cut));
-        match hole {
-            Some(hole) => class.slabs[hole] = Some(slots),
-            None => class.slabs.push(Some(slots)),
-        }
-        class.open.push(position);
         let (provider, sharers) = (self.origin.provider, self.origin.sharers);
-        tracing::debug!(%provider, ?sharers, size, slot_size, "slab allocated");
-        Ok(())
+        tracing::debug!(%provider, ?sharers, size, "block allocated");
+        let mut blocks = self.blocks();
+        blocks.add(allocation);
+        Ok(blocks.take(wanted))
     }
 
     /// Frees unused memory; returns how many bytes.
     pub(crate) fn trim(&self) -> u64 {
-        let mut freed: Vec<Arc<Slab>> = std::mem::take(&mut *self.warm());
-        for index in 0..CLASSES {
-            let mut class = self.class(index);
-            for position in 0..class.slabs.len() {
-                let unused = class.slabs[position].as_ref().is_some_and(SlabSlots::is_unused);
-                if let Some(slots) = class.slabs[position].take_if(|_| unused) {
-                    freed.push(Arc::clone(&slots.slab));
-                    class.open.retain(|&open| open != position);
-                }
-            }
-        }
-        freed.iter().map(|slab| slab.allocation.size()).sum()
+        let warm: Vec<Arc<Slab>> = std::mem::take(&mut *self.warm());
+        let freed: u64 = warm.iter().map(|slab| slab.allocation.size()).sum();
+        freed + self.free_blocks()
     }
 
-    /// Closes slabs that are at most half full, if the other slabs of their class have room for all their buffers. Large
-    /// ones come first.
-    pub(crate) fn close_sparse(self: &Arc<Self>) -> SparseSlabs {
-        let mut closed = Vec::new();
+    /// Frees the blocks without buffers; returns how many bytes.
+    pub(crate) fn free_blocks(&self) -> u64 {
         for index in 0..CLASSES {
-            let mut class = self.class(index);
-            let mut slabs: Vec<_> = class
-                .slabs
-                .iter()
-                .enumerate()
-                .filter_map(|(position, slots)| Some((position, slots.as_ref()?)))
-                .collect();
-            let mut room: u32 = slabs.iter().map(|(_, slots)| slots.free()).sum();
-            slabs.sort_by_key(|(_, slots)| std::cmp::Reverse(slots.free()));
-            let mut moving = 0;
-            let mut chosen = Vec::new();
-            for (position, slots) in slabs {
-                let is_sparse = slots.used() > 0 && slots.used() <= slots.free();
-                if is_sparse && moving + slots.used() <= room - slots.free() {
-                    moving += slots.used();
-                    room -= slots.free();
-                    chosen.push((index, position, Arc::clone(&slots.slab)));
-                }
-            }
-            class.open.retain(|&open| !chosen.iter().any(|(_, position, _)| *position == open));
-            closed.append(&mut chosen);
+            let unused = self.class(index).take_unused();
+            self.give_back_spans(&unused);
         }
-        SparseSlabs { pool: Arc::clone(self), closed }
+        let unused = self.blocks().take_unused();
+        unused.iter().map(|block| block.size()).sum()
+    }
+
+    fn give_back_spans<'a>(&self, slabs: impl IntoIterator<Item = &'a Arc<Slab>>) {
+        let mut blocks = self.blocks();
+        for slab in slabs {
+            if let Some(cut) = slab.cut {
+                blocks.give_back(cut.span);
+            }
+        }
+    }
+
+    /// Closes blocks of which at most `fullest` eighths are in use, if the others have room for their buffers. The
+    /// emptiest come first.
+    pub(crate) fn close_sparse(self: &Arc<Self>, fullest: u64) -> SparseBlocks {
+        // Bytes of buffers, by the address of the block.
+        let mut used: HashMap<*const Allocation, u64> = HashMap::new();
+        for index in 0..CLASSES {
+            for (block, bytes) in self.class(index).used() {
+                *used.entry(Arc::as_ptr(block)).or_default() += bytes;
+            }
+        }
+        let mut blocks: Vec<_> = self
+            .blocks()
+            .open()
+            .map(|(number, block)| {
+                let used = used.get(&Arc::as_ptr(block)).copied().unwrap_or(0);
+                (used, number, Arc::clone(block))
+            })
+            .collect();
+        // By how many eighths of each are in use; of those with as many, the largest comes first: small ones are left, which
+        // hold little beyond what is in use.
+        blocks.sort_by_key(|(used, _, block)| {
+            (used * 8 / block.size().max(1), std::cmp::Reverse(block.size()))
+        });
+        let mut room: u64 = blocks.iter().map(|(used, _, block)| block.size() - used).sum();
+        let mut moving = 0;
+        let mut closed = Vec::new();
+        for (used, number, block) in blocks {
+            let is_sparse = used > 0 && used * 8 <= block.size() * fullest;
+            if is_sparse && moving + used <= room - (block.size() - used) {
+                moving += used;
+                room -= block.size() - used;
+                closed.push((number, block));
+            }
+        }
+        self.set_closed(&closed, true);
+        SparseBlocks { pool: Arc::clone(self), closed }
+    }
+
+    /// Closes blocks, or opens them again.
+    pub(super) fn set_closed(&self, blocks: &[(u32, Arc<Allocation>)], closed: bool) {
+        if blocks.is_empty() {
+            return;
+        }
+        {
+            let mut all = self.blocks();
+            blocks.iter().for_each(|(number, block)| all.set_open(*number, block, !closed));
+        }
+        let is_one = |of: &Arc<Allocation>| blocks.iter().any(|(_, block)| Arc::ptr_eq(block, of));
+        for index in 0..CLASSES {
+            self.class(index).set_closed(is_one, closed);
+        }
     }
 
     fn take_warm(&self, size: u64, priority: MemoryPriority) -> Option<Arc<Slab>> {
@@ -209,8 +265,12 @@ impl Pool {
         Some(warm.swap_remove(index))
     }
 
-    fn class(&self, index: usize) -> MutexGuard<'_, Class> {
+    fn class(&self, index: usize) -> MutexGuard<'_, SlabClass> {
         self.classes[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn blocks(&self) -> MutexGuard<'_, Blocks> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn warm(&self) -> MutexGuard<'_, Vec<Arc<Slab>>> {
@@ -224,15 +284,15 @@ impl Pool {
     }
 }
 
-/// Slabs that give out no slots while their buffers move away. They do again once this is dropped.
+/// Blocks that give out no slots while their buffers move away. They do again once this is dropped.
 #[derive(Debug)]
-pub(crate) struct SparseSlabs {
+pub(crate) struct SparseBlocks {
     pool: Arc<Pool>,
-    /// With class and position.
-    closed: Vec<(usize, usize, Arc<Slab>)>,
+    /// With their numbers.
+    closed: Vec<(u32, Arc<Allocation>)>,
 }
 
-impl SparseSlabs {
+impl SparseBlocks {
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.closed.is_empty()
@@ -240,37 +300,28 @@ impl SparseSlabs {
 
     /// Whether a backing is in one of them.
     pub(crate) fn contain(&self, backing: &Backing) -> bool {
-        self.closed.iter().any(|(.., slab)| Arc::ptr_eq(&slab.allocation, backing.allocation()))
+        self.closed.iter().any(|(_, block)| Arc::ptr_eq(block, backing.allocation()))
     }
 }
 
-impl Drop for SparseSlabs {
+impl Drop for SparseBlocks {
     fn drop(&mut self) {
-        for (index, position, slab) in &self.closed {
-            let mut class = self.pool.class(*index);
-            // The slab may have been freed meanwhile, and another one may be in its place.
-            let is_there = matches!(
-                class.slabs.get(*position),
-                Some(Some(slots)) if Arc::ptr_eq(&slots.slab, slab) && !slots.is_full()
-            );
-            if is_there && !class.open.contains(position) {
-                // The last one in the list is used first.
-                class.open.insert(0, *position);
-            }
-        }
+        self.pool.set_closed(&self.closed, false);
     }
+}
+
+/// How many slots the next slab of a class should have: an eighth of what the class has.
+fn wanted(class: &SlabClass, index: usize, limit: u64) -> Wanted {
+    let slot_size = slot_size(index);
+    let bytes = (class.held() / GROWTH).clamp(SMALLEST_SLAB, LARGEST_BLOCK).min(limit);
+    Wanted { slot_size, slots: (bytes / slot_size).max(1) }
 }
 
 impl Recycle for Pool {
     fn release_slot(&self, cut: Cut, slot: u32, stale: bool) {
-        let mut class = self.class(cut.class);
-        let Some(Some(slots)) = class.slabs.get_mut(cut.index) else {
-            unreachable!("a slab with a slot in use is in the list")
-        };
-        let was_full = slots.is_full();
-        slots.give_back(slot, stale);
-        if was_full {
-            class.open.push(cut.index);
+        let mut class = self.class(usize::from(cut.class));
+        if let Some(unused) = class.give_back(cut.index, slot, stale) {
+            self.give_back_spans([&unused]);
         }
     }
 

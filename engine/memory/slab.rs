@@ -1,4 +1,4 @@
-//! Slabs: an allocation cut into slots of one size, or a whole allocation as a single slot.
+//! Slabs: a part of a block cut into slots of one size, or a whole allocation as a single slot.
 //!
 //! Why (measured, BENCHMARKS.md): first touch of fresh memory costs 5 to 12 times the copy. A cycle of
 //! create, export, import and free without slabs costs 26 µs, and fails at about 20,000 live fds. A slab is
@@ -7,6 +7,7 @@
 use std::sync::{Arc, Weak};
 
 use super::allocation::Allocation;
+use super::block::SpanAt;
 
 /// Takes unused memory back; implemented by the pool that the memory came from.
 ///
@@ -19,13 +20,13 @@ pub(super) trait Recycle: Send + Sync {
     fn recycle(&self, whole: Arc<Slab>);
 }
 
-/// An allocation, whole or cut into equal slots. The pool knows which of them are free ([`SlabSlots`]).
+/// An allocation, or a part of one that is cut into equal slots. The pool knows which of them are free ([`SlabSlots`]).
 #[derive(Debug)]
 pub(crate) struct Slab {
     pub(super) allocation: Arc<Allocation>,
     /// Bytes of its domain that one slot uses.
     pub(super) slot_size: u64,
-    /// Where its first slot begins in the allocation: 0, except for a part of foreign memory.
+    /// Where its first slot begins in the allocation.
     start: u64,
     /// The pool that it returns to; `None` for memory that was imported from outside.
     pool: Option<Weak<dyn Recycle>>,
@@ -36,9 +37,12 @@ pub(crate) struct Slab {
 /// The position of a slab that is cut, in its pool.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cut {
-    pub(super) class: usize,
+    /// The size class; there are fewer than 2^16.
+    pub(super) class: u16,
     /// Position in the pool's list for the class.
-    pub(super) index: usize,
+    pub(super) index: u32,
+    /// Where it is in its block.
+    pub(super) span: SpanAt,
 }
 
 impl Slab {
@@ -53,14 +57,15 @@ impl Slab {
         Arc::new(Self { allocation, slot_size: 0, start, pool: None, cut: None })
     }
 
-    /// An allocation cut into slots of `slot_size` bytes.
+    /// A part of a block, cut into slots of `slot_size` bytes.
     pub(super) fn cut(
         allocation: Arc<Allocation>,
         slot_size: u64,
         pool: Weak<dyn Recycle>,
         cut: Cut,
     ) -> Arc<Self> {
-        Arc::new(Self { allocation, slot_size, start: 0, pool: Some(pool), cut: Some(cut) })
+        let start = cut.span.start;
+        Arc::new(Self { allocation, slot_size, start, pool: Some(pool), cut: Some(cut) })
     }
 
     /// The pool that it returns to, while the engine is alive.
@@ -80,8 +85,10 @@ pub(super) struct SlabSlots {
     pub(super) slab: Arc<Slab>,
     /// How many slots there are.
     total: u32,
-    /// The first slot that was never used.
+    /// The first slot that this slab has not given out.
     fresh: u32,
+    /// Whether an owner's bytes may be in those from `fresh` on.
+    stale: bool,
     /// Slots that were used and returned; those that hold an owner's bytes are flagged [`STALE`].
     recycled: Vec<u32>,
 }
@@ -96,10 +103,20 @@ pub(super) struct Taken {
 }
 
 impl SlabSlots {
-    pub(super) fn new(slab: Arc<Slab>) -> Self {
-        let total = slab.allocation.size() / slab.slot_size;
+    /// The slots in `bytes` bytes. `stale` says whether an owner's bytes may be in them.
+    pub(super) fn new(slab: Arc<Slab>, bytes: u64, stale: bool) -> Self {
+        let total = bytes / slab.slot_size;
         // CAST: a slab has at most 64 MiB / 256 B = 2^18 slots.
-        Self { slab, total: total as u32, fresh: 0, recycled: Vec::new() }
+        Self { slab, total: total as u32, fresh: 0, stale, recycled: Vec::new() }
+    }
+
+    pub(super) fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Bytes of all slots.
+    pub(super) fn bytes(&self) -> u64 {
+        u64::from(self.total) * self.slab.slot_size
     }
 
     /// Takes a slot. The last one returned comes first, since it is most likely in a cache.
@@ -112,7 +129,7 @@ impl SlabSlots {
             return None;
         }
         self.fresh += 1;
-        Some(Taken { slot, stale: !self.slab.allocation.is_zeroed() })
+        Some(Taken { slot, stale: self.stale })
     }
 
     pub(super) fn give_back(&mut self, slot: u32, stale: bool) {
@@ -124,15 +141,6 @@ impl SlabSlots {
     pub(super) fn used(&self) -> u32 {
         // CAST: no more entries than slots.
         self.fresh - self.recycled.len() as u32
-    }
-
-    /// How many slots are free.
-    pub(super) fn free(&self) -> u32 {
-        self.total - self.used()
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.fresh == self.total && self.recycled.is_empty()
     }
 
     pub(super) fn is_unused(&self) -> bool {

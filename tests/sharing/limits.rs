@@ -8,10 +8,7 @@ use crate::common::soft_memory::{HOST, SoftMemory};
 use crate::common::{Rig, assert_pattern, bytes, fill, wait_idle};
 use ash::vk::{self, MemoryPropertyFlags as Flags};
 use peerbuf::device::AdapterKind;
-use peerbuf::observe::MoveCause;
-use peerbuf::{
-    Access, BufferDescriptor, Device, DomainId, Engine, Error, Placement, Route, SharedBuffer,
-};
+use peerbuf::{BufferDescriptor, Device, DomainId, Engine, Error, Placement, Route, SharedBuffer};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -395,55 +392,6 @@ fn a_device_of_an_older_vulkan_is_asked_nothing_newer() {
             assert_eq!(adapter.missing(), ["Vulkan 1.2"]);
             assert_eq!((adapter.api_version(), adapter.name()), (version, device.adapter().name()));
             assert_eq!(app.memory().newer_queries(), 0);
-        }
-    }
-}
-
-/// Buffers that are left in many slabs move together, and the slabs are freed.
-#[test]
-fn compacting_empties_half_empty_slabs() {
-    let rig = Rig::new();
-    let engine = rig.engine();
-    for device in rig.all() {
-        for placement in [Placement::Vram, Placement::System] {
-            let of = |seed: u64| {
-                let descriptor = BufferDescriptor::new(4096).placement(placement);
-                let buffer = engine.create_buffer(&device, descriptor).expect("there is room");
-                bytes::write(&buffer, seed);
-                buffer
-            };
-            let all: Vec<_> = (1..=700).map(of).collect();
-            let domain = all[0].domain();
-            let held = || engine.usage(domain).expect("of this engine").held;
-            let full = held();
-            let mut kept: Vec<_> = (1..).zip(all).filter(|(seed, _)| seed % 16 == 0).collect();
-            // One is mapped, and stays.
-            let (seed, used) = kept.pop().expect("there are 43");
-            let attachment = used.attach(&device).expect("its own");
-            let mapping = attachment.map(Access::Read).expect("mapped");
-            let generation = used.generation();
-            wait_idle(&[&device]);
-            let moved = engine.compact();
-            // The copies have ended.
-            wait_idle(&[&device]);
-            engine.trim();
-            let what =
-                format!("{placement:?} of {}: {} of {full} bytes held", device.name(), held());
-            // The slab with the mapped buffer stays, and so does the one that the others have moved to.
-            assert!(held() <= full * 2 / 3, "{what}");
-            assert_eq!(used.generation(), generation, "{what}");
-            mapping.view().expect("it has not moved");
-            for (seed, buffer) in &kept {
-                bytes::assert_sequence(buffer, *seed, &what);
-                assert_eq!(buffer.domain(), domain);
-            }
-            bytes::assert_sequence(&used, seed, &what);
-            assert!(
-                moved > 0 && engine.moved(MoveCause::Compacted).moves >= moved as u64,
-                "{what}"
-            );
-            drop((mapping, attachment, used, kept));
-            engine.trim();
         }
     }
 }

@@ -5,6 +5,7 @@ mod common;
 
 mod adopt;
 mod attachment;
+mod compaction;
 mod copy;
 mod cpu_access;
 mod device_addresses;

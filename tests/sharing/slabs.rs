@@ -192,7 +192,7 @@ fn compacting_keeps_buffers_in_slabs_of_their_devices() {
     (0..).zip(alone.iter().chain(&shared)).for_each(|(seed, buffer)| bytes::write(buffer, seed));
     wait_idle(&[&near, &far]);
     let (held, before) = (engine.usage(vram).expect("of this engine").held, imports(&rig));
-    assert!(engine.compact() > 0);
+    assert!(engine.compact(u64::MAX).buffers > 0);
     wait_idle(&[&near, &far]);
     engine.trim();
     assert!(engine.usage(vram).expect("of this engine").held < held);
@@ -282,7 +282,7 @@ fn one_buffer_of_each_size_class_holds_an_exact_number_of_bytes() {
         };
         let buffers: Vec<_> = steps.chain([8 << 20]).map(create).collect();
         let usage = rig.engine().usage(DomainId::Vram(device.id())).expect("of this engine");
-        assert_eq!((buffers.len(), usage.held, usage.used), (89, 113_346_048, 104_810_496));
+        assert_eq!((buffers.len(), usage.held, usage.used), (89, 104_935_424, 104_810_496));
     }
 }
 

@@ -1,66 +1,121 @@
-//! Empties half-empty slabs: idle buffers in them move to other slabs, so that the memory can be freed.
+//! Empties sparse blocks: idle buffers in them move to other blocks, so that the memory can be freed.
 //!
-//! Kernel counterpart: page migration for compaction (`mm/compaction.c`), for slabs instead of pages.
+//! Kernel counterpart: page migration for compaction (`mm/compaction.c`), for buffers instead of pages.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::buffer::migration::{MoveOutcome, MoveRequest, Plan};
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::placement::home_at;
 use crate::error::Result;
-use crate::memory::{DeviceSet, Provider, SparseSlabs};
+use crate::memory::{DeviceSet, DomainId, Provider, SparseBlocks};
 use crate::observe::MoveCause;
 use crate::residency::{EvictionLimits, Trigger};
 use crate::sync::Usage;
 
-/// The most that one call moves.
-const MOST_BUFFERS: usize = 4096;
-const MOST_BYTES: u64 = 64 << 20;
+/// The most buffers that one call looks at, so that its work is bounded however many buffers there are.
+const MOST_VISITS: usize = 1 << 18;
 
-/// Moves idle buffers out of half-empty slabs, without waits and without evictions. Returns how many have moved. The
-/// slabs that they leave are freed by the next trim, once the copies have ended.
-///
-/// Locks: none may be held.
-pub(crate) fn compact(set: &Buffers) -> usize {
-    let sparse = set.core.providers.close_sparse();
-    if sparse.is_empty() {
-        return 0;
-    }
-    let (mut moved, mut bytes) = (0, 0);
-    set.live.visit_from(0, |buffer| {
-        let Some(slabs) = may_leave(buffer, &sparse) else { return ControlFlow::Continue(()) };
-        match leave(buffer, slabs) {
-            Ok(MoveOutcome::Moved) => {
-                moved += 1;
-                bytes += buffer.size;
-            }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::debug!(%error, buffer = buffer.name(), "buffer stays in its sparse slab");
-            }
-        }
-        if moved < MOST_BUFFERS && bytes < MOST_BYTES {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
-    });
-    moved
+/// What [`crate::Engine::compact`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Compaction {
+    /// How many buffers have moved.
+    pub buffers: usize,
+    /// Bytes of these buffers.
+    pub bytes: u64,
+    /// Bytes of memory that were returned to their providers. Memory whose buffers are still copied by a device is
+    /// returned by a later call, or by [`crate::Engine::trim`].
+    pub freed: u64,
+    /// Whether the call stopped at its budget, or at the most buffers that one call looks at.
+    pub is_partial: bool,
 }
 
-/// The provider of a buffer that is in one of these slabs, and the devices that share the slab, if nothing uses the buffer
+/// How far one compaction goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// The most bytes that move.
+    bytes: u64,
+    /// Blocks are emptied if at most so many eighths of them are in use.
+    fullest: u64,
+    /// Whether buffers move that dynamic importers have mapped.
+    mapped_too: bool,
+}
+
+impl Effort {
+    /// As much as the application asks for.
+    pub(crate) const fn asked(bytes: u64) -> Self {
+        Self { bytes, fullest: 7, mapped_too: true }
+    }
+
+    /// What pays when memory is short, or is trimmed: blocks that are at most half full, and no notifications.
+    pub(crate) const AUTOMATIC: Self = Self { bytes: 64 << 20, fullest: 4, mapped_too: false };
+}
+
+/// Moves idle buffers out of sparse blocks, without waits and without evictions, and frees the blocks that are empty then.
+/// With a domain, only those of that domain. Does nothing while another thread does the same.
+///
+/// Locks: none may be held.
+pub(crate) fn compact(set: &Buffers, within: Option<DomainId>, effort: Effort) -> Compaction {
+    let mut done = Compaction::default();
+    // Acquire and release: one thread at a time. A move may need a block itself, and the provider may be out of memory,
+    // which ends here again.
+    if set.compacting.swap(true, Ordering::Acquire) {
+        return done;
+    }
+    let sparse = set.core.providers.close_sparse(within, effort.fullest);
+    if !sparse.is_empty() {
+        let start = set.compacted_at.load(Ordering::Relaxed);
+        let mut visits = 0;
+        let end = set.live.visit_from(start, |buffer| {
+            visits += 1;
+            if visits > MOST_VISITS || done.bytes.saturating_add(buffer.size) > effort.bytes {
+                done.is_partial = true;
+                return ControlFlow::Break(());
+            }
+            if let Some(slabs) = may_leave(buffer, &sparse, effort) {
+                match leave(buffer, slabs) {
+                    Ok(MoveOutcome::Moved) => {
+                        done.buffers += 1;
+                        done.bytes += buffer.size;
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::debug!(%error, buffer = buffer.name(), "buffer stays in its sparse block");
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        set.compacted_at.store(end, Ordering::Relaxed);
+    }
+    drop(sparse);
+    set.core.retire.collect();
+    done.freed = set.core.providers.free_blocks(within);
+    set.compacting.store(false, Ordering::Release);
+    done
+}
+
+/// The provider of a buffer that is in one of these blocks, and the devices that share the block, if nothing uses the buffer
 /// and no route has to be proved for the move.
-fn may_leave(buffer: &BufferInner, sparse: &[SparseSlabs]) -> Option<(Provider, DeviceSet)> {
+fn may_leave(
+    buffer: &BufferInner,
+    sparse: &[SparseBlocks],
+    effort: Effort,
+) -> Option<(Provider, DeviceSet)> {
     let core = buffer.core();
     let mut state = buffer.reservation.try_lock(&core.queues)?;
     let backing = state.location().backing()?;
     let (provider, sharers) = (backing.allocation().provider(), backing.allocation().sharers());
-    // Imported memory is in no slab.
-    if !sparse.iter().any(|slabs| slabs.contain(backing)) {
+    // Imported memory is in no block.
+    if !sparse.iter().any(|blocks| blocks.contain(backing)) {
         return None;
     }
-    let is_held = state.host() > 0 || state.pinned() > 0 || !state.mappings().is_empty();
+    let is_mapped =
+        if effort.mapped_too { state.static_mappings() > 0 } else { !state.mappings().is_empty() };
+    let is_held = state.host() > 0 || state.pinned() > 0 || is_mapped;
     if is_held || !state.fences().pending(Usage::Bookkeep).is_empty() {
         return None;
     }

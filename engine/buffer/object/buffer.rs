@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use ash::vk;
 
@@ -78,6 +78,10 @@ pub(crate) struct Buffers {
     pub(in crate::buffer) clean_copies: AtomicUsize,
     /// Where the last search for clean copies to drop ended in the registry. Relaxed: any start will do.
     pub(in crate::buffer) clean_at: AtomicUsize,
+    /// Whether a thread empties sparse blocks.
+    pub(in crate::buffer) compacting: AtomicBool,
+    /// Where the last one ended in the registry. Relaxed: any start will do.
+    pub(in crate::buffer) compacted_at: AtomicUsize,
     pub(super) next: AtomicU64,
 }
 

@@ -1,7 +1,7 @@
 //! The set of all buffers of one engine, and the check for lost devices that every operation begins with.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::buffer::Buffers;
 use crate::core::{Core, EndedExports, ExportTable, ImportTable, Registry};
@@ -28,6 +28,8 @@ impl Buffers {
             imports: ImportTable::default(),
             clean_copies: AtomicUsize::new(0),
             clean_at: AtomicUsize::new(0),
+            compacting: AtomicBool::new(false),
+            compacted_at: AtomicUsize::new(0),
             next: AtomicU64::new(0),
         })
     }
