@@ -10,6 +10,9 @@ mod cost;
 #[path = "../policy/figure.rs"]
 #[expect(dead_code, reason = "as above")]
 mod figure;
+#[path = "../policy/unseen.rs"]
+#[expect(dead_code, reason = "as above")]
+mod unseen;
 
 use peerbuf::residency::policy::traces;
 
@@ -17,9 +20,11 @@ use crate::Outcome;
 use crate::figure::{Direction, Figure};
 use crate::setup::Setup;
 
-/// `policy_worst`, `policy_geomean`, `policy_vs_lru`: counts, the same in every run.
+/// `policy_worst`, `policy_geomean`, `policy_vs_lru`, `policy_unseen_*`: counts, the same in every run.
 pub(crate) fn bytes(_: &Setup) -> Outcome<Vec<Figure>> {
-    Ok(shown(bytes::figures(&bytes::rows(traces::catalogue()))))
+    let mut figures = bytes::figures(&bytes::rows(traces::catalogue()));
+    figures.extend(unseen::figures(&unseen::measured()));
+    Ok(shown(figures))
 }
 
 /// `policy_cost`, `pick_scaling`, and the bytes of bookkeeping.

@@ -9,6 +9,9 @@
 //! is 1. On `random 10` no policy without knowledge of the future does better than 1.51: with room for a tenth
 //! of the buffers, nine uses of ten miss. (For random uses of twice as many buffers as fit, that bound is 2.57.)
 //!
+//! Six policies of the literature run beside it on a second catalogue. A half of that serves to adjust the policy, the
+//! other half is only measured: `policy_unseen_geomean` and `policy_unseen_worst_regret` are of that half.
+//!
 //! Times are medians of paired ratios: both contenders in turn, in both orders.
 
 mod bytes;
@@ -16,6 +19,7 @@ mod cost;
 mod figure;
 mod options;
 mod recorded;
+mod unseen;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -43,17 +47,22 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     let (rows, mut figures) = (bytes::rows(traces::catalogue()), Vec::new());
     figures.extend(bytes::figures(&rows));
+    let (learnt, measured) = (unseen::learnt(), unseen::measured());
+    figures.extend(unseen::figures(&measured));
     let costs = cost::costs();
     figures.extend(cost::figures(&costs));
     let mut out = io::stdout().lock();
     if options.json {
         let traces: Vec<_> = rows.iter().map(bytes::Row::json).collect();
+        let unseen: Vec<_> = measured.iter().map(unseen::Row::json).collect();
         let costs: Vec<_> = costs.iter().map(cost::Cost::json).collect();
         let figures: Vec<_> = figures.iter().map(Figure::json).collect();
-        let all = json!({ "schema": 1, "figures": figures, "traces": traces, "costs": costs });
+        let all = json!({ "schema": 1, "figures": figures, "traces": traces, "unseen": unseen, "costs": costs });
         writeln!(out, "{all:#}")?;
     } else {
         bytes::write(&mut out, &rows)?;
+        unseen::write(&mut out, "Times Belady's: to learn from", &learnt)?;
+        unseen::write(&mut out, "Times Belady's: only measured", &measured)?;
         cost::write(&mut out, &costs)?;
         figure::write(&mut out, &figures)?;
     }

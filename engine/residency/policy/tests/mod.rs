@@ -1,10 +1,14 @@
 //! The promises of every policy, and the results of the default one.
 
+mod baselines;
 mod figures;
 mod promises;
 mod reference;
+mod unseen;
+mod unseen_figures;
 
-use super::{Adaptive, Clock, Lru, Policy};
+use super::traces::Trace;
+use super::{Adaptive, Clock, Lru, Policy, Slot, Use};
 
 /// One of each policy, without buffers.
 fn all() -> [Box<dyn Policy>; 3] {

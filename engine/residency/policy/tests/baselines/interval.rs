@@ -97,7 +97,8 @@ impl Policy for Interval {
                 }
             }
             // All samples may be victims already.
-            let rest = || self.residents.iter().find(|(slot, _)| !into.contains(slot) && !skip(*slot));
+            let rest =
+                || self.residents.iter().find(|(slot, _)| !into.contains(slot) && !skip(*slot));
             let found = best.or_else(|| rest().map(|&(slot, bytes)| (0, slot, bytes)));
             let Some((_, slot, bytes)) = found else { break };
             into.push(slot);

@@ -44,7 +44,8 @@ impl Lirs {
 
     /// The last of the stack is always one of those that are kept.
     fn prune(&mut self) {
-        while let Some((slot, _)) = self.stack.oldest().filter(|(slot, _)| !self.low.contains(slot)) {
+        while let Some((slot, _)) = self.stack.oldest().filter(|(slot, _)| !self.low.contains(slot))
+        {
             self.stack.remove(slot);
             self.gone.remove(slot);
         }

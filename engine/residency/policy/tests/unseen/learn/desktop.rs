@@ -42,7 +42,8 @@ fn windows(r: &mut Recorder) {
 /// Nine videos with rings of decoded frames (a decoder keeps up to 16 references), under overlays.
 fn video_wall(r: &mut Recorder) {
     let overlays = r.mixed(10, 64 * KIB, 2 * MIB);
-    let videos: Vec<_> = (0..9).map(|n| r.buffers(12 + n % 3, [3 * MIB, 12 * MIB][n % 2])).collect();
+    let videos: Vec<_> =
+        (0..9).map(|n| r.buffers(12 + n % 3, [3 * MIB, 12 * MIB][n % 2])).collect();
     let mut frame = 0;
     while !r.full() {
         for (number, ring) in videos.iter().enumerate() {

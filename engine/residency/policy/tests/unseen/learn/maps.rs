@@ -18,7 +18,8 @@ fn pan_and_zoom(r: &mut Recorder) {
     while !r.full() {
         if r.chance(0.06) {
             let deeper = level == 0 || (level + 1 < levels.len() && r.chance(0.5));
-            (level, x, y) = if deeper { (level + 1, 2 * x, 2 * y) } else { (level - 1, x / 2, y / 2) };
+            (level, x, y) =
+                if deeper { (level + 1, 2 * x, 2 * y) } else { (level - 1, x / 2, y / 2) };
         }
         let side = 2 << level;
         r.walk(&mut x, 2, side);
@@ -26,7 +27,9 @@ fn pan_and_zoom(r: &mut Recorder) {
         for _ in 0..2 {
             r.all(always.clone());
             for row in y..(y + 4).min(side) {
-                r.all((x..(x + 6).min(side)).map(|column| levels[level].start + row * side + column));
+                r.all(
+                    (x..(x + 6).min(side)).map(|column| levels[level].start + row * side + column),
+                );
             }
         }
     }
@@ -46,15 +49,19 @@ fn globe(r: &mut Recorder) {
             x = x + usize::from(x < to_x) - usize::from(x > to_x);
             y = y + usize::from(y < to_y) - usize::from(y > to_y);
             r.all(coarse.clone());
-            r.all((0..3).flat_map(|row| (0..3).map(move |n| (row, n))).map(|(row, n)| {
-                fine.start + (y + row) * SIDE + x + n
-            }));
+            r.all(
+                (0..3)
+                    .flat_map(|row| (0..3).map(move |n| (row, n)))
+                    .map(|(row, n)| fine.start + (y + row) * SIDE + x + n),
+            );
         }
         for _ in 0..15 {
             r.all(coarse.clone());
-            r.all((0..6).flat_map(|row| (0..6).map(move |n| (row, n))).map(|(row, n)| {
-                fine.start + (y + row) * SIDE + x + n
-            }));
+            r.all(
+                (0..6)
+                    .flat_map(|row| (0..6).map(move |n| (row, n)))
+                    .map(|(row, n)| fine.start + (y + row) * SIDE + x + n),
+            );
         }
     }
 }
@@ -68,7 +75,10 @@ fn strips(r: &mut Recorder) {
     let index = r.mixed(255, 16 * KIB, 256 * KIB);
     while !r.full() {
         for strip in 0..STRIPS {
-            r.all([strip.saturating_sub(1), strip, (strip + 1).min(STRIPS - 1)].map(|n| raster.start + n));
+            r.all(
+                [strip.saturating_sub(1), strip, (strip + 1).min(STRIPS - 1)]
+                    .map(|n| raster.start + n),
+            );
             let mut node = 0;
             while node < index.len() {
                 r.touch(index.start + node);

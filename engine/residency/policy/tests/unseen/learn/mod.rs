@@ -1,9 +1,9 @@
 //! Traces that a policy may be adjusted to.
 
 mod desktop;
+mod games;
 mod maps;
 mod models;
-mod games;
 
 use super::recorder::Maker;
 

@@ -176,9 +176,8 @@ fn photographs(r: &mut Recorder) {
 fn graph(r: &mut Recorder) {
     const NODES: usize = 160;
     let results = r.mixed(NODES, MIB, 64 * MIB);
-    let inputs: Vec<[usize; 2]> = (0..NODES)
-        .map(|n| [n.saturating_sub(1), n.saturating_sub(1 + r.below(12))])
-        .collect();
+    let inputs: Vec<[usize; 2]> =
+        (0..NODES).map(|n| [n.saturating_sub(1), n.saturating_sub(1 + r.below(12))]).collect();
     let scratch = r.buffers(3, 32 * MIB);
     while !r.full() {
         let changed = NODES - 1 - r.popular(NODES, 0.9);

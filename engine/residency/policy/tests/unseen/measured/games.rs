@@ -77,11 +77,13 @@ fn virtual_textures(r: &mut Recorder) {
             for n in 0..24 {
                 // Points along the direction of view: near ones fine, far ones coarse.
                 let (far, level) = (n * n / 6, (n / 5).min(4));
-                let to = |at: usize, away: bool| if away { (at + far).min(SIDE - 1) } else { at.saturating_sub(far) };
-                let (u, v) = (to(x, turned % 2 == 0), to(y, turned < 2));
-                for level in level..(level + 2).min(levels.len()) {
+                let to = |at: usize, away: bool| {
+                    if away { (at + far).min(SIDE - 1) } else { at.saturating_sub(far) }
+                };
+                let (u, v) = (to(x, turned.is_multiple_of(2)), to(y, turned < 2));
+                for (level, tiles) in levels.iter().enumerate().skip(level).take(2) {
                     let side = SIDE >> level;
-                    r.touch(levels[level].start + (v >> level) * side + (u >> level));
+                    r.touch(tiles.start + (v >> level) * side + (u >> level));
                 }
             }
             r.all(tables.clone());

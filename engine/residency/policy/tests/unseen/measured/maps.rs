@@ -55,19 +55,33 @@ fn terrain(r: &mut Recorder) {
         for _ in 0..1 + r.below(3) {
             for (east, south) in [(3, 0), (6, 3), (6, 6), (3, 8), (0, 6), (0, 3)] {
                 for _ in 0..2 {
-                    view(r, &levels, pictures.start, (field_x + east).min(SIDE - 8), (field_y + south).min(SIDE - 8));
+                    view(
+                        r,
+                        &levels,
+                        pictures.start,
+                        (field_x + east).min(SIDE - 8),
+                        (field_y + south).min(SIDE - 8),
+                    );
                     r.all(cockpit.clone());
                 }
             }
         }
     }
 
-    fn view(r: &mut Recorder, levels: &[std::ops::Range<usize>], pictures: usize, x: usize, y: usize) {
+    fn view(
+        r: &mut Recorder,
+        levels: &[std::ops::Range<usize>],
+        pictures: usize,
+        x: usize,
+        y: usize,
+    ) {
         for (level, tiles) in levels.iter().enumerate() {
             let side = SIDE >> level;
             for row in 0..3 {
                 for column in 0..3 {
-                    let at = |centre: usize, n: usize| ((centre >> level) + n).saturating_sub(1).min(side - 1);
+                    let at = |centre: usize, n: usize| {
+                        ((centre >> level) + n).saturating_sub(1).min(side - 1)
+                    };
                     let tile = at(y, row) * side + at(x, column);
                     r.touch(tiles.start + tile);
                     if level == 0 {

@@ -1,0 +1,51 @@
+//! What the default policy moves on traces that it was not adjusted to. Counted, and the same in every run.
+
+use std::collections::HashMap;
+
+use super::super::{Adaptive, belady, replay};
+use super::baselines::baselines;
+use super::unseen::{learn, measured};
+
+#[test]
+fn on_unseen_traces_the_default_is_close_to_the_best_of_six_others() {
+    let (mut logarithms, mut regret) = (vec![0.0; 7], 1.0_f64);
+    let mut count = 0.0;
+    for trace in measured() {
+        let bytes: Vec<_> = [Box::new(Adaptive::new()) as Box<dyn super::Policy>]
+            .into_iter()
+            .chain(baselines())
+            .map(|mut policy| replay(&mut *policy, &trace.uses, trace.capacity).bytes_in)
+            .collect();
+        let least = belady(&trace.uses, trace.capacity).bytes_in;
+        let best = bytes[1..].iter().min().copied().unwrap_or(0);
+        regret = regret.max(bytes[0] as f64 / best as f64);
+        count += 1.0;
+        for (sum, &bytes) in logarithms.iter_mut().zip(&bytes) {
+            *sum += (bytes as f64 / least as f64).ln();
+        }
+    }
+    let means: Vec<_> = logarithms.iter().map(|sum| (sum / count).exp()).collect();
+    assert!(means[0] <= 1.38, "{means:?} times the optimum");
+    assert!(means[1..].iter().all(|&other| other >= means[0] * 1.2), "{means:?}");
+    assert!(regret <= 1.3, "{regret:.3} times the best of the others");
+}
+
+#[test]
+fn unseen_traces_are_what_they_say() {
+    let traces: Vec<_> = learn().chain(measured()).collect();
+    assert!(traces.len() >= 40);
+    for trace in &traces {
+        let sizes: HashMap<_, _> = trace.uses.iter().map(|each| (each.slot, each.bytes)).collect();
+        assert!(trace.uses.iter().all(|each| sizes[&each.slot] == each.bytes), "{}", trace.name);
+        assert!(sizes.values().all(|size| (4 << 10..=256 << 20).contains(size)), "{}", trace.name);
+        assert!(sizes.values().all(|&size| size <= trace.capacity), "{}", trace.name);
+        assert!(sizes.values().sum::<u64>() > trace.capacity, "{}: all buffers fit", trace.name);
+        assert!(trace.uses.len() >= 40_000, "{}", trace.name);
+    }
+    let again: Vec<_> = learn().chain(measured()).collect();
+    assert!(traces == again, "the same every time");
+    let mut names: Vec<_> = traces.iter().map(|trace| &trace.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), traces.len());
+}
