@@ -14,7 +14,7 @@ LONG_TESTS := matrix:: torture:: working_sets:: purge:: allocation_failures::
 LONG_VM := test-shadow;test-move_faults;test-moving matrix:: torture::;test-eviction working_sets:: purge::;test-process allocation_failures::
 
 .DEFAULT_GOAL := help
-.PHONY: help demo devices doctor check test test-native driver-sim model vm soak lint figures hardware clean-deps
+.PHONY: help demo devices doctor check test test-native driver-sim model vm soak lint shaders figures hardware clean-deps
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -83,6 +83,9 @@ lint: ## formatting, clippy with and without the program, documentation, lists o
 	RUSTFLAGS="--cfg peerbuf_shuttle" $(CARGO) clippy $(LOCKED) --profile test $(MODEL) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps --workspace
 	.ci/names
+
+shaders: ## compile every .wgsl file to the .spv file beside it; commit both (no setup)
+	WRITE_SHADERS=1 $(CARGO) test $(LOCKED) --test shaders
 
 figures: ## the project's own speed figures, each beside its baseline
 	$(CARGO) bench $(LOCKED) --features testing --bench figures

@@ -1,7 +1,7 @@
 //! The SPIR-V files in `shaders/` are what naga makes of the WGSL files beside them.
 //!
 //! The library includes the compiled files, so that no build of it needs a shader compiler. After a change to
-//! a WGSL file, `WRITE_SHADERS=1 cargo test --test shaders` compiles all of them anew.
+//! a WGSL file, `make shaders` (`WRITE_SHADERS=1 cargo test --test shaders`) compiles all of them anew.
 
 use std::path::Path;
 use std::{env, fs};
@@ -36,7 +36,7 @@ fn compiled_shaders_match_their_sources() {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
             fs::write(path, compiled).expect("the file can be written");
         } else {
-            let hint = "`WRITE_SHADERS=1 cargo test --test shaders` compiles it anew";
+            let hint = "`make shaders` compiles it anew";
             assert!(compiled == committed, "{name}.spv does not match {name}.wgsl; {hint}");
         }
     }

@@ -51,7 +51,7 @@ pub(crate) fn attach_first(setup: &Setup) -> Outcome<Vec<Figure>> {
     }
     let by_hand = ByHand::new(&setup.near, &setup.far, setup.handle, SIZE)?;
     let mut rounds = Rounds::default();
-    for _ in 0..ROUNDS {
+    for _ in 0..crate::measure::rounds_of(ROUNDS) {
         let (mut ours, mut theirs) = (0.0, 0.0);
         for _ in 0..2 {
             let (engine, [near, far]) = open(setup, &options)?;
@@ -120,7 +120,7 @@ pub(crate) fn host_read_busy(setup: &Setup) -> Outcome<Vec<Figure>> {
     };
     look()?;
     let mut rounds = Rounds::default();
-    for _ in 0..ROUNDS {
+    for _ in 0..crate::measure::rounds_of(ROUNDS) {
         let (mut ours, mut theirs) = (0.0, 0.0);
         for _ in 0..2 {
             let start = Instant::now();

@@ -40,7 +40,7 @@ pub(crate) fn by_hand(setup: &Setup) -> Outcome<Vec<Figure>> {
     };
     let mut rounds = Rounds::default();
     ours.evict_and_return()?;
-    for _ in 0..ROUNDS {
+    for _ in 0..crate::measure::rounds_of(ROUNDS) {
         let first = ours.evict_and_return()?.evict;
         let theirs = by_hand()? + by_hand()?;
         rounds.add(first + ours.evict_and_return()?.evict, theirs);
@@ -63,7 +63,7 @@ pub(crate) fn bandwidth(setup: &Setup) -> Outcome<Vec<Figure>> {
     let (mut evict, mut restore) = (Rounds::default(), Rounds::default());
     ours.evict_and_return()?;
     memcpy()?;
-    for _ in 0..ROUNDS {
+    for _ in 0..crate::measure::rounds_of(ROUNDS) {
         let first = ours.evict_and_return()?;
         let theirs = memcpy()? + memcpy()?;
         let last = ours.evict_and_return()?;

@@ -39,7 +39,7 @@ pub(crate) fn p99(setup: &Setup) -> Outcome<Vec<Figure>> {
     ours.sample()?;
     theirs.sample()?;
     let mut rounds = Rounds::default();
-    for _ in 0..SAMPLES {
+    for _ in 0..crate::measure::rounds_of(SAMPLES) {
         let first = ours.sample()?;
         let them = theirs.sample()? + theirs.sample()?;
         rounds.add(first + ours.sample()?, them);

@@ -1,7 +1,8 @@
 #![expect(clippy::print_stderr, reason = "a program prints why it failed")]
 //! The project's figures, each with its baseline: `cargo bench --features testing --bench figures`.
 //!
-//! `-- --json` prints JSON; `-- --filter ID` runs the figures whose id contains `ID`. BENCHMARKS.md says how they
+//! `-- --json` prints JSON; `-- --filter ID` runs the figures whose id contains `ID`; `-- --quick` takes few rounds and
+//! leaves out what takes long. BENCHMARKS.md says how they
 //! are measured and what they mean. A figure that misses its target is not a failure; wrong bytes and failed
 //! calls are.
 
@@ -14,6 +15,7 @@ mod frames;
 mod hand;
 mod handover;
 mod heap;
+mod held;
 mod imports;
 mod latency;
 mod live;
@@ -27,6 +29,7 @@ mod scaling;
 mod setup;
 mod share;
 mod threads;
+mod two_threads;
 mod waste;
 
 use std::error::Error;
@@ -50,7 +53,7 @@ struct Group {
     measure: fn(&Setup) -> Outcome<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 25] = [
+const GROUPS: [Group; 28] = [
     Group { ids: &["share_one_more"], measure: share::one_more },
     Group { ids: &["create_share_destroy", "create_share_use_destroy"], measure: share::life },
     Group {
@@ -62,6 +65,18 @@ const GROUPS: [Group; 25] = [
         measure: live_million::million,
     },
     Group { ids: &["op_scaling"], measure: scaling::scaling },
+    Group { ids: &["view_million", "create_full_million"], measure: scaling::million },
+    Group {
+        ids: &[
+            "threads_create",
+            "threads_create_own",
+            "threads_share",
+            "threads_share_own",
+            "threads_host",
+        ],
+        measure: two_threads::over_one,
+    },
+    Group { ids: &["held_full", "held_after_drop"], measure: held::held },
     Group { ids: &["resolve_mapping"], measure: resolve::mapping },
     Group { ids: &["pin_unpin", "pin_unpin_quota"], measure: resolve::pin },
     Group { ids: &["copy_64m_vs_ash"], measure: copy::vs_ash },
@@ -80,11 +95,31 @@ const GROUPS: [Group; 25] = [
     Group { ids: &["host_read_4k_busy"], measure: drivers::host_read_busy },
     Group { ids: &["control_probe_bound"], measure: drivers::probe_bound },
     Group { ids: &["frame_p99"], measure: frames::p99 },
-    Group { ids: &["policy_worst", "policy_geomean", "policy_vs_lru"], measure: policy::bytes },
+    Group {
+        ids: &[
+            "policy_worst",
+            "policy_geomean",
+            "policy_vs_lru",
+            "policy_unseen_geomean",
+            "policy_unseen_worst_regret",
+        ],
+        measure: policy::bytes,
+    },
     Group {
         ids: &["policy_cost", "policy_cost_worst", "policy_bytes", "lru_bytes", "pick_scaling"],
         measure: policy::cost,
     },
+];
+
+/// What `--quick` leaves out: figures of a million buffers, of bounds that are waited for, and of the policies' cost.
+const SLOW: [&str; 7] = [
+    "live_1m_bytes",
+    "op_scaling",
+    "view_million",
+    "control_probe_bound",
+    "policy_worst",
+    "policy_cost",
+    "frame_p99",
 ];
 
 fn main() -> ExitCode {
@@ -98,11 +133,15 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Outcome<()> {
-    let groups: Vec<_> =
-        GROUPS.iter().filter(|group| group.ids.iter().any(|id| options.wants(id))).collect();
+    let wanted = |group: &&Group| group.ids.iter().any(|id| options.wants(id));
+    let is_left_out = |group: &&Group| options.quick && SLOW.contains(&group.ids[0]);
+    let (left_out, groups): (Vec<_>, Vec<_>) = GROUPS.iter().filter(wanted).partition(is_left_out);
     if groups.is_empty() {
         let known: Vec<_> = GROUPS.iter().flat_map(|group| group.ids.iter().copied()).collect();
         return Err(format!("no figure matches; there are {}", known.join(", ")).into());
+    }
+    if options.quick {
+        measure::be_quick();
     }
     let setup = Setup::new()?;
     let noise = Noise::measure(&setup)?;
@@ -118,9 +157,18 @@ fn run(options: &Options) -> Outcome<()> {
     if options.json {
         let figures: Vec<_> = figures.iter().map(Figure::json).collect();
         let noise: Vec<_> = noise.0.iter().map(noise::Line::json).collect();
-        writeln!(out, "{:#}", json!({ "schema": 1, "figures": figures, "noise": noise }))?;
+        let machine: serde_json::Map<_, _> =
+            setup.machine().into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let all = json!({
+            "schema": 1, "machine": machine, "quick": options.quick, "figures": figures, "noise": noise,
+        });
+        writeln!(out, "{all:#}")?;
     } else {
         write!(out, "{}", Table(&figures))?;
+        let left_out: Vec<_> = left_out.iter().flat_map(|group| group.ids).copied().collect();
+        if !left_out.is_empty() {
+            writeln!(out, "\nLeft out by --quick: {}.", left_out.join(", "))?;
+        }
     }
     Ok(())
 }
@@ -139,6 +187,7 @@ fn write_header(out: &mut impl Write, setup: &Setup, noise: &Noise) -> io::Resul
 #[derive(Default)]
 struct Options {
     json: bool,
+    quick: bool,
     filter: Option<String>,
 }
 
@@ -149,12 +198,15 @@ impl Options {
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--json" => options.json = true,
+                "--quick" => options.quick = true,
                 "--filter" => {
                     options.filter = Some(arguments.next().ok_or("--filter needs an id")?);
                 }
                 // `cargo bench` adds this.
                 "--bench" => {}
-                other => return Err(format!("{other}: only --json and --filter ID").into()),
+                other => {
+                    return Err(format!("{other}: only --json, --quick and --filter ID").into());
+                }
             }
         }
         Ok(options)

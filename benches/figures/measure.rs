@@ -3,6 +3,7 @@
 //! Absolute times on a shared machine drift by a factor of two within a run, and so do the ratios of
 //! two blocks measured one after the other. The ratio of two times taken side by side does not.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Outcome;
@@ -26,6 +27,19 @@ impl Plan {
     /// For operations of microseconds against operations of many milliseconds: ratios so far from 1 need fewer
     /// rounds.
     pub(crate) const UNEQUAL: Self = Self { rounds: 51, batch: Duration::from_micros(500) };
+}
+
+/// Whether rounds are few: `--quick`.
+static QUICK: AtomicBool = AtomicBool::new(false);
+
+/// Makes all further measurements quick.
+pub(crate) fn be_quick() {
+    QUICK.store(true, Ordering::Relaxed);
+}
+
+/// How many of `rounds` are measured: an eighth with `--quick`. Odd, as medians need.
+pub(crate) fn rounds_of(rounds: usize) -> usize {
+    if QUICK.load(Ordering::Relaxed) { (rounds / 8).max(5) | 1 } else { rounds }
 }
 
 /// Result of a comparison.
@@ -56,7 +70,7 @@ pub(crate) fn compare(
     let our_batch = batch_size(plan, &mut ours)?;
     let their_batch = batch_size(plan, &mut baseline)?;
     let mut rounds = Rounds::default();
-    for _ in 0..plan.rounds {
+    for _ in 0..rounds_of(plan.rounds) {
         let first = time(&mut ours, our_batch)?;
         let theirs = time(&mut baseline, their_batch)? + time(&mut baseline, their_batch)?;
         let ours = first + time(&mut ours, our_batch)?;

@@ -2,13 +2,13 @@
 
 use std::hint::black_box;
 
-use peerbuf::{Access, DomainId};
+use peerbuf::{Access, DomainId, Mapping};
 
 use crate::Outcome;
 use crate::figure::{Direction, Figure};
 use crate::live::{SIZE, Shared, share_many};
 use crate::live_million::same_again;
-use crate::measure::{Plan, Random, compare};
+use crate::measure::{Interval, Plan, Random, compare};
 use crate::setup::Setup;
 
 /// `op_scaling`: drops a buffer, creates and attaches another one, maps and looks up a third one. They are chosen
@@ -26,6 +26,40 @@ pub(crate) fn scaling(setup: &Setup) -> Outcome<Vec<Figure>> {
         ratio.median,
     );
     Ok(vec![figure.within(Direction::AtMost, (ratio.lo, ratio.hi))])
+}
+
+/// `create_full_million` and `view_million`: a buffer dropped and one created in a full heap, and a look-up of a mapping
+/// chosen at random, each among 1,000,000 and among 100.
+pub(crate) fn million(setup: &Setup) -> Outcome<Vec<Figure>> {
+    let mut few = Crowd::new(setup, 100)?;
+    let mut many = Crowd::new(setup, 1_000_000)?;
+    let created = compare(Plan::MICROSECONDS, || few.replace(), || many.replace())?.ratio;
+    let [few_mapped, many_mapped] = [few.map_all()?, many.map_all()?];
+    let mut random = Random::new(2);
+    let mut other = Random::new(2);
+    let look = |mapped: &[Mapping], random: &mut Random| -> Outcome<()> {
+        black_box(mapped[random.below(mapped.len())].view()?);
+        Ok(())
+    };
+    let looked = compare(
+        Plan::MICROSECONDS,
+        || look(&few_mapped, &mut random),
+        || look(&many_mapped, &mut other),
+    )?
+    .ratio;
+    let figure = |id, what, target, ratio: Interval| {
+        let figure = Figure::count(id, what, "times", Some(target), ratio.median);
+        figure.within(Direction::AtMost, (ratio.lo, ratio.hi))
+    };
+    Ok(vec![
+        figure("view_million", "look up a mapping among 1e6, over among 1e2", 8.0, looked),
+        figure(
+            "create_full_million",
+            "drop and create in a full heap, among 1e6, over among 1e2",
+            3.0,
+            created,
+        ),
+    ])
 }
 
 /// An engine and its buffers.
@@ -49,10 +83,19 @@ impl Crowd {
         Ok(Self { shared, own, random: Random::new(1) })
     }
 
-    fn turn(&mut self) -> Outcome<()> {
+    fn replace(&mut self) -> Outcome<()> {
         let at = self.random.below(self.shared.len());
         drop(self.shared.swap_remove(at));
-        share_many(&self.own, &mut self.shared, 1)?;
+        share_many(&self.own, &mut self.shared, 1)
+    }
+
+    fn map_all(&self) -> Outcome<Vec<Mapping>> {
+        let all = self.shared.iter();
+        all.map(|(_, attachment)| Ok(attachment.map(Access::Read)?)).collect()
+    }
+
+    fn turn(&mut self) -> Outcome<()> {
+        self.replace()?;
         let (_, attachment) = &self.shared[self.random.below(self.shared.len())];
         black_box(attachment.map(Access::Read)?.view()?);
         Ok(())

@@ -30,7 +30,7 @@ pub(crate) fn compare(
     let our_batch = batch_size(&orders, &ours)?;
     let their_batch = batch_size(&orders, &baseline)?;
     let mut rounds = Rounds::default();
-    for _ in 0..ROUNDS {
+    for _ in 0..crate::measure::rounds_of(ROUNDS) {
         let first = time(&orders, &ours, our_batch)?;
         let theirs =
             time(&orders, &baseline, their_batch)? + time(&orders, &baseline, their_batch)?;
@@ -40,7 +40,26 @@ pub(crate) fn compare(
     Ok(rounds.summary())
 }
 
-fn batch_size(orders: &[Vec<u16>; THREADS], operation: &impl Operation) -> Outcome<u32> {
+/// Measures two threads at once against one of them. The speed is that of all threads together: 2 if they do not
+/// disturb each other. The operation is called with the number of its thread.
+pub(crate) fn second_thread(operation: impl Fn(usize) -> Outcome<()> + Sync) -> Outcome<Compared> {
+    // The thread's number is the only index of its order.
+    let orders = [vec![0], vec![1]];
+    let operation = |thread: usize| operation(thread);
+    let alone = &orders[..1];
+    let batch = batch_size(alone, &operation)?;
+    let mut rounds = Rounds::default();
+    for _ in 0..crate::measure::rounds_of(ROUNDS) {
+        let first = time(&orders, &operation, batch)?;
+        let one = time(alone, &operation, batch)? + time(alone, &operation, batch)?;
+        let both = first + time(&orders, &operation, batch)?;
+        // Per operation, whichever thread did it.
+        rounds.add(both / THREADS as f64, one);
+    }
+    Ok(rounds.summary())
+}
+
+fn batch_size(orders: &[Vec<u16>], operation: &impl Operation) -> Outcome<u32> {
     let mut size = 1024;
     loop {
         let seconds = time(orders, operation, size)? * f64::from(size);
@@ -53,9 +72,9 @@ fn batch_size(orders: &[Vec<u16>; THREADS], operation: &impl Operation) -> Outco
 
 /// Seconds per operation, when each thread does `batch` of them. The time begins when the first thread starts and
 /// ends when the last one has finished.
-fn time(orders: &[Vec<u16>; THREADS], operation: &impl Operation, batch: u32) -> Outcome<f64> {
+fn time(orders: &[Vec<u16>], operation: &impl Operation, batch: u32) -> Outcome<f64> {
     // CAST: a few threads.
-    let waiting = AtomicU32::new(THREADS as u32);
+    let waiting = AtomicU32::new(orders.len() as u32);
     let work = &|thread: usize, order: &[u16]| -> Result<(Instant, Instant), String> {
         stay_on(thread).map_err(|error| error.to_string())?;
         waiting.fetch_sub(1, Ordering::AcqRel);
