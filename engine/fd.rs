@@ -1,7 +1,8 @@
 //! The one place where integers become fds, and the identity of an fd.
 #![expect(unsafe_code, reason = "fds that drivers and the kernel return as integers")]
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::io::{Errno, FdFlags};
 
@@ -15,7 +16,7 @@ pub(crate) const FIRST: RawFd = 3;
 /// A process without standard streams gives their numbers to the next files that it opens, and what it prints then
 /// goes to these. Memory is none of them.
 pub(crate) fn beyond_standard(fd: OwnedFd) -> Result<OwnedFd, Errno> {
-    if fd.as_raw_fd() >= FIRST { Ok(fd) } else { rustix::io::fcntl_dupfd_cloexec(&fd, FIRST) }
+    if fd.as_raw_fd() >= FIRST { Ok(fd) } else { duplicate(&fd) }
 }
 
 /// Takes ownership of an fd that a driver or the kernel returned with success. Its number is beyond those of standard
@@ -43,25 +44,96 @@ pub(crate) unsafe fn own(raw: RawFd, call: &'static str) -> Result<OwnedFd> {
     beyond_standard(fd).map_err(|errno| Error::os("fcntl(F_DUPFD_CLOEXEC)", errno))
 }
 
-/// Takes an fd back from a driver that has refused it: the driver owns an fd if, and only if, its call succeeded.
+/// Duplicates an fd. The result is close-on-exec, and its number is beyond those of standard streams.
+pub(crate) fn duplicate(fd: impl AsFd) -> Result<OwnedFd, Errno> {
+    duplicate_from(fd, FIRST)
+}
+
+/// As [`duplicate`], with a number that is not below `first`.
+fn duplicate_from(fd: impl AsFd, first: RawFd) -> Result<OwnedFd, Errno> {
+    // Under the lock: a duplicate names the same file as the fd that a driver was given, so that a comparison of files
+    // cannot tell one from the other.
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let duplicate = rustix::io::fcntl_dupfd_cloexec(fd, first)?;
+    // The kernel gives a number once at a time: a driver has closed the fd that it was given with this one.
+    given.numbers.retain(|(raw, _)| *raw != duplicate.as_raw_fd());
+    Ok(duplicate)
+}
+
+/// The numbers of fds that drivers were given by calls that have not returned.
+static GIVEN: Mutex<GivenNumbers> = Mutex::new(GivenNumbers { last: 0, numbers: vec![] });
+
+/// Each has the number of its [`Given`], since a driver may close an fd before the call returns, and the number may be given
+/// again.
+#[derive(Debug)]
+struct GivenNumbers {
+    last: u64,
+    numbers: Vec<(RawFd, u64)>,
+}
+
+/// An fd that a driver is given by a call. The driver owns the fd if, and only if, the call succeeds.
 ///
-/// Some drivers close it nevertheless (RADV does if the import fails late). The number may then name another file
-/// already, so it is closed only if it still names `file`.
+/// Some drivers close it although the call has failed: RADV if an import fails late (`radv_alloc_memory` closes the fd
+/// before `buffer_make_resident`), lavapipe and SwiftShader without address space. The number may then name another file
+/// already, or a duplicate of the same file. So after a failed call the number is closed only if it names the same file,
+/// and peerbuf has made no duplicate with this number since. That leaves two faults which no process can exclude, each with
+/// a driver that breaks the rule and in the time of one call:
 ///
-/// # Safety
+/// * An application duplicates the same file by itself and gets the number: it is closed.
+/// * The files have no identity, since they are of `anon_inode` (sync files, and semaphores of Mesa), and another such
+///   file gets the number. Mesa, whose semaphores are such files, keeps the rule
+///   (`vk_common_ImportSemaphoreFdKHR` closes the fd last, on success).
 ///
-/// `raw` names a file that the caller owned before `call`, and gave to it; `call` has failed.
-pub(crate) unsafe fn take_back(raw: RawFd, file: FileId, call: &'static str) {
-    if raw < 0 {
-        return;
+/// The alternative, to close nothing after a failed call, is worse. Drivers that keep the rule would leak an fd at each
+/// failure, and the fd would keep memory allocated when there is none left.
+#[derive(Debug)]
+pub(crate) struct Given {
+    raw: RawFd,
+    number: u64,
+    file: FileId,
+}
+
+impl Given {
+    /// Gives the fd away.
+    pub(crate) fn new(fd: OwnedFd) -> Result<Self, Errno> {
+        let file = file_id(&fd)?;
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        given.last += 1;
+        let (raw, number) = (fd.into_raw_fd(), given.last);
+        given.numbers.push((raw, number));
+        Ok(Self { raw, number, file })
     }
-    // SAFETY: not negative; a number that is not open is reported as EBADF.
-    let now = file_id(unsafe { BorrowedFd::borrow_raw(raw) });
-    if now.is_ok_and(|now| now == file) {
-        // SAFETY: the caller's, because the call failed; and the driver has not closed it.
-        drop(unsafe { OwnedFd::from_raw_fd(raw) });
-    } else {
-        tracing::warn!(call, "the driver closed the fd of a failed import; left alone");
+
+    /// The number, for the call.
+    pub(crate) fn raw(&self) -> RawFd {
+        self.raw
+    }
+
+    /// Closes the fd after the call has failed, unless the driver has closed it.
+    ///
+    /// # Safety
+    ///
+    /// The one call that was given [`Given::raw`] has failed, or was not made.
+    pub(crate) unsafe fn take_back(self, call: &'static str) {
+        let given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_listed = given.numbers.contains(&(self.raw, self.number));
+        // SAFETY: not negative; a number that is not open is reported as EBADF.
+        let now = || file_id(unsafe { BorrowedFd::borrow_raw(self.raw) });
+        if is_listed && now().is_ok_and(|now| now == self.file) {
+            // SAFETY: ours, because the call failed, and the driver has not closed it.
+            drop(unsafe { OwnedFd::from_raw_fd(self.raw) });
+        } else {
+            tracing::warn!(call, "the driver closed the fd of a failed import; left alone");
+        }
+        // Before the drop of `self`, which takes the lock.
+        drop(given);
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        given.numbers.retain(|(_, number)| *number != self.number);
     }
 }
 
@@ -135,18 +207,62 @@ mod tests {
         assert_eq!(id(&null.into()), None);
     }
 
+    /// Numbers that no other test of this program uses.
+    const APART: RawFd = 700;
+
+    /// Gives a file away with a number of its own. Returns the number as well.
+    fn give(file: &OwnedFd, first: RawFd) -> (Given, RawFd) {
+        let given = Given::new(duplicate_from(file, first).expect("a duplicate")).expect("open");
+        let raw = given.raw();
+        (given, raw)
+    }
+
+    /// Closes an fd as a driver does that was given it.
+    fn close(raw: RawFd) {
+        // SAFETY: the caller has given it away.
+        drop(unsafe { OwnedFd::from_raw_fd(raw) });
+    }
+
+    fn is_open(raw: RawFd) -> bool {
+        // SAFETY: a number that is not open is reported as EBADF.
+        file_id(unsafe { BorrowedFd::borrow_raw(raw) }).is_ok()
+    }
+
+    #[test]
+    fn the_fd_of_a_failed_call_is_closed_once() {
+        let file = memfd();
+        let (given, raw) = give(&file, APART);
+        // SAFETY: the test is the call, and says that it has failed.
+        unsafe { given.take_back("a call") };
+        assert!(!is_open(raw), "left open by the driver");
+    }
+
     #[test]
     fn an_fd_that_the_driver_closed_is_not_closed_again() {
-        use std::os::fd::IntoRawFd;
-        let (given, other) = (memfd(), memfd());
-        let file = file_id(&given).expect("an open file");
-        let raw = given.into_raw_fd();
-        // SAFETY: ours, given to a call that failed and left it open.
-        unsafe { take_back(raw, file, "a call") };
-        // The number now names another file, as if the driver had closed it and a thread had opened one.
-        let before = file_id(&other).expect("an open file");
-        // SAFETY: the number is not that of `file`, which is what the test needs.
-        unsafe { take_back(other.as_raw_fd(), file, "a call") };
-        assert_eq!(file_id(&other), Ok(before), "still open");
+        let (file, other) = (memfd(), memfd());
+        let (given, raw) = give(&file, APART + 10);
+        close(raw);
+        // The number now names another file, as if a thread had opened one.
+        let opened = duplicate_from(&other, raw).expect("a duplicate");
+        assert_eq!(opened.as_raw_fd(), raw);
+        // SAFETY: as above.
+        unsafe { given.take_back("a call") };
+        assert!(is_open(raw), "another file");
+    }
+
+    #[test]
+    fn a_duplicate_of_the_file_of_a_failed_call_stays_open() {
+        let file = memfd();
+        let (given, raw) = give(&file, APART + 20);
+        close(raw);
+        // The number now names the same file, as if a thread had imported it as well.
+        let (second, again) = give(&file, raw);
+        assert_eq!(again, raw);
+        // SAFETY: as above.
+        unsafe { given.take_back("a call") };
+        assert!(is_open(raw), "the other thread's");
+        // SAFETY: as above.
+        unsafe { second.take_back("a call") };
+        assert!(!is_open(raw), "the driver has left it open this time");
     }
 }

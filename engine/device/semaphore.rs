@@ -4,7 +4,7 @@
 //! ([`super::ExternalSemaphores`]). Which kind is used between two devices is decided in [`crate::sync`].
 #![expect(unsafe_code, reason = "creating, exporting and importing semaphores of a live device")]
 
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use ash::vk;
@@ -14,7 +14,7 @@ use super::external::SemaphoreHandle;
 use super::inner::DeviceInner;
 use super::wait_semaphores::Waits;
 use crate::error::{Error, Result};
-use crate::fd;
+use crate::fd::{self, Given};
 
 /// A semaphore that no submission uses yet. Destroyed when dropped.
 #[derive(Debug)]
@@ -153,21 +153,21 @@ impl DeviceInner {
             vk::SemaphoreImportFlags::empty()
         };
         // The driver owns the fd once, and only if, the import succeeded.
-        let raw = fd.into_raw_fd();
+        let given = Given::new(fd).map_err(|errno| Error::os("fstat", errno))?;
         let info = vk::ImportSemaphoreFdInfoKHR::default()
             .semaphore(semaphore)
             .handle_type(handle)
             .flags(temporary)
-            .fd(raw);
+            .fd(given.raw());
         let done = self.calls().enter(CALL).and_then(|()| {
             // SAFETY: the caller's contract; sync fds are imported temporarily
             // (VUID-VkImportSemaphoreFdInfoKHR-handleType-07307).
             unsafe { ext.import_semaphore_fd(&info) }
         });
         done.map_err(|code| {
-            // SAFETY: the import failed, so `raw` is still ours ("Importing a semaphore payload from a
-            // file descriptor transfers ownership", on success).
-            drop(unsafe { fd::own(raw, CALL.name()) });
+            // SAFETY: the import failed, or was not made ("Importing a semaphore payload from a file descriptor
+            // transfers ownership", on success).
+            unsafe { given.take_back(CALL.name()) };
             self.error(CALL.name(), code)
         })
     }
@@ -189,7 +189,7 @@ impl DeviceInner {
     ) -> Result<bool, vk::Result> {
         let info = vk::SemaphoreWaitInfo::default().semaphores(semaphores).values(values);
         let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-        // SAFETY: live timelines of this device: those that were waited for stay alive as long as the device.
+        // SAFETY: live timelines of this device: the callers keep those that mirror others (`begin_wait_for_signals`).
         match unsafe { self.raw().wait_semaphores(&info, nanos) } {
             Ok(()) => Ok(true),
             Err(vk::Result::TIMEOUT) => Ok(false),

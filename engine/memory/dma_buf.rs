@@ -22,7 +22,7 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>, calls: &Calls) -> Result<OwnedFd> {
     const CALL: Call = Call::DuplicateFd;
     calls
         .enter_os(CALL)
-        .and_then(|()| rustix::io::fcntl_dupfd_cloexec(fd, fd::FIRST))
+        .and_then(|()| fd::duplicate(fd))
         .map_err(|errno| Error::os(CALL.name(), errno))
 }
 

@@ -8,7 +8,7 @@
 )]
 
 use crate::device::quirks::Effect;
-use std::os::fd::{BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 use ash::vk;
@@ -24,7 +24,7 @@ use super::view_error::ViewError;
 use super::volatile::HostPtr;
 use crate::device::{Call, DeviceInner, HandleType, MemoryType, SHARED_BUFFER_USAGE};
 use crate::error::{Error, Result};
-use crate::fd;
+use crate::fd::Given;
 use crate::observe::Object;
 
 /// What a view imports.
@@ -165,20 +165,20 @@ impl View {
         view.announce(Call::ImportMemory)?;
         // The driver owns the fd if, and only if, the allocation succeeds. So it is released just before, and
         // taken back on failure.
-        let file = fd::file_id(&duplicate).map_err(|errno| Error::os("fstat", errno))?;
-        let raw = duplicate.into_raw_fd();
-        let mut import = vk::ImportMemoryFdInfoKHR::default().handle_type(handle.vk()).fd(raw);
+        let given = Given::new(duplicate).map_err(|errno| Error::os("fstat", errno))?;
+        let mut import =
+            vk::ImportMemoryFdInfoKHR::default().handle_type(handle.vk()).fd(given.raw());
         if let Err(error) = view.allocate_announced(Some(&mut import)) {
             let error = error.of_file(fd, memory_size);
-            // The number may name another file by now, which no comparison can exclude. The quirk is about a lack of
-            // address space, which is no refusal.
+            // Where the driver is known to have closed it, nothing is compared. The quirk is about a lack of address
+            // space, which is no refusal.
             let is_refusal = matches!(error, ViewError::RefusedFile { .. });
             if device.adapter().has_quirk(Effect::ClosesFdOfFailedImport) && !is_refusal {
                 return Err(error);
             }
-            // SAFETY: the allocation failed, so `raw` is still ours ("If this call succeeds, ...
-            // ownership is transferred", VkImportMemoryFdInfoKHR).
-            unsafe { fd::take_back(raw, file, Call::ImportMemory.name()) };
+            // SAFETY: the allocation failed ("If this call succeeds, ... ownership is transferred",
+            // VkImportMemoryFdInfoKHR).
+            unsafe { given.take_back(Call::ImportMemory.name()) };
             return Err(error);
         }
         view.bind()

@@ -180,7 +180,7 @@ impl Fence {
         };
         let signalled = "a sync file: it has signalled";
         match &self.0 {
-            Kind::SyncFile(file) => rustix::io::fcntl_dupfd_cloexec(file.fd(), crate::fd::FIRST)
+            Kind::SyncFile(file) => crate::fd::duplicate(file.fd())
                 .map_err(|errno| Error::os("fcntl(F_DUPFD_CLOEXEC)", errno)),
             Kind::Point { at: Point { device, lane, .. }, .. } => {
                 if !device.shares_semaphores(SemaphoreHandle::SYNC_FD, false).0 {
