@@ -92,6 +92,27 @@ fn a_buffer_in_anonymous_memory_moves_before_it_is_exported() {
     drop(app);
 }
 
+#[test]
+fn an_export_from_anonymous_memory_stays_in_system_memory_if_some_of_it_has_an_fd() {
+    let rig = Rig::new();
+    let Some(drivers) = rig.two_drivers() else { return };
+    let discrete = SoftMemory { refuses_files: true, ..SoftMemory::discrete(GIB, GIB) };
+    let apps = drivers
+        .each_ref()
+        .map(|device| App::with_memory(&rig, device.adapter(), discrete.clone(), |_| true));
+    let engine = rig.external_engine();
+    let [near, far] = apps.each_ref().map(|app| app.join(&rig, &engine));
+    let buffer = engine.create_buffer(&near, BufferDescriptor::new(5000)).expect("a buffer");
+    bytes::write(&buffer, 3);
+    drop(buffer.attach(&far).expect("a route"));
+    assert_eq!(buffer.provider(), Provider::Anonymous);
+    let export = buffer.export_foreign().expect("its home device exports system memory");
+    assert_eq!((buffer.domain(), export.info().handle), (DomainId::System, HandleType::OpaqueFd));
+    bytes::assert_sequence(&buffer, 3, "moved and exported");
+    drop((export, buffer, near, far, engine));
+    drop(apps);
+}
+
 /// The home device has no memory that the other one may use; the other one exports system memory.
 #[test]
 fn an_attached_device_exports_host_visible_memory_for_the_home_device() {

@@ -11,7 +11,7 @@ use crate::buffer::placement::{ImportMatrix, retry_on_oom};
 use crate::core::BackingRequest;
 use crate::device::HandleType;
 use crate::error::{Error, Result};
-use crate::memory::{Allocation, Backing, Placement, Provider};
+use crate::memory::{Allocation, Backing, DomainKind, Placement, Provider};
 use crate::observe::{MoveCause, Object};
 use crate::residency::Trigger;
 use crate::sync::Usage;
@@ -107,25 +107,34 @@ impl ForeignExport {
                 false => "memory with an fd that all attached devices can import".into(),
             },
         };
-        // Any placement: the buffer may be outside its own placement now.
-        let anywhere = Placement::default();
-        let (size, group) = (buffer.size, buffer.group());
-        let request = BackingRequest {
-            home: &home,
-            placement: anywhere,
-            size,
-            dedicated: true,
-            private: false,
-            sharers: matrix.sharers(),
-            priority: buffer.flags.priority(),
-            group,
+        let limits = buffer.core().eviction_limits(buffer.trigger());
+        let allocate = |placement| {
+            let request = BackingRequest {
+                home: &home,
+                placement,
+                size: buffer.size,
+                dedicated: true,
+                private: false,
+                sharers: matrix.sharers(),
+                priority: buffer.flags.priority(),
+                group: buffer.group(),
+            };
+            buffer.set.allocate(&request, &limits, same)
         };
-        let new = buffer.set.allocate(
-            &request,
-            &buffer.core().eviction_limits(buffer.trigger()),
-            same,
-        )?;
-        let new = new.ok_or_else(missing)?;
+        // First where it is, even if that is outside its placement: a move to the other domain changes how fast its users
+        // reach it, and may evict other buffers.
+        let (here, elsewhere) = match provider.domain().kind() {
+            DomainKind::Vram => (Placement::Vram, Placement::System),
+            DomainKind::System => (Placement::System, Placement::Vram),
+        };
+        let new = match allocate(here) {
+            Ok(Some(new)) => new,
+            Ok(None) => allocate(elsewhere)?.ok_or_else(missing)?,
+            Err(error) if error.is_out_of_memory() => {
+                allocate(elsewhere).ok().flatten().ok_or(error)?
+            }
+            Err(error) => return Err(error),
+        };
         // Before the buffer moves: if the export fails, the move would be useless.
         let prepared = PreparedExport::new(buffer, &new)?;
         match relocate(
