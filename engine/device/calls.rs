@@ -5,7 +5,7 @@
 //! fail, and check that nothing has changed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::time::Duration;
 
 use ash::vk;
@@ -160,12 +160,22 @@ pub enum StoppedQueues {
     WithImport(HandleType),
 }
 
-/// A call that must fail.
+/// A call that must fail, or wait.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) call: Call,
     pub(super) countdown: u64,
-    pub(super) code: vk::Result,
+    pub(super) outcome: Outcome,
+}
+
+/// What becomes of the call.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It fails.
+    Fail(vk::Result),
+    /// It waits for the other thread of the barrier twice: once it is made, and before it goes on.
+    #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "for tests"))]
+    Wait(Arc<Barrier>),
 }
 
 impl Calls {
@@ -251,17 +261,23 @@ impl Calls {
 
     #[cold]
     fn next_fault(&self, call: Call) -> Result<(), vk::Result> {
-        let mut hit = Ok(());
+        let (mut hit, mut waits) = (Ok(()), vec![]);
         // Every fault counts this call, also those behind the one that fails it.
         self.lock().retain_mut(|fault| {
             if fault.call == call {
                 fault.countdown -= 1;
             }
-            if fault.countdown == 0 {
-                hit = Err(fault.code);
+            match &fault.outcome {
+                _ if fault.countdown > 0 => {}
+                Outcome::Fail(code) => hit = Err(*code),
+                Outcome::Wait(barrier) => waits.push(Arc::clone(barrier)),
             }
             fault.countdown > 0
         });
+        for barrier in waits {
+            barrier.wait();
+            barrier.wait();
+        }
         hit
     }
 

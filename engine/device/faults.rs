@@ -3,13 +3,13 @@
 //! Compiled for unit tests and with the feature `testing`. CI without a GPU exercises the faults of real drivers
 //! with it.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Barrier, PoisonError};
 use std::time::Duration;
 
 use ash::vk;
 
-use super::calls::{Call, Calls, DeviceFaults, Fault, StoppedQueues};
+use super::calls::{Call, Calls, DeviceFaults, Fault, Outcome, StoppedQueues};
 use super::handle_type::HandleType;
 use super::heap_budget::HeapBudget;
 
@@ -19,8 +19,18 @@ impl Calls {
     ///
     /// Operating-system calls report `ENOMEM`, whatever `code` is.
     pub fn fail_nth(&self, call: Call, nth: u64, code: vk::Result) {
-        self.lock().push(Fault { call, countdown: nth.max(1), code });
+        let outcome = Outcome::Fail(code);
+        self.lock().push(Fault { call, countdown: nth.max(1), outcome });
         self.armed.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes the next `call` wait for the barrier twice, as one of two threads: once it is made, and before it goes on.
+    pub fn hold_next(&self, call: Call) -> Arc<Barrier> {
+        let barrier = Arc::new(Barrier::new(2));
+        let outcome = Outcome::Wait(Arc::clone(&barrier));
+        self.lock().push(Fault { call, countdown: 1, outcome });
+        self.armed.store(true, Ordering::Relaxed);
+        barrier
     }
 
     /// Removes all faults that have not happened; returns whether there were any.
