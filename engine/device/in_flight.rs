@@ -47,7 +47,7 @@ impl InFlight {
     ) -> Result<bool, vk::Result> {
         let timelines = self.submissions.iter().flat_map(|submission| &submission.timelines);
         for &(semaphore, value) in timelines.filter(|(semaphore, _)| Some(*semaphore) != own) {
-            // SAFETY: timelines that were waited for stay alive as long as the device.
+            // SAFETY: timelines stay alive while a submission in this list waits for them (`DeviceInner::forget_removed`).
             if unsafe { device.get_semaphore_counter_value(semaphore) }? < value {
                 return Ok(true);
             }

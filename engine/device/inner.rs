@@ -58,10 +58,18 @@ pub(crate) struct DeviceInner {
     pub(super) removal: AtomicU8,
     // Devices are told apart by their addresses, since their numbers repeat from engine to engine. The weak references
     // keep an address from being reused. Each list is protected by its mutex, which is taken alone.
-    /// Timelines on this device that mirror those of other devices; kept as long as the device.
-    pub(super) mirrors: Mutex<Vec<(Weak<DeviceInner>, QueueKind, TimelineMirror)>>,
+    /// Timelines on this device that mirror those of other devices; kept until one of the two has left.
+    pub(super) mirrors: Mutex<Mirrors>,
     /// Devices whose queues wait for this device's timelines themselves.
     pub(super) importers: Mutex<Importers>,
+}
+
+/// Timelines on one device that mirror those of others.
+#[derive(Debug, Default)]
+pub(super) struct Mirrors {
+    pub(super) all: Vec<(Weak<DeviceInner>, QueueKind, TimelineMirror)>,
+    /// How many threads wait for timelines that unfinished submissions wait for, which may be some of these.
+    pub(super) waits: usize,
 }
 
 /// Devices whose queues wait for the timelines of another one themselves.
@@ -79,6 +87,13 @@ pub(crate) enum TimelineMirror {
     Shared(vk::Semaphore),
     /// A timeline that the host signals.
     HostSignalled(vk::Semaphore),
+}
+
+impl TimelineMirror {
+    pub(super) fn raw(self) -> vk::Semaphore {
+        let (Self::Shared(raw) | Self::HostSignalled(raw)) = self;
+        raw
+    }
 }
 
 impl DeviceInner {
@@ -241,11 +256,10 @@ impl DeviceInner {
             let _ = unsafe { self.raw.device_wait_idle() };
         }
         let mut mirrors = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
-        for (.., mirror) in mirrors.drain(..) {
-            let (TimelineMirror::Shared(raw) | TimelineMirror::HostSignalled(raw)) = mirror;
+        for (.., mirror) in mirrors.all.drain(..) {
             // SAFETY: nothing submitted here is running; a bridge that signals it from the host holds the
             // device.
-            unsafe { self.raw.destroy_semaphore(raw, None) };
+            unsafe { self.raw.destroy_semaphore(mirror.raw(), None) };
         }
         for queue in self.queues.iter() {
             // SAFETY: the caller's contract.

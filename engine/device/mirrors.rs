@@ -1,5 +1,5 @@
 //! Timelines on one device that mirror the timelines of others, and what becomes of them when a device is lost.
-#![expect(unsafe_code, reason = "signalling timelines from the host")]
+#![expect(unsafe_code, reason = "signalling timelines from the host, and destroying them")]
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -8,6 +8,15 @@ use ash::vk;
 use super::inner::{DeviceInner, TimelineMirror};
 use super::queues::QueueKind;
 use crate::error::Result;
+
+/// See [`DeviceInner::begin_wait_for_signals`].
+pub(super) struct SignalWait<'a>(&'a DeviceInner);
+
+impl Drop for SignalWait<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.mirrors).waits -= 1;
+    }
+}
 
 fn is(of: &Weak<DeviceInner>, device: &Arc<DeviceInner>) -> bool {
     std::ptr::eq(of.as_ptr(), Arc::as_ptr(device))
@@ -26,12 +35,12 @@ impl DeviceInner {
         make: impl FnOnce() -> Result<TimelineMirror>,
     ) -> Result<TimelineMirror> {
         let mut here = lock(&self.mirrors);
-        let known = here.iter().find(|(of, on, _)| is(of, other) && *on == kind);
+        let known = here.all.iter().find(|(of, on, _)| is(of, other) && *on == kind);
         if let Some((.., mirror)) = known {
             return Ok(*mirror);
         }
         let mirror = make()?;
-        here.push((Arc::downgrade(other), kind, mirror));
+        here.all.push((Arc::downgrade(other), kind, mirror));
         drop(here);
         if let TimelineMirror::Shared(_) = mirror {
             let mut importers = lock(&other.importers);
@@ -91,10 +100,42 @@ impl DeviceInner {
         }
     }
 
+    /// Destroys the timelines that mirror those of devices which have left. Those that a submission here may still wait for
+    /// stay until the next device leaves, or this one.
+    pub(crate) fn forget_removed(&self) {
+        let has_left = |of: &Weak<Self>| of.upgrade().is_none_or(|device| device.is_removed());
+        lock(&self.importers).all.retain(|importer| !has_left(importer));
+        let gone: Vec<_> =
+            lock(&self.mirrors).all.extract_if(.., |(of, ..)| has_left(of)).collect();
+        // What waits for a mirror has a fence, and so a reference, of the device that it mirrors. There are none any more:
+        // no submission begins to wait for one of these.
+        let (used, unused): (Vec<_>, Vec<_>) = gone.into_iter().partition(|(.., mirror)| {
+            self.queues.iter().any(|queue| queue.may_wait_for(&self.raw, mirror.raw()))
+        });
+        let mut here = lock(&self.mirrors);
+        here.all.extend(used);
+        if here.waits > 0 {
+            // A thread may have found one among what a submission waits for, before that was known to have finished.
+            here.all.extend(unused);
+            return;
+        }
+        for (.., mirror) in unused {
+            // SAFETY: a live timeline of this device. All submissions that wait for it have finished
+            // (VUID-vkDestroySemaphore-semaphore-05149), a bridge that signals it has ended, and it is in no list.
+            unsafe { self.raw.destroy_semaphore(mirror.raw(), None) };
+        }
+    }
+
+    /// Keeps the timelines of this device alive that unfinished submissions wait for, for a wait of the host.
+    pub(super) fn begin_wait_for_signals(&self) -> SignalWait<'_> {
+        lock(&self.mirrors).waits += 1;
+        SignalWait(self)
+    }
+
     /// The imported timelines of `other`'s queues.
     fn shared_mirrors_of(&self, other: &Arc<Self>) -> Vec<(QueueKind, vk::Semaphore)> {
         let here = lock(&self.mirrors);
-        let its = here.iter().filter(|(of, ..)| is(of, other));
+        let its = here.all.iter().filter(|(of, ..)| is(of, other));
         its.filter_map(|&(_, kind, mirror)| match mirror {
             TimelineMirror::Shared(raw) => Some((kind, raw)),
             TimelineMirror::HostSignalled(_) => None,

@@ -337,6 +337,14 @@ impl Queue {
         self.awaited_list().up_to(value, own)
     }
 
+    /// Whether a submission that is not known to have finished waits for `timeline`.
+    pub(super) fn may_wait_for(&self, device: &ash::Device, timeline: vk::Semaphore) -> bool {
+        let mut state = self.in_flight();
+        let reclaimed = self.reclaim(device, &mut state);
+        let awaited = || self.awaited(u64::MAX, &[]).iter().any(|(of, _)| *of == timeline);
+        reclaimed.is_err() || state.waits_for(Some(timeline)) || awaited()
+    }
+
     /// The value of the last submission that has been made.
     pub(crate) fn submitted(&self) -> u64 {
         self.progress.submitted()

@@ -297,6 +297,7 @@ impl DeviceInner {
         timeout: Duration,
     ) -> Result<bool> {
         const CALL: &str = "vkWaitSemaphores";
+        let _mirrors_stay = self.begin_wait_for_signals();
         let own: SmallVec<[_; 2]> =
             self.queues.iter().map(|queue| queue.timeline().raw()).collect();
         let mut awaited = self.queue(kind).awaited(value, &own);
