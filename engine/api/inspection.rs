@@ -45,7 +45,8 @@ impl Engine {
     pub fn usage(&self, domain: DomainId) -> Result<DomainUsage> {
         self.set.core.check_domain(domain)?;
         if let DomainId::Vram(device) = domain {
-            self.set.core.member(device).poll_budget(self.set.core.age());
+            let core = &self.set.core;
+            core.member(device).poll_budget(core.age(), &core.imports);
         }
         Ok(self.set.core.domain_state(domain).ledger.usage())
     }

@@ -8,7 +8,7 @@ use super::providers::{BackingRequest, Providers};
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::Error;
 use crate::memory::{
-    Backing, DeviceSet, DomainId, DomainKind, MemoryPriority, Origin, Pool, Provider,
+    Backing, DeviceSet, DomainId, DomainKind, MemoryPriority, Origin, Pool, Provider, SparseBlocks,
 };
 use crate::residency::Rejected;
 use crate::transfer::{Route, RouteSet};
@@ -47,7 +47,8 @@ impl Core {
             let priority = MemoryPriority::of_level(request.priority as u8);
             let pool = self.pool(provider, exporter.as_ref(), request.sharers);
             let wanted = (request.dedicated, priority);
-            last = match pool.allocate(request.size, wanted, limit) {
+            let limits = (limit, self.providers.largest_slab(provider));
+            last = match pool.allocate(request.size, wanted, limits) {
                 Ok(backing) => return Ok(backing),
                 Err(error @ Error::FdLimit { .. }) => {
                     fd_limit = Some(error);
@@ -111,9 +112,42 @@ impl Core {
             true => sharers,
             false => DeviceSet::ALL,
         };
-        self.providers.pools.get(provider, sharers, |sharers| {
+        let pools = match provider.exporter() {
+            Some(exporter) => &self.member(exporter).pools,
+            None => &self.providers.pools,
+        };
+        pools.get(provider, sharers, |sharers| {
             Pool::new(Origin { sharers, ..self.origin(provider, exporter) })
         })
+    }
+
+    /// The pools of all providers that take part.
+    fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        let exported = self.devices.iter().flat_map(|entry| entry.pools.iter());
+        self.providers.pools.iter().chain(exported)
+    }
+
+    fn pools_in(&self, domain: Option<DomainId>) -> impl Iterator<Item = &Arc<Pool>> {
+        let is_there =
+            move |pool: &&Arc<Pool>| domain.is_none_or(|domain| pool.provider().domain() == domain);
+        self.pools().filter(is_there)
+    }
+
+    /// Returns unused memory of a domain to its providers. Returns the number of bytes.
+    pub(crate) fn trim_pools(&self, domain: DomainId) -> u64 {
+        self.pools_in(Some(domain)).map(|pool| pool.trim()).sum()
+    }
+
+    /// Frees blocks without buffers, of one domain or of all. Returns the number of bytes.
+    pub(crate) fn free_blocks(&self, within: Option<DomainId>) -> u64 {
+        self.pools_in(within).map(|pool| pool.free_blocks()).sum()
+    }
+
+    /// Closes the blocks that are at most `fullest` eighths full and whose buffers have room elsewhere, of one domain or of
+    /// all.
+    pub(crate) fn close_sparse(&self, within: Option<DomainId>, fullest: u64) -> Vec<SparseBlocks> {
+        let closed = self.pools_in(within).map(|pool| pool.close_sparse(fullest));
+        closed.filter(|blocks| !blocks.is_empty()).collect()
     }
 
     // ---- who shares a buffer ----

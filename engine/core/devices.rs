@@ -9,7 +9,7 @@ use super::registry::SlotId;
 use crate::device::{DeviceId, DeviceInner, HeapBudget};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
-use crate::memory::{Domain, DomainId, HOST_GRANULE, vram_heap};
+use crate::memory::{Domain, DomainId, HOST_GRANULE, Imports, Pools, import_heap, vram_heap};
 use crate::residency::{DomainState, ResidencyOptions};
 use crate::sync::primitive::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::transfer::{CachedRoutes, ComputeKernels, CopySpeeds};
@@ -54,6 +54,8 @@ pub(crate) struct DeviceEntry {
     unplug_report: Mutex<UnplugReport>,
     pub(crate) pin_quota: PinQuota,
     pub(super) refused_at_home: CachedRoutes,
+    /// The pools of the memory that it exports. Each has a reference to it.
+    pub(super) pools: Pools,
     pub(crate) device: Arc<DeviceInner>,
 }
 
@@ -116,6 +118,7 @@ impl DeviceTable {
             unplug_report: Mutex::default(),
             pin_quota: PinQuota::default(),
             refused_at_home: CachedRoutes::default(),
+            pools: Pools::default(),
             device: Arc::clone(&device),
         });
         let (block, index) = index_of(device.id());
@@ -143,11 +146,22 @@ impl DeviceTable {
 
     /// A reference to the device with a number, for a holder that the removal of the device counts; it may be about to
     /// leave. `None` if there is none, or it has left.
+    ///
+    /// Locks: none; waits for a removal that counts the references, which waits for none.
     pub(crate) fn device(&self, device: DeviceId) -> Option<Arc<DeviceInner>> {
-        let found = Arc::clone(&self.get(device)?.device);
-        // After the count: the removal either sees it, or has set its mark before.
-        fence(Ordering::SeqCst);
-        Some(found).filter(|device| !device.is_removed())
+        let entry = self.get(device)?;
+        loop {
+            let found = Arc::clone(&entry.device);
+            // After the count: the removal either sees it, or has set its mark before.
+            fence(Ordering::SeqCst);
+            if !found.is_counted() {
+                return Some(found).filter(|device| !device.is_removed());
+            }
+            drop(found);
+            if !entry.device.wait_until_counted() {
+                return None;
+            }
+        }
     }
 
     /// References as [`DeviceTable::device`] returns them, to all devices, in the order of their numbers.
@@ -185,10 +199,10 @@ impl DeviceEntry {
         self.tools.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Polls how much memory the driver leaves to this process. Does nothing within half a second of the last
+    /// Polls how much memory the driver leaves to this process, of its own and for imports. Does nothing within half a second of the last
     /// poll: the call is slow on some drivers, and the budget does not change faster. GPUOpen's memory
     /// allocator polls it as rarely.
-    pub(crate) fn poll_budget(&self, age: Duration) {
+    pub(crate) fn poll_budget(&self, age: Duration, imports: &Imports) {
         const PAUSE: u64 = 500;
         // CAST: enough for half a billion years.
         let now = age.as_millis() as u64 + 1;
@@ -202,7 +216,15 @@ impl DeviceEntry {
             return;
         }
         let adapter = self.device.adapter();
-        let reported = self.device.calls().heap_budget().or_else(|| adapter.heap_budget(self.heap));
+        let report = |heap| self.device.calls().heap_budget().or_else(|| adapter.heap_budget(heap));
+        let reported = report(self.heap);
+        let of_imports = match import_heap(&self.device) {
+            Some(heap) if heap == self.heap => reported,
+            heap => heap.and_then(report),
+        };
+        if let Some(budget) = of_imports {
+            imports.reported(self.device.id(), budget);
+        }
         let Some(HeapBudget { budget, usage }) = reported else { return };
         let before = self.vram.ledger.budget();
         self.vram.ledger.reported(budget, usage);

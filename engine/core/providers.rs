@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 use super::sharing_habits::SharingHabits;
 use crate::device::{AdapterKind, DeviceInner};
 use crate::memory::{
-    DeviceSet, DomainId, DomainKind, GroupId, Placement, Pool, Pools, Provider, SlabGrouping,
-    SparseBlocks, candidates, host_exports,
+    DeviceSet, DomainKind, GroupId, Placement, Pools, Provider, SlabGrouping, candidates,
+    host_exports, is_coherent_with_caches,
 };
 use crate::residency::Priority;
 use crate::transfer;
@@ -32,7 +32,7 @@ pub(crate) struct BackingRequest<'a> {
     pub(crate) group: GroupId,
 }
 
-/// The providers of one engine, with a pool each.
+/// The providers of one engine, with the pools of those that no device exports.
 #[derive(Debug)]
 pub(crate) struct Providers {
     /// The host providers that this machine has, found out once.
@@ -41,6 +41,8 @@ pub(crate) struct Providers {
     grouping: SlabGrouping,
     /// Whether slabs are grouped. Relaxed: it is set once, and older slabs are those of all devices.
     groups: AtomicBool,
+    /// Whether a device is not coherent with the host's caches. Relaxed: it is set once, and only sizes depend on it.
+    incoherent: AtomicBool,
     pub(super) habits: SharingHabits,
 }
 
@@ -53,6 +55,7 @@ impl Providers {
             pools: Pools::default(),
             grouping,
             groups: AtomicBool::new(grouping == SlabGrouping::BySharers),
+            incoherent: AtomicBool::new(false),
             habits: SharingHabits::default(),
         }
     }
@@ -67,6 +70,22 @@ impl Providers {
     pub(crate) fn joined(&self, device: &DeviceInner) {
         if self.grouping == SlabGrouping::Auto && device.adapter().kind() != AdapterKind::Cpu {
             self.groups.store(true, Ordering::Relaxed);
+        }
+        if !is_coherent_with_caches(device) {
+            self.incoherent.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes of the largest slab of a provider.
+    ///
+    /// An access of the host to a dma-buf maintains the caches of the whole slab for devices that are not coherent with
+    /// them, since `DMA_BUF_IOCTL_SYNC` has no range (`system_heap_dma_buf_begin_cpu_access`).
+    pub(super) fn largest_slab(&self, provider: Provider) -> u64 {
+        const INCOHERENT: u64 = 1 << 20;
+        let is_dma_buf = matches!(provider, Provider::DmaHeap | Provider::Udmabuf);
+        match is_dma_buf && self.incoherent.load(Ordering::Relaxed) {
+            true => INCOHERENT,
+            false => u64::MAX,
         }
     }
 
@@ -91,28 +110,5 @@ impl Providers {
             Provider::Device { handle, .. } => transfer::can_export(exporter, *handle),
             _ => false,
         })
-    }
-
-    /// Returns unused memory of a domain to its providers. Returns the number of bytes.
-    pub(crate) fn trim(&self, domain: DomainId) -> u64 {
-        self.pools_in(Some(domain)).map(|pool| pool.trim()).sum()
-    }
-
-    /// Frees blocks without buffers, of one domain or of all. Returns the number of bytes.
-    pub(crate) fn free_blocks(&self, within: Option<DomainId>) -> u64 {
-        self.pools_in(within).map(|pool| pool.free_blocks()).sum()
-    }
-
-    /// Closes the blocks that are at most `fullest` eighths full and whose buffers have room elsewhere, of one domain or of
-    /// all.
-    pub(crate) fn close_sparse(&self, within: Option<DomainId>, fullest: u64) -> Vec<SparseBlocks> {
-        let closed = self.pools_in(within).map(|pool| pool.close_sparse(fullest));
-        closed.filter(|blocks| !blocks.is_empty()).collect()
-    }
-
-    fn pools_in(&self, domain: Option<DomainId>) -> impl Iterator<Item = &Arc<Pool>> {
-        let is_there =
-            move |pool: &&Arc<Pool>| domain.is_none_or(|domain| pool.provider().domain() == domain);
-        self.pools.iter().filter(is_there)
     }
 }

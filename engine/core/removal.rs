@@ -27,14 +27,14 @@ impl Core {
             true => device.settle(self.timeout),
             false => device.wait_while_in_progress(self.timeout),
         };
-        match ended {
-            true => Ok(()),
-            false if device.is_lost() => Err(device.lost_in("vkWaitSemaphores")),
-            false => Err(Error::Timeout {
-                what: format!("the work of {}", device.name()),
-                after: self.timeout,
-            }),
+        if ended { Ok(()) } else { Err(self.still_at_work(device)) }
+    }
+
+    fn still_at_work(&self, device: &DeviceInner) -> Error {
+        if device.is_lost() {
+            return device.lost_in("vkWaitSemaphores");
         }
+        Error::Timeout { what: format!("the work of {}", device.name()), after: self.timeout }
     }
 
     /// Destroys what the engine has on the device, and the device itself if the engine has opened it, once nothing else
@@ -65,14 +65,14 @@ impl Core {
             self.retire.collect();
             self.retire.forget_succeeded();
             self.domains().for_each(|domain| {
-                self.providers.trim(domain);
+                self.trim_pools(domain);
             });
             drop(self.member(device.id()).take_tools());
             // Before the count, too: a pool that is made in between is counted as a user, and is none in the next round.
             let own = self.own(device);
-            // Before the count: a thread that takes a reference from the table either is counted, or sees the mark and
-            // drops it (`DeviceTable::devices`).
-            leaving.mark_removed();
+            // Before the count: a thread that takes a reference from the table either is counted, or sees the mark, drops
+            // it, and waits for the result (`DeviceTable::device`).
+            leaving.begin_count();
             fence(Ordering::SeqCst);
             let Some(others) = (Arc::strong_count(device) as u64).checked_sub(own) else {
                 unreachable!(
@@ -82,24 +82,30 @@ impl Core {
             // What other threads did with the references that they have dropped is visible to this one.
             fence(Ordering::Acquire);
             let buffers = if others == 0 { homes() } else { 0 };
-            if others == 0 && buffers == 0 {
+            let unused = others == 0 && buffers == 0;
+            // Work that was submitted since the wait for it may be running without a reference.
+            if unused && has_ended(device) {
                 break;
             }
-            leaving.unmark_removed();
+            leaving.end_count();
+            if unused {
+                self.wait_for_removal(device)?;
+            }
             if rounds.next().is_none() {
                 let mut users = DeviceUsers::of(device.name());
                 (users.handles, users.buffers) = (others, buffers);
-                return users.check();
+                users.check()?;
+                return Err(self.still_at_work(device));
             }
             std::thread::sleep(PAUSE);
         }
-        // Again: what was submitted after the first wait may be at work without a reference. Nothing more is submitted.
-        self.wait_for_removal(device)?;
+        leaving.complete();
         // SAFETY: all objects that were made on the device, all fences on its timelines, and all handles hold a
         // reference to it; none is left, and the table gives no more away, nor does a buffer whose home it is. Its
-        // submitted work has ended.
+        // submitted work has ended, and nothing was submitted since, for want of a reference.
         unsafe { device.close() };
-        leaving.complete();
+        self.imports.forget(device.id());
+        self.devices.devices().for_each(|other| other.forget_removed());
         tracing::debug!(device = device.name(), "device removed");
         Ok(())
     }
@@ -107,8 +113,14 @@ impl Core {
     /// How many references to the device are no users: that of the table, that of the caller, that of the mark, and those
     /// of the pools of memory that it would export.
     fn own(&self, device: &DeviceInner) -> u64 {
-        let pools = self.providers.pools.iter();
-        let its = pools.filter(|pool| pool.provider().exporter() == Some(device.id()));
-        3 + its.count() as u64
+        3 + self.member(device.id()).pools.iter().count() as u64
+    }
+}
+
+/// Whether nothing that was submitted to the device is in use. Waits for nothing.
+fn has_ended(device: &DeviceInner) -> bool {
+    match device.is_lost() {
+        true => device.settle(Duration::ZERO),
+        false => device.wait_until_unused(Duration::ZERO),
     }
 }

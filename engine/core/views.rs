@@ -1,32 +1,47 @@
 //! Views that nothing uses any more: given back once submitted work of their devices has ended.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Core;
 use crate::device::{DeviceId, DeviceInner, QueueKind};
-use crate::error::Result;
-use crate::memory::{Allocation, GiveBack, ImportKind, View};
+use crate::error::{Error, Result};
+use crate::memory::{Allocation, GiveBack, ImportKind, Pass, View};
 use crate::sync::{Fence, Fences, Retired, Usage};
+
+/// How often views are looked for that other threads use for a moment, and the pause between.
+const ROUNDS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(1);
 
 impl Core {
     /// Gives back views that were unused for long, or of many that are unused. Costs a load if there are none.
     ///
     /// Locks: waits for none.
     pub(crate) fn give_back_due_views(&self) {
-        if let Some(which) = self.imports.due(|| self.age()) {
-            self.give_back_views(None, which);
+        self.give_back_views_due_at(|| self.age());
+    }
+
+    /// As [`Core::give_back_due_views`], at a moment of the engine's clock.
+    ///
+    /// Locks: waits for none.
+    pub(crate) fn give_back_views_due_at(&self, age: impl FnOnce() -> Duration) {
+        if let Some((pass, which)) = self.imports.due(age) {
+            self.give_back(&pass, None, which);
         }
     }
 
     /// As [`Core::give_back_due_views`], without a look at the clock: for drops of attachments.
     pub(crate) fn give_back_many_views(&self) {
-        if self.imports.is_due() {
-            self.give_back_views(None, GiveBack::Many);
+        if self.imports.is_due()
+            && let Some(pass) = self.imports.try_pass()
+        {
+            self.give_back(&pass, None, GiveBack::Many);
         }
     }
 
     /// The view of a device, created by an import if there is none now. If the device may not import more, or its
-    /// driver is short of memory, its unused views are given back, and if there were any, it is tried once more.
+    /// driver is short of memory, its unused views are given back, and it is tried once more; in the latter case only if there
+    /// were any.
     ///
     /// # Errors
     ///
@@ -39,52 +54,74 @@ impl Core {
         device: &Arc<DeviceInner>,
         kind: ImportKind,
     ) -> Result<Arc<View>> {
+        if !allocation.has_view(device.id()) {
+            self.member(device.id()).poll_budget(self.age(), &self.imports);
+        }
         match allocation.view(device, kind) {
             Err(error) if error.is_short_of_imports() => {
-                if self.give_back_views(Some(device.id()), GiveBack::All) == 0 {
-                    return Err(error);
-                }
+                let given_back = self.give_back_views(Some(device.id()), GiveBack::All);
                 self.retire.collect();
-                allocation.view(device, kind)
+                // A look at the ledger costs little. It may have room by now: views that were given back before are
+                // freed above.
+                if given_back.some || matches!(error, Error::ImportLimit(_)) {
+                    return allocation.view(device, kind);
+                }
+                Err(error)
             }
             other => other,
         }
     }
 
-    /// Gives back all unused views of a device, and waits for work that may use those which were given back before;
-    /// for at most the engine timeout.
-    ///
-    /// # Errors
-    ///
-    /// [`crate::Error::Timeout`], [`crate::Error::DeviceLost`], or the error of the wait.
+    /// Waits until the device may import `bytes` more bytes of system memory: gives back all its unused views, and waits
+    /// for the work that views which were given back wait for, and for no other; for at most the engine timeout. Returns
+    /// whether it may.
     ///
     /// Locks: none may be held.
     #[cold]
-    pub(crate) fn wait_for_unused_views(&self, device: DeviceId) -> Result<()> {
-        self.give_back_views(Some(device), GiveBack::All);
-        if let Some(device) = self.devices.device(device) {
-            for fence in all_submitted(&device).in_use() {
-                fence.wait_until_released(self.timeout)?;
+    pub(crate) fn wait_for_import_room(&self, device: DeviceId, bytes: u64) -> bool {
+        let Some(device) = self.devices.device(device) else { return false };
+        let end = Instant::now() + self.timeout;
+        let enough = || self.imports.usage(&device).left() >= bytes;
+        for _ in 0..ROUNDS {
+            let given_back = self.give_back_views(Some(device.id()), GiveBack::All);
+            let waited = self.retire.wait_for_views(device.id(), end, &enough);
+            if enough() {
+                return true;
             }
+            if given_back.refused == 0 || waited.is_err() {
+                break;
+            }
+            std::thread::sleep(PAUSE);
         }
-        self.retire.collect();
-        Ok(())
+        false
     }
 
-    /// Gives back unused views of one device or of all. Those that submitted work may use are retired. Returns how
-    /// many there were.
+    /// Gives back unused views of one device or of all. Those that submitted work may use are retired.
     ///
-    /// Locks: waits for none.
-    pub(crate) fn give_back_views(&self, of: Option<DeviceId>, which: GiveBack) -> usize {
-        let views = self.imports.take(of, which);
-        let count = views.len();
-        for view in views {
+    /// Locks: waits for the pass of another thread, which waits for nothing.
+    pub(crate) fn give_back_views(&self, of: Option<DeviceId>, which: GiveBack) -> GivenBack {
+        self.give_back(&self.imports.pass(), of, which)
+    }
+
+    fn give_back(&self, pass: &Pass<'_>, of: Option<DeviceId>, which: GiveBack) -> GivenBack {
+        let taken = pass.take(of, which);
+        let some = pass.has_waited() || !taken.views.is_empty();
+        for view in taken.views {
             // Nothing owns the view, so no work that uses it can be submitted any more.
             let fences = all_submitted(view.device());
             self.retire.push(fences, Retired::View(Box::new(view)));
         }
-        count
+        GivenBack { some, refused: taken.refused }
     }
+}
+
+/// What [`Core::give_back_views`] has done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GivenBack {
+    /// Whether views were given back, here or, for all that is known, by a pass of another thread that had to end first.
+    some: bool,
+    /// How many unused views were not, since another thread uses them for a moment.
+    refused: usize,
 }
 
 /// The fences of all work that was submitted to a device.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::inner::DeviceInner;
 
@@ -9,8 +10,15 @@ use super::inner::DeviceInner;
 const PRESENT: u8 = 0;
 /// Nothing new begins on it.
 const LEAVING: u8 = 1;
+/// As [`LEAVING`]; the references to it are being counted. Who looks it up waits for the result.
+const COUNTED: u8 = 2;
 /// Destroyed, or about to be.
-const REMOVED: u8 = 2;
+const REMOVED: u8 = 3;
+
+/// How long a look-up waits for the end of a count, and how often it looks. A count waits for nothing; the bound is for a
+/// thread that counts, and drops an object of the application whose drop looks the device up.
+const COUNT: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_micros(50);
 
 /// The mark of a device that is being removed. Its drop clears the mark, unless the removal is complete.
 #[derive(Debug)]
@@ -33,19 +41,38 @@ impl DeviceInner {
     pub(crate) fn is_removed(&self) -> bool {
         self.removal.load(Ordering::SeqCst) == REMOVED
     }
+
+    /// Whether the references to the device are being counted: it has left or remains, which is not known yet.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.removal.load(Ordering::SeqCst) == COUNTED
+    }
+
+    /// Waits until the references to the device are not being counted. Returns whether the device has not left.
+    #[cold]
+    pub(crate) fn wait_until_counted(&self) -> bool {
+        let end = Instant::now() + COUNT;
+        while self.is_counted() && Instant::now() < end {
+            std::thread::sleep(PAUSE);
+        }
+        !self.is_counted() && !self.is_removed()
+    }
 }
 
 impl Leaving {
-    pub(crate) fn mark_removed(&self) {
-        self.set(REMOVED);
+    /// Begins a count of the references to the device. A thread that takes one from now on waits for
+    /// [`Leaving::end_count`] or [`Leaving::complete`] without it.
+    pub(crate) fn begin_count(&self) {
+        self.set(COUNTED);
     }
 
-    pub(crate) fn unmark_removed(&self) {
+    /// Ends a count that has found references.
+    pub(crate) fn end_count(&self) {
         self.set(LEAVING);
     }
 
-    /// Keeps the mark for good.
+    /// Marks the device as removed, for good.
     pub(crate) fn complete(mut self) {
+        self.set(REMOVED);
         self.0 = None;
     }
 

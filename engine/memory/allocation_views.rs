@@ -45,6 +45,26 @@ impl Allocation {
         }
     }
 
+    /// Counts a user of the view that `device` has now; `None` if it has none.
+    pub(crate) fn use_view(&self, device: DeviceId) -> Option<ViewUser<'_>> {
+        if self.exporters_view_on(device).is_some() {
+            return Some(ViewUser { allocation: self, device });
+        }
+        let slot = self.views.find(device)?;
+        // Counted before the look, so that a view which is seen stays.
+        slot.add_users(1);
+        let user = ViewUser { allocation: self, device };
+        slot.is_open().then_some(user)
+    }
+
+    /// Counts a user of the device's view, or of that of a later import.
+    ///
+    /// Locks: the allocation's, if the device never had a view.
+    pub(crate) fn use_later_view(&self, device: DeviceId) -> ViewUser<'_> {
+        self.add_users(device, 1);
+        ViewUser { allocation: self, device }
+    }
+
     /// Counts `users` of the device's view, which stays until the count has ended. If there is none now, that of a
     /// later import stays.
     ///
@@ -124,6 +144,26 @@ impl Allocation {
     fn list(&self, device: DeviceId) {
         let this: Weak<dyn OwnsViews> = self.this.clone();
         self.origin.imports.list(device, this, self.size);
+    }
+}
+
+/// One user of a device's view, counted until this is dropped.
+#[derive(Debug)]
+pub(crate) struct ViewUser<'a> {
+    allocation: &'a Allocation,
+    device: DeviceId,
+}
+
+impl ViewUser<'_> {
+    /// Leaves the count to an entry of an attachment table.
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for ViewUser<'_> {
+    fn drop(&mut self) {
+        self.allocation.remove_users(self.device, 1);
     }
 }
 

@@ -79,6 +79,15 @@ fn exports(device: DeviceId, domain: DomainKind) -> [Provider; 2] {
     })
 }
 
+/// Whether the device's accesses and the host's caches are coherent, as far as its memory types say: all that it has in the
+/// host's caches is not, or is.
+pub(crate) fn is_coherent_with_caches(device: &DeviceInner) -> bool {
+    use ash::vk::MemoryPropertyFlags as Flags;
+    let types = device.adapter().memory_types().iter().map(|kind| kind.flags);
+    let mut cached = types.filter(|flags| flags.contains(Flags::HOST_CACHED)).peekable();
+    cached.peek().is_none() || cached.any(|flags| flags.contains(Flags::HOST_COHERENT))
+}
+
 /// Whether the device has memory that is host-visible and not device-local.
 ///
 /// Integrated and software devices have only one kind of memory. There, exporting host-visible memory would be

@@ -45,6 +45,14 @@ pub struct ImportUsage {
     /// How many imports there are. Each is one `VkDeviceMemory`.
     pub views: u64,
     /// The bytes of system memory that the device may import: the largest heap that is not its own, or else its
-    /// largest heap. `u64::MAX` for a software device.
+    /// largest heap; or what the driver's budget for that heap leaves (`VK_EXT_memory_budget`), if that is less.
+    /// `u64::MAX` for a software device.
     pub limit: u64,
+}
+
+impl ImportUsage {
+    /// The bytes of system memory that the device may still import.
+    pub(crate) fn left(&self) -> u64 {
+        self.limit.saturating_sub(self.system)
+    }
 }

@@ -8,14 +8,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
 use super::domain_usage::ImportUsage;
 use super::import_ledger::ImportLedger;
 use super::view::View;
 use super::view_slots::Unused;
-use crate::device::{DeviceId, DeviceInner};
+use crate::device::{DeviceId, DeviceInner, HeapBudget};
 
 /// How long an unused view is kept: many frames, and many cycles of an eviction and a return.
 pub(crate) const KEEP: Duration = Duration::from_secs(10);
@@ -37,7 +37,8 @@ pub(super) trait OwnsViews: Send + Sync {
     /// The device's view, if nothing uses it.
     fn unused(&self, device: DeviceId) -> Option<Unused>;
 
-    /// Takes the view, unless it was used since `unused` was returned. Waits for no lock.
+    /// Takes the view, unless it was used since `unused` was returned, the allocation is locked, or a copy has the view.
+    /// Waits for no lock.
     fn take(&self, device: DeviceId, unused: Unused) -> Option<View>;
 
     /// Notes that the list has the view no longer. Lists it again if it is unused by now.
@@ -48,6 +49,9 @@ pub(super) trait OwnsViews: Send + Sync {
 #[derive(Debug, Default)]
 pub(crate) struct Imports {
     ledger: Arc<ImportLedger>,
+    /// Held by a pass until the views that it takes are freed or retired. Taken before the lock of the devices, and
+    /// after an allocation's; a pass waits for neither an allocation's lock nor a reservation.
+    passing: Mutex<()>,
     devices: Mutex<HashMap<DeviceId, DeviceImports>>,
     /// The number of listed views. Relaxed, as all below: a pass that is missed is made later.
     listed: AtomicUsize,
@@ -85,10 +89,33 @@ pub(crate) enum GiveBack {
     All,
 }
 
+/// The right to make a pass over the unused views, until it is dropped. Its owner frees or retires first what it has taken:
+/// another thread that is short of imports then finds no view that is neither listed, nor used, nor retired.
+#[derive(Debug)]
+pub(crate) struct Pass<'a> {
+    imports: &'a Imports,
+    /// Whether the pass of another thread had to end first.
+    waited: bool,
+    _alone: MutexGuard<'a, ()>,
+}
+
+/// What a pass has taken.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) views: Vec<View>,
+    /// How many unused views were to be taken and were not: their allocation is locked, or a copy is being recorded.
+    pub(crate) refused: usize,
+}
+
 impl Imports {
     /// What a device has imported.
     pub(crate) fn usage(&self, device: &DeviceInner) -> ImportUsage {
         self.ledger.usage(device)
+    }
+
+    /// Notes what the driver of a device reports about the heap of [`super::import_heap`].
+    pub(crate) fn reported(&self, device: DeviceId, budget: HeapBudget) {
+        self.ledger.reported(device, budget);
     }
 
     /// The ledger, for views that are counted in it.
@@ -113,39 +140,58 @@ impl Imports {
         self.due.load(Ordering::Relaxed)
     }
 
-    /// Which unused views are to be given back at this moment of the engine's clock, if any.
-    pub(crate) fn due(&self, age: impl FnOnce() -> Duration) -> Option<GiveBack> {
+    /// Which unused views are to be given back at this moment of the engine's clock, if any, and the pass for it. `None` if
+    /// another thread makes one. Costs a load if no view is unused.
+    pub(crate) fn due(&self, age: impl FnOnce() -> Duration) -> Option<(Pass<'_>, GiveBack)> {
         if self.listed.load(Ordering::Relaxed) == 0 {
             return None;
         }
         // CAST: enough for half a billion years.
         let (now, last) = (age().as_millis() as u64, self.aged_at.load(Ordering::Relaxed));
         if now < last + KEEP.as_millis() as u64 {
-            return self.is_due().then_some(GiveBack::Many);
+            if !self.is_due() {
+                return None;
+            }
+            return Some((self.try_pass()?, GiveBack::Many));
         }
+        let pass = self.try_pass()?;
         // Of concurrent callers, one makes the pass.
         let first =
             self.aged_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        first.then_some(GiveBack::Old)
+        first.then_some((pass, GiveBack::Old))
     }
 
-    /// Takes unused views, of one device or of all. The caller frees them once submitted work of their devices does
-    /// not use them any more. Waits for no lock that is held for long.
-    pub(crate) fn take(&self, of: Option<DeviceId>, which: GiveBack) -> Vec<View> {
-        let devices: Vec<_> = match of {
-            Some(device) => vec![device],
-            None => {
-                self.due.store(false, Ordering::Relaxed);
-                self.devices().keys().copied().collect()
-            }
+    /// The right to make a pass, after that of another thread, which waits for nothing.
+    pub(crate) fn pass(&self) -> Pass<'_> {
+        self.try_pass().unwrap_or_else(|| {
+            let alone = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
+            Pass { imports: self, waited: true, _alone: alone }
+        })
+    }
+
+    /// The right to make a pass, unless another thread has it.
+    pub(crate) fn try_pass(&self) -> Option<Pass<'_>> {
+        let alone = match self.passing.try_lock() {
+            Err(TryLockError::WouldBlock) => return None,
+            Ok(alone) => alone,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         };
-        devices.into_iter().flat_map(|device| self.take_of(device, which)).collect()
+        Some(Pass { imports: self, waited: false, _alone: alone })
     }
 
-    fn take_of(&self, device: DeviceId, which: GiveBack) -> Vec<View> {
+    /// Forgets a device that has left. It has neither imports nor unused views.
+    pub(crate) fn forget(&self, device: DeviceId) {
+        let forgotten = self.devices().remove(&device);
+        if let Some(imports) = forgotten {
+            self.listed.fetch_sub(imports.unused.len(), Ordering::Relaxed);
+        }
+        self.ledger.forget(device);
+    }
+
+    fn take_of(&self, device: DeviceId, which: GiveBack) -> Taken {
         let listed = {
             let mut devices = self.devices();
-            let Some(imports) = devices.get_mut(&device) else { return vec![] };
+            let Some(imports) = devices.get_mut(&device) else { return Taken::default() };
             imports.added = (0, 0);
             std::mem::take(&mut imports.unused)
         };
@@ -164,7 +210,7 @@ impl Imports {
         let attached = unused.iter().filter(|(.., found)| found.attached);
         let (mut count, mut bytes) =
             attached.fold((0, 0), |sum, (.., found)| (sum.0 + 1, sum.1 + found.bytes));
-        let (mut taken, mut kept) = (vec![], vec![]);
+        let (mut taken, mut kept) = (Taken::default(), vec![]);
         for (owner, each, found) in unused {
             let of_many = found.attached && count > KEPT_VIEWS && bytes > many(used);
             let old = which == GiveBack::Old && each.seen == Some(found.uses);
@@ -175,13 +221,16 @@ impl Imports {
             }
             match owner.take(device, found) {
                 Some(view) => {
-                    taken.push(view);
+                    taken.views.push(view);
                     owner.unlisted(device);
                     if found.attached {
                         (count, bytes) = (count - 1, bytes - found.bytes);
                     }
                 }
-                None => kept.push(each),
+                None => {
+                    taken.refused += 1;
+                    kept.push(each);
+                }
             }
         }
         self.listed.fetch_add(kept.len(), Ordering::Relaxed);
@@ -198,8 +247,102 @@ impl Imports {
     }
 }
 
+impl Pass<'_> {
+    /// Whether the pass of another thread had to end first, which may have given views back.
+    pub(crate) fn has_waited(&self) -> bool {
+        self.waited
+    }
+
+    /// Takes unused views, of one device or of all. The caller frees them once submitted work of their devices does
+    /// not use them any more.
+    pub(crate) fn take(&self, of: Option<DeviceId>, which: GiveBack) -> Taken {
+        let devices: Vec<_> = match of {
+            Some(device) => vec![device],
+            None => {
+                self.imports.due.store(false, Ordering::Relaxed);
+                self.imports.devices().keys().copied().collect()
+            }
+        };
+        let mut all = Taken::default();
+        for device in devices {
+            let Taken { views, refused } = self.imports.take_of(device, which);
+            all.views.extend(views);
+            all.refused += refused;
+        }
+        all
+    }
+}
+
 impl std::fmt::Debug for Listed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Listed").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const DEVICE: DeviceId = DeviceId(1);
+
+    /// An owner of one unused view. `looked_at` is called when a pass looks at it.
+    struct Owner<F> {
+        looked_at: F,
+        taken: AtomicUsize,
+    }
+
+    impl<F: Fn() + Send + Sync> OwnsViews for Owner<F> {
+        fn unused(&self, _: DeviceId) -> Option<Unused> {
+            (self.looked_at)();
+            Some(Unused { uses: 1, attached: true, bytes: 1 })
+        }
+
+        fn take(&self, _: DeviceId, _: Unused) -> Option<View> {
+            self.taken.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+
+        fn unlisted(&self, _: DeviceId) {}
+    }
+
+    #[test]
+    fn a_thread_that_is_short_of_imports_finds_the_views_that_another_pass_looks_at() {
+        let imports = Imports::default();
+        let (began, begins) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel::<()>();
+        let goes_on = Mutex::new(goes_on);
+        let owner = Arc::new(Owner {
+            looked_at: move || {
+                let _ = began.send(());
+                // Only the first pass is held up: after that the sender is gone.
+                let _ = goes_on.lock().map(|goes_on| goes_on.recv());
+            },
+            taken: AtomicUsize::new(0),
+        });
+        std::thread::scope(|scope| {
+            let listed: Weak<Owner<_>> = Arc::downgrade(&owner);
+            imports.list(DEVICE, listed, 1);
+            let first = scope.spawn(|| imports.pass().take(None, GiveBack::Many));
+            begins.recv().expect("the first pass looks at the view");
+            assert!(imports.try_pass().is_none(), "a drop of an attachment does not wait");
+            let second = scope.spawn(|| {
+                let pass = imports.pass();
+                (pass.has_waited(), pass.take(Some(DEVICE), GiveBack::All))
+            });
+            for _ in 0..100 {
+                if second.is_finished() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            drop(go_on);
+            let kept = first.join().expect("no panic");
+            assert_eq!((kept.views.len(), kept.refused), (0, 0), "one is not many");
+            let (_, taken) = second.join().expect("no panic");
+            assert_eq!(taken.refused, 1, "it was found, and this owner refuses it");
+        });
+        assert_eq!(owner.taken.load(Ordering::Relaxed), 1);
     }
 }

@@ -70,7 +70,9 @@ pub(crate) use allocation::Allocation;
 pub(crate) use allocation_host::HostWait;
 pub(crate) use allocation_import::ForeignFile;
 pub(crate) use backing::{Backing, Content};
-pub(crate) use candidates::{candidates, has_host_only_memory, host_exports};
+pub(crate) use candidates::{
+    candidates, has_host_only_memory, host_exports, is_coherent_with_caches,
+};
 pub(crate) use device_set::DeviceSet;
 pub(crate) use domain::{Claim, Domain, Room};
 pub(crate) use foreign_file::ForeignClaim;
@@ -79,7 +81,8 @@ pub(crate) use heap::vram_heap;
 pub(crate) use host::HOST_GRANULE;
 pub(crate) use host_copy::{copy_by_host, zero_by_host};
 pub(crate) use import_kind::ImportKind;
-pub(crate) use imports::{GiveBack, Imports};
+pub(crate) use import_ledger::import_heap;
+pub(crate) use imports::{GiveBack, Imports, Pass};
 pub(crate) use memory_type::MemoryPriority;
 pub(crate) use origin::Origin;
 pub(crate) use pool::{Pool, SparseBlocks};

@@ -73,7 +73,8 @@ impl Pool {
     }
 
     /// Allocates a backing for `size` bytes: a slot of a slab, or an allocation of its own if it is large or
-    /// must be `dedicated`. Only the latter has the buffer's `priority`. No allocation exceeds `limit` bytes, unless the buffer itself does. The caller has charged
+    /// must be `dedicated`. Only the latter has the buffer's `priority`. No allocation
+    /// exceeds `limit` bytes, and none of several buffers `largest_slab`, unless the buffer itself does. The caller has charged
     /// the domain for it ([`super::footprint`] with the same limit); dropping the backing uncharges it.
     ///
     /// Locks: the size class'; none while the driver allocates, but that for growth.
@@ -81,10 +82,10 @@ impl Pool {
         self: &Arc<Self>,
         size: u64,
         (dedicated, priority): (bool, MemoryPriority),
-        limit: u64,
+        (limit, largest_slab): (u64, u64),
     ) -> Result<Backing> {
         match fit(size, dedicated, limit).ok_or_else(|| Error::too_large(size))? {
-            Fit::Slot(class) => self.allocate_slot(class, limit),
+            Fit::Slot(class) => self.allocate_slot(class, limit.min(largest_slab)),
             Fit::Own(bytes) => self.allocate_dedicated(bytes, priority),
         }
     }

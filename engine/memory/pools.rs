@@ -66,6 +66,33 @@ mod tests {
     use crate::device::DeviceId;
 
     #[test]
+    fn no_slab_exceeds_its_limit_and_larger_buffers_have_one_of_their_own() {
+        const LIMIT: u64 = 1 << 20;
+        let domain = Arc::new(Domain::new(DomainId::System, u64::MAX));
+        let pool = Pool::new(Origin {
+            provider: Provider::Memfd,
+            exporter: None,
+            domain: Arc::clone(&domain),
+            calls: Arc::default(),
+            live: Arc::default(),
+            imports: Arc::default(),
+            sharers: DeviceSet::ALL,
+            priority: MemoryPriority::DEFAULT,
+        });
+        let largest = |size: u64, number: usize| {
+            let allocate = |_| {
+                domain.charge(size).expect("there is room").spend();
+                let wanted = (false, MemoryPriority::DEFAULT);
+                pool.allocate(size, wanted, (u64::MAX, LIMIT)).expect("there is memory")
+            };
+            let backings: Vec<_> = (0..number).map(allocate).collect();
+            backings.iter().map(|backing| backing.allocation().size()).max()
+        };
+        assert_eq!(largest(64 << 10, 400), Some(LIMIT));
+        assert_eq!(largest(2 << 20, 2), Some(2 << 20));
+    }
+
+    #[test]
     fn sets_beyond_the_limit_share_the_pool_of_all_devices() {
         let domain = Arc::new(Domain::new(DomainId::System, u64::MAX));
         let pools = Pools::default();

@@ -9,6 +9,7 @@ use super::fence::Fence;
 use super::fences::Fences;
 use super::primitive::Mutex;
 use super::primitive::atomic::{AtomicUsize, Ordering};
+use crate::device::DeviceId;
 use crate::error::{Error, Result};
 use crate::memory::staging::StagingBuffer;
 use crate::memory::{Backing, DomainId, GroupId, View};
@@ -49,13 +50,16 @@ pub(crate) enum Retired {
     Backing(Backing),
     #[expect(dead_code, reason = "held only to be dropped at the right time")]
     Staging(StagingBuffer),
-    #[expect(dead_code, reason = "as above")]
     View(Box<View>),
 }
 
 impl Retired {
     fn is_in(&self, domain: DomainId) -> bool {
         matches!(self, Self::Backing(backing) if backing.domain() == domain)
+    }
+
+    fn is_view_of(&self, device: DeviceId) -> bool {
+        matches!(self, Self::View(view) if view.device().id() == device)
     }
 
     fn bytes_of(&self, of: GroupId, domain: DomainId) -> u64 {
@@ -137,10 +141,35 @@ impl Retire {
         end: Instant,
         enough: &dyn Fn() -> bool,
     ) -> Result<bool> {
+        self.wait_for_those(&|memory| memory.is_in(domain), end, enough)
+    }
+
+    /// As [`Retire::wait_for`], for the views of a device.
+    ///
+    /// # Errors
+    ///
+    /// As [`Retire::wait_for`].
+    ///
+    /// Locks: as [`Retire::wait_for`].
+    pub(crate) fn wait_for_views(
+        &self,
+        device: DeviceId,
+        end: Instant,
+        enough: &dyn Fn() -> bool,
+    ) -> Result<bool> {
+        self.wait_for_those(&|memory| memory.is_view_of(device), end, enough)
+    }
+
+    fn wait_for_those(
+        &self,
+        those: &dyn Fn(&Retired) -> bool,
+        end: Instant,
+        enough: &dyn Fn() -> bool,
+    ) -> Result<bool> {
         let now = self.with(|list| list.pushed);
         let (mut waited, mut turn, mut slice) = (false, 0, SLICES[0]);
         loop {
-            let Some(pending) = self.pending(domain, now, turn) else { return Ok(waited) };
+            let Some(pending) = self.pending(those, now, turn) else { return Ok(waited) };
             waited = true;
             let left = end.saturating_duration_since(Instant::now());
             // The first fence of an entry is enough: the next turn waits for its others.
@@ -161,10 +190,15 @@ impl Retire {
         }
     }
 
-    /// The fences of one entry of a domain, among those numbered below `before`. `turn` selects the entry.
-    fn pending(&self, domain: DomainId, before: u64, turn: usize) -> Option<Vec<Fence>> {
+    /// The fences of one of `those` entries, among the ones numbered below `before`. `turn` selects the entry.
+    fn pending(
+        &self,
+        those: &dyn Fn(&Retired) -> bool,
+        before: u64,
+        turn: usize,
+    ) -> Option<Vec<Fence>> {
         self.with(|list| {
-            let matches = |each: &Waiting| each.number < before && each.memory.is_in(domain);
+            let matches = |each: &Waiting| each.number < before && those(&each.memory);
             let count = list.waiting.iter().filter(|each| matches(each)).count();
             let nth = turn.checked_rem(count)?;
             let each = list.waiting.iter_mut().filter(|each| matches(each)).nth(nth)?;

@@ -5,5 +5,6 @@ mod common;
 
 mod after_loss;
 mod lost;
+mod removal_races;
 mod removed;
 mod revoke;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::common::bound::{besides, with_bound};
 use crate::common::commands;
 use crate::common::gate::Gate;
 use crate::common::recorder::Recorder;
@@ -150,6 +151,67 @@ fn views_that_were_not_used_for_long_are_given_back() {
         drop(whole(&rig, &home, Placement::Vram));
         assert_eq!(imports(&rig, &far).views, expected, "after {seconds} s");
     }
+}
+
+#[test]
+fn submissions_give_back_views_that_were_not_used_for_long() {
+    let rig = Rig::new();
+    let (_buffer, far) = filled(&rig);
+    let home = rig.engine().devices().swap_remove(0);
+    let other = whole(&rig, &home, Placement::Vram);
+    let attachment = other.attach(&home).expect("its own");
+    let mapping = attachment.map(Access::Write).expect("its own");
+    for (seconds, expected) in [(1000, 1), (1009, 1), (1011, 0)] {
+        rig.engine().calls().set_clock(Some(Duration::from_secs(seconds)));
+        commands::fill(rig.engine(), &home, &mapping, 1).expect("submitted");
+        assert_eq!(imports(&rig, &far).views, expected, "after {seconds} s");
+    }
+}
+
+#[test]
+fn at_its_limit_a_device_is_waited_for_only_if_it_keeps_unused_views() {
+    let rig = Rig::new();
+    let Some([home, far]) = rig.two_drivers() else { return };
+    let [first, second] = [(); 2].map(|()| whole(&rig, &home, Placement::System));
+    let attachment = first.attach(&far).expect("both import host memory");
+    let used = imports(&rig, &far).system;
+    rig.engine().calls().set_import_limit(Some(used));
+    // Work that has nothing to do with the imports, and does not end.
+    let gate = Gate::close(&far);
+    let error = second.attach(&far).expect_err("beyond the limit");
+    assert!(matches!(error, Error::ImportLimit(_)), "{error}");
+    // Work that uses the view of an attachment that is gone.
+    let mapping = attachment.map(Access::Write).expect("it is imported");
+    let fence = commands::fill(rig.engine(), &far, &mapping, 1).expect("submitted");
+    drop((mapping, attachment));
+    std::thread::scope(|scope| {
+        let attach = scope.spawn(|| second.attach(&far));
+        gate.open();
+        attach.join().expect("no panic").expect("the other view is given back");
+    });
+    fence.wait(common::LONG).expect("it has run");
+    rig.engine().calls().set_import_limit(None);
+}
+
+#[test]
+fn the_error_of_the_limit_stays_if_the_work_does_not_end_in_time() {
+    with_bound(|rig, _| {
+        let Some([home, far]) = besides(|| rig.two_drivers()) else { return };
+        let [first, second] = [(); 2].map(|()| whole(rig, &home, Placement::System));
+        let attachment = besides(|| first.attach(&far).expect("both import host memory"));
+        rig.engine().calls().set_import_limit(Some(imports(rig, &far).system));
+        let mapping = besides(|| attachment.map(Access::Write).expect("it is imported"));
+        let gate = Gate::close(&far);
+        let filled = || commands::fill(rig.engine(), &far, &mapping, 1).expect("submitted");
+        let fence = besides(filled);
+        drop((mapping, attachment));
+        let error = second.attach(&far).expect_err("the view is in use");
+        assert!(matches!(error, Error::ImportLimit(_)), "{error}");
+        gate.open();
+        fence.wait(common::LONG).expect("it runs");
+        besides(|| second.attach(&far).map(drop).expect("the view is given back"));
+        rig.engine().calls().set_import_limit(None);
+    });
 }
 
 #[test]

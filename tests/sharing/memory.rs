@@ -266,3 +266,25 @@ fn memory_of_buffers_dropped_during_a_copy_is_reclaimed() {
         assert!(used <= 64 << 20, "{used} bytes for one buffer of 1 MiB at a time");
     }
 }
+
+#[test]
+fn a_buffer_is_dropped_while_another_thread_allocates_memory_for_its_size() {
+    let rig = Rig::new();
+    let [home, _] = rig.two_of_one_adapter();
+    let create = || {
+        let descriptor = BufferDescriptor::new(4096).placement(Placement::Vram);
+        rig.engine().create_buffer(&home, descriptor).expect("there is room")
+    };
+    let first = create();
+    let held = rig.engine().calls().hold_next(Call::AllocateMemory);
+    std::thread::scope(|scope| {
+        // More than one slab has slots for.
+        let filling = scope.spawn(|| (0..1000).map(|_| create()).collect::<Vec<_>>());
+        held.wait();
+        drop(first);
+        // The slot that was returned is there for others.
+        drop(create());
+        held.wait();
+        assert_eq!(filling.join().expect("no panic").len(), 1000);
+    });
+}

@@ -126,6 +126,23 @@ fn buffers_that_are_usually_shared_begin_in_a_slab_of_their_devices() {
 }
 
 #[test]
+fn an_attach_that_fails_says_nothing_about_later_buffers() {
+    let rig = grouped();
+    let Some([near, far]) = rig.two_drivers() else { return };
+    rig.engine().prove_routes(&[near.clone(), far.clone()]).expect("routes");
+    rig.engine().calls().set_import_limit(Some(0));
+    for _ in 0..3 {
+        let error = create(&rig, &near, Placement::System).attach(&far).expect_err("no import");
+        assert!(matches!(error, Error::ImportLimit(_)), "{error}");
+    }
+    rig.engine().calls().set_import_limit(None);
+    let next = create(&rig, &near, Placement::System);
+    let generation = next.generation();
+    next.attach(&far).expect("attached");
+    assert_ne!(next.generation(), generation, "it began in a slab of its home device alone");
+}
+
+#[test]
 fn a_buffer_that_was_never_written_changes_its_slab_without_a_copy() {
     let rig = grouped();
     for [near, far] in pairs(&rig) {

@@ -11,7 +11,7 @@ use crate::buffer::state::{AttachCaps, AttachmentId, FirstCounter, Importer, Sta
 use crate::core::BackingRequest;
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{DomainId, DomainKind, ImportKind, Placement};
+use crate::memory::{DeviceSet, DomainId, DomainKind, ImportKind, Placement};
 use crate::observe::{MoveCause, Object};
 use crate::residency::{EvictionLimits, Trigger};
 use crate::sync::Usage;
@@ -68,15 +68,17 @@ impl<'a> PendingAttach<'a> {
         let mut state = buffer.lock();
         self.check_attachable(buffer, &mut state)?;
         let allocation = buffer.backing(&state)?.allocation();
-        let reachable = !buffer.needs_restore(&state)
-            && allocation.has_view(self.device.id())
+        let may_be_used = !buffer.needs_restore(&state)
             && self.caps.accepts(allocation.provider())
             && state.moving().is_none();
-        if reachable && self.device.id() != buffer.home_id() {
-            let of = (buffer.size, buffer.id());
-            buffer.core().note_shared(buffer.home_id(), of, None);
-        }
-        Ok(reachable.then(|| self.list(&mut state)))
+        let Some(user) = may_be_used.then(|| allocation.use_view(self.device.id())).flatten()
+        else {
+            return Ok(None);
+        };
+        user.keep();
+        let listed = self.list(&mut state);
+        self.note_shared(buffer, None);
+        Ok(Some(listed))
     }
 
     /// Makes the buffer reachable for the device, moving it if need be, and lists the attachment.
@@ -88,6 +90,8 @@ impl<'a> PendingAttach<'a> {
         let _held = buffer.core().routes.hold_probes();
         learn_access_costs(buffer, self.device);
         let mut may_leave = true;
+        // Whether the slab in which the attach has found the buffer was one of its sharers.
+        let mut began_well = None;
         for _ in 0..ATTEMPTS {
             let allowed = buffer.placement().kinds();
             // Of a buffer that is kept elsewhere, its users have to reach the domain where they may use it.
@@ -108,6 +112,8 @@ impl<'a> PendingAttach<'a> {
                     return Err(buffer.unreachable(self.device, &matrix));
                 }
                 if matrix.import_kind(self.caps, state.location().provider()).is_some() {
+                    let allocation = buffer.backing(&state)?.allocation();
+                    allocation.use_later_view(self.device.id()).keep();
                     return Ok(self.list(&mut state));
                 }
                 // Every attached device reaches the buffer where it is.
@@ -117,14 +123,21 @@ impl<'a> PendingAttach<'a> {
             }
             let provider = state.location().provider();
             if let Some(kind) = matrix.import_kind(self.caps, provider) {
-                if may_leave && is_in_slab_of_others(buffer, &state, self.device, &matrix)? {
+                let (backing, sharers) = (buffer.backing(&state)?, matrix.sharers());
+                let is_known = backing.allocation().sharers().covers(sharers);
+                let began_well = *began_well.get_or_insert(is_known);
+                if may_leave && !backing.suits(sharers) && !is_held(&state) {
                     drop(state);
                     may_leave = leave_slab(buffer, &home, (self.device, kind), &matrix);
                     continue;
                 }
-                let allocation = buffer.backing(&state)?.allocation();
-                buffer.core().view(allocation, self.device, kind)?;
-                return Ok(self.list(&mut state));
+                // Counted first, so that a view which the import makes, or finds, stays.
+                let user = backing.allocation().use_later_view(self.device.id());
+                buffer.core().view(backing.allocation(), self.device, kind)?;
+                user.keep();
+                let listed = self.list(&mut state);
+                self.note_shared(buffer, (!began_well).then_some(sharers));
+                return Ok(listed);
             }
             drop(state);
             make_reachable(buffer, &home, (self.device, self.caps), &matrix)?;
@@ -145,6 +158,15 @@ impl<'a> PendingAttach<'a> {
             });
         }
         Ok(())
+    }
+
+    /// Notes, once for an attachment that is listed, whom the buffer is shared with. `wrong` are its sharers if it began
+    /// in a slab of others.
+    fn note_shared(&self, buffer: &BufferInner, wrong: Option<DeviceSet>) {
+        let home = buffer.home_id();
+        if self.device.id() != home {
+            buffer.core().note_shared(home, (buffer.size, buffer.id()), wrong);
+        }
     }
 
     /// Lists the attachment in the buffer's state. From then on its importer may be called at any time.
@@ -203,22 +225,9 @@ fn used_elsewhere(buffer: &BufferInner, state: &State) -> Option<DomainId> {
     buffer.needs_restore(state).then(|| state.entry().preferred())
 }
 
-/// Whether the buffer is in a slab that other devices share than those of the matrix, and can leave it. Notes whom
-/// buffers of its size are shared with. The reservation is held.
-fn is_in_slab_of_others(
-    buffer: &BufferInner,
-    state: &State,
-    device: &DeviceInner,
-    matrix: &ImportMatrix,
-) -> Result<bool> {
-    let (backing, sharers, home) = (buffer.backing(state)?, matrix.sharers(), buffer.home_id());
-    if device.id() != home {
-        let known = backing.allocation().sharers().covers(sharers);
-        let of = (buffer.size, buffer.id());
-        buffer.core().note_shared(home, of, (!known).then_some(sharers));
-    }
-    let is_held = state.host() > 0 || state.static_mappings() > 0 || state.pinned() > 0;
-    Ok(!backing.suits(sharers) && !is_held)
+/// Whether something keeps the buffer in place. The reservation is held.
+fn is_held(state: &State) -> bool {
+    state.host() > 0 || state.static_mappings() > 0 || state.pinned() > 0
 }
 
 /// Moves the buffer to a slab that `device` and the devices that are attached share, from the same provider, so that
@@ -303,7 +312,7 @@ fn make_reachable(
     // Create the view of the new backing before anything moves, so that an error here leaves the buffer
     // unmoved.
     let kind = matrix.import_kind(caps, new.allocation().provider()).ok_or_else(unreachable)?;
-    buffer.core().view(new.allocation(), device, kind)?;
+    let _view = buffer.core().view(new.allocation(), device, kind)?;
     match relocate(
         buffer,
         home,

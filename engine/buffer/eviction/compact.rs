@@ -65,7 +65,7 @@ pub(crate) fn compact(set: &Buffers, within: Option<DomainId>, effort: Effort) -
     if set.compacting.swap(true, Ordering::Acquire) {
         return done;
     }
-    let sparse = set.core.providers.close_sparse(within, effort.fullest);
+    let sparse = set.core.close_sparse(within, effort.fullest);
     if !sparse.is_empty() {
         let start = set.compacted_at.load(Ordering::Relaxed);
         let mut visits = 0;
@@ -93,7 +93,7 @@ pub(crate) fn compact(set: &Buffers, within: Option<DomainId>, effort: Effort) -
     }
     drop(sparse);
     set.core.retire.collect();
-    done.freed = set.core.providers.free_blocks(within);
+    done.freed = set.core.free_blocks(within);
     set.compacting.store(false, Ordering::Release);
     done
 }

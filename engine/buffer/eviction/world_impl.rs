@@ -53,7 +53,7 @@ impl World for Buffers {
             freed => freed,
         };
         match freed {
-            0 => self.core.domains().map(|other| self.core.providers.trim(other)).sum(),
+            0 => self.core.domains().map(|other| self.core.trim_pools(other)).sum(),
             freed => freed,
         }
     }

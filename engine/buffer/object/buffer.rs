@@ -255,7 +255,7 @@ impl BufferInner {
             if let Some(home) = self.core().devices.device(self.home_id()) {
                 return home;
             }
-            // The home has changed since it was read, or the removal gives up: it waits for no thread until then.
+            // The home has changed since it was read.
             yield_now();
         }
     }

@@ -5,7 +5,7 @@ use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::tracking::start_tracking;
 use crate::device::DeviceId;
 use crate::error::{Error, Result};
-use crate::memory::{DomainId, GroupId};
+use crate::memory::{DomainId, GiveBack, GroupId};
 use crate::residency::{self, EvictionLimits, Trigger};
 
 /// The unit of room for a driver that is out of memory: round `n` evicts this many bytes times `4^n`.
@@ -14,7 +14,8 @@ const OOM_BYTES: u64 = 16 << 20;
 const OOM_RETRIES: u32 = 3;
 
 /// Runs `work` for a device. If the device's driver is out of memory, makes room for it and runs `work`
-/// again. If the device may not import more, waits until its unused views are given back, and runs `work` again. Room is made by trimming, then also by evicting other buffers than `buffers`.
+/// again. Room is made by trimming, then also by evicting other buffers than `buffers`. If the device may not import more,
+/// waits once for work that keeps its unused views, and runs `work` again if that made room.
 ///
 /// # Errors
 ///
@@ -27,37 +28,48 @@ pub(in crate::buffer) fn retry_on_oom<'a, R>(
     buffers: impl IntoIterator<Item = &'a BufferInner> + Clone,
     mut work: impl FnMut() -> Result<R>,
 ) -> Result<R> {
-    for round in 0..OOM_RETRIES {
+    let (mut round, mut has_waited) = (0, false);
+    loop {
         match work() {
-            Err(error) if error.is_drivers_out_of_memory() => {
+            Err(error) if round < OOM_RETRIES && error.is_drivers_out_of_memory() => {
                 let protection = set
                     .core
                     .protected
                     .protect(buffers.clone().into_iter().map(BufferInner::id).collect());
                 set.make_room_for_driver(device, round);
                 drop(protection);
+                round += 1;
             }
             // Evictions would make it worse: the device would import the memory that they move buffers to.
-            Err(Error::ImportLimit(_)) if round == 0 => {
-                set.core.wait_for_unused_views(device)?;
+            Err(Error::ImportLimit(limit)) if !has_waited => {
+                has_waited = true;
+                if !set.core.wait_for_import_room(device, limit.requested) {
+                    return Err(Error::ImportLimit(limit));
+                }
             }
             other => return other,
         }
     }
-    work()
 }
 
 impl Buffers {
     /// Checks whether other programs use more or less of a device's memory than before. If the budget has
     /// shrunk, evicts what no longer fits. Then trims unused memory and memory already released, so that the
-    /// driver has it back. Polls at most every half second.
+    /// driver has it back. Polls at most every half second. Also gives back views that were unused for long.
     ///
     /// Locks: none may be held.
     pub(in crate::buffer) fn poll_budget(&self, device: DeviceId) {
         let (member, domain) = (self.core.member(device), DomainId::Vram(device));
-        member.poll_budget(self.core.age());
+        let age = self.core.age();
+        self.core.give_back_views_due_at(|| age);
+        member.poll_budget(age, &self.core.imports);
         if !member.take_polled() {
             return;
+        }
+        let imports = self.core.imports.usage(&member.device);
+        if imports.system > imports.limit {
+            // A submission while its imports exceed what is left may lose the device (Mesa), and is not tried again.
+            self.core.give_back_views(Some(device), GiveBack::All);
         }
         if member.vram.comes_under_pressure(0) {
             start_tracking(self, domain);

@@ -48,6 +48,6 @@ impl Buffers {
             drop_clean_copies(self, GroupId::NONE, &|| false);
         }
         self.core.retire.collect();
-        self.core.providers.trim(domain)
+        self.core.trim_pools(domain)
     }
 }

@@ -16,13 +16,13 @@ impl State {
     // ---- attachments ----
 
     /// Lists an attachment. This is the last step of an attach: the importer may be called at any time
-    /// afterwards.
+    /// afterwards. The caller has counted the device as a user of its view of the backing, and leaves the count to the
+    /// entry (`ViewUser::keep`).
     pub(in crate::buffer) fn attach(
         &mut self,
         caps: AttachCaps,
         importer: Option<Arc<dyn Importer>>,
     ) -> AttachmentId {
-        self.count_views(caps.device, 1);
         if importer.is_none()
             && self.spilled().is_none()
             && let Some(attachment) = self.inline.attach(caps.device)
