@@ -179,9 +179,9 @@ fn purged_content_is_replaced_by_zeros() {
                     other
                 })
                 .collect();
-            drop(fillers);
-            // Memory that a device still writes for the host counts as used.
+            // Memory that is dropped while a device still writes it for the host counts as used until it is collected.
             common::wait_idle(&[&home, &peer]);
+            drop(fillers);
             buffer.repopulate().expect("there is room");
             buffer.repopulate().expect("not purged, so nothing to do");
             assert_eq!((buffer.domain(), used(engine, domain)), (domain, before));

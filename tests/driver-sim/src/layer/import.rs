@@ -101,6 +101,16 @@ pub(super) fn is_refused(which: HostPointer, pointer: *const c_void, size: u64) 
                 .any(|area| area.overlaps(from, to) && area.inode != 0)
         }
         HostPointer::Pfn => {
+            // The long file has the flags. It is read only if a mapping may be a driver's: memory without a file, and
+            // files in memory, have none of page frames.
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+            let may_be = |line: &str| {
+                let is_plain = |area: &Area| area.inode == 0 || line.contains(" /memfd:");
+                Area::parse(line).is_some_and(|area| area.overlaps(from, to) && !is_plain(&area))
+            };
+            if !maps.lines().any(may_be) {
+                return false;
+            }
             let maps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
             let mut inside = false;
             maps.lines().any(|line| {
