@@ -101,11 +101,13 @@ pub(super) fn is_refused(which: HostPointer, pointer: *const c_void, size: u64) 
                 .any(|area| area.overlaps(from, to) && area.inode != 0)
         }
         HostPointer::Pfn => {
-            // The long file has the flags. It is read only if a mapping may be a driver's: memory without a file, and
-            // files in memory, have none of page frames.
+            // The flags are in a file that is slow to read. It is read only if a mapping may be one of page frames:
+            // memory without a file and without a name, and a memfd, have none.
             let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
             let may_be = |line: &str| {
-                let is_plain = |area: &Area| area.inode == 0 || line.contains(" /memfd:");
+                let is_plain = |area: &Area| {
+                    area.inode == 0 && !line.ends_with(']') || line.contains(" /memfd:")
+                };
                 Area::parse(line).is_some_and(|area| area.overlaps(from, to) && !is_plain(&area))
             };
             if !maps.lines().any(may_be) {
