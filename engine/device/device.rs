@@ -73,6 +73,13 @@ impl Device {
         out.expect("the application's QueueLock calls the work that it is given")
     }
 
+    /// As [`Device::with_queue`], with the queue that moves are submitted to; `None` if that is the main queue.
+    #[cfg(feature = "testing")]
+    pub fn with_transfer_queue<R>(&self, work: impl FnOnce(vk::Queue) -> R) -> Option<R> {
+        let kind = self.0.queue_for_moves();
+        (kind != QueueKind::Main).then(|| self.0.queue(kind).with_raw(work)).flatten()
+    }
+
     /// Waits, for at most `timeout`, until nothing that peerbuf submitted to any of its queues is in use; returns
     /// whether that is so.
     ///

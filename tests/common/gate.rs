@@ -1,11 +1,12 @@
-//! Blocks a device's queue until the test opens it, so that a test knows which work has not run yet.
+//! Blocks a device's queues until the test opens them, so that a test knows which work has not run yet.
 
 use std::cell::Cell;
 
 use ash::vk;
 use peerbuf::Device;
 
-/// Blocks a device's queue. Work submitted later runs after [`Gate::open`] or the drop of the gate.
+/// Blocks a device's queue, and the one for moves if it has one. Work submitted later runs after [`Gate::open`] or the
+/// drop of the gate.
 pub(crate) struct Gate {
     device: Device,
     semaphore: vk::Semaphore,
@@ -13,7 +14,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Blocks the queue behind the work submitted so far.
+    /// Blocks the queues behind the work submitted so far.
     #[expect(unsafe_code, reason = "a raw submission of the test")]
     pub(crate) fn close(device: &Device) -> Self {
         let raw = device.raw();
@@ -31,20 +32,23 @@ impl Gate {
             .wait_semaphores(&semaphores)
             .wait_dst_stage_mask(&stages)
             .push_next(&mut timeline)];
-        let submitted = device.with_queue(|queue| {
+        let block = |queue| {
             // SAFETY: the queue is the device's own and locked; the semaphore is live until `drop`.
-            unsafe { raw.queue_submit(queue, &info, vk::Fence::null()) }
-        });
-        submitted.expect("a submission");
+            unsafe { raw.queue_submit(queue, &info, vk::Fence::null()) }.expect("a submission");
+            queue
+        };
+        let main = device.with_queue(block);
+        // An application may have given one queue for both.
+        device.with_transfer_queue(|queue| if queue == main { queue } else { block(queue) });
         this
     }
 
-    /// Unblocks the queue.
+    /// Unblocks the queues.
     pub(crate) fn open(self) {
         drop(self);
     }
 
-    /// Unblocks the queue up to the next gate, for several gates on one queue. They are dropped together.
+    /// Unblocks the queues up to the next gate, for several gates on one device. They are dropped together.
     #[expect(unsafe_code, reason = "as in `close`")]
     pub(crate) fn unblock(&self) {
         if self.open.replace(true) {
@@ -61,7 +65,11 @@ impl Drop for Gate {
     fn drop(&mut self) {
         self.unblock();
         super::wait_idle(&[&self.device]);
+        let raw = self.device.raw();
+        // SAFETY: the queue is the device's own and locked.
+        let idle = self.device.with_transfer_queue(|queue| unsafe { raw.queue_wait_idle(queue) });
+        idle.transpose().expect("the device is not lost");
         // SAFETY: no submission waits for it any more.
-        unsafe { self.device.raw().destroy_semaphore(self.semaphore, None) };
+        unsafe { raw.destroy_semaphore(self.semaphore, None) };
     }
 }
