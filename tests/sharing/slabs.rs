@@ -38,7 +38,7 @@ fn common_place(near: &Device, far: &Device) -> Placement {
 /// Whether both devices reach the memory of a new buffer. System memory that a GPU's driver allocates has an fd of that
 /// driver alone.
 fn both_reach(buffer: &SharedBuffer, near: &Device, far: &Device) -> bool {
-    near.adapter() == far.adapter() || buffer.provider().name() != "opaque_fd"
+    near.adapter() == far.adapter() || !buffer.provider().name().ends_with("opaque_fd")
 }
 
 fn memory(buffer: &SharedBuffer, device: &Device) -> DeviceMemory {
