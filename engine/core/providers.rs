@@ -1,6 +1,5 @@
 //! The memory providers of one engine, and what a backing must be.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use smallvec::SmallVec;

@@ -2,7 +2,7 @@
 //!
 //! An unused view is kept for a while, since an import costs system calls, and pinned pages:
 //!
-//! * of views that attachments have needed, four, or 16 MiB, or about a fifth of what the device's used imports have;
+//! * of views that attachments have needed, four, or 64 MiB, or about a fifth of what the device's used imports have;
 //! * all for [`KEEP`], by the engine's clock, after its last use;
 //! * none beyond a limit, or when a driver is short of memory.
 
@@ -21,8 +21,9 @@ use crate::device::{DeviceId, DeviceInner, HeapBudget};
 pub(crate) const KEEP: Duration = Duration::from_secs(10);
 /// How many unused views are kept, whatever they import.
 const KEPT_VIEWS: usize = 4;
-/// How many bytes unused views import that are kept, however many they are: first slabs of many size classes.
-const KEPT_BYTES: u64 = 16 << 20;
+/// How many bytes unused views import that are kept, however many they are: those of buffers that are shared in turn for
+/// a short time each.
+const KEPT_BYTES: u64 = 64 << 20;
 /// After a pass, unused views that attachments have needed import at most this part of what is used. Until the next
 /// pass as much may be added.
 const KEPT_PART: u64 = 10;

@@ -24,9 +24,11 @@ const LARGEST_BLOCK: u64 = 64 << 20;
 /// Bytes of the first slab of a class. It is small, because there are a hundred classes.
 const SMALLEST_SLAB: u64 = 16 << 10;
 
-/// Blocks and slabs grow by this part of what there is: little is held that no buffer uses, and 100,000 buffers of 4 KiB
-/// still need fewer than a hundred blocks.
+/// The slabs of a class grow by this part of what there is, so that little is held that no buffer uses.
 const GROWTH: u64 = 8;
+
+/// Blocks grow by a little more, since each of them has file descriptors and an import.
+const BLOCK_GROWTH: u64 = 7;
 
 /// A block takes at most this part of its heap, so that a small heap is not used up by the first ones.
 const HEAP_PARTS: u64 = 16;
@@ -156,7 +158,7 @@ impl Pool {
             blocks.held()
         };
         let most = LARGEST_BLOCK.min(limit).min(self.origin.domain.physical() / HEAP_PARTS);
-        let by_all = (held / GROWTH).max(FIRST_BLOCK);
+        let by_all = (held / BLOCK_GROWTH).max(FIRST_BLOCK);
         // Little else would fit into what large slots leave of a block, so they get blocks without a rest.
         let large = wanted.slot_size * GROWTH > by_all;
         let unit = if large { wanted.slot_size } else { PAGE };
