@@ -199,9 +199,9 @@ impl DeviceEntry {
         self.tools.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Polls how much memory the driver leaves to this process, of its own and for imports. Does nothing within half a second of the last
-    /// poll: the call is slow on some drivers, and the budget does not change faster. GPUOpen's memory
-    /// allocator polls it as rarely.
+    /// Polls how much memory the driver leaves to this process, of its own and for imports. Does nothing within half a
+    /// second of the last poll: the call is slow on some drivers, and the budget does not change faster. GPUOpen's
+    /// memory allocator polls it as rarely.
     pub(crate) fn poll_budget(&self, age: Duration, imports: &Imports) {
         const PAUSE: u64 = 500;
         // CAST: enough for half a billion years.

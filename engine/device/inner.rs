@@ -58,7 +58,8 @@ pub(crate) struct DeviceInner {
     pub(super) removal: AtomicU8,
     // Devices are told apart by their addresses, since their numbers repeat from engine to engine. The weak references
     // keep an address from being reused. Each list is protected by its mutex, which is taken alone.
-    /// Timelines on this device that mirror those of other devices; kept until one of the two has left.
+    /// Timelines on this device that mirror those of other devices; kept until one of the two has left, and
+    /// until this one ends if the application knows them.
     pub(super) mirrors: Mutex<Mirrors>,
     /// Devices whose queues wait for this device's timelines themselves.
     pub(super) importers: Mutex<Importers>,
@@ -68,6 +69,8 @@ pub(crate) struct DeviceInner {
 #[derive(Debug, Default)]
 pub(super) struct Mirrors {
     pub(super) all: Vec<(Weak<DeviceInner>, QueueKind, TimelineMirror)>,
+    /// Those that the application knows, and may wait for in work of its own.
+    pub(super) given: Vec<vk::Semaphore>,
     /// How many threads wait for timelines that unfinished submissions wait for, which may be some of these.
     pub(super) waits: usize,
 }

@@ -100,8 +100,16 @@ impl DeviceInner {
         }
     }
 
+    /// Keeps a timeline for as long as the device, since it is given to the application.
+    pub(crate) fn give_timeline(&self, timeline: vk::Semaphore) {
+        let mut here = lock(&self.mirrors);
+        if !here.given.contains(&timeline) {
+            here.given.push(timeline);
+        }
+    }
+
     /// Destroys the timelines that mirror those of devices which have left. Those that a submission here may still wait for
-    /// stay until the next device leaves, or this one.
+    /// stay until the next device leaves, or this one; those that the application knows, until this one ends.
     pub(crate) fn forget_removed(&self) {
         let has_left = |of: &Weak<Self>| of.upgrade().is_none_or(|device| device.is_removed());
         lock(&self.importers).all.retain(|importer| !has_left(importer));
@@ -113,7 +121,9 @@ impl DeviceInner {
             self.queues.iter().any(|queue| queue.may_wait_for(&self.raw, mirror.raw()))
         });
         let mut here = lock(&self.mirrors);
-        here.all.extend(used);
+        let (given, unused): (Vec<_>, Vec<_>) =
+            unused.into_iter().partition(|(.., mirror)| here.given.contains(&mirror.raw()));
+        here.all.extend(used.into_iter().chain(given));
         if here.waits > 0 {
             // A thread may have found one among what a submission waits for, before that was known to have finished.
             here.all.extend(unused);
@@ -121,7 +131,8 @@ impl DeviceInner {
         }
         for (.., mirror) in unused {
             // SAFETY: a live timeline of this device. All submissions that wait for it have finished
-            // (VUID-vkDestroySemaphore-semaphore-05149), a bridge that signals it has ended, and it is in no list.
+            // (VUID-vkDestroySemaphore-semaphore-05149), a bridge that signals it has ended, and neither a list nor the
+            // application has it.
             unsafe { self.raw.destroy_semaphore(mirror.raw(), None) };
         }
     }

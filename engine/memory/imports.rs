@@ -50,8 +50,8 @@ pub(super) trait OwnsViews: Send + Sync {
 #[derive(Debug, Default)]
 pub(crate) struct Imports {
     ledger: Arc<ImportLedger>,
-    /// Held by a pass until the views that it takes are freed or retired. Taken before the lock of the devices, and
-    /// after an allocation's; a pass waits for neither an allocation's lock nor a reservation.
+    /// Held by a pass until the views that it takes are freed or retired. Taken before the lock of the devices; a pass
+    /// waits for neither an allocation's lock nor a reservation.
     passing: Mutex<()>,
     devices: Mutex<HashMap<DeviceId, DeviceImports>>,
     /// The number of listed views. Relaxed, as all below: a pass that is missed is made later.

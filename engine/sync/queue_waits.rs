@@ -125,7 +125,8 @@ fn waits_on_lane(
 }
 
 /// A timeline of `target`, and the value that it has once `point` is reached; `None` if it has it already. By the
-/// bridge where no timeline is shared: then the value is signalled by the host, later.
+/// bridge where no timeline is shared: then the value is signalled by the host, later. It is for the application, and
+/// lives as long as `target`.
 pub(super) fn timeline_of(
     bridges: &Bridges,
     target: &Arc<DeviceInner>,
@@ -137,7 +138,10 @@ pub(super) fn timeline_of(
         WaitRoute::SharedTimeline => waits.timeline(point)?,
         WaitRoute::SyncFd | WaitRoute::OpaqueFd | WaitRoute::Bridge => waits.bridge(point)?,
     }
-    Ok(waits.finish().first_timeline())
+    let timeline = waits.finish().first_timeline();
+    // `point` has a reference to the other device, so that its timeline is not forgotten before this.
+    timeline.iter().for_each(|(semaphore, _)| target.give_timeline(*semaphore));
+    Ok(timeline)
 }
 
 struct WaitBuilder<'a> {
