@@ -6,7 +6,7 @@ use std::time::Duration;
 use driver_sim::Control;
 use peerbuf::{Access, BufferDescriptor, CopyRegion, Error, Placement};
 
-use crate::common::{Rig, assert_pattern, fill};
+use crate::common::{LONG, Rig, assert_pattern, fill};
 use crate::{under, under_control};
 
 #[test]
@@ -144,7 +144,10 @@ fn imports_of_system_memory_stay_within_the_drivers_budget() {
         assert_eq!(imports().views, 3);
         calls.set_heap_budget(Some((1 << 20, USED)));
         calls.set_clock(Some(Duration::from_secs(1002)));
-        rig.engine().submit(&far, |_| Ok(())).expect("submitted");
+        let fence = rig.engine().submit(&far, |_| Ok(())).expect("submitted");
+        // They wait for all work of the device, and are freed when memory is collected: when a buffer is created.
+        fence.wait(LONG).expect("it ends");
+        drop(create());
         assert_eq!(imports().views, 0);
         calls.set_heap_budget(None);
     });
