@@ -169,12 +169,12 @@ pub(super) struct Fault {
 }
 
 /// What becomes of the call.
+#[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "for tests"))]
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// It fails.
     Fail(vk::Result),
     /// It waits for the other thread of the barrier twice: once it is made, and before it goes on.
-    #[cfg_attr(not(any(test, feature = "testing")), expect(dead_code, reason = "for tests"))]
     Wait(Arc<Barrier>),
 }
 
