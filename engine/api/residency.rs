@@ -143,7 +143,7 @@ impl Engine {
     ///
     /// Idle buffers move, if nothing pins them and no static importer has mapped them. Dynamic importers are notified as
     /// for any move. It waits for no device, and evicts nothing. [`Engine::trim`], and a provider that is out of memory,
-    /// do a part of it without being asked: 64 MiB, from blocks that are half empty, and no buffer that is mapped.
+    /// do a part of it without being asked: 64 MiB, from blocks that are half empty, and no buffer with a mapping or a dynamic importer.
     ///
     /// Locks: none may be held; each buffer's reservation, one at a time.
     pub fn compact(&self, budget: u64) -> Compaction {

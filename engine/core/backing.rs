@@ -46,6 +46,12 @@ impl Core {
             // CAST: the number of a level, 0 to 3.
             let priority = MemoryPriority::of_level(request.priority as u8);
             let pool = self.pool(provider, exporter.as_ref(), request.sharers);
+            if request.of_blocks {
+                match pool.allocate_in_blocks(request.size, limit) {
+                    Some(backing) => return Ok(backing),
+                    None => continue,
+                }
+            }
             let wanted = (request.dedicated, priority);
             let limits = (limit, self.providers.largest_slab(provider));
             last = match pool.allocate(request.size, wanted, limits) {

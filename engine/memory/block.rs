@@ -6,7 +6,7 @@
 //! Kernel counterpart: `drm_buddy` below TTM's ranges. Here ranges are kept in order of their offset, since a block
 //! has few.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::allocation::Allocation;
 
@@ -127,9 +127,11 @@ impl Blocks {
     }
 
     /// Says whether slabs are cut from a block, if it is still there.
-    pub(super) fn set_open(&mut self, number: u32, allocation: &Arc<Allocation>, open: bool) {
+    pub(super) fn set_open(&mut self, number: u32, allocation: &Weak<Allocation>, open: bool) {
         let block = self.list.get_mut(number as usize).and_then(Option::as_mut);
-        if let Some(block) = block.filter(|block| Arc::ptr_eq(&block.allocation, allocation)) {
+        if let Some(block) =
+            block.filter(|block| Arc::as_ptr(&block.allocation) == allocation.as_ptr())
+        {
             block.open = open;
         }
     }
@@ -265,12 +267,12 @@ mod tests {
         blocks.add(Arc::clone(&other));
         let wanted = Wanted { slot_size: PAGE, slots: 1 };
         let take = |blocks: &mut Blocks| blocks.take(wanted).map(|span| span.allocation);
-        blocks.set_open(0, &one, false);
+        blocks.set_open(0, &Arc::downgrade(&one), false);
         assert!(take(&mut blocks).is_some_and(|of| Arc::ptr_eq(&of, &other)));
-        blocks.set_open(0, &one, true);
+        blocks.set_open(0, &Arc::downgrade(&one), true);
         assert!(take(&mut blocks).is_some_and(|of| Arc::ptr_eq(&of, &other)), "the fuller one");
-        blocks.set_open(1, &other, false);
-        blocks.set_open(0, &other, false);
+        blocks.set_open(1, &Arc::downgrade(&other), false);
+        blocks.set_open(0, &Arc::downgrade(&other), false);
         assert!(
             take(&mut blocks).is_some_and(|of| Arc::ptr_eq(&of, &one)),
             "it has another number"

@@ -11,7 +11,7 @@ use super::memory_type::MemoryPriority;
 use super::origin::Origin;
 use super::provider::Provider;
 use super::size_class::{CLASSES, Fit, fit, slot_size};
-use super::slab::{Cut, Recycle, Slab, SlabSlots};
+use super::slab::{Cut, Recycle, Slab, SlabSlots, Taken};
 use super::slab_class::SlabClass;
 use crate::error::{Error, Result};
 
@@ -108,24 +108,44 @@ impl Pool {
         Ok(Backing::dedicated(Slab::whole(allocation, Some(self.weak())), stale))
     }
 
+    /// Allocates a slot of a block that is there. `None` if there is none, or the buffer needs an allocation of its own.
+    ///
+    /// Locks: the size class'.
+    pub(crate) fn allocate_in_blocks(self: &Arc<Self>, size: u64, limit: u64) -> Option<Backing> {
+        match fit(size, false, limit)? {
+            Fit::Slot(index) => self.take_slot(index, limit).ok(),
+            Fit::Own(_) => None,
+        }
+    }
+
     fn allocate_slot(self: &Arc<Self>, index: usize, limit: u64) -> Result<Backing> {
         loop {
-            let mut class = self.class(index);
-            let taken = class.take().or_else(|| {
-                let span = self.blocks().take(wanted(&class, index, limit))?;
-                self.add_slab(&mut class, index, span);
-                class.take()
-            });
-            if let Some((slab, taken)) = taken {
-                return Ok(Backing::slot(slab, taken.slot, taken.stale));
-            }
-            let wanted = wanted(&class, index, limit);
-            drop(class);
+            let wanted = match self.take_slot(index, limit) {
+                Ok(backing) => return Ok(backing),
+                Err(wanted) => wanted,
+            };
             // If another thread takes the slots of the new block first, it has made progress.
             if let Some(span) = self.grow(wanted, limit)? {
                 self.add_slab(&mut self.class(index), index, span);
             }
         }
+    }
+
+    /// Takes a slot of a slab, or of a new slab in a block that is there. If no block has room, returns what it needs.
+    fn take_slot(
+        self: &Arc<Self>,
+        index: usize,
+        limit: u64,
+    ) -> std::result::Result<Backing, Wanted> {
+        let mut class = self.class(index);
+        let wanted = wanted(&class, index, limit);
+        let taken = class.take().or_else(|| {
+            let span = self.blocks().take(wanted)?;
+            self.add_slab(&mut class, index, span);
+            class.take()
+        });
+        let backing = |(slab, taken): (_, Taken)| Backing::slot(slab, taken.slot, taken.stale);
+        taken.map(backing).ok_or(wanted)
     }
 
     /// Adds a slab to a class.
@@ -221,7 +241,8 @@ impl Pool {
             .open()
             .map(|(number, block)| {
                 let used = used.get(&Arc::as_ptr(block)).copied().unwrap_or(0);
-                (used, number, Arc::clone(block))
+                // Slabs may have changed between the looks at two classes.
+                (used.min(block.size()), number, Arc::clone(block))
             })
             .collect();
         // By how many eighths of each are in use; of those with as many, the largest comes first: small ones are left, which
@@ -237,7 +258,7 @@ impl Pool {
             if is_sparse && moving + used <= room - (block.size() - used) {
                 moving += used;
                 room -= block.size() - used;
-                closed.push((number, block));
+                closed.push((number, Arc::downgrade(&block)));
             }
         }
         self.set_closed(&closed, true);
@@ -245,7 +266,7 @@ impl Pool {
     }
 
     /// Closes blocks, or opens them again.
-    pub(super) fn set_closed(&self, blocks: &[(u32, Arc<Allocation>)], closed: bool) {
+    pub(super) fn set_closed(&self, blocks: &[(u32, Weak<Allocation>)], closed: bool) {
         if blocks.is_empty() {
             return;
         }
@@ -253,7 +274,9 @@ impl Pool {
             let mut all = self.blocks();
             blocks.iter().for_each(|(number, block)| all.set_open(*number, block, !closed));
         }
-        let is_one = |of: &Arc<Allocation>| blocks.iter().any(|(_, block)| Arc::ptr_eq(block, of));
+        let is_one = |of: &Arc<Allocation>| {
+            blocks.iter().any(|(_, block)| block.as_ptr() == Arc::as_ptr(of))
+        };
         for index in 0..CLASSES {
             self.class(index).set_closed(is_one, closed);
         }
@@ -288,11 +311,13 @@ impl Pool {
 }
 
 /// Blocks that give out no slots while their buffers move away. They do again once this is dropped.
+///
+/// It keeps none of them alive: a removal of a device counts what does.
 #[derive(Debug)]
 pub(crate) struct SparseBlocks {
     pool: Arc<Pool>,
     /// With their numbers.
-    closed: Vec<(u32, Arc<Allocation>)>,
+    closed: Vec<(u32, Weak<Allocation>)>,
 }
 
 impl SparseBlocks {
@@ -303,7 +328,7 @@ impl SparseBlocks {
 
     /// Whether a backing is in one of them.
     pub(crate) fn contain(&self, backing: &Backing) -> bool {
-        self.closed.iter().any(|(_, block)| Arc::ptr_eq(block, backing.allocation()))
+        self.closed.iter().any(|(_, block)| block.as_ptr() == Arc::as_ptr(backing.allocation()))
     }
 }
 

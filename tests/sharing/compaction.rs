@@ -77,6 +77,9 @@ fn compaction_stops_at_its_budget_and_goes_on_where_it_stopped() {
     let rig = Rig::new();
     let engine = rig.engine();
     let [device, _] = rig.two_of_one_adapter();
+    // Others are larger than the budget, and do not end the search.
+    let large = |size| engine.create_buffer(&device, BufferDescriptor::new(size)).expect("room");
+    let _large: Vec<_> = (0..40).map(|number| large((1 << 20) + number)).collect();
     let kept = scattered(engine, &device, 3000, 16);
     let held = || engine.usage(kept[0].1.domain()).expect("of this engine").held;
     let before = held();

@@ -29,7 +29,8 @@ pub struct Compaction {
     /// Bytes of memory that were returned to their providers. Memory whose buffers are still copied by a device is
     /// returned by a later call, or by [`crate::Engine::trim`].
     pub freed: u64,
-    /// Whether the call stopped at its budget, or at the most buffers that one call looks at.
+    /// Whether a further call may move more: this one stopped at its budget, or at the most buffers that one call looks at, or
+    /// another thread compacts now.
     pub is_partial: bool,
 }
 
@@ -40,18 +41,18 @@ pub(crate) struct Effort {
     bytes: u64,
     /// Blocks are emptied if at most so many eighths of them are in use.
     fullest: u64,
-    /// Whether buffers move that dynamic importers have mapped.
-    mapped_too: bool,
+    /// Whether buffers move whose importers are notified of it.
+    notifies: bool,
 }
 
 impl Effort {
     /// As much as the application asks for.
     pub(crate) const fn asked(bytes: u64) -> Self {
-        Self { bytes, fullest: 7, mapped_too: true }
+        Self { bytes, fullest: 7, notifies: true }
     }
 
     /// What pays when memory is short, or is trimmed: blocks that are at most half full, and no notifications.
-    pub(crate) const AUTOMATIC: Self = Self { bytes: 64 << 20, fullest: 4, mapped_too: false };
+    pub(crate) const AUTOMATIC: Self = Self { bytes: 64 << 20, fullest: 4, notifies: false };
 }
 
 /// Moves idle buffers out of sparse blocks, without waits and without evictions, and frees the blocks that are empty then.
@@ -60,42 +61,63 @@ impl Effort {
 /// Locks: none may be held.
 pub(crate) fn compact(set: &Buffers, within: Option<DomainId>, effort: Effort) -> Compaction {
     let mut done = Compaction::default();
-    // Acquire and release: one thread at a time. A move may need a block itself, and the provider may be out of memory,
-    // which ends here again.
-    if set.compacting.swap(true, Ordering::Acquire) {
+    let Some(_turn) = Turn::take(set) else {
+        done.is_partial = true;
         return done;
-    }
+    };
     let sparse = set.core.close_sparse(within, effort.fullest);
     if !sparse.is_empty() {
         let start = set.compacted_at.load(Ordering::Relaxed);
-        let mut visits = 0;
+        let (mut visits, mut is_full) = (0, false);
         let end = set.live.visit_from(start, |buffer| {
             visits += 1;
-            if visits > MOST_VISITS || done.bytes.saturating_add(buffer.size) > effort.bytes {
-                done.is_partial = true;
+            if visits > MOST_VISITS {
                 return ControlFlow::Break(());
             }
-            if let Some(slabs) = may_leave(buffer, &sparse, effort) {
-                match leave(buffer, slabs) {
-                    Ok(MoveOutcome::Moved) => {
-                        done.buffers += 1;
-                        done.bytes += buffer.size;
-                    }
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::debug!(%error, buffer = buffer.name(), "buffer stays in its sparse block");
-                    }
+            let Some(slabs) = may_leave(buffer, &sparse, effort) else {
+                return ControlFlow::Continue(());
+            };
+            if done.bytes.saturating_add(buffer.size) > effort.bytes {
+                // One that is larger than the whole budget does not keep those after it.
+                is_full |= buffer.size <= effort.bytes;
+                return if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            }
+            match leave(buffer, slabs) {
+                Ok(MoveOutcome::Moved) => {
+                    done.buffers += 1;
+                    done.bytes += buffer.size;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(%error, buffer = buffer.name(), "buffer stays in its sparse block");
                 }
             }
             ControlFlow::Continue(())
         });
+        done.is_partial = is_full || (visits > MOST_VISITS && done.buffers > 0);
         set.compacted_at.store(end, Ordering::Relaxed);
     }
     drop(sparse);
     set.core.retire.collect();
     done.freed = set.core.free_blocks(within);
-    set.compacting.store(false, Ordering::Release);
     done
+}
+
+/// The turn of the one thread that compacts. A move may be refused because the provider is out of memory, which ends in
+/// [`compact`] again.
+struct Turn<'a>(&'a Buffers);
+
+impl<'a> Turn<'a> {
+    fn take(set: &'a Buffers) -> Option<Self> {
+        // Acquire and release: what one thread has moved is visible to the next one.
+        (!set.compacting.swap(true, Ordering::Acquire)).then_some(Self(set))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.compacting.store(false, Ordering::Release);
+    }
 }
 
 /// The provider of a buffer that is in one of these blocks, and the devices that share the block, if nothing uses the buffer
@@ -113,9 +135,11 @@ fn may_leave(
     if !sparse.iter().any(|blocks| blocks.contain(backing)) {
         return None;
     }
-    let is_mapped =
-        if effort.mapped_too { state.static_mappings() > 0 } else { !state.mappings().is_empty() };
-    let is_held = state.host() > 0 || state.pinned() > 0 || is_mapped;
+    let is_noticed = match effort.notifies {
+        true => state.static_mappings() > 0,
+        false => !state.mappings().is_empty() || state.importers().next().is_some(),
+    };
+    let is_held = state.host() > 0 || state.pinned() > 0 || is_noticed;
     if is_held || !state.fences().pending(Usage::Bookkeep).is_empty() {
         return None;
     }

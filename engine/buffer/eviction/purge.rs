@@ -102,6 +102,7 @@ impl SharedBuffer {
                 size,
                 dedicated: false,
                 private: buffer.is_private(),
+                of_blocks: false,
                 sharers: matrix.sharers(),
                 priority: buffer.flags.priority(),
                 group,

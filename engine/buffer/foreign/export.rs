@@ -115,6 +115,7 @@ impl ForeignExport {
                 size: buffer.size,
                 dedicated: true,
                 private: false,
+                of_blocks: false,
                 sharers: matrix.sharers(),
                 priority: buffer.flags.priority(),
                 group: buffer.group(),
