@@ -20,14 +20,17 @@ mod imports;
 mod latency;
 mod live;
 mod live_million;
+mod locks;
 mod measure;
 mod moves;
 mod noise;
 mod policy;
+mod queue_by_hand;
 mod resolve;
 mod scaling;
 mod setup;
 mod share;
+mod submissions;
 mod threads;
 mod two_threads;
 mod waste;
@@ -53,7 +56,7 @@ struct Group {
     measure: fn(&Setup) -> Outcome<Vec<Figure>>,
 }
 
-const GROUPS: [Group; 28] = [
+const GROUPS: &[Group] = &[
     Group { ids: &["share_one_more"], measure: share::one_more },
     Group { ids: &["create_share_destroy", "create_share_use_destroy"], measure: share::life },
     Group {
@@ -83,6 +86,21 @@ const GROUPS: [Group; 28] = [
     Group { ids: &["copy_64m_vs_memcpy"], measure: copy::vs_memcpy },
     Group { ids: &["copy_4k_latency"], measure: latency::copy },
     Group { ids: &["handover_64m"], measure: handover::handover },
+    Group {
+        ids: &[
+            "submit_one",
+            "submit_one_polled",
+            "submit_one_commands",
+            "submit_one_commands_polled",
+        ],
+        measure: submissions::one,
+    },
+    Group { ids: &["submit_64_queued", "submit_64_queued_record"], measure: submissions::queued },
+    Group { ids: &["submit_128_of_4096"], measure: submissions::many },
+    Group {
+        ids: &["lock_8", "lock_32", "lock_8_threads", "lock_32_threads"],
+        measure: locks::many,
+    },
     Group { ids: &["move_1024"], measure: moves::anew },
     Group { ids: &["move_1024_cached", "move_1024_cached_each"], measure: moves::known },
     Group { ids: &["batch_64", "batch_64_device"], measure: moves::batch },

@@ -85,4 +85,21 @@ impl Engine {
     ) -> Result<Fence> {
         buffer::copy(&self.set, from, to, region)
     }
+
+    /// Locks the reservations of all `buffers` together, as a submission does, and calls `work`. It measures what that
+    /// costs. With the feature `testing` alone.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Timeout`].
+    ///
+    /// Locks: the reservations of all buffers, also while `work` runs.
+    #[cfg(feature = "testing")]
+    pub fn model_lock<R>(
+        &self,
+        buffers: &[&SharedBuffer],
+        work: impl FnOnce() -> R,
+    ) -> Result<R> {
+        buffer::lock_together(&self.set, buffers, work)
+    }
 }

@@ -59,6 +59,8 @@ pub use object::{BufferDescriptor, ClientGroup, SharedBuffer};
 pub use state::{Importer, Invalidation, InvalidationCause};
 pub use tracking::AgeGroup;
 
+#[cfg(feature = "testing")]
+pub(crate) use access::lock_together;
 pub(crate) use access::{copy, submit, submit_remapped};
 pub(crate) use attach::limit_pins;
 pub(crate) use eviction::Eviction;

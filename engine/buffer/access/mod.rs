@@ -25,4 +25,6 @@ pub use host_access::HostAccess;
 pub use open_access::OpenAccess;
 pub use pair::CopyRegion;
 pub use submission::Submission;
+#[cfg(feature = "testing")]
+pub(crate) use submit::lock_together;
 pub(crate) use submit::{submit, submit_remapped};

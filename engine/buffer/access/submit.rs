@@ -212,6 +212,22 @@ fn lock_all<'a>(set: &'a Buffers, uses: &'a [Use]) -> Result<(Locked<'a, State>,
     })
 }
 
+/// Locks the reservations of all `buffers`, and calls `work`. The contract is that of `Engine::model_lock`.
+#[cfg(feature = "testing")]
+pub(crate) fn lock_together<R>(
+    set: &Buffers,
+    buffers: &[&crate::buffer::SharedBuffer],
+    work: impl FnOnce() -> R,
+) -> Result<R> {
+    let bound = set.core.bounds.lock;
+    let locked = lock_many(&set.core.queues, bound, |set| {
+        buffers.iter().try_for_each(|buffer| set.lock(&buffer.0.reservation).map(drop))
+    });
+    let timed_out = |TimedOut| Error::Timeout { what: "the reservations".into(), after: bound };
+    let _locked = locked.map_err(timed_out)?;
+    Ok(work())
+}
+
 /// Returns the fences that the commands must wait for: those of the buffers, and `after`.
 fn all_waits(
     uses: &[Use],
