@@ -3,9 +3,10 @@
 //! Kernel counterpart: `drm_exec` (`drivers/gpu/drm/drm_exec.c`) over a `ww_acquire_ctx`.
 #![expect(unsafe_code, reason = "references to what the held locks protect")]
 
-use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
 
 use super::lock_order::{assert_nothing_held, note_released};
 use super::reservation::Reservation;
@@ -23,11 +24,11 @@ use super::wait_queue::{Refused, Ticket, WaitQueues};
 pub(crate) struct LockSet<'a, T> {
     queues: &'a WaitQueues,
     ticket: Ticket,
-    held: Vec<&'a Reservation<T>>,
-    /// The positions in `held` by address, of as many as it has: it is brought up to date when it is used.
-    by_address: HashMap<usize, usize>,
+    held: SmallVec<[&'a Reservation<T>; 32]>,
     contended: Option<&'a Reservation<T>>,
-    end: Instant,
+    timeout: Duration,
+    /// When its waits end: set by the first of them, so that a set without contention reads no clock.
+    end: Option<Instant>,
     /// Makes the type `!Send`: the lock-order check counts per thread.
     _stays: PhantomData<*const ()>,
 }
@@ -60,15 +61,15 @@ pub(crate) fn lock_many<'a, T, R>(
     let mut set = LockSet {
         queues,
         ticket: queues.ticket(),
-        held: Vec::new(),
-        by_address: HashMap::new(),
+        held: SmallVec::new(),
         contended: None,
-        end: Instant::now() + timeout,
+        timeout,
+        end: None,
         _stays: PhantomData,
     };
     loop {
         if let Some(first) = set.contended.take()
-            && set.acquire(first).is_err()
+            && set.wait_for(first).is_err()
         {
             return Err(TimedOut);
         }
@@ -83,27 +84,45 @@ pub(crate) fn lock_many<'a, T, R>(
 
 impl<'a, T> LockSet<'a, T> {
     /// Locks one more reservation. If the set holds it already, returns its index.
+    #[inline]
     pub(crate) fn lock(&mut self, reservation: &'a Reservation<T>) -> Result<Index, Contended> {
-        if let Some(at) = self.position(reservation) {
-            return Ok(Index(at));
+        // One that is free is not in the set, so only one that is not free is looked for.
+        if reservation.try_acquire(self.ticket) {
+            return Ok(self.hold(reservation));
         }
-        self.acquire(reservation).map_err(|refused| {
-            self.contended = Some(reservation);
-            Contended(refused)
-        })?;
-        Ok(Index(self.held.len() - 1))
+        self.lock_taken(reservation)
     }
 
-    /// The position of a reservation that the set holds. Long sets look it up by address.
-    fn position(&mut self, reservation: &Reservation<T>) -> Option<usize> {
-        const SHORT: usize = 32;
-        if self.held.len() < SHORT {
-            return self.held.iter().position(|held| std::ptr::eq(*held, reservation));
+    #[cold]
+    fn lock_taken(&mut self, reservation: &'a Reservation<T>) -> Result<Index, Contended> {
+        if reservation.is_held_by(self.ticket)
+            && let Some(at) = self.held.iter().position(|held| std::ptr::eq(*held, reservation))
+        {
+            return Ok(Index(at));
         }
-        let known = self.by_address.len();
-        let new = self.held.iter().enumerate().skip(known);
-        self.by_address.extend(new.map(|(at, held)| (held.address(), at)));
-        self.by_address.get(&reservation.address()).copied()
+        self.wait_for(reservation).map_err(|refused| {
+            self.contended = Some(reservation);
+            Contended(refused)
+        })
+    }
+
+    /// Locks a reservation that is not in the set, and waits for it if need be.
+    fn wait_for(&mut self, reservation: &'a Reservation<T>) -> Result<Index, Refused> {
+        let timeout = self.timeout;
+        let end = *self.end.get_or_insert_with(|| Instant::now() + timeout);
+        self.ticket.holding = !self.held.is_empty();
+        reservation.acquire(self.queues, self.ticket, end)?;
+        Ok(self.hold(reservation))
+    }
+
+    /// Adds a reservation that was locked just now.
+    #[inline]
+    fn hold(&mut self, reservation: &'a Reservation<T>) -> Index {
+        reservation.acquired(self.queues);
+        // INVARIANT: locked by the caller with this set's ticket. It was free or another owner's before, so it is not in
+        // the list.
+        self.held.push(reservation);
+        Index(self.held.len() - 1)
     }
 
     /// The value that a locked reservation protects.
@@ -119,19 +138,9 @@ impl<'a, T> LockSet<'a, T> {
         self.ticket.age
     }
 
-    fn acquire(&mut self, reservation: &'a Reservation<T>) -> Result<(), Refused> {
-        self.ticket.holding = !self.held.is_empty();
-        reservation.acquire(self.queues, self.ticket, self.end)?;
-        reservation.acquired(self.queues);
-        // INVARIANT: locked just above; callers have checked that it was not in the list.
-        self.held.push(reservation);
-        Ok(())
-    }
-
     fn release_all(&mut self) {
         // CAST: a set has fewer than 2^32 locks.
         let count = self.held.len() as u32;
-        self.by_address.clear();
         for held in self.held.drain(..) {
             held.release(self.queues);
         }

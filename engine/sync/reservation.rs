@@ -73,8 +73,10 @@ impl<T> Reservation<T> {
         timeout: Duration,
     ) -> Option<Guard<'a, T>> {
         assert_nothing_held();
-        let ticket = queues.single_ticket();
-        self.acquire(queues, ticket, Instant::now() + timeout).ok()?;
+        if !self.try_acquire(Ticket::ALONE) {
+            let ticket = queues.single_ticket();
+            self.acquire_slow(queues, ticket, Instant::now() + timeout).ok()?;
+        }
         Some(self.guard(queues))
     }
 
@@ -143,6 +145,14 @@ impl<T> Reservation<T> {
         self.state.compare_exchange(0, ticket.word(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
+    /// Whether a lock set holds it with this ticket, which is that of one set.
+    pub(super) fn is_held_by(&self, ticket: Ticket) -> bool {
+        // Relaxed: only the thread with this ticket is answered with yes, and it has written the word, or has seen it
+        // written when the lock was passed on to it.
+        self.state.load(Ordering::Relaxed) & !WAITERS == ticket.word()
+    }
+
+    #[inline]
     pub(super) fn acquire(
         &self,
         queues: &WaitQueues,
