@@ -69,6 +69,8 @@ impl<'a> Ours<'a> {
             // SAFETY: executable, of this device's family, and reset only after the fence has signalled; it uses what
             // was declared.
             unsafe { submission.commands(&[commands]) };
+            // SAFETY: it acquires and releases the buffer.
+            unsafe { submission.transfers_recorded() };
             Ok(())
         })?)
     }
@@ -234,7 +236,12 @@ impl<'a> Prerecorded<'a> {
         for (index, &commands) in queue.commands.iter().enumerate() {
             // SAFETY: new.
             unsafe { raw.begin_command_buffer(commands, &vk::CommandBufferBeginInfo::default()) }?;
+            let mapping = &ours.mappings[index];
+            // SAFETY: being recorded; submitted behind the buffer's earlier uses.
+            unsafe { mapping.acquire(commands, Scope::TRANSFER) }?;
             fill(ours.device, commands, ours.range(index)?);
+            // SAFETY: acquired above.
+            unsafe { mapping.release(commands, Scope::TRANSFER) };
             // SAFETY: begun above.
             unsafe { raw.end_command_buffer(commands) }?;
         }

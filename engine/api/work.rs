@@ -95,11 +95,7 @@ impl Engine {
     ///
     /// Locks: the reservations of all buffers, also while `work` runs.
     #[cfg(feature = "testing")]
-    pub fn model_lock<R>(
-        &self,
-        buffers: &[&SharedBuffer],
-        work: impl FnOnce() -> R,
-    ) -> Result<R> {
+    pub fn model_lock<R>(&self, buffers: &[&SharedBuffer], work: impl FnOnce() -> R) -> Result<R> {
         buffer::lock_together(&self.set, buffers, work)
     }
 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use ash::vk;
 
+use super::calls::Calls;
 use super::inner::{DeviceInner, TimelineMirror};
+use super::queue::Queue;
 use super::queues::QueueKind;
 use crate::error::Result;
 
@@ -83,7 +85,7 @@ impl DeviceInner {
                 if value >= last {
                     return Ok(());
                 }
-                queue.timeline().distrust(&self.raw);
+                queue.timeline().distrust(&self.raw, &self.calls);
                 // SAFETY: a live timeline of the importer, below `last`. The device that signals it is lost:
                 // nothing is submitted to it any more, and a wait has ended or timed out.
                 unsafe { importer.signal_timeline(mirror, last) }
@@ -118,7 +120,7 @@ impl DeviceInner {
         // What waits for a mirror has a fence, and so a reference, of the device that it mirrors. There are none any more:
         // no submission begins to wait for one of these.
         let (used, unused): (Vec<_>, Vec<_>) = gone.into_iter().partition(|(.., mirror)| {
-            self.queues.iter().any(|queue| queue.may_wait_for(&self.raw, mirror.raw()))
+            self.queues.iter().any(|queue| queue.may_wait_for(&self.raw, &self.calls, mirror.raw()))
         });
         let mut here = lock(&self.mirrors);
         let (given, unused): (Vec<_>, Vec<_>) =
@@ -152,5 +154,20 @@ impl DeviceInner {
             TimelineMirror::HostSignalled(_) => None,
         })
         .collect()
+    }
+}
+
+impl Queue {
+    /// Whether a submission that is not known to have finished waits for `timeline`.
+    pub(super) fn may_wait_for(
+        &self,
+        device: &ash::Device,
+        calls: &Calls,
+        timeline: vk::Semaphore,
+    ) -> bool {
+        let mut state = self.in_flight();
+        let reclaimed = self.reclaim(device, calls, &mut state, None);
+        let awaited = || self.awaited(u64::MAX, &[]).iter().any(|(of, _)| *of == timeline);
+        reclaimed.is_err() || state.waits_for(Some(timeline)) || awaited()
     }
 }

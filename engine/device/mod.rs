@@ -68,4 +68,5 @@ pub(crate) use leaving::Leaving;
 pub(crate) use queues::QueueKind;
 pub(crate) use semaphore::OwnedSemaphore;
 pub(crate) use submit::{Body, Submit};
+pub(crate) use timeline::Reading;
 pub(crate) use wait_semaphores::Waits;

@@ -16,7 +16,7 @@ use super::in_flight::{InFlight, Pending};
 use super::queue_lock::RawQueue;
 use super::queue_progress::{Awaited, Progress};
 use super::submit::{Body, NOT_LOCKED, NOT_ONCE, NotSubmitted, Submit};
-use super::timeline::Timeline;
+use super::timeline::{Reading, Timeline};
 use super::wait_semaphores::Waits;
 
 /// A queue and its timeline: the n-th submission signals the value n.
@@ -108,7 +108,8 @@ impl Queue {
         (lost, other): (&AtomicBool, Option<&Self>),
     ) -> Result<u64, NotSubmitted> {
         let mut state = self.in_flight();
-        let Submit { waits, body, signal, signals } = submit;
+        let uses_binary = submit.uses_binary();
+        let Submit { waits, body, signal, signals, reading } = submit;
         if waits.may_be_unsubmitted {
             self.raw.expose();
         }
@@ -116,12 +117,11 @@ impl Queue {
         let value = self.submitted() + 1;
         let mut panicked = None;
         let prepared = calls.enter(Call::QueueSubmit).and_then(|()| {
-            self.reclaim(device, &mut state)?;
+            self.reclaim(device, calls, &mut state, reading)?;
             if signal.is_some() && !self.may_signal_once(device, &state, other)? {
                 return Err(NOT_ONCE);
             }
-            let uses_binary = signal.is_some() || !waits.once.is_empty();
-            let record = || self.record(device, &mut state, body, (&mut own, uses_binary));
+            let record = || self.record((device, calls), &mut state, body, (&mut own, uses_binary));
             // The application's code may panic while it records.
             catch_unwind(AssertUnwindSafe(record)).unwrap_or_else(|panic| {
                 panicked = Some(panic);
@@ -141,43 +141,36 @@ impl Queue {
         let result = prepared.map_err(NotSubmitted::from).and_then(|all| {
             self.submit_raw((device, lost), &waits, &all, (signal, signals), value)
         });
-        match result {
-            Ok(()) => {
-                let timelines: SmallVec<_> = waits.timelines().collect();
-                self.awaited_list().push(value, &timelines);
-                state.push(Pending { value, commands: own, timelines, once: waits.once });
-                Ok(value)
-            }
-            Err(failed @ NotSubmitted { rejected: true, .. }) => {
+        let failed = match result {
+            Err(failed) if !failed.rejected => failed,
+            made => {
                 let timelines: SmallVec<_> = waits.timelines().collect();
                 self.awaited_list().push(value, &timelines);
                 let mut once = waits.once;
-                once.extend(signal);
+                once.extend(signal.filter(|_| made.is_err()));
                 state.push(Pending { value, commands: own, timelines, once });
-                Err(failed)
+                return made.map(|()| value);
             }
-            Err(failed) => {
-                // Not pending, so they may be begun again: the pool allows resets.
-                state.return_idle(own);
-                for semaphore in waits.once {
-                    // SAFETY: by the invariant of `Waits` a live one of this device that nothing else
-                    // uses, and the submission was not made.
-                    unsafe { device.destroy_semaphore(semaphore, None) };
-                }
-                drop(state);
-                if let Some(panic) = panicked {
-                    resume_unwind(panic);
-                }
-                Err(failed)
-            }
+        };
+        // Not pending, so they may be begun again: the pool allows resets.
+        state.return_idle(own);
+        for semaphore in waits.once {
+            // SAFETY: by the invariant of `Waits` a live one of this device that nothing else uses, and the submission
+            // was not made.
+            unsafe { device.destroy_semaphore(semaphore, None) };
         }
+        drop(state);
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
+        }
+        Err(failed)
     }
 
     /// Records into command buffers of this queue, which are added to `own`; returns all command buffers of
     /// the submission in their order.
     fn record(
         &self,
-        device: &ash::Device,
+        (device, calls): (&ash::Device, &Calls),
         state: &mut InFlight,
         body: Body<'_>,
         (own, uses_binary): (&mut SmallVec<[vk::CommandBuffer; 2]>, bool),
@@ -187,6 +180,7 @@ impl Queue {
             own.push(commands);
             let begin = vk::CommandBufferBeginInfo::default()
                 .flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
+            calls.enter(Call::BeginCommandBuffer)?;
             // SAFETY: `commands` is idle, and its pool is locked through `state`.
             unsafe { device.begin_command_buffer(commands, &begin) }?;
             work(commands);
@@ -197,14 +191,26 @@ impl Queue {
         let mut all = SmallVec::new();
         match body {
             Body::Record(work) => all.push(one(work)?),
-            Body::Around { before, commands, after } => {
-                all.push(one(before)?);
-                all.extend_from_slice(commands);
-                all.push(one(after)?);
+            Body::Around { before: Some(before), commands: [], after: Some(after) } => {
+                all.push(one(&mut |commands| {
+                    before(commands);
+                    after(commands);
+                })?);
             }
-            // Some drivers hang on a binary semaphore without commands (doitsujin/dxvk#4380).
-            Body::Nothing if uses_binary => all.push(one(&mut |_| {})?),
+            Body::Around { before, commands, after } => {
+                if let Some(before) = before {
+                    all.push(one(before)?);
+                }
+                all.extend_from_slice(commands);
+                if let Some(after) = after {
+                    all.push(one(after)?);
+                }
+            }
             Body::Nothing => {}
+        }
+        // Some drivers hang on a binary semaphore without commands (doitsujin/dxvk#4380).
+        if uses_binary && all.is_empty() {
+            all.push(one(&mut |_| {})?);
         }
         Ok(all)
     }
@@ -337,14 +343,6 @@ impl Queue {
         self.awaited_list().up_to(value, own)
     }
 
-    /// Whether a submission that is not known to have finished waits for `timeline`.
-    pub(super) fn may_wait_for(&self, device: &ash::Device, timeline: vk::Semaphore) -> bool {
-        let mut state = self.in_flight();
-        let reclaimed = self.reclaim(device, &mut state);
-        let awaited = || self.awaited(u64::MAX, &[]).iter().any(|(of, _)| *of == timeline);
-        reclaimed.is_err() || state.waits_for(Some(timeline)) || awaited()
-    }
-
     /// The value of the last submission that has been made.
     pub(crate) fn submitted(&self) -> u64 {
         self.progress.submitted()
@@ -363,9 +361,18 @@ impl Queue {
     }
 
     /// Reclaims what finished submissions used.
-    fn reclaim(&self, device: &ash::Device, state: &mut InFlight) -> Result<(), vk::Result> {
+    pub(super) fn reclaim(
+        &self,
+        device: &ash::Device,
+        calls: &Calls,
+        state: &mut InFlight,
+        reading: Option<Reading>,
+    ) -> Result<(), vk::Result> {
         if !state.is_empty() {
-            let completed = self.timeline.completed(device)?;
+            let completed = match reading {
+                Some(reading) => reading.reached(),
+                None => self.timeline.completed(device, calls)?,
+            };
             // SAFETY: the value was read from this queue's timeline; the pool is of this device.
             unsafe { state.reclaim(device, completed) };
             self.awaited_list().forget(completed);
@@ -377,7 +384,7 @@ impl Queue {
         self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn in_flight(&self) -> MutexGuard<'_, InFlight> {
+    pub(super) fn in_flight(&self) -> MutexGuard<'_, InFlight> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

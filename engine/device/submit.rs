@@ -2,6 +2,7 @@
 
 use ash::vk;
 
+use super::timeline::Reading;
 use super::wait_semaphores::Waits;
 
 /// A binary semaphore cannot be signalled now, and nothing was submitted. No driver returns this.
@@ -32,17 +33,35 @@ pub(crate) struct Submit<'a> {
     pub(crate) signal: Option<vk::Semaphore>,
     /// Semaphores of the application to signal, each with its value; 0 for binary ones.
     pub(crate) signals: &'a [(vk::Semaphore, u64)],
+    /// What the queue's timeline showed, if it was read just before.
+    pub(crate) reading: Option<Reading>,
+}
+
+impl Submit<'_> {
+    /// A point behind `waits` and everything submitted so far.
+    pub(crate) fn nothing(waits: Waits) -> Self {
+        Self { waits, body: Body::Nothing, signal: None, signals: &[], reading: None }
+    }
+
+    /// Whether it waits for or signals a binary semaphore.
+    pub(super) fn uses_binary(&self) -> bool {
+        self.signal.is_some()
+            || self.waits.have_binary
+            || !self.waits.once.is_empty()
+            || self.signals.iter().any(|(_, value)| *value == 0)
+    }
 }
 
 /// What a submission does.
 pub(crate) enum Body<'a> {
     /// Commands that are recorded now.
     Record(&'a mut dyn FnMut(vk::CommandBuffer)),
-    /// Command buffers of an application, between commands that are recorded now.
+    /// Command buffers of an application, between commands that are recorded now, if there are any. Without command
+    /// buffers in between, those before and after are recorded into one.
     Around {
-        before: &'a mut dyn FnMut(vk::CommandBuffer),
+        before: Option<&'a mut dyn FnMut(vk::CommandBuffer)>,
         commands: &'a [vk::CommandBuffer],
-        after: &'a mut dyn FnMut(vk::CommandBuffer),
+        after: Option<&'a mut dyn FnMut(vk::CommandBuffer)>,
     },
     /// No commands: a point behind everything submitted so far.
     Nothing,

@@ -9,6 +9,23 @@ use ash::vk;
 use super::calls::{Call, Calls};
 use super::external::SemaphoreHandle;
 
+/// What a queue's timeline showed at one moment, and whether its device was lost by then.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    pub(super) shown: Result<u64, vk::Result>,
+    pub(super) lost: bool,
+}
+
+impl Reading {
+    /// A value that the timeline has reached; 0 if that is not known.
+    pub(crate) fn reached(self) -> u64 {
+        match self {
+            Self { shown: Ok(value), lost: false } => value,
+            _ => 0,
+        }
+    }
+}
+
 /// A timeline semaphore that one queue signals.
 ///
 /// # Invariants
@@ -70,7 +87,8 @@ impl Timeline {
     }
 
     /// The largest value that the device has signalled.
-    pub(super) fn completed(&self, device: &ash::Device) -> Result<u64, vk::Result> {
+    pub(super) fn completed(&self, device: &ash::Device, calls: &Calls) -> Result<u64, vk::Result> {
+        calls.count(Call::GetSemaphoreCounterValue);
         // SAFETY: the semaphore is a live timeline of this device.
         let counter = unsafe { device.get_semaphore_counter_value(self.raw) }?;
         Ok(counter.min(self.trusted.load(Ordering::Acquire)))
@@ -78,9 +96,9 @@ impl Timeline {
 
     /// From now on larger values of the timeline than the present one say nothing about the device: the host is
     /// about to signal them.
-    pub(super) fn distrust(&self, device: &ash::Device) {
+    pub(super) fn distrust(&self, device: &ash::Device, calls: &Calls) {
         // A driver that cannot say what it has done has done nothing that can be relied on.
-        let value = self.completed(device).unwrap_or(0);
+        let value = self.completed(device, calls).unwrap_or(0);
         let (order, failed) = (Ordering::AcqRel, Ordering::Acquire);
         // Only the first time: later values are the host's.
         let _ = self.trusted.compare_exchange(u64::MAX, value, order, failed);
@@ -113,7 +131,7 @@ impl Timeline {
     ) -> Result<bool, vk::Result> {
         // The cost of a wake-up, so that the wait never takes more than twice the time of the better way.
         const YIELD_FOR: Duration = Duration::from_micros(50);
-        if self.completed(device)? >= value {
+        if self.completed(device, calls)? >= value {
             return Ok(true);
         }
         if timeout.is_zero() {
@@ -122,7 +140,7 @@ impl Timeline {
         let start = Instant::now();
         while start.elapsed() < YIELD_FOR.min(timeout) {
             std::thread::yield_now();
-            if self.completed(device)? >= value {
+            if self.completed(device, calls)? >= value {
                 return Ok(true);
             }
         }
@@ -137,7 +155,7 @@ impl Timeline {
         let nanos = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
         // SAFETY: both are live timelines of this device, the other one by the caller's contract.
         match unsafe { device.wait_semaphores(&info, nanos) } {
-            Ok(()) => Ok(self.completed(device)? >= value),
+            Ok(()) => Ok(self.completed(device, calls)? >= value),
             Err(vk::Result::TIMEOUT) => Ok(false),
             Err(code) => Err(code),
         }

@@ -19,6 +19,8 @@ pub(crate) struct Waits {
     given: SmallVec<[vk::Semaphore; 1]>,
     /// Whether the signal of a semaphore of the application may not be submitted yet.
     pub(super) may_be_unsubmitted: bool,
+    /// Whether one of those is binary.
+    pub(super) have_binary: bool,
 }
 
 impl Waits {
@@ -40,6 +42,7 @@ impl Waits {
         self.given.push(semaphore);
         // Of a binary one it is (VUID-vkQueueSubmit-pWaitSemaphores-03238).
         self.may_be_unsubmitted |= value > 0;
+        self.have_binary |= value == 0;
     }
 
     /// The first of the device's timelines that are waited for.

@@ -13,6 +13,7 @@ use super::queues::QueueKind;
 use super::quirks::Effect;
 use super::semaphore::OwnedSemaphore;
 use super::submit::{Body, NOT_LOCKED, NOT_ONCE, NotSubmitted, Submit};
+use super::timeline::Reading;
 use super::wait_semaphores::Waits;
 use crate::error::{Error, Result};
 
@@ -33,10 +34,7 @@ impl DeviceInner {
         waits: Waits,
         mut record: impl FnMut(vk::CommandBuffer),
     ) -> Result<u64> {
-        self.submit_to(
-            kind,
-            Submit { waits, body: Body::Record(&mut record), signal: None, signals: &[] },
-        )
+        self.submit_to(kind, Submit { body: Body::Record(&mut record), ..Submit::nothing(waits) })
     }
 
     /// Makes any kind of submission, on the main queue.
@@ -102,7 +100,8 @@ impl DeviceInner {
         if self.lost.load(Ordering::Acquire) {
             return Err(self.error(CALL, vk::Result::ERROR_DEVICE_LOST));
         }
-        self.queue(kind).timeline().completed(&self.raw).map_err(|code| self.error(CALL, code))
+        let completed = self.queue(kind).timeline().completed(&self.raw, &self.calls);
+        completed.map_err(|code| self.error(CALL, code))
     }
 
     /// The value of the last submission to a queue, rejected ones included.
@@ -132,9 +131,8 @@ impl DeviceInner {
         if self.lost.load(Ordering::Acquire) {
             return Err(self.error("vkQueueSubmit", vk::Result::ERROR_DEVICE_LOST));
         }
-        let waits = Waits::default();
-        let submit =
-            Submit { waits, body: Body::Nothing, signal: Some(semaphore.raw()), signals: &[] };
+        let nothing = Submit::nothing(Waits::default());
+        let submit = Submit { signal: Some(semaphore.raw()), ..nothing };
         let other = self.queues.other(kind);
         match self.queue(kind).submit(&self.raw, &self.calls, submit, (&self.lost, other)) {
             Ok(value) => Ok(Some((semaphore, value))),
@@ -156,16 +154,30 @@ impl DeviceInner {
     /// [`Error::DeviceLost`] if it has not and never will, whichever call reported the loss: drivers need not
     /// report it again.
     pub(crate) fn reached(&self, kind: QueueKind, value: u64) -> Result<bool> {
-        const CALL: &str = "vkGetSemaphoreCounterValue";
+        self.has_reached(kind, value, self.read(kind))
+    }
+
+    /// Reads the queue's timeline, by one call of the driver, to compare many values with it.
+    pub(crate) fn read(&self, kind: QueueKind) -> Reading {
         if self.is_stopped() && !self.is_lost() {
-            return Ok(false);
+            return Reading { shown: Ok(0), lost: false };
         }
-        let queue = self.queue(kind);
-        let completed =
-            queue.timeline().completed(&self.raw).map_err(|code| self.error(CALL, code))?;
-        let lost = self.lost.load(Ordering::Acquire);
+        let shown = self.queue(kind).timeline().completed(&self.raw, &self.calls);
+        // After the value: a loss that is noted here may have caused it.
+        Reading { shown, lost: self.lost.load(Ordering::Acquire) }
+    }
+
+    /// As [`DeviceInner::reached`], at the moment of `reading`, which is one of that queue.
+    pub(crate) fn has_reached(
+        &self,
+        kind: QueueKind,
+        value: u64,
+        Reading { shown, lost }: Reading,
+    ) -> Result<bool> {
+        const CALL: &str = "vkGetSemaphoreCounterValue";
+        let shown = shown.map_err(|code| self.error(CALL, code))?;
         // Some drivers release all waits on a lost device by a counter beyond the last submission.
-        if completed >= value && !(lost && completed > queue.attempted()) {
+        if shown >= value && !(lost && shown > self.queue(kind).attempted()) {
             return Ok(true);
         }
         if lost { Err(self.error(CALL, vk::Result::ERROR_DEVICE_LOST)) } else { Ok(false) }
@@ -315,7 +327,8 @@ impl DeviceInner {
 
     /// How many steps the timelines of this device have made; grows with each finished submission.
     fn steps(&self) -> u64 {
-        let completed = |queue: &Queue| queue.timeline().completed(&self.raw).unwrap_or(0);
+        let completed =
+            |queue: &Queue| queue.timeline().completed(&self.raw, &self.calls).unwrap_or(0);
         self.queues.iter().map(completed).sum()
     }
 

@@ -55,6 +55,11 @@ impl Error {
         matches!(self, Self::ImportLimit(_)) || self.is_drivers_out_of_memory()
     }
 
+    /// Whether the work of the fence that reports it has ended, or will never end.
+    pub(crate) fn ends_work(&self) -> bool {
+        matches!(self, Self::DeviceLost { .. } | Self::WorkFailed { .. })
+    }
+
     /// The routes that [`Error::Unreachable`] lists, for log lines: the text of the error leaves them out.
     pub(crate) fn refusals(&self) -> &[Refusal] {
         if let Self::Unreachable { refused, .. } = self { refused } else { &[] }

@@ -6,8 +6,11 @@
 
 use std::fmt;
 
+use smallvec::SmallVec;
+
 use super::fence::Fence;
 use super::primitive::{Arc, Mutex, lock};
+use super::readings::Readings;
 use crate::error::Error;
 
 /// The fences that some work depends on, directly or through other work.
@@ -15,32 +18,11 @@ use crate::error::Error;
 /// The list is flat: no fence in it has dependencies of its own, and of each timeline it holds only the
 /// latest point. So it is at most as long as there are device lanes, however long the chain is. A fence is
 /// removed once it is seen to have succeeded.
-pub(super) struct Dependencies(Mutex<Vec<Fence>>);
+pub(super) struct Dependencies(Mutex<Roots>);
+
+type Roots = SmallVec<[Fence; 2]>;
 
 impl Dependencies {
-    /// The dependencies of work that depends on `already` and on `fences`. `None` if all of those have
-    /// succeeded.
-    pub(super) fn new(already: Option<&Self>, fences: &[Fence]) -> Option<Arc<Self>> {
-        let mut roots: Vec<Fence> = Vec::new();
-        let mut add = |root: Fence| {
-            if root.may_fail() && !roots.iter().any(|known| known.covers(&root)) {
-                roots.retain(|known| !root.covers(known));
-                roots.push(root);
-            }
-        };
-        already.into_iter().flat_map(Self::roots).for_each(&mut add);
-        for fence in fences {
-            let (alone, dependencies) = fence.split();
-            dependencies.into_iter().flat_map(Self::roots).for_each(&mut add);
-            add(alone);
-        }
-        (!roots.is_empty()).then(|| Arc::new(Self(Mutex::new(roots))))
-    }
-
-    fn roots(&self) -> Vec<Fence> {
-        lock(&self.0).clone()
-    }
-
     /// How many steps their timelines have made.
     pub(super) fn steps(&self) -> u64 {
         lock(&self.0).iter().map(Fence::own_steps).sum()
@@ -48,9 +30,52 @@ impl Dependencies {
 
     /// The first failure among them. The caller treats all of them as over.
     pub(super) fn failure(&self) -> Option<Error> {
+        self.failure_at(&mut Readings::default())
+    }
+
+    /// As [`Dependencies::failure`], at the moment of `readings`.
+    pub(super) fn failure_at(&self, readings: &mut Readings) -> Option<Error> {
         let mut roots = lock(&self.0);
-        roots.retain(Fence::may_fail);
-        roots.iter().find_map(Fence::failure)
+        roots.retain(|root| root.may_fail_at(readings));
+        roots.iter().find_map(|root| root.failure_at(readings))
+    }
+}
+
+/// The fences that new work depends on, while they are collected.
+#[derive(Default)]
+pub(crate) struct ReliedOn(Roots);
+
+impl ReliedOn {
+    /// Adds a fence, and what its work depends on. What has succeeded at the moment of `readings` is left out.
+    pub(crate) fn add(&mut self, fence: &Fence, readings: &mut Readings) {
+        self.add_dependencies(fence, readings);
+        self.add_root(fence, readings);
+    }
+
+    /// Adds what the work of a fence depends on, without the fence itself.
+    pub(super) fn add_dependencies(&mut self, fence: &Fence, readings: &mut Readings) {
+        if let Some(dependencies) = fence.dependencies() {
+            // Copied, since the comparison with a fence of the host may take that fence's lock.
+            let roots = lock(&dependencies.0).clone();
+            roots.iter().for_each(|root| self.add_root(root, readings));
+        }
+    }
+
+    /// Adds a fence without its dependencies.
+    fn add_root(&mut self, root: &Fence, readings: &mut Readings) {
+        if !self.0.iter().any(|known| known.covers(root)) && root.may_fail_at(readings) {
+            self.0.retain(|known| !root.covers(known));
+            self.0.push(root.without_dependencies());
+        }
+    }
+
+    /// The dependencies of `fence`'s work; `None` if there are none.
+    ///
+    /// Earlier work on the fence's own timeline is left out: once the fence's value is reached theirs is, too, and if
+    /// the device is lost before, both have failed.
+    pub(super) fn of(mut self, fence: &Fence) -> Option<Arc<Dependencies>> {
+        self.0.retain(|root| !fence.covers(root));
+        (!self.0.is_empty()).then(|| Arc::new(Dependencies(Mutex::new(self.0))))
     }
 }
 

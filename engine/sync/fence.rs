@@ -5,14 +5,13 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::bridge::Bridges;
-use super::dependencies::Dependencies;
+use super::dependencies::{Dependencies, ReliedOn};
 use super::host_fence::{Callback, CallbackId, HostFence, Signal};
 use super::primitive::Arc;
 use super::queue_waits::{ExportedSignal, export_signal};
+use super::readings::Readings;
 use super::sync_file::SyncFile;
-use crate::device::{
-    Body, Device, DeviceId, DeviceInner, QueueKind, SemaphoreHandle, Submit, Waits,
-};
+use crate::device::{Device, DeviceId, DeviceInner, QueueKind, SemaphoreHandle, Submit, Waits};
 use crate::error::{Error, Result};
 
 /// Signals when some work has finished: a point on a device's timeline, a host fence, or a sync file of the
@@ -66,22 +65,34 @@ impl Fence {
     /// The same fence, for work that depends on the results of other work: if one of `fences` fails, so does
     /// this one.
     pub(crate) fn depends_on(self, fences: &[Self]) -> Self {
+        let (mut relied, mut readings) = (ReliedOn::default(), Readings::default());
+        relied.add_dependencies(&self, &mut readings);
+        fences.iter().for_each(|fence| relied.add(fence, &mut readings));
+        self.relies_on(relied)
+    }
+
+    /// As [`Fence::depends_on`], for fences that were collected before. Replaces what it depended on.
+    pub(crate) fn relies_on(self, relied: ReliedOn) -> Self {
+        let dependencies = relied.of(&self);
         match self.0 {
-            Kind::Point { at, dependencies } => {
-                let dependencies = Dependencies::new(dependencies.as_deref(), fences);
-                Self(Kind::Point { at, dependencies })
-            }
+            Kind::Point { at, .. } => Self(Kind::Point { at, dependencies }),
             other => Self(other),
         }
     }
 
-    /// The fence without its dependencies, and the dependencies.
-    pub(super) fn split(&self) -> (Self, Option<&Dependencies>) {
+    /// What its work depends on.
+    pub(super) fn dependencies(&self) -> Option<&Arc<Dependencies>> {
         match &self.0 {
-            Kind::Point { at, dependencies } => {
-                (Self(Kind::Point { at: at.clone(), dependencies: None }), dependencies.as_deref())
-            }
-            other => (Self(other.clone()), None),
+            Kind::Point { dependencies, .. } => dependencies.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The fence alone.
+    pub(super) fn without_dependencies(&self) -> Self {
+        match &self.0 {
+            Kind::Point { at, .. } => Self(Kind::Point { at: at.clone(), dependencies: None }),
+            other => Self(other.clone()),
         }
     }
 
@@ -110,9 +121,9 @@ impl Fence {
     pub fn is_signalled(&self) -> Result<bool> {
         match &self.0 {
             Kind::Signalled => Ok(true),
-            Kind::Point { at: Point { device, lane, value }, dependencies } => Ok(device
-                .reached(*lane, *value)?
-                && self.dependencies_succeeded(dependencies.as_deref())?),
+            Kind::Point { at: Point { device, lane, value }, .. } => {
+                Ok(device.reached(*lane, *value)? && self.dependencies_succeeded(self.failed())?)
+            }
             Kind::Host(host) => match host.outcome() {
                 None => Ok(false),
                 Some(outcome) => self.outcome(outcome).map(|()| true),
@@ -134,9 +145,9 @@ impl Fence {
     pub fn wait(&self, timeout: Duration) -> Result<()> {
         let done = match &self.0 {
             Kind::Signalled => true,
-            Kind::Point { at: Point { device, lane, value }, dependencies } => {
+            Kind::Point { at: Point { device, lane, value }, .. } => {
                 device.wait(*lane, *value, timeout)?
-                    && self.dependencies_succeeded(dependencies.as_deref())?
+                    && self.dependencies_succeeded(self.failed())?
             }
             Kind::Host(host) => match host.wait(timeout) {
                 None => false,
@@ -147,18 +158,16 @@ impl Fence {
         if done { Ok(()) } else { Err(Error::Timeout { what: self.to_string(), after: timeout }) }
     }
 
-    /// Whether all dependencies succeeded; an error if one of them failed.
-    fn dependencies_succeeded(&self, dependencies: Option<&Dependencies>) -> Result<bool> {
-        match dependencies.and_then(Dependencies::failure) {
-            None => Ok(true),
-            Some(error) => {
-                tracing::debug!(%error, fence = %self, "a dependency of the fence failed");
-                Err(Error::WorkFailed {
-                    what: self.to_string(),
-                    why: "work that it depends on failed",
-                })
-            }
-        }
+    /// The first failure of what it depends on.
+    fn failed(&self) -> Option<Error> {
+        self.dependencies().and_then(|dependencies| dependencies.failure())
+    }
+
+    /// Whether all dependencies succeeded; an error if one of them has `failed`.
+    pub(super) fn dependencies_succeeded(&self, failed: Option<Error>) -> Result<bool> {
+        let Some(error) = failed else { return Ok(true) };
+        tracing::debug!(%error, fence = %self, "a dependency of the fence failed");
+        Err(Error::WorkFailed { what: self.to_string(), why: "work that it depends on failed" })
     }
 
     fn outcome(&self, outcome: Result<(), &'static str>) -> Result<()> {
@@ -270,20 +279,17 @@ impl Fence {
     /// Whether there is nothing to wait for any more: it has signalled, with or without an error, or its device is
     /// lost. False if the query fails for another reason. Memory is another matter: [`Fence::is_released`].
     pub(crate) fn is_over(&self) -> bool {
-        if matches!(&self.0, Kind::Point { at, .. } if at.device.calls().pretends_busy()) {
-            return false;
-        }
-        self.is_signalled().unwrap_or_else(|error| is_final(&error))
+        !self.pretends_busy() && self.is_signalled().unwrap_or_else(|error| error.ends_work())
     }
 
-    /// Whether it has failed, or may still fail.
-    pub(super) fn may_fail(&self) -> bool {
-        !matches!(self.is_signalled(), Ok(true))
+    /// Whether fault injection lets its finished work count as running.
+    pub(super) fn pretends_busy(&self) -> bool {
+        matches!(&self.0, Kind::Point { at, .. } if at.device.calls().pretends_busy())
     }
 
     /// The error that its work ended with, if it has ended with one.
     pub(crate) fn failure(&self) -> Option<Error> {
-        self.is_signalled().err().filter(is_final)
+        self.is_signalled().err().filter(Error::ends_work)
     }
 
     /// Whether `device`'s queue cannot wait for it, so that the host must. This holds for work of the host: a
@@ -327,11 +333,6 @@ impl Fence {
 /// Why the work behind a sync file failed, as far as known.
 const REPORTED: &str = "the kernel reports that it failed";
 
-/// Whether an error means that the work of a fence has ended.
-fn is_final(error: &Error) -> bool {
-    matches!(error, Error::DeviceLost { .. } | Error::WorkFailed { .. })
-}
-
 impl fmt::Display for Fence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
@@ -363,9 +364,8 @@ impl Device {
     ///
     /// [`Error::DeviceLost`], or the error of `vkQueueSubmit`.
     pub fn submitted(&self) -> Result<Fence> {
-        let submit =
-            Submit { waits: Waits::default(), body: Body::Nothing, signal: None, signals: &[] };
-        Ok(Fence::new(&self.0, self.0.submit_as(submit)?))
+        let nothing = Submit::nothing(Waits::default());
+        Ok(Fence::new(&self.0, self.0.submit_as(nothing)?))
     }
 }
 

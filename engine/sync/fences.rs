@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::fence::Fence;
 use super::fence_usage::Usage;
+use super::readings::Readings;
 use crate::error::{Error, Result};
 
 /// The fences of one buffer. Protected by the buffer's reservation.
@@ -45,10 +46,11 @@ impl Entry {
         Self { usage, phase: Phase::Running, fence }
     }
 
-    /// Brings the phase up to date.
-    fn update(&mut self) -> Phase {
-        if self.phase == Phase::Running && self.fence.is_over() {
-            let failure = self.fence.failure();
+    /// Brings the phase up to date, with the timelines as `readings` show them.
+    fn update(&mut self, readings: &mut Readings) -> Phase {
+        if self.phase == Phase::Running
+            && let Some(failure) = self.fence.outcome_at(readings)
+        {
             // Only work that was to write the bytes leaves them undefined.
             let failed = self.usage <= Usage::Write && failure.is_some();
             self.phase = match failure {
@@ -85,15 +87,20 @@ impl Fences {
     /// Adds a fence. It replaces every fence that it covers (same timeline, not later) and whose usage is not
     /// stronger than its own, so that no query returns less than before. A fence that is covered in this way
     /// itself is not added. Signalled fences are removed.
-    pub(crate) fn add(&mut self, usage: Usage, mut fence: Fence) {
+    pub(crate) fn add(&mut self, usage: Usage, fence: Fence) {
+        self.add_at(&mut Readings::default(), usage, fence);
+    }
+
+    /// As [`Fences::add`], at the moment of `readings`.
+    pub(crate) fn add_at(&mut self, readings: &mut Readings, usage: Usage, mut fence: Fence) {
         let entries = self.0.get_or_insert_default();
         entries.retain(|old| {
-            let phase = old.update();
+            let phase = old.update(readings);
             let replaced =
                 phase == Phase::Running && usage <= old.usage && fence.covers(&old.fence);
             if replaced && old.usage <= Usage::Write {
                 // A dependency of the replaced fence may still fail, so the new fence must report that failure.
-                fence = fence.clone().depends_on(std::slice::from_ref(&old.fence));
+                fence.inherit(&old.fence, readings);
             }
             !replaced && !phase.is_done()
         });
@@ -122,6 +129,25 @@ impl Fences {
         pending
     }
 
+    /// Calls `each` for the fences that are not over at the moment of `readings`, with their usages. Removes those that
+    /// are. Afterwards [`Fences::has_failed`] is up to date.
+    pub(crate) fn each_running(
+        &mut self,
+        readings: &mut Readings,
+        mut each: impl FnMut(Usage, &Fence, &mut Readings),
+    ) {
+        self.prune_at(readings, |entry, readings| {
+            if entry.phase == Phase::Running {
+                each(entry.usage, &entry.fence, readings);
+            }
+        });
+    }
+
+    /// Whether a failure of work that was to write or move the bytes is recorded.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.0.iter().flat_map(|entries| entries.iter()).any(Entry::has_failed)
+    }
+
     /// All fences that are not over, with their usages. Removes the others.
     pub(crate) fn running(&mut self) -> Vec<(Usage, Fence)> {
         let mut running = vec![];
@@ -148,7 +174,7 @@ impl Fences {
     /// Forgets what work depends on, as far as that has succeeded.
     pub(crate) fn forget_succeeded(&mut self) {
         self.prune(|entry| {
-            if let (_, Some(dependencies)) = entry.fence.split() {
+            if let Some(dependencies) = entry.fence.dependencies() {
                 // It forgets them as it looks for a failure.
                 dependencies.failure();
             }
@@ -201,11 +227,16 @@ impl Fences {
 
     /// Removes fences that are of no further use, and calls `kept` for each of the others.
     fn prune(&mut self, mut kept: impl FnMut(&Entry)) {
+        self.prune_at(&mut Readings::default(), |entry, _| kept(entry));
+    }
+
+    /// As [`Fences::prune`], at the moment of `readings`.
+    fn prune_at(&mut self, readings: &mut Readings, mut kept: impl FnMut(&Entry, &mut Readings)) {
         let Some(entries) = &mut self.0 else { return };
         entries.retain(|entry| {
-            let done = entry.update().is_done();
+            let done = entry.update(readings).is_done();
             if !done {
-                kept(entry);
+                kept(entry, readings);
             }
             !done
         });

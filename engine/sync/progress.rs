@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::dependencies::Dependencies;
+use super::dependencies::ReliedOn;
 use super::fence::{Fence, Point};
 use super::host_fence::end_of;
+use super::primitive::Arc;
+use super::readings::Readings;
 use crate::error::{Error, Result};
 
 /// Between two questions whether a lost device has settled.
@@ -93,13 +95,63 @@ impl Fence {
 
     /// How many steps the timelines that it depends on have made. Constant for a fence without a timeline.
     fn steps(&self) -> u64 {
-        let (own, dependencies) = self.split();
-        own.own_steps() + dependencies.map_or(0, Dependencies::steps)
+        self.own_steps() + self.dependencies().map_or(0, |dependencies| dependencies.steps())
     }
 
     /// The steps of its own timeline alone, up to its own value: later ones bring it no nearer to its end.
     pub(super) fn own_steps(&self) -> u64 {
         let steps = |at: &Point| at.device.completed(at.lane).ok().map(|steps| steps.min(at.value));
         self.point().and_then(steps).unwrap_or(0)
+    }
+}
+
+/// At the moment of readings.
+impl Fence {
+    /// As [`Fence::is_signalled`], at the moment of `readings`.
+    fn is_signalled_at(&self, readings: &mut Readings) -> Result<bool> {
+        let Some(at) = self.point() else { return self.is_signalled() };
+        if !readings.reached(&at.device, at.lane, at.value)? {
+            return Ok(false);
+        }
+        let failed = self.dependencies().and_then(|list| list.failure_at(readings));
+        self.dependencies_succeeded(failed)
+    }
+
+    /// What the work ended with, at the moment of `readings`: `None` if it may still be running, as [`Fence::is_over`]
+    /// says; otherwise the error, if there is one.
+    pub(super) fn outcome_at(&self, readings: &mut Readings) -> Option<Option<Error>> {
+        if self.pretends_busy() {
+            return None;
+        }
+        match self.is_signalled_at(readings) {
+            Ok(signalled) => signalled.then_some(None),
+            Err(error) => error.ends_work().then_some(Some(error)),
+        }
+    }
+
+    /// As [`Fence::failure`], at the moment of `readings`.
+    pub(super) fn failure_at(&self, readings: &mut Readings) -> Option<Error> {
+        self.is_signalled_at(readings).err().filter(Error::ends_work)
+    }
+
+    /// As [`Fence::is_over`], at the moment of `readings`.
+    pub(crate) fn is_over_at(&self, readings: &mut Readings) -> bool {
+        self.outcome_at(readings).is_some()
+    }
+
+    /// Makes this fence, which covers `old`, report the failures of what `old` depends on.
+    pub(super) fn inherit(&mut self, old: &Self, readings: &mut Readings) {
+        let Some(theirs) = old.dependencies() else { return };
+        if !self.dependencies().is_some_and(|ours| Arc::ptr_eq(ours, theirs)) {
+            let mut relied = ReliedOn::default();
+            relied.add_dependencies(self, readings);
+            relied.add_dependencies(old, readings);
+            *self = self.without_dependencies().relies_on(relied);
+        }
+    }
+
+    /// Whether it has failed, or may still fail, at the moment of `readings`.
+    pub(super) fn may_fail_at(&self, readings: &mut Readings) -> bool {
+        !matches!(self.is_signalled_at(readings), Ok(true))
     }
 }

@@ -13,6 +13,7 @@ use ash::vk;
 
 use super::bridge::Bridges;
 use super::fence::{Fence, Point};
+use super::readings::Readings;
 use crate::device::{
     DeviceInner, OwnedSemaphore, QueueKind, SemaphoreHandle, TimelineMirror, Waits,
 };
@@ -88,7 +89,17 @@ pub(crate) fn waits_on(
     target: &Arc<DeviceInner>,
     fences: &[Fence],
 ) -> Result<Waits> {
-    waits_on_lane(bridges, (target, QueueKind::Main), fences)
+    waits_on_at(bridges, target, fences, &mut Readings::default())
+}
+
+/// As [`waits_on`], for fences that are running at the moment of `readings`.
+pub(crate) fn waits_on_at(
+    bridges: &Bridges,
+    target: &Arc<DeviceInner>,
+    fences: &[Fence],
+    readings: &mut Readings,
+) -> Result<Waits> {
+    waits_on_lane(bridges, (target, QueueKind::Main), fences, readings)
 }
 
 /// As [`waits_on`], for the next move on `target`.
@@ -97,21 +108,23 @@ pub(crate) fn waits_of_move(
     target: &Arc<DeviceInner>,
     fences: &[Fence],
 ) -> Result<Waits> {
-    waits_on_lane(bridges, (target, target.queue_for_moves()), fences)
+    let lane = target.queue_for_moves();
+    waits_on_lane(bridges, (target, lane), fences, &mut Readings::default())
 }
 
 fn waits_on_lane(
     bridges: &Bridges,
     (target, lane): (&Arc<DeviceInner>, QueueKind),
     fences: &[Fence],
+    readings: &mut Readings,
 ) -> Result<Waits> {
     let mut waits = WaitBuilder { bridges, target, waits: Waits::default() };
     for (at, fence) in fences.iter().enumerate() {
         // One wait per timeline: for the last of its fences, and for the first of equal ones.
         let covered =
             |(of, other): (usize, &Fence)| other.covers(fence) && (of < at || !fence.covers(other));
-        if fence.is_over()
-            || fence.is_on_lane(target, lane)
+        if fence.is_on_lane(target, lane)
+            || fence.is_over_at(readings)
             || fences.iter().enumerate().any(covered)
         {
             continue;

@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "recording pipeline barriers")]
 
 use ash::vk;
+use smallvec::SmallVec;
 
 use super::scope::Scope;
 use super::span::Span;
@@ -48,7 +49,7 @@ pub(super) unsafe fn acquire_on(
 ) {
     let scope = scope.matched();
     let from = |view| outside_family(device, view);
-    let barriers: Vec<_> = spans
+    let barriers: Barriers = spans
         .iter()
         .map(|span| {
             barrier(span)
@@ -101,7 +102,7 @@ pub(super) unsafe fn release_on(
 ) {
     let scope = scope.matched();
     let to = |view| outside_family(device, view);
-    let barriers: Vec<_> = spans
+    let barriers: Barriers = spans
         .iter()
         .map(|span| {
             barrier(span)
@@ -127,6 +128,9 @@ pub(super) unsafe fn release_on(
         );
     }
 }
+
+/// Barriers of up to eight buffers without the heap.
+type Barriers = SmallVec<[vk::BufferMemoryBarrier<'static>; 8]>;
 
 fn barrier(span: &Span<'_>) -> vk::BufferMemoryBarrier<'static> {
     vk::BufferMemoryBarrier::default().buffer(span.view.buffer()).offset(span.offset).size(span.len)

@@ -3,6 +3,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[global_allocator]
+static HEAP: common::heap::Counted = common::heap::Counted;
+
 mod bounds;
 mod drops;
 mod failure_propagation;
@@ -12,6 +15,7 @@ mod foreign_fences;
 mod panics;
 mod poison;
 mod semaphores;
+mod submission_costs;
 mod submit;
 mod validity;
 mod waiting;

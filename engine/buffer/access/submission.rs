@@ -10,18 +10,22 @@ use smallvec::SmallVec;
 use crate::access::Access;
 use crate::buffer::attach::{Mapping, RawView};
 use crate::buffer::object::{BufferInner, Buffers};
-use crate::buffer::state::{DirtyRanges, State};
-use crate::device::{Body, DeviceInner, Submit};
+use crate::buffer::state::DirtyRanges;
+use crate::device::{Body, DeviceInner, QueueKind, Submit};
 use crate::error::{Error, Result};
 use crate::memory::View;
-use crate::sync::{Fence, Usage, waits_on};
+use crate::sync::{Fence, Readings, Usage, waits_on_at};
 use crate::transfer::{Scope, Span, acquire, release};
+
+/// What a submission declares; of up to eight buffers without the heap.
+pub(super) type Uses = SmallVec<[Use; 8]>;
 
 /// The buffers and commands of one submission. The closure given to [`crate::Engine::submit`] fills it in.
 pub struct Submission<'a> {
     device: &'a Arc<DeviceInner>,
-    pub(super) uses: SmallVec<[Use; 4]>,
-    pub(super) after: Vec<Fence>,
+    pub(super) uses: Uses,
+    table: UseTable,
+    pub(super) after: SmallVec<[Fence; 2]>,
     pub(super) work: Work<'a>,
 }
 
@@ -29,11 +33,13 @@ pub struct Submission<'a> {
 #[derive(Default)]
 pub(super) struct Work<'a> {
     /// Dropped after the reservations are unlocked: the closures may own objects whose drop locks one.
-    records: Vec<Box<dyn FnMut(vk::CommandBuffer) + 'a>>,
-    commands: Vec<vk::CommandBuffer>,
+    records: SmallVec<[Box<dyn FnMut(vk::CommandBuffer) + 'a>; 2]>,
+    commands: SmallVec<[vk::CommandBuffer; 4]>,
+    /// Whether the commands transfer ownership themselves.
+    transfers: bool,
     /// Semaphores of the application, each with its value; 0 for binary ones.
-    waits: Vec<(vk::Semaphore, u64)>,
-    signals: Vec<(vk::Semaphore, u64)>,
+    waits: SmallVec<[(vk::Semaphore, u64); 2]>,
+    signals: SmallVec<[(vk::Semaphore, u64); 2]>,
 }
 
 /// One buffer that a submission uses, as seen through a mapping when the use was declared.
@@ -50,7 +56,8 @@ pub(super) struct Use {
 
 impl<'a> Submission<'a> {
     pub(super) fn new(device: &'a Arc<DeviceInner>) -> Self {
-        Self { device, uses: SmallVec::new(), after: vec![], work: Work::default() }
+        let (uses, table) = (Uses::new(), UseTable::default());
+        Self { device, uses, table, after: SmallVec::new(), work: Work::default() }
     }
 
     /// Declares that the commands read the buffer, in any stage.
@@ -153,9 +160,9 @@ impl<'a> Submission<'a> {
         }
         mapping.check_current()?;
         let buffer = mapping.buffer_inner();
-        let known = self.uses.iter_mut().find(|known| Arc::ptr_eq(&known.buffer, buffer));
-        match known {
-            Some(known) => {
+        match self.table.find(&self.uses, buffer) {
+            Some(at) => {
+                let known = &mut self.uses[at];
                 known.usage = known.usage.min(usage);
                 known.written.mark(written, buffer.size);
                 known.scope = known.scope.and(scope);
@@ -199,6 +206,26 @@ impl<'a> Submission<'a> {
         self.work.commands.extend_from_slice(commands);
     }
 
+    /// Says that the commands transfer ownership themselves. peerbuf then adds no command buffer of its own.
+    ///
+    /// Without this call, peerbuf records the transfers. It records them beside what [`Submission::record`] records, or
+    /// into two command buffers around those of [`Submission::commands`], which a driver starts and ends as well. An
+    /// application that records its command buffers once and submits them often saves these two.
+    ///
+    /// A command buffer that was recorded through mappings stays usable until a buffer moves; then the submission reports
+    /// [`Error::Stale`], and the commands must be recorded again through new mappings.
+    ///
+    /// # Safety
+    ///
+    /// For each declared buffer, except for unordered ones, the commands record [`Mapping::acquire`] before their first
+    /// use of it and [`Mapping::release`] after the last one, through a mapping of the same generation as the declared
+    /// one, with scopes that include the uses. The submission waits for the earlier users of the buffers, as
+    /// [`Mapping::acquire`] requires.
+    #[expect(unsafe_code, reason = "only the caller knows what the commands record")]
+    pub unsafe fn transfers_recorded(&mut self) {
+        self.work.transfers = true;
+    }
+
     /// Makes the commands wait for a semaphore of the application: a binary one with `value` 0, such as that of an
     /// acquired image, or a timeline.
     ///
@@ -239,14 +266,67 @@ impl<'a> Submission<'a> {
     }
 }
 
+/// Finds the use of a buffer: by the list while that is short, then by a hash table of positions plus 1, with linear
+/// probing. At most half of it is used.
+#[derive(Default)]
+struct UseTable(Vec<u32>);
+
+impl UseTable {
+    /// Longer lists have a table.
+    const SHORT: usize = 16;
+
+    /// The position of the use of `buffer`. The uses since the last call are added to the table first.
+    fn find(&mut self, uses: &[Use], buffer: &Arc<BufferInner>) -> Option<usize> {
+        if uses.len() <= Self::SHORT {
+            return uses.iter().position(|known| Arc::ptr_eq(&known.buffer, buffer));
+        }
+        if self.0.len() < 2 * (uses.len() + 1) {
+            self.0 = vec![0; (4 * uses.len()).next_power_of_two()];
+            for at in 0..uses.len() {
+                self.add(uses, at);
+            }
+        } else {
+            self.add(uses, uses.len() - 1);
+        }
+        let slot = self.slot(uses, buffer);
+        (self.0[slot] as usize).checked_sub(1)
+    }
+
+    fn add(&mut self, uses: &[Use], at: usize) {
+        let slot = self.slot(uses, &uses[at].buffer);
+        // CAST: a list of so many uses does not fit into memory.
+        self.0[slot] = at as u32 + 1;
+    }
+
+    /// Where the buffer is in the table, or the free place where it belongs.
+    fn slot(&self, uses: &[Use], buffer: &Arc<BufferInner>) -> usize {
+        let mask = self.0.len() - 1;
+        // Fibonacci hashing of the address. CAST: the table is no longer than the address space.
+        let hash = (Arc::as_ptr(buffer).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let mut slot = hash as usize & mask;
+        while let Some(at) = (self.0[slot] as usize).checked_sub(1)
+            && !Arc::ptr_eq(&uses[at].buffer, buffer)
+        {
+            slot = (slot + 1) & mask;
+        }
+        slot
+    }
+}
+
 impl Use {
-    /// Returns the fences that must have signalled before the commands may start.
-    pub(super) fn waits(&self, state: &mut State) -> Vec<Fence> {
-        // Unordered uses still wait for move fences.
-        state.fences().pending(match self.usage {
-            Usage::Bookkeep => Usage::Move,
-            usage => usage.waits_for(),
-        })
+    /// Whether the commands wait for work of this usage: for work that conflicts, and unordered uses for moves alone.
+    pub(super) fn waits_for(&self, usage: Usage) -> bool {
+        usage
+            <= match self.usage {
+                Usage::Bookkeep => Usage::Move,
+                usage => usage.waits_for(),
+            }
+    }
+
+    /// Whether a failure of work of this usage leaves the bytes that the commands see undefined. Unordered uses rely on
+    /// no writer, only on moves.
+    pub(super) fn relies_on(&self, usage: Usage) -> bool {
+        usage <= if self.usage == Usage::Bookkeep { Usage::Move } else { Usage::Write }
     }
 }
 
@@ -257,6 +337,10 @@ impl Work<'_> {
     }
 
     /// Records the commands and submits them, ordered after `pending`.
+    ///
+    /// What is transferred: the declared buffers, unless the application does that. What is acquired is released in the
+    /// same submission, behind all of its commands. So between submissions every buffer belongs to the outside family,
+    /// whichever of these command buffers exist.
     #[expect(unsafe_code, reason = "ownership transfers around the application's commands")]
     pub(super) fn submit(
         &mut self,
@@ -264,31 +348,36 @@ impl Work<'_> {
         device: &Arc<DeviceInner>,
         uses: &[Use],
         pending: &[Fence],
+        readings: &mut Readings,
     ) -> Result<Fence> {
-        let mut waits = waits_on(&set.core.bridges, device, pending)?;
+        let mut waits = waits_on_at(&set.core.bridges, device, pending, readings)?;
         self.waits.iter().for_each(|&(semaphore, value)| waits.given(semaphore, value));
-        let (mut spans, mut scope) = (SmallVec::<[Span<'_>; 4]>::new(), Scope::NONE);
-        for used in uses.iter().filter(|used| used.usage != Usage::Bookkeep) {
+        let (mut spans, mut scope) = (SmallVec::<[Span<'_>; 8]>::new(), Scope::NONE);
+        let transferred = |used: &&Use| used.usage != Usage::Bookkeep && !self.transfers;
+        for used in uses.iter().filter(transferred) {
             spans.push(Span { view: &used.view, offset: used.offset, len: used.buffer.size });
             scope = scope.and(used.scope);
         }
         let Self { records, commands, signals, .. } = self;
+        let (transfers, has_records) = (!spans.is_empty(), !records.is_empty());
         let mut before = |commands| {
-            if !spans.is_empty() {
+            if transfers {
                 // SAFETY: the queue began `commands` for this device's family.
                 unsafe { acquire(device, commands, &spans, scope) };
             }
             records.iter_mut().for_each(|record| record(commands));
         };
         let mut after = |commands| {
-            if !spans.is_empty() {
-                // SAFETY: as above.
-                unsafe { release(device, commands, &spans, scope) };
-            }
+            // SAFETY: as above.
+            unsafe { release(device, commands, &spans, scope) };
         };
-        let body = Body::Around { before: &mut before, commands, after: &mut after };
-        let value = device.submit_as(Submit { waits, body, signal: None, signals })?;
-        Ok(Fence::new(device, value))
+        let before: Option<&mut dyn FnMut(_)> =
+            if transfers || has_records { Some(&mut before) } else { None };
+        let after: Option<&mut dyn FnMut(_)> = if transfers { Some(&mut after) } else { None };
+        let body = Body::Around { before, commands, after };
+        let reading = readings.known(device, QueueKind::Main);
+        let submit = Submit { body, signals, reading, ..Submit::nothing(waits) };
+        Ok(Fence::new(device, device.submit_as(submit)?))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::submission::{Submission, Use, Work};
+use super::submission::{Submission, Use, Uses, Work};
 use crate::buffer::attach::{Attachment, Mapping};
 use crate::buffer::eviction::{restore_all_for_use, restore_together};
 use crate::buffer::object::{Buffers, Until, wait_all};
@@ -17,10 +17,10 @@ use crate::buffer::state::State;
 use crate::buffer::tracking::mark_groups_used;
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::DomainId;
+use crate::memory::{Content, DomainId};
 use crate::observe::StallCause;
 use crate::residency::policy::Slot;
-use crate::sync::{Fence, Index, Locked, RejectionWatch, TimedOut, Usage, lock_many};
+use crate::sync::{Fence, Index, Locked, Readings, RejectionWatch, ReliedOn, TimedOut, lock_many};
 
 /// Lets `declare` fill in a submission, and submits it. The contract is that of [`crate::Engine::submit`].
 ///
@@ -33,7 +33,7 @@ pub(crate) fn submit<'a>(
 ) -> Result<Fence> {
     set.handle_lost_devices();
     let (fence, uses) = submit_once(set, device, declare)?;
-    let buffers: SmallVec<[_; 4]> = uses.iter().map(|used| &used.buffer).collect();
+    let buffers: SmallVec<[_; 8]> = uses.iter().map(|used| &used.buffer).collect();
     restore_together(set, device.id(), &buffers);
     // Last, so that the buffers just used are the last candidates for eviction.
     set.poll_budget(device.id());
@@ -45,7 +45,7 @@ fn submit_once<'a>(
     set: &Buffers,
     device: &'a Arc<DeviceInner>,
     declare: impl FnOnce(&mut Submission<'a>) -> Result<()>,
-) -> Result<(Fence, SmallVec<[Use; 4]>)> {
+) -> Result<(Fence, Uses)> {
     set.core.check(device)?;
     let mut submission = Submission::new(device);
     declare(&mut submission)?;
@@ -74,21 +74,14 @@ fn lock_and_submit(
     loop {
         let (mut locked, indices) = lock_all(set, uses)?;
         // As for a copy: wait first for work that no queue can wait for, then make the contents valid.
-        let mut pending = all_waits(uses, &indices, &mut locked, after);
-        // Collected before the check for failures: work that fails after it is among these fences, and
-        // `depends_on` reports its failure.
-        let writers = all_writers(uses, &indices, &mut locked, after);
-        for (used, &index) in uses.iter().zip(&indices) {
-            used.buffer.check_usable(locked.get_mut(index))?;
-            used.buffer.check_generation(used.generation)?;
+        let mut order = Order::of(device, after);
+        order.collect(uses, &indices, &mut locked);
+        check_all(uses, &indices, &mut locked)?;
+        if order.host.is_empty() && scrub_all(uses, &indices, &mut locked)? {
+            order = Order::of(device, after);
+            order.collect(uses, &indices, &mut locked);
         }
-        if host_waits(&pending, device).next().is_none() {
-            for (used, &index) in uses.iter().zip(&indices) {
-                used.buffer.make_valid(locked.get_mut(index))?;
-            }
-            pending = all_waits(uses, &indices, &mut locked, after);
-        }
-        let host: Vec<_> = host_waits(&pending, device).cloned().collect();
+        let Order { host, queue, relied, mut readings, .. } = order;
         if !host.is_empty() {
             drop(locked);
             set.core.counters.stalls.during(StallCause::Work, || wait_all(&host, until))?;
@@ -99,13 +92,14 @@ fn lock_and_submit(
             locked.get_mut(index).fences().reserve()?;
         }
         let watch = RejectionWatch::main(device);
-        let submitted = work.submit(set, device, uses, &pending);
+        let submitted = work.submit(set, device, uses, &queue, &mut readings);
         // First of all, and before any code of the application runs: without the fence, a panic there would free
         // memory that the commands use.
-        let submitted = submitted.map(|fence| fence.depends_on(&writers));
+        let submitted = submitted.map(|fence| fence.relies_on(relied));
         let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
         for (used, &index) in uses.iter().zip(&indices) {
-            locked.get_mut(index).fences().add(used.usage, fence.clone());
+            let fences = locked.get_mut(index).fences();
+            fences.add_at(&mut readings, used.usage, fence.clone());
         }
         for (used, &index) in uses.iter().zip(&indices) {
             let state = locked.get_mut(index);
@@ -117,6 +111,88 @@ fn lock_and_submit(
     }
 }
 
+/// What a submission waits for and relies on, collected from all of its buffers in one pass.
+struct Order<'a> {
+    device: &'a DeviceInner,
+    /// What was running at the moment of these.
+    readings: Readings,
+    /// What no queue can wait for.
+    host: SmallVec<[Fence; 2]>,
+    /// What the device's queue waits for: of each timeline the last fence. Its own work is not among it, since it keeps
+    /// its order.
+    queue: SmallVec<[Fence; 4]>,
+    /// The fences whose failure leaves the content of a used buffer undefined. They are collected before the check for
+    /// failures: work that fails after it is among them.
+    relied: ReliedOn,
+}
+
+impl<'a> Order<'a> {
+    /// Begins with the fences that the application has named.
+    fn of(device: &'a DeviceInner, after: &[Fence]) -> Self {
+        let (host, queue) = (SmallVec::new(), SmallVec::new());
+        let (readings, relied) = (Readings::default(), ReliedOn::default());
+        let mut order = Self { device, readings, host, queue, relied };
+        for fence in after {
+            if !fence.is_over_at(&mut order.readings) {
+                add_wait(device, (&mut order.host, &mut order.queue), fence);
+            }
+            order.relied.add(fence, &mut order.readings);
+        }
+        order
+    }
+
+    fn collect(&mut self, uses: &[Use], indices: &[Index], locked: &mut Locked<'_, State>) {
+        let Self { device, readings, host, queue, relied } = self;
+        for (used, &index) in uses.iter().zip(indices) {
+            locked.get_mut(index).fences().each_running(readings, |usage, fence, readings| {
+                if used.waits_for(usage) {
+                    add_wait(device, (host, queue), fence);
+                }
+                if used.relies_on(usage) {
+                    relied.add(fence, readings);
+                }
+            });
+        }
+    }
+}
+
+/// Adds a wait for a fence that is running.
+fn add_wait(
+    device: &DeviceInner,
+    (host, queue): (&mut SmallVec<[Fence; 2]>, &mut SmallVec<[Fence; 4]>),
+    fence: &Fence,
+) {
+    if fence.is_for_host(device) {
+        host.push(fence.clone());
+    } else if !fence.is_on(device) && !queue.iter().any(|known| known.covers(fence)) {
+        queue.retain(|known| !fence.covers(known));
+        queue.push(fence.clone());
+    }
+}
+
+/// Checks that all buffers can be used, and are where the mappings say. Their fences were looked at just before.
+fn check_all(uses: &[Use], indices: &[Index], locked: &mut Locked<'_, State>) -> Result<()> {
+    for (used, &index) in uses.iter().zip(indices) {
+        let state = locked.get_mut(index);
+        if state.fences().has_failed() || used.buffer.check_generation(used.generation).is_err() {
+            used.buffer.check_usable(state)?;
+            used.buffer.check_generation(used.generation)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the content of all buffers valid. Returns whether memory had to be zeroed, which may be work to wait for.
+fn scrub_all(uses: &[Use], indices: &[Index], locked: &mut Locked<'_, State>) -> Result<bool> {
+    let mut scrubbed = false;
+    for (used, &index) in uses.iter().zip(indices) {
+        let state = locked.get_mut(index);
+        scrubbed |= used.buffer.backing(state)?.content() == Content::Stale;
+        used.buffer.make_valid(state)?;
+    }
+    Ok(scrubbed)
+}
+
 /// Notes all uses of one submission, under one lock for each eviction list.
 fn note_uses(
     set: &Buffers,
@@ -125,7 +201,7 @@ fn note_uses(
     indices: &[Index],
     locked: &mut Locked<'_, State>,
 ) {
-    let mut slots: SmallVec<[(DomainId, Slot); 4]> = SmallVec::new();
+    let mut slots: SmallVec<[(DomainId, Slot); 8]> = SmallVec::new();
     for (used, &index) in uses.iter().zip(indices) {
         let state = locked.get_mut(index);
         used.buffer.trace_use(state, Some(device));
@@ -199,7 +275,7 @@ pub(crate) fn submit_remapped<'a>(
 }
 
 /// The positions of the uses' states in a lock set.
-type Indices = SmallVec<[Index; 4]>;
+type Indices = SmallVec<[Index; 8]>;
 
 /// Locks the reservations of all uses. The indices are in the order of `uses`.
 fn lock_all<'a>(set: &'a Buffers, uses: &'a [Use]) -> Result<(Locked<'a, State>, Indices)> {
@@ -226,43 +302,4 @@ pub(crate) fn lock_together<R>(
     let timed_out = |TimedOut| Error::Timeout { what: "the reservations".into(), after: bound };
     let _locked = locked.map_err(timed_out)?;
     Ok(work())
-}
-
-/// Returns the fences that the commands must wait for: those of the buffers, and `after`.
-fn all_waits(
-    uses: &[Use],
-    indices: &[Index],
-    locked: &mut Locked<'_, State>,
-    after: &[Fence],
-) -> Vec<Fence> {
-    let each =
-        uses.iter().zip(indices).flat_map(|(used, &index)| used.waits(locked.get_mut(index)));
-    each.chain(after.iter().cloned()).collect()
-}
-
-/// Returns the fences whose failure leaves the content of a used buffer undefined, and `after`. The
-/// submission's fence depends on them.
-fn all_writers(
-    uses: &[Use],
-    indices: &[Index],
-    locked: &mut Locked<'_, State>,
-    after: &[Fence],
-) -> Vec<Fence> {
-    let writes = |used: &Use| match used.usage {
-        // Unordered uses wait for no writer, only for moves.
-        Usage::Bookkeep => Usage::Move,
-        _ => Usage::Write,
-    };
-    let each = uses.iter().zip(indices);
-    each.flat_map(|(used, &index)| locked.get_mut(index).fences().pending(writes(used)))
-        .chain(after.iter().cloned())
-        .collect()
-}
-
-/// Returns the fences that are not over and that the queue of `device` cannot wait for.
-fn host_waits<'a>(
-    pending: &'a [Fence],
-    device: &'a DeviceInner,
-) -> impl Iterator<Item = &'a Fence> {
-    pending.iter().filter(|fence| fence.is_for_host(device) && !fence.is_over())
 }
