@@ -29,11 +29,14 @@ pub struct Submission<'a> {
     pub(super) work: Work<'a>,
 }
 
+/// Records commands into a command buffer of peerbuf's.
+type Record<'a> = Box<dyn FnMut(vk::CommandBuffer) + 'a>;
+
 /// The commands of a submission: closures that record some, then command buffers of the application.
 #[derive(Default)]
 pub(super) struct Work<'a> {
     /// Dropped after the reservations are unlocked: the closures may own objects whose drop locks one.
-    records: SmallVec<[Box<dyn FnMut(vk::CommandBuffer) + 'a>; 2]>,
+    records: SmallVec<[Record<'a>; 2]>,
     commands: SmallVec<[vk::CommandBuffer; 4]>,
     /// Whether the commands transfer ownership themselves.
     transfers: bool,
