@@ -39,7 +39,7 @@ use peerbuf::observe::{Live, Object};
 use peerbuf::transfer::CopySpeeds;
 use peerbuf::{
     Access, Adapter, Attachment, BufferDescriptor, Device, Engine, EngineDescriptor, HandleType,
-    Validation,
+    SlabGrouping, Validation,
 };
 
 use fds::OpenFds;
@@ -353,6 +353,8 @@ fn descriptor(messages: &Messages) -> EngineDescriptor {
         .validation(Validation::Required)
         // The same copy path on every machine.
         .copy_speeds(CopySpeeds::host_up_to(64 << 10))
+        // The slabs of software devices, whatever kind a simulated one has: an attach moves no buffer.
+        .slabs(SlabGrouping::Common)
         .timeout(LONG)
         .messages(Arc::new(move |message: &Message| {
             sink.lock().unwrap_or_else(PoisonError::into_inner).push(message.clone());

@@ -2,7 +2,7 @@
 
 use ash::vk::DeviceMemory;
 use peerbuf::device::{AdapterKind, Call};
-use peerbuf::{Access, BufferDescriptor, Device, Placement, SharedBuffer};
+use peerbuf::{Access, BufferDescriptor, Device, Placement, SharedBuffer, SlabGrouping};
 
 use crate::common::{Rig, bytes, wait_idle};
 use crate::under;
@@ -12,7 +12,7 @@ const GPU: &str = "[[device]]\ndriver = 'llvmpipe'\nswitches.identity.kind = 'di
 #[test]
 fn on_gpus_a_reader_imports_slabs_of_its_own_buffers() {
     under(GPU, || {
-        let rig = Rig::new();
+        let rig = Rig::with(|descriptor| descriptor.slabs(SlabGrouping::Auto));
         let Some(near) = rig.lavapipe() else { return };
         assert_eq!(near.adapter().kind(), AdapterKind::Discrete);
         let far = rig.open(&near.adapter().clone());

@@ -282,7 +282,7 @@ fn memory_that_another_device_has_imported_is_not_kept_for_buffers_of_one_device
 
 #[test]
 fn software_devices_have_slabs_in_common_by_default() {
-    let rig = Rig::new();
+    let rig = Rig::with(|descriptor| descriptor.slabs(SlabGrouping::Auto));
     for [near, far] in pairs(&rig) {
         let [alone, shared] = [1, 2].map(|_| create(&rig, &near, Placement::System));
         if !both_reach(&shared, &near, &far) {
