@@ -209,20 +209,23 @@ impl<'a> Submission<'a> {
         self.work.commands.extend_from_slice(commands);
     }
 
-    /// Says that the commands transfer ownership themselves. peerbuf then adds no command buffer of its own.
+    /// Says that the command buffers given to [`Submission::commands`] transfer ownership themselves. peerbuf then records
+    /// none of its own for them. What [`Submission::record`] records must not call [`Mapping::acquire`].
     ///
     /// Without this call, peerbuf records the transfers. It records them beside what [`Submission::record`] records, or
     /// into two command buffers around those of [`Submission::commands`], which a driver starts and ends as well. An
     /// application that records its command buffers once and submits them often saves these two.
     ///
-    /// A command buffer that was recorded through mappings stays usable until a buffer moves; then the submission reports
-    /// [`Error::Stale`], and the commands must be recorded again through new mappings.
+    /// A command buffer that was recorded through mappings stays usable until a buffer moves, or the device's last attachment
+    /// of it ends. After a move the submission reports [`Error::Stale`], and the commands must be recorded again through
+    /// new mappings. One that is submitted again while it may still run needs
+    /// `VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT`.
     ///
     /// # Safety
     ///
     /// For each declared buffer, except for unordered ones, the commands record [`Mapping::acquire`] before their first
-    /// use of it and [`Mapping::release`] after the last one, through a mapping of the same generation as the declared
-    /// one, with scopes that include the uses. The submission waits for the earlier users of the buffers, as
+    /// use of it and [`Mapping::release`] after the last one, with scopes that include the uses: through the declared
+    /// mapping, or through one of the same generation if an attachment of this device has lived ever since. The submission waits for the earlier users of the buffers, as
     /// [`Mapping::acquire`] requires.
     #[expect(unsafe_code, reason = "only the caller knows what the commands record")]
     pub unsafe fn transfers_recorded(&mut self) {

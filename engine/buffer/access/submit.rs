@@ -80,6 +80,8 @@ fn lock_and_submit(
         if order.host.is_empty() && scrub_all(uses, &indices, &mut locked)? {
             order = Order::of(device, after);
             order.collect(uses, &indices, &mut locked);
+            // A writer that the first pass found running may have failed while bytes were zeroed.
+            check_all(uses, &indices, &mut locked)?;
         }
         let Order { host, queue, relied, mut readings, .. } = order;
         if !host.is_empty() {
