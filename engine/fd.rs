@@ -34,6 +34,8 @@ pub(crate) unsafe fn own(raw: RawFd, call: &'static str) -> Result<OwnedFd> {
         // lavapipe returns this if its dup() fails.
         return Err(Error::fd_limit(call).unwrap_or_else(|| Error::os(call, Errno::BADF)));
     }
+    // A new number is not one that a driver still has (see `duplicate_from`).
+    GIVEN.lock().unwrap_or_else(PoisonError::into_inner).numbers.retain(|(given, _)| *given != raw);
     // SAFETY: the caller owns it, and it is not negative.
     let fd = unsafe { OwnedFd::from_raw_fd(raw) };
     let flags = rustix::io::fcntl_getfd(&fd).map_err(|errno| Error::os(call, errno))?;
@@ -100,6 +102,8 @@ impl Given {
         let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
         given.last += 1;
         let (raw, number) = (fd.into_raw_fd(), given.last);
+        // Another one with this number was closed by its driver.
+        given.numbers.retain(|(other, _)| *other != raw);
         given.numbers.push((raw, number));
         Ok(Self { raw, number, file })
     }
