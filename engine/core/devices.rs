@@ -211,10 +211,14 @@ impl DeviceEntry {
             return;
         }
         // Of concurrent callers, one polls.
-        if self.polled_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_err()
+        if self.polled_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
-            return;
+            self.poll_budget_now(imports);
         }
+    }
+
+    /// As [`DeviceEntry::poll_budget`], whenever the last poll was: before an operation fails for want of it.
+    pub(crate) fn poll_budget_now(&self, imports: &Imports) {
         let adapter = self.device.adapter();
         let report = |heap| self.device.calls().heap_budget().or_else(|| adapter.heap_budget(heap));
         let reported = report(self.heap);

@@ -63,7 +63,12 @@ impl Core {
                 self.retire.collect();
                 // A look at the ledger costs little. It may have room by now: views that were given back before are
                 // freed above.
-                if given_back.some || matches!(error, Error::ImportLimit(_)) {
+                let is_limit = matches!(error, Error::ImportLimit(_));
+                if is_limit {
+                    // The process may use less of the heap by now than at the last poll.
+                    self.member(device.id()).poll_budget_now(&self.imports);
+                }
+                if given_back.some || is_limit {
                     return allocation.view(device, kind);
                 }
                 Err(error)
