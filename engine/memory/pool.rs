@@ -7,6 +7,7 @@ use super::allocation::Allocation;
 use super::backing::Backing;
 use super::block::{Blocks, PAGE, Span, Wanted};
 use super::device_set::DeviceSet;
+use super::host::HOST_GRANULE;
 use super::memory_type::MemoryPriority;
 use super::origin::Origin;
 use super::provider::Provider;
@@ -27,8 +28,10 @@ const SMALLEST_SLAB: u64 = 16 << 10;
 /// The slabs of a class grow by this part of what there is, so that little is held that no buffer uses.
 const GROWTH: u64 = 8;
 
-/// Blocks grow by a little more, since each of them has file descriptors and an import.
+/// Blocks grow by a little more, since each of them has file descriptors and an import; and none is smaller than this once
+/// there is as much.
 const BLOCK_GROWTH: u64 = 7;
+const STEADY_BLOCK: u64 = 2 << 20;
 
 /// A block takes at most this part of its heap, so that a small heap is not used up by the first ones.
 const HEAP_PARTS: u64 = 16;
@@ -178,18 +181,21 @@ impl Pool {
             blocks.held()
         };
         let most = LARGEST_BLOCK.min(limit).min(self.origin.domain.physical() / HEAP_PARTS);
-        let by_all = (held / BLOCK_GROWTH).max(FIRST_BLOCK);
+        // As much as there is at first.
+        let by_all = (held / BLOCK_GROWTH).max(held.clamp(FIRST_BLOCK, STEADY_BLOCK));
         // Little else would fit into what large slots leave of a block, so they get blocks without a rest.
         let large = wanted.slot_size * GROWTH > by_all;
         let unit = if large { wanted.slot_size } else { PAGE };
-        let at_least_a_slot = |bytes: u64| (bytes / unit * unit).max(wanted.slot_size);
+        // System memory is allocated in granules, and counted as it was asked for.
+        let granule = if self.origin.exporter.is_none() { HOST_GRANULE } else { 1 };
+        let at_least_a_slot =
+            |bytes: u64| (bytes / unit * unit).max(wanted.slot_size).next_multiple_of(granule);
         let by_class = wanted.slots * wanted.slot_size;
         let mut size = at_least_a_slot(if large { by_class } else { by_all }.min(most));
         let allocation = loop {
+            let smaller = at_least_a_slot(size / SHRINK);
             match self.create(&self.origin, size) {
-                Err(error) if size > wanted.slot_size && error.is_out_of_bytes() => {
-                    size = at_least_a_slot(size / SHRINK);
-                }
+                Err(error) if smaller < size && error.is_out_of_bytes() => size = smaller,
                 made => break made?,
             }
         };

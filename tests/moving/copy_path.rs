@@ -267,9 +267,16 @@ fn moves_do_not_wait_for_an_applications_own_work() {
     assert_eq!(engine.copy_speeds(&two).expect("ours"), None, "not measured in time");
     gate.open();
     bytes::assert_sequence(&buffer, 1, "moved");
-    assert_moved(buffer.migrate(vram(&one)), 2);
-    assert_moved(buffer.migrate(vram(&two)), 3);
-    assert!(engine.copy_speeds(&two).expect("ours").is_some(), "measured by now");
+    // A measurement that takes too long on a busy machine is made again later.
+    let is_measured = || engine.copy_speeds(&two).expect("ours").is_some();
+    let mut generation = 1;
+    while !is_measured() {
+        for device in [&one, &two] {
+            generation += 1;
+            assert_moved(buffer.migrate(vram(device)), generation);
+        }
+        assert!(generation < 400, "not measured in {generation} moves");
+    }
     drop((buffer, one, two));
     rig.finish();
 }

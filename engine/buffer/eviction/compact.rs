@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::buffer::migration::{MoveOutcome, MoveRequest, Plan};
+use crate::buffer::migration::{MoveOutcome, MoveRequest, Plan, SlabsOf};
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::placement::home_at;
 use crate::error::Result;
-use crate::memory::{DeviceSet, DomainId, Provider, SparseBlocks};
+use crate::memory::{DomainId, SparseBlocks};
 use crate::observe::MoveCause;
 use crate::residency::{EvictionLimits, Trigger};
 use crate::sync::Usage;
@@ -41,18 +41,18 @@ pub(crate) struct Effort {
     bytes: u64,
     /// Blocks are emptied if at most so many eighths of them are in use.
     fullest: u64,
-    /// Whether buffers move whose importers are notified of it.
-    notifies: bool,
+    /// Whether it was asked for: importers are notified, and a block is allocated for buffers that fit into no other.
+    is_asked: bool,
 }
 
 impl Effort {
     /// As much as the application asks for.
     pub(crate) const fn asked(bytes: u64) -> Self {
-        Self { bytes, fullest: 7, notifies: true }
+        Self { bytes, fullest: 7, is_asked: true }
     }
 
     /// What pays when memory is short, or is trimmed: blocks that are at most half full, and no notifications.
-    pub(crate) const AUTOMATIC: Self = Self { bytes: 64 << 20, fullest: 4, notifies: false };
+    pub(crate) const AUTOMATIC: Self = Self { bytes: 64 << 20, fullest: 4, is_asked: false };
 }
 
 /// Moves idle buffers out of sparse blocks, without waits and without evictions, and frees the blocks that are empty then.
@@ -122,11 +122,7 @@ impl Drop for Turn<'_> {
 
 /// The provider of a buffer that is in one of these blocks, and the devices that share the block, if nothing uses the buffer
 /// and no route has to be proved for the move.
-fn may_leave(
-    buffer: &BufferInner,
-    sparse: &[SparseBlocks],
-    effort: Effort,
-) -> Option<(Provider, DeviceSet)> {
+fn may_leave(buffer: &BufferInner, sparse: &[SparseBlocks], effort: Effort) -> Option<SlabsOf> {
     let core = buffer.core();
     let mut state = buffer.reservation.try_lock(&core.queues)?;
     let backing = state.location().backing()?;
@@ -135,7 +131,7 @@ fn may_leave(
     if !sparse.iter().any(|blocks| blocks.contain(backing)) {
         return None;
     }
-    let is_noticed = match effort.notifies {
+    let is_noticed = match effort.is_asked {
         true => state.static_mappings() > 0,
         false => !state.mappings().is_empty() || state.importers().next().is_some(),
     };
@@ -154,12 +150,16 @@ fn may_leave(
         own || core.known_route(&owner, &core.member(device).device).is_some()
     };
     let devices = state.attachments().map(|attachment| attachment.device);
-    devices.chain([home.id()]).all(is_known).then_some((provider, sharers))
+    devices.chain([home.id()]).all(is_known).then_some(SlabsOf {
+        provider,
+        sharers,
+        may_grow: effort.is_asked,
+    })
 }
 
 /// Moves a buffer to another slab of its provider that the same devices share, unless that would have to wait.
-fn leave(buffer: &Arc<BufferInner>, slabs: (Provider, DeviceSet)) -> Result<MoveOutcome> {
-    let home = home_at(buffer, slabs.0.domain())?;
+fn leave(buffer: &Arc<BufferInner>, slabs: SlabsOf) -> Result<MoveOutcome> {
+    let home = home_at(buffer, slabs.provider.domain())?;
     let limits = EvictionLimits {
         evict: false,
         wait: None,
