@@ -1,7 +1,7 @@
 //! Residency on request: budgets, caps and quotas, and the eviction and restore of many buffers.
 
 use super::engine::Engine;
-use crate::buffer::{self, Compaction, Effort, Eviction, fit};
+use crate::buffer::{self, Compaction, Eviction, fit};
 use crate::device::Device;
 use crate::error::Result;
 use crate::memory::{DomainId, GroupId};
@@ -129,25 +129,23 @@ impl Engine {
     /// Clean copies are dropped too, so the next eviction of such a buffer copies again. Memory of the devices that
     /// should be returned as well must be evicted first ([`Engine::evict_all`]).
     ///
-    /// Idle buffers without mappings leave half-empty blocks first, at most 64 MiB ([`Engine::compact`]).
+    /// Blocks of memory that are partly used stay; [`Engine::compact`] empties them.
     ///
     /// Locks: none may be held; each buffer's reservation, one at a time.
     pub fn trim(&self) -> u64 {
         self.set.handle_lost_devices();
-        let compacted = buffer::compact(&self.set, None, Effort::AUTOMATIC);
-        compacted.freed + self.set.trim()
+        self.set.trim()
     }
 
     /// Empties sparse blocks of memory into fuller ones, and returns them to their providers. At most `budget` bytes of
     /// buffers move in one call.
     ///
     /// Idle buffers move, if nothing pins them and no static importer has mapped them. Dynamic importers are notified as
-    /// for any move. It waits for no device, and evicts nothing. [`Engine::trim`], and a provider that is out of memory,
-    /// do a part of it without being asked: 64 MiB, from blocks that are half empty, and no buffer with a mapping or a dynamic importer.
+    /// for any move. It waits for no device, evicts nothing, and allocates nothing.
     ///
     /// Locks: none may be held; each buffer's reservation, one at a time.
     pub fn compact(&self, budget: u64) -> Compaction {
         self.set.handle_lost_devices();
-        buffer::compact(&self.set, None, Effort::asked(budget))
+        buffer::compact(&self.set, budget)
     }
 }

@@ -133,26 +133,20 @@ impl Core {
         self.providers.pools.iter().chain(exported)
     }
 
-    fn pools_in(&self, domain: Option<DomainId>) -> impl Iterator<Item = &Arc<Pool>> {
-        let is_there =
-            move |pool: &&Arc<Pool>| domain.is_none_or(|domain| pool.provider().domain() == domain);
-        self.pools().filter(is_there)
-    }
-
     /// Returns unused memory of a domain to its providers. Returns the number of bytes.
     pub(crate) fn trim_pools(&self, domain: DomainId) -> u64 {
-        self.pools_in(Some(domain)).map(|pool| pool.trim()).sum()
+        let pools = self.pools().filter(|pool| pool.provider().domain() == domain);
+        pools.map(|pool| pool.trim()).sum()
     }
 
-    /// Frees blocks without buffers, of one domain or of all. Returns the number of bytes.
-    pub(crate) fn free_blocks(&self, within: Option<DomainId>) -> u64 {
-        self.pools_in(within).map(|pool| pool.free_blocks()).sum()
+    /// Frees blocks without buffers. Returns the number of bytes.
+    pub(crate) fn free_blocks(&self) -> u64 {
+        self.pools().map(|pool| pool.free_blocks()).sum()
     }
 
-    /// Closes the blocks that are at most `fullest` eighths full and whose buffers have room elsewhere, of one domain or of
-    /// all.
-    pub(crate) fn close_sparse(&self, within: Option<DomainId>, fullest: u64) -> Vec<SparseBlocks> {
-        let closed = self.pools_in(within).map(|pool| pool.close_sparse(fullest));
+    /// Closes the blocks whose buffers have room elsewhere, and that are not nearly full.
+    pub(crate) fn close_sparse(&self) -> Vec<SparseBlocks> {
+        let closed = self.pools().map(Pool::close_sparse);
         closed.filter(|blocks| !blocks.is_empty()).collect()
     }
 

@@ -78,7 +78,7 @@ impl Wanted {
 impl Blocks {
     /// Bytes of the open blocks.
     pub(super) fn held(&self) -> u64 {
-        self.open().map(|(_, allocation)| allocation.size()).sum()
+        self.open().map(|(_, allocation, _)| allocation.size()).sum()
     }
 
     /// Adds a block.
@@ -119,11 +119,13 @@ impl Blocks {
         taken.into_iter().map(|block| block.allocation).collect()
     }
 
-    /// The open blocks, with their numbers.
-    pub(super) fn open(&self) -> impl Iterator<Item = (u32, &Arc<Allocation>)> {
+    /// The open blocks: number, allocation, and bytes that no slab has.
+    pub(super) fn open(&self) -> impl Iterator<Item = (u32, &Arc<Allocation>, u64)> {
         let all = (0..).zip(&self.list);
         let blocks = all.filter_map(|(number, block)| Some((number, block.as_ref()?)));
-        blocks.filter(|(_, block)| block.open).map(|(number, block)| (number, &block.allocation))
+        blocks
+            .filter(|(_, block)| block.open)
+            .map(|(number, block)| (number, &block.allocation, block.allocation.size() - block.cut))
     }
 
     /// Says whether slabs are cut from a block, if it is still there.

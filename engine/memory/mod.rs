@@ -53,6 +53,7 @@ mod size_class;
 mod slab;
 mod slab_class;
 pub(crate) mod staging;
+mod survey;
 mod system_memory;
 mod view;
 mod view_create;

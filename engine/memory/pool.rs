@@ -1,6 +1,5 @@
 //! Pools: the slabs of one provider for one set of devices, and its unused allocations kept for reuse.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::allocation::Allocation;
@@ -14,6 +13,7 @@ use super::provider::Provider;
 use super::size_class::{CLASSES, Fit, fit, slot_size};
 use super::slab::{Cut, Recycle, Slab, SlabSlots, Taken};
 use super::slab_class::SlabClass;
+use super::survey::Survey;
 use crate::error::{Error, Result};
 
 /// Bytes of the first and of the largest block; a block has at least one slot.
@@ -232,41 +232,15 @@ impl Pool {
         }
     }
 
-    /// Closes blocks of which at most `fullest` eighths are in use, if the others have room for their buffers. The
-    /// emptiest come first.
-    pub(crate) fn close_sparse(self: &Arc<Self>, fullest: u64) -> SparseBlocks {
-        // Bytes of buffers, by the address of the block.
-        let mut used: HashMap<*const Allocation, u64> = HashMap::new();
+    /// Closes blocks that are not nearly full, if the others have room for their buffers. The emptiest come first.
+    pub(crate) fn close_sparse(self: &Arc<Self>) -> SparseBlocks {
+        let mut survey = Survey::new(self.blocks().open());
         for index in 0..CLASSES {
-            for (block, bytes) in self.class(index).used() {
-                *used.entry(Arc::as_ptr(block)).or_default() += bytes;
+            for (block, used, free) in self.class(index).fill() {
+                survey.add(block, index, used, free);
             }
         }
-        let mut blocks: Vec<_> = self
-            .blocks()
-            .open()
-            .map(|(number, block)| {
-                let used = used.get(&Arc::as_ptr(block)).copied().unwrap_or(0);
-                // Slabs may have changed between the looks at two classes.
-                (used.min(block.size()), number, Arc::clone(block))
-            })
-            .collect();
-        // By how many eighths of each are in use; of those with as many, the largest comes first: small ones are left, which
-        // hold little beyond what is in use.
-        blocks.sort_by_key(|(used, _, block)| {
-            (used * 8 / block.size().max(1), std::cmp::Reverse(block.size()))
-        });
-        let mut room: u64 = blocks.iter().map(|(used, _, block)| block.size() - used).sum();
-        let mut moving = 0;
-        let mut closed = Vec::new();
-        for (used, number, block) in blocks {
-            let is_sparse = used > 0 && used * 8 <= block.size() * fullest;
-            if is_sparse && moving + used <= room - (block.size() - used) {
-                moving += used;
-                room -= block.size() - used;
-                closed.push((number, Arc::downgrade(&block)));
-            }
-        }
+        let closed = survey.sparse();
         self.set_closed(&closed, true);
         SparseBlocks { pool: Arc::clone(self), closed }
     }

@@ -93,10 +93,11 @@ impl SlabClass {
         all.filter_map(|at| if self.is_unused(at) { self.remove(at) } else { None }).collect()
     }
 
-    /// The block and the bytes in use of each slab.
-    pub(super) fn used(&self) -> impl Iterator<Item = (&Arc<Allocation>, u64)> {
+    /// The block of each slab, and its bytes in use and free.
+    pub(super) fn fill(&self) -> impl Iterator<Item = (&Arc<Allocation>, u64, u64)> {
         self.slabs.iter().flatten().map(|Entry { slots, .. }| {
-            (&slots.slab.allocation, u64::from(slots.used()) * slots.slab.slot_size)
+            let used = u64::from(slots.used()) * slots.slab.slot_size;
+            (&slots.slab.allocation, used, slots.bytes() - used)
         })
     }
 
@@ -258,7 +259,7 @@ mod tests {
             check(&class);
         }
         assert!(returned > 0, "unused slabs are returned");
-        let used: u64 = class.used().map(|(_, bytes)| bytes).sum();
+        let used: u64 = class.fill().map(|(_, bytes, _)| bytes).sum();
         assert_eq!(used, live.len() as u64 * SLOT);
         live.into_iter().for_each(|(index, slot)| drop(class.give_back(index, slot, false)));
         assert!(class.take_unused().len() <= 1, "all but one were returned before");

@@ -6,11 +6,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::buffer::migration::{MoveOutcome, MoveRequest, Plan, SlabsOf};
+use crate::buffer::migration::{MoveOutcome, MoveRequest, Plan};
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::placement::home_at;
 use crate::error::Result;
-use crate::memory::{DomainId, SparseBlocks};
+use crate::memory::{DeviceSet, Provider, SparseBlocks};
 use crate::observe::MoveCause;
 use crate::residency::{EvictionLimits, Trigger};
 use crate::sync::Usage;
@@ -34,38 +34,17 @@ pub struct Compaction {
     pub is_partial: bool,
 }
 
-/// How far one compaction goes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort {
-    /// The most bytes that move.
-    bytes: u64,
-    /// Blocks are emptied if at most so many eighths of them are in use.
-    fullest: u64,
-    /// Whether it was asked for: importers are notified, and a block is allocated for buffers that fit into no other.
-    is_asked: bool,
-}
-
-impl Effort {
-    /// As much as the application asks for.
-    pub(crate) const fn asked(bytes: u64) -> Self {
-        Self { bytes, fullest: 7, is_asked: true }
-    }
-
-    /// What pays when memory is short, or is trimmed: blocks that are at most half full, and no notifications.
-    pub(crate) const AUTOMATIC: Self = Self { bytes: 64 << 20, fullest: 4, is_asked: false };
-}
-
-/// Moves idle buffers out of sparse blocks, without waits and without evictions, and frees the blocks that are empty then.
-/// With a domain, only those of that domain. Does nothing while another thread does the same.
+/// Moves idle buffers of at most `budget` bytes out of sparse blocks, without waits, evictions and new blocks, and frees the
+/// blocks that are empty then. Does nothing while another thread does the same.
 ///
 /// Locks: none may be held.
-pub(crate) fn compact(set: &Buffers, within: Option<DomainId>, effort: Effort) -> Compaction {
+pub(crate) fn compact(set: &Buffers, budget: u64) -> Compaction {
     let mut done = Compaction::default();
     let Some(_turn) = Turn::take(set) else {
         done.is_partial = true;
         return done;
     };
-    let sparse = set.core.close_sparse(within, effort.fullest);
+    let sparse = set.core.close_sparse();
     if !sparse.is_empty() {
         let start = set.compacted_at.load(Ordering::Relaxed);
         let (mut visits, mut is_full) = (0, false);
@@ -74,12 +53,12 @@ pub(crate) fn compact(set: &Buffers, within: Option<DomainId>, effort: Effort) -
             if visits > MOST_VISITS {
                 return ControlFlow::Break(());
             }
-            let Some(slabs) = may_leave(buffer, &sparse, effort) else {
+            let Some(slabs) = may_leave(buffer, &sparse) else {
                 return ControlFlow::Continue(());
             };
-            if done.bytes.saturating_add(buffer.size) > effort.bytes {
+            if done.bytes.saturating_add(buffer.size) > budget {
                 // One that is larger than the whole budget does not keep those after it.
-                is_full |= buffer.size <= effort.bytes;
+                is_full |= buffer.size <= budget;
                 return if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
             }
             match leave(buffer, slabs) {
@@ -99,12 +78,11 @@ pub(crate) fn compact(set: &Buffers, within: Option<DomainId>, effort: Effort) -
     }
     drop(sparse);
     set.core.retire.collect();
-    done.freed = set.core.free_blocks(within);
+    done.freed = set.core.free_blocks();
     done
 }
 
-/// The turn of the one thread that compacts. A move may be refused because the provider is out of memory, which ends in
-/// [`compact`] again.
+/// The turn of the one thread that compacts.
 struct Turn<'a>(&'a Buffers);
 
 impl<'a> Turn<'a> {
@@ -122,7 +100,7 @@ impl Drop for Turn<'_> {
 
 /// The provider of a buffer that is in one of these blocks, and the devices that share the block, if nothing uses the buffer
 /// and no route has to be proved for the move.
-fn may_leave(buffer: &BufferInner, sparse: &[SparseBlocks], effort: Effort) -> Option<SlabsOf> {
+fn may_leave(buffer: &BufferInner, sparse: &[SparseBlocks]) -> Option<(Provider, DeviceSet)> {
     let core = buffer.core();
     let mut state = buffer.reservation.try_lock(&core.queues)?;
     let backing = state.location().backing()?;
@@ -131,11 +109,7 @@ fn may_leave(buffer: &BufferInner, sparse: &[SparseBlocks], effort: Effort) -> O
     if !sparse.iter().any(|blocks| blocks.contain(backing)) {
         return None;
     }
-    let is_noticed = match effort.is_asked {
-        true => state.static_mappings() > 0,
-        false => !state.mappings().is_empty() || state.importers().next().is_some(),
-    };
-    let is_held = state.host() > 0 || state.pinned() > 0 || is_noticed;
+    let is_held = state.host() > 0 || state.pinned() > 0 || state.static_mappings() > 0;
     if is_held || !state.fences().pending(Usage::Bookkeep).is_empty() {
         return None;
     }
@@ -150,16 +124,12 @@ fn may_leave(buffer: &BufferInner, sparse: &[SparseBlocks], effort: Effort) -> O
         own || core.known_route(&owner, &core.member(device).device).is_some()
     };
     let devices = state.attachments().map(|attachment| attachment.device);
-    devices.chain([home.id()]).all(is_known).then_some(SlabsOf {
-        provider,
-        sharers,
-        may_grow: effort.is_asked,
-    })
+    devices.chain([home.id()]).all(is_known).then_some((provider, sharers))
 }
 
 /// Moves a buffer to another slab of its provider that the same devices share, unless that would have to wait.
-fn leave(buffer: &Arc<BufferInner>, slabs: SlabsOf) -> Result<MoveOutcome> {
-    let home = home_at(buffer, slabs.provider.domain())?;
+fn leave(buffer: &Arc<BufferInner>, slabs: (Provider, DeviceSet)) -> Result<MoveOutcome> {
+    let home = home_at(buffer, slabs.0.domain())?;
     let limits = EvictionLimits {
         evict: false,
         wait: None,

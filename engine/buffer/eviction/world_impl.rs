@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::compact::{Effort, compact};
 use super::victims::evict_chunk;
 use crate::buffer::migration::MAX_BATCH;
 use crate::buffer::object::Buffers;
@@ -44,15 +43,10 @@ impl World for Buffers {
         }
     }
 
-    /// If the domain has no unused memory, its sparse blocks are emptied. If there are none, unused memory of all domains
-    /// is freed: a driver also limits the number of allocations, and imports of system memory count. Clean copies of other
-    /// domains stay.
+    /// If the domain has no unused memory, that of all domains is freed: a driver also limits the number of
+    /// allocations, and imports of system memory count. Clean copies of other domains stay.
     fn trim(&self, domain: DomainId) -> u64 {
-        let freed = match self.trim_in(domain) {
-            0 => compact(self, Some(domain), Effort::AUTOMATIC).freed,
-            freed => freed,
-        };
-        match freed {
+        match self.trim_in(domain) {
             0 => self.core.domains().map(|other| self.core.trim_pools(other)).sum(),
             freed => freed,
         }

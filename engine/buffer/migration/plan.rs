@@ -12,16 +12,6 @@ use crate::error::Result;
 use crate::memory::{DeviceSet, DomainKind, Placement, Provider};
 use crate::residency::EvictionLimits;
 
-/// The slabs that a move is confined to.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::buffer) struct SlabsOf {
-    pub(in crate::buffer) provider: Provider,
-    /// The devices that share them.
-    pub(in crate::buffer) sharers: DeviceSet,
-    /// Whether memory for another slab may be allocated.
-    pub(in crate::buffer) may_grow: bool,
-}
-
 /// A move that is planned and not begun: nothing is locked.
 pub(in crate::buffer) struct Plan<'a> {
     pub(super) buffer: &'a Arc<BufferInner>,
@@ -66,7 +56,8 @@ impl<'a> Plan<'a> {
         Self::to_allocated(buffer, home, matrix, placement, None, limits).map(Some)
     }
 
-    /// Plans a move to another of these slabs. No other provider is looked at, and no route to one is proved. Returns `Ok(None)` if the buffer was moved meanwhile.
+    /// Plans a move to a slab of a provider that these devices share, in a block that is there. No other provider is looked
+    /// at, and no route to one is proved. Returns `Ok(None)` if the buffer was moved meanwhile.
     ///
     /// # Errors
     ///
@@ -76,11 +67,11 @@ impl<'a> Plan<'a> {
     pub(in crate::buffer) fn within(
         buffer: &'a Arc<BufferInner>,
         home: &Arc<DeviceInner>,
-        slabs: SlabsOf,
+        slabs: (Provider, DeviceSet),
         limits: &EvictionLimits,
     ) -> Result<Option<Self>> {
         buffer.check_can_move(home)?;
-        let placement = placement_in(slabs.provider.domain().kind());
+        let placement = placement_in(slabs.0.domain().kind());
         let matrix = ImportMatrix::gather(buffer, home, &[], None)?;
         if !matrix.home_was(home) {
             return Ok(None);
@@ -95,11 +86,11 @@ impl<'a> Plan<'a> {
         home: &Arc<DeviceInner>,
         matrix: ImportMatrix,
         placement: Placement,
-        only: Option<SlabsOf>,
+        only: Option<(Provider, DeviceSet)>,
         limits: &EvictionLimits,
     ) -> Result<Self> {
         let accept = |provider| {
-            only.is_none_or(|only| only.provider == provider) && matrix.all_can_import(provider)
+            only.is_none_or(|(only, _)| only == provider) && matrix.all_can_import(provider)
         };
         let request = BackingRequest {
             home,
@@ -108,8 +99,8 @@ impl<'a> Plan<'a> {
             dedicated: false,
             // The old or the new home device has to see both places.
             private: buffer.is_private() && matrix.home_was(home),
-            of_blocks: only.is_some_and(|only| !only.may_grow),
-            sharers: only.map_or_else(|| matrix.sharers(), |only| only.sharers),
+            of_blocks: only.is_some(),
+            sharers: only.map_or_else(|| matrix.sharers(), |(_, sharers)| sharers),
             priority: buffer.flags.priority(),
             group: buffer.group(),
         };
