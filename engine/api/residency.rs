@@ -141,7 +141,7 @@ impl Engine {
     /// buffers move in one call.
     ///
     /// Idle buffers move, if nothing pins them and no static importer has mapped them. Dynamic importers are notified as
-    /// for any move. It waits for no device, evicts nothing, and allocates nothing.
+    /// for any move. It waits for no device, and evicts nothing.
     ///
     /// Locks: none may be held; each buffer's reservation, one at a time.
     pub fn compact(&self, budget: u64) -> Compaction {

@@ -8,7 +8,8 @@ use super::providers::{BackingRequest, Providers};
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::Error;
 use crate::memory::{
-    Backing, DeviceSet, DomainId, DomainKind, MemoryPriority, Origin, Pool, Provider, SparseBlocks,
+    Backing, BackingKind, DeviceSet, DomainId, DomainKind, MemoryPriority, Origin, Pool, Provider,
+    SparseBlocks,
 };
 use crate::residency::Rejected;
 use crate::transfer::{Route, RouteSet};
@@ -46,13 +47,8 @@ impl Core {
             // CAST: the number of a level, 0 to 3.
             let priority = MemoryPriority::of_level(request.priority as u8);
             let pool = self.pool(provider, exporter.as_ref(), request.sharers);
-            if request.of_blocks {
-                match pool.allocate_in_blocks(request.size, limit) {
-                    Some(backing) => return Ok(backing),
-                    None => continue,
-                }
-            }
-            let wanted = (request.dedicated, priority);
+            let (dedicated, sparing) = (request.dedicated, request.sparing);
+            let wanted = BackingKind { dedicated, sparing, priority };
             let limits = (limit, self.providers.largest_slab(provider));
             last = match pool.allocate(request.size, wanted, limits) {
                 Ok(backing) => return Ok(backing),

@@ -23,8 +23,8 @@ pub(crate) struct BackingRequest<'a> {
     pub(crate) dedicated: bool,
     /// Whether its memory need not be exportable, if only the home device is to reach it.
     pub(crate) private: bool,
-    /// Whether it must be a slot of a block that is there, because a new block would defeat the purpose.
-    pub(crate) of_blocks: bool,
+    /// Whether little memory is to be allocated for it, because others are to be emptied.
+    pub(crate) sparing: bool,
     /// The devices that share the buffer, or will.
     pub(crate) sharers: DeviceSet,
     /// The priority that the buffer was created with, for an allocation of its own.

@@ -86,7 +86,7 @@ pub(crate) use import_ledger::import_heap;
 pub(crate) use imports::{GiveBack, Imports, Pass};
 pub(crate) use memory_type::MemoryPriority;
 pub(crate) use origin::Origin;
-pub(crate) use pool::{Pool, SparseBlocks};
+pub(crate) use pool::{BackingKind, Pool, SparseBlocks};
 pub(crate) use pools::Pools;
 pub(crate) use size_class::{SLOT_ALIGN, footprint};
 pub(crate) use system_memory::SystemMemory;

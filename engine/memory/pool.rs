@@ -58,6 +58,16 @@ pub(crate) struct Pool {
     warm: Mutex<Vec<Arc<Slab>>>,
 }
 
+/// What [`Pool::allocate`] allocates.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BackingKind {
+    /// Whether it is an allocation of its own, whatever its size.
+    pub(crate) dedicated: bool,
+    /// Whether a new block for it is to be small: it is for what compaction finds no room for.
+    pub(crate) sparing: bool,
+    pub(crate) priority: MemoryPriority,
+}
+
 impl Pool {
     pub(crate) fn new(origin: Origin) -> Arc<Self> {
         Arc::new(Self {
@@ -86,11 +96,11 @@ impl Pool {
     pub(crate) fn allocate(
         self: &Arc<Self>,
         size: u64,
-        (dedicated, priority): (bool, MemoryPriority),
+        BackingKind { dedicated, sparing, priority }: BackingKind,
         (limit, largest_slab): (u64, u64),
     ) -> Result<Backing> {
         match fit(size, dedicated, limit).ok_or_else(|| Error::too_large(size))? {
-            Fit::Slot(class) => self.allocate_slot(class, limit.min(largest_slab)),
+            Fit::Slot(class) => self.allocate_slot(class, limit.min(largest_slab), sparing),
             Fit::Own(bytes) => self.allocate_dedicated(bytes, priority),
         }
     }
@@ -111,24 +121,14 @@ impl Pool {
         Ok(Backing::dedicated(Slab::whole(allocation, Some(self.weak())), stale))
     }
 
-    /// Allocates a slot of a block that is there. `None` if there is none, or the buffer needs an allocation of its own.
-    ///
-    /// Locks: the size class'.
-    pub(crate) fn allocate_in_blocks(self: &Arc<Self>, size: u64, limit: u64) -> Option<Backing> {
-        match fit(size, false, limit)? {
-            Fit::Slot(index) => self.take_slot(index, limit).ok(),
-            Fit::Own(_) => None,
-        }
-    }
-
-    fn allocate_slot(self: &Arc<Self>, index: usize, limit: u64) -> Result<Backing> {
+    fn allocate_slot(self: &Arc<Self>, index: usize, limit: u64, sparing: bool) -> Result<Backing> {
         loop {
             let wanted = match self.take_slot(index, limit) {
                 Ok(backing) => return Ok(backing),
                 Err(wanted) => wanted,
             };
             // If another thread takes the slots of the new block first, it has made progress.
-            if let Some(span) = self.grow(wanted, limit)? {
+            if let Some(span) = self.grow(wanted, limit, sparing)? {
                 self.add_slab(&mut self.class(index), index, span);
             }
         }
@@ -171,7 +171,7 @@ impl Pool {
     /// Adds a block of an eighth of what there is, or as large a one as there is memory for, and takes a span of it.
     /// `None` if another thread has added one meanwhile.
     #[cold]
-    fn grow(&self, wanted: Wanted, limit: u64) -> Result<Option<Span>> {
+    fn grow(&self, wanted: Wanted, limit: u64, sparing: bool) -> Result<Option<Span>> {
         let _growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
         let held = {
             let mut blocks = self.blocks();
@@ -182,7 +182,10 @@ impl Pool {
         };
         let most = LARGEST_BLOCK.min(limit).min(self.origin.domain.physical() / HEAP_PARTS);
         // As much as there is at first.
-        let by_all = (held / BLOCK_GROWTH).max(held.clamp(FIRST_BLOCK, STEADY_BLOCK));
+        let by_all = match sparing {
+            true => FIRST_BLOCK,
+            false => (held / BLOCK_GROWTH).max(held.clamp(FIRST_BLOCK, STEADY_BLOCK)),
+        };
         // Little else would fit into what large slots leave of a block, so they get blocks without a rest.
         let large = wanted.slot_size * GROWTH > by_all;
         let unit = if large { wanted.slot_size } else { PAGE };

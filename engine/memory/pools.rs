@@ -62,6 +62,7 @@ mod tests {
     use super::super::domain_id::DomainId;
     use super::super::memory_type::MemoryPriority;
     use super::super::origin::Origin;
+    use super::super::pool::BackingKind;
     use super::*;
     use crate::device::DeviceId;
 
@@ -82,7 +83,11 @@ mod tests {
         let largest = |size: u64, number: usize| {
             let allocate = |_| {
                 domain.charge(size).expect("there is room").spend();
-                let wanted = (false, MemoryPriority::DEFAULT);
+                let wanted = BackingKind {
+                    dedicated: false,
+                    sparing: false,
+                    priority: MemoryPriority::DEFAULT,
+                };
                 pool.allocate(size, wanted, (u64::MAX, LIMIT)).expect("there is memory")
             };
             let backings: Vec<_> = (0..number).map(allocate).collect();

@@ -284,7 +284,7 @@ fn request_for<'a>(
         size: buffer.size,
         dedicated: false,
         private: false,
-        of_blocks: false,
+        sparing: false,
         sharers: matrix.sharers(),
         priority: buffer.flags.priority(),
         group: buffer.group(),

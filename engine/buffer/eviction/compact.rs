@@ -34,7 +34,7 @@ pub struct Compaction {
     pub is_partial: bool,
 }
 
-/// Moves idle buffers of at most `budget` bytes out of sparse blocks, without waits, evictions and new blocks, and frees the
+/// Moves idle buffers of at most `budget` bytes out of sparse blocks, without waits and evictions, and frees the
 /// blocks that are empty then. Does nothing while another thread does the same.
 ///
 /// Locks: none may be held.

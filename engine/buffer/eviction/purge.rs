@@ -102,7 +102,7 @@ impl SharedBuffer {
                 size,
                 dedicated: false,
                 private: buffer.is_private(),
-                of_blocks: false,
+                sparing: false,
                 sharers: matrix.sharers(),
                 priority: buffer.flags.priority(),
                 group,

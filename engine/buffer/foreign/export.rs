@@ -115,7 +115,7 @@ impl ForeignExport {
                 size: buffer.size,
                 dedicated: true,
                 private: false,
-                of_blocks: false,
+                sparing: false,
                 sharers: matrix.sharers(),
                 priority: buffer.flags.priority(),
                 group: buffer.group(),

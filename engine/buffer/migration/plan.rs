@@ -56,8 +56,8 @@ impl<'a> Plan<'a> {
         Self::to_allocated(buffer, home, matrix, placement, None, limits).map(Some)
     }
 
-    /// Plans a move to a slab of a provider that these devices share, in a block that is there. No other provider is looked
-    /// at, and no route to one is proved. Returns `Ok(None)` if the buffer was moved meanwhile.
+    /// Plans a move to a slab of a provider that these devices share. No other provider is looked at, and no route to one
+    /// is proved. Returns `Ok(None)` if the buffer was moved meanwhile.
     ///
     /// # Errors
     ///
@@ -99,7 +99,7 @@ impl<'a> Plan<'a> {
             dedicated: false,
             // The old or the new home device has to see both places.
             private: buffer.is_private() && matrix.home_was(home),
-            of_blocks: only.is_some(),
+            sparing: only.is_some(),
             sharers: only.map_or_else(|| matrix.sharers(), |(_, sharers)| sharers),
             priority: buffer.flags.priority(),
             group: buffer.group(),

@@ -38,7 +38,7 @@ impl SharedBuffer {
             size,
             dedicated: false,
             private: descriptor.is_private(),
-            of_blocks: false,
+            sparing: false,
             sharers: set.core.predicted_sharers(home.id(), size, id),
             priority: descriptor.prioritised(),
             group,
