@@ -189,28 +189,17 @@ impl Block {
 
 #[cfg(test)]
 mod tests {
+    use super::super::HOST_GRANULE;
     use super::super::domain::Domain;
     use super::super::domain_id::DomainId;
-    use super::super::memory_type::MemoryPriority;
     use super::super::origin::Origin;
-    use super::super::provider::Provider;
-    use super::super::{DeviceSet, HOST_GRANULE};
     use super::*;
 
     const BLOCK: u64 = 64 * HOST_GRANULE;
 
     fn allocation() -> Arc<Allocation> {
-        let origin = Origin {
-            provider: Provider::Memfd,
-            exporter: None,
-            domain: Arc::new(Domain::new(DomainId::System, u64::MAX)),
-            calls: Arc::default(),
-            live: Arc::default(),
-            imports: Arc::default(),
-            sharers: DeviceSet::ALL,
-            priority: MemoryPriority::DEFAULT,
-        };
-        Allocation::create(&origin, BLOCK).expect("memfds can be made")
+        let domain = Arc::new(Domain::new(DomainId::System, u64::MAX));
+        Allocation::create(&Origin::of_memfds(&domain), BLOCK).expect("memfds can be made")
     }
 
     #[test]

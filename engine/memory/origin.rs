@@ -29,6 +29,21 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// That of memfds of all devices, for tests.
+    #[cfg(test)]
+    pub(super) fn of_memfds(domain: &Arc<Domain>) -> Self {
+        Self {
+            provider: Provider::Memfd,
+            exporter: None,
+            domain: Arc::clone(domain),
+            calls: Arc::default(),
+            live: Arc::default(),
+            imports: Arc::default(),
+            sharers: DeviceSet::ALL,
+            priority: MemoryPriority::DEFAULT,
+        }
+    }
+
     /// The kind of memory that imports of it are counted as.
     pub(super) fn domain_kind(&self) -> DomainKind {
         self.provider.domain().kind()

@@ -168,8 +168,8 @@ impl Pool {
         Allocation::create(origin, size)
     }
 
-    /// Adds a block of an eighth of what there is, or as large a one as there is memory for, and takes a span of it.
-    /// `None` if another thread has added one meanwhile.
+    /// Adds a block of a seventh of what there is, or as large a one as there is memory for, and takes a span of it. If it
+    /// is to be `sparing`, the block is as small as the first one. `None` if another thread has added one meanwhile.
     #[cold]
     fn grow(&self, wanted: Wanted, limit: u64, sparing: bool) -> Result<Option<Span>> {
         let _growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);

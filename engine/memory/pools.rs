@@ -70,16 +70,7 @@ mod tests {
     fn no_slab_exceeds_its_limit_and_larger_buffers_have_one_of_their_own() {
         const LIMIT: u64 = 1 << 20;
         let domain = Arc::new(Domain::new(DomainId::System, u64::MAX));
-        let pool = Pool::new(Origin {
-            provider: Provider::Memfd,
-            exporter: None,
-            domain: Arc::clone(&domain),
-            calls: Arc::default(),
-            live: Arc::default(),
-            imports: Arc::default(),
-            sharers: DeviceSet::ALL,
-            priority: MemoryPriority::DEFAULT,
-        });
+        let pool = Pool::new(Origin::of_memfds(&domain));
         let largest = |size: u64, number: usize| {
             let allocate = |_| {
                 domain.charge(size).expect("there is room").spend();
@@ -103,16 +94,7 @@ mod tests {
         let pools = Pools::default();
         let get = |provider, sharers| {
             pools.get(provider, sharers, |sharers| {
-                Pool::new(Origin {
-                    provider,
-                    exporter: None,
-                    domain: Arc::clone(&domain),
-                    calls: Arc::default(),
-                    live: Arc::default(),
-                    imports: Arc::default(),
-                    sharers,
-                    priority: MemoryPriority::DEFAULT,
-                })
+                Pool::new(Origin { provider, sharers, ..Origin::of_memfds(&domain) })
             })
         };
         let set = |number| DeviceSet::of(DeviceId(number));

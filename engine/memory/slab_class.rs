@@ -163,14 +163,12 @@ mod tests {
     use std::collections::HashSet;
     use std::sync::Weak;
 
+    use super::super::HOST_GRANULE;
     use super::super::block::SpanAt;
     use super::super::domain::Domain;
     use super::super::domain_id::DomainId;
-    use super::super::memory_type::MemoryPriority;
     use super::super::origin::Origin;
-    use super::super::provider::Provider;
     use super::super::slab::{Cut, Recycle};
-    use super::super::{DeviceSet, HOST_GRANULE};
     use super::*;
 
     const SLOT: u64 = 256;
@@ -185,17 +183,8 @@ mod tests {
     }
 
     fn allocation() -> Arc<Allocation> {
-        let origin = Origin {
-            provider: Provider::Memfd,
-            exporter: None,
-            domain: Arc::new(Domain::new(DomainId::System, u64::MAX)),
-            calls: Arc::default(),
-            live: Arc::default(),
-            imports: Arc::default(),
-            sharers: DeviceSet::ALL,
-            priority: MemoryPriority::DEFAULT,
-        };
-        Allocation::create(&origin, HOST_GRANULE).expect("memfds can be made")
+        let domain = Arc::new(Domain::new(DomainId::System, u64::MAX));
+        Allocation::create(&Origin::of_memfds(&domain), HOST_GRANULE).expect("memfds can be made")
     }
 
     fn add(class: &mut SlabClass, slots: u64) {

@@ -1,26 +1,26 @@
 //! Child processes with a bound: what loads a driver may crash or hang.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, PipeReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::de::DeserializeOwned;
 
 /// What a message of the child begins with. Drivers print on the same pipe.
 pub(super) const MARK: &str = "\u{1}peerbuf:";
 
 /// The longest line that is kept.
-const LINE: u64 = 1 << 20;
+const LINE: usize = 1 << 20;
 
 /// The most printed lines that are kept, and the most bytes of them.
 const LINES: usize = 256;
 const BYTES: usize = 64 << 10;
 
-/// The lines that wait to be taken; a child that prints more waits in its write.
-const QUEUED: usize = 16;
+/// How long the pipe is waited for until the child is looked at again.
+const SLICE: Duration = Duration::from_millis(50);
 
 /// How a child process ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(super) struct Heard<M> {
 /// pipe, so that the call needs four file descriptors.
 pub(super) fn run<M: DeserializeOwned>(command: &mut Command, bound: Duration) -> Heard<M> {
     let mut heard = Heard { messages: vec![], printed: vec![], bytes: 0, end: End::Finished };
-    let (mut child, lines) = match start(command) {
+    let (mut child, mut output) = match start(command) {
         Ok(started) => started,
         Err(error) => {
             heard.end = End::Failed(format!("the process cannot be started: {error}"));
@@ -53,20 +53,20 @@ pub(super) fn run<M: DeserializeOwned>(command: &mut Command, bound: Duration) -
         }
     };
     let deadline = Instant::now() + bound;
-    let mut ended = None;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        // A grandchild may keep the pipe open after the child's end.
-        let slice = left.min(Duration::from_millis(50));
-        match lines.recv_timeout(slice) {
+        // Before the pipe is read: all that a child wrote until its end is in the pipe then.
+        let has_ended = !matches!(child.try_wait(), Ok(None));
+        let wait = if has_ended { Duration::ZERO } else { left.min(SLICE) };
+        match output.read(wait, |line| heard.take(line)) {
             // A child that prints without end has the same bound.
-            Ok(_) if left.is_zero() => break,
-            Ok(line) => heard.take(&line),
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) if ended.is_some() || left.is_zero() => break,
-            Err(RecvTimeoutError::Timeout) => ended = child.try_wait().unwrap_or(None),
+            Ok(Arrived::Bytes) if !left.is_zero() => {}
+            Ok(Arrived::Nothing) if !has_ended && !left.is_zero() => {}
+            // After the child's end, a grandchild may keep the pipe open.
+            _ => break,
         }
     }
+    heard.take(&output.rest());
     heard.end = end(&mut child, deadline, bound);
     heard
 }
@@ -87,29 +87,62 @@ impl<M: DeserializeOwned> Heard<M> {
     }
 }
 
-fn start(command: &mut Command) -> io::Result<(Child, Receiver<String>)> {
+fn start(command: &mut Command) -> io::Result<(Child, Output)> {
     let (reader, writer) = io::pipe()?;
     let child = command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn()?;
     // The command keeps the writing ends, without which the pipe never ends.
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let (sender, lines) = mpsc::sync_channel(QUEUED);
-    thread::spawn(move || {
-        let mut reader = BufReader::new(reader);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            match reader.by_ref().take(LINE).read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {
-                    let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                    if sender.send(text).is_err() {
-                        return;
-                    }
-                }
+    Ok((child, Output { reader, line: Vec::new() }))
+}
+
+/// What a child prints.
+struct Output {
+    reader: PipeReader,
+    /// The bytes since the last end of a line.
+    line: Vec<u8>,
+}
+
+/// What a look at the pipe has found.
+enum Arrived {
+    Bytes,
+    Nothing,
+    /// No process has the writing end any more.
+    End,
+}
+
+impl Output {
+    /// Waits for bytes, for at most `wait`, and calls `take` with each line that they end.
+    fn read(&mut self, wait: Duration, mut take: impl FnMut(&str)) -> io::Result<Arrived> {
+        let wait = Timespec {
+            // CAST: a slice of a second.
+            tv_sec: wait.as_secs() as i64,
+            tv_nsec: wait.subsec_nanos().into(),
+        };
+        let mut looked_at = [PollFd::new(&self.reader, PollFlags::IN)];
+        match poll(&mut looked_at, Some(&wait)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Arrived::Nothing),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut bytes = [0; 4096];
+        let read = self.reader.read(&mut bytes)?;
+        for &byte in &bytes[..read] {
+            if byte == b'\n' || self.line.len() == LINE {
+                take(&self.rest());
+            }
+            if byte != b'\n' {
+                self.line.push(byte);
             }
         }
-    });
-    Ok((child, lines))
+        Ok(if read == 0 { Arrived::End } else { Arrived::Bytes })
+    }
+
+    /// Takes the bytes since the last end of a line.
+    fn rest(&mut self) -> String {
+        let text = String::from_utf8_lossy(&self.line).trim_end().to_owned();
+        self.line.clear();
+        text
+    }
 }
 
 /// Waits for the child's end until `deadline`, then kills it.
@@ -169,6 +202,20 @@ mod tests {
         assert!(matches!(&heard.end, End::Failed(why) if why.contains("hangs")), "{:?}", heard.end);
         assert!(!heard.printed.is_empty() && heard.printed.len() <= LINES);
         assert!(heard.printed.iter().all(|line| line == "again"));
+    }
+
+    #[test]
+    fn what_a_child_wrote_before_its_end_is_heard_while_a_grandchild_keeps_the_pipe_open() {
+        for _ in 0..5 {
+            let mut command = Command::new("sh");
+            let script = format!("sleep 5 & echo {MARK}'\"first\"'; printf '{MARK}\"last\"'");
+            command.args(["-c", &script]);
+            let heard = run::<String>(&mut command, Duration::from_secs(600));
+            assert_eq!(
+                (&heard.messages[..], heard.end),
+                (&["first".into(), "last".into()][..], End::Finished)
+            );
+        }
     }
 
     #[test]
