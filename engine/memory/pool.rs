@@ -140,15 +140,15 @@ impl Pool {
         index: usize,
         limit: u64,
     ) -> std::result::Result<Backing, Wanted> {
-        let mut class = self.class(index);
-        let wanted = wanted(&class, index, limit);
-        let taken = class.take().or_else(|| {
-            let span = self.blocks().take(wanted)?;
-            self.add_slab(&mut class, index, span);
-            class.take()
-        });
         let backing = |(slab, taken): (_, Taken)| Backing::slot(slab, taken.slot, taken.stale);
-        taken.map(backing).ok_or(wanted)
+        let mut class = self.class(index);
+        if let Some(taken) = class.take() {
+            return Ok(backing(taken));
+        }
+        let wanted = wanted(&class, index, limit);
+        let span = self.blocks().take(wanted).ok_or(wanted)?;
+        self.add_slab(&mut class, index, span);
+        class.take().map(backing).ok_or(wanted)
     }
 
     /// Adds a slab to a class.

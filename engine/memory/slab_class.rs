@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::allocation::Allocation;
 use super::slab::{Slab, SlabSlots, Taken};
 
-/// Groups of slabs that are open: group `n` has those of which `n` eighths or more of the slots are in use.
+/// Groups of slabs that are open, by the top bits of how many slots are in use: group `n` has slabs that are fuller than
+/// those of group `n - 1`, if they have as many slots.
 ///
 /// Slots are taken from the fullest group, so that the others become empty. The kernel's slab allocator prefers partial
 /// slabs for the same reason; the groups are those of Hoard (Berger et al., ASPLOS 2000).
-const GROUPS: usize = 8;
+const GROUPS: usize = 16;
 
 /// The slabs of one slot size.
 #[derive(Debug, Default)]
@@ -33,10 +34,15 @@ struct Entry {
 
 impl Entry {
     fn group(&self) -> Option<u8> {
-        let (used, total) = (self.slots.used() as usize, self.slots.total() as usize);
-        // CAST: below GROUPS, as `used` is below `total`.
-        (!self.closed && used < total).then(|| (used * GROUPS / total) as u8)
+        let (used, total) = (self.slots.used(), self.slots.total());
+        (!self.closed && used < total).then(|| group_of(used, total))
     }
+}
+
+/// The group of a slab with a free slot. There are 8 to 16 of them for 8 slots or more, and one for each slot below.
+fn group_of(used: u32, total: u32) -> u8 {
+    // CAST: below GROUPS, as `used` is below `total`. A shift, since each buffer that is made or dropped comes here.
+    (used >> (total.max(1).ilog2().saturating_sub(GROUPS.ilog2() - 1))) as u8
 }
 
 impl SlabClass {
@@ -237,9 +243,8 @@ mod tests {
                 live.push((index, slot));
                 // One more of its slots is in use now.
                 let entry = class.slabs[index as usize].as_ref().expect("it is there");
-                let used =
-                    (entry.slots.used() - 1) as usize * GROUPS / entry.slots.total() as usize;
-                assert_eq!(Some(used as u8), fullest);
+                let before = group_of(entry.slots.used() - 1, entry.slots.total());
+                assert_eq!(Some(before), fullest);
             } else if !live.is_empty() {
                 let (index, slot) = live.swap_remove(random(live.len()));
                 taken.remove(&(index, slot));

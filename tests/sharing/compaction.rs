@@ -135,7 +135,7 @@ fn compaction_notifies_dynamic_importers_and_leaves_pinned_buffers() {
     drop(pinned);
 }
 
-/// What `figures` prints as `held_full` and `held_after_drop`, for smaller numbers of buffers.
+/// As `held_full` and `held_after_drop` of `figures`, for smaller numbers of buffers and other sizes.
 #[test]
 fn little_more_is_held_than_was_asked_for_and_after_most_were_dropped() {
     let rig = Rig::new();
