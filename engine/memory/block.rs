@@ -32,6 +32,8 @@ struct Block {
     cut: u64,
     /// Whether new slabs are cut from it. None are while compaction empties it.
     open: bool,
+    /// Whether it was sized for the large slots of one class.
+    of_one_class: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,14 +78,16 @@ impl Wanted {
 }
 
 impl Blocks {
-    /// Bytes of the open blocks.
+    /// Bytes of the open blocks that are for slots of all classes.
     pub(super) fn held(&self) -> u64 {
-        self.open().map(|(_, allocation, _)| allocation.size()).sum()
+        let such = self.list.iter().flatten().filter(|block| block.open && !block.of_one_class);
+        such.map(|block| block.allocation.size()).sum()
     }
 
-    /// Adds a block.
-    pub(super) fn add(&mut self, allocation: Arc<Allocation>) {
-        let block = Block { allocation, touched: 0, free: Vec::new(), cut: 0, open: true };
+    /// Adds a block, for slots of all classes or sized for one.
+    pub(super) fn add(&mut self, allocation: Arc<Allocation>, of_one_class: bool) {
+        let block =
+            Block { allocation, touched: 0, free: Vec::new(), cut: 0, open: true, of_one_class };
         match self.list.iter().position(Option::is_none) {
             Some(hole) => self.list[hole] = Some(block),
             None => self.list.push(Some(block)),
@@ -205,7 +209,7 @@ mod tests {
     #[test]
     fn spans_do_not_overlap_and_used_ones_are_stale() {
         let mut blocks = Blocks::default();
-        (0..3).for_each(|_| blocks.add(allocation()));
+        (0..3).for_each(|_| blocks.add(allocation(), false));
         let mut seed = 1_u64;
         let mut random = move |end: u64| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -254,8 +258,8 @@ mod tests {
     fn a_closed_block_gives_nothing_out_and_a_fuller_one_comes_first() {
         let mut blocks = Blocks::default();
         let [one, other] = [(); 2].map(|()| allocation());
-        blocks.add(Arc::clone(&one));
-        blocks.add(Arc::clone(&other));
+        blocks.add(Arc::clone(&one), false);
+        blocks.add(Arc::clone(&other), false);
         let wanted = Wanted { slot_size: PAGE, slots: 1 };
         let take = |blocks: &mut Blocks| blocks.take(wanted).map(|span| span.allocation);
         blocks.set_open(0, &Arc::downgrade(&one), false);

@@ -168,7 +168,7 @@ impl Pool {
         Allocation::create(origin, size)
     }
 
-    /// Adds a block of a seventh of what there is, or as large a one as there is memory for, and takes a span of it. If it
+    /// Adds a block of a seventh of those that all classes share, or as large a one as there is memory for, and takes a span of it. If it
     /// is to be `sparing`, the block is as small as the first one. `None` if another thread has added one meanwhile.
     #[cold]
     fn grow(&self, wanted: Wanted, limit: u64, sparing: bool) -> Result<Option<Span>> {
@@ -205,7 +205,7 @@ impl Pool {
         let (provider, sharers) = (self.origin.provider, self.origin.sharers);
         tracing::debug!(%provider, ?sharers, size, "block allocated");
         let mut blocks = self.blocks();
-        blocks.add(allocation);
+        blocks.add(allocation, large);
         Ok(blocks.take(wanted))
     }
 
