@@ -77,7 +77,9 @@ fn verdicts_of_equal_uuids_are_kept_apart() {
         let first = first.expect("two are listed").clone();
         let [one, same] = [rig.open(&first), rig.open(&first)];
         let own = rig.engine().route(&one, &same).expect("a verdict");
-        assert_eq!(own.route, Route::OpaqueFd, "two devices of one GPU: {own:?}");
+        // Not that it is the chosen one: another may be faster.
+        let works = own.working.iter().any(|working| working.route == Route::OpaqueFd);
+        assert!(works, "two devices of one GPU: {own:?}");
         let verdict = verdict(&rig);
         assert!(matches!(reason(&verdict, Route::OpaqueFd), RefusalReason::OtherPciAddress { .. }));
     });
