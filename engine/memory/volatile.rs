@@ -8,14 +8,16 @@
 //!
 //! All of them are accesses of one byte, because a race of atomic accesses of different sizes is undefined behaviour
 //! as well (`std::sync::atomic`, "Memory model for atomic accesses"), and two ranges may overlap in a part of a word.
-//! The compiler does not merge accesses of bytes, so whole words are copied in assembly. Such a block may do what a
+//! The compiler does not merge accesses of bytes, so words and vectors are copied in assembly. Such a block may do what a
 //! foreign function may do, and it does relaxed accesses of bytes: the processor does several in one instruction, in
 //! an order that relaxed accesses leave open.
 #![expect(unsafe_code, reason = "access by raw pointer to shared memory")]
 
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+mod copy_bytes;
 
+use std::ptr::NonNull;
+
+use self::copy_bytes::{WORD, copy_bytes};
 use super::wide;
 
 /// The address of mapped memory.
@@ -26,9 +28,6 @@ pub(crate) struct HostPtr(NonNull<u8>);
 unsafe impl Send for HostPtr {}
 // SAFETY: as above.
 unsafe impl Sync for HostPtr {}
-
-/// Bytes of the words that [`copy_words`] copies.
-const WORD: usize = 8;
 
 impl HostPtr {
     pub(crate) fn new(pointer: NonNull<u8>) -> Self {
@@ -55,23 +54,8 @@ impl HostPtr {
     ///
     /// That many bytes from here on are mapped and readable.
     pub(crate) unsafe fn read(self, out: &mut [u8]) {
-        let head = self.head(out.len());
-        let (first, rest) = out.split_at_mut(head);
-        // SAFETY: `head` is at most the length.
-        let aligned = unsafe { self.at(head) };
-        let (words, tail) = rest.as_chunks_mut::<WORD>();
-        // SAFETY: the words' length is at most the rest's.
-        let end = unsafe { aligned.at(words.len() * WORD) };
-        for (index, byte) in first.iter_mut().enumerate() {
-            // SAFETY: readable, as the caller says.
-            *byte = unsafe { self.byte(index) }.load(Relaxed);
-        }
-        // SAFETY: readable, as the caller says; `words` is borrowed exclusively.
-        unsafe { copy_words(words.as_mut_ptr().cast(), aligned.as_ptr(), words.len()) };
-        for (index, byte) in tail.iter_mut().enumerate() {
-            // SAFETY: readable, as the caller says.
-            *byte = unsafe { end.byte(index) }.load(Relaxed);
-        }
+        // SAFETY: readable, as the caller says; `out` is borrowed exclusively.
+        unsafe { copy_bytes(out.as_mut_ptr(), self.as_ptr(), out.len(), self.head(out.len())) };
     }
 
     /// Copies `bytes` to here.
@@ -80,23 +64,8 @@ impl HostPtr {
     ///
     /// That many bytes from here on are mapped and writable.
     pub(crate) unsafe fn write(self, bytes: &[u8]) {
-        let head = self.head(bytes.len());
-        let (first, rest) = bytes.split_at(head);
-        // SAFETY: `head` is at most the length.
-        let aligned = unsafe { self.at(head) };
-        let (words, tail) = rest.as_chunks::<WORD>();
-        // SAFETY: the words' length is at most the rest's.
-        let end = unsafe { aligned.at(words.len() * WORD) };
-        for (index, &byte) in first.iter().enumerate() {
-            // SAFETY: writable, as the caller says.
-            unsafe { self.byte(index) }.store(byte, Relaxed);
-        }
-        // SAFETY: writable, as the caller says; `words` is borrowed.
-        unsafe { copy_words(aligned.as_ptr(), words.as_ptr().cast(), words.len()) };
-        for (index, &byte) in tail.iter().enumerate() {
-            // SAFETY: writable, as the caller says.
-            unsafe { end.byte(index) }.store(byte, Relaxed);
-        }
+        // SAFETY: writable, as the caller says; `bytes` is borrowed.
+        unsafe { copy_bytes(self.as_ptr(), bytes.as_ptr(), bytes.len(), self.head(bytes.len())) };
     }
 
     /// Copies `len` bytes from `source` to here, while others may write either range.
@@ -165,98 +134,9 @@ impl HostPtr {
         unsafe { wide::copy(self.as_ptr(), source.as_ptr(), len) };
     }
 
-    /// The byte `index` bytes from here.
-    ///
-    /// # Safety
-    ///
-    /// It is mapped, and stays so while the result lives.
-    unsafe fn byte<'a>(self, index: usize) -> &'a AtomicU8 {
-        // SAFETY: mapped, as the caller says; a byte is aligned. All accesses by the host that may race are atomic:
-        // plain ones are made only where the callers know that nothing else writes.
-        unsafe { AtomicU8::from_ptr(self.as_ptr().wrapping_add(index)) }
-    }
-
     /// Bytes up to the next word boundary, at most `len`.
     fn head(self, len: usize) -> usize {
         self.as_ptr().align_offset(WORD).min(len)
-    }
-}
-
-/// Copies words, by relaxed atomic accesses of bytes. On a processor whose instructions are not known here each byte
-/// is an access of its own, which is slow.
-///
-/// # Safety
-///
-/// Both ranges are mapped, the first is writable, and they do not overlap.
-unsafe fn copy_words(to: *mut u8, from: *const u8, words: usize) {
-    if words == 0 {
-        return;
-    }
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: the caller's contract; the loops end at the last whole block of 64 bytes, and at the last word. Every
-    // x86-64 processor has SSE2.
-    unsafe {
-        std::arch::asm!(
-            "cmp {at}, {blocks}",
-            "jae 3f",
-            "2:",
-            "movdqu {a}, [{from} + {at}]",
-            "movdqu {b}, [{from} + {at} + 16]",
-            "movdqu {c}, [{from} + {at} + 32]",
-            "movdqu {d}, [{from} + {at} + 48]",
-            "movdqu [{to} + {at}], {a}",
-            "movdqu [{to} + {at} + 16], {b}",
-            "movdqu [{to} + {at} + 32], {c}",
-            "movdqu [{to} + {at} + 48], {d}",
-            "add {at}, 64",
-            "cmp {at}, {blocks}",
-            "jb 2b",
-            "3:",
-            "cmp {at}, {len}",
-            "jae 5f",
-            "4:",
-            "mov {word}, qword ptr [{from} + {at}]",
-            "mov qword ptr [{to} + {at}], {word}",
-            "add {at}, 8",
-            "cmp {at}, {len}",
-            "jb 4b",
-            "5:",
-            to = in(reg) to,
-            from = in(reg) from,
-            len = in(reg) words * WORD,
-            blocks = in(reg) words * WORD / 64 * 64,
-            at = inout(reg) 0usize => _,
-            word = out(reg) _,
-            a = out(xmm_reg) _,
-            b = out(xmm_reg) _,
-            c = out(xmm_reg) _,
-            d = out(xmm_reg) _,
-            options(nostack),
-        );
-    }
-    #[cfg(all(target_arch = "aarch64", not(miri)))]
-    // SAFETY: the caller's contract; there is at least one word.
-    unsafe {
-        std::arch::asm!(
-            "2:",
-            "ldr {word}, [{from}], #8",
-            "str {word}, [{to}], #8",
-            "subs {words}, {words}, #1",
-            "b.ne 2b",
-            to = inout(reg) to => _,
-            from = inout(reg) from => _,
-            words = inout(reg) words => _,
-            word = out(reg) _,
-            options(nostack),
-        );
-    }
-    #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
-    for at in 0..words * WORD {
-        // SAFETY: within the range that the caller names; a byte is aligned.
-        let from = unsafe { AtomicU8::from_ptr(from.wrapping_add(at).cast_mut()) };
-        // SAFETY: as above.
-        let to = unsafe { AtomicU8::from_ptr(to.wrapping_add(at)) };
-        to.store(from.load(Relaxed), Relaxed);
     }
 }
 
@@ -266,11 +146,11 @@ mod tests {
 
     #[test]
     fn copies_are_exact_at_every_alignment_and_length() {
-        const SIZE: usize = 240;
+        const SIZE: usize = 1200;
         let mut memory = [0u8; SIZE];
         let base = HostPtr::new(NonNull::new(memory.as_mut_ptr()).expect("not null"));
         for start in 0..16 {
-            for len in 0..216 {
+            for len in (0..300).chain((300..1100).step_by(61)) {
                 let bytes: Vec<u8> = (0..len).map(|i| (start * 41 + i * 7 + 1) as u8).collect();
                 let mut back = vec![0; len];
                 let mut around = [0; SIZE];
