@@ -137,6 +137,19 @@ impl Engine {
         self.set.trim()
     }
 
+    /// Zeroes memory that no buffer uses, about `bytes` bytes, so that buffers which get it need not be zeroed when they
+    /// are first used. It is for an application that is idle, or about to create buffers. Returns how many bytes.
+    ///
+    /// It waits for no device. Only memory in the host's caches is zeroed, that of the last used buffers first. The last
+    /// piece is zeroed as a whole, so it may be up to 256 MiB more.
+    ///
+    /// Locks: none while it zeroes. Until then other threads cannot have that piece of memory.
+    pub fn zero_unused(&self, bytes: u64) -> u64 {
+        self.set.handle_lost_devices();
+        self.set.core.retire.collect();
+        self.set.core.zero_unused(bytes)
+    }
+
     /// Empties sparse blocks of memory into fuller ones, and returns them to their providers. At most `budget` bytes of
     /// buffers move in one call.
     ///

@@ -140,6 +140,14 @@ impl Core {
         self.pools().map(|pool| pool.free_blocks()).sum()
     }
 
+    /// Zeroes unused memory, `bytes` bytes at most and a slot or allocation more. Returns the number of bytes.
+    pub(crate) fn zero_unused(&self, bytes: u64) -> u64 {
+        self.pools().fold(0, |zeroed, pool| match bytes.saturating_sub(zeroed) {
+            0 => zeroed,
+            left => zeroed + pool.zero_unused(left),
+        })
+    }
+
     /// Closes the blocks whose buffers have room elsewhere, and that are not nearly full.
     pub(crate) fn close_sparse(&self) -> Vec<SparseBlocks> {
         let closed = self.pools().map(Pool::close_sparse);

@@ -137,6 +137,10 @@ pub struct Calls {
     pub(super) heap_budget: Mutex<Option<HeapBudget>>,
     /// Replaces the limit of what a device may import, in bytes; 0 if it is not replaced. Relaxed: it orders nothing.
     pub(super) import_limit: AtomicU64,
+    /// Bytes of reused memory that the host has zeroed. Relaxed: it orders nothing.
+    zeroed: AtomicU64,
+    /// Bytes that the host has copied between buffers, or for a move. Relaxed: it orders nothing.
+    host_copied: AtomicU64,
     /// How long the last drop of a device waits without progress. Constant after creation.
     end_timeout: Duration,
     /// The engine's stopped clock in milliseconds plus 1; 0 while it runs. Relaxed: it orders nothing.
@@ -190,6 +194,24 @@ impl Calls {
     /// How often `call` was made, failed calls included.
     pub fn made(&self, call: Call) -> u64 {
         self.made[call as usize].load(Ordering::Relaxed)
+    }
+
+    /// How many bytes of reused memory the host has zeroed, so that their earlier owner's bytes are not seen.
+    pub fn zeroed_bytes(&self) -> u64 {
+        self.zeroed.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes the host has copied between two backings: by [`crate::Engine::copy`], or by moves.
+    pub fn host_copied_bytes(&self) -> u64 {
+        self.host_copied.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_host_copied(&self, bytes: u64) {
+        self.host_copied.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_zeroed(&self, bytes: u64) {
+        self.zeroed.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// The counters of an engine whose devices wait so long, without progress, at their ends.

@@ -46,6 +46,23 @@ impl Allocation {
         self.is_cached_for_host() && self.synced_host().is_none()
     }
 
+    /// As [`Allocation::is_fast_for_host`], and no call is needed to make the host's writes visible to devices.
+    pub(crate) fn is_coherent_and_fast_for_host(&self) -> bool {
+        self.is_fast_for_host() && self.host_visible_view().is_none_or(|view| view.is_coherent())
+    }
+
+    /// Counts bytes that the host has zeroed.
+    pub(crate) fn note_zeroed(&self, bytes: u64) {
+        if bytes > 0 {
+            self.origin.calls.note_zeroed(bytes);
+        }
+    }
+
+    /// Counts bytes that the host has copied here.
+    pub(super) fn note_host_copied(&self, bytes: u64) {
+        self.origin.calls.note_host_copied(bytes);
+    }
+
     /// Whether the host accesses it through its caches, and it is not known outside this process.
     pub(super) fn is_cached_for_host(&self) -> bool {
         let cached = || self.exporters_view().is_some_and(|view| view.is_host_cached());
@@ -124,6 +141,11 @@ impl Allocation {
     /// The host memory, for holders that keep its pages longer than the allocation.
     pub(crate) fn host_memory(&self) -> Option<Arc<HostMemory>> {
         self.host.clone()
+    }
+
+    /// Whether the kernel keeps fences for it that an access of the host waits for.
+    pub(crate) fn has_kernel_fences(&self) -> bool {
+        self.synced_host().is_some()
     }
 
     /// The host memory, if the kernel keeps fences for it that an access must wait for.

@@ -1,6 +1,7 @@
 //! Backings: the bytes of one buffer, in exactly one domain.
 //!
 //! Kernel counterpart: `ttm_resource`.
+#![expect(unsafe_code, reason = "zeroing the rest of a backing")]
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use super::device_set::DeviceSet;
 use super::domain_id::DomainId;
 use super::group_account::GroupId;
 use super::provider::Provider;
+use super::scrub_map::ScrubMap;
 use super::slab::Slab;
 
 /// The state of a backing's bytes.
@@ -18,6 +20,9 @@ pub(crate) enum Content {
     Zeroed,
     /// Bytes of an earlier owner, or of a failed write. Must be scrubbed before they are read.
     Stale,
+    /// As [`Content::Stale`], but for the parts that a map of the slab names, which hold bytes of this owner. The host
+    /// alone has used it.
+    Partial,
     /// Bytes of this owner.
     Valid,
 }
@@ -106,16 +111,57 @@ impl Backing {
         self.content
     }
 
-    /// Marks the bytes as the owner's.
+    /// Marks the bytes as the owner's. The caller has written all of them, or zeroed the rest.
     pub(crate) fn make_valid(&mut self) {
+        self.finish_scrub();
         self.content = Content::Valid;
     }
 
     /// Marks the bytes as stale: they are scrubbed before the next use.
     pub(crate) fn mark_stale(&mut self) {
+        // An access of the host that is still open zeroes nothing later on.
+        self.finish_scrub();
         self.content = Content::Stale;
     }
+
+    /// The map by which the host zeroes stale bytes in parts, for a buffer of `size` bytes. `None` if the bytes are not
+    /// stale, or are to be scrubbed as a whole: if they are few, or not in the host's caches. A new map is made only
+    /// for the `first` access of the host.
+    pub(crate) fn scrub_in_parts(&mut self, size: u64, first: bool) -> Option<Arc<ScrubMap>> {
+        if self.content == Content::Partial {
+            return self.slab.scrubs.get(self.slot);
+        }
+        let suits = self.content == Content::Stale && size >= PARTS_FROM && first;
+        if !suits || !self.allocation().is_coherent_and_fast_for_host() {
+            return None;
+        }
+        // Without a mapping the whole is scrubbed, which reports the error if there is one.
+        let base = self.allocation().host().ok().flatten()?;
+        // CAST: mapped, so it fits the address space.
+        // SAFETY: within the allocation, all of which is mapped.
+        let start = unsafe { base.at(self.offset() as usize) };
+        let map = Arc::new(ScrubMap::new(start, self.extent(size)));
+        self.slab.scrubs.insert(self.slot, Arc::clone(&map));
+        self.content = Content::Partial;
+        Some(map)
+    }
+
+    /// Zeroes the parts that the host has not touched, if the bytes are scrubbed in parts. This cannot fail, and takes
+    /// the lock of the map. The reservation must be held; accesses of the host may be open.
+    pub(crate) fn finish_scrub(&mut self) {
+        if self.content == Content::Partial {
+            if let Some(map) = self.slab.scrubs.take(self.slot) {
+                // SAFETY: the memory was mapped when the map was made, and stays so while the allocation lives.
+                let zeroed = unsafe { map.finish() };
+                self.allocation().note_zeroed(zeroed);
+            }
+            self.content = Content::Valid;
+        }
+    }
 }
+
+/// The size in bytes from which on a buffer is scrubbed in parts. Zeroing half as much takes one microsecond.
+const PARTS_FROM: u64 = 128 << 10;
 
 fn content(stale: bool) -> Content {
     if stale { Content::Stale } else { Content::Zeroed }
@@ -123,6 +169,9 @@ fn content(stale: bool) -> Content {
 
 impl Drop for Backing {
     fn drop(&mut self) {
+        if self.content == Content::Partial {
+            self.slab.scrubs.take(self.slot);
+        }
         let Slab { allocation, slot_size, cut, .. } = &*self.slab;
         match *cut {
             Some(cut) => {

@@ -50,6 +50,7 @@ pub(crate) unsafe fn copy_by_host(
         // SAFETY: the caller's contract.
         unsafe { target.copy_from(source, bytes) };
     }
+    to.note_host_copied(len);
     let written = to.end_host_access(Access::Write, to_offset, len);
     let read = from.end_host_access(Access::Read, from_offset, len);
     written.and(read).map(|()| true)
@@ -83,5 +84,6 @@ pub(crate) unsafe fn zero_by_host(
         // SAFETY: the caller's contract.
         unsafe { start.fill(0, bytes) };
     }
+    at.note_zeroed(len);
     at.end_host_access(Access::Write, offset, len).map(|()| true)
 }

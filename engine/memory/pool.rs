@@ -55,7 +55,15 @@ pub(crate) struct Pool {
     /// out and taken back meanwhile. Of several threads that need a block, one allocates.
     growth: Mutex<()>,
     /// Unused allocations of single buffers, kept for reuse.
-    warm: Mutex<Vec<Arc<Slab>>>,
+    warm: Mutex<Vec<Warm>>,
+}
+
+/// An unused allocation of a single buffer.
+#[derive(Debug)]
+pub(super) struct Warm {
+    pub(super) slab: Arc<Slab>,
+    /// Whether an owner's bytes may be in it.
+    pub(super) stale: bool,
 }
 
 /// What [`Pool::allocate`] allocates.
@@ -114,7 +122,7 @@ impl Pool {
         priority: MemoryPriority,
     ) -> Result<Backing> {
         if let Some(warm) = self.take_warm(size, priority) {
-            return Ok(Backing::dedicated(warm, true));
+            return Ok(Backing::dedicated(warm.slab, warm.stale));
         }
         let allocation = self.create(&self.origin.with_priority(priority), size)?;
         let stale = !allocation.is_zeroed();
@@ -211,8 +219,8 @@ impl Pool {
 
     /// Frees unused memory; returns how many bytes.
     pub(crate) fn trim(&self) -> u64 {
-        let warm: Vec<Arc<Slab>> = std::mem::take(&mut *self.warm());
-        let freed: u64 = warm.iter().map(|slab| slab.allocation.size()).sum();
+        let warm = std::mem::take(&mut *self.warm());
+        let freed: u64 = warm.iter().map(|warm| warm.slab.allocation.size()).sum();
         freed + self.free_blocks()
     }
 
@@ -265,16 +273,16 @@ impl Pool {
         }
     }
 
-    fn take_warm(&self, size: u64, priority: MemoryPriority) -> Option<Arc<Slab>> {
+    fn take_warm(&self, size: u64, priority: MemoryPriority) -> Option<Warm> {
         let mut warm = self.warm();
-        let suits = |slab: &Arc<Slab>| {
+        let suits = |Warm { slab, .. }: &Warm| {
             slab.allocation.size() == size && slab.allocation.priority() == priority
         };
         let index = warm.iter().rposition(suits)?;
         Some(warm.swap_remove(index))
     }
 
-    fn class(&self, index: usize) -> MutexGuard<'_, SlabClass> {
+    pub(super) fn class(&self, index: usize) -> MutexGuard<'_, SlabClass> {
         self.classes[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -282,7 +290,7 @@ impl Pool {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn warm(&self) -> MutexGuard<'_, Vec<Arc<Slab>>> {
+    pub(super) fn warm(&self) -> MutexGuard<'_, Vec<Warm>> {
         self.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -342,9 +350,9 @@ impl Recycle for Pool {
             return;
         }
         let mut warm = self.warm();
-        let kept: u64 = warm.iter().map(|slab| slab.allocation.size()).sum();
+        let kept: u64 = warm.iter().map(|warm| warm.slab.allocation.size()).sum();
         if kept + whole.allocation.size() <= WARM_BYTES {
-            warm.push(whole);
+            warm.push(Warm { slab: whole, stale: true });
         } else {
             drop(warm);
             drop(whole);

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use super::allocation::Allocation;
 use super::block::SpanAt;
+use super::scrub_map::ScrubMaps;
 
 /// Takes unused memory back; implemented by the pool that the memory came from.
 ///
@@ -32,6 +33,8 @@ pub(crate) struct Slab {
     pool: Option<Weak<dyn Recycle>>,
     /// `None` if it is not cut.
     pub(super) cut: Option<Cut>,
+    /// Those of its slots that are zeroed by parts.
+    pub(super) scrubs: ScrubMaps,
 }
 
 /// The position of a slab that is cut, in its pool.
@@ -49,12 +52,26 @@ impl Slab {
     /// An allocation that a single buffer has all of.
     pub(super) fn whole(allocation: Arc<Allocation>, pool: Option<Weak<dyn Recycle>>) -> Arc<Self> {
         let slot_size = allocation.held();
-        Arc::new(Self { allocation, slot_size, start: 0, pool, cut: None })
+        Arc::new(Self {
+            allocation,
+            slot_size,
+            start: 0,
+            pool,
+            cut: None,
+            scrubs: ScrubMaps::default(),
+        })
     }
 
     /// Memory from outside this engine, of which a single buffer has the bytes from `start` on.
     pub(super) fn foreign(allocation: Arc<Allocation>, start: u64) -> Arc<Self> {
-        Arc::new(Self { allocation, slot_size: 0, start, pool: None, cut: None })
+        Arc::new(Self {
+            allocation,
+            slot_size: 0,
+            start,
+            pool: None,
+            cut: None,
+            scrubs: ScrubMaps::default(),
+        })
     }
 
     /// A part of a block, cut into slots of `slot_size` bytes.
@@ -64,8 +81,14 @@ impl Slab {
         pool: Weak<dyn Recycle>,
         cut: Cut,
     ) -> Arc<Self> {
-        let start = cut.span.start;
-        Arc::new(Self { allocation, slot_size, start, pool: Some(pool), cut: Some(cut) })
+        Arc::new(Self {
+            allocation,
+            slot_size,
+            start: cut.span.start,
+            pool: Some(pool),
+            cut: Some(cut),
+            scrubs: ScrubMaps::default(),
+        })
     }
 
     /// The pool that it returns to, while the engine is alive.
@@ -130,6 +153,12 @@ impl SlabSlots {
         }
         self.fresh += 1;
         Some(Taken { slot, stale: self.stale })
+    }
+
+    /// Takes the slot among those returned last that holds an owner's bytes.
+    pub(super) fn take_stale(&mut self) -> Option<u32> {
+        let last = self.recycled.iter().rposition(|entry| entry & STALE != 0)?;
+        Some(self.recycled.swap_remove(last) & !STALE)
     }
 
     pub(super) fn give_back(&mut self, slot: u32, stale: bool) {

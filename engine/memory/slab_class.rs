@@ -65,6 +65,18 @@ impl SlabClass {
         Some((slab, taken))
     }
 
+    /// Takes a free slot of an open slab that holds an owner's bytes.
+    pub(super) fn take_stale(&mut self) -> Option<(Arc<Slab>, u32)> {
+        let mut slabs = (0..).zip(&mut self.slabs);
+        let (at, slab, slot) = slabs.find_map(|(at, entry)| {
+            let entry = entry.as_mut().filter(|entry| !entry.closed)?;
+            let slot = entry.slots.take_stale()?;
+            Some((at, Arc::clone(&entry.slots.slab), slot))
+        })?;
+        self.list(at);
+        Some((slab, slot))
+    }
+
     /// Adds the slab that `make` makes for its position.
     pub(super) fn add(&mut self, make: impl FnOnce(u32) -> SlabSlots) {
         let hole = self.slabs.iter().position(Option::is_none);

@@ -176,8 +176,7 @@ impl View {
         len: u64,
         maintain: impl FnOnce(&ash::Device, &[vk::MappedMemoryRange<'_>]) -> Result<(), vk::Result>,
     ) -> Result<()> {
-        let coherent = self.flags().contains(vk::MemoryPropertyFlags::HOST_COHERENT);
-        if coherent || self.mapped.get().is_none() {
+        if self.is_coherent() || self.mapped.get().is_none() {
             return Ok(());
         }
         // Only these bytes: writes to a neighbouring slot that are not flushed yet would be lost.
@@ -187,6 +186,11 @@ impl View {
         let size = if end >= self.memory_size { vk::WHOLE_SIZE } else { end - start };
         let range = vk::MappedMemoryRange::default().memory(self.memory).offset(start).size(size);
         maintain(self.device.raw(), &[range]).map_err(|code| self.device.error(call, code))
+    }
+
+    /// Whether writes of the host are visible to the device without a flush.
+    pub(super) fn is_coherent(&self) -> bool {
+        self.flags().contains(vk::MemoryPropertyFlags::HOST_COHERENT)
     }
 
     /// Whether the memory is host-visible and host-cached.

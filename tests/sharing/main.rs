@@ -27,3 +27,4 @@ mod routes;
 mod slabs;
 mod threads;
 mod vgem;
+mod zeroing;

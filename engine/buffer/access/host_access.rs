@@ -1,8 +1,9 @@
 //! Host access: copies with volatile reads and writes between a begin and an end, which make caches coherent.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::bounce_buffer::BounceBuffer;
 use crate::access::Access;
@@ -10,7 +11,7 @@ use crate::buffer::object::{BufferInner, SharedBuffer, Until};
 use crate::buffer::placement::retry_on_oom;
 use crate::buffer::state::DirtyRanges;
 use crate::error::{Error, Result};
-use crate::memory::{Allocation, HostPtr, HostWait};
+use crate::memory::{Allocation, HostPtr, HostWait, ScrubMap};
 use crate::observe::Object;
 use crate::sync::Usage;
 
@@ -38,7 +39,13 @@ pub struct HostAccess {
 /// How the host reaches the bytes.
 enum HostPath {
     /// The host has mapped the memory.
-    Mapped { allocation: Arc<Allocation>, offset: u64, start: HostPtr },
+    Mapped {
+        allocation: Arc<Allocation>,
+        offset: u64,
+        start: HostPtr,
+        /// The map of what is zeroed, if the buffer is zeroed in parts as it is touched.
+        scrub: Option<Arc<ScrubMap>>,
+    },
     /// The host cannot map the memory. The home device copies the bytes to staging memory and back.
     Bounced(BounceBuffer),
 }
@@ -54,13 +61,17 @@ impl HostAccess {
     fn begin_once(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
         let timeout = buffer.core().timeout;
         let usage = Usage::from(access).waits_for();
-        let (allocation, offset, written) = loop {
+        let (allocation, offset, written, scrub) = loop {
             let mut state =
                 buffer.lock_when(Until::Stuck(timeout), |state| state.fences().pending(usage))?;
-            buffer.make_valid(&mut state)?;
-            if !state.fences().pending(Usage::Move).is_empty() {
-                // A device is scrubbing it; the next turn waits for that.
-                continue;
+            let first = state.host() == 0;
+            let scrub = buffer.backing_mut(&mut state)?.scrub_in_parts(buffer.size, first);
+            if scrub.is_none() {
+                buffer.make_valid(&mut state)?;
+                if !state.fences().pending(Usage::Move).is_empty() {
+                    // A device is scrubbing it; the next turn waits for that.
+                    continue;
+                }
             }
             let backing = buffer.backing(&state)?;
             let (allocation, offset) = (Arc::clone(backing.allocation()), backing.offset());
@@ -68,16 +79,21 @@ impl HostAccess {
             buffer.note_use(&mut state, None);
             buffer.count_host_access(&state);
             let written = access.writes() && state.clean().is_some();
-            break (allocation, offset, written.then(Mutex::default));
+            break (allocation, offset, written.then(Mutex::default), scrub);
         };
         buffer.core().live.born(Object::HostAccess);
         // From here on the buffer cannot move; dropping `counted` allows it again.
         let counted = CountedAccess(buffer);
         let path = match allocation.host()? {
             Some(base) => {
-                let wait = HostWait::within(timeout);
+                // The clock is read only where there may be a wait.
+                let wait = match allocation.has_kernel_fences() {
+                    true => HostWait::within(timeout),
+                    false => HostWait::Never,
+                };
                 allocation.begin_host_access(access, (offset, buffer.size), wait)?;
-                HostPath::Mapped { allocation, offset, start: offset_ptr(base, offset) }
+                let start = offset_ptr(base, offset);
+                HostPath::Mapped { allocation, offset, start, scrub }
             }
             None => HostPath::Bounced(BounceBuffer::begin(buffer, &allocation, offset)?),
         };
@@ -102,6 +118,9 @@ impl HostAccess {
     /// [`Error::OutOfBounds`], [`Error::WrongAccess`].
     pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         let start = self.check(Access::Read, offset, out.len())?;
+        if let HostPath::Mapped { allocation, scrub: Some(scrub), .. } = &self.path {
+            zero_before_read(allocation, scrub, offset..offset + out.len() as u64);
+        }
         read_from(start, out);
         Ok(())
     }
@@ -113,8 +132,7 @@ impl HostAccess {
     /// [`Error::OutOfBounds`], [`Error::WrongAccess`].
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let start = self.check(Access::Write, offset, bytes.len())?;
-        write_to(start, bytes);
-        self.wrote(offset, bytes.len());
+        self.write_parts(offset..offset + bytes.len() as u64, || write_to(start, bytes));
         Ok(())
     }
 
@@ -126,14 +144,26 @@ impl HostAccess {
     pub fn fill(&self, offset: u64, len: usize, value: u8) -> Result<()> {
         let start = self.check(Access::Write, offset, len)?;
         let chunk = [value; 4096];
-        let mut done = 0;
-        while done < len {
-            let part = chunk.len().min(len - done);
-            write_to(offset_ptr(start, done as u64), &chunk[..part]);
-            done += part;
-        }
-        self.wrote(offset, len);
+        self.write_parts(offset..offset + len as u64, || {
+            let mut done = 0;
+            while done < len {
+                let part = chunk.len().min(len - done);
+                write_to(offset_ptr(start, done as u64), &chunk[..part]);
+                done += part;
+            }
+        });
         Ok(())
+    }
+
+    /// Calls `write`, which writes all of `range`, and notes that it was written.
+    fn write_parts(&self, range: Range<u64>, write: impl FnOnce()) {
+        match &self.path {
+            HostPath::Mapped { allocation, scrub: Some(scrub), .. } => {
+                write_scrubbing(allocation, scrub, range.clone(), write);
+            }
+            _ => write(),
+        }
+        self.wrote(range);
     }
 
     /// Ends the access, and makes the written bytes visible to devices.
@@ -147,12 +177,11 @@ impl HostAccess {
     /// [`Error::DeviceLost`], or the error of a Vulkan or system call; [`Error::Timeout`] if work of the host keeps
     /// the bytes of an access through staging memory from being copied back. The access has ended in any case.
     pub fn end(mut self) -> Result<()> {
-        let end = Instant::now() + self.buffer.core().timeout;
-        self.finish(Some(end))
+        self.finish(Some(self.buffer.core().timeout))
     }
 
-    /// Ends the access once. Waits for work of the host until `end`; a drop does not wait.
-    fn finish(&mut self, end: Option<Instant>) -> Result<()> {
+    /// Ends the access once. Waits for work of the host for at most `timeout`; a drop does not wait.
+    fn finish(&mut self, timeout: Option<Duration>) -> Result<()> {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
         }
@@ -165,12 +194,13 @@ impl HostAccess {
             HostPath::Mapped { allocation, offset, .. } => {
                 allocation.end_host_access(self.access, *offset, self.buffer.size)
             }
-            HostPath::Bounced(bounce) => bounce.end(&self.buffer, end),
+            HostPath::Bounced(bounce) => {
+                bounce.end(&self.buffer, timeout.map(|timeout| Instant::now() + timeout))
+            }
         }
     }
 
-    fn wrote(&self, offset: u64, len: usize) {
-        let part = offset..offset + len as u64;
+    fn wrote(&self, part: Range<u64>) {
         if let Some(written) = &self.written {
             let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
             written.mark(part.clone(), self.buffer.size);
@@ -236,6 +266,25 @@ fn write_to(start: HostPtr, bytes: &[u8]) {
     unsafe { start.write(bytes) };
 }
 
+/// Zeroes what is about to be read, as far as it is an earlier owner's.
+#[expect(unsafe_code, reason = "zeroing mapped memory")]
+fn zero_before_read(allocation: &Allocation, scrub: &ScrubMap, range: Range<u64>) {
+    // SAFETY: as for `read_from`; the map is that of the buffer's memory.
+    allocation.note_zeroed(unsafe { scrub.before_read(range) });
+}
+
+/// Calls `write`, which writes all of `range`, and zeroes what is beside it as far as it is an earlier owner's.
+#[expect(unsafe_code, reason = "zeroing mapped memory")]
+fn write_scrubbing(
+    allocation: &Allocation,
+    scrub: &ScrubMap,
+    range: Range<u64>,
+    write: impl FnOnce(),
+) {
+    // SAFETY: as for `zero_before_read`.
+    allocation.note_zeroed(unsafe { scrub.write(range, write) });
+}
+
 impl fmt::Debug for HostAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HostAccess")
@@ -258,6 +307,9 @@ impl SharedBuffer {
     /// and invalidate. Memory that the host cannot map is copied through staging memory. The buffer stays in
     /// its backing while the guard lives. The host accesses it where it is kept, whatever its placement: an evicted
     /// buffer stays evicted, and if it may be used only elsewhere, devices cannot use it until the access ends.
+    ///
+    /// Memory that another buffer had before is zeroed. From 128 KiB on, in coherent memory in the host's caches, this is
+    /// done page by page as the host touches it, and the rest before any other use.
     ///
     /// A dma-buf has fences of its own (`dma_resv`), which devices and other processes add to it as a whole. They are
     /// waited for as well, within the same timeout.

@@ -168,6 +168,10 @@ impl Copier {
         host_time: &mut Duration,
     ) -> Option<Backing> {
         let mut bytes = 0;
+        if let Some(old) = state.location_mut().backing_mut() {
+            // What the host has not touched is zeroed now: no access is open, and all of it is copied.
+            old.finish_scrub();
+        }
         if state.location().has_content() && !self.is_clean(state) {
             let parts = self.parts(buffer, state);
             let choice = self.choose(buffer, &parts, &new, idle, *host_time);

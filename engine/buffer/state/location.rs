@@ -61,7 +61,8 @@ impl Location {
 
     /// Whether the backing holds valid bytes. Without them, every reader gets zeros.
     pub(in crate::buffer) fn has_content(&self) -> bool {
-        self.backing().is_some_and(|backing| backing.content() == Content::Valid)
+        let content = self.backing().map(Backing::content);
+        matches!(content, Some(Content::Valid | Content::Partial))
     }
 
     /// Whether its bytes begin at `offset` of `allocation`.
