@@ -106,7 +106,7 @@ impl EngineDescriptor {
     }
 
     /// Sets how fast the host and each device copy, so that every run takes the same copy paths. With `None`, the
-    /// default, each device is measured once, at the first move that could use it. That takes a few milliseconds.
+    /// default, each device is measured once, at the first move or copy that could use it. That takes a few milliseconds.
     #[must_use]
     pub fn copy_speeds(mut self, speeds: impl Into<Option<CopySpeeds>>) -> Self {
         self.copy_speeds = speeds.into();

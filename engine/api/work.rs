@@ -69,6 +69,11 @@ impl Engine {
     /// A device that can access both makes the copy; the returned fence signals when it is done. If there is no
     /// such device, the bytes are copied through staging memory, and the call returns when they have arrived.
     ///
+    /// If no work is pending, and the host reads and writes both buffers at full speed, it copies those that are faster
+    /// by the host, and a part of large ones while the device copies the rest: for at most 1 ms, in this call. The
+    /// first copy of more than 64 KiB measures the speeds, as the first move does
+    /// ([`crate::EngineDescriptor::copy_speeds`]).
+    ///
     /// The bytes are read and written where the buffers are kept, whatever their placements. The copy is ordered behind the buffers' fences. Later uses through peerbuf wait for it.
     ///
     /// # Errors

@@ -221,6 +221,70 @@ fn a_large_copy_is_split_between_a_device_and_the_host() {
 }
 
 #[test]
+fn a_large_copy_between_buffers_is_split_and_each_byte_is_copied_once() {
+    let row = |bytes, host, device| {
+        let [host, device] = [host, device].map(Duration::from_micros);
+        CopySpeed { bytes, host, device }
+    };
+    let rig = rig_with(CopySpeeds::new(&[row(4096, 1, 20), row(2 * MIB, 200, 120)], true));
+    let [one, two] = rig.two_of_one_adapter();
+    let engine = rig.engine();
+    let size = 8 * MIB + 300;
+    let source = create(engine, &one, size, 1, true);
+    let target = create(engine, &two, size, 2, true);
+    let mut expected = bytes::sequence(2, size);
+    for (from, to, len) in [(0, 0, size), (100, 52, 8 * MIB + 1), (7, 300, 5 * MIB), (0, 0, MIB)] {
+        let by_host = engine.calls().host_copied_bytes();
+        let copy = || {
+            let copied = engine.copy(&source, &target, CopyRegion { from, to, len });
+            copied.expect("a copy").wait(LONG).expect("it ends");
+        };
+        // The first copy proves the routes.
+        let made = submissions(engine, copy);
+        assert!(
+            made == 1 || from == 0 && len == size,
+            "{made}: the device copies what the host does not"
+        );
+        let by_host = engine.calls().host_copied_bytes() - by_host;
+        assert!(
+            if len < 4 * MIB { by_host == 0 } else { (MIB..len).contains(&by_host) },
+            "{by_host}"
+        );
+        let part = &bytes::sequence(1, size)[from as usize..][..len as usize];
+        expected[to as usize..][..part.len()].copy_from_slice(part);
+        bytes::assert_same(&bytes::read(&target), &expected, "copied by both");
+    }
+    // What the host cannot map the device copies, all of it.
+    let hidden = create(engine, &one, size, 3, false);
+    let by_host = engine.calls().host_copied_bytes();
+    let copied = engine.copy(&hidden, &target, CopyRegion::first(size)).expect("a copy");
+    copied.wait(LONG).expect("it ends");
+    assert_eq!(engine.calls().host_copied_bytes(), by_host);
+    bytes::assert_sequence(&target, 3, "copied by the device");
+}
+
+#[test]
+fn the_first_large_copy_between_buffers_measures_and_small_ones_do_not() {
+    let rig = rig_with(None);
+    let engine = rig.engine();
+    let [one, two] = rig.two_of_one_adapter();
+    let size = (64 << 10) + 4;
+    let [source, target] =
+        [(&one, 1), (&two, 2)].map(|(home, seed)| create(engine, home, size, seed, true));
+    for (len, known) in [(64 << 10, false), (size, true)] {
+        let copied = engine.copy(&source, &target, CopyRegion::first(len)).expect("a copy");
+        copied.wait(LONG).expect("it ends");
+        assert_eq!(engine.copy_speeds(&two).expect("ours").is_some(), known, "{len} bytes");
+        bytes::assert_same(
+            &bytes::read(&target)[..len as usize],
+            &bytes::sequence(1, len),
+            "copied",
+        );
+    }
+    assert_eq!(engine.copy_speeds(&one).expect("ours"), None, "not the home of the destination");
+}
+
+#[test]
 fn copy_speeds_are_measured_once_on_an_idle_device() {
     let rig = rig_with(None);
     let engine = rig.engine();

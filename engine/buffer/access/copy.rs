@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::memory::Allocation;
 use crate::observe::StallCause;
 use crate::sync::{Fence, Usage};
-use crate::transfer::{self, Span, Unfinished};
+use crate::transfer::{self, Span, Unfinished, path};
 
 /// Copies bytes between two buffers: by the host where that is faster, else by a device that sees both, else
 /// through staging memory.
@@ -33,6 +33,7 @@ pub(crate) fn copy(
     }
     from.leave_exported()?;
     to.leave_exported()?;
+    measure_speeds(from, to, region)?;
     let by_host = || Pair::lock(set, from, to)?.copy_by_host(from, to, region);
     if retry_on_oom(set, to.home_id(), [&**from, &**to], by_host)? {
         return Ok(Fence::signalled());
@@ -43,6 +44,23 @@ pub(crate) fn copy(
         buffer.auto_migrate(to.home_id(), &mut allowance);
     }
     retry_on_oom(set, to.home_id(), [&**from, &**to], || copy_once(set, from, to, region))
+}
+
+/// Measures how fast the host and the device copy, if that is unknown and decides how these bytes are copied. Under the
+/// reservations it would be too late.
+fn measure_speeds(from: &BufferInner, to: &BufferInner, region: CopyRegion) -> Result<()> {
+    let core = to.core();
+    if region.len <= path::ASSUMED_HOST_BYTES || core.known_speeds(to.home_id()).is_some() {
+        return Ok(());
+    }
+    let is_fast = |buffer: &BufferInner| {
+        let state = buffer.lock();
+        buffer.backing(&state).map(|backing| backing.allocation().is_fast_for_host())
+    };
+    if is_fast(from)? && is_fast(to)? {
+        core.speeds(to.home_id());
+    }
+    Ok(())
 }
 
 /// Copies by a device, or through staging memory if no device sees both buffers.
@@ -75,7 +93,7 @@ fn copy_once(
         }
         match executor {
             Some(device) => {
-                if let Some(fence) = pair.copy_on(set, to, &device, region, &writers)? {
+                if let Some(fence) = pair.copy_on(set, (from, to), &device, region, &writers)? {
                     from.count_access_to(pair.from(), device.id(), region.len);
                     to.count_access_to(pair.to(), device.id(), region.len);
                     return Ok(fence);

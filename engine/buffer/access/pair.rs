@@ -5,12 +5,12 @@ use std::sync::Arc;
 use crate::access::Access;
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::state::{DirtyRanges, State};
-use crate::device::{DeviceId, DeviceInner};
+use crate::device::{DeviceId, DeviceInner, Waits};
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Content, HostWait, View, copy_by_host};
 use crate::sync::{Fence, Index, Locked, RejectionWatch, TimedOut, Usage, lock_many, waits_on};
 use crate::transfer::path::{self, CopyChoice, CopyConditions, PAUSE};
-use crate::transfer::{self, Refusal, RefusalReason, Route, Span};
+use crate::transfer::{self, CopySpeeds, Refusal, RefusalReason, Route, Span};
 
 /// The bytes that a copy transfers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,9 +137,7 @@ impl<'a> Pair<'a> {
         let quick = source.is_fast_for_host() && target.is_fast_for_host();
         let (bytes, idle) = (region.len, quick && self.is_idle());
         let conditions = CopyConditions { bytes, one_device: true, quick, idle, divisible: false };
-        // The same speeds as for a move of the destination.
-        let speeds = to.core().known_speeds(to.home_id()).unwrap_or(path::assumed());
-        if path::choose(conditions, speeds, PAUSE) != CopyChoice::Host {
+        if path::choose(conditions, speeds(to), PAUSE) != CopyChoice::Host {
             return Ok(false);
         }
         from.check_usable(self.from())?;
@@ -176,7 +174,7 @@ impl<'a> Pair<'a> {
     pub(super) fn copy_on(
         &mut self,
         set: &Buffers,
-        to_buffer: &BufferInner,
+        (from_buffer, to_buffer): (&BufferInner, &BufferInner),
         device: &Arc<DeviceInner>,
         region: CopyRegion,
         writers: &[Fence],
@@ -188,7 +186,8 @@ impl<'a> Pair<'a> {
         let (Some(from), Some(to)) = (view_of(self.from()), view_of(self.to())) else {
             return Ok(None);
         };
-        let len = region.len;
+        let host = self.host_part(to_buffer, region);
+        let len = region.len - host;
         let source = Span { view: &from.0, offset: from.1 + region.from, len };
         let target = Span { view: &to.0, offset: to.1 + region.to, len };
         let waits = waits_on(&set.core.bridges, device, &self.waits())?;
@@ -206,8 +205,80 @@ impl<'a> Pair<'a> {
         }
         let usage = if scrubs { Usage::Move } else { Usage::Write };
         state.fences().add(usage, fence);
-        let written = DirtyRanges::of(region.to..region.to + len, to_buffer.size);
+        let written = DirtyRanges::of(region.to..region.to + region.len, to_buffer.size);
         to_buffer.note_submitted(self.to(), &written, device.id(), &submitted);
+        let fence = submitted?;
+        if host == 0 {
+            return Ok(Some(fence));
+        }
+        let rest = CopyRegion { from: region.from + len, to: region.to + len, len: host };
+        let both = (from_buffer, to_buffer);
+        Ok(Some(self.copy_rest(both, device, rest, writers)?.unwrap_or(fence)))
+    }
+
+    /// How many of the last bytes the host copies while a device copies those before them: 0 where it may not, or where
+    /// that does not pay. The choice is that of a move of the destination.
+    fn host_part(&mut self, to_buffer: &BufferInner, region: CopyRegion) -> u64 {
+        let is_idle = self.is_idle();
+        let suits = |state: &mut State| {
+            state.location().backing().is_some_and(|backing| {
+                let allocation = backing.allocation();
+                let mapped = allocation.host().is_ok_and(|host| host.is_some());
+                // Fresh memory counts as written once the submission that writes all of it was made.
+                backing.content() == Content::Valid
+                    && allocation.is_coherent_and_fast_for_host()
+                    && !allocation.is_dma_buf()
+                    && mapped
+            })
+        };
+        let bytes = region.len;
+        let divisible = is_idle && suits(self.from()) && suits(self.to());
+        if !divisible {
+            return 0;
+        }
+        let conditions =
+            CopyConditions { bytes, one_device: true, quick: true, idle: true, divisible };
+        match path::choose(conditions, speeds(to_buffer), PAUSE) {
+            CopyChoice::Device { host } if host < bytes => host,
+            _ => 0,
+        }
+    }
+
+    /// Copies the host's part while the device copies the rest. If the host cannot, submits this part to the device as
+    /// well, and returns the fence of that, which is behind the first one.
+    #[expect(unsafe_code, reason = "copying between mapped memory that is not in use")]
+    fn copy_rest(
+        &mut self,
+        (from_buffer, to_buffer): (&BufferInner, &BufferInner),
+        device: &Arc<DeviceInner>,
+        region: CopyRegion,
+        writers: &[Fence],
+    ) -> Result<Option<Fence>> {
+        let located = |buffer: &BufferInner, state: &State| {
+            let backing = buffer.backing(state)?;
+            let allocation = Arc::clone(backing.allocation());
+            let view = allocation.existing_view(device.id());
+            Ok::<_, Error>((allocation, backing.offset(), view))
+        };
+        let (source, from, source_view) = located(from_buffer, self.from())?;
+        let (target, to, target_view) = located(to_buffer, self.to())?;
+        let (from, to, len) = (from + region.from, to + region.to, region.len);
+        // SAFETY: the region lies within both buffers, which by their invariants have so many bytes there, and does
+        // not overlap. Both reservations are held, and both were idle before the submission (`host_part`). Of the
+        // region, which the submission neither reads nor writes, there is no other user.
+        let copied = unsafe { copy_by_host((&source, from), (&target, to), len, HostWait::Never) };
+        if matches!(copied, Ok(true)) {
+            return Ok(None);
+        }
+        let (Some(source), Some(target)) = (source_view, target_view) else { return Ok(None) };
+        let watch = RejectionWatch::main(device);
+        let spans =
+            (Span { view: &source, offset: from, len }, Span { view: &target, offset: to, len });
+        let submitted = transfer::copy(device, Waits::default(), spans.0, spans.1);
+        let submitted = submitted.map(|fence| fence.depends_on(writers));
+        let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
+        self.from().fences().add(Usage::Read, fence.clone());
+        self.to().fences().add(Usage::Write, fence);
         submitted.map(Some)
     }
 
@@ -231,6 +302,11 @@ impl<'a> Pair<'a> {
         }
         Ok(located)
     }
+}
+
+/// The copy speeds of the destination's home device, as for a move of it.
+fn speeds(to: &BufferInner) -> &CopySpeeds {
+    to.core().known_speeds(to.home_id()).unwrap_or(path::assumed())
 }
 
 /// Returns the device's view of the buffer's allocation, for a copy; imports the allocation if there is none yet.

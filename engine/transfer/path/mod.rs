@@ -19,4 +19,4 @@ pub(crate) use bounce::{BounceEnd, BouncePath};
 pub(crate) use calibrate::measure;
 pub(crate) use choose::{CopyChoice, CopyConditions, MOMENT, PART, PAUSE, choose};
 pub(crate) use ring::{Unfinished, staged_copy};
-pub(crate) use speeds::assumed;
+pub(crate) use speeds::{ASSUMED_HOST_BYTES, assumed};
