@@ -273,12 +273,25 @@ impl<'a> Recorded<'a> {
     /// Records a copy of the first `size` bytes and discards the former recording. The commands release ownership
     /// of the destination, which Vulkan requires if another device shares it.
     pub(crate) fn record(&self, from: &Block<'_>, to: &Block<'_>, size: u64) -> Outcome<()> {
+        self.record_parts(from, to, size, size)
+    }
+
+    /// As [`Recorded::record`], with one command for each `part` bytes.
+    pub(crate) fn record_parts(
+        &self,
+        from: &Block<'_>,
+        to: &Block<'_>,
+        size: u64,
+        part: u64,
+    ) -> Outcome<()> {
         let (raw, commands) = (self.device.raw(), self.commands);
         // SAFETY: the command buffer is new, or has run and may be reset.
         unsafe { raw.begin_command_buffer(commands, &vk::CommandBufferBeginInfo::default()) }?;
-        let region = [vk::BufferCopy { src_offset: 0, dst_offset: 0, size }];
-        // SAFETY: being recorded; both buffers are live, of this device, and `size` bytes long.
-        unsafe { raw.cmd_copy_buffer(commands, from.buffer, to.buffer, &region) };
+        for offset in (0..size / part).map(|index| index * part) {
+            let region = [vk::BufferCopy { src_offset: offset, dst_offset: offset, size: part }];
+            // SAFETY: being recorded; both buffers are live, of this device, and `size` bytes long.
+            unsafe { raw.cmd_copy_buffer(commands, from.buffer, to.buffer, &region) };
+        }
         let release = vk::BufferMemoryBarrier::default()
             .buffer(to.buffer)
             .size(size)

@@ -6,6 +6,7 @@
 //! are measured and what they mean. A figure that misses its target is not a failure; wrong bytes and failed
 //! calls are.
 
+mod best_way;
 mod by_hand;
 mod copy;
 mod drivers;
@@ -16,6 +17,7 @@ mod hand;
 mod handover;
 mod heap;
 mod held;
+mod host;
 mod imports;
 mod latency;
 mod live;
@@ -56,7 +58,7 @@ struct Group {
     measure: fn(&Setup) -> Outcome<Vec<Figure>>,
 }
 
-const GROUPS: &[Group] = &[
+static GROUPS: &[Group] = &[
     Group { ids: &["share_one_more"], measure: share::one_more },
     Group { ids: &["create_share_destroy", "create_share_use_destroy"], measure: share::life },
     Group {
@@ -84,6 +86,11 @@ const GROUPS: &[Group] = &[
     Group { ids: &["pin_unpin", "pin_unpin_quota"], measure: resolve::pin },
     Group { ids: &["copy_64m_vs_ash"], measure: copy::vs_ash },
     Group { ids: &["copy_64m_vs_memcpy"], measure: copy::vs_memcpy },
+    Group { ids: &["copy_best_way"], measure: best_way::copy },
+    Group { ids: &["host_write_4k"], measure: host::write },
+    Group { ids: &["host_touch_16"], measure: host::touch },
+    Group { ids: &["create_use_16m"], measure: host::create_use },
+    Group { ids: &["migrate_4096_small"], measure: moves::small },
     Group { ids: &["copy_4k_latency"], measure: latency::copy },
     Group { ids: &["handover_64m"], measure: handover::handover },
     Group {

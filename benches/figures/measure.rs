@@ -24,6 +24,12 @@ impl Plan {
     /// For operations of milliseconds.
     pub(crate) const MILLISECONDS: Self = Self { rounds: 101, batch: Duration::ZERO };
 
+    /// For one of many comparisons, of operations of microseconds.
+    pub(crate) const SHORT: Self = Self { rounds: 51, batch: Duration::from_micros(500) };
+
+    /// For one of many comparisons, of operations of up to a tenth of a second.
+    pub(crate) const LONG: Self = Self { rounds: 11, batch: Duration::ZERO };
+
     /// For operations of microseconds against operations of many milliseconds: ratios so far from 1 need fewer
     /// rounds.
     pub(crate) const UNEQUAL: Self = Self { rounds: 51, batch: Duration::from_micros(500) };

@@ -13,7 +13,7 @@ use crate::by_hand::{ByHand, check_pattern, write_pattern};
 use crate::figure::Figure;
 use crate::hand::{Block, Recorded};
 use crate::measure::{Compared, Plan, compare};
-use crate::setup::Setup;
+use crate::setup::{Setup, TIMEOUT};
 use crate::share::{create_on, fill, verify};
 
 /// Small, since both sides copy the same bytes and the rest is compared.
@@ -320,6 +320,65 @@ fn compare_batch(setup: &Setup) -> Outcome<Compared> {
     Ok(compared)
 }
 
+const MANY: u64 = 4096;
+const MANY_SIZE: u64 = 4 << 10;
+
+/// `migrate_4096_small`: moves 4096 buffers of 4 KiB to the other device and back. By hand: as many copies between two
+/// allocations that both devices have imported, recorded anew, in one submission that is waited for.
+pub(crate) fn small(setup: &Setup) -> Outcome<Vec<Figure>> {
+    let ours = (0..MANY)
+        .map(|_| {
+            let buffer = create_on(setup, &setup.near, MANY_SIZE)?;
+            fill_by_host(&buffer)?;
+            Ok(buffer)
+        })
+        .collect::<Outcome<Vec<_>>>()?;
+    let by_hand = Pair::new(setup, MANY * MANY_SIZE)?;
+    let homes = [&setup.near, &setup.far].map(|home| DomainId::Vram(home.id()));
+    let (mut turn, mut their_turn) = (0, 0);
+    let compared = compare(
+        Plan::LONG,
+        || {
+            turn = 1 - turn;
+            let moves: Vec<_> = ours.iter().map(|buffer| (buffer, homes[turn])).collect();
+            for moved in setup.engine.migrate_many(&moves) {
+                moved?;
+            }
+            ours.iter().try_for_each(|buffer| Ok(buffer.wait(Access::Read, TIMEOUT)?))
+        },
+        || {
+            their_turn = 1 - their_turn;
+            let (to, from) = (&by_hand.blocks[their_turn], &by_hand.crossings[1 - their_turn]);
+            let copies = &by_hand.copies[their_turn];
+            copies.record_parts(from, to, MANY * MANY_SIZE, MANY_SIZE)?;
+            copies.run()
+        },
+    )?;
+    check_pattern(&setup.far, &by_hand.blocks[1], by_hand.size)?;
+    ours.iter().try_for_each(check_by_host)?;
+    Ok(vec![Figure::speed(
+        "migrate_4096_small",
+        "move 4096 buffers of 4 KiB",
+        "4096 copies recorded and submitted at once",
+        Some(0.9),
+        compared,
+    )])
+}
+
+fn fill_by_host(buffer: &SharedBuffer) -> Outcome<()> {
+    let host = buffer.host_access(Access::Write)?;
+    host.fill(0, usize::try_from(MANY_SIZE)?, 0xa5)?;
+    Ok(host.end()?)
+}
+
+fn check_by_host(buffer: &SharedBuffer) -> Outcome<()> {
+    let mut bytes = vec![0; usize::try_from(MANY_SIZE)?];
+    let host = buffer.host_access(Access::Read)?;
+    host.read(0, &mut bytes)?;
+    host.end()?;
+    if bytes.iter().all(|&byte| byte == 0xa5) { Ok(()) } else { Err("wrong bytes".into()) }
+}
+
 /// A small buffer, and its importer on the other device.
 struct Small {
     buffer: SharedBuffer,
@@ -343,7 +402,7 @@ struct Pair<'a> {
     copies: [Recorded<'a>; 2],
     /// Each home's own memory, and the other one's view of it.
     blocks: [Block<'a>; 2],
-    _crossings: [Block<'a>; 2],
+    crossings: [Block<'a>; 2],
 }
 
 impl<'a> Pair<'a> {
@@ -359,6 +418,6 @@ impl<'a> Pair<'a> {
         ];
         // One copy first, so that both allocations have the bytes.
         copies[1].run()?;
-        Ok(Self { size, copies, blocks, _crossings: crossings })
+        Ok(Self { size, copies, blocks, crossings })
     }
 }

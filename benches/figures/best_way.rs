@@ -1,0 +1,107 @@
+//! Copies of all sizes, each against the fastest single way to copy as many bytes.
+#![expect(unsafe_code, reason = "stores that bypass the caches")]
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+
+use peerbuf::CopyRegion;
+
+use crate::Outcome;
+use crate::by_hand::{ByHand, write_pattern};
+use crate::figure::{Figure, time};
+use crate::hand::Recorded;
+use crate::measure::{Compared, Plan, compare};
+use crate::setup::{Setup, TIMEOUT};
+use crate::share::{create_on, fill, verify};
+
+const SEED: u32 = 2026;
+const SIZES: std::ops::RangeInclusive<u32> = 12..=28;
+
+/// `copy_best_way`: sizes from 4 KiB to 256 MiB by powers of two. Each is compared with `memcpy` on the heap, with
+/// stores that bypass the caches, and with one recorded copy. The value is that of the worst size.
+pub(crate) fn copy(setup: &Setup) -> Outcome<Vec<Figure>> {
+    let mut worst: Option<Compared> = None;
+    let mut all = String::new();
+    for bits in SIZES {
+        let (way, compared) = against_best(setup, 1 << bits)?;
+        let (ours, theirs) = (time(compared.ours), time(compared.baseline));
+        write!(all, "{}{} KiB {way} {ours} / {theirs}", separator(&all), (1u64 << bits) >> 10)?;
+        if worst.is_none_or(|worst| compared.ratio.median < worst.ratio.median) {
+            worst = Some(compared);
+        }
+    }
+    let compared = worst.ok_or("no size")?;
+    // The table has one row; the sizes that it stands for are in its description.
+    let what: &'static str = format!("copy of the worst size ({all})").leak();
+    Ok(vec![Figure::speed("copy_best_way", what, "the best way by hand", Some(0.9), compared)])
+}
+
+fn separator(text: &str) -> &'static str {
+    if text.is_empty() { "" } else { ", " }
+}
+
+/// Compares with each way, and returns the one that was fastest.
+fn against_best(setup: &Setup, size: u64) -> Outcome<(&'static str, Compared)> {
+    let (near, far) = (&setup.near, &setup.far);
+    let plan = if size < 1 << 20 { Plan::SHORT } else { Plan::LONG };
+    let from = create_on(setup, near, size)?;
+    let to = create_on(setup, far, size)?;
+    fill(&from, near, SEED)?;
+    fill(&to, far, !SEED)?;
+    let ours = || Ok(setup.engine.copy(&from, &to, CopyRegion::first(size))?.wait(TIMEOUT)?);
+    // The first copy may measure.
+    ours()?;
+    let mut ways = Vec::new();
+    {
+        let bytes = usize::try_from(size)?;
+        let (source, mut target) = (vec![0xa5u8; bytes], vec![0x5au8; bytes]);
+        let memcpy = || {
+            black_box(&mut target).copy_from_slice(black_box(&source));
+            Ok(())
+        };
+        ways.push(("memcpy", compare(plan, ours, memcpy)?));
+        let past = || {
+            past_the_cache(black_box(&mut target), black_box(&source));
+            Ok(())
+        };
+        ways.push(("past the cache", compare(plan, ours, past)?));
+    }
+    let sources = ByHand::new(near, far, setup.handle, size)?;
+    let targets = ByHand::new(far, near, setup.handle, size)?;
+    let source = sources.create()?;
+    write_pattern(near, &source, size)?;
+    let seen = sources.share(&source)?;
+    let target = targets.create()?;
+    let recorded = Recorded::copy(far, &seen, &target, size)?;
+    ways.push(("device", compare(plan, ours, || recorded.run())?));
+    verify(&to, far, SEED)?;
+    let best = |a: &(_, Compared), b: &(_, Compared)| a.1.ratio.median.total_cmp(&b.1.ratio.median);
+    ways.into_iter().min_by(best).ok_or_else(|| "no way".into())
+}
+
+/// Copies with non-temporal stores. Without them it is `memcpy`.
+#[cfg(target_arch = "x86_64")]
+fn past_the_cache(to: &mut [u8], from: &[u8]) {
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+    let head = to.as_ptr().align_offset(16).min(to.len());
+    to[..head].copy_from_slice(&from[..head]);
+    let (to, from) = (&mut to[head..], &from[head..]);
+    let (to, to_rest) = to.as_chunks_mut::<16>();
+    let (from, from_rest) = from.as_chunks::<16>();
+    for (to, from) in to.iter_mut().zip(from) {
+        let (to, from): (*mut __m128i, *const __m128i) =
+            (to.as_mut_ptr().cast(), from.as_ptr().cast());
+        // SAFETY: 16 bytes are readable there.
+        let vector = unsafe { _mm_loadu_si128(from) };
+        // SAFETY: 16 bytes are writable there, and the address is aligned, since the head was split off.
+        unsafe { _mm_stream_si128(to, vector) };
+    }
+    // SAFETY: a fence has no requirements.
+    unsafe { _mm_sfence() };
+    to_rest.copy_from_slice(from_rest);
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn past_the_cache(to: &mut [u8], from: &[u8]) {
+    to.copy_from_slice(from);
+}
