@@ -129,8 +129,9 @@ fn memory_that_was_zeroed_while_idle_is_not_zeroed_at_its_use() {
             let use_all =
                 || new.iter().for_each(|buffer| bytes::assert_zero(buffer, device.name()));
             assert_eq!(zeroed(&rig, use_all), 0, "{size} bytes");
+            drop(new);
+            engine.trim();
         }
-        engine.trim();
     }
 }
 
