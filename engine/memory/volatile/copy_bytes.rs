@@ -3,6 +3,9 @@
 //! Each is in assembly, which does relaxed atomic accesses of bytes, several in one instruction: see the parent's
 //! documentation.
 
+#[cfg(any(miri, not(target_arch = "x86_64")))]
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
 /// Bytes of a word, at whose multiples words are accessed.
 pub(super) const WORD: usize = 8;
 
