@@ -117,7 +117,7 @@ impl Backing {
         self.content = Content::Valid;
     }
 
-    /// Marks the bytes as stale: they are scrubbed before the next use.
+    /// Marks the bytes as stale: they are scrubbed before the next use, that of another owner included.
     pub(crate) fn mark_stale(&mut self) {
         // An access of the host that is still open zeroes nothing later on.
         self.finish_scrub();
@@ -177,7 +177,9 @@ impl Drop for Backing {
             Some(cut) => {
                 // Without its pool the engine is gone, and the slab is freed with its last backing.
                 if let Some(pool) = self.slab.pool() {
-                    pool.release_slot(cut, self.slot, self.content != Content::Zeroed);
+                    // A panic may have come between a write and the mark.
+                    let zeroed = self.content == Content::Zeroed && !std::thread::panicking();
+                    pool.release_slot(cut, self.slot, !zeroed);
                 }
                 allocation.domain().credit((*slot_size, self.group));
             }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::common::gate::Gate;
 use crate::common::note::Note;
 use crate::common::until::until;
-use crate::common::{LONG, Rig, bytes};
+use crate::common::{LONG, Rig, bytes, wait_idle};
 use ash::vk;
 use peerbuf::device::Call;
 use peerbuf::transfer::{CopySpeed, CopySpeeds};
 use peerbuf::{
-    BufferDescriptor, CopyRegion, Device, DomainId, Engine, Migration, Result, SharedBuffer,
+    BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, Migration, Result, SharedBuffer,
 };
 
 const MIB: u64 = 1 << 20;
@@ -170,6 +170,44 @@ fn a_failed_bounce_copy_leaves_the_buffer_in_place() {
     }
     assert!(failed >= 6, "three steps on each side, and {failed} could fail");
     bytes::assert_sequence(&buffer, 1, "moved");
+}
+
+#[test]
+fn a_destination_that_was_written_and_not_used_is_zeroed_for_its_next_owner() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [from, to] = unconnected(&rig);
+    let size = 5 * MIB;
+    // The destination is zeros, and is known to be: it need not be zeroed for a buffer that gets it unwritten.
+    drop(create(engine, &to, size, 9, true));
+    wait_idle(&[&to]);
+    let zeroed = engine.zero_unused(u64::MAX);
+    let is_zeroed_ahead = zeroed >= size;
+    let buffer = create(engine, &from, size, 1, false);
+    let gate = Gate::close(&from);
+    std::thread::scope(|scope| {
+        let moving = scope.spawn(|| buffer.migrate(vram(&to)));
+        until(
+            || (engine.report().buffers[0].moving, moving.is_finished()),
+            |&(moving, finished)| {
+                assert!(!finished, "the move needs the blocked device");
+                moving
+            },
+        );
+        let revoked = scope.spawn(|| buffer.revoke());
+        until(|| buffer.is_revoked(), |&is_revoked| is_revoked);
+        gate.open();
+        let error = moving.join().expect("no panic").expect_err("revoked during the copy");
+        assert!(matches!(error, Error::Revoked { .. }), "{error}");
+        revoked.join().expect("no panic").expect("no use is left");
+    });
+    assert_eq!((buffer.domain(), buffer.generation()), (vram(&from), 0), "not moved");
+    engine.calls().set_unmappable_device_memory(false);
+    let before = engine.calls().zeroed_bytes();
+    let next = engine.create_buffer(&to, BufferDescriptor::new(size)).expect("there is room");
+    bytes::assert_zero(&next, "where the bytes of the move were");
+    let zeroed_now = engine.calls().zeroed_bytes() - before;
+    assert!(!is_zeroed_ahead || zeroed_now >= size, "{zeroed_now}: it has the same slot");
 }
 
 // ---- a device sees both backings ----

@@ -68,16 +68,20 @@ impl Lender<'_> {
     }
 }
 
-/// Releases an unused destination once `fences` have signalled. The reservation is held.
+/// Releases an unused destination once `fences` have signalled. Bytes of the buffer may be in it. The reservation is
+/// held.
 pub(super) fn release_unused(
     buffer: &BufferInner,
     state: &mut State,
-    (backing, lender): (Backing, Option<Lender<'_>>),
+    (mut backing, lender): (Backing, Option<Lender<'_>>),
     fences: Fences,
 ) {
     match lender {
         Some(lender) => lender.give_back(state, backing, fences),
-        None => retire(buffer, backing, fences),
+        None => {
+            backing.mark_stale();
+            retire(buffer, backing, fences);
+        }
     }
 }
 
@@ -97,10 +101,12 @@ impl Deref for Destination<'_> {
 }
 
 impl Drop for Destination<'_> {
-    /// Returns the backing to its lender. No device has begun to write it. The host may have written part of
-    /// it, but only ranges that the buffer has dirtied since.
+    /// Returns the backing to its lender, or frees it. No device has begun to write it. The host may have written it:
+    /// of a lent one only ranges that the buffer has dirtied since. Another one is stale, so that its next owner does not
+    /// see these bytes.
     fn drop(&mut self) {
-        let (Some(backing), Some(lender)) = (self.backing.take(), self.lender) else { return };
+        let Some(mut backing) = self.backing.take() else { return };
+        let Some(lender) = self.lender else { return backing.mark_stale() };
         // This never waits, since this thread may hold the reservation. If the reservation is taken, the
         // backing is freed as any other.
         if let Some(mut state) = lender.buffer.reservation.try_lock(&lender.buffer.core().queues) {
