@@ -111,10 +111,13 @@ impl Backing {
         self.content
     }
 
-    /// Marks the bytes as the owner's. The caller has written all of them, or zeroed the rest.
+    /// Marks the bytes as the owner's. The caller has written all of them, or zeroed the rest; of bytes that are scrubbed in
+    /// parts, this zeroes the rest.
     pub(crate) fn make_valid(&mut self) {
-        self.finish_scrub();
-        self.content = Content::Valid;
+        match self.content {
+            Content::Partial => self.finish_scrub(),
+            _ => self.content = Content::Valid,
+        }
     }
 
     /// Marks the bytes as stale: they are scrubbed before the next use, that of another owner included.
@@ -129,7 +132,11 @@ impl Backing {
     /// for the `first` access of the host.
     pub(crate) fn scrub_in_parts(&mut self, size: u64, first: bool) -> Option<Arc<ScrubMap>> {
         if self.content == Content::Partial {
-            return self.slab.scrubs.get(self.slot);
+            let map = self.slab.scrubs.get(self.slot);
+            if map.is_none() {
+                self.content = Content::Stale;
+            }
+            return map;
         }
         let suits = self.content == Content::Stale && size >= PARTS_FROM && first;
         if !suits || !self.allocation().is_coherent_and_fast_for_host() {
@@ -147,16 +154,22 @@ impl Backing {
     }
 
     /// Zeroes the parts that the host has not touched, if the bytes are scrubbed in parts. This cannot fail, and takes
-    /// the lock of the map. The reservation must be held; accesses of the host may be open.
+    /// the lock of the map. The reservation must be held; accesses of the host may be open. After a panic the bytes are
+    /// still scrubbed in parts.
     pub(crate) fn finish_scrub(&mut self) {
-        if self.content == Content::Partial {
-            if let Some(map) = self.slab.scrubs.take(self.slot) {
-                // SAFETY: the memory was mapped when the map was made, and stays so while the allocation lives.
-                let zeroed = unsafe { map.finish() };
-                self.allocation().note_zeroed(zeroed);
-            }
-            self.content = Content::Valid;
+        if self.content != Content::Partial {
+            return;
         }
+        let Some(map) = self.slab.scrubs.get(self.slot) else {
+            // Without a map it is unknown what was zeroed.
+            self.content = Content::Stale;
+            return;
+        };
+        // SAFETY: the memory was mapped when the map was made, and stays so while the allocation lives.
+        let zeroed = unsafe { map.finish() };
+        self.slab.scrubs.take(self.slot);
+        self.content = Content::Valid;
+        self.allocation().note_zeroed(zeroed);
     }
 }
 

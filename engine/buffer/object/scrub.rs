@@ -18,8 +18,10 @@ impl BufferInner {
     /// This is done lazily, as the kernel zeroes pages at first touch: a buffer that is created and dropped
     /// without a use costs nothing. The reservation must be held.
     pub(in crate::buffer) fn make_valid(&self, state: &mut State) -> Result<()> {
-        // `Backing::make_valid` zeroes the rest of what the host has touched in parts.
-        if self.backing(state)?.content() == Content::Stale {
+        let backing = self.backing_mut(state)?;
+        // The rest of what the host has touched in parts.
+        backing.finish_scrub();
+        if backing.content() == Content::Stale {
             self.scrub(state)?;
         }
         self.backing_mut(state)?.make_valid();
