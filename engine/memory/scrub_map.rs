@@ -17,6 +17,10 @@ use super::volatile::HostPtr;
 /// Bytes that are zeroed at once: a page.
 const PART: u64 = 4 << 10;
 
+/// The most bytes that are written or zeroed at once with the lock held; a multiple of [`PART`]. A use by a device waits
+/// for the lock with its reservations held.
+const AT_ONCE: u64 = 256 << 10;
+
 /// Parts per word of the map.
 const BITS: u64 = 64;
 
@@ -47,27 +51,42 @@ impl ScrubMap {
     ///
     /// The memory that the map was created for is mapped, and `range` lies within it.
     pub(crate) unsafe fn before_read(&self, range: Range<u64>) -> u64 {
-        let parts = parts_of(&range);
-        if self.are_valid(&parts) {
+        if self.are_valid(&parts_of(&range)) {
             return 0;
         }
-        let _locked = self.lock();
-        // SAFETY: the caller's contract.
-        unsafe { self.zero(parts) }
+        let zero = |piece: Range<u64>| {
+            let _locked = self.lock();
+            // SAFETY: the caller's contract.
+            unsafe { self.zero(parts_of(&piece)) }
+        };
+        pieces_of(range).map(zero).sum()
     }
 
-    /// Calls `write`, which writes all of `range`, and makes its parts valid. Zeroes the bytes beside `range` in its
-    /// first and last part if they are not valid. Returns how many bytes were zeroed.
+    /// Calls `write` for pieces of `range`, in order, each of which it writes as a whole, and makes their parts valid.
+    /// Zeroes the bytes beside `range` in its first and last part if they are not valid. Returns how many bytes were
+    /// zeroed.
+    ///
+    /// Locks: that of the map, during each call of `write`, for at most [`AT_ONCE`] bytes.
     ///
     /// # Safety
     ///
     /// As for [`ScrubMap::before_read`].
-    pub(crate) unsafe fn write(&self, range: Range<u64>, write: impl FnOnce()) -> u64 {
-        let parts = parts_of(&range);
-        if self.are_valid(&parts) {
-            write();
+    pub(crate) unsafe fn write(&self, range: Range<u64>, mut write: impl FnMut(Range<u64>)) -> u64 {
+        if self.are_valid(&parts_of(&range)) {
+            write(range);
             return 0;
         }
+        // SAFETY: the caller's contract.
+        pieces_of(range).map(|piece| unsafe { self.write_piece(piece, &mut write) }).sum()
+    }
+
+    /// As [`ScrubMap::write`], at once.
+    ///
+    /// # Safety
+    ///
+    /// As for [`ScrubMap::before_read`].
+    unsafe fn write_piece(&self, range: Range<u64>, write: &mut impl FnMut(Range<u64>)) -> u64 {
+        let parts = parts_of(&range);
         let _locked = self.lock();
         let mut zeroed = 0;
         if !range.start.is_multiple_of(PART) {
@@ -78,7 +97,7 @@ impl ScrubMap {
             // SAFETY: as above.
             zeroed += unsafe { self.zero(parts.end - 1..parts.end) };
         }
-        write();
+        write(range);
         self.mark(parts);
         zeroed
     }
@@ -153,6 +172,17 @@ fn parts_of(range: &Range<u64>) -> Range<u64> {
     if range.is_empty() { 0..0 } else { range.start / PART..range.end.div_ceil(PART) }
 }
 
+/// A range in pieces of at most [`AT_ONCE`] bytes. All but the last end where a part ends.
+fn pieces_of(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let Range { mut start, end } = range;
+    std::iter::from_fn(move || {
+        let next = ((start / AT_ONCE + 1) * AT_ONCE).min(end);
+        let piece = start..next;
+        start = next;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
 /// The words of the map that have bits of `parts`, each with these bits.
 fn words(parts: &Range<u64>) -> impl Iterator<Item = (usize, u64)> + use<> {
     let (start, end) = (parts.start, parts.end);
@@ -207,13 +237,22 @@ mod tests {
     }
 
     fn write(start: HostPtr, map: &ScrubMap, range: Range<usize>) -> u64 {
-        let bytes = vec![7; range.len()];
-        // SAFETY: all ranges lie within the memory.
-        let at = unsafe { start.at(range.start) };
+        let mut written = range.start as u64;
+        let write = |piece: Range<u64>| {
+            assert!(piece.start == written && piece.end - piece.start <= AT_ONCE, "{piece:?}");
+            written = piece.end;
+            // CAST: within the memory.
+            let bytes = vec![7; (piece.end - piece.start) as usize];
+            // CAST: as above.
+            // SAFETY: all ranges lie within the memory.
+            let at = unsafe { start.at(piece.start as usize) };
+            // SAFETY: as above.
+            unsafe { at.write(&bytes) };
+        };
         // SAFETY: as above.
-        let write = || unsafe { at.write(&bytes) };
-        // SAFETY: as above.
-        unsafe { map.write(range.start as u64..range.end as u64, write) }
+        let zeroed = unsafe { map.write(range.start as u64..range.end as u64, write) };
+        assert_eq!(written, range.end as u64);
+        zeroed
     }
 
     #[test]

@@ -132,7 +132,11 @@ impl HostAccess {
     /// [`Error::OutOfBounds`], [`Error::WrongAccess`].
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let start = self.check(Access::Write, offset, bytes.len())?;
-        self.write_parts(offset..offset + bytes.len() as u64, || write_to(start, bytes));
+        self.write_parts(offset..offset + bytes.len() as u64, |part| {
+            // CAST: a part of `bytes`.
+            let (from, to) = ((part.start - offset) as usize, (part.end - offset) as usize);
+            write_to(offset_ptr(start, part.start - offset), &bytes[from..to]);
+        });
         Ok(())
     }
 
@@ -144,24 +148,25 @@ impl HostAccess {
     pub fn fill(&self, offset: u64, len: usize, value: u8) -> Result<()> {
         let start = self.check(Access::Write, offset, len)?;
         let chunk = [value; 4096];
-        self.write_parts(offset..offset + len as u64, || {
-            let mut done = 0;
-            while done < len {
-                let part = chunk.len().min(len - done);
-                write_to(offset_ptr(start, done as u64), &chunk[..part]);
-                done += part;
+        self.write_parts(offset..offset + len as u64, |part| {
+            let mut at = part.start;
+            while at < part.end {
+                let bytes = (chunk.len() as u64).min(part.end - at);
+                // CAST: no more than a chunk has.
+                write_to(offset_ptr(start, at - offset), &chunk[..bytes as usize]);
+                at += bytes;
             }
         });
         Ok(())
     }
 
-    /// Calls `write`, which writes all of `range`, and notes that it was written.
-    fn write_parts(&self, range: Range<u64>, write: impl FnOnce()) {
+    /// Calls `write` for all parts of `range`, each of which it writes as a whole, and notes that it was written.
+    fn write_parts(&self, range: Range<u64>, mut write: impl FnMut(Range<u64>)) {
         match &self.path {
             HostPath::Mapped { allocation, scrub: Some(scrub), .. } => {
                 write_scrubbing(allocation, scrub, range.clone(), write);
             }
-            _ => write(),
+            _ => write(range.clone()),
         }
         self.wrote(range);
     }
@@ -273,13 +278,13 @@ fn zero_before_read(allocation: &Allocation, scrub: &ScrubMap, range: Range<u64>
     allocation.note_zeroed(unsafe { scrub.before_read(range) });
 }
 
-/// Calls `write`, which writes all of `range`, and zeroes what is beside it as far as it is an earlier owner's.
+/// Calls `write` for all parts of `range`, and zeroes what is beside it as far as it is an earlier owner's.
 #[expect(unsafe_code, reason = "zeroing mapped memory")]
 fn write_scrubbing(
     allocation: &Allocation,
     scrub: &ScrubMap,
     range: Range<u64>,
-    write: impl FnOnce(),
+    write: impl FnMut(Range<u64>),
 ) {
     // SAFETY: as for `zero_before_read`.
     allocation.note_zeroed(unsafe { scrub.write(range, write) });
