@@ -153,6 +153,14 @@ impl Backing {
         Some(map)
     }
 
+    /// How many bytes [`Backing::finish_scrub`] would zero.
+    pub(crate) fn left_to_zero(&self) -> u64 {
+        match self.content {
+            Content::Partial => self.slab.scrubs.get(self.slot).map_or(0, |map| map.left()),
+            _ => 0,
+        }
+    }
+
     /// Zeroes the parts that the host has not touched, if the bytes are scrubbed in parts. This cannot fail, and takes
     /// the lock of the map. The reservation must be held; accesses of the host may be open. After a panic the bytes are
     /// still scrubbed in parts.

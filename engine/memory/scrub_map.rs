@@ -102,6 +102,17 @@ impl ScrubMap {
         zeroed
     }
 
+    /// How many bytes [`ScrubMap::finish`] would zero. Accesses of the host may make it less.
+    pub(super) fn left(&self) -> u64 {
+        let parts = words(&parts_of(&(0..self.len)));
+        let missing = |(word, mask): (usize, u64)| {
+            let valid = self.valid.get(word).map_or(0, |bits| bits.load(Relaxed));
+            u64::from((!valid & mask).count_ones())
+        };
+        // The last part may be shorter.
+        (parts.map(missing).sum::<u64>() * PART).min(self.len)
+    }
+
     /// Zeroes all parts that are not valid. Returns how many bytes these were.
     ///
     /// # Safety
@@ -297,10 +308,13 @@ mod tests {
         assert_eq!(read(0..PART), 0);
         assert_eq!(read(PART..PART + 1), PART);
         assert_eq!(read(PART..3 * PART), 0);
+        let left = LEN as u64 - 66 * PART;
+        assert_eq!(map.left(), left.next_multiple_of(PART), "in whole parts");
         // SAFETY: as above.
-        assert_eq!(unsafe { map.finish() }, LEN as u64 - 66 * PART);
+        assert_eq!(unsafe { map.finish() }, left);
         // SAFETY: as above.
         assert_eq!(unsafe { map.finish() }, 0);
+        assert_eq!(map.left(), 0);
         let own = |at: usize| at < 16 || (2 * STEP..66 * STEP).contains(&at);
         for (at, &byte) in memory.iter().enumerate() {
             assert_eq!(byte, if own(at) { 7 } else { 0 }, "byte {at}");

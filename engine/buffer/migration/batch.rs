@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::commit::{commit_with_copy, fences_of};
-use super::copier::{Copier, copied_bytes};
+use super::copier::{Copier, copied_bytes, zeroing_time};
 use super::destination::release_unused;
 use super::execute::{finish, finish_nowait, relocate};
 use super::in_progress::{ActiveMove, SuspendedMove, waits_before_move};
@@ -123,7 +123,10 @@ impl<'a> BatchState<'a> {
             return self.ended.push((index, Ok(MoveOutcome::Retry)));
         }
         let waits = waits_before_move(&mut state, &copier.device);
-        if !waits.is_empty() || copier.needs_bounce() {
+        // The host would zero it while all these reservations are held.
+        let host_time = self.host_time.min(copier.request.host_time());
+        let zeroes_long = zeroing_time(&state) > host_time;
+        if !waits.is_empty() || copier.needs_bounce() || zeroes_long {
             match self.may_block {
                 MayBlock::Wait => self.separate.push((index, plan, copier.request)),
                 MayBlock::Skip => self.ended.push((index, Ok(MoveOutcome::WouldBlock))),

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::copier::Copier;
+use super::copier::{Copier, zeroing_time};
 use super::execute::finish_nowait;
 use super::in_progress::{ActiveMove, waits_before_move};
 use super::plan::Plan;
@@ -39,7 +39,9 @@ impl BufferInner {
         if !matrix.is_current(self, &state) || !copier.is_current(&state) {
             return Ok(MoveOutcome::Retry);
         }
-        if would_block(&mut state, &copier) {
+        // What the host has not touched is zeroed before it moves.
+        let zeroes_long = zeroing_time(&state) > request.host_time();
+        if zeroes_long || would_block(&mut state, &copier) {
             return Ok(MoveOutcome::WouldBlock);
         }
         self.check_not_held(&state)?;
