@@ -111,12 +111,12 @@ pub(super) struct SlabSlots {
     /// The first slot that this slab has not given out.
     fresh: u32,
     /// Whether an owner's bytes may be in those from `fresh` on.
-    stale: bool,
-    /// Slots that were used and returned; those that hold an owner's bytes are flagged [`STALE`].
-    recycled: Vec<u32>,
+    fresh_stale: bool,
+    /// Slots that were returned and hold zeros.
+    zeroed: Vec<u32>,
+    /// Slots that were returned and hold an owner's bytes.
+    stale: Vec<u32>,
 }
-
-const STALE: u32 = 1 << 31;
 
 /// An allocated slot.
 pub(super) struct Taken {
@@ -130,7 +130,8 @@ impl SlabSlots {
     pub(super) fn new(slab: Arc<Slab>, bytes: u64, stale: bool) -> Self {
         let total = bytes / slab.slot_size;
         // CAST: a slab has at most 64 MiB / 256 B = 2^18 slots.
-        Self { slab, total: total as u32, fresh: 0, stale, recycled: Vec::new() }
+        let (total, zeroed) = (total as u32, Vec::new());
+        Self { slab, total, fresh: 0, fresh_stale: stale, zeroed, stale: Vec::new() }
     }
 
     pub(super) fn total(&self) -> u32 {
@@ -142,34 +143,38 @@ impl SlabSlots {
         u64::from(self.total) * self.slab.slot_size
     }
 
-    /// Takes a slot. The last one returned comes first, since it is most likely in a cache.
+    /// Takes a slot. Of those that hold zeros, and then of the others, the last one returned comes first, since it is most
+    /// likely in a cache.
     pub(super) fn take(&mut self) -> Option<Taken> {
-        if let Some(entry) = self.recycled.pop() {
-            return Some(Taken { slot: entry & !STALE, stale: entry & STALE != 0 });
+        if let Some(slot) = self.zeroed.pop() {
+            return Some(Taken { slot, stale: false });
+        }
+        if let Some(slot) = self.stale.pop() {
+            return Some(Taken { slot, stale: true });
         }
         let slot = self.fresh;
         if slot == self.total {
             return None;
         }
         self.fresh += 1;
-        Some(Taken { slot, stale: self.stale })
+        Some(Taken { slot, stale: self.fresh_stale })
     }
 
-    /// Takes the slot among those returned last that holds an owner's bytes.
+    /// Takes the slot returned last among those that hold an owner's bytes.
     pub(super) fn take_stale(&mut self) -> Option<u32> {
-        let last = self.recycled.iter().rposition(|entry| entry & STALE != 0)?;
-        Some(self.recycled.swap_remove(last) & !STALE)
+        self.stale.pop()
     }
 
     pub(super) fn give_back(&mut self, slot: u32, stale: bool) {
         debug_assert!(slot < self.fresh, "slot {slot} was never taken");
-        self.recycled.push(if stale { slot | STALE } else { slot });
+        let list = if stale { &mut self.stale } else { &mut self.zeroed };
+        list.push(slot);
     }
 
     /// How many slots are in use.
     pub(super) fn used(&self) -> u32 {
         // CAST: no more entries than slots.
-        self.fresh - self.recycled.len() as u32
+        self.fresh - (self.zeroed.len() + self.stale.len()) as u32
     }
 
     pub(super) fn is_unused(&self) -> bool {

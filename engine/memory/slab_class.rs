@@ -21,6 +21,8 @@ pub(super) struct SlabClass {
     open: [Vec<u32>; GROUPS],
     /// Bytes of all slots.
     held: u64,
+    /// Position at which [`SlabClass::take_stale`] goes on.
+    next_stale: u32,
 }
 
 #[derive(Debug)]
@@ -47,7 +49,8 @@ fn group_of(used: u32, total: u32) -> u8 {
 
 impl SlabClass {
     pub(super) const fn new() -> Self {
-        Self { slabs: Vec::new(), open: [const { Vec::new() }; GROUPS], held: 0 }
+        let open = [const { Vec::new() }; GROUPS];
+        Self { slabs: Vec::new(), open, held: 0, next_stale: 0 }
     }
 
     /// Bytes of all slots.
@@ -65,16 +68,24 @@ impl SlabClass {
         Some((slab, taken))
     }
 
-    /// Takes a free slot of an open slab that holds an owner's bytes.
+    /// Takes a free slot of an open slab that holds an owner's bytes. The search begins at the slab of the slot before, so
+    /// that to take all of them looks at each slab once.
     pub(super) fn take_stale(&mut self) -> Option<(Arc<Slab>, u32)> {
-        let mut slabs = (0..).zip(&mut self.slabs);
-        let (at, slab, slot) = slabs.find_map(|(at, entry)| {
-            let entry = entry.as_mut().filter(|entry| !entry.closed)?;
-            let slot = entry.slots.take_stale()?;
-            Some((at, Arc::clone(&entry.slots.slab), slot))
-        })?;
-        self.list(at);
-        Some((slab, slot))
+        // CAST: see `add`.
+        let end = self.slabs.len() as u32;
+        let first = self.next_stale.min(end);
+        for at in (first..end).chain(0..first) {
+            let entry = self.slabs[at as usize].as_mut().filter(|entry| !entry.closed);
+            if let Some(entry) = entry
+                && let Some(slot) = entry.slots.take_stale()
+            {
+                let slab = Arc::clone(&entry.slots.slab);
+                self.next_stale = at;
+                self.list(at);
+                return Some((slab, slot));
+            }
+        }
+        None
     }
 
     /// Adds the slab that `make` makes for its position.
@@ -270,6 +281,34 @@ mod tests {
         live.into_iter().for_each(|(index, slot)| drop(class.give_back(index, slot, false)));
         assert!(class.take_unused().len() <= 1, "all but one were returned before");
         assert_eq!(class.held(), 0);
+    }
+
+    #[test]
+    fn stale_slots_are_taken_once_each_and_are_given_out_as_zeros_once_zeroed() {
+        let mut class = SlabClass::new();
+        (0..3).for_each(|_| add(&mut class, 5));
+        let taken: Vec<_> = (0..15).map(|_| class.take().expect("there are fifteen")).collect();
+        // One of each slab stays in use.
+        let mut kept = HashSet::new();
+        for (slab, Taken { slot, .. }) in taken {
+            let index = slab.cut.expect("it is cut").index;
+            if !kept.insert(index) {
+                assert!(class.give_back(index, slot, true).is_none());
+            }
+        }
+        check(&class);
+        let mut zeroed = HashSet::new();
+        while let Some((slab, slot)) = class.take_stale() {
+            check(&class);
+            let index = slab.cut.expect("it is cut").index;
+            assert!(zeroed.insert((index, slot)), "slot {slot} of slab {index} was zeroed");
+            assert!(class.give_back(index, slot, false).is_none());
+            check(&class);
+        }
+        assert_eq!(zeroed.len(), 12);
+        let again: Vec<_> = std::iter::from_fn(|| class.take()).collect();
+        assert_eq!(again.len(), 12);
+        assert!(again.iter().all(|(_, taken)| !taken.stale), "zeros");
     }
 
     #[test]
