@@ -282,6 +282,23 @@ impl Pool {
         Some(warm.swap_remove(index))
     }
 
+    /// Keeps an unused allocation for reuse, up to [`WARM_BYTES`], unless another device has imported it than those of this
+    /// pool.
+    pub(super) fn keep(&self, unused: Warm) {
+        if unused.slab.allocation.is_viewed_by_others() {
+            return;
+        }
+        let mut warm = self.warm();
+        let kept: u64 = warm.iter().map(|warm| warm.slab.allocation.size()).sum();
+        if kept + unused.slab.allocation.size() <= WARM_BYTES {
+            warm.push(unused);
+        } else {
+            // It is freed without the lock.
+            drop(warm);
+            drop(unused);
+        }
+    }
+
     pub(super) fn class(&self, index: usize) -> MutexGuard<'_, SlabClass> {
         self.classes[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -344,18 +361,7 @@ impl Recycle for Pool {
         }
     }
 
-    /// Keeps it for reuse, up to [`WARM_BYTES`], unless another device has imported it than those of this pool.
     fn recycle(&self, whole: Arc<Slab>) {
-        if whole.allocation.is_viewed_by_others() {
-            return;
-        }
-        let mut warm = self.warm();
-        let kept: u64 = warm.iter().map(|warm| warm.slab.allocation.size()).sum();
-        if kept + whole.allocation.size() <= WARM_BYTES {
-            warm.push(Warm { slab: whole, stale: true });
-        } else {
-            drop(warm);
-            drop(whole);
-        }
+        self.keep(Warm { slab: whole, stale: true });
     }
 }

@@ -38,7 +38,8 @@ impl Pool {
             drop(warm);
             let len = slab.allocation.size();
             let done = zero(&slab.allocation, 0, len);
-            self.warm().push(Warm { slab, stale: !done });
+            // Others may have been returned meanwhile.
+            self.keep(Warm { slab, stale: !done });
             if !done {
                 break;
             }
