@@ -212,7 +212,7 @@ impl<'a> Pair<'a> {
             return Ok(Some(fence));
         }
         let rest = CopyRegion { from: region.from + len, to: region.to + len, len: host };
-        let both = (from_buffer, to_buffer);
+        let both = [(from_buffer, &*from.0), (to_buffer, &*to.0)];
         Ok(Some(self.copy_rest(both, device, rest, writers)?.unwrap_or(fence)))
     }
 
@@ -245,23 +245,21 @@ impl<'a> Pair<'a> {
     }
 
     /// Copies the host's part while the device copies the rest. If the host cannot, submits this part to the device as
-    /// well, and returns the fence of that, which is behind the first one.
+    /// well, and returns the fence of that, which is behind the first one. Each buffer comes with the device's view.
     #[expect(unsafe_code, reason = "copying between mapped memory that is not in use")]
     fn copy_rest(
         &mut self,
-        (from_buffer, to_buffer): (&BufferInner, &BufferInner),
+        [(from_buffer, source_view), (to_buffer, target_view)]: [(&BufferInner, &View); 2],
         device: &Arc<DeviceInner>,
         region: CopyRegion,
         writers: &[Fence],
     ) -> Result<Option<Fence>> {
         let located = |buffer: &BufferInner, state: &State| {
             let backing = buffer.backing(state)?;
-            let allocation = Arc::clone(backing.allocation());
-            let view = allocation.existing_view(device.id());
-            Ok::<_, Error>((allocation, backing.offset(), view))
+            Ok::<_, Error>((Arc::clone(backing.allocation()), backing.offset()))
         };
-        let (source, from, source_view) = located(from_buffer, self.from())?;
-        let (target, to, target_view) = located(to_buffer, self.to())?;
+        let (source, from) = located(from_buffer, self.from())?;
+        let (target, to) = located(to_buffer, self.to())?;
         let (from, to, len) = (from + region.from, to + region.to, region.len);
         // SAFETY: the region lies within both buffers, which by their invariants have so many bytes there, and does
         // not overlap. Both reservations are held, and both were idle before the submission (`host_part`). Of the
@@ -270,11 +268,10 @@ impl<'a> Pair<'a> {
         if matches!(copied, Ok(true)) {
             return Ok(None);
         }
-        let (Some(source), Some(target)) = (source_view, target_view) else { return Ok(None) };
         let watch = RejectionWatch::main(device);
-        let spans =
-            (Span { view: &source, offset: from, len }, Span { view: &target, offset: to, len });
-        let submitted = transfer::copy(device, Waits::default(), spans.0, spans.1);
+        let source = Span { view: source_view, offset: from, len };
+        let target = Span { view: target_view, offset: to, len };
+        let submitted = transfer::copy(device, Waits::default(), source, target);
         let submitted = submitted.map(|fence| fence.depends_on(writers));
         let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
         self.from().fences().add(Usage::Read, fence.clone());
