@@ -239,7 +239,10 @@ impl<'a> Pair<'a> {
         let conditions =
             CopyConditions { bytes, one_device: true, quick: true, idle: true, divisible };
         match path::choose(conditions, speeds(to_buffer), PAUSE) {
-            CopyChoice::Device { host } if host < bytes => host,
+            CopyChoice::Device { host } if host < bytes => {
+                // As for a move: the border is a multiple of this from the first byte on.
+                bytes.saturating_sub((bytes - host).next_multiple_of(path::PART))
+            }
             _ => 0,
         }
     }
