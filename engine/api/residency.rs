@@ -140,8 +140,8 @@ impl Engine {
     /// Zeroes memory that no buffer uses, about `bytes` bytes, so that buffers which get it need not be zeroed when they
     /// are first used. It is for an application that is idle, or about to create buffers. Returns how many bytes.
     ///
-    /// It waits for no device. Only memory in the host's caches is zeroed, that of the last used buffers first. The last
-    /// piece is zeroed as a whole, so it may be up to 256 MiB more.
+    /// It waits for no device. Only memory in the host's caches is zeroed: where buffers were, and of each size that of the
+    /// last used ones first. The last piece is zeroed as a whole, so it may be up to 256 MiB more.
     ///
     /// Locks: none while it zeroes. Until then other threads cannot have that piece of memory.
     pub fn zero_unused(&self, bytes: u64) -> u64 {

@@ -40,6 +40,8 @@ struct Block {
 struct Range {
     start: u64,
     len: u64,
+    /// Whether an owner's bytes may be in it.
+    stale: bool,
 }
 
 /// A range of a block, for a slab.
@@ -101,18 +103,33 @@ impl Blocks {
             .filter_map(|(number, block)| Some((number, block.as_mut()?)))
             .filter(|(_, block)| block.open && block.has_room(wanted.slot_size))
             .min_by_key(|(_, block)| block.allocation.size() - block.cut)?;
-        let (Range { start, len }, stale) = block.take(wanted)?;
+        let Range { start, len, stale } = block.take(wanted)?;
         // CAST: as many blocks as allocations, of which drivers allow a few thousand.
         let at = SpanAt { block: number as u32, start, len };
         Some(Span { allocation: Arc::clone(&block.allocation), at, stale })
     }
 
-    /// Takes a span back.
-    pub(super) fn give_back(&mut self, at: SpanAt) {
+    /// Takes all of a free range that holds earlier owners' bytes, of an open block. Ranges that no slab had are not among
+    /// them.
+    pub(super) fn take_stale(&mut self) -> Option<Span> {
+        let open = (0..).zip(&mut self.list);
+        let mut open = open.filter_map(|(number, block)| Some((number, block.as_mut()?)));
+        let (block, Range { start, len, stale }, allocation) =
+            open.find_map(|(number, block)| {
+                let at = block.free.iter().position(|range| range.stale).filter(|_| block.open)?;
+                let range = block.free.remove(at);
+                block.cut += range.len;
+                Some((number, range, Arc::clone(&block.allocation)))
+            })?;
+        Some(Span { allocation, at: SpanAt { block, start, len }, stale })
+    }
+
+    /// Takes a span back. `stale` says whether an owner's bytes may be in it.
+    pub(super) fn give_back(&mut self, at: SpanAt, stale: bool) {
         let Some(Some(block)) = self.list.get_mut(at.block as usize) else {
             unreachable!("a block with a slab is in the list")
         };
-        block.give_back(Range { start: at.start, len: at.len });
+        block.give_back(Range { start: at.start, len: at.len, stale });
     }
 
     /// Removes the blocks that have no slab. The memory is freed when they are dropped.
@@ -149,25 +166,26 @@ impl Block {
             || self.free.iter().any(|range| range.len >= bytes)
     }
 
-    /// Takes a range, and whether it was used before.
-    fn take(&mut self, wanted: Wanted) -> Option<(Range, bool)> {
+    /// Takes a range.
+    fn take(&mut self, wanted: Wanted) -> Option<Range> {
         for at in 0..self.free.len() {
             let range = self.free[at];
             if let Some(len) = wanted.of(range.len) {
                 if len == range.len {
                     self.free.remove(at);
                 } else {
-                    self.free[at] = Range { start: range.start + len, len: range.len - len };
+                    let start = range.start + len;
+                    self.free[at] = Range { start, len: range.len - len, ..range };
                 }
                 self.cut += len;
-                return Some((Range { start: range.start, len }, true));
+                return Some(Range { len, ..range });
             }
         }
         let start = self.touched;
         let len = wanted.of(self.allocation.size() - start)?;
         self.touched += len;
         self.cut += len;
-        Some((Range { start, len }, !self.allocation.is_zeroed()))
+        Some(Range { start, len, stale: !self.allocation.is_zeroed() })
     }
 
     fn give_back(&mut self, range: Range) {
@@ -180,12 +198,14 @@ impl Block {
         }
     }
 
-    /// Joins a free range with the next one, if they touch.
+    /// Joins a free range with the next one, if they touch. It is stale if one of them was: slabs need long ranges more
+    /// than zeros.
     fn join(&mut self, at: usize) {
         if let [first, second, ..] = self.free[at..]
             && first.start + first.len == second.start
         {
             self.free[at].len += second.len;
+            self.free[at].stale |= second.stale;
             self.free.remove(at + 1);
         }
     }
@@ -221,7 +241,7 @@ mod tests {
             if random(5) < 2 && !live.is_empty() {
                 // CAST: an index below the length.
                 let at = live.swap_remove(random(live.len() as u64) as usize);
-                blocks.give_back(at);
+                blocks.give_back(at, true);
                 continue;
             }
             let slot_size = 256 * (1 + random(100));
@@ -245,13 +265,38 @@ mod tests {
             *touched = (*touched).max(at.start + at.len);
             live.push(at);
         }
-        live.into_iter().for_each(|at| blocks.give_back(at));
+        live.into_iter().for_each(|at| blocks.give_back(at, true));
         for block in blocks.list.iter().flatten() {
             let free: u64 = block.free.iter().map(|range| range.len).sum();
             assert_eq!((block.cut, free, block.free.len()), (0, block.touched, 1), "joined");
         }
         assert_eq!(blocks.take_unused().len(), 3);
         assert_eq!(blocks.held(), 0);
+    }
+
+    #[test]
+    fn a_free_range_is_stale_until_it_is_zeroed_and_again_once_joined_with_a_stale_one() {
+        let mut blocks = Blocks::default();
+        blocks.add(allocation(), false);
+        let wanted = Wanted { slot_size: PAGE, slots: 2 };
+        let spans = [(); 4].map(|()| blocks.take(wanted).expect("there is room").at);
+        assert!(blocks.take_stale().is_none(), "nothing is free that was used");
+        blocks.give_back(spans[0], true);
+        blocks.give_back(spans[2], false);
+        let stale = blocks.take_stale().expect("the first one");
+        assert_eq!((stale.at, stale.stale), (spans[0], true));
+        assert!(blocks.take_stale().is_none(), "the third one holds zeros");
+        assert!(blocks.take_unused().is_empty(), "what is taken keeps its block");
+        blocks.give_back(stale.at, false);
+        let again = blocks.take(wanted).expect("it is free");
+        assert_eq!((again.at, again.stale), (spans[0], false));
+        blocks.give_back(again.at, false);
+        blocks.give_back(spans[1], true);
+        let joined = blocks.take_stale().expect("the first three");
+        assert_eq!((joined.at.start, joined.at.len), (spans[0].start, 6 * PAGE));
+        blocks.give_back(joined.at, false);
+        blocks.give_back(spans[3], true);
+        assert_eq!(blocks.take_unused().len(), 1);
     }
 
     #[test]

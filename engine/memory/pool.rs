@@ -234,11 +234,11 @@ impl Pool {
         unused.iter().map(|block| block.size()).sum()
     }
 
-    fn give_back_spans<'a>(&self, slabs: impl IntoIterator<Item = &'a Arc<Slab>>) {
+    fn give_back_spans<'a>(&self, slabs: impl IntoIterator<Item = &'a SlabSlots>) {
         let mut blocks = self.blocks();
-        for slab in slabs {
-            if let Some(cut) = slab.cut {
-                blocks.give_back(cut.span);
+        for slots in slabs {
+            if let Some(cut) = slots.slab.cut {
+                blocks.give_back(cut.span, slots.is_stale());
             }
         }
     }
@@ -303,7 +303,7 @@ impl Pool {
         self.classes[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn blocks(&self) -> MutexGuard<'_, Blocks> {
+    pub(super) fn blocks(&self) -> MutexGuard<'_, Blocks> {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -177,6 +177,14 @@ impl SlabSlots {
         self.fresh - (self.zeroed.len() + self.stale.len()) as u32
     }
 
+    /// Whether an owner's bytes may be in its span, while all slots are free.
+    pub(super) fn is_stale(&self) -> bool {
+        // The rest of a page behind the last slot is as the slots were that were not given out.
+        let rest =
+            self.fresh < self.total || self.slab.cut.is_none_or(|cut| cut.span.len > self.bytes());
+        !self.stale.is_empty() || (self.fresh_stale && rest)
+    }
+
     pub(super) fn is_unused(&self) -> bool {
         self.used() == 0
     }

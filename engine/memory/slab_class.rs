@@ -104,7 +104,7 @@ impl SlabClass {
     }
 
     /// Takes a slot back. Returns the slab if it is unused now, and another unused one is there.
-    pub(super) fn give_back(&mut self, at: u32, slot: u32, stale: bool) -> Option<Arc<Slab>> {
+    pub(super) fn give_back(&mut self, at: u32, slot: u32, stale: bool) -> Option<SlabSlots> {
         let entry = self.entry(at);
         entry.slots.give_back(slot, stale);
         let is_unused = entry.slots.is_unused();
@@ -116,7 +116,7 @@ impl SlabClass {
     }
 
     /// Removes all unused slabs.
-    pub(super) fn take_unused(&mut self) -> Vec<Arc<Slab>> {
+    pub(super) fn take_unused(&mut self) -> Vec<SlabSlots> {
         // CAST: see `add`.
         let all = 0..self.slabs.len() as u32;
         all.filter_map(|at| if self.is_unused(at) { self.remove(at) } else { None }).collect()
@@ -153,11 +153,11 @@ impl SlabClass {
         self.slabs[at as usize].as_ref().is_some_and(|entry| entry.slots.is_unused())
     }
 
-    fn remove(&mut self, at: u32) -> Option<Arc<Slab>> {
+    fn remove(&mut self, at: u32) -> Option<SlabSlots> {
         self.unlist(at);
         let entry = self.slabs[at as usize].take()?;
         self.held -= entry.slots.bytes();
-        Some(entry.slots.slab)
+        Some(entry.slots)
     }
 
     /// Moves a slab to the group that it belongs to.
