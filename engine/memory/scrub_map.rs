@@ -35,6 +35,9 @@ pub(crate) struct ScrubMap {
     /// A bit for each part. It is set under the lock, with release ordering, after the bytes were written.
     valid: Box<[AtomicU64]>,
     lock: Mutex<()>,
+    /// Held while a thread waits for the lock, so that threads get it in turn: a write of many pieces would otherwise take
+    /// it again before a waiting thread wakes up.
+    turn: Mutex<()>,
 }
 
 impl ScrubMap {
@@ -42,7 +45,7 @@ impl ScrubMap {
     pub(super) fn new(start: HostPtr, len: u64) -> Self {
         let words = len.div_ceil(PART).div_ceil(BITS);
         let valid = (0..words).map(|_| AtomicU64::new(0)).collect();
-        Self { start, len, valid, lock: Mutex::default() }
+        Self { start, len, valid, lock: Mutex::default(), turn: Mutex::default() }
     }
 
     /// Zeroes those parts of `range` that are not valid, before the host reads it. Returns how many bytes were zeroed.
@@ -154,6 +157,7 @@ impl ScrubMap {
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         // A thread that panicked has marked no part that it had not written.
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
