@@ -239,6 +239,40 @@ fn the_next_owner_of_memory_that_was_touched_in_parts_sees_zeros() {
     }
 }
 
+/// What the host has not touched of the large one takes longer to zero than a batch may hold its reservations.
+#[test]
+fn a_batch_moves_large_buffers_that_were_touched_in_parts() {
+    const LARGE: u64 = 16 << 20;
+    let rig = Rig::new();
+    for device in rig.all() {
+        let engine = rig.engine();
+        let descriptor = |size| BufferDescriptor::new(size).placement(Placement::Vram);
+        let create = |size| engine.create_buffer(&device, descriptor(size)).expect("there is room");
+        let touched = [SIZE, LARGE].map(|size| {
+            let old = create(size);
+            bytes::write(&old, OLD);
+            wait_idle(&[&device]);
+            drop(old);
+            let buffer = create(size);
+            write(&buffer, 5 * PAGE + 8, 8);
+            buffer
+        });
+        let moves = touched.each_ref().map(|buffer| (buffer, DomainId::System));
+        for moved in engine.migrate_many(&moves) {
+            moved.expect("moved");
+        }
+        for buffer in &touched {
+            assert_eq!(buffer.domain(), DomainId::System);
+            // CAST: a test's buffer fits memory.
+            let mut expected = vec![0; buffer.size() as usize];
+            let at = 5 * PAGE + 8;
+            expected[at as usize..][..8].copy_from_slice(&bytes::sequence(at, 8));
+            bytes::assert_same(&bytes::read(buffer), &expected, device.name());
+        }
+        wait_idle(&[&device]);
+    }
+}
+
 /// Two threads write alternating blocks, each smaller than a page, so that both touch each page first.
 #[test]
 fn two_accesses_that_touch_the_same_pages_first_keep_both_writes() {
