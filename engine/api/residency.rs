@@ -141,9 +141,10 @@ impl Engine {
     /// are first used. It is for an application that is idle, or about to create buffers. Returns how many bytes.
     ///
     /// It waits for no device. Only memory in the host's caches is zeroed: where buffers were, and of each size that of the
-    /// last used ones first. The last piece is zeroed as a whole, so it may be up to 256 MiB more.
+    /// last used ones first. The last piece is zeroed as a whole, so it may be up to 256 MiB more. It ends early where another
+    /// thread frees unused memory ([`Engine::trim`], a full domain, [`Engine::remove_device`]).
     ///
-    /// Locks: none while it zeroes. Until then other threads cannot have that piece of memory.
+    /// Locks: none that a buffer needs. While a piece of memory is being zeroed, no buffer gets it.
     pub fn zero_unused(&self, bytes: u64) -> u64 {
         self.set.handle_lost_devices();
         self.set.core.retire.collect();

@@ -56,6 +56,7 @@ mod slab_class;
 pub(crate) mod staging;
 mod survey;
 mod system_memory;
+mod unlisted;
 mod view;
 mod view_create;
 mod view_error;

@@ -14,6 +14,7 @@ use super::size_class::{CLASSES, Fit, fit, slot_size};
 use super::slab::{Cut, Recycle, Slab, SlabSlots, Taken};
 use super::slab_class::SlabClass;
 use super::survey::Survey;
+use super::unlisted::Unlisted;
 use crate::error::{Error, Result};
 
 /// Bytes of the first and of the largest block; a block has at least one slot.
@@ -56,6 +57,8 @@ pub(crate) struct Pool {
     growth: Mutex<()>,
     /// Unused allocations of single buffers, kept for reuse.
     warm: Mutex<Vec<Warm>>,
+    /// Taken before the locks above, to free unused memory or to zero it.
+    pub(super) unlisted: Unlisted,
 }
 
 /// An unused allocation of a single buffer.
@@ -84,6 +87,7 @@ impl Pool {
             blocks: Mutex::default(),
             growth: Mutex::default(),
             warm: Mutex::default(),
+            unlisted: Unlisted::default(),
         })
     }
 
@@ -219,18 +223,22 @@ impl Pool {
 
     /// Frees unused memory; returns how many bytes.
     pub(crate) fn trim(&self) -> u64 {
+        let unlisted = self.unlisted.exclude();
         let warm = std::mem::take(&mut *self.warm());
+        drop(unlisted);
         let freed: u64 = warm.iter().map(|warm| warm.slab.allocation.size()).sum();
         freed + self.free_blocks()
     }
 
     /// Frees the blocks without buffers; returns how many bytes.
     pub(crate) fn free_blocks(&self) -> u64 {
+        let unlisted = self.unlisted.exclude();
         for index in 0..CLASSES {
             let unused = self.class(index).take_unused();
             self.give_back_spans(&unused);
         }
         let unused = self.blocks().take_unused();
+        drop(unlisted);
         unused.iter().map(|block| block.size()).sum()
     }
 
