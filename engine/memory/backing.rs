@@ -161,6 +161,13 @@ impl Backing {
         }
     }
 
+    /// What zeroes the parts that the host has not touched, if the bytes are scrubbed in parts: for a caller that releases
+    /// the reservation meanwhile. [`Backing::finish_scrub`] then finds nothing left.
+    pub(crate) fn rest(&self) -> Option<Rest> {
+        let map = (self.content == Content::Partial).then(|| self.slab.scrubs.get(self.slot))??;
+        Some(Rest { allocation: Arc::clone(self.allocation()), map })
+    }
+
     /// Zeroes the parts that the host has not touched, if the bytes are scrubbed in parts. This cannot fail, and takes
     /// the lock of the map. The reservation must be held; accesses of the host may be open. After a panic the bytes are
     /// still scrubbed in parts.
@@ -178,6 +185,26 @@ impl Backing {
         self.slab.scrubs.take(self.slot);
         self.content = Content::Valid;
         self.allocation().note_zeroed(zeroed);
+    }
+}
+
+/// The parts of a backing that the host has not touched.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    allocation: Arc<Allocation>,
+    map: Arc<ScrubMap>,
+}
+
+impl Rest {
+    /// Zeroes them, some at a time: an access of the host to others does not wait for all.
+    ///
+    /// # Safety
+    ///
+    /// The backing has no other owner before this returns.
+    pub(crate) unsafe fn zero(&self) {
+        // SAFETY: the memory was mapped when the map was made, and stays so while the allocation lives. By the caller's
+        // contract it is still that of the map's backing.
+        self.allocation.note_zeroed(unsafe { self.map.before_read(self.map.all()) });
     }
 }
 

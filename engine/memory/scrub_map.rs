@@ -105,6 +105,11 @@ impl ScrubMap {
         zeroed
     }
 
+    /// All bytes.
+    pub(super) fn all(&self) -> Range<u64> {
+        0..self.len
+    }
+
     /// How many bytes [`ScrubMap::finish`] would zero. Accesses of the host may make it less.
     pub(super) fn left(&self) -> u64 {
         let parts = words(&parts_of(&(0..self.len)));

@@ -170,7 +170,8 @@ impl Copier {
         let mut bytes = 0;
         *host_time = host_time.saturating_sub(zeroing_time(state));
         if let Some(old) = state.location_mut().backing_mut() {
-            // What the host has not touched is zeroed now: no access is open, and all of it is copied.
+            // What the host has not touched is zeroed: no access is open, and all of it is copied. If it is much, that was
+            // done without the reservation.
             old.finish_scrub();
         }
         if state.location().has_content() && !self.is_clean(state) {

@@ -68,6 +68,7 @@ pub(super) fn finish(
 ) -> Result<MoveOutcome> {
     // Declared again, to be dropped before `new`: the drop of `new` takes the reservation.
     let mut active = active;
+    active.zero_rest(copier)?;
     if !copier.is_current(&active.state) {
         return Ok(MoveOutcome::Retry);
     }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::copier::Copier;
+use super::copier::{Copier, zeroing_time};
 use super::invalidate::invalidate_importers;
 use crate::buffer::object::{BufferInner, wait_all};
 use crate::buffer::state::State;
 use crate::device::DeviceInner;
 use crate::error::Result;
-use crate::memory::DomainId;
+use crate::memory::{Backing, DomainId};
 use crate::observe::StallCause;
 use crate::sync::{Fence, Guard, Signal, Usage};
 
@@ -50,6 +50,24 @@ impl<'a> ActiveMove<'a> {
             self.state.unlocked(wait)?;
         }
         // Meanwhile the buffer may have been revoked, or the awaited work may have failed.
+        self.buffer.check_usable(&mut self.state)
+    }
+
+    /// Zeroes what the host has not touched of a buffer that is zeroed in parts, if that takes longer than the host may
+    /// use under the reservation: without it, while the move fence keeps new users away.
+    #[expect(unsafe_code, reason = "zeroing mapped memory that nothing else uses")]
+    pub(super) fn zero_rest(&mut self, copier: &Copier) -> Result<()> {
+        if zeroing_time(&self.state) <= copier.request.host_time() {
+            return Ok(());
+        }
+        let Some(rest) = self.state.location().backing().and_then(Backing::rest) else {
+            return Ok(());
+        };
+        self.add_move_fence();
+        // SAFETY: if the buffer loses its backing meanwhile, that waits for the buffer's fences before it gets another
+        // owner (`State::replace_backing`). The move fence, which is one of them, signals after this.
+        self.state.unlocked(|| unsafe { rest.zero() });
+        // As in `wait_for`.
         self.buffer.check_usable(&mut self.state)
     }
 
