@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::time::Duration;
 
 use peerbuf::CopyRegion;
 
@@ -10,23 +11,32 @@ use crate::Outcome;
 use crate::by_hand::{ByHand, write_pattern};
 use crate::figure::{Figure, time};
 use crate::hand::Recorded;
-use crate::measure::{Compared, Plan, compare};
+use crate::measure::{Compared, Contender, Plan, compare_all, is_quick};
 use crate::setup::{Setup, TIMEOUT};
 use crate::share::{create_on, fill, verify};
 
 const SEED: u32 = 2026;
 const SIZES: std::ops::RangeInclusive<u32> = 12..=28;
 
+/// With `--quick` every second size up to this one is measured.
+const QUICK_SIZE: u32 = 24;
+
+/// No round of a size begins later than this after its first one, but for a few.
+const BUDGET: Duration = Duration::from_millis(1500);
+
 /// `copy_best_way`: sizes from 4 KiB to 256 MiB by powers of two. Each is compared with `memcpy` on the heap, with
 /// stores that bypass the caches, and with one recorded copy. The value is that of the worst size.
 pub(crate) fn copy(setup: &Setup) -> Outcome<Vec<Figure>> {
     let mut worst: Option<Compared> = None;
     let mut all = String::new();
-    for bits in SIZES {
+    let is_measured = |bits: &u32| !is_quick() || bits.is_multiple_of(2) && *bits <= QUICK_SIZE;
+    for bits in SIZES.filter(is_measured) {
         let (way, compared) = against_best(setup, 1 << bits)?;
         let (ours, theirs) = (time(compared.ours), time(compared.baseline));
-        write!(all, "{}{} KiB {way} {ours} / {theirs}", separator(&all), (1u64 << bits) >> 10)?;
-        if worst.is_none_or(|worst| compared.ratio.median < worst.ratio.median) {
+        let ratio = compared.ratio.median;
+        let separator = separator(&all);
+        write!(all, "{separator}{} KiB {ratio:.2} {way} {ours} / {theirs}", (1u64 << bits) >> 10)?;
+        if worst.is_none_or(|worst| ratio < worst.ratio.median) {
             worst = Some(compared);
         }
     }
@@ -51,32 +61,31 @@ fn against_best(setup: &Setup, size: u64) -> Outcome<(&'static str, Compared)> {
     let ours = || Ok(setup.engine.copy(&from, &to, CopyRegion::first(size))?.wait(TIMEOUT)?);
     // The first copy may measure.
     ours()?;
-    let mut ways = Vec::new();
-    {
-        let bytes = usize::try_from(size)?;
-        let (source, mut target) = (vec![0xa5u8; bytes], vec![0x5au8; bytes]);
-        let memcpy = || {
-            black_box(&mut target).copy_from_slice(black_box(&source));
-            Ok(())
-        };
-        ways.push(("memcpy", compare(plan, ours, memcpy)?));
-        let past = || {
-            past_the_cache(black_box(&mut target), black_box(&source));
-            Ok(())
-        };
-        ways.push(("past the cache", compare(plan, ours, past)?));
-    }
+    let bytes = usize::try_from(size)?;
+    let source = vec![0xa5u8; bytes];
+    let [mut cached, mut streamed] = [(); 2].map(|()| vec![0x5au8; bytes]);
+    let mut memcpy = || {
+        black_box(&mut cached).copy_from_slice(black_box(&source));
+        Ok(())
+    };
+    let mut past = || {
+        past_the_cache(black_box(&mut streamed), black_box(&source));
+        Ok(())
+    };
     let sources = ByHand::new(near, far, setup.handle, size)?;
     let targets = ByHand::new(far, near, setup.handle, size)?;
-    let source = sources.create()?;
-    write_pattern(near, &source, size)?;
-    let seen = sources.share(&source)?;
+    let block = sources.create()?;
+    write_pattern(near, &block, size)?;
+    let seen = sources.share(&block)?;
     let target = targets.create()?;
     let recorded = Recorded::copy(far, &seen, &target, size)?;
-    ways.push(("device", compare(plan, ours, || recorded.run())?));
+    let mut device = || recorded.run();
+    let ways: [Contender<'_>; 3] = [&mut memcpy, &mut past, &mut device];
+    let compared = compare_all(plan, BUDGET, ours, ways)?;
     verify(&to, far, SEED)?;
     let best = |a: &(_, Compared), b: &(_, Compared)| a.1.ratio.median.total_cmp(&b.1.ratio.median);
-    ways.into_iter().min_by(best).ok_or_else(|| "no way".into())
+    let ways = ["memcpy", "past the cache", "device"].into_iter().zip(compared);
+    ways.min_by(best).ok_or_else(|| "no way".into())
 }
 
 /// Copies with non-temporal stores. Without them it is `memcpy`.

@@ -24,11 +24,11 @@ impl Plan {
     /// For operations of milliseconds.
     pub(crate) const MILLISECONDS: Self = Self { rounds: 101, batch: Duration::ZERO };
 
-    /// For one of many comparisons, of operations of microseconds.
-    pub(crate) const SHORT: Self = Self { rounds: 51, batch: Duration::from_micros(500) };
+    /// For one of many sizes, of operations of microseconds.
+    pub(crate) const SHORT: Self = Self { rounds: 51, batch: Duration::from_micros(300) };
 
-    /// For one of many comparisons, of operations of up to a tenth of a second.
-    pub(crate) const LONG: Self = Self { rounds: 11, batch: Duration::ZERO };
+    /// For operations of up to a tenth of a second.
+    pub(crate) const LONG: Self = Self { rounds: 11, batch: Duration::from_millis(3) };
 
     /// For operations of microseconds against operations of many milliseconds: ratios so far from 1 need fewer
     /// rounds.
@@ -43,9 +43,14 @@ pub(crate) fn be_quick() {
     QUICK.store(true, Ordering::Relaxed);
 }
 
+/// Whether rounds are few.
+pub(crate) fn is_quick() -> bool {
+    QUICK.load(Ordering::Relaxed)
+}
+
 /// How many of `rounds` are measured: an eighth with `--quick`. Odd, as medians need.
 pub(crate) fn rounds_of(rounds: usize) -> usize {
-    if QUICK.load(Ordering::Relaxed) { (rounds / 8).max(5) | 1 } else { rounds }
+    if is_quick() { (rounds / 8).max(5) | 1 } else { rounds }
 }
 
 /// Result of a comparison.
@@ -83,6 +88,38 @@ pub(crate) fn compare(
         rounds.add(ours, theirs);
     }
     Ok(rounds.summary())
+}
+
+/// A contender of [`compare_all`].
+pub(crate) type Contender<'a> = &'a mut dyn FnMut() -> Outcome<()>;
+
+/// Measures `ours` against each of `baselines`, in the order A B C C B A, so that one run of ours serves all. Further
+/// rounds begin only within `time`, but there are a few.
+pub(crate) fn compare_all(
+    plan: Plan,
+    within: Duration,
+    mut ours: impl FnMut() -> Outcome<()>,
+    mut baselines: [Contender<'_>; 3],
+) -> Outcome<Vec<Compared>> {
+    const FEW: usize = 5;
+    let our_batch = batch_size(plan, &mut ours)?;
+    let their_batches =
+        baselines.iter_mut().map(|it| batch_size(plan, it)).collect::<Outcome<Vec<_>>>()?;
+    let mut all: Vec<Rounds> = baselines.iter().map(|_| Rounds::default()).collect();
+    let start = Instant::now();
+    let mut done = 0;
+    while done < FEW || done < rounds_of(plan.rounds) && start.elapsed() < within {
+        let first = time(&mut ours, our_batch)?;
+        let mut theirs = vec![0.0; baselines.len()];
+        let there = 0..baselines.len();
+        for at in there.clone().chain(there.rev()) {
+            theirs[at] += time(&mut baselines[at], their_batches[at])?;
+        }
+        let ours = first + time(&mut ours, our_batch)?;
+        all.iter_mut().zip(theirs).for_each(|(rounds, theirs)| rounds.add(ours, theirs));
+        done += 1;
+    }
+    Ok(all.into_iter().map(Rounds::summary).collect())
 }
 
 /// Times of the rounds of a comparison.
