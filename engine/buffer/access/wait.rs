@@ -37,22 +37,30 @@ impl SharedBuffer {
     pub fn wait(&self, access: Access, timeout: Duration) -> Result<()> {
         // A timeout that the clock cannot represent is a wait without end.
         let forever = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-        let end = Instant::now() + timeout.min(forever);
+        let bound = timeout.min(forever);
+        let end = Instant::now() + bound;
         let buffer = &self.0;
         buffer.set.handle_lost_devices();
         let timed_out = || {
             let what = format!("the work on {}", buffer.name());
             Error::Timeout { what, after: timeout }
         };
-        let lock = || {
-            let left = end.saturating_duration_since(Instant::now());
+        let lock = |left| {
             buffer.reservation.lock_timeout(&buffer.core().queues, left).ok_or_else(timed_out)
         };
-        let pending = lock()?.fences().pending(Usage::from(access).waits_for());
+        let pending = {
+            let mut state = lock(bound)?;
+            let pending = state.fences().pending(Usage::from(access).waits_for());
+            if pending.is_empty() {
+                return buffer.check_content(&mut state);
+            }
+            pending
+        };
         wait_all(&pending, end).map_err(|error| match error {
             Error::Timeout { .. } => timed_out(),
             other => other,
         })?;
-        buffer.check_content(&mut *lock()?)
+        let left = end.saturating_duration_since(Instant::now());
+        buffer.check_content(&mut *lock(left)?)
     }
 }
