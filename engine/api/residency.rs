@@ -1,7 +1,7 @@
 //! Residency on request: budgets, caps and quotas, and the eviction and restore of many buffers.
 
 use super::engine::Engine;
-use crate::buffer::{self, Compaction, Eviction, fit};
+use crate::buffer::{self, COMPACTED_AT_ONCE, Compacted, Compaction, Eviction, fit};
 use crate::device::Device;
 use crate::error::Result;
 use crate::memory::{DomainId, GroupId};
@@ -129,12 +129,14 @@ impl Engine {
     /// Clean copies are dropped too, so the next eviction of such a buffer copies again. Memory of the devices that
     /// should be returned as well must be evicted first ([`Engine::evict_all`]).
     ///
-    /// Blocks of memory that are partly used stay; [`Engine::compact`] empties them.
+    /// Sparse blocks of memory are emptied first, as [`Engine::compact`] does, so idle buffers may move within their
+    /// domain: 64 MiB at most. Call [`Engine::compact`] for more.
     ///
     /// Locks: none may be held; each buffer's reservation, one at a time.
     pub fn trim(&self) -> u64 {
         self.set.handle_lost_devices();
-        self.set.trim()
+        let compacted = buffer::compact(&self.set, Compacted::all(COMPACTED_AT_ONCE));
+        compacted.freed + self.set.trim()
     }
 
     /// Zeroes memory that no buffer uses, about `bytes` bytes, so that buffers which get it need not be zeroed when they
@@ -160,6 +162,6 @@ impl Engine {
     /// Locks: none may be held; each buffer's reservation, one at a time.
     pub fn compact(&self, budget: u64) -> Compaction {
         self.set.handle_lost_devices();
-        buffer::compact(&self.set, budget)
+        buffer::compact(&self.set, Compacted::all(budget))
     }
 }

@@ -64,7 +64,7 @@ pub(crate) use access::lock_together;
 pub(crate) use access::{copy, submit, submit_remapped};
 pub(crate) use attach::limit_pins;
 pub(crate) use eviction::Eviction;
-pub(crate) use eviction::{compact, fit, restore};
+pub(crate) use eviction::{COMPACTED_AT_ONCE, Compacted, compact, fit, restore};
 pub(crate) use foreign::import;
 pub(crate) use inspect::report;
 pub(crate) use loss::{remove, unplug};

@@ -148,9 +148,10 @@ impl Core {
         })
     }
 
-    /// Closes the blocks whose buffers have room elsewhere, and that are not nearly full.
-    pub(crate) fn close_sparse(&self) -> Vec<SparseBlocks> {
-        let closed = self.pools().map(Pool::close_sparse);
+    /// Closes the blocks of a domain, or of all, whose buffers have room elsewhere, and that are not nearly full.
+    pub(crate) fn close_sparse(&self, domain: Option<DomainId>) -> Vec<SparseBlocks> {
+        let is_meant = |pool: &&Arc<Pool>| domain.is_none_or(|of| pool.provider().domain() == of);
+        let closed = self.pools().filter(is_meant).map(Pool::close_sparse);
         closed.filter(|blocks| !blocks.is_empty()).collect()
     }
 

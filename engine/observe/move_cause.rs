@@ -28,7 +28,8 @@ pub enum MoveCause {
     /// ([`crate::ResidencyOptions::auto_migration`]).
     #[doc(alias = "Attracted")]
     AutoMigrated,
-    /// The buffer was idle in a half-empty slab, and [`crate::Engine::compact`] moved it to another one.
+    /// The buffer was idle in a sparse block, which was emptied: by [`crate::Engine::compact`] or [`crate::Engine::trim`], or
+    /// because its domain lacked memory.
     Compacted,
 }
 

@@ -133,11 +133,16 @@ fn by_evicting<W: World, T>(
         match take(domain, room) {
             // The provider is out of memory: evict, and return what became free to the provider.
             Err(Rejected::Full(error)) if round < ROUNDS => {
-                // The first round returns unused memory only. The next ones evict, each twice as much.
+                // The first round returns unused memory only, and if there is none, that of sparse blocks. The next ones evict, each
+                // twice as much.
                 let more =
                     if round == 0 { 0 } else { charge.bytes.saturating_mul(1 << (round - 1)) };
                 let evicted = evict_bytes(world, domain, more, limits).moved;
-                if evicted + world.trim(domain) == 0 && round > 0 {
+                let mut freed = evicted + world.trim(domain);
+                if freed == 0 {
+                    freed = world.compact(domain, limits.trigger);
+                }
+                if freed == 0 && round > 0 {
                     return Err(Rejected::Full(error));
                 }
                 round += 1;

@@ -40,6 +40,10 @@ pub(crate) trait World {
     /// Returns unused memory to the domain's provider, which has run out of it. Returns the number of bytes.
     fn trim(&self, domain: DomainId) -> u64;
 
+    /// Moves idle buffers of the domain together, so that memory becomes unused, and returns that to the domain's provider.
+    /// Returns the number of bytes. The buffer that the trigger names stays.
+    fn compact(&self, domain: DomainId, trigger: Trigger) -> u64;
+
     /// Evicts `victims` from a domain: each is moved to a domain that its placement allows, or purged if its
     /// content may be discarded. Returns one result for each, in order. A victim that was not evicted is
     /// unchanged.

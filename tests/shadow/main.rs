@@ -12,6 +12,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod compaction;
 mod exports;
 mod parts;
 mod residency;
@@ -27,7 +28,7 @@ use common::random::Random;
 use common::reach::imports_files;
 use common::{Rig, say, soak};
 use peerbuf::observe::Object;
-use peerbuf::{Device, Engine};
+use peerbuf::{Device, Engine, SharedBuffer};
 use subject::Subject;
 
 /// Operations per seed.
@@ -48,6 +49,10 @@ struct World<'a> {
     met: Met,
     /// Whether calls are made to fail.
     faulty: bool,
+    /// Other buffers, so that the subjects are in different blocks of memory.
+    crowd: Vec<SharedBuffer>,
+    /// The moves by compaction that the shadows know.
+    compacted: u64,
 }
 
 /// The number of times that each outcome occurred.
@@ -77,7 +82,7 @@ const OUTCOMES: [&str; 19] = [
 ];
 
 /// Outcomes that must occur in one of many seeds. The virtual machine runs too few.
-const RARE: [&str; 2] = ["evicted by parts", "returned for a use"];
+const RARE: [&str; 3] = ["evicted by parts", "returned for a use", "compacted"];
 
 /// An outcome that must occur in every run with faults.
 const FAILED: &str = "failed, and then succeeded";
@@ -86,7 +91,21 @@ impl<'a> World<'a> {
     fn new(engine: &'a Engine, devices: &'a [Device], seed: u64, faulty: bool) -> Self {
         let (random, log) = (Random::new(seed), VecDeque::new());
         let met = Met::new();
-        Self { engine, devices, random, subjects: vec![], last: 0, seed, log, met, faulty }
+        let compacted = compaction::moves(engine);
+        let (subjects, crowd) = (vec![], vec![]);
+        Self {
+            engine,
+            devices,
+            random,
+            subjects,
+            last: 0,
+            seed,
+            log,
+            met,
+            faulty,
+            crowd,
+            compacted,
+        }
     }
 
     fn number(&mut self) -> u32 {
@@ -134,7 +153,7 @@ impl<'a> World<'a> {
         let attached =
             |subject: &Subject| subject.entries.iter().filter(|c| c.is_attached()).count();
         for (object, count) in [
-            (Object::Buffer, self.subjects.len()),
+            (Object::Buffer, self.subjects.len() + self.crowd.len()),
             (Object::Attachment, subjects().map(attached).sum()),
             (Object::Mapping, subjects().map(|s| s.mappings.len()).sum()),
             (Object::Pin, subjects().map(|s| s.pins.len()).sum()),

@@ -15,7 +15,7 @@ use crate::common::LONG;
 use crate::common::reach::AttachCaps;
 use crate::common::recorder::Recorder;
 use crate::subject::{AttachmentEntry, Expected, Mapped, Subject};
-use crate::{FAILED, World, exports, parts, residency, revocation, together, uses};
+use crate::{FAILED, World, compaction, exports, parts, residency, revocation, together, uses};
 
 /// The maximum number of buffers.
 const SUBJECTS: usize = 5;
@@ -30,7 +30,7 @@ pub(crate) const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::R
 pub(crate) type Step = fn(&mut World<'_>, usize) -> Option<()>;
 
 /// The operations with their weights.
-const MENU: [(u32, Step); 30] = [
+const MENU: [(u32, Step); 32] = [
     (1, drop_any),
     (14, attach),
     (4, detach),
@@ -61,6 +61,8 @@ const MENU: [(u32, Step); 30] = [
     (9, exports::reimport),
     (12, copy),
     (1, trim),
+    (2, compaction::crowd),
+    (4, compaction::compact),
 ];
 
 /// Operations on a revoked buffer.
@@ -152,6 +154,11 @@ pub(crate) fn is_fault(error: &Error) -> bool {
 
 /// Runs one random operation.
 pub(crate) fn any(world: &mut World<'_>, step: u32) {
+    if world.faulty && world.random.one_in(2) {
+        // Without unused memory and views the step calls the driver more often, so that more of its calls can fail.
+        trim(world, 0);
+        compaction::adopt(world);
+    }
     let too_few = world.subjects.len() < 2;
     if too_few || world.subjects.len() < SUBJECTS && world.random.one_in(12) {
         create(world);
@@ -169,11 +176,14 @@ pub(crate) fn any(world: &mut World<'_>, step: u32) {
             here
         });
         let Some((_, work)) = chosen else { continue };
-        if work(world, index).is_some() {
+        let done = work(world, index).is_some();
+        compaction::adopt(world);
+        if done {
             break;
         }
     }
     exports::leave_exported(world);
+    compaction::adopt(world);
     // Not every time: a check waits for work in progress.
     if world.random.one_in(3) && !world.subjects.is_empty() {
         let index = world.random.index(world.subjects.len());

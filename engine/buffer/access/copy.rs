@@ -79,12 +79,15 @@ fn copy_once(
         let mut waits = pair.host_waits(executor.as_deref());
         // Collected before the check for failures: work that fails after it is among these fences, and the
         // fence of the copy reports its failure.
-        let writers = pair.writers();
-        from.check_usable(pair.from())?;
-        to.check_usable(pair.to())?;
+        let mut writers = pair.writers();
+        pair.check_usable(from, to)?;
         if waits.is_empty() {
             pair.make_valid(from, to, region, executor.is_some())?;
+            // A device that zeroes the source is a writer, and it may be lost already: then the bytes are those of their
+            // earlier owner.
             waits = pair.host_waits(executor.as_deref());
+            writers = pair.writers();
+            pair.check_usable(from, to)?;
         }
         if !waits.is_empty() {
             drop(pair);

@@ -66,12 +66,9 @@ impl HostAccess {
                 buffer.lock_when(Until::Stuck(timeout), |state| state.fences().pending(usage))?;
             let first = state.host() == 0;
             let scrub = buffer.backing_mut(&mut state)?.scrub_in_parts(buffer.size, first);
-            if scrub.is_none() {
-                buffer.make_valid(&mut state)?;
-                if !state.fences().pending(Usage::Move).is_empty() {
-                    // A device is scrubbing it; the next turn waits for that.
-                    continue;
-                }
+            if scrub.is_none() && !buffer.is_made_valid(&mut state)? {
+                // The next turn waits for the device.
+                continue;
             }
             let backing = buffer.backing(&state)?;
             let (allocation, offset) = (Arc::clone(backing.allocation()), backing.offset());

@@ -72,6 +72,12 @@ impl<'a> Pair<'a> {
         to.note_use(self.to(), device);
     }
 
+    /// Checks that both buffers can be used, and that their bytes are not lost.
+    pub(super) fn check_usable(&mut self, from: &BufferInner, to: &BufferInner) -> Result<()> {
+        from.check_usable(self.from())?;
+        to.check_usable(self.to())
+    }
+
     /// Returns the fences that a copy must wait for.
     fn waits(&mut self) -> Vec<Fence> {
         let mut waits = self.from().fences().pending(Usage::from(Access::Read).waits_for());
@@ -140,13 +146,14 @@ impl<'a> Pair<'a> {
         if path::choose(conditions, speeds(to), PAUSE) != CopyChoice::Host {
             return Ok(false);
         }
-        from.check_usable(self.from())?;
-        to.check_usable(self.to())?;
+        self.check_usable(from, to)?;
         self.make_valid(from, to, region, true)?;
         if !self.is_idle() {
             // A device scrubs one of the buffers.
             return Ok(false);
         }
+        // One that was to has failed.
+        self.check_usable(from, to)?;
         let source = (&*source, from.backing(self.from())?.offset() + region.from);
         let target = (&*target, to.backing(self.to())?.offset() + region.to);
         // SAFETY: the region was checked against both buffers, which by their invariants have so many

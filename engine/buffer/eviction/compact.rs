@@ -10,10 +10,13 @@ use crate::buffer::migration::{MoveOutcome, MoveRequest, Plan};
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::placement::home_at;
 use crate::error::Result;
-use crate::memory::{DeviceSet, Provider, SparseBlocks};
+use crate::memory::{DeviceSet, DomainId, Provider, SparseBlocks};
 use crate::observe::MoveCause;
 use crate::residency::{EvictionLimits, Trigger};
 use crate::sync::Usage;
+
+/// The most bytes of buffers that one compaction moves which the application has not asked for.
+pub(crate) const COMPACTED_AT_ONCE: u64 = 64 << 20;
 
 /// The most buffers that one call looks at, so that its work is bounded however many buffers there are.
 const MOST_VISITS: usize = 1 << 18;
@@ -34,17 +37,36 @@ pub struct Compaction {
     pub is_partial: bool,
 }
 
-/// Moves idle buffers of at most `budget` bytes out of sparse blocks, without waits and evictions, and frees the
-/// blocks that are empty then. Does nothing while another thread does the same.
+/// Which buffers a compaction may move.
+#[derive(Clone, Copy)]
+pub(crate) struct Compacted {
+    /// At most so many bytes.
+    pub(crate) budget: u64,
+    /// Those in this domain; `None` for all.
+    pub(crate) domain: Option<DomainId>,
+    /// The number of a buffer that stays, since room is made for it.
+    pub(crate) except: Option<u64>,
+}
+
+impl Compacted {
+    /// Buffers in all domains, of at most `budget` bytes.
+    pub(crate) fn all(budget: u64) -> Self {
+        Self { budget, domain: None, except: None }
+    }
+}
+
+/// Moves idle buffers out of sparse blocks, without waits and evictions, and frees the blocks that are empty then. Does
+/// nothing while another thread does the same, and ends when there is no memory for a move.
 ///
 /// Locks: none may be held.
-pub(crate) fn compact(set: &Buffers, budget: u64) -> Compaction {
+pub(crate) fn compact(set: &Buffers, which: Compacted) -> Compaction {
+    let budget = which.budget;
     let mut done = Compaction::default();
     let Some(_turn) = Turn::take(set) else {
         done.is_partial = true;
         return done;
     };
-    let sparse = set.core.close_sparse();
+    let sparse = set.core.close_sparse(which.domain);
     if !sparse.is_empty() {
         let start = set.compacted_at.load(Ordering::Relaxed);
         let (mut visits, mut is_full) = (0, false);
@@ -52,6 +74,11 @@ pub(crate) fn compact(set: &Buffers, budget: u64) -> Compaction {
             visits += 1;
             if visits > MOST_VISITS {
                 return ControlFlow::Break(());
+            }
+            // A buffer stays for which this thread makes room, or which is used together with such a one.
+            let number = buffer.id();
+            if which.except == Some(number) || set.core.protected.contains(number) {
+                return ControlFlow::Continue(());
             }
             let Some(slabs) = may_leave(buffer, &sparse) else {
                 return ControlFlow::Continue(());
@@ -69,6 +96,9 @@ pub(crate) fn compact(set: &Buffers, budget: u64) -> Compaction {
                 Ok(_) => {}
                 Err(error) => {
                     tracing::debug!(%error, buffer = buffer.name(), "buffer stays in its sparse block");
+                    if error.is_drivers_out_of_memory() {
+                        return ControlFlow::Break(());
+                    }
                 }
             }
             ControlFlow::Continue(())

@@ -17,7 +17,7 @@ mod world_impl;
 
 pub(in crate::buffer) use auto_migrate::learn_access_costs;
 pub use compact::Compaction;
-pub(crate) use compact::compact;
+pub(crate) use compact::{COMPACTED_AT_ONCE, Compacted, compact};
 pub(crate) use fit::{Eviction, fit};
 pub(crate) use on_request::restore;
 pub(in crate::buffer) use required_restore::restore_all_for_use;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::compact::{COMPACTED_AT_ONCE, Compacted, compact};
 use super::victims::evict_chunk;
 use crate::buffer::migration::MAX_BATCH;
 use crate::buffer::object::Buffers;
@@ -17,7 +18,7 @@ use crate::memory::{DomainId, GroupId};
 use crate::observe::{PinReport, StallCause};
 use crate::residency::{
     CapReached, DomainState, EvictionFailures, EvictionLimits, Outcomes, ReleaseWait, SkipReason,
-    Victim, World,
+    Trigger, Victim, World,
 };
 
 impl World for Buffers {
@@ -50,6 +51,15 @@ impl World for Buffers {
             0 => self.core.domains().map(|other| self.core.trim_pools(other)).sum(),
             freed => freed,
         }
+    }
+
+    fn compact(&self, domain: DomainId, trigger: Trigger) -> u64 {
+        let except = match trigger {
+            Trigger::Room { by, .. } => by,
+            _ => None,
+        };
+        let which = Compacted { budget: COMPACTED_AT_ONCE, domain: Some(domain), except };
+        compact(self, which).freed
     }
 
     fn evict(

@@ -55,9 +55,8 @@ impl ForeignExport {
                 continue;
             }
             // Before the buffer moves, because it may fail.
-            buffer.make_valid(&mut state)?;
-            if !state.fences().pending(Usage::Move).is_empty() {
-                // A device is scrubbing it; the next attempt waits for that.
+            if !buffer.is_made_valid(&mut state)? {
+                // The next attempt waits for the device.
                 continue;
             }
             let backing = buffer.backing(&state)?;

@@ -78,14 +78,25 @@ impl BufferInner {
     pub(in crate::buffer) fn lock_valid(&self) -> Result<Guard<'_, State>> {
         loop {
             let mut state = self.lock_idle(Usage::Move, |_| true)?;
-            self.make_valid(&mut state)?;
-            // The zeroing may have been submitted to a device. It may be over by now, with or without
-            // success.
-            if state.fences().pending(Usage::Move).is_empty() {
-                self.check_usable(&mut state)?;
+            if self.is_made_valid(&mut state)? {
                 return Ok(state);
             }
         }
+    }
+
+    /// Makes the bytes valid. Returns `false` if a device zeroes them, so that its work has to be waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Poisoned`] if a device was to zero them and was lost: the bytes are those of their earlier owner.
+    pub(in crate::buffer) fn is_made_valid(&self, state: &mut State) -> Result<bool> {
+        self.make_valid(state)?;
+        // The zeroing may have been submitted to a device. It may be over by now, with or without success.
+        if !state.fences().pending(Usage::Move).is_empty() {
+            return Ok(false);
+        }
+        self.check_usable(state)?;
+        Ok(true)
     }
 
     /// Ends an access that [`State::begin_access`] has counted.

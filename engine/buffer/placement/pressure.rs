@@ -6,7 +6,7 @@ use crate::buffer::tracking::start_tracking;
 use crate::device::DeviceId;
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, GiveBack, GroupId};
-use crate::residency::{self, EvictionLimits, Trigger};
+use crate::residency::{self, EvictionLimits, Trigger, World};
 
 /// The unit of room for a driver that is out of memory: round `n` evicts this many bytes times `4^n`.
 const OOM_BYTES: u64 = 16 << 20;
@@ -82,7 +82,10 @@ impl Buffers {
             tracing::debug!(%device, ledger = ?ledger.usage(), evicted, "budget of the driver exceeded");
         }
         if ledger.usage().held > ledger.driver_budget() {
-            let trimmed = self.trim_in(domain);
+            let mut trimmed = self.trim_in(domain);
+            if ledger.usage().held > ledger.driver_budget() {
+                trimmed += self.compact(domain, Trigger::All);
+            }
             tracing::debug!(%device, trimmed, "budget of the driver exceeded by unused memory");
         }
     }

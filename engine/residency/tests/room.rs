@@ -11,7 +11,7 @@ use crate::residency::list_entry::Victim;
 use crate::residency::policy;
 use crate::residency::priority::Priority;
 use crate::residency::room::{Rejected, evict_bytes, fit, with_room};
-use crate::residency::world::{EvictionLimits, Outcomes, ReleaseWait, World};
+use crate::residency::world::{EvictionLimits, Outcomes, ReleaseWait, Trigger, World};
 
 /// A fast domain of so many units, full of buffers of one unit, and a slow domain for all of them.
 fn full(units: u64) -> (Fake, Vec<u32>) {
@@ -306,6 +306,19 @@ fn a_provider_that_is_out_of_memory_first_gets_unused_memory() {
 }
 
 #[test]
+fn sparse_blocks_are_emptied_before_anything_is_evicted() {
+    let world = Fake::chain(policy::lru, &[8 * UNIT, 100 * UNIT]);
+    world.set_nature(0, Nature::Limited(4 * UNIT));
+    let buffers: Vec<_> = (0..2).map(|_| world.create(UNIT, 0)).collect();
+    world.set_sparse(0, 2 * UNIT);
+    assert_eq!(ask_for(&world, 2, &limits()).1, Ok(Validated::Moved));
+    assert_eq!(world.take_attempts().len(), 0, "two units became free in the blocks");
+    assert_eq!(ask_for(&world, 1, &limits()).1, Ok(Validated::Moved));
+    assert_eq!(tried(&world.take_attempts()), buffers[..1]);
+    world.check();
+}
+
+#[test]
 fn a_provider_that_never_has_memory_is_given_up() {
     let (world, _) = full(4);
     world.site(0).ledger.model(100 * UNIT);
@@ -365,6 +378,10 @@ impl World for Passing {
     fn reclaim(&self, _: DomainId, _: GroupId, _: &dyn Fn() -> bool) {}
 
     fn trim(&self, _: DomainId) -> u64 {
+        0
+    }
+
+    fn compact(&self, _: DomainId, _: Trigger) -> u64 {
         0
     }
 

@@ -14,7 +14,7 @@ use crate::residency::list_entry::Victim;
 use crate::residency::policy::{self, Slot};
 use crate::residency::priority::Priority;
 use crate::residency::room::{Rejected, with_room};
-use crate::residency::world::{Outcomes, ReleaseWait, World};
+use crate::residency::world::{Outcomes, ReleaseWait, Trigger, World};
 
 /// One part in this many of a device's buffers fits in its memory.
 const FITS: u64 = 4;
@@ -164,6 +164,10 @@ impl World for Simulation {
     fn reclaim(&self, _: DomainId, _: GroupId, _: &dyn Fn() -> bool) {}
 
     fn trim(&self, _: DomainId) -> u64 {
+        0
+    }
+
+    fn compact(&self, _: DomainId, _: Trigger) -> u64 {
         0
     }
 

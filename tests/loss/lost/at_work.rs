@@ -7,11 +7,11 @@ use crate::common::bound::{besides, with_bound};
 use crate::common::commands::{fill, record_fill};
 use crate::common::faulty_queue::{Fate, FaultyQueue};
 use crate::common::gate::Gate;
-use crate::common::{Rig, bytes};
+use crate::common::{LONG, Rig, bytes, wait_idle};
 use peerbuf::observe::Object;
 use peerbuf::{
-    Access, BufferDescriptor, Device, DomainId, Engine, Error, Fence, Placement, ResidencyOptions,
-    SharedBuffer,
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, Fence, Placement,
+    ResidencyOptions, SharedBuffer,
 };
 
 /// The number of buffers that a test creates to find recycled memory.
@@ -198,5 +198,42 @@ fn a_rejected_copy_of_a_host_access_counts_as_submitted() {
             left < used
         };
         assert!((0..1000).any(is_freed), "the memory is not lost for good");
+    }
+}
+
+/// The second device copies from a buffer that the first one has not zeroed yet, and the first one is lost meanwhile.
+#[test]
+fn a_copy_of_memory_whose_zeroing_is_lost_fails() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    // Only devices can zero it.
+    engine.calls().set_unmappable_device_memory(true);
+    for first in rig.all() {
+        let second = rig.open(&first.adapter().clone());
+        let create = |home| {
+            let buffer = engine.create_buffer(home, BufferDescriptor::new(SIZE));
+            buffer.expect("a buffer")
+        };
+        let target = create(&second);
+        bytes::write(&target, 2);
+        let old = create(&first);
+        bytes::write(&old, 1);
+        // So the second device has a view of the memory.
+        drop(
+            old.attach(&second).and_then(|attachment| attachment.map(Access::Read)).expect("seen"),
+        );
+        wait_idle(&[&first, &second]);
+        drop(old);
+        let source = create(&first);
+        let attachment = source.attach(&second).expect("an attachment");
+        let gate = Gate::close(&first);
+        let copy = engine.copy(&source, &target, CopyRegion::first(SIZE));
+        lose(engine, &first);
+        let ended = copy.and_then(|fence| fence.wait(LONG));
+        let read = target.host_access(Access::Read).map(drop);
+        gate.open();
+        assert!(ended.is_err(), "{}: the copy has read bytes of an earlier owner", first.name());
+        assert!(matches!(read, Err(Error::Poisoned { .. })), "{}: {read:?}", first.name());
+        drop(attachment);
     }
 }

@@ -188,9 +188,10 @@ pub(super) struct Attempt {
 #[derive(Debug)]
 struct Inner {
     natures: Vec<Nature>,
-    /// The bytes that a limited provider has given out, and those that it can reuse after a trim.
+    /// The bytes that a limited provider has given out, those that it can reuse after a trim, and those after a compaction.
     given: Vec<u64>,
     warm: Vec<u64>,
+    sparse: Vec<u64>,
     buffers: Vec<Option<Buffer>>,
     work: Vec<Work>,
     in_flight: Vec<InFlight>,
@@ -233,6 +234,7 @@ impl Fake {
             natures: vec![Nature::Works; count],
             given: vec![0; count],
             warm: vec![0; count],
+            sparse: vec![0; count],
             buffers: vec![],
             work: vec![],
             in_flight: vec![],
@@ -270,6 +272,11 @@ impl Fake {
 
     pub(super) fn set_nature(&self, at: usize, nature: Nature) {
         self.inner().natures[at] = nature;
+    }
+
+    /// So many bytes of a limited provider are free in blocks that are in use.
+    pub(super) fn set_sparse(&self, at: usize, bytes: u64) {
+        self.inner().sparse[at] = bytes;
     }
 
     pub(super) fn set_slow(&self, slow: bool) {

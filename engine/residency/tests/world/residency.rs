@@ -10,7 +10,7 @@ use crate::residency::eviction_failures::{CapReached, EvictionFailures, SkipReas
 use crate::residency::list_entry::Victim;
 use crate::residency::policy::Slot;
 use crate::residency::room::{PlacementOption, Rejected, with_room};
-use crate::residency::world::{EvictionLimits, Outcomes, ReleaseWait, World};
+use crate::residency::world::{EvictionLimits, Outcomes, ReleaseWait, Trigger, World};
 
 impl World for Fake {
     type Key = u32;
@@ -24,6 +24,10 @@ impl World for Fake {
 
     fn reclaim(&self, domain: DomainId, _: GroupId, _: &dyn Fn() -> bool) {
         self.collect(&mut self.inner(), number(domain));
+    }
+
+    fn compact(&self, domain: DomainId, _: Trigger) -> u64 {
+        std::mem::take(&mut self.inner().sparse[number(domain)])
     }
 
     fn trim(&self, domain: DomainId) -> u64 {
@@ -128,7 +132,9 @@ impl Fake {
         match inner.natures[at] {
             Nature::Full => return Err(Rejected::Full(Refused::Full)),
             Nature::Busy => return Err(Rejected::Failed(Refused::Failed)),
-            Nature::Limited(bytes) if inner.given[at] + inner.warm[at] + room.bytes() > bytes => {
+            Nature::Limited(bytes)
+                if inner.given[at] + inner.warm[at] + inner.sparse[at] + room.bytes() > bytes =>
+            {
                 return Err(Rejected::Full(Refused::Full));
             }
             Nature::Works | Nature::Limited(_) => {}
