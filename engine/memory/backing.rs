@@ -168,6 +168,16 @@ impl Backing {
         Some(Rest { allocation: Arc::clone(self.allocation()), map })
     }
 
+    /// Zeroes some of what the host has not touched, if the bytes are scrubbed in parts. Returns how many bytes these were. The
+    /// reservation must be held; accesses of the host may be open.
+    pub(crate) fn zero_some(&self) -> u64 {
+        let Some(Rest { allocation, map }) = self.rest() else { return 0 };
+        // SAFETY: the memory was mapped when the map was made, and stays so while the allocation lives.
+        let zeroed = unsafe { map.zero_some() };
+        allocation.note_zeroed(zeroed);
+        zeroed
+    }
+
     /// Zeroes the parts that the host has not touched, if the bytes are scrubbed in parts. This cannot fail, and takes
     /// the lock of the map. The reservation must be held; accesses of the host may be open. After a panic the bytes are
     /// still scrubbed in parts.

@@ -121,6 +121,20 @@ impl ScrubMap {
         (parts.map(missing).sum::<u64>() * PART).min(self.len)
     }
 
+    /// Zeroes at most [`AT_ONCE`] bytes from the first part on that is not valid. Returns how many bytes these were: none if all
+    /// are valid.
+    ///
+    /// # Safety
+    ///
+    /// As for [`ScrubMap::finish`].
+    pub(super) unsafe fn zero_some(&self) -> u64 {
+        let _locked = self.lock();
+        let end = self.len.div_ceil(PART);
+        let Some(first) = (0..end).find(|&part| !self.is_valid(part)) else { return 0 };
+        // SAFETY: the caller's contract; these are parts of the memory.
+        unsafe { self.zero(first..(first + AT_ONCE / PART).min(end)) }
+    }
+
     /// Zeroes all parts that are not valid. Returns how many bytes these were.
     ///
     /// # Safety

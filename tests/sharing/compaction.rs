@@ -170,3 +170,58 @@ fn little_more_is_held_than_was_asked_for_and_after_most_were_dropped() {
         assert!(full <= 1.2 && after <= 1.25, "{what}");
     }
 }
+
+#[test]
+fn a_trim_empties_sparse_blocks_too() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [device, _] = rig.two_of_one_adapter();
+    let kept = scattered(engine, &device, 3000, 16);
+    let held = || engine.usage(kept[0].1.domain()).expect("of this engine").held;
+    let (before, moves) = (held(), engine.moved(MoveCause::Compacted).moves);
+    let freed = engine.trim();
+    assert!(engine.moved(MoveCause::Compacted).moves > moves, "{freed} bytes freed");
+    // The copies have ended.
+    wait_idle(&[&device]);
+    let freed = freed + engine.trim();
+    assert_eq!(before - held(), freed);
+    assert!(freed >= 6 << 20, "{freed} of {before} bytes");
+    kept.iter().for_each(|(seed, buffer)| bytes::assert_sequence(buffer, *seed, "compacted"));
+}
+
+/// A move that must not wait is not refused for ever because the host would have to zero much before it.
+#[test]
+fn compaction_moves_buffers_of_reused_memory_that_the_host_has_touched_in_part() {
+    const SIZE: u64 = 1 << 20;
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let create = || {
+            let descriptor = BufferDescriptor::new(SIZE).placement(Placement::Vram);
+            engine.create_buffer(&device, descriptor).expect("there is room")
+        };
+        let old: Vec<_> = (0..40).map(|_| create()).collect();
+        old.iter().for_each(|buffer| bytes::write(buffer, 7));
+        wait_idle(&[&device]);
+        drop(old);
+        let touch = |_| {
+            let buffer = create();
+            let access = buffer.host_access(Access::Write).expect("host access");
+            access.write(SIZE / 2, &[5; 16]).expect("in range");
+            access.end().expect("it ends");
+            buffer
+        };
+        let new: Vec<_> = (0..40).map(touch).collect();
+        let kept: Vec<_> = new.into_iter().step_by(5).collect();
+        let done = engine.compact(u64::MAX);
+        assert!(done.buffers > 0, "{}: {done:?}", device.name());
+        let mut expected = vec![0; SIZE as usize];
+        expected[SIZE as usize / 2..][..16].fill(5);
+        for buffer in &kept {
+            bytes::assert_same(&bytes::read(buffer), &expected, device.name());
+        }
+        drop(kept);
+        wait_idle(&[&device]);
+        engine.trim();
+    }
+}

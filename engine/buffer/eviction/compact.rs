@@ -167,6 +167,7 @@ fn leave(buffer: &Arc<BufferInner>, slabs: (Provider, DeviceSet)) -> Result<Move
     };
     match Plan::within(buffer, &home, slabs, &limits)? {
         Some(plan) => {
+            buffer.zero_rest(buffer.size);
             let request = MoveRequest::to_new(MoveCause::Compacted, Trigger::Asked);
             buffer.try_migrate(plan, request)
         }

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::buffer::migration::{Copier, MayBlock, MoveBatch, MoveOutcome, MoveRequest, Plan};
+use crate::buffer::migration::{
+    Copier, MayBlock, MoveBatch, MoveOutcome, MoveRequest, Plan, ZEROED_AT_ONCE,
+};
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::placement::home_at;
 use crate::core::SlotId;
@@ -127,6 +129,9 @@ fn plan_move<'a>(
     from: DomainId,
     limits: &EvictionLimits,
 ) -> Result<(Plan<'a>, Copier), SkipReason> {
+    if !limits.may_block {
+        buffer.zero_rest(ZEROED_AT_ONCE);
+    }
     // The memory of an integrated device is system memory: if that is what is short, a move frees nothing.
     if let Trigger::Room { bytes, .. } = limits.trigger {
         let ledger = &buffer.core().domain_state(from).ledger;

@@ -36,5 +36,6 @@ pub(in crate::buffer) use execute::{no_path, relocate};
 pub(in crate::buffer) use invalidate::invalidate_importers;
 pub use migrate::Migration;
 pub(crate) use migrate_many::migrate_many;
+pub(in crate::buffer) use nowait::ZEROED_AT_ONCE;
 pub(in crate::buffer) use plan::Plan;
 pub(in crate::buffer) use request::{MoveOutcome, MoveRequest};

@@ -14,6 +14,9 @@ use crate::buffer::state::State;
 use crate::error::Result;
 use crate::observe::MoveCause;
 
+/// The most bytes that the host zeroes before a move that must not wait: half a millisecond.
+pub(in crate::buffer) const ZEROED_AT_ONCE: u64 = 4 << 20;
+
 impl BufferInner {
     /// Does the same steps as `relocate`, but never waits.
     ///
@@ -24,6 +27,7 @@ impl BufferInner {
         request: MoveRequest,
     ) -> Result<MoveOutcome> {
         let request = MoveRequest { clean: plan.clean, may_wait: false, ..request };
+        self.zero_rest(ZEROED_AT_ONCE);
         let Plan { home, matrix, new, .. } = plan;
         let Some(copier) = Copier::find(self, &home, &new, request)? else {
             return Ok(MoveOutcome::NoPath);

@@ -6,7 +6,7 @@ use super::buffer::BufferInner;
 use crate::buffer::state::State;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
-use crate::memory::{Content, HostWait, ImportKind, Provider, SLOT_ALIGN, zero_by_host};
+use crate::memory::{Backing, Content, HostWait, ImportKind, Provider, SLOT_ALIGN, zero_by_host};
 use crate::sync::{Fence, RejectionWatch, Usage};
 use crate::transfer::{self, Span};
 
@@ -26,6 +26,21 @@ impl BufferInner {
         }
         self.backing_mut(state)?.make_valid();
         Ok(())
+    }
+
+    /// Zeroes what the host has not touched of a buffer that is scrubbed in parts, at least `most` bytes or all: a move that must
+    /// not wait is refused while much is left. Others get the reservation in between, and it stops where another thread has it.
+    ///
+    /// Locks: none may be held.
+    pub(in crate::buffer) fn zero_rest(&self, most: u64) {
+        let mut zeroed = 0;
+        while zeroed < most {
+            let Some(state) = self.reservation.try_lock(&self.core().queues) else { return };
+            match state.location().backing().map_or(0, Backing::zero_some) {
+                0 => return,
+                some => zeroed += some,
+            }
+        }
     }
 
     #[cold]
