@@ -2,8 +2,10 @@
 //! zeroed, and every other use finds zeros in all that was not written.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use crate::common::until::until;
 use crate::common::{self, Rig, bytes, wait_idle};
 use ash::vk;
 use peerbuf::{
@@ -132,6 +134,63 @@ fn memory_that_was_zeroed_while_idle_is_not_zeroed_at_its_use() {
             drop(new);
             engine.trim();
         }
+    }
+}
+
+/// Sets a flag when it is dropped, also by a panic.
+struct Set<'a>(&'a AtomicBool);
+
+impl Drop for Set<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs `work` while another thread zeroes unused memory without a pause.
+fn while_zeroing<T>(rig: &Rig, work: impl FnOnce() -> T) -> T {
+    let [begun, stop] = [AtomicBool::new(false), AtomicBool::new(false)];
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                drop(Set(&begun));
+                rig.engine().zero_unused(u64::MAX);
+            }
+        });
+        let _stop = Set(&stop);
+        until(|| begun.load(Ordering::Relaxed), |&begun| begun);
+        work()
+    })
+}
+
+/// What the other thread has taken out to zero it is unused all the same.
+#[test]
+fn unused_memory_is_freed_and_its_device_removed_while_another_thread_zeroes_it() {
+    const ROUNDS: u32 = 3;
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [other, first] = rig.two_of_one_adapter();
+    let mut first = Some(first);
+    for round in 0..ROUNDS {
+        let device = first.take().unwrap_or_else(|| rig.open(other.adapter()));
+        let leave_unused = || {
+            let used = [4096, SIZE, 24 << 20].map(|size| {
+                let descriptor = BufferDescriptor::new(size).placement(Placement::Vram);
+                let buffer = engine.create_buffer(&device, descriptor).expect("there is room");
+                bytes::write(&buffer, OLD);
+                buffer
+            });
+            wait_idle(&[&device]);
+            drop(used);
+            // What has ended is collected by this thread.
+            engine.zero_unused(0);
+        };
+        leave_unused();
+        while_zeroing(&rig, || engine.trim());
+        let usage = engine.usage(DomainId::Vram(device.id())).expect("it takes part");
+        assert_eq!((usage.used, usage.held), (0, 0), "round {round}: all is freed");
+        leave_unused();
+        let removed = while_zeroing(&rig, || engine.remove_device(device));
+        removed.unwrap_or_else(|error| panic!("round {round}: {error}"));
     }
 }
 
