@@ -31,6 +31,12 @@ pub(crate) const ALLOWED: [Allowed; 1] = [Allowed {
              for them are empty (quirk HostImportUnreported); every probe proves it again",
 }];
 
+/// Whether the layer reports that its own thread was not on time: it waits ten seconds, whatever the machine does
+/// meanwhile. From then on it takes work that has ended for pending, so its further messages say nothing.
+pub(crate) fn is_timeout_of_the_layer(message: &Message) -> bool {
+    message.id.contains("INTERNAL-ERROR") && message.id.contains("state-timeout")
+}
+
 /// Whether `message` is on the list.
 ///
 /// The layer names no device in these messages. So they are allowed if `open` contains the faulty driver; tests

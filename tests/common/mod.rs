@@ -232,6 +232,7 @@ impl Rig {
         complaints.extend(
             messages
                 .iter()
+                .take_while(|message| !allowed::is_timeout_of_the_layer(message))
                 .filter(|message| !allowed::is_allowed(message, &drivers))
                 .filter(|message| !is_provoked(message, &provoked))
                 .map(|message| format!("Vulkan reported: {message}")),
