@@ -504,7 +504,8 @@ fn one_queue_has_one_lock() {
     let app = App::new(&rig, twin.adapter(), |_| true);
     // Fixed speeds, since measurements would submit as well.
     let speeds = CopySpeeds::host_up_to(64 << 10);
-    let engine = Engine::without_instance(&EngineDescriptor::new().copy_speeds(speeds));
+    let descriptor = EngineDescriptor::new().copy_speeds(speeds).timeout(LONG);
+    let engine = Engine::without_instance(&descriptor);
     let queue_of = |family, lock: Option<Arc<dyn QueueLock>>| {
         let mut queue = AdoptedQueue::new(family, 0);
         queue.lock = lock;

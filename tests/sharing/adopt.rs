@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::common::app::{App, FAMILY};
-use crate::common::{Rig, assert_pattern, bytes, fill};
+use crate::common::{LONG, Rig, assert_pattern, bytes, fill};
 use ash::{ext, khr};
 use peerbuf::device::QueueLock;
 use peerbuf::{
@@ -52,7 +52,7 @@ fn two_applications_share_without_an_opened_device() {
     let rig = Rig::new();
     let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
     let apps = [&lavapipe, &swiftshader].map(|d| App::new(&rig, d.adapter(), |_| true));
-    let engine = Engine::without_instance(&EngineDescriptor::new());
+    let engine = Engine::without_instance(&EngineDescriptor::new().timeout(LONG));
     assert!(engine.adapters().is_empty());
     let [a, b] = [&apps[0], &apps[1]].map(|app| app.join(&rig, &engine));
     assert_eq!(engine.devices(), [a.clone(), b.clone()]);
