@@ -78,7 +78,8 @@ fn concurrent_claims_evict_no_more_than_they_need() {
     let evicted = engine.moved(MoveCause::Evicted);
     assert_eq!(evicted.bytes, 8 * MIB, "4 MiB for each: {evicted:?}");
     let stalls = engine.stalls(StallCause::Room);
-    assert_eq!(stalls.waits, 2, "each claim waited for its bytes: {stalls:?}");
+    // The second may find its bytes released when it begins to wait. The first began long before.
+    assert!((1..=2).contains(&stalls.waits), "claims wait for their bytes: {stalls:?}");
     assert!(engine.report().to_string().contains("\nWaits\n  for room"));
     drop(attachments);
 }
@@ -316,12 +317,14 @@ fn making_room_waits_at_most_one_timeout() {
         };
         let used: Vec<_> = besides(|| all.iter().map(begin).collect());
         let descriptor = BufferDescriptor::new(MIB).placement(Placement::Vram);
+        let waits = || engine.stalls(StallCause::Work).waits;
+        let before = waits();
         let error = engine.create_buffer(&device, descriptor.clone()).expect_err("all are in use");
         let Error::OutOfMemory { failures, .. } = error else { panic!("{error:?}") };
         assert_eq!(failures.bytes(SkipReason::Busy), 4 * MIB, "{failures}");
-        let stalls = engine.stalls(StallCause::Work);
-        assert!(stalls.waits <= 1, "at most one wait for all: {stalls:?}");
-        if stalls.waits == 0 {
+        let waits = waits() - before;
+        assert!(waits <= 1, "at most one wait for all: {waits}");
+        if waits == 0 {
             // The timeout expired before there was anything to wait for.
             too_short();
         }
