@@ -54,8 +54,11 @@ pub(super) fn ask(program: &Path, request: &Request, limit: Duration) -> Option<
             return None;
         }
     };
-    let Output { text, closed, last } = read(&mut child, start + limit);
-    let silent = last.unwrap_or(start).elapsed();
+    let deadline = start + limit;
+    let Output { text, closed, last } = read(&mut child, deadline);
+    // A stall of this process after the deadline is no silence of the child.
+    let heard = deadline.min(Instant::now());
+    let silent = heard.saturating_duration_since(last.unwrap_or(start));
     let lines: Vec<_> = text.lines().filter_map(Line::parse).collect();
     let done = lines.contains(&Line::Done);
     let status = end(child, closed);
