@@ -342,12 +342,24 @@ fn copy_speeds_are_measured_once_on_an_idle_device() {
     assert_moved(elsewhere, 1);
     bytes::assert_sequence(&buffer, 2, "moved");
     assert_moved(buffer.migrate(vram(&one)), 2);
-    assert_eq!(known(), [true, false], "the new home, which copies");
+    assert!(!known()[1], "the new home copies");
+    // A measurement that takes too long on a busy machine is made again at a later move.
+    let mut generation = 2;
+    while !known()[0] {
+        for device in [&two, &one] {
+            generation += 1;
+            assert_moved(buffer.migrate(vram(device)), generation);
+        }
+        assert!(generation < 400, "not measured in {generation} moves");
+    }
     let speeds = engine.copy_speeds(&one).expect("ours").expect("known");
-    assert!(speeds.rows().iter().all(|row| !row.host.is_zero() && !row.device.is_zero()));
-    assert_moved(buffer.migrate(vram(&two)), 3);
+    // After the last of a few that take too long, the speeds stay the assumed ones.
+    let is_assumed = speeds == CopySpeeds::host_up_to(64 << 10);
+    let is_measured = speeds.rows().iter().all(|row| !row.host.is_zero() && !row.device.is_zero());
+    assert!(is_measured || is_assumed, "{speeds}");
+    assert_moved(buffer.migrate(vram(&two)), generation + 1);
     bytes::assert_sequence(&buffer, 2, "moved");
-    let again = submissions(engine, || assert_moved(buffer.migrate(vram(&one)), 4));
+    let again = submissions(engine, || assert_moved(buffer.migrate(vram(&one)), generation + 2));
     assert!(again <= 1, "{again}: nothing is measured again");
     assert_eq!(engine.copy_speeds(&one).expect("ours"), Some(speeds));
 }
