@@ -19,6 +19,13 @@ const WHOLE: u64 = (8 << 20) + 4;
 /// How many unused views a device keeps at most, whatever they import.
 const KEPT: u64 = 16;
 
+/// A rig whose clock stands still, so that no view becomes old while a busy machine takes its time.
+fn stopped() -> Rig {
+    let rig = Rig::new();
+    rig.engine().calls().set_clock(Some(Duration::ZERO));
+    rig
+}
+
 fn whole(rig: &Rig, home: &Device, place: Placement) -> SharedBuffer {
     let descriptor = BufferDescriptor::new(WHOLE).placement(place);
     rig.engine().create_buffer(home, descriptor).expect("there is room")
@@ -42,7 +49,7 @@ fn filled(rig: &Rig) -> (SharedBuffer, Device) {
 
 #[test]
 fn views_are_given_back_once_their_last_attachment_is_gone() {
-    let rig = Rig::new();
+    let rig = stopped();
     let [home, far] = rig.two_of_one_adapter();
     let buffers: Vec<_> = (0..36).map(|_| whole(&rig, &home, Placement::Vram)).collect();
     let attach = |buffer: &SharedBuffer| buffer.attach(&far).expect("the same driver and device");
@@ -64,7 +71,7 @@ fn views_are_given_back_once_their_last_attachment_is_gone() {
 
 #[test]
 fn buffers_that_are_shared_in_turn_are_imported_once() {
-    let rig = Rig::new();
+    let rig = stopped();
     let [home, far] = rig.two_of_one_adapter();
     let create = |_| {
         let descriptor = BufferDescriptor::new(1 << 20).placement(Placement::Vram);
@@ -83,7 +90,7 @@ fn buffers_that_are_shared_in_turn_are_imported_once() {
 
 #[test]
 fn an_attachment_that_comes_and_goes_imports_once() {
-    let rig = Rig::new();
+    let rig = stopped();
     let (buffer, far) = filled(&rig);
     let before = imported(&rig);
     for _ in 0..1000 {
@@ -95,7 +102,7 @@ fn an_attachment_that_comes_and_goes_imports_once() {
 
 #[test]
 fn a_slab_stays_imported_for_any_of_its_buffers() {
-    let rig = Rig::new();
+    let rig = stopped();
     let [home, far] = rig.two_of_one_adapter();
     let create = || rig.engine().create_buffer(&home, BufferDescriptor::new(4096));
     let buffers = [create(), create()].map(|buffer| buffer.expect("there is room"));
@@ -118,7 +125,7 @@ fn a_slab_stays_imported_for_any_of_its_buffers() {
 
 #[test]
 fn a_view_stays_until_the_work_that_uses_it_has_ended() {
-    let rig = Rig::new();
+    let rig = stopped();
     let (buffer, far) = filled(&rig);
     let gate = Gate::close(&far);
     let attachment = buffer.attach(&far).expect("it was attached before");
@@ -138,7 +145,7 @@ fn a_view_stays_until_the_work_that_uses_it_has_ended() {
 
 #[test]
 fn a_stale_mapping_keeps_its_view_and_a_move_gives_the_other_back() {
-    let rig = Rig::new();
+    let rig = stopped();
     let [home, far] = rig.two_of_one_adapter();
     let buffer = rig
         .engine()
@@ -162,7 +169,7 @@ fn a_stale_mapping_keeps_its_view_and_a_move_gives_the_other_back() {
 
 #[test]
 fn views_that_were_not_used_for_long_are_given_back() {
-    let rig = Rig::new();
+    let rig = stopped();
     let (_buffer, far) = filled(&rig);
     let home = rig.engine().devices().swap_remove(0);
     for (seconds, expected) in [(1000, 1), (1009, 1), (1011, 0)] {
@@ -174,7 +181,7 @@ fn views_that_were_not_used_for_long_are_given_back() {
 
 #[test]
 fn submissions_give_back_views_that_were_not_used_for_long() {
-    let rig = Rig::new();
+    let rig = stopped();
     let (_buffer, far) = filled(&rig);
     let home = rig.engine().devices().swap_remove(0);
     let other = whole(&rig, &home, Placement::Vram);
@@ -189,7 +196,7 @@ fn submissions_give_back_views_that_were_not_used_for_long() {
 
 #[test]
 fn at_its_limit_a_device_is_waited_for_only_if_it_keeps_unused_views() {
-    let rig = Rig::new();
+    let rig = stopped();
     let Some([home, far]) = rig.two_drivers() else { return };
     let [first, second] = [(); 2].map(|()| whole(&rig, &home, Placement::System));
     let attachment = first.attach(&far).expect("both import host memory");
@@ -235,7 +242,7 @@ fn the_error_of_the_limit_stays_if_the_work_does_not_end_in_time() {
 
 #[test]
 fn a_device_that_may_import_no_more_says_so_and_gives_unused_views_back_first() {
-    let rig = Rig::new();
+    let rig = stopped();
     let Some([home, far]) = rig.two_drivers() else { return };
     let buffers: Vec<_> = (0..4).map(|_| whole(&rig, &home, Placement::System)).collect();
     let attach = |buffer: &SharedBuffer| buffer.attach(&far);
@@ -267,7 +274,7 @@ fn a_device_that_may_import_no_more_says_so_and_gives_unused_views_back_first() 
 
 #[test]
 fn an_import_that_the_driver_has_no_memory_for_is_tried_again_without_unused_views() {
-    let rig = Rig::new();
+    let rig = stopped();
     let (_buffer, far) = filled(&rig);
     let home = rig.engine().devices().swap_remove(0);
     let other = whole(&rig, &home, Placement::Vram);
@@ -281,7 +288,7 @@ fn an_import_that_the_driver_has_no_memory_for_is_tried_again_without_unused_vie
 
 #[test]
 fn reports_name_what_each_device_has_imported() {
-    let rig = Rig::new();
+    let rig = stopped();
     let (buffer, far) = filled(&rig);
     let _attachment = buffer.attach(&far).expect("it was attached before");
     let report = rig.engine().report();
@@ -294,7 +301,7 @@ fn reports_name_what_each_device_has_imported() {
 #[test]
 fn threads_that_attach_while_views_are_given_back_see_their_bytes() {
     const ROUNDS: u32 = 200;
-    let rig = Rig::new();
+    let rig = stopped();
     let [home, far] = rig.two_of_one_adapter();
     let create = || rig.engine().create_buffer(&home, BufferDescriptor::new(4096));
     // In one slab, so that all threads use one view.
