@@ -25,6 +25,12 @@ const LOST_AS_RADV: &str = "
     switches.lost_waits = \"at_once\"
 ";
 
+/// No step of a test takes this long, on a busy machine either.
+fn engine() -> Engine {
+    let descriptor = EngineDescriptor::new().timeout(Duration::from_secs(120));
+    Engine::open(&descriptor).expect("the engine opens")
+}
+
 /// A device of the driver with this name. The order of the adapters is the loader's.
 fn open(engine: &Engine, name: &str) -> Device {
     let adapter = engine.adapters().iter().find(|adapter| adapter.name().contains(name));
@@ -41,7 +47,7 @@ fn system_buffer(engine: &Engine, home: &Device) -> SharedBuffer {
 fn memory_that_a_lost_device_may_write_gets_no_new_owner_although_waits_return() {
     under_control(LOST_AS_RADV, || {
         let control = Control::of_this_process().expect("a control file");
-        let engine = Engine::open(&EngineDescriptor::new()).expect("the engine opens");
+        let engine = engine();
         let [lost, healthy] = ["llvmpipe", "SwiftShader"].map(|name| open(&engine, name));
         let old = system_buffer(&engine, &healthy);
         bytes::write(&old, 1);
@@ -83,7 +89,7 @@ fn memory_of_a_trial_that_a_lost_device_may_write_is_kept_until_the_engine_ends(
     // After the controls and the first passes.
     let switches = format!("{LOST_AS_RADV}    switches.lost_at_submit = 6\n");
     under(&switches, || {
-        let engine = Engine::open(&EngineDescriptor::new()).expect("the engine opens");
+        let engine = engine();
         let [first, second] = ["llvmpipe"; 2].map(|name| open(&engine, name));
         let allocations = || engine.live().count(Object::Allocation);
         let before = allocations();

@@ -7,6 +7,9 @@ use std::ffi::{CStr, c_char};
 
 use ash::vk;
 
+/// How long a wait that ends may take, in milliseconds. It is no measure of the work: the machine may be busy.
+pub(crate) const PATIENT: u64 = 600_000;
+
 /// An instance. It is not destroyed: its devices are not either, and drivers do not bear the one without the other.
 pub(crate) struct World {
     pub(crate) entry: ash::Entry,
@@ -350,14 +353,14 @@ impl Gpu<'_> {
     pub(crate) fn ping(&self) -> Result<(), vk::Result> {
         let timeline = self.timeline();
         self.submit(self.queue(), &[], None, Some((timeline, 1)))?;
-        self.wait(timeline, 1, 10_000)
+        self.wait(timeline, 1, PATIENT)
     }
 
     /// Fills the block with the device, and waits.
     pub(crate) fn fill(&self, block: Block, word: u32) -> Result<(), vk::Result> {
         let timeline = self.timeline();
         self.submit(self.queue(), &[self.filling(block, word)], None, Some((timeline, 1)))?;
-        self.wait(timeline, 1, 10_000)
+        self.wait(timeline, 1, PATIENT)
     }
 
     /// Copies a block with a family's queue, and waits.
@@ -371,6 +374,6 @@ impl Gpu<'_> {
         let queue = unsafe { self.raw.get_device_queue(family, 0) };
         let timeline = self.timeline();
         self.submit(queue, &[commands], None, Some((timeline, 1))).expect("the copy is submitted");
-        self.wait(timeline, 1, 10_000).expect("the copy ends");
+        self.wait(timeline, 1, PATIENT).expect("the copy ends");
     }
 }

@@ -3,7 +3,7 @@
 use ash::vk;
 use ash::vk::QueueFlags as Flags;
 
-use crate::gpu::World;
+use crate::gpu::{PATIENT, World};
 use crate::harness::with_and_without;
 
 const ODD: &str = "[[device]]\ndriver = 'llvmpipe'\nprofile = 'legacy'\nswitches.api_version = '1.3'\n\
@@ -37,7 +37,7 @@ fn queues_of_one_driver_queue_are_independent() {
         gpu.submit(transfer, &[], Some((gate, 1)), Some((done, 1))).expect("it waits");
         assert_eq!(gpu.wait(done, 1, 50), Err(vk::Result::TIMEOUT));
         gpu.submit(graphics, &[], None, Some((gate, 1))).expect("it signals");
-        gpu.wait(done, 1, 10_000).expect("both end");
+        gpu.wait(done, 1, PATIENT).expect("both end");
         // SAFETY: the device is alive.
         unsafe { gpu.raw.device_wait_idle() }.expect("idle");
     });
@@ -71,7 +71,7 @@ fn a_binary_semaphore_goes_from_queue_to_queue() {
         unsafe {
             gpu.raw.queue_submit(queues[1], &[first], vk::Fence::null()).expect("submitted");
             gpu.raw.queue_submit(queues[0], &[second], fence).expect("submitted");
-            gpu.raw.wait_for_fences(&[fence], true, 10_000_000_000).expect("both end");
+            gpu.raw.wait_for_fences(&[fence], true, PATIENT * 1_000_000).expect("both end");
             gpu.raw.queue_wait_idle(queues[0]).expect("idle");
         }
         assert_eq!(gpu.first_word(block), 6);
