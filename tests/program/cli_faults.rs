@@ -3,6 +3,7 @@
 use std::process::{Command, Output};
 
 use crate::drivers::{folder, unreadable};
+use crate::patient;
 
 fn peerbuf(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peerbuf"));
@@ -11,7 +12,7 @@ fn peerbuf(arguments: &[&str]) -> Command {
 }
 
 fn run(command: &mut Command) -> Output {
-    command.output().expect("the program starts")
+    patient::output(command)
 }
 
 fn text(bytes: &[u8]) -> &str {

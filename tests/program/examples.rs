@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::patient;
+
 /// The path of an example. Cargo puts examples beside the folder of the tests.
 fn path_of(example: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this program");
@@ -17,7 +19,7 @@ fn path_of(example: &str) -> PathBuf {
 }
 
 fn check(example: &str, says: &str) -> String {
-    let output = Command::new(path_of(example)).output().expect("the example starts");
+    let output = patient::output(&mut Command::new(path_of(example)));
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{example}: {}\n{text}\n{errors}", output.status);

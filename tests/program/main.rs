@@ -8,3 +8,4 @@ mod cli_faults;
 mod doctor;
 mod drivers;
 mod examples;
+mod patient;
