@@ -98,19 +98,21 @@ fn every_wait_route_keeps_the_order() {
             let exported = engine.calls().made(Call::GetSemaphoreFd);
             let by_fd = matches!(route, WaitRoute::SyncFd | WaitRoute::OpaqueFd);
             // Each turn gives the writer work that takes a while, so that the reader has to wait. Later turns give
-            // more work, until a wait was met.
-            for (turn, load) in (0u32..).zip([8, 8, 8, 16, 32, 64, 128, 256]) {
+            // more work, until a wait was met; in the last one a gate holds the work.
+            for (turn, load) in (0u32..).zip([8, 8, 8, 16, 32, 64, 0]) {
                 let met = engine.calls().made(Call::GetSemaphoreFd) > exported;
                 if turn >= 3 && (met || !by_fd) {
                     break;
                 }
                 // CAST: a handful of devices.
                 let word = (from as u32) << 24 | (to as u32) << 16 | turn << 8 | 1;
+                let gate = (load == 0).then(|| Gate::close(writer));
                 for other in 0..load {
                     fill(engine, writer, &larges[from], other).expect("a submission");
                 }
                 fill(engine, writer, &ones[from], word).expect("a submission");
                 copy(engine, reader, &ones[to], &twos[to]).expect("a submission");
+                drop(gate);
                 assert_words(&two, word, &what);
             }
             let exported = engine.calls().made(Call::GetSemaphoreFd) > exported;
