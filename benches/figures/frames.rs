@@ -12,7 +12,9 @@ use peerbuf::{
 
 use crate::Outcome;
 use crate::figure::Figure;
-use crate::measure::Rounds;
+use crate::hand::{Block, Hand};
+use crate::measure::{Rounds, rounds_of};
+use crate::queue_by_hand::{Queue, Wait};
 use crate::setup::{Setup, TIMEOUT};
 
 /// Buffers of 1 MiB, and how many of them fit: each frame uses 1.25 times as many.
@@ -39,7 +41,7 @@ pub(crate) fn p99(setup: &Setup) -> Outcome<Vec<Figure>> {
     ours.sample()?;
     theirs.sample()?;
     let mut rounds = Rounds::default();
-    for _ in 0..crate::measure::rounds_of(SAMPLES) {
+    for _ in 0..rounds_of(SAMPLES) {
         let first = ours.sample()?;
         let them = theirs.sample()? + theirs.sample()?;
         rounds.add(first + ours.sample()?, them);
@@ -51,6 +53,75 @@ pub(crate) fn p99(setup: &Setup) -> Outcome<Vec<Figure>> {
         Some(2.0),
         rounds.summary(),
     )])
+}
+
+/// `frame_in_place`: the median frame, against a program that knows its buffers and moves none: those that do not fit are
+/// in system memory from the start, and devices use them there.
+pub(crate) fn in_place(setup: &Setup) -> Outcome<Vec<Figure>> {
+    let mut ours = Frames::new(setup, ResidencyOptions::new(), false)?;
+    let mut theirs = ByHand::new(setup)?;
+    ours.sample()?;
+    median(|| theirs.frame())?;
+    let mut rounds = Rounds::default();
+    for _ in 0..rounds_of(SAMPLES) {
+        let first = median(|| ours.frame())?;
+        let them = median(|| theirs.frame())? + median(|| theirs.frame())?;
+        rounds.add(first + median(|| ours.frame())?, them);
+    }
+    Ok(vec![Figure::speed(
+        "frame_in_place",
+        "median frame that uses 1.25 × what fits",
+        "recorded beforehand, what does not fit left in system memory",
+        Some(0.9),
+        rounds.summary(),
+    )])
+}
+
+/// The median time of the frames of one sample.
+fn median(mut frame: impl FnMut() -> Outcome<f64>) -> Outcome<f64> {
+    let mut times = (0..FRAMES).map(|_| frame()).collect::<Outcome<Vec<_>>>()?;
+    times.sort_by(f64::total_cmp);
+    Ok(times[FRAMES / 2])
+}
+
+/// The same frames in plain Vulkan. Each buffer has a command buffer of its own, recorded beforehand.
+struct ByHand<'a> {
+    queue: Queue<'a>,
+    // Used by the command buffers.
+    _blocks: Vec<Block<'a>>,
+}
+
+impl<'a> ByHand<'a> {
+    fn new(setup: &'a Setup) -> Outcome<Self> {
+        let device = &setup.near;
+        let hand = Hand::new(device, setup.handle);
+        let needs = hand.needs(SIZE)?;
+        let fitting = (BUDGET / SIZE) as usize;
+        let make =
+            |at| if at < fitting { hand.allocate(needs) } else { Block::staging(device, SIZE) };
+        let mut blocks = (0..BUFFERS).map(make).collect::<Outcome<Vec<_>>>()?;
+        blocks.push(Block::staging(device, TOUCHED)?);
+        // CAST: 80.
+        let queue = Queue::new(device, setup.handle, BUFFERS as u32)?;
+        let scratch = blocks[BUFFERS].range(TOUCHED);
+        for (at, block) in blocks[..BUFFERS].iter().enumerate() {
+            let block = block.range(TOUCHED);
+            let (from, to) =
+                if at.is_multiple_of(WRITTEN) { (scratch, block) } else { (block, scratch) };
+            queue.record_copy(at, from, to)?;
+        }
+        Ok(Self { queue, _blocks: blocks })
+    }
+
+    fn frame(&mut self) -> Outcome<f64> {
+        let start = Instant::now();
+        let mut last = 0;
+        for at in 0..BUFFERS {
+            last = self.queue.submit(at)?;
+        }
+        self.queue.wait(last, Wait::PollFirst)?;
+        Ok(start.elapsed().as_secs_f64())
+    }
 }
 
 fn lru() -> Box<dyn Policy> {

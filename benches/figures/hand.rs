@@ -10,6 +10,7 @@ use ash::{khr, vk};
 use peerbuf::{Device, HandleType};
 
 use crate::Outcome;
+use crate::queue_by_hand::Range;
 
 /// Size and memory type of an allocation: the same for every buffer of one size.
 #[derive(Clone, Copy, Debug)]
@@ -167,6 +168,11 @@ impl<'a> Block<'a> {
             .memory_type_index(index as u32);
         block.back(&info)?;
         Ok(block)
+    }
+
+    /// The first `size` bytes.
+    pub(crate) fn range(&self, size: u64) -> Range {
+        Range { buffer: self.buffer, offset: 0, size }
     }
 
     /// Writes one word through the host's mapping.

@@ -12,6 +12,8 @@ mod copy;
 mod drivers;
 mod evict;
 mod figure;
+mod first_share;
+mod first_share_by_hand;
 mod frames;
 mod hand;
 mod handover;
@@ -36,6 +38,7 @@ mod submissions;
 mod threads;
 mod two_threads;
 mod waste;
+mod yardsticks;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -61,6 +64,12 @@ struct Group {
 static GROUPS: &[Group] = &[
     Group { ids: &["share_one_more"], measure: share::one_more },
     Group { ids: &["create_share_destroy", "create_share_use_destroy"], measure: share::life },
+    Group {
+        ids: &["share_one_more_part", "create_share_destroy_part"],
+        measure: yardsticks::of_a_submission,
+    },
+    Group { ids: &["resolve_mapping_part", "pin_unpin_part"], measure: yardsticks::of_a_lock },
+    Group { ids: &["copy_4k_part"], measure: yardsticks::of_a_memcpy },
     Group {
         ids: &["live_100k_fds", "live_100k_bytes", "live_100k_mapped_bytes"],
         measure: live::live,
@@ -120,6 +129,8 @@ static GROUPS: &[Group] = &[
     Group { ids: &["host_read_4k_busy"], measure: drivers::host_read_busy },
     Group { ids: &["control_probe_bound"], measure: drivers::probe_bound },
     Group { ids: &["frame_p99"], measure: frames::p99 },
+    Group { ids: &["frame_in_place"], measure: frames::in_place },
+    Group { ids: &["first_share", "first_share_known"], measure: first_share::cold },
     Group {
         ids: &[
             "policy_worst",
@@ -137,7 +148,7 @@ static GROUPS: &[Group] = &[
 ];
 
 /// What `--quick` leaves out: figures of a million buffers, of bounds that are waited for, and of the policies' cost.
-const SLOW: [&str; 7] = [
+const SLOW: [&str; 8] = [
     "live_1m_bytes",
     "op_scaling",
     "view_million",
@@ -145,10 +156,16 @@ const SLOW: [&str; 7] = [
     "policy_worst",
     "policy_cost",
     "frame_p99",
+    "frame_in_place",
 ];
 
 fn main() -> ExitCode {
-    match Options::parse(std::env::args().skip(1)).and_then(|options| run(&options)) {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let done = match first_share::Child::parse(&arguments) {
+        Some(child) => child.run(),
+        None => Options::parse(arguments.into_iter()).and_then(|options| run(&options)),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("figures: {error}");

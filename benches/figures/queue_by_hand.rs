@@ -76,6 +76,33 @@ impl<'a> Queue<'a> {
         Ok(unsafe { raw.end_command_buffer(commands) }?)
     }
 
+    /// Records command buffer `index` without a command.
+    pub(crate) fn record_nothing(&self, index: usize) -> Outcome<()> {
+        let (raw, commands) = (self.device.raw(), self.commands[index]);
+        // SAFETY: as in `record`.
+        unsafe { raw.begin_command_buffer(commands, &vk::CommandBufferBeginInfo::default()) }?;
+        // SAFETY: the recording was begun above.
+        Ok(unsafe { raw.end_command_buffer(commands) }?)
+    }
+
+    /// Records command buffer `index`: a copy, behind earlier copies of the queue.
+    pub(crate) fn record_copy(&self, index: usize, from: Range, to: Range) -> Outcome<()> {
+        let (raw, commands) = (self.device.raw(), self.commands[index]);
+        // SAFETY: as in `record`.
+        unsafe { raw.begin_command_buffer(commands, &vk::CommandBufferBeginInfo::default()) }?;
+        let all = vk::AccessFlags::TRANSFER_READ | vk::AccessFlags::TRANSFER_WRITE;
+        let barrier = [vk::MemoryBarrier::default().src_access_mask(all).dst_access_mask(all)];
+        let (stage, flags) = (vk::PipelineStageFlags::TRANSFER, vk::DependencyFlags::empty());
+        // SAFETY: being recorded.
+        unsafe { raw.cmd_pipeline_barrier(commands, stage, stage, flags, &barrier, &[], &[]) };
+        let size = from.size.min(to.size);
+        let region = [vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size }];
+        // SAFETY: both ranges are within live buffers of this device.
+        unsafe { raw.cmd_copy_buffer(commands, from.buffer, to.buffer, &region) };
+        // SAFETY: the recording was begun above.
+        Ok(unsafe { raw.end_command_buffer(commands) }?)
+    }
+
     fn barriers(&self, commands: vk::CommandBuffer, ranges: &[Range], acquire: bool) {
         let ours = self.device.queue_family();
         let outside = match self.handle {
