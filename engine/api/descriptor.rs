@@ -130,7 +130,8 @@ impl EngineDescriptor {
     /// that then calls [`crate::Engine::answer_probe`]. By default routes are proved in this process.
     ///
     /// The child sees the adapters in the same order as this process, or else, and if it does not start, routes are
-    /// proved in this process after all, and `tracing` reports it.
+    /// proved in this process after all, and `tracing` reports it. To start a child takes longer than a trial, so it tries
+    /// all routes of a pair at once.
     #[must_use]
     pub fn probe_program(mut self, program: impl Into<PathBuf>) -> Self {
         self.probe_program = Some(program.into());

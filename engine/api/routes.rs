@@ -6,7 +6,7 @@ use super::engine::Engine;
 use crate::device::Device;
 use crate::error::Result;
 use crate::sync::WaitRoute;
-use crate::transfer::Verdict;
+use crate::transfer::{Need, Verdict};
 
 /// # Routes
 ///
@@ -14,7 +14,8 @@ use crate::transfer::Verdict;
 impl Engine {
     /// The routes from one device to another, each with its proof or the reason why it was refused.
     ///
-    /// If nothing is known yet, the routes are proved: data is transferred in both directions, on devices that are
+    /// Buffers prove a route when they need it: an attach proves the one to its buffer's memory, and others only if
+    /// that one is refused. This proves the others too: data is transferred in both directions, on devices that are
     /// opened for it and closed again. That takes some tens of milliseconds, and about the engine timeout
     /// ([`crate::EngineDescriptor::timeout`]) if a route hangs or a device is busy. Routes that could not be tried are
     /// in [`Verdict::untried`], and are tried again by a later call.
@@ -28,12 +29,15 @@ impl Engine {
     pub fn route(&self, from: &Device, to: &Device) -> Result<Arc<Verdict>> {
         self.set.core.check(&from.0)?;
         self.set.core.check(&to.0)?;
-        let verdict = self.set.core.verdict(&from.0, &to.0)?;
+        let verdict = self.set.core.verdict(&from.0, &to.0, Need::All)?;
         verdict.check_proved(&to.0)?;
         Ok(verdict)
     }
 
-    /// Proves the routes between all of these devices, in both directions, so that later attachments need not.
+    /// Proves all routes between all of these devices, in both directions, so that later attachments and moves need not.
+    ///
+    /// A program that fills a device's memory does so before: a proof opens a device, which a full one may refuse. The
+    /// first move to a kind of memory proves the routes that it needs, if they are not known.
     ///
     /// It opens one more device for each of them, and closes them at the end; pair by pair, each would be opened
     /// again. What could not be tried is in [`Verdict::untried`] of each pair.

@@ -7,12 +7,14 @@ use crate::device::{AdapterKind, DeviceId, DeviceInner, HandleType};
 use crate::error::Result;
 use crate::memory::{DomainId, ImportKind, Provider};
 use crate::residency::AccessCost;
-use crate::transfer::{self, PairKey, Refusal, RefusalReason, Route, RouteSet, Side, Verdict};
+use crate::transfer::{
+    self, Need, PairKey, Refusal, RefusalReason, Route, RouteSet, Side, Verdict,
+};
 
 impl Core {
     // ---- routes ----
 
-    /// The verdict on the routes from one device to another. Those that are not known yet are proved, on devices
+    /// The verdict on the routes from one device to another. Those that are needed and not known yet are proved, on devices
     /// opened for it, within about the engine timeout.
     ///
     /// # Errors
@@ -24,8 +26,9 @@ impl Core {
         &self,
         from: &Arc<DeviceInner>,
         to: &Arc<DeviceInner>,
+        need: Need,
     ) -> Result<Arc<Verdict>> {
-        let (verdict, is_new) = self.routes.verdict(from, to, self.timeout, self.age())?;
+        let (verdict, is_new) = self.routes.verdict(from, to, need, self.timeout, self.age())?;
         if is_new {
             self.auto_migration.access_costs().forget();
         }
@@ -33,7 +36,8 @@ impl Core {
     }
 
     /// How `device` imports memory of `provider`, for a buffer with the home device `home`. If it cannot,
-    /// returns `None` and adds the reasons to `refused`.
+    /// returns `None` and adds the reasons to `refused`. Proves that one route, if it is not known; and one over system
+    /// memory as well if it moves the memory to the host.
     ///
     /// # Errors
     ///
@@ -69,14 +73,60 @@ impl Core {
         if matches!(provider, Provider::Private { .. }) {
             return Ok(None);
         }
-        let verdict = self.verdict(&from, device)?;
+        let Some(route) = Route::of(provider) else { return Ok(None) };
+        let mut verdict = self.verdict(&from, device, Need::One(route))?;
+        if verdict.drags_out(route) {
+            verdict = self.verdict(&from, device, Need::EachKind)?;
+        }
         verdict.import_kind(provider).or_else(|reason| {
             refused.extend(verdict.refused.iter().chain(&verdict.untried).cloned());
-            refused.extend(
-                reason.zip(Route::of(provider)).map(|(reason, route)| Refusal { route, reason }),
-            );
+            refused.extend(reason.map(|reason| Refusal { route, reason }));
             Ok(None)
         })
+    }
+
+    /// Whether [`Core::import_kind`] proves nothing and waits for nothing.
+    pub(crate) fn is_import_known(
+        &self,
+        provider: Provider,
+        home: &DeviceInner,
+        device: &DeviceInner,
+    ) -> bool {
+        self.needs_route(provider, home, device).is_none_or(|(from, route)| {
+            let (key, need) = (PairKey::new(from, device), Need::One(route));
+            self.routes.is_settled(&key, need, self.age())
+        })
+    }
+
+    /// Whether `device` reaches memory of `provider`, as far as that is known.
+    pub(crate) fn is_known_to_reach(
+        &self,
+        provider: Provider,
+        home: &DeviceInner,
+        device: &DeviceInner,
+    ) -> bool {
+        if let Provider::Private { device: owner } = provider {
+            return owner == device.id();
+        }
+        self.needs_route(provider, home, device).is_none_or(|(from, route)| {
+            self.known_route(from, device).is_some_and(|known| known.works(route))
+        })
+    }
+
+    /// The route by which `device` reaches memory of `provider`, and the first device of it; `None` if it needs none.
+    fn needs_route<'a>(
+        &'a self,
+        provider: Provider,
+        home: &'a DeviceInner,
+        device: &DeviceInner,
+    ) -> Option<(&'a DeviceInner, Route)> {
+        let from = match provider.exporter() {
+            Some(exporter) => &*self.devices.get(exporter)?.device,
+            None => home,
+        };
+        let own = provider.exporter().is_some() && std::ptr::eq(from, device);
+        let route = Route::of(provider).filter(|_| !matches!(provider, Provider::Foreign(_)));
+        route.filter(|_| !own).map(|route| (from, route))
     }
 
     /// Whether an import of memory of `provider` by `device` moves it to the host, as far as that was measured. Copies have
@@ -119,7 +169,7 @@ impl Core {
         Some(AccessCost::measured(working.bytes, working.read))
     }
 
-    /// Proves the routes between all ordered pairs of devices.
+    /// Proves all routes between all ordered pairs of devices.
     ///
     /// # Errors
     ///
@@ -130,13 +180,13 @@ impl Core {
         let _held = self.routes.hold_probes();
         for from in devices {
             for to in devices {
-                self.verdict(from, to)?;
+                self.verdict(from, to, Need::All)?;
             }
         }
         Ok(())
     }
 
-    /// The verdict on the routes from one device to another, if they were proved.
+    /// The verdict on those routes from one device to another that were needed so far.
     pub(crate) fn known_route(&self, from: &DeviceInner, to: &DeviceInner) -> Option<Arc<Verdict>> {
         self.routes.known(&PairKey::new(from, to))
     }

@@ -22,6 +22,14 @@ impl Route {
         })
     }
 
+    /// The kind of memory that it shares; `None` if it shares none.
+    pub(crate) fn kind(self) -> Option<DomainKind> {
+        match self {
+            Self::Local => Some(DomainKind::Vram),
+            route => route.provider(DeviceId(0)).map(|provider| provider.domain().kind()),
+        }
+    }
+
     /// The route by which an external handle is imported.
     pub(crate) fn of_foreign(handle: HandleType) -> Self {
         match handle {

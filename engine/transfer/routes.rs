@@ -6,8 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::child;
+use super::need::Need;
 use super::pair_key::PairKey;
-use super::prove::{self, ProbeDevices, ProbesHeld};
+use super::prove::{self, ProbeDevices, ProbesHeld, Task};
+use super::refusal::Route;
 use super::route_file::RouteFile;
 use super::verdict::Verdict;
 use crate::device::DeviceInner;
@@ -48,8 +50,20 @@ struct Entry {
 }
 
 impl Entry {
+    /// Whether untried routes are tried again.
     fn is_due(&self, age: Duration) -> bool {
         !self.verdict.untried.is_empty() && age >= self.retry_at
+    }
+
+    /// Whether all needed routes are known, or are not to be tried yet.
+    fn is_settled(&self, need: Need, age: Duration) -> bool {
+        let verdict = &self.verdict;
+        let is_open = |route: Route| {
+            let untried = || verdict.untried.iter().any(|refusal| refusal.route == route);
+            !verdict.knows(route) && (self.is_due(age) || !untried())
+        };
+        let mut ladder = prove::ladder(self.key.same_device);
+        !ladder.any(|route| need.wants(route, &verdict.working) && is_open(route))
     }
 }
 
@@ -59,9 +73,11 @@ impl Routes {
         Self { file: file.map(RouteFile::new), program, ..Self::default() }
     }
 
-    /// Returns the verdict on a pair, and whether something new was found out. Routes that are not known yet are
+    /// Returns the verdict on a pair, and whether something new was found out. Needed routes that are not known yet are
     /// proved; those that remain untried are tried again after a while. All of it takes at most about `limit`.
     /// `age` is the age of the engine.
+    ///
+    /// Where a program proves, it proves all routes at once: to start it takes longer.
     ///
     /// # Errors
     ///
@@ -72,36 +88,48 @@ impl Routes {
         &self,
         from: &Arc<DeviceInner>,
         to: &Arc<DeviceInner>,
+        need: Need,
         limit: Duration,
         age: Duration,
     ) -> Result<(Arc<Verdict>, bool)> {
         let key = PairKey::new(from, to);
-        if let Some(known) = self.settled(&key, age) {
+        if let Some(known) = self.settled(&key, need, age) {
             return Ok((known, false));
         }
         let end = Instant::now() + limit;
         let Some(_turn) = self.turn(end) else {
-            let nothing = || Arc::new(prove::out_of_time(Arc::ptr_eq(from, to), limit));
-            return Ok((self.known(&key).unwrap_or_else(nothing), false));
+            let known = self.known(&key);
+            let task = Task { known: known.as_deref(), need, retry: false };
+            return Ok((Arc::new(prove::out_of_time((from, to), task, limit)), false));
         };
         // Another thread may have proved it meanwhile.
-        if let Some(known) = self.settled(&key, age) {
+        if let Some(known) = self.settled(&key, need, age) {
             return Ok((known, false));
         }
+        let need = if self.program.is_some() { Need::All } else { need };
         let remembered = || self.file.as_ref()?.read(&key).map(Arc::new);
         let before = self.known(&key).or_else(remembered);
         let left = end.saturating_duration_since(Instant::now());
-        let (verdict, error) = self.prove((from, to), before.as_deref(), left);
+        let task = Task { known: before.as_deref(), need, retry: self.is_due(&key, age) };
+        let (verdict, error) = self.prove((from, to), task, left);
+        tracing::info!(
+            from = from.name(),
+            to = to.name(),
+            ?need,
+            route = verdict.route.name(),
+            untried = verdict.untried.len(),
+            "routes proved"
+        );
         if let Some(file) = &self.file {
             file.write(&key, &verdict);
         }
         match error {
             Some(error) => {
                 // The caller can mend this, and may have done so at its next call.
-                self.set(key, verdict, |_| age);
+                self.set(key, verdict, true, |_| age);
                 Err(error)
             }
-            None => Ok((self.keep(key, verdict, age), true)),
+            None => Ok((self.set(key, verdict, task.retry, later(age)), true)),
         }
     }
 
@@ -109,42 +137,52 @@ impl Routes {
     fn prove(
         &self,
         pair: (&Arc<DeviceInner>, &Arc<DeviceInner>),
-        known: Option<&Verdict>,
+        task: Task<'_>,
         limit: Duration,
     ) -> (Verdict, Option<Error>) {
-        let by_child = |program: &PathBuf| child::prove(program, pair, known, limit);
+        let by_child = |program: &PathBuf| child::prove(program, pair, task.known, limit);
         match self.program.as_ref().and_then(by_child) {
             Some(verdict) => (verdict, None),
-            None => prove::prove(pair, known, &self.probes, limit),
+            None => prove::prove(pair, task, &self.probes, limit),
         }
     }
 
-    /// The verdict on a pair, if there is one.
+    /// The verdict on a pair, if there is one: what was needed so far.
     pub(crate) fn known(&self, key: &PairKey) -> Option<Arc<Verdict>> {
         let list = self.list();
         list.iter().find(|entry| entry.key == *key).map(|entry| Arc::clone(&entry.verdict))
     }
 
     /// Sets the verdict on a pair. Its untried routes are tried again after a while.
+    #[cfg(all(test, peerbuf_shuttle))]
     pub(crate) fn keep(&self, key: PairKey, verdict: Verdict, age: Duration) -> Arc<Verdict> {
-        self.set(key, verdict, |earlier| {
-            let factor = 4u32.saturating_pow(earlier);
-            age + FIRST_RETRY.saturating_mul(factor).min(LAST_RETRY)
-        })
+        self.set(key, verdict, true, later(age))
     }
 
-    /// Sets the verdict on a pair. `retry_at` says when its untried routes are tried again, after as many tries.
+    /// Sets the verdict on a pair. `retry_at` says when its untried routes are tried again, after as many tries. Those that
+    /// were untried before, and were not retried, are due when they were.
     fn set(
         &self,
         key: PairKey,
         verdict: Verdict,
+        retried: bool,
         retry_at: impl FnOnce(u32) -> Duration,
     ) -> Arc<Verdict> {
         let mut list = self.list();
         let at = list.iter().position(|entry| entry.key == key);
-        let earlier = at.map_or(0, |at| list.swap_remove(at).tries);
-        let (verdict, retry_at) = (Arc::new(verdict), retry_at(earlier));
-        list.push(Entry { key, verdict: Arc::clone(&verdict), tries: earlier + 1, retry_at });
+        let earlier = at.map(|at| list.swap_remove(at));
+        let (tries, retry_at) = match earlier {
+            _ if verdict.untried.is_empty() => (0, Duration::ZERO),
+            Some(of) if !retried && of.verdict.untried == verdict.untried => {
+                (of.tries, of.retry_at)
+            }
+            earlier => {
+                let tries = earlier.map_or(0, |earlier| earlier.tries);
+                (tries + 1, retry_at(tries))
+            }
+        };
+        let verdict = Arc::new(verdict);
+        list.push(Entry { key, verdict: Arc::clone(&verdict), tries, retry_at });
         self.version.fetch_add(1, Ordering::Release);
         verdict
     }
@@ -171,10 +209,20 @@ impl Routes {
     }
 
     /// The verdict on a pair, if all of its routes are known, or the others are not to be tried yet.
-    fn settled(&self, key: &PairKey, age: Duration) -> Option<Arc<Verdict>> {
+    fn settled(&self, key: &PairKey, need: Need, age: Duration) -> Option<Arc<Verdict>> {
         let list = self.list();
         let entry = list.iter().find(|entry| entry.key == *key)?;
-        (!entry.is_due(age)).then(|| Arc::clone(&entry.verdict))
+        entry.is_settled(need, age).then(|| Arc::clone(&entry.verdict))
+    }
+
+    /// Whether nothing has to be proved for what is needed.
+    pub(crate) fn is_settled(&self, key: &PairKey, need: Need, age: Duration) -> bool {
+        self.list().iter().any(|entry| entry.key == *key && entry.is_settled(need, age))
+    }
+
+    /// Whether routes of a pair that could not be tried are tried now. A pair that is not known has none.
+    fn is_due(&self, key: &PairKey, age: Duration) -> bool {
+        self.list().iter().find(|entry| entry.key == *key).is_none_or(|entry| entry.is_due(age))
     }
 
     /// Waits until no other thread proves; `None` after `end`.
@@ -191,6 +239,14 @@ impl Routes {
 
     fn list(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When untried routes are tried again, after a number of tries at that age of the engine.
+fn later(age: Duration) -> impl FnOnce(u32) -> Duration {
+    move |tries| {
+        let factor = 4u32.saturating_pow(tries);
+        age + FIRST_RETRY.saturating_mul(factor).min(LAST_RETRY)
     }
 }
 

@@ -155,13 +155,25 @@ impl Verdict {
         self.refused.iter().map(|refusal| refusal.route).collect()
     }
 
+    /// Whether the route was proved, and works.
+    pub(crate) fn works(&self, route: Route) -> bool {
+        self.working.iter().any(|working| working.route == route)
+    }
+
+    /// Whether a trial, or what drivers report, has decided about the route.
+    pub(crate) fn knows(&self, route: Route) -> bool {
+        self.works(route) || self.refused.iter().any(|refusal| refusal.route == route)
+    }
+
+    /// Whether it works, but moves the first device's memory to the host.
+    pub(crate) fn drags_out(&self, route: Route) -> bool {
+        self.working.iter().any(|working| working.route == route && working.drags_out())
+    }
+
     /// Whether a route over system memory works.
     fn has_system_route(&self) -> bool {
-        let is_system = |route: Route| {
-            let provider = route.provider(crate::device::DeviceId(0));
-            provider.is_some_and(|provider| provider.domain().kind() == DomainKind::System)
-        };
-        self.working.iter().any(|working| is_system(working.route))
+        let mut working = self.working.iter();
+        working.any(|working| working.route.kind() == Some(DomainKind::System))
     }
 }
 

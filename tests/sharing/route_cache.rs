@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::common::turn::{Turn, turn};
 use crate::common::{Rig, assert_pattern, fill};
 use ash::vk::Result as Code;
-use peerbuf::device::Call;
+use peerbuf::device::{Call, StoppedQueues};
 use peerbuf::transfer::{RefusalReason, Trial, Verdict};
-use peerbuf::{BufferDescriptor, HandleType, Route};
+use peerbuf::{BufferDescriptor, DomainId, HandleType, Placement, Refault, Route};
 
 /// A path that no other test uses; what is there at the end is removed.
 struct Scratch(PathBuf, Turn);
@@ -130,5 +131,63 @@ fn a_file_that_cannot_be_written_fails_no_engine() {
     for path in ["/proc/nothing/routes", "/dev/null", "/"] {
         let (_, opened) = verdict(&rig(Path::new(path)));
         assert_eq!(opened, 2, "{path}");
+    }
+}
+
+/// Checks that the file knows the route over the memory of `provider`, and no worse one.
+fn assert_best_alone(path: &Path, provider: &str) {
+    let text = fs::read_to_string(path).expect("the file");
+    let routes = text.lines().filter_map(|line| {
+        let name = line.split(' ').find_map(|word| word.strip_prefix("route="))?;
+        Route::LADDER.iter().copied().find(|route| route.name() == name)
+    });
+    // The variants are in the order of the ladder.
+    let worst = routes.max().map(Route::name);
+    assert_eq!(worst, Some(provider), "{text}");
+}
+
+#[test]
+fn an_attach_proves_the_route_to_its_buffer_and_no_worse_one() {
+    let scratch = Scratch::new("one");
+    let share = |opened: u64| {
+        let rig = rig(&scratch.0);
+        let [first, second] = rig.two_of_one_adapter();
+        // A worse route that hangs costs nothing: it is not tried.
+        let hangs = StoppedQueues::WithImport(HandleType::HostPointer);
+        rig.engine().calls().stop_queues(Some(hangs));
+        let before = rig.engine().calls().made(Call::CreateDevice);
+        let vram = BufferDescriptor::new(4096).placement(Placement::Vram);
+        let buffer = rig.engine().create_buffer(&first, vram).expect("a buffer");
+        let (near, far) =
+            (buffer.attach(&first).expect("attached"), buffer.attach(&second).expect("attached"));
+        fill(&near, 4);
+        assert_pattern(&far, 4, "the other device");
+        assert_eq!(rig.engine().calls().made(Call::CreateDevice) - before, opened);
+        assert_best_alone(&scratch.0, buffer.provider().name());
+        rig.engine().calls().stop_queues(None);
+    };
+    share(2);
+    // It is remembered alone.
+    share(0);
+}
+
+#[test]
+fn a_move_proves_the_routes_to_where_it_leads_and_a_verdict_those_that_are_left() {
+    let scratch = Scratch::new("later");
+    let rig = rig(&scratch.0);
+    let [first, second] = rig.two_of_one_adapter();
+    let buffer = rig.engine().create_buffer(&first, BufferDescriptor::new(4096)).expect("a buffer");
+    let attach =
+        |device| buffer.attach_dynamic(device, Arc::new(Refault::new())).expect("attached");
+    let (near, far) = (attach(&first), attach(&second));
+    fill(&near, 4);
+    assert_best_alone(&scratch.0, buffer.provider().name());
+    buffer.migrate(DomainId::System).expect("the routes to system memory are proved now");
+    assert_pattern(&far, 4, "the other device");
+    let verdict = rig.engine().route(&first, &second).expect("a verdict");
+    for &route in Route::LADDER {
+        let works = verdict.working.iter().filter(|working| working.route == route).count();
+        let refused = verdict.refused.iter().filter(|refusal| refusal.route == route).count();
+        assert_eq!(works + refused, 1, "{route} in {verdict:?}");
     }
 }

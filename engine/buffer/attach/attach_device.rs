@@ -1,12 +1,13 @@
 //! Attaching a device: reach the buffer, move it if need be, list the attachment last.
 
+use std::mem;
 use std::sync::Arc;
 
 use super::attachment::Attachment;
 use crate::buffer::eviction::learn_access_costs;
 use crate::buffer::migration::{MoveOutcome, MoveRequest, no_path, relocate};
 use crate::buffer::object::{BufferInner, SharedBuffer};
-use crate::buffer::placement::{ImportMatrix, home_at, retry_on_oom};
+use crate::buffer::placement::{Extent, ImportMatrix, home_at, retry_on_oom};
 use crate::buffer::state::{AttachCaps, AttachmentId, FirstCounter, Importer, State};
 use crate::core::BackingRequest;
 use crate::device::{Device, DeviceInner};
@@ -90,6 +91,8 @@ impl<'a> PendingAttach<'a> {
         let _held = buffer.core().routes.hold_probes();
         learn_access_costs(buffer, self.device);
         let mut may_leave = true;
+        // Whether the buffer's own provider, and its preferred domain, did not suit.
+        let mut looks_further = false;
         // Whether the slab in which the attach has found the buffer was one of its sharers.
         let mut began_well = None;
         for _ in 0..ATTEMPTS {
@@ -98,7 +101,17 @@ impl<'a> PendingAttach<'a> {
             let used_in = used_elsewhere(buffer, &buffer.lock());
             let home =
                 used_in.map_or_else(|| Ok(buffer.home()), |domain| home_at(buffer, domain))?;
-            let matrix = ImportMatrix::gather(buffer, &home, allowed, Some(self.caps))?;
+            let (preferred, domain) = {
+                let state = buffer.lock();
+                (state.entry().preferred(), state.location().domain())
+            };
+            let wanted = match used_in.is_some() || looks_further {
+                true => (allowed, Extent::All),
+                // A buffer that was evicted returns without a wait, so its way back is proved now.
+                false if preferred != domain => (&[preferred.kind()][..], Extent::Enough),
+                false => (&[][..], Extent::Enough),
+            };
+            let matrix = ImportMatrix::gather(buffer, &home, wanted, Some(self.caps))?;
             let mut state = buffer.lock_idle(Usage::Move, |fence| fence.device().is_none())?;
             self.check_attachable(buffer, &mut state)?;
             let is_current = matrix.is_current(buffer, &state)
@@ -140,6 +153,9 @@ impl<'a> PendingAttach<'a> {
                 return Ok(listed);
             }
             drop(state);
+            if !mem::replace(&mut looks_further, true) {
+                continue;
+            }
             make_reachable(buffer, &home, (self.device, self.caps), &matrix)?;
         }
         Err(buffer.busy(&buffer.lock()))
@@ -183,8 +199,8 @@ impl SharedBuffer {
     /// import a slab of buffers that it does not share, the buffer moves to another slab, if it can
     /// ([`crate::SlabGrouping`]). A device that
     /// cannot reach a buffer where it may be used cannot attach, even while the buffer is evicted. The first
-    /// attach of a pair of drivers also proves the routes between them ([`crate::Engine::route`]), which takes
-    /// some tens of milliseconds; [`crate::Engine::prove_routes`] does it earlier.
+    /// attach of a pair of drivers also proves the route to the buffer's memory, and others if that one is refused
+    /// ([`crate::Engine::route`]). That opens a device for each; [`crate::Engine::prove_routes`] does it earlier.
     ///
     /// # Errors
     ///

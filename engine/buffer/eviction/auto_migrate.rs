@@ -15,9 +15,10 @@ use crate::buffer::placement::home_at;
 use crate::buffer::state::State;
 use crate::device::{AdapterKind, DeviceId, DeviceInner};
 use crate::error::Result;
-use crate::memory::DomainId;
+use crate::memory::{DomainId, DomainKind};
 use crate::observe::{MoveCause, Reason, What};
 use crate::residency::{Allowance, EvictionLimits, Trigger};
+use crate::transfer::Need;
 
 /// Measures how fast the attaching device and the attached ones read from each other, since later uses do not
 /// wait for measurements. A speed whose measurement fails stays unknown.
@@ -38,7 +39,7 @@ pub(in crate::buffer) fn learn_access_costs(buffer: &BufferInner, attaching: &Ar
     for other in devices.into_iter().filter(is_usable).filter_map(|id| core.devices.device(id)) {
         let other = &other;
         for [from, to] in [[other, other], [other, attaching], [attaching, other]] {
-            if let Err(error) = core.verdict(from, to) {
+            if let Err(error) = core.verdict(from, to, Need::Costs) {
                 tracing::debug!(
                     %error,
                     from = from.name(),
@@ -164,22 +165,19 @@ impl BufferInner {
         )
     }
 
-    /// Whether the routes of all attached devices to `home`'s memory are known: proving one takes a wait.
+    /// Whether the routes of all attached devices to the buffer's memory are known, and those to `home`'s memory are known
+    /// to work: proving one takes a wait.
     fn routes_are_known(&self, home: &DeviceInner) -> bool {
         let core = self.core();
-        let mut devices: SmallVec<[DeviceId; 4]> = SmallVec::new();
+        let mut devices: SmallVec<[DeviceId; 4]> = SmallVec::from_slice(&[home.id()]);
         let state = self.lock();
         devices.extend(state.attachments().map(|attachment| attachment.device));
-        // Memory that belongs to no device is imported by each user, so `home` needs a known route as well.
-        let is_device_memory = state.location().provider().exporter().is_some();
+        let current = state.location().provider();
         drop(state);
-        if is_device_memory {
-            devices.retain(|device| *device != home.id());
-        } else {
-            devices.push(home.id());
-        }
-        let known =
-            |device: DeviceId| core.known_route(home, &core.member(device).device).is_some();
-        devices.into_iter().all(known)
+        let device = |id: &DeviceId| &core.member(*id).device;
+        let all_reach =
+            |provider| devices.iter().all(|id| core.is_known_to_reach(provider, home, device(id)));
+        devices.iter().all(|id| core.is_import_known(current, home, device(id)))
+            && core.possible(home, DomainKind::Vram).into_iter().any(all_reach)
     }
 }

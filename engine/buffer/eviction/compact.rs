@@ -145,14 +145,7 @@ fn may_leave(buffer: &BufferInner, sparse: &[SparseBlocks]) -> Option<(Provider,
     }
     buffer.check_usable(&mut state).ok()?;
     let home = buffer.home();
-    // A device reaches its own memory, which may be system memory, without a route.
-    let exporter = provider.exporter();
-    let owner =
-        exporter.map_or_else(|| Arc::clone(&home), |id| Arc::clone(&core.member(id).device));
-    let is_known = |device| {
-        let own = exporter == Some(device);
-        own || core.known_route(&owner, &core.member(device).device).is_some()
-    };
+    let is_known = |device| core.is_import_known(provider, &home, &core.member(device).device);
     let devices = state.attachments().map(|attachment| attachment.device);
     devices.chain([home.id()]).all(is_known).then_some((provider, sharers))
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::buffer::migration::invalidate_importers;
 use crate::buffer::object::{BufferInner, SharedBuffer};
-use crate::buffer::placement::{ImportMatrix, home_after_move, home_at};
+use crate::buffer::placement::{Extent, ImportMatrix, home_after_move, home_at};
 use crate::buffer::state::{InvalidationCause, Location, State};
 use crate::buffer::tracking::unlist;
 use crate::core::BackingRequest;
@@ -94,7 +94,8 @@ impl SharedBuffer {
             let preferred = buffer.lock().entry().preferred();
             let home = home_at(buffer, preferred)?;
             let placement = allowed_placement(buffer, preferred);
-            let matrix = ImportMatrix::gather(buffer, &home, placement.kinds(), None)?;
+            let matrix =
+                ImportMatrix::gather(buffer, &home, (placement.kinds(), Extent::All), None)?;
             let (size, group) = (buffer.size, buffer.group());
             let request = BackingRequest {
                 home: &home,

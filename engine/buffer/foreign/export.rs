@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::handle::{ForeignHandle, ForeignInfo};
 use crate::buffer::migration::{MoveOutcome, MoveRequest, no_path, relocate};
 use crate::buffer::object::{BufferInner, SharedBuffer};
-use crate::buffer::placement::{ImportMatrix, retry_on_oom};
+use crate::buffer::placement::{Extent, ImportMatrix, retry_on_oom};
 use crate::core::BackingRequest;
 use crate::device::HandleType;
 use crate::error::{Error, Result};
@@ -90,7 +90,8 @@ impl ForeignExport {
     #[cold]
     fn move_to_dedicated(buffer: &Arc<BufferInner>) -> Result<Option<PreparedExport>> {
         let home = buffer.home();
-        let matrix = ImportMatrix::gather(buffer, &home, buffer.placement().kinds(), None)?;
+        let matrix =
+            ImportMatrix::gather(buffer, &home, (buffer.placement().kinds(), Extent::All), None)?;
         if !matrix.home_was(&home) {
             return Ok(None);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::destination::{Destination, Lender};
 use crate::buffer::object::BufferInner;
-use crate::buffer::placement::ImportMatrix;
+use crate::buffer::placement::{Extent, ImportMatrix};
 use crate::buffer::state::CleanCopy;
 use crate::core::BackingRequest;
 use crate::device::DeviceInner;
@@ -40,7 +40,9 @@ impl<'a> Plan<'a> {
     ) -> Result<Option<Self>> {
         buffer.check_can_move(home)?;
         let placement = placement_in(kind);
-        let matrix = ImportMatrix::gather(buffer, home, placement.kinds(), None)?;
+        // A move that waits for nothing takes what is known, if there is something.
+        let extent = if limits.wait.is_some() { Extent::All } else { Extent::Enough };
+        let matrix = ImportMatrix::gather(buffer, home, (placement.kinds(), extent), None)?;
         if kind == DomainKind::System && !matrix.home_was(home) {
             return Ok(None);
         }
@@ -72,7 +74,7 @@ impl<'a> Plan<'a> {
     ) -> Result<Option<Self>> {
         buffer.check_can_move(home)?;
         let placement = placement_in(slabs.0.domain().kind());
-        let matrix = ImportMatrix::gather(buffer, home, &[], None)?;
+        let matrix = ImportMatrix::gather(buffer, home, (&[], Extent::All), None)?;
         if !matrix.home_was(home) {
             return Ok(None);
         }

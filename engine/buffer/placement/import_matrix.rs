@@ -14,6 +14,15 @@ use crate::error::{Error, Result};
 use crate::memory::{DeviceSet, DomainKind, ImportKind, Provider};
 use crate::transfer::{self, Refusal, RefusalReason, Route};
 
+/// How many providers of a kind of domain are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::buffer) enum Extent {
+    /// All: an allocation from one may fail, and that from the next one succeed. All routes to them are proved.
+    All,
+    /// Those whose routes are known. If none of them suits all devices, routes are proved until one does.
+    Enough,
+}
+
 /// What each attached device of a buffer, and one that is about to attach, can import from each provider.
 ///
 /// It is gathered without the reservation, because proving a route waits for devices.
@@ -31,12 +40,12 @@ pub(in crate::buffer) struct ImportMatrix {
 }
 
 impl ImportMatrix {
-    /// Gathers the matrix for a buffer whose home is to be `home`, in a domain of one of `kinds`. `attaching`
-    /// is a device that is about to attach.
+    /// Gathers the matrix for a buffer whose home is to be `home`, in a domain of one of `kinds`; its present provider is
+    /// always part of it. `attaching` is a device that is about to attach.
     pub(in crate::buffer) fn gather(
         buffer: &BufferInner,
         home: &Arc<DeviceInner>,
-        kinds: &[DomainKind],
+        (kinds, extent): (&[DomainKind], Extent),
         attaching: Option<AttachCaps>,
     ) -> Result<Self> {
         let (mut devices, current, generation, home_id) = {
@@ -68,26 +77,36 @@ impl ImportMatrix {
             held.extend(found.clone());
             found.is_some()
         });
-        let mut providers: SmallVec<[Provider; 8]> = SmallVec::from_slice(&[current]);
-        if !matches!(current, Provider::Foreign(_)) {
-            for &kind in kinds {
-                let is_attached = |exporter| devices.iter().any(|caps| caps.device == exporter);
-                let wanted = |provider: Provider| {
-                    !matches!(provider, Provider::Private { .. }) || buffer.is_private()
-                };
-                let suits = |provider: &Provider| {
-                    *provider != current
-                        && wanted(*provider)
-                        && provider.exporter().is_none_or(is_attached)
-                };
-                providers.extend(buffer.core().possible(home, kind).filter(suits));
-            }
-        }
-        let _held = buffer.core().routes.hold_probes();
+        let core = buffer.core();
+        let _held = core.routes.hold_probes();
         let (rows, refused) = (vec![], vec![]);
         let mut this = Self { devices, rows, refused, generation, home: home_id };
-        for provider in providers {
-            this.add_row(buffer, (home, &held), provider)?;
+        this.add_row(buffer, (home, &held), current)?;
+        let kinds = if matches!(current, Provider::Foreign(_)) { &[] } else { kinds };
+        for &kind in kinds {
+            let is_attached = |exporter| this.devices.iter().any(|caps| caps.device == exporter);
+            let wanted = |provider: Provider| {
+                !matches!(provider, Provider::Private { .. }) || buffer.is_private()
+            };
+            let suits = |provider: &Provider| {
+                *provider != current
+                    && wanted(*provider)
+                    && provider.exporter().is_none_or(is_attached)
+            };
+            let mut providers: SmallVec<[Provider; 8]> =
+                core.possible(home, kind).filter(suits).collect();
+            let is_known = |provider: &Provider| {
+                held.iter().all(|device| core.is_import_known(*provider, home, device))
+            };
+            let may_skip = |provider: &Provider| extent == Extent::Enough && !is_known(provider);
+            // The order within each part stays.
+            providers.sort_by_key(may_skip);
+            for provider in providers {
+                if may_skip(&provider) && this.all_can_import_in(kind) {
+                    break;
+                }
+                this.add_row(buffer, (home, &held), provider)?;
+            }
         }
         this.refused.retain(|refusal| refusal.route != Route::Local);
         this.refused.sort_by_key(|refusal| refusal.route);

@@ -14,6 +14,6 @@ mod pressure;
 mod reclaim;
 
 pub(in crate::buffer) use home::{home_after_move, home_at, new_home};
-pub(in crate::buffer) use import_matrix::ImportMatrix;
+pub(in crate::buffer) use import_matrix::{Extent, ImportMatrix};
 pub(in crate::buffer) use pressure::retry_on_oom;
 pub(crate) use reclaim::drop_clean_copies;

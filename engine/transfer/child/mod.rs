@@ -13,9 +13,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::need::Need;
 use super::pair_key::PairKey;
 use super::pass::Side;
-use super::prove::{self, Outcome, ProbeDevices, Step};
+use super::prove::{self, Outcome, ProbeDevices, Step, Task};
 use super::refusal::{Refusal, RefusalReason, Route};
 use super::route_file::Record;
 use super::untried::Untried;
@@ -97,7 +98,12 @@ pub(super) fn prove(
         let at = outcomes.iter().position(|(of, _)| *of == route);
         at.map_or_else(|| Outcome::Untried(missing.clone()), |at| outcomes.swap_remove(at).1)
     };
-    Some(prove::walk(from, to, known, try_route).0)
+    Some(prove::walk(from, to, all_but(known), try_route).0)
+}
+
+/// A child tries all routes: to start it takes longer.
+fn all_but(known: Option<&Verdict>) -> Task<'_> {
+    Task { known, need: Need::All, retry: true }
 }
 
 /// What a child found out, and what its end says about the route that it was trying.
@@ -184,7 +190,7 @@ pub(crate) fn answer(
         }
     };
     let (verdict, _) =
-        prove::prove_watched((from, to), Some(&known), &probes, request.limit, watch);
+        prove::prove_watched((from, to), all_but(Some(&known)), &probes, request.limit, watch);
     written?;
     // Those whose trial has ended are repeated, which changes nothing.
     for Refusal { route, reason } in &verdict.untried {

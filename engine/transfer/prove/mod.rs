@@ -10,7 +10,10 @@
 //! it does not, a device is busy, and the route is *untried*. If it does, a failure is the route's (`judge`), which
 //! is refused, and the next one is tried.
 //!
-//! All routes of a pair have one deadline. Memory that a hung route or a lost device may use stays with its devices,
+//! Routes are tried when there is a use for them ([`Need`]), best first: an attach tries the one that leads to the memory
+//! of its buffer, and others only if that one is refused.
+//!
+//! All routes that are tried at once have one deadline. Memory that a hung route or a lost device may use stays with its devices,
 //! until its work is over or the engine ends.
 //!
 //! Kernel counterpart: none; `pci_p2pdma_distance` decides by a list of bridges.
@@ -27,6 +30,7 @@ mod trial;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::need::Need;
 use super::refusal::{Refusal, RefusalReason, Route};
 use super::untried::Untried;
 use super::verdict::Verdict;
@@ -38,7 +42,17 @@ pub(super) use outcome::Outcome;
 
 use control::Session;
 
-/// Tries every route from `from` to `to` that `known` says nothing about. All of it ends within about `limit`.
+/// What is to be proved of a pair.
+#[derive(Clone, Copy)]
+pub(super) struct Task<'a> {
+    /// What is known already.
+    pub(super) known: Option<&'a Verdict>,
+    pub(super) need: Need,
+    /// Whether routes that could not be tried earlier are tried again.
+    pub(super) retry: bool,
+}
+
+/// Tries the routes from `from` to `to` that are needed and not known. All of it ends within about `limit`.
 ///
 /// Returns what is known then, and the error that kept the remaining routes from being tried, if it is one that the
 /// caller can mend: no file descriptors.
@@ -46,11 +60,11 @@ use control::Session;
 /// Locks: none may be held; this waits for devices.
 pub(super) fn prove(
     pair: (&Arc<DeviceInner>, &Arc<DeviceInner>),
-    known: Option<&Verdict>,
+    task: Task<'_>,
     probes: &ProbeDevices,
     limit: Duration,
 ) -> (Verdict, Option<Error>) {
-    prove_watched(pair, known, probes, limit, |_| {})
+    prove_watched(pair, task, probes, limit, |_| {})
 }
 
 /// A step of a proof.
@@ -64,13 +78,13 @@ pub(super) enum Step<'a> {
 /// As [`prove`]; calls `watch` before and after each trial.
 pub(super) fn prove_watched(
     (from, to): (&Arc<DeviceInner>, &Arc<DeviceInner>),
-    known: Option<&Verdict>,
+    task: Task<'_>,
     probes: &ProbeDevices,
     limit: Duration,
     mut watch: impl FnMut(Step<'_>),
 ) -> (Verdict, Option<Error>) {
     let mut session = Session::new([from, to], probes, limit);
-    walk(from, to, known, |route| {
+    walk(from, to, task, |route| {
         if let Err(why) = session.may_try() {
             return Outcome::NotReady(why);
         }
@@ -81,36 +95,43 @@ pub(super) fn prove_watched(
     })
 }
 
-/// Goes through all routes: those that cannot work by what is reported, those that are known, and the others, which
-/// `try_route` tries.
+/// Goes through all routes: those that cannot work by what is reported, those that are known, those that are not
+/// needed, and the others, which `try_route` tries.
 pub(super) fn walk(
     from: &Arc<DeviceInner>,
     to: &Arc<DeviceInner>,
-    known: Option<&Verdict>,
+    Task { known, need, retry }: Task<'_>,
     mut try_route: impl FnMut(Route) -> Outcome,
 ) -> (Verdict, Option<Error>) {
-    let mut found = Found::default();
+    let (mut found, mut unneeded) = (Found::default(), vec![]);
     for route in ladder(Arc::ptr_eq(from, to)) {
         // What is reported may have changed since, if `known` was read from a file.
         if let Err(reason) = stated::check(route, from, to) {
             found.refused.push(Refusal { route, reason });
-        } else if known.is_some_and(|known| found.take_over(known, route)) {
-        } else if let Some(why) = found.why_not() {
-            found.untried.push(Refusal { route, reason: RefusalReason::NotProvedYet(why) });
-        } else {
-            found.add(route, try_route(route));
+            continue;
+        }
+        if known.is_some_and(|known| found.take_over(known, route)) {
+            continue;
+        }
+        let needed = need.wants(route, &found.working);
+        let mut earlier = known.iter().flat_map(|known| &known.untried);
+        match earlier.find(|refusal| refusal.route == route) {
+            // If it is due and not needed, it is tried once it is.
+            Some(untried) if !retry => found.untried.push(untried.clone()),
+            _ if !needed => unneeded.push(route),
+            _ => match found.why_not() {
+                Some(why) => found.leave(route, why),
+                None => found.add(route, try_route(route)),
+            },
         }
     }
+    // Devices that are not ready for one route are not asked again for the next one, before the delay is over.
+    if let Some(why) = found.why_not() {
+        unneeded.into_iter().for_each(|route| found.leave(route, why.clone()));
+        found.untried.sort_by_key(|refusal| refusal.route);
+    }
     let Found { working, refused, untried, trials, stopped, .. } = found;
-    let verdict = Verdict::new(working, refused, untried, trials);
-    tracing::info!(
-        from = from.name(),
-        to = to.name(),
-        route = verdict.route.name(),
-        untried = verdict.untried.len(),
-        "route chosen"
-    );
-    (verdict, stopped)
+    (Verdict::new(working, refused, untried, trials), stopped)
 }
 
 /// The routes that are to be tried: all but those that cannot work by what is reported, and those that are known.
@@ -124,13 +145,13 @@ pub(super) fn open_routes(
     open.filter(|route| stated::check(*route, from, to).is_ok()).collect()
 }
 
-/// The verdict on a pair whose routes no thread could try within `limit`.
-pub(super) fn out_of_time(same: bool, limit: Duration) -> Verdict {
-    let untried = ladder(same).map(|route| {
-        let reason = RefusalReason::NotProvedYet(Untried::OutOfTime { limit });
-        Refusal { route, reason }
-    });
-    Verdict::new(vec![], vec![], untried.collect(), vec![])
+/// The verdict on a pair whose routes this thread could not try within `limit`.
+pub(super) fn out_of_time(
+    (from, to): (&Arc<DeviceInner>, &Arc<DeviceInner>),
+    task: Task<'_>,
+    limit: Duration,
+) -> Verdict {
+    walk(from, to, task, |_| Outcome::Untried(Untried::OutOfTime { limit })).0
 }
 
 /// The routes to try, best first. A device accesses its own exports without a route, and needs no staging.
@@ -172,6 +193,11 @@ impl Found {
         shortage.or_else(|| self.not_ready.clone())
     }
 
+    /// Leaves a route untried.
+    fn leave(&mut self, route: Route, why: Untried) {
+        self.untried.push(Refusal { route, reason: RefusalReason::NotProvedYet(why) });
+    }
+
     fn add(&mut self, route: Route, outcome: Outcome) {
         match outcome {
             Outcome::Works(working, trial) => {
@@ -183,17 +209,15 @@ impl Found {
                 self.refused.push(Refusal { route, reason });
                 self.trials.push(trial);
             }
-            Outcome::Untried(why) => {
-                self.untried.push(Refusal { route, reason: RefusalReason::NotProvedYet(why) });
-            }
+            Outcome::Untried(why) => self.leave(route, why),
             Outcome::NotReady(why) => {
                 self.not_ready = Some(why.clone());
-                self.untried.push(Refusal { route, reason: RefusalReason::NotProvedYet(why) });
+                self.leave(route, why);
             }
             Outcome::Stop(error) => {
                 let why = Untried::Shortage { cause: error.to_string() };
                 self.stopped = Some(error);
-                self.untried.push(Refusal { route, reason: RefusalReason::NotProvedYet(why) });
+                self.leave(route, why);
             }
         }
     }
