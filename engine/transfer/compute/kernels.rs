@@ -58,6 +58,13 @@ impl ComputeKernels {
         Ok(Self { pipelines, current })
     }
 
+    /// Makes the pipelines of the pattern, so that no pass waits for a compiler.
+    pub(crate) fn prepare_pattern(&self) -> Result<()> {
+        let _current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pipelines.prepare(Kernel::Fill)?;
+        self.pipelines.prepare(Kernel::Verify)
+    }
+
     /// Writes the pattern of `seed`. Word 0 of the pattern is the span's first word.
     pub(crate) fn fill(&self, span: Span<'_>, seed: u32, watch: &Watch<'_>) -> Result<()> {
         self.run(Kernel::Fill, [span, span], seed, watch).map(|_| ())

@@ -174,6 +174,11 @@ impl Pipelines {
         Ok(())
     }
 
+    /// Makes the pipeline of a kernel before its first use. The caller holds the lock of the kernels.
+    pub(super) fn prepare(&self, kernel: Kernel) -> Result<()> {
+        self.pipeline(kernel).map(|_| ())
+    }
+
     /// The pipeline of a kernel, made on first use. The caller holds the lock of the kernels.
     fn pipeline(&self, kernel: Kernel) -> Result<vk::Pipeline> {
         let slot = &self.pipelines[kernel as usize];

@@ -1,6 +1,8 @@
 //! The devices of one proof, and the control submissions on them: the proof that a failure is the route's.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::ends::{Hung, ProbeDevices, RouteEnd};
@@ -11,6 +13,9 @@ use crate::error::{Error, Result};
 use crate::sync::Fence;
 use crate::transfer::pass::Side;
 use crate::transfer::untried::Untried;
+
+/// Whether two devices are opened at the same time. Objects of the model checker belong to its own threads.
+const AT_ONCE: bool = !cfg!(peerbuf_shuttle);
 
 /// A route is given up if less than this part of the limit is left.
 const LEAST: u32 = 16;
@@ -63,6 +68,7 @@ impl<'a> Session<'a> {
         if self.left() < self.limit / LEAST {
             return Err(Untried::OutOfTime { limit: self.limit });
         }
+        self.open_at_once()?;
         self.open(Side::First)?;
         self.open(Side::Second).map(|_| ())
     }
@@ -99,10 +105,46 @@ impl<'a> Session<'a> {
         if let Some(end) = &self.ends[at] {
             return Ok(end.clone());
         }
-        let opened = self.probes.take(self.like[at]);
-        let end =
-            opened.map_err(|error| Untried::NoProbeDevice { side, cause: error.to_string() })?;
-        Ok(self.ends[at].insert(end).clone())
+        let kept = self.probes.take(self.like[at]);
+        let end = kept.map_or_else(|| RouteEnd::open(self.like[at]), Ok);
+        Ok(self.ends[at].insert(end.map_err(no_device(side))?).clone())
+    }
+
+    /// Opens both devices at the same time, if neither is there: each takes a driver some ten milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// The reason why one of them does not open.
+    fn open_at_once(&mut self) -> Result<(), Untried> {
+        if !AT_ONCE || self.is_same() {
+            return Ok(());
+        }
+        for (end, like) in self.ends.iter_mut().zip(self.like) {
+            *end = end.take().or_else(|| self.probes.take(like));
+        }
+        if self.ends.iter().any(Option::is_some) {
+            return Ok(());
+        }
+        let [near, far] = self.like;
+        let (near, far) = thread::scope(|scope| {
+            let opening = thread::Builder::new().spawn_scoped(scope, || RouteEnd::open(far));
+            let near = RouteEnd::open(near);
+            let join = |opening: thread::ScopedJoinHandle<'_, _>| {
+                opening.join().unwrap_or_else(|panic| resume_unwind(panic))
+            };
+            // Without a thread, the second one is opened after the first.
+            (near, opening.map_or_else(|_| RouteEnd::open(far), join))
+        });
+        // One that has opened is closed, or kept, with the session.
+        let opened = [near.map_err(no_device(Side::First)), far.map_err(no_device(Side::Second))];
+        let mut failed = Ok(());
+        for (end, opened) in self.ends.iter_mut().zip(opened) {
+            match opened {
+                Ok(opened) => *end = Some(opened),
+                Err(why) => failed = failed.and(Err(why)),
+            }
+        }
+        failed
     }
 
     /// Makes an empty submission to each queue of a device and waits for it: at most a quarter of the time that is
@@ -174,6 +216,10 @@ impl<'a> Session<'a> {
     fn index(&self, side: Side) -> usize {
         usize::from(side == Side::Second && !self.is_same())
     }
+}
+
+fn no_device(side: Side) -> impl Fn(Error) -> Untried {
+    move |error| Untried::NoProbeDevice { side, cause: error.to_string() }
 }
 
 impl Drop for Session<'_> {

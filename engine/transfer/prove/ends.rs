@@ -20,10 +20,16 @@ pub(super) struct RouteEnd {
 
 impl RouteEnd {
     /// Opens a device like `of`.
-    fn open(of: &DeviceInner) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// The error of a call that opens it.
+    pub(super) fn open(of: &DeviceInner) -> Result<Self> {
         let device = DeviceInner::open_probe(of)?;
         let staging = Staging::small(&device)?;
         let kernels = Arc::new(ComputeKernels::new(&device, &staging)?);
+        // While the other device is opened.
+        kernels.prepare_pattern()?;
         Ok(Self { device, staging, kernels })
     }
 }
@@ -87,18 +93,11 @@ impl ProbeDevices {
         ProbesHeld(self)
     }
 
-    /// A device like `of`, kept from an earlier pair or opened.
-    ///
-    /// # Errors
-    ///
-    /// The error of a call that opens it.
-    pub(super) fn take(&self, of: &DeviceInner) -> Result<RouteEnd> {
-        let kept = {
-            let mut kept = self.kept();
-            let is_like = |end: &RouteEnd| end.device.id() == of.id();
-            kept.idle.iter().position(is_like).map(|at| kept.idle.swap_remove(at))
-        };
-        kept.map_or_else(|| RouteEnd::open(of), Ok)
+    /// A device like `of` that was kept from an earlier pair.
+    pub(super) fn take(&self, of: &DeviceInner) -> Option<RouteEnd> {
+        let mut kept = self.kept();
+        let is_like = |end: &RouteEnd| end.device.id() == of.id();
+        kept.idle.iter().position(is_like).map(|at| kept.idle.swap_remove(at))
     }
 
     /// Takes a healthy device back.
