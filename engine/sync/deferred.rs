@@ -33,8 +33,9 @@ struct Entry {
     work: Work,
 }
 
-/// The deferred work of an engine.
+/// The deferred work of an engine. Each lock and unlock reads its length, so no word that is often written is beside it.
 #[derive(Default)]
+#[repr(align(128))]
 pub(super) struct Deferred {
     /// The length of the list. Sequentially consistent, as are the operations that take and release a reservation:
     /// either the thread that lists work finds the reservation free, or its owner finds the work when it releases.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::lock_order::{assert_nothing_held, note_released};
+use super::lock_order::{assert_nothing_held, note_held, note_released};
 use super::reservation::Reservation;
 use super::wait_queue::{Refused, Ticket, WaitQueues};
 
@@ -60,7 +60,7 @@ pub(crate) fn lock_many<'a, T, R>(
     assert_nothing_held();
     let mut set = LockSet {
         queues,
-        ticket: queues.ticket(),
+        ticket: Ticket::of_set(),
         held: SmallVec::new(),
         contended: None,
         timeout,
@@ -83,6 +83,11 @@ pub(crate) fn lock_many<'a, T, R>(
 }
 
 impl<'a, T> LockSet<'a, T> {
+    /// Makes room for so many reservations.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        self.held.reserve(count.saturating_sub(self.held.len()));
+    }
+
     /// Locks one more reservation. If the set holds it already, returns its index.
     #[inline]
     pub(crate) fn lock(&mut self, reservation: &'a Reservation<T>) -> Result<Index, Contended> {
@@ -118,7 +123,11 @@ impl<'a, T> LockSet<'a, T> {
     /// Adds a reservation that was locked just now.
     #[inline]
     fn hold(&mut self, reservation: &'a Reservation<T>) -> Index {
-        reservation.acquired(self.queues);
+        if self.held.is_empty() {
+            // Once for the set: whether anything is held is all that is asked.
+            note_held();
+        }
+        reservation.apply_deferred(self.queues);
         // INVARIANT: locked by the caller with this set's ticket. It was free or another owner's before, so it is not in
         // the list.
         self.held.push(reservation);
@@ -139,12 +148,12 @@ impl<'a, T> LockSet<'a, T> {
     }
 
     fn release_all(&mut self) {
-        // CAST: a set has fewer than 2^32 locks.
-        let count = self.held.len() as u32;
-        for held in self.held.drain(..) {
-            held.release(self.queues);
+        if self.held.is_empty() {
+            return;
         }
-        note_released(count);
+        self.held.iter().for_each(|held| held.release(self.queues));
+        self.held.clear();
+        note_released(1);
         self.queues.try_deferred();
     }
 }

@@ -36,6 +36,7 @@ mod fences;
 mod host_fence;
 mod lock_order;
 mod lock_set;
+mod prefetch;
 pub(crate) mod primitive;
 mod progress;
 mod queue_waits;

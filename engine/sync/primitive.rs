@@ -9,8 +9,12 @@ pub(crate) use choice::{
     Arc, Condvar, Mutex, MutexGuard, ThreadId, YIELDS, atomic, thread_local, yield_now,
 };
 
+use std::cell::Cell;
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+use choice::AGES;
 
 #[cfg(not(all(test, peerbuf_shuttle)))]
 mod choice {
@@ -21,6 +25,8 @@ mod choice {
 
     /// How often to yield and retry before sleeping.
     pub(crate) const YIELDS: usize = 3;
+    /// How many ages a thread takes at a time.
+    pub(super) const AGES: u64 = 64;
 }
 
 #[cfg(all(test, peerbuf_shuttle))]
@@ -32,11 +38,35 @@ mod choice {
 
     /// Zero: the checker chooses the next thread anyway.
     pub(crate) const YIELDS: usize = 0;
+    /// One: threads draw in the order that the checker chooses.
+    pub(super) const AGES: u64 = 1;
 }
 
 /// The id of the thread that calls. In a model, that of the modelled thread.
 pub(crate) fn current_thread() -> ThreadId {
     choice::current().id()
+}
+
+/// An age for a ticket that no other ticket of the process has. A thread's later ages are larger.
+///
+/// Threads take ages in blocks, so that locks which do not contend share no word. A thread that has kept its block for
+/// long draws older ages than others, at most one block of them: so a set is overtaken by a bounded number of sets.
+#[inline]
+pub(super) fn draw_age() -> u64 {
+    // Relaxed, and no primitive of the models: only uniqueness and growth matter. 0 would look like a free lock, and 1 is the
+    // age of threads that do not wait.
+    static NEXT: AtomicU64 = AtomicU64::new(2);
+    std::thread_local! {
+        /// The next age of this thread, and the end of its block.
+        static BLOCK: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+    }
+    let (mut age, mut end) = BLOCK.get();
+    if age == end {
+        age = NEXT.fetch_add(AGES, Ordering::Relaxed);
+        end = age + AGES;
+    }
+    BLOCK.set((age + 1, end));
+    age
 }
 
 /// Locks a mutex. Poisoning is ignored: no code under these locks panics with its data half changed.
@@ -70,4 +100,23 @@ pub(crate) fn wait_while<'a, T>(
     }
     let waited = changed.wait_timeout_while(guard, left, |value| blocked(value));
     waited.unwrap_or_else(PoisonError::into_inner).0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_grow_within_a_thread_and_no_two_are_equal() {
+        let draw = || (0..1000).map(|_| draw_age()).collect::<Vec<_>>();
+        let threads = [(); 4].map(|()| std::thread::spawn(draw));
+        let mut all = draw();
+        for thread in threads {
+            let ages = thread.join().expect("no panic");
+            assert!(ages.is_sorted() && ages[0] > 1, "{ages:?}");
+            all.extend(ages);
+        }
+        all.sort_unstable();
+        assert!(all.windows(2).all(|pair| pair[0] < pair[1]));
+    }
 }

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use super::deferred::Owner;
 use super::lock_order::{assert_nothing_held, note_held, note_released};
+use super::prefetch::prefetch;
 use super::primitive::atomic::{AtomicU64, Ordering};
 use super::primitive::{Arc, YIELDS, lock, yield_now};
 use super::wait_queue::{Refused, Ticket, Verdict, WAITERS, WaitQueues, Waiter};
@@ -56,7 +57,7 @@ impl<T> Reservation<T> {
         const SUSPICIOUS: Duration = Duration::from_secs(10);
         assert_nothing_held();
         if !self.try_acquire(Ticket::ALONE) {
-            let ticket = queues.single_ticket();
+            let ticket = Ticket::of_one();
             while self.acquire_slow(queues, ticket, Instant::now() + SUSPICIOUS).is_err() {
                 tracing::error!(
                     "a reservation is held for more than {SUSPICIOUS:?}; still waiting"
@@ -74,7 +75,7 @@ impl<T> Reservation<T> {
     ) -> Option<Guard<'a, T>> {
         assert_nothing_held();
         if !self.try_acquire(Ticket::ALONE) {
-            let ticket = queues.single_ticket();
+            let ticket = Ticket::of_one();
             self.acquire_slow(queues, ticket, Instant::now() + timeout).ok()?;
         }
         Some(self.guard(queues))
@@ -83,6 +84,12 @@ impl<T> Reservation<T> {
     /// Takes the lock if it is free.
     pub(crate) fn try_lock<'a>(&'a self, queues: &'a WaitQueues) -> Option<Guard<'a, T>> {
         self.try_acquire(Ticket::ALONE).then(|| self.guard(queues))
+    }
+
+    /// Loads it ahead of a lock.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        prefetch(self);
     }
 
     /// The value, without locking: the exclusive borrow excludes other owners.
@@ -95,13 +102,14 @@ impl<T> Reservation<T> {
     }
 
     fn guard<'a>(&'a self, queues: &'a WaitQueues) -> Guard<'a, T> {
-        self.acquired(queues);
+        note_held();
+        self.apply_deferred(queues);
         Guard { lock: self, queues, _stays: PhantomData }
     }
 
-    /// To be called when the lock was taken.
-    pub(super) fn acquired(&self, queues: &WaitQueues) {
-        note_held();
+    /// Carries out what is deferred for it. To be called when the lock was taken, after [`note_held`].
+    #[inline]
+    pub(super) fn apply_deferred(&self, queues: &WaitQueues) {
         if !queues.deferred.is_empty() {
             queues.deferred.apply(self.address(), self.untyped());
         }
@@ -139,6 +147,7 @@ impl<T> Reservation<T> {
         std::ptr::from_ref(self).addr()
     }
 
+    #[inline]
     pub(super) fn try_acquire(&self, ticket: Ticket) -> bool {
         // Acquire: this owner sees all writes of the last one.
         // Sequentially consistent: see `Deferred`.
@@ -223,6 +232,7 @@ impl<T> Reservation<T> {
         Err(Refused::TimedOut)
     }
 
+    #[inline]
     pub(super) fn release(&self, queues: &WaitQueues) {
         let owner = self.state.load(Ordering::Relaxed);
         // Release: the next owner sees all writes of this one. Sequentially consistent: see `Deferred`.

@@ -3,8 +3,7 @@
 use std::time::Instant;
 
 use super::deferred::Deferred;
-use super::primitive::atomic::{AtomicU64, Ordering};
-use super::primitive::{Arc, Condvar, Mutex, lock, wait_until};
+use super::primitive::{Arc, Condvar, Mutex, draw_age, lock, wait_until};
 
 pub(super) const WAITERS: u64 = 1 << 0;
 const ALONE: u64 = 1 << 1;
@@ -23,6 +22,17 @@ impl Ticket {
     /// The ticket of a thread that locks a single reservation, before its age matters: a thread that does not
     /// wait needs no age.
     pub(super) const ALONE: Self = Self { age: 1, alone: true, holding: false };
+
+    /// A ticket for a set of locks. It is unlike any other ticket, of other engines too.
+    #[inline]
+    pub(super) fn of_set() -> Self {
+        Self { age: draw_age(), alone: false, holding: false }
+    }
+
+    /// A ticket for a single lock that may have to wait, likewise.
+    pub(super) fn of_one() -> Self {
+        Self { age: draw_age(), ..Self::ALONE }
+    }
 
     /// The state word of a reservation that is locked with this ticket.
     pub(super) fn word(self) -> u64 {
@@ -44,10 +54,9 @@ pub(super) enum Refused {
     TimedOut,
 }
 
-/// Issues tickets and holds the waiting threads, for all reservations of an engine.
+/// Holds the waiting threads, for all reservations of an engine.
 #[derive(Debug)]
 pub(crate) struct WaitQueues {
-    next_age: AtomicU64,
     /// Work of drops that found a reservation locked.
     pub(super) deferred: Deferred,
     buckets: [Mutex<Vec<Arc<Waiter>>>; BUCKETS],
@@ -75,21 +84,9 @@ pub(super) enum Verdict {
 impl WaitQueues {
     pub(crate) fn new() -> Self {
         Self {
-            // 0 would look like a free lock; 1 is the age of threads that do not wait.
-            next_age: AtomicU64::new(2),
             deferred: Deferred::default(),
             buckets: std::array::from_fn(|_| Mutex::new(Vec::new())),
         }
-    }
-
-    /// A ticket for a set of locks, younger than all tickets before it.
-    pub(super) fn ticket(&self) -> Ticket {
-        Ticket { age: self.draw(), alone: false, holding: false }
-    }
-
-    /// A ticket for a single lock that may have to wait, younger than all tickets before it.
-    pub(super) fn single_ticket(&self) -> Ticket {
-        Ticket { age: self.draw(), ..Ticket::ALONE }
     }
 
     /// Tries the reservations for which work is deferred, if there are any. To be called after a release.
@@ -98,11 +95,6 @@ impl WaitQueues {
         if !self.deferred.is_empty() {
             self.deferred.try_all();
         }
-    }
-
-    fn draw(&self) -> u64 {
-        // Relaxed: only uniqueness and growth matter.
-        self.next_age.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The queue that waiters for this reservation share with those for others.

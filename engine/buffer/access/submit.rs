@@ -282,6 +282,7 @@ type Indices = SmallVec<[Index; 8]>;
 /// Locks the reservations of all uses. The indices are in the order of `uses`.
 fn lock_all<'a>(set: &'a Buffers, uses: &'a [Use]) -> Result<(Locked<'a, State>, Indices)> {
     let locked = lock_many(&set.core.queues, set.core.bounds.lock, |set| {
+        set.reserve(uses.len());
         uses.iter().map(|used| set.lock(&used.buffer.reservation)).collect()
     });
     locked.map_err(|TimedOut| Error::Timeout {
@@ -299,6 +300,7 @@ pub(crate) fn lock_together<R>(
 ) -> Result<R> {
     let bound = set.core.bounds.lock;
     let locked = lock_many(&set.core.queues, bound, |set| {
+        buffers.iter().for_each(|buffer| buffer.0.reservation.prefetch());
         buffers.iter().try_for_each(|buffer| set.lock(&buffer.0.reservation).map(drop))
     });
     let timed_out = |TimedOut| Error::Timeout { what: "the reservations".into(), after: bound };

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::sync::lock_set::{TimedOut, lock_many};
 use crate::sync::reservation::Reservation;
-use crate::sync::wait_queue::{Refused, WaitQueues};
+use crate::sync::wait_queue::{Refused, Ticket, WaitQueues};
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(5);
@@ -62,7 +62,7 @@ fn a_held_lock_is_refused_without_a_wait() {
 fn a_set_that_may_not_wait_is_refused_and_holds_nothing() {
     let queues = WaitQueues::new();
     let (free, held) = (Reservation::new(()), Reservation::new(()));
-    let other = queues.ticket();
+    let other = Ticket::of_set();
     assert_eq!(held.acquire(&queues, other, Instant::now()), Ok(()));
     // A younger ticket that holds a lock must back off; one that holds none may not wait, because of its zero
     // timeout. In both cases the timeout ends the attempt.
@@ -123,7 +123,7 @@ fn a_wait_times_out_and_the_next_waiter_gets_the_lock() {
 fn the_younger_ticket_backs_off_and_gets_both() {
     let queues = WaitQueues::new();
     let (a, b) = (Reservation::new(1), Reservation::new(2));
-    let mut older = queues.ticket();
+    let mut older = Ticket::of_set();
     assert_eq!(b.acquire(&queues, older, Instant::now()), Ok(()));
     older.holding = true;
     let mut turns = 0;

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use crate::sync::lock_set::{Contended, TimedOut, lock_many};
 use crate::sync::reservation::Reservation;
-use crate::sync::wait_queue::WaitQueues;
+use crate::sync::wait_queue::{Ticket, WaitQueues};
 
 /// A timeout that is reached only by a hang.
 const LONG: Duration = Duration::from_secs(3600);
@@ -311,7 +311,7 @@ fn a_lock_is_passed_on_for_every_way_of_taking_it() {
 fn a_side_that_does_not_retry_does_not_disturb_the_other() {
     let queues = WaitQueues::new();
     let (a, b) = (Reservation::new(()), Reservation::new(()));
-    let mut older = queues.ticket();
+    let mut older = Ticket::of_set();
     assert_eq!(a.acquire(&queues, older, Instant::now()), Ok(()));
     older.holding = true;
     // The younger side holds b, waits for a, and gives up after its timeout.
@@ -339,7 +339,7 @@ fn a_side_that_does_not_retry_does_not_disturb_the_other() {
 fn locking_more_after_a_back_off_is_harmless() {
     let queues = WaitQueues::new();
     let all: [_; 4] = std::array::from_fn(Reservation::new);
-    let older = queues.ticket();
+    let older = Ticket::of_set();
     for at in [1, 3] {
         assert_eq!(all[at].acquire(&queues, older, Instant::now()), Ok(()));
     }
@@ -381,7 +381,7 @@ fn a_set_that_fails_at_any_step_holds_nothing() {
                 all.iter().map(|one| set.lock(one)).collect::<Result<Vec<_>, _>>()
             })
         };
-        assert_eq!(all[taken].acquire(&queues, queues.ticket(), Instant::now()), Ok(()));
+        assert_eq!(all[taken].acquire(&queues, Ticket::of_set(), Instant::now()), Ok(()));
         assert_eq!(lock_all(SHORT).err(), Some(TimedOut));
         let free = |at: &usize| all[*at].try_lock(&queues).is_some();
         assert_eq!((0..COUNT).filter(free).count(), COUNT - 1, "all but the one that is held");
