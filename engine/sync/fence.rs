@@ -19,7 +19,6 @@ use crate::error::{Error, Result};
 ///
 /// A fence signals once and stays signalled. Clones are cheap and stand for the same work. Kernel counterpart:
 /// `struct dma_fence`.
-#[derive(Clone)]
 pub struct Fence(Kind);
 
 #[derive(Clone)]
@@ -246,15 +245,6 @@ impl Fence {
         }
     }
 
-    /// Waits until it is over, failed or not: for callers that check the outcome separately.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Fence::wait`], if it is not over.
-    pub(crate) fn wait_until_over(&self, timeout: Duration) -> Result<()> {
-        self.wait(timeout).or_else(|error| if self.is_over() { Ok(()) } else { Err(error) })
-    }
-
     /// The device whose timeline the fence is on. `None` for host fences, sync files, and [`Fence::signalled`].
     pub fn device(&self) -> Option<DeviceId> {
         match &self.0 {
@@ -274,22 +264,6 @@ impl Fence {
             (Kind::SyncFile(file), Kind::SyncFile(other)) => Arc::ptr_eq(file, other),
             _ => false,
         }
-    }
-
-    /// Whether there is nothing to wait for any more: it has signalled, with or without an error, or its device is
-    /// lost. False if the query fails for another reason. Memory is another matter: [`Fence::is_released`].
-    pub(crate) fn is_over(&self) -> bool {
-        !self.pretends_busy() && self.is_signalled().unwrap_or_else(|error| error.ends_work())
-    }
-
-    /// Whether fault injection lets its finished work count as running.
-    pub(super) fn pretends_busy(&self) -> bool {
-        matches!(&self.0, Kind::Point { at, .. } if at.device.calls().pretends_busy())
-    }
-
-    /// The error that its work ended with, if it has ended with one.
-    pub(crate) fn failure(&self) -> Option<Error> {
-        self.is_signalled().err().filter(Error::ends_work)
     }
 
     /// Whether `device`'s queue cannot wait for it, so that the host must. This holds for work of the host: a
@@ -327,6 +301,25 @@ impl Fence {
     pub(crate) fn is_on_lane(&self, device: &DeviceInner, lane: QueueKind) -> bool {
         let on = |at: &Point| std::ptr::eq(&*at.device, device) && at.lane == lane;
         self.point().is_some_and(on)
+    }
+}
+
+impl Clone for Fence {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// Changes the count of the device's references only if it is another device's.
+    fn clone_from(&mut self, new: &Self) {
+        match (&mut self.0, &new.0) {
+            (Kind::Point { at, dependencies }, Kind::Point { at: new, dependencies: theirs })
+                if at.is_on_timeline_of(new) =>
+            {
+                at.value = new.value;
+                dependencies.clone_from(theirs);
+            }
+            (ours, theirs) => *ours = theirs.clone(),
+        }
     }
 }
 

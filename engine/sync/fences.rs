@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::fence::Fence;
 use super::fence_usage::Usage;
+use super::prefetch::prefetch;
 use super::readings::Readings;
 use crate::error::{Error, Result};
 
@@ -69,9 +70,18 @@ impl Entry {
     fn has_failed(&self) -> bool {
         matches!(self.phase, Phase::Ended { failed: true } | Phase::Unsettled { failed: true })
     }
+
+    /// Takes another fence. On the same timeline no reference count changes.
+    fn renew(&mut self, usage: Usage, fence: &Fence) {
+        (self.usage, self.phase) = (usage, Phase::Running);
+        self.fence.clone_from(fence);
+    }
 }
 
 impl Phase {
+    /// Of no further use.
+    const DONE: Self = Self::Ended { failed: false };
+
     /// Whether the work may still use memory.
     fn is_in_use(self) -> bool {
         matches!(self, Self::Running | Self::Unsettled { .. })
@@ -79,7 +89,7 @@ impl Phase {
 
     /// Whether the entry is of no further use.
     fn is_done(self) -> bool {
-        self == Self::Ended { failed: false }
+        self == Self::DONE
     }
 }
 
@@ -88,33 +98,51 @@ impl Fences {
     /// stronger than its own, so that no query returns less than before. A fence that is covered in this way
     /// itself is not added. Signalled fences are removed.
     pub(crate) fn add(&mut self, usage: Usage, fence: Fence) {
-        self.add_at(&mut Readings::default(), usage, fence);
+        self.add_at(&mut Readings::default(), usage, &fence);
     }
 
-    /// As [`Fences::add`], at the moment of `readings`.
-    pub(crate) fn add_at(&mut self, readings: &mut Readings, usage: Usage, mut fence: Fence) {
+    /// As [`Fences::add`], at the moment of `readings`. The fence takes the place of one that is removed, if there is one:
+    /// a buffer that one device uses again and again has one entry, and no count of references changes.
+    pub(crate) fn add_at(&mut self, readings: &mut Readings, usage: Usage, fence: &Fence) {
         let entries = self.0.get_or_insert_default();
-        entries.retain(|old| {
+        let (mut inheriting, mut free, mut at) = (None::<Fence>, None, 0);
+        while let Some(old) = entries.get_mut(at) {
             let phase = old.update(readings);
             let replaced =
                 phase == Phase::Running && usage <= old.usage && fence.covers(&old.fence);
-            if replaced && old.usage <= Usage::Write {
+            if replaced && old.usage <= Usage::Write && old.fence.dependencies().is_some() {
                 // A dependency of the replaced fence may still fail, so the new fence must report that failure.
-                fence.inherit(&old.fence, readings);
+                inheriting.get_or_insert_with(|| fence.clone()).inherit(&old.fence, readings);
             }
-            !replaced && !phase.is_done()
-        });
+            match free {
+                _ if !replaced && !phase.is_done() => at += 1,
+                None => {
+                    old.phase = Phase::DONE;
+                    free = Some(at);
+                    at += 1;
+                }
+                Some(_) => drop(entries.remove(at)),
+            }
+        }
+        let fence = inheriting.as_ref().unwrap_or(fence);
         let covers = |old: &Entry| {
-            old.phase == Phase::Running && old.usage <= usage && old.fence.covers(&fence)
+            old.phase == Phase::Running && old.usage <= usage && old.fence.covers(fence)
         };
-        if !entries.iter().any(covers) {
-            entries.push(Entry::new(usage, fence));
+        match (entries.iter().any(covers), free) {
+            (true, Some(free)) => drop(entries.remove(free)),
+            (true, None) => {}
+            (false, Some(free)) => entries[free].renew(usage, fence),
+            (false, None) => entries.push(Entry::new(usage, fence.clone())),
         }
     }
 
     /// Reserves room for one more fence, so that adding it cannot fail (kernel: `dma_resv_reserve_fences`).
     pub(crate) fn reserve(&mut self) -> Result<()> {
         let entries = self.0.get_or_insert_default();
+        if entries.len() > 1 {
+            // Those that are over would keep it from having room inline.
+            entries.retain(|entry| !entry.phase.is_done());
+        }
         entries.try_reserve(1).map_err(|_| Error::os("malloc", rustix::io::Errno::NOMEM))
     }
 
@@ -129,18 +157,26 @@ impl Fences {
         pending
     }
 
-    /// Calls `each` for the fences that are not over at the moment of `readings`, with their usages. Removes those that
-    /// are. Afterwards [`Fences::has_failed`] is up to date.
+    /// Loads them ahead of a pass.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        if let Some(entries) = &self.0 {
+            prefetch(&**entries);
+        }
+    }
+
+    /// Calls `each` for the fences that are not over at the moment of `readings`, with their usages. Those that are stay
+    /// for the next fence to take their place. Afterwards [`Fences::has_failed`] is up to date.
     pub(crate) fn each_running(
         &mut self,
         readings: &mut Readings,
         mut each: impl FnMut(Usage, &Fence, &mut Readings),
     ) {
-        self.prune_at(readings, |entry, readings| {
-            if entry.phase == Phase::Running {
+        for entry in self.0.iter_mut().flat_map(|entries| entries.iter_mut()) {
+            if entry.update(readings) == Phase::Running {
                 each(entry.usage, &entry.fence, readings);
             }
-        });
+        }
     }
 
     /// Whether a failure of work that was to write or move the bytes is recorded.
@@ -227,16 +263,12 @@ impl Fences {
 
     /// Removes fences that are of no further use, and calls `kept` for each of the others.
     fn prune(&mut self, mut kept: impl FnMut(&Entry)) {
-        self.prune_at(&mut Readings::default(), |entry, _| kept(entry));
-    }
-
-    /// As [`Fences::prune`], at the moment of `readings`.
-    fn prune_at(&mut self, readings: &mut Readings, mut kept: impl FnMut(&Entry, &mut Readings)) {
         let Some(entries) = &mut self.0 else { return };
+        let readings = &mut Readings::default();
         entries.retain(|entry| {
             let done = entry.update(readings).is_done();
             if !done {
-                kept(entry, readings);
+                kept(entry);
             }
             !done
         });
@@ -301,5 +333,30 @@ mod tests {
         assert!(fences.failure().is_some());
         fences.add(Usage::Move, fence);
         assert_eq!(fences.forget_failures(), Some(Usage::Move));
+    }
+    #[test]
+    fn a_fence_takes_the_place_of_one_that_is_over() {
+        let entries = |fences: &Fences| fences.0.as_ref().expect("there were fences").len();
+        let mut fences = Fences::default();
+        for round in 0..10 {
+            let [(written, write), (read, reading)] = [(); 2].map(|()| Fence::host());
+            fences.add(Usage::Write, written);
+            fences.add(Usage::Read, read);
+            assert_eq!((fences.running().len(), entries(&fences)), (2, 2), "round {round}");
+            drop((write, reading));
+            fences.forget_failures();
+            let (last, signal) = Fence::host();
+            fences.add(Usage::Read, last.clone());
+            drop(signal);
+            // What is over stays, and is no reason to take memory.
+            fences.each_running(&mut Readings::default(), |_, fence, _| panic!("{fence} is over"));
+            assert_eq!(entries(&fences), 1);
+            fences.reserve().expect("there is room");
+            fences.add(Usage::Write, Fence::signalled());
+            assert_eq!(entries(&fences), 1, "in the same place");
+            fences.reserve().expect("there is room");
+            assert!(!fences.0.as_ref().expect("there were fences").spilled());
+            assert!(fences.is_empty());
+        }
     }
 }

@@ -13,6 +13,31 @@ use crate::error::{Error, Result};
 const PAUSE: Duration = Duration::from_millis(5);
 
 impl Fence {
+    /// Whether there is nothing to wait for any more: it has signalled, with or without an error, or its device is
+    /// lost. False if the query fails for another reason. Memory is another matter: [`Fence::is_released`].
+    pub(crate) fn is_over(&self) -> bool {
+        !self.pretends_busy() && self.is_signalled().unwrap_or_else(|error| error.ends_work())
+    }
+
+    /// Whether fault injection lets its finished work count as running.
+    fn pretends_busy(&self) -> bool {
+        self.point().is_some_and(|at| at.device.calls().pretends_busy())
+    }
+
+    /// The error that its work ended with, if it has ended with one.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.is_signalled().err().filter(Error::ends_work)
+    }
+
+    /// Waits until it is over, failed or not: for callers that check the outcome separately.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Fence::wait`], if it is not over.
+    pub(crate) fn wait_until_over(&self, timeout: Duration) -> Result<()> {
+        self.wait(timeout).or_else(|error| if self.is_over() { Ok(()) } else { Err(error) })
+    }
+
     /// Whether no work behind the fence uses memory any more, so that the memory may get another owner.
     ///
     /// Stronger than [`Fence::is_over`] for a lost device: its fences have failed, but what was submitted before

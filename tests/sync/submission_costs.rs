@@ -267,6 +267,49 @@ fn a_submission_of_eight_buffers_allocates_nothing() {
 }
 
 #[test]
+fn a_submission_of_many_buffers_makes_the_calls_of_one_and_allocates_its_lists_alone() {
+    /// Lists of a submission, each of them allocated at once or doubled.
+    const LISTS: u64 = 20;
+    let rig = Rig::new();
+    let engine = rig.engine();
+    engine.calls().set_clock(Some(Duration::from_secs(1)));
+    for device in rig.all() {
+        let [one, many] = [1, 128].map(|count| Buffers::new(engine, &device, &device, count));
+        let calls = |buffers: &Buffers| {
+            let before: Vec<_> = Call::ALL.iter().map(|call| engine.calls().made(*call)).collect();
+            let submitted = Form::Recorded.submit(engine, &device, buffers, &[]);
+            submitted.expect("a submission");
+            let made = Call::ALL.iter().zip(before).filter_map(|(call, before)| {
+                let made = engine.calls().made(*call) - before;
+                (made > 0).then_some((*call, made))
+            });
+            made.collect::<Vec<_>>()
+        };
+        // The first use may zero memory; the second one finds fences that are running.
+        for buffers in [&one, &many, &one, &many] {
+            Form::Recorded.submit(engine, &device, buffers, &[]).expect("a submission");
+        }
+        let expected = [
+            (Call::QueueSubmit, 1),
+            (Call::BeginCommandBuffer, 1),
+            (Call::GetSemaphoreCounterValue, 1),
+        ];
+        for held in [true, false] {
+            let gate = held.then(|| Gate::close(&device));
+            let what = format!("{}, held: {held}", device.name());
+            assert_eq!(calls(&one), expected, "{what}");
+            assert_eq!(calls(&many), expected, "{what}");
+            let submit = || Form::Recorded.submit(engine, &device, &many, &[]);
+            let (fence, taken) = allocations(submit);
+            drop(fence.expect("a submission"));
+            assert!(taken <= LISTS, "{what}: {taken}");
+            drop(gate);
+            wait_idle(&[&device]);
+        }
+    }
+}
+
+#[test]
 fn many_reservations_are_locked_without_the_heap() {
     const MANY: usize = 32;
     let rig = Rig::new();

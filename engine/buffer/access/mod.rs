@@ -18,6 +18,7 @@ mod pair;
 mod remapped;
 mod submission;
 mod submit;
+mod uses;
 mod wait;
 
 pub(crate) use copy::copy;

@@ -7,24 +7,24 @@ use std::sync::Arc;
 use ash::vk;
 use smallvec::SmallVec;
 
+use super::uses::{Use, UseTable, Uses, Views};
 use crate::access::Access;
 use crate::buffer::attach::{Mapping, RawView};
-use crate::buffer::object::{BufferInner, Buffers};
+use crate::buffer::object::Buffers;
 use crate::buffer::state::DirtyRanges;
 use crate::device::{Body, DeviceInner, QueueKind, Submit};
 use crate::error::{Error, Result};
-use crate::memory::View;
 use crate::sync::{Fence, Readings, Usage, waits_on_at};
 use crate::transfer::{Scope, Span, acquire, release};
-
-/// What a submission declares; of up to eight buffers without the heap.
-pub(super) type Uses = SmallVec<[Use; 8]>;
 
 /// The buffers and commands of one submission. The closure given to [`crate::Engine::submit`] fills it in.
 pub struct Submission<'a> {
     device: &'a Arc<DeviceInner>,
     pub(super) uses: Uses,
+    pub(super) views: Views,
     table: UseTable,
+    /// Stages that the device has: those of the last declaration.
+    checked: vk::PipelineStageFlags,
     pub(super) after: SmallVec<[Fence; 2]>,
     pub(super) work: Work<'a>,
 }
@@ -45,22 +45,17 @@ pub(super) struct Work<'a> {
     signals: SmallVec<[(vk::Semaphore, u64); 2]>,
 }
 
-/// One buffer that a submission uses, as seen through a mapping when the use was declared.
-pub(super) struct Use {
-    pub(super) buffer: Arc<BufferInner>,
-    view: Arc<View>,
-    offset: u64,
-    pub(super) generation: u32,
-    pub(super) usage: Usage,
-    /// The bytes that the commands may write.
-    pub(super) written: DirtyRanges,
-    scope: Scope,
-}
-
 impl<'a> Submission<'a> {
     pub(super) fn new(device: &'a Arc<DeviceInner>) -> Self {
-        let (uses, table) = (Uses::new(), UseTable::default());
-        Self { device, uses, table, after: SmallVec::new(), work: Work::default() }
+        Self {
+            device,
+            uses: Uses::new(),
+            views: Views::default(),
+            table: UseTable::default(),
+            checked: vk::PipelineStageFlags::empty(),
+            after: SmallVec::new(),
+            work: Work::default(),
+        }
     }
 
     /// Declares that the commands read the buffer, in any stage.
@@ -127,7 +122,10 @@ impl<'a> Submission<'a> {
         mapping.check_access(access)?;
         mapping.buffer_inner().check_part(&part)?;
         let scope = if scope.stages.is_empty() { Scope::ALL } else { scope };
-        self.device.check_stages(scope.stages)?;
+        if scope.stages != self.checked {
+            self.device.check_stages(scope.stages)?;
+            self.checked = scope.stages;
+        }
         let written = if access.writes() { part } else { 0..0 };
         self.add(mapping, Usage::from(access), written, scope)
     }
@@ -161,9 +159,10 @@ impl<'a> Submission<'a> {
                 device: self.device.name().to_owned(),
             });
         }
-        mapping.check_current()?;
         let buffer = mapping.buffer_inner();
-        match self.table.find(&self.uses, buffer) {
+        buffer.reservation.prefetch();
+        mapping.check_current()?;
+        match self.table.find_or_add(&self.uses, buffer) {
             Some(at) => {
                 let known = &mut self.uses[at];
                 known.usage = known.usage.min(usage);
@@ -172,7 +171,7 @@ impl<'a> Submission<'a> {
             }
             None => self.uses.push(Use {
                 buffer: Arc::clone(buffer),
-                view: mapping.shared_view(),
+                view: self.views.of(mapping),
                 offset: mapping.offset(),
                 generation: mapping.generation(),
                 usage,
@@ -272,70 +271,6 @@ impl<'a> Submission<'a> {
     }
 }
 
-/// Finds the use of a buffer: by the list while that is short, then by a hash table of positions plus 1, with linear
-/// probing. At most half of it is used.
-#[derive(Default)]
-struct UseTable(Vec<u32>);
-
-impl UseTable {
-    /// Longer lists have a table.
-    const SHORT: usize = 16;
-
-    /// The position of the use of `buffer`. The uses since the last call are added to the table first.
-    fn find(&mut self, uses: &[Use], buffer: &Arc<BufferInner>) -> Option<usize> {
-        if uses.len() <= Self::SHORT {
-            return uses.iter().position(|known| Arc::ptr_eq(&known.buffer, buffer));
-        }
-        if self.0.len() < 2 * (uses.len() + 1) {
-            self.0 = vec![0; (4 * uses.len()).next_power_of_two()];
-            for at in 0..uses.len() {
-                self.add(uses, at);
-            }
-        } else {
-            self.add(uses, uses.len() - 1);
-        }
-        let slot = self.slot(uses, buffer);
-        (self.0[slot] as usize).checked_sub(1)
-    }
-
-    fn add(&mut self, uses: &[Use], at: usize) {
-        let slot = self.slot(uses, &uses[at].buffer);
-        // CAST: a list of so many uses does not fit into memory.
-        self.0[slot] = at as u32 + 1;
-    }
-
-    /// Where the buffer is in the table, or the free place where it belongs.
-    fn slot(&self, uses: &[Use], buffer: &Arc<BufferInner>) -> usize {
-        let mask = self.0.len() - 1;
-        // Fibonacci hashing of the address. CAST: the table is no longer than the address space.
-        let hash = (Arc::as_ptr(buffer).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let mut slot = hash as usize & mask;
-        while let Some(at) = (self.0[slot] as usize).checked_sub(1)
-            && !Arc::ptr_eq(&uses[at].buffer, buffer)
-        {
-            slot = (slot + 1) & mask;
-        }
-        slot
-    }
-}
-
-impl Use {
-    /// Whether the commands wait for work of this usage: for work that conflicts, and unordered uses for moves alone.
-    pub(super) fn waits_for(&self, usage: Usage) -> bool {
-        usage
-            <= match self.usage {
-                Usage::Bookkeep => Usage::Move,
-                usage => usage.waits_for(),
-            }
-    }
-
-    /// Whether a failure of work of this usage leaves the bytes that the commands see undefined. Unordered uses rely on
-    /// no writer, only on moves.
-    pub(super) fn relies_on(&self, usage: Usage) -> bool {
-        usage <= if self.usage == Usage::Bookkeep { Usage::Move } else { Usage::Write }
-    }
-}
-
 impl Work<'_> {
     /// Whether it signals a binary semaphore, for which the application lets others wait.
     pub(super) fn signals_binary(&self) -> bool {
@@ -352,17 +287,19 @@ impl Work<'_> {
         &mut self,
         set: &Buffers,
         device: &Arc<DeviceInner>,
-        uses: &[Use],
+        (uses, views): (&[Use], &Views),
         pending: &[Fence],
         readings: &mut Readings,
     ) -> Result<Fence> {
         let mut waits = waits_on_at(&set.core.bridges, device, pending, readings)?;
         self.waits.iter().for_each(|&(semaphore, value)| waits.given(semaphore, value));
         let (mut spans, mut scope) = (SmallVec::<[Span<'_>; 8]>::new(), Scope::NONE);
-        let transferred = |used: &&Use| used.usage != Usage::Bookkeep && !self.transfers;
-        for used in uses.iter().filter(transferred) {
-            spans.push(Span { view: &used.view, offset: used.offset, len: used.buffer.size });
-            scope = scope.and(used.scope);
+        if !self.transfers {
+            spans.reserve(uses.len());
+            for used in uses.iter().filter(|used| used.usage != Usage::Bookkeep) {
+                spans.push(views.span(used));
+                scope = scope.and(used.scope);
+            }
         }
         let Self { records, commands, signals, .. } = self;
         let (transfers, has_records) = (!spans.is_empty(), !records.is_empty());

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::submission::{Submission, Use, Uses, Work};
+use super::submission::{Submission, Work};
+use super::uses::{Use, Uses, Views};
 use crate::buffer::attach::{Attachment, Mapping};
 use crate::buffer::eviction::{restore_all_for_use, restore_together};
 use crate::buffer::object::{Buffers, Until, wait_all};
@@ -49,11 +50,13 @@ fn submit_once<'a>(
     set.core.check(device)?;
     let mut submission = Submission::new(device);
     declare(&mut submission)?;
-    let Submission { uses, after, mut work, .. } = submission;
-    uses.iter().try_for_each(|used| used.buffer.leave_exported())?;
+    let Submission { uses, views, after, mut work, .. } = submission;
+    if !set.ended_exports.is_empty() {
+        uses.iter().try_for_each(|used| used.buffer.leave_exported())?;
+    }
     let buffers = uses.iter().map(|used| &*used.buffer);
     let fence = retry_on_oom(set, device.id(), buffers, || {
-        lock_and_submit(set, device, &uses, &after, &mut work)
+        lock_and_submit(set, device, (&uses, &views), &after, &mut work)
     })?;
     if device.presents() || work.signals_binary() {
         // No reservation is held: the work of another device may have to end first.
@@ -66,7 +69,7 @@ fn submit_once<'a>(
 fn lock_and_submit(
     set: &Buffers,
     device: &Arc<DeviceInner>,
-    uses: &[Use],
+    (uses, views): (&[Use], &Views),
     after: &[Fence],
     work: &mut Work<'_>,
 ) -> Result<Fence> {
@@ -75,13 +78,11 @@ fn lock_and_submit(
         let (mut locked, indices) = lock_all(set, uses)?;
         // As for a copy: wait first for work that no queue can wait for, then make the contents valid.
         let mut order = Order::of(device, after);
-        order.collect(uses, &indices, &mut locked);
-        check_all(uses, &indices, &mut locked)?;
-        if order.host.is_empty() && scrub_all(uses, &indices, &mut locked)? {
-            order = Order::of(device, after);
-            order.collect(uses, &indices, &mut locked);
+        let valid = order.collect(uses, &indices, &mut locked)?;
+        if !valid && order.host.is_empty() && scrub_all(uses, &indices, &mut locked)? {
             // A writer that the first pass found running may have failed while bytes were zeroed.
-            check_all(uses, &indices, &mut locked)?;
+            order = Order::of(device, after);
+            order.collect(uses, &indices, &mut locked)?;
         }
         let Order { host, queue, relied, mut readings, .. } = order;
         if !host.is_empty() {
@@ -89,23 +90,20 @@ fn lock_and_submit(
             set.core.counters.stalls.during(StallCause::Work, || wait_all(&host, until))?;
             continue;
         }
-        // Reserve a slot for the fence in each buffer, so that nothing can fail once the commands run.
-        for &index in &indices {
-            locked.get_mut(index).fences().reserve()?;
-        }
         let watch = RejectionWatch::main(device);
-        let submitted = work.submit(set, device, uses, &queue, &mut readings);
+        let submitted = work.submit(set, device, (uses, views), &queue, &mut readings);
         // First of all, and before any code of the application runs: without the fence, a panic there would free
         // memory that the commands use.
         let submitted = submitted.map(|fence| fence.relies_on(relied));
         let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
         for (used, &index) in uses.iter().zip(&indices) {
-            let fences = locked.get_mut(index).fences();
-            fences.add_at(&mut readings, used.usage, fence.clone());
+            locked.get_mut(index).fences().add_at(&mut readings, used.usage, &fence);
         }
-        for (used, &index) in uses.iter().zip(&indices) {
-            let state = locked.get_mut(index);
-            used.buffer.note_submitted(state, &used.written, device.id(), &submitted);
+        if submitted.is_err() {
+            for (used, &index) in uses.iter().zip(&indices) {
+                let state = locked.get_mut(index);
+                used.buffer.note_submitted(state, &used.written, device.id(), &submitted);
+            }
         }
         let fence = submitted?;
         note_uses(set, device.id(), uses, &indices, &mut locked);
@@ -143,10 +141,20 @@ impl<'a> Order<'a> {
         order
     }
 
-    fn collect(&mut self, uses: &[Use], indices: &[Index], locked: &mut Locked<'_, State>) {
+    /// Collects what the uses wait for, checks that all buffers can be used and are where the mappings say, and reserves room
+    /// for a fence in each, so that nothing can fail once the commands run. Returns whether the contents are valid.
+    fn collect(
+        &mut self,
+        uses: &[Use],
+        indices: &[Index],
+        locked: &mut Locked<'_, State>,
+    ) -> Result<bool> {
         let Self { device, readings, host, queue, relied } = self;
+        let mut valid = true;
         for (used, &index) in uses.iter().zip(indices) {
-            locked.get_mut(index).fences().each_running(readings, |usage, fence, readings| {
+            let state = locked.get_mut(index);
+            let fences = state.fences();
+            fences.each_running(readings, |usage, fence, readings| {
                 if used.waits_for(usage) {
                     add_wait(device, (host, queue), fence);
                 }
@@ -154,7 +162,14 @@ impl<'a> Order<'a> {
                     relied.add(fence, readings);
                 }
             });
+            if fences.has_failed() || used.buffer.check_generation(used.generation).is_err() {
+                used.buffer.check_usable(state)?;
+                used.buffer.check_generation(used.generation)?;
+            }
+            state.fences().reserve()?;
+            valid &= used.buffer.backing(state)?.content() == Content::Valid;
         }
+        Ok(valid)
     }
 }
 
@@ -172,30 +187,19 @@ fn add_wait(
     }
 }
 
-/// Checks that all buffers can be used, and are where the mappings say. Their fences were looked at just before.
-fn check_all(uses: &[Use], indices: &[Index], locked: &mut Locked<'_, State>) -> Result<()> {
-    for (used, &index) in uses.iter().zip(indices) {
-        let state = locked.get_mut(index);
-        if state.fences().has_failed() || used.buffer.check_generation(used.generation).is_err() {
-            used.buffer.check_usable(state)?;
-            used.buffer.check_generation(used.generation)?;
-        }
-    }
-    Ok(())
-}
-
 /// Makes the content of all buffers valid. Returns whether memory had to be zeroed, which may be work to wait for.
 fn scrub_all(uses: &[Use], indices: &[Index], locked: &mut Locked<'_, State>) -> Result<bool> {
     let mut scrubbed = false;
     for (used, &index) in uses.iter().zip(indices) {
         let state = locked.get_mut(index);
-        scrubbed |= used.buffer.backing(state)?.content() == Content::Stale;
+        let content = used.buffer.backing(state)?.content();
+        scrubbed |= matches!(content, Content::Stale | Content::Partial);
         used.buffer.make_valid(state)?;
     }
     Ok(scrubbed)
 }
 
-/// Notes all uses of one submission, under one lock for each eviction list.
+/// Notes all uses and writes of one submission, under one lock for each eviction list.
 fn note_uses(
     set: &Buffers,
     device: DeviceId,
@@ -206,6 +210,7 @@ fn note_uses(
     let mut slots: SmallVec<[(DomainId, Slot); 8]> = SmallVec::new();
     for (used, &index) in uses.iter().zip(indices) {
         let state = locked.get_mut(index);
+        used.buffer.note_writes(state, &used.written);
         used.buffer.trace_use(state, Some(device));
         used.buffer.count_access_to(state, device, used.buffer.size);
         used.buffer.enlist_late(state);
@@ -283,7 +288,13 @@ type Indices = SmallVec<[Index; 8]>;
 fn lock_all<'a>(set: &'a Buffers, uses: &'a [Use]) -> Result<(Locked<'a, State>, Indices)> {
     let locked = lock_many(&set.core.queues, set.core.bounds.lock, |set| {
         set.reserve(uses.len());
-        uses.iter().map(|used| set.lock(&used.buffer.reservation)).collect()
+        uses.iter()
+            .map(|used| {
+                let at = set.lock(&used.buffer.reservation)?;
+                set.get_mut(at).fences().prefetch();
+                Ok(at)
+            })
+            .collect()
     });
     locked.map_err(|TimedOut| Error::Timeout {
         what: format!("the reservations of {} buffers", uses.len()),

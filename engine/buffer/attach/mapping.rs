@@ -255,6 +255,12 @@ impl Mapping {
         self.view.share()
     }
 
+    /// Whether `view` is its device's view.
+    #[inline]
+    pub(in crate::buffer) fn is_of_view(&self, view: &View) -> bool {
+        std::ptr::eq(self.view.get(), view)
+    }
+
     pub(super) fn raw_view(&self) -> &View {
         self.view.get()
     }

@@ -23,9 +23,10 @@ pub(in crate::buffer) struct DirtyRanges(SmallVec<[Range<u64>; 2]>);
 impl DirtyRanges {
     /// The dirty ranges of a buffer of `size` bytes of which only `range` was written.
     pub(in crate::buffer) fn of(range: Range<u64>, size: u64) -> Self {
-        let mut dirty = Self::default();
-        dirty.mark(range, size);
-        dirty
+        if range.is_empty() {
+            return Self::default();
+        }
+        Self(SmallVec::from_iter([rounded(range, size)]))
     }
 
     /// Marks `range` of a buffer of `size` bytes as written, or about to be.
@@ -33,12 +34,7 @@ impl DirtyRanges {
         if range.is_empty() {
             return;
         }
-        let mut new = if size < RANGED {
-            0..size
-        } else {
-            let end = range.end.checked_next_multiple_of(GRAIN).unwrap_or(size);
-            range.start / GRAIN * GRAIN..end.min(size)
-        };
+        let mut new = rounded(range, size);
         // A range that overlaps or touches the new one is merged into it.
         self.0.retain(|old| {
             let apart = old.end < new.start || new.end < old.start;
@@ -70,6 +66,15 @@ impl DirtyRanges {
     pub(in crate::buffer) fn is_clean(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// What is marked for a range that is not empty, of a buffer of `size` bytes.
+fn rounded(range: Range<u64>, size: u64) -> Range<u64> {
+    if size < RANGED {
+        return 0..size;
+    }
+    let end = range.end.checked_next_multiple_of(GRAIN).unwrap_or(size);
+    range.start / GRAIN * GRAIN..end.min(size)
 }
 
 #[cfg(test)]
