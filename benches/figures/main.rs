@@ -79,7 +79,10 @@ static GROUPS: &[Group] = &[
         measure: live_million::million,
     },
     Group { ids: &["op_scaling"], measure: scaling::scaling },
-    Group { ids: &["view_million", "create_full_million"], measure: scaling::million },
+    Group {
+        ids: &["view_million", "view_million_miss", "create_full_million"],
+        measure: scaling::million,
+    },
     Group {
         ids: &[
             "threads_create",

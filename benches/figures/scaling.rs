@@ -28,13 +28,21 @@ pub(crate) fn scaling(setup: &Setup) -> Outcome<Vec<Figure>> {
     Ok(vec![figure.within(Direction::AtMost, (ratio.lo, ratio.hi))])
 }
 
+/// One load of this many bytes: a cache line and its neighbour, which processors load together. A buffer takes as much.
+#[repr(align(128))]
+#[derive(Clone, Copy)]
+struct Line(u64);
+
 /// `create_full_million` and `view_million`: a buffer dropped and one created in a full heap, and a look-up of a mapping
-/// chosen at random, each among 1,000,000 and among 100.
+/// chosen at random, each among 1,000,000 and among 100. `view_million_miss`: the latter against one load from as much
+/// memory as the buffers take.
 pub(crate) fn million(setup: &Setup) -> Outcome<Vec<Figure>> {
     let mut few = Crowd::new(setup, 100)?;
     let mut many = Crowd::new(setup, 1_000_000)?;
     let created = compare(Plan::MICROSECONDS, || few.replace(), || many.replace())?.ratio;
     let [few_mapped, many_mapped] = [few.map_all()?, many.map_all()?];
+    // The first look-up at a buffer makes its content valid.
+    few_mapped.iter().chain(&many_mapped).try_for_each(|mapping| mapping.view().map(drop))?;
     let mut random = Random::new(2);
     let mut other = Random::new(2);
     let look = |mapped: &[Mapping], random: &mut Random| -> Outcome<()> {
@@ -47,12 +55,28 @@ pub(crate) fn million(setup: &Setup) -> Outcome<Vec<Figure>> {
         || look(&many_mapped, &mut other),
     )?
     .ratio;
+    let lines: Vec<_> = (0..many_mapped.len() as u64).map(Line).collect();
+    let missed = compare(
+        Plan::MICROSECONDS,
+        || {
+            black_box(lines[random.below(lines.len())].0);
+            Ok(())
+        },
+        || look(&many_mapped, &mut other),
+    )?
+    .ratio;
     let figure = |id, what, target, ratio: Interval| {
         let figure = Figure::count(id, what, "times", Some(target), ratio.median);
         figure.within(Direction::AtMost, (ratio.lo, ratio.hi))
     };
     Ok(vec![
         figure("view_million", "look up a mapping among 1e6, over among 1e2", 8.0, looked),
+        figure(
+            "view_million_miss",
+            "look up a mapping among 1e6, over one load from as much memory",
+            2.5,
+            missed,
+        ),
         figure(
             "create_full_million",
             "drop and create in a full heap, among 1e6, over among 1e2",
