@@ -26,7 +26,7 @@ impl Engine {
         home: &Device,
         descriptor: BufferDescriptor,
     ) -> Result<SharedBuffer> {
-        SharedBuffer::create(&self.set, &home.0, descriptor)
+        SharedBuffer::create(&self.refs, &home.0, descriptor)
     }
 
     /// Imports memory that was exported outside this engine, as a buffer whose home device is `device`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::descriptor::EngineDescriptor;
-use crate::buffer::Buffers;
+use crate::buffer::{Buffers, SetRefs};
 use crate::core::Core;
 use crate::device::{Adapter, Instance};
 use crate::error::{Error, Result};
@@ -24,6 +24,8 @@ use crate::transfer::Routes;
 pub struct Engine {
     /// The buffers, with the services they use.
     pub(crate) set: Arc<Buffers>,
+    /// The references of buffers to them.
+    pub(super) refs: Arc<SetRefs<Buffers>>,
     pub(super) adapters: Arc<[Adapter]>,
     pub(super) transfer_queues: bool,
     pub(super) device_addresses: bool,
@@ -67,8 +69,10 @@ impl Engine {
         let mut core = Core::new(descriptor.bounds(), memory, options, tracer, speeds, grouping);
         let (file, program) = (descriptor.route_cache.clone(), descriptor.probe_program.clone());
         core.routes = Routes::with(file, program);
+        let set = Buffers::new(core);
         Self {
-            set: Buffers::new(core),
+            refs: SetRefs::new(&set),
+            set,
             adapters: [].into(),
             transfer_queues: descriptor.transfer_queues,
             device_addresses: descriptor.device_addresses,

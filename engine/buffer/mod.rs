@@ -69,4 +69,4 @@ pub(crate) use foreign::import;
 pub(crate) use inspect::report;
 pub(crate) use loss::{remove, unplug};
 pub(crate) use migration::migrate_many;
-pub(crate) use object::Buffers;
+pub(crate) use object::{Buffers, SetRefs};

@@ -8,8 +8,8 @@ use super::providers::{BackingRequest, Providers};
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::Error;
 use crate::memory::{
-    Backing, BackingKind, DeviceSet, DomainId, DomainKind, MemoryPriority, Origin, Pool, Provider,
-    SparseBlocks,
+    Backing, BackingKind, DeviceSet, DomainId, DomainKind, GroupId, MemoryPriority, Origin, Pool,
+    Provider, SparseBlocks,
 };
 use crate::residency::Rejected;
 use crate::transfer::{Route, RouteSet};
@@ -65,6 +65,39 @@ impl Core {
         fd_limit.map_or(last, |error| Err(Rejected::Stop(error)))
     }
 
+    /// A slot with its charge that this thread keeps, if the request's first choice is a slot in the home device's memory.
+    pub(crate) fn take_kept(
+        &self,
+        request: &BackingRequest<'_>,
+        limit: u64,
+        accept: &dyn Fn(Provider) -> bool,
+    ) -> Option<Backing> {
+        let &BackingRequest { home, placement, size, dedicated, private, group, .. } = request;
+        let is_in_vram = placement.kinds().first() == Some(&DomainKind::Vram);
+        if !is_in_vram || dedicated || request.sparing || group != GroupId::NONE {
+            return None;
+        }
+        let provider = Providers::first_in_vram(home, private)?;
+        // A slot has a reference to the device, which a removal counts.
+        if !accept(provider) || home.is_leaving() {
+            return None;
+        }
+        let sharers = self.pool_sharers(provider, request.sharers);
+        self.member(home.id()).pools.find(provider, sharers)?.take_kept(size, limit)
+    }
+
+    /// Gives back a backing that no work uses any more. A slot in a device's own memory stays with this thread, if it may
+    /// keep one more ([`Core::take_kept`]).
+    pub(crate) fn recycle(&self, backing: Backing) {
+        let (provider, sharers) = (backing.allocation().provider(), backing.allocation().sharers());
+        if let DomainId::Vram(device) = provider.domain()
+            && let Some(entry) = self.devices.get(device)
+            && let Some(pool) = entry.pools.find(provider, sharers)
+        {
+            pool.keep_slot(backing);
+        }
+    }
+
     /// The providers of a kind of domain that may suit buffers with the home device `home`, best first. Host-visible
     /// memory of the engine's other devices is last; it suits buffers that its exporter is attached to.
     pub(crate) fn possible<'a>(
@@ -109,11 +142,7 @@ impl Core {
         exporter: Option<&Arc<DeviceInner>>,
         sharers: DeviceSet,
     ) -> &Arc<Pool> {
-        let is_private = matches!(provider, Provider::Private { .. });
-        let sharers = match self.providers.are_grouped() && !is_private {
-            true => sharers,
-            false => DeviceSet::ALL,
-        };
+        let sharers = self.pool_sharers(provider, sharers);
         let pools = match provider.exporter() {
             Some(exporter) => &self.member(exporter).pools,
             None => &self.providers.pools,
@@ -121,6 +150,12 @@ impl Core {
         pools.get(provider, sharers, |sharers| {
             Pool::new(Origin { sharers, ..self.origin(provider, exporter) })
         })
+    }
+
+    /// The devices that share the pool of a provider for buffers that `sharers` share.
+    fn pool_sharers(&self, provider: Provider, sharers: DeviceSet) -> DeviceSet {
+        let is_private = matches!(provider, Provider::Private { .. });
+        if self.providers.are_grouped() && !is_private { sharers } else { DeviceSet::ALL }
     }
 
     /// The pools of all providers that take part.
@@ -144,7 +179,10 @@ impl Core {
     pub(crate) fn zero_unused(&self, bytes: u64) -> u64 {
         self.pools().fold(0, |zeroed, pool| match bytes.saturating_sub(zeroed) {
             0 => zeroed,
-            left => zeroed + pool.zero_unused(left),
+            left => {
+                pool.give_back_kept();
+                zeroed + pool.zero_unused(left)
+            }
         })
     }
 

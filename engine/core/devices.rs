@@ -10,6 +10,7 @@ use crate::device::{DeviceId, DeviceInner, HeapBudget};
 use crate::error::{Error, Result};
 use crate::memory::staging::Staging;
 use crate::memory::{Domain, DomainId, HOST_GRANULE, Imports, Pools, import_heap, vram_heap};
+use crate::observe::note_shared_write;
 use crate::residency::{DomainState, ResidencyOptions};
 use crate::sync::primitive::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::transfer::{CachedRoutes, ComputeKernels, CopySpeeds};
@@ -151,6 +152,7 @@ impl DeviceTable {
     pub(crate) fn device(&self, device: DeviceId) -> Option<Arc<DeviceInner>> {
         let entry = self.get(device)?;
         loop {
+            note_shared_write();
             let found = Arc::clone(&entry.device);
             // After the count: the removal either sees it, or has set its mark before.
             fence(Ordering::SeqCst);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use smallvec::SmallVec;
 
 use super::sharing_habits::SharingHabits;
-use crate::device::{AdapterKind, DeviceInner};
+use crate::device::{AdapterKind, DeviceInner, HandleType};
 use crate::memory::{
     DeviceSet, DomainKind, GroupId, Placement, Pools, Provider, SlabGrouping, candidates,
     host_exports, is_coherent_with_caches,
@@ -102,6 +102,16 @@ impl Providers {
             }
         });
         list
+    }
+
+    /// The first provider of the home device's VRAM, `private` or not. It is constant.
+    pub(super) fn first_in_vram(home: &DeviceInner, private: bool) -> Option<Provider> {
+        if private && transfer::can_export_any(home) {
+            return Some(Provider::Private { device: home.id() });
+        }
+        let mut handles = [HandleType::DmaBuf, HandleType::OpaqueFd].into_iter();
+        let handle = handles.find(|handle| transfer::can_export(home, *handle))?;
+        Some(Provider::Device { device: home.id(), handle, domain: DomainKind::Vram })
     }
 
     /// The providers of host-visible memory that other devices than the home device export, from what their drivers

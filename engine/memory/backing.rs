@@ -98,6 +98,20 @@ impl Backing {
         if self.is_dedicated() && !foreign { self.allocation().size() } else { size }
     }
 
+    /// The size class of its slot; `None` for an allocation of its own.
+    pub(super) fn class(&self) -> Option<usize> {
+        self.slab.cut.map(|cut| usize::from(cut.class))
+    }
+
+    /// Ends the owner's use of the bytes: the next owner finds zeros or stale bytes.
+    pub(super) fn end_use(&mut self) {
+        if self.content == Content::Partial {
+            self.slab.scrubs.take(self.slot);
+        }
+        // A panic may have come between a write and the mark.
+        self.content = content(self.content != Content::Zeroed || std::thread::panicking());
+    }
+
     /// Bytes of its domain that it uses.
     pub(crate) fn footprint(&self) -> u64 {
         self.slab.slot_size
@@ -227,17 +241,13 @@ fn content(stale: bool) -> Content {
 
 impl Drop for Backing {
     fn drop(&mut self) {
-        if self.content == Content::Partial {
-            self.slab.scrubs.take(self.slot);
-        }
+        self.end_use();
         let Slab { allocation, slot_size, cut, .. } = &*self.slab;
         match *cut {
             Some(cut) => {
                 // Without its pool the engine is gone, and the slab is freed with its last backing.
                 if let Some(pool) = self.slab.pool() {
-                    // A panic may have come between a write and the mark.
-                    let zeroed = self.content == Content::Zeroed && !std::thread::panicking();
-                    pool.release_slot(cut, self.slot, !zeroed);
+                    pool.release_slot(cut, self.slot, self.content != Content::Zeroed);
                 }
                 allocation.domain().credit((*slot_size, self.group));
             }

@@ -10,6 +10,8 @@ use super::claim_queue::{ClaimQueue, Promised};
 use super::domain_id::DomainId;
 use super::domain_usage::DomainUsage;
 use super::group_account::{Charge, GroupAccount, GroupAccounts};
+use super::keepers::Keepers;
+use crate::observe::note_shared_write;
 
 /// A domain's ledger: how many bytes may be in use at once, and how many are.
 ///
@@ -38,6 +40,8 @@ pub(crate) struct Domain {
     beneath: Option<Arc<Domain>>,
     /// What each client group is charged.
     accounts: GroupAccounts,
+    /// What is charged for slots that threads keep.
+    keepers: Keepers,
     /// The number of claims, so that the usual charge takes no lock.
     claimants: AtomicUsize,
     /// Innermost; held for no call. Also held while a group that has a cap is charged, so that the group and the
@@ -65,6 +69,7 @@ impl Domain {
             held: AtomicU64::new(0),
             beneath: None,
             accounts: GroupAccounts::default(),
+            keepers: Keepers::default(),
             claimants: AtomicUsize::new(0),
             claims: Mutex::default(),
         }
@@ -88,7 +93,7 @@ impl Domain {
     /// What buffers may use at once. In a part of system memory it changes with what others use there.
     pub(crate) fn budget(&self) -> u64 {
         let left_beneath = self.beneath.as_ref().map_or(u64::MAX, |system| {
-            self.used().saturating_add(system.budget().saturating_sub(system.used()))
+            self.charged().saturating_add(system.budget().saturating_sub(system.charged()))
         });
         self.own_budget().min(left_beneath)
     }
@@ -100,7 +105,15 @@ impl Domain {
         capacity.min(cap).min(left)
     }
 
+    /// What buffers have. While other threads keep and take slots it may be less than at any moment.
     pub(crate) fn used(&self) -> u64 {
+        // In this order: what is given back in between is subtracted twice rather than not at all.
+        let kept = self.kept();
+        self.charged().saturating_sub(kept)
+    }
+
+    /// What is charged: what buffers have, and what threads keep for their next ones.
+    pub(crate) fn charged(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
@@ -149,9 +162,18 @@ impl Domain {
     // ---- bytes that buffers have ----
 
     /// Charges bytes, if they fit within the budget and the group's cap, together with what is in use and what
-    /// is claimed.
+    /// is claimed. What threads keep is given back before the charge is refused.
+    ///
+    /// Locks: those of the pools.
     pub(crate) fn charge(&self, charge: impl Into<Charge>) -> Option<Room<'_>> {
         let charge = charge.into();
+        let give_back = || self.give_back_kept().then(|| self.charge_now(charge))?;
+        let room = self.charge_now(charge).or_else(give_back);
+        self.note_level();
+        room
+    }
+
+    fn charge_now(&self, charge: Charge) -> Option<Room<'_>> {
         let account = self.accounts.get(charge.group);
         let lock = self.claimants.load(Ordering::Relaxed) > 0
             || account.is_some_and(GroupAccount::is_capped);
@@ -183,6 +205,7 @@ impl Domain {
             return None;
         }
         let limit = self.budget().saturating_sub(promised.all);
+        note_shared_write();
         // SeqCst: see `charge`.
         let charged = self.used.fetch_update(Ordering::SeqCst, Ordering::Relaxed, |used| {
             used.checked_add(bytes).filter(|&sum| sum <= limit)
@@ -204,7 +227,7 @@ impl Domain {
 
     /// Charges bytes of a part. Dropping that part's charge uncharges them.
     fn charge_part(&self, bytes: u64) -> bool {
-        self.charge(bytes).map(Room::spend).is_some()
+        self.charge_now(bytes.into()).map(Room::spend).is_some()
     }
 
     /// Uncharges bytes.
@@ -223,13 +246,18 @@ impl Domain {
         if let Some(account) = self.accounts.find(group) {
             account.uncharge(bytes);
         }
+        note_shared_write();
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         debug_assert!(before >= bytes, "{}: {bytes} uncharged, {before} in use", self.id);
     }
 
     /// Whether bytes fit now, without an eviction. A snapshot: it may change at once.
+    ///
+    /// Locks: those of the pools.
     pub(crate) fn has_room(&self, charge: impl Into<Charge>) -> bool {
-        self.short_by(charge.into(), u64::MAX, &self.claims()).is_nothing()
+        let charge = charge.into();
+        let has_room = || self.short_by(charge, u64::MAX, &self.claims()).is_nothing();
+        has_room() || (self.give_back_kept() && has_room())
     }
 
     /// Whether bytes do not fit because of the group's cap. A snapshot, too.
@@ -240,7 +268,7 @@ impl Domain {
     fn short_by(&self, charge: Charge, ticket: u64, claims: &ClaimQueue) -> Short {
         let Charge { bytes, group } = charge;
         let promised = claims.before(ticket, &self.accounts, group);
-        let wanted = self.used().saturating_add(promised.all).saturating_add(bytes);
+        let wanted = self.charged().saturating_add(promised.all).saturating_add(bytes);
         let account = self.accounts.find(group).filter(|account| account.is_capped());
         let own = promised.own.saturating_add(bytes);
         Short {
@@ -274,41 +302,14 @@ impl Domain {
         self.claimants.store(claims.len(), Ordering::SeqCst);
         // Before any usage is read: see `charge`.
         fence(Ordering::SeqCst);
+        drop(claims);
+        self.give_back_kept();
         Claim { domain: self, ticket, charge }
     }
 
     fn claims(&self) -> MutexGuard<'_, ClaimQueue> {
+        note_shared_write();
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    // ---- what is allocated ----
-
-    /// Whether the driver's budget allows `bytes` more to be allocated; `Err` with what is allocated already if not. Some
-    /// drivers do not refuse what is beyond their budget: they move it to system memory, and say nothing.
-    pub(super) fn check_driver_budget(&self, bytes: u64) -> Result<(), u64> {
-        let held = self.held.load(Ordering::Relaxed);
-        if held.saturating_add(bytes) <= self.driver_budget() { Ok(()) } else { Err(held) }
-    }
-
-    /// Counts an allocation of `bytes`; `Err` with what is allocated already if the heap has no more.
-    pub(crate) fn hold(&self, bytes: u64) -> Result<(), u64> {
-        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-            held.checked_add(bytes).filter(|&sum| sum <= self.physical)
-        })?;
-        let beneath = self.beneath.as_ref().map_or(Ok(()), |system| system.hold(bytes));
-        if beneath.is_err() {
-            self.held.fetch_sub(bytes, Ordering::Relaxed);
-        }
-        beneath
-    }
-
-    /// Counts an allocation as freed.
-    pub(crate) fn release(&self, bytes: u64) {
-        let before = self.held.fetch_sub(bytes, Ordering::Relaxed);
-        debug_assert!(before >= bytes, "{}: {bytes} released, {before} held", self.id);
-        if let Some(system) = &self.beneath {
-            system.release(bytes);
-        }
     }
 }
 
@@ -383,6 +384,8 @@ impl Drop for Claim<'_> {
 }
 
 mod groups;
+mod held;
+mod kept;
 mod part;
 #[cfg(test)]
 mod tests;

@@ -1,21 +1,25 @@
 //! Pools: the slabs of one provider for one set of devices, and its unused allocations kept for reuse.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::allocation::Allocation;
 use super::backing::Backing;
 use super::block::{Blocks, PAGE, Span, Wanted};
 use super::device_set::DeviceSet;
+use super::group_account::GroupId;
 use super::host::HOST_GRANULE;
+use super::keepers::Keeper;
+use super::kept_slots::KeptSlots;
 use super::memory_type::MemoryPriority;
 use super::origin::Origin;
 use super::provider::Provider;
 use super::size_class::{CLASSES, Fit, fit, slot_size};
 use super::slab::{Cut, Recycle, Slab, SlabSlots, Taken};
 use super::slab_class::SlabClass;
-use super::survey::Survey;
 use super::unlisted::Unlisted;
 use crate::error::{Error, Result};
+use crate::observe::note_shared_write;
 
 /// Bytes of the first and of the largest block; a block has at least one slot.
 ///
@@ -59,6 +63,10 @@ pub(crate) struct Pool {
     warm: Mutex<Vec<Warm>>,
     /// Taken before the locks above, to free unused memory or to zero it.
     pub(super) unlisted: Unlisted,
+    /// Slots that threads keep for their next buffers.
+    kept: KeptSlots,
+    /// How many compactions empty blocks; meanwhile threads keep none. Relaxed: see [`KeptSlots::take_all`].
+    pub(super) emptying: AtomicUsize,
 }
 
 /// An unused allocation of a single buffer.
@@ -81,14 +89,19 @@ pub(crate) struct BackingKind {
 
 impl Pool {
     pub(crate) fn new(origin: Origin) -> Arc<Self> {
-        Arc::new(Self {
+        let pool = Arc::new(Self {
             origin,
             classes: [const { Mutex::new(SlabClass::new()) }; CLASSES],
             blocks: Mutex::default(),
             growth: Mutex::default(),
             warm: Mutex::default(),
             unlisted: Unlisted::default(),
-        })
+            kept: KeptSlots::default(),
+            emptying: AtomicUsize::new(0),
+        });
+        let keeper: Weak<Self> = Arc::downgrade(&pool);
+        pool.origin.domain.register(keeper);
+        pool
     }
 
     pub(crate) fn provider(&self) -> Provider {
@@ -117,6 +130,35 @@ impl Pool {
         }
     }
 
+    /// A slot for `size` bytes that this thread keeps, with its charge.
+    pub(crate) fn take_kept(&self, size: u64, limit: u64) -> Option<Backing> {
+        match fit(size, false, limit)? {
+            Fit::Slot(class) => self.kept.take(class),
+            Fit::Own(_) => None,
+        }
+    }
+
+    /// Keeps a slot and its charge for this thread, or gives it back if it may not be kept.
+    pub(crate) fn keep_slot(&self, mut backing: Backing) {
+        let class = backing.class().filter(|_| backing.group() == GroupId::NONE);
+        if let Some(class) = class {
+            backing.end_use();
+            let may_keep =
+                || self.origin.domain.may_keep() && self.emptying.load(Ordering::Relaxed) == 0;
+            drop(self.kept.keep(class, backing, may_keep));
+        }
+    }
+
+    /// Gives back the slots that threads keep; returns whether there were any.
+    pub(crate) fn give_back_kept(&self) -> bool {
+        let mut any = false;
+        self.kept.take_all(|backing| {
+            any = true;
+            drop(backing);
+        });
+        any
+    }
+
     /// Allocates a backing that shares its memory with no other buffer, whatever its size.
     ///
     /// The allocation is new, or was another buffer's before; never one that is known outside this process.
@@ -134,11 +176,17 @@ impl Pool {
     }
 
     fn allocate_slot(self: &Arc<Self>, index: usize, limit: u64, sparing: bool) -> Result<Backing> {
+        let mut has_all = false;
         loop {
             let wanted = match self.take_slot(index, limit) {
                 Ok(backing) => return Ok(backing),
                 Err(wanted) => wanted,
             };
+            // What threads keep comes before a new block.
+            if !has_all && self.give_back_kept() {
+                has_all = true;
+                continue;
+            }
             // If another thread takes the slots of the new block first, it has made progress.
             if let Some(span) = self.grow(wanted, limit, sparing)? {
                 self.add_slab(&mut self.class(index), index, span);
@@ -233,6 +281,7 @@ impl Pool {
     /// Frees the blocks without buffers; returns how many bytes.
     pub(crate) fn free_blocks(&self) -> u64 {
         let unlisted = self.unlisted.exclude();
+        self.give_back_kept();
         for index in 0..CLASSES {
             let unused = self.class(index).take_unused();
             self.give_back_spans(&unused);
@@ -248,36 +297,6 @@ impl Pool {
             if let Some(cut) = slots.slab.cut {
                 blocks.give_back(cut.span, slots.is_stale());
             }
-        }
-    }
-
-    /// Closes blocks that are not nearly full, if the others have room for their buffers. The emptiest come first.
-    pub(crate) fn close_sparse(self: &Arc<Self>) -> SparseBlocks {
-        let mut survey = Survey::new(self.blocks().open());
-        for index in 0..CLASSES {
-            for (block, used, free) in self.class(index).fill() {
-                survey.add(block, index, used, free);
-            }
-        }
-        let closed = survey.sparse();
-        self.set_closed(&closed, true);
-        SparseBlocks { pool: Arc::clone(self), closed }
-    }
-
-    /// Closes blocks, or opens them again.
-    pub(super) fn set_closed(&self, blocks: &[(u32, Weak<Allocation>)], closed: bool) {
-        if blocks.is_empty() {
-            return;
-        }
-        {
-            let mut all = self.blocks();
-            blocks.iter().for_each(|(number, block)| all.set_open(*number, block, !closed));
-        }
-        let is_one = |of: &Arc<Allocation>| {
-            blocks.iter().any(|(_, block)| block.as_ptr() == Arc::as_ptr(of))
-        };
-        for index in 0..CLASSES {
-            self.class(index).set_closed(is_one, closed);
         }
     }
 
@@ -308,10 +327,12 @@ impl Pool {
     }
 
     pub(super) fn class(&self, index: usize) -> MutexGuard<'_, SlabClass> {
+        note_shared_write();
         self.classes[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn blocks(&self) -> MutexGuard<'_, Blocks> {
+        note_shared_write();
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -326,39 +347,21 @@ impl Pool {
     }
 }
 
-/// Blocks that give out no slots while their buffers move away. They do again once this is dropped.
-///
-/// It keeps none of them alive: a removal of a device counts what does.
-#[derive(Debug)]
-pub(crate) struct SparseBlocks {
-    pool: Arc<Pool>,
-    /// With their numbers.
-    closed: Vec<(u32, Weak<Allocation>)>,
-}
-
-impl SparseBlocks {
-    /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.closed.is_empty()
-    }
-
-    /// Whether a backing is in one of them.
-    pub(crate) fn contain(&self, backing: &Backing) -> bool {
-        self.closed.iter().any(|(_, block)| block.as_ptr() == Arc::as_ptr(backing.allocation()))
-    }
-}
-
-impl Drop for SparseBlocks {
-    fn drop(&mut self) {
-        self.pool.set_closed(&self.closed, false);
-    }
-}
-
 /// How many slots the next slab of a class should have: an eighth of what the class has.
 fn wanted(class: &SlabClass, index: usize, limit: u64) -> Wanted {
     let slot_size = slot_size(index);
     let bytes = (class.held() / GROWTH).clamp(SMALLEST_SLAB, LARGEST_BLOCK).min(limit);
     Wanted { slot_size, slots: (bytes / slot_size).max(1) }
+}
+
+impl Keeper for Pool {
+    fn kept(&self) -> u64 {
+        self.kept.bytes()
+    }
+
+    fn give_back_kept(&self) -> bool {
+        self.give_back_kept()
+    }
 }
 
 impl Recycle for Pool {

@@ -26,18 +26,38 @@ impl Pools {
     pub(crate) fn get(
         &self,
         provider: Provider,
-        mut sharers: DeviceSet,
+        sharers: DeviceSet,
         make: impl Fn(DeviceSet) -> Arc<Pool>,
     ) -> &Arc<Pool> {
+        // Of two threads that reach the end, one appends; the other one checks the appended node.
+        loop {
+            match self.look_up(provider, sharers) {
+                Ok(pool) => return pool,
+                Err((end, sharers)) => {
+                    let node = || Box::new(Node { pool: make(sharers), next: Self::default() });
+                    end.0.get_or_init(node);
+                }
+            }
+        }
+    }
+
+    /// The pool of `provider` for buffers that `sharers` share, if there is one.
+    pub(crate) fn find(&self, provider: Provider, sharers: DeviceSet) -> Option<&Arc<Pool>> {
+        self.look_up(provider, sharers).ok()
+    }
+
+    /// The pool, or the end of the list and the set of devices that a pool appended there is for.
+    fn look_up(
+        &self,
+        provider: Provider,
+        mut sharers: DeviceSet,
+    ) -> Result<&Arc<Pool>, (&Self, DeviceSet)> {
         let (mut rest, mut sets) = (self, 0);
         loop {
-            // Of two threads that reach the end, one appends; the other one checks the appended node.
-            let node = rest
-                .0
-                .get_or_init(|| Box::new(Node { pool: make(sharers), next: Self::default() }));
+            let node = rest.0.get().ok_or((rest, sharers))?;
             if node.pool.provider() == provider {
                 if node.pool.sharers() == sharers {
-                    return &node.pool;
+                    return Ok(&node.pool);
                 }
                 sets += 1;
                 if sets == MOST_SETS {
@@ -58,11 +78,13 @@ impl Pools {
 
 #[cfg(test)]
 mod tests {
+    use super::super::backing::Backing;
     use super::super::domain::Domain;
     use super::super::domain_id::DomainId;
     use super::super::memory_type::MemoryPriority;
     use super::super::origin::Origin;
     use super::super::pool::BackingKind;
+    use super::super::size_class::footprint;
     use super::*;
     use crate::device::DeviceId;
 
@@ -86,6 +108,81 @@ mod tests {
         };
         assert_eq!(largest(64 << 10, 400), Some(LIMIT));
         assert_eq!(largest(2 << 20, 2), Some(2 << 20));
+    }
+
+    /// A pool of system memory, and slots of it that are charged.
+    fn charged(domain: &Arc<Domain>) -> (Arc<Pool>, impl Fn(u64) -> Backing) {
+        let pool = Pool::new(Origin::of_memfds(domain));
+        let (of, domain) = (Arc::clone(&pool), Arc::clone(domain));
+        let slot = move |size| {
+            let bytes = footprint(size, false, u64::MAX).expect("it is small");
+            domain.charge(bytes).expect("there is room").spend();
+            let priority = MemoryPriority::DEFAULT;
+            let wanted = BackingKind { dedicated: false, sparing: false, priority };
+            of.allocate(size, wanted, (u64::MAX, u64::MAX)).expect("there is memory")
+        };
+        (pool, slot)
+    }
+
+    #[test]
+    fn what_a_thread_keeps_is_charged_but_not_used_and_is_given_back_before_a_refusal() {
+        const ALL: u64 = 1 << 20;
+        let domain = Arc::new(Domain::new(DomainId::System, ALL));
+        let (pool, slot) = charged(&domain);
+        let (one, other) = (slot(4096), slot(4096));
+        pool.keep_slot(one);
+        assert_eq!((domain.used(), domain.charged()), (4096, 8192));
+        let again = pool.take_kept(4000, u64::MAX).expect("it was kept");
+        assert_eq!((domain.used(), domain.charged()), (8192, 8192));
+        pool.keep_slot(again);
+        let rest = domain.charge(ALL - 4096).expect("what is kept is given back");
+        assert_eq!((domain.used(), domain.charged()), (ALL, ALL));
+        pool.keep_slot(other);
+        assert_eq!(domain.charged(), ALL - 4096, "nothing is kept in a full domain");
+        drop(rest);
+        // Less than a quarter is in use.
+        drop(domain.charge(1).expect("room"));
+        pool.keep_slot(slot(4096));
+        assert_eq!((domain.used(), domain.charged()), (0, 4096));
+        let late = slot(8192);
+        let claim = domain.claim(ALL);
+        assert_eq!(domain.charged(), 8192, "what is kept is given back before a claim");
+        pool.keep_slot(late);
+        assert_eq!(domain.charged(), 0, "nothing is kept while bytes are claimed");
+        claim.take().expect("all is free").spend();
+        drop(claim);
+        domain.credit(ALL);
+    }
+
+    #[test]
+    fn a_thread_keeps_few_bytes_and_no_large_slots() {
+        let domain = Arc::new(Domain::new(DomainId::System, 1 << 30));
+        let (pool, slot) = charged(&domain);
+        for (size, most) in [(256, 8), (4096, 8), (16 << 10, 4), (64 << 10, 1), (128 << 10, 0)] {
+            let all: Vec<_> = (0..20).map(|_| slot(size)).collect();
+            all.into_iter().for_each(|slot| pool.keep_slot(slot));
+            let kept = domain.charged() / size;
+            assert!(kept <= most && (kept > 0 || most == 0), "{kept} of {size} bytes");
+            assert_eq!(domain.used(), 0);
+            assert_eq!(pool.give_back_kept(), most > 0);
+            assert_eq!(domain.charged(), 0);
+        }
+        // Of all size classes together.
+        let all: Vec<_> = (1..=250).map(|size| slot(size * 256)).collect();
+        all.into_iter().for_each(|slot| pool.keep_slot(slot));
+        assert!(domain.charged() <= 256 << 10, "{} bytes", domain.charged());
+        pool.trim();
+        assert_eq!(domain.charged(), 0);
+    }
+
+    #[test]
+    fn a_pool_that_ends_gives_back_what_threads_keep() {
+        let domain = Arc::new(Domain::new(DomainId::System, 1 << 30));
+        let (pool, slot) = charged(&domain);
+        pool.keep_slot(slot(4096));
+        drop((pool, slot));
+        let usage = domain.usage();
+        assert_eq!((domain.charged(), usage.used, usage.held), (0, 0, 0));
     }
 
     #[test]

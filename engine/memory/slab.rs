@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use super::allocation::Allocation;
 use super::block::SpanAt;
 use super::scrub_map::ScrubMaps;
+use crate::observe::note_shared_write;
 
 /// Takes unused memory back; implemented by the pool that the memory came from.
 ///
@@ -93,6 +94,7 @@ impl Slab {
 
     /// The pool that it returns to, while the engine is alive.
     pub(super) fn pool(&self) -> Option<Arc<dyn Recycle>> {
+        note_shared_write();
         self.pool.as_ref()?.upgrade()
     }
 

@@ -14,6 +14,7 @@ mod move_cause;
 mod moved;
 mod report;
 mod shard;
+mod shared_writes;
 mod stalls;
 pub mod trace;
 
@@ -25,9 +26,12 @@ pub use report::{
     AttachmentReport, BufferReport, DeviceReport, DomainReport, FenceReport, GhostReport,
     GroupReport, PinReport, Report, Shares, Totals,
 };
+#[cfg(feature = "testing")]
+pub use shared_writes::shared_writes;
 pub use stalls::{StallCause, Stalls};
 
 pub(crate) use explain::History;
 pub(crate) use moved::MovedCounters;
-pub(crate) use shard::Shard;
+pub(crate) use shard::{SHARDS, Shard};
+pub(crate) use shared_writes::note_shared_write;
 pub(crate) use stalls::StallCounters;

@@ -34,7 +34,7 @@ impl<K: Copy> DomainState<K> {
         let charge = charge.into();
         let is_half = |used: u64| used.saturating_add(charge.bytes) > self.ledger.budget() / 2;
         !self.is_under_pressure()
-            && (is_half(self.ledger.used()) || self.ledger.group_under_pressure(charge))
+            && (is_half(self.ledger.charged()) || self.ledger.group_under_pressure(charge))
     }
 
     /// Enlists buffers from now on. Returns whether this call has changed that.

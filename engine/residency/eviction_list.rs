@@ -15,7 +15,7 @@ use super::list_entry::{Entry, PURGEABLE, QUEUED, State, Victim, Victims};
 use super::policy::{Policy, Slot};
 use super::priority::Priority;
 use crate::memory::GroupId;
-use crate::observe::Pick;
+use crate::observe::{Pick, note_shared_write};
 
 /// The entries of one domain: the buffers that are resident there, and those that are displaced from it.
 ///
@@ -279,6 +279,7 @@ impl<K: Copy> EvictionList<K> {
     }
 
     fn lock(&self) -> MutexGuard<'_, EvictionOrder<K>> {
+        note_shared_write();
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

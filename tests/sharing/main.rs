@@ -16,6 +16,7 @@ mod foreign_files;
 mod handles;
 mod importers;
 mod imports;
+mod kept_slots;
 mod limits;
 mod memory;
 mod open_access;

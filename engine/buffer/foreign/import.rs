@@ -4,7 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::handle::{ForeignHandle, ForeignInfo};
-use crate::buffer::object::{BufferDescriptor, BufferInner, Buffers, SharedBuffer};
+use crate::buffer::object::{BufferDescriptor, BufferInner, Buffers, SetRef, SharedBuffer};
 use crate::buffer::placement::retry_on_oom;
 use crate::core::ImportedPart;
 use crate::device::{DeviceInner, HandleType};
@@ -65,7 +65,7 @@ pub(crate) fn import(
         Allocation::import_foreign(&origin, device, file, kind)
     })?;
     let backing = Backing::foreign(allocation, start);
-    let imported = SharedBuffer::new(set, device.id(), descriptor, backing, None);
+    let imported = SharedBuffer::new(SetRef::new(set), device.id(), descriptor, backing, None);
     let first = set.imports.remember(fd, part, &imported.0)?;
     if Arc::ptr_eq(&first, &imported.0) { Ok(imported) } else { reached(set, device, kind, first) }
 }

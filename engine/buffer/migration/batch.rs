@@ -136,7 +136,7 @@ impl<'a> BatchState<'a> {
         if let Err(busy) = buffer.check_not_held(&state) {
             return self.ended.push((index, Err(busy)));
         }
-        debug_assert!(std::ptr::eq(set, &*buffer.set), "checked when the move was planned");
+        debug_assert!(std::ptr::eq(set, &**buffer.set), "checked when the move was planned");
         let mut active = ActiveMove::new(buffer, state);
         if let Err(panic) =
             catch_unwind(AssertUnwindSafe(|| active.notify_importers(&copier, plan.new.domain())))

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use ash::vk;
 
 use super::creation_flags::CreationFlags;
 use super::return_backoff::ReturnBackoff;
+use super::set_ref::SetRef;
 use super::status::Status;
 use crate::buffer::state::{AttachCaps, State};
-use crate::core::{Core, EndedExports, ExportTable, ImportTable, Registry, SlotId};
+use crate::core::{Core, EndedExports, ExportTable, Ids, ImportTable, Registry, SlotId};
 use crate::device::{Device, DeviceId, DeviceInner};
 use crate::memory::{Backing, DomainId, Placement, Provider};
 use crate::observe::Object;
@@ -47,7 +48,7 @@ pub(crate) struct BufferInner {
     pub(in crate::buffer) flags: CreationFlags,
     /// Whether the buffer is outside its preferred domain, and when a restore is tried again.
     pub(in crate::buffer) backoff: ReturnBackoff,
-    pub(in crate::buffer) set: Arc<Buffers>,
+    pub(in crate::buffer) set: SetRef<Buffers>,
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
     pub(in crate::buffer) reservation: Reservation<State>,
     slot: SlotId,
@@ -82,7 +83,8 @@ pub(crate) struct Buffers {
     pub(in crate::buffer) compacting: AtomicBool,
     /// Where the last one ended in the registry. Relaxed: any start will do.
     pub(in crate::buffer) compacted_at: AtomicUsize,
-    pub(super) next: AtomicU64,
+    /// The numbers of buffers.
+    pub(in crate::buffer) ids: Ids,
 }
 
 /// The properties of a new buffer that has no slot in the registry yet.
@@ -100,20 +102,21 @@ pub(in crate::buffer) struct Made {
 impl BufferInner {
     /// Makes a buffer and registers it. `state` makes the state for its slot.
     pub(in crate::buffer) fn new(
-        set: &Arc<Buffers>,
+        set: SetRef<Buffers>,
         made: Made,
-        state: impl FnOnce(SlotId) -> State,
+        state: impl FnOnce(&Core, SlotId) -> State,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| {
             let slot = set.live.add(this.clone(), made.name);
+            let state = state(&set.core, slot);
             Self {
                 size: made.size,
                 status: Status::default(),
                 home: AtomicU16::new(made.home.0),
                 flags: made.flags,
                 backoff: ReturnBackoff::new(u8::from(made.is_displaced)),
-                set: Arc::clone(set),
-                reservation: Reservation::new(state(slot)),
+                set,
+                reservation: Reservation::new(state),
                 slot,
                 usage: made.usage,
                 id: made.id,
@@ -316,7 +319,11 @@ impl Drop for BufferInner {
                 self.set.core.retire.push(fences, Retired::Backing(backing));
             }
         }
-        if !state.fences().is_idle() {
+        if state.fences().is_idle() {
+            if let Some(backing) = state.location_mut().take() {
+                self.set.core.recycle(backing);
+            }
+        } else {
             // A device still uses it: the memory is reused when that work has ended.
             let fences = std::mem::take(state.fences());
             if let Some(backing) = state.location_mut().take() {

@@ -61,7 +61,7 @@ impl SharedBuffer {
     /// Locks: the reservation.
     pub fn client_group(&self) -> Option<ClientGroup> {
         let group = self.0.core().groups.get(self.0.group())?;
-        Some(ClientGroup { set: Arc::clone(&self.0.set), group })
+        Some(ClientGroup { set: Arc::clone(&*self.0.set), group })
     }
 }
 

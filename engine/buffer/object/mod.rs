@@ -16,6 +16,7 @@ mod lock;
 mod return_backoff;
 mod scrub;
 mod set;
+mod set_ref;
 mod status;
 
 pub(crate) use buffer::Buffers;
@@ -26,3 +27,5 @@ pub use descriptor::BufferDescriptor;
 pub(in crate::buffer) use lock::{Until, wait_all};
 pub(in crate::buffer) use return_backoff::{ReturnBackoff, Turn};
 pub(in crate::buffer) use set::LossHandler;
+pub(in crate::buffer) use set_ref::SetRef;
+pub(crate) use set_ref::SetRefs;

@@ -1,10 +1,10 @@
 //! The set of all buffers of one engine, and the check for lost devices that every operation begins with.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use super::buffer::Buffers;
-use crate::core::{Core, EndedExports, ExportTable, ImportTable, Registry};
+use crate::core::{Core, EndedExports, ExportTable, Ids, ImportTable, Registry};
 
 /// Handles lost devices. Implemented in `loss`, a room above this one.
 pub(in crate::buffer) trait LossHandler {
@@ -30,14 +30,8 @@ impl Buffers {
             clean_at: AtomicUsize::new(0),
             compacting: AtomicBool::new(false),
             compacted_at: AtomicUsize::new(0),
-            next: AtomicU64::new(0),
+            ids: Ids::default(),
         })
-    }
-
-    /// A number for a new buffer.
-    pub(in crate::buffer) fn next_id(&self) -> u64 {
-        // Relaxed: only uniqueness matters.
-        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Handles devices that were found to be lost since the last call.

@@ -29,6 +29,19 @@ impl Buffers {
         Ok(self.allocate_best(request, limits, accept)?.map(|found| found.taken))
     }
 
+    /// Takes a slot that this thread keeps, if the first domain of the request's placement is the home device's memory. Its
+    /// charge is made, so nothing is evicted, and nothing is written that other threads write.
+    ///
+    /// Locks: none may be held.
+    pub(super) fn allocate_kept(
+        &self,
+        request: &BackingRequest<'_>,
+        accept: impl Fn(Provider) -> bool,
+    ) -> Option<Backing> {
+        self.poll_budget(request.home.id());
+        self.core.take_kept(request, self.core.devices.max_allocation(), &accept)
+    }
+
     /// Does the same as [`Buffers::allocate`], and also returns the reason why an earlier domain of the
     /// placement was not used.
     pub(in crate::buffer) fn allocate_best(
@@ -53,7 +66,7 @@ impl Buffers {
         // room, the allocation itself finds that out.
         let is_useful = |option: &PlacementOption, kind| {
             let ledger = &self.core.domain_state(option.domain).ledger;
-            ledger.used().saturating_add(bytes) <= ledger.budget()
+            ledger.charged().saturating_add(bytes) <= ledger.budget()
                 || self.core.possible(home, kind).any(&accept)
         };
         let kinds = placement.kinds().iter().enumerate();

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::home::check_not_unplugged;
-use crate::buffer::object::{BufferDescriptor, BufferInner, Buffers, Made, SharedBuffer};
+use crate::buffer::object::{
+    BufferDescriptor, BufferInner, Buffers, Made, SetRef, SetRefs, SharedBuffer,
+};
 use crate::buffer::state::{EvictionEntry, State, preferred_domain};
 use crate::buffer::tracking::enlist;
 use crate::core::BackingRequest;
@@ -18,19 +20,20 @@ impl SharedBuffer {
     ///
     /// Locks: none may be held.
     pub(crate) fn create(
-        set: &Arc<Buffers>,
+        refs: &SetRefs<Buffers>,
         home: &Arc<DeviceInner>,
         descriptor: BufferDescriptor,
     ) -> Result<Self> {
+        let set = refs.set();
         descriptor.check(home.name())?;
         set.core.check(home)?;
         check_limit(set, home, &descriptor)?;
         set.handle_lost_devices();
         check_not_unplugged(&set.core, home)?;
+        // Views that were unused for long are given back where the budget is polled, with one look at the clock for both.
         set.core.retire.collect();
-        set.core.give_back_due_views();
         let (size, placement) = (descriptor.size(), descriptor.placed());
-        let id = set.next_id();
+        let id = set.ids.next();
         let group = descriptor.group_id(set)?;
         let request = BackingRequest {
             home,
@@ -43,16 +46,21 @@ impl SharedBuffer {
             priority: descriptor.prioritised(),
             group,
         };
-        let trigger = Trigger::Room { bytes: size, by: Some(id) };
         // No device is attached whose memory it could use instead.
         let of_home = |provider: Provider| provider.exporter().is_none_or(|id| id == home.id());
-        let found = set.allocate_best(&request, &set.core.eviction_limits(trigger), of_home)?;
+        let found = match set.allocate_kept(&request, of_home) {
+            Some(taken) => Some(Found { taken, instead_of: None }),
+            None => {
+                let trigger = Trigger::Room { bytes: size, by: Some(id) };
+                set.allocate_best(&request, &set.core.eviction_limits(trigger), of_home)?
+            }
+        };
         let Found { taken: backing, instead_of } = found.ok_or_else(|| Error::Unsupported {
             device: home.name().to_owned(),
             missing: "memory that other devices can import".into(),
         })?;
         set.core.groups.entered(group);
-        let buffer = Self::new(set, home.id(), descriptor, backing, Some(id));
+        let buffer = Self::new(refs.mine(), home.id(), descriptor, backing, Some(id));
         // A device loss that is handled after this check finds the buffer in the set.
         check_not_unplugged(&set.core, home)?;
         buffer.0.record_placement(instead_of.as_ref());
@@ -62,7 +70,7 @@ impl SharedBuffer {
     /// Creates a buffer object around a backing. `own_id` is the buffer's number if peerbuf allocated the
     /// memory, and so may move the buffer. It is `None` for external memory.
     pub(in crate::buffer) fn new(
-        set: &Arc<Buffers>,
+        set: SetRef<Buffers>,
         home: DeviceId,
         descriptor: BufferDescriptor,
         backing: Backing,
@@ -76,7 +84,7 @@ impl SharedBuffer {
         let mut entry =
             EvictionEntry::none(preferred, descriptor.prioritised(), descriptor.is_discardable());
         let made = Made {
-            id: own_id.unwrap_or_else(|| set.next_id()),
+            id: own_id.unwrap_or_else(|| set.ids.next()),
             home,
             size: descriptor.size(),
             usage: descriptor.usages(),
@@ -84,9 +92,9 @@ impl SharedBuffer {
             is_displaced: own_id.is_some() && domain != preferred,
             name: descriptor.into_name(),
         };
-        Self(BufferInner::new(set, made, |slot| {
+        Self(BufferInner::new(set, made, |core, slot| {
             if own_id.is_some() {
-                enlist(&set.core, &mut entry, slot, domain, (backing.footprint(), backing.group()));
+                enlist(core, &mut entry, slot, domain, (backing.footprint(), backing.group()));
             }
             State::new(backing, entry)
         }))

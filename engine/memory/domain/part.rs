@@ -20,7 +20,7 @@ impl Domain {
         let Some(system) = &self.beneath else { return 0 };
         let there = system.claims().before(u64::MAX, &system.accounts, GroupId::NONE);
         let wanted = bytes.saturating_add(there.all.max(promised.all));
-        system.used().saturating_add(wanted).saturating_sub(system.own_budget())
+        system.charged().saturating_add(wanted).saturating_sub(system.own_budget())
     }
 
     /// Whether a move to system memory makes no room for `charge`: system memory is what is short, and the same

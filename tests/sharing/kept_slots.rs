@@ -1,0 +1,112 @@
+//! Slots that threads keep for their next buffers: making and dropping writes nothing that other threads write, what is
+//! kept is not in use and refuses no buffer, and a buffer in a kept slot begins with zeros.
+
+use std::sync::Barrier;
+
+use crate::common::{Rig, bytes};
+use peerbuf::observe::shared_writes;
+use peerbuf::{BufferDescriptor, Device, DomainId, DomainUsage, Engine, Placement, SharedBuffer};
+
+const PAIRS: u64 = 1000;
+
+fn create(engine: &Engine, device: &Device, size: u64) -> SharedBuffer {
+    let descriptor = BufferDescriptor::new(size).placement(Placement::Vram);
+    engine.create_buffer(device, descriptor).expect("there is room")
+}
+
+fn usage(engine: &Engine, device: &Device) -> DomainUsage {
+    engine.usage(DomainId::Vram(device.id())).expect("of this engine")
+}
+
+/// How many shared words this thread writes while `work` makes and drops `count` buffers.
+fn writes_of(count: u64, work: impl Fn()) -> u64 {
+    // The first ones find nothing that the thread has kept.
+    work();
+    let before = shared_writes();
+    (0..count).for_each(|_| work());
+    shared_writes() - before
+}
+
+#[test]
+fn threads_that_make_and_drop_buffers_write_no_word_that_others_write() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let all_began = Barrier::new(2);
+        let run = || {
+            all_began.wait();
+            let sizes = [256, 4096, 64 << 10];
+            let one = sizes.map(|size| writes_of(PAIRS, || drop(create(engine, &device, size))));
+            // Eight are alive at once.
+            let some = || drop([(); 8].map(|()| create(engine, &device, 4096)));
+            (one, writes_of(PAIRS / 8, some))
+        };
+        let writes = std::thread::scope(|scope| {
+            let threads = [(); 2].map(|()| scope.spawn(run));
+            threads.map(|thread| thread.join().expect("it ends"))
+        });
+        // Numbers of buffers are given out in blocks of 64.
+        let blocks = PAIRS / 64 + 2;
+        for (one, some) in writes {
+            let what = format!("{}: {one:?}, {some}", device.name());
+            assert!(one.into_iter().chain([some]).all(|writes| writes <= blocks), "{what}");
+        }
+        assert_eq!(usage(engine, &device).used, 0, "{}", device.name());
+    }
+}
+
+#[test]
+fn what_threads_keep_is_not_in_use_and_makes_no_buffer_fail() {
+    const HEAP: u64 = 1 << 20;
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        engine.model_heap(&device, HEAP).expect("a device of the engine");
+        for round in 0..20 {
+            // Less than a quarter of the heap.
+            drop([256, 4096, 16 << 10].map(|size| create(engine, &device, size)));
+            let after = usage(engine, &device);
+            assert_eq!(after.used, 0, "{round}: {after:?}");
+            assert!(after.peak <= HEAP, "{round}: {after:?}");
+            let whole = create(engine, &device, HEAP);
+            let full = usage(engine, &device);
+            assert_eq!((whole.domain(), full.used), (DomainId::Vram(device.id()), HEAP), "{round}");
+            drop(whole);
+        }
+    }
+}
+
+#[test]
+fn threads_keep_few_slots_and_trim_frees_them() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let before = usage(engine, &device).held;
+        // Made on one thread, dropped on others, which end.
+        let mut all: Vec<_> = (0..600).map(|_| create(engine, &device, 4096)).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                let some = all.split_off(all.len() - 200);
+                scope.spawn(move || drop(some));
+            }
+        });
+        assert_eq!(usage(engine, &device).used, 0);
+        engine.trim();
+        assert_eq!(usage(engine, &device).held, before, "{}", device.name());
+    }
+}
+
+#[test]
+fn a_kept_slot_has_zeros_for_its_next_buffer() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        for size in [300, 4096, 60_000] {
+            for seed in 0..20 {
+                let buffer = create(engine, &device, size);
+                bytes::assert_zero(&buffer, &format!("{}, {size} bytes", device.name()));
+                bytes::write(&buffer, seed);
+            }
+        }
+    }
+}
