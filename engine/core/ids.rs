@@ -27,7 +27,7 @@ impl Ids {
         // `next`. If threads that share a shard take a block at a time, the rest of one is never given.
         let shard = Shard::mine();
         let next = &self.shards[shard.index()].0;
-        let within = |number: u64| (number % BLOCK != 0).then(|| number + 1);
+        let within = |number: u64| (!number.is_multiple_of(BLOCK)).then(|| number + 1);
         let given = if shard.is_exclusive() {
             // No other thread writes it.
             let number = next.load(Ordering::Relaxed);
