@@ -111,7 +111,7 @@ pub(crate) fn of_a_memcpy(setup: &Setup) -> Outcome<Vec<Figure>> {
         "copy_4k_part",
         "copy 4 KiB to the other device and wait",
         "memcpy of 4 KiB",
-        6.0,
+        8.0,
         compared,
     )])
 }
