@@ -31,6 +31,8 @@ pub(crate) struct Demo {
     pub(crate) trace: Option<PathBuf>,
     pub(crate) json: bool,
     pub(crate) verbose: bool,
+    /// The longest that one wait may take, for a small size.
+    pub(crate) timeout: Duration,
 }
 
 impl Demo {
@@ -38,7 +40,7 @@ impl Demo {
     pub(crate) fn run(&self) -> Result<Outcome> {
         // The overcommit part has its own engine, whose counters and trace hold nothing else. It is opened
         // first, so that a trace file that cannot be written is reported before any work.
-        let job = Lineup::open(&self.devices, timeout(self.vram), self.trace.as_deref())?;
+        let job = Lineup::open(&self.devices, self.timeout(self.vram), self.trace.as_deref())?;
         let one = self.share_one()?;
         let bar = progress(overcommit::work(self.vram), self.json);
         let overcommit = overcommit::run(&job, self.vram, fresh_seed(), &bar)?;
@@ -57,9 +59,14 @@ impl Demo {
         Ok(Outcome::of(report.mismatches == 0 && notified && report.overcommit.is_proved()))
     }
 
+    /// The longest that one wait may take. Even a software device on a busy machine moves 8 MiB in a second.
+    fn timeout(&self, size: Size) -> Duration {
+        self.timeout + Duration::from_secs(size.bytes() / (8 << 20))
+    }
+
     /// Runs the first part: one buffer that all devices use, in place and while it moves.
     fn share_one(&self) -> Result<OneReport> {
-        let lineup = Lineup::open(&self.devices, timeout(self.size), None)?;
+        let lineup = Lineup::open(&self.devices, self.timeout(self.size), None)?;
         let start = Instant::now();
         let size = self.size;
         let buffer = lineup
@@ -101,11 +108,6 @@ impl Demo {
             unusable: UnusableFacts::of_all(&lineup.unusable),
         })
     }
-}
-
-/// The longest that one wait may take. Even a software device on a busy machine moves 8 MiB in a second.
-fn timeout(size: Size) -> Duration {
-    Duration::from_secs(10 + size.bytes() / (8 << 20))
 }
 
 fn attach_all(

@@ -14,12 +14,13 @@ use crate::report::{
 };
 use crate::{output, show};
 
-/// The longest that the routes of a pair may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Runs the command.
-pub(crate) fn run(selected: &[AdapterSelector], json: bool, verbose: bool) -> Result<Outcome> {
-    let lineup = Lineup::open(selected, TIMEOUT, None)?;
+/// Runs the command. Waits for a device, and all routes of a pair, take at most about `timeout`.
+pub(crate) fn run(
+    selected: &[AdapterSelector],
+    timeout: Duration,
+    (json, verbose): (bool, bool),
+) -> Result<Outcome> {
+    let lineup = Lineup::open(selected, timeout, None)?;
     // All pairs at once, so that each device is opened once more, and not once for each pair. What cannot be proved is
     // reported pair by pair.
     let _ = lineup.engine.prove_routes(&lineup.devices);

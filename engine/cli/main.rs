@@ -19,6 +19,7 @@ mod size;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use peerbuf::{AdapterSelector, Engine};
@@ -147,6 +148,25 @@ struct Options {
     /// opened twice too, so that there is a pair.
     #[arg(long, value_name = "LIST", value_delimiter = ',', verbatim_doc_comment)]
     devices: Vec<AdapterSelector>,
+    /// Longest wait for a device, in seconds
+    ///
+    /// A device that takes longer counts as busy, and its routes as not
+    /// proved. On a slow machine, such as an emulated one, allow more. The
+    /// demo adds time for large sizes.
+    #[arg(
+        long,
+        default_value_t = 10,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=86_400),
+        verbatim_doc_comment
+    )]
+    timeout: u64,
+}
+
+impl Options {
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
 }
 
 fn probe(arguments: &[String]) -> failure::Result<Outcome> {
@@ -157,16 +177,17 @@ fn probe(arguments: &[String]) -> failure::Result<Outcome> {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Probe { arguments } => probe(&arguments),
-        Command::Devices(Options { devices, json, verbose }) => {
-            devices::run(&devices, json, verbose)
+        Command::Devices(options) => {
+            devices::run(&options.devices, options.timeout(), (options.json, options.verbose))
         }
         Command::Doctor(DoctorOptions { part: Some(part), pair, .. }) => {
             Ok(doctor::run_part(part, &pair))
         }
         Command::Doctor(DoctorOptions { json, verbose, .. }) => doctor::run(json, verbose),
         Command::Demo { options, size, vram, trace } => {
-            let Options { devices, json, verbose } = options;
-            Demo { devices, size, vram, trace, json, verbose }.run()
+            let timeout = options.timeout();
+            let Options { devices, json, verbose, .. } = options;
+            Demo { devices, size, vram, trace, json, verbose, timeout }.run()
         }
     };
     match outcome {

@@ -13,6 +13,10 @@ const FAILED: i32 = 2;
 fn peerbuf(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peerbuf"));
     command.args(arguments);
+    if matches!(arguments, ["devices" | "demo", ..]) {
+        // Such a command's own time-out is for machines that are not busy.
+        command.args(["--timeout", "600"]);
+    }
     command
 }
 
