@@ -38,13 +38,15 @@ pub(crate) struct Backing {
     content: Content,
     /// The group that its bytes are charged to.
     group: GroupId,
+    /// Whether they are still charged.
+    charged: bool,
 }
 
 const _: () = assert!(size_of::<Option<Backing>>() <= 16, "there may be a million of them");
 
 impl Backing {
     pub(super) fn slot(slab: Arc<Slab>, slot: u32, stale: bool) -> Self {
-        Self { slab, slot, content: content(stale), group: GroupId::NONE }
+        Self { slab, slot, content: content(stale), group: GroupId::NONE, charged: true }
     }
 
     /// All of a slab that is not cut.
@@ -55,7 +57,7 @@ impl Backing {
     /// Imported memory from outside this engine, from byte `start` of the allocation on. Its bytes are valid.
     pub(crate) fn foreign(allocation: Arc<Allocation>, start: u64) -> Self {
         let (slab, group) = (Slab::foreign(allocation, start), GroupId::NONE);
-        Self { slab, slot: 0, content: Content::Valid, group }
+        Self { slab, slot: 0, content: Content::Valid, group, charged: true }
     }
 
     /// Notes the group that was charged for it.
@@ -101,6 +103,14 @@ impl Backing {
     /// The size class of its slot; `None` for an allocation of its own.
     pub(super) fn class(&self) -> Option<usize> {
         self.slab.cut.map(|cut| usize::from(cut.class))
+    }
+
+    /// Uncharges its bytes, if that was not done before.
+    pub(super) fn uncharge(&mut self) {
+        if std::mem::take(&mut self.charged) {
+            let bytes = self.slab.slot_size;
+            self.slab.allocation.domain().credit((bytes, self.group));
+        }
     }
 
     /// Ends the owner's use of the bytes: the next owner finds zeros or stale bytes.
@@ -242,19 +252,18 @@ fn content(stale: bool) -> Content {
 impl Drop for Backing {
     fn drop(&mut self) {
         self.end_use();
-        let Slab { allocation, slot_size, cut, .. } = &*self.slab;
-        match *cut {
+        match self.slab.cut {
             Some(cut) => {
                 // Without its pool the engine is gone, and the slab is freed with its last backing.
                 if let Some(pool) = self.slab.pool() {
                     pool.release_slot(cut, self.slot, self.content != Content::Zeroed);
                 }
-                allocation.domain().credit((*slot_size, self.group));
+                self.uncharge();
             }
             None => {
-                allocation.domain().credit((*slot_size, self.group));
+                self.uncharge();
                 if let Some(pool) = self.slab.pool()
-                    && !allocation.is_external()
+                    && !self.allocation().is_external()
                 {
                     pool.recycle(Arc::clone(&self.slab));
                 }

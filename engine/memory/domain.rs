@@ -127,16 +127,18 @@ impl Domain {
         }
     }
 
-    // ---- limits, which may change at any time ----
+    // ---- limits, which may change at any time; each then decides whether threads may keep slots ----
 
     /// Models a domain of `capacity` bytes. It limits what buffers may use, not what is allocated.
     pub(crate) fn model(&self, capacity: u64) {
         self.capacity.store(capacity, Ordering::Relaxed);
+        self.note_level();
     }
 
     /// Sets the user's cap on `used`; `None` for the default one.
     pub(crate) fn set_cap(&self, cap: Option<u64>) {
         self.cap.store(cap.unwrap_or(self.default_cap), Ordering::Relaxed);
+        self.note_level();
     }
 
     /// Sets the budget that the driver reports for this process, of which `usage` bytes are allocated.
@@ -147,6 +149,7 @@ impl Domain {
         let ours = self.held.load(Ordering::Relaxed).max(self.used());
         let others = usage.saturating_sub(ours);
         self.driver_budget.store(budget.saturating_sub(others), Ordering::Relaxed);
+        self.note_level();
     }
 
     /// The driver's budget for this engine.
@@ -167,7 +170,11 @@ impl Domain {
     /// Locks: those of the pools.
     pub(crate) fn charge(&self, charge: impl Into<Charge>) -> Option<Room<'_>> {
         let charge = charge.into();
-        let give_back = || self.give_back_kept().then(|| self.charge_now(charge))?;
+        let give_back = || {
+            // Another thread may have given back what was charged, so the charge is repeated in any case.
+            self.give_back_kept();
+            self.charge_now(charge)
+        };
         let room = self.charge_now(charge).or_else(give_back);
         self.note_level();
         room
@@ -251,13 +258,14 @@ impl Domain {
         debug_assert!(before >= bytes, "{}: {bytes} uncharged, {before} in use", self.id);
     }
 
-    /// Whether bytes fit now, without an eviction. A snapshot: it may change at once.
-    ///
-    /// Locks: those of the pools.
+    /// Whether bytes fit now, without an eviction, once threads have given back what they keep. A snapshot: it may change at
+    /// once.
     pub(crate) fn has_room(&self, charge: impl Into<Charge>) -> bool {
-        let charge = charge.into();
-        let has_room = || self.short_by(charge, u64::MAX, &self.claims()).is_nothing();
-        has_room() || (self.give_back_kept() && has_room())
+        let Short { all, own, beneath } = self.short_by(charge.into(), u64::MAX, &self.claims());
+        let is_kept = |short: u64, domain: &Self| short == 0 || short <= domain.kept();
+        own == 0
+            && is_kept(all, self)
+            && self.beneath.as_ref().map_or(beneath == 0, |system| is_kept(beneath, system))
     }
 
     /// Whether bytes do not fit because of the group's cap. A snapshot, too.

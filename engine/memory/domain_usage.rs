@@ -15,7 +15,7 @@ pub struct DomainUsage {
     /// has ended.
     pub used: u64,
     /// The highest value that `used` has had, together with the free slots that threads kept at that moment for their next
-    /// buffers: 256 KiB per thread and device at most, and none in a domain that is more than half full.
+    /// buffers: 256 KiB per thread and pool of the device at most, and none in a domain that is more than half full.
     pub peak: u64,
     /// What is allocated there, including free slots of slabs and unused memory kept for reuse.
     pub held: u64,

@@ -27,6 +27,9 @@
 //! whichever thread made it: if one thread makes buffers and another one drops them, half a shard's slots of a class are
 //! returned at a time.
 //!
+//! A slot that leaves a shard, but to a buffer, is uncharged under the shard's lock, and is returned to its slab without it:
+//! so a thread that finds the shard empty finds room for its charge.
+//!
 //! The protocol is that of the shard's lock, under which no other lock is taken. Threads that share a shard wait for it, and
 //! those that take all slots back; it is held for a few instructions.
 //!
@@ -107,13 +110,14 @@ impl KeptSlots {
     ) -> Surplus {
         let (most, size) = (most_of(class), slot_size(class));
         let shard = Shard::mine().index();
+        let kept = &self.shards[shard];
+        let mut slots = kept.lock();
+        // Under the lock: a thread that shares the shard, and finds the bit, comes after the fence.
         if self.used.load(Ordering::Relaxed) & 1 << shard == 0 {
             self.used.fetch_or(1 << shard, Ordering::Relaxed);
             // See `take_all`.
             fence(Ordering::SeqCst);
         }
-        let kept = &self.shards[shard];
-        let mut slots = kept.lock();
         if most == 0 || !may_keep() {
             return Surplus::from_iter([slot]);
         }
@@ -124,13 +128,17 @@ impl KeptSlots {
         if kept.bytes() + size > MOST {
             // Its thread may need other sizes now than before.
             surplus.extend(slots.iter_mut().flat_map(|of_class| of_class.drain(..)));
+            surplus.iter_mut().for_each(Backing::uncharge);
             kept.set(0);
         }
         let of_class = &mut slots[class];
         if of_class.len() as u64 >= most {
             // CAST: MOST_SLOTS at most.
             let half = (most as usize).div_ceil(2);
-            surplus.extend(of_class.drain(..half));
+            surplus.extend(of_class.drain(..half).map(|mut slot| {
+                slot.uncharge();
+                slot
+            }));
             kept.subtract(half as u64 * size);
         }
         of_class.push(slot);
@@ -147,8 +155,10 @@ impl KeptSlots {
         for kept in self.used() {
             let all = {
                 let mut slots = kept.lock();
+                let mut all = slots.iter_mut().map(std::mem::take).collect::<Vec<_>>();
+                all.iter_mut().flatten().for_each(Backing::uncharge);
                 kept.set(0);
-                slots.iter_mut().map(std::mem::take).collect::<Vec<_>>()
+                all
             };
             all.into_iter().flatten().for_each(&mut give_back);
         }

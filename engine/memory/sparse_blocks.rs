@@ -13,6 +13,8 @@ impl Pool {
     /// Closes blocks that are not nearly full, if the others have room for their buffers. The emptiest come first.
     pub(crate) fn close_sparse(self: &Arc<Self>) -> SparseBlocks {
         self.emptying.fetch_add(1, Ordering::Relaxed);
+        // Its drop ends that.
+        let mut sparse = SparseBlocks { pool: Arc::clone(self), closed: vec![] };
         self.give_back_kept();
         let mut survey = Survey::new(self.blocks().open());
         for index in 0..CLASSES {
@@ -20,9 +22,9 @@ impl Pool {
                 survey.add(block, index, used, free);
             }
         }
-        let closed = survey.sparse();
-        self.set_closed(&closed, true);
-        SparseBlocks { pool: Arc::clone(self), closed }
+        sparse.closed = survey.sparse();
+        self.set_closed(&sparse.closed, true);
+        sparse
     }
 
     /// Closes blocks, or opens them again.

@@ -26,7 +26,7 @@ mod choice {
     /// How often to yield and retry before sleeping.
     pub(crate) const YIELDS: usize = 3;
     /// How many ages a thread takes at a time.
-    pub(super) const AGES: u64 = 64;
+    pub(super) const AGES: u64 = 8;
 }
 
 #[cfg(all(test, peerbuf_shuttle))]

@@ -110,3 +110,26 @@ fn a_kept_slot_has_zeros_for_its_next_buffer() {
         }
     }
 }
+
+/// A kept slot is charged already, so its next buffer would not be refused.
+#[test]
+fn nothing_is_kept_beyond_a_budget_that_shrinks() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let vram = DomainId::Vram(device.id());
+        let shrink: [&dyn Fn(u64); 2] = [
+            &|bytes| engine.set_cap(vram, Some(bytes)).map(drop).expect("a domain of the engine"),
+            &|bytes| engine.model_heap(&device, bytes).map(drop).expect("a device of the engine"),
+        ];
+        for shrink in shrink {
+            drop(create(engine, &device, 4096));
+            shrink(0);
+            let descriptor = BufferDescriptor::new(4096).placement(Placement::Vram);
+            let refused = engine.create_buffer(&device, descriptor).expect_err("no budget");
+            assert!(refused.is_out_of_memory(), "{refused}");
+            shrink(1 << 30);
+            drop(create(engine, &device, 4096));
+        }
+    }
+}

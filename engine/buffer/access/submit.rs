@@ -97,7 +97,12 @@ fn lock_and_submit(
         let submitted = submitted.map(|fence| fence.relies_on(relied));
         let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
         for (used, &index) in uses.iter().zip(&indices) {
-            locked.get_mut(index).fences().add_at(&mut readings, used.usage, &fence);
+            let state = locked.get_mut(index);
+            state.fences().add_at(&mut readings, used.usage, &fence);
+            // Before a policy of the application runs, too: a clean copy of what is written is not clean.
+            if submitted.is_ok() {
+                used.buffer.note_writes(state, &used.written);
+            }
         }
         if submitted.is_err() {
             for (used, &index) in uses.iter().zip(&indices) {
@@ -199,7 +204,7 @@ fn scrub_all(uses: &[Use], indices: &[Index], locked: &mut Locked<'_, State>) ->
     Ok(scrubbed)
 }
 
-/// Notes all uses and writes of one submission, under one lock for each eviction list.
+/// Notes all uses of one submission, under one lock for each eviction list.
 fn note_uses(
     set: &Buffers,
     device: DeviceId,
@@ -210,7 +215,6 @@ fn note_uses(
     let mut slots: SmallVec<[(DomainId, Slot); 8]> = SmallVec::new();
     for (used, &index) in uses.iter().zip(indices) {
         let state = locked.get_mut(index);
-        used.buffer.note_writes(state, &used.written);
         used.buffer.trace_use(state, Some(device));
         used.buffer.count_access_to(state, device, used.buffer.size);
         used.buffer.enlist_late(state);

@@ -10,7 +10,7 @@ use crate::sync::Usage;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct BufferReport {
-    /// Its number, from 0 in the order of creation. Numbers are never reused.
+    /// Its number. Those that one thread creates ascend; some numbers are never given. Numbers are never reused.
     pub id: u64,
     /// Its name, if it has one.
     pub name: Option<String>,
