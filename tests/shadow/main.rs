@@ -193,7 +193,7 @@ impl Drop for World<'_> {
 fn seeds() -> impl Iterator<Item = u64> {
     let wanted = std::env::var("SHADOW_SEED").ok();
     let wanted = wanted.map(|seed| seed.parse().expect("SHADOW_SEED is a number"));
-    let few = u64::from(soak::times(20, 2));
+    let few = u64::from(soak::times(20, 4));
     wanted.map_or(1..=few, |seed| seed..=seed)
 }
 
