@@ -126,8 +126,10 @@ impl Drop for Piece<'_> {
         let (pool, stale) = (self.pool, !self.zeroed);
         match &self.memory {
             Memory::Slot(slab, slot) => {
-                let Some(cut) = slab.cut else { unreachable!("slabs of a size class are cut") };
-                pool.release_slot(cut, *slot, stale);
+                // As every slab of a size class.
+                if let Some(cut) = slab.cut {
+                    pool.release_slot(cut, *slot, stale);
+                }
             }
             Memory::Span(Span { at, .. }) => pool.blocks().give_back(*at, stale),
             // Others may have been returned meanwhile, so that it is one too many.

@@ -238,13 +238,18 @@ fn the_speed_table_selects_the_copier_and_bytes_stay_the_same() {
     }
 }
 
-#[test]
-fn a_large_copy_is_split_between_a_device_and_the_host() {
+/// A rig on which the host and the device together are the fastest for large copies.
+fn rig_of_shared_copies() -> Rig {
     let row = |bytes, host, device| {
         let [host, device] = [host, device].map(Duration::from_micros);
         CopySpeed { bytes, host, device }
     };
-    let rig = rig_with(CopySpeeds::new(&[row(4096, 1, 20), row(2 * MIB, 200, 120)], true));
+    rig_with(CopySpeeds::new(&[row(4096, 1, 20), row(2 * MIB, 200, 120)], true))
+}
+
+#[test]
+fn a_large_copy_is_split_between_a_device_and_the_host() {
+    let rig = rig_of_shared_copies();
     let [one, two] = rig.two_of_one_adapter();
     let engine = rig.engine();
     for (seen, made) in [(true, 1), (false, 2)] {
@@ -260,11 +265,7 @@ fn a_large_copy_is_split_between_a_device_and_the_host() {
 
 #[test]
 fn a_large_copy_between_buffers_is_split_and_each_byte_is_copied_once() {
-    let row = |bytes, host, device| {
-        let [host, device] = [host, device].map(Duration::from_micros);
-        CopySpeed { bytes, host, device }
-    };
-    let rig = rig_with(CopySpeeds::new(&[row(4096, 1, 20), row(2 * MIB, 200, 120)], true));
+    let rig = rig_of_shared_copies();
     let [one, two] = rig.two_of_one_adapter();
     let engine = rig.engine();
     let size = 8 * MIB + 300;

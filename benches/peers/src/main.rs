@@ -1,11 +1,10 @@
-#![allow(clippy::print_stderr, reason = "a program prints why it failed")]
 //! peerbuf beside allocators of other projects: the README says what is compared.
 
 mod churn;
-#[allow(dead_code, reason = "shared with figures, which uses the rest")]
+#[expect(dead_code, reason = "shared with figures, which uses the rest")]
 #[path = "../../figures/figure.rs"]
 mod figure;
-#[allow(dead_code, reason = "shared with figures, which uses the rest")]
+#[expect(dead_code, reason = "shared with figures, which uses the rest")]
 #[path = "../../figures/measure.rs"]
 mod measure;
 

@@ -98,13 +98,13 @@ impl<'a> PendingAttach<'a> {
         for _ in 0..ATTEMPTS {
             let allowed = buffer.placement().kinds();
             // Of a buffer that is kept elsewhere, its users have to reach the domain where they may use it.
-            let used_in = used_elsewhere(buffer, &buffer.lock());
+            let (used_in, preferred, domain) = {
+                let state = buffer.lock();
+                let used_in = used_elsewhere(buffer, &state);
+                (used_in, state.entry().preferred(), state.location().domain())
+            };
             let home =
                 used_in.map_or_else(|| Ok(buffer.home()), |domain| home_at(buffer, domain))?;
-            let (preferred, domain) = {
-                let state = buffer.lock();
-                (state.entry().preferred(), state.location().domain())
-            };
             let wanted = match used_in.is_some() || looks_further {
                 true => (allowed, Extent::All),
                 // A buffer that was evicted returns without a wait, so its way back is proved now.
