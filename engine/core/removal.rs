@@ -42,6 +42,8 @@ impl Core {
     ///
     /// `let_go` makes the buffers drop their references to the device. `homes` counts the buffers whose home it is; it
     /// takes no reservation, because a thread that has one may wait for the end of the count ([`super::DeviceTable`]).
+    /// The references that it counts by come with its result, and are dropped after the count: the last one of a buffer
+    /// drops importers, whose code may look the device up.
     ///
     /// # Errors
     ///
@@ -50,16 +52,16 @@ impl Core {
     ///
     /// Locks: none may be held.
     #[expect(unsafe_code, reason = "the count of references says that nothing uses the device")]
-    pub(crate) fn close(
+    pub(crate) fn close<T>(
         &self,
         device: &Arc<DeviceInner>,
         leaving: Leaving,
         let_go: impl Fn(),
-        homes: impl Fn() -> u64,
+        homes: impl Fn() -> (u64, T),
     ) -> Result<()> {
         self.bridges.forget(device);
         let mut rounds = 0..ROUNDS;
-        loop {
+        let counted_by = loop {
             let_go();
             self.give_back_views(Some(device.id()), GiveBack::All);
             self.retire.collect();
@@ -81,13 +83,15 @@ impl Core {
             };
             // What other threads did with the references that they have dropped is visible to this one.
             fence(Ordering::Acquire);
-            let buffers = if others == 0 { homes() } else { 0 };
+            let (buffers, counted_by) = (others == 0).then(&homes).unzip();
+            let buffers = buffers.unwrap_or(0);
             let unused = others == 0 && buffers == 0;
             // Work that was submitted since the wait for it may be running without a reference.
             if unused && has_ended(device) {
-                break;
+                break counted_by;
             }
             leaving.end_count();
+            drop(counted_by);
             if unused {
                 self.wait_for_removal(device)?;
             }
@@ -98,12 +102,13 @@ impl Core {
                 return Err(self.still_at_work(device));
             }
             std::thread::sleep(PAUSE);
-        }
+        };
         leaving.complete();
         // SAFETY: all objects that were made on the device, all fences on its timelines, and all handles hold a
         // reference to it; none is left, and the table gives no more away, nor does a buffer whose home it is. Its
         // submitted work has ended, and nothing was submitted since, for want of a reference.
         unsafe { device.close() };
+        drop(counted_by);
         self.imports.forget(device.id());
         self.devices.devices().for_each(|other| other.forget_removed());
         tracing::debug!(device = device.name(), "device removed");

@@ -15,8 +15,8 @@ const COUNTED: u8 = 2;
 /// Destroyed, or about to be.
 const REMOVED: u8 = 3;
 
-/// How long a look-up waits for the end of a count, and how often it looks. A count waits for nothing; the bound is for a
-/// thread that counts, and drops an object of the application whose drop looks the device up.
+/// How long a look-up waits for the end of a count, and how often it looks. A count waits for nothing, and runs no code
+/// of the application; the bound is for a thread that is not scheduled.
 const COUNT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_micros(50);
 

@@ -32,9 +32,12 @@ pub(crate) fn remove(set: &Buffers, device: Device) -> Result<()> {
     set.trim();
     set.core.wait_for_removal(&device)?;
     let homes = || {
-        let mut homes = 0;
-        set.live.for_each(|buffer| homes += u64::from(buffer.is_home(device.id())));
-        homes
+        let (mut homes, mut buffers) = (0, vec![]);
+        set.live.for_each(|buffer| {
+            homes += u64::from(buffer.is_home(device.id()));
+            buffers.push(Arc::clone(buffer));
+        });
+        (homes, buffers)
     };
     set.core.close(&device, leaving, || let_go(set, &device), homes)
 }
