@@ -48,13 +48,18 @@ impl ScrubMap {
         Self { start, len, valid, lock: Mutex::default(), turn: Mutex::default() }
     }
 
+    /// Whether all parts of `range` are valid: an access of it then needs nothing of the map.
+    pub(crate) fn covers(&self, range: &Range<u64>) -> bool {
+        self.are_valid(&parts_of(range))
+    }
+
     /// Zeroes those parts of `range` that are not valid, before the host reads it. Returns how many bytes were zeroed.
     ///
     /// # Safety
     ///
     /// The memory that the map was created for is mapped, and `range` lies within it.
     pub(crate) unsafe fn before_read(&self, range: Range<u64>) -> u64 {
-        if self.are_valid(&parts_of(&range)) {
+        if self.covers(&range) {
             return 0;
         }
         let zero = |piece: Range<u64>| {
@@ -75,7 +80,7 @@ impl ScrubMap {
     ///
     /// As for [`ScrubMap::before_read`].
     pub(crate) unsafe fn write(&self, range: Range<u64>, mut write: impl FnMut(Range<u64>)) -> u64 {
-        if self.are_valid(&parts_of(&range)) {
+        if self.covers(&range) {
             write(range);
             return 0;
         }

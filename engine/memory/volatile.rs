@@ -17,7 +17,7 @@ mod copy_bytes;
 
 use std::ptr::NonNull;
 
-use self::copy_bytes::{WORD, copy_bytes};
+use self::copy_bytes::{IN, OUT, WORD, copy_bytes};
 use super::wide;
 
 /// The address of mapped memory.
@@ -55,7 +55,9 @@ impl HostPtr {
     /// That many bytes from here on are mapped and readable.
     pub(crate) unsafe fn read(self, out: &mut [u8]) {
         // SAFETY: readable, as the caller says; `out` is borrowed exclusively.
-        unsafe { copy_bytes(out.as_mut_ptr(), self.as_ptr(), out.len(), self.head(out.len())) };
+        unsafe {
+            copy_bytes::<OUT>(out.as_mut_ptr(), self.as_ptr(), out.len(), self.head(out.len()))
+        };
     }
 
     /// Copies `bytes` to here.
@@ -65,7 +67,9 @@ impl HostPtr {
     /// That many bytes from here on are mapped and writable.
     pub(crate) unsafe fn write(self, bytes: &[u8]) {
         // SAFETY: writable, as the caller says; `bytes` is borrowed.
-        unsafe { copy_bytes(self.as_ptr(), bytes.as_ptr(), bytes.len(), self.head(bytes.len())) };
+        unsafe {
+            copy_bytes::<IN>(self.as_ptr(), bytes.as_ptr(), bytes.len(), self.head(bytes.len()))
+        };
     }
 
     /// Copies `len` bytes from `source` to here, while others may write either range.

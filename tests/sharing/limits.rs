@@ -123,7 +123,9 @@ fn staging_memory_spares_a_small_bar() {
             let verdict = engine.route(&other, device).expect("a verdict");
             assert!(verdict.working.iter().any(|working| working.route == Route::Staged));
             let asked = app.memory().asked();
-            assert_eq!(asked.iter().all(|(kind, _)| *kind != 2), spared, "a BAR of {size} bytes");
+            // What a route is proved with is smaller, and may be memory that the host and the device see.
+            let mut staging = asked.iter().filter(|(_, size)| *size >= MIB);
+            assert_eq!(staging.all(|(kind, _)| *kind != 2), spared, "a BAR of {size}: {asked:?}");
             let blocks = asked.iter().filter(|(kind, _)| *kind != 0);
             assert!(blocks.clone().count() > 0);
             assert!(blocks.clone().all(|(_, size)| *size <= 8 * MIB), "{asked:?}");

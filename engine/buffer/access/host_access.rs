@@ -15,6 +15,9 @@ use crate::memory::{Allocation, HostPtr, HostWait, ScrubMap};
 use crate::observe::Object;
 use crate::sync::Usage;
 
+/// Bytes that are copied at once where memory is zeroed by parts.
+const PAGE: usize = 4 << 10;
+
 /// A scoped access of the host to a [`SharedBuffer`], from [`SharedBuffer::host_access`].
 ///
 /// It does not block devices: work that is submitted while it is open is not ordered after it. End it before
@@ -129,11 +132,14 @@ impl HostAccess {
     /// [`Error::OutOfBounds`], [`Error::WrongAccess`].
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let start = self.check(Access::Write, offset, bytes.len())?;
-        self.write_parts(offset..offset + bytes.len() as u64, |part| {
-            // CAST: a part of `bytes`.
-            let (from, to) = ((part.start - offset) as usize, (part.end - offset) as usize);
-            write_to(offset_ptr(start, part.start - offset), &bytes[from..to]);
-        });
+        let range = offset..offset + bytes.len() as u64;
+        match &self.path {
+            HostPath::Mapped { allocation, scrub: Some(scrub), .. } if !scrub.covers(&range) => {
+                write_by_pages(allocation, scrub, (start, offset), bytes);
+            }
+            _ => write_to(start, bytes),
+        }
+        self.wrote(range);
         Ok(())
     }
 
@@ -144,8 +150,8 @@ impl HostAccess {
     /// [`Error::OutOfBounds`], [`Error::WrongAccess`].
     pub fn fill(&self, offset: u64, len: usize, value: u8) -> Result<()> {
         let start = self.check(Access::Write, offset, len)?;
-        let chunk = [value; 4096];
-        self.write_parts(offset..offset + len as u64, |part| {
+        let (range, chunk) = (offset..offset + len as u64, [value; PAGE]);
+        let write = |part: Range<u64>| {
             let mut at = part.start;
             while at < part.end {
                 let bytes = (chunk.len() as u64).min(part.end - at);
@@ -153,12 +159,7 @@ impl HostAccess {
                 write_to(offset_ptr(start, at - offset), &chunk[..bytes as usize]);
                 at += bytes;
             }
-        });
-        Ok(())
-    }
-
-    /// Calls `write` for all parts of `range`, each of which it writes as a whole, and notes that it was written.
-    fn write_parts(&self, range: Range<u64>, mut write: impl FnMut(Range<u64>)) {
+        };
         match &self.path {
             HostPath::Mapped { allocation, scrub: Some(scrub), .. } => {
                 write_scrubbing(allocation, scrub, range.clone(), write);
@@ -166,6 +167,7 @@ impl HostAccess {
             _ => write(range.clone()),
         }
         self.wrote(range);
+        Ok(())
     }
 
     /// Ends the access, and makes the written bytes visible to devices.
@@ -285,6 +287,29 @@ fn write_scrubbing(
 ) {
     // SAFETY: as for `zero_before_read`.
     allocation.note_zeroed(unsafe { scrub.write(range, write) });
+}
+
+/// Writes `bytes` at `offset` of a buffer that is zeroed by parts, page by page; `start` is where they go.
+///
+/// The caller's bytes are first copied out of its memory, since a page fault there may last for any time, and a device's
+/// submission waits for the lock of the map.
+fn write_by_pages(
+    allocation: &Allocation,
+    scrub: &ScrubMap,
+    (start, offset): (HostPtr, u64),
+    bytes: &[u8],
+) {
+    let (mut page, mut done) = ([0; PAGE], 0);
+    while done < bytes.len() {
+        let at = offset + done as u64;
+        // CAST: less than a page.
+        let len = (PAGE - (at % PAGE as u64) as usize).min(bytes.len() - done);
+        let part = &mut page[..len];
+        part.copy_from_slice(&bytes[done..][..len]);
+        let write = |_| write_to(offset_ptr(start, done as u64), part);
+        write_scrubbing(allocation, scrub, at..at + len as u64, write);
+        done += len;
+    }
 }
 
 impl fmt::Debug for HostAccess {

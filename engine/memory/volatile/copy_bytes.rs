@@ -9,6 +9,11 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 /// Bytes of a word, at whose multiples words are accessed.
 pub(super) const WORD: usize = 8;
 
+/// The direction of a copy out of shared memory, into bytes that this thread has alone.
+pub(super) const OUT: bool = true;
+/// The direction of a copy into shared memory, from bytes that nothing writes meanwhile.
+pub(super) const IN: bool = false;
+
 /// Copies bytes, by relaxed atomic accesses of bytes: with vectors of 16 or 32 bytes, at any alignment. The last vector
 /// may overlap the one before. Its bytes are then stored twice, which leaves one of the values that were read.
 ///
@@ -17,7 +22,12 @@ pub(super) const WORD: usize = 8;
 /// Both ranges are mapped, the first is writable, and they do not overlap.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
-pub(super) unsafe fn copy_bytes(to: *mut u8, from: *const u8, len: usize, _head: usize) {
+pub(super) unsafe fn copy_bytes<const DIRECTION: bool>(
+    to: *mut u8,
+    from: *const u8,
+    len: usize,
+    _head: usize,
+) {
     use std::arch::is_x86_feature_detected;
 
     match len {
@@ -181,36 +191,51 @@ unsafe fn copy_by_32(to: *mut u8, from: *const u8, len: usize) {
     }
 }
 
-/// Copies bytes, by relaxed atomic accesses of bytes: `head` bytes first, then words, then the rest.
+/// Copies bytes: `head` bytes first, then words, then the rest. Those of shared memory are accessed by relaxed atomic
+/// operations.
 ///
 /// # Safety
 ///
-/// Both ranges are mapped, the first is writable, and they do not overlap.
+/// Both ranges are mapped, the first is writable, and they do not overlap. `DIRECTION` is [`OUT`] or [`IN`], and says which
+/// of the two is shared; it is readable and writable. Nothing accesses the other one meanwhile, or, for [`IN`], writes it.
 #[cfg(any(miri, not(target_arch = "x86_64")))]
-pub(super) unsafe fn copy_bytes(to: *mut u8, from: *const u8, len: usize, head: usize) {
+pub(super) unsafe fn copy_bytes<const DIRECTION: bool>(
+    to: *mut u8,
+    from: *const u8,
+    len: usize,
+    head: usize,
+) {
     let words = (len - head) / WORD;
     // SAFETY: the caller's contract, for the first part.
-    unsafe { copy_each(to, from, head) };
+    unsafe { copy_each::<DIRECTION>(to, from, head) };
     let rest = head + words * WORD;
     // SAFETY: as above, for the words.
-    unsafe { copy_words(to.wrapping_add(head), from.wrapping_add(head), words) };
+    unsafe { copy_words::<DIRECTION>(to.wrapping_add(head), from.wrapping_add(head), words) };
     // SAFETY: as above, for what is left.
-    unsafe { copy_each(to.wrapping_add(rest), from.wrapping_add(rest), len - rest) };
+    unsafe { copy_each::<DIRECTION>(to.wrapping_add(rest), from.wrapping_add(rest), len - rest) };
 }
 
-/// Copies one byte after the other.
+/// Copies one byte after the other. Bytes that are not shared are accessed plainly: they may be in memory that is not
+/// writable, for which there is no `AtomicU8` ([`AtomicU8::from_ptr`]).
 ///
 /// # Safety
 ///
 /// As for [`copy_bytes`].
 #[cfg(any(miri, not(target_arch = "x86_64")))]
-unsafe fn copy_each(to: *mut u8, from: *const u8, len: usize) {
+unsafe fn copy_each<const DIRECTION: bool>(to: *mut u8, from: *const u8, len: usize) {
     for at in 0..len {
-        // SAFETY: within the range that the caller names; a byte is aligned.
-        let from = unsafe { AtomicU8::from_ptr(from.wrapping_add(at).cast_mut()) };
-        // SAFETY: as above.
-        let to = unsafe { AtomicU8::from_ptr(to.wrapping_add(at)) };
-        to.store(from.load(Relaxed), Relaxed);
+        let (to, from) = (to.wrapping_add(at), from.wrapping_add(at));
+        if DIRECTION == OUT {
+            // SAFETY: shared, as the caller says, and within its range; a byte is aligned.
+            let byte = unsafe { AtomicU8::from_ptr(from.cast_mut()) }.load(Relaxed);
+            // SAFETY: this thread has it alone.
+            unsafe { to.write(byte) };
+        } else {
+            // SAFETY: nothing writes it.
+            let byte = unsafe { from.read() };
+            // SAFETY: as for the other direction.
+            unsafe { AtomicU8::from_ptr(to) }.store(byte, Relaxed);
+        }
     }
 }
 
@@ -221,7 +246,7 @@ unsafe fn copy_each(to: *mut u8, from: *const u8, len: usize) {
 ///
 /// As for [`copy_bytes`].
 #[cfg(any(miri, not(target_arch = "x86_64")))]
-unsafe fn copy_words(to: *mut u8, from: *const u8, words: usize) {
+unsafe fn copy_words<const DIRECTION: bool>(to: *mut u8, from: *const u8, words: usize) {
     if words == 0 {
         return;
     }
@@ -244,6 +269,6 @@ unsafe fn copy_words(to: *mut u8, from: *const u8, words: usize) {
     #[cfg(any(miri, not(target_arch = "aarch64")))]
     // SAFETY: the caller's contract.
     unsafe {
-        copy_each(to, from, words * WORD);
+        copy_each::<DIRECTION>(to, from, words * WORD);
     }
 }
