@@ -156,6 +156,9 @@ impl<'a> Session<'a> {
     pub(super) fn control(&mut self, side: Side) -> Result<Duration, Untried> {
         const PART: u32 = 4;
         let device = self.open(side)?.device;
+        if self.left() < self.limit / LEAST {
+            return Err(Untried::OutOfTime { limit: self.limit });
+        }
         let (start, waited) = (Instant::now(), self.left() / PART);
         let failed = |error: Error| Untried::ControlFailed { side, cause: error.to_string() };
         let mut fences = Vec::new();
