@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::common::bound::{besides, with_bound};
+use crate::common::bound::{besides, too_short, with_bound};
 use crate::common::{Rig, bytes, wait_idle};
 use ash::vk;
 use peerbuf::device::Call;
@@ -121,6 +121,10 @@ fn a_timed_out_eviction_keeps_the_clean_copy() {
             let slow = FenceAndResume::new(Access::Read, move || working.clone());
             let attach = || buffer.attach_dynamic(&second, Arc::new(slow)).expect("an attachment");
             let _attachment = besides(attach);
+            if buffer.domain() == DomainId::System {
+                // The route to device memory was not proved in time, and the attach moved the buffer.
+                too_short();
+            }
             let refused = if together {
                 engine.migrate_many(&[(&buffer, DomainId::System)]).remove(0)
             } else {

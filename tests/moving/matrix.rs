@@ -473,6 +473,10 @@ fn a_wait_that_times_out_is_no_refusal() {
             (buffer, attachment, mapping)
         });
         let here = buffer.domain();
+        if here == DomainId::System {
+            // The route to device memory was not proved in time, and the attach moved the buffer.
+            too_short();
+        }
 
         let error = buffer.migrate(DomainId::System).expect_err("the importer never stops");
         assert!(matches!(error, Error::Timeout { .. }) && error.is_retryable(), "{error}");

@@ -223,7 +223,8 @@ fn check_moves(subjects: &[Subject]) {
         if subject.transient {
             assert!(asked <= generation.into(), "{asked} moves, generation {generation}");
         } else {
-            assert_eq!(asked, generation.into(), "subject {}: moves and generation", subject.id);
+            let (id, why) = (subject.id, subject.buffer.explain());
+            assert_eq!(asked, generation.into(), "subject {id}: moves and generation; {why}");
         }
         moves += generation;
         let seed = subject.seed.read().unwrap_or_else(PoisonError::into_inner);
