@@ -290,7 +290,7 @@ impl Drop for DeviceInner {
         if self.is_removed() {
             return;
         }
-        if !self.wait_while_in_progress(self.calls.end_timeout()) {
+        if !self.wait_at_end() {
             self.live.died(Object::Device);
             tracing::error!(
                 device = self.name,

@@ -142,9 +142,14 @@ impl Drop for ProbesHeld<'_> {
 }
 
 impl Drop for ProbeDevices {
+    /// Waits for work that hung as the drop of a device waits for its own. It may have been given no time: a proof ends
+    /// at its deadline.
     fn drop(&mut self) {
         self.free_hung();
         for hung in mem::take(&mut self.kept().hung) {
+            for end in &hung.ends {
+                end.device.wait_at_end();
+            }
             if let Err(hung) = hung.destroy() {
                 tracing::error!(
                     "a route still hangs at the end of the engine; its devices are leaked"
