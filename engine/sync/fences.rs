@@ -48,7 +48,19 @@ impl Entry {
     }
 
     /// Brings the phase up to date, with the timelines as `readings` show them.
+    #[inline]
     fn update(&mut self, readings: &mut Readings) -> Phase {
+        match self.phase {
+            Phase::Ended { .. } => {}
+            Phase::Running if self.fence.has_plainly_succeeded_at(readings) => {
+                self.phase = Phase::DONE;
+            }
+            _ => self.ask(readings),
+        }
+        self.phase
+    }
+
+    fn ask(&mut self, readings: &mut Readings) {
         if self.phase == Phase::Running
             && let Some(failure) = self.fence.outcome_at(readings)
         {
@@ -64,7 +76,6 @@ impl Entry {
         {
             self.phase = Phase::Ended { failed };
         }
-        self.phase
     }
 
     fn has_failed(&self) -> bool {
@@ -105,6 +116,11 @@ impl Fences {
     /// a buffer that one device uses again and again has one entry, and no count of references changes.
     pub(crate) fn add_at(&mut self, readings: &mut Readings, usage: Usage, fence: &Fence) {
         let entries = self.0.get_or_insert_default();
+        if let [only] = entries.as_mut_slice()
+            && only.phase.is_done()
+        {
+            return only.renew(usage, fence);
+        }
         let (mut inheriting, mut free, mut at) = (None::<Fence>, None, 0);
         while let Some(old) = entries.get_mut(at) {
             let phase = old.update(readings);
@@ -146,8 +162,19 @@ impl Fences {
         entries.try_reserve(1).map_err(|_| Error::os("malloc", rustix::io::Errno::NOMEM))
     }
 
+    /// Whether there are none at all: the usual buffer, of which each lock asks.
+    #[inline]
+    fn is_clear(&self) -> bool {
+        self.0.as_ref().is_none_or(|entries| entries.is_empty())
+    }
+
     /// The fences of `usage` and of all usages before it that are not over. Removes those that are.
+    #[inline]
     pub(crate) fn pending(&mut self, usage: Usage) -> Vec<Fence> {
+        if self.is_clear() { vec![] } else { self.pending_of(usage) }
+    }
+
+    fn pending_of(&mut self, usage: Usage) -> Vec<Fence> {
         let mut pending = vec![];
         self.prune(|entry| {
             if entry.phase == Phase::Running && entry.usage <= usage {
@@ -166,22 +193,23 @@ impl Fences {
     }
 
     /// Calls `each` for the fences that are not over at the moment of `readings`, with their usages. Those that are stay
-    /// for the next fence to take their place. Afterwards [`Fences::has_failed`] is up to date.
+    /// for the next fence to take their place. Returns whether a failure of work that was to write or move the bytes is
+    /// recorded.
+    #[inline]
     pub(crate) fn each_running(
         &mut self,
         readings: &mut Readings,
         mut each: impl FnMut(Usage, &Fence, &mut Readings),
-    ) {
+    ) -> bool {
+        let mut failed = false;
         for entry in self.0.iter_mut().flat_map(|entries| entries.iter_mut()) {
-            if entry.update(readings) == Phase::Running {
-                each(entry.usage, &entry.fence, readings);
+            match entry.update(readings) {
+                Phase::DONE => {}
+                Phase::Running => each(entry.usage, &entry.fence, readings),
+                Phase::Ended { failed: its } | Phase::Unsettled { failed: its } => failed |= its,
             }
         }
-    }
-
-    /// Whether a failure of work that was to write or move the bytes is recorded.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.0.iter().flat_map(|entries| entries.iter()).any(Entry::has_failed)
+        failed
     }
 
     /// All fences that are not over, with their usages. Removes the others.
@@ -233,11 +261,16 @@ impl Fences {
 
     /// Whether nothing is in use, and no failure is recorded.
     pub(crate) fn is_empty(&mut self) -> bool {
-        self.is_idle() && self.0.as_ref().is_none_or(|entries| entries.is_empty())
+        self.is_idle() && self.is_clear()
     }
 
     /// Describes the first recorded failure of work that was to write or move the bytes.
+    #[inline]
     pub(crate) fn failure(&mut self) -> Option<String> {
+        if self.is_clear() { None } else { self.recorded_failure() }
+    }
+
+    fn recorded_failure(&mut self) -> Option<String> {
         if self.is_empty() {
             return None;
         }
@@ -264,6 +297,9 @@ impl Fences {
     /// Removes fences that are of no further use, and calls `kept` for each of the others.
     fn prune(&mut self, mut kept: impl FnMut(&Entry)) {
         let Some(entries) = &mut self.0 else { return };
+        if entries.is_empty() {
+            return;
+        }
         let readings = &mut Readings::default();
         entries.retain(|entry| {
             let done = entry.update(readings).is_done();

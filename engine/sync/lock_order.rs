@@ -70,9 +70,14 @@ pub(super) fn leave(object: Box<dyn Any>) {
 
 #[inline]
 fn drop_left() {
+    if LEFT.with(|left| !left.borrow().is_empty()) {
+        drop_all_left();
+    }
+}
+
+#[cold]
+fn drop_all_left() {
     // Without the borrow: a drop may leave more.
-    let left = LEFT.with(|left| {
-        if left.borrow().is_empty() { Vec::new() } else { std::mem::take(&mut *left.borrow_mut()) }
-    });
+    let left = LEFT.with(|left| std::mem::take(&mut *left.borrow_mut()));
     drop(left);
 }

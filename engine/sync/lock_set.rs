@@ -55,34 +55,63 @@ pub(crate) struct Locked<'a, T>(LockSet<'a, T>);
 pub(crate) fn lock_many<'a, T, R>(
     queues: &'a WaitQueues,
     timeout: Duration,
-    mut choose: impl FnMut(&mut LockSet<'a, T>) -> Result<R, Contended>,
+    choose: impl FnMut(&mut LockSet<'a, T>) -> Result<R, Contended>,
 ) -> Result<(Locked<'a, T>, R), TimedOut> {
-    assert_nothing_held();
-    let mut set = LockSet {
-        queues,
-        ticket: Ticket::of_set(),
-        held: SmallVec::new(),
-        contended: None,
-        timeout,
-        end: None,
-        _stays: PhantomData,
-    };
-    loop {
-        if let Some(first) = set.contended.take()
-            && set.wait_for(first).is_err()
-        {
-            return Err(TimedOut);
-        }
-        match choose(&mut set) {
-            Ok(result) => return Ok((Locked(set), result)),
-            Err(Contended(Refused::TimedOut)) => return Err(TimedOut),
-            // The ticket is kept, so that a set that backs off often becomes the oldest in the end.
-            Err(Contended(Refused::Die)) => set.release_all(),
-        }
-    }
+    let mut set = LockSet::new(queues, timeout);
+    let result = set.complete(choose)?;
+    Ok((Locked(set), result))
+}
+
+/// As [`lock_many`], and calls `work` with what is locked. A set is long, and this does not copy it.
+#[inline]
+pub(crate) fn with_locked<'a, T: 'a, R, O>(
+    queues: &'a WaitQueues,
+    timeout: Duration,
+    choose: impl FnMut(&mut LockSet<'a, T>) -> Result<R, Contended>,
+    work: impl FnOnce(&mut Locked<'a, T>, R) -> O,
+) -> Result<O, TimedOut> {
+    let mut locked = Locked(LockSet::new(queues, timeout));
+    let result = locked.0.complete(choose)?;
+    Ok(work(&mut locked, result))
 }
 
 impl<'a, T> LockSet<'a, T> {
+    /// A set without reservations.
+    #[inline]
+    fn new(queues: &'a WaitQueues, timeout: Duration) -> Self {
+        assert_nothing_held();
+        Self {
+            queues,
+            ticket: Ticket::of_set(),
+            held: SmallVec::new(),
+            contended: None,
+            timeout,
+            end: None,
+            _stays: PhantomData,
+        }
+    }
+
+    /// Locks all that `choose` requests.
+    #[inline]
+    fn complete<R>(
+        &mut self,
+        mut choose: impl FnMut(&mut Self) -> Result<R, Contended>,
+    ) -> Result<R, TimedOut> {
+        loop {
+            if let Some(first) = self.contended.take()
+                && self.wait_for(first).is_err()
+            {
+                return Err(TimedOut);
+            }
+            match choose(self) {
+                Ok(result) => return Ok(result),
+                Err(Contended(Refused::TimedOut)) => return Err(TimedOut),
+                // The ticket is kept, so that a set that backs off often becomes the oldest in the end.
+                Err(Contended(Refused::Die)) => self.release_all(),
+            }
+        }
+    }
+
     /// Makes room for so many reservations.
     pub(crate) fn reserve(&mut self, count: usize) {
         self.held.reserve(count.saturating_sub(self.held.len()));
@@ -151,7 +180,7 @@ impl<'a, T> LockSet<'a, T> {
         if self.held.is_empty() {
             return;
         }
-        self.held.iter().for_each(|held| held.release(self.queues));
+        self.held.iter().for_each(|held| held.release(self.queues, self.ticket));
         self.held.clear();
         note_released(1);
         self.queues.try_deferred();

@@ -142,6 +142,13 @@ impl Fence {
         self.dependencies_succeeded(failed)
     }
 
+    /// Whether it has succeeded, as far as `readings` say that at once. With `false` ask [`Fence::outcome_at`].
+    #[inline]
+    pub(super) fn has_plainly_succeeded_at(&self, readings: &Readings) -> bool {
+        self.dependencies().is_none()
+            && self.point().is_some_and(|at| readings.has_passed(&at.device, at.lane, at.value))
+    }
+
     /// What the work ended with, at the moment of `readings`: `None` if it may still be running, as [`Fence::is_over`]
     /// says; otherwise the error, if there is one.
     pub(super) fn outcome_at(&self, readings: &mut Readings) -> Option<Option<Error>> {

@@ -86,10 +86,17 @@ impl<T> Reservation<T> {
         self.try_acquire(Ticket::ALONE).then(|| self.guard(queues))
     }
 
-    /// Loads it ahead of a lock.
+    /// Loads it ahead of a lock, with the value.
     #[inline]
     pub(crate) fn prefetch(&self) {
         prefetch(self);
+    }
+
+    /// Loads it ahead of a lock, without the value.
+    #[cfg(feature = "testing")]
+    #[inline]
+    pub(crate) fn prefetch_lock(&self) {
+        prefetch(&self.state);
     }
 
     /// The value, without locking: the exclusive borrow excludes other owners.
@@ -101,6 +108,7 @@ impl<T> Reservation<T> {
         self.value.get()
     }
 
+    #[inline]
     fn guard<'a>(&'a self, queues: &'a WaitQueues) -> Guard<'a, T> {
         note_held();
         self.apply_deferred(queues);
@@ -232,10 +240,22 @@ impl<T> Reservation<T> {
         Err(Refused::TimedOut)
     }
 
+    /// Releases it. `ticket` is the one that its owner has probably taken it with. Another one costs a second attempt.
     #[inline]
-    pub(super) fn release(&self, queues: &WaitQueues) {
-        let owner = self.state.load(Ordering::Relaxed);
+    pub(super) fn release(&self, queues: &WaitQueues, ticket: Ticket) {
+        // The word is not loaded first: that load would wait for the atomic operation before it.
+        // Only the owner calls this, so a word of this ticket is its own, although threads that do not wait share one.
         // Release: the next owner sees all writes of this one. Sequentially consistent: see `Deferred`.
+        let (word, order) = (ticket.word(), (Ordering::SeqCst, Ordering::Relaxed));
+        if let Err(owner) = self.state.compare_exchange(word, 0, order.0, order.1) {
+            self.release_after_wait(queues, owner);
+        }
+    }
+
+    /// Releases it where the word is `owner`: a thread waits, or the owner has waited, with a ticket of its own.
+    #[cold]
+    fn release_after_wait(&self, queues: &WaitQueues, owner: u64) {
+        // The orderings are those of `release`.
         let alone = owner & WAITERS == 0
             && self.state.compare_exchange(owner, 0, Ordering::SeqCst, Ordering::Relaxed).is_ok();
         if !alone {
@@ -244,7 +264,6 @@ impl<T> Reservation<T> {
     }
 
     /// Passes the lock to the oldest waiter, and wakes waiters that may not wait for the new owner to die.
-    #[cold]
     fn release_slow(&self, queues: &WaitQueues) {
         let mut queue = lock(queues.bucket(self.address()));
         let ours = |waiter: &Arc<Waiter>| waiter.lock == self.address();
@@ -291,7 +310,7 @@ impl<T> Guard<'_, T> {
                 std::mem::forget(self.0.lock.lock(self.0.queues));
             }
         }
-        self.lock.release(self.queues);
+        self.lock.release(self.queues, Ticket::ALONE);
         note_released(1);
         self.queues.try_deferred();
         let _again = Again(self);
@@ -316,8 +335,9 @@ impl<T> DerefMut for Guard<'_, T> {
 }
 
 impl<T> Drop for Guard<'_, T> {
+    #[inline]
     fn drop(&mut self) {
-        self.lock.release(self.queues);
+        self.lock.release(self.queues, Ticket::ALONE);
         note_released(1);
         self.queues.try_deferred();
     }

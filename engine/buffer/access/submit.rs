@@ -21,7 +21,9 @@ use crate::error::{Error, Result};
 use crate::memory::{Content, DomainId};
 use crate::observe::StallCause;
 use crate::residency::policy::Slot;
-use crate::sync::{Fence, Index, Locked, Readings, RejectionWatch, ReliedOn, TimedOut, lock_many};
+use crate::sync::{
+    Fence, Index, LockSet, Locked, Readings, RejectionWatch, ReliedOn, TimedOut, with_locked,
+};
 
 /// Lets `declare` fill in a submission, and submits it. The contract is that of [`crate::Engine::submit`].
 ///
@@ -75,45 +77,69 @@ fn lock_and_submit(
 ) -> Result<Fence> {
     let until = Until::Stuck(set.core.timeout);
     loop {
-        let (mut locked, indices) = lock_all(set, uses)?;
-        // As for a copy: wait first for work that no queue can wait for, then make the contents valid.
-        let mut order = Order::of(device, after);
-        let valid = order.collect(uses, &indices, &mut locked)?;
-        if !valid && order.host.is_empty() && scrub_all(uses, &indices, &mut locked)? {
-            // A writer that the first pass found running may have failed while bytes were zeroed.
-            order = Order::of(device, after);
-            order.collect(uses, &indices, &mut locked)?;
-        }
-        let Order { host, queue, relied, mut readings, .. } = order;
-        if !host.is_empty() {
-            drop(locked);
-            set.core.counters.stalls.during(StallCause::Work, || wait_all(&host, until))?;
-            continue;
-        }
-        let watch = RejectionWatch::main(device);
-        let submitted = work.submit(set, device, (uses, views), &queue, &mut readings);
-        // First of all, and before any code of the application runs: without the fence, a panic there would free
-        // memory that the commands use.
-        let submitted = submitted.map(|fence| fence.relies_on(relied));
-        let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
-        for (used, &index) in uses.iter().zip(&indices) {
-            let state = locked.get_mut(index);
-            state.fences().add_at(&mut readings, used.usage, &fence);
-            // Before a policy of the application runs, too: a clean copy of what is written is not clean.
-            if submitted.is_ok() {
-                used.buffer.note_writes(state, &used.written);
+        let attempt = |locked: &mut Locked<'_, State>, indices: Indices| {
+            submit_locked(set, device, (uses, views), after, work, (locked, &indices[..]))
+        };
+        match lock_all(set, uses, attempt)? {
+            Attempt::Submitted(fence) => return Ok(fence),
+            Attempt::Waits(host) => {
+                set.core.counters.stalls.during(StallCause::Work, || wait_all(&host, until))?;
             }
         }
-        if submitted.is_err() {
-            for (used, &index) in uses.iter().zip(&indices) {
-                let state = locked.get_mut(index);
-                used.buffer.note_submitted(state, &used.written, device.id(), &submitted);
-            }
-        }
-        let fence = submitted?;
-        note_uses(set, device.id(), uses, &indices, &mut locked);
-        return Ok(fence);
     }
+}
+
+/// What became of an attempt to submit.
+enum Attempt {
+    Submitted(Fence),
+    /// These must end first, and no queue can wait for them.
+    Waits(SmallVec<[Fence; 2]>),
+}
+
+/// Submits, unless there is something to wait for. All reservations are held.
+fn submit_locked(
+    set: &Buffers,
+    device: &Arc<DeviceInner>,
+    (uses, views): (&[Use], &Views),
+    after: &[Fence],
+    work: &mut Work<'_>,
+    (locked, indices): (&mut Locked<'_, State>, &[Index]),
+) -> Result<Attempt> {
+    // As for a copy: wait first for work that no queue can wait for, then make the contents valid.
+    let mut order = Order::of(device, after);
+    let valid = order.collect(uses, indices, locked)?;
+    if !valid && order.host.is_empty() && scrub_all(uses, indices, locked)? {
+        // A writer that the first pass found running may have failed while bytes were zeroed.
+        order = Order::of(device, after);
+        order.collect(uses, indices, locked)?;
+    }
+    let Order { host, queue, relied, mut readings, .. } = order;
+    if !host.is_empty() {
+        return Ok(Attempt::Waits(host));
+    }
+    let watch = RejectionWatch::main(device);
+    let submitted = work.submit(set, device, (uses, views), &queue, &mut readings);
+    // First of all, and before any code of the application runs: without the fence, a panic there would free
+    // memory that the commands use.
+    let submitted = submitted.map(|fence| fence.relies_on(relied));
+    let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
+    for (used, &index) in uses.iter().zip(indices) {
+        let state = locked.get_mut(index);
+        state.fences().add_at(&mut readings, used.usage, &fence);
+        // Before a policy of the application runs, too: a clean copy of what is written is not clean.
+        if submitted.is_ok() {
+            used.buffer.note_writes(state, &used.written);
+        }
+    }
+    if submitted.is_err() {
+        for (used, &index) in uses.iter().zip(indices) {
+            let state = locked.get_mut(index);
+            used.buffer.note_submitted(state, &used.written, device.id(), &submitted);
+        }
+    }
+    let fence = submitted?;
+    note_uses(set, device.id(), uses, indices, locked);
+    Ok(Attempt::Submitted(fence))
 }
 
 /// What a submission waits for and relies on, collected from all of its buffers in one pass.
@@ -158,8 +184,7 @@ impl<'a> Order<'a> {
         let mut valid = true;
         for (used, &index) in uses.iter().zip(indices) {
             let state = locked.get_mut(index);
-            let fences = state.fences();
-            fences.each_running(readings, |usage, fence, readings| {
+            let has_failed = state.fences().each_running(readings, |usage, fence, readings| {
                 if used.waits_for(usage) {
                     add_wait(device, (host, queue), fence);
                 }
@@ -167,7 +192,7 @@ impl<'a> Order<'a> {
                     relied.add(fence, readings);
                 }
             });
-            if fences.has_failed() || used.buffer.check_generation(used.generation).is_err() {
+            if has_failed || used.buffer.check_generation(used.generation).is_err() {
                 used.buffer.check_usable(state)?;
                 used.buffer.check_generation(used.generation)?;
             }
@@ -288,37 +313,41 @@ pub(crate) fn submit_remapped<'a>(
 /// The positions of the uses' states in a lock set.
 type Indices = SmallVec<[Index; 8]>;
 
-/// Locks the reservations of all uses. The indices are in the order of `uses`.
-fn lock_all<'a>(set: &'a Buffers, uses: &'a [Use]) -> Result<(Locked<'a, State>, Indices)> {
-    let locked = lock_many(&set.core.queues, set.core.bounds.lock, |set| {
+/// Locks the reservations of all uses, and calls `work`. The indices are in the order of `uses`.
+fn lock_all<'a, R>(
+    set: &'a Buffers,
+    uses: &'a [Use],
+    work: impl FnOnce(&mut Locked<'a, State>, Indices) -> Result<R>,
+) -> Result<R> {
+    let lock = |set: &mut LockSet<'a, State>| {
         set.reserve(uses.len());
-        uses.iter()
-            .map(|used| {
-                let at = set.lock(&used.buffer.reservation)?;
-                set.get_mut(at).fences().prefetch();
-                Ok(at)
-            })
-            .collect()
-    });
-    locked.map_err(|TimedOut| Error::Timeout {
-        what: format!("the reservations of {} buffers", uses.len()),
-        after: set.core.bounds.lock,
+        let mut indices = Indices::with_capacity(uses.len());
+        for used in uses {
+            let at = set.lock(&used.buffer.reservation)?;
+            set.get_mut(at).fences().prefetch();
+            indices.push(at);
+        }
+        Ok(indices)
+    };
+    let bound = set.core.bounds.lock;
+    with_locked(&set.core.queues, bound, lock, work).unwrap_or_else(|TimedOut| {
+        let what = format!("the reservations of {} buffers", uses.len());
+        Err(Error::Timeout { what, after: bound })
     })
 }
 
 /// Locks the reservations of all `buffers`, and calls `work`. The contract is that of `Engine::model_lock`.
 #[cfg(feature = "testing")]
-pub(crate) fn lock_together<R>(
-    set: &Buffers,
-    buffers: &[&crate::buffer::SharedBuffer],
+pub(crate) fn lock_together<'a, R>(
+    set: &'a Buffers,
+    buffers: &[&'a crate::buffer::SharedBuffer],
     work: impl FnOnce() -> R,
 ) -> Result<R> {
     let bound = set.core.bounds.lock;
-    let locked = lock_many(&set.core.queues, bound, |set| {
-        buffers.iter().for_each(|buffer| buffer.0.reservation.prefetch());
+    let lock = |set: &mut LockSet<'a, State>| {
+        buffers.iter().for_each(|buffer| buffer.0.reservation.prefetch_lock());
         buffers.iter().try_for_each(|buffer| set.lock(&buffer.0.reservation).map(drop))
-    });
-    let timed_out = |TimedOut| Error::Timeout { what: "the reservations".into(), after: bound };
-    let _locked = locked.map_err(timed_out)?;
-    Ok(work())
+    };
+    with_locked(&set.core.queues, bound, lock, |_, ()| work())
+        .map_err(|TimedOut| Error::Timeout { what: "the reservations".into(), after: bound })
 }

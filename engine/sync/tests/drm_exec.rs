@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use crate::sync::lock_set::{LockSet, lock_many};
+use crate::sync::lock_set::{LockSet, Locked, lock_many, with_locked};
 use crate::sync::reservation::Reservation;
 use crate::sync::wait_queue::WaitQueues;
 use crate::sync::{Fence, Fences, Usage};
@@ -38,6 +38,29 @@ fn a_set_unlocks_when_it_is_dropped() {
         *locked.get_mut(index) *= 2;
     }
     assert_eq!(*one.lock(&queues), 4);
+}
+
+/// ours: a set that stays in one place ([`with_locked`])
+#[test]
+fn a_set_unlocks_after_its_work_even_if_that_panics() {
+    let queues = WaitQueues::new();
+    let (one, two) = (Reservation::new(1), Reservation::new(2));
+    let sum = with_locked(
+        &queues,
+        LONG,
+        |set| Ok([set.lock(&one)?, set.lock(&two)?]),
+        |locked, both| both.map(|at| *locked.get_mut(at)).iter().sum::<i32>(),
+    );
+    assert_eq!(sum, Ok(3));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let work = |locked: &mut Locked<'_, i32>, at| {
+            assert_eq!(*locked.get_mut(at), 2, "on purpose");
+        };
+        with_locked(&queues, LONG, |set| set.lock(&one), work)
+    }));
+    assert!(panicked.is_err());
+    let values = [&one, &two].map(|it| *it.lock(&queues));
+    assert_eq!(values, [1, 2], "both are free");
 }
 
 /// upstream: `test_duplicates`

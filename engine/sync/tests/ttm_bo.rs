@@ -73,7 +73,7 @@ fn a_set_that_may_not_wait_is_refused_and_holds_nothing() {
         assert_eq!(refused.err(), Some(TimedOut));
         assert!(free.try_lock(&queues).is_some(), "no lock is left held");
     }
-    held.release(&queues);
+    held.release(&queues, other);
     let both = lock_many(&queues, Duration::ZERO, |set| Ok((set.lock(&free)?, set.lock(&held)?)));
     assert!(both.is_ok(), "what is free is taken");
 }
@@ -138,7 +138,7 @@ fn the_younger_ticket_backs_off_and_gets_both() {
                 Err(Refused::TimedOut),
                 "the older one may wait, and does not have to back off"
             );
-            b.release(&queues);
+            b.release(&queues, older);
         }
         Ok((first, second?))
     })

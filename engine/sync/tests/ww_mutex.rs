@@ -326,8 +326,8 @@ fn a_side_that_does_not_retry_does_not_disturb_the_other() {
         Ok(()),
         "the younger side has released it"
     );
-    a.release(&queues);
-    b.release(&queues);
+    a.release(&queues, older);
+    b.release(&queues, older);
     assert!(a.try_lock(&queues).is_some() && b.try_lock(&queues).is_some());
 }
 
@@ -358,7 +358,7 @@ fn locking_more_after_a_back_off_is_harmless() {
                 Some(first),
                 "the set keeps its locks until the closure returns"
             );
-            [1, 3].into_iter().for_each(|at| all[at].release(&queues));
+            [1, 3].into_iter().for_each(|at| all[at].release(&queues, older));
         }
         Ok([first, refused?, set.lock(&all[2])?, set.lock(&all[3])?])
     })
@@ -381,11 +381,12 @@ fn a_set_that_fails_at_any_step_holds_nothing() {
                 all.iter().map(|one| set.lock(one)).collect::<Result<Vec<_>, _>>()
             })
         };
-        assert_eq!(all[taken].acquire(&queues, Ticket::of_set(), Instant::now()), Ok(()));
+        let other = Ticket::of_set();
+        assert_eq!(all[taken].acquire(&queues, other, Instant::now()), Ok(()));
         assert_eq!(lock_all(SHORT).err(), Some(TimedOut));
         let free = |at: &usize| all[*at].try_lock(&queues).is_some();
         assert_eq!((0..COUNT).filter(free).count(), COUNT - 1, "all but the one that is held");
-        all[taken].release(&queues);
+        all[taken].release(&queues, other);
         let (mut locked, indices) = lock_all(LONG).expect("free");
         let values: Vec<_> = indices.into_iter().map(|at| *locked.get_mut(at)).collect();
         assert_eq!(values, [0, 1, 2, 3]);
