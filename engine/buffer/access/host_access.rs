@@ -11,7 +11,7 @@ use crate::buffer::object::{BufferInner, SharedBuffer, Until};
 use crate::buffer::placement::retry_on_oom;
 use crate::buffer::state::DirtyRanges;
 use crate::error::{Error, Result};
-use crate::memory::{Allocation, HostPtr, HostWait, ScrubMap};
+use crate::memory::{Allocation, Content, HostPtr, HostWait, ScrubMap};
 use crate::observe::Object;
 use crate::sync::Usage;
 
@@ -35,7 +35,8 @@ pub struct HostAccess {
     path: HostPath,
     /// The bytes that were written, if the buffer has a clean copy. They are marked in the clean copy when the
     /// access ends. Until then the buffer neither moves nor is its clean copy promoted.
-    written: Option<Mutex<DirtyRanges>>,
+    // Boxed, as the staging memory is: few accesses have one, and each access is copied several times on its way.
+    written: Option<Box<Mutex<DirtyRanges>>>,
     ended: bool,
 }
 
@@ -50,7 +51,7 @@ enum HostPath {
         scrub: Option<Arc<ScrubMap>>,
     },
     /// The host cannot map the memory. The home device copies the bytes to staging memory and back.
-    Bounced(BounceBuffer),
+    Bounced(Box<BounceBuffer>),
 }
 
 impl HostAccess {
@@ -68,8 +69,11 @@ impl HostAccess {
             let mut state =
                 buffer.lock_when(Until::Stuck(timeout), |state| state.fences().pending(usage))?;
             let first = state.host() == 0;
-            let scrub = buffer.backing_mut(&mut state)?.scrub_in_parts(buffer.size, first);
-            if scrub.is_none() && !buffer.is_made_valid(&mut state)? {
+            let backing = buffer.backing_mut(&mut state)?;
+            // Valid bytes are in place: no fence of a move is pending, and none has failed, as was found just now.
+            let valid = backing.content() == Content::Valid;
+            let scrub = backing.scrub_in_parts(buffer.size, first);
+            if !valid && scrub.is_none() && !buffer.is_made_valid(&mut state)? {
                 // The next turn waits for the device.
                 continue;
             }
@@ -79,7 +83,7 @@ impl HostAccess {
             buffer.note_use(&mut state, None);
             buffer.count_host_access(&state);
             let written = access.writes() && state.clean().is_some();
-            break (allocation, offset, written.then(Mutex::default), scrub);
+            break (allocation, offset, written.then(Box::default), scrub);
         };
         buffer.core().live.born(Object::HostAccess);
         // From here on the buffer cannot move; dropping `counted` allows it again.
@@ -95,7 +99,7 @@ impl HostAccess {
                 let start = offset_ptr(base, offset);
                 HostPath::Mapped { allocation, offset, start, scrub }
             }
-            None => HostPath::Bounced(BounceBuffer::begin(buffer, &allocation, offset)?),
+            None => HostPath::Bounced(Box::new(BounceBuffer::begin(buffer, &allocation, offset)?)),
         };
         std::mem::forget(counted);
         Ok(Self { buffer: Arc::clone(buffer), access, path, written, ended: false })
