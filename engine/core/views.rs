@@ -31,6 +31,7 @@ impl Core {
     }
 
     /// As [`Core::give_back_due_views`], without a look at the clock: for drops of attachments.
+    #[inline]
     pub(crate) fn give_back_many_views(&self) {
         if self.imports.is_due()
             && let Some(pass) = self.imports.try_pass()

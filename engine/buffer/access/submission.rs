@@ -169,15 +169,21 @@ impl<'a> Submission<'a> {
                 known.written.mark(written, buffer.size);
                 known.scope = known.scope.and(scope);
             }
-            None => self.uses.push(Use {
-                buffer: Arc::clone(buffer),
-                view: self.views.of(mapping),
-                offset: mapping.offset(),
-                generation: mapping.generation(),
-                usage,
-                written: DirtyRanges::of(written, buffer.size),
-                scope,
-            }),
+            None => {
+                if self.uses.len() == self.uses.capacity() {
+                    // To four times as many: a use is long, and each growth copies all.
+                    self.uses.reserve(3 * self.uses.len());
+                }
+                self.uses.push(Use {
+                    buffer: Arc::clone(buffer),
+                    view: self.views.of(mapping),
+                    offset: mapping.offset(),
+                    generation: mapping.generation(),
+                    usage,
+                    written: DirtyRanges::of(written, buffer.size),
+                    scope,
+                });
+            }
         }
         Ok(mapping.handles())
     }

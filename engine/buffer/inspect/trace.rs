@@ -92,6 +92,7 @@ impl BufferInner {
     }
 
     /// Records a use by a device; uses by the host are not traced. The reservation must be held.
+    #[inline]
     pub(in crate::buffer) fn trace_use(&self, state: &State, device: Option<DeviceId>) {
         if let Some(device) = device
             && self.core().tracer.is_on()

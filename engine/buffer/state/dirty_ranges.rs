@@ -26,7 +26,9 @@ impl DirtyRanges {
         if range.is_empty() {
             return Self::default();
         }
-        Self(SmallVec::from_iter([rounded(range, size)]))
+        let mut ranges = SmallVec::new();
+        ranges.push(rounded(range, size));
+        Self(ranges)
     }
 
     /// Marks `range` of a buffer of `size` bytes as written, or about to be.

@@ -109,12 +109,11 @@ impl BufferInner {
 
     /// Marks the age group of a buffer as used that is in no eviction list itself. The reservation must be
     /// held.
+    #[inline]
     pub(in crate::buffer) fn age_unlisted(&self) {
-        mark_groups_used(
-            self.core(),
-            None,
-            self.core().bulk_groups.of(self.slot()).into_iter().collect(),
-        );
+        if let Some(group) = self.core().bulk_groups.of(self.slot()) {
+            mark_groups_used(self.core(), None, [group].into_iter().collect());
+        }
     }
 }
 

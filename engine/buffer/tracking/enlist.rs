@@ -108,6 +108,7 @@ impl BufferInner {
 
     /// Enlists the buffer in its preferred domain if that domain has come under pressure since the buffer was
     /// made. The reservation must be held.
+    #[inline]
     pub(in crate::buffer) fn enlist_late(&self, state: &mut State) {
         let entry = state.entry();
         if entry.slot().is_none()
