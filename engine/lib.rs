@@ -118,6 +118,7 @@ mod core;
 pub mod device;
 mod error;
 mod fd;
+pub mod image;
 pub mod memory;
 #[cfg(all(test, peerbuf_shuttle))]
 mod model;
