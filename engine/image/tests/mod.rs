@@ -1,9 +1,14 @@
-//! Tests of formats, layouts, and foreign descriptions, without Vulkan.
+//! Tests of formats, layouts, foreign descriptions and negotiations, without Vulkan.
 
 mod foreign;
 mod foreign_fuzz;
 mod format;
 mod layout;
+mod negotiate;
+mod negotiate_random;
+mod offers;
+mod renegotiation;
+mod replay;
 
 /// Sebastiano Vigna's splitmix64; the same seed gives the same numbers.
 #[derive(Clone, Debug)]
@@ -30,5 +35,12 @@ impl Random {
 
     fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
+    }
+
+    fn shuffle<T>(&mut self, list: &mut [T]) {
+        for end in (1..list.len()).rev() {
+            // CAST: below a `usize`.
+            list.swap(end, self.below(end as u64 + 1) as usize);
+        }
     }
 }

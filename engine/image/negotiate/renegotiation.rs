@@ -1,0 +1,78 @@
+//! When to negotiate again. Imports nothing of this crate.
+//!
+//! Compositors that sent new layouts whenever something changed made their clients allocate again and again
+//! (cosmic-comp#1928). So an image gets a new layout at once only if an attachment could not use it otherwise; for a
+//! better layout it waits, and longer after each change.
+
+use std::time::Duration;
+
+/// When an image negotiates again: a value beside the image. Times are those of the engine's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renegotiation {
+    /// When a wish for a better layout is due. `None` without one.
+    due: Option<Duration>,
+    /// No change for the better before this.
+    not_before: Duration,
+    /// What `not_before` is moved by at the next change.
+    pause: Duration,
+}
+
+/// What a change of the attachments asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Negotiate before the attachment is used.
+    Now,
+    /// Negotiate at this time or later, between two uses.
+    At(Duration),
+}
+
+impl Renegotiation {
+    /// How long the attachments must have been the same before the image gets a better layout.
+    pub const QUIET: Duration = Duration::from_secs(1);
+    /// The shortest time between two changes for the better. It doubles with each change.
+    pub const FIRST_PAUSE: Duration = Duration::from_secs(2);
+    /// The longest one.
+    pub const LONGEST_PAUSE: Duration = Duration::from_secs(256);
+
+    /// An image whose layout was just negotiated.
+    pub const fn new() -> Self {
+        Self { due: None, not_before: Duration::ZERO, pause: Self::FIRST_PAUSE }
+    }
+
+    /// A device attaches. `takes_part`: it can use the image in the layout that it has, directly or by copies.
+    pub fn attached(&mut self, now: Duration, takes_part: bool) -> When {
+        if takes_part { self.wish(now) } else { When::Now }
+    }
+
+    /// A device detaches; the layout that the others would agree on may be a better one.
+    pub fn detached(&mut self, now: Duration) -> When {
+        self.wish(now)
+    }
+
+    /// Whether it is time to negotiate for a better layout.
+    pub fn is_due(&self, now: Duration) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
+
+    /// The attachments have negotiated. `changed`: the image gets another layout.
+    pub fn negotiated(&mut self, now: Duration, changed: bool) {
+        self.due = None;
+        if changed {
+            self.not_before = now.saturating_add(self.pause);
+            self.pause = self.pause.saturating_mul(2).min(Self::LONGEST_PAUSE);
+        }
+    }
+
+    /// A later change of the attachments puts the wish off: the quiet begins anew.
+    fn wish(&mut self, now: Duration) -> When {
+        let due = now.saturating_add(Self::QUIET).max(self.not_before);
+        self.due = Some(due);
+        When::At(due)
+    }
+}
+
+impl Default for Renegotiation {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,56 @@
+//! When images negotiate again.
+
+use std::time::Duration;
+
+use crate::image::negotiate::{Renegotiation, When};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn an_attachment_that_could_not_use_the_image_does_not_wait() {
+    let mut image = Renegotiation::new();
+    assert_eq!(image.attached(SECOND, false), When::Now);
+    image.negotiated(SECOND, true);
+    assert_eq!(image.attached(SECOND, false), When::Now, "however short ago the last change was");
+}
+
+#[test]
+fn a_better_layout_waits_until_the_attachments_are_the_same_for_a_second() {
+    let mut image = Renegotiation::new();
+    assert!(!image.is_due(SECOND * 100), "without a wish nothing is due, in no frame");
+    assert_eq!(image.attached(SECOND * 5, true), When::At(SECOND * 6));
+    assert!(!image.is_due(SECOND * 5));
+    assert_eq!(image.detached(SECOND * 5 + SECOND / 2), When::At(SECOND * 6 + SECOND / 2));
+    assert!(!image.is_due(SECOND * 6), "put off");
+    assert!(image.is_due(SECOND * 7));
+    image.negotiated(SECOND * 7, false);
+    assert!(!image.is_due(SECOND * 8), "asked once");
+}
+
+#[test]
+fn changes_for_the_better_become_rarer() {
+    let mut image = Renegotiation::new();
+    let mut now = Duration::ZERO;
+    let mut changes = 0;
+    // A device that attaches and detaches all day, ten times a second.
+    while now < SECOND * 86_400 {
+        let _ = image.attached(now, true);
+        if image.is_due(now + SECOND) {
+            changes += 1;
+            image.negotiated(now + SECOND, true);
+        }
+        now += SECOND / 10;
+    }
+    assert!(changes < 360, "{changes}");
+    assert!(changes > 300, "it never ends altogether: {changes}");
+}
+
+#[test]
+fn a_change_that_changes_nothing_does_not_make_the_next_one_later() {
+    let mut image = Renegotiation::new();
+    for round in 0..10 {
+        let now = SECOND * 10 * round;
+        assert_eq!(image.detached(now), When::At(now + SECOND));
+        image.negotiated(now + SECOND, false);
+    }
+}
