@@ -195,6 +195,7 @@ fn a_method_of_a_trait_below_may_be_called() {
 fn words_of_code_outside_of_their_place_are_found() {
     let cases = [
         ("engine/residency/room.rs", "use ash::vk;", "residency knows no Vulkan"),
+        ("engine/image/negotiate/judge.rs", "use ash::vk;", "a negotiation knows no Vulkan"),
         ("engine/memory/heap.rs", "fn f() {\n OwnedFd::from_raw_fd(3) }", "in engine/fd.rs alone"),
         ("engine/memory/heap.rs", "use gpu_allocator::x;", "use it for staging"),
         ("engine/api/c.rs", "extern \"C\" fn f() {}", "the C API is a package of its own"),
