@@ -7,7 +7,7 @@ use super::evidence::Trial;
 use super::objection::Objection;
 use crate::device::DeviceId;
 use crate::image::extent::OutOfRange;
-use crate::image::layout::{ImageLayout, LayoutError, ShapeError};
+use crate::image::layout::{ImageLayout, LayoutError, LinearLayout, ShapeError};
 use crate::image::modifier::Modifier;
 
 /// How an attachment takes part.
@@ -97,8 +97,10 @@ pub enum AgreedLayout {
         /// Its memory planes.
         planes: u8,
     },
-    /// Rows one after the other, in an image or in a buffer.
-    Linear(ImageLayout),
+    /// Rows one after the other, in an image or in a buffer, as peerbuf computes them.
+    Linear(LinearLayout),
+    /// Rows one after the other, where all drivers place them. How many bytes that takes is for the drivers to say.
+    Placed(ImageLayout),
 }
 
 impl fmt::Display for AgreedLayout {
@@ -108,7 +110,10 @@ impl fmt::Display for AgreedLayout {
             Self::Tiled { modifier, planes } => {
                 write!(f, "{modifier}, {planes} memory planes")
             }
-            Self::Linear(layout) => layout.fmt(f),
+            Self::Linear(layout) => {
+                write!(f, "{}, {} bytes", layout.image_layout(), layout.bytes())
+            }
+            Self::Placed(layout) => layout.fmt(f),
         }
     }
 }

@@ -306,7 +306,7 @@ impl<'a, 'b> Attempt<'a, 'b> {
                 modifier: candidate.modifier(),
                 planes: entry.planes,
             }),
-            Rung::LinearTiling => first.and_then(|_| self.tiling()).map(AgreedLayout::Linear),
+            Rung::LinearTiling => first.and_then(|_| self.tiling()),
             Rung::SharedLinear | Rung::SharedBuffer => {
                 first.and_then(|_| self.padded()).map(AgreedLayout::Linear)
             }
@@ -320,22 +320,22 @@ impl<'a, 'b> Attempt<'a, 'b> {
     }
 
     /// Where the drivers place the planes; peerbuf's own layout if they take any.
-    fn tiling(&self) -> Option<ImageLayout> {
+    fn tiling(&self) -> Option<AgreedLayout> {
         let places = self.entries.iter().find_map(|(_, entry)| entry.places.as_ref());
-        let Some(places) = places else { return self.padded() };
-        let fourcc = self.scene.format.fourcc();
-        ImageLayout::new(fourcc, Modifier::LINEAR, self.scene.shape, places).ok()
+        let Some(places) = places else { return self.padded().map(AgreedLayout::Linear) };
+        let (fourcc, shape) = (self.scene.format.fourcc(), self.scene.shape);
+        let layout = ImageLayout::new(fourcc, Modifier::LINEAR, shape, places);
+        layout.ok().map(AgreedLayout::Placed)
     }
 
     /// A linear layout that is padded as all devices inside need it.
-    fn padded(&self) -> Option<ImageLayout> {
+    fn padded(&self) -> Option<LinearLayout> {
         let groups: &[Group<'_>] = &self.scene.groups;
         let inside = self.entries.iter().filter_map(|(group, _)| groups.get(*group));
         let mut padding = self.judged.candidate.padding();
         for group in inside {
             padding = padding.and(group.offer.needs)?;
         }
-        let layout = LinearLayout::new(self.scene.format.fourcc(), self.scene.shape, padding);
-        Some(layout.ok()?.image_layout())
+        LinearLayout::new(self.scene.format.fourcc(), self.scene.shape, padding).ok()
     }
 }

@@ -4,17 +4,19 @@
 //! (cosmic-comp#1928). So an image gets a new layout at once only if an attachment could not use it otherwise; for a
 //! better layout it waits, and longer after each change.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// When an image negotiates again: a value beside the image. Times are those of the engine's clock.
+/// When an image negotiates again: a small value beside the image. Times are those of the engine's clock, and are
+/// rounded up to tenths of a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Renegotiation {
     /// When a wish for a better layout is due. `None` without one.
-    due: Option<Duration>,
+    due: Option<NonZeroU32>,
     /// No change for the better before this.
-    not_before: Duration,
+    not_before: u32,
     /// What `not_before` is moved by at the next change.
-    pause: Duration,
+    pause: u32,
 }
 
 /// What a change of the attachments asks for.
@@ -36,7 +38,8 @@ impl Renegotiation {
 
     /// An image whose layout was just negotiated.
     pub const fn new() -> Self {
-        Self { due: None, not_before: Duration::ZERO, pause: Self::FIRST_PAUSE }
+        // CAST: two seconds in tenths.
+        Self { due: None, not_before: 0, pause: Self::FIRST_PAUSE.as_secs() as u32 * 10 }
     }
 
     /// A device attaches. `takes_part`: it can use the image in the layout that it has, directly or by copies.
@@ -51,23 +54,23 @@ impl Renegotiation {
 
     /// Whether it is time to negotiate for a better layout.
     pub fn is_due(&self, now: Duration) -> bool {
-        self.due.is_some_and(|due| due <= now)
+        self.due.is_some_and(|due| time(due.get()) <= now)
     }
 
     /// The attachments have negotiated. `changed`: the image gets another layout.
     pub fn negotiated(&mut self, now: Duration, changed: bool) {
         self.due = None;
         if changed {
-            self.not_before = now.saturating_add(self.pause);
-            self.pause = self.pause.saturating_mul(2).min(Self::LONGEST_PAUSE);
+            self.not_before = tenths(now).saturating_add(self.pause);
+            self.pause = self.pause.saturating_mul(2).min(tenths(Self::LONGEST_PAUSE));
         }
     }
 
     /// A later change of the attachments puts the wish off: the quiet begins anew.
     fn wish(&mut self, now: Duration) -> When {
-        let due = now.saturating_add(Self::QUIET).max(self.not_before);
-        self.due = Some(due);
-        When::At(due)
+        let due = tenths(now.saturating_add(Self::QUIET)).max(self.not_before).max(1);
+        self.due = NonZeroU32::new(due);
+        When::At(time(due))
     }
 }
 
@@ -75,4 +78,13 @@ impl Default for Renegotiation {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Tenths of a second, rounded up; the end of thirteen years for all that is later.
+fn tenths(time: Duration) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(100)).unwrap_or(u32::MAX)
+}
+
+fn time(tenths: u32) -> Duration {
+    Duration::from_millis(u64::from(tenths) * 100)
 }

@@ -170,7 +170,7 @@ fn linear_is_padded_as_all_devices_need_it() {
     let answer = agreed(&request(&attachments), &mut common(2));
     assert_eq!(answer.agreement.candidate, Candidate::linear(256));
     let AgreedLayout::Linear(layout) = answer.agreement.layout else { panic!("{answer:?}") };
-    assert_eq!(layout.planes()[0].pitch % 768, 0, "{layout}");
+    assert_eq!(layout.image_layout().planes()[0].pitch % 768, 0, "{layout:?}");
     assert!(answer.agreement.passed_over.iter().any(|passed| passed.candidate == tiled(1)));
 }
 

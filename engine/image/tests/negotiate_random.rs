@@ -11,7 +11,8 @@ use crate::image::negotiate::{
     Participation, ProbeRefusal, Rung, Trial, negotiate,
 };
 use crate::image::{
-    ImageOffer, ImageUsage, Limits, LinearLayout, Modifier, Offer, Padding, Shape, TilingOffer,
+    ForeignImage, ImageOffer, ImageUsage, Limits, LinearLayout, Modifier, Offer, Padding, Shape,
+    TilingOffer,
 };
 
 const USAGES: [ImageUsage; 5] = [
@@ -228,11 +229,16 @@ fn check(world: &World, agreement: &Agreement, evidence: &Evidence) {
             }
         }
     }
-    if let AgreedLayout::Linear(layout) = agreement.layout {
+    if let AgreedLayout::Linear(linear) = agreement.layout {
+        let layout = linear.image_layout();
         assert_eq!((layout.fourcc(), layout.shape()), (fourcc(), world.shape));
+        // Each device would also accept the image if another program described it.
+        let is_described = chosen.rung() == Rung::SharedLinear && world.shape.mips == 1;
         for (part, one) in agreement.parts.iter().zip(&world.attachments) {
-            if chosen.rung() == Rung::SharedLinear && shares(&part) {
-                assert_eq!(layout.planes()[0].pitch % one.offer.needs.pitch, 0, "seed {seed}");
+            let row = one.offer.modifier(Modifier::LINEAR);
+            if is_described && shares(&part) && row.is_some_and(|row| row.importable) {
+                let image = ForeignImage { fds: vec![linear.bytes()], ..layout.into() };
+                assert_eq!(image.check(&one.offer), Ok(layout), "seed {seed}: {agreement}");
             }
         }
     }

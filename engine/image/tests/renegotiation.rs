@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::image::ImageLayout;
 use crate::image::negotiate::{Renegotiation, When};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -43,6 +44,20 @@ fn changes_for_the_better_become_rarer() {
     }
     assert!(changes < 360, "{changes}");
     assert!(changes > 300, "it never ends altogether: {changes}");
+}
+
+#[test]
+fn what_an_image_keeps_beside_its_buffer_is_small() {
+    let bytes = size_of::<Renegotiation>() + size_of::<ImageLayout>();
+    assert!(bytes <= 112, "{bytes}: `image_bytes` allows 128");
+}
+
+#[test]
+fn times_beyond_the_clock_never_come() {
+    let mut image = Renegotiation::new();
+    let When::At(due) = image.attached(Duration::MAX, true) else { panic!("it takes part") };
+    assert!(due > SECOND * 60 * 60 * 24 * 365 * 13);
+    assert!(!image.is_due(SECOND));
 }
 
 #[test]

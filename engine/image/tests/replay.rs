@@ -57,7 +57,7 @@ fn cosmic_comp_2664_ccs_of_an_integrated_gpu_becomes_linear() {
         "{text}"
     );
     let AgreedLayout::Linear(layout) = agreement.layout else { panic!("{agreement}") };
-    assert_eq!(layout.planes()[0].pitch, 1920 * 4);
+    assert_eq!(layout.image_layout().planes()[0].pitch, 1920 * 4);
 }
 
 /// A driver that lists no `LINEAR` at all: the same pair falls to a shared buffer, and says why. No format list is
@@ -158,7 +158,7 @@ fn hyprland_16092_a_refused_pitch_is_followed_by_the_next_and_then_by_a_copy() {
     let agreement = settled.expect("an agreement").0.agreement;
     assert_eq!(agreement.candidate, Candidate::linear(1024));
     let AgreedLayout::Linear(layout) = agreement.layout else { panic!("{agreement}") };
-    assert_eq!(layout.planes()[0].pitch, 4096);
+    assert_eq!(layout.image_layout().planes()[0].pitch, 4096);
     let settled = settle(&request, &mut common(2), |_| Err(refusal()));
     let agreement = settled.expect("an agreement").0.agreement;
     assert_eq!(agreement.candidate.rung(), Rung::SharedBuffer);
