@@ -1,4 +1,5 @@
-//! Offers of real drivers, as data, each with its source. What a source does not show is left out, or marked.
+//! Offers of real drivers, as data, each with its source. What a source does not show is left out, or marked. Features
+//! that a source does not state are those of [`ALL`], without storage for what is compressed; limits are made up.
 
 use std::sync::Arc;
 
@@ -45,8 +46,8 @@ fn of_rows(rows: Rows) -> Offer {
     Offer { modifiers: modifiers.collect(), own_image: Some(own), ..Offer::default() }
 }
 
-/// RADV on Renoir (gfx9), AR24: swaywm/wlroots#2771, a log of 2021-06-29. It counts eight modifiers. The first four are
-/// shown; `LINEAR` is the last one of every RADV list.
+/// RADV on Renoir (gfx9), XB24: swaywm/wlroots#2771, a log of 2021-06-29. It counts eight modifiers and the excerpt shows
+/// four; `LINEAR`, with which Mesa's list of every generation ends, is added.
 pub(super) fn radv_renoir() -> Offer {
     of_rows(&[
         (0x0200_0004_4051_ba01, 2, DRAWN_AND_SAMPLED),
@@ -67,8 +68,8 @@ pub(super) fn radv_gfx11() -> Offer {
     ])
 }
 
-/// NVIDIA's driver, BGRA8: russelltg/wl-screenrec#95 has the Vulkan rows with one plane each and all features;
-/// NVIDIA/egl-wayland#90 the row of `LINEAR` (545.23.06: texture yes, render no).
+/// NVIDIA's driver, BGRA8: russelltg/wl-screenrec#95 has the first four Vulkan rows, with one plane each and all
+/// features; NVIDIA/egl-wayland#90 the others and `LINEAR` (545.23.06, by EGL: texture yes, render no).
 pub(super) fn nvidia_545() -> Offer {
     of_rows(&[
         (0x0300_0000_0060_6015, 1, ALL),
@@ -81,8 +82,8 @@ pub(super) fn nvidia_545() -> Offer {
     ])
 }
 
-/// RTX 3060 Ti, 610.43.03: ensky0/tildaz#277 counts twelve modifiers, and `LINEAR` is none of them. Half of the twelve
-/// are those of the other source.
+/// RTX 3060 Ti, 610.43.03: ensky0/tildaz#277 counts twelve modifiers, uses 0x0300000000606010, and `LINEAR` is none of
+/// them. The other rows are those of [`nvidia_545`].
 pub(super) fn nvidia_610() -> Offer {
     let mut offer = nvidia_545();
     offer.modifiers.retain(|offered| !offered.modifier.is_linear());
@@ -122,7 +123,7 @@ pub(super) fn anv_dg2() -> Offer {
     ])
 }
 
-/// PanVK: `panvk_vX_physical_device.c` of Mesa 26 lists `LINEAR` alone, and has one layer of such images
+/// PanVK: Mesa's `panvk_vX_physical_device.c` lists `LINEAR` alone, unless AFBC is asked for; such images have one layer
 /// (`panvk_image_get_explicit_mod`).
 pub(super) fn panvk() -> Offer {
     of_rows(&[(0, 1, ALL)])
