@@ -24,7 +24,16 @@ pub struct ForeignPlane {
     pub pitch: u64,
 }
 
-/// An image as another program describes it, in plain numbers: by EGL, GBM, V4L2, PipeWire or linux-dmabuf.
+/// An image as another program describes it, in plain numbers.
+///
+/// | here | EGL | GBM | V4L2 | PipeWire | linux-dmabuf |
+/// |---|---|---|---|---|---|
+/// | `fourcc` | `EGL_LINUX_DRM_FOURCC_EXT` | `gbm_bo_get_format` | of `pixelformat`, which has codes of its own | of `SPA_FORMAT_VIDEO_format` | `format` |
+/// | `modifier` | `EGL_DMA_BUF_PLANE0_MODIFIER_HI_EXT`, `…_LO_EXT` | `gbm_bo_get_modifier` | 0 for formats that are not tiled | `SPA_FORMAT_VIDEO_modifier` | `modifier_hi`, `modifier_lo` |
+/// | `width`, `height` | `EGL_WIDTH`, `EGL_HEIGHT` | `gbm_bo_get_width`, `…_height` | `width`, `height` | `SPA_FORMAT_VIDEO_size` | `width`, `height` |
+/// | `offset` | `EGL_DMA_BUF_PLANE0_OFFSET_EXT` | `gbm_bo_get_offset` | `data_offset`; further planes of one buffer follow | `spa_data::mapoffset` + `spa_chunk::offset` | `offset` |
+/// | `pitch` | `EGL_DMA_BUF_PLANE0_PITCH_EXT` | `gbm_bo_get_stride_for_plane` | `bytesperline` | `spa_chunk::stride` | `stride` |
+/// | fds | `EGL_DMA_BUF_PLANE0_FD_EXT` | `gbm_bo_get_fd_for_plane` | `VIDIOC_EXPBUF` | `spa_data::fd` | `fd` |
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ForeignImage {
     /// The fourcc.
