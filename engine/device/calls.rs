@@ -30,6 +30,10 @@ pub enum Call {
     CreateBuffer,
     /// `vkBindBufferMemory`.
     BindBufferMemory,
+    /// `vkCreateImage`.
+    CreateImage,
+    /// `vkBindImageMemory`.
+    BindImageMemory,
     /// `vkMapMemory`.
     MapMemory,
     /// `vkQueueSubmit`.
@@ -67,6 +71,8 @@ impl Call {
         Self::GetHandleProperties,
         Self::CreateBuffer,
         Self::BindBufferMemory,
+        Self::CreateImage,
+        Self::BindImageMemory,
         Self::MapMemory,
         Self::QueueSubmit,
         Self::WaitSemaphores,
@@ -91,6 +97,8 @@ impl Call {
             Self::GetHandleProperties => "vkGetMemoryFdPropertiesKHR",
             Self::CreateBuffer => "vkCreateBuffer",
             Self::BindBufferMemory => "vkBindBufferMemory",
+            Self::CreateImage => "vkCreateImage",
+            Self::BindImageMemory => "vkBindImageMemory",
             Self::MapMemory => "vkMapMemory",
             Self::QueueSubmit => "vkQueueSubmit",
             Self::WaitSemaphores => "vkWaitSemaphores",

@@ -41,6 +41,7 @@ pub(crate) struct DeviceInner {
     pub(super) semaphore_fd: Option<khr::external_semaphore_fd::Device>,
     pub(super) dma_buf: bool,
     pub(super) foreign_queue_family: bool,
+    pub(super) image_modifiers: bool,
     pub(super) memory_priority: bool,
     /// Whether routes are proved on it, and nothing else is done.
     pub(super) probe: bool,
@@ -164,6 +165,11 @@ impl DeviceInner {
     /// Whether `VK_EXT_queue_family_foreign` is enabled.
     pub(crate) fn has_foreign_queue_family(&self) -> bool {
         self.foreign_queue_family
+    }
+
+    /// Whether `VK_EXT_image_drm_format_modifier` is enabled.
+    pub(crate) fn has_image_modifiers(&self) -> bool {
+        self.image_modifiers
     }
 
     /// Counts an import of that type, until [`DeviceInner::forget_import`].

@@ -97,13 +97,14 @@ impl DeviceInner {
     }
 
     /// The extensions for sharing that are enabled.
-    fn sharing_extensions(&self) -> SmallVec<[&'static CStr; 5]> {
+    fn sharing_extensions(&self) -> SmallVec<[&'static CStr; 6]> {
         let enabled = [
             (self.memory_fd.is_some(), khr::external_memory_fd::NAME),
             (self.dma_buf, ext::external_memory_dma_buf::NAME),
             (self.memory_host.is_some(), ext::external_memory_host::NAME),
             (self.semaphore_fd.is_some(), khr::external_semaphore_fd::NAME),
             (self.foreign_queue_family, ext::queue_family_foreign::NAME),
+            (self.image_modifiers, ext::image_drm_format_modifier::NAME),
         ];
         enabled.into_iter().filter_map(|(enabled, name)| enabled.then_some(name)).collect()
     }
@@ -178,6 +179,7 @@ impl DeviceInner {
                 .then(|| khr::external_semaphore_fd::Device::new(instance, &raw)),
             dma_buf: has(ext::external_memory_dma_buf::NAME),
             foreign_queue_family: has(ext::queue_family_foreign::NAME),
+            image_modifiers: has(ext::image_drm_format_modifier::NAME),
             memory_priority: has(ext::memory_priority::NAME),
             probe,
             imports: Default::default(),

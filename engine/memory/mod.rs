@@ -8,7 +8,7 @@
 //! ```text
 //!  Provider ──allocates──► Allocation ──cut by Pool──► Slab, slots ─┐
 //!                              │  └───────whole──────────────────────┴──► Backing
-//!                              └─ View per device (one import, one VkBuffer)
+//!                              └─ View per device (one import, one VkBuffer; images bound to it)
 //! ```
 //!
 //! An *allocation* is one fixed, exportable piece of memory: what an fd names. Each device that uses it has
@@ -28,6 +28,7 @@ mod allocation_import;
 mod allocation_views;
 mod backing;
 mod block;
+mod bound_image;
 mod candidates;
 mod claim_queue;
 mod device_set;
@@ -40,6 +41,7 @@ mod group_account;
 mod heap;
 mod host;
 mod host_copy;
+mod image_spec;
 mod import_kind;
 mod import_ledger;
 mod imports;
@@ -77,6 +79,7 @@ pub(crate) use allocation::Allocation;
 pub(crate) use allocation_host::HostWait;
 pub(crate) use allocation_import::ForeignFile;
 pub(crate) use backing::{Backing, Content};
+pub(crate) use bound_image::{BoundImage, UnboundImage};
 pub(crate) use candidates::{
     candidates, has_host_only_memory, host_exports, is_coherent_with_caches,
 };
@@ -87,6 +90,7 @@ pub(crate) use group_account::{Charge, GroupId};
 pub(crate) use heap::vram_heap;
 pub(crate) use host::HOST_GRANULE;
 pub(crate) use host_copy::{copy_by_host, zero_by_host};
+pub(crate) use image_spec::{ImageSpec, PlaneStart, Tiling};
 pub(crate) use import_kind::ImportKind;
 pub(crate) use import_ledger::import_heap;
 pub(crate) use imports::{GiveBack, Imports, Pass};

@@ -37,6 +37,8 @@ pub(crate) struct View {
     pub(super) handle: HandleType,
     /// The memory is dedicated to the buffer, so no second buffer can be bound to it.
     pub(super) dedicated: bool,
+    /// The memory is the device's alone: no other device sees it, and it cannot be exported.
+    pub(super) private: bool,
     /// The ledger that counts it, and as what, if the memory is another device's, or that of an fd or address. The host
     /// never maps such memory through this device.
     pub(super) imported: Option<(Arc<ImportLedger>, DomainKind)>,
@@ -88,13 +90,18 @@ impl View {
         self.dedicated
     }
 
-    /// Checks that a buffer with these requirements fits into the memory at `offset`.
+    /// Whether the memory is the device's alone.
+    pub(crate) fn is_private(&self) -> bool {
+        self.private
+    }
+
+    /// Checks that a buffer, or an image, with these requirements fits into the memory at `offset`.
     pub(crate) fn check_fits(&self, offset: u64, needs: vk::MemoryRequirements) -> Result<()> {
         let room = self.memory_size.saturating_sub(offset);
         if needs.size > room || needs.memory_type_bits & (1 << self.memory_type) == 0 {
             return Err(Error::Unsupported {
                 device: self.device.name().to_owned(),
-                missing: format!("room for such a buffer: {} bytes of {room}", needs.size),
+                missing: format!("room for {} bytes: {room} are left", needs.size),
             });
         }
         Ok(())

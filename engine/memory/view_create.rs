@@ -72,9 +72,8 @@ impl View {
         exports: vk::ExternalMemoryHandleTypeFlags,
     ) -> Result<Self, ViewError> {
         let mut view = Self::with_buffer(device, size, handle)?;
-        let requirements = view.requirements();
         view.memory_type = view.choose_type(kind).ok_or(ViewError::NoMemoryType)?;
-        view.memory_size = requirements.size;
+        (view.memory_size, view.private) = (view.requirements().size, exports.is_empty());
         let mut priority =
             vk::MemoryPriorityAllocateInfoEXT::default().priority(priority.value(kind));
         let priority = device.has_memory_priority().then_some(&mut priority);
@@ -225,6 +224,7 @@ impl View {
             memory_type: 0,
             handle,
             dedicated: device.adapter().external_buffer(handle).dedicated_only,
+            private: false,
             imported: None,
             mapped: OnceLock::new(),
             host_memory: None,

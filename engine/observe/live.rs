@@ -16,6 +16,8 @@ pub enum Object {
     Allocation,
     /// A device's view of an allocation: one `VkDeviceMemory` with its `VkBuffer`.
     View,
+    /// A `VkImage` of peerbuf's.
+    Image,
     /// A [`crate::SharedBuffer`], all its handles counted as one.
     Buffer,
     /// An [`crate::Attachment`].
@@ -36,6 +38,7 @@ impl Object {
         Self::Device,
         Self::Allocation,
         Self::View,
+        Self::Image,
         Self::Buffer,
         Self::Attachment,
         Self::Mapping,

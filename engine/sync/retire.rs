@@ -12,7 +12,7 @@ use super::primitive::atomic::{AtomicUsize, Ordering};
 use crate::device::DeviceId;
 use crate::error::{Error, Result};
 use crate::memory::staging::StagingBuffer;
-use crate::memory::{Backing, DomainId, GroupId, View};
+use crate::memory::{Backing, BoundImage, DomainId, GroupId, View};
 
 /// Memory that is freed once its last fence has signalled; the memory that fences of a lost device name, once
 /// nothing submitted to that device is in use ([`Fence::is_released`]).
@@ -51,6 +51,8 @@ pub(crate) enum Retired {
     #[expect(dead_code, reason = "held only to be dropped at the right time")]
     Staging(StagingBuffer),
     View(Box<View>),
+    #[expect(dead_code, reason = "held only to be dropped at the right time")]
+    Image(BoundImage),
 }
 
 impl Retired {
