@@ -8,6 +8,7 @@ use ash::vk;
 
 use super::external::{ExternalBuffers, ExternalSemaphores};
 use super::handle_type::{HandleType, Uuid};
+use super::image_formats::ImageCache;
 use super::instance::Instance;
 use super::quirks::{self, Effect};
 use super::selector::{AdapterKind, DrmNode, PciAddress};
@@ -67,6 +68,8 @@ pub(super) struct Facts {
     pub(super) extensions: Vec<&'static CStr>,
     pub(super) missing: Vec<&'static str>,
     pub(super) read_error: Option<Error>,
+    /// What was asked about images so far.
+    pub(super) images: ImageCache,
 }
 
 impl Adapter {

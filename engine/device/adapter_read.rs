@@ -9,6 +9,7 @@ use ash::{ext, khr, vk};
 use super::adapter::{Adapter, Facts, Heap, MemoryType};
 use super::external::{self, ExternalBuffers};
 use super::handle_type::{HandleType, Uuid};
+use super::image_formats::ImageCache;
 use super::instance::{API_VERSION, Instance};
 use super::quirks::{self, Effect};
 use super::selector::{AdapterKind, DrmNode, PciAddress};
@@ -162,6 +163,7 @@ impl Facts {
             extensions: vec![],
             missing: vec![],
             read_error: None,
+            images: ImageCache::default(),
         }
     }
 }
@@ -194,12 +196,7 @@ fn buffer_abilities(
 ) -> [ExternalBuffers; HandleType::ALL.len()] {
     std::array::from_fn(|index| {
         let handle = HandleType::ALL[index];
-        let extension = match handle {
-            HandleType::DmaBuf => ext::external_memory_dma_buf::NAME,
-            HandleType::OpaqueFd => khr::external_memory_fd::NAME,
-            HandleType::HostPointer => ext::external_memory_host::NAME,
-        };
-        if !extensions.contains(&extension) {
+        if !extensions.contains(&extension_of(handle)) {
             return ExternalBuffers {
                 handle,
                 exportable: false,
@@ -214,6 +211,15 @@ fn buffer_abilities(
         }
         row
     })
+}
+
+/// The extension by which memory is shared as handles of a type.
+pub(super) const fn extension_of(handle: HandleType) -> &'static CStr {
+    match handle {
+        HandleType::DmaBuf => ext::external_memory_dma_buf::NAME,
+        HandleType::OpaqueFd => khr::external_memory_fd::NAME,
+        HandleType::HostPointer => ext::external_memory_host::NAME,
+    }
 }
 
 pub(super) fn text(name: Result<&CStr, std::ffi::FromBytesUntilNulError>) -> String {

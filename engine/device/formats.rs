@@ -45,8 +45,24 @@ impl Adapter {
     ///
     /// `DRM_FORMAT_MOD_INVALID` is left out, since it has no meaning across devices (Smithay#1767).
     pub fn format_modifiers(&self, fourcc: DrmFourcc) -> Vec<FormatModifier> {
-        let extension = ash::ext::image_drm_format_modifier::NAME;
         let Some(format) = vulkan_format(fourcc) else { return vec![] };
+        self.modifier_rows(format)
+            .into_iter()
+            .map(|row| FormatModifier {
+                modifier: row.drm_format_modifier.into(),
+                planes: row.drm_format_modifier_plane_count,
+                features: row.drm_format_modifier_tiling_features,
+            })
+            .filter(|row| row.modifier != DrmModifier::Invalid)
+            .collect()
+    }
+
+    /// The driver's list of modifiers for a format; empty without `VK_EXT_image_drm_format_modifier`.
+    pub(super) fn modifier_rows(
+        &self,
+        format: vk::Format,
+    ) -> Vec<vk::DrmFormatModifierPropertiesEXT> {
+        let extension = ash::ext::image_drm_format_modifier::NAME;
         if !self.device_extensions().contains(&extension) {
             return vec![];
         }
@@ -58,14 +74,7 @@ impl Adapter {
         self.query_format(format, &mut list);
         let count = list.drm_format_modifier_count as usize;
         rows.truncate(count);
-        rows.into_iter()
-            .map(|row: vk::DrmFormatModifierPropertiesEXT| FormatModifier {
-                modifier: row.drm_format_modifier.into(),
-                planes: row.drm_format_modifier_plane_count,
-                features: row.drm_format_modifier_tiling_features,
-            })
-            .filter(|row| row.modifier != DrmModifier::Invalid)
-            .collect()
+        rows
     }
 
     fn query_format(

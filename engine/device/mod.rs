@@ -29,6 +29,7 @@ mod formats;
 mod handle_type;
 mod heap_budget;
 mod id;
+mod image_formats;
 mod in_flight;
 mod inner;
 mod instance;
@@ -56,6 +57,9 @@ pub use external::{ExternalBuffers, ExternalSemaphores};
 pub use formats::{FormatModifier, vulkan_format};
 pub use handle_type::{HandleType, Uuid};
 pub use id::DeviceId;
+pub use image_formats::{
+    ExternalImages, ImageFormats, ImageLimits, ImageRefusal, ModifierImages, TilingImages,
+};
 pub use instance::{Loader, Message, MessageSink, Validation, instance_extensions};
 pub use queue_lock::QueueLock;
 pub use selector::{AdapterKind, AdapterSelector, DrmNode, ParseSelectorError, PciAddress};
