@@ -92,8 +92,8 @@ impl UnboundImage {
         handle: Option<HandleType>,
     ) -> Result<Self> {
         const CALL: Call = Call::CreateImage;
-        spec.check(device, handle)?;
-        let raw = device.calls().enter(CALL).and_then(|()| create(device, spec, handle));
+        let usage = spec.check(device, handle)?;
+        let raw = device.calls().enter(CALL).and_then(|()| create(device, spec, usage, handle));
         let raw = raw.map_err(|code| device.error(CALL.name(), code))?;
         device.live().born(Object::Image);
         // INVARIANT: just created.
@@ -188,10 +188,11 @@ impl BoundImage {
 fn create(
     device: &DeviceInner,
     spec: &ImageSpec<'_>,
+    usage: vk::ImageUsageFlags,
     handle: Option<HandleType>,
 ) -> Result<vk::Image, vk::Result> {
     let (mut external, mut explicit);
-    let view_formats = spec.view_formats();
+    let view_formats = spec.views();
     let mut list = vk::ImageFormatListCreateInfo::default().view_formats(&view_formats);
     let mut info = vk::ImageCreateInfo::default()
         .flags(spec.flags())
@@ -202,7 +203,7 @@ fn create(
         .array_layers(spec.layers)
         .samples(vk::SampleCountFlags::TYPE_1)
         .tiling(spec.vulkan_tiling())
-        .usage(spec.usage)
+        .usage(usage)
         .sharing_mode(vk::SharingMode::EXCLUSIVE)
         .initial_layout(vk::ImageLayout::UNDEFINED);
     if !spec.plane_formats.is_empty() {

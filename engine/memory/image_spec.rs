@@ -1,11 +1,9 @@
 //! What a raw image is to be, and whether its device can have it.
 //!
-//! Vulkan: `VkImageCreateInfo`, `vkGetPhysicalDeviceImageFormatProperties2`.
-#![expect(unsafe_code, reason = "an image format query of the Vulkan instance")]
+//! Vulkan: `VkImageCreateInfo`.
 
 use ash::vk;
 
-use crate::device::quirks::Effect;
 use crate::device::{DeviceInner, HandleType};
 use crate::error::{Error, Result};
 
@@ -56,9 +54,10 @@ impl ImageSpec<'_> {
         }
     }
 
-    /// The formats of views: that of the image, and those of its planes.
-    pub(super) fn view_formats(&self) -> Vec<vk::Format> {
-        [self.format].into_iter().chain(self.plane_formats.iter().copied()).collect()
+    /// The formats of views, if views have other formats than the image: its own, and those of its planes.
+    pub(super) fn views(&self) -> Vec<vk::Format> {
+        let own = [self.format].into_iter().filter(|_| !self.plane_formats.is_empty());
+        own.chain(self.plane_formats.iter().copied()).collect()
     }
 
     pub(super) fn vulkan_tiling(&self) -> vk::ImageTiling {
@@ -70,114 +69,65 @@ impl ImageSpec<'_> {
     }
 
     /// Checks that `device` can have such an image: over memory that is shared as `handle`, or over memory of its own.
+    /// Returns the usages that its driver was asked for, which are at least those of the image.
     ///
-    /// After that, `vkCreateImage` breaks no rule about limits (VUID-VkImageCreateInfo-imageCreateMaxMipLevels-02251,
-    /// -extent-02252, -extent-02253, -mipLevels-02255, -arrayLayers-02256).
+    /// After that, `vkCreateImage` with these usages breaks no rule about limits
+    /// (VUID-VkImageCreateInfo-imageCreateMaxMipLevels-02251, -extent-02252, -extent-02253, -mipLevels-02255,
+    /// -arrayLayers-02256, -mipLevels-00958).
     ///
     /// # Errors
     ///
     /// [`Error::Unsupported`], with what is missing.
-    pub(super) fn check(&self, device: &DeviceInner, handle: Option<HandleType>) -> Result<()> {
+    pub(super) fn check(
+        &self,
+        device: &DeviceInner,
+        handle: Option<HandleType>,
+    ) -> Result<vk::ImageUsageFlags> {
         let refuse = |missing: String| Error::Unsupported {
             device: device.name().to_owned(),
             missing: format!("{:?} images, {:?}: {missing}", self.format, self.vulkan_tiling()),
         };
-        if matches!(self.tiling, Tiling::Modifier { .. }) && !device.has_image_modifiers() {
-            return Err(refuse("VK_EXT_image_drm_format_modifier".into()));
-        }
-        let vk::Extent2D { width, height } = self.extent;
-        if width == 0 || height == 0 || self.mips == 0 || self.layers == 0 || self.usage.is_empty()
-        {
-            return Err(refuse(format!(
-                "a size or usage of nothing ({width}×{height}, {} levels, {} layers, {:?})",
-                self.mips, self.layers, self.usage
-            )));
-        }
-        let (limits, external) = match (self.query(device, handle), handle) {
-            // The driver imports such memory and reports that it does not. It is proved with texels.
-            (Err(_), Some(HandleType::HostPointer))
-                if device.adapter().has_quirk(Effect::HostImportUnreported) =>
-            {
-                self.query(device, None)
+        let formats = device.adapter().image_formats(self.format, self.usage, &self.views());
+        let images = match self.tiling {
+            Tiling::Optimal => &formats.optimal,
+            Tiling::Linear => &formats.linear,
+            Tiling::Modifier { .. } if !device.has_image_modifiers() => {
+                return Err(refuse("the extension VK_EXT_image_drm_format_modifier".into()));
             }
-            (other, _) => other,
+            Tiling::Modifier { modifier, planes } => {
+                let mut listed = formats.modifiers.iter();
+                let listed = listed.find(|listed| listed.modifier == modifier);
+                let listed = listed
+                    .ok_or_else(|| refuse(format!("the modifier {modifier:#x} for such uses")))?;
+                // VUID-VkImageDrmFormatModifierExplicitCreateInfoEXT-drmFormatModifierPlaneCount-02265.
+                if listed.planes as usize != planes.len() {
+                    let (own, given) = (listed.planes, planes.len());
+                    return Err(refuse(format!("{given} memory planes; the driver has {own}")));
+                }
+                &listed.images
+            }
+        };
+        if !images.missing.is_empty() {
+            return Err(refuse(format!("{:?}", images.missing)));
         }
-        .map_err(|code| refuse(format!("vkGetPhysicalDeviceImageFormatProperties2: {code:?}")))?;
-        let most = limits.max_extent;
-        if width > most.width
-            || height > most.height
-            || self.mips > limits.max_mip_levels
-            || self.mips > u32::BITS - width.max(height).leading_zeros()
-            || self.layers > limits.max_array_layers
-        {
+        let external = handle.map(|handle| images.external(handle));
+        let limits = external.map_or(images.limits, |external| external.limits);
+        let most = limits.map_err(|refusal| refuse(refusal.to_string()))?;
+        let vk::Extent2D { width, height } = self.extent;
+        let levels = u32::BITS - width.max(height).leading_zeros();
+        let fits = (1..=most.width).contains(&width)
+            && (1..=most.height).contains(&height)
+            && (1..=most.mips.min(levels)).contains(&self.mips)
+            && (1..=most.layers).contains(&self.layers);
+        if !fits {
             return Err(refuse(format!(
                 "{width}×{height} with {} levels and {} layers; it allows {}×{}, {}, {}",
-                self.mips,
-                self.layers,
-                most.width,
-                most.height,
-                limits.max_mip_levels,
-                limits.max_array_layers
+                self.mips, self.layers, most.width, most.height, most.mips, most.layers
             )));
         }
-        if external.contains(vk::ExternalMemoryFeatureFlags::DEDICATED_ONLY) {
-            return Err(refuse("over memory that is not dedicated to the image".into()));
+        if external.is_some_and(|external| external.dedicated) {
+            return Err(refuse("images over memory that is not dedicated to them".into()));
         }
-        Ok(())
-    }
-
-    /// What the driver says of such images.
-    fn query(
-        &self,
-        device: &DeviceInner,
-        handle: Option<HandleType>,
-    ) -> Result<(vk::ImageFormatProperties, vk::ExternalMemoryFeatureFlags), vk::Result> {
-        let (mut external, mut modifier_info);
-        let view_formats = self.view_formats();
-        let mut list = vk::ImageFormatListCreateInfo::default().view_formats(&view_formats);
-        let mut info = vk::PhysicalDeviceImageFormatInfo2::default()
-            .format(self.format)
-            .ty(vk::ImageType::TYPE_2D)
-            .tiling(self.vulkan_tiling())
-            .usage(self.usage)
-            .flags(self.flags());
-        if !self.plane_formats.is_empty() {
-            info = info.push_next(&mut list);
-        }
-        if let Some(handle) = handle {
-            external = vk::PhysicalDeviceExternalImageFormatInfo::default();
-            external.handle_type = handle.vk();
-            info = info.push_next(&mut external);
-        }
-        if let Tiling::Modifier { modifier, .. } = self.tiling {
-            modifier_info = vk::PhysicalDeviceImageDrmFormatModifierInfoEXT::default()
-                .drm_format_modifier(modifier)
-                .sharing_mode(vk::SharingMode::EXCLUSIVE);
-            info = info.push_next(&mut modifier_info);
-        }
-        let mut features = vk::ExternalImageFormatProperties::default();
-        let mut out = vk::ImageFormatProperties2::default();
-        if handle.is_some() {
-            out = out.push_next(&mut features);
-        }
-        let adapter = device.adapter();
-        // SAFETY: the physical device belongs to the live instance; the chain has a modifier exactly if the tiling is
-        // one (VUID-VkPhysicalDeviceImageFormatInfo2-tiling-02249), and a list of formats if flags and tiling ask for it
-        // (VUID-VkPhysicalDeviceImageFormatInfo2-tiling-02313); the usage is not empty, which `check` has found.
-        unsafe {
-            adapter.instance().raw().get_physical_device_image_format_properties2(
-                adapter.physical(),
-                &info,
-                &mut out,
-            )
-        }?;
-        let limits = out.image_format_properties;
-        let external = features.external_memory_properties.external_memory_features;
-        let able = handle.is_none()
-            || external.intersects(
-                vk::ExternalMemoryFeatureFlags::EXPORTABLE
-                    | vk::ExternalMemoryFeatureFlags::IMPORTABLE,
-            );
-        if able { Ok((limits, external)) } else { Err(vk::Result::ERROR_FORMAT_NOT_SUPPORTED) }
+        Ok(images.usage)
     }
 }
