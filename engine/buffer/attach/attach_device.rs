@@ -298,7 +298,7 @@ fn request_for<'a>(
         home,
         placement: buffer.placement(),
         size: buffer.size,
-        dedicated: false,
+        dedicated: buffer.usage.is_dedicated(),
         private: false,
         sparing: false,
         sharers: matrix.sharers(),

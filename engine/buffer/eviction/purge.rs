@@ -101,7 +101,7 @@ impl SharedBuffer {
                 home: &home,
                 placement,
                 size,
-                dedicated: false,
+                dedicated: buffer.usage.is_dedicated(),
                 private: buffer.is_private(),
                 sparing: false,
                 sharers: matrix.sharers(),

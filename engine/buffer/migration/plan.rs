@@ -98,7 +98,7 @@ impl<'a> Plan<'a> {
             home,
             placement,
             size: buffer.size,
-            dedicated: false,
+            dedicated: buffer.usage.is_dedicated(),
             // The old or the new home device has to see both places.
             private: buffer.is_private() && matrix.home_was(home),
             sparing: only.is_some(),

@@ -5,9 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use ash::vk;
-
-use super::creation_flags::CreationFlags;
+use super::creation_flags::{CreationFlags, UsageAndMemory};
 use super::return_backoff::ReturnBackoff;
 use super::set_ref::SetRef;
 use super::status::Status;
@@ -52,7 +50,7 @@ pub(crate) struct BufferInner {
     /// The reservation: the one lock of the buffer (kernel: `dma_resv`).
     pub(in crate::buffer) reservation: Reservation<State>,
     slot: SlotId,
-    pub(in crate::buffer) usage: vk::BufferUsageFlags,
+    pub(in crate::buffer) usage: UsageAndMemory,
     id: u64,
 }
 
@@ -92,7 +90,7 @@ pub(in crate::buffer) struct Made {
     pub(in crate::buffer) id: u64,
     pub(in crate::buffer) home: DeviceId,
     pub(in crate::buffer) size: u64,
-    pub(in crate::buffer) usage: vk::BufferUsageFlags,
+    pub(in crate::buffer) usage: UsageAndMemory,
     pub(in crate::buffer) flags: CreationFlags,
     /// Whether its backing is in another domain than the one it prefers.
     pub(in crate::buffer) is_displaced: bool,

@@ -1,6 +1,9 @@
-//! The constant properties of a buffer, in one byte.
+//! The constant properties of a buffer, in one byte; its usages, and what its memory must be, in one word.
+
+use ash::vk;
 
 use crate::buffer::state::{bits_of, priority_of};
+use crate::device::SHARED_BUFFER_USAGE;
 use crate::memory::Placement;
 use crate::residency::Priority;
 
@@ -74,10 +77,43 @@ impl CreationFlags {
     }
 }
 
+/// The usages of a buffer, and whether it needs an allocation of its own: a property in a bit that no usage has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::buffer) struct UsageAndMemory(u32);
+
+const DEDICATED: u32 = 1 << 31;
+
+const _: () = assert!(SHARED_BUFFER_USAGE.as_raw() & DEDICATED == 0, "the bit is free");
+
+impl UsageAndMemory {
+    /// The usages are among those of shared buffers.
+    pub(super) fn new(usage: vk::BufferUsageFlags, dedicated: bool) -> Self {
+        Self(usage.as_raw() & !DEDICATED | if dedicated { DEDICATED } else { 0 })
+    }
+
+    /// The usages.
+    pub(in crate::buffer) fn usage(self) -> vk::BufferUsageFlags {
+        vk::BufferUsageFlags::from_raw(self.0 & !DEDICATED)
+    }
+
+    /// Whether each backing is an allocation of its own.
+    pub(in crate::buffer) fn is_dedicated(self) -> bool {
+        self.0 & DEDICATED != 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::BufferDescriptor;
+
+    #[test]
+    fn usages_and_memory_are_kept_in_one_word() {
+        for dedicated in [false, true] {
+            let kept = UsageAndMemory::new(SHARED_BUFFER_USAGE, dedicated);
+            assert_eq!((kept.usage(), kept.is_dedicated()), (SHARED_BUFFER_USAGE, dedicated));
+        }
+    }
 
     #[test]
     fn flags_keep_every_property_of_the_descriptor() {

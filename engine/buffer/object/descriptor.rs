@@ -6,7 +6,7 @@ use ash::vk;
 
 use super::buffer::Buffers;
 use super::client_group::ClientGroup;
-use super::creation_flags::CreationFlags;
+use super::creation_flags::{CreationFlags, UsageAndMemory};
 use crate::device::SHARED_BUFFER_USAGE;
 use crate::error::{Error, Result};
 use crate::memory::{GroupId, Placement};
@@ -30,6 +30,7 @@ pub struct BufferDescriptor {
     priority: Priority,
     discardable: bool,
     private: bool,
+    dedicated: bool,
     client: Option<ClientGroup>,
 }
 
@@ -46,6 +47,7 @@ impl BufferDescriptor {
             priority: Priority::default(),
             discardable: false,
             private: false,
+            dedicated: false,
             client: None,
         }
     }
@@ -108,6 +110,16 @@ impl BufferDescriptor {
         self
     }
 
+    /// Gives it an allocation of its own wherever it is, whatever its size. No other buffer shares its memory.
+    ///
+    /// Such a buffer begins at byte 0 of its memory, and its export needs no move. Allocating it costs calls into the driver,
+    /// and takes whole pages.
+    #[must_use]
+    pub fn dedicated(mut self) -> Self {
+        self.dedicated = true;
+        self
+    }
+
     /// Charges the buffer to a client group: the bytes that it uses are counted there, in whichever domain,
     /// and limited by the group's cap.
     #[must_use]
@@ -156,6 +168,15 @@ impl BufferDescriptor {
     pub(in crate::buffer) fn flags(&self) -> CreationFlags {
         let flags = [self.peer_to_peer, self.discardable, self.name.is_some(), self.private];
         CreationFlags::new(self.placement, self.priority, flags)
+    }
+
+    /// The usages, and whether its memory is its own, in one word.
+    pub(in crate::buffer) fn usage_and_memory(&self) -> UsageAndMemory {
+        UsageAndMemory::new(self.usage, self.dedicated)
+    }
+
+    pub(in crate::buffer) fn is_dedicated(&self) -> bool {
+        self.dedicated
     }
 
     pub(in crate::buffer) fn prioritised(&self) -> Priority {

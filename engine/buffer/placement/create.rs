@@ -39,7 +39,7 @@ impl SharedBuffer {
             home,
             placement,
             size,
-            dedicated: false,
+            dedicated: descriptor.is_dedicated(),
             private: descriptor.is_private(),
             sparing: false,
             sharers: set.core.predicted_sharers(home.id(), size, id),
@@ -87,7 +87,7 @@ impl SharedBuffer {
             id: own_id.unwrap_or_else(|| set.ids.next()),
             home,
             size: descriptor.size(),
-            usage: descriptor.usages(),
+            usage: descriptor.usage_and_memory(),
             flags: descriptor.flags(),
             is_displaced: own_id.is_some() && domain != preferred,
             name: descriptor.into_name(),
@@ -103,11 +103,13 @@ impl SharedBuffer {
     /// The descriptor that the buffer was created with.
     pub fn descriptor(&self) -> BufferDescriptor {
         let flags = self.0.flags;
-        let descriptor = BufferDescriptor::new(self.0.size).usage(self.0.usage);
+        let descriptor = BufferDescriptor::new(self.0.size).usage(self.0.usage.usage());
         let descriptor = descriptor.placement(flags.placement()).priority(flags.priority());
         let descriptor = descriptor.peer_to_peer(flags.peer_to_peer());
         let descriptor = if flags.is_discardable() { descriptor.discardable() } else { descriptor };
         let descriptor = if flags.is_private() { descriptor.private() } else { descriptor };
+        let is_dedicated = self.0.usage.is_dedicated();
+        let descriptor = if is_dedicated { descriptor.dedicated() } else { descriptor };
         let descriptor = match self.client_group() {
             Some(group) => descriptor.client(&group),
             None => descriptor,
