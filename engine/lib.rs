@@ -144,6 +144,9 @@ pub use device::{
     Validation,
 };
 pub use error::{AllocationError, DeviceUsers, Errno, Error, ForeignFdReason, ImportLimit, Result};
+pub use image::{
+    ImageAttachment, ImageDescriptor, ImageError, ImageMapping, ImagePart, RawImage, SharedImage,
+};
 pub use memory::{
     DomainId, DomainKind, DomainUsage, GroupUsage, ImportUsage, Placement, Provider, SlabGrouping,
 };

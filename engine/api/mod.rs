@@ -13,6 +13,8 @@ mod devices;
 
 mod buffers;
 
+mod images;
+
 mod work;
 
 mod fences;

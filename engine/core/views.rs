@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Core;
 use crate::device::{DeviceId, DeviceInner, QueueKind};
 use crate::error::{Error, Result};
-use crate::memory::{Allocation, GiveBack, ImportKind, Pass, View};
+use crate::memory::{Allocation, BoundImage, GiveBack, ImportKind, Pass, View};
 use crate::sync::{Fence, Fences, Retired, Usage};
 
 /// How often views are looked for that other threads use for a moment, and the pause between.
@@ -107,6 +107,13 @@ impl Core {
     /// Locks: waits for the pass of another thread, which waits for nothing.
     pub(crate) fn give_back_views(&self, of: Option<DeviceId>, which: GiveBack) -> GivenBack {
         self.give_back(&self.imports.pass(), of, which)
+    }
+
+    /// Destroys an image once all work that its device was given until now has ended. No work may use it from now on.
+    ///
+    /// Locks: the list of retired objects.
+    pub(crate) fn retire_image(&self, image: BoundImage) {
+        self.retire.push(all_submitted(image.device()), Retired::Image(image));
     }
 
     fn give_back(&self, pass: &Pass<'_>, of: Option<DeviceId>, which: GiveBack) -> GivenBack {

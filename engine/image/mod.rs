@@ -63,6 +63,7 @@ mod modifier;
 pub mod negotiate;
 mod offer;
 mod padding;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -77,5 +78,10 @@ pub use layout::{ImageLayout, LayoutError, LevelSpan, LinearLayout, MemoryPlane,
 pub use modifier::Modifier;
 pub use offer::{ImageOffer, ModifierOffer, Offer, TilingOffer};
 pub use padding::{PADDING_EVIDENCE, Padding, PaddingEvidence};
+pub use shared::{
+    ImageAttachment, ImageDescriptor, ImageError, ImageMapping, ImagePart, RawImage, SharedImage,
+};
 pub use usage::ImageUsage;
 pub use vulkan_format::{VulkanFormat, VulkanFormatGap, fourcc_of};
+
+pub(crate) use shared::create;

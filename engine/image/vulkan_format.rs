@@ -53,6 +53,23 @@ impl Format {
     }
 }
 
+impl Format {
+    /// The formats in which views show single planes, by plane; empty for formats of one plane.
+    ///
+    /// Of 10 and 12 bits in 16, views show all 16.
+    pub fn plane_views(&self) -> &'static [vk::Format] {
+        const BYTES: &[vk::Format] = &[vk::Format::R8_UNORM, vk::Format::R8G8_UNORM];
+        const WORDS: &[vk::Format] = &[vk::Format::R16_UNORM, vk::Format::R16G16_UNORM];
+        const THREE: &[vk::Format] = &[vk::Format::R8_UNORM; 3];
+        match self.planes() {
+            [_, _, _, ..] => THREE,
+            [luma, _] if luma.block_bytes == 1 => BYTES,
+            [_, _] => WORDS,
+            _ => &[],
+        }
+    }
+}
+
 /// The fourcc of a Vulkan format. Of two that have the same bytes, the one with alpha.
 ///
 /// # Errors

@@ -55,7 +55,7 @@ impl ImageSpec<'_> {
     }
 
     /// The formats of views, if views have other formats than the image: its own, and those of its planes.
-    pub(super) fn views(&self) -> Vec<vk::Format> {
+    pub(crate) fn views(&self) -> Vec<vk::Format> {
         let own = [self.format].into_iter().filter(|_| !self.plane_formats.is_empty());
         own.chain(self.plane_formats.iter().copied()).collect()
     }

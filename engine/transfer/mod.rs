@@ -15,6 +15,7 @@ mod capability;
 mod child;
 mod compute;
 mod copy;
+mod image_commands;
 mod need;
 mod ownership;
 mod pair_key;
@@ -43,6 +44,9 @@ pub(crate) use capability::{can_export, can_export_any, can_import};
 pub(crate) use child::{Request, answer, first_line, other_line};
 pub(crate) use compute::{Attempt, ComputeKernels, Watch, Work};
 pub(crate) use copy::{copy, copy_many, from_staging_parts, to_staging, zero};
+pub(crate) use image_commands::{
+    ImageUse, acquire_image, copy_buffer_to_image, copy_image_to_buffer, release_image,
+};
 pub(crate) use need::Need;
 pub(crate) use ownership::{acquire, outside_family, release};
 pub(crate) use pair_key::PairKey;

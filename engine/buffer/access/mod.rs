@@ -25,6 +25,7 @@ pub(crate) use copy::copy;
 pub use host_access::HostAccess;
 pub use open_access::OpenAccess;
 pub use pair::CopyRegion;
+pub(crate) use submission::AroundUse;
 pub use submission::Submission;
 #[cfg(feature = "testing")]
 pub(crate) use submit::lock_together;

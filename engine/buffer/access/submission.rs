@@ -32,11 +32,35 @@ pub struct Submission<'a> {
 /// Records commands into a command buffer of peerbuf's.
 type Record<'a> = Box<dyn FnMut(vk::CommandBuffer) + 'a>;
 
+/// Records commands that depend on what was declared.
+type RecordUse<'a> = Box<dyn FnMut(vk::CommandBuffer, AroundUse) + 'a>;
+
+/// What is recorded around the commands of the application for one object.
+struct Around<'a> {
+    key: u64,
+    used: AroundUse,
+    before: RecordUse<'a>,
+    after: RecordUse<'a>,
+}
+
+/// What all declarations of one object in a submission say together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AroundUse {
+    /// The stages and accesses.
+    pub(crate) scope: Scope,
+    /// Whether content is kept that was there before.
+    pub(crate) keeps: bool,
+    /// Whether content is written.
+    pub(crate) writes: bool,
+}
+
 /// The commands of a submission: closures that record some, then command buffers of the application.
 #[derive(Default)]
 pub(super) struct Work<'a> {
     /// Dropped after the reservations are unlocked: the closures may own objects whose drop locks one.
     records: SmallVec<[Record<'a>; 2]>,
+    /// What is recorded before and behind all commands of the application, while the buffers are owned.
+    around: Vec<Around<'a>>,
     commands: SmallVec<[vk::CommandBuffer; 4]>,
     /// Whether the commands transfer ownership themselves.
     transfers: bool,
@@ -203,6 +227,35 @@ impl<'a> Submission<'a> {
         self.work.records.push(Box::new(record));
     }
 
+    /// Records commands for an object that is used together with a declared buffer: `before` ahead of all commands of the
+    /// application, and `after` behind them, while this device owns the buffers. Of several objects, the later ones are
+    /// inside. A further call for the same object, by `key`, adds to its use and records nothing of its own.
+    ///
+    /// Locks: as [`Submission::record`].
+    ///
+    /// # Safety
+    ///
+    /// As [`Submission::record`], for both.
+    #[expect(unsafe_code, reason = "only the caller knows what it records")]
+    pub(crate) unsafe fn around(
+        &mut self,
+        (key, used): (u64, AroundUse),
+        before: impl FnMut(vk::CommandBuffer, AroundUse) + 'a,
+        after: impl FnMut(vk::CommandBuffer, AroundUse) + 'a,
+    ) {
+        match self.work.around.iter_mut().find(|known| known.key == key) {
+            Some(Around { used: known, .. }) => {
+                known.scope = known.scope.and(used.scope);
+                known.keeps |= used.keeps;
+                known.writes |= used.writes;
+            }
+            None => {
+                let (before, after) = (Box::new(before), Box::new(after));
+                self.work.around.push(Around { key, used, before, after });
+            }
+        }
+    }
+
     /// Submits command buffers of the application, after the commands that [`Submission::record`] recorded.
     ///
     /// # Safety
@@ -307,22 +360,32 @@ impl Work<'_> {
                 scope = scope.and(used.scope);
             }
         }
-        let Self { records, commands, signals, .. } = self;
-        let (transfers, has_records) = (!spans.is_empty(), !records.is_empty());
+        let Self { records, around, commands, signals, .. } = self;
+        let (transfers, has_around) = (!spans.is_empty(), !around.is_empty());
+        let (mut befores, mut afters): (Vec<_>, Vec<_>) = around
+            .iter_mut()
+            .map(|Around { used, before, after, .. }| ((*used, before), (*used, after)))
+            .unzip();
+        let has_records = !records.is_empty();
         let mut before = |commands| {
             if transfers {
                 // SAFETY: the queue began `commands` for this device's family.
                 unsafe { acquire(device, commands, &spans, scope) };
             }
+            befores.iter_mut().for_each(|(used, before)| before(commands, *used));
             records.iter_mut().for_each(|record| record(commands));
         };
         let mut after = |commands| {
-            // SAFETY: as above.
-            unsafe { release(device, commands, &spans, scope) };
+            afters.iter_mut().rev().for_each(|(used, after)| after(commands, *used));
+            if transfers {
+                // SAFETY: as above.
+                unsafe { release(device, commands, &spans, scope) };
+            }
         };
         let before: Option<&mut dyn FnMut(_)> =
-            if transfers || has_records { Some(&mut before) } else { None };
-        let after: Option<&mut dyn FnMut(_)> = if transfers { Some(&mut after) } else { None };
+            if transfers || has_around || has_records { Some(&mut before) } else { None };
+        let after: Option<&mut dyn FnMut(_)> =
+            if transfers || has_around { Some(&mut after) } else { None };
         let body = Body::Around { before, commands, after };
         let reading = readings.known(device, QueueKind::Main);
         let submit = Submit { body, signals, reading, ..Submit::nothing(waits) };

@@ -251,7 +251,7 @@ impl Mapping {
         &self.buffer
     }
 
-    pub(in crate::buffer) fn shared_view(&self) -> Arc<View> {
+    pub(crate) fn shared_view(&self) -> Arc<View> {
         self.view.share()
     }
 
@@ -261,11 +261,11 @@ impl Mapping {
         std::ptr::eq(self.view.get(), view)
     }
 
-    pub(super) fn raw_view(&self) -> &View {
+    pub(crate) fn raw_view(&self) -> &View {
         self.view.get()
     }
 
-    pub(in crate::buffer) fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> u64 {
         self.packed.offset()
     }
 
@@ -306,7 +306,7 @@ impl Mapping {
         Ok(())
     }
 
-    pub(in crate::buffer) fn device_inner(&self) -> &Arc<DeviceInner> {
+    pub(crate) fn device_inner(&self) -> &Arc<DeviceInner> {
         self.view.get().device()
     }
 }

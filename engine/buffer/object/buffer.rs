@@ -137,6 +137,11 @@ impl SharedBuffer {
         self.0.size
     }
 
+    /// The engine's services.
+    pub(crate) fn services(&self) -> &Core {
+        self.0.core()
+    }
+
     /// The name; without one, "buffer" and a number.
     pub fn name(&self) -> String {
         self.0.name()

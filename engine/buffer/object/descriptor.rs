@@ -139,6 +139,12 @@ impl BufferDescriptor {
         self
     }
 
+    /// The same with another size in bytes.
+    pub(crate) fn sized(mut self, size: u64) -> Self {
+        self.size = size;
+        self
+    }
+
     /// The size in bytes.
     pub fn size(&self) -> u64 {
         self.size

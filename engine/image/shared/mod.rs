@@ -1,0 +1,31 @@
+//! Images that devices share: a buffer, where the texels are in its bytes, and the `VkImage`s of each device.
+//!
+//! ```text
+//!  SharedImage ──attach──► ImageAttachment ──map──► ImageMapping ──uses──► VkImage in GENERAL
+//!       │ has a SharedBuffer: moves, evictions, pins, callbacks, fences, budgets
+//!       └──read_texels, write_texels──► rows of the host
+//! ```
+//!
+//! A device that sees rows where they are uses an image over the shared bytes. Another device has an image of its own, and
+//! copies between that and the shared bytes in the submission that uses it.
+//!
+//! Kernel counterpart: `struct drm_framebuffer`, which has GEM objects as an image has a buffer.
+
+mod attachment;
+mod descriptor;
+mod device_image;
+mod error;
+mod host_texels;
+mod mapping;
+mod own_image;
+mod places;
+mod shared_image;
+
+pub use attachment::ImageAttachment;
+pub use descriptor::ImageDescriptor;
+pub use error::ImageError;
+pub use mapping::{ImageMapping, RawImage};
+pub use places::ImagePart;
+pub use shared_image::SharedImage;
+
+pub(crate) use shared_image::create;

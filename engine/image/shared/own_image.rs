@@ -1,0 +1,61 @@
+//! An image of a device's own, in memory that no other device sees, for a device that cannot use the shared bytes as an
+//! image.
+
+use crate::access::Access;
+use crate::buffer::{Attachment, BufferDescriptor, Mapping, SharedBuffer};
+use crate::device::Device;
+use crate::error::Result;
+use crate::memory::{Placement, Tiling, UnboundImage};
+
+use super::device_image::{DeviceImage, ImageKind};
+use super::shared_image::Engines;
+
+/// An image of a device's own.
+///
+/// Its memory is a buffer's, so that it is counted and makes room as others do. The buffer cannot move: it is mapped as long
+/// as the image lives.
+// Dropped in this order: the image leaves its memory first.
+#[derive(Debug)]
+pub(super) struct OwnImage {
+    image: DeviceImage,
+    mapping: Mapping,
+    _attachment: Attachment,
+}
+
+impl OwnImage {
+    /// Creates it. Its texels are undefined, and are not those of earlier owners of the memory.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Unsupported`] if the device has no such image; those of creating a buffer.
+    pub(super) fn new(
+        engines: &Engines,
+        device: &Device,
+        kind: &ImageKind,
+        name: &str,
+    ) -> Result<Self> {
+        let spec = kind.spec(Tiling::Optimal, true);
+        let needs = UnboundImage::new(&device.0, &spec, None)?.requirements();
+        let descriptor = BufferDescriptor::new(needs.size)
+            .name(&format!("{name} on {}", device.name()))
+            .placement(Placement::Vram)
+            .private()
+            .dedicated();
+        let buffer = SharedBuffer::create(engines, &device.0, descriptor)?;
+        let attachment = buffer.attach(device)?;
+        let mapping = attachment.map(Access::ReadWrite)?;
+        // Zeroes recycled memory.
+        mapping.view()?;
+        let image = DeviceImage::new(kind.over(&mapping, Tiling::Optimal, true)?, buffer);
+        Ok(Self { image, mapping, _attachment: attachment })
+    }
+
+    pub(super) fn image(&self) -> &DeviceImage {
+        &self.image
+    }
+
+    /// The mapping of its memory, which a submission has to name.
+    pub(super) fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+}

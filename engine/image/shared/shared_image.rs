@@ -1,0 +1,279 @@
+//! The shared image: a buffer, and where the texels are in it.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::descriptor::ImageDescriptor;
+use super::device_image::{DeviceImage, ImageKind};
+use super::error::ImageError;
+use super::places::Places;
+use crate::access::Access;
+use crate::buffer::{Buffers, Explanation, Migration, SetRefs, SharedBuffer};
+use crate::device::{Device, DeviceId, DeviceInner, HandleType};
+use crate::error::{Error, Result};
+use crate::image::extent::Shape;
+use crate::image::format::Format;
+use crate::image::fourcc::Fourcc;
+use crate::image::layout::{ImageLayout, LayoutError, LinearLayout};
+use crate::image::padding::Padding;
+use crate::image::usage::ImageUsage;
+use crate::memory::{DomainId, Tiling};
+
+/// What new buffers of an engine need of it.
+pub(super) type Engines = Arc<SetRefs<Buffers>>;
+
+/// An image that several devices share. Its identity does not depend on where its texels are.
+///
+/// Made by [`crate::Engine::create_image`]. A clone is cheap, and is the same image. It has a [`SharedBuffer`], by which it
+/// moves, is evicted, pinned, charged and explained; what a buffer can do and an image has no method for is done with
+/// [`SharedImage::buffer`].
+///
+/// Its *layout* says where rows begin in the bytes of the buffer. Devices whose drivers see rows there use an image over these
+/// bytes. Others have an image of their own, and copy in the submissions that use it ([`crate::RawImage::is_own`]).
+///
+/// Kernel counterpart: `struct drm_framebuffer`.
+#[derive(Clone)]
+pub struct SharedImage(pub(super) Arc<ImageInner>);
+
+pub(super) struct ImageInner {
+    pub(super) buffer: SharedBuffer,
+    pub(super) engines: Engines,
+    format: &'static Format,
+    shape: Shape,
+    usage: ImageUsage,
+    /// Protected by its mutex, which is taken alone.
+    layout: Mutex<Arc<Layout>>,
+    /// The images over the shared bytes that are alive. Protected by its mutex, which is taken alone.
+    images: Mutex<Vec<Seen>>,
+}
+
+/// The layout of an image.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) places: Places,
+    /// The same, as others are told it.
+    pub(super) told: ImageLayout,
+    /// What cannot see it: a device, its uses, and the type of the memory's handle. Protected by its mutex, which is taken
+    /// alone.
+    pub(super) refused: Mutex<Vec<(DeviceId, ImageUsage, HandleType)>>,
+}
+
+/// An image over the shared bytes, for some uses of a device.
+struct Seen {
+    device: DeviceId,
+    usage: ImageUsage,
+    generation: u32,
+    image: Weak<DeviceImage>,
+}
+
+/// Creates an image. The contract is that of [`crate::Engine::create_image`].
+pub(crate) fn create(
+    engines: &Engines,
+    home: &Arc<DeviceInner>,
+    descriptor: ImageDescriptor,
+) -> Result<SharedImage, ImageError> {
+    let (fourcc, shape, usage) = (descriptor.fourcc(), descriptor.shape(), descriptor.usages());
+    if usage.is_empty() {
+        return Err(ImageError::NoUsage);
+    }
+    let format = Format::of(fourcc)?;
+    let linear = LinearLayout::new(fourcc, shape, Padding::CROSSING)?;
+    let padded = Places::of_layout(format, &linear);
+    let padded = padded.ok_or(LayoutError::Overflow { plane: 0 })?;
+    // Large enough for any layout: drivers pad less than this.
+    let buffer = SharedBuffer::create(engines, home, descriptor.into_buffer(linear.bytes()))?;
+    let kind = ImageKind { format, shape, usage };
+    let places = home_places(&buffer, &Device(Arc::clone(home)), &kind)?.unwrap_or(padded);
+    let layout = Layout::new(places)?;
+    Ok(SharedImage(Arc::new(ImageInner {
+        buffer,
+        engines: Arc::clone(engines),
+        format,
+        shape,
+        usage,
+        layout: Mutex::new(Arc::new(layout)),
+        images: Mutex::default(),
+    })))
+}
+
+/// Where the home device's driver places the parts of a linear image over the buffer; `None` if it has no such image that
+/// fits.
+fn home_places(buffer: &SharedBuffer, home: &Device, kind: &ImageKind) -> Result<Option<Places>> {
+    if !kind.is_allowed(&home.0, Tiling::Linear, false) {
+        return Ok(None);
+    }
+    let attachment = buffer.attach(home)?;
+    let mapping = attachment.map(Access::Read)?;
+    let image = match kind.over(&mapping, Tiling::Linear, false) {
+        Ok(image) => image,
+        Err(Error::Unsupported { .. } | Error::Misaligned { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let places = Places::of_image(kind.format, kind.shape, &image);
+    Ok(places.filter(|places| places.end().is_some_and(|end| end <= buffer.size())))
+}
+
+impl Layout {
+    pub(super) fn new(places: Places) -> Result<Self, LayoutError> {
+        let told = places.image_layout()?;
+        Ok(Self { places, told, refused: Mutex::default() })
+    }
+}
+
+impl SharedImage {
+    /// The number of its buffer in its engine, which never changes and is never reused.
+    pub fn id(&self) -> u64 {
+        self.0.buffer.id()
+    }
+
+    /// The name; without one, "buffer" and a number.
+    pub fn name(&self) -> String {
+        self.0.buffer.name()
+    }
+
+    /// The format.
+    pub fn fourcc(&self) -> Fourcc {
+        self.0.format.fourcc()
+    }
+
+    /// The format, with its planes.
+    pub fn format(&self) -> &'static Format {
+        self.0.format
+    }
+
+    /// The size.
+    pub fn shape(&self) -> Shape {
+        self.0.shape
+    }
+
+    /// What devices do with it.
+    pub fn usage(&self) -> ImageUsage {
+        self.0.usage
+    }
+
+    /// The layout that the texels have now. It belongs to the present generation, as the memory does.
+    pub fn layout(&self) -> ImageLayout {
+        self.0.layout().told
+    }
+
+    /// The buffer that has the texels. Its bytes between the rows are padding.
+    pub fn buffer(&self) -> &SharedBuffer {
+        &self.0.buffer
+    }
+
+    /// The home device, as [`SharedBuffer::home`].
+    pub fn home(&self) -> Device {
+        self.0.buffer.home()
+    }
+
+    /// The domain of the texels, as [`SharedBuffer::domain`].
+    ///
+    /// Locks: the reservation.
+    pub fn domain(&self) -> DomainId {
+        self.0.buffer.domain()
+    }
+
+    /// The number of moves so far. A [`crate::ImageMapping`] has the generation that it was made in.
+    pub fn generation(&self) -> u32 {
+        self.0.buffer.generation()
+    }
+
+    /// Moves the image into a device's own memory or into system memory, as [`SharedBuffer::migrate`] does with a buffer. Its
+    /// layout stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedBuffer::migrate`].
+    ///
+    /// Locks: as [`SharedBuffer::migrate`].
+    pub fn migrate(&self, to: DomainId) -> Result<Migration> {
+        self.0.buffer.migrate(to)
+    }
+
+    /// Moves the image into system memory until it is used again, as [`SharedBuffer::evict`] does with a buffer.
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedBuffer::evict`].
+    ///
+    /// Locks: as [`SharedBuffer::evict`].
+    pub fn evict(&self) -> Result<Migration> {
+        self.0.buffer.evict()
+    }
+
+    /// Says why the image is where it is, as [`SharedBuffer::explain`] does for a buffer.
+    ///
+    /// Locks: as [`SharedBuffer::explain`].
+    pub fn explain(&self) -> Explanation {
+        self.0.buffer.explain()
+    }
+}
+
+impl ImageInner {
+    pub(super) fn layout(&self) -> Arc<Layout> {
+        Arc::clone(&self.layout.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What images for some uses are.
+    pub(super) fn kind(&self, usage: ImageUsage) -> ImageKind {
+        ImageKind { format: self.format, shape: self.shape, usage }
+    }
+
+    /// The image over the shared bytes that another mapping has, if there is one.
+    pub(super) fn find_image(
+        &self,
+        (device, usage): (DeviceId, ImageUsage),
+        generation: u32,
+    ) -> Option<Arc<DeviceImage>> {
+        let matches = |seen: &&Seen| {
+            seen.device == device && seen.usage == usage && seen.generation == generation
+        };
+        self.images().iter().filter(matches).find_map(|seen| seen.image.upgrade())
+    }
+
+    /// Lets other mappings find an image.
+    pub(super) fn remember_image(
+        &self,
+        (device, usage): (DeviceId, ImageUsage),
+        generation: u32,
+        image: &Arc<DeviceImage>,
+    ) {
+        let mut images = self.images();
+        images.retain(|seen| seen.image.strong_count() > 0);
+        images.push(Seen { device, usage, generation, image: Arc::downgrade(image) });
+    }
+
+    fn images(&self) -> MutexGuard<'_, Vec<Seen>> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for SharedImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedImage")
+            .field("layout", &self.layout())
+            .field("buffer", &self.0.buffer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Handles are equal if they are the same image, whatever its content.
+impl PartialEq for SharedImage {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for SharedImage {}
+
+impl Hash for SharedImage {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+
+const _: () = {
+    const fn shareable<T: Send + Sync>() {}
+    shareable::<SharedImage>();
+};

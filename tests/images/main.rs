@@ -1,0 +1,10 @@
+//! Images that several devices share: written on one device, copied and sampled on another, moved, evicted, laid out anew.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod attach;
+mod matrix;
+mod sampler;
+mod submit;
+mod texels;
