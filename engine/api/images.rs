@@ -1,16 +1,20 @@
-//! Images: created.
+//! Images: created, imported.
+#![expect(unsafe_code, reason = "importing what only the caller can vouch for")]
+
+use std::os::fd::BorrowedFd;
 
 use super::engine::Engine;
+use crate::buffer::ForeignInfo;
 use crate::device::Device;
-use crate::image::{self, ImageDescriptor, ImageError, SharedImage};
+use crate::image::{self, ForeignImage, ImageDescriptor, ImageError, SharedImage};
 
 /// # Images
 impl Engine {
     /// Creates an image whose home device is `home`. Its texels are zero bytes.
     ///
-    /// Its layout is the one that the home device's driver gives to linear images. If the driver has none for these uses, its rows
-    /// are padded so that most drivers accept them ([`crate::image::Padding::CROSSING`]). It has an allocation of its own,
-    /// whatever its size.
+    /// Its layout is the one that the home device's driver gives to linear images. If the driver has none for these
+    /// uses, its rows are padded so that most drivers accept them ([`crate::image::Padding::CROSSING`]). It has an
+    /// allocation of its own, whatever its size.
     ///
     /// # Errors
     ///
@@ -22,5 +26,32 @@ impl Engine {
         descriptor: ImageDescriptor,
     ) -> Result<SharedImage, ImageError> {
         image::create(&self.refs, &home.0, descriptor)
+    }
+
+    /// Imports an image that was made outside this engine, whose home device is `device`: memory with the planes of
+    /// `image` in it, as [`Engine::import_foreign`] imports a buffer. It never moves, and keeps its layout. The fd
+    /// remains the caller's.
+    ///
+    /// The offsets of the planes are counted from the beginning of the file. The description is checked before any
+    /// driver is called ([`ForeignImage::check`]). How large the file is follows from `info`; what `image` says of it
+    /// is not used. Rows can be imported (`LINEAR`), of one level and one layer, in one file.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::Foreign`] with the field that is wrong, its value, and what would have been accepted;
+    /// [`ImageError::SeveralFiles`]; [`ImageError::OwnExport`]; [`ImageError::NoUsage`]; those of
+    /// [`Engine::import_foreign`].
+    ///
+    /// # Safety
+    ///
+    /// As [`Engine::import_foreign`].
+    pub unsafe fn import_image(
+        &self,
+        device: &Device,
+        (fd, info): (BorrowedFd<'_>, ForeignInfo),
+        image: &ForeignImage,
+        name: Option<&str>,
+    ) -> Result<SharedImage, ImageError> {
+        image::import((&self.set, &self.refs), &device.0, (fd, info), image, name)
     }
 }

@@ -1,4 +1,8 @@
-//! Images, as data: their formats and layouts, what other programs say of theirs, and which layout devices agree on.
+//! Images that devices share; and images as data: formats, layouts, what other programs say of theirs, and which layout
+//! devices agree on.
+//!
+//! A [`SharedImage`] is created by [`crate::Engine::create_image`], and used as a [`crate::SharedBuffer`] is: attach, map,
+//! submit.
 //!
 //! A *layout* is a fourcc, a modifier, a size, and for each memory plane a file, an offset and a pitch
 //! ([`ImageLayout`]). It belongs to a backing, as the size of a buffer does. Numbers that are not known are kept as
@@ -33,25 +37,16 @@
 //! Kernel counterpart: `drm_fourcc.h`, `struct drm_mode_fb_cmd2`, `Documentation/userspace-api/dma-buf-alloc-exchange.rst`.
 //! Vulkan: `VK_EXT_image_drm_format_modifier`, `VkImageSubresourceLayout`.
 
-// The plan of what is still missing, for `SharedImage` (files `image`, `view`, `access`, `export`, and `probe`):
+// What is still missing:
 //
-// - *It has a buffer.* A `SharedImage` holds a `SharedBuffer` with dedicated backings, an `ImageLayout` per generation,
-//   and a `Renegotiation`. `buffer/` learns three values and no type of `image`: what a backing must be (dedicated,
-//   alignment, memory types) in its backing request, what else a `View` binds (a `VkImage`), and how bytes are laid out
-//   anew (a kind of copy per side) in `CopyPath`.
-// - *Offers* are read in `device/formats.rs`, once per format and usage: modifiers with their features, and the image
-//   query for each of them. Offsets of planes are asked for after binding, since lavapipe knows them no earlier.
-// - *Negotiated again* at attach, before the new attachment is listed, and at detach: `negotiate` with the `Evidence` of
-//   the format; the probes that it asks for write an odd image of the same format and layout on one device and sample
-//   it on the other, on devices opened for it, as `transfer/prove` does. `Renegotiation` says when; never in a frame.
-// - *Moves.* The layout of an `Agreement` is part of a `MoveRequest`. Same layout: the bytes are copied as a buffer's.
-//   Another one: an image copy where one device knows both, else rows through a `LinearLayout`. In system memory an
-//   image is `LINEAR` and padded. Mip tails are a second backing under the same name.
-// - *Ownership.* Each use acquires from `EXTERNAL` or `FOREIGN_EXT` with the image layout of the last release, kept
-//   beside the fences. `UNDEFINED` is used once, by the creator. An attachment whose part is not `Direct` has an image
-//   of its own, and its copies are in the same submission as its use.
-// - *Other programs.* In: `ForeignImage::check`, then the fds as `buffer/foreign/import.rs` takes them. Out: pinned, as
-//   an `ImageLayout` with fds.
+// - *Modifiers.* Attachments offer rows alone (`shared/participants`): tiled modifiers, and `LINEAR` at a pitch that was
+//   agreed, are to be offered once probes have proved them (an odd image of the same format and layout, written on one
+//   device and sampled on the other). Where a driver takes explicit planes, `shared/attachment` uses them for rows already.
+// - *A tiling of its own* for an image of one device (`Rung::Private`), and images in memory that is dedicated to them, which
+//   some drivers require (`ImageSpec::check` refuses those).
+// - *Mip tails*: a second backing under the same name.
+// - *Staging* for devices that have no memory in common: such a device cannot attach.
+// - *Several files* for the planes of one image.
 
 mod extent;
 mod foreign;
@@ -79,9 +74,10 @@ pub use modifier::Modifier;
 pub use offer::{ImageOffer, ModifierOffer, Offer, TilingOffer};
 pub use padding::{PADDING_EVIDENCE, Padding, PaddingEvidence};
 pub use shared::{
-    ImageAttachment, ImageDescriptor, ImageError, ImageMapping, ImagePart, RawImage, SharedImage,
+    ImageAttachment, ImageDescriptor, ImageError, ImageExport, ImageMapping, ImagePart, RawImage,
+    SharedImage,
 };
 pub use usage::ImageUsage;
 pub use vulkan_format::{VulkanFormat, VulkanFormatGap, fourcc_of};
 
-pub(crate) use shared::create;
+pub(crate) use shared::{create, import};

@@ -117,8 +117,8 @@ impl UnboundImage {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if the memory is dedicated to its buffer, has another handle type or memory type, or is too
-    /// small; [`Error::Misaligned`]; or the error of `vkBindImageMemory`.
+    /// [`Error::Unsupported`] if the memory is dedicated to its buffer, has another handle type or memory type, or is
+    /// too small; [`Error::Misaligned`]; or the error of `vkBindImageMemory`.
     pub(crate) fn bind(self, view: &View, offset: u64) -> Result<BoundImage> {
         const CALL: Call = Call::BindImageMemory;
         let device = &self.0.device;
@@ -161,8 +161,8 @@ impl BoundImage {
         &self.0.device
     }
 
-    /// Where a plane of a level of a layer is, as the driver says; counted from where the image is bound. `None` if there
-    /// is no such part, or if the tiling is the driver's secret.
+    /// Where a plane of a level of a layer is, as the driver says; counted from where the image is bound. `None` if
+    /// there is no such part, or if the tiling is the driver's secret.
     ///
     /// For a modifier, a plane is a memory plane, and only level 0 of layer 0 is known. lavapipe reports offset 0 for
     /// those, wherever they are.
@@ -178,7 +178,8 @@ impl BoundImage {
         let part =
             vk::ImageSubresource { aspect_mask: aspect, mip_level: level, array_layer: layer };
         // SAFETY: the image is live, linear or of a modifier, and the subresource is one of it
-        // (VUID-vkGetImageSubresourceLayout-image-07790, -mipLevel-01716, -arrayLayer-01717, -tiling-08717, -tiling-09433).
+        // (VUID-vkGetImageSubresourceLayout-image-07790, -mipLevel-01716, -arrayLayer-01717, -tiling-08717,
+        // -tiling-09433).
         let layout = unsafe { self.0.device.raw().get_image_subresource_layout(self.0.raw, part) };
         Some(PlaneStart { offset: layout.offset, pitch: layout.row_pitch })
     }
@@ -213,7 +214,8 @@ fn create(
         external = vk::ExternalMemoryImageCreateInfo::default().handle_types(handle.vk());
         info = info.push_next(&mut external);
     }
-    // Size and the distances of layers and of slices are zero (VUID-VkImageDrmFormatModifierExplicitCreateInfoEXT-size-02267,
+    // Size and the distances of layers and of slices are zero
+    // (VUID-VkImageDrmFormatModifierExplicitCreateInfoEXT-size-02267,
     // -arrayPitch-02268, -depthPitch-02269).
     let mut planes: Vec<vk::SubresourceLayout> = vec![];
     if let Tiling::Modifier { modifier, planes: starts } = spec.tiling {

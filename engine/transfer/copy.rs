@@ -80,6 +80,41 @@ pub(crate) fn copy_many(
     })
 }
 
+/// Copies parts of `from` to parts of `to`, in one submission on the queue for moves. Their offsets are counted from the
+/// beginning of the spans. With `zero`, bytes of `to` that no part writes become zero; its offset and length are then multiples
+/// of 4. There is at least one part; none is empty, and no two overlap in `to`. Otherwise as [`copy`].
+pub(crate) fn copy_parts(
+    device: &Arc<DeviceInner>,
+    waits: Waits,
+    [from, to]: [Span<'_>; 2],
+    parts: &[vk::BufferCopy],
+    zero: bool,
+) -> Result<Fence> {
+    let fits = |part: &vk::BufferCopy| {
+        part.src_offset + part.size <= from.len && part.dst_offset + part.size <= to.len
+    };
+    debug_assert!(!parts.is_empty() && parts.iter().all(fits));
+    let regions: Vec<_> = parts
+        .iter()
+        .map(|part| vk::BufferCopy {
+            src_offset: from.offset + part.src_offset,
+            dst_offset: to.offset + part.dst_offset,
+            size: part.size,
+        })
+        .collect();
+    submit((device, device.queue_for_moves()), waits, &[from, to], |commands| {
+        if zero {
+            fill_with_zeros(device, commands, &to);
+            barrier_between_writes(device, commands);
+        }
+        // SAFETY: as in `copy_many`.
+        unsafe {
+            let (from, to) = (from.view.buffer(), to.view.buffer());
+            device.raw().cmd_copy_buffer(commands, from, to, &regions);
+        }
+    })
+}
+
 /// All spans that such a submission uses. A tail is merged with the copy that it follows, so that ownership of
 /// no byte is transferred twice.
 fn merged_spans<'a>(copies: &'a [[Span<'a>; 2]], tails: &[Span<'a>]) -> Cow<'a, [Span<'a>]> {

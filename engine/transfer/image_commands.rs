@@ -1,8 +1,8 @@
 //! Commands on images: ownership transfers with layouts, and copies between an image and the bytes of a buffer.
 //!
 //! Vulkan, "Queue Family Ownership Transfer" and "Memory Aliasing". Between uses, an image over shared memory is in the
-//! layout `GENERAL`, and an external family owns it. In that layout the rows of a linear image are where the driver says,
-//! so its texels are those bytes for every other device, for buffers over the same memory, and for the host.
+//! layout `GENERAL`, and an external family owns it. In that layout the rows of a linear image are where the driver
+//! says, so its texels are those bytes for every other device, for buffers over the same memory, and for the host.
 #![expect(unsafe_code, reason = "recording pipeline barriers and copies")]
 
 use ash::vk;
@@ -72,14 +72,14 @@ impl ImageUse<'_> {
     }
 }
 
-/// Records that the device acquires an image in the layout `GENERAL`, before `scope` uses it. If content is not `kept`, it
-/// is undefined from here on.
+/// Records that the device acquires an image in the layout `GENERAL`, before `scope` uses it. If content is not `kept`,
+/// it is undefined from here on.
 ///
 /// # Safety
 ///
-/// `commands` is being recorded outside a render pass, for the main queue's family of the device. The image is live and of
-/// that device. If content is kept, its last user has released it in the layout `GENERAL`, or its bytes were written as
-/// those of a buffer.
+/// `commands` is being recorded outside a render pass, for the main queue's family of the device. The image is live and
+/// of that device. If content is kept, its last user has released it in the layout `GENERAL`, or its bytes were written
+/// as those of a buffer.
 pub(crate) unsafe fn acquire_image(
     image: &ImageUse<'_>,
     commands: vk::CommandBuffer,
@@ -123,13 +123,13 @@ pub(crate) unsafe fn release_image(
     unsafe { image.record(commands, (scope.stages, after), &host, barrier) };
 }
 
-/// Records a copy of all texels from a buffer to an image of the device's own, which is then in the layout `GENERAL`, for
-/// `scope` to use. What was in it before is undefined.
+/// Records a copy of all texels from a buffer to an image of the device's own, which is then in the layout `GENERAL`,
+/// for `scope` to use. What was in it before is undefined.
 ///
 /// # Safety
 ///
-/// As [`acquire_image`]. The buffer is live, of the same device, acquired for transfers, and has the bytes of each region;
-/// the regions are those of the image, in copies that its format allows, and it may be copied to.
+/// As [`acquire_image`]. The buffer is live, of the same device, acquired for transfers, and has the bytes of each
+/// region; the regions are those of the image, in copies that its format allows, and it may be copied to.
 pub(crate) unsafe fn copy_buffer_to_image(
     image: &ImageUse<'_>,
     commands: vk::CommandBuffer,

@@ -168,9 +168,9 @@ fn a_mapping_of_another_image_is_refused() {
     let rig = Rig::new();
     let [device, other] = rig.two_of_one_adapter();
     let make = || rig.engine().create_image(&device, image("R8  ", (8, 8), 1)).expect("an image");
-    let (image, stranger) = (make(), make());
+    let (image, another) = (make(), make());
     let attachment = image.attach(&device).expect("it attaches");
-    let away = stranger.attach(&other).expect("it attaches");
+    let away = another.attach(&other).expect("it attaches");
     let mut mapping = away.map(Access::Read).expect("it maps");
     let error = attachment.remap(&mut mapping).expect_err("of another image");
     assert!(matches!(error, Error::ForeignMapping { .. }), "{error}");

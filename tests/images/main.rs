@@ -4,7 +4,9 @@
 mod common;
 
 mod attach;
+mod foreign;
 mod matrix;
+mod relayout;
 mod sampler;
 mod submit;
 mod texels;

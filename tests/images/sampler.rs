@@ -165,7 +165,7 @@ impl Sampler {
             .submit(&self.device, |submission| {
                 mapping.uses(submission, Access::Read, Scope::COMPUTE)?;
                 submission.uses(&target, Access::Write, Scope::COMPUTE)?;
-                let record = |commands| {
+                let record = move |commands| {
                     let (layout, at) = (self.layout, vk::PipelineBindPoint::COMPUTE);
                     // SAFETY: live objects that match each other; the buffer holds all texels of the part.
                     unsafe {

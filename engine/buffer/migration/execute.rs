@@ -111,7 +111,10 @@ pub(super) fn finish_nowait(
 ///
 /// Only one move runs at a time. Otherwise, moving a buffer to and fro would fill queues with copies, and
 /// memory with old backings.
-fn lock_movable<'a>(buffer: &'a Arc<BufferInner>, copier: &Copier) -> Result<Guard<'a, State>> {
+pub(super) fn lock_movable<'a>(
+    buffer: &'a Arc<BufferInner>,
+    copier: &Copier,
+) -> Result<Guard<'a, State>> {
     let until = copier.request.until(buffer.core());
     let state = buffer.lock_when(until, |state| waits_before_move(state, &copier.device))?;
     buffer.check_not_held(&state)?;

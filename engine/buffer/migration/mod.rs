@@ -27,6 +27,7 @@ mod migrate;
 mod migrate_many;
 mod nowait;
 mod plan;
+mod rearrange;
 mod request;
 
 pub(in crate::buffer) use batch::{MAX_BATCH, MayBlock, MoveBatch};
@@ -38,4 +39,5 @@ pub use migrate::Migration;
 pub(crate) use migrate_many::migrate_many;
 pub(in crate::buffer) use nowait::ZEROED_AT_ONCE;
 pub(in crate::buffer) use plan::Plan;
+pub(crate) use rearrange::Rearrangement;
 pub(in crate::buffer) use request::{MoveOutcome, MoveRequest};

@@ -63,6 +63,11 @@ impl Candidate {
         Self { rung: Rung::SharedLinear, modifier: Modifier::LINEAR, pitch }
     }
 
+    /// Linear tiling over memory that all devices use.
+    pub const fn linear_tiling() -> Self {
+        Self::of(Rung::LinearTiling)
+    }
+
     pub(super) const fn of(rung: Rung) -> Self {
         Self { rung, modifier: Modifier::LINEAR, pitch: 0 }
     }

@@ -1,35 +1,41 @@
 //! The attachment of a device to an image, and what it maps.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::device_image::DeviceImage;
 use super::mapping::{ImageMapping, Sight};
 use super::own_image::OwnImage;
+use super::participants::Brings;
 use super::places::Places;
 use super::shared_image::{Layout, SharedImage};
 use crate::access::Access;
 use crate::buffer::{Attachment, Importer, Mapping, Pin};
 use crate::device::{Device, HandleType};
 use crate::error::{Error, Result};
+use crate::image::layout::MemoryPlane;
 use crate::image::modifier::Modifier;
 use crate::image::usage::ImageUsage;
 use crate::memory::{PlaneStart, Tiling};
 
 /// A device's attachment to a [`SharedImage`], from [`SharedImage::attach`] or [`SharedImage::attach_dynamic`].
 ///
-/// It keeps the image in its memory, or is notified when it moves, exactly as an [`Attachment`] of its buffer does. Dropping it
-/// detaches the device; live mappings stay valid.
+/// It keeps the image in its memory, or is notified when it moves, exactly as an [`Attachment`] of its buffer does.
+/// Dropping it detaches the device; live mappings stay valid.
 pub struct ImageAttachment {
     image: SharedImage,
     usage: ImageUsage,
     /// The device's own image, once it has needed one. Protected by its mutex, which is taken alone.
     own: Mutex<Option<Arc<OwnImage>>>,
     attachment: Attachment,
+    /// Its number among those of the image.
+    id: u64,
 }
 
 impl SharedImage {
-    /// Attaches `device`, with a static attachment, for all uses of the image: [`crate::SharedBuffer::attach`], for an image.
+    /// Attaches `device`, with a static attachment, for all uses of the image: [`crate::SharedBuffer::attach`], for an
+    /// image.
     ///
     /// # Errors
     ///
@@ -40,8 +46,8 @@ impl SharedImage {
         self.attach_for(device, self.usage())
     }
 
-    /// Attaches `device` as [`SharedImage::attach`] does, for some uses. A device that sees the layout and cannot draw into it
-    /// uses the shared bytes directly if it names no drawing.
+    /// Attaches `device` as [`SharedImage::attach`] does, for some uses. A device that sees the layout and cannot draw
+    /// into it uses the shared bytes directly if it names no drawing.
     ///
     /// # Errors
     ///
@@ -50,7 +56,7 @@ impl SharedImage {
     /// Locks: the reservation.
     pub fn attach_for(&self, device: &Device, usage: ImageUsage) -> Result<ImageAttachment> {
         check_usage(device, usage)?;
-        Ok(ImageAttachment::new(self, usage, self.buffer().attach(device)?))
+        ImageAttachment::new(self, usage, self.buffer().attach(device)?)
     }
 
     /// Attaches `device` with an importer that is notified when the image moves, for some uses:
@@ -69,7 +75,7 @@ impl SharedImage {
     ) -> Result<ImageAttachment> {
         check_usage(device, usage)?;
         let attachment = self.buffer().attach_dynamic(device, importer)?;
-        Ok(ImageAttachment::new(self, usage, attachment))
+        ImageAttachment::new(self, usage, attachment)
     }
 }
 
@@ -85,8 +91,17 @@ fn check_usage(device: &Device, usage: ImageUsage) -> Result<()> {
 const ATTEMPTS: u32 = 100;
 
 impl ImageAttachment {
-    fn new(image: &SharedImage, usage: ImageUsage, attachment: Attachment) -> Self {
-        Self { image: image.clone(), usage, own: Mutex::default(), attachment }
+    fn new(image: &SharedImage, usage: ImageUsage, attachment: Attachment) -> Result<Self> {
+        let by = (attachment.device().id(), usage);
+        // In a statement of its own, so that the lock is not held while a driver is asked.
+        let known = image.0.participants().known(by.0, usage);
+        let brings = match known {
+            Some(known) => known,
+            None => Brings::read(&image.0.kind(usage), &attachment.map(Access::Read)?)?,
+        };
+        let (now, layout) = (image.0.now(), image.0.layout());
+        let id = image.0.participants().add(by, brings, (now, &layout.places));
+        Ok(Self { image: image.clone(), usage, own: Mutex::default(), attachment, id })
     }
 
     /// Returns the image.
@@ -121,15 +136,16 @@ impl ImageAttachment {
     /// As [`Attachment::pin`].
     ///
     /// Locks: as [`Attachment::pin`].
-    pub fn pin(&self, reason: &'static str) -> Result<Pin> {
+    pub fn pin(&self, reason: impl Into<Cow<'static, str>>) -> Result<Pin> {
         self.attachment.pin(reason)
     }
 
-    /// Maps the image for the device: returns a `VkImage` with its present texels, in the layout `GENERAL` between uses.
+    /// Maps the image for the device: returns a `VkImage` with its present texels, in the layout `GENERAL` between
+    /// uses.
     ///
-    /// If the device's driver sees rows where they are, the `VkImage` is over the shared bytes; all mappings of a device for the
-    /// same uses have the same one. Otherwise it is the attachment's own, and every use of it in a submission copies: into it
-    /// first, and back out of it if the use writes.
+    /// If the device's driver sees rows where they are, the `VkImage` is over the shared bytes; all mappings of a
+    /// device for the same uses have the same one. Otherwise it is the attachment's own, and every use of it in a
+    /// submission copies: into it first, and back out of it if the use writes.
     ///
     /// # Errors
     ///
@@ -137,6 +153,7 @@ impl ImageAttachment {
     ///
     /// Locks: as [`Attachment::map`].
     pub fn map(&self, access: Access) -> Result<ImageMapping> {
+        self.image.relayout_if_due();
         for _ in 0..ATTEMPTS {
             let mapping = self.attachment.map(access)?;
             let layout = self.image.0.layout();
@@ -160,8 +177,8 @@ impl ImageAttachment {
     ///
     /// # Errors
     ///
-    /// As [`ImageAttachment::map`], and [`Error::ForeignMapping`] for a mapping of another image or device. The mapping is
-    /// then unchanged.
+    /// As [`ImageAttachment::map`], and [`Error::ForeignMapping`] for a mapping of another image or device. The mapping
+    /// is then unchanged.
     ///
     /// Locks: as [`ImageAttachment::map`].
     pub fn remap(&self, mapping: &mut ImageMapping) -> Result<()> {
@@ -257,11 +274,16 @@ fn explicit_planes(layout: &Layout) -> Vec<PlaneStart> {
     if (shape.mips, shape.layers) != (1, 1) {
         return vec![];
     }
-    let start = |plane: &crate::image::layout::MemoryPlane| PlaneStart {
-        offset: plane.offset,
-        pitch: plane.pitch.into(),
-    };
+    let start =
+        |plane: &MemoryPlane| PlaneStart { offset: plane.offset, pitch: plane.pitch.into() };
     layout.told.planes().iter().map(start).collect()
+}
+
+impl Drop for ImageAttachment {
+    fn drop(&mut self) {
+        let now = self.image.0.now();
+        self.image.0.participants().remove(self.id, now);
+    }
 }
 
 impl fmt::Debug for ImageAttachment {

@@ -3,8 +3,10 @@
 use super::places::ImagePart;
 use crate::error::Error;
 use crate::image::extent::Shape;
+use crate::image::foreign_error::ForeignImageError;
 use crate::image::format::FormatGap;
 use crate::image::layout::{LayoutError, ShapeError};
+use crate::image::negotiate::NegotiationError;
 
 /// Why an image could not be created, or its texels not be copied.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,19 @@ pub enum ImageError {
         /// The bytes of the part.
         needed: u64,
     },
+    /// The description of another program's image is wrong, or the device has no such images.
+    #[error(transparent)]
+    Foreign(#[from] ForeignImageError),
+    /// The planes of another program's image are in several files. Ask that program for one, or import each plane as an
+    /// image of its own.
+    #[error("planes in {0} files, accepted: 1")]
+    SeveralFiles(usize),
+    /// The file is an export of this engine. Use the image that it was exported from.
+    #[error("the file is an export of this engine: use the image itself")]
+    OwnExport,
+    /// The attachments find no way to share it.
+    #[error(transparent)]
+    NoAgreement(#[from] NegotiationError),
     /// The engine has no memory for it, or another operation failed.
     #[error(transparent)]
     Engine(#[from] Error),

@@ -20,11 +20,11 @@ use crate::transfer::{
 
 /// A device's `VkImage` of one generation of a [`SharedImage`], from [`crate::ImageAttachment::map`].
 ///
-/// It becomes stale when the image moves ([`crate::Error::Stale`]), keeps the image in its memory if its attachment is static, and may
-/// be dropped anywhere, exactly as a [`Mapping`] of the image's buffer.
+/// It becomes stale when the image moves ([`crate::Error::Stale`]), keeps the image in its memory if its attachment is
+/// static, and may be dropped anywhere, exactly as a [`Mapping`] of the image's buffer.
 ///
-/// Drop it only after the device has finished the work that the application submitted with its handles. For work that peerbuf
-/// submits, the `VkImage` is kept alive.
+/// Drop it only after the device has finished the work that the application submitted with its handles. For work that
+/// peerbuf submits, the `VkImage` is kept alive.
 // Dropped in this order: the image leaves the memory that the mapping keeps.
 pub struct ImageMapping {
     sight: Sight,
@@ -95,8 +95,8 @@ impl ImageMapping {
         self.mapping.access()
     }
 
-    /// Returns the layout that the texels have in this generation. A device that has an image of its own sees that in its
-    /// driver's tiling.
+    /// Returns the layout that the texels have in this generation. A device that has an image of its own sees that in
+    /// its driver's tiling.
     pub fn layout(&self) -> ImageLayout {
         self.layout.told
     }
@@ -106,7 +106,8 @@ impl ImageMapping {
         &self.mapping
     }
 
-    /// Returns the handle, once the content of the memory is valid and in place: [`Mapping::view`], for an image.
+    /// Returns the handle, once the content of the memory is valid and in place: [`Mapping::view`], for an image. An
+    /// image of the device's own has the present texels in uses alone ([`ImageMapping::uses`]).
     ///
     /// # Errors
     ///
@@ -145,12 +146,12 @@ impl ImageMapping {
         self.uses(submission, Access::Write, Scope::ALL)
     }
 
-    /// Declares that the commands of a submission use the image for `access`, in the stages and by the accesses of `scope`:
-    /// [`Submission::uses`], for an image. A scope without stages means any stage.
+    /// Declares that the commands of a submission use the image for `access`, in the stages and by the accesses of
+    /// `scope`: [`Submission::uses`], for an image. A scope without stages means any stage.
     ///
-    /// The commands find the image in the layout `GENERAL`, owned by this device, and leave it so. They may have it in other
-    /// layouts in between. An image of the device's own has the present texels by then; if the commands write, theirs are
-    /// copied back behind them.
+    /// The commands find the image in the layout `GENERAL`, owned by this device, and leave it so. They may have it in
+    /// other layouts in between. An image of the device's own has the present texels by then; if the commands write,
+    /// theirs are copied back behind them.
     ///
     /// If an image is declared twice in a submission, both declarations hold.
     ///
@@ -166,9 +167,9 @@ impl ImageMapping {
         self.declare(submission, access, scope, true)
     }
 
-    /// Declares that the commands of a submission write every texel of the image, and rely on none that was there before:
-    /// texels that they do not write are undefined. It saves an image of the device's own the copy into it, and lets a driver
-    /// discard what it keeps beside the texels (`VK_IMAGE_LAYOUT_UNDEFINED`).
+    /// Declares that the commands of a submission write every texel of the image, and rely on none that was there
+    /// before: texels that they do not write are undefined. It saves an image of the device's own the copy into it, and
+    /// lets a driver discard what it keeps beside the texels (`VK_IMAGE_LAYOUT_UNDEFINED`).
     ///
     /// # Errors
     ///
@@ -196,8 +197,8 @@ impl ImageMapping {
         submission.uses(&self.mapping, access, bytes)?;
         let (before, after) = (self.commands(), self.commands());
         let key = vk::Handle::as_raw(self.sight.raw());
-        // SAFETY: the commands are valid for the main queue of the device, as `Commands` argues. They use the buffer, which
-        // was declared, and the image, which they keep until they are submitted; after that the retire list does.
+        // SAFETY: the commands are valid for the main queue of the device, as `Commands` argues. They use the buffer,
+        // which was declared, and the image, which they keep until they are submitted; after that the retire list does.
         unsafe {
             submission.around(
                 (key, used),
@@ -209,8 +210,8 @@ impl ImageMapping {
     }
 
     /// Records what [`ImageMapping::uses`] puts ahead of the commands of a submission, for applications that submit
-    /// themselves: the acquire half of an ownership transfer, and for an image of the device's own the copy into it. Bracket it
-    /// with [`Mapping::begin_access`] of [`ImageMapping::mapping`].
+    /// themselves: the acquire half of an ownership transfer, and for an image of the device's own the copy into it.
+    /// Bracket it with [`Mapping::begin_access`] of [`ImageMapping::mapping`].
     ///
     /// # Errors
     ///
@@ -227,8 +228,8 @@ impl ImageMapping {
         Ok(())
     }
 
-    /// Records what [`ImageMapping::uses`] puts behind the commands of a submission: for an image of the device's own that was
-    /// `written` the copy back, and the release half of the ownership transfer.
+    /// Records what [`ImageMapping::uses`] puts behind the commands of a submission: for an image of the device's own
+    /// that was `written` the copy back, and the release half of the ownership transfer.
     ///
     /// # Safety
     ///
@@ -266,9 +267,9 @@ impl ImageMapping {
 ///
 /// # Invariants
 ///
-/// `bytes` is the buffer over the shared bytes of the mapping that this was made for, which is alive while it is used: a
-/// submission keeps the view. The regions are those of all texels of the image, within these bytes: the layout's places end
-/// within the buffer, and the queue is one that computes, so that each offset may be any multiple of a texel
+/// `bytes` is the buffer over the shared bytes of the mapping that this was made for, which is alive while it is used:
+/// a submission keeps the view. The regions are those of all texels of the image, within these bytes: the layout's
+/// places end within the buffer, and the queue is one that computes, so that each offset may be any multiple of a texel
 /// (VUID-vkCmdCopyBufferToImage-dstImage-07975).
 struct Commands {
     device: Arc<DeviceInner>,
@@ -303,8 +304,8 @@ impl Commands {
                 unsafe { acquire_image(&image, commands, false, scope) };
             }
             Sight::Shared(_) => {
-                // SAFETY: the type's invariant; every use through peerbuf releases the image in GENERAL, and all else that
-                // writes its bytes writes a buffer.
+                // SAFETY: the type's invariant; every use through peerbuf releases the image in GENERAL, and all else
+                // that writes its bytes writes a buffer.
                 unsafe { acquire_image(&image, commands, keeps, scope) };
             }
         }
@@ -315,8 +316,8 @@ impl Commands {
         let image = self.image();
         match &self.sight {
             Sight::Own(_) if writes => {
-                // SAFETY: the type's invariant; the image may be copied from (`ImageKind::spec`), and the application leaves
-                // it in GENERAL.
+                // SAFETY: the type's invariant; the image may be copied from (`ImageKind::spec`), and the application
+                // leaves it in GENERAL.
                 unsafe {
                     copy_image_to_buffer(&image, commands, self.bytes, &self.regions, scope);
                 }

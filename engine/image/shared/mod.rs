@@ -6,8 +6,8 @@
 //!       └──read_texels, write_texels──► rows of the host
 //! ```
 //!
-//! A device that sees rows where they are uses an image over the shared bytes. Another device has an image of its own, and
-//! copies between that and the shared bytes in the submission that uses it.
+//! A device that sees rows where they are uses an image over the shared bytes. Another device has an image of its own,
+//! and copies between that and the shared bytes in the submission that uses it.
 //!
 //! Kernel counterpart: `struct drm_framebuffer`, which has GEM objects as an image has a buffer.
 
@@ -15,17 +15,23 @@ mod attachment;
 mod descriptor;
 mod device_image;
 mod error;
+mod export;
 mod host_texels;
+mod import;
+mod layout_choice;
 mod mapping;
 mod own_image;
+mod participants;
 mod places;
 mod shared_image;
 
 pub use attachment::ImageAttachment;
 pub use descriptor::ImageDescriptor;
 pub use error::ImageError;
+pub use export::ImageExport;
 pub use mapping::{ImageMapping, RawImage};
 pub use places::ImagePart;
 pub use shared_image::SharedImage;
 
+pub(crate) use import::import;
 pub(crate) use shared_image::create;

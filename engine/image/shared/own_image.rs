@@ -12,8 +12,8 @@ use super::shared_image::Engines;
 
 /// An image of a device's own.
 ///
-/// Its memory is a buffer's, so that it is counted and makes room as others do. The buffer cannot move: it is mapped as long
-/// as the image lives.
+/// Its memory is a buffer's, so that it is counted and makes room as others do. The buffer cannot move: it is mapped as
+/// long as the image lives.
 // Dropped in this order: the image leaves its memory first.
 #[derive(Debug)]
 pub(super) struct OwnImage {

@@ -56,8 +56,8 @@ impl Rows {
 ///
 /// # Invariants
 ///
-/// The format has at least one plane, the shape fits it, and there is a place for every part, with a pitch of at least a
-/// row, in whole texels.
+/// The format has at least one plane, the shape fits it, and there is a place for every part, with a pitch of at least
+/// a row, in whole texels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Places {
     format: &'static Format,
@@ -76,8 +76,8 @@ impl Places {
         })
     }
 
-    /// The places of an image, as its driver says. `None` if the driver does not say it of all parts, or if a pitch is less
-    /// than a row, or no whole number of texels.
+    /// The places of an image, as its driver says. `None` if the driver does not say it of all parts, or if a pitch is
+    /// less than a row, or no whole number of texels.
     pub(super) fn of_image(
         format: &'static Format,
         shape: Shape,

@@ -7,30 +7,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::descriptor::ImageDescriptor;
 use super::device_image::{DeviceImage, ImageKind};
 use super::error::ImageError;
+use super::participants::{Participants, linear_places};
 use super::places::Places;
 use crate::access::Access;
 use crate::buffer::{Buffers, Explanation, Migration, SetRefs, SharedBuffer};
 use crate::device::{Device, DeviceId, DeviceInner, HandleType};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::image::extent::Shape;
 use crate::image::format::Format;
 use crate::image::fourcc::Fourcc;
 use crate::image::layout::{ImageLayout, LayoutError, LinearLayout};
 use crate::image::padding::Padding;
 use crate::image::usage::ImageUsage;
-use crate::memory::{DomainId, Tiling};
+use crate::memory::DomainId;
 
 /// What new buffers of an engine need of it.
 pub(super) type Engines = Arc<SetRefs<Buffers>>;
 
 /// An image that several devices share. Its identity does not depend on where its texels are.
 ///
-/// Made by [`crate::Engine::create_image`]. A clone is cheap, and is the same image. It has a [`SharedBuffer`], by which it
-/// moves, is evicted, pinned, charged and explained; what a buffer can do and an image has no method for is done with
-/// [`SharedImage::buffer`].
+/// Made by [`crate::Engine::create_image`]. A clone is cheap, and is the same image. It has a [`SharedBuffer`], by
+/// which it moves, is evicted, pinned, charged and explained; what a buffer can do and an image has no method for is
+/// done with [`SharedImage::buffer`].
 ///
-/// Its *layout* says where rows begin in the bytes of the buffer. Devices whose drivers see rows there use an image over these
-/// bytes. Others have an image of their own, and copy in the submissions that use it ([`crate::RawImage::is_own`]).
+/// Its *layout* says where rows begin in the bytes of the buffer. Devices whose drivers see rows there use an image
+/// over these bytes. Others have an image of their own, and copy in the submissions that use it
+/// ([`crate::RawImage::is_own`]).
 ///
 /// Kernel counterpart: `struct drm_framebuffer`.
 #[derive(Clone)]
@@ -46,6 +48,8 @@ pub(super) struct ImageInner {
     layout: Mutex<Arc<Layout>>,
     /// The images over the shared bytes that are alive. Protected by its mutex, which is taken alone.
     images: Mutex<Vec<Seen>>,
+    /// The attachments. Protected by its mutex, which is taken alone.
+    participants: Mutex<Participants>,
 }
 
 /// The layout of an image.
@@ -54,8 +58,8 @@ pub(super) struct Layout {
     pub(super) places: Places,
     /// The same, as others are told it.
     pub(super) told: ImageLayout,
-    /// What cannot see it: a device, its uses, and the type of the memory's handle. Protected by its mutex, which is taken
-    /// alone.
+    /// What cannot see it: a device, its uses, and the type of the memory's handle. Protected by its mutex, which is
+    /// taken alone.
     pub(super) refused: Mutex<Vec<(DeviceId, ImageUsage, HandleType)>>,
 }
 
@@ -85,8 +89,17 @@ pub(crate) fn create(
     let buffer = SharedBuffer::create(engines, home, descriptor.into_buffer(linear.bytes()))?;
     let kind = ImageKind { format, shape, usage };
     let places = home_places(&buffer, &Device(Arc::clone(home)), &kind)?.unwrap_or(padded);
-    let layout = Layout::new(places)?;
-    Ok(SharedImage(Arc::new(ImageInner {
+    Ok(assemble(engines, buffer, &kind, Layout::new(places)?))
+}
+
+/// An image with the texels of a buffer. The layout's places end within the buffer.
+pub(super) fn assemble(
+    engines: &Engines,
+    buffer: SharedBuffer,
+    &ImageKind { format, shape, usage }: &ImageKind,
+    layout: Layout,
+) -> SharedImage {
+    SharedImage(Arc::new(ImageInner {
         buffer,
         engines: Arc::clone(engines),
         format,
@@ -94,24 +107,16 @@ pub(crate) fn create(
         usage,
         layout: Mutex::new(Arc::new(layout)),
         images: Mutex::default(),
-    })))
+        participants: Mutex::default(),
+    }))
 }
 
-/// Where the home device's driver places the parts of a linear image over the buffer; `None` if it has no such image that
-/// fits.
+/// Where the home device's driver places the parts of a linear image over the buffer; `None` if it has no such image
+/// that fits.
 fn home_places(buffer: &SharedBuffer, home: &Device, kind: &ImageKind) -> Result<Option<Places>> {
-    if !kind.is_allowed(&home.0, Tiling::Linear, false) {
-        return Ok(None);
-    }
     let attachment = buffer.attach(home)?;
     let mapping = attachment.map(Access::Read)?;
-    let image = match kind.over(&mapping, Tiling::Linear, false) {
-        Ok(image) => image,
-        Err(Error::Unsupported { .. } | Error::Misaligned { .. }) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let places = Places::of_image(kind.format, kind.shape, &image);
-    Ok(places.filter(|places| places.end().is_some_and(|end| end <= buffer.size())))
+    linear_places(kind, &mapping)
 }
 
 impl Layout {
@@ -179,8 +184,8 @@ impl SharedImage {
         self.0.buffer.generation()
     }
 
-    /// Moves the image into a device's own memory or into system memory, as [`SharedBuffer::migrate`] does with a buffer. Its
-    /// layout stays.
+    /// Moves the image into a device's own memory or into system memory, as [`SharedBuffer::migrate`] does with a
+    /// buffer. Its layout stays.
     ///
     /// # Errors
     ///
@@ -213,6 +218,15 @@ impl SharedImage {
 impl ImageInner {
     pub(super) fn layout(&self) -> Arc<Layout> {
         Arc::clone(&self.layout.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sets the layout. The reservation of the buffer is held, which has the texels there.
+    pub(super) fn set_layout(&self, layout: &Arc<Layout>) {
+        *self.layout.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(layout);
+    }
+
+    pub(super) fn participants(&self) -> MutexGuard<'_, Participants> {
+        self.participants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What images for some uses are.

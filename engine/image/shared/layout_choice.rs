@@ -1,0 +1,233 @@
+//! Which layout an image should have, and the move into that layout.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ash::vk;
+
+use super::error::ImageError;
+use super::participants::Participant;
+use super::places::{Places, Rows};
+use super::shared_image::{ImageInner, Layout, SharedImage};
+use crate::buffer::{Migration, Rearrangement};
+use crate::error::{Error, Result};
+use crate::image::negotiate::{
+    self, AgreedLayout, Agreement, Candidate, Evidence, ImageRequest, Rung, Trial,
+};
+
+impl SharedImage {
+    /// What the attachments of the image agree on now, with what each has against better ways to share it. It prints as
+    /// an explanation.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::NoAgreement`] if there are no attachments, or one that cannot use the image in any way.
+    pub fn negotiate(&self) -> Result<Agreement, ImageError> {
+        let listed = self.0.participants().list();
+        Ok(self.agree(&listed)?)
+    }
+
+    /// Moves the image into the layout in which most attachments use the shared bytes directly; it stays in the present
+    /// one if that is as good. Importers are notified, and mappings become stale, as for any move. The texels stay.
+    ///
+    /// It also happens by itself: when the image is mapped, and its attachments have changed, and then have stayed the
+    /// same for a while ([`negotiate::Renegotiation`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::SharedBuffer::migrate`]: [`Error::Busy`] while a static mapping, a pin or an export keeps the image.
+    ///
+    /// Locks: as [`crate::SharedBuffer::migrate`].
+    pub fn relayout(&self) -> Result<Migration> {
+        let listed = self.0.participants().list();
+        let old = self.0.layout();
+        let new = match self.choose(&listed, &old.places) {
+            Some(places) if *places != old.places => places,
+            _ => {
+                self.note_negotiated(false);
+                return Ok(Migration::Unchanged);
+            }
+        };
+        let moved = self.move_into(&old, &new);
+        self.note_negotiated(matches!(moved, Ok(Migration::Done { .. })));
+        moved
+    }
+
+    /// Moves the image into a better layout if that is due and nothing keeps it in place.
+    pub(super) fn relayout_if_due(&self) {
+        let now = self.0.now();
+        // In a statement of its own, so that the lock is not held meanwhile.
+        let is_due = self.0.participants().is_due(now);
+        if is_due && let Err(error) = self.relayout() {
+            tracing::debug!(%error, image = self.name(), "keeps its layout");
+        }
+    }
+
+    fn note_negotiated(&self, changed: bool) {
+        let now = self.0.now();
+        self.0.participants().negotiated(now, changed);
+    }
+
+    fn agree(&self, listed: &[Participant]) -> Result<Agreement, negotiate::NegotiationError> {
+        let attachments: Vec<_> = listed.iter().map(|one| one.seen.clone()).collect();
+        let request = ImageRequest {
+            fourcc: self.fourcc(),
+            shape: self.shape(),
+            home: self.home().id(),
+            system_dma_bufs: false,
+            tries: 0,
+            attachments: &attachments,
+        };
+        negotiate::negotiate(&request, &evidence(&attachments)).map(|answer| answer.agreement)
+    }
+
+    /// The places of the layout that suits most attachments; `None` if the present one is as good.
+    fn choose(&self, listed: &[Participant], present: &Places) -> Option<Arc<Places>> {
+        let agreed = self.agree(listed).ok().and_then(|agreed| match agreed.layout {
+            AgreedLayout::Linear(linear) if agreed.candidate.rung() == Rung::LinearTiling => {
+                Places::of_layout(self.format(), &linear).map(Arc::new)
+            }
+            _ => None,
+        });
+        let directly =
+            |places: &Places| listed.iter().filter(|one| one.brings.sees(places)).count();
+        let offered = listed.iter().filter_map(|one| one.brings.direct.clone());
+        let size = self.buffer().size();
+        let fits = |places: &Arc<Places>| places.end().is_some_and(|end| end <= size);
+        let candidates = agreed.into_iter().chain(offered).filter(fits);
+        // Of equal ones the first, so that the order of attachments alone decides.
+        let better = |best: Option<(usize, Arc<Places>)>, next: Arc<Places>| {
+            let count = directly(&next);
+            match best {
+                Some((most, _)) if most >= count => best,
+                None if directly(present) >= count => None,
+                _ => Some((count, next)),
+            }
+        };
+        candidates.fold(None, better).map(|(_, places)| places)
+    }
+
+    /// Moves the image from a layout into another one.
+    fn move_into(&self, old: &Arc<Layout>, new: &Arc<Places>) -> Result<Migration> {
+        let parts = rearranged(&old.places, new);
+        let layout = Layout::new(Places::clone(new)).map_err(|error| Error::Unsupported {
+            device: self.home().name().to_owned(),
+            missing: error.to_string(),
+        })?;
+        let layout = Arc::new(layout);
+        self.buffer().rearrange(Rearrangement {
+            parts: &parts,
+            is_current: &|| Arc::ptr_eq(&self.0.layout(), old),
+            done: &|| self.0.set_layout(&layout),
+        })
+    }
+}
+
+impl ImageInner {
+    /// The time by the engine's clock.
+    pub(super) fn now(&self) -> Duration {
+        self.buffer.services().age()
+    }
+}
+
+/// What is known of the devices of an image: all reach its memory, by routes that were proved. Where two drivers place
+/// rows alike, these are the same bytes.
+fn evidence(attachments: &[negotiate::ImageAttachment]) -> Evidence {
+    let mut evidence = Evidence::default();
+    for from in attachments {
+        for to in attachments {
+            evidence.note_common_memory(from.device, to.device);
+            evidence.note(Trial::new(Candidate::linear_tiling(), from.device, to.device), Ok(()));
+        }
+    }
+    evidence
+}
+
+/// The copies that bring all texels from their old places to their new ones. Rows that follow one another in the same
+/// way are one copy.
+fn rearranged(old: &Places, new: &Places) -> Vec<vk::BufferCopy> {
+    let mut copies = vec![];
+    let mut add = |src_offset, dst_offset, size| {
+        copies.push(vk::BufferCopy { src_offset, dst_offset, size });
+    };
+    for (part, from) in old.all() {
+        let Some(to) = new.rows(part) else { continue };
+        let Rows { offset, pitch, row_bytes, rows } = from;
+        if pitch == to.pitch {
+            add(offset, to.offset, pitch * (rows - 1) + row_bytes);
+        } else {
+            (0..rows)
+                .for_each(|row| add(offset + row * pitch, to.offset + row * to.pitch, row_bytes));
+        }
+    }
+    copies
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::extent::Shape;
+    use crate::image::format::Format;
+    use crate::image::fourcc::Fourcc;
+    use crate::image::layout::LinearLayout;
+    use crate::image::padding::Padding;
+
+    fn places(name: &[u8; 4], shape: Shape, padding: Padding) -> Places {
+        let fourcc = Fourcc::new(*name);
+        let format = Format::of(fourcc).expect("a format");
+        let layout = LinearLayout::new(fourcc, shape, padding).expect("a layout");
+        Places::of_layout(format, &layout).expect("all parts have places")
+    }
+
+    #[test]
+    fn every_texel_is_copied_once_to_its_new_place() {
+        let shapes = [
+            (b"AR24", Shape::new(5, 3).with_mips(3).with_layers(2)),
+            (b"NV12", Shape::new(62, 18)),
+            (b"YU12", Shape::new(4, 2)),
+            (b"R8  ", Shape::new(1, 1)),
+        ];
+        for (name, shape) in shapes {
+            for (from, to) in [
+                (Padding::NONE, Padding::CROSSING),
+                (Padding::CROSSING, Padding::NONE),
+                (Padding::WIDE, Padding::CROSSING),
+                (Padding::NONE, Padding::NONE),
+            ] {
+                let (old, new) = (places(name, shape, from), places(name, shape, to));
+                let end = |places: &Places| places.end().expect("small") as usize;
+                let mut source = vec![0_u32; end(&old)];
+                for (number, (_, rows)) in old.all().enumerate() {
+                    for row in 0..rows.rows {
+                        for at in 0..rows.row_bytes {
+                            let texel = (number as u32 + 1) << 16 | (row << 8 | at) as u32;
+                            source[(rows.offset + row * rows.pitch + at) as usize] = texel;
+                        }
+                    }
+                }
+                let mut target = vec![0_u32; end(&new)];
+                for copy in rearranged(&old, &new) {
+                    let range = |at: u64| at as usize..(at + copy.size) as usize;
+                    target[range(copy.dst_offset)].copy_from_slice(&source[range(copy.src_offset)]);
+                }
+                for (number, (_, rows)) in new.all().enumerate() {
+                    for row in 0..rows.rows {
+                        for at in 0..rows.row_bytes {
+                            let texel = (number as u32 + 1) << 16 | (row << 8 | at) as u32;
+                            let place = (rows.offset + row * rows.pitch + at) as usize;
+                            assert_eq!(target[place], texel, "{name:?} {shape} {from} {to}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_follow_one_another_alike_are_one_copy() {
+        let shape = Shape::new(62, 18);
+        let [tight, padded] = [Padding::NONE, Padding::CROSSING].map(|p| places(b"NV12", shape, p));
+        assert_eq!(rearranged(&padded, &padded).len(), 2);
+        assert_eq!(rearranged(&tight, &padded).len(), 18 + 9);
+    }
+}
