@@ -8,7 +8,7 @@ use ash::vk;
 
 use super::external::{ExternalBuffers, ExternalSemaphores};
 use super::handle_type::{HandleType, Uuid};
-use super::image_formats::ImageCache;
+use super::image_facts::ImageCache;
 use super::instance::Instance;
 use super::quirks::{self, Effect};
 use super::selector::{AdapterKind, DrmNode, PciAddress};

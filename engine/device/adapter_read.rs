@@ -9,7 +9,7 @@ use ash::{ext, khr, vk};
 use super::adapter::{Adapter, Facts, Heap, MemoryType};
 use super::external::{self, ExternalBuffers};
 use super::handle_type::{HandleType, Uuid};
-use super::image_formats::ImageCache;
+use super::image_facts::ImageCache;
 use super::instance::{API_VERSION, Instance};
 use super::quirks::{self, Effect};
 use super::selector::{AdapterKind, DrmNode, PciAddress};

@@ -29,6 +29,7 @@ mod formats;
 mod handle_type;
 mod heap_budget;
 mod id;
+mod image_facts;
 mod image_formats;
 mod in_flight;
 mod inner;
@@ -57,7 +58,7 @@ pub use external::{ExternalBuffers, ExternalSemaphores};
 pub use formats::{FormatModifier, vulkan_format};
 pub use handle_type::{HandleType, Uuid};
 pub use id::DeviceId;
-pub use image_formats::{
+pub use image_facts::{
     ExternalImages, ImageFormats, ImageLimits, ImageRefusal, ModifierImages, TilingImages,
 };
 pub use instance::{Loader, Message, MessageSink, Validation, instance_extensions};

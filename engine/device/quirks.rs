@@ -11,7 +11,7 @@ use ash::vk;
 pub enum Effect {
     /// New device memory is all zero, so its first owner needs no scrub.
     FreshMemoryIsZero,
-    /// Host pointers can be imported for buffers although the driver reports that they cannot.
+    /// Host pointers can be imported for buffers and images although the driver reports that they cannot.
     HostImportUnreported,
     /// The mapping of a dma-buf can be imported by address. Kernel drivers refuse such mappings.
     ImportsDmaBufMappings,
