@@ -9,6 +9,7 @@ use crate::buffer::{Buffers, SetRefs};
 use crate::core::Core;
 use crate::device::{Adapter, Instance};
 use crate::error::{Error, Result};
+use crate::image::ImageProofs;
 use crate::memory::SystemMemory;
 use crate::observe::trace::Tracer;
 use crate::transfer::Routes;
@@ -26,6 +27,8 @@ pub struct Engine {
     pub(crate) set: Arc<Buffers>,
     /// The references of buffers to them.
     pub(super) refs: Arc<SetRefs<Buffers>>,
+    /// What probes of images have found.
+    pub(super) images: Arc<ImageProofs>,
     pub(super) adapters: Arc<[Adapter]>,
     pub(super) transfer_queues: bool,
     pub(super) device_addresses: bool,
@@ -73,6 +76,7 @@ impl Engine {
         Self {
             refs: SetRefs::new(&set),
             set,
+            images: Arc::default(),
             adapters: [].into(),
             transfer_queues: descriptor.transfer_queues,
             device_addresses: descriptor.device_addresses,

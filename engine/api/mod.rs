@@ -21,6 +21,8 @@ mod fences;
 
 mod routes;
 
+mod image_verdicts;
+
 mod probe;
 
 mod residency;

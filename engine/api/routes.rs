@@ -53,10 +53,18 @@ impl Engine {
         self.set.core.prove_routes(&devices)
     }
 
-    /// Forgets what was proved, also in the file of [`crate::EngineDescriptor::route_cache`]. The next use of a route
+    /// Does work while the devices on which routes and images are proved stay open. A proof opens them, and closes them
+    /// at its end; between many proofs, each would be opened again.
+    pub fn with_proofs_open<R>(&self, work: impl FnOnce() -> R) -> R {
+        let _held = self.set.core.routes.hold_probes();
+        work()
+    }
+
+    /// Forgets what was proved, of images as well, also in the file of [`crate::EngineDescriptor::route_cache`]. The next use of a route
     /// proves it again.
     pub fn forget_routes(&self) {
         self.set.core.routes.forget();
+        self.images.forget();
         self.set.core.auto_migration.access_costs().forget();
     }
 

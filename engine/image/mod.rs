@@ -13,6 +13,7 @@
 //!   their Vulkan formats.
 //! * [`LinearLayout`] computes linear layouts, with a padding that other devices accept ([`Padding`]).
 //! * [`ForeignImage::check`] judges descriptions of other programs' images before Vulkan sees them.
+//! * [`ImageVerdict`] says which layouts carry texels between two devices ([`crate::Engine::image_verdict`]).
 //! * [`negotiate`](negotiate::negotiate) finds the layout for all attachments, and says for every better one which
 //!   attachment objected, and why.
 //!
@@ -40,14 +41,15 @@
 // What is still missing:
 //
 // - *Modifiers.* Attachments offer rows alone (`shared/participants`): tiled modifiers, and `LINEAR` at a pitch that was
-//   agreed, are to be offered once probes have proved them (an odd image of the same format and layout, written on one
-//   device and sampled on the other). Where a driver takes explicit planes, `shared/attachment` uses them for rows already.
+//   agreed, are to be offered once probes have proved them (`proofs`, whose evidence is that of a format; tiled ones need
+//   an exporter first). Where a driver takes explicit planes, `shared/attachment` uses them for rows already.
 // - *A tiling of its own* for an image of one device (`Rung::Private`), and images in memory that is dedicated to them, which
 //   some drivers require (`ImageSpec::check` refuses those).
 // - *Mip tails*: a second backing under the same name.
 // - *Staging* for devices that have no memory in common: such a device cannot attach.
 // - *Several files* for the planes of one image.
 
+mod driver_offer;
 mod extent;
 mod foreign;
 mod foreign_error;
@@ -58,10 +60,13 @@ mod modifier;
 pub mod negotiate;
 mod offer;
 mod padding;
+mod probes;
+mod proofs;
 mod shared;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod verdict;
 mod vulkan_format;
 
 pub use extent::{Extent, Field, Limits, OutOfRange, Shape};
@@ -78,6 +83,10 @@ pub use shared::{
     SharedImage,
 };
 pub use usage::ImageUsage;
+pub use verdict::{
+    ImageProof, ImageUntried, ImageVerdict, ImageVerdictError, LayoutResult, LayoutVerdict,
+};
 pub use vulkan_format::{VulkanFormat, VulkanFormatGap, fourcc_of};
 
+pub(crate) use proofs::{ImageProofs, verdict};
 pub(crate) use shared::{create, import};

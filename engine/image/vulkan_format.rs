@@ -1,4 +1,4 @@
-//! The Vulkan formats and usages of shared images. This file alone of `image` knows Vulkan.
+//! The Vulkan formats and usages of shared images. This file and `driver_offer` alone of `image` know Vulkan.
 
 use ash::vk;
 

@@ -21,7 +21,7 @@ pub(crate) fn can_import(device: &DeviceInner, kind: ImportKind) -> bool {
 
 /// Whether the extensions for the handle type are enabled. An adopted device may lack extensions that its
 /// adapter has.
-pub(super) fn has_extension(device: &DeviceInner, handle: HandleType) -> bool {
+pub(crate) fn has_extension(device: &DeviceInner, handle: HandleType) -> bool {
     match handle {
         HandleType::DmaBuf => device.memory_fd().is_some() && device.has_dma_buf(),
         HandleType::OpaqueFd => device.memory_fd().is_some(),

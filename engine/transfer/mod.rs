@@ -16,6 +16,7 @@ mod child;
 mod compute;
 mod copy;
 mod image_commands;
+mod image_probe;
 mod need;
 mod ownership;
 mod pair_key;
@@ -40,7 +41,7 @@ pub use scope::Scope;
 pub use untried::Untried;
 pub use verdict::{ExporterSpeed, Trial, Verdict, Working};
 
-pub(crate) use capability::{can_export, can_export_any, can_import};
+pub(crate) use capability::{can_export, can_export_any, can_import, has_extension};
 pub(crate) use child::{Request, answer, first_line, other_line};
 pub(crate) use compute::{Attempt, ComputeKernels, Watch, Work};
 pub(crate) use copy::{copy, copy_many, copy_parts, from_staging_parts, to_staging, zero};
@@ -51,6 +52,9 @@ pub(crate) use need::Need;
 pub(crate) use ownership::{acquire, outside_family, release};
 pub(crate) use pair_key::PairKey;
 pub(crate) use path::{Unfinished, staged_copy};
+pub(crate) use prove::{
+    Ended, ImageFault, ImageMemory, ImageOutcome, ImagePasses, ImageProbe, ImageRead, ProbePlane,
+};
 pub(crate) use refusal::{first_of, untried};
 pub(crate) use route_set::{CachedRoutes, RouteSet};
 pub(crate) use routes::Routes;

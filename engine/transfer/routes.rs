@@ -33,7 +33,7 @@ pub(crate) struct Routes {
     /// Whether a thread proves. Taken before `list`, and not held while it proves.
     proving: Mutex<bool>,
     proved: Condvar,
-    probes: ProbeDevices,
+    pub(super) probes: ProbeDevices,
     /// Read and written only by the thread that proves, and by [`Routes::forget`].
     file: Option<RouteFile>,
     /// The program that proves in a child process.
@@ -226,7 +226,7 @@ impl Routes {
     }
 
     /// Waits until no other thread proves; `None` after `end`.
-    fn turn(&self, end: Instant) -> Option<Turn<'_>> {
+    pub(super) fn turn(&self, end: Instant) -> Option<Turn<'_>> {
         let mut proving = self.proving.lock().unwrap_or_else(PoisonError::into_inner);
         while *proving {
             let left = end.checked_duration_since(Instant::now())?;
@@ -251,7 +251,7 @@ fn later(age: Duration) -> impl FnOnce(u32) -> Duration {
 }
 
 /// The right to prove.
-struct Turn<'a>(&'a Routes);
+pub(super) struct Turn<'a>(&'a Routes);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {

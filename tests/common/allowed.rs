@@ -19,16 +19,18 @@ pub(crate) struct Allowed {
 ///
 /// | driver | VUIDs | reason |
 /// |---|---|---|
-/// | SwiftShader | `VkBufferCreateInfo-pNext-00920` when a buffer for a host pointer is made, and the layer's `…-handleType-09861` when it is bound | it imports host pointers for buffers and reports that it does not |
+/// | SwiftShader | `VkBufferCreateInfo-pNext-00920` and `VkImageCreateInfo-pNext-00990` when a buffer or an image for a host pointer is made, and the layer's `…-handleType-09861` when it is bound | it imports host pointers for both and reports that it does not |
 pub(crate) const ALLOWED: [Allowed; 1] = [Allowed {
     driver: DriverId::GOOGLE_SWIFTSHADER,
     vuids: &[
         "VUID-VkBufferCreateInfo-pNext-00920",
+        "VUID-VkImageCreateInfo-pNext-00990",
         "VUID-VkImportMemoryWin32HandleInfoKHR-handleType-09861",
     ],
     about: "VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT",
-    reason: "SwiftShader imports host pointers for buffers although its VkExternalBufferProperties \
-             for them are empty (quirk HostImportUnreported); every probe proves it again",
+    reason: "SwiftShader imports host pointers for buffers and images although its VkExternalBufferProperties \
+             and VkExternalImageFormatProperties for them are empty (quirk HostImportUnreported); every probe \
+             proves it again",
 }];
 
 /// Whether the layer reports that its own thread was not on time: it waits ten seconds, whatever the machine does

@@ -14,6 +14,8 @@ mod export_import;
 mod foreign;
 mod foreign_files;
 mod handles;
+mod image_formats;
+mod image_verdicts;
 mod importers;
 mod imports;
 mod kept_slots;

@@ -83,7 +83,7 @@ impl Candidate {
     }
 
     /// The padding of what peerbuf lays out itself on this rung.
-    pub(super) fn padding(self) -> Padding {
+    pub(in crate::image) fn padding(self) -> Padding {
         if self.pitch > Padding::CROSSING.pitch { Padding::WIDE } else { Padding::CROSSING }
     }
 }

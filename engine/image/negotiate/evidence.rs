@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::candidate::Candidate;
 use crate::device::DeviceId;
+use crate::image::usage::ImageUsage;
+use crate::transfer::RefusalReason;
 
 /// A probe that is asked for: an image of the same format and layout is written on one device, and read on another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,6 +43,51 @@ pub enum ProbeRefusal {
         /// Its row.
         y: u32,
     },
+    /// As a shader reads them, texels differ from those that were written. A copy has read them right.
+    #[error("{wrong} of {texels} texels were wrong for a shader, the first at {x}, {y}")]
+    #[non_exhaustive]
+    WrongSamples {
+        /// How many differ.
+        wrong: u64,
+        /// How many were read.
+        texels: u64,
+        /// Column of the first one.
+        x: u32,
+        /// Its row.
+        y: u32,
+    },
+    /// The drivers place a plane differently at every size that was tried.
+    #[error(
+        "plane {plane} has pitch {pitch} at {offset}, for the reader {other_pitch} at {other_offset}"
+    )]
+    #[non_exhaustive]
+    OtherPlace {
+        /// The plane.
+        plane: usize,
+        /// Its pitch on the device that writes, in bytes.
+        pitch: u64,
+        /// Its offset there.
+        offset: u64,
+        /// Its pitch on the device that reads.
+        other_pitch: u64,
+        /// Its offset there.
+        other_offset: u64,
+    },
+    /// A device cannot copy such images, which the probe needs.
+    #[error("the probe needs images on {device} that are {missing}")]
+    #[non_exhaustive]
+    NoCopies {
+        /// The device.
+        device: DeviceId,
+        /// The uses that it does not allow.
+        missing: ImageUsage,
+    },
+    /// No memory that both devices use as a buffer can have such images.
+    #[error("no memory that both use as a buffer has such images")]
+    NoMemory,
+    /// The memory does not work for images.
+    #[error("{0}")]
+    Memory(RefusalReason),
     /// A call failed.
     #[error("{call}: {code}")]
     #[non_exhaustive]

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::ends::{Hung, ProbeDevices, RouteEnd};
-use super::memory::Memory;
+use super::memory::{Held, Memory};
 use super::outcome::Until;
 use crate::device::{DeviceInner, QueueKind, Waits};
 use crate::error::{Error, Result};
@@ -184,9 +184,9 @@ impl<'a> Session<'a> {
     pub(super) fn close(&mut self, memory: impl IntoIterator<Item = Memory>, until: Until) {
         let (mut fences, mut kept) = (Vec::new(), Vec::new());
         for memory in memory {
-            let (allocation, running) = memory.into_parts(until);
+            let (held, running) = memory.into_parts(until);
             fences.extend(running);
-            kept.push(allocation);
+            kept.push(held);
         }
         if !fences.is_empty() {
             self.hang(fences, kept);
@@ -194,7 +194,7 @@ impl<'a> Session<'a> {
     }
 
     /// Puts away the devices whose work behind a fence may still use memory.
-    fn hang(&mut self, fences: Vec<Fence>, memory: Vec<Arc<crate::memory::Allocation>>) {
+    fn hang(&mut self, fences: Vec<Fence>, memory: Vec<Held>) {
         let fences: Vec<_> = fences.into_iter().filter(|fence| !fence.is_released()).collect();
         let lanes = [QueueKind::Main, QueueKind::Transfer];
         let is_on = |fence: &Fence, device: &DeviceInner| {

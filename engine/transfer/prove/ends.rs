@@ -4,9 +4,10 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::compute::ComputeKernels;
+use super::image::LazySampler;
+use super::memory::Held;
 use crate::device::DeviceInner;
 use crate::error::Result;
-use crate::memory::Allocation;
 use crate::memory::staging::Staging;
 use crate::sync::Fence;
 
@@ -16,6 +17,8 @@ pub(super) struct RouteEnd {
     pub(super) device: Arc<DeviceInner>,
     pub(super) staging: Arc<Staging>,
     pub(super) kernels: Arc<ComputeKernels>,
+    /// Made at the first comparison of images.
+    pub(super) sampler: Arc<LazySampler>,
 }
 
 impl RouteEnd {
@@ -30,7 +33,7 @@ impl RouteEnd {
         let kernels = Arc::new(ComputeKernels::new(&device, &staging)?);
         // While the other device is opened.
         kernels.prepare_pattern()?;
-        Ok(Self { device, staging, kernels })
+        Ok(Self { device, staging, kernels, sampler: Arc::default() })
     }
 }
 
@@ -53,7 +56,7 @@ struct Kept {
 pub(super) struct Hung {
     pub(super) fences: Vec<Fence>,
     /// Dropped before the devices.
-    pub(super) memory: Vec<Arc<Allocation>>,
+    pub(super) memory: Vec<Held>,
     pub(super) ends: Vec<RouteEnd>,
 }
 
@@ -74,7 +77,8 @@ impl Hung {
             return Err(self);
         }
         let Self { fences, memory, ends } = self;
-        let pages: Vec<_> = memory.iter().filter_map(|memory| memory.host_memory()).collect();
+        let pages: Vec<_> =
+            memory.iter().filter_map(|held| held.allocation.host_memory()).collect();
         drop(memory);
         drop((fences, ends));
         drop(pages);

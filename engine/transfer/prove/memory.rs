@@ -1,5 +1,6 @@
 //! The memory of one trial, and the work that uses it.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ pub(super) fn probe_bytes(devices: [&DeviceInner; 2]) -> u64 {
 pub(super) fn origin(provider: Provider, exporter: &Arc<DeviceInner>) -> Origin {
     Origin {
         provider,
-        exporter: matches!(provider, Provider::Device { .. }).then(|| Arc::clone(exporter)),
+        exporter: provider.exporter().map(|_| Arc::clone(exporter)),
         domain: Arc::new(Domain::new(provider.domain(), u64::MAX)),
         calls: Arc::clone(exporter.calls()),
         live: Arc::clone(exporter.live()),
@@ -55,17 +56,25 @@ pub(super) fn origin(provider: Provider, exporter: &Arc<DeviceInner>) -> Origin 
 
 /// Memory that a trial uses. [`super::control::Session::close`] frees it once the work on it is over.
 pub(super) struct Memory {
-    allocation: Arc<Allocation>,
+    held: Held,
     fences: RefCell<Vec<Fence>>,
+}
+
+/// Memory of a trial, with what else its work uses.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// Dropped first, in their order.
+    objects: RefCell<Vec<Arc<dyn Any + Send + Sync>>>,
+    pub(super) allocation: Arc<Allocation>,
 }
 
 impl Memory {
     pub(super) fn new(allocation: Arc<Allocation>) -> Self {
-        Self { allocation, fences: RefCell::default() }
+        Self { held: Held { objects: RefCell::default(), allocation }, fences: RefCell::default() }
     }
 
     pub(super) fn allocation(&self) -> &Allocation {
-        &self.allocation
+        &self.held.allocation
     }
 
     /// Runs a pass of compute kernels of `device` on the memory, and keeps its fence.
@@ -90,14 +99,19 @@ impl Memory {
         fence.wait(until.left())
     }
 
+    /// Keeps an object that work on the memory uses, as long as the memory.
+    pub(super) fn hold(&self, object: Arc<dyn Any + Send + Sync>) {
+        self.held.objects.borrow_mut().push(object);
+    }
+
     /// Keeps fences of work on the memory.
     pub(super) fn keep(&self, fences: impl IntoIterator<Item = Fence>) {
         self.fences.borrow_mut().extend(fences);
     }
 
     /// The memory, and the fences of work that may still use it at `until`.
-    pub(super) fn into_parts(self, until: Until) -> (Arc<Allocation>, Vec<Fence>) {
-        (self.allocation, still_running(self.fences.into_inner(), until))
+    pub(super) fn into_parts(self, until: Until) -> (Held, Vec<Fence>) {
+        (self.held, still_running(self.fences.into_inner(), until))
     }
 }
 

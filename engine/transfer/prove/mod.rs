@@ -20,6 +20,7 @@
 
 mod control;
 mod ends;
+mod image;
 mod judge;
 mod memory;
 mod outcome;
@@ -38,6 +39,10 @@ use crate::device::DeviceInner;
 use crate::error::Error;
 
 pub(crate) use ends::{ProbeDevices, ProbesHeld};
+pub(crate) use image::{
+    Ended, ImageFault, ImageMemory, ImageOutcome, ImagePasses, ImageProbe, ImageRead, ProbePlane,
+};
+pub(super) use image::{linear_places, prove_image};
 pub(super) use outcome::Outcome;
 
 use control::Session;

@@ -44,14 +44,14 @@ pub(super) fn run(route: Route, session: &mut Session<'_>) -> Outcome {
 
 /// One way to share memory.
 #[derive(Clone, Copy)]
-struct Way {
-    route: Route,
-    provider: Provider,
-    imports: (ImportKind, ImportKind),
+pub(super) struct Way {
+    pub(super) route: Route,
+    pub(super) provider: Provider,
+    pub(super) imports: (ImportKind, ImportKind),
 }
 
 /// Each way in which both devices can import memory of a route. One device imports it once.
-fn ways(route: Route, [from, to]: [&Arc<DeviceInner>; 2]) -> Vec<Way> {
+pub(super) fn ways(route: Route, [from, to]: [&Arc<DeviceInner>; 2]) -> Vec<Way> {
     let same = Arc::ptr_eq(from, to);
     let ways_of = |provider| {
         let pairs = match check_provider(provider, from, to) {
