@@ -6,6 +6,7 @@ use peerbuf::transfer::{Pass, Trial, Working};
 use peerbuf::{AdapterSelector, Verdict, WaitRoute};
 
 use crate::failure::Result;
+use crate::images::{self, Wanted};
 use crate::lineup::Lineup;
 use crate::outcome::Outcome;
 use crate::report::{
@@ -14,9 +15,11 @@ use crate::report::{
 };
 use crate::{output, show};
 
-/// Runs the command. Waits for a device, and all routes of a pair, take at most about `timeout`.
+/// Runs the command, with images of some formats if they are named. Waits for a device, all routes of a pair, and each
+/// probe of an image take at most about `timeout`.
 pub(crate) fn run(
     selected: &[AdapterSelector],
+    images: Option<&[Wanted]>,
     timeout: Duration,
     (json, verbose): (bool, bool),
 ) -> Result<Outcome> {
@@ -28,6 +31,8 @@ pub(crate) fn run(
         schema: SCHEMA,
         devices: DeviceFacts::of_all(&lineup.devices),
         routes: lineup.pairs().map(|(from, to)| prove(&lineup, from, to)).collect(),
+        images: images
+            .map(|wanted| lineup.engine.with_proofs_open(|| images::prove(&lineup, wanted))),
         unusable: UnusableFacts::of_all(&lineup.unusable),
     };
     if json {

@@ -7,6 +7,8 @@ mod demo;
 mod devices;
 mod doctor;
 mod failure;
+mod image_report;
+mod images;
 mod lineup;
 mod live;
 mod moving;
@@ -25,6 +27,7 @@ use clap::{Args, Parser, Subcommand};
 use peerbuf::{AdapterSelector, Engine};
 
 use demo::Demo;
+use images::Wanted;
 use outcome::Outcome;
 use size::Size;
 
@@ -47,13 +50,31 @@ enum Command {
     /// For each pair of devices, in both directions, every way to share memory (a
     /// route) is tried: one device writes a pattern, the other one reads it back.
     /// Routes that do not work are listed with the reason.
+    ///
+    /// With --images, the same is done for layouts of images: one device writes
+    /// every texel, the other one reads them by a copy and by a shader.
     #[command(
         verbatim_doc_comment,
         after_help = "\
 Exit status: 0 if every ordered pair of devices has a proved route, 1 if one
-has none, 2 for an error."
+has none, 2 for an error. Layouts of images do not change it."
     )]
-    Devices(Options),
+    Devices {
+        #[command(flatten)]
+        options: Options,
+        /// Also prove layouts of images, in these formats
+        ///
+        /// Each is a fourcc as in drm_fourcc.h (AR24, NV12), or `all`. Without
+        /// one, ten usual formats are proved.
+        #[arg(
+            long,
+            value_name = "FOURCC",
+            num_args = 0..,
+            value_delimiter = ',',
+            verbatim_doc_comment
+        )]
+        images: Option<Vec<Wanted>>,
+    },
     /// Shares buffers among all devices, moves them, and overcommits memory
     ///
     /// Part 1: one buffer. Each device fills it with a new pattern, and each other
@@ -177,9 +198,12 @@ fn probe(arguments: &[String]) -> failure::Result<Outcome> {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Probe { arguments } => probe(&arguments),
-        Command::Devices(options) => {
-            devices::run(&options.devices, options.timeout(), (options.json, options.verbose))
-        }
+        Command::Devices { options, images } => devices::run(
+            &options.devices,
+            images.as_deref(),
+            options.timeout(),
+            (options.json, options.verbose),
+        ),
         Command::Doctor(DoctorOptions { part: Some(part), pair, .. }) => {
             Ok(doctor::run_part(part, &pair))
         }

@@ -8,6 +8,7 @@ use peerbuf::transfer::Refusal;
 use peerbuf::{Adapter, Device, HandleType};
 use serde::Serialize;
 
+use crate::image_report::ImageFacts;
 use crate::live::LiveFacts;
 
 /// The version of the JSON format.
@@ -20,6 +21,9 @@ pub(crate) struct DevicesReport {
     pub(crate) devices: Vec<DeviceFacts>,
     /// One for each ordered pair of different devices.
     pub(crate) routes: Vec<RouteFacts>,
+    /// For each format, ordered pair and size; only with `--images`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) images: Option<Vec<ImageFacts>>,
     pub(crate) unusable: Vec<UnusableFacts>,
 }
 

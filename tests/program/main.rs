@@ -8,4 +8,5 @@ mod cli_faults;
 mod doctor;
 mod drivers;
 mod examples;
+mod images;
 mod patient;

@@ -56,6 +56,9 @@ pub(crate) fn devices(report: &DevicesReport, verbose: bool) -> String {
         ));
         text.line(format_args!("{refused}"));
     }
+    if let Some(images) = &report.images {
+        text.images(images);
+    }
     let proved = report.routes.iter().filter(|route| route.verified).count();
     text.line(format_args!(
         "\n{proved} of {} a proved route.",
@@ -185,6 +188,7 @@ mod tests {
                 refused(2, 0, &[("dma_buf", "hangs")]),
                 refused(2, 1, &[]),
             ],
+            images: None,
             unusable: vec![UnusableFacts {
                 adapter: 1,
                 name: "Old GPU".into(),
@@ -223,6 +227,7 @@ mod tests {
             schema: SCHEMA,
             devices: vec![device(0, 0), device(1, 1)],
             routes: vec![working],
+            images: None,
             unusable: vec![],
         };
         let text = devices(&report, false);

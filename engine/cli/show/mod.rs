@@ -3,6 +3,7 @@
 mod demo;
 mod devices;
 mod doctor;
+mod images;
 mod overcommit;
 mod refusals;
 mod text;

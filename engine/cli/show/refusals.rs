@@ -57,7 +57,7 @@ fn merge(groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
 }
 
 /// Pairs by their first device: `0 → 1, 2`, one line each.
-fn compact(pairs: &[(usize, usize)]) -> String {
+pub(super) fn compact(pairs: &[(usize, usize)]) -> String {
     let mut by_first: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for (from, to) in pairs {
         by_first.entry(*from).or_default().push(to.to_string());
