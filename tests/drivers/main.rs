@@ -7,6 +7,7 @@
 mod common;
 
 mod identity;
+mod images;
 mod imports;
 mod loss;
 mod profiles;

@@ -59,7 +59,8 @@ fn one_way<T>(
         let ends = session.ready().map_err(Ended::Untried)?;
         let share = session.left() / 2;
         let until = Until { end: Instant::now() + share };
-        let mut bytes = 0;
+        // Until the images have said what they need.
+        let mut bytes = probe.bytes.max(GRANULE);
         let failure = match attempt(way, probe, &ends, (session, until), &mut bytes, work) {
             Ok(done) => return Ok(done),
             Err(Failed::Fault(fault)) => return Err(Ended::Refused(fault)),
