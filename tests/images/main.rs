@@ -4,6 +4,7 @@
 mod common;
 
 mod attach;
+mod faults;
 mod foreign;
 mod matrix;
 mod relayout;

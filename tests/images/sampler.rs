@@ -167,13 +167,13 @@ impl Sampler {
                 submission.uses(&target, Access::Write, Scope::COMPUTE)?;
                 let record = move |commands| {
                     let (layout, at) = (self.layout, vk::PipelineBindPoint::COMPUTE);
-                    // SAFETY: live objects that match each other; the buffer holds all texels of the part.
-                    unsafe {
-                        raw.cmd_bind_pipeline(commands, at, self.pipeline);
-                        raw.cmd_bind_descriptor_sets(commands, at, layout, 0, &[set], &[]);
-                        let (x, y) = (extent.width.div_ceil(8), extent.height.div_ceil(8));
-                        raw.cmd_dispatch(commands, x, y, 1);
-                    }
+                    // SAFETY: a live pipeline.
+                    unsafe { raw.cmd_bind_pipeline(commands, at, self.pipeline) };
+                    // SAFETY: a live set of the pipeline's layout.
+                    unsafe { raw.cmd_bind_descriptor_sets(commands, at, layout, 0, &[set], &[]) };
+                    let (x, y) = (extent.width.div_ceil(8), extent.height.div_ceil(8));
+                    // SAFETY: all is bound, and the buffer holds all texels of the part.
+                    unsafe { raw.cmd_dispatch(commands, x, y, 1) };
                 };
                 // SAFETY: it records valid commands on what was declared.
                 unsafe { submission.record(record) };
@@ -182,11 +182,10 @@ impl Sampler {
             .expect("the device samples");
         fence.wait(LONG).expect("the pass ends");
         // SAFETY: the work has ended.
-        unsafe {
-            raw.destroy_image_view(view, None);
-            raw.reset_descriptor_pool(self.pool, vk::DescriptorPoolResetFlags::empty())
-                .expect("the pool is reset");
-        }
+        unsafe { raw.destroy_image_view(view, None) };
+        let flags = vk::DescriptorPoolResetFlags::empty();
+        // SAFETY: as above.
+        unsafe { raw.reset_descriptor_pool(self.pool, flags) }.expect("the pool is reset");
         let mut words = vec![0; count * 16];
         let access = target.buffer().host_access(Access::Read).expect("host access");
         access.read(0, &mut words).expect("the buffer is large enough");
@@ -200,12 +199,13 @@ impl Drop for Sampler {
     fn drop(&mut self) {
         let raw = self.device.raw();
         // SAFETY: every pass was waited for.
-        unsafe {
-            raw.destroy_descriptor_pool(self.pool, None);
-            raw.destroy_pipeline(self.pipeline, None);
-            raw.destroy_pipeline_layout(self.layout, None);
-            raw.destroy_descriptor_set_layout(self.sets, None);
-        }
+        unsafe { raw.destroy_descriptor_pool(self.pool, None) };
+        // SAFETY: as above.
+        unsafe { raw.destroy_pipeline(self.pipeline, None) };
+        // SAFETY: as above.
+        unsafe { raw.destroy_pipeline_layout(self.layout, None) };
+        // SAFETY: as above.
+        unsafe { raw.destroy_descriptor_set_layout(self.sets, None) };
     }
 }
 

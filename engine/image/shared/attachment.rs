@@ -162,7 +162,10 @@ impl ImageAttachment {
                 continue;
             }
             let sight = match self.shared_image(&mapping, &layout)? {
-                Some(image) => Sight::Shared(image),
+                Some(image) => {
+                    self.forget_own_image();
+                    Sight::Shared(image)
+                }
                 None => Sight::Own(self.own_image()?),
             };
             return Ok(ImageMapping::new(self.image.clone(), layout, sight, mapping));
@@ -242,6 +245,13 @@ impl ImageAttachment {
         };
         let sees_it = seen.is_none_or(|places| places.as_ref() == Some(&layout.places));
         Ok(sees_it.then(|| Arc::new(image)))
+    }
+
+    /// Frees the device's own image, unless mappings of an earlier layout still have it.
+    fn forget_own_image(&self) {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Without the lock.
+        drop(own);
     }
 
     /// The device's own image, made at the first call.

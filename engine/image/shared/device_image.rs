@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ash::vk;
 
 use crate::buffer::{Mapping, SharedBuffer};
-use crate::device::DeviceInner;
-use crate::error::Result;
+use crate::device::{DeviceInner, HandleType};
+use crate::error::{Error, Result};
 use crate::image::extent::Shape;
 use crate::image::format::Format;
 use crate::image::usage::ImageUsage;
@@ -92,6 +92,27 @@ impl ImageKind {
             }
         };
         ImageUsage::of_features(images.features).contains(self.usage) && images.missing.is_empty()
+    }
+
+    /// The most bytes that a device's driver needs for a linear image over shared memory; 0 if it has none.
+    ///
+    /// # Errors
+    ///
+    /// Those of creating an image, except that the driver has none.
+    pub(super) fn linear_bytes(&self, device: &Arc<DeviceInner>) -> Result<u64> {
+        if !self.is_allowed(device, Tiling::Linear, false) {
+            return Ok(0);
+        }
+        let spec = self.spec(Tiling::Linear, false);
+        let mut most = 0;
+        for &handle in HandleType::ALL {
+            match UnboundImage::new(device, &spec, Some(handle)) {
+                Ok(image) => most = image.requirements().size.max(most),
+                Err(Error::Unsupported { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(most)
     }
 
     /// Creates an image and binds it where the bytes of a mapping begin.

@@ -85,9 +85,10 @@ pub(crate) fn create(
     let linear = LinearLayout::new(fourcc, shape, Padding::CROSSING)?;
     let padded = Places::of_layout(format, &linear);
     let padded = padded.ok_or(LayoutError::Overflow { plane: 0 })?;
-    // Large enough for any layout: drivers pad less than this.
-    let buffer = SharedBuffer::create(engines, home, descriptor.into_buffer(linear.bytes()))?;
     let kind = ImageKind { format, shape, usage };
+    // Drivers that were looked at pad less than this.
+    let bytes = linear.bytes().max(kind.linear_bytes(home)?);
+    let buffer = SharedBuffer::create(engines, home, descriptor.into_buffer(bytes))?;
     let places = home_places(&buffer, &Device(Arc::clone(home)), &kind)?.unwrap_or(padded);
     Ok(assemble(engines, buffer, &kind, Layout::new(places)?))
 }
