@@ -61,9 +61,11 @@ fn a_part_or_texels_that_do_not_fit_are_refused_and_change_nothing() {
     let descriptor = image("NV12", (16, 8), 1);
     let image = rig.engine().create_image(&device, descriptor).expect("an image");
     write_by_host(&image, 1);
-    for part in
-        [ImagePart::plane(2), ImagePart::level(1), ImagePart { layer: 1, ..ImagePart::default() }]
-    {
+    for part in [
+        ImagePart::of_plane(2),
+        ImagePart::of_level(1),
+        ImagePart { layer: 1, ..ImagePart::default() },
+    ] {
         for error in [
             image.read_texels(part).expect_err("no such part"),
             image.write_texels(part, &[0; 4]).expect_err("no such part"),
@@ -73,7 +75,8 @@ fn a_part_or_texels_that_do_not_fit_are_refused_and_change_nothing() {
         }
     }
     for bytes in [0, 63, 65] {
-        let error = image.write_texels(ImagePart::plane(1), &vec![0; bytes]).expect_err("not 64");
+        let error =
+            image.write_texels(ImagePart::of_plane(1), &vec![0; bytes]).expect_err("not 64");
         assert!(matches!(error, ImageError::TexelBytes { needed: 64, .. }), "{error}");
     }
     assert_host_reads(&image, 1, "after all that");

@@ -120,7 +120,7 @@ fn a_description_that_does_not_fit_is_refused_and_no_driver_is_called() {
     let copy = import(&other, &far, &export, (&good, info)).expect("nothing was used up");
     assert_host_reads(&copy, 1, "imported after all that");
     assert!(copy.relayout().is_ok(), "nothing would be better");
-    let texels = copy.read_texels(ImagePart::plane(1)).expect("the host reads");
+    let texels = copy.read_texels(ImagePart::of_plane(1)).expect("the host reads");
     assert_eq!(texels.len(), 64 * 8);
 }
 

@@ -21,12 +21,12 @@ pub struct ImagePart {
 
 impl ImagePart {
     /// Level 0 of layer 0 of a plane.
-    pub const fn plane(plane: u32) -> Self {
+    pub const fn of_plane(plane: u32) -> Self {
         Self { plane, level: 0, layer: 0 }
     }
 
     /// A level of layer 0 of plane 0.
-    pub const fn level(level: u32) -> Self {
+    pub const fn of_level(level: u32) -> Self {
         Self { plane: 0, level, layer: 0 }
     }
 }
@@ -142,7 +142,7 @@ impl Places {
         let mut planes = [MemoryPlane::default(); MAX_PLANES];
         let mut count = 0;
         for (at, (_, rows)) in
-            self.all().filter(|(part, _)| *part == ImagePart::plane(part.plane)).enumerate()
+            self.all().filter(|(part, _)| *part == ImagePart::of_plane(part.plane)).enumerate()
         {
             let pitch =
                 u32::try_from(rows.pitch).map_err(|_| LayoutError::Overflow { plane: at })?;
