@@ -1,6 +1,7 @@
 //! The history of each buffer, and the choice of a victim among all residents.
 
 use super::outlook::{Habit, Outlook};
+use super::residents::{Eligible, Residents};
 use super::scale::Scale;
 use super::shortlist::{Candidate, Rank, Shortlist};
 use crate::residency::policy::interface::Slot;
@@ -17,11 +18,15 @@ const HEAT: usize = 8;
 const HEATS: usize = 2;
 /// The most choices that are made at once: among many buffers, a few are chosen ahead.
 const BATCH: usize = 4;
+/// For each so many bytes that a choice frees, one resident is looked at, but no more than this many: a look takes a few
+/// nanoseconds, and copying as many bytes about a hundred times as long.
+const BYTES_PER_LOOK: u64 = 4 << 10;
+const MOST_LOOKS: u64 = 512;
 /// One choice is made ahead for this many residents.
 const PER_CHOICE: usize = 64;
 
 /// Half of what was learned fades within this many uses per resident.
-const MEMORY: u32 = 8;
+const MEMORY: u32 = 12;
 /// With fewer residents, the memory is as long as with this many.
 const FEW: usize = 64;
 
@@ -34,13 +39,14 @@ pub(super) const NOWHERE: u32 = u32::MAX;
 /// this history is used again. Nothing is assumed about frames or popularity. To choose, it looks at some
 /// buffers at random, and at the best candidates of earlier choices.
 ///
-/// Neither the size of the domain nor that of a buffer matters: a resident buffer takes room in proportion to
-/// its bytes, and saves moving as many.
+/// A large buffer is worth as much per byte as a small one: it takes room in proportion to its bytes, and saves
+/// moving as many. After one use its size is all that is known of it. Buffers are looked at in proportion to their
+/// bytes, and the more of them the larger they are.
 #[derive(Clone, Debug)]
 pub struct Adaptive {
     pub(super) entries: Vec<Entry>,
-    /// The slots that may be chosen, in no order.
-    pub(super) residents: Vec<u32>,
+    /// The slots that may be chosen.
+    pub(super) residents: Residents,
     pub(super) outlook: Outlook,
     pub(super) shortlist: Shortlist,
     /// How many candidates may still be taken from the shortlist before it is reviewed.
@@ -56,7 +62,7 @@ pub struct Adaptive {
 pub(super) struct Entry {
     /// The time of the last use.
     pub(super) last: u32,
-    /// The slot's position in `residents`.
+    /// The slot's position in its size class of `residents`.
     pub(super) position: u32,
     pub(super) bytes: Size,
     /// The usual interval between uses, as a step of [`Intervals`].
@@ -72,15 +78,13 @@ impl Default for Entry {
 }
 
 impl Entry {
-    /// Whether it is among the first `eligible` residents.
-    fn is_among(&self, eligible: usize) -> bool {
-        // CAST: there is no platform with less than 32 bits.
-        self.position != NOWHERE && (self.position as usize) < eligible
+    fn is_among(&self, eligible: &Eligible) -> bool {
+        eligible.contains(self.position, self.bytes)
     }
 
     /// Records a use, `age` after the last one, and returns the new habit.
     pub(super) fn used_again(&mut self, habit: Habit, age: u32) -> Habit {
-        let usual = if habit == Habit::NEW {
+        let usual = if habit.is_new() {
             u64::from(age)
         } else {
             (Intervals::shortest(u32::from(self.interval)) * 3 + u64::from(age)) / 4
@@ -99,7 +103,7 @@ impl Adaptive {
     pub fn new() -> Self {
         Self {
             entries: Vec::new(),
-            residents: Vec::new(),
+            residents: Residents::default(),
             outlook: Outlook::new(),
             shortlist: Shortlist::default(),
             ahead: 0,
@@ -118,25 +122,33 @@ impl Adaptive {
 
     pub(super) fn rank_of(&self, entry: &Entry, slot: u32) -> Rank {
         let age = self.now.wrapping_sub(entry.last);
-        Rank::new(self.outlook.worth(entry.habit.unwrap_or(Habit::NEW), age), slot)
+        Rank::new(
+            self.outlook.worth(entry.habit.unwrap_or_else(|| Habit::new(entry.bytes.bytes())), age),
+            slot,
+        )
     }
 
     pub(super) fn candidate(&self, rank: Rank) -> Candidate {
         Candidate { rank, last: self.entry(rank.slot()).last }
     }
 
-    /// Chooses one of the first `eligible` residents that is worth little.
-    pub(super) fn choose(&mut self, eligible: usize) -> Option<u32> {
+    /// Chooses one of the eligible residents that is worth little; `missing` bytes are wanted.
+    pub(super) fn choose(&mut self, eligible: &Eligible, missing: u64) -> Option<u32> {
         self.take_ahead(eligible).or_else(|| {
-            let batch = (eligible / PER_CHOICE).clamp(1, BATCH);
-            self.look_around(eligible, batch * HEATS);
-            self.ahead = batch;
+            let batch = (eligible.len() / PER_CHOICE).clamp(1, BATCH);
+            let drawn_at_once = batch * HEATS * HEAT;
+            let freed = missing.min(eligible.mean_bytes());
+            // CAST: at most `MOST_LOOKS`.
+            let looks = (freed / BYTES_PER_LOOK).min(MOST_LOOKS) as usize;
+            self.look_around(eligible, batch * HEATS, looks.div_ceil(drawn_at_once).max(1));
+            // Where a choice is worth many looks, the next one is not made ahead.
+            self.ahead = if looks > drawn_at_once { 1 } else { batch };
             self.take_ahead(eligible)
         })
     }
 
     /// A candidate of an earlier choice that was not used since.
-    fn take_ahead(&mut self, eligible: usize) -> Option<u32> {
+    fn take_ahead(&mut self, eligible: &Eligible) -> Option<u32> {
         while self.ahead > 0 {
             self.ahead -= 1;
             let candidate = self.shortlist.take()?;
@@ -149,22 +161,32 @@ impl Adaptive {
         None
     }
 
-    /// Reviews the shortlist and adds the winners of new heats. If there are few residents, it looks at all.
-    fn look_around(&mut self, eligible: usize, heats: usize) {
+    /// Reviews the shortlist and adds the winners of new heats, in some rounds. If there are few residents, it looks at
+    /// all.
+    fn look_around(&mut self, eligible: &Eligible, heats: usize, rounds: usize) {
         let mut shortlist = std::mem::take(&mut self.shortlist);
         shortlist.review(|slot| {
             let entry = self.entry(slot);
             entry.is_among(eligible).then(|| self.candidate(self.rank(slot)))
         });
-        if eligible <= heats * HEAT {
-            for &slot in &self.residents[..eligible] {
+        let drawn_at_once = heats * HEAT;
+        if eligible.len() <= rounds * drawn_at_once {
+            for slot in self.residents.each(eligible) {
                 shortlist.offer(self.candidate(self.rank(slot)));
             }
         } else {
-            let drawn = self.draw(eligible, heats);
-            for heat in drawn[..heats * HEAT].chunks(HEAT) {
-                let ranks = heat.iter().map(|&(slot, entry)| self.rank_of(&entry, slot));
-                shortlist.offer(self.candidate(ranks.fold(Rank::LAST, Rank::min)));
+            for _ in 0..rounds {
+                let mut best = [Rank::LAST; HEATS * BATCH];
+                let drawn = self.draw(eligible, drawn_at_once);
+                // The draws are in the order of size, and each heat gets some of all sizes.
+                for each in drawn[..drawn_at_once].chunks(heats) {
+                    for (best, (slot, entry)) in best.iter_mut().zip(each) {
+                        *best = self.rank_of(entry, *slot).min(*best);
+                    }
+                }
+                for &rank in &best[..heats] {
+                    shortlist.offer(self.candidate(rank));
+                }
             }
         }
         self.shortlist = shortlist;
@@ -173,27 +195,18 @@ impl Adaptive {
     /// Draws residents at random, with their histories.
     ///
     /// It loads all slots first and then all entries, so that the cache misses of each step overlap.
-    fn draw(&mut self, eligible: usize, heats: usize) -> [(u32, Entry); HEAT * HEATS * BATCH] {
-        let mut drawn = [(0, Entry::default()); HEAT * HEATS * BATCH];
-        let drawing = &mut drawn[..heats * HEAT];
-        for (slot, _) in &mut *drawing {
-            *slot = self.residents[self.random.below(eligible)];
-        }
-        for (slot, entry) in drawing {
-            *entry = self.entries[Slot(*slot).index()];
-        }
-        drawn
+    fn draw(&mut self, eligible: &Eligible, count: usize) -> [(u32, Entry); HEAT * HEATS * BATCH] {
+        let mut slots = [0; HEAT * HEATS * BATCH];
+        self.residents.draw(eligible, &mut self.random, &mut slots[..count]);
+        slots.map(|slot| (slot, self.entries[Slot(slot).index()]))
     }
 
-    /// Swaps a resident with the one at `position`.
-    pub(super) fn move_to(&mut self, slot: u32, position: usize) {
-        // CAST: there is no platform with less than 32 bits.
-        let from = self.entry(slot).position as usize;
-        self.residents.swap(from, position);
-        for at in [from, position] {
-            let slot = Slot(self.residents[at]);
-            // CAST: there are no more residents than slots.
-            self.entries[slot.index()].position = at as u32;
+    /// Swaps a resident with the one of its class at `position`.
+    pub(super) fn move_to(&mut self, slot: u32, position: u32) {
+        let &Entry { position: from, bytes, .. } = self.entry(slot);
+        let swapped = self.residents.swap(bytes, from, position);
+        for (slot, at) in swapped.into_iter().zip([from, position]) {
+            self.entries[Slot(slot).index()].position = at;
         }
     }
 

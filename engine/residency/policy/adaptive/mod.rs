@@ -5,6 +5,7 @@ mod choice;
 mod hull;
 mod outlook;
 mod policy;
+mod residents;
 mod scale;
 mod shortlist;
 

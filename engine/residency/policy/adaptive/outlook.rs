@@ -1,44 +1,83 @@
 //! What is learned about how soon buffers are used again, and what that makes a resident buffer worth.
 
 use super::hull::Hull;
-use super::scale::{AGES, Ages};
+use super::residents::{CLASSES, class};
+use super::scale::{AGES, Ages, Scale};
 
-/// The number of doublings by which intervals are classified.
-const OCTAVES: u32 = 26;
-const HABITS: usize = 1 + 3 * OCTAVES as usize;
+/// Two steps per doubling.
+type Intervals = Scale<1>;
+
+/// The number of steps by which intervals are classified, two per doubling.
+const STEPS: usize = 52;
+/// The number of kinds of last intervals.
+const KINDS: usize = 3;
+/// The first habits are those of buffers used once, one for each size class.
+const HABITS: usize = CLASSES + KINDS * STEPS;
 
 /// A class of buffers by their history. Buffers of one habit are expected to behave alike.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Habit(u8);
 
 impl Habit {
-    /// The habit of a buffer that was used once.
-    pub(super) const NEW: Self = Self(0);
+    /// The habit of a buffer that was used once. Buffers of one size are often of one kind.
+    pub(super) fn new(bytes: u64) -> Self {
+        // CAST: below `CLASSES`.
+        Self(class(bytes) as u8)
+    }
 
-    /// The habit of a buffer that is used every `usual` uses of any buffer, the last time after `last`.
+    /// The habit of a buffer that was used `last` uses of any buffer after the use before, and every `usual` ones before
+    /// that.
     ///
-    /// Beside the usual interval, it matters whether the last one was much shorter, about the same, or much
-    /// longer. That recognises buffers that are used back and forth, or again after a long time.
+    /// The last interval says most of the next one. Beside it, it matters whether it was much shorter than usual, about the
+    /// same, or much longer. That recognises buffers that are used back and forth, or again after a long time.
     pub(super) fn of(usual: u32, last: u32) -> Self {
-        let (doubled, halved) = (usual.saturating_mul(5) / 3, usual / 5 * 3);
-        let kind = u32::from(last > halved) + u32::from(last > doubled);
+        let (more, less) = (last.saturating_mul(5) / 3, last / 5 * 3);
+        let kind = usize::from(usual > less) + usize::from(usual > more);
+        // CAST: below 2⁷, since steps of `Scale<1>` are two per doubling.
+        let step = (Intervals::step(last.max(1)) as usize - 1).min(STEPS - 1);
         // CAST: below `HABITS`, which is below 256.
-        Self((1 + usual.max(1).ilog2().min(OCTAVES - 1) * 3 + kind) as u8)
+        Self((CLASSES + step * KINDS + kind) as u8)
+    }
+
+    /// Whether a buffer of this habit was used only once.
+    pub(super) fn is_new(self) -> bool {
+        self.index() < CLASSES
     }
 
     fn index(self) -> usize {
         usize::from(self.0)
     }
+
+    /// The group of similar habits, and the age step at which this habit's last interval begins.
+    fn group(self) -> (usize, usize) {
+        match self.index().checked_sub(CLASSES) {
+            None => (USED_ONCE, OWN_STEP),
+            Some(number) => (number % KINDS, number / KINDS * AGES_PER_STEP),
+        }
+    }
 }
 
-/// What is known about one habit. Old knowledge fades.
+/// Habits of all last intervals of one kind are a group, and so are all of buffers used once.
+const GROUPS: usize = KINDS + 1;
+const USED_ONCE: usize = KINDS;
+const AGES_PER_STEP: usize = 2;
+/// The step of a group's scale that stands for about the habit's last interval: other ages are relative to it.
+const OWN_STEP: usize = 40;
+
+/// The step of an age on the scale of a group, whose ages begin at `begin`. `None` if it is outside.
+fn relative(step: usize, begin: usize) -> Option<usize> {
+    (step + OWN_STEP).checked_sub(begin).filter(|&step| step < AGES)
+}
+
+/// What is known about one habit, or one group of habits. Old knowledge fades.
 #[derive(Clone, Debug)]
 struct Experience {
     /// The number of buffers that were used again, by their age at that use.
     returned: [f32; AGES],
     /// The number of buffers that started to wait for a next use.
     started: f32,
-    /// The number of returns since the worths were computed, and the number at which they are computed again.
+    /// The number of returns since the worths were computed, and the number at which they are computed again. For
+    /// buffers used once, also those that started to wait: their worth falls while none of them returns.
     news: u32,
     due: u32,
     /// The time of that computation.
@@ -55,14 +94,25 @@ type Worths = [f32; AGES];
 /// In a frame loop the least recently used buffers are worth most, because they are used next. Among popular
 /// buffers the most recently used are. A buffer that is older than any that was used again is worth nothing.
 /// Loops, popularity and scans are therefore cases of one rule and need not be recognised.
+///
+/// A habit with little experience borrows that of its group: buffers with longer intervals behave as those with
+/// shorter ones, but slower (a prior of an empirical Bayes method).
 #[derive(Clone, Debug)]
 pub(super) struct Outlook {
     experience: Box<[Experience]>,
+    /// For each group, by relative age.
+    groups: [Experience; GROUPS],
     /// A separate array, because a choice reads only this.
     worths: Box<[Worths]>,
 }
 
-/// The worths of a habit are computed again after this many returns, or this part of those that are known.
+/// With how many buffers of its group a habit begins. Nothing else is known of one that occurs for the first time.
+const PRIOR: f32 = 16.0;
+
+/// What is known of a group fades in steps of this part of the memory.
+const FADE_PART: f32 = 0.125;
+
+/// The worths of a habit are computed again after this many news, or this part of those that are known.
 const NEWS_AT_LEAST: f32 = 8.0;
 const NEWS_PART: f32 = 0.3;
 
@@ -71,36 +121,61 @@ const DOUBT: f32 = 0.5;
 
 impl Outlook {
     pub(super) fn new() -> Self {
-        let unknown = Experience { returned: [0.0; AGES], started: 0.0, news: 0, due: 1, found: 0 };
         let mut worths = [0.0; AGES];
-        unknown.find(&mut worths);
+        Experience::NONE.find(&Experience::NONE, 0, &mut worths);
         Self {
-            experience: vec![unknown; HABITS].into_boxed_slice(),
+            groups: [Experience::NONE; GROUPS],
+            experience: vec![Experience::NONE; HABITS].into_boxed_slice(),
             worths: vec![worths; HABITS].into_boxed_slice(),
         }
     }
 
-    /// A buffer of this habit was used and waits for its next use from now on.
-    pub(super) fn start_waiting(&mut self, habit: Habit) {
-        self.experience[habit.index()].started += 1.0;
+    /// A buffer of this habit was used at the time `now` and waits for its next use from now on. Half of the
+    /// knowledge fades within `memory` uses.
+    pub(super) fn start_waiting(&mut self, habit: Habit, now: u32, memory: f32) {
+        self.groups[habit.group().0].started += 1.0;
+        let experience = &mut self.experience[habit.index()];
+        experience.started += 1.0;
+        experience.news += u32::from(habit.is_new());
+        if experience.news >= experience.due {
+            self.find(habit, now, memory);
+        }
     }
 
     /// A waiting buffer of this habit was destroyed.
     pub(super) fn stop_waiting(&mut self, habit: Habit) {
-        let started = &mut self.experience[habit.index()].started;
-        *started = (*started - 1.0).max(0.0);
+        let (group, _) = habit.group();
+        for experience in [&mut self.groups[group], &mut self.experience[habit.index()]] {
+            experience.started = (experience.started - 1.0).max(0.0);
+        }
     }
 
-    /// A buffer of this habit was used again at `age`, at the time `now`. Half of the knowledge fades within
-    /// `memory` uses.
+    /// A buffer of this habit was used again at `age`, at the time `now`.
     pub(super) fn returned(&mut self, habit: Habit, age: u32, now: u32, memory: f32) {
+        let (step, (group, begin)) = (age_step(age), habit.group());
+        if let Some(step) = relative(step, begin) {
+            self.groups[group].returned[step] += 1.0;
+        }
         let experience = &mut self.experience[habit.index()];
-        experience.returned[age_step(age)] += 1.0;
+        experience.returned[step] += 1.0;
         experience.news += 1;
         if experience.news >= experience.due {
-            experience.find(&mut self.worths[habit.index()]);
-            experience.fade(now, memory);
+            self.find(habit, now, memory);
         }
+    }
+
+    /// Computes the worths of a habit again.
+    #[inline(never)]
+    fn find(&mut self, habit: Habit, now: u32, memory: f32) {
+        let (group, begin) = habit.group();
+        let group = &mut self.groups[group];
+        // CAST: the last bits of a time do not matter.
+        if now.wrapping_sub(group.found) as f32 >= memory * FADE_PART {
+            group.fade(now, memory);
+        }
+        let experience = &mut self.experience[habit.index()];
+        experience.find(group, begin, &mut self.worths[habit.index()]);
+        experience.fade(now, memory);
     }
 
     /// The worth of a buffer of this habit and age: the expected uses per time.
@@ -119,6 +194,12 @@ fn age_step(age: u32) -> usize {
 }
 
 impl Experience {
+    const NONE: Self = Self { returned: [0.0; AGES], started: 0.0, news: 0, due: 0, found: 0 };
+
+    fn known(&self) -> f32 {
+        self.returned.iter().sum()
+    }
+
     fn fade(&mut self, now: u32, memory: f32) {
         // CAST: the last bits of a time do not matter.
         let kept = (-(now.wrapping_sub(self.found) as f32) / memory).exp2();
@@ -129,10 +210,9 @@ impl Experience {
             }
         }
         self.started *= kept;
-        let known: f32 = self.returned.iter().sum();
         self.news = 0;
         // CAST: rounded down; what is known is far below 2³².
-        self.due = (known * NEWS_PART).max(NEWS_AT_LEAST) as u32;
+        self.due = (self.known().max(self.started) * NEWS_PART).max(NEWS_AT_LEAST) as u32;
         self.found = now;
     }
 
@@ -140,16 +220,21 @@ impl Experience {
     ///
     /// For each age there is a point: the time that buffers kept until then have spent, and their uses. The
     /// best rate is the slope of the steepest line to the point of a later age.
-    fn find(&self, worths: &mut Worths) {
-        let known: f32 = self.returned.iter().sum();
-        let mut waiting = f64::from((self.started - known).max(0.0) + DOUBT);
+    fn find(&self, group: &Self, begin: usize, worths: &mut Worths) {
+        let others = group.known().max(group.started) + 1.0;
+        let borrowed = PRIOR / others;
+        let mut never = (group.started - group.known()).max(0.0) * borrowed;
+        never += (self.started - self.known()).max(0.0) + DOUBT;
+        let mut waiting = f64::from(never);
         let mut hull = Hull::new();
         let (mut time, mut uses) = (0.0, 0.0);
         let mut any_returned = false;
         // CAST: `AGES` is small.
         let mut longest = Ages::shortest(AGES as u32) as f64;
         let by_age = worths.iter_mut().zip(&self.returned).enumerate().rev();
-        for (step, (worth, &count)) in by_age {
+        for (step, (worth, &own)) in by_age {
+            let count =
+                own + relative(step, begin).map_or(0.0, |step| group.returned[step] * borrowed);
             // CAST: `AGES` is small, and ages are below 2⁵³.
             let shortest = Ages::shortest(step as u32) as f64;
             // A small worth for ages without knowledge: the older, the less.
@@ -179,10 +264,10 @@ mod tests {
     fn learned(ages: &[u32]) -> impl Fn(u32) -> f32 {
         let mut outlook = Outlook::new();
         for (now, &age) in (0..2000).zip(ages.iter().cycle()) {
-            outlook.start_waiting(Habit::NEW);
-            outlook.returned(Habit::NEW, age, now, MEMORY);
+            outlook.start_waiting(Habit::new(0), now, MEMORY);
+            outlook.returned(Habit::new(0), age, now, MEMORY);
         }
-        move |age| outlook.worth(Habit::NEW, age)
+        move |age| outlook.worth(Habit::new(0), age)
     }
 
     #[test]
@@ -202,7 +287,7 @@ mod tests {
     #[test]
     fn without_knowledge_the_oldest_buffer_is_worth_least() {
         let outlook = Outlook::new();
-        let worths: Vec<_> = (0..20).map(|bit| outlook.worth(Habit::NEW, 1 << bit)).collect();
+        let worths: Vec<_> = (0..20).map(|bit| outlook.worth(Habit::new(0), 1 << bit)).collect();
         assert!(worths.is_sorted_by(|young, old| young > old));
     }
 
@@ -211,13 +296,13 @@ mod tests {
         let mut outlook = Outlook::new();
         for now in 0..1000 {
             // Two start to wait: one is used again, one is destroyed.
-            outlook.start_waiting(Habit::NEW);
-            outlook.start_waiting(Habit::NEW);
-            outlook.stop_waiting(Habit::NEW);
-            outlook.returned(Habit::NEW, 100, now, MEMORY);
+            outlook.start_waiting(Habit::new(0), now, MEMORY);
+            outlook.start_waiting(Habit::new(0), now, MEMORY);
+            outlook.stop_waiting(Habit::new(0));
+            outlook.returned(Habit::new(0), 100, now, MEMORY);
         }
         let worth = learned(&[100]);
-        let ratio = outlook.worth(Habit::NEW, 0) / worth(0);
+        let ratio = outlook.worth(Habit::new(0), 0) / worth(0);
         assert!((0.95..1.05).contains(&ratio), "{ratio}");
     }
 
@@ -226,7 +311,7 @@ mod tests {
         let steady = Habit::of(1000, 1000);
         assert_eq!(steady, Habit::of(800, 900));
         assert!(
-            [Habit::NEW, Habit::of(1000, 100), Habit::of(1000, 5000), Habit::of(3000, 3000)]
+            [Habit::new(0), Habit::of(1000, 100), Habit::of(1000, 5000), Habit::of(3000, 3000)]
                 .iter()
                 .all(|&other| other != steady)
         );

@@ -17,13 +17,13 @@ impl Policy for Adaptive {
 
     fn capacity(&mut self, _: u64) {}
 
-    fn access(&mut self, slot: Slot, _: u64, _: bool) {
+    fn access(&mut self, slot: Slot, bytes: u64, _: bool) {
         grow(&mut self.entries, slot.index());
         self.now = self.now.wrapping_add(1);
         let (now, memory) = (self.now, self.memory());
         let entry = &mut self.entries[slot.index()];
         let habit = match entry.habit {
-            None => Habit::NEW,
+            None => Habit::new(bytes),
             Some(habit) => {
                 let age = now.wrapping_sub(entry.last);
                 self.outlook.returned(habit, age, now, memory);
@@ -32,30 +32,28 @@ impl Policy for Adaptive {
         };
         entry.habit = Some(habit);
         entry.last = now;
-        self.outlook.start_waiting(habit);
+        self.outlook.start_waiting(habit, now, memory);
     }
 
     fn admit(&mut self, slot: Slot, bytes: u64) {
         grow(&mut self.entries, slot.index());
-        let end = self.residents.len();
+        // The size of a resident may have changed.
+        self.leave(slot);
+        let bytes = Size::new(bytes);
+        let position = self.residents.push(slot.0, bytes);
         let entry = &mut self.entries[slot.index()];
-        entry.bytes = Size::new(bytes);
+        (entry.bytes, entry.position) = (bytes, position);
         if entry.habit.is_none() {
             // It was never used: its age counts from its arrival.
             entry.last = self.now;
         }
-        if entry.position == NOWHERE {
-            // CAST: there are no more residents than slots.
-            entry.position = end as u32;
-            grow(&mut self.residents, end);
-            self.residents[end] = slot.0;
-        }
     }
 
     fn leave(&mut self, slot: Slot) {
-        if self.entries.get(slot.index()).is_some_and(|entry| entry.position != NOWHERE) {
-            self.move_to(slot.0, self.residents.len() - 1);
-            self.residents.pop();
+        let here = self.entries.get(slot.index()).filter(|entry| entry.position != NOWHERE);
+        if let Some(bytes) = here.map(|entry| entry.bytes) {
+            self.move_to(slot.0, self.residents.last(bytes));
+            self.residents.pop(bytes);
             self.entries[slot.index()].position = NOWHERE;
         }
     }
@@ -71,19 +69,19 @@ impl Policy for Adaptive {
 
     fn victims(&mut self, wanted: u64, skip: &dyn Fn(Slot) -> bool, into: &mut Vec<Slot>) {
         let mut missing = wanted;
-        let mut eligible = self.residents.len();
-        while let Some(slot) = Some(eligible)
-            .filter(|&eligible| missing > 0 && eligible > 0)
-            .and_then(|eligible| self.choose(eligible))
-        {
+        let mut eligible = self.residents.eligible();
+        while missing > 0 && eligible.len() > 0 {
+            let Some(slot) = self.choose(&eligible, missing) else {
+                return;
+            };
+            let bytes = self.entry(slot).bytes;
             if !skip(Slot(slot)) {
                 into.push(Slot(slot));
-                missing = missing.saturating_sub(self.entry(slot).bytes.bytes());
+                missing = missing.saturating_sub(bytes.bytes());
             }
             if missing > 0 {
                 // Behind the eligible residents this walk does not find it again.
-                eligible -= 1;
-                self.move_to(slot, eligible);
+                self.move_to(slot, eligible.shrink(bytes));
             }
         }
     }
@@ -101,7 +99,7 @@ impl Policy for Adaptive {
     fn footprint(&self) -> usize {
         size_of::<Self>()
             + self.entries.capacity() * size_of::<Entry>()
-            + self.residents.capacity() * size_of::<u32>()
+            + self.residents.footprint()
             + self.outlook.footprint()
     }
 }
