@@ -2,11 +2,12 @@
 #![expect(unsafe_code, reason = "importing what only the caller can vouch for")]
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use super::engine::Engine;
 use crate::buffer::ForeignInfo;
 use crate::device::Device;
-use crate::image::{self, ForeignImage, ImageDescriptor, ImageError, SharedImage};
+use crate::image::{self, ForeignImage, ImageDescriptor, ImageError, ImageServices, SharedImage};
 
 /// # Images
 impl Engine {
@@ -25,7 +26,7 @@ impl Engine {
         home: &Device,
         descriptor: ImageDescriptor,
     ) -> Result<SharedImage, ImageError> {
-        image::create(&self.refs, &home.0, descriptor)
+        image::create(&self.image_services(), &home.0, descriptor)
     }
 
     /// Imports an image that was made outside this engine, whose home device is `device`: memory with the planes of
@@ -52,6 +53,11 @@ impl Engine {
         image: &ForeignImage,
         name: Option<&str>,
     ) -> Result<SharedImage, ImageError> {
-        image::import((&self.set, &self.refs), &device.0, (fd, info), image, name)
+        let services = self.image_services();
+        image::import((&self.set, &services), &device.0, (fd, info), image, name)
+    }
+
+    fn image_services(&self) -> ImageServices {
+        ImageServices { refs: Arc::clone(&self.refs), proofs: Arc::clone(&self.images) }
     }
 }

@@ -89,4 +89,4 @@ pub use verdict::{
 pub use vulkan_format::{VulkanFormat, VulkanFormatGap, fourcc_of};
 
 pub(crate) use proofs::{ImageProofs, verdict};
-pub(crate) use shared::{create, import};
+pub(crate) use shared::{ImageServices, create, import};

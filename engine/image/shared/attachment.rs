@@ -9,14 +9,18 @@ use super::mapping::{ImageMapping, Sight};
 use super::own_image::OwnImage;
 use super::participants::Brings;
 use super::places::Places;
-use super::shared_image::{Layout, SharedImage};
+use super::shared_image::{ImageServices, Layout, SharedImage};
 use crate::access::Access;
 use crate::buffer::{Attachment, Importer, Mapping, Pin};
-use crate::device::{Device, HandleType};
+use crate::device::{Device, DeviceInner, HandleType};
 use crate::error::{Error, Result};
+use crate::image::extent::Shape;
 use crate::image::layout::MemoryPlane;
 use crate::image::modifier::Modifier;
+use crate::image::negotiate::{Candidate, Trial};
+use crate::image::proofs::verdict;
 use crate::image::usage::ImageUsage;
+use crate::image::verdict::ImageVerdictError;
 use crate::memory::{PlaneStart, Tiling};
 
 /// A device's attachment to a [`SharedImage`], from [`SharedImage::attach`] or [`SharedImage::attach_dynamic`].
@@ -87,6 +91,9 @@ fn check_usage(device: &Device, usage: ImageUsage) -> Result<()> {
     Ok(())
 }
 
+/// A size at which drivers that pad rows to 256 bytes place them as those that do not.
+const ROWS_ALIKE: Shape = Shape::new(512, 64);
+
 /// How often a mapping is made again because the image has moved meanwhile.
 const ATTEMPTS: u32 = 100;
 
@@ -144,8 +151,9 @@ impl ImageAttachment {
     /// uses.
     ///
     /// If the device's driver sees rows where they are, the `VkImage` is over the shared bytes; all mappings of a
-    /// device for the same uses have the same one. Otherwise it is the attachment's own, and every use of it in a
-    /// submission copies: into it first, and back out of it if the use writes.
+    /// device for the same uses have the same one. The first of a format on a pair of devices is proved with texels
+    /// ([`crate::Engine::image_verdict`]). Otherwise it is the attachment's own, and every use of it in a submission
+    /// copies: into it first, and back out of it if the use writes.
     ///
     /// # Errors
     ///
@@ -207,6 +215,15 @@ impl ImageAttachment {
         if list().contains(&refused) {
             return Ok(None);
         }
+        match self.are_rows_proved(device)? {
+            Some(true) => {}
+            Some(false) => {
+                list().push(refused);
+                return Ok(None);
+            }
+            // It may be known at the next call.
+            None => return Ok(None),
+        }
         let planes = explicit_planes(layout);
         let explicit = Tiling::Modifier { modifier: Modifier::LINEAR.raw(), planes: &planes };
         let can_be_told =
@@ -220,6 +237,44 @@ impl ImageAttachment {
         }
         list().push(refused);
         Ok(None)
+    }
+
+    /// Whether images over rows work between the home device and this one, as probes of the format have found: written on
+    /// one and read on the other, and back. `None` if it could not be tried now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FdLimit`].
+    ///
+    /// Locks: none may be held; the first call for a format and a pair of devices waits for devices.
+    fn are_rows_proved(&self, device: &Arc<DeviceInner>) -> Result<Option<bool>> {
+        let (fourcc, home) = (self.image.fourcc(), self.image.home().0);
+        if home.id() == device.id() {
+            return Ok(Some(true));
+        }
+        let ImageServices { proofs, .. } = &self.image.0.services;
+        let said = || {
+            let evidence = proofs.evidence(fourcc);
+            let pairs = [(home.id(), device.id()), (device.id(), home.id())];
+            let said = pairs.map(|(from, to)| {
+                let trial = Trial::new(Candidate::linear_tiling(), from, to);
+                evidence.said(trial).map(std::result::Result::is_ok)
+            });
+            // What was not asked for in one direction is asked for in the other one.
+            said.into_iter().flatten().reduce(|a, b| a && b)
+        };
+        if let Some(known) = said() {
+            return Ok(Some(known));
+        }
+        let core = self.image.buffer().services();
+        match verdict(core, proofs, (&home, device), fourcc, ROWS_ALIKE) {
+            Err(ImageVerdictError::Engine(error @ Error::FdLimit { .. })) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, image = self.image.name(), "rows are not proved");
+                Ok(None)
+            }
+            Ok(_) => Ok(said()),
+        }
     }
 
     /// The image over the shared bytes with a tiling; `None` if the driver has none, or places rows elsewhere.
@@ -272,7 +327,7 @@ impl ImageAttachment {
                 ),
             });
         }
-        let made = OwnImage::new(&self.image.0.engines, &device, &kind, &self.image.name())?;
+        let made = OwnImage::new(&self.image.0.services, &device, &kind, &self.image.name())?;
         // Another thread may have made one meanwhile, which uses have written, perhaps.
         Ok(Arc::clone(own().get_or_insert_with(|| Arc::new(made))))
     }

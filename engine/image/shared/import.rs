@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::device_image::ImageKind;
 use super::error::ImageError;
 use super::places::Places;
-use super::shared_image::{Engines, Layout, SharedImage, assemble};
+use super::shared_image::{ImageServices, Layout, SharedImage, assemble};
 use crate::buffer::{self, Buffers, ForeignInfo};
 use crate::device::DeviceInner;
 use crate::image::extent::{Extent, Limits, Shape};
@@ -21,7 +21,7 @@ use crate::memory::Tiling;
 
 /// Imports an image. The contract is that of [`crate::Engine::import_image`].
 pub(crate) fn import(
-    (set, engines): (&Arc<Buffers>, &Engines),
+    (set, services): (&Arc<Buffers>, &ImageServices),
     device: &Arc<DeviceInner>,
     (fd, info): (BorrowedFd<'_>, ForeignInfo),
     image: &ForeignImage,
@@ -59,7 +59,7 @@ pub(crate) fn import(
         // Its image may get another layout, which this one would not know of.
         return Err(ImageError::OwnExport);
     }
-    Ok(assemble(engines, buffer, &kind, Layout::new(places)?))
+    Ok(assemble(services, buffer, &kind, Layout::new(places)?))
 }
 
 /// What a device offers for images of others: rows, which it sees as an image, or copies to and from one of its own.

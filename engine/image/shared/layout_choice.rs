@@ -78,7 +78,9 @@ impl SharedImage {
             tries: 0,
             attachments: &attachments,
         };
-        negotiate::negotiate(&request, &evidence(&attachments)).map(|answer| answer.agreement)
+        let proofs = &self.0.services.proofs;
+        let evidence = evidence(proofs.evidence(self.fourcc()), &attachments);
+        negotiate::negotiate(&request, &evidence).map(|answer| answer.agreement)
     }
 
     /// The places of the layout that suits most attachments; `None` if the present one is as good.
@@ -130,14 +132,16 @@ impl ImageInner {
     }
 }
 
-/// What is known of the devices of an image: all reach its memory, by routes that were proved. Where two drivers place
-/// rows alike, these are the same bytes.
-fn evidence(attachments: &[negotiate::ImageAttachment]) -> Evidence {
-    let mut evidence = Evidence::default();
+/// What is known of the devices of an image, beside what probes said: all reach its memory, by routes that were proved. Rows
+/// that were not probed yet are probed before a device uses them.
+fn evidence(mut evidence: Evidence, attachments: &[negotiate::ImageAttachment]) -> Evidence {
     for from in attachments {
         for to in attachments {
             evidence.note_common_memory(from.device, to.device);
-            evidence.note(Trial::new(Candidate::linear_tiling(), from.device, to.device), Ok(()));
+            let trial = Trial::new(Candidate::linear_tiling(), from.device, to.device);
+            if evidence.said(trial).is_none() {
+                evidence.note(trial, Ok(()));
+            }
         }
     }
     evidence

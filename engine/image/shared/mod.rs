@@ -34,4 +34,4 @@ pub use places::ImagePart;
 pub use shared_image::SharedImage;
 
 pub(crate) use import::import;
-pub(crate) use shared_image::create;
+pub(crate) use shared_image::{ImageServices, create};

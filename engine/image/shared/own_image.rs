@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::memory::{Placement, Tiling, UnboundImage};
 
 use super::device_image::{DeviceImage, ImageKind};
-use super::shared_image::Engines;
+use super::shared_image::ImageServices;
 
 /// An image of a device's own.
 ///
@@ -29,7 +29,7 @@ impl OwnImage {
     ///
     /// [`crate::Error::Unsupported`] if the device has no such image; those of creating a buffer.
     pub(super) fn new(
-        engines: &Engines,
+        services: &ImageServices,
         device: &Device,
         kind: &ImageKind,
         name: &str,
@@ -41,7 +41,7 @@ impl OwnImage {
             .placement(Placement::Vram)
             .private()
             .dedicated();
-        let buffer = SharedBuffer::create(engines, &device.0, descriptor)?;
+        let buffer = SharedBuffer::create(&services.refs, &device.0, descriptor)?;
         let attachment = buffer.attach(device)?;
         let mapping = attachment.map(Access::ReadWrite)?;
         // Zeroes recycled memory.

@@ -18,11 +18,18 @@ use crate::image::format::Format;
 use crate::image::fourcc::Fourcc;
 use crate::image::layout::{ImageLayout, LayoutError, LinearLayout};
 use crate::image::padding::Padding;
+use crate::image::proofs::ImageProofs;
 use crate::image::usage::ImageUsage;
 use crate::memory::DomainId;
 
-/// What new buffers of an engine need of it.
-pub(super) type Engines = Arc<SetRefs<Buffers>>;
+/// What images need of their engine.
+#[derive(Clone, Debug)]
+pub(crate) struct ImageServices {
+    /// For new buffers.
+    pub(crate) refs: Arc<SetRefs<Buffers>>,
+    /// What probes of images have found.
+    pub(crate) proofs: Arc<ImageProofs>,
+}
 
 /// An image that several devices share. Its identity does not depend on where its texels are.
 ///
@@ -40,7 +47,7 @@ pub struct SharedImage(pub(super) Arc<ImageInner>);
 
 pub(super) struct ImageInner {
     pub(super) buffer: SharedBuffer,
-    pub(super) engines: Engines,
+    pub(super) services: ImageServices,
     format: &'static Format,
     shape: Shape,
     usage: ImageUsage,
@@ -73,7 +80,7 @@ struct Seen {
 
 /// Creates an image. The contract is that of [`crate::Engine::create_image`].
 pub(crate) fn create(
-    engines: &Engines,
+    services: &ImageServices,
     home: &Arc<DeviceInner>,
     descriptor: ImageDescriptor,
 ) -> Result<SharedImage, ImageError> {
@@ -88,21 +95,21 @@ pub(crate) fn create(
     let kind = ImageKind { format, shape, usage };
     // Drivers that were looked at pad less than this.
     let bytes = linear.bytes().max(kind.linear_bytes(home)?);
-    let buffer = SharedBuffer::create(engines, home, descriptor.into_buffer(bytes))?;
+    let buffer = SharedBuffer::create(&services.refs, home, descriptor.into_buffer(bytes))?;
     let places = home_places(&buffer, &Device(Arc::clone(home)), &kind)?.unwrap_or(padded);
-    Ok(assemble(engines, buffer, &kind, Layout::new(places)?))
+    Ok(assemble(services, buffer, &kind, Layout::new(places)?))
 }
 
 /// An image with the texels of a buffer. The layout's places end within the buffer.
 pub(super) fn assemble(
-    engines: &Engines,
+    services: &ImageServices,
     buffer: SharedBuffer,
     &ImageKind { format, shape, usage }: &ImageKind,
     layout: Layout,
 ) -> SharedImage {
     SharedImage(Arc::new(ImageInner {
         buffer,
-        engines: Arc::clone(engines),
+        services: services.clone(),
         format,
         shape,
         usage,
