@@ -50,7 +50,9 @@ fn each_layout_is_proved_or_has_a_reason() {
             let proof = &layout["proof"];
             let told = [!proof.is_null(), !reasons.is_empty(), !layout["untried"].is_null()];
             assert_eq!(told.iter().filter(|is| **is).count(), 1, "{layout}");
-            assert!(reasons.iter().all(|reason| reason.as_str().is_some_and(|text| text != "")));
+            assert!(
+                reasons.iter().all(|reason| reason.as_str().is_some_and(|text| !text.is_empty()))
+            );
             if proof.is_null() {
                 continue;
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ash::vk;
 
-use super::commands::{Seen, aspect, to_host};
+use super::commands::{aspect, read, regions};
 use super::outcome::{Failed, ImageFault, ImageProbe, ImageRead};
 use super::sampler::{Bindings, FINDINGS, FINDINGS_STEP, Shown};
 use super::texels::{ProbePlane, bytes, compare, pattern, texels};
@@ -17,6 +17,9 @@ use crate::memory::{
     Allocation, BoundImage, DomainKind, ImageSpec, PlaneStart, Provider, Tiling, UnboundImage, View,
 };
 use crate::sync::{Fence, RejectionWatch};
+use crate::transfer::image_commands::{
+    ImageUse, acquire_image, copy_buffer_to_image, release_image,
+};
 use crate::transfer::ownership::outside_family;
 use crate::transfer::pass::Side;
 use crate::transfer::prove::ends::RouteEnd;
@@ -75,13 +78,14 @@ impl Shared<'_> {
     fn write(&self, written: &[u8]) -> Result<(), Failed> {
         let (side, near) = (Side::First, self.seen(Side::First));
         let upload = self.upload(side, written)?;
+        let regions = regions(self.probe.planes);
         self.submit(side, |commands| {
-            // SAFETY: the queue began `commands` for this device; the image is one that nothing used before.
-            unsafe { near.begin(commands) };
-            // SAFETY: as above; the spec has the usage, and the buffer was made for these planes.
-            unsafe { near.write(commands, self.probe.planes, upload.raw()) };
-            // SAFETY: as above; the device has just written the image.
-            unsafe { near.release(commands, Scope::TRANSFER) };
+            let (buffer, scope) = (upload.raw(), Scope::TRANSFER);
+            // SAFETY: the queue began `commands` for this device; nothing used the image before, its spec has the usage, and
+            // the buffer was made for these planes.
+            unsafe { copy_buffer_to_image(&near, commands, buffer, &regions, scope) };
+            // SAFETY: as above; the image is in `GENERAL` now.
+            unsafe { release_image(&near, commands, scope) };
         })
     }
 
@@ -92,17 +96,15 @@ impl Shared<'_> {
         let start = Instant::now();
         self.submit(side, |commands| {
             // SAFETY: the queue began `commands` for this device; the first device has released the image.
-            unsafe { far.acquire(commands, Scope::TRANSFER) };
+            unsafe { acquire_image(&far, commands, true, Scope::TRANSFER) };
             // SAFETY: as above; the spec has the usage, and the buffer was made for these planes.
-            unsafe { far.read(commands, planes, readback.raw()) };
-            // SAFETY: as above.
-            unsafe { to_host(far.device, commands) };
+            unsafe { read(&far, commands, planes, readback.raw()) };
             // SAFETY: as above; the device has acquired the image.
-            unsafe { far.release(commands, Scope::TRANSFER) };
+            unsafe { release_image(&far, commands, Scope::TRANSFER) };
         })?;
         let took = start.elapsed();
-        let read = read(&readback, bytes(planes)).map_err(on(side))?;
-        match compare(planes, written, &read) {
+        let found = read_back(&readback, bytes(planes)).map_err(on(side))?;
+        match compare(planes, written, &found) {
             None => Ok(took),
             Some(wrong) => Err(self.wrong(ImageRead::Copied, wrong.count, wrong.first)),
         }
@@ -114,7 +116,8 @@ impl Shared<'_> {
         let end = self.end(side);
         let upload = self.upload(side, written)?;
         let reference = self.reference(end)?;
-        let own = Seen { image: reference.raw(), ..far };
+        let own = ImageUse { image: reference.raw(), outside: None, ..far };
+        let regions = regions(self.probe.planes);
         let parts = self.parts();
         // CAST: at most three planes.
         let findings_bytes = FINDINGS_STEP * parts.len() as u64;
@@ -128,24 +131,20 @@ impl Shared<'_> {
         self.memory.hold(Arc::<Bindings>::clone(&bindings));
         let start = Instant::now();
         self.submit(side, |commands| {
-            // SAFETY: the queue began `commands` for this device; nothing used the reference before.
-            unsafe { own.begin(commands) };
-            // SAFETY: as above; it has the usage, and the buffer was made for these planes.
-            unsafe { own.write(commands, self.probe.planes, upload.raw()) };
-            // SAFETY: as above.
-            unsafe { own.to_shaders(commands) };
+            let (buffer, scope) = (upload.raw(), Scope::COMPUTE);
+            // SAFETY: the queue began `commands` for this device; nothing used the reference before, it has the usage, and
+            // the buffer was made for these planes.
+            unsafe { copy_buffer_to_image(&own, commands, buffer, &regions, scope) };
             // SAFETY: as above; the last user has released the image.
-            unsafe { far.acquire(commands, Scope::COMPUTE) };
+            unsafe { acquire_image(&far, commands, true, scope) };
             // SAFETY: both images are in `GENERAL` and visible to shaders; `memory` holds the bindings until the work is
             // over.
             unsafe { bindings.record(commands) };
-            // SAFETY: as above.
-            unsafe { to_host(far.device, commands) };
             // SAFETY: as above; the device has acquired the image.
-            unsafe { far.release(commands, Scope::COMPUTE) };
+            unsafe { release_image(&far, commands, scope) };
         })?;
         let took = start.elapsed();
-        let found = read(&findings, findings_bytes).map_err(on(side))?;
+        let found = read_back(&findings, findings_bytes).map_err(on(side))?;
         match self.judge_findings(&found) {
             None => Ok(took),
             Some((count, first)) => Err(self.wrong(ImageRead::Sampled, count, first)),
@@ -238,10 +237,11 @@ impl Shared<'_> {
         self.ends[side as usize].0
     }
 
-    fn seen(&self, side: Side) -> Seen<'_> {
+    fn seen(&self, side: Side) -> ImageUse<'_> {
         let (end, view) = self.ends[side as usize];
         let image = self.images[side as usize].raw();
-        Seen { device: &end.device, image, outside: outside_family(&end.device, view) }
+        let outside = Some(outside_family(&end.device, view));
+        ImageUse { device: &end.device, image, outside }
     }
 }
 
@@ -265,7 +265,7 @@ fn write(buffer: &StagingBuffer, bytes: &[u8]) -> Result<()> {
 }
 
 /// Reads the beginning of a buffer whose work is over.
-fn read(buffer: &StagingBuffer, bytes: u64) -> Result<Vec<u8>> {
+fn read_back(buffer: &StagingBuffer, bytes: u64) -> Result<Vec<u8>> {
     let host = buffer.host()?;
     // CAST: an image of a probe has some hundred kilobytes.
     let mut out = vec![0; bytes as usize];
