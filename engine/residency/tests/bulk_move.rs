@@ -257,7 +257,8 @@ fn the_policy_is_told_of_a_group_once_however_many_were_used() {
         let join = |key| eviction_list.insert(key, UNIT, Priority::Normal, true);
         let group: Vec<_> = (0..members).map(|_| join(0)).collect();
         group.iter().for_each(|&slot| eviction_list.set_bulk_group(slot, Some(&age)));
-        let others: Vec<_> = (1..30).map(join).collect();
+        // Few enough that the policy looks at all: which ones it draws of many depends on their bytes.
+        let others: Vec<_> = (1..15).map(join).collect();
         let mut random = Random(5);
         for _ in 0..2000 {
             match random.below(5) {
@@ -269,12 +270,12 @@ fn the_policy_is_told_of_a_group_once_however_many_were_used() {
         }
         let victims = eviction_list.victims(u64::MAX, Priority::Highest, &|_| false);
         let mut order: Vec<_> = victims.iter().map(|victim| victim.key).collect();
-        assert_eq!(order.len() as u32, members + 29);
+        assert_eq!(order.len() as u32, members + 14);
         order.dedup();
         order
     };
     assert_eq!(order(100), order(1));
-    assert_eq!(order(1).len(), 30, "side by side");
+    assert_eq!(order(1).len(), 15, "side by side");
 }
 
 #[test]

@@ -220,7 +220,7 @@ fn simulate(make: Make, buffers: usize, devices: usize) -> Simulation {
     }
     simulation.check();
     let footprint = simulation.footprint();
-    // Each policy also has tables of a fixed size.
+    // Each policy also has tables, whose size does not depend on the number of buffers.
     let tables = 64 * 1024 * Priority::ALL.len() * devices;
     let allowed = 128 * buffers + tables;
     assert!(footprint <= allowed, "{footprint} bytes for {buffers} buffers");
@@ -249,7 +249,7 @@ fn simulate(make: Make, buffers: usize, devices: usize) -> Simulation {
         simulation.create(buffer, units, Priority::Normal);
     }
     simulation.check();
-    assert!(simulation.footprint() <= footprint * 2, "slots are reused");
+    assert!(simulation.footprint() <= footprint * 2 + tables, "slots are reused");
     (0..buffers).for_each(|buffer| simulation.drop_buffer(buffer));
     simulation.check();
     simulation

@@ -26,7 +26,7 @@ const MOST_LOOKS: u64 = 512;
 const PER_CHOICE: usize = 64;
 
 /// Half of what was learned fades within this many uses per resident.
-const MEMORY: u32 = 12;
+const MEMORY: u32 = 8;
 /// With fewer residents, the memory is as long as with this many.
 const FEW: usize = 64;
 

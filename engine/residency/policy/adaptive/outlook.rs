@@ -99,11 +99,13 @@ type Worths = [f32; AGES];
 /// shorter ones, but slower (a prior of an empirical Bayes method).
 #[derive(Clone, Debug)]
 pub(super) struct Outlook {
-    experience: Box<[Experience]>,
+    /// For each habit the number of its experience and worths; 0 until it occurs. Most habits never do.
+    rows: [u8; HABITS],
+    experience: Vec<Experience>,
+    /// A separate list, because a choice reads only this. The first ones are those of all habits that never occurred.
+    worths: Vec<Worths>,
     /// For each group, by relative age.
     groups: [Experience; GROUPS],
-    /// A separate array, because a choice reads only this.
-    worths: Box<[Worths]>,
 }
 
 /// With how many buffers of its group a habit begins. Nothing else is known of one that occurs for the first time.
@@ -124,17 +126,31 @@ impl Outlook {
         let mut worths = [0.0; AGES];
         Experience::NONE.find(&Experience::NONE, 0, &mut worths);
         Self {
+            rows: [0; HABITS],
+            experience: vec![Experience::NONE],
+            worths: vec![worths],
             groups: [Experience::NONE; GROUPS],
-            experience: vec![Experience::NONE; HABITS].into_boxed_slice(),
-            worths: vec![worths; HABITS].into_boxed_slice(),
         }
+    }
+
+    /// The number of a habit's experience, which begins now if it never occurred.
+    fn row(&mut self, habit: Habit) -> usize {
+        let row = &mut self.rows[habit.index()];
+        if *row == 0 {
+            // CAST: at most `HABITS`.
+            *row = self.experience.len() as u8;
+            self.experience.push(Experience::NONE);
+            self.worths.push(self.worths[0]);
+        }
+        usize::from(*row)
     }
 
     /// A buffer of this habit was used at the time `now` and waits for its next use from now on. Half of the
     /// knowledge fades within `memory` uses.
     pub(super) fn start_waiting(&mut self, habit: Habit, now: u32, memory: f32) {
         self.groups[habit.group().0].started += 1.0;
-        let experience = &mut self.experience[habit.index()];
+        let row = self.row(habit);
+        let experience = &mut self.experience[row];
         experience.started += 1.0;
         experience.news += u32::from(habit.is_new());
         if experience.news >= experience.due {
@@ -144,8 +160,8 @@ impl Outlook {
 
     /// A waiting buffer of this habit was destroyed.
     pub(super) fn stop_waiting(&mut self, habit: Habit) {
-        let (group, _) = habit.group();
-        for experience in [&mut self.groups[group], &mut self.experience[habit.index()]] {
+        let ((group, _), row) = (habit.group(), self.row(habit));
+        for experience in [&mut self.groups[group], &mut self.experience[row]] {
             experience.started = (experience.started - 1.0).max(0.0);
         }
     }
@@ -156,7 +172,8 @@ impl Outlook {
         if let Some(step) = relative(step, begin) {
             self.groups[group].returned[step] += 1.0;
         }
-        let experience = &mut self.experience[habit.index()];
+        let row = self.row(habit);
+        let experience = &mut self.experience[row];
         experience.returned[step] += 1.0;
         experience.news += 1;
         if experience.news >= experience.due {
@@ -167,24 +184,25 @@ impl Outlook {
     /// Computes the worths of a habit again.
     #[inline(never)]
     fn find(&mut self, habit: Habit, now: u32, memory: f32) {
-        let (group, begin) = habit.group();
+        let ((group, begin), row) = (habit.group(), self.row(habit));
         let group = &mut self.groups[group];
         // CAST: the last bits of a time do not matter.
         if now.wrapping_sub(group.found) as f32 >= memory * FADE_PART {
             group.fade(now, memory);
         }
-        let experience = &mut self.experience[habit.index()];
-        experience.find(group, begin, &mut self.worths[habit.index()]);
+        let experience = &mut self.experience[row];
+        experience.find(group, begin, &mut self.worths[row]);
         experience.fade(now, memory);
     }
 
     /// The worth of a buffer of this habit and age: the expected uses per time.
     pub(super) fn worth(&self, habit: Habit, age: u32) -> f32 {
-        self.worths[habit.index()][age_step(age)]
+        self.worths[usize::from(self.rows[habit.index()])][age_step(age)]
     }
 
     pub(super) fn footprint(&self) -> usize {
-        size_of_val(&*self.experience) + size_of_val(&*self.worths)
+        self.experience.capacity() * size_of::<Experience>()
+            + self.worths.capacity() * size_of::<Worths>()
     }
 }
 
