@@ -31,12 +31,15 @@ const LARGEST_BLOCK: u64 = 64 << 20;
 const SMALLEST_SLAB: u64 = 16 << 10;
 
 /// The slabs of a class grow by this part of what there is, so that little is held that no buffer uses.
-const GROWTH: u64 = 8;
+const GROWTH: u64 = 16;
 
-/// Blocks grow by a little more, since each of them has file descriptors and an import; and none is smaller than this once
-/// there is as much.
-const BLOCK_GROWTH: u64 = 7;
-const STEADY_BLOCK: u64 = 2 << 20;
+/// Blocks grow by more, since each of them has file descriptors and an import; and none is smaller than this once there is
+/// as much.
+const BLOCK_GROWTH: u64 = 11;
+const STEADY_BLOCK: u64 = 3 << 20;
+
+/// Slots of more than this part of a block get blocks of their own class.
+const LARGE_PART: u64 = 8;
 
 /// A block takes at most this part of its heap, so that a small heap is not used up by the first ones.
 const HEAP_PARTS: u64 = 16;
@@ -228,8 +231,8 @@ impl Pool {
         Allocation::create(origin, size)
     }
 
-    /// Adds a block of a seventh of those that all classes share, or as large a one as there is memory for, and takes a span of it. If it
-    /// is to be `sparing`, the block is as small as the first one. `None` if another thread has added one meanwhile.
+    /// Adds a block of an eleventh of those that all classes share, or as large a one as there is memory for, and takes a span
+    /// of it. If it is to be `sparing`, the block is as small as the first one. `None` if another thread has added one meanwhile.
     #[cold]
     fn grow(&self, wanted: Wanted, limit: u64, sparing: bool) -> Result<Option<Span>> {
         let _growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
@@ -247,7 +250,7 @@ impl Pool {
             false => (held / BLOCK_GROWTH).max(held.clamp(FIRST_BLOCK, STEADY_BLOCK)),
         };
         // Little else would fit into what large slots leave of a block, so they get blocks without a rest.
-        let large = wanted.slot_size * GROWTH > by_all;
+        let large = wanted.slot_size * LARGE_PART > by_all;
         let unit = if large { wanted.slot_size } else { PAGE };
         // System memory is allocated in granules, and counted as it was asked for.
         let granule = if self.origin.exporter.is_none() { HOST_GRANULE } else { 1 };
@@ -347,7 +350,7 @@ impl Pool {
     }
 }
 
-/// How many slots the next slab of a class should have: an eighth of what the class has.
+/// How many slots the next slab of a class should have: a sixteenth of what the class has.
 fn wanted(class: &SlabClass, index: usize, limit: u64) -> Wanted {
     let slot_size = slot_size(index);
     let bytes = (class.held() / GROWTH).clamp(SMALLEST_SLAB, LARGEST_BLOCK).min(limit);

@@ -135,7 +135,7 @@ fn compaction_notifies_dynamic_importers_and_leaves_pinned_buffers() {
     drop(pinned);
 }
 
-/// As `held_full` and `held_after_drop` of `figures`, for smaller numbers of buffers and other sizes.
+/// As `held_full` and `held_after_drop` of `figures`, for other sizes.
 #[test]
 fn little_more_is_held_than_was_asked_for_and_after_most_were_dropped() {
     let rig = Rig::new();
@@ -143,7 +143,7 @@ fn little_more_is_held_than_was_asked_for_and_after_most_were_dropped() {
     let [device, _] = rig.two_of_one_adapter();
     let vram = DomainId::Vram(device.id());
     for (count, least, most) in
-        [(4000, 256_u64, 64_u64 << 10), (600, 4 << 10, 1 << 20), (40, 1 << 20, 16 << 20)]
+        [(10_000, 256_u64, 64_u64 << 10), (600, 4 << 10, 1 << 20), (40, 1 << 20, 16 << 20)]
     {
         engine.trim();
         let before = engine.usage(vram).expect("of this engine").held;
@@ -167,7 +167,7 @@ fn little_more_is_held_than_was_asked_for_and_after_most_were_dropped() {
         engine.trim();
         let after = held() / asked(&kept);
         let what = format!("{count} of {least} to {most}: {full:.3}, {after:.3}, {done:?}");
-        assert!(full <= 1.2 && after <= 1.25, "{what}");
+        assert!(full <= 1.15 && after <= 1.25, "{what}");
     }
 }
 
