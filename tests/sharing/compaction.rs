@@ -192,7 +192,7 @@ fn a_trim_empties_sparse_blocks_too() {
 /// A move that must not wait is not refused for ever because the host would have to zero much before it.
 #[test]
 fn compaction_moves_buffers_of_reused_memory_that_the_host_has_touched_in_part() {
-    const SIZE: u64 = 1 << 20;
+    const SIZE: u64 = 256 << 10;
     let rig = Rig::new();
     let engine = rig.engine();
     for device in rig.all() {
@@ -200,7 +200,7 @@ fn compaction_moves_buffers_of_reused_memory_that_the_host_has_touched_in_part()
             let descriptor = BufferDescriptor::new(SIZE).placement(Placement::Vram);
             engine.create_buffer(&device, descriptor).expect("there is room")
         };
-        let old: Vec<_> = (0..40).map(|_| create()).collect();
+        let old: Vec<_> = (0..160).map(|_| create()).collect();
         old.iter().for_each(|buffer| bytes::write(buffer, 7));
         wait_idle(&[&device]);
         drop(old);
@@ -211,7 +211,7 @@ fn compaction_moves_buffers_of_reused_memory_that_the_host_has_touched_in_part()
             access.end().expect("it ends");
             buffer
         };
-        let new: Vec<_> = (0..40).map(touch).collect();
+        let new: Vec<_> = (0..160).map(touch).collect();
         let kept: Vec<_> = new.into_iter().step_by(5).collect();
         let done = engine.compact(u64::MAX);
         assert!(done.buffers > 0, "{}: {done:?}", device.name());

@@ -66,6 +66,8 @@ pub(crate) fn compact(set: &Buffers, which: Compacted) -> Compaction {
         done.is_partial = true;
         return done;
     };
+    // Unused blocks are no room to move to: they are what is to be returned.
+    done.freed = set.core.free_blocks();
     let sparse = set.core.close_sparse(which.domain);
     if !sparse.is_empty() {
         let start = set.compacted_at.load(Ordering::Relaxed);
@@ -108,7 +110,7 @@ pub(crate) fn compact(set: &Buffers, which: Compacted) -> Compaction {
     }
     drop(sparse);
     set.core.retire.collect();
-    done.freed = set.core.free_blocks();
+    done.freed += set.core.free_blocks();
     done
 }
 
