@@ -86,6 +86,26 @@ impl Core {
         self.member(home.id()).pools.find(provider, sharers)?.take_kept(size, limit)
     }
 
+    /// Takes up to `count` slots of the pool that `first` came from, for buffers of `size` bytes; none is allocated for them. The
+    /// caller has charged the domain for `count` of them, and uncharges the rest.
+    pub(crate) fn take_more(
+        &self,
+        first: &Backing,
+        size: u64,
+        limit: u64,
+        count: usize,
+    ) -> Vec<Backing> {
+        let (provider, sharers) = (first.allocation().provider(), first.allocation().sharers());
+        let pools = match provider.exporter() {
+            // Slots have a reference to the device, which a removal counts; `first` has one as well.
+            Some(exporter) if self.member(exporter).device.is_leaving() => return vec![],
+            Some(exporter) => &self.member(exporter).pools,
+            None => &self.providers.pools,
+        };
+        let pool = pools.find(provider, sharers);
+        pool.map_or_else(Vec::new, |pool| pool.take_more(size, limit, count))
+    }
+
     /// Gives back a backing that no work uses any more. A slot in a device's own memory stays with this thread, if it may
     /// keep one more ([`Core::take_kept`]).
     pub(crate) fn recycle(&self, backing: Backing) {

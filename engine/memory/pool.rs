@@ -141,6 +141,15 @@ impl Pool {
         }
     }
 
+    /// Takes up to `count` slots for `size` bytes each of the slabs that are there, under one lock. The caller has charged the
+    /// domain for them.
+    pub(crate) fn take_more(&self, size: u64, limit: u64, count: usize) -> Vec<Backing> {
+        let Some(Fit::Slot(class)) = fit(size, false, limit) else { return vec![] };
+        let mut class = self.class(class);
+        let taken = std::iter::from_fn(|| class.take()).take(count);
+        taken.map(|(slab, taken)| Backing::slot(slab, taken.slot, taken.stale)).collect()
+    }
+
     /// Keeps a slot and its charge for this thread, or gives it back if it may not be kept.
     pub(crate) fn keep_slot(&self, mut backing: Backing) {
         let class = backing.class().filter(|_| backing.group() == GroupId::NONE);

@@ -58,9 +58,10 @@ impl<'a> MoveBatch<'a> {
         plan: Plan<'a>,
         copier: Copier,
     ) {
-        let position = batches.iter().position(|batch| Arc::ptr_eq(&batch.device, &copier.device));
+        let position =
+            batches.iter().position(|batch| Arc::ptr_eq(&batch.device, &copier.way.device));
         let target = position.unwrap_or_else(|| {
-            batches.push(Self { device: Arc::clone(&copier.device), moves: vec![] });
+            batches.push(Self { device: Arc::clone(&copier.way.device), moves: vec![] });
             batches.len() - 1
         });
         batches[target].moves.push((index, plan, copier));
@@ -119,10 +120,10 @@ impl<'a> BatchState<'a> {
         if let Err(error) = buffer.check_usable(&mut state) {
             return self.ended.push((index, Err(error)));
         }
-        if !plan.matrix.is_current(buffer, &state) || !copier.is_current(&state) {
+        if !plan.is_current(&state) || !copier.is_current(&state) {
             return self.ended.push((index, Ok(MoveOutcome::Retry)));
         }
-        let waits = waits_before_move(&mut state, &copier.device);
+        let waits = waits_before_move(&mut state, &copier.way.device);
         // The host would zero it while all these reservations are held.
         let host_time = self.host_time.min(copier.request.host_time());
         let zeroes_long = zeroing_time(&state) > host_time;
@@ -146,10 +147,10 @@ impl<'a> BatchState<'a> {
         }
         // Its importers were notified of a move that does not happen. Their mappings stay valid. No move fence was
         // added, so that the end of this move takes no reservation: those of `ready` are held.
-        if self.may_block == MayBlock::Skip && active.waits_for_host(&copier.device) {
+        if self.may_block == MayBlock::Skip && active.waits_for_host(&copier.way.device) {
             return self.ended.push((index, Ok(MoveOutcome::WouldBlock)));
         }
-        let mut active = match active.suspend(&copier.device) {
+        let mut active = match active.suspend(&copier.way.device) {
             Ok(active) => active,
             Err(suspended) => return self.suspended.push((index, suspended, plan, copier)),
         };

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::commit::{MoveSummary, commit, commit_with_copy};
 use super::copy_path::CopyPath;
 use super::request::MoveRequest;
+use super::shared::Shared;
 use crate::buffer::inspect::MoveSpan;
 use crate::buffer::object::BufferInner;
 use crate::buffer::state::State;
@@ -25,16 +26,28 @@ use crate::transfer::{self, CopySpeeds, Span, Unfinished};
 
 /// Copies a buffer from its backing to another one: by a device that sees both, or through the host.
 pub(in crate::buffer) struct Copier {
+    pub(super) way: Shared<CopyWay>,
+    /// The offset of the buffer's bytes in the old allocation.
+    pub(super) offset: u64,
+    pub(super) request: MoveRequest,
+    pub(super) span: MoveSpan,
+}
+
+/// How bytes get from one allocation to another one: the same for all buffers in them that are alike.
+pub(super) struct CopyWay {
     /// The device that copies; without one, the new home device.
     pub(super) device: Arc<DeviceInner>,
     copy_path: CopyPath,
     old: Arc<Allocation>,
-    /// The offset of the buffer's bytes in `old`.
-    offset: u64,
     /// The device whose own memory the destination is.
     owner: Option<Arc<DeviceEntry>>,
-    pub(super) request: MoveRequest,
-    pub(super) span: MoveSpan,
+}
+
+impl CopyWay {
+    /// The allocation that the bytes are in.
+    pub(super) fn old(&self) -> &Arc<Allocation> {
+        &self.old
+    }
 }
 
 impl Copier {
@@ -67,22 +80,38 @@ impl Copier {
         }
         let owner = owner(buffer, new.allocation().provider());
         let span = MoveSpan::new(buffer.core());
-        Ok(Some(Self { device, copy_path, old, offset, owner, request, span }))
+        let way = Shared::Own(CopyWay { device, copy_path, old, owner });
+        Ok(Some(Self { way, offset, request, span }))
+    }
+
+    /// A copier for another buffer in the same allocation, at `offset`, whose destination is in the same allocation as well.
+    pub(super) fn like(
+        buffer: &BufferInner,
+        way: Arc<CopyWay>,
+        offset: u64,
+        request: MoveRequest,
+    ) -> Self {
+        Self { way: Shared::All(way), offset, request, span: MoveSpan::new(buffer.core()) }
+    }
+
+    /// Whether a device sees both backings.
+    pub(super) fn is_by_device(&self) -> bool {
+        matches!(self.way.copy_path, CopyPath::Device { .. })
     }
 
     /// Whether no device sees both backings, so that a bounce copy is needed. The caller may then have to
     /// wait until it is complete.
     pub(in crate::buffer) fn needs_bounce(&self) -> bool {
-        matches!(self.copy_path, CopyPath::BouncePath(_))
+        matches!(self.way.copy_path, CopyPath::BouncePath(_))
     }
 
     /// Whether the copier still applies: the bytes are where they were, and the device of the destination is
     /// not unplugged.
     pub(super) fn is_current(&self, state: &State) -> bool {
-        let unplugged = self.owner.as_ref().is_some_and(|owner| owner.is_unplugged());
+        let unplugged = self.way.owner.as_ref().is_some_and(|owner| owner.is_unplugged());
         let still_empty =
-            !matches!(self.copy_path, CopyPath::Nothing) || !state.location().has_content();
-        state.location().is_at(&self.old, self.offset) && !unplugged && still_empty
+            !matches!(self.way.copy_path, CopyPath::Nothing) || !state.location().has_content();
+        state.location().is_at(&self.way.old, self.offset) && !unplugged && still_empty
     }
 
     /// Copies and commits. The copy is submitted behind the buffer's fences, and is not waited for. Meanwhile
@@ -108,12 +137,13 @@ impl Copier {
             CopyChoice::Device { host } if host > 0 => split_host_part(&mut copies, host),
             _ => None,
         };
-        let waits = waits_of_move(&buffer.core().bridges, &self.device, &pending);
+        let waits = waits_of_move(&buffer.core().bridges, &self.way.device, &pending);
         self.span.copying();
         let tail = self.tail(buffer, &new);
-        let watch = RejectionWatch::new(&self.device, self.device.queue_for_moves());
-        let submitted = waits
-            .and_then(|waits| transfer::copy_many(&self.device, waits, &copies, tail.as_slice()));
+        let watch = RejectionWatch::new(&self.way.device, self.way.device.queue_for_moves());
+        let submitted = waits.and_then(|waits| {
+            transfer::copy_many(&self.way.device, waits, &copies, tail.as_slice())
+        });
         let copied_by = match (submitted, host_part) {
             (Ok(fence), Some(host_part)) => self
                 .copy_host_part(&new, host_part)
@@ -144,12 +174,13 @@ impl Copier {
     #[expect(unsafe_code, reason = "copying between mapped memory that no other thread uses")]
     fn copy_host_part(&self, new: &Backing, host_part: [Span<'_>; 2]) -> Result<Option<Fence>> {
         let [from, to] = host_part;
-        let (source, target) = ((&*self.old, from.offset), (&**new.allocation(), to.offset));
+        let (source, target) = ((&*self.way.old, from.offset), (&**new.allocation(), to.offset));
         // SAFETY: as in `copy_by_host`. The device, which reads the old backing and writes the new one, does
         // so outside of this part.
         match unsafe { copy_by_host(source, target, from.len, HostWait::Never) } {
             Ok(true) => Ok(None),
-            _ => transfer::copy_many(&self.device, Waits::default(), &[[from, to]], &[]).map(Some),
+            _ => transfer::copy_many(&self.way.device, Waits::default(), &[[from, to]], &[])
+                .map(Some),
         }
     }
 
@@ -199,11 +230,11 @@ impl Copier {
         idle: bool,
         host_time: Duration,
     ) -> CopyChoice {
-        let allocations = [&*self.old, &**new.allocation()];
+        let allocations = [&*self.way.old, &**new.allocation()];
         let conditions = CopyConditions {
             bytes: total_bytes(parts),
             one_device: !self.needs_bounce(),
-            quick: both_fast_for_host(&self.old, new),
+            quick: both_fast_for_host(&self.way.old, new),
             idle,
             // Not for a dma-buf, because the kernel tracks access to it as a whole. Not with a tail to clear,
             // because the host's part and the tail would share a word.
@@ -216,7 +247,7 @@ impl Copier {
 
     /// The measured copy speeds of the device, or assumed ones.
     fn speeds<'a>(&self, buffer: &'a BufferInner) -> &'a CopySpeeds {
-        buffer.core().known_speeds(self.device.id()).unwrap_or(path::assumed())
+        buffer.core().known_speeds(self.way.device.id()).unwrap_or(path::assumed())
     }
 
     /// Makes a bounce copy, and returns when it is complete.
@@ -230,11 +261,11 @@ impl Copier {
         parts: &[Range<u64>],
         new: &Backing,
     ) -> Result<(), Unfinished> {
-        let CopyPath::BouncePath(bounce) = &self.copy_path else {
+        let CopyPath::BouncePath(bounce) = &self.way.copy_path else {
             unreachable!("only called without a device that sees both backings")
         };
         let tail = tail_of(buffer, new).unwrap_or(0..0);
-        let from = (&*self.old, self.offset);
+        let from = (&*self.way.old, self.offset);
         let to = (&**new.allocation(), new.offset());
         // SAFETY: both backings have so many bytes, the old one by the buffer's invariant, the new one because
         // it was allocated for them. No work is pending, as the caller guarantees, and new work waits for the
@@ -257,7 +288,7 @@ impl Copier {
         state: &State,
         new: &Backing,
     ) -> SmallVec<[[Span<'_>; 2]; 1]> {
-        let CopyPath::Device { from, to } = &self.copy_path else {
+        let CopyPath::Device { from, to } = &self.way.copy_path else {
             unreachable!("the copying device sees both backings")
         };
         let both = |range: Range<u64>| {
@@ -289,7 +320,7 @@ impl Copier {
         wait: HostWait,
     ) -> Result<bool> {
         self.span.copying();
-        let (old, target, size) = (&*self.old, &**new.allocation(), buffer.size);
+        let (old, target, size) = (&*self.way.old, &**new.allocation(), buffer.size);
         for part in parts {
             let from = (old, self.offset + part.start);
             let to = (target, new.offset() + part.start);
@@ -311,7 +342,7 @@ impl Copier {
     /// The span of the destination to clear, in the view of the device that copies.
     pub(super) fn tail(&self, buffer: &BufferInner, new: &Backing) -> Option<Span<'_>> {
         let tail = tail_of(buffer, new)?;
-        let CopyPath::Device { to, .. } = &self.copy_path else {
+        let CopyPath::Device { to, .. } = &self.way.copy_path else {
             unreachable!("the copying device sees both backings")
         };
         let len = tail.end - tail.start;

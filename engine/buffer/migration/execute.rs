@@ -52,7 +52,7 @@ pub(in crate::buffer) fn relocate(
     }
     let mut active = ActiveMove::new(buffer, state);
     active.notify_importers(&copier, new.domain());
-    active.wait_for(&copier, |fence| fence.is_for_host(&copier.device))?;
+    active.wait_for(&copier, |fence| fence.is_for_host(&copier.way.device))?;
     finish(active, &copier, home, new)
 }
 
@@ -116,7 +116,7 @@ pub(super) fn lock_movable<'a>(
     copier: &Copier,
 ) -> Result<Guard<'a, State>> {
     let until = copier.request.until(buffer.core());
-    let state = buffer.lock_when(until, |state| waits_before_move(state, &copier.device))?;
+    let state = buffer.lock_when(until, |state| waits_before_move(state, &copier.way.device))?;
     buffer.check_not_held(&state)?;
     Ok(state)
 }

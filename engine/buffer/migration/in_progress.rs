@@ -30,7 +30,7 @@ impl<'a> ActiveMove<'a> {
     /// Notifies every importer, under the reservation. The copy waits for the device work that importers add;
     /// the caller waits for their host work.
     pub(super) fn notify_importers(&mut self, copier: &Copier, to: DomainId) {
-        let (cause, device) = (copier.request.cause, copier.device.id());
+        let (cause, device) = (copier.request.cause, copier.way.device.id());
         self.buffer.trace_begin(&self.state, &copier.span, cause, (device, to));
         let cause = copier.request.invalidation();
         invalidate_importers(self.buffer, &mut self.state, cause, copier.span.id());

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
+use super::alike::{Alike, asked};
 use super::batch::{MAX_BATCH, MayBlock, MoveBatch};
 use super::copier::Copier;
 use super::migrate::Migration;
 use super::plan::Plan;
-use super::request::{MoveOutcome, MoveRequest};
+use super::request::MoveOutcome;
 use crate::buffer::object::{Buffers, SharedBuffer};
 use crate::buffer::placement::home_at;
 use crate::error::{Error, Result};
 use crate::memory::DomainId;
-use crate::observe::MoveCause;
-use crate::residency::Trigger;
 
 /// Implements [`crate::Engine::migrate_many`].
 pub(crate) fn migrate_many(
@@ -30,8 +29,9 @@ fn migrate_chunk(
 ) -> Vec<Result<Migration>> {
     let mut results: Vec<Option<Result<Migration>>> = moves.iter().map(|_| None).collect();
     let mut batches: Vec<MoveBatch<'_>> = Vec::new();
+    let mut alike = Vec::new();
     for (index, &(buffer, to)) in moves.iter().enumerate() {
-        match plan_move(set, buffer, to) {
+        match plan_move(set, (buffer, to), &moves[index + 1..], &mut alike) {
             Ok(Some((plan, copier))) => MoveBatch::add(&mut batches, index, plan, copier),
             // Handled below: the buffer is in that domain already, or has changed meanwhile.
             Ok(None) => {}
@@ -40,6 +40,8 @@ fn migrate_chunk(
             Err(error) => results[index] = Some(Err(error)),
         }
     }
+    // What is left of the memory that was taken for all.
+    drop(alike);
     for batch in batches {
         for (index, moved) in batch.relocate(set, MayBlock::Wait) {
             let generation = || moves[index].0.generation();
@@ -57,11 +59,15 @@ fn migrate_chunk(
     results.into_iter().zip(moves).map(separately).collect()
 }
 
-/// Plans one move. `None` if the buffer has to be moved separately.
+/// How many kinds of buffers that are alike are planned together in one batch. Each is looked for one after the other.
+const KINDS: usize = 8;
+
+/// Plans one move: as the `alike` ones before it, or by itself. `None` if the buffer has to be moved separately.
 fn plan_move<'a>(
     set: &Arc<Buffers>,
-    buffer: &'a SharedBuffer,
-    to: DomainId,
+    (buffer, to): (&'a SharedBuffer, DomainId),
+    rest: &[(&SharedBuffer, DomainId)],
+    alike: &mut Vec<Alike>,
 ) -> Result<Option<(Plan<'a>, Copier)>> {
     let buffer = &buffer.0;
     if !Arc::ptr_eq(set, &buffer.set) {
@@ -69,20 +75,38 @@ fn plan_move<'a>(
     }
     // Checked first, as in `migrate`, even if the domain cannot be used.
     buffer.check_resident()?;
+    for known in alike.iter_mut().filter(|known| known.is_for(buffer, to)) {
+        if let Some(planned) = known.plan(buffer)? {
+            return Ok(Some(planned));
+        }
+    }
     if buffer.lock().location().domain() == to {
         return Ok(None);
     }
     let home = home_at(buffer, to)?;
+    let under_pressure = set.core.domain_state(to).is_under_pressure();
+    if under_pressure {
+        // No buffer is evicted for memory that may not be needed.
+        alike.iter_mut().for_each(Alike::give_back);
+    }
     let Some(plan) =
         Plan::new(buffer, &home, to.kind(), &set.core.eviction_limits(buffer.trigger()))?
     else {
         return Ok(None);
     };
-    let copier = Copier::find(
-        buffer,
-        &home,
-        &plan.new,
-        MoveRequest { clean: plan.clean, ..MoveRequest::to_new(MoveCause::Asked, Trigger::Asked) },
-    )?;
-    Ok(copier.map(|copier| (plan, copier)))
+    let Some(copier) = Copier::find(buffer, &home, &plan.new, asked(plan.clean))? else {
+        return Ok(None);
+    };
+    let is_same = |&&(other, other_to): &&(&SharedBuffer, DomainId)| {
+        other_to == to && other.0.size == buffer.size
+    };
+    let held: usize = alike.iter().map(Alike::held).sum();
+    let more = match under_pressure {
+        _ if held >= MAX_BATCH || alike.len() == KINDS => 0,
+        true => rest.iter().take_while(is_same).count(),
+        false => rest.iter().filter(is_same).count(),
+    };
+    let (planned, known) = Alike::new(set, to, (plan, copier), more);
+    alike.extend(known);
+    Ok(Some(planned))
 }

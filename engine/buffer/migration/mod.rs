@@ -13,6 +13,7 @@
 //!
 //! Not here: which buffers move (`eviction/`), and which fences a device waits for (`crate::sync`).
 
+mod alike;
 mod batch;
 mod commit;
 mod copier;
@@ -29,6 +30,7 @@ mod nowait;
 mod plan;
 mod rearrange;
 mod request;
+mod shared;
 
 pub(in crate::buffer) use batch::{MAX_BATCH, MayBlock, MoveBatch};
 pub(in crate::buffer) use commit::{MoveSummary, commit};

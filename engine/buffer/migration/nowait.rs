@@ -51,7 +51,7 @@ impl BufferInner {
         self.check_not_held(&state)?;
         let mut active = ActiveMove::new(self, state);
         active.notify_importers(&copier, new.domain());
-        match active.suspend(&copier.device) {
+        match active.suspend(&copier.way.device) {
             Ok(active) => finish_nowait(active, &copier, &home, new),
             Err(suspended) => {
                 // Importers were notified of a move that did not happen. `NoPath` makes the caller back off,
@@ -69,6 +69,6 @@ impl BufferInner {
 /// every other move waits for the earlier ones.
 fn would_block(state: &mut State, copier: &Copier) -> bool {
     let is_restore = copier.request.cause == MoveCause::Restored;
-    let waits = waits_before_move(state, &copier.device);
-    waits.iter().any(|fence| !is_restore || fence.is_for_host(&copier.device))
+    let waits = waits_before_move(state, &copier.way.device);
+    waits.iter().any(|fence| !is_restore || fence.is_for_host(&copier.way.device))
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::destination::{Destination, Lender};
+use super::shared::Shared;
 use crate::buffer::object::BufferInner;
 use crate::buffer::placement::{Extent, ImportMatrix};
-use crate::buffer::state::CleanCopy;
+use crate::buffer::state::{CleanCopy, State};
 use crate::core::BackingRequest;
 use crate::device::DeviceInner;
 use crate::error::Result;
@@ -16,7 +17,9 @@ use crate::residency::EvictionLimits;
 pub(in crate::buffer) struct Plan<'a> {
     pub(super) buffer: &'a Arc<BufferInner>,
     pub(super) home: Arc<DeviceInner>,
-    pub(in crate::buffer) matrix: ImportMatrix,
+    pub(in crate::buffer) matrix: Shared<ImportMatrix>,
+    /// The buffer's generation when it was planned.
+    pub(super) generation: u32,
     pub(in crate::buffer) new: Destination<'a>,
     /// Whether the destination is the buffer's clean copy.
     pub(in crate::buffer) clean: bool,
@@ -53,7 +56,7 @@ impl<'a> Plan<'a> {
         if kind == DomainKind::System
             && let Some(new) = clean_copy(buffer, &matrix)?
         {
-            return Ok(Some(Self { buffer, home: Arc::clone(home), matrix, new, clean: true }));
+            return Ok(Some(Self::with(buffer, home, matrix, new, true)));
         }
         Self::to_allocated(buffer, home, matrix, placement, None, limits).map(Some)
     }
@@ -113,8 +116,24 @@ impl<'a> Plan<'a> {
             let device = without.and_then(|id| buffer.core().find(id).ok());
             buffer.unreachable(device.as_ref().unwrap_or(home), &matrix)
         })?;
-        let (home, new) = (Arc::clone(home), new.into());
-        Ok(Self { buffer, home, matrix, new, clean: false })
+        Ok(Self::with(buffer, home, matrix, new.into(), false))
+    }
+
+    fn with(
+        buffer: &'a Arc<BufferInner>,
+        home: &Arc<DeviceInner>,
+        matrix: ImportMatrix,
+        new: Destination<'a>,
+        clean: bool,
+    ) -> Self {
+        let (generation, matrix) = (matrix.generation(), Shared::Own(matrix));
+        Self { buffer, home: Arc::clone(home), matrix, generation, new, clean }
+    }
+
+    /// Whether the plan still holds: the buffer has not moved, and no device has attached that the plan does not know. The
+    /// reservation must be held.
+    pub(super) fn is_current(&self, state: &State) -> bool {
+        self.matrix.is_current_for(self.buffer, state, self.generation)
     }
 }
 

@@ -99,7 +99,7 @@ fn move_planned(plan: Plan<'_>, request: Rearrangement<'_>) -> Result<MoveOutcom
     }
     let mut active = ActiveMove::new(buffer, state);
     active.notify_importers(&copier, new.domain());
-    active.wait_for(&copier, |fence| fence.is_for_host(&copier.device))?;
+    active.wait_for(&copier, |fence| fence.is_for_host(&copier.way.device))?;
     active.zero_rest(&copier)?;
     if !copier.is_current(&active.state) {
         return Ok(MoveOutcome::Retry);
@@ -146,10 +146,12 @@ impl Copier {
         };
         let to = Span { len: new.extent(buffer.size), ..to };
         self.span.copying();
-        let watch = RejectionWatch::new(&self.device, self.device.queue_for_moves());
+        let watch = RejectionWatch::new(&self.way.device, self.way.device.queue_for_moves());
         let zero = new.content() != Content::Zeroed;
-        let submitted = waits_of_move(&buffer.core().bridges, &self.device, &pending)
-            .and_then(|waits| transfer::copy_parts(&self.device, waits, [from, to], parts, zero));
+        let submitted =
+            waits_of_move(&buffer.core().bridges, &self.way.device, &pending).and_then(|waits| {
+                transfer::copy_parts(&self.way.device, waits, [from, to], parts, zero)
+            });
         match submitted {
             Ok(fence) => {
                 let writers = state.fences().pending(Usage::Write);

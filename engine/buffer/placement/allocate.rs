@@ -42,6 +42,37 @@ impl Buffers {
         self.core.take_kept(request, self.core.devices.max_allocation(), &accept)
     }
 
+    /// Allocates up to `count` further backings like `first`, for buffers of `size` bytes: with one charge, from slabs that are
+    /// there. No buffer is evicted.
+    ///
+    /// Locks: none may be held.
+    pub(in crate::buffer) fn allocate_more(
+        &self,
+        first: &Backing,
+        size: u64,
+        count: usize,
+    ) -> Vec<Backing> {
+        let (domain, group) = (first.domain(), first.group());
+        let (state, each) = (self.core.domain_state(domain), first.footprint());
+        // CAST: a count of buffers.
+        let charge = (each.saturating_mul(count as u64), group);
+        let fits = |limit| state.ledger.charged().saturating_add(charge.0) <= limit;
+        if first.is_dedicated() || !fits(state.ledger.budget()) {
+            return vec![];
+        }
+        if state.comes_under_pressure(charge) {
+            start_tracking(self, domain);
+        }
+        let Some(room) = state.ledger.charge(charge) else { return vec![] };
+        // A backing uncharges its part of it.
+        room.spend();
+        let limit = self.core.devices.max_allocation();
+        let more = self.core.take_more(first, size, limit, count);
+        // CAST: as above.
+        state.ledger.credit((each * (count - more.len()) as u64, group));
+        more.into_iter().map(|backing| backing.charged_to(group)).collect()
+    }
+
     /// Does the same as [`Buffers::allocate`], and also returns the reason why an earlier domain of the
     /// placement was not used.
     pub(in crate::buffer) fn allocate_best(

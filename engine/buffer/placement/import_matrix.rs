@@ -30,6 +30,11 @@ pub(in crate::buffer) enum Extent {
 pub(in crate::buffer) struct ImportMatrix {
     /// Each device once, however many attachments it has.
     devices: SmallVec<[AttachCaps; 4]>,
+    /// How many of them, from the first one on, have attached; the home device may follow. `None` if another one was about to
+    /// attach, or has left.
+    attached: Option<usize>,
+    /// The provider of the buffer's memory when the matrix was gathered.
+    provider: Provider,
     /// For each provider that the buffer uses or might use: how each device imports its memory.
     rows: Vec<(Provider, SmallVec<[Option<ImportKind>; 4]>)>,
     pub(in crate::buffer) refused: Vec<Refusal>,
@@ -61,6 +66,7 @@ impl ImportMatrix {
             let provider = state.location().provider();
             (devices, provider, buffer.generation(), buffer.home_id())
         };
+        let attached = attaching.is_none().then_some(devices.len());
         devices.extend(attaching.filter(|caps| !devices.contains(caps)));
         let home_caps = AttachCaps { device: home.id(), peer_to_peer: true };
         if !devices.iter().any(|caps| caps.device == home.id()) {
@@ -69,6 +75,7 @@ impl ImportMatrix {
         // Counted, so that no removal closes a device while routes are proved. An attached device cannot leave; what has
         // left was attached before.
         let mut held: SmallVec<[Arc<DeviceInner>; 4]> = SmallVec::new();
+        let found_devices = devices.len();
         devices.retain(|caps| {
             let found = match caps.device == home.id() {
                 true => Some(Arc::clone(home)),
@@ -77,10 +84,12 @@ impl ImportMatrix {
             held.extend(found.clone());
             found.is_some()
         });
+        let attached = attached.filter(|_| devices.len() == found_devices);
         let core = buffer.core();
         let _held = core.routes.hold_probes();
         let (rows, refused) = (vec![], vec![]);
-        let mut this = Self { devices, rows, refused, generation, home: home_id };
+        let mut this =
+            Self { devices, attached, provider: current, rows, refused, generation, home: home_id };
         this.add_row(buffer, (home, &held), current)?;
         let kinds = if matches!(current, Provider::Foreign(_)) { &[] } else { kinds };
         for &kind in kinds {
@@ -152,8 +161,34 @@ impl ImportMatrix {
 
     /// Whether the matrix still holds: it covers all attachments, and the buffer has not moved since.
     pub(in crate::buffer) fn is_current(&self, buffer: &BufferInner, state: &State) -> bool {
-        self.generation == buffer.generation()
+        self.is_current_for(buffer, state, self.generation)
+    }
+
+    /// As [`ImportMatrix::is_current`], for a buffer that the matrix suits and that had this `generation` then.
+    pub(in crate::buffer) fn is_current_for(
+        &self,
+        buffer: &BufferInner,
+        state: &State,
+        generation: u32,
+    ) -> bool {
+        generation == buffer.generation()
             && attached_caps(buffer, state).all(|caps| self.devices.contains(&caps))
+    }
+
+    /// Whether the same matrix would be gathered for another buffer, for the same home device and kinds of domains. Both are
+    /// private, or neither is. The reservation must be held.
+    pub(in crate::buffer) fn suits(&self, buffer: &BufferInner, state: &State) -> bool {
+        let Some(attached) = self.attached else { return false };
+        let mut devices = self.devices[..attached].iter();
+        self.provider == state.location().provider()
+            && self.home == buffer.home_id()
+            && attached_caps(buffer, state).all(|caps| devices.next() == Some(&caps))
+            && devices.next().is_none()
+    }
+
+    /// The buffer's generation when the matrix was gathered.
+    pub(in crate::buffer) fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Whether the matrix was gathered at that generation of the buffer.
