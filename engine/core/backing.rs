@@ -103,7 +103,8 @@ impl Core {
             None => &self.providers.pools,
         };
         let pool = pools.find(provider, sharers);
-        pool.map_or_else(Vec::new, |pool| pool.take_more(size, limit, count))
+        let limits = (limit, self.providers.largest_slab(provider));
+        pool.map_or_else(Vec::new, |pool| pool.take_more(size, limits, count))
     }
 
     /// Gives back a backing that no work uses any more. A slot in a device's own memory stays with this thread, if it may

@@ -141,13 +141,26 @@ impl Pool {
         }
     }
 
-    /// Takes up to `count` slots for `size` bytes each of the slabs that are there, under one lock. The caller has charged the
-    /// domain for them.
-    pub(crate) fn take_more(&self, size: u64, limit: u64, count: usize) -> Vec<Backing> {
-        let Some(Fit::Slot(class)) = fit(size, false, limit) else { return vec![] };
-        let mut class = self.class(class);
-        let taken = std::iter::from_fn(|| class.take()).take(count);
-        taken.map(|(slab, taken)| Backing::slot(slab, taken.slot, taken.stale)).collect()
+    /// Takes up to `count` slots for `size` bytes each of the blocks that are there, under one lock. The limits are those of
+    /// [`Pool::allocate`], and the caller has charged the domain likewise.
+    pub(crate) fn take_more(
+        self: &Arc<Self>,
+        size: u64,
+        (limit, largest_slab): (u64, u64),
+        count: usize,
+    ) -> Vec<Backing> {
+        let Some(Fit::Slot(index)) = fit(size, false, limit) else { return vec![] };
+        let (mut taken, mut class) = (Vec::with_capacity(count), self.class(index));
+        while taken.len() < count {
+            if let Some((slab, Taken { slot, stale })) = class.take() {
+                taken.push(Backing::slot(slab, slot, stale));
+                continue;
+            }
+            let span = self.blocks().take(wanted(&class, index, limit.min(largest_slab)));
+            let Some(span) = span else { break };
+            self.add_slab(&mut class, index, span);
+        }
+        taken
     }
 
     /// Keeps a slot and its charge for this thread, or gives it back if it may not be kept.

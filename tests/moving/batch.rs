@@ -11,6 +11,7 @@ use crate::common::until::until;
 use crate::common::{LONG, Rig, bytes, wait_idle};
 use peerbuf::ash::vk;
 use peerbuf::device::Call;
+use peerbuf::observe::shared_writes;
 use peerbuf::{
     Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, Importer, Invalidation,
     Mapping, Migration, Placement, Result, SharedBuffer, Signal,
@@ -149,6 +150,97 @@ fn each_buffer_of_a_batch_has_its_own_outcome() {
     bytes::assert_zero(&fresh, "never written");
     drop(pin);
     assert!(rig.engine().migrate_many(&[]).is_empty());
+}
+
+fn used(rig: &Rig, device: &Device) -> u64 {
+    rig.engine().usage(vram(device)).expect("of this engine").used
+}
+
+#[test]
+fn buffers_that_are_alike_share_a_charge_and_a_lock_and_nothing_is_kept_for_them() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let buffers: Vec<_> = (0..64).map(|_| create(&rig, &home, SMALL)).collect();
+    for (seed, buffer) in (0..).zip(&buffers) {
+        bytes::write(buffer, seed);
+    }
+    let all = used(&rig, &home);
+    // The first turns allocate slabs.
+    for turn in 1..=4 {
+        let to = if turn % 2 == 0 { &home } else { &peer };
+        let writes = shared_writes();
+        let made = submissions(&rig, || assert_moved(migrate_all(&rig, &buffers, vram(to)), turn));
+        let each = (shared_writes() - writes) / 64;
+        // What a device copies is retired, which is another matter.
+        let is_checked = turn > 2 && made == 0;
+        assert!(!is_checked || each < 6, "{each} shared words were written for each buffer");
+        for (seed, buffer) in (0..).zip(&buffers) {
+            bytes::assert_sequence(buffer, seed, "after a move");
+        }
+    }
+    wait_idle(&[&home, &peer]);
+    rig.engine().trim();
+    assert_eq!([used(&rig, &home), used(&rig, &peer)], [all, 0]);
+}
+
+#[test]
+fn buffers_of_one_size_that_differ_move_each_by_its_own_rules() {
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let plain: Vec<_> = (0..10).map(|_| create(&rig, &home, SMALL)).collect();
+    let group = rig.engine().client_group("one").expect("a group");
+    let other_kinds = [
+        BufferDescriptor::new(SMALL).client(&group),
+        BufferDescriptor::new(SMALL).peer_to_peer(false),
+        BufferDescriptor::new(SMALL).placement(Placement::Vram),
+        BufferDescriptor::new(SMALL).private(),
+    ];
+    let others = other_kinds.map(|kind| rig.engine().create_buffer(&home, kind).expect("a buffer"));
+    let shared: Vec<_> = (0..3).map(|_| create(&rig, &home, SMALL)).collect();
+    let recorders: Vec<_> = shared.iter().map(|_| Arc::new(Recorder::default())).collect();
+    let attachments: Vec<_> = shared
+        .iter()
+        .zip(&recorders)
+        .map(|(buffer, seen)| {
+            buffer.attach_dynamic(&peer, Arc::clone(seen) as _).expect("attached")
+        })
+        .collect();
+    let held = &plain[4];
+    let attachment = held.attach(&home).expect("attached");
+    let pin = attachment.pin("a test").expect("no quota");
+    // One of each kind after the other, and one twice.
+    let mut list: Vec<_> = plain[..5].iter().chain(&others[..2]).chain(&shared).collect();
+    list.extend(others[2..].iter().chain(&plain[5..]).chain(&plain[..1]));
+    for (seed, buffer) in (0..).zip(&list[..list.len() - 1]) {
+        bytes::write(buffer, seed);
+    }
+    let generations: Vec<_> = list.iter().map(|buffer| buffer.generation() + 1).collect();
+    let free = used(&rig, &peer);
+    let mut moved = 0_u64;
+    let results =
+        rig.engine().migrate_many(&list.iter().map(|b| (*b, vram(&peer))).collect::<Vec<_>>());
+    for (at, (buffer, result)) in list.iter().zip(results).enumerate() {
+        match result {
+            Ok(Migration::Done { generation }) => {
+                assert_eq!((generation, buffer.domain()), (generations[at], vram(&peer)), "{at}");
+                moved += 1;
+            }
+            Ok(Migration::Unchanged) => {
+                assert_eq!(at, list.len() - 1, "the one that is listed twice")
+            }
+            Err(Error::Busy { pinned: 1, .. }) => assert!(buffer.is_same(held), "{at}"),
+            other => panic!("{at}: {other:?}"),
+        }
+    }
+    assert_eq!(moved, list.len() as u64 - 2, "all but the pinned one, and one once");
+    assert_eq!(used(&rig, &peer) - free, moved * SMALL, "nothing is kept");
+    for (recorder, buffer) in recorders.iter().zip(&shared) {
+        assert_eq!(recorder.invalidated(), [buffer.generation() - 1], "once");
+    }
+    for (seed, buffer) in (0..).zip(&list[..list.len() - 1]) {
+        bytes::assert_sequence(buffer, seed, "afterwards");
+    }
+    drop((pin, attachments));
 }
 
 /// Leaves recycled system memory with old content for `count` buffers of [`ODD`] bytes.

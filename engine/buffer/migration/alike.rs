@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::copier::{Copier, CopyWay};
+use super::copier::Copier;
+use super::copy_path::CopyWay;
 use super::plan::Plan;
 use super::request::MoveRequest;
 use super::shared::Shared;
@@ -114,7 +115,7 @@ impl Alike {
             }
             let ends = [backing.allocation(), new.allocation()];
             let known = self.ways.iter().find(|(way, target)| {
-                Arc::ptr_eq(way.old(), ends[0]) && Arc::ptr_eq(target, ends[1])
+                Arc::ptr_eq(&way.old, ends[0]) && Arc::ptr_eq(target, ends[1])
             });
             let copier = known.map(|(way, _)| {
                 Copier::like(buffer, Arc::clone(way), backing.offset(), asked(false))

@@ -8,7 +8,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::commit::{MoveSummary, commit, commit_with_copy};
-use super::copy_path::CopyPath;
+use super::copy_path::{CopyPath, CopyWay};
 use super::request::MoveRequest;
 use super::shared::Shared;
 use crate::buffer::inspect::MoveSpan;
@@ -31,23 +31,6 @@ pub(in crate::buffer) struct Copier {
     pub(super) offset: u64,
     pub(super) request: MoveRequest,
     pub(super) span: MoveSpan,
-}
-
-/// How bytes get from one allocation to another one: the same for all buffers in them that are alike.
-pub(super) struct CopyWay {
-    /// The device that copies; without one, the new home device.
-    pub(super) device: Arc<DeviceInner>,
-    copy_path: CopyPath,
-    old: Arc<Allocation>,
-    /// The device whose own memory the destination is.
-    owner: Option<Arc<DeviceEntry>>,
-}
-
-impl CopyWay {
-    /// The allocation that the bytes are in.
-    pub(super) fn old(&self) -> &Arc<Allocation> {
-        &self.old
-    }
 }
 
 impl Copier {

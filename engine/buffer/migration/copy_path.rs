@@ -3,10 +3,21 @@
 use std::sync::Arc;
 
 use crate::buffer::object::BufferInner;
+use crate::core::DeviceEntry;
 use crate::device::DeviceInner;
 use crate::error::Result;
 use crate::memory::{Allocation, View};
 use crate::transfer::path::{BounceEnd, BouncePath};
+
+/// How bytes get from one allocation to another one: the same for all buffers in them that are alike.
+pub(super) struct CopyWay {
+    /// The device that copies; without one, the new home device.
+    pub(super) device: Arc<DeviceInner>,
+    pub(super) copy_path: CopyPath,
+    pub(super) old: Arc<Allocation>,
+    /// The device whose own memory the destination is.
+    pub(super) owner: Option<Arc<DeviceEntry>>,
+}
 
 /// How the bytes of a move can be copied.
 pub(super) enum CopyPath {

@@ -42,7 +42,7 @@ impl Buffers {
         self.core.take_kept(request, self.core.devices.max_allocation(), &accept)
     }
 
-    /// Allocates up to `count` further backings like `first`, for buffers of `size` bytes: with one charge, from slabs that are
+    /// Allocates up to `count` further backings like `first`, for buffers of `size` bytes: with one charge, from blocks that are
     /// there. No buffer is evicted.
     ///
     /// Locks: none may be held.
