@@ -70,7 +70,9 @@ impl Engine {
     /// such device, the bytes are copied through staging memory, and the call returns when they have arrived.
     ///
     /// If no work is pending, and the host reads and writes both buffers at full speed, it copies those that are faster
-    /// by the host, and a part of large ones while the device copies the rest: for at most 1 ms, in this call. The
+    /// by the host, and a part of large ones while the device copies the rest, or all of them: in this call, for at most
+    /// 100 ms or an eighth of the engine timeout. Longer than 1 ms it copies without the reservations, and other uses of the
+    /// buffers wait on their threads until the host has copied its part. The
     /// first copy of more than 64 KiB measures the speeds, as the first move does
     /// ([`crate::EngineDescriptor::copy_speeds`]).
     ///

@@ -170,6 +170,12 @@ impl<'a, T> LockSet<'a, T> {
         unsafe { &mut *self.held[index.0].value() }
     }
 
+    /// As [`LockSet::get_mut`], to look at several.
+    fn get(&self, index: Index) -> &T {
+        // SAFETY: as in `get_mut`; exclusive references come from an exclusive borrow of the set, so none exists meanwhile.
+        unsafe { &*self.held[index.0].value() }
+    }
+
     /// The age of its ticket: smaller is older.
     #[cfg(all(test, peerbuf_shuttle))]
     pub(crate) fn age(&self) -> u64 {
@@ -194,6 +200,11 @@ impl<T> Drop for LockSet<'_, T> {
 }
 
 impl<T> Locked<'_, T> {
+    /// The value that a reservation protects, to look at several.
+    pub(crate) fn get(&self, index: Index) -> &T {
+        self.0.get(index)
+    }
+
     /// The value that a reservation protects.
     pub(crate) fn get_mut(&mut self, index: Index) -> &mut T {
         self.0.get_mut(index)

@@ -11,7 +11,8 @@ use ash::vk;
 use peerbuf::device::Call;
 use peerbuf::transfer::{CopySpeed, CopySpeeds};
 use peerbuf::{
-    BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, Migration, Result, SharedBuffer,
+    Access, BufferDescriptor, CopyRegion, Device, DomainId, Engine, Error, Migration, Result,
+    SharedBuffer,
 };
 
 const MIB: u64 = 1 << 20;
@@ -300,6 +301,51 @@ fn a_large_copy_between_buffers_is_split_and_each_byte_is_copied_once() {
     copied.wait(LONG).expect("it ends");
     assert_eq!(engine.calls().host_copied_bytes(), by_host);
     bytes::assert_sequence(&target, 3, "copied by the device");
+}
+
+/// The host's part of these copies takes longer than it may hold a reservation.
+#[test]
+fn a_long_part_of_the_host_is_copied_without_the_reservations_and_holds_nothing_afterwards() {
+    let row = |bytes, host, device| {
+        let [host, device] = [host, device].map(Duration::from_micros);
+        CopySpeed { bytes, host, device }
+    };
+    let rows = [row(4096, 1, 20), row(2 * MIB, 1000, 1200)];
+    for parallel in [true, false] {
+        let rig = rig_with(CopySpeeds::new(&rows, parallel));
+        let [one, two] = rig.two_of_one_adapter();
+        let engine = rig.engine();
+        let size = 8 * MIB + 300;
+        let source = create(engine, &one, size, 1, true);
+        let target = create(engine, &two, size, 2, true);
+        // Proves the routes.
+        let proof = CopyRegion { from: 0, to: 0, len: 3 * MIB };
+        engine.copy(&source, &target, proof).expect("a copy").wait(LONG).expect("it ends");
+        let by_host = engine.calls().host_copied_bytes();
+        let made = submissions(engine, || {
+            let copied = engine.copy(&source, &target, CopyRegion::first(size)).expect("a copy");
+            copied.wait(LONG).expect("it ends");
+        });
+        let by_host = engine.calls().host_copied_bytes() - by_host;
+        match parallel {
+            true => assert!(made == 1 && (3 * MIB..5 * MIB).contains(&by_host), "{made} {by_host}"),
+            false => assert_eq!((made, by_host), (0, size), "the host is faster alone"),
+        }
+        bytes::assert_sequence(&target, 1, "copied");
+        // No access is open, and no fence is left.
+        for (buffer, to) in [(&source, &two), (&target, &one)] {
+            assert!(!buffer.is_busy(Access::Write), "with both: {parallel}");
+            assert_moved(buffer.migrate(vram(to)), 1);
+            bytes::assert_sequence(buffer, 1, "moved");
+        }
+        // Within one buffer the parts do not overlap either.
+        let half = CopyRegion { from: 0, to: 4 * MIB + 300, len: 4 * MIB };
+        engine.copy(&source, &source, half).expect("a copy").wait(LONG).expect("it ends");
+        let mut expected = bytes::sequence(1, size);
+        // CAST: 4 MiB and 300 bytes.
+        expected.copy_within(..(4 * MIB) as usize, (4 * MIB + 300) as usize);
+        bytes::assert_same(&bytes::read(&source), &expected, "within one buffer");
+    }
 }
 
 #[test]

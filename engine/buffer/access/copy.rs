@@ -96,12 +96,23 @@ fn copy_once(
         }
         match executor {
             Some(device) => {
-                if let Some(fence) = pair.copy_on(set, (from, to), &device, region, &writers)? {
+                let share = pair.host_share(to, region, device.id());
+                let len = region.len - share.as_ref().map_or(0, |share| share.bytes);
+                let first = CopyRegion { len, ..region };
+                let submitted = match len {
+                    0 => Some(Fence::signalled()),
+                    _ => pair.copy_on(set, to, &device, first, &writers)?,
+                };
+                // Without, one of the buffers has moved since the executor was found: try again.
+                if let Some(fence) = submitted {
                     from.count_access_to(pair.from(), device.id(), region.len);
                     to.count_access_to(pair.to(), device.id(), region.len);
-                    return Ok(fence);
+                    let Some(share) = share else { return Ok(fence) };
+                    let written = region.to + len..region.to + region.len;
+                    let both = (&**from, &**to);
+                    let rest = pair.copy_share(set, both, (&device, share), written, &writers)?;
+                    return Ok(rest.unwrap_or(fence));
                 }
-                // One of the buffers has moved since the executor was found: try again.
             }
             None => return copy_staged(set, from, to, pair, region),
         }
@@ -173,7 +184,7 @@ fn copy_staged(
 ) -> Result<Fence> {
     let (fence, signal) = Fence::host();
     to.note_write(pair.to(), region.to..region.to + region.len);
-    let [source, target] = pair.begin_host_copy(from, to, &fence)?;
+    let [source, target] = pair.begin_host_copy(from, to, (Usage::Read, &fence))?;
     drop(pair);
     let copy = || copy_through_staging(set, from, &source, to, &target, region);
     // Both accesses end even if a subscriber of `tracing` panics.

@@ -13,6 +13,7 @@ mod bounce_buffer;
 mod compute;
 mod copy;
 mod host_access;
+mod host_share;
 mod open_access;
 mod pair;
 mod remapped;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::access::Access;
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::state::{DirtyRanges, State};
-use crate::device::{DeviceId, DeviceInner, Waits};
+use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Content, HostWait, View, copy_by_host};
 use crate::sync::{Fence, Index, Locked, RejectionWatch, TimedOut, Usage, lock_many, waits_on};
@@ -59,6 +59,14 @@ impl<'a> Pair<'a> {
 
     pub(super) fn to(&mut self) -> &mut State {
         self.locked.get_mut(self.to)
+    }
+
+    fn get_from(&self) -> &State {
+        self.locked.get(self.from)
+    }
+
+    fn get_to(&self) -> &State {
+        self.locked.get(self.to)
     }
 
     /// Notes a use of both buffers, by `device` or, if `None`, by the host.
@@ -138,24 +146,28 @@ impl<'a> Pair<'a> {
         region: CopyRegion,
     ) -> Result<bool> {
         self.note_use(from, to, None);
-        let source = Arc::clone(from.backing(self.from())?.allocation());
-        let target = Arc::clone(to.backing(self.to())?.allocation());
-        let quick = source.is_fast_for_host() && target.is_fast_for_host();
-        let (bytes, idle) = (region.len, quick && self.is_idle());
-        let conditions = CopyConditions { bytes, one_device: true, quick, idle, divisible: false };
-        if path::choose(conditions, speeds(to), PAUSE) != CopyChoice::Host {
-            return Ok(false);
-        }
-        self.check_usable(from, to)?;
-        self.make_valid(from, to, region, true)?;
         if !self.is_idle() {
-            // A device scrubs one of the buffers.
             return Ok(false);
         }
-        // One that was to has failed.
+        let [source, target] = [from.backing(self.get_from())?, to.backing(self.get_to())?];
+        let quick = [source, target].iter().all(|end| end.allocation().is_fast_for_host());
+        let is_valid = [source, target].iter().all(|end| end.content() == Content::Valid);
+        if !quick || !is_for_host(region.len, speeds(to)) {
+            return Ok(false);
+        }
         self.check_usable(from, to)?;
-        let source = (&*source, from.backing(self.from())?.offset() + region.from);
-        let target = (&*target, to.backing(self.to())?.offset() + region.to);
+        if !is_valid {
+            self.make_valid(from, to, region, true)?;
+            if !self.is_idle() {
+                // A device scrubs one of the buffers.
+                return Ok(false);
+            }
+            // One that was to has failed.
+            self.check_usable(from, to)?;
+        }
+        let [source, target] = [from.backing(self.get_from())?, to.backing(self.get_to())?];
+        let source = (&**source.allocation(), source.offset() + region.from);
+        let target = (&**target.allocation(), target.offset() + region.to);
         // SAFETY: the region was checked against both buffers, which by their invariants have so many
         // bytes there, and against overlap; both reservations are held, and neither is in use.
         let copied = unsafe { copy_by_host(source, target, region.len, HostWait::Never) };
@@ -164,14 +176,14 @@ impl<'a> Pair<'a> {
             to.note_write(self.to(), region.to..region.to + region.len);
         }
         let copied = copied?;
-        if copied {
+        if copied && !is_valid {
             to.backing_mut(self.to())?.make_valid();
         }
         Ok(copied)
     }
 
     /// Whether both buffers have no pending fence and no open host access.
-    fn is_idle(&mut self) -> bool {
+    pub(super) fn is_idle(&mut self) -> bool {
         let idle = |state: &mut State| state.host() == 0 && state.fences().is_idle();
         idle(self.from()) && idle(self.to())
     }
@@ -181,7 +193,7 @@ impl<'a> Pair<'a> {
     pub(super) fn copy_on(
         &mut self,
         set: &Buffers,
-        (from_buffer, to_buffer): (&BufferInner, &BufferInner),
+        to_buffer: &BufferInner,
         device: &Arc<DeviceInner>,
         region: CopyRegion,
         writers: &[Fence],
@@ -193,8 +205,7 @@ impl<'a> Pair<'a> {
         let (Some(from), Some(to)) = (view_of(self.from()), view_of(self.to())) else {
             return Ok(None);
         };
-        let host = self.host_part(to_buffer, region);
-        let len = region.len - host;
+        let len = region.len;
         let source = Span { view: &from.0, offset: from.1 + region.from, len };
         let target = Span { view: &to.0, offset: to.1 + region.to, len };
         let waits = waits_on(&set.core.bridges, device, &self.waits())?;
@@ -214,95 +225,23 @@ impl<'a> Pair<'a> {
         state.fences().add(usage, fence);
         let written = DirtyRanges::of(region.to..region.to + region.len, to_buffer.size);
         to_buffer.note_submitted(self.to(), &written, device.id(), &submitted);
-        let fence = submitted?;
-        if host == 0 {
-            return Ok(Some(fence));
-        }
-        let rest = CopyRegion { from: region.from + len, to: region.to + len, len: host };
-        let both = [(from_buffer, &*from.0), (to_buffer, &*to.0)];
-        Ok(Some(self.copy_rest(both, device, rest, writers)?.unwrap_or(fence)))
-    }
-
-    /// How many of the last bytes the host copies while a device copies those before them: 0 where it may not, or where
-    /// that does not pay. The choice is that of a move of the destination.
-    fn host_part(&mut self, to_buffer: &BufferInner, region: CopyRegion) -> u64 {
-        let is_idle = self.is_idle();
-        let suits = |state: &mut State| {
-            state.location().backing().is_some_and(|backing| {
-                let allocation = backing.allocation();
-                let mapped = allocation.host().is_ok_and(|host| host.is_some());
-                // Fresh memory counts as written once the submission that writes all of it was made.
-                backing.content() == Content::Valid
-                    && allocation.is_coherent_and_fast_for_host()
-                    && !allocation.is_dma_buf()
-                    && mapped
-            })
-        };
-        let bytes = region.len;
-        let divisible = is_idle && suits(self.from()) && suits(self.to());
-        if !divisible {
-            return 0;
-        }
-        let conditions =
-            CopyConditions { bytes, one_device: true, quick: true, idle: true, divisible };
-        match path::choose(conditions, speeds(to_buffer), PAUSE) {
-            CopyChoice::Device { host } if host < bytes => {
-                // As for a move: the border is a multiple of this from the first byte on.
-                bytes.saturating_sub((bytes - host).next_multiple_of(path::PART))
-            }
-            _ => 0,
-        }
-    }
-
-    /// Copies the host's part while the device copies the rest. If the host cannot, submits this part to the device as
-    /// well, and returns the fence of that, which is behind the first one. Each buffer comes with the device's view.
-    #[expect(unsafe_code, reason = "copying between mapped memory that is not in use")]
-    fn copy_rest(
-        &mut self,
-        [(from_buffer, source_view), (to_buffer, target_view)]: [(&BufferInner, &View); 2],
-        device: &Arc<DeviceInner>,
-        region: CopyRegion,
-        writers: &[Fence],
-    ) -> Result<Option<Fence>> {
-        let located = |buffer: &BufferInner, state: &State| {
-            let backing = buffer.backing(state)?;
-            Ok::<_, Error>((Arc::clone(backing.allocation()), backing.offset()))
-        };
-        let (source, from) = located(from_buffer, self.from())?;
-        let (target, to) = located(to_buffer, self.to())?;
-        let (from, to, len) = (from + region.from, to + region.to, region.len);
-        // SAFETY: the region lies within both buffers, which by their invariants have so many bytes there, and does
-        // not overlap. Both reservations are held, and both were idle before the submission (`host_part`). Of the
-        // region, which the submission neither reads nor writes, there is no other user.
-        let copied = unsafe { copy_by_host((&source, from), (&target, to), len, HostWait::Never) };
-        if matches!(copied, Ok(true)) {
-            return Ok(None);
-        }
-        let watch = RejectionWatch::main(device);
-        let source = Span { view: source_view, offset: from, len };
-        let target = Span { view: target_view, offset: to, len };
-        let submitted = transfer::copy(device, Waits::default(), source, target);
-        let submitted = submitted.map(|fence| fence.depends_on(writers));
-        let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
-        self.from().fences().add(Usage::Read, fence.clone());
-        self.to().fences().add(Usage::Write, fence);
         submitted.map(Some)
     }
 
-    /// Begins a copy by the host: keeps both buffers in their backings, and adds `fence` to both. Returns the
-    /// allocations and offsets. The caller ends the access of each buffer.
+    /// Begins a copy by the host: keeps both buffers in their backings, and adds `fence` to both, to the source with `usage`.
+    /// Returns the allocations and offsets. The caller ends the access of each buffer.
     pub(super) fn begin_host_copy(
         &mut self,
         from: &BufferInner,
         to: &BufferInner,
-        fence: &Fence,
+        (usage, fence): (Usage, &Fence),
     ) -> Result<[(Arc<Allocation>, u64); 2]> {
         let locate = |buffer: &BufferInner, state: &State| {
             let backing = buffer.backing(state)?;
             Ok::<_, Error>((Arc::clone(backing.allocation()), backing.offset()))
         };
         let located = [locate(from, self.from())?, locate(to, self.to())?];
-        for (index, usage) in [(self.from, Usage::Read), (self.to, Usage::Write)] {
+        for (index, usage) in [(self.from, usage), (self.to, Usage::Write)] {
             let state = self.locked.get_mut(index);
             state.begin_access();
             state.fences().add(usage, fence.clone());
@@ -311,8 +250,15 @@ impl<'a> Pair<'a> {
     }
 }
 
+/// Whether the host copies so many bytes, between idle buffers that it reaches at full speed.
+fn is_for_host(bytes: u64, speeds: &CopySpeeds) -> bool {
+    let conditions =
+        CopyConditions { bytes, one_device: true, quick: true, idle: true, divisible: false };
+    bytes <= speeds.host_limit() || path::choose(conditions, speeds, PAUSE) == CopyChoice::Host
+}
+
 /// The copy speeds of the destination's home device, as for a move of it.
-fn speeds(to: &BufferInner) -> &CopySpeeds {
+pub(super) fn speeds(to: &BufferInner) -> &CopySpeeds {
     to.core().known_speeds(to.home_id()).unwrap_or(path::assumed())
 }
 

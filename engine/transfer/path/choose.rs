@@ -34,10 +34,6 @@ pub(crate) struct CopyConditions {
     pub(crate) divisible: bool,
 }
 
-/// The longest host copy for a move that the application requested: a sixteenth of a frame. Meanwhile other
-/// threads wait for the lock, and the calling thread does nothing else.
-pub(crate) const PAUSE: Duration = Duration::from_millis(1);
-
 /// The longest host copy for a move that is a side effect, such as the use of a displaced buffer: little more
 /// than the cost of a submission. With a larger value, the slowest frames of an application with too little
 /// memory became slower, and frame times less even.
@@ -91,6 +87,16 @@ fn host_part(bytes: u64, speeds: &CopySpeeds, pause: Duration) -> u64 {
     low * PART
 }
 
+/// How many of the last bytes of a large copy the host copies on the thread of a caller, within `pause`, if it may: so many that
+/// host and device finish at the same time. If that does not pay, all of them, where the host is faster.
+pub(crate) fn host_share(bytes: u64, speeds: &CopySpeeds, pause: Duration) -> u64 {
+    let host = speeds.host(bytes);
+    match host_part(bytes, speeds, pause) {
+        0 if bytes >= SPLIT_FROM && host <= pause && host <= speeds.device(bytes) => bytes,
+        part => part,
+    }
+}
+
 impl fmt::Display for CopyChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -104,7 +110,7 @@ impl fmt::Display for CopyChoice {
 
 #[cfg(test)]
 mod tests {
-    use super::super::speeds::CopySpeed;
+    use super::super::speeds::{CopySpeed, PAUSE};
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -159,6 +165,17 @@ mod tests {
         let most = host(64 * MIB, true);
         assert!((15 * MIB..16 * MIB).contains(&most) && most % PART == 0, "{most}");
         check(CopyConditions { bytes: 64 * MIB, divisible: false, ..ANY }, true, DEVICE);
+    }
+
+    #[test]
+    fn without_a_lock_the_host_copies_its_half_or_all_if_it_is_faster() {
+        let long = Duration::from_millis(100);
+        let half = host_share(64 * MIB, &speeds(true), long);
+        assert!((32 * MIB..33 * MIB).contains(&half) && half % PART == 0, "{half}");
+        assert_eq!(host_share(64 * MIB, &speeds(false), long), 64 * MIB, "the host is faster");
+        assert_eq!(host_share(64 * MIB, &speeds(false), PAUSE), 0, "it has no time");
+        assert_eq!(host_share(64 * MIB, &CopySpeeds::host_up_to(4096), long), 0);
+        assert_eq!(host_share(MIB, &speeds(true), long), 0, "a small copy is not shared");
     }
 
     #[test]

@@ -17,6 +17,6 @@ pub use speeds::{CopySpeed, CopySpeeds};
 
 pub(crate) use bounce::{BounceEnd, BouncePath};
 pub(crate) use calibrate::measure;
-pub(crate) use choose::{CopyChoice, CopyConditions, MOMENT, PART, PAUSE, choose};
+pub(crate) use choose::{CopyChoice, CopyConditions, MOMENT, PART, choose, host_share};
 pub(crate) use ring::{Unfinished, staged_copy};
-pub(crate) use speeds::{ASSUMED_HOST_BYTES, assumed};
+pub(crate) use speeds::{ASSUMED_HOST_BYTES, PAUSE, assumed};

@@ -18,6 +18,10 @@ pub struct CopySpeed {
     pub device: Duration,
 }
 
+/// The longest host copy for a move that the application requested: a sixteenth of a frame. Meanwhile other
+/// threads wait for the lock, and the calling thread does nothing else.
+pub(crate) const PAUSE: Duration = Duration::from_millis(1);
+
 /// The largest copy, in bytes, that the host is assumed to make faster than a device. No measurement is made for copies
 /// up to this size.
 pub(crate) const ASSUMED_HOST_BYTES: u64 = 64 << 10;
@@ -35,6 +39,9 @@ pub(crate) fn assumed() -> &'static CopySpeeds {
 pub struct CopySpeeds {
     rows: SmallVec<[CopySpeed; 4]>,
     parallel: bool,
+    /// Up to this size the host is not slower than the device, and copies within [`PAUSE`]: that of the last row before the
+    /// first one of which this is not true.
+    host_limit: u64,
 }
 
 impl CopySpeeds {
@@ -47,7 +54,9 @@ impl CopySpeeds {
     pub fn new(rows: &[CopySpeed], parallel: bool) -> Self {
         assert!(rows.is_sorted_by(|a, b| a.bytes < b.bytes), "sizes must ascend: {rows:?}");
         assert!(!rows.is_empty(), "a table has at least one size");
-        Self { rows: rows.iter().copied().collect(), parallel }
+        let is_hosts = |row: &&CopySpeed| row.host <= row.device.min(PAUSE);
+        let host_limit = rows.iter().take_while(is_hosts).last().map_or(0, |row| row.bytes);
+        Self { rows: rows.iter().copied().collect(), parallel, host_limit }
     }
 
     /// Speeds with which the host copies up to `bytes`, and a device copies anything larger. The choice is then
@@ -69,6 +78,11 @@ impl CopySpeeds {
     /// Whether a device finishes a large copy sooner if the host copies half of it.
     pub fn is_parallel(&self) -> bool {
         self.parallel
+    }
+
+    /// A size up to which the host copies; larger copies it may make as well.
+    pub(crate) fn host_limit(&self) -> u64 {
+        self.host_limit
     }
 
     /// How long the host takes to copy `bytes`.
@@ -143,5 +157,20 @@ mod tests {
         let edge = CopySpeeds::host_up_to(64 << 10);
         assert!(edge.host(64 << 10) <= edge.device(64 << 10));
         assert!(edge.host((64 << 10) + 1) > edge.device((64 << 10) + 1));
+        assert_eq!((one.bytes, edge.host_limit()), (7, 64 << 10));
+    }
+
+    #[test]
+    fn the_host_copies_up_to_the_last_row_before_the_device_is_faster_or_the_host_takes_too_long() {
+        let limit = |rows: &[(u64, u64, u64)]| {
+            let row = |&(bytes, host, device)| {
+                let [host, device] = [host, device].map(Duration::from_micros);
+                CopySpeed { bytes, host, device }
+            };
+            CopySpeeds::new(&rows.iter().map(row).collect::<Vec<_>>(), false).host_limit()
+        };
+        assert_eq!(limit(&[(10, 1, 20), (20, 20, 20), (30, 25, 24), (40, 1, 50)]), 20);
+        assert_eq!(limit(&[(10, 5, 4), (20, 1, 20)]), 0, "not for the smallest");
+        assert_eq!(limit(&[(10, 1000, 2000), (20, 1001, 2000)]), 10, "at most a millisecond");
     }
 }
