@@ -226,7 +226,7 @@ fn buffers_of_one_size_that_differ_move_each_by_its_own_rules() {
                 moved += 1;
             }
             Ok(Migration::Unchanged) => {
-                assert_eq!(at, list.len() - 1, "the one that is listed twice")
+                assert_eq!(at, list.len() - 1, "the one that is listed twice");
             }
             Err(Error::Busy { pinned: 1, .. }) => assert!(buffer.is_same(held), "{at}"),
             other => panic!("{at}: {other:?}"),
