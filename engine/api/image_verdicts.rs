@@ -12,7 +12,7 @@ impl Engine {
     /// Drivers are asked first. What they offer is tried at the first call: an odd image of the same format and layout is
     /// written on one device and read on the other, by a copy and by a shader, on devices that are opened for it. What was
     /// found is remembered for the format, the layout and the pair, until [`Engine::forget_routes`]. Each try ends within
-    /// about the engine timeout. The routes between the devices are proved before ([`Engine::route`]).
+    /// about the engine timeout. The best route to each kind of memory is proved before ([`Engine::route`]).
     ///
     /// Images are tried in this process, also where a program proves routes
     /// ([`crate::EngineDescriptor::probe_program`]).

@@ -60,8 +60,8 @@ impl Engine {
         work()
     }
 
-    /// Forgets what was proved, of images as well, also in the file of [`crate::EngineDescriptor::route_cache`]. The next use of a route
-    /// proves it again.
+    /// Forgets what was proved, of images as well, also in the file of [`crate::EngineDescriptor::route_cache`]. The next
+    /// use proves it again.
     pub fn forget_routes(&self) {
         self.set.core.routes.forget();
         self.images.forget();

@@ -130,7 +130,7 @@ fn shared_routes(
     from: &Arc<DeviceInner>,
     to: &Arc<DeviceInner>,
 ) -> Result<Vec<Route>, Error> {
-    let verdict = core.verdict(from, to, Need::All)?;
+    let verdict = core.verdict(from, to, Need::EachKind)?;
     verdict.check_proved(to)?;
     let routes = verdict.working.iter().map(|working| working.route);
     Ok(routes.filter(|route| route.is_shared()).collect())
