@@ -115,8 +115,8 @@ const PRIOR: f32 = 16.0;
 const FADE_PART: f32 = 0.125;
 
 /// The worths of a habit are computed again after this many news, or this part of those that are known.
-const NEWS_AT_LEAST: f32 = 8.0;
-const NEWS_PART: f32 = 0.3;
+const NEWS_AT_LEAST: f32 = 4.0;
+const NEWS_PART: f32 = 0.12;
 
 /// How many more of the waiting buffers than known are assumed never to be used again: nothing is certain.
 const DOUBT: f32 = 0.5;
