@@ -5,7 +5,7 @@ use peerbuf::{
     Placement, SharedImage,
 };
 
-use crate::common::Rig;
+use crate::common::{Rig, in_short_vm};
 use crate::sampler::Sampler;
 use crate::texels::{Passage, assert_host_reads, image};
 
@@ -42,8 +42,13 @@ fn is_possible(name: &str, (width, height): (u32, u32)) -> bool {
 
 /// Every format and size, from one device to another and back.
 fn all_cases(rig: &Rig, from: &Side, to: &Side) {
-    for name in FORMATS {
-        for size in SIZES.into_iter().filter(|size| is_possible(name, *size)) {
+    // Under emulation a case takes seconds.
+    let (formats, sizes): (&[&str], &[_]) = match in_short_vm() {
+        true => (&["AR24", "NV12"], &[(62, 18)]),
+        false => (&FORMATS, &SIZES),
+    };
+    for &name in formats {
+        for size in sizes.iter().copied().filter(|size| is_possible(name, *size)) {
             case(rig, from, to, image(name, size, 1));
         }
     }

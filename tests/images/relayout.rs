@@ -9,12 +9,16 @@ use peerbuf::{
 
 use crate::common::gate::Gate;
 use crate::common::recorder::Recorder;
-use crate::common::{LONG, Rig};
-use crate::texels::{Passage, assert_host_reads, image, write_by_host};
+use crate::common::{LONG, Rig, say};
+use crate::texels::{Passage, assert_host_reads, image, sees_any_rows, write_by_host};
 
-/// SwiftShader, and two devices of lavapipe.
+/// SwiftShader, and two devices of lavapipe. `None` where lavapipe sees rows wherever they are: there no layout is better.
 fn three(rig: &Rig) -> Option<[Device; 3]> {
     let [lavapipe, swiftshader] = rig.two_drivers()?;
+    if sees_any_rows(&lavapipe) {
+        say("lavapipe sees any rows here, so no image is laid out anew");
+        return None;
+    }
     let second = rig.open(&lavapipe.adapter().clone());
     Some([swiftshader, lavapipe, second])
 }
@@ -166,7 +170,7 @@ fn a_layout_changes_behind_unfinished_work_and_ahead_of_later_work() {
 #[test]
 fn an_agreement_says_who_takes_part_how_and_why_not_better() {
     let rig = Rig::new();
-    let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
+    let Some([swiftshader, lavapipe, _]) = three(&rig) else { return };
     for (size, rung) in [((64, 16), Rung::LinearTiling), ((62, 18), Rung::SharedBuffer)] {
         let image = rig.engine().create_image(&lavapipe, image("AR24", size, 1)).expect("an image");
         let none = image.negotiate().expect_err("no attachments");

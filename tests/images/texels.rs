@@ -9,6 +9,12 @@ use peerbuf::{
 };
 
 use crate::common::bytes::{assert_same, sequence};
+use crate::common::in_vm;
+
+/// Whether a device sees rows wherever they are: lavapipe does, where memory comes as dma-bufs.
+pub(crate) fn sees_any_rows(device: &Device) -> bool {
+    in_vm() && device.adapter().driver_id() == vk::DriverId::MESA_LLVMPIPE
+}
 
 /// A fourcc.
 pub(crate) fn code(name: &str) -> Fourcc {
