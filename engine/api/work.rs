@@ -71,12 +71,14 @@ impl Engine {
     ///
     /// If no work is pending, and the host reads and writes both buffers at full speed, it copies those that are faster
     /// by the host, and a part of large ones while the device copies the rest, or all of them: in this call, for at most
-    /// 100 ms or an eighth of the engine timeout. Longer than 1 ms it copies without the reservations, and other uses of the
-    /// buffers wait on their threads until the host has copied its part. The
-    /// first copy of more than 64 KiB measures the speeds, as the first move does
+    /// 100 ms or an eighth of the engine timeout, and then the device copies what is left. Longer than 1 ms it copies without
+    /// the reservations; moves, uses of the destination and writes to the source then wait on their threads until the host
+    /// has copied its part. The first copy of more than 64 KiB measures the speeds, as the first move does
     /// ([`crate::EngineDescriptor::copy_speeds`]).
     ///
-    /// The bytes are read and written where the buffers are kept, whatever their placements. The copy is ordered behind the buffers' fences. Later uses through peerbuf wait for it.
+    /// The bytes are read and written where the buffers are kept, whatever their placements. The copy is ordered behind the
+    /// buffers' fences. Later uses through peerbuf wait for it. If the call fails after the device began its part, the
+    /// destination has a part of the bytes.
     ///
     /// # Errors
     ///

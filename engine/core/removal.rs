@@ -108,10 +108,11 @@ impl Core {
         // reference to it; none is left, and the table gives no more away, nor does a buffer whose home it is. Its
         // submitted work has ended, and nothing was submitted since, for want of a reference.
         unsafe { device.close() };
-        drop(counted_by);
         self.imports.forget(device.id());
         self.devices.devices().for_each(|other| other.forget_removed());
         tracing::debug!(device = device.name(), "device removed");
+        // Last, since code of the application may run.
+        drop(counted_by);
         Ok(())
     }
 

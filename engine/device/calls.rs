@@ -227,7 +227,8 @@ impl Calls {
         Self { end_timeout, ..Self::default() }
     }
 
-    pub(super) fn end_timeout(&self) -> Duration {
+    /// How long a device waits at its end, without progress.
+    pub(crate) fn end_timeout(&self) -> Duration {
         self.end_timeout
     }
 

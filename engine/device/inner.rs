@@ -296,7 +296,7 @@ impl Drop for DeviceInner {
         if self.is_removed() {
             return;
         }
-        if !self.wait_at_end() {
+        if !self.wait_while_in_progress(self.calls.end_timeout()) {
             self.live.died(Object::Device);
             tracing::error!(
                 device = self.name,

@@ -300,11 +300,6 @@ impl DeviceInner {
         }
     }
 
-    /// Waits before the device is destroyed, as [`DeviceInner::wait_while_in_progress`] does, for the engine's end timeout.
-    pub(crate) fn wait_at_end(&self) -> bool {
-        self.wait_while_in_progress(self.calls().end_timeout())
-    }
-
     /// Waits, for at most `timeout`, until every signal is submitted that the queue depends on for `value`:
     /// timelines that the host signals have reached what is awaited. Returns whether they have.
     pub(crate) fn wait_for_signals(

@@ -266,6 +266,11 @@ impl Fence {
         }
     }
 
+    /// Whether it is of work of the host.
+    pub(crate) fn is_of_host(&self) -> bool {
+        matches!(self.0, Kind::Host(_))
+    }
+
     /// Whether `device`'s queue cannot wait for it, so that the host must. This holds for work of the host: a
     /// queue waits only for work whose end a device or the kernel guarantees.
     pub(crate) fn is_for_host(&self, device: &DeviceInner) -> bool {

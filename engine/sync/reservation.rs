@@ -86,6 +86,16 @@ impl<T> Reservation<T> {
         self.try_acquire(Ticket::ALONE).then(|| self.guard(queues))
     }
 
+    /// As [`Reservation::try_lock`], for a thread that may hold no other reservation, as for a lock that waits.
+    ///
+    /// # Panics
+    ///
+    /// If the thread holds one.
+    pub(crate) fn try_lock_alone<'a>(&'a self, queues: &'a WaitQueues) -> Option<Guard<'a, T>> {
+        assert_nothing_held();
+        self.try_lock(queues)
+    }
+
     /// Loads it ahead of a lock, with the value.
     #[inline]
     pub(crate) fn prefetch(&self) {

@@ -183,6 +183,35 @@ fn buffers_that_are_alike_share_a_charge_and_a_lock_and_nothing_is_kept_for_them
     assert_eq!([used(&rig, &home), used(&rig, &peer)], [all, 0]);
 }
 
+/// The plan of a buffer that is alike is checked with that buffer's own generation.
+#[test]
+fn a_buffer_that_is_listed_twice_moves_once_behind_one_with_another_generation() {
+    const SIZE: u64 = 200_004;
+    let rig = Rig::new();
+    let [home, peer] = rig.two_of_one_adapter();
+    let [leader, twice] = [(); 2].map(|()| create(&rig, &home, SIZE));
+    for (seed, buffer) in (0..).zip([&leader, &twice]) {
+        bytes::write(buffer, seed);
+        // There and back, so that both domains have free slots.
+        for domain in [vram(&peer), vram(&home)] {
+            buffer.migrate(domain).expect("not busy");
+        }
+    }
+    leader.relocate().expect("not busy");
+    wait_idle(&[&home, &peer]);
+    let before = twice.generation();
+    assert_ne!(leader.generation(), before);
+    let to = vram(&peer);
+    let results = rig.engine().migrate_many(&[(&leader, to), (&twice, to), (&twice, to)]);
+    let [_, first, second] = <[_; 3]>::try_from(results).expect("one each");
+    assert_eq!(first.expect("moved"), Migration::Done { generation: before + 1 });
+    assert_eq!(second.expect("already there"), Migration::Unchanged);
+    assert_eq!(twice.generation(), before + 1);
+    for (seed, buffer) in (0..).zip([&leader, &twice]) {
+        bytes::assert_sequence(buffer, seed, "afterwards");
+    }
+}
+
 #[test]
 fn buffers_of_one_size_that_differ_move_each_by_its_own_rules() {
     let rig = Rig::new();

@@ -188,6 +188,31 @@ fn an_importer_that_maps_in_its_callback_panics_and_does_not_wait_for_itself() {
     }
 }
 
+/// Waits for another buffer in its callback, which holds a reservation.
+struct WaitsFor(peerbuf::SharedBuffer);
+
+impl Importer for WaitsFor {
+    fn invalidate_mappings(&self, _: &Invalidation<'_>) {
+        self.0.wait(Access::Read, LONG).expect("it is idle");
+    }
+}
+
+#[test]
+fn an_importer_that_waits_for_an_idle_buffer_in_its_callback_panics() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let create = || engine.create_buffer(&device, BufferDescriptor::new(4096));
+        let [buffer, idle] = [(); 2].map(|()| create().expect("a buffer"));
+        let importer = Arc::new(WaitsFor(idle));
+        let attachment = buffer.attach_dynamic(&device, importer).expect("attached");
+        let migrate = std::panic::AssertUnwindSafe(|| buffer.migrate(DomainId::System));
+        assert!(std::panic::catch_unwind(migrate).is_err(), "it would hold two reservations");
+        drop(attachment);
+        buffer.migrate(DomainId::System).expect("nothing is locked");
+    }
+}
+
 /// The numbers of generations come round. A number that a mapping still has is skipped.
 #[test]
 fn a_generation_that_a_mapping_has_is_not_used_again() {

@@ -105,8 +105,10 @@ fn copy_once(
                 };
                 // Without, one of the buffers has moved since the executor was found: try again.
                 if let Some(fence) = submitted {
-                    from.count_access_to(pair.from(), device.id(), region.len);
-                    to.count_access_to(pair.to(), device.id(), region.len);
+                    if len > 0 {
+                        from.count_access_to(pair.from(), device.id(), len);
+                        to.count_access_to(pair.to(), device.id(), len);
+                    }
                     let Some(share) = share else { return Ok(fence) };
                     let written = region.to + len..region.to + region.len;
                     let both = (&**from, &**to);
@@ -184,7 +186,7 @@ fn copy_staged(
 ) -> Result<Fence> {
     let (fence, signal) = Fence::host();
     to.note_write(pair.to(), region.to..region.to + region.len);
-    let [source, target] = pair.begin_host_copy(from, to, (Usage::Read, &fence))?;
+    let [source, target] = pair.begin_host_copy(from, to, &fence)?;
     drop(pair);
     let copy = || copy_through_staging(set, from, &source, to, &target, region);
     // Both accesses end even if a subscriber of `tracing` panics.

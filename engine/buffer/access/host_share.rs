@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::pair::{CopyRegion, Pair, speeds};
 use crate::buffer::object::{BufferInner, Buffers};
@@ -20,6 +20,9 @@ use crate::transfer::{self, Span};
 
 /// The longest time that the calling thread copies. The device copies what is left.
 const LONGEST: Duration = Duration::from_millis(100);
+
+/// Bytes that the host copies before it looks at the clock.
+const PIECE: u64 = 16 << 20;
 
 /// Other users wait for the host's part, so it takes at most this part of the engine timeout.
 const OF_TIMEOUT: u32 = 8;
@@ -70,8 +73,7 @@ impl Pair<'_> {
             })
         };
         let (len, speeds) = (region.len, speeds(to_buffer));
-        let share =
-            path::host_share(len, speeds, LONGEST.min(to_buffer.core().timeout / OF_TIMEOUT));
+        let share = path::host_share(len, speeds, longest(to_buffer));
         let first = (len - share.min(len)).next_multiple_of(path::PART);
         let bytes = len.checked_sub(first).filter(|bytes| *bytes > 0)?;
         if !self.is_idle() || !suits(self.from()) || !suits(self.to()) {
@@ -95,24 +97,28 @@ impl Pair<'_> {
         writers: &[Fence],
     ) -> Result<Option<Fence>> {
         to.note_write(self.to(), written);
+        // What was measured is an estimate: the machine may be slower now.
+        let end = Instant::now() + longest(to);
         if !is_long {
             // SAFETY: both reservations are held.
-            return match unsafe { by_host(&ends, bytes) } {
-                true => Ok(None),
-                false => self.submit_share(device, &ends, bytes, writers).map(Some),
-            };
+            let done = unsafe { by_host(&ends, bytes, end) };
+            if done == bytes {
+                return Ok(None);
+            }
+            return self.submit_share(device, &ends, done..bytes, writers).map(Some);
         }
         let (fence, signal) = Fence::host();
-        // An export waits for writers alone, and its external user may write at any time.
-        self.begin_host_copy(from, to, (Usage::Write, &fence))?;
+        self.begin_host_copy(from, to, &fence)?;
         drop(self);
         let accesses = Accesses([from, to]);
         // SAFETY: the accesses keep both buffers in place, and the fence, which signals after this, keeps other users away.
-        let rest = match unsafe { by_host(&ends, bytes) } {
-            true => Ok(None),
-            false => Pair::lock(set, from, to)
-                .and_then(|mut pair| pair.submit_share(device, &ends, bytes, writers))
-                .map(Some),
+        let done = unsafe { by_host(&ends, bytes, end) };
+        let rest = if done == bytes {
+            Ok(None)
+        } else {
+            Pair::lock(set, from, to)
+                .and_then(|mut pair| pair.submit_share(device, &ends, done..bytes, writers))
+                .map(Some)
         };
         // Before the signal: threads that wait for the fence take the reservations next.
         drop(accesses);
@@ -120,17 +126,20 @@ impl Pair<'_> {
         rest
     }
 
-    /// Submits the host's part to the device.
+    /// Submits a part of the host's part to the device.
     fn submit_share(
         &mut self,
         device: &Arc<DeviceInner>,
-        [source, target]: &[End; 2],
-        len: u64,
+        ends: &[End; 2],
+        part: Range<u64>,
         writers: &[Fence],
     ) -> Result<Fence> {
         let watch = RejectionWatch::main(device);
-        let [from, to] =
-            [source, target].map(|end| Span { view: &end.view, offset: end.offset, len });
+        let [from, to] = ends.each_ref().map(|end| Span {
+            view: &end.view,
+            offset: end.offset + part.start,
+            len: part.end - part.start,
+        });
         let submitted = transfer::copy(device, Waits::default(), from, to);
         let submitted = submitted.map(|fence| fence.depends_on(writers));
         let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
@@ -140,17 +149,33 @@ impl Pair<'_> {
     }
 }
 
-/// Copies by the host. `false` if it cannot.
+/// How long the calling thread may copy. Other users of the buffers wait for it.
+fn longest(to: &BufferInner) -> Duration {
+    LONGEST.min(to.core().timeout / OF_TIMEOUT)
+}
+
+/// Copies by the host, from the first byte on, until `end` is over. Returns how many bytes it has copied: a multiple of
+/// [`PIECE`], or all.
 ///
 /// # Safety
 ///
 /// No other user may come to the bytes, and both buffers stay where they are.
-unsafe fn by_host([source, target]: &[End; 2], len: u64) -> bool {
-    let (from, to) = ((&*source.allocation, source.offset), (&*target.allocation, target.offset));
-    // SAFETY: the region lies within both buffers, which by their invariants have so many bytes there, and does not
-    // overlap. Both were idle before the device's part was submitted (`host_share`). Of the region, which that part neither
-    // reads nor writes, there is no other user, by the caller's contract.
-    matches!(unsafe { copy_by_host(from, to, len, HostWait::Never) }, Ok(true))
+unsafe fn by_host([source, target]: &[End; 2], len: u64, end: Instant) -> u64 {
+    let mut done = 0;
+    while done < len && (done == 0 || Instant::now() < end) {
+        let from = (&*source.allocation, source.offset + done);
+        let to = (&*target.allocation, target.offset + done);
+        let piece = PIECE.min(len - done);
+        // SAFETY: the region lies within both buffers, which by their invariants have so many bytes there, and does not
+        // overlap. Both were idle before the device's part was submitted (`host_share`). Of the region, which that part
+        // neither reads nor writes, there is no other user, by the caller's contract.
+        let copied = unsafe { copy_by_host(from, to, piece, HostWait::Never) };
+        if !matches!(copied, Ok(true)) {
+            break;
+        }
+        done += piece;
+    }
+    done
 }
 
 /// Accesses that [`Pair::begin_host_copy`] has begun. Dropping them ends them.

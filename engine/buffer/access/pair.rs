@@ -228,20 +228,20 @@ impl<'a> Pair<'a> {
         submitted.map(Some)
     }
 
-    /// Begins a copy by the host: keeps both buffers in their backings, and adds `fence` to both, to the source with `usage`.
-    /// Returns the allocations and offsets. The caller ends the access of each buffer.
+    /// Begins a copy by the host: keeps both buffers in their backings, and adds `fence` to both. Returns the
+    /// allocations and offsets. The caller ends the access of each buffer.
     pub(super) fn begin_host_copy(
         &mut self,
         from: &BufferInner,
         to: &BufferInner,
-        (usage, fence): (Usage, &Fence),
+        fence: &Fence,
     ) -> Result<[(Arc<Allocation>, u64); 2]> {
         let locate = |buffer: &BufferInner, state: &State| {
             let backing = buffer.backing(state)?;
             Ok::<_, Error>((Arc::clone(backing.allocation()), backing.offset()))
         };
         let located = [locate(from, self.from())?, locate(to, self.to())?];
-        for (index, usage) in [(self.from, usage), (self.to, Usage::Write)] {
+        for (index, usage) in [(self.from, Usage::Read), (self.to, Usage::Write)] {
             let state = self.locked.get_mut(index);
             state.begin_access();
             state.fences().add(usage, fence.clone());

@@ -39,7 +39,7 @@ impl SharedBuffer {
         buffer.set.handle_lost_devices();
         let waits_for = Usage::from(access).waits_for();
         // Most buffers are free and idle: without a look at the clock.
-        if let Some(mut state) = buffer.reservation.try_lock(&buffer.core().queues)
+        if let Some(mut state) = buffer.reservation.try_lock_alone(&buffer.core().queues)
             && state.fences().pending(waits_for).is_empty()
         {
             return buffer.check_content(&mut state);

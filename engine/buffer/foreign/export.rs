@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::handle::{ForeignHandle, ForeignInfo};
 use crate::buffer::migration::{MoveOutcome, MoveRequest, no_path, relocate};
-use crate::buffer::object::{BufferInner, SharedBuffer};
+use crate::buffer::object::{BufferInner, SharedBuffer, Until};
 use crate::buffer::placement::{Extent, ImportMatrix, retry_on_oom};
 use crate::core::BackingRequest;
 use crate::device::HandleType;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, DomainKind, Placement, Provider};
 use crate::observe::{MoveCause, Object};
 use crate::residency::Trigger;
-use crate::sync::Usage;
+use crate::sync::{Fence, Usage};
 
 /// An fd of a buffer that is exported outside this engine, from [`SharedBuffer::export_foreign`].
 ///
@@ -47,10 +47,15 @@ impl ForeignExport {
         const ATTEMPTS: u32 = 100;
         let mut prepared = None;
         for _ in 0..ATTEMPTS {
-            // External users do not wait for this buffer's fences, so all writes must have ended before the fd
-            // is exported.
+            // External users do not wait for this buffer's fences, so all writes must have ended before the fd is
+            // exported. So must copies by the host out of the buffer, which no other user may disturb.
             buffer.restore_for_use(buffer.home_id())?;
-            let mut state = buffer.lock_idle(Usage::Write, |_| true)?;
+            let mut state = buffer.lock_when(Until::Stuck(buffer.core().timeout), |state| {
+                let mut awaited = state.fences().pending(Usage::Write);
+                let reads = state.fences().pending(Usage::Read);
+                awaited.extend(reads.into_iter().filter(Fence::is_of_host));
+                awaited
+            })?;
             if buffer.needs_restore(&state) {
                 continue;
             }

@@ -17,11 +17,12 @@ use std::time::Duration;
 use super::commit::{commit_with_copy, fences_of};
 use super::copier::{Copier, copied_bytes, zeroing_time};
 use super::destination::release_unused;
-use super::execute::{finish, finish_nowait, relocate};
+use super::execute::{finish, finish_nowait, relocate_if};
 use super::in_progress::{ActiveMove, SuspendedMove, waits_before_move};
 use super::plan::Plan;
 use super::request::{MoveOutcome, MoveRequest};
 use crate::buffer::object::Buffers;
+use crate::buffer::state::State;
 use crate::device::DeviceInner;
 use crate::error::Result;
 use crate::sync::{RejectionWatch, Usage, waits_of_move};
@@ -249,7 +250,10 @@ impl<'a> BatchState<'a> {
             (index, moved)
         }));
         ended.extend(separate.into_iter().map(|(index, plan, request)| {
-            (index, relocate(plan.buffer, &plan.home, &plan.matrix, plan.new, request))
+            let Plan { buffer, home, matrix, generation, new, .. } = plan;
+            // The matrix may be that of a buffer that is alike, with another generation.
+            let is_planned = |state: &State| matrix.is_current_for(buffer, state, generation);
+            (index, relocate_if(buffer, &home, is_planned, new, request))
         }));
         ended
     }

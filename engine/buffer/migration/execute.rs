@@ -40,6 +40,17 @@ pub(in crate::buffer) fn relocate(
     new: Destination<'_>,
     request: MoveRequest,
 ) -> Result<MoveOutcome> {
+    relocate_if(buffer, home, |state| matrix.is_current(buffer, state), new, request)
+}
+
+/// As [`relocate`], where `is_planned` says under the reservation whether the plan still holds.
+pub(super) fn relocate_if(
+    buffer: &Arc<BufferInner>,
+    home: &Arc<DeviceInner>,
+    is_planned: impl FnOnce(&State) -> bool,
+    new: Destination<'_>,
+    request: MoveRequest,
+) -> Result<MoveOutcome> {
     let Some(copier) = Copier::find(buffer, home, &new, request)? else {
         return Ok(MoveOutcome::NoPath);
     };
@@ -47,7 +58,7 @@ pub(in crate::buffer) fn relocate(
         return Ok(MoveOutcome::NoPath);
     }
     let state = lock_movable(buffer, &copier)?;
-    if !matrix.is_current(buffer, &state) || !copier.is_current(&state) {
+    if !is_planned(&state) || !copier.is_current(&state) {
         return Ok(MoveOutcome::Retry);
     }
     let mut active = ActiveMove::new(buffer, state);

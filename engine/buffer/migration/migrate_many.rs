@@ -84,8 +84,10 @@ fn plan_move<'a>(
         return Ok(None);
     }
     let home = home_at(buffer, to)?;
-    let under_pressure = set.core.domain_state(to).is_under_pressure();
-    if under_pressure {
+    let state = set.core.domain_state(to);
+    let under_pressure = state.is_under_pressure();
+    if under_pressure || state.ledger.charged().saturating_add(buffer.size) > state.ledger.budget()
+    {
         // No buffer is evicted for memory that may not be needed.
         alike.iter_mut().for_each(Alike::give_back);
     }
@@ -97,8 +99,13 @@ fn plan_move<'a>(
     let Some(copier) = Copier::find(buffer, &home, &plan.new, asked(plan.clean))? else {
         return Ok(None);
     };
+    // Only for those that are elsewhere: they are planned next.
     let is_same = |&&(other, other_to): &&(&SharedBuffer, DomainId)| {
-        other_to == to && other.0.size == buffer.size
+        let is_elsewhere = || {
+            let state = other.0.reservation.try_lock(&other.0.core().queues);
+            state.is_some_and(|state| state.location().domain() != to)
+        };
+        other_to == to && other.0.size == buffer.size && is_elsewhere()
     };
     let held: usize = alike.iter().map(Alike::held).sum();
     let more = match under_pressure {

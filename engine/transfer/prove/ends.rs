@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::super::compute::ComputeKernels;
 use super::image::LazySampler;
@@ -146,14 +147,18 @@ impl Drop for ProbesHeld<'_> {
 }
 
 impl Drop for ProbeDevices {
-    /// Waits for work that hung as the drop of a device waits for its own. It may have been given no time: a proof ends
-    /// at its deadline.
+    /// Waits for work that hung, as the drop of a device waits for its own, but for all devices together. The work may
+    /// have been given no time: a proof ends at its deadline.
     fn drop(&mut self) {
         self.free_hung();
-        for hung in mem::take(&mut self.kept().hung) {
-            for end in &hung.ends {
-                end.device.wait_at_end();
-            }
+        let all = mem::take(&mut self.kept().hung);
+        let mut devices = all.iter().flat_map(|hung| &hung.ends).map(|end| &end.device).peekable();
+        let bound = devices.peek().map_or(Duration::ZERO, |device| device.calls().end_timeout());
+        let end = Instant::now() + bound;
+        devices.for_each(|device| {
+            device.wait_until_unused(end.saturating_duration_since(Instant::now()));
+        });
+        for hung in all {
             if let Err(hung) = hung.destroy() {
                 tracing::error!(
                     "a route still hangs at the end of the engine; its devices are leaked"
