@@ -1,15 +1,13 @@
 //! Pools: the slabs of one provider for one set of devices, and its unused allocations kept for reuse.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::allocation::Allocation;
 use super::backing::Backing;
 use super::block::{Blocks, PAGE, Span, Wanted};
 use super::device_set::DeviceSet;
-use super::group_account::GroupId;
 use super::host::HOST_GRANULE;
-use super::keepers::Keeper;
 use super::kept_slots::KeptSlots;
 use super::memory_type::MemoryPriority;
 use super::origin::Origin;
@@ -133,14 +131,6 @@ impl Pool {
         }
     }
 
-    /// A slot for `size` bytes that this thread keeps, with its charge.
-    pub(crate) fn take_kept(&self, size: u64, limit: u64) -> Option<Backing> {
-        match fit(size, false, limit)? {
-            Fit::Slot(class) => self.kept.take(class),
-            Fit::Own(_) => None,
-        }
-    }
-
     /// Takes up to `count` slots for `size` bytes each of the blocks that are there, under one lock. The limits are those of
     /// [`Pool::allocate`], and the caller has charged the domain likewise.
     pub(crate) fn take_more(
@@ -161,27 +151,6 @@ impl Pool {
             self.add_slab(&mut class, index, span);
         }
         taken
-    }
-
-    /// Keeps a slot and its charge for this thread, or gives it back if it may not be kept.
-    pub(crate) fn keep_slot(&self, mut backing: Backing) {
-        let class = backing.class().filter(|_| backing.group() == GroupId::NONE);
-        if let Some(class) = class {
-            backing.end_use();
-            let may_keep =
-                || self.origin.domain.may_keep() && self.emptying.load(Ordering::Relaxed) == 0;
-            drop(self.kept.keep(class, backing, may_keep));
-        }
-    }
-
-    /// Gives back the slots that threads keep; returns whether there were any.
-    pub(crate) fn give_back_kept(&self) -> bool {
-        let mut any = false;
-        self.kept.take_all(|backing| {
-            any = true;
-            drop(backing);
-        });
-        any
     }
 
     /// Allocates a backing that shares its memory with no other buffer, whatever its size.
@@ -379,16 +348,6 @@ fn wanted(class: &SlabClass, index: usize, limit: u64) -> Wanted {
     Wanted { slot_size, slots: (bytes / slot_size).max(1) }
 }
 
-impl Keeper for Pool {
-    fn kept(&self) -> u64 {
-        self.kept.bytes()
-    }
-
-    fn give_back_kept(&self) -> bool {
-        self.give_back_kept()
-    }
-}
-
 impl Recycle for Pool {
     fn release_slot(&self, cut: Cut, slot: u32, stale: bool) {
         let mut class = self.class(usize::from(cut.class));
@@ -401,3 +360,5 @@ impl Recycle for Pool {
         self.keep(Warm { slab: whole, stale: true });
     }
 }
+
+mod kept;
