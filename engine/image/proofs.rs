@@ -8,7 +8,7 @@ use super::format::Format;
 use super::fourcc::Fourcc;
 use super::layout::{MemoryPlane, check_shape};
 use super::negotiate::{
-    Candidate, Evidence, ImageAttachment, ImageRequest, Negotiation, NegotiationError, Objection,
+    AttachmentOffer, Candidate, Evidence, ImageRequest, Negotiation, NegotiationError, Objection,
     ObjectionReason, PassedOver, ProbeRefusal, Rung, Trial, negotiate,
 };
 use super::offer::Offer;
@@ -104,7 +104,7 @@ pub(crate) fn verdict(
     ];
     let attachments = [(from, WRITES), (to, READS)].into_iter().zip(offers.clone()).zip(0..);
     let attachments: Vec<_> = attachments
-        .map(|(((device, usage), offer), id)| ImageAttachment {
+        .map(|(((device, usage), offer), id)| AttachmentOffer {
             id,
             device: device.id(),
             usage,

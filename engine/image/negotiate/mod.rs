@@ -28,7 +28,7 @@ pub use candidate::{Candidate, Rung};
 pub use evidence::{Evidence, ProbeRefusal, Trial};
 pub use objection::{Objection, ObjectionReason};
 pub use renegotiation::{Renegotiation, When};
-pub use scene::{ImageAttachment, ImageRequest};
+pub use scene::{AttachmentOffer, ImageRequest};
 
 use self::judge::{Judged, judge};
 use self::scene::Scene;

@@ -18,7 +18,7 @@ use crate::image::usage::ImageUsage;
 
 /// An attachment of an image, as a negotiation sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageAttachment {
+pub struct AttachmentOffer {
     /// Its number, which no other attachment of the image has.
     pub id: u64,
     /// Its device.
@@ -44,7 +44,7 @@ pub struct ImageRequest<'a> {
     /// How many candidates may be probed for this format and these devices.
     pub tries: usize,
     /// The attachments, in any order.
-    pub attachments: &'a [ImageAttachment],
+    pub attachments: &'a [AttachmentOffer],
 }
 
 /// Attachments that have the same device, usage and offer.

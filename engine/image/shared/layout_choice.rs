@@ -134,7 +134,7 @@ impl ImageInner {
 
 /// What is known of the devices of an image, beside what probes said: all reach its memory, by routes that were proved. Rows
 /// that were not probed yet are probed before a device uses them.
-fn evidence(mut evidence: Evidence, attachments: &[negotiate::ImageAttachment]) -> Evidence {
+fn evidence(mut evidence: Evidence, attachments: &[negotiate::AttachmentOffer]) -> Evidence {
     for from in attachments {
         for to in attachments {
             evidence.note_common_memory(from.device, to.device);

@@ -27,7 +27,7 @@ pub(super) struct Participants {
 #[derive(Clone, Debug)]
 pub(super) struct Participant {
     /// As negotiations see it.
-    pub(super) seen: negotiate::ImageAttachment,
+    pub(super) seen: negotiate::AttachmentOffer,
     /// What it brings.
     pub(super) brings: Brings,
 }
@@ -63,7 +63,7 @@ impl Participants {
             self.renegotiation.attached(now, true);
         }
         let offer = Arc::clone(&brings.offer);
-        let seen = negotiate::ImageAttachment { id, device, usage, offer };
+        let seen = negotiate::AttachmentOffer { id, device, usage, offer };
         self.listed.push(Participant { seen, brings });
         id
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::device::DeviceId;
 use crate::image::negotiate::{
-    AgreedLayout, Candidate, Copies, Evidence, ImageAttachment, ImageRequest, Negotiation,
+    AgreedLayout, AttachmentOffer, Candidate, Copies, Evidence, ImageRequest, Negotiation,
     NegotiationError, ObjectionReason, Participation, ProbeRefusal, Rung, Trial, negotiate,
 };
 use crate::image::{
@@ -30,8 +30,8 @@ pub(super) fn every_use() -> ImageUsage {
 }
 
 /// Attachments of devices 0, 1, …, one each.
-pub(super) fn attach(of: &[(ImageUsage, &Offer)]) -> Vec<ImageAttachment> {
-    let attachment = |(index, (usage, offer)): (usize, &(ImageUsage, &Offer))| ImageAttachment {
+pub(super) fn attach(of: &[(ImageUsage, &Offer)]) -> Vec<AttachmentOffer> {
+    let attachment = |(index, (usage, offer)): (usize, &(ImageUsage, &Offer))| AttachmentOffer {
         id: 10 + index as u64,
         device: DeviceId(index as u16),
         usage: *usage,
@@ -40,7 +40,7 @@ pub(super) fn attach(of: &[(ImageUsage, &Offer)]) -> Vec<ImageAttachment> {
     of.iter().enumerate().map(attachment).collect()
 }
 
-pub(super) fn request(attachments: &[ImageAttachment]) -> ImageRequest<'_> {
+pub(super) fn request(attachments: &[AttachmentOffer]) -> ImageRequest<'_> {
     ImageRequest {
         fourcc: fourcc(),
         shape: SHAPE,
@@ -357,7 +357,7 @@ fn requests_that_no_image_can_have_are_errors() {
 #[test]
 fn attachments_of_one_device_need_no_probe_among_themselves() {
     let offer = Arc::new(device(&[1]));
-    let on = |id, device, usage| ImageAttachment {
+    let on = |id, device, usage| AttachmentOffer {
         id,
         device: DeviceId(device),
         usage,

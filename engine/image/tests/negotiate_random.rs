@@ -7,7 +7,7 @@ use super::Random;
 use super::negotiate::{every_use, fourcc, offered, refusal, settle};
 use crate::device::DeviceId;
 use crate::image::negotiate::{
-    AgreedLayout, Agreement, Candidate, Evidence, ImageAttachment, ImageRequest, NegotiationError,
+    AgreedLayout, Agreement, AttachmentOffer, Candidate, Evidence, ImageRequest, NegotiationError,
     Participation, ProbeRefusal, Rung, Trial, negotiate,
 };
 use crate::image::{
@@ -76,7 +76,7 @@ fn some_offer(random: &mut Random, shape: Shape) -> Offer {
 /// A random world: attachments of a few devices, and what probes would say.
 struct World {
     shape: Shape,
-    attachments: Vec<ImageAttachment>,
+    attachments: Vec<AttachmentOffer>,
     system_dma_bufs: bool,
     evidence: Evidence,
     seed: u64,
@@ -94,7 +94,7 @@ impl World {
             // CAST: at most four.
             let device = if id < devices { id } else { random.below(devices) } as u16;
             let offer = offers[usize::from(device)].clone();
-            ImageAttachment { id, device: DeviceId(device), usage: some_usage(&mut random), offer }
+            AttachmentOffer { id, device: DeviceId(device), usage: some_usage(&mut random), offer }
         });
         let attachments = attachments.collect();
         let mut evidence = Evidence::default();
@@ -109,7 +109,7 @@ impl World {
         Self { shape, attachments, system_dma_bufs: !random.one_in(3), evidence, seed }
     }
 
-    fn request<'a>(&self, attachments: &'a [ImageAttachment]) -> ImageRequest<'a> {
+    fn request<'a>(&self, attachments: &'a [AttachmentOffer]) -> ImageRequest<'a> {
         ImageRequest {
             fourcc: fourcc(),
             shape: self.shape,
@@ -138,7 +138,7 @@ impl World {
     /// Second opinion: whether every attachment uses the image of a shared rung directly, with `first` as exporter.
     fn all_direct(&self, candidate: Candidate, first: DeviceId, evidence: &Evidence) -> bool {
         let planes_of =
-            |one: &ImageAttachment| one.offer.modifier(candidate.modifier()).map(|row| row.planes);
+            |one: &AttachmentOffer| one.offer.modifier(candidate.modifier()).map(|row| row.planes);
         let exporter = self.attachments.iter().find(|one| one.device == first);
         let exported = exporter.and_then(|one| one.offer.modifier(candidate.modifier()));
         let needs_exporter = candidate.rung() == Rung::SharedTiled || !self.system_dma_bufs;
@@ -281,7 +281,7 @@ fn no_better_way_is_accepted_by_all_and_the_order_of_attachments_is_irrelevant()
                     passed_over.iter().all(|passed| !passed.objections.is_empty()),
                     "seed {seed}"
                 );
-                let lacks = |one: &ImageAttachment| {
+                let lacks = |one: &AttachmentOffer| {
                     let own = one.offer.own_image.map_or(ImageUsage::NONE, |own| own.allows);
                     !own.contains(one.usage | ImageUsage::COPIED_FROM | ImageUsage::COPIED_TO)
                 };
@@ -316,7 +316,7 @@ fn an_attachment_that_equals_another_one_changes_nothing() {
             continue;
         };
         let mut more = world.attachments.clone();
-        more.push(ImageAttachment { id: 99, ..reader.clone() });
+        more.push(AttachmentOffer { id: 99, ..reader.clone() });
         let is_direct = answer.agreement.parts.iter().all(|part| part.how == Participation::Direct);
         let with = negotiate(&world.request(&more), &evidence).expect("an agreement");
         if is_direct {
