@@ -7,7 +7,7 @@ use super::extent::{Extent, Field, Limits, OutOfRange, Shape};
 use super::foreign_error::{ForeignImageError, PlaneError};
 use super::format::{Format, FormatGap, FormatPlane};
 use super::fourcc::Fourcc;
-use super::layout::{ImageLayout, MemoryPlane, check_shape};
+use super::layout::{ImageLayout, MAX_PITCH, MemoryPlane, check_shape};
 use super::modifier::Modifier;
 use super::offer::{ModifierOffer, Offer};
 use super::padding::{Padding, align_up, common_multiple};
@@ -98,6 +98,22 @@ impl ForeignImage {
         Ok(ImageLayout::new(fourcc, modifier, shape, &planes)?)
     }
 
+    /// Checks the description as [`ForeignImage::check`] does, against several offers of which one is enough.
+    ///
+    /// # Errors
+    ///
+    /// Those of the last offer; of one without modifiers if there is no offer.
+    pub(super) fn check_any(&self, offers: &[Offer]) -> Result<ImageLayout, ForeignImageError> {
+        let mut result = self.check(&Offer::default());
+        for offer in offers {
+            result = self.check(offer);
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
     /// The offer for the modifier, and the largest shape.
     fn offered<'a>(
         &self,
@@ -152,11 +168,12 @@ impl ForeignImage {
         let &ForeignPlane { fd, offset, pitch } = plane;
         let fds = self.fds.len();
         let size = *self.fds.get(fd as usize).ok_or(PlaneError::FdIndex { fd, fds })?;
-        let narrow = u32::try_from(pitch).map_err(|_| OutOfRange {
+        let within = u32::try_from(pitch).ok().filter(|pitch| *pitch <= MAX_PITCH);
+        let narrow = within.ok_or(OutOfRange {
             field: Field::Pitch,
             value: pitch,
             least: 0,
-            most: u32::MAX.into(),
+            most: MAX_PITCH.into(),
         })?;
         if offset >= size {
             return Err(PlaneError::OffsetPastEnd { offset, size });
@@ -176,9 +193,11 @@ impl ForeignImage {
         if next != pitch {
             return Err(PlaneError::PitchUnaligned { pitch, unit, next });
         }
-        let next = align_up(offset, needs.offset).ok_or(overflow)?;
+        // Copies between images and buffers count in whole texels (VUID-vkCmdCopyBufferToImage-dstImage-07975, -07976).
+        let unit = common_multiple(needs.offset, rows.block_bytes.into()).ok_or(overflow)?;
+        let next = align_up(offset, unit).ok_or(overflow)?;
         if next != offset {
-            return Err(PlaneError::OffsetUnaligned { offset, unit: needs.offset, next });
+            return Err(PlaneError::OffsetUnaligned { offset, unit, next });
         }
         let bytes = if needs.rows > 1 {
             let padded = align_up(rows.rows(extent), needs.rows).ok_or(overflow)?;

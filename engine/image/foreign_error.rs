@@ -110,7 +110,7 @@ pub enum PlaneError {
         /// How many files there are.
         fds: usize,
     },
-    /// The pitch does not fit into 32 bits.
+    /// The pitch is larger than 2^31 - 1 bytes.
     #[error(transparent)]
     OutOfRange(#[from] OutOfRange),
     /// Rows would overlap.
@@ -122,7 +122,7 @@ pub enum PlaneError {
         /// Bytes of a row.
         row: u64,
     },
-    /// The pitch is not aligned as the device needs it.
+    /// The pitch is no multiple of a texel, or not aligned as the device needs it.
     #[error("pitch is {pitch}, accepted: multiples of {unit}; the next is {next}")]
     #[non_exhaustive]
     PitchUnaligned {
@@ -133,7 +133,7 @@ pub enum PlaneError {
         /// The next one that is.
         next: u64,
     },
-    /// The offset is not aligned as the device needs it.
+    /// The offset is no multiple of a texel, or not aligned as the device needs it.
     #[error("offset is {offset}, accepted: multiples of {unit}; the next is {next}")]
     #[non_exhaustive]
     OffsetUnaligned {
@@ -143,6 +143,15 @@ pub enum PlaneError {
         unit: u32,
         /// The next one that is.
         next: u64,
+    },
+    /// The plane begins ahead of the part of the file that is imported.
+    #[error("offset is {offset}, accepted: from {start}, where the imported part of the fd begins")]
+    #[non_exhaustive]
+    OffsetBeforeStart {
+        /// The offset, counted from the beginning of the file.
+        offset: u64,
+        /// The first byte that is imported ([`crate::ForeignInfo::offset`]).
+        start: u64,
     },
     /// The plane begins behind the end of its file.
     #[error("offset is {offset}, accepted: below {size}, the size of the fd")]

@@ -11,6 +11,10 @@ use super::fourcc::Fourcc;
 use super::modifier::Modifier;
 use super::padding::{Padding, align_up};
 
+/// The largest pitch, in bytes: copies between images and buffers take no larger one
+/// (VUID-vkCmdCopyBufferToImage-bufferRowLength-09108), and drivers keep pitches in signed numbers of 32 bits.
+pub(super) const MAX_PITCH: u32 = i32::MAX as u32;
+
 /// Where a memory plane is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct MemoryPlane {

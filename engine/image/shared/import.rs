@@ -9,15 +9,17 @@ use super::places::Places;
 use super::shared_image::{ImageServices, Layout, SharedImage, assemble};
 use crate::buffer::{self, Buffers, ForeignInfo};
 use crate::device::DeviceInner;
+use crate::error::Error;
 use crate::image::extent::{Extent, Limits, Shape};
 use crate::image::foreign::ForeignImage;
+use crate::image::foreign_error::{ForeignImageError, PlaneError};
 use crate::image::format::Format;
 use crate::image::fourcc::Fourcc;
 use crate::image::layout::{ImageLayout, LayoutError, MemoryPlane};
 use crate::image::modifier::Modifier;
 use crate::image::offer::{ModifierOffer, Offer};
 use crate::image::usage::ImageUsage;
-use crate::memory::Tiling;
+use crate::memory::{SLOT_ALIGN, Tiling};
 
 /// Imports an image. The contract is that of [`crate::Engine::import_image`].
 pub(crate) fn import(
@@ -35,25 +37,24 @@ pub(crate) fn import(
     }
     let format = Format::of(Fourcc::from_raw(image.fourcc))?;
     // What is imported of the file is what may be used of it.
-    let overflow = LayoutError::Overflow { plane: 0 };
-    let end = info.offset.checked_add(info.size).ok_or(overflow)?;
+    let end = info.offset.checked_add(info.size).ok_or_else(|| Error::too_large(info.size))?;
     let claimed = ForeignImage { fds: vec![end], ..image.clone() };
-    let layout = claimed.check(&offer(device, format, image.usage))?;
+    let layout = claimed.check_any(&offers(device, format, image.usage))?;
     let kind = ImageKind { format, shape: layout.shape(), usage: image.usage };
-    let planes: Option<Vec<_>> = layout
-        .planes()
-        .iter()
-        .map(|plane| {
-            let offset = plane.offset.checked_sub(info.offset)?;
-            Some(MemoryPlane { offset, ..*plane })
-        })
-        .collect();
-    let planes = planes.ok_or(overflow)?;
-    let layout = ImageLayout::new(layout.fourcc(), layout.modifier(), layout.shape(), &planes)?;
-    let places = Places::of_planes(format, &layout).ok_or(overflow)?;
-    if places.end().is_none_or(|end| end > info.size) {
-        return Err(overflow.into());
+    let mut planes = vec![];
+    for (plane, place) in layout.planes().iter().enumerate() {
+        let error = PlaneError::OffsetBeforeStart { offset: place.offset, start: info.offset };
+        let offset = place.offset.checked_sub(info.offset);
+        let offset = offset.ok_or(ForeignImageError::Plane { plane, error })?;
+        planes.push(MemoryPlane { offset, ..*place });
     }
+    if !info.offset.is_multiple_of(SLOT_ALIGN) {
+        let what = "offset of foreign memory";
+        return Err(Error::Misaligned { what, value: info.offset, align: SLOT_ALIGN }.into());
+    }
+    // All planes end within what is imported, so these are the last numbers that could be wrong.
+    let layout = ImageLayout::new(layout.fourcc(), layout.modifier(), layout.shape(), &planes)?;
+    let places = Places::of_planes(format, &layout).ok_or(LayoutError::Overflow { plane: 0 })?;
     let buffer = buffer::import(set, device, fd, info, name)?;
     if buffer.is_dynamic() {
         // Its image may get another layout, which this one would not know of.
@@ -62,33 +63,36 @@ pub(crate) fn import(
     Ok(assemble(services, buffer, &kind, Layout::new(places)?))
 }
 
-/// What a device offers for images of others: rows, which it sees as an image, or copies to and from one of its own.
-fn offer(device: &DeviceInner, format: &'static Format, usage: ImageUsage) -> Offer {
+/// What a device offers for images of others: rows, which it sees as an image; or which it copies to and from one of its
+/// own. A use that the one allows and another use that the other one allows are not allowed together.
+fn offers(device: &DeviceInner, format: &'static Format, usage: ImageUsage) -> Vec<Offer> {
     let kind = ImageKind { format, shape: Shape::new(1, 1), usage };
-    let spec = kind.spec(Tiling::Linear, false);
+    // With copies, so that what the format does not allow is named.
+    let spec = kind.spec(Tiling::Linear, true);
     let formats = device.adapter().image_formats(spec.format, spec.usage, &spec.views());
-    let able = [&formats.linear, &formats.optimal];
-    let allows = able.iter().fold(ImageUsage::NONE, |allows, images| {
-        allows.union(ImageUsage::of_features(images.features))
-    });
-    let limits = able.iter().filter_map(|images| images.limits.ok()).map(|most| Limits {
-        extent: Extent::new(most.width, most.height),
-        mips: 1,
-        layers: 1,
-    });
-    let largest = limits.max_by_key(|limits| limits.extent);
-    Offer {
-        modifiers: vec![ModifierOffer {
-            modifier: Modifier::LINEAR,
-            // CAST: formats have at most four planes.
-            planes: format.planes().len() as u8,
-            rank: 0,
-            allows,
-            limits: largest,
-            importable: true,
-            exportable: false,
-            dedicated: false,
-        }],
-        ..Offer::default()
-    }
+    let copies = ImageUsage::COPIED_FROM | ImageUsage::COPIED_TO;
+    let directly = ImageUsage::of_features(formats.linear.features);
+    let by_copies = ImageUsage::of_features(formats.optimal.features);
+    // What cannot be copied has no use by copies.
+    let by_copies = if by_copies.contains(copies) { by_copies } else { ImageUsage::NONE };
+    let able = [(formats.linear.limits, directly), (formats.optimal.limits, by_copies)];
+    let able = able.into_iter().filter(|(_, allows)| !allows.is_empty());
+    let able = able.filter_map(|(limits, allows)| Some((limits.ok()?, allows)));
+    able.map(|(most, allows)| rows(format, Extent::new(most.width, most.height), allows)).collect()
+}
+
+/// Rows of images up to an extent, for some uses.
+fn rows(format: &Format, extent: Extent, allows: ImageUsage) -> Offer {
+    let linear = ModifierOffer {
+        modifier: Modifier::LINEAR,
+        // CAST: formats have at most four planes.
+        planes: format.planes().len() as u8,
+        rank: 0,
+        allows,
+        limits: Some(Limits { extent, mips: 1, layers: 1 }),
+        importable: true,
+        exportable: false,
+        dedicated: false,
+    };
+    Offer { modifiers: vec![linear], ..Offer::default() }
 }

@@ -113,7 +113,7 @@ fn pitches_that_are_too_small_or_unaligned_are_refused() {
     );
     assert_eq!(
         refused(rgb(), |i| i.planes[0].pitch = 1 << 32),
-        "plane 0: pitch is 4294967296, accepted: 0 to 4294967295"
+        "plane 0: pitch is 4294967296, accepted: 0 to 2147483647"
     );
     let needs = Padding { pitch: 128, rows: 1, offset: 64 };
     let offer = Offer { needs, ..importer(1) };
@@ -127,6 +127,46 @@ fn pitches_that_are_too_small_or_unaligned_are_refused() {
     assert_eq!(
         image.check(&offer).expect_err("refused").to_string(),
         "plane 0: offset is 32, accepted: multiples of 64; the next is 64"
+    );
+}
+
+#[test]
+fn offsets_within_a_texel_and_pitches_beyond_31_bits_are_refused() {
+    let room = |i: &mut ForeignImage| i.fds = vec![1 << 40];
+    let offset = |offset| {
+        move |i: &mut ForeignImage| {
+            room(i);
+            i.planes.last_mut().expect("a plane").offset = offset;
+        }
+    };
+    assert_eq!(
+        refused(rgb(), offset(2)),
+        "plane 0: offset is 2, accepted: multiples of 4; the next is 4"
+    );
+    assert_eq!(
+        refused(nv12(), offset(1025)),
+        "plane 1: offset is 1025, accepted: multiples of 2; the next is 1026"
+    );
+    // Of one row, no pitch is too large for the file.
+    let one_row = ForeignImage { height: 1, ..rgb() };
+    for pitch in [0xffff_fffc, 1 << 31] {
+        assert_eq!(
+            refused(one_row.clone(), |i| i.planes[0].pitch = pitch),
+            format!("plane 0: pitch is {pitch}, accepted: 0 to 2147483647")
+        );
+    }
+    let mut largest = one_row;
+    largest.planes[0].pitch = (1 << 31) - 4;
+    assert!(largest.check(&importer(1)).is_ok(), "{:?}", largest.check(&importer(1)));
+    // Both what a texel needs and what a device needs.
+    let needs = Padding { pitch: 6, rows: 1, offset: 6 };
+    let offer = Offer { needs, ..importer(1) };
+    let mut image = rgb();
+    room(&mut image);
+    image.planes[0] = ForeignPlane { fd: 0, offset: 6, pitch: 264 };
+    assert_eq!(
+        image.check(&offer).expect_err("refused").to_string(),
+        "plane 0: offset is 6, accepted: multiples of 12; the next is 12"
     );
 }
 
@@ -164,8 +204,8 @@ fn what_is_not_in_its_file_is_refused() {
 #[test]
 fn planes_that_overlap_are_refused() {
     assert_eq!(
-        refused(nv12(), |i| i.planes[1].offset = 1023),
-        "plane 1 begins at 1023, accepted: not in plane 0, which ends at 1024"
+        refused(nv12(), |i| i.planes[1].offset = 1022),
+        "plane 1 begins at 1022, accepted: not in plane 0, which ends at 1024"
     );
     assert_eq!(
         refused(nv12(), |i| i.planes[1].offset = 0),
@@ -276,6 +316,21 @@ fn uses_levels_and_layers_that_the_layout_has_not_are_refused() {
         i.mips = 5;
     };
     assert_eq!(refused(rgb(), tiled), "mip levels is 5, accepted: 1 to 4");
+}
+
+#[test]
+fn of_several_offers_one_has_to_allow_all_uses() {
+    let for_use = |allows| {
+        let mut offer = importer(1);
+        offer.modifiers.iter_mut().for_each(|of| of.allows = allows);
+        offer
+    };
+    let offers = [for_use(ImageUsage::SAMPLED), for_use(ImageUsage::DRAWN)];
+    let used = |usage| ForeignImage { usage, ..rgb() }.check_any(&offers);
+    assert!(used(ImageUsage::SAMPLED).is_ok() && used(ImageUsage::DRAWN).is_ok());
+    let both = used(ImageUsage::SAMPLED | ImageUsage::DRAWN).expect_err("neither allows both");
+    assert_eq!(both.to_string(), "usage has sampled, accepted with LINEAR: drawn into");
+    assert!(rgb().check_any(&[]).is_err(), "no offer");
 }
 
 #[test]

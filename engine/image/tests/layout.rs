@@ -160,7 +160,8 @@ fn a_layout_that_goes_out_and_comes_back_is_the_same() {
             Shape { extent: Extent::new(size(unit.width), size(unit.height)), mips: 1, layers: 1 };
         // CAST: below 2^10.
         let mut align = || random.below(1 << 10) as u32 + 1;
-        let padding = Padding { pitch: align() * 8, rows: align() + 1, offset: align() };
+        // Whole texels of every format: no texel has more than eight bytes.
+        let padding = Padding { pitch: align() * 8, rows: align() + 1, offset: align() * 8 };
         let linear = LinearLayout::new(format.fourcc(), shape, padding).expect("a layout");
         let layout = linear.image_layout();
         let out = ForeignImage { fds: vec![linear.bytes()], ..layout.into() };
