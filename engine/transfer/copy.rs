@@ -107,13 +107,16 @@ pub(crate) fn copy_parts(
             fill_with_zeros(device, commands, &to);
             barrier_between_writes(device, commands);
         }
-        // SAFETY: as in `copy_many`.
-        unsafe {
-            let (from, to) = (from.view.buffer(), to.view.buffer());
-            device.raw().cmd_copy_buffer(commands, from, to, &regions);
+        let (from, to) = (from.view.buffer(), to.view.buffer());
+        for regions in regions.chunks(MOST_REGIONS) {
+            // SAFETY: as in `copy_many`.
+            unsafe { device.raw().cmd_copy_buffer(commands, from, to, regions) };
         }
     })
 }
+
+/// The most regions of one command: drivers keep a copy of them, some in one piece.
+const MOST_REGIONS: usize = 1 << 12;
 
 /// All spans that such a submission uses. A tail is merged with the copy that it follows, so that ownership of
 /// no byte is transferred twice.

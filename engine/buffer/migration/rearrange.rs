@@ -39,13 +39,13 @@ pub(crate) struct Rearrangement<'a> {
 impl SharedBuffer {
     /// Moves the buffer to other memory of its domain, and its bytes to other places. Importers are notified, and
     /// mappings become stale, as for any move. The copy runs on the device that sees both, behind all work on the
-    /// buffer.
+    /// buffer. Neither the host nor a bounce copies instead: if that device fails, the move fails, and the bytes stay.
     ///
     /// Returns [`Migration::Unchanged`] if the rearrangement is not current.
     ///
     /// # Errors
     ///
-    /// As [`SharedBuffer::migrate`].
+    /// As [`SharedBuffer::migrate`]; [`crate::Error::Unsupported`] also where only a bounce or the host could copy.
     ///
     /// Locks: as [`SharedBuffer::migrate`].
     pub(crate) fn rearrange(&self, request: Rearrangement<'_>) -> Result<Migration> {

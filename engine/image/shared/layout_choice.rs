@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ash::vk;
-
 use super::error::ImageError;
 use super::participants::Participant;
-use super::places::{Places, Rows};
+use super::places::Places;
+use super::row_copies::{MOST_COPIES, rearranged};
 use super::shared_image::{ImageInner, Layout, SharedImage};
 use crate::buffer::{Migration, Rearrangement};
 use crate::error::{Error, Result};
@@ -36,6 +35,8 @@ impl SharedImage {
     /// # Errors
     ///
     /// As [`crate::SharedBuffer::migrate`]: [`Error::Busy`] while a static mapping, a pin or an export keeps the image.
+    /// [`Error::Unsupported`] also where no device copies between the old and the new memory, since the host does not copy
+    /// instead, or if more than 262,144 rows are to be copied.
     ///
     /// Locks: as [`crate::SharedBuffer::migrate`].
     pub fn relayout(&self) -> Result<Migration> {
@@ -111,7 +112,10 @@ impl SharedImage {
 
     /// Moves the image from a layout into another one.
     fn move_into(&self, old: &Arc<Layout>, new: &Arc<Places>) -> Result<Migration> {
-        let parts = rearranged(&old.places, new);
+        let parts = rearranged(&old.places, new).ok_or_else(|| Error::Unsupported {
+            device: self.home().name().to_owned(),
+            missing: format!("moves into another layout by more than {MOST_COPIES} copies of rows"),
+        })?;
         let layout = Layout::new(Places::clone(new)).map_err(|error| Error::Unsupported {
             device: self.home().name().to_owned(),
             missing: error.to_string(),
@@ -145,93 +149,4 @@ fn evidence(mut evidence: Evidence, attachments: &[negotiate::AttachmentOffer]) 
         }
     }
     evidence
-}
-
-/// The copies that bring all texels from their old places to their new ones. Rows that follow one another in the same
-/// way are one copy.
-fn rearranged(old: &Places, new: &Places) -> Vec<vk::BufferCopy> {
-    let mut copies = vec![];
-    let mut add = |src_offset, dst_offset, size| {
-        copies.push(vk::BufferCopy { src_offset, dst_offset, size });
-    };
-    for (part, from) in old.all() {
-        let Some(to) = new.rows(part) else { continue };
-        let Rows { offset, pitch, row_bytes, rows } = from;
-        if pitch == to.pitch {
-            add(offset, to.offset, pitch * (rows - 1) + row_bytes);
-        } else {
-            (0..rows)
-                .for_each(|row| add(offset + row * pitch, to.offset + row * to.pitch, row_bytes));
-        }
-    }
-    copies
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::image::extent::Shape;
-    use crate::image::format::Format;
-    use crate::image::fourcc::Fourcc;
-    use crate::image::layout::LinearLayout;
-    use crate::image::padding::Padding;
-
-    fn places(name: &[u8; 4], shape: Shape, padding: Padding) -> Places {
-        let fourcc = Fourcc::new(*name);
-        let format = Format::of(fourcc).expect("a format");
-        let layout = LinearLayout::new(fourcc, shape, padding).expect("a layout");
-        Places::of_layout(format, &layout).expect("all parts have places")
-    }
-
-    #[test]
-    fn every_texel_is_copied_once_to_its_new_place() {
-        let shapes = [
-            (b"AR24", Shape::new(5, 3).with_mips(3).with_layers(2)),
-            (b"NV12", Shape::new(62, 18)),
-            (b"YU12", Shape::new(4, 2)),
-            (b"R8  ", Shape::new(1, 1)),
-        ];
-        for (name, shape) in shapes {
-            for (from, to) in [
-                (Padding::NONE, Padding::CROSSING),
-                (Padding::CROSSING, Padding::NONE),
-                (Padding::WIDE, Padding::CROSSING),
-                (Padding::NONE, Padding::NONE),
-            ] {
-                let (old, new) = (places(name, shape, from), places(name, shape, to));
-                let end = |places: &Places| places.end().expect("small") as usize;
-                let mut source = vec![0_u32; end(&old)];
-                for (number, (_, rows)) in old.all().enumerate() {
-                    for row in 0..rows.rows {
-                        for at in 0..rows.row_bytes {
-                            let texel = (number as u32 + 1) << 16 | (row << 8 | at) as u32;
-                            source[(rows.offset + row * rows.pitch + at) as usize] = texel;
-                        }
-                    }
-                }
-                let mut target = vec![0_u32; end(&new)];
-                for copy in rearranged(&old, &new) {
-                    let range = |at: u64| at as usize..(at + copy.size) as usize;
-                    target[range(copy.dst_offset)].copy_from_slice(&source[range(copy.src_offset)]);
-                }
-                for (number, (_, rows)) in new.all().enumerate() {
-                    for row in 0..rows.rows {
-                        for at in 0..rows.row_bytes {
-                            let texel = (number as u32 + 1) << 16 | (row << 8 | at) as u32;
-                            let place = (rows.offset + row * rows.pitch + at) as usize;
-                            assert_eq!(target[place], texel, "{name:?} {shape} {from} {to}");
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn rows_that_follow_one_another_alike_are_one_copy() {
-        let shape = Shape::new(62, 18);
-        let [tight, padded] = [Padding::NONE, Padding::CROSSING].map(|p| places(b"NV12", shape, p));
-        assert_eq!(rearranged(&padded, &padded).len(), 2);
-        assert_eq!(rearranged(&tight, &padded).len(), 18 + 9);
-    }
 }
