@@ -315,6 +315,19 @@ pub enum Error {
         /// The device's name.
         device: String,
     },
+    /// One submission declares two `VkImage`s of one image, and writes at least one of them: what is written through one
+    /// would not be in the other. Declare the image through mappings of one attachment, or in two submissions.
+    #[error(
+        "{image}: two VkImages of it on {device} in a submission that writes it: declare it through one \
+         attachment, or in two submissions"
+    )]
+    #[non_exhaustive]
+    ImageDeclaredTwice {
+        /// The image's name.
+        image: String,
+        /// The device's name.
+        device: String,
+    },
     /// The access was opened for another mode than it is used for.
     #[error("{buffer}: opened for {opened}, used for {used}")]
     #[non_exhaustive]

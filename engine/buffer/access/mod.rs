@@ -21,13 +21,14 @@ mod submission;
 mod submit;
 mod uses;
 mod wait;
+mod work;
 
 pub(crate) use copy::copy;
 pub use host_access::HostAccess;
 pub use open_access::OpenAccess;
 pub use pair::CopyRegion;
-pub(crate) use submission::AroundUse;
 pub use submission::Submission;
 #[cfg(feature = "testing")]
 pub(crate) use submit::lock_together;
 pub(crate) use submit::{submit, submit_remapped};
+pub(crate) use work::{AroundObject, AroundUse};

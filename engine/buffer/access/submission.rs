@@ -8,14 +8,14 @@ use ash::vk;
 use smallvec::SmallVec;
 
 use super::uses::{Use, UseTable, Uses, Views};
+use super::work::{AroundObject, AroundUse, Work};
 use crate::access::Access;
 use crate::buffer::attach::{Mapping, RawView};
-use crate::buffer::object::Buffers;
 use crate::buffer::state::DirtyRanges;
-use crate::device::{Body, DeviceInner, QueueKind, Submit};
+use crate::device::DeviceInner;
 use crate::error::{Error, Result};
-use crate::sync::{Fence, Readings, Usage, waits_on_at};
-use crate::transfer::{Scope, Span, acquire, release};
+use crate::sync::{Fence, Usage};
+use crate::transfer::Scope;
 
 /// The buffers and commands of one submission. The closure given to [`crate::Engine::submit`] fills it in.
 pub struct Submission<'a> {
@@ -27,46 +27,6 @@ pub struct Submission<'a> {
     checked: vk::PipelineStageFlags,
     pub(super) after: SmallVec<[Fence; 2]>,
     pub(super) work: Work<'a>,
-}
-
-/// Records commands into a command buffer of peerbuf's.
-type Record<'a> = Box<dyn FnMut(vk::CommandBuffer) + 'a>;
-
-/// Records commands that depend on what was declared.
-type RecordUse<'a> = Box<dyn FnMut(vk::CommandBuffer, AroundUse) + 'a>;
-
-/// What is recorded around the commands of the application for one object.
-struct Around<'a> {
-    key: u64,
-    used: AroundUse,
-    before: RecordUse<'a>,
-    after: RecordUse<'a>,
-}
-
-/// What all declarations of one object in a submission say together.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AroundUse {
-    /// The stages and accesses.
-    pub(crate) scope: Scope,
-    /// Whether content is kept that was there before.
-    pub(crate) keeps: bool,
-    /// Whether content is written.
-    pub(crate) writes: bool,
-}
-
-/// The commands of a submission: closures that record some, then command buffers of the application.
-#[derive(Default)]
-pub(super) struct Work<'a> {
-    /// Dropped after the reservations are unlocked: the closures may own objects whose drop locks one.
-    records: SmallVec<[Record<'a>; 2]>,
-    /// What is recorded before and behind all commands of the application, while the buffers are owned.
-    around: Vec<Around<'a>>,
-    commands: SmallVec<[vk::CommandBuffer; 4]>,
-    /// Whether the commands transfer ownership themselves.
-    transfers: bool,
-    /// Semaphores of the application, each with its value; 0 for binary ones.
-    waits: SmallVec<[(vk::Semaphore, u64); 2]>,
-    signals: SmallVec<[(vk::Semaphore, u64); 2]>,
 }
 
 impl<'a> Submission<'a> {
@@ -227,33 +187,31 @@ impl<'a> Submission<'a> {
         self.work.records.push(Box::new(record));
     }
 
+    /// Whether another object of the same buffer is declared, and it or `object`, if used so, writes.
+    pub(crate) fn is_in_conflict(&self, object: AroundObject, writes: bool) -> bool {
+        self.work.is_in_conflict(object, writes)
+    }
+
     /// Records commands for an object that is used together with a declared buffer: `before` ahead of all commands of the
     /// application, and `after` behind them, while this device owns the buffers. Of several objects, the later ones are
-    /// inside. A further call for the same object, by `key`, adds to its use and records nothing of its own.
+    /// inside. A further call for the same object adds to its use and records nothing of its own. Nothing is recorded
+    /// if the application does ([`Submission::transfers_recorded`]).
     ///
     /// Locks: as [`Submission::record`].
     ///
     /// # Safety
     ///
-    /// As [`Submission::record`], for both.
+    /// As [`Submission::record`], for both that `make` returns.
     #[expect(unsafe_code, reason = "only the caller knows what it records")]
-    pub(crate) unsafe fn around(
+    pub(crate) unsafe fn around<Before, After>(
         &mut self,
-        (key, used): (u64, AroundUse),
-        before: impl FnMut(vk::CommandBuffer, AroundUse) + 'a,
-        after: impl FnMut(vk::CommandBuffer, AroundUse) + 'a,
-    ) {
-        match self.work.around.iter_mut().find(|known| known.key == key) {
-            Some(Around { used: known, .. }) => {
-                known.scope = known.scope.and(used.scope);
-                known.keeps |= used.keeps;
-                known.writes |= used.writes;
-            }
-            None => {
-                let (before, after) = (Box::new(before), Box::new(after));
-                self.work.around.push(Around { key, used, before, after });
-            }
-        }
+        declared: (AroundObject, AroundUse),
+        make: impl FnOnce() -> (Before, After),
+    ) where
+        Before: FnMut(vk::CommandBuffer, AroundUse) + 'a,
+        After: FnMut(vk::CommandBuffer, AroundUse) + 'a,
+    {
+        self.work.around(declared, make);
     }
 
     /// Submits command buffers of the application, after the commands that [`Submission::record`] recorded.
@@ -279,12 +237,16 @@ impl<'a> Submission<'a> {
     /// new mappings. One that is submitted again while it may still run needs
     /// `VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT`.
     ///
+    /// For images it is the same: peerbuf records nothing around the commands, neither transfers nor the copies of an image of
+    /// the device's own. [`crate::ImageMapping::acquire`] and [`crate::ImageMapping::release`] record both.
+    ///
     /// # Safety
     ///
     /// For each declared buffer, except for unordered ones, the commands record [`Mapping::acquire`] before their first
     /// use of it and [`Mapping::release`] after the last one, with scopes that include the uses: through the declared
     /// mapping, or through one of the same generation if an attachment of this device has lived ever since. The submission waits for the earlier users of the buffers, as
-    /// [`Mapping::acquire`] requires.
+    /// [`Mapping::acquire`] requires. For each declared image they record [`crate::ImageMapping::acquire`] and
+    /// [`crate::ImageMapping::release`] instead, through that mapping, which stays alive until they have finished.
     #[expect(unsafe_code, reason = "only the caller knows what the commands record")]
     pub unsafe fn transfers_recorded(&mut self) {
         self.work.transfers = true;
@@ -327,69 +289,6 @@ impl<'a> Submission<'a> {
     /// same, and the submission's fence reports the failure.
     pub fn after(&mut self, fence: &Fence) {
         self.after.push(fence.clone());
-    }
-}
-
-impl Work<'_> {
-    /// Whether it signals a binary semaphore, for which the application lets others wait.
-    pub(super) fn signals_binary(&self) -> bool {
-        self.signals.iter().any(|(_, value)| *value == 0)
-    }
-
-    /// Records the commands and submits them, ordered after `pending`.
-    ///
-    /// What is transferred: the declared buffers, unless the application does that. What is acquired is released in the
-    /// same submission, behind all of its commands. So between submissions every buffer belongs to the outside family,
-    /// whichever of these command buffers exist.
-    #[expect(unsafe_code, reason = "ownership transfers around the application's commands")]
-    pub(super) fn submit(
-        &mut self,
-        set: &Buffers,
-        device: &Arc<DeviceInner>,
-        (uses, views): (&[Use], &Views),
-        pending: &[Fence],
-        readings: &mut Readings,
-    ) -> Result<Fence> {
-        let mut waits = waits_on_at(&set.core.bridges, device, pending, readings)?;
-        self.waits.iter().for_each(|&(semaphore, value)| waits.given(semaphore, value));
-        let (mut spans, mut scope) = (SmallVec::<[Span<'_>; 8]>::new(), Scope::NONE);
-        if !self.transfers {
-            spans.reserve(uses.len());
-            for used in uses.iter().filter(|used| used.usage != Usage::Bookkeep) {
-                spans.push(views.span(used));
-                scope = scope.and(used.scope);
-            }
-        }
-        let Self { records, around, commands, signals, .. } = self;
-        let (transfers, has_around) = (!spans.is_empty(), !around.is_empty());
-        let (mut befores, mut afters): (Vec<_>, Vec<_>) = around
-            .iter_mut()
-            .map(|Around { used, before, after, .. }| ((*used, before), (*used, after)))
-            .unzip();
-        let has_records = !records.is_empty();
-        let mut before = |commands| {
-            if transfers {
-                // SAFETY: the queue began `commands` for this device's family.
-                unsafe { acquire(device, commands, &spans, scope) };
-            }
-            befores.iter_mut().for_each(|(used, before)| before(commands, *used));
-            records.iter_mut().for_each(|record| record(commands));
-        };
-        let mut after = |commands| {
-            afters.iter_mut().rev().for_each(|(used, after)| after(commands, *used));
-            if transfers {
-                // SAFETY: as above.
-                unsafe { release(device, commands, &spans, scope) };
-            }
-        };
-        let before: Option<&mut dyn FnMut(_)> =
-            if transfers || has_around || has_records { Some(&mut before) } else { None };
-        let after: Option<&mut dyn FnMut(_)> =
-            if transfers || has_around { Some(&mut after) } else { None };
-        let body = Body::Around { before, commands, after };
-        let reading = readings.known(device, QueueKind::Main);
-        let submit = Submit { body, signals, reading, ..Submit::nothing(waits) };
-        Ok(Fence::new(device, device.submit_as(submit)?))
     }
 }
 

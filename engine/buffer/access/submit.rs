@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::submission::{Submission, Work};
+use super::submission::Submission;
 use super::uses::{Use, Uses, Views};
+use super::work::Work;
 use crate::buffer::attach::{Attachment, Mapping};
 use crate::buffer::eviction::{restore_all_for_use, restore_together};
 use crate::buffer::object::{Buffers, Until, wait_all};

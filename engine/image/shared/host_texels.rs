@@ -26,6 +26,8 @@ impl SharedImage {
     ///
     /// Locks: the reservation, but not while copying.
     pub fn read_texels(&self, part: ImagePart) -> Result<Vec<u8>, ImageError> {
+        // Before the access, which may wait and move the image.
+        self.rows(part)?;
         let access = self.buffer().host_access(Access::Read)?;
         // The buffer stays in its backing while the access is open, and so in its layout.
         let Rows { offset, pitch, row_bytes, rows } = self.rows(part)?;
@@ -49,12 +51,13 @@ impl SharedImage {
     ///
     /// Locks: as [`SharedImage::read_texels`].
     pub fn write_texels(&self, part: ImagePart, texels: &[u8]) -> Result<(), ImageError> {
-        let access = self.buffer().host_access(Access::Write)?;
-        let Rows { offset, pitch, row_bytes, rows } = self.rows(part)?;
-        let (given, needed) = (texels.len() as u64, row_bytes * rows);
+        // Before the access, which may wait and move the image. No layout changes how many bytes a part has.
+        let (given, needed) = (texels.len() as u64, self.texel_bytes(part)?);
         if given != needed {
             return Err(ImageError::TexelBytes { given, needed });
         }
+        let access = self.buffer().host_access(Access::Write)?;
+        let Rows { offset, pitch, row_bytes, .. } = self.rows(part)?;
         // CAST: a row of `texels`.
         for (at, row) in texels.chunks_exact(row_bytes as usize).enumerate() {
             access.write(offset + pitch * at as u64, row)?;

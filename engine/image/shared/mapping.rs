@@ -10,9 +10,9 @@ use super::device_image::DeviceImage;
 use super::own_image::OwnImage;
 use super::shared_image::{Layout, SharedImage};
 use crate::access::Access;
-use crate::buffer::{AroundUse, Mapping, Submission};
+use crate::buffer::{AroundObject, AroundUse, Mapping, Submission};
 use crate::device::{Device, DeviceInner};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::layout::ImageLayout;
 use crate::transfer::{
     ImageUse, Scope, acquire_image, copy_buffer_to_image, copy_image_to_buffer, release_image,
@@ -153,11 +153,16 @@ impl ImageMapping {
     /// other layouts in between. An image of the device's own has the present texels by then; if the commands write,
     /// theirs are copied back behind them.
     ///
-    /// If an image is declared twice in a submission, both declarations hold.
+    /// If an image is declared twice in a submission, both declarations hold. They do so through one `VkImage`: two
+    /// attachments of a device may have two, and a submission that writes takes one of them.
+    ///
+    /// With [`Submission::transfers_recorded`] nothing is recorded: the commands call [`ImageMapping::acquire`] and
+    /// [`ImageMapping::release`].
     ///
     /// # Errors
     ///
-    /// As [`Submission::uses`].
+    /// As [`Submission::uses`]; [`Error::ImageDeclaredTwice`] for another `VkImage` of an image that is declared, if one of
+    /// the two is written. The submission is then as it was.
     pub fn uses(
         &self,
         submission: &mut Submission<'_>,
@@ -173,7 +178,7 @@ impl ImageMapping {
     ///
     /// # Errors
     ///
-    /// As [`Submission::uses`].
+    /// As [`ImageMapping::uses`].
     pub fn overwrites(&self, submission: &mut Submission<'_>, scope: Scope) -> Result<RawImage> {
         self.declare(submission, Access::Write, scope, false)
     }
@@ -187,6 +192,12 @@ impl ImageMapping {
     ) -> Result<RawImage> {
         let scope = if scope.stages.is_empty() { Scope::ALL } else { scope };
         let used = AroundUse { scope, keeps, writes: access.writes() };
+        let object =
+            AroundObject { key: vk::Handle::as_raw(self.sight.raw()), buffer: self.image.id() };
+        if submission.is_in_conflict(object, used.writes) {
+            let (image, device) = (self.image.name(), self.device().name().to_owned());
+            return Err(Error::ImageDeclaredTwice { image, device });
+        }
         let bytes = match &self.sight {
             Sight::Shared(_) => scope,
             Sight::Own(own) => {
@@ -195,23 +206,25 @@ impl ImageMapping {
             }
         };
         submission.uses(&self.mapping, access, bytes)?;
-        let (before, after) = (self.commands(), self.commands());
-        let key = vk::Handle::as_raw(self.sight.raw());
         // SAFETY: the commands are valid for the main queue of the device, as `Commands` argues. They use the buffer,
         // which was declared, and the image, which they keep until they are submitted; after that the retire list does.
         unsafe {
-            submission.around(
-                (key, used),
-                move |commands, used| before.begin(commands, used),
-                move |commands, used| after.end(commands, used),
-            );
+            submission.around((object, used), || {
+                let before = Arc::new(self.commands());
+                let after = Arc::clone(&before);
+                (
+                    move |commands, used| before.begin(commands, used),
+                    move |commands, used| after.end(commands, used),
+                )
+            });
         }
         Ok(self.handle())
     }
 
     /// Records what [`ImageMapping::uses`] puts ahead of the commands of a submission, for applications that submit
     /// themselves: the acquire half of an ownership transfer, and for an image of the device's own the copy into it.
-    /// Bracket it with [`Mapping::begin_access`] of [`ImageMapping::mapping`].
+    /// Bracket it with [`Mapping::begin_access`] of [`ImageMapping::mapping`], or submit the commands with
+    /// [`Submission::transfers_recorded`].
     ///
     /// # Errors
     ///
@@ -269,8 +282,9 @@ impl ImageMapping {
 ///
 /// `bytes` is the buffer over the shared bytes of the mapping that this was made for, which is alive while it is used:
 /// a submission keeps the view. The regions are those of all texels of the image, within these bytes: the layout's
-/// places end within the buffer, and the queue is one that computes, so that each offset may be any multiple of a texel
-/// (VUID-vkCmdCopyBufferToImage-dstImage-07975).
+/// places end within the buffer. Each offset is a multiple of a texel (VUID-vkCmdCopyBufferToImage-dstImage-07975,
+/// -07976): the places are such, and bytes of buffers begin at multiples of 256 in their views. More is not needed, since
+/// the queue is one that computes (-commandBuffer-07737).
 struct Commands {
     device: Arc<DeviceInner>,
     outside: u32,
