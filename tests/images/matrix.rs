@@ -1,4 +1,5 @@
-//! Formats × sizes × ordered pairs of devices × fresh, written back, moved, evicted and back: texel by texel.
+//! Formats × sizes × ordered pairs of devices × fresh, written back, moved, evicted and back, laid out anew: texel by
+//! texel.
 
 use peerbuf::{
     Access, Device, DomainId, DomainKind, ImageAttachment, ImageDescriptor, ImageMapping,
@@ -82,6 +83,11 @@ fn case(rig: &Rig, from: &Side, to: &Side, descriptor: ImageDescriptor) {
         image.migrate(DomainId::System).expect("it is there");
     }
     pair.assert_all(3, &format!("{what}, evicted and back"));
+
+    image.relayout().expect("nothing keeps it in place");
+    pair.assert_all(3, &format!("{what}, laid out anew"));
+    pair.write(0, 4);
+    pair.assert_all(4, &format!("{what}, laid out anew and written"));
 }
 
 /// An image with its two attachments.

@@ -23,10 +23,22 @@ impl SharedImage {
     ///
     /// # Errors
     ///
-    /// As [`crate::SharedBuffer::export_foreign`].
+    /// As [`crate::SharedBuffer::export_foreign`]; [`Error::Unsupported`] for an image with more than one level or layer:
+    /// an offset and a pitch say where the first one is, and a receiver would look for the others elsewhere.
     ///
     /// Locks: as [`crate::SharedBuffer::export_foreign`].
     pub fn export(&self) -> Result<ImageExport> {
+        let shape = self.shape();
+        if (shape.mips, shape.layers) != (1, 1) {
+            return Err(Error::Unsupported {
+                device: self.home().name().to_owned(),
+                missing: format!(
+                    "exports of images with {} mip levels and {} array layers, accepted: 1 and 1; export an image \
+                     per level and layer",
+                    shape.mips, shape.layers
+                ),
+            });
+        }
         let export = self.buffer().export_foreign()?;
         // From here on the image keeps its layout.
         let (layout, start) = (self.layout(), export.info().offset);
