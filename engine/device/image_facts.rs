@@ -126,9 +126,14 @@ impl ImageCache {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(asked).cloned()
     }
 
-    /// Keeps an answer, unless another thread has kept one meanwhile. Returns the one that is kept.
+    /// Keeps an answer, unless another thread has kept one meanwhile, and returns the one that is kept. Beyond a bound, for
+    /// programs that ask about everything, answers are returned and not kept.
     pub(super) fn keep(&self, asked: Asked, read: Arc<ImageFormats>) -> Arc<ImageFormats> {
+        const MOST: usize = 4096;
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MOST && !kept.contains_key(&asked) {
+            return read;
+        }
         Arc::clone(kept.entry(asked).or_insert(read))
     }
 }

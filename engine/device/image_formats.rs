@@ -26,6 +26,9 @@ impl Adapter {
     ///
     /// `DRM_FORMAT_MOD_INVALID` is left out, since it has no meaning across devices (Smithay#1767).
     ///
+    /// About a `format` that is neither one of Vulkan 1.0 or 1.1 nor one of two planes in 4:4:4 the driver is not asked: it
+    /// has no features then. The same holds for formats of views.
+    ///
     /// Locks: one of the adapter, which is taken alone, and not during calls of the driver.
     pub fn image_formats(
         &self,
@@ -33,7 +36,11 @@ impl Adapter {
         usage: vk::ImageUsageFlags,
         views: &[vk::Format],
     ) -> Arc<ImageFormats> {
-        let asked = Asked { format, usage, views: views.to_vec() };
+        let (mut format, mut views) = (format, views.to_vec());
+        if !views.iter().chain([&format]).all(|format| is_known(*format)) {
+            (format, views) = (vk::Format::UNDEFINED, vec![]);
+        }
+        let asked = Asked { format, usage, views };
         if let Some(known) = self.0.images.get(&asked) {
             return known;
         }
@@ -44,7 +51,7 @@ impl Adapter {
     fn read_image_formats(&self, asked: &Asked) -> ImageFormats {
         let mut properties = vk::FormatProperties2::default();
         // Nothing newer than its own version may be asked of an adapter that cannot be opened.
-        if self.missing().is_empty() {
+        if self.missing().is_empty() && asked.format != vk::Format::UNDEFINED {
             // SAFETY: the physical device belongs to the live instance, and is of version 1.2.
             unsafe {
                 self.instance().raw().get_physical_device_format_properties2(
@@ -56,8 +63,9 @@ impl Adapter {
         }
         let vk::FormatProperties { linear_tiling_features, optimal_tiling_features, .. } =
             properties.format_properties;
-        let rows = self.modifier_rows(asked.format).into_iter();
-        let rows = rows.filter(|row| row.drm_format_modifier != INVALID);
+        let is_asked = asked.format != vk::Format::UNDEFINED;
+        let rows = if is_asked { self.modifier_rows(asked.format) } else { vec![] };
+        let rows = rows.into_iter().filter(|row| row.drm_format_modifier != INVALID);
         let modifiers = rows.map(|row| ModifierImages {
             modifier: row.drm_format_modifier,
             planes: row.drm_format_modifier_plane_count,
@@ -186,6 +194,12 @@ impl Adapter {
         let features = shared.external_memory_properties.external_memory_features;
         Ok((ImageLimits { width, height, mips, layers, bytes }, features))
     }
+}
+
+/// Whether drivers of Vulkan 1.2 may be asked about a format (VUID-vkGetPhysicalDeviceFormatProperties2-format-parameter):
+/// those of Vulkan 1.0, those of `VK_KHR_sampler_ycbcr_conversion` and of `VK_EXT_ycbcr_2plane_444_formats`.
+fn is_known(format: vk::Format) -> bool {
+    matches!(format.as_raw(), 1..=184 | 1_000_156_000..=1_000_156_033 | 1_000_330_000..=1_000_330_003)
 }
 
 /// `DRM_FORMAT_MOD_INVALID`.

@@ -125,3 +125,21 @@ fn a_modifier_that_is_listed_counts_once_the_query_has_accepted_it() {
         }
     }
 }
+
+#[test]
+fn formats_that_vulkan_does_not_have_are_not_asked_about() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        let unknown = vk::Format::from_raw(12_345);
+        let known = vk::Format::R8_UNORM;
+        for (format, views) in
+            [(unknown, &[][..]), (known, &[known, unknown]), (vk::Format::UNDEFINED, &[])]
+        {
+            let said = device.adapter().image_formats(format, USAGE, views);
+            assert!(said.modifiers.is_empty(), "{format:?} {views:?} on {}", device.name());
+            for (_, images) in tilings(&said) {
+                assert_eq!(images.limits, Err(ImageRefusal::NoFeatures), "{format:?} {views:?}");
+            }
+        }
+    }
+}
