@@ -6,8 +6,9 @@ use super::extent::{Extent, Shape};
 use super::format::{Format, FormatPlane};
 use super::layout::{LinearLayout, MemoryPlane};
 use super::negotiate::{Candidate, ProbeRefusal, Rung};
+use super::padding::Padding;
 use super::usage::ImageUsage;
-use super::verdict::ImageProof;
+use super::verdict::{ImageProof, ImageUntried};
 use crate::memory::{ImageSpec, PlaneStart, Tiling};
 use crate::transfer::{ImageFault, ImagePasses, ImageProbe, ImageRead, ProbePlane};
 
@@ -16,6 +17,25 @@ const ODD: Extent = Extent::new(61, 19);
 /// Sizes at which drivers that pad rows to 64, 128 or 256 bytes, and heights to 4 or 8 rows, place all rows alike. They are
 /// tried for images whose rows the drivers place.
 const REGULAR: [Extent; 2] = [Extent::new(192, 24), Extent::new(512, 64)];
+
+/// The most bytes of an image that is made only to ask where its planes are.
+const MOST_ASKED: u64 = 256 << 20;
+
+/// The extent of the image that drivers are asked about. Memory for it is allocated, since the places of several planes
+/// are known only once memory is bound. Of one plane, the first byte is the first row, and the pitch is that of few
+/// rows.
+pub(super) fn asked_extent(format: &'static Format, shape: Shape) -> Result<Extent, ImageUntried> {
+    const ROWS: u32 = 64;
+    let Extent { width, height } = shape.extent;
+    if format.planes().len() == 1 {
+        return Ok(Extent::new(width, height.min(ROWS)));
+    }
+    let flat = Shape::new(width, height);
+    let linear = LinearLayout::new(format.fourcc(), flat, Padding::NONE);
+    let bytes = linear.map_or(u64::MAX, |linear| linear.bytes());
+    let most = MOST_ASKED;
+    if bytes > most { Err(ImageUntried::TooLarge { bytes, most }) } else { Ok(shape.extent) }
+}
 
 /// The image of a probe.
 #[derive(Clone, Debug)]

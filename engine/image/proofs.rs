@@ -169,7 +169,11 @@ fn places(
     });
     let [Some(near), Some(far)] = linear else { return Ok(Places::Nowhere) };
     let wanted = [near, far].map(|allows| allowed(allows, COPIES | ImageUsage::SAMPLED));
-    let asked = OwnedProbe::new(format, shape.extent, None, wanted);
+    let extent = match probes::asked_extent(format, shape) {
+        Ok(extent) => extent,
+        Err(why) => return Ok(Places::Unknown(Err(why))),
+    };
+    let asked = OwnedProbe::new(format, extent, None, wanted);
     let memory = ImageMemory { routes, dma_bufs: false };
     let [from, to] = devices;
     Ok(match core.routes.linear_places((from, to), &asked.probe(), memory, core.timeout) {

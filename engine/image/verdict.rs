@@ -73,6 +73,15 @@ pub enum ImageUntried {
     /// peerbuf does not export images of tiled modifiers yet.
     #[error("both list it; images of tiled modifiers are not exported yet")]
     NoTiledExport,
+    /// Drivers say where the planes of such an image are once it has memory, and it would take more than this is worth.
+    #[error("{bytes} bytes, tried up to {most}; try a smaller size of the same width")]
+    #[non_exhaustive]
+    TooLarge {
+        /// The bytes of such an image.
+        bytes: u64,
+        /// The most that are allocated to ask.
+        most: u64,
+    },
 }
 
 /// Why images of two devices were not tried.

@@ -5,8 +5,8 @@ use ash::vk::Result as Code;
 use peerbuf::device::{Call, StoppedQueues};
 use peerbuf::image::negotiate::{ObjectionReason, Rung};
 use peerbuf::image::{
-    Extent, Format, FormatGap, Fourcc, ImageProof, ImageVerdict, ImageVerdictError, LayoutResult,
-    Shape,
+    Extent, Format, FormatGap, Fourcc, ImageProof, ImageUntried, ImageVerdict, ImageVerdictError,
+    LayoutResult, Shape,
 };
 use peerbuf::{Device, Error, HandleType, Route};
 
@@ -274,4 +274,19 @@ fn bad_input_is_refused_before_a_driver_is_called() {
     let error = error.expect_err("of another engine");
     assert!(matches!(error, ImageVerdictError::Engine(Error::ForeignEngine { .. })), "{error:?}");
     assert_eq!(rig.made().since(before), []);
+}
+
+#[test]
+fn a_verdict_allocates_no_memory_for_an_image_of_the_size() {
+    let rig = Rig::new();
+    let [first, second] = rig.two_of_one_adapter();
+    // Of one plane, few rows say where all are: 2 GiB of texels are not needed.
+    let large = verdict(&rig, [&first, &second], *b"AB4H", Shape::new(16_384, 16_384));
+    proof(&large, Rung::LinearTiling);
+    // Of two planes, memory is, and 384 MiB of it are too much.
+    let large = verdict(&rig, [&first, &second], *b"NV12", Shape::new(16_384, 16_384));
+    let found = result(&large, Rung::LinearTiling);
+    let is_it =
+        |why: &ImageUntried| matches!(why, ImageUntried::TooLarge { bytes: 402_653_184, .. });
+    assert!(matches!(found, LayoutResult::Untried(why) if is_it(why)), "{found:?}");
 }
