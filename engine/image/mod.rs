@@ -48,6 +48,15 @@
 // - *Mip tails*: a second backing under the same name.
 // - *Staging* for devices that have no memory in common: such a device cannot attach.
 // - *Several files* for the planes of one image.
+// - *Padded rows at home*: a new image has the pitch of its home device's driver (SwiftShader's has no padding), in system
+//   memory too, and `SharedImage::export` states that pitch. Importers that need 256 bytes or 16 rows refuse such an image.
+//   `Padding::CROSSING` is used only where the home device has no linear images of the format (`shared/shared_image`).
+// - *Exports of mip levels and array layers*: a description states the place of the first one alone.
+// - *Moves into another layout without a device that copies between both memories*: neither the host nor a bounce copies
+//   (`buffer/migration/rearrange`), and the copies are at most 262,144 (`shared/row_copies`).
+// - *A check for two images of one `SharedImage`* covers submissions; applications that submit themselves order their own
+//   (`ImageMapping::acquire`).
+// - *A recorder of layouts and owners* under all tests, a model, and torture, loss, purge and group tests with images.
 
 mod driver_offer;
 mod extent;
