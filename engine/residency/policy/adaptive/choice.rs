@@ -18,15 +18,21 @@ const HEAT: usize = 8;
 const HEATS: usize = 2;
 /// The most choices that are made at once: among many buffers, a few are chosen ahead.
 const BATCH: usize = 4;
-/// For each so many bytes that a choice frees, one resident is looked at, but no more than this many: a look takes a few
-/// nanoseconds, and copying as many bytes about a hundred times as long.
-const BYTES_PER_LOOK: u64 = 4 << 10;
-const MOST_LOOKS: u64 = 512;
+/// The rounds of heats that a call makes for all its victims, beyond one round for each batch of them. The eviction
+/// list is locked meanwhile, and submissions wait for it.
+const MORE_ROUNDS: usize = 2;
+/// For each so many bytes that a choice frees, one resident is looked at, within these rounds: a look takes some
+/// nanoseconds, and copying as many bytes about a thousand times as long.
+const BYTES_PER_LOOK: u64 = 64 << 10;
+/// Victims of at least this size are not chosen ahead for later calls.
+const LARGE: u64 = 2 << 20;
 /// One choice is made ahead for this many residents.
 const PER_CHOICE: usize = 64;
 
 /// Half of what was learned fades within this many uses per resident.
 const MEMORY: u32 = 8;
+/// The longest memory: an `f32` counts up to 2²⁴, and what is known is at most one and a half times the memory.
+const LONGEST_MEMORY: u32 = 1 << 23;
 /// With fewer residents, the memory is as long as with this many.
 const FEW: usize = 64;
 
@@ -41,7 +47,7 @@ pub(super) const NOWHERE: u32 = u32::MAX;
 ///
 /// A large buffer is worth as much per byte as a small one: it takes room in proportion to its bytes, and saves
 /// moving as many. After one use its size is all that is known of it. Buffers are looked at in proportion to their
-/// bytes, and the more of them the larger they are.
+/// bytes, and more of them if they are large. A fifth of the looks is in proportion to their number.
 #[derive(Clone, Debug)]
 pub struct Adaptive {
     pub(super) entries: Vec<Entry>,
@@ -132,19 +138,42 @@ impl Adaptive {
         Candidate { rank, last: self.entry(rank.slot()).last }
     }
 
-    /// Chooses one of the eligible residents that is worth little; `missing` bytes are wanted.
-    pub(super) fn choose(&mut self, eligible: &Eligible, missing: u64) -> Option<u32> {
+    /// Begins a call that wants so many bytes. Returns the rounds of heats that it may make beyond one for each batch.
+    pub(super) fn begin(&mut self, eligible: &Eligible, wanted: u64) -> usize {
+        if wanted.min(eligible.mean_bytes()) >= LARGE {
+            self.ahead = 0;
+        }
+        MORE_ROUNDS
+    }
+
+    /// Chooses one of the eligible residents that is worth little; `missing` bytes are wanted. `rounds` are those of
+    /// [`Self::begin`] that are left.
+    pub(super) fn choose(
+        &mut self,
+        eligible: &Eligible,
+        missing: u64,
+        rounds: &mut usize,
+    ) -> Option<u32> {
         self.take_ahead(eligible).or_else(|| {
             let batch = (eligible.len() / PER_CHOICE).clamp(1, BATCH);
-            let drawn_at_once = batch * HEATS * HEAT;
-            let freed = missing.min(eligible.mean_bytes());
-            // CAST: at most `MOST_LOOKS`.
-            let looks = (freed / BYTES_PER_LOOK).min(MOST_LOOKS) as usize;
-            self.look_around(eligible, batch * HEATS, looks.div_ceil(drawn_at_once).max(1));
-            // Where a choice is worth many looks, the next one is not made ahead.
-            self.ahead = if looks > drawn_at_once { 1 } else { batch };
+            let mean = eligible.mean_bytes().max(1);
+            let most = (HEATS * HEAT * (1 + MORE_ROUNDS)) as u64;
+            // CAST: at most `most`.
+            let looks = (missing.min(mean) / BYTES_PER_LOOK).min(most) as usize;
+            let batches = missing.div_ceil(mean).div_ceil(batch as u64).max(1);
+            // CAST: at most `MORE_ROUNDS`.
+            let share = (*rounds as u64 / batches) as usize;
+            let more = (looks / (HEATS * HEAT)).saturating_sub(1).min(share);
+            *rounds -= more;
+            self.look_around(eligible, batch * HEATS, 1 + more);
+            self.ahead = batch;
             self.take_ahead(eligible)
         })
+    }
+
+    /// A skipped candidate is replaced by the next one of the same look.
+    pub(super) fn skipped(&mut self) {
+        self.ahead += 1;
     }
 
     /// A candidate of an earlier choice that was not used since.
@@ -197,8 +226,13 @@ impl Adaptive {
     /// It loads all slots first and then all entries, so that the cache misses of each step overlap.
     fn draw(&mut self, eligible: &Eligible, count: usize) -> [(u32, Entry); HEAT * HEATS * BATCH] {
         let mut slots = [0; HEAT * HEATS * BATCH];
-        self.residents.draw(eligible, &mut self.random, &mut slots[..count]);
-        slots.map(|slot| (slot, self.entries[Slot(slot).index()]))
+        let slots = &mut slots[..count];
+        self.residents.draw(eligible, &mut self.random, slots);
+        let mut drawn = [(0, Entry::default()); HEAT * HEATS * BATCH];
+        for (drawn, &slot) in drawn.iter_mut().zip(&*slots) {
+            *drawn = (slot, self.entries[Slot(slot).index()]);
+        }
+        drawn
     }
 
     /// Swaps a resident with the one of its class at `position`.
@@ -213,7 +247,7 @@ impl Adaptive {
     /// The number of uses within which half of what was learned fades.
     pub(super) fn memory(&self) -> f32 {
         // CAST: there are no more residents than slots; and the last bits do not matter.
-        (self.residents.len().max(FEW) as u32).saturating_mul(MEMORY) as f32
+        (self.residents.len().max(FEW) as u32).saturating_mul(MEMORY).min(LONGEST_MEMORY) as f32
     }
 }
 

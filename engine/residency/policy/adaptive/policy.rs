@@ -70,12 +70,15 @@ impl Policy for Adaptive {
     fn victims(&mut self, wanted: u64, skip: &dyn Fn(Slot) -> bool, into: &mut Vec<Slot>) {
         let mut missing = wanted;
         let mut eligible = self.residents.eligible();
+        let mut rounds = self.begin(&eligible, wanted);
         while missing > 0 && eligible.len() > 0 {
-            let Some(slot) = self.choose(&eligible, missing) else {
+            let Some(slot) = self.choose(&eligible, missing, &mut rounds) else {
                 return;
             };
             let bytes = self.entry(slot).bytes;
-            if !skip(Slot(slot)) {
+            if skip(Slot(slot)) {
+                self.skipped();
+            } else {
                 into.push(Slot(slot));
                 missing = missing.saturating_sub(bytes.bytes());
             }
