@@ -69,3 +69,32 @@ fn a_change_that_changes_nothing_does_not_make_the_next_one_later() {
         image.negotiated(now + SECOND, false);
     }
 }
+
+#[test]
+fn a_wish_that_is_put_off_stays_and_is_due_later_and_later() {
+    let mut image = Renegotiation::new();
+    let _ = image.attached(SECOND, true);
+    let mut now = SECOND * 2;
+    for doubling in 0..12 {
+        assert!(image.is_due(now), "{doubling}");
+        let pause = (SECOND * (1 << doubling)).min(Renegotiation::LONGEST_PAUSE);
+        assert_eq!(image.put_off(now), When::At(now + pause));
+        assert!(!image.is_due(now + pause - SECOND / 10), "{doubling}");
+        now += pause;
+    }
+    assert_eq!(image.attached(now, true), When::At(now + SECOND), "what keeps it may have gone");
+    assert_eq!(image.put_off(now + SECOND), When::At(now + SECOND * 2));
+    image.negotiated(now + SECOND * 2, false);
+    assert!(!image.is_due(now + SECOND * 1000));
+}
+
+#[test]
+fn an_attachment_that_cannot_use_the_image_makes_a_negotiation_due_at_once() {
+    let mut image = Renegotiation::new();
+    image.negotiated(SECOND, true);
+    assert_eq!(image.attached(SECOND, false), When::Now);
+    assert!(image.is_due(Duration::ZERO));
+    assert_eq!(image.attached(SECOND, true), When::Now, "another one does not put it off");
+    assert!(image.is_due(SECOND));
+    assert_eq!(image.put_off(SECOND), When::At(SECOND * 3), "it is tried, and not at each mapping");
+}
