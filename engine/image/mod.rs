@@ -57,6 +57,10 @@
 // - *A check for two images of one `SharedImage`* covers submissions; applications that submit themselves order their own
 //   (`ImageMapping::acquire`).
 // - *A recorder of layouts and owners* under all tests, a model, and torture, loss, purge and group tests with images.
+// - *Returns of several images together*: there is no `submit_remapped` for images.
+// - *Proofs with other programs*: the home device of an imported image stands for its exporter.
+// - *The memory type of an own image* (`shared/own_image`) is chosen for a buffer; a device whose optimal images need another
+//   one has none.
 
 mod driver_offer;
 mod extent;
@@ -64,6 +68,7 @@ mod foreign;
 mod foreign_error;
 mod format;
 mod fourcc;
+mod known_rows;
 mod layout;
 mod modifier;
 pub mod negotiate;
@@ -71,6 +76,7 @@ mod offer;
 mod padding;
 mod probes;
 mod proofs;
+mod rows;
 mod shared;
 #[cfg(test)]
 mod tests;

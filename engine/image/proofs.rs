@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::extent::{Limits, Shape};
 use super::format::Format;
 use super::fourcc::Fourcc;
+use super::known_rows::KnownRows;
 use super::layout::{MemoryPlane, check_shape};
 use super::negotiate::{
     AttachmentOffer, Candidate, Evidence, ImageRequest, Negotiation, NegotiationError, Objection,
@@ -32,7 +33,11 @@ const COPIES: ImageUsage = ImageUsage::COPIED_TO.union(ImageUsage::COPIED_FROM);
 
 /// What probes of images have found in one engine. Devices are named by numbers, which no two devices of an engine have.
 #[derive(Debug, Default)]
-pub(crate) struct ImageProofs(Mutex<BTreeMap<Fourcc, Known>>);
+pub(crate) struct ImageProofs {
+    known: Mutex<BTreeMap<Fourcc, Known>>,
+    /// What it means for images over rows.
+    pub(super) rows: KnownRows,
+}
 
 /// What is known of a format.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +55,7 @@ impl ImageProofs {
     /// Forgets what probes said.
     pub(crate) fn forget(&self) {
         self.known().clear();
+        self.rows.forget();
     }
 
     fn note(&self, fourcc: Fourcc, trial: Trial, result: Result<ImageProof, ProbeRefusal>) {
@@ -66,7 +72,7 @@ impl ImageProofs {
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<Fourcc, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

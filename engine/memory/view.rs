@@ -76,7 +76,7 @@ impl View {
         self.memory_size
     }
 
-    pub(super) fn memory_type(&self) -> u32 {
+    pub(crate) fn memory_type(&self) -> u32 {
         self.memory_type
     }
 

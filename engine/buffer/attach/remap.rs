@@ -24,13 +24,25 @@ impl Attachment {
     /// Locks: the reservation.
     pub fn remap(&self, mapping: &mut Mapping) -> Result<()> {
         self.check_mapping(mapping)?;
+        self.bring_back()?;
+        self.remap_only(mapping)
+    }
+
+    /// Moves the buffer out of exported memory, back to its preferred domain, or to the device, if that is due.
+    ///
+    /// # Errors
+    ///
+    /// As [`SharedBuffer::relocate`], except [`Error::Busy`].
+    ///
+    /// Locks: none may be held.
+    pub(crate) fn bring_back(&self) -> Result<()> {
         let buffer = self.buffer_inner();
         buffer.set.handle_lost_devices();
         buffer.leave_exported()?;
         let mut allowance = buffer.core().throttle.submission();
         buffer.restore(self.device_id(), &mut allowance);
         buffer.auto_migrate(self.device_id(), &mut allowance);
-        self.remap_only(mapping)
+        Ok(())
     }
 
     /// Replaces the mapping as [`Attachment::remap`] does, but moves the buffer only if the use requires it: without

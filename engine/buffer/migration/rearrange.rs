@@ -5,10 +5,10 @@ use std::sync::Arc;
 use ash::vk;
 
 use super::commit::{commit, commit_with_copy, fences_of};
-use super::copier::{Copier, SubmitFailed};
+use super::copier::{Copier, SubmitFailed, zeroing_time};
 use super::destination::release_unused;
 use super::execute::{lock_movable, no_path};
-use super::in_progress::ActiveMove;
+use super::in_progress::{ActiveMove, waits_before_move};
 use super::migrate::Migration;
 use super::plan::Plan;
 use super::request::{MoveOutcome, MoveRequest};
@@ -19,8 +19,8 @@ use crate::device::DeviceInner;
 use crate::error::Result;
 use crate::memory::{Backing, Content};
 use crate::observe::MoveCause;
-use crate::residency::Trigger;
-use crate::sync::{Fence, RejectionWatch, Usage, waits_of_move};
+use crate::residency::{EvictionLimits, Trigger};
+use crate::sync::{Fence, Guard, RejectionWatch, Usage, waits_of_move};
 use crate::transfer::{self, Span};
 
 /// Where bytes of a buffer are to be.
@@ -34,6 +34,9 @@ pub(crate) struct Rearrangement<'a> {
     pub(crate) is_current: &'a dyn Fn() -> bool,
     /// Called under the reservation once the bytes are, or will be, at their new places.
     pub(crate) done: &'a dyn Fn(),
+    /// Whether other buffers may be evicted for it, and the caller be kept waiting for work on the buffer. Otherwise it
+    /// fails where it would have to.
+    pub(crate) required: bool,
 }
 
 impl SharedBuffer {
@@ -45,7 +48,8 @@ impl SharedBuffer {
     ///
     /// # Errors
     ///
-    /// As [`SharedBuffer::migrate`]; [`crate::Error::Unsupported`] also where only a bounce or the host could copy.
+    /// As [`SharedBuffer::migrate`]; [`crate::Error::Unsupported`] also where only a bounce or the host could copy;
+    /// [`crate::Error::Busy`] if it is not required and would have to wait.
     ///
     /// Locks: as [`SharedBuffer::migrate`].
     pub(crate) fn rearrange(&self, request: Rearrangement<'_>) -> Result<Migration> {
@@ -64,18 +68,27 @@ impl SharedBuffer {
             };
             let home = home_at(buffer, domain)?;
             let once = || {
-                let limits = buffer.core().eviction_limits(buffer.trigger());
+                let most = buffer.core().eviction_limits(buffer.trigger());
+                let limits = match request.required {
+                    true => most,
+                    false => EvictionLimits { evict: false, wait: None, ..most },
+                };
                 match Plan::new(buffer, &home, domain.kind(), &limits)? {
                     // Its content is at the old places.
                     Some(plan) if !plan.clean => move_planned(plan, request),
                     _ => Ok(MoveOutcome::Retry),
                 }
             };
-            match retry_on_oom(&buffer.set, home.id(), [&**buffer], once)? {
+            let outcome = match request.required {
+                true => retry_on_oom(&buffer.set, home.id(), [&**buffer], once)?,
+                false => once()?,
+            };
+            match outcome {
                 MoveOutcome::Moved => {
                     return Ok(Migration::Done { generation: buffer.generation() });
                 }
-                MoveOutcome::Retry | MoveOutcome::WouldBlock => {}
+                MoveOutcome::Retry => {}
+                MoveOutcome::WouldBlock => break,
                 MoveOutcome::NoPath => return Err(no_path(&home)),
             }
         }
@@ -86,21 +99,40 @@ impl SharedBuffer {
 /// Does the steps of `relocate`, with another copy.
 fn move_planned(plan: Plan<'_>, request: Rearrangement<'_>) -> Result<MoveOutcome> {
     let Plan { buffer, home, matrix, new, .. } = plan;
-    let cause = MoveRequest::to_new(MoveCause::Asked, Trigger::Asked);
+    let cause = MoveRequest {
+        may_wait: request.required,
+        ..MoveRequest::to_new(MoveCause::Asked, Trigger::Asked)
+    };
     let Some(copier) = Copier::find(buffer, &home, &new, cause)? else {
         return Ok(MoveOutcome::NoPath);
     };
     if copier.needs_bounce() {
         return Ok(MoveOutcome::NoPath);
     }
-    let state = lock_movable(buffer, &copier)?;
+    let state = match request.required {
+        true => lock_movable(buffer, &copier)?,
+        false => match lock_movable_now(buffer, &copier)? {
+            Some(state) => state,
+            None => return Ok(MoveOutcome::WouldBlock),
+        },
+    };
     if !matrix.is_current(buffer, &state) || !copier.is_current(&state) || !(request.is_current)() {
         return Ok(MoveOutcome::Retry);
     }
     let mut active = ActiveMove::new(buffer, state);
     active.notify_importers(&copier, new.domain());
-    active.wait_for(&copier, |fence| fence.is_for_host(&copier.way.device))?;
-    active.zero_rest(&copier)?;
+    if request.required {
+        active.wait_for(&copier, |fence| fence.is_for_host(&copier.way.device))?;
+        active.zero_rest(&copier)?;
+    } else {
+        active = match active.suspend(&copier.way.device) {
+            Ok(active) => active,
+            Err(suspended) => {
+                suspended.cancel();
+                return Ok(MoveOutcome::WouldBlock);
+            }
+        };
+    }
     if !copier.is_current(&active.state) {
         return Ok(MoveOutcome::Retry);
     }
@@ -119,6 +151,21 @@ fn move_planned(plan: Plan<'_>, request: Rearrangement<'_>) -> Result<MoveOutcom
             Err(error)
         }
     }
+}
+
+/// Takes the reservation of a buffer that can move without any wait; `None` if there would be one.
+fn lock_movable_now<'a>(
+    buffer: &'a Arc<BufferInner>,
+    copier: &Copier,
+) -> Result<Option<Guard<'a, State>>> {
+    let Some(mut state) = buffer.reservation.try_lock(&buffer.core().queues) else {
+        return Ok(None);
+    };
+    buffer.check_usable(&mut state)?;
+    buffer.check_not_held(&state)?;
+    let zeroes_long = zeroing_time(&state) > copier.request.host_time();
+    let waits = zeroes_long || !waits_before_move(&mut state, &copier.way.device).is_empty();
+    Ok((!waits).then_some(state))
 }
 
 impl Copier {

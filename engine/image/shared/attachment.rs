@@ -2,36 +2,32 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::device_image::DeviceImage;
+use super::device_image::{DeviceImage, MemoryKind, is_refusal};
 use super::mapping::{ImageMapping, Sight};
 use super::own_image::OwnImage;
 use super::participants::Brings;
 use super::places::Places;
-use super::shared_image::{ImageServices, Layout, SharedImage};
+use super::shared_image::{Layout, SharedImage};
 use crate::access::Access;
 use crate::buffer::{Attachment, Importer, Mapping, Pin};
-use crate::device::{Device, DeviceInner, HandleType};
+use crate::device::{Device, HandleType};
 use crate::error::{Error, Result};
-use crate::image::extent::Shape;
-use crate::image::layout::MemoryPlane;
+use crate::image::known_rows::Rows;
 use crate::image::modifier::Modifier;
-use crate::image::negotiate::{Candidate, Trial};
-use crate::image::proofs::verdict;
 use crate::image::usage::ImageUsage;
-use crate::image::verdict::ImageVerdictError;
-use crate::memory::{PlaneStart, Tiling};
+use crate::memory::Tiling;
 
 /// A device's attachment to a [`SharedImage`], from [`SharedImage::attach`] or [`SharedImage::attach_dynamic`].
 ///
-/// It keeps the image in its memory, or is notified when it moves, exactly as an [`Attachment`] of its buffer does.
+/// It keeps the image in its memory, or is notified when it moves, as an [`Attachment`] of its buffer does.
 /// Dropping it detaches the device; live mappings stay valid.
 pub struct ImageAttachment {
     image: SharedImage,
     usage: ImageUsage,
-    /// The device's own image, once it has needed one. Protected by its mutex, which is taken alone.
-    own: Mutex<Option<Arc<OwnImage>>>,
+    /// The device's own image, while mappings have it. Protected by its mutex, within which no other lock is taken.
+    own: Mutex<Weak<OwnImage>>,
     attachment: Attachment,
     /// Its number among those of the image.
     id: u64,
@@ -41,9 +37,12 @@ impl SharedImage {
     /// Attaches `device`, with a static attachment, for all uses of the image: [`crate::SharedBuffer::attach`], for an
     /// image.
     ///
+    /// The first attachment of a device for some uses asks its driver for an image over the memory that the texels are in,
+    /// and maps that memory for a moment, as [`ImageAttachment::map`] does.
+    ///
     /// # Errors
     ///
-    /// As [`crate::SharedBuffer::attach`].
+    /// As [`crate::SharedBuffer::attach`] and [`Attachment::map`].
     ///
     /// Locks: the reservation.
     pub fn attach(&self, device: &Device) -> Result<ImageAttachment> {
@@ -55,11 +54,12 @@ impl SharedImage {
     ///
     /// # Errors
     ///
-    /// As [`SharedImage::attach`]; [`Error::Unsupported`] without a use.
+    /// As [`SharedImage::attach`]; [`Error::Unsupported`] without a use, or with one that the image was not created for
+    /// ([`SharedImage::usage`]).
     ///
     /// Locks: the reservation.
     pub fn attach_for(&self, device: &Device, usage: ImageUsage) -> Result<ImageAttachment> {
-        check_usage(device, usage)?;
+        self.check_usage(device, usage)?;
         ImageAttachment::new(self, usage, self.buffer().attach(device)?)
     }
 
@@ -77,22 +77,23 @@ impl SharedImage {
         usage: ImageUsage,
         importer: Arc<dyn Importer>,
     ) -> Result<ImageAttachment> {
-        check_usage(device, usage)?;
+        self.check_usage(device, usage)?;
         let attachment = self.buffer().attach_dynamic(device, importer)?;
         ImageAttachment::new(self, usage, attachment)
     }
-}
 
-fn check_usage(device: &Device, usage: ImageUsage) -> Result<()> {
-    if usage.is_empty() {
-        let missing = "an image without any use: name at least one".to_owned();
-        return Err(Error::Unsupported { device: device.name().to_owned(), missing });
+    fn check_usage(&self, device: &Device, usage: ImageUsage) -> Result<()> {
+        let other = usage.without(self.usage());
+        let missing = if usage.is_empty() {
+            "an image without any use: name at least one".to_owned()
+        } else if !other.is_empty() {
+            format!("{other} of an image that was created for {}: name it there", self.usage())
+        } else {
+            return Ok(());
+        };
+        Err(Error::Unsupported { device: device.name().to_owned(), missing })
     }
-    Ok(())
 }
-
-/// A size at which drivers that pad rows to 256 bytes place them as those that do not.
-const ROWS_ALIKE: Shape = Shape::new(512, 64);
 
 /// How often a mapping is made again because the image has moved meanwhile.
 const ATTEMPTS: u32 = 100;
@@ -101,10 +102,13 @@ impl ImageAttachment {
     fn new(image: &SharedImage, usage: ImageUsage, attachment: Attachment) -> Result<Self> {
         let by = (attachment.device().id(), usage);
         // In a statement of its own, so that the lock is not held while a driver is asked.
-        let known = image.0.participants().known(by.0, usage);
+        let known = image.0.participants().known(by, None);
         let brings = match known {
             Some(known) => known,
-            None => Brings::read(&image.0.kind(usage), &attachment.map(Access::Read)?)?,
+            None => {
+                let planes = image.0.layout().stated_planes();
+                Brings::read(&image.0.kind(usage), &attachment.map(Access::Read)?, &planes)?
+            }
         };
         let (now, layout) = (image.0.now(), image.0.layout());
         let id = image.0.participants().add(by, brings, (now, &layout.places));
@@ -152,129 +156,140 @@ impl ImageAttachment {
     ///
     /// If the device's driver sees rows where they are, the `VkImage` is over the shared bytes; all mappings of a
     /// device for the same uses have the same one. The first of a format on a pair of devices is proved with texels
-    /// ([`crate::Engine::image_verdict`]). Otherwise it is the attachment's own, and every use of it in a submission
-    /// copies: into it first, and back out of it if the use writes.
+    /// ([`crate::Engine::image_verdict`]): with the home device, and with each device that uses the shared bytes already.
+    /// Otherwise it is the attachment's own, and every use of it in a submission copies: into it first, and back out of it
+    /// if the use writes. It lives as long as mappings of the attachment have it.
     ///
     /// # Errors
     ///
-    /// As [`Attachment::map`]; [`Error::Unsupported`] if the device has no image for these uses, of either kind.
+    /// As [`Attachment::map`]; [`Error::Unsupported`] if the device has no image for these uses, of either kind;
+    /// [`Error::Busy`] if the image moves again and again meanwhile.
     ///
-    /// Locks: as [`Attachment::map`].
+    /// Locks: as [`Attachment::map`]. The first call for a format and a pair of devices waits for devices, as
+    /// [`crate::Engine::image_verdict`] does.
     pub fn map(&self, access: Access) -> Result<ImageMapping> {
         self.image.relayout_if_due();
+        self.map_as_it_is(access)
+    }
+
+    /// Maps the image in its present layout.
+    fn map_as_it_is(&self, access: Access) -> Result<ImageMapping> {
         for _ in 0..ATTEMPTS {
+            // Before the mapping, since a static one keeps the image in place.
+            let (generation, layout) = (self.image.generation(), self.image.0.layout());
+            let rows = self.rows(generation, &layout)?;
             let mapping = self.attachment.map(access)?;
-            let layout = self.image.0.layout();
-            if mapping.generation() != self.image.generation() {
+            let is_current = mapping.generation() == generation
+                && generation == self.image.generation()
+                && Arc::ptr_eq(&layout, &self.image.0.layout());
+            if !is_current {
                 // It has moved since, perhaps into another layout.
                 continue;
             }
-            let sight = match self.shared_image(&mapping, &layout)? {
-                Some(image) => {
-                    self.forget_own_image();
-                    Sight::Shared(image)
-                }
+            self.note_memory(&mapping, &layout)?;
+            let sight = match self.shared_image(&mapping, &layout, rows)? {
+                Some(image) => Sight::Shared(image),
                 None => Sight::Own(self.own_image()?),
             };
             return Ok(ImageMapping::new(self.image.clone(), layout, sight, mapping));
         }
-        Err(Error::Timeout {
-            what: format!("a mapping of {}, which keeps moving", self.image.name()),
-            after: self.image.0.buffer.services().timeout,
-        })
+        Err(Error::Busy { buffer: self.image.name(), mapped: 0, host: 0, pinned: 0 })
     }
 
     /// Replaces a stale mapping by a current one, for the same access. A mapping that is current stays.
     ///
+    /// As [`Attachment::remap`] does, it first moves the image back to its preferred domain, or to the device, if that is
+    /// due; and, as [`ImageAttachment::map`] does, into a better layout.
+    ///
     /// # Errors
     ///
-    /// As [`ImageAttachment::map`], and [`Error::ForeignMapping`] for a mapping of another image or device. The mapping
-    /// is then unchanged.
+    /// As [`ImageAttachment::map`], and [`Error::ForeignMapping`] for a mapping of another image or device, or for other
+    /// uses. The mapping is then unchanged.
     ///
     /// Locks: as [`ImageAttachment::map`].
     pub fn remap(&self, mapping: &mut ImageMapping) -> Result<()> {
-        if *mapping.image() != self.image || mapping.device() != self.device() {
+        let suits = *mapping.image() == self.image
+            && mapping.device() == self.device()
+            && mapping.usage() == self.usage;
+        if !suits {
             let (buffer, device) = (self.image.name(), self.device().name().to_owned());
             return Err(Error::ForeignMapping { buffer, device });
         }
+        self.image.relayout_if_due();
+        self.attachment.bring_back()?;
         if mapping.generation() != self.image.generation() {
-            *mapping = self.map(mapping.access())?;
+            *mapping = self.map_as_it_is(mapping.access())?;
         }
         Ok(())
     }
 
-    /// The image over the shared bytes; `None` if the driver has none that sees all rows where they are.
-    fn shared_image(&self, mapping: &Mapping, layout: &Layout) -> Result<Option<Arc<DeviceImage>>> {
-        let (device, handle) = (mapping.device_inner(), mapping.raw_view().handle());
-        let by = (device.id(), self.usage);
-        if let Some(known) = self.image.0.find_image(by, mapping.generation()) {
-            return Ok(Some(known));
+    /// Which images over rows are proved; none if that could not be tried now.
+    fn rows(&self, generation: u32, layout: &Layout) -> Result<Rows> {
+        let device = self.device().0;
+        if self.image.0.has_image((device.id(), self.usage), generation) {
+            return Ok(Rows::ALL);
         }
-        let refused = (device.id(), self.usage, handle);
-        let list = || layout.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if list().contains(&refused) {
-            return Ok(None);
-        }
-        match self.are_rows_proved(device)? {
-            Some(true) => {}
-            Some(false) => {
-                list().push(refused);
-                return Ok(None);
-            }
-            // It may be known at the next call.
-            None => return Ok(None),
-        }
-        let planes = explicit_planes(layout);
-        let explicit = Tiling::Modifier { modifier: Modifier::LINEAR.raw(), planes: &planes };
-        let can_be_told =
-            handle == HandleType::DmaBuf && device.has_image_modifiers() && !planes.is_empty();
-        let tilings = [(can_be_told, explicit), (true, Tiling::Linear)];
-        for (_, tiling) in tilings.into_iter().filter(|(possible, _)| *possible) {
-            if let Some(image) = self.try_tiling(mapping, layout, tiling)? {
-                self.image.0.remember_image(by, mapping.generation(), &image);
-                return Ok(Some(image));
-            }
-        }
-        list().push(refused);
-        Ok(None)
+        Ok(self.image.proved_rows(&device, &layout.places)?.unwrap_or(Rows::NONE))
     }
 
-    /// Whether images over rows work between the home device and this one, as probes of the format have found: written on
-    /// one and read on the other, and back. `None` if it could not be tried now.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::FdLimit`].
-    ///
-    /// Locks: none may be held; the first call for a format and a pair of devices waits for devices.
-    fn are_rows_proved(&self, device: &Arc<DeviceInner>) -> Result<Option<bool>> {
-        let (fourcc, home) = (self.image.fourcc(), self.image.home().0);
-        if home.id() == device.id() {
-            return Ok(Some(true));
+    /// Asks the driver again if the image has moved into memory of another kind.
+    fn note_memory(&self, mapping: &Mapping, layout: &Layout) -> Result<()> {
+        let (by, memory) = ((self.device().id(), self.usage), MemoryKind::of(mapping));
+        // Each lock in a statement of its own, so that it is not held while a driver is asked.
+        let differs = self.image.0.participants().is_of_other_memory(self.id, memory);
+        if !differs {
+            return Ok(());
         }
-        let ImageServices { proofs, .. } = &self.image.0.services;
-        let said = || {
-            let evidence = proofs.evidence(fourcc);
-            let pairs = [(home.id(), device.id()), (device.id(), home.id())];
-            let said = pairs.map(|(from, to)| {
-                let trial = Trial::new(Candidate::linear_tiling(), from, to);
-                evidence.said(trial).map(std::result::Result::is_ok)
-            });
-            // What was not asked for in one direction is asked for in the other one.
-            said.into_iter().flatten().reduce(|a, b| a && b)
+        let known = self.image.0.participants().known(by, Some(memory));
+        let brings = match known {
+            Some(known) => known,
+            None => {
+                let kind = self.image.0.kind(self.usage);
+                Brings::read(&kind, mapping, &layout.stated_planes())?
+            }
         };
-        if let Some(known) = said() {
+        let now = self.image.0.now();
+        self.image.0.participants().update(self.id, brings, (now, &layout.places));
+        Ok(())
+    }
+
+    /// The image over the shared bytes; `None` if the driver has none that sees all rows where they are, or none is
+    /// proved.
+    fn shared_image(
+        &self,
+        mapping: &Mapping,
+        layout: &Layout,
+        rows: Rows,
+    ) -> Result<Option<Arc<DeviceImage>>> {
+        let (device, memory) = (mapping.device_inner(), MemoryKind::of(mapping));
+        let by = (device.id(), self.usage);
+        if let Some(known) = self.image.0.find_image(by, mapping) {
             return Ok(Some(known));
         }
-        let core = self.image.buffer().services();
-        match verdict(core, proofs, (&home, device), fourcc, ROWS_ALIKE) {
-            Err(ImageVerdictError::Engine(error @ Error::FdLimit { .. })) => Err(error),
-            Err(error) => {
-                tracing::debug!(%error, image = self.image.name(), "rows are not proved");
-                Ok(None)
-            }
-            Ok(_) => Ok(said()),
+        let refused = (device.id(), self.usage, memory);
+        let list = || layout.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if rows == Rows::NONE || list().contains(&refused) {
+            return Ok(None);
         }
+        let planes = layout.stated_planes();
+        let stated = Tiling::Modifier { modifier: Modifier::LINEAR.raw(), planes: &planes };
+        let can_be_told = memory.handle == HandleType::DmaBuf
+            && device.has_image_modifiers()
+            && !planes.is_empty();
+        let linear = rows.linear.then_some(Tiling::Linear);
+        let told = (can_be_told && rows.stated).then_some(stated);
+        for tiling in linear.into_iter().chain(told) {
+            if let Some(image) = self.try_tiling(mapping, layout, tiling)? {
+                return Ok(Some(self.image.0.remember_image(by, mapping, image)));
+            }
+        }
+        if told.is_some() {
+            self.image.0.participants().refuses_stated(device.id(), self.usage);
+        }
+        if rows == Rows::ALL {
+            list().push(refused);
+        }
+        Ok(None)
     }
 
     /// The image over the shared bytes with a tiling; `None` if the driver has none, or places rows elsewhere.
@@ -289,8 +304,8 @@ impl ImageAttachment {
             return Ok(None);
         }
         let image = match kind.over(mapping, tiling, false) {
-            Ok(image) => DeviceImage::new(image, self.image.buffer().clone()),
-            Err(Error::Unsupported { .. } | Error::Misaligned { .. }) => return Ok(None),
+            Ok(image) => DeviceImage::new(image, self.usage, self.image.buffer().clone()),
+            Err(error) if is_refusal(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
         // Where a modifier's planes are was said, and not asked for.
@@ -302,18 +317,12 @@ impl ImageAttachment {
         Ok(sees_it.then(|| Arc::new(image)))
     }
 
-    /// Frees the device's own image, unless mappings of an earlier layout still have it.
-    fn forget_own_image(&self) {
-        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Without the lock.
-        drop(own);
-    }
-
-    /// The device's own image, made at the first call.
+    /// The device's own image: that which mappings have, or a new one.
     fn own_image(&self) -> Result<Arc<OwnImage>> {
-        let own = || self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = &*own() {
-            return Ok(Arc::clone(own));
+        // In a statement of its own, so that the lock is not held while one is made.
+        let known = self.own().upgrade();
+        if let Some(known) = known {
+            return Ok(known);
         }
         let (device, kind) = (self.device(), self.image.0.kind(self.usage));
         if !kind.is_allowed(&device.0, Tiling::Optimal, true) {
@@ -327,21 +336,24 @@ impl ImageAttachment {
                 ),
             });
         }
-        let made = OwnImage::new(&self.image.0.services, &device, &kind, &self.image.name())?;
-        // Another thread may have made one meanwhile, which uses have written, perhaps.
-        Ok(Arc::clone(own().get_or_insert_with(|| Arc::new(made))))
+        let services = &self.image.0.services;
+        let made = Arc::new(OwnImage::new(services, &device, &kind, self.image.buffer())?);
+        let mut own = self.own();
+        if let Some(earlier) = own.upgrade() {
+            // Another thread has made one meanwhile, which uses have written, perhaps. The spare one is dropped without the
+            // lock.
+            drop(own);
+            drop(made);
+            return Ok(earlier);
+        }
+        *own = Arc::downgrade(&made);
+        drop(own);
+        Ok(made)
     }
-}
 
-/// The planes as a modifier's are told; none if a modifier cannot tell all of the layout.
-fn explicit_planes(layout: &Layout) -> Vec<PlaneStart> {
-    let shape = layout.told.shape();
-    if (shape.mips, shape.layers) != (1, 1) {
-        return vec![];
+    fn own(&self) -> MutexGuard<'_, Weak<OwnImage>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    let start =
-        |plane: &MemoryPlane| PlaneStart { offset: plane.offset, pitch: plane.pitch.into() };
-    layout.told.planes().iter().map(start).collect()
 }
 
 impl Drop for ImageAttachment {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ash::vk;
 
 use crate::buffer::{Mapping, SharedBuffer};
-use crate::device::{DeviceInner, HandleType};
+use crate::device::{Call, DeviceInner, HandleType};
 use crate::error::{Error, Result};
 use crate::image::extent::Shape;
 use crate::image::format::Format;
@@ -17,13 +17,19 @@ use crate::memory::{BoundImage, ImageSpec, Tiling, UnboundImage};
 pub(super) struct DeviceImage {
     // INVARIANT: `Some` until `drop`.
     image: Option<BoundImage>,
+    usage: ImageUsage,
     /// Its engine has the list of retired objects.
     buffer: SharedBuffer,
 }
 
 impl DeviceImage {
-    pub(super) fn new(image: BoundImage, buffer: SharedBuffer) -> Self {
-        Self { image: Some(image), buffer }
+    /// An image that was created for some uses, over the bytes of `buffer`.
+    pub(super) fn new(image: BoundImage, usage: ImageUsage, buffer: SharedBuffer) -> Self {
+        Self { image: Some(image), usage, buffer }
+    }
+
+    pub(super) fn usage(&self) -> ImageUsage {
+        self.usage
     }
 
     /// The raw handle.
@@ -42,6 +48,30 @@ impl Drop for DeviceImage {
             // Submissions that use it hold a reference until they are submitted.
             self.buffer.services().retire_image(image);
         }
+    }
+}
+
+/// The memory in which a device sees a buffer. A generation may get other memory, by a new import.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SeenMemory(vk::DeviceMemory);
+
+impl SeenMemory {
+    pub(super) fn of(mapping: &Mapping) -> Self {
+        Self(mapping.raw_view().memory())
+    }
+}
+
+/// The kind of the memory in which a device sees a buffer. Drivers have images over some kinds and not over others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MemoryKind {
+    pub(super) handle: HandleType,
+    memory_type: u32,
+}
+
+impl MemoryKind {
+    pub(super) fn of(mapping: &Mapping) -> Self {
+        let view = mapping.raw_view();
+        Self { handle: view.handle(), memory_type: view.memory_type() }
     }
 }
 
@@ -108,7 +138,7 @@ impl ImageKind {
         for &handle in HandleType::ALL {
             match UnboundImage::new(device, &spec, Some(handle)) {
                 Ok(image) => most = image.requirements().size.max(most),
-                Err(Error::Unsupported { .. }) => {}
+                Err(error) if is_refusal(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -126,5 +156,22 @@ impl ImageKind {
         let handle = (!view.is_private()).then(|| view.handle());
         let device: &Arc<DeviceInner> = mapping.device_inner();
         UnboundImage::new(device, &self.spec(tiling, copied), handle)?.bind(view, mapping.offset())
+    }
+}
+
+/// Whether an error of creating or binding an image says that the driver has no such image. Drivers may find out at
+/// `vkCreateImage`: it has codes for planes at places that the device cannot use, and for formats.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    match error {
+        Error::Unsupported { .. } | Error::Misaligned { .. } => true,
+        Error::Vulkan { call, code, .. } => {
+            *call == Call::CreateImage.name()
+                && matches!(
+                    *code,
+                    vk::Result::ERROR_INVALID_DRM_FORMAT_MODIFIER_PLANE_LAYOUT_EXT
+                        | vk::Result::ERROR_FORMAT_NOT_SUPPORTED
+                )
+        }
+        _ => false,
     }
 }

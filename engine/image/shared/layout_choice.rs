@@ -6,67 +6,91 @@ use std::time::Duration;
 use super::error::ImageError;
 use super::participants::Participant;
 use super::places::Places;
+use super::proved::Proved;
 use super::row_copies::{MOST_COPIES, rearranged};
 use super::shared_image::{ImageInner, Layout, SharedImage};
 use crate::buffer::{Migration, Rearrangement};
 use crate::error::{Error, Result};
-use crate::image::negotiate::{
-    self, AgreedLayout, Agreement, Candidate, Evidence, ImageRequest, Rung, Trial,
-};
+use crate::image::negotiate::{self, AgreedLayout, Agreement, Evidence, ImageRequest, Rung};
 
 impl SharedImage {
     /// What the attachments of the image agree on now, with what each has against better ways to share it. It prints as
-    /// an explanation.
+    /// an explanation. Images over rows of devices that were not proved yet are proved first.
     ///
     /// # Errors
     ///
-    /// [`ImageError::NoAgreement`] if there are no attachments, or one that cannot use the image in any way.
+    /// [`ImageError::NoAgreement`] if there are no attachments, or one that cannot use the image in any way;
+    /// [`Error::FdLimit`].
+    ///
+    /// Locks: none may be held; the first call for a format and devices waits for devices.
     pub fn negotiate(&self) -> Result<Agreement, ImageError> {
-        let listed = self.0.participants().list();
+        let listed = self.present_participants();
+        self.prove(&listed)?;
         Ok(self.agree(&listed)?)
     }
 
     /// Moves the image into the layout in which most attachments use the shared bytes directly; it stays in the present
     /// one if that is as good. Importers are notified, and mappings become stale, as for any move. The texels stay.
     ///
+    /// Only devices count whose images over rows have been proved with those of the home device and of each other; pairs
+    /// that are not known yet are proved first.
+    ///
     /// It also happens by itself: when the image is mapped, and its attachments have changed, and then have stayed the
-    /// same for a while ([`negotiate::Renegotiation`]).
+    /// same for a while ([`negotiate::Renegotiation`]). That neither evicts other buffers nor waits for work on the image:
+    /// where it would have to, or something keeps the image, the image is mapped in the present layout, and a later
+    /// mapping tries again.
     ///
     /// # Errors
     ///
     /// As [`crate::SharedBuffer::migrate`]: [`Error::Busy`] while a static mapping, a pin or an export keeps the image.
     /// [`Error::Unsupported`] also where no device copies between the old and the new memory, since the host does not copy
     /// instead, or if more than 262,144 rows are to be copied.
+    /// [`Error::FdLimit`]. It is then tried again by itself.
     ///
     /// Locks: as [`crate::SharedBuffer::migrate`].
     pub fn relayout(&self) -> Result<Migration> {
-        let listed = self.0.participants().list();
-        let old = self.0.layout();
-        let new = match self.choose(&listed, &old.places) {
-            Some(places) if *places != old.places => places,
-            _ => {
-                self.note_negotiated(false);
-                return Ok(Migration::Unchanged);
-            }
-        };
-        let moved = self.move_into(&old, &new);
-        self.note_negotiated(matches!(moved, Ok(Migration::Done { .. })));
-        moved
+        self.relayout_as(true)
     }
 
-    /// Moves the image into a better layout if that is due and nothing keeps it in place.
+    /// Moves the image into a better layout if that is due, and can be done at once.
     pub(super) fn relayout_if_due(&self) {
         let now = self.0.now();
         // In a statement of its own, so that the lock is not held meanwhile.
         let is_due = self.0.participants().is_due(now);
-        if is_due && let Err(error) = self.relayout() {
+        if is_due && let Err(error) = self.relayout_as(false) {
             tracing::debug!(%error, image = self.name(), "keeps its layout");
         }
     }
 
-    fn note_negotiated(&self, changed: bool) {
+    fn relayout_as(&self, required: bool) -> Result<Migration> {
+        let mut proved = None;
+        let moved = self.relayout_once(required, &mut proved);
         let now = self.0.now();
-        self.0.participants().negotiated(now, changed);
+        let mut participants = self.0.participants();
+        match (&moved, &proved) {
+            (Ok(Migration::Done { .. }), _) => participants.negotiated(now, true),
+            (Ok(_), Some(proved)) if proved.is_complete => participants.negotiated(now, false),
+            _ => participants.put_off(now),
+        }
+        moved
+    }
+
+    fn relayout_once(&self, required: bool, proved: &mut Option<Proved>) -> Result<Migration> {
+        let listed = self.present_participants();
+        let proved = proved.insert(self.prove(&listed)?);
+        let old = self.0.layout();
+        match self.choose(&listed, proved, &old.places) {
+            Some(places) if *places != old.places => self.move_into(&old, &places, required),
+            _ => Ok(Migration::Unchanged),
+        }
+    }
+
+    /// The attachments whose devices are there.
+    fn present_participants(&self) -> Vec<Participant> {
+        // In a statement of its own, so that the lock is not held meanwhile.
+        let mut listed = self.0.participants().list();
+        listed.retain(|one| self.present_device(one.seen.device).is_some());
+        listed
     }
 
     fn agree(&self, listed: &[Participant]) -> Result<Agreement, negotiate::NegotiationError> {
@@ -85,15 +109,20 @@ impl SharedImage {
     }
 
     /// The places of the layout that suits most attachments; `None` if the present one is as good.
-    fn choose(&self, listed: &[Participant], present: &Places) -> Option<Arc<Places>> {
+    fn choose(
+        &self,
+        listed: &[Participant],
+        proved: &Proved,
+        present: &Places,
+    ) -> Option<Arc<Places>> {
         let agreed = self.agree(listed).ok().and_then(|agreed| match agreed.layout {
             AgreedLayout::Linear(linear) if agreed.candidate.rung() == Rung::LinearTiling => {
                 Places::of_layout(self.format(), &linear).map(Arc::new)
             }
             _ => None,
         });
-        let directly =
-            |places: &Places| listed.iter().filter(|one| one.brings.sees(places)).count();
+        let home = self.home().id();
+        let directly = |places: &Places| proved.count(home, listed, places);
         let offered = listed.iter().filter_map(|one| one.brings.direct.clone());
         let size = self.buffer().size();
         let fits = |places: &Arc<Places>| places.end().is_some_and(|end| end <= size);
@@ -111,7 +140,7 @@ impl SharedImage {
     }
 
     /// Moves the image from a layout into another one.
-    fn move_into(&self, old: &Arc<Layout>, new: &Arc<Places>) -> Result<Migration> {
+    fn move_into(&self, old: &Arc<Layout>, new: &Arc<Places>, required: bool) -> Result<Migration> {
         let parts = rearranged(&old.places, new).ok_or_else(|| Error::Unsupported {
             device: self.home().name().to_owned(),
             missing: format!("moves into another layout by more than {MOST_COPIES} copies of rows"),
@@ -125,6 +154,7 @@ impl SharedImage {
             parts: &parts,
             is_current: &|| Arc::ptr_eq(&self.0.layout(), old),
             done: &|| self.0.set_layout(&layout),
+            required,
         })
     }
 }
@@ -136,16 +166,12 @@ impl ImageInner {
     }
 }
 
-/// What is known of the devices of an image, beside what probes said: all reach its memory, by routes that were proved. Rows
-/// that were not probed yet are probed before a device uses them.
+/// What is known of the devices of an image: what probes said, and that all reach its memory, by routes that were
+/// proved.
 fn evidence(mut evidence: Evidence, attachments: &[negotiate::AttachmentOffer]) -> Evidence {
     for from in attachments {
         for to in attachments {
             evidence.note_common_memory(from.device, to.device);
-            let trial = Trial::new(Candidate::linear_tiling(), from.device, to.device);
-            if evidence.said(trial).is_none() {
-                evidence.note(trial, Ok(()));
-            }
         }
     }
     evidence

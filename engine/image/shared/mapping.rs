@@ -14,6 +14,7 @@ use crate::buffer::{AroundObject, AroundUse, Mapping, Submission};
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
 use crate::image::layout::ImageLayout;
+use crate::image::usage::ImageUsage;
 use crate::transfer::{
     ImageUse, Scope, acquire_image, copy_buffer_to_image, copy_image_to_buffer, release_image,
 };
@@ -99,6 +100,14 @@ impl ImageMapping {
     /// its driver's tiling.
     pub fn layout(&self) -> ImageLayout {
         self.layout.told
+    }
+
+    /// The uses that its `VkImage` was created for.
+    pub(super) fn usage(&self) -> ImageUsage {
+        match &self.sight {
+            Sight::Shared(image) => image.usage(),
+            Sight::Own(own) => own.image().usage(),
+        }
     }
 
     /// Returns the mapping of the image's buffer.

@@ -23,6 +23,7 @@ mod mapping;
 mod own_image;
 mod participants;
 mod places;
+mod proved;
 mod row_copies;
 mod shared_image;
 

@@ -13,7 +13,7 @@ use super::shared_image::ImageServices;
 /// An image of a device's own.
 ///
 /// Its memory is a buffer's, so that it is counted and makes room as others do. The buffer cannot move: it is mapped as
-/// long as the image lives.
+/// long as the image lives, which is as long as mappings use it.
 // Dropped in this order: the image leaves its memory first.
 #[derive(Debug)]
 pub(super) struct OwnImage {
@@ -23,7 +23,8 @@ pub(super) struct OwnImage {
 }
 
 impl OwnImage {
-    /// Creates it. Its texels are undefined, and are not those of earlier owners of the memory.
+    /// Creates it, with the client group and the priority of the shared buffer. Its texels are undefined, and are not
+    /// those of earlier owners of the memory.
     ///
     /// # Errors
     ///
@@ -32,21 +33,26 @@ impl OwnImage {
         services: &ImageServices,
         device: &Device,
         kind: &ImageKind,
-        name: &str,
+        shared: &SharedBuffer,
     ) -> Result<Self> {
         let spec = kind.spec(Tiling::Optimal, true);
         let needs = UnboundImage::new(&device.0, &spec, None)?.requirements();
-        let descriptor = BufferDescriptor::new(needs.size)
-            .name(&format!("{name} on {}", device.name()))
-            .placement(Placement::Vram)
+        let mut descriptor = BufferDescriptor::new(needs.size)
+            .name(&format!("{} on {}", shared.name(), device.name()))
+            .placement(Placement::VramOrSystem)
+            .priority(shared.priority())
             .private()
             .dedicated();
+        if let Some(group) = shared.client_group() {
+            descriptor = descriptor.client(&group);
+        }
         let buffer = SharedBuffer::create(&services.refs, &device.0, descriptor)?;
         let attachment = buffer.attach(device)?;
         let mapping = attachment.map(Access::ReadWrite)?;
         // Zeroes recycled memory.
         mapping.view()?;
-        let image = DeviceImage::new(kind.over(&mapping, Tiling::Optimal, true)?, buffer);
+        let bound = kind.over(&mapping, Tiling::Optimal, true)?;
+        let image = DeviceImage::new(bound, kind.usage, buffer);
         Ok(Self { image, mapping, _attachment: attachment })
     }
 

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::device_image::ImageKind;
+use super::device_image::{ImageKind, MemoryKind, is_refusal};
 use super::places::Places;
 use crate::buffer::Mapping;
 use crate::device::{DeviceId, HandleType, ImageLimits};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::image::extent::{Extent, Limits};
 use crate::image::modifier::Modifier;
 use crate::image::negotiate::{self, Renegotiation};
 use crate::image::offer::{ImageOffer, Offer, TilingOffer};
 use crate::image::usage::ImageUsage;
-use crate::memory::Tiling;
+use crate::memory::{PlaneStart, Tiling};
 
 /// The attachments of an image, as negotiations see them.
 #[derive(Debug, Default)]
@@ -35,18 +35,69 @@ pub(super) struct Participant {
 /// What a device offers for some uses of an image.
 #[derive(Clone, Debug)]
 pub(super) struct Brings {
+    /// The kind of memory that it was asked for.
+    memory: MemoryKind,
     offer: Arc<Offer>,
     /// Where its driver places rows over shared bytes, if it has such images for all these uses.
     pub(super) direct: Option<Arc<Places>>,
-    /// Whether its driver takes any other places.
-    takes_any: bool,
+    /// Whether its driver takes stated planes at other places; it has taken those of a layout, and refused none.
+    takes_stated: bool,
+    /// Whether the device can use the image by copies.
+    copies: bool,
+}
+
+/// How a device has rows at some places as an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Its driver places them there.
+    Linear,
+    /// Its driver is told that they are there.
+    Stated,
 }
 
 impl Participants {
-    /// What another attachment of the same device brings for the same uses.
-    pub(super) fn known(&self, device: DeviceId, usage: ImageUsage) -> Option<Brings> {
-        let same = |one: &&Participant| one.seen.device == device && one.seen.usage == usage;
+    /// What another attachment of the same device brings for the same uses, in that kind of memory, or in any.
+    pub(super) fn known(
+        &self,
+        (device, usage): (DeviceId, ImageUsage),
+        memory: Option<MemoryKind>,
+    ) -> Option<Brings> {
+        let same = |one: &&Participant| {
+            one.seen.device == device
+                && one.seen.usage == usage
+                && memory.is_none_or(|memory| one.brings.memory == memory)
+        };
         self.listed.iter().find(same).map(|one| one.brings.clone())
+    }
+
+    /// Whether what an attachment brings is known for another kind of memory.
+    pub(super) fn is_of_other_memory(&self, id: u64, memory: MemoryKind) -> bool {
+        self.listed.iter().any(|one| one.seen.id == id && one.brings.memory != memory)
+    }
+
+    /// An attachment brings something else: the image has moved into memory of another kind.
+    pub(super) fn update(&mut self, id: u64, brings: Brings, (now, present): (Duration, &Places)) {
+        if let Some(one) = self.listed.iter_mut().find(|one| one.seen.id == id) {
+            if brings.way(present).is_none() && one.brings.way(present).is_some() {
+                self.renegotiation.attached(now, brings.copies);
+            }
+            one.seen.offer = Arc::clone(&brings.offer);
+            one.brings = brings;
+        }
+    }
+
+    /// The device refuses stated planes for these uses. It is not taken for one that sees other places.
+    pub(super) fn refuses_stated(&mut self, device: DeviceId, usage: ImageUsage) {
+        let same = |one: &&mut Participant| one.seen.device == device && one.seen.usage == usage;
+        self.listed.iter_mut().filter(same).for_each(|one| one.brings.takes_stated = false);
+    }
+
+    /// The devices that were attached before `device`, and use rows at these places as an image: with each of them such
+    /// images have to be proved before `device` uses one.
+    pub(super) fn ahead_of(&self, device: DeviceId, places: &Places) -> Vec<(DeviceId, Way)> {
+        let earlier = self.listed.iter().take_while(|one| one.seen.device != device);
+        let ways = earlier.filter_map(|one| Some((one.seen.device, one.brings.way(places)?)));
+        ways.collect()
     }
 
     /// Lists an attachment, and returns its number.
@@ -58,9 +109,9 @@ impl Participants {
     ) -> u64 {
         let id = self.next;
         self.next += 1;
-        if !brings.sees(present) {
-            // It takes part by copies meanwhile.
-            self.renegotiation.attached(now, true);
+        if brings.way(present).is_none() {
+            // If it can, it takes part by copies meanwhile.
+            self.renegotiation.attached(now, brings.copies);
         }
         let offer = Arc::clone(&brings.offer);
         let seen = negotiate::AttachmentOffer { id, device, usage, offer };
@@ -84,6 +135,11 @@ impl Participants {
         self.renegotiation.negotiated(now, changed);
     }
 
+    /// The image could not be moved into a better layout, or devices could not be asked.
+    pub(super) fn put_off(&mut self, now: Duration) {
+        self.renegotiation.put_off(now);
+    }
+
     /// Whether the attachments have changed, and it is time to look for a better layout.
     pub(super) fn is_due(&self, now: Duration) -> bool {
         self.renegotiation.is_due(now)
@@ -91,21 +147,30 @@ impl Participants {
 }
 
 impl Brings {
-    /// Whether the device uses the shared bytes directly if rows are there.
-    pub(super) fn sees(&self, places: &Places) -> bool {
-        self.takes_any || self.direct.as_deref() == Some(places)
+    /// How the device uses the shared bytes directly if rows are there; `None` if it does not.
+    pub(super) fn way(&self, places: &Places) -> Option<Way> {
+        if self.direct.as_deref() == Some(places) {
+            return Some(Way::Linear);
+        }
+        self.takes_stated.then_some(Way::Stated)
     }
 
-    /// Asks the driver. `mapping` is one of the image's buffer on the device.
+    /// Whether there are places at which it uses the shared bytes directly.
+    pub(super) fn has_way(&self) -> bool {
+        self.takes_stated || self.direct.is_some()
+    }
+
+    /// Asks the driver. `mapping` is one of the image's buffer on the device, and `stated` the planes of its layout.
     ///
     /// # Errors
     ///
     /// Those of creating an image, except that the driver has none.
-    pub(super) fn read(kind: &ImageKind, mapping: &Mapping) -> Result<Self> {
+    pub(super) fn read(kind: &ImageKind, mapping: &Mapping, stated: &[PlaneStart]) -> Result<Self> {
         let device = mapping.device_inner();
         let spec = kind.spec(Tiling::Linear, false);
         let formats = device.adapter().image_formats(spec.format, spec.usage, &spec.views());
-        let handle = mapping.raw_view().handle();
+        let memory = MemoryKind::of(mapping);
+        let handle = memory.handle;
         let allows = ImageUsage::of_features(formats.linear.features);
         // Of a device that cannot use rows in all these ways, those that it can.
         let allowed = kind.usage.without(kind.usage.without(allows));
@@ -114,7 +179,7 @@ impl Brings {
             false => linear_places(&ImageKind { usage: allowed, ..*kind }, mapping)?,
         };
         let listed = formats.modifiers.iter();
-        let takes_any = handle == HandleType::DmaBuf
+        let lists_rows = handle == HandleType::DmaBuf
             && device.has_image_modifiers()
             && (kind.shape.mips, kind.shape.layers) == (1, 1)
             && listed.filter(|listed| listed.modifier == Modifier::LINEAR.raw()).any(|listed| {
@@ -122,12 +187,13 @@ impl Brings {
                 let allows = ImageUsage::of_features(listed.images.features);
                 external.importable && external.limits.is_ok() && allows.contains(kind.usage)
             });
+        let takes_stated = lists_rows && takes_planes(stated, kind, mapping)?;
         let linear_tiling = formats.linear.external(handle).limits.ok().and_then(|most| {
             let told = places.as_ref().and_then(|places| places.image_layout().ok());
             let planes = told.map(|told| told.planes().to_vec());
             let image = ImageOffer { allows, limits: limits(most) };
-            let tiling = |planes| TilingOffer { image, planes, takes_any };
-            planes.or_else(|| takes_any.then(Vec::new)).map(tiling)
+            let tiling = |planes| TilingOffer { image, planes, takes_any: takes_stated };
+            planes.or_else(|| takes_stated.then(Vec::new)).map(tiling)
         });
         let own_image = formats.optimal.limits.ok().map(|most| ImageOffer {
             allows: ImageUsage::of_features(formats.optimal.features),
@@ -136,7 +202,8 @@ impl Brings {
         // Images by modifiers, tiled or not, are not proved, so they are not offered.
         let offer = Offer { linear_tiling, own_image, ..Offer::default() };
         let direct = places.filter(|_| allowed == kind.usage).map(Arc::new);
-        Ok(Self { offer: Arc::new(offer), direct, takes_any })
+        let copies = kind.is_allowed(device, Tiling::Optimal, true);
+        Ok(Self { memory, offer: Arc::new(offer), direct, takes_stated, copies })
     }
 }
 
@@ -152,12 +219,25 @@ pub(super) fn linear_places(kind: &ImageKind, mapping: &Mapping) -> Result<Optio
     }
     let image = match kind.over(mapping, Tiling::Linear, false) {
         Ok(image) => image,
-        Err(Error::Unsupported { .. } | Error::Misaligned { .. }) => return Ok(None),
+        Err(error) if is_refusal(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
     let places = Places::of_image(kind.format, kind.shape, &image);
     let size = mapping.buffer().size();
     Ok(places.filter(|places| places.end().is_some_and(|end| end <= size)))
+}
+
+/// Whether a driver takes planes as they are stated.
+fn takes_planes(planes: &[PlaneStart], kind: &ImageKind, mapping: &Mapping) -> Result<bool> {
+    let stated = Tiling::Modifier { modifier: Modifier::LINEAR.raw(), planes };
+    if planes.is_empty() || !kind.is_allowed(mapping.device_inner(), stated, false) {
+        return Ok(false);
+    }
+    match kind.over(mapping, stated, false) {
+        Ok(_) => Ok(true),
+        Err(error) if is_refusal(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn limits(most: ImageLimits) -> Limits {

@@ -5,22 +5,22 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::descriptor::ImageDescriptor;
-use super::device_image::{DeviceImage, ImageKind};
+use super::device_image::{DeviceImage, ImageKind, MemoryKind, SeenMemory};
 use super::error::ImageError;
 use super::participants::{Participants, linear_places};
 use super::places::Places;
 use crate::access::Access;
-use crate::buffer::{Buffers, Explanation, Migration, SetRefs, SharedBuffer};
-use crate::device::{Device, DeviceId, DeviceInner, HandleType};
+use crate::buffer::{Buffers, Explanation, Mapping, Migration, SetRefs, SharedBuffer};
+use crate::device::{Device, DeviceId, DeviceInner};
 use crate::error::Result;
 use crate::image::extent::Shape;
 use crate::image::format::Format;
 use crate::image::fourcc::Fourcc;
-use crate::image::layout::{ImageLayout, LayoutError, LinearLayout};
+use crate::image::layout::{ImageLayout, LayoutError, LinearLayout, MemoryPlane};
 use crate::image::padding::Padding;
 use crate::image::proofs::ImageProofs;
 use crate::image::usage::ImageUsage;
-use crate::memory::DomainId;
+use crate::memory::{DomainId, PlaneStart};
 
 /// What images need of their engine.
 #[derive(Clone, Debug)]
@@ -51,11 +51,11 @@ pub(super) struct ImageInner {
     format: &'static Format,
     shape: Shape,
     usage: ImageUsage,
-    /// Protected by its mutex, which is taken alone.
+    /// Protected by its mutex, within which no other lock is taken.
     layout: Mutex<Arc<Layout>>,
-    /// The images over the shared bytes that are alive. Protected by its mutex, which is taken alone.
+    /// The images over the shared bytes that are alive. Protected by its mutex, within which no other lock is taken.
     images: Mutex<Vec<Seen>>,
-    /// The attachments. Protected by its mutex, which is taken alone.
+    /// The attachments. Protected by its mutex, within which no other lock is taken.
     participants: Mutex<Participants>,
 }
 
@@ -65,16 +65,15 @@ pub(super) struct Layout {
     pub(super) places: Places,
     /// The same, as others are told it.
     pub(super) told: ImageLayout,
-    /// What cannot see it: a device, its uses, and the type of the memory's handle. Protected by its mutex, which is
-    /// taken alone.
-    pub(super) refused: Mutex<Vec<(DeviceId, ImageUsage, HandleType)>>,
+    /// What cannot see it: a device, its uses, and the kind of memory. Protected by its mutex.
+    pub(super) refused: Mutex<Vec<(DeviceId, ImageUsage, MemoryKind)>>,
 }
 
 /// An image over the shared bytes, for some uses of a device.
 struct Seen {
-    device: DeviceId,
-    usage: ImageUsage,
+    by: (DeviceId, ImageUsage),
     generation: u32,
+    memory: SeenMemory,
     image: Weak<DeviceImage>,
 }
 
@@ -131,6 +130,17 @@ impl Layout {
     pub(super) fn new(places: Places) -> Result<Self, LayoutError> {
         let told = places.image_layout()?;
         Ok(Self { places, told, refused: Mutex::default() })
+    }
+
+    /// The planes as a modifier's are stated; none if a modifier cannot tell all of the layout.
+    pub(super) fn stated_planes(&self) -> Vec<PlaneStart> {
+        let shape = self.told.shape();
+        if (shape.mips, shape.layers) != (1, 1) {
+            return vec![];
+        }
+        let start =
+            |plane: &MemoryPlane| PlaneStart { offset: plane.offset, pitch: plane.pitch.into() };
+        self.told.planes().iter().map(start).collect()
     }
 }
 
@@ -242,33 +252,58 @@ impl ImageInner {
         ImageKind { format: self.format, shape: self.shape, usage }
     }
 
+    /// Whether a mapping of a generation has an image over the shared bytes.
+    pub(super) fn has_image(&self, by: (DeviceId, ImageUsage), generation: u32) -> bool {
+        let images = self.images();
+        let mut of = images.iter().filter(|seen| seen.by == by && seen.generation == generation);
+        of.any(|seen| seen.image.strong_count() > 0)
+    }
+
     /// The image over the shared bytes that another mapping has, if there is one.
     pub(super) fn find_image(
         &self,
-        (device, usage): (DeviceId, ImageUsage),
-        generation: u32,
+        by: (DeviceId, ImageUsage),
+        mapping: &Mapping,
     ) -> Option<Arc<DeviceImage>> {
-        let matches = |seen: &&Seen| {
-            seen.device == device && seen.usage == usage && seen.generation == generation
-        };
-        self.images().iter().filter(matches).find_map(|seen| seen.image.upgrade())
+        find(&self.images(), by, mapping)
     }
 
-    /// Lets other mappings find an image.
+    /// Lets other mappings find an image that was made for one. Returns that of another thread instead, if it was earlier.
     pub(super) fn remember_image(
         &self,
-        (device, usage): (DeviceId, ImageUsage),
-        generation: u32,
-        image: &Arc<DeviceImage>,
-    ) {
+        by: (DeviceId, ImageUsage),
+        mapping: &Mapping,
+        made: Arc<DeviceImage>,
+    ) -> Arc<DeviceImage> {
         let mut images = self.images();
+        if let Some(earlier) = find(&images, by, mapping) {
+            // The spare one is dropped without the lock.
+            drop(images);
+            drop(made);
+            return earlier;
+        }
+        let (generation, memory) = (mapping.generation(), SeenMemory::of(mapping));
         images.retain(|seen| seen.image.strong_count() > 0);
-        images.push(Seen { device, usage, generation, image: Arc::downgrade(image) });
+        images.push(Seen { by, generation, memory, image: Arc::downgrade(&made) });
+        drop(images);
+        made
     }
 
     fn images(&self) -> MutexGuard<'_, Vec<Seen>> {
         self.images.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The one that is alive for some uses of a device, over the memory of a mapping.
+fn find(
+    images: &[Seen],
+    by: (DeviceId, ImageUsage),
+    mapping: &Mapping,
+) -> Option<Arc<DeviceImage>> {
+    let (generation, memory) = (mapping.generation(), SeenMemory::of(mapping));
+    let same =
+        |seen: &&Seen| seen.by == by && seen.generation == generation && seen.memory == memory;
+    images.iter().filter(same).find_map(|seen| seen.image.upgrade())
 }
 
 impl fmt::Debug for SharedImage {
