@@ -123,8 +123,11 @@ fn a_device_that_cannot_draw_into_rows_draws_into_an_image_of_its_own() {
     assert_eq!((draws.usage(), reads.usage()), (drawn, ImageUsage::SAMPLED));
     let own = draws.map(Access::Write).expect("it maps").view().expect("it is current");
     assert!(own.is_own, "SwiftShader draws into no linear image");
-    let error = image.attach_for(&lavapipe, ImageUsage::NONE).expect_err("no use");
-    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    for (other, says) in [(ImageUsage::NONE, "without any use"), (ImageUsage::STORAGE, "storage")] {
+        let error = image.attach_for(&lavapipe, other).expect_err("no use of it");
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
 }
 
 #[test]

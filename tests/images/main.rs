@@ -6,6 +6,7 @@ mod common;
 mod attach;
 mod faults;
 mod foreign;
+mod mappings;
 mod matrix;
 mod relayout;
 mod sampler;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use peerbuf::image::negotiate::{Participation, Rung};
+use peerbuf::observe::StallCause;
 use peerbuf::{
     Access, Device, DomainId, Error, ImageAttachment, ImageError, Migration, SharedImage,
 };
@@ -143,6 +144,57 @@ fn an_image_gets_a_better_layout_when_its_attachments_have_been_the_same_for_a_w
     assert!(!is_own(&attachments[0]), "its home has its own layout again");
     assert_eq!(image.layout(), before);
     assert_host_reads(&image, 3, "back in the first layout");
+    rig.engine().calls().set_clock(None);
+}
+
+#[test]
+fn a_better_layout_waits_until_nothing_keeps_the_image_and_then_comes_by_itself() {
+    let rig = Rig::new();
+    let Some(devices) = three(&rig) else { return };
+    let at = |seconds| rig.engine().calls().set_clock(Some(Duration::from_secs(seconds)));
+    at(10);
+    let (image, attachments) = shared(&rig, &devices, "AR24");
+    write_by_host(&image, 3);
+    let before = image.layout();
+    let fixed = attachments[0].map(Access::Read).expect("it maps");
+    at(12);
+    assert!(is_own(&attachments[1]), "a static mapping keeps the layout");
+    assert_eq!(image.layout(), before);
+    fixed.view().expect("nothing has changed");
+    drop(fixed);
+    assert!(is_own(&attachments[1]), "it is not tried at every mapping");
+    at(14);
+    assert!(!is_own(&attachments[1]), "the wish is not forgotten");
+    assert_ne!(image.layout(), before);
+    assert_host_reads(&image, 3, "laid out anew");
+    rig.engine().calls().set_clock(None);
+}
+
+#[test]
+fn a_mapping_waits_for_no_earlier_move_to_get_a_better_layout() {
+    let rig = Rig::new();
+    let Some(devices) = three(&rig) else { return };
+    let at = |seconds| rig.engine().calls().set_clock(Some(Duration::from_secs(seconds)));
+    at(10);
+    let (image, attachments) = shared(&rig, &devices, "AR24");
+    let passage = Passage::new(rig.engine(), &devices[0], 1 << 16);
+    let before = image.layout();
+    assert!(is_own(&attachments[1]));
+    let gate = Gate::close(&devices[0]);
+    passage.upload(&attachments[0].map(Access::Write).expect("it maps"), 5);
+    image.buffer().relocate().expect("the copy is queued behind the write");
+    at(12);
+    let waits = || rig.engine().stalls(StallCause::Move).waits;
+    let stalled = waits();
+    drop(attachments[1].map(Access::Read).expect("it maps"));
+    assert_eq!(image.layout(), before, "a move is in progress");
+    assert_eq!(waits(), stalled);
+    gate.open();
+    image.buffer().wait(Access::ReadWrite, LONG).expect("it ends");
+    at(14);
+    assert!(!is_own(&attachments[1]));
+    assert_ne!(image.layout(), before);
+    assert_host_reads(&image, 5, "laid out anew");
     rig.engine().calls().set_clock(None);
 }
 
