@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::device_image::{DeviceImage, MemoryKind, is_refusal};
 use super::mapping::{ImageMapping, Sight};
 use super::own_image::OwnImage;
-use super::participants::Brings;
+use super::participants::{Brings, Way};
 use super::places::Places;
 use super::shared_image::{Layout, SharedImage};
 use crate::access::Access;
@@ -266,28 +266,27 @@ impl ImageAttachment {
         if let Some(known) = self.image.0.find_image(by, mapping) {
             return Ok(Some(known));
         }
-        let refused = (device.id(), self.usage, memory);
-        let list = || layout.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        if rows == Rows::NONE || list().contains(&refused) {
-            return Ok(None);
-        }
         let planes = layout.stated_planes();
-        let stated = Tiling::Modifier { modifier: Modifier::LINEAR.raw(), planes: &planes };
         let can_be_told = memory.handle == HandleType::DmaBuf
             && device.has_image_modifiers()
             && !planes.is_empty();
-        let linear = rows.linear.then_some(Tiling::Linear);
-        let told = (can_be_told && rows.stated).then_some(stated);
-        for tiling in linear.into_iter().chain(told) {
+        let stated = Tiling::Modifier { modifier: Modifier::LINEAR.raw(), planes: &planes };
+        let list = || layout.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        for (way, allowed, tiling) in [
+            (Way::Linear, rows.linear, Tiling::Linear),
+            (Way::Stated, rows.stated && can_be_told, stated),
+        ] {
+            let refused = (device.id(), self.usage, memory, way);
+            if !allowed || list().contains(&refused) {
+                continue;
+            }
             if let Some(image) = self.try_tiling(mapping, layout, tiling)? {
                 return Ok(Some(self.image.0.remember_image(by, mapping, image)));
             }
-        }
-        if told.is_some() {
-            self.image.0.participants().refuses_stated(device.id(), self.usage);
-        }
-        if rows == Rows::ALL {
             list().push(refused);
+            if way == Way::Stated {
+                self.image.0.participants().refuses_stated(device.id(), self.usage);
+            }
         }
         Ok(None)
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::descriptor::ImageDescriptor;
 use super::device_image::{DeviceImage, ImageKind, MemoryKind, SeenMemory};
 use super::error::ImageError;
-use super::participants::{Participants, linear_places};
+use super::participants::{Participants, Way, linear_places};
 use super::places::Places;
 use crate::access::Access;
 use crate::buffer::{Buffers, Explanation, Mapping, Migration, SetRefs, SharedBuffer};
@@ -65,8 +65,9 @@ pub(super) struct Layout {
     pub(super) places: Places,
     /// The same, as others are told it.
     pub(super) told: ImageLayout,
-    /// What cannot see it: a device, its uses, and the kind of memory. Protected by its mutex.
-    pub(super) refused: Mutex<Vec<(DeviceId, ImageUsage, MemoryKind)>>,
+    /// What cannot see it: a device, its uses, the kind of memory, and the way. Protected by its mutex, within which no
+    /// other lock is taken.
+    pub(super) refused: Mutex<Vec<(DeviceId, ImageUsage, MemoryKind, Way)>>,
 }
 
 /// An image over the shared bytes, for some uses of a device.
