@@ -242,14 +242,20 @@ fn simulate(make: Make, buffers: usize, devices: usize) -> Simulation {
     }
     assert_eq!(simulation.evicted.get(), evicted, "a choice evicts nothing");
 
-    // Drop the second half and create others in their slots; then drop all.
-    (buffers / 2..buffers).for_each(|buffer| simulation.drop_buffer(buffer));
-    simulation.check();
-    for (buffer, &units) in units.iter().enumerate().skip(buffers / 2) {
-        simulation.create(buffer, units, Priority::Normal);
+    // Drop the second half and create others in their slots; then drop all. The first time policies may learn what is
+    // new to them, which takes memory.
+    let mut again = 0;
+    for round in 0..if buffers <= 1000 { 10 } else { 1 } {
+        (buffers / 2..buffers).for_each(|buffer| simulation.drop_buffer(buffer));
+        simulation.check();
+        for (buffer, &units) in units.iter().enumerate().skip(buffers / 2) {
+            simulation.create(buffer, units, Priority::Normal);
+        }
+        simulation.check();
+        let now = simulation.footprint();
+        assert!(now <= footprint * 2 + tables && (round < 2 || now == again), "slots are reused");
+        again = now;
     }
-    simulation.check();
-    assert!(simulation.footprint() <= footprint * 2 + tables, "slots are reused");
     (0..buffers).for_each(|buffer| simulation.drop_buffer(buffer));
     simulation.check();
     simulation
