@@ -14,6 +14,9 @@ use super::figure::{Direction, Figure};
 const ROUNDS: usize = 7;
 const MANY: u32 = 1_000_000;
 const FEW: u32 = 100;
+/// The size of each buffer where a policy is timed among many: as in most traces. The adaptive policy looks the longer for
+/// a victim the larger buffers are.
+const EACH: u64 = 1 << 20;
 
 /// Cost of one use, with the bookkeeping, choice, eviction and insertion that it causes.
 pub(crate) struct Cost {
@@ -42,12 +45,13 @@ pub(crate) fn costs() -> Vec<Cost> {
         .filter(|trace| trace.uses.iter().all(|each| each.bytes == trace.uses[0].bytes))
         .map(|trace| {
             let slots: Vec<_> = trace.uses.iter().map(|each| each.slot).collect();
+            let each_bytes = trace.uses[0].bytes;
             // CAST: a thousand.
-            let fit = (trace.capacity / trace.uses[0].bytes) as usize;
+            let fit = (trace.capacity / each_bytes) as usize;
             let known = slots.iter().map(|slot| slot.0 as usize + 1).max().unwrap_or(0);
             let compared = compare(
-                || drive(&mut Adaptive::new(), &slots, fit, known),
-                || drive(&mut Lru::new(), &slots, fit, known),
+                || drive(&mut Adaptive::new(), &slots, each_bytes, fit, known),
+                || drive(&mut Lru::new(), &slots, each_bytes, fit, known),
             );
             let each = 1e9 / slots.len() as f64;
             Cost {
@@ -61,25 +65,26 @@ pub(crate) fn costs() -> Vec<Cost> {
         .collect()
 }
 
-/// Runs a policy with as little around it as possible, so that its own cost dominates.
-fn drive(policy: &mut impl Policy, slots: &[Slot], fit: usize, known: usize) {
+/// Runs a policy with as little around it as possible, so that its own cost dominates. All buffers have `bytes`, as in
+/// the trace, and so many `fit`.
+fn drive(policy: &mut impl Policy, slots: &[Slot], bytes: u64, fit: usize, known: usize) {
     let mut resident = vec![false; known];
     let (mut count, mut victims) = (0, Vec::new());
     for &slot in slots {
         let at = slot.0 as usize;
-        policy.access(slot, 1, resident[at]);
+        policy.access(slot, bytes, resident[at]);
         if resident[at] {
             continue;
         }
         if count == fit {
-            policy.victims(1, &|_| false, &mut victims);
+            policy.victims(bytes, &|_| false, &mut victims);
             for victim in victims.drain(..) {
                 policy.leave(victim);
                 resident[victim.0 as usize] = false;
                 count -= 1;
             }
         }
-        policy.admit(slot, 1);
+        policy.admit(slot, bytes);
         resident[at] = true;
         count += 1;
     }
@@ -138,14 +143,14 @@ pub(crate) fn figures(costs: &[Cost]) -> Vec<Figure> {
 /// A policy with `buffers` resident buffers, each used some times at random.
 fn crowd<P: Policy>(mut policy: P, buffers: u32) -> P {
     const USES: u32 = 4;
-    (0..buffers).for_each(|number| policy.admit(Slot(number), 1));
+    (0..buffers).for_each(|number| policy.admit(Slot(number), EACH));
     let mut random: u64 = 1;
     for _ in 0..buffers * USES {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
         // CAST: below the number of buffers.
-        policy.access(Slot((random % u64::from(buffers)) as u32), 1, true);
+        policy.access(Slot((random % u64::from(buffers)) as u32), EACH, true);
     }
     policy
 }
@@ -156,7 +161,7 @@ fn pick(policy: &mut Adaptive) {
     let mut victims = Vec::new();
     for _ in 0..PICKS {
         victims.clear();
-        policy.victims(1, &|_| false, &mut victims);
+        policy.victims(EACH, &|_| false, &mut victims);
         black_box(&victims);
     }
 }
