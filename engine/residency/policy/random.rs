@@ -1,7 +1,7 @@
 //! Pseudo-random numbers.
 
 /// Marsaglia's xorshift with a fixed seed, so that every run gives the same numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Random(u64);
 
 impl Random {

@@ -256,3 +256,44 @@ impl Default for Adaptive {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::residency::policy::Policy;
+
+    /// How many numbers are drawn while victims of `wanted` bytes are chosen among 2,000 buffers of 2 MiB, the first ones of
+    /// which are skipped. Also how many were named or skipped.
+    fn drawn(wanted: u64, skipped: u32) -> (usize, usize) {
+        let mut policy = Adaptive::new();
+        for slot in (0..2000).map(Slot) {
+            policy.access(slot, 2 << 20, false);
+            policy.admit(slot, 2 << 20);
+        }
+        let (mut random, asked) = (policy.random.clone(), Cell::new(0));
+        let skip = |slot: Slot| {
+            asked.set(asked.get() + 1);
+            slot.0 < skipped
+        };
+        policy.victims(wanted, &skip, &mut Vec::new());
+        let drawn = (0..1_000_000).take_while(|_| {
+            let more = random != policy.random;
+            random.next();
+            more
+        });
+        (drawn.count(), asked.get())
+    }
+
+    #[test]
+    fn a_call_draws_few_buffers_for_each_victim_and_each_skipped_one() {
+        // A round draws 64, and a number for the stride.
+        const ROUND: usize = HEAT * HEATS * BATCH + 1;
+        for (victims, skipped) in [(1, 0), (4, 0), (128, 0), (1, 1000), (32, 1900)] {
+            let (drawn, asked) = drawn(victims * (2 << 20), skipped);
+            let most = ROUND * (asked.div_ceil(BATCH) + MORE_ROUNDS);
+            assert!((1..=most).contains(&drawn), "{drawn} of {most}: {victims}, {skipped}");
+        }
+    }
+}

@@ -48,7 +48,8 @@ impl Habit {
         usize::from(self.0)
     }
 
-    /// The group of similar habits, and the age step at which this habit's last interval begins.
+    /// The group of similar habits, and an age step near which this habit's last interval begins. From four uses on it is
+    /// two steps above.
     fn group(self) -> (usize, usize) {
         match self.index().checked_sub(CLASSES) {
             None => (USED_ONCE, OWN_STEP),
@@ -80,6 +81,8 @@ struct Experience {
     /// buffers used once, also those that started to wait: their worth falls while none of them returns.
     news: u32,
     due: u32,
+    /// The number of starts at which the worths are computed again, also if none returns.
+    limit: f32,
     /// The time of that computation.
     found: u32,
 }
@@ -118,6 +121,10 @@ const FADE_PART: f32 = 0.125;
 const NEWS_AT_LEAST: f32 = 4.0;
 const NEWS_PART: f32 = 0.12;
 
+/// They are also computed again once the number of buffers that started to wait has doubled, and grown by this many.
+/// With fewer, those that are used again later would count as never used.
+const STARTS_AT_LEAST: f32 = 64.0;
+
 /// How many more of the waiting buffers than known are assumed never to be used again: nothing is certain.
 const DOUBT: f32 = 0.5;
 
@@ -153,7 +160,7 @@ impl Outlook {
         let experience = &mut self.experience[row];
         experience.started += 1.0;
         experience.news += u32::from(habit.is_new());
-        if experience.news >= experience.due {
+        if experience.news >= experience.due || experience.started >= experience.limit {
             self.find(habit, now, memory);
         }
     }
@@ -212,7 +219,8 @@ fn age_step(age: u32) -> usize {
 }
 
 impl Experience {
-    const NONE: Self = Self { returned: [0.0; AGES], started: 0.0, news: 0, due: 0, found: 0 };
+    const NONE: Self =
+        Self { returned: [0.0; AGES], started: 0.0, news: 0, due: 0, limit: 0.0, found: 0 };
 
     fn known(&self) -> f32 {
         self.returned.iter().sum()
@@ -231,6 +239,7 @@ impl Experience {
         self.news = 0;
         // CAST: rounded down; what is known is far below 2³².
         self.due = (self.known().max(self.started) * NEWS_PART).max(NEWS_AT_LEAST) as u32;
+        self.limit = self.started * 2.0 + STARTS_AT_LEAST;
         self.found = now;
     }
 
@@ -322,6 +331,21 @@ mod tests {
         let worth = learned(&[100]);
         let ratio = outlook.worth(Habit::new(0), 0) / worth(0);
         assert!((0.95..1.05).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn a_borrowed_worth_falls_while_no_buffer_returns() {
+        let (known, other) = (Habit::of(100, 100), Habit::of(1000, 1000));
+        let mut outlook = Outlook::new();
+        for now in 0..2000 {
+            outlook.start_waiting(known, now, MEMORY);
+            outlook.returned(known, 100, now, MEMORY);
+        }
+        outlook.start_waiting(other, 2000, MEMORY);
+        let borrowed = outlook.worth(other, 0);
+        (2001..3000).for_each(|now| outlook.start_waiting(other, now, MEMORY));
+        let worth = outlook.worth(other, 0);
+        assert!(worth * 4.0 < borrowed, "{worth}, at first {borrowed}");
     }
 
     #[test]

@@ -53,9 +53,11 @@ impl Eligible {
         self.count[class]
     }
 
-    /// How often a class is drawn: by its bytes. Also buffers without bytes are drawn.
-    fn weight(&self, class: usize) -> u64 {
-        self.bytes[class].saturating_add(self.count[class].into())
+    /// How often a class is drawn: by its bytes, and by its number of buffers, each of which counts as a quarter of the
+    /// mean size. So a fifth of the draws is by number. Also buffers without bytes are drawn.
+    fn weight(&self, class: usize, mean: u64) -> u64 {
+        let by_number = u64::from(self.count[class]).saturating_mul(mean / 4 + 1);
+        self.bytes[class].saturating_add(by_number)
     }
 }
 
@@ -111,11 +113,12 @@ impl Residents {
     }
 
     /// Draws eligible slots into `drawn`, in the order of size. At least one is eligible. Classes are drawn evenly by
-    /// their bytes, slots of a class at random: a megabyte in one buffer and a megabyte in many are drawn equally
-    /// often.
+    /// their weights, slots of a class at random: large buffers are drawn by their bytes, and many small ones beside them
+    /// by their number.
     pub(super) fn draw(&self, eligible: &Eligible, random: &mut Random, drawn: &mut [u32]) {
-        let total =
-            (0..CLASSES).fold(0u64, |sum, class| sum.saturating_add(eligible.weight(class)));
+        let mean = eligible.mean_bytes();
+        let weights: [u64; CLASSES] = std::array::from_fn(|class| eligible.weight(class, mean));
+        let total = weights.iter().fold(0u64, |sum, &weight| sum.saturating_add(weight));
         let stride = total / drawn.len() as u64;
         // CAST: the upper half of a product is below `stride`.
         let mut at = ((u128::from(random.next()) * u128::from(stride)) >> 64) as u64;
@@ -123,7 +126,7 @@ impl Residents {
         for (class, slots) in self.slots.iter().enumerate().filter(|(_, slots)| !slots.is_empty()) {
             // CAST: as above.
             let slots = &slots[..eligible.count[class] as usize];
-            let weight = eligible.weight(class);
+            let weight = weights[class];
             while at < weight {
                 let Some(slot) = drawn.next() else { return };
                 *slot = slots[random.below(slots.len())];

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::super::{Adaptive, belady, replay};
+use super::super::random::Random;
+use super::super::{Adaptive, Policy, belady, replay};
 use super::baselines::baselines;
 use super::unseen::{learn, measured};
 use super::{Slot, Use};
@@ -12,7 +13,7 @@ fn on_unseen_traces_the_default_is_close_to_the_best_of_six_others() {
     let (mut logarithms, mut regret) = (vec![0.0; 7], 1.0_f64);
     let mut count = 0.0;
     for trace in measured() {
-        let bytes: Vec<_> = [Box::new(Adaptive::new()) as Box<dyn super::Policy>]
+        let bytes: Vec<_> = [Box::new(Adaptive::new()) as Box<dyn Policy>]
             .into_iter()
             .chain(baselines())
             .map(|mut policy| replay(&mut *policy, &trace.uses, trace.capacity).bytes_in)
@@ -26,7 +27,7 @@ fn on_unseen_traces_the_default_is_close_to_the_best_of_six_others() {
         }
     }
     let means: Vec<_> = logarithms.iter().map(|sum| (sum / count).exp()).collect();
-    assert!(means[0] <= 1.32, "{means:?} times the optimum");
+    assert!(means[0] <= 1.35, "{means:?} times the optimum");
     assert!(means[1..].iter().all(|&other| other >= means[0] * 1.2), "{means:?}");
     assert!(regret <= 1.2, "{regret:.3} times the best of the others");
 }
@@ -48,6 +49,28 @@ fn buffers_used_once_do_not_stay_after_a_loop_that_fits() {
     let bytes = replay(&mut Adaptive::new(), &uses, 1000 << 20).bytes_in;
     let least = belady(&uses, 1000 << 20).bytes_in;
     assert!(bytes * 100 <= least * 125, "{bytes}, at best {least}");
+}
+
+#[test]
+fn many_small_buffers_out_of_use_leave_before_large_ones_in_use() {
+    // 100 MiB in buffers that were used once, beside 10 GiB in buffers that are used all the time.
+    const LARGE: u32 = 5120;
+    const SMALL: u32 = 25_600;
+    let mut policy = Adaptive::new();
+    let all = (0..LARGE).map(|slot| (slot, 2 << 20));
+    for (slot, bytes) in all.chain((LARGE..LARGE + SMALL).map(|slot| (slot, 4 << 10))) {
+        policy.access(Slot(slot), bytes, false);
+        policy.admit(Slot(slot), bytes);
+    }
+    let mut random = Random::new(1);
+    for _ in 0..10 * LARGE {
+        // CAST: below `LARGE`.
+        policy.access(Slot(random.below(LARGE as usize) as u32), 2 << 20, true);
+    }
+    let mut victims = Vec::new();
+    policy.victims(1 << 20, &|_| false, &mut victims);
+    let large = victims.iter().filter(|slot| slot.0 < LARGE).count();
+    assert_eq!((large, victims.len()), (0, 256));
 }
 
 #[test]
