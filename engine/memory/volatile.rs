@@ -56,7 +56,7 @@ impl HostPtr {
     pub(crate) unsafe fn read(self, out: &mut [u8]) {
         // SAFETY: readable, as the caller says; `out` is borrowed exclusively.
         unsafe {
-            copy_bytes::<OUT>(out.as_mut_ptr(), self.as_ptr(), out.len(), self.head(out.len()))
+            copy_bytes::<OUT>(out.as_mut_ptr(), self.as_ptr(), out.len(), self.head(out.len()));
         };
     }
 
@@ -68,7 +68,7 @@ impl HostPtr {
     pub(crate) unsafe fn write(self, bytes: &[u8]) {
         // SAFETY: writable, as the caller says; `bytes` is borrowed.
         unsafe {
-            copy_bytes::<IN>(self.as_ptr(), bytes.as_ptr(), bytes.len(), self.head(bytes.len()))
+            copy_bytes::<IN>(self.as_ptr(), bytes.as_ptr(), bytes.len(), self.head(bytes.len()));
         };
     }
 

@@ -10,7 +10,7 @@ use peerbuf::{
     Access, BufferDescriptor, Device, Engine, EngineDescriptor, Placement, Scope, SharedBuffer,
 };
 
-use crate::common::bytes;
+use crate::common::{bytes, say};
 use crate::{under, under_control};
 
 const SIZE: u64 = 1 << 20;
@@ -108,7 +108,7 @@ fn a_trial_keeps_memory(timeout: Duration) -> bool {
     let before = allocations();
     let verdict = engine.route(&first, &second);
     let kept = allocations() > before;
-    eprintln!("within {timeout:?} kept: {kept}; {verdict:?}");
+    say(&format!("within {timeout:?} kept: {kept}; {verdict:?}"));
     assert!(!first.is_lost() && !second.is_lost(), "routes are tried on other devices");
     let live = Arc::clone(engine.live());
     drop((verdict, first, second, engine));
