@@ -22,7 +22,7 @@ use crate::residency::{BulkGroup, SpanningGroups};
 /// lower priority than the others.
 ///
 /// A group competes with other buffers as one buffer of the sum of its bytes. Where a domain holds more than 16 others,
-/// the default policy looks at some of them, drawn by their bytes, so a group of many members is found sooner.
+/// the default policy looks at some of them, drawn by their bytes. So a group of many members is found sooner.
 ///
 /// A use costs the same for any number of members, plus one look-up for each further device whose memory a
 /// member prefers. A clone is cheap, and is the same group. The group lives as long as it has a handle or a

@@ -21,7 +21,7 @@ const BATCH: usize = 4;
 /// The rounds of heats that a call makes for all its victims, beyond one round for each batch of them. The eviction
 /// list is locked meanwhile, and submissions wait for it.
 const MORE_ROUNDS: usize = 2;
-/// For each so many bytes that a choice frees, one resident is looked at, within these rounds: a look takes some
+/// For each so many bytes that a choice frees, one resident is looked at, within these rounds. A look takes some
 /// nanoseconds, and copying as many bytes about a thousand times as long.
 const BYTES_PER_LOOK: u64 = 64 << 10;
 /// Victims of at least this size are not chosen ahead for later calls.

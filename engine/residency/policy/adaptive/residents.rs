@@ -113,7 +113,7 @@ impl Residents {
     }
 
     /// Draws eligible slots into `drawn`, in the order of size. At least one is eligible. Classes are drawn evenly by
-    /// their weights, slots of a class at random: large buffers are drawn by their bytes, and many small ones beside them
+    /// their weights, slots of a class at random. Large buffers are drawn by their bytes, and many small ones beside them
     /// by their number.
     pub(super) fn draw(&self, eligible: &Eligible, random: &mut Random, drawn: &mut [u32]) {
         let mean = eligible.mean_bytes();
