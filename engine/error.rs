@@ -1,8 +1,7 @@
 //! The error type of this crate, grouped by what the caller can do next.
 //!
-//! One error type serves the whole crate. Its variants are in five groups: *make room or ask another domain*,
-//! *choose another path*, *wait or retry*, *fix the call*, *stop using a device*. The raw ones are last: the name
-//! of a call, and its code. The meaning of a `VkResult` or an `errno` is decided in `codes`, except where the
+//! Its variants are in five groups: *make room or ask another domain*, *choose another path*, *wait or retry*, *fix the call*,
+//! *stop using a device*; the raw ones are last. `codes` decides what a `VkResult` or an `errno` means, except where the
 //! loader or the import of a foreign fd gives a code another meaning.
 
 mod codes;
@@ -34,8 +33,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation failed.
 ///
-/// A failed operation leaves no half-made objects. Of the bytes that it should have written, some may have been
-/// written.
+/// A failed operation leaves no half-made objects. Some of the bytes that it should have written may have been written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -315,19 +313,9 @@ pub enum Error {
         /// The device's name.
         device: String,
     },
-    /// One submission declares two `VkImage`s of one image, and writes at least one of them: what is written through one
-    /// would not be in the other. Declare the image through mappings of one attachment, or in two submissions.
-    #[error(
-        "{image}: two VkImages of it on {device} in a submission that writes it: declare it through one \
-         attachment, or in two submissions"
-    )]
-    #[non_exhaustive]
-    ImageDeclaredTwice {
-        /// The image's name.
-        image: String,
-        /// The device's name.
-        device: String,
-    },
+    /// A submission that writes this image declares two `VkImage`s of it. Use one attachment, or two submissions.
+    #[error("{0}: two VkImages of it in one submission; use one attachment, or two submissions")]
+    ImageDeclaredTwice(String),
     /// The access was opened for another mode than it is used for.
     #[error("{buffer}: opened for {opened}, used for {used}")]
     #[non_exhaustive]
@@ -359,7 +347,6 @@ pub enum Error {
         /// The call that reported the loss.
         call: &'static str,
     },
-
     /// The device of this name was removed from its engine ([`crate::Engine::remove_device`]), or is being removed.
     #[error("{0} was removed from its engine")]
     DeviceRemoved(String),

@@ -138,7 +138,7 @@ fn bad_ranges() -> [(ChangeInfo, &'static str); 4] {
     [
         (|info| info.offset += 256, "offset is 0, accepted: from 256, where the imported part"),
         (|info| (info.offset, info.size) = (256, u64::MAX), "at most 2^63 bytes"),
-        (|info| info.size = 1, "accepted: below 1, the size of the fd"),
+        (|info| info.size = 1, "its last row ends at 1024, accepted: up to 1, the size"),
         (|info| info.size = 1500, "its last row ends at 1536, accepted: up to 1500"),
     ]
 }

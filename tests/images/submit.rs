@@ -100,7 +100,8 @@ fn two_images_of_one_image_are_not_written_in_one_submission() {
                 .submit(other, |submission| {
                     let handle = first.uses(submission, before, Scope::TRANSFER)?;
                     let error = second.uses(submission, now, Scope::TRANSFER).expect_err("refused");
-                    let is_it = matches!(&error, Error::ImageDeclaredTwice { image, .. } if *image == "R8  ");
+                    let is_it =
+                        matches!(&error, Error::ImageDeclaredTwice(image) if image == "R8  ");
                     assert!(is_it, "{before:?} {now:?}: {error}");
                     assert!(error.to_string().contains("one attachment"), "{error}");
                     if before.writes() {

@@ -204,8 +204,7 @@ impl ImageMapping {
         let object =
             AroundObject { key: vk::Handle::as_raw(self.sight.raw()), buffer: self.image.id() };
         if submission.is_in_conflict(object, used.writes) {
-            let (image, device) = (self.image.name(), self.device().name().to_owned());
-            return Err(Error::ImageDeclaredTwice { image, device });
+            return Err(Error::ImageDeclaredTwice(self.image.name()));
         }
         let bytes = match &self.sight {
             Sight::Shared(_) => scope,
