@@ -24,6 +24,7 @@ pub enum Alpha {
 
 /// One plane of a format: its texels in memory, if rows are stored one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct FormatPlane {
     /// Bytes of a block.
     pub block_bytes: u8,

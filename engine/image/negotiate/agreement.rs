@@ -39,6 +39,7 @@ impl Participation {
 
 /// Which way an own image is copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Copies {
     /// Into the own image, before it is read.
     pub before: bool,
