@@ -112,7 +112,7 @@ fn assert_fits(image: &ForeignImage, seed: u64) {
             let row = wide.div_ceil(rows.block_width.into()) * u128::from(rows.block_bytes);
             let high = u128::from(image.height).div_ceil(rows.divide_y.into());
             let block = u64::from(rows.block_bytes);
-            let is_whole = plane.offset % block == 0 && plane.pitch % block == 0;
+            let is_whole = plane.offset.is_multiple_of(block) && plane.pitch.is_multiple_of(block);
             assert!(is_whole && plane.pitch < 1 << 31, "seed {seed}: {image:?}");
             assert!(u128::from(plane.pitch) >= row, "seed {seed}: {image:?}");
             end = begin + u128::from(plane.pitch) * (high - 1) + row;
