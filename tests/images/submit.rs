@@ -217,11 +217,10 @@ fn nothing_is_recorded_around_commands_that_transfer_images_themselves() {
         let submit = |recorded: &Recorded<'_>| {
             let fence = rig.engine().submit(device, |submission| {
                 mapping.uses(submission, Access::Write, Scope::TRANSFER)?;
-                // SAFETY: the commands are recorded, transfer the image, and live until the fence has signalled.
-                unsafe {
-                    submission.transfers_recorded();
-                    submission.commands(&[recorded.commands]);
-                }
+                // SAFETY: the commands acquire the image first, and release it last.
+                unsafe { submission.transfers_recorded() };
+                // SAFETY: they are recorded, and live until the fence has signalled.
+                unsafe { submission.commands(&[recorded.commands]) };
                 Ok(())
             });
             fence.expect("it is submitted").wait(LONG).expect("it ends");
