@@ -12,7 +12,7 @@ const AT_MOST: [(&str, f64); 21] = [
     ("frame loop 1.5", 1.1),
     ("frame loop 2", 1.1),
     ("shuffled loop 1.25", 1.1),
-    ("zipf 0.8", 1.46),
+    ("zipf 0.8", 1.45),
     ("zipf 0.8 + one-shot", 1.25),
     ("zipf 1.0", 1.46),
     ("zipf 1.0 + one-shot", 1.2),
