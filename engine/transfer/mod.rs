@@ -14,6 +14,7 @@
 mod capability;
 mod child;
 mod compute;
+mod compute_objects;
 mod copy;
 mod image_commands;
 mod image_probe;

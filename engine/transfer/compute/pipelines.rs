@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use ash::vk;
 
+use super::super::compute_objects::{compute_pipeline, set_layout};
 use super::super::ownership::{acquire, release};
 use super::super::scope::Scope;
 use super::super::span::Span;
@@ -152,16 +153,7 @@ impl Pipelines {
 
     fn create_layouts(&mut self) -> Result<(), vk::Result> {
         let raw = self.device.raw();
-        let bindings = [0, 1, 2].map(|binding| {
-            vk::DescriptorSetLayoutBinding::default()
-                .binding(binding)
-                .descriptor_type(vk::DescriptorType::STORAGE_BUFFER)
-                .descriptor_count(1)
-                .stage_flags(vk::ShaderStageFlags::COMPUTE)
-        });
-        let info = vk::DescriptorSetLayoutCreateInfo::default().bindings(&bindings);
-        // SAFETY: `raw` is live; the bindings are distinct.
-        self.set_layout = unsafe { raw.create_descriptor_set_layout(&info, None) }?;
+        self.set_layout = set_layout(&self.device, &[vk::DescriptorType::STORAGE_BUFFER; 3])?;
         let sets = [self.set_layout];
         let constants = [vk::PushConstantRange::default()
             .stage_flags(vk::ShaderStageFlags::COMPUTE)
@@ -169,7 +161,7 @@ impl Pipelines {
         let info = vk::PipelineLayoutCreateInfo::default()
             .set_layouts(&sets)
             .push_constant_ranges(&constants);
-        // SAFETY: as above; 16 bytes of push constants are within every limit.
+        // SAFETY: `raw` and the set layout are live; 16 bytes of push constants are within every limit.
         self.layout = unsafe { raw.create_pipeline_layout(&info, None) }?;
         Ok(())
     }
@@ -185,31 +177,11 @@ impl Pipelines {
         if let Some(&made) = slot.get() {
             return Ok(made);
         }
-        let made = self
-            .create_pipeline(SHADERS[kernel as usize])
+        // SAFETY: the shaders were validated when they were compiled, and use what the layout has.
+        let made = unsafe { compute_pipeline(&self.device, self.layout, SHADERS[kernel as usize]) }
             .map_err(|code| self.device.error("vkCreateComputePipelines", code))?;
         // No other thread is here, so what was made is what is kept.
         Ok(*slot.get_or_init(|| made))
-    }
-
-    fn create_pipeline(&self, shader: &[u8]) -> Result<vk::Pipeline, vk::Result> {
-        let raw = self.device.raw();
-        let words: Vec<u32> =
-            shader.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        let info = vk::ShaderModuleCreateInfo::default().code(&words);
-        // SAFETY: the code was validated when it was compiled.
-        let module = unsafe { raw.create_shader_module(&info, None) }?;
-        let stage = vk::PipelineShaderStageCreateInfo::default()
-            .stage(vk::ShaderStageFlags::COMPUTE)
-            .module(module)
-            .name(c"main");
-        let info = [vk::ComputePipelineCreateInfo::default().stage(stage).layout(self.layout)];
-        let cache = vk::PipelineCache::null();
-        // SAFETY: the module is live and its entry point is `main`; the layout fits the shader.
-        let made = unsafe { raw.create_compute_pipelines(cache, &info, None) };
-        // SAFETY: pipelines do not need their module once they are made.
-        unsafe { raw.destroy_shader_module(module, None) };
-        made.map(|made| made[0]).map_err(|(_, code)| code)
     }
 
     fn create_set(&mut self) -> Result<(), vk::Result> {

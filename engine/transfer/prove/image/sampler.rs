@@ -11,6 +11,7 @@ use ash::vk;
 use crate::device::DeviceInner;
 use crate::error::Result;
 use crate::memory::BoundImage;
+use crate::transfer::compute_objects::{compute_pipeline, set_layout};
 
 const SHADER: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/texels.spv"));
 
@@ -46,51 +47,24 @@ impl Sampler {
         };
         let failed = |call| move |code| device.error(call, code);
         this.create_layouts().map_err(failed("vkCreatePipelineLayout"))?;
-        this.create_pipeline().map_err(failed("vkCreateComputePipelines"))?;
+        // SAFETY: the shader was validated when it was compiled, and uses what the layout has.
+        this.pipeline = unsafe { compute_pipeline(device, this.layout, SHADER) }
+            .map_err(failed("vkCreateComputePipelines"))?;
         Ok(this)
     }
 
     fn create_layouts(&mut self) -> Result<(), vk::Result> {
         let raw = self.device.raw();
-        let binding = |binding, kind| {
-            vk::DescriptorSetLayoutBinding::default()
-                .binding(binding)
-                .descriptor_type(kind)
-                .descriptor_count(1)
-                .stage_flags(vk::ShaderStageFlags::COMPUTE)
-        };
-        let bindings = [
-            binding(0, vk::DescriptorType::SAMPLED_IMAGE),
-            binding(1, vk::DescriptorType::SAMPLED_IMAGE),
-            binding(2, vk::DescriptorType::STORAGE_BUFFER),
+        let kinds = [
+            vk::DescriptorType::SAMPLED_IMAGE,
+            vk::DescriptorType::SAMPLED_IMAGE,
+            vk::DescriptorType::STORAGE_BUFFER,
         ];
-        let info = vk::DescriptorSetLayoutCreateInfo::default().bindings(&bindings);
-        // SAFETY: `raw` is live; the bindings are distinct.
-        self.set_layout = unsafe { raw.create_descriptor_set_layout(&info, None) }?;
+        self.set_layout = set_layout(&self.device, &kinds)?;
         let sets = [self.set_layout];
         let info = vk::PipelineLayoutCreateInfo::default().set_layouts(&sets);
-        // SAFETY: as above.
+        // SAFETY: `raw` and the set layout are live.
         self.layout = unsafe { raw.create_pipeline_layout(&info, None) }?;
-        Ok(())
-    }
-
-    fn create_pipeline(&mut self) -> Result<(), vk::Result> {
-        let raw = self.device.raw();
-        let words: Vec<u32> =
-            SHADER.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
-        let info = vk::ShaderModuleCreateInfo::default().code(&words);
-        // SAFETY: the code was validated when it was compiled.
-        let module = unsafe { raw.create_shader_module(&info, None) }?;
-        let stage = vk::PipelineShaderStageCreateInfo::default()
-            .stage(vk::ShaderStageFlags::COMPUTE)
-            .module(module)
-            .name(c"main");
-        let info = [vk::ComputePipelineCreateInfo::default().stage(stage).layout(self.layout)];
-        // SAFETY: the module is live and its entry point is `main`; the layout fits the shader.
-        let made = unsafe { raw.create_compute_pipelines(vk::PipelineCache::null(), &info, None) };
-        // SAFETY: pipelines do not need their module once they are made.
-        unsafe { raw.destroy_shader_module(module, None) };
-        self.pipeline = made.map(|made| made[0]).map_err(|(_, code)| code)?;
         Ok(())
     }
 }
