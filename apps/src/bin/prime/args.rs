@@ -1,0 +1,94 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Parser;
+use peerbuf::AdapterSelector;
+
+/// Draws a scene on one GPU and presents it on another. Images between the two are shared, and move while they are used.
+///
+/// Keys: S other way (shared, staged), M move an image, E evict all, B half or all of the memory, Q end.
+#[derive(Clone, Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Args {
+    /// The device that draws: index, UUID, PCI address, DRM node or kind (default: the first one)
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) render: Option<AdapterSelector>,
+    /// The device that presents (default: another one that can)
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) present: Option<AdapterSelector>,
+    /// Present nowhere (VK_EXT_headless_surface)
+    #[arg(long)]
+    pub(crate) headless: bool,
+    /// Size of the picture in texels
+    #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "1280x720")]
+    pub(crate) size: Size,
+    /// Images in the ring, 1 to 16
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) ring: u8,
+    /// Begin with the way through the host
+    #[arg(long)]
+    pub(crate) staged: bool,
+    /// Wait for the display
+    #[arg(long)]
+    pub(crate) vsync: bool,
+    /// End after so many frames
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) frames: Option<u32>,
+    /// Change the way every so many frames
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) switch_every: Option<u32>,
+    /// Move an image every so many frames
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) move_every: Option<u32>,
+    /// Change the size every so many frames
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) resize_every: Option<u32>,
+    /// Unplug the drawing device before this frame; the other one goes on
+    #[arg(long, value_name = "FRAME")]
+    pub(crate) unplug_at: Option<u32>,
+    /// Check the number in every presented frame: none torn, none out of order
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Without the overlay
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// Write the last frame as a PNG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) screenshot: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A width and a height.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) [u32; 2]);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (width, height) = text.split_once('x')?;
+            let size = [width.parse().ok()?, height.parse().ok()?];
+            (1..=16384).contains(&size[0]).then_some(())?;
+            (1..=16384).contains(&size[1]).then_some(Self(size))
+        };
+        read().ok_or_else(|| "two numbers from 1 to 16384, such as 1280x720".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_two_positive_numbers() {
+        assert_eq!("1x16384".parse(), Ok(Size([1, 16384])));
+        for wrong in ["", "0x1", "1x0", "1", "1x", "16385x1", "1x-1", "1xx1"] {
+            assert!(wrong.parse::<Size>().is_err(), "{wrong}");
+        }
+    }
+}

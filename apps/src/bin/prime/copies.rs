@@ -1,0 +1,204 @@
+//! The copies into an image of the swapchain, and out of it.
+#![expect(unsafe_code, reason = "copies on a live device")]
+
+use ash::vk;
+use peerbuf::Device;
+use peerbuf_apps::stamp;
+
+/// Where a frame comes from, in the presenting device's hands.
+#[derive(Clone, Copy)]
+pub(crate) enum Source {
+    /// An image, in the layout GENERAL.
+    Image(vk::Image),
+    /// Rows without gaps.
+    Buffer(vk::Buffer),
+}
+
+/// What is copied for one frame. All sizes are in texels of four bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Copies {
+    pub(crate) source: Source,
+    pub(crate) target: vk::Image,
+    pub(crate) size: [u32; 2],
+    /// Rows without gaps, and their size, for the upper left corner below the cells.
+    pub(crate) overlay: Option<(vk::Buffer, [u32; 2])>,
+    /// Where the two lines of cells are copied to, one behind the other.
+    pub(crate) lines: Option<vk::Buffer>,
+    /// Where the whole picture is copied to.
+    pub(crate) picture: Option<vk::Buffer>,
+}
+
+fn layers() -> vk::ImageSubresourceLayers {
+    vk::ImageSubresourceLayers {
+        aspect_mask: vk::ImageAspectFlags::COLOR,
+        mip_level: 0,
+        base_array_layer: 0,
+        layer_count: 1,
+    }
+}
+
+/// A rectangle of an image, and rows without gaps in a buffer.
+fn region(buffer_offset: u64, [x, y]: [u32; 2], [width, height]: [u32; 2]) -> vk::BufferImageCopy {
+    vk::BufferImageCopy {
+        buffer_offset,
+        buffer_row_length: 0,
+        buffer_image_height: 0,
+        image_subresource: layers(),
+        // CAST: far below 2^31.
+        image_offset: vk::Offset3D { x: x as i32, y: y as i32, z: 0 },
+        image_extent: vk::Extent3D { width, height, depth: 1 },
+    }
+}
+
+/// Records the copy of a drawn image, in the layout GENERAL, into a buffer that the host then reads.
+///
+/// # Safety
+///
+/// `commands` is being recorded for the device; image and buffer are live, and as large as `size`.
+pub(crate) unsafe fn read_back(
+    device: &Device,
+    commands: vk::CommandBuffer,
+    image: vk::Image,
+    buffer: vk::Buffer,
+    size: [u32; 2],
+) {
+    let raw = device.raw();
+    let drawn = [vk::MemoryBarrier::default()
+        .src_access_mask(vk::AccessFlags::COLOR_ATTACHMENT_WRITE)
+        .dst_access_mask(vk::AccessFlags::TRANSFER_READ)];
+    let (output, copy) =
+        (vk::PipelineStageFlags::COLOR_ATTACHMENT_OUTPUT, vk::PipelineStageFlags::TRANSFER);
+    let none = vk::DependencyFlags::empty();
+    // SAFETY: the caller's contract.
+    unsafe { raw.cmd_pipeline_barrier(commands, output, copy, none, &drawn, &[], &[]) };
+    let (general, all) = (vk::ImageLayout::GENERAL, [region(0, [0, 0], size)]);
+    // SAFETY: the caller's contract.
+    unsafe { raw.cmd_copy_image_to_buffer(commands, image, general, buffer, &all) };
+    // SAFETY: the caller's contract.
+    unsafe { for_host(device, commands) };
+}
+
+/// Makes what was copied visible to the host.
+///
+/// # Safety
+///
+/// `commands` is being recorded for the device.
+unsafe fn for_host(device: &Device, commands: vk::CommandBuffer) {
+    let copied = [vk::MemoryBarrier::default()
+        .src_access_mask(vk::AccessFlags::TRANSFER_WRITE)
+        .dst_access_mask(vk::AccessFlags::HOST_READ)];
+    let (copy, host) = (vk::PipelineStageFlags::TRANSFER, vk::PipelineStageFlags::HOST);
+    let none = vk::DependencyFlags::empty();
+    // SAFETY: the caller's contract.
+    unsafe { device.raw().cmd_pipeline_barrier(commands, copy, host, none, &copied, &[], &[]) };
+}
+
+impl Copies {
+    /// Records them. The target, an image of the swapchain, is left as presents need it.
+    ///
+    /// # Safety
+    ///
+    /// `commands` is being recorded for the device. All objects are live and as large as is said, and the target was
+    /// acquired.
+    pub(crate) unsafe fn record(&self, device: &Device, commands: vk::CommandBuffer) {
+        let raw = device.raw();
+        let (general, written) = (vk::ImageLayout::GENERAL, vk::ImageLayout::TRANSFER_DST_OPTIMAL);
+        // SAFETY: the caller's contract; the whole image is written.
+        unsafe { self.to_layout(device, commands, [vk::ImageLayout::UNDEFINED, written]) };
+        match self.source {
+            Source::Image(image) => {
+                let [width, height] = self.size;
+                let all = [vk::ImageCopy::default()
+                    .src_subresource(layers())
+                    .dst_subresource(layers())
+                    .extent(vk::Extent3D { width, height, depth: 1 })];
+                // SAFETY: the caller's contract; both have four bytes in a texel, in the same order.
+                unsafe { raw.cmd_copy_image(commands, image, general, self.target, written, &all) };
+            }
+            Source::Buffer(buffer) => {
+                let all = [region(0, [0, 0], self.size)];
+                // SAFETY: the caller's contract.
+                unsafe {
+                    raw.cmd_copy_buffer_to_image(commands, buffer, self.target, written, &all)
+                };
+            }
+        }
+        if let Some((buffer, [width, height])) = self.overlay {
+            let at = [stamp::CELL, 2 * stamp::CELL];
+            let fits =
+                at[0] + width <= self.size[0] && at[1] + height + stamp::CELL <= self.size[1];
+            if fits {
+                // SAFETY: the caller's contract.
+                unsafe { self.to_layout(device, commands, [written, written]) };
+                let part = [region(0, at, [width, height])];
+                // SAFETY: the caller's contract; the rectangle is within the image.
+                unsafe {
+                    raw.cmd_copy_buffer_to_image(commands, buffer, self.target, written, &part);
+                }
+            }
+        }
+        let read = vk::ImageLayout::TRANSFER_SRC_OPTIMAL;
+        let mut now = written;
+        for (buffer, regions) in
+            [(self.lines, self.line_regions()), (self.picture, vec![region(0, [0, 0], self.size)])]
+        {
+            let Some(buffer) = buffer.filter(|_| !regions.is_empty()) else { continue };
+            if now != read {
+                // SAFETY: the caller's contract.
+                unsafe { self.to_layout(device, commands, [now, read]) };
+                now = read;
+            }
+            // SAFETY: the caller's contract; the rectangles are within the image.
+            unsafe { raw.cmd_copy_image_to_buffer(commands, self.target, read, buffer, &regions) };
+        }
+        if now == read {
+            // SAFETY: the caller's contract.
+            unsafe { for_host(device, commands) };
+        }
+        // SAFETY: the caller's contract.
+        unsafe { self.to_layout(device, commands, [now, vk::ImageLayout::PRESENT_SRC_KHR]) };
+    }
+
+    fn line_regions(&self) -> Vec<vk::BufferImageCopy> {
+        if !stamp::fits(self.size) {
+            return vec![];
+        }
+        let bytes = u64::from(stamp::CELL * stamp::CELLS * 4);
+        let line = |(at, y): (u64, u32)| {
+            region(at * bytes, [0, y + stamp::CELL / 2], [stamp::CELL * stamp::CELLS, 1])
+        };
+        (0..).zip(stamp::rows(self.size)).map(line).collect()
+    }
+
+    /// # Safety
+    ///
+    /// As [`Copies::record`]; the target is in the first layout.
+    unsafe fn to_layout(
+        &self,
+        device: &Device,
+        commands: vk::CommandBuffer,
+        [old, new]: [vk::ImageLayout; 2],
+    ) {
+        let access = vk::AccessFlags::TRANSFER_READ | vk::AccessFlags::TRANSFER_WRITE;
+        let barrier = [vk::ImageMemoryBarrier::default()
+            .src_access_mask(access)
+            .dst_access_mask(access)
+            .old_layout(old)
+            .new_layout(new)
+            .src_queue_family_index(vk::QUEUE_FAMILY_IGNORED)
+            .dst_queue_family_index(vk::QUEUE_FAMILY_IGNORED)
+            .image(self.target)
+            .subresource_range(vk::ImageSubresourceRange {
+                aspect_mask: vk::ImageAspectFlags::COLOR,
+                base_mip_level: 0,
+                level_count: 1,
+                base_array_layer: 0,
+                layer_count: 1,
+            })];
+        let (copy, none) = (vk::PipelineStageFlags::TRANSFER, vk::DependencyFlags::empty());
+        // SAFETY: the caller's contract. The semaphore of the acquisition is waited for before any stage.
+        unsafe {
+            device.raw().cmd_pipeline_barrier(commands, copy, copy, none, &[], &[], &barrier)
+        };
+    }
+}

@@ -1,0 +1,18 @@
+//! What the programs here share: Vulkan devices that peerbuf adopts, swapchains, pictures, and a number in each frame.
+//!
+//! `prime` draws on one GPU and presents on another: `cargo run --release --bin prime`, here.
+
+pub mod canvas;
+pub mod gpu;
+pub mod host_buffer;
+pub mod picture;
+pub mod shader;
+pub mod stamp;
+pub mod surface;
+pub mod swapchain;
+
+/// An error is a sentence for the person who started the program.
+pub type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// The timeout of every wait here.
+pub const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);

@@ -1,0 +1,159 @@
+//! `prime` without a display: every pair of devices, while images move, ways are switched, and the size changes.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use peerbuf::{Engine, EngineDescriptor};
+use serde_json::Value;
+
+/// Runs `prime` without a display.
+fn prime(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_prime"))
+        .arg("--headless")
+        .args(arguments)
+        .output()
+        .expect("the program starts")
+}
+
+/// The JSON that a run prints, if it succeeds.
+fn said(arguments: &[&str]) -> Value {
+    let output = prime(&[arguments, &["--json"]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// Numbers of the devices here that can be used. There are two software drivers on a machine that `.ci/setup` prepared.
+fn devices() -> Vec<String> {
+    let engine = Engine::open(&EngineDescriptor::new()).expect("Vulkan");
+    let usable = engine.adapters().iter().filter(|adapter| adapter.missing().is_empty());
+    let devices: Vec<_> = usable.map(|adapter| adapter.index().to_string()).collect();
+    assert!(devices.len() >= 2, "two devices are needed: `.ci/setup test` prepares them");
+    devices
+}
+
+#[test]
+fn frames_are_whole_and_in_order_on_every_pair_while_images_move() {
+    let devices = devices();
+    for render in &devices {
+        for present in &devices {
+            let said = said(&[
+                "--render",
+                render,
+                "--present",
+                present,
+                "--frames",
+                "120",
+                "--size",
+                "400x300",
+                "--move-every",
+                "7",
+                "--switch-every",
+                "11",
+                "--resize-every",
+                "23",
+                "--verify",
+            ]);
+            let pair = format!("{render} → {present}: {said:#}");
+            assert_eq!(said["frames"], 120, "{pair}");
+            assert_eq!(said["wrong"], serde_json::json!([]), "{pair}");
+            // A frame that met another size of the surface is not shown.
+            assert!(said["checked"].as_u64() >= Some(100), "{pair}");
+            // Two drivers here have no memory in common but the host's, so their images stay there, and that is said.
+            let stay = said["events"].to_string().contains("images stay in system memory");
+            assert_eq!(said["moves"], if stay { 0 } else { 17 }, "{pair}");
+            assert!(render != present || !stay, "{pair}");
+            assert!(stay || said["notified"].as_u64() >= Some(17), "{pair}");
+            assert!(said["ways"]["staged"]["median_ms"].is_number(), "{pair}");
+        }
+    }
+}
+
+#[test]
+fn the_presenting_device_goes_on_alone_when_the_other_one_is_unplugged() {
+    let devices = devices();
+    let said = said(&[
+        "--render",
+        &devices[0],
+        "--present",
+        &devices[1],
+        "--frames",
+        "60",
+        "--size",
+        "400x300",
+        "--unplug-at",
+        "30",
+        "--verify",
+    ]);
+    assert_eq!(said["frames"], 60, "{said:#}");
+    assert_eq!(said["render"], said["present"], "{said:#}");
+    assert_eq!(said["wrong"], serde_json::json!([]), "{said:#}");
+    assert_eq!(said["events"].as_array().map(Vec::len), Some(1), "{said:#}");
+}
+
+#[test]
+fn a_picture_shows_what_was_drawn_whichever_way_it_came() {
+    let devices = devices();
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let shot = |name: &str, more: &[&str]| {
+        let file = folder.join(name);
+        let path = file.to_str().expect("a path in UTF-8");
+        let fixed = ["--frames", "20", "--size", "320x200", "--plain", "--screenshot", path];
+        let output = prime(&[&fixed, more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        decoded(&file)
+    };
+    for device in &devices {
+        for other in &devices {
+            let pair = ["--render", device.as_str(), "--present", other.as_str()];
+            let shared = shot("shared.png", &pair);
+            let staged = shot("staged.png", &[&pair[..], &["--staged"]].concat());
+            assert!(shared == staged, "{device} → {other}: both ways carry the same texels");
+            let colours: std::collections::HashSet<_> = shared.chunks(3).collect();
+            assert!(colours.len() > 50, "{device} → {other}: a lit scene has many colours");
+        }
+    }
+}
+
+fn decoded(file: &std::path::Path) -> Vec<u8> {
+    let file = std::io::BufReader::new(std::fs::File::open(file).expect("the picture"));
+    let mut reader = png::Decoder::new(file).read_info().expect("a PNG");
+    let mut texels = vec![0; reader.output_buffer_size().expect("a size")];
+    reader.next_frame(&mut texels).expect("its texels");
+    texels
+}
+
+#[test]
+fn one_texel_is_a_picture() {
+    let said = said(&["--frames", "10", "--size", "1x1", "--move-every", "3", "--verify"]);
+    assert_eq!(said["frames"], 10, "{said:#}");
+}
+
+#[test]
+fn bad_input_is_a_sentence() {
+    for (arguments, sentence) in [
+        (&["--render", "77"][..], "77"),
+        (&["--size", "0x5"], "two numbers from 1 to 16384"),
+        (&["--ring", "0"], "1..=16"),
+        (&["--frames", "1", "--screenshot", "/nowhere/at/all.png"], "/nowhere/at/all.png"),
+    ] {
+        let output = prime(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(errors.contains(sentence), "{arguments:?}: {errors}");
+        assert!(!errors.contains("panicked"), "{errors}");
+    }
+}
+
+#[test]
+fn without_a_display_the_error_says_what_to_do() {
+    let output = Command::new(env!("CARGO_BIN_EXE_prime"))
+        .env_remove("DISPLAY")
+        .env_remove("WAYLAND_DISPLAY")
+        .env_remove("WAYLAND_SOCKET")
+        .output()
+        .expect("the program starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(errors.contains("--headless"), "{errors}");
+}
