@@ -14,7 +14,7 @@ LONG_TESTS := matrix:: torture:: working_sets:: purge:: allocation_failures::
 LONG_VM := test-shadow;test-move_faults;test-moving matrix:: torture::;test-eviction working_sets:: purge::;test-process allocation_failures::
 
 .DEFAULT_GOAL := help
-.PHONY: help demo devices doctor check test test-native driver-sim model vm soak lint shaders figures hardware clean-deps
+.PHONY: help apps prime demo devices doctor check test test-native driver-sim model vm soak lint shaders figures hardware clean-deps
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -28,6 +28,10 @@ devices: ## the devices here, and which route leads from each to each
 	@.ci/setup demo
 	@$(CARGO) build $(LOCKED) --features cli --release
 	@$(CARGO) run $(LOCKED) --features cli --release --quiet -- devices
+
+prime: ## draw a scene on one device, and present it on another, in a window
+	@.ci/setup demo
+	@cd apps && $(CARGO) run $(LOCKED) --release --quiet --bin prime
 
 doctor: ## whether this machine is ready, and if not, what to do (no setup)
 	@$(CARGO) build $(LOCKED) --features cli --release
@@ -53,6 +57,12 @@ test-native: ## the tests on this machine's Vulkan drivers (no setup)
 
 driver-sim: ## the suites under simulated drivers: a table, profile by suite (no setup)
 	.ci/driver-sim
+
+apps: ## lint and test the programs in apps/, without a display, under X11 and under Wayland
+	@.ci/setup apps
+	cd apps && $(CARGO) fmt --check
+	cd apps && $(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
+	cd apps && $(CARGO) test $(LOCKED)
 
 # With a target of its own, so that neither build undoes the other, and build scripts are made once.
 MODEL := --lib --target $$(rustc --print host-tuple)

@@ -11,6 +11,12 @@ elsewhere_demo() {
     name_missing
 }
 
+elsewhere_apps() {
+    has Xvfb || need "Xvfb (Fedora: xorg-x11-server-Xvfb; Arch: xorg-server-xvfb; openSUSE: xorg-x11-server-Xvfb)"
+    has weston || need "Weston"
+    elsewhere_test
+}
+
 elsewhere_test() {
     local part
     has cargo || need "Rust's cargo"

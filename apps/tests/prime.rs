@@ -157,3 +157,38 @@ fn without_a_display_the_error_says_what_to_do() {
     assert!(!output.status.success());
     assert!(errors.contains("--headless"), "{errors}");
 }
+
+/// Messages about SwiftShader, which imports host memory and reports that it cannot. The library's tests allow the same.
+const KNOWN: [&str; 3] = [
+    "VUID-VkBufferCreateInfo-pNext-00920",
+    "VUID-VkImageCreateInfo-pNext-00990",
+    "VUID-VkImportMemoryWin32HandleInfoKHR-handleType-09861",
+];
+
+#[test]
+fn the_validation_layer_is_silent_on_every_pair() {
+    let devices = devices();
+    let mut known = 0;
+    for render in &devices {
+        for present in &devices {
+            let output = Command::new(env!("CARGO_BIN_EXE_prime"))
+                .env("VK_INSTANCE_LAYERS", "VK_LAYER_KHRONOS_validation")
+                .env("VK_KHRONOS_VALIDATION_VALIDATE_SYNC", "1")
+                .env("VK_KHRONOS_VALIDATION_DUPLICATE_MESSAGE_LIMIT", "2")
+                .args(["--headless", "--render", render, "--present", present])
+                .args(["--frames", "60", "--size", "400x300", "--move-every", "7"])
+                .args(["--switch-every", "11", "--resize-every", "23", "--verify"])
+                .output()
+                .expect("the program starts");
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{render} → {present}: {said}");
+            let messages = said.lines().filter(|line| line.starts_with("Validation "));
+            let (expected, unknown): (Vec<_>, Vec<_>) =
+                messages.partition(|line| KNOWN.iter().any(|known| line.contains(known)));
+            assert!(unknown.is_empty(), "{render} → {present}: {unknown:?}");
+            known += expected.len();
+        }
+    }
+    // SwiftShader is one of the devices. Without its messages the layer was not there.
+    assert!(known > 0, "the validation layer said nothing: `.ci/setup test` unpacks it");
+}

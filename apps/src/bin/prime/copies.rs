@@ -104,7 +104,7 @@ impl Copies {
         let raw = device.raw();
         let (general, written) = (vk::ImageLayout::GENERAL, vk::ImageLayout::TRANSFER_DST_OPTIMAL);
         // SAFETY: the caller's contract; the whole image is written.
-        unsafe { self.to_layout(device, commands, [vk::ImageLayout::UNDEFINED, written]) };
+        unsafe { self.barrier(device, commands, [vk::ImageLayout::UNDEFINED, written]) };
         match self.source {
             Source::Image(image) => {
                 let [width, height] = self.size;
@@ -119,7 +119,7 @@ impl Copies {
                 let all = [region(0, [0, 0], self.size)];
                 // SAFETY: the caller's contract.
                 unsafe {
-                    raw.cmd_copy_buffer_to_image(commands, buffer, self.target, written, &all)
+                    raw.cmd_copy_buffer_to_image(commands, buffer, self.target, written, &all);
                 };
             }
         }
@@ -129,7 +129,7 @@ impl Copies {
                 at[0] + width <= self.size[0] && at[1] + height + stamp::CELL <= self.size[1];
             if fits {
                 // SAFETY: the caller's contract.
-                unsafe { self.to_layout(device, commands, [written, written]) };
+                unsafe { self.barrier(device, commands, [written, written]) };
                 let part = [region(0, at, [width, height])];
                 // SAFETY: the caller's contract; the rectangle is within the image.
                 unsafe {
@@ -145,7 +145,7 @@ impl Copies {
             let Some(buffer) = buffer.filter(|_| !regions.is_empty()) else { continue };
             if now != read {
                 // SAFETY: the caller's contract.
-                unsafe { self.to_layout(device, commands, [now, read]) };
+                unsafe { self.barrier(device, commands, [now, read]) };
                 now = read;
             }
             // SAFETY: the caller's contract; the rectangles are within the image.
@@ -156,7 +156,7 @@ impl Copies {
             unsafe { for_host(device, commands) };
         }
         // SAFETY: the caller's contract.
-        unsafe { self.to_layout(device, commands, [now, vk::ImageLayout::PRESENT_SRC_KHR]) };
+        unsafe { self.barrier(device, commands, [now, vk::ImageLayout::PRESENT_SRC_KHR]) };
     }
 
     fn line_regions(&self) -> Vec<vk::BufferImageCopy> {
@@ -173,14 +173,14 @@ impl Copies {
     /// # Safety
     ///
     /// As [`Copies::record`]; the target is in the first layout.
-    unsafe fn to_layout(
+    unsafe fn barrier(
         &self,
         device: &Device,
         commands: vk::CommandBuffer,
         [old, new]: [vk::ImageLayout; 2],
     ) {
         let access = vk::AccessFlags::TRANSFER_READ | vk::AccessFlags::TRANSFER_WRITE;
-        let barrier = [vk::ImageMemoryBarrier::default()
+        let all = [vk::ImageMemoryBarrier::default()
             .src_access_mask(access)
             .dst_access_mask(access)
             .old_layout(old)
@@ -198,7 +198,7 @@ impl Copies {
         let (copy, none) = (vk::PipelineStageFlags::TRANSFER, vk::DependencyFlags::empty());
         // SAFETY: the caller's contract. The semaphore of the acquisition is waited for before any stage.
         unsafe {
-            device.raw().cmd_pipeline_barrier(commands, copy, copy, none, &[], &[], &barrier)
+            device.raw().cmd_pipeline_barrier(commands, copy, copy, none, &[], &[], &all);
         };
     }
 }

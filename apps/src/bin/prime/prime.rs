@@ -247,12 +247,10 @@ impl Prime {
             let facts = self.facts(at)?;
             self.overlay.draw(&facts, &self.stats);
         }
-        loop {
-            match self.swapchain.acquire()? {
-                State::Done(acquired) => return self.show(at, carried, &acquired),
-                // The frame that was drawn has another size; the next one fits.
-                State::OutOfDate => return self.resize(self.size()),
-            }
+        match self.swapchain.acquire()? {
+            State::Done(acquired) => self.show(at, carried, &acquired),
+            // The frame that was drawn has another size; the next one fits.
+            State::OutOfDate => self.resize(self.size()),
         }
     }
 
@@ -399,7 +397,7 @@ impl Prime {
     fn facts(&self, at: usize) -> Result<Facts> {
         let slot = &self.ring.slots[at];
         let own = |mapping: &ImageMapping| match mapping.view() {
-            Ok(image) if image.is_own => "a copy",
+            Ok(image) if image.is_own => "by a copy",
             Ok(_) => "directly",
             Err(_) => "moving",
         };
@@ -411,7 +409,7 @@ impl Prime {
         };
         let waits = self.engine.wait_route(&self.render, &self.present)?;
         let lines = vec![
-            format!("frame {} by {}", self.frame, self.way.name()),
+            format!("frame {}, {}", self.frame, self.way.name()),
             format!("{} draws {}", self.render.name(), own(&slot.draw.mapping)),
             format!("{} presents {shows}", self.present.name()),
             slot.image.layout().to_string().replace('×', "x"),
@@ -453,7 +451,10 @@ fn declare<'a>(
     unsafe { submission.wait_semaphore(acquired.acquired, 0) };
     // SAFETY: a live binary semaphore; the last present that waited for it is over, since its image was acquired again.
     unsafe { submission.signal_semaphore(acquired.rendered, 0) };
-    // SAFETY: the image of the ring is declared, those of the swapchain are acquired, and buffers are kept until the
-    // fence has signalled.
-    unsafe { submission.record(move |commands| copies.record(device, commands)) };
+    let record = move |commands| {
+        // SAFETY: the image of the ring is declared, that of the swapchain is acquired, and all are of these sizes.
+        unsafe { copies.record(device, commands) };
+    };
+    // SAFETY: as above; buffers are kept until the fence has signalled.
+    unsafe { submission.record(record) };
 }

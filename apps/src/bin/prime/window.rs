@@ -18,7 +18,10 @@ use crate::run::{self, Session};
 /// Runs until the window is closed, Q is pressed, or enough frames were shown.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let events = EventLoop::new().map_err(|error| {
-        format!("no display ({error}): set WAYLAND_DISPLAY or DISPLAY, or pass --headless")
+        // winit puts the place in its source before the reason.
+        let error = error.to_string();
+        let reason = error.rsplit(": ").next().unwrap_or_default();
+        format!("no display: set WAYLAND_DISPLAY or DISPLAY, or pass --headless ({reason})")
     })?;
     let mut app = App { args: args.clone(), session: None, window: None, failed: None };
     events.run_app(&mut app)?;
