@@ -155,6 +155,11 @@ pub use residency::{Priority, ResidencyOptions};
 pub use sync::{CallbackId, Fence, FenceSemaphore, Signal, Usage, WaitRoute};
 pub use transfer::{PassReport, Refusal, RefusalReason, Route, Scope, Verdict};
 
+/// The guide's code must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/renderer.md")]
+struct Guide;
+
 /// The README's example must compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
