@@ -42,6 +42,7 @@ pub(crate) struct DomainFacts {
     pub(crate) clean_copies: u64,
     pub(crate) ghosts: u64,
     pub(crate) in_flight: u64,
+    pub(crate) integrated: u64,
     /// Resident bytes, by provider.
     pub(crate) providers: BTreeMap<&'static str, u64>,
 }
@@ -226,6 +227,7 @@ impl From<&DomainReport> for DomainFacts {
             clean_copies: shares.clean_copies,
             ghosts: shares.ghosts,
             in_flight: shares.in_flight,
+            integrated: shares.integrated,
             providers,
         }
     }

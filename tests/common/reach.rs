@@ -1,6 +1,7 @@
 //! The rules by which tests expect a buffer to be placed, stated over the routes that were proved.
 
 use ash::vk::MemoryPropertyFlags as Flags;
+use peerbuf::device::AdapterKind;
 use peerbuf::transfer::Verdict;
 use peerbuf::{Device, DomainKind, Engine, HandleType, Provider, Route};
 
@@ -72,6 +73,11 @@ pub(crate) fn has_system_memory(device: &Device) -> bool {
     let is_host =
         |flags: Flags| flags.contains(Flags::HOST_VISIBLE) && !flags.contains(Flags::DEVICE_LOCAL);
     device.adapter().memory_types().iter().any(|memory| is_host(memory.flags))
+}
+
+/// Whether a device's own memory is system memory, and counted there, too.
+pub(crate) fn is_integrated(device: &Device) -> bool {
+    device.adapter().kind() == AdapterKind::Integrated
 }
 
 /// Whether the host maps a discrete device's own memory: there is none that it cannot map, which is used first.

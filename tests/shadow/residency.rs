@@ -18,7 +18,7 @@ pub(crate) fn check_accounts(report: &Report) {
     for domain in &report.domains {
         let (id, usage, shares) = (domain.id, domain.usage, domain.shares);
         let sum = shares.resident + shares.clean_copies + shares.ghosts + shares.in_flight;
-        assert_eq!(usage.used, sum, "{id}: {shares:?}");
+        assert_eq!(usage.used, sum + shares.integrated, "{id}: {shares:?}");
         assert!(usage.used <= usage.peak && usage.used <= usage.budget, "{id}: {usage:?}");
         assert!(usage.used <= usage.held, "{id}: {usage:?}");
     }

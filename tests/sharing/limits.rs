@@ -324,6 +324,11 @@ fn the_memory_of_an_integrated_device_and_system_memory_are_one() {
             assert!(error.is_out_of_memory(), "{error:?}");
         }
         assert_eq!((first.domain(), second.domain()), (vram, DomainId::System), "none has moved");
+        let reports = engine.report().domains;
+        let system =
+            reports.iter().find(|domain| domain.id == DomainId::System).expect("it is listed");
+        let shares = system.shares;
+        assert_eq!((shares.resident, shares.integrated), (32 * MIB, 64 * MIB), "{shares:?}");
         // A move on request keeps no second copy.
         drop(second);
         engine.set_cap(DomainId::System, None).expect("of this engine");

@@ -10,7 +10,9 @@ use crate::common::{Rig, assert_pattern, fill};
 use ash::vk::Result as Code;
 use peerbuf::device::{Call, StoppedQueues};
 use peerbuf::transfer::{RefusalReason, Trial, Verdict};
-use peerbuf::{BufferDescriptor, DomainId, HandleType, Placement, Refault, Route};
+use peerbuf::{
+    BufferDescriptor, DomainId, HandleType, Placement, Refault, ResidencyOptions, Route,
+};
 
 /// A path that no other test uses; what is there at the end is removed.
 struct Scratch(PathBuf, Turn);
@@ -29,7 +31,9 @@ impl Drop for Scratch {
 }
 
 fn rig(path: &Path) -> Rig {
-    Rig::with(|descriptor| descriptor.route_cache(path))
+    // Auto-migration measures what accesses of GPUs cost, on routes of its own choice.
+    let moves = ResidencyOptions::new().auto_migration(false);
+    Rig::with(|descriptor| descriptor.route_cache(path).residency(moves))
 }
 
 /// The verdict on two devices of one adapter, how many devices were opened for it, and a use of the route.

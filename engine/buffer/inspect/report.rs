@@ -38,7 +38,13 @@ pub(crate) fn report(set: &Buffers) -> Report {
         shares: shares(&buffers, id, set.core.retire.bytes_in(id)),
         providers: providers(&buffers, id),
     };
-    let domains = domains.map(domain).collect();
+    let mut domains: Vec<_> = domains.map(domain).collect();
+    let is_part = |id| set.core.domain_state(id).ledger.is_part();
+    let parts = domains.iter().filter(|domain| is_part(domain.id));
+    let integrated = parts.map(|domain| domain.usage.used).sum();
+    for system in domains.iter_mut().filter(|domain| domain.id == DomainId::System) {
+        system.shares.integrated = integrated;
+    }
     let moved =
         MoveCause::ALL.iter().map(|&cause| (cause, set.core.counters.moved.get(cause))).collect();
     let stalls =

@@ -87,6 +87,9 @@ pub struct Shares {
     /// Bytes that no buffer owns any more and that devices still use: sources of running copies, and
     /// buffers that were dropped.
     pub in_flight: u64,
+    /// Bytes of system memory that integrated devices use as their own memory: the sum of [`DomainUsage::used`] of their
+    /// domains, whose shares say which buffers have them. `0` for other domains.
+    pub integrated: u64,
 }
 
 /// Sums over a [`Report`].

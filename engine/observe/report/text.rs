@@ -27,6 +27,7 @@ impl fmt::Display for Report {
                 (shares.clean_copies, "clean copies"),
                 (shares.ghosts, "ghosts"),
                 (shares.in_flight, "in flight"),
+                (shares.integrated, "of integrated devices"),
             ] {
                 if bytes > 0 {
                     writeln!(f, "  {:<20} {bytes:>16} {what}", "")?;
@@ -234,7 +235,7 @@ mod tests {
         let usage =
             DomainUsage { capacity: 9999, budget: 9999, used: 8888, peak: 8888, held: 8888 };
         let imports = ImportUsage { system: 4096, peers: 64, views: 2, limit: 8192 };
-        let shares = Shares { pinned: 128, in_flight: 64, ..Shares::default() };
+        let shares = Shares { pinned: 128, in_flight: 64, integrated: 512, ..Shares::default() };
         let report = Report {
             devices: vec![DeviceReport { id: home, name: "GPU 0".into(), imports }],
             domains: vec![DomainReport {
@@ -261,7 +262,7 @@ mod tests {
         let text = report.to_string();
         for part in [
             "system memory                    8888 of             9999 used\n                                   8824 by memfd\n                                    128 pinned\n",
-            "  64 in flight\n",
+            "  64 in flight\n                                    512 of integrated devices\n",
             "Client groups, in bytes\n  browser                          4096 of             8192 in VRAM of device 0\n",
             "Moves\n  evicted               3 moves, 300 bytes, 200 copied\nWaits\n  for room              2 waits, 3.0ms together, the longest 2.0ms\nBuffers\n",
             "       7 frame                  4096 VRAM of device 0 dma_buf    device 0     3\n",
