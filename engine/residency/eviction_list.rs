@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::bulk_move::BulkGroup;
 use super::eviction_order::EvictionOrder;
-use super::list_entry::{Entry, PURGEABLE, QUEUED, State, Victim, Victims};
+use super::list_entry::{Entry, IN_BULK, PURGEABLE, QUEUED, State, Victim, Victims};
 use super::policy::{Policy, Slot};
 use super::priority::Priority;
 use crate::memory::GroupId;
@@ -210,6 +210,30 @@ impl<K: Copy> EvictionList<K> {
         self.victims_in(0..=0, GroupId::NONE, wanted, skip)
     }
 
+    /// Whether room for `bytes` is better used for a displaced buffer, which is being used, than for the buffers that would be
+    /// evicted for it: they may be purged, have a lower priority, or the policy expects fewer uses of them. Also if there
+    /// are not enough of them, or if one belongs to a bulk group, which is compared with nothing.
+    pub(crate) fn is_worth_more(
+        &self,
+        slot: Slot,
+        (bytes, group): (u64, GroupId),
+        max_priority: Priority,
+    ) -> bool {
+        let mut inner = self.lock();
+        let victims =
+            victims_in(&mut inner, 0..=1 + max_priority.index(), group, bytes, &|_| false);
+        let entry = inner.entry(slot);
+        let is_worth_more = |victim: &Victim<K>| {
+            let other = inner.entry(victim.slot);
+            let is_comparable =
+                other.rank() == entry.rank() && !entry.has(IN_BULK) && !other.has(IN_BULK);
+            let policy = inner.ranks[entry.rank()].as_ref().filter(|_| is_comparable);
+            policy.is_none_or(|policy| policy.is_worth_more(slot, victim.slot))
+        };
+        victims.iter().map(|victim| victim.bytes).sum::<u64>() < bytes
+            || victims.iter().all(is_worth_more)
+    }
+
     fn victims_in(
         &self,
         ranks: RangeInclusive<usize>,
@@ -217,28 +241,7 @@ impl<K: Copy> EvictionList<K> {
         wanted: u64,
         skip: &dyn Fn(Slot) -> bool,
     ) -> Victims<K> {
-        let mut inner = self.lock();
-        let (mut slots, mut victims, mut sum) = (vec![], Victims::new(), 0);
-        let plain = group == GroupId::NONE && inner.bulks.is_empty();
-        for rank in ranks {
-            if sum >= wanted {
-                break;
-            }
-            if !plain {
-                sum += inner.choose(rank, group, wanted - sum, skip, &mut victims);
-                continue;
-            }
-            let Some(policy) = &mut inner.ranks[rank] else { continue };
-            slots.clear();
-            policy.victims(wanted - sum, skip, &mut slots);
-            for &slot in &slots {
-                let entry = inner.entry(slot);
-                sum += entry.bytes();
-                victims.push(entry.victim(slot));
-            }
-        }
-        drop_surplus(&mut victims, sum.saturating_sub(wanted));
-        victims
+        victims_in(&mut self.lock(), ranks, group, wanted, skip)
     }
 
     /// All resident buffers, parked or not.
@@ -282,6 +285,37 @@ impl<K: Copy> EvictionList<K> {
         note_shared_write();
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Chooses victims of these ranks: see [`EvictionList::victims_of`].
+fn victims_in<K: Copy>(
+    inner: &mut EvictionOrder<K>,
+    ranks: RangeInclusive<usize>,
+    group: GroupId,
+    wanted: u64,
+    skip: &dyn Fn(Slot) -> bool,
+) -> Victims<K> {
+    let (mut slots, mut victims, mut sum) = (vec![], Victims::new(), 0);
+    let plain = group == GroupId::NONE && inner.bulks.is_empty();
+    for rank in ranks {
+        if sum >= wanted {
+            break;
+        }
+        if !plain {
+            sum += inner.choose(rank, group, wanted - sum, skip, &mut victims);
+            continue;
+        }
+        let Some(policy) = &mut inner.ranks[rank] else { continue };
+        slots.clear();
+        policy.victims(wanted - sum, skip, &mut slots);
+        for &slot in &slots {
+            let entry = inner.entry(slot);
+            sum += entry.bytes();
+            victims.push(entry.victim(slot));
+        }
+    }
+    drop_surplus(&mut victims, sum.saturating_sub(wanted));
+    victims
 }
 
 /// Removes victims that are not needed, from the last one on: those are the most worth keeping.

@@ -65,8 +65,9 @@ impl ResidencyOptions {
     }
 
     /// Sets at which use after its eviction a buffer may evict others for its return, from 1 to 127. More than
-    /// 1 keeps two buffers from evicting each other at every use. If there is room, a buffer returns at its first
-    /// use.
+    /// 1 keeps two buffers from evicting each other at every use. It evicts them only if the policy expects fewer uses of
+    /// them ([`Policy::is_worth_more`]), and is asked again after as many uses. If there is room, a buffer returns at its
+    /// first use.
     #[must_use]
     pub fn uses_before_return(mut self, uses: u8) -> Self {
         self.uses_before_return = uses.clamp(1, 127);

@@ -5,13 +5,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use crate::common::commands::record_fill;
 use crate::common::random::Random;
 use crate::common::until::until;
 use crate::common::{Rig, in_vm, soak, wait_idle};
-use peerbuf::observe::MoveCause;
+use peerbuf::observe::{MoveCause, Reason};
 use peerbuf::{
     Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Error, Priority, Refault,
-    Result, SharedBuffer,
+    ResidencyOptions, Result, SharedBuffer,
 };
 
 const KIB: u64 = 1 << 10;
@@ -257,4 +258,46 @@ fn large_working_sets_keep_their_bytes() {
         }
     }
     assert!(engine.moved(MoveCause::Evicted).bytes > 100 * MIB, "{:?}", engine.report().moved);
+}
+
+#[test]
+fn in_a_loop_that_does_not_fit_no_buffer_returns_at_the_cost_of_another() {
+    const FIT: usize = 8;
+    let rig = Rig::with(|d| d.residency(ResidencyOptions::new().bytes_per_ms(1 << 40)));
+    let engine = rig.engine();
+    for device in rig.all() {
+        engine.model_heap(&device, FIT as u64 * MIB).expect("of this engine");
+        let mut all: Vec<_> = (0..FIT + 2)
+            .map(|_| {
+                let buffer = engine.create_buffer(&device, BufferDescriptor::new(MIB));
+                let buffer = buffer.expect("a buffer");
+                let refault = Arc::new(Refault::new());
+                let attachment = buffer.attach_dynamic(&device, refault).expect("an attachment");
+                let mapping = attachment.map(Access::Write).expect("mapped");
+                (mapping, attachment, buffer)
+            })
+            .collect();
+        let mut frames = |count: usize| {
+            for at in (0..count).flat_map(|_| 0..FIT + 2) {
+                let (mapping, attachment, _) = &mut all[at];
+                engine
+                    .submit_remapped(
+                        &device,
+                        &mut [(attachment, mapping)],
+                        |submission, mappings| record_fill(submission, &device, mappings[0], 1),
+                    )
+                    .expect("submitted");
+            }
+            wait_idle(&[&device]);
+            engine.moved(MoveCause::Restored).moves
+        };
+        let learned = frames(20);
+        assert_eq!(frames(20), learned, "{}: once it knows how they are used", device.name());
+        let away: Vec<_> = all
+            .iter()
+            .filter(|(.., buffer)| buffer.domain() == DomainId::System)
+            .map(|(.., buffer)| buffer.explain().decisions[0].reason)
+            .collect();
+        assert_eq!(away, [Reason::UsedLess; 2], "{}", device.name());
+    }
 }

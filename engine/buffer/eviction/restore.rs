@@ -15,6 +15,7 @@ use crate::device::DeviceId;
 use crate::error::{Error, Result};
 use crate::memory::{DomainId, GroupId};
 use crate::observe::{MoveCause, Reason};
+use crate::residency::policy::Slot;
 use crate::residency::{Allowance, EvictionLimits, Priority, Trigger};
 use crate::sync::Usage;
 
@@ -36,13 +37,13 @@ impl BufferInner {
             return;
         }
         let Some(restore_plan) = self.restore_plan() else { return };
-        let RestorePlan { preferred, footprint, group, priority, generation, uses_left } =
+        let RestorePlan { preferred, footprint, group, priority, slot, generation, uses_left } =
             restore_plan;
         let (ledger, charge) = (&self.core().domain_state(preferred).ledger, (footprint, group));
         if !ledger.could_hold(charge) {
             return self.still_displaced(Some(full(ledger, charge)), |_| {});
         }
-        let has_room = ledger.has_room(charge);
+        let mut has_room = ledger.has_room(charge);
         if !has_room && uses_left > 1 {
             let needed = self.core().throttle.options().uses_before_return;
             // Otherwise a restore was tried, and its failure was recorded.
@@ -54,6 +55,19 @@ impl BufferInner {
         if !allowance.allows(footprint, now) {
             let (moved, allowed) = allowance.refusal();
             return self.still_displaced(Some(Reason::Throttled { moved, allowed }), |_| {});
+        }
+        if !has_room {
+            // What finished work has left may be enough.
+            self.core().retire.collect();
+            has_room = ledger.has_room(charge);
+        }
+        let list = &self.core().domain_state(preferred).eviction_list;
+        // Nothing but buffers of its group can make room within the group's cap.
+        let within = if ledger.is_beyond_cap(charge) { group } else { GroupId::NONE };
+        let pays = |slot| list.is_worth_more(slot, (footprint, within), priority);
+        if !has_room && !slot.is_none_or(pays) {
+            let needed = self.core().throttle.options().uses_before_return;
+            return self.still_displaced(Some(Reason::UsedLess), |backoff| backoff.set(needed));
         }
         // Never with a wait: evictions are only started, and the next use finds the room.
         let limits = EvictionLimits {
@@ -117,6 +131,7 @@ impl BufferInner {
             footprint: state.location().footprint(),
             group: state.location().group(),
             priority: state.entry().priority(),
+            slot: state.entry().slot(),
             generation: self.generation(),
             uses_left: left,
         })
@@ -176,6 +191,8 @@ struct RestorePlan {
     footprint: u64,
     group: GroupId,
     priority: Priority,
+    /// Its entry in the eviction list of the preferred domain.
+    slot: Option<Slot>,
     generation: u32,
     /// After how many uses other buffers may be evicted for it; 1 is this use.
     uses_left: u8,

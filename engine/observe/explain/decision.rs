@@ -128,6 +128,8 @@ pub enum Reason {
         /// The number of uses that is needed. 4095 means that many or more.
         needed: u32,
     },
+    /// Other buffers would have to leave for it, and more uses of those are expected.
+    UsedLess,
     /// A device uses the buffer.
     Used {
         /// The device.

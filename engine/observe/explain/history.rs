@@ -184,6 +184,7 @@ fn put_reason(bits: &mut Bits, reason: Reason) {
             kind(11);
             [uses, needed].into_iter().for_each(|uses| bits.put(uses, 12));
         }
+        Reason::UsedLess => kind(19),
         Reason::Used { by } => {
             kind(12);
             bits.put_device(Some(by));
@@ -241,6 +242,7 @@ fn reason(bits: &mut Bits) -> Option<Reason> {
         18 => Reason::DeviceLost { device: bits.device()? },
         9 => Reason::DriverFailed { device: bits.device()? },
         16 => Reason::NotShareable,
+        19 => Reason::UsedLess,
         _ => return None,
     })
 }

@@ -18,7 +18,7 @@ fn wanted(by: Option<u64>) -> Reason {
 }
 
 /// One reason of each kind, with numbers that are kept exactly.
-fn reasons() -> [Reason; 21] {
+fn reasons() -> [Reason; 22] {
     [
         Reason::FirstChoice,
         Reason::Asked,
@@ -47,6 +47,7 @@ fn reasons() -> [Reason; 21] {
         Reason::DeviceLost { device: GPU },
         Reason::DriverFailed { device: OTHER },
         Reason::NotShareable,
+        Reason::UsedLess,
     ]
 }
 

@@ -102,6 +102,7 @@ impl<N: Fn(u64) -> Option<String>> DecisionText<'_, N> {
                 let (uses, needed) = (Count(uses, 4095), Count(needed, 4095));
                 write!(f, "it was moved recently, with {uses} of {needed} uses since")
             }
+            Reason::UsedLess => f.write_str("more uses are expected of the buffers there"),
             Reason::Used { by } => write!(f, "{by} uses it"),
             Reason::UsedMore { by, times, others } => {
                 let (times, others) = (Count(times, 65535), Count(others, 65535));

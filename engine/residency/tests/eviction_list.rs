@@ -94,3 +94,28 @@ fn a_move_within_the_domain_updates_the_size() {
     eviction_list.moved(slots[0], Some(768));
     assert_eq!(bytes(u64::MAX), [('b', 512), ('a', 768)]);
 }
+
+#[test]
+fn a_displaced_buffer_is_worth_more_than_one_of_lower_priority_or_of_fewer_expected_uses() {
+    let eviction_list = EvictionList::new(policy::adaptive, 1 << 20);
+    let away = eviction_list.insert('a', 256, Priority::Normal, false);
+    let here = eviction_list.insert('b', 256, Priority::Normal, true);
+    let is_worth_more =
+        |bytes| eviction_list.is_worth_more(away, (bytes, GroupId::NONE), Priority::Normal);
+    for _ in 0..20 {
+        eviction_list.mark_used(here);
+        eviction_list.mark_used(away);
+    }
+    assert!(!is_worth_more(256), "both are used alike");
+    assert!(is_worth_more(512), "there are not enough to compare with");
+    for _ in 0..200 {
+        eviction_list.mark_used(away);
+    }
+    assert!(is_worth_more(256), "the other one is not used any more");
+    for _ in 0..200 {
+        eviction_list.mark_used(here);
+    }
+    assert!(!is_worth_more(256), "now that one is");
+    eviction_list.set_purgeable(here, true);
+    assert!(is_worth_more(256), "its content may be discarded");
+}

@@ -99,6 +99,22 @@ impl Policy for Adaptive {
         self.choose_among(members, wanted, skip, into);
     }
 
+    /// A return costs as much as a use from elsewhere, and its victim's move. So it has to be worth half as much again. The
+    /// use that asks is not counted: it reads the bytes across the bus either way. Where nothing is known of one of the two,
+    /// nothing is compared.
+    fn is_worth_more(&self, slot: Slot, victim: Slot) -> bool {
+        const TIMES: f32 = 1.5;
+        // The most that a buffer is worth of which nothing is known.
+        const UNKNOWN: f32 = 1e-6;
+        let entry = |slot: Slot| self.entries.get(slot.index()).copied().unwrap_or_default();
+        let worth = |Entry { habit, bytes, .. }, age| {
+            self.outlook.worth(habit.unwrap_or_else(|| Habit::new(bytes.bytes())), age)
+        };
+        let (slot, victim) = (entry(slot), entry(victim));
+        let (ours, theirs) = (worth(slot, 0), worth(victim, self.now.wrapping_sub(victim.last)));
+        ours.min(theirs) <= UNKNOWN || ours > TIMES * theirs
+    }
+
     fn footprint(&self) -> usize {
         size_of::<Self>()
             + self.entries.capacity() * size_of::<Entry>()

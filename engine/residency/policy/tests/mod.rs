@@ -4,6 +4,7 @@ mod baselines;
 mod figures;
 mod promises;
 mod reference;
+mod returns;
 mod unseen;
 mod unseen_figures;
 
