@@ -115,7 +115,7 @@ static GROUPS: &[Group] = &[
         measure: submissions::one,
     },
     Group { ids: &["submit_64_queued", "submit_64_queued_record"], measure: submissions::queued },
-    Group { ids: &["submit_128_of_4096"], measure: submissions::many },
+    Group { ids: &["submit_128_of_4096", "submit_128_of_4096_singly"], measure: submissions::many },
     Group {
         ids: &["lock_8", "lock_32", "lock_8_threads", "lock_32_threads"],
         measure: locks::many,

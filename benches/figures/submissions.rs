@@ -4,7 +4,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use ash::vk;
-use peerbuf::{Access, Attachment, Device, Fence, Mapping, Scope, SharedBuffer};
+use peerbuf::{
+    Access, Attachment, Device, Fence, Mapping, RawView, Scope, SharedBuffer, Submission,
+};
 
 use crate::Outcome;
 use crate::figure::Figure;
@@ -41,7 +43,7 @@ impl<'a> Ours<'a> {
         Ok(Range { buffer: view.buffer, offset: view.offset, size: view.size })
     }
 
-    /// Submits with commands that peerbuf lets the application record.
+    /// Submits with commands that peerbuf lets the application record. Declares the buffers one by one.
     fn record(&self, indices: &[usize]) -> Outcome<Fence> {
         Ok(self.setup.engine.submit(self.device, |submission| {
             let mut first = None;
@@ -50,16 +52,33 @@ impl<'a> Ours<'a> {
                     submission.uses(&self.mappings[index], Access::Write, Scope::TRANSFER)?;
                 first.get_or_insert(view);
             }
-            let device = self.device;
-            let record = move |commands| {
-                let Some(view) = first else { return };
-                let range = Range { buffer: view.buffer, offset: view.offset, size: view.size };
-                fill(device, commands, range);
-            };
-            // SAFETY: it records one valid command on what was declared.
-            unsafe { submission.record(record) };
+            self.record_fill(submission, first);
             Ok(())
         })?)
+    }
+
+    /// As [`Ours::record`], with one declaration for all of the buffers.
+    fn record_together(&self, indices: &[usize]) -> Outcome<Fence> {
+        let mappings = indices.iter().map(|&index| &self.mappings[index]);
+        Ok(self.setup.engine.submit(self.device, |submission| {
+            let (access, mut first) = (Access::Write, None);
+            submission.uses_all(mappings, access, Scope::TRANSFER, |view| {
+                first.get_or_insert(view);
+            })?;
+            self.record_fill(submission, first);
+            Ok(())
+        })?)
+    }
+
+    /// Records a fill of the first buffer.
+    fn record_fill<'s>(&'s self, submission: &mut Submission<'s>, first: Option<RawView>) {
+        let record = move |commands| {
+            let Some(view) = first else { return };
+            let range = Range { buffer: view.buffer, offset: view.offset, size: view.size };
+            fill(self.device, commands, range);
+        };
+        // SAFETY: it records one valid command on what was declared.
+        unsafe { submission.record(record) };
     }
 
     /// Submits a command buffer that was recorded before.
@@ -181,48 +200,63 @@ pub(crate) fn queued(setup: &Setup) -> Outcome<Vec<Figure>> {
 const ALL: usize = 4096;
 const MANY: usize = 128;
 
-/// `submit_128_of_4096`: 128 of 4096 buffers, at random.
+/// `submit_128_of_4096`: 128 of 4096 buffers, at random, declared together; `submit_128_of_4096_singly`: declared one by
+/// one.
 pub(crate) fn many(setup: &Setup) -> Outcome<Vec<Figure>> {
     let ours = Ours::new(setup, ALL)?;
     let theirs = Ours::new(setup, ALL)?;
     let ranges: Vec<_> = (0..ALL).map(|index| theirs.range(index)).collect::<Outcome<_>>()?;
     let locks: Vec<_> = (0..ALL).map(|_| Mutex::new(0_u64)).collect();
     let mut by_hand = Queue::new(ours.device, setup.handle, 1)?;
-    let (mut random, mut same) = (Random::new(1), Random::new(1));
-    let mut draw = vec![0; MANY];
-    let mut draw_of_theirs = draw.clone();
     let mut chosen = Vec::with_capacity(MANY);
-    let compared = compare(
-        Plan::MICROSECONDS,
-        || {
-            draw.iter_mut().for_each(|index| *index = random.below(ALL));
-            Ok(ours.record(&draw)?.wait(TIMEOUT)?)
-        },
-        || {
-            draw_of_theirs.iter_mut().for_each(|index| *index = same.below(ALL));
-            draw_of_theirs.sort_unstable();
-            draw_of_theirs.dedup();
-            let mut locked: Vec<_> = draw_of_theirs
-                .iter()
-                .map(|&index| locks[index].lock().unwrap_or_else(PoisonError::into_inner))
-                .collect();
-            chosen.clear();
-            chosen.extend(draw_of_theirs.iter().map(|&index| ranges[index]));
-            by_hand.record(0, &chosen)?;
-            let value = by_hand.submit(0)?;
-            locked.iter_mut().for_each(|last| **last = value);
-            drop(locked);
-            draw_of_theirs.resize(MANY, 0);
-            by_hand.wait(value, Wait::PollFirst)
-        },
-    )?;
-    Ok(vec![Figure::speed(
-        "submit_128_of_4096",
-        "128 of 4096 buffers, recorded now, submit and wait",
-        "sorted locks and the same barriers by hand",
-        Some(0.9),
-        compared,
-    )])
+    let mut against = |ours: &dyn Fn(&[usize]) -> Outcome<Fence>| {
+        let (mut random, mut same) = (Random::new(1), Random::new(1));
+        let mut draw = vec![0; MANY];
+        let mut draw_of_theirs = draw.clone();
+        compare(
+            Plan::MICROSECONDS,
+            || {
+                draw.iter_mut().for_each(|index| *index = random.below(ALL));
+                Ok(ours(&draw)?.wait(TIMEOUT)?)
+            },
+            || {
+                draw_of_theirs.iter_mut().for_each(|index| *index = same.below(ALL));
+                draw_of_theirs.sort_unstable();
+                draw_of_theirs.dedup();
+                let mut locked: Vec<_> = draw_of_theirs
+                    .iter()
+                    .map(|&index| locks[index].lock().unwrap_or_else(PoisonError::into_inner))
+                    .collect();
+                chosen.clear();
+                chosen.extend(draw_of_theirs.iter().map(|&index| ranges[index]));
+                by_hand.record(0, &chosen)?;
+                let value = by_hand.submit(0)?;
+                locked.iter_mut().for_each(|last| **last = value);
+                drop(locked);
+                draw_of_theirs.resize(MANY, 0);
+                by_hand.wait(value, Wait::PollFirst)
+            },
+        )
+    };
+    let together = against(&|draw| ours.record_together(draw))?;
+    let singly = against(&|draw| ours.record(draw))?;
+    let by = "sorted locks and the same barriers by hand";
+    Ok(vec![
+        Figure::speed(
+            "submit_128_of_4096",
+            "128 of 4096 buffers, recorded now, submit and wait",
+            by,
+            Some(0.9),
+            together,
+        ),
+        Figure::speed(
+            "submit_128_of_4096_singly",
+            "the same, each buffer declared by a call of its own",
+            by,
+            None,
+            singly,
+        ),
+    ])
 }
 
 /// Command buffers of the application, one for each buffer, recorded beforehand.

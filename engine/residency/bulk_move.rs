@@ -89,17 +89,20 @@ impl<K: Copy + Eq + Hash> BulkGroupTable<K> {
         self.count.store(members.len(), Ordering::Relaxed);
     }
 
+    /// Whether no buffer is in one.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
     /// The bulk group of a buffer.
     pub(crate) fn of(&self, buffer: K) -> Option<Arc<BulkGroup>> {
-        match self.count.load(Ordering::Relaxed) {
-            0 => None,
-            _ => self.lock().get(&buffer).cloned(),
-        }
+        if self.is_empty() { None } else { self.lock().get(&buffer).cloned() }
     }
 
     /// Removes a buffer that was destroyed.
     pub(crate) fn forget(&self, buffer: K) {
-        if self.count.load(Ordering::Relaxed) > 0 {
+        if !self.is_empty() {
             self.set(buffer, None);
         }
     }

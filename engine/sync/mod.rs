@@ -62,6 +62,7 @@ pub(crate) use deferred::{Owner, drop_unlocked};
 pub(crate) use dependencies::ReliedOn;
 pub(crate) use fences::Fences;
 pub(crate) use lock_set::{Index, LockSet, Locked, TimedOut, lock_many, with_locked};
+pub(crate) use prefetch::prefetch;
 pub(crate) use queue_waits::{waits_of_move, waits_on, waits_on_at};
 pub(crate) use readings::Readings;
 pub(crate) use rejected::RejectionWatch;

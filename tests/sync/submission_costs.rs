@@ -14,6 +14,7 @@ use peerbuf::{
 use crate::common::commands::copy;
 use crate::common::gate::Gate;
 use crate::common::heap::allocations;
+use crate::common::recorder::Recorder;
 use crate::common::{LONG, Rig, bytes, wait_idle};
 
 const SIZE: u64 = 40_000;
@@ -384,9 +385,8 @@ fn commands_recorded_before_a_move_are_refused_after_it() {
     let engine = rig.engine();
     for device in rig.all() {
         let buffer = engine.create_buffer(&device, BufferDescriptor::new(SIZE)).expect("a buffer");
-        let attachment = buffer
-            .attach_dynamic(&device, crate::common::recorder::Recorder::new(true))
-            .expect("an attachment");
+        let attachment =
+            buffer.attach_dynamic(&device, Recorder::new(true)).expect("an attachment");
         let mappings = vec![attachment.map(Access::ReadWrite).expect("mapped")];
         let recorded = Commands::fill_with_transfers(&device, &mappings, 0x0303_0303);
         let buffers = Buffers { all: vec![buffer], _attachments: vec![attachment], mappings };
@@ -400,5 +400,73 @@ fn commands_recorded_before_a_move_are_refused_after_it() {
         buffers.all[0].migrate(domain).expect("it moves");
         let refused = submit();
         assert!(matches!(refused, Err(Error::Stale { .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn buffers_that_are_declared_together_are_used_as_each_alone() {
+    // More than are loaded ahead at once.
+    const MANY: usize = 150;
+    let rig = Rig::new();
+    let engine = rig.engine();
+    engine.calls().set_clock(Some(Duration::from_secs(1)));
+    for device in rig.all() {
+        let buffers = Buffers::new(engine, &device, &device, MANY);
+        let (all, few) = (&buffers.mappings, &buffers.mappings[..FEW]);
+        let expected: Vec<_> = all.iter().map(|m| m.view().expect("current")).collect();
+        let mut handles = Vec::new();
+        let submitted = engine.submit(&device, |submission| {
+            submission.uses_all(all, Access::Write, Scope::TRANSFER, |view| handles.push(view))?;
+            // All of them are known by now.
+            submission.uses_all(all.iter().rev(), Access::Read, Scope::TRANSFER, |_| {})?;
+            let (raw, views) = (device.raw(), handles.clone());
+            let record = move |commands| {
+                for view in &views {
+                    // SAFETY: it is being recorded, and the range was declared.
+                    unsafe {
+                        raw.cmd_fill_buffer(
+                            commands,
+                            view.buffer,
+                            view.offset,
+                            view.size,
+                            0x1717_1717,
+                        );
+                    }
+                }
+            };
+            // SAFETY: it records valid commands on what was declared, once each.
+            unsafe { submission.record(record) };
+            Ok(())
+        });
+        submitted.expect("a submission");
+        assert_eq!(handles, expected, "{}", device.name());
+        // Each access waits for the submission, so the buffer was among those that it writes.
+        for buffer in &buffers.all {
+            bytes::assert_same(&bytes::read(buffer), &vec![0x17; buffer.size() as usize], "filled");
+        }
+        let submit = || {
+            engine.submit(&device, |submission| {
+                submission.uses_all(few, Access::Write, Scope::TRANSFER, |_| {})
+            })
+        };
+        drop(submit().expect("a submission"));
+        wait_idle(&[&device]);
+        let (fence, taken) = allocations(submit);
+        drop(fence.expect("a submission"));
+        assert_eq!(taken, 0, "{}: up to {FEW} buffers", device.name());
+        wait_idle(&[&device]);
+        let moved = engine.create_buffer(&device, BufferDescriptor::new(SIZE)).expect("a buffer");
+        let attachment = moved.attach_dynamic(&device, Recorder::new(true)).expect("attached");
+        let stale = attachment.map(Access::Read).expect("mapped");
+        moved.migrate(DomainId::System).expect("not held");
+        let mut declared = 0;
+        let refused = engine.submit(&device, |submission| {
+            let mappings = few.iter().chain([&stale]).chain(few);
+            submission.uses_all(mappings, Access::Read, Scope::TRANSFER, |_| declared += 1)
+        });
+        assert!(matches!(refused, Err(Error::Stale { .. })), "{refused:?}");
+        assert_eq!(declared, FEW, "those before it");
+        wait_idle(&[&device]);
+        drop((stale, attachment));
     }
 }

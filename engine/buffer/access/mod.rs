@@ -14,6 +14,7 @@ mod compute;
 mod copy;
 mod host_access;
 mod host_share;
+mod notes;
 mod open_access;
 mod pair;
 mod remapped;

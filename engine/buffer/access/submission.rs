@@ -7,20 +7,26 @@ use std::sync::Arc;
 use ash::vk;
 use smallvec::SmallVec;
 
-use super::uses::{Use, UseTable, Uses, Views};
+use super::uses::{Held, Use, UseTable, Uses, Views};
 use super::work::{AroundObject, AroundUse, Work};
 use crate::access::Access;
 use crate::buffer::attach::{Mapping, RawView};
+use crate::buffer::object::BufferInner;
 use crate::buffer::state::DirtyRanges;
 use crate::device::DeviceInner;
 use crate::error::{Error, Result};
 use crate::sync::{Fence, Usage};
 use crate::transfer::Scope;
 
+/// Holds a buffer whose mapping may be dropped at any time.
+fn counted<'a>(buffer: &Arc<BufferInner>) -> Held<'a> {
+    Held::Counted(Arc::clone(buffer))
+}
+
 /// The buffers and commands of one submission. The closure given to [`crate::Engine::submit`] fills it in.
 pub struct Submission<'a> {
     device: &'a Arc<DeviceInner>,
-    pub(super) uses: Uses,
+    pub(super) uses: Uses<'a>,
     pub(super) views: Views,
     table: UseTable,
     /// Stages that the device has: those of the last declaration.
@@ -105,13 +111,55 @@ impl<'a> Submission<'a> {
     ) -> Result<RawView> {
         mapping.check_access(access)?;
         mapping.buffer_inner().check_part(&part)?;
+        let scope = self.check_scope(scope)?;
+        let written = if access.writes() { part } else { 0..0 };
+        self.add(mapping, counted, Usage::from(access), written, scope)
+    }
+
+    /// Declares that the commands use all these buffers as [`Submission::uses`] does, and calls `each` with the handles of
+    /// each one, in this order.
+    ///
+    /// For many buffers this takes less time than as many calls: it loads what is known of the next ones ahead. The mappings
+    /// outlive the submission, so that no reference is counted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Submission::uses`], for the first buffer that has one. The buffers before it are declared.
+    pub fn uses_all(
+        &mut self,
+        mappings: impl IntoIterator<Item = &'a Mapping, IntoIter: Clone>,
+        access: Access,
+        scope: Scope,
+        mut each: impl FnMut(RawView),
+    ) -> Result<()> {
+        // Each has two to four cache lines, and so many fit beside what else is in use.
+        const AHEAD: usize = 64;
+        let scope = self.check_scope(scope)?;
+        let mut mappings = mappings.into_iter();
+        self.uses.reserve(mappings.size_hint().0);
+        loop {
+            mappings.clone().take(AHEAD).for_each(|mapping| mapping.buffer_inner().prefetch());
+            let mut declared = 0;
+            for mapping in mappings.by_ref().take(AHEAD) {
+                mapping.check_access(access)?;
+                let written = if access.writes() { 0..mapping.buffer_inner().size } else { 0..0 };
+                each(self.add(mapping, Held::Borrowed, Usage::from(access), written, scope)?);
+                declared += 1;
+            }
+            if declared < AHEAD {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Checks that the device's queue has the stages. Returns the scope, which has some.
+    fn check_scope(&mut self, scope: Scope) -> Result<Scope> {
         let scope = if scope.stages.is_empty() { Scope::ALL } else { scope };
         if scope.stages != self.checked {
             self.device.check_stages(scope.stages)?;
             self.checked = scope.stages;
         }
-        let written = if access.writes() { part } else { 0..0 };
-        self.add(mapping, Usage::from(access), written, scope)
+        Ok(scope)
     }
 
     /// Declares that the commands use the buffer, and that the application orders this use itself.
@@ -127,12 +175,15 @@ impl<'a> Submission<'a> {
         // The call does not say whether it writes, so the access of the mapping decides.
         let size = mapping.buffer_inner().size;
         let written = if mapping.access().writes() { 0..size } else { 0..0 };
-        self.add(mapping, Usage::Bookkeep, written, Scope::NONE)
+        self.add(mapping, counted, Usage::Bookkeep, written, Scope::NONE)
     }
 
-    fn add(
+    /// Adds a use of a buffer, which the result of `hold` keeps alive.
+    #[inline]
+    fn add<'m>(
         &mut self,
-        mapping: &Mapping,
+        mapping: &'m Mapping,
+        hold: impl FnOnce(&'m Arc<BufferInner>) -> Held<'a>,
         usage: Usage,
         written: Range<u64>,
         scope: Scope,
@@ -159,7 +210,7 @@ impl<'a> Submission<'a> {
                     self.uses.reserve(3 * self.uses.len());
                 }
                 self.uses.push(Use {
-                    buffer: Arc::clone(buffer),
+                    buffer: hold(buffer),
                     view: self.views.of(mapping),
                     offset: mapping.offset(),
                     generation: mapping.generation(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::notes::{Notes, note_uses};
 use super::submission::Submission;
 use super::uses::{Use, Uses, Views};
 use super::work::Work;
@@ -16,12 +17,10 @@ use crate::buffer::eviction::{restore_all_for_use, restore_together};
 use crate::buffer::object::{Buffers, Until, wait_all};
 use crate::buffer::placement::retry_on_oom;
 use crate::buffer::state::State;
-use crate::buffer::tracking::mark_groups_used;
-use crate::device::{DeviceId, DeviceInner};
+use crate::device::DeviceInner;
 use crate::error::{Error, Result};
-use crate::memory::{Content, DomainId};
+use crate::memory::Content;
 use crate::observe::StallCause;
-use crate::residency::policy::Slot;
 use crate::sync::{
     Fence, Index, LockSet, Locked, Readings, RejectionWatch, ReliedOn, TimedOut, with_locked,
 };
@@ -36,20 +35,29 @@ pub(crate) fn submit<'a>(
     declare: impl FnOnce(&mut Submission<'a>) -> Result<()>,
 ) -> Result<Fence> {
     set.handle_lost_devices();
-    let (fence, uses) = submit_once(set, device, declare)?;
-    let buffers: SmallVec<[_; 8]> = uses.iter().map(|used| &used.buffer).collect();
-    restore_together(set, device.id(), &buffers);
+    let (Submitted { fence, displaced }, uses) = submit_once(set, device, declare)?;
+    if displaced || !set.core.auto_migration.is_idle() {
+        let buffers: SmallVec<[_; 8]> = uses.iter().map(|used| &*used.buffer).collect();
+        restore_together(set, device.id(), &buffers);
+    }
     // Last, so that the buffers just used are the last candidates for eviction.
     set.poll_budget(device.id());
     Ok(fence)
 }
 
-/// Lets `declare` fill in a submission, and submits it once. Returns its fence and the uses.
+/// A submission that was made.
+struct Submitted {
+    fence: Fence,
+    /// Whether a used buffer was away from its preferred domain.
+    displaced: bool,
+}
+
+/// Lets `declare` fill in a submission, and submits it once. Returns the uses as well.
 fn submit_once<'a>(
     set: &Buffers,
     device: &'a Arc<DeviceInner>,
     declare: impl FnOnce(&mut Submission<'a>) -> Result<()>,
-) -> Result<(Fence, Uses)> {
+) -> Result<(Submitted, Uses<'a>)> {
     set.core.check(device)?;
     let mut submission = Submission::new(device);
     declare(&mut submission)?;
@@ -57,32 +65,32 @@ fn submit_once<'a>(
     if !set.ended_exports.is_empty() {
         uses.iter().try_for_each(|used| used.buffer.leave_exported())?;
     }
-    let buffers = uses.iter().map(|used| &*used.buffer);
-    let fence = retry_on_oom(set, device.id(), buffers, || {
+    let buffers = uses.iter().map(|used| &**used.buffer);
+    let submitted = retry_on_oom(set, device.id(), buffers, || {
         lock_and_submit(set, device, (&uses, &views), &after, &mut work)
     })?;
     if device.presents() || work.signals_binary() {
         // No reservation is held: the work of another device may have to end first.
-        fence.wait_submitted(set.core.timeout)?;
+        submitted.fence.wait_submitted(set.core.timeout)?;
     }
-    Ok((fence, uses))
+    Ok((submitted, uses))
 }
 
 /// Locks all reservations, and submits as soon as only waits are left that the device's queue can make itself.
 fn lock_and_submit(
     set: &Buffers,
     device: &Arc<DeviceInner>,
-    (uses, views): (&[Use], &Views),
+    (uses, views): (&[Use<'_>], &Views),
     after: &[Fence],
     work: &mut Work<'_>,
-) -> Result<Fence> {
+) -> Result<Submitted> {
     let until = Until::Stuck(set.core.timeout);
     loop {
         let attempt = |locked: &mut Locked<'_, State>, indices: Indices| {
             submit_locked(set, device, (uses, views), after, work, (locked, &indices[..]))
         };
         match lock_all(set, uses, attempt)? {
-            Attempt::Submitted(fence) => return Ok(fence),
+            Attempt::Submitted(submitted) => return Ok(submitted),
             Attempt::Waits(host) => {
                 set.core.counters.stalls.during(StallCause::Work, || wait_all(&host, until))?;
             }
@@ -92,7 +100,7 @@ fn lock_and_submit(
 
 /// What became of an attempt to submit.
 enum Attempt {
-    Submitted(Fence),
+    Submitted(Submitted),
     /// These must end first, and no queue can wait for them.
     Waits(SmallVec<[Fence; 2]>),
 }
@@ -101,7 +109,7 @@ enum Attempt {
 fn submit_locked(
     set: &Buffers,
     device: &Arc<DeviceInner>,
-    (uses, views): (&[Use], &Views),
+    (uses, views): (&[Use<'_>], &Views),
     after: &[Fence],
     work: &mut Work<'_>,
     (locked, indices): (&mut Locked<'_, State>, &[Index]),
@@ -124,6 +132,8 @@ fn submit_locked(
     // memory that the commands use.
     let submitted = submitted.map(|fence| fence.relies_on(relied));
     let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
+    let mut notes = Notes::new(set, device.id());
+    let (mut displaced, mut noted) = (false, false);
     for (used, &index) in uses.iter().zip(indices) {
         let state = locked.get_mut(index);
         state.fences().add_at(&mut readings, used.usage, &fence);
@@ -131,6 +141,8 @@ fn submit_locked(
         if submitted.is_ok() {
             used.buffer.note_writes(state, &used.written);
         }
+        displaced |= used.buffer.is_displaced();
+        noted |= notes.are_due(&used.buffer, state);
     }
     if submitted.is_err() {
         for (used, &index) in uses.iter().zip(indices) {
@@ -139,8 +151,10 @@ fn submit_locked(
         }
     }
     let fence = submitted?;
-    note_uses(set, device.id(), uses, indices, locked);
-    Ok(Attempt::Submitted(fence))
+    if noted {
+        note_uses(set, device.id(), uses, indices, locked);
+    }
+    Ok(Attempt::Submitted(Submitted { fence, displaced }))
 }
 
 /// What a submission waits for and relies on, collected from all of its buffers in one pass.
@@ -177,7 +191,7 @@ impl<'a> Order<'a> {
     /// for a fence in each, so that nothing can fail once the commands run. Returns whether the contents are valid.
     fn collect(
         &mut self,
-        uses: &[Use],
+        uses: &[Use<'_>],
         indices: &[Index],
         locked: &mut Locked<'_, State>,
     ) -> Result<bool> {
@@ -219,7 +233,7 @@ fn add_wait(
 }
 
 /// Makes the content of all buffers valid. Returns whether memory had to be zeroed, which may be work to wait for.
-fn scrub_all(uses: &[Use], indices: &[Index], locked: &mut Locked<'_, State>) -> Result<bool> {
+fn scrub_all(uses: &[Use<'_>], indices: &[Index], locked: &mut Locked<'_, State>) -> Result<bool> {
     let mut scrubbed = false;
     for (used, &index) in uses.iter().zip(indices) {
         let state = locked.get_mut(index);
@@ -228,40 +242,6 @@ fn scrub_all(uses: &[Use], indices: &[Index], locked: &mut Locked<'_, State>) ->
         used.buffer.make_valid(state)?;
     }
     Ok(scrubbed)
-}
-
-/// Notes all uses of one submission, under one lock for each eviction list.
-fn note_uses(
-    set: &Buffers,
-    device: DeviceId,
-    uses: &[Use],
-    indices: &[Index],
-    locked: &mut Locked<'_, State>,
-) {
-    let mut slots: SmallVec<[(DomainId, Slot); 8]> = SmallVec::new();
-    for (used, &index) in uses.iter().zip(indices) {
-        let state = locked.get_mut(index);
-        used.buffer.trace_use(state, Some(device));
-        used.buffer.count_access_to(state, device, used.buffer.size);
-        used.buffer.enlist_late(state);
-        match state.entry().slot() {
-            Some(slot) => slots.push((state.entry().list_domain(), slot)),
-            None => used.buffer.age_unlisted(),
-        }
-    }
-    let mut rest = &mut *slots;
-    while let Some(&mut (domain, _)) = rest.first_mut() {
-        // A stable sort: within one eviction list the buffers keep the order in which they were declared.
-        rest.sort_by_key(|(of, _)| *of != domain);
-        let (listed, others) = rest.split_at_mut(rest.partition_point(|(of, _)| *of == domain));
-        let ages = set
-            .core
-            .domain_state(domain)
-            .eviction_list
-            .mark_all_used(listed.iter().map(|(_, slot)| *slot));
-        mark_groups_used(&set.core, Some(domain), ages);
-        rest = others;
-    }
 }
 
 /// Submits as [`submit`] does, and remaps the mappings that turn out to be stale. The contract is that of
@@ -303,9 +283,9 @@ pub(crate) fn submit_remapped<'a>(
         match result {
             Err(Error::Stale { .. }) if attempt < ATTEMPTS => {}
             Err(error) => return Err(error),
-            Ok((fence, _)) => {
+            Ok((submitted, _)) => {
                 set.poll_budget(device.id());
-                return Ok(fence);
+                return Ok(submitted.fence);
             }
         }
     }
@@ -317,7 +297,7 @@ type Indices = SmallVec<[Index; 8]>;
 /// Locks the reservations of all uses, and calls `work`. The indices are in the order of `uses`.
 fn lock_all<'a, R>(
     set: &'a Buffers,
-    uses: &'a [Use],
+    uses: &'a [Use<'_>],
     work: impl FnOnce(&mut Locked<'a, State>, Indices) -> Result<R>,
 ) -> Result<R> {
     let lock = |set: &mut LockSet<'a, State>| {

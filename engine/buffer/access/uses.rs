@@ -1,5 +1,6 @@
 //! What a submission declares: the buffers that it uses, and how.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -12,11 +13,11 @@ use crate::sync::Usage;
 use crate::transfer::{Scope, Span};
 
 /// What a submission declares; of up to eight buffers without the heap.
-pub(super) type Uses = SmallVec<[Use; 8]>;
+pub(super) type Uses<'a> = SmallVec<[Use<'a>; 8]>;
 
 /// One buffer that a submission uses, as seen through a mapping when the use was declared.
-pub(super) struct Use {
-    pub(super) buffer: Arc<BufferInner>,
+pub(super) struct Use<'a> {
+    pub(super) buffer: Held<'a>,
     /// The position in the submission's [`Views`].
     pub(super) view: usize,
     pub(super) offset: u64,
@@ -27,7 +28,27 @@ pub(super) struct Use {
     pub(super) scope: Scope,
 }
 
-impl Use {
+/// What keeps a declared buffer alive until the submission was made.
+pub(super) enum Held<'a> {
+    /// A reference of the submission's: the mapping may be dropped before.
+    Counted(Arc<BufferInner>),
+    /// That of the mapping, which outlives the submission.
+    Borrowed(&'a Arc<BufferInner>),
+}
+
+impl Deref for Held<'_> {
+    type Target = Arc<BufferInner>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<BufferInner> {
+        match self {
+            Self::Counted(buffer) => buffer,
+            Self::Borrowed(buffer) => buffer,
+        }
+    }
+}
+
+impl Use<'_> {
     /// Whether the commands wait for work of this usage: for work that conflicts, and unordered uses for moves alone.
     pub(super) fn waits_for(&self, usage: Usage) -> bool {
         usage
@@ -62,7 +83,7 @@ impl Views {
     }
 
     /// The bytes of a use.
-    pub(super) fn span(&self, used: &Use) -> Span<'_> {
+    pub(super) fn span(&self, used: &Use<'_>) -> Span<'_> {
         Span { view: &self.0[used.view], offset: used.offset, len: used.buffer.size }
     }
 }
@@ -77,7 +98,11 @@ impl UseTable {
     const SHORT: usize = 16;
 
     /// The position of the use of `buffer`. If there is none, the caller adds one to `uses`.
-    pub(super) fn find_or_add(&mut self, uses: &[Use], buffer: &Arc<BufferInner>) -> Option<usize> {
+    pub(super) fn find_or_add(
+        &mut self,
+        uses: &[Use<'_>],
+        buffer: &Arc<BufferInner>,
+    ) -> Option<usize> {
         if uses.len() < Self::SHORT {
             return uses.iter().position(|known| Arc::ptr_eq(&known.buffer, buffer));
         }
@@ -102,7 +127,7 @@ impl UseTable {
     }
 
     /// Where the buffer is in the table, or the free place where it belongs.
-    fn slot(&self, uses: &[Use], buffer: &Arc<BufferInner>) -> usize {
+    fn slot(&self, uses: &[Use<'_>], buffer: &Arc<BufferInner>) -> usize {
         let mask = self.0.len() - 1;
         // Fibonacci hashing of the address. CAST: the table is no longer than the address space.
         let hash = (Arc::as_ptr(buffer).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;

@@ -111,7 +111,7 @@ impl<'a> Work<'a> {
         &mut self,
         set: &Buffers,
         device: &Arc<DeviceInner>,
-        (uses, views): (&[Use], &Views),
+        (uses, views): (&[Use<'_>], &Views),
         pending: &[Fence],
         readings: &mut Readings,
     ) -> Result<Fence> {

@@ -114,7 +114,10 @@ impl BufferInner {
     /// held.
     #[inline]
     pub(in crate::buffer) fn age_unlisted(&self) {
-        if let Some(group) = self.core().bulk_groups.of(self.slot()) {
+        let groups = &self.core().bulk_groups;
+        if !groups.is_empty()
+            && let Some(group) = groups.of(self.slot())
+        {
             mark_groups_used(self.core(), None, [group].into_iter().collect());
         }
     }

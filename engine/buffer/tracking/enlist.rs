@@ -110,14 +110,19 @@ impl BufferInner {
     /// made. The reservation must be held.
     #[inline]
     pub(in crate::buffer) fn enlist_late(&self, state: &mut State) {
+        if self.is_to_be_listed(state) {
+            self.enlist(state);
+        }
+    }
+
+    /// Whether [`BufferInner::enlist_late`] has something to do. The reservation must be held.
+    #[inline]
+    pub(in crate::buffer) fn is_to_be_listed(&self, state: &State) -> bool {
         let entry = state.entry();
-        if entry.slot().is_none()
+        entry.slot().is_none()
             && entry.preferred().kind() == DomainKind::Vram
             && self.core().domain_state(entry.list_domain()).is_under_pressure()
             && !matches!(state.location().provider(), Provider::Foreign(_))
-        {
-            self.enlist(state);
-        }
     }
 
     /// Enlists the buffer in the list that it belongs to now. A purged buffer is in no list. The reservation
