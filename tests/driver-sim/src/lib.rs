@@ -10,6 +10,7 @@
 
 mod config;
 mod layer;
+mod recorder;
 mod rerun;
 mod setup;
 
@@ -19,5 +20,6 @@ pub use config::{
     ProfileFile, Size, Subject, Switches, TypeFlags, World, file_of, profile,
 };
 pub use layer::vkNegotiateLoaderLayerInterfaceVersion;
+pub use recorder::recorder_negotiate;
 pub use rerun::under;
-pub use setup::{Control, LAYER, Missing, Simulation};
+pub use setup::{Control, LAYER, Missing, RECORDER, Simulation};

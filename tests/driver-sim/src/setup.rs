@@ -11,6 +11,9 @@ use crate::config::{Malformed, World};
 /// The name of the layer.
 pub const LAYER: &str = "VK_LAYER_PEERBUF_driver_sim";
 
+/// The name of the layer that finds wrong uses of shared images.
+pub const RECORDER: &str = "VK_LAYER_PEERBUF_recorder";
+
 const VALIDATION: &str = "VK_LAYER_KHRONOS_validation";
 const LIBRARY: &str = "libdriver_sim.so";
 
@@ -31,6 +34,7 @@ pub struct Simulation {
     below_validation: bool,
     report: Option<PathBuf>,
     control: Option<PathBuf>,
+    findings: Option<PathBuf>,
 }
 
 /// Why a process cannot run under the layer.
@@ -75,6 +79,7 @@ impl Simulation {
             below_validation: false,
             report: None,
             control: None,
+            findings: None,
         })
     }
 
@@ -90,6 +95,13 @@ impl Simulation {
     #[must_use]
     pub fn report_to(mut self, file: impl Into<PathBuf>) -> Self {
         self.report = Some(file.into());
+        self
+    }
+
+    /// Enables the recorder above this layer, and has it write a line for each wrong use of an image that it finds.
+    #[must_use]
+    pub fn recorded_to(mut self, file: impl Into<PathBuf>) -> Self {
+        self.findings = Some(file.into());
         self
     }
 
@@ -112,9 +124,9 @@ impl Simulation {
     #[must_use]
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         let mut layers = env::var_os("VK_INSTANCE_LAYERS").unwrap_or_default();
-        for layer in
-            [self.below_validation.then_some(VALIDATION), Some(LAYER)].into_iter().flatten()
-        {
+        let recorder = self.findings.is_some().then_some(RECORDER);
+        let validation = self.below_validation.then_some(VALIDATION);
+        for layer in [recorder, validation, Some(LAYER)].into_iter().flatten() {
             append(&mut layers, OsStr::new(layer));
         }
         let mut paths = env::var_os("VK_ADD_LAYER_PATH").unwrap_or_default();
@@ -131,6 +143,9 @@ impl Simulation {
         }
         all.extend(
             self.report.iter().map(|path| ("DRIVER_SIM_REPORT", path.clone().into_os_string())),
+        );
+        all.extend(
+            self.findings.iter().map(|path| ("RECORDER_REPORT", path.clone().into_os_string())),
         );
         all.extend(
             self.control.iter().map(|path| ("DRIVER_SIM_CONTROL", path.clone().into_os_string())),
@@ -161,37 +176,51 @@ fn library() -> Result<PathBuf, Missing> {
     }
 }
 
-/// Writes the manifest to a folder beside the library, and returns the folder.
+/// Writes the manifests to a folder beside the library, and returns the folder.
 fn manifest(library: &Path) -> io::Result<PathBuf> {
     let folder = library.with_extension("layer");
     fs::create_dir_all(&folder)?;
-    let text = format!(
+    let simulation = text(library, LAYER, "Makes drivers behave as others do", "");
+    write(&folder, "driver_sim", &simulation)?;
+    // Two layers of one library begin at two functions.
+    let functions =
+        r#""functions": { "vkNegotiateLoaderLayerInterfaceVersion": "recorder_negotiate" },"#;
+    let recorder = text(library, RECORDER, "Finds wrong uses of shared images", functions);
+    write(&folder, "recorder", &recorder)?;
+    Ok(folder)
+}
+
+fn text(library: &Path, name: &str, description: &str, functions: &str) -> String {
+    format!(
         r#"{{
     "file_format_version": "1.1.2",
     "layer": {{
-        "name": "{LAYER}",
+        "name": "{name}",
         "type": "GLOBAL",
         "library_path": "{}",
         "api_version": "1.3.0",
         "implementation_version": "1",
-        "description": "Makes drivers behave as others do"
+        {functions}
+        "description": "{description}"
     }}
 }}
 "#,
         library.display()
-    );
-    let file = folder.join("driver_sim.json");
+    )
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> io::Result<()> {
+    let file = folder.join(format!("{name}.json"));
     if fs::read_to_string(&file).is_ok_and(|old| old == text) {
-        return Ok(folder);
+        return Ok(());
     }
     // Processes that start meanwhile see the old file or the new one, never a part; and threads of one process write
     // files of their own.
     static WRITTEN: AtomicU32 = AtomicU32::new(0);
     let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
-    let fresh = folder.join(format!("driver_sim.{}.{number}.new", std::process::id()));
+    let fresh = folder.join(format!("{name}.{}.{number}.new", std::process::id()));
     fs::write(&fresh, text)?;
-    fs::rename(&fresh, &file)?;
-    Ok(folder)
+    fs::rename(&fresh, &file)
 }
 
 /// Changes switches while devices exist: the layer reads the file at each allocation, submission and wait.

@@ -44,7 +44,7 @@ pub(super) struct DeviceLink {
 ///
 /// # Safety
 /// `chain` is the `pNext` chain that the loader passed.
-pub(super) unsafe fn take_instance_link(
+pub(crate) unsafe fn take_instance_link(
     chain: *const c_void,
 ) -> Option<vk::PFN_vkGetInstanceProcAddr> {
     let info =
@@ -58,7 +58,7 @@ pub(super) unsafe fn take_instance_link(
 ///
 /// # Safety
 /// `chain` is the `pNext` chain that the loader passed.
-pub(super) unsafe fn take_device_link(chain: *const c_void) -> Option<vk::PFN_vkGetDeviceProcAddr> {
+pub(crate) unsafe fn take_device_link(chain: *const c_void) -> Option<vk::PFN_vkGetDeviceProcAddr> {
     let info = find::<DeviceLink>(chain, vk::StructureType::LOADER_DEVICE_CREATE_INFO, LINK_INFO)?;
     let link = (*info).payload.as_ref()?;
     (*info).payload = link.next;
@@ -113,6 +113,24 @@ pub struct NegotiateLayerInterface {
 pub unsafe extern "system" fn vkNegotiateLoaderLayerInterfaceVersion(
     interface: *mut NegotiateLayerInterface,
 ) -> vk::Result {
+    negotiate(
+        interface,
+        get_instance_proc_addr,
+        get_device_proc_addr,
+        Some(get_physical_device_proc_addr),
+    )
+}
+
+/// Answers the loader's first call to a layer with its functions.
+///
+/// # Safety
+/// `interface` is the loader's `VkNegotiateLayerInterface`.
+pub(crate) unsafe fn negotiate(
+    interface: *mut NegotiateLayerInterface,
+    get_instance: vk::PFN_vkGetInstanceProcAddr,
+    get_device: vk::PFN_vkGetDeviceProcAddr,
+    get_physical: Option<vk::PFN_vkGetInstanceProcAddr>,
+) -> vk::Result {
     const LAYER_NEGOTIATE_INTERFACE_STRUCT: i32 = 1;
     let Some(interface) = interface.as_mut() else {
         return vk::Result::ERROR_INITIALIZATION_FAILED;
@@ -121,9 +139,9 @@ pub unsafe extern "system" fn vkNegotiateLoaderLayerInterfaceVersion(
         return vk::Result::ERROR_INITIALIZATION_FAILED;
     }
     interface.version = 2;
-    interface.get_instance = Some(get_instance_proc_addr);
-    interface.get_device = Some(get_device_proc_addr);
-    interface.get_physical = Some(get_physical_device_proc_addr);
+    interface.get_instance = Some(get_instance);
+    interface.get_device = Some(get_device);
+    interface.get_physical = get_physical;
     vk::Result::SUCCESS
 }
 

@@ -8,7 +8,7 @@ use ash::vk::{self, TaggedStructure};
 ///
 /// # Safety
 /// `chain` is a valid `pNext` chain for `'a`.
-pub(super) unsafe fn find<'a, T: TaggedStructure>(chain: *const c_void) -> Option<&'a T> {
+pub(crate) unsafe fn find<'a, T: TaggedStructure>(chain: *const c_void) -> Option<&'a T> {
     let mut at = chain.cast::<vk::BaseInStructure<'_>>();
     while let Some(structure) = at.as_ref() {
         if structure.s_type == T::STRUCTURE_TYPE {

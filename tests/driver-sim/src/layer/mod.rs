@@ -9,8 +9,8 @@
 //! [`queue::Queue`]. That makes it possible to list one device twice and to give a device more queues than its
 //! driver has. All other handles are the driver's.
 
-mod abi;
-mod chain;
+pub(crate) mod abi;
+pub(crate) mod chain;
 mod commands;
 mod create;
 mod device;
