@@ -17,6 +17,7 @@ pub(crate) mod faulty_queue;
 pub(crate) mod fds;
 pub(crate) mod gate;
 pub(crate) mod heap;
+pub(crate) mod image_recorder;
 pub(crate) mod note;
 pub(crate) mod random;
 pub(crate) mod reach;

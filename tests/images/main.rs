@@ -8,6 +8,7 @@ mod faults;
 mod foreign;
 mod mappings;
 mod matrix;
+mod planted;
 mod relayout;
 mod sampler;
 mod submit;
