@@ -5,6 +5,9 @@
 //! `DRIVER_SIM`. The Rust library sets up the environment of a process that runs under the layer:
 //! [`Simulation`].
 //!
+//! The library has a second layer, [`RECORDER`], which changes nothing: it finds wrong uses of images that several devices
+//! share. The README says which.
+//!
 //! Each behaviour is a switch, see [`Switches`]. A profile is a named set of switches, see [`PROFILES`]. The
 //! README has the source of each.
 

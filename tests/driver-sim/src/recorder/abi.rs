@@ -95,17 +95,22 @@ unsafe extern "system" fn create_instance(
         0 => &[],
         count => std::slice::from_raw_parts((*info).pp_enabled_extension_names, count as usize),
     };
-    let has_messages = extensions.iter().any(|name| CStr::from_ptr(*name) == vk::EXT_DEBUG_UTILS_NAME);
+    let has_messages =
+        extensions.iter().any(|name| CStr::from_ptr(*name) == vk::EXT_DEBUG_UTILS_NAME);
     let message = get(raw, c"vkSubmitDebugUtilsMessageEXT".as_ptr()).filter(|_| has_messages);
-    let load = |name: &CStr| {
-        get(raw, name.as_ptr()).map_or(std::ptr::null(), |found| found as *const _)
-    };
+    let load =
+        |name: &CStr| get(raw, name.as_ptr()).map_or(std::ptr::null(), |found| found as *const _);
     let instance = Instance {
         raw,
         get,
         fns: ash::Instance::load_with(load, raw),
         // SAFETY: the function of this name.
-        message: unsafe { std::mem::transmute::<vk::PFN_vkVoidFunction, _>(message) },
+        message: unsafe {
+            std::mem::transmute::<
+                vk::PFN_vkVoidFunction,
+                Option<vk::PFN_vkSubmitDebugUtilsMessageEXT>,
+            >(message)
+        },
     };
     lock(&INSTANCES).insert(key(raw.as_raw()), Arc::new(instance));
     result

@@ -84,7 +84,6 @@ pub(super) unsafe extern "system" fn free(
 
 // ---- barriers ----
 
-#[expect(clippy::too_many_arguments, reason = "a function of Vulkan")]
 pub(super) unsafe extern "system" fn barrier(
     commands: vk::CommandBuffer,
     from: vk::PipelineStageFlags,
@@ -255,8 +254,13 @@ macro_rules! between_images {
     ($objects:expr, $regions:expr, $src:expr, $dst:expr, $command:expr, $rect:expr) => {{
         let regions = $regions.iter().flat_map(|region| {
             let [from, to] = $rect(region);
-            let read =
-                texels($objects, $src.0, ($src.1, false), (&region.src_subresource, from), $command);
+            let read = texels(
+                $objects,
+                $src.0,
+                ($src.1, false),
+                (&region.src_subresource, from),
+                $command,
+            );
             read.into_iter().chain(texels(
                 $objects,
                 $dst.0,
@@ -323,12 +327,24 @@ macro_rules! image_to_image {
 }
 
 image_to_image!(
-    copy_image, copy_image2, cmd_copy_image, "vkCmdCopyImage",
-    vk::ImageCopy, vk::ImageCopy2<'_>, vk::CopyImageInfo2<'_>, rects
+    copy_image,
+    copy_image2,
+    cmd_copy_image,
+    "vkCmdCopyImage",
+    vk::ImageCopy,
+    vk::ImageCopy2<'_>,
+    vk::CopyImageInfo2<'_>,
+    rects
 );
 image_to_image!(
-    resolve, resolve2, cmd_resolve_image, "vkCmdResolveImage",
-    vk::ImageResolve, vk::ImageResolve2<'_>, vk::ResolveImageInfo2<'_>, rects
+    resolve,
+    resolve2,
+    cmd_resolve_image,
+    "vkCmdResolveImage",
+    vk::ImageResolve,
+    vk::ImageResolve2<'_>,
+    vk::ResolveImageInfo2<'_>,
+    rects
 );
 image_to_image!(
     blit, blit2, cmd_blit_image, "vkCmdBlitImage",
@@ -419,12 +435,8 @@ fn clears(
 ) -> Vec<Op> {
     let Some(seen) = objects.image(image) else { return Vec::new() };
     let usage = Use { layout: Some(layout), reads: false, writes: true, rect: Rect::ALL };
-    let op = |range| Op::Use {
-        seen: Arc::clone(seen),
-        parts: Parts::of(range, seen),
-        usage,
-        command,
-    };
+    let op =
+        |range| Op::Use { seen: Arc::clone(seen), parts: Parts::of(range, seen), usage, command };
     ranges.iter().map(op).collect()
 }
 
@@ -460,7 +472,6 @@ pub(super) unsafe extern "system" fn clear_depth(
 
 // ---- shaders ----
 
-#[expect(clippy::too_many_arguments, reason = "a function of Vulkan")]
 pub(super) unsafe extern "system" fn bind_sets(
     commands: vk::CommandBuffer,
     point: vk::PipelineBindPoint,

@@ -118,9 +118,8 @@ pub(super) unsafe extern "system" fn create(
         return result;
     }
     let raw = *out;
-    let load = |name: &CStr| {
-        get(raw, name.as_ptr()).map_or(std::ptr::null(), |found| found as *const _)
-    };
+    let load =
+        |name: &CStr| get(raw, name.as_ptr()).map_or(std::ptr::null(), |found| found as *const _);
     let extensions = match (*info).enabled_extension_count {
         0 => &[],
         count => std::slice::from_raw_parts((*info).pp_enabled_extension_names, count as usize),

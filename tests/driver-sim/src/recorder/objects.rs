@@ -11,9 +11,9 @@ use super::bytes::{ADDRESSES, Origin, StoreId, file_of, mapped_at};
 use super::commands::Recording;
 use super::device::{Device, of_handle};
 use super::order::World;
+use super::part::Use;
 use super::passes::Attachment;
 use super::places::{Op, Parts, Seen};
-use super::part::Use;
 use super::{lock, world};
 use crate::layer::chain;
 

@@ -244,8 +244,7 @@ impl World {
             Some(file) => self.files.get(&file).copied(),
             None => self.fds.remove(&fd),
         };
-        let id =
-            known.unwrap_or_else(|| self.new_semaphore(is_timeline.then_some(0), true));
+        let id = known.unwrap_or_else(|| self.new_semaphore(is_timeline.then_some(0), true));
         if let Some(handle) = self.handles.get_mut(&(device, raw)) {
             if is_temporary {
                 handle.temporary = Some(id);
@@ -278,7 +277,8 @@ impl World {
     /// Takes down a batch that is about to be submitted. It counts once it is accepted.
     pub(super) fn submit(&mut self, queue: QueueId, batch: Batch) -> Option<u64> {
         let device = self.queues.get(&queue)?.device;
-        let waits = batch.waits.iter().map(|(raw, value)| self.wait(device, *raw, *value)).collect();
+        let waits =
+            batch.waits.iter().map(|(raw, value)| self.wait(device, *raw, *value)).collect();
         let mut signals = Vec::new();
         for (raw, value) in batch.signals {
             let Some(id) = self.present(device, raw) else { continue };

@@ -261,7 +261,13 @@ impl Part {
         self.owner = Owner::Devices(owners);
     }
 
-    fn acquire_inside(&mut self, scene: &Scene<'_>, now: Mark, barrier: Barrier, found: &mut Found) {
+    fn acquire_inside(
+        &mut self,
+        scene: &Scene<'_>,
+        now: Mark,
+        barrier: Barrier,
+        found: &mut Found,
+    ) {
         let matches = match &self.owner {
             Owner::Inside(released, release) => {
                 released.device == now.device
@@ -378,8 +384,7 @@ impl Part {
                 self.discarded = Some(now);
             }
         } else {
-            let rule =
-                if transfer == Transfer::Acquire { Rule::Acquire } else { Rule::Layout };
+            let rule = if transfer == Transfer::Acquire { Rule::Acquire } else { Rule::Layout };
             self.check_layout((scene, now), barrier.old, rule, found);
         }
         if barrier.changes_layout() {
@@ -489,5 +494,74 @@ impl Part {
             self.reads.retain(|read| read.queue != now.queue);
             self.reads.push(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GENERAL: Layout = Layout::GENERAL;
+    const SRC: Layout = Layout::TRANSFER_SRC_OPTIMAL;
+    const EXTERNAL: u32 = vk::QUEUE_FAMILY_EXTERNAL;
+    const FOREIGN: u32 = vk::QUEUE_FAMILY_FOREIGN_EXT;
+
+    /// Judges barriers one after the other, each with the device and family of its queue. All have ended before the next.
+    fn judge(part: &mut Part, gone: &[u32], all: &[(u32, u32, Barrier)]) -> Vec<Rule> {
+        let names: Vec<String> = (0..4).map(|device| format!("device {device}")).collect();
+        let (mut clock, gone) = (Clock::default(), gone.iter().copied().collect());
+        let mut found = Found::new();
+        for (number, (device, family, barrier)) in (1..).zip(all) {
+            let (queue, command) = (device * 8 + family, "a barrier");
+            let now =
+                Mark { device: *device, family: *family, queue, number, command, foreign: true };
+            let scene = Scene { clock: &clock, names: &names, gone: &gone };
+            part.barrier((&scene, now), *barrier, (Rect::ALL, false), &mut found);
+            clock.raise(queue, number);
+        }
+        found.into_iter().map(|(rule, _)| rule).collect()
+    }
+
+    fn barrier([old, new]: [Layout; 2], [src, dst]: [u32; 2]) -> Barrier {
+        Barrier { old, new, src, dst }
+    }
+
+    #[test]
+    fn both_sides_name_the_same_external_family() {
+        let handed_on = |to, from| {
+            let (release, acquire) =
+                (barrier([GENERAL; 2], [0, to]), barrier([GENERAL; 2], [from, 0]));
+            judge(&mut Part::new(), &[], &[(0, 0, release), (1, 0, acquire)])
+        };
+        assert_eq!(handed_on(EXTERNAL, EXTERNAL), []);
+        assert_eq!(handed_on(FOREIGN, FOREIGN), []);
+        assert_eq!(handed_on(FOREIGN, EXTERNAL), [Rule::Acquire]);
+        assert_eq!(handed_on(EXTERNAL, FOREIGN), [Rule::Acquire]);
+    }
+
+    #[test]
+    fn a_transfer_within_a_device_has_two_halves_that_say_the_same() {
+        let first = (0, 0, barrier([Layout::UNDEFINED, GENERAL], [vk::QUEUE_FAMILY_IGNORED; 2]));
+        let half = barrier([GENERAL, SRC], [0, 1]);
+        let used = (0, 1, barrier([SRC, SRC], [vk::QUEUE_FAMILY_IGNORED; 2]));
+        let both = [first, (0, 0, half), (0, 1, half), used];
+        assert_eq!(judge(&mut Part::new(), &[], &both), []);
+        let other = barrier([GENERAL, GENERAL], [0, 1]);
+        let differ = [first, (0, 0, half), (0, 1, other)];
+        assert_eq!(judge(&mut Part::new(), &[], &differ), [Rule::Acquire]);
+        assert_eq!(judge(&mut Part::new(), &[], &[first, (0, 1, half)]), [Rule::Acquire]);
+        let without = [first, (0, 1, barrier([GENERAL; 2], [vk::QUEUE_FAMILY_IGNORED; 2]))];
+        assert_eq!(judge(&mut Part::new(), &[], &without), [Rule::Ownership]);
+    }
+
+    #[test]
+    fn a_device_that_is_gone_owns_nothing() {
+        let mut part = Part::new();
+        let draws = barrier([Layout::UNDEFINED, GENERAL], [vk::QUEUE_FAMILY_IGNORED; 2]);
+        let acquires = barrier([GENERAL, GENERAL], [EXTERNAL, 0]);
+        assert_eq!(judge(&mut part, &[], &[(0, 0, draws)]), []);
+        assert_eq!(judge(&mut part, &[0], &[(1, 0, acquires)]), []);
+        let mut part = Part::new();
+        assert_eq!(judge(&mut part, &[], &[(0, 0, draws), (1, 0, acquires)]), [Rule::Acquire]);
     }
 }

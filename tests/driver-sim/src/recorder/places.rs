@@ -67,10 +67,25 @@ impl Parts {
 /// What a command does to images, in the order of a command buffer.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    Barrier { seen: Arc<Seen>, parts: Parts, barrier: Barrier, command: &'static str },
-    Use { seen: Arc<Seen>, parts: Parts, usage: Use, command: &'static str },
+    Barrier {
+        seen: Arc<Seen>,
+        parts: Parts,
+        barrier: Barrier,
+        command: &'static str,
+    },
+    Use {
+        seen: Arc<Seen>,
+        parts: Parts,
+        usage: Use,
+        command: &'static str,
+    },
     /// A use of bytes as those of a buffer.
-    Bytes { store: StoreId, range: Range<u64>, writes: bool, command: &'static str },
+    Bytes {
+        store: StoreId,
+        range: Range<u64>,
+        writes: bool,
+        command: &'static str,
+    },
 }
 
 #[derive(Debug)]
@@ -112,7 +127,12 @@ pub(super) struct Running<'a> {
 
 impl Places {
     /// An image is bound to bytes: that of another device if one lies there, or a new one.
-    pub(super) fn bind(&mut self, origin: Origin, bytes: u64, (levels, layers): (u32, u32)) -> PlaceId {
+    pub(super) fn bind(
+        &mut self,
+        origin: Origin,
+        bytes: u64,
+        (levels, layers): (u32, u32),
+    ) -> PlaceId {
         let here = self.by_store.entry(origin.store).or_default();
         for id in here.iter() {
             let Some(known) = self.all.get_mut(id) else { continue };

@@ -58,8 +58,7 @@ pub(crate) fn share<'g>(way: Way, gpus: [&'g Gpu<'g>; 2]) -> [Seen<'g>; 2] {
             [first, Seen::new(gpus[1], handle, import.memory)]
         }
         Way::Mappings => {
-            let file =
-                rustix::fs::memfd_create("shared", MemfdFlags::CLOEXEC).expect("a memfd");
+            let file = rustix::fs::memfd_create("shared", MemfdFlags::CLOEXEC).expect("a memfd");
             rustix::fs::ftruncate(&file, BYTES).expect("it has a size");
             gpus.map(|gpu| {
                 // SAFETY: a new mapping, which stays until the process ends.
@@ -172,13 +171,17 @@ impl<'g> Seen<'g> {
             .subresource_range(WHOLE);
         let (all, flags) = (vk::PipelineStageFlags::ALL_COMMANDS, vk::DependencyFlags::empty());
         // SAFETY: a live image of the device.
-        unsafe { self.gpu.raw.cmd_pipeline_barrier(commands, all, all, flags, &[], &[], &[barrier]) };
+        unsafe {
+            self.gpu.raw.cmd_pipeline_barrier(commands, all, all, flags, &[], &[], &[barrier]);
+        }
     }
 
     fn clear(&self, commands: vk::CommandBuffer, layout: Layout) {
         let color = vk::ClearColorValue { float32: [1.0; 4] };
         // SAFETY: a live image of the device.
-        unsafe { self.gpu.raw.cmd_clear_color_image(commands, self.image, layout, &color, &[WHOLE]) };
+        unsafe {
+            self.gpu.raw.cmd_clear_color_image(commands, self.image, layout, &color, &[WHOLE]);
+        }
     }
 
     fn write(&self, commands: vk::CommandBuffer, layout: Layout, row: u32) {
@@ -189,15 +192,18 @@ impl<'g> Seen<'g> {
             .image_extent(vk::Extent3D { height: EXTENT.height / 2, ..EXTENT });
         let from = self.staging.buffer;
         // SAFETY: live objects of the device, and a region within both.
-        unsafe { self.gpu.raw.cmd_copy_buffer_to_image(commands, from, self.image, layout, &[region]) };
+        unsafe {
+            self.gpu.raw.cmd_copy_buffer_to_image(commands, from, self.image, layout, &[region]);
+        }
     }
 
     fn read(&self, commands: vk::CommandBuffer, layout: Layout) {
-        let region =
-            vk::BufferImageCopy::default().image_subresource(LAYERS).image_extent(EXTENT);
+        let region = vk::BufferImageCopy::default().image_subresource(LAYERS).image_extent(EXTENT);
         let to = self.staging.buffer;
         // SAFETY: live objects of the device, and a region within both.
-        unsafe { self.gpu.raw.cmd_copy_image_to_buffer(commands, self.image, layout, to, &[region]) };
+        unsafe {
+            self.gpu.raw.cmd_copy_image_to_buffer(commands, self.image, layout, to, &[region]);
+        }
     }
 }
 
