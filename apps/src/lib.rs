@@ -1,11 +1,15 @@
 //! What the programs here share: Vulkan devices that peerbuf adopts, swapchains, pictures, and a number in each frame.
 //!
-//! `prime` draws on one GPU and presents on another: `cargo run --release --bin prime`, here.
+//! `prime` draws on one GPU and presents on another; `stream` shows a map that is larger than the memory that it may use:
+//! `cargo run --release --bin prime`, here.
 
 pub mod canvas;
+pub mod choose;
 pub mod gpu;
 pub mod host_buffer;
+pub mod overlay;
 pub mod picture;
+pub mod program;
 pub mod shader;
 pub mod stamp;
 pub mod surface;

@@ -2,25 +2,28 @@
 
 mod args;
 mod checks;
-mod choose;
 mod copies;
-mod overlay;
 mod prime;
 mod ring;
 mod run;
 mod scene;
 mod staged;
 mod stats;
-mod window;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use peerbuf_apps::program;
 
 #[expect(clippy::print_stderr, reason = "the error of the program")]
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    let done = if args.headless { run::headless(&args) } else { window::run(&args) };
+    let open = |place| run::open(&args, place);
+    let done = if args.headless {
+        program::without_display(open)
+    } else {
+        program::in_window("prime", args.size.0, open)
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -9,13 +9,13 @@ use peerbuf::ash::vk;
 use peerbuf::{
     Access, Device, DomainId, Engine, Error, Fence, ImageMapping, RawImage, Scope, Submission,
 };
+use peerbuf_apps::overlay::{Facts, Overlay};
 use peerbuf_apps::swapchain::{Acquired, State, Swapchain};
 use peerbuf_apps::{Result, TIMEOUT, stamp};
 
 use crate::args::Args;
 use crate::checks::{Checks, Shot};
 use crate::copies::{Copies, Source, read_back};
-use crate::overlay::{Facts, Overlay};
 use crate::ring::{Notified, Ring};
 use crate::scene::Scene;
 use crate::staged::Staged;
@@ -245,7 +245,7 @@ impl Prime {
         };
         if self.frame.is_multiple_of(OVERLAY_EVERY) && !self.args.plain {
             let facts = self.facts(at)?;
-            self.overlay.draw(&facts, &self.stats);
+            self.overlay.draw(&facts);
         }
         match self.swapchain.acquire()? {
             State::Done(acquired) => self.show(at, carried, &acquired),
@@ -418,7 +418,10 @@ impl Prime {
             format!("{} moves, {} callbacks; keys S M E B Q", self.moves, self.notified()),
             format!("VRAM {} of {} KiB", usage.used >> 10, usage.budget >> 10),
         ];
-        Ok(Facts { lines, memory: [usage.used, usage.budget] })
+        let medians =
+            [Way::Shared, Way::Staged].map(|way| self.stats.recent(way).unwrap_or_default());
+        let half = medians.into_iter().max().unwrap_or_default();
+        Ok(Facts { lines, bar: [usage.used, usage.budget], graph: self.stats.graph(), half })
     }
 }
 

@@ -3,29 +3,37 @@
 
 use peerbuf::{Engine, EngineDescriptor};
 use peerbuf_apps::Result;
+use peerbuf_apps::choose::{self, Presenter};
 use peerbuf_apps::gpu::Gpu;
+use peerbuf_apps::program::{Key, Program};
 use peerbuf_apps::surface::Place;
 use peerbuf_apps::swapchain::Swapchain;
 use serde_json::json;
 
 use crate::args::Args;
-use crate::choose::{self, Presenter};
-use crate::prime::Prime;
+use crate::prime::{Prime, Wish};
 use crate::stats::Way;
 
 /// The program with its devices.
-pub(crate) struct Session {
-    pub(crate) prime: Box<Prime>,
+struct Session {
+    prime: Box<Prime>,
     engine: Engine,
     gpus: Vec<Gpu>,
+    args: Args,
+}
+
+/// Opens the program for a place to present.
+pub(crate) fn open(args: &Args, place: Place) -> Result<Box<dyn Program>> {
+    Ok(Box::new(Session::open(args, place)?))
 }
 
 impl Session {
     /// Opens the devices, and everything that the first frame needs.
-    pub(crate) fn open(args: &Args, place: Place) -> Result<Self> {
+    fn open(args: &Args, place: Place) -> Result<Self> {
         let engine = Engine::open(&EngineDescriptor::new())?;
-        let render = choose::renderer(&engine, args)?;
-        let Presenter { surface, gpu, adapter } = choose::presenter(&engine, &render, place, args)?;
+        let render = choose::adapter(&engine, args.render)?;
+        let Presenter { surface, gpu, adapter } =
+            choose::presenter(&engine, Some(&render), place, args.present)?;
         // SAFETY: `close` drops the engine before it destroys the devices.
         let present = unsafe { gpu.adopt(&engine) }?;
         let mut gpus = vec![];
@@ -43,13 +51,52 @@ impl Session {
             unsafe { Swapchain::new(&gpu, &present, surface, args.size.0, args.vsync) }?;
         gpus.push(gpu);
         let prime = Box::new(Prime::new(&engine, [&drawing, &present], swapchain, args)?);
-        Ok(Self { prime, engine, gpus })
+        Ok(Self { prime, engine, gpus, args: args.clone() })
+    }
+}
+
+impl Program for Session {
+    fn size(&self) -> [u32; 2] {
+        self.prime.size()
     }
 
-    /// Ends the run, and says what it was like.
-    pub(crate) fn close(self, args: &Args) -> Result<()> {
-        let Self { mut prime, engine, gpus } = self;
-        let said = say(&mut prime, args);
+    fn wanted_size(&self) -> Option<[u32; 2]> {
+        let every = self.args.resize_every.filter(|every| *every > 0)?;
+        let frame = self.prime.frame;
+        if frame == 0 || !frame.is_multiple_of(every) {
+            return None;
+        }
+        // Some in which devices pad rows alike, and some in which they do not.
+        let step = frame / every % 4;
+        let [width, height] = self.args.size.0;
+        Some([width.saturating_sub(step * 37).max(1), height.saturating_sub(step * 21).max(1)])
+    }
+
+    fn resize(&mut self, size: [u32; 2]) -> Result<()> {
+        self.prime.resize(size)
+    }
+
+    fn next(&mut self) -> Result<()> {
+        self.prime.next()
+    }
+
+    fn is_over(&self) -> bool {
+        self.args.frames.is_some_and(|frames| self.prime.frame >= frames)
+    }
+
+    fn key(&mut self, key: Key) -> Result<()> {
+        match key {
+            Key::Letter('S') => self.prime.wish(Wish::Switch),
+            Key::Letter('M') => self.prime.wish(Wish::Move),
+            Key::Letter('E') => self.prime.wish(Wish::Evict),
+            Key::Letter('B') => self.prime.wish(Wish::Budget),
+            _ => Ok(()),
+        }
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        let Self { mut prime, engine, gpus, args } = *self;
+        let said = say(&mut prime, &args);
         drop(prime);
         drop(engine);
         for gpu in gpus {
@@ -58,39 +105,6 @@ impl Session {
         }
         said
     }
-}
-
-/// Without a window.
-pub(crate) fn headless(args: &Args) -> Result<()> {
-    let mut session = Session::open(args, Place::Headless)?;
-    let shown = (|| {
-        while !is_over(args, &session.prime) {
-            if let Some(wanted) = size_by_plan(args, &session.prime) {
-                session.prime.resize(wanted)?;
-            }
-            session.prime.next()?;
-        }
-        Ok(())
-    })();
-    let closed = session.close(args);
-    shown.and(closed)
-}
-
-/// Whether enough frames were shown.
-pub(crate) fn is_over(args: &Args, prime: &Prime) -> bool {
-    args.frames.is_some_and(|frames| prime.frame >= frames)
-}
-
-/// The size that the command line asks for at this frame, if it is to change.
-pub(crate) fn size_by_plan(args: &Args, prime: &Prime) -> Option<[u32; 2]> {
-    let every = args.resize_every.filter(|every| *every > 0)?;
-    if prime.frame == 0 || !prime.frame.is_multiple_of(every) {
-        return None;
-    }
-    // Some in which devices pad rows alike, and some in which they do not.
-    let step = prime.frame / every % 4;
-    let [width, height] = args.size.0;
-    Some([(width.saturating_sub(step * 37)).max(1), (height.saturating_sub(step * 21)).max(1)])
 }
 
 #[expect(clippy::print_stdout, reason = "what the program is asked for")]

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use peerbuf_apps::canvas::Colour;
+use peerbuf_apps::overlay::KEPT;
+
 /// How frames go from one device to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -27,9 +30,6 @@ impl Way {
     }
 }
 
-/// Times that are kept for the graph.
-pub(crate) const KEPT: usize = 120;
-
 /// The times of all frames.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
@@ -41,9 +41,11 @@ impl Stats {
         self.times.push((way, time));
     }
 
-    /// The last ones, oldest first.
-    pub(crate) fn last(&self) -> &[(Way, Duration)] {
-        &self.times[self.times.len().saturating_sub(KEPT)..]
+    /// The last ones, oldest first: shared ones green, staged ones blue.
+    pub(crate) fn graph(&self) -> Vec<(Colour, Duration)> {
+        let last = &self.times[self.times.len().saturating_sub(KEPT)..];
+        let colour = |way| if way == Way::Shared { Colour::Green } else { Colour::Blue };
+        last.iter().map(|(way, time)| (colour(*way), *time)).collect()
     }
 
     /// A share of the frames of a way takes at most this long; `None` without frames.

@@ -1,45 +1,57 @@
 //! Which devices draw and present, and why others do not.
 #![expect(unsafe_code, reason = "devices and surfaces of the program's own")]
 
-use peerbuf::{Adapter, Engine};
-use peerbuf_apps::Result;
-use peerbuf_apps::gpu::Gpu;
-use peerbuf_apps::surface::{Place, Surface};
+use peerbuf::{Adapter, AdapterSelector, Engine};
 
-use crate::args::Args;
+use crate::Result;
+use crate::gpu::Gpu;
+use crate::surface::{Place, Surface};
 
 /// A device that presents, with its surface.
-pub(crate) struct Presenter {
+#[derive(Debug)]
+pub struct Presenter {
     // Dropped in this order.
-    pub(crate) surface: Surface,
-    pub(crate) gpu: Gpu,
-    pub(crate) adapter: Adapter,
+    /// The surface.
+    pub surface: Surface,
+    /// The device.
+    pub gpu: Gpu,
+    /// Its adapter.
+    pub adapter: Adapter,
 }
 
-/// The adapter that draws.
-pub(crate) fn renderer(engine: &Engine, args: &Args) -> Result<Adapter> {
-    let adapters = engine.adapters();
-    let chosen = match args.render {
+/// The adapter that is asked for, or the first one that can be used.
+///
+/// # Errors
+///
+/// There is none.
+pub fn adapter(engine: &Engine, asked: Option<AdapterSelector>) -> Result<Adapter> {
+    let chosen = match asked {
         Some(selector) => Some(engine.adapter(selector)?),
-        None => adapters.iter().find(|adapter| adapter.missing().is_empty()),
+        None => engine.adapters().iter().find(|adapter| adapter.missing().is_empty()),
     };
     Ok(chosen
         .ok_or("no device that peerbuf can use: `peerbuf doctor` says what is missing")?
         .clone())
 }
 
-/// The adapter that presents: the one that is asked for, or another one than draws, or that one.
-pub(crate) fn presenter(
+/// The device that presents: the one that is asked for, or else another one than `render`, or else that one.
+///
+/// # Errors
+///
+/// None can present there; each is named with the reason.
+pub fn presenter(
     engine: &Engine,
-    render: &Adapter,
+    render: Option<&Adapter>,
     place: Place,
-    args: &Args,
+    asked: Option<AdapterSelector>,
 ) -> Result<Presenter> {
-    let candidates: Vec<Adapter> = match args.present {
+    let candidates: Vec<Adapter> = match asked {
         Some(selector) => vec![engine.adapter(selector)?.clone()],
         None => {
-            let others = engine.adapters().iter().filter(|one| one.index() != render.index());
-            others.chain([render]).filter(|one| one.missing().is_empty()).cloned().collect()
+            let draws = |one: &&Adapter| render.is_some_and(|render| one.index() == render.index());
+            let all = engine.adapters();
+            let others = all.iter().filter(|one| !draws(one));
+            others.chain(render).filter(|one| one.missing().is_empty()).cloned().collect()
         }
     };
     let mut reasons = vec![];

@@ -1,15 +1,17 @@
-//! What is shown over the scene: ways, layouts, times as a graph, memory, moves.
+//! What is shown over a picture: lines of text, a bar, times as a graph.
 #![expect(unsafe_code, reason = "memory that the host writes and a device reads")]
 
 use std::time::Duration;
 
 use ash::vk;
 use peerbuf::{Device, Fence};
-use peerbuf_apps::Result;
-use peerbuf_apps::canvas::{Canvas, Colour};
-use peerbuf_apps::host_buffer::HostBuffer;
 
-use crate::stats::{KEPT, Stats, Way};
+use crate::canvas::{Canvas, Colour};
+use crate::host_buffer::HostBuffer;
+use crate::{Result, TIMEOUT};
+
+/// Times in a graph, at most.
+pub const KEPT: usize = 120;
 
 const SIZE: [usize; 2] = [488, 176];
 /// Lines of text begin so many texels below each other.
@@ -19,14 +21,20 @@ const EDGE: usize = 6;
 const GRAPH: usize = 48;
 
 /// What it says.
-pub(crate) struct Facts {
-    pub(crate) lines: Vec<String>,
-    /// Used, of so many, bytes of the drawing device's memory.
-    pub(crate) memory: [u64; 2],
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// One below the other.
+    pub lines: Vec<String>,
+    /// How far a bar goes: so many of so many.
+    pub bar: [u64; 2],
+    /// The times of the last frames, oldest first, each with its colour; at most [`KEPT`].
+    pub graph: Vec<(Colour, Duration)>,
+    /// The time that has half of the graph's height.
+    pub half: Duration,
 }
 
 /// The overlay, in memory of the presenting device.
-pub(crate) struct Overlay {
+pub struct Overlay {
     canvas: Canvas,
     buffers: Vec<(HostBuffer, Fence)>,
     /// The one that has the newest picture.
@@ -34,7 +42,12 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    pub(crate) fn new(device: &Device) -> Result<Self> {
+    /// Memory for it.
+    ///
+    /// # Errors
+    ///
+    /// The error of a call.
+    pub fn new(device: &Device) -> Result<Self> {
         let bytes = SIZE[0] * SIZE[1] * 4;
         let one =
             || -> Result<_> { Ok((HostBuffer::new(device, bytes, false)?, Fence::signalled())) };
@@ -43,7 +56,7 @@ impl Overlay {
     }
 
     /// Draws it anew, if a buffer is free. If none is, the old picture stays.
-    pub(crate) fn draw(&mut self, facts: &Facts, stats: &Stats) {
+    pub fn draw(&mut self, facts: &Facts) {
         let is_free = |(_, used): &(HostBuffer, Fence)| used.is_signalled().unwrap_or(true);
         let Some(at) = self.buffers.iter().position(is_free) else { return };
         self.canvas.clear();
@@ -51,38 +64,35 @@ impl Overlay {
             self.canvas.text(EDGE, EDGE + line * LINE, text);
         }
         let width = SIZE[0] - 2 * EDGE;
-        let [used, all] = facts.memory;
+        let [used, all] = facts.bar;
         // CAST: at most the width.
         let filled = (u128::from(used) * width as u128 / u128::from(all.max(1))) as usize;
         let below = EDGE + facts.lines.len() * LINE;
         self.canvas.bar([EDGE, below], [filled.clamp(1, width), 5], Colour::Amber);
-        self.graph(SIZE[1] - EDGE, stats);
+        self.graph(SIZE[1] - EDGE, facts);
         // SAFETY: the work that read the buffer has finished.
         unsafe { self.buffers[at].0.write(self.canvas.texels()) };
         self.newest = Some(at);
     }
 
-    /// The times of the last frames. The full height is twice the slowest way's median.
-    fn graph(&mut self, bottom: usize, stats: &Stats) {
-        let medians = [Way::Shared, Way::Staged].map(|way| stats.recent(way).unwrap_or_default());
-        let full = medians.into_iter().max().unwrap_or_default().max(Duration::from_micros(50)) * 2;
+    fn graph(&mut self, bottom: usize, facts: &Facts) {
+        let full = facts.half.max(Duration::from_micros(50)) * 2;
         let step = (SIZE[0] - 2 * EDGE) / KEPT;
-        for (at, (way, time)) in stats.last().iter().enumerate() {
+        for (at, (colour, time)) in facts.graph.iter().take(KEPT).enumerate() {
             let part = time.as_secs_f64() / full.as_secs_f64();
             // CAST: between 1 and the height.
             let height = (part * GRAPH as f64).clamp(1.0, GRAPH as f64) as usize;
-            let colour = if *way == Way::Shared { Colour::Green } else { Colour::Blue };
-            self.canvas.bar([EDGE + at * step, bottom - height], [step - 1, height], colour);
+            self.canvas.bar([EDGE + at * step, bottom - height], [step - 1, height], *colour);
         }
     }
 
     /// The newest picture, with its size.
-    pub(crate) fn picture(&self) -> Option<(vk::Buffer, [u32; 2])> {
+    pub fn picture(&self) -> Option<(vk::Buffer, [u32; 2])> {
         self.newest.map(|at| (self.buffers[at].0.raw(), self.canvas.size()))
     }
 
     /// Notes the work that reads it.
-    pub(crate) fn submitted(&mut self, fence: &Fence) {
+    pub fn submitted(&mut self, fence: &Fence) {
         if let Some(at) = self.newest {
             self.buffers[at].1 = fence.clone();
         }
@@ -93,7 +103,13 @@ impl Drop for Overlay {
     fn drop(&mut self) {
         for (_, used) in &self.buffers {
             // A lost device has nothing left to do.
-            let _ = used.wait(peerbuf_apps::TIMEOUT);
+            let _ = used.wait(TIMEOUT);
         }
+    }
+}
+
+impl std::fmt::Debug for Overlay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Overlay").finish_non_exhaustive()
     }
 }
