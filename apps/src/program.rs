@@ -1,5 +1,6 @@
 //! A program that shows frames: in a window by winit, or without a display.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use winit::application::ApplicationHandler;
@@ -25,6 +26,24 @@ pub enum Key {
     Up,
     /// An arrow.
     Down,
+}
+
+/// A width and a height.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub [u32; 2]);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (width, height) = text.split_once('x')?;
+            let size = [width.parse().ok()?, height.parse().ok()?];
+            (1..=16384).contains(&size[0]).then_some(())?;
+            (1..=16384).contains(&size[1]).then_some(Self(size))
+        };
+        read().ok_or_else(|| "two numbers from 1 to 16384, such as 1280x720".to_owned())
+    }
 }
 
 /// What is shown, frame by frame.
@@ -225,6 +244,19 @@ impl ApplicationHandler for App<'_> {
             if self.failed.is_none() {
                 self.failed = closed.err();
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_two_positive_numbers() {
+        assert_eq!("1x16384".parse(), Ok(Size([1, 16384])));
+        for wrong in ["", "0x1", "1x0", "1", "1x", "16385x1", "1x-1", "1xx1"] {
+            assert!(wrong.parse::<Size>().is_err(), "{wrong}");
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The command line.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::Parser;
 use peerbuf::AdapterSelector;
+use peerbuf_apps::program::Size;
 
 /// Draws a scene on one GPU and presents it on another. Images between the two are shared, and move while they are used.
 ///
@@ -60,35 +60,4 @@ pub(crate) struct Args {
     /// Print the result as JSON
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// A width and a height.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Size(pub(crate) [u32; 2]);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let read = || {
-            let (width, height) = text.split_once('x')?;
-            let size = [width.parse().ok()?, height.parse().ok()?];
-            (1..=16384).contains(&size[0]).then_some(())?;
-            (1..=16384).contains(&size[1]).then_some(Self(size))
-        };
-        read().ok_or_else(|| "two numbers from 1 to 16384, such as 1280x720".to_owned())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_size_is_two_positive_numbers() {
-        assert_eq!("1x16384".parse(), Ok(Size([1, 16384])));
-        for wrong in ["", "0x1", "1x0", "1", "1x", "16385x1", "1x-1", "1xx1"] {
-            assert!(wrong.parse::<Size>().is_err(), "{wrong}");
-        }
-    }
 }

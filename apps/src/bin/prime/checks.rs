@@ -1,13 +1,11 @@
-//! What the presented frames show: their numbers, and the last one as a picture.
+//! What the presented frames show: their numbers.
 #![expect(unsafe_code, reason = "memory that devices write and the host reads")]
 
 use std::collections::VecDeque;
-use std::path::Path;
 
-use ash::vk;
 use peerbuf::{Device, Fence};
 use peerbuf_apps::host_buffer::HostBuffer;
-use peerbuf_apps::{Result, TIMEOUT, picture, stamp};
+use peerbuf_apps::{Result, TIMEOUT, stamp};
 
 /// Frames that are checked behind the GPU.
 const DEPTH: usize = 4;
@@ -69,33 +67,5 @@ impl Checks {
             self.wrong.push(format!("frame {frame} is {what}: it shows {top} and {bottom}"));
         }
         Ok(())
-    }
-}
-
-/// A picture that is being copied.
-pub(crate) struct Shot {
-    buffer: HostBuffer,
-    size: [u32; 2],
-}
-
-impl Shot {
-    pub(crate) fn new(device: &Device, size: [u32; 2]) -> Result<Self> {
-        let bytes = size[0] as usize * size[1] as usize * 4;
-        Ok(Self { buffer: HostBuffer::new(device, bytes, true)?, size })
-    }
-
-    pub(crate) fn raw(&self) -> vk::Buffer {
-        self.buffer.raw()
-    }
-
-    /// Writes it, once the work that copies it has finished.
-    pub(crate) fn write(self, copied: &Fence, path: &Path, is_rgba: bool) -> Result<()> {
-        copied.wait(TIMEOUT)?;
-        // SAFETY: the work that wrote it has finished.
-        let mut texels = unsafe { self.buffer.bytes() }.to_vec();
-        if is_rgba {
-            texels.as_chunks_mut::<4>().0.iter_mut().for_each(|texel| texel.swap(0, 2));
-        }
-        picture::write_png(path, self.size, &texels)
     }
 }

@@ -10,11 +10,12 @@ use peerbuf::{
     Access, Device, DomainId, Engine, Error, Fence, ImageMapping, RawImage, Scope, Submission,
 };
 use peerbuf_apps::overlay::{Facts, Overlay};
+use peerbuf_apps::picture::Shot;
 use peerbuf_apps::swapchain::{Acquired, State, Swapchain};
 use peerbuf_apps::{Result, TIMEOUT, stamp};
 
 use crate::args::Args;
-use crate::checks::{Checks, Shot};
+use crate::checks::Checks;
 use crate::copies::{Copies, Source, read_back};
 use crate::ring::{Notified, Ring};
 use crate::scene::Scene;

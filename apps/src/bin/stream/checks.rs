@@ -1,0 +1,100 @@
+//! Compares what is on the screen with what must be there.
+
+use std::collections::VecDeque;
+
+use peerbuf::{Device, Fence};
+use peerbuf_apps::Result;
+use peerbuf_apps::picture::Shot;
+
+use crate::view::Part;
+use crate::world::{TILE, World};
+
+/// Frames that are checked behind the GPU.
+const DEPTH: usize = 3;
+
+/// What a frame shows: parts of tiles, in a picture of a size.
+pub(crate) struct Shown {
+    pub(crate) parts: Vec<Part>,
+    pub(crate) size: [u32; 2],
+    pub(crate) frame: u32,
+}
+
+/// The checks of all frames.
+pub(crate) struct Checks {
+    world: World,
+    is_rgba: bool,
+    pending: VecDeque<(Shot, Fence, Shown)>,
+    /// Parts of tiles that were compared.
+    pub(crate) checked: u64,
+    /// What was wrong, of the first few.
+    pub(crate) wrong: Vec<String>,
+}
+
+impl Checks {
+    pub(crate) fn new(world: World, is_rgba: bool) -> Self {
+        Self { world, is_rgba, pending: VecDeque::new(), checked: 0, wrong: vec![] }
+    }
+
+    /// Memory for a picture without the overlay.
+    pub(crate) fn take(&mut self, device: &Device, size: [u32; 2]) -> Result<Shot> {
+        if self.pending.len() >= DEPTH {
+            self.check_one()?;
+        }
+        Shot::new(device, size)
+    }
+
+    /// Notes the work that copies the picture of a frame.
+    pub(crate) fn submitted(&mut self, shot: Shot, fence: &Fence, shown: Shown) {
+        self.pending.push_back((shot, fence.clone(), shown));
+    }
+
+    /// Checks everything that was submitted.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        while !self.pending.is_empty() {
+            self.check_one()?;
+        }
+        Ok(())
+    }
+
+    fn check_one(&mut self) -> Result<()> {
+        let Some((shot, fence, shown)) = self.pending.pop_front() else {
+            return Ok(());
+        };
+        let Shown { parts, size, frame } = shown;
+        let texels = shot.texels(&fence)?;
+        for part in &parts {
+            self.checked += 1;
+            let [left, top, right, bottom] = part.target;
+            let (across, down) = ((left + right) / 2, (top + bottom) / 2);
+            for [x, y] in [
+                [left, top],
+                [right - 1, top],
+                [across, down],
+                [left, bottom - 1],
+                [right - 1, bottom - 1],
+            ] {
+                // CAST: within the picture.
+                let at = (y as usize * size[0] as usize + x as usize) * 4;
+                let mut seen = [texels[at], texels[at + 1], texels[at + 2]];
+                if self.is_rgba {
+                    seen.swap(0, 2);
+                }
+                if !self.may_be(*part, [x, y], seen) && self.wrong.len() < 8 {
+                    self.wrong.push(format!(
+                        "frame {frame}: {seen:?} at {x}, {y} is no texel of {part:?} there"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a colour is that of the texel which a blit shows at a place, or of one beside it: drivers round differently.
+    fn may_be(&self, part: Part, place: [i32; 2], seen: [u8; 3]) -> bool {
+        let [u, v] = part.texel_at(place);
+        let beside = |at: u32| [at.saturating_sub(1), at, (at + 1).min(TILE - 1)];
+        beside(v).into_iter().any(|v| {
+            beside(u).into_iter().any(|u| self.world.texel(part.tile, [u, v])[..3] == seen)
+        })
+    }
+}
