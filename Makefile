@@ -14,7 +14,7 @@ LONG_TESTS := matrix:: torture:: working_sets:: purge:: allocation_failures::
 LONG_VM := test-shadow;test-move_faults;test-moving matrix:: torture::;test-eviction working_sets:: purge::;test-process allocation_failures::
 
 .DEFAULT_GOAL := help
-.PHONY: help apps prime demo devices doctor check test test-native driver-sim model vm soak lint shaders figures hardware clean-deps
+.PHONY: help apps prime stream demo devices doctor check test test-native driver-sim model vm soak lint shaders figures hardware clean-deps
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -32,6 +32,10 @@ devices: ## the devices here, and which route leads from each to each
 prime: ## draw a scene on one device, and present it on another, in a window
 	@.ci/setup demo
 	@cd apps && $(CARGO) run $(LOCKED) --release --quiet --bin prime
+
+stream: ## fly over a map that is larger than the memory for it, in a window
+	@.ci/setup demo
+	@cd apps && $(CARGO) run $(LOCKED) --release --quiet --bin stream
 
 doctor: ## whether this machine is ready, and if not, what to do (no setup)
 	@$(CARGO) build $(LOCKED) --features cli --release

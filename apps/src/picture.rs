@@ -23,6 +23,7 @@ pub fn write_png(path: &Path, [width, height]: [u32; 2], bgra: &[u8]) -> Result<
         let mut encoder = png::Encoder::new(BufWriter::new(File::create(path)?), width, height);
         encoder.set_color(png::ColorType::Rgb);
         encoder.set_depth(png::BitDepth::Eight);
+        encoder.set_compression(png::Compression::High);
         Ok(encoder.write_header()?.write_image_data(&rgb)?)
     };
     written().map_err(|error| format!("{}: {error}", path.display()).into())

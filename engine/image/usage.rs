@@ -4,14 +4,14 @@ use std::fmt;
 
 /// A set of uses of an image. Names are those of Vulkan, in the order of its flags.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct ImageUsage(u8);
+pub struct ImageUsage(u16);
 
 impl ImageUsage {
     /// No use.
     pub const NONE: Self = Self(0);
-    /// Copied, or blitted, from (`TRANSFER_SRC`).
+    /// Copied from (`TRANSFER_SRC`).
     pub const COPIED_FROM: Self = Self(1);
-    /// Copied, or blitted, to (`TRANSFER_DST`).
+    /// Copied to (`TRANSFER_DST`).
     pub const COPIED_TO: Self = Self(1 << 1);
     /// Sampled by shaders (`SAMPLED`).
     pub const SAMPLED: Self = Self(1 << 2);
@@ -23,8 +23,13 @@ impl ImageUsage {
     pub const DRAWN: Self = Self(1 << 5);
     /// Drawn into with blending.
     pub const BLENDED: Self = Self(1 << 6);
+    /// Blitted from (`TRANSFER_SRC`; fewer formats and tilings allow it than copies). A linear filter needs
+    /// [`ImageUsage::FILTERED`] as well.
+    pub const BLITTED_FROM: Self = Self(1 << 7);
+    /// Blitted to (`TRANSFER_DST`, likewise).
+    pub const BLITTED_TO: Self = Self(1 << 8);
 
-    const NAMES: [(Self, &'static str); 7] = [
+    const NAMES: [(Self, &'static str); 9] = [
         (Self::COPIED_FROM, "copied from"),
         (Self::COPIED_TO, "copied to"),
         (Self::SAMPLED, "sampled"),
@@ -32,6 +37,8 @@ impl ImageUsage {
         (Self::STORAGE, "storage"),
         (Self::DRAWN, "drawn into"),
         (Self::BLENDED, "blended"),
+        (Self::BLITTED_FROM, "blitted from"),
+        (Self::BLITTED_TO, "blitted to"),
     ];
 
     /// Both sets.
@@ -60,6 +67,7 @@ impl ImageUsage {
     pub const fn reads(self) -> bool {
         self.0
             & (Self::COPIED_FROM.0
+                | Self::BLITTED_FROM.0
                 | Self::SAMPLED.0
                 | Self::FILTERED.0
                 | Self::STORAGE.0
@@ -69,7 +77,13 @@ impl ImageUsage {
 
     /// Whether texels are written.
     pub const fn writes(self) -> bool {
-        self.0 & (Self::COPIED_TO.0 | Self::STORAGE.0 | Self::DRAWN.0 | Self::BLENDED.0) != 0
+        self.0
+            & (Self::COPIED_TO.0
+                | Self::BLITTED_TO.0
+                | Self::STORAGE.0
+                | Self::DRAWN.0
+                | Self::BLENDED.0)
+            != 0
     }
 }
 

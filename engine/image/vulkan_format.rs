@@ -165,6 +165,12 @@ const USES: &[(ImageUsage, vk::ImageUsageFlags, vk::FormatFeatureFlags)] = &[
         vk::ImageUsageFlags::TRANSFER_DST,
         vk::FormatFeatureFlags::TRANSFER_DST,
     ),
+    (
+        ImageUsage::BLITTED_FROM,
+        vk::ImageUsageFlags::TRANSFER_SRC,
+        vk::FormatFeatureFlags::BLIT_SRC,
+    ),
+    (ImageUsage::BLITTED_TO, vk::ImageUsageFlags::TRANSFER_DST, vk::FormatFeatureFlags::BLIT_DST),
 ];
 
 impl ImageUsage {

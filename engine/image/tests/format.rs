@@ -157,6 +157,11 @@ fn usages_and_features_of_vulkan_map_to_uses() {
     assert!(features.contains(ImageUsage::DRAWN | ImageUsage::BLENDED));
     assert!(features.contains(ImageUsage::COPIED_FROM | ImageUsage::COPIED_TO));
     assert!(!features.contains(ImageUsage::SAMPLED));
+    // SwiftShader's LINEAR is copied, and never blitted.
+    let copies = vk::FormatFeatureFlags::TRANSFER_SRC | vk::FormatFeatureFlags::TRANSFER_DST;
+    let copied = ImageUsage::of_features(copies);
+    assert_eq!(copied, ImageUsage::COPIED_FROM | ImageUsage::COPIED_TO);
+    assert_eq!(ImageUsage::BLITTED_FROM.vulkan(), vk::ImageUsageFlags::TRANSFER_SRC);
     assert_eq!(used.to_string(), "copied to, sampled, blended");
     assert_eq!(ImageUsage::NONE.to_string(), "nothing");
 }

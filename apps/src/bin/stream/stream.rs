@@ -147,12 +147,12 @@ impl Stream {
             let coarser = (level + 2).min(last);
             let mut wanted = camera.visible(self.world, coarser, self.size());
             wanted.extend(visible.iter().filter(|tile| tile.level != coarser));
-            let bytes = wanted.len() as u64 * TILE_BYTES;
+            let bytes = wanted.len() as u64 * self.tiles.cost();
             if level == ideal {
                 self.figures.wanted = self.figures.wanted.max(bytes);
             }
             // Besides the one that shows the whole map, one is on its way out.
-            if bytes + 2 * TILE_BYTES <= self.budget || level == last {
+            if bytes + 2 * self.tiles.cost() <= self.budget || level == last {
                 self.figures.full += u32::from(level != ideal);
                 return (visible, wanted);
             }
@@ -212,15 +212,15 @@ impl Stream {
         for _ in 0..ATTEMPTS {
             for id in &used {
                 if let Some(tile) = self.tiles.get_mut(*id) {
-                    tile.attachment.remap(&mut tile.mapping)?;
+                    tile.remap()?;
                 }
             }
             let (tiles, device) = (&self.tiles, &self.device);
             let submitted = self.engine.submit(device, |submission| {
                 let mut images: HashMap<TileId, vk::Image> = HashMap::new();
                 for id in &used {
-                    if let Some(tile) = tiles.get(*id) {
-                        let image = tile.mapping.uses(submission, Access::Read, Scope::TRANSFER)?;
+                    if let Some(mapping) = tiles.get(*id).and_then(|tile| tile.mapping()) {
+                        let image = mapping.uses(submission, Access::Read, Scope::TRANSFER)?;
                         images.insert(*id, image.image);
                     }
                 }

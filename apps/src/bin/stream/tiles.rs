@@ -15,12 +15,26 @@ use crate::world::{TILE, TILE_BYTES, TileId, World};
 /// One tile.
 pub(crate) struct Tile {
     // Dropped in this order.
-    pub(crate) mapping: ImageMapping,
-    pub(crate) attachment: ImageAttachment,
+    /// While it is wanted: on a device that sees tiles by copies, a mapping has an image of the device's own.
+    mapping: Option<ImageMapping>,
+    attachment: ImageAttachment,
     image: SharedImage,
 }
 
 impl Tile {
+    /// Makes the mapping a current one.
+    pub(crate) fn remap(&mut self) -> Result<()> {
+        match &mut self.mapping {
+            Some(mapping) => self.attachment.remap(mapping)?,
+            None => self.mapping = Some(self.attachment.map(Access::Read)?),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn mapping(&self) -> Option<&ImageMapping> {
+        self.mapping.as_ref()
+    }
+
     /// Whether it is in the device's own memory.
     fn is_resident(&self) -> bool {
         matches!(self.image.domain(), DomainId::Vram(_))
@@ -34,6 +48,7 @@ pub(crate) struct Tiles {
     /// Keeps the tile that shows the whole map.
     _root: Pin,
     world: World,
+    cost: u64,
 }
 
 /// What was done for one frame.
@@ -66,22 +81,40 @@ impl Tiles {
         let mut root = None;
         for id in world.tiles() {
             let descriptor = ImageDescriptor::new(fourcc, TILE, TILE)
-                .usage(ImageUsage::COPIED_FROM)
+                .usage(ImageUsage::BLITTED_FROM)
                 .priority(Priority::Low)
                 .name(&format!("tile {}/{}/{}", id.level, id.x, id.y));
             let image = engine.create_image(device, descriptor)?;
             image.write_texels(ImagePart::default(), &world.texels(id))?;
             let attachment =
-                image.attach_dynamic(device, ImageUsage::COPIED_FROM, Arc::new(Refault::new()))?;
+                image.attach_dynamic(device, ImageUsage::BLITTED_FROM, Arc::new(Refault::new()))?;
             if id.level + 1 == world.levels() {
                 image.buffer().request_residency()?;
                 root = Some(attachment.pin("it stands in for all others")?);
             }
-            let mapping = attachment.map(Access::Read)?;
-            all.insert(id, Tile { mapping, attachment, image });
+            all.insert(id, Tile { mapping: None, attachment, image });
         }
         let root = root.ok_or("a map without levels")?;
-        Ok(Self { all, wanted: HashSet::new(), _root: root, world })
+        let mut this = Self { all, wanted: HashSet::new(), _root: root, world, cost: TILE_BYTES };
+        this.cost = this.measure(engine, device)?;
+        Ok(this)
+    }
+
+    /// The memory that one mapped tile takes: more than its texels where the device sees it by an image of its own.
+    fn measure(&mut self, engine: &Engine, device: &Device) -> Result<u64> {
+        let domain = DomainId::Vram(device.id());
+        let root = TileId { level: self.world.levels() - 1, x: 0, y: 0 };
+        let Some(tile) = self.all.get_mut(&root) else { return Ok(TILE_BYTES) };
+        engine.evict_all(device)?;
+        let before = engine.usage(domain)?.used;
+        tile.remap()?;
+        let after = engine.usage(domain)?.used;
+        Ok(TILE_BYTES + after.saturating_sub(before))
+    }
+
+    /// The memory that one tile takes while it is shown, in bytes.
+    pub(crate) fn cost(&self) -> u64 {
+        self.cost
     }
 
     pub(crate) fn get_mut(&mut self, id: TileId) -> Option<&mut Tile> {
@@ -96,13 +129,14 @@ impl Tiles {
     /// needed.
     pub(crate) fn bring(&mut self, wanted: &[TileId], most: u64) -> Result<Brought> {
         let now: HashSet<_> = wanted.iter().copied().collect();
-        for (ids, priority) in [
-            (self.wanted.difference(&now), Priority::Low),
-            (now.difference(&self.wanted), Priority::High),
-        ] {
-            for tile in ids.filter_map(|id| self.all.get(id)) {
-                tile.image.buffer().set_priority(priority);
+        for id in self.wanted.difference(&now) {
+            if let Some(tile) = self.all.get_mut(id) {
+                tile.image.buffer().set_priority(Priority::Low);
+                tile.mapping = None;
             }
+        }
+        for tile in now.difference(&self.wanted).filter_map(|id| self.all.get(id)) {
+            tile.image.buffer().set_priority(Priority::High);
         }
         self.wanted = now;
         let mut brought = Brought::default();
