@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const LAYER: &str = "VK_LAYER_PEERBUF_recorder";
 
 #[used]
-// SAFETY: the C runtime calls each pointer of this section before `main`; this one is of such a function.
+// The C runtime calls each pointer of this section before `main`.
 #[unsafe(link_section = ".init_array")]
 static AT_START: extern "C" fn() = switch_on;
 

@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use ash::vk::{self, ImageLayout as Layout};
 use peerbuf::{Access, Device, Fence, ImageMapping, Scope, SharedImage};
 
-use crate::common::{Rig, image_recorder, missing, wait_idle};
+use crate::common::{Rig, image_recorder, in_vm, missing, say, wait_idle};
 use crate::texels::{image, write_by_host};
 
 const GENERAL: Layout = Layout::GENERAL;
@@ -134,7 +134,11 @@ fn devices(rig: &Rig) -> Option<[Device; 2]> {
     let first = rig.lavapipe()?;
     let second = rig.open(&first.adapter().clone());
     if !image_recorder::is_on() {
-        missing("the recorder of images");
+        if in_vm() {
+            say("the recorder of images is no part of the virtual machine");
+        } else {
+            missing("the recorder of images");
+        }
         return None;
     }
     Some([first, second])

@@ -16,7 +16,7 @@ use super::places::{Finding, Op, Places, Running};
 pub(super) type SemaphoreId = u64;
 
 /// How many signals of one semaphore are kept. A wait for an older one counts as one for the next that is kept.
-const POINTS: usize = 4096;
+const POINTS: usize = 512;
 
 #[derive(Debug)]
 struct Semaphore {
@@ -188,8 +188,9 @@ impl World {
 
     pub(super) fn destroy_semaphore(&mut self, device: u32, raw: vk::Semaphore) {
         let Some(handle) = self.handles.remove(&(device, raw)) else { return };
-        let is_used = self.handles.values().any(|other| other.own == handle.own)
-            || self.files.values().chain(self.fds.values()).any(|id| *id == handle.own);
+        // An fd may bring it back later: then it is one of unknown origin.
+        let has = |other: &Handle| other.own == handle.own || other.temporary == Some(handle.own);
+        let is_used = self.handles.values().any(has);
         let is_waited_for = self.queues.values().flat_map(|queue| &queue.pending).any(|pending| {
             let waits = |wait: &Wait| matches!(wait, Wait::Point(id, _) if *id == handle.own);
             pending.waits.iter().any(waits)
