@@ -20,18 +20,33 @@ pub(crate) struct Allowed {
 /// | driver | VUIDs | reason |
 /// |---|---|---|
 /// | SwiftShader | `VkBufferCreateInfo-pNext-00920` and `VkImageCreateInfo-pNext-00990` when a buffer or an image for a host pointer is made, and the layer's `…-handleType-09861` when it is bound | it imports host pointers for both and reports that it does not |
-pub(crate) const ALLOWED: [Allowed; 1] = [Allowed {
-    driver: DriverId::GOOGLE_SWIFTSHADER,
-    vuids: &[
-        "VUID-VkBufferCreateInfo-pNext-00920",
-        "VUID-VkImageCreateInfo-pNext-00990",
-        "VUID-VkImportMemoryWin32HandleInfoKHR-handleType-09861",
-    ],
-    about: "VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT",
-    reason: "SwiftShader imports host pointers for buffers and images although its VkExternalBufferProperties \
-             and VkExternalImageFormatProperties for them are empty (quirk HostImportUnreported); every probe \
-             proves it again",
-}];
+/// | lavapipe | `vkCmdCopyBufferToImage-dstImage-01997`, `vkCmdCopyImageToBuffer-srcImage-01998` and `VkImageViewCreateInfo-None-02273` for an image of the modifier `LINEAR` | it lists the features of modifiers in the older of two lists alone, and the layer asks for the newer one |
+pub(crate) const ALLOWED: [Allowed; 2] = [
+    Allowed {
+        driver: DriverId::GOOGLE_SWIFTSHADER,
+        vuids: &[
+            "VUID-VkBufferCreateInfo-pNext-00920",
+            "VUID-VkImageCreateInfo-pNext-00990",
+            "VUID-VkImportMemoryWin32HandleInfoKHR-handleType-09861",
+        ],
+        about: "VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT",
+        reason: "SwiftShader imports host pointers for buffers and images although its VkExternalBufferProperties \
+                 and VkExternalImageFormatProperties for them are empty (quirk HostImportUnreported); every probe \
+                 proves it again",
+    },
+    Allowed {
+        driver: DriverId::MESA_LLVMPIPE,
+        vuids: &[
+            "VUID-vkCmdCopyBufferToImage-dstImage-01997",
+            "VUID-vkCmdCopyImageToBuffer-srcImage-01998",
+            "VUID-VkImageViewCreateInfo-None-02273",
+        ],
+        about: "VK_IMAGE_TILING_DRM_FORMAT_MODIFIER_EXT",
+        reason: "lavapipe fills VkDrmFormatModifierPropertiesListEXT, and leaves \
+                 VkDrmFormatModifierPropertiesList2EXT empty, from which the layer takes the features of an image \
+                 of a modifier (images::dma_bufs asserts that); peerbuf asks for the former before it makes one",
+    },
+];
 
 /// Whether the layer reports that its own thread was not on time: it waits ten seconds, whatever the machine does
 /// meanwhile. From then on it takes work that has ended for pending, so its further messages say nothing.

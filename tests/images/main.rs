@@ -4,6 +4,7 @@
 mod common;
 
 mod attach;
+mod dma_bufs;
 mod faults;
 mod foreign;
 mod mappings;

@@ -7,7 +7,7 @@ use peerbuf::{Access, Device, DomainId, Error, ImageAttachment, RawImage};
 
 use crate::common::Rig;
 use crate::common::recorder::Recorder;
-use crate::texels::{Passage, assert_host_reads, image, write_by_host};
+use crate::texels::{Passage, assert_host_reads, image, takes_stated_planes, write_by_host};
 
 /// What probes do, and looks for an image that a driver does not have.
 const ASKED: [Call; 3] = [Call::CreateDevice, Call::QueueSubmit, Call::CreateImage];
@@ -102,15 +102,24 @@ fn a_driver_that_refuses_to_create_an_image_over_the_bytes_uses_one_of_its_own()
                 rig.engine().create_image(&device, image("AR24", (62, 18), 1)).expect("an image");
             write_by_host(&image, 4);
             let attachment = image.attach(&device).expect("it attaches");
-            rig.engine().calls().fail_nth(Call::CreateImage, 1, code);
-            let mapping = attachment.map(Access::ReadWrite).expect("it has another image");
-            assert!(!rig.engine().calls().clear_faults(), "it was asked");
-            assert!(mapping.view().expect("it is current").is_own, "{code}");
-            assert!(view(&attachment).is_own, "it is not asked again");
             let passage = Passage::new(rig.engine(), &device, 1 << 16);
-            passage.assert_copied(&mapping, 4, "read through its own");
-            passage.upload(&mapping, 5);
-            assert_host_reads(&image, 5, "written through its own");
+            // A driver that can be told where the rows are is told, and may refuse that, too.
+            let ways = if takes_stated_planes(&device) { 2 } else { 1 };
+            for refused in 1..=ways {
+                rig.engine().calls().fail_nth(Call::CreateImage, 1, code);
+                let mapping = attachment.map(Access::ReadWrite).expect("it has another image");
+                assert!(!rig.engine().calls().clear_faults(), "it was asked");
+                let is_own = refused == ways;
+                assert_eq!(mapping.view().expect("it is current").is_own, is_own, "{code}");
+                let before = rig.engine().calls().made(Call::CreateImage);
+                assert_eq!(view(&attachment).is_own, is_own, "it is not asked again");
+                assert_eq!(rig.engine().calls().made(Call::CreateImage), before);
+                let what = format!("{}, refused {refused} of {ways}", device.name());
+                passage.assert_copied(&mapping, 4, &what);
+                passage.upload(&mapping, 5);
+                assert_host_reads(&image, 5, &what);
+                write_by_host(&image, 4);
+            }
         }
         // Refused when it attaches: it takes part by copies.
         let image = rig.engine().create_image(&device, image("R8  ", (8, 8), 1)).expect("an image");

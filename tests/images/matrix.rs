@@ -138,7 +138,8 @@ fn images_are_the_same_on_two_devices_of_one_driver_and_in_its_memory() {
     for first in rig.all() {
         let second = rig.open(&first.adapter().clone());
         let (from, to) = (Side::new(&rig, first), Side::new(&rig, second));
-        for (name, size) in [("AR24", (62, 18)), ("NV12", (62, 18)), ("AB4H", (33, 7))] {
+        let cases = [("AR24", (62, 18)), ("NV12", (62, 18)), ("AB4H", (33, 7))];
+        for (name, size) in cases.into_iter().take(if in_short_vm() { 2 } else { 3 }) {
             case(&rig, &from, &to, image(name, size, 1).placement(Placement::VramOrSystem));
         }
     }

@@ -11,8 +11,9 @@ use peerbuf::{
 use crate::common::bytes::{assert_same, sequence};
 use crate::common::in_vm;
 
-/// Whether a device sees rows wherever they are: lavapipe does, where memory comes as dma-bufs.
-pub(crate) fn sees_any_rows(device: &Device) -> bool {
+/// Whether a driver can be told where rows are, wherever that is: lavapipe can, where memory comes as dma-bufs. Between two
+/// devices that is proved with stated planes on both, so not with SwiftShader, which has none.
+pub(crate) fn takes_stated_planes(device: &Device) -> bool {
     in_vm() && device.adapter().driver_id() == vk::DriverId::MESA_LLVMPIPE
 }
 
