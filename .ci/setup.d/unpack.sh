@@ -5,6 +5,8 @@
 # is present can be trusted.
 
 downloads=$deps/.downloads
+# vgem has fences that tests signal themselves; cirrus drives the machine's display.
+kernel_modules=(vgem cirrus)
 trap 'rm -rf "$downloads" "$deps"/.new-*' EXIT
 
 # Debian's browser holds it. Ubuntu has no such package, but the machine may have a browser; where it has
@@ -85,8 +87,16 @@ unpack_busybox() {
     finish busybox
 }
 
+# A kernel that was unpacked without a module that is wanted by now is unpacked again.
+have_kernel() {
+    local module
+    for module in "${kernel_modules[@]}"; do
+        compgen -G "$deps/kernel/modules/*-$module.ko" >/dev/null || return 1
+    done
+}
+
 unpack_kernel() {
-    local new tree=$downloads/tree packages package option
+    local new tree=$downloads/tree packages package option module
     new=$(begin kernel)
     mkdir -p "$tree"
     packages=$(kernel_packages)
@@ -99,8 +109,10 @@ unpack_kernel() {
         grep -q "^CONFIG_$option=y" "$new/config" || die "this kernel was built without CONFIG_$option"
     done
     mkdir "$new/modules"
-    take_module "$tree" vgem "$new/modules"
-    rm -rf "$tree"
+    for module in "${kernel_modules[@]}"; do
+        take_module "$tree" "$module" "$new/modules"
+    done
+    rm -rf "$tree" "$deps/kernel"
     finish kernel
 }
 

@@ -4,6 +4,7 @@
 mod common;
 
 mod attach;
+mod card;
 mod dma_bufs;
 mod faults;
 mod foreign;
@@ -12,5 +13,6 @@ mod matrix;
 mod planted;
 mod relayout;
 mod sampler;
+mod scanout;
 mod submit;
 mod texels;
