@@ -85,6 +85,12 @@ pub struct Switches {
     /// Copies from imported buffers read other bytes, and copies into imported buffers do not arrive.
     pub copy_engine_lies: Option<CopyEngine>,
 
+    // ---- images ----
+    /// The number of a modifier whose images are tiles. Adds `VK_EXT_image_drm_format_modifier` if the driver lacks it.
+    pub tiled_modifier: Option<u64>,
+    /// Its tiles are in another order than those of other devices: it has the number for another layout.
+    pub tiles_in_other_order: bool,
+
     // ---- queues and loss ----
     /// Queue families in place of those of the driver, each with queues of its own.
     pub queue_families: Vec<Family>,

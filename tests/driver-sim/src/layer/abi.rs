@@ -174,6 +174,10 @@ pub(super) unsafe extern "system" fn get_device_proc_addr(
     if device.physical.is_too_new(text) {
         return None;
     }
+    let of_tiles = text == c"vkGetImageDrmFormatModifierPropertiesEXT";
+    if of_tiles && device.physical.fixed.tiled_modifier.is_some() {
+        return names::device(text);
+    }
     // What the driver lacks or the application has not enabled stays absent.
     let next = (device.get)(raw, name)?;
     if let Some(own) = names::device(text) {

@@ -13,6 +13,7 @@ use super::instance::Instance;
 use super::memory::Memory;
 use super::physical::Physical;
 use super::queue::{Queue, RealQueue};
+use super::tiling::Tiled;
 use super::{lock, report};
 use crate::config::Switches;
 
@@ -29,6 +30,8 @@ pub(super) struct Device {
     pub(super) memory: Mutex<HashMap<vk::DeviceMemory, Memory>>,
     /// Memory of bound buffers.
     pub(super) buffers: Mutex<HashMap<vk::Buffer, vk::DeviceMemory>>,
+    /// Images of the tiled modifier.
+    pub(super) tiled: Mutex<HashMap<vk::Image, Arc<Tiled>>>,
     /// The application's family of each command pool.
     pub(super) pools: Mutex<HashMap<vk::CommandPool, u32>>,
     pub(super) commands: Mutex<HashMap<vk::CommandBuffer, u32>>,
@@ -117,6 +120,7 @@ impl Device {
             has_threads,
             memory: Mutex::default(),
             buffers: Mutex::default(),
+            tiled: Mutex::default(),
             pools: Mutex::default(),
             commands: Mutex::default(),
             queues: Mutex::default(),

@@ -72,8 +72,6 @@ forward! {
     features2 "vkGetPhysicalDeviceFeatures2" (out: Out) -> ();
     features2_khr "vkGetPhysicalDeviceFeatures2KHR" (out: Out) -> ();
     format "vkGetPhysicalDeviceFormatProperties" (format: vk::Format, out: Out) -> ();
-    format2 "vkGetPhysicalDeviceFormatProperties2" (format: vk::Format, out: Out) -> ();
-    format2_khr "vkGetPhysicalDeviceFormatProperties2KHR" (format: vk::Format, out: Out) -> ();
     image_format "vkGetPhysicalDeviceImageFormatProperties" (
         format: vk::Format, image: vk::ImageType, tiling: vk::ImageTiling, usage: vk::ImageUsageFlags,
         flags: vk::ImageCreateFlags, out: Out

@@ -31,6 +31,9 @@ mod report;
 mod requirements;
 mod semaphore;
 mod submit;
+mod tiled_barriers;
+mod tiled_queries;
+mod tiling;
 mod wait;
 mod worker;
 

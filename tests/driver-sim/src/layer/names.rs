@@ -7,7 +7,7 @@ use ash::vk;
 pub(super) use super::forward::takes_wrapped_handle;
 use super::{
     abi, cname, commands, create, device, external, forward, mapping, memory, query, queue,
-    requirements, semaphore, submit, wait,
+    requirements, semaphore, submit, tiled_barriers, tiled_queries, tiling, wait,
 };
 
 /// The name of the layer.
@@ -76,6 +76,8 @@ table! {
         query::get_families2,
     "vkGetPhysicalDeviceExternalBufferProperties" | "vkGetPhysicalDeviceExternalBufferPropertiesKHR" =>
         query::get_external_buffer,
+    "vkGetPhysicalDeviceFormatProperties2" | "vkGetPhysicalDeviceFormatProperties2KHR" =>
+        tiled_queries::get_format2,
     "vkGetPhysicalDeviceImageFormatProperties2" | "vkGetPhysicalDeviceImageFormatProperties2KHR" =>
         query::get_image_format2,
     "vkGetPhysicalDeviceExternalSemaphoreProperties" | "vkGetPhysicalDeviceExternalSemaphorePropertiesKHR" =>
@@ -101,12 +103,17 @@ table! {
     "vkDestroyBuffer" => requirements::destroy_buffer,
     "vkBindBufferMemory" => requirements::bind_buffer,
     "vkBindBufferMemory2" | "vkBindBufferMemory2KHR" => requirements::bind_buffer2,
+    "vkCreateImage" => tiling::create_image,
+    "vkDestroyImage" => tiling::destroy_image,
+    "vkBindImageMemory" => tiling::bind_image,
+    "vkBindImageMemory2" | "vkBindImageMemory2KHR" => tiling::bind_image2,
+    "vkGetImageSubresourceLayout" => tiling::subresource_layout,
+    "vkGetImageDrmFormatModifierPropertiesEXT" => tiling::modifier,
     "vkGetBufferMemoryRequirements" => requirements::of_buffer,
     "vkGetBufferMemoryRequirements2" => requirements::of_buffer2,
     "vkGetBufferMemoryRequirements2KHR" => requirements::of_buffer2_khr,
-    "vkGetImageMemoryRequirements" => requirements::of_image,
-    "vkGetImageMemoryRequirements2" => requirements::of_image2,
-    "vkGetImageMemoryRequirements2KHR" => requirements::of_image2_khr,
+    "vkGetImageMemoryRequirements" => tiling::requirements,
+    "vkGetImageMemoryRequirements2" | "vkGetImageMemoryRequirements2KHR" => tiling::requirements2,
     "vkGetDeviceBufferMemoryRequirements" => requirements::of_buffer_info,
     "vkGetDeviceBufferMemoryRequirementsKHR" => requirements::of_buffer_info_khr,
     "vkGetDeviceImageMemoryRequirements" => requirements::of_image_info,
@@ -139,6 +146,8 @@ table! {
     "vkDestroyCommandPool" => commands::destroy_pool,
     "vkAllocateCommandBuffers" => commands::allocate,
     "vkCmdCopyBuffer" => commands::copy_buffer,
+    "vkCmdPipelineBarrier" => tiled_barriers::pipeline_barrier,
+    "vkCmdPipelineBarrier2" | "vkCmdPipelineBarrier2KHR" => tiled_barriers::pipeline_barrier2,
     "vkCmdCopyBuffer2" | "vkCmdCopyBuffer2KHR" => commands::copy_buffer2,
 }
 

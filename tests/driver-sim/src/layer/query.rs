@@ -6,7 +6,7 @@ use ash::vk;
 
 use super::chain::{find, find_mut, without, write_list};
 use super::physical::Physical;
-use super::{cname, origin, report};
+use super::{cname, origin, report, tiled_queries};
 
 /// Calls the next layer's function of a device's instance. Absent functions leave the output as it is.
 macro_rules! next {
@@ -117,7 +117,7 @@ pub(super) unsafe extern "system" fn enumerate_extensions(
             all.retain(|extension| {
                 extension.extension_name_as_c_str().is_ok_and(|name| !device.hides(name))
             });
-            for name in device.added_extensions() {
+            for name in device.added_extensions().filter(|name| !device.hides(name)) {
                 if !all.iter().any(|extension| extension.extension_name_as_c_str() == Ok(name)) {
                     let mut added =
                         vk::ExtensionProperties { spec_version: 1, ..Default::default() };
@@ -267,6 +267,9 @@ pub(super) unsafe extern "system" fn get_image_format2(
     let external = find::<vk::PhysicalDeviceExternalImageFormatInfo<'_>>((*info).p_next);
     if external.is_some_and(|external| device.lacks_memory(external.handle_type)) {
         return vk::Result::ERROR_FORMAT_NOT_SUPPORTED;
+    }
+    if let Some(code) = tiled_queries::image_format2(device, &*info, &mut *out) {
+        return code;
     }
     next!(
         device,

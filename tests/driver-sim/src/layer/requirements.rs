@@ -80,16 +80,6 @@ pub(super) unsafe extern "system" fn of_buffer(
     (*out).memory_type_bits = device.physical.layout.bits((*out).memory_type_bits);
 }
 
-pub(super) unsafe extern "system" fn of_image(
-    raw: vk::Device,
-    image: vk::Image,
-    out: *mut vk::MemoryRequirements,
-) {
-    let device = device::of(raw);
-    *out = device.fns.get_image_memory_requirements(image);
-    (*out).memory_type_bits = device.physical.layout.bits((*out).memory_type_bits);
-}
-
 macro_rules! second {
     ($($own:ident $name:literal $info:ty;)*) => {$(
         pub(super) unsafe extern "system" fn $own(
@@ -111,8 +101,6 @@ macro_rules! second {
 second! {
     of_buffer2 "vkGetBufferMemoryRequirements2" vk::BufferMemoryRequirementsInfo2<'_>;
     of_buffer2_khr "vkGetBufferMemoryRequirements2KHR" vk::BufferMemoryRequirementsInfo2<'_>;
-    of_image2 "vkGetImageMemoryRequirements2" vk::ImageMemoryRequirementsInfo2<'_>;
-    of_image2_khr "vkGetImageMemoryRequirements2KHR" vk::ImageMemoryRequirementsInfo2<'_>;
     of_buffer_info "vkGetDeviceBufferMemoryRequirements" vk::DeviceBufferMemoryRequirements<'_>;
     of_buffer_info_khr "vkGetDeviceBufferMemoryRequirementsKHR" vk::DeviceBufferMemoryRequirements<'_>;
     of_image_info "vkGetDeviceImageMemoryRequirements" vk::DeviceImageMemoryRequirements<'_>;

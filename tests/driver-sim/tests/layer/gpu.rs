@@ -86,11 +86,12 @@ impl World {
     }
 
     pub(crate) fn try_open(&self, physical: vk::PhysicalDevice) -> Result<Gpu<'_>, vk::Result> {
-        let wanted: [&CStr; 4] = [
+        let wanted: [&CStr; 5] = [
             vk::KHR_EXTERNAL_MEMORY_FD_NAME,
             vk::EXT_EXTERNAL_MEMORY_HOST_NAME,
             vk::KHR_EXTERNAL_SEMAPHORE_FD_NAME,
             vk::EXT_EXTERNAL_MEMORY_DMA_BUF_NAME,
+            vk::EXT_IMAGE_DRM_FORMAT_MODIFIER_NAME,
         ];
         let there = self.extensions(physical)?;
         let names: Vec<*const c_char> = wanted

@@ -11,3 +11,4 @@ mod imports;
 mod loss;
 mod memory;
 mod queues;
+mod tiling;
