@@ -68,5 +68,6 @@ pub(crate) use eviction::{COMPACTED_AT_ONCE, Compacted, compact, fit, restore};
 pub(crate) use foreign::import;
 pub(crate) use inspect::report;
 pub(crate) use loss::{remove, unplug};
-pub(crate) use migration::{Rearrangement, migrate_many};
+pub(crate) use migration::{Rearranged, Rearrangement, migrate_many};
 pub(crate) use object::{Buffers, SetRefs};
+pub(crate) use state::TiledBytes;

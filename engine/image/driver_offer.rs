@@ -43,7 +43,7 @@ impl Offer {
         let modifiers: &[ModifierImages] =
             if device.has_image_modifiers() { &said.modifiers } else { &[] };
         let modifiers =
-            modifiers.iter().enumerate().map(|(rank, of)| modifier_offer(device, rank, of));
+            modifiers.iter().enumerate().map(|(rank, of)| listed_offer(device, rank, of));
         let places = places.filter(|_| {
             let rows = said.linear.external.iter();
             rows.into_iter().any(|row| row.importable && has_extension(device, row.handle))
@@ -61,13 +61,30 @@ impl Offer {
     }
 }
 
-fn modifier_offer(
+/// What a device offers for a modifier that its driver lists: over dma-bufs, and if there are none, tiles over opaque fds.
+fn listed_offer(device: &DeviceInner, rank: usize, listed: &ModifierImages) -> ModifierOffer {
+    let handles: &[_] = match Modifier::from_raw(listed.modifier).is_linear() {
+        // Rows at an agreed pitch are for dma-bufs.
+        true => &[],
+        false => &[HandleType::DmaBuf, HandleType::OpaqueFd],
+    };
+    let able = |handle: &&HandleType| {
+        let shared = listed.images.external(**handle);
+        has_extension(device, **handle) && shared.importable && shared.exportable
+    };
+    let handle = handles.iter().find(able).copied().unwrap_or(HandleType::DmaBuf);
+    modifier_offer(device, rank, listed, handle)
+}
+
+/// What a device offers for a modifier over memory that is shared as `handle`.
+pub(super) fn modifier_offer(
     device: &DeviceInner,
     rank: usize,
     ModifierImages { modifier, planes, images, .. }: &ModifierImages,
+    handle: HandleType,
 ) -> ModifierOffer {
-    let by_fd = images.external(HandleType::DmaBuf);
-    let enabled = has_extension(device, HandleType::DmaBuf);
+    let by_fd = images.external(handle);
+    let enabled = has_extension(device, handle);
     ModifierOffer {
         modifier: Modifier::from_raw(*modifier),
         planes: u8::try_from(*planes).unwrap_or(u8::MAX),

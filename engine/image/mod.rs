@@ -13,6 +13,9 @@
 //!   their Vulkan formats.
 //! * [`LinearLayout`] computes linear layouts, with a padding that other devices accept ([`Padding`]).
 //! * [`ForeignImage::check`] judges descriptions of other programs' images before Vulkan sees them.
+//! * An image that all its attachments see in the same tiles is in tiles, while it is in the memory of its home device. It
+//!   has rows in system memory, for a device that joins and lacks the modifier, and for the host. Probes have read every
+//!   texel of such tiles before they are used ([`SharedImage::relayout`]).
 //! * [`ImageVerdict`] says which layouts carry texels between two devices ([`crate::Engine::image_verdict`]).
 //! * [`negotiate`](negotiate::negotiate) finds the layout for all attachments, and says for every better one which
 //!   attachment objected, and why.
@@ -40,11 +43,17 @@
 
 // What is still missing:
 //
-// - *Modifiers.* Attachments offer rows alone (`shared/participants`): tiled modifiers, and `LINEAR` at a pitch that was
-//   agreed, are to be offered once probes have proved them (`proofs`, whose evidence is that of a format; tiled ones need
-//   an exporter first). Where a driver takes explicit planes, `shared/attachment` uses them for rows already.
-// - *A tiling of its own* for an image of one device (`Rung::Private`), and images in memory that is dedicated to them, which
-//   some drivers require (`ImageSpec::check` refuses those).
+// - *The modifier `LINEAR` at a pitch that was agreed* is no offer of an attachment (`shared/participants`). Where a driver
+//   takes explicit planes, `shared/attachment` uses them for rows already.
+// - *Tiles beside copies*: an image is in tiles only if every attachment sees them directly (`shared/tiled_choice`). A device
+//   that cannot waits until nothing keeps the image, since no other device copies tiles for it. The host, too, gets rows by
+//   a move of the whole image.
+// - *Tiles at the return*: an image returns from system memory as rows, and gets its tiles in a second copy, later. A move
+//   that no single device copies takes tiles as bytes; then the image cannot be used before it is back.
+// - *Tiles of a lost device* are moved as bytes, and no device reads them.
+// - *`OPTIMAL` tiling* for an image of one device (`Rung::Private`): a tiled modifier stands for it. Images in memory that
+//   is dedicated to them, which some drivers require for modifiers (`ImageSpec::check` refuses those).
+// - *Proofs of tiles* have one size, and none for each set of usages.
 // - *Images over dma-bufs*: in the virtual machine six of the tests in `tests/images` fail, for reasons that are not known yet.
 //   Natively all pass, where memory comes as opaque fds and by address.
 // - *Mip tails*: a second backing under the same name.

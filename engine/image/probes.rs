@@ -46,6 +46,8 @@ pub(super) struct OwnedProbe {
     planes: Vec<ProbePlane>,
     /// Where planes are stated to be; `None` if the drivers place them.
     starts: Option<Vec<PlaneStart>>,
+    /// A tiled modifier, and its memory planes, which the first driver places.
+    tiled: Option<(u64, u32)>,
     bytes: u64,
     usages: [ImageUsage; 2],
     sampled: bool,
@@ -75,6 +77,7 @@ impl OwnedProbe {
             views: format.plane_views(),
             planes: planes(format, extent),
             starts,
+            tiled: None,
             bytes: layout.map_or(0, LinearLayout::bytes),
             usages,
             sampled: usages[1].contains(ImageUsage::SAMPLED) && is_read_by_texels(format),
@@ -82,9 +85,10 @@ impl OwnedProbe {
     }
 
     pub(super) fn probe(&self) -> ImageProbe<'_> {
-        let tiling = match &self.starts {
-            Some(planes) => Tiling::Modifier { modifier: 0, planes },
-            None => Tiling::Linear,
+        let tiling = match (&self.starts, self.tiled) {
+            (Some(planes), _) => Tiling::Modifier { modifier: 0, planes },
+            (None, Some((modifier, planes))) => Tiling::Listed { modifier, planes },
+            (None, None) => Tiling::Linear,
         };
         let Extent { width, height } = self.extent;
         let usages = self.usages.map(ImageUsage::vulkan);
@@ -102,9 +106,10 @@ impl OwnedProbe {
     }
 }
 
-/// The images to try for a candidate that is shared, best first; none for tiled modifiers.
+/// The images to try for a candidate that is shared, best first. A tiled modifier has so many memory planes.
 pub(super) fn of_candidate(
     candidate: Candidate,
+    memory_planes: u8,
     format: &Format,
     usages: [ImageUsage; 2],
 ) -> Vec<OwnedProbe> {
@@ -119,6 +124,10 @@ pub(super) fn of_candidate(
         Rung::LinearTiling => {
             let extents = [odd].into_iter().chain(REGULAR);
             extents.map(|extent| OwnedProbe::new(format, extent, None, usages)).collect()
+        }
+        Rung::SharedTiled => {
+            let tiled = Some((candidate.modifier().raw(), memory_planes.into()));
+            vec![OwnedProbe { tiled, ..OwnedProbe::new(format, odd, None, usages) }]
         }
         _ => vec![],
     }
@@ -235,7 +244,7 @@ mod tests {
         let format = Format::of(Fourcc::new(*b"NV12")).expect("in the table");
         let usages = [ImageUsage::COPIED_TO, ImageUsage::COPIED_FROM | ImageUsage::SAMPLED];
         let linear = Candidate::linear(Padding::CROSSING.pitch);
-        let probes = of_candidate(linear, format, usages);
+        let probes = of_candidate(linear, 1, format, usages);
         let [only] = &probes[..] else { panic!("one size suffices: {probes:?}") };
         let starts = only.starts.as_ref().expect("planes are stated");
         let expected =
@@ -243,6 +252,10 @@ mod tests {
         assert_eq!(starts[..], expected);
         assert!(only.sampled);
         let tiled = Candidate::tiled(crate::image::Modifier::from_raw(1));
-        assert!(of_candidate(tiled, format, usages).is_empty());
+        let probes = of_candidate(tiled, 3, format, usages);
+        let [only] = &probes[..] else { panic!("one size suffices: {probes:?}") };
+        // Memory planes are not planes of the format.
+        assert_eq!(only.probe().spec.tiling, Tiling::Listed { modifier: 1, planes: 3 });
+        assert_eq!(only.probe().planes.len(), 2);
     }
 }

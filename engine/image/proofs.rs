@@ -358,10 +358,8 @@ impl Pair<'_> {
                 return Ok(Ok(Err(ProbeRefusal::NoCopies { device, missing })));
             }
         }
-        let probes = probes::of_candidate(candidate, self.format, usages);
-        if probes.is_empty() {
-            return Ok(Err(ImageUntried::NoTiledExport));
-        }
+        let planes = near.modifier(candidate.modifier()).map_or(1, |offered| offered.planes);
+        let probes = probes::of_candidate(candidate, planes, self.format, usages);
         let memory = ImageMemory {
             routes: &self.routes[sides[0]],
             dma_bufs: candidate.rung() == Rung::SharedLinear,

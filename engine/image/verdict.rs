@@ -70,9 +70,6 @@ pub enum ImageUntried {
     /// The devices were not ready.
     #[error(transparent)]
     Devices(#[from] Untried),
-    /// peerbuf does not export images of tiled modifiers yet.
-    #[error("both list it; images of tiled modifiers are not exported yet")]
-    NoTiledExport,
     /// Drivers say where the planes of such an image are once it has memory, and it would take more than this is worth.
     #[error("{bytes} bytes, tried up to {most}; try a smaller size of the same width")]
     #[non_exhaustive]

@@ -14,7 +14,7 @@ use crate::device::{Call, DeviceInner, HandleType};
 use crate::error::{Error, Result};
 use crate::observe::Object;
 
-/// An image without memory. It can be asked how much it needs, and not where its planes are.
+/// An image without memory. It can be asked how much it needs, and where its planes are only if it has a modifier.
 #[derive(Debug)]
 pub(crate) struct UnboundImage(RawImage);
 
@@ -58,6 +58,7 @@ impl Aspects {
             Tiling::Linear if spec.plane_formats.is_empty() => Self::Color,
             Tiling::Linear => Self::Planes(spec.plane_formats.len() as u32),
             Tiling::Modifier { planes, .. } => Self::MemoryPlanes(planes.len() as u32),
+            Tiling::Listed { planes, .. } => Self::MemoryPlanes(planes),
         }
     }
 
@@ -111,6 +112,16 @@ impl UnboundImage {
     pub(crate) fn requirements(&self) -> vk::MemoryRequirements {
         // SAFETY: the image is live, and not disjoint (VUID-vkGetImageMemoryRequirements-image-01588).
         unsafe { self.0.device.raw().get_image_memory_requirements(self.0.raw) }
+    }
+
+    /// Where the driver places the memory planes of a modifier; none if it has none.
+    pub(crate) fn memory_planes(&self) -> Vec<PlaneStart> {
+        match self.0.aspects {
+            Aspects::MemoryPlanes(planes) => {
+                (0..planes).filter_map(|plane| self.0.placed(plane, 0, 0)).collect()
+            }
+            _ => vec![],
+        }
     }
 
     /// Binds it to the memory of a view of its device, from byte `offset` on.
@@ -167,10 +178,17 @@ impl BoundImage {
     /// For a modifier, a plane is a memory plane, and only level 0 of layer 0 is known. lavapipe reports offset 0 for
     /// those, wherever they are.
     pub(crate) fn placed(&self, plane: u32, level: u32, layer: u32) -> Option<PlaneStart> {
-        let aspect = self.0.aspects.of_plane(plane)?;
-        let (mips, layers) = match self.0.aspects {
+        self.0.placed(plane, level, layer)
+    }
+}
+
+impl RawImage {
+    /// As [`BoundImage::placed`]. An image without memory is asked about memory planes alone.
+    fn placed(&self, plane: u32, level: u32, layer: u32) -> Option<PlaneStart> {
+        let aspect = self.aspects.of_plane(plane)?;
+        let (mips, layers) = match self.aspects {
             Aspects::MemoryPlanes(_) => (1, 1),
-            _ => (self.0.mips, self.0.layers),
+            _ => (self.mips, self.layers),
         };
         if level >= mips || layer >= layers {
             return None;
@@ -180,7 +198,7 @@ impl BoundImage {
         // SAFETY: the image is live, linear or of a modifier, and the subresource is one of it
         // (VUID-vkGetImageSubresourceLayout-image-07790, -mipLevel-01716, -arrayLayer-01717, -tiling-08717,
         // -tiling-09433).
-        let layout = unsafe { self.0.device.raw().get_image_subresource_layout(self.0.raw, part) };
+        let layout = unsafe { self.device.raw().get_image_subresource_layout(self.raw, part) };
         Some(PlaneStart { offset: layout.offset, pitch: layout.row_pitch })
     }
 }
@@ -192,7 +210,8 @@ fn create(
     usage: vk::ImageUsageFlags,
     handle: Option<HandleType>,
 ) -> Result<vk::Image, vk::Result> {
-    let (mut external, mut explicit);
+    let (mut external, mut explicit, mut names);
+    let modifiers;
     let view_formats = spec.views();
     let mut list = vk::ImageFormatListCreateInfo::default().view_formats(&view_formats);
     let mut info = vk::ImageCreateInfo::default()
@@ -230,9 +249,15 @@ fn create(
             .plane_layouts(&planes);
         info = info.push_next(&mut explicit);
     }
+    if let Tiling::Listed { modifier, .. } = spec.tiling {
+        modifiers = [modifier];
+        names =
+            vk::ImageDrmFormatModifierListCreateInfoEXT::default().drm_format_modifiers(&modifiers);
+        info = info.push_next(&mut names);
+    }
     // SAFETY: the driver's limits were asked for and hold; an image that views see in other formats names them
     // (VUID-VkImageCreateInfo-tiling-02353), external memory begins UNDEFINED (-pNext-01443), a modifier's planes are
-    // given exactly with its tiling (-tiling-02261); all pointers outlive the call.
+    // given exactly with its tiling, or its name (-tiling-02261); all pointers outlive the call.
     unsafe { device.raw().create_image(&info, None) }
 }
 

@@ -35,6 +35,8 @@ pub(crate) enum Tiling<'a> {
     Linear,
     /// A modifier and where its memory planes are, counted from where the image is bound (`DRM_FORMAT_MODIFIER_EXT`).
     Modifier { modifier: u64, planes: &'a [PlaneStart] },
+    /// A modifier with so many memory planes, which the driver places: what others are told of it.
+    Listed { modifier: u64, planes: u32 },
 }
 
 /// Where a plane begins, and the bytes from a row to the next one.
@@ -64,7 +66,9 @@ impl ImageSpec<'_> {
         match self.tiling {
             Tiling::Optimal => vk::ImageTiling::OPTIMAL,
             Tiling::Linear => vk::ImageTiling::LINEAR,
-            Tiling::Modifier { .. } => vk::ImageTiling::DRM_FORMAT_MODIFIER_EXT,
+            Tiling::Modifier { .. } | Tiling::Listed { .. } => {
+                vk::ImageTiling::DRM_FORMAT_MODIFIER_EXT
+            }
         }
     }
 
@@ -88,24 +92,27 @@ impl ImageSpec<'_> {
             missing: format!("{:?} images, {:?}: {missing}", self.format, self.vulkan_tiling()),
         };
         let formats = device.adapter().image_formats(self.format, self.usage, &self.views());
+        let listed = |modifier: u64, planes: u32| {
+            let mut all = formats.modifiers.iter();
+            let found = all.find(|listed| listed.modifier == modifier);
+            let found =
+                found.ok_or_else(|| refuse(format!("the modifier {modifier:#x} for such uses")))?;
+            // VUID-VkImageDrmFormatModifierExplicitCreateInfoEXT-drmFormatModifierPlaneCount-02265.
+            if found.planes != planes {
+                let own = found.planes;
+                return Err(refuse(format!("{planes} memory planes; the driver has {own}")));
+            }
+            Ok(&found.images)
+        };
         let images = match self.tiling {
             Tiling::Optimal => &formats.optimal,
             Tiling::Linear => &formats.linear,
-            Tiling::Modifier { .. } if !device.has_image_modifiers() => {
+            Tiling::Modifier { .. } | Tiling::Listed { .. } if !device.has_image_modifiers() => {
                 return Err(refuse("the extension VK_EXT_image_drm_format_modifier".into()));
             }
-            Tiling::Modifier { modifier, planes } => {
-                let mut listed = formats.modifiers.iter();
-                let listed = listed.find(|listed| listed.modifier == modifier);
-                let listed = listed
-                    .ok_or_else(|| refuse(format!("the modifier {modifier:#x} for such uses")))?;
-                // VUID-VkImageDrmFormatModifierExplicitCreateInfoEXT-drmFormatModifierPlaneCount-02265.
-                if listed.planes as usize != planes.len() {
-                    let (own, given) = (listed.planes, planes.len());
-                    return Err(refuse(format!("{given} memory planes; the driver has {own}")));
-                }
-                &listed.images
-            }
+            // CAST: modifiers have at most four planes.
+            Tiling::Modifier { modifier, planes } => listed(modifier, planes.len() as u32)?,
+            Tiling::Listed { modifier, planes } => listed(modifier, planes)?,
         };
         if !images.missing.is_empty() {
             return Err(refuse(format!("{:?}", images.missing)));

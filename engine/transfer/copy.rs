@@ -115,6 +115,24 @@ pub(crate) fn copy_parts(
     })
 }
 
+/// Submits to the main queue, behind `waits`, what `record` records about two spans, which it finds acquired. With
+/// `zero`, the second one is zero by then; its offset and length are multiples of 4.
+pub(super) fn submit_zeroed(
+    device: &Arc<DeviceInner>,
+    waits: Waits,
+    [from, to]: [Span<'_>; 2],
+    zero: bool,
+    mut record: impl FnMut(vk::CommandBuffer),
+) -> Result<Fence> {
+    submit((device, QueueKind::Main), waits, &[from, to], |commands| {
+        if zero {
+            fill_with_zeros(device, commands, &to);
+            barrier_between_writes(device, commands);
+        }
+        record(commands);
+    })
+}
+
 /// The most regions of one command: drivers keep a copy of them, some in one piece.
 const MOST_REGIONS: usize = 1 << 12;
 

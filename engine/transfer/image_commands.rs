@@ -123,8 +123,8 @@ pub(crate) unsafe fn release_image(
     unsafe { image.record(commands, (scope.stages, after), &host, barrier) };
 }
 
-/// Records a copy of all texels from a buffer to an image of the device's own, which is then in the layout `GENERAL`,
-/// for `scope` to use. What was in it before is undefined.
+/// Records a copy of all texels from a buffer to an image, which is then in the layout `GENERAL`, for `scope` to use. What
+/// was in it before is undefined. If it is not the device's own, the device acquires it.
 ///
 /// # Safety
 ///
@@ -138,9 +138,12 @@ pub(crate) unsafe fn copy_buffer_to_image(
     scope: Scope,
 ) {
     use vk::{AccessFlags as Access, ImageLayout as Layout, PipelineStageFlags as Stage};
-    let barrier = image
+    let mut barrier = image
         .barrier((Layout::UNDEFINED, Layout::TRANSFER_DST_OPTIMAL))
         .dst_access_mask(Access::TRANSFER_WRITE);
+    if let Some(outside) = image.outside {
+        barrier = barrier.src_queue_family_index(outside).dst_queue_family_index(image.family());
+    }
     // SAFETY: the caller's contract.
     unsafe { image.record(commands, (Stage::ALL_COMMANDS, Stage::TRANSFER), &[], barrier) };
     // SAFETY: the caller's contract; the layout is the one that was just set
@@ -163,8 +166,8 @@ pub(crate) unsafe fn copy_buffer_to_image(
     unsafe { image.record(commands, (Stage::TRANSFER, scope.stages), &[], barrier) };
 }
 
-/// Records a copy of all texels from an image of the device's own, which is in the layout `GENERAL`, to a buffer, after
-/// `scope` used the image.
+/// Records a copy of all texels from an image, which is in the layout `GENERAL`, to a buffer, after `scope` used the image.
+/// If it is not the device's own, the device releases it in `GENERAL`.
 ///
 /// # Safety
 ///
@@ -195,5 +198,14 @@ pub(crate) unsafe fn copy_image_to_buffer(
             buffer,
             regions,
         );
+    }
+    if let Some(outside) = image.outside {
+        let barrier = image
+            .barrier((Layout::TRANSFER_SRC_OPTIMAL, Layout::GENERAL))
+            .src_access_mask(Access::TRANSFER_READ)
+            .src_queue_family_index(image.family())
+            .dst_queue_family_index(outside);
+        // SAFETY: the caller's contract.
+        unsafe { image.record(commands, (Stage::TRANSFER, Stage::ALL_COMMANDS), &[], barrier) };
     }
 }

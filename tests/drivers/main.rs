@@ -5,6 +5,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[expect(dead_code, reason = "the tests of images use the rest")]
+#[path = "../images/texels.rs"]
+mod texels;
 
 mod identity;
 mod images;
@@ -12,6 +15,7 @@ mod imports;
 mod loss;
 mod profiles;
 mod slabs;
+mod tiling;
 
 use driver_sim::Simulation;
 

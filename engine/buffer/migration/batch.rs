@@ -128,7 +128,10 @@ impl<'a> BatchState<'a> {
         // The host would zero it while all these reservations are held.
         let host_time = self.host_time.min(copier.request.host_time());
         let zeroes_long = zeroing_time(&state) > host_time;
-        if !waits.is_empty() || copier.needs_bounce() || zeroes_long {
+        // Its copy is no copy of bytes, and so is submitted alone.
+        let in_tiles = copier.tiles_to_leave(&state, &plan.new).is_some();
+        let alone = in_tiles && self.may_block == MayBlock::Wait;
+        if !waits.is_empty() || copier.needs_bounce() || zeroes_long || alone {
             match self.may_block {
                 MayBlock::Wait => self.separate.push((index, plan, copier.request)),
                 MayBlock::Skip => self.ended.push((index, Ok(MoveOutcome::WouldBlock))),
@@ -155,6 +158,10 @@ impl<'a> BatchState<'a> {
             Ok(active) => active,
             Err(suspended) => return self.suspended.push((index, suspended, plan, copier)),
         };
+        if in_tiles {
+            let moved = finish_nowait(active, &copier, &plan.home, plan.new);
+            return self.ended.push((index, moved));
+        }
         let idle = active.state.fences().is_idle();
         let (state, allowed) = (&mut active.state, self.host_time.min(copier.request.host_time()));
         let mut left = allowed;

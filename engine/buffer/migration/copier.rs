@@ -106,6 +106,9 @@ impl Copier {
         home: &Arc<DeviceInner>,
         mut new: Backing,
     ) -> Result<(), Box<SubmitFailed>> {
+        if let Some(tiled) = self.tiles_to_leave(state, &new) {
+            return self.copy_to_rows(buffer, state, home, new, &*tiled);
+        }
         let idle = state.fences().is_idle();
         let mut host_time = self.request.host_time();
         new = match self.copy_without_device(buffer, state, home, new, idle, &mut host_time) {

@@ -41,5 +41,5 @@ pub use migrate::Migration;
 pub(crate) use migrate_many::migrate_many;
 pub(in crate::buffer) use nowait::ZEROED_AT_ONCE;
 pub(in crate::buffer) use plan::Plan;
-pub(crate) use rearrange::Rearrangement;
+pub(crate) use rearrange::{Rearranged, Rearrangement};
 pub(in crate::buffer) use request::{MoveOutcome, MoveRequest};

@@ -1,6 +1,7 @@
-//! A move to other memory of the same domain in which the bytes are at other places: for content in rows.
+//! A move to other memory of the same domain in which the bytes are at other places: for content in rows or tiles. And
+//! a move of tiles to another domain, where they are rows.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ash::vk;
 
@@ -14,22 +15,23 @@ use super::plan::Plan;
 use super::request::{MoveOutcome, MoveRequest};
 use crate::buffer::object::{BufferInner, SharedBuffer};
 use crate::buffer::placement::{home_at, retry_on_oom};
-use crate::buffer::state::State;
-use crate::device::DeviceInner;
+use crate::buffer::state::{State, TiledBytes};
+use crate::device::{DeviceInner, Waits};
 use crate::error::Result;
 use crate::memory::{Backing, Content};
 use crate::observe::MoveCause;
 use crate::residency::{EvictionLimits, Trigger};
-use crate::sync::{Fence, Guard, RejectionWatch, Usage, waits_of_move};
+use crate::sync::{Fence, Guard, RejectionWatch, Usage, waits_of_move, waits_on};
 use crate::transfer::{self, Span};
 
 /// Where bytes of a buffer are to be.
 #[derive(Clone, Copy)]
 pub(crate) struct Rearrangement<'a> {
-    /// The parts that are kept, by their old and new places in the buffer. There is at least one; none is empty, all
-    /// are within the buffer, and no two overlap in their new places. All other bytes become zero.
-    pub(crate) parts: &'a [vk::BufferCopy],
-    /// Whether the bytes are still where the parts say. Called under the reservation: only a rearrangement changes
+    /// How they get there.
+    pub(crate) copy: Rearranged<'a>,
+    /// What has put them into tiles, if they are in tiles then.
+    pub(crate) tiled: Option<&'a Weak<dyn TiledBytes>>,
+    /// Whether the bytes are still where the copy finds them. Called under the reservation: only a rearrangement changes
     /// that.
     pub(crate) is_current: &'a dyn Fn() -> bool,
     /// Called under the reservation once the bytes are, or will be, at their new places.
@@ -38,6 +40,21 @@ pub(crate) struct Rearrangement<'a> {
     /// fails where it would have to.
     pub(crate) required: bool,
 }
+
+/// How bytes get to other places. All bytes that are not copied become zero.
+#[derive(Clone, Copy)]
+pub(crate) enum Rearranged<'a> {
+    /// The parts that are kept, by their old and new places in the buffer. There is at least one; none is empty, all
+    /// are within the buffer, and no two overlap in their new places.
+    Parts(&'a [vk::BufferCopy]),
+    /// A submission of the caller's to the main queue of a device, behind waits, from the first span to the second one.
+    /// If told so, it first zeroes the second one. Called under the reservation.
+    Submitted(&'a SubmitCopy<'a>),
+}
+
+/// As [`TiledBytes::copy_to_rows`].
+pub(crate) type SubmitCopy<'a> =
+    dyn Fn(&Arc<DeviceInner>, Waits, [Span<'_>; 2], bool) -> Result<Fence> + 'a;
 
 impl SharedBuffer {
     /// Moves the buffer to other memory of its domain, and its bytes to other places. Importers are notified, and
@@ -137,8 +154,9 @@ fn move_planned(plan: Plan<'_>, request: Rearrangement<'_>) -> Result<MoveOutcom
         return Ok(MoveOutcome::Retry);
     }
     // Only a clean copy is lent, and this is none.
-    match copier.rearrange(buffer, &mut active.state, &home, new.take(), request.parts) {
+    match copier.rearrange(buffer, &mut active.state, &home, new.take(), request.copy) {
         Ok(()) => {
+            active.state.set_tiled(request.tiled.cloned());
             (request.done)();
             Ok(MoveOutcome::Moved)
         }
@@ -169,14 +187,14 @@ fn lock_movable_now<'a>(
 }
 
 impl Copier {
-    /// Copies the parts and commits. The copy is submitted behind the buffer's fences, and is not waited for.
+    /// Copies to other places and commits. The copy is submitted behind the buffer's fences, and is not waited for.
     fn rearrange(
         &self,
         buffer: &BufferInner,
         state: &mut State,
         home: &Arc<DeviceInner>,
         new: Backing,
-        parts: &[vk::BufferCopy],
+        copy: Rearranged<'_>,
     ) -> Result<(), Box<SubmitFailed>> {
         if let Some(old) = state.location_mut().backing_mut() {
             // As for a copy by the host: no access is open, and all of it may be copied.
@@ -193,20 +211,62 @@ impl Copier {
         };
         let to = Span { len: new.extent(buffer.size), ..to };
         self.span.copying();
-        let watch = RejectionWatch::new(&self.way.device, self.way.device.queue_for_moves());
+        let (device, bridges) = (&self.way.device, &buffer.core().bridges);
         let zero = new.content() != Content::Zeroed;
-        let submitted =
-            waits_of_move(&buffer.core().bridges, &self.way.device, &pending).and_then(|waits| {
-                transfer::copy_parts(&self.way.device, waits, [from, to], parts, zero)
-            });
+        let (watch, submitted, bytes);
+        match copy {
+            Rearranged::Parts(parts) => {
+                watch = RejectionWatch::new(device, device.queue_for_moves());
+                bytes = parts.iter().map(|part| part.size).sum();
+                submitted = waits_of_move(bridges, device, &pending)
+                    .and_then(|waits| transfer::copy_parts(device, waits, [from, to], parts, zero));
+            }
+            Rearranged::Submitted(submit) => {
+                watch = RejectionWatch::main(device);
+                bytes = buffer.size;
+                submitted = waits_on(bridges, device, &pending)
+                    .and_then(|waits| submit(device, waits, [from, to], zero));
+            }
+        }
         match submitted {
             Ok(fence) => {
                 let writers = state.fences().pending(Usage::Write);
-                let summary = self.summary(parts.iter().map(|part| part.size).sum());
+                let summary = self.summary(bytes);
                 commit_with_copy(buffer, state, home, new, fence.depends_on(&writers), &summary);
                 Ok(())
             }
             Err(error) => Err(Box::new(SubmitFailed { error, new, submitted_part: watch.fence() })),
         }
+    }
+
+    /// What brings the bytes into rows, if they are in tiles, and a device copies them into another domain. Otherwise
+    /// tiles stay tiles.
+    pub(super) fn tiles_to_leave(
+        &self,
+        state: &State,
+        new: &Backing,
+    ) -> Option<Arc<dyn TiledBytes>> {
+        let tiled = state.tiled()?;
+        let leaves = new.domain() != state.location().domain();
+        // A clean copy has the same bytes.
+        (leaves && self.is_by_device() && !self.request.clean).then_some(tiled)
+    }
+
+    /// Copies tiles to rows, and commits.
+    pub(super) fn copy_to_rows(
+        &self,
+        buffer: &BufferInner,
+        state: &mut State,
+        home: &Arc<DeviceInner>,
+        new: Backing,
+        tiled: &dyn TiledBytes,
+    ) -> Result<(), Box<SubmitFailed>> {
+        let submit = |device: &Arc<DeviceInner>, waits: Waits, spans: [Span<'_>; 2], zero: bool| {
+            tiled.copy_to_rows(device, waits, spans, zero)
+        };
+        self.rearrange(buffer, state, home, new, Rearranged::Submitted(&submit))?;
+        state.set_tiled(None);
+        tiled.are_rows();
+        Ok(())
     }
 }

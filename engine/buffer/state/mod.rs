@@ -19,6 +19,7 @@ mod location;
 mod pin_counter;
 mod protected;
 mod spilled_table;
+mod tiled_bytes;
 
 pub(in crate::buffer) use attachment_table::{AttachCaps, AttachmentEntry, AttachmentId};
 pub(in crate::buffer) use clean_copy::CleanCopy;
@@ -29,3 +30,4 @@ pub use importer::{Importer, Invalidation, InvalidationCause};
 pub(in crate::buffer) use location::Location;
 pub(in crate::buffer) use pin_counter::{FirstCounter, PinCounter, PinOwner, Pinned, Quick};
 pub(in crate::buffer) use protected::State;
+pub(crate) use tiled_bytes::TiledBytes;

@@ -1,6 +1,6 @@
 //! The state of a buffer: what its reservation protects.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::attachment_table::InlineTable;
 use super::clean_copy::CleanCopy;
@@ -9,6 +9,7 @@ use super::ghost::Ghost;
 use super::location::Location;
 use super::pin_counter::PinCounter;
 use super::spilled_table::SpilledTable;
+use super::tiled_bytes::TiledBytes;
 use crate::memory::Backing;
 use crate::observe::{Decision, History};
 use crate::sync::{Fence, Fences, Signal};
@@ -59,6 +60,8 @@ pub(super) struct Rare {
     pub(super) revocations: u32,
     /// The backing in system memory that the buffer came from, while it can be used again.
     clean: Option<CleanCopy>,
+    /// What has put the bytes into tiles, if they are in tiles.
+    tiled: Option<Weak<dyn TiledBytes>>,
     /// Signalled when the last mapping and the last access have ended. `Some` while a caller waits for that.
     pub(super) drained: Option<(Fence, Signal)>,
 }
@@ -139,6 +142,17 @@ impl State {
     pub(in crate::buffer) fn set_moving(&mut self, move_fence: Option<Fence>) {
         if move_fence.is_some() || self.rare().is_some() {
             self.make_rare().moving = move_fence;
+        }
+    }
+
+    /// What has put the bytes into tiles, if they are in tiles, and it is still there.
+    pub(in crate::buffer) fn tiled(&self) -> Option<Arc<dyn TiledBytes>> {
+        self.rare()?.tiled.as_ref()?.upgrade()
+    }
+
+    pub(in crate::buffer) fn set_tiled(&mut self, tiled: Option<Weak<dyn TiledBytes>>) {
+        if tiled.is_some() || self.rare().is_some() {
+            self.make_rare().tiled = tiled;
         }
     }
 

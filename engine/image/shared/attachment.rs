@@ -10,6 +10,7 @@ use super::own_image::OwnImage;
 use super::participants::{Brings, Way};
 use super::places::Places;
 use super::shared_image::{Layout, SharedImage};
+use super::tiles::Tiles;
 use crate::access::Access;
 use crate::buffer::{Attachment, Importer, Mapping, Pin};
 use crate::device::{Device, HandleType};
@@ -111,7 +112,7 @@ impl ImageAttachment {
             }
         };
         let (now, layout) = (image.0.now(), image.0.layout());
-        let id = image.0.participants().add(by, brings, (now, &layout.places));
+        let id = image.0.participants().add(by, brings, (now, layout.present()));
         Ok(Self { image: image.clone(), usage, own: Mutex::default(), attachment, id })
     }
 
@@ -163,7 +164,8 @@ impl ImageAttachment {
     /// # Errors
     ///
     /// As [`Attachment::map`]; [`Error::Unsupported`] if the device has no image for these uses, of either kind;
-    /// [`Error::Busy`] if the image moves again and again meanwhile.
+    /// [`Error::Busy`] if the image moves again and again meanwhile, or if something keeps it in tiles that the device does
+    /// not see; otherwise such an image is brought into rows.
     ///
     /// Locks: as [`Attachment::map`]. The first call for a format and a pair of devices waits for devices, as
     /// [`crate::Engine::image_verdict`] does.
@@ -177,6 +179,11 @@ impl ImageAttachment {
         for _ in 0..ATTEMPTS {
             // Before the mapping, since a static one keeps the image in place.
             let (generation, layout) = (self.image.generation(), self.image.0.layout());
+            let by = (self.id, self.usage);
+            if !self.image.may_see_tiles(&self.device().0, by, (generation, &layout))? {
+                self.image.leave_tiles(&layout)?;
+                continue;
+            }
             let rows = self.rows(generation, &layout)?;
             let mapping = self.attachment.map(access)?;
             let is_current = mapping.generation() == generation
@@ -189,6 +196,7 @@ impl ImageAttachment {
             self.note_memory(&mapping, &layout)?;
             let sight = match self.shared_image(&mapping, &layout, rows)? {
                 Some(image) => Sight::Shared(image),
+                None if layout.tiles.is_some() => continue,
                 None => Sight::Own(self.own_image()?),
             };
             return Ok(ImageMapping::new(self.image.clone(), layout, sight, mapping));
@@ -226,7 +234,7 @@ impl ImageAttachment {
     /// Which images over rows are proved; none if that could not be tried now.
     fn rows(&self, generation: u32, layout: &Layout) -> Result<Rows> {
         let device = self.device().0;
-        if self.image.0.has_image((device.id(), self.usage), generation) {
+        if layout.tiles.is_some() || self.image.0.has_image((device.id(), self.usage), generation) {
             return Ok(Rows::ALL);
         }
         Ok(self.image.proved_rows(&device, &layout.places)?.unwrap_or(Rows::NONE))
@@ -249,7 +257,7 @@ impl ImageAttachment {
             }
         };
         let now = self.image.0.now();
-        self.image.0.participants().update(self.id, brings, (now, &layout.places));
+        self.image.0.participants().update(self.id, brings, (now, layout.present()));
         Ok(())
     }
 
@@ -271,10 +279,12 @@ impl ImageAttachment {
             && device.has_image_modifiers()
             && !planes.is_empty();
         let stated = Tiling::Modifier { modifier: Modifier::LINEAR.raw(), planes: &planes };
+        let tiles = layout.tiles.as_deref();
         let list = || layout.refused.lock().unwrap_or_else(PoisonError::into_inner);
         for (way, allowed, tiling) in [
-            (Way::Linear, rows.linear, Tiling::Linear),
-            (Way::Stated, rows.stated && can_be_told, stated),
+            (Way::Tiles, tiles.is_some(), tiles.map_or(Tiling::Linear, Tiles::tiling)),
+            (Way::Linear, rows.linear && tiles.is_none(), Tiling::Linear),
+            (Way::Stated, rows.stated && can_be_told && tiles.is_none(), stated),
         ] {
             let refused = (device.id(), self.usage, memory, way);
             if !allowed || list().contains(&refused) {
@@ -284,7 +294,10 @@ impl ImageAttachment {
                 return Ok(Some(self.image.0.remember_image(by, mapping, image)));
             }
             list().push(refused);
-            if way == Way::Stated {
+            if let Some(tiles) = tiles {
+                let modifier = tiles.modifier();
+                self.image.0.participants().refuses_tiles(device.id(), self.usage, modifier);
+            } else if way == Way::Stated {
                 self.image.0.participants().refuses_stated(device.id(), self.usage);
             }
         }

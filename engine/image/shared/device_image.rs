@@ -113,7 +113,7 @@ impl ImageKind {
         let images = match tiling {
             Tiling::Optimal => &formats.optimal,
             Tiling::Linear => &formats.linear,
-            Tiling::Modifier { modifier, .. } => {
+            Tiling::Modifier { modifier, .. } | Tiling::Listed { modifier, .. } => {
                 let mut listed = formats.modifiers.iter();
                 match listed.find(|listed| listed.modifier == modifier) {
                     Some(listed) => &listed.images,

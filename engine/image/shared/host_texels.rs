@@ -18,17 +18,19 @@ impl SharedImage {
     }
 
     /// Copies the texels of a part out of the image, row after row, without padding. It is an access of the host to the
-    /// image's buffer ([`crate::SharedBuffer::host_access`]), and waits as that does.
+    /// image's buffer ([`crate::SharedBuffer::host_access`]), and waits as that does. An image in tiles is brought into rows
+    /// first.
     ///
     /// # Errors
     ///
-    /// Those of [`crate::SharedBuffer::host_access`]; [`ImageError::NoSuchPart`].
+    /// Those of [`crate::SharedBuffer::host_access`]; of an image in tiles those of [`SharedImage::relayout`];
+    /// [`ImageError::NoSuchPart`].
     ///
     /// Locks: the reservation, but not while copying.
     pub fn read_texels(&self, part: ImagePart) -> Result<Vec<u8>, ImageError> {
         // Before the access, which may wait and move the image.
         self.rows(part)?;
-        let access = self.buffer().host_access(Access::Read)?;
+        let access = self.access_rows(Access::Read)?;
         // The buffer stays in its backing while the access is open, and so in its layout.
         let Rows { offset, pitch, row_bytes, rows } = self.rows(part)?;
         // CAST: the bytes are in memory, and fit the address space.
@@ -56,7 +58,7 @@ impl SharedImage {
         if given != needed {
             return Err(ImageError::TexelBytes { given, needed });
         }
-        let access = self.buffer().host_access(Access::Write)?;
+        let access = self.access_rows(Access::Write)?;
         let Rows { offset, pitch, row_bytes, .. } = self.rows(part)?;
         // CAST: a row of `texels`.
         for (at, row) in texels.chunks_exact(row_bytes as usize).enumerate() {

@@ -1,6 +1,6 @@
 //! Which layout an image should have, and the move into that layout.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::error::ImageError;
@@ -9,9 +9,13 @@ use super::places::Places;
 use super::proved::Proved;
 use super::row_copies::{MOST_COPIES, rearranged};
 use super::shared_image::{ImageInner, Layout, SharedImage};
-use crate::buffer::{Migration, Rearrangement};
+use super::tiles::Tiles;
+use crate::buffer::{Migration, Rearranged, Rearrangement, TiledBytes};
+use crate::device::{DeviceInner, Waits};
 use crate::error::{Error, Result};
+use crate::image::modifier::Modifier;
 use crate::image::negotiate::{self, AgreedLayout, Agreement, Evidence, ImageRequest, Rung};
+use crate::transfer::Span;
 
 impl SharedImage {
     /// What the attachments of the image agree on now, with what each has against better ways to share it. It prints as
@@ -29,10 +33,10 @@ impl SharedImage {
         Ok(self.agree(&listed)?)
     }
 
-    /// Moves the image into the layout in which most attachments use the shared bytes directly; it stays in the present
-    /// one if that is as good. Importers are notified, and mappings become stale, as for any move. The texels stay.
+    /// Moves the image into the layout in which most attachments use the shared bytes directly: into tiles if all see the
+    /// same, and the image is in the memory of its home device. It stays in the present layout if that is as good. Importers are notified, and mappings become stale, as for any move. The texels stay.
     ///
-    /// Only devices count whose images over rows have been proved with those of the home device and of each other; pairs
+    /// Only devices count whose images over rows, or over tiles, have been proved with those of the home device and of each other; pairs
     /// that are not known yet are proved first.
     ///
     /// It also happens by itself: when the image is mapped, and its attachments have changed, and then have stayed the
@@ -79,9 +83,37 @@ impl SharedImage {
         let listed = self.present_participants();
         let proved = proved.insert(self.prove(&listed)?);
         let old = self.0.layout();
-        match self.choose(&listed, proved, &old.places) {
-            Some(places) if *places != old.places => self.move_into(&old, &places, required),
-            _ => Ok(Migration::Unchanged),
+        match self.choose(&listed, proved, &old) {
+            Some(target) => self.move_into(&old, target, required),
+            None => Ok(Migration::Unchanged),
+        }
+    }
+
+    /// The layout that suits most attachments; `None` if the present one is as good. If a better one has to wait, what is
+    /// proved is marked as not complete, so that it is looked for again.
+    fn choose(
+        &self,
+        listed: &[Participant],
+        proved: &mut Proved,
+        present: &Layout,
+    ) -> Option<Target> {
+        let agreed = self.agree(listed).ok();
+        let tiles = agreed.as_ref().and_then(|agreed| self.agreed_tiles(agreed, listed));
+        let in_tiles = present.tiles.as_deref().map(Tiles::modifier);
+        if let Some(modifier) = tiles {
+            if in_tiles == tiles {
+                return None;
+            }
+            if in_tiles.is_none() && self.is_at_home() {
+                return Some(Target::Tiles(modifier));
+            }
+            // Once the image is back, or in rows.
+            proved.is_complete = false;
+        }
+        let rows = self.choose_rows(agreed, listed, proved, &present.places);
+        match in_tiles {
+            Some(_) => Some(Target::Rows(rows.unwrap_or_else(|| Arc::new(present.places.clone())))),
+            None => rows.filter(|rows| **rows != present.places).map(Target::Rows),
         }
     }
 
@@ -108,14 +140,15 @@ impl SharedImage {
         negotiate::negotiate(&request, &evidence).map(|answer| answer.agreement)
     }
 
-    /// The places of the layout that suits most attachments; `None` if the present one is as good.
-    fn choose(
+    /// The places of rows that suit most attachments; `None` if the present ones are as good.
+    fn choose_rows(
         &self,
+        agreed: Option<Agreement>,
         listed: &[Participant],
         proved: &Proved,
         present: &Places,
     ) -> Option<Arc<Places>> {
-        let agreed = self.agree(listed).ok().and_then(|agreed| match agreed.layout {
+        let agreed = agreed.and_then(|agreed| match agreed.layout {
             AgreedLayout::Linear(linear) if agreed.candidate.rung() == Rung::LinearTiling => {
                 Places::of_layout(self.format(), &linear).map(Arc::new)
             }
@@ -139,24 +172,73 @@ impl SharedImage {
         candidates.fold(None, better).map(|(_, places)| places)
     }
 
-    /// Moves the image from a layout into another one.
-    fn move_into(&self, old: &Arc<Layout>, new: &Arc<Places>, required: bool) -> Result<Migration> {
-        let parts = rearranged(&old.places, new).ok_or_else(|| Error::Unsupported {
-            device: self.home().name().to_owned(),
-            missing: format!("moves into another layout by more than {MOST_COPIES} copies of rows"),
-        })?;
-        let layout = Layout::new(Places::clone(new)).map_err(|error| Error::Unsupported {
-            device: self.home().name().to_owned(),
-            missing: error.to_string(),
-        })?;
-        let layout = Arc::new(layout);
+    /// Moves the image from a layout into another one, which is none of tiles if the old one is.
+    pub(super) fn move_into(
+        &self,
+        old: &Arc<Layout>,
+        target: Target,
+        required: bool,
+    ) -> Result<Migration> {
+        let refuse =
+            |missing| Error::Unsupported { device: self.home().name().to_owned(), missing };
+        let kind = self.0.whole_kind();
+        let image = (&kind, self.buffer(), &old.places);
+        let (places, tiles) = match target {
+            Target::Rows(places) => (Arc::unwrap_or_clone(places), None),
+            Target::Tiles(modifier) => {
+                let tiles = (modifier, self.handle());
+                let tiles = Tiles::of_driver(&kind, &self.home().0, tiles, self.buffer().size())?;
+                (old.places.clone(), Some(tiles))
+            }
+        };
+        let (parts, out, into);
+        let copy = match (old.tiles.as_deref(), &tiles) {
+            (None, None) => {
+                parts = rearranged(&old.places, &places).ok_or_else(|| {
+                    refuse(format!(
+                        "moves into another layout by more than {MOST_COPIES} copies of rows"
+                    ))
+                })?;
+                Rearranged::Parts(&parts)
+            }
+            (Some(tiles), _) => {
+                let image = (&kind, self.buffer(), &places);
+                out = move |device: &Arc<DeviceInner>, waits: Waits, spans: [Span<'_>; 2], zero| {
+                    tiles.copy(image, (device, waits), spans, (false, zero))
+                };
+                Rearranged::Submitted(&out)
+            }
+            (None, Some(tiles)) => {
+                into =
+                    move |device: &Arc<DeviceInner>, waits: Waits, spans: [Span<'_>; 2], zero| {
+                        tiles.copy(image, (device, waits), spans, (true, zero))
+                    };
+                Rearranged::Submitted(&into)
+            }
+        };
+        let tiled: Option<Weak<dyn TiledBytes>> =
+            tiles.as_ref().map(|_| Arc::downgrade(&self.0) as Weak<dyn TiledBytes>);
+        let layout = match tiles.clone() {
+            None => Layout::new(places.clone()),
+            Some(tiles) => Layout::in_tiles(places.clone(), tiles),
+        };
+        let layout = Arc::new(layout.map_err(|error| refuse(error.to_string()))?);
         self.buffer().rearrange(Rearrangement {
-            parts: &parts,
+            copy,
+            tiled: tiled.as_ref(),
             is_current: &|| Arc::ptr_eq(&self.0.layout(), old),
             done: &|| self.0.set_layout(&layout),
             required,
         })
     }
+}
+
+/// Where an image moves to in its memory.
+pub(super) enum Target {
+    /// Into rows.
+    Rows(Arc<Places>),
+    /// Into tiles of a modifier.
+    Tiles(Modifier),
 }
 
 impl ImageInner {

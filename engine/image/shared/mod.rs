@@ -9,6 +9,10 @@
 //! A device that sees rows where they are uses an image over the shared bytes. Another device has an image of its own,
 //! and copies between that and the shared bytes in the submission that uses it.
 //!
+//! Where all attached devices see the same tiled modifier, as probes have proved, the image is in tiles. It is so in the
+//! memory of its home device alone. It gets rows again, by image copies of the home device, before another device uses
+//! it, before the host does, and in the copy that moves it into other memory.
+//!
 //! Kernel counterpart: `struct drm_framebuffer`, which has GEM objects as an image has a buffer.
 
 mod attachment;
@@ -26,6 +30,8 @@ mod places;
 mod proved;
 mod row_copies;
 mod shared_image;
+mod tiled_choice;
+mod tiles;
 
 pub use attachment::ImageAttachment;
 pub use descriptor::ImageDescriptor;

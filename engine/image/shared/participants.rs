@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::device_image::{ImageKind, MemoryKind, is_refusal};
 use super::places::Places;
 use crate::buffer::Mapping;
-use crate::device::{DeviceId, HandleType, ImageLimits};
+use crate::device::{DeviceId, DeviceInner, HandleType, ImageFormats, ImageLimits};
 use crate::error::Result;
+use crate::image::driver_offer::modifier_offer;
 use crate::image::extent::{Extent, Limits};
 use crate::image::modifier::Modifier;
 use crate::image::negotiate::{self, Renegotiation};
-use crate::image::offer::{ImageOffer, Offer, TilingOffer};
+use crate::image::offer::{ImageOffer, ModifierOffer, Offer, TilingOffer};
 use crate::image::usage::ImageUsage;
 use crate::memory::{PlaneStart, Tiling};
 
@@ -40,6 +41,8 @@ pub(super) struct Brings {
     offer: Arc<Offer>,
     /// Where its driver places rows over shared bytes, if it has such images for all these uses.
     pub(super) direct: Option<Arc<Places>>,
+    /// The tiled modifiers of which it has images over the shared bytes, best first.
+    pub(super) tiled: Vec<Modifier>,
     /// Whether its driver takes stated planes at other places; it has taken those of a layout, and refused none.
     takes_stated: bool,
     /// Whether the device can use the image by copies.
@@ -53,6 +56,17 @@ pub(super) enum Way {
     Linear,
     /// Its driver is told that they are there.
     Stated,
+    /// There are tiles instead.
+    Tiles,
+}
+
+/// The present layout of an image.
+#[derive(Clone, Copy)]
+pub(super) struct Present<'a> {
+    /// Its rows, if it has rows.
+    pub(super) places: &'a Places,
+    /// The modifier, if it is in tiles.
+    pub(super) tiles: Option<Modifier>,
 }
 
 impl Participants {
@@ -76,10 +90,16 @@ impl Participants {
     }
 
     /// An attachment brings something else: the image has moved into memory of another kind.
-    pub(super) fn update(&mut self, id: u64, brings: Brings, (now, present): (Duration, &Places)) {
+    pub(super) fn update(
+        &mut self,
+        id: u64,
+        brings: Brings,
+        (now, present): (Duration, Present<'_>),
+    ) {
         if let Some(one) = self.listed.iter_mut().find(|one| one.seen.id == id) {
-            if brings.way(present).is_none() && one.brings.way(present).is_some() {
-                self.renegotiation.attached(now, brings.copies);
+            let sees = |brings: &Brings| brings.takes_part(present) == Some(true);
+            if (!sees(&brings) && sees(&one.brings)) || brings.tiled != one.brings.tiled {
+                self.renegotiation.attached(now, brings.takes_part(present).is_some());
             }
             one.seen.offer = Arc::clone(&brings.offer);
             one.brings = brings;
@@ -100,18 +120,39 @@ impl Participants {
         ways.collect()
     }
 
+    /// The device refuses an image over tiles for these uses.
+    pub(super) fn refuses_tiles(
+        &mut self,
+        device: DeviceId,
+        usage: ImageUsage,
+        modifier: Modifier,
+    ) {
+        let same = |one: &&mut Participant| one.seen.device == device && one.seen.usage == usage;
+        for one in self.listed.iter_mut().filter(same) {
+            one.brings.tiled.retain(|tiled| *tiled != modifier);
+        }
+    }
+
+    /// The image has left its tiles, and may get them again.
+    pub(super) fn left_tiles(&mut self, now: Duration) {
+        self.renegotiation.negotiated(now, true);
+        self.renegotiation.attached(now, true);
+    }
+
     /// Lists an attachment, and returns its number.
     pub(super) fn add(
         &mut self,
         (device, usage): (DeviceId, ImageUsage),
         brings: Brings,
-        (now, present): (Duration, &Places),
+        (now, present): (Duration, Present<'_>),
     ) -> u64 {
         let id = self.next;
         self.next += 1;
-        if brings.way(present).is_none() {
+        let part = brings.takes_part(present);
+        // In tiles it may be used better than in rows.
+        if part != Some(true) || (present.tiles.is_none() && !brings.tiled.is_empty()) {
             // If it can, it takes part by copies meanwhile.
-            self.renegotiation.attached(now, brings.copies);
+            self.renegotiation.attached(now, part.is_some());
         }
         let offer = Arc::clone(&brings.offer);
         let seen = negotiate::AttachmentOffer { id, device, usage, offer };
@@ -155,9 +196,19 @@ impl Brings {
         self.takes_stated.then_some(Way::Stated)
     }
 
-    /// Whether there are places at which it uses the shared bytes directly.
+    /// Whether there are places, or tiles, at which it uses the shared bytes directly.
     pub(super) fn has_way(&self) -> bool {
-        self.takes_stated || self.direct.is_some()
+        self.takes_stated || self.direct.is_some() || !self.tiled.is_empty()
+    }
+
+    /// Whether the device uses the shared bytes directly in a layout; `None` if it cannot use the image at all.
+    fn takes_part(&self, Present { places, tiles }: Present<'_>) -> Option<bool> {
+        match tiles {
+            // No device copies tiles for another one.
+            Some(modifier) => self.tiled.contains(&modifier).then_some(true),
+            None if self.way(places).is_some() => Some(true),
+            None => self.copies.then_some(false),
+        }
     }
 
     /// Asks the driver. `mapping` is one of the image's buffer on the device, and `stated` the planes of its layout.
@@ -199,12 +250,40 @@ impl Brings {
             allows: ImageUsage::of_features(formats.optimal.features),
             limits: limits(most),
         });
-        // Images by modifiers, tiled or not, are not proved, so they are not offered.
-        let offer = Offer { linear_tiling, own_image, ..Offer::default() };
+        // Rows by the modifier `LINEAR` are offered as linear tiling that takes any places.
+        let modifiers = tiled_modifiers(device, &formats, handle);
+        let is_whole = |offered: &&ModifierOffer| {
+            let fits = offered.limits.is_some_and(|limits| kind.shape.check(limits).is_ok());
+            offered.importable && fits && offered.allows.contains(kind.usage)
+        };
+        let tiled = modifiers.iter().filter(is_whole).map(|offered| offered.modifier).collect();
+        let offer = Offer { modifiers, linear_tiling, own_image, ..Offer::default() };
         let direct = places.filter(|_| allowed == kind.usage).map(Arc::new);
         let copies = kind.is_allowed(device, Tiling::Optimal, true);
-        Ok(Self { memory, offer: Arc::new(offer), direct, takes_stated, copies })
+        Ok(Self { memory, offer: Arc::new(offer), direct, tiled, takes_stated, copies })
     }
+}
+
+/// What a device offers for images of tiled modifiers over memory that is shared as `handle`.
+fn tiled_modifiers(
+    device: &DeviceInner,
+    formats: &ImageFormats,
+    handle: HandleType,
+) -> Vec<ModifierOffer> {
+    let listed: &[_] = if device.has_image_modifiers() { &formats.modifiers } else { &[] };
+    let offers = listed.iter().enumerate().map(|(rank, of)| {
+        let offered = modifier_offer(device, rank, of, handle);
+        // Memory is not dedicated to images.
+        let (importable, exportable) = (offered.importable, offered.exportable);
+        let shared = !offered.dedicated;
+        ModifierOffer {
+            importable: importable && shared,
+            exportable: exportable && shared,
+            dedicated: false,
+            ..offered
+        }
+    });
+    offers.filter(|offered| !offered.modifier.is_linear()).collect()
 }
 
 /// Where a driver places the rows of a linear image over the bytes of a mapping; `None` if it has no such image that

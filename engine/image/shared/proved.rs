@@ -17,7 +17,8 @@ impl SharedImage {
         found.filter(|device| !device.is_lost())
     }
 
-    /// Proves images over rows between the home device and those that may use rows directly, and among these.
+    /// Proves images over rows, and over tiles, between the home device and those that may use such images, and among
+    /// these.
     pub(super) fn prove(&self, listed: &[Participant]) -> Result<Proved> {
         let mut devices = vec![self.home().0];
         for one in listed.iter().filter(|one| one.brings.has_way()) {
@@ -37,7 +38,7 @@ impl SharedImage {
         Ok(proved)
     }
 
-    fn prove_pair(&self, pair: [&Arc<DeviceInner>; 2]) -> Result<Option<Rows>> {
+    pub(super) fn prove_pair(&self, pair: [&Arc<DeviceInner>; 2]) -> Result<Option<Rows>> {
         let proofs = &self.0.services.proofs;
         prove_rows(self.buffer().services(), proofs, pair, self.fourcc())
     }
@@ -109,6 +110,7 @@ fn beside(rows: Rows, way: Option<Way>) -> Rows {
         None => rows,
         Some(Way::Linear) => Rows { linear, stated: linear && stated },
         Some(Way::Stated) => Rows { linear: linear && stated, stated },
+        Some(Way::Tiles) => Rows::NONE,
     }
 }
 
@@ -116,5 +118,6 @@ fn allows(rows: Rows, way: Way) -> bool {
     match way {
         Way::Linear => rows.linear,
         Way::Stated => rows.stated,
+        Way::Tiles => false,
     }
 }

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::descriptor::ImageDescriptor;
 use super::device_image::{DeviceImage, ImageKind, MemoryKind, SeenMemory};
 use super::error::ImageError;
-use super::participants::{Participants, Way, linear_places};
+use super::participants::{Participants, Present, Way, linear_places};
 use super::places::Places;
+use super::tiles::Tiles;
 use crate::access::Access;
 use crate::buffer::{Buffers, Explanation, Mapping, Migration, SetRefs, SharedBuffer};
 use crate::device::{Device, DeviceId, DeviceInner};
@@ -62,7 +63,10 @@ pub(super) struct ImageInner {
 /// The layout of an image.
 #[derive(Debug)]
 pub(super) struct Layout {
+    /// The rows; of an image in tiles, where they are when it leaves the tiles.
     pub(super) places: Places,
+    /// The tiles, if the texels are in tiles.
+    pub(super) tiles: Option<Box<Tiles>>,
     /// The same, as others are told it.
     pub(super) told: ImageLayout,
     /// What cannot see it: a device, its uses, the kind of memory, and the way. Protected by its mutex, within which no
@@ -94,7 +98,7 @@ pub(crate) fn create(
     let padded = padded.ok_or(LayoutError::Overflow { plane: 0 })?;
     let kind = ImageKind { format, shape, usage };
     // Drivers that were looked at pad less than this.
-    let bytes = linear.bytes().max(kind.linear_bytes(home)?);
+    let bytes = linear.bytes().max(kind.linear_bytes(home)?).max(Tiles::most_bytes(&kind, home)?);
     let buffer = SharedBuffer::create(&services.refs, home, descriptor.into_buffer(bytes))?;
     let places = home_places(&buffer, &Device(Arc::clone(home)), &kind)?.unwrap_or(padded);
     Ok(assemble(services, buffer, &kind, Layout::new(places)?))
@@ -130,18 +134,30 @@ fn home_places(buffer: &SharedBuffer, home: &Device, kind: &ImageKind) -> Result
 impl Layout {
     pub(super) fn new(places: Places) -> Result<Self, LayoutError> {
         let told = places.image_layout()?;
-        Ok(Self { places, told, refused: Mutex::default() })
+        Ok(Self { places, tiles: None, told, refused: Mutex::default() })
     }
 
-    /// The planes as a modifier's are stated; none if a modifier cannot tell all of the layout.
+    /// As attachments see it.
+    pub(super) fn present(&self) -> Present<'_> {
+        Present { places: &self.places, tiles: self.tiles.as_deref().map(Tiles::modifier) }
+    }
+
+    /// The layout of an image in tiles, which has rows at these places otherwise.
+    pub(super) fn in_tiles(places: Places, tiles: Tiles) -> Result<Self, LayoutError> {
+        let told = tiles.told(&places)?;
+        Ok(Self { places, tiles: Some(Box::new(tiles)), told, refused: Mutex::default() })
+    }
+
+    /// The rows as the planes of `LINEAR` are stated; none if a modifier cannot tell all of the layout.
     pub(super) fn stated_planes(&self) -> Vec<PlaneStart> {
-        let shape = self.told.shape();
+        let Ok(rows) = self.places.image_layout() else { return vec![] };
+        let shape = rows.shape();
         if (shape.mips, shape.layers) != (1, 1) {
             return vec![];
         }
         let start =
             |plane: &MemoryPlane| PlaneStart { offset: plane.offset, pitch: plane.pitch.into() };
-        self.told.planes().iter().map(start).collect()
+        rows.planes().iter().map(start).collect()
     }
 }
 
@@ -251,6 +267,11 @@ impl ImageInner {
     /// What images for some uses are.
     pub(super) fn kind(&self, usage: ImageUsage) -> ImageKind {
         ImageKind { format: self.format, shape: self.shape, usage }
+    }
+
+    /// What images for all uses are.
+    pub(super) fn whole_kind(&self) -> ImageKind {
+        self.kind(self.usage)
     }
 
     /// Whether a mapping of a generation has an image over the shared bytes.

@@ -6,7 +6,9 @@ use std::time::Instant;
 use super::outcome::{Ended, Failed, ImageFault, ImageMemory, ImageProbe};
 use super::passes::Shared;
 use crate::device::HandleType;
-use crate::memory::{Allocation, BoundImage, ImageSpec, ImportKind, Provider, UnboundImage, View};
+use crate::memory::{
+    Allocation, BoundImage, ImageSpec, ImportKind, Provider, Tiling, UnboundImage, View,
+};
 use crate::transfer::pass::Side;
 use crate::transfer::prove::control::Session;
 use crate::transfer::prove::ends::RouteEnd;
@@ -42,6 +44,9 @@ pub(super) fn each_way<T>(
             }
             // A way that was not tried leaves it open.
             Err(Ended::Refused(_)) if matches!(last, Ended::Untried(_)) => {}
+            // What texels say is no fault of the memory, as later ways may report.
+            Err(Ended::Refused(_))
+                if matches!(last, Ended::Refused(ImageFault::WrongTexels { .. })) => {}
             Err(ended) => last = ended,
         }
     }
@@ -101,12 +106,18 @@ fn attempt<T>(
         Provider::Device { handle, .. } => handle,
         _ => way.imports.0.handle(),
     };
-    let image = |end: &RouteEnd, handle, side: Side| {
-        let spec = ImageSpec { usage: probe.usages[side as usize], ..probe.spec };
+    let image = |end: &RouteEnd, handle, side: Side, tiling: Tiling<'_>| {
+        let spec = ImageSpec { usage: probe.usages[side as usize], tiling, ..probe.spec };
         UnboundImage::new(&end.device, &spec, Some(handle)).map_err(at(side, Stage::Import))
     };
-    let near_image = image(near, near_handle, Side::First)?;
-    let far_image = image(far, way.imports.1.handle(), Side::Second)?;
+    let near_image = image(near, near_handle, Side::First, probe.spec.tiling)?;
+    // Where the first driver places the planes of a modifier, the second one is told.
+    let told = near_image.memory_planes();
+    let far_tiling = match probe.spec.tiling {
+        Tiling::Listed { modifier, .. } => Tiling::Modifier { modifier, planes: &told },
+        same => same,
+    };
+    let far_image = image(far, way.imports.1.handle(), Side::Second, far_tiling)?;
     let needed = near_image.requirements().size.max(far_image.requirements().size);
     *bytes = needed.max(probe.bytes).next_multiple_of(GRANULE);
     let made = Allocation::create(&origin(way.provider, &near.device), *bytes);

@@ -1,0 +1,275 @@
+//! Images in tiles, which drivers of GPUs have and software drivers have not.
+
+use std::time::Duration;
+
+use peerbuf::image::negotiate::{ObjectionReason, ProbeRefusal, Rung};
+use peerbuf::image::{LayoutResult, Modifier, Shape};
+use peerbuf::{Access, Device, DomainId, DomainKind, Error, ImageAttachment, SharedImage};
+
+use crate::common::Rig;
+use crate::texels::{Passage, assert_host_reads, code, image, texels, write_by_host};
+use crate::under;
+
+const TILED: Modifier = Modifier::of_vendor(0x7e, 1);
+const ON_LAVAPIPE: &str = "llvmpipe=+tiled_modifier=0x7e00000000000001";
+const FORMATS: [&str; 5] = ["R8  ", "RG16", "AR24", "AB30", "AB4H"];
+
+/// Twice llvmpipe with equal UUIDs, so that both have the same memory. The second one has other switches as well.
+fn twins(second: &str) -> String {
+    format!(
+        "
+        [[duplicate]]
+        driver = \"llvmpipe\"
+        [[device]]
+        driver = \"llvmpipe\"
+        switches.identity = {{ device_uuid = 0x86 }}
+        switches.tiled_modifier = 0x7e00000000000001
+        [[device]]
+        index = 2
+        switches.{second}
+        "
+    )
+}
+
+/// Lavapipe, with `copies` of the first one's adapter behind it, and then the second one's.
+fn lavapipes(rig: &Rig, copies: usize) -> Vec<Device> {
+    let mut found =
+        rig.engine().adapters().iter().filter(|adapter| adapter.name().contains("llvmpipe"));
+    let first = found.next().expect("lavapipe");
+    let all = std::iter::repeat_n(first, 1 + copies).chain(found);
+    all.map(|adapter| rig.open(adapter)).collect()
+}
+
+/// A device of a test, with an image that it has attached.
+struct Side {
+    device: Device,
+    passage: Passage,
+    attachment: ImageAttachment,
+}
+
+impl Side {
+    fn new(rig: &Rig, device: &Device, image: &SharedImage) -> Self {
+        Self {
+            passage: Passage::new(rig.engine(), device, 1 << 16),
+            attachment: image.attach(device).expect("it attaches"),
+            device: device.clone(),
+        }
+    }
+
+    fn write(&self, seed: u64) {
+        self.passage.upload(&self.attachment.map(Access::Write).expect("it maps"), seed);
+    }
+
+    fn assert_reads(&self, seed: u64, what: &str) {
+        let mapping = self.attachment.map(Access::Read).expect("it maps");
+        let what = format!("{what}, {}", self.device.name());
+        self.passage.assert_copied(&mapping, seed, &what);
+    }
+
+    fn is_own(&self) -> bool {
+        self.attachment.map(Access::Read).expect("it maps").view().expect("it is current").is_own
+    }
+}
+
+/// The engine's clock, in seconds.
+fn at(rig: &Rig, seconds: u64) {
+    rig.engine().calls().set_clock(Some(Duration::from_secs(seconds)));
+}
+
+/// Every device writes in turn, and all read what it wrote.
+fn pass_around(sides: &[&Side], seed: u64, what: &str) {
+    for (seed, writer) in (seed..).zip(sides) {
+        writer.write(seed);
+        sides.iter().for_each(|reader| reader.assert_reads(seed, what));
+    }
+}
+
+/// An image on the first device that all have attached, in tiles, which all see; with the texels of seed 1.
+fn in_tiles(rig: &Rig, devices: &[Device], name: &str) -> (SharedImage, Vec<Side>) {
+    let descriptor = image(name, (62, 18), 1);
+    let image = rig.engine().create_image(&devices[0], descriptor).expect("an image");
+    write_by_host(&image, 1);
+    assert_eq!(image.layout().modifier(), Modifier::LINEAR, "{name}");
+    let sides: Vec<_> = devices.iter().map(|device| Side::new(rig, device, &image)).collect();
+    let agreement = image.negotiate().expect("an agreement");
+    let rung = if devices.len() == 1 { Rung::Private } else { Rung::SharedTiled };
+    assert_eq!(agreement.candidate.rung(), rung, "{agreement}");
+    image.relayout().expect("nothing keeps it");
+    assert_eq!(image.layout().modifier(), TILED, "{name}: {agreement}");
+    assert!(sides.iter().all(|side| !side.is_own()), "{name}");
+    sides.iter().for_each(|side| side.assert_reads(1, name));
+    (image, sides)
+}
+
+#[test]
+fn devices_with_one_modifier_share_its_tiles_and_every_texel_is_right() {
+    under(ON_LAVAPIPE, || {
+        let rig = Rig::new();
+        let devices = lavapipes(&rig, 1);
+        for name in FORMATS {
+            let (image, sides) = in_tiles(&rig, &devices, name);
+            pass_around(&[&sides[0], &sides[1]], 2, name);
+            image.buffer().relocate().expect("nothing keeps it");
+            sides.iter().for_each(|side| side.assert_reads(3, "moved in tiles"));
+            assert_eq!(image.layout().modifier(), TILED, "{name}");
+            // The host sees rows, and the bytes in tiles were others.
+            let layout = image.layout();
+            let [plane] = layout.planes() else { panic!("{layout}") };
+            let row = texels(&image, Default::default(), 3);
+            let row = &row[row.len() / 18 * 4..][..row.len() / 18];
+            let mut bytes = vec![0; row.len()];
+            let access = image.buffer().host_access(Access::Read).expect("host access");
+            access.read(plane.offset + 4 * u64::from(plane.pitch), &mut bytes).expect("inside");
+            access.end().expect("the access ends");
+            assert_ne!(bytes, row, "{name}: in tiles");
+            assert_host_reads(&image, 3, name);
+            assert_eq!(image.layout().modifier(), Modifier::LINEAR, "{name}");
+            sides.iter().for_each(|side| side.assert_reads(3, "after the host"));
+        }
+    });
+}
+
+#[test]
+fn a_device_alone_has_its_tiles_and_formats_without_them_have_rows() {
+    under(ON_LAVAPIPE, || {
+        let rig = Rig::new();
+        let devices = lavapipes(&rig, 0);
+        let (_image, sides) = in_tiles(&rig, &devices, "AR24");
+        pass_around(&[&sides[0]], 2, "alone");
+        for (name, mips) in [("NV12", 1), ("AR24", 3)] {
+            let descriptor = image(name, (62, 18), mips);
+            let image = rig.engine().create_image(&devices[0], descriptor).expect("an image");
+            let side = Side::new(&rig, &devices[0], &image);
+            side.write(5);
+            image.relayout().expect("nothing keeps it");
+            assert_eq!(image.layout().modifier(), Modifier::LINEAR, "{name}");
+            side.assert_reads(5, name);
+        }
+    });
+}
+
+#[test]
+fn a_late_device_without_the_modifier_brings_rows_and_tiles_return_when_it_has_left() {
+    let hidden = "hide_extensions = [\"VK_EXT_image_drm_format_modifier\"]";
+    under(&twins(hidden), || {
+        let rig = Rig::new();
+        let devices = lavapipes(&rig, 1);
+        let [first, second, late] = &devices[..] else { panic!("{} devices", devices.len()) };
+        at(&rig, 10);
+        let both = [first.clone(), second.clone()];
+        let (image, sides) = in_tiles(&rig, &both, "AR24");
+        pass_around(&[&sides[0], &sides[1]], 2, "in tiles");
+
+        let joined = Side::new(&rig, late, &image);
+        joined.assert_reads(3, "the late one");
+        assert_eq!(image.layout().modifier(), Modifier::LINEAR, "{}", image.layout());
+        assert!(image.domain().kind() == DomainKind::Vram, "all have this memory");
+        let agreement = image.negotiate().expect("an agreement");
+        let tiled = agreement.passed_over.iter().find(|one| one.candidate.modifier() == TILED);
+        let objections = &tiled.unwrap_or_else(|| panic!("{agreement}")).objections;
+        let not_offered = |reason: &ObjectionReason| matches!(reason, ObjectionReason::NotOffered);
+        assert!(
+            objections.iter().any(|one| one.device == late.id() && not_offered(&one.reason)),
+            "{agreement}"
+        );
+        pass_around(&[&sides[0], &sides[1], &joined], 4, "in rows");
+
+        drop(joined);
+        sides[0].assert_reads(6, "it has left");
+        assert_eq!(image.layout().modifier(), Modifier::LINEAR, "not at once");
+        at(&rig, 100);
+        sides[0].assert_reads(6, "after a while");
+        assert_eq!(image.layout().modifier(), TILED, "{}", image.layout());
+        pass_around(&[&sides[0], &sides[1]], 7, "in tiles again");
+        rig.engine().calls().set_clock(None);
+    });
+}
+
+#[test]
+fn what_keeps_an_image_in_tiles_keeps_a_late_device_out_until_it_ends() {
+    let hidden = "hide_extensions = [\"VK_EXT_image_drm_format_modifier\"]";
+    under(&twins(hidden), || {
+        let rig = Rig::new();
+        let devices = lavapipes(&rig, 0);
+        let [first, late] = &devices[..] else { panic!("{} devices", devices.len()) };
+        let (image, sides) = in_tiles(&rig, &[first.clone()], "AR24");
+        let fixed = sides[0].attachment.map(Access::Read).expect("it maps");
+        let joined = Side::new(&rig, late, &image);
+        let error = joined.attachment.map(Access::Read).expect_err("it would see tiles");
+        assert!(matches!(error, Error::Busy { .. }), "{error}");
+        assert_eq!(image.layout().modifier(), TILED);
+        fixed.view().expect("nothing has changed");
+        drop(fixed);
+        joined.assert_reads(1, "nothing keeps it");
+        pass_around(&[&sides[0], &joined], 2, "in rows");
+    });
+}
+
+#[test]
+fn an_image_in_system_memory_has_rows_and_gets_its_tiles_again_at_home() {
+    under(ON_LAVAPIPE, || {
+        let rig = Rig::new();
+        let devices = lavapipes(&rig, 1);
+        at(&rig, 10);
+        let (image, sides) = in_tiles(&rig, &devices, "AR24");
+        pass_around(&[&sides[0], &sides[1]], 2, "in tiles");
+        image.evict().expect("nothing keeps it");
+        assert_eq!(image.domain(), DomainId::System);
+        assert_eq!(image.layout().modifier(), Modifier::LINEAR, "{}", image.layout());
+        assert_host_reads(&image, 3, "evicted");
+        image.buffer().request_residency().expect("there is room");
+        assert_eq!(image.domain().kind(), DomainKind::Vram);
+        sides.iter().for_each(|side| side.assert_reads(3, "back"));
+        at(&rig, 100);
+        sides.iter().for_each(|side| side.assert_reads(3, "after a while"));
+        assert_eq!(image.layout().modifier(), TILED, "{}", image.layout());
+        pass_around(&[&sides[0], &sides[1]], 4, "in tiles again");
+        rig.engine().calls().set_clock(None);
+    });
+}
+
+#[test]
+fn a_device_of_another_driver_gets_rows_in_memory_that_both_have() {
+    under(ON_LAVAPIPE, || {
+        let rig = Rig::new();
+        let Some(other) = rig.swiftshader() else { return };
+        let devices = lavapipes(&rig, 0);
+        let (image, sides) = in_tiles(&rig, &devices, "AR24");
+        let joined = Side::new(&rig, &other, &image);
+        joined.assert_reads(1, "the other driver");
+        assert_eq!(image.domain(), DomainId::System);
+        assert_eq!(image.layout().modifier(), Modifier::LINEAR, "{}", image.layout());
+        pass_around(&[&sides[0], &joined], 2, "in rows");
+        assert_host_reads(&image, 3, "in rows");
+    });
+}
+
+#[test]
+fn tiles_that_a_probe_finds_different_are_not_used_and_the_objection_says_so() {
+    under(&twins("tiles_in_other_order = true"), || {
+        let rig = Rig::new();
+        let devices = lavapipes(&rig, 0);
+        let [first, second] = &devices[..] else { panic!("{} devices", devices.len()) };
+        let shape = Shape::new(192, 24);
+        let said = rig.engine().image_verdict(first, second, code("AR24"), shape);
+        let said = said.expect("a verdict");
+        let tiled = said.layouts.iter().find(|one| one.candidate.modifier() == TILED);
+        let LayoutResult::Refused(why) = &tiled.expect("both list it").result else {
+            panic!("{said:?}")
+        };
+        let wrong = |reason: &ObjectionReason| {
+            matches!(reason, ObjectionReason::Refused { why: ProbeRefusal::WrongTexels { .. }, .. })
+        };
+        assert!(why.iter().any(|objection| wrong(&objection.reason)), "{why:?}");
+
+        let descriptor = image("AR24", (62, 18), 1);
+        let image = rig.engine().create_image(first, descriptor).expect("an image");
+        let sides = [first, second].map(|device| Side::new(&rig, device, &image));
+        image.relayout().expect("nothing keeps it");
+        let agreement = image.negotiate().expect("an agreement");
+        assert_eq!(agreement.candidate.rung(), Rung::LinearTiling, "{agreement}");
+        assert!(agreement.to_string().contains("refused by a probe"), "{agreement}");
+        assert_eq!(image.layout().modifier(), Modifier::LINEAR);
+        pass_around(&[&sides[0], &sides[1]], 2, "in rows");
+    });
+}
