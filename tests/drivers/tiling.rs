@@ -213,17 +213,29 @@ fn an_image_in_system_memory_has_rows_and_gets_its_tiles_again_at_home() {
         at(&rig, 10);
         let (image, sides) = in_tiles(&rig, &devices, "AR24");
         pass_around(&[&sides[0], &sides[1]], 2, "in tiles");
-        image.evict().expect("nothing keeps it");
-        assert_eq!(image.domain(), DomainId::System);
-        assert_eq!(image.layout().modifier(), Modifier::LINEAR, "{}", image.layout());
-        assert_host_reads(&image, 3, "evicted");
-        image.buffer().request_residency().expect("there is room");
-        assert_eq!(image.domain().kind(), DomainKind::Vram);
-        sides.iter().for_each(|side| side.assert_reads(3, "back"));
-        at(&rig, 100);
-        sides.iter().for_each(|side| side.assert_reads(3, "after a while"));
-        assert_eq!(image.layout().modifier(), TILED, "{}", image.layout());
-        pass_around(&[&sides[0], &sides[1]], 4, "in tiles again");
+        let home = image.domain();
+        let by_cap = || {
+            rig.engine().set_cap(home, Some(0)).expect("it is of this engine");
+            rig.engine().set_cap(home, None).expect("it is of this engine");
+        };
+        let on_request = || {
+            image.evict().expect("nothing keeps it");
+        };
+        let ways: [(&str, u64, &dyn Fn()); 2] =
+            [("on request", 100, &on_request), ("for the cap", 1000, &by_cap)];
+        for (what, later, evict) in ways {
+            evict();
+            assert_eq!(image.domain(), DomainId::System, "{what}");
+            assert_eq!(image.layout().modifier(), Modifier::LINEAR, "{what}");
+            assert_host_reads(&image, 3, what);
+            image.buffer().request_residency().expect("there is room");
+            assert_eq!(image.domain(), home, "{what}");
+            sides.iter().for_each(|side| side.assert_reads(3, what));
+            at(&rig, later);
+            sides.iter().for_each(|side| side.assert_reads(3, what));
+            assert_eq!(image.layout().modifier(), TILED, "{what}: {}", image.layout());
+            pass_around(&[&sides[0], &sides[1]], 2, what);
+        }
         rig.engine().calls().set_clock(None);
     });
 }
