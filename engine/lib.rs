@@ -145,8 +145,8 @@ pub use device::{
 };
 pub use error::{AllocationError, DeviceUsers, Errno, Error, ForeignFdReason, ImportLimit, Result};
 pub use image::{
-    ImageAttachment, ImageDescriptor, ImageError, ImageExport, ImageMapping, ImagePart, RawImage,
-    SharedImage,
+    ImageAttachment, ImageDescriptor, ImageError, ImageExplanation, ImageExport, ImageMapping,
+    ImagePart, RawImage, SharedImage,
 };
 pub use memory::{
     DomainId, DomainKind, DomainUsage, GroupUsage, ImportUsage, Placement, Provider, SlabGrouping,

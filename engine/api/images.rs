@@ -1,13 +1,18 @@
-//! Images: created, imported.
+//! Images: created, imported, used in submissions.
 #![expect(unsafe_code, reason = "importing what only the caller can vouch for")]
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::engine::Engine;
-use crate::buffer::ForeignInfo;
+use crate::buffer::{Attachment, ForeignInfo, Mapping, Submission};
 use crate::device::Device;
-use crate::image::{self, ForeignImage, ImageDescriptor, ImageError, ImageServices, SharedImage};
+use crate::error::Result;
+use crate::image::{
+    self, ForeignImage, ImageAttachment, ImageDescriptor, ImageError, ImageMapping, ImageServices,
+    SharedImage,
+};
+use crate::sync::Fence;
 
 /// # Images
 impl Engine {
@@ -55,6 +60,30 @@ impl Engine {
     ) -> Result<SharedImage, ImageError> {
         let services = self.image_services();
         image::import((&self.set, &services), &device.0, (fd, info), image, name)
+    }
+
+    /// Submits as [`Engine::submit_remapped`] does, with mappings of images, and of buffers, that are replaced if they
+    /// are old.
+    ///
+    /// `declare` gets the mappings in the order of `images` and of `buffers`. It is called again, and must record again,
+    /// if one of them has moved since it was mapped: evicted, migrated, or laid out anew. What may be used only in a
+    /// device's memory first returns there together ([`crate::Placement::Vram`]), and none is evicted for another one.
+    /// Of the other evicted ones, those return that the limits on returns allow ([`crate::ResidencyOptions`]). As
+    /// [`ImageAttachment::map`] does, it first moves images into a better layout if that is due.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::submit_remapped`] and [`ImageAttachment::remap`].
+    ///
+    /// Locks: as [`Engine::submit`].
+    pub fn submit_images_remapped<'a>(
+        &self,
+        device: &'a Device,
+        images: &mut [(&ImageAttachment, &mut ImageMapping)],
+        buffers: &mut [(&Attachment, &mut Mapping)],
+        declare: impl FnMut(&mut Submission<'a>, &[&ImageMapping], &[&Mapping]) -> Result<()>,
+    ) -> Result<Fence> {
+        image::submit_images_remapped(&self.set, device, images, buffers, declare)
     }
 
     fn image_services(&self) -> ImageServices {

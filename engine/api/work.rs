@@ -1,5 +1,7 @@
 //! Work on buffers: submissions and copies.
 
+use smallvec::SmallVec;
+
 use super::engine::Engine;
 use crate::buffer::{self, Attachment, CopyRegion, Mapping, SharedBuffer, Submission};
 use crate::device::Device;
@@ -59,9 +61,13 @@ impl Engine {
         &self,
         device: &'a Device,
         mappings: &mut [(&Attachment, &mut Mapping)],
-        declare: impl FnMut(&mut Submission<'a>, &[&Mapping]) -> Result<()>,
+        mut declare: impl FnMut(&mut Submission<'a>, &[&Mapping]) -> Result<()>,
     ) -> Result<Fence> {
-        buffer::submit_remapped(&self.set, &device.0, mappings, declare)
+        buffer::submit_remapped(&self.set, &device.0, mappings, |submission, mappings| {
+            let current: SmallVec<[&Mapping; 4]> =
+                mappings.iter().map(|(_, mapping)| &**mapping).collect();
+            declare(submission, &current)
+        })
     }
 
     /// Copies bytes between two buffers of any two devices.

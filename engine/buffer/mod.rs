@@ -61,7 +61,7 @@ pub use tracking::AgeGroup;
 
 #[cfg(feature = "testing")]
 pub(crate) use access::lock_together;
-pub(crate) use access::{AroundObject, AroundUse, copy, submit, submit_remapped};
+pub(crate) use access::{AroundObject, AroundUse, Remapped, copy, submit, submit_remapped};
 pub(crate) use attach::limit_pins;
 pub(crate) use eviction::Eviction;
 pub(crate) use eviction::{COMPACTED_AT_ONCE, Compacted, compact, fit, restore};

@@ -67,8 +67,7 @@
 //   (`buffer/migration/rearrange`), and the copies are at most 262,144 (`shared/row_copies`).
 // - *A check for two images of one `SharedImage`* covers submissions; applications that submit themselves order their own
 //   (`ImageMapping::acquire`).
-// - *A recorder of layouts and owners* under all tests, a model, and torture, loss, purge and group tests with images.
-// - *Returns of several images together*: there is no `submit_remapped` for images.
+// - *A recorder of layouts and owners* under all tests.
 // - *Proofs with other programs*: the home device of an imported image stands for its exporter.
 // - *The memory type of an own image* (`shared/own_image`) is chosen for a buffer; a device whose optimal images need another
 //   one has none.
@@ -105,8 +104,8 @@ pub use modifier::Modifier;
 pub use offer::{ImageOffer, ModifierOffer, Offer, TilingOffer};
 pub use padding::{PADDING_EVIDENCE, Padding, PaddingEvidence};
 pub use shared::{
-    ImageAttachment, ImageDescriptor, ImageError, ImageExport, ImageMapping, ImagePart, RawImage,
-    SharedImage,
+    AttachmentExplanation, ImageAttachment, ImageDescriptor, ImageError, ImageExplanation,
+    ImageExport, ImageMapping, ImagePart, OwnImageReason, RawImage, SharedImage,
 };
 pub use usage::ImageUsage;
 pub use verdict::{
@@ -115,4 +114,4 @@ pub use verdict::{
 pub use vulkan_format::{VulkanFormat, VulkanFormatGap, fourcc_of};
 
 pub(crate) use proofs::{ImageProofs, verdict};
-pub(crate) use shared::{ImageServices, create, import};
+pub(crate) use shared::{ImageServices, create, import, submit_images_remapped};

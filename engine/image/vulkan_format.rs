@@ -165,11 +165,7 @@ const USES: &[(ImageUsage, vk::ImageUsageFlags, vk::FormatFeatureFlags)] = &[
         vk::ImageUsageFlags::TRANSFER_DST,
         vk::FormatFeatureFlags::TRANSFER_DST,
     ),
-    (
-        ImageUsage::BLITTED_FROM,
-        vk::ImageUsageFlags::TRANSFER_SRC,
-        vk::FormatFeatureFlags::BLIT_SRC,
-    ),
+    (ImageUsage::BLITTED_FROM, vk::ImageUsageFlags::TRANSFER_SRC, vk::FormatFeatureFlags::BLIT_SRC),
     (ImageUsage::BLITTED_TO, vk::ImageUsageFlags::TRANSFER_DST, vk::FormatFeatureFlags::BLIT_DST),
 ];
 

@@ -16,7 +16,7 @@ use crate::texels::{Passage, assert_host_reads, image, takes_stated_planes, writ
 /// SwiftShader, and two devices of lavapipe, with the clock stopped: an image gets a better layout by itself when its
 /// attachments have been the same for a second, which may be before a test asks for it. `None` where lavapipe sees rows
 /// wherever they are: there no layout is better.
-fn three(rig: &Rig) -> Option<[Device; 3]> {
+pub(crate) fn three(rig: &Rig) -> Option<[Device; 3]> {
     let [lavapipe, swiftshader] = rig.two_drivers()?;
     if takes_stated_planes(&lavapipe) {
         say("lavapipe sees any rows here, so no image is laid out anew");
@@ -28,14 +28,18 @@ fn three(rig: &Rig) -> Option<[Device; 3]> {
 }
 
 /// An image at home on the first device that all have attached.
-fn shared(rig: &Rig, devices: &[Device], name: &str) -> (SharedImage, Vec<ImageAttachment>) {
+pub(crate) fn shared(
+    rig: &Rig,
+    devices: &[Device],
+    name: &str,
+) -> (SharedImage, Vec<ImageAttachment>) {
     let image = rig.engine().create_image(&devices[0], image(name, (62, 18), 1)).expect("an image");
     let attach = |device| image.attach(device).expect("it attaches");
     let attachments = devices.iter().map(attach).collect();
     (image, attachments)
 }
 
-fn is_own(attachment: &ImageAttachment) -> bool {
+pub(crate) fn is_own(attachment: &ImageAttachment) -> bool {
     attachment.map(Access::Read).expect("it maps").view().expect("it is current").is_own
 }
 

@@ -6,7 +6,7 @@ use naga::back::spv;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use peerbuf::{
     Access, Attachment, BufferDescriptor, Device, Engine, ImageMapping, ImagePart, Placement,
-    Scope, SharedImage,
+    Result, Scope, SharedImage,
 };
 
 use crate::common::LONG;
@@ -88,10 +88,15 @@ impl Sampler {
 
     /// Asserts that shaders see the texels of a seed in every part of an image.
     pub(crate) fn assert_sampled(&self, mapping: &ImageMapping, seed: u64, what: &str) {
+        self.try_sampled(mapping, seed, what).expect("the device samples");
+    }
+
+    /// Does that, or fails as the submission does.
+    pub(crate) fn try_sampled(&self, mapping: &ImageMapping, seed: u64, what: &str) -> Result<()> {
         let image = mapping.image();
         for part in parts(image) {
             let expected = decoded(image, part, &texels(image, part, seed));
-            let seen = self.sample(mapping, part, expected.len());
+            let seen = self.sample(mapping, part, expected.len())?;
             let alpha = image.format().alpha() != peerbuf::image::Alpha::Ignored;
             let differs = |(seen, expected): (&[f32; 4], &[f32; 4])| {
                 let mut both = seen.iter().zip(expected).take(if alpha { 4 } else { 3 });
@@ -108,11 +113,17 @@ impl Sampler {
                 );
             }
         }
+        Ok(())
     }
 
-    fn sample(&self, mapping: &ImageMapping, part: ImagePart, count: usize) -> Vec<[f32; 4]> {
+    fn sample(
+        &self,
+        mapping: &ImageMapping,
+        part: ImagePart,
+        count: usize,
+    ) -> Result<Vec<[f32; 4]>> {
         let (raw, image) = (self.device.raw(), mapping.image());
-        let handle = mapping.view().expect("the mapping is current");
+        let handle = mapping.view()?;
         let format = match image.format().plane_views() {
             [] => handle.format,
             planes => planes[part.plane as usize],
@@ -160,38 +171,36 @@ impl Sampler {
         unsafe { raw.update_descriptor_sets(&writes, &[]) };
         let plane = image.format().planes()[part.plane as usize];
         let extent = plane_extent(plane, image.shape().extent.at_level(part.level));
-        let fence = self
-            .engine
-            .submit(&self.device, |submission| {
-                mapping.uses(submission, Access::Read, Scope::COMPUTE)?;
-                submission.uses(&target, Access::Write, Scope::COMPUTE)?;
-                let record = move |commands| {
-                    let (layout, at) = (self.layout, vk::PipelineBindPoint::COMPUTE);
-                    // SAFETY: a live pipeline.
-                    unsafe { raw.cmd_bind_pipeline(commands, at, self.pipeline) };
-                    // SAFETY: a live set of the pipeline's layout.
-                    unsafe { raw.cmd_bind_descriptor_sets(commands, at, layout, 0, &[set], &[]) };
-                    let (x, y) = (extent.width.div_ceil(8), extent.height.div_ceil(8));
-                    // SAFETY: all is bound, and the buffer holds all texels of the part.
-                    unsafe { raw.cmd_dispatch(commands, x, y, 1) };
-                };
-                // SAFETY: it records valid commands on what was declared.
-                unsafe { submission.record(record) };
-                Ok(())
-            })
-            .expect("the device samples");
-        fence.wait(LONG).expect("the pass ends");
-        // SAFETY: the work has ended.
+        let fence = self.engine.submit(&self.device, |submission| {
+            mapping.uses(submission, Access::Read, Scope::COMPUTE)?;
+            submission.uses(&target, Access::Write, Scope::COMPUTE)?;
+            let record = move |commands| {
+                let (layout, at) = (self.layout, vk::PipelineBindPoint::COMPUTE);
+                // SAFETY: a live pipeline.
+                unsafe { raw.cmd_bind_pipeline(commands, at, self.pipeline) };
+                // SAFETY: a live set of the pipeline's layout.
+                unsafe { raw.cmd_bind_descriptor_sets(commands, at, layout, 0, &[set], &[]) };
+                let (x, y) = (extent.width.div_ceil(8), extent.height.div_ceil(8));
+                // SAFETY: all is bound, and the buffer holds all texels of the part.
+                unsafe { raw.cmd_dispatch(commands, x, y, 1) };
+            };
+            // SAFETY: it records valid commands on what was declared.
+            unsafe { submission.record(record) };
+            Ok(())
+        });
+        let ended = fence.map(|fence| fence.wait(LONG).expect("the pass ends"));
+        // SAFETY: the work has ended, or was not submitted.
         unsafe { raw.destroy_image_view(view, None) };
         let flags = vk::DescriptorPoolResetFlags::empty();
         // SAFETY: as above.
         unsafe { raw.reset_descriptor_pool(self.pool, flags) }.expect("the pool is reset");
+        ended?;
         let mut words = vec![0; count * 16];
         let access = target.buffer().host_access(Access::Read).expect("host access");
         access.read(0, &mut words).expect("the buffer is large enough");
         let float = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("four bytes"));
         let texel = |bytes: &[u8]| std::array::from_fn(|at| float(&bytes[4 * at..4 * at + 4]));
-        words.chunks_exact(16).map(texel).collect()
+        Ok(words.chunks_exact(16).map(texel).collect())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::common::{LONG, Rig};
 use crate::texels::{Passage, assert_host_reads, image, texels, write_by_host};
 
 /// Fills level 0 of layer 0 with a byte.
-fn clear(device: &Device, commands: vk::CommandBuffer, handle: vk::Image, byte: u8) {
+pub(crate) fn clear(device: &Device, commands: vk::CommandBuffer, handle: vk::Image, byte: u8) {
     let value = f32::from(byte) / 255.0;
     let color = vk::ClearColorValue { float32: [value; 4] };
     let range = [vk::ImageSubresourceRange {
@@ -58,7 +58,7 @@ fn an_image_that_is_declared_twice_is_acquired_once_and_written_back() {
 }
 
 /// Asserts that layer 0 is filled with a byte.
-fn assert_filled(image: &SharedImage, byte: u8, what: &str) {
+pub(crate) fn assert_filled(image: &SharedImage, byte: u8, what: &str) {
     let texels = image.read_texels(ImagePart::default()).expect("the host reads");
     assert!(texels.iter().all(|texel| *texel == byte), "{what}: {texels:?}");
 }

@@ -4,12 +4,12 @@
 use ash::vk;
 use peerbuf::image::{Extent, FormatPlane, Fourcc};
 use peerbuf::{
-    Access, Attachment, BufferDescriptor, Device, Engine, ImageDescriptor, ImageMapping, ImagePart,
-    Mapping, Placement, RawImage, Result, Scope, SharedImage, Submission,
+    Access, Attachment, BufferDescriptor, Device, Engine, Fence, ImageAttachment, ImageDescriptor,
+    ImageMapping, ImagePart, Mapping, Placement, RawImage, Result, Scope, SharedImage, Submission,
 };
 
 use crate::common::bytes::{assert_same, sequence};
-use crate::common::in_vm;
+use crate::common::{LONG, in_vm};
 
 /// Whether a driver can be told where rows are, wherever that is: lavapipe can, where memory comes as dma-bufs. Between two
 /// devices that is proved with stated planes on both, so not with SwiftShader, which has none.
@@ -98,42 +98,80 @@ impl Passage {
 
     /// Writes all texels of a seed with the device: from the buffer into the image.
     pub(crate) fn upload(&self, mapping: &ImageMapping, seed: u64) {
+        self.try_upload(mapping, seed).expect("the device copies");
+    }
+
+    /// Does that, or fails as the submission does.
+    pub(crate) fn try_upload(&self, mapping: &ImageMapping, seed: u64) -> Result<()> {
         let image = mapping.image();
         let regions = Self::regions(image);
-        let access = self.attachment.buffer().host_access(Access::Write).expect("host access");
+        let access = self.attachment.buffer().host_access(Access::Write)?;
         for (part, offset, _) in &regions {
-            access.write(*offset, &texels(image, *part, seed)).expect("the buffer is large enough");
+            access.write(*offset, &texels(image, *part, seed))?;
         }
-        access.end().expect("the access ends");
-        let source = self.attachment.map(Access::Read).expect("the device maps its buffer");
-        self.engine
-            .submit(&self.device, |submission| {
-                let target = mapping.uses(submission, Access::Write, Scope::TRANSFER)?;
-                self.record(submission, &source, target, &regions, true)
-            })
-            .expect("the device copies");
+        access.end()?;
+        let source = self.attachment.map(Access::Read)?;
+        let submitted = self.engine.submit(&self.device, |submission| {
+            let target = mapping.uses(submission, Access::Write, Scope::TRANSFER)?;
+            self.record(submission, &source, target, &regions, true)
+        });
+        submitted.map(drop)
     }
 
     /// Copies the image into the buffer with the device, and asserts that all texels are those of a seed.
     pub(crate) fn assert_copied(&self, mapping: &ImageMapping, seed: u64, what: &str) {
-        let image = mapping.image();
-        let regions = Self::regions(image);
-        let target = self.attachment.map(Access::Write).expect("the device maps its buffer");
-        let fence = self
-            .engine
-            .submit(&self.device, |submission| {
-                let source = mapping.uses(submission, Access::Read, Scope::TRANSFER)?;
+        self.try_copied(mapping, seed, what).expect("the device copies");
+    }
+
+    /// Does that, or fails as the submission does.
+    pub(crate) fn try_copied(&self, mapping: &ImageMapping, seed: u64, what: &str) -> Result<()> {
+        let regions = Self::regions(mapping.image());
+        let target = self.attachment.map(Access::Write)?;
+        let fence = self.engine.submit(&self.device, |submission| {
+            let source = mapping.uses(submission, Access::Read, Scope::TRANSFER)?;
+            self.record(submission, &target, source, &regions, false)
+        })?;
+        self.assert_texels(&fence, mapping.image(), seed, what)
+    }
+
+    /// Copies as [`Passage::assert_copied`] does, with a mapping that is replaced if the image has moved.
+    pub(crate) fn remapped_copied(
+        &self,
+        (attachment, mapping): (&ImageAttachment, &mut ImageMapping),
+        seed: u64,
+        what: &str,
+    ) -> Result<()> {
+        let regions = Self::regions(attachment.image());
+        let target = self.attachment.map(Access::Write)?;
+        let fence = self.engine.submit_images_remapped(
+            &self.device,
+            &mut [(attachment, mapping)],
+            &mut [],
+            |submission, images, _| {
+                let source = images[0].uses(submission, Access::Read, Scope::TRANSFER)?;
                 self.record(submission, &target, source, &regions, false)
-            })
-            .expect("the device copies");
-        fence.wait(crate::common::LONG).expect("the copy ends");
-        let access = self.attachment.buffer().host_access(Access::Read).expect("host access");
-        for (part, offset, _) in regions {
+            },
+        )?;
+        self.assert_texels(&fence, attachment.image(), seed, what)
+    }
+
+    /// Asserts that the buffer has the texels of a seed once a copy has ended.
+    fn assert_texels(
+        &self,
+        copied: &Fence,
+        image: &SharedImage,
+        seed: u64,
+        what: &str,
+    ) -> Result<()> {
+        copied.wait(LONG)?;
+        let access = self.attachment.buffer().host_access(Access::Read)?;
+        for (part, offset, _) in Self::regions(image) {
             let expected = texels(image, part, seed);
             let mut actual = vec![0; expected.len()];
-            access.read(offset, &mut actual).expect("the buffer is large enough");
+            access.read(offset, &mut actual)?;
             assert_same(&actual, &expected, &format!("{what}: {part:?} copied"));
         }
+        Ok(())
     }
 
     /// Declares a use of the buffer, and records the copies.
@@ -169,6 +207,13 @@ impl Passage {
         unsafe { submission.record(record) };
         Ok(())
     }
+}
+
+/// The bytes that an image has in its domain.
+pub(crate) fn footprint(engine: &Engine, image: &SharedImage) -> u64 {
+    let report = engine.report();
+    let listed = report.buffers.iter().find(|buffer| buffer.id == image.id());
+    listed.expect("it is alive").footprint
 }
 
 /// The host writes all texels of a seed.

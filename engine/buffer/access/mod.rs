@@ -31,5 +31,5 @@ pub use pair::CopyRegion;
 pub use submission::Submission;
 #[cfg(feature = "testing")]
 pub(crate) use submit::lock_together;
-pub(crate) use submit::{submit, submit_remapped};
+pub(crate) use submit::{Remapped, submit, submit_remapped};
 pub(crate) use work::{AroundObject, AroundUse};

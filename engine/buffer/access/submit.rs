@@ -244,13 +244,52 @@ fn scrub_all(uses: &[Use<'_>], indices: &[Index], locked: &mut Locked<'_, State>
     Ok(scrubbed)
 }
 
+/// What a submission uses, through mappings that are replaced if they are stale.
+pub(crate) trait Remapped {
+    /// The attachments of the buffers.
+    fn attachments(&self) -> impl Iterator<Item = &Attachment>;
+
+    /// Replaces the mappings that are stale. Buffers move only where their use requires it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attachment::map`]; [`Error::ForeignMapping`].
+    fn remap_stale(&mut self) -> Result<()>;
+}
+
+impl Remapped for [(&Attachment, &mut Mapping)] {
+    fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        self.iter().map(|(attachment, _)| *attachment)
+    }
+
+    fn remap_stale(&mut self) -> Result<()> {
+        self.iter_mut().try_for_each(|(attachment, mapping)| {
+            if mapping.check_current().is_err() {
+                attachment.remap_only(mapping)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl<A: Remapped + ?Sized, B: Remapped + ?Sized> Remapped for (&mut A, &mut B) {
+    fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        self.0.attachments().chain(self.1.attachments())
+    }
+
+    fn remap_stale(&mut self) -> Result<()> {
+        self.0.remap_stale()?;
+        self.1.remap_stale()
+    }
+}
+
 /// Submits as [`submit`] does, and remaps the mappings that turn out to be stale. The contract is that of
 /// [`crate::Engine::submit_remapped`].
-pub(crate) fn submit_remapped<'a>(
+pub(crate) fn submit_remapped<'a, T: Remapped + ?Sized>(
     set: &Buffers,
     device: &'a Arc<DeviceInner>,
-    mappings: &mut [(&Attachment, &mut Mapping)],
-    mut declare: impl FnMut(&mut Submission<'a>, &[&Mapping]) -> Result<()>,
+    mappings: &mut T,
+    mut declare: impl FnMut(&mut Submission<'a>, &T) -> Result<()>,
 ) -> Result<Fence> {
     // Each attempt ends with a submission or an error, unless a buffer has moved again.
     const ATTEMPTS: u32 = 100;
@@ -261,7 +300,7 @@ pub(crate) fn submit_remapped<'a>(
         // Together, so that none is evicted to restore another one.
         let restored = {
             let buffers: SmallVec<[_; 4]> =
-                mappings.iter().map(|(attachment, _)| attachment.buffer_inner()).collect();
+                mappings.attachments().map(Attachment::buffer_inner).collect();
             let restored = restore_all_for_use(set, device.id(), &buffers, attempt)?;
             if attempt == 1 {
                 restore_together(set, device.id(), &buffers);
@@ -269,18 +308,9 @@ pub(crate) fn submit_remapped<'a>(
             restored
         };
         if attempt > 1 || restored.is_some() {
-            for (attachment, mapping) in &mut *mappings {
-                if mapping.check_current().is_err() {
-                    attachment.remap_only(mapping)?;
-                }
-            }
+            mappings.remap_stale()?;
         }
-        let result = {
-            let current: SmallVec<[&Mapping; 4]> =
-                mappings.iter().map(|(_, mapping)| &**mapping).collect();
-            submit_once(set, device, |submission| declare(submission, &current))
-        };
-        match result {
+        match submit_once(set, device, |submission| declare(submission, mappings)) {
             Err(Error::Stale { .. }) if attempt < ATTEMPTS => {}
             Err(error) => return Err(error),
             Ok((submitted, _)) => {

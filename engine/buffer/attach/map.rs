@@ -37,11 +37,19 @@ impl Attachment {
     /// Locks: the reservation, but not while waiting.
     #[doc(alias = "dma_buf_map_attachment")]
     pub fn map(&self, access: Access) -> Result<Mapping> {
-        self.buffer.set.handle_lost_devices();
-        self.buffer.leave_exported()?;
-        let mut allowance = self.buffer.core().throttle.submission();
-        self.buffer.restore(self.device, &mut allowance);
-        self.buffer.auto_migrate(self.device, &mut allowance);
+        self.bring_back()?;
+        self.map_only(access)
+    }
+
+    /// Maps as [`Attachment::map`] does, but moves the buffer only if the use requires it: without an opportunistic
+    /// restore or an auto-migration.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attachment::map`].
+    ///
+    /// Locks: the reservation, but not while waiting.
+    pub(crate) fn map_only(&self, access: Access) -> Result<Mapping> {
         let (mut state, current) = lock_current(&self.buffer, self.device_inner())?;
         Ok(Mapping::new(&self.buffer, &mut state, self.id, &current, access))
     }

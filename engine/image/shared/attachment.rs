@@ -30,7 +30,6 @@ pub struct ImageAttachment {
     /// The device's own image, while mappings have it. Protected by its mutex, within which no other lock is taken.
     own: Mutex<Weak<OwnImage>>,
     attachment: Attachment,
-    /// Its number among those of the image.
     id: u64,
 }
 
@@ -43,7 +42,8 @@ impl SharedImage {
     ///
     /// # Errors
     ///
-    /// As [`crate::SharedBuffer::attach`] and [`Attachment::map`].
+    /// As [`crate::SharedBuffer::attach`] and [`Attachment::map`]. If the driver fails after the image has moved to where the
+    /// device reaches it, the image stays there.
     ///
     /// Locks: the reservation.
     pub fn attach(&self, device: &Device) -> Result<ImageAttachment> {
@@ -116,6 +116,12 @@ impl ImageAttachment {
         Ok(Self { image: image.clone(), usage, own: Mutex::default(), attachment, id })
     }
 
+    /// Returns its number among the attachments that the image has had, which is never reused. Agreements and
+    /// explanations name attachments by it ([`SharedImage::negotiate`], [`SharedImage::explain`]).
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Returns the image.
     pub fn image(&self) -> &SharedImage {
         &self.image
@@ -171,11 +177,12 @@ impl ImageAttachment {
     /// [`crate::Engine::image_verdict`] does.
     pub fn map(&self, access: Access) -> Result<ImageMapping> {
         self.image.relayout_if_due();
+        self.attachment.bring_back()?;
         self.map_as_it_is(access)
     }
 
-    /// Maps the image in its present layout.
-    fn map_as_it_is(&self, access: Access) -> Result<ImageMapping> {
+    /// Maps the image in its present layout. The image moves only where its use requires it.
+    pub(super) fn map_as_it_is(&self, access: Access) -> Result<ImageMapping> {
         for _ in 0..ATTEMPTS {
             // Before the mapping, since a static one keeps the image in place.
             let (generation, layout) = (self.image.generation(), self.image.0.layout());
@@ -185,7 +192,7 @@ impl ImageAttachment {
                 continue;
             }
             let rows = self.rows(generation, &layout)?;
-            let mapping = self.attachment.map(access)?;
+            let mapping = self.attachment.map_only(access)?;
             let is_current = mapping.generation() == generation
                 && generation == self.image.generation()
                 && Arc::ptr_eq(&layout, &self.image.0.layout());
@@ -202,33 +209,6 @@ impl ImageAttachment {
             return Ok(ImageMapping::new(self.image.clone(), layout, sight, mapping));
         }
         Err(Error::Busy { buffer: self.image.name(), mapped: 0, host: 0, pinned: 0 })
-    }
-
-    /// Replaces a stale mapping by a current one, for the same access. A mapping that is current stays.
-    ///
-    /// As [`Attachment::remap`] does, it first moves the image back to its preferred domain, or to the device, if that is
-    /// due; and, as [`ImageAttachment::map`] does, into a better layout.
-    ///
-    /// # Errors
-    ///
-    /// As [`ImageAttachment::map`], and [`Error::ForeignMapping`] for a mapping of another image or device, or for other
-    /// uses. The mapping is then unchanged.
-    ///
-    /// Locks: as [`ImageAttachment::map`].
-    pub fn remap(&self, mapping: &mut ImageMapping) -> Result<()> {
-        let suits = *mapping.image() == self.image
-            && mapping.device() == self.device()
-            && mapping.usage() == self.usage;
-        if !suits {
-            let (buffer, device) = (self.image.name(), self.device().name().to_owned());
-            return Err(Error::ForeignMapping { buffer, device });
-        }
-        self.image.relayout_if_due();
-        self.attachment.bring_back()?;
-        if mapping.generation() != self.image.generation() {
-            *mapping = self.map_as_it_is(mapping.access())?;
-        }
-        Ok(())
     }
 
     /// Which images over rows are proved; none if that could not be tried now.

@@ -37,7 +37,7 @@ pub(super) struct Participant {
 #[derive(Clone, Debug)]
 pub(super) struct Brings {
     /// The kind of memory that it was asked for.
-    memory: MemoryKind,
+    pub(super) memory: MemoryKind,
     offer: Arc<Offer>,
     /// Where its driver places rows over shared bytes, if it has such images for all these uses.
     pub(super) direct: Option<Arc<Places>>,
@@ -46,7 +46,7 @@ pub(super) struct Brings {
     /// Whether its driver takes stated planes at other places; it has taken those of a layout, and refused none.
     takes_stated: bool,
     /// Whether the device can use the image by copies.
-    copies: bool,
+    pub(super) copies: bool,
 }
 
 /// How a device has rows at some places as an image.

@@ -104,7 +104,7 @@ impl Proved {
 }
 
 /// The images over rows that a device may use beside another one that uses them in that way.
-fn beside(rows: Rows, way: Option<Way>) -> Rows {
+pub(super) fn beside(rows: Rows, way: Option<Way>) -> Rows {
     let Rows { linear, stated } = rows;
     match way {
         None => rows,
@@ -114,7 +114,8 @@ fn beside(rows: Rows, way: Option<Way>) -> Rows {
     }
 }
 
-fn allows(rows: Rows, way: Way) -> bool {
+/// Whether they are those of a way.
+pub(super) fn allows(rows: Rows, way: Way) -> bool {
     match way {
         Way::Linear => rows.linear,
         Way::Stated => rows.stated,

@@ -11,7 +11,7 @@ use super::participants::{Participants, Present, Way, linear_places};
 use super::places::Places;
 use super::tiles::Tiles;
 use crate::access::Access;
-use crate::buffer::{Buffers, Explanation, Mapping, Migration, SetRefs, SharedBuffer};
+use crate::buffer::{Buffers, Mapping, Migration, SetRefs, SharedBuffer};
 use crate::device::{Device, DeviceId, DeviceInner};
 use crate::error::Result;
 use crate::image::extent::Shape;
@@ -240,13 +240,6 @@ impl SharedImage {
     /// Locks: as [`SharedBuffer::evict`].
     pub fn evict(&self) -> Result<Migration> {
         self.0.buffer.evict()
-    }
-
-    /// Says why the image is where it is, as [`SharedBuffer::explain`] does for a buffer.
-    ///
-    /// Locks: as [`SharedBuffer::explain`].
-    pub fn explain(&self) -> Explanation {
-        self.0.buffer.explain()
     }
 }
 
