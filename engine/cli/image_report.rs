@@ -1,7 +1,9 @@
 //! How devices share images, as plain data: a part of the result of `peerbuf devices --images`.
 
-use peerbuf::image::negotiate::{Objection, ObjectionReason, Rung};
-use peerbuf::image::{Fourcc, ImageProof, ImageVerdict, LayoutResult, LayoutVerdict, Shape};
+use peerbuf::image::negotiate::{AgreedLayout, Agreement, Objection, ObjectionReason, Rung};
+use peerbuf::image::{
+    Fourcc, ImageProof, ImageVerdict, LayoutResult, LayoutVerdict, MemoryPlane, Shape,
+};
 use serde::Serialize;
 
 /// How the first of two devices hands images of a format and size to the second one.
@@ -16,6 +18,8 @@ pub(crate) struct ImageFacts {
     pub(crate) layouts: Vec<LayoutFacts>,
     /// How an image of this size is shared; null if in no way.
     pub(crate) agreed: Option<&'static str>,
+    /// The same in detail.
+    pub(crate) agreement: Option<AgreementFacts>,
     /// Why no layout could be tried, or why there is no agreement.
     pub(crate) error: Option<String>,
 }
@@ -52,13 +56,14 @@ pub(crate) struct ProofFacts {
 }
 
 impl ImageFacts {
-    pub(crate) fn of((from, to): (usize, usize), verdict: &ImageVerdict) -> Self {
+    pub(crate) fn of(pair: (usize, usize), verdict: &ImageVerdict) -> Self {
         let agreement = verdict.agreement.as_ref();
         Self {
-            layouts: verdict.layouts.iter().map(LayoutFacts::from).collect(),
+            layouts: verdict.layouts.iter().map(|layout| LayoutFacts::of(pair, layout)).collect(),
             agreed: agreement.ok().map(|agreement| agreement.candidate.rung().name()),
+            agreement: agreement.ok().map(|agreement| AgreementFacts::of(pair, agreement)),
             error: agreement.err().map(ToString::to_string),
-            ..Self::failed((from, to), verdict.fourcc, verdict.shape, String::new())
+            ..Self::failed(pair, verdict.fourcc, verdict.shape, String::new())
         }
     }
 
@@ -70,12 +75,22 @@ impl ImageFacts {
     ) -> Self {
         let fourcc = fourcc.to_string();
         let (width, height) = (shape.extent.width, shape.extent.height);
-        Self { from, to, fourcc, width, height, layouts: vec![], agreed: None, error: Some(error) }
+        Self {
+            from,
+            to,
+            fourcc,
+            width,
+            height,
+            layouts: vec![],
+            agreed: None,
+            agreement: None,
+            error: Some(error),
+        }
     }
 }
 
-impl From<&LayoutVerdict> for LayoutFacts {
-    fn from(LayoutVerdict { candidate, result, .. }: &LayoutVerdict) -> Self {
+impl LayoutFacts {
+    fn of(pair: (usize, usize), LayoutVerdict { candidate, result, .. }: &LayoutVerdict) -> Self {
         let mut facts = Self {
             layout: candidate.rung().name(),
             name: candidate.to_string(),
@@ -86,7 +101,7 @@ impl From<&LayoutVerdict> for LayoutFacts {
         };
         match result {
             LayoutResult::Proved(proof) => facts.proof = Some(proof.into()),
-            LayoutResult::Refused(objections) => facts.reasons = reasons(objections),
+            LayoutResult::Refused(objections) => facts.reasons = reasons(pair, objections),
             LayoutResult::Untried(why) => facts.untried = Some(why.to_string()),
             _ => {}
         }
@@ -94,15 +109,26 @@ impl From<&LayoutVerdict> for LayoutFacts {
     }
 }
 
-/// Each reason, with the device that it is about.
-fn reasons(objections: &[Objection]) -> Vec<String> {
-    let reason = |objection: &Objection| match &objection.reason {
-        ObjectionReason::Refused { why, .. } => Some(why.to_string()),
-        // It follows from what the other device objects to.
-        ObjectionReason::Alone => None,
-        reason => {
-            let side = if objection.attachment == 0 { "first" } else { "second" };
-            Some(format!("{side} device: {reason}"))
+/// Each reason, with the device that it is about. It names devices by their numbers, so that a pair has the same reason
+/// in both directions.
+fn reasons((from, to): (usize, usize), objections: &[Objection]) -> Vec<String> {
+    let reason = |objection: &Objection| {
+        let (own, other) = if objection.attachment == 0 { (from, to) } else { (to, from) };
+        match &objection.reason {
+            ObjectionReason::Refused { why, .. } => Some(why.to_string()),
+            // It follows from what the other device objects to.
+            ObjectionReason::Alone => None,
+            ObjectionReason::NotOffered => Some(format!("the driver of device {own} has none")),
+            ObjectionReason::OtherPlace { plane, own_pitch, own_offset, pitch, offset, .. } => {
+                let mut places = [(own, own_pitch, own_offset), (other, pitch, offset)];
+                places.sort_unstable();
+                let place = |(device, pitch, offset): (usize, &u32, &u64)| match offset {
+                    0 => format!("every {pitch} bytes on device {device}"),
+                    _ => format!("every {pitch} bytes from {offset} on device {device}"),
+                };
+                Some(format!("rows of plane {plane}: {}, {}", place(places[0]), place(places[1])))
+            }
+            reason => Some(format!("device {own}: {reason}")),
         }
     };
     let mut reasons: Vec<String> = vec![];
@@ -114,7 +140,60 @@ fn reasons(objections: &[Objection]) -> Vec<String> {
     if reasons.is_empty() {
         reasons.push(ObjectionReason::Alone.to_string());
     }
+    // In the order of devices, whichever of them is the first one of the pair.
+    reasons.sort();
     reasons
+}
+
+/// How an image of that size is shared.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct AgreementFacts {
+    /// As text: the modifier, the size, the places of rows.
+    pub(crate) layout: String,
+    /// The memory planes, where they are known before the image is made.
+    pub(crate) planes: Vec<PlaneFacts>,
+    /// The device that makes and exports the image; null if none does.
+    pub(crate) exporter: Option<usize>,
+    /// How the first and the second device take part.
+    pub(crate) parts: Vec<String>,
+    /// The better ways that were passed over, best first.
+    pub(crate) passed_over: Vec<PassedOverFacts>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct PlaneFacts {
+    pub(crate) offset: u64,
+    pub(crate) pitch: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct PassedOverFacts {
+    pub(crate) layout: &'static str,
+    pub(crate) name: String,
+    pub(crate) reasons: Vec<String>,
+}
+
+impl AgreementFacts {
+    fn of(pair: (usize, usize), agreement: &Agreement) -> Self {
+        let planes = match &agreement.layout {
+            AgreedLayout::Linear(linear) => linear.image_layout().planes().to_vec(),
+            AgreedLayout::Placed(layout) => layout.planes().to_vec(),
+            _ => vec![],
+        };
+        let plane = |plane: &MemoryPlane| PlaneFacts { offset: plane.offset, pitch: plane.pitch };
+        let passed_over = agreement.passed_over.iter().map(|passed| PassedOverFacts {
+            layout: passed.candidate.rung().name(),
+            name: passed.candidate.to_string(),
+            reasons: reasons(pair, &passed.objections),
+        });
+        Self {
+            layout: agreement.layout.to_string(),
+            planes: planes.iter().map(plane).collect(),
+            exporter: agreement.exporter.map(|device| device.index()),
+            parts: agreement.parts.iter().map(|part| part.how.to_string()).collect(),
+            passed_over: passed_over.collect(),
+        }
+    }
 }
 
 impl From<&ImageProof> for ProofFacts {

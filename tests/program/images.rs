@@ -41,6 +41,14 @@ fn each_layout_is_proved_or_has_a_reason() {
         let pair = [&facts["from"], &facts["to"]].map(|end| end.as_u64().expect("a number"));
         assert_eq!(facts["error"], Value::Null, "{facts}");
         assert!(facts["agreed"].is_string(), "the ladder ends with what always works: {facts}");
+        let agreement = &facts["agreement"];
+        assert_eq!(list(agreement, "parts").len(), 2, "{facts}");
+        let planes = if facts["fourcc"] == "NV12" { 2 } else { 1 };
+        assert_eq!(list(agreement, "planes").len(), planes, "rows are stated: {facts}");
+        assert!(agreement["layout"].is_string(), "{facts}");
+        for passed in list(agreement, "passed_over") {
+            assert!(!list(passed, "reasons").is_empty(), "{passed}");
+        }
         let layouts = list(facts, "layouts");
         let kinds: Vec<_> = layouts.iter().map(|layout| &layout["layout"]).collect();
         assert!(kinds.contains(&&"linear_tiling".into()), "{facts}");
@@ -74,12 +82,22 @@ fn without_the_option_there_are_no_images() {
 }
 
 #[test]
-fn the_text_fits_80_columns_and_tells_each_reason_once() {
+fn the_tables_fit_80_columns_and_each_reason_has_one_line_of_100() {
     let output = run(&["--images", "AR24,R8"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let shown = text(&output.stdout);
-    let widest = shown.lines().map(|line| line.chars().count()).max();
-    assert!(widest <= Some(80), "{widest:?} columns:\n{shown}");
+    let (_, images) = shown.split_once("Images from").expect("the part about images");
+    for line in shown.lines() {
+        let most = if line.starts_with("  ") { 100 } else { 80 };
+        assert!(line.chars().count() <= most, "{line}\n{shown}");
+    }
+    let reasons = images.split_once("and why:").expect("a list of reasons").1.trim();
+    let reasons: Vec<_> = reasons.lines().take_while(|line| !line.is_empty()).collect();
+    let has_layout =
+        |line: &&str| ["shared_", "linear_"].iter().any(|of| line.trim().starts_with(of));
+    assert!(reasons.iter().all(has_layout), "each line begins with its layout:\n{shown}");
+    let distinct: BTreeSet<_> = reasons.iter().collect();
+    assert_eq!(distinct.len(), reasons.len(), "each reason once:\n{shown}");
     let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
     for part in [
         "Images from the first to the second device",

@@ -1,9 +1,8 @@
-//! The layouts of images: one row for each format and pair, and each reason once.
+//! The layouts of images: one row for each format and pair, and one line for each reason.
 
 use comfy_table::Table;
 
-use super::refusals::compact;
-use super::text::{Text, lines, table};
+use super::text::{Text, table};
 use crate::image_report::{ImageFacts, LAYOUTS, LayoutFacts, ProofFacts};
 
 /// The names of the ways to share no image, and what they mean.
@@ -21,6 +20,12 @@ impl Text {
              of a small image, and a shader's look at it):",
         );
         self.line(format_args!("{}", matrix(images)));
+        if sizes(images).len() > 1 {
+            self.item(
+                "  at …: ",
+                "what images of that size use; of formats with less chroma, the next even size",
+            );
+        }
         if images.iter().any(|facts| !is_shared_at_every_size(facts, images)) {
             let sizes: Vec<_> = sizes(images).iter().map(|(w, h)| format!("{w}×{h}")).collect();
             self.item("  (✓): ", &format!("not at each of the sizes {}", sizes.join(" and ")));
@@ -34,10 +39,10 @@ impl Text {
             }
         }
         let reasons = reasons(images);
-        if reasons.row_count() > 0 {
+        if !reasons.is_empty() {
             self.blank();
-            self.paragraph("Layouts that do not work, and why (pairs: first → second device):");
-            self.line(format_args!("{reasons}"));
+            self.paragraph("Layouts that do not work, and why:");
+            reasons.iter().for_each(|reason| self.long_item("  ", reason));
         }
     }
 }
@@ -68,13 +73,16 @@ fn is_shared_at_every_size(facts: &ImageFacts, images: &[ImageFacts]) -> bool {
 }
 
 fn matrix(images: &[ImageFacts]) -> Table {
-    let is_there = |name: &str| {
-        images.iter().flat_map(|facts| &facts.layouts).any(|layout| layout.layout == name)
+    // A kind that works nowhere is in the list of reasons alone.
+    let works = |name: &str| {
+        let mut layouts = images.iter().flat_map(|facts| &facts.layouts);
+        layouts.any(|of| of.layout == name && (of.proof.is_some() || of.untried.is_some()))
     };
     let kinds = LAYOUTS.iter().map(|(rung, _)| rung.name());
-    let kinds: Vec<&str> = kinds.filter(|name| is_there(name)).collect();
-    let header = ["format", "pair"].into_iter().chain(kinds.iter().copied()).chain(["used"]);
-    let mut table = table(header);
+    let kinds: Vec<&str> = kinds.filter(|name| works(name)).collect();
+    let sizes = sizes(images).into_iter().map(|(width, height)| format!("at {width}×{height}"));
+    let header = ["format", "pair"].into_iter().chain(kinds.iter().copied()).map(str::to_owned);
+    let mut table = table(header.chain(sizes));
     let mut last = "";
     for group in groups(images) {
         let [facts, ..] = group else { continue };
@@ -83,23 +91,10 @@ fn matrix(images: &[ImageFacts]) -> Table {
         last = &facts.fourcc;
         let pair = format!("{} → {}", facts.from, facts.to);
         let cells = kinds.iter().map(|kind| cell(group, kind));
-        let used = lines(used(group));
-        table.add_row([name.to_owned(), pair].into_iter().chain(cells).chain([used]));
+        let used = group.iter().map(|facts| facts.agreed.unwrap_or("✗ nothing").to_owned());
+        table.add_row([name.to_owned(), pair].into_iter().chain(cells).chain(used));
     }
     table
-}
-
-/// What images of a format and pair use, at each size; once, if it is the same.
-fn used(group: &[ImageFacts]) -> Vec<String> {
-    let name = |facts: &ImageFacts| facts.agreed.unwrap_or("✗ nothing").to_owned();
-    let mut names: Vec<_> = group.iter().map(name).collect();
-    names.dedup();
-    if let [_, _, ..] = names[..] {
-        for (name, facts) in names.iter_mut().zip(group) {
-            *name = format!("{name} ({}×{})", facts.width, facts.height);
-        }
-    }
-    names
 }
 
 /// Whether a kind of layout works for a format and pair, and how fast.
@@ -141,8 +136,8 @@ struct Why {
     reason: String,
 }
 
-/// Each reason once for each layout, with the formats and the pairs.
-fn reasons(images: &[ImageFacts]) -> Table {
+/// Each reason in a line, with the layout, and with the formats and the pairs unless it holds for all.
+fn reasons(images: &[ImageFacts]) -> Vec<String> {
     let mut all: Vec<(Why, Vec<(&str, Pairs)>)> = vec![];
     let mut pairs = Pairs::new();
     for group in groups(images) {
@@ -166,7 +161,8 @@ fn reasons(images: &[ImageFacts]) -> Table {
     // In the order of the ladder; each layout's reasons in the order in which they were met.
     let place = |layout: &str| LAYOUTS.iter().position(|(rung, _)| rung.name() == layout);
     all.sort_by_key(|(why, _)| place(why.layout).unwrap_or(LAYOUTS.len()));
-    let mut table = table(["layout", "formats", "pairs", "reason"]);
+    let count = images.chunk_by(|a, b| a.fourcc == b.fourcc).count();
+    let mut lines = vec![];
     for (Why { layout, reason }, formats) in all {
         let mut rows: Vec<(Vec<&str>, Pairs)> = vec![];
         for (format, of) in formats {
@@ -176,11 +172,22 @@ fn reasons(images: &[ImageFacts]) -> Table {
             }
         }
         for (names, of) in rows {
-            let of = if of.len() == pairs.len() { "all".to_owned() } else { compact(&of) };
-            table.add_row([layout.to_owned(), names.join(" "), of, reason.clone()]);
+            let mut what = vec![layout.to_owned()];
+            if names.len() < count || count == 1 {
+                what.push(names.join(" "));
+            }
+            if of.len() < pairs.len() {
+                what.push(
+                    of.iter()
+                        .map(|(from, to)| format!("{from} → {to}"))
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                );
+            }
+            lines.push(format!("{}: {reason}", what.join(", ")));
         }
     }
-    table
+    lines
 }
 
 /// The reasons of one format and pair. A reason that does not hold at each size names its sizes.
@@ -250,7 +257,9 @@ mod tests {
         let (width, height) = SIZES[size];
         let agreed = layouts.iter().find(|layout| layout.proof.is_some()).map(|of| of.layout);
         let agreed = Some(agreed.unwrap_or("shared_buffer"));
-        ImageFacts { from, to, fourcc: fourcc.into(), width, height, layouts, agreed, error: None }
+        let fourcc = fourcc.into();
+        let (agreement, error) = (None, None);
+        ImageFacts { from, to, fourcc, width, height, layouts, agreed, agreement, error }
     }
 
     fn shown(images: &[ImageFacts]) -> String {
@@ -268,10 +277,11 @@ mod tests {
             facts("AR24", (1, 0), 1, vec![layout("linear_tiling", &[])]),
         ];
         let text = shown(&images);
-        check(&text, &["AR24", "0 → 1", "(✓) 1.50, 2.25 ms"]);
+        check(&text, &["format", "linear_tiling", "at 61×19", "at 192×24"]);
+        check(&text, &["AR24", "0 → 1", "(✓) 1.50, 2.25 ms", "shared_buffer", "linear_tiling"]);
         check(&text, &["1 → 0", "✓ 1.50, 2.25 ms", "linear_tiling"]);
         check(&text, &["(✓): not at each of the sizes 61×19 and 192×24"]);
-        check(&text, &["linear_tiling", "AR24", "0 → 1", "at 61×19: pitch 256"]);
+        check(&text, &["linear_tiling, AR24, 0 → 1: at 61×19: pitch 256"]);
         check(&text, &["shared_buffer: each has an image of its own"]);
         assert_eq!(text.matches("accepted: 244").count(), 1, "{text}");
     }
@@ -286,13 +296,13 @@ mod tests {
         });
         let images: Vec<_> = each.collect();
         let text = shown(&images);
-        check(&text, &["shared_linear", "R8 NV12", "all", "no fd"]);
-        check(&text, &["shared_linear", "R8 NV12", "0 → 1", "not offered"]);
-        check(&text, &["shared_linear", "R8 NV12", "1 → 0", "listed only"]);
+        check(&text, &["shared_linear: no fd"]);
+        check(&text, &["shared_linear, 0 → 1: not offered"]);
+        check(&text, &["shared_linear, 1 → 0: listed only"]);
         for reason in ["no fd", "not offered", "listed only"] {
             assert_eq!(text.matches(reason).count(), 1, "{text}");
         }
-        assert!(!text.contains("(✓)") && text.contains('✗'), "{text}");
+        assert!(!text.contains("(✓)"), "{text}");
     }
 
     #[test]
@@ -304,8 +314,8 @@ mod tests {
         (failed.error, failed.agreed) = (Some("too many fds".into()), None);
         let text = shown(&[facts("R8", (0, 1), 0, vec![busy]), failed]);
         check(&text, &["R8", "0 → 1", "?"]);
-        check(&text, &["linear_tiling", "R8", "0 → 1", "not tried: the first device is"]);
-        check(&text, &["any", "R8", "1 → 0", "too many fds"]);
+        check(&text, &["linear_tiling, R8, 0 → 1: not tried: the first device is busy"]);
+        check(&text, &["any, R8, 1 → 0: too many fds"]);
         check(&text, &["1 → 0", "✗ nothing"]);
     }
 
@@ -318,6 +328,6 @@ mod tests {
         let layouts = vec![tiled("A modifier", &[]), tiled("B modifier", &["not offered"])];
         let text = shown(&[facts("R8", (0, 1), 0, layouts)]);
         check(&text, &["R8", "0 → 1", "✓ 1 of 2"]);
-        check(&text, &["shared_tiled", "B modifier: not offered"]);
+        check(&text, &["shared_tiled, R8: B modifier: not offered"]);
     }
 }

@@ -10,6 +10,9 @@ use crate::report::{DeviceFacts, UnusableFacts};
 /// Columns of a terminal that nothing has made wider.
 pub(super) const WIDTH: u16 = 80;
 
+/// Columns of a line that reads better whole: a terminal of [`WIDTH`] columns breaks it.
+pub(super) const LONG_LINE: u16 = 100;
+
 /// Lines of text.
 #[derive(Default)]
 pub(super) struct Text(pub(super) String);
@@ -30,12 +33,21 @@ impl Text {
 
     /// A paragraph that begins with `head`, and whose further lines are indented as far.
     pub(super) fn item(&mut self, head: &str, text: &str) {
+        self.item_within(WIDTH, head, text);
+    }
+
+    /// A line of a list, which is broken only if it is longer than [`LONG_LINE`].
+    pub(super) fn long_item(&mut self, head: &str, text: &str) {
+        self.item_within(LONG_LINE, head, text);
+    }
+
+    fn item_within(&mut self, width: u16, head: &str, text: &str) {
         let indent = head.chars().count();
         let mut line = head.to_owned();
         let mut column = indent;
         for word in text.split_whitespace() {
             let length = word.chars().count();
-            if column > indent && column + 1 + length > usize::from(WIDTH) {
+            if column > indent && column + 1 + length > usize::from(width) {
                 self.line(format_args!("{line}"));
                 line = " ".repeat(indent);
                 column = indent;
