@@ -27,7 +27,7 @@ const SHADERS: [(&str, &str, &[u8]); 4] =
     [shader!("fill"), shader!("verify"), shader!("checksum"), shader!("copy")];
 
 /// Those that do without that text: they have bindings of their own.
-const ALONE: [(&str, &str, &[u8]); 1] = [shader!("texels")];
+const ALONE: [(&str, &str, &[u8]); 2] = [shader!("texels"), shader!("frame")];
 
 #[test]
 fn compiled_shaders_match_their_sources() {

@@ -164,13 +164,13 @@ fn timed<T>(work: impl FnOnce() -> peerbuf::Result<T>) -> Result<(f64, T)> {
 }
 
 /// A seed for patterns that no earlier run has left in memory.
-fn fresh_seed() -> u32 {
+pub(crate) fn fresh_seed() -> u32 {
     // CAST: any 32 of the random bits are enough.
     RandomState::new().hash_one("peerbuf demo") as u32
 }
 
 /// A progress bar on standard error. It is hidden if that is not a terminal.
-fn progress(bytes: u64, json: bool) -> ProgressBar {
+pub(crate) fn progress(bytes: u64, json: bool) -> ProgressBar {
     if json {
         return ProgressBar::hidden();
     }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use peerbuf::{Adapter, AdapterSelector, Error};
+use peerbuf::{Adapter, AdapterSelector, Error, ImageError};
 
 use crate::doctor::manifests;
 use crate::size::Human;
@@ -38,6 +38,20 @@ pub(crate) enum Failure {
     },
     #[error("cannot write the result")]
     Output(#[source] io::Error),
+    /// A call of the program's own.
+    #[error("{device}: {call} failed")]
+    Vulkan {
+        device: String,
+        call: &'static str,
+        #[source]
+        code: ash::vk::Result,
+    },
+    /// None of the devices has a queue for graphics.
+    #[error("no device draws: select one whose queue draws with --devices")]
+    NothingDraws,
+    /// An image could not be created, or read by the host.
+    #[error(transparent)]
+    Image(#[from] ImageError),
 }
 
 impl Failure {
@@ -94,7 +108,11 @@ impl Failure {
                     add(&mut message, format_args!("hint: {hint}"));
                 }
             }
-            Self::Trace { .. } | Self::Output(_) => {}
+            Self::Trace { .. }
+            | Self::Output(_)
+            | Self::Vulkan { .. }
+            | Self::NothingDraws
+            | Self::Image(_) => {}
         }
         message
     }

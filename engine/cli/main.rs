@@ -7,6 +7,9 @@ mod demo;
 mod devices;
 mod doctor;
 mod failure;
+mod frames;
+mod image_demo;
+mod image_demo_report;
 mod image_report;
 mod images;
 mod lineup;
@@ -15,6 +18,7 @@ mod moving;
 mod outcome;
 mod output;
 mod overcommit;
+mod pipelines;
 mod report;
 mod show;
 mod size;
@@ -24,9 +28,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use peerbuf::image::Extent;
 use peerbuf::{AdapterSelector, Engine};
 
 use demo::Demo;
+use image_demo::ImageDemo;
 use images::Wanted;
 use outcome::Outcome;
 use size::Size;
@@ -87,6 +93,10 @@ has none, 2 for an error. Layouts of images do not change it."
     /// others check some, in a window that slides over all of them. Buffers that are
     /// used are moved into that memory; others are evicted to make room. The result
     /// shows how many bytes were moved, compared with the least possible.
+    ///
+    /// With --images, the same as part 1 with an image: each device draws, and each
+    /// other one samples every texel, where the image was created, after it has
+    /// moved, was evicted and came back, got another layout, and while it moves.
     #[command(
         verbatim_doc_comment,
         after_help = "\
@@ -119,6 +129,19 @@ and no memory held more than its limit, 1 if not, 2 for an error."
         /// Open it with https://ui.perfetto.dev or chrome://tracing.
         #[arg(long, value_name = "FILE", verbatim_doc_comment)]
         trace: Option<PathBuf>,
+        /// Share an image instead of buffers
+        ///
+        /// Without a size, one whose rows drivers place at different distances.
+        #[arg(
+            long,
+            value_name = "WIDTHxHEIGHT",
+            num_args = 0..=1,
+            default_missing_value = "1000x562",
+            value_parser = size::extent,
+            conflicts_with_all = ["size", "vram", "trace"],
+            verbatim_doc_comment
+        )]
+        images: Option<Extent>,
     },
     /// Says whether this machine is ready, and if not, what to do
     ///
@@ -208,10 +231,13 @@ fn main() -> ExitCode {
             Ok(doctor::run_part(part, &pair))
         }
         Command::Doctor(DoctorOptions { json, verbose, .. }) => doctor::run(json, verbose),
-        Command::Demo { options, size, vram, trace } => {
+        Command::Demo { options, size, vram, trace, images } => {
             let timeout = options.timeout();
             let Options { devices, json, verbose, .. } = options;
-            Demo { devices, size, vram, trace, json, verbose, timeout }.run()
+            match images {
+                Some(extent) => ImageDemo { devices, extent, json, verbose, timeout }.run(),
+                None => Demo { devices, size, vram, trace, json, verbose, timeout }.run(),
+            }
         }
     };
     match outcome {

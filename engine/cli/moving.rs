@@ -21,9 +21,9 @@ pub(crate) struct Participants<'a> {
 }
 
 /// The number of moves after which the demo ends.
-const MOVES: u64 = 16;
+pub(crate) const MOVES: u64 = 16;
 /// The number of rounds of uses after which it ends even with fewer moves.
-const ROUNDS: u32 = 10;
+pub(crate) const ROUNDS: u32 = 10;
 /// How often a use is tried again because the buffer moved just before it.
 const MAX_TRIES: u32 = 10_000;
 
@@ -41,7 +41,7 @@ impl Participants<'_> {
         let before = notified();
         let (done, moves) = (AtomicBool::new(false), AtomicU64::new(0));
         let (moved, used) = std::thread::scope(|scope| {
-            let moving = scope.spawn(|| self.keep_moving(&done, &moves));
+            let moving = scope.spawn(|| keep_moving((self.buffer, self.devices), &done, &moves));
             let enough = || moves.load(Ordering::Relaxed) >= MOVES;
             let used = self.use_it(mappings, first_seed, progress, enough);
             done.store(true, Ordering::Release);
@@ -60,48 +60,6 @@ impl Participants<'_> {
             bytes_verified: found.words * 4,
             mismatches: found.wrong,
         })
-    }
-
-    /// Moves the buffer until `done`, and tries each target at least once: system memory, the memory of each
-    /// device, and other memory in the domain where the buffer then is. The last one is always possible.
-    fn keep_moving(&self, done: &AtomicBool, moves: &AtomicU64) -> Result<Moved> {
-        let vram = self.devices.iter().map(|device| Target::Domain(DomainId::Vram(device.id())));
-        let mut targets = vec![Target::Domain(DomainId::System)];
-        targets.extend(vram);
-        targets.push(Target::SameDomain);
-        let mut moved = Moved::default();
-        let mut rounds = 0;
-        while !targets.is_empty() && (rounds == 0 || !done.load(Ordering::Acquire)) {
-            let mut error = Ok(());
-            targets.retain(|&to| match self.move_to(to) {
-                Ok(Migration::Done { .. }) => {
-                    moves.fetch_add(1, Ordering::Relaxed);
-                    moved.count(to)
-                }
-                Ok(_) => true,
-                Err(error) if error.is_retryable() => true,
-                Err(refusal @ (Error::Unreachable { .. } | Error::Unsupported { .. })) => {
-                    moved.refuse(to, &refusal, self.devices)
-                }
-                Err(refusal) if refusal.is_out_of_memory() => {
-                    moved.refuse(to, &refusal, self.devices)
-                }
-                Err(other) => {
-                    error = Err(other);
-                    false
-                }
-            });
-            error?;
-            rounds += 1;
-        }
-        Ok(moved)
-    }
-
-    fn move_to(&self, to: Target) -> peerbuf::Result<Migration> {
-        match to {
-            Target::Domain(domain) => self.buffer.migrate(domain),
-            Target::SameDomain => self.buffer.relocate(),
-        }
     }
 
     fn use_it(
@@ -161,6 +119,50 @@ impl Participants<'_> {
     }
 }
 
+/// Moves a buffer until `done`, and tries each target at least once: system memory, the memory of each of the devices, and
+/// other memory in the domain where the buffer then is. The last one is always possible.
+pub(crate) fn keep_moving(
+    (buffer, devices): (&SharedBuffer, &[Device]),
+    done: &AtomicBool,
+    moves: &AtomicU64,
+) -> Result<Moved> {
+    let vram = devices.iter().map(|device| Target::Domain(DomainId::Vram(device.id())));
+    let mut targets = vec![Target::Domain(DomainId::System)];
+    targets.extend(vram);
+    targets.push(Target::SameDomain);
+    let mut moved = Moved::default();
+    let mut rounds = 0;
+    while !targets.is_empty() && (rounds == 0 || !done.load(Ordering::Acquire)) {
+        let mut error = Ok(());
+        targets.retain(|&to| match move_to(buffer, to) {
+            Ok(Migration::Done { .. }) => {
+                moves.fetch_add(1, Ordering::Relaxed);
+                moved.count(to)
+            }
+            Ok(_) => true,
+            Err(error) if error.is_retryable() => true,
+            Err(refusal @ (Error::Unreachable { .. } | Error::Unsupported { .. })) => {
+                moved.refuse(to, &refusal, devices)
+            }
+            Err(refusal) if refusal.is_out_of_memory() => moved.refuse(to, &refusal, devices),
+            Err(other) => {
+                error = Err(other);
+                false
+            }
+        });
+        error?;
+        rounds += 1;
+    }
+    Ok(moved)
+}
+
+fn move_to(buffer: &SharedBuffer, to: Target) -> peerbuf::Result<Migration> {
+    match to {
+        Target::Domain(domain) => buffer.migrate(domain),
+        Target::SameDomain => buffer.relocate(),
+    }
+}
+
 /// Where to move the buffer.
 #[derive(Clone, Copy)]
 enum Target {
@@ -170,9 +172,9 @@ enum Target {
 
 /// Where the buffer has been, and where it could not be moved.
 #[derive(Default)]
-struct Moved {
-    places: Vec<PlaceFacts>,
-    refused: Vec<RefusedFacts>,
+pub(crate) struct Moved {
+    pub(crate) places: Vec<PlaceFacts>,
+    pub(crate) refused: Vec<RefusedFacts>,
 }
 
 impl Moved {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use peerbuf::image::Extent;
+
 /// The compute kernels that fill and verify work on words of 32 bits.
 const WORD: u64 = 4;
 
@@ -32,6 +34,8 @@ pub(crate) enum ParseSizeError {
     TooLarge,
     #[error("too small: a buffer has at least one word of 4 bytes")]
     Zero,
+    #[error("not a size of images; write WIDTHxHEIGHT (1920x1080), each from 1 to {LONGEST_SIDE}")]
+    Extent,
     #[error("{0} bytes are not a multiple of 4; buffers are filled and checked as 32-bit words")]
     NotWords(u64),
 }
@@ -64,6 +68,20 @@ pub(crate) fn heap(text: &str) -> Result<Size, ParseSizeError> {
         ..SMALLEST_HEAP => Err(ParseSizeError::SmallHeap),
         bytes => Size::of_words(bytes),
     }
+}
+
+/// The longest side of an image: framebuffers of every device are as large (Vulkan, "Required Limits").
+const LONGEST_SIDE: u32 = 4096;
+
+/// Parses the size of an image.
+pub(crate) fn extent(text: &str) -> Result<Extent, ParseSizeError> {
+    let side = |side: &str| {
+        let is_number = side.bytes().all(|byte| byte.is_ascii_digit());
+        let side = side.parse().ok().filter(|side| is_number && (1..=LONGEST_SIDE).contains(side));
+        side.ok_or(ParseSizeError::Extent)
+    };
+    let (width, height) = text.split_once(['x', 'X', '×']).ok_or(ParseSizeError::Extent)?;
+    Ok(Extent::new(side(width)?, side(height)?))
 }
 
 fn bytes(text: &str) -> Result<u64, ParseSizeError> {
@@ -141,6 +159,15 @@ mod tests {
             assert_eq!(heap(small), Err(ParseSizeError::SmallHeap), "{small}");
         }
         assert_eq!(heap("70001"), Err(ParseSizeError::NotWords(70001)));
+    }
+
+    #[test]
+    fn an_image_has_two_sides() {
+        assert_eq!(extent("1920x1080"), Ok(Extent::new(1920, 1080)));
+        assert_eq!(extent("1×4096"), Ok(Extent::new(1, 4096)));
+        for wrong in ["", "64", "0x1", "1x4097", "x", "64x", "+4x4", "4x4x4", "1e2x8"] {
+            assert_eq!(extent(wrong), Err(ParseSizeError::Extent), "{wrong}");
+        }
     }
 
     #[test]

@@ -8,5 +8,6 @@ mod cli_faults;
 mod doctor;
 mod drivers;
 mod examples;
+mod image_demo;
 mod images;
 mod patient;

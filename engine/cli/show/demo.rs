@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table};
 
 use super::overcommit::overcommit;
 use super::text::{Text, counted, driver, table, verdict};
-use crate::report::{DemoReport, OneReport, PairResult};
+use crate::report::{DemoReport, OneReport, PairResult, PlaceFacts, RefusedFacts};
 use crate::size::Human;
 
 /// Without `--verbose`, more pairs than these are summed up in a line.
@@ -85,10 +85,20 @@ fn moving(text: &mut Text, report: &OneReport, verbose: bool) {
         moving.callbacks,
         moving.callbacks_expected,
     ));
-    for place in &moving.places {
+    places(text, &moving.places, &moving.refused, verbose);
+}
+
+/// Where something has moved, and where it could not move.
+pub(super) fn places(
+    text: &mut Text,
+    places: &[PlaceFacts],
+    refused: &[RefusedFacts],
+    verbose: bool,
+) {
+    for place in places {
         text.line(format_args!("  {} × to {}", place.moves, spelled(&place.place)));
     }
-    for refused in &moving.refused {
+    for refused in refused {
         let place = spelled(&refused.place);
         text.item("  ", &format!("not to {place}: {}", refused.summary));
         if verbose {
@@ -101,6 +111,7 @@ fn spelled(place: &str) -> String {
     match place.strip_prefix("vram ") {
         Some(device) => format!("the memory of device {device}"),
         None if place == "system" => "system memory".into(),
+        None if place == "another layout" => place.into(),
         None => "other memory in the same domain".into(),
     }
 }
@@ -155,7 +166,7 @@ mod tests {
     use super::super::tests::{check, device};
     use super::*;
     use crate::live::{LiveFacts, TotalFacts};
-    use crate::report::{MovingFacts, PlaceFacts, RefusedFacts};
+    use crate::report::MovingFacts;
 
     fn pair(from: usize, to: usize, mismatches: u64, first_mismatch: Option<u64>) -> PairResult {
         PairResult {

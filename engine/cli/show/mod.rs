@@ -3,6 +3,7 @@
 mod demo;
 mod devices;
 mod doctor;
+mod image_demo;
 mod images;
 mod overcommit;
 mod refusals;
@@ -11,6 +12,7 @@ mod text;
 pub(crate) use demo::demo;
 pub(crate) use devices::devices;
 pub(crate) use doctor::doctor;
+pub(crate) use image_demo::image_demo;
 
 #[cfg(test)]
 mod tests {
