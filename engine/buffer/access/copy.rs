@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::pair::{CopyRegion, Pair, view};
+use super::pair::{CopyRegion, Pair, view, with_pair};
 use crate::buffer::object::{BufferInner, Buffers, SharedBuffer, Until, wait_all};
 use crate::buffer::placement::retry_on_oom;
 use crate::device::DeviceInner;
@@ -34,7 +34,7 @@ pub(crate) fn copy(
     from.leave_exported()?;
     to.leave_exported()?;
     measure_speeds(from, to, region)?;
-    let by_host = || Pair::lock(set, from, to)?.copy_by_host(from, to, region);
+    let by_host = || with_pair(set, from, to, |pair| pair.copy_by_host(from, to, region));
     if retry_on_oom(set, to.home_id(), [&**from, &**to], by_host)? {
         return Ok(Fence::signalled());
     }

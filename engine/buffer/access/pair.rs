@@ -1,5 +1,7 @@
 //! Two buffers whose reservations are locked together, for a copy between them.
 
+use std::borrow::BorrowMut;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::access::Access;
@@ -8,7 +10,9 @@ use crate::buffer::state::{DirtyRanges, State};
 use crate::device::{DeviceId, DeviceInner};
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Content, HostWait, View, copy_by_host};
-use crate::sync::{Fence, Index, Locked, RejectionWatch, TimedOut, Usage, lock_many, waits_on};
+use crate::sync::{
+    Fence, Index, Locked, RejectionWatch, TimedOut, Usage, lock_many, waits_on, with_locked,
+};
 use crate::transfer::path::{self, CopyChoice, CopyConditions, PAUSE};
 use crate::transfer::{self, CopySpeeds, Refusal, RefusalReason, Route, Span};
 
@@ -31,10 +35,33 @@ impl CopyRegion {
 }
 
 /// The locked reservations of the source and the destination, which may be the same buffer.
-pub(super) struct Pair<'a> {
-    locked: Locked<'a, State>,
+pub(super) struct Pair<'a, L = Locked<'a, State>> {
+    locked: L,
     from: Index,
     to: Index,
+    /// What is locked.
+    of: PhantomData<&'a State>,
+}
+
+/// Calls `work` with the reservations of both buffers locked. A lock set is long, and this does not copy it.
+pub(super) fn with_pair<'a, R>(
+    set: &'a Buffers,
+    from: &'a BufferInner,
+    to: &'a BufferInner,
+    work: impl FnOnce(&mut Pair<'a, &mut Locked<'a, State>>) -> Result<R>,
+) -> Result<R> {
+    with_locked(
+        &set.core.queues,
+        set.core.bounds.lock,
+        |set| Ok((set.lock(&from.reservation)?, set.lock(&to.reservation)?)),
+        |locked, (from, to)| work(&mut Pair { locked, from, to, of: PhantomData }),
+    )
+    .unwrap_or_else(|TimedOut| Err(timed_out(set, from, to)))
+}
+
+fn timed_out(set: &Buffers, from: &BufferInner, to: &BufferInner) -> Error {
+    let what = format!("the reservations of {} and {}", from.name(), to.name());
+    Error::Timeout { what, after: set.core.bounds.lock }
 }
 
 impl<'a> Pair<'a> {
@@ -46,27 +73,36 @@ impl<'a> Pair<'a> {
         let both = lock_many(&set.core.queues, set.core.bounds.lock, |set| {
             Ok((set.lock(&from.reservation)?, set.lock(&to.reservation)?))
         });
-        let (locked, (from, to)) = both.map_err(|TimedOut| Error::Timeout {
-            what: format!("the reservations of {} and {}", from.name(), to.name()),
-            after: set.core.bounds.lock,
-        })?;
-        Ok(Self { locked, from, to })
+        let (locked, (from, to)) = both.map_err(|TimedOut| timed_out(set, from, to))?;
+        Ok(Self { locked, from, to, of: PhantomData })
+    }
+}
+
+impl<'a, L: BorrowMut<Locked<'a, State>>> Pair<'a, L> {
+    fn locked(&mut self) -> &mut Locked<'a, State> {
+        self.locked.borrow_mut()
+    }
+
+    fn get_locked(&self) -> &Locked<'a, State> {
+        self.locked.borrow()
     }
 
     pub(super) fn from(&mut self) -> &mut State {
-        self.locked.get_mut(self.from)
+        let at = self.from;
+        self.locked().get_mut(at)
     }
 
     pub(super) fn to(&mut self) -> &mut State {
-        self.locked.get_mut(self.to)
+        let at = self.to;
+        self.locked().get_mut(at)
     }
 
     fn get_from(&self) -> &State {
-        self.locked.get(self.from)
+        self.get_locked().get(self.from)
     }
 
     fn get_to(&self) -> &State {
-        self.locked.get(self.to)
+        self.get_locked().get(self.to)
     }
 
     /// Notes a use of both buffers, by `device` or, if `None`, by the host.
@@ -242,7 +278,7 @@ impl<'a> Pair<'a> {
         };
         let located = [locate(from, self.from())?, locate(to, self.to())?];
         for (index, usage) in [(self.from, Usage::Read), (self.to, Usage::Write)] {
-            let state = self.locked.get_mut(index);
+            let state = self.locked().get_mut(index);
             state.begin_access();
             state.fences().add(usage, fence.clone());
         }
