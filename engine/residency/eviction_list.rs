@@ -210,9 +210,10 @@ impl<K: Copy> EvictionList<K> {
         self.victims_in(0..=0, GroupId::NONE, wanted, skip)
     }
 
-    /// Whether room for `bytes` is better used for a displaced buffer, which is being used, than for the buffers that would be
-    /// evicted for it: they may be purged, have a lower priority, or the policy expects fewer uses of them. Also if there
-    /// are not enough of them, or if one belongs to a bulk group, which is compared with nothing.
+    /// Whether room for `bytes` is better used for a displaced buffer, which is being used, than for the victims of its return.
+    ///
+    /// It is if each of them may be purged, has a lower priority, or has fewer expected uses by the policy. Members of bulk
+    /// groups are not compared. Where there are not enough victims, the answer is yes: the search for room gives the reasons.
     pub(crate) fn is_worth_more(
         &self,
         slot: Slot,

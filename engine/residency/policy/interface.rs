@@ -63,8 +63,10 @@ pub trait Policy: fmt::Debug + Send {
         self.victims(wanted, skip, into);
     }
 
-    /// Whether room is better used for `slot`, which is not resident and is being used, than for `victim`, which is. A
-    /// displaced buffer evicts others for its return only if this holds for each of them: devices can use it where it is.
+    /// Whether room is better used for `slot`, which is being used and is not resident, than for the resident `victim`.
+    ///
+    /// A displaced buffer evicts others for its return only if this holds for each of them. Otherwise devices use it where
+    /// it is.
     ///
     /// The default says yes. [`Adaptive`](super::Adaptive) compares the uses that it expects.
     fn is_worth_more(&self, slot: Slot, victim: Slot) -> bool {
