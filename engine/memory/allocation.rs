@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::changes::Changes;
 use super::device_set::DeviceSet;
 use super::domain::Domain;
 use super::host::HostMemory;
@@ -38,6 +39,8 @@ pub(crate) struct Allocation {
     pub(super) exporter: Option<Arc<View>>,
     /// Constant. Views that imported the address hold it too.
     pub(super) host: Option<Arc<HostMemory>>,
+    /// Constant. All views have it.
+    pub(super) changes: Arc<Changes>,
     /// The views of all other devices. They are added and removed under the lock, and found without it.
     pub(super) views: ViewSlots,
     // Protected by this mutex, which is the innermost lock but that of the ledger of imports.
@@ -63,6 +66,7 @@ impl Allocation {
                 origin.live.born(Object::Allocation);
                 Ok(Arc::new_cyclic(|this| Self {
                     this: Weak::clone(this),
+                    changes: Self::changes_of(view.as_deref()),
                     exporter: view,
                     views: ViewSlots::default(),
                     size: host.as_ref().map_or(size, |host| host.size()),
@@ -143,6 +147,16 @@ impl Allocation {
     /// Whether the memory may be known outside this process.
     pub(crate) fn is_external(&self) -> bool {
         self.external.load(Ordering::Relaxed)
+    }
+
+    /// Notes that mappings of a buffer in this allocation have lost their validity. The buffer's status says so already.
+    pub(crate) fn note_change(&self) {
+        self.changes.count();
+    }
+
+    /// The count of an allocation with this exporter's view.
+    pub(super) fn changes_of(exporter: Option<&View>) -> Arc<Changes> {
+        exporter.map_or_else(Arc::default, |view| Arc::clone(&view.changes))
     }
 
     /// The view that is never removed: the exporter's, if there is an exporter.

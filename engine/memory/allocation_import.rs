@@ -64,6 +64,7 @@ impl Allocation {
             held: 0,
             zeroed: false,
             external: AtomicBool::new(true),
+            changes: Self::changes_of(view.as_deref()),
             exporter: view,
             views: ViewSlots::default(),
             state: Mutex::new(State { fd: host.is_none().then_some(fd) }),

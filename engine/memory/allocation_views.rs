@@ -125,8 +125,9 @@ impl Allocation {
                 View::import(device, self.size, source, ledger)
             }
         };
-        let view =
+        let mut view =
             imported.map_err(|error| self.origin.import_error(device, kind.handle(), error))?;
+        view.changes = Arc::clone(&self.changes);
         let view = Arc::new(view);
         if self.views.find_or_add(device.id()).publish(Arc::clone(&view)) {
             self.list(device.id());

@@ -30,6 +30,7 @@ mod backing;
 mod block;
 mod bound_image;
 mod candidates;
+mod changes;
 mod claim_queue;
 mod device_set;
 pub(crate) mod dma_buf;
@@ -83,6 +84,7 @@ pub(crate) use bound_image::{BoundImage, UnboundImage};
 pub(crate) use candidates::{
     candidates, has_host_only_memory, host_exports, is_coherent_with_caches,
 };
+pub(crate) use changes::Changes;
 pub(crate) use device_set::DeviceSet;
 pub(crate) use domain::{Claim, Domain, Room};
 pub(crate) use foreign_file::ForeignClaim;
@@ -102,6 +104,6 @@ pub(crate) use scrub_map::ScrubMap;
 pub(crate) use size_class::{SLOT_ALIGN, footprint};
 pub(crate) use sparse_blocks::SparseBlocks;
 pub(crate) use system_memory::SystemMemory;
-pub(crate) use view::View;
+pub(crate) use view::{VIEW_LIMIT, View};
 pub(crate) use view_create::create_buffer;
 pub(crate) use volatile::HostPtr;

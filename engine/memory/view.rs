@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use ash::vk;
 
+use super::changes::Changes;
 use super::domain_id::DomainKind;
 use super::host::HostMemory;
 use super::import_ledger::ImportLedger;
@@ -26,11 +27,15 @@ use crate::observe::Object;
 ///
 /// `buffer` and `memory` are null or live objects of `device`; once constructed both are live, and
 /// `buffer` is bound to `memory` at 0. Both are destroyed only by `drop`. `size` is the buffer's
-/// size, `memory_size` the memory's.
+/// size, which is below [`VIEW_LIMIT`], and `memory_size` the memory's.
+// In this order: the fields that a look-up reads are together.
+#[repr(C)]
 pub(crate) struct View {
-    pub(super) device: Arc<DeviceInner>,
     pub(super) memory: vk::DeviceMemory,
     pub(super) buffer: vk::Buffer,
+    /// The allocation's.
+    pub(super) changes: Arc<Changes>,
+    pub(super) device: Arc<DeviceInner>,
     pub(super) size: u64,
     pub(super) memory_size: u64,
     pub(super) memory_type: u32,
@@ -48,7 +53,16 @@ pub(crate) struct View {
     pub(super) host_memory: Option<Arc<HostMemory>>,
 }
 
+/// No view has so many bytes: a mapping has its offset in 40 bits, in units of 256 bytes. Devices have 48 bits of address.
+pub(crate) const VIEW_LIMIT: u64 = 1 << 48;
+
 impl View {
+    /// How often mappings that show it may have lost their validity.
+    #[inline]
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
     pub(crate) fn device(&self) -> &Arc<DeviceInner> {
         &self.device
     }

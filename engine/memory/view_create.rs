@@ -19,7 +19,7 @@ use super::domain_id::DomainKind;
 use super::host::HostMemory;
 use super::import_ledger::ImportLedger;
 use super::memory_type::{self, MemoryPriority, Wanted};
-use super::view::View;
+use super::view::{VIEW_LIMIT, View};
 use super::view_error::ViewError;
 use super::volatile::HostPtr;
 use crate::device::{Call, DeviceInner, HandleType, MemoryType, SHARED_BUFFER_USAGE};
@@ -204,7 +204,7 @@ impl View {
     ) -> Result<Self, ViewError> {
         // Before the call: a size beyond `maxBufferSize` breaks a rule (VUID-VkBufferCreateInfo-size-06409), and no
         // buffer can be larger than its memory.
-        let limit = device.adapter().max_allocation();
+        let limit = device.adapter().max_allocation().min(VIEW_LIMIT - 1);
         if size > limit {
             return Err(ViewError::TooLarge { size, limit });
         }
@@ -216,9 +216,10 @@ impl View {
         device.live().born(Object::View);
         // INVARIANT: the buffer was just created; the memory is null.
         Ok(Self {
-            device: Arc::clone(device),
             memory: vk::DeviceMemory::null(),
             buffer,
+            changes: Arc::default(),
+            device: Arc::clone(device),
             size,
             memory_size: 0,
             memory_type: 0,

@@ -10,6 +10,7 @@
 
 mod explain;
 mod live;
+mod looks;
 mod move_cause;
 mod moved;
 mod report;
@@ -20,6 +21,8 @@ pub mod trace;
 
 pub use explain::{Decision, DecisionText, Pick, Reason, What};
 pub use live::{Live, Object};
+#[cfg(feature = "testing")]
+pub use looks::looks;
 pub use move_cause::MoveCause;
 pub use moved::Moved;
 pub use report::{
@@ -31,6 +34,7 @@ pub use shared_writes::shared_writes;
 pub use stalls::{StallCause, Stalls};
 
 pub(crate) use explain::History;
+pub(crate) use looks::note_look;
 pub(crate) use moved::MovedCounters;
 pub(crate) use shard::{SHARDS, Shard};
 pub(crate) use shared_writes::note_shared_write;

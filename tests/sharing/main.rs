@@ -20,6 +20,7 @@ mod importers;
 mod imports;
 mod kept_slots;
 mod limits;
+mod look_ups;
 mod memory;
 mod open_access;
 mod providers;

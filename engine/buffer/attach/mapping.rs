@@ -12,9 +12,10 @@ use crate::buffer::placement::retry_on_oom;
 use crate::buffer::state::{AttachmentId, State};
 use crate::device::{Device, DeviceInner};
 use crate::error::{Error, Result};
-use crate::memory::{Backing, SLOT_ALIGN, View};
-use crate::observe::Object;
+use crate::memory::{Backing, Changes, SLOT_ALIGN, VIEW_LIMIT, View};
+use crate::observe::{Object, note_look};
 use crate::sync::Fences;
+use crate::sync::primitive::atomic::{AtomicU64, Ordering};
 use crate::transfer::{self, Scope, Span};
 
 /// A device's view of one generation of a [`SharedBuffer`], from [`crate::Attachment::map`].
@@ -34,42 +35,64 @@ use crate::transfer::{self, Scope, Span};
 ///
 /// The mapping is counted in the buffer's state, by its attachment, device and generation, from its creation to
 /// its drop.
+///
+/// While the view's count of changes is `seen`, the buffer is in the mapping's generation, may be used, and its bytes are
+/// valid and in place.
+// In this order: the fields that a look-up reads are together. There may be a million mappings, and the buffer of each is
+// one more cache miss, which a look-up does without.
+#[repr(C)]
 pub struct Mapping {
+    view: ViewRef,
+    packed: PackedView,
+    /// Release and acquire: a thread that finds the count sees what the thread has seen that stored it.
+    seen: AtomicU64,
     buffer: Arc<BufferInner>,
     id: AttachmentId,
-    view: ViewRef,
     generation: u32,
-    packed: PackedView,
 }
 
-/// The offset of a mapping's bytes in its allocation, and the access that it allows. Both are in one word, so
-/// that two mappings share a cache line: there may be a million of them.
+/// The offset of a mapping's bytes in its allocation, the buffer's size if it is below 4 MiB, and the access that the mapping
+/// allows, in one word.
 ///
 /// # Invariants
 ///
-/// The offset is a multiple of 256. The access is encoded in the bits below.
+/// Bits 0 and 1 encode the access, 2 to 23 the size (0 if it is larger), and the rest the offset, in units of 256 bytes.
 #[derive(Clone, Copy)]
 struct PackedView(u64);
 
-const OFFSET: u64 = !(SLOT_ALIGN - 1);
+const SIZE_SHIFT: u32 = 2;
+const OFFSET_SHIFT: u32 = 24;
+
+/// Sizes below this are in a [`PackedView`].
+const SMALL: u64 = 1 << (OFFSET_SHIFT - SIZE_SHIFT);
+
+const _: () = assert!((VIEW_LIMIT - 1) / SLOT_ALIGN <= u64::MAX >> OFFSET_SHIFT, "an offset fits");
 
 impl PackedView {
-    fn new(offset: u64, access: Access) -> Self {
-        debug_assert_eq!(offset & !OFFSET, 0, "slots are aligned");
+    fn new(offset: u64, size: u64, access: Access) -> Self {
+        debug_assert!(offset.is_multiple_of(SLOT_ALIGN) && offset < VIEW_LIMIT, "within a view");
         let access = match access {
             Access::Read => 0,
             Access::Write => 1,
             Access::ReadWrite => 2,
         };
-        Self(offset | access)
+        let size = if size < SMALL { size } else { 0 };
+        Self((offset / SLOT_ALIGN) << OFFSET_SHIFT | size << SIZE_SHIFT | access)
     }
 
+    #[inline]
     fn offset(self) -> u64 {
-        self.0 & OFFSET
+        (self.0 >> OFFSET_SHIFT) * SLOT_ALIGN
+    }
+
+    /// The size of the buffer, which is never 0; `None` if it is not known here.
+    #[inline]
+    fn size(self) -> Option<u64> {
+        Some(self.0 >> SIZE_SHIFT & (SMALL - 1)).filter(|&size| size > 0)
     }
 
     fn access(self) -> Access {
-        match self.0 & !OFFSET {
+        match self.0 & 3 {
             0 => Access::Read,
             1 => Access::Write,
             _ => Access::ReadWrite,
@@ -106,10 +129,11 @@ impl Mapping {
         // INVARIANT: counted just now; the count is released in `drop`.
         Self {
             generation: buffer.generation(),
+            view: current.view,
+            packed: PackedView::new(current.offset, buffer.size, access),
+            seen: AtomicU64::new(Changes::NEVER),
             buffer: Arc::clone(buffer),
             id,
-            view: current.view,
-            packed: PackedView::new(current.offset, access),
         }
     }
 
@@ -131,9 +155,10 @@ impl Mapping {
         let left = state.unmap(self.id, device, self.generation, generation);
         // INVARIANT: counted above for the new generation, and no longer for the old one.
         self.id = id;
-        self.packed = PackedView::new(current.offset, self.access());
+        self.packed = PackedView::new(current.offset, self.buffer.size, self.access());
         self.generation = generation;
         self.view = current.view;
+        self.seen = AtomicU64::new(Changes::NEVER);
         left
     }
 
@@ -171,10 +196,29 @@ impl Mapping {
     /// Locks: the reservation, in the first call on any mapping of the buffer since it moved; none after that.
     #[inline]
     pub fn view(&self) -> Result<RawView> {
+        if self.seen.load(Ordering::Acquire) != self.view.get().changes().now() {
+            self.look_at_buffer()?;
+        }
+        Ok(self.handles())
+    }
+
+    /// Looks at the buffer, whose status may have changed since the last look.
+    fn look_at_buffer(&self) -> Result<()> {
+        note_look();
+        // Before the status: a change of that which is not seen below is counted later than this.
+        let now = self.view.get().changes().now();
         if !self.buffer.status.is_ready(self.generation) {
             self.make_ready()?;
         }
-        Ok(self.handles())
+        // INVARIANT: the status was good after the count was read, and each change of it is counted.
+        self.seen.store(now, Ordering::Release);
+        Ok(())
+    }
+
+    /// The size of the buffer in bytes.
+    #[inline]
+    fn size(&self) -> u64 {
+        self.packed.size().unwrap_or_else(|| self.buffer.size)
     }
 
     /// Returns the address of the buffer's bytes for shaders of this mapping's device.
@@ -204,7 +248,7 @@ impl Mapping {
         RawView {
             buffer: self.view.get().buffer(),
             offset: self.packed.offset(),
-            size: self.buffer.size,
+            size: self.size(),
             memory: self.view.get().memory(),
         }
     }
@@ -270,7 +314,7 @@ impl Mapping {
     }
 
     pub(in crate::buffer) fn span(&self) -> Span<'_> {
-        Span { view: self.view.get(), offset: self.packed.offset(), len: self.buffer.size }
+        Span { view: self.view.get(), offset: self.packed.offset(), len: self.size() }
     }
 
     /// Checks that the mapping allows `access`.
@@ -339,5 +383,6 @@ impl fmt::Debug for Mapping {
 const _: () = {
     const fn shareable<T: Send + Sync>() {}
     shareable::<Mapping>();
-    assert!(size_of::<Mapping>() == 32, "two mappings share a cache line");
+    #[cfg(not(all(test, peerbuf_shuttle)))]
+    assert!(size_of::<Mapping>() == 40, "there may be a million of them");
 };

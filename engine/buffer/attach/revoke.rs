@@ -95,6 +95,7 @@ fn begin(buffer: &BufferInner, state: &mut State) -> Result<()> {
     state.close_pins();
     // Before the notifications: an importer that asks must find the buffer revoked.
     buffer.status.set_revoked(true);
+    buffer.note_change(state);
     state.begin_revocation();
     tracing::debug!(buffer = buffer.name(), "revoked");
     invalidate_importers(buffer, state, InvalidationCause::Revoke, MoveId::NONE);

@@ -67,6 +67,7 @@ impl SharedBuffer {
             // The next pin makes the content valid again.
             state.close_pins();
             buffer.status.set_ready(false);
+            buffer.note_change(&state);
         }
         buffer.status.set_poisoned(false);
         Ok(())

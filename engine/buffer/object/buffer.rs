@@ -293,10 +293,25 @@ impl BufferInner {
         self.backoff.is_displaced()
     }
 
-    /// Begins the next generation, with this home device. `state` is that of the locked reservation.
+    /// Begins the next generation, with this home device. `state` is that of the locked reservation, and has the new location
+    /// already.
     pub(in crate::buffer) fn next_generation(&self, state: &State, home: DeviceId) {
         self.set_home(home);
+        let left = self.generation();
         self.status.next_generation(|number| state.knows_generation(number));
+        // Without mappings of the last generation it is no ghost, and nothing shows it.
+        if let Some(ghost) = state.ghosts().find(|ghost| ghost.generation == left) {
+            ghost.allocation().note_change();
+        }
+    }
+
+    /// Notes that the status has lost what mappings of the current generation rely on. `state` is that of the locked
+    /// reservation.
+    pub(in crate::buffer) fn note_change(&self, state: &State) {
+        // Without a backing there is no such mapping.
+        if let Some(backing) = state.location().backing() {
+            backing.allocation().note_change();
+        }
     }
 
     /// Sets the home device. The reservation must be held.

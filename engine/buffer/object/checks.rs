@@ -173,6 +173,7 @@ impl BufferInner {
         // From here on a pin takes the reservation, and fails because the buffer is poisoned.
         state.close_pins();
         if self.status.set_poisoned(true) {
+            self.note_change(state);
             tracing::error!(
                 buffer = self.name(),
                 cause,

@@ -52,6 +52,11 @@ impl GhostBacking {
 }
 
 impl Ghost {
+    /// The allocation that its mappings show.
+    pub(in crate::buffer) fn allocation(&self) -> &Arc<Allocation> {
+        self.backing.allocation()
+    }
+
     /// Its domain.
     pub(in crate::buffer) fn domain(&self) -> DomainId {
         self.backing.allocation().provider().domain()
