@@ -8,8 +8,11 @@
 //! | limit | value |
 //! |---|---|
 //! | largest slot | 64 KiB |
-//! | slots of a class in a shard | eight, and 64 KiB |
-//! | bytes in a shard, of all classes | 256 KiB |
+//! | slots of a class in a shard | eight, and 256 KiB |
+//! | bytes in a shard, of all classes | a 64th of the domain's budget, at least 256 KiB, at most 4 MiB |
+//!
+//! With 4 MiB a thread that makes and drops buffers of all these sizes in turn finds seven of eight slots that it needs; with
+//! 256 KiB it finds one of four.
 //!
 //! A shard that has no room for a slot gives back the older half of that class, or all that it has if the bytes are too
 //! many. Slots of buffers with a client group are not kept, since all buffers of a group share its account, nor slots that
@@ -49,10 +52,12 @@ const LARGEST: u64 = 64 << 10;
 
 /// How many slots, and how many bytes, of a class a shard keeps.
 const MOST_SLOTS: u64 = 8;
-const MOST_OF_CLASS: u64 = 64 << 10;
+const MOST_OF_CLASS: u64 = 256 << 10;
 
-/// How many bytes a shard keeps.
-const MOST: u64 = 256 << 10;
+/// How many bytes a shard keeps: so many parts of what a domain may hold, within these limits.
+const PARTS: u64 = 64;
+const LEAST: u64 = 256 << 10;
+const MOST: u64 = 4 << 20;
 
 /// Slots, each with its charge, that have no room in a shard.
 pub(super) type Surplus = SmallVec<[Backing; MOST_SLOTS as usize]>;
@@ -78,6 +83,11 @@ struct Kept {
     bytes: AtomicU64,
 }
 
+/// How many bytes a shard keeps in a domain with this budget.
+pub(super) fn most_in(budget: u64) -> u64 {
+    (budget / PARTS).clamp(LEAST, MOST)
+}
+
 /// How many slots of a class a shard keeps; 0 if they are too large.
 pub(super) const fn most_of(class: usize) -> u64 {
     let size = slot_size(class);
@@ -101,12 +111,13 @@ impl KeptSlots {
         Some(taken)
     }
 
-    /// Keeps a slot of a class for this thread, if `may_keep` says so under the shard's lock. Returns what has no room.
+    /// Keeps a slot of a class for this thread, if `may_keep` allows so many bytes under the shard's lock. Returns what has no
+    /// room.
     pub(super) fn keep(
         &self,
         class: usize,
         slot: Backing,
-        may_keep: impl FnOnce() -> bool,
+        may_keep: impl FnOnce() -> Option<u64>,
     ) -> Surplus {
         let (most, size) = (most_of(class), slot_size(class));
         let shard = Shard::mine().index();
@@ -118,14 +129,13 @@ impl KeptSlots {
             // See `take_all`.
             fence(Ordering::SeqCst);
         }
-        if most == 0 || !may_keep() {
-            return Surplus::from_iter([slot]);
-        }
+        let room = if most > 0 { may_keep() } else { None };
+        let Some(room) = room else { return Surplus::from_iter([slot]) };
         if slots.len() <= class {
             slots.resize_with(class + 1, Vec::new);
         }
         let mut surplus = Surplus::new();
-        if kept.bytes() + size > MOST {
+        if kept.bytes() + size > room {
             // Its thread may need other sizes now than before.
             surplus.extend(slots.iter_mut().flat_map(|of_class| of_class.drain(..)));
             surplus.iter_mut().for_each(Backing::uncharge);

@@ -158,7 +158,7 @@ mod tests {
     fn a_thread_keeps_few_bytes_and_no_large_slots() {
         let domain = Arc::new(Domain::new(DomainId::System, 1 << 30));
         let (pool, slot) = charged(&domain);
-        for (size, most) in [(256, 8), (4096, 8), (16 << 10, 4), (64 << 10, 1), (128 << 10, 0)] {
+        for (size, most) in [(256, 8), (4096, 8), (40 << 10, 6), (64 << 10, 4), (128 << 10, 0)] {
             let all: Vec<_> = (0..20).map(|_| slot(size)).collect();
             all.into_iter().for_each(|slot| pool.keep_slot(slot));
             let kept = domain.charged() / size;
@@ -167,12 +167,18 @@ mod tests {
             assert_eq!(pool.give_back_kept(), most > 0);
             assert_eq!(domain.charged(), 0);
         }
-        // Of all size classes together.
-        let all: Vec<_> = (1..=250).map(|size| slot(size * 256)).collect();
-        all.into_iter().for_each(|slot| pool.keep_slot(slot));
-        assert!(domain.charged() <= 256 << 10, "{} bytes", domain.charged());
-        pool.trim();
-        assert_eq!(domain.charged(), 0);
+        // Of all size classes together: the less, the smaller the domain.
+        let limits =
+            [(1 << 30, 250, 4 << 20), (64 << 20, 250, 1 << 20), (16 << 20, 150, 256 << 10)];
+        for (capacity, slots, most) in limits {
+            let domain = Arc::new(Domain::new(DomainId::System, capacity));
+            let (pool, slot) = charged(&domain);
+            let all: Vec<_> = (1..=slots).map(|size| slot(size * 256)).collect();
+            all.into_iter().for_each(|slot| pool.keep_slot(slot));
+            assert!(domain.charged() <= most, "{} bytes of {capacity}", domain.charged());
+            pool.trim();
+            assert_eq!(domain.charged(), 0);
+        }
     }
 
     #[test]

@@ -55,6 +55,41 @@ fn threads_that_make_and_drop_buffers_write_no_word_that_others_write() {
     }
 }
 
+/// One of 2,000 buffers of 256 B to 64 KiB is dropped, and one of another size is made. A thread keeps slots of all these
+/// sizes, so few pairs take the locks of size classes or charge the ledger.
+#[test]
+fn buffers_of_many_sizes_in_turn_use_what_their_thread_keeps() {
+    const LIVE: usize = 2000;
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        engine.model_heap(&device, 1 << 30).expect("a device of the engine");
+        let mut seed = 5_u64;
+        let mut random = move |end: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % end
+        };
+        let mut size = move || {
+            let least = 1 << (8 + random(8));
+            (least + random(least), random(LIVE as u64))
+        };
+        let mut live: Vec<_> = (0..LIVE).map(|_| create(engine, &device, size().0)).collect();
+        let mut step = || {
+            let (size, at) = size();
+            // CAST: below `LIVE`.
+            drop(live.swap_remove(at as usize));
+            live.push(create(engine, &device, size));
+        };
+        (0..2 * LIVE).for_each(|_| step());
+        let before = shared_writes();
+        (0..4 * LIVE).for_each(|_| step());
+        let pairs = 4 * LIVE as u64;
+        let writes = shared_writes() - before;
+        // A buffer whose thread keeps no slot for it writes two of them, and a slot that is not kept three.
+        assert!(writes <= pairs, "{}: {writes} in {pairs} pairs", device.name());
+    }
+}
+
 #[test]
 fn what_threads_keep_is_not_in_use_and_makes_no_buffer_fail() {
     const HEAP: u64 = 1 << 20;

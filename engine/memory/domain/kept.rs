@@ -14,10 +14,13 @@ impl Domain {
         self.keepers.add(keeper);
     }
 
-    /// Whether slots may be kept with their charges.
-    pub(in crate::memory) fn may_keep(&self) -> bool {
-        let beneath = self.beneath.as_ref().is_none_or(|system| system.may_keep());
-        beneath && self.keepers.is_open()
+    /// The budget of which a part may be kept as slots with their charges; `None` if none may be kept.
+    pub(in crate::memory) fn may_keep(&self) -> Option<u64> {
+        let own = self.keepers.is_open().then(|| self.own_budget())?;
+        match &self.beneath {
+            Some(system) => system.may_keep().map(|beneath| beneath.min(own)),
+            None => Some(own),
+        }
     }
 
     /// Bytes that are charged for slots which no buffer has.

@@ -6,6 +6,7 @@ use super::Pool;
 use crate::memory::backing::Backing;
 use crate::memory::group_account::GroupId;
 use crate::memory::keepers::Keeper;
+use crate::memory::kept_slots::most_in;
 use crate::memory::size_class::{Fit, fit};
 
 impl Pool {
@@ -22,8 +23,10 @@ impl Pool {
         let class = backing.class().filter(|_| backing.group() == GroupId::NONE);
         if let Some(class) = class {
             backing.end_use();
-            let may_keep =
-                || self.origin.domain.may_keep() && self.emptying.load(Ordering::Relaxed) == 0;
+            let may_keep = || {
+                let is_emptying = self.emptying.load(Ordering::Relaxed) > 0;
+                self.origin.domain.may_keep().filter(|_| !is_emptying).map(most_in)
+            };
             drop(self.kept.keep(class, backing, may_keep));
         }
     }
