@@ -9,7 +9,7 @@ use crate::buffer::{Buffers, SetRefs};
 use crate::core::Core;
 use crate::device::{Adapter, Instance};
 use crate::error::{Error, Result};
-use crate::image::ImageProofs;
+use crate::image::{ImageProofs, Layouts};
 use crate::memory::SystemMemory;
 use crate::observe::trace::Tracer;
 use crate::transfer::Routes;
@@ -29,6 +29,8 @@ pub struct Engine {
     pub(super) refs: Arc<SetRefs<Buffers>>,
     /// What probes of images have found.
     pub(super) images: Arc<ImageProofs>,
+    /// The layouts that images have.
+    pub(super) layouts: Arc<Layouts>,
     pub(super) adapters: Arc<[Adapter]>,
     pub(super) transfer_queues: bool,
     pub(super) device_addresses: bool,
@@ -77,6 +79,7 @@ impl Engine {
             refs: SetRefs::new(&set),
             set,
             images: Arc::default(),
+            layouts: Arc::default(),
             adapters: [].into(),
             transfer_queues: descriptor.transfer_queues,
             device_addresses: descriptor.device_addresses,

@@ -87,6 +87,10 @@ impl Engine {
     }
 
     fn image_services(&self) -> ImageServices {
-        ImageServices { refs: Arc::clone(&self.refs), proofs: Arc::clone(&self.images) }
+        ImageServices {
+            refs: Arc::clone(&self.refs),
+            proofs: Arc::clone(&self.images),
+            layouts: Arc::clone(&self.layouts),
+        }
     }
 }

@@ -63,8 +63,8 @@
 //   memory too, and `SharedImage::export` states that pitch. Importers that need 256 bytes or 16 rows refuse such an image.
 //   `Padding::CROSSING` is used only where the home device has no linear images of the format (`shared/shared_image`).
 // - *Exports of mip levels and array layers*: a description states the place of the first one alone.
-// - *Moves into another layout without a device that copies between both memories*: neither the host nor a bounce copies
-//   (`buffer/migration/rearrange`), and the copies are at most 262,144 (`shared/row_copies`).
+// - *Moves into another layout where neither a device nor the host sees both memories*: no bounce copies
+//   (`buffer/migration/rearrange`). The copies of such a move are at most 262,144 (`shared/row_copies`).
 // - *A check for two images of one `SharedImage`* covers submissions; applications that submit themselves order their own
 //   (`ImageMapping::acquire`).
 // - *A recorder of layouts and owners* under all tests.
@@ -114,4 +114,4 @@ pub use verdict::{
 pub use vulkan_format::{VulkanFormat, VulkanFormatGap, fourcc_of};
 
 pub(crate) use proofs::{ImageProofs, verdict};
-pub(crate) use shared::{ImageServices, create, import, submit_images_remapped};
+pub(crate) use shared::{ImageServices, Layouts, create, import, submit_images_remapped};

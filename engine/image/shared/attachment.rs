@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::device_image::{DeviceImage, MemoryKind, is_refusal};
 use super::mapping::{ImageMapping, Sight};
 use super::own_image::OwnImage;
-use super::participants::{Brings, Way};
+use super::participants::Way;
 use super::places::Places;
 use super::shared_image::{Layout, SharedImage};
 use super::tiles::Tiles;
@@ -37,8 +37,9 @@ impl SharedImage {
     /// Attaches `device`, with a static attachment, for all uses of the image: [`crate::SharedBuffer::attach`], for an
     /// image.
     ///
-    /// The first attachment of a device for some uses asks its driver for an image over the memory that the texels are in,
-    /// and maps that memory for a moment, as [`ImageAttachment::map`] does.
+    /// The first attachment of a device for some uses maps the memory that the texels are in for a moment, as
+    /// [`ImageAttachment::map`] does. The first one to an image of this format, size and layout asks its driver for an image
+    /// over that memory.
     ///
     /// # Errors
     ///
@@ -104,14 +105,11 @@ impl ImageAttachment {
         let by = (attachment.device().id(), usage);
         // In a statement of its own, so that the lock is not held while a driver is asked.
         let known = image.0.participants().known(by, None);
+        let (now, layout) = (image.0.now(), image.0.layout());
         let brings = match known {
             Some(known) => known,
-            None => {
-                let planes = image.0.layout().stated_planes();
-                Brings::read(&image.0.kind(usage), &attachment.map(Access::Read)?, &planes)?
-            }
+            None => layout.brings_of(&image.0.kind(usage), &attachment.map(Access::Read)?)?,
         };
-        let (now, layout) = (image.0.now(), image.0.layout());
         let id = image.0.participants().add(by, brings, (now, layout.present()));
         Ok(Self { image: image.clone(), usage, own: Mutex::default(), attachment, id })
     }
@@ -231,10 +229,7 @@ impl ImageAttachment {
         let known = self.image.0.participants().known(by, Some(memory));
         let brings = match known {
             Some(known) => known,
-            None => {
-                let kind = self.image.0.kind(self.usage);
-                Brings::read(&kind, mapping, &layout.stated_planes())?
-            }
+            None => layout.brings_of(&self.image.0.kind(self.usage), mapping)?,
         };
         let now = self.image.0.now();
         self.image.0.participants().update(self.id, brings, (now, layout.present()));
@@ -279,6 +274,7 @@ impl ImageAttachment {
                 self.image.0.participants().refuses_tiles(device.id(), self.usage, modifier);
             } else if way == Way::Stated {
                 self.image.0.participants().refuses_stated(device.id(), self.usage);
+                layout.refuses_stated(by);
             }
         }
         Ok(None)

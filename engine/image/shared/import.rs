@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::device_image::ImageKind;
 use super::error::ImageError;
 use super::places::Places;
-use super::shared_image::{ImageServices, Layout, SharedImage, assemble};
+use super::shared_image::{ImageServices, SharedImage, assemble};
 use crate::buffer::{self, Buffers, ForeignInfo};
 use crate::device::DeviceInner;
 use crate::error::Error;
@@ -60,7 +60,8 @@ pub(crate) fn import(
         // Its image may get another layout, which this one would not know of.
         return Err(ImageError::OwnExport);
     }
-    Ok(assemble(services, buffer, &kind, Layout::new(places)?))
+    let layout = services.layouts.of(places, buffer.size())?;
+    Ok(assemble(services, buffer, &kind, layout))
 }
 
 /// What a device offers for images of others: rows, which it sees as an image; or which it copies to and from one of its

@@ -19,7 +19,8 @@ use crate::transfer::Span;
 
 impl SharedImage {
     /// What the attachments of the image agree on now, with what each has against better ways to share it. It prints as
-    /// an explanation. Images over rows of devices that were not proved yet are proved first.
+    /// an explanation. Images over rows of devices that were not proved yet are proved first. The answer is kept until an
+    /// attachment, the home device, or what is proved of the format changes.
     ///
     /// # Errors
     ///
@@ -27,10 +28,31 @@ impl SharedImage {
     /// [`Error::FdLimit`].
     ///
     /// Locks: none may be held; the first call for a format and devices waits for devices.
-    pub fn negotiate(&self) -> Result<Agreement, ImageError> {
+    pub fn negotiate(&self) -> Result<Arc<Agreement>, ImageError> {
+        let home = self.home().id();
+        // Each lock in a statement of its own, so that it is not held meanwhile.
+        let known = self.0.participants().agreed((home, self.0.services.proofs.changes()));
+        if let Some(known) = known.filter(|known| self.are_present(known)) {
+            return Ok(known);
+        }
+        let before = self.0.participants().changes();
         let listed = self.present_participants();
-        self.prove(&listed)?;
-        Ok(self.agree(&listed)?)
+        let proved = self.prove(&listed)?;
+        let asked = (home, self.0.services.proofs.changes());
+        let agreement = Arc::new(self.agree(&listed)?);
+        if proved.is_complete {
+            self.0.participants().note_agreed(before, asked, &agreement);
+        }
+        Ok(agreement)
+    }
+
+    /// Whether all devices of an agreement are there.
+    fn are_present(&self, agreement: &Agreement) -> bool {
+        let mut last = None;
+        agreement.parts.iter().all(|part| {
+            let is_known = last.replace(part.device) == Some(part.device);
+            is_known || self.present_device(part.device).is_some()
+        })
     }
 
     /// Moves the image into the layout in which most attachments use the shared bytes directly: into tiles if all see the
@@ -47,8 +69,8 @@ impl SharedImage {
     /// # Errors
     ///
     /// As [`crate::SharedBuffer::migrate`]: [`Error::Busy`] while a static mapping, a pin or an export keeps the image.
-    /// [`Error::Unsupported`] also where no device copies between the old and the new memory, since the host does not copy
-    /// instead, or if more than 262,144 rows are to be copied.
+    /// [`Error::Unsupported`] also where neither a device nor the host sees both the old and the new memory, or if more than
+    /// 262,144 rows are to be copied.
     /// [`Error::FdLimit`]. It is then tried again by itself.
     ///
     /// Locks: as [`crate::SharedBuffer::migrate`].
@@ -219,10 +241,10 @@ impl SharedImage {
         let tiled: Option<Weak<dyn TiledBytes>> =
             tiles.as_ref().map(|_| Arc::downgrade(&self.0) as Weak<dyn TiledBytes>);
         let layout = match tiles.clone() {
-            None => Layout::new(places.clone()),
-            Some(tiles) => Layout::in_tiles(places.clone(), tiles),
+            None => self.0.services.layouts.of(places.clone(), self.buffer().size()),
+            Some(tiles) => Layout::in_tiles(places.clone(), tiles).map(Arc::new),
         };
-        let layout = Arc::new(layout.map_err(|error| refuse(error.to_string()))?);
+        let layout = layout.map_err(|error| refuse(error.to_string()))?;
         self.buffer().rearrange(Rearrangement {
             copy,
             tiled: tiled.as_ref(),

@@ -24,6 +24,7 @@ mod export;
 mod host_texels;
 mod import;
 mod layout_choice;
+mod layouts;
 mod mapping;
 mod own_image;
 mod participants;
@@ -45,5 +46,6 @@ pub use places::ImagePart;
 pub use shared_image::SharedImage;
 
 pub(crate) use import::import;
+pub(crate) use layouts::Layouts;
 pub(crate) use remap::submit_images_remapped;
 pub(crate) use shared_image::{ImageServices, create};

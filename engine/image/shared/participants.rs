@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::image::driver_offer::modifier_offer;
 use crate::image::extent::{Extent, Limits};
 use crate::image::modifier::Modifier;
-use crate::image::negotiate::{self, Renegotiation};
+use crate::image::negotiate::{self, Agreement, Renegotiation};
 use crate::image::offer::{ImageOffer, ModifierOffer, Offer, TilingOffer};
 use crate::image::usage::ImageUsage;
 use crate::memory::{PlaneStart, Tiling};
@@ -23,6 +23,16 @@ pub(super) struct Participants {
     /// The number of the next one.
     next: u64,
     renegotiation: Renegotiation,
+    /// How often the list has changed, or what attachments bring.
+    changes: u64,
+    agreed: Option<Agreed>,
+}
+
+/// What the attachments have agreed on, and what was known then: the home device, and the number of changes of proofs.
+#[derive(Debug)]
+struct Agreed {
+    asked: (DeviceId, u64),
+    agreement: Arc<Agreement>,
 }
 
 #[derive(Clone, Debug)]
@@ -77,9 +87,7 @@ impl Participants {
         memory: Option<MemoryKind>,
     ) -> Option<Brings> {
         let same = |one: &&Participant| {
-            one.seen.device == device
-                && one.seen.usage == usage
-                && memory.is_none_or(|memory| one.brings.memory == memory)
+            one.seen.device == device && one.seen.usage == usage && one.brings.is_of(memory)
         };
         self.listed.iter().find(same).map(|one| one.brings.clone())
     }
@@ -104,12 +112,42 @@ impl Participants {
             one.seen.offer = Arc::clone(&brings.offer);
             one.brings = brings;
         }
+        self.changed();
+    }
+
+    fn changed(&mut self) {
+        self.changes += 1;
+        self.agreed = None;
+    }
+
+    /// How often what a negotiation depends on has changed here.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// What was agreed, if nothing has changed since.
+    pub(super) fn agreed(&self, asked: (DeviceId, u64)) -> Option<Arc<Agreement>> {
+        let agreed = self.agreed.as_ref().filter(|agreed| agreed.asked == asked);
+        agreed.map(|agreed| Arc::clone(&agreed.agreement))
+    }
+
+    /// Keeps what was agreed when there were so many changes.
+    pub(super) fn note_agreed(
+        &mut self,
+        changes: u64,
+        asked: (DeviceId, u64),
+        agreement: &Arc<Agreement>,
+    ) {
+        if changes == self.changes {
+            self.agreed = Some(Agreed { asked, agreement: Arc::clone(agreement) });
+        }
     }
 
     /// The device refuses stated planes for these uses. It is not taken for one that sees other places.
     pub(super) fn refuses_stated(&mut self, device: DeviceId, usage: ImageUsage) {
         let same = |one: &&mut Participant| one.seen.device == device && one.seen.usage == usage;
-        self.listed.iter_mut().filter(same).for_each(|one| one.brings.takes_stated = false);
+        self.listed.iter_mut().filter(same).for_each(|one| one.brings.refuse_stated());
+        self.changed();
     }
 
     /// The devices that were attached before `device`, and use rows at these places as an image: with each of them such
@@ -148,6 +186,7 @@ impl Participants {
     ) -> u64 {
         let id = self.next;
         self.next += 1;
+        self.changed();
         let part = brings.takes_part(present);
         // In tiles it may be used better than in rows.
         if part != Some(true) || (present.tiles.is_none() && !brings.tiled.is_empty()) {
@@ -163,6 +202,7 @@ impl Participants {
     /// Removes an attachment.
     pub(super) fn remove(&mut self, id: u64, now: Duration) {
         self.listed.retain(|one| one.seen.id != id);
+        self.changed();
         self.renegotiation.detached(now);
     }
 
@@ -188,6 +228,15 @@ impl Participants {
 }
 
 impl Brings {
+    /// Whether it was asked for memory of that kind; of any, if none is named.
+    pub(super) fn is_of(&self, memory: Option<MemoryKind>) -> bool {
+        memory.is_none_or(|memory| self.memory == memory)
+    }
+
+    pub(super) fn refuse_stated(&mut self) {
+        self.takes_stated = false;
+    }
+
     /// How the device uses the shared bytes directly if rows are there; `None` if it does not.
     pub(super) fn way(&self, places: &Places) -> Option<Way> {
         if self.direct.as_deref() == Some(places) {

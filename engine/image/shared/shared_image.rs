@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use super::descriptor::ImageDescriptor;
-use super::device_image::{DeviceImage, ImageKind, MemoryKind, SeenMemory};
+use super::device_image::{DeviceImage, ImageKind, SeenMemory};
 use super::error::ImageError;
-use super::participants::{Participants, Present, Way, linear_places};
+pub(super) use super::layouts::Layout;
+use super::layouts::Layouts;
+use super::participants::{Participants, linear_places};
 use super::places::Places;
 use super::tiles::Tiles;
 use crate::access::Access;
@@ -17,11 +19,11 @@ use crate::error::Result;
 use crate::image::extent::Shape;
 use crate::image::format::Format;
 use crate::image::fourcc::Fourcc;
-use crate::image::layout::{ImageLayout, LayoutError, LinearLayout, MemoryPlane};
+use crate::image::layout::{ImageLayout, LayoutError, LinearLayout};
 use crate::image::padding::Padding;
 use crate::image::proofs::ImageProofs;
 use crate::image::usage::ImageUsage;
-use crate::memory::{DomainId, PlaneStart};
+use crate::memory::DomainId;
 
 /// What images need of their engine.
 #[derive(Clone, Debug)]
@@ -30,6 +32,7 @@ pub(crate) struct ImageServices {
     pub(crate) refs: Arc<SetRefs<Buffers>>,
     /// What probes of images have found.
     pub(crate) proofs: Arc<ImageProofs>,
+    pub(crate) layouts: Arc<Layouts>,
 }
 
 /// An image that several devices share. Its identity does not depend on where its texels are.
@@ -54,24 +57,17 @@ pub(super) struct ImageInner {
     usage: ImageUsage,
     /// Protected by its mutex, within which no other lock is taken.
     layout: Mutex<Arc<Layout>>,
+    /// Made by the first attachment.
+    sharing: OnceLock<Box<Sharing>>,
+}
+
+/// What an image has once a device is attached.
+#[derive(Default)]
+struct Sharing {
     /// The images over the shared bytes that are alive. Protected by its mutex, within which no other lock is taken.
     images: Mutex<Vec<Seen>>,
     /// The attachments. Protected by its mutex, within which no other lock is taken.
     participants: Mutex<Participants>,
-}
-
-/// The layout of an image.
-#[derive(Debug)]
-pub(super) struct Layout {
-    /// The rows; of an image in tiles, where they are when it leaves the tiles.
-    pub(super) places: Places,
-    /// The tiles, if the texels are in tiles.
-    pub(super) tiles: Option<Box<Tiles>>,
-    /// The same, as others are told it.
-    pub(super) told: ImageLayout,
-    /// What cannot see it: a device, its uses, the kind of memory, and the way. Protected by its mutex, within which no
-    /// other lock is taken.
-    pub(super) refused: Mutex<Vec<(DeviceId, ImageUsage, MemoryKind, Way)>>,
 }
 
 /// An image over the shared bytes, for some uses of a device.
@@ -101,7 +97,8 @@ pub(crate) fn create(
     let bytes = linear.bytes().max(kind.linear_bytes(home)?).max(Tiles::most_bytes(&kind, home)?);
     let buffer = SharedBuffer::create(&services.refs, home, descriptor.into_buffer(bytes))?;
     let places = home_places(&buffer, &Device(Arc::clone(home)), &kind)?.unwrap_or(padded);
-    Ok(assemble(services, buffer, &kind, Layout::new(places)?))
+    let layout = services.layouts.of(places, bytes)?;
+    Ok(assemble(services, buffer, &kind, layout))
 }
 
 /// An image with the texels of a buffer. The layout's places end within the buffer.
@@ -109,7 +106,7 @@ pub(super) fn assemble(
     services: &ImageServices,
     buffer: SharedBuffer,
     &ImageKind { format, shape, usage }: &ImageKind,
-    layout: Layout,
+    layout: Arc<Layout>,
 ) -> SharedImage {
     SharedImage(Arc::new(ImageInner {
         buffer,
@@ -117,9 +114,8 @@ pub(super) fn assemble(
         format,
         shape,
         usage,
-        layout: Mutex::new(Arc::new(layout)),
-        images: Mutex::default(),
-        participants: Mutex::default(),
+        layout: Mutex::new(layout),
+        sharing: OnceLock::new(),
     }))
 }
 
@@ -129,36 +125,6 @@ fn home_places(buffer: &SharedBuffer, home: &Device, kind: &ImageKind) -> Result
     let attachment = buffer.attach(home)?;
     let mapping = attachment.map(Access::Read)?;
     linear_places(kind, &mapping)
-}
-
-impl Layout {
-    pub(super) fn new(places: Places) -> Result<Self, LayoutError> {
-        let told = places.image_layout()?;
-        Ok(Self { places, tiles: None, told, refused: Mutex::default() })
-    }
-
-    /// As attachments see it.
-    pub(super) fn present(&self) -> Present<'_> {
-        Present { places: &self.places, tiles: self.tiles.as_deref().map(Tiles::modifier) }
-    }
-
-    /// The layout of an image in tiles, which has rows at these places otherwise.
-    pub(super) fn in_tiles(places: Places, tiles: Tiles) -> Result<Self, LayoutError> {
-        let told = tiles.told(&places)?;
-        Ok(Self { places, tiles: Some(Box::new(tiles)), told, refused: Mutex::default() })
-    }
-
-    /// The rows as the planes of `LINEAR` are stated; none if a modifier cannot tell all of the layout.
-    pub(super) fn stated_planes(&self) -> Vec<PlaneStart> {
-        let Ok(rows) = self.places.image_layout() else { return vec![] };
-        let shape = rows.shape();
-        if (shape.mips, shape.layers) != (1, 1) {
-            return vec![];
-        }
-        let start =
-            |plane: &MemoryPlane| PlaneStart { offset: plane.offset, pitch: plane.pitch.into() };
-        rows.planes().iter().map(start).collect()
-    }
 }
 
 impl SharedImage {
@@ -253,8 +219,12 @@ impl ImageInner {
         *self.layout.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(layout);
     }
 
+    fn sharing(&self) -> &Sharing {
+        self.sharing.get_or_init(Box::default)
+    }
+
     pub(super) fn participants(&self) -> MutexGuard<'_, Participants> {
-        self.participants.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sharing().participants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What images for some uses are.
@@ -305,7 +275,7 @@ impl ImageInner {
     }
 
     fn images(&self) -> MutexGuard<'_, Vec<Seen>> {
-        self.images.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sharing().images.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
