@@ -56,6 +56,67 @@ pub(crate) unsafe fn copy_by_host(
     written.and(read).map(|()| true)
 }
 
+/// One range in two allocations: its offsets, counted from the beginning of what is copied, and its length.
+pub(crate) type HostPart = (u64, u64, u64);
+
+/// Copies parts of `lens.0` bytes to other places in `lens.1` bytes, row by row. `zero` the destination first. Otherwise as
+/// [`copy_by_host`]; both are accessed once, however many parts there are.
+///
+/// # Errors
+///
+/// As [`copy_by_host`].
+///
+/// # Safety
+///
+/// As for [`copy_by_host`]; all parts lie within these bytes.
+pub(crate) unsafe fn copy_parts_by_host(
+    (from, from_offset): (&Allocation, u64),
+    (to, to_offset): (&Allocation, u64),
+    (from_len, to_len): (u64, u64),
+    (parts, zero): (impl Iterator<Item = HostPart>, bool),
+    wait: HostWait,
+) -> Result<bool> {
+    let (Some(source), Some(target)) = (from.host_within(wait)?, to.host_within(wait)?) else {
+        return Ok(false);
+    };
+    if zero {
+        // SAFETY: the caller's contract.
+        unsafe { zero_by_host((to, to_offset), to_len, wait) }?;
+    }
+    from.begin_host_access(Access::Read, (from_offset, from_len), wait)?;
+    if let Err(error) = to.begin_host_access(Access::Write, (to_offset, to_len), wait) {
+        // The first error is reported; a second one adds nothing.
+        let _ = from.end_host_access(Access::Read, from_offset, from_len);
+        return Err(error);
+    }
+    let is_cached = from.is_cached_for_host() && to.is_cached_for_host();
+    let is_shared = from.is_external() || to.is_external();
+    for (read, written, len) in parts {
+        // CAST: the ranges are mapped, so they fit the address space.
+        // SAFETY: within the allocation, all of which is mapped.
+        let source = unsafe { source.at((from_offset + read) as usize) };
+        // SAFETY: as above.
+        let target = unsafe { target.at((to_offset + written) as usize) };
+        // CAST: as above.
+        let bytes = len as usize;
+        if is_cached {
+            // SAFETY: the caller's contract; the processor caches both.
+            unsafe { target.copy_quickly_from(source, bytes) };
+        } else if is_shared {
+            // Another process may write either of them meanwhile.
+            // SAFETY: both ranges are mapped, and do not overlap.
+            unsafe { target.copy_shared_from(source, bytes) };
+        } else {
+            // SAFETY: the caller's contract.
+            unsafe { target.copy_from(source, bytes) };
+        }
+        to.note_host_copied(len);
+    }
+    let written = to.end_host_access(Access::Write, to_offset, to_len);
+    let read = from.end_host_access(Access::Read, from_offset, from_len);
+    written.and(read).map(|()| true)
+}
+
 /// Zeroes `len` bytes, with the cache maintenance that the memory needs. `Ok(false)` as for [`copy_by_host`].
 ///
 /// # Errors

@@ -81,14 +81,16 @@ pub(crate) fn copy_many(
 }
 
 /// Copies parts of `from` to parts of `to`, in one submission on the queue for moves. Their offsets are counted from the
-/// beginning of the spans. With `zero`, bytes of `to` that no part writes become zero; its offset and length are then multiples
-/// of 4. There is at least one part; none is empty, and no two overlap in `to`. Otherwise as [`copy`].
+/// beginning of the spans. There is at least one part; none is empty, and no two overlap in `to`. Otherwise as [`copy`].
+///
+/// `zeros` of `to` are filled with zeros before the copies. Offset and length of `to` are then multiples of 4. Where they
+/// are not whole words, bytes beside them are filled as well; what parts write there stays.
 pub(crate) fn copy_parts(
     device: &Arc<DeviceInner>,
     waits: Waits,
     [from, to]: [Span<'_>; 2],
     parts: &[vk::BufferCopy],
-    zero: bool,
+    zeros: &[Range<u64>],
 ) -> Result<Fence> {
     let fits = |part: &vk::BufferCopy| {
         part.src_offset + part.size <= from.len && part.dst_offset + part.size <= to.len
@@ -103,8 +105,11 @@ pub(crate) fn copy_parts(
         })
         .collect();
     submit((device, device.queue_for_moves()), waits, &[from, to], |commands| {
-        if zero {
-            fill_with_zeros(device, commands, &to);
+        for range in zeros {
+            let (start, end) = (range.start & !3, range.end.next_multiple_of(4));
+            fill_with_zeros(device, commands, &to.slice(start, end - start));
+        }
+        if !zeros.is_empty() {
             barrier_between_writes(device, commands);
         }
         let (from, to) = (from.view.buffer(), to.view.buffer());

@@ -1,7 +1,10 @@
 //! Images that get another layout while devices are attached: when, and with which texels.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use ash::vk;
+use peerbuf::device::Call;
 use peerbuf::image::negotiate::{Participation, Rung};
 use peerbuf::observe::StallCause;
 use peerbuf::{
@@ -104,7 +107,7 @@ fn importers_are_notified_once_and_what_keeps_the_image_keeps_its_layout() {
     let image = rig.engine().create_image(&devices[0], descriptor).expect("an image");
     write_by_host(&image, 1);
     let importers: Vec<_> = devices.iter().map(|_| Recorder::new(true)).collect();
-    let attach = |(device, importer): (&Device, &std::sync::Arc<Recorder>)| {
+    let attach = |(device, importer): (&Device, &Arc<Recorder>)| {
         image.attach_dynamic(device, image.usage(), importer.clone()).expect("it attaches")
     };
     let attachments: Vec<_> = devices.iter().zip(&importers).map(attach).collect();
@@ -226,6 +229,48 @@ fn a_layout_changes_behind_unfinished_work_and_ahead_of_later_work() {
     gate.open();
     fence.wait(LONG).expect("it ends");
     passages[1].assert_copied(&mapping, 5, "behind the write");
+}
+
+#[test]
+fn the_host_copies_the_rows_where_no_device_does() {
+    let rig = Rig::new();
+    let Some(devices) = three(&rig) else { return };
+    for name in ["R8  ", "AR24", "NV12"] {
+        let (image, attachments) = shared(&rig, &devices, name);
+        write_by_host(&image, 1);
+        // All pairs are proved, so that the only submission is that of the copy.
+        image.negotiate().expect("they agree");
+        let (before, generation) = (image.layout(), image.generation());
+        let code = vk::Result::ERROR_INITIALIZATION_FAILED;
+        rig.engine().calls().fail_nth(Call::QueueSubmit, 1, code);
+        let moved = image.relayout();
+        assert!(!rig.engine().calls().clear_faults(), "the device was asked first");
+        assert_eq!(moved.expect("the host copies"), Migration::Done { generation: generation + 1 });
+        assert_ne!(image.layout(), before, "{name}");
+        assert_host_reads(&image, 1, name);
+        assert_eq!(attachments.iter().map(is_own).collect::<Vec<_>>(), [true, false, false]);
+        assert_host_reads(&image, 1, &format!("{name}, mapped"));
+    }
+}
+
+#[test]
+fn an_answer_is_kept_until_an_attachment_changes() {
+    let rig = Rig::new();
+    let Some([swiftshader, lavapipe, second]) = three(&rig) else { return };
+    let image = rig.engine().create_image(&lavapipe, image("AR24", (62, 18), 1)).expect("an image");
+    let _first = [&lavapipe, &second].map(|device| image.attach(device).expect("it attaches"));
+    let agreed = image.negotiate().expect("an agreement");
+    assert!(Arc::ptr_eq(&agreed, &image.negotiate().expect("the same")));
+    let third = image.attach(&swiftshader).expect("it attaches");
+    let other = image.negotiate().expect("an agreement");
+    assert_eq!((agreed.parts.len(), other.parts.len()), (2, 3), "{other}");
+    drop(third);
+    let again = image.negotiate().expect("an agreement");
+    assert_eq!(*again, *agreed, "{again}");
+    rig.engine().forget_routes();
+    let proved_anew = image.negotiate().expect("an agreement");
+    assert!(!Arc::ptr_eq(&again, &proved_anew));
+    assert_eq!(*proved_anew, *agreed, "{proved_anew}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::commit::fences_of;
 use super::copier::{Copier, SubmitFailed};
 use super::destination::{Destination, release_unused};
-use super::fallback::{bounce_copy, fall_back_to_host};
+use super::fallback::{HostCopy, bounce_copy, fall_back_to_host};
 use super::in_progress::{ActiveMove, waits_before_move};
 use super::request::{MoveOutcome, MoveRequest};
 use crate::buffer::object::BufferInner;
@@ -89,7 +89,9 @@ pub(super) fn finish(
     let lender = new.lender();
     match copier.copy(active.buffer, &mut active.state, home, new.take()) {
         Ok(()) => Ok(MoveOutcome::Moved),
-        Err(failed) => fall_back_to_host(active, copier, home, *failed, lender),
+        Err(failed) => {
+            fall_back_to_host(active, copier, home, (*failed, lender), HostCopy::SamePlaces)
+        }
     }
 }
 

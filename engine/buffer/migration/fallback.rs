@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ash::vk;
+
 use super::commit::{commit, fences_of};
 use super::copier::{Copier, SubmitFailed, total_bytes};
 use super::destination::{Destination, Lender, release_unused};
@@ -63,6 +65,19 @@ pub(super) fn bounce_copy(
     Ok(MoveOutcome::Moved)
 }
 
+/// What the host copies where no device does.
+#[derive(Clone, Copy)]
+pub(super) enum HostCopy<'a> {
+    /// What is to be copied of the buffer, to the same places.
+    SamePlaces,
+    /// Parts to other places.
+    OtherPlaces {
+        parts: &'a [vk::BufferCopy],
+        /// Called under the reservation once the bytes are at their new places.
+        done: &'a dyn Fn(),
+    },
+}
+
 /// Copies by the host, if it sees both backings, since the copy could not be submitted. If the host cannot
 /// copy either, nothing has changed.
 #[cold]
@@ -70,8 +85,8 @@ pub(super) fn fall_back_to_host(
     mut active: ActiveMove<'_>,
     copier: &Copier,
     home: &DeviceInner,
-    SubmitFailed { error, new, submitted_part }: SubmitFailed,
-    lender: Option<Lender<'_>>,
+    (SubmitFailed { error, new, submitted_part }, lender): (SubmitFailed, Option<Lender<'_>>),
+    what: HostCopy<'_>,
 ) -> Result<MoveOutcome> {
     let buffer = active.buffer;
     tracing::warn!(%error, buffer = buffer.name(), "device copy failed; trying a host copy");
@@ -88,16 +103,25 @@ pub(super) fn fall_back_to_host(
         if !copier.is_current(&active.state) {
             return Ok(None);
         }
-        let parts = copier.parts(buffer, &active.state);
-        copied = total_bytes(&parts);
-        if copier.copy_by_host(buffer, &parts, &new, HostWait::Never)? {
+        let ranges = copier.parts(buffer, &active.state);
+        let copy = |wait| match what {
+            HostCopy::SamePlaces => copier.copy_by_host(buffer, &ranges, &new, wait),
+            HostCopy::OtherPlaces { parts, .. } => {
+                copier.copy_parts_by_host(buffer, parts, &new, wait)
+            }
+        };
+        copied = match what {
+            HostCopy::SamePlaces => total_bytes(&ranges),
+            HostCopy::OtherPlaces { parts, .. } => parts.iter().map(|part| part.size).sum(),
+        };
+        if copy(HostWait::Never)? {
             return Ok(Some(true));
         }
         // The host may have to wait for the fences of a dma-buf: without the reservation, while the move fence keeps
         // new work away.
         active.add_move_fence();
         let wait = HostWait::within(buffer.core().timeout);
-        let copied = active.state.unlocked(|| copier.copy_by_host(buffer, &parts, &new, wait))?;
+        let copied = active.state.unlocked(|| copy(wait))?;
         buffer.check_usable(&mut active.state)?;
         Ok(copier.is_current(&active.state).then_some(copied))
     };
@@ -121,6 +145,9 @@ pub(super) fn fall_back_to_host(
                 Fence::signalled(),
                 &copier.summary(copied),
             );
+            if let HostCopy::OtherPlaces { done, .. } = what {
+                done();
+            }
             Ok(MoveOutcome::Moved)
         }
         Err(error) => {

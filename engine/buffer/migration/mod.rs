@@ -30,6 +30,7 @@ mod nowait;
 mod plan;
 mod rearrange;
 mod request;
+mod row_gaps;
 mod shared;
 
 pub(in crate::buffer) use batch::{MAX_BATCH, MayBlock, MoveBatch};

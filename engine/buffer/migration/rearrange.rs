@@ -9,16 +9,18 @@ use super::commit::{commit, commit_with_copy, fences_of};
 use super::copier::{Copier, SubmitFailed, zeroing_time};
 use super::destination::release_unused;
 use super::execute::{lock_movable, no_path};
+use super::fallback::{HostCopy, fall_back_to_host};
 use super::in_progress::{ActiveMove, waits_before_move};
 use super::migrate::Migration;
 use super::plan::Plan;
 use super::request::{MoveOutcome, MoveRequest};
+use super::row_gaps::closed_up;
 use crate::buffer::object::{BufferInner, SharedBuffer};
 use crate::buffer::placement::{home_at, retry_on_oom};
 use crate::buffer::state::{State, TiledBytes};
 use crate::device::{DeviceInner, Waits};
 use crate::error::Result;
-use crate::memory::{Backing, Content};
+use crate::memory::{Backing, Content, HostWait, copy_parts_by_host};
 use crate::observe::MoveCause;
 use crate::residency::{EvictionLimits, Trigger};
 use crate::sync::{Fence, Guard, RejectionWatch, Usage, waits_of_move, waits_on};
@@ -41,11 +43,11 @@ pub(crate) struct Rearrangement<'a> {
     pub(crate) required: bool,
 }
 
-/// How bytes get to other places. All bytes that are not copied become zero.
+/// How bytes get to other places.
 #[derive(Clone, Copy)]
 pub(crate) enum Rearranged<'a> {
     /// The parts that are kept, by their old and new places in the buffer. There is at least one; none is empty, all
-    /// are within the buffer, and no two overlap in their new places.
+    /// are within the buffer, and no two overlap in their new places. Between them are zeros, or other bytes of the buffer.
     Parts(&'a [vk::BufferCopy]),
     /// A submission of the caller's to the main queue of a device, behind waits, from the first span to the second one.
     /// If told so, it first zeroes the second one. Called under the reservation.
@@ -59,14 +61,15 @@ pub(crate) type SubmitCopy<'a> =
 impl SharedBuffer {
     /// Moves the buffer to other memory of its domain, and its bytes to other places. Importers are notified, and
     /// mappings become stale, as for any move. The copy runs on the device that sees both, behind all work on the
-    /// buffer. Neither the host nor a bounce copies instead: if that device fails, the move fails, and the bytes stay.
+    /// buffer. If there is none, or it fails, the host copies, if the move is required: the caller waits for all work on the
+    /// buffer.
     ///
     /// Returns [`Migration::Unchanged`] if the rearrangement is not current.
     ///
     /// # Errors
     ///
-    /// As [`SharedBuffer::migrate`]; [`crate::Error::Unsupported`] also where only a bounce or the host could copy;
-    /// [`crate::Error::Busy`] if it is not required and would have to wait.
+    /// As [`SharedBuffer::migrate`]; [`crate::Error::Unsupported`] also where neither a device nor the host sees both the
+    /// old and the new memory; [`crate::Error::Busy`] if it is not required and would have to wait.
     ///
     /// Locks: as [`SharedBuffer::migrate`].
     pub(crate) fn rearrange(&self, request: Rearrangement<'_>) -> Result<Migration> {
@@ -123,7 +126,13 @@ fn move_planned(plan: Plan<'_>, request: Rearrangement<'_>) -> Result<MoveOutcom
     let Some(copier) = Copier::find(buffer, &home, &new, cause)? else {
         return Ok(MoveOutcome::NoPath);
     };
-    if copier.needs_bounce() {
+    let by_host = match request.copy {
+        Rearranged::Parts(parts) if request.required => {
+            Some(HostCopy::OtherPlaces { parts, done: request.done })
+        }
+        _ => None,
+    };
+    if copier.needs_bounce() && by_host.is_none() {
         return Ok(MoveOutcome::NoPath);
     }
     let state = match request.required {
@@ -154,13 +163,26 @@ fn move_planned(plan: Plan<'_>, request: Rearrangement<'_>) -> Result<MoveOutcom
         return Ok(MoveOutcome::Retry);
     }
     // Only a clean copy is lent, and this is none.
-    match copier.rearrange(buffer, &mut active.state, &home, new.take(), request.copy) {
+    let new = new.take();
+    let moved = if copier.needs_bounce() && active.state.location().has_content() {
+        if let Some(old) = active.state.location_mut().backing_mut() {
+            old.finish_scrub();
+        }
+        let submitted_part = Fence::signalled();
+        Err(Box::new(SubmitFailed { error: no_path(&home), new, submitted_part }))
+    } else {
+        copier.rearrange(buffer, &mut active.state, &home, new, request.copy)
+    };
+    match moved {
         Ok(()) => {
             active.state.set_tiled(request.tiled.cloned());
             (request.done)();
             Ok(MoveOutcome::Moved)
         }
         Err(failed) => {
+            if let Some(rows) = by_host {
+                return fall_back_to_host(active, &copier, &home, (*failed, None), rows);
+            }
             let SubmitFailed { error, new, submitted_part } = *failed;
             copier.span.failed();
             // The submitted part reads the old backing.
@@ -218,8 +240,11 @@ impl Copier {
             Rearranged::Parts(parts) => {
                 watch = RejectionWatch::new(device, device.queue_for_moves());
                 bytes = parts.iter().map(|part| part.size).sum();
-                submitted = waits_of_move(bridges, device, &pending)
-                    .and_then(|waits| transfer::copy_parts(device, waits, [from, to], parts, zero));
+                let (parts, between) = closed_up(parts, [from.len, to.len]);
+                let zeros = if zero { between } else { vec![] };
+                submitted = waits_of_move(bridges, device, &pending).and_then(|waits| {
+                    transfer::copy_parts(device, waits, [from, to], &parts, &zeros)
+                });
             }
             Rearranged::Submitted(submit) => {
                 watch = RejectionWatch::main(device);
@@ -268,5 +293,23 @@ impl Copier {
         state.set_tiled(None);
         tiled.are_rows();
         Ok(())
+    }
+
+    /// Copies parts by the host, and zeroes all else. As [`Copier::copy_by_host`].
+    #[expect(unsafe_code, reason = "copying between mapped memory that no other thread uses")]
+    pub(super) fn copy_parts_by_host(
+        &self,
+        buffer: &BufferInner,
+        parts: &[vk::BufferCopy],
+        new: &Backing,
+        wait: HostWait,
+    ) -> Result<bool> {
+        self.span.copying();
+        let (from, to) = ((&*self.way.old, self.offset), (&**new.allocation(), new.offset()));
+        let lens = (buffer.size, new.extent(buffer.size));
+        let rows = parts.iter().map(|part| (part.src_offset, part.dst_offset, part.size));
+        let zero = new.content() != Content::Zeroed;
+        // SAFETY: as in `copy_by_host`; all parts are within the buffer.
+        unsafe { copy_parts_by_host(from, to, lens, (rows, zero), wait) }
     }
 }
