@@ -119,7 +119,11 @@ pub(crate) struct HeapCopy {
 
 impl HeapCopy {
     pub(crate) fn new() -> Outcome<Self> {
-        let size = usize::try_from(SIZE)?;
+        Self::of(SIZE)
+    }
+
+    pub(crate) fn of(size: u64) -> Outcome<Self> {
+        let size = usize::try_from(size)?;
         Ok(Self { source: vec![0xa5; size], target: vec![0x5a; size] })
     }
 

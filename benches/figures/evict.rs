@@ -145,14 +145,14 @@ impl<'a> Ours<'a> {
     }
 }
 
-fn moves(migration: &Migration) -> Outcome<()> {
+pub(crate) fn moves(migration: &Migration) -> Outcome<()> {
     match migration {
         Migration::Done { .. } => Ok(()),
         _ => Err("the buffer did not move".into()),
     }
 }
 
-fn timed(work: impl FnOnce() -> Outcome<()>) -> Outcome<f64> {
+pub(crate) fn timed(work: impl FnOnce() -> Outcome<()>) -> Outcome<f64> {
     let start = Instant::now();
     work()?;
     Ok(start.elapsed().as_secs_f64())

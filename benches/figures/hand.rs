@@ -221,7 +221,7 @@ impl Drop for Block<'_> {
 }
 
 /// Chooses a memory type: device-local if there is one, as an application would.
-fn choose(device: &Device, bits: u32) -> Outcome<u32> {
+pub(crate) fn choose(device: &Device, bits: u32) -> Outcome<u32> {
     let types = device.adapter().memory_types();
     let allowed = |index: &usize| bits & (1 << index) != 0;
     let local = |index: &usize| types[*index].flags.contains(vk::MemoryPropertyFlags::DEVICE_LOCAL);
@@ -316,6 +316,33 @@ impl<'a> Recorded<'a> {
                 &[],
             );
         }
+        // SAFETY: the recording was begun above.
+        unsafe { raw.end_command_buffer(commands) }?;
+        Ok(())
+    }
+
+    /// Records copies of so many regions by one command, and discards the former recording.
+    pub(crate) fn record_regions(
+        &self,
+        from: &Block<'_>,
+        to: &Block<'_>,
+        regions: &[vk::BufferCopy],
+    ) -> Outcome<()> {
+        self.record_commands(|raw, commands| {
+            // SAFETY: being recorded; both buffers are live, of this device, and have all regions.
+            unsafe { raw.cmd_copy_buffer(commands, from.buffer, to.buffer, regions) };
+        })
+    }
+
+    /// Records commands, and discards the former recording.
+    pub(crate) fn record_commands(
+        &self,
+        record: impl FnOnce(&ash::Device, vk::CommandBuffer),
+    ) -> Outcome<()> {
+        let (raw, commands) = (self.device.raw(), self.commands);
+        // SAFETY: the command buffer is new, or has run and may be reset.
+        unsafe { raw.begin_command_buffer(commands, &vk::CommandBufferBeginInfo::default()) }?;
+        record(raw, commands);
         // SAFETY: the recording was begun above.
         unsafe { raw.end_command_buffer(commands) }?;
         Ok(())

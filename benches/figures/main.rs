@@ -20,6 +20,9 @@ mod handover;
 mod heap;
 mod held;
 mod host;
+mod image_hand;
+mod image_layouts;
+mod images;
 mod imports;
 mod latency;
 mod live;
@@ -131,6 +134,15 @@ static GROUPS: &[Group] = &[
     Group { ids: &["attach_first"], measure: drivers::attach_first },
     Group { ids: &["host_read_4k_busy"], measure: drivers::host_read_busy },
     Group { ids: &["control_probe_bound"], measure: drivers::probe_bound },
+    Group { ids: &["image_handover_4k"], measure: images::handover },
+    Group { ids: &["image_share_one_more"], measure: images::one_more },
+    Group { ids: &["image_first_share"], measure: images::first_share },
+    Group { ids: &["image_move_4k"], measure: images::moved },
+    Group { ids: &["image_relayout_4k"], measure: image_layouts::relayout },
+    Group { ids: &["image_evict_4k"], measure: images::evict },
+    Group { ids: &["negotiate_cached"], measure: image_layouts::cached },
+    Group { ids: &["negotiate_64"], measure: image_layouts::many },
+    Group { ids: &["image_bytes", "image_shared_bytes"], measure: image_layouts::bytes },
     Group { ids: &["frame_p99"], measure: frames::p99 },
     Group { ids: &["frame_in_place"], measure: frames::in_place },
     Group { ids: &["first_share", "first_share_known"], measure: first_share::cold },
