@@ -24,6 +24,16 @@ pub(crate) fn image_demo(report: &ImageDemoReport, verbose: bool) -> String {
         }
     }
     text.blank();
+    let is_copied = |part: &PartFacts| {
+        // Of an evicted image no device has a mapping.
+        let mut mapped = part.steps.iter().filter(|step| step.step != "evicted");
+        mapped.any(|step| !are_all_in_place(step, part))
+    };
+    if report.parts.iter().any(is_copied) {
+        text.paragraph(
+            "draw, sample: the devices that do so in the shared bytes. Others have an image of their own, and copy at each use.",
+        );
+    }
     let callbacks = (report.callbacks, report.callbacks_expected);
     text.paragraph(&format!(
         "{} compared in {:.2} s: {}; {} of {} notifications.",
@@ -48,12 +58,6 @@ fn part_of(text: &mut Text, report: &ImageDemoReport, part: &PartFacts, verbose:
         text.item(&format!("  {}  ", member.device), &format!("{}{of}", name(member)));
     }
     text.line(format_args!("{}", steps(part)));
-    if part.steps.iter().any(|step| !are_all_in_place(step, part)) {
-        text.item(
-            "  ",
-            "draw, sample: the devices that do so in the shared bytes. Others have an image of their own, and copy at each use.",
-        );
-    }
     if verbose {
         for step in &part.steps {
             step.checks.iter().for_each(|check| text.item("  ", &check_line(step, check)));
