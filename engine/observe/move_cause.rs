@@ -31,6 +31,8 @@ pub enum MoveCause {
     /// The buffer was idle in a sparse block, which was emptied: by [`crate::Engine::compact`] or [`crate::Engine::trim`], or
     /// because its domain lacked memory.
     Compacted,
+    /// The bytes of an image got other places, within its domain ([`crate::SharedImage::relayout`], also by itself).
+    Rearranged,
 }
 
 impl MoveCause {
@@ -46,6 +48,7 @@ impl MoveCause {
             Self::Promoted => "promoted",
             Self::AutoMigrated => "attracted",
             Self::Compacted => "compacted",
+            Self::Rearranged => "laid out anew",
         }
     }
 
@@ -60,6 +63,7 @@ impl MoveCause {
         Self::Promoted,
         Self::AutoMigrated,
         Self::Compacted,
+        Self::Rearranged,
     ];
 }
 

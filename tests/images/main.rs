@@ -13,6 +13,7 @@ mod frames;
 mod mappings;
 mod matrix;
 mod planted;
+mod preferred;
 mod relayout;
 mod sampler;
 mod scanout;

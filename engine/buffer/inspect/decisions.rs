@@ -128,13 +128,16 @@ impl BufferInner {
             MoveCause::Evicted => What::Evicted,
             MoveCause::Promoted => What::Promoted,
             MoveCause::Restored | MoveCause::Requested => What::Restored,
-            MoveCause::Asked | MoveCause::Reach | MoveCause::Exported | MoveCause::Compacted => {
-                What::Migrated
-            }
+            MoveCause::Asked
+            | MoveCause::Reach
+            | MoveCause::Exported
+            | MoveCause::Compacted
+            | MoveCause::Rearranged => What::Migrated,
             MoveCause::AutoMigrated => What::AutoMigrated,
         };
         let reason = match (cause, trigger) {
             (MoveCause::Exported, _) => Reason::Exported,
+            (MoveCause::Rearranged, _) => Reason::Rearranged,
             (MoveCause::Reach, Trigger::Device(by)) => Reason::Reach { by },
             (MoveCause::Promoted, Trigger::Device(device)) => Reason::DeviceLost { device },
             (MoveCause::Restored, Trigger::Device(by)) => Reason::Used { by },

@@ -121,7 +121,7 @@ fn move_planned(plan: Plan<'_>, request: Rearrangement<'_>) -> Result<MoveOutcom
     let Plan { buffer, home, matrix, new, .. } = plan;
     let cause = MoveRequest {
         may_wait: request.required,
-        ..MoveRequest::to_new(MoveCause::Asked, Trigger::Asked)
+        ..MoveRequest::to_new(MoveCause::Rearranged, Trigger::Asked)
     };
     let Some(copier) = Copier::find(buffer, &home, &new, cause)? else {
         return Ok(MoveOutcome::NoPath);

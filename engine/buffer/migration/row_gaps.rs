@@ -17,7 +17,7 @@ pub(super) fn closed_up(
     let mut parts = parts.to_vec();
     parts.sort_unstable_by_key(|part| part.dst_offset);
     let first = parts.first().map_or(to, |part| part.dst_offset);
-    let mut gaps = vec![0..first];
+    let mut gaps = Vec::from([0..first]);
     for at in 0..parts.len() {
         let next = parts.get(at + 1).map_or(to, |next| next.dst_offset);
         let part = &mut parts[at];
@@ -30,7 +30,7 @@ pub(super) fn closed_up(
     }
     gaps.retain(|gap| !gap.is_empty());
     if gaps.len() > MOST_GAPS {
-        gaps = vec![0..to];
+        gaps = Vec::from([0..to]);
     }
     (parts, gaps)
 }
@@ -62,13 +62,13 @@ mod tests {
         assert_eq!(shown(&parts), [(0, 16, 60), (100, 200, 60)]);
         assert_eq!(gaps, [0..16, 76..200]);
         let (parts, gaps) = closed_up(&[part(100, 0, 60)], [160, 64]);
-        assert_eq!((shown(&parts), gaps), (vec![(100, 0, 60)], vec![60..64]));
+        assert_eq!((shown(&parts), gaps.as_slice()), (vec![(100, 0, 60)], &[60..64][..]));
     }
 
     #[test]
     fn of_many_gaps_all_is_zeroed() {
         let rows: Vec<_> = (0..100).map(|row| part(row * 4, row * 64, 4)).collect();
         let (parts, gaps) = closed_up(&rows, [400, 6400]);
-        assert_eq!((parts.len(), gaps), (100, vec![0..6400]));
+        assert_eq!((parts.len(), gaps.as_slice()), (100, &[0..6400][..]));
     }
 }

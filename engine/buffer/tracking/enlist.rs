@@ -59,6 +59,7 @@ impl BufferInner {
             | MoveCause::Restored
             | MoveCause::Requested
             | MoveCause::Compacted
+            | MoveCause::Rearranged
             | MoveCause::Promoted => {}
             // Into or out of memory for an export, which the domain has, too.
             MoveCause::Exported if state.location().domain() == from => {}

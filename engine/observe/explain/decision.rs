@@ -159,6 +159,8 @@ pub enum Reason {
         /// The device.
         device: DeviceId,
     },
+    /// More of an image's attachments use its bytes where they are now ([`crate::SharedImage::relayout`]).
+    Rearranged,
 }
 
 /// How a buffer was chosen to make room.

@@ -204,6 +204,7 @@ fn put_reason(bits: &mut Bits, reason: Reason) {
             kind(18);
             bits.put_device(Some(device));
         }
+        Reason::Rearranged => kind(20),
     }
 }
 
@@ -240,6 +241,7 @@ fn reason(bits: &mut Bits) -> Option<Reason> {
         15 => Reason::Exported,
         17 => Reason::All,
         18 => Reason::DeviceLost { device: bits.device()? },
+        20 => Reason::Rearranged,
         9 => Reason::DriverFailed { device: bits.device()? },
         16 => Reason::NotShareable,
         19 => Reason::UsedLess,

@@ -18,7 +18,7 @@ fn wanted(by: Option<u64>) -> Reason {
 }
 
 /// One reason of each kind, with numbers that are kept exactly.
-fn reasons() -> [Reason; 22] {
+fn reasons() -> [Reason; 23] {
     [
         Reason::FirstChoice,
         Reason::Asked,
@@ -48,6 +48,7 @@ fn reasons() -> [Reason; 22] {
         Reason::DriverFailed { device: OTHER },
         Reason::NotShareable,
         Reason::UsedLess,
+        Reason::Rearranged,
     ]
 }
 

@@ -112,6 +112,7 @@ impl<N: Fn(u64) -> Option<String>> DecisionText<'_, N> {
             Reason::Exported => f.write_str("it was exported"),
             Reason::All => f.write_str("all buffers were to move there"),
             Reason::DeviceLost { device } => write!(f, "{device} is lost"),
+            Reason::Rearranged => f.write_str("its attachments agree on another layout"),
         }
     }
 }
