@@ -260,7 +260,7 @@ impl Drop for Target<'_> {
     }
 }
 
-fn parameters(seed: u32, width: u32) -> [u8; PARAMETERS as usize] {
+fn parameters(seed: u32, width: u32) -> [u8; PARAMETERS] {
     let [seed, width] = [seed, width].map(u32::to_le_bytes);
     std::array::from_fn(|at| if at < 4 { seed[at] } else { width[at - 4] })
 }

@@ -36,9 +36,7 @@ const COPIES: ImageUsage = ImageUsage::COPIED_TO.union(ImageUsage::COPIED_FROM);
 #[derive(Debug, Default)]
 pub(crate) struct ImageProofs {
     known: Mutex<BTreeMap<Fourcc, Known>>,
-    /// How often that has changed.
     changes: AtomicU64,
-    /// What it means for images over rows.
     pub(super) rows: KnownRows,
 }
 

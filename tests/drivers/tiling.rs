@@ -192,7 +192,7 @@ fn what_keeps_an_image_in_tiles_keeps_a_late_device_out_until_it_ends() {
         let rig = Rig::new();
         let devices = lavapipes(&rig, 0);
         let [first, late] = &devices[..] else { panic!("{} devices", devices.len()) };
-        let (image, sides) = in_tiles(&rig, &[first.clone()], "AR24");
+        let (image, sides) = in_tiles(&rig, std::slice::from_ref(first), "AR24");
         let fixed = sides[0].attachment.map(Access::Read).expect("it maps");
         let joined = Side::new(&rig, late, &image);
         let error = joined.attachment.map(Access::Read).expect_err("it would see tiles");
