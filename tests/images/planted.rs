@@ -19,8 +19,10 @@ const LEVEL: vk::ImageSubresourceRange = vk::ImageSubresourceRange {
     layer_count: 1,
 };
 
-/// Takes the recorder's messages out of those that fail the test at its end. Each is of one rule.
-fn found(rig: &Rig) -> Vec<String> {
+/// Takes the recorder's messages out of those that fail the test at its end. All work is waited for: what waits for a
+/// semaphore that the host signals is judged once it is signalled.
+fn found(rig: &Rig, devices: [&Device; 2]) -> Vec<String> {
+    wait_idle(&devices);
     let mut messages = rig.messages().lock().unwrap_or_else(PoisonError::into_inner);
     let mut found = vec![];
     messages.retain(|message| {
@@ -35,8 +37,8 @@ fn found(rig: &Rig) -> Vec<String> {
     found
 }
 
-fn assert_found(rig: &Rig, rule: &str, what: &str) {
-    let all = found(rig);
+fn assert_found(rig: &Rig, devices: [&Device; 2], rule: &str, what: &str) {
+    let all = found(rig, devices);
     let is_it = |one: &String| one.starts_with(&format!("RECORDER-{rule}: "));
     assert!(!all.is_empty() && all.iter().all(is_it), "{what}: {all:#?}");
 }
@@ -189,7 +191,7 @@ fn correct_uses_are_no_finding() {
             Ok(())
         })
         .expect("it is submitted");
-    assert_eq!(found(&rig), [""; 0]);
+    assert_eq!(found(&rig, [&one, &two]), [""; 0]);
 }
 
 #[test]
@@ -202,9 +204,9 @@ fn an_image_that_the_application_does_not_release_is_found_at_the_next_acquire()
         unsafe { first.acquire(commands, Scope::TRANSFER) }.expect("it is current");
         clear(&one, commands, image);
     });
-    assert_eq!(found(&rig), [""; 0], "so far it is the owner");
+    assert_eq!(found(&rig, [&one, &two]), [""; 0], "so far it is the owner");
     uses(&rig, &two, &second, Access::Read);
-    assert_found(&rig, "acquire-without-its-release", "not released");
+    assert_found(&rig, [&one, &two], "acquire-without-its-release", "not released");
 }
 
 #[test]
@@ -219,7 +221,7 @@ fn a_use_without_an_acquire_is_found() {
         // SAFETY: it is in the layout GENERAL.
         unsafe { first.release(commands, true, Scope::TRANSFER) };
     });
-    assert_found(&rig, "use-without-ownership", "not acquired");
+    assert_found(&rig, [&one, &two], "use-without-ownership", "not acquired");
 }
 
 #[test]
@@ -233,9 +235,9 @@ fn an_image_that_is_released_in_another_layout_is_found() {
         clear(&one, commands, image);
         release_in(&one, commands, image, Layout::TRANSFER_SRC_OPTIMAL);
     });
-    assert_eq!(found(&rig), [""; 0], "it is the owner");
+    assert_eq!(found(&rig, [&one, &two]), [""; 0], "it is the owner");
     uses(&rig, &two, &second, Access::Read);
-    assert_found(&rig, "acquire-without-its-release", "another layout");
+    assert_found(&rig, [&one, &two], "acquire-without-its-release", "another layout");
 }
 
 #[test]
@@ -247,7 +249,7 @@ fn texels_that_are_not_overwritten_as_declared_are_found() {
     rig.engine()
         .submit(&two, |submission| second.overwrites(submission, Scope::TRANSFER).map(drop))
         .expect("it is submitted");
-    assert_found(&rig, "undefined-over-content", "not overwritten");
+    assert_found(&rig, [&one, &two], "undefined-over-content", "not overwritten");
 }
 
 #[test]
@@ -263,7 +265,6 @@ fn work_that_the_application_says_has_ended_is_found_beside_the_next_write() {
         unsafe { first.release(commands, true, Scope::TRANSFER) };
     });
     uses(&rig, &two, &second, Access::Write);
-    assert_found(&rig, "beside-unfinished-use", "a fence that lies");
-    wait_idle(&[&two]);
+    assert_found(&rig, [&one, &two], "beside-unfinished-use", "a fence that lies");
     tidy();
 }
