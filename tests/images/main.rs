@@ -14,6 +14,7 @@ mod mappings;
 mod matrix;
 mod planted;
 mod preferred;
+mod random;
 mod relayout;
 mod sampler;
 mod scanout;
