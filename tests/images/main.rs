@@ -16,6 +16,7 @@ mod planted;
 mod preferred;
 mod random;
 mod relayout;
+mod residency;
 mod sampler;
 mod scanout;
 mod submit;
