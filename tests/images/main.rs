@@ -10,6 +10,7 @@ mod explained;
 mod faults;
 mod foreign;
 mod frames;
+mod loss;
 mod mappings;
 mod matrix;
 mod planted;
