@@ -22,3 +22,4 @@ mod sampler;
 mod scanout;
 mod submit;
 mod texels;
+mod torture;
