@@ -17,13 +17,13 @@ use crate::common::reach::imports_files;
 use crate::texels::{Passage, assert_host_reads, code, image, texels, write_by_host};
 
 /// The description of an export, as another program would have it.
-fn described(export: &ImageExport) -> ForeignImage {
+pub(crate) fn described(export: &ImageExport) -> ForeignImage {
     let info = export.info();
     let usage = ImageUsage::SAMPLED | ImageUsage::COPIED_FROM | ImageUsage::COPIED_TO;
     ForeignImage { usage, fds: vec![info.offset + info.size], ..export.layout().into() }
 }
 
-fn import(
+pub(crate) fn import(
     engine: &Engine,
     device: &Device,
     export: &ImageExport,
