@@ -28,7 +28,7 @@ pub struct Engine {
     /// The references of buffers to them.
     pub(super) refs: Arc<SetRefs<Buffers>>,
     /// What probes of images have found.
-    pub(super) images: Arc<ImageProofs>,
+    pub(crate) images: Arc<ImageProofs>,
     /// The layouts that images have.
     pub(super) layouts: Arc<Layouts>,
     pub(super) adapters: Arc<[Adapter]>,

@@ -5,8 +5,8 @@
 //! engine itself. Waits do not time out here, so a lost wake-up is a deadlock. The checker reports deadlocks
 //! and panics, with the schedule that led to them.
 //!
-//! `locks` and `fences` need no Vulkan. `moves`, `pins`, `endings`, `evictions` and `purges` run on a real
-//! device. The checker does not control its driver: a wait in the driver is one step, in which no other
+//! `locks` and `fences` need no Vulkan. `moves`, `pins`, `endings`, `evictions`, `purges` and `images` run on a
+//! real device. The checker does not control its driver: a wait in the driver is one step, in which no other
 //! thread runs, and the checker does not choose when the device finishes. A schedule that failed there may
 //! therefore pass when it is replayed; in `locks` and `fences` it fails again. Run the models by their names
 //! alone: the other tests use threads that the checker does not control.
@@ -14,6 +14,7 @@
 mod endings;
 mod evictions;
 mod fences;
+mod images;
 mod locks;
 mod moves;
 mod pins;

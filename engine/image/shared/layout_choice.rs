@@ -263,6 +263,20 @@ pub(super) enum Target {
     Tiles(Modifier),
 }
 
+#[cfg(all(test, peerbuf_shuttle))]
+impl SharedImage {
+    /// Moves the image into the computed layout with a padding, as [`SharedImage::relayout`] does into a better one.
+    pub(crate) fn lay_out(&self, padding: crate::image::Padding) -> Result<Migration> {
+        let layout = crate::image::LinearLayout::new(self.fourcc(), self.shape(), padding);
+        let places = Places::of_layout(self.format(), &layout.expect("it was created"));
+        let (old, new) = (self.0.layout(), Arc::new(places.expect("all parts have places")));
+        if old.places == *new {
+            return Ok(Migration::Unchanged);
+        }
+        self.move_into(&old, Target::Rows(new), true)
+    }
+}
+
 impl ImageInner {
     /// The time by the engine's clock.
     pub(super) fn now(&self) -> Duration {
