@@ -2,6 +2,7 @@
 //! reports, traces; and where images of a device's own are when there is no room.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use peerbuf::observe::MoveCause;
 use peerbuf::residency::SkipReason;
@@ -160,6 +161,8 @@ fn importers_are_notified_once_of_each_move_and_of_each_new_layout() {
         }
     }
     let Some(devices) = three(&rig) else { return };
+    // No better layout comes by itself, however slow the machine is.
+    rig.engine().calls().set_clock(Some(Duration::from_secs(10)));
     let (image, attachments) = shared(&rig, &devices, "AR24");
     let importer = Recorder::new(true);
     let _noticed = image
@@ -217,6 +220,8 @@ fn a_purged_image_refuses_every_use_until_it_is_renewed_with_zero_texels() {
     let rig = Rig::new();
     let engine = rig.engine();
     let Some(devices) = three(&rig) else { return };
+    // No better layout comes by itself, however slow the machine is.
+    rig.engine().calls().set_clock(Some(Duration::from_secs(10)));
     let descriptor = image("AR24", (62, 18), 1).discardable();
     let image = engine.create_image(&devices[0], descriptor).expect("an image");
     write_by_host(&image, 1);
@@ -263,6 +268,8 @@ fn a_purged_image_refuses_every_use_until_it_is_renewed_with_zero_texels() {
 fn an_exported_image_keeps_its_place_and_its_layout_until_the_export_ends() {
     let rig = Rig::new();
     let Some(devices) = three(&rig) else { return };
+    // No better layout comes by itself, however slow the machine is.
+    rig.engine().calls().set_clock(Some(Duration::from_secs(10)));
     let (image, attachments) = shared(&rig, &devices, "AR24");
     write_by_host(&image, 1);
     let export = image.export().expect("it is exported");
@@ -286,6 +293,8 @@ fn an_image_of_a_devices_own_is_made_where_there_is_room_or_the_mapping_says_tha
     let rig = Rig::new();
     let engine = rig.engine();
     let Some([lavapipe, swiftshader]) = rig.two_drivers() else { return };
+    // No better layout comes by itself, however slow the machine is.
+    rig.engine().calls().set_clock(Some(Duration::from_secs(10)));
     for (home, other) in [(&lavapipe, &swiftshader), (&swiftshader, &lavapipe)] {
         let image = engine.create_image(home, image("AR24", (62, 18), 1)).expect("an image");
         write_by_host(&image, 1);
