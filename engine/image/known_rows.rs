@@ -1,6 +1,7 @@
 //! What is known of images over rows between two devices, and when a pair that could not be tried is tried again.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +33,11 @@ impl Rows {
 
 /// What an engine knows of images over rows, by format and pair of devices.
 #[derive(Debug, Default)]
-pub(crate) struct KnownRows(Mutex<BTreeMap<Key, Known>>);
+pub(crate) struct KnownRows {
+    known: Mutex<BTreeMap<Key, Known>>,
+    /// How often what probes of images said has changed.
+    changes: AtomicU64,
+}
 
 /// A format and two devices, the one with the lower number first.
 type Key = (Fourcc, DeviceId, DeviceId);
@@ -89,10 +94,21 @@ impl KnownRows {
     /// Forgets all of it.
     pub(super) fn forget(&self) {
         self.lock().clear();
+        self.changed();
+    }
+
+    /// What probes of images said has changed.
+    pub(super) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often that was.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

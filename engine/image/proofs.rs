@@ -1,7 +1,6 @@
 //! Asks drivers, negotiates, and probes what the negotiation asks for; remembers what probes said, by format.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::extent::{Limits, Shape};
@@ -36,7 +35,7 @@ const COPIES: ImageUsage = ImageUsage::COPIED_TO.union(ImageUsage::COPIED_FROM);
 #[derive(Debug, Default)]
 pub(crate) struct ImageProofs {
     known: Mutex<BTreeMap<Fourcc, Known>>,
-    changes: AtomicU64,
+    /// What it means for images over rows.
     pub(super) rows: KnownRows,
 }
 
@@ -53,16 +52,10 @@ impl ImageProofs {
         self.known().get(&fourcc).map_or_else(Evidence::default, |known| known.evidence.clone())
     }
 
-    /// How often what is known has changed.
-    pub(crate) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
-    }
-
     /// Forgets what probes said.
     pub(crate) fn forget(&self) {
         self.known().clear();
         self.rows.forget();
-        self.changes.fetch_add(1, Ordering::Release);
     }
 
     fn note(&self, fourcc: Fourcc, trial: Trial, result: Result<ImageProof, ProbeRefusal>) {
@@ -72,7 +65,7 @@ impl ImageProofs {
             known.proofs.insert(trial, proof);
         }
         known.evidence.note(trial, result.map(|_| ()));
-        self.changes.fetch_add(1, Ordering::Release);
+        self.rows.changed();
     }
 
     fn proof(&self, fourcc: Fourcc, trial: Trial) -> Option<ImageProof> {

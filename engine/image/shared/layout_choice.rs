@@ -31,14 +31,14 @@ impl SharedImage {
     pub fn negotiate(&self) -> Result<Arc<Agreement>, ImageError> {
         let home = self.home().id();
         // Each lock in a statement of its own, so that it is not held meanwhile.
-        let known = self.0.participants().agreed((home, self.0.services.proofs.changes()));
+        let known = self.0.participants().agreed((home, self.0.services.proofs.rows.changes()));
         if let Some(known) = known.filter(|known| self.are_present(known)) {
             return Ok(known);
         }
         let before = self.0.participants().changes();
         let listed = self.present_participants();
         let proved = self.prove(&listed)?;
-        let asked = (home, self.0.services.proofs.changes());
+        let asked = (home, self.0.services.proofs.rows.changes());
         let agreement = Arc::new(self.agree(&listed)?);
         if proved.is_complete {
             self.0.participants().note_agreed(before, asked, &agreement);
