@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use ash::vk;
+use peerbuf::device::Call;
 use peerbuf::image::negotiate::{ObjectionReason, ProbeRefusal, Rung};
 use peerbuf::image::{LayoutResult, Modifier, Shape};
-use peerbuf::{Access, Device, DomainId, DomainKind, Error, ImageAttachment, SharedImage};
+use peerbuf::{
+    Access, Device, DomainId, DomainKind, Engine, Error, ImageAttachment, Result, SharedImage,
+};
 
-use crate::common::Rig;
+use crate::common::{LONG, Rig};
 use crate::texels::{Passage, assert_host_reads, code, image, texels, write_by_host};
 use crate::under;
 
@@ -283,5 +287,71 @@ fn tiles_that_a_probe_finds_different_are_not_used_and_the_objection_says_so() {
         assert!(agreement.to_string().contains("refused by a probe"), "{agreement}");
         assert_eq!(image.layout().modifier(), Modifier::LINEAR);
         pass_around(&[&sides[0], &sides[1]], 2, "in rows");
+    });
+}
+
+/// All devices use the image in rows, in tiles, and after it was evicted from there.
+fn journey(engine: &Engine, image: &SharedImage, devices: &[Device]) -> Result<()> {
+    let attach = |device| image.attach(device);
+    let attachments = devices.iter().map(attach).collect::<Result<Vec<_>>>()?;
+    for round in 0..3 {
+        for (device, attachment) in devices.iter().zip(&attachments) {
+            let mapping = attachment.map(Access::ReadWrite)?;
+            mapping.view()?;
+            let used = engine.submit(device, |submission| mapping.write(submission).map(drop))?;
+            used.wait(LONG)?;
+        }
+        if round == 0 {
+            image.relayout()?;
+            assert_eq!(image.layout().modifier(), TILED);
+        } else if round == 1 {
+            image.evict()?;
+            assert_eq!(image.layout().modifier(), Modifier::LINEAR);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_call_that_fails_on_the_way_into_tiles_or_out_of_them_leaves_every_texel_where_it_was() {
+    under(ON_LAVAPIPE, || {
+        let rig = Rig::new();
+        let devices = lavapipes(&rig, 1);
+        let make = || {
+            let made = rig.engine().create_image(&devices[0], image("AR24", (62, 18), 1));
+            let made = made.expect("an image");
+            write_by_host(&made, 1);
+            made
+        };
+        // Routes and tiles are proved.
+        journey(rig.engine(), &make(), &devices).expect("nothing fails");
+        let calls = [
+            Call::CreateImage,
+            Call::BindImageMemory,
+            Call::AllocateMemory,
+            Call::BeginCommandBuffer,
+            Call::QueueSubmit,
+        ];
+        for call in calls {
+            const MOST: u64 = 40;
+            let mut reached = 0;
+            for nth in 1..=MOST {
+                let image = make();
+                let code = vk::Result::ERROR_OUT_OF_HOST_MEMORY;
+                rig.engine().calls().fail_nth(call, nth, code);
+                let ended = journey(rig.engine(), &image, &devices);
+                let pending = rig.engine().calls().clear_faults();
+                assert_host_reads(&image, 1, &format!("{call:?} {nth}: {ended:?}"));
+                if pending {
+                    ended.unwrap_or_else(|error| panic!("{call:?} {nth}: {error}"));
+                    break;
+                }
+                journey(rig.engine(), &image, &devices)
+                    .unwrap_or_else(|error| panic!("{call:?} {nth}, again: {error}"));
+                assert_host_reads(&image, 1, &format!("{call:?} {nth}, again"));
+                reached = nth;
+            }
+            assert!(reached < MOST, "{call:?}: more calls than the test looks at");
+        }
     });
 }

@@ -91,11 +91,13 @@ pub(super) fn fall_back_to_host(
     let buffer = active.buffer;
     tracing::warn!(%error, buffer = buffer.name(), "device copy failed; trying a host copy");
     let mut copied = 0;
+    // The host would copy tiles as bytes, and the other domain is to have rows.
+    let in_tiles = copier.tiles_to_leave(&active.state, &new).is_some();
     let mut by_host = || {
         // A submitted part of the copy may still be reading the old backing and writing the new one, also on a device
         // that is lost.
         active.state.fences().add(Usage::Bookkeep, submitted_part.clone());
-        if error.is_device_lost() {
+        if error.is_device_lost() || in_tiles {
             return Ok(Some(false));
         }
         // The wait needs the move fence.
