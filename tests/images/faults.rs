@@ -72,6 +72,9 @@ struct Journey<'a> {
 
 type Step<'a> = fn(&mut Journey<'a>) -> Result<(), ImageError>;
 
+/// Generation and layout of the image, if there is one, and how many objects of each kind live.
+type State = (Option<(u32, ImageLayout)>, Vec<(Object, u64)>);
+
 impl<'a> Journey<'a> {
     const STEPS: [(&'static str, Step<'a>); 20] = [
         ("create", Self::create),
@@ -187,7 +190,7 @@ impl<'a> Journey<'a> {
     }
 
     /// What no operation that fails changes.
-    fn state(&self) -> (Option<(u32, ImageLayout)>, Vec<(Object, u64)>) {
+    fn state(&self) -> State {
         let image = self.image.as_ref().map(|image| (image.generation(), image.layout()));
         // Memory and views are kept for later, and images until their device has ended.
         let kept = [Object::Allocation, Object::View, Object::Image];
