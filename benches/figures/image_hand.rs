@@ -126,7 +126,7 @@ impl<'a> ImageHand<'a> {
         properties = properties.push_next(&mut list);
         // SAFETY: the adapter is one of the instance.
         unsafe {
-            instance.get_physical_device_format_properties2(physical, FORMAT, &mut properties)
+            instance.get_physical_device_format_properties2(physical, FORMAT, &mut properties);
         };
         for tiling in [vk::ImageTiling::LINEAR, vk::ImageTiling::OPTIMAL] {
             let mut external =

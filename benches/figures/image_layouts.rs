@@ -138,7 +138,7 @@ impl<'a> ByRows<'a> {
         let turn = self.turn;
         let [first, second] = &mut self.blocks;
         let (from, to) = if turn == 1 { (first, second) } else { (second, first) };
-        let pitches = self.pitches.map(|pitch| usize::try_from(pitch));
+        let pitches = self.pitches.map(usize::try_from);
         let (source, target) = (pitches[1 - turn]?, pitches[turn]?);
         let (row, rows) = (usize::try_from(4 * SIZE.0)?, usize::try_from(SIZE.1)?);
         timed(|| {
