@@ -289,8 +289,9 @@ fn in_a_loop_that_does_not_fit_no_buffer_returns_at_the_cost_of_another() {
                     .expect("submitted");
             }
             wait_idle(&[&device]);
-            engine.moved(MoveCause::Restored).moves
+            engine.moved(MoveCause::Evicted).moves
         };
+        // A return into free room costs none: the first evictions may be more than it takes, while memory is still in use.
         let learned = frames(20);
         assert_eq!(frames(20), learned, "{}: once it knows how they are used", device.name());
         let away: Vec<_> = all
