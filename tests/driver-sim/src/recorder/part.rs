@@ -177,6 +177,14 @@ impl Part {
         }
     }
 
+    /// The last image over it is no more. What a device has not released is gone with it, and the bytes may become another
+    /// image.
+    pub(super) fn left(&mut self) {
+        if matches!(self.owner, Owner::Devices(_) | Owner::Inside(..)) {
+            *self = Self::new();
+        }
+    }
+
     /// A barrier. `whole` are the texels that `UNDEFINED` discards; `shares_families`: whether ownership between families
     /// of one device does not matter.
     pub(super) fn barrier(

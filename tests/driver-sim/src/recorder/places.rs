@@ -158,11 +158,15 @@ impl Places {
         self.last
     }
 
-    /// A `VkImage` is no more. What is known of bytes that outlive it stays.
+    /// A `VkImage` is no more. What is known of bytes that outlive it stays, if its last owner has released them.
     pub(super) fn unbind(&mut self, id: PlaceId, stores: &Stores) {
         let Some(place) = self.all.get_mut(&id) else { return };
         place.images = place.images.saturating_sub(1);
-        if place.images > 0 || stores.outlives_its_objects(place.store) {
+        if place.images > 0 {
+            return;
+        }
+        if stores.outlives_its_objects(place.store) {
+            place.parts.iter_mut().for_each(Part::left);
             return;
         }
         if let Some(place) = self.all.remove(&id)
