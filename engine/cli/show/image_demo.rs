@@ -131,7 +131,7 @@ fn wrong(step: &StepFacts) -> String {
     let wrong = step.checks.iter().map(|check| check.mismatches).sum::<u64>();
     match step.checks.iter().find_map(|check| check.first_mismatch) {
         None => wrong.to_string(),
-        Some([x, y]) => format!("{wrong}, first at {x}, {y}"),
+        Some([x, y]) => format!("{wrong} at {x}, {y}"),
     }
 }
 
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn wrong_texels_are_shown_with_the_first_one() {
         let text = image_demo(&report(5), true);
-        check(&text, &["5, first at 17, 3"]);
+        check(&text, &["5 at 17, 3"]);
         check(&text, &["moving: 0 → 1: 5 texels WRONG, in 1.0 ms"]);
         check(&text, &["moving: 0 → the host, drawn before: every texel right"]);
         assert!(text.contains("5 texels WRONG; 12 of 12"), "{text}");
