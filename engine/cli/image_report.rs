@@ -123,10 +123,10 @@ fn reasons((from, to): (usize, usize), objections: &[Objection]) -> Vec<String> 
                 let mut places = [(own, own_pitch, own_offset), (other, pitch, offset)];
                 places.sort_unstable();
                 let place = |(device, pitch, offset): (usize, &u32, &u64)| match offset {
-                    0 => format!("every {pitch} bytes on device {device}"),
-                    _ => format!("every {pitch} bytes from {offset} on device {device}"),
+                    0 => format!("{pitch} on device {device}"),
+                    _ => format!("{pitch} from byte {offset} on device {device}"),
                 };
-                Some(format!("rows of plane {plane}: {}, {}", place(places[0]), place(places[1])))
+                Some(format!("pitch of plane {plane}: {}, {}", place(places[0]), place(places[1])))
             }
             reason => Some(format!("device {own}: {reason}")),
         }
