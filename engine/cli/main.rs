@@ -134,7 +134,7 @@ and no memory held more than its limit, 1 if not, 2 for an error."
         /// Without a size, one whose rows drivers place at different distances.
         #[arg(
             long,
-            value_name = "WIDTHxHEIGHT",
+            value_name = "SIZE",
             num_args = 0..=1,
             default_missing_value = "1000x562",
             value_parser = size::extent,
