@@ -95,7 +95,8 @@ pub(crate) fn one_more(setup: &Setup) -> Outcome<Vec<Figure>> {
     let ours: Vec<_> = (0..IMAGES).map(|_| create(setup, near, SMALL)).collect::<Outcome<_>>()?;
     let mut there = vec![];
     for image in &ours {
-        let attachment = image.attach(far)?;
+        let importer = Arc::new(Refault::new());
+        let attachment = image.attach_dynamic(far, image.usage(), importer)?;
         check_direct(&attachment)?;
         there.push((attachment.map(Access::Read)?, attachment));
     }
@@ -131,6 +132,10 @@ pub(crate) fn first_share(setup: &Setup) -> Outcome<Vec<Figure>> {
     let ours = || -> Outcome<f64> {
         let images: Vec<_> =
             (0..IMAGES).map(|_| create(setup, near, SMALL)).collect::<Outcome<_>>()?;
+        // The first use zeroes the memory. That is the home's, which has drawn the frame.
+        for image in &images {
+            image.attach(near)?.map(Access::Write)?.view()?;
+        }
         let start = Instant::now();
         let mut shared = Vec::with_capacity(IMAGES);
         for image in &images {
