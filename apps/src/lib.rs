@@ -5,6 +5,7 @@
 
 pub mod canvas;
 pub mod choose;
+pub mod commands;
 pub mod gpu;
 pub mod host_buffer;
 pub mod overlay;

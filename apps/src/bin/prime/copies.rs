@@ -3,6 +3,7 @@
 
 use ash::vk;
 use peerbuf::Device;
+use peerbuf_apps::commands::{barrier, for_host, layers, region};
 use peerbuf_apps::stamp;
 
 /// Where a frame comes from, in the presenting device's hands.
@@ -26,28 +27,6 @@ pub(crate) struct Copies {
     pub(crate) lines: Option<vk::Buffer>,
     /// Where the whole picture is copied to.
     pub(crate) picture: Option<vk::Buffer>,
-}
-
-fn layers() -> vk::ImageSubresourceLayers {
-    vk::ImageSubresourceLayers {
-        aspect_mask: vk::ImageAspectFlags::COLOR,
-        mip_level: 0,
-        base_array_layer: 0,
-        layer_count: 1,
-    }
-}
-
-/// A rectangle of an image, and rows without gaps in a buffer.
-fn region(buffer_offset: u64, [x, y]: [u32; 2], [width, height]: [u32; 2]) -> vk::BufferImageCopy {
-    vk::BufferImageCopy {
-        buffer_offset,
-        buffer_row_length: 0,
-        buffer_image_height: 0,
-        image_subresource: layers(),
-        // CAST: far below 2^31.
-        image_offset: vk::Offset3D { x: x as i32, y: y as i32, z: 0 },
-        image_extent: vk::Extent3D { width, height, depth: 1 },
-    }
 }
 
 /// Records the copy of a drawn image, in the layout GENERAL, into a buffer that the host then reads.
@@ -78,21 +57,6 @@ pub(crate) unsafe fn read_back(
     unsafe { for_host(device, commands) };
 }
 
-/// Makes what was copied visible to the host.
-///
-/// # Safety
-///
-/// `commands` is being recorded for the device.
-unsafe fn for_host(device: &Device, commands: vk::CommandBuffer) {
-    let copied = [vk::MemoryBarrier::default()
-        .src_access_mask(vk::AccessFlags::TRANSFER_WRITE)
-        .dst_access_mask(vk::AccessFlags::HOST_READ)];
-    let (copy, host) = (vk::PipelineStageFlags::TRANSFER, vk::PipelineStageFlags::HOST);
-    let none = vk::DependencyFlags::empty();
-    // SAFETY: the caller's contract.
-    unsafe { device.raw().cmd_pipeline_barrier(commands, copy, host, none, &copied, &[], &[]) };
-}
-
 impl Copies {
     /// Records them. The target, an image of the swapchain, is left as presents need it.
     ///
@@ -104,7 +68,7 @@ impl Copies {
         let raw = device.raw();
         let (general, written) = (vk::ImageLayout::GENERAL, vk::ImageLayout::TRANSFER_DST_OPTIMAL);
         // SAFETY: the caller's contract; the whole image is written.
-        unsafe { self.barrier(device, commands, [vk::ImageLayout::UNDEFINED, written]) };
+        unsafe { barrier(device, commands, self.target, [vk::ImageLayout::UNDEFINED, written]) };
         match self.source {
             Source::Image(image) => {
                 let [width, height] = self.size;
@@ -129,7 +93,7 @@ impl Copies {
                 at[0] + width <= self.size[0] && at[1] + height + stamp::CELL <= self.size[1];
             if fits {
                 // SAFETY: the caller's contract.
-                unsafe { self.barrier(device, commands, [written, written]) };
+                unsafe { barrier(device, commands, self.target, [written, written]) };
                 let part = [region(0, at, [width, height])];
                 // SAFETY: the caller's contract; the rectangle is within the image.
                 unsafe {
@@ -145,7 +109,7 @@ impl Copies {
             let Some(buffer) = buffer.filter(|_| !regions.is_empty()) else { continue };
             if now != read {
                 // SAFETY: the caller's contract.
-                unsafe { self.barrier(device, commands, [now, read]) };
+                unsafe { barrier(device, commands, self.target, [now, read]) };
                 now = read;
             }
             // SAFETY: the caller's contract; the rectangles are within the image.
@@ -156,7 +120,7 @@ impl Copies {
             unsafe { for_host(device, commands) };
         }
         // SAFETY: the caller's contract.
-        unsafe { self.barrier(device, commands, [now, vk::ImageLayout::PRESENT_SRC_KHR]) };
+        unsafe { barrier(device, commands, self.target, [now, vk::ImageLayout::PRESENT_SRC_KHR]) };
     }
 
     fn line_regions(&self) -> Vec<vk::BufferImageCopy> {
@@ -168,37 +132,5 @@ impl Copies {
             region(at * bytes, [0, y + stamp::CELL / 2], [stamp::CELL * stamp::CELLS, 1])
         };
         (0..).zip(stamp::rows(self.size)).map(line).collect()
-    }
-
-    /// # Safety
-    ///
-    /// As [`Copies::record`]; the target is in the first layout.
-    unsafe fn barrier(
-        &self,
-        device: &Device,
-        commands: vk::CommandBuffer,
-        [old, new]: [vk::ImageLayout; 2],
-    ) {
-        let access = vk::AccessFlags::TRANSFER_READ | vk::AccessFlags::TRANSFER_WRITE;
-        let all = [vk::ImageMemoryBarrier::default()
-            .src_access_mask(access)
-            .dst_access_mask(access)
-            .old_layout(old)
-            .new_layout(new)
-            .src_queue_family_index(vk::QUEUE_FAMILY_IGNORED)
-            .dst_queue_family_index(vk::QUEUE_FAMILY_IGNORED)
-            .image(self.target)
-            .subresource_range(vk::ImageSubresourceRange {
-                aspect_mask: vk::ImageAspectFlags::COLOR,
-                base_mip_level: 0,
-                level_count: 1,
-                base_array_layer: 0,
-                layer_count: 1,
-            })];
-        let (copy, none) = (vk::PipelineStageFlags::TRANSFER, vk::DependencyFlags::empty());
-        // SAFETY: the caller's contract. The semaphore of the acquisition is waited for before any stage.
-        unsafe {
-            device.raw().cmd_pipeline_barrier(commands, copy, copy, none, &[], &[], &all);
-        };
     }
 }
