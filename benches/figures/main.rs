@@ -1,7 +1,7 @@
 #![expect(clippy::print_stderr, reason = "a program prints why it failed")]
 //! The project's figures, each with its baseline: `cargo bench --features testing --bench figures`.
 //!
-//! `-- --json` prints JSON; `-- --filter ID` runs the figures whose id contains `ID`; `-- --quick` takes few rounds and
+//! `-- --json` prints JSON; `-- --filter A,B` runs the figures whose id contains `A` or `B`; `-- --quick` takes few rounds and
 //! leaves out what takes long. BENCHMARKS.md says how they
 //! are measured and what they mean. A figure that misses its target is not a failure; wrong bytes and failed
 //! calls are.
@@ -262,7 +262,7 @@ impl Options {
                 // `cargo bench` adds this.
                 "--bench" => {}
                 other => {
-                    return Err(format!("{other}: only --json, --quick and --filter ID").into());
+                    return Err(format!("{other}: only --json, --quick and --filter A,B").into());
                 }
             }
         }
@@ -270,6 +270,6 @@ impl Options {
     }
 
     fn wants(&self, id: &str) -> bool {
-        self.filter.as_ref().is_none_or(|filter| id.contains(filter.as_str()))
+        self.filter.as_ref().is_none_or(|filter| filter.split(',').any(|part| id.contains(part)))
     }
 }

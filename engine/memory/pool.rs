@@ -300,24 +300,28 @@ impl Pool {
             slab.allocation.size() == size && slab.allocation.priority() == priority
         };
         let index = warm.iter().rposition(suits)?;
-        Some(warm.swap_remove(index))
+        Some(warm.remove(index))
     }
 
-    /// Keeps an unused allocation for reuse, up to [`WARM_BYTES`], unless another device has imported it than those of this
-    /// pool.
+    /// Keeps an unused allocation for reuse, unless another device has imported it than those of this pool. Beyond
+    /// [`WARM_BYTES`] those are freed that were kept first: the sizes that the application uses now stay.
     pub(super) fn keep(&self, unused: Warm) {
-        if unused.slab.allocation.is_viewed_by_others() {
+        let bytes = |warm: &Warm| warm.slab.allocation.size();
+        if unused.slab.allocation.is_viewed_by_others() || bytes(&unused) > WARM_BYTES {
             return;
         }
         let mut warm = self.warm();
-        let kept: u64 = warm.iter().map(|warm| warm.slab.allocation.size()).sum();
-        if kept + unused.slab.allocation.size() <= WARM_BYTES {
-            warm.push(unused);
-        } else {
-            // It is freed without the lock.
-            drop(warm);
-            drop(unused);
+        warm.push(unused);
+        let mut kept: u64 = warm.iter().map(bytes).sum();
+        let mut surplus = 0;
+        while kept > WARM_BYTES {
+            kept -= bytes(&warm[surplus]);
+            surplus += 1;
         }
+        let freed: Vec<_> = warm.drain(..surplus).collect();
+        // They are freed without the lock.
+        drop(warm);
+        drop(freed);
     }
 
     pub(super) fn class(&self, index: usize) -> MutexGuard<'_, SlabClass> {

@@ -49,7 +49,7 @@ impl Pool {
             WHOLE => {
                 let mut warm = self.warm();
                 let at = warm.iter().rposition(|warm| warm.stale)?;
-                Memory::Whole(warm.swap_remove(at).slab)
+                Memory::Whole(warm.remove(at).slab)
             }
             class => {
                 let (slab, slot) = self.class(class).take_stale()?;

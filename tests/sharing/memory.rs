@@ -216,6 +216,23 @@ fn reusing_dropped_memory_makes_no_driver_call() {
 }
 
 #[test]
+fn dropped_memory_of_sizes_in_use_is_kept_rather_than_that_of_earlier_sizes() {
+    let rig = stopped();
+    for device in rig.all() {
+        // As much unused memory as is kept of large buffers.
+        drop([240, 16].map(|mib| create(&rig, &device, mib << 20, Placement::Vram)));
+        drop(create(&rig, &device, 24 << 20, Placement::Vram));
+        let before = rig.made();
+        drop(create(&rig, &device, 24 << 20, Placement::Vram));
+        assert_eq!(rig.made().since(before), [], "the size that was dropped last");
+        let before = rig.made();
+        drop(create(&rig, &device, 240 << 20, Placement::Vram));
+        assert_ne!(rig.made().since(before), [], "what was dropped first was freed");
+        rig.engine().trim();
+    }
+}
+
+#[test]
 fn a_failed_allocation_leaves_nothing_allocated() {
     let rig = Rig::new();
     let code = vk::Result::ERROR_OUT_OF_DEVICE_MEMORY;
