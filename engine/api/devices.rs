@@ -77,6 +77,7 @@ impl Engine {
         let system = &core.domain_state(DomainId::System).ledger;
         let device = core.devices.join(core.throttle.options(), system, open)?;
         core.providers.joined(&device);
+        core.recall_routes(&device);
         self.set.core.tracer.device(device.id(), device.name());
         Ok(Device(device))
     }

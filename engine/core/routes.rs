@@ -28,11 +28,22 @@ impl Core {
         to: &Arc<DeviceInner>,
         need: Need,
     ) -> Result<Arc<Verdict>> {
-        let (verdict, is_new) = self.routes.verdict(from, to, need, self.timeout, self.age())?;
+        let (verdict, is_new) = self.routes.verdict(from, to, need, self.timeout, || self.age())?;
         if is_new {
             self.auto_migration.access_costs().forget();
         }
         Ok(verdict)
+    }
+
+    /// Takes over what [`crate::EngineDescriptor::route_cache`] knows of a device that has joined.
+    ///
+    /// Locks: none may be held; this reads the file.
+    pub(crate) fn recall_routes(&self, joined: &Arc<DeviceInner>) {
+        let devices: Vec<_> = self.devices.devices().collect();
+        let others = devices.iter().filter(|other| !Arc::ptr_eq(other, joined));
+        let both = others.flat_map(|other| [(joined, other), (other, joined)]);
+        let pairs: Vec<_> = [(joined, joined)].into_iter().chain(both).collect();
+        self.routes.recall(&pairs, self.age());
     }
 
     /// How `device` imports memory of `provider`, for a buffer with the home device `home`. If it cannot,

@@ -7,6 +7,8 @@ use crate::memory::DomainKind;
 /// Which routes are proved. The others stay as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
+    /// None but those that are known.
+    Known,
     /// This route: what an import of one provider's memory needs.
     One(Route),
     /// The best route to the first device's own memory; for a device and itself, also the best one to system memory. These
@@ -24,6 +26,7 @@ impl Need {
         let Some(kind) = route.kind() else { return self == Self::All || self == Self::One(route) };
         let is_first = || working.iter().all(|found| found.route.kind() != Some(kind));
         match self {
+            Self::Known => false,
             Self::All => true,
             Self::One(wanted) => route == wanted,
             Self::EachKind => is_first(),

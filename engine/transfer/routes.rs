@@ -75,7 +75,7 @@ impl Routes {
 
     /// Returns the verdict on a pair, and whether something new was found out. Needed routes that are not known yet are
     /// proved; those that remain untried are tried again after a while. All of it takes at most about `limit`.
-    /// `age` is the age of the engine.
+    /// `now` returns the age of the engine.
     ///
     /// Where a program proves, it proves all routes at once: to start it takes longer.
     ///
@@ -90,9 +90,9 @@ impl Routes {
         to: &Arc<DeviceInner>,
         need: Need,
         limit: Duration,
-        age: Duration,
+        now: impl Fn() -> Duration,
     ) -> Result<(Arc<Verdict>, bool)> {
-        let key = PairKey::new(from, to);
+        let (key, age) = (PairKey::new(from, to), now());
         if let Some(known) = self.settled(&key, need, age) {
             return Ok((known, false));
         }
@@ -123,6 +123,8 @@ impl Routes {
         if let Some(file) = &self.file {
             file.write(&key, &verdict);
         }
+        // The delay before the next try begins now: a trial of a busy device takes longer than the first delay.
+        let age = now();
         match error {
             Some(error) => {
                 // The caller can mend this, and may have done so at its next call.
@@ -130,6 +132,22 @@ impl Routes {
                 Err(error)
             }
             None => Ok((self.set(key, verdict, task.retry, later(age)), true)),
+        }
+    }
+
+    /// Takes over what the file knows of these pairs, so that their first uses need not read it. Proves nothing, and does nothing
+    /// while another thread proves.
+    ///
+    /// Locks: none may be held; this reads the file.
+    pub(crate) fn recall(&self, pairs: &[(&Arc<DeviceInner>, &Arc<DeviceInner>)], age: Duration) {
+        let Some(file) = &self.file else { return };
+        let Some(_turn) = self.turn(Instant::now()) else { return };
+        let keys: Vec<_> = pairs.iter().map(|(from, to)| PairKey::new(from, to)).collect();
+        let remembered = file.read_each(&keys);
+        for ((&pair, key), verdict) in pairs.iter().zip(keys).zip(remembered) {
+            if let (Some(verdict), None) = (verdict, self.known(&key)) {
+                self.set(key, prove::recalled(pair, &verdict), false, later(age));
+            }
         }
     }
 

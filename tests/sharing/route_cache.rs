@@ -11,7 +11,7 @@ use ash::vk::Result as Code;
 use peerbuf::device::{Call, StoppedQueues};
 use peerbuf::transfer::{RefusalReason, Trial, Verdict};
 use peerbuf::{
-    BufferDescriptor, DomainId, HandleType, Placement, Refault, ResidencyOptions, Route,
+    BufferDescriptor, Device, DomainId, HandleType, Placement, Refault, ResidencyOptions, Route,
 };
 
 /// A path that no other test uses; what is there at the end is removed.
@@ -38,7 +38,10 @@ fn rig(path: &Path) -> Rig {
 
 /// The verdict on two devices of one adapter, how many devices were opened for it, and a use of the route.
 fn verdict(rig: &Rig) -> (Verdict, u64) {
-    let [first, second] = rig.two_of_one_adapter();
+    verdict_of(rig, rig.two_of_one_adapter())
+}
+
+fn verdict_of(rig: &Rig, [first, second]: [Device; 2]) -> (Verdict, u64) {
     let before = rig.engine().calls().made(Call::CreateDevice);
     let verdict = Verdict::clone(&rig.engine().route(&first, &second).expect("a verdict"));
     let opened = rig.engine().calls().made(Call::CreateDevice) - before;
@@ -68,6 +71,18 @@ fn another_engine_opens_no_device_for_routes_that_are_remembered() {
     assert!(known.trials.iter().all(|trial| trial.remembered), "{known:?}");
     let passes = |verdict: &Verdict| trial(verdict, Route::OpaqueFd).passes.clone();
     assert_eq!(passes(&known), passes(&proved));
+}
+
+#[test]
+fn the_file_is_read_when_devices_are_opened_and_not_when_they_attach() {
+    let scratch = Scratch::new("opened");
+    let proved = verdict(&rig(&scratch.0)).0;
+    let rig = rig(&scratch.0);
+    let devices = rig.two_of_one_adapter();
+    fs::remove_file(&scratch.0).expect("the file");
+    let (known, opened) = verdict_of(&rig, devices);
+    assert_eq!(opened, 0, "{known:?}");
+    assert_eq!(known.working, proved.working);
 }
 
 #[test]

@@ -195,6 +195,26 @@ fn a_busy_device_leaves_routes_unproved_and_a_later_attach_proves_them() {
 }
 
 #[test]
+fn an_attach_waits_for_a_busy_device_once() {
+    // Devices that are opened for proofs: of both directions, and of the second device and itself. The delay before the
+    // next try of a busy device may be over on a slow machine, but not each time.
+    const OPENED: u64 = 5;
+    let mut opened = (0..20).map(|_| {
+        let rig = Rig::with(|descriptor| descriptor.timeout(Duration::from_millis(400)));
+        let [first, second] = rig.two_of_one_adapter();
+        let engine = rig.engine();
+        engine.calls().stop_queues(Some(StoppedQueues::OfProbes));
+        let buffer = engine.create_buffer(&first, BufferDescriptor::new(4096)).expect("a buffer");
+        let before = engine.calls().made(Call::CreateDevice);
+        buffer.attach(&second).expect_err("no route is known");
+        let opened = engine.calls().made(Call::CreateDevice) - before;
+        engine.calls().stop_queues(None);
+        opened
+    });
+    assert!(opened.any(|opened| opened <= OPENED), "it is asked again for the next route");
+}
+
+#[test]
 fn routes_are_proved_while_the_applications_queues_are_held_up() {
     let rig = Rig::new();
     let [first, second] = rig.two_of_one_adapter();

@@ -159,6 +159,15 @@ pub(super) fn out_of_time(
     walk(from, to, task, |_| Outcome::Untried(Untried::OutOfTime { limit })).0
 }
 
+/// The verdict on a pair, as far as an earlier one is still true by what is reported. Nothing is tried.
+pub(super) fn recalled(
+    (from, to): (&Arc<DeviceInner>, &Arc<DeviceInner>),
+    earlier: &Verdict,
+) -> Verdict {
+    let task = Task { known: Some(earlier), need: Need::Known, retry: false };
+    walk(from, to, task, |_| Outcome::Untried(Untried::OutOfTime { limit: Duration::ZERO })).0
+}
+
 /// The routes to try, best first. A device accesses its own exports without a route, and needs no staging.
 pub(super) fn ladder(same: bool) -> impl Iterator<Item = Route> {
     let local = same.then_some(Route::Local);

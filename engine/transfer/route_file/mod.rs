@@ -56,20 +56,34 @@ impl RouteFile {
 
     /// What the file knows of a pair; `None` if it knows nothing.
     pub(super) fn read(&self, key: &PairKey) -> Option<Verdict> {
-        let Content::Lines(lines) = self.content() else { return None };
+        self.read_each([key]).pop().flatten()
+    }
+
+    /// What the file knows of each pair; it is read once.
+    pub(super) fn read_each<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a PairKey>,
+    ) -> Vec<Option<Verdict>> {
+        let lines = match self.content() {
+            Content::Lines(lines) => lines,
+            Content::None | Content::Foreign => vec![],
+        };
+        let records: Vec<_> = lines.iter().filter_map(|line| Record::parse(line)).collect();
+        keys.into_iter().map(|key| self.remembered(key, &records)).collect()
+    }
+
+    fn remembered(&self, key: &PairKey, records: &[Record]) -> Option<Verdict> {
         let pair = key.text(&self.kernel);
-        let records = lines.iter().filter_map(|line| Record::parse(line));
-        let records: Vec<_> = records.filter(|record| record.pair == pair).collect();
-        if records.is_empty() {
-            return None;
-        }
         let (mut working, mut refused, mut trials) = (vec![], vec![], vec![]);
-        for Record { result, trial, .. } in records {
-            match result {
+        for Record { result, trial, .. } in records.iter().filter(|record| record.pair == pair) {
+            match result.clone() {
                 Ok(found) => working.push(found),
                 Err(refusal) => refused.push(refusal),
             }
-            trials.push(trial);
+            trials.push(trial.clone());
+        }
+        if trials.is_empty() {
+            return None;
         }
         tracing::debug!(routes = trials.len(), path = %self.path.display(), "routes remembered");
         Some(Verdict::new(working, refused, vec![], trials))
@@ -143,7 +157,8 @@ fn read(path: &Path) -> io::Result<String> {
     if !facts.is_file() || facts.len() > LONGEST {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not a file of routes"));
     }
-    let mut text = String::new();
+    // CAST: at most LONGEST.
+    let mut text = String::with_capacity(facts.len() as usize + 1);
     file.take(LONGEST).read_to_string(&mut text)?;
     Ok(text)
 }
