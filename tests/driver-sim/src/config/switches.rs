@@ -108,6 +108,9 @@ pub struct Switches {
     // ---- semaphores ----
     /// `vkCreateSemaphore` of an exportable timeline fails with this code, though the query offers it.
     pub timeline_export_refused: Option<Code>,
+    /// The device exports and imports binary semaphores as sync files, which the layer makes. Adds
+    /// `VK_KHR_external_semaphore_fd` if the driver lacks it.
+    pub sync_fd: bool,
     /// The device neither exports nor imports sync files.
     pub no_sync_fd: bool,
     /// The device neither exports nor imports semaphores as `OPAQUE_FD`.

@@ -174,8 +174,13 @@ pub(super) unsafe extern "system" fn get_device_proc_addr(
     if device.physical.is_too_new(text) {
         return None;
     }
-    let of_tiles = text == c"vkGetImageDrmFormatModifierPropertiesEXT";
-    if of_tiles && device.physical.fixed.tiled_modifier.is_some() {
+    let fixed = &device.physical.fixed;
+    let is_own = match text.to_bytes() {
+        b"vkGetImageDrmFormatModifierPropertiesEXT" => fixed.tiled_modifier.is_some(),
+        b"vkGetSemaphoreFdKHR" | b"vkImportSemaphoreFdKHR" => fixed.sync_fd,
+        _ => false,
+    };
+    if is_own {
         return names::device(text);
     }
     // What the driver lacks or the application has not enabled stays absent.

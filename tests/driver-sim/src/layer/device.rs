@@ -13,6 +13,7 @@ use super::instance::Instance;
 use super::memory::Memory;
 use super::physical::Physical;
 use super::queue::{Queue, RealQueue};
+use super::sync_files::SyncFiles;
 use super::tiling::Tiled;
 use super::{lock, report};
 use crate::config::Switches;
@@ -41,6 +42,7 @@ pub(super) struct Device {
     /// How many signals of each binary semaphore are submitted and not yet forwarded.
     pub(super) unsignalled: Mutex<HashMap<vk::Semaphore, u32>>,
     pub(super) forwarded: Condvar,
+    pub(super) sync_files: SyncFiles,
     pub(super) submissions: AtomicU64,
     pub(super) allocations: AtomicU64,
     lost: AtomicBool,
@@ -88,6 +90,7 @@ pub(super) unsafe extern "system" fn destroy(
     }
     // What the driver has runs to its end first; what a held queue has kept back never runs.
     let _ = device.fns.device_wait_idle();
+    device.sync_files.end();
     for (_, memory) in lock(&device.memory).drain() {
         memory.forget(&device.physical);
     }
@@ -128,6 +131,7 @@ impl Device {
             timelines: Mutex::default(),
             unsignalled: Mutex::default(),
             forwarded: Condvar::new(),
+            sync_files: SyncFiles::default(),
             submissions: AtomicU64::new(0),
             allocations: AtomicU64::new(0),
             lost: AtomicBool::new(false),
@@ -170,4 +174,5 @@ fn needs_threads(switches: &Switches) -> bool {
         || switches.slow_exporter.is_some()
         || switches.lost_in_thread.is_some()
         || switches.work_after_lost
+        || switches.sync_fd
 }

@@ -124,6 +124,7 @@ impl Physical {
         [
             (fixed.budget_percent.is_some(), vk::EXT_MEMORY_BUDGET_NAME),
             (fixed.tiled_modifier.is_some(), vk::EXT_IMAGE_DRM_FORMAT_MODIFIER_NAME),
+            (fixed.sync_fd, vk::KHR_EXTERNAL_SEMAPHORE_FD_NAME),
             (fixed.identity.pci.is_some(), vk::EXT_PCI_BUS_INFO_NAME),
             (fixed.identity.render_node.is_some(), vk::EXT_PHYSICAL_DEVICE_DRM_NAME),
         ]

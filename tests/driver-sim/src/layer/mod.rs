@@ -31,6 +31,7 @@ mod report;
 mod requirements;
 mod semaphore;
 mod submit;
+mod sync_files;
 mod tiled_barriers;
 mod tiled_queries;
 mod tiling;

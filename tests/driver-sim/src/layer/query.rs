@@ -297,6 +297,15 @@ pub(super) unsafe extern "system" fn get_external_semaphore(
     if let Some(next) = next {
         next(device.raw, info.cast(), out.cast());
     }
+    let is_timeline = find::<vk::SemaphoreTypeCreateInfo<'_>>((*info).p_next)
+        .is_some_and(|kind| kind.semaphore_type == vk::SemaphoreType::TIMELINE);
+    let sync_file = vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD;
+    if device.fixed.sync_fd && (*info).handle_type == sync_file && !is_timeline {
+        use vk::ExternalSemaphoreFeatureFlags as Features;
+        (*out).external_semaphore_features = Features::EXPORTABLE | Features::IMPORTABLE;
+        (*out).export_from_imported_handle_types = vk::ExternalSemaphoreHandleTypeFlags::empty();
+        (*out).compatible_handle_types = sync_file;
+    }
     if device.lacks_semaphore((*info).handle_type) {
         (*out).external_semaphore_features = vk::ExternalSemaphoreFeatureFlags::empty();
         (*out).export_from_imported_handle_types = vk::ExternalSemaphoreHandleTypeFlags::empty();

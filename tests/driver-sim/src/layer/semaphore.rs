@@ -5,6 +5,9 @@ use ash::vk;
 use super::chain::find;
 use super::{cname, device, lock, report};
 
+const SYNC_FILE: vk::ExternalSemaphoreHandleTypeFlags =
+    vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD;
+
 pub(super) unsafe extern "system" fn create(
     raw: vk::Device,
     info: *const vk::SemaphoreCreateInfo<'_>,
@@ -24,7 +27,22 @@ pub(super) unsafe extern "system" fn create(
         report::event("timeline_export_refused", format_args!("{}", device.label()));
         return code.0;
     }
-    let result = (device.fns.fp_v1_0().create_semaphore)(raw, info.cast(), allocator.cast(), out);
+    let create = device.fns.fp_v1_0().create_semaphore;
+    let result = match find::<vk::ExportSemaphoreCreateInfo<'_>>(chain) {
+        Some(export)
+            if device.physical.fixed.sync_fd && export.handle_types.contains(SYNC_FILE) =>
+        {
+            // The driver need not know sync files. Binary semaphores have nothing else in their chain.
+            let mut rest = vk::ExportSemaphoreCreateInfo::default()
+                .handle_types(export.handle_types & !SYNC_FILE);
+            let mut own = vk::SemaphoreCreateInfo::default().flags((*info).flags);
+            if !rest.handle_types.is_empty() {
+                own = own.push_next(&mut rest);
+            }
+            create(raw, (&raw const own).cast(), allocator.cast(), out)
+        }
+        _ => create(raw, info.cast(), allocator.cast(), out),
+    };
     if result == vk::Result::SUCCESS && is_timeline {
         lock(&device.timelines).insert(*out);
     }
@@ -39,6 +57,7 @@ pub(super) unsafe extern "system" fn destroy(
     let device = device::of(raw);
     lock(&device.timelines).remove(&semaphore);
     lock(&device.unsignalled).remove(&semaphore);
+    device.sync_files.forget(semaphore);
     device.fns.destroy_semaphore(semaphore, allocator.as_ref());
 }
 
@@ -55,8 +74,17 @@ pub(super) unsafe extern "system" fn get_fd(
         );
         return vk::Result::ERROR_OUT_OF_HOST_MEMORY;
     }
+    if device.makes_sync_files((*info).handle_type) {
+        return match device.export_sync_file((*info).semaphore) {
+            Ok(file) => {
+                *out = file;
+                vk::Result::SUCCESS
+            }
+            Err(code) => code,
+        };
+    }
     // A sync file needs a fence of the kernel's: Mesa's submit thread must have come to it.
-    if (*info).handle_type == vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD {
+    if (*info).handle_type == SYNC_FILE {
         device.wait_until_forwarded(&[(*info).semaphore]);
     }
     let next = device.next::<vk::PFN_vkGetSemaphoreFdKHR>(cname!("vkGetSemaphoreFdKHR").as_ptr());
@@ -74,6 +102,9 @@ pub(super) unsafe extern "system" fn import_fd(
             format_args!("{}: {:?} is not offered", device.label(), (*info).handle_type),
         );
         return vk::Result::ERROR_INVALID_EXTERNAL_HANDLE;
+    }
+    if device.makes_sync_files((*info).handle_type) {
+        return device.import_sync_file(&*info);
     }
     let next =
         device.next::<vk::PFN_vkImportSemaphoreFdKHR>(cname!("vkImportSemaphoreFdKHR").as_ptr());

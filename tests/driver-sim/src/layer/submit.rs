@@ -1,5 +1,6 @@
 //! Submissions: whether they are accepted, and which way they go.
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 use ash::vk;
@@ -160,8 +161,10 @@ unsafe fn batch(device: &Device, info: &vk::SubmitInfo<'_>) -> Batch {
     let stages = slice(info.p_wait_dst_stage_mask, info.wait_semaphore_count);
     let waits = slice(info.p_wait_semaphores, info.wait_semaphore_count).iter().enumerate();
     let signals = slice(info.p_signal_semaphores, info.signal_semaphore_count).iter().enumerate();
+    let mut files = Vec::new();
     Batch {
         waits: waits
+            .filter(|(_, semaphore)| !takes_file(device, **semaphore, &mut files))
             .map(|(at, semaphore)| {
                 let stages = stages.get(at).map_or(0, |stages| u64::from(stages.as_raw()));
                 Point::new(
@@ -172,6 +175,7 @@ unsafe fn batch(device: &Device, info: &vk::SubmitInfo<'_>) -> Batch {
                 )
             })
             .collect(),
+        files,
         commands: slice(info.p_command_buffers, info.command_buffer_count).to_vec(),
         signals: signals
             .map(|(at, semaphore)| {
@@ -183,16 +187,28 @@ unsafe fn batch(device: &Device, info: &vk::SubmitInfo<'_>) -> Batch {
 }
 
 unsafe fn batch2(device: &Device, info: &vk::SubmitInfo2<'_>) -> Batch {
-    let points = |infos: &[vk::SemaphoreSubmitInfo<'_>]| {
-        infos
-            .iter()
-            .map(|info| Point::new(device, info.semaphore, Some(info.value), info.stage_mask))
-            .collect()
+    let point = |info: &vk::SemaphoreSubmitInfo<'_>| {
+        Point::new(device, info.semaphore, Some(info.value), info.stage_mask)
     };
+    let waits = slice(info.p_wait_semaphore_infos, info.wait_semaphore_info_count).iter();
+    let signals = slice(info.p_signal_semaphore_infos, info.signal_semaphore_info_count).iter();
     let commands = slice(info.p_command_buffer_infos, info.command_buffer_info_count);
+    let mut files = Vec::new();
     Batch {
-        waits: points(slice(info.p_wait_semaphore_infos, info.wait_semaphore_info_count)),
+        waits: waits
+            .filter(|info| !takes_file(device, info.semaphore, &mut files))
+            .map(point)
+            .collect(),
+        files,
         commands: commands.iter().map(|info| info.command_buffer).collect(),
-        signals: points(slice(info.p_signal_semaphore_infos, info.signal_semaphore_info_count)),
+        signals: signals.map(point).collect(),
     }
+}
+
+/// Adds the sync file that a semaphore has for its payload. Without one the driver waits for the semaphore.
+fn takes_file(device: &Device, semaphore: vk::Semaphore, files: &mut Vec<OwnedFd>) -> bool {
+    let imported = device.sync_files.take(semaphore);
+    let is_file = imported.is_some();
+    files.extend(imported.flatten());
+    is_file
 }

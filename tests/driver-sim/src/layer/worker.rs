@@ -4,6 +4,7 @@
 //! of the driver's do not wait for each other.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use ash::vk;
 
 use super::device::Device;
 use super::queue::RealQueue;
+use super::sync_files::has_signalled;
 use super::{lock, origin, report};
 
 /// How long a thread sleeps before it looks at switches again.
@@ -41,6 +43,8 @@ impl Point {
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) waits: Vec<Point>,
+    /// Sync files that it waits for.
+    pub(super) files: Vec<OwnedFd>,
     pub(super) commands: Vec<vk::CommandBuffer>,
     pub(super) signals: Vec<Point>,
 }
@@ -204,6 +208,14 @@ impl Shared {
                 }
             };
             failed(device, result);
+            if result == vk::Result::SUCCESS {
+                let binary = |points: &[Point]| {
+                    let points = points.iter().filter(|point| point.value.is_none());
+                    points.map(|point| point.semaphore).collect::<Vec<_>>()
+                };
+                let (waits, signals) = (binary(&batch.waits), binary(&batch.signals));
+                device.sync_files.forwarded(waits.into_iter(), signals.into_iter());
+            }
         }
         if job.batches.is_empty() {
             // SAFETY: the application's fence is alive until it is signalled.
@@ -213,6 +225,13 @@ impl Shared {
 
     /// Waits until all semaphores of the batch are signalled, or their signals are with the driver.
     fn is_ready(&self, device: &Device, batch: &Batch) -> bool {
+        for file in &batch.files {
+            while !has_signalled(file, SLICE) {
+                if self.ends() || device.is_lost() && !device.switches().work_after_lost {
+                    return false;
+                }
+            }
+        }
         for point in &batch.waits {
             match point.value {
                 Some(value) => loop {
@@ -316,11 +335,8 @@ unsafe fn slowly(
         Err(code) => return code,
     };
     report::event("slow_exporter", format_args!("{}: {times} times as long", device.label()));
-    let work = Batch {
-        waits: copies(&batch.waits),
-        commands: batch.commands.clone(),
-        signals: Vec::new(),
-    };
+    let work =
+        Batch { waits: copies(&batch.waits), commands: batch.commands.clone(), ..Batch::default() };
     let begun = Instant::now();
     let mut result = run(device, real, Some(&work), done, is_second);
     if result == vk::Result::SUCCESS {

@@ -77,3 +77,66 @@ fn a_binary_semaphore_goes_from_queue_to_queue() {
         assert_eq!(gpu.first_word(block), 6);
     });
 }
+
+const SYNC_FD: vk::ExternalSemaphoreHandleTypeFlags = vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD;
+
+#[test]
+fn a_sync_file_goes_from_device_to_device_and_its_semaphores_are_used_again() {
+    driver_sim::under(&crate::harness::simulation("+sync_fd"), || {
+        let world = World::new();
+        let [from, to] = ["llvmpipe", "SwiftShader"].map(|name| world.find(name));
+        let offered = [from, to].map(|device| {
+            let info = vk::PhysicalDeviceExternalSemaphoreInfo::default().handle_type(SYNC_FD);
+            let mut row = vk::ExternalSemaphoreProperties::default();
+            // SAFETY: a device of this instance, of Vulkan 1.1.
+            unsafe {
+                let instance = &world.instance;
+                instance.get_physical_device_external_semaphore_properties(device, &info, &mut row);
+            }
+            row.external_semaphore_features.contains(vk::ExternalSemaphoreFeatureFlags::EXPORTABLE)
+        });
+        assert_eq!(offered, [true; 2]);
+        let (from, to) = (world.open(from), world.open(to));
+        let mut export = vk::ExportSemaphoreCreateInfo::default().handle_types(SYNC_FD);
+        let info = vk::SemaphoreCreateInfo::default().push_next(&mut export);
+        // SAFETY: the structures are complete.
+        let (signal, wait) = unsafe {
+            let signal = from.raw.create_semaphore(&info, None).expect("a semaphore");
+            let plain = vk::SemaphoreCreateInfo::default();
+            ([signal], [to.raw.create_semaphore(&plain, None).expect("a semaphore")])
+        };
+        let fds = |gpu: &crate::gpu::Gpu<'_>| {
+            ash::khr::external_semaphore_fd::Device::new(&world.instance, &gpu.raw)
+        };
+        let block = from.block(16 << 20);
+        for word in [6, 7, 8] {
+            let commands = [from.filling(block, word)];
+            let work =
+                vk::SubmitInfo::default().command_buffers(&commands).signal_semaphores(&signal);
+            let stages = [vk::PipelineStageFlags::ALL_COMMANDS];
+            let after =
+                vk::SubmitInfo::default().wait_semaphores(&wait).wait_dst_stage_mask(&stages);
+            let get =
+                vk::SemaphoreGetFdInfoKHR::default().semaphore(signal[0]).handle_type(SYNC_FD);
+            // SAFETY: the signal is submitted before it is exported, the fd is given away once, and the objects are
+            // alive until the child ends.
+            unsafe {
+                from.raw.queue_submit(from.queue(), &[work], vk::Fence::null()).expect("submitted");
+                let fd = fds(&from).get_semaphore_fd(&get).expect("a sync file");
+                let import = vk::ImportSemaphoreFdInfoKHR::default()
+                    .semaphore(wait[0])
+                    .handle_type(SYNC_FD)
+                    .flags(vk::SemaphoreImportFlags::TEMPORARY)
+                    .fd(fd);
+                fds(&to).import_semaphore_fd(&import).expect("imported");
+                let fence = vk::FenceCreateInfo::default();
+                let fence = to.raw.create_fence(&fence, None).expect("a fence");
+                to.raw.queue_submit(to.queue(), &[after], fence).expect("submitted");
+                to.raw.wait_for_fences(&[fence], true, PATIENT * 1_000_000).expect("it ends");
+            }
+            assert_eq!(from.first_word(block), word, "it waited for the other device's work");
+            // SAFETY: the device is alive.
+            unsafe { from.raw.device_wait_idle() }.expect("idle");
+        }
+    });
+}
