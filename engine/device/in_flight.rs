@@ -2,15 +2,20 @@
 #![expect(unsafe_code, reason = "command pools and semaphores of a live device")]
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use ash::vk;
 use smallvec::SmallVec;
+
+use super::spare_semaphores::{Once, SpareSemaphores};
 
 /// The command pool of a queue, and what its unfinished submissions use. Protected by the queue's lock.
 pub(super) struct InFlight {
     pool: vk::CommandPool,
     idle: Vec<vk::CommandBuffer>,
     submissions: VecDeque<Pending>,
+    /// The device's.
+    spare: Arc<SpareSemaphores>,
 }
 
 /// What a submission uses until it has finished.
@@ -20,13 +25,13 @@ pub(super) struct Pending {
     /// Timelines, signalled elsewhere, that it waits for.
     pub(super) timelines: SmallVec<[(vk::Semaphore, u64); 1]>,
     /// Binary semaphores that only this submission waits for or signals.
-    pub(super) once: SmallVec<[vk::Semaphore; 2]>,
+    pub(super) once: SmallVec<[Once; 2]>,
 }
 
 impl InFlight {
     /// The pool is destroyed by [`InFlight::destroy`].
-    pub(super) fn new(pool: vk::CommandPool) -> Self {
-        Self { pool, idle: vec![], submissions: VecDeque::new() }
+    pub(super) fn new(pool: vk::CommandPool, spare: Arc<SpareSemaphores>) -> Self {
+        Self { pool, idle: vec![], submissions: VecDeque::new(), spare }
     }
 
     /// Adds a submission; its resources are reclaimed when the timeline has reached its value.
@@ -87,7 +92,7 @@ impl InFlight {
         self.submissions.is_empty()
     }
 
-    /// Reclaims what the submissions up to the timeline value `completed` used.
+    /// Reclaims what the submissions up to the timeline value `completed` used. Semaphores that are as new are kept.
     ///
     /// # Safety
     ///
@@ -96,7 +101,7 @@ impl InFlight {
         while self.submissions.front().is_some_and(|submission| submission.value <= completed) {
             let Some(Pending { commands, once, .. }) = self.submissions.pop_front() else { break };
             self.idle.extend(commands);
-            for semaphore in once {
+            for semaphore in once.into_iter().filter_map(|once| self.spare.keep(once)) {
                 // SAFETY: a live one of this device; its only wait was of a submission that has completed, by
                 // the caller's contract.
                 unsafe { device.destroy_semaphore(semaphore, None) };
@@ -112,7 +117,7 @@ impl InFlight {
     pub(super) unsafe fn destroy(&self, device: &ash::Device) {
         for semaphore in self.submissions.iter().flat_map(|submission| &submission.once) {
             // SAFETY: the caller says that nothing is running, so the waits for it are over.
-            unsafe { device.destroy_semaphore(*semaphore, None) };
+            unsafe { device.destroy_semaphore(semaphore.raw, None) };
         }
         // SAFETY: as above; command buffers are freed with their pool.
         unsafe { device.destroy_command_pool(self.pool, None) };

@@ -274,6 +274,8 @@ impl DeviceInner {
             // SAFETY: the caller's contract.
             unsafe { queue.destroy(&self.raw) };
         }
+        // SAFETY: the caller's contract.
+        unsafe { self.queues.destroy_spare(&self.raw) };
         if self.owned {
             // SAFETY: the caller's contract; what an application made or submitted itself is gone by the contract of
             // `Device::raw`.

@@ -15,6 +15,7 @@ use super::external::SemaphoreHandle;
 use super::in_flight::{InFlight, Pending};
 use super::queue_lock::RawQueue;
 use super::queue_progress::{Awaited, Progress};
+use super::spare_semaphores::{Once, SpareSemaphores};
 use super::submit::{Body, NOT_LOCKED, NOT_ONCE, NotSubmitted, Submit};
 use super::timeline::{Reading, Timeline};
 use super::wait_semaphores::Waits;
@@ -49,7 +50,7 @@ impl Queue {
     pub(super) unsafe fn new(
         device: &ash::Device,
         raw: Arc<RawQueue>,
-        export: SemaphoreHandle,
+        (export, spare): (SemaphoreHandle, Arc<SpareSemaphores>),
     ) -> Result<Self, vk::Result> {
         // SAFETY: the caller's contract.
         let timeline = unsafe { Timeline::new(device, export) }?;
@@ -69,7 +70,8 @@ impl Queue {
             }
         };
         let (progress, awaited) = (Progress::default(), Mutex::default());
-        Ok(Self { raw, timeline, progress, awaited, in_flight: Mutex::new(InFlight::new(pool)) })
+        let in_flight = Mutex::new(InFlight::new(pool, spare));
+        Ok(Self { raw, timeline, progress, awaited, in_flight })
     }
 
     /// The timeline that counts submissions.
@@ -147,7 +149,7 @@ impl Queue {
                 let timelines: SmallVec<_> = waits.timelines().collect();
                 self.awaited_list().push(value, &timelines);
                 let mut once = waits.once;
-                once.extend(signal.filter(|_| made.is_err()));
+                once.extend(signal.filter(|_| made.is_err()).map(Once::last));
                 state.push(Pending { value, commands: own, timelines, once });
                 return made.map(|()| value);
             }
@@ -157,7 +159,7 @@ impl Queue {
         for semaphore in waits.once {
             // SAFETY: by the invariant of `Waits` a live one of this device that nothing else uses, and the submission
             // was not made.
-            unsafe { device.destroy_semaphore(semaphore, None) };
+            unsafe { device.destroy_semaphore(semaphore.raw, None) };
         }
         drop(state);
         if let Some(panic) = panicked {
@@ -261,8 +263,7 @@ impl Queue {
         submitted.unwrap_or_else(|| Err(NOT_LOCKED.into()))
     }
 
-    /// Whether a binary semaphore may be signalled behind what was submitted here, and waited for
-    /// elsewhere.
+    /// Whether a binary semaphore may be signalled behind what was submitted here, and waited for elsewhere.
     ///
     /// Not while a submission may depend on a signal that is not submitted yet
     /// (VUID-VkSemaphoreGetFdInfoKHR-handleType-03254, VUID-vkQueueSubmit-pWaitSemaphores-03238). Not while
@@ -353,8 +354,8 @@ impl Queue {
         self.progress.attempted()
     }
 
-    /// Destroys `semaphore`, which a submission signals, when the timeline has reached `value`.
-    pub(crate) fn keep_until(&self, value: u64, semaphore: vk::Semaphore) {
+    /// Keeps a semaphore, which a submission signals, until the timeline has reached `value`.
+    pub(super) fn keep_until(&self, value: u64, semaphore: Once) {
         let once = SmallVec::from_slice(&[semaphore]);
         let (commands, timelines) = (SmallVec::new(), SmallVec::new());
         self.in_flight().push(Pending { value, commands, timelines, once });

@@ -12,6 +12,7 @@ use ash::vk;
 use super::external::SemaphoreHandle;
 use super::queue::Queue;
 use super::queue_lock::{QueueLock, RawQueue};
+use super::spare_semaphores::SpareSemaphores;
 
 /// Which queue of a device. Each has a timeline of its own.
 ///
@@ -48,6 +49,7 @@ pub(super) struct QueueChoice {
 pub(super) struct Queues {
     main: Queue,
     transfer: Option<Queue>,
+    spare: Arc<SpareSemaphores>,
 }
 
 impl Queues {
@@ -81,11 +83,13 @@ impl Queues {
                 raw(choice)
             }
         });
+        let spare = Arc::new(SpareSemaphores::default());
+        let with = || (export, Arc::clone(&spare));
         // SAFETY: the caller's contract.
-        let main = unsafe { Queue::new(device, main, export) }?;
+        let main = unsafe { Queue::new(device, main, with()) }?;
         // SAFETY: as above.
-        match transfer.map(|raw| unsafe { Queue::new(device, raw, export) }).transpose() {
-            Ok(transfer) => Ok(Self { main, transfer }),
+        match transfer.map(|raw| unsafe { Queue::new(device, raw, with()) }).transpose() {
+            Ok(transfer) => Ok(Self { main, transfer, spare }),
             Err(code) => {
                 // SAFETY: made above, and nothing was submitted to it.
                 unsafe { main.destroy(device) };
@@ -118,6 +122,21 @@ impl Queues {
     /// Whether the timelines of all queues can be exported.
     pub(super) fn export_timelines(&self) -> bool {
         self.iter().all(|queue| queue.timeline().exports())
+    }
+
+    /// A binary semaphore for export as `handle` that is as new.
+    pub(super) fn spare_semaphore(&self, handle: SemaphoreHandle) -> Option<vk::Semaphore> {
+        self.spare.take(handle)
+    }
+
+    /// Destroys the semaphores that no submission uses.
+    ///
+    /// # Safety
+    ///
+    /// `device` is the one given to [`Queues::new`].
+    pub(super) unsafe fn destroy_spare(&self, device: &ash::Device) {
+        // SAFETY: the caller's contract: all semaphores that the queues keep are of this device.
+        unsafe { self.spare.destroy(device) };
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Queue> {

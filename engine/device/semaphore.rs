@@ -12,11 +12,12 @@ use ash::vk;
 use super::calls::Call;
 use super::external::SemaphoreHandle;
 use super::inner::DeviceInner;
+use super::spare_semaphores::Once;
 use super::wait_semaphores::Waits;
 use crate::error::{Error, Result};
 use crate::fd::{self, Given};
 
-/// A semaphore that no submission uses yet. Destroyed when dropped.
+/// A semaphore that no submission uses. Destroyed when dropped.
 #[derive(Debug)]
 pub(crate) struct OwnedSemaphore<'d> {
     device: &'d DeviceInner,
@@ -44,12 +45,14 @@ impl Drop for OwnedSemaphore<'_> {
 }
 
 impl Waits {
-    /// Adds a wait for a binary semaphore, which no other submission may wait for.
-    pub(crate) fn once(&mut self, semaphore: OwnedSemaphore<'_>) {
+    /// Adds a wait for a binary semaphore with an imported payload of this handle type, which no other submission may
+    /// wait for.
+    pub(crate) fn once(&mut self, semaphore: OwnedSemaphore<'_>, handle: SemaphoreHandle) {
         let raw = semaphore.into_raw();
         self.semaphores.push(raw);
         self.values.push(0);
-        self.once.push(raw);
+        let is_temporary = handle == SemaphoreHandle::SYNC_FD;
+        self.once.push(if is_temporary { Once::imported(raw) } else { Once::last(raw) });
     }
 }
 
@@ -78,8 +81,11 @@ impl DeviceInner {
         self.create_semaphore(kind, SemaphoreHandle::empty())
     }
 
-    /// Creates a binary semaphore, exportable as `handle` unless that is empty.
+    /// Creates a binary semaphore, exportable as `handle` unless that is empty, or takes one that is as new.
     pub(crate) fn create_binary(&self, handle: SemaphoreHandle) -> Result<OwnedSemaphore<'_>> {
+        if let Some(raw) = self.queues.spare_semaphore(handle) {
+            return Ok(OwnedSemaphore { device: self, raw });
+        }
         let kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::BINARY);
         self.create_semaphore(kind, handle)
     }
@@ -174,9 +180,9 @@ impl DeviceInner {
 
     /// Destroys the binary semaphores of a submission to this device that is not made.
     pub(crate) fn discard(&self, waits: Waits) {
-        for semaphore in waits.once {
+        for Once { raw, .. } in waits.once {
             // SAFETY: by the invariant of `Waits` a live one of this device, and no submission uses it.
-            unsafe { self.raw().destroy_semaphore(semaphore, None) };
+            unsafe { self.raw().destroy_semaphore(raw, None) };
         }
     }
 

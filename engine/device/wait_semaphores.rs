@@ -3,6 +3,8 @@
 use ash::vk;
 use smallvec::SmallVec;
 
+use super::spare_semaphores::Once;
+
 /// What a submission waits for before its first command.
 ///
 /// # Invariants
@@ -14,7 +16,7 @@ pub(crate) struct Waits {
     /// Values of binary semaphores are ignored.
     pub(super) semaphores: SmallVec<[vk::Semaphore; 4]>,
     pub(super) values: SmallVec<[u64; 4]>,
-    pub(super) once: SmallVec<[vk::Semaphore; 2]>,
+    pub(super) once: SmallVec<[Once; 2]>,
     /// Semaphores of the application.
     given: SmallVec<[vk::Semaphore; 1]>,
     /// Whether the signal of a semaphore of the application may not be submitted yet.
@@ -54,7 +56,7 @@ impl Waits {
     pub(super) fn timelines(&self) -> impl Iterator<Item = (vk::Semaphore, u64)> + '_ {
         let all = self.semaphores.iter().copied().zip(self.values.iter().copied());
         all.filter(|(semaphore, _)| {
-            !self.once.contains(semaphore) && !self.given.contains(semaphore)
+            !self.once.iter().any(|once| once.raw == *semaphore) && !self.given.contains(semaphore)
         })
     }
 }

@@ -12,6 +12,7 @@ use super::queue::Queue;
 use super::queues::QueueKind;
 use super::quirks::Effect;
 use super::semaphore::OwnedSemaphore;
+use super::spare_semaphores::Once;
 use super::submit::{Body, NOT_LOCKED, NOT_ONCE, NotSubmitted, Submit};
 use super::timeline::Reading;
 use super::wait_semaphores::Waits;
@@ -85,9 +86,17 @@ impl DeviceInner {
         self.error("vkQueueSubmit", code)
     }
 
-    /// Destroys a semaphore when the queue's timeline has reached `value`.
-    pub(crate) fn keep_until(&self, kind: QueueKind, value: u64, semaphore: OwnedSemaphore<'_>) {
-        self.queue(kind).keep_until(value, semaphore.into_raw());
+    /// Keeps a semaphore until the queue's timeline has reached `value`. Then it is used again if its signal
+    /// `went_out` as a `SYNC_FD`, and otherwise destroyed.
+    pub(crate) fn keep_until(
+        &self,
+        (kind, value): (QueueKind, u64),
+        semaphore: OwnedSemaphore<'_>,
+        went_out: bool,
+    ) {
+        let raw = semaphore.into_raw();
+        let once = if went_out { Once::exported(raw) } else { Once::last(raw) };
+        self.queue(kind).keep_until(value, once);
     }
 
     /// The largest value that the queue's timeline has reached.

@@ -244,10 +244,10 @@ impl WaitBuilder<'_> {
 
     fn import(&mut self, fd: OwnedFd, handle: SemaphoreHandle) -> Result<()> {
         let semaphore = self.target.create_binary(SemaphoreHandle::empty())?;
-        // SAFETY: it was just created as a binary semaphore, as the exported one was, and as a sync file
-        // allows; opaque fds only between equal drivers and devices (`WaitRoute::between`).
+        // SAFETY: it was created as a binary semaphore, as the exported one was, and as a sync file
+        // allows, and no submission uses it; opaque fds only between equal drivers and devices (`WaitRoute::between`).
         unsafe { self.target.import_semaphore(semaphore.raw(), handle, fd) }?;
-        self.waits.once(semaphore);
+        self.waits.once(semaphore, handle);
         Ok(())
     }
 
@@ -285,7 +285,7 @@ pub(super) enum ExportedSignal {
     Unavailable,
 }
 
-/// Submits the signal of a new binary semaphore behind all work submitted to a lane of `source` so far, and
+/// Submits the signal of a binary semaphore behind all work submitted to a lane of `source` so far, and
 /// exports the semaphore.
 pub(super) fn export_signal(
     source: &DeviceInner,
@@ -295,7 +295,7 @@ pub(super) fn export_signal(
     let semaphore: OwnedSemaphore<'_> = source.create_binary(handle)?;
     let raw = semaphore.raw();
     let early = if handle == SemaphoreHandle::OPAQUE_FD {
-        // SAFETY: created just now, for export with this handle type.
+        // SAFETY: created just now, for export with this handle type: none of those is kept for another use.
         unsafe { source.export_semaphore(raw, handle) }?
     } else {
         None
@@ -310,7 +310,8 @@ pub(super) fn export_signal(
         // submitted yet, and nothing waits for it.
         unsafe { source.export_semaphore(raw, handle) }
     };
-    source.keep_until(lane, value, semaphore);
+    let is_sync_file = handle == SemaphoreHandle::SYNC_FD;
+    source.keep_until((lane, value), semaphore, is_sync_file && matches!(fd, Ok(Some(_))));
     Ok(fd?.map_or(ExportedSignal::Signalled, ExportedSignal::File))
 }
 

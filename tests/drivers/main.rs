@@ -14,6 +14,7 @@ mod images;
 mod imports;
 mod loss;
 mod profiles;
+mod semaphores;
 mod slabs;
 mod tiling;
 
