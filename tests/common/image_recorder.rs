@@ -20,8 +20,10 @@ extern "C" fn switch_on() {
         return;
     }
     let Some(folder) = library().and_then(|library| manifest(&library)) else { return };
-    append("VK_ADD_LAYER_PATH", folder.as_os_str());
-    append("VK_INSTANCE_LAYERS", OsStr::new(LAYER));
+    prepend("VK_ADD_LAYER_PATH", folder.as_os_str());
+    // Above all others. The layer that simulates drivers waits and submits on threads of its own: below it the recorder
+    // would take those waits for the program's, and not know the order of submissions.
+    prepend("VK_INSTANCE_LAYERS", OsStr::new(LAYER));
 }
 
 /// Whether the recorder watches this process. Where the layer was not built it does not: in a package without
@@ -31,12 +33,12 @@ pub(crate) fn is_on() -> bool {
     layers.split(':').any(|layer| layer == LAYER)
 }
 
-fn append(name: &str, item: &OsStr) {
-    let mut list = env::var_os(name).unwrap_or_default();
-    if !list.is_empty() {
+fn prepend(name: &str, item: &OsStr) {
+    let mut list = item.to_owned();
+    if let Some(rest) = env::var_os(name).filter(|rest| !rest.is_empty()) {
         list.push(":");
+        list.push(rest);
     }
-    list.push(item);
     // SAFETY: no other thread exists before `main`.
     unsafe { env::set_var(name, list) };
 }
