@@ -280,7 +280,12 @@ fn attach(world: &mut World<'_>, at: usize) -> Option<()> {
             match expected {
                 Expected::Stays => {}
                 Expected::Moves { to, .. } => {
+                    let (from, preferred) = (subject.domain, subject.preferred);
                     subject.moved(to, subject.home.clone());
+                    // To other memory of the domain: that is no choice of a domain.
+                    if to == from {
+                        subject.preferred = preferred;
+                    }
                     met = Some("moved for a new attachment");
                 }
                 other => panic!("{other:?} expected"),

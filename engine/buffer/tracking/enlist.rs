@@ -61,8 +61,8 @@ impl BufferInner {
             | MoveCause::Compacted
             | MoveCause::Rearranged
             | MoveCause::Promoted => {}
-            // Into or out of memory for an export, which the domain has, too.
-            MoveCause::Exported if state.location().domain() == from => {}
+            // To other memory of the domain: for an export, or for a device that attaches.
+            MoveCause::Exported | MoveCause::Reach if state.location().domain() == from => {}
             // A move within the domain where the buffer is kept does not say that it may be used there.
             _ if self.needs_restore(state) && state.location().domain() == from => {}
             // A caller chose the new domain, or the buffer could not stay where it was. Either way, the new
