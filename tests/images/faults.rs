@@ -7,7 +7,7 @@ use peerbuf::image::ImageLayout;
 use peerbuf::observe::Object;
 use peerbuf::{
     Access, Device, Engine, Error, ImageAttachment, ImageError, ImageExport, ImageMapping,
-    SharedImage,
+    Provider, SharedImage,
 };
 
 use crate::common::Rig;
@@ -167,7 +167,12 @@ impl<'a> Journey<'a> {
     }
 
     fn export(&mut self) -> Result<(), ImageError> {
-        self.export = Some(self.image().export()?);
+        // Where the drivers share no memory that has an fd, nothing is exported.
+        let has_fd = self.image().buffer().provider() != Provider::Anonymous;
+        match self.image().export() {
+            Err(Error::Unsupported { .. }) if !has_fd => {}
+            export => self.export = Some(export?),
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use peerbuf::{
     Access, Device, DeviceId, DomainId, Error, ImageAttachment, ImageExport, ImageMapping,
-    Migration, Pin, Placement, Result, SharedImage,
+    Migration, Pin, Placement, Provider, Result, SharedImage,
 };
 
 use crate::common::note::Note;
@@ -213,8 +213,9 @@ impl World<'_> {
                 }
                 Err(Error::Unsupported { .. }) => {
                     let shape = model.image.shape();
-                    assert_ne!((shape.mips, shape.layers), (1, 1));
-                    "not exported"
+                    let has_fd = model.image.buffer().provider() != Provider::Anonymous;
+                    assert!((shape.mips, shape.layers) != (1, 1) || !has_fd);
+                    if has_fd { "not exported" } else { "without an fd" }
                 }
                 // It is in memory without an fd, and cannot leave it.
                 Err(Error::Busy { .. }) => "busy",
