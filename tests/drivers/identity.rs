@@ -1,9 +1,9 @@
 //! Two GPUs of one driver that report the same UUIDs, as ANV before 21.x and MoltenVK do (llama.cpp#19026).
 
 use peerbuf::transfer::{RefusalReason, Verdict};
-use peerbuf::{Device, Route};
+use peerbuf::{BufferDescriptor, Device, Route};
 
-use crate::common::Rig;
+use crate::common::{Rig, assert_pattern, fill};
 use crate::under;
 
 /// Twice llvmpipe, with equal UUIDs. `first` and `second` say where they are.
@@ -82,5 +82,25 @@ fn verdicts_of_equal_uuids_are_kept_apart() {
         assert!(works, "two devices of one GPU: {own:?}");
         let verdict = verdict(&rig);
         assert!(matches!(reason(&verdict, Route::OpaqueFd), RefusalReason::OtherPciAddress { .. }));
+    });
+}
+
+/// Two manifests of one driver list its GPU twice (Vulkan-Loader#493, #1874, Vulkan-Tools#1195).
+#[test]
+fn a_gpu_that_is_listed_twice_shares_as_two_openings_of_it() {
+    under(&twins("pci = [0, 3, 0, 0]", "pci = [0, 3, 0, 0]"), || {
+        let rig = Rig::new();
+        let twins =
+            rig.engine().adapters().iter().filter(|adapter| adapter.name().contains("llvmpipe"));
+        let devices: Vec<Device> = twins.map(|adapter| rig.open(adapter)).collect();
+        let [first, second] = &devices[..] else { panic!("{} devices", devices.len()) };
+        let verdict = rig.engine().route(first, second).expect("a verdict");
+        let works = verdict.working.iter().any(|working| working.route == Route::OpaqueFd);
+        assert!(works, "one GPU: {verdict:?}");
+        let buffer = rig.engine().create_buffer(first, BufferDescriptor::new(1 << 20));
+        let buffer = buffer.expect("a buffer");
+        let [own, theirs] = [first, second].map(|device| buffer.attach(device).expect("attached"));
+        fill(&own, 3);
+        assert_pattern(&theirs, 3, "listed twice");
     });
 }

@@ -1,7 +1,8 @@
 //! What holds under every profile.
 
 use driver_sim::PROFILES;
-use peerbuf::BufferDescriptor;
+use peerbuf::device::Call;
+use peerbuf::{BufferDescriptor, Error};
 
 use crate::common::{Rig, assert_pattern, fill};
 use crate::under;
@@ -55,4 +56,26 @@ fn two_devices_of_one_gpu_share_under_every_profile() {
             assert_pattern(&theirs, 3, profile);
         });
     }
+}
+
+/// `maxBufferSize` may be smaller than the largest allocation (llama.cpp#18160).
+#[test]
+fn a_buffer_beyond_the_largest_that_the_driver_makes_is_refused_before_any_call() {
+    const LIMIT: u64 = 16 << 20;
+    under("+max_buffer_size=16M", || {
+        let rig = Rig::new();
+        for device in rig.all() {
+            assert!(device.adapter().max_allocation() <= LIMIT, "{}", device.name());
+            let create = |size| rig.engine().create_buffer(&device, BufferDescriptor::new(size));
+            let buffer = create(LIMIT).expect("as large as the limit");
+            fill(&buffer.attach(&device).expect("its own buffer"), 5);
+            let calls = [Call::CreateBuffer, Call::AllocateMemory];
+            let made = || calls.map(|call| rig.engine().calls().made(call));
+            let before = made();
+            let error = create(LIMIT + 4).expect_err("the driver makes no such buffer");
+            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+            assert!(error.to_string().contains(&LIMIT.to_string()), "{error}");
+            assert_eq!(made(), before, "{error}");
+        }
+    });
 }
