@@ -38,11 +38,9 @@ pub(crate) unsafe fn own(raw: RawFd, call: &'static str) -> Result<OwnedFd> {
     GIVEN.lock().unwrap_or_else(PoisonError::into_inner).numbers.retain(|(given, _)| *given != raw);
     // SAFETY: the caller owns it, and it is not negative.
     let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-    let flags = rustix::io::fcntl_getfd(&fd).map_err(|errno| Error::os(call, errno))?;
-    if !flags.contains(FdFlags::CLOEXEC) {
-        rustix::io::fcntl_setfd(&fd, flags | FdFlags::CLOEXEC)
-            .map_err(|errno| Error::os("fcntl(F_SETFD)", errno))?;
-    }
+    // Not asked before: it is the only flag that an fd has.
+    rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)
+        .map_err(|errno| Error::os("fcntl(F_SETFD)", errno))?;
     beyond_standard(fd).map_err(|errno| Error::os("fcntl(F_DUPFD_CLOEXEC)", errno))
 }
 
@@ -89,23 +87,40 @@ struct GivenNumbers {
 /// The alternative, to close nothing after a failed call, is worse. Drivers that keep the rule would leak an fd at each
 /// failure, and the fd would keep memory allocated when there is none left.
 #[derive(Debug)]
-pub(crate) struct Given {
+pub(crate) struct Given<'a> {
     raw: RawFd,
     number: u64,
-    file: FileId,
+    file: GivenFile<'a>,
 }
 
-impl Given {
+/// Which file an fd named when it was given away.
+#[derive(Debug)]
+enum GivenFile<'a> {
+    Known(FileId),
+    /// That of another fd. It is looked at after a failure alone.
+    As(BorrowedFd<'a>),
+}
+
+impl<'a> Given<'a> {
     /// Gives the fd away.
     pub(crate) fn new(fd: OwnedFd) -> Result<Self, Errno> {
-        let file = file_id(&fd)?;
+        let file = GivenFile::Known(file_id(&fd)?);
+        Ok(Self::of(fd, file))
+    }
+
+    /// Gives a duplicate of another fd away, which stays open meanwhile. It costs no system call.
+    pub(crate) fn duplicate_of(other: BorrowedFd<'a>, fd: OwnedFd) -> Self {
+        Self::of(fd, GivenFile::As(other))
+    }
+
+    fn of(fd: OwnedFd, file: GivenFile<'a>) -> Self {
         let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
         given.last += 1;
         let (raw, number) = (fd.into_raw_fd(), given.last);
         // Another one with this number was closed by its driver.
         given.numbers.retain(|(other, _)| *other != raw);
         given.numbers.push((raw, number));
-        Ok(Self { raw, number, file })
+        Self { raw, number, file }
     }
 
     /// The number, for the call.
@@ -123,7 +138,11 @@ impl Given {
         let is_listed = given.numbers.contains(&(self.raw, self.number));
         // SAFETY: not negative; a number that is not open is reported as EBADF.
         let now = || file_id(unsafe { BorrowedFd::borrow_raw(self.raw) });
-        if is_listed && now().is_ok_and(|now| now == self.file) {
+        let before = || match self.file {
+            GivenFile::Known(file) => Ok(file),
+            GivenFile::As(other) => file_id(other),
+        };
+        if is_listed && now().is_ok_and(|now| before().is_ok_and(|before| before == now)) {
             // SAFETY: ours, because the call failed, and the driver has not closed it.
             drop(unsafe { OwnedFd::from_raw_fd(self.raw) });
         } else {
@@ -134,7 +153,7 @@ impl Given {
     }
 }
 
-impl Drop for Given {
+impl Drop for Given<'_> {
     fn drop(&mut self) {
         let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
         given.numbers.retain(|(_, number)| *number != self.number);
@@ -215,8 +234,12 @@ mod tests {
     const APART: RawFd = 700;
 
     /// Gives a file away with a number of its own. Returns the number as well.
-    fn give(file: &OwnedFd, first: RawFd) -> (Given, RawFd) {
-        let given = Given::new(duplicate_from(file, first).expect("a duplicate")).expect("open");
+    fn give(file: &OwnedFd, first: RawFd) -> (Given<'_>, RawFd) {
+        let duplicate = duplicate_from(file, first).expect("a duplicate");
+        let given = match first % 20 {
+            0 => Given::new(duplicate).expect("open"),
+            _ => Given::duplicate_of(file.as_fd(), duplicate),
+        };
         let raw = given.raw();
         (given, raw)
     }

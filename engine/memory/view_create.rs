@@ -164,7 +164,7 @@ impl View {
         view.announce(Call::ImportMemory)?;
         // The driver owns the fd if, and only if, the allocation succeeds. So it is released just before, and
         // taken back on failure.
-        let given = Given::new(duplicate).map_err(|errno| Error::os("fstat", errno))?;
+        let given = Given::duplicate_of(fd, duplicate);
         let mut import =
             vk::ImportMemoryFdInfoKHR::default().handle_type(handle.vk()).fd(given.raw());
         if let Err(error) = view.allocate_announced(Some(&mut import)) {
