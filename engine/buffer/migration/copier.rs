@@ -232,7 +232,7 @@ impl Copier {
     }
 
     /// The measured copy speeds of the device, or assumed ones.
-    fn speeds<'a>(&self, buffer: &'a BufferInner) -> &'a CopySpeeds {
+    pub(super) fn speeds<'a>(&self, buffer: &'a BufferInner) -> &'a CopySpeeds {
         buffer.core().known_speeds(self.way.device.id()).unwrap_or(path::assumed())
     }
 

@@ -21,6 +21,7 @@ mod copy_path;
 mod destination;
 mod execute;
 mod fallback;
+mod host_rows;
 mod in_progress;
 mod invalidate;
 mod leave_exported;

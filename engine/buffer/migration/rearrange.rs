@@ -10,6 +10,7 @@ use super::copier::{Copier, SubmitFailed, zeroing_time};
 use super::destination::release_unused;
 use super::execute::{lock_movable, no_path};
 use super::fallback::{HostCopy, fall_back_to_host};
+use super::host_rows::PlacedParts;
 use super::in_progress::{ActiveMove, waits_before_move};
 use super::migrate::Migration;
 use super::plan::Plan;
@@ -19,7 +20,7 @@ use crate::buffer::object::{BufferInner, SharedBuffer};
 use crate::buffer::placement::{home_at, retry_on_oom};
 use crate::buffer::state::{State, TiledBytes};
 use crate::device::{DeviceInner, Waits};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{Backing, Content, HostWait, copy_parts_by_host};
 use crate::observe::MoveCause;
 use crate::residency::{EvictionLimits, Trigger};
@@ -226,6 +227,7 @@ impl Copier {
             commit(buffer, state, home, new, Fence::signalled(), &self.summary(0));
             return Ok(());
         }
+        let idle = state.fences().is_idle();
         let pending = state.fences().pending(Usage::Bookkeep);
         let mut copies = self.copies(buffer, state, &new);
         let Some([from, to]) = copies.pop() else {
@@ -235,22 +237,23 @@ impl Copier {
         self.span.copying();
         let (device, bridges) = (&self.way.device, &buffer.core().bridges);
         let zero = new.content() != Content::Zeroed;
-        let (watch, submitted, bytes);
+        let (submitted, bytes);
         match copy {
             Rearranged::Parts(parts) => {
-                watch = RejectionWatch::new(device, device.queue_for_moves());
                 bytes = parts.iter().map(|part| part.size).sum();
                 let (parts, between) = closed_up(parts, [from.len, to.len]);
                 let zeros = if zero { between } else { vec![] };
-                submitted = waits_of_move(bridges, device, &pending).and_then(|waits| {
-                    transfer::copy_parts(device, waits, [from, to], &parts, &zeros)
-                });
+                let mut copy = PlacedParts { parts, zeros };
+                let by_host = self.take_host_rows(buffer, (&mut copy, &new), idle);
+                let waits = waits_of_move(bridges, device, &pending);
+                submitted = self.copy_both(buffer, (waits, [from, to]), (copy, by_host), &new);
             }
             Rearranged::Submitted(submit) => {
-                watch = RejectionWatch::main(device);
+                let watch = RejectionWatch::main(device);
                 bytes = buffer.size;
                 submitted = waits_on(bridges, device, &pending)
-                    .and_then(|waits| submit(device, waits, [from, to], zero));
+                    .and_then(|waits| submit(device, waits, [from, to], zero))
+                    .map_err(|error| (error, watch.fence()));
             }
         }
         match submitted {
@@ -260,8 +263,35 @@ impl Copier {
                 commit_with_copy(buffer, state, home, new, fence.depends_on(&writers), &summary);
                 Ok(())
             }
-            Err(error) => Err(Box::new(SubmitFailed { error, new, submitted_part: watch.fence() })),
+            Err((error, submitted_part)) => {
+                Err(Box::new(SubmitFailed { error, new, submitted_part }))
+            }
         }
+    }
+
+    /// Submits a copy of parts, while the host copies others, or submits these as well if the host cannot. An error comes
+    /// with the fence of what was submitted.
+    fn copy_both(
+        &self,
+        buffer: &BufferInner,
+        (waits, spans): (Result<Waits>, [Span<'_>; 2]),
+        (copy, by_host): (PlacedParts, Vec<vk::BufferCopy>),
+        new: &Backing,
+    ) -> Result<Fence, (Error, Fence)> {
+        let device = &self.way.device;
+        let watch = RejectionWatch::new(device, device.queue_for_moves());
+        let submitted = waits
+            .and_then(|waits| transfer::copy_parts(device, waits, spans, &copy.parts, &copy.zeros));
+        let fence = submitted.map_err(|error| (error, watch.fence()))?;
+        if by_host.is_empty() || self.copy_by_rows(buffer, &by_host, new).unwrap_or(false) {
+            return Ok(fence);
+        }
+        // Behind the first one, on the same queue.
+        transfer::copy_parts(device, Waits::default(), spans, &by_host, &[]).map_err(|error| {
+            // Of the second submission, which is behind the first, if it may run.
+            let rejected = watch.fence();
+            (error, if rejected.covers(&fence) { rejected } else { fence })
+        })
     }
 
     /// What brings the bytes into rows, if they are in tiles, and a device copies them into another domain. Otherwise
