@@ -19,7 +19,7 @@ impl Engine {
     /// Creates an image whose home device is `home`. Its texels are zero bytes.
     ///
     /// Its layout is the one that the home device's driver gives to linear images. If the driver has none for these
-    /// uses, its rows are padded so that most drivers accept them ([`crate::image::Padding::CROSSING`]). It has an
+    /// uses, or the descriptor says so ([`ImageDescriptor::padded`]), its rows are padded so that most drivers accept them ([`crate::image::Padding::CROSSING`]). It has an
     /// allocation of its own, whatever its size.
     ///
     /// # Errors
@@ -40,7 +40,8 @@ impl Engine {
     ///
     /// The offsets of the planes are counted from the beginning of the file. The description is checked before any
     /// driver is called ([`ForeignImage::check`]). How large the file is follows from `info`; what `image` says of it
-    /// is not used. Rows can be imported (`LINEAR`), of one level and one layer, in one file.
+    /// is not used. Rows can be imported (`LINEAR`), of one level and one layer, in one file: by several fds of that,
+    /// [`Engine::import_image_files`].
     ///
     /// # Errors
     ///
@@ -60,6 +61,28 @@ impl Engine {
     ) -> Result<SharedImage, ImageError> {
         let services = self.image_services();
         image::import((&self.set, &services), &device.0, (fd, info), image, name)
+    }
+
+    /// Imports an image as [`Engine::import_image`] does, whose planes have several fds, as EGL, GBM and PipeWire give
+    /// them: the `fd` of each plane is an index into `files`. All have to name one file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::import_image`]. [`ImageError::SeveralFiles`] if there is no fd, or if the fds name different files,
+    /// or files of which the kernel does not tell: only dma-bufs and memfds are compared.
+    ///
+    /// # Safety
+    ///
+    /// As [`Engine::import_foreign`].
+    pub unsafe fn import_image_files(
+        &self,
+        device: &Device,
+        (files, info): (&[BorrowedFd<'_>], ForeignInfo),
+        image: &ForeignImage,
+        name: Option<&str>,
+    ) -> Result<SharedImage, ImageError> {
+        let services = self.image_services();
+        image::import_files((&self.set, &services), &device.0, (files, info), image, name)
     }
 
     /// Submits as [`Engine::submit_remapped`] does, with mappings of images, and of buffers, that are replaced if they

@@ -54,15 +54,14 @@
 // - *`OPTIMAL` tiling* for an image of one device (`Rung::Private`): a tiled modifier stands for it. Images in memory that
 //   is dedicated to them, which some drivers require for modifiers (`ImageSpec::check` refuses those).
 // - *Proofs of tiles* have one size, and none for each set of usages.
-// - *Changes of the layout over dma-bufs*: lavapipe takes stated planes there, which are not proved beside SwiftShader. It counts
-//   as content with them, so no better layout comes by itself (`shared/participants`), and the tests of that are skipped.
 // - *Mip tails*: a second backing under the same name.
 // - *Staging* for devices that have no memory in common: such a device cannot attach.
-// - *Several files* for the planes of one image.
-// - *Padded rows at home*: a new image has the pitch of its home device's driver (SwiftShader's has no padding), in system
-//   memory too, and `SharedImage::export` states that pitch. Importers that need 256 bytes or 16 rows refuse such an image.
-//   `Padding::CROSSING` is used only where the home device has no linear images of the format (`shared/shared_image`).
-// - *Exports of mip levels and array layers*: a description states the place of the first one alone.
+// - *Several files* for the planes of one image. Several fds of one file are taken (`Engine::import_image_files`).
+// - *Padded rows by themselves*: an image has rows for importers of other programs if its creator says so
+//   (`ImageDescriptor::padded`). Otherwise it has the pitch of its home device's driver (SwiftShader's has no padding), in
+//   system memory too, and `SharedImage::export` states that: padded rows would take the shared bytes from other devices
+//   whose drivers place rows as the home device's does, and cannot be told of others.
+// - *Exports of mip levels and array layers in one description*: each is one of its own (`SharedImage::export_level`).
 // - *Moves into another layout where neither a device nor the host sees both memories*: no bounce copies
 //   (`buffer/migration/rearrange`). The copies of such a move are at most 262,144 (`shared/row_copies`).
 // - *A check for two images of one `SharedImage`* covers submissions; applications that submit themselves order their own
@@ -113,4 +112,6 @@ pub use verdict::{
 pub use vulkan_format::{VulkanFormat, VulkanFormatGap, fourcc_of};
 
 pub(crate) use proofs::{ImageProofs, verdict};
-pub(crate) use shared::{ImageServices, Layouts, create, import, submit_images_remapped};
+pub(crate) use shared::{
+    ImageServices, Layouts, create, import, import_files, submit_images_remapped,
+};

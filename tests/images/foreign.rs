@@ -1,7 +1,7 @@
 //! Images that leave the engine as fds, and images of others that enter it.
 #![expect(unsafe_code, reason = "imports of fds that the test has made")]
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use peerbuf::device::Call;
 use peerbuf::image::{ForeignImage, ForeignPlane, ImageUsage};
@@ -239,5 +239,76 @@ fn images_whose_parts_no_description_places_are_not_exported() {
         assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
         assert!(error.to_string().contains(says), "{error}");
         image.buffer().relocate().expect("nothing was pinned");
+    }
+}
+
+#[test]
+fn each_level_of_each_layer_is_exported_as_an_image() {
+    let rig = Rig::new();
+    let other = rig.external_engine();
+    for device in rig.all() {
+        let descriptor = image("AR24", (64, 16), 3).layers(2);
+        let source = rig.engine().create_image(&device, descriptor).expect("an image");
+        write_by_host(&source, 1);
+        let error = source.export().expect_err("an offset says where one of them is");
+        assert!(error.to_string().contains("3 mip levels and 2 array layers"), "{error}");
+        let far = rig.open_on(&other, &device);
+        for (level, layer) in [(0, 0), (2, 0), (0, 1), (1, 1)] {
+            let what = format!("{}, level {level}, layer {layer}", device.name());
+            let export = source.export_level(level, layer).expect("it is exported");
+            let extent = source.shape().extent.at_level(level);
+            assert_eq!(export.layout().shape().extent, extent, "{what}");
+            let copy = import(&other, &far, &export, (&described(&export), export.info()))
+                .expect("it is imported");
+            let read = copy.read_texels(ImagePart::default()).expect("the host reads");
+            let expected = texels(&source, ImagePart { plane: 0, level, layer }, 1);
+            assert_same(&read, &expected, &what);
+            let attachment = copy.attach(&far).expect("it attaches");
+            let passage = Passage::new(&other, &far, 1 << 16);
+            passage.upload(&attachment.map(Access::Write).expect("it maps"), 2);
+            assert_host_reads(&copy, 2, &what);
+            let written = texels(&copy, ImagePart::default(), 2);
+            let part = ImagePart { plane: 0, level, layer };
+            assert_same(&source.read_texels(part).expect("the host reads"), &written, &what);
+            source.write_texels(part, &expected).expect("the host writes");
+        }
+        assert_host_reads(&source, 1, device.name());
+        for (level, layer) in [(3, 0), (0, 2)] {
+            let error = source.export_level(level, layer).expect_err("there is no such part");
+            assert!(matches!(error, ImageError::NoSuchPart { .. }), "{error}");
+        }
+    }
+}
+
+#[test]
+fn planes_with_fds_of_their_own_are_imported_if_these_name_one_file() {
+    let rig = Rig::new();
+    let other = rig.external_engine();
+    for device in rig.all() {
+        let source = rig.engine().create_image(&device, image("NV12", (62, 18), 1));
+        let source = source.expect("an image");
+        write_by_host(&source, 1);
+        let export = source.export().expect("it is exported");
+        let far = rig.open_on(&other, &device);
+        let again = rustix::io::fcntl_dupfd_cloexec(&export, 3).expect("a duplicate");
+        let elsewhere =
+            rustix::fs::memfd_create("other", MemfdFlags::CLOEXEC).expect("another file");
+        let mut described = described(&export);
+        described.planes[1].fd = 1;
+        let import = |files: &[BorrowedFd<'_>], described: &ForeignImage| {
+            let files = (files, export.info());
+            // SAFETY: fds of an export with these properties, and the test orders all uses itself.
+            unsafe { other.import_image_files(&far, files, described, None) }
+        };
+        let both = [export.as_fd(), again.as_fd()];
+        let copy = import(&both, &described).expect("it is imported");
+        assert_host_reads(&copy, 1, device.name());
+        for (files, count) in [(&[][..], 0), (&[export.as_fd(), elsewhere.as_fd()], 2)] {
+            let error = import(files, &described).expect_err("no file, or two");
+            assert!(matches!(error, ImageError::SeveralFiles(of) if of == count), "{error}");
+        }
+        described.planes[1].fd = 2;
+        let error = import(&both, &described).expect_err("there is no such fd");
+        assert!(error.to_string().contains("plane 1: fd index is 2, accepted: below 2"), "{error}");
     }
 }

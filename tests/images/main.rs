@@ -13,6 +13,7 @@ mod frames;
 mod loss;
 mod mappings;
 mod matrix;
+mod padded;
 mod planted;
 mod preferred;
 mod random;

@@ -4,11 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::brings::Way;
 use super::device_image::{DeviceImage, MemoryKind, is_refusal};
 use super::mapping::{ImageMapping, Sight};
 use super::own_image::OwnImage;
-use super::participants::Way;
-use super::places::Places;
 use super::shared_image::{Layout, SharedImage};
 use super::tiles::Tiles;
 use crate::access::Access;
@@ -202,7 +201,11 @@ impl ImageAttachment {
             let sight = match self.shared_image(&mapping, &layout, rows)? {
                 Some(image) => Sight::Shared(image),
                 None if layout.tiles.is_some() => continue,
-                None => Sight::Own(self.own_image()?),
+                None => {
+                    let now = self.image.0.now();
+                    self.image.0.participants().uses_own(self.id, now);
+                    Sight::Own(self.own_image()?)
+                }
             };
             return Ok(ImageMapping::new(self.image.clone(), layout, sight, mapping));
         }
@@ -249,10 +252,9 @@ impl ImageAttachment {
         if let Some(known) = self.image.0.find_image(by, mapping) {
             return Ok(Some(known));
         }
-        let planes = layout.stated_planes();
-        let can_be_told = memory.handle == HandleType::DmaBuf
-            && device.has_image_modifiers()
-            && !planes.is_empty();
+        let can_be_told = memory.handle == HandleType::DmaBuf && device.has_image_modifiers();
+        let planes = if can_be_told { layout.stated_planes() } else { vec![] };
+        let can_be_told = !planes.is_empty();
         let stated = Tiling::Modifier { modifier: Modifier::LINEAR.raw(), planes: &planes };
         let tiles = layout.tiles.as_deref();
         let list = || layout.refused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -297,11 +299,8 @@ impl ImageAttachment {
             Err(error) => return Err(error),
         };
         // Where a modifier's planes are was said, and not asked for.
-        let seen = match tiling {
-            Tiling::Modifier { .. } => None,
-            _ => image.image().map(|image| Places::of_image(kind.format, kind.shape, image)),
-        };
-        let sees_it = seen.is_none_or(|places| places.as_ref() == Some(&layout.places));
+        let sees_it = matches!(tiling, Tiling::Modifier { .. })
+            || image.image().is_some_and(|image| layout.places.are_of(image));
         Ok(sees_it.then(|| Arc::new(image)))
     }
 

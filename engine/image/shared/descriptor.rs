@@ -23,6 +23,7 @@ pub struct ImageDescriptor {
     fourcc: Fourcc,
     shape: Shape,
     usage: ImageUsage,
+    padded: bool,
     /// All that is the same for buffers. Its size is set when the layout is known.
     buffer: BufferDescriptor,
 }
@@ -35,6 +36,7 @@ impl ImageDescriptor {
             fourcc,
             shape: Shape::new(width, height),
             usage: ImageUsage::SAMPLED | ImageUsage::COPIED_FROM | ImageUsage::COPIED_TO,
+            padded: false,
             buffer: BufferDescriptor::new(0).dedicated(),
         }
     }
@@ -57,6 +59,16 @@ impl ImageDescriptor {
     #[must_use]
     pub fn usage(mut self, usage: ImageUsage) -> Self {
         self.usage = usage;
+        self
+    }
+
+    /// Gives its rows the padding that importers of other programs need ([`crate::image::Padding::CROSSING`]), wherever the
+    /// image is, so that [`crate::SharedImage::export`] states rows which any of them takes. A device whose driver places
+    /// rows elsewhere, and cannot be told where they are, has an image of its own then, the home device too. Without this,
+    /// rows are where the home device's driver places them, and later where most attachments see them.
+    #[must_use]
+    pub fn padded(mut self) -> Self {
+        self.padded = true;
         self
     }
 
@@ -110,6 +122,10 @@ impl ImageDescriptor {
     /// What devices do with it.
     pub fn usages(&self) -> ImageUsage {
         self.usage
+    }
+
+    pub(super) fn is_padded(&self) -> bool {
+        self.padded
     }
 
     fn change(mut self, change: impl FnOnce(BufferDescriptor) -> BufferDescriptor) -> Self {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::PoisonError;
 
-use super::participants::{Participant, Way};
+use super::brings::Way;
+use super::participants::Participant;
 use super::places::ImagePart;
 use super::proved::{allows, beside};
 use super::shared_image::{Layout, SharedImage};

@@ -10,6 +10,7 @@ use super::shared_image::{ImageServices, SharedImage, assemble};
 use crate::buffer::{self, Buffers, ForeignInfo};
 use crate::device::DeviceInner;
 use crate::error::Error;
+use crate::fd;
 use crate::image::extent::{Extent, Limits, Shape};
 use crate::image::foreign::ForeignImage;
 use crate::image::foreign_error::{ForeignImageError, PlaneError};
@@ -61,7 +62,37 @@ pub(crate) fn import(
         return Err(ImageError::OwnExport);
     }
     let layout = services.layouts.of(places, buffer.size())?;
-    Ok(assemble(services, buffer, &kind, layout))
+    Ok(assemble(services, buffer, (&kind, false), layout))
+}
+
+/// Imports an image whose planes have fds of their own. The contract is that of
+/// [`crate::Engine::import_image_files`].
+pub(crate) fn import_files(
+    of: (&Arc<Buffers>, &ImageServices),
+    device: &Arc<DeviceInner>,
+    (files, info): (&[BorrowedFd<'_>], ForeignInfo),
+    image: &ForeignImage,
+    name: Option<&str>,
+) -> Result<SharedImage, ImageError> {
+    let several = || ImageError::SeveralFiles(files.len());
+    let (first, others) = files.split_first().ok_or_else(several)?;
+    let file = fd::identity(first)?;
+    for other in others {
+        if file.is_none() || fd::identity(other)? != file {
+            return Err(several());
+        }
+    }
+    let mut image = image.clone();
+    for (plane, place) in image.planes.iter_mut().enumerate() {
+        let (fd, fds) = (place.fd, files.len());
+        if fd as usize >= fds {
+            let error = PlaneError::FdIndex { fd, fds };
+            return Err(ForeignImageError::Plane { plane, error }.into());
+        }
+        place.fd = 0;
+    }
+    image.fds = vec![];
+    import(of, device, (*first, info), &image, name)
 }
 
 /// What a device offers for images of others: rows, which it sees as an image; or which it copies to and from one of its

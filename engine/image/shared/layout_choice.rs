@@ -14,7 +14,9 @@ use crate::buffer::{Migration, Rearranged, Rearrangement, TiledBytes};
 use crate::device::{DeviceInner, Waits};
 use crate::error::{Error, Result};
 use crate::image::modifier::Modifier;
-use crate::image::negotiate::{self, AgreedLayout, Agreement, Evidence, ImageRequest, Rung};
+use crate::image::negotiate::{
+    self, AgreedLayout, Agreement, AttachmentOffer, Evidence, ImageRequest, Rung,
+};
 use crate::transfer::Span;
 
 impl SharedImage {
@@ -39,7 +41,7 @@ impl SharedImage {
         let listed = self.present_participants();
         let proved = self.prove(&listed)?;
         let asked = (home, self.0.services.proofs.rows.changes());
-        let agreement = Arc::new(self.agree(&listed)?);
+        let agreement = Arc::new(self.agree(&listed, &proved)?);
         if proved.is_complete {
             self.0.participants().note_agreed(before, asked, &agreement);
         }
@@ -119,7 +121,7 @@ impl SharedImage {
         proved: &mut Proved,
         present: &Layout,
     ) -> Option<Target> {
-        let agreed = self.agree(listed).ok();
+        let agreed = self.agree(listed, proved).ok();
         let tiles = agreed.as_ref().and_then(|agreed| self.agreed_tiles(agreed, listed));
         let in_tiles = present.tiles.as_deref().map(Tiles::modifier);
         if let Some(modifier) = tiles {
@@ -147,12 +149,21 @@ impl SharedImage {
         listed
     }
 
-    fn agree(&self, listed: &[Participant]) -> Result<Agreement, negotiate::NegotiationError> {
-        let attachments: Vec<_> = listed.iter().map(|one| one.seen.clone()).collect();
+    fn agree(
+        &self,
+        listed: &[Participant],
+        proved: &Proved,
+    ) -> Result<Agreement, negotiate::NegotiationError> {
+        let home = self.home().id();
+        let offered = |one: &Participant| match proved.allows_stated(home, listed, one) {
+            true => one.seen.clone(),
+            false => AttachmentOffer { offer: one.brings.without_stated(), ..one.seen.clone() },
+        };
+        let attachments: Vec<_> = listed.iter().map(offered).collect();
         let request = ImageRequest {
             fourcc: self.fourcc(),
             shape: self.shape(),
-            home: self.home().id(),
+            home,
             system_dma_bufs: false,
             tries: 0,
             attachments: &attachments,
@@ -162,7 +173,7 @@ impl SharedImage {
         negotiate::negotiate(&request, &evidence).map(|answer| answer.agreement)
     }
 
-    /// The places of rows that suit most attachments; `None` if the present ones are as good.
+    /// The places of rows that suit most attachments; `None` if the present ones are as good, or are to stay.
     fn choose_rows(
         &self,
         agreed: Option<Agreement>,
@@ -170,6 +181,9 @@ impl SharedImage {
         proved: &Proved,
         present: &Places,
     ) -> Option<Arc<Places>> {
+        if self.0.is_padded() {
+            return None;
+        }
         let agreed = agreed.and_then(|agreed| match agreed.layout {
             AgreedLayout::Linear(linear) if agreed.candidate.rung() == Rung::LinearTiling => {
                 Places::of_layout(self.format(), &linear).map(Arc::new)
@@ -286,7 +300,7 @@ impl ImageInner {
 
 /// What is known of the devices of an image: what probes said, and that all reach its memory, by routes that were
 /// proved.
-fn evidence(mut evidence: Evidence, attachments: &[negotiate::AttachmentOffer]) -> Evidence {
+fn evidence(mut evidence: Evidence, attachments: &[AttachmentOffer]) -> Evidence {
     for from in attachments {
         for to in attachments {
             evidence.note_common_memory(from.device, to.device);

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::brings::{Brings, Present, Way};
 use super::device_image::{ImageKind, MemoryKind};
-use super::participants::{Brings, Present, Way};
 use super::places::Places;
 use super::tiles::Tiles;
 use crate::buffer::Mapping;

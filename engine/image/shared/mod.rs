@@ -16,6 +16,7 @@
 //! Kernel counterpart: `struct drm_framebuffer`, which has GEM objects as an image has a buffer.
 
 mod attachment;
+mod brings;
 mod descriptor;
 mod device_image;
 mod error;
@@ -45,7 +46,7 @@ pub use mapping::{ImageMapping, RawImage};
 pub use places::ImagePart;
 pub use shared_image::SharedImage;
 
-pub(crate) use import::import;
+pub(crate) use import::{import, import_files};
 pub(crate) use layouts::Layouts;
 pub(crate) use remap::submit_images_remapped;
 pub(crate) use shared_image::{ImageServices, create};

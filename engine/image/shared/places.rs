@@ -86,6 +86,14 @@ impl Places {
         Self::at(format, shape, |part| image.placed(part.plane, part.level, part.layer))
     }
 
+    /// Whether a driver places all parts of an image here.
+    pub(super) fn are_of(&self, image: &BoundImage) -> bool {
+        let mut places = parts(self.format, self.shape).zip(&self.starts);
+        places.all(|(part, start)| {
+            image.placed(part.plane, part.level, part.layer).as_ref() == Some(start)
+        })
+    }
+
     /// The places of a layout of one level and one layer, as it states them; `None` as in [`Places::of_image`].
     pub(super) fn of_planes(format: &'static Format, layout: &ImageLayout) -> Option<Self> {
         Self::at(format, layout.shape(), |part| {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::participants::{Participant, Way};
+use super::brings::Way;
+use super::participants::Participant;
 use super::places::Places;
 use super::shared_image::SharedImage;
 use crate::device::{DeviceId, DeviceInner};
@@ -85,6 +86,19 @@ impl Proved {
         }
         let mut pairs = self.pairs.iter().filter(|(pair, _)| [[a, b], [b, a]].contains(pair));
         pairs.next().map_or(Rows::NONE, |(_, rows)| *rows)
+    }
+
+    /// Whether a device may use stated planes, wherever they are, or takes none: they are proved with the home device and
+    /// with all others that use the shared bytes.
+    pub(super) fn allows_stated(
+        &self,
+        home: DeviceId,
+        listed: &[Participant],
+        one: &Participant,
+    ) -> bool {
+        let others = listed.iter().filter(|other| other.brings.has_way());
+        let mut all = std::iter::once(home).chain(others.map(|other| other.seen.device));
+        !one.brings.takes_stated() || all.all(|other| self.rows(other, one.seen.device).stated)
     }
 
     /// How many attachments use the shared bytes directly if rows are at these places, as mappings decide it

@@ -4,12 +4,13 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use super::brings::linear_places;
 use super::descriptor::ImageDescriptor;
 use super::device_image::{DeviceImage, ImageKind, SeenMemory};
 use super::error::ImageError;
 pub(super) use super::layouts::Layout;
 use super::layouts::Layouts;
-use super::participants::{Participants, linear_places};
+use super::participants::Participants;
 use super::places::Places;
 use super::tiles::Tiles;
 use crate::access::Access;
@@ -55,6 +56,8 @@ pub(super) struct ImageInner {
     format: &'static Format,
     shape: Shape,
     usage: ImageUsage,
+    /// Whether rows keep the padding that they were created with.
+    padded: bool,
     /// Protected by its mutex, within which no other lock is taken.
     layout: Mutex<Arc<Layout>>,
     /// Made by the first attachment.
@@ -95,17 +98,21 @@ pub(crate) fn create(
     let kind = ImageKind { format, shape, usage };
     // Drivers that were looked at pad less than this.
     let bytes = linear.bytes().max(kind.linear_bytes(home)?).max(Tiles::most_bytes(&kind, home)?);
+    let keeps_padding = descriptor.is_padded();
     let buffer = SharedBuffer::create(&services.refs, home, descriptor.into_buffer(bytes))?;
-    let places = home_places(&buffer, &Device(Arc::clone(home)), &kind)?.unwrap_or(padded);
-    let layout = services.layouts.of(places, bytes)?;
-    Ok(assemble(services, buffer, &kind, layout))
+    let seen = match keeps_padding {
+        true => None,
+        false => home_places(&buffer, &Device(Arc::clone(home)), &kind)?,
+    };
+    let layout = services.layouts.of(seen.unwrap_or(padded), bytes)?;
+    Ok(assemble(services, buffer, (&kind, keeps_padding), layout))
 }
 
 /// An image with the texels of a buffer. The layout's places end within the buffer.
 pub(super) fn assemble(
     services: &ImageServices,
     buffer: SharedBuffer,
-    &ImageKind { format, shape, usage }: &ImageKind,
+    (&ImageKind { format, shape, usage }, padded): (&ImageKind, bool),
     layout: Arc<Layout>,
 ) -> SharedImage {
     SharedImage(Arc::new(ImageInner {
@@ -114,6 +121,7 @@ pub(super) fn assemble(
         format,
         shape,
         usage,
+        padded,
         layout: Mutex::new(layout),
         sharing: OnceLock::new(),
     }))
@@ -225,6 +233,11 @@ impl ImageInner {
 
     pub(super) fn participants(&self) -> MutexGuard<'_, Participants> {
         self.sharing().participants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether rows keep the padding that they were created with.
+    pub(super) fn is_padded(&self) -> bool {
+        self.padded
     }
 
     /// What images for some uses are.
