@@ -24,6 +24,7 @@ elsewhere_test() {
     has zstd || need "zstd"
     has qemu-system-x86_64 || need "QEMU for x86-64 (Fedora: qemu-system-x86-core; Arch: qemu-system-x86; openSUSE: qemu-x86)"
     have_loader || need "the Vulkan loader"
+    have_gles || need "EGL, with OpenGL ES of Mesa (Fedora: libglvnd-egl, mesa-libEGL; Arch: libglvnd, mesa; openSUSE: libEGL1, Mesa-libEGL1)"
     driver_manifests | grep lvp >/dev/null || need "lavapipe, from Mesa $mesa_minimum or newer (Fedora: mesa-vulkan-drivers; Arch: vulkan-swrast; openSUSE: libvulkan_lvp)"
     for part in swiftshader/libvk_swiftshader.so swiftshader/vk_swiftshader_icd.json \
         validation/libVkLayer_khronos_validation.so validation/VkLayer_khronos_validation.json \

@@ -4,6 +4,9 @@
 # (Not `grep -q`, which would end ldconfig with a broken pipe.)
 have_loader() { ldconfig -p 2>/dev/null | grep 'libvulkan\.so\.1 ' >/dev/null; }
 
+# The dispatch library of EGL, by which tests in the virtual machine run Mesa's OpenGL ES.
+have_gles() { ldconfig -p 2>/dev/null | grep 'libEGL\.so\.1 ' >/dev/null; }
+
 # A loader, and a driver's manifest where the loader would look for one.
 have_vulkan() { have_loader && [ -n "$(driver_manifests)" ]; }
 

@@ -16,11 +16,20 @@ pub(crate) fn is_child() -> bool {
 ///
 /// If the child fails, this panics with the child's output. The child's own watchdog ends it if it hangs.
 pub(crate) fn run(prepare: impl FnOnce(&mut Command) -> &mut Command) {
+    // This very program, also if another build has replaced its file.
+    run_this(Command::new("/proc/self/exe"), prepare);
+}
+
+/// As [`run`], by a command that takes the program and its arguments, and becomes it.
+pub(crate) fn run_by(mut command: Command, prepare: impl FnOnce(&mut Command) -> &mut Command) {
+    command.arg(std::env::current_exe().expect("this program has a path"));
+    run_this(command, prepare);
+}
+
+fn run_this(mut command: Command, prepare: impl FnOnce(&mut Command) -> &mut Command) {
     // Tests that count file descriptors would count the child's pipes.
     let _turn = turn();
     let name = test_name();
-    // This very program, also if another build has replaced its file.
-    let mut command = Command::new("/proc/self/exe");
     command.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(MARK, &name);
     let output = prepare(&mut command).output().expect("the child starts");
     check(&name, &output);

@@ -130,15 +130,19 @@ pub(crate) struct Rows {
 }
 
 impl Card {
-    /// Opens the card, for pictures of a size. `None` if the machine has none.
-    pub(crate) fn open(width: u16, height: u16) -> Option<Self> {
+    /// The name of the card. `None` if the machine has none.
+    pub(crate) fn name() -> Option<String> {
         let is_it = |name: &str| {
             let link = std::fs::read_link(format!("/sys/class/drm/{name}/device/driver"));
             let driver = link.ok().and_then(|link| Some(link.file_name()?.to_owned()));
             driver.is_some_and(|driver| driver.to_string_lossy().starts_with("cirrus"))
         };
-        let name = (0..8).map(|n| format!("card{n}")).find(|name| is_it(name))?;
-        let path = format!("/dev/dri/{name}");
+        (0..8).map(|n| format!("card{n}")).find(|name| is_it(name))
+    }
+
+    /// Opens the card, for pictures of a size. `None` if the machine has none.
+    pub(crate) fn open(width: u16, height: u16) -> Option<Self> {
+        let path = format!("/dev/dri/{}", Self::name()?);
         let file = OpenOptions::new().read(true).write(true).open(path).expect("the node opens");
         let (mut crtc, mut connector) = (0_u32, 0_u32);
         let mut resources = CardResources {
