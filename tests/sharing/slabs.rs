@@ -267,6 +267,27 @@ fn a_buffer_that_is_evicted_and_restored_stays_in_slabs_of_its_devices() {
 }
 
 #[test]
+fn an_evicted_buffer_that_changes_its_slab_keeps_its_preferred_domain() {
+    let rig = grouped();
+    for [near, far] in pairs(&rig) {
+        let buffer = create(&rig, &near, Placement::VramOrSystem);
+        bytes::write(&buffer, 1);
+        let preferred = buffer.domain();
+        assert_eq!(preferred, DomainId::Vram(near.id()));
+        buffer.evict().expect("nothing keeps it");
+        let generation = buffer.generation();
+        let attachment = buffer.attach_dynamic(&far, Recorder::new(true)).expect("it attaches");
+        assert_ne!(buffer.generation(), generation, "in a slab of both");
+        let explained = buffer.explain();
+        assert_eq!((explained.domain, explained.preferred), (DomainId::System, preferred));
+        drop(attachment);
+        buffer.request_residency().expect("there is room");
+        assert_eq!(buffer.domain(), preferred, "{}", buffer.explain());
+        bytes::assert_sequence(&buffer, 1, "back");
+    }
+}
+
+#[test]
 fn memory_that_another_device_has_imported_is_not_kept_for_buffers_of_one_device() {
     let rig = grouped();
     let [near, far] = rig.two_of_one_adapter();
