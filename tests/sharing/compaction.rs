@@ -1,7 +1,7 @@
 //! Compaction: buffers that are left in many blocks move together, and the blocks are returned.
 
 use crate::common::recorder::Recorder;
-use crate::common::{Rig, bytes, wait_idle};
+use crate::common::{Rig, assert_pattern, bytes, fill, wait_idle};
 use peerbuf::observe::MoveCause;
 use peerbuf::{Access, BufferDescriptor, Device, DomainId, Engine, Placement, SharedBuffer};
 
@@ -50,6 +50,40 @@ fn compaction_empties_sparse_blocks() {
             drop((mapping, attachment, used, kept));
             engine.trim();
         }
+    }
+}
+
+/// Work still used them when they were dropped, and has ended since.
+#[test]
+fn memory_of_dropped_buffers_whose_work_has_ended_is_room() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let create = |_| {
+            let buffer = engine.create_buffer(&device, BufferDescriptor::new(4096));
+            let buffer = buffer.expect("there is room");
+            fill(&buffer.attach(&device).expect("its own buffer"), 1);
+            buffer
+        };
+        let all: Vec<_> = (0..700).map(create).collect();
+        let domain = all[0].domain();
+        let full = engine.usage(domain).expect("of this engine").held;
+        engine.calls().set_pretend_busy(true);
+        let kept: Vec<_> = all.into_iter().step_by(16).collect();
+        engine.calls().set_pretend_busy(false);
+        wait_idle(&[&device]);
+        let moved = engine.compact(u64::MAX).buffers;
+        assert!(moved > 0, "{}: {full} bytes are held", device.name());
+        wait_idle(&[&device]);
+        engine.trim();
+        let held = engine.usage(domain).expect("of this engine").held;
+        assert!(held <= full * 2 / 3, "{}: {held} of {full} bytes held", device.name());
+        for buffer in &kept {
+            let attachment = buffer.attach(&device).expect("its own buffer");
+            assert_pattern(&attachment, 1, "moved");
+        }
+        drop(kept);
+        engine.trim();
     }
 }
 

@@ -66,6 +66,8 @@ pub(crate) fn compact(set: &Buffers, which: Compacted) -> Compaction {
         done.is_partial = true;
         return done;
     };
+    // What dropped buffers had, whose last work has ended, is free.
+    set.core.retire.collect();
     // Unused blocks are no room to move to: they are what is to be returned.
     done.freed = set.core.free_blocks();
     let sparse = set.core.close_sparse(which.domain);
