@@ -48,6 +48,8 @@ pub(crate) struct DeviceEntry {
     /// Whether the budget was polled since [`DeviceEntry::take_polled`] was called. Relaxed: the next poll
     /// sets it again.
     polled: AtomicBool,
+    /// Whether a thread adapts the memory to what was polled.
+    adapts: AtomicBool,
     /// Whether the device is unplugged: no buffer may move to its memory. Relaxed: a move reads it under the
     /// reservation, which the unplug takes afterwards.
     unplugged: AtomicBool,
@@ -115,6 +117,7 @@ impl DeviceTable {
             heap,
             polled_at: AtomicU64::new(0),
             polled: AtomicBool::new(false),
+            adapts: AtomicBool::new(false),
             unplugged: AtomicBool::new(false),
             unplug_report: Mutex::default(),
             pin_quota: PinQuota::default(),
@@ -240,9 +243,13 @@ impl DeviceEntry {
         self.polled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the budget was polled since the last call.
-    pub(crate) fn take_polled(&self) -> bool {
-        self.polled.load(Ordering::Relaxed) && self.polled.swap(false, Ordering::Relaxed)
+    /// The turn to adapt the memory to the budget, if that was polled since the last turn, and no thread has the turn. An
+    /// eviction allocates memory and may poll: then this one's own thread asks again.
+    pub(crate) fn take_polled(&self) -> Option<Adapting<'_>> {
+        let is_free =
+            self.polled.load(Ordering::Relaxed) && !self.adapts.swap(true, Ordering::Acquire);
+        let turn = is_free.then_some(Adapting(&self.adapts))?;
+        self.polled.swap(false, Ordering::Relaxed).then_some(turn)
     }
 
     /// Marks the device as unplugged, for good. Returns `false` if it was already.
@@ -257,6 +264,16 @@ impl DeviceEntry {
 
     pub(crate) fn is_unplugged(&self) -> bool {
         self.unplugged.load(Ordering::Relaxed)
+    }
+}
+
+/// The turn to adapt the memory of a device to its budget.
+#[derive(Debug)]
+pub(crate) struct Adapting<'a>(&'a AtomicBool);
+
+impl Drop for Adapting<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

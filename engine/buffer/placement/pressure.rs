@@ -63,9 +63,7 @@ impl Buffers {
         let age = self.core.age();
         self.core.give_back_views_due_at(|| age);
         member.poll_budget(age, &self.core.imports);
-        if !member.take_polled() {
-            return;
-        }
+        let Some(_turn) = member.take_polled() else { return };
         let imports = self.core.imports.usage(&member.device);
         if imports.system > imports.limit {
             // A submission while its imports exceed what is left may lose the device (Mesa), and is not tried again.
