@@ -505,6 +505,8 @@ fn evictions_fall_back_to_single_copies_if_the_batch_fails() {
 fn an_eviction_for_the_drivers_budget_starts_no_further_one() {
     let rig = Rig::new();
     let engine = rig.engine();
+    // The device copies, and for that it imports.
+    engine.calls().set_unmappable_device_memory(true);
     for device in rig.all() {
         let create = |seed| {
             let buffer = engine.create_buffer(&device, BufferDescriptor::new(MIB));
