@@ -248,7 +248,8 @@ impl DeviceEntry {
     pub(crate) fn take_polled(&self) -> Option<Adapting<'_>> {
         let is_free =
             self.polled.load(Ordering::Relaxed) && !self.adapts.swap(true, Ordering::Acquire);
-        let turn = is_free.then_some(Adapting(&self.adapts))?;
+        // Made only then: its drop gives the turn back.
+        let turn = is_free.then(|| Adapting(&self.adapts))?;
         self.polled.swap(false, Ordering::Relaxed).then_some(turn)
     }
 
