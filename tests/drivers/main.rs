@@ -9,6 +9,7 @@ mod common;
 #[path = "../images/texels.rs"]
 mod texels;
 
+mod budgets;
 mod identity;
 mod images;
 mod imports;

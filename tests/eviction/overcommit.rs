@@ -500,35 +500,6 @@ fn evictions_fall_back_to_single_copies_if_the_batch_fails() {
     }
 }
 
-/// Each victim fails, since the device may import no memory to move it to; that polls the budget again.
-#[test]
-fn an_eviction_for_the_drivers_budget_starts_no_further_one() {
-    let rig = Rig::new();
-    let engine = rig.engine();
-    // The device copies, and for that it imports.
-    engine.calls().set_unmappable_device_memory(true);
-    for device in rig.all() {
-        let create = |seed| {
-            let buffer = engine.create_buffer(&device, BufferDescriptor::new(MIB));
-            let buffer = buffer.expect("there is room");
-            common::bytes::write(&buffer, seed);
-            buffer
-        };
-        let all: Vec<_> = (1..=8).map(create).collect();
-        common::wait_idle(&[&device]);
-        engine.calls().set_import_limit(Some(0));
-        engine.calls().set_heap_budget(Some((4096, 0)));
-        let usage = || engine.usage(vram(&device)).expect("of this engine");
-        each_second(engine, || (), usage, |now| now.budget == 4096);
-        engine.submit(&device, |_| Ok(())).and_then(|fence| fence.wait(LONG)).expect("it ends");
-        engine.calls().set_heap_budget(None);
-        engine.calls().set_import_limit(None);
-        for (seed, buffer) in (1..).zip(&all) {
-            common::bytes::assert_sequence(buffer, seed, device.name());
-        }
-    }
-}
-
 #[test]
 fn remap_all_restores_a_buffer_as_remap_does() {
     let options = ResidencyOptions::new().uses_before_return(1);
