@@ -1,0 +1,197 @@
+//! A shared buffer as a buffer of wgpu's.
+#![expect(
+    unsafe_code,
+    reason = "giving a buffer of peerbuf's to wgpu, and recording its transfers"
+)]
+
+use std::fmt;
+use std::sync::Arc;
+
+use peerbuf::ash::vk;
+use peerbuf::{Access, Attachment, Mapping, SharedBuffer};
+use wgpu::hal::vulkan as hal;
+
+use crate::error::{Error, Result};
+use crate::format::buffer_usages;
+use crate::guest::Guest;
+
+/// A [`SharedBuffer`] as a buffer of wgpu's, which follows the buffer when it moves.
+///
+/// wgpu's is a `VkBuffer` over exactly these bytes ([`Mapping::aliased_buffer`]), and a move makes another one. As for
+/// [`crate::GuestTexture`], [`crate::Frame::buffer`] returns the present one, and [`GuestBuffer::version`] says when bind groups
+/// have to be made again.
+pub struct GuestBuffer {
+    attachment: Attachment,
+    buffer: SharedBuffer,
+    usages: wgpu::BufferUsages,
+    flags: vk::BufferUsageFlags,
+    current: Option<Current>,
+    version: u64,
+}
+
+/// The buffer of one generation.
+struct Current {
+    /// Also in the callback of `buffer`.
+    mapping: Arc<Mapping>,
+    raw: vk::Buffer,
+    buffer: wgpu::Buffer,
+}
+
+impl GuestBuffer {
+    /// Takes an attachment of the guest's device: one of [`SharedBuffer::attach_dynamic`], so that the buffer may move. The
+    /// importer may be a [`peerbuf::Refault`]: each frame looks anew.
+    ///
+    /// `usages` are copies, vertices, indices, uniforms, storage and indirect arguments.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BufferUsage`] for others; [`Error::OtherDevice`].
+    pub fn new(guest: &Guest, attachment: Attachment, usages: wgpu::BufferUsages) -> Result<Self> {
+        let (buffer, device) = (attachment.buffer(), attachment.device());
+        if device != *guest.device() {
+            return Err(Error::OtherDevice {
+                name: buffer.name(),
+                owner: device.name().to_owned(),
+                used: guest.device().name().to_owned(),
+            });
+        }
+        let flags = buffer_usages(usages)?;
+        Ok(Self { attachment, buffer, usages, flags, current: None, version: 0 })
+    }
+
+    /// The buffer.
+    pub fn shared(&self) -> &SharedBuffer {
+        &self.buffer
+    }
+
+    /// The attachment.
+    pub fn attachment(&self) -> &Attachment {
+        &self.attachment
+    }
+
+    /// What wgpu may do with it.
+    pub fn usages(&self) -> wgpu::BufferUsages {
+        self.usages
+    }
+
+    /// How many buffers of wgpu's there have been. Bind groups of another version are of no use.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Makes the buffer of the present generation, if there is none. Moves the shared one back if that is due.
+    pub(crate) fn refresh(&mut self, guest: &Guest) -> Result<()> {
+        let mapping = self.attachment.map(Access::ReadWrite)?;
+        let is_current = self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.mapping.generation() == mapping.generation());
+        if is_current {
+            return Ok(());
+        }
+        let mapping = Arc::new(mapping);
+        let aliased = mapping.aliased_buffer(self.flags)?;
+        let raw = aliased.raw();
+        let callback = Box::new(move || drop(aliased));
+        // SAFETY: the buffer is live until the callback. It is not mappable, and wgpu maps none without such a usage.
+        let for_hal = unsafe { hal::Buffer::from_raw_externally_owned(raw, callback) };
+        let name = self.buffer.name();
+        let described = wgpu::BufferDescriptor {
+            label: Some(&name),
+            size: self.buffer.size(),
+            usage: self.usages,
+            mapped_at_creation: false,
+        };
+        // SAFETY: a buffer of this device, size and usage. Its bytes are defined, and its size is not zero.
+        let buffer =
+            unsafe { guest.wgpu().create_buffer_from_hal::<hal::Api>(for_hal, &described) };
+        self.version += 1;
+        if let Some(old) = self.current.replace(Current { mapping, raw, buffer }) {
+            // From here on wgpu refuses it. Its callback comes when no frame uses it any more.
+            old.buffer.destroy();
+        }
+        Ok(())
+    }
+
+    /// The mapping of the present buffer. There is one after [`GuestBuffer::refresh`].
+    pub(crate) fn mapping(&self) -> Option<&Arc<Mapping>> {
+        self.current.as_ref().map(|current| &current.mapping)
+    }
+
+    pub(crate) fn buffer(&self) -> Option<&wgpu::Buffer> {
+        self.current.as_ref().map(|current| &current.buffer)
+    }
+
+    /// Records that this device acquires the bytes, or that it releases them: as [`Mapping::acquire`] and
+    /// [`Mapping::release`] do, for the buffer that wgpu has.
+    ///
+    /// # Safety
+    ///
+    /// As [`Mapping::acquire`] and [`Mapping::release`].
+    pub(crate) unsafe fn transfer(&self, guest: &Guest, commands: vk::CommandBuffer, half: Half) {
+        let Some(Current { mapping, raw, .. }) = &self.current else { return };
+        let (inside, outside) = (guest.raw().family, mapping.outside_queue_family());
+        let all = vk::AccessFlags::MEMORY_READ | vk::AccessFlags::MEMORY_WRITE;
+        let barrier = vk::BufferMemoryBarrier::default().buffer(*raw).size(vk::WHOLE_SIZE);
+        let (barrier, stages, for_host) = match half {
+            Half::Acquire => {
+                let barrier = barrier
+                    .dst_access_mask(all)
+                    .src_queue_family_index(outside)
+                    .dst_queue_family_index(inside);
+                (barrier, vk::PipelineStageFlags::ALL_COMMANDS, vec![])
+            }
+            Half::Release => {
+                let barrier = barrier
+                    .src_access_mask(all)
+                    .src_queue_family_index(inside)
+                    .dst_queue_family_index(outside);
+                // The host reads and writes after a wait for a fence, and needs the writes to be available to it.
+                let host = vk::MemoryBarrier::default()
+                    .src_access_mask(all)
+                    .dst_access_mask(vk::AccessFlags::HOST_READ | vk::AccessFlags::HOST_WRITE);
+                let stages = vk::PipelineStageFlags::ALL_COMMANDS | vk::PipelineStageFlags::HOST;
+                (barrier, stages, vec![host])
+            }
+        };
+        // SAFETY: the caller's contract. The buffer is live, and exactly one of the families is an external one
+        // (VUID-VkBufferMemoryBarrier-buffer-09095).
+        unsafe {
+            guest.raw().raw.cmd_pipeline_barrier(
+                commands,
+                vk::PipelineStageFlags::ALL_COMMANDS,
+                stages,
+                vk::DependencyFlags::empty(),
+                &for_host,
+                &[barrier],
+                &[],
+            );
+        }
+    }
+}
+
+/// The halves of a transfer of ownership.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Half {
+    Acquire,
+    Release,
+}
+
+impl Drop for GuestBuffer {
+    fn drop(&mut self) {
+        // Bind groups of it that the application has do not keep the memory.
+        if let Some(current) = self.current.take() {
+            current.buffer.destroy();
+        }
+    }
+}
+
+impl fmt::Debug for GuestBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuestBuffer")
+            .field("attachment", &self.attachment)
+            .field("usages", &self.usages)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
