@@ -14,7 +14,7 @@ LONG_TESTS := matrix:: torture:: working_sets:: purge:: allocation_failures::
 LONG_VM := test-shadow;test-move_faults;test-moving matrix:: torture::;test-eviction working_sets:: purge::;test-process allocation_failures::
 
 .DEFAULT_GOAL := help
-.PHONY: help apps prime stream demo devices doctor check test test-native driver-sim model vm soak lint shaders figures hardware clean-deps
+.PHONY: help apps guest prime stream demo devices doctor check test test-native driver-sim model vm soak lint shaders figures hardware clean-deps
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -67,6 +67,13 @@ apps: ## lint and test the programs in apps/, without a display, under X11 and u
 	cd apps && $(CARGO) fmt --check
 	cd apps && $(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
 	cd apps && $(CARGO) test $(LOCKED)
+
+guest: ## lint and test wgpu/: shared images and buffers in wgpu, and a program that draws with them
+	@.ci/setup test
+	cd wgpu && $(CARGO) fmt --all --check
+	cd wgpu && $(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	cd wgpu && RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(LOCKED) --no-deps --workspace
+	cd wgpu && $(CARGO) test $(LOCKED) --workspace
 
 # With a target of its own, so that neither build undoes the other, and build scripts are made once.
 MODEL := --lib --target $$(rustc --print host-tuple)

@@ -79,9 +79,13 @@ impl GuestBuffer {
         self.version
     }
 
-    /// Makes the buffer of the present generation, if there is none. Moves the shared one back if that is due.
-    pub(crate) fn refresh(&mut self, guest: &Guest) -> Result<()> {
-        let mapping = self.attachment.map(Access::ReadWrite)?;
+    /// Maps the buffer as it is now. Moves it back first, if that is due.
+    pub(crate) fn map(&self) -> Result<Arc<Mapping>> {
+        Ok(Arc::new(self.attachment.map(Access::ReadWrite)?))
+    }
+
+    /// Makes wgpu's buffer of a mapping that is current, if there is none.
+    pub(crate) fn follow(&mut self, guest: &Guest, mapping: &Arc<Mapping>) -> Result<()> {
         let is_current = self
             .current
             .as_ref()
@@ -89,7 +93,6 @@ impl GuestBuffer {
         if is_current {
             return Ok(());
         }
-        let mapping = Arc::new(mapping);
         let aliased = mapping.aliased_buffer(self.flags)?;
         let raw = aliased.raw();
         let callback = Box::new(move || drop(aliased));
@@ -106,6 +109,7 @@ impl GuestBuffer {
         let buffer =
             unsafe { guest.wgpu().create_buffer_from_hal::<hal::Api>(for_hal, &described) };
         self.version += 1;
+        let mapping = Arc::clone(mapping);
         if let Some(old) = self.current.replace(Current { mapping, raw, buffer }) {
             // From here on wgpu refuses it. Its callback comes when no frame uses it any more.
             old.buffer.destroy();
@@ -113,7 +117,7 @@ impl GuestBuffer {
         Ok(())
     }
 
-    /// The mapping of the present buffer. There is one after [`GuestBuffer::refresh`].
+    /// The mapping of the present buffer. There is one after [`GuestBuffer::follow`].
     pub(crate) fn mapping(&self) -> Option<&Arc<Mapping>> {
         self.current.as_ref().map(|current| &current.mapping)
     }

@@ -22,7 +22,7 @@ const ATTEMPTS: u32 = 100;
 /// A submission of wgpu's that uses shared images and buffers, from [`Guest::frame`].
 ///
 /// From [`Frame::texture`] and [`Frame::buffer`] on, until the frame is submitted or dropped, what they name does not move: a
-/// move of another thread waits, and one of this thread ends with an error. So end a frame soon.
+/// move ends with [`peerbuf::Error::Busy`], and other memory is evicted. So end a frame soon.
 ///
 /// | what is submitted, in this order | by |
 /// |---|---|
@@ -109,13 +109,10 @@ impl<'a> Frame<'a> {
             return Err(Error::NotWritten { image: image.name(), attached: used });
         }
         for _ in 0..ATTEMPTS {
-            match texture.refresh(self.guest) {
-                Err(Error::Engine(peerbuf::Error::Stale { .. })) => continue,
-                done => done?,
-            }
-            let Some(mapping) = texture.mapping().map(Arc::clone) else { continue };
+            let mapping = texture.map()?;
             // Keeps the image in place until the access of the frame has begun, which borrows the texture.
             let Some((_kept, _)) = begun(mapping.mapping(), access)? else { continue };
+            texture.follow(self.guest, &mapping)?;
             let texture: &'a GuestTexture = texture;
             let what = What::Texture(texture);
             self.add(texture.mapping().map(|mapping| mapping.mapping()), what, access)?;
@@ -142,13 +139,10 @@ impl<'a> Frame<'a> {
         let shared = buffer.shared().clone();
         self.check_device(&buffer.attachment().device(), || shared.name())?;
         for _ in 0..ATTEMPTS {
-            match buffer.refresh(self.guest) {
-                Err(Error::Engine(peerbuf::Error::Stale { .. })) => continue,
-                done => done?,
-            }
-            let Some(mapping) = buffer.mapping().map(Arc::clone) else { continue };
+            let mapping = buffer.map()?;
             // As for an image.
             let Some((_kept, _)) = begun(&mapping, access)? else { continue };
+            buffer.follow(self.guest, &mapping)?;
             let buffer: &'a GuestBuffer = buffer;
             let what = What::Buffer(buffer);
             self.add(buffer.mapping().map(|mapping| &**mapping), what, access)?;

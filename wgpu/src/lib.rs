@@ -1,7 +1,11 @@
-//! Shared buffers and images of peerbuf as buffers and textures of wgpu.
+//! Shared buffers and images of peerbuf as buffers and textures of wgpu 30.
 //!
-//! [`Guest`] is a wgpu device that an engine has adopted. [`GuestTexture`] and [`GuestBuffer`] follow an image or a buffer
-//! when it moves. A [`Frame`] is a submission of wgpu's that uses them.
+//! * [`Guest`] is a wgpu device that an engine has adopted: one `VkDevice` for both.
+//! * [`GuestTexture`] and [`GuestBuffer`] follow a shared image or buffer when it moves.
+//! * [`Frame`] is a submission of wgpu's that uses them: it waits for other devices, and they wait for it.
+//!
+//! `docs/wgpu.md` in the repository shows how a renderer uses this, and states the contract: who frees what, in which state a
+//! texture is, what a move does to it. [`Guest::open`] has the rules that the application keeps.
 
 mod buffer;
 mod commands;
@@ -22,3 +26,8 @@ pub use texture::GuestTexture;
 
 pub use peerbuf;
 pub use wgpu;
+
+/// The guide's code must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/wgpu.md")]
+struct Guide;

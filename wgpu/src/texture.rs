@@ -97,10 +97,13 @@ impl GuestTexture {
         self.version
     }
 
-    /// Makes the texture of the present generation, if there is none. Moves the image back or into a better layout if that
-    /// is due.
-    pub(crate) fn refresh(&mut self, guest: &Guest) -> Result<()> {
-        let mapping = self.attachment.map(Access::ReadWrite)?;
+    /// Maps the image as it is now. Moves it back or into a better layout first, if that is due.
+    pub(crate) fn map(&self) -> Result<Arc<ImageMapping>> {
+        Ok(Arc::new(self.attachment.map(Access::ReadWrite)?))
+    }
+
+    /// Makes the texture of a mapping that is current, if there is none.
+    pub(crate) fn follow(&mut self, guest: &Guest, mapping: &Arc<ImageMapping>) -> Result<()> {
         let raw = mapping.view()?.image;
         let is_current = self.current.as_ref().is_some_and(|current| {
             // The image of `current` lives, so that no other one has its handle.
@@ -109,8 +112,8 @@ impl GuestTexture {
         if is_current && !self.is_doubtful.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let mapping = Arc::new(mapping);
-        let texture = self.wrap(guest, &mapping, raw)?;
+        let texture = self.wrap(guest, mapping, raw)?;
+        let mapping = Arc::clone(mapping);
         self.version += 1;
         self.is_doubtful.store(false, Ordering::Relaxed);
         if let Some(old) = self.current.replace(Current { mapping, raw, texture }) {
@@ -174,7 +177,7 @@ impl GuestTexture {
         })
     }
 
-    /// The mapping of the present texture. There is one after [`GuestTexture::refresh`].
+    /// The mapping of the present texture. There is one after [`GuestTexture::follow`].
     pub(crate) fn mapping(&self) -> Option<&Arc<ImageMapping>> {
         self.current.as_ref().map(|current| &current.mapping)
     }

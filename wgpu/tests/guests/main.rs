@@ -1,0 +1,10 @@
+//! Guests: wgpu devices that an engine has adopted, on each driver here. The last test runs the others under the validation
+//! layer.
+
+mod commands;
+mod contract;
+mod errors;
+mod moving;
+mod order;
+mod rig;
+mod silent;

@@ -1,0 +1,172 @@
+//! An engine with a guest and another device, and an image that both use.
+#![expect(unsafe_code, reason = "one device for two libraries, and raw commands")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use peerbuf::ash::vk;
+use peerbuf::image::{Fourcc, ImagePart, ImageUsage};
+use peerbuf::observe::Object;
+use peerbuf::{
+    Access, BufferDescriptor, Device, Engine, EngineDescriptor, ImageDescriptor, Refault, Scope,
+    SharedBuffer, SharedImage,
+};
+use peerbuf_wgpu::{Guest, GuestBuffer, GuestDescriptor, GuestTexture};
+
+/// Longer than anything here takes.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// Texels in a row, which no driver pads alike.
+pub(crate) const SIZE: u32 = 50;
+
+/// What wgpu does with an image.
+pub(crate) const USES: ImageUsage =
+    ImageUsage::COPIED_TO.union(ImageUsage::COPIED_FROM).union(ImageUsage::SAMPLED);
+
+/// A guest, and another device.
+pub(crate) struct Rig {
+    pub(crate) engine: Engine,
+    pub(crate) guest: Option<Guest>,
+    pub(crate) other: Option<Device>,
+}
+
+/// Calls `test` with a guest on each device here, beside another device of the same adapter.
+pub(crate) fn on_each_device(test: impl Fn(&Rig)) {
+    let engine = open();
+    let usable = engine.adapters().iter().filter(|adapter| adapter.missing().is_empty()).count();
+    assert!(usable >= 2, "two devices are needed: `.ci/setup test` prepares them");
+    for index in 0..engine.adapters().len() {
+        let rig = Rig::new(open(), (index, index));
+        test(&rig);
+        rig.close();
+    }
+}
+
+/// Calls `test` with a guest and another device on each pair of adapters.
+pub(crate) fn on_each_pair(test: impl Fn(&Rig)) {
+    let count = open().adapters().len();
+    for guest in 0..count {
+        for other in 0..count {
+            let rig = Rig::new(open(), (guest, other));
+            test(&rig);
+            rig.close();
+        }
+    }
+}
+
+pub(crate) fn open() -> Engine {
+    Engine::open(&EngineDescriptor::new()).expect("Vulkan")
+}
+
+impl Rig {
+    pub(crate) fn new(engine: Engine, (guest, other): (usize, usize)) -> Self {
+        let guest = &engine.adapters()[guest];
+        // SAFETY: the tests use the queue and what frames return as `Guest::open` requires.
+        let guest = unsafe { Guest::open(&engine, guest, &GuestDescriptor::default()) };
+        let guest = Some(guest.expect("a guest"));
+        let other = engine.open_device(&engine.adapters()[other]).expect("a device");
+        Self { engine, guest, other: Some(other) }
+    }
+
+    pub(crate) fn guest(&self) -> &Guest {
+        self.guest.as_ref().expect("a guest")
+    }
+
+    pub(crate) fn other(&self) -> &Device {
+        self.other.as_ref().expect("a device")
+    }
+
+    /// An image that the guest writes and reads, and the other device, too.
+    pub(crate) fn image(&self) -> (SharedImage, GuestTexture) {
+        let described =
+            ImageDescriptor::new(Fourcc::new(*b"AB24"), SIZE, SIZE).usage(USES).name("image");
+        let image = self.engine.create_image(self.guest().device(), described).expect("an image");
+        let importer = Arc::new(Refault::new());
+        let attachment = image.attach_dynamic(self.guest().device(), USES, importer);
+        let texture = GuestTexture::new(self.guest(), attachment.expect("attached"));
+        (image, texture.expect("a texture"))
+    }
+
+    /// A buffer that the guest copies to and from.
+    pub(crate) fn buffer(&self) -> (SharedBuffer, GuestBuffer) {
+        let described = BufferDescriptor::new(4096).name("buffer");
+        let buffer = self.engine.create_buffer(self.guest().device(), described).expect("a buffer");
+        let attachment = buffer.attach_dynamic(self.guest().device(), Arc::new(Refault::new()));
+        let usages = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        let ours = GuestBuffer::new(self.guest(), attachment.expect("attached"), usages);
+        (buffer, ours.expect("a buffer"))
+    }
+
+    /// Mappings that live in this engine.
+    pub(crate) fn mappings(&self) -> u64 {
+        self.engine.live().count(Object::Mapping)
+    }
+
+    /// Waits for wgpu, which then calls its callbacks.
+    pub(crate) fn poll(&self) {
+        let all = wgpu::PollType::Wait { submission_index: None, timeout: Some(LONG) };
+        self.guest().wgpu().poll(all).expect("wgpu ends");
+    }
+
+    /// Writes each word of a buffer on the other device.
+    pub(crate) fn fill(&self, buffer: &SharedBuffer, word: u32) {
+        let attachment = buffer.attach(self.other()).expect("attached");
+        let mapping = attachment.map(Access::Write).expect("mapped");
+        let raw = self.other().raw().clone();
+        let filled = self.engine.submit(self.other(), |submission| {
+            let view = submission.uses(&mapping, Access::Write, Scope::TRANSFER)?;
+            let record = move |commands: vk::CommandBuffer| {
+                // SAFETY: the buffer is declared; its offset and size are multiples of 4.
+                unsafe { raw.cmd_fill_buffer(commands, view.buffer, view.offset, view.size, word) };
+            };
+            // SAFETY: the commands use the buffer as declared.
+            unsafe { submission.record(record) };
+            Ok(())
+        });
+        filled.expect("submitted");
+    }
+
+    /// Closes the guest, and drops the rest.
+    pub(crate) fn close(mut self) {
+        let guest = self.guest.take().expect("a guest");
+        self.other = None;
+        let engine = self.engine.clone();
+        drop(self);
+        if let Err((_, error)) = guest.close() {
+            panic!("everything is dropped: {error}");
+        }
+        assert_eq!(engine.live().count(Object::Mapping), 0, "mappings that wgpu has kept");
+    }
+}
+
+/// Writes `value` into each byte of a texture in a frame of its own.
+pub(crate) fn write(rig: &Rig, texture: &mut GuestTexture, value: u8) {
+    let mut frame = rig.guest().frame();
+    let now = frame.texture(texture, Access::Write).expect("a texture");
+    let device = rig.guest().wgpu();
+    let bytes = wgpu::util::DeviceExt::create_buffer_init(
+        device,
+        &wgpu::util::BufferInitDescriptor {
+            label: None,
+            contents: &vec![value; (256 * SIZE) as usize],
+            usage: wgpu::BufferUsages::COPY_SRC,
+        },
+    );
+    let mut encoder = device.create_command_encoder(&Default::default());
+    let from = wgpu::TexelCopyBufferInfo { buffer: &bytes, layout: rows() };
+    encoder.copy_buffer_to_texture(from, now.as_image_copy(), now.size());
+    frame.submit([encoder.finish()]).expect("submitted");
+}
+
+/// Rows of texels in a buffer, as wgpu requires them.
+pub(crate) fn rows() -> wgpu::TexelCopyBufferLayout {
+    wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(256), rows_per_image: None }
+}
+
+/// Asserts that each byte of an image is `value`.
+pub(crate) fn assert_texels(image: &SharedImage, value: u8) {
+    let texels = image.read_texels(ImagePart::default()).expect("texels");
+    assert_eq!(texels.len(), (SIZE * SIZE * 4) as usize);
+    let wrong = texels.iter().position(|byte| *byte != value);
+    assert_eq!(wrong.map(|at| (at, texels[at])), None, "the first byte that is not {value}");
+}

@@ -1,0 +1,32 @@
+//! The other tests under the validation layer, with synchronisation validation.
+
+use std::process::Command;
+
+/// What the layer says of SwiftShader, which imports host memory and reports that it cannot; and of the allocation that
+/// such an import makes. The tests of the library allow the same.
+const KNOWN: [&str; 3] = [
+    "VUID-VkBufferCreateInfo-pNext-00920",
+    "VUID-VkImageCreateInfo-pNext-00990",
+    "VUID-VkImportMemoryWin32HandleInfoKHR-handleType-09861",
+];
+
+#[test]
+fn the_validation_layer_is_silent() {
+    let output = Command::new(std::env::current_exe().expect("this program"))
+        .env("VK_INSTANCE_LAYERS", "VK_LAYER_KHRONOS_validation")
+        .env("VK_KHRONOS_VALIDATION_VALIDATE_SYNC", "1")
+        .env("VK_KHRONOS_VALIDATION_DUPLICATE_MESSAGE_LIMIT", "2")
+        .args(["--nocapture", "--skip", "silent::"])
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{errors}");
+    // A message may follow the name of a test on its line.
+    let messages = said.lines().filter(|line| line.contains("Validation ") && line.contains('['));
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        messages.partition(|line| KNOWN.iter().any(|known| line.contains(known)));
+    assert!(unknown.is_empty(), "{unknown:#?}");
+    // SwiftShader is one of the devices. Without its messages the layer was not there.
+    assert!(!known.is_empty(), "the layer said nothing: `.ci/setup test` unpacks it\n{said}");
+}
