@@ -5,7 +5,6 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use peerbuf::{Access, Fence, Mapping, OpenAccess, Scope};
