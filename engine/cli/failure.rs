@@ -36,6 +36,15 @@ pub(crate) enum Failure {
         #[source]
         error: Error,
     },
+    #[error("cannot read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+    /// A file that is no saved run, or one of another version.
+    #[error("cannot use {}: {why}", path.display())]
+    Saved { path: PathBuf, why: String },
     #[error("cannot write the result")]
     Output(#[source] io::Error),
     /// A call of the program's own.
@@ -109,6 +118,8 @@ impl Failure {
                 }
             }
             Self::Trace { .. }
+            | Self::Read { .. }
+            | Self::Saved { .. }
             | Self::Output(_)
             | Self::Vulkan { .. }
             | Self::NothingDraws

@@ -3,6 +3,7 @@
 //! The program uses only the public items of the library. Each command collects a report (`report`) and
 //! prints it, either as JSON or as text (`show`), so that the two cannot disagree.
 
+mod bench;
 mod demo;
 mod devices;
 mod doctor;
@@ -155,6 +156,15 @@ and no memory held more than its limit, 1 if not, 2 for an error."
 Exit status: 0 if the machine is ready, 1 if there is a problem, 2 for an error."
     )]
     Doctor(DoctorOptions),
+    /// Shows and compares runs of the benchmarks
+    #[command(after_help = "\
+Exit status: 0 if all is well, 1 if something is slower than asked, 2 for wrong
+bytes, a speed that is impossible, or an error, 3 if there is nothing to measure
+or to compare.")]
+    Bench {
+        #[command(subcommand)]
+        command: bench::Bench,
+    },
     /// Proves routes for another process; started by the library alone
     #[command(hide = true)]
     Probe { arguments: Vec<String> },
@@ -221,6 +231,7 @@ fn probe(arguments: &[String]) -> failure::Result<Outcome> {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Probe { arguments } => probe(&arguments),
+        Command::Bench { command } => bench::run(command),
         Command::Devices { options, images } => devices::run(
             &options.devices,
             images.as_deref(),
@@ -243,6 +254,8 @@ fn main() -> ExitCode {
     match outcome {
         Ok(Outcome::Proved) => ExitCode::SUCCESS,
         Ok(Outcome::Disproved) => ExitCode::from(1),
+        Ok(Outcome::Faulty) => ExitCode::from(2),
+        Ok(Outcome::Nothing) => ExitCode::from(3),
         Err(failure) => {
             output::print_failure(&failure);
             ExitCode::from(2)
