@@ -1,7 +1,13 @@
 //! `peerbuf bench`: how fast devices exchange data, whether that changed, and why it is not faster.
 
+#[cfg(test)]
+mod made;
 pub(crate) mod run;
 mod saved;
+mod stats;
+mod sysfs;
+mod units;
+mod verdict;
 
 use std::path::PathBuf;
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::End;
+use super::key::End;
 
 /// The ways from one device to another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

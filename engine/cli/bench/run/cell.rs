@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Hop, Key};
+use super::key::Key;
+use super::pci::Hop;
 
 /// One combination of what was varied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub(crate) struct Cell {
     pub(crate) causes: Vec<Cause>,
     /// The links on the path, read while the copy ran.
     pub(crate) loaded: Vec<Hop>,
+    /// Whether the host's cache holds the memory that the host reads or writes; null if the host touches none, or if
+    /// that is not known.
+    pub(crate) host_cached: Option<bool>,
     /// Null if the bytes were not compared.
     pub(crate) verified: Option<Verified>,
     pub(crate) counters: Option<Counters>,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::End;
+use super::key::End;
 
 /// The times of one operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Pci;
+use super::pci::Pci;
 
 /// The machine. A fact that this user cannot see is null.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -16,15 +16,14 @@ mod pci;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use access::{Access, AccessWay, WayState};
-pub(crate) use cell::{
-    Bound, BoundSource, Cause, CauseKind, Cell, Counters, Ended, Summary, Verdict, Verified,
-};
-pub(crate) use figure::{Figure, Target};
-pub(crate) use key::{Actor, CopyEngine, Direction, End, Key, Pattern};
-pub(crate) use latency::{Latency, LatencyKey, Percentiles};
-pub(crate) use machine::{Device, Heap, HostCopy, HostSpeed, Machine};
-pub(crate) use pci::{Hop, Pci};
+// All of each file: what one program does not use, another one does.
+pub(crate) use access::*;
+pub(crate) use cell::*;
+pub(crate) use figure::*;
+pub(crate) use key::*;
+pub(crate) use latency::*;
+pub(crate) use machine::*;
+pub(crate) use pci::*;
 
 /// The version of the format. Version 1 is that of the figures before `peerbuf bench` existed.
 pub(crate) const SCHEMA: u32 = 2;
