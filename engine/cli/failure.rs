@@ -45,6 +45,17 @@ pub(crate) enum Failure {
     /// A file that is no saved run, or one of another version.
     #[error("cannot use {}: {why}", path.display())]
     Saved { path: PathBuf, why: String },
+    #[error("the runs are of two machines")]
+    OtherMachine {
+        /// One line for each difference.
+        differences: Vec<String>,
+    },
+    #[error("cannot write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
     #[error("cannot write the result")]
     Output(#[source] io::Error),
     /// A call of the program's own.
@@ -103,6 +114,10 @@ impl Failure {
                 add(&mut message, format_args!("hint: --devices takes"));
                 present.iter().for_each(|line| add(&mut message, format_args!("  {line}")));
             }
+            Self::OtherMachine { differences } => {
+                differences.iter().for_each(|line| add(&mut message, format_args!("  {line}")));
+                add(&mut message, format_args!("hint: --anyway compares them all the same"));
+            }
             Self::NothingOpens { why } => {
                 why.iter().for_each(|line| add(&mut message, format_args!("  {line}")));
             }
@@ -120,6 +135,7 @@ impl Failure {
             Self::Trace { .. }
             | Self::Read { .. }
             | Self::Saved { .. }
+            | Self::Write { .. }
             | Self::Output(_)
             | Self::Vulkan { .. }
             | Self::NothingDraws

@@ -12,6 +12,12 @@ const DRIFT: f64 = 0.01;
 /// The quantiles of Student's distribution for an interval of 95 %, by degrees of freedom from 1 on.
 const STUDENT: [f64; 4] = [12.71, 4.303, 3.182, 2.776];
 
+/// How often a median may be below its interval, and how often above.
+const TAIL: f64 = 0.025;
+
+/// The same for rounds: a machine that drifts moves the median of their medians beside that of all samples.
+const ROUND_TAIL: f64 = 0.0125;
+
 /// Fewer samples have no interval of 95 % that is made of order statistics.
 const FEW: usize = 6;
 
@@ -24,7 +30,7 @@ pub(crate) fn summary(rounds: &[Vec<f64>]) -> Option<Summary> {
     let mut of_rounds: Vec<f64> = rounds.iter().filter_map(|round| median(round)).collect();
     let drift = drift(rounds, &of_rounds, median_ns);
     of_rounds.sort_by(f64::total_cmp);
-    let (lo, hi) = order_interval(&all);
+    let (lo, hi) = order_interval(&all, TAIL);
     let (round_lo, round_hi) = round_interval(&of_rounds, median_ns);
     Some(Summary {
         samples: all.len() as u64,
@@ -51,7 +57,7 @@ pub(crate) fn percentiles(samples: &[f64]) -> Option<Percentiles> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let &max_ns = sorted.last()?;
-    let (p50_lo_ns, p50_hi_ns) = order_interval(&sorted);
+    let (p50_lo_ns, p50_hi_ns) = order_interval(&sorted, TAIL);
     Some(Percentiles {
         samples: sorted.len() as u64,
         p50_ns: median_of_sorted(&sorted),
@@ -68,7 +74,7 @@ pub(crate) fn noise(what: &str, size_bytes: Option<u64>, pairs: &[(f64, f64)]) -
     let mut ratios: Vec<f64> = pairs.iter().map(|(first, second)| second / first).collect();
     ratios.sort_by(f64::total_cmp);
     let median_ns = median(&pairs.iter().map(|(first, _)| *first).collect::<Vec<_>>())?;
-    let (ratio_lo, ratio_hi) = order_interval(&ratios);
+    let (ratio_lo, ratio_hi) = order_interval(&ratios, TAIL);
     let ratio = median_of_sorted(&ratios);
     Some(Noise { what: what.to_owned(), size_bytes, ratio, ratio_lo, ratio_hi, median_ns })
 }
@@ -94,15 +100,15 @@ fn rank(sorted: &[f64], percent: usize) -> f64 {
     sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
 }
 
-/// The 95 % interval of the median; with few samples, all that they span.
-fn order_interval(sorted: &[f64]) -> (f64, f64) {
-    let below = outside(sorted.len());
+/// The interval of the median; with few samples, all that they span.
+fn order_interval(sorted: &[f64], tail: f64) -> (f64, f64) {
+    let below = outside(sorted.len(), tail);
     (sorted[below], sorted[sorted.len() - 1 - below])
 }
 
-/// How many of `count` samples are left out on each side: so many that the median lies below the rest in at most 2.5 %
+/// How many of `count` samples are left out on each side: so many that the median lies below the rest in at most `tail`
 /// of all cases.
-fn outside(count: usize) -> usize {
+fn outside(count: usize, tail: f64) -> usize {
     // The number of samples below the median is binomial: p(k) = C(n, k) / 2ⁿ, summed from k = 0. Logarithms, since 2ⁿ
     // is soon too large.
     // CAST: numbers of samples are far below 2⁵³, here and below.
@@ -110,7 +116,7 @@ fn outside(count: usize) -> usize {
     let mut sum = 0.0;
     for k in 0..count / 2 {
         sum += term.exp();
-        if sum > 0.025 {
+        if sum > tail {
             return k.saturating_sub(1);
         }
         term += ((count - k) as f64 / (k + 1) as f64).ln();
@@ -123,7 +129,7 @@ fn outside(count: usize) -> usize {
 fn round_interval(of_rounds: &[f64], median: f64) -> (f64, f64) {
     let count = of_rounds.len();
     if count >= FEW {
-        return order_interval(of_rounds);
+        return order_interval(of_rounds, ROUND_TAIL);
     }
     // Between rounds the machine's speed is about normal; within them it need not be. A steady drift is not normal: the
     // interval is half as wide again, and covers that as well.

@@ -1,5 +1,7 @@
 //! The reports as text for people: no colour, and at most 80 columns.
 
+mod bench;
+mod compare;
 mod demo;
 mod devices;
 mod doctor;
@@ -9,6 +11,8 @@ mod overcommit;
 mod refusals;
 mod text;
 
+pub(crate) use bench::bench;
+pub(crate) use compare::compare;
 pub(crate) use demo::demo;
 pub(crate) use devices::devices;
 pub(crate) use doctor::doctor;

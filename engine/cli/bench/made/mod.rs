@@ -10,7 +10,9 @@ impl Random {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d);
         // Seeds that differ in few bits begin alike.
-        (0..16).for_each(|_| drop(random.unit()));
+        for _ in 0..16 {
+            random.unit();
+        }
         random
     }
 

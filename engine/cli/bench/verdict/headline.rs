@@ -1,6 +1,8 @@
 //! The first lines of every output: what a reader must know before any table.
 
-use super::super::run::{Bound, Cell, Direction, End, Key, Pattern, Program, Run, Verdict};
+use super::super::run::{
+    Bound, Cell, Direction, End, Figure, Key, Pattern, Program, Run, Target, Verdict,
+};
 use super::super::units::{Rate, bytes};
 use super::{JUDGED_BYTES, share, speed};
 
@@ -161,38 +163,68 @@ fn pairs(run: &Run) -> Vec<Headline> {
             ));
         }
     }
-    lines.extend(slow.into_iter().map(|cell| line(Tone::Slow, told(cell))));
+    // One cause may slow many pairs, and is told once.
+    let mut groups: Vec<Vec<&Cell>> = vec![];
+    for cell in slow {
+        match groups.iter_mut().find(|group| why(group[0]) == why(cell)) {
+            Some(group) => group.push(cell),
+            None => groups.push(vec![cell]),
+        }
+    }
+    lines.extend(groups.iter().map(|group| line(Tone::Slow, told(group))));
     lines
 }
 
-/// A slow direction, and what is known of it.
-fn told(cell: &Cell) -> String {
-    let Key { from, to, way, .. } = &cell.key;
-    let rate = speed(cell).map_or(String::new(), |speed| Rate(speed).to_string());
-    let share = share(cell).map_or(String::new(), |share| format!("{:.0} %", share * 100.0));
-    let bound = cell.bound_at_best.as_ref().or(cell.bound.as_ref());
-    let bound = bound.map_or(String::new(), |it| format!(" of what {} carries", it.why));
-    let shown: Vec<_> =
-        cell.causes.iter().filter(|it| it.certain).map(|it| it.evidence.as_str()).collect();
-    let may: Vec<_> =
-        cell.causes.iter().filter(|it| !it.certain).map(|it| it.evidence.as_str()).collect();
-    let why = match (cell.verdict, shown.is_empty()) {
-        (Verdict::LessBecause, false) => format!(", because {}", shown.join("; ")),
-        (_, false) => format!("; {}; this does not account for all of it", shown.join("; ")),
-        _ => ", and nothing visible says why".to_owned(),
+/// Slow directions that have one reason, and what is known of them.
+fn told(cells: &[&Cell]) -> String {
+    let pair = |cell: &&Cell| format!("{} → {}", cell.key.from, cell.key.to);
+    let pairs: Vec<_> = cells.iter().map(pair).collect();
+    let mut ways: Vec<_> = cells.iter().map(|cell| cell.key.way.as_str()).collect();
+    ways.sort_unstable();
+    ways.dedup();
+    let (pairs, ways) = (pairs.join(", "), ways.join(" or "));
+    let rates: Vec<f64> = cells.iter().filter_map(|cell| speed(cell)).collect();
+    let shares: Vec<f64> =
+        cells.iter().filter_map(|cell| share(cell)).map(|it| it * 100.0).collect();
+    let rate = span(&rates, |rate| Rate(rate).to_string());
+    let share = span(&shares, |share| format!("{share:.0} %"));
+    let bounds =
+        cells.iter().filter_map(|cell| cell.bound_at_best.as_ref().or(cell.bound.as_ref()));
+    let mut bounds: Vec<_> = bounds.map(|bound| bound.why.as_str()).collect();
+    bounds.sort_unstable();
+    bounds.dedup();
+    let bound = if let [bound] = bounds.as_slice() { bound } else { "the links" };
+    format!("{pairs} by {ways}: {rate}, {share} of what {bound} can carry{}", why(cells[0]))
+}
+
+/// The smallest and the largest value, or one if they read alike.
+fn span(values: &[f64], show: impl Fn(f64) -> String) -> String {
+    let least = show(values.iter().copied().fold(f64::MAX, f64::min));
+    let most = show(values.iter().copied().fold(0.0, f64::max));
+    if least == most { least } else { format!("{least} to {most}") }
+}
+
+/// Why a cell is slow, as the end of a sentence.
+fn why(cell: &Cell) -> String {
+    let evidence = |certain: bool| {
+        let causes = cell.causes.iter().filter(|cause| cause.certain == certain);
+        causes.map(|cause| cause.evidence.as_str()).collect::<Vec<_>>().join("; ")
     };
-    let may = match may.is_empty() || cell.verdict == Verdict::LessBecause {
-        true => String::new(),
-        false => format!("; it may matter that {}", may.join("; ")),
+    let (shown, may) = (evidence(true), evidence(false));
+    if cell.verdict == Verdict::LessBecause {
+        return format!(", because {shown}");
+    }
+    let why = match shown.is_empty() {
+        true => ", and nothing visible says why".to_owned(),
+        false => format!("; {shown}; this does not account for all of it"),
     };
-    format!("{from} → {to} by {way}: {rate}, {share}{bound}{why}{may}")
+    if may.is_empty() { why } else { format!("{why}; it may matter that {may}") }
 }
 
 /// How many figures miss their targets.
 fn figures(run: &Run) -> Option<Headline> {
-    use super::super::run::Target;
     let with_target: Vec<_> = run.figures.iter().filter(|it| it.target.is_some()).collect();
-    let misses = |figure: &&&super::super::run::Figure| {
+    let misses = |figure: &&&Figure| {
         let target = figure.target.unwrap_or(figure.value);
         match figure.direction {
             Target::AtLeast => figure.value < target,

@@ -8,7 +8,7 @@ mod headline;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use headline::{Headline, Tone, headlines, leading};
+pub(crate) use headline::{Headline, Tone, headlines, name};
 
 use super::run::{BoundSource, Cause, CauseKind, Cell, Direction, Run, Verdict};
 
