@@ -109,6 +109,7 @@ impl Figure {
         };
         json!({
             "id": self.id,
+            "what": self.what,
             "value": self.value,
             "unit": self.unit,
             "baseline": self.baseline,

@@ -34,6 +34,10 @@ mod noise;
 mod policy;
 mod queue_by_hand;
 mod resolve;
+// Plain data, which the program `peerbuf` compiles as well.
+#[path = "../../engine/cli/bench/run/mod.rs"]
+mod run;
+mod saved;
 mod scaling;
 mod setup;
 mod share;
@@ -46,8 +50,7 @@ mod yardsticks;
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
-
-use serde_json::json;
+use std::time::SystemTime;
 
 use crate::figure::{Figure, Table};
 use crate::noise::Noise;
@@ -200,6 +203,7 @@ fn run(options: &Options) -> Outcome<()> {
     if options.quick {
         measure::be_quick();
     }
+    let started = SystemTime::now();
     let setup = Setup::new()?;
     let noise = Noise::measure(&setup)?;
     let mut out = io::stdout().lock();
@@ -212,14 +216,8 @@ fn run(options: &Options) -> Outcome<()> {
             .extend((group.measure)(&setup)?.into_iter().filter(|figure| options.wants(figure.id)));
     }
     if options.json {
-        let figures: Vec<_> = figures.iter().map(Figure::json).collect();
-        let noise: Vec<_> = noise.0.iter().map(noise::Line::json).collect();
-        let machine: serde_json::Map<_, _> =
-            setup.machine().into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        let all = json!({
-            "schema": 1, "machine": machine, "quick": options.quick, "figures": figures, "noise": noise,
-        });
-        writeln!(out, "{all:#}")?;
+        let run = saved::run(&setup, options.quick, started, &noise, &figures)?;
+        writeln!(out, "{}", serde_json::to_string_pretty(&run)?)?;
     } else {
         write!(out, "{}", Table(&figures))?;
         let left_out: Vec<_> = left_out.iter().flat_map(|group| group.ids).copied().collect();

@@ -3,13 +3,12 @@
 use std::fmt;
 use std::hint::black_box;
 
-use serde_json::{Value, json};
-
 use crate::Outcome;
 use crate::by_hand::ByHand;
 use crate::copy::{HeapCopy, Turns, in_turns};
 use crate::figure::time;
 use crate::measure::{Compared, Plan, compare};
+use crate::run;
 use crate::setup::Setup;
 
 /// The noise of this run, per kind of operation. Without noise every ratio would be 1.
@@ -18,6 +17,7 @@ pub(crate) struct Noise(pub(crate) Vec<Line>);
 /// Comparison of one operation with itself.
 pub(crate) struct Line {
     what: &'static str,
+    size_bytes: Option<u64>,
     compared: Compared,
 }
 
@@ -44,22 +44,24 @@ impl Noise {
             },
         )?;
         Ok(Self(vec![
-            Line { what: "sharing by hand", compared: micros },
-            Line { what: "memcpy of 64 MiB", compared: millis },
+            Line { what: "sharing by hand", size_bytes: None, compared: micros },
+            Line { what: "memcpy of 64 MiB", size_bytes: Some(64 << 20), compared: millis },
         ]))
     }
 }
 
 impl Line {
-    pub(crate) fn json(&self) -> Value {
+    /// The line as it is saved.
+    pub(crate) fn saved(&self) -> run::Noise {
         let ratio = self.compared.ratio;
-        json!({
-            "what": self.what,
-            "value": ratio.median,
-            "lo": ratio.lo,
-            "hi": ratio.hi,
-            "seconds": self.compared.ours,
-        })
+        run::Noise {
+            what: self.what.to_owned(),
+            size_bytes: self.size_bytes,
+            ratio: ratio.median,
+            ratio_lo: ratio.lo,
+            ratio_hi: ratio.hi,
+            median_ns: self.compared.ours * 1e9,
+        }
     }
 }
 

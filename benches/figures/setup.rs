@@ -87,7 +87,8 @@ fn describe(device: &Device) -> String {
     format!("{}, {} {}{software}", device.name(), adapter.driver_name(), adapter.driver_info())
 }
 
-fn processor() -> String {
+/// The name of the processor.
+pub(crate) fn processor() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = info.lines().find(|line| line.starts_with("model name"));
     let name = line.and_then(|line| line.split_once(':'));

@@ -1,6 +1,7 @@
 //! The program and the examples, run as users run them.
 #![cfg(feature = "cli")]
 
+mod bench_saved;
 mod cli;
 mod cli_faults;
 // It sets folders and bounds of the command, which only the feature `testing` allows.

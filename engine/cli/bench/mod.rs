@@ -2,7 +2,6 @@
 
 pub(crate) mod compare;
 mod csv;
-pub(crate) mod facts;
 mod html;
 #[cfg(test)]
 pub(crate) mod made;

@@ -1,4 +1,4 @@
-//! Bytes, rates and times as people read them.
+//! Bytes, rates, times and dates as people read them.
 
 use std::fmt;
 
@@ -59,6 +59,22 @@ pub(crate) fn time(ns: f64) -> String {
     }
 }
 
+/// A moment as a date and a time, in UTC.
+pub(crate) fn date(unix_seconds: u64) -> String {
+    let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
+    // Days since 0000-03-01, in which a year ends with February, and eras of 400 years, which are all equally long.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year + next;
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,5 +90,18 @@ mod tests {
         assert_eq!(sizes, ["0 B", "4 KiB", "1 MiB", "1.5 KiB", "256 MiB", "1 GiB"]);
         let times = [3.25, 999.6, 1500.0, 4.4e6, 2e9].map(time);
         assert_eq!(times, ["3.25 ns", "1.00 µs", "1.50 µs", "4.40 ms", "2.00 s"]);
+    }
+
+    #[test]
+    fn moments_are_dates() {
+        let dates = [0, 951_782_399, 951_782_400, 1_796_000_000, 4_107_542_400].map(date);
+        let expected = [
+            "1970-01-01 00:00 UTC",
+            "2000-02-28 23:59 UTC",
+            "2000-02-29 00:00 UTC",
+            "2026-11-30 00:53 UTC",
+            "2100-03-01 00:00 UTC",
+        ];
+        assert_eq!(dates, expected);
     }
 }

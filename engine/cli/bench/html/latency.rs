@@ -15,13 +15,23 @@ pub(super) const NOTE: &str = "The bar is from the median to the 99th percentile
     longest one. The axis is logarithmic.";
 
 pub(super) fn figure(run: &Run) -> String {
-    let measured: Vec<_> =
-        run.latency.iter().filter_map(|latency| Some((latency, latency.percentiles?))).collect();
+    let measured: Vec<_> = sorted(run)
+        .into_iter()
+        .filter_map(|latency| Some((latency, latency.percentiles?)))
+        .collect();
     if run.latency.is_empty() {
         return String::new();
     }
     let chart = if measured.is_empty() { String::new() } else { chart(&measured) };
     format!("<figure>\n{chart}{}</figure>\n", details("the numbers", &numbers(run)))
+}
+
+/// One operation of all pairs together.
+fn sorted(run: &Run) -> Vec<&Latency> {
+    let first = |operation: &str| run.latency.iter().position(|it| it.key.operation == operation);
+    let mut all: Vec<_> = run.latency.iter().collect();
+    all.sort_by_key(|latency| first(&latency.key.operation));
+    all
 }
 
 fn name(latency: &Latency) -> String {
@@ -92,6 +102,6 @@ fn numbers(run: &Run) -> String {
             latency.note.clone().unwrap_or_default(),
         ]
     };
-    let rows: Vec<_> = run.latency.iter().map(row).collect();
+    let rows: Vec<_> = sorted(run).into_iter().map(row).collect();
     table(&["operation", "p50", "p90", "p99", "max", "samples", "note"], 1, &rows)
 }

@@ -14,7 +14,7 @@ use markup::escape;
 
 use super::run::{Program, Run};
 use super::verdict::{Tone, headlines};
-use super::{facts, view};
+use super::{units, view};
 
 /// Colours, sizes, the dark mode, print, and narrow screens.
 const STYLE: &str = include_str!("style.css");
@@ -68,13 +68,21 @@ fn verdicts(run: &Run) -> String {
         Tone::Fault => "fault",
     };
     let item = |line: &super::verdict::Headline| {
-        let (class, mark, text) = (class(line.tone), line.tone.mark(), escape(&line.text));
+        let (class, mark, text) =
+            (class(line.tone), line.tone.mark(), escape(&together(&line.text)));
         format!(
             "<li class=\"{class}\"><span class=\"mark\">{mark}</span> <span>{text}</span></li>\n"
         )
     };
     let items: String = headlines(run).iter().map(item).collect();
     format!("<ul class=\"verdicts\">\n{items}</ul>\n")
+}
+
+/// Text in which a number and its unit stay on one line.
+fn together(text: &str) -> String {
+    [" %", " GB/s", " GT/s", " MiB"]
+        .iter()
+        .fold(text.to_owned(), |text, unit| text.replace(unit, &unit.replace(' ', "\u{a0}")))
 }
 
 fn footer(run: &Run) -> String {
@@ -85,7 +93,7 @@ fn footer(run: &Run) -> String {
     let command = escape(&tool.command.join(" "));
     let started = run
         .started_unix_seconds
-        .map_or(String::new(), |it| format!("Started at {}. ", facts::date(it)));
+        .map_or(String::new(), |it| format!("Started at {}. ", units::date(it)));
     let (name, version) = (escape(&tool.name), escape(&tool.version));
     format!(
         "<footer><p>{started}{name} {version}{commit}{debug}. Command: <code>{command}</code></p></footer>\n"
@@ -107,7 +115,7 @@ mod tests {
             match name.strip_prefix('/') {
                 Some("") | None if EMPTY.contains(&name) || inside.ends_with('/') => {}
                 Some(name) if !name.is_empty() => {
-                    assert_eq!(open.pop(), Some(name), "at </{name}>")
+                    assert_eq!(open.pop(), Some(name), "at </{name}>");
                 }
                 _ => open.push(name),
             }
