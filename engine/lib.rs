@@ -133,10 +133,10 @@ pub use drm_fourcc;
 pub use access::Access;
 pub use api::{Engine, EngineDescriptor};
 pub use buffer::{
-    AgeGroup, AliasedBuffer, Attachment, BufferDescriptor, ClientGroup, Compaction, CopyRegion,
-    DetachError, Explanation, FenceAndResume, ForeignExport, ForeignHandle, ForeignInfo,
-    HostAccess, Importer, Invalidation, InvalidationCause, Mapping, Migration, OpenAccess, Pin,
-    RawView, Refault, Revocable, SharedBuffer, Submission,
+    AgeGroup, AliasedBuffer, Attachment, BufferDescriptor, ClientGroup, Compaction, CopyBy,
+    CopyRegion, CopyRun, CopyWay, DetachError, Explanation, FenceAndResume, ForeignExport,
+    ForeignHandle, ForeignInfo, HostAccess, Importer, Invalidation, InvalidationCause, Mapping,
+    Migration, OpenAccess, Pin, RawView, Refault, Revocable, SharedBuffer, Submission,
 };
 pub use core::UnplugReport;
 pub use device::{

@@ -3,7 +3,9 @@
 use smallvec::SmallVec;
 
 use super::engine::Engine;
-use crate::buffer::{self, Attachment, CopyRegion, Mapping, SharedBuffer, Submission};
+use crate::buffer::{
+    self, Attachment, CopyBy, CopyRegion, CopyRun, CopyWay, Mapping, SharedBuffer, Submission,
+};
 use crate::device::Device;
 use crate::error::Result;
 use crate::sync::Fence;
@@ -99,6 +101,45 @@ impl Engine {
         region: CopyRegion,
     ) -> Result<Fence> {
         buffer::copy(&self.set, from, to, region)
+    }
+
+    /// Copies bytes between two buffers by the given way, and by no other: for measurements, and for applications that know
+    /// better than [`Engine::copy`] what suits them.
+    ///
+    /// The bytes are read and written where the buffers are kept; neither moves. The copy is ordered behind the buffers'
+    /// fences, and later uses through peerbuf wait for it. A copy command is submitted and not waited for; the other ways
+    /// return when the bytes are in the destination. A view that the device lacks is imported first, and its route is
+    /// proved if it was not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Engine::copy`]; if there is no such way ([`Engine::copy_ways`]), [`crate::Error::Unreachable`] or
+    /// [`crate::Error::Unsupported`]; [`crate::Error::Misaligned`] for a region that a compute pass cannot copy;
+    /// [`crate::Error::Busy`] if the host is to copy while another access of it is open.
+    ///
+    /// Locks: both reservations, but not while waiting, nor while the host copies.
+    pub fn copy_by(
+        &self,
+        from: &SharedBuffer,
+        to: &SharedBuffer,
+        region: CopyRegion,
+        by: &CopyBy,
+    ) -> Result<CopyRun> {
+        buffer::copy_by(&self.set, from, to, region, by)
+    }
+
+    /// The ways to copy between two buffers where they are now, each with the reason why it is not there, if so: the ways
+    /// of the source's home device, of the destination's, if that is another one, and those of the host.
+    ///
+    /// Views that the devices lack are imported, and routes are proved, as a copy would.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ForeignEngine`].
+    ///
+    /// Locks: each reservation, one at a time, but not while waiting.
+    pub fn copy_ways(&self, from: &SharedBuffer, to: &SharedBuffer) -> Result<Vec<CopyWay>> {
+        buffer::copy_ways(&self.set, from, to)
     }
 
     /// Locks the reservations of all `buffers` together, as a submission does, and calls `work`. It measures what that

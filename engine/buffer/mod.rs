@@ -46,7 +46,7 @@ mod placement;
 mod state;
 mod tracking;
 
-pub use access::{CopyRegion, HostAccess, OpenAccess, Submission};
+pub use access::{CopyBy, CopyRegion, CopyRun, CopyWay, HostAccess, OpenAccess, Submission};
 pub use attach::{
     AliasedBuffer, Attachment, DetachError, FenceAndResume, Mapping, Pin, RawView, Refault,
     Revocable,
@@ -61,7 +61,9 @@ pub use tracking::AgeGroup;
 
 #[cfg(feature = "testing")]
 pub(crate) use access::lock_together;
-pub(crate) use access::{AroundObject, AroundUse, Remapped, copy, submit, submit_remapped};
+pub(crate) use access::{
+    AroundObject, AroundUse, Remapped, copy, copy_by, copy_ways, submit, submit_remapped,
+};
 pub(crate) use attach::limit_pins;
 pub(crate) use eviction::Eviction;
 pub(crate) use eviction::{COMPACTED_AT_ONCE, Compacted, compact, fit, restore};

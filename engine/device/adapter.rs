@@ -65,6 +65,8 @@ pub(super) struct Facts {
     pub(super) storage_range: u64,
     pub(super) max_allocation: u64,
     pub(super) device_addresses: bool,
+    pub(super) host_query_reset: bool,
+    pub(super) timestamp_period: f32,
     pub(super) extensions: Vec<&'static CStr>,
     pub(super) missing: Vec<&'static str>,
     pub(super) read_error: Option<Error>,
@@ -218,6 +220,22 @@ impl Adapter {
     /// Whether shaders can address its buffers (feature `bufferDeviceAddress`).
     pub fn has_device_addresses(&self) -> bool {
         self.0.device_addresses
+    }
+
+    /// Whether the host can reset queries (feature `hostQueryReset`).
+    pub(super) fn has_host_query_reset(&self) -> bool {
+        self.0.host_query_reset
+    }
+
+    /// Nanoseconds between two ticks of the clock that timestamps show.
+    pub(super) fn timestamp_period(&self) -> f32 {
+        self.0.timestamp_period
+    }
+
+    /// How many bits of a timestamp are valid on queues of a family; 0 if they have none.
+    pub(super) fn timestamp_bits(&self, family: u32) -> u32 {
+        let family = self.0.queue_families.get(family as usize);
+        family.map_or(0, |family| family.timestamp_valid_bits)
     }
 
     /// Largest range of a storage buffer binding, in bytes.

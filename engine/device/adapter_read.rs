@@ -50,7 +50,7 @@ impl Adapter {
         };
         let extensions: Vec<_> = WANTED.iter().copied().filter(|name| is_present(name)).collect();
         let mut missing = Vec::new();
-        let (timelines, device_addresses) = features(raw, physical);
+        let (timelines, device_addresses, host_query_reset) = features(raw, physical);
         if !timelines {
             missing.push("timeline semaphores");
         }
@@ -114,6 +114,7 @@ impl Adapter {
                 .then_some(host.min_imported_host_pointer_alignment),
             max_allocation: limits.max_memory_allocation_size.min(newer.max_buffer_size),
             device_addresses,
+            host_query_reset,
             extensions,
             missing,
             ..facts
@@ -160,6 +161,8 @@ impl Facts {
             storage_range: u64::from(basic.limits.max_storage_buffer_range),
             max_allocation: 0,
             device_addresses: false,
+            host_query_reset: false,
+            timestamp_period: basic.limits.timestamp_period,
             extensions: vec![],
             missing: vec![],
             read_error: None,
@@ -177,15 +180,19 @@ fn present_extensions(
         .map_err(|code| Error::vulkan("vkEnumerateDeviceExtensionProperties", "adapter", code))
 }
 
-/// Whether it has timeline semaphores, and buffer device addresses.
-fn features(instance: &ash::Instance, physical: vk::PhysicalDevice) -> (bool, bool) {
+/// Whether it has timeline semaphores, buffer device addresses, and queries that the host resets.
+fn features(instance: &ash::Instance, physical: vk::PhysicalDevice) -> (bool, bool, bool) {
     let mut timeline = vk::PhysicalDeviceTimelineSemaphoreFeatures::default();
     let mut addresses = vk::PhysicalDeviceBufferDeviceAddressFeatures::default();
-    let mut features =
-        vk::PhysicalDeviceFeatures2::default().push_next(&mut timeline).push_next(&mut addresses);
+    let mut queries = vk::PhysicalDeviceHostQueryResetFeatures::default();
+    let mut features = vk::PhysicalDeviceFeatures2::default()
+        .push_next(&mut timeline)
+        .push_next(&mut addresses)
+        .push_next(&mut queries);
     // SAFETY: `physical` was enumerated from the live `instance` and is of version 1.2.
     unsafe { instance.get_physical_device_features2(physical, &mut features) };
-    (timeline.timeline_semaphore == vk::TRUE, addresses.buffer_device_address == vk::TRUE)
+    let (timelines, addresses) = (timeline.timeline_semaphore, addresses.buffer_device_address);
+    (timelines == vk::TRUE, addresses == vk::TRUE, queries.host_query_reset == vk::TRUE)
 }
 
 fn buffer_abilities(

@@ -35,6 +35,8 @@ pub(crate) struct DeviceInner {
     pub(super) presents: bool,
     /// Whether the feature `bufferDeviceAddress` is on.
     pub(super) device_addresses: bool,
+    /// Whether the feature `hostQueryReset` is on.
+    pub(super) host_query_reset: bool,
     pub(super) queues: Queues,
     pub(super) memory_fd: Option<khr::external_memory_fd::Device>,
     pub(super) memory_host: Option<ext::external_memory_host::Device>,

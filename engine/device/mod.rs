@@ -48,6 +48,7 @@ mod semaphore;
 mod spare_semaphores;
 mod submit;
 mod timeline;
+mod timestamps;
 mod wait_semaphores;
 mod work;
 
@@ -75,4 +76,5 @@ pub(crate) use queues::QueueKind;
 pub(crate) use semaphore::OwnedSemaphore;
 pub(crate) use submit::{Body, Submit};
 pub(crate) use timeline::Reading;
+pub(crate) use timestamps::{Stamp, Timestamps};
 pub(crate) use wait_semaphores::Waits;

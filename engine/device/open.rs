@@ -170,6 +170,8 @@ impl DeviceInner {
             stages: uses.stages,
             presents: uses.presents,
             device_addresses: uses.device_addresses,
+            // An application does not say whether it is on for its own device.
+            host_query_reset: owned && adapter.has_host_query_reset(),
             queues,
             memory_fd: has(khr::external_memory_fd::NAME)
                 .then(|| khr::external_memory_fd::Device::new(instance, &raw)),
@@ -259,6 +261,7 @@ fn create_raw(
         vk::PhysicalDeviceTimelineSemaphoreFeatures::default().timeline_semaphore(true);
     let mut addresses =
         vk::PhysicalDeviceBufferDeviceAddressFeatures::default().buffer_device_address(true);
+    let mut queries = vk::PhysicalDeviceHostQueryResetFeatures::default().host_query_reset(true);
     let mut info = vk::DeviceCreateInfo::default()
         .queue_create_infos(&queues)
         .enabled_extension_names(&extensions)
@@ -268,6 +271,9 @@ fn create_raw(
     }
     if device_addresses {
         info = info.push_next(&mut addresses);
+    }
+    if adapter.has_host_query_reset() {
+        info = info.push_next(&mut queries);
     }
     // SAFETY: the families exist and have that many queues, the extensions were enumerated, and the features were
     // found to be supported when the adapter was read; all pointers outlive the call.

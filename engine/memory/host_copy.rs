@@ -3,6 +3,7 @@
 
 use super::allocation::Allocation;
 use super::allocation_host::HostWait;
+use super::wide::Stores;
 use crate::access::Access;
 use crate::error::Result;
 
@@ -18,10 +19,30 @@ use crate::error::Result;
 /// Both ranges lie within their allocations and do not overlap. Nothing else uses them meanwhile: the caller
 /// holds the reservations of their buffers and has waited for their fences, and no other host access is open.
 pub(crate) unsafe fn copy_by_host(
+    from: (&Allocation, u64),
+    to: (&Allocation, u64),
+    len: u64,
+    wait: HostWait,
+) -> Result<bool> {
+    // SAFETY: the caller's contract.
+    unsafe { copy_by_stores(from, to, len, wait, Stores::Fastest) }
+}
+
+/// As [`copy_by_host`], with the given stores where the processor caches both.
+///
+/// # Errors
+///
+/// As [`copy_by_host`].
+///
+/// # Safety
+///
+/// As for [`copy_by_host`].
+pub(crate) unsafe fn copy_by_stores(
     (from, from_offset): (&Allocation, u64),
     (to, to_offset): (&Allocation, u64),
     len: u64,
     wait: HostWait,
+    stores: Stores,
 ) -> Result<bool> {
     let (Some(source), Some(target)) = (from.host_within(wait)?, to.host_within(wait)?) else {
         return Ok(false);
@@ -41,7 +62,7 @@ pub(crate) unsafe fn copy_by_host(
     let bytes = len as usize;
     if from.is_cached_for_host() && to.is_cached_for_host() {
         // SAFETY: the caller's contract; the processor caches both.
-        unsafe { target.copy_quickly_from(source, bytes) };
+        unsafe { target.copy_by_stores_from(source, bytes, stores) };
     } else if from.is_external() || to.is_external() {
         // Another process may write either of them meanwhile.
         // SAFETY: both ranges are mapped, and do not overlap.

@@ -91,7 +91,7 @@ pub(crate) use foreign_file::ForeignClaim;
 pub(crate) use group_account::{Charge, GroupId};
 pub(crate) use heap::vram_heap;
 pub(crate) use host::HOST_GRANULE;
-pub(crate) use host_copy::{copy_by_host, copy_parts_by_host, zero_by_host};
+pub(crate) use host_copy::{copy_by_host, copy_by_stores, copy_parts_by_host, zero_by_host};
 pub(crate) use image_spec::{ImageSpec, PlaneStart, Tiling};
 pub(crate) use import_kind::ImportKind;
 pub(crate) use import_ledger::import_heap;

@@ -18,7 +18,7 @@ mod copy_bytes;
 use std::ptr::NonNull;
 
 use self::copy_bytes::{IN, OUT, WORD, copy_bytes};
-use super::wide;
+use super::wide::{self, Stores};
 
 /// The address of mapped memory.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +135,17 @@ impl HostPtr {
     /// As for [`HostPtr::copy_from`]; and both ranges are cached by the processor.
     pub(crate) unsafe fn copy_quickly_from(self, source: Self, len: usize) {
         // SAFETY: the caller's contract.
-        unsafe { wide::copy(self.as_ptr(), source.as_ptr(), len) };
+        unsafe { self.copy_by_stores_from(source, len, Stores::Fastest) };
+    }
+
+    /// Like [`HostPtr::copy_quickly_from`], with the given stores.
+    ///
+    /// # Safety
+    ///
+    /// As for [`HostPtr::copy_quickly_from`].
+    pub(super) unsafe fn copy_by_stores_from(self, source: Self, len: usize, stores: Stores) {
+        // SAFETY: the caller's contract.
+        unsafe { wide::copy(self.as_ptr(), source.as_ptr(), len, stores) };
     }
 
     /// Bytes up to the next word boundary, at most `len`.

@@ -2,14 +2,14 @@
 //!
 //! Kernel counterparts: TTM's delayed delete and ghost objects (`ttm_bo_delayed_delete`).
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::fence::Fence;
 use super::fences::Fences;
 use super::primitive::Mutex;
 use super::primitive::atomic::{AtomicUsize, Ordering};
-use crate::device::DeviceId;
+use crate::device::{DeviceId, Timestamps};
 use crate::error::{Error, Result};
 use crate::memory::staging::StagingBuffer;
 use crate::memory::{Backing, BoundImage, DomainId, GroupId, View};
@@ -53,6 +53,8 @@ pub(crate) enum Retired {
     View(Box<View>),
     #[expect(dead_code, reason = "held only to be dropped at the right time")]
     Image(BoundImage),
+    #[expect(dead_code, reason = "held only to be dropped at the right time")]
+    Timestamps(Arc<Timestamps>),
 }
 
 impl Retired {

@@ -10,7 +10,7 @@ use ash::vk;
 use super::ownership::{acquire_on, release_on};
 use super::scope::Scope;
 use super::span::Span;
-use crate::device::{DeviceInner, QueueKind, Waits};
+use crate::device::{DeviceInner, QueueKind, Stamp, Timestamps, Waits};
 use crate::error::Result;
 use crate::sync::Fence;
 
@@ -24,10 +24,29 @@ pub(crate) fn copy(
     from: Span<'_>,
     to: Span<'_>,
 ) -> Result<Fence> {
+    copy_on((device, QueueKind::Main), waits, [from, to], None)
+}
+
+/// As [`copy`], on a given queue, between two timestamps. The caller keeps these alive until the fence signals.
+pub(crate) fn copy_on(
+    lane: (&Arc<DeviceInner>, QueueKind),
+    waits: Waits,
+    [from, to]: [Span<'_>; 2],
+    stamps: Option<&Timestamps>,
+) -> Result<Fence> {
     debug_assert_eq!(from.len, to.len);
+    let device = lane.0;
     let region =
         [vk::BufferCopy { src_offset: from.offset, dst_offset: to.offset, size: from.len }];
-    submit((device, QueueKind::Main), waits, &[from, to], |commands| {
+    let stamp = |commands, which| {
+        if let Some(stamps) = stamps {
+            // SAFETY: they were made for this queue, and the caller keeps them alive. Of several recordings, which follow
+            // each other if the driver is out of memory, one is executed.
+            unsafe { stamps.write(commands, which) };
+        }
+    };
+    submit(lane, waits, &[from, to], |commands| {
+        stamp(commands, Stamp::Begin);
         // SAFETY: both buffers are live, of this device and bound, with transfer usages; the region
         // lies within both and, by the caller's contract, does not overlap itself
         // (VUID-vkCmdCopyBuffer-pRegions-00117).
@@ -35,6 +54,7 @@ pub(crate) fn copy(
             let (from, to) = (from.view.buffer(), to.view.buffer());
             device.raw().cmd_copy_buffer(commands, from, to, &region);
         }
+        stamp(commands, Stamp::End);
     })
 }
 

@@ -46,7 +46,7 @@ pub use verdict::{ExporterSpeed, Trial, Verdict, Working};
 pub(crate) use capability::{can_export, can_export_any, can_import, has_extension};
 pub(crate) use child::{Request, answer, first_line, other_line};
 pub(crate) use compute::{Attempt, ComputeKernels, Watch, Work};
-pub(crate) use copy::{copy, copy_many, copy_parts, from_staging_parts, to_staging, zero};
+pub(crate) use copy::{copy, copy_many, copy_on, copy_parts, from_staging_parts, to_staging, zero};
 pub(crate) use copy_texels::{TexelCopy, copy_texels};
 pub(crate) use image_commands::{
     ImageUse, acquire_image, copy_buffer_to_image, copy_image_to_buffer, release_image,

@@ -70,30 +70,12 @@ fn copy_once(
     to: &Arc<BufferInner>,
     region: CopyRegion,
 ) -> Result<Fence> {
-    let until = Until::Stuck(set.core.timeout);
     loop {
         let executor = find_executor(from, to)?;
-        let mut pair = Pair::lock(set, from, to)?;
-        // Wait first for work that no queue can wait for, then make the contents valid. That may submit a
-        // scrub, which must be waited for in turn: a move in progress relies on no other write to the buffer.
-        let mut waits = pair.host_waits(executor.as_deref());
-        // Collected before the check for failures: work that fails after it is among these fences, and the
-        // fence of the copy reports its failure.
-        let mut writers = pair.writers();
-        pair.check_usable(from, to)?;
-        if waits.is_empty() {
-            pair.make_valid(from, to, region, executor.is_some())?;
-            // A device that zeroes the source is a writer, and it may be lost already: then the bytes are those of their
-            // earlier owner.
-            waits = pair.host_waits(executor.as_deref());
-            writers = pair.writers();
-            pair.check_usable(from, to)?;
-        }
-        if !waits.is_empty() {
-            drop(pair);
-            set.core.counters.stalls.during(StallCause::Work, || wait_all(&waits, until))?;
+        let Some((mut pair, writers)) = lock_ready(set, from, to, region, executor.as_deref())?
+        else {
             continue;
-        }
+        };
         match executor {
             Some(device) => {
                 let share = pair.host_share(to, region, device.id());
@@ -121,8 +103,42 @@ fn copy_once(
     }
 }
 
+/// Locks two buffers whose bytes are valid, for a copy by `executor`, or without one by the host. Returns the writers of
+/// either buffer as well. `Ok(None)` if there was work to wait for, which is over now.
+pub(super) fn lock_ready<'a>(
+    set: &'a Arc<Buffers>,
+    from: &'a Arc<BufferInner>,
+    to: &'a Arc<BufferInner>,
+    region: CopyRegion,
+    executor: Option<&DeviceInner>,
+) -> Result<Option<(Pair<'a>, Vec<Fence>)>> {
+    let mut pair = Pair::lock(set, from, to)?;
+    // Wait first for work that no queue can wait for, then make the contents valid. That may submit a
+    // scrub, which must be waited for in turn: a move in progress relies on no other write to the buffer.
+    let mut waits = pair.host_waits(executor);
+    // Collected before the check for failures: work that fails after it is among these fences, and the
+    // fence of the copy reports its failure.
+    let mut writers = pair.writers();
+    pair.check_usable(from, to)?;
+    if waits.is_empty() {
+        pair.make_valid(from, to, region, executor.is_some())?;
+        // A device that zeroes the source is a writer, and it may be lost already: then the bytes are those of their
+        // earlier owner.
+        waits = pair.host_waits(executor);
+        writers = pair.writers();
+        pair.check_usable(from, to)?;
+    }
+    if waits.is_empty() {
+        return Ok(Some((pair, writers)));
+    }
+    drop(pair);
+    let until = Until::Stuck(set.core.timeout);
+    set.core.counters.stalls.during(StallCause::Work, || wait_all(&waits, until))?;
+    Ok(None)
+}
+
 /// Checks that both buffers belong to the engine, and that the region is valid.
-fn check(
+pub(super) fn check(
     set: &Arc<Buffers>,
     from: &BufferInner,
     to: &BufferInner,
@@ -177,7 +193,7 @@ fn find_executor(
 ///
 /// Returns when the copy is done. It holds no reservation meanwhile; a host fence in both buffers orders other
 /// users after it.
-fn copy_staged(
+pub(super) fn copy_staged(
     set: &Arc<Buffers>,
     from: &Arc<BufferInner>,
     to: &Arc<BufferInner>,

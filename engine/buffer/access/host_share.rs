@@ -179,7 +179,7 @@ unsafe fn by_host([source, target]: &[End; 2], len: u64, end: Instant) -> u64 {
 }
 
 /// Accesses that [`Pair::begin_host_copy`] has begun. Dropping them ends them.
-struct Accesses<'a>([&'a BufferInner; 2]);
+pub(super) struct Accesses<'a>(pub(super) [&'a BufferInner; 2]);
 
 impl Drop for Accesses<'_> {
     fn drop(&mut self) {

@@ -12,6 +12,8 @@
 mod bounce_buffer;
 mod compute;
 mod copy;
+mod copy_by;
+mod copy_way;
 mod host_access;
 mod host_share;
 mod notes;
@@ -25,6 +27,8 @@ mod wait;
 mod work;
 
 pub(crate) use copy::copy;
+pub(crate) use copy_by::{copy_by, copy_ways};
+pub use copy_way::{CopyBy, CopyRun, CopyWay};
 pub use host_access::HostAccess;
 pub use open_access::OpenAccess;
 pub use pair::CopyRegion;

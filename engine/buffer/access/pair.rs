@@ -7,11 +7,12 @@ use std::sync::Arc;
 use crate::access::Access;
 use crate::buffer::object::{BufferInner, Buffers};
 use crate::buffer::state::{DirtyRanges, State};
-use crate::device::{DeviceId, DeviceInner};
+use crate::device::{DeviceId, DeviceInner, QueueKind, Timestamps};
 use crate::error::{Error, Result};
 use crate::memory::{Allocation, Backing, Content, HostWait, View, copy_by_host};
 use crate::sync::{
-    Fence, Index, Locked, RejectionWatch, TimedOut, Usage, lock_many, waits_on, with_locked,
+    Fence, Fences, Index, Locked, RejectionWatch, Retired, TimedOut, Usage, lock_many,
+    waits_of_move, waits_on, with_locked,
 };
 use crate::transfer::path::{self, CopyChoice, CopyConditions, PAUSE};
 use crate::transfer::{self, CopySpeeds, Refusal, RefusalReason, Route, Span};
@@ -224,13 +225,25 @@ impl<'a, L: BorrowMut<Locked<'a, State>>> Pair<'a, L> {
         idle(self.from()) && idle(self.to())
     }
 
-    /// Submits the copy on `device`, ordered after the work of other devices. `Ok(None)` if `device` no longer
-    /// sees both buffers.
+    /// Submits the copy to the main queue of `device`, ordered after the work of other devices. `Ok(None)` if `device` no
+    /// longer sees both buffers.
     pub(super) fn copy_on(
         &mut self,
         set: &Buffers,
         to_buffer: &BufferInner,
         device: &Arc<DeviceInner>,
+        region: CopyRegion,
+        writers: &[Fence],
+    ) -> Result<Option<Fence>> {
+        self.copy_on_lane(set, to_buffer, ((device, QueueKind::Main), None), region, writers)
+    }
+
+    /// As [`Pair::copy_on`], on a given queue, between two timestamps if there are some.
+    pub(super) fn copy_on_lane(
+        &mut self,
+        set: &Buffers,
+        to_buffer: &BufferInner,
+        ((device, lane), stamps): ((&Arc<DeviceInner>, QueueKind), Option<&Arc<Timestamps>>),
         region: CopyRegion,
         writers: &[Fence],
     ) -> Result<Option<Fence>> {
@@ -244,11 +257,22 @@ impl<'a, L: BorrowMut<Locked<'a, State>>> Pair<'a, L> {
         let len = region.len;
         let source = Span { view: &from.0, offset: from.1 + region.from, len };
         let target = Span { view: &to.0, offset: to.1 + region.to, len };
-        let waits = waits_on(&set.core.bridges, device, &self.waits())?;
-        let watch = RejectionWatch::main(device);
-        let submitted = transfer::copy(device, waits, source, target);
+        let bridges = &set.core.bridges;
+        let waits = match lane {
+            QueueKind::Main => waits_on(bridges, device, &self.waits()),
+            QueueKind::Transfer => waits_of_move(bridges, device, &self.waits()),
+        }?;
+        let watch = RejectionWatch::new(device, lane);
+        let both = [source, target];
+        let submitted =
+            transfer::copy_on((device, lane), waits, both, stamps.map(|stamps| &**stamps));
         let submitted = submitted.map(|fence| fence.depends_on(writers));
         let fence = submitted.as_ref().map_or_else(|_| watch.fence(), Fence::clone);
+        if let Some(stamps) = stamps {
+            let mut fences = Fences::default();
+            fences.add(Usage::Bookkeep, fence.clone());
+            set.core.retire.push(fences, Retired::Timestamps(Arc::clone(stamps)));
+        }
         self.from().fences().add(Usage::Read, fence.clone());
         // A copy that replaces a scrub is a `Move`, which all later uses wait for, as for the scrub.
         let state = self.to();

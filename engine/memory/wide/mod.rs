@@ -31,14 +31,47 @@ const WIDE: usize = 256 << 10;
 /// If it does not, they are a tenth faster at all these sizes.
 const STREAMED: usize = 16 << 20;
 
+/// Which stores a copy uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stores {
+    /// Those that were measured to be fastest for as many bytes.
+    Fastest,
+    /// Those that leave the bytes in the caches.
+    Cached,
+    /// Those that bypass the caches; the fastest ones where the processor has none ([`has_stores_past_cache`]).
+    PastCache,
+}
+
+impl Stores {
+    fn kernel(self, len: usize) -> &'static Kernel {
+        match self {
+            Self::Fastest => choose(len, |measured| &measured.copy),
+            Self::Cached if len < WIDE => &kernel::PLAIN,
+            Self::Cached => measured().copy.cached,
+            Self::PastCache => past_cache().unwrap_or_else(|| Self::Fastest.kernel(len)),
+        }
+    }
+}
+
+/// Whether the processor has stores that bypass the caches, and this build uses them.
+pub(crate) fn has_stores_past_cache() -> bool {
+    past_cache().is_some()
+}
+
+/// The widest kernel that bypasses the caches.
+fn past_cache() -> Option<&'static Kernel> {
+    static KERNEL: OnceLock<Option<&'static Kernel>> = OnceLock::new();
+    *KERNEL.get_or_init(|| kernels::available().into_iter().rfind(|kernel| !kernel.is_cached))
+}
+
 /// Copies `len` bytes; the stores are globally visible when it returns.
 ///
 /// # Safety
 ///
 /// Both ranges are mapped and do not overlap; nothing writes either of them meanwhile. Both are ordinary memory,
 /// cached by the processor: these kernels are slow on other memory.
-pub(super) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) {
-    let kernel = choose(len, |measured| &measured.copy);
+pub(super) unsafe fn copy(to: *mut u8, from: *const u8, len: usize, stores: Stores) {
+    let kernel = stores.kernel(len);
     // SAFETY: the caller's contract; the choice is among the kernels that this processor supports.
     unsafe { kernel.copy(to, from, len) };
 }

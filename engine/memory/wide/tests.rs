@@ -100,16 +100,27 @@ fn every_kernel_copies_and_fills_at_random() {
 fn the_chosen_kernels_copy_and_fill_exactly() {
     let bytes = source(STREAMED + 2);
     for len in [0, 1, WIDE - 1, WIDE, WIDE + 1, STREAMED - 1, STREAMED, STREAMED + 1] {
-        let copied = written(len, 3, |to| {
-            // SAFETY: two `Vec`s with room for that many bytes.
-            unsafe { copy(to, bytes[1..].as_ptr(), len) };
-        });
-        assert!(copied == bytes[1..][..len], "{len} bytes");
+        for stores in [Stores::Fastest, Stores::Cached, Stores::PastCache] {
+            let copied = written(len, 3, |to| {
+                // SAFETY: two `Vec`s with room for that many bytes.
+                unsafe { copy(to, bytes[1..].as_ptr(), len, stores) };
+            });
+            assert!(copied == bytes[1..][..len], "{len} bytes, {stores:?}");
+        }
         let filled = written(len, 3, |to| {
             // SAFETY: a `Vec` with room for that many bytes.
             unsafe { fill(to, 0, len) };
         });
         assert!(filled.iter().all(|&byte| byte == 0), "{len} bytes");
+    }
+}
+
+#[test]
+fn stores_are_those_that_were_asked_for() {
+    for len in [1, WIDE, STREAMED] {
+        assert!(Stores::Cached.kernel(len).is_cached, "{len} bytes");
+        let past = Stores::PastCache.kernel(len);
+        assert!(!has_stores_past_cache() || !past.is_cached, "{len} bytes by {past}");
     }
 }
 
