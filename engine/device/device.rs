@@ -58,6 +58,11 @@ impl Device {
         (kind != QueueKind::Main).then(|| self.0.queue_family(kind))
     }
 
+    /// How many bits of a timestamp are valid on its queue (`timestampValidBits`); 0 if the queue has no timestamps.
+    pub fn timestamp_bits(&self) -> u32 {
+        self.0.adapter.timestamp_bits(self.queue_family())
+    }
+
     /// Calls `work` with the raw queue, while nothing else uses it. Moves may be submitted to another queue
     /// ([`Device::transfer_queue_family`]).
     ///

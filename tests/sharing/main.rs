@@ -7,6 +7,7 @@ mod adopt;
 mod attachment;
 mod compaction;
 mod copy;
+mod copy_by;
 mod cpu_access;
 mod device_addresses;
 mod errors;
