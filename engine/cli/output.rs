@@ -25,6 +25,13 @@ pub(crate) fn print_json(report: &impl Serialize) -> Result<(), Failure> {
     print(&text)
 }
 
+/// Prints text on standard error.
+pub(crate) fn print_error(text: &str) -> Result<(), Failure> {
+    // If standard error is closed, the exit status still says what there is to say.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+    Ok(())
+}
+
 /// Prints a failure and its hint on standard error.
 pub(crate) fn print_failure(failure: &Failure) {
     let mut err = io::stderr().lock();

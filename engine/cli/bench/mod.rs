@@ -3,6 +3,7 @@
 pub(crate) mod compare;
 mod csv;
 mod html;
+mod link;
 #[cfg(test)]
 pub(crate) mod made;
 pub(crate) mod print;
@@ -27,6 +28,13 @@ use print::Printing;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
+    /// Measures how fast devices, and a device and the host, exchange data
+    ///
+    /// By each way there is, alone and both directions at once, in several sizes,
+    /// and how long small operations take. Every cell is checked: each byte of a
+    /// pattern is compared by the end that receives it.
+    #[command(verbatim_doc_comment)]
+    Link(link::Options),
     /// Compares two saved runs: what became slower, or faster
     ///
     /// Something changed only if the intervals of both runs do not touch, and the
@@ -80,6 +88,14 @@ fn ratio(text: &str) -> Result<f64, String> {
 /// Runs a command.
 pub(crate) fn run(command: Bench) -> Result<Outcome> {
     match command {
+        Bench::Link(options) => {
+            let Some(mut run) = link::measure(&options)? else {
+                return Ok(if options.is_list() { Outcome::Proved } else { Outcome::Nothing });
+            };
+            verdict::judge(&mut run);
+            options.printing.print(&run)?;
+            Ok(print::outcome(&run))
+        }
         Bench::Compare { before, after, fail_below, anyway, json, verbose } => {
             let (old, new) = (saved::read(&before)?, saved::read(&after)?);
             let differences = compare::differences(&old, &new);

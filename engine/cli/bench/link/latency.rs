@@ -1,0 +1,207 @@
+//! How long operations take whose size does not matter.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peerbuf::{Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Placement, Refault};
+
+use super::super::run::{End, Latency, LatencyKey};
+use super::super::stats;
+use super::Bed;
+use super::label;
+use super::place::end;
+
+/// Bytes of the buffers, but for those that are shared for the first time.
+const SIZE: u64 = 4 << 10;
+
+/// How many importers are notified of one move.
+const FAN_OUT: usize = 64;
+
+/// The most samples of one operation.
+const MOST: usize = 1000;
+
+/// An operation: its name, and what measures it, in nanoseconds.
+type Operation = (&'static str, fn(&Work<'_>) -> peerbuf::Result<Vec<f64>>);
+
+/// Those of one device.
+const OF_ONE: &[Operation] = &[("submit_and_wait", submit_and_wait), ("migrate_4k", migrate)];
+
+/// Those of two devices.
+const OF_TWO: &[Operation] =
+    &[("share", share), ("cached_share", cached_share), ("callback_fan_out", callback_fan_out)];
+
+/// What an operation is measured with.
+struct Work<'a> {
+    engine: &'a Engine,
+    first: &'a Device,
+    second: &'a Device,
+    timeout: Duration,
+    /// How long samples are taken.
+    within: Duration,
+}
+
+/// The names of all, with their ends.
+pub(super) fn all(devices: usize) -> Vec<(&'static str, End, End)> {
+    operations(devices).map(|((name, _), from, to)| (name, end(from), end(to))).collect()
+}
+
+fn operations(devices: usize) -> impl Iterator<Item = (Operation, usize, usize)> {
+    let one = (0..devices).flat_map(|at| OF_ONE.iter().map(move |of| (*of, at, at)));
+    let pairs = (0..devices)
+        .flat_map(move |from| (0..devices).map(move |to| (from, to)))
+        .filter(|(from, to)| from != to);
+    let two = pairs.flat_map(|(from, to)| OF_TWO.iter().map(move |of| (*of, from, to)));
+    one.chain(two)
+}
+
+/// Measures all that are wanted, each for at most `within`.
+pub(super) fn measure(
+    bed: &Bed<'_>,
+    within: Duration,
+    wants: &dyn Fn(&str) -> bool,
+    mut each: impl FnMut(&str),
+) -> Vec<Latency> {
+    let mut all = Vec::new();
+    for ((operation, measure), from, to) in operations(bed.devices.len()) {
+        let name = label::of_latency(operation, end(from), end(to));
+        if !wants(&name) {
+            continue;
+        }
+        each(&name);
+        let work = Work {
+            engine: bed.engine,
+            first: &bed.devices[from],
+            second: &bed.devices[to],
+            timeout: bed.timeout,
+            within,
+        };
+        let measured = match bed.stop.reason() {
+            Some(why) => Err(format!("left out: {why}")),
+            None => measure(&work).map_err(|error| error.with_causes()),
+        };
+        let (samples, note) = match measured {
+            Ok(samples) => (samples, None),
+            Err(why) => (vec![], Some(why)),
+        };
+        let (from, to) = (end(from), end(to));
+        let operation = operation.to_owned();
+        let key = LatencyKey { operation, from, to, way: None, processes: 1 };
+        all.push(Latency { key, percentiles: stats::percentiles(&samples), note });
+    }
+    all
+}
+
+impl Work<'_> {
+    /// Takes samples: the time of `operation`, on what `prepare` returns.
+    fn sample<T, R>(
+        &self,
+        mut prepare: impl FnMut() -> peerbuf::Result<T>,
+        mut operation: impl FnMut(&mut T) -> peerbuf::Result<R>,
+    ) -> peerbuf::Result<Vec<f64>> {
+        const FEW: usize = 10;
+        // What is made once, such as a kernel or a route, is no part of the latency.
+        for _ in 0..2 {
+            operation(&mut prepare()?)?;
+        }
+        let (begin, mut samples) = (Instant::now(), Vec::new());
+        while samples.len() < FEW || samples.len() < MOST && begin.elapsed() < self.within {
+            let mut prepared = prepare()?;
+            let start = Instant::now();
+            let result = operation(&mut prepared)?;
+            // CAST: far below 2⁵³.
+            samples.push(start.elapsed().as_nanos() as f64);
+            drop(result);
+        }
+        Ok(samples)
+    }
+}
+
+/// A submission that uses a buffer, and the wait for its end.
+fn submit_and_wait(work: &Work<'_>) -> peerbuf::Result<Vec<f64>> {
+    let descriptor = BufferDescriptor::new(SIZE);
+    let buffer = work.engine.create_buffer(work.first, descriptor)?;
+    let mapping = buffer.attach(work.first)?.map(Access::ReadWrite)?;
+    work.sample(
+        || Ok(()),
+        |()| {
+            let submitted =
+                work.engine.submit(work.first, |submission| submission.write(&mapping).map(drop));
+            submitted?.wait(work.timeout)
+        },
+    )
+}
+
+/// A second device attaches a buffer that it has not imported, and maps it.
+fn share(work: &Work<'_>) -> peerbuf::Result<Vec<f64>> {
+    let placement = reached(work)?;
+    work.sample(
+        || {
+            let descriptor = BufferDescriptor::new(SIZE).dedicated().placement(placement);
+            let buffer = work.engine.create_buffer(work.first, descriptor)?;
+            let own = buffer.attach(work.first)?;
+            Ok((buffer, own))
+        },
+        |(buffer, _)| attach_and_map(buffer, work.second),
+    )
+}
+
+/// A second device attaches and maps a buffer whose memory it has imported for another buffer.
+fn cached_share(work: &Work<'_>) -> peerbuf::Result<Vec<f64>> {
+    let placement = reached(work)?;
+    let descriptor = BufferDescriptor::new(SIZE).placement(placement);
+    let buffer = work.engine.create_buffer(work.first, descriptor)?;
+    let _kept = [buffer.attach(work.first)?, buffer.attach(work.second)?];
+    work.sample(|| Ok(()), |()| attach_and_map(&buffer, work.second))
+}
+
+fn attach_and_map(
+    buffer: &peerbuf::SharedBuffer,
+    device: &Device,
+) -> peerbuf::Result<(peerbuf::Mapping, Attachment)> {
+    let attachment = buffer.attach(device)?;
+    Ok((attachment.map(Access::Read)?, attachment))
+}
+
+/// The placement of a new buffer of the first device that the second one reaches without a move.
+fn reached(work: &Work<'_>) -> peerbuf::Result<Placement> {
+    let buffer = work.engine.create_buffer(work.first, BufferDescriptor::new(SIZE).dedicated())?;
+    let _attachment = buffer.attach(work.second)?;
+    Ok(match buffer.domain() {
+        DomainId::System => Placement::System,
+        _ => Placement::Vram,
+    })
+}
+
+/// A buffer moves out of the device's memory, or back, and is there.
+fn migrate(work: &Work<'_>) -> peerbuf::Result<Vec<f64>> {
+    let buffer = work.engine.create_buffer(work.first, BufferDescriptor::new(SIZE))?;
+    // Bytes that were never written would not be copied.
+    let access = buffer.host_access(Access::Write)?;
+    access.fill(0, SIZE as usize, 1)?;
+    access.end()?;
+    let domains = [DomainId::System, DomainId::Vram(work.first.id())];
+    let mut turn = 0;
+    work.sample(
+        || Ok(()),
+        |()| {
+            buffer.migrate(domains[turn % 2])?;
+            turn += 1;
+            // The first access of the host waits for the copy.
+            buffer.host_access(Access::Read)?.end()
+        },
+    )
+}
+
+/// A move of a buffer that has many importers, all of which are notified.
+fn callback_fan_out(work: &Work<'_>) -> peerbuf::Result<Vec<f64>> {
+    let buffer = work.engine.create_buffer(work.first, BufferDescriptor::new(SIZE))?;
+    let importers: Vec<_> = (0..FAN_OUT).map(|_| Arc::new(Refault::new())).collect();
+    let attach =
+        |importer: &Arc<Refault>| buffer.attach_dynamic(work.second, Arc::clone(importer) as _);
+    let attachments: Vec<_> = importers.iter().map(attach).collect::<Result<_, _>>()?;
+    work.sample(
+        // Only importers that have mapped the buffer are notified.
+        || attachments.iter().map(|it| it.map(Access::Read)).collect::<Result<Vec<_>, _>>(),
+        |_| buffer.relocate(),
+    )
+}

@@ -1,0 +1,154 @@
+//! One copy of those that run at once: its buffers, its way, and its consumer.
+
+use std::time::{Duration, Instant};
+
+use peerbuf::device::Call;
+use peerbuf::{
+    Access, BufferDescriptor, CopyBy, CopyRegion, CopyRun, Device, Engine, Placement, SharedBuffer,
+};
+
+use super::super::run::{Counters, End, Verified};
+use super::place::{Pieces, Place, Pool, Role};
+
+/// A copy as it is planned.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) from: Place,
+    pub(super) to: Place,
+    pub(super) by: CopyBy,
+}
+
+/// A copy that can be made again and again.
+#[derive(Debug)]
+pub(super) struct Leg<'a> {
+    engine: &'a Engine,
+    timeout: Duration,
+    plan: Plan,
+    pub(super) size: u64,
+    from: Pieces,
+    to: Pieces,
+    consumer: Consumer,
+}
+
+/// How the consumer sees the last bytes, which ends the time.
+#[derive(Debug)]
+enum Consumer {
+    /// It has made the copy itself.
+    Acted,
+    /// The host reads them.
+    Host,
+    /// A device copies them to a buffer of its own.
+    Device(Device, SharedBuffer),
+}
+
+/// Bytes that the consumer reads at the end.
+const TAIL: u64 = 64;
+
+/// The times of one copy, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// From its submission until the consumer has seen the last byte.
+    pub(super) host: f64,
+    /// By the device's timestamps.
+    pub(super) device: Option<f64>,
+}
+
+impl<'a> Leg<'a> {
+    pub(super) fn new(
+        (engine, devices, timeout): (&'a Engine, &'a [Device], Duration),
+        pool: &mut Pool<'a>,
+        plan: &Plan,
+        size: u64,
+        number: usize,
+    ) -> peerbuf::Result<Self> {
+        let from = pool.get(plan.from, size, Role::Source)?;
+        let to = pool.get(plan.to, size, Role::Target(number))?;
+        let consumer = match plan.to.consumer() {
+            End::Device(index) => {
+                let device = &devices[index as usize];
+                if plan.by.device() == Some(device) || plan.by == CopyBy::Ring {
+                    Consumer::Acted
+                } else {
+                    let descriptor = BufferDescriptor::new(TAIL).placement(Placement::Vram);
+                    Consumer::Device(device.clone(), engine.create_buffer(device, descriptor)?)
+                }
+            }
+            _ => Consumer::Host,
+        };
+        Ok(Self { engine, timeout, plan: plan.clone(), size, from, to, consumer })
+    }
+
+    /// How many copies use each buffer once.
+    pub(super) fn turns(&self) -> usize {
+        self.from.len().max(self.to.len())
+    }
+
+    /// Fills the sources with the pattern of `seed`, and the destinations with other bytes.
+    pub(super) fn prepare(&self, seed: u32) -> peerbuf::Result<()> {
+        self.from.iter().try_for_each(|piece| piece.fill(self.plan.from, seed))?;
+        self.to.iter().try_for_each(|piece| piece.spoil(self.plan.to, seed))
+    }
+
+    /// Compares every byte of every destination, through the consumer.
+    pub(super) fn verify(&self, seed: u32) -> peerbuf::Result<Verified> {
+        let mut all = Verified { bytes: 0, wrong_bytes: 0 };
+        for piece in &*self.to {
+            let found = piece.verify(self.plan.to, seed)?;
+            all.bytes += found.bytes;
+            all.wrong_bytes += found.wrong_bytes;
+        }
+        Ok(all)
+    }
+
+    /// Copies once, with the buffers whose turn it is.
+    pub(super) fn copy(&self, turn: usize) -> peerbuf::Result<Times> {
+        let start = Instant::now();
+        let run = self.begin(turn)?;
+        self.end(turn, &run)?;
+        // CAST: a time in nanoseconds is far below 2⁵³.
+        let nanos = |time: Duration| time.as_nanos() as f64;
+        let host = nanos(start.elapsed());
+        Ok(Times { host, device: run.device_time()?.map(nanos) })
+    }
+
+    fn begin(&self, turn: usize) -> peerbuf::Result<CopyRun> {
+        let [from, to] = [&self.from, &self.to].map(|of| &of[turn % of.len()].buffer);
+        self.engine.copy_by(from, to, CopyRegion::first(self.size), &self.plan.by)
+    }
+
+    /// Waits until the consumer has seen the last bytes.
+    fn end(&self, turn: usize, run: &CopyRun) -> peerbuf::Result<()> {
+        let to = &self.to[turn % self.to.len()].buffer;
+        let len = TAIL.min(self.size);
+        match &self.consumer {
+            Consumer::Acted => run.fence().wait(self.timeout),
+            Consumer::Host => {
+                let access = to.host_access(Access::Read)?;
+                // CAST: at most `TAIL`.
+                access.read(self.size - len, &mut [0; TAIL as usize][..len as usize])?;
+                access.end()
+            }
+            Consumer::Device(device, tail) => {
+                let region = CopyRegion { from: self.size - len, to: 0, len };
+                let by = CopyBy::MainQueue(device.clone());
+                self.engine.copy_by(to, tail, region, &by)?.fence().wait(self.timeout)
+            }
+        }
+    }
+
+    /// Copies once, and counts what that does, without what the consumer does to see its end.
+    pub(super) fn count(&self, turn: usize) -> peerbuf::Result<Counters> {
+        let calls = self.engine.calls();
+        let counts = || [Call::QueueSubmit, Call::AllocateMemory].map(|call| calls.made(call));
+        let before = counts();
+        self.begin(turn)?.fence().wait(self.timeout)?;
+        let [submissions, allocations] = counts();
+        // To staging memory, between two pieces of it, and out of it.
+        let copies = if self.plan.by == CopyBy::Ring { 3.0 } else { 1.0 };
+        Ok(Counters {
+            copies_per_byte: Some(copies),
+            submissions: Some(submissions - before[0]),
+            allocations: Some(allocations - before[1]),
+        })
+    }
+}
