@@ -6,7 +6,9 @@ use super::super::run::{Cell, End, Key, Pattern};
 use super::Bed;
 use super::job::{Job, Spec};
 use super::label;
+use super::leg::Leg;
 use super::plan::{Best, Planned, both, together};
+use super::plant::Planted;
 use super::progress::Progress;
 
 /// Bytes of one copy in the tables of pairs.
@@ -164,6 +166,9 @@ fn block(
                 continue;
             }
             let name = label::of_cell(&job.spec.cells[0].0);
+            if job.is_new() {
+                Planted::of(bed.plants, &name).begin(bed.engine);
+            }
             progress.measure(&name, part.saturating_sub(start.elapsed()));
             let seed = bed.next_seed();
             let bed = &*bed;
@@ -178,15 +183,20 @@ fn block(
 
 /// A job with its buffers.
 fn open<'a>(bed: &mut Bed<'a>, spec: Spec) -> Job<'a> {
+    let planted = Planted::of(bed.plants, &label::of_cell(&spec.cells[0].0));
     let legs = match bed.stop.reason() {
         // Nothing of it will be measured.
         Some(_) => Ok(vec![]),
         None => {
             let numbered = spec.plans.iter().enumerate();
-            numbered.map(|(number, plan)| bed.leg(plan, spec.size, number)).collect()
+            let delayed = |mut leg: Leg<'a>| {
+                leg.delay = planted.delay;
+                leg
+            };
+            numbered.map(|(at, plan)| bed.leg(plan, spec.size, at).map(delayed)).collect()
         }
     };
-    Job::new(spec, legs)
+    Job::new(spec, legs, planted.wrong_byte)
 }
 
 /// Orders of visits, by Marsaglia's xorshift.

@@ -53,11 +53,13 @@ pub(super) struct Job<'a> {
     loaded: Vec<Hop>,
     pub(super) ended: Option<Ended>,
     failure: Option<String>,
+    /// Whether a test has a byte changed.
+    wrong_byte: bool,
 }
 
 impl<'a> Job<'a> {
     /// A job with the buffers that `legs` have, or the reason why there are none.
-    pub(super) fn new(spec: Spec, legs: Result<Vec<Leg<'a>>, Error>) -> Self {
+    pub(super) fn new(spec: Spec, legs: Result<Vec<Leg<'a>>, Error>, wrong_byte: bool) -> Self {
         let samples = vec![vec![]; spec.cells.len()];
         let (legs, failure) = match legs {
             Ok(legs) => (legs, None),
@@ -75,7 +77,13 @@ impl<'a> Job<'a> {
             loaded: vec![],
             ended: None,
             failure,
+            wrong_byte,
         }
+    }
+
+    /// Whether it was never visited.
+    pub(super) fn is_new(&self) -> bool {
+        self.failure.is_none() && self.samples.iter().all(Vec::is_empty)
     }
 
     /// Whether there is something left to measure.
@@ -91,7 +99,7 @@ impl<'a> Job<'a> {
         (slice, budget): (Duration, Duration),
         hops: &(dyn Fn() -> Vec<Hop> + Sync),
     ) {
-        let first = self.samples.iter().all(Vec::is_empty);
+        let first = self.is_new();
         if let Err(error) = self.measure(first, seed, slice, hops) {
             // What was measured before says nothing about the bytes that arrived.
             self.failure = Some(error.with_causes());
@@ -145,6 +153,9 @@ impl<'a> Job<'a> {
         if first {
             let mut all = Verified { bytes: 0, wrong_bytes: 0 };
             for leg in &self.legs {
+                if self.wrong_byte {
+                    leg.change_a_byte()?;
+                }
                 let found = leg.verify(seed)?;
                 all.bytes += found.bytes;
                 all.wrong_bytes += found.wrong_bytes;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use peerbuf::{Access, Attachment, BufferDescriptor, Device, DomainId, Engine, Placement, Refault};
 
-use super::super::run::{End, Latency, LatencyKey};
+use super::super::run::{Latency, LatencyKey};
 use super::super::stats;
 use super::Bed;
 use super::label;
@@ -40,9 +40,11 @@ struct Work<'a> {
     within: Duration,
 }
 
-/// The names of all, with their ends.
-pub(super) fn all(devices: usize) -> Vec<(&'static str, End, End)> {
-    operations(devices).map(|((name, _), from, to)| (name, end(from), end(to))).collect()
+/// The names of those that are wanted.
+pub(super) fn names(devices: usize, wants: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let name =
+        |((name, _), from, to): (Operation, _, _)| label::of_latency(name, end(from), end(to));
+    operations(devices).map(name).filter(|name| wants(name)).collect()
 }
 
 fn operations(devices: usize) -> impl Iterator<Item = (Operation, usize, usize)> {
@@ -148,10 +150,15 @@ fn share(work: &Work<'_>) -> peerbuf::Result<Vec<f64>> {
 /// A second device attaches and maps a buffer whose memory it has imported for another buffer.
 fn cached_share(work: &Work<'_>) -> peerbuf::Result<Vec<f64>> {
     let placement = reached(work)?;
-    let descriptor = BufferDescriptor::new(SIZE).placement(placement);
-    let buffer = work.engine.create_buffer(work.first, descriptor)?;
-    let _kept = [buffer.attach(work.first)?, buffer.attach(work.second)?];
-    work.sample(|| Ok(()), |()| attach_and_map(&buffer, work.second))
+    let create = || {
+        let descriptor = BufferDescriptor::new(SIZE).placement(placement);
+        let buffer = work.engine.create_buffer(work.first, descriptor)?;
+        let own = buffer.attach(work.first)?;
+        Ok((buffer, own))
+    };
+    let (kept, _own) = create()?;
+    let _imported = kept.attach(work.second)?;
+    work.sample(create, |(buffer, _)| attach_and_map(buffer, work.second))
 }
 
 fn attach_and_map(

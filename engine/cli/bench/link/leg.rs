@@ -28,6 +28,8 @@ pub(super) struct Leg<'a> {
     from: Pieces,
     to: Pieces,
     consumer: Consumer,
+    /// How much longer each copy takes, for tests.
+    pub(super) delay: Duration,
 }
 
 /// How the consumer sees the last bytes, which ends the time.
@@ -75,7 +77,8 @@ impl<'a> Leg<'a> {
             }
             _ => Consumer::Host,
         };
-        Ok(Self { engine, timeout, plan: plan.clone(), size, from, to, consumer })
+        let (plan, delay) = (plan.clone(), Duration::ZERO);
+        Ok(Self { engine, timeout, plan, size, from, to, consumer, delay })
     }
 
     /// How many copies use each buffer once.
@@ -87,6 +90,15 @@ impl<'a> Leg<'a> {
     pub(super) fn prepare(&self, seed: u32) -> peerbuf::Result<()> {
         self.from.iter().try_for_each(|piece| piece.fill(self.plan.from, seed))?;
         self.to.iter().try_for_each(|piece| piece.spoil(self.plan.to, seed))
+    }
+
+    /// Changes a byte of a destination, for tests.
+    pub(super) fn change_a_byte(&self) -> peerbuf::Result<()> {
+        let access = self.to[0].buffer.host_access(Access::ReadWrite)?;
+        let mut byte = [0];
+        access.read(self.size / 2, &mut byte)?;
+        access.write(self.size / 2, &[!byte[0]])?;
+        access.end()
     }
 
     /// Compares every byte of every destination, through the consumer.
@@ -103,6 +115,9 @@ impl<'a> Leg<'a> {
     /// Copies once, with the buffers whose turn it is.
     pub(super) fn copy(&self, turn: usize) -> peerbuf::Result<Times> {
         let start = Instant::now();
+        while start.elapsed() < self.delay {
+            std::hint::spin_loop();
+        }
         let run = self.begin(turn)?;
         self.end(turn, &run)?;
         // CAST: a time in nanoseconds is far below 2⁵³.

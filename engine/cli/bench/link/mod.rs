@@ -13,6 +13,7 @@ mod leg;
 mod options;
 mod place;
 mod plan;
+mod plant;
 mod progress;
 mod stop;
 mod yardsticks;
@@ -30,7 +31,8 @@ use crate::lineup::Lineup;
 
 use leg::{Leg, Plan};
 use place::Pool;
-use plan::Planner;
+use plan::{Planned, Planner};
+use plant::Plant;
 use progress::Progress;
 use stop::Stop;
 
@@ -47,6 +49,8 @@ struct Bed<'a> {
     seed: u32,
     quick: bool,
     root: &'a Path,
+    /// Faults of tests.
+    plants: &'a [Plant],
 }
 
 impl<'a> Bed<'a> {
@@ -54,6 +58,13 @@ impl<'a> Bed<'a> {
     fn leg(&mut self, plan: &Plan, size: u64, number: usize) -> peerbuf::Result<Leg<'a>> {
         let with = (self.engine, self.devices, self.timeout);
         Leg::new(with, &mut self.pool, plan, size, number)
+    }
+
+    /// The cells of one copy at a time that are wanted.
+    fn plan(&mut self, wants: &dyn Fn(&Key) -> bool) -> Planned {
+        let (engine, devices) = (self.engine, self.devices);
+        let mut planner = Planner { engine, devices, pool: &mut self.pool, wants };
+        planner.single(blocks::SIZE)
     }
 
     fn next_seed(&mut self) -> u32 {
@@ -92,18 +103,19 @@ pub(crate) fn measure(options: &Options) -> Result<Option<Run>> {
         seed: fresh_seed(),
         quick: options.quick,
         root,
+        plants: options.plants(),
     };
     let wants = |key: &Key| options.wants_cell(key);
-    let planned = {
-        let (engine, devices) = (bed.engine, bed.devices);
-        let mut planner = Planner { engine, devices, pool: &mut bed.pool, wants: &wants };
-        planner.single(blocks::SIZE)
-    };
-    let latencies = latency::all(devices.len());
-    let latencies = latencies.iter().map(|(name, from, to)| label::of_latency(name, *from, *to));
-    let latencies: Vec<_> = latencies.filter(|name| options.wants_name(name)).collect();
-    if options.list || planned.specs.is_empty() && latencies.is_empty() {
-        options.print_list(&planned, &latencies, devices.len())?;
+    let planned = bed.plan(&wants);
+    let latencies = latency::names(devices.len(), &|name| options.wants_name(name));
+    if options.list {
+        options.print_list(&planned, &latencies)?;
+        return Ok(None);
+    }
+    if planned.specs.is_empty() && latencies.is_empty() {
+        progress.end();
+        let (all, latencies) = (bed.plan(&|_| true), latency::names(devices.len(), &|_| true));
+        options.print_what_there_is(&all, &latencies)?;
         return Ok(None);
     }
     let mut run = Run {
@@ -131,6 +143,11 @@ pub(crate) fn measure(options: &Options) -> Result<Option<Run>> {
     let within = blocks::latency_time(&bed, latencies.len());
     run.latency =
         latency::measure(&bed, within, &|name| options.wants_name(name), |name| progress.say(name));
+    if bed.stop.reason().is_none() {
+        // Once more, since the machine may have been busy at the beginning: what is possible is the best that was seen.
+        progress.say("measuring the host's memory again");
+        yardsticks::keep_best(&mut run.machine.host, yardsticks::host(&mut bed));
+    }
     progress.end();
     run.ended_early = bed.stop.reason();
     run.duration_seconds = Some(bed.stop.start.elapsed().as_secs_f64());

@@ -1,6 +1,5 @@
 //! The arguments of the command, and what they select.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,6 +10,7 @@ use super::super::run::Key;
 use super::blocks;
 use super::label;
 use super::plan::Planned;
+use super::plant::Plant;
 use crate::failure::Result;
 use crate::output;
 
@@ -57,6 +57,10 @@ pub(crate) struct Options {
     timeout: u64,
     #[command(flatten)]
     pub(crate) printing: Printing,
+    /// Faults of tests
+    #[cfg(feature = "testing")]
+    #[arg(long, hide = true)]
+    plant: Vec<Plant>,
 }
 
 /// Ways that are no routes.
@@ -95,6 +99,14 @@ impl Options {
         self.printing.json || self.printing.csv || self.list
     }
 
+    /// Faults of tests.
+    pub(super) fn plants(&self) -> &[Plant] {
+        #[cfg(feature = "testing")]
+        return &self.plant;
+        #[cfg(not(feature = "testing"))]
+        return &[];
+    }
+
     pub(super) fn wants_cell(&self, key: &Key) -> bool {
         let is_way = self.ways.is_empty() || self.ways.contains(&key.way);
         is_way && self.wants_name(&label::of_cell(key))
@@ -104,43 +116,41 @@ impl Options {
         self.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()))
     }
 
-    /// Prints the names of what there is, to standard output if `--list` asks for it; if nothing matches, to standard error.
-    pub(super) fn print_list(
-        &self,
-        planned: &Planned,
-        latencies: &[String],
-        devices: usize,
-    ) -> Result<()> {
-        let mut text = String::new();
-        let mut line = |name: &str| writeln!(text, "{name}").expect("a string takes all text");
-        for spec in &planned.specs {
-            spec.cells.iter().for_each(|(key, _)| line(&label::of_cell(key)));
-        }
-        for cell in &planned.missing {
+    /// Prints the names of what is selected, and why other ways are not there.
+    pub(super) fn print_list(&self, planned: &Planned, latencies: &[String]) -> Result<()> {
+        let mut lines = names(planned, latencies);
+        lines.extend(planned.missing.iter().map(|cell| {
             let why = cell.note.as_deref().unwrap_or_default();
-            line(&format!("{} (not there: {why})", label::of_cell(&cell.key)));
-        }
-        latencies.iter().for_each(|name| line(name));
-        if !self.list {
-            let asked = self.filter.as_deref().unwrap_or_default();
-            let names = (0..devices).map(|index| format!("device{index}"));
-            let names: Vec<_> = names.chain(["host".to_owned()]).collect();
-            return output::print_error(&format!(
-                "nothing to measure: no cell that is there matches {asked:?}{}\n{text}\
-                 hint: names have ends ({}), ways ({}), and more; `--list` shows them\n",
-                if self.ways.is_empty() { "" } else { " and these ways" },
-                names.join(", "),
-                ways().collect::<Vec<_>>().join(", ")
-            ));
-        }
+            format!("{} (not there: {why})", label::of_cell(&cell.key))
+        }));
         if self.filter.is_none() {
             let (few, many) = blocks::sizes();
-            line(&format!(
-                "and, by the two fastest ways of each pair, both directions at once, and {} sizes\n\
-                 ({} with --quick)",
-                many, few
+            lines.push(format!(
+                "and, by the two fastest ways of each pair, both directions at once, and {many} other\n\
+                 sizes ({few} with --quick)"
             ));
         }
-        output::print(&text)
+        output::print(&text(&lines))
     }
+
+    /// Says on standard error that nothing matches, and what there is.
+    pub(super) fn print_what_there_is(&self, all: &Planned, latencies: &[String]) -> Result<()> {
+        let asked = self.filter.as_deref().unwrap_or_default();
+        let ways =
+            if self.ways.is_empty() { String::new() } else { self.ways.join(", ") + " and " };
+        output::print_error(&format!(
+            "nothing to measure: no cell matches {ways}{asked:?}\nhint: there are\n{}",
+            text(&names(all, latencies))
+        ))
+    }
+}
+
+/// The names of everything that is there.
+fn names(planned: &Planned, latencies: &[String]) -> Vec<String> {
+    let cells = planned.specs.iter().flat_map(|spec| &spec.cells);
+    cells.map(|(key, _)| label::of_cell(key)).chain(latencies.iter().cloned()).collect()
+}
+
+fn text(lines: &[String]) -> String {
+    lines.iter().fold(String::new(), |text, line| text + line + "\n")
 }
