@@ -2,6 +2,9 @@
 #![cfg(feature = "cli")]
 
 mod bench_saved;
+// It plants faults.
+#[cfg(feature = "testing")]
+mod bench_link;
 mod cli;
 mod cli_faults;
 // It sets folders and bounds of the command, which only the feature `testing` allows.
