@@ -109,7 +109,7 @@ shaders: ## compile every .wgsl file to the .spv file beside it; commit both (no
 	WRITE_SHADERS=1 $(CARGO) test $(LOCKED) --test shaders
 
 figures: ## the project's own speed figures, each beside its baseline
-	$(CARGO) bench $(LOCKED) --features testing --bench figures
+	$(CARGO) bench $(LOCKED) --features cli,testing --bench figures
 
 hardware: ## what this machine's GPUs do, in ten minutes: one file under benches/hardware/ (no setup)
 	$(CARGO) bench $(LOCKED) --features cli --bench hardware

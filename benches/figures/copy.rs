@@ -13,7 +13,7 @@ use crate::setup::{Setup, TIMEOUT};
 use crate::share::{create_on, fill, verify};
 
 /// Source and destination together are several times the usual last-level cache.
-const SIZE: u64 = 64 << 20;
+pub(crate) const SIZE: u64 = 64 << 20;
 const SEED: u32 = 2026;
 
 /// Number of pairs of source and destination that each contender uses in turn. The speed of one pair depends on
@@ -137,13 +137,13 @@ impl HeapCopy {
 }
 
 /// Two buffers, whose homes are the two devices.
-struct Ours {
-    from: SharedBuffer,
-    to: SharedBuffer,
+pub(crate) struct Ours {
+    pub(crate) from: SharedBuffer,
+    pub(crate) to: SharedBuffer,
 }
 
 impl Ours {
-    fn new(setup: &Setup) -> Outcome<Self> {
+    pub(crate) fn new(setup: &Setup) -> Outcome<Self> {
         let from = create_on(setup, &setup.near, SIZE)?;
         let to = create_on(setup, &setup.far, SIZE)?;
         touch(&from)?;
@@ -159,7 +159,7 @@ impl Ours {
         Ok(fence.wait(TIMEOUT)?)
     }
 
-    fn check(&self, setup: &Setup) -> Outcome<()> {
+    pub(crate) fn check(&self, setup: &Setup) -> Outcome<()> {
         verify(&self.to, &setup.far, SEED)
     }
 }

@@ -25,6 +25,7 @@ mod image_layouts;
 mod images;
 mod imports;
 mod latency;
+mod link;
 mod live;
 mod live_million;
 mod locks;
@@ -105,6 +106,10 @@ static GROUPS: &[Group] = &[
     Group { ids: &["copy_64m_vs_ash"], measure: copy::vs_ash },
     Group { ids: &["copy_64m_vs_memcpy"], measure: copy::vs_memcpy },
     Group { ids: &["copy_best_way"], measure: best_way::copy },
+    Group { ids: &["link_best_way"], measure: link::best_way },
+    Group { ids: &["link_overhead"], measure: link::overhead },
+    Group { ids: &["link_both"], measure: link::both },
+    Group { ids: &["link_quick_seconds"], measure: link::quick },
     Group { ids: &["host_write_4k"], measure: host::write },
     Group { ids: &["host_touch_16"], measure: host::touch },
     Group { ids: &["create_use_16m"], measure: host::create_use },
