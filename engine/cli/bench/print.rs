@@ -28,6 +28,13 @@ pub(crate) struct Printing {
 }
 
 impl Printing {
+    /// Checks that the page can be written, without a change of what is there.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Some(file) = &self.html else { return Ok(()) };
+        let opened = fs::OpenOptions::new().create(true).append(true).open(file);
+        opened.map(drop).map_err(|error| Failure::Write { path: file.to_owned(), error })
+    }
+
     /// Prints a run. The page is written first, so that a closed pipe does not prevent it.
     pub(crate) fn print(&self, run: &Run) -> Result<()> {
         if let Some(file) = &self.html {

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::run::{Cell, End, Key, Pattern};
-use super::Bed;
+use super::super::run::{Cell, End, HostSpeed, Key, Pattern};
+use super::bed::Bed;
 use super::job::{Job, Spec};
 use super::label;
 use super::leg::Leg;
 use super::plan::{Best, Planned, both, together};
 use super::plant::Planted;
 use super::progress::Progress;
+use super::yardsticks;
 
 /// Bytes of one copy in the tables of pairs.
 pub(super) const SIZE: u64 = 64 << 20;
@@ -36,9 +37,11 @@ const QUICK_LONGEST: Duration = Duration::from_millis(300);
 /// cell's preparation and its check need about as much again as its times.
 const SHARES: [u32; 3] = [30, 25, 35];
 
-/// Measures all cells.
+/// Measures all cells. After each block the host's memory is measured again, since the machine may have been busy before:
+/// what is possible is the best that was seen.
 pub(super) fn measure(
     bed: &mut Bed<'_>,
+    host: &mut [HostSpeed],
     planned: Planned,
     wants: &dyn Fn(&Key) -> bool,
     progress: &Progress,
@@ -47,10 +50,12 @@ pub(super) fn measure(
     let plans = specs.clone();
     let (mut cells, medians) = block(bed, specs, SHARES[0], progress);
     cells.extend(missing);
+    yardsticks::again(bed, host);
     let best = best_of(&plans, &medians);
     let is_wanted = |spec: &Spec| spec.cells.iter().any(|(key, _)| wants(key));
     let at_once = at_once(&best, bed.devices.len()).into_iter().filter(is_wanted).collect();
     cells.extend(block(bed, at_once, SHARES[1], progress).0);
+    yardsticks::again(bed, host);
     bed.pool.clear();
     let sizes = if bed.quick { &QUICK_SIZES[..] } else { &SIZES[..] };
     let (large, small): (Vec<_>, Vec<_>) = sizes.iter().partition(|size| **size >= LARGE);
@@ -60,6 +65,7 @@ pub(super) fn measure(
         sizes.iter().flat_map(|size| at(*size)).filter(is_wanted).collect()
     };
     cells.extend(block(bed, swept(&small), SHARES[2], progress).0);
+    yardsticks::again(bed, host);
     for size in large {
         bed.pool.clear();
         cells.extend(block(bed, swept(&[size]), SHARES[2], progress).0);
@@ -90,7 +96,9 @@ impl Best {
 
 /// The best ways of each ordered pair of ends, the fastest first. Ways that were not measured are last, in their order.
 fn best_of(specs: &[Spec], medians: &[Option<f64>]) -> Vec<Vec<Best>> {
-    let mut pairs: Vec<((End, End), Vec<(f64, Best)>)> = Vec::new();
+    /// The ways of one pair, each with its time.
+    type Timed = Vec<(f64, Best)>;
+    let mut pairs: Vec<((End, End), Timed)> = Vec::new();
     for (spec, median) in specs.iter().zip(medians) {
         let key = &spec.cells[0].0;
         let best = Best { key: key.clone(), plan: spec.plans[0].clone() };
@@ -100,7 +108,7 @@ fn best_of(specs: &[Spec], medians: &[Option<f64>]) -> Vec<Vec<Best>> {
             None => pairs.push(((key.from, key.to), vec![timed])),
         }
     }
-    let ordered = |(_, mut ways): (_, Vec<(f64, Best)>)| {
+    let ordered = |(_, mut ways): (_, Timed)| {
         ways.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         ways.into_iter().map(|(_, best)| best).take(SWEPT).collect()
     };

@@ -123,6 +123,8 @@ impl Planner<'_, '_> {
                     planned.specs.push(Spec { cells, plans: vec![plan], size });
                 }
                 None => {}
+                // Said once for each device, and once for each pair and device.
+                Some(_) if repeats(&plan) => {}
                 Some(error) => {
                     let why = reason(&error, &key.way);
                     absent(key, why);
@@ -154,6 +156,16 @@ fn is_meant(plan: &Plan, devices: &[Device]) -> bool {
         (Place::Own(from), Place::Own(to)) if from == to => by.is_some(),
         (Place::Own(_), Place::Own(_)) => true,
         _ => plan.by != CopyBy::Ring,
+    }
+}
+
+/// Whether the reason why this way is not there is that of another one: a device has no queue for copies whatever it
+/// copies, and a compute pass needs what a copy command needs.
+fn repeats(plan: &Plan) -> bool {
+    match plan.by {
+        CopyBy::TransferQueue(_) => plan.from != plan.to,
+        CopyBy::ComputePass(_) => true,
+        _ => false,
     }
 }
 

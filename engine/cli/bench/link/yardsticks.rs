@@ -7,7 +7,7 @@ use peerbuf::CopyBy;
 
 use super::super::run::{HostCopy, HostSpeed, Noise};
 use super::super::stats;
-use super::Bed;
+use super::bed::Bed;
 use super::leg::{Leg, Plan};
 use super::place::Place;
 
@@ -21,15 +21,18 @@ const TIMES: usize = 7;
 pub(super) fn host(bed: &mut Bed<'_>) -> Vec<HostSpeed> {
     let source = vec![0xa5u8; SIZE];
     let mut target = vec![0x5au8; SIZE];
-    let mut all = Vec::new();
+    let mut all: Vec<HostSpeed> = Vec::new();
     let mut add = |copy, nanos: Option<f64>| {
+        let Some(nanos) = nanos else { return };
         // CAST: far below 2⁵³.
-        all.extend(nanos.map(|nanos| HostSpeed {
-            copy,
-            node: None,
-            size_bytes: SIZE as u64,
-            bytes_per_second: SIZE as f64 * 1e9 / nanos,
-        }));
+        let bytes_per_second = SIZE as f64 * 1e9 / nanos;
+        match all.iter_mut().find(|speed| speed.copy == copy) {
+            Some(speed) => speed.bytes_per_second = speed.bytes_per_second.max(bytes_per_second),
+            None => {
+                let size_bytes = SIZE as u64;
+                all.push(HostSpeed { copy, node: None, size_bytes, bytes_per_second });
+            }
+        }
     };
     add(HostCopy::Memcpy, time(|| black_box(&mut target).copy_from_slice(black_box(&source))));
     add(HostCopy::ParallelCopy, time(|| copy_by_all(&mut target, &source)));
@@ -41,19 +44,26 @@ pub(super) fn host(bed: &mut Bed<'_>) -> Vec<HostSpeed> {
     );
     add(HostCopy::Write, time(|| black_box(&mut target).fill(black_box(7))));
     drop((source, target));
-    let streaming = Plan { from: Place::Host(0), to: Place::Host(0), by: CopyBy::HostPastCache };
-    if let Ok(leg) = bed.leg(&streaming, SIZE as u64, 0) {
-        let copy = || leg.copy(0).map(|times| times.host);
+    // By the library, as the cells have it: between two pieces of memory that a device can import.
+    for (copy, by) in
+        [(HostCopy::Memcpy, CopyBy::Host), (HostCopy::StreamingCopy, CopyBy::HostPastCache)]
+    {
+        let plan = Plan { from: Place::Host(0), to: Place::Host(0), by };
+        let Ok(leg) = bed.leg(&plan, SIZE as u64, 0) else { continue };
         // The first one touches the memory.
-        let times: Result<Vec<_>, _> = (0..=TIMES).map(|_| copy()).collect();
-        add(HostCopy::StreamingCopy, times.ok().and_then(|times| least(&times[1..])));
+        let times: Result<Vec<_>, _> =
+            (0..=TIMES).map(|_| leg.copy(0).map(|times| times.host)).collect();
+        add(copy, times.ok().and_then(|times| least(&times[1..])));
     }
     all
 }
 
-/// The better ones of two measurements.
-pub(super) fn keep_best(speeds: &mut [HostSpeed], again: Vec<HostSpeed>) {
-    for other in again {
+/// Measures the host's memory again, and keeps the better ones.
+pub(super) fn again(bed: &mut Bed<'_>, speeds: &mut [HostSpeed]) {
+    if speeds.is_empty() || bed.stop.reason().is_some() {
+        return;
+    }
+    for other in host(bed) {
         if let Some(speed) = speeds.iter_mut().find(|speed| speed.copy == other.copy) {
             speed.bytes_per_second = speed.bytes_per_second.max(other.bytes_per_second);
         }
@@ -103,9 +113,10 @@ pub(super) fn noise(bed: &mut Bed<'_>) -> Vec<Noise> {
     let mut all = Vec::new();
     for (size, most) in classes {
         let Ok(leg) = bed.leg(&plan, size, 0) else { continue };
-        all.extend(of_pairs(&leg, most, bed.noise_time()).and_then(|pairs| {
-            stats::noise("a copy within device0, against itself", Some(size), &pairs)
-        }));
+        all.extend(
+            of_pairs(&leg, most, bed.noise_time())
+                .and_then(|pairs| stats::noise("a copy within device0", Some(size), &pairs)),
+        );
     }
     all
 }
