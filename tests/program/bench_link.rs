@@ -84,6 +84,10 @@ fn a_quick_run_measures_every_pair_with_right_bytes_and_exact_counts() {
             assert!(measured.iter().any(|cell| is_it(&cell)), "{from} to {to}: {run}");
         }
     }
+    if run["ended_early"].is_null() {
+        let two = measured.iter().filter(|cell| cell["processes"] == 2).count();
+        assert_eq!(two, devices * (devices - 1), "each pair, in two processes: {run}");
+    }
     assert_eq!(list(&run, "access").len(), devices * (devices - 1));
     assert!(!list(&run, "noise").is_empty() && !list(&run["machine"], "host").is_empty(), "{run}");
     assert_eq!(list(&run, "latency").len(), 2 * devices + 3 * devices * (devices - 1));

@@ -35,6 +35,9 @@ pub(crate) enum Bench {
     /// pattern is compared by the end that receives it.
     #[command(verbatim_doc_comment)]
     Link(link::Options),
+    /// Imports memory of another process; started by `link` alone
+    #[command(hide = true)]
+    Peer(link::Peer),
     /// Compares two saved runs: what became slower, or faster
     ///
     /// Something changed only if the intervals of both runs do not touch, and the
@@ -88,6 +91,7 @@ fn ratio(text: &str) -> Result<f64, String> {
 /// Runs a command.
 pub(crate) fn run(command: Bench) -> Result<Outcome> {
     match command {
+        Bench::Peer(peer) => peer.run(),
         Bench::Link(options) => {
             let Some(mut run) = link::measure(&options)? else {
                 return Ok(if options.is_list() { Outcome::Proved } else { Outcome::Nothing });

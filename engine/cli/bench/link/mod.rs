@@ -13,6 +13,7 @@ mod latency;
 mod leg;
 mod machine;
 mod options;
+mod peer;
 mod place;
 mod plan;
 mod plant;
@@ -35,6 +36,7 @@ use progress::Progress;
 use stop::Stop;
 
 pub(crate) use options::Options;
+pub(crate) use peer::Peer;
 
 /// The cells of one copy at a time that are wanted.
 fn plan(bed: &mut Bed<'_>, wants: &dyn Fn(&Key) -> bool) -> Planned {
@@ -102,6 +104,7 @@ pub(crate) fn measure(options: &Options) -> Result<Option<Run>> {
     run.noise = yardsticks::noise(&mut bed);
     run.cells = blocks::measure(&mut bed, &mut run.machine.host, planned, &wants, &progress);
     bed.pool.clear();
+    run.cells.extend(peer::measure(&mut bed, &wants, &progress));
     let within = blocks::latency_time(&bed, latencies.len());
     run.latency =
         latency::measure(&bed, within, &|name| options.wants_name(name), |name| progress.say(name));
