@@ -3,6 +3,7 @@
 use super::super::run::{
     Bound, BoundSource, Cell, CopyEngine, Device, Direction, End, Hop, HostCopy, Run,
 };
+use super::rate;
 
 /// The limits of a copy.
 #[derive(Debug, Default)]
@@ -22,8 +23,8 @@ pub(super) fn limits(cell: &Cell, run: &Run) -> Limits {
     let best = smallest(cell, links.iter().filter_map(|link| link.at_best.clone()));
     // A link that carried more than it could was read in a pause between two copies.
     let now = now.filter(|bound| {
-        super::speed(cell)
-            .is_none_or(|speed| speed <= bound.bytes_per_second * super::slack(bound.source))
+        rate::speed(cell)
+            .is_none_or(|speed| speed <= bound.bytes_per_second * rate::slack(bound.source))
     });
     let is_more = |best: &Bound, now: &Bound| best.bytes_per_second > now.bytes_per_second * 1.001;
     let least = |bound: Option<Bound>| match (bound, memory.clone()) {

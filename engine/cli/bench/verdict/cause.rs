@@ -2,7 +2,7 @@
 
 use super::super::run::{Cause, CauseKind, Cell, CopyEngine, Device, Direction, End, Hop, Run};
 use super::bound::{self, Link};
-use super::speed;
+use super::rate::speed;
 
 /// The reasons that can be seen, those of the link first.
 pub(super) fn causes(cell: &Cell, run: &Run) -> Vec<Cause> {

@@ -5,12 +5,15 @@
 mod bound;
 mod cause;
 mod headline;
+mod rate;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use headline::{Headline, Tone, headlines, name};
+pub(crate) use rate::{JUDGED_BYTES, share, speed};
 
-use super::run::{BoundSource, Cause, CauseKind, Cell, Direction, Run, Verdict};
+use super::run::{Cause, CauseKind, Cell, Direction, Run, Verdict};
+use rate::{slack, speed_at};
 
 /// The part of the bound that is expected, one direction at a time.
 const EXPECTED: f64 = 0.8;
@@ -19,9 +22,6 @@ const EXPECTED: f64 = 0.8;
 /// way, nvbandwidth's README has 26 GB/s one way, and 18.5 GB/s each way while both run.
 const EXPECTED_BOTH: f64 = 0.5;
 
-/// The fixed cost of a smaller copy counts so much that its speed says little about a link.
-pub(crate) const JUDGED_BYTES: u64 = 4 << 20;
-
 /// Judges every cell.
 pub(crate) fn judge(run: &mut Run) {
     let mut judged = run.cells.clone();
@@ -29,22 +29,6 @@ pub(crate) fn judge(run: &mut Run) {
         judge_cell(cell, run);
     }
     run.cells = judged;
-}
-
-/// Bytes per second of a cell, by its median; `None` if it was not measured.
-pub(crate) fn speed(cell: &Cell) -> Option<f64> {
-    speed_at(cell, cell.summary?.median_ns)
-}
-
-fn speed_at(cell: &Cell, ns: f64) -> Option<f64> {
-    // CAST: numbers of bytes are far below 2⁵³.
-    cell.bytes.filter(|_| ns > 0.0).map(|bytes| bytes as f64 * 1e9 / ns)
-}
-
-/// The part of what the hardware can do; `None` if no bound is known.
-pub(crate) fn share(cell: &Cell) -> Option<f64> {
-    let bound = cell.bound_at_best.as_ref().or(cell.bound.as_ref())?;
-    Some(speed(cell)? / bound.bytes_per_second)
 }
 
 fn judge_cell(cell: &mut Cell, run: &Run) {
@@ -84,16 +68,6 @@ fn verdict(cell: &Cell) -> Verdict {
 
 fn expected(cell: &Cell) -> f64 {
     if cell.key.direction == Direction::There { EXPECTED } else { EXPECTED_BOTH }
-}
-
-/// How far above a bound a speed may be before that is a fault.
-fn slack(source: BoundSource) -> f64 {
-    match source {
-        // It is arithmetic.
-        BoundSource::Link => 1.02,
-        // It is a measurement, of memory that other programs use as well.
-        BoundSource::HostMemory | BoundSource::DeviceMemory => 1.6,
-    }
 }
 
 /// Whether the causes account for what is missing: the link as it is does if the copy uses most of it, and what is not
