@@ -65,6 +65,11 @@ impl Renegotiation {
         self.wish(now)
     }
 
+    /// Whether there is a wish for a better layout, due or not.
+    pub const fn has_wish(&self) -> bool {
+        self.due.is_some()
+    }
+
     /// Whether it is time to negotiate for a better layout.
     pub fn is_due(&self, now: Duration) -> bool {
         self.due.is_some_and(|due| due == Self::AT_ONCE || time(due.get()) <= now)

@@ -82,8 +82,12 @@ impl SharedImage {
 
     /// Moves the image into a better layout if that is due, and can be done at once.
     pub(super) fn relayout_if_due(&self) {
+        // Mostly there is none, and no clock is read. Each lock in a statement of its own, so that it is not held meanwhile.
+        let has_wish = self.0.participants().has_wish();
+        if !has_wish {
+            return;
+        }
         let now = self.0.now();
-        // In a statement of its own, so that the lock is not held meanwhile.
         let is_due = self.0.participants().is_due(now);
         if is_due && let Err(error) = self.relayout_as(false) {
             tracing::debug!(%error, image = self.name(), "keeps its layout");

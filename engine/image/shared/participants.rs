@@ -194,6 +194,11 @@ impl Participants {
         self.renegotiation.put_off(now);
     }
 
+    /// Whether the attachments have changed since they agreed on a layout.
+    pub(super) fn has_wish(&self) -> bool {
+        self.renegotiation.has_wish()
+    }
+
     /// Whether the attachments have changed, and it is time to look for a better layout.
     pub(super) fn is_due(&self, now: Duration) -> bool {
         self.renegotiation.is_due(now)

@@ -19,8 +19,9 @@ fn an_attachment_that_could_not_use_the_image_does_not_wait() {
 fn a_better_layout_waits_until_the_attachments_are_the_same_for_a_second() {
     let mut image = Renegotiation::new();
     assert!(!image.is_due(SECOND * 100), "without a wish nothing is due, in no frame");
+    assert!(!image.has_wish());
     assert_eq!(image.attached(SECOND * 5, true), When::At(SECOND * 6));
-    assert!(!image.is_due(SECOND * 5));
+    assert!(!image.is_due(SECOND * 5) && image.has_wish());
     assert_eq!(image.detached(SECOND * 5 + SECOND / 2), When::At(SECOND * 6 + SECOND / 2));
     assert!(!image.is_due(SECOND * 6), "put off");
     assert!(image.is_due(SECOND * 7));
