@@ -5,6 +5,7 @@ mod common;
 
 mod attach;
 mod card;
+mod descriptions;
 mod dma_bufs;
 mod explained;
 mod faults;
