@@ -1,7 +1,7 @@
 //! A run as the tables and charts that are made of it, whether they become text or a page.
 
 use super::run::{Actor, Cell, CopyEngine, Direction, End, Key, Pattern, Run};
-use super::verdict::speed;
+use super::verdict::{JUDGED_BYTES, speed};
 
 /// Cells by their ends: rows are sources, columns are destinations.
 #[derive(Debug)]
@@ -87,8 +87,11 @@ fn matrix<'a>(run: &'a Run, title: String, is: impl Fn(&Key) -> bool) -> Matrix<
         let here = |cell: &&Cell| {
             (cell.key.from, cell.key.to) == (from, to) && is(&cell.key) && cell.summary.is_some()
         };
+        // What fits a cache may be faster than any link, and says nothing of one.
+        let rank = |cell: &Cell| (cell.key.size_bytes >= JUDGED_BYTES, speed(cell).unwrap_or(0.0));
         let faster = |first: &&Cell, second: &&Cell| {
-            speed(first).unwrap_or(0.0).total_cmp(&speed(second).unwrap_or(0.0))
+            let ((large, one), (also_large, other)) = (rank(first), rank(second));
+            large.cmp(&also_large).then(one.total_cmp(&other))
         };
         run.cells.iter().filter(here).max_by(faster)
     };

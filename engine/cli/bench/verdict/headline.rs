@@ -1,7 +1,7 @@
 //! The first lines of every output: what a reader must know before any table.
 
 use super::super::run::{
-    Bound, Cell, Direction, End, Figure, Key, Pattern, Program, Run, Target, Verdict,
+    Bound, CauseKind, Cell, Direction, End, Figure, Key, Pattern, Program, Run, Target, Verdict,
 };
 use super::super::units::{Rate, bytes};
 use super::{JUDGED_BYTES, share, speed};
@@ -63,6 +63,7 @@ pub(crate) fn leading(run: &Run) -> Vec<&Cell> {
             && key.direction == Direction::There
             && key.processes == 1
             && key.from != key.to
+            && key.size_bytes >= JUDGED_BYTES
     };
     let mut leading: Vec<&Cell> = vec![];
     let judged = |cell: &&Cell| {
@@ -135,10 +136,11 @@ pub(crate) fn name(key: &Key) -> String {
 /// How many pairs are as they should be, and why the others are not.
 fn pairs(run: &Run) -> Vec<Headline> {
     let leading = leading(run);
-    let slow: Vec<&&Cell> = leading
-        .iter()
-        .filter(|cell| matches!(cell.verdict, Verdict::Less | Verdict::LessBecause))
-        .collect();
+    let is_less = |cell: &&Cell| matches!(cell.verdict, Verdict::Less | Verdict::LessBecause);
+    let less: Vec<&Cell> = leading.iter().copied().filter(is_less).collect();
+    // A software device is what it is: nothing about the machine is to be mended.
+    let (software, slow): (Vec<&Cell>, Vec<&Cell>) =
+        less.into_iter().partition(|it| is_software(it));
     let as_expected = leading.iter().filter(|cell| cell.verdict == Verdict::AsExpected).count();
     let mut lines = vec![];
     let between = |key: &Key| matches!((key.from, key.to), (End::Device(_), End::Device(_)));
@@ -163,6 +165,12 @@ fn pairs(run: &Run) -> Vec<Headline> {
             ));
         }
     }
+    if !software.is_empty() {
+        let (count, all) = (software.len(), leading.len());
+        let text =
+            format!("{count} of {all} directions are as fast as a software device makes them");
+        lines.push(line(Tone::Note, format!("{text}: {}", numbers(&software))));
+    }
     // One cause may slow many pairs, and is told once.
     let mut groups: Vec<Vec<&Cell>> = vec![];
     for cell in slow {
@@ -183,6 +191,11 @@ fn told(cells: &[&Cell]) -> String {
     ways.sort_unstable();
     ways.dedup();
     let (pairs, ways) = (pairs.join(", "), ways.join(" or "));
+    format!("{pairs} by {ways}: {}{}", numbers(cells), why(cells[0]))
+}
+
+/// The speeds of cells, and what part of their bounds they are.
+fn numbers(cells: &[&Cell]) -> String {
     let rates: Vec<f64> = cells.iter().filter_map(|cell| speed(cell)).collect();
     let shares: Vec<f64> =
         cells.iter().filter_map(|cell| share(cell)).map(|it| it * 100.0).collect();
@@ -194,7 +207,13 @@ fn told(cells: &[&Cell]) -> String {
     bounds.sort_unstable();
     bounds.dedup();
     let bound = if let [bound] = bounds.as_slice() { bound } else { "the links" };
-    format!("{pairs} by {ways}: {rate}, {share} of what {bound} can carry{}", why(cells[0]))
+    format!("{rate}, {share} of what {bound} can carry")
+}
+
+/// Whether all that is shown to slow a copy is that the host does the device's work.
+fn is_software(cell: &Cell) -> bool {
+    let mut shown = cell.causes.iter().filter(|cause| cause.certain).peekable();
+    shown.peek().is_some() && shown.all(|cause| cause.kind == CauseKind::SoftwareDevice)
 }
 
 /// The smallest and the largest value, or one if they read alike.

@@ -298,6 +298,9 @@ fn software_devices_are_bounded_by_memcpy_and_say_so_first() {
     let software = (CauseKind::SoftwareDevice, "llvmpipe is a software device");
     check(&judged(6e9), Verdict::LessBecause, &[software]);
     check(&judged(40e9), Verdict::MoreThanPossible, &[]);
+    let lines = first_lines(&judged(6e9));
+    let told = "· 1 of 1 directions are as fast as a software device makes them: ";
+    assert!(lines.contains(told) && !lines.contains("slower"), "{lines}");
     assert!(first_lines(&judged(16e9)).starts_with("· all devices are software devices"));
 }
 
