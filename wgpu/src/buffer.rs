@@ -8,9 +8,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use peerbuf::ash::vk;
-use peerbuf::{Access, Attachment, Mapping, SharedBuffer};
+use peerbuf::{Access, AliasedBuffer, Attachment, Mapping, SharedBuffer};
 use wgpu::hal::vulkan as hal;
 
+use crate::commands::Kept;
 use crate::error::{Error, Result};
 use crate::format::buffer_usages;
 use crate::guest::Guest;
@@ -31,9 +32,8 @@ pub struct GuestBuffer {
 
 /// The buffer of one generation.
 struct Current {
-    /// Also in the callback of `buffer`.
-    mapping: Arc<Mapping>,
-    raw: vk::Buffer,
+    /// Also in the callback of `buffer`, and in commands that name it.
+    aliased: Arc<AliasedBuffer>,
     buffer: wgpu::Buffer,
 }
 
@@ -89,13 +89,13 @@ impl GuestBuffer {
         let is_current = self
             .current
             .as_ref()
-            .is_some_and(|current| current.mapping.generation() == mapping.generation());
+            .is_some_and(|current| current.aliased.mapping().generation() == mapping.generation());
         if is_current {
             return Ok(());
         }
-        let aliased = mapping.aliased_buffer(self.flags)?;
-        let raw = aliased.raw();
-        let callback = Box::new(move || drop(aliased));
+        let aliased = Arc::new(mapping.aliased_buffer(self.flags)?);
+        let (raw, kept) = (aliased.raw(), Arc::clone(&aliased));
+        let callback = Box::new(move || drop(kept));
         // SAFETY: the buffer is live until the callback. It is not mappable, and wgpu maps none without such a usage.
         let for_hal = unsafe { hal::Buffer::from_raw_externally_owned(raw, callback) };
         let name = self.buffer.name();
@@ -109,8 +109,7 @@ impl GuestBuffer {
         let buffer =
             unsafe { guest.wgpu().create_buffer_from_hal::<hal::Api>(for_hal, &described) };
         self.version += 1;
-        let mapping = Arc::clone(mapping);
-        if let Some(old) = self.current.replace(Current { mapping, raw, buffer }) {
+        if let Some(old) = self.current.replace(Current { aliased, buffer }) {
             // From here on wgpu refuses it. Its callback comes when no frame uses it any more.
             old.buffer.destroy();
         }
@@ -119,7 +118,12 @@ impl GuestBuffer {
 
     /// The mapping of the present buffer. There is one after [`GuestBuffer::follow`].
     pub(crate) fn mapping(&self) -> Option<&Arc<Mapping>> {
-        self.current.as_ref().map(|current| &current.mapping)
+        self.current.as_ref().map(|current| current.aliased.mapping())
+    }
+
+    /// What commands name that transfer it.
+    pub(crate) fn kept(&self) -> Option<Kept> {
+        self.current.as_ref().map(|current| Arc::clone(&current.aliased) as _)
     }
 
     pub(crate) fn buffer(&self) -> Option<&wgpu::Buffer> {
@@ -133,10 +137,10 @@ impl GuestBuffer {
     ///
     /// As [`Mapping::acquire`] and [`Mapping::release`].
     pub(crate) unsafe fn transfer(&self, guest: &Guest, commands: vk::CommandBuffer, half: Half) {
-        let Some(Current { mapping, raw, .. }) = &self.current else { return };
-        let (inside, outside) = (guest.raw().family, mapping.outside_queue_family());
+        let Some(Current { aliased, .. }) = &self.current else { return };
+        let (inside, outside) = (guest.raw().family, aliased.mapping().outside_queue_family());
         let all = vk::AccessFlags::MEMORY_READ | vk::AccessFlags::MEMORY_WRITE;
-        let barrier = vk::BufferMemoryBarrier::default().buffer(*raw).size(vk::WHOLE_SIZE);
+        let barrier = vk::BufferMemoryBarrier::default().buffer(aliased.raw()).size(vk::WHOLE_SIZE);
         let (barrier, stages, for_host) = match half {
             Half::Acquire => {
                 let barrier = barrier

@@ -1,6 +1,7 @@
 //! Command buffers for what is recorded before and behind wgpu's commands.
 #![expect(unsafe_code, reason = "recording command buffers")]
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use peerbuf::Fence;
@@ -8,6 +9,10 @@ use peerbuf::ash::vk;
 
 use crate::error::{Error, Result};
 use crate::raw::RawDevice;
+
+/// What a command buffer names: an image or a buffer, which lives until the commands have ended. wgpu's callback alone would
+/// come too early, since it knows nothing of what is behind wgpu's commands.
+pub(crate) type Kept = Arc<dyn Any + Send + Sync>;
 
 /// Command buffers of a device, used in turn.
 ///
@@ -18,7 +23,14 @@ use crate::raw::RawDevice;
 pub(crate) struct Commands {
     device: Arc<RawDevice>,
     pool: vk::CommandPool,
-    buffers: Vec<(vk::CommandBuffer, Option<Fence>)>,
+    buffers: Vec<Used>,
+}
+
+/// A command buffer that is not being recorded.
+struct Used {
+    raw: vk::CommandBuffer,
+    fence: Option<Fence>,
+    kept: Vec<Kept>,
 }
 
 /// A recorded command buffer, in the list of its pool again once it was submitted or dropped.
@@ -27,6 +39,7 @@ pub(crate) struct Recorded<'a> {
     commands: &'a Mutex<Commands>,
     pub(crate) raw: vk::CommandBuffer,
     fence: Option<Fence>,
+    kept: Vec<Kept>,
     /// Whether it was given to a submission of unknown end.
     lost: bool,
 }
@@ -44,9 +57,8 @@ impl Commands {
 
     /// Takes a command buffer that is not pending, or makes one.
     fn take(&mut self) -> Result<vk::CommandBuffer> {
-        let ended = |(_, fence): &(_, Option<Fence>)| fence.as_ref().is_none_or(has_ended);
-        if let Some(at) = self.buffers.iter().position(ended) {
-            return Ok(self.buffers.swap_remove(at).0);
+        if let Some(at) = self.buffers.iter().position(Used::has_ended) {
+            return Ok(self.buffers.swap_remove(at).raw);
         }
         let info = vk::CommandBufferAllocateInfo::default()
             .command_pool(self.pool)
@@ -67,6 +79,7 @@ impl Commands {
     /// That of `record`, or of a call.
     pub(crate) fn record(
         commands: &Mutex<Self>,
+        kept: Vec<Kept>,
         record: impl FnOnce(vk::CommandBuffer) -> Result<()>,
     ) -> Result<Recorded<'_>> {
         // Held while it is recorded, since that uses the pool.
@@ -84,18 +97,30 @@ impl Commands {
             recorded.and(ended.map_err(Error::vulkan("vkEndCommandBuffer")))
         });
         if let Err(error) = recorded {
-            pool.buffers.push((raw, None));
+            pool.buffers.push(Used { raw, fence: None, kept: vec![] });
             return Err(error);
         }
         drop(pool);
-        Ok(Recorded { commands, raw, fence: None, lost: false })
+        Ok(Recorded { commands, raw, fence: None, kept, lost: false })
     }
 
-    /// Drops the fences of all that has ended, for [`peerbuf::Engine::remove_device`].
-    pub(crate) fn forget_fences(&mut self) {
-        for (_, fence) in &mut self.buffers {
-            *fence = None;
+    /// Drops the fences of all that has ended, and what it has kept.
+    pub(crate) fn collect(commands: &Mutex<Self>) {
+        let mut pool = commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = vec![];
+        for used in pool.buffers.iter_mut().filter(|used| used.has_ended()) {
+            used.fence = None;
+            kept.append(&mut used.kept);
         }
+        // Without the lock.
+        drop(pool);
+        drop(kept);
+    }
+}
+
+impl Used {
+    fn has_ended(&self) -> bool {
+        self.fence.as_ref().is_none_or(has_ended)
     }
 }
 
@@ -126,10 +151,16 @@ impl Recorded<'_> {
 
 impl Drop for Recorded<'_> {
     fn drop(&mut self) {
-        if !self.lost {
-            let mut pool = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-            pool.buffers.push((self.raw, self.fence.take()));
+        let kept = std::mem::take(&mut self.kept);
+        if self.lost {
+            // The device may still be at work.
+            std::mem::forget(kept);
+            return;
         }
+        let (raw, fence) = (self.raw, self.fence.take());
+        let kept = if fence.is_some() { kept } else { vec![] };
+        let mut pool = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.buffers.push(Used { raw, fence, kept });
     }
 }
 

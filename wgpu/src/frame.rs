@@ -185,8 +185,9 @@ impl<'a> Frame<'a> {
     /// Locks: the queue's.
     pub fn submit(self, commands: impl IntoIterator<Item = wgpu::CommandBuffer>) -> Result<Fence> {
         let Self { guest, uses } = self;
-        let acquire = record(guest, |raw| transfer_all(guest, &uses, raw, Half::Acquire))?;
-        let release = record(guest, |raw| transfer_all(guest, &uses, raw, Half::Release))?;
+        Commands::collect(guest.commands());
+        let acquire = record(guest, &uses, Half::Acquire)?;
+        let release = record(guest, &uses, Half::Release)?;
         let (mut commands, is_acquired) = (commands.into_iter().collect(), Cell::new(false));
         let done = guest.with_queue_behind(
             || {
@@ -233,14 +234,16 @@ fn restless(name: String) -> Error {
     Error::Restless { name, times: ATTEMPTS }
 }
 
-fn record<'a>(
-    guest: &'a Guest,
-    work: impl FnOnce(peerbuf::ash::vk::CommandBuffer) -> Result<()>,
-) -> Result<Recorded<'a>> {
-    Commands::record(guest.commands(), work)
+/// Records one half of the transfers of a frame into a command buffer, which keeps what it names.
+fn record<'a>(guest: &'a Guest, uses: &[Use<'_>], half: Half) -> Result<Recorded<'a>> {
+    let kept = uses.iter().filter_map(|one| match one.what {
+        What::Texture(texture) => texture.kept(),
+        What::Buffer(buffer) => buffer.kept(),
+    });
+    Commands::record(guest.commands(), kept.collect(), |raw| transfer_all(guest, uses, raw, half))
 }
 
-/// Records one half of the transfers of a frame. What was acquired last is released first.
+/// Records one half of the transfers of a frame.
 fn transfer_all(
     guest: &Guest,
     uses: &[Use<'_>],
@@ -253,8 +256,8 @@ fn transfer_all(
                 let Some(mapping) = texture.mapping() else { continue };
                 match half {
                     // SAFETY: the commands are being recorded, outside of a render pass, for the device's family. They
-                    // are submitted behind the fences of earlier uses, which release; the mapping lives in the texture
-                    // and then in wgpu's callback, until wgpu has no use for it, and is retired with the fence.
+                    // are submitted behind the fences of earlier uses, which release; they keep the mapping until
+                    // they have ended.
                     Half::Acquire => unsafe { mapping.acquire(raw, Scope::ALL) }?,
                     // SAFETY: as above; it was acquired ahead, and wgpu has brought it into `GENERAL`.
                     Half::Release => unsafe {

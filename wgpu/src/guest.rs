@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "handing one Vulkan device to two libraries")]
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use peerbuf::{Adapter, AdoptedDevice, Device, Engine, Fence};
@@ -220,6 +220,17 @@ impl Guest {
         Frame::new(self)
     }
 
+    /// Polls wgpu, and gives back what images and buffers have left whose frames are over. A frame does so, too.
+    ///
+    /// # Errors
+    ///
+    /// That of [`wgpu::Device::poll`].
+    pub fn poll(&self) -> Result<()> {
+        self.parts.wgpu.poll(wgpu::PollType::Poll).map_err(Error::wgpu("wgpu::Device::poll"))?;
+        Commands::collect(&self.parts.commands);
+        Ok(())
+    }
+
     /// Makes all later submissions of wgpu's wait for `fence`, on the GPU: of work on another device that uses nothing
     /// shared with this one, or of the host.
     ///
@@ -317,7 +328,7 @@ impl Guest {
             .poll(wgpu::PollType::Wait { submission_index: None, timeout })
             .map_err(Error::wgpu("wgpu::Device::poll"))?;
         self.device.submitted()?.wait(self.parts.timeout)?;
-        self.parts.commands.lock().unwrap_or_else(PoisonError::into_inner).forget_fences();
+        Commands::collect(&self.parts.commands);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use peerbuf::ash::vk;
 use peerbuf::{Access, ImageAttachment, ImageMapping, SharedImage};
 use wgpu::hal::vulkan as hal;
 
+use crate::commands::Kept;
 use crate::error::{Error, Result};
 use crate::format::{texture_format, texture_usages};
 use crate::guest::Guest;
@@ -36,7 +37,7 @@ pub struct GuestTexture {
 
 /// The texture of one generation.
 struct Current {
-    /// Also in the callback of `texture`.
+    /// Also in the callback of `texture`, and in commands that name the image.
     mapping: Arc<ImageMapping>,
     raw: vk::Image,
     texture: wgpu::Texture,
@@ -180,6 +181,11 @@ impl GuestTexture {
     /// The mapping of the present texture. There is one after [`GuestTexture::follow`].
     pub(crate) fn mapping(&self) -> Option<&Arc<ImageMapping>> {
         self.current.as_ref().map(|current| &current.mapping)
+    }
+
+    /// What commands name that transfer it.
+    pub(crate) fn kept(&self) -> Option<Kept> {
+        self.current.as_ref().map(|current| Arc::clone(&current.mapping) as _)
     }
 
     pub(crate) fn texture(&self) -> Option<&wgpu::Texture> {

@@ -1,7 +1,9 @@
 //! The program: on every pair of devices, while what it draws with moves, without and with the validation layer.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
+use driver_sim::Simulation;
 use peerbuf::{Engine, EngineDescriptor};
 use serde_json::Value;
 
@@ -101,6 +103,25 @@ fn the_validation_layer_is_silent_for_300_frames_on_every_pair() {
     }
     // SwiftShader is one of the devices. Without its messages the layer was not there.
     assert!(known > 0, "the validation layer said nothing: `.ci/setup test` unpacks it");
+}
+
+#[test]
+fn the_recorder_finds_no_image_in_another_layout_or_without_its_owner() {
+    for draw in devices() {
+        for other in devices() {
+            let findings = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest.findings");
+            let _ = std::fs::remove_file(&findings);
+            let recorded = Simulation::new("").expect("the layer is built").recorded_to(&findings);
+            let output = recorded
+                .apply(&mut Command::new(env!("CARGO_BIN_EXE_guest")))
+                .args(["--draw", &draw, "--other", &other, "--frames", "60"])
+                .output()
+                .expect("the program starts");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let found = std::fs::read_to_string(&findings).unwrap_or_default();
+            assert!(found.is_empty(), "{draw} → {other}: {found}");
+        }
+    }
 }
 
 #[test]

@@ -102,10 +102,12 @@ impl Rig {
         self.engine.live().count(Object::Mapping)
     }
 
-    /// Waits for wgpu, which then calls its callbacks.
+    /// Waits for all that is submitted, and lets wgpu call its callbacks.
     pub(crate) fn poll(&self) {
+        self.guest().submitted().expect("a fence").wait(LONG).expect("it ends");
         let all = wgpu::PollType::Wait { submission_index: None, timeout: Some(LONG) };
         self.guest().wgpu().poll(all).expect("wgpu ends");
+        self.guest().poll().expect("wgpu goes on");
     }
 
     /// Writes each word of a buffer on the other device.

@@ -1,6 +1,9 @@
-//! The other tests under the validation layer, with synchronisation validation.
+//! The other tests under the validation layer, with synchronisation validation, and under the recorder of `driver-sim`.
 
+use std::path::Path;
 use std::process::Command;
+
+use driver_sim::Simulation;
 
 /// What the layer says of SwiftShader, which imports host memory and reports that it cannot; and of the allocation that
 /// such an import makes. The tests of the library allow the same.
@@ -29,4 +32,21 @@ fn the_validation_layer_is_silent() {
     assert!(unknown.is_empty(), "{unknown:#?}");
     // SwiftShader is one of the devices. Without its messages the layer was not there.
     assert!(!known.is_empty(), "the layer said nothing: `.ci/setup test` unpacks it\n{said}");
+}
+
+#[test]
+fn the_recorder_finds_no_image_in_another_layout_or_without_its_owner() {
+    let findings = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests.findings");
+    let _ = std::fs::remove_file(&findings);
+    let recorded = Simulation::new("").expect("the layer is built").recorded_to(&findings);
+    let output = recorded
+        .apply(&mut Command::new(std::env::current_exe().expect("this program")))
+        .args(["--nocapture", "--skip", "silent::"])
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{errors}");
+    let found = std::fs::read_to_string(&findings).unwrap_or_default();
+    assert!(found.is_empty(), "{found}");
 }
