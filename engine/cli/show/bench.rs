@@ -51,10 +51,7 @@ pub(crate) fn bench(run: &Run, verbose: bool) -> String {
     }
     text.latency(run);
     text.access(run);
-    for cell in unmeasured(run) {
-        let note = cell.note.as_deref().unwrap_or("no reason is known");
-        text.item("  - ", &format!("not measured: {}: {note}", name(&cell.key)));
-    }
+    text.unmeasured(run, verbose);
     text.0
 }
 
@@ -175,6 +172,26 @@ impl Text {
         for latency in run.latency.iter().filter(|it| it.percentiles.is_none()) {
             let note = latency.note.as_deref().unwrap_or("no reason is known");
             self.item("  - ", &format!("not measured: {}: {note}", latency.key.operation));
+        }
+    }
+
+    /// What was not measured, and why; several cells with one reason in one line.
+    fn unmeasured(&mut self, run: &Run, verbose: bool) {
+        let mut groups: Vec<(&str, Vec<String>)> = vec![];
+        for cell in unmeasured(run) {
+            let note = cell.note.as_deref().unwrap_or("no reason is known");
+            let name = name(&cell.key);
+            match groups.iter_mut().find(|(other, _)| *other == note && !verbose) {
+                Some((_, names)) => names.push(name),
+                None => groups.push((note, vec![name])),
+            }
+        }
+        for (note, names) in groups {
+            let more = match names.len() - 1 {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            self.item("  - ", &format!("not measured: {}{more}: {note}", names[0]));
         }
     }
 

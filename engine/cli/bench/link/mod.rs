@@ -41,7 +41,8 @@ pub(crate) use peer::Peer;
 /// The cells of one copy at a time that are wanted.
 fn plan(bed: &mut Bed<'_>, wants: &dyn Fn(&Key) -> bool) -> Planned {
     let (engine, devices) = (bed.engine, bed.devices);
-    let mut planner = Planner { engine, devices, pool: &mut bed.pool, wants };
+    let quick = bed.quick;
+    let mut planner = Planner { engine, devices, pool: &mut bed.pool, wants, quick };
     planner.single(blocks::SIZE)
 }
 

@@ -22,8 +22,10 @@ pub(crate) struct Options {
     /// is a pair.
     #[arg(long, value_name = "LIST", value_delimiter = ',', verbatim_doc_comment)]
     pub(super) devices: Vec<AdapterSelector>,
-    /// Measure few sizes for a short time: at most a minute
-    #[arg(long)]
+    /// Measure few sizes, for at most a minute
+    ///
+    /// Compute passes are measured within devices alone.
+    #[arg(long, verbatim_doc_comment)]
     pub(super) quick: bool,
     /// List the cells, and measure nothing
     #[arg(long)]

@@ -25,6 +25,8 @@ pub(super) struct Planner<'p, 'a> {
     pub(super) pool: &'p mut Pool<'a>,
     /// Whether a cell of this name is wanted.
     pub(super) wants: &'p dyn Fn(&Key) -> bool,
+    /// Whether compute passes are left out between two ends: where they are slow, they take most of a short run.
+    pub(super) quick: bool,
 }
 
 impl Planner<'_, '_> {
@@ -98,7 +100,8 @@ impl Planner<'_, '_> {
         for way in ways {
             let plan = Plan { from, to, by: way.by };
             // What the host does in memory that one of the devices imports is what it does in its own.
-            if !is_meant(&plan, self.devices) {
+            let is_left_out = self.quick && from != to && matches!(plan.by, CopyBy::ComputePass(_));
+            if is_left_out || !is_meant(&plan, self.devices) {
                 continue;
             }
             let name = match (&plan.by, from_end == to_end) {
