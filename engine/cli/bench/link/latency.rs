@@ -139,7 +139,8 @@ fn submit_and_wait(work: &Work<'_>) -> peerbuf::Result<Vec<f64>> {
 /// A second device attaches a buffer that it has not imported, and maps it.
 fn share(work: &Work<'_>) -> peerbuf::Result<Vec<f64>> {
     let placement = reached(work)?;
-    // They stay: memory that is used again has been imported before.
+    // Memory that is used again has been imported before: what is unused is given back first, and these buffers stay.
+    work.engine.trim();
     let mut all = Vec::new();
     let mut samples = Vec::new();
     let begin = Instant::now();
