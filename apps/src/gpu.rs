@@ -8,6 +8,7 @@ use peerbuf::device::instance_extensions;
 use peerbuf::{Adapter, AdoptedDevice, Device, Engine};
 
 use crate::Result;
+use crate::in_use::has_leaked;
 
 /// An instance, one of its physical devices and a device with one queue that draws.
 ///
@@ -113,12 +114,15 @@ impl Gpu {
         self.family
     }
 
-    /// Destroys the device and its instance.
+    /// Destroys the device and its instance, unless something on them was leaked.
     ///
     /// # Safety
     ///
-    /// Everything that was created on them is destroyed, and the engine that adopted the device is dropped.
+    /// Everything that was created on them is destroyed or leaked ([`has_leaked`]), and the engine that adopted the device is dropped.
     pub unsafe fn destroy(self) {
+        if has_leaked() {
+            return;
+        }
         // SAFETY: the caller's contract.
         unsafe { self.device.destroy_device(None) };
         // SAFETY: as above.

@@ -6,7 +6,8 @@ use peerbuf::Device;
 
 use crate::Result;
 
-/// Memory of a device that the host reads and writes, coherent.
+/// Memory of a device that the host reads and writes, coherent. Work that uses it must have ended when it is dropped:
+/// [`crate::in_use::InUse`] waits for that.
 ///
 /// # Invariants
 ///

@@ -8,11 +8,14 @@ pub mod choose;
 pub mod commands;
 pub mod gpu;
 pub mod host_buffer;
+pub mod in_use;
 pub mod overlay;
 pub mod picture;
+pub mod prime;
 pub mod program;
 pub mod shader;
 pub mod stamp;
+pub mod stream;
 pub mod surface;
 pub mod swapchain;
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 use ash::vk;
 use peerbuf::{Device, Fence};
 
+use crate::Result;
 use crate::canvas::{Canvas, Colour};
 use crate::host_buffer::HostBuffer;
-use crate::{Result, TIMEOUT};
+use crate::in_use::InUse;
 
 /// Times in a graph, at most.
 pub const KEPT: usize = 120;
@@ -36,7 +37,7 @@ pub struct Facts {
 /// The overlay, in memory of the presenting device.
 pub struct Overlay {
     canvas: Canvas,
-    buffers: Vec<(HostBuffer, Fence)>,
+    buffers: Vec<InUse<HostBuffer>>,
     /// The one that has the newest picture.
     newest: Option<usize>,
 }
@@ -50,15 +51,14 @@ impl Overlay {
     pub fn new(device: &Device) -> Result<Self> {
         let bytes = SIZE[0] * SIZE[1] * 4;
         let one =
-            || -> Result<_> { Ok((HostBuffer::new(device, bytes, false)?, Fence::signalled())) };
+            || -> Result<_> { Ok(InUse::new(device, HostBuffer::new(device, bytes, false)?)) };
         let buffers = (0..3).map(|_| one()).collect::<Result<_>>()?;
         Ok(Self { canvas: Canvas::new(SIZE[0], SIZE[1]), buffers, newest: None })
     }
 
     /// Draws it anew, if a buffer is free. If none is, the old picture stays.
     pub fn draw(&mut self, facts: &Facts) {
-        let is_free = |(_, used): &(HostBuffer, Fence)| used.is_signalled().unwrap_or(true);
-        let Some(at) = self.buffers.iter().position(is_free) else { return };
+        let Some(at) = self.buffers.iter().position(InUse::is_free) else { return };
         self.canvas.clear();
         for (line, text) in facts.lines.iter().enumerate() {
             self.canvas.text(EDGE, EDGE + line * LINE, text);
@@ -71,7 +71,7 @@ impl Overlay {
         self.canvas.bar([EDGE, below], [filled.clamp(1, width), 5], Colour::Amber);
         self.graph(SIZE[1] - EDGE, facts);
         // SAFETY: the work that read the buffer has finished.
-        unsafe { self.buffers[at].0.write(self.canvas.texels()) };
+        unsafe { self.buffers[at].write(self.canvas.texels()) };
         self.newest = Some(at);
     }
 
@@ -88,22 +88,13 @@ impl Overlay {
 
     /// The newest picture, with its size.
     pub fn picture(&self) -> Option<(vk::Buffer, [u32; 2])> {
-        self.newest.map(|at| (self.buffers[at].0.raw(), self.canvas.size()))
+        self.newest.map(|at| (self.buffers[at].raw(), self.canvas.size()))
     }
 
     /// Notes the work that reads it.
     pub fn submitted(&mut self, fence: &Fence) {
         if let Some(at) = self.newest {
-            self.buffers[at].1 = fence.clone();
-        }
-    }
-}
-
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        for (_, used) in &self.buffers {
-            // A lost device has nothing left to do.
-            let _ = used.wait(TIMEOUT);
+            self.buffers[at].used_by(fence);
         }
     }
 }

@@ -8,8 +8,9 @@ use std::path::Path;
 use ash::vk;
 use peerbuf::{Device, Fence};
 
+use crate::Result;
 use crate::host_buffer::HostBuffer;
-use crate::{Result, TIMEOUT};
+use crate::in_use::InUse;
 
 /// Writes texels, four bytes each in the order blue, green, red, as an opaque PNG.
 ///
@@ -32,7 +33,7 @@ pub fn write_png(path: &Path, [width, height]: [u32; 2], bgra: &[u8]) -> Result<
 /// A picture that is being copied.
 #[derive(Debug)]
 pub struct Shot {
-    buffer: HostBuffer,
+    buffer: InUse<HostBuffer>,
     size: [u32; 2],
 }
 
@@ -44,7 +45,8 @@ impl Shot {
     /// The error of a call.
     pub fn new(device: &Device, size: [u32; 2]) -> Result<Self> {
         let bytes = size[0] as usize * size[1] as usize * 4;
-        Ok(Self { buffer: HostBuffer::new(device, bytes, true)?, size })
+        let buffer = InUse::new(device, HostBuffer::new(device, bytes, true)?);
+        Ok(Self { buffer, size })
     }
 
     /// Where it is copied to: rows without gaps.
@@ -52,13 +54,18 @@ impl Shot {
         self.buffer.raw()
     }
 
+    /// Notes the work that copies it.
+    pub fn submitted(&mut self, copied: &Fence) {
+        self.buffer.used_by(copied);
+    }
+
     /// Its texels, once the work that copies it has finished.
     ///
     /// # Errors
     ///
     /// The work fails, or does not end.
-    pub fn texels(&self, copied: &Fence) -> Result<Vec<u8>> {
-        copied.wait(TIMEOUT)?;
+    pub fn texels(&self) -> Result<Vec<u8>> {
+        self.buffer.wait()?;
         // SAFETY: the work that wrote it has finished.
         Ok(unsafe { self.buffer.bytes() }.to_vec())
     }
@@ -68,8 +75,8 @@ impl Shot {
     /// # Errors
     ///
     /// As [`Shot::texels`] and [`write_png`].
-    pub fn write(self, copied: &Fence, path: &Path, is_rgba: bool) -> Result<()> {
-        let mut texels = self.texels(copied)?;
+    pub fn write(self, path: &Path, is_rgba: bool) -> Result<()> {
+        let mut texels = self.texels()?;
         if is_rgba {
             texels.as_chunks_mut::<4>().0.iter_mut().for_each(|texel| texel.swap(0, 2));
         }

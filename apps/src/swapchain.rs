@@ -6,9 +6,10 @@ use std::rc::Rc;
 
 use ash::{khr, vk};
 use peerbuf::image::Fourcc;
-use peerbuf::{Device, Fence};
+use peerbuf::{Device, Error, Fence};
 
 use crate::gpu::Gpu;
+use crate::in_use::{has_ended, is_idle};
 use crate::surface::Surface;
 use crate::{Result, TIMEOUT};
 
@@ -29,6 +30,8 @@ pub struct Swapchain {
     /// Signalled when an image may be presented; one for each image.
     rendered: Vec<vk::Semaphore>,
     free: Vec<vk::Semaphore>,
+    /// The one that the last acquisition signals, until a submission waits for it.
+    lent: Option<vk::Semaphore>,
     waited: VecDeque<(vk::Semaphore, Fence)>,
 }
 
@@ -79,12 +82,7 @@ impl Swapchain {
         size: [u32; 2],
         vsync: bool,
     ) -> Result<Self> {
-        let formats = surface.formats()?;
-        let format = FORMATS
-            .iter()
-            .find_map(|(wanted, _)| formats.iter().find(|format| format.format == *wanted))
-            .copied()
-            .ok_or("the surface has no format with eight bits for each colour")?;
+        let format = suitable(&surface.formats()?)?;
         let modes = surface.modes()?;
         let immediate = [vk::PresentModeKHR::MAILBOX, vk::PresentModeKHR::IMMEDIATE];
         let mode = immediate.into_iter().find(|mode| !vsync && modes.contains(mode));
@@ -100,6 +98,7 @@ impl Swapchain {
             images: vec![],
             rendered: vec![],
             free: vec![],
+            lent: None,
             waited: VecDeque::new(),
         };
         this.resize(size)?;
@@ -143,10 +142,13 @@ impl Swapchain {
             .present_mode(self.mode)
             .clipped(false)
             .old_swapchain(self.raw);
-        self.idle();
+        if !self.idle() {
+            return Err("the device has not ended its work for a minute".into());
+        }
         // SAFETY: the surface is live, and has this format, mode, usage and size. The old swapchain is this one's own.
         let raw = unsafe { self.loader.create_swapchain(&info, None) }?;
         self.destroy_swapchain();
+        self.destroy_lent();
         self.raw = raw;
         self.extent = extent;
         // SAFETY: the swapchain is live.
@@ -184,6 +186,7 @@ impl Swapchain {
         match answer {
             Ok((index, _)) => {
                 let at = index as usize;
+                self.lent = Some(acquired);
                 let (image, rendered) = (self.images[at], self.rendered[at]);
                 Ok(State::Done(Acquired { index, image, acquired, rendered }))
             }
@@ -203,6 +206,7 @@ impl Swapchain {
 
     /// Notes the submission that waits for an acquired image.
     pub fn submitted(&mut self, acquired: &Acquired, fence: &Fence) {
+        self.lent = None;
         self.waited.push_back((acquired.acquired, fence.clone()));
     }
 
@@ -232,7 +236,8 @@ impl Swapchain {
 
     fn unused_semaphore(&mut self) -> Result<vk::Semaphore> {
         while let Some((semaphore, fence)) = self.waited.front() {
-            if !fence.is_signalled().unwrap_or(true) {
+            // A lost device gets new ones.
+            if !matches!(fence.is_signalled(), Ok(true) | Err(Error::WorkFailed { .. })) {
                 break;
             }
             self.free.push(*semaphore);
@@ -250,12 +255,22 @@ impl Swapchain {
         Ok(unsafe { self.device.raw().create_semaphore(&info, None) }?)
     }
 
-    /// Waits until the queue has nothing to do, presents included.
-    fn idle(&self) {
-        self.device.with_queue(|queue| {
-            // SAFETY: the queue's lock is held. A lost device has nothing to do.
-            let _ = unsafe { self.device.raw().queue_wait_idle(queue) };
-        });
+    /// Waits until the queue has nothing to do, presents included. `false`: its work has not ended within a minute.
+    fn idle(&self) -> bool {
+        let ended = match self.device.submitted() {
+            Ok(all) => has_ended(&self.device, &all),
+            Err(error) => error.is_device_lost() && has_ended(&self.device, &Fence::signalled()),
+        };
+        // Presents alone are left, for which there are no fences.
+        ended && is_idle(&self.device)
+    }
+
+    /// Destroys the semaphore of an image that no submission has used, once its swapchain is destroyed.
+    fn destroy_lent(&mut self) {
+        if let Some(semaphore) = self.lent.take() {
+            // SAFETY: live; no queue waits for it, and nothing signals it any more.
+            unsafe { self.device.raw().destroy_semaphore(semaphore, None) };
+        }
     }
 
     fn destroy_swapchain(&self) {
@@ -266,14 +281,38 @@ impl Swapchain {
 
 impl Drop for Swapchain {
     fn drop(&mut self) {
-        self.idle();
+        if !self.idle() {
+            // The swapchain is in use, and so is its surface.
+            std::mem::forget(Rc::clone(&self.surface));
+            return;
+        }
         self.destroy_swapchain();
+        self.destroy_lent();
         let waited = self.waited.drain(..).map(|(semaphore, _)| semaphore);
         for semaphore in waited.chain(self.free.drain(..)).chain(self.rendered.drain(..)) {
             // SAFETY: live, and the queue is idle.
             unsafe { self.device.raw().destroy_semaphore(semaphore, None) };
         }
     }
+}
+
+/// The first of the formats here that a surface has.
+///
+/// # Errors
+///
+/// It has none. Those that it has are named.
+fn suitable(formats: &[vk::SurfaceFormatKHR]) -> Result<vk::SurfaceFormatKHR> {
+    let found = FORMATS
+        .iter()
+        .find_map(|(wanted, _)| formats.iter().find(|format| format.format == *wanted));
+    let names: Vec<_> = formats.iter().map(|format| format!("{:?}", format.format)).collect();
+    Ok(*found.ok_or_else(|| {
+        let offered = names.join(", ");
+        format!(
+            "the surface has no format with eight bits for each colour, only {offered}: present on another device, or \
+             under another window system"
+        )
+    })?)
 }
 
 /// How the surface is composed: as if the frames were opaque, if it can.
@@ -286,5 +325,35 @@ fn opaque(supported: vk::CompositeAlphaFlagsKHR) -> vk::CompositeAlphaFlagsKHR {
 impl std::fmt::Debug for Swapchain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Swapchain").field("extent", &self.extent).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offered(formats: &[vk::Format]) -> Vec<vk::SurfaceFormatKHR> {
+        let one =
+            |format: &vk::Format| vk::SurfaceFormatKHR { format: *format, ..Default::default() };
+        formats.iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_surface_with_unknown_formats_alone_is_a_sentence_with_their_names() {
+        let formats = offered(&[vk::Format::R5G6B5_UNORM_PACK16, vk::Format::R16G16B16A16_SFLOAT]);
+        let error = suitable(&formats).expect_err("no format fits").to_string();
+        assert!(error.contains("R5G6B5_UNORM_PACK16, R16G16B16A16_SFLOAT"), "{error}");
+        assert!(error.contains("present on another device"), "{error}");
+    }
+
+    #[test]
+    fn of_known_formats_the_first_one_of_the_list_here_is_taken() {
+        let formats = offered(&[
+            vk::Format::R5G6B5_UNORM_PACK16,
+            vk::Format::R8G8B8A8_SRGB,
+            vk::Format::B8G8R8A8_UNORM,
+        ]);
+        let format = suitable(&formats).expect("two fit").format;
+        assert_eq!(format, vk::Format::B8G8R8A8_UNORM);
     }
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::Result;
 use ash::vk;
 use peerbuf::image::{Fourcc, ImageUsage};
 use peerbuf::{
     Access, Device, DomainId, Engine, Error, ImageAttachment, ImageDescriptor, ImageMapping,
     Importer, Invalidation, SharedImage,
 };
-use peerbuf_apps::Result;
 
 /// Counts how often images have moved away from under their mappings.
 #[derive(Debug, Default)]

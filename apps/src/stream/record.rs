@@ -1,11 +1,11 @@
 //! The commands of a frame: parts of tiles are blitted into an image of the swapchain.
 #![expect(unsafe_code, reason = "blits and copies on a live device")]
 
+use crate::commands::{barrier, for_host, layers, range, region};
 use ash::vk;
 use peerbuf::Device;
-use peerbuf_apps::commands::{barrier, for_host, layers, range, region};
 
-use crate::view::Rect;
+use super::view::Rect;
 
 /// What is blitted and copied.
 #[derive(Clone)]

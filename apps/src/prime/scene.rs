@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use crate::in_use::InUse;
+use crate::{Result, shader, stamp};
 use ash::vk;
 use peerbuf::{Device, Fence, RawImage};
-use peerbuf_apps::{Result, shader, stamp};
 
 const SHADER: &str = include_str!("scene.wgsl");
 const DEPTH: vk::Format = vk::Format::D16_UNORM;
@@ -18,18 +19,20 @@ const VERTICES: u32 = 36;
 ///
 /// # Invariants
 ///
-/// All handles are null or live objects of `device`. No work of the device uses what `drop` destroys: targets are kept
-/// with the fence of the work that draws into them.
+/// All handles are null or live objects of `device`. All work that uses them draws into a target, which is kept with the
+/// fence of that work.
 pub(crate) struct Scene {
     device: Device,
     pass: vk::RenderPass,
     layout: vk::PipelineLayout,
     pipeline: vk::Pipeline,
+    /// Whether the number of the frame is all that is drawn; other texels are undefined.
+    is_bare: bool,
     /// The depth of the present size.
     depth: Option<Rc<Depth>>,
-    targets: HashMap<vk::Image, (Rc<Target>, Fence)>,
+    targets: HashMap<vk::Image, InUse<Rc<Target>>>,
     /// Of images that are not drawn into any more.
-    retired: Vec<(Rc<Target>, Fence)>,
+    retired: Vec<InUse<Rc<Target>>>,
 }
 
 /// A depth image; all frames of one queue share it.
@@ -51,17 +54,18 @@ pub(crate) struct Target {
 
 impl Scene {
     /// The scene on a device.
-    pub(crate) fn new(device: &Device, format: vk::Format) -> Result<Self> {
+    pub(crate) fn new(device: &Device, format: vk::Format, is_bare: bool) -> Result<Self> {
         let mut this = Self {
             device: device.clone(),
             pass: vk::RenderPass::null(),
             layout: vk::PipelineLayout::null(),
             pipeline: vk::Pipeline::null(),
+            is_bare,
             depth: None,
             targets: HashMap::new(),
             retired: vec![],
         };
-        this.pass = render_pass(device, format)?;
+        this.pass = render_pass(device, format, is_bare)?;
         let constants = [vk::PushConstantRange::default()
             .stage_flags(vk::ShaderStageFlags::VERTEX | vk::ShaderStageFlags::FRAGMENT)
             .size(16)];
@@ -130,18 +134,18 @@ impl Scene {
             self.retired.extend(self.targets.drain().map(|(_, used)| used));
         }
         let depth = self.depth.clone().ok_or("no depth image")?;
-        if let Some((target, _)) = self.targets.get(&image.image) {
+        if let Some(target) = self.targets.get(&image.image) {
             return Ok(Rc::clone(target));
         }
         let target = Rc::new(Target::new(&self.device, self.pass, image, depth)?);
-        self.targets.insert(image.image, (Rc::clone(&target), Fence::signalled()));
+        self.targets.insert(image.image, InUse::new(&self.device, Rc::clone(&target)));
         Ok(target)
     }
 
     /// Notes the work that draws into a target last.
     pub(crate) fn submitted(&mut self, image: vk::Image, fence: &Fence) {
-        if let Some((_, last)) = self.targets.get_mut(&image) {
-            *last = fence.clone();
+        if let Some(target) = self.targets.get_mut(&image) {
+            target.used_by(fence);
         }
     }
 
@@ -151,7 +155,7 @@ impl Scene {
     }
 
     fn sweep(&mut self) {
-        self.retired.retain(|(_, fence)| !fence.is_signalled().unwrap_or(true));
+        self.retired.retain(|target| !target.is_free());
     }
 
     /// Records the scene of a frame. The image is in the layout GENERAL.
@@ -173,24 +177,10 @@ impl Scene {
             .clear_values(&clears);
         // SAFETY: the caller's contract; pass and framebuffer are live and fit together.
         unsafe { raw.cmd_begin_render_pass(commands, &begin, vk::SubpassContents::INLINE) };
-        let point = vk::PipelineBindPoint::GRAPHICS;
-        // SAFETY: the pipeline is live, and was made for this pass.
-        unsafe { raw.cmd_bind_pipeline(commands, point, self.pipeline) };
-        // CAST: sizes are far below 2^24.
-        let [width, height] = size.map(|texels| texels as f32);
-        let viewport = [vk::Viewport { width, height, max_depth: 1.0, ..Default::default() }];
-        // SAFETY: the size of the image, which is within every limit for viewports.
-        unsafe { raw.cmd_set_viewport(commands, 0, &viewport) };
-        // SAFETY: as above.
-        unsafe { raw.cmd_set_scissor(commands, 0, &[area]) };
-        // CAST: a number of frames, of which the animation needs the low bits.
-        let constants = [frame as f32 / 60.0, width / height, 0.0, 0.0];
-        let bytes: Vec<u8> = constants.iter().flat_map(|value| value.to_ne_bytes()).collect();
-        let stages = vk::ShaderStageFlags::VERTEX | vk::ShaderStageFlags::FRAGMENT;
-        // SAFETY: the layout has these 16 bytes for these stages.
-        unsafe { raw.cmd_push_constants(commands, self.layout, stages, 0, &bytes) };
-        // SAFETY: within a pass, all dynamic state is set.
-        unsafe { raw.cmd_draw(commands, VERTICES, INSTANCES, 0, 0) };
+        if !self.is_bare {
+            // SAFETY: the caller's contract.
+            unsafe { self.draw(commands, area, frame) };
+        }
         for (bit, value) in [(true, 1.0), (false, 0.0)] {
             let cells = stamp::cells(size, frame, bit);
             if cells.is_empty() {
@@ -208,15 +198,42 @@ impl Scene {
         // SAFETY: as above.
         unsafe { raw.cmd_end_render_pass(commands) };
     }
+
+    /// Records the cubes and the floor, over the whole image.
+    ///
+    /// # Safety
+    ///
+    /// As [`Scene::record`], within the pass.
+    unsafe fn draw(&self, commands: vk::CommandBuffer, area: vk::Rect2D, frame: u32) {
+        let raw = self.device.raw();
+        let point = vk::PipelineBindPoint::GRAPHICS;
+        // SAFETY: the pipeline is live, and was made for this pass.
+        unsafe { raw.cmd_bind_pipeline(commands, point, self.pipeline) };
+        // CAST: sizes are far below 2^24.
+        let [width, height] = [area.extent.width, area.extent.height].map(|texels| texels as f32);
+        let viewport = [vk::Viewport { width, height, max_depth: 1.0, ..Default::default() }];
+        // SAFETY: the size of the image, which is within every limit for viewports.
+        unsafe { raw.cmd_set_viewport(commands, 0, &viewport) };
+        // SAFETY: as above.
+        unsafe { raw.cmd_set_scissor(commands, 0, &[area]) };
+        // CAST: a number of frames, of which the animation needs the low bits.
+        let constants = [frame as f32 / 60.0, width / height, 0.0, 0.0];
+        let bytes: Vec<u8> = constants.iter().flat_map(|value| value.to_ne_bytes()).collect();
+        let stages = vk::ShaderStageFlags::VERTEX | vk::ShaderStageFlags::FRAGMENT;
+        // SAFETY: the layout has these 16 bytes for these stages.
+        unsafe { raw.cmd_push_constants(commands, self.layout, stages, 0, &bytes) };
+        // SAFETY: within a pass, all dynamic state is set.
+        unsafe { raw.cmd_draw(commands, VERTICES, INSTANCES, 0, 0) };
+    }
 }
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        let used = self.targets.drain().map(|(_, used)| used).chain(self.retired.drain(..));
-        for (target, fence) in used {
-            // A lost device has nothing left to do.
-            let _ = fence.wait(peerbuf_apps::TIMEOUT);
-            drop(target);
+        let targets = self.targets.drain().map(|(_, target)| target);
+        let leaked = targets.chain(self.retired.drain(..)).map(InUse::end).filter(|freed| !freed);
+        if leaked.count() > 0 {
+            // Work that has not ended uses the pipeline, too.
+            return;
         }
         let raw = self.device.raw();
         // SAFETY: null or live; the work that uses it has finished.
@@ -228,12 +245,13 @@ impl Drop for Scene {
     }
 }
 
-fn render_pass(device: &Device, format: vk::Format) -> Result<vk::RenderPass> {
+fn render_pass(device: &Device, format: vk::Format, is_bare: bool) -> Result<vk::RenderPass> {
+    let load = if is_bare { vk::AttachmentLoadOp::DONT_CARE } else { vk::AttachmentLoadOp::CLEAR };
     let attachment = |format, store| {
         vk::AttachmentDescription::default()
             .format(format)
             .samples(vk::SampleCountFlags::TYPE_1)
-            .load_op(vk::AttachmentLoadOp::CLEAR)
+            .load_op(load)
             .store_op(store)
             .stencil_load_op(vk::AttachmentLoadOp::DONT_CARE)
             .stencil_store_op(vk::AttachmentStoreOp::DONT_CARE)

@@ -2,62 +2,65 @@
 
 use std::path::PathBuf;
 
+use crate::program::Size;
 use clap::Parser;
 use peerbuf::AdapterSelector;
-use peerbuf_apps::program::Size;
 
 /// Draws a scene on one GPU and presents it on another. Images between the two are shared, and move while they are used.
 ///
 /// Keys: S other way (shared, staged), M move an image, E evict all, B half or all of the memory, Q end.
 #[derive(Clone, Debug, Parser)]
 #[command(version, about)]
-pub(crate) struct Args {
+pub struct Args {
     /// The device that draws: index, UUID, PCI address, DRM node or kind (default: the first one)
     #[arg(long, value_name = "DEVICE")]
-    pub(crate) render: Option<AdapterSelector>,
+    pub render: Option<AdapterSelector>,
     /// The device that presents (default: another one that can)
     #[arg(long, value_name = "DEVICE")]
-    pub(crate) present: Option<AdapterSelector>,
+    pub present: Option<AdapterSelector>,
     /// Present nowhere (VK_EXT_headless_surface)
     #[arg(long)]
-    pub(crate) headless: bool,
+    pub headless: bool,
     /// Size of the picture in texels
     #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "1280x720")]
-    pub(crate) size: Size,
+    pub size: Size,
     /// Images in the ring, 1 to 16
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
-    pub(crate) ring: u8,
+    pub ring: u8,
     /// Begin with the way through the host
     #[arg(long)]
-    pub(crate) staged: bool,
+    pub staged: bool,
     /// Wait for the display
     #[arg(long)]
-    pub(crate) vsync: bool,
+    pub vsync: bool,
     /// End after so many frames
     #[arg(long, value_name = "COUNT")]
-    pub(crate) frames: Option<u32>,
+    pub frames: Option<u32>,
     /// Change the way every so many frames
     #[arg(long, value_name = "COUNT")]
-    pub(crate) switch_every: Option<u32>,
+    pub switch_every: Option<u32>,
     /// Move an image every so many frames
     #[arg(long, value_name = "COUNT")]
-    pub(crate) move_every: Option<u32>,
+    pub move_every: Option<u32>,
     /// Change the size every so many frames
     #[arg(long, value_name = "COUNT")]
-    pub(crate) resize_every: Option<u32>,
+    pub resize_every: Option<u32>,
     /// Unplug the drawing device before this frame; the other one goes on
     #[arg(long, value_name = "FRAME")]
-    pub(crate) unplug_at: Option<u32>,
+    pub unplug_at: Option<u32>,
+    /// Draw nothing but the number of the frame: what a frame costs beside its drawing
+    #[arg(long)]
+    pub bare: bool,
     /// Check the number in every presented frame: none torn, none out of order
     #[arg(long)]
-    pub(crate) verify: bool,
+    pub verify: bool,
     /// Without the overlay
     #[arg(long)]
-    pub(crate) plain: bool,
+    pub plain: bool,
     /// Write the last frame as a PNG
     #[arg(long, value_name = "FILE")]
-    pub(crate) screenshot: Option<PathBuf>,
+    pub screenshot: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
 }

@@ -1,17 +1,16 @@
 //! The way through the host: read back on one device, copied by the host, uploaded on the other. It is always ready.
 #![expect(unsafe_code, reason = "memory that the host and devices use in turn")]
 
+use crate::Result;
+use crate::host_buffer::HostBuffer;
+use crate::in_use::InUse;
 use ash::vk;
 use peerbuf::{Device, Fence};
-use peerbuf_apps::host_buffer::HostBuffer;
-use peerbuf_apps::{Result, TIMEOUT};
 
 /// Memory of both devices for one frame.
 pub(crate) struct Staged {
-    down: HostBuffer,
-    up: HostBuffer,
-    /// The last work that uses each.
-    used: [Fence; 2],
+    down: InUse<HostBuffer>,
+    up: InUse<HostBuffer>,
 }
 
 impl Staged {
@@ -19,9 +18,8 @@ impl Staged {
     pub(crate) fn new([render, present]: [&Device; 2], [width, height]: [u32; 2]) -> Result<Self> {
         let bytes = width as usize * height as usize * 4;
         Ok(Self {
-            down: HostBuffer::new(render, bytes, true)?,
-            up: HostBuffer::new(present, bytes, false)?,
-            used: [Fence::signalled(), Fence::signalled()],
+            down: InUse::new(render, HostBuffer::new(render, bytes, true)?),
+            up: InUse::new(present, HostBuffer::new(present, bytes, false)?),
         })
     }
 
@@ -32,10 +30,9 @@ impl Staged {
 
     /// Carries a frame over, once the drawing device has copied it. Returns where it is now.
     pub(crate) fn carry(&mut self, copied: &Fence) -> Result<vk::Buffer> {
-        self.used[0] = copied.clone();
-        for used in &self.used {
-            used.wait(TIMEOUT)?;
-        }
+        self.down.used_by(copied);
+        self.down.wait()?;
+        self.up.wait()?;
         // SAFETY: the work that used either buffer has finished.
         unsafe { self.up.copy_from(&self.down) };
         Ok(self.up.raw())
@@ -43,15 +40,6 @@ impl Staged {
 
     /// Notes the work that reads what was carried.
     pub(crate) fn shown(&mut self, fence: &Fence) {
-        self.used[1] = fence.clone();
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        for used in &self.used {
-            // A lost device has nothing left to do.
-            let _ = used.wait(TIMEOUT);
-        }
+        self.up.used_by(fence);
     }
 }

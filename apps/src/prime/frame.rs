@@ -5,22 +5,24 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::overlay::{Facts, Overlay};
+use crate::picture::Shot;
+use crate::swapchain::{Acquired, State, Swapchain};
+use crate::{Result, TIMEOUT, stamp};
 use peerbuf::ash::vk;
 use peerbuf::{
     Access, Device, DomainId, Engine, Error, Fence, ImageMapping, RawImage, Scope, Submission,
 };
-use peerbuf_apps::overlay::{Facts, Overlay};
-use peerbuf_apps::picture::Shot;
-use peerbuf_apps::swapchain::{Acquired, State, Swapchain};
-use peerbuf_apps::{Result, TIMEOUT, stamp};
 
-use crate::args::Args;
-use crate::checks::Checks;
-use crate::copies::{Copies, Source, read_back};
-use crate::ring::{Notified, Ring};
-use crate::scene::Scene;
-use crate::staged::Staged;
-use crate::stats::{Stats, Way};
+use super::args::Args;
+use super::checks::Checks;
+use super::copies::{Copies, Source, read_back};
+use super::loss::Carried;
+use super::ring::{Notified, Ring};
+use super::scene::Scene;
+use super::staged::Staged;
+use super::stats::{Stats, Way};
+use super::steady::{Held, Steady};
 
 /// The stages and accesses of a drawn image.
 const DRAWN: Scope = Scope {
@@ -52,16 +54,16 @@ pub(crate) enum Wish {
 
 /// The program, between two frames.
 pub(crate) struct Prime {
-    engine: Engine,
-    render: Device,
-    present: Device,
-    args: Args,
+    pub(super) engine: Engine,
+    pub(super) render: Device,
+    pub(super) present: Device,
+    pub(super) args: Args,
     // Dropped in this order: what uses images, then images.
-    scene: Scene,
+    pub(super) scene: Scene,
     staged: Staged,
-    ring: Ring,
+    pub(super) ring: Ring,
     overlay: Overlay,
-    checks: Checks,
+    pub(super) checks: Checks,
     swapchain: Swapchain,
     notified: Arc<Notified>,
     way: Way,
@@ -70,9 +72,14 @@ pub(crate) struct Prime {
     pub(crate) moves: u64,
     is_capped: bool,
     /// The last work of the last frames.
-    in_flight: VecDeque<Fence>,
+    pub(super) in_flight: VecDeque<Fence>,
     /// What happened, for the person who looks.
     pub(crate) events: Vec<String>,
+    pub(crate) steady: Steady,
+    /// The most that the second third of the run held, and the last one.
+    pub(crate) held: [Held; 2],
+    /// Images of a device's own that the present frame has used.
+    own_images: u64,
 }
 
 impl Prime {
@@ -82,7 +89,9 @@ impl Prime {
         [render, present]: [&Device; 2],
         swapchain: Swapchain,
         args: &Args,
+        carried: Carried,
     ) -> Result<Self> {
+        let Carried { stats, frame, moves, events, checked, wrong } = carried;
         let (notified, size) = (Arc::<Notified>::default(), swapchain.size());
         let count = usize::from(args.ring);
         let devices = [render, present];
@@ -93,20 +102,23 @@ impl Prime {
             render: render.clone(),
             present: present.clone(),
             args: args.clone(),
-            scene: Scene::new(render, format)?,
+            scene: Scene::new(render, format, args.bare)?,
             staged: Staged::new(devices, size)?,
             ring,
             overlay: Overlay::new(present)?,
-            checks: Checks::new(present),
+            checks: Checks::new(present, checked, wrong),
             swapchain,
             notified,
             way: if args.staged { Way::Staged } else { Way::Shared },
-            stats: Stats::default(),
-            frame: 0,
-            moves: 0,
+            stats,
+            frame,
+            moves,
             is_capped: false,
             in_flight: VecDeque::new(),
-            events: vec![],
+            events,
+            steady: Steady::default(),
+            held: [Held::default(); 2],
+            own_images: 0,
         };
         this.check_way();
         Ok(this)
@@ -128,6 +140,13 @@ impl Prime {
 
     /// Makes what depends on the size again, if it differs. It waits for the devices.
     pub(crate) fn resize(&mut self, size: [u32; 2]) -> Result<()> {
+        match self.resize_to(size) {
+            Ok(()) => Ok(()),
+            Err(error) => self.after(error),
+        }
+    }
+
+    pub(super) fn resize_to(&mut self, size: [u32; 2]) -> Result<()> {
         self.swapchain.resize(size)?;
         self.rebuild()
     }
@@ -174,11 +193,15 @@ impl Prime {
 
     /// The next frame. Its time ends when it is presented.
     pub(crate) fn next(&mut self) -> Result<()> {
-        self.by_plan()?;
-        let begun = Instant::now();
-        match self.draw_and_show() {
+        let mut begun = Instant::now();
+        let shown = self.by_plan().and_then(|has_event| {
+            begun = Instant::now();
+            self.draw_and_show(has_event)
+        });
+        match shown {
             Ok(()) => {
                 self.stats.add(self.way, begun.elapsed());
+                self.note_held();
                 self.frame += 1;
                 Ok(())
             }
@@ -186,40 +209,37 @@ impl Prime {
         }
     }
 
-    /// What the command line asks for at this frame.
-    fn by_plan(&mut self) -> Result<()> {
+    /// Waits until the last frame was copied into its image of the swapchain.
+    pub(crate) fn wait(&self) -> Result<()> {
+        self.in_flight.back().map_or(Ok(()), |last| Ok(last.wait(TIMEOUT)?))
+    }
+
+    fn note_held(&mut self) {
+        let Some(frames) = self.args.frames.filter(|_| self.args.json) else { return };
+        let third = u64::from(self.frame) * 3 / u64::from(frames.max(1));
+        if let Some(held) = (third as usize).checked_sub(1).and_then(|part| self.held.get_mut(part))
+        {
+            held.note(&self.engine);
+        }
+    }
+
+    /// What the command line asks for at this frame. Returns whether there was something.
+    fn by_plan(&mut self) -> Result<bool> {
         let frame = self.frame;
         let is_due = |every: Option<u32>| {
             every.is_some_and(|every| every > 0 && frame > 0 && frame.is_multiple_of(every))
         };
-        if is_due(self.args.move_every) {
+        let (moves, switches) = (is_due(self.args.move_every), is_due(self.args.switch_every));
+        if moves {
             self.wish(Wish::Move)?;
         }
-        if is_due(self.args.switch_every) {
+        if switches {
             self.wish(Wish::Switch)?;
         }
         if self.args.unplug_at == Some(frame) && self.render != self.present {
             self.engine.unplug(&self.render)?;
         }
-        Ok(())
-    }
-
-    /// Goes on with the presenting device alone, if it is the drawing one that failed.
-    fn after(&mut self, error: Box<dyn std::error::Error>) -> Result<()> {
-        let is_lost = error.downcast_ref::<Error>().is_some_and(|error| self.is_loss(error));
-        if !is_lost || self.render == self.present {
-            return Err(error);
-        }
-        self.events.push(format!(
-            "frame {}: {error}; {} goes on alone",
-            self.frame,
-            self.present.name()
-        ));
-        self.engine.unplug(&self.render)?;
-        self.render = self.present.clone();
-        self.rebuild()?;
-        self.scene = Scene::new(&self.render, drawn_format(&mut self.ring)?)?;
-        Ok(())
+        Ok(moves || switches || is_due(self.args.resize_every))
     }
 
     /// Adds an event, once.
@@ -229,15 +249,13 @@ impl Prime {
         }
     }
 
-    fn is_loss(&self, error: &Error) -> bool {
-        self.render.is_lost() || matches!(error, Error::DeviceLost { .. } | Error::Poisoned { .. })
-    }
-
-    fn draw_and_show(&mut self) -> Result<()> {
+    fn draw_and_show(&mut self, has_event: bool) -> Result<()> {
         // Without a display nothing else paces the program.
         while self.in_flight.len() >= IN_FLIGHT {
             self.in_flight.pop_front().map_or(Ok(()), |oldest| oldest.wait(TIMEOUT))?;
         }
+        self.own_images = 0;
+        self.steady.begin(&self.engine, self.frame, has_event);
         let at = self.ring.take();
         let drawn = self.draw(at)?;
         let carried = match self.way {
@@ -251,7 +269,7 @@ impl Prime {
         match self.swapchain.acquire()? {
             State::Done(acquired) => self.show(at, carried, &acquired),
             // The frame that was drawn has another size; the next one fits.
-            State::OutOfDate => self.resize(self.size()),
+            State::OutOfDate => self.resize_to(self.size()),
         }
     }
 
@@ -298,6 +316,7 @@ impl Prime {
                 return Err(error);
             }
             if let Some(image) = used {
+                self.own_images += u64::from(image.is_own);
                 slot.drawn = Some(image.image);
                 self.scene.submitted(image.image, &fence);
             }
@@ -311,7 +330,7 @@ impl Prime {
         let size = self.ring.size;
         let lines =
             if self.args.verify && stamp::fits(size) { Some(self.checks.take()?) } else { None };
-        let shot = match &self.args.screenshot {
+        let mut shot = match &self.args.screenshot {
             Some(_) if self.is_last() => Some(Shot::new(&self.present, size)?),
             _ => None,
         };
@@ -333,14 +352,16 @@ impl Prime {
         if let Some(lines) = lines {
             self.checks.submitted(lines, &fence, self.frame);
         }
+        shot.iter_mut().for_each(|shot| shot.submitted(&fence));
         let presented = self.swapchain.present(acquired)?;
         if let (Some(shot), Some(path)) = (shot, &self.args.screenshot) {
             let is_rgba = self.swapchain.fourcc().to_string().starts_with("XB");
-            shot.write(&fence, path, is_rgba)?;
+            shot.write(path, is_rgba)?;
         }
+        self.steady.end(&self.engine, self.own_images);
         match presented {
             State::Done(()) => Ok(()),
-            State::OutOfDate => self.resize(self.size()),
+            State::OutOfDate => self.resize_to(self.size()),
         }
     }
 
@@ -359,17 +380,22 @@ impl Prime {
                 show.attachment.remap(&mut show.mapping)?;
                 shown = Some(&show.mapping);
             }
+            let mut own = 0;
             let submitted = self.engine.submit(device, |submission| {
                 if let Some(mapping) = shown {
                     let image = mapping.uses(submission, Access::Read, Scope::TRANSFER)?;
                     copies.source = Source::Image(image.image);
+                    own = u64::from(image.is_own);
                 }
                 declare(submission, device, *copies, acquired);
                 Ok(())
             });
             match submitted {
                 Err(Error::Stale { .. }) => {}
-                other => return Ok(other?),
+                other => {
+                    self.own_images += own;
+                    return Ok(other?);
+                }
             }
         }
         Err("an image moves again and again while it is shown".into())
@@ -393,6 +419,12 @@ impl Prime {
     /// The devices: the one that draws, and the one that presents.
     pub(crate) fn devices(&self) -> [&Device; 2] {
         [&self.render, &self.present]
+    }
+
+    /// How the presenting device's queue waits for the drawing one's.
+    pub(crate) fn waits_by(&self) -> String {
+        let route = self.engine.wait_route(&self.render, &self.present);
+        route.map_or_else(|error| error.to_string(), |route| route.to_string())
     }
 
     fn facts(&self, at: usize) -> Result<Facts> {
@@ -438,7 +470,7 @@ fn scope(way: Way) -> Scope {
 }
 
 /// The format of the images of a ring, as the drawing device sees them.
-fn drawn_format(ring: &mut Ring) -> Result<vk::Format> {
+pub(super) fn drawn_format(ring: &mut Ring) -> Result<vk::Format> {
     let slot = ring.slots.first_mut().ok_or("a ring without images")?;
     // It may have moved into a layout that suits the other device since it was mapped.
     slot.draw.attachment.remap(&mut slot.draw.mapping)?;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use peerbuf_apps::canvas::Colour;
-use peerbuf_apps::overlay::KEPT;
+use crate::canvas::Colour;
+use crate::overlay::KEPT;
 
 /// How frames go from one device to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

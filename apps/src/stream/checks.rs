@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
+use crate::Result;
+use crate::picture::Shot;
 use peerbuf::{Device, Fence};
-use peerbuf_apps::Result;
-use peerbuf_apps::picture::Shot;
 
-use crate::view::Part;
-use crate::world::{TILE, World};
+use super::view::Part;
+use super::world::{TILE, World};
 
 /// Frames that are checked behind the GPU.
 const DEPTH: usize = 3;
@@ -23,7 +23,7 @@ pub(crate) struct Shown {
 pub(crate) struct Checks {
     world: World,
     is_rgba: bool,
-    pending: VecDeque<(Shot, Fence, Shown)>,
+    pending: VecDeque<(Shot, Shown)>,
     /// Parts of tiles that were compared.
     pub(crate) checked: u64,
     /// What was wrong, of the first few.
@@ -31,8 +31,9 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    pub(crate) fn new(world: World, is_rgba: bool) -> Self {
-        Self { world, is_rgba, pending: VecDeque::new(), checked: 0, wrong: vec![] }
+    /// Goes on with what was checked on another device.
+    pub(crate) fn new(world: World, is_rgba: bool, (checked, wrong): (u64, Vec<String>)) -> Self {
+        Self { world, is_rgba, pending: VecDeque::new(), checked, wrong }
     }
 
     /// Memory for a picture without the overlay.
@@ -44,8 +45,9 @@ impl Checks {
     }
 
     /// Notes the work that copies the picture of a frame.
-    pub(crate) fn submitted(&mut self, shot: Shot, fence: &Fence, shown: Shown) {
-        self.pending.push_back((shot, fence.clone(), shown));
+    pub(crate) fn submitted(&mut self, mut shot: Shot, fence: &Fence, shown: Shown) {
+        shot.submitted(fence);
+        self.pending.push_back((shot, shown));
     }
 
     /// Checks everything that was submitted.
@@ -56,12 +58,21 @@ impl Checks {
         Ok(())
     }
 
+    /// As [`Checks::finish`], but for frames whose work failed with a device. Returns how many failed.
+    pub(crate) fn give_up(&mut self) -> u64 {
+        let mut failed = 0;
+        while !self.pending.is_empty() {
+            failed += u64::from(self.check_one().is_err());
+        }
+        failed
+    }
+
     fn check_one(&mut self) -> Result<()> {
-        let Some((shot, fence, shown)) = self.pending.pop_front() else {
+        let Some((shot, shown)) = self.pending.pop_front() else {
             return Ok(());
         };
         let Shown { parts, size, frame } = shown;
-        let texels = shot.texels(&fence)?;
+        let texels = shot.texels()?;
         for part in &parts {
             self.checked += 1;
             let [left, top, right, bottom] = part.target;

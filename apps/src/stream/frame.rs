@@ -4,20 +4,20 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::canvas::Colour;
+use crate::overlay::{Facts, KEPT, Overlay};
+use crate::picture::Shot;
+use crate::swapchain::{Acquired, State, Swapchain};
+use crate::{Result, TIMEOUT};
 use ash::vk;
 use peerbuf::{Access, Device, DomainId, Engine, Error, Fence, Scope};
-use peerbuf_apps::canvas::Colour;
-use peerbuf_apps::overlay::{Facts, KEPT, Overlay};
-use peerbuf_apps::picture::Shot;
-use peerbuf_apps::swapchain::{Acquired, State, Swapchain};
-use peerbuf_apps::{Result, TIMEOUT};
 
-use crate::args::Args;
-use crate::checks::{Checks, Shown};
-use crate::record::Commands;
-use crate::tiles::{Brought, Tiles};
-use crate::view::{Camera, Part, tour};
-use crate::world::{TILE_BYTES, TileId, World};
+use super::args::Args;
+use super::checks::{Checks, Shown};
+use super::record::Commands;
+use super::tiles::{Brought, Tiles};
+use super::view::{Camera, Part, tour};
+use super::world::{TILE_BYTES, TileId, World};
 
 /// How often a submission is tried again because a tile has moved meanwhile.
 const ATTEMPTS: usize = 100;
@@ -59,6 +59,18 @@ pub(crate) struct Figures {
     /// Frames that showed every tile on the level that suits the screen, and frames for which the memory did not suffice.
     pub(crate) complete: u32,
     pub(crate) full: u32,
+    /// What happened, for the person who looks.
+    pub(crate) events: Vec<String>,
+}
+
+/// What goes on when the device is lost.
+#[derive(Debug, Default)]
+pub(crate) struct Carried {
+    camera: Option<Camera>,
+    frame: u32,
+    pub(crate) figures: Figures,
+    checked: u64,
+    wrong: Vec<String>,
 }
 
 impl Stream {
@@ -68,16 +80,19 @@ impl Stream {
         device: &Device,
         swapchain: Swapchain,
         args: &Args,
+        carried: Carried,
     ) -> Result<Self> {
+        let Carried { camera, frame, figures, checked, wrong } = carried;
         let world = World::new(args.levels.into());
         let all = world.tiles().count() as u64 * TILE_BYTES;
         let budget =
             args.budget.map_or(all.div_ceil(3).max(3 * TILE_BYTES), |mib| u64::from(mib) << 20);
         let fourcc = swapchain.fourcc();
         let tiles = Tiles::new(engine, device, (world, fourcc), budget)?;
+        let is_rgba = fourcc.to_string().starts_with("XB");
         Ok(Self {
             overlay: Overlay::new(device)?,
-            checks: Checks::new(world, fourcc.to_string().starts_with("XB")),
+            checks: Checks::new(world, is_rgba, (checked, wrong)),
             swapchain,
             tiles,
             engine: engine.clone(),
@@ -85,10 +100,10 @@ impl Stream {
             args: args.clone(),
             world,
             budget,
-            camera: None,
-            frame: 0,
+            camera,
+            frame,
             in_flight: VecDeque::new(),
-            figures: Figures::default(),
+            figures,
         })
     }
 
@@ -99,6 +114,33 @@ impl Stream {
     /// Makes the swapchain again.
     pub(crate) fn resize(&mut self, size: [u32; 2]) -> Result<()> {
         self.swapchain.resize(size)
+    }
+
+    /// Ends it, with what goes on on another device.
+    pub(crate) fn carry(mut self) -> Carried {
+        let failed = self.checks.give_up();
+        if failed > 0 {
+            self.figures.events.push(format!("{failed} frames were lost with the device"));
+        }
+        let Checks { checked, wrong, .. } = &mut self.checks;
+        Carried {
+            camera: self.camera,
+            frame: self.frame,
+            checked: *checked,
+            wrong: std::mem::take(wrong),
+            figures: std::mem::take(&mut self.figures),
+        }
+    }
+
+    /// Whether the device is lost, as far as is known by an error.
+    pub(crate) fn is_lost(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        let code = error.downcast_ref::<vk::Result>();
+        self.device.is_lost() || code == Some(&vk::Result::ERROR_DEVICE_LOST)
+    }
+
+    /// Waits until the last frame was copied into its image of the swapchain.
+    pub(crate) fn wait(&self) -> Result<()> {
+        self.in_flight.back().map_or(Ok(()), |last| Ok(last.wait(TIMEOUT)?))
     }
 
     /// Where the screen is.
@@ -173,7 +215,7 @@ impl Stream {
         let check =
             if self.args.verify { Some(self.checks.take(&self.device, size)?) } else { None };
         let is_last = self.args.frames.is_some_and(|frames| self.frame + 1 == frames);
-        let shot = match &self.args.screenshot {
+        let mut shot = match &self.args.screenshot {
             Some(_) if is_last => Some(Shot::new(&self.device, size)?),
             _ => None,
         };
@@ -192,9 +234,10 @@ impl Stream {
         if let Some(check) = check {
             self.checks.submitted(check, &fence, Shown { parts, size, frame: self.frame });
         }
+        shot.iter_mut().for_each(|shot| shot.submitted(&fence));
         let presented = self.swapchain.present(acquired)?;
         if let (Some(shot), Some(path)) = (shot, &self.args.screenshot) {
-            shot.write(&fence, path, self.swapchain.fourcc().to_string().starts_with("XB"))?;
+            shot.write(path, self.swapchain.fourcc().to_string().starts_with("XB"))?;
         }
         match presented {
             State::Done(()) => Ok(()),
@@ -264,7 +307,7 @@ impl Stream {
         let usage = self.engine.usage(DomainId::Vram(self.device.id()))?;
         let [resident, all] = self.tiles.resident();
         let on_level = parts.iter().filter(|part| part.tile.level == level).count();
-        let Figures { times, tiles, bytes, wanted, complete, full } = &self.figures;
+        let Figures { times, tiles, bytes, wanted, complete, full, .. } = &self.figures;
         let mib = |bytes: u64| bytes as f64 / 1048576.0;
         let last = times.last().copied().unwrap_or_default();
         let lines = vec![

@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 
+use crate::host_buffer::HostBuffer;
+use crate::in_use::InUse;
+use crate::{Result, stamp};
 use peerbuf::{Device, Fence};
-use peerbuf_apps::host_buffer::HostBuffer;
-use peerbuf_apps::{Result, TIMEOUT, stamp};
 
 /// Frames that are checked behind the GPU.
 const DEPTH: usize = 4;
@@ -15,8 +16,8 @@ const LINE: usize = (stamp::CELL * stamp::CELLS * 4) as usize;
 /// The checks of one presenting device.
 pub(crate) struct Checks {
     device: Device,
-    free: Vec<HostBuffer>,
-    pending: VecDeque<(HostBuffer, Fence, u32)>,
+    free: Vec<InUse<HostBuffer>>,
+    pending: VecDeque<(InUse<HostBuffer>, u32)>,
     /// Frames that were read back.
     pub(crate) checked: u64,
     /// What was wrong, of the first few frames.
@@ -24,22 +25,27 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    pub(crate) fn new(device: &Device) -> Self {
+    /// Goes on with what was checked on another device.
+    pub(crate) fn new(device: &Device, checked: u64, wrong: Vec<String>) -> Self {
         let (free, pending) = (vec![], VecDeque::new());
-        Self { device: device.clone(), free, pending, checked: 0, wrong: vec![] }
+        Self { device: device.clone(), free, pending, checked, wrong }
     }
 
     /// Memory for the lines of a frame.
-    pub(crate) fn take(&mut self) -> Result<HostBuffer> {
+    pub(crate) fn take(&mut self) -> Result<InUse<HostBuffer>> {
         if self.pending.len() >= DEPTH {
             self.check_one()?;
         }
-        self.free.pop().map_or_else(|| HostBuffer::new(&self.device, 2 * LINE, true), Ok)
+        match self.free.pop() {
+            Some(free) => Ok(free),
+            None => Ok(InUse::new(&self.device, HostBuffer::new(&self.device, 2 * LINE, true)?)),
+        }
     }
 
     /// Notes the work that copies the lines of a frame.
-    pub(crate) fn submitted(&mut self, buffer: HostBuffer, fence: &Fence, frame: u32) {
-        self.pending.push_back((buffer, fence.clone(), frame));
+    pub(crate) fn submitted(&mut self, mut buffer: InUse<HostBuffer>, fence: &Fence, frame: u32) {
+        buffer.used_by(fence);
+        self.pending.push_back((buffer, frame));
     }
 
     /// Checks everything that was submitted.
@@ -50,13 +56,18 @@ impl Checks {
         Ok(())
     }
 
-    fn check_one(&mut self) -> Result<()> {
-        let Some((buffer, fence, frame)) = self.pending.pop_front() else { return Ok(()) };
-        if let Err(error) = fence.wait(TIMEOUT) {
-            // A lost device may still write its memory.
-            std::mem::forget(buffer);
-            return Err(error.into());
+    /// Checks everything that was submitted, but for frames whose work failed with a device. Returns how many failed.
+    pub(crate) fn give_up(&mut self) -> u64 {
+        let mut failed = 0;
+        while !self.pending.is_empty() {
+            failed += u64::from(self.check_one().is_err());
         }
+        failed
+    }
+
+    fn check_one(&mut self) -> Result<()> {
+        let Some((buffer, frame)) = self.pending.pop_front() else { return Ok(()) };
+        buffer.wait()?;
         // SAFETY: the work that wrote it has finished.
         let bytes = unsafe { buffer.bytes() };
         let [top, bottom] = [0, LINE].map(|at| stamp::number(&bytes[at..at + LINE]));

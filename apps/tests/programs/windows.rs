@@ -87,7 +87,7 @@ fn weston(folder: &Path) -> Option<Display> {
 }
 
 fn prime(display: &Display, arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_prime"));
+    let mut command = crate::common::prime();
     command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY").args(arguments);
     command.envs(display.variables.iter().map(|(name, value)| (*name, value)));
     command.output().expect("the program starts")

@@ -1,10 +1,10 @@
 //! The copies into an image of the swapchain, and out of it.
 #![expect(unsafe_code, reason = "copies on a live device")]
 
+use crate::commands::{barrier, for_host, layers, region};
+use crate::stamp;
 use ash::vk;
 use peerbuf::Device;
-use peerbuf_apps::commands::{barrier, for_host, layers, region};
-use peerbuf_apps::stamp;
 
 /// Where a frame comes from, in the presenting device's hands.
 #[derive(Clone, Copy)]

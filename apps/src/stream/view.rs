@@ -1,6 +1,6 @@
 //! What is on the screen: which tiles are wanted, and which part of a tile goes where.
 
-use crate::world::{TILE, TileId, World};
+use super::world::{TILE, TileId, World};
 
 /// A place over the map.
 #[derive(Clone, Copy, Debug, PartialEq)]

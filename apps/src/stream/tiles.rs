@@ -3,14 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::Result;
 use peerbuf::image::{Fourcc, ImageUsage};
 use peerbuf::{
     Access, Device, DomainId, Engine, ImageAttachment, ImageDescriptor, ImageMapping, ImagePart,
     Pin, Priority, Refault, SharedImage,
 };
-use peerbuf_apps::Result;
 
-use crate::world::{TILE, TILE_BYTES, TileId, World};
+use super::world::{TILE, TILE_BYTES, TileId, World};
 
 /// One tile.
 pub(crate) struct Tile {

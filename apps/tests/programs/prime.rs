@@ -1,40 +1,29 @@
 //! `prime` without a display: every pair of devices, while images move, ways are switched, and the size changes.
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 
-use peerbuf::{Engine, EngineDescriptor};
+use crate::common::{self, assert_silent, devices, validated};
 use serde_json::Value;
 
 /// Runs `prime` without a display.
 fn prime(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_prime"))
-        .arg("--headless")
-        .args(arguments)
-        .output()
-        .expect("the program starts")
+    common::prime().arg("--headless").args(arguments).output().expect("the program starts")
 }
 
 /// The JSON that a run prints, if it succeeds.
 fn said(arguments: &[&str]) -> Value {
-    let output = prime(&[arguments, &["--json"]].concat());
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {errors}");
-    serde_json::from_slice(&output.stdout).expect("JSON")
+    common::said(&mut common::prime(), arguments)
 }
 
-/// Numbers of the devices here that can be used. There are two software drivers on a machine that `.ci/setup` prepared.
-fn devices() -> Vec<String> {
-    let engine = Engine::open(&EngineDescriptor::new()).expect("Vulkan");
-    let usable = engine.adapters().iter().filter(|adapter| adapter.missing().is_empty());
-    let devices: Vec<_> = usable.map(|adapter| adapter.index().to_string()).collect();
-    assert!(devices.len() >= 2, "two devices are needed: `.ci/setup test` prepares them");
-    devices
+/// Numbers of the devices here.
+fn numbers() -> Vec<String> {
+    devices().into_iter().map(|device| device.number).collect()
 }
 
 #[test]
 fn frames_are_whole_and_in_order_on_every_pair_while_images_move() {
-    let devices = devices();
+    let devices = numbers();
     for render in &devices {
         for present in &devices {
             let said = said(&[
@@ -71,7 +60,7 @@ fn frames_are_whole_and_in_order_on_every_pair_while_images_move() {
 
 #[test]
 fn the_presenting_device_goes_on_alone_when_the_other_one_is_unplugged() {
-    let devices = devices();
+    let devices = numbers();
     let said = said(&[
         "--render",
         &devices[0],
@@ -93,7 +82,7 @@ fn the_presenting_device_goes_on_alone_when_the_other_one_is_unplugged() {
 
 #[test]
 fn a_picture_shows_what_was_drawn_whichever_way_it_came() {
-    let devices = devices();
+    let devices = numbers();
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let shot = |name: &str, more: &[&str]| {
         let file = folder.join(name);
@@ -147,7 +136,7 @@ fn bad_input_is_a_sentence() {
 
 #[test]
 fn without_a_display_the_error_says_what_to_do() {
-    let output = Command::new(env!("CARGO_BIN_EXE_prime"))
+    let output = common::prime()
         .env_remove("DISPLAY")
         .env_remove("WAYLAND_DISPLAY")
         .env_remove("WAYLAND_SOCKET")
@@ -158,35 +147,23 @@ fn without_a_display_the_error_says_what_to_do() {
     assert!(errors.contains("--headless"), "{errors}");
 }
 
-/// Messages about SwiftShader, which imports host memory and reports that it cannot. The library's tests allow the same.
-const KNOWN: [&str; 3] = [
-    "VUID-VkBufferCreateInfo-pNext-00920",
-    "VUID-VkImageCreateInfo-pNext-00990",
-    "VUID-VkImportMemoryWin32HandleInfoKHR-handleType-09861",
-];
-
 #[test]
 fn the_validation_layer_is_silent_on_every_pair() {
-    let devices = devices();
+    let devices = numbers();
     let mut known = 0;
     for render in &devices {
         for present in &devices {
-            let output = Command::new(env!("CARGO_BIN_EXE_prime"))
-                .env("VK_INSTANCE_LAYERS", "VK_LAYER_KHRONOS_validation")
-                .env("VK_KHRONOS_VALIDATION_VALIDATE_SYNC", "1")
-                .env("VK_KHRONOS_VALIDATION_DUPLICATE_MESSAGE_LIMIT", "2")
+            let mut command = common::prime();
+            validated(&mut command);
+            let output = command
                 .args(["--headless", "--render", render, "--present", present])
                 .args(["--frames", "60", "--size", "400x300", "--move-every", "7"])
                 .args(["--switch-every", "11", "--resize-every", "23", "--verify"])
                 .output()
                 .expect("the program starts");
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(output.status.success(), "{render} → {present}: {said}");
-            let messages = said.lines().filter(|line| line.starts_with("Validation "));
-            let (expected, unknown): (Vec<_>, Vec<_>) =
-                messages.partition(|line| KNOWN.iter().any(|known| line.contains(known)));
-            assert!(unknown.is_empty(), "{render} → {present}: {unknown:?}");
-            known += expected.len();
+            let what = format!("{render} → {present}");
+            assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stdout));
+            known += assert_silent(&output, &what);
         }
     }
     // SwiftShader is one of the devices. Without its messages the layer was not there.

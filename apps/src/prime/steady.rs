@@ -1,0 +1,98 @@
+//! What frames without an event cost, as counts: calls, waits of the host, copies. And what a run holds at its end.
+
+use peerbuf::Engine;
+use peerbuf::device::Call;
+use peerbuf::observe::StallCause;
+use serde_json::{Map, Value, json};
+
+/// Frames at the start that are not counted: the images of the ring are mapped and drawn into once.
+const WARM_UP: u32 = 20;
+
+/// Counters of an engine at one moment.
+#[derive(Clone, Debug)]
+struct Counters {
+    calls: Vec<u64>,
+    stalls: u64,
+    host_copied: u64,
+}
+
+impl Counters {
+    fn of(engine: &Engine) -> Self {
+        let calls = engine.calls();
+        Self {
+            calls: Call::ALL.iter().map(|call| calls.made(*call)).collect(),
+            stalls: StallCause::ALL.iter().map(|cause| engine.stalls(*cause).waits).sum(),
+            host_copied: calls.host_copied_bytes(),
+        }
+    }
+}
+
+/// The sums of all steady frames.
+#[derive(Debug, Default)]
+pub(crate) struct Steady {
+    before: Option<Counters>,
+    frames: u64,
+    calls: Vec<u64>,
+    stalls: u64,
+    host_copied: u64,
+    /// Copies between shared bytes and images of a device's own.
+    own_copies: u64,
+}
+
+impl Steady {
+    /// A frame begins, once older ones have left room for it.
+    pub(crate) fn begin(&mut self, engine: &Engine, frame: u32, has_event: bool) {
+        self.before = (frame >= WARM_UP && !has_event).then(|| Counters::of(engine));
+    }
+
+    /// It was presented. Each image of a device's own that it used costs one copy.
+    pub(crate) fn end(&mut self, engine: &Engine, own_images: u64) {
+        let Some(before) = self.before.take() else { return };
+        let after = Counters::of(engine);
+        self.frames += 1;
+        self.calls.resize(after.calls.len(), 0);
+        for (at, sum) in self.calls.iter_mut().enumerate() {
+            *sum += after.calls[at] - before.calls[at];
+        }
+        self.stalls += after.stalls - before.stalls;
+        self.host_copied += after.host_copied - before.host_copied;
+        self.own_copies += own_images;
+    }
+
+    /// The sums, and how often each call was made.
+    pub(crate) fn json(&self) -> Value {
+        let calls: Map<_, _> = Call::ALL
+            .iter()
+            .zip(&self.calls)
+            .map(|(call, made)| (call.name().to_owned(), json!(made)))
+            .collect();
+        json!({
+            "frames": self.frames, "calls": calls, "stalls": self.stalls,
+            "host_copied_bytes": self.host_copied, "own_copies": self.own_copies,
+        })
+    }
+}
+
+/// The most that a part of a run held.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Held {
+    fds: u64,
+    objects: u64,
+    resident: u64,
+}
+
+impl Held {
+    /// Adds what is held now.
+    pub(crate) fn note(&mut self, engine: &Engine) {
+        let fds = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        self.fds = self.fds.max(fds as u64);
+        self.objects = self.objects.max(engine.live().total());
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages: u64 = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+        self.resident = self.resident.max(pages << 12);
+    }
+
+    pub(crate) fn json(self) -> Value {
+        json!({ "fds": self.fds, "objects": self.objects, "resident_bytes": self.resident })
+    }
+}

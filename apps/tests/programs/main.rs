@@ -1,0 +1,8 @@
+//! Runs the programs: without a display, in windows, under simulated drivers.
+
+mod common;
+mod loss;
+mod prime;
+mod simulated;
+mod stream;
+mod windows;
