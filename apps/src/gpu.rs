@@ -62,6 +62,7 @@ impl Gpu {
         let mut extensions = adapter.device_extensions().to_vec();
         if presents {
             extensions.push(khr::swapchain::NAME);
+            check_presents(instance, physical)?;
         }
         let device = create_device(instance, physical, family, &extensions)?;
         Ok((physical, device, extensions, family))
@@ -140,7 +141,24 @@ fn create_instance(entry: &ash::Entry, surfaces: &[&'static CStr]) -> Result<ash
         .application_info(&application)
         .enabled_extension_names(&extensions);
     // SAFETY: everything that `info` points to outlives the call.
-    Ok(unsafe { entry.create_instance(&info, None) }?)
+    let created = unsafe { entry.create_instance(&info, None) };
+    Ok(created.map_err(|code| match code {
+        vk::Result::ERROR_EXTENSION_NOT_PRESENT => {
+            let names: Vec<_> = surfaces.iter().map(|name| name.to_string_lossy()).collect();
+            format!("no driver has all of {}", names.join(", "))
+        }
+        code => format!("vkCreateInstance: {code}"),
+    })?)
+}
+
+/// # Errors
+///
+/// The device has no swapchains.
+fn check_presents(instance: &ash::Instance, physical: vk::PhysicalDevice) -> Result<()> {
+    // SAFETY: `physical` was enumerated from this instance.
+    let all = unsafe { instance.enumerate_device_extension_properties(physical) }?;
+    let presents = all.iter().any(|one| one.extension_name_as_c_str() == Ok(khr::swapchain::NAME));
+    if presents { Ok(()) } else { Err("it lacks VK_KHR_swapchain".into()) }
 }
 
 fn drawing_family(instance: &ash::Instance, physical: vk::PhysicalDevice) -> Option<u32> {

@@ -75,9 +75,22 @@ impl HostBuffer {
     ///
     /// No device uses the buffer.
     pub unsafe fn write(&mut self, bytes: &[u8]) {
-        let count = bytes.len().min(self.bytes);
-        // SAFETY: as above.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address, count) };
+        // SAFETY: the caller's contract.
+        unsafe { self.write_at(0, bytes) };
+    }
+
+    /// Copies bytes to an offset; what does not fit is left out.
+    ///
+    /// # Safety
+    ///
+    /// No device uses the buffer.
+    pub unsafe fn write_at(&mut self, offset: usize, bytes: &[u8]) {
+        let offset = offset.min(self.bytes);
+        let count = bytes.len().min(self.bytes - offset);
+        // SAFETY: within the memory, which is mapped.
+        let to = unsafe { self.address.add(offset) };
+        // SAFETY: both are as long, and another allocation's; no device uses the memory.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count) };
     }
 
     /// The bytes.

@@ -7,8 +7,8 @@ use ash::vk;
 use peerbuf::Device;
 
 /// Where a frame comes from, in the presenting device's hands.
-#[derive(Clone, Copy)]
-pub(crate) enum Source {
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
     /// An image, in the layout GENERAL.
     Image(vk::Image),
     /// Rows without gaps.
@@ -16,17 +16,20 @@ pub(crate) enum Source {
 }
 
 /// What is copied for one frame. All sizes are in texels of four bytes.
-#[derive(Clone, Copy)]
-pub(crate) struct Copies {
-    pub(crate) source: Source,
-    pub(crate) target: vk::Image,
-    pub(crate) size: [u32; 2],
+#[derive(Clone, Copy, Debug)]
+pub struct Copies {
+    /// Where the frame is.
+    pub source: Source,
+    /// An image of the swapchain.
+    pub target: vk::Image,
+    /// The size of all.
+    pub size: [u32; 2],
     /// Rows without gaps, and their size, for the upper left corner below the cells.
-    pub(crate) overlay: Option<(vk::Buffer, [u32; 2])>,
+    pub overlay: Option<(vk::Buffer, [u32; 2])>,
     /// Where the two lines of cells are copied to, one behind the other.
-    pub(crate) lines: Option<vk::Buffer>,
+    pub lines: Option<vk::Buffer>,
     /// Where the whole picture is copied to.
-    pub(crate) picture: Option<vk::Buffer>,
+    pub picture: Option<vk::Buffer>,
 }
 
 /// Records the copy of a drawn image, in the layout GENERAL, into a buffer that the host then reads.
@@ -34,7 +37,7 @@ pub(crate) struct Copies {
 /// # Safety
 ///
 /// `commands` is being recorded for the device; image and buffer are live, and as large as `size`.
-pub(crate) unsafe fn read_back(
+pub unsafe fn read_back(
     device: &Device,
     commands: vk::CommandBuffer,
     image: vk::Image,
@@ -64,7 +67,7 @@ impl Copies {
     ///
     /// `commands` is being recorded for the device. All objects are live and as large as is said, and the target was
     /// acquired.
-    pub(crate) unsafe fn record(&self, device: &Device, commands: vk::CommandBuffer) {
+    pub unsafe fn record(&self, device: &Device, commands: vk::CommandBuffer) {
         let raw = device.raw();
         let (general, written) = (vk::ImageLayout::GENERAL, vk::ImageLayout::TRANSFER_DST_OPTIMAL);
         // SAFETY: the caller's contract; the whole image is written.

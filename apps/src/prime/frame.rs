@@ -288,7 +288,7 @@ impl Prime {
                     slot.drawn.take().into_iter().for_each(|drawn| scene.forget(drawn));
                 }
                 used = Some(image);
-                let target = match scene.target(image, size) {
+                let target = match scene.target(image.image, image.format, size) {
                     Ok(target) => target,
                     Err(error) => {
                         failed = Some(error);

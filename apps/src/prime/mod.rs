@@ -13,4 +13,6 @@ mod stats;
 mod steady;
 
 pub use args::Args;
+pub use copies::{Copies, Source, read_back};
 pub use run::{Session, run};
+pub use scene::{Scene, Target};

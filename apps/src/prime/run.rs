@@ -1,7 +1,7 @@
 //! A run from the first frame to the last, and what is said about it.
 #![expect(unsafe_code, reason = "devices of the program's own")]
 
-use peerbuf::{Adapter, Engine, EngineDescriptor};
+use peerbuf::{Adapter, Engine, EngineDescriptor, WaitRoute};
 use serde_json::json;
 
 use crate::Result;
@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 impl On {
-    fn open(args: &Args, place: Place, lost: &Lost, carried: Carried) -> Result<Self> {
+    fn open(args: &Args, place: Place, lost: &Lost, mut carried: Carried) -> Result<Self> {
         let engine = Engine::open(&EngineDescriptor::new())?;
         let render = choose::adapter(&engine, args.render, lost)?;
         let Presenter { surface, gpu, adapter } =
@@ -58,6 +58,12 @@ impl On {
         let present = unsafe { gpu.adopt(&engine) }?;
         let mut gpus = vec![];
         let drawing = if render.index() == adapter.index() {
+            let asked = args.render.is_some() && args.present.is_some();
+            if !asked {
+                let name = adapter.name();
+                let event = format!("{name} draws and presents: no other device here presents");
+                carried.events.push(event);
+            }
             present.clone()
         } else {
             let drawing = Gpu::new(&render, None)?;
@@ -115,6 +121,38 @@ impl Session {
     /// There is none.
     pub fn switch(&mut self) -> Result<()> {
         self.attempt(|prime| prime.wish(Wish::Switch))
+    }
+
+    /// Copies of peerbuf's for each steady frame: between shared bytes and images of a device's own.
+    pub fn steady_copies(&self) -> f64 {
+        self.on.as_ref().map_or(0.0, |on| on.prime.steady.copies())
+    }
+
+    /// Calls of peerbuf's for each steady frame which allocate, import, create, export, or enter the kernel.
+    pub fn steady_calls(&self) -> f64 {
+        self.on.as_ref().map_or(0.0, |on| on.prime.steady.calls())
+    }
+
+    /// Waits of the submitting thread for each steady frame: those that are counted, and one where a host thread passes
+    /// signals on, since a present must not be submitted before them (VUID-vkQueuePresentKHR-pWaitSemaphores-03268).
+    pub fn host_waits(&self) -> f64 {
+        self.on.as_ref().map_or(0.0, |on| {
+            let is_bridged = on.prime.waits_by() == WaitRoute::Bridge.name();
+            on.prime.steady.stalls() + f64::from(u8::from(is_bridged))
+        })
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    ///
+    /// What was wrong with the run.
+    pub fn end(self: Box<Self>) -> Result<()> {
+        let Some(mut on) = self.on else { return Ok(()) };
+        let finished = on.prime.finish().map(|(_, wrong)| wrong.join("\n"));
+        on.close();
+        let wrong = finished?;
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.into()) }
     }
 
     /// Does something, and goes on with other devices if the presenting one is lost.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use crate::in_use::InUse;
 use crate::{Result, shader, stamp};
 use ash::vk;
-use peerbuf::{Device, Fence, RawImage};
+use peerbuf::{Device, Fence};
 
 const SHADER: &str = include_str!("scene.wgsl");
 const DEPTH: vk::Format = vk::Format::D16_UNORM;
@@ -21,7 +21,7 @@ const VERTICES: u32 = 36;
 ///
 /// All handles are null or live objects of `device`. All work that uses them draws into a target, which is kept with the
 /// fence of that work.
-pub(crate) struct Scene {
+pub struct Scene {
     device: Device,
     pass: vk::RenderPass,
     layout: vk::PipelineLayout,
@@ -45,7 +45,7 @@ struct Depth {
 }
 
 /// The framebuffer of one image.
-pub(crate) struct Target {
+pub struct Target {
     device: Device,
     view: vk::ImageView,
     framebuffer: vk::Framebuffer,
@@ -53,8 +53,12 @@ pub(crate) struct Target {
 }
 
 impl Scene {
-    /// The scene on a device.
-    pub(crate) fn new(device: &Device, format: vk::Format, is_bare: bool) -> Result<Self> {
+    /// The scene on a device, for images of one format. `is_bare`: the number of the frame alone.
+    ///
+    /// # Errors
+    ///
+    /// The error of a call.
+    pub fn new(device: &Device, format: vk::Format, is_bare: bool) -> Result<Self> {
         let mut this = Self {
             device: device.clone(),
             pass: vk::RenderPass::null(),
@@ -127,18 +131,27 @@ impl Scene {
     }
 
     /// The target of an image, which is made at its first use.
-    pub(crate) fn target(&mut self, image: RawImage, size: [u32; 2]) -> Result<Rc<Target>> {
+    ///
+    /// # Errors
+    ///
+    /// The error of a call.
+    pub fn target(
+        &mut self,
+        image: vk::Image,
+        format: vk::Format,
+        size: [u32; 2],
+    ) -> Result<Rc<Target>> {
         self.sweep();
         if self.depth.as_ref().is_none_or(|depth| depth.size != size) {
             self.depth = Some(Rc::new(Depth::new(&self.device, size)?));
             self.retired.extend(self.targets.drain().map(|(_, used)| used));
         }
         let depth = self.depth.clone().ok_or("no depth image")?;
-        if let Some(target) = self.targets.get(&image.image) {
+        if let Some(target) = self.targets.get(&image) {
             return Ok(Rc::clone(target));
         }
-        let target = Rc::new(Target::new(&self.device, self.pass, image, depth)?);
-        self.targets.insert(image.image, InUse::new(&self.device, Rc::clone(&target)));
+        let target = Rc::new(Target::new(&self.device, self.pass, (image, format), depth)?);
+        self.targets.insert(image, InUse::new(&self.device, Rc::clone(&target)));
         Ok(target)
     }
 
@@ -163,7 +176,7 @@ impl Scene {
     /// # Safety
     ///
     /// `commands` is being recorded for the device. The target and its image live until the work has finished.
-    pub(crate) unsafe fn record(&self, commands: vk::CommandBuffer, target: &Target, frame: u32) {
+    pub unsafe fn record(&self, commands: vk::CommandBuffer, target: &Target, frame: u32) {
         let (raw, size) = (self.device.raw(), target.depth.size);
         let extent = vk::Extent2D { width: size[0], height: size[1] };
         let area = vk::Rect2D { offset: vk::Offset2D::default(), extent };
@@ -364,7 +377,7 @@ impl Target {
     fn new(
         device: &Device,
         pass: vk::RenderPass,
-        image: RawImage,
+        (image, format): (vk::Image, vk::Format),
         depth: Rc<Depth>,
     ) -> Result<Self> {
         let mut this = Self {
@@ -373,7 +386,7 @@ impl Target {
             framebuffer: vk::Framebuffer::null(),
             depth,
         };
-        this.view = view(device, image.image, image.format, vk::ImageAspectFlags::COLOR)?;
+        this.view = view(device, image, format, vk::ImageAspectFlags::COLOR)?;
         let views = [this.view, this.depth.view];
         let info = vk::FramebufferCreateInfo::default()
             .render_pass(pass)
@@ -394,5 +407,17 @@ impl Drop for Target {
         unsafe { raw.destroy_framebuffer(self.framebuffer, None) };
         // SAFETY: as above.
         unsafe { raw.destroy_image_view(self.view, None) };
+    }
+}
+
+impl std::fmt::Debug for Scene {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scene").field("is_bare", &self.is_bare).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target").field("framebuffer", &self.framebuffer).finish_non_exhaustive()
     }
 }

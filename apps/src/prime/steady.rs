@@ -59,6 +59,29 @@ impl Steady {
         self.own_copies += own_images;
     }
 
+    /// Copies for each frame.
+    pub(crate) fn copies(&self) -> f64 {
+        self.own_copies as f64 / self.frames.max(1) as f64
+    }
+
+    /// Waits for each frame.
+    pub(crate) fn stalls(&self) -> f64 {
+        self.stalls as f64 / self.frames.max(1) as f64
+    }
+
+    /// Calls for each frame, but for submissions, their command buffers, and questions and waits for timelines.
+    pub(crate) fn calls(&self) -> f64 {
+        use Call::{BeginCommandBuffer, GetSemaphoreCounterValue, QueueSubmit, WaitSemaphores};
+        let is_free = |call: &Call| {
+            matches!(
+                call,
+                QueueSubmit | BeginCommandBuffer | GetSemaphoreCounterValue | WaitSemaphores
+            )
+        };
+        let counted = Call::ALL.iter().zip(&self.calls).filter(|(call, _)| !is_free(call));
+        counted.map(|(_, made)| *made).sum::<u64>() as f64 / self.frames.max(1) as f64
+    }
+
     /// The sums, and how often each call was made.
     pub(crate) fn json(&self) -> Value {
         let calls: Map<_, _> = Call::ALL

@@ -25,6 +25,9 @@ pub struct Args {
     /// Levels of the map: 5 are 341 tiles of 256 KiB
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=7))]
     pub levels: u8,
+    /// Show a PNG instead of terrain; it has as many levels as it needs
+    #[arg(long, value_name = "FILE", conflicts_with = "levels")]
+    pub picture: Option<PathBuf>,
     /// Memory for tiles, in MiB (default: a third of the map)
     #[arg(long, value_name = "MIB")]
     pub budget: Option<u32>,

@@ -13,31 +13,40 @@ use super::world::{TILE, World};
 const DEPTH: usize = 3;
 
 /// What a frame shows: parts of tiles, in a picture of a size.
-pub(crate) struct Shown {
-    pub(crate) parts: Vec<Part>,
-    pub(crate) size: [u32; 2],
-    pub(crate) frame: u32,
+#[derive(Debug)]
+pub struct Shown {
+    /// The parts.
+    pub parts: Vec<Part>,
+    /// The size of the picture.
+    pub size: [u32; 2],
+    /// The number of the frame.
+    pub frame: u32,
 }
 
 /// The checks of all frames.
-pub(crate) struct Checks {
+#[derive(Debug)]
+pub struct Checks {
     world: World,
     is_rgba: bool,
     pending: VecDeque<(Shot, Shown)>,
     /// Parts of tiles that were compared.
-    pub(crate) checked: u64,
+    pub checked: u64,
     /// What was wrong, of the first few.
-    pub(crate) wrong: Vec<String>,
+    pub wrong: Vec<String>,
 }
 
 impl Checks {
     /// Goes on with what was checked on another device.
-    pub(crate) fn new(world: World, is_rgba: bool, (checked, wrong): (u64, Vec<String>)) -> Self {
+    pub fn new(world: World, is_rgba: bool, (checked, wrong): (u64, Vec<String>)) -> Self {
         Self { world, is_rgba, pending: VecDeque::new(), checked, wrong }
     }
 
     /// Memory for a picture without the overlay.
-    pub(crate) fn take(&mut self, device: &Device, size: [u32; 2]) -> Result<Shot> {
+    ///
+    /// # Errors
+    ///
+    /// The error of a call, or of earlier work.
+    pub fn take(&mut self, device: &Device, size: [u32; 2]) -> Result<Shot> {
         if self.pending.len() >= DEPTH {
             self.check_one()?;
         }
@@ -45,13 +54,17 @@ impl Checks {
     }
 
     /// Notes the work that copies the picture of a frame.
-    pub(crate) fn submitted(&mut self, mut shot: Shot, fence: &Fence, shown: Shown) {
+    pub fn submitted(&mut self, mut shot: Shot, fence: &Fence, shown: Shown) {
         shot.submitted(fence);
         self.pending.push_back((shot, shown));
     }
 
     /// Checks everything that was submitted.
-    pub(crate) fn finish(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// The work of a frame has failed, or does not end.
+    pub fn finish(&mut self) -> Result<()> {
         while !self.pending.is_empty() {
             self.check_one()?;
         }
@@ -59,7 +72,7 @@ impl Checks {
     }
 
     /// As [`Checks::finish`], but for frames whose work failed with a device. Returns how many failed.
-    pub(crate) fn give_up(&mut self) -> u64 {
+    pub fn give_up(&mut self) -> u64 {
         let mut failed = 0;
         while !self.pending.is_empty() {
             failed += u64::from(self.check_one().is_err());

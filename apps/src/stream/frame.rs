@@ -44,6 +44,7 @@ pub(crate) struct Stream {
     pub(crate) camera: Option<Camera>,
     pub(crate) frame: u32,
     in_flight: VecDeque<Fence>,
+    asked: Vec<TileId>,
     pub(crate) figures: Figures,
 }
 
@@ -79,11 +80,10 @@ impl Stream {
         engine: &Engine,
         device: &Device,
         swapchain: Swapchain,
-        args: &Args,
+        (args, world): (&Args, World),
         carried: Carried,
     ) -> Result<Self> {
         let Carried { camera, frame, figures, checked, wrong } = carried;
-        let world = World::new(args.levels.into());
         let all = world.tiles().count() as u64 * TILE_BYTES;
         let budget =
             args.budget.map_or(all.div_ceil(3).max(3 * TILE_BYTES), |mib| u64::from(mib) << 20);
@@ -103,6 +103,7 @@ impl Stream {
             camera,
             frame,
             in_flight: VecDeque::new(),
+            asked: vec![],
             figures,
         })
     }
@@ -160,6 +161,7 @@ impl Stream {
         let ideal = camera.level(self.world);
         let (visible, wanted) = self.wanted(camera, ideal);
         let brought = self.tiles.bring(&wanted, u64::from(self.args.per_frame) << 10)?;
+        self.asked = wanted;
         let parts: Vec<_> = visible
             .iter()
             .filter_map(|tile| camera.part(*tile, self.tiles.source(*tile), size))
@@ -301,6 +303,16 @@ impl Stream {
     /// The memory for tiles, and what all tiles have, in bytes.
     pub(crate) fn memory(&self) -> [u64; 2] {
         [self.budget, self.world.tiles().count() as u64 * TILE_BYTES]
+    }
+
+    /// The tiles that the last frame asked for.
+    pub(crate) fn asked(&self) -> &[TileId] {
+        &self.asked
+    }
+
+    /// The memory that one tile takes.
+    pub(crate) fn tile_cost(&self) -> u64 {
+        self.tiles.cost()
     }
 
     fn facts(&self, level: u32, parts: &[Part]) -> Result<Facts> {

@@ -8,18 +8,20 @@ use peerbuf::Device;
 use super::view::Rect;
 
 /// What is blitted and copied.
-#[derive(Clone)]
-pub(crate) struct Commands {
+#[derive(Clone, Debug)]
+pub struct Commands {
     /// An image in the layout GENERAL, a part of it, and where that goes.
-    pub(crate) blits: Vec<(vk::Image, Rect, Rect)>,
-    pub(crate) target: vk::Image,
-    pub(crate) size: [u32; 2],
+    pub blits: Vec<(vk::Image, Rect, Rect)>,
+    /// An image of the swapchain.
+    pub target: vk::Image,
+    /// Its size.
+    pub size: [u32; 2],
     /// Rows without gaps, and their size, for the upper left corner.
-    pub(crate) overlay: Option<(vk::Buffer, [u32; 2])>,
+    pub overlay: Option<(vk::Buffer, [u32; 2])>,
     /// Where the picture is copied to before the overlay covers it.
-    pub(crate) bare: Option<vk::Buffer>,
+    pub bare: Option<vk::Buffer>,
     /// Where the whole picture is copied to.
-    pub(crate) picture: Option<vk::Buffer>,
+    pub picture: Option<vk::Buffer>,
 }
 
 /// Distance of the overlay from the corner.
@@ -36,7 +38,7 @@ impl Commands {
     ///
     /// `commands` is being recorded for the device. All objects are live and as large as is said, parts are within them, and
     /// the target was acquired.
-    pub(crate) unsafe fn record(&self, device: &Device, commands: vk::CommandBuffer) {
+    pub unsafe fn record(&self, device: &Device, commands: vk::CommandBuffer) {
         let raw = device.raw();
         let written = vk::ImageLayout::TRANSFER_DST_OPTIMAL;
         // SAFETY: the caller's contract; the whole image is written.

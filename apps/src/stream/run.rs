@@ -14,6 +14,8 @@ use serde_json::json;
 
 use super::args::Args;
 use super::frame::{Carried, Stream};
+use super::picture_file::Pyramid;
+use super::world::{TILE, TileId, World};
 
 /// The program.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub struct Session {
     /// `None` if the device was lost, and no other one presents.
     on: Option<On>,
     args: Args,
+    world: World,
     place: Place,
     lost: Lost,
 }
@@ -48,7 +51,12 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 impl On {
-    fn open(args: &Args, place: Place, lost: &Lost, carried: Carried) -> Result<Self> {
+    fn open(
+        (args, world): (&Args, World),
+        place: Place,
+        lost: &Lost,
+        carried: Carried,
+    ) -> Result<Self> {
         let engine = Engine::open(&EngineDescriptor::new())?;
         let Presenter { surface, gpu, adapter } =
             choose::presenter(&engine, None, place, args.device, lost)?;
@@ -56,7 +64,7 @@ impl On {
         let device = unsafe { gpu.adopt(&engine) }?;
         // SAFETY: the surface is of this device's instance, and `close` drops the swapchain first.
         let swapchain = unsafe { Swapchain::new(&gpu, &device, surface, args.size.0, args.vsync) }?;
-        let stream = Box::new(Stream::new(&engine, &device, swapchain, args, carried)?);
+        let stream = Box::new(Stream::new(&engine, &device, swapchain, (args, world), carried)?);
         Ok(Self { stream, engine, gpu, adapter })
     }
 
@@ -76,11 +84,15 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// No device presents there; the error of a call.
+    /// The picture cannot be read; no device presents there; the error of a call.
     pub fn open(args: &Args, place: Place) -> Result<Self> {
         let lost = Lost::default();
-        let on = On::open(args, place, &lost, Carried::default())?;
-        Ok(Self { on: Some(on), args: args.clone(), place, lost })
+        let world = match &args.picture {
+            Some(file) => World::of_picture(Pyramid::read(file, TILE)?),
+            None => World::new(args.levels.into()),
+        };
+        let on = On::open((args, world), place, &lost, Carried::default())?;
+        Ok(Self { on: Some(on), args: args.clone(), world, place, lost })
     }
 
     /// Waits until the last frame was copied into its image of the swapchain.
@@ -90,6 +102,39 @@ impl Session {
     /// The work fails, or has not ended for a minute.
     pub fn wait(&self) -> Result<()> {
         self.on.as_ref().map_or(Ok(()), |on| on.stream.wait())
+    }
+
+    /// The tiles that the last frame asked for, in the order of their urgency.
+    pub fn asked(&self) -> &[TileId] {
+        self.on.as_ref().map_or(&[], |on| on.stream.asked())
+    }
+
+    /// The memory for tiles in bytes.
+    pub fn budget(&self) -> u64 {
+        self.on.as_ref().map_or(0, |on| on.stream.memory()[0])
+    }
+
+    /// The memory that one tile takes in bytes.
+    pub fn tile_cost(&self) -> u64 {
+        self.on.as_ref().map_or(1, |on| on.stream.tile_cost())
+    }
+
+    /// The bytes that were brought in.
+    pub fn brought_bytes(&self) -> u64 {
+        self.on.as_ref().map_or(0, |on| on.stream.figures.bytes)
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    ///
+    /// What was wrong with the run.
+    pub fn end(self: Box<Self>) -> Result<()> {
+        let Some(mut on) = self.on else { return Ok(()) };
+        let finished = on.stream.finish().map(|(_, wrong)| wrong.join("\n"));
+        on.close();
+        let wrong = finished?;
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.into()) }
     }
 
     /// Does something, and goes on with another device if this one is lost.
@@ -109,9 +154,9 @@ impl Session {
         let mut carried = on.close();
         let event = format!("frame {frame}: {error}; the map is made again on another device");
         carried.figures.events.push(event);
-        let on = On::open(&self.args, self.place, &self.lost, carried).map_err(|other| {
-            format!("frame {frame}: {error}, and no other device goes on: {other}")
-        })?;
+        let on = On::open((&self.args, self.world), self.place, &self.lost, carried).map_err(
+            |other| format!("frame {frame}: {error}, and no other device goes on: {other}"),
+        )?;
         self.on = Some(on);
         Ok(())
     }

@@ -4,33 +4,36 @@ use super::world::{TILE, TileId, World};
 
 /// A place over the map.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Camera {
+pub struct Camera {
     /// The middle of the screen, in texels of the finest level.
-    pub(crate) at: [f64; 2],
+    pub at: [f64; 2],
     /// Texels of the finest level for one of the screen.
-    pub(crate) scale: f64,
+    pub scale: f64,
 }
 
 /// A rectangle: left, top, right, bottom.
-pub(crate) type Rect = [i32; 4];
+pub type Rect = [i32; 4];
 
 /// A part of a tile, and where it is on the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
-    pub(crate) tile: TileId,
-    pub(crate) source: Rect,
-    pub(crate) target: Rect,
+pub struct Part {
+    /// The tile.
+    pub tile: TileId,
+    /// In texels of the tile.
+    pub source: Rect,
+    /// In texels of the screen.
+    pub target: Rect,
 }
 
 impl Camera {
     /// The level of which a texel is about as large as one of the screen.
-    pub(crate) fn level(self, world: World) -> u32 {
+    pub fn level(self, world: World) -> u32 {
         // CAST: between 0 and the number of levels.
         self.scale.log2().floor().clamp(0.0, f64::from(world.levels() - 1)) as u32
     }
 
     /// The tiles of a level that are on the screen, the ones in its middle first.
-    pub(crate) fn visible(self, world: World, level: u32, size: [u32; 2]) -> Vec<TileId> {
+    pub fn visible(self, world: World, level: u32, size: [u32; 2]) -> Vec<TileId> {
         let side = world.side(level);
         let tile_size = f64::from(TILE << level);
         let range = |axis: usize| {
@@ -70,7 +73,7 @@ impl Camera {
     }
 
     /// The part of `source`, which is the tile or one above it, that goes where the tile is, cut at the edges of the screen.
-    pub(crate) fn part(self, tile: TileId, source: TileId, size: [u32; 2]) -> Option<Part> {
+    pub fn part(self, tile: TileId, source: TileId, size: [u32; 2]) -> Option<Part> {
         let whole = self.target(tile, size)?;
         let by = source.level - tile.level;
         // The tile's ground in texels of the source.
@@ -98,7 +101,7 @@ impl Camera {
 
 impl Part {
     /// The texel of the tile that a blit with the nearest filter shows at a place of the screen within the target.
-    pub(crate) fn texel_at(self, [x, y]: [i32; 2]) -> [u32; 2] {
+    pub fn texel_at(self, [x, y]: [i32; 2]) -> [u32; 2] {
         let along = |at: i32, axis: usize| {
             let (from, to) = (self.source[axis], self.source[axis + 2]);
             let length = f64::from(self.target[axis + 2] - self.target[axis]);
@@ -111,7 +114,7 @@ impl Part {
 }
 
 /// A flight over the map: around it twice, while it comes down to the finest level and rises again three times.
-pub(crate) fn tour(world: World, frame: u32, frames: u32, size: [u32; 2]) -> Camera {
+pub fn tour(world: World, frame: u32, frames: u32, size: [u32; 2]) -> Camera {
     let part = f64::from(frame) / f64::from(frames.max(1)) * std::f64::consts::TAU;
     let width = world.width();
     let highest = width / f64::from(size[0].max(size[1]).max(1));

@@ -1,21 +1,26 @@
-//! The map: terrain that is computed, cut into tiles, on levels of which each has half the texels of the one before.
+//! The map: terrain that is computed, or a picture, cut into tiles, on levels of which each has half the texels of the one before.
+
+use super::picture_file::Pyramid;
 
 /// Texels of a tile in each direction.
-pub(crate) const TILE: u32 = 256;
+pub const TILE: u32 = 256;
 /// Bytes of a tile's texels.
-pub(crate) const TILE_BYTES: u64 = (TILE * TILE * 4) as u64;
+pub const TILE_BYTES: u64 = (TILE * TILE * 4) as u64;
 
 /// A tile: its level, 0 being the finest, and its place there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-pub(crate) struct TileId {
-    pub(crate) level: u32,
-    pub(crate) x: u32,
-    pub(crate) y: u32,
+pub struct TileId {
+    /// Its level.
+    pub level: u32,
+    /// Its column.
+    pub x: u32,
+    /// Its row.
+    pub y: u32,
 }
 
 impl TileId {
     /// The tile of a coarser level that shows the same ground.
-    pub(crate) fn above(self, level: u32) -> Self {
+    pub fn above(self, level: u32) -> Self {
         let by = level - self.level;
         Self { level, x: self.x >> by, y: self.y >> by }
     }
@@ -23,33 +28,42 @@ impl TileId {
 
 /// The map.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct World {
+pub struct World {
     /// Levels; the last one is one tile.
     levels: u32,
+    /// `None` for terrain.
+    picture: Option<&'static Pyramid>,
 }
 
 impl World {
-    /// A map of `2^(levels - 1)` tiles in each direction.
-    pub(crate) fn new(levels: u32) -> Self {
-        Self { levels }
+    /// Terrain of `2^(levels - 1)` tiles in each direction.
+    pub fn new(levels: u32) -> Self {
+        Self { levels, picture: None }
     }
 
-    pub(crate) fn levels(self) -> u32 {
+    /// A picture, which stays in memory to the end of the program.
+    pub fn of_picture(picture: Pyramid) -> Self {
+        let levels = picture.levels();
+        Self { levels, picture: Some(Box::leak(Box::new(picture))) }
+    }
+
+    /// The number of levels.
+    pub fn levels(self) -> u32 {
         self.levels
     }
 
     /// Tiles in each direction of a level.
-    pub(crate) fn side(self, level: u32) -> u32 {
+    pub fn side(self, level: u32) -> u32 {
         1 << (self.levels - 1 - level)
     }
 
     /// Texels of the finest level in each direction.
-    pub(crate) fn width(self) -> f64 {
+    pub fn width(self) -> f64 {
         f64::from(self.side(0) * TILE)
     }
 
     /// All tiles, the finest first.
-    pub(crate) fn tiles(self) -> impl Iterator<Item = TileId> {
+    pub fn tiles(self) -> impl Iterator<Item = TileId> {
         (0..self.levels).flat_map(move |level| {
             let side = self.side(level);
             (0..side * side).map(move |at| TileId { level, x: at % side, y: at / side })
@@ -57,7 +71,11 @@ impl World {
     }
 
     /// The texels of a tile: blue, green, red, unused.
-    pub(crate) fn texels(self, tile: TileId) -> Vec<u8> {
+    pub fn texels(self, tile: TileId) -> Vec<u8> {
+        if self.picture.is_some() {
+            let place = |at: u32| [at % TILE, at / TILE];
+            return (0..TILE * TILE).flat_map(|at| self.texel(tile, place(at))).collect();
+        }
         let side = TILE as usize + 1;
         let place = |at: usize| (at as u32 % (TILE + 1), at as u32 / (TILE + 1));
         let heights: Vec<f32> = (0..side * side).map(|at| self.height(tile, place(at))).collect();
@@ -73,7 +91,10 @@ impl World {
     }
 
     /// One texel of [`World::texels`].
-    pub(crate) fn texel(self, tile: TileId, [u, v]: [u32; 2]) -> [u8; 4] {
+    pub fn texel(self, tile: TileId, [u, v]: [u32; 2]) -> [u8; 4] {
+        if let Some(picture) = self.picture {
+            return picture.texel(tile.level, [tile.x * TILE + u, tile.y * TILE + v]);
+        }
         let height = self.height(tile, (u, v));
         let slope = self.height(tile, (u + 1, v + 1)) - height;
         self.colour(tile, [u, v], height, slope)

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::Output;
 
-use crate::common::{self, assert_silent, devices, validated};
-use serde_json::Value;
+use crate::common::{self, assert_silent, assert_steady, devices, sentence, simulation, validated};
+use serde_json::{Value, json};
 
 /// Runs `prime` without a display.
 fn prime(arguments: &[&str]) -> Output {
@@ -32,7 +32,7 @@ fn frames_are_whole_and_in_order_on_every_pair_while_images_move() {
                 "--present",
                 present,
                 "--frames",
-                "120",
+                "276",
                 "--size",
                 "400x300",
                 "--move-every",
@@ -44,16 +44,17 @@ fn frames_are_whole_and_in_order_on_every_pair_while_images_move() {
                 "--verify",
             ]);
             let pair = format!("{render} → {present}: {said:#}");
-            assert_eq!(said["frames"], 120, "{pair}");
+            assert_eq!(said["frames"], 276, "{pair}");
             assert_eq!(said["wrong"], serde_json::json!([]), "{pair}");
             // A frame that met another size of the surface is not shown.
-            assert!(said["checked"].as_u64() >= Some(100), "{pair}");
+            assert!(said["checked"].as_u64() >= Some(250), "{pair}");
             // Two drivers here have no memory in common but the host's, so their images stay there, and that is said.
             let stay = said["events"].to_string().contains("images stay in system memory");
-            assert_eq!(said["moves"], if stay { 0 } else { 17 }, "{pair}");
+            assert_eq!(said["moves"], if stay { 0 } else { 39 }, "{pair}");
             assert!(render != present || !stay, "{pair}");
-            assert!(stay || said["notified"].as_u64() >= Some(17), "{pair}");
+            assert!(stay || said["notified"].as_u64() >= Some(39), "{pair}");
             assert!(said["ways"]["staged"]["median_ms"].is_number(), "{pair}");
+            assert_steady(&said, &pair);
         }
     }
 }
@@ -112,6 +113,41 @@ fn decoded(file: &std::path::Path) -> Vec<u8> {
     texels
 }
 
+/// What peerbuf does in frames without an event: nothing but the two submissions, and the copy that a device needs which
+/// does not draw into rows (SwiftShader). At this size both drivers place rows alike.
+#[test]
+fn a_steady_frame_allocates_imports_creates_and_copies_nothing() {
+    let devices = devices();
+    for render in &devices {
+        for present in &devices {
+            let pair = ["--render", &render.number, "--present", &present.number];
+            let fixed = ["--frames", "60", "--size", "640x400", "--plain"];
+            let said = said(&[&fixed[..], &pair].concat());
+            let what = format!("{} → {}: {said:#}", render.name, present.name);
+            let steady = &said["steady"];
+            let frames = steady["frames"].as_u64().expect("a number");
+            assert_eq!(frames, 40, "{what}");
+            // A host thread passes signals on, and a present must not be submitted before them
+            // (VUID-vkQueuePresentKHR-pWaitSemaphores-03268). Elsewhere queues wait for each other.
+            let is_bridged = said["waits_by"] == "bridge";
+            for (call, made) in steady["calls"].as_object().expect("calls") {
+                let made = made.as_u64().expect("a number");
+                match call.as_str() {
+                    "vkQueueSubmit" | "vkBeginCommandBuffer" => {
+                        assert_eq!(made, 2 * frames, "{call}: {what}");
+                    }
+                    "vkGetSemaphoreCounterValue" => {}
+                    "vkWaitSemaphores" if is_bridged => {}
+                    _ => assert_eq!(made, 0, "{call}: {what}"),
+                }
+            }
+            assert_eq!([&steady["stalls"], &steady["host_copied_bytes"]], [&json!(0); 2], "{what}");
+            let copies = if render.name.starts_with("SwiftShader") { frames } else { 0 };
+            assert_eq!(steady["own_copies"], json!(copies), "{what}");
+        }
+    }
+}
+
 #[test]
 fn one_texel_is_a_picture() {
     let said = said(&["--frames", "10", "--size", "1x1", "--move-every", "3", "--verify"]);
@@ -168,4 +204,37 @@ fn the_validation_layer_is_silent_on_every_pair() {
     }
     // SwiftShader is one of the devices. Without its messages the layer was not there.
     assert!(known > 0, "the validation layer said nothing: `.ci/setup test` unpacks it");
+}
+
+#[test]
+fn each_device_that_cannot_present_is_named_with_the_reason() {
+    let (simulation, _) = simulation("+hide_extensions=[\"VK_KHR_swapchain\"]", "no-swapchain");
+    for mut program in [common::prime(), common::stream()] {
+        let errors = sentence(simulation.apply(&mut program), &["--headless", "--frames", "1"]);
+        assert!(errors.contains("no device can present here"), "{errors}");
+        for device in devices() {
+            let reason = format!("{}: it lacks VK_KHR_swapchain", device.name);
+            assert!(errors.contains(&reason), "{errors}");
+        }
+    }
+}
+
+#[test]
+fn one_device_draws_and_presents_and_that_is_said() {
+    let mut program = common::prime();
+    program.env("VK_LOADER_DRIVERS_SELECT", "*lvp*");
+    let said = common::said(&mut program, &["--frames", "30", "--size", "300x200", "--verify"]);
+    assert_eq!(said["frames"], 30, "{said:#}");
+    assert_eq!(said["wrong"], json!([]), "{said:#}");
+    let events = said["events"].to_string();
+    assert!(events.contains("draws and presents: no other device here presents"), "{events}");
+}
+
+#[test]
+fn without_a_driver_a_sentence_says_what_to_do() {
+    for mut program in [common::prime(), common::stream()] {
+        program.env("VK_LOADER_DRIVERS_SELECT", "nothing");
+        let errors = sentence(&mut program, &["--headless", "--frames", "1"]);
+        assert!(errors.contains("driver"), "{errors}");
+    }
 }

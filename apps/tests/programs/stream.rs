@@ -69,3 +69,58 @@ fn a_map_of_one_tile_and_a_screen_of_one_texel_are_shown() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
+
+/// The README's pictures are PNGs that are there.
+fn picture(name: &str) -> String {
+    format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_picture_is_a_map() {
+    let file = picture("prime.png");
+    // Its finest level has twelve tiles. On SwiftShader each takes half a MiB.
+    let arguments = ["--picture", &file, "--budget", "6", "--frames", "120", "--size", "400x300"];
+    let said = common::said(&mut common::stream(), &[&arguments[..], &["--verify"]].concat());
+    assert_eq!(said["frames"], 120, "{said:#}");
+    assert_eq!(said["wrong"], serde_json::json!([]), "{said:#}");
+    assert!(said["bytes"].as_u64() > Some(0), "{said:#}");
+}
+
+#[test]
+fn a_picture_that_cannot_be_read_is_a_sentence_that_names_it() {
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let whole = std::fs::read(picture("stream.png")).expect("the picture");
+    let write = |name: &str, bytes: &[u8]| {
+        let file = folder.join(name);
+        std::fs::write(&file, bytes).expect("written");
+        file.to_str().expect("a path in UTF-8").to_owned()
+    };
+    let huge = {
+        // Width and height are the first fields of the first chunk, whose checksum ends at byte 33.
+        let mut bytes = whole[..33].to_vec();
+        bytes[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, 1]);
+        let checksum = crc(&bytes[12..29]);
+        bytes[29..33].copy_from_slice(&checksum.to_be_bytes());
+        [bytes, whole[33..].to_vec()].concat()
+    };
+    for file in [
+        "/nowhere/at/all.png".to_owned(),
+        picture("../README.md"),
+        write("empty.png", &[]),
+        write("half.png", &whole[..whole.len() / 2]),
+        write("huge.png", &huge),
+    ] {
+        let output = stream(&["--picture", &file, "--frames", "1"], false);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{file}: {errors}");
+        assert!(errors.contains(&file), "{file}: {errors}");
+        assert!(errors.contains("--picture takes a PNG of at most 8192x8192 texels"), "{errors}");
+        assert!(!errors.contains("panicked"), "{errors}");
+    }
+}
+
+/// The checksum of a PNG's chunks (CRC-32).
+fn crc(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use crate::common::{self, assert_silent, assert_steady, json, validated};
 
 /// How long a display server may take to start. It is reached only if it hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -86,8 +86,8 @@ fn weston(folder: &Path) -> Option<Display> {
     })
 }
 
-fn prime(display: &Display, arguments: &[&str]) -> Output {
-    let mut command = crate::common::prime();
+/// Runs a program in a window of a display.
+fn run(mut command: Command, display: &Display, arguments: &[&str]) -> Output {
     command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY").args(arguments);
     command.envs(display.variables.iter().map(|(name, value)| (*name, value)));
     command.output().expect("the program starts")
@@ -109,9 +109,13 @@ fn assert_frames(display: &Display, pair: &[&str]) {
         "--verify",
         "--json",
     ];
-    let output = prime(display, &[&fixed, pair].concat());
-    assert!(output.status.success(), "{pair:?}: {}", String::from_utf8_lossy(&output.stderr));
-    let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let mut command = common::prime();
+    validated(&mut command);
+    let output = run(command, display, &[&fixed, pair].concat());
+    let what = format!("{pair:?}");
+    assert_silent(&output, &what);
+    let said = json(&output, &what);
+    assert_steady(&said, &format!("{what}: {said:#}"));
     assert_eq!(said["frames"], 300, "{said:#}");
     assert_eq!(said["wrong"], serde_json::json!([]), "{said:#}");
     assert!(said["checked"].as_u64() >= Some(270), "{said:#}");
@@ -137,10 +141,30 @@ fn frames_are_whole_and_in_order_under_x11() {
         assert_frames(&display, &["--render", render, "--present", &other]);
     }
     // It claims that it can present there, and crashes.
-    let output = prime(&display, &["--present", &swiftshader, "--frames", "1"]);
+    let output = run(common::prime(), &display, &["--present", &swiftshader, "--frames", "1"]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("SwiftShader crashes with windows of Xlib"), "{errors}");
+    assert_map(&display, &other);
+    assert_one_texel(&display);
+}
+
+/// The tour, in a window.
+fn assert_map(display: &Display, device: &str) {
+    let fixed = ["--frames", "120", "--levels", "3", "--size", "512x384", "--verify", "--json"];
+    let output = run(common::stream(), display, &[&fixed[..], &["--device", device]].concat());
+    let said = json(&output, device);
+    assert_eq!(said["frames"], 120, "{said:#}");
+    assert_eq!(said["wrong"], serde_json::json!([]), "{said:#}");
+    assert!(said["checked"].as_u64() >= Some(120), "{said:#}");
+}
+
+/// The smallest window. A display server may make it larger.
+fn assert_one_texel(display: &Display) {
+    for command in [common::prime(), common::stream()] {
+        let output = run(command, display, &["--frames", "20", "--size", "1x1", "--json"]);
+        assert_eq!(json(&output, "1x1")["frames"], 20);
+    }
 }
 
 #[test]
@@ -148,7 +172,12 @@ fn frames_are_whole_and_in_order_under_wayland() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let Some(display) = weston(&folder) else { return };
     let [swiftshader, other] = drivers();
-    for pair in [[&swiftshader, &other], [&other, &swiftshader]] {
-        assert_frames(&display, &["--render", pair[0], "--present", pair[1]]);
+    for render in [&swiftshader, &other] {
+        for present in [&swiftshader, &other] {
+            assert_frames(&display, &["--render", render, "--present", present]);
+        }
     }
+    assert_map(&display, &swiftshader);
+    assert_map(&display, &other);
+    assert_one_texel(&display);
 }
