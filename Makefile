@@ -14,7 +14,7 @@ LONG_TESTS := matrix:: torture:: working_sets:: purge:: allocation_failures::
 LONG_VM := test-shadow;test-move_faults;test-moving matrix:: torture::;test-eviction working_sets:: purge::;test-process allocation_failures::
 
 .DEFAULT_GOAL := help
-.PHONY: help apps guest prime stream demo devices doctor check test test-native driver-sim model vm soak lint shaders figures hardware clean-deps
+.PHONY: help apps apps-figures guest prime stream demo devices doctor check test test-native driver-sim model vm soak lint shaders figures hardware clean-deps
 
 help: ## what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -67,6 +67,9 @@ apps: ## lint and test the programs in apps/, without a display, under X11 and u
 	cd apps && $(CARGO) fmt --check
 	cd apps && $(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
 	cd apps && $(CARGO) test $(LOCKED)
+
+apps-figures: ## what frames of the programs in apps/ cost, beside the same by hand (no setup)
+	cd apps && $(CARGO) bench $(LOCKED) --bench frames
 
 guest: ## lint and test wgpu/: shared images and buffers in wgpu, and a program that draws with them
 	@.ci/setup test
