@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{CStr, c_char};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
 
 use ash::vk::{self, Handle};
 
 use super::abi::SetDeviceLoaderData;
+use super::binary_signals::BinarySignals;
 use super::create::Families;
 use super::instance::Instance;
 use super::memory::Memory;
@@ -39,9 +40,7 @@ pub(super) struct Device {
     pub(super) queues: Mutex<BTreeMap<(u32, u32), Arc<Queue>>>,
     pub(super) real_queues: Mutex<HashMap<vk::Queue, Arc<RealQueue>>>,
     pub(super) timelines: Mutex<HashSet<vk::Semaphore>>,
-    /// How many signals of each binary semaphore are submitted and not yet forwarded.
-    pub(super) unsignalled: Mutex<HashMap<vk::Semaphore, u32>>,
-    pub(super) forwarded: Condvar,
+    pub(super) binary_signals: BinarySignals,
     pub(super) sync_files: SyncFiles,
     pub(super) submissions: AtomicU64,
     pub(super) allocations: AtomicU64,
@@ -129,8 +128,7 @@ impl Device {
             queues: Mutex::default(),
             real_queues: Mutex::default(),
             timelines: Mutex::default(),
-            unsignalled: Mutex::default(),
-            forwarded: Condvar::new(),
+            binary_signals: BinarySignals::default(),
             sync_files: SyncFiles::default(),
             submissions: AtomicU64::new(0),
             allocations: AtomicU64::new(0),

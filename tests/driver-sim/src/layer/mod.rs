@@ -10,6 +10,7 @@
 //! driver has. All other handles are the driver's.
 
 pub(crate) mod abi;
+mod binary_signals;
 pub(crate) mod chain;
 mod commands;
 mod create;

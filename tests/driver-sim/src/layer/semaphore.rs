@@ -56,7 +56,7 @@ pub(super) unsafe extern "system" fn destroy(
 ) {
     let device = device::of(raw);
     lock(&device.timelines).remove(&semaphore);
-    lock(&device.unsignalled).remove(&semaphore);
+    device.binary_signals.forget(semaphore);
     device.sync_files.forget(semaphore);
     device.fns.destroy_semaphore(semaphore, allocator.as_ref());
 }

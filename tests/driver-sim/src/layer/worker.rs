@@ -24,6 +24,8 @@ pub(super) struct Point {
     semaphore: vk::Semaphore,
     /// The value of a timeline, `None` for a binary semaphore.
     value: Option<u64>,
+    /// For a wait for a binary semaphore: how many of its signals were submitted before.
+    after: u64,
     stages: vk::PipelineStageFlags2,
 }
 
@@ -35,7 +37,7 @@ impl Point {
         stages: vk::PipelineStageFlags2,
     ) -> Self {
         let is_timeline = lock(&device.timelines).contains(&semaphore);
-        Self { semaphore, value: value.filter(|_| is_timeline), stages }
+        Self { semaphore, value: value.filter(|_| is_timeline), after: 0, stages }
     }
 }
 
@@ -85,12 +87,13 @@ impl Worker {
         Self { shared, thread: Mutex::new(Some(thread)) }
     }
 
-    pub(super) fn push(&self, device: &Device, job: Job) {
-        {
-            let mut unsignalled = lock(&device.unsignalled);
-            for point in job.binary_signals() {
-                *unsignalled.entry(point.semaphore).or_default() += 1;
+    pub(super) fn push(&self, device: &Device, mut job: Job) {
+        let signals = &device.binary_signals;
+        for batch in &mut job.batches {
+            for wait in &mut batch.waits {
+                wait.after = signals.submitted(wait.semaphore);
             }
+            binary(&batch.signals).for_each(|semaphore| signals.submit(semaphore));
         }
         lock(&self.shared.state).jobs.push_back(job);
         self.shared.changed.notify_all();
@@ -125,26 +128,21 @@ impl Worker {
     }
 }
 
-impl Job {
-    fn binary_signals(&self) -> impl Iterator<Item = &Point> {
-        self.batches.iter().flat_map(|batch| &batch.signals).filter(|point| point.value.is_none())
-    }
+/// The binary semaphores among these.
+fn binary(points: &[Point]) -> impl Iterator<Item = vk::Semaphore> {
+    points.iter().filter(|point| point.value.is_none()).map(|point| point.semaphore)
 }
 
 impl Shared {
     fn run(&self, device: &Device, real: &RealQueue) {
         while let Some(job) = self.next() {
-            if self.may_run(device, &job) {
-                self.forward(device, real, &job);
-            }
-            let mut unsignalled = lock(&device.unsignalled);
-            for point in job.binary_signals() {
-                if let Some(count) = unsignalled.get_mut(&point.semaphore) {
-                    *count = count.saturating_sub(1);
-                }
-            }
-            drop(unsignalled);
-            device.forwarded.notify_all();
+            let forwarded = match self.may_run(device, &job) {
+                true => self.forward(device, real, &job),
+                false => 0,
+            };
+            // Nothing waits for what never runs.
+            let dropped = job.batches[forwarded..].iter().flat_map(|batch| binary(&batch.signals));
+            device.binary_signals.forward(dropped);
             lock(&self.state).is_busy = false;
             self.changed.notify_all();
         }
@@ -189,11 +187,12 @@ impl Shared {
         }
     }
 
-    fn forward(&self, device: &Device, real: &RealQueue, job: &Job) {
+    /// Returns how many batches were forwarded.
+    fn forward(&self, device: &Device, real: &RealQueue, job: &Job) -> usize {
         let last = job.batches.len().saturating_sub(1);
         for (at, batch) in job.batches.iter().enumerate() {
             if !self.is_ready(device, batch) {
-                return;
+                return at;
             }
             let fence = if at == last { job.fence } else { vk::Fence::null() };
             let slow = device
@@ -209,18 +208,15 @@ impl Shared {
             };
             failed(device, result);
             if result == vk::Result::SUCCESS {
-                let binary = |points: &[Point]| {
-                    let points = points.iter().filter(|point| point.value.is_none());
-                    points.map(|point| point.semaphore).collect::<Vec<_>>()
-                };
-                let (waits, signals) = (binary(&batch.waits), binary(&batch.signals));
-                device.sync_files.forwarded(waits.into_iter(), signals.into_iter());
+                device.sync_files.forwarded(binary(&batch.waits), binary(&batch.signals));
             }
+            device.binary_signals.forward(binary(&batch.signals));
         }
         if job.batches.is_empty() {
             // SAFETY: the application's fence is alive until it is signalled.
             failed(device, unsafe { run(device, real, None, job.fence, job.is_second) });
         }
+        job.batches.len()
     }
 
     /// Waits until all semaphores of the batch are signalled, or their signals are with the driver.
@@ -247,16 +243,10 @@ impl Shared {
                     }
                 },
                 None => {
-                    let mut unsignalled = lock(&device.unsignalled);
-                    while unsignalled.get(&point.semaphore).is_some_and(|count| *count > 0) {
+                    while !device.binary_signals.wait(point.semaphore, point.after, SLICE) {
                         if self.ends() {
                             return false;
                         }
-                        unsignalled = device
-                            .forwarded
-                            .wait_timeout(unsignalled, SLICE)
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .0;
                     }
                 }
             }
@@ -269,19 +259,14 @@ impl Device {
     /// Waits until the signals of these binary semaphores are with the driver: what a driver with a submit thread
     /// does where the kernel needs them.
     pub(super) fn wait_until_forwarded(&self, semaphores: &[vk::Semaphore]) {
-        let mut unsignalled = lock(&self.unsignalled);
-        while semaphores
-            .iter()
-            .any(|semaphore| unsignalled.get(semaphore).is_some_and(|count| *count > 0))
-        {
-            if self.is_lost() {
-                return;
+        let signals = &self.binary_signals;
+        for semaphore in semaphores {
+            let submitted = signals.submitted(*semaphore);
+            while !signals.wait(*semaphore, submitted, SLICE) {
+                if self.is_lost() {
+                    return;
+                }
             }
-            unsignalled = self
-                .forwarded
-                .wait_timeout(unsignalled, SLICE)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
         }
     }
 }
@@ -356,6 +341,7 @@ fn copies(points: &[Point]) -> Vec<Point> {
     let copy = |point: &Point| Point {
         semaphore: point.semaphore,
         value: point.value,
+        after: point.after,
         stages: point.stages,
     };
     points.iter().map(copy).collect()

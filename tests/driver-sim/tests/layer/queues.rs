@@ -78,6 +78,44 @@ fn a_binary_semaphore_goes_from_queue_to_queue() {
     });
 }
 
+#[test]
+fn binary_semaphores_are_signalled_again_while_earlier_waits_are_held_back() {
+    driver_sim::under(&crate::harness::simulation(ODD), || {
+        let world = World::new();
+        let gpu = world.open(world.find("llvmpipe"));
+        // SAFETY: the device was made with all queues, and the structures are complete.
+        let (queue, turns, fence) = unsafe {
+            let create = || gpu.raw.create_semaphore(&vk::SemaphoreCreateInfo::default(), None);
+            let turns = [(); 2].map(|()| [create().expect("a semaphore")]);
+            let fence = gpu.raw.create_fence(&vk::FenceCreateInfo::default(), None);
+            (gpu.raw.get_device_queue(0, 0), turns, fence.expect("a fence"))
+        };
+        let gate = gpu.timeline();
+        gpu.submit(queue, &[], Some((gate, 1)), None).expect("it waits");
+        // Each waits for the one before it, by two semaphores in turn; the last two are batches of one call.
+        let stages = [vk::PipelineStageFlags::ALL_COMMANDS];
+        let link = |at: usize| {
+            let waits: &[_] = if at == 0 { &[] } else { &turns[(at - 1) % 2] };
+            let signals: &[_] = if at == 5 { &[] } else { &turns[at % 2] };
+            let info = vk::SubmitInfo::default().wait_dst_stage_mask(&stages[..waits.len()]);
+            info.wait_semaphores(waits).signal_semaphores(signals)
+        };
+        // SAFETY: the objects are alive until the child ends.
+        unsafe {
+            for at in 0..4 {
+                gpu.raw.queue_submit(queue, &[link(at)], vk::Fence::null()).expect("submitted");
+            }
+            gpu.raw.queue_submit(queue, &[link(4), link(5)], fence).expect("submitted");
+            let early = gpu.raw.wait_for_fences(&[fence], true, 50_000_000);
+            assert_eq!(early, Err(vk::Result::TIMEOUT));
+            let open = vk::SemaphoreSignalInfo::default().semaphore(gate).value(1);
+            gpu.raw.signal_semaphore(&open).expect("signalled");
+            gpu.raw.wait_for_fences(&[fence], true, PATIENT * 1_000_000).expect("all end");
+            gpu.raw.queue_wait_idle(queue).expect("idle");
+        }
+    });
+}
+
 const SYNC_FD: vk::ExternalSemaphoreHandleTypeFlags = vk::ExternalSemaphoreHandleTypeFlags::SYNC_FD;
 
 #[test]
