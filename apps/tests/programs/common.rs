@@ -101,7 +101,8 @@ pub fn assert_steady(said: &Value, what: &str) {
     let held = |part: &str, kind: &str| said["held"][part][kind].as_u64().expect("a number");
     let [before, after] = ["second_third", "last_third"].map(|part| move |kind| held(part, kind));
     assert!(before("fds") > 0, "{what}");
-    assert!(after("fds") <= before("fds"), "{what}");
+    // Semaphores of unfinished work and kept views come and go. One that stays at each of a third's 13 moves is found.
+    assert!(after("fds") < before("fds") + 13, "{what}");
     // Images of the ring are in one kind of memory or in two, and unused views are kept for a while. What is leaked at each
     // move or resize is more than that.
     assert!(after("objects") <= before("objects") + 4, "{what}");

@@ -57,7 +57,8 @@ fn each_of_300_frames_is_right_on_every_pair_while_images_and_the_buffer_move() 
             assert!(remade > 42, "textures and buffers follow: {said:#}");
             let [fds, kib] = ["fds", "resident_kib"]
                 .map(|name| [0, 1].map(|half| said[name][half].as_u64().expect("a number")));
-            assert!(fds[1] <= fds[0], "the second half has no more fds: {said:#}");
+            // Semaphores of unfinished work and kept views come and go. One that stays at each move would be 21 more.
+            assert!(fds[1] < fds[0] + 21, "an fd stays at each move: {said:#}");
             assert!(kib[1] <= kib[0] + 4096, "the second half has no more memory: {said:#}");
         }
     }
