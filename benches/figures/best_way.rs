@@ -1,7 +1,6 @@
 //! Copies of all sizes, each against the fastest single way to copy as many bytes.
 #![expect(unsafe_code, reason = "stores that bypass the caches")]
 
-use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -28,26 +27,22 @@ const BUDGET: Duration = Duration::from_millis(1500);
 /// stores that bypass the caches, and with one recorded copy. The value is that of the worst size.
 pub(crate) fn copy(setup: &Setup) -> Outcome<Vec<Figure>> {
     let mut worst: Option<Compared> = None;
-    let mut all = String::new();
+    let mut all = Vec::new();
     let is_measured = |bits: &u32| !is_quick() || bits.is_multiple_of(2) && *bits <= QUICK_SIZE;
     for bits in SIZES.filter(is_measured) {
         let (way, compared) = against_best(setup, 1 << bits)?;
         let (ours, theirs) = (time(compared.ours), time(compared.baseline));
         let ratio = compared.ratio.median;
-        let separator = separator(&all);
-        write!(all, "{separator}{} KiB {ratio:.2} {way} {ours} / {theirs}", (1u64 << bits) >> 10)?;
+        let size = format!("{} KiB", (1u64 << bits) >> 10);
+        all.push(format!("{size:>10}  {ratio:.2} × {way:<14}  {ours:>10}  {theirs:>10}"));
         if worst.is_none_or(|worst| ratio < worst.ratio.median) {
             worst = Some(compared);
         }
     }
     let compared = worst.ok_or("no size")?;
-    // The table has one row; the sizes that it stands for are in its description.
-    let what: &'static str = format!("copy of the worst size ({all})").leak();
-    Ok(vec![Figure::speed("copy_best_way", what, "the best way by hand", Some(0.9), compared)])
-}
-
-fn separator(text: &str) -> &'static str {
-    if text.is_empty() { "" } else { ", " }
+    let what = "copy of the worst size";
+    let figure = Figure::speed("copy_best_way", what, "the best way by hand", Some(0.9), compared);
+    Ok(vec![figure.with_detail(all)])
 }
 
 /// Compares with each way, and returns the one that was fastest.

@@ -29,6 +29,8 @@ pub(crate) struct Figure {
     direction: Direction,
     /// Seconds per operation: ours and the baseline's.
     seconds: Option<(f64, f64)>,
+    /// Lines for below the table: what the value was chosen from.
+    detail: Vec<String>,
 }
 
 impl Figure {
@@ -52,6 +54,7 @@ impl Figure {
             target,
             direction: Direction::AtLeast,
             seconds: Some((ours, theirs)),
+            detail: Vec::new(),
         }
     }
 
@@ -94,12 +97,17 @@ impl Figure {
             target,
             direction,
             seconds: None,
+            detail: Vec::new(),
         }
     }
 
     /// A count with a direction, or one that lies between `lo` and `hi`.
     pub(crate) fn within(self, direction: Direction, (lo, hi): (f64, f64)) -> Self {
         Self { direction, lo, hi, ..self }
+    }
+
+    pub(crate) fn with_detail(self, detail: Vec<String>) -> Self {
+        Self { detail, ..self }
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -150,22 +158,22 @@ impl Figure {
             self.seconds.map_or_else(Default::default, |(ours, theirs)| (time(ours), time(theirs)));
         [
             self.id.into(),
-            self.baseline.map_or(self.what.into(), |by| format!("{}, against {by}", self.what)),
             format!("{} {}", number(self.value), self.unit),
             format!("{} … {}", number(self.lo), number(self.hi)),
             self.target.map_or_else(String::new, |target| format!("{sign} {target}")),
             self.met().into(),
             ours,
             theirs,
+            self.baseline.map_or(self.what.into(), |by| format!("{}, against {by}", self.what)),
         ]
     }
 }
 
 const COLUMNS: usize = 8;
 const HEADINGS: [&str; COLUMNS] =
-    ["id", "what", "value", "95 % interval", "target", "met", "ours", "baseline"];
+    ["id", "value", "95 % interval", "target", "met", "ours", "baseline", "what"];
 
-/// Figures as aligned text.
+/// Figures as aligned text. What a figure stands for comes last, because it is longest.
 pub(crate) struct Table<'a>(pub(crate) &'a [Figure]);
 
 impl fmt::Display for Table<'_> {
@@ -185,6 +193,12 @@ impl fmt::Display for Table<'_> {
                 write!(line, "{cell:width$}  ")?;
             }
             writeln!(f, "{}", line.trim_end())?;
+        }
+        for figure in self.0.iter().filter(|figure| !figure.detail.is_empty()) {
+            writeln!(f, "\n{}:", figure.id)?;
+            for line in &figure.detail {
+                writeln!(f, "  {line}")?;
+            }
         }
         Ok(())
     }
