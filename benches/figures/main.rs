@@ -32,6 +32,7 @@ mod locks;
 mod measure;
 mod moves;
 mod noise;
+mod options;
 mod policy;
 mod queue_by_hand;
 mod resolve;
@@ -55,6 +56,7 @@ use std::time::SystemTime;
 
 use crate::figure::{Figure, Table};
 use crate::noise::Noise;
+use crate::options::Options;
 use crate::setup::Setup;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -241,38 +243,4 @@ fn write_header(out: &mut impl Write, setup: &Setup, noise: &Noise) -> io::Resul
         writeln!(out, "{:>12}  {line}", "A/A noise")?;
     }
     writeln!(out)
-}
-
-/// Command-line options.
-#[derive(Default)]
-struct Options {
-    json: bool,
-    quick: bool,
-    filter: Option<String>,
-}
-
-impl Options {
-    fn parse(arguments: impl Iterator<Item = String>) -> Outcome<Self> {
-        let mut options = Self::default();
-        let mut arguments = arguments;
-        while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                "--json" => options.json = true,
-                "--quick" => options.quick = true,
-                "--filter" => {
-                    options.filter = Some(arguments.next().ok_or("--filter needs an id")?);
-                }
-                // `cargo bench` adds this.
-                "--bench" => {}
-                other => {
-                    return Err(format!("{other}: only --json, --quick and --filter A,B").into());
-                }
-            }
-        }
-        Ok(options)
-    }
-
-    fn wants(&self, id: &str) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.split(',').any(|part| id.contains(part)))
-    }
 }

@@ -1,7 +1,7 @@
 #![expect(clippy::print_stderr, reason = "a program prints why it failed")]
 //! The figures of `prime` and `stream`, each with its baseline: `cargo bench --bench frames`, here.
 //!
-//! `-- --json` prints JSON; `-- --filter ID` runs the figures whose id contains `ID`; `-- --quick` takes few rounds.
+//! `-- --json` prints JSON; `-- --filter A,B` runs the figures whose id contains `A` or `B`; `-- --quick` takes few rounds.
 //! BENCHMARKS.md says what they mean. A figure that misses its target is not a failure; wrong pictures and failed calls are.
 
 mod belady;
@@ -12,6 +12,8 @@ mod figure;
 #[expect(dead_code, reason = "plans of other figures")]
 mod measure;
 mod on_demand;
+#[path = "../../../benches/figures/options.rs"]
+mod options;
 mod prime;
 mod prime_by_hand;
 mod queue;
@@ -24,6 +26,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::figure::{Figure, Table};
+use crate::options::Options;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -80,37 +83,4 @@ fn run(options: &Options) -> Outcome<()> {
         write!(out, "{}", Table(&figures))?;
     }
     Ok(())
-}
-
-/// Command-line options.
-#[derive(Default)]
-struct Options {
-    json: bool,
-    quick: bool,
-    filter: Option<String>,
-}
-
-impl Options {
-    fn parse(mut arguments: impl Iterator<Item = String>) -> Outcome<Self> {
-        let mut options = Self::default();
-        while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                "--json" => options.json = true,
-                "--quick" => options.quick = true,
-                "--filter" => {
-                    options.filter = Some(arguments.next().ok_or("--filter needs an id")?);
-                }
-                // `cargo bench` adds this.
-                "--bench" => {}
-                other => {
-                    return Err(format!("{other}: only --json, --quick and --filter ID").into());
-                }
-            }
-        }
-        Ok(options)
-    }
-
-    fn wants(&self, id: &str) -> bool {
-        self.filter.as_ref().is_none_or(|filter| id.contains(filter.as_str()))
-    }
 }
