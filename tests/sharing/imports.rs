@@ -329,3 +329,26 @@ fn threads_that_attach_while_views_are_given_back_see_their_bytes() {
     rig.engine().trim();
     assert_eq!(imports(&rig, &far).views, 0);
 }
+
+/// A GPU reaches system memory through a heap, which may be full. Its own memory is left all the same.
+#[test]
+fn a_buffer_leaves_the_memory_of_a_device_that_may_import_no_more() {
+    let rig = stopped();
+    let engine = rig.engine();
+    for (device, mapped) in rig.all().iter().flat_map(|device| [(device, true), (device, false)]) {
+        engine.calls().set_unmappable_device_memory(!mapped);
+        let buffer = engine.create_buffer(device, BufferDescriptor::new(WHOLE)).expect("room");
+        bytes::write(&buffer, 3);
+        let imported = |device| (imports(&rig, device).views, imports(&rig, device).system);
+        let before = imported(device);
+        engine.calls().set_import_limit(Some(0));
+        buffer.evict().expect("the host copies");
+        assert_eq!((buffer.domain(), imported(device)), (DomainId::System, before), "{mapped}");
+        bytes::assert_sequence(&buffer, 3, device.name());
+        buffer.request_residency().expect("the host copies");
+        assert_eq!((buffer.domain(), imported(device)), (DomainId::Vram(device.id()), before));
+        bytes::assert_sequence(&buffer, 3, device.name());
+        engine.calls().set_import_limit(None);
+    }
+    engine.calls().set_unmappable_device_memory(false);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::buffer::object::BufferInner;
 use crate::core::DeviceEntry;
 use crate::device::DeviceInner;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{Allocation, View};
 use crate::transfer::path::{BounceEnd, BouncePath};
 
@@ -31,31 +31,60 @@ pub(super) enum CopyPath {
 
 impl CopyPath {
     /// Finds a path, and the device that the move is assigned to. The new home device comes first, then the
-    /// old one; a bounce copy is last. `Ok(None)` if there is no path.
+    /// old one; a bounce copy is last. `Ok(None)` if there is no path. A device that may import no more has no view of
+    /// the backing.
     ///
     /// Call without the reservation, because this may prove a route.
+    ///
+    /// # Errors
+    ///
+    /// Those of the imports; [`Error::ImportLimit`] only if no other path is left.
     pub(super) fn find(
         buffer: &BufferInner,
         home: &Arc<DeviceInner>,
         old: &Allocation,
         new: &Allocation,
     ) -> Result<Option<(Arc<DeviceInner>, Self)>> {
+        let mut beyond_limit = None;
         // A device that shares neither slab comes last: its import would concern the buffers of others.
         for import in [Import::OwnSlabs, Import::Any] {
             for device in [Arc::clone(home), buffer.home()] {
-                let Some(from) = view_for(buffer, home, old, &device, import)? else { continue };
-                if let Some(to) = view_for(buffer, home, new, &device, import)? {
+                let mut view = |allocation| {
+                    let view = view_for(buffer, home, allocation, &device, import);
+                    within_limit(view, &mut beyond_limit)
+                };
+                let Some(from) = view(old)? else { continue };
+                if let Some(to) = view(new)? {
                     return Ok(Some((device, Self::Device { from, to })));
                 }
             }
         }
-        let Some(from) = bounce_end(buffer, home, old, [buffer.home(), Arc::clone(home)])? else {
-            return Ok(None);
+        let mut end = |allocation, devices| {
+            within_limit(bounce_end(buffer, home, allocation, devices), &mut beyond_limit)
         };
-        let Some(to) = bounce_end(buffer, home, new, [Arc::clone(home), buffer.home()])? else {
-            return Ok(None);
-        };
-        Ok(Some((Arc::clone(home), Self::BouncePath(BouncePath { from, to }))))
+        let from = end(old, [buffer.home(), Arc::clone(home)])?;
+        let to = end(new, [Arc::clone(home), buffer.home()])?;
+        match (from, to, beyond_limit) {
+            (Some(from), Some(to), _) => {
+                Ok(Some((Arc::clone(home), Self::BouncePath(BouncePath { from, to }))))
+            }
+            (_, _, Some(error)) => Err(error),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Nothing, in place of what a device may not import at present; the error is kept.
+fn within_limit<T>(
+    found: Result<Option<T>>,
+    beyond_limit: &mut Option<Error>,
+) -> Result<Option<T>> {
+    match found {
+        Err(error @ Error::ImportLimit(_)) => {
+            *beyond_limit = Some(error);
+            Ok(None)
+        }
+        other => other,
     }
 }
 
@@ -71,12 +100,17 @@ fn bounce_end(
     if host && allocation.is_fast_for_host() {
         return Ok(Some(BounceEnd::Host));
     }
+    let mut beyond_limit = None;
     for device in devices {
-        if let Some(view) = view_for(buffer, home, allocation, &device, Import::Any)? {
+        let view = view_for(buffer, home, allocation, &device, Import::Any);
+        if let Some(view) = within_limit(view, &mut beyond_limit)? {
             return Ok(Some(BounceEnd::Device { view, staging: buffer.core().staging(&device)? }));
         }
     }
-    Ok(host.then_some(BounceEnd::Host))
+    match beyond_limit {
+        Some(error) if !host => Err(error),
+        _ => Ok(host.then_some(BounceEnd::Host)),
+    }
 }
 
 /// Which allocations a device may import to copy.
