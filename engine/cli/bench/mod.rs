@@ -46,9 +46,9 @@ pub(crate) enum Bench {
     #[command(
         verbatim_doc_comment,
         after_help = "\
-Exit status: 0 if nothing became slower than asked, 1 if something did, 2 for
-wrong bytes or an impossible speed in B, or an error, 3 if both runs have
-nothing in common."
+Exit status: 0 if nothing became slower than asked, 1 if something did or could
+no longer be measured, 2 for wrong bytes or an impossible speed in B, or an
+error, 3 if both runs have nothing in common."
     )]
     Compare {
         /// The earlier run: what --json of a benchmark printed

@@ -44,25 +44,29 @@ pub(crate) fn summary(rounds: &[Vec<f64>]) -> Option<Summary> {
     })
 }
 
+/// Whether the interval is one of 95 %: of one round it says nothing about the next one, since the machine drifts.
+pub(crate) fn is_sound(summary: &Summary) -> bool {
+    summary.samples >= FEW as u64 && summary.rounds > 1
+}
+
 /// Whether the interval is within `part` of the median, above and below, and is one of 95 %.
 pub(crate) fn is_narrow(summary: &Summary, part: f64) -> bool {
     let within = summary.median_ns * part;
-    summary.samples >= FEW as u64
+    is_sound(summary)
         && summary.hi_ns - summary.median_ns <= within
         && summary.median_ns - summary.lo_ns <= within
 }
 
-/// The distribution of samples of one operation; `None` without samples.
-pub(crate) fn percentiles(samples: &[f64]) -> Option<Percentiles> {
-    let mut sorted = samples.to_vec();
+/// The distribution of the samples of all rounds, with the interval of its median as in [`summary`]; `None` without samples.
+pub(crate) fn percentiles(rounds: &[Vec<f64>]) -> Option<Percentiles> {
+    let Summary { samples, median_ns, lo_ns, hi_ns, max_ns, .. } = summary(rounds)?;
+    let mut sorted: Vec<f64> = rounds.iter().flatten().copied().collect();
     sorted.sort_by(f64::total_cmp);
-    let &max_ns = sorted.last()?;
-    let (p50_lo_ns, p50_hi_ns) = order_interval(&sorted, TAIL);
     Some(Percentiles {
-        samples: sorted.len() as u64,
-        p50_ns: median_of_sorted(&sorted),
-        p50_lo_ns,
-        p50_hi_ns,
+        samples,
+        p50_ns: median_ns,
+        p50_lo_ns: lo_ns,
+        p50_hi_ns: hi_ns,
         p90_ns: rank(&sorted, 90),
         p99_ns: rank(&sorted, 99),
         max_ns,
@@ -230,7 +234,7 @@ mod tests {
         for index in 0..8 {
             let (drift, outliers, modes) = (index & 1 > 0, index & 2 > 0, index & 4 > 0);
             let kind = Kind { drift, outliers, modes };
-            for (rounds, samples) in [(3, 30), (5, 9), (9, 20), (25, 5)] {
+            for (rounds, samples) in [(2, 3), (2, 100), (3, 30), (5, 9), (9, 20), (25, 5)] {
                 let covered = covered(kind, rounds, samples);
                 assert!(covered >= 93, "{covered} of 100: {kind:?}, {rounds} rounds of {samples}");
             }
@@ -246,6 +250,8 @@ mod tests {
             summary(&(0..10).map(round).collect::<Vec<_>>()).expect("there are samples")
         };
         assert!(!is_narrow(&measured(1), 0.005) && is_narrow(&measured(50), 0.005));
+        let steady = summary(&[vec![5.0; 300]]).expect("one round");
+        assert!(!is_sound(&steady), "one round says nothing about the next one");
         let one = summary(&[vec![5.0]]).expect("one sample");
         assert!(!is_narrow(&one, 0.01), "one sample says nothing about its neighbours");
     }
@@ -270,7 +276,7 @@ mod tests {
     #[test]
     fn percentiles_are_those_of_the_samples() {
         let samples: Vec<f64> = (1..=1000).rev().map(f64::from).collect();
-        let found = percentiles(&samples).expect("there are samples");
+        let found = percentiles(&[samples]).expect("there are samples");
         assert_eq!(
             (found.p50_ns, found.p90_ns, found.p99_ns, found.max_ns),
             (500.5, 900.0, 990.0, 1000.0)
@@ -278,6 +284,10 @@ mod tests {
         assert!((465.0..475.0).contains(&found.p50_lo_ns), "{found:?}");
         assert!((526.0..536.0).contains(&found.p50_hi_ns), "{found:?}");
         assert_eq!(percentiles(&[]), None);
+        // Rounds that differ make the interval wider than their samples do.
+        let apart = |at: f64| (0..100).map(|_| 500.0 + at).collect::<Vec<_>>();
+        let found = percentiles(&[apart(0.0), apart(20.0), apart(40.0)]).expect("samples");
+        assert!(found.p50_lo_ns < 490.0 && found.p50_hi_ns > 550.0, "{found:?}");
     }
 
     #[test]

@@ -34,11 +34,16 @@ pub(crate) fn matrices(run: &Run) -> Vec<Matrix<'_>> {
         key.pattern == Pattern::Pair && key.direction == Direction::There && key.processes == 1
     };
     let mut all = vec![matrix(run, "One direction, the fastest way".to_owned(), one)];
-    for (direction, title) in [
-        (Direction::BothThere, "From row to column, while the way back is busy"),
-        (Direction::BothSum, "Both directions at once, together"),
-    ] {
-        let is = move |key: &Key| key.pattern == Pattern::Pair && key.direction == direction;
+    let several: [(&str, &[Direction]); 2] = [
+        (
+            "One direction, while the way back is busy",
+            &[Direction::BothThere, Direction::BothBack],
+        ),
+        ("Both directions at once, together", &[Direction::BothSum]),
+    ];
+    for (title, directions) in several {
+        let is =
+            move |key: &Key| key.pattern == Pattern::Pair && directions.contains(&key.direction);
         all.push(matrix(run, title.to_owned(), is));
     }
     let one_each = [
@@ -85,7 +90,7 @@ fn matrix<'a>(run: &'a Run, title: String, is: impl Fn(&Key) -> bool) -> Matrix<
     ends.extend(run.devices.iter().map(|device| End::Device(device.index)));
     let fastest = |from: End, to: End| {
         let here = |cell: &&Cell| {
-            (cell.key.from, cell.key.to) == (from, to) && is(&cell.key) && cell.summary.is_some()
+            bytes_go(&cell.key) == (from, to) && is(&cell.key) && cell.summary.is_some()
         };
         // What fits a cache may be faster than any link, and says nothing of one.
         let rank = |cell: &Cell| (cell.key.size_bytes >= JUDGED_BYTES, speed(cell).unwrap_or(0.0));
@@ -97,6 +102,14 @@ fn matrix<'a>(run: &'a Run, title: String, is: impl Fn(&Key) -> bool) -> Matrix<
     };
     let row = |from: &End| ends.iter().map(|to| fastest(*from, *to)).collect();
     Matrix { title, rows: ends.iter().map(row).collect(), ends }
+}
+
+/// From where to where the bytes of a cell go. Those of both directions together go from `from` as well.
+fn bytes_go(key: &Key) -> (End, End) {
+    match key.direction {
+        Direction::BothBack => (key.to, key.from),
+        Direction::There | Direction::BothThere | Direction::BothSum => (key.from, key.to),
+    }
 }
 
 impl Matrix<'_> {
@@ -218,6 +231,7 @@ pub(crate) fn engine_name(engine: CopyEngine) -> &'static str {
         CopyEngine::Host => "host",
         CopyEngine::HostStreaming => "host past the cache",
         CopyEngine::Ring => "ring",
+        CopyEngine::Several => "several engines",
         CopyEngine::Other => "other program",
     }
 }

@@ -17,6 +17,12 @@ pub(crate) fn compare(found: &Comparison, verbose: bool) -> String {
             &format!("WRONG BYTES or MORE THAN IS POSSIBLE in the second run: {fault}"),
         );
     }
+    for lost in found.lost.iter().take(if verbose { usize::MAX } else { ROWS }) {
+        text.item("! ", &format!("no longer measured: {lost}"));
+    }
+    if found.lost.len() > ROWS && !verbose {
+        text.item("! ", &format!("and {} more: --verbose shows all", found.lost.len() - ROWS));
+    }
     let failing = found.failing().count();
     let (slower, faster) = (found.count(Change::Slower), found.count(Change::Faster));
     let unknown = found.count(Change::CannotTell);
@@ -96,6 +102,7 @@ mod tests {
     use super::*;
     use crate::bench::compare::compare as between;
     use crate::bench::made::run::rich;
+    use crate::bench::run::Cell;
 
     #[test]
     fn what_is_slower_than_asked_comes_first() {
@@ -113,6 +120,19 @@ mod tests {
         let text = compare(&between(&before, &before, 0.9), false);
         assert!(text.starts_with("✓ of "), "{text}");
         check(&text, &["slower 0, faster 0"]);
+    }
+
+    #[test]
+    fn what_is_no_longer_measured_comes_first() {
+        let before = rich(1);
+        let mut after = before.clone();
+        let measured = |cell: &&mut Cell| cell.summary.is_some();
+        let cell = after.cells.iter_mut().find(measured).expect("a cell was measured");
+        cell.summary = None;
+        cell.note = Some("the device is lost".into());
+        let text = compare(&between(&before, &after, 0.9), false);
+        assert!(text.starts_with("! no longer measured: "), "{text}");
+        check(&text, &["the device is lost"]);
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(crate) struct Comparison {
     /// What differs and may be the reason: driver, kernel, version.
     pub(crate) remarks: Vec<String>,
     pub(crate) rows: Vec<Row>,
+    /// What the first run has measured and the second one could not, each with the reason.
+    pub(crate) lost: Vec<String>,
     /// What only the first run has, and what only the second one has.
     pub(crate) only_before: Vec<String>,
     pub(crate) only_after: Vec<String>,
@@ -72,10 +74,15 @@ pub(crate) fn compare(before: &Run, after: &Run, fail_below: f64) -> Comparison 
     let pairs: Vec<(&Item, &Item)> =
         old.iter().filter_map(|item| Some((item, &new[find(&new, &item.key)?]))).collect();
     let judge = Judge { pairs: pairs.len(), fail_below, noises: [before, after] };
-    let names = |items: &[Item], others: &[Item]| {
-        let missing = items.iter().filter(|item| find(others, &item.key).is_none());
-        missing.map(|item| item.name.clone()).collect()
+    let notes = item::unmeasured(after);
+    let note = |key: &str| notes.iter().find(|(unmeasured, _)| unmeasured == key);
+    let gone = old.iter().filter(|item| find(&new, &item.key).is_none());
+    let (lost, only_before): (Vec<&Item>, Vec<_>) = gone.partition(|it| note(&it.key).is_some());
+    let lost_because = |item: &Item| {
+        let why = note(&item.key).map_or("", |(_, why)| why.as_str());
+        format!("{}: {why}", item.name)
     };
+    let added = new.iter().filter(|item| find(&old, &item.key).is_none());
     let faults = after
         .cells
         .iter()
@@ -91,8 +98,9 @@ pub(crate) fn compare(before: &Run, after: &Run, fail_below: f64) -> Comparison 
         fail_below,
         remarks: remarks(before, after),
         rows,
-        only_before: names(&old, &new),
-        only_after: names(&new, &old),
+        lost: lost.into_iter().map(lost_because).collect(),
+        only_before: only_before.into_iter().map(|item| item.name.clone()).collect(),
+        only_after: added.map(|item| item.name.clone()).collect(),
         faults: faults.map(|cell| super::verdict::name(&cell.key)).collect(),
     }
 }
@@ -103,7 +111,7 @@ impl Comparison {
         match () {
             () if !self.faults.is_empty() => Outcome::Faulty,
             () if self.rows.is_empty() => Outcome::Nothing,
-            () => Outcome::of(self.failing().next().is_none()),
+            () => Outcome::of(self.failing().next().is_none() && self.lost.is_empty()),
         }
     }
 

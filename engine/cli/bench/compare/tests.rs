@@ -3,6 +3,7 @@
 use super::super::made::Random;
 use super::super::made::run::{cell, gpu, key, run};
 use super::super::run::{End, Figure, Key, Noise, Program, Target};
+use super::super::stats;
 use super::*;
 
 /// A run of fifty cells. Between two runs each cell's speed differs by up to a percent, for reasons that stay for a
@@ -91,10 +92,35 @@ fn on_a_noisy_machine_the_answer_is_that_nothing_can_be_told() {
 fn cells_that_only_one_run_has_are_listed() {
     let (before, mut after) = (made(1, same), made(2, same));
     let gone = after.cells.remove(0);
-    after.cells[0].summary = None;
     let found = compare(&before, &after, 0.9);
-    assert_eq!((found.rows.len(), found.only_before.len(), found.only_after.len()), (48, 2, 0));
+    assert_eq!((found.rows.len(), found.only_before.len(), found.only_after.len()), (49, 1, 0));
     assert!(found.only_before[0].contains(&gone.key.way), "{:?}", found.only_before);
+    assert_eq!(found.outcome(), Outcome::Proved, "a run may be asked for fewer cells");
+}
+
+#[test]
+fn cells_that_can_no_longer_be_measured_fail() {
+    let (before, mut after) = (made(1, same), made(2, same));
+    after.cells[0].summary = None;
+    after.cells[0].note = Some("the device is lost".into());
+    let found = compare(&before, &after, 0.9);
+    assert_eq!((found.rows.len(), found.only_before.len(), found.lost.len()), (49, 0, 1));
+    assert!(found.lost[0].ends_with(": the device is lost"), "{:?}", found.lost);
+    assert_eq!(found.outcome(), Outcome::of(false));
+    // What neither run could measure is nothing new.
+    let mut before = before;
+    before.cells[0].summary = None;
+    assert_eq!(compare(&before, &after, 0.9).outcome(), Outcome::Proved);
+}
+
+#[test]
+fn of_one_round_nothing_can_be_told() {
+    let (before, mut after) = (made(1, same), made(2, |_| 1.5));
+    for cell in &mut after.cells {
+        cell.summary = stats::summary(&[cell.samples_ns.concat()]);
+    }
+    let found = compare(&before, &after, 0.9);
+    assert_eq!(found.count(Change::CannotTell), 50, "{:?}", found.rows[0]);
 }
 
 #[test]

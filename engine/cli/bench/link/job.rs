@@ -131,14 +131,14 @@ impl<'a> Job<'a> {
         let mut taken = 0;
         while taken < LEAST || start.elapsed() < slice && taken < MOST {
             let times = self.sample()?;
-            let last = times.iter().map(|times| times.host).fold(0.0, f64::max);
+            let all = span(&times);
             for ((_, part), (host, device)) in self.spec.cells.iter().zip(&mut rounds) {
                 match part {
                     Part::One(leg) => {
                         host.push(times[*leg].host);
                         device.extend(times[*leg].device);
                     }
-                    Part::All => host.push(last),
+                    Part::All => host.push(all),
                 }
             }
             taken += 1;
@@ -247,6 +247,14 @@ impl<'a> Job<'a> {
             })
             .collect()
     }
+}
+
+/// From the begin of the first copy until the end of the last one, in nanoseconds: a thread may begin late.
+fn span(times: &[Times]) -> f64 {
+    let begin = times.iter().map(|times| times.within.0).min();
+    let end = times.iter().map(|times| times.within.1).max();
+    // CAST: far below 2⁵³.
+    begin.zip(end).map_or(0.0, |(begin, end)| (end - begin).as_nanos() as f64)
 }
 
 /// A cell of a way that is not there.

@@ -39,6 +39,7 @@ fn engine(engine: CopyEngine) -> &'static str {
         CopyEngine::Host => "host",
         CopyEngine::HostStreaming => "host_streaming",
         CopyEngine::Ring => "ring",
+        CopyEngine::Several => "several",
         CopyEngine::Other => "other",
     }
 }

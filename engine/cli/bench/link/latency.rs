@@ -17,11 +17,14 @@ const SIZE: u64 = 4 << 10;
 /// How many importers are notified of one move.
 const FAN_OUT: usize = 64;
 
-/// The most samples of one operation.
-const MOST: usize = 1000;
+/// How often each operation is measured, with all others in between: one round says nothing about the machine's drift.
+const ROUNDS: u32 = 3;
 
-/// The most buffers that are shared for the first time: each has memory, and an fd, of its own.
-const SHARED: usize = 100;
+/// The most samples of one operation in a round.
+const MOST: usize = 400;
+
+/// The most buffers that are shared for the first time in a round: each has memory, and an fd, of its own.
+const SHARED: usize = 40;
 
 /// An operation: its name, and what measures it, in nanoseconds.
 type Operation = (&'static str, fn(&Work<'_>) -> peerbuf::Result<Vec<f64>>);
@@ -66,34 +69,43 @@ pub(super) fn measure(
     wants: &dyn Fn(&str) -> bool,
     mut each: impl FnMut(&str),
 ) -> Vec<Latency> {
-    let mut all = Vec::new();
-    for ((operation, measure), from, to) in operations(bed.devices.len()) {
-        let name = label::of_latency(operation, end(from), end(to));
-        if !wants(&name) {
-            continue;
+    let name = |((operation, _), from, to): &(Operation, _, _)| {
+        label::of_latency(operation, end(*from), end(*to))
+    };
+    let operations: Vec<_> = operations(bed.devices.len()).filter(|it| wants(&name(it))).collect();
+    let mut rounds: Vec<Vec<Vec<f64>>> = vec![vec![]; operations.len()];
+    let mut notes: Vec<Option<String>> = vec![None; operations.len()];
+    for round in 0..ROUNDS {
+        let measured = operations.iter().zip(&mut rounds).zip(&mut notes);
+        for ((at, samples), note) in measured.filter(|(_, note)| note.is_none()) {
+            if let Some(why) = bed.stop.reason() {
+                // What was measured in earlier rounds stays.
+                *note = (round == 0).then(|| format!("left out: {why}"));
+                continue;
+            }
+            each(&name(at));
+            let ((_, measure), from, to) = *at;
+            let work = Work {
+                engine: bed.engine,
+                first: &bed.devices[from],
+                second: &bed.devices[to],
+                timeout: bed.timeout,
+                within: within / ROUNDS,
+            };
+            match measure(&work) {
+                Ok(round) => samples.push(round),
+                Err(error) => *note = Some(error.with_causes()),
+            }
         }
-        each(&name);
-        let work = Work {
-            engine: bed.engine,
-            first: &bed.devices[from],
-            second: &bed.devices[to],
-            timeout: bed.timeout,
-            within,
-        };
-        let measured = match bed.stop.reason() {
-            Some(why) => Err(format!("left out: {why}")),
-            None => measure(&work).map_err(|error| error.with_causes()),
-        };
-        let (samples, note) = match measured {
-            Ok(samples) => (samples, None),
-            Err(why) => (vec![], Some(why)),
-        };
-        let (from, to) = (end(from), end(to));
-        let operation = operation.to_owned();
-        let key = LatencyKey { operation, from, to, way: None, processes: 1 };
-        all.push(Latency { key, percentiles: stats::percentiles(&samples), note });
     }
-    all
+    let latency = |(((operation, from, to), rounds), note): (((Operation, _, _), Vec<_>), _)| {
+        let (operation, from, to) = (operation.0.to_owned(), end(from), end(to));
+        let key = LatencyKey { operation, from, to, way: None, processes: 1 };
+        // An operation that failed has no result, whatever it measured before.
+        let rounds = if Option::is_some(&note) { vec![] } else { rounds };
+        Latency { key, percentiles: stats::percentiles(&rounds), note }
+    };
+    operations.into_iter().zip(rounds).zip(notes).map(latency).collect()
 }
 
 impl Work<'_> {

@@ -51,6 +51,8 @@ const TAIL: u64 = 64;
 pub(super) struct Times {
     /// From its submission until the consumer has seen the last byte.
     pub(super) host: f64,
+    /// The moments of both.
+    pub(super) within: (Instant, Instant),
     /// By the device's timestamps.
     pub(super) device: Option<f64>,
 }
@@ -122,8 +124,9 @@ impl<'a> Leg<'a> {
         self.end(turn, &run)?;
         // CAST: a time in nanoseconds is far below 2⁵³.
         let nanos = |time: Duration| time.as_nanos() as f64;
-        let host = nanos(start.elapsed());
-        Ok(Times { host, device: run.device_time()?.map(nanos) })
+        let within = (start, Instant::now());
+        let host = nanos(within.1 - within.0);
+        Ok(Times { host, within, device: run.device_time()?.map(nanos) })
     }
 
     fn begin(&self, turn: usize) -> peerbuf::Result<CopyRun> {

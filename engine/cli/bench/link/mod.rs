@@ -6,6 +6,7 @@
 
 mod bed;
 mod blocks;
+mod child;
 mod facts;
 mod job;
 mod label;

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::super::run::{Actor, Cell, CopyEngine, Direction, Ended, Key, Pattern, Verified};
 use super::super::stats;
 use super::bed::Bed;
+use super::child;
 use super::job::missing;
 use super::place::end;
 use super::progress::Progress;
@@ -58,6 +59,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The least samples.
 const LEAST: usize = 3;
+
+/// How often each pair is measured, with all others in between: one round says nothing about the machine's drift.
+const ROUNDS: usize = 3;
 
 impl Peer {
     /// The child: measures, and prints the result.
@@ -116,26 +120,50 @@ pub(super) fn measure(
 ) -> Vec<Cell> {
     let count = bed.devices.len();
     let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
-    let mut cells = Vec::new();
-    for (from, to) in pairs.filter(|(from, to)| from != to) {
-        let mut key = key(from, to);
-        if !wants(&key) {
-            continue;
-        }
-        if let Some(why) = bed.stop.reason() {
-            cells.push(missing(key, format!("left out: {why}")));
-            continue;
-        }
-        progress.say(&label::of_cell(&key));
-        match found_by(bed, (from, to)) {
-            Ok((way, found)) => {
-                way.clone_into(&mut key.way);
-                cells.push(cell(key, found));
+    let wanted = |(from, to): &(usize, usize)| from != to && wants(&key(*from, *to));
+    let mut pairs: Vec<_> = pairs.filter(wanted).map(Measured::new).collect();
+    for round in 0..ROUNDS {
+        for pair in pairs.iter_mut().filter(|pair| pair.failure.is_none()) {
+            if let Some(why) = bed.stop.reason() {
+                // What was measured in earlier rounds stays.
+                pair.failure = (round == 0).then(|| format!("left out: {why}"));
+                continue;
             }
-            Err(why) => cells.push(missing(key, why)),
+            progress.say(&label::of_cell(&key(pair.ends.0, pair.ends.1)));
+            match found_by(bed, pair.ends) {
+                Ok((way, found)) => {
+                    pair.way = way;
+                    pair.found.push(found);
+                }
+                Err(_) if bed.stop.reason().is_some() && round > 0 => {}
+                Err(why) => pair.failure = Some(why),
+            }
         }
     }
-    cells
+    pairs.into_iter().map(Measured::into_cell).collect()
+}
+
+/// A pair, and what was found so far.
+struct Measured {
+    ends: (usize, usize),
+    way: &'static str,
+    /// One for each round.
+    found: Vec<Found>,
+    failure: Option<String>,
+}
+
+impl Measured {
+    fn new(ends: (usize, usize)) -> Self {
+        Self { ends, way: "fd", found: vec![], failure: None }
+    }
+
+    fn into_cell(self) -> Cell {
+        let key = key(self.ends.0, self.ends.1);
+        match self.failure {
+            Some(why) => missing(key, why),
+            None => cell(Key { way: self.way.to_owned(), ..key }, self.found),
+        }
+    }
 }
 
 /// What a child found, and the way: in the device's own memory if the child can import it, else in the host's.
@@ -182,32 +210,32 @@ fn share(
     let handle = export.handle().map_err(text)?;
     let input = handle.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let millis = if bed.quick { 200 } else { 2000 };
-    let output = Command::new(program)
+    let millis = if bed.quick { 70 } else { 700 };
+    let mut command = Command::new(program);
+    command
         .args(["bench", "peer"])
         .arg(bed.devices[to].adapter().index().to_string())
         .arg(to_hex(&handle.info()))
         .arg(seed.to_string())
         .arg(millis.to_string())
-        .stdin(Stdio::from(input))
-        .stderr(Stdio::null())
-        .output()
-        .map_err(|error| error.to_string())?;
+        .stdin(Stdio::from(input));
+    let printed = child::output(&mut command, &bed.stop, TIMEOUT + Duration::from_millis(millis))?;
     let way = buffer.provider().name();
     drop(export);
-    let found = serde_json::from_slice(&output.stdout);
-    found
-        .map(|found| (way, found))
-        .map_err(|_| format!("{way}: the other process ended with {}", output.status))
+    let found = serde_json::from_slice(&printed);
+    found.map(|found| (way, found)).map_err(|error| format!("{way}: the other process: {error}"))
 }
 
-fn cell(key: Key, found: Found) -> Cell {
-    let Found { samples_ns, device_ns, bytes, wrong_bytes, .. } = found;
-    let samples_ns = vec![samples_ns];
+/// The cell of what a child found in each round.
+fn cell(key: Key, found: Vec<Found>) -> Cell {
+    let sum = |of: fn(&Found) -> u64| found.iter().map(of).sum();
+    let (bytes, wrong_bytes) = (sum(|it| it.bytes), sum(|it| it.wrong_bytes));
+    let (samples_ns, device_ns): (Vec<_>, Vec<_>) =
+        found.into_iter().map(|it| (it.samples_ns, it.device_ns)).unzip();
     Cell {
         bytes: Some(key.size_bytes),
         summary: stats::summary(&samples_ns),
-        device_summary: stats::summary(&[device_ns]),
+        device_summary: stats::summary(&device_ns),
         samples_ns,
         ended: Some(Ended::Time),
         verified: Some(Verified { bytes, wrong_bytes }),

@@ -194,12 +194,14 @@ pub(super) struct Best {
 
 /// Both directions at once, by the best way of each.
 pub(super) fn both(there: &Best, back: &Best, size: u64) -> Spec {
-    let key = |direction| Key { direction, size_bytes: size, ..there.key.clone() };
+    let (from, to) = (there.key.from, there.key.to);
+    let key = |of: Key, direction| Key { from, to, direction, size_bytes: size, ..of };
+    let sum = common(&[there, back]);
     Spec {
         cells: vec![
-            (key(Direction::BothThere), Part::One(0)),
-            (key(Direction::BothBack), Part::One(1)),
-            (key(Direction::BothSum), Part::All),
+            (key(there.key.clone(), Direction::BothThere), Part::One(0)),
+            (key(back.key.clone(), Direction::BothBack), Part::One(1)),
+            (key(sum, Direction::BothSum), Part::All),
         ],
         plans: vec![there.plan.clone(), back.plan.clone()],
         size,
@@ -213,13 +215,26 @@ pub(super) fn together(
     best: &[&Best],
     size: u64,
 ) -> Spec {
-    let first = &best[0].key;
-    let is_same = |of: fn(&Key) -> &str| best.iter().all(|best| of(&best.key) == of(first));
-    let way = if is_same(|key| &key.way) { first.way.clone() } else { "best".to_owned() };
-    let key = Key { from, to, way, pattern, size_bytes: size, ..first.clone() };
+    let key = Key { from, to, pattern, size_bytes: size, ..common(best) };
     Spec {
         cells: vec![(key, Part::All)],
         plans: best.iter().map(|best| best.plan.clone()).collect(),
         size,
+    }
+}
+
+/// The key of copies that run at once: what they have in common. There is at least one.
+fn common(best: &[&Best]) -> Key {
+    let first = &best[0].key;
+    let all = |is: fn(&Key, &Key) -> bool| best.iter().all(|best| is(&best.key, first));
+    Key {
+        way: if all(|it, first| it.way == first.way) { &first.way } else { "best" }.into(),
+        engine: if all(|it, first| it.engine == first.engine) {
+            first.engine
+        } else {
+            CopyEngine::Several
+        },
+        actor: if all(|it, first| it.actor == first.actor) { first.actor } else { Actor::Both },
+        ..first.clone()
     }
 }

@@ -239,7 +239,7 @@ pub(crate) fn rich(seed: u64) -> Run {
                     way: Some("dma_buf".into()),
                     processes: 1,
                 },
-                percentiles: stats::percentiles(&samples),
+                percentiles: stats::percentiles(&[samples]),
                 note: None,
             });
         }

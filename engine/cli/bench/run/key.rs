@@ -49,6 +49,8 @@ pub(crate) enum CopyEngine {
     HostStreaming,
     /// Both devices, by way of a ring in host memory.
     Ring,
+    /// Several of these, for copies that run at once.
+    Several,
     /// Commands that another project's program chose.
     Other,
 }

@@ -19,8 +19,10 @@ pub(super) fn limits(cell: &Cell, run: &Run) -> Limits {
     let links: Vec<Link<'_>> =
         devices(cell, run).map(|device| Link::new(cell, run, device)).collect();
     let memory = memory(cell, run);
-    let now = smallest(cell, links.iter().filter_map(|link| link.now.clone()));
-    let best = smallest(cell, links.iter().filter_map(|link| link.at_best.clone()));
+    let of = |rate: for<'b> fn(&'b Link<'_>) -> Option<&'b Bound>| {
+        together(cell, links.iter().filter_map(|link| Some((link.device.index, rate(link)?))))
+    };
+    let (now, best) = (of(|link| link.now.as_ref()), of(|link| link.at_best.as_ref()));
     // A link that carried more than it could was read in a pause between two copies.
     let now = now.filter(|bound| {
         rate::speed(cell)
@@ -54,7 +56,8 @@ pub(super) fn devices<'a>(cell: &Cell, run: &'a Run) -> impl Iterator<Item = &'a
 
 /// Whether the bytes go through host memory although both ends are devices.
 pub(super) fn is_through_host(cell: &Cell) -> bool {
-    const DIRECT: [&str; 3] = ["local", "dma_buf", "opaque_fd"];
+    // Copies at once of which each goes its own best way may be direct.
+    const DIRECT: [&str; 4] = ["local", "dma_buf", "opaque_fd", "best"];
     let has_host = cell.key.from == End::Host || cell.key.to == End::Host;
     !has_host && !DIRECT.contains(&cell.key.way.as_str())
 }
@@ -120,20 +123,30 @@ pub(super) fn bytes_per_second(gts: f64, lanes: u32) -> f64 {
     gts * 1e9 * f64::from(lanes) * encoding / 8.0
 }
 
-/// The limit of all links together.
-fn smallest(cell: &Cell, links: impl Iterator<Item = Bound>) -> Option<Bound> {
-    let links: Vec<_> = links.collect();
-    let sum = match (cell.key.from, cell.key.to) {
-        // Each device sends at once.
-        (End::All, End::All) => {
-            let sum = links.iter().map(|it| it.bytes_per_second).sum();
-            let why = format!("the links of {} devices together", links.len());
-            links.first().map(|first| Bound { bytes_per_second: sum, why, ..first.clone() })
-        }
-        _ => links.into_iter().min_by(less),
-    };
+/// The limit of all links together: of those at each end, devices that are busy at once add up, and the end that carries
+/// less is the limit.
+fn together<'a>(cell: &Cell, links: impl Iterator<Item = (u32, &'a Bound)>) -> Option<Bound> {
+    let (from, to) = (cell.key.from, cell.key.to);
+    let one = [from, to].into_iter().find_map(|end| match end {
+        End::Device(index) => Some(index),
+        End::Host | End::All => None,
+    });
+    let (all, alone): (Vec<_>, Vec<_>) = links.partition(|(index, _)| {
+        let is_one_of_many = from == End::All || to == End::All;
+        is_one_of_many && one != Some(*index)
+    });
+    let sum = (!all.is_empty()).then(|| Bound {
+        bytes_per_second: all.iter().map(|(_, bound)| bound.bytes_per_second).sum(),
+        source: BoundSource::Link,
+        why: match &all[..] {
+            [(_, only)] => only.why.clone(),
+            several => format!("the links of {} devices together", several.len()),
+        },
+    });
+    let alone = alone.into_iter().map(|(_, bound)| bound.clone());
+    let least = alone.chain(sum).min_by(less)?;
     let ways = if cell.key.direction == Direction::BothSum { 2.0 } else { 1.0 };
-    sum.map(|bound| Bound { bytes_per_second: bound.bytes_per_second * ways, ..bound })
+    Some(Bound { bytes_per_second: least.bytes_per_second * ways, ..least })
 }
 
 fn less(first: &Bound, second: &Bound) -> std::cmp::Ordering {

@@ -1,6 +1,8 @@
 //! Why a copy is slower than the hardware could make it, as far as it can be shown.
 
-use super::super::run::{Cause, CauseKind, Cell, CopyEngine, Device, Direction, End, Hop, Run};
+use super::super::run::{
+    Cause, CauseKind, Cell, CopyEngine, Device, Direction, End, Hop, Key, Run,
+};
 use super::bound::{self, Link};
 use super::rate::speed;
 
@@ -111,11 +113,8 @@ fn starved(cell: &Cell, run: &Run) -> Option<Cause> {
         Direction::There | Direction::BothSum => return None,
     };
     let is_partner = |it: &&Cell| {
-        it.key.direction == other && {
-            let mut key = it.key.clone();
-            key.direction = cell.key.direction;
-            key == cell.key
-        }
+        let of = |key: &Key| (key.from, key.to, key.size_bytes, key.pattern, key.processes);
+        it.key.direction == other && of(&it.key) == of(&cell.key)
     };
     let (ours, theirs) = (speed(cell)?, speed(run.cells.iter().find(is_partner)?)?);
     let evidence = || format!("the other direction takes {:.1} times as much", theirs / ours);

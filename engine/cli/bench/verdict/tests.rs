@@ -3,7 +3,7 @@
 use super::super::made::Random;
 use super::super::made::run::{cell, gpu, key, run, software};
 use super::super::made::tree::Tree;
-use super::super::run::{CopyEngine, Direction, End, HostCopy, HostSpeed, Key, Verified};
+use super::super::run::{CopyEngine, Direction, End, HostCopy, HostSpeed, Key, Pattern, Verified};
 use super::super::sysfs;
 use super::*;
 
@@ -252,6 +252,37 @@ fn more_than_the_link_carries_is_a_fault() {
     // Both directions together carry twice as much.
     let key = Key { direction: Direction::BothSum, ..between() };
     check(&measured(&tree, key, 50e9), Verdict::AsExpected, &[]);
+}
+
+#[test]
+fn one_device_to_two_narrow_ones_carries_what_both_do_together() {
+    let tree = Tree::new("verdict_one_to_all");
+    tree.gpu(FIRST, &["0000:00:01.1"]);
+    let narrow = [SECOND, "0000:61:00.0"];
+    for (address, bridge) in narrow.into_iter().zip(["0000:00:03.1", "0000:00:05.1"]) {
+        tree.gpu(address, &[bridge]);
+        tree.set(address, "current_link_width", "4\n");
+        tree.set(address, "max_link_width", "4\n");
+    }
+    let root = tree.root();
+    let all = [FIRST, narrow[0], narrow[1]];
+    for (pattern, from, to) in [
+        (Pattern::OneToAll, End::Device(0), End::All),
+        (Pattern::AllToOne, End::All, End::Device(0)),
+    ] {
+        let device = |(index, address)| gpu(index, address, sysfs::pci(root, address));
+        let mut run = run((0..).zip(all).map(device).collect());
+        // Of 16 GT/s × 4: 7.9 GB/s each.
+        let key = Key { pattern, ..key(from, to) };
+        let mut cell = cell(key, 14.5e9, &mut Random::new(1));
+        cell.loaded = all.iter().flat_map(|address| sysfs::hops(root, address)).collect();
+        run.cells.push(cell);
+        judge(&mut run);
+        check(&run, Verdict::AsExpected, &[]);
+        let bound = run.cells[0].bound.as_ref().expect("links are known");
+        assert!((15.7e9..15.8e9).contains(&bound.bytes_per_second), "{bound:?}");
+        assert_eq!(bound.why, "the links of 2 devices together");
+    }
 }
 
 #[test]
