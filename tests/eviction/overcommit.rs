@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::common;
 use crate::common::commands::{fill, record_fill};
 use crate::common::random::Random;
+use crate::common::reach::is_integrated;
 use crate::common::turn::turn;
 use crate::common::until::{each_second, rounds};
 use crate::common::{LONG, Rig};
@@ -301,6 +302,10 @@ fn memory_of_other_processes_shrinks_the_budget() {
         // A query evicts nothing; an allocation does.
         drop(engine.create_buffer(&devices[0], small.clone()).expect("room is made"));
         assert!(usage().used <= expected, "{:?}", usage());
+        if is_integrated(&devices[0]) {
+            // Its one heap is full: there is no room to import what has left.
+            engine.calls().set_heap_budget(None);
+        }
         all.iter().for_each(|shared| shared.check(1, "after the budget has shrunk"));
         engine.calls().set_heap_budget(None);
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::restores::Meanwhile;
+use crate::common::until::rounds;
 use crate::common::{Rig, bytes, wait_idle};
 use peerbuf::observe::MoveCause;
 use peerbuf::{
@@ -114,8 +115,8 @@ fn a_submissions_own_search_passes_over_its_buffers() {
     }
     assert_eq!(engine.moved(MoveCause::Evicted).moves, evicted, "none is evicted");
     assert_eq!(scene.resident.domain(), vram(&first));
-    // For a submission that does not use it, it is evicted.
-    for _ in 0..20 {
+    // For a submission that does not use it, it is evicted: once the copies of before have ended.
+    for _ in rounds() {
         use_all(engine, &second, &[&displaced]);
         if scene.resident.domain() == DomainId::System {
             break;

@@ -128,6 +128,9 @@ fn shared(rig: &Rig, [one, two]: [&Device; 2]) -> (SharedImage, [ImageMapping; 2
         assert!(!mapping.view().expect("it is current").is_own);
     }
     write_by_host(&image, 1);
+    // Where the host does not see the memory, a device copies. A later wait for that copy, by a semaphore that came from
+    // the other device, would order all work of that device before it.
+    wait_idle(&[one, two]);
     (image, mappings)
 }
 

@@ -335,7 +335,10 @@ fn threads_that_attach_while_views_are_given_back_see_their_bytes() {
 fn a_buffer_leaves_the_memory_of_a_device_that_may_import_no_more() {
     let rig = stopped();
     let engine = rig.engine();
-    for (device, mapped) in rig.all().iter().flat_map(|device| [(device, true), (device, false)]) {
+    let devices = rig.all();
+    // A GPU proves that it imports system memory, and could not later.
+    engine.prove_routes(&devices).expect("routes");
+    for (device, mapped) in devices.iter().flat_map(|device| [(device, true), (device, false)]) {
         engine.calls().set_unmappable_device_memory(!mapped);
         let buffer = engine.create_buffer(device, BufferDescriptor::new(WHOLE)).expect("room");
         bytes::write(&buffer, 3);
