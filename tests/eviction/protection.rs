@@ -18,9 +18,9 @@ fn vram(device: &Device) -> DomainId {
     DomainId::Vram(device.id())
 }
 
-/// An engine that restores at each use, whatever the size.
+/// An engine that restores at each use, whatever the size, and moves no buffer to the device that uses it most.
 fn eager_rig() -> Rig {
-    let options = ResidencyOptions::new().uses_before_return(1);
+    let options = ResidencyOptions::new().uses_before_return(1).auto_migration(false);
     Rig::with(|d| d.residency(options.bytes_per_ms(1 << 40).bytes_per_submission(1 << 40)))
 }
 
