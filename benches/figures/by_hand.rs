@@ -31,6 +31,14 @@ impl<'a> ByHand<'a> {
         Ok(Self { exporter, importer, exports, imports, needs, import_needs, size })
     }
 
+    /// The same on other devices of these adapters. It makes no driver call.
+    pub(crate) fn on<'b>(&self, exporter: &'b Device, importer: &'b Device) -> ByHand<'b> {
+        let Self { needs, import_needs, size, .. } = *self;
+        let handle = self.exports.handle();
+        let (exports, imports) = (Hand::new(exporter, handle), Hand::new(importer, handle));
+        ByHand { exporter, importer, exports, imports, needs, import_needs, size }
+    }
+
     /// Allocates exportable memory with its buffer.
     pub(crate) fn create(&self) -> Outcome<Block<'a>> {
         self.exports.allocate(self.needs)

@@ -44,6 +44,10 @@ impl<'a> Hand<'a> {
         Self { device, fds, handle }
     }
 
+    pub(crate) fn handle(&self) -> HandleType {
+        self.handle
+    }
+
     /// Requirements of exportable memory for `size` bytes.
     pub(crate) fn needs(&self, size: u64) -> Outcome<Needs> {
         self.needs_among(size, u32::MAX)

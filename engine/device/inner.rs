@@ -13,6 +13,7 @@ use super::handle_type::HandleType;
 use super::id::DeviceId;
 use super::queue::Queue;
 use super::queues::{QueueKind, Queues};
+use super::semaphore_export::SemaphoreExports;
 use crate::error::{Error, Result};
 use crate::observe::{Live, Object};
 
@@ -66,6 +67,7 @@ pub(crate) struct DeviceInner {
     pub(super) mirrors: Mutex<Mirrors>,
     /// Devices whose queues wait for this device's timelines themselves.
     pub(super) importers: Mutex<Importers>,
+    pub(super) exports: SemaphoreExports,
 }
 
 /// Timelines on one device that mirror those of others.

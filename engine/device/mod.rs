@@ -45,6 +45,7 @@ pub mod quirks;
 mod select;
 mod selector;
 mod semaphore;
+mod semaphore_export;
 mod spare_semaphores;
 mod submit;
 mod timeline;

@@ -15,6 +15,7 @@ use super::external::SemaphoreHandle;
 use super::id::DeviceId;
 use super::inner::DeviceInner;
 use super::queues::{self, QueueChoice, QueueIndex, QueueKind, Queues};
+use super::semaphore_export::SemaphoreExports;
 use crate::error::{Error, Result};
 use crate::observe::{Live, Object};
 
@@ -193,6 +194,7 @@ impl DeviceInner {
             removal: AtomicU8::default(),
             mirrors: Mutex::default(),
             importers: Mutex::default(),
+            exports: SemaphoreExports::default(),
         }))
     }
 }

@@ -94,7 +94,16 @@ impl DeviceInner {
         semaphore: OwnedSemaphore<'_>,
         went_out: bool,
     ) {
-        let raw = semaphore.into_raw();
+        self.keep_raw_until((kind, value), semaphore.into_raw(), went_out);
+    }
+
+    /// As [`DeviceInner::keep_until`], for a semaphore of this device that the caller owns.
+    pub(super) fn keep_raw_until(
+        &self,
+        (kind, value): (QueueKind, u64),
+        raw: vk::Semaphore,
+        went_out: bool,
+    ) {
         let once = if went_out { Once::exported(raw) } else { Once::last(raw) };
         self.queue(kind).keep_until(value, once);
     }

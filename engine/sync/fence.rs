@@ -180,7 +180,8 @@ impl Fence {
     ///
     /// [`Error::Unsupported`] for work of the host, for a signalled fence, for devices that export no
     /// `SYNC_FD`, and for a device whose queue waits for a signal that is not submitted yet: wait for the
-    /// fence instead. [`Error::FdLimit`], [`Error::DeviceLost`], or the error of a call.
+    /// fence instead. [`Error::Timeout`] if the driver does not return from the export within 250 ms, and
+    /// [`Error::Unsupported`] until it has. [`Error::FdLimit`], [`Error::DeviceLost`], or the error of a call.
     pub fn to_sync_file(&self) -> Result<OwnedFd> {
         let missing = |device: &str, missing: &str| Error::Unsupported {
             device: device.to_owned(),

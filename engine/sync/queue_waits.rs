@@ -221,7 +221,7 @@ impl WaitBuilder<'_> {
     /// Waits for a binary semaphore, signalled behind all work submitted to the other device's lane so far.
     ///
     /// Falls back to the bridge if that work depends on a signal that is not submitted yet, if many such
-    /// semaphores are pending (each costs an fd or two), or if a call fails.
+    /// semaphores are pending (each costs an fd or two), if an export does not return, or if a call fails.
     fn binary(&mut self, point: &Point, handle: SemaphoreHandle) -> Result<()> {
         match export_signal(&point.device, point.lane, handle) {
             Ok(ExportedSignal::File(fd)) => match self.import(fd, handle) {
@@ -280,39 +280,43 @@ pub(super) enum ExportedSignal {
     File(OwnedFd),
     /// All of the work has finished already.
     Signalled,
-    /// Not available now: the work waits for a signal that is not submitted yet, or too many semaphores are
-    /// pending.
+    /// Not available now: the work waits for a signal that is not submitted yet, too many semaphores are
+    /// pending, or the driver has not returned from an earlier export.
     Unavailable,
 }
 
 /// Submits the signal of a binary semaphore behind all work submitted to a lane of `source` so far, and
-/// exports the semaphore.
+/// exports the semaphore. Waits for the driver for at most 250 ms.
 pub(super) fn export_signal(
-    source: &DeviceInner,
+    source: &Arc<DeviceInner>,
     lane: QueueKind,
     handle: SemaphoreHandle,
 ) -> Result<ExportedSignal> {
+    if handle == SemaphoreHandle::SYNC_FD {
+        return export_sync_file(source, lane);
+    }
     let semaphore: OwnedSemaphore<'_> = source.create_binary(handle)?;
-    let raw = semaphore.raw();
-    let early = if handle == SemaphoreHandle::OPAQUE_FD {
-        // SAFETY: created just now, for export with this handle type: none of those is kept for another use.
-        unsafe { source.export_semaphore(raw, handle) }?
-    } else {
-        None
-    };
+    // SAFETY: created just now, for export with this handle type: none of those is kept for another use.
+    let fd = unsafe { source.export_semaphore(semaphore.raw(), handle) }?;
     let Some((semaphore, value)) = source.signal_once(lane, semaphore)? else {
         return Ok(ExportedSignal::Unavailable);
     };
-    let fd = if early.is_some() {
-        Ok(early)
-    } else {
-        // SAFETY: its signal was submitted just above, behind work that depends on no signal that is not
-        // submitted yet, and nothing waits for it.
-        unsafe { source.export_semaphore(raw, handle) }
+    source.keep_until((lane, value), semaphore, false);
+    Ok(fd.map_or(ExportedSignal::Signalled, ExportedSignal::File))
+}
+
+fn export_sync_file(source: &Arc<DeviceInner>, lane: QueueKind) -> Result<ExportedSignal> {
+    if source.exports_are_stuck() {
+        return Ok(ExportedSignal::Unavailable);
+    }
+    let semaphore = source.create_binary(SemaphoreHandle::SYNC_FD)?;
+    let Some((semaphore, value)) = source.signal_once(lane, semaphore)? else {
+        return Ok(ExportedSignal::Unavailable);
     };
-    let is_sync_file = handle == SemaphoreHandle::SYNC_FD;
-    source.keep_until((lane, value), semaphore, is_sync_file && matches!(fd, Ok(Some(_))));
-    Ok(fd?.map_or(ExportedSignal::Signalled, ExportedSignal::File))
+    // SAFETY: its signal was submitted just above, behind work that depends on no signal that is not
+    // submitted yet, and nothing waits for it.
+    let fd = unsafe { source.export_sync_file((lane, value), semaphore) }?;
+    Ok(fd.map_or(ExportedSignal::Signalled, ExportedSignal::File))
 }
 
 fn import_timeline(

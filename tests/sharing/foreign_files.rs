@@ -323,6 +323,36 @@ fn two_exports_of_a_buffer_are_imported_as_one() {
     }
 }
 
+/// Nothing is remembered by the number of an fd: two exports change their numbers before they are imported.
+#[test]
+fn exports_that_change_their_numbers_are_imported_as_what_they_are() {
+    let rig = Rig::new();
+    for device in rig.all() {
+        let external = rig.external_engine();
+        let theirs = rig.open_on(&external, &device);
+        let exports = [1, 2].map(|seed| {
+            let descriptor = BufferDescriptor::new(4096).placement(Placement::System);
+            let buffer = rig.engine().create_buffer(&device, descriptor).expect("a buffer");
+            bytes::write(&buffer, seed);
+            let export = buffer.export_foreign().expect("an fd");
+            let fd = export.as_fd().try_clone_to_owned().expect("a duplicate");
+            (fd, export)
+        });
+        let [(mut first, one), (mut second, two)] = exports;
+        // What is known of them by their numbers is known now.
+        for (fd, export) in [(&first, &one), (&second, &two)] {
+            drop(import(&external, &theirs, fd.as_fd(), export.info()).expect("imported"));
+        }
+        let kept = first.try_clone().expect("a duplicate");
+        rustix::io::dup2(&second, &mut first).expect("the number of the first");
+        rustix::io::dup2(&kept, &mut second).expect("the number of the second");
+        for (fd, export, seed) in [(&second, &one, 1), (&first, &two, 2)] {
+            let imported = import(&external, &theirs, fd.as_fd(), export.info()).expect("imported");
+            bytes::assert_sequence(&imported, seed, device.name());
+        }
+    }
+}
+
 #[test]
 fn imported_memory_is_never_mapped_through_vulkan() {
     let rig = Rig::new();

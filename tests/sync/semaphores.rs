@@ -4,6 +4,8 @@
 //! wait is counted, however fast the machine is. Holding a queue does not work here: the engine does not know what
 //! an application's own submissions wait for, so it never signals a one-shot semaphore behind them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use ash::vk;
 use peerbuf::device::Call;
 use peerbuf::{Access, Attachment, BufferDescriptor, Device, Engine, Error, Fence, WaitRoute};
@@ -200,4 +202,36 @@ fn a_failed_submission_keeps_no_semaphores() {
             assert_eq!((imported, pending), (1, false), "{name}: the wait for the first device");
         }
     }
+}
+
+/// An application's closure that panics while it records leaves neither semaphores nor a command buffer behind, and the
+/// next submission begins a command buffer that is not being recorded. The validation layer would report both.
+#[test]
+#[expect(unsafe_code, reason = "records into a command buffer")]
+fn a_recording_that_panics_keeps_no_semaphores_and_no_command_buffer() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let mut met = 0;
+    for adapter in rig.all().iter().map(Device::adapter) {
+        let [source, target] = [0; 2].map(|_| rig.open(adapter));
+        met += usize::from(is_by_fd(engine, &source, &target));
+        let point = finished(engine, &source);
+        let submit = |panics: bool| {
+            engine.submit(&target, |submission| {
+                submission.after(&point);
+                let record = |_| assert!(!panics, "the application's");
+                // SAFETY: it records nothing.
+                unsafe { submission.record(record) };
+                Ok(())
+            })
+        };
+        for _ in 0..3 {
+            let attempt = AssertUnwindSafe(|| while_busy(engine, || drop(submit(true))));
+            catch_unwind(attempt).expect_err("the panic is the caller's");
+            engine.calls().set_pretend_busy(false);
+            let made = while_busy(engine, || submit(false)).expect("the queue goes on");
+            made.wait(LONG).expect("it ends");
+        }
+    }
+    assert!(met > 0, "some devices wait by an fd");
 }

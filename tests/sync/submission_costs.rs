@@ -470,3 +470,30 @@ fn buffers_that_are_declared_together_are_used_as_each_alone() {
         drop((stale, attachment));
     }
 }
+
+/// Memory that waits for one device's work is looked at when a buffer is created. Each timeline is read once for all of it.
+#[test]
+fn a_collection_of_retired_memory_reads_each_timeline_once() {
+    const RETIRED: usize = 50;
+    let rig = Rig::new();
+    let engine = rig.engine();
+    for device in rig.all() {
+        let reads = |count| {
+            let buffers = Buffers::new(engine, &device, &device, count);
+            let gate = Gate::close(&device);
+            let used = engine.submit(&device, |submission| buffers.declare(submission));
+            used.expect("a submission");
+            drop(buffers);
+            let before = engine.calls().made(Call::GetSemaphoreCounterValue);
+            drop(engine.create_buffer(&device, BufferDescriptor::new(SIZE)).expect("a buffer"));
+            let after = engine.calls().made(Call::GetSemaphoreCounterValue);
+            gate.open();
+            wait_idle(&[&device]);
+            engine.trim();
+            after - before
+        };
+        let (few, many) = (reads(2), reads(RETIRED));
+        assert!(few > 0, "what is retired is looked at");
+        assert_eq!(few, many, "{}: reads for 2 and for {RETIRED}", device.name());
+    }
+}

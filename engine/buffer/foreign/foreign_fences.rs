@@ -95,7 +95,10 @@ fn sync_files(fences: &[Fence], end: Instant) -> Result<Vec<OwnedFd>> {
     for fence in fences {
         match fence.to_sync_file() {
             Ok(file) => files.push(file),
-            Err(Error::Unsupported { .. }) => wait_all(std::slice::from_ref(fence), end)?,
+            // A driver may not return from the export in time.
+            Err(Error::Unsupported { .. } | Error::Timeout { .. }) => {
+                wait_all(std::slice::from_ref(fence), end)?;
+            }
             Err(error) => return Err(error),
         }
     }

@@ -105,6 +105,9 @@ pub struct Switches {
     /// Submissions after the n-th never begin. 0 holds all. The control file can set and clear it.
     pub hung_after: Option<u64>,
 
+    /// A submission that waits for a binary semaphore and has no command buffer never begins.
+    pub empty_wait_hangs: bool,
+
     // ---- semaphores ----
     /// `vkCreateSemaphore` of an exportable timeline fails with this code, though the query offers it.
     pub timeline_export_refused: Option<Code>,

@@ -172,5 +172,6 @@ fn needs_threads(switches: &Switches) -> bool {
         || switches.slow_exporter.is_some()
         || switches.lost_in_thread.is_some()
         || switches.work_after_lost
+        || switches.empty_wait_hangs
         || switches.sync_fd
 }

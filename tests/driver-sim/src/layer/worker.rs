@@ -51,6 +51,14 @@ pub(super) struct Batch {
     pub(super) signals: Vec<Point>,
 }
 
+impl Batch {
+    /// Whether it waits for a binary semaphore, and does nothing.
+    fn is_empty_wait(&self) -> bool {
+        let waits = binary(&self.waits).next().is_some() || !self.files.is_empty();
+        waits && self.commands.is_empty()
+    }
+}
+
 /// One call of `vkQueueSubmit`.
 pub(super) struct Job {
     /// Its number on the device, from 1.
@@ -173,12 +181,16 @@ impl Shared {
             if self.ends() || device.is_lost() && !switches.work_after_lost {
                 return false;
             }
-            if switches.hung_after.is_none_or(|after| job.number <= after) {
+            let held = if switches.hung_after.is_some_and(|after| job.number > after) {
+                "hung_after"
+            } else if switches.empty_wait_hangs && job.batches.iter().any(Batch::is_empty_wait) {
+                "empty_wait_hangs"
+            } else {
                 return true;
-            }
+            };
             if !told {
                 report::event(
-                    "hung_after",
+                    held,
                     format_args!("{}: submission {} is held", device.label(), job.number),
                 );
                 told = true;

@@ -79,6 +79,32 @@ fn a_binary_semaphore_goes_from_queue_to_queue() {
 }
 
 #[test]
+fn a_wait_for_a_binary_semaphore_without_commands_hangs() {
+    with_and_without!("+empty_wait_hangs", |is: bool| {
+        let world = World::new();
+        let gpu = world.open(world.find("llvmpipe"));
+        // SAFETY: the structures are complete.
+        let (binary, fence) = unsafe {
+            let plain = vk::SemaphoreCreateInfo::default();
+            let fence = vk::FenceCreateInfo::default();
+            let fence = gpu.raw.create_fence(&fence, None).expect("a fence");
+            ([gpu.raw.create_semaphore(&plain, None).expect("a semaphore")], fence)
+        };
+        let stages = [vk::PipelineStageFlags::ALL_COMMANDS];
+        let signal = vk::SubmitInfo::default().signal_semaphores(&binary);
+        let wait = vk::SubmitInfo::default().wait_semaphores(&binary).wait_dst_stage_mask(&stages);
+        let bound = if is { 50 } else { PATIENT };
+        // SAFETY: the objects are alive until the child ends.
+        let ended = unsafe {
+            gpu.raw.queue_submit(gpu.queue(), &[signal], vk::Fence::null()).expect("submitted");
+            gpu.raw.queue_submit(gpu.queue(), &[wait], fence).expect("submitted");
+            gpu.raw.wait_for_fences(&[fence], true, bound * 1_000_000)
+        };
+        assert_eq!(ended, if is { Err(vk::Result::TIMEOUT) } else { Ok(()) });
+    });
+}
+
+#[test]
 fn binary_semaphores_are_signalled_again_while_earlier_waits_are_held_back() {
     driver_sim::under(&crate::harness::simulation(ODD), || {
         let world = World::new();
