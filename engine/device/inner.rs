@@ -9,11 +9,11 @@ use ash::{ext, khr, vk};
 
 use super::adapter::Adapter;
 use super::calls::Calls;
+use super::export_thread::ExportThread;
 use super::handle_type::HandleType;
 use super::id::DeviceId;
 use super::queue::Queue;
 use super::queues::{QueueKind, Queues};
-use super::semaphore_export::SemaphoreExports;
 use crate::error::{Error, Result};
 use crate::observe::{Live, Object};
 
@@ -67,7 +67,7 @@ pub(crate) struct DeviceInner {
     pub(super) mirrors: Mutex<Mirrors>,
     /// Devices whose queues wait for this device's timelines themselves.
     pub(super) importers: Mutex<Importers>,
-    pub(super) exports: SemaphoreExports,
+    pub(super) exports: ExportThread,
 }
 
 /// Timelines on one device that mirror those of others.

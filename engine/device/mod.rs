@@ -22,6 +22,7 @@ mod calls;
 #[expect(clippy::module_inception, reason = "the file is named after the type that it holds")]
 mod device;
 mod enumerate;
+mod export_thread;
 mod external;
 #[cfg(any(test, feature = "testing"))]
 mod faults;

@@ -11,11 +11,11 @@ use smallvec::{SmallVec, smallvec};
 use super::adapter::Adapter;
 use super::adopt::AdoptedDevice;
 use super::calls::{Call, Calls};
+use super::export_thread::ExportThread;
 use super::external::SemaphoreHandle;
 use super::id::DeviceId;
 use super::inner::DeviceInner;
 use super::queues::{self, QueueChoice, QueueIndex, QueueKind, Queues};
-use super::semaphore_export::SemaphoreExports;
 use crate::error::{Error, Result};
 use crate::observe::{Live, Object};
 
@@ -194,7 +194,7 @@ impl DeviceInner {
             removal: AtomicU8::default(),
             mirrors: Mutex::default(),
             importers: Mutex::default(),
-            exports: SemaphoreExports::default(),
+            exports: ExportThread::default(),
         }))
     }
 }

@@ -12,6 +12,9 @@ use serde::de::DeserializeOwned;
 /// What a message of the child begins with. Drivers print on the same pipe.
 pub(super) const MARK: &str = "\u{1}peerbuf:";
 
+/// What a failure begins with that says nothing of what the child was to look at.
+pub(super) const NOT_STARTED: &str = "the process that would look cannot be started";
+
 /// The longest line that is kept.
 const LINE: usize = 1 << 20;
 
@@ -48,7 +51,7 @@ pub(super) fn run<M: DeserializeOwned>(command: &mut Command, bound: Duration) -
     let (mut child, mut output) = match start(command) {
         Ok(started) => started,
         Err(error) => {
-            heard.end = End::Failed(format!("the process cannot be started: {error}"));
+            heard.end = End::Failed(format!("{NOT_STARTED}: {error}"));
             return heard;
         }
     };

@@ -81,6 +81,11 @@ pub(super) fn loader(findings: &mut Vec<Finding>) -> LoaderFacts {
             let file = facts.file.as_deref().unwrap_or("libvulkan.so.1");
             Finding::ok(LOADER, format!("{file}, Vulkan {version}"))
         }
+        (None, Some(error)) if error.starts_with(child::NOT_STARTED) => Finding::problem(
+            LOADER,
+            error,
+            "see the limits: this says nothing of the loader",
+        ),
         (None, error) => Finding::problem(
             LOADER,
             error.as_deref().unwrap_or("the loader does not answer"),
@@ -142,7 +147,10 @@ fn skipped(manifest: &Manifest, loader: &LoaderFacts) -> Option<String> {
     } else if !selects && is_listed("VK_LOADER_DRIVERS_DISABLE", &name) {
         Some("VK_LOADER_DRIVERS_DISABLE names it".to_owned())
     } else {
-        loader.version.is_none().then(|| "there is no loader to load it".to_owned())
+        let was_seen = loader.error.as_ref().is_none_or(|why| !why.starts_with(child::NOT_STARTED));
+        let why =
+            if was_seen { "there is no loader to load it" } else { "no process can be started" };
+        loader.version.is_none().then(|| why.to_owned())
     }
 }
 

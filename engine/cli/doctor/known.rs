@@ -101,7 +101,8 @@ pub(super) fn judge(devices: &[SeenDevice]) -> Vec<Finding> {
         findings.push(Finding::problem(
             AREA,
             "no device can be used",
-            "install a driver: mesa-vulkan-drivers has lavapipe, which needs no GPU",
+            "do what is said of the loader and the drivers; if there is no driver, install one: \
+             mesa-vulkan-drivers has lavapipe, which needs no GPU",
         ));
     }
     findings
