@@ -20,7 +20,7 @@ const HEATS: usize = 2;
 const BATCH: usize = 4;
 /// The rounds of heats that a call makes for all its victims, beyond one round for each batch of them. The eviction
 /// list is locked meanwhile, and submissions wait for it.
-const MORE_ROUNDS: usize = 2;
+const MORE_ROUNDS: usize = 6;
 /// For each so many bytes that a choice frees, one resident is looked at, within these rounds. A look takes some
 /// nanoseconds, and copying as many bytes about a thousand times as long.
 const BYTES_PER_LOOK: u64 = 64 << 10;
@@ -88,8 +88,8 @@ impl Entry {
         eligible.contains(self.position, self.bytes)
     }
 
-    /// Records a use, `age` after the last one, and returns the new habit.
-    pub(super) fn used_again(&mut self, habit: Habit, age: u32) -> Habit {
+    /// Records a use of `bytes`, `age` after the last one, and returns the new habit.
+    pub(super) fn used_again(&mut self, habit: Habit, age: u32, bytes: u64) -> Habit {
         let usual = if habit.is_new() {
             u64::from(age)
         } else {
@@ -99,7 +99,7 @@ impl Entry {
         let usual = usual as u32;
         // CAST: the steps of 32 bits are below 2¹¹.
         self.interval = Intervals::step(usual) as u16;
-        Habit::of(usual, age)
+        Habit::of(usual, age, bytes)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is learned about how soon buffers are used again, and what that makes a resident buffer worth.
 
+use std::num::NonZeroU16;
+
 use super::hull::Hull;
 use super::residents::{CLASSES, class};
 use super::scale::{AGES, Ages, Scale};
@@ -9,34 +11,45 @@ type Intervals = Scale<1>;
 
 /// The number of steps by which intervals are classified, two per doubling.
 const STEPS: usize = 52;
-/// The number of kinds of last intervals.
-const KINDS: usize = 3;
+/// The number of kinds of last intervals, three for each of three sizes.
+const KINDS: usize = 9;
+/// Buffers of these sizes and more have kinds of their own: meshes and textures, or weights and activations, of one
+/// interval behave differently. Finer steps leave too few uses to learn from.
+const SIZES: [u64; 2] = [256 << 10, 4 << 20];
 /// The first habits are those of buffers used once, one for each size class.
 const HABITS: usize = CLASSES + KINDS * STEPS;
 
-/// A class of buffers by their history. Buffers of one habit are expected to behave alike.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Habit(u8);
+/// A class of buffers by their history and size. Buffers of one habit are expected to behave alike.
+///
+/// It is the habit's number and one: an absent one takes no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Habit(NonZeroU16);
 
 impl Habit {
     /// The habit of a buffer that was used once. Buffers of one size are often of one kind.
     pub(super) fn new(bytes: u64) -> Self {
-        // CAST: below `CLASSES`.
-        Self(class(bytes) as u8)
+        Self::numbered(class(bytes))
     }
 
-    /// The habit of a buffer that was used `last` uses of any buffer after the use before, and every `usual` ones before
-    /// that.
+    /// `number` is below [`HABITS`].
+    fn numbered(number: usize) -> Self {
+        const { assert!(HABITS < u16::MAX as usize, "a number fits") };
+        // CAST: just asserted.
+        Self(NonZeroU16::MIN.saturating_add(number as u16))
+    }
+
+    /// The habit of a buffer of this size that was used `last` uses of any buffer after the use before, and every `usual`
+    /// ones before that.
     ///
     /// The last interval says most of the next one. Beside it, it matters whether it was much shorter than usual, about the
     /// same, or much longer. That recognises buffers that are used back and forth, or again after a long time.
-    pub(super) fn of(usual: u32, last: u32) -> Self {
+    pub(super) fn of(usual: u32, last: u32, bytes: u64) -> Self {
         let (more, less) = (last.saturating_mul(5) / 3, last / 5 * 3);
         let kind = usize::from(usual > less) + usize::from(usual > more);
+        let size = SIZES.iter().filter(|&&least| bytes >= least).count();
         // CAST: below 2⁷, since steps of `Scale<1>` are two per doubling.
         let step = (Intervals::step(last.max(1)) as usize - 1).min(STEPS - 1);
-        // CAST: below `HABITS`, which is below 256.
-        Self((CLASSES + step * KINDS + kind) as u8)
+        Self::numbered(CLASSES + step * KINDS + size * 3 + kind)
     }
 
     /// Whether a buffer of this habit was used only once.
@@ -45,7 +58,7 @@ impl Habit {
     }
 
     fn index(self) -> usize {
-        usize::from(self.0)
+        usize::from(self.0.get()) - 1
     }
 
     /// The group of similar habits, and an age step near which this habit's last interval begins. From four uses on it is
@@ -103,7 +116,7 @@ type Worths = [f32; AGES];
 #[derive(Clone, Debug)]
 pub(super) struct Outlook {
     /// For each habit the number of its experience and worths; 0 until it occurs. Most habits never do.
-    rows: [u8; HABITS],
+    rows: [u16; HABITS],
     experience: Vec<Experience>,
     /// A separate list, because a choice reads only this. The first ones are those of all habits that never occurred.
     worths: Vec<Worths>,
@@ -117,9 +130,8 @@ const PRIOR: f32 = 16.0;
 /// What is known of a group fades in steps of this part of the memory.
 const FADE_PART: f32 = 0.125;
 
-/// The worths of a habit are computed again after this many news, or this part of those that are known.
-const NEWS_AT_LEAST: f32 = 4.0;
-const NEWS_PART: f32 = 0.12;
+/// The worths of a habit are computed again after this part of the returns that are known, and after at least one.
+const NEWS_PART: f32 = 0.05;
 
 /// They are also computed again once the number of buffers that started to wait has doubled, and grown by this many.
 /// With fewer, those that are used again later would count as never used.
@@ -145,7 +157,7 @@ impl Outlook {
         let row = &mut self.rows[habit.index()];
         if *row == 0 {
             // CAST: at most `HABITS`.
-            *row = self.experience.len() as u8;
+            *row = self.experience.len() as u16;
             self.experience.push(Experience::NONE);
             self.worths.push(self.worths[0]);
         }
@@ -238,7 +250,7 @@ impl Experience {
         self.started *= kept;
         self.news = 0;
         // CAST: rounded down; what is known is far below 2³².
-        self.due = (self.known().max(self.started) * NEWS_PART).max(NEWS_AT_LEAST) as u32;
+        self.due = (self.known().max(self.started) * NEWS_PART).max(1.0) as u32;
         self.limit = self.started * 2.0 + STARTS_AT_LEAST;
         self.found = now;
     }
@@ -335,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_borrowed_worth_falls_while_no_buffer_returns() {
-        let (known, other) = (Habit::of(100, 100), Habit::of(1000, 1000));
+        let (known, other) = (Habit::of(100, 100, 0), Habit::of(1000, 1000, 0));
         let mut outlook = Outlook::new();
         for now in 0..2000 {
             outlook.start_waiting(known, now, MEMORY);
@@ -350,16 +362,15 @@ mod tests {
 
     #[test]
     fn habits_differ_by_their_intervals() {
-        let steady = Habit::of(1000, 1000);
-        assert_eq!(steady, Habit::of(800, 900));
-        assert!(
-            [Habit::new(0), Habit::of(1000, 100), Habit::of(1000, 5000), Habit::of(3000, 3000)]
-                .iter()
-                .all(|&other| other != steady)
-        );
-        // The ends of the scale are valid too.
-        for length in [0, 1, u32::MAX] {
-            assert!(Habit::of(length, length).index() < HABITS);
-        }
+        let steady = Habit::of(1000, 1000, 0);
+        assert_eq!(steady, Habit::of(800, 900, 100_000));
+        let others = [(1000, 100, 0), (1000, 5000, 0), (3000, 3000, 0), (1000, 1000, 1 << 20)];
+        let others = others.map(|(usual, last, bytes)| Habit::of(usual, last, bytes));
+        assert!(others.iter().all(|&other| other != steady && other != Habit::new(0)));
+        // The ends of the scales are valid too, and told apart.
+        let ends = [0, u32::MAX].map(|length| Habit::of(length, length, u64::MAX).index());
+        assert!(ends[0] < ends[1] && ends[1] < HABITS);
+        assert_eq!(Habit::of(u32::MAX / 5, u32::MAX, u64::MAX).index(), HABITS - 3);
+        assert_eq!(size_of::<Option<Habit>>(), 2);
     }
 }

@@ -27,7 +27,7 @@ impl Policy for Adaptive {
             Some(habit) => {
                 let age = now.wrapping_sub(entry.last);
                 self.outlook.returned(habit, age, now, memory);
-                entry.used_again(habit, age)
+                entry.used_again(habit, age, bytes)
             }
         };
         entry.habit = Some(habit);
