@@ -1,19 +1,21 @@
 //! Which devices buffers of a size are usually shared with: a prediction for new ones.
 //!
 //! A buffer that begins in a slab of the devices that will attach it need not move when they do. The prediction is
-//! per home device and power of two of the size. It samples one buffer in eight, so that the usual creation and
-//! attach write nothing that other threads read.
+//! per home device and power of two of the size. It samples one buffer in eight, and one in 64 once it is sure, so that the
+//! usual creation and attach write nothing that other threads read.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::device::DeviceId;
 use crate::memory::DeviceSet;
+use crate::observe::note_shared_write;
 
 /// The prediction is used from this score on.
 const USUAL: u8 = 2;
 const MOST: u8 = 8;
-/// One buffer in so many changes the score.
+/// One buffer in so many changes the score, and one in so many if it is [`MOST`].
 const SAMPLE: u64 = 8;
+const SURE_SAMPLE: u64 = 64;
 const HOMES: usize = 4;
 const SIZES: usize = 64;
 
@@ -49,8 +51,8 @@ impl SharingHabits {
         if score == 0 {
             return DeviceSet::of(home);
         }
-        if id.is_multiple_of(SAMPLE) {
-            habit.score.store(score - 1, Ordering::Relaxed);
+        if id.is_multiple_of(if score == MOST { SURE_SAMPLE } else { SAMPLE }) {
+            habit.set_score(score - 1);
         }
         let sharers = DeviceSet::from_bits(habit.sharers.load(Ordering::Relaxed));
         // The set may be that of another home device.
@@ -60,9 +62,11 @@ impl SharingHabits {
     /// Notes that another device than the home device has attached buffer number `id`, whose slab it shares.
     pub(super) fn confirm(&self, home: DeviceId, size: u64, id: u64) {
         if id.is_multiple_of(SAMPLE) {
-            let score = &self.habit(home, size).score;
-            let now = score.load(Ordering::Relaxed);
-            score.store(now.saturating_add(2).min(MOST), Ordering::Relaxed);
+            let habit = self.habit(home, size);
+            let score = habit.score.load(Ordering::Relaxed);
+            if score < MOST {
+                habit.set_score((score + 2).min(MOST));
+            }
         }
     }
 
@@ -76,7 +80,14 @@ impl SharingHabits {
         let known = DeviceSet::from_bits(habit.sharers.load(Ordering::Relaxed));
         let sharers = if score == 0 { sharers } else { sharers.union(known) };
         habit.sharers.store(sharers.bits(), Ordering::Relaxed);
-        habit.score.store(score.saturating_add(1).min(MOST), Ordering::Relaxed);
+        habit.set_score((score + 1).min(MOST));
+    }
+}
+
+impl Habit {
+    fn set_score(&self, score: u8) {
+        note_shared_write();
+        self.score.store(score, Ordering::Relaxed);
     }
 }
 
@@ -128,7 +139,7 @@ mod tests {
         let moved = (1..1000).filter(|&id| create(&habits, id, true)).count();
         assert_eq!(moved, 2);
         let last = (1000..2000).filter(|&id| create(&habits, id, false)).max();
-        assert!(last.is_some_and(|id| id < 1000 + 8 * 8), "{last:?}");
+        assert!(last.is_some_and(|id| id < 1000 + SURE_SAMPLE + 8 * SAMPLE), "{last:?}");
     }
 
     #[test]

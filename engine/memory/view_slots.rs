@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::view::View;
 use crate::device::DeviceId;
+use crate::observe::note_shared_write;
 
 /// How many slots one block has. Few allocations have more importers.
 const SLOTS: usize = 3;
@@ -148,6 +149,7 @@ impl Slot {
 
     /// Counts users.
     pub(super) fn add_users(&self, users: u32) {
+        note_shared_write();
         self.word.fetch_add(USE + u64::from(users) * USER, Ordering::AcqRel);
         if !self.attached.load(Ordering::Relaxed) {
             self.attached.store(true, Ordering::Relaxed);
@@ -156,6 +158,7 @@ impl Slot {
 
     /// Ends the count of users. Returns whether the caller must list the slot as unused.
     pub(super) fn remove_users(&self, users: u32) -> bool {
+        note_shared_write();
         let users = u64::from(users) * USER;
         let before = self.word.fetch_sub(users, Ordering::SeqCst);
         debug_assert!(before & USERS >= users, "only users that were added are removed");

@@ -55,6 +55,33 @@ fn threads_that_make_and_drop_buffers_write_no_word_that_others_write() {
     }
 }
 
+/// An attachment counts in the word of its device's view, which all buffers of a block share, when it begins and when it
+/// ends. Who shares buffers of a size is noted for one buffer in 64.
+#[test]
+fn threads_that_share_buffers_write_two_words_that_others_write() {
+    let rig = Rig::new();
+    let engine = rig.engine();
+    let [near, far] = rig.two_of_one_adapter();
+    let share = || {
+        let buffer = create(engine, &near, 4096);
+        drop(buffer.attach(&far).expect("the device reaches it"));
+    };
+    // Until it is sure who shares them.
+    (0..PAIRS).for_each(|_| share());
+    let all_began = Barrier::new(2);
+    let run = || {
+        all_began.wait();
+        writes_of(PAIRS, share)
+    };
+    let writes = std::thread::scope(|scope| {
+        let threads = [(); 2].map(|()| scope.spawn(run));
+        threads.map(|thread| thread.join().expect("it ends"))
+    });
+    // Blocks of numbers, and for each of them the habit of one buffer, which is tried and confirmed.
+    let blocks = PAIRS / 64 + 2;
+    assert!(writes.into_iter().all(|writes| writes <= 2 * PAIRS + 3 * blocks), "{writes:?}");
+}
+
 /// One of 2,000 buffers of 256 B to 64 KiB is dropped, and one of another size is made. A thread keeps slots of all these
 /// sizes, so few pairs take the locks of size classes or charge the ledger.
 #[test]
