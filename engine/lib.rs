@@ -146,7 +146,7 @@ pub use device::{
 pub use error::{AllocationError, DeviceUsers, Errno, Error, ForeignFdReason, ImportLimit, Result};
 pub use image::{
     ImageAttachment, ImageDescriptor, ImageError, ImageExplanation, ImageExport, ImageMapping,
-    ImagePart, RawImage, SharedImage,
+    ImagePart, RawImage, RawLevels, SharedImage, TailedAttachment, TailedImage, TailedMapping,
 };
 pub use memory::{
     DomainId, DomainKind, DomainUsage, GroupUsage, ImportUsage, Placement, Provider, SlabGrouping,

@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::image::{
     self, ForeignImage, ImageAttachment, ImageDescriptor, ImageError, ImageMapping, ImageServices,
-    SharedImage,
+    SharedImage, TailedImage,
 };
 use crate::sync::Fence;
 
@@ -32,6 +32,40 @@ impl Engine {
         descriptor: ImageDescriptor,
     ) -> Result<SharedImage, ImageError> {
         image::create(&self.image_services(), &home.0, descriptor)
+    }
+
+    /// Creates an image of at least two mip levels as [`Engine::create_image`] does, whose levels from `tail_level` on, its
+    /// *mip tail*, have memory of their own. When memory is needed, its other, larger levels are evicted before the tail of
+    /// any such image of that priority ([`TailedImage::set_priority`]), and devices use the tail alone until they return.
+    ///
+    /// A placement of [`crate::Placement::Vram`] holds for the tail; the large levels, which no use waits for, may be kept in
+    /// system memory. [`ImageDescriptor::discardable`] holds for the large levels: those of the tail are never discarded.
+    ///
+    /// ```no_run
+    /// use peerbuf::image::Fourcc;
+    /// use peerbuf::{Access, ImageDescriptor};
+    ///
+    /// # fn example(engine: &peerbuf::Engine, device: &peerbuf::Device) -> Result<(), Box<dyn std::error::Error>> {
+    /// let map = ImageDescriptor::new(Fourcc::new(*b"AB24"), 4096, 4096).mips(13).name("map");
+    /// // Levels 3 … 12, 512 × 512 texels and less: 1.6 % of its memory.
+    /// let map = engine.create_tailed_image(device, map, 3)?;
+    /// let attachment = map.attach(device, map.usage())?;
+    /// let mapping = attachment.map(Access::Read)?;
+    /// println!("sample from level {} on", mapping.min_level());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::create_image`]; [`ImageError::TailLevel`] unless `tail_level` is a level of the image other than 0.
+    pub fn create_tailed_image(
+        &self,
+        home: &Device,
+        descriptor: ImageDescriptor,
+        tail_level: u32,
+    ) -> Result<TailedImage, ImageError> {
+        image::create_tailed(&self.image_services(), &home.0, &descriptor, tail_level)
     }
 
     /// Imports an image that was made outside this engine, whose home device is `device`: memory with the planes of

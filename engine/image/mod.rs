@@ -13,6 +13,8 @@
 //!   their Vulkan formats.
 //! * [`LinearLayout`] computes linear layouts, with a padding that other devices accept ([`Padding`]).
 //! * [`ForeignImage::check`] judges descriptions of other programs' images before Vulkan sees them.
+//! * The large mip levels of a [`TailedImage`] leave memory while the small ones stay, and its mappings say from which level
+//!   on it may be used ([`crate::Engine::create_tailed_image`]).
 //! * An image that all its attachments see in the same tiles is in tiles, while it is in the memory of its home device. It
 //!   has rows in system memory, for a device that joins and lacks the modifier, and for the host. Probes have read every
 //!   texel of such tiles before they are used ([`SharedImage::relayout`]).
@@ -54,7 +56,9 @@
 // - *`OPTIMAL` tiling* for an image of one device (`Rung::Private`): a tiled modifier stands for it. Images in memory that
 //   is dedicated to them, which some drivers require for modifiers (`ImageSpec::check` refuses those).
 // - *Proofs of tiles* have one size, and none for each set of usages.
-// - *Mip tails*: a second backing under the same name.
+// - *Mip tails in one `VkImage`*: a `TailedImage` is two images (`tailed`), and a shader that filters across its tail level
+//   samples both. One tail level is chosen at creation; there are no more steps than that. `Engine::submit_images_remapped`
+//   takes the two mappings one by one, and would use large levels where they are kept.
 // - *Staging* for devices that have no memory in common: such a device cannot attach.
 // - *Several files* for the planes of one image. Several fds of one file are taken (`Engine::import_image_files`).
 // - *Padded rows by themselves*: an image has rows for importers of other programs if its creator says so
@@ -86,6 +90,7 @@ mod probes;
 mod proofs;
 mod rows;
 mod shared;
+mod tailed;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -105,6 +110,7 @@ pub use shared::{
     AttachmentExplanation, ImageAttachment, ImageDescriptor, ImageError, ImageExplanation,
     ImageExport, ImageMapping, ImagePart, OwnImageReason, RawImage, SharedImage,
 };
+pub use tailed::{RawLevels, TailedAttachment, TailedExplanation, TailedImage, TailedMapping};
 pub use usage::ImageUsage;
 pub use verdict::{
     ImageProof, ImageUntried, ImageVerdict, ImageVerdictError, LayoutResult, LayoutVerdict,
@@ -115,3 +121,4 @@ pub(crate) use proofs::{ImageProofs, verdict};
 pub(crate) use shared::{
     ImageServices, Layouts, create, import, import_files, submit_images_remapped,
 };
+pub(crate) use tailed::create as create_tailed;

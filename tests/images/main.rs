@@ -25,5 +25,6 @@ mod residency;
 mod sampler;
 mod scanout;
 mod submit;
+mod tails;
 mod texels;
 mod torture;

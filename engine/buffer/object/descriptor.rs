@@ -139,6 +139,17 @@ impl BufferDescriptor {
         self
     }
 
+    /// The same, but its content is not discarded.
+    pub(crate) fn kept(mut self) -> Self {
+        self.discardable = false;
+        self
+    }
+
+    /// The name.
+    pub(crate) fn named(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     /// The same with another size in bytes.
     pub(crate) fn sized(mut self, size: u64) -> Self {
         self.size = size;
@@ -185,7 +196,7 @@ impl BufferDescriptor {
         self.dedicated
     }
 
-    pub(in crate::buffer) fn prioritised(&self) -> Priority {
+    pub(crate) fn prioritised(&self) -> Priority {
         self.priority
     }
 
@@ -206,7 +217,7 @@ impl BufferDescriptor {
         self.client.as_ref().map_or(Ok(GroupId::NONE), |group| group.id(set))
     }
 
-    pub(in crate::buffer) fn placed(&self) -> Placement {
+    pub(crate) fn placed(&self) -> Placement {
         self.placement
     }
 

@@ -22,6 +22,12 @@ impl SharedBuffer {
     pub fn priority(&self) -> Priority {
         self.0.priority()
     }
+
+    /// Whether the buffer has its content, in its preferred domain. Read without the reservation: it may change at any
+    /// time.
+    pub(crate) fn is_in_preferred_domain(&self) -> bool {
+        !self.0.is_displaced() && !self.0.status.is_purged()
+    }
 }
 
 impl BufferInner {

@@ -178,6 +178,34 @@ impl ImageAttachment {
         self.map_as_it_is(access)
     }
 
+    /// Maps the image as [`ImageAttachment::map`] does, if it is in its preferred domain then; `None` if it is elsewhere, has
+    /// no content, or there is no room for an image of the device's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`ImageAttachment::map`], except for these.
+    ///
+    /// Locks: as [`ImageAttachment::map`].
+    pub(in crate::image) fn map_in_preferred_domain(
+        &self,
+        access: Access,
+    ) -> Result<Option<ImageMapping>> {
+        self.image.relayout_if_due();
+        let is_there = || self.image.buffer().is_in_preferred_domain();
+        let mapped = self.attachment.bring_back().and_then(|()| match is_there() {
+            true => self.map_as_it_is(access).map(Some),
+            false => Ok(None),
+        });
+        match mapped {
+            // It may have been evicted meanwhile.
+            Ok(mapping) => Ok(mapping.filter(|_| is_there())),
+            Err(error) if error.is_out_of_memory() || matches!(error, Error::Purged { .. }) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Maps the image in its present layout. The image moves only where its use requires it.
     pub(super) fn map_as_it_is(&self, access: Access) -> Result<ImageMapping> {
         for _ in 0..ATTEMPTS {

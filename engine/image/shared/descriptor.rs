@@ -128,6 +128,31 @@ impl ImageDescriptor {
         self.padded
     }
 
+    /// The name, if there is one.
+    pub(in crate::image) fn named(&self) -> Option<&str> {
+        self.buffer.named()
+    }
+
+    /// The eviction priority.
+    pub(in crate::image) fn prioritised(&self) -> Priority {
+        self.buffer.prioritised()
+    }
+
+    /// Where devices may use it.
+    pub(in crate::image) fn placed(&self) -> Placement {
+        self.buffer.placed()
+    }
+
+    /// The same with another shape.
+    pub(in crate::image) fn shaped(self, shape: Shape) -> Self {
+        Self { shape, ..self }
+    }
+
+    /// The same, but its content is not discarded.
+    pub(in crate::image) fn kept(self) -> Self {
+        self.change(BufferDescriptor::kept)
+    }
+
     fn change(mut self, change: impl FnOnce(BufferDescriptor) -> BufferDescriptor) -> Self {
         self.buffer = change(self.buffer);
         self

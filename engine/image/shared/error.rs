@@ -18,6 +18,17 @@ pub enum ImageError {
     /// No use is named: say what devices do with the image ([`super::ImageDescriptor::usage`]).
     #[error("an image without any use: name at least one")]
     NoUsage,
+    /// A mip tail has at least one level, and at least one is larger ([`crate::Engine::create_tailed_image`]).
+    #[error(
+        "a mip tail from level {tail_level} on, of {mips} levels: it needs one at least, and one before it"
+    )]
+    #[non_exhaustive]
+    TailLevel {
+        /// The level that was named.
+        tail_level: u32,
+        /// The levels of the image.
+        mips: u32,
+    },
     /// The image has no such plane, level or layer.
     #[error(
         "plane {}, level {}, layer {} of an image with {planes} planes and {shape}",
