@@ -2,10 +2,10 @@
 #![expect(unsafe_code, reason = "one device for two libraries")]
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peerbuf::image::Fourcc;
-use peerbuf::{Adapter, AdapterSelector, Engine, EngineDescriptor, Migration};
+use peerbuf::{Adapter, AdapterSelector, Device, Engine, EngineDescriptor, Migration};
 use peerbuf_wgpu::{Guest, GuestDescriptor};
 
 use crate::Result;
@@ -13,6 +13,9 @@ use crate::args::Args;
 use crate::draw::Drawing;
 use crate::other::{Other, colour};
 use crate::shared::Shared;
+
+/// How long all work may take to end. It is reached only if a device hangs.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Place of red, green and blue in a texel of four bytes.
 type Channels = [usize; 3];
@@ -30,7 +33,9 @@ pub(crate) struct Report {
     pub(crate) notified: u64,
     pub(crate) remade: u64,
     pub(crate) bind_groups: u32,
+    /// At the end of each half.
     pub(crate) fds: [usize; 2],
+    pub(crate) objects: [u64; 2],
     pub(crate) resident_kib: [u64; 2],
     pub(crate) seconds: f64,
 }
@@ -106,6 +111,7 @@ fn frames(
         remade: 0,
         bind_groups: 0,
         fds: [0; 2],
+        objects: [0; 2],
         resident_kib: [0; 2],
         seconds: 0.0,
     };
@@ -119,11 +125,15 @@ fn frames(
             let turn = number / args.move_every;
             report.note(shared.move_one(turn, [guest.device(), &other.device]));
         }
-        report.measure(usize::from(number >= args.frames / 2));
-    }
-    for _ in 0..other.depth() {
-        let read = other.read(engine, &mut shared, None)?;
-        report.check(read, (args.size, channels));
+        let ends = [args.frames / 2, args.frames];
+        if let Some(half) = ends.iter().position(|end| *end == number + 1) {
+            for _ in 0..other.depth() {
+                let read = other.read(engine, &mut shared, None)?;
+                report.check(read, (args.size, channels));
+            }
+            rest(engine, guest, &other.device)?;
+            report.measure(half, engine);
+        }
     }
     report.seconds = began.elapsed().as_secs_f64();
     report.notified = shared.notified.notifications();
@@ -132,6 +142,17 @@ fn frames(
         + shared.frame.texture.version();
     report.bind_groups = drawing.groups;
     Ok(report)
+}
+
+/// Waits until all work has ended, and gives back what is kept for later.
+fn rest(engine: &Engine, guest: &Guest, other: &Device) -> Result<()> {
+    guest.wgpu().poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(TIMEOUT) })?;
+    guest.submitted()?.wait(TIMEOUT)?;
+    other.submitted()?.wait(TIMEOUT)?;
+    // What wgpu has dropped.
+    guest.poll()?;
+    engine.trim();
+    Ok(())
 }
 
 /// Where a format of four bytes has its colours.
@@ -172,14 +193,14 @@ impl Report {
         }
     }
 
-    /// The largest numbers of each half.
-    fn measure(&mut self, half: usize) {
-        let fds = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-        self.fds[half] = self.fds[half].max(fds);
+    /// What is held at the end of a half, when nothing runs.
+    fn measure(&mut self, half: usize, engine: &Engine) {
+        self.fds[half] = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        self.objects[half] = engine.live().total();
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0);
-        self.resident_kib[half] = self.resident_kib[half].max(kib);
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        self.resident_kib[half] = kib.unwrap_or(0);
     }
 
     pub(crate) fn json(&self) -> serde_json::Value {
@@ -196,6 +217,7 @@ impl Report {
             "remade": self.remade,
             "bind_groups": self.bind_groups,
             "fds": self.fds,
+            "objects": self.objects,
             "resident_kib": self.resident_kib,
             "seconds": self.seconds,
         })

@@ -47,19 +47,23 @@ fn assert_frames(said: &Value, frames: u32) {
     assert!(said["notified"].as_u64() >= Some(u64::from(frames / 7)), "{said:#}");
 }
 
+/// KiB by which a half may end with more memory: what allocators keep of what was freed.
+const SLACK: u64 = 1024;
+
 #[test]
-fn each_of_300_frames_is_right_on_every_pair_while_images_and_the_buffer_move() {
+fn each_frame_is_right_on_every_pair_while_images_and_the_buffer_move() {
     for draw in devices() {
         for other in devices() {
-            let (said, _) = said(&["--draw", &draw, "--other", &other, "--frames", "300"], false);
-            assert_frames(&said, 300);
+            // Moves repeat every 56 frames, so that both halves end with everything in the same place.
+            let (said, _) = said(&["--draw", &draw, "--other", &other, "--frames", "336"], false);
+            assert_frames(&said, 336);
             let remade = said["remade"].as_u64().expect("a number");
-            assert!(remade > 42, "textures and buffers follow: {said:#}");
-            let [fds, kib] = ["fds", "resident_kib"]
+            assert!(remade > 48, "textures and buffers follow: {said:#}");
+            let [fds, objects, kib] = ["fds", "objects", "resident_kib"]
                 .map(|name| [0, 1].map(|half| said[name][half].as_u64().expect("a number")));
-            // Semaphores of unfinished work and kept views come and go. One that stays at each move would be 21 more.
-            assert!(fds[1] < fds[0] + 21, "an fd stays at each move: {said:#}");
-            assert!(kib[1] <= kib[0] + 4096, "the second half has no more memory: {said:#}");
+            assert!(fds[0] > 0 && fds[1] <= fds[0], "the second half leaves fds: {said:#}");
+            assert!(objects[1] <= objects[0], "the second half leaves objects: {said:#}");
+            assert!(kib[1] <= kib[0] + SLACK, "the second half leaves memory: {said:#}");
         }
     }
 }
@@ -121,6 +125,60 @@ fn the_recorder_finds_no_image_in_another_layout_or_without_its_owner() {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             let found = std::fs::read_to_string(&findings).unwrap_or_default();
             assert!(found.is_empty(), "{draw} → {other}: {found}");
+        }
+    }
+}
+
+/// Profiles that differ most: RADV refuses host pointers to files, NVIDIA's exports fail at importers, ANV has a small BAR.
+const PROFILES: [&str; 3] = ["radv", "nvidia", "anv"];
+
+#[test]
+fn frames_are_right_on_every_pair_of_simulated_drivers() {
+    for profile in PROFILES {
+        let simulation = Simulation::new(profile).expect("the layer is built");
+        for draw in devices() {
+            for other in devices() {
+                let output = simulation
+                    .apply(&mut Command::new(env!("CARGO_BIN_EXE_guest")))
+                    .args(["--draw", &draw, "--other", &other, "--frames", "56", "--json"])
+                    .output()
+                    .expect("the program starts");
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+                let what = format!("{profile}: {draw} → {other}: {text}{errors}");
+                assert!(output.status.success(), "{what}");
+                let said: Value =
+                    serde_json::from_str(text.lines().last().unwrap_or_default()).expect(&what);
+                assert_eq!([&said["frames"], &said["checked"]], [&serde_json::json!(56); 2]);
+                assert_eq!(said["wrong"], serde_json::json!([]), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lost_device_is_a_sentence_that_names_it() {
+    for [lost, other] in [["0", "1"], ["1", "0"]] {
+        for manner in ["lost_at_submit=60", "lost_in_thread=60"] {
+            for pair in [[lost, other], [other, lost]] {
+                let report = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest-loss.report");
+                let _ = std::fs::remove_file(&report);
+                let simulation = Simulation::new(&format!("{lost}=+{manner}"));
+                let output = simulation
+                    .expect("the layer is built")
+                    .report_to(&report)
+                    .apply(&mut Command::new(env!("CARGO_BIN_EXE_guest")))
+                    .args(["--draw", pair[0], "--other", pair[1]])
+                    .output()
+                    .expect("the program starts");
+                let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+                let what = format!("{lost} of {pair:?}, {manner}: {}: {errors}", output.status);
+                let report = std::fs::read_to_string(&report).unwrap_or_default();
+                assert!(report.contains("lost_"), "it has not happened: {report}{what}");
+                assert_eq!(output.status.code(), Some(1), "{what}");
+                assert!(errors.starts_with("guest: ") && errors.contains("lost"), "{what}");
+                assert!(!errors.contains("panicked"), "{what}");
+            }
         }
     }
 }
