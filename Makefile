@@ -29,13 +29,13 @@ devices: ## the devices here, and which route leads from each to each
 	@$(CARGO) build $(LOCKED) --features cli --release
 	@$(CARGO) run $(LOCKED) --features cli --release --quiet -- devices
 
-prime: ## draw a scene on one device, and present it on another, in a window
+prime: ## draw on one device, present on another, in a window; ARGS="--headless …" without one
 	@.ci/setup demo
-	@cd apps && $(CARGO) run $(LOCKED) --release --quiet --bin prime
+	@cd apps && $(CARGO) run $(LOCKED) --release --quiet --bin prime -- $(ARGS)
 
-stream: ## fly over a map that is larger than the memory for it, in a window
+stream: ## fly over a map that is larger than the memory for it, in a window; ARGS as above
 	@.ci/setup demo
-	@cd apps && $(CARGO) run $(LOCKED) --release --quiet --bin stream
+	@cd apps && $(CARGO) run $(LOCKED) --release --quiet --bin stream -- $(ARGS)
 
 doctor: ## whether this machine is ready, and if not, what to do (no setup)
 	@$(CARGO) build $(LOCKED) --features cli --release

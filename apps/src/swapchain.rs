@@ -105,7 +105,8 @@ impl Swapchain {
         Ok(this)
     }
 
-    /// Makes the swapchain again, for a size that is not 0. It waits for the device.
+    /// Makes the swapchain again, for a size that is not 0. It waits for the device. A surface that has no texels at the
+    /// moment, as that of a minimised window may be, keeps its swapchain.
     ///
     /// # Errors
     ///
@@ -116,13 +117,11 @@ impl Swapchain {
         if !able.supported_usage_flags.contains(needed) {
             return Err("images of the surface cannot be copied to and from".into());
         }
-        // Wayland leaves the size to the program.
-        let extent = match able.current_extent.width {
-            u32::MAX => vk::Extent2D {
-                width: width.clamp(able.min_image_extent.width, able.max_image_extent.width),
-                height: height.clamp(able.min_image_extent.height, able.max_image_extent.height),
-            },
-            _ => able.current_extent,
+        // While the window is minimised, the old swapchain stays.
+        let Some(extent) = extent(&able, [width, height]) else {
+            let is_first = self.raw == vk::SwapchainKHR::null();
+            let what = "the window has no texels: show it before the program starts";
+            return if is_first { Err(what.into()) } else { Ok(()) };
         };
         let count = (able.min_image_count + 1).min(if able.max_image_count == 0 {
             u32::MAX
@@ -296,6 +295,20 @@ impl Drop for Swapchain {
     }
 }
 
+/// The size of a swapchain: what the surface says, or else what the program wants, since Wayland leaves the size to it. `None`
+/// if the surface has no texels: no swapchain can be made then (VUID-VkSwapchainCreateInfoKHR-imageExtent-01689).
+fn extent(able: &vk::SurfaceCapabilitiesKHR, [width, height]: [u32; 2]) -> Option<vk::Extent2D> {
+    let (least, most) = (able.min_image_extent, able.max_image_extent);
+    let extent = match able.current_extent.width {
+        u32::MAX => vk::Extent2D {
+            width: width.max(least.width).min(most.width),
+            height: height.max(least.height).min(most.height),
+        },
+        _ => able.current_extent,
+    };
+    (extent.width > 0 && extent.height > 0).then_some(extent)
+}
+
 /// The first of the formats here that a surface has.
 ///
 /// # Errors
@@ -344,6 +357,25 @@ mod tests {
         let error = suitable(&formats).expect_err("no format fits").to_string();
         assert!(error.contains("R5G6B5_UNORM_PACK16, R16G16B16A16_SFLOAT"), "{error}");
         assert!(error.contains("present on another device"), "{error}");
+    }
+
+    #[test]
+    fn a_surface_without_texels_gets_no_swapchain() {
+        let size = |width, height| vk::Extent2D { width, height };
+        let able = |now, most| vk::SurfaceCapabilitiesKHR {
+            current_extent: now,
+            max_image_extent: most,
+            ..Default::default()
+        };
+        for (now, most, expected) in [
+            (size(0, 0), size(0, 0), None),
+            (size(5, 0), size(9, 9), None),
+            (size(5, 7), size(9, 9), Some(size(5, 7))),
+            (size(u32::MAX, u32::MAX), size(9, 9), Some(size(3, 9))),
+            (size(u32::MAX, u32::MAX), size(0, 0), None),
+        ] {
+            assert_eq!(extent(&able(now, most), [3, 20]), expected, "{now:?}");
+        }
     }
 
     #[test]

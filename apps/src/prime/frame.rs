@@ -14,15 +14,17 @@ use peerbuf::{
     Access, Device, DomainId, Engine, Error, Fence, ImageMapping, RawImage, Scope, Submission,
 };
 
+use super::ahead::Drawn;
 use super::args::Args;
 use super::checks::Checks;
 use super::copies::{Copies, Source, read_back};
 use super::loss::Carried;
+use super::rest::Held;
 use super::ring::{Notified, Ring};
 use super::scene::Scene;
 use super::staged::Staged;
 use super::stats::{Stats, Way};
-use super::steady::{Held, Steady};
+use super::steady::Steady;
 
 /// The stages and accesses of a drawn image.
 const DRAWN: Scope = Scope {
@@ -66,7 +68,7 @@ pub(crate) struct Prime {
     pub(super) checks: Checks,
     swapchain: Swapchain,
     notified: Arc<Notified>,
-    way: Way,
+    pub(super) way: Way,
     pub(crate) stats: Stats,
     pub(crate) frame: u32,
     pub(crate) moves: u64,
@@ -76,8 +78,12 @@ pub(crate) struct Prime {
     /// What happened, for the person who looks.
     pub(crate) events: Vec<String>,
     pub(crate) steady: Steady,
-    /// The most that the second third of the run held, and the last one.
+    /// What is held after the second third of the run, and after the last one.
     pub(crate) held: [Held; 2],
+    /// Since the last frame all work has ended, and what was kept is given back.
+    pub(super) has_rested: bool,
+    /// The frame that is drawn before it is shown.
+    pub(super) ahead: Option<Drawn>,
     /// Images of a device's own that the present frame has used.
     own_images: u64,
 }
@@ -118,6 +124,8 @@ impl Prime {
             events,
             steady: Steady::default(),
             held: [Held::default(); 2],
+            has_rested: false,
+            ahead: None,
             own_images: 0,
         };
         this.check_way();
@@ -161,6 +169,7 @@ impl Prime {
             }
         }
         let kind = (self.swapchain.fourcc(), size);
+        self.ahead = None;
         self.ring = Ring::new(&self.engine, devices, kind, count, &self.notified)?;
         self.staged = Staged::new(devices, size)?;
         self.check_way();
@@ -201,7 +210,7 @@ impl Prime {
         match shown {
             Ok(()) => {
                 self.stats.add(self.way, begun.elapsed());
-                self.note_held();
+                self.note_held()?;
                 self.frame += 1;
                 Ok(())
             }
@@ -209,18 +218,10 @@ impl Prime {
         }
     }
 
-    /// Waits until the last frame was copied into its image of the swapchain.
+    /// Waits until the last frame was copied into its image of the swapchain, and the next one is drawn if it has begun.
     pub(crate) fn wait(&self) -> Result<()> {
-        self.in_flight.back().map_or(Ok(()), |last| Ok(last.wait(TIMEOUT)?))
-    }
-
-    fn note_held(&mut self) {
-        let Some(frames) = self.args.frames.filter(|_| self.args.json) else { return };
-        let third = u64::from(self.frame) * 3 / u64::from(frames.max(1));
-        if let Some(held) = (third as usize).checked_sub(1).and_then(|part| self.held.get_mut(part))
-        {
-            held.note(&self.engine);
-        }
+        let ahead = self.ahead.as_ref().map(|ahead| &ahead.fence);
+        self.in_flight.back().into_iter().chain(ahead).try_for_each(|last| Ok(last.wait(TIMEOUT)?))
     }
 
     /// What the command line asks for at this frame. Returns whether there was something.
@@ -239,7 +240,8 @@ impl Prime {
         if self.args.unplug_at == Some(frame) && self.render != self.present {
             self.engine.unplug(&self.render)?;
         }
-        Ok(moves || switches || is_due(self.args.resize_every))
+        let has_rested = std::mem::take(&mut self.has_rested);
+        Ok(moves || switches || has_rested || is_due(self.args.resize_every))
     }
 
     /// Adds an event, once.
@@ -256,8 +258,7 @@ impl Prime {
         }
         self.own_images = 0;
         self.steady.begin(&self.engine, self.frame, has_event);
-        let at = self.ring.take();
-        let drawn = self.draw(at)?;
+        let Drawn { at, fence: drawn } = self.drawn(has_event)?;
         let carried = match self.way {
             Way::Shared => None,
             Way::Staged => Some(self.staged.carry(&drawn)?),
@@ -273,9 +274,9 @@ impl Prime {
         }
     }
 
-    /// Draws the frame into an image of the ring, and copies it out for the way through the host.
-    fn draw(&mut self, at: usize) -> Result<Fence> {
-        let (frame, size, way) = (self.frame, self.ring.size, self.way);
+    /// Draws a frame into an image of the ring, and copies it out for the way through the host.
+    pub(super) fn draw(&mut self, at: usize, frame: u32) -> Result<Fence> {
+        let (size, way) = (self.ring.size, self.way);
         let slot = &mut self.ring.slots[at];
         for _ in 0..ATTEMPTS {
             slot.draw.attachment.remap(&mut slot.draw.mapping)?;
@@ -401,7 +402,7 @@ impl Prime {
         Err("an image moves again and again while it is shown".into())
     }
 
-    fn is_last(&self) -> bool {
+    pub(super) fn is_last(&self) -> bool {
         self.args.frames.is_some_and(|frames| self.frame + 1 == frames)
     }
 

@@ -11,7 +11,7 @@ use super::scene::Scene;
 use super::stats::Stats;
 
 /// What goes on when the presenting device is lost.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Carried {
     pub(super) stats: Stats,
     pub(super) frame: u32,

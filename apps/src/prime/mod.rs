@@ -1,10 +1,13 @@
 //! `prime`: draws on one GPU, presents on another. The images between the two are shared, and move while they are used.
 
+mod ahead;
 mod args;
 mod checks;
 mod copies;
 mod frame;
 mod loss;
+mod open;
+mod rest;
 mod ring;
 mod run;
 mod scene;

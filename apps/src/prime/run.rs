@@ -1,19 +1,16 @@
 //! A run from the first frame to the last, and what is said about it.
-#![expect(unsafe_code, reason = "devices of the program's own")]
 
-use peerbuf::{Adapter, Engine, EngineDescriptor, WaitRoute};
 use serde_json::json;
 
 use crate::Result;
-use crate::choose::{self, Lost, Presenter};
-use crate::gpu::Gpu;
+use crate::choose::Lost;
 use crate::program::{self, Key, Program};
 use crate::surface::Place;
-use crate::swapchain::Swapchain;
 
 use super::args::Args;
 use super::frame::{Prime, Wish};
 use super::loss::Carried;
+use super::open::On;
 use super::stats::Way;
 
 /// The program.
@@ -24,14 +21,6 @@ pub struct Session {
     args: Args,
     place: Place,
     lost: Lost,
-}
-
-/// The program on its devices.
-struct On {
-    prime: Box<Prime>,
-    engine: Engine,
-    gpus: Vec<Gpu>,
-    presenter: Adapter,
 }
 
 /// Runs the program.
@@ -48,51 +37,6 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-impl On {
-    fn open(args: &Args, place: Place, lost: &Lost, mut carried: Carried) -> Result<Self> {
-        let engine = Engine::open(&EngineDescriptor::new())?;
-        let render = choose::adapter(&engine, args.render, lost)?;
-        let Presenter { surface, gpu, adapter } =
-            choose::presenter(&engine, Some(&render), place, args.present, lost)?;
-        // SAFETY: `close` drops the engine before it destroys the devices.
-        let present = unsafe { gpu.adopt(&engine) }?;
-        let mut gpus = vec![];
-        let drawing = if render.index() == adapter.index() {
-            let asked = args.render.is_some() && args.present.is_some();
-            if !asked {
-                let name = adapter.name();
-                let event = format!("{name} draws and presents: no other device here presents");
-                carried.events.push(event);
-            }
-            present.clone()
-        } else {
-            let drawing = Gpu::new(&render, None)?;
-            // SAFETY: as above.
-            let device = unsafe { drawing.adopt(&engine) }?;
-            gpus.push(drawing);
-            device
-        };
-        // SAFETY: the surface is of this device's instance, and `close` drops the swapchain first.
-        let swapchain =
-            unsafe { Swapchain::new(&gpu, &present, surface, args.size.0, args.vsync) }?;
-        gpus.push(gpu);
-        let prime = Box::new(Prime::new(&engine, [&drawing, &present], swapchain, args, carried)?);
-        Ok(Self { prime, engine, gpus, presenter: adapter })
-    }
-
-    /// Ends what there is on its devices.
-    fn close(self) -> Carried {
-        let Self { prime, engine, gpus, .. } = self;
-        let carried = prime.carry();
-        drop(engine);
-        for gpu in gpus {
-            // SAFETY: the engine and everything on the devices are dropped or leaked.
-            unsafe { gpu.destroy() };
-        }
-        carried
-    }
-}
-
 impl Session {
     /// Opens the devices, and everything that the first frame needs.
     ///
@@ -100,12 +44,13 @@ impl Session {
     ///
     /// No device draws or presents there; the error of a call.
     pub fn open(args: &Args, place: Place) -> Result<Self> {
-        let lost = Lost::default();
-        let on = On::open(args, place, &lost, Carried::default())?;
+        let mut lost = Lost::default();
+        let on = On::open(args, place, &mut lost, Carried::default())?;
         Ok(Self { on: Some(on), args: args.clone(), place, lost })
     }
 
-    /// Waits until the last frame was copied into its image of the swapchain.
+    /// Waits until the last frame was copied into its image of the swapchain, and the next one is drawn if it has begun: as a
+    /// display does that is slower.
     ///
     /// # Errors
     ///
@@ -133,13 +78,10 @@ impl Session {
         self.on.as_ref().map_or(0.0, |on| on.prime.steady.calls())
     }
 
-    /// Waits of the submitting thread for each steady frame: those that are counted, and one where a host thread passes
-    /// signals on, since a present must not be submitted before them (VUID-vkQueuePresentKHR-pWaitSemaphores-03268).
+    /// Waits of the submitting thread for each steady frame: those that peerbuf counts, and those for a frame that is shown
+    /// before it is drawn, where a host thread passes signals on.
     pub fn host_waits(&self) -> f64 {
-        self.on.as_ref().map_or(0.0, |on| {
-            let is_bridged = on.prime.waits_by() == WaitRoute::Bridge.name();
-            on.prime.steady.stalls() + f64::from(u8::from(is_bridged))
-        })
+        self.on.as_ref().map_or(0.0, |on| on.prime.steady.stalls())
     }
 
     /// Ends it.
@@ -172,7 +114,7 @@ impl Session {
         // The window's surface belongs to the lost device.
         let mut carried = on.close();
         carried.events.push(format!("frame {frame}: {error}; {name} presents no more"));
-        let on = On::open(&self.args, self.place, &self.lost, carried).map_err(|other| {
+        let on = On::open(&self.args, self.place, &mut self.lost, carried).map_err(|other| {
             format!(
                 "frame {frame}: {error}; {name} presented, and no other device goes on: {other}"
             )
@@ -276,10 +218,4 @@ fn say(prime: &mut Prime, args: &Args) -> Result<()> {
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
-}
-
-impl std::fmt::Debug for On {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("On").field("presenter", &self.presenter).finish_non_exhaustive()
-    }
 }

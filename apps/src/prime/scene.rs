@@ -167,7 +167,8 @@ impl Scene {
         self.retired.extend(self.targets.remove(&image));
     }
 
-    fn sweep(&mut self) {
+    /// Drops the targets that were forgotten and that no work uses.
+    pub(crate) fn sweep(&mut self) {
         self.retired.retain(|target| !target.is_free());
     }
 

@@ -31,7 +31,7 @@ impl Way {
 }
 
 /// The times of all frames.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Stats {
     times: Vec<(Way, Duration)>,
 }

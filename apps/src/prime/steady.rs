@@ -1,8 +1,8 @@
-//! What frames without an event cost, as counts: calls, waits of the host, copies. And what a run holds at its end.
+//! What frames without an event cost, as counts: calls, waits of the host, copies.
 
-use peerbuf::Engine;
 use peerbuf::device::Call;
 use peerbuf::observe::StallCause;
+use peerbuf::{Engine, Fence};
 use serde_json::{Map, Value, json};
 
 /// Frames at the start that are not counted: the images of the ring are mapped and drawn into once.
@@ -34,6 +34,8 @@ pub(crate) struct Steady {
     frames: u64,
     calls: Vec<u64>,
     stalls: u64,
+    /// Frames that were shown before they were drawn, so that the thread that presents waited.
+    late: u64,
     host_copied: u64,
     /// Copies between shared bytes and images of a device's own.
     own_copies: u64,
@@ -43,6 +45,12 @@ impl Steady {
     /// A frame begins, once older ones have left room for it.
     pub(crate) fn begin(&mut self, engine: &Engine, frame: u32, has_event: bool) {
         self.before = (frame >= WARM_UP && !has_event).then(|| Counters::of(engine));
+    }
+
+    /// A frame is shown for which a host thread passes a signal on.
+    pub(crate) fn shows(&mut self, drawn: &Fence) {
+        let is_late = self.before.is_some() && !matches!(drawn.is_signalled(), Ok(true));
+        self.late += u64::from(is_late);
     }
 
     /// It was presented. Each image of a device's own that it used costs one copy.
@@ -66,7 +74,7 @@ impl Steady {
 
     /// Waits for each frame.
     pub(crate) fn stalls(&self) -> f64 {
-        self.stalls as f64 / self.frames.max(1) as f64
+        (self.stalls + self.late) as f64 / self.frames.max(1) as f64
     }
 
     /// Calls for each frame, but for submissions, their command buffers, and questions and waits for timelines.
@@ -90,32 +98,8 @@ impl Steady {
             .map(|(call, made)| (call.name().to_owned(), json!(made)))
             .collect();
         json!({
-            "frames": self.frames, "calls": calls, "stalls": self.stalls,
+            "frames": self.frames, "calls": calls, "stalls": self.stalls, "late": self.late,
             "host_copied_bytes": self.host_copied, "own_copies": self.own_copies,
         })
-    }
-}
-
-/// The most that a part of a run held.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Held {
-    fds: u64,
-    objects: u64,
-    resident: u64,
-}
-
-impl Held {
-    /// Adds what is held now.
-    pub(crate) fn note(&mut self, engine: &Engine) {
-        let fds = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-        self.fds = self.fds.max(fds as u64);
-        self.objects = self.objects.max(engine.live().total());
-        let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-        let pages: u64 = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-        self.resident = self.resident.max(pages << 12);
-    }
-
-    pub(crate) fn json(self) -> Value {
-        json!({ "fds": self.fds, "objects": self.objects, "resident_bytes": self.resident })
     }
 }

@@ -28,7 +28,7 @@ pub struct Args {
     /// Show a PNG instead of terrain; it has as many levels as it needs
     #[arg(long, value_name = "FILE", conflicts_with = "levels")]
     pub picture: Option<PathBuf>,
-    /// Memory for tiles, in MiB (default: a third of the map)
+    /// Memory for tiles, in MiB (default: a third of what all tiles take)
     #[arg(long, value_name = "MIB")]
     pub budget: Option<u32>,
     /// Bytes that may be brought in for each frame, in KiB

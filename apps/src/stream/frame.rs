@@ -17,7 +17,7 @@ use super::checks::{Checks, Shown};
 use super::record::Commands;
 use super::tiles::{Brought, Tiles};
 use super::view::{Camera, Part, tour};
-use super::world::{TILE_BYTES, TileId, World};
+use super::world::{TileId, World};
 
 /// How often a submission is tried again because a tile has moved meanwhile.
 const ATTEMPTS: usize = 100;
@@ -39,7 +39,6 @@ pub(crate) struct Stream {
     device: Device,
     args: Args,
     world: World,
-    budget: u64,
     /// `None` on the tour.
     pub(crate) camera: Option<Camera>,
     pub(crate) frame: u32,
@@ -84,9 +83,7 @@ impl Stream {
         carried: Carried,
     ) -> Result<Self> {
         let Carried { camera, frame, figures, checked, wrong } = carried;
-        let all = world.tiles().count() as u64 * TILE_BYTES;
-        let budget =
-            args.budget.map_or(all.div_ceil(3).max(3 * TILE_BYTES), |mib| u64::from(mib) << 20);
+        let budget = args.budget.map(|mib| u64::from(mib) << 20);
         let fourcc = swapchain.fourcc();
         let tiles = Tiles::new(engine, device, (world, fourcc), budget)?;
         let is_rgba = fourcc.to_string().starts_with("XB");
@@ -99,7 +96,6 @@ impl Stream {
             device: device.clone(),
             args: args.clone(),
             world,
-            budget,
             camera,
             frame,
             in_flight: VecDeque::new(),
@@ -196,7 +192,7 @@ impl Stream {
                 self.figures.wanted = self.figures.wanted.max(bytes);
             }
             // Besides the one that shows the whole map, one is on its way out.
-            if bytes + 2 * self.tiles.cost() <= self.budget || level == last {
+            if bytes + 2 * self.tiles.cost() <= self.tiles.memory()[0] || level == last {
                 self.figures.full += u32::from(level != ideal);
                 return (visible, wanted);
             }
@@ -300,9 +296,9 @@ impl Stream {
         &self.device
     }
 
-    /// The memory for tiles, and what all tiles have, in bytes.
+    /// The memory for tiles, and what all tiles would take, in bytes.
     pub(crate) fn memory(&self) -> [u64; 2] {
-        [self.budget, self.world.tiles().count() as u64 * TILE_BYTES]
+        self.tiles.memory()
     }
 
     /// The tiles that the last frame asked for.

@@ -225,12 +225,13 @@ fn say(stream: &mut Stream, args: &Args) -> Result<()> {
         let time = times.get((times.len() * permille / 1000).min(times.len().saturating_sub(1)));
         time.map_or(0.0, |time: &Duration| time.as_secs_f64() * 1e3)
     };
-    let ([budget, all], frames) = (stream.memory(), stream.frame);
+    let ([budget, all], tile, frames) = (stream.memory(), stream.tile_cost(), stream.frame);
     let device = stream.device().name().to_owned();
     let (checked, wrong) = stream.finish()?;
     if args.json {
         let all = json!({
             "device": device, "frames": frames, "budget": budget, "map": all,
+            "tile": tile,
             "median_ms": share(500), "p99_ms": share(990), "max_ms": share(1000),
             "tiles": figures.tiles, "bytes": figures.bytes, "wanted": figures.wanted,
             "complete": figures.complete, "full": figures.full, "events": figures.events,
@@ -246,7 +247,7 @@ fn say(stream: &mut Stream, args: &Args) -> Result<()> {
             share(1000)
         );
         println!(
-            "  a map of {:.1} MiB in {:.1} MiB; the largest frame would need {:.1} MiB",
+            "  a map that takes {:.1} MiB, in {:.1} MiB; the largest frame would need {:.1} MiB",
             mib(all),
             mib(budget),
             mib(figures.wanted)

@@ -22,6 +22,30 @@ pub(crate) struct Tile {
 }
 
 impl Tile {
+    fn new(
+        engine: &Engine,
+        device: &Device,
+        (world, fourcc): (World, Fourcc),
+        id: TileId,
+    ) -> Result<Self> {
+        let descriptor = ImageDescriptor::new(fourcc, TILE, TILE)
+            .usage(ImageUsage::BLITTED_FROM)
+            .priority(Priority::Low)
+            .name(&format!("tile {}/{}/{}", id.level, id.x, id.y));
+        let image = engine.create_image(device, descriptor)?;
+        image.write_texels(ImagePart::default(), &world.texels(id))?;
+        let attachment =
+            image.attach_dynamic(device, ImageUsage::BLITTED_FROM, Arc::new(Refault::new()))?;
+        Ok(Self { mapping: None, attachment, image })
+    }
+
+    /// The memory that a tile takes while it is mapped, as the budget counts it: more than its texels where memory of its
+    /// own is rounded up, and where the device sees it by an image of its own. It is the only tile.
+    fn measure(&mut self, engine: &Engine, device: &Device) -> Result<u64> {
+        self.remap()?;
+        Ok(engine.usage(DomainId::Vram(device.id()))?.used.max(TILE_BYTES))
+    }
+
     /// Makes the mapping a current one.
     pub(crate) fn remap(&mut self) -> Result<()> {
         match &mut self.mapping {
@@ -49,6 +73,7 @@ pub(crate) struct Tiles {
     _root: Pin,
     world: World,
     cost: u64,
+    budget: u64,
 }
 
 /// What was done for one frame.
@@ -60,15 +85,23 @@ pub(crate) struct Brought {
 }
 
 impl Tiles {
-    /// Makes all tiles, the coarsest last, in a memory of `budget` bytes.
+    /// Makes all tiles, the one that shows the whole map first, in a memory of `budget` bytes, or of a third of what all
+    /// tiles take.
     pub(crate) fn new(
         engine: &Engine,
         device: &Device,
         (world, fourcc): (World, Fourcc),
-        budget: u64,
+        budget: Option<u64>,
     ) -> Result<Self> {
-        // The one that shows the whole map, and one to look at; with what a driver adds to a tile.
-        let least = 3 * TILE_BYTES;
+        let root = TileId { level: world.levels() - 1, x: 0, y: 0 };
+        let kind = (world, fourcc);
+        let mut first = Tile::new(engine, device, kind, root)?;
+        first.image.buffer().request_residency()?;
+        let pin = first.attachment.pin("it stands in for all others")?;
+        let cost = first.measure(engine, device)?;
+        // The one that shows the whole map, one to look at, and one that leaves.
+        let (least, third) = (3 * cost, (world.tiles().count() as u64 * cost).div_ceil(3));
+        let budget = budget.unwrap_or(third.max(least));
         if budget < least {
             let kib = least >> 10;
             return Err(format!(
@@ -77,44 +110,21 @@ impl Tiles {
             .into());
         }
         engine.model_heap(device, budget)?;
-        let mut all = HashMap::new();
-        let mut root = None;
-        for id in world.tiles() {
-            let descriptor = ImageDescriptor::new(fourcc, TILE, TILE)
-                .usage(ImageUsage::BLITTED_FROM)
-                .priority(Priority::Low)
-                .name(&format!("tile {}/{}/{}", id.level, id.x, id.y));
-            let image = engine.create_image(device, descriptor)?;
-            image.write_texels(ImagePart::default(), &world.texels(id))?;
-            let attachment =
-                image.attach_dynamic(device, ImageUsage::BLITTED_FROM, Arc::new(Refault::new()))?;
-            if id.level + 1 == world.levels() {
-                image.buffer().request_residency()?;
-                root = Some(attachment.pin("it stands in for all others")?);
-            }
-            all.insert(id, Tile { mapping: None, attachment, image });
+        let mut all = HashMap::from([(root, first)]);
+        for id in world.tiles().filter(|id| *id != root) {
+            all.insert(id, Tile::new(engine, device, kind, id)?);
         }
-        let root = root.ok_or("a map without levels")?;
-        let mut this = Self { all, wanted: HashSet::new(), _root: root, world, cost: TILE_BYTES };
-        this.cost = this.measure(engine, device)?;
-        Ok(this)
-    }
-
-    /// The memory that one mapped tile takes: more than its texels where the device sees it by an image of its own.
-    fn measure(&mut self, engine: &Engine, device: &Device) -> Result<u64> {
-        let domain = DomainId::Vram(device.id());
-        let root = TileId { level: self.world.levels() - 1, x: 0, y: 0 };
-        let Some(tile) = self.all.get_mut(&root) else { return Ok(TILE_BYTES) };
-        engine.evict_all(device)?;
-        let before = engine.usage(domain)?.used;
-        tile.remap()?;
-        let after = engine.usage(domain)?.used;
-        Ok(TILE_BYTES + after.saturating_sub(before))
+        Ok(Self { all, wanted: HashSet::new(), _root: pin, world, cost, budget })
     }
 
     /// The memory that one tile takes while it is shown, in bytes.
     pub(crate) fn cost(&self) -> u64 {
         self.cost
+    }
+
+    /// The memory for tiles, and what all of them would take, in bytes.
+    pub(crate) fn memory(&self) -> [u64; 2] {
+        [self.budget, self.all.len() as u64 * self.cost]
     }
 
     pub(crate) fn get_mut(&mut self, id: TileId) -> Option<&mut Tile> {

@@ -96,15 +96,15 @@ pub fn simulation(text: &str, name: &str) -> (Simulation, PathBuf) {
     (simulation.report_to(&report), report)
 }
 
-/// The last third of a run holds no more than the one before: fds, live objects of peerbuf, memory.
+/// Bytes by which a run may end with more memory than after its second third: what allocators keep of what was freed.
+const SLACK: u64 = 1 << 20;
+
+/// After the last third of a run no more is held than before it: fds, live objects of peerbuf, memory.
 pub fn assert_steady(said: &Value, what: &str) {
     let held = |part: &str, kind: &str| said["held"][part][kind].as_u64().expect("a number");
     let [before, after] = ["second_third", "last_third"].map(|part| move |kind| held(part, kind));
     assert!(before("fds") > 0, "{what}");
-    // Semaphores of unfinished work and kept views come and go. One that stays at each of a third's 13 moves is found.
-    assert!(after("fds") < before("fds") + 13, "{what}");
-    // Images of the ring are in one kind of memory or in two, and unused views are kept for a while. What is leaked at each
-    // move or resize is more than that.
-    assert!(after("objects") <= before("objects") + 4, "{what}");
-    assert!(after("resident_bytes") <= before("resident_bytes") + (8 << 20), "{what}");
+    assert!(after("fds") <= before("fds"), "{what}");
+    assert!(after("objects") <= before("objects"), "{what}");
+    assert!(after("resident_bytes") <= before("resident_bytes") + SLACK, "{what}");
 }

@@ -72,6 +72,29 @@ fn the_drawing_device_presents_when_the_presenting_one_is_lost() {
     }
 }
 
+/// At each of the first submissions of a device: while the ring is made, and when the first frames are drawn.
+#[test]
+fn the_presenting_device_draws_when_the_other_one_is_lost_at_the_start() {
+    let devices = devices();
+    for [render, present] in [[0, 1], [1, 0]].map(|pair| pair.map(|at| &devices[at])) {
+        let mut happened = 0;
+        for nth in 1..=8 {
+            let manner = format!("{}=+lost_at_submit={nth}", render.number);
+            let (simulation, report) = simulation(&manner, "loss-at-start");
+            let pair = ["--render", &render.number, "--present", &present.number];
+            let fixed = ["--frames", "20", "--size", "400x300", "--verify"];
+            let said = said(simulation.apply(&mut prime()), &[&fixed[..], &pair].concat());
+            let what = format!("{} → {}, {manner}: {said:#}", render.name, present.name);
+            assert_eq!(said["frames"], json!(20), "{what}");
+            assert_eq!(said["wrong"], json!([]), "{what}");
+            assert_devices(&said, present, &what);
+            let report = std::fs::read_to_string(report).unwrap_or_default();
+            happened += u32::from(report.contains("lost_at_submit"));
+        }
+        assert_eq!(happened, 8, "{} submits while it starts", render.name);
+    }
+}
+
 #[test]
 fn another_device_takes_over_when_the_only_one_in_use_is_lost() {
     let devices = devices();

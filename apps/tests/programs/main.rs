@@ -2,6 +2,8 @@
 
 mod common;
 mod loss;
+mod minimised;
+mod pictures;
 mod prime;
 mod simulated;
 mod stream;

@@ -126,7 +126,8 @@ fn a_steady_frame_allocates_imports_creates_and_copies_nothing() {
             let what = format!("{} → {}: {said:#}", render.name, present.name);
             let steady = &said["steady"];
             let frames = steady["frames"].as_u64().expect("a number");
-            assert_eq!(frames, 40, "{what}");
+            // Behind the second third everything is given back, so the frame after it is none of them.
+            assert_eq!(frames, 39, "{what}");
             // A host thread passes signals on, and a present must not be submitted before them
             // (VUID-vkQueuePresentKHR-pWaitSemaphores-03268). Elsewhere queues wait for each other.
             let is_bridged = said["waits_by"] == "bridge";

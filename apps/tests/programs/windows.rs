@@ -11,9 +11,16 @@ use crate::common::{self, assert_silent, assert_steady, json, validated};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A display server that ends with the test.
-struct Display {
+pub struct Display {
     server: Child,
     variables: Vec<(&'static str, String)>,
+}
+
+impl Display {
+    /// What clients call it.
+    pub fn name(&self) -> &str {
+        &self.variables[0].1
+    }
 }
 
 impl Drop for Display {
@@ -38,7 +45,7 @@ fn has(program: &str) -> bool {
 }
 
 /// An X server, which chooses its number itself.
-fn xvfb() -> Option<Display> {
+pub fn xvfb() -> Option<Display> {
     has("Xvfb").then(|| {
         let mut server = Command::new("Xvfb")
             .args(["-displayfd", "1", "-screen", "0", "1400x900x24"])
@@ -87,10 +94,15 @@ fn weston(folder: &Path) -> Option<Display> {
 }
 
 /// Runs a program in a window of a display.
-fn run(mut command: Command, display: &Display, arguments: &[&str]) -> Output {
+fn run(command: Command, display: &Display, arguments: &[&str]) -> Output {
+    start(command, display, arguments).wait_with_output().expect("the program ends")
+}
+
+/// Starts a program in a window of a display.
+pub fn start(mut command: Command, display: &Display, arguments: &[&str]) -> Child {
     command.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY").args(arguments);
     command.envs(display.variables.iter().map(|(name, value)| (*name, value)));
-    command.output().expect("the program starts")
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
 }
 
 /// 300 frames while images move, ways are switched and the window is resized.
@@ -122,7 +134,7 @@ fn assert_frames(display: &Display, pair: &[&str]) {
 }
 
 /// The numbers of SwiftShader and another driver.
-fn drivers() -> [String; 2] {
+pub fn drivers() -> [String; 2] {
     let engine = peerbuf::Engine::open(&peerbuf::EngineDescriptor::new()).expect("Vulkan");
     let number = |wanted: bool| {
         let of = engine.adapters().iter().find(|adapter| {
