@@ -91,10 +91,10 @@ impl Retire {
         }
     }
 
-    /// Frees all memory that is no longer in use. Returns whether there was any.
-    pub(crate) fn collect(&self) -> bool {
+    /// Frees all memory that is no longer in use.
+    pub(crate) fn collect(&self) {
         if self.length.load(Ordering::Relaxed) == 0 {
-            return false;
+            return;
         }
         // Of each timeline that has not reached one entry's value no later value is asked for.
         let mut running: Vec<Fence> = vec![];
@@ -109,7 +109,7 @@ impl Retire {
         };
         let done: Vec<_> = self.with(|list| list.waiting.extract_if(.., is_over).collect());
         // Without the lock: freeing a backing takes its pool's lock.
-        !done.is_empty()
+        drop(done);
     }
 
     /// Forgets what unfinished work depends on, as far as that has succeeded.

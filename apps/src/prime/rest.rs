@@ -1,7 +1,8 @@
 //! What a run holds once its work has ended: the same after each part of it, or something is leaked.
 
+use peerbuf::observe::Object;
 use peerbuf::{Access, DomainId, Engine, Error};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{Result, TIMEOUT};
 
@@ -11,7 +12,8 @@ use super::frame::Prime;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Held {
     fds: u64,
-    objects: u64,
+    /// By kind.
+    objects: [u64; Object::ALL.len()],
     resident: u64,
 }
 
@@ -20,11 +22,19 @@ impl Held {
         let fds = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
         let pages: u64 = pages.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-        Self { fds: fds as u64, objects: engine.live().total(), resident: pages << 12 }
+        let mut objects = [0; Object::ALL.len()];
+        for (count, kind) in objects.iter_mut().zip(Object::ALL) {
+            *count = engine.live().count(*kind);
+        }
+        Self { fds: fds as u64, objects, resident: pages << 12 }
     }
 
     pub(crate) fn json(self) -> Value {
-        json!({ "fds": self.fds, "objects": self.objects, "resident_bytes": self.resident })
+        let kinds = Object::ALL.iter().zip(self.objects);
+        let kinds: Map<_, _> =
+            kinds.map(|(kind, count)| (format!("{kind:?}"), json!(count))).collect();
+        let all: u64 = self.objects.iter().sum();
+        json!({ "fds": self.fds, "objects": all, "kinds": kinds, "resident_bytes": self.resident })
     }
 }
 
@@ -61,6 +71,10 @@ impl Prime {
                 part.attachment.remap(&mut part.mapping)?;
             }
             slot.drawn.take().into_iter().for_each(|drawn| self.scene.forget(drawn));
+        }
+        // What the mappings of before used is free once the devices have ended all that they were given.
+        for device in [&self.render, &self.present] {
+            device.submitted()?.wait(TIMEOUT)?;
         }
         self.scene.sweep();
         self.engine.trim();

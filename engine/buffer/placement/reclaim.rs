@@ -6,10 +6,6 @@ use std::sync::atomic::Ordering;
 use crate::buffer::object::Buffers;
 use crate::memory::{DomainId, GiveBack, GroupId};
 
-/// How often [`Buffers::trim`] begins again, at most, since what is freed may be the last to use something else: an image,
-/// its view, and the memory of that.
-const TRIM_ROUNDS: usize = 4;
-
 /// Drops clean copies of buffers whose reservation is free, until there is `enough` room. With a group, drops
 /// only that group's; with [`GroupId::NONE`], those of all.
 ///
@@ -41,16 +37,8 @@ impl Buffers {
     /// Returns unused memory of all domains to their providers, and unused views to their devices. Returns the number
     /// of bytes of the former.
     pub(crate) fn trim(&self) -> u64 {
-        let mut bytes = 0;
-        for _ in 0..TRIM_ROUNDS {
-            let has_freed = self.core.retire.collect();
-            self.core.give_back_views(None, GiveBack::All);
-            bytes += self.core.domains().map(|domain| self.trim_in(domain)).sum::<u64>();
-            if !has_freed {
-                break;
-            }
-        }
-        bytes
+        self.core.give_back_views(None, GiveBack::All);
+        self.core.domains().map(|domain| self.trim_in(domain)).sum()
     }
 
     /// Returns unused memory of a domain to its provider. Returns the number of bytes. In system memory,
