@@ -120,6 +120,54 @@ fn a_wrong_byte_is_found_and_the_other_cells_are_right() {
     }
 }
 
+/// A delay that a test plants, in microseconds: many times what a copy of 64 MiB takes.
+const DELAY: &str = "slow:300000=device1";
+
+#[test]
+fn compare_finds_a_delay_that_was_planted() {
+    let folder = std::env::temp_dir().join(format!("peerbuf-{}-delay", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder can be made");
+    let few = [&FEW[..], &["--filter", "local/main_queue/importer/64MiB", "--time-limit", "600"]]
+        .concat();
+    let save = |name: &str, planted: &[&str]| {
+        let path = folder.join(name);
+        let run = json(&[&few[..], planted].concat(), 0);
+        std::fs::write(&path, run.to_string()).expect("a file can be written");
+        path
+    };
+    let (before, after) = (save("before.json", &[]), save("after.json", &["--plant", DELAY]));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peerbuf"));
+    command.args(["bench", "compare", "--json"]).args([before, after]);
+    let output = command.output().expect("the program starts");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON and nothing else");
+    let is_found = |row: &&Value| {
+        let name = row["name"].as_str().expect("text");
+        name.starts_with("device1 → device1") && row["change"] == "slower"
+    };
+    let row = list(&found, "rows").iter().find(is_found);
+    let row = row.unwrap_or_else(|| panic!("the delay was not found in {found}"));
+    assert!(row["ratio"].as_f64() < Some(0.5), "{row}");
+    // What stays behind is no failure of the test.
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+#[test]
+fn copies_are_measured_by_the_engines_that_are_named_and_behind_a_held_queue() {
+    let run = json(&[&FEW[..], &["--engines", "main_queue", "--filter", "64MiB"]].concat(), 0);
+    let cells = list(&run, "cells");
+    let measured: Vec<_> = cells.iter().filter(|cell| is_measured(cell)).collect();
+    assert!(
+        !measured.is_empty() && measured.iter().all(|it| it["engine"] == "main_queue"),
+        "{run}"
+    );
+    for cell in measured {
+        let alone = cell["direction"] == "there" && cell["processes"] == 1;
+        let queued = cell["queued_summary"]["median_ns"].as_f64();
+        assert_eq!(alone, queued.is_some_and(|ns| ns > 0.0), "{cell}");
+    }
+}
+
 #[test]
 fn a_device_that_is_lost_leaves_the_cells_of_the_others() {
     let run =
@@ -164,6 +212,7 @@ fn what_is_unknown_gets_a_list_of_what_there_is() {
     check(&["--devices", "999"], 2, &["no adapter matches index 999", "hint:", "UUID"]);
     check(&["--ways", "dmabuf"], 2, &["no such way", "dma_buf", "memfd", "staged", "local"]);
     let cells = ["device0-device0/local/main_queue", "latency/submit_and_wait/device0"];
+    check(&["--engines", "sm"], 2, &["no such engine", "transfer_queue", "compute", "ring"]);
     check(&["--filter", "no_such_cell"], 3, &[&["no_such_cell", "hint:"], &cells[..]].concat());
     check(&["--time-limit", "0"], 2, &["--time-limit"]);
 }

@@ -188,6 +188,11 @@ fn a_noisy_run_tells_nothing_and_says_so() {
         FINE,
         &["· cannot tell for 2 of 2 values", "cannot tell 2"],
     );
+    // A gate that must not pass for want of quiet.
+    check(&bench(&["compare", &old, &noisy, "--strict"]), NOTHING, &["cannot tell for 2 of 2"]);
+    let slow = folder.write("slow.json", &run(40e6));
+    check(&bench(&["compare", &noisy, &slow, "--strict"]), SLOWER, &["slower than asked: 2 of 2"]);
+    check(&bench(&["compare", &old, &old, "--strict"]), FINE, &["✓"]);
 }
 
 #[test]

@@ -156,18 +156,20 @@ fn the_number_of_submissions_and_of_bytes_that_the_host_copies_is_exact() {
 }
 
 #[test]
-fn the_devices_own_time_is_known_once_a_copy_command_has_ended() {
+fn the_devices_own_time_is_known_once_its_copy_has_ended() {
     let rig = Rig::new();
     for device in rig.all() {
         let [from, to] = [(); 2].map(|()| create(&rig, &device, Placement::Vram));
-        let by = CopyBy::MainQueue(device.clone());
-        let run = rig.engine().copy_by(&from, &to, CopyRegion::first(SIZE), &by).expect("a copy");
-        run.fence().wait(LONG).expect("it ends");
-        let time = run.device_time().expect("the device is not lost");
-        match device.timestamp_bits() {
-            // Both drivers of the suite have the feature `hostQueryReset`.
-            1.. => assert!(time.is_some_and(|time| time < LONG), "{}: {time:?}", device.name()),
-            0 => assert_eq!(time, None, "{}", device.name()),
+        for by in [CopyBy::MainQueue(device.clone()), CopyBy::ComputePass(device.clone())] {
+            let region = CopyRegion::first(SIZE);
+            let run = rig.engine().copy_by(&from, &to, region, &by).expect("a copy");
+            run.fence().wait(LONG).expect("it ends");
+            let time = run.device_time().expect("the device is not lost");
+            match device.timestamp_bits() {
+                // Both drivers of the suite have the feature `hostQueryReset`.
+                1.. => assert!(time.is_some_and(|time| time < LONG), "{by}: {time:?}"),
+                0 => assert_eq!(time, None, "{by}"),
+            }
         }
         let [from, to] = [(); 2].map(|()| create(&rig, &device, Placement::System));
         let run = rig.engine().copy_by(&from, &to, CopyRegion::first(SIZE), &CopyBy::Host);

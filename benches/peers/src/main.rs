@@ -1,12 +1,22 @@
-//! peerbuf beside allocators of other projects: the README says what is compared.
+//! peerbuf beside other projects: the README says what is compared.
 
+#[expect(dead_code, reason = "shared with figures, which uses the rest")]
+#[path = "../../figures/by_hand.rs"]
+mod by_hand;
 mod churn;
 #[expect(dead_code, reason = "shared with figures, which uses the rest")]
 #[path = "../../figures/figure.rs"]
 mod figure;
 #[expect(dead_code, reason = "shared with figures, which uses the rest")]
+#[path = "../../figures/hand.rs"]
+mod hand;
+mod link;
+#[expect(dead_code, reason = "shared with figures, which uses the rest")]
 #[path = "../../figures/measure.rs"]
 mod measure;
+#[expect(dead_code, reason = "shared with figures, which uses the rest")]
+#[path = "../../figures/queue_by_hand.rs"]
+mod queue_by_hand;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -23,7 +33,14 @@ use crate::measure::{Plan, compare};
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
-    match run(std::env::args().any(|argument| argument == "--json")) {
+    let mut arguments: Vec<_> = std::env::args().skip(1).collect();
+    let as_json = arguments.iter().position(|it| it == "--json").map(|at| arguments.remove(at));
+    let done = match arguments.split_first() {
+        Some((first, files)) if first == "link" => link::run(as_json.is_some(), files),
+        Some((first, _)) => Err(format!("{first:?}: there are `link` and `--json`").into()),
+        None => run(as_json.is_some()),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("peers: {error}");
@@ -42,7 +59,8 @@ fn run(as_json: bool) -> Outcome<()> {
     let mut figures = vec![];
     for (vma, gpu_allocator, sizes, targets) in rows {
         // One peer at a time, since each holds the memory of all its buffers.
-        let compared = measured(&engine, &device, sizes, &mut Churn::new(Vma::new(&device)?, sizes)?)?;
+        let compared =
+            measured(&engine, &device, sizes, &mut Churn::new(Vma::new(&device)?, sizes)?)?;
         figures.push(figure(vma, "the same with vk-mem", targets[0], compared));
         let mut theirs = Churn::new(GpuAllocator::new(&device)?, sizes)?;
         let compared = measured(&engine, &device, sizes, &mut theirs)?;

@@ -75,7 +75,7 @@ impl Mapping {
         let watch = Watch { timeout: from.core().timeout, submit: &submit };
         let kernels = from.core().compute_kernels(self.device_inner())?;
         retry_on_oom(&from.set, self.device_inner().id(), [&**from, &**to], || {
-            kernels.copy(self.span(), span, &watch)
+            kernels.copy(self.span(), span, &watch).map(drop)
         })
     }
 

@@ -195,7 +195,7 @@ fn by_queue(
         // Without, one of the buffers has moved since the views were found: try again.
         if let Some(fence) = pair.copy_on_lane(set, to, by, region, &writers)? {
             pair.note_use(from, to, Some(device.id()));
-            return Ok(CopyRun { fence, bytes: region.len, stamps });
+            return Ok(CopyRun { fence, bytes: region.len, stamps, time: None });
         }
     }
 }
@@ -255,7 +255,7 @@ fn by_compute(
         match kernels.copy(spans[0], spans[1], &watch) {
             // A buffer has moved since its view was found: try again, with all bytes.
             Err(_) if moved.get() => {}
-            done => return done.map(|()| CopyRun::done(region.len)),
+            done => return done.map(|time| CopyRun { time, ..CopyRun::done(region.len) }),
         }
     }
 }

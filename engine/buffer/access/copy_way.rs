@@ -81,12 +81,14 @@ pub struct CopyRun {
     pub(super) fence: Fence,
     pub(super) bytes: u64,
     pub(super) stamps: Option<Arc<Timestamps>>,
+    /// By the device's clock, of a pass that has ended.
+    pub(super) time: Option<Duration>,
 }
 
 impl CopyRun {
     /// A copy that is done, and of which no device has measured the time.
     pub(super) fn done(bytes: u64) -> Self {
-        Self { fence: Fence::signalled(), bytes, stamps: None }
+        Self { fence: Fence::signalled(), bytes, stamps: None, time: None }
     }
 
     /// Signals when the bytes are in the destination.
@@ -100,15 +102,15 @@ impl CopyRun {
     }
 
     /// How long the copy command took on its queue, by the device's own clock: from the moment at which all earlier commands
-    /// of the queue had ended.
+    /// of the queue had ended. Of a compute pass, the sum of its dispatches.
     ///
-    /// `None` while it runs; for compute passes, the host and the ring, which no single pair of timestamps measures; for
+    /// `None` while it runs; for the host and the ring, which no timestamps measure; for
     /// queues without timestamps (`timestampValidBits`), devices without the feature `hostQueryReset`, and adopted ones.
     ///
     /// # Errors
     ///
     /// [`Error::DeviceLost`], or another error of `vkGetQueryPoolResults`.
     pub fn device_time(&self) -> Result<Option<Duration>> {
-        self.stamps.as_ref().map_or(Ok(None), |stamps| stamps.elapsed())
+        self.stamps.as_ref().map_or(Ok(self.time), |stamps| stamps.elapsed())
     }
 }

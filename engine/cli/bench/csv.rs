@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::run::{Cell, Run};
 use super::verdict::{share, speed};
 
-const COLUMNS: [&str; 25] = [
+const COLUMNS: [&str; 27] = [
     "from",
     "to",
     "way",
@@ -27,6 +27,8 @@ const COLUMNS: [&str; 25] = [
     "min_ns",
     "max_ns",
     "drift",
+    "device_median_ns",
+    "queued_median_ns",
     "bytes_per_second",
     "bound_bytes_per_second",
     "share",
@@ -75,6 +77,8 @@ fn row(cell: &Cell) -> [String; COLUMNS.len()] {
         of(|it| it.min_ns),
         of(|it| it.max_ns),
         field(summary.and_then(|it| it.drift)),
+        field(cell.device_summary.map(|it| it.median_ns)),
+        field(cell.queued_summary.map(|it| it.median_ns)),
         field(speed(cell)),
         field(bound.map(|it| it.bytes_per_second)),
         field(share(cell)),

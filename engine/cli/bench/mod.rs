@@ -48,7 +48,9 @@ pub(crate) enum Bench {
         after_help = "\
 Exit status: 0 if nothing became slower than asked, 1 if something did or could
 no longer be measured, 2 for wrong bytes or an impossible speed in B, or an
-error, 3 if both runs have nothing in common."
+error, 3 if both runs have nothing in common, or, with --strict, if something
+cannot be told. Without it \"cannot tell\" is no failure: the first line says so,
+and the status is 0."
     )]
     Compare {
         /// The earlier run: what --json of a benchmark printed
@@ -60,6 +62,12 @@ error, 3 if both runs have nothing in common."
         /// Fail if something is less than so many times as fast
         #[arg(long, default_value_t = 0.9, value_name = "RATIO", value_parser = ratio)]
         fail_below: f64,
+        /// Exit with status 3 if something cannot be told
+        ///
+        /// For a gate that must not pass because the machine was busy: run it
+        /// again then.
+        #[arg(long, verbatim_doc_comment)]
+        strict: bool,
         /// Compare runs of different machines too
         #[arg(long)]
         anyway: bool,
@@ -100,7 +108,7 @@ pub(crate) fn run(command: Bench) -> Result<Outcome> {
             options.printing.print(&run)?;
             Ok(print::outcome(&run))
         }
-        Bench::Compare { before, after, fail_below, anyway, json, verbose } => {
+        Bench::Compare { before, after, fail_below, strict, anyway, json, verbose } => {
             let (old, new) = (saved::read(&before)?, saved::read(&after)?);
             let differences = compare::differences(&old, &new);
             if !anyway && !differences.is_empty() {
@@ -112,7 +120,7 @@ pub(crate) fn run(command: Bench) -> Result<Outcome> {
             } else {
                 output::print(&show::compare(&found, verbose))?;
             }
-            Ok(found.outcome())
+            Ok(found.outcome(strict))
         }
         Bench::Show { file, printing } => {
             let run = saved::read(&file)?;

@@ -35,10 +35,7 @@ pub(crate) fn matrices(run: &Run) -> Vec<Matrix<'_>> {
     };
     let mut all = vec![matrix(run, "One direction, the fastest way".to_owned(), one)];
     let several: [(&str, &[Direction]); 2] = [
-        (
-            "One direction, while the way back is busy",
-            &[Direction::BothThere, Direction::BothBack],
-        ),
+        ("One direction, while the way back is busy", &[Direction::BothThere, Direction::BothBack]),
         ("Both directions at once, together", &[Direction::BothSum]),
     ];
     for (title, directions) in several {

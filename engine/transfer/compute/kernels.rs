@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::span::Span;
 use super::pattern::PassReport;
 use super::pipelines::{FINDINGS, Kernel, Pipelines, threads};
-use crate::device::DeviceInner;
+use crate::device::{DeviceInner, QueueKind, Timestamps};
 use crate::error::{Error, Result};
 use crate::memory::staging::{Direction, Staging, StagingBuffer};
 use crate::sync::primitive::Mutex;
@@ -48,13 +48,31 @@ struct Current {
     findings: Option<StagingBuffer>,
     /// The last pass. It is unsignalled only after a pass that timed out.
     last: Fence,
+    /// Around the last pass, if it was a copy and the queue has timestamps: kept until that pass has ended.
+    stamps: Option<Timestamps>,
+}
+
+/// What the shaders found, and how long they ran.
+type Found = ([u32; 2], Option<Duration>);
+
+/// A part of a pass.
+struct Piece {
+    words: u32,
+    /// The count and the first index.
+    findings: [u32; 2],
+    /// By the device's clock.
+    time: Option<Duration>,
 }
 
 impl ComputeKernels {
     pub(crate) fn new(device: &Arc<DeviceInner>, staging: &Arc<Staging>) -> Result<Self> {
         let pipelines = Pipelines::new(device)?;
         let findings = staging.buffer(FINDINGS, Direction::Readback)?;
-        let current = Mutex::new(Current { findings: Some(findings), last: Fence::signalled() });
+        let current = Mutex::new(Current {
+            findings: Some(findings),
+            last: Fence::signalled(),
+            stamps: None,
+        });
         Ok(Self { pipelines, current })
     }
 
@@ -78,7 +96,8 @@ impl ComputeKernels {
         watch: &Watch<'_>,
     ) -> Result<PassReport> {
         let mut report = PassReport::default();
-        for (words, count, first) in self.run(Kernel::Verify, [span, span], seed, watch)? {
+        for piece in self.run(Kernel::Verify, [span, span], seed, watch)? {
+            let Piece { words, findings: [count, first], .. } = piece;
             report = report.and(PassReport {
                 words: u64::from(words),
                 wrong: u64::from(count),
@@ -91,24 +110,29 @@ impl ComputeKernels {
     /// A sum over all words that depends on their positions.
     pub(crate) fn checksum(&self, span: Span<'_>, watch: &Watch<'_>) -> Result<u32> {
         let pieces = self.run(Kernel::Checksum, [span, span], 0, watch)?;
-        Ok(pieces.into_iter().fold(0, |sum, (_, piece, _)| sum.wrapping_add(piece)))
+        Ok(pieces.into_iter().fold(0, |sum: u32, piece| sum.wrapping_add(piece.findings[0])))
     }
 
-    /// Copies on the compute units.
-    pub(crate) fn copy(&self, from: Span<'_>, to: Span<'_>, watch: &Watch<'_>) -> Result<()> {
+    /// Copies on the compute units. Returns how long that took by the device's clock, if its queue has timestamps.
+    pub(crate) fn copy(
+        &self,
+        from: Span<'_>,
+        to: Span<'_>,
+        watch: &Watch<'_>,
+    ) -> Result<Option<Duration>> {
         debug_assert_eq!(from.len, to.len);
-        self.run(Kernel::Copy, [from, to], 0, watch).map(|_| ())
+        let pieces = self.run(Kernel::Copy, [from, to], 0, watch)?;
+        Ok(pieces.into_iter().map(|piece| piece.time).sum())
     }
 
-    /// Runs a kernel over the spans, in pieces no larger than a binding may be. Returns for each piece its
-    /// words, the count and the first index.
+    /// Runs a kernel over the spans, in pieces no larger than a binding may be.
     fn run(
         &self,
         kernel: Kernel,
         [subject, destination]: [Span<'_>; 2],
         seed: u32,
         watch: &Watch<'_>,
-    ) -> Result<Vec<(u32, u32, u32)>> {
+    ) -> Result<Vec<Piece>> {
         subject.words()?;
         let range = self.pipelines.device().adapter().storage_range();
         let piece = range & !(crate::memory::SLOT_ALIGN - 1);
@@ -122,7 +146,7 @@ impl ComputeKernels {
             let words = (len / 4) as u32;
             let parameters = [seed, (offset / 4) as u32, words, threads(words)];
             match self.try_piece(kernel, spans, parameters, watch)? {
-                Ok([count, first]) => out.push((words, count, first)),
+                Ok((findings, time)) => out.push(Piece { words, findings, time }),
                 Err(waits) => {
                     // Failed or not: the next attempt reports a failure if it concerns the bytes.
                     let left = || end.saturating_duration_since(Instant::now());
@@ -143,32 +167,39 @@ impl ComputeKernels {
         spans: [Span<'_>; 2],
         parameters: [u32; 4],
         watch: &Watch<'_>,
-    ) -> Result<Result<[u32; 2], Vec<Fence>>> {
+    ) -> Result<Result<Found, Vec<Fence>>> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         // A failure of the last pass was reported to its caller.
         current
             .last
             .wait(watch.timeout)
             .or_else(|error| current.last.is_over().then_some(()).ok_or(error))?;
-        let findings = current.findings()?;
+        current.stamps = match kernel {
+            Kernel::Copy => Timestamps::new(self.pipelines.device(), QueueKind::Main)?,
+            Kernel::Fill | Kernel::Verify | Kernel::Checksum => None,
+        };
+        let Current { findings, last, stamps } = &mut *current;
+        let findings = findings.as_ref().ok_or_else(no_findings)?;
         write_findings(findings, [0, NONE])?;
         // SAFETY: the last dispatch is over; spans begin at multiples of 256 and are within the storage range,
         // as the callers have split them.
         unsafe { self.pipelines.bind(spans, findings.raw()) };
         // SAFETY: `spans` are bound. The fence is kept as the last one, which the next pass waits for before it
-        // binds; `drop` leaks the pipelines unless that fence is over.
-        let dispatch = || unsafe { self.pipelines.dispatch(kernel, spans, parameters) };
+        // binds, or replaces the timestamps; `drop` leaks both unless that fence is over.
+        let dispatch =
+            || unsafe { self.pipelines.dispatch(kernel, spans, parameters, stamps.as_ref()) };
         let rejection = RejectionWatch::main(self.pipelines.device());
         match (watch.submit)(&mut { dispatch }) {
             Ok(Attempt::Wait(waits)) => return Ok(Err(waits)),
-            Ok(Attempt::Submitted(fence)) => current.last = fence,
+            Ok(Attempt::Submitted(fence)) => *last = fence,
             Err(error) => {
-                current.last = rejection.fence();
+                *last = rejection.fence();
                 return Err(error);
             }
         }
-        current.last.wait(watch.timeout)?;
-        read_findings(current.findings()?).map(Ok)
+        last.wait(watch.timeout)?;
+        let time = stamps.as_ref().map_or(Ok(None), Timestamps::elapsed)?;
+        Ok(Ok((read_findings(findings)?, time)))
     }
 }
 
@@ -182,6 +213,7 @@ impl Drop for ComputeKernels {
                 "compute pass still running after its timeout; its objects are leaked"
             );
             std::mem::forget(current.findings.take());
+            std::mem::forget(current.stamps.take());
             self.pipelines.leak();
         }
     }
@@ -195,13 +227,8 @@ impl fmt::Debug for ComputeKernels {
     }
 }
 
-impl Current {
-    fn findings(&self) -> Result<&StagingBuffer> {
-        self.findings.as_ref().ok_or_else(|| Error::Unsupported {
-            device: "a device".into(),
-            missing: "staging memory for passes".into(),
-        })
-    }
+fn no_findings() -> Error {
+    Error::Unsupported { device: "a device".into(), missing: "staging memory for passes".into() }
 }
 
 fn write_findings(buffer: &StagingBuffer, values: [u32; 2]) -> Result<()> {

@@ -9,7 +9,7 @@ use super::super::compute_objects::{compute_pipeline, set_layout};
 use super::super::ownership::{acquire, release};
 use super::super::scope::Scope;
 use super::super::span::Span;
-use crate::device::{DeviceInner, Waits};
+use crate::device::{DeviceInner, Stamp, Timestamps, Waits};
 use crate::error::Result;
 use crate::sync::Fence;
 
@@ -120,18 +120,25 @@ impl Pipelines {
     /// # Safety
     ///
     /// `spans` are those of the last [`Self::bind`]. The caller waits for the fence before it binds, dispatches or
-    /// drops these pipelines again, or leaks them.
+    /// drops these pipelines again, or leaks them. The timestamps are of the device's main queue, and live until then.
     pub(super) unsafe fn dispatch(
         &self,
         kernel: Kernel,
         spans: [Span<'_>; 2],
         parameters: [u32; 4],
+        stamps: Option<&Timestamps>,
     ) -> Result<Fence> {
         let raw = self.device.raw();
         let pipeline = self.pipeline(kernel)?;
         // Only a copy has two different spans; one span may not be acquired twice.
         let spans = if matches!(kernel, Kernel::Copy) { &spans[..] } else { &spans[..1] };
         let bytes: Vec<u8> = parameters.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let stamp = |commands, which| {
+            if let Some(stamps) = stamps {
+                // SAFETY: the caller's contract; of several recordings one is executed.
+                unsafe { stamps.write(commands, which) };
+            }
+        };
         let value = self.device.submit(Waits::default(), |commands| {
             // SAFETY: the queue began `commands` for this device's family.
             unsafe { acquire(&self.device, commands, spans, Scope::COMPUTE) };
@@ -143,8 +150,10 @@ impl Pipelines {
             let stage = vk::ShaderStageFlags::COMPUTE;
             // SAFETY: the layout has these 16 bytes for this stage.
             unsafe { raw.cmd_push_constants(commands, layout, stage, 0, &bytes) };
+            stamp(commands, Stamp::Begin);
             // SAFETY: no more groups than every device allows.
             unsafe { raw.cmd_dispatch(commands, parameters[3] / GROUP, 1, 1) };
+            stamp(commands, Stamp::End);
             // SAFETY: as for `acquire`.
             unsafe { release(&self.device, commands, spans, Scope::COMPUTE) };
         })?;

@@ -106,12 +106,15 @@ pub(crate) fn compare(before: &Run, after: &Run, fail_below: f64) -> Comparison 
 }
 
 impl Comparison {
-    /// What the comparison found out.
-    pub(crate) fn outcome(&self) -> Outcome {
+    /// What the comparison found out. With `strict`, a row that cannot be told is as if nothing had been measured, unless
+    /// another one is slower than asked or no longer measured.
+    pub(crate) fn outcome(&self, strict: bool) -> Outcome {
+        let is_passed = self.failing().next().is_none() && self.lost.is_empty();
+        let is_told = !strict || self.count(Change::CannotTell) == 0;
         match () {
             () if !self.faults.is_empty() => Outcome::Faulty,
-            () if self.rows.is_empty() => Outcome::Nothing,
-            () => Outcome::of(self.failing().next().is_none() && self.lost.is_empty()),
+            () if self.rows.is_empty() || is_passed && !is_told => Outcome::Nothing,
+            () => Outcome::of(is_passed),
         }
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Job<'a> {
     /// For each cell and round the times.
     samples: Vec<Vec<Vec<f64>>>,
     device_samples: Vec<Vec<Vec<f64>>>,
+    /// Of each round, where one copy runs at a time, the time of a copy behind a held queue.
+    queued: Vec<Vec<f64>>,
     pub(super) spent: Duration,
     turn: usize,
     verified: Option<Verified>,
@@ -70,6 +72,7 @@ impl<'a> Job<'a> {
             legs,
             device_samples: samples.clone(),
             samples,
+            queued: vec![],
             spent: Duration::ZERO,
             turn: 0,
             verified: None,
@@ -142,6 +145,12 @@ impl<'a> Job<'a> {
                 }
             }
             taken += 1;
+        }
+        if let [leg] = &self.legs[..] {
+            let queued: Vec<_> = leg.queued(self.turn)?.into_iter().collect();
+            if !queued.is_empty() {
+                self.queued.push(queued);
+            }
         }
         self.spent += start.elapsed();
         for (cell, (host, device)) in rounds.into_iter().enumerate() {
@@ -216,6 +225,7 @@ impl<'a> Job<'a> {
         let copies = self.spec.plans.len() as u64;
         let (size, failure) = (self.spec.size, self.failure);
         let ended = self.ended;
+        let queued_summary = stats::summary(&self.queued).filter(|_| failure.is_none());
         let results = self.samples.into_iter().zip(self.device_samples);
         let cells = self.spec.cells.into_iter().zip(results);
         cells
@@ -232,6 +242,7 @@ impl<'a> Job<'a> {
                     bytes: is_measured.then_some(bytes),
                     summary,
                     device_summary: stats::summary(&device).filter(|_| is_measured),
+                    queued_summary: queued_summary.filter(|_| is_measured),
                     samples_ns,
                     ended: is_measured.then(|| ended.unwrap_or(Ended::Stopped)),
                     bound: None,
@@ -264,6 +275,7 @@ pub(super) fn missing(key: Key, why: String) -> Cell {
         bytes: None,
         summary: None,
         device_summary: None,
+        queued_summary: None,
         samples_ns: vec![],
         ended: None,
         bound: None,

@@ -31,7 +31,18 @@ pub(super) fn of_latency(operation: &str, from: End, to: End) -> String {
     }
 }
 
-fn engine(engine: CopyEngine) -> &'static str {
+/// The engines that cells of this program have.
+pub(super) const ENGINES: [CopyEngine; 6] = [
+    CopyEngine::TransferQueue,
+    CopyEngine::MainQueue,
+    CopyEngine::Compute,
+    CopyEngine::Host,
+    CopyEngine::HostStreaming,
+    CopyEngine::Ring,
+];
+
+/// The name of an engine.
+pub(super) fn engine(engine: CopyEngine) -> &'static str {
     match engine {
         CopyEngine::TransferQueue => "transfer_queue",
         CopyEngine::MainQueue => "main_queue",

@@ -18,13 +18,13 @@ const SIZE: u64 = 4 << 10;
 const FAN_OUT: usize = 64;
 
 /// How often each operation is measured, with all others in between: one round says nothing about the machine's drift.
-const ROUNDS: u32 = 3;
+const ROUNDS: u32 = 5;
 
 /// The most samples of one operation in a round.
-const MOST: usize = 400;
+const MOST: usize = 250;
 
 /// The most buffers that are shared for the first time in a round: each has memory, and an fd, of its own.
-const SHARED: usize = 40;
+const SHARED: usize = 25;
 
 /// An operation: its name, and what measures it, in nanoseconds.
 type Operation = (&'static str, fn(&Work<'_>) -> peerbuf::Result<Vec<f64>>);

@@ -8,6 +8,7 @@ use peerbuf::{
 };
 
 use super::super::run::{Counters, End, Verified};
+use super::held::Gate;
 use super::place::{Pieces, Place, Pool, Role};
 
 /// A copy as it is planned.
@@ -45,6 +46,10 @@ enum Consumer {
 
 /// Bytes that the consumer reads at the end.
 const TAIL: u64 = 64;
+
+/// Bytes of all copies that are queued at once, and the most of them.
+const QUEUED: u64 = 256 << 20;
+const MOST_QUEUED: u64 = 16;
 
 /// The times of one copy, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
@@ -152,6 +157,24 @@ impl<'a> Leg<'a> {
                 self.engine.copy_by(to, tail, region, &by)?.fence().wait(self.timeout)
             }
         }
+    }
+
+    /// The time of one copy of several that are queued behind a held queue, in nanoseconds: from the moment at which the
+    /// queue goes on until the last one has ended, so that no copy waits for a submission or a thread. `None` where the
+    /// copies are not commands of a main queue, or where the queue cannot be held.
+    pub(super) fn queued(&self, turn: usize) -> peerbuf::Result<Option<f64>> {
+        let CopyBy::MainQueue(device) = &self.plan.by else { return Ok(None) };
+        let Ok(mut gate) = Gate::new(device) else { return Ok(None) };
+        let Ok(held) = gate.hold() else { return Ok(None) };
+        // CAST: a few.
+        let count = (QUEUED / self.size.max(1)).clamp(2, MOST_QUEUED) as usize;
+        let runs: Vec<_> =
+            (turn..turn + count).map(|turn| self.begin(turn)).collect::<Result<_, _>>()?;
+        let start = Instant::now();
+        drop(held);
+        runs.iter().try_for_each(|run| run.fence().wait(self.timeout))?;
+        // CAST: far below 2⁵³.
+        Ok(Some(start.elapsed().as_nanos() as f64 / count as f64))
     }
 
     /// Copies once, and counts what that does, without what the consumer does to see its end.

@@ -8,6 +8,7 @@ mod bed;
 mod blocks;
 mod child;
 mod facts;
+mod held;
 mod job;
 mod label;
 mod latency;

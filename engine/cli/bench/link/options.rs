@@ -6,7 +6,7 @@ use clap::Args;
 use peerbuf::{AdapterSelector, Route};
 
 use super::super::print::Printing;
-use super::super::run::Key;
+use super::super::run::{CopyEngine, Key};
 use super::blocks;
 use super::label;
 use super::plan::Planned;
@@ -39,6 +39,17 @@ pub(crate) struct Options {
     /// Measure only these ways [default: all]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = way)]
     ways: Vec<String>,
+    /// Measure only copies by these engines [default: all]
+    ///
+    /// transfer_queue, main_queue, compute, host, host_streaming, ring.
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        value_parser = engine,
+        verbatim_doc_comment
+    )]
+    engines: Vec<CopyEngine>,
     /// End after so many seconds [default: 60 with --quick, else 600]
     ///
     /// What was measured by then is printed. Ctrl-C does the same.
@@ -81,6 +92,14 @@ fn way(text: &str) -> Result<String, String> {
     Err(format!("there is no such way; there are {}", ways().collect::<Vec<_>>().join(", ")))
 }
 
+/// Parses the name of an engine.
+fn engine(text: &str) -> Result<CopyEngine, String> {
+    label::ENGINES.into_iter().find(|engine| label::engine(*engine) == text).ok_or_else(|| {
+        let names = label::ENGINES.map(label::engine);
+        format!("there is no such engine; there are {}", names.join(", "))
+    })
+}
+
 impl Options {
     pub(super) fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
@@ -111,7 +130,8 @@ impl Options {
 
     pub(super) fn wants_cell(&self, key: &Key) -> bool {
         let is_way = self.ways.is_empty() || self.ways.contains(&key.way);
-        is_way && self.wants_name(&label::of_cell(key))
+        let is_engine = self.engines.is_empty() || self.engines.contains(&key.engine);
+        is_way && is_engine && self.wants_name(&label::of_cell(key))
     }
 
     pub(super) fn wants_name(&self, name: &str) -> bool {
@@ -138,10 +158,11 @@ impl Options {
     /// Says on standard error that nothing matches, and what there is.
     pub(super) fn print_what_there_is(&self, all: &Planned, latencies: &[String]) -> Result<()> {
         let asked = self.filter.as_deref().unwrap_or_default();
-        let ways =
-            if self.ways.is_empty() { String::new() } else { self.ways.join(", ") + " and " };
+        let engines = self.engines.iter().map(|engine| label::engine(*engine).to_owned());
+        let given: Vec<_> = self.ways.iter().cloned().chain(engines).collect();
+        let given = if given.is_empty() { String::new() } else { given.join(", ") + " and " };
         output::print_error(&format!(
-            "nothing to measure: no cell matches {ways}{asked:?}\nhint: there are\n{}",
+            "nothing to measure: no cell matches {given}{asked:?}\nhint: there are\n{}",
             text(&names(all, latencies))
         ))
     }

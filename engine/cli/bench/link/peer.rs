@@ -61,7 +61,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const LEAST: usize = 3;
 
 /// How often each pair is measured, with all others in between: one round says nothing about the machine's drift.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 impl Peer {
     /// The child: measures, and prints the result.
@@ -210,7 +210,7 @@ fn share(
     let handle = export.handle().map_err(text)?;
     let input = handle.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let millis = if bed.quick { 70 } else { 700 };
+    let millis = if bed.quick { 40 } else { 400 };
     let mut command = Command::new(program);
     command
         .args(["bench", "peer"])
@@ -236,6 +236,7 @@ fn cell(key: Key, found: Vec<Found>) -> Cell {
         bytes: Some(key.size_bytes),
         summary: stats::summary(&samples_ns),
         device_summary: stats::summary(&device_ns),
+        queued_summary: None,
         samples_ns,
         ended: Some(Ended::Time),
         verified: Some(Verified { bytes, wrong_bytes }),

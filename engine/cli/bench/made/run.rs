@@ -101,6 +101,7 @@ pub(crate) fn cell(key: Key, bytes_per_second: f64, random: &mut Random) -> Cell
         summary: stats::summary(&rounds),
         bytes: Some(bytes),
         device_summary: None,
+        queued_summary: None,
         samples_ns: rounds,
         ended: Some(Ended::Narrow),
         bound: None,

@@ -16,6 +16,10 @@ pub(crate) struct Cell {
     pub(crate) summary: Option<Summary>,
     /// The same by the device's timestamps; null where they are not valid.
     pub(crate) device_summary: Option<Summary>,
+    /// The time of one copy of several that were queued while the queue was held: without submissions and wake-ups. Null
+    /// where the copy is no command of a main queue, or several copies run at once. Earlier runs do not have it.
+    #[serde(default)]
+    pub(crate) queued_summary: Option<Summary>,
     /// The times that the summary is of, one list for each round, in nanoseconds. May be empty: a saved run need not
     /// keep them.
     pub(crate) samples_ns: Vec<Vec<f64>>,
