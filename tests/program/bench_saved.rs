@@ -80,7 +80,7 @@ fn run(ns: f64) -> Value {
         json!({
             "from": from, "to": to, "way": "dma_buf", "engine": "transfer_queue", "direction": "there",
             "actor": "exporter", "size_bytes": 64 << 20, "pattern": "pair", "processes": 1,
-            "bytes": 64 << 20, "summary": summary, "device_summary": null, "samples_ns": [],
+            "bytes": 64 << 20, "summary": summary, "device_summary": null, "queued_summary": null, "samples_ns": [],
             "ended": "narrow", "bound": null, "bound_at_best": null, "verdict": "not_judged",
             "causes": [], "loaded": [], "host_cached": null,
             "verified": { "bytes": 64 << 20, "wrong_bytes": 0 }, "counters": null, "note": null,
