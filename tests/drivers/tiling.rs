@@ -7,7 +7,8 @@ use peerbuf::device::Call;
 use peerbuf::image::negotiate::{ObjectionReason, ProbeRefusal, Rung};
 use peerbuf::image::{LayoutResult, Modifier, Shape};
 use peerbuf::{
-    Access, Device, DomainId, DomainKind, Engine, Error, ImageAttachment, Result, SharedImage,
+    Access, Device, DomainId, DomainKind, Engine, Error, ImageAttachment, Migration, Result,
+    SharedImage,
 };
 
 use crate::common::{LONG, Rig};
@@ -130,6 +131,22 @@ fn devices_with_one_modifier_share_its_tiles_and_every_texel_is_right() {
             assert_eq!(image.layout().modifier(), Modifier::LINEAR, "{name}");
             sides.iter().for_each(|side| side.assert_reads(3, "after the host"));
         }
+    });
+}
+
+#[test]
+fn an_image_with_padding_has_rows_where_its_devices_have_tiles() {
+    under(ON_LAVAPIPE, || {
+        let rig = Rig::new();
+        let devices = lavapipes(&rig, 1);
+        let descriptor = image("AR24", (62, 18), 1).padded();
+        let image = rig.engine().create_image(&devices[0], descriptor).expect("an image");
+        let sides: Vec<_> = devices.iter().map(|device| Side::new(&rig, device, &image)).collect();
+        pass_around(&[&sides[0], &sides[1]], 1, "padded");
+        assert_eq!(image.relayout().expect("nothing keeps it"), Migration::Unchanged);
+        let layout = image.layout();
+        assert_eq!((layout.modifier(), layout.planes()[0].pitch), (Modifier::LINEAR, 256));
+        pass_around(&[&sides[0], &sides[1]], 3, "padded, asked for a better layout");
     });
 }
 

@@ -27,6 +27,10 @@ impl SharedImage {
         agreed: &Agreement,
         listed: &[Participant],
     ) -> Option<Modifier> {
+        // What its creator has asked for is rows.
+        if self.0.is_padded() {
+            return None;
+        }
         // An image of a device's own is copied from rows.
         if agreed.parts.iter().any(|part| part.how != Participation::Direct) {
             return None;
