@@ -47,6 +47,9 @@ enum Consumer {
 /// Bytes that the consumer reads at the end.
 const TAIL: u64 = 64;
 
+/// Bytes of one step of a copy by a ring, which is one submission on each side.
+const RING_STEP: u64 = 4 << 20;
+
 /// Bytes of all copies that are queued at once, and the most of them.
 const QUEUED: u64 = 256 << 20;
 const MOST_QUEUED: u64 = 16;
@@ -180,16 +183,28 @@ impl<'a> Leg<'a> {
     /// Copies once, and counts what that does, without what the consumer does to see its end.
     pub(super) fn count(&self, turn: usize) -> peerbuf::Result<Counters> {
         let calls = self.engine.calls();
-        let counts = || [Call::QueueSubmit, Call::AllocateMemory].map(|call| calls.made(call));
+        let counts = || {
+            let made = [Call::QueueSubmit, Call::AllocateMemory].map(|call| calls.made(call));
+            (made, calls.host_copied_bytes())
+        };
         let before = counts();
         self.begin(turn)?.fence().wait(self.timeout)?;
-        let [submissions, allocations] = counts();
-        // To staging memory, between two pieces of it, and out of it.
-        let copies = if self.plan.by == CopyBy::Ring { 3.0 } else { 1.0 };
+        let after = counts();
+        let [submissions, allocations] = [0, 1].map(|call| after.0[call] - before.0[call]);
+        let by_host = after.1 - before.1;
+        // Each submission copies one piece: of a ring a step, else all. What the host copies from a ring's staging memory to
+        // the other one's is no copy between buffers, and is not counted by the engine.
+        let (pieces, staged) = match self.plan.by {
+            CopyBy::Ring => (self.size.div_ceil(RING_STEP), 1.0),
+            _ => (1, 0.0),
+        };
+        // CAST: far below 2⁵³.
+        let copies =
+            staged + by_host as f64 / self.size as f64 + submissions as f64 / pieces as f64;
         Ok(Counters {
             copies_per_byte: Some(copies),
-            submissions: Some(submissions - before[0]),
-            allocations: Some(allocations - before[1]),
+            submissions: Some(submissions),
+            allocations: Some(allocations),
         })
     }
 }
