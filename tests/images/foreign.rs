@@ -93,7 +93,10 @@ fn a_description_that_does_not_fit_is_refused_and_no_driver_is_called() {
         (|image| image.planes[1].fd = 1, "plane 1: fd index is 1, accepted: below 1"),
         (|image| image.planes.truncate(1), "1 memory planes, accepted with LINEAR: 2"),
         (|image| image.planes.push(image.planes[1]), "3 memory planes, accepted with LINEAR: 2"),
-        (|image| image.fds.push(1), "planes in 2 files, accepted: 1"),
+        (
+            |image| image.fds.push(1),
+            "planes in 2 files, or in fds that are not known to be of one file, accepted: 1",
+        ),
         (|image| image.modifier = 1 << 56 | 1, "INTEL X_TILED, accepted: LINEAR"),
         (|image| image.modifier = (1 << 56) - 1, "modifier is INVALID"),
         (|image| image.usage = ImageUsage::NONE, "without any use"),

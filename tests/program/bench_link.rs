@@ -216,6 +216,11 @@ fn what_is_unknown_gets_a_list_of_what_there_is() {
     check(&["--engines", "sm"], 2, &["no such engine", "transfer_queue", "compute", "ring"]);
     check(&["--filter", "no_such_cell"], 3, &[&["no_such_cell", "hint:"], &cells[..]].concat());
     check(&["--time-limit", "0"], 2, &["--time-limit"]);
+    let page = std::env::temp_dir().join(format!("peerbuf-{}-no.html", std::process::id()));
+    let path = page.to_str().expect("text");
+    check(&["--filter", "no_such_cell", "--html", path], 3, &["no_such_cell"]);
+    assert!(!page.exists(), "no empty page");
+    check(&["--html", "/no/such/folder/page.html"], 2, &["/no/such/folder/page.html"]);
 }
 
 #[test]

@@ -31,8 +31,10 @@ impl Printing {
     /// Checks that the page can be written, without a change of what is there.
     pub(crate) fn check(&self) -> Result<()> {
         let Some(file) = &self.html else { return Ok(()) };
-        let opened = fs::OpenOptions::new().create(true).append(true).open(file);
-        opened.map(drop).map_err(|error| Failure::Write { path: file.to_owned(), error })
+        let failed = |error| Failure::Write { path: file.to_owned(), error };
+        let is_there = file.exists();
+        fs::OpenOptions::new().create(true).append(true).open(file).map_err(failed)?;
+        if is_there { Ok(()) } else { fs::remove_file(file).map_err(failed) }
     }
 
     /// Prints a run. The page is written first, so that a closed pipe does not prevent it.

@@ -57,7 +57,10 @@ pub enum ImageError {
     Foreign(#[from] ForeignImageError),
     /// The planes of another program's image are in several files. Ask that program for one, or import each plane as an
     /// image of its own.
-    #[error("planes in {0} files, accepted: 1")]
+    #[error(
+        "planes in {0} files, or in fds that are not known to be of one file, accepted: 1; \
+         import each plane as an image of its own"
+    )]
     SeveralFiles(usize),
     /// The file is an export of this engine. Use the image that it was exported from.
     #[error("the file is an export of this engine: use the image itself")]
