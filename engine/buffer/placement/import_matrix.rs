@@ -249,7 +249,8 @@ fn attached_caps(buffer: &BufferInner, state: &State) -> impl Iterator<Item = At
         |attachment: &AttachmentEntry| attachment.is_attached() || !attachment.is_dynamic();
     // The descriptor may forbid the peer-to-peer access that importers allow.
     let allowed = buffer.peer_to_peer();
-    let devices = state.attachments().filter(counts).map(move |attachment| AttachCaps {
+    let attachments = state.attachment_runs().map(|(attachment, _)| attachment);
+    let devices = attachments.filter(counts).map(move |attachment| AttachCaps {
         device: attachment.device,
         peer_to_peer: allowed && attachment.allows_peer_to_peer(),
     });

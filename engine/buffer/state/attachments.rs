@@ -49,7 +49,9 @@ impl State {
     /// The number of entries by device.
     fn entries_by_device(&self) -> Mappings {
         let mut entries = Mappings::new();
-        self.attachments().for_each(|attachment| count(&mut entries, attachment.device, 1));
+        self.attachment_runs().for_each(|(attachment, of)| {
+            count(&mut entries, attachment.device, of);
+        });
         entries
     }
 
@@ -64,6 +66,15 @@ impl State {
     pub(in crate::buffer) fn attachments(&self) -> impl Iterator<Item = AttachmentEntry> {
         let spilled = self.entries().iter().filter_map(TableEntry::attachment);
         self.inline.attachments().chain(spilled)
+    }
+
+    /// All attachments, as runs of neighbours that are alike but for their numbers of mappings: the first one of each run,
+    /// and how many there are. A move asks several times, and thousands of equal importers may be adjacent.
+    pub(in crate::buffer) fn attachment_runs(
+        &self,
+    ) -> impl Iterator<Item = (AttachmentEntry, u32)> {
+        let inline = self.inline.attachments().map(|attachment| (attachment, 1));
+        inline.chain(TableEntry::runs(self.entries()))
     }
 
     /// The importers that are notified of a move: those of live dynamic attachments.

@@ -174,6 +174,24 @@ impl TableEntry {
         Some(self.attachment).filter(|attachment| !attachment.is_vacant())
     }
 
+    /// The attachments, as runs of neighbours that are alike: the first one of each run, and how many there are.
+    pub(super) fn runs(entries: &[Self]) -> impl Iterator<Item = (AttachmentEntry, u32)> {
+        let runs = entries.chunk_by(Self::is_like);
+        // CAST: a buffer has fewer than 2^32 attachments.
+        runs.filter_map(|run| Some((run[0].attachment()?, run.len() as u32)))
+    }
+
+    /// Whether both are alike but for the number of mappings.
+    #[inline]
+    fn is_like(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.attachment, &other.attachment);
+        ours.device == theirs.device
+            && ours.attached == theirs.attached
+            && ours.kind == theirs.kind
+            // Without mappings one that has ended is vacant.
+            && (ours.attached || (ours.mapped == 0) == (theirs.mapped == 0))
+    }
+
     /// The importer, if the attachment is dynamic and alive.
     pub(super) fn importer(&self) -> Option<(DeviceId, &dyn Importer)> {
         Some((self.attachment.device, self.importer.as_deref()?))
@@ -224,6 +242,33 @@ mod tests {
         assert_eq!(left.len(), 1, "nothing keeps the other entry");
         assert_eq!((left[0].device, left[0].mapped()), (A, 0));
         assert_eq!(spilled.static_mappings(), 0);
+    }
+
+    #[test]
+    fn neighbours_that_are_alike_are_one_run() {
+        let mut spilled = SpilledTable::default();
+        let of = |device, peer_to_peer| AttachCaps { device, peer_to_peer };
+        for caps in [of(A, true), of(A, true), of(A, false), of(B, true), of(B, true), of(A, true)]
+        {
+            let importer = Some(Arc::new(Ignores) as Arc<dyn Importer>);
+            spilled.attach(caps, importer);
+        }
+        spilled.attach(of(A, true), None);
+        let runs = |spilled: &SpilledTable| {
+            let runs = TableEntry::runs(spilled.entries());
+            runs.map(|(of, number)| (of.device, of.is_attached(), number)).collect::<Vec<_>>()
+        };
+        let all = [(A, true, 2), (A, true, 1), (B, true, 2), (A, true, 1), (A, true, 1)];
+        assert_eq!(runs(&spilled), all);
+        spilled.map(AttachmentId(1));
+        assert_eq!(runs(&spilled), all, "however often they are mapped");
+        spilled.detach(AttachmentId(1));
+        spilled.detach(AttachmentId(3));
+        assert_eq!(
+            runs(&spilled),
+            [(A, true, 1), (A, false, 1), (A, true, 1), (B, true, 1), (A, true, 1), (A, true, 1)],
+            "one that has ended is another kind, and one that is vacant is left out"
+        );
     }
 
     #[test]
