@@ -12,6 +12,7 @@ use ash::vk;
 
 use super::handle_type::HandleType;
 use super::heap_budget::HeapBudget;
+use crate::observe::ShardSum;
 
 /// A call that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -148,7 +149,7 @@ pub struct Calls {
     /// Bytes of reused memory that the host has zeroed. Relaxed: it orders nothing.
     zeroed: AtomicU64,
     /// Bytes that the host has copied between buffers, or for a move. Relaxed: it orders nothing.
-    host_copied: AtomicU64,
+    host_copied: ShardSum,
     /// How long the last drop of a device waits without progress. Constant after creation.
     end_timeout: Duration,
     /// The engine's stopped clock in milliseconds plus 1; 0 while it runs. Relaxed: it orders nothing.
@@ -211,11 +212,11 @@ impl Calls {
 
     /// How many bytes the host has copied between two backings: by [`crate::Engine::copy`], or by moves.
     pub fn host_copied_bytes(&self) -> u64 {
-        self.host_copied.load(Ordering::Relaxed)
+        self.host_copied.get()
     }
 
     pub(crate) fn note_host_copied(&self, bytes: u64) {
-        self.host_copied.fetch_add(bytes, Ordering::Relaxed);
+        self.host_copied.add(bytes);
     }
 
     pub(crate) fn note_zeroed(&self, bytes: u64) {

@@ -148,6 +148,38 @@ fn dropping_an_access_makes_host_writes_visible_to_the_device() {
 }
 
 #[test]
+fn an_open_access_keeps_the_memory_when_all_else_lets_go_of_it() {
+    everywhere(|rig, device, placement| {
+        let engine = rig.engine();
+        let buffer = create(rig, device, 300_000, placement);
+        let access = buffer.host_access(Access::ReadWrite).expect("host access");
+        access.fill(0, 300_000, 0x3c).expect("in range");
+        // Neither a move, nor a purge, nor the end of the last handle takes the memory, which then would be another's.
+        let elsewhere = rig.all().into_iter().find(|other| other.id() != device.id());
+        let elsewhere = elsewhere.map(|other| DomainId::Vram(other.id()));
+        for domain in [Some(DomainId::System), elsewhere].into_iter().flatten() {
+            if domain != buffer.domain() {
+                assert!(buffer.migrate(domain).is_err(), "it is held");
+            }
+        }
+        buffer.set_purgeable(true).expect("it can be");
+        assert!(buffer.evict().is_err() || !buffer.is_purged(), "it is held");
+        drop(buffer);
+        engine.trim();
+        let others: Vec<_> = (0..8).map(|_| create(rig, device, 300_000, placement)).collect();
+        for other in &others {
+            let write = other.host_access(Access::Write).expect("host access");
+            write.fill(0, 300_000, 0xff).expect("in range");
+            write.end().expect("it ends");
+        }
+        let mut read = vec![0; 300_000];
+        access.read(0, &mut read).expect("in range");
+        assert!(read.iter().all(|&byte| byte == 0x3c), "{}: its own bytes", device.name());
+        access.end().expect("it ends");
+    });
+}
+
+#[test]
 fn host_access_waits_for_a_running_copy() {
     everywhere(|rig, device, placement| {
         let [source, target] = [1, 2].map(|_| create(rig, device, 1 << 20, placement));

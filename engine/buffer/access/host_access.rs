@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bounce_buffer::BounceBuffer;
+use super::held_allocation::HeldAllocation;
 use crate::access::Access;
 use crate::buffer::object::{BufferInner, SharedBuffer, Until};
 use crate::buffer::placement::retry_on_oom;
@@ -44,7 +45,7 @@ pub struct HostAccess {
 enum HostPath {
     /// The host has mapped the memory.
     Mapped {
-        allocation: Arc<Allocation>,
+        allocation: HeldAllocation,
         offset: u64,
         start: HostPtr,
         /// The map of what is zeroed, if the buffer is zeroed in parts as it is touched.
@@ -62,6 +63,8 @@ impl HostAccess {
         retry_on_oom(set, buffer.home_id(), [&**buffer], || Self::begin_once(buffer, access))
     }
 
+    #[inline]
+    #[expect(unsafe_code, reason = "an allocation that the access keeps in place")]
     fn begin_once(buffer: &Arc<BufferInner>, access: Access) -> Result<Self> {
         let timeout = buffer.core().timeout;
         let usage = Usage::from(access).waits_for();
@@ -78,7 +81,10 @@ impl HostAccess {
                 continue;
             }
             let backing = buffer.backing(&state)?;
-            let (allocation, offset) = (Arc::clone(backing.allocation()), backing.offset());
+            // SAFETY: counted below, under this reservation, until `CountedAccess` is dropped; what is made of it is dropped or
+            // not used from then on.
+            let allocation = unsafe { HeldAllocation::new(backing.allocation()) };
+            let offset = backing.offset();
             state.begin_access();
             buffer.note_use(&mut state, None);
             buffer.count_host_access(&state);

@@ -14,6 +14,7 @@ mod compute;
 mod copy;
 mod copy_by;
 mod copy_way;
+mod held_allocation;
 mod host_access;
 mod host_share;
 mod notes;

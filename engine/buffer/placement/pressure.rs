@@ -22,15 +22,33 @@ const OOM_RETRIES: u32 = 3;
 /// Those of `work`. If the driver is still out of memory after the last round, that error.
 ///
 /// Locks: none may be held, except within `work`.
+#[inline]
 pub(in crate::buffer) fn retry_on_oom<'a, R>(
     set: &Buffers,
     device: DeviceId,
     buffers: impl IntoIterator<Item = &'a BufferInner> + Clone,
     mut work: impl FnMut() -> Result<R>,
 ) -> Result<R> {
-    let (mut round, mut has_waited) = (0, false);
+    // One variable, so that the result is made where it is returned: a copy of it waits for the stores that made it.
+    let mut made = work();
+    if made.is_err() {
+        made = retry_failed(set, device, buffers, made, work);
+    }
+    made
+}
+
+/// [`retry_on_oom`] from the `first` failure on.
+#[cold]
+fn retry_failed<'a, R>(
+    set: &Buffers,
+    device: DeviceId,
+    buffers: impl IntoIterator<Item = &'a BufferInner> + Clone,
+    first: Result<R>,
+    mut work: impl FnMut() -> Result<R>,
+) -> Result<R> {
+    let (mut round, mut has_waited, mut first) = (0, false, Some(first));
     loop {
-        match work() {
+        match first.take().unwrap_or_else(&mut work) {
             Err(error) if round < OOM_RETRIES && error.is_drivers_out_of_memory() => {
                 let protection = set
                     .core
