@@ -48,16 +48,13 @@ pub(super) unsafe fn acquire_on(
     scope: Scope,
 ) {
     let scope = scope.matched();
-    let from = |view| outside_family(device, view);
-    let barriers: Barriers = spans
-        .iter()
-        .map(|span| {
-            barrier(span)
-                .dst_access_mask(scope.access)
-                .src_queue_family_index(from(span.view))
-                .dst_queue_family_index(device.queue_family(lane))
-        })
-        .collect();
+    let family = device.queue_family(lane);
+    let barriers = barriers(spans, |span| {
+        barrier(span)
+            .dst_access_mask(scope.access)
+            .src_queue_family_index(outside_family(device, span.view))
+            .dst_queue_family_index(family)
+    });
     // ALL_COMMANDS, so that the barrier also waits for earlier work of this queue on the same bytes.
     // SAFETY: the caller's contract; the barriers name live buffers of this device and ranges within
     // them, and exactly one of the two families is an external one (VUID-VkBufferMemoryBarrier-buffer-09095).
@@ -101,16 +98,13 @@ pub(super) unsafe fn release_on(
     scope: Scope,
 ) {
     let scope = scope.matched();
-    let to = |view| outside_family(device, view);
-    let barriers: Barriers = spans
-        .iter()
-        .map(|span| {
-            barrier(span)
-                .src_access_mask(scope.access)
-                .src_queue_family_index(device.queue_family(lane))
-                .dst_queue_family_index(to(span.view))
-        })
-        .collect();
+    let family = device.queue_family(lane);
+    let barriers = barriers(spans, |span| {
+        barrier(span)
+            .src_access_mask(scope.access)
+            .src_queue_family_index(family)
+            .dst_queue_family_index(outside_family(device, span.view))
+    });
     // Host accesses to mapped memory wait for a fence, and also need the writes to be available to the host.
     let host = [vk::MemoryBarrier::default()
         .src_access_mask(scope.access)
@@ -131,6 +125,20 @@ pub(super) unsafe fn release_on(
 
 /// Barriers of up to eight buffers without the heap.
 type Barriers = SmallVec<[vk::BufferMemoryBarrier<'static>; 8]>;
+
+/// A barrier for each span.
+#[inline]
+fn barriers(
+    spans: &[Span<'_>],
+    of: impl Fn(&Span<'_>) -> vk::BufferMemoryBarrier<'static>,
+) -> Barriers {
+    let each = spans.iter().map(of);
+    if spans.len() <= Barriers::new().inline_size() {
+        return each.collect();
+    }
+    // A `Vec` does not look at its length for each.
+    Barriers::from_vec(each.collect())
+}
 
 fn barrier(span: &Span<'_>) -> vk::BufferMemoryBarrier<'static> {
     vk::BufferMemoryBarrier::default().buffer(span.view.buffer()).offset(span.offset).size(span.len)

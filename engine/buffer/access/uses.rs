@@ -71,7 +71,16 @@ pub(super) struct Views(SmallVec<[Arc<View>; 8]>);
 
 impl Views {
     /// The position of a mapping's view. Only the last few are looked at: a view may be in the list twice.
+    #[inline]
     pub(super) fn of(&mut self, mapping: &Mapping) -> usize {
+        // Neighbours are mostly in one allocation.
+        match self.0.last() {
+            Some(view) if mapping.is_of_view(view) => self.0.len() - 1,
+            _ => self.find_or_add(mapping),
+        }
+    }
+
+    fn find_or_add(&mut self, mapping: &Mapping) -> usize {
         const LAST: usize = 8;
         let from = self.0.len().saturating_sub(LAST);
         let known = self.0[from..].iter().rposition(|view| mapping.is_of_view(view));

@@ -318,16 +318,19 @@ impl Mapping {
     }
 
     /// Checks that the mapping allows `access`.
+    #[inline]
     pub(in crate::buffer) fn check_access(&self, access: Access) -> Result<()> {
         let opened = self.access();
         let allowed = match access {
             Access::Read => opened.reads(),
             _ => opened.writes(),
         };
-        if allowed {
-            return Ok(());
-        }
-        Err(Error::WrongAccess { buffer: self.buffer.name(), opened, used: access })
+        if allowed { Ok(()) } else { self.wrong_access(access) }
+    }
+
+    #[cold]
+    fn wrong_access(&self, used: Access) -> Result<()> {
+        Err(Error::WrongAccess { buffer: self.buffer.name(), opened: self.access(), used })
     }
 
     /// Checks that this is a mapping of the current generation, and that the buffer may be used. The result

@@ -208,7 +208,6 @@ impl BufferInner {
     #[inline]
     pub(in crate::buffer) fn prefetch(&self) {
         prefetch(self);
-        self.reservation.prefetch();
     }
 
     /// The engine's services.
