@@ -207,10 +207,12 @@ impl Prime {
             begun = Instant::now();
             self.draw_and_show(has_event)
         });
+        let shown = shown.and_then(|()| {
+            self.stats.add(self.way, begun.elapsed());
+            self.note_held()
+        });
         match shown {
             Ok(()) => {
-                self.stats.add(self.way, begun.elapsed());
-                self.note_held()?;
                 self.frame += 1;
                 Ok(())
             }
