@@ -323,11 +323,12 @@ impl Guest {
     /// Waits for all that wgpu and peerbuf have submitted. Callbacks of wgpu drop the mappings of what has moved.
     fn finish(&self) -> Result<()> {
         let timeout = Some(self.parts.timeout);
+        // First, since wgpu panics if it polls a lost device.
+        self.device.submitted()?.wait(self.parts.timeout)?;
         self.parts
             .wgpu
             .poll(wgpu::PollType::Wait { submission_index: None, timeout })
             .map_err(Error::wgpu("wgpu::Device::poll"))?;
-        self.device.submitted()?.wait(self.parts.timeout)?;
         Commands::collect(&self.parts.commands);
         Ok(())
     }

@@ -146,8 +146,9 @@ fn frames(
 
 /// Waits until all work has ended, and gives back what is kept for later.
 fn rest(engine: &Engine, guest: &Guest, other: &Device) -> Result<()> {
-    guest.wgpu().poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(TIMEOUT) })?;
+    // First, since wgpu panics if it polls a lost device.
     guest.submitted()?.wait(TIMEOUT)?;
+    guest.wgpu().poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(TIMEOUT) })?;
     other.submitted()?.wait(TIMEOUT)?;
     // What wgpu has dropped.
     guest.poll()?;
