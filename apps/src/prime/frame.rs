@@ -12,9 +12,9 @@ use crate::{Result, TIMEOUT, stamp};
 use peerbuf::ash::vk;
 use peerbuf::{
     Access, Device, DomainId, Engine, Error, Fence, ImageMapping, RawImage, Scope, Submission,
+    WaitRoute,
 };
 
-use super::ahead::Drawn;
 use super::args::Args;
 use super::checks::Checks;
 use super::copies::{Copies, Source, read_back};
@@ -68,7 +68,7 @@ pub(crate) struct Prime {
     pub(super) checks: Checks,
     swapchain: Swapchain,
     notified: Arc<Notified>,
-    pub(super) way: Way,
+    way: Way,
     pub(crate) stats: Stats,
     pub(crate) frame: u32,
     pub(crate) moves: u64,
@@ -82,8 +82,6 @@ pub(crate) struct Prime {
     pub(crate) held: [Held; 2],
     /// Since the last frame all work has ended, and what was kept is given back.
     pub(super) has_rested: bool,
-    /// The frame that is drawn before it is shown.
-    pub(super) ahead: Option<Drawn>,
     /// Images of a device's own that the present frame has used.
     own_images: u64,
 }
@@ -125,7 +123,6 @@ impl Prime {
             steady: Steady::default(),
             held: [Held::default(); 2],
             has_rested: false,
-            ahead: None,
             own_images: 0,
         };
         this.check_way();
@@ -169,7 +166,6 @@ impl Prime {
             }
         }
         let kind = (self.swapchain.fourcc(), size);
-        self.ahead = None;
         self.ring = Ring::new(&self.engine, devices, kind, count, &self.notified)?;
         self.staged = Staged::new(devices, size)?;
         self.check_way();
@@ -220,10 +216,9 @@ impl Prime {
         }
     }
 
-    /// Waits until the last frame was copied into its image of the swapchain, and the next one is drawn if it has begun.
+    /// Waits until the last frame was copied into its image of the swapchain.
     pub(crate) fn wait(&self) -> Result<()> {
-        let ahead = self.ahead.as_ref().map(|ahead| &ahead.fence);
-        self.in_flight.back().into_iter().chain(ahead).try_for_each(|last| Ok(last.wait(TIMEOUT)?))
+        self.in_flight.back().map_or(Ok(()), |last| Ok(last.wait(TIMEOUT)?))
     }
 
     /// What the command line asks for at this frame. Returns whether there was something.
@@ -260,7 +255,11 @@ impl Prime {
         }
         self.own_images = 0;
         self.steady.begin(&self.engine, self.frame, has_event);
-        let Drawn { at, fence: drawn } = self.drawn(has_event)?;
+        let at = self.ring.take();
+        let drawn = self.draw(at)?;
+        if self.is_bridged() {
+            self.steady.shows(&drawn);
+        }
         let carried = match self.way {
             Way::Shared => None,
             Way::Staged => Some(self.staged.carry(&drawn)?),
@@ -276,9 +275,15 @@ impl Prime {
         }
     }
 
-    /// Draws a frame into an image of the ring, and copies it out for the way through the host.
-    pub(super) fn draw(&mut self, at: usize, frame: u32) -> Result<Fence> {
-        let (size, way) = (self.ring.size, self.way);
+    /// Whether a host thread passes on the signal that an image is drawn.
+    fn is_bridged(&self) -> bool {
+        let route = self.engine.wait_route(&self.render, &self.present);
+        self.way == Way::Shared && matches!(route, Ok(WaitRoute::Bridge))
+    }
+
+    /// Draws the frame into an image of the ring, and copies it out for the way through the host.
+    fn draw(&mut self, at: usize) -> Result<Fence> {
+        let (frame, size, way) = (self.frame, self.ring.size, self.way);
         let slot = &mut self.ring.slots[at];
         for _ in 0..ATTEMPTS {
             slot.draw.attachment.remap(&mut slot.draw.mapping)?;
@@ -404,7 +409,7 @@ impl Prime {
         Err("an image moves again and again while it is shown".into())
     }
 
-    pub(super) fn is_last(&self) -> bool {
+    fn is_last(&self) -> bool {
         self.args.frames.is_some_and(|frames| self.frame + 1 == frames)
     }
 

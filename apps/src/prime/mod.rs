@@ -1,6 +1,5 @@
 //! `prime`: draws on one GPU, presents on another. The images between the two are shared, and move while they are used.
 
-mod ahead;
 mod args;
 mod checks;
 mod copies;

@@ -55,7 +55,6 @@ impl Prime {
     /// Waits until all work has ended, and gives back what is kept for later. Images are where they were made, so that
     /// what is left does not depend on how often each has moved.
     fn rest(&mut self) -> Result<()> {
-        self.ahead.iter().try_for_each(|ahead| ahead.fence.wait(TIMEOUT))?;
         for fence in self.in_flight.drain(..) {
             fence.wait(TIMEOUT)?;
         }

@@ -106,13 +106,12 @@ impl Ring {
     }
 
     /// The index of the image to draw into: the next one without unfinished readers, or else the one that was drawn into longest
-    /// ago, behind whose readers the GPU waits. It is another one than `but`, if there is another one.
-    pub(crate) fn take(&mut self, but: Option<usize>) -> usize {
+    /// ago, behind whose readers the GPU waits.
+    pub(crate) fn take(&mut self) -> usize {
         let count = self.slots.len();
-        let order = (0..count).map(|at| (self.next + at) % count).filter(|at| Some(*at) != but);
+        let order = (0..count).map(|at| (self.next + at) % count);
         let is_free = |at: &usize| !self.slots[*at].image.buffer().is_busy(Access::Write);
-        let found = order.clone().find(is_free).or_else(|| order.clone().next());
-        let found = found.unwrap_or(self.next);
+        let found = order.into_iter().find(is_free).unwrap_or(self.next);
         self.next = (found + 1) % count;
         found
     }

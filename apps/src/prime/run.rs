@@ -49,8 +49,7 @@ impl Session {
         Ok(Self { on: Some(on), args: args.clone(), place, lost })
     }
 
-    /// Waits until the last frame was copied into its image of the swapchain, and the next one is drawn if it has begun: as a
-    /// display does that is slower.
+    /// Waits until the last frame was copied into its image of the swapchain.
     ///
     /// # Errors
     ///

@@ -105,11 +105,12 @@ pub fn start(mut command: Command, display: &Display, arguments: &[&str]) -> Chi
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
 }
 
-/// 300 frames while images move, ways are switched and the window is resized.
+/// Frames while images move, ways are switched and the window is resized. At the end of each third the size and the age of the
+/// images are the same.
 fn assert_frames(display: &Display, pair: &[&str]) {
     let fixed = [
         "--frames",
-        "300",
+        "276",
         "--size",
         "640x400",
         "--move-every",
@@ -128,9 +129,9 @@ fn assert_frames(display: &Display, pair: &[&str]) {
     assert_silent(&output, &what);
     let said = json(&output, &what);
     assert_steady(&said, &format!("{what}: {said:#}"));
-    assert_eq!(said["frames"], 300, "{said:#}");
+    assert_eq!(said["frames"], 276, "{said:#}");
     assert_eq!(said["wrong"], serde_json::json!([]), "{said:#}");
-    assert!(said["checked"].as_u64() >= Some(270), "{said:#}");
+    assert!(said["checked"].as_u64() >= Some(250), "{said:#}");
 }
 
 /// The numbers of SwiftShader and another driver.
