@@ -27,8 +27,6 @@ fn migrate_chunk(
     set: &Arc<Buffers>,
     moves: &[(&SharedBuffer, DomainId)],
 ) -> Vec<Result<Migration>> {
-    // Among many, each has left the caches: loaded together, they come at the same time.
-    moves.iter().for_each(|(buffer, _)| buffer.0.prefetch());
     let mut results: Vec<Option<Result<Migration>>> = moves.iter().map(|_| None).collect();
     let mut batches: Vec<MoveBatch<'_>> = Vec::new();
     let mut alike = Vec::new();
