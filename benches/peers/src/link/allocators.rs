@@ -19,7 +19,6 @@ use crate::hand::Recorded;
 /// The Vulkan Memory Allocator: it allocates what is exported, and by a second pool what is imported.
 pub(super) struct Vma<'a> {
     recorded: Recorded<'a>,
-    pair: &'a Pair,
     size: u64,
     target: Pooled<'a>,
     _seen: Pooled<'a>,
@@ -54,7 +53,7 @@ impl<'a> Vma<'a> {
         let seen = Pooled::new(pair, &pair.far, size, Some(fd))?;
         write(&pair.near, source.buffer, size)?;
         let recorded = recorded(&pair.far, seen.buffer, target.buffer, size)?;
-        Ok(Self { recorded, pair, size, target, _seen: seen, _source: source })
+        Ok(Self { recorded, size, target, _seen: seen, _source: source })
     }
 }
 
