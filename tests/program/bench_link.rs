@@ -128,7 +128,7 @@ fn compare_finds_a_delay_that_was_planted() {
     let folder = std::env::temp_dir().join(format!("peerbuf-{}-delay", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder can be made");
     // Not --quick, which takes too few samples for an interval on a busy machine.
-    let few = ["--devices", "0,0", "--filter", "local/main_queue/importer/64MiB"];
+    let few = ["--devices", "0,0", "--filter", "local/main_queue/exporter/64MiB"];
     let save = |name: &str, planted: &[&str]| {
         let path = folder.join(name);
         let run = json(&[&few[..], planted].concat(), 0);
