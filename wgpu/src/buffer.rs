@@ -26,12 +26,13 @@ pub struct GuestBuffer {
     buffer: SharedBuffer,
     usages: wgpu::BufferUsages,
     flags: vk::BufferUsageFlags,
-    current: Option<Current>,
+    current: Option<Arc<Current>>,
     version: u64,
 }
 
-/// The buffer of one generation.
-struct Current {
+/// The buffer of one generation. From the drop of its last handle on wgpu refuses it, and its callback comes when no frame
+/// uses it any more: bind groups that the application has do not keep the memory.
+pub(crate) struct Current {
     /// Also in the callback of `buffer`, and in commands that name it.
     aliased: Arc<AliasedBuffer>,
     buffer: wgpu::Buffer,
@@ -109,25 +110,28 @@ impl GuestBuffer {
         let buffer =
             unsafe { guest.wgpu().create_buffer_from_hal::<hal::Api>(for_hal, &described) };
         self.version += 1;
-        if let Some(old) = self.current.replace(Current { aliased, buffer }) {
-            // From here on wgpu refuses it. Its callback comes when no frame uses it any more.
-            old.buffer.destroy();
-        }
+        self.current = Some(Arc::new(Current { aliased, buffer }));
         Ok(())
     }
 
-    /// The mapping of the present buffer. There is one after [`GuestBuffer::follow`].
-    pub(crate) fn mapping(&self) -> Option<&Arc<Mapping>> {
-        self.current.as_ref().map(|current| current.aliased.mapping())
+    /// The present buffer. There is one after [`GuestBuffer::follow`].
+    pub(crate) fn current(&self) -> Option<&Arc<Current>> {
+        self.current.as_ref()
+    }
+}
+
+impl Current {
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        self.aliased.mapping()
     }
 
     /// What commands name that transfer it.
-    pub(crate) fn kept(&self) -> Option<Kept> {
-        self.current.as_ref().map(|current| Arc::clone(&current.aliased) as _)
+    pub(crate) fn kept(&self) -> Kept {
+        Arc::clone(&self.aliased) as _
     }
 
-    pub(crate) fn buffer(&self) -> Option<&wgpu::Buffer> {
-        self.current.as_ref().map(|current| &current.buffer)
+    pub(crate) fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
     }
 
     /// Records that this device acquires the bytes, or that it releases them: as [`Mapping::acquire`] and
@@ -137,7 +141,7 @@ impl GuestBuffer {
     ///
     /// As [`Mapping::acquire`] and [`Mapping::release`].
     pub(crate) unsafe fn transfer(&self, guest: &Guest, commands: vk::CommandBuffer, half: Half) {
-        let Some(Current { aliased, .. }) = &self.current else { return };
+        let Self { aliased, .. } = self;
         let (inside, outside) = (guest.raw().family, aliased.mapping().outside_queue_family());
         let all = vk::AccessFlags::MEMORY_READ | vk::AccessFlags::MEMORY_WRITE;
         let barrier = vk::BufferMemoryBarrier::default().buffer(aliased.raw()).size(vk::WHOLE_SIZE);
@@ -185,12 +189,9 @@ pub(crate) enum Half {
     Release,
 }
 
-impl Drop for GuestBuffer {
+impl Drop for Current {
     fn drop(&mut self) {
-        // Bind groups of it that the application has do not keep the memory.
-        if let Some(current) = self.current.take() {
-            current.buffer.destroy();
-        }
+        self.buffer.destroy();
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use peerbuf::Fence;
 use peerbuf::ash::vk;
@@ -18,19 +19,30 @@ pub(crate) type Kept = Arc<dyn Any + Send + Sync>;
 ///
 /// # Invariants
 ///
-/// A buffer in the list is in the state that follows a submission whose fence is beside it, or was never submitted, or
-/// its fence is `None`, which says that it is not pending.
+/// A buffer in the list is not pending, or it was submitted, and [`End`] says how far that is.
 pub(crate) struct Commands {
     device: Arc<RawDevice>,
     pool: vk::CommandPool,
     buffers: Vec<Used>,
+    /// How long the drop waits.
+    timeout: Duration,
 }
 
 /// A command buffer that is not being recorded.
 struct Used {
     raw: vk::CommandBuffer,
-    fence: Option<Fence>,
+    end: End,
     kept: Vec<Kept>,
+}
+
+/// When a command buffer is not pending any more.
+enum End {
+    /// It is not.
+    Now,
+    /// Once this has signalled.
+    At(Fence),
+    /// Its submission has reported the loss of the device: only a wait for the queue says.
+    Unknown,
 }
 
 /// A recorded command buffer, in the list of its pool again once it was submitted or dropped.
@@ -38,21 +50,19 @@ struct Used {
 pub(crate) struct Recorded<'a> {
     commands: &'a Mutex<Commands>,
     pub(crate) raw: vk::CommandBuffer,
-    fence: Option<Fence>,
+    end: End,
     kept: Vec<Kept>,
-    /// Whether it was given to a submission of unknown end.
-    lost: bool,
 }
 
 impl Commands {
-    pub(crate) fn new(device: &Arc<RawDevice>) -> Result<Self> {
+    pub(crate) fn new(device: &Arc<RawDevice>, timeout: Duration) -> Result<Self> {
         let info = vk::CommandPoolCreateInfo::default()
             .flags(vk::CommandPoolCreateFlags::RESET_COMMAND_BUFFER)
             .queue_family_index(device.family);
         // SAFETY: the device is live and has a queue of this family.
         let pool = unsafe { device.raw.create_command_pool(&info, None) }
             .map_err(Error::vulkan("vkCreateCommandPool"))?;
-        Ok(Self { device: Arc::clone(device), pool, buffers: vec![] })
+        Ok(Self { device: Arc::clone(device), pool, buffers: vec![], timeout })
     }
 
     /// Takes a command buffer that is not pending, or makes one.
@@ -97,19 +107,28 @@ impl Commands {
             recorded.and(ended.map_err(Error::vulkan("vkEndCommandBuffer")))
         });
         if let Err(error) = recorded {
-            pool.buffers.push(Used { raw, fence: None, kept: vec![] });
+            pool.buffers.push(Used { raw, end: End::Now, kept: vec![] });
             return Err(error);
         }
         drop(pool);
-        Ok(Recorded { commands, raw, fence: None, kept, lost: false })
+        Ok(Recorded { commands, raw, end: End::Now, kept })
     }
 
     /// Drops the fences of all that has ended, and what it has kept.
     pub(crate) fn collect(commands: &Mutex<Self>) {
+        Self::free(commands, Used::has_ended);
+    }
+
+    /// As [`Commands::collect`], for all. A wait for the queue has said that nothing of it is in use.
+    pub(crate) fn end_all(commands: &Mutex<Self>) {
+        Self::free(commands, |_| true);
+    }
+
+    fn free(commands: &Mutex<Self>, has_ended: impl Fn(&Used) -> bool) {
         let mut pool = commands.lock().unwrap_or_else(PoisonError::into_inner);
         let mut kept = vec![];
-        for used in pool.buffers.iter_mut().filter(|used| used.has_ended()) {
-            used.fence = None;
+        for used in pool.buffers.iter_mut().filter(|used| has_ended(used)) {
+            used.end = End::Now;
             kept.append(&mut used.kept);
         }
         // Without the lock.
@@ -119,16 +138,19 @@ impl Commands {
 }
 
 impl Used {
+    /// Whether its work has ended, well or not.
     fn has_ended(&self) -> bool {
-        self.fence.as_ref().is_none_or(has_ended)
+        self.has_ended_within(Duration::ZERO)
     }
-}
 
-/// Whether the work behind a fence has ended, well or not.
-fn has_ended(fence: &Fence) -> bool {
-    match fence.is_signalled() {
-        Ok(signalled) => signalled,
-        Err(error) => matches!(error, peerbuf::Error::WorkFailed { .. }),
+    fn has_ended_within(&self, timeout: Duration) -> bool {
+        match &self.end {
+            End::Now => true,
+            End::At(fence) => {
+                matches!(fence.wait(timeout), Ok(()) | Err(peerbuf::Error::WorkFailed { .. }))
+            }
+            End::Unknown => false,
+        }
     }
 }
 
@@ -137,12 +159,14 @@ impl Recorded<'_> {
     pub(crate) fn submitted(mut self, submission: peerbuf::Result<Fence>) -> Result<Fence> {
         match submission {
             Ok(fence) => {
-                self.fence = Some(fence.clone());
+                self.end = End::At(fence.clone());
                 Ok(fence)
             }
             Err(error) => {
-                // Then it counts as submitted, and its end is unknown.
-                self.lost = matches!(error, peerbuf::Error::DeviceLost { .. });
+                // Then it counts as submitted.
+                if matches!(error, peerbuf::Error::DeviceLost { .. }) {
+                    self.end = End::Unknown;
+                }
                 Err(error.into())
             }
         }
@@ -151,22 +175,28 @@ impl Recorded<'_> {
 
 impl Drop for Recorded<'_> {
     fn drop(&mut self) {
-        let kept = std::mem::take(&mut self.kept);
-        if self.lost {
-            // The device may still be at work.
-            std::mem::forget(kept);
-            return;
-        }
-        let (raw, fence) = (self.raw, self.fence.take());
-        let kept = if fence.is_some() { kept } else { vec![] };
+        let (raw, end) = (self.raw, std::mem::replace(&mut self.end, End::Now));
+        let kept = match end {
+            End::Now => vec![],
+            _ => std::mem::take(&mut self.kept),
+        };
         let mut pool = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.buffers.push(Used { raw, fence, kept });
+        pool.buffers.push(Used { raw, end, kept });
     }
 }
 
 impl Drop for Commands {
     fn drop(&mut self) {
-        // SAFETY: the guest that owns this has waited for what was submitted, or leaks the device.
-        unsafe { self.device.raw.destroy_command_pool(self.pool, None) };
+        let end = Instant::now() + self.timeout;
+        let left = || end.saturating_duration_since(Instant::now());
+        if self.buffers.iter().all(|used| used.has_ended_within(left())) {
+            // SAFETY: no command buffer of the pool is pending (VUID-vkDestroyCommandPool-commandPool-00041).
+            unsafe { self.device.raw.destroy_command_pool(self.pool, None) };
+            return;
+        }
+        // It may still use them. The guest was not closed, so that its device is leaked as well.
+        let kept: Vec<_> =
+            self.buffers.iter_mut().map(|used| std::mem::take(&mut used.kept)).collect();
+        std::mem::forget(kept);
     }
 }

@@ -130,6 +130,14 @@ pub enum Error {
         /// How often that was tried.
         times: u32,
     },
+    /// The queue's lock is held by this thread: this was called within [`crate::Guest::with_queue`], or by a callback of
+    /// wgpu's that ran there or in [`crate::Frame::submit`]. Call it afterwards.
+    #[error("{device}: called while this thread has the queue's lock: call it after `with_queue`")]
+    #[non_exhaustive]
+    Reentrant {
+        /// The device.
+        device: String,
+    },
     /// wgpu refused a command buffer. It does not run, nor do those behind it. The frame has ended, and its images and buffers
     /// may be used.
     #[error("wgpu refused commands of the frame: {0}")]

@@ -34,7 +34,8 @@ pub fn texture_format(image: &SharedImage) -> Result<TextureFormat> {
     found.map(|(_, wgpu)| *wgpu).ok_or(Error::Format { fourcc: image.fourcc(), format })
 }
 
-/// The uses that wgpu may make of a texture.
+/// The uses that wgpu may make of a texture. It has no names for those without a filter and without blending: the rules of
+/// [`crate::Guest::open`] forbid both where the attachment does not name them.
 pub(crate) fn texture_usages(usage: ImageUsage) -> TextureUsages {
     let rows = [
         (ImageUsage::COPIED_FROM, TextureUsages::COPY_SRC),

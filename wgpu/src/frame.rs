@@ -1,19 +1,17 @@
 //! A submission of wgpu's that uses shared images and buffers.
-#![expect(unsafe_code, reason = "recording transfers, and submitting them around wgpu's commands")]
 
-use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
 
-use peerbuf::{Access, Fence, Mapping, OpenAccess, Scope};
+use peerbuf::{Access, Fence, Mapping};
 
-use crate::buffer::{GuestBuffer, Half};
-use crate::commands::{Commands, Recorded};
+use crate::buffer::GuestBuffer;
 use crate::error::{Error, Result};
 use crate::guest::Guest;
-use crate::texture::{BETWEEN_FRAMES, GuestTexture};
+use crate::submit::submit;
+use crate::texture::GuestTexture;
+use crate::uses::{Named, Use, What, begin};
 
 /// How often what moves meanwhile is looked at anew.
 const ATTEMPTS: u32 = 100;
@@ -29,7 +27,8 @@ const ATTEMPTS: u32 = 100;
 /// | what `Queue::write_texture` and `write_buffer` left, the commands, and a transition of images to `GENERAL` | wgpu |
 /// | each image and buffer is released | peerbuf |
 ///
-/// A frame that is dropped submits nothing.
+/// A frame that is dropped submits the same without commands if `Queue::write_texture` or `write_buffer` may have written
+/// something of it, since wgpu would write with its next submission, whichever that is. Otherwise it submits nothing.
 #[must_use = "submit it"]
 pub struct Frame<'a> {
     guest: &'a Guest,
@@ -59,29 +58,6 @@ impl<T> Deref for InFrame<'_, T> {
     }
 }
 
-/// An image or a buffer in a frame.
-struct Use<'a> {
-    what: What<'a>,
-    access: Access,
-    open: OpenAccess<'a>,
-    /// What the device waits for first.
-    fences: Vec<Fence>,
-}
-
-enum What<'a> {
-    Texture(&'a GuestTexture),
-    Buffer(&'a GuestBuffer),
-}
-
-impl What<'_> {
-    fn mapping(&self) -> Option<&Mapping> {
-        match self {
-            Self::Texture(texture) => texture.mapping().map(|mapping| mapping.mapping()),
-            Self::Buffer(buffer) => buffer.mapping().map(|mapping| &**mapping),
-        }
-    }
-}
-
 impl<'a> Frame<'a> {
     pub(crate) fn new(guest: &'a Guest) -> Self {
         Self { guest, uses: vec![] }
@@ -102,6 +78,7 @@ impl<'a> Frame<'a> {
         texture: &'a mut GuestTexture,
         access: Access,
     ) -> Result<InFrame<'a, wgpu::Texture>> {
+        self.guest.flush()?;
         let (image, used) = (texture.image().clone(), texture.attachment().usage());
         self.check_device(&texture.attachment().device(), || image.name())?;
         if access.writes() && !used.writes() {
@@ -110,15 +87,13 @@ impl<'a> Frame<'a> {
         for _ in 0..ATTEMPTS {
             let mapping = texture.map()?;
             // Keeps the image in place until the access of the frame has begun, which borrows the texture.
-            let Some((_kept, _)) = begun(mapping.mapping(), access)? else { continue };
+            let Some(_kept) = begun(mapping.mapping(), access)? else { continue };
             texture.follow(self.guest, &mapping)?;
             let texture: &'a GuestTexture = texture;
-            let what = What::Texture(texture);
-            self.add(texture.mapping().map(|mapping| mapping.mapping()), what, access)?;
-            let (object, version) = (texture.texture(), texture.version());
-            return object
-                .map(|object| InFrame { object, version })
-                .ok_or_else(|| restless(image.name()));
+            let Some(current) = texture.current() else { break };
+            let what = What::Texture(Arc::clone(current));
+            self.add(current.mapping().mapping(), what, access)?;
+            return Ok(InFrame { object: current.texture(), version: texture.version() });
         }
         Err(restless(image.name()))
     }
@@ -135,20 +110,19 @@ impl<'a> Frame<'a> {
         buffer: &'a mut GuestBuffer,
         access: Access,
     ) -> Result<InFrame<'a, wgpu::Buffer>> {
+        self.guest.flush()?;
         let shared = buffer.shared().clone();
         self.check_device(&buffer.attachment().device(), || shared.name())?;
         for _ in 0..ATTEMPTS {
             let mapping = buffer.map()?;
             // As for an image.
-            let Some((_kept, _)) = begun(&mapping, access)? else { continue };
+            let Some(_kept) = begun(&mapping, access)? else { continue };
             buffer.follow(self.guest, &mapping)?;
             let buffer: &'a GuestBuffer = buffer;
-            let what = What::Buffer(buffer);
-            self.add(buffer.mapping().map(|mapping| &**mapping), what, access)?;
-            let (object, version) = (buffer.buffer(), buffer.version());
-            return object
-                .map(|object| InFrame { object, version })
-                .ok_or_else(|| restless(shared.name()));
+            let Some(current) = buffer.current() else { break };
+            let what = What::Buffer(Arc::clone(current));
+            self.add(current.mapping(), what, access)?;
+            return Ok(InFrame { object: current.buffer(), version: buffer.version() });
         }
         Err(restless(shared.name()))
     }
@@ -162,12 +136,9 @@ impl<'a> Frame<'a> {
         Err(Error::OtherDevice { name: name(), owner, used })
     }
 
-    fn add(&mut self, mapping: Option<&'a Mapping>, what: What<'a>, access: Access) -> Result<()> {
-        if let Some(mapping) = mapping {
-            let (open, fences) =
-                mapping.begin_access_deferred(access, 0..mapping.buffer().size())?;
-            self.uses.push(Use { what, access, open, fences });
-        }
+    fn add(&mut self, mapping: &'a Mapping, what: What, access: Access) -> Result<()> {
+        let (open, fences) = begin(mapping, access)?;
+        self.uses.push(Use { named: Named { what, access }, open, fences });
         Ok(())
     }
 
@@ -179,51 +150,37 @@ impl<'a> Frame<'a> {
     /// # Errors
     ///
     /// [`Error::Refused`] if wgpu refuses a command buffer; those before it run, and so does what was written by
-    /// `Queue::write_texture`. Those of [`Guest::with_queue`] and of [`peerbuf::Engine::submit`]: no command buffer runs then,
-    /// unless the release behind them failed, as on a lost device.
+    /// `Queue::write_texture`. [`Error::Wgpu`] if wgpu has given the device up. Those of [`Guest::with_queue`] and of
+    /// [`peerbuf::Engine::submit`]: no command buffer runs then, unless the release behind them failed, as on a lost device;
+    /// what was written by `Queue::write_texture` runs with the next submission, which acquires what it writes.
+    ///
+    /// # Panics
+    ///
+    /// If a callback of the application's that wgpu calls panics; the frame has ended then.
     ///
     /// Locks: the queue's.
-    pub fn submit(self, commands: impl IntoIterator<Item = wgpu::CommandBuffer>) -> Result<Fence> {
-        let Self { guest, uses } = self;
-        Commands::collect(guest.commands());
-        let acquire = record(guest, &uses, Half::Acquire)?;
-        let release = record(guest, &uses, Half::Release)?;
-        let (mut commands, is_acquired) = (commands.into_iter().collect(), Cell::new(false));
-        let done = guest.with_queue_behind(
-            || {
-                let fence = submit_around(guest, &uses, acquire)?;
-                is_acquired.set(true);
-                Ok(fence)
-            },
-            |queue| submit_wgpu(guest, queue, &uses, &mut commands),
-        );
-        if !is_acquired.get() {
-            // Nothing is submitted.
-            return Err(done
-                .err()
-                .unwrap_or_else(|| Error::Refused("nothing was acquired".into())));
-        }
-        // Also if wgpu submitted nothing.
-        let released = submit_around(guest, &uses, release);
-        let fence = released.as_ref().ok().cloned().or_else(|| guest.device().submitted().ok());
-        end_all(uses, fence);
-        let fence = released?;
-        done??;
-        Ok(fence)
+    pub fn submit(
+        mut self,
+        commands: impl IntoIterator<Item = wgpu::CommandBuffer>,
+    ) -> Result<Fence> {
+        let commands = commands.into_iter().collect();
+        submit(self.guest, std::mem::take(&mut self.uses), commands)
     }
 }
 
-impl What<'_> {
-    fn doubt(&self) {
-        if let Self::Texture(texture) = self {
-            texture.doubt();
+impl Drop for Frame<'_> {
+    fn drop(&mut self) {
+        self.uses.retain(|one| one.named.may_be_written());
+        if !self.uses.is_empty() {
+            // If it fails, what may be written is left to the next submission.
+            let _submitted = submit(self.guest, std::mem::take(&mut self.uses), vec![]);
         }
     }
 }
 
 /// Begins an access; `None` if the mapping is stale.
-fn begun(mapping: &Mapping, access: Access) -> Result<Option<(OpenAccess<'_>, Vec<Fence>)>> {
-    match mapping.begin_access_deferred(access, 0..mapping.buffer().size()) {
+fn begun(mapping: &Mapping, access: Access) -> Result<Option<impl Sized>> {
+    match begin(mapping, access) {
         Ok(begun) => Ok(Some(begun)),
         Err(peerbuf::Error::Stale { .. }) => Ok(None),
         Err(error) => Err(error.into()),
@@ -232,135 +189,6 @@ fn begun(mapping: &Mapping, access: Access) -> Result<Option<(OpenAccess<'_>, Ve
 
 fn restless(name: String) -> Error {
     Error::Restless { name, times: ATTEMPTS }
-}
-
-/// Records one half of the transfers of a frame into a command buffer, which keeps what it names.
-fn record<'a>(guest: &'a Guest, uses: &[Use<'_>], half: Half) -> Result<Recorded<'a>> {
-    let kept = uses.iter().filter_map(|one| match one.what {
-        What::Texture(texture) => texture.kept(),
-        What::Buffer(buffer) => buffer.kept(),
-    });
-    Commands::record(guest.commands(), kept.collect(), |raw| transfer_all(guest, uses, raw, half))
-}
-
-/// Records one half of the transfers of a frame.
-fn transfer_all(
-    guest: &Guest,
-    uses: &[Use<'_>],
-    raw: peerbuf::ash::vk::CommandBuffer,
-    half: Half,
-) -> Result<()> {
-    for one in uses {
-        match one.what {
-            What::Texture(texture) => {
-                let Some(mapping) = texture.mapping() else { continue };
-                match half {
-                    // SAFETY: the commands are being recorded, outside of a render pass, for the device's family. They
-                    // are submitted behind the fences of earlier uses, which release; they keep the mapping until
-                    // they have ended.
-                    Half::Acquire => unsafe { mapping.acquire(raw, Scope::ALL) }?,
-                    // SAFETY: as above; it was acquired ahead, and wgpu has brought it into `GENERAL`.
-                    Half::Release => unsafe {
-                        mapping.release(raw, one.access.writes(), Scope::ALL);
-                    },
-                }
-            }
-            // SAFETY: as above.
-            What::Buffer(buffer) => unsafe { buffer.transfer(guest, raw, half) },
-        }
-    }
-    Ok(())
-}
-
-/// The command buffer of wgpu's that brings all textures into the state between frames.
-fn transition(device: &wgpu::Device, uses: &[Use<'_>]) -> wgpu::CommandBuffer {
-    let described = wgpu::CommandEncoderDescriptor { label: Some("peerbuf: end of frame") };
-    let mut encoder = device.create_command_encoder(&described);
-    let textures = uses.iter().filter_map(|one| match one.what {
-        What::Texture(texture) => texture.texture(),
-        What::Buffer(_) => None,
-    });
-    encoder.transition_resources(
-        std::iter::empty(),
-        textures.map(|texture| wgpu::TextureTransition {
-            texture,
-            selector: None,
-            state: BETWEEN_FRAMES,
-        }),
-    );
-    encoder.finish()
-}
-
-/// Submits recorded transfers, behind the fences of the frame.
-fn submit_around(guest: &Guest, uses: &[Use<'_>], recorded: Recorded<'_>) -> Result<Fence> {
-    let submission = guest.engine().submit(guest.device(), |submission| {
-        for one in uses {
-            one.fences.iter().for_each(|fence| submission.after(fence));
-            // Ordered by the open access; here the memory is kept until the commands have ended.
-            if let Some(mapping) = one.what.mapping() {
-                submission.unordered(mapping)?;
-            }
-        }
-        // SAFETY: executable, of this device and family, and not used again before the fence has signalled.
-        unsafe { submission.commands(&[recorded.raw]) };
-        Ok(())
-    });
-    recorded.submitted(submission)
-}
-
-/// Submits to wgpu's queue, whose lock is held: the commands, and the transition to the state between frames.
-///
-/// If one of several command buffers is refused, wgpu has noted the layouts behind those before it, which do not run either.
-/// So each is submitted by itself, and the last one together with the transition, which notes nothing if that one is refused.
-///
-/// # Errors
-///
-/// [`Error::Refused`]. The command buffers before the refused one run, and so does the transition.
-fn submit_wgpu(
-    guest: &Guest,
-    queue: &wgpu::Queue,
-    uses: &[Use<'_>],
-    commands: &mut Vec<wgpu::CommandBuffer>,
-) -> Result<()> {
-    let device = guest.wgpu();
-    let last = commands.pop();
-    let mut before = commands.drain(..);
-    let mut refused = before.find_map(|one| submit_checked(device, queue, vec![one]));
-    if refused.is_none() {
-        let together = last.into_iter().chain([transition(device, uses)]);
-        refused = submit_checked(device, queue, together.collect());
-    }
-    let Some(error) = refused else { return Ok(()) };
-    // It also submits what `write_texture` left, which is of this frame.
-    if submit_checked(device, queue, vec![transition(device, uses)]).is_some() {
-        uses.iter().for_each(|one| one.what.doubt());
-    }
-    Err(Error::Refused(error.to_string()))
-}
-
-/// Submits, and returns what wgpu has against it; then none of it runs.
-fn submit_checked(
-    device: &wgpu::Device,
-    queue: &wgpu::Queue,
-    commands: Vec<wgpu::CommandBuffer>,
-) -> Option<wgpu::Error> {
-    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-    queue.submit(commands);
-    let mut popped = pin!(scope.pop());
-    // It is ready at once but on the web.
-    match popped.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(error) => error,
-        Poll::Pending => None,
-    }
-}
-
-/// Ends the accesses. Without a fence the device is lost: nothing of it is waited for.
-fn end_all(uses: Vec<Use<'_>>, fence: Option<Fence>) {
-    for one in uses {
-        if let Some(fence) = &fence {
-            one.open.end(fence.clone());
-        }
-    }
 }
 
 impl fmt::Debug for Frame<'_> {

@@ -2,6 +2,8 @@
 #![expect(unsafe_code, reason = "handing one Vulkan device to two libraries")]
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,8 +13,10 @@ use wgpu::hal::vulkan as hal;
 use crate::commands::Commands;
 use crate::error::{Error, Result};
 use crate::frame::Frame;
+use crate::left::Left;
 use crate::queue::{LockedQueue, SharedQueue};
 use crate::raw::{RawDevice, RawInstance};
+use crate::submit::submit;
 
 /// How long the host waits for another device before wgpu may submit, where Vulkan requires that.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,6 +73,9 @@ struct Parts {
     adapter: wgpu::Adapter,
     instance: wgpu::Instance,
     commands: Mutex<Commands>,
+    left: Left,
+    /// Whether wgpu has given its device up. Relaxed: it orders nothing.
+    is_wgpu_lost: Arc<AtomicBool>,
     engine: Engine,
     raw: Arc<RawDevice>,
     timeout: Duration,
@@ -92,10 +99,19 @@ impl Guest {
     ///
     /// * the calls of wgpu that use the queue are made in [`Guest::with_queue`] or through [`Frame::submit`] alone:
     ///   `Queue::submit`, `present`, `on_submitted_work_done`; `Buffer::map_async`, `BufferSlice::map_async`;
-    ///   `Surface::configure`; the drop of a surface or of the last clone of the queue;
+    ///   `Surface::configure`; the drop of a surface (also [`Guest::drop_in_queue`]) or of the last clone of the queue, unless
+    ///   the guest is closed or dropped;
     /// * the texture or buffer that [`Frame::texture`] or [`Frame::buffer`] returns, and all that is made of it (views, bind
     ///   groups, bundles), is used in commands for [`Frame::submit`] of that frame, and in `Queue::write_buffer` and
-    ///   `write_texture` while that frame is open and no other thread submits, and nowhere else;
+    ///   `write_texture` while that frame is open, and nowhere else;
+    /// * from such a write by the queue until the frame is submitted or dropped, nothing else submits to wgpu's queue, no
+    ///   other frame ends, and the frame is not leaked (`std::mem::forget`): wgpu puts the write ahead of its next submission,
+    ///   whichever that is;
+    /// * the application does not destroy it (`wgpu::Texture::destroy`, `wgpu::Buffer::destroy`): the frame would not end
+    ///   in the layout in which others expect the image (VUID-VkImageMemoryBarrier-oldLayout-01197);
+    /// * a sampler with a linear filter reads a texture only if it was attached with `ImageUsage::FILTERED`, and a pipeline
+    ///   blends into it only with `ImageUsage::BLENDED`. wgpu allows both by the format alone, while the image may be linear or
+    ///   have a modifier, which support less (VUID-vkCmdDraw-magFilter-04553, VUID-vkCmdDraw-blendEnable-04727);
     /// * the commands write a texture or a buffer only in an access that writes;
     /// * while it is in a frame, nothing else of this device uses the same image or buffer: no other frame, no
     ///   [`Engine::submit`].
@@ -127,7 +143,11 @@ impl Guest {
         let (wgpu, queue) =
             created.map_err(Error::wgpu("wgpu::Adapter::create_device_from_hal"))?;
 
-        let commands = Mutex::new(Commands::new(&raw)?);
+        let is_wgpu_lost = Arc::new(AtomicBool::new(false));
+        let noted = Arc::clone(&is_wgpu_lost);
+        wgpu.set_device_lost_callback(move |_, _| noted.store(true, Ordering::Relaxed));
+        let timeout = descriptor.timeout.unwrap_or(TIMEOUT);
+        let commands = Mutex::new(Commands::new(&raw, timeout)?);
         let lock = Arc::<SharedQueue>::default();
         let adopted = AdoptedDevice::new(
             raw.instance.entry.clone(),
@@ -153,14 +173,16 @@ impl Guest {
             }
         };
         let parts = Parts {
-            queue: LockedQueue::new(queue, lock),
+            queue: LockedQueue::new(queue, lock, Arc::clone(&raw), timeout),
             wgpu,
             adapter: wgpu_adapter,
             instance,
             commands,
+            left: Left::default(),
+            is_wgpu_lost,
             engine: engine.clone(),
             raw,
-            timeout: descriptor.timeout.unwrap_or(TIMEOUT),
+            timeout,
         };
         Ok(Self { device, parts })
     }
@@ -199,11 +221,23 @@ impl Guest {
     ///
     /// # Errors
     ///
-    /// [`peerbuf::Error::Timeout`], [`peerbuf::Error::DeviceLost`], [`Error::BusyQueue`]; `work` is not called then.
+    /// [`peerbuf::Error::Timeout`], [`peerbuf::Error::DeviceLost`], [`Error::BusyQueue`], [`Error::Reentrant`]; `work` is
+    /// not called then. For drops on a lost device there is [`Guest::drop_in_queue`].
     ///
-    /// Locks: the queue's. `work` may not call peerbuf, nor this guest. It may drop everything.
+    /// Locks: the queue's. `work` may not call peerbuf, nor this guest, and neither may callbacks that wgpu calls meanwhile:
+    /// this guest then returns [`Error::Reentrant`], and peerbuf fails with [`peerbuf::Error::Unsupported`] or
+    /// [`peerbuf::Error::Timeout`]. It may drop everything.
     pub fn with_queue<R>(&self, work: impl FnOnce(&wgpu::Queue) -> R) -> Result<R> {
-        self.with_queue_behind(|| Ok(self.device.submitted()?), work)
+        self.flush()?;
+        let nothing = None::<fn() -> Result<Fence>>;
+        self.parts.queue.locked(&self.device, nothing, work)
+    }
+
+    /// Drops something whose drop uses the queue, such as a surface. It works on a lost device, too.
+    ///
+    /// Locks: the queue's, unless this thread has it.
+    pub fn drop_in_queue<T>(&self, dropped: T) {
+        self.parts.queue.alone(|| drop(dropped));
     }
 
     /// As [`Guest::with_queue`], behind what `first` submits through the engine.
@@ -212,7 +246,19 @@ impl Guest {
         first: impl FnOnce() -> Result<Fence>,
         work: impl FnOnce(&wgpu::Queue) -> R,
     ) -> Result<R> {
-        self.parts.queue.locked((&self.device, self.parts.timeout), first, work)
+        self.parts.queue.locked(&self.device, Some(first), work)
+    }
+
+    /// Submits what earlier frames have left for wgpu to write.
+    ///
+    /// # Errors
+    ///
+    /// As [`Frame::submit`].
+    pub(crate) fn flush(&self) -> Result<()> {
+        if self.parts.left.is_empty() {
+            return Ok(());
+        }
+        submit(self, vec![], vec![]).map(drop)
     }
 
     /// Begins a frame: a submission of wgpu's that uses shared images and buffers.
@@ -224,11 +270,22 @@ impl Guest {
     ///
     /// # Errors
     ///
-    /// That of [`wgpu::Device::poll`].
+    /// That of [`wgpu::Device::poll`]; [`peerbuf::Error::DeviceLost`].
     pub fn poll(&self) -> Result<()> {
-        self.parts.wgpu.poll(wgpu::PollType::Poll).map_err(Error::wgpu("wgpu::Device::poll"))?;
+        // It asks for fences, so that a loss may be known.
         Commands::collect(&self.parts.commands);
-        Ok(())
+        if self.device.is_lost() {
+            self.device.submitted()?;
+        }
+        let poll = || self.parts.wgpu.poll(wgpu::PollType::Poll);
+        match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(polled) => polled.map(drop).map_err(Error::wgpu("wgpu::Device::poll")),
+            // wgpu does that on a lost device.
+            Err(panic) => {
+                self.device.submitted()?;
+                resume_unwind(panic)
+            }
+        }
     }
 
     /// Makes all later submissions of wgpu's wait for `fence`, on the GPU: of work on another device that uses nothing
@@ -298,12 +355,16 @@ impl Guest {
     /// Drop textures, buffers, attachments and mappings of this guest, fences of its work, and clones of
     /// [`Guest::device`] first. Images and buffers whose home it is move to another device that has them attached, if
     /// there is one. A guest that is dropped without this call leaks its `VkDevice` and its `VkInstance`, since the engine
-    /// may use them still.
+    /// may use them still; the drop waits for what is submitted, for at most the timeout of the guest, and leaks what is in
+    /// use longer.
+    ///
+    /// A guest whose device is lost is closed in the same way, also if its content is lost. It waits for the queue, which
+    /// returns in finite time on a lost device.
     ///
     /// # Errors
     ///
-    /// Those of [`Engine::remove_device`], with the guest.
-    pub fn close(self) -> Result<(), (Box<Self>, Error)> {
+    /// Those of [`Engine::remove_device`], with the guest. One whose device is lost can do nothing but close then.
+    pub fn close(mut self) -> Result<(), (Box<Self>, Error)> {
         if let Err(error) = self.finish() {
             return Err((Box::new(self), error));
         }
@@ -321,15 +382,62 @@ impl Guest {
     }
 
     /// Waits for all that wgpu and peerbuf have submitted. Callbacks of wgpu drop the mappings of what has moved.
-    fn finish(&self) -> Result<()> {
-        let timeout = Some(self.parts.timeout);
-        // First, since wgpu panics if it polls a lost device.
-        self.device.submitted()?.wait(self.parts.timeout)?;
-        self.parts
-            .wgpu
-            .poll(wgpu::PollType::Wait { submission_index: None, timeout })
-            .map_err(Error::wgpu("wgpu::Device::poll"))?;
+    fn finish(&mut self) -> Result<()> {
+        let timeout = self.parts.timeout;
+        let flushed = match self.check_wgpu() {
+            Ok(()) => self.flush(),
+            // It writes nothing any more.
+            Err(_) => {
+                self.parts.left.take();
+                Ok(())
+            }
+        };
+        let waited = flushed.and_then(|()| Ok(self.device.submitted()?.wait(timeout)?));
+        if self.device.is_lost() {
+            return self.finish_lost();
+        }
+        waited?;
+        let all = wgpu::PollType::Wait { submission_index: None, timeout: Some(timeout) };
+        self.parts.wgpu.poll(all).map_err(Error::wgpu("wgpu::Device::poll"))?;
         Commands::collect(&self.parts.commands);
+        Ok(())
+    }
+
+    /// The fences of a lost device do not signal, and wgpu does not poll it. A wait for the queue returns in finite time, and
+    /// says that nothing is in use ("Lost Device" in the specification).
+    fn finish_lost(&mut self) -> Result<()> {
+        let raw = self.device.raw();
+        // SAFETY: the queue's lock is held.
+        let waited = self.device.with_queue(|queue| unsafe { raw.queue_wait_idle(queue) });
+        match waited {
+            Ok(()) | Err(peerbuf::ash::vk::Result::ERROR_DEVICE_LOST) => {}
+            Err(code) => return Err(Error::vulkan("vkQueueWaitIdle")(code)),
+        }
+        self.parts.left.take();
+        Commands::end_all(&self.parts.commands);
+        // It gives back what it kept for its submissions.
+        self.parts.queue.end();
+        Ok(())
+    }
+
+    pub(crate) fn left(&self) -> &Left {
+        &self.parts.left
+    }
+
+    pub(crate) fn note_wgpu_lost(&self) {
+        self.parts.is_wgpu_lost.store(true, Ordering::Relaxed);
+    }
+
+    /// Checks that wgpu has not given its device up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Wgpu`]: then it submits nothing, and says so to its callback alone.
+    pub(crate) fn check_wgpu(&self) -> Result<()> {
+        if self.parts.is_wgpu_lost.load(Ordering::Relaxed) && !self.device.is_lost() {
+            let message = "wgpu has given the device up: close the guest and open another one";
+            return Err(Error::Wgpu { call: "wgpu::Queue::submit", message: message.into() });
+        }
         Ok(())
     }
 

@@ -13,9 +13,12 @@ mod error;
 mod format;
 mod frame;
 mod guest;
+mod left;
 mod queue;
 mod raw;
+mod submit;
 mod texture;
+mod uses;
 
 pub use buffer::GuestBuffer;
 pub use error::{Error, Result};

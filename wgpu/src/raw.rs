@@ -4,6 +4,7 @@
 use std::ffi::CStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use peerbuf::Adapter;
 use peerbuf::ash::{self, vk};
@@ -158,6 +159,30 @@ impl RawDevice {
         let is_free = AtomicBool::new(true);
         let instance = Arc::clone(instance);
         Ok(Arc::new(Self { raw, physical, extensions, family, is_free, instance }))
+    }
+
+    /// Waits until its queue has nothing to do, for at most `timeout`; returns whether that is so. The queue's lock is held.
+    ///
+    /// A wait that reports the loss of the device says that nothing is in use ("Lost Device" in the specification).
+    pub(crate) fn wait_idle(&self, timeout: Duration) -> bool {
+        let device = &self.raw;
+        // SAFETY: the device was created with one queue of this family.
+        let queue = unsafe { device.get_device_queue(self.family, 0) };
+        // SAFETY: the device is live.
+        let made = unsafe { device.create_fence(&vk::FenceCreateInfo::default(), None) };
+        let Ok(fence) = made else { return false };
+        // SAFETY: the queue's lock is held, and the fence is new.
+        let waited = unsafe { device.queue_submit(queue, &[], fence) }.and_then(|()| {
+            let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+            // SAFETY: a live fence of this device.
+            unsafe { device.wait_for_fences(&[fence], true, nanos) }
+        });
+        let is_idle = matches!(waited, Ok(()) | Err(vk::Result::ERROR_DEVICE_LOST));
+        if is_idle {
+            // SAFETY: no submission that signals it is pending.
+            unsafe { device.destroy_fence(fence, None) };
+        }
+        is_idle
     }
 
     /// Says that an engine uses the device, or that it does no more.

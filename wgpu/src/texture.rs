@@ -29,18 +29,19 @@ pub struct GuestTexture {
     attachment: ImageAttachment,
     format: wgpu::TextureFormat,
     usages: wgpu::TextureUsages,
-    current: Option<Current>,
+    current: Option<Arc<Current>>,
     version: u64,
-    /// Set if wgpu's tracker may be wrong about the layout.
-    is_doubtful: AtomicBool,
 }
 
-/// The texture of one generation.
-struct Current {
+/// The texture of one generation. From the drop of its last handle on wgpu refuses it, and its callback comes when no frame
+/// uses it any more: views and bind groups that the application has do not keep the image.
+pub(crate) struct Current {
     /// Also in the callback of `texture`, and in commands that name the image.
     mapping: Arc<ImageMapping>,
     raw: vk::Image,
     texture: wgpu::Texture,
+    /// Set if wgpu's tracker may be wrong about the layout. Relaxed: it is read when a later frame begins.
+    is_doubtful: AtomicBool,
 }
 
 impl GuestTexture {
@@ -69,8 +70,7 @@ impl GuestTexture {
             return Err(Error::Required { adapter, missing });
         }
         let usages = texture_usages(attachment.usage());
-        let (current, version, is_doubtful) = (None, 0, AtomicBool::new(false));
-        Ok(Self { attachment, format, usages, current, version, is_doubtful })
+        Ok(Self { attachment, format, usages, current: None, version: 0 })
     }
 
     /// The image.
@@ -108,19 +108,18 @@ impl GuestTexture {
         let raw = mapping.view()?.image;
         let is_current = self.current.as_ref().is_some_and(|current| {
             // The image of `current` lives, so that no other one has its handle.
-            current.raw == raw && current.mapping.generation() == mapping.generation()
+            current.raw == raw
+                && current.mapping.generation() == mapping.generation()
+                && !current.is_doubtful.load(Ordering::Relaxed)
         });
-        if is_current && !self.is_doubtful.load(Ordering::Relaxed) {
+        if is_current {
             return Ok(());
         }
         let texture = self.wrap(guest, mapping, raw)?;
         let mapping = Arc::clone(mapping);
         self.version += 1;
-        self.is_doubtful.store(false, Ordering::Relaxed);
-        if let Some(old) = self.current.replace(Current { mapping, raw, texture }) {
-            // From here on wgpu refuses it. Its callback comes when no frame uses it any more.
-            old.texture.destroy();
-        }
+        let is_doubtful = AtomicBool::new(false);
+        self.current = Some(Arc::new(Current { mapping, raw, texture, is_doubtful }));
         Ok(())
     }
 
@@ -178,18 +177,24 @@ impl GuestTexture {
         })
     }
 
-    /// The mapping of the present texture. There is one after [`GuestTexture::follow`].
-    pub(crate) fn mapping(&self) -> Option<&Arc<ImageMapping>> {
-        self.current.as_ref().map(|current| &current.mapping)
+    /// The present texture. There is one after [`GuestTexture::follow`].
+    pub(crate) fn current(&self) -> Option<&Arc<Current>> {
+        self.current.as_ref()
+    }
+}
+
+impl Current {
+    pub(crate) fn mapping(&self) -> &Arc<ImageMapping> {
+        &self.mapping
     }
 
     /// What commands name that transfer it.
-    pub(crate) fn kept(&self) -> Option<Kept> {
-        self.current.as_ref().map(|current| Arc::clone(&current.mapping) as _)
+    pub(crate) fn kept(&self) -> Kept {
+        Arc::clone(&self.mapping) as _
     }
 
-    pub(crate) fn texture(&self) -> Option<&wgpu::Texture> {
-        self.current.as_ref().map(|current| &current.texture)
+    pub(crate) fn texture(&self) -> &wgpu::Texture {
+        &self.texture
     }
 
     /// Says that wgpu refused commands with it, so that its tracker may have a layout that the image never had.
@@ -198,12 +203,9 @@ impl GuestTexture {
     }
 }
 
-impl Drop for GuestTexture {
+impl Drop for Current {
     fn drop(&mut self) {
-        // Views of it that the application has do not keep the image.
-        if let Some(current) = self.current.take() {
-            current.texture.destroy();
-        }
+        self.texture.destroy();
     }
 }
 

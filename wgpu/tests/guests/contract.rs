@@ -105,3 +105,24 @@ fn a_closed_guest_leaves_no_fd_and_its_engine_goes_on() {
     }
     assert!(fds.windows(2).all(|pair| pair[0] == pair[1]), "{fds:?}");
 }
+
+#[test]
+fn a_guest_that_is_dropped_waits_for_its_frames_although_a_clone_of_the_queue_lives() {
+    let count = open().adapters().len();
+    for index in 0..count {
+        let mut rig = Rig::new(open(), (index, index));
+        let (image, mut texture) = rig.image();
+        let (buffer, mut ours) = rig.buffer();
+        let queue = rig.guest().with_queue(wgpu::Queue::clone).expect("the queue");
+        for value in 1..20 {
+            write(&rig, &mut texture, value);
+            let mut frame = rig.guest().frame();
+            frame.buffer(&mut ours, Access::Write).expect("a buffer");
+            frame.submit([]).expect("submitted");
+        }
+        drop((texture, ours, buffer));
+        rig.guest = None;
+        assert_texels(&image, 19);
+        drop(queue);
+    }
+}

@@ -96,3 +96,21 @@ fn a_guest_that_is_dropped_leaves_its_device_to_the_engine() {
         device.submitted().expect("it works").wait(crate::rig::LONG).expect("it ends");
     }
 }
+
+#[test]
+fn calls_within_the_queues_lock_are_errors() {
+    on_each_device(|rig| {
+        let guest = rig.guest();
+        let called = guest.with_queue(|_| {
+            let error = guest.with_queue(|_| ()).expect_err("the lock is held");
+            assert!(matches!(error, Error::Reentrant { .. }), "{error}");
+            let error = guest.submitted().expect_err("the lock is held");
+            let is_named = matches!(error, Error::Engine(peerbuf::Error::Unsupported { .. }));
+            assert!(is_named, "{error}");
+            guest.drop_in_queue(guest.wgpu().clone());
+        });
+        called.expect("the queue");
+        guest.with_queue(|_| ()).expect("the lock is free");
+        guest.submitted().expect("a fence").wait(crate::rig::LONG).expect("it ends");
+    });
+}

@@ -4,6 +4,7 @@
 mod commands;
 mod contract;
 mod errors;
+mod loss;
 mod moving;
 mod order;
 mod rig;

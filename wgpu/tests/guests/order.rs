@@ -1,35 +1,45 @@
 //! Fences and semaphores into and out of wgpu's submissions.
 #![expect(unsafe_code, reason = "semaphores of the application")]
 
-use peerbuf::Access;
-use peerbuf::ash::vk;
+use std::sync::mpsc;
+use std::time::Duration;
 
-use crate::rig::{LONG, assert_texels, on_each_device, on_each_pair, write};
+use peerbuf::ash::vk;
+use peerbuf::{Access, Fence};
+use peerbuf_wgpu::GuestTexture;
+
+use crate::rig::{LONG, Rig, assert_texels, on_each_device, on_each_pair, submit_write, write};
 
 #[test]
-fn a_frame_runs_behind_a_fence_of_the_other_device() {
+fn a_frame_runs_behind_a_fence_of_the_host_and_of_the_other_device() {
     on_each_pair(|rig| {
         let (image, mut texture) = rig.image();
-        // It ends when the host says so.
         let (host, signal) = rig.engine.host_fence();
-        let waits = std::thread::scope(|scope| {
-            let waits = scope.spawn(|| {
-                rig.guest().wait_for(&host).expect("it waits");
-                write(rig, &mut texture, 6);
-            });
-            drop(signal);
-            waits.join()
-        });
-        waits.expect("no panic");
+        ends_behind(rig, &host, || drop(signal), &mut texture);
         assert_texels(&image, 6);
-        let (buffer, _ours) = rig.buffer();
-        rig.fill(&buffer, 7);
-        let filled = rig.other().submitted().expect("a fence");
-        rig.guest().wait_for(&filled).expect("a device of the other kind");
-        write(rig, &mut texture, 8);
-        rig.guest().submitted().expect("a fence").wait(LONG).expect("it ends");
-        assert!(filled.is_signalled().expect("asked"), "it was waited for");
-        assert_texels(&image, 8);
+        write(rig, &mut texture, 7);
+        let held = rig.hold();
+        let fence = held.fence.clone();
+        ends_behind(rig, &fence, || held.release(), &mut texture);
+        assert_texels(&image, 6);
+    });
+}
+
+/// Asserts that a frame behind `fence` does not end before `release`, and ends then.
+fn ends_behind(rig: &Rig, fence: &Fence, release: impl FnOnce(), texture: &mut GuestTexture) {
+    let (ended, end) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            rig.guest().wait_for(fence).expect("it waits");
+            let frame = submit_write(rig, texture, 6);
+            frame.wait(LONG).expect("it ends");
+            ended.send(()).expect("the test receives it");
+        });
+        // A frame that does not wait ends in a part of that.
+        let early = end.recv_timeout(Duration::from_millis(300));
+        release();
+        assert_eq!(early, Err(mpsc::RecvTimeoutError::Timeout), "the frame has not waited");
+        end.recv_timeout(LONG).expect("it goes on");
     });
 }
 

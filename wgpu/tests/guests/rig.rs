@@ -8,8 +8,8 @@ use peerbuf::ash::vk;
 use peerbuf::image::{Fourcc, ImagePart, ImageUsage};
 use peerbuf::observe::Object;
 use peerbuf::{
-    Access, BufferDescriptor, Device, Engine, EngineDescriptor, ImageDescriptor, Refault, Scope,
-    SharedBuffer, SharedImage,
+    Access, BufferDescriptor, Device, Engine, EngineDescriptor, Fence, ImageDescriptor, Refault,
+    Scope, SharedBuffer, SharedImage,
 };
 use peerbuf_wgpu::{Guest, GuestBuffer, GuestDescriptor, GuestTexture};
 
@@ -59,10 +59,18 @@ pub(crate) fn open() -> Engine {
 }
 
 impl Rig {
-    pub(crate) fn new(engine: Engine, (guest, other): (usize, usize)) -> Self {
+    pub(crate) fn new(engine: Engine, pair: (usize, usize)) -> Self {
+        Self::described(engine, pair, &GuestDescriptor::default())
+    }
+
+    pub(crate) fn described(
+        engine: Engine,
+        (guest, other): (usize, usize),
+        descriptor: &GuestDescriptor<'_>,
+    ) -> Self {
         let guest = &engine.adapters()[guest];
         // SAFETY: the tests use the queue and what frames return as `Guest::open` requires.
-        let guest = unsafe { Guest::open(&engine, guest, &GuestDescriptor::default()) };
+        let guest = unsafe { Guest::open(&engine, guest, descriptor) };
         let guest = Some(guest.expect("a guest"));
         let other = engine.open_device(&engine.adapters()[other]).expect("a device");
         Self { engine, guest, other: Some(other) }
@@ -128,6 +136,22 @@ impl Rig {
         filled.expect("submitted");
     }
 
+    /// Submits work on the other device that does not end before [`Held::release`].
+    pub(crate) fn hold(&self) -> Held {
+        let device = self.other().clone();
+        let mut kind =
+            vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
+        let info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
+        // SAFETY: the device has timeline semaphores.
+        let timeline = unsafe { device.raw().create_semaphore(&info, None) }.expect("a semaphore");
+        let held = self.engine.submit(&device, |submission| {
+            // SAFETY: live until the work has ended, and signalled by the drop of what is returned here.
+            unsafe { submission.wait_semaphore(timeline, 1) };
+            Ok(())
+        });
+        Held { fence: held.expect("submitted"), timeline, device }
+    }
+
     /// Closes the guest, and drops the rest.
     pub(crate) fn close(mut self) {
         let guest = self.guest.take().expect("a guest");
@@ -141,8 +165,35 @@ impl Rig {
     }
 }
 
+/// Work of a device that ends when this is dropped.
+pub(crate) struct Held {
+    pub(crate) fence: Fence,
+    timeline: vk::Semaphore,
+    device: Device,
+}
+
+impl Held {
+    pub(crate) fn release(self) {}
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let signal = vk::SemaphoreSignalInfo::default().semaphore(self.timeline).value(1);
+        // SAFETY: a timeline, whose value is 0.
+        unsafe { self.device.raw().signal_semaphore(&signal) }.expect("signalled");
+        self.fence.wait(LONG).expect("it ends");
+        // SAFETY: the only work that uses it has ended.
+        unsafe { self.device.raw().destroy_semaphore(self.timeline, None) };
+    }
+}
+
 /// Writes `value` into each byte of a texture in a frame of its own.
 pub(crate) fn write(rig: &Rig, texture: &mut GuestTexture, value: u8) {
+    submit_write(rig, texture, value);
+}
+
+/// As [`write`]; returns the fence of the frame.
+pub(crate) fn submit_write(rig: &Rig, texture: &mut GuestTexture, value: u8) -> Fence {
     let mut frame = rig.guest().frame();
     let now = frame.texture(texture, Access::Write).expect("a texture");
     let device = rig.guest().wgpu();
@@ -157,12 +208,21 @@ pub(crate) fn write(rig: &Rig, texture: &mut GuestTexture, value: u8) {
     let mut encoder = device.create_command_encoder(&Default::default());
     let from = wgpu::TexelCopyBufferInfo { buffer: &bytes, layout: rows() };
     encoder.copy_buffer_to_texture(from, now.as_image_copy(), now.size());
-    frame.submit([encoder.finish()]).expect("submitted");
+    frame.submit([encoder.finish()]).expect("submitted")
 }
 
 /// Rows of texels in a buffer, as wgpu requires them.
 pub(crate) fn rows() -> wgpu::TexelCopyBufferLayout {
     wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(256), rows_per_image: None }
+}
+
+/// Asserts that each byte of a buffer is `value`.
+pub(crate) fn assert_bytes(buffer: &SharedBuffer, value: u8) {
+    let mut read = vec![0; 4096];
+    let access = buffer.host_access(Access::Read).expect("read by the host");
+    access.read(0, &mut read).expect("read");
+    access.end().expect("ended");
+    assert!(read.iter().all(|byte| *byte == value), "{value}: {:?}", &read[..4]);
 }
 
 /// Asserts that each byte of an image is `value`.
