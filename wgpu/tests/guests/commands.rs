@@ -9,7 +9,8 @@ use peerbuf::{Access, CopyRegion, Refault};
 use peerbuf_wgpu::{Error, GuestDescriptor, GuestTexture};
 
 use crate::rig::{
-    LONG, Rig, SIZE, assert_bytes, assert_texels, on_each_device, on_each_pair, open, rows, write,
+    LONG, Rig, SIZE, assert_bytes, assert_texels, copy_much, on_each_device, on_each_pair, open,
+    rows, write,
 };
 
 #[test]
@@ -216,8 +217,15 @@ fn a_callback_that_panics_in_a_frame_does_not_keep_the_frame_from_its_end() {
             rig.guest().submitted().expect("a fence").wait(LONG).expect("it ends");
             let mut frame = rig.guest().frame();
             let now = frame.texture(&mut texture, Access::Write).expect("a texture");
-            let cleared: Vec<_> = (0..commands).map(|_| cleared(rig, &now, turn)).collect();
-            let submitted = catch_unwind(AssertUnwindSafe(|| frame.submit(cleared)));
+            let mut encoder = rig.guest().wgpu().create_command_encoder(&Default::default());
+            // The accesses have to last until the work has ended.
+            copy_much(rig, &mut encoder);
+            let bytes = source(rig, turn);
+            let from = wgpu::TexelCopyBufferInfo { buffer: &bytes, layout: rows() };
+            encoder.copy_buffer_to_texture(from, now.as_image_copy(), now.size());
+            let others = (1..commands).map(|_| cleared(rig, &now, turn));
+            let all: Vec<_> = std::iter::once(encoder.finish()).chain(others).collect();
+            let submitted = catch_unwind(AssertUnwindSafe(|| frame.submit(all)));
             let panic = submitted.expect_err("wgpu calls the callback");
             let said = panic.downcast_ref::<String>().map(String::as_str);
             assert_eq!(said.or_else(|| panic.downcast_ref::<&str>().copied()), Some(SAID));

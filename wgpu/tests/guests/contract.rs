@@ -3,7 +3,7 @@
 use peerbuf::{Access, Migration};
 use peerbuf_wgpu::Error;
 
-use crate::rig::{Rig, assert_texels, on_each_device, open, write};
+use crate::rig::{Rig, assert_texels, copy_much, on_each_device, open, write};
 
 #[test]
 fn the_memory_that_an_image_has_left_is_given_back_when_the_last_frame_with_it_is_over() {
@@ -114,15 +114,17 @@ fn a_guest_that_is_dropped_waits_for_its_frames_although_a_clone_of_the_queue_li
         let (image, mut texture) = rig.image();
         let (buffer, mut ours) = rig.buffer();
         let queue = rig.guest().with_queue(wgpu::Queue::clone).expect("the queue");
-        for value in 1..20 {
-            write(&rig, &mut texture, value);
-            let mut frame = rig.guest().frame();
-            frame.buffer(&mut ours, Access::Write).expect("a buffer");
-            frame.submit([]).expect("submitted");
-        }
-        drop((texture, ours, buffer));
+        write(&rig, &mut texture, 19);
+        let mut frame = rig.guest().frame();
+        frame.texture(&mut texture, Access::Read).expect("a texture");
+        frame.buffer(&mut ours, Access::Write).expect("a buffer");
+        let mut encoder = rig.guest().wgpu().create_command_encoder(&Default::default());
+        copy_much(&rig, &mut encoder);
+        let fence = frame.submit([encoder.finish()]).expect("submitted");
         rig.guest = None;
+        assert!(fence.is_signalled().expect("the device is not lost"), "the drop has not waited");
         assert_texels(&image, 19);
+        drop((texture, ours, buffer));
         drop(queue);
     }
 }

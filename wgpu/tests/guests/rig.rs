@@ -165,6 +165,23 @@ impl Rig {
     }
 }
 
+/// Records copies that take longer than a thread needs to go on.
+pub(crate) fn copy_much(rig: &Rig, encoder: &mut wgpu::CommandEncoder) {
+    const SIZE: u64 = 32 << 20;
+    let [one, two] = [(); 2].map(|()| {
+        rig.guest().wgpu().create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: SIZE,
+            usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        })
+    });
+    for _ in 0..16 {
+        encoder.copy_buffer_to_buffer(&one, 0, &two, 0, SIZE);
+        encoder.copy_buffer_to_buffer(&two, 0, &one, 0, SIZE);
+    }
+}
+
 /// Work of a device that ends when this is dropped.
 pub(crate) struct Held {
     pub(crate) fence: Fence,
