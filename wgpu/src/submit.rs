@@ -92,7 +92,7 @@ impl<'g, 'a> Running<'g, 'a> {
             match named.begin() {
                 Ok(begun) => self.uses.push(begun),
                 Err(failed) => {
-                    // What has moved or lost its content is written where no one reads. wgpu keeps that memory.
+                    // What has moved or lost its content is written to memory that nothing reads. wgpu keeps it.
                     self.others.push(named.clone());
                     if failed.is_retryable() && !matches!(failed, peerbuf::Error::Stale { .. }) {
                         error.get_or_insert(failed);

@@ -1,13 +1,13 @@
 //! What cannot be: each is a sentence that says what to do.
 #![expect(unsafe_code, reason = "one device for two libraries")]
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use peerbuf::image::{Fourcc, ImageUsage};
 use peerbuf::{Access, BufferDescriptor, ImageDescriptor, Refault};
 use peerbuf_wgpu::{Error, Guest, GuestBuffer, GuestDescriptor, GuestTexture};
 
-use crate::rig::{Rig, USES, on_each_device, open};
+use crate::rig::{LONG, Rig, USES, on_each_device, open};
 
 #[test]
 fn formats_that_wgpu_does_not_have_are_named() {
@@ -93,7 +93,7 @@ fn a_guest_that_is_dropped_leaves_its_device_to_the_engine() {
         rig.guest = None;
         let buffer = engine.create_buffer(&device, BufferDescriptor::new(4096)).expect("a buffer");
         rig.fill(&buffer, 5);
-        device.submitted().expect("it works").wait(crate::rig::LONG).expect("it ends");
+        device.submitted().expect("it works").wait(LONG).expect("it ends");
     }
 }
 
@@ -110,7 +110,21 @@ fn calls_within_the_queues_lock_are_errors() {
             guest.drop_in_queue(guest.wgpu().clone());
         });
         called.expect("the queue");
+        // A callback that a frame calls has the lock, too.
+        let (told, heard) = mpsc::channel();
+        let device = guest.device().clone();
+        let asked = guest.with_queue(|queue| {
+            queue.submit([]);
+            queue.on_submitted_work_done(move || {
+                told.send(device.submitted()).expect("the test receives it");
+            });
+        });
+        asked.expect("the queue");
+        guest.submitted().expect("a fence").wait(LONG).expect("it ends");
+        guest.frame().submit([]).expect("submitted");
+        let error = heard.recv_timeout(LONG).expect("it is called").expect_err("in the lock");
+        assert!(matches!(error, peerbuf::Error::Unsupported { .. }), "{error}");
         guest.with_queue(|_| ()).expect("the lock is free");
-        guest.submitted().expect("a fence").wait(crate::rig::LONG).expect("it ends");
+        guest.submitted().expect("a fence").wait(LONG).expect("it ends");
     });
 }
