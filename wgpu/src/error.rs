@@ -142,7 +142,8 @@ pub enum Error {
     /// may be used.
     #[error("wgpu refused commands of the frame: {0}")]
     Refused(String),
-    /// A call of wgpu failed.
+    /// A call of wgpu failed. If it is `wgpu::Queue::submit`, wgpu has given its device up, and a part of the frame's commands
+    /// may have run: close the guest.
     #[error("{call}: {message}")]
     #[non_exhaustive]
     Wgpu {

@@ -70,7 +70,8 @@ impl<'a> Frame<'a> {
     /// # Errors
     ///
     /// [`Error::NotWritten`] for an access that writes through an attachment that does not; [`Error::OtherDevice`];
-    /// [`Error::Restless`]; those of [`peerbuf::ImageAttachment::map`] and [`Mapping::begin_access_deferred`].
+    /// [`Error::Restless`]; those of [`peerbuf::ImageAttachment::map`] and [`Mapping::begin_access_deferred`]; those of
+    /// [`Frame::submit`] if an earlier frame has left something for wgpu to write, which is submitted first.
     ///
     /// Locks: the reservation, but not while waiting.
     pub fn texture(

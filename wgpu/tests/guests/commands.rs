@@ -10,7 +10,7 @@ use peerbuf_wgpu::{Error, GuestDescriptor, GuestTexture};
 
 use crate::rig::{
     LONG, Rig, SIZE, assert_bytes, assert_texels, copy_much, on_each_device, on_each_pair, open,
-    rows, write,
+    rows, submit_write, write,
 };
 
 #[test]
@@ -254,5 +254,18 @@ fn the_fence_of_a_frame_is_that_of_its_images() {
             .expect("a buffer");
         let copied = rig.engine.copy(image.buffer(), &copy, CopyRegion::first(64)).expect("a copy");
         copied.wait(LONG).expect("it ends");
+    });
+}
+
+#[test]
+fn a_frame_costs_two_submissions_beside_those_of_wgpu() {
+    on_each_device(|rig| {
+        let (_image, mut texture) = rig.image();
+        let mut submitted = |value| {
+            let fence = submit_write(rig, &mut texture, value);
+            fence.semaphore().expect("a fence of the device").value
+        };
+        let first = submitted(1);
+        assert_eq!([2, 3].map(submitted), [first + 2, first + 4]);
     });
 }
