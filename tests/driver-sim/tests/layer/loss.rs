@@ -3,7 +3,7 @@
 use ash::vk;
 
 use crate::gpu::{PATIENT, World};
-use crate::harness::{controlled, with_and_without};
+use crate::harness::{controlled, simulation, with_and_without};
 
 #[test]
 fn lost_at_submit_loses_the_device_for_good() {
@@ -79,6 +79,27 @@ fn still_writes(is: bool, while_it_runs: vk::Result) {
         std::thread::sleep(std::time::Duration::from_millis(200));
         assert_eq!(healthy.first_word(block), 1, "the work ended with the device");
     }
+}
+
+#[test]
+fn a_wait_with_a_limit_keeps_to_it_while_the_driver_waits_for_the_host() {
+    driver_sim::under(&simulation("+lost_at_submit=2"), || {
+        let world = World::new();
+        for name in ["llvmpipe", "SwiftShader"] {
+            let gpu = world.open(world.find(name));
+            let (of_host, timeline) = (gpu.timeline(), gpu.timeline());
+            gpu.submit(gpu.queue(), &[], Some((of_host, 1)), Some((timeline, 1)))
+                .expect("submitted before the loss");
+            let lost = gpu.submit(gpu.queue(), &[], None, None);
+            assert_eq!(lost, Err(vk::Result::ERROR_DEVICE_LOST), "{name}");
+            assert_eq!(gpu.wait(timeline, 1, 100), Err(vk::Result::TIMEOUT), "{name}");
+            let signal = vk::SemaphoreSignalInfo::default().semaphore(of_host).value(1);
+            // SAFETY: a timeline of this device, whose value it raises.
+            unsafe { gpu.raw.signal_semaphore(&signal) }.expect("the host signals");
+            let lost = gpu.wait(timeline, 1, PATIENT);
+            assert_eq!(lost, Err(vk::Result::ERROR_DEVICE_LOST), "{name}");
+        }
+    });
 }
 
 impl crate::gpu::Gpu<'_> {
