@@ -90,7 +90,8 @@ pub fn sentence(command: &mut Command, arguments: &[&str]) -> String {
 
 /// A simulation of drivers, and the file that it reports to.
 pub fn simulation(text: &str, name: &str) -> (Simulation, PathBuf) {
-    let report = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.report"));
+    let file = format!("{name}.{}.report", std::process::id());
+    let report = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(file);
     let _ = std::fs::remove_file(&report);
     let simulation = Simulation::new(text).unwrap_or_else(|error| panic!("{text}: {error}"));
     (simulation.report_to(&report), report)
