@@ -214,6 +214,8 @@ impl<K: Copy> EvictionList<K> {
     ///
     /// It is if each of them may be purged, has a lower priority, or has fewer expected uses by the policy. Members of bulk
     /// groups are not compared. Where there are not enough victims, the answer is yes: the search for room gives the reasons.
+    /// So it is if the buffer has returned, or has left the list, since the slot was read: the caller no longer holds its
+    /// lock. If its slot has another buffer now, the answer is for that one.
     pub(crate) fn is_worth_more(
         &self,
         slot: Slot,
@@ -221,9 +223,12 @@ impl<K: Copy> EvictionList<K> {
         max_priority: Priority,
     ) -> bool {
         let mut inner = self.lock();
+        let entry = inner.entries[slot.0 as usize];
+        if entry.state() != State::Displaced {
+            return true;
+        }
         let victims =
             victims_in(&mut inner, 0..=1 + max_priority.index(), group, bytes, &|_| false);
-        let entry = inner.entry(slot);
         let is_worth_more = |victim: &Victim<K>| {
             let other = inner.entry(victim.slot);
             let is_comparable =

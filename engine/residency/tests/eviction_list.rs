@@ -118,4 +118,6 @@ fn a_displaced_buffer_is_worth_more_than_one_of_lower_priority_or_of_fewer_expec
     assert!(!is_worth_more(256), "now that one is");
     eviction_list.set_purgeable(here, true);
     assert!(is_worth_more(256), "its content may be discarded");
+    eviction_list.remove(away);
+    assert!(is_worth_more(256), "it has left since its slot was read");
 }
